@@ -1,0 +1,1 @@
+"""Postroad: campaigns that people asked for, sent from infrastructure you own."""
