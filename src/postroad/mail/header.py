@@ -1,0 +1,72 @@
+"""Header fields: encoded by RFC 2047, folded by RFC 5322 §2.2.3, and never more than one field each."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+
+# Line breaks and other controls would end the field, and begin one that somebody else wrote (header injection).
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
+_ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~ -]*")
+MAX_LINE = 78  # RFC 5322 §2.1.1, characters, without CRLF
+_MAX_WORD = 75  # RFC 2047 §2
+_FRAME = len("=?utf-8?b??=")
+
+
+def clean(value: str) -> str:
+    """Return a value with every run of control characters made one space."""
+    return _CONTROLS.sub(" ", value).strip()
+
+
+def _needs_encoding(value: str) -> bool:
+    return not value.isascii() or "=?" in value or any(len(word) > MAX_LINE - 20 for word in value.split(" "))
+
+
+def _encoded_words(value: str, first_room: int) -> list[str]:
+    """Encoded words (RFC 2047 §5.3), each whole characters, the first no longer than its room."""
+    words: list[str] = []
+    chunk = b""
+    room = (min(max(first_room, _FRAME + 8), _MAX_WORD) - _FRAME) // 4 * 3
+    for character in value:
+        octets = character.encode()
+        if len(chunk) + len(octets) > room:
+            words.append(f"=?utf-8?b?{b64encode(chunk).decode()}?=")
+            chunk, room = b"", (_MAX_WORD - _FRAME) // 4 * 3
+        chunk += octets
+    words.append(f"=?utf-8?b?{b64encode(chunk).decode()}?=")
+    return words
+
+
+def _fold(name: str, parts: list[str]) -> bytes:
+    lines = [f"{name}:"]
+    for number, part in enumerate(parts):
+        if number and len(lines[-1]) + 1 + len(part) > MAX_LINE:
+            lines.append("")
+        lines[-1] += f" {part}"
+    return ("\r\n".join(lines) + "\r\n").encode()
+
+
+def text_field(name: str, value: str) -> bytes:
+    """Return an unstructured field, such as Subject, with its CRLF."""
+    value = clean(value)
+    if _needs_encoding(value):
+        return _fold(name, _encoded_words(value, MAX_LINE - len(name) - 2))
+    return _fold(name, value.split(" "))
+
+
+def address_field(name: str, address: str, display_name: str = "") -> bytes:
+    """Return a field of one mailbox (RFC 5322 §3.4), with its CRLF."""
+    display_name, mailbox = clean(display_name), f"<{clean(address)}>"
+    if not display_name:
+        return _fold(name, [clean(address)])
+    if _needs_encoding(display_name):
+        return _fold(name, [*_encoded_words(display_name, MAX_LINE - len(name) - 2), mailbox])
+    if _ATOMS.fullmatch(display_name):
+        return _fold(name, [*display_name.split(" "), mailbox])
+    quoted = display_name.replace("\\", "\\\\").replace('"', '\\"')
+    return _fold(name, [f'"{quoted}"', mailbox])
+
+
+def raw_field(name: str, parts: list[str]) -> bytes:
+    """Return a field of ASCII parts that we made ourselves, folded between them, with its CRLF."""
+    return _fold(name, parts)

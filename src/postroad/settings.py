@@ -1,0 +1,286 @@
+"""What an operator may set: postroad.toml, and the environment, which wins.
+
+Every field can be set by an environment variable: ``POSTROAD_`` and its name, with two underscores between
+levels (``POSTROAD_ROUTES__RELAY__PASSWORD``). Secrets belong there, not in the file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo, available_timezones
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from postroad.errors import ConfigError
+
+CONFIG_VARIABLE = "POSTROAD_CONFIG"
+CONFIG_NAME = "postroad.toml"
+
+_UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_DURATION = re.compile(r"(?P<n>\d+(?:\.\d+)?)\s*(?P<unit>ms|s|m|h|d)")
+
+
+def parse_duration_ms(text: str) -> int:
+    """Milliseconds of ``500ms``, ``30s``, ``15m``, ``2h`` or ``3d``. Raises ValueError."""
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is no duration: write a number and ms, s, m, h or d, as in 15m")
+    return round(float(match["n"]) * _UNIT_MS[match["unit"]])
+
+
+class Rate(BaseModel):
+    """At most ``count`` in any ``per_ms`` milliseconds. Written ``100/1s`` or ``30/1h``."""
+
+    model_config = ConfigDict(frozen=True)
+
+    count: int = Field(gt=0)
+    per_ms: int = Field(gt=0)
+
+    @classmethod
+    def parse(cls, text: str) -> Rate:
+        count, slash, per = text.partition("/")
+        if not slash or not count.strip().isdecimal() or int(count) == 0:
+            raise ValueError(f"{text!r} is no rate: write a count, a slash and a duration, as in 100/1s")
+        per_ms = parse_duration_ms(per if per.strip()[:1].isdecimal() else f"1{per.strip()}")
+        if per_ms == 0:
+            raise ValueError(f"{text!r} is no rate: its duration is nothing")
+        return cls(count=int(count), per_ms=per_ms)
+
+    def __str__(self) -> str:
+        for unit in ("d", "h", "m", "s"):
+            if self.per_ms % _UNIT_MS[unit] == 0:
+                return f"{self.count}/{self.per_ms // _UNIT_MS[unit]}{unit}"
+        return f"{self.count}/{self.per_ms}ms"
+
+
+def _zone(name: str) -> str:
+    if name not in available_timezones():
+        raise ValueError(f"{name!r} is no time zone of the IANA database, such as Europe/Berlin")
+    return name
+
+
+DurationMs = Annotated[int, BeforeValidator(lambda v: parse_duration_ms(v) if isinstance(v, str) else v)]
+RateField = Annotated[Rate, BeforeValidator(lambda v: Rate.parse(v) if isinstance(v, str) else v)]
+ZoneName = Annotated[str, AfterValidator(_zone)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TlsMode(StrEnum):
+    """How a connection to a relay is protected."""
+
+    NONE = "none"
+    STARTTLS = "starttls"
+    IMPLICIT = "implicit"
+
+
+class RouteSettings(_Section):
+    """A relay: an SMTP submission host (RFC 6409)."""
+
+    host: str = Field(min_length=1)
+    port: int = Field(default=587, ge=1, le=65535)
+    tls: TlsMode = TlsMode.STARTTLS
+    verify_certificate: bool = True
+    ca_file: Path | None = None
+    username: str | None = None
+    password: SecretStr | None = None
+    connections: int = Field(default=10, ge=1, le=1000, description="open at once, for each worker process")
+    messages_per_connection: int = Field(default=100, ge=1)
+
+
+class SenderSettings(_Section):
+    """A From identity, with what the law and the receivers want to see of it."""
+
+    address: str = Field(pattern=r"^[^@\s<>]+@[^@\s<>]+\.[^@\s<>]+$")
+    name: str = ""
+    reply_to: str | None = None
+    postal_address: str = Field(min_length=10, description="shown in every message: CAN-SPAM §7704(a)(5)")
+    route: str
+    bounce_domain: str | None = Field(default=None, description="domain of the return path; bounces go there")
+    rate: RateField | None = None
+
+    @property
+    def domain(self) -> str:
+        return self.address.rpartition("@")[2].lower()
+
+
+class QueueSettings(_Section):
+    """One queue's limits."""
+
+    concurrency: int = Field(default=10, ge=1, le=10_000, description="jobs at once, for each worker process")
+    rate: RateField | None = Field(default=None, description="of the whole queue, all workers together")
+    burst: int | None = Field(default=None, ge=1, description="jobs at once after a pause; default: one second")
+    lease_ms: DurationMs = Field(default=60_000, ge=1000)
+    drain_ms: DurationMs = Field(default=20_000, ge=0, description="SIGTERM to exit at the most")
+
+
+class DeliverySettings(_Section):
+    """How long a message is tried, and how far ahead the queue is filled."""
+
+    horizon_ms: DurationMs = Field(default=900_000, description="touches due within it are put on the queue")
+    expire_ms: DurationMs = Field(default=259_200_000, description="a touch not accepted by then expires")
+
+
+DEFAULT_QUEUES = {
+    "email:send": QueueSettings(concurrency=10, rate=Rate(count=100, per_ms=1000)),
+}
+
+
+def find_config() -> Path | None:
+    """Return the settings file: ``POSTROAD_CONFIG``, else postroad.toml here, else none."""
+    named = os.environ.get(CONFIG_VARIABLE)
+    if named:
+        return Path(named)
+    here = Path.cwd() / CONFIG_NAME
+    return here if here.is_file() else None
+
+
+class Settings(BaseSettings):
+    """All settings. Paths in postroad.toml are relative to it."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="POSTROAD_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
+    )
+
+    state_dir: Path = Field(default=Path(".postroad"), description="embedded servers, logs, secret key")
+    redis_url: SecretStr | None = Field(default=None, description="unset: the embedded Valkey")
+    database_url: SecretStr | None = Field(default=None, description="unset: SQLite in the state folder")
+    public_url: str = Field(
+        default="https://postroad.invalid",
+        pattern=r"^https?://[^\s/?#]+[^\s?#]*$",
+        description="where recipients reach `postroad web`: the address in List-Unsubscribe",
+    )
+    secret_key: SecretStr | None = Field(default=None, description="signs tokens; unset: kept in the state folder")
+    time_zone: ZoneName = Field(default="UTC", description="of recipients whose own is not known")
+    campaigns: tuple[str, ...] = Field(default=(), description="campaign files that `postroad up` applies")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    senders: dict[str, SenderSettings] = Field(default_factory=dict)
+    routes: dict[str, RouteSettings] = Field(default_factory=dict)
+    queues: dict[str, QueueSettings] = Field(default_factory=dict)
+    delivery: DeliverySettings = DeliverySettings()
+
+    _config_path: Path | None = None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # The file's content arrives as the init values, so the environment goes first.
+        return env_settings, init_settings
+
+    @classmethod
+    def load(cls, path: Path | None = None) -> Self:
+        """Read postroad.toml (see find_config) and the environment. Raises ConfigError with file, line, field."""
+        path = path or find_config()
+        values: dict[str, Any] = {}
+        text = ""
+        if path is not None:
+            try:
+                text = path.read_text(encoding="utf-8")
+                values = tomllib.loads(text)
+            except FileNotFoundError:
+                raise ConfigError(
+                    "there is no such file", where=str(path), remedy=f"Unset {CONFIG_VARIABLE} or mend it."
+                ) from None
+            except UnicodeDecodeError as error:
+                raise ConfigError(f"not UTF-8: {error.reason} at byte {error.start}", where=str(path)) from None
+            except tomllib.TOMLDecodeError as error:
+                raise ConfigError(f"not TOML: {error}", where=str(path)) from None
+        base = path.parent.resolve() if path is not None else Path.cwd()
+        try:
+            settings = cls(**values)
+        except ValidationError as error:
+            raise _config_error(error, path, text) from None
+        settings._config_path = path.resolve() if path is not None else None
+        object.__setattr__(settings, "state_dir", (base / settings.state_dir).resolve())
+        settings._check_references(path)
+        return settings
+
+    def _check_references(self, path: Path | None) -> None:
+        for name, sender in self.senders.items():
+            if sender.route not in self.routes:
+                known = ", ".join(sorted(self.routes)) or "none"
+                raise ConfigError(
+                    f"there is no route named {sender.route!r} (known: {known})",
+                    where=f"{path or 'environment'}, senders.{name}.route",
+                    remedy=f"Add a section [routes.{sender.route}], or name one that is there.",
+                )
+
+    @property
+    def config_path(self) -> Path | None:
+        """The file these settings were read from."""
+        return self._config_path
+
+    @property
+    def base_dir(self) -> Path:
+        """What relative paths are relative to."""
+        return self._config_path.parent if self._config_path else Path.cwd()
+
+    def queue(self, name: str) -> QueueSettings:
+        """Limits of a queue: as set, else as shipped."""
+        return self.queues.get(name) or DEFAULT_QUEUES.get(name) or QueueSettings()
+
+    def sender(self, name: str) -> SenderSettings:
+        """Raises ConfigError for a name that is not in postroad.toml."""
+        if name not in self.senders:
+            known = ", ".join(sorted(self.senders)) or "none"
+            raise ConfigError(
+                f"there is no sender named {name!r} (known: {known})",
+                where=str(self._config_path or CONFIG_NAME),
+                remedy=f"Add a section [senders.{name}] with address, postal_address and route.",
+            )
+        return self.senders[name]
+
+    @property
+    def zone(self) -> ZoneInfo:
+        return ZoneInfo(self.time_zone)
+
+
+def _config_error(error: ValidationError, path: Path | None, text: str) -> ConfigError:
+    first = error.errors(include_url=False, include_input=False)[0]
+    keys = [str(part) for part in first["loc"]]
+    field = ".".join(keys)
+    variable = "POSTROAD_" + "__".join(keys).upper()
+    source = variable if variable in os.environ else f"{path}, line {_line_of(text, keys)}" if path else variable
+    message = first["msg"].removeprefix("Value error, ")
+    more = error.error_count() - 1
+    return ConfigError(
+        f"{field}: {message}" + (f" ({more} more after this one)" if more else ""),
+        where=source,
+        remedy="docs/reference/settings.md lists every setting.",
+    )
+
+
+def _line_of(text: str, keys: list[str]) -> int:
+    """Line of a key in a TOML text, or of the last section on the way to it, or 1."""
+    found = 1
+    section: list[str] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        stripped = line.strip()
+        if stripped.startswith("["):
+            section = [
+                part.strip().strip("\"'")
+                for part in re.split(r"\.(?=(?:[^\"]*\"[^\"]*\")*[^\"]*$)", stripped.strip("[] "))
+            ]
+            if section == keys[: len(section)]:
+                found = number
+        elif section == keys[:-1] and stripped.partition("=")[0].strip().strip("\"'") == keys[-1]:
+            return number
+    return found

@@ -1,0 +1,99 @@
+"""Campaigns: who writes, to whom, in which steps."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import sqlalchemy as sa
+from sqlmodel import Field, Session, SQLModel, col, select
+
+from postroad.errors import StateError
+from postroad.store.types import BIG_ID, JSON_OBJECT, UtcDateTime, Word
+
+
+class CampaignState(StrEnum):
+    """Where a campaign stands. Only a running one sends."""
+
+    DRAFT = "draft"
+    RUNNING = "running"
+    PAUSED = "paused"
+    FINISHED = "finished"
+    CANCELLED = "cancelled"
+
+
+class StepKind(StrEnum):
+    """What a step does."""
+
+    EMAIL = "email"
+    WAIT = "wait"
+
+
+class Sender(SQLModel, table=True):
+    """A From identity, as postroad.toml had it when a campaign of it was last applied."""
+
+    __tablename__ = "sender"
+
+    id: int | None = Field(default=None, primary_key=True, sa_type=BIG_ID)
+    name: str = Field(sa_type=sa.String(100), unique=True)
+    address: str = Field(sa_type=sa.String(320))
+    display_name: str = Field(sa_type=sa.String(200))
+    reply_to: str | None = Field(default=None, sa_type=sa.String(320))
+    postal_address: str = Field(sa_type=sa.Text)
+    route: str = Field(sa_type=sa.String(100))
+    bounce_domain: str | None = Field(default=None, sa_type=sa.String(255))
+
+
+class Campaign(SQLModel, table=True):
+    """A sequence of steps for one audience from one sender."""
+
+    __tablename__ = "campaign"
+
+    id: int | None = Field(default=None, primary_key=True, sa_type=BIG_ID)
+    name: str = Field(sa_type=sa.String(100), unique=True)
+    state: CampaignState = Field(default=CampaignState.DRAFT, sa_type=Word(CampaignState))
+    audience_id: int = Field(foreign_key="audience.id", sa_type=BIG_ID)
+    sender_id: int = Field(foreign_key="sender.id", sa_type=BIG_ID)
+    audience_file: str | None = Field(default=None, sa_type=sa.Text, description="CSV that fills the audience")
+    job_class: str = Field(default="normal", sa_type=sa.String(16), description="class of its jobs on the queue")
+    time_zone: str = Field(sa_type=sa.String(64), description="of recipients whose own is not known")
+    created_at: datetime = Field(sa_type=UtcDateTime)
+    launched_at: datetime | None = Field(default=None, sa_type=UtcDateTime, description="when the audience was frozen")
+    finished_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+
+
+class Step(SQLModel, table=True):
+    """One step of a campaign. What it does is in its settings: a new kind of step needs no new table."""
+
+    __tablename__ = "step"
+    __table_args__ = (sa.UniqueConstraint("campaign_id", "position"),)
+
+    id: int | None = Field(default=None, primary_key=True, sa_type=BIG_ID)
+    campaign_id: int = Field(foreign_key="campaign.id", sa_type=BIG_ID)
+    position: int
+    name: str = Field(sa_type=sa.String(100))
+    kind: StepKind = Field(sa_type=Word(StepKind))
+    settings: dict[str, Any] = Field(sa_type=JSON_OBJECT, nullable=False)
+
+
+def find_campaign(connection: sa.Connection, name: str) -> Campaign:
+    """Raises StateError when there is no campaign of that name."""
+    session = Session(connection)
+    campaign = session.exec(select(Campaign).where(Campaign.name == name)).one_or_none()
+    if campaign is None:
+        known = ", ".join(session.exec(select(Campaign.name).order_by(Campaign.name))) or "none"
+        raise StateError(
+            f"there is no campaign named {name!r} (known: {known})",
+            remedy="`postroad campaign apply FILE` makes one from its campaign.yaml.",
+        )
+    session.expunge_all()
+    return campaign
+
+
+def steps_of(connection: sa.Connection, campaign_id: int) -> list[Step]:
+    """Return the steps of a campaign, in order, of every kind."""
+    session = Session(connection)
+    steps = list(session.exec(select(Step).where(Step.campaign_id == campaign_id).order_by(col(Step.position))))
+    session.expunge_all()
+    return steps

@@ -1,0 +1,97 @@
+"""The engine on SQLite or PostgreSQL, and the one way to write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from postroad.errors import ConfigError, UnavailableError
+
+_WRITES = "postroad_writes"
+
+
+def sqlite_url(state_dir: Path) -> str:
+    """URL of the database in a state folder."""
+    return f"sqlite:///{state_dir / 'postroad.db'}"
+
+
+def open_engine(url: str) -> sa.Engine:
+    """Return an engine. Nothing is connected yet. ``postgresql://`` means psycopg 3. Raises ConfigError."""
+    try:
+        parsed = sa.make_url(url)
+    except sa.exc.ArgumentError:
+        raise ConfigError(
+            "not a database URL", where="POSTROAD_DATABASE_URL", remedy="Write postgresql://user@host/name."
+        ) from None
+    if parsed.drivername in ("postgresql", "postgres"):
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    match parsed.get_backend_name():
+        case "sqlite":
+            if parsed.database:
+                Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+            engine = sa.create_engine(parsed, connect_args={"check_same_thread": False, "timeout": 30})
+            sa.event.listen(engine, "connect", _sqlite_connect)
+            sa.event.listen(engine, "begin", _sqlite_begin)
+            return engine
+        case "postgresql":
+            options = {"connect_timeout": 10, "application_name": "postroad"}
+            return sa.create_engine(parsed, pool_pre_ping=True, connect_args=options)
+        case other:
+            raise ConfigError(
+                f"{other} is not a database that Postroad runs on",
+                where="POSTROAD_DATABASE_URL",
+                remedy="Use PostgreSQL, or unset it for SQLite in the state folder.",
+            )
+
+
+def _sqlite_connect(connection: Any, _record: ConnectionPoolEntry) -> None:
+    connection.isolation_level = None  # We begin transactions ourselves: see _sqlite_begin.
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")  # NORMAL may lose commits when the machine dies; a ledger may not.
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute("PRAGMA cache_size=-65536")
+    cursor.close()
+
+
+def _sqlite_begin(connection: sa.Connection) -> None:
+    # A transaction that reads first and writes later fails at once when another wrote in between (SQLITE_BUSY,
+    # no waiting). So those that will write take the lock, and wait for it, at their start.
+    immediate = connection.get_execution_options().get(_WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+
+def write_connection(engine: sa.Engine) -> sa.Connection:
+    """Connection whose transactions write. The caller begins, commits and closes."""
+    return engine.connect().execution_options(**{_WRITES: True})
+
+
+@contextmanager
+def write(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """One transaction that writes: all of it or nothing. Raises UnavailableError when the database is away."""
+    with transient(), write_connection(engine) as connection, connection.begin():
+        yield connection
+
+
+@contextmanager
+def read(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """One consistent reading. Raises UnavailableError when the database is away."""
+    with transient(), engine.connect() as connection, connection.begin():
+        yield connection
+
+
+@contextmanager
+def transient() -> Iterator[None]:
+    """Turn a database that does not answer into the one transient error."""
+    try:
+        yield
+    except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
+        reason = str(error.orig).strip().partition("\n")[0]
+        raise UnavailableError(
+            f"the database does not answer: {reason}", remedy="`postroad doctor` checks every part."
+        ) from error

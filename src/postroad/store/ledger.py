@@ -1,0 +1,203 @@
+"""The ledger: one row for each touch, moved only forward, by one statement for many.
+
+::
+
+    planned ─► queued ─► sending ─► accepted | bounced | dead | expired | unknown
+       │          ▲          │
+       │          └ deferred ◄┘        unknown ─► accepted | bounced | dead   (when it is found out)
+       └─► suppressed | cancelled      (also from queued and deferred)
+
+A touch is on the wire only while it is ``sending``, and gets there only by `admit`, which the database decides.
+So whatever the queue forgets or repeats, no touch is sent twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from enum import StrEnum
+
+import sqlalchemy as sa
+from sqlmodel import Field, SQLModel
+
+from postroad.store.bulk import json_rows
+from postroad.store.types import BIG_ID, UtcDateTime, Word
+
+
+class TouchState(StrEnum):
+    """Where a touch stands."""
+
+    PLANNED = "planned"
+    QUEUED = "queued"
+    SENDING = "sending"
+    DEFERRED = "deferred"
+    ACCEPTED = "accepted"
+    BOUNCED = "bounced"
+    SUPPRESSED = "suppressed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    DEAD = "dead"
+    UNKNOWN = "unknown"
+
+    @property
+    def ended(self) -> bool:
+        """No more will happen by itself."""
+        return self not in LIVE
+
+
+LIVE = (TouchState.PLANNED, TouchState.QUEUED, TouchState.SENDING, TouchState.DEFERRED)
+"""States from which a touch still moves on by itself."""
+
+WAITING = (TouchState.PLANNED, TouchState.QUEUED, TouchState.DEFERRED)
+"""Live, and not on the wire."""
+
+
+class Touch(SQLModel, table=True):
+    """One step to one recipient."""
+
+    __tablename__ = "touch"
+    __table_args__ = (
+        sa.UniqueConstraint("campaign_id", "step_id", "recipient_id"),
+        sa.Index(
+            "ix_touch_planned",
+            "campaign_id",
+            "due_at",
+            sqlite_where=sa.text("state = 'planned'"),
+            postgresql_where=sa.text("state = 'planned'"),
+        ),
+        sa.Index("ix_touch_recipient", "recipient_id"),
+    )
+
+    id: int | None = Field(default=None, primary_key=True, sa_type=BIG_ID)
+    campaign_id: int = Field(foreign_key="campaign.id", sa_type=BIG_ID)
+    step_id: int = Field(foreign_key="step.id", sa_type=BIG_ID)
+    recipient_id: int = Field(foreign_key="recipient.id", sa_type=BIG_ID)
+    state: TouchState = Field(sa_type=Word(TouchState))
+    due_at: datetime = Field(sa_type=UtcDateTime)
+    claim: int = Field(default=0, description="ordinal of the claim that last put it on the wire")
+    reply: str | None = Field(
+        default=None, sa_type=sa.String(500), description="what the receiver said last, or why it ended"
+    )
+    next_at: datetime | None = Field(default=None, sa_type=UtcDateTime, description="of a deferred one: not before")
+    settled_at: datetime | None = Field(default=None, sa_type=UtcDateTime, description="when it ended")
+
+
+class DeliveryEvent(SQLModel, table=True):
+    """One thing that happened to a touch on its way."""
+
+    __tablename__ = "delivery_event"
+
+    id: int | None = Field(default=None, primary_key=True, sa_type=BIG_ID)
+    uid: str = Field(sa_type=sa.String(80), unique=True, description="of the queue's event: recorded once")
+    touch_id: int = Field(sa_type=BIG_ID, foreign_key="touch.id", index=True)
+    state: TouchState = Field(sa_type=Word(TouchState))
+    at: datetime = Field(sa_type=UtcDateTime)
+    attempt: int
+    reply_code: int | None = None
+    enhanced_code: str | None = Field(default=None, sa_type=sa.String(12))
+    reply: str | None = Field(default=None, sa_type=sa.String(500))
+    cause: str | None = Field(default=None, sa_type=sa.String(100))
+    blame: str | None = Field(default=None, sa_type=sa.String(16))
+    next_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+
+
+class Refused(sa.Row[tuple[int, str, int, str, bool]]):
+    """Shape of `refused`'s rows: touch, its state and claim, its campaign's state, whether it is suppressed."""
+
+    id: int
+    state: str
+    claim: int
+    campaign_state: str
+    suppressed: bool
+
+
+_CLAIM_COLUMNS = {"id": sa.BigInteger(), "claim": sa.Integer()}
+
+
+def admit(connection: sa.Connection, claims: Sequence[tuple[int, int]]) -> set[int]:
+    """Move touches, given with the ordinals of their claims, to ``sending``; return those that moved.
+
+    Not moved: what is suppressed, what has ended, what is not of a running campaign, and what is ``sending``
+    already by the same claim, which the queue must have forgotten: whether that one was delivered is not known.
+    A higher ordinal proves that the earlier claim ended without delivery.
+    """
+    item, parameters = json_rows(connection, "batch", _CLAIM_COLUMNS, [{"id": i, "claim": c} for i, c in claims])
+    statement = sa.text(
+        "UPDATE touch SET state = 'sending', claim = batch.claim, next_at = NULL "
+        f"FROM {item} WHERE touch.id = batch.id "
+        "AND (touch.state IN ('planned', 'queued', 'deferred') "
+        "OR (touch.state = 'sending' AND touch.claim < batch.claim)) "
+        "AND EXISTS (SELECT 1 FROM campaign WHERE campaign.id = touch.campaign_id AND campaign.state = 'running') "
+        "AND NOT EXISTS (SELECT 1 FROM suppression JOIN recipient ON recipient.address = suppression.address "
+        "WHERE recipient.id = touch.recipient_id) "
+        "RETURNING touch.id"
+    )
+    return set(connection.execute(statement, parameters).scalars())
+
+
+def refused(connection: sa.Connection, touch_ids: Sequence[int]) -> dict[int, Refused]:
+    """Why `admit` did not move these touches. One that is missing here is not in the ledger."""
+    item, parameters = json_rows(connection, "batch", {"id": sa.BigInteger()}, [{"id": i} for i in touch_ids])
+    statement = sa.text(
+        "SELECT touch.id, touch.state, touch.claim, campaign.state AS campaign_state, "
+        "EXISTS (SELECT 1 FROM suppression JOIN recipient ON recipient.address = suppression.address "
+        "WHERE recipient.id = touch.recipient_id) AS suppressed "
+        f"FROM {item} JOIN touch ON touch.id = batch.id JOIN campaign ON campaign.id = touch.campaign_id"
+    )
+    return {row.id: row for row in connection.execute(statement, parameters)}  # type: ignore[misc]
+
+
+def take_due(connection: sa.Connection, campaign_id: int, *, after_id: int, until: datetime, limit: int) -> list[int]:
+    """Move planned touches that are due to ``queued``, in order of their ids; return which. Rows stay locked.
+
+    What was suppressed since it was planned ends as ``suppressed`` instead: see `end_suppressed`.
+    """
+    skip_locked = "" if connection.dialect.name == "sqlite" else "FOR UPDATE SKIP LOCKED"
+    statement = sa.text(
+        "UPDATE touch SET state = 'queued' WHERE id IN ("
+        "SELECT id FROM touch WHERE campaign_id = :campaign_id AND state = 'planned' AND due_at <= :until "
+        f"AND id > :after_id ORDER BY id LIMIT :limit {skip_locked}) RETURNING id"
+    ).bindparams(sa.bindparam("until", type_=UtcDateTime()))
+    values = {"campaign_id": campaign_id, "until": until, "after_id": after_id, "limit": limit}
+    return sorted(connection.execute(statement, values).scalars())
+
+
+def end_suppressed(connection: sa.Connection, campaign_id: int, now: datetime) -> int:
+    """End touches that wait for recipients who are suppressed by now. Returns how many."""
+    statement = sa.text(
+        "UPDATE touch SET state = 'suppressed', settled_at = :now WHERE campaign_id = :campaign_id "
+        "AND state IN ('planned', 'queued', 'deferred') AND recipient_id IN "
+        "(SELECT recipient.id FROM recipient JOIN suppression ON suppression.address = recipient.address)"
+    ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
+    return connection.execute(statement, {"campaign_id": campaign_id, "now": now}).rowcount
+
+
+def cancel_waiting(connection: sa.Connection, campaign_id: int, now: datetime) -> int:
+    """End every touch of a campaign that is not on the wire. Returns how many."""
+    statement = sa.text(
+        "UPDATE touch SET state = 'cancelled', settled_at = :now WHERE campaign_id = :campaign_id "
+        "AND state IN ('planned', 'queued', 'deferred')"
+    ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
+    return connection.execute(statement, {"campaign_id": campaign_id, "now": now}).rowcount
+
+
+def revive(connection: sa.Connection, touch_ids: Sequence[int]) -> set[int]:
+    """Put dead touches back to ``queued``, for a replay of their dead letters. Returns which moved."""
+    item, parameters = json_rows(connection, "batch", {"id": sa.BigInteger()}, [{"id": i} for i in touch_ids])
+    statement = sa.text(
+        "UPDATE touch SET state = 'queued', settled_at = NULL "
+        f"FROM {item} WHERE touch.id = batch.id AND touch.state IN ('dead', 'expired') RETURNING touch.id"
+    )
+    return set(connection.execute(statement, parameters).scalars())
+
+
+def counts_by_step(connection: sa.Connection, campaign_id: int) -> dict[int, dict[TouchState, int]]:
+    """Number of touches in each state, by step."""
+    rows = connection.execute(
+        sa.text("SELECT step_id, state, count(*) AS n FROM touch WHERE campaign_id = :id GROUP BY step_id, state"),
+        {"id": campaign_id},
+    )
+    counts: dict[int, dict[TouchState, int]] = {}
+    for step_id, state, n in rows:
+        counts.setdefault(step_id, {})[TouchState(state)] = n
+    return counts
