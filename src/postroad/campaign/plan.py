@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
@@ -156,7 +157,7 @@ def _plan_next(connection: sa.Connection, campaign: Campaign, earlier: EmailPlan
         }
         for zone, since in groups
     ]
-    columns = {"zone": sa.Text(), "minute": UtcDateTime(), "due_at": UtcDateTime()}
+    columns: dict[str, sa.types.TypeEngine[Any]] = {"zone": sa.Text(), "minute": UtcDateTime(), "due_at": UtcDateTime()}
     item, parameters = json_rows(connection, "due", columns, due)
     join = f"JOIN {item} ON due.zone = COALESCE(recipient.time_zone, '') AND due.minute = {minute}"
     insert = sa.text(

@@ -1,0 +1,61 @@
+"""The message of an email step: its templates, its sender and our tokens, compiled from what the store holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlmodel import Session, col, select
+
+from postroad.errors import StateError
+from postroad.mail.message import CompiledMessage, SenderIdentity, compile_message
+from postroad.mail.token import TokenSigner
+from postroad.store.campaign import Campaign, Sender, Step
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepMessage:
+    """What is needed to send a step: its compiled message, and the route that carries it."""
+
+    step_id: int
+    campaign: str
+    sender: str
+    route: str
+    message: CompiledMessage
+
+
+def step_message(connection: sa.Connection, step_id: int, signer: TokenSigner, public_url: str) -> StepMessage:
+    """Compile the message of an email step. Raises StateError when it is not there, ConfigError for its templates."""
+    found = (
+        Session(connection)
+        .exec(
+            select(Step, Campaign, Sender).where(
+                Step.id == step_id,
+                col(Campaign.id) == col(Step.campaign_id),
+                col(Sender.id) == col(Campaign.sender_id),
+            )
+        )
+        .one_or_none()
+    )
+    if found is None:
+        raise StateError(f"there is no step number {step_id}")
+    step, campaign, sender = found
+    identity = SenderIdentity(
+        address=sender.address,
+        display_name=sender.display_name,
+        reply_to=sender.reply_to,
+        postal_address=sender.postal_address,
+        bounce_domain=sender.bounce_domain,
+    )
+    message = compile_message(
+        sender=identity,
+        subject=step.settings["subject"],
+        text=step.settings["text"],
+        html=step.settings["html"],
+        signer=signer,
+        public_url=public_url,
+        name=f"campaign {campaign.name}, step {step.name}",
+    )
+    return StepMessage(
+        step_id=step_id, campaign=campaign.name, sender=sender.address, route=sender.route, message=message
+    )

@@ -1,0 +1,1 @@
+"""The way out, where queue, mail, SMTP and store meet."""

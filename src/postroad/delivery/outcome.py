@@ -1,0 +1,153 @@
+"""What a reply means for a touch: a pure function, and its rules as tables.
+
+The enhanced code decides first (RFC 3463, RFC 5248), then the reply code, then the text. A permanent reply that
+blames the sender never counts against the recipient.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from postroad.errors import Blame
+from postroad.smtp.reply import Phase, Reply
+from postroad.smtp.session import TransportError
+
+MINUTE_MS = 60_000
+DEFERRAL_MS = (30 * MINUTE_MS, 30 * MINUTE_MS, 120 * MINUTE_MS, 180 * MINUTE_MS)
+"""Delay after the first, second, … deferral; the last repeats. RFC 5321 §4.5.4.1: 30 min, later 2–3 h."""
+
+SENDER_PAUSE_MS = 60 * MINUTE_MS
+
+
+class Verdict(StrEnum):
+    """What becomes of the touch."""
+
+    ACCEPTED = "accepted"
+    RETRY = "retry"  # uses an attempt, soon: transport failed
+    DEFER = "defer"  # uses none, later: the server asked for it
+    BOUNCED = "bounced"
+    DEAD = "dead"
+    UNKNOWN = "unknown"
+
+
+class Pause(StrEnum):
+    """What else is held back, because more of the same would meet the same."""
+
+    SENDER = "sender"  # until a person has mended the sender's authentication
+    SENDER_AT_PROVIDER = "sender-at-provider"
+    ROUTE = "route"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """The judgement on one attempt."""
+
+    verdict: Verdict
+    cause: str
+    blame: Blame | None = None
+    delay_ms: int | None = None
+    suppress: bool = False
+    pause: Pause | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rule:
+    """A permanent reply that matches means this."""
+
+    cause: str
+    blame: Blame
+    verdict: Verdict = Verdict.BOUNCED
+    enhanced: str | None = None  # regular expression for all of the enhanced code
+    codes: tuple[int, ...] = ()
+    text: str | None = None  # regular expression anywhere in the text, for replies without a telling code
+    suppress: bool = False
+    pause: Pause | None = None
+
+    def matches(self, reply: Reply) -> bool:
+        if self.enhanced is not None:
+            return reply.enhanced is not None and re.fullmatch(self.enhanced, reply.enhanced) is not None
+        if self.codes and reply.code not in self.codes:
+            return False
+        return self.text is None or re.search(self.text, reply.text, re.IGNORECASE) is not None
+
+
+_SENDER_TEXT = (
+    r"spam|blocked|black ?list|block ?list|reputation|policy|dmarc|spf|dkim|denied|not allowed|unauthenticated"
+)
+_UNKNOWN_TEXT = (
+    r"user (is )?unknown|unknown (user|recipient|mailbox)|no such (user|recipient|mailbox|person)|does ?n[o']t exist"
+    r"|no mailbox|mailbox (not found|does not)|invalid (recipient|mailbox)|recipient (not found|unknown)|not a valid"
+)
+
+PERMANENT: Sequence[_Rule] = (
+    # The sender's authentication is broken: Microsoft 5.7.515, Google 5.7.26 and its kin (RFC 7372: 5.7.20 to 5.7.26).
+    _Rule(
+        cause="sender authentication",
+        blame=Blame.SENDER,
+        verdict=Verdict.DEAD,
+        enhanced=r"5\.7\.(2\d|30|40|515|509)",
+        pause=Pause.SENDER,
+    ),
+    _Rule(
+        cause="sender refused",
+        blame=Blame.SENDER,
+        verdict=Verdict.DEAD,
+        enhanced=r"5\.7\.\d+",
+        pause=Pause.SENDER_AT_PROVIDER,
+    ),
+    # RFC 3463 §3.2: X.1.7 and X.1.8 are about the sender's address.
+    _Rule(cause="sender address refused", blame=Blame.SENDER, verdict=Verdict.DEAD, enhanced=r"5\.1\.[78]"),
+    _Rule(cause="no such mailbox", blame=Blame.RECIPIENT, enhanced=r"5\.1\.(1|2|3|6|10)", suppress=True),
+    _Rule(cause="recipient address", blame=Blame.RECIPIENT, enhanced=r"5\.1\.\d+", suppress=True),
+    _Rule(cause="mailbox disabled", blame=Blame.RECIPIENT, enhanced=r"5\.2\.1"),
+    _Rule(cause="mailbox full", blame=Blame.RECIPIENT, enhanced=r"5\.2\.2"),
+    _Rule(cause="message too big", blame=Blame.MESSAGE, enhanced=r"5\.(2\.3|3\.4)"),
+    _Rule(cause="message refused", blame=Blame.MESSAGE, verdict=Verdict.DEAD, enhanced=r"5\.6\.\d+"),
+    _Rule(cause="sender refused", blame=Blame.SENDER, verdict=Verdict.DEAD, text=_SENDER_TEXT),
+    _Rule(cause="no such mailbox", blame=Blame.RECIPIENT, codes=(550, 551, 553), text=_UNKNOWN_TEXT, suppress=True),
+    _Rule(
+        cause="mailbox full", blame=Blame.RECIPIENT, text=r"quota|mailbox (is )?full|over.?quota|insufficient storage"
+    ),
+    # A bare 552 is about room, RFC 5321 §4.2.3.
+    _Rule(cause="mailbox full", blame=Blame.RECIPIENT, codes=(552,)),
+)
+
+
+def of_reply(reply: Reply, *, deferrals: int) -> Outcome:
+    """Judge a reply. ``deferrals``: how often the touch was deferred before."""
+    if reply.positive:
+        return Outcome(verdict=Verdict.ACCEPTED, cause="accepted")
+    if reply.phase in (Phase.CONNECT, Phase.EHLO, Phase.TLS, Phase.AUTH):
+        # Nothing was said about this message: the route is not to be had, for all.
+        return route_down(str(reply))
+    if reply.code < 500:
+        delay_ms = DEFERRAL_MS[min(deferrals, len(DEFERRAL_MS) - 1)]
+        return Outcome(verdict=Verdict.DEFER, cause="deferred by the host", blame=Blame.HOST, delay_ms=delay_ms)
+    for rule in PERMANENT:
+        if rule.matches(reply):
+            return Outcome(
+                verdict=rule.verdict, cause=rule.cause, blame=rule.blame, suppress=rule.suppress, pause=rule.pause
+            )
+    if reply.phase is Phase.MAIL:
+        return Outcome(verdict=Verdict.DEAD, cause="sender refused", blame=Blame.SENDER)
+    # Permanent, and nobody says why: it ends this touch, and suppresses nobody.
+    return Outcome(verdict=Verdict.BOUNCED, cause="refused without a reason", blame=Blame.HOST)
+
+
+def of_transport(error: TransportError) -> Outcome:
+    """Judge a connection that could not be made, or was lost."""
+    if error.unknown:
+        return Outcome(verdict=Verdict.UNKNOWN, cause="connection lost after the final dot", blame=Blame.HOST)
+    if error.phase in (Phase.CONNECT, Phase.EHLO, Phase.TLS, Phase.AUTH):
+        return route_down(error.reason)
+    return Outcome(verdict=Verdict.RETRY, cause=f"connection lost at {error.phase}", blame=Blame.HOST)
+
+
+def route_down(reason: str) -> Outcome:
+    """No session can be had: the touch waits with all others of the route, and no attempt is used."""
+    return Outcome(
+        verdict=Verdict.DEFER, cause=f"route down: {reason}"[:100], blame=Blame.US, delay_ms=5_000, pause=Pause.ROUTE
+    )

@@ -1,0 +1,1 @@
+"""Delivery by SMTP: replies, one pipelined session, a pool of them for each route."""
