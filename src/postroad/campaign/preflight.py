@@ -156,7 +156,8 @@ def _samples(connection: sa.Connection, audience_id: int, names: list[str]) -> l
     group = f"GROUP BY {patterns}" if names else ""
     statement = sa.text(
         "SELECT r.attributes AS attributes, r.address AS address, n "
-        "FROM (SELECT min(recipient.id) AS id, count(*) AS n FROM audience_member JOIN recipient ON recipient.id = audience_member.recipient_id "
+        "FROM (SELECT min(recipient.id) AS id, count(*) AS n FROM audience_member "
+        "JOIN recipient ON recipient.id = audience_member.recipient_id "
         f"WHERE audience_id = :audience_id {group}) AS sample JOIN recipient AS r ON r.id = sample.id"
     ).columns(sa.column("attributes", sa.JSON()), sa.column("address", sa.Text()), sa.column("n", sa.Integer()))
     return [(row.attributes, row.address, row.n) for row in connection.execute(statement, {"audience_id": audience_id})]

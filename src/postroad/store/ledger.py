@@ -172,13 +172,30 @@ def end_suppressed(connection: sa.Connection, campaign_id: int, now: datetime) -
     return connection.execute(statement, {"campaign_id": campaign_id, "now": now}).rowcount
 
 
-def cancel_waiting(connection: sa.Connection, campaign_id: int, now: datetime) -> int:
-    """End every touch of a campaign that is not on the wire. Returns how many."""
+def cancel_waiting(connection: sa.Connection, campaign_id: int, now: datetime) -> list[int]:
+    """End every touch of a campaign that is not on the wire. Returns those that may be on a queue."""
+    queued = list(
+        connection.execute(
+            sa.text("SELECT id FROM touch WHERE campaign_id = :campaign_id AND state IN ('queued', 'deferred')"),
+            {"campaign_id": campaign_id},
+        ).scalars()
+    )
     statement = sa.text(
         "UPDATE touch SET state = 'cancelled', settled_at = :now WHERE campaign_id = :campaign_id "
         "AND state IN ('planned', 'queued', 'deferred')"
     ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
-    return connection.execute(statement, {"campaign_id": campaign_id, "now": now}).rowcount
+    connection.execute(statement, {"campaign_id": campaign_id, "now": now})
+    return queued
+
+
+def hold_unknown(connection: sa.Connection, touch_ids: Sequence[int], now: datetime) -> int:
+    """Hold touches whose claim is lost: they were on the wire, and nobody knows what became of it."""
+    item, parameters = json_rows(connection, "batch", {"id": sa.BigInteger()}, [{"id": i} for i in touch_ids])
+    statement = sa.text(
+        "UPDATE touch SET state = 'unknown', settled_at = :now, reply = 'the queue was lost while it was on the wire' "
+        f"FROM {item} WHERE touch.id = batch.id AND touch.state = 'sending'"
+    ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
+    return connection.execute(statement, {"now": now, **parameters}).rowcount
 
 
 def revive(connection: sa.Connection, touch_ids: Sequence[int]) -> set[int]:

@@ -1,0 +1,109 @@
+"""postroad audience: who gave permission."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import sqlalchemy as sa
+import typer
+
+from postroad.campaign.audience import ImportProgress, import_file, refusals
+from postroad.cli.output import JsonOption, console, print_json, print_table, progress_bar, with_parts
+from postroad.errors import StateError
+from postroad.parts import Parts
+from postroad.store.engine import read
+
+app = typer.Typer(help="Recipients: import them from CSV, see who was refused and why.", no_args_is_help=True)
+
+
+@app.command("import")
+def import_(
+    name: Annotated[str, typer.Argument(help="The audience; it is made if it is not there.")],
+    file: Annotated[Path, typer.Argument(help="CSV in UTF-8. Its first line names the columns, one of them `address`.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Import a CSV of recipients.
+
+    The whole file is checked before anything of it is kept. An import that is cut short goes on where it stopped
+    when it is run again; one that is finished changes nothing. Columns: `address` (or `email`) is required,
+    `time_zone` is optional, every other column becomes a merge field.
+    """
+
+    async def work(parts: Parts) -> ImportProgress:
+        with progress_bar(quiet=as_json) as bar:
+            task = bar.add_task("importing", total=None)
+
+            def report(progress: ImportProgress) -> None:
+                bar.update(task, total=progress.rows_total, completed=progress.rows_done)
+
+            return await asyncio.to_thread(import_file, parts.engine, name, file, parts.clock.now(), report)
+
+    progress = with_parts(work)
+    if as_json:
+        print_json(progress)
+        return
+    console.print(
+        f"audience {name}: {progress.rows_total:,} rows = {progress.imported:,} imported "
+        f"+ {progress.duplicates:,} duplicates + {progress.refused:,} refused"
+    )
+    if progress.refused:
+        console.print(f"`postroad audience refusals {name}` lists who was refused, and why.")
+
+
+@app.command("refusals")
+def refusals_(
+    name: Annotated[str, typer.Argument(help="The audience.")],
+    limit: Annotated[int, typer.Option(help="Rows at the most.", min=1)] = 100,
+    as_json: JsonOption = False,
+) -> None:
+    """List the rows of the last import that were refused, with line, field and reason."""
+
+    async def work(parts: Parts) -> list[dict[str, object]]:
+        def find() -> list[dict[str, object]]:
+            with read(parts.engine) as connection:
+                import_id = connection.execute(
+                    sa.text(
+                        "SELECT max(audience_import.id) FROM audience_import JOIN audience "
+                        "ON audience.id = audience_import.audience_id WHERE audience.name = :name"
+                    ),
+                    {"name": name},
+                ).scalar()
+            if import_id is None:
+                raise StateError(f"nothing was imported into an audience named {name!r}")
+            found = refusals(parts.engine, import_id, limit)
+            return [{"line": r.line, "field": r.field, "value": r.value, "reason": r.reason} for r in found]
+
+        return await asyncio.to_thread(find)
+
+    rows = with_parts(work)
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(f"refused: {name}", ["line", "field", "value", "reason"], (row.values() for row in rows))  # type: ignore[misc]
+
+
+@app.command("list")
+def list_(as_json: JsonOption = False) -> None:
+    """List audiences and how many are in each."""
+
+    async def work(parts: Parts) -> list[dict[str, object]]:
+        def find() -> list[dict[str, object]]:
+            with read(parts.engine) as connection:
+                rows = connection.execute(
+                    sa.text(
+                        "SELECT audience.name, count(audience_member.recipient_id) AS members FROM audience "
+                        "LEFT JOIN audience_member ON audience_member.audience_id = audience.id "
+                        "GROUP BY audience.name ORDER BY audience.name"
+                    )
+                )
+                return [{"audience": row.name, "members": row.members} for row in rows]
+
+        return await asyncio.to_thread(find)
+
+    rows = with_parts(work)
+    if as_json:
+        print_json(rows)
+    else:
+        print_table("audiences", ["audience", "members"], ([row["audience"], row["members"]] for row in rows))

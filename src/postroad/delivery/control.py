@@ -1,0 +1,161 @@
+"""What a person may do to mail that is on its way: pause, resume, cancel, replay, rebuild.
+
+Each is written to the ledger first, where it holds at once; the queue follows, so that it does no idle work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlmodel import col
+
+from postroad.delivery.job import campaign_gate, job_id, touch_of
+from postroad.delivery.record import Recorder
+from postroad.delivery.submit import enqueue_touches, plan_of, touch_rows
+from postroad.errors import StateError
+from postroad.queue import DeadLetter, Queue
+from postroad.store.campaign import Campaign, CampaignState, find_campaign
+from postroad.store.engine import read, write
+from postroad.store.ledger import cancel_waiting, hold_unknown, revive
+
+CHUNK = 1_000
+
+
+async def pause(engine: sa.Engine, queue: Queue, name: str) -> None:
+    """Let nothing more of a campaign leave. What is on the wire finishes. Raises StateError."""
+    await asyncio.to_thread(_set_state, engine, name, CampaignState.PAUSED, (CampaignState.RUNNING,))
+    await queue.suspend(campaign_gate(name), None)
+
+
+async def resume(engine: sa.Engine, queue: Queue, name: str) -> None:
+    """Let a paused campaign go on. Raises StateError."""
+    await asyncio.to_thread(_set_state, engine, name, CampaignState.RUNNING, (CampaignState.PAUSED,))
+    await queue.resume(campaign_gate(name))
+
+
+async def cancel(engine: sa.Engine, queue: Queue, name: str, now: datetime) -> int:
+    """End a campaign for good, and every touch of it that is not on the wire. Returns how many. Raises StateError."""
+    cancelled = await asyncio.to_thread(_cancel, engine, name, now)
+    for start in range(0, len(cancelled), CHUNK):
+        await queue.cancel([job_id(touch_id) for touch_id in cancelled[start : start + CHUNK]], "campaign cancelled")
+    return len(cancelled)
+
+
+def _set_state(engine: sa.Engine, name: str, state: CampaignState, allowed: Sequence[CampaignState]) -> int:
+    with write(engine) as connection:
+        return _move_campaign(connection, name, state, allowed)
+
+
+def _move_campaign(connection: sa.Connection, name: str, state: CampaignState, allowed: Sequence[CampaignState]) -> int:
+    campaign = find_campaign(connection, name)
+    assert campaign.id is not None  # noqa: S101  (read from its table)
+    if campaign.state not in allowed:
+        raise StateError(
+            f"campaign {name} is {campaign.state}, so it cannot become {state}",
+            remedy=f"`postroad campaign status {name}` shows how it stands.",
+        )
+    connection.execute(sa.update(Campaign).where(col(Campaign.id) == campaign.id).values(state=state))
+    return campaign.id
+
+
+def _cancel(engine: sa.Engine, name: str, now: datetime) -> list[int]:
+    with write(engine) as connection:
+        allowed = (CampaignState.DRAFT, CampaignState.RUNNING, CampaignState.PAUSED)
+        campaign_id = _move_campaign(connection, name, CampaignState.CANCELLED, allowed)
+        return cancel_waiting(connection, campaign_id, now)
+
+
+async def replay(engine: sa.Engine, queue: Queue, *, ids: Sequence[str] | None, cause: str | None) -> int:
+    """Send dead letters again, all of them where neither ids nor a cause are given. Returns how many.
+
+    A touch that bounced stays where it is: what is dead for the queue may still be answered for good.
+    """
+    if ids is None:
+        ids = [letter.id for letter in await all_dead_letters(queue) if cause is None or letter.cause == cause]
+    replayed = 0
+    for start in range(0, len(ids), CHUNK):
+        chunk = [touch_of(id_) for id_ in ids[start : start + CHUNK]]
+        revived = await asyncio.to_thread(_revive, engine, chunk)
+        replayed += await queue.replay([job_id(touch_id) for touch_id in sorted(revived)])
+    return replayed
+
+
+async def all_dead_letters(queue: Queue) -> list[DeadLetter]:
+    """Return every dead letter, the newest first."""
+    letters: list[DeadLetter] = []
+    cursor: int | None = 0
+    while cursor is not None:
+        page, cursor = await queue.dead_letters(count=CHUNK, cursor=cursor)
+        letters += page
+    return letters
+
+
+def _revive(engine: sa.Engine, touch_ids: Sequence[int]) -> set[int]:
+    with write(engine) as connection:
+        return revive(connection, touch_ids)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rebuilt:
+    """What a rebuild found that the ledger holds and the queue did not."""
+
+    looked_at: int
+    enqueued: int
+    unknown: int
+
+
+async def rebuild(engine: sa.Engine, queue: Queue, recorder: Recorder, *, expire_ms: int, now: datetime) -> Rebuilt:
+    """Make the queue again from the ledger, as after its server was emptied.
+
+    What waits is enqueued again. What was on the wire, and is known to nobody, becomes unknown: it may have been
+    delivered. A worker that still has it in hand reports it later, and that settles it.
+    """
+    await recorder.drain()
+    looked_at = enqueued = unknown = 0
+    for campaign, campaign_id in await asyncio.to_thread(_launched, engine):
+        plan = await asyncio.to_thread(plan_of, engine, campaign)
+        cursor = 0
+        while touches := await asyncio.to_thread(_live_touches, engine, campaign_id, cursor):
+            cursor = touches[-1][0]
+            looked_at += len(touches)
+            known = await queue.known([job_id(touch_id) for touch_id, _ in touches])
+            lost = [touch for touch, state in zip(touches, known, strict=True) if state is None]
+            waiting = [touch_id for touch_id, state in lost if state != "sending"]
+            sending = [touch_id for touch_id, state in lost if state == "sending"]
+            if waiting:
+                rows = await asyncio.to_thread(_rows, engine, waiting)
+                await enqueue_touches(queue, plan, rows, expire_ms)
+                enqueued += len(waiting)
+            if sending:
+                unknown += await asyncio.to_thread(_hold, engine, sending, now)
+    return Rebuilt(looked_at=looked_at, enqueued=enqueued, unknown=unknown)
+
+
+def _launched(engine: sa.Engine) -> list[tuple[str, int]]:
+    with read(engine) as connection:
+        statement = sa.text("SELECT name, id FROM campaign WHERE state IN ('running', 'paused') ORDER BY id")
+        return [(row.name, row.id) for row in connection.execute(statement)]
+
+
+def _live_touches(engine: sa.Engine, campaign_id: int, cursor: int) -> list[tuple[int, str]]:
+    statement = sa.text(
+        "SELECT id, state FROM touch WHERE campaign_id = :campaign_id AND id > :cursor "
+        "AND state IN ('queued', 'deferred', 'sending') ORDER BY id LIMIT :chunk"
+    )
+    with read(engine) as connection:
+        rows = connection.execute(statement, {"campaign_id": campaign_id, "cursor": cursor, "chunk": CHUNK})
+        return [(row.id, row.state) for row in rows]
+
+
+def _rows(engine: sa.Engine, touch_ids: Sequence[int]) -> Sequence[sa.Row[tuple[object, ...]]]:
+    with read(engine) as connection:
+        return touch_rows(connection, touch_ids)
+
+
+def _hold(engine: sa.Engine, touch_ids: Sequence[int], now: datetime) -> int:
+    with write(engine) as connection:
+        return hold_unknown(connection, touch_ids, now)

@@ -1,0 +1,184 @@
+"""Deliver one touch: merge, mark, send, judge."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Self, assert_never
+
+import sqlalchemy as sa
+
+from postroad.campaign.message import StepMessage, step_message
+from postroad.clock import Clock
+from postroad.delivery.job import (
+    DeliveryNote,
+    SendMessage,
+    decode_job,
+    encode_note,
+    provider_gate,
+    provider_of,
+    route_gate,
+    sender_gate,
+)
+from postroad.delivery.outcome import SENDER_PAUSE_MS, Outcome, Pause, Verdict, of_reply, of_transport
+from postroad.errors import Blame, DataError, PostroadError
+from postroad.mail.token import TokenSigner
+from postroad.queue import FOREVER_MS, Claimed, Dead, Defer, Done, Lease, Queue, Retry, Uncertain
+from postroad.queue import Verdict as QueueVerdict
+from postroad.settings import RouteSettings
+from postroad.smtp.pool import SessionPool
+from postroad.smtp.reply import Reply
+from postroad.smtp.session import Timeouts, TransportError, UnsendableError
+from postroad.store.engine import read
+from postroad.store.ledger import TouchState
+
+log = logging.getLogger(__name__)
+
+ROUTE_PAUSE_MS = (5_000, 10_000, 20_000, 60_000, 300_000)
+"""How long a route rests after its first, second, … failure in a row to connect; the last repeats."""
+
+
+class Delivery:
+    """Handles jobs of ``email:send``. Owns the sessions of every route."""
+
+    def __init__(
+        self,
+        *,
+        engine: sa.Engine,
+        queue: Queue,
+        routes: Mapping[str, RouteSettings],
+        signer: TokenSigner,
+        public_url: str,
+        clock: Clock,
+        timeouts: Timeouts | None = None,
+    ) -> None:
+        self._engine = engine
+        self._queue = queue
+        self._routes = routes
+        self._signer = signer
+        self._public_url = public_url
+        self._clock = clock
+        self._timeouts = timeouts
+        self._stack = AsyncExitStack()
+        self._pools: dict[str, SessionPool] = {}
+        self._steps: dict[int, asyncio.Task[StepMessage]] = {}
+        self._rests: dict[str, tuple[int, int]] = {}  # route: failures in a row, and the end of its pause
+
+    async def __aenter__(self) -> Self:
+        for name, route in self._routes.items():
+            self._pools[name] = await self._stack.enter_async_context(SessionPool(route, self._timeouts))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def __call__(self, lease: Lease) -> QueueVerdict:
+        """Deliver one job; its touch is ``sending`` already. Every way that it can end is a verdict."""
+        claimed = lease.job
+        job = decode_job(claimed.payload)
+        step = await self._step(job.step_id)
+        try:
+            message = step.message.merge(job.touch_id, job.address, job.fields, self._clock.now())
+        except DataError as error:
+            outcome = Outcome(verdict=Verdict.DEAD, cause="template", blame=Blame.MESSAGE)
+            return self._verdict(claimed, outcome, str(error))
+        pool = self._pools.get(step.route)
+        if pool is None:
+            outcome = Outcome(verdict=Verdict.DEAD, cause="no such route", blame=Blame.US)
+            return self._verdict(claimed, outcome, f"route {step.route} is not in postroad.toml")
+        reply: Reply | None = None
+        try:
+            reply = await pool.send(message, lease.mark)
+            outcome = of_reply(reply, deferrals=claimed.claim - claimed.attempt)
+            said = str(reply)
+        except TransportError as error:
+            reply, said = error.reply, error.reason
+            outcome = of_transport(error)
+        except UnsendableError as error:
+            outcome, said = Outcome(verdict=Verdict.DEAD, cause="unsendable", blame=error.blame), error.reason
+        await self._hold_back(step, job, outcome, said)
+        return self._verdict(claimed, outcome, said, reply)
+
+    async def _step(self, step_id: int) -> StepMessage:
+        """Compile a step once; all who want it meanwhile wait for the same compilation."""
+        task = self._steps.get(step_id)
+        if task is None:
+            task = asyncio.create_task(asyncio.to_thread(self._load_step, step_id))
+            self._steps[step_id] = task
+        try:
+            return await asyncio.shield(task)
+        except PostroadError:
+            self._steps.pop(step_id, None)
+            raise
+
+    def _load_step(self, step_id: int) -> StepMessage:
+        with read(self._engine) as connection:
+            return step_message(connection, step_id, self._signer, self._public_url)
+
+    async def _hold_back(self, step: StepMessage, job: SendMessage, outcome: Outcome, said: str) -> None:
+        """Pause the gate behind which more of the same would meet the same."""
+        now_ms = self._clock.now_ms()
+        match outcome.pause:
+            case None:
+                self._rests.pop(step.route, None)
+                return
+            case Pause.ROUTE:
+                failures, until_ms = self._rests.get(step.route, (0, 0))
+                if now_ms < until_ms:
+                    return  # Others failed beside this one; that is one failure of the route.
+                until_ms = now_ms + ROUTE_PAUSE_MS[min(failures, len(ROUTE_PAUSE_MS) - 1)]
+                self._rests[step.route] = (failures + 1, until_ms)
+                gate = route_gate(step.route)
+            case Pause.SENDER:
+                gate, until_ms = sender_gate(step.sender), FOREVER_MS
+            case Pause.SENDER_AT_PROVIDER:
+                gate = provider_gate(step.sender, provider_of(job.address))
+                until_ms = now_ms + SENDER_PAUSE_MS
+            case other:
+                assert_never(other)
+        how_long = "until it is resumed" if until_ms == FOREVER_MS else f"for {(until_ms - now_ms) / 1000:g} s"
+        log.warning("gate %s is paused %s: %s (%s)", gate, how_long, outcome.cause, said)
+        await self._queue.suspend(gate, until_ms)
+
+    def _verdict(self, job: Claimed, outcome: Outcome, said: str, reply: Reply | None = None) -> QueueVerdict:
+        note = encode_note(
+            DeliveryNote(
+                state=_STATES[outcome.verdict],
+                claim=job.claim,
+                cause=outcome.cause,
+                blame=outcome.blame,
+                reply_code=reply.code if reply is not None else None,
+                enhanced_code=reply.enhanced if reply is not None else None,
+                reply=said[:500],
+                suppress=outcome.suppress,
+            )
+        )
+        match outcome.verdict:
+            case Verdict.ACCEPTED:
+                return Done(note=note)
+            case Verdict.RETRY:
+                return Retry(cause=outcome.cause, error=said, note=note)
+            case Verdict.DEFER:
+                at_ms = self._clock.now_ms() + (outcome.delay_ms or 0)
+                return Defer(at_ms=at_ms, cause=outcome.cause, error=said, note=note)
+            case Verdict.BOUNCED | Verdict.DEAD:
+                return Dead(cause=outcome.cause, error=said, note=note)
+            case Verdict.UNKNOWN:
+                return Uncertain(cause=outcome.cause, note=note)
+            case other:
+                assert_never(other)
+
+
+_STATES = {
+    Verdict.ACCEPTED: TouchState.ACCEPTED,
+    Verdict.RETRY: TouchState.DEFERRED,
+    Verdict.DEFER: TouchState.DEFERRED,
+    Verdict.BOUNCED: TouchState.BOUNCED,
+    Verdict.DEAD: TouchState.DEAD,
+    Verdict.UNKNOWN: TouchState.UNKNOWN,
+}

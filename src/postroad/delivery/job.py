@@ -1,0 +1,117 @@
+"""What travels through the queue: one job for each touch, and one note for each thing that happened to it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from postroad.errors import Blame
+from postroad.mail.address import domain_of
+from postroad.queue import JobClass, Lane
+from postroad.store.ledger import TouchState
+
+SEND_QUEUE = "email:send"
+
+
+class SendMessage(msgspec.Struct, frozen=True, kw_only=True, tag="send.v1"):
+    """Send one touch. The templates stay in the store; only what differs between recipients travels."""
+
+    touch_id: int
+    step_id: int
+    address: str
+    fields: dict[str, str]
+
+
+class DeliveryNote(msgspec.Struct, frozen=True, kw_only=True, tag="delivery.v1", omit_defaults=True):
+    """What happened to a touch on one claim, as the recorder puts it into the ledger."""
+
+    state: TouchState
+    claim: int
+    cause: str | None = None
+    blame: Blame | None = None
+    reply_code: int | None = None
+    enhanced_code: str | None = None
+    reply: str | None = None
+    suppress: bool = False
+
+
+encode_job = msgspec.msgpack.Encoder().encode
+decode_job = msgspec.msgpack.Decoder(SendMessage).decode
+encode_note = msgspec.msgpack.Encoder().encode
+decode_note = msgspec.msgpack.Decoder(DeliveryNote).decode
+
+
+def job_id(touch_id: int) -> str:
+    """Derived from the ledger's key, so that submitting a touch twice is harmless."""
+    return str(touch_id)
+
+
+def touch_of(id_: str) -> int:
+    """Return the touch that a job is of."""
+    return int(id_)
+
+
+# The mailbox provider behind a domain that everybody knows. Others share one tail lane for each sender, until they are
+# rolled up by their MX hosts.
+_PROVIDERS = {
+    "gmail.com": "google",
+    "googlemail.com": "google",
+    "outlook.com": "outlook",
+    "hotmail.com": "outlook",
+    "live.com": "outlook",
+    "msn.com": "outlook",
+    "yahoo.com": "yahoo",
+    "ymail.com": "yahoo",
+    "aol.com": "yahoo",
+    "icloud.com": "apple",
+    "me.com": "apple",
+    "mac.com": "apple",
+    "comcast.net": "comcast",
+    "gmx.de": "gmx",
+    "gmx.net": "gmx",
+    "web.de": "web.de",
+    "orange.fr": "orange",
+}
+
+
+def provider_of(address: str) -> str:
+    """Mailbox provider of a normalised address; ``other`` for all that are not known."""
+    return _PROVIDERS.get(domain_of(address), "other")
+
+
+def sender_gate(sender: str) -> str:
+    """Name of the gate that limits one sender."""
+    return f"sender:{sender}"
+
+
+def provider_gate(sender: str, provider: str) -> str:
+    """Name of the gate that limits one sender at one mailbox provider."""
+    return f"provider:{provider}:{sender}"
+
+
+def route_gate(route: str) -> str:
+    """Name of the gate that limits one route."""
+    return f"route:{route}"
+
+
+def campaign_gate(campaign: str) -> str:
+    """Name of the gate that limits one campaign."""
+    return f"campaign:{campaign}"
+
+
+QUEUE_GATE = "queue"
+
+
+def lane_of(*, sender: str, provider: str, campaign: str, route: str, job_class: str) -> Lane:
+    """Lane of the touches of one campaign that are limited alike."""
+    return Lane(
+        name=f"{sender} {provider} {campaign}",
+        gates=(
+            campaign_gate(campaign),
+            sender_gate(sender),
+            provider_gate(sender, provider),
+            route_gate(route),
+            QUEUE_GATE,
+        ),
+        job_class=JobClass(job_class),
+        group=campaign,
+    )

@@ -1,0 +1,271 @@
+"""The recorder: the queue's events become the ledger's rows, in batches, at least once and idempotently.
+
+An event is acknowledged only when the ledger has it; then also the queue's memory of ended ids is no longer needed,
+because the ledger itself refuses them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.types import TypeEngine
+
+from postroad.clock import Clock
+from postroad.delivery.job import DeliveryNote, decode_note, touch_of
+from postroad.errors import UnavailableError
+from postroad.queue import Event, EventKind, Queue
+from postroad.store.bulk import json_rows
+from postroad.store.engine import write
+from postroad.store.ledger import LIVE, TouchState
+from postroad.store.suppression import SuppressionReason, suppress
+from postroad.store.types import UtcDateTime, sql_instant
+
+log = logging.getLogger(__name__)
+
+GROUP = "recorder"
+BATCH = 1_000
+_FORGET = (EventKind.DONE, EventKind.CANCELLED, EventKind.EXPIRED)
+
+_EVERY = tuple(TouchState)
+_FROM: dict[TouchState, tuple[TouchState, ...]] = {
+    # That a server took it is a fact, whatever was believed before.
+    TouchState.ACCEPTED: tuple(state for state in _EVERY if state is not TouchState.ACCEPTED),
+    TouchState.BOUNCED: (*LIVE, TouchState.UNKNOWN),
+    TouchState.DEAD: (*LIVE, TouchState.UNKNOWN),
+    TouchState.UNKNOWN: LIVE,
+    TouchState.SUPPRESSED: LIVE,
+    TouchState.CANCELLED: LIVE,
+    TouchState.EXPIRED: LIVE,
+    TouchState.DEFERRED: LIVE,
+    TouchState.QUEUED: (TouchState.SENDING, TouchState.UNKNOWN),
+}
+"""From which states an event may move a touch to another."""
+
+
+class _Fact(msgspec.Struct, frozen=True, kw_only=True):
+    """One event, read as a row for the ledger."""
+
+    uid: str
+    touch_id: int
+    state: TouchState
+    claim: int
+    at: datetime
+    attempt: int
+    next_at: datetime | None
+    reply_code: int | None
+    enhanced_code: str | None
+    reply: str | None
+    cause: str | None
+    blame: str | None
+    suppress: bool
+
+
+def _instant(ms: int) -> datetime:
+    return datetime.fromtimestamp(ms / 1000, UTC)
+
+
+def read_event(event: Event) -> _Fact | None:
+    """What an event says of its touch; None where it says nothing that the ledger keeps."""
+    note = decode_note(event.note) if event.note else None
+    state = _state(event.kind, note)
+    if state is None:
+        return None
+    return _Fact(
+        uid=event.uid,
+        touch_id=touch_of(event.id),
+        state=state,
+        claim=note.claim if note is not None else event.claim,
+        at=_instant(event.at_ms),
+        attempt=event.attempt,
+        next_at=_instant(event.next_ms) if event.next_ms and state is TouchState.DEFERRED else None,
+        reply_code=note.reply_code if note is not None else None,
+        enhanced_code=note.enhanced_code if note is not None else None,
+        reply=(note.reply if note is not None else event.error) or None,
+        cause=(note.cause if note is not None else event.cause) or None,
+        blame=note.blame if note is not None else None,
+        suppress=note.suppress if note is not None else False,
+    )
+
+
+def _state(kind: EventKind, note: DeliveryNote | None) -> TouchState | None:
+    match kind:
+        case EventKind.DONE | EventKind.LATE:
+            return note.state if note is not None else None
+        case EventKind.RETRY | EventKind.DEFER:
+            # Without a note it was put off before the wire, as by the pause of a campaign.
+            return TouchState.DEFERRED if note is not None or kind is EventKind.RETRY else TouchState.QUEUED
+        case EventKind.DEAD:
+            # The last attempt of a retry is dead for the queue, whatever the note hoped for.
+            bounced = note is not None and note.state is TouchState.BOUNCED
+            return TouchState.BOUNCED if bounced else TouchState.DEAD
+        case EventKind.UNCERTAIN:
+            return TouchState.UNKNOWN
+        case EventKind.CANCELLED:
+            return note.state if note is not None else None
+        case EventKind.EXPIRED:
+            return TouchState.EXPIRED
+        case EventKind.RELEASED:
+            return TouchState.QUEUED
+        case EventKind.REPLAYED:
+            return None
+
+
+def record(connection: sa.Connection, events: Sequence[Event], now: datetime) -> int:
+    """Put events into the ledger: a row for each new one, the state of its touch, suppressions. Returns how many."""
+    facts = [fact for event in events if (fact := read_event(event)) is not None]
+    kept = [fact for fact in facts if fact.state is not TouchState.QUEUED]
+    if kept:
+        _insert_events(connection, kept)
+    for state, latest in _latest(facts).items():
+        _move(connection, state, latest)
+    bounced = [fact.touch_id for fact in kept if fact.suppress]
+    if bounced:
+        addresses = _addresses(connection, bounced)
+        suppress(connection, addresses, SuppressionReason.HARD_BOUNCE, "reply at delivery", now)
+    return len(facts)
+
+
+def _latest(facts: Sequence[_Fact]) -> dict[TouchState, list[_Fact]]:
+    """The newest fact of each touch, by the state that it leads to. Acceptance is not taken back."""
+    by_touch: dict[int, _Fact] = {}
+    for fact in facts:
+        known = by_touch.get(fact.touch_id)
+        if known is None or known.state is not TouchState.ACCEPTED:
+            by_touch[fact.touch_id] = fact
+    by_state: dict[TouchState, list[_Fact]] = {}
+    for fact in by_touch.values():
+        by_state.setdefault(fact.state, []).append(fact)
+    return by_state
+
+
+def _insert_events(connection: sa.Connection, facts: Sequence[_Fact]) -> None:
+    dialect = connection.dialect.name
+    rows = [
+        {
+            **msgspec.structs.asdict(fact),
+            "at": sql_instant(fact.at, dialect),
+            "next_at": sql_instant(fact.next_at, dialect) if fact.next_at else None,
+        }
+        for fact in facts
+    ]
+    columns: dict[str, TypeEngine[Any]] = {
+        "uid": sa.Text(),
+        "touch_id": sa.BigInteger(),
+        "state": sa.Text(),
+        "at": UtcDateTime(),
+        "attempt": sa.Integer(),
+        "reply_code": sa.Integer(),
+        "enhanced_code": sa.Text(),
+        "reply": sa.Text(),
+        "cause": sa.Text(),
+        "blame": sa.Text(),
+        "next_at": UtcDateTime(),
+    }
+    names = ", ".join(columns)
+    picks = ", ".join(f"new.{name}" for name in columns)
+    item, parameters = json_rows(connection, "new", columns, rows)
+    # A touch that is not in this ledger belongs to another one, which shares the queue by mistake.
+    statement = sa.text(
+        f"INSERT INTO delivery_event ({names}) SELECT {picks} FROM {item} "
+        "WHERE EXISTS (SELECT 1 FROM touch WHERE touch.id = new.touch_id) ON CONFLICT (uid) DO NOTHING"
+    )
+    connection.execute(statement, parameters)
+
+
+def _move(connection: sa.Connection, state: TouchState, facts: Sequence[_Fact]) -> None:
+    dialect = connection.dialect.name
+    rows = [
+        {
+            "id": fact.touch_id,
+            "claim": fact.claim,
+            "reply": fact.reply or fact.cause,
+            "next_at": sql_instant(fact.next_at, dialect) if fact.next_at else None,
+            "settled_at": sql_instant(fact.at, dialect) if state.ended else None,
+        }
+        for fact in facts
+    ]
+    columns: dict[str, TypeEngine[Any]] = {
+        "id": sa.BigInteger(),
+        "claim": sa.Integer(),
+        "reply": sa.Text(),
+        "next_at": UtcDateTime(),
+        "settled_at": UtcDateTime(),
+    }
+    item, parameters = json_rows(connection, "new", columns, rows)
+    sources = ", ".join(f"'{source}'" for source in _FROM[state])
+    # What an earlier claim ended with says nothing of a later one that is on the wire.
+    current = "" if state.ended else "AND (touch.state <> 'sending' OR touch.claim <= new.claim)"
+    statement = sa.text(
+        f"UPDATE touch SET state = '{state}', reply = COALESCE(new.reply, touch.reply), next_at = new.next_at, "
+        f"settled_at = new.settled_at FROM {item} WHERE touch.id = new.id AND touch.state IN ({sources}) {current}"
+    )
+    connection.execute(statement, parameters)
+
+
+def _addresses(connection: sa.Connection, touch_ids: Sequence[int]) -> list[str]:
+    item, parameters = json_rows(connection, "batch", {"id": sa.BigInteger()}, [{"id": i} for i in touch_ids])
+    statement = sa.text(
+        f"SELECT DISTINCT recipient.address FROM {item} JOIN touch ON touch.id = batch.id "
+        "JOIN recipient ON recipient.id = touch.recipient_id"
+    )
+    return list(connection.execute(statement, parameters).scalars())
+
+
+class Recorder:
+    """Reads the events of a queue, and records them."""
+
+    def __init__(self, *, engine: sa.Engine, queue: Queue, clock: Clock, name: str) -> None:
+        self._engine = engine
+        self._queue = queue
+        self._clock = clock
+        self._name = name
+        self.recorded = 0
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Record until told to stop. While the database or the queue is away, wait, and lose nothing."""
+        failures = 0
+        while not stop.is_set():
+            try:
+                await self.record_next(block_ms=500)
+                if failures:
+                    log.info("recording again")
+                failures = 0
+            except UnavailableError as error:
+                if failures == 0:
+                    log.warning("recording waits: %s", error.message)
+                failures += 1
+                await self._clock.sleep(min(0.1 * 2**failures, 5.0))
+
+    async def drain(self) -> int:
+        """Record all that is there now. Returns how many events."""
+        before = self.recorded
+        while await self.record_next(block_ms=0):
+            pass
+        return self.recorded - before
+
+    async def record_next(self, *, block_ms: int) -> int:
+        """Record one batch. Returns how many events it had. Raises UnavailableError; nothing is acknowledged then."""
+        events = await self._queue.read_events(GROUP, self._name, count=BATCH, block_ms=block_ms)
+        while events:
+            try:
+                await asyncio.to_thread(self._write, events)
+                break
+            except UnavailableError as error:
+                # They stay ours: read once, they do not come again to this consumer before it starts anew.
+                log.warning("the database is away, %d events wait: %s", len(events), error.message)
+                await self._clock.sleep(1.0)
+        if events:
+            forget = [event.id for event in events if event.kind in _FORGET]
+            await self._queue.acknowledge(GROUP, events, forget=forget)
+            self.recorded += len(events)
+        return len(events)
+
+    def _write(self, events: Sequence[Event]) -> None:
+        with write(self._engine) as connection:
+            record(connection, events, self._clock.now())

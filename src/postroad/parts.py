@@ -1,0 +1,112 @@
+"""The real parts that the settings name, opened together: database, queues, keys. Embedded ones where none is named."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
+from pydantic import SecretStr
+
+from postroad.clock import Clock, SystemClock
+from postroad.embedded import ensure_redis
+from postroad.mail.token import TokenSigner
+from postroad.queue import Queue
+from postroad.settings import Settings
+from postroad.store import migrate
+from postroad.store.engine import open_engine, sqlite_url
+
+
+class Parts:
+    """What the commands and the flows work with."""
+
+    def __init__(self, settings: Settings, engine: sa.Engine, clock: Clock, stack: AsyncExitStack) -> None:
+        self.settings = settings
+        self.engine = engine
+        self.clock = clock
+        self.signer = TokenSigner(secret_key(settings))
+        self._stack = stack
+        self._queues: dict[str, Queue] = {}
+
+    async def queue(self, name: str) -> Queue:
+        """Return the queue of this name, opened once. Raises UnavailableError, or StateError for an unsafe server."""
+        if name not in self._queues:
+            url = await asyncio.to_thread(redis_url, self.settings)
+            self._queues[name] = await self._stack.enter_async_context(Queue.open(url, name))
+        return self._queues[name]
+
+
+@asynccontextmanager
+async def open_parts(settings: Settings | None = None, clock: Clock | None = None) -> AsyncIterator[Parts]:
+    """Open the parts. The embedded database is brought up to date; any other must be: `postroad db upgrade`."""
+    settings = settings or Settings.load()
+    engine = await asyncio.to_thread(ready_engine, settings)
+    try:
+        async with AsyncExitStack() as stack:
+            yield Parts(settings, engine, clock or SystemClock(), stack)
+    finally:
+        engine.dispose()
+
+
+def database_url(settings: Settings) -> str:
+    """Return the named database, else the embedded one."""
+    if settings.database_url is not None:
+        return settings.database_url.get_secret_value()
+    return sqlite_url(settings.state_dir)
+
+
+def redis_url(settings: Settings) -> str:
+    """Return the named server, else the embedded one, which is started where it does not run."""
+    if settings.redis_url is not None:
+        return settings.redis_url.get_secret_value()
+    return ensure_redis(settings.state_dir)
+
+
+def ready_engine(settings: Settings) -> sa.Engine:
+    """Engine on a database with the schema of this version. Raises ConfigError, UnavailableError."""
+    engine = open_engine(database_url(settings))
+    try:
+        if settings.database_url is None:
+            _upgrade_embedded(settings, engine)
+        migrate.require_current(engine)
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+def _upgrade_embedded(settings: Settings, engine: sa.Engine) -> None:
+    if migrate.current_revision(engine) == migrate.newest_revision():
+        return
+    with (settings.state_dir / "database.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # Processes that start together must not all make the tables.
+        migrate.upgrade(engine)
+
+
+def secret_key(settings: Settings) -> SecretStr:
+    """Return the key that signs tokens: as set, else one made once and kept in the state folder, for its owner only."""
+    if settings.secret_key is not None:
+        return settings.secret_key
+    path = settings.state_dir / "secret.key"
+    try:
+        return SecretStr(path.read_text(encoding="ascii").strip())
+    except FileNotFoundError:
+        return _make_key(path)
+
+
+def _make_key(path: Path) -> SecretStr:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    draft.touch(mode=0o600)
+    draft.write_text(secrets.token_urlsafe(32), encoding="ascii")
+    try:
+        path.hardlink_to(draft)  # Whoever comes second finds the first one's key.
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()
+    return SecretStr(path.read_text(encoding="ascii").strip())
