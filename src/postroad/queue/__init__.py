@@ -1,0 +1,61 @@
+"""A generic at-least-once queue on Redis or Valkey: lanes, gates, leases. It knows nothing of email."""
+
+from postroad.queue.events import Event, EventKind
+from postroad.queue.gates import FOREVER_MS, Gate, GateState, Quota, Rate
+from postroad.queue.jobs import (
+    Batch,
+    Claimed,
+    Enqueued,
+    Job,
+    JobClass,
+    JobState,
+    Lane,
+    Reaped,
+    Settled,
+)
+from postroad.queue.queue import Queue
+from postroad.queue.standing import DeadLetter, GroupLag, QueueStats, UncertainJob
+from postroad.queue.verdicts import (
+    Cancel,
+    Dead,
+    Defer,
+    Done,
+    Release,
+    Retry,
+    RetryPolicy,
+    Uncertain,
+    Verdict,
+)
+
+__all__ = [
+    "FOREVER_MS",
+    "Batch",
+    "Cancel",
+    "Claimed",
+    "Dead",
+    "DeadLetter",
+    "Defer",
+    "Done",
+    "Enqueued",
+    "Event",
+    "EventKind",
+    "Gate",
+    "GateState",
+    "GroupLag",
+    "Job",
+    "JobClass",
+    "JobState",
+    "Lane",
+    "Queue",
+    "QueueStats",
+    "Quota",
+    "Rate",
+    "Reaped",
+    "Release",
+    "Retry",
+    "RetryPolicy",
+    "Settled",
+    "Uncertain",
+    "UncertainJob",
+    "Verdict",
+]

@@ -1,0 +1,125 @@
+-- Check the invariants of the queue. Read-only, and slow: it reads everything.
+-- uses     base lanes gates
+-- KEYS[1]  base
+-- ARGV[1]  now_ms  empty for the server's TIME
+-- returns  what is wrong, a sentence each; empty when all is well
+-- cost     O(n)
+
+local wrong = {}
+local function check(ok, format, ...)
+  if not ok and #wrong < 100 then wrong[#wrong + 1] = string.format(format, ...) end
+end
+local function keys_of(key) return call('HKEYS', key) end
+local function members(key) return call('ZRANGE', key, 0, -1) end
+local function set_of(list)
+  local set = {}
+  for _, item in ipairs(list) do set[item] = true end
+  return set
+end
+
+-- 1. Every live id is in exactly one place.
+local place = {}
+local function put(id, where)
+  check(not place[id], 'job %s is both %s and %s', id, tostring(place[id]), where)
+  place[id] = where
+end
+local cancelled = set_of(keys_of(CANCELLED))
+local tombs, queued, depths = 0, 0, {}
+for _, n in ipairs(keys_of(LANES)) do
+  local lane = lane_of(tonumber(n))
+  local ids = call('LRANGE', lane.list, 0, -1)
+  depths[lane.class] = (depths[lane.class] or 0) + #ids
+  for _, id in ipairs(ids) do
+    if cancelled[id] then
+      tombs = tombs + 1
+    else
+      put(id, 'queued')
+      queued = queued + 1
+    end
+  end
+  -- 2. A lane that is not empty is in exactly one of ready or parked.
+  local home = call('HGET', HOME, n)
+  check((#ids > 0) == (home and true or false), 'lane %s holds %d ids and its home is %s', n, #ids, tostring(home))
+  if home then
+    local key = base .. (home == 'r' and 'ready:' or 'parked:' .. string.sub(home, 2) .. ':') .. lane.class
+    check(call('ZSCORE', key, n), 'lane %s is not where its home says: %s', n, home)
+  end
+end
+check(tombs == #keys_of(CANCELLED), '%d cancelled ids stand in lanes, %d are marked', tombs, #keys_of(CANCELLED))
+for _, id in ipairs(members(SCHEDULED)) do put(id, 'scheduled') end
+for _, id in ipairs(keys_of(LEASES)) do put(id, 'in flight') end
+for _, id in ipairs(members(UNCERTAIN)) do put(id, 'uncertain') end
+for _, id in ipairs(members(DEAD)) do put(id, 'dead') end
+local jobs = set_of(keys_of(JOBS))
+for id in pairs(jobs) do
+  check(place[id], 'job %s is nowhere', id)
+  check(not call('ZSCORE', REMEMBERED, id), 'job %s lives and is remembered as ended', id)
+end
+for id, where in pairs(place) do check(jobs[id], 'job %s is %s and has no record', id, where) end
+for _, class in ipairs(CLASSES) do
+  local depth = tonumber(call('HGET', DEPTH, class) or 0)
+  check(depth == (depths[class] or 0), 'class %s counts %d ids in lanes and holds %d', class, depth, depths[class] or 0)
+end
+
+-- 2. Ready and parked lanes know it, and a gate with parked lanes is in `wake`, and only such.
+local housed = 0
+local function housed_in(key, home)
+  for _, n in ipairs(members(key)) do
+    housed = housed + 1
+    check(call('HGET', HOME, n) == home, 'lane %s is in %s and its home is %s', n, key, tostring(call('HGET', HOME, n)))
+  end
+end
+for _, class in ipairs(CLASSES) do housed_in(base .. 'ready:' .. class, 'r') end
+local in_flight = {}
+for _, name in ipairs(call('SMEMBERS', GATES)) do
+  local parked = 0
+  for _, class in ipairs(CLASSES) do
+    local key = parked_key({ name = name }, class)
+    parked = parked + call('ZCARD', key)
+    housed_in(key, 'p' .. name)
+  end
+  local wake = call('ZSCORE', WAKE, name)
+  check((parked > 0) == (wake and true or false), 'gate %s has %d lanes parked, wake says %s', name, parked, tostring(wake))
+  in_flight[name] = 0
+end
+check(housed == call('HLEN', HOME), '%d lanes are ready or parked, %d have a home', housed, call('HLEN', HOME))
+
+-- 3. In flight = leased, uncertain = held; tokens only increase.
+local function same(hash, zset, what)
+  local leases = call('HGETALL', hash)
+  for i = 1, #leases, 2 do
+    local lease = read_lease(leases[i + 1])
+    check(call('ZSCORE', zset, leases[i]), 'job %s has a lease and is not %s', leases[i], what)
+    check(lease.token <= last_token(), 'token of job %s is newer than the last one given', leases[i])
+    if hash == LEASES then
+      for _, name in ipairs(lane_of(lease.lane).gates) do in_flight[name] = (in_flight[name] or 0) + 1 end
+    end
+  end
+  check(#leases == 2 * call('ZCARD', zset), '%d jobs have leases, %d are %s', #leases / 2, call('ZCARD', zset), what)
+end
+same(LEASES, IN_FLIGHT, 'in flight')
+same(HELD, UNCERTAIN, 'uncertain')
+for _, id in ipairs(members(DEAD)) do check(call('HEXISTS', LETTERS, id) == 1, 'dead job %s has no letter', id) end
+
+-- 4. What a gate counts in flight is what is in flight.
+for name, n in pairs(in_flight) do
+  check(gate_of(name).in_flight == n, 'gate %s counts %d in flight, there are %d', name, gate_of(name).in_flight, n)
+end
+
+-- 5. Whatever was enqueued is still here, or ended, and counted once.
+local counters = call('HGETALL', COUNTERS)
+local counted = {}
+for i = 1, #counters, 2 do counted[counters[i]] = tonumber(counters[i + 1]) end
+local ended = 0
+for _, kind in ipairs({ 'done', 'cancelled', 'expired', 'dropped' }) do ended = ended + (counted[kind] or 0) end
+check((counted.enqueued or 0) == ended + call('HLEN', JOBS), '%d were enqueued; %d ended and %d live',
+  counted.enqueued or 0, ended, call('HLEN', JOBS))
+
+-- 6. Virtual time never goes back.
+for _, class in ipairs(CLASSES) do
+  local first = call('ZRANGE', base .. 'ready:' .. class, 0, 0, 'WITHSCORES')
+  local clock = clock_of('lanes:' .. class)
+  check(not first[2] or tonumber(first[2]) >= clock - 1e-6, 'lane %s of class %s is behind the clock of its class',
+    tostring(first[1]), class)
+end
+return wrong

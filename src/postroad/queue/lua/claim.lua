@@ -1,0 +1,20 @@
+-- Lease up to `want` jobs that every gate of their lanes admits now.
+-- uses     base lanes gates moves take
+-- KEYS[1]  base
+-- ARGV[1]  now_ms       empty for the server's TIME
+-- ARGV[2]  worker
+-- ARGV[3]  nonce        the same nonce again returns the same batch
+-- ARGV[4]  want         1 to 1000
+-- ARGV[5]  lease_ms
+-- ARGV[6]  remember_ms  how long an ended id stays known without an acknowledgement
+-- returns  msgpack [stale ids, next_ms or 0, [[id, token, attempt, claim, expires_ms, lane], ...]], then payloads
+-- cost     O((n + scans) log L), scans <= want + 64
+
+local worker, nonce = ARGV[2], ARGV[3]
+local _, ids, tokens = recall(worker, nonce)
+if ids then return reply_again({}, ids, tokens) end
+local records
+ids, tokens, records = claim_batch(worker, tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]))
+remember(worker, nonce, {}, ids, tokens, ARGV[5])
+finish()
+return reply({}, ids, tokens, records)

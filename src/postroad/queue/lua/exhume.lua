@@ -1,0 +1,39 @@
+-- Put dead letters back into their lanes, or drop them. By id, or a slice of all, optionally of one cause.
+-- uses     base lanes gates moves
+-- KEYS[1]  base
+-- ARGV[1]  now_ms  empty for the server's TIME
+-- ARGV[2]  action  `replay`: attempts start afresh; `drop`: the job is gone, its id remembered
+-- ARGV[3]  cause   only letters of this cause, if not empty
+-- ARGV[4]  after   letters by age: go on behind this many that stay
+-- ARGV[5]  limit   letters to look at
+-- ARGV[6]  ids     msgpack [id, ...]; empty: by age
+-- returns  how many were looked at, how many were put back or dropped
+-- cost     O(n log n)
+
+local ids = cmsgpack.unpack(ARGV[6])
+if #ids == 0 then ids = call('ZRANGE', DEAD, tonumber(ARGV[4]), tonumber(ARGV[4]) + tonumber(ARGV[5]) - 1) end
+local moved = 0
+for _, id in ipairs(ids) do
+  local packed = call('HGET', LETTERS, id)
+  local letter = packed and cmsgpack.unpack(packed)
+  if letter and (ARGV[3] == '' or letter[4] == ARGV[3]) then
+    call('HDEL', LETTERS, id)
+    call('ZREM', DEAD, id)
+    if ARGV[2] == 'drop' then
+      call('HDEL', JOBS, id)
+      call('ZADD', REMEMBERED, int(now_ms), id)
+      count('dropped')
+    else
+      local record = call('HGET', JOBS, id)
+      local job = read_record(record)
+      job.attempts, job.since_ms = 0, now_ms
+      call('HSET', JOBS, id, pack_record(job, payload_of(record)))
+      push_tail(job.lane, id)
+      emit('replayed', { id = id, token = next_token(), cause = letter[4] })
+      count('replayed')
+    end
+    moved = moved + 1
+  end
+end
+finish()
+return { #ids, moved }

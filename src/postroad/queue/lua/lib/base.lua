@@ -1,0 +1,111 @@
+-- Names, time, tokens and counters. Every script begins with this.
+-- KEYS[1] is `pr:{queue}`: all keys share its hash tag, so they live in one slot of a cluster.
+-- ARGV[1] is now in ms, or empty for the server's own TIME, which is the only clock that all workers share.
+
+local call = redis.call
+local INF = math.huge
+local CLASSES = { 'urgent', 'normal', 'bulk' }
+local CLASS_WEIGHT = { urgent = 8, normal = 4, bulk = 1 }
+
+local base = KEYS[1] .. ':'
+local JOBS = base .. 'jobs'             -- hash    id -> record
+local LANES = base .. 'lanes'           -- hash    number -> definition
+local LANE_IDS = base .. 'lane_ids'     -- hash    definition -> number
+local HOME = base .. 'home'             -- hash    number -> 'r', or 'p' and the gate it is parked on
+local TAGS = base .. 'tags'             -- hash    number -> virtual time at which an empty lane may come back
+local VTIME = base .. 'vtime'           -- hash    virtual clocks
+local DEPTH = base .. 'depth'           -- hash    class -> ids in its lanes
+local CANCELLED = base .. 'cancelled'   -- hash    id -> lane that still lists it
+local SCHEDULED = base .. 'scheduled'   -- zset    id -> due, ms
+local IN_FLIGHT = base .. 'inflight'    -- zset    id -> end of lease, ms
+local LEASES = base .. 'leases'         -- hash    id -> lease
+local UNCERTAIN = base .. 'uncertain'   -- zset    id -> since, ms
+local HELD = base .. 'held'             -- hash    id -> the lease under which it became uncertain
+local DEAD = base .. 'dead'             -- zset    id -> since, ms
+local LETTERS = base .. 'letters'       -- hash    id -> cause, error and circumstances
+local REMEMBERED = base .. 'remembered' -- zset    id -> ended, ms
+local GATES = base .. 'gates'           -- set     names
+local WAKE = base .. 'wake'             -- zset    gate with parked lanes -> instant worth looking, ms
+local EVENTS = base .. 'events'         -- stream
+local TOKEN = base .. 'token'           -- string  the last token given
+local COUNTERS = base .. 'counters'     -- hash
+
+local now_us
+if ARGV[1] == '' then
+  local t = call('TIME')
+  now_us = tonumber(t[1]) * 1000000 + tonumber(t[2])
+else
+  now_us = tonumber(ARGV[1]) * 1000
+end
+local now_ms = math.floor(now_us / 1000)
+
+-- Lua's own tostring keeps 14 digits, and microseconds have 16.
+local function int(x) return string.format('%.0f', x) end
+local function real(x) return string.format('%.17g', x) end
+
+-- Call a command with any number of arguments: unpack has a limit, and long calls block.
+local function call_many(command, key, args)
+  for from = 1, #args, 2000 do
+    call(command, key, unpack(args, from, math.min(from + 1999, #args)))
+  end
+end
+
+-- Fields of a hash, in order; false where there is none.
+local function get_many(key, fields)
+  local found = {}
+  for from = 1, #fields, 2000 do
+    local part = call('HMGET', key, unpack(fields, from, math.min(from + 1999, #fields)))
+    for i = 1, #part do found[from + i - 1] = part[i] end
+  end
+  return found
+end
+
+-- Tokens come from the clock, so that they never repeat, even after the server was emptied.
+local token, token_drawn
+local function last_token()
+  if not token then token = tonumber(call('GET', TOKEN) or 0) end
+  return token
+end
+local function next_token()
+  token = math.max(last_token() + 1, token_drawn and 0 or now_us)
+  token_drawn = true
+  return token
+end
+
+local tally, depth = {}, {}
+local function count(what, n) tally[what] = (tally[what] or 0) + (n or 1) end
+local function deepen(class, n) depth[class] = (depth[class] or 0) + n end
+
+local function write_base()
+  if token_drawn then call('SET', TOKEN, int(token)) end
+  for what, n in pairs(tally) do if n ~= 0 then call('HINCRBY', COUNTERS, what, n) end end
+  for class, n in pairs(depth) do if n ~= 0 then call('HINCRBY', DEPTH, class, n) end end
+  token_drawn, tally, depth = nil, {}, {}
+end
+
+-- A job's record: lane, attempts used, claims closed without the act, instants of expiry and readiness; payload.
+local HEADER, HEADER_SIZE = '<I4I4I4dd', 28
+local function pack_record(job, payload)
+  return struct.pack(HEADER, job.lane, job.attempts, job.closed, job.expires_ms, job.since_ms) .. payload
+end
+local function read_record(record)
+  local lane, attempts, closed, expires_ms, since_ms = struct.unpack(HEADER, record)
+  return { lane = lane, attempts = attempts, closed = closed, expires_ms = expires_ms, since_ms = since_ms }
+end
+local function payload_of(record) return string.sub(record, HEADER_SIZE + 1) end
+
+-- A lease: token, lane, 1 if marked; worker.
+local LEASE, LEASE_SIZE = '<dI4B', 13
+local function pack_lease(lease)
+  return struct.pack(LEASE, lease.token, lease.lane, lease.marked) .. lease.worker
+end
+local function read_lease(packed)
+  local of, lane, marked = struct.unpack(LEASE, packed)
+  return { token = of, lane = lane, marked = marked, worker = string.sub(packed, LEASE_SIZE + 1) }
+end
+
+local function emit(kind, e)
+  call('XADD', EVENTS, '*', 'e', cmsgpack.pack({
+    kind, e.id, e.token, now_ms, e.attempt or 0, e.next_ms or 0, e.cause or '', e.error or '',
+  }), 'n', e.note or '')
+end

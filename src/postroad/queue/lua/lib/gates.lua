@@ -1,0 +1,113 @@
+-- Gates: how much each admits now, and the lanes parked on it. Read once and written once per script.
+
+local FIELDS = { 'count', 'per_us', 'burst', 'tat', 'limit', 'in_flight', 'left', 'quota_ms', 'quota_token', 'paused_ms' }
+local FOREVER = 9007199254740991
+
+local gate_cache = {}
+local function gate_of(name)
+  local gate = gate_cache[name]
+  if not gate then
+    local values = call('HMGET', base .. 'gate:' .. name, unpack(FIELDS))
+    gate = { name = name }
+    for i, field in ipairs(FIELDS) do gate[field] = tonumber(values[i] or nil) end
+    gate.in_flight = gate.in_flight or 0
+    gate.tat = gate.tat or 0
+    if gate.count then gate.interval = gate.per_us / gate.count end
+    gate_cache[name] = gate
+  end
+  return gate
+end
+
+-- How many jobs the gate admits now; when none: the instant to look again, ms (INF: when something changes).
+local function room(gate)
+  local n = INF
+  if gate.paused_ms and gate.paused_ms > now_ms then
+    return 0, gate.paused_ms >= FOREVER and INF or gate.paused_ms
+  end
+  if gate.limit then
+    n = gate.limit - gate.in_flight
+    if n <= 0 then return 0, INF end
+  end
+  if gate.left and now_ms < gate.quota_ms then
+    n = math.min(n, gate.left)
+    if n <= 0 then return 0, gate.quota_ms end
+  end
+  if gate.count then
+    -- GCRA: `tat` is the theoretical arrival time of the next job if all came evenly.
+    local ahead = math.max(gate.tat - now_us, 0)
+    n = math.min(n, math.floor((gate.burst * gate.interval - ahead) / gate.interval + 1e-9))
+    if n <= 0 then return 0, math.ceil((gate.tat - (gate.burst - 1) * gate.interval) / 1000) end
+  end
+  return n
+end
+
+local function debit(gate, n)
+  gate.in_flight = gate.in_flight + n
+  if gate.left and now_ms < gate.quota_ms then gate.left = gate.left - n end
+  if gate.count then gate.tat = math.ceil(math.max(gate.tat, now_us) + n * gate.interval) end
+  gate.dirty = true
+end
+
+-- One job is no longer in flight. `refund_token`: the act did not happen, give back what its claim took.
+local function credit(lane, refund_token)
+  for _, name in ipairs(lane.gates) do
+    local gate = gate_of(name)
+    gate.in_flight = gate.in_flight - 1
+    gate.dirty = true
+    if refund_token then
+      -- Tokens only increase: an older one took from the quota before this one.
+      if gate.left and now_ms < gate.quota_ms and refund_token > gate.quota_token then gate.left = gate.left + 1 end
+      if gate.count then gate.tat = gate.tat - math.floor(gate.interval) end
+    end
+  end
+end
+
+local function parked_key(gate, class) return base .. 'parked:' .. gate.name .. ':' .. class end
+
+local function park(lane, tag, gate)
+  call('ZREM', base .. 'ready:' .. lane.class, lane.n)
+  call('ZADD', parked_key(gate, lane.class), real(tag), lane.n)
+  call('HSET', HOME, lane.n, 'p' .. gate.name)
+  gate.stirred = true
+end
+
+-- Release lanes of gates whose instant has come: per class, no more lanes than the gate admits jobs.
+local function wake_gates(gates_at_most, lanes_at_most)
+  local due = call('ZRANGEBYSCORE', WAKE, '-inf', int(now_ms), 'LIMIT', 0, gates_at_most)
+  for _, name in ipairs(due) do
+    local gate = gate_of(name)
+    local n = math.min(room(gate), lanes_at_most)
+    gate.stirred = true
+    for _, class in ipairs(n > 0 and CLASSES or {}) do
+      local key = parked_key(gate, class)
+      local freed = call('ZRANGE', key, 0, n - 1, 'WITHSCORES')
+      for i = 1, #freed, 2 do
+        call('ZREM', key, freed[i])
+        make_ready(lane_of(tonumber(freed[i])), tonumber(freed[i + 1]))
+      end
+    end
+  end
+end
+
+local function write_gates()
+  for _, name in ipairs(stirred) do gate_of(name).stirred = true end
+  for name, gate in pairs(gate_cache) do
+    if gate.dirty then
+      call('HSET', base .. 'gate:' .. name, 'in_flight', int(gate.in_flight))
+      if gate.left then call('HSET', base .. 'gate:' .. name, 'left', int(gate.left)) end
+      if gate.count then call('HSET', base .. 'gate:' .. name, 'tat', int(gate.tat)) end
+    end
+    if gate.stirred or (gate.dirty and call('ZSCORE', WAKE, name)) then
+      local parked = 0
+      for _, class in ipairs(CLASSES) do parked = parked + call('ZCARD', parked_key(gate, class)) end
+      if parked == 0 then
+        call('ZREM', WAKE, name)
+      else
+        local n, next_ms = room(gate)
+        -- Room and still somebody parked: worth looking again at once, or freed room might be forgotten.
+        call('ZADD', WAKE, n > 0 and int(now_ms) or (next_ms == INF and '+inf' or int(next_ms)), name)
+      end
+    end
+    gate.dirty, gate.stirred = nil, nil
+  end
+end

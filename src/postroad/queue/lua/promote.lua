@@ -1,0 +1,13 @@
+-- Move due jobs from the schedule into their lanes, and forget ids that were remembered long enough.
+-- uses     base lanes gates moves
+-- KEYS[1]  base
+-- ARGV[1]  now_ms       empty for the server's TIME
+-- ARGV[2]  limit        jobs at most
+-- ARGV[3]  remember_ms  how long an ended id stays known without an acknowledgement
+-- returns  how many were moved
+-- cost     O(k log S)
+
+local moved = promote(tonumber(ARGV[2]))
+forget_old(tonumber(ARGV[3]), tonumber(ARGV[2]))
+finish()
+return moved

@@ -1,0 +1,11 @@
+-- Give back or hold the jobs whose leases ran out.
+-- uses     base lanes gates moves
+-- KEYS[1]  base
+-- ARGV[1]  now_ms  empty for the server's TIME
+-- ARGV[2]  limit   jobs at most
+-- returns  how many went back to their lanes, how many became uncertain
+-- cost     O(k log I)
+
+local given_back, uncertain = reap(tonumber(ARGV[2]))
+finish()
+return { given_back, uncertain }

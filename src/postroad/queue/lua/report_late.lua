@@ -1,0 +1,14 @@
+-- Append an outcome that came too late to settle: the fact must not be lost.
+-- uses     base lanes gates moves
+-- KEYS[1]  base
+-- ARGV[1]  now_ms  empty for the server's TIME
+-- ARGV[2]  id
+-- ARGV[3]  token
+-- ARGV[4]  note
+-- returns  1
+-- cost     O(1)
+
+emit('late', { id = ARGV[2], token = tonumber(ARGV[3]), note = ARGV[4] })
+count('late')
+finish()
+return 1

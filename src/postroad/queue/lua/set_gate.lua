@@ -1,0 +1,29 @@
+-- Set the limits of a gate; those not named are lifted, except a pause, which only `pause` lifts.
+-- uses     base lanes gates moves
+-- KEYS[1]  base
+-- ARGV[1]  now_ms     empty for the server's TIME
+-- ARGV[2]  name
+-- ARGV[3]  limits     msgpack {count, per_us, burst, limit, left, quota_ms, paused_ms}, all optional
+-- returns  1
+-- cost     O(log G)
+
+local name, limits = ARGV[2], cmsgpack.unpack(ARGV[3])
+local key = base .. 'gate:' .. name
+call('SADD', GATES, name)
+for _, field in ipairs({ 'count', 'per_us', 'burst', 'limit', 'left', 'quota_ms' }) do
+  if limits[field] then
+    call('HSET', key, field, real(limits[field]))
+  else
+    call('HDEL', key, field)
+  end
+end
+if limits.paused_ms then call('HSET', key, 'paused_ms', int(limits.paused_ms)) end
+if limits.left then call('HSET', key, 'quota_token', int(last_token())) end
+local gate = gate_of(name)
+if gate.count then
+  -- What a slower rate had spent in advance may not hold back the faster one.
+  gate.tat = math.min(gate.tat, math.ceil(now_us + gate.burst * gate.interval))
+end
+gate.dirty = true
+finish()
+return 1

@@ -1,0 +1,113 @@
+-- Settle jobs, append their events, and claim the next batch.
+-- uses     base lanes gates moves take
+-- KEYS[1]  base
+-- ARGV[1]  now_ms       empty for the server's TIME
+-- ARGV[2]  worker
+-- ARGV[3]  nonce        the same nonce again changes nothing and returns the same reply
+-- ARGV[4]  want         jobs to claim, 0 to 1000
+-- ARGV[5]  lease_ms
+-- ARGV[6]  remember_ms  how long an ended id stays known without an acknowledgement
+-- ARGV[7]  orders       msgpack [[id, token, verdict, at_ms or 0, delay_ms, cause, error], ...]; at_ms 0: now + delay_ms
+-- ARGV[8…] notes        one per order
+-- returns  as claim; the stale ids are those whose lease is no longer the one named
+-- cost     O(n log I), and that of claim
+
+local worker, nonce, want = ARGV[2], ARGV[3], tonumber(ARGV[4])
+local stale, ids, tokens = recall(worker, nonce)
+if stale then return reply_again(stale, ids, tokens) end
+
+local orders, subjects = cmsgpack.unpack(ARGV[7]), {}
+for i, order in ipairs(orders) do subjects[i] = order[1] end
+local found, records = get_many(LEASES, subjects), get_many(JOBS, subjects)
+
+-- The lease the order names: in flight, or run out with its job held as uncertain.
+local function lease_of(i, id, of)
+  local lease = found[i] and read_lease(found[i])
+  if lease and lease.token == of then return lease end
+  local held = call('HGET', HELD, id)
+  lease = held and read_lease(held)
+  if lease and lease.token == of then
+    lease.held = true
+    return lease
+  end
+end
+
+-- Back to its lane or to the schedule, its claim closed without the act.
+local function put_back(job, id, record, at_ms)
+  job.closed = job.closed + 1
+  job.since_ms = math.max(at_ms, now_ms)
+  call('HSET', JOBS, id, pack_record(job, payload_of(record)))
+  if at_ms > now_ms then call('ZADD', SCHEDULED, int(at_ms), id) end
+end
+
+local act = {}
+function act.done(job, id, lease, e)
+  unlease(id, lease)
+  end_job('done', id, e)
+end
+function act.cancelled(job, id, lease, e)
+  unlease(id, lease, true)
+  end_job('cancelled', id, e)
+end
+function act.retry(job, id, lease, e, record)
+  unlease(id, lease)
+  job.attempts = job.attempts + 1
+  put_back(job, id, record, e.next_ms)
+  if e.next_ms <= now_ms then push_tail(job.lane, id) end
+  emit('retry', e)
+  count('retry')
+end
+function act.defer(job, id, lease, e, record)
+  unlease(id, lease)
+  put_back(job, id, record, e.next_ms)
+  if e.next_ms <= now_ms then push_tail(job.lane, id) end
+  emit('defer', e)
+  count('defer')
+end
+function act.released(job, id, lease, e, record)
+  unlease(id, lease, true)
+  e.next_ms = now_ms
+  put_back(job, id, record, now_ms)
+  push_head(job.lane, id)
+  emit('released', e)
+  count('released')
+end
+function act.dead(job, id, lease, e, record)
+  unlease(id, lease)
+  job.attempts, job.closed = job.attempts + 1, job.closed + 1
+  call('HSET', JOBS, id, pack_record(job, payload_of(record)))
+  bury(id, lane_of(job.lane), e)
+end
+function act.uncertain(job, id, lease, e)
+  if lease.held then return end
+  unlease(id, lease)
+  hold(id, lease, e)
+end
+
+stale = {}
+local settled = {}
+for i, order in ipairs(orders) do
+  local id, of, verdict, at_ms, delay_ms, cause, err = unpack(order)
+  local lease = not settled[id] and lease_of(i, id, of)
+  if lease then
+    local job = read_record(records[i])
+    local e = { id = id, token = of, attempt = job.attempts + 1, cause = cause, error = err, note = ARGV[7 + i] }
+    if verdict == 'retry' or verdict == 'defer' then e.next_ms = at_ms > 0 and at_ms or now_ms + delay_ms end
+    act[verdict](job, id, lease, e, records[i])
+    settled[id] = true
+  else
+    stale[#stale + 1] = id
+  end
+end
+write_moves()
+count('stale', #stale)
+
+ids, tokens = {}, {}
+local claimed = {}
+if want > 0 then
+  write_gates()
+  ids, tokens, claimed = claim_batch(worker, want, tonumber(ARGV[5]), tonumber(ARGV[6]))
+end
+remember(worker, nonce, stale, ids, tokens, ARGV[5])
+finish()
+return reply(stale, ids, tokens, claimed)

@@ -1,0 +1,19 @@
+-- Jobs held because their act may or may not have happened. Read-only.
+-- uses     base lanes
+-- KEYS[1]  base
+-- ARGV[1]  now_ms  empty for the server's TIME
+-- ARGV[2]  limit   jobs at most, oldest first
+-- ARGV[3]  id      only this one, if not empty
+-- returns  msgpack [[id, token, attempt, since_ms, lane, worker], ...]
+-- cost     O(n)
+
+local ids = call('ZRANGE', UNCERTAIN, 0, tonumber(ARGV[2]) - 1)
+if ARGV[3] ~= '' then ids = call('ZSCORE', UNCERTAIN, ARGV[3]) and { ARGV[3] } or {} end
+local out = {}
+for i, id in ipairs(ids) do
+  local lease = read_lease(call('HGET', HELD, id))
+  local job = read_record(call('HGET', JOBS, id))
+  local since_ms = tonumber(call('ZSCORE', UNCERTAIN, id))
+  out[i] = { id, lease.token, job.attempts + 1, since_ms, lane_of(lease.lane).name, lease.worker }
+end
+return cmsgpack.pack(out)

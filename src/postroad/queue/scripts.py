@@ -1,0 +1,137 @@
+"""One method per Lua script, with its arguments in the order of the script's header."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from functools import cache
+from importlib.resources import files
+from typing import Any, cast
+
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, OutOfMemoryError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from postroad.clock import Clock
+from postroad.errors import UnavailableError
+
+LOST = (RedisConnectionError, RedisTimeoutError, TimeoutError, OSError)
+"""What redis-py raises when the server is away, restarting, still loading, or silent."""
+
+_USES = re.compile(r"^-- uses +(.+)$", re.MULTILINE)
+
+
+@cache
+def source_of(name: str) -> str:
+    """The script behind the pieces of `lib/` that its header names."""
+    folder = files("postroad.queue").joinpath("lua")
+    script = folder.joinpath(f"{name}.lua").read_text("utf-8")
+    uses = _USES.search(script)
+    pieces = uses.group(1).split() if uses else []
+    return "\n".join(
+        [*(folder.joinpath("lib", f"{piece}.lua").read_text("utf-8") for piece in pieces), script]
+    )
+
+
+@cache
+def _sha_of(name: str) -> str:
+    return hashlib.sha1(source_of(name).encode(), usedforsecurity=False).hexdigest()
+
+
+def unavailable(error: BaseException) -> UnavailableError:
+    return UnavailableError(
+        f"The queue's Redis server does not answer: {error}",
+        remedy="Nothing is lost; try again when it is back.",
+    )
+
+
+class Scripts:
+    """Runs scripts on one queue. No call is ever repeated here: the caller knows whether it may."""
+
+    def __init__(self, client: Redis, base: str, clock: Clock | None) -> None:
+        self._client = client
+        self._base = base
+        self._clock = clock
+
+    async def _run(self, name: str, *args: str | bytes | int) -> Any:
+        now_ms = "" if self._clock is None else str(self._clock.now_ms())
+        try:
+            try:
+                return await self._client.evalsha(_sha_of(name), 1, self._base, now_ms, *args)
+            except NoScriptError:
+                # A restart or a failover forgets scripts; EVAL runs this one and has it remembered.
+                return await self._client.eval(source_of(name), 1, self._base, now_ms, *args)
+        except LOST as error:
+            raise unavailable(error) from error
+        except OutOfMemoryError as error:
+            raise UnavailableError(
+                "The queue's Redis server is full and takes no more.", remedy="Raise its maxmemory."
+            ) from error
+
+    async def enqueue(self, definition: bytes, times: bytes, *jobs: str | bytes) -> int:
+        return int(await self._run("enqueue", definition, times, *jobs))
+
+    async def promote(self, limit: int, remember_ms: int) -> int:
+        return int(await self._run("promote", limit, remember_ms))
+
+    async def claim(self, worker: str, nonce: str, want: int, lease_ms: int, remember_ms: int) -> list[bytes]:
+        return cast("list[bytes]", await self._run("claim", worker, nonce, want, lease_ms, remember_ms))
+
+    async def mark(self, leases: bytes) -> list[int]:
+        return cast("list[int]", await self._run("mark", leases))
+
+    async def extend(self, leases: bytes, lease_ms: int) -> list[int]:
+        return cast("list[int]", await self._run("extend", leases, lease_ms))
+
+    async def settle(
+        self,
+        worker: str,
+        nonce: str,
+        want: int,
+        lease_ms: int,
+        remember_ms: int,
+        orders: bytes,
+        *notes: bytes,
+    ) -> list[bytes]:
+        reply = await self._run("settle", worker, nonce, want, lease_ms, remember_ms, orders, *notes)
+        return cast("list[bytes]", reply)
+
+    async def reap(self, limit: int) -> list[int]:
+        return cast("list[int]", await self._run("reap", limit))
+
+    async def set_gate(self, name: str, limits: bytes) -> None:
+        await self._run("set_gate", name, limits)
+
+    async def pause(self, name: str, until_ms: int) -> None:
+        await self._run("pause", name, until_ms)
+
+    async def cancel(self, cause: str, *ids: str) -> int:
+        return int(await self._run("cancel", cause, *ids))
+
+    async def report_late(self, id: str, token: int, note: bytes) -> None:  # noqa: A002 - the field's word
+        await self._run("report_late", id, token, note)
+
+    async def acknowledge(self, group: str, entries: bytes, ids: bytes) -> int:
+        return int(await self._run("acknowledge", group, entries, ids))
+
+    async def known(self, ids: bytes) -> list[bytes]:
+        return cast("list[bytes]", await self._run("known", ids))
+
+    async def gates(self) -> bytes:
+        return cast("bytes", await self._run("gates"))
+
+    async def uncertain(self, limit: int, id: str) -> bytes:  # noqa: A002 - the field's word
+        return cast("bytes", await self._run("uncertain", limit, id))
+
+    async def letters(self, offset: int, limit: int) -> list[bytes]:
+        return cast("list[bytes]", await self._run("letters", offset, limit))
+
+    async def exhume(self, action: str, cause: str, after: int, limit: int, ids: bytes) -> list[int]:
+        return cast("list[int]", await self._run("exhume", action, cause, after, limit, ids))
+
+    async def stats(self) -> bytes:
+        return cast("bytes", await self._run("stats"))
+
+    async def audit(self) -> list[bytes]:
+        return cast("list[bytes]", await self._run("audit"))

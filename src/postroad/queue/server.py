@@ -1,0 +1,59 @@
+"""The connection to the server, and what is asked of a server before it may hold a queue."""
+
+from __future__ import annotations
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from postroad.errors import ConfigError, StateError
+from postroad.queue.scripts import LOST, unavailable
+
+CONNECT_S = 5.0
+REPLY_S = 15.0
+
+
+def connect(url: str, *, reply_s: float | None = REPLY_S) -> Redis:
+    """A client that never repeats a command by itself: a claim that ran twice would lease twice.
+
+    RESP2, because its reply shapes are the same on every server that is supported.
+    """
+    try:
+        client: Redis = Redis.from_url(
+            url,
+            protocol=2,
+            socket_connect_timeout=CONNECT_S,
+            socket_timeout=reply_s,
+            retry=Retry(NoBackoff(), 0),
+            client_name="postroad",
+        )
+    except ValueError as error:
+        raise ConfigError(
+            f"{url!r} is not the address of a Redis server.",
+            remedy="It looks like redis://host:6379/0, rediss://… or unix:///path/to/socket.",
+        ) from error
+    return client
+
+
+async def require_persistence(client: Redis, *, ephemeral: bool) -> None:
+    """Refuse a server that may evict jobs or forgets them when it restarts.
+
+    `INFO` and not `CONFIG GET`: hosted servers forbid the latter.
+    """
+    try:
+        info = await client.info("everything")
+    except LOST as error:
+        raise unavailable(error) from error
+    if ephemeral:
+        return
+    if int(info.get("maxmemory", 0)) > 0 and info.get("maxmemory_policy") != "noeviction":
+        raise StateError(
+            f"The Redis server evicts keys when it is full (maxmemory-policy {info.get('maxmemory_policy')}): "
+            "it would drop jobs and locks.",
+            remedy="Set `maxmemory-policy noeviction`, or accept the loss of jobs with --ephemeral.",
+        )
+    if not int(info.get("aof_enabled", 0)):
+        raise StateError(
+            "The Redis server has no append-only file: a restart would lose jobs.",
+            remedy="Set `appendonly yes` (and `appendfsync everysec`), or accept the loss of jobs with --ephemeral.",
+        )

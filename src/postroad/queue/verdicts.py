@@ -1,0 +1,123 @@
+"""What a consumer may say about a job, and what it means for the queue. No input, no output."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TypeAlias, assert_never
+
+from msgspec import Struct
+
+from postroad.queue.jobs import Claimed
+
+
+class Done(Struct, frozen=True, kw_only=True):
+    """The act happened. ``note`` is opaque and goes into the event."""
+
+    note: bytes = b""
+
+
+class Retry(Struct, frozen=True, kw_only=True):
+    """The attempt failed and is used up. ``at_ms`` None: as `RetryPolicy` says; the last one is a dead letter."""
+
+    cause: str
+    error: str = ""
+    at_ms: int | None = None
+    note: bytes = b""
+
+
+class Defer(Struct, frozen=True, kw_only=True):
+    """Not now but at ``at_ms``. No attempt is used."""
+
+    at_ms: int
+    cause: str
+    error: str = ""
+    note: bytes = b""
+
+
+class Dead(Struct, frozen=True, kw_only=True):
+    """It can never work: a dead letter."""
+
+    cause: str
+    error: str = ""
+    note: bytes = b""
+
+
+class Uncertain(Struct, frozen=True, kw_only=True):
+    """Whether the act happened is not known: held until somebody resolves it."""
+
+    cause: str
+    note: bytes = b""
+
+
+class Cancel(Struct, frozen=True, kw_only=True):
+    """No longer wanted. Ends the job; what its claim took from gates is given back."""
+
+    cause: str
+    note: bytes = b""
+
+
+class Release(Struct, frozen=True, kw_only=True):
+    """Not tried: back to the head of its lane, no attempt used, gates given back."""
+
+    note: bytes = b""
+
+
+Verdict: TypeAlias = Done | Retry | Defer | Dead | Uncertain | Cancel | Release
+
+
+class RetryPolicy(Struct, frozen=True, kw_only=True):
+    """``attempts`` in all; ``delays_ms`` between them, of which the last repeats.
+
+    ``jitter`` 0.1 spreads a delay evenly over ±10 %.
+    """
+
+    attempts: int = 3
+    delays_ms: tuple[int, ...] = (5_000, 10_000, 20_000)
+    jitter: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1 or not self.delays_ms or not 0 <= self.jitter < 1:
+            raise ValueError(f"{self} needs at least one attempt, one delay, and 0 <= jitter < 1")
+
+    def delay_ms(self, attempt: int, rng: Random) -> int:
+        """Delay behind this attempt (from 1), ms."""
+        delay = self.delays_ms[min(attempt, len(self.delays_ms)) - 1]
+        return round(delay * (1 + self.jitter * rng.uniform(-1, 1))) if self.jitter else delay
+
+
+class Order(Struct, frozen=True, array_like=True):
+    """A verdict as the script ``settle`` reads it. ``at_ms`` 0: ``delay_ms`` after the server's now."""
+
+    id: str
+    token: int
+    verdict: str
+    at_ms: int = 0
+    delay_ms: int = 0
+    cause: str = ""
+    error: str = ""
+
+
+def order(job: Claimed, verdict: Verdict, policy: RetryPolicy, rng: Random) -> Order:
+    """Decide what the queue is to do with this job. The delay is relative, so no client clock is trusted."""
+    match verdict:
+        case Done():
+            return Order(job.id, job.token, "done")
+        case Retry() if job.attempt >= policy.attempts:
+            return Order(job.id, job.token, "dead", cause=verdict.cause, error=verdict.error)
+        case Retry(at_ms=None):
+            delay_ms = policy.delay_ms(job.attempt, rng)
+            return Order(job.id, job.token, "retry", 0, delay_ms, verdict.cause, verdict.error)
+        case Retry(at_ms=int(at_ms)):
+            return Order(job.id, job.token, "retry", max(at_ms, 1), 0, verdict.cause, verdict.error)
+        case Defer():
+            return Order(job.id, job.token, "defer", max(verdict.at_ms, 1), 0, verdict.cause, verdict.error)
+        case Dead():
+            return Order(job.id, job.token, "dead", cause=verdict.cause, error=verdict.error)
+        case Uncertain():
+            return Order(job.id, job.token, "uncertain", cause=verdict.cause)
+        case Cancel():
+            return Order(job.id, job.token, "cancelled", cause=verdict.cause)
+        case Release():
+            return Order(job.id, job.token, "released")
+        case _:
+            assert_never(verdict)

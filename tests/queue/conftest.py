@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from itertools import count
+from typing import cast
+
+import pytest
+from redis.asyncio import Redis
+
+from postroad.queue import Batch, Claimed, Job, Queue, Verdict
+from postroad.queue.server import connect
+
+_names = count()
+START_MS = 1_790_000_000_000
+
+
+class HandClock:
+    """A clock that stands still until it is advanced."""
+
+    def __init__(self, now_ms: int = START_MS) -> None:
+        self._now_ms = now_ms
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self._now_ms / 1000, UTC)
+
+    def now_ms(self) -> int:
+        return self._now_ms
+
+    async def sleep(self, seconds: float) -> None:
+        self.advance(round(seconds * 1000))
+
+    def advance(self, ms: int) -> None:
+        self._now_ms += ms
+
+
+class Bench:
+    """A queue with the shortest possible way to use it in tests."""
+
+    def __init__(self, queue: Queue, clock: HandClock, client: Redis) -> None:
+        self.queue = queue
+        self.clock = clock
+        self.client = client
+        self._nonces = count()
+
+    def key(self, suffix: str) -> str:
+        return f"pr:{{{self.queue.name}}}:{suffix}"
+
+    async def batch(self, want: int = 100, *, worker: str = "w", lease_ms: int = 60_000) -> Batch:
+        return await self.queue.claim(worker, want=want, lease_ms=lease_ms, nonce=f"n{next(self._nonces)}")
+
+    async def claim(self, want: int = 100, *, worker: str = "w", lease_ms: int = 60_000) -> list[Claimed]:
+        return (await self.batch(want, worker=worker, lease_ms=lease_ms)).jobs
+
+    async def settle(self, verdict: Verdict, *jobs: Claimed) -> list[str]:
+        return (await self.queue.settle("w", [(job, verdict) for job in jobs])).stale
+
+    async def kinds(self) -> list[str]:
+        events = await self.queue.read_events("test", "c", count=1000, block_ms=0)
+        await self.queue.acknowledge("test", events)
+        return [str(event.kind) for event in events]
+
+
+def jobs(*ids: str, payload: bytes = b"p", due_ms: int = 0, expires_ms: int = 0) -> list[Job]:
+    return [Job(id=id, payload=payload, due_ms=due_ms, expires_ms=expires_ms) for id in ids]
+
+
+def ids(batch: Sequence[Claimed]) -> list[str]:
+    return [job.id for job in batch]
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture
+async def bench(redis_url: str, clock: HandClock) -> AsyncIterator[Bench]:
+    client = connect(redis_url)
+    async with Queue.open(redis_url, f"q{next(_names)}", clock=clock) as queue:
+        yield Bench(queue, clock, client)
+        assert await queue.audit() == []
+    await cast("Callable[[], Awaitable[object]]", client.flushall)()
+    await client.aclose()
