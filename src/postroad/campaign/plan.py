@@ -19,7 +19,7 @@ from postroad.campaign.sequence import EmailPlan, email_sequence
 from postroad.errors import StateError
 from postroad.store.bulk import json_rows
 from postroad.store.campaign import Campaign, CampaignState, find_campaign, steps_of
-from postroad.store.engine import write
+from postroad.store.engine import read, write
 from postroad.store.ledger import end_suppressed
 from postroad.store.types import UtcDateTime, sql_instant
 
@@ -115,6 +115,52 @@ WHERE earlier.campaign_id = :campaign_id AND earlier.step_id = :earlier_id AND e
 AND NOT EXISTS (SELECT 1 FROM touch AS later WHERE later.campaign_id = :campaign_id
                 AND later.step_id = :later_id AND later.recipient_id = earlier.recipient_id)
 """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Due:
+    """Recipients of one time zone, and when their first email is due. None: their zone is not known."""
+
+    time_zone: str | None
+    due_at: datetime
+    recipients: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """What a launch now would freeze."""
+
+    recipients: int
+    suppressed: int
+    due: tuple[Due, ...]
+
+
+def forecast(engine: sa.Engine, name: str, now: datetime) -> Forecast:
+    """Who would get the first email when, were the campaign launched now. Changes nothing. Raises StateError."""
+    with read(engine) as connection:
+        campaign = find_campaign(connection, name)
+        first = email_sequence(steps_of(connection, _id(campaign)))[0]
+        rows = connection.execute(
+            sa.text(
+                "SELECT recipient.time_zone, count(*) AS n, count(suppression.address) AS suppressed "
+                "FROM audience_member JOIN recipient ON recipient.id = audience_member.recipient_id "
+                "LEFT JOIN suppression ON suppression.address = recipient.address "
+                "WHERE audience_id = :audience_id GROUP BY recipient.time_zone ORDER BY recipient.time_zone"
+            ),
+            {"audience_id": campaign.audience_id},
+        ).all()
+    return Forecast(
+        recipients=sum(row.n - row.suppressed for row in rows),
+        suppressed=sum(row.suppressed for row in rows),
+        due=tuple(
+            Due(
+                time_zone=row.time_zone,
+                due_at=first.due_at(now, ZoneInfo(row.time_zone or campaign.time_zone)),
+                recipients=row.n - row.suppressed,
+            )
+            for row in rows
+        ),
+    )
 
 
 def advance(engine: sa.Engine, name: str, now: datetime) -> int:

@@ -38,7 +38,7 @@ app.command("demo")(local.demo)
 app.command("down")(local.down)
 
 
-def _show_version(value: bool) -> None:  # noqa: FBT001
+def _show_version(value: bool) -> None:
     if value:
         console.print(f"postroad {version('postroad')}")
         raise typer.Exit

@@ -21,7 +21,9 @@ app = typer.Typer(help="Recipients: import them from CSV, see who was refused an
 @app.command("import")
 def import_(
     name: Annotated[str, typer.Argument(help="The audience; it is made if it is not there.")],
-    file: Annotated[Path, typer.Argument(help="CSV in UTF-8. Its first line names the columns, one of them `address`.")],
+    file: Annotated[
+        Path, typer.Argument(help="CSV in UTF-8. Its first line names the columns, one of them `address`.")
+    ],
     as_json: JsonOption = False,
 ) -> None:
     """Import a CSV of recipients.

@@ -68,9 +68,7 @@ def read_addresses(file: Path) -> list[str]:
 
 def _suppress(addresses: list[str], reason: SuppressionReason, source: str, *, as_json: bool) -> None:
     async def work(parts: Parts) -> int:
-        return await asyncio.to_thread(
-            suppress_now, parts.engine, addresses, reason, source[:200], parts.clock.now()
-        )
+        return await asyncio.to_thread(suppress_now, parts.engine, addresses, reason, source[:200], parts.clock.now())
 
     new = with_parts(work)
     if as_json:
@@ -81,7 +79,8 @@ def _suppress(addresses: list[str], reason: SuppressionReason, source: str, *, a
 
 @app.command("list")
 def list_(
-    limit: Annotated[int, typer.Option(help="Rows at the most, newest first.", min=1)] = 100, as_json: JsonOption = False
+    limit: Annotated[int, typer.Option(help="Rows at the most, newest first.", min=1)] = 100,
+    as_json: JsonOption = False,
 ) -> None:
     """List suppressed addresses with reason, source and time."""
 
@@ -95,7 +94,7 @@ def list_(
                     ),
                     {"limit": limit},
                 )
-                return [dict(row._mapping) for row in rows]  # noqa: SLF001
+                return [dict(row._mapping) for row in rows]
 
         return await asyncio.to_thread(find)
 

@@ -1,0 +1,162 @@
+"""postroad campaign: from a file in version control to mail that leaves."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from postroad.campaign.apply import apply
+from postroad.campaign.definition import read_campaign
+from postroad.campaign.plan import Forecast, forecast
+from postroad.campaign.preflight import PreflightReport, check
+from postroad.campaign.status import Summary, campaigns_in, summary
+from postroad.cli.output import JsonOption, console, print_json, print_table, with_parts
+from postroad.delivery import control
+from postroad.delivery.job import SEND_QUEUE
+from postroad.local.prefect import PrefectClient
+from postroad.parts import Parts
+from postroad.store.campaign import Campaign
+from postroad.store.ledger import TouchState
+
+app = typer.Typer(help="Campaigns: apply their files, launch, watch, pause, cancel.", no_args_is_help=True)
+NameArgument = Annotated[str, typer.Argument(help="Name of the campaign.")]
+
+
+@app.command("apply")
+def apply_(
+    files: Annotated[list[Path], typer.Argument(help="One or more campaign.yaml.")], as_json: JsonOption = False
+) -> None:
+    """Make a campaign from its file, or bring it up to date. The steps of a launched one cannot change."""
+    read = [read_campaign(file) for file in files]  # All are read before any is applied.
+
+    async def work(parts: Parts) -> list[Campaign]:
+        return [await asyncio.to_thread(apply, parts.engine, parts.settings, file, parts.clock.now()) for file in read]
+
+    campaigns = with_parts(work)
+    if as_json:
+        print_json([{"campaign": campaign.name, "state": campaign.state} for campaign in campaigns])
+    else:
+        for campaign in campaigns:
+            console.print(f"campaign {campaign.name} is applied ({campaign.state})")
+
+
+@app.command("launch")
+def launch(
+    name: NameArgument,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check, and say who would get what when. Nothing is changed.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Launch a campaign: preflight, freeze its audience, hand over what is due.
+
+    It starts the Prefect deployment `campaign`, as the button Run in the Prefect UI does. Launched again, it hands over
+    what is due and was not handed over yet, and sends nobody anything twice.
+    """
+    if dry_run:
+        _dry_run(name, as_json=as_json)
+        return
+
+    async def start() -> tuple[str, str]:
+        async with PrefectClient.from_environment() as prefect:
+            run_id = await prefect.run_deployment("campaign/campaign", {"params": {"campaign": name}})
+            return run_id, prefect.url_of(run_id)
+
+    run_id, url = asyncio.run(start())
+    if as_json:
+        print_json({"campaign": name, "flow_run": run_id, "url": url})
+    else:
+        console.print(
+            f"campaign {name} is being launched: {url}\n`postroad campaign status {name}` shows how it stands."
+        )
+
+
+def _dry_run(name: str, *, as_json: bool) -> None:
+    async def work(parts: Parts) -> tuple[PreflightReport, Forecast]:
+        report = await asyncio.to_thread(check, parts.engine, parts.settings, parts.signer, name)
+        return report, await asyncio.to_thread(forecast, parts.engine, name, parts.clock.now())
+
+    report, seen = with_parts(work)
+    if as_json:
+        print_json({"campaign": name, "ok": report.ok, "findings": report.findings, "forecast": seen})
+    else:
+        for finding in report.findings:
+            console.print(f"[bold]{finding.level}[/] {finding.what}\n     {finding.remedy}")
+        print_table(
+            f"dry run of {name}: {seen.recipients:,} would get it, {seen.suppressed:,} are suppressed",
+            ["time zone", "first email due", "recipients"],
+            ([due.time_zone, due.due_at, due.recipients] for due in seen.due),
+        )
+    report.require_ok()
+
+
+@app.command("status")
+def status(
+    name: Annotated[str | None, typer.Argument(help="Name of the campaign; all where none is named.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show how a campaign stands: its touches by state, which sum to its frozen audience."""
+
+    async def work(parts: Parts) -> list[Summary]:
+        names = [name] if name else await asyncio.to_thread(campaigns_in, parts.engine)
+        return [await asyncio.to_thread(summary, parts.engine, each) for each in names]
+
+    summaries = with_parts(work)
+    if as_json:
+        rows = [
+            {
+                "campaign": each.campaign,
+                "state": each.state,
+                "audience": each.audience,
+                "counts": each.counts,
+                "steps": [{"step": step.name, "touches": step.touches, "counts": step.counts} for step in each.steps],
+                "launched_at": each.launched_at,
+                "next_due_at": each.next_due_at,
+            }
+            for each in summaries
+        ]
+        print_json(rows[0] if name else rows)
+        return
+    for each in summaries:
+        used = [state for state in TouchState if each.counts[state]]
+        print_table(
+            f"{each.campaign}: {each.state}, audience {each.audience:,}",
+            ["step", "touches", *used],
+            ([step.name, step.touches, *(step.counts[state] for state in used)] for step in each.steps),
+        )
+    if not summaries:
+        console.print("There is no campaign yet. `postroad campaign apply FILE` makes one.")
+
+
+@app.command("pause")
+def pause(name: NameArgument) -> None:
+    """Let nothing more of a campaign leave. What is on the wire finishes."""
+    with_parts(lambda parts: _with_queue(parts, "pause", name))
+    console.print(f"campaign {name} is paused; `postroad campaign resume {name}` lets it go on")
+
+
+@app.command("resume")
+def resume(name: NameArgument) -> None:
+    """Let a paused campaign go on where it stopped. Nobody gets anything twice."""
+    with_parts(lambda parts: _with_queue(parts, "resume", name))
+    console.print(f"campaign {name} goes on")
+
+
+async def _with_queue(parts: Parts, verb: str, name: str) -> None:
+    queue = await parts.queue(SEND_QUEUE)
+    await (control.pause if verb == "pause" else control.resume)(parts.engine, queue, name)
+
+
+@app.command("cancel")
+def cancel(name: NameArgument, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False) -> None:
+    """End a campaign for good. What is on the wire finishes; everything that waits is cancelled."""
+    if not yes:
+        typer.confirm(f"End campaign {name} for good?", abort=True)
+
+    async def work(parts: Parts) -> int:
+        return await control.cancel(parts.engine, await parts.queue(SEND_QUEUE), name, parts.clock.now())
+
+    console.print(f"campaign {name} is cancelled; {with_parts(work):,} queued messages will not leave")

@@ -1,0 +1,175 @@
+"""postroad doctor: looks at every part, and says how to mend what is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import assert_never
+
+import httpx
+import typer
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from postroad.cli.output import JsonOption, console, print_json
+from postroad.delivery.job import SEND_QUEUE
+from postroad.delivery.record import GROUP
+from postroad.errors import PostroadError
+from postroad.parts import Parts, open_parts, redis_url
+from postroad.settings import Settings
+from postroad.smtp.session import Session, Timeouts, TransportError
+
+LAG_EVENTS = 10_000
+
+
+class Health(StrEnum):
+    """What the doctor found of one part."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One part, and how it is."""
+
+    part: str
+    health: Health
+    seen: str
+    remedy: str = ""
+
+
+def doctor(as_json: JsonOption = False) -> None:
+    """Check every part: settings, keys, Redis, database, recorder, routes, Prefect. Exits 1 when one fails."""
+    checks = asyncio.run(_all())
+    if as_json:
+        print_json(checks)
+    else:
+        for check in checks:
+            match check.health:
+                case Health.OK:
+                    colour = "green"
+                case Health.WARN:
+                    colour = "yellow"
+                case Health.FAIL:
+                    colour = "red"
+                case other:
+                    assert_never(other)
+            console.print(f"[{colour}]{check.health:<4}[/] {check.part:<18} {check.seen}", soft_wrap=True)
+            if check.remedy:
+                console.print(f"     {'':<18} {check.remedy}", soft_wrap=True)
+    if any(check.health is Health.FAIL for check in checks):
+        raise typer.Exit(1)
+
+
+async def _all() -> list[Check]:
+    try:
+        settings = Settings.load()
+    except PostroadError as error:
+        return [_failed("settings", error)]
+    checks = [_settings(settings)]
+    try:
+        async with open_parts(settings) as parts:
+            checks.append(Check(part="database", health=Health.OK, seen=parts.engine.url.render_as_string()))
+            checks.append(_key(settings))
+            checks += [check async for check in _queue(parts)]
+    except PostroadError as error:
+        checks.append(_failed("database", error))
+    checks += [check async for check in _routes(settings)]
+    checks.append(await _prefect())
+    return checks
+
+
+def _failed(part: str, error: PostroadError) -> Check:
+    where = f"{error.where}: " if error.where else ""
+    return Check(part=part, health=Health.FAIL, seen=f"{where}{error.message}", remedy=error.remedy or "")
+
+
+def _settings(settings: Settings) -> Check:
+    where = str(settings.config_path or "no postroad.toml")
+    if not settings.senders:
+        remedy = "Add [senders.NAME] and [routes.NAME] to postroad.toml: docs/reference/settings.md."
+        return Check(part="settings", health=Health.WARN, seen=f"{where}: no sender yet", remedy=remedy)
+    if settings.public_url.endswith(".invalid"):
+        remedy = "Set public_url to where recipients reach you; no campaign launches without it."
+        return Check(part="settings", health=Health.WARN, seen=f"{where}: public_url is not set", remedy=remedy)
+    seen = f"{where}: {len(settings.senders)} senders, {len(settings.routes)} routes"
+    return Check(part="settings", health=Health.OK, seen=seen)
+
+
+def _key(settings: Settings) -> Check:
+    path = settings.state_dir / "secret.key"
+    if settings.secret_key is not None:
+        return Check(part="secret key", health=Health.OK, seen="from the settings")
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        remedy = f"chmod 600 {path}"
+        return Check(part="secret key", health=Health.FAIL, seen=f"{path} can be read by others", remedy=remedy)
+    return Check(part="secret key", health=Health.OK, seen=str(path))
+
+
+async def _queue(parts: Parts) -> AsyncIterator[Check]:
+    try:
+        queue = await parts.queue(SEND_QUEUE)
+        stats = await queue.stats()
+    except PostroadError as error:
+        yield _failed("redis", error)
+        return
+    yield Check(part="redis", health=Health.OK, seen=await _redis_version(redis_url(parts.settings)))
+    waiting = stats.queued + stats.scheduled + stats.in_flight
+    seen = f"{waiting:,} jobs, {stats.dead:,} dead letters, {stats.uncertain:,} uncertain"
+    yield Check(part=f"queue {queue.name}", health=Health.OK, seen=seen)
+    lag = next((group.pending + group.unread for group in stats.groups if group.name == GROUP), stats.events)
+    health = Health.OK if lag < LAG_EVENTS else Health.WARN
+    remedy = "" if health is Health.OK else "Is `postroad recorder` running, and the database fast enough?"
+    yield Check(part="recorder", health=health, seen=f"{lag:,} events are not recorded yet", remedy=remedy)
+    for wrong in await queue.audit():
+        yield Check(part=f"queue {queue.name}", health=Health.FAIL, seen=wrong, remedy="Run `postroad queue rebuild`.")
+
+
+async def _redis_version(url: str) -> str:
+    client = Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5)
+    try:
+        info = await client.info("server")
+    except RedisError as error:
+        return str(error)
+    finally:
+        await client.aclose()
+    name = "Valkey" if "valkey_version" in info else "Redis"
+    return f"{name} {info.get('valkey_version') or info['redis_version']}, append-only file on, eviction off"
+
+
+async def _routes(settings: Settings) -> AsyncIterator[Check]:
+    for name, route in settings.routes.items():
+        where = f"{route.host}:{route.port}, tls {route.tls}"
+        try:
+            session = await Session.open(route, Timeouts(connect=5))
+        except TransportError as error:
+            remedy = "Is it running? host, port, tls and password are in postroad.toml or the environment."
+            seen = f"{where}: {error}"
+            yield Check(part=f"route {name}", health=Health.FAIL, seen=seen, remedy=remedy)
+            continue
+        pipelining = "pipelining" if session.pipelining else "no pipelining: slower"
+        await session.close()
+        yield Check(part=f"route {name}", health=Health.OK, seen=f"{where}, {pipelining}")
+
+
+async def _prefect() -> Check:
+    url = os.environ.get("PREFECT_API_URL", "http://127.0.0.1:4200/api")
+    try:
+        async with httpx.AsyncClient(timeout=5) as client:
+            response = await client.get(f"{url}/health")
+            response.raise_for_status()
+            found = await client.get(f"{url}/deployments/name/campaign/campaign")
+    except httpx.HTTPError as error:
+        remedy = "Start it with `postroad up`, or set PREFECT_API_URL."
+        return Check(part="prefect", health=Health.WARN, seen=f"{url}: {str(error) or type(error).__name__}", remedy=remedy)
+    if found.status_code != httpx.codes.OK:
+        remedy = "`python -m deployments.bootstrap` deploys the flows."
+        return Check(part="prefect", health=Health.WARN, seen=f"{url}: no deployment campaign/campaign", remedy=remedy)
+    return Check(part="prefect", health=Health.OK, seen=url)

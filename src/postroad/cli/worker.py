@@ -1,0 +1,138 @@
+"""postroad worker and postroad recorder: the processes that deliver, and those that write down what happened."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from typing import Annotated
+
+import typer
+
+from postroad.delivery.admit import Admission
+from postroad.delivery.handler import Delivery
+from postroad.delivery.job import QUEUE_GATE, SEND_QUEUE
+from postroad.delivery.record import Recorder
+from postroad.errors import UsageError
+from postroad.parts import open_parts
+from postroad.queue import Gate, Queue, Rate, Worker
+from postroad.settings import QueueSettings, Settings, parse_duration_ms
+from postroad.settings import Rate as RateSetting
+
+log = logging.getLogger(__name__)
+
+
+def _stop_on_signals() -> asyncio.Event:
+    """Event that the first SIGTERM or SIGINT sets. The second ends the process at once."""
+    stop = asyncio.Event()
+
+    def handle(number: int) -> None:
+        if stop.is_set():
+            os._exit(128 + number)
+        log.info("stopping: what is on the wire finishes, the rest is given back; a second signal exits at once")
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, handle, number)
+    return stop
+
+
+def _start_logging(settings: Settings) -> None:
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+
+
+def worker(
+    queue: Annotated[str, typer.Option(help="Name of the queue.")] = SEND_QUEUE,
+    concurrency: Annotated[int | None, typer.Option(help="Jobs at once in this process.", min=1)] = None,
+    rate: Annotated[str | None, typer.Option(help="Limit of the whole queue, all workers together: 100/1s.")] = None,
+    drain: Annotated[str | None, typer.Option(help="From SIGTERM to exit at the most: 20s.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name in events and logs; unset: host and process.")] = None,
+) -> None:
+    """Deliver what is on a queue, until it is told to stop.
+
+    SIGTERM: claims nothing more, finishes what is on the wire, gives back the rest and exits 0 within --drain. A second
+    signal exits at once. Any number of workers may run, on any number of hosts; the rate is shared.
+    Defaults: the queue's section in postroad.toml, else concurrency 10, rate 100/1s, drain 20s.
+    """
+    if queue != SEND_QUEUE:
+        raise UsageError(f"there is no worker for a queue named {queue!r}", remedy=f"Name one of: {SEND_QUEUE}.")
+    settings = Settings.load()
+    configured = settings.queue(queue)
+    try:
+        limits = QueueSettings(
+            concurrency=concurrency or configured.concurrency,
+            rate=RateSetting.parse(rate) if rate else configured.rate,
+            burst=configured.burst,
+            lease_ms=configured.lease_ms,
+            drain_ms=parse_duration_ms(drain) if drain else configured.drain_ms,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    _start_logging(settings)
+    asyncio.run(_work(settings, limits, name or f"{socket.gethostname()}-{os.getpid()}"))
+
+
+async def _work(settings: Settings, limits: QueueSettings, name: str) -> None:
+    stop = _stop_on_signals()
+    async with open_parts(settings) as parts:
+        queue = await parts.queue(SEND_QUEUE)
+        await _set_gates(queue, settings, limits)
+        delivery = Delivery(
+            engine=parts.engine,
+            queue=queue,
+            routes=settings.routes,
+            signer=parts.signer,
+            public_url=settings.public_url,
+            clock=parts.clock,
+        )
+        async with delivery:
+            worker = Worker(
+                queue,
+                delivery,
+                concurrency=limits.concurrency,
+                lease_ms=limits.lease_ms,
+                drain_ms=limits.drain_ms,
+                prepare=Admission(parts.engine, parts.clock),
+                name=name,
+            )
+            log.info(
+                "worker %s delivers %s: concurrency %d, rate %s", name, queue.name, limits.concurrency, limits.rate
+            )
+            report = await worker.run(stop)
+    log.info("worker %s stopped: %s", name, report)
+
+
+async def _set_gates(queue: Queue, settings: Settings, limits: QueueSettings) -> None:
+    """Set the limits that the settings name. The queue's holds for all its workers: the last one started says."""
+    await queue.set_gate(Gate(name=QUEUE_GATE, rate=_gate_rate(limits.rate, limits.burst)))
+    for sender in settings.senders.values():
+        await queue.set_gate(Gate(name=f"sender:{sender.address}", rate=_gate_rate(sender.rate, None)))
+
+
+def _gate_rate(rate: RateSetting | None, burst: int | None) -> Rate | None:
+    if rate is None:
+        return None
+    # A burst of a twentieth of a second's worth lets a worker claim in batches, and no receiver notices it.
+    smooth = max(1, round(rate.count * 50 / rate.per_ms))
+    return Rate(count=rate.count, per_ms=rate.per_ms, burst=burst or smooth)
+
+
+def recorder(
+    name: Annotated[str | None, typer.Option(help="Name among the recorders; unset: host and process.")] = None,
+) -> None:
+    """Write what happened into the ledger, until it is told to stop. One is enough; several share the work."""
+    settings = Settings.load()
+    _start_logging(settings)
+    asyncio.run(_record(settings, name or f"{socket.gethostname()}-{os.getpid()}"))
+
+
+async def _record(settings: Settings, name: str) -> None:
+    stop = _stop_on_signals()
+    async with open_parts(settings) as parts:
+        recorder = Recorder(engine=parts.engine, queue=await parts.queue(SEND_QUEUE), clock=parts.clock, name=name)
+        log.info("recorder %s records %s", name, SEND_QUEUE)
+        await recorder.run(stop)
+    log.info("recorder %s stopped: %d events recorded", name, recorder.recorded)
