@@ -161,18 +161,14 @@ def _choose_address(folder: Path) -> Path:
             private.mkdir(mode=0o700, exist_ok=True)
             _require_private(private)
             return address
-    raise StateError(
-        f"No folder is short enough for a unix socket of {folder}.", remedy="Set TMPDIR to a short one."
-    )
+    raise StateError(f"No folder is short enough for a unix socket of {folder}.", remedy="Set TMPDIR to a short one.")
 
 
 def _require_private(folder: Path) -> None:
     # In a shared temporary folder somebody else may have made it first.
     status = folder.lstat()
     if status.st_uid != os.getuid() or not stat.S_ISDIR(status.st_mode) or status.st_mode & 0o077:
-        raise StateError(
-            f"{folder} is not a private folder of this user.", remedy="Remove it, or set TMPDIR."
-        )
+        raise StateError(f"{folder} is not a private folder of this user.", remedy="Remove it, or set TMPDIR.")
 
 
 def _address(folder: Path) -> str:

@@ -168,7 +168,9 @@ async def _prefect() -> Check:
             found = await client.get(f"{url}/deployments/name/campaign/campaign")
     except httpx.HTTPError as error:
         remedy = "Start it with `postroad up`, or set PREFECT_API_URL."
-        return Check(part="prefect", health=Health.WARN, seen=f"{url}: {str(error) or type(error).__name__}", remedy=remedy)
+        return Check(
+            part="prefect", health=Health.WARN, seen=f"{url}: {str(error) or type(error).__name__}", remedy=remedy
+        )
     if found.status_code != httpx.codes.OK:
         remedy = "`python -m deployments.bootstrap` deploys the flows."
         return Check(part="prefect", health=Health.WARN, seen=f"{url}: no deployment campaign/campaign", remedy=remedy)

@@ -26,7 +26,7 @@ from postroad.delivery.job import (
 from postroad.delivery.outcome import SENDER_PAUSE_MS, Outcome, Pause, Verdict, of_reply, of_transport
 from postroad.errors import Blame, DataError, PostroadError
 from postroad.mail.token import TokenSigner
-from postroad.queue import FOREVER_MS, Claimed, Dead, Defer, Done, Lease, Queue, Retry, Uncertain
+from postroad.queue import FOREVER_MS, Claimed, Dead, Defer, Done, Lease, LeaseLost, Queue, Retry, Uncertain
 from postroad.queue import Verdict as QueueVerdict
 from postroad.settings import RouteSettings
 from postroad.smtp.pool import SessionPool
@@ -99,6 +99,11 @@ class Delivery:
         except TransportError as error:
             reply, said = error.reply, error.reason
             outcome = of_transport(error)
+        except LeaseLost:
+            # The queue gave the job away, or was emptied, before anything was sent; the ledger must not think it was.
+            note = DeliveryNote(state=TouchState.QUEUED, claim=claimed.claim, cause="lease lost before the wire")
+            await self._queue.append_late(claimed.id, claimed.token, encode_note(note))
+            raise
         except UnsendableError as error:
             outcome, said = Outcome(verdict=Verdict.DEAD, cause="unsendable", blame=error.blame), error.reason
         await self._hold_back(step, job, outcome, said)

@@ -199,8 +199,10 @@ def _move(connection: sa.Connection, state: TouchState, facts: Sequence[_Fact]) 
     }
     item, parameters = json_rows(connection, "new", columns, rows)
     sources = ", ".join(f"'{source}'" for source in _FROM[state])
-    # What an earlier claim ended with says nothing of a later one that is on the wire.
-    current = "" if state.ended else "AND (touch.state <> 'sending' OR touch.claim <= new.claim)"
+    # What an earlier claim ended with says nothing of a later one that is, or was, on the wire.
+    current = (
+        "" if state.ended else "AND (touch.state IN ('planned', 'queued', 'deferred') OR touch.claim <= new.claim)"
+    )
     statement = sa.text(
         f"UPDATE touch SET state = '{state}', reply = COALESCE(new.reply, touch.reply), next_at = new.next_at, "
         f"settled_at = new.settled_at FROM {item} WHERE touch.id = new.id AND touch.state IN ({sources}) {current}"
