@@ -6,6 +6,7 @@ one of imported, duplicate and refused.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +21,7 @@ from postroad.campaign.csv_file import ADDRESS, TIME_ZONE, CsvRow, check_csv, re
 from postroad.errors import DataError, StateError
 from postroad.mail.address import domain_of, normalise_address
 from postroad.store.bulk import json_rows
+from postroad.store.campaign import find_campaign
 from postroad.store.engine import read, write
 from postroad.store.recipient import Audience, AudienceImport, Refusal
 from postroad.store.types import UtcDateTime
@@ -36,6 +38,7 @@ class ImportProgress:
     path: str
     rows_total: int
     rows_done: int
+    cursor: int
     imported: int
     duplicates: int
     refused: int
@@ -96,6 +99,7 @@ def _progress(connection: sa.Connection, import_id: int) -> ImportProgress:
         path=state.path,
         rows_total=state.rows_total,
         rows_done=state.rows_done,
+        cursor=state.cursor,
         imported=state.imported,
         duplicates=state.duplicates,
         refused=state.refused,
@@ -220,6 +224,41 @@ def import_file(
         if report is not None:
             report(progress)
     return progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudienceFile:
+    """The file that fills the audience of a campaign."""
+
+    audience: str
+    path: Path
+
+
+def file_to_import(engine: sa.Engine, campaign: str) -> AudienceFile | None:
+    """Return the file that a campaign names for its audience.
+
+    None: it names none, all of it was imported, or the audience is frozen already, so that it would change nothing.
+    """
+    with read(engine) as connection:
+        found = find_campaign(connection, campaign)
+        if found.audience_file is None or found.launched_at is not None:
+            return None
+        name = connection.execute(
+            sa.text("SELECT name FROM audience WHERE id = :id"), {"id": found.audience_id}
+        ).scalar_one()
+        path = Path(found.audience_file)
+        try:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from None
+        finished = connection.execute(
+            sa.text(
+                "SELECT 1 FROM audience_import WHERE audience_id = :id AND sha256 = :sha256 AND finished_at IS NOT NULL"
+            ),
+            {"id": found.audience_id, "sha256": digest},
+        ).scalar()
+    return None if finished else AudienceFile(audience=name, path=path)
 
 
 def refusals(engine: sa.Engine, import_id: int, limit: int = 1000) -> list[Refusal]:

@@ -44,6 +44,11 @@ class Summary:
     next_due_at: datetime | None
 
     @property
+    def settled(self) -> bool:
+        """Nothing is on the queue or on the wire: what is left is due later, or was deferred by its receiver."""
+        return not any(step.counts[state] for step in self.steps for state in (TouchState.QUEUED, TouchState.SENDING))
+
+    @property
     def counts(self) -> dict[TouchState, int]:
         """All steps together."""
         return {state: sum(step.counts[state] for step in self.steps) for state in TouchState}
