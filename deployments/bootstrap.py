@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +26,7 @@ from prefect.client.schemas.actions import (
 )
 from prefect.client.schemas.objects import ConcurrencyOptions
 from prefect.events.schemas.automations import AutomationCore
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.flows import load_flow_from_entrypoint
 from prefect.settings import get_current_settings
 from prefect.utilities.callables import parameter_schema
@@ -34,18 +36,25 @@ from prefect.workers.process import ProcessWorker
 from deployments.automations import DEFAULT_HEARTBEAT_S, all_automations
 from deployments.schedules import Account, Change, Create, Delete, Update, account, decide
 from deployments.spec import DeploymentSpec, ProjectSpec, read
+from postroad.errors import UnavailableError
 from tasks.policy import LIMITS
 
 RECORD: Final = "postroad_schedules"
 """The variable that keeps what prefect.yaml said of each schedule when it was last installed."""
 
+WAIT_EVERY_S: Final = 0.2
+
 logger = logging.getLogger(__name__)
 
 
-async def bootstrap(project: ProjectSpec) -> None:
-    """Bring the server at PREFECT_API_URL to what the project and this package say."""
+async def bootstrap(project: ProjectSpec, wait_s: float = 0.0) -> None:
+    """Bring the server at PREFECT_API_URL to what the project and this package say.
+
+    Raises UnavailableError when no server answers there within `wait_s`.
+    """
     heartbeat_s = get_current_settings().flows.heartbeat_frequency or DEFAULT_HEARTBEAT_S
     async with get_client() as client:
+        await until_ready(client, wait_s)
         for pool in sorted({deployment.work_pool.name for deployment in project.deployments}):
             await ensure_pool(client, pool)
         for limit in LIMITS:
@@ -64,12 +73,22 @@ async def bootstrap(project: ProjectSpec) -> None:
             await ensure_automation(client, automation)
 
 
+async def until_ready(client: PrefectClient, wait_s: float) -> None:
+    """Return once the server answers; raise UnavailableError when it does not within this time."""
+    until = time.monotonic() + wait_s
+    while problem := await client.api_healthcheck():
+        if time.monotonic() >= until:
+            raise UnavailableError(f"no Prefect server answers at {client.api_url}: {problem}")
+        await asyncio.sleep(WAIT_EVERY_S)
+
+
 async def ensure_pool(client: PrefectClient, name: str) -> None:
     """Create the work pool if it is missing. One that exists stays as its operator set it up."""
     try:
         await client.read_work_pool(name)
     except ObjectNotFound:
         template = ProcessWorker.get_default_base_job_template()
+        # A worker that starts at this moment creates it just so, and may be first.
         await client.create_work_pool(
             WorkPoolCreate(name=name, type=ProcessWorker.type, base_job_template=template)
         )
@@ -163,10 +182,13 @@ def main() -> None:
     parser.add_argument(
         "--prefect-file", type=Path, default=Path("prefect.yaml"), help="default: %(default)s"
     )
+    parser.add_argument(
+        "--wait-seconds", type=float, default=0.0, help="how long to wait for a server that is starting; default: 0"
+    )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    asyncio.run(bootstrap(read(arguments.prefect_file)))
+    asyncio.run(bootstrap(read(arguments.prefect_file), arguments.wait_seconds))
 
 
 if __name__ == "__main__":

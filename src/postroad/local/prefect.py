@@ -21,7 +21,7 @@ import httpx
 
 from postroad.clock import Clock, SystemClock
 from postroad.errors import StateError, UnavailableError, UsageError
-from postroad.local.processes import Command
+from postroad.local.processes import Command, Supervisor
 
 HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 4200
@@ -30,6 +30,9 @@ POLL_EVERY_S: Final = 0.25
 REQUEST_WITHIN_S: Final = 15.0
 HEARTBEAT_S: Final = 30
 """Shortest heartbeat of a flow run that Prefect allows. One that stops is declared crashed after three of them."""
+
+STARTS_WITHIN_S: Final = 90
+"""A fresh database is migrated first, which takes 6 of the 12 s on two idle cores."""
 
 TERMINAL: Final = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 
@@ -112,7 +115,7 @@ class PrefectServer:
 
     def deploy_command(self) -> Command:
         """Return what installs the pool, limits, deployments, schedules and automations. It ends by itself."""
-        return self._python("prefect-deploy", "-m", "deployments.bootstrap", "--prefect-file", "prefect.yaml")
+        return self._python("prefect-deploy", "-m", "deployments.bootstrap", "--wait-seconds", str(STARTS_WITHIN_S))
 
     def worker_command(self) -> Command:
         """Return the worker that runs flows as processes on this machine."""
@@ -121,6 +124,22 @@ class PrefectServer:
 
     def client(self) -> PrefectApi:
         return PrefectApi(self.url)
+
+    async def start(self, house: Supervisor) -> None:
+        """Start the server, install everything on it, and start the worker. Then runs can be asked for.
+
+        Raises UnavailableError with the end of the log of whichever fails.
+        """
+        async with self.client() as api:
+            # The deployment imports for 3 s before it asks for the server, on the core that the server leaves free.
+            deployed = asyncio.create_task(house.run(self.deploy_command()))
+            try:
+                await house.start(self.server_command(), ready=api.is_ready, ready_within_s=STARTS_WITHIN_S)
+                await house.start(self.worker_command(), ready=api.has_worker)
+                await deployed
+            finally:
+                deployed.cancel()
+                await asyncio.gather(deployed, return_exceptions=True)
 
     def _python(self, name: str, *arguments: str) -> Command:
         return Command(
@@ -242,10 +261,21 @@ class PrefectApi:
         return False
 
     async def _request(self, method: str, path: str, json: Mapping[str, Any] | None = None) -> httpx.Response:
+        """Return the answer, of whatever status below 500. On 503, which is how a Prefect on SQLite says that another
+        writer was first and that nothing was done, it asks again."""
+        answer: httpx.Response | None = None
         try:
-            return await self._http.request(method, path, json=json)
-        except httpx.TransportError as error:
+            async with asyncio.timeout(REQUEST_WITHIN_S):
+                while True:
+                    answer = await self._http.request(method, path, json=json)
+                    if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                        break
+                    await self._clock.sleep(POLL_EVERY_S)
+        except (httpx.TransportError, TimeoutError) as error:
             raise UnavailableError(f"Prefect does not answer at {self._url}: {error!r}") from error
+        if answer.is_server_error:
+            raise UnavailableError(f"Prefect at {self._url} answers {answer.status_code}: {answer.text}")
+        return answer
 
 
 def _detail(answer: httpx.Response) -> str:
