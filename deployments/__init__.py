@@ -1,0 +1,1 @@
+"""How the flows are installed on a Prefect server."""

@@ -1,0 +1,195 @@
+"""Install everything on a Prefect server: `python -m deployments.bootstrap`, as often as you like.
+
+The work pool, the limits, the deployments of prefect.yaml with their schedules, and the automations. `prefect deploy
+--all` installs the deployments too, but knows no limits, duplicates nothing only by luck, and turns schedules that
+were changed in the UI back to what the file says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+from prefect import Flow, get_client
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import (
+    DeploymentScheduleCreate,
+    DeploymentUpdate,
+    WorkPoolCreate,
+)
+from prefect.client.schemas.objects import ConcurrencyOptions
+from prefect.events.schemas.automations import AutomationCore
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.flows import load_flow_from_entrypoint
+from prefect.settings import get_current_settings
+from prefect.utilities.callables import parameter_schema
+from prefect.variables import Variable
+from prefect.workers.process import ProcessWorker
+
+from deployments.automations import DEFAULT_HEARTBEAT_S, all_automations
+from deployments.schedules import Account, Change, Create, Delete, Update, account, decide
+from deployments.spec import DeploymentSpec, ProjectSpec, read
+from postroad.errors import UnavailableError
+from tasks.policy import LIMITS
+
+RECORD: Final = "postroad_schedules"
+"""The variable that keeps what prefect.yaml said of each schedule when it was last installed."""
+
+WAIT_EVERY_S: Final = 0.2
+
+logger = logging.getLogger(__name__)
+
+
+async def bootstrap(project: ProjectSpec, wait_s: float = 0.0) -> None:
+    """Bring the server at PREFECT_API_URL to what the project and this package say.
+
+    Raises UnavailableError when no server answers there within `wait_s`.
+    """
+    heartbeat_s = get_current_settings().flows.heartbeat_frequency or DEFAULT_HEARTBEAT_S
+    async with get_client() as client:
+        await until_ready(client, wait_s)
+        for pool in sorted({deployment.work_pool.name for deployment in project.deployments}):
+            await ensure_pool(client, pool)
+        for limit in LIMITS:
+            await client.upsert_global_concurrency_limit_by_name(
+                limit.name, limit.slots, limit.decay_per_second
+            )
+        recorded = await read_record(client)
+        record: dict[str, Any] = {}
+        for spec in project.deployments:
+            name, deployment_id = await install(client, spec)
+            await reconcile(client, deployment_id, spec, recorded.get(name, {}))
+            record[name] = {schedule.slug: account(schedule) for schedule in spec.schedules}
+        if record != recorded:
+            await Variable.aset(RECORD, record, overwrite=True)
+        for automation in all_automations(heartbeat_s):
+            await ensure_automation(client, automation)
+
+
+async def until_ready(client: PrefectClient, wait_s: float) -> None:
+    """Return once the server answers; raise UnavailableError when it does not within this time."""
+    until = time.monotonic() + wait_s
+    while problem := await client.api_healthcheck():
+        if time.monotonic() >= until:
+            raise UnavailableError(f"no Prefect server answers at {client.api_url}: {problem}")
+        await asyncio.sleep(WAIT_EVERY_S)
+
+
+async def ensure_pool(client: PrefectClient, name: str) -> None:
+    """Create the work pool if it is missing. One that exists stays as its operator set it up."""
+    try:
+        await client.read_work_pool(name)
+    except ObjectNotFound:
+        template = ProcessWorker.get_default_base_job_template()
+        # A worker that starts at this moment creates it just so, and may be first.
+        await client.create_work_pool(
+            WorkPoolCreate(name=name, type=ProcessWorker.type, base_job_template=template)
+        )
+        logger.info("work pool %s created", name)
+
+
+async def install(client: PrefectClient, spec: DeploymentSpec) -> tuple[str, UUID]:
+    """Create or update a deployment, its schedules left as they are. Returns `flow/deployment` and its id."""
+    flow: Flow[..., Any] = load_flow_from_entrypoint(spec.entrypoint, use_placeholder_flow=False)
+    name = f"{flow.name}/{spec.name}"
+    limit = spec.concurrency_limit
+    common: dict[str, Any] = {
+        "version": flow.version,
+        "description": flow.description,
+        "entrypoint": spec.entrypoint,
+        "parameters": spec.parameters,
+        "tags": spec.tags,
+        "work_pool_name": spec.work_pool.name,
+        "work_queue_name": spec.work_pool.work_queue_name,
+        "job_variables": spec.work_pool.job_variables,
+        "concurrency_limit": limit.limit,
+        "concurrency_options": ConcurrencyOptions(
+            collision_strategy=limit.collision_strategy, grace_period_seconds=limit.grace_period_seconds
+        ),
+        "enforce_parameter_schema": True,
+        "parameter_openapi_schema": parameter_schema(flow).model_dump(exclude_unset=True),
+        "pull_steps": [],
+    }
+    try:
+        deployment = await client.read_deployment_by_name(name)
+    except ObjectNotFound:
+        flow_id = await client.create_flow_from_name(flow.name)
+        deployment_id = await client.create_deployment(flow_id, spec.name, **common)
+        logger.info("deployment %s created", name)
+        return name, deployment_id
+    await client.update_deployment(deployment.id, DeploymentUpdate(**common))
+    return name, deployment.id
+
+
+async def reconcile(
+    client: PrefectClient, deployment_id: UUID, spec: DeploymentSpec, recorded: Mapping[str, Account]
+) -> None:
+    """Bring a deployment's schedules to the file, except where somebody changed them in the UI."""
+    server = await client.read_deployment_schedules(deployment_id)
+    for change in decide(spec.schedules, server, recorded):
+        logger.info("schedule of %s: %s", spec.name, change)
+        await _carry_out(client, deployment_id, change)
+
+
+async def _carry_out(client: PrefectClient, deployment_id: UUID, change: Change) -> None:
+    match change:
+        case Create(spec):
+            schedule = DeploymentScheduleCreate(
+                schedule=spec.cron_schedule, active=spec.active, parameters=spec.parameters, slug=spec.slug
+            )
+            await client.create_deployment_schedules(deployment_id, [schedule])
+        case Update(schedule_id, spec, fields):
+            await client.update_deployment_schedule(
+                deployment_id,
+                schedule_id,
+                schedule=spec.cron_schedule if fields & {"cron", "timezone"} else None,
+                active=spec.active if "active" in fields else None,
+                parameters=spec.parameters if "parameters" in fields else None,
+            )
+        case Delete(schedule_id):
+            await client.delete_deployment_schedule(deployment_id, schedule_id)
+
+
+async def ensure_automation(client: PrefectClient, wanted: AutomationCore) -> None:
+    """Have exactly one automation of this name, as wanted; one that was switched off stays off."""
+    found = await client.read_automations_by_name(wanted.name)
+    if not found:
+        await client.create_automation(wanted)
+        logger.info("automation %r created", wanted.name)
+        return
+    first, *doubles = found
+    as_left = wanted.model_copy(update={"enabled": first.enabled})
+    if first.model_dump(mode="json", exclude={"id"}) != as_left.model_dump(mode="json"):
+        await client.update_automation(first.id, as_left)
+    for double in doubles:
+        await client.delete_automation(double.id)
+
+
+async def read_record(client: PrefectClient) -> dict[str, dict[str, Account]]:
+    variable = await client.read_variable_by_name(RECORD)
+    return dict(variable.value) if variable and isinstance(variable.value, dict) else {}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m deployments.bootstrap", description=__doc__)
+    parser.add_argument(
+        "--prefect-file", type=Path, default=Path("prefect.yaml"), help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--wait-seconds", type=float, default=0.0, help="how long to wait for a server that is starting; default: 0"
+    )
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    asyncio.run(bootstrap(read(arguments.prefect_file), arguments.wait_seconds))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""What prefect.yaml says, as far as the bootstrap installs it.
+
+A key that is not known here is refused: installed by half, a deployment would differ from what
+`prefect deploy --all` makes of the same file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from prefect.client.schemas.objects import ConcurrencyLimitStrategy
+from prefect.client.schemas.schedules import CronSchedule
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from postroad.errors import ConfigError
+
+
+class Spec(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ScheduleSpec(Spec):
+    """A schedule has a slug to be known by, and a cron: an interval without an anchor would shift on each install."""
+
+    slug: str
+    cron: str
+    timezone: str
+    active: bool
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def cron_schedule(self) -> CronSchedule:
+        return CronSchedule(cron=self.cron, timezone=self.timezone)
+
+
+class LimitSpec(Spec):
+    limit: int
+    collision_strategy: ConcurrencyLimitStrategy
+    grace_period_seconds: int
+
+
+class PoolSpec(Spec):
+    name: str
+    work_queue_name: str
+    job_variables: dict[str, Any] = Field(default_factory=dict)
+
+
+class DeploymentSpec(Spec):
+    name: str
+    entrypoint: str
+    work_pool: PoolSpec
+    concurrency_limit: LimitSpec
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    tags: list[str] = Field(default_factory=list)
+    schedules: list[ScheduleSpec] = Field(default_factory=list)
+
+
+class ProjectSpec(Spec):
+    definitions: dict[str, Any] = Field(default_factory=dict)
+    pull: list[Literal["nothing"]] = Field(max_length=0)
+    deployments: list[DeploymentSpec]
+
+
+def read(path: Path) -> ProjectSpec:
+    """Read a prefect.yaml. Raises ConfigError that names the file and the field."""
+    try:
+        return ProjectSpec.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    except (yaml.YAMLError, ValidationError) as error:
+        raise ConfigError(str(error), where=str(path)) from error

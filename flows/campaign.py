@@ -1,0 +1,52 @@
+"""A campaign is checked, frozen and handed to the queue."""
+
+from __future__ import annotations
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+
+from flows.import_audience import import_audience
+from flows.params import CampaignParams, ImportParams
+from tasks.audience import find_unimported_file
+from tasks.campaign import follow, freeze_audience, preflight, submit_slice
+from tasks.report import announce
+from tasks.result import publish_result
+from tasks.slices import rows_per_slice
+
+
+@flow(name="campaign", flow_run_name="campaign-{params.campaign}")
+async def campaign(params: CampaignParams) -> State[None]:
+    """Send a campaign to its audience.
+
+    First everything is checked: sender, domain, template, unsubscribe link, postal address. Whatever is wrong is
+    listed under Artifacts and nobody is mailed. Then the audience is frozen: who joins the list later is not part
+    of this campaign. Then the messages go out, each person's in their own time zone.
+
+    Starting the same campaign again mails nobody twice: it continues whatever an earlier run left undone.
+    """
+    source = await find_unimported_file(params.campaign)
+    if source is not None:
+        await import_audience(ImportParams(audience=source.audience, path=str(source.path)))
+
+    await preflight(params.campaign)
+    frozen = await freeze_audience(params.campaign)
+
+    rows = rows_per_slice(frozen.audience)
+    submitted, cursor, done = 0, 0, False
+    while not done:
+        step = await submit_slice(params.campaign, cursor, rows)
+        submitted, cursor, done = submitted + step.submitted, step.cursor, step.done
+
+    state = await follow(params.campaign, params.follow_seconds)
+    await publish_result(state, submitted)
+    announce(
+        "postroad.campaign.submitted",
+        f"postroad.campaign.{params.campaign}",
+        params.campaign,
+        {"audience": frozen.audience, "submitted": submitted, "counts": dict(state.counts)},
+    )
+    under_way = "everything due is settled" if state.settled else "delivery goes on"
+    return Completed(
+        message=f"{params.campaign}: {submitted:,} of {frozen.audience:,} handed to the queue by this run; {under_way}"
+    )

@@ -1,0 +1,46 @@
+"""A CSV file becomes an audience."""
+
+from __future__ import annotations
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+
+from flows.params import ImportParams
+from tasks.audience import import_rows, open_file, publish_refusals
+from tasks.report import ProgressBar, announce
+from tasks.slices import rows_per_slice
+
+
+@flow(name="import-audience", flow_run_name="import-{params.audience}")
+async def import_audience(params: ImportParams) -> State[None]:
+    """Read a CSV file into an audience.
+
+    The whole file is checked before the first row is kept. Rows that cannot be mailed are left out and listed,
+    with line and reason, under Artifacts. Running it again after an interruption continues where it stopped;
+    running it again on the same file changes nothing.
+    """
+    progress = await open_file(params.audience, params.path)
+    rows = rows_per_slice(progress.rows_total)
+    bar = await ProgressBar.open(f"import-{params.audience}", f"Reading {params.path}")
+    while not progress.finished:
+        await bar.move(progress.rows_done, progress.rows_total)
+        progress = await import_rows(progress.import_id, progress.cursor, rows)
+    await bar.move(progress.rows_done, progress.rows_total)
+
+    await publish_refusals(progress)
+    announce(
+        "postroad.audience.imported",
+        f"postroad.audience.{params.audience}",
+        params.audience,
+        {
+            "rows": progress.rows_total,
+            "imported": progress.imported,
+            "duplicates": progress.duplicates,
+            "refused": progress.refused,
+        },
+    )
+    return Completed(
+        message=f"{progress.imported:,} people in {params.audience}; {progress.duplicates:,} rows were double, "
+        f"{progress.refused:,} refused"
+    )

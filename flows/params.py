@@ -1,0 +1,53 @@
+"""What a person fills in to start a run. Names, descriptions and bounds here are the form she sees."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=64)]
+"""A name that is also a file name, an artifact key and a metric label."""
+
+
+class Params(BaseModel):
+    """Refuses a field it does not know: a misspelt one would silently fall back to its default."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ImportParams(Params):
+    """Which file becomes which audience."""
+
+    audience: Name = Field(
+        title="Audience",
+        description="The list these people belong to. New people join it, known ones are updated, nobody is removed.",
+        examples=["newsletter"],
+    )
+    path: str = Field(
+        min_length=1,
+        max_length=1024,
+        title="CSV file",
+        description="The file to read, seen from the project folder of the worker. It needs an `email` column.",
+        examples=["audiences/newsletter.csv"],
+    )
+
+
+class CampaignParams(Params):
+    """Which campaign is sent, and how long the run stays to watch."""
+
+    campaign: Name = Field(
+        title="Campaign",
+        description="The name of the campaign to send, as in campaigns/<name>.toml.",
+        examples=["welcome"],
+    )
+    follow_seconds: int = Field(
+        default=30,
+        ge=0,
+        le=3600,
+        title="Watch for (seconds)",
+        description=(
+            "How long this run stays open to show messages being delivered. Delivery does not depend on it: "
+            "what is still under way when the time is over goes on by itself."
+        ),
+    )

@@ -1,0 +1,79 @@
+"""Steps that carry running campaigns on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from postroad.campaign.launch import finish_if_done
+from postroad.campaign.plan import advance
+from postroad.campaign.status import running_campaigns
+from postroad.clock import SystemClock
+from postroad.delivery.submit import submit_due
+from postroad.parts import open_parts
+from tasks.policy import BACKOFF, JITTER, campaign_slot, is_transient
+from tasks.report import publish_table
+from tasks.slices import MIN_ROWS
+
+
+@dataclass(frozen=True)
+class Advance:
+    """What one pass did for one campaign, in touches."""
+
+    campaign: str
+    planned: int
+    submitted: int
+    finished: bool
+
+
+@task(
+    name="list running campaigns",
+    retries=3,
+    retry_delay_seconds=BACKOFF,
+    retry_jitter_factor=JITTER,
+    retry_condition_fn=is_transient,
+    cache_policy=NO_CACHE,
+)
+async def list_running() -> list[str]:
+    async with open_parts() as parts:
+        return await asyncio.to_thread(running_campaigns, parts.engine)
+
+
+@task(
+    name="advance",
+    task_run_name="advance {campaign}",
+    retries=3,
+    retry_delay_seconds=BACKOFF,
+    retry_jitter_factor=JITTER,
+    retry_condition_fn=is_transient,
+    cache_policy=NO_CACHE,
+)
+async def advance_campaign(campaign: str) -> Advance:
+    """Plan, submit and close one campaign.
+
+    One task run for the three calls: with a task run each, sixteen campaigns would be a burst of fifty.
+    Each call is safe to repeat, so a retry begins at the first.
+    """
+    clock = SystemClock()
+    async with campaign_slot(), open_parts() as parts:
+        planned = await asyncio.to_thread(advance, parts.engine, campaign, clock.now())
+        submitted, cursor, done = 0, 0, False
+        while not done:
+            step = await submit_due(parts, campaign, cursor=cursor, limit=MIN_ROWS)
+            submitted, cursor, done = submitted + step.submitted, step.cursor, step.done
+        finished = await asyncio.to_thread(finish_if_done, parts.engine, campaign, clock.now())
+    return Advance(campaign, planned, submitted, finished)
+
+
+async def publish_advances(advances: Sequence[Advance]) -> None:
+    """Show what the pass did, busy campaigns first. A pass that found nothing to do leaves no table."""
+    if not any(a.planned or a.submitted or a.finished for a in advances):
+        return
+    busiest_first = sorted(advances, key=lambda a: (-a.submitted, a.campaign))
+    await publish_table(
+        "advances", [asdict(a) for a in busiest_first], "What this pass did for each campaign."
+    )

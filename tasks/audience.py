@@ -1,0 +1,92 @@
+"""Steps that read people in."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Final
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from postroad.campaign.audience import (
+    AudienceFile,
+    ImportProgress,
+    file_to_import,
+    import_slice,
+    open_import,
+    refusals,
+)
+from postroad.parts import open_parts
+from tasks.policy import BACKOFF, JITTER, is_transient
+from tasks.report import publish_table
+
+REFUSALS_SHOWN: Final = 500
+
+
+@task(
+    name="find the audience file",
+    retries=3,
+    retry_delay_seconds=BACKOFF,
+    retry_jitter_factor=JITTER,
+    retry_condition_fn=is_transient,
+    cache_policy=NO_CACHE,
+)
+async def find_unimported_file(campaign: str) -> AudienceFile | None:
+    """Return the file that the campaign names for its audience, unless it is imported already or there is none."""
+    async with open_parts() as parts:
+        return await asyncio.to_thread(file_to_import, parts.engine, parts.settings, campaign)
+
+
+@task(
+    name="check the file",
+    retries=3,
+    retry_delay_seconds=BACKOFF,
+    retry_jitter_factor=JITTER,
+    retry_condition_fn=is_transient,
+    cache_policy=NO_CACHE,
+)
+async def open_file(audience: str, path: str) -> ImportProgress:
+    """Check the whole file and begin its import, or take up the one that was interrupted."""
+    async with open_parts() as parts:
+        return await asyncio.to_thread(open_import, parts.engine, audience, Path(path))
+
+
+@task(
+    name="import rows",
+    task_run_name="import rows from {cursor}",
+    retries=3,
+    retry_delay_seconds=BACKOFF,
+    retry_jitter_factor=JITTER,
+    retry_condition_fn=is_transient,
+    cache_policy=NO_CACHE,
+)
+async def import_rows(import_id: int, cursor: int, rows: int) -> ImportProgress:
+    """Import the next rows in one transaction.
+
+    The library reads on from the cursor it recorded with the rows, so a retry after a commit whose answer was lost
+    repeats nothing; `cursor` only names the task run.
+    """
+    async with open_parts() as parts:
+        return await asyncio.to_thread(import_slice, parts.engine, import_id, rows)
+
+
+@task(
+    name="list refused rows",
+    retries=3,
+    retry_delay_seconds=BACKOFF,
+    retry_jitter_factor=JITTER,
+    retry_condition_fn=is_transient,
+    cache_policy=NO_CACHE,
+)
+async def publish_refusals(progress: ImportProgress) -> None:
+    """Show which rows were left out and why: the first few hundred, for the file they came from to be mended."""
+    if progress.refused == 0:
+        return
+    async with open_parts() as parts:
+        found = await asyncio.to_thread(refusals, parts.engine, progress.import_id, REFUSALS_SHOWN)
+    await publish_table(
+        f"refused-{progress.audience}",
+        [{"line": r.line, "field": r.field, "value": r.value, "reason": r.reason} for r in found],
+        f"{progress.refused:,} of {progress.rows_total:,} rows were refused; the first {len(found)} are listed.",
+    )

@@ -1,0 +1,103 @@
+"""Steps that send a campaign."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from postroad.campaign.launch import Launched, launch
+from postroad.campaign.preflight import PreflightReport, check
+from postroad.campaign.status import Summary, summary
+from postroad.clock import SystemClock
+from postroad.delivery.submit import Submitted, submit_due
+from postroad.errors import PreflightError
+from postroad.parts import open_parts
+from tasks.policy import BACKOFF, JITTER, campaign_slot, is_transient
+from tasks.report import ProgressBar, publish_table
+from tasks.result import ended
+
+FOLLOW_EVERY_S = 1.0
+
+
+@task(
+    name="preflight",
+    retries=3,
+    retry_delay_seconds=BACKOFF,
+    retry_jitter_factor=JITTER,
+    retry_condition_fn=is_transient,
+    cache_policy=NO_CACHE,
+)
+async def preflight(campaign: str) -> PreflightReport:
+    """Check all that can be checked before anybody is mailed, and stop the run on the first thing that is wrong.
+
+    Raises PreflightError with every finding in it; the table shows the warnings too.
+    """
+    async with campaign_slot(), open_parts() as parts:
+        report = await asyncio.to_thread(check, parts.engine, parts.settings, campaign)
+    if report.findings:
+        await publish_table(
+            f"preflight-{campaign}",
+            [{"level": str(f.level), "what": f.what, "remedy": f.remedy} for f in report.findings],
+            f"What was found before sending {campaign}.",
+        )
+    if not report.ok:
+        findings = "; ".join(f"{f.what} ({f.remedy})" for f in report.findings)
+        raise PreflightError(f"{campaign} is not ready to be sent: {findings}")
+    return report
+
+
+@task(
+    name="freeze the audience",
+    retries=3,
+    retry_delay_seconds=BACKOFF,
+    retry_jitter_factor=JITTER,
+    retry_condition_fn=is_transient,
+    cache_policy=NO_CACHE,
+)
+async def freeze_audience(campaign: str) -> Launched:
+    """Write down who this campaign goes to. A second call finds the same people."""
+    async with campaign_slot(), open_parts() as parts:
+        return await asyncio.to_thread(launch, parts.engine, campaign, SystemClock().now())
+
+
+@task(
+    name="submit",
+    task_run_name="submit from {cursor}",
+    retries=5,
+    retry_delay_seconds=BACKOFF,
+    retry_jitter_factor=JITTER,
+    retry_condition_fn=is_transient,
+    cache_policy=NO_CACHE,
+)
+async def submit_slice(campaign: str, cursor: int, rows: int) -> Submitted:
+    """Hand the next messages that are due to the queue, starting after `cursor`.
+
+    A job's id derives from the ledger, so what a lost answer makes us submit twice is queued once.
+    """
+    async with campaign_slot(), open_parts() as parts:
+        return await submit_due(parts, campaign, cursor=cursor, limit=rows)
+
+
+@task(
+    name="follow delivery",
+    retries=3,
+    retry_delay_seconds=BACKOFF,
+    retry_jitter_factor=JITTER,
+    retry_condition_fn=is_transient,
+    cache_policy=NO_CACHE,
+)
+async def follow(campaign: str, follow_seconds: int) -> Summary:
+    """Move the progress bar until all that is due is settled, for at most `follow_seconds`. Takes no slot: it only looks."""
+    until = time.monotonic() + follow_seconds
+    bar = await ProgressBar.open(f"delivery-{campaign}", f"Messages of {campaign} that reached their end")
+    async with open_parts() as parts:
+        while True:
+            state = await asyncio.to_thread(summary, parts.engine, campaign)
+            await bar.move(ended(state), state.audience)
+            left_s = until - time.monotonic()
+            if state.settled or left_s <= 0:
+                return state
+            await asyncio.sleep(min(FOLLOW_EVERY_S, left_s))
