@@ -16,7 +16,7 @@ from postroad.campaign.status import Summary, campaigns_in, summary
 from postroad.cli.output import JsonOption, console, print_json, print_table, with_parts
 from postroad.delivery import control
 from postroad.delivery.job import SEND_QUEUE
-from postroad.local.prefect import PrefectClient
+from postroad.local.prefect import api_from_environment
 from postroad.parts import Parts
 from postroad.store.campaign import Campaign
 from postroad.store.ledger import TouchState
@@ -61,9 +61,9 @@ def launch(
         return
 
     async def start() -> tuple[str, str]:
-        async with PrefectClient.from_environment() as prefect:
+        async with api_from_environment() as prefect:
             run_id = await prefect.run_deployment("campaign/campaign", {"params": {"campaign": name}})
-            return run_id, prefect.url_of(run_id)
+            return str(run_id), prefect.url_of(run_id)
 
     run_id, url = asyncio.run(start())
     if as_json:

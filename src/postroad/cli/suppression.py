@@ -9,7 +9,7 @@ from typing import Annotated
 import sqlalchemy as sa
 import typer
 
-from postroad.campaign.csv_file import ADDRESS, read_rows
+from postroad.campaign.suppression_file import read_addresses
 from postroad.cli.output import JsonOption, console, print_json, print_table, with_parts
 from postroad.errors import DataError, UsageError
 from postroad.mail.address import normalise_address
@@ -47,23 +47,6 @@ def import_(
 ) -> None:
     """Suppress every address of a file. A row that is no address stops it: nothing of the file is kept then."""
     _suppress(read_addresses(file), reason, str(file), as_json=as_json)
-
-
-def read_addresses(file: Path) -> list[str]:
-    """Return the normalised addresses of a CSV. Raises DataError with the line of one that is none."""
-    columns, rows = read_rows(file)
-    at = columns.index(ADDRESS)
-    addresses = []
-    for row in rows:
-        try:
-            addresses.append(normalise_address(row.fields[at]))
-        except DataError as error:
-            raise DataError(
-                f"address: {row.fields[at]!r}: {error.message}",
-                where=f"{file}, line {row.line}",
-                remedy="Mend or remove that row: a suppression that is not understood would not hold.",
-            ) from None
-    return addresses
 
 
 def _suppress(addresses: list[str], reason: SuppressionReason, source: str, *, as_json: bool) -> None:

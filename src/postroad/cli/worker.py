@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 import socket
 from typing import Annotated
 
 import typer
 
+from postroad.cli.signals import start_logging, stop_on_signals
 from postroad.delivery.admit import Admission
 from postroad.delivery.handler import Delivery
 from postroad.delivery.job import QUEUE_GATE, SEND_QUEUE
@@ -22,26 +22,6 @@ from postroad.settings import QueueSettings, Settings, parse_duration_ms
 from postroad.settings import Rate as RateSetting
 
 log = logging.getLogger(__name__)
-
-
-def _stop_on_signals() -> asyncio.Event:
-    """Event that the first SIGTERM or SIGINT sets. The second ends the process at once."""
-    stop = asyncio.Event()
-
-    def handle(number: int) -> None:
-        if stop.is_set():
-            os._exit(128 + number)
-        log.info("stopping: what is on the wire finishes, the rest is given back; a second signal exits at once")
-        stop.set()
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, handle, number)
-    return stop
-
-
-def _start_logging(settings: Settings) -> None:
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
 
 
 def worker(
@@ -71,12 +51,12 @@ def worker(
         )
     except ValueError as error:
         raise UsageError(str(error)) from None
-    _start_logging(settings)
+    start_logging(settings)
     asyncio.run(_work(settings, limits, name or f"{socket.gethostname()}-{os.getpid()}"))
 
 
 async def _work(settings: Settings, limits: QueueSettings, name: str) -> None:
-    stop = _stop_on_signals()
+    stop = stop_on_signals()
     async with open_parts(settings) as parts:
         queue = await parts.queue(SEND_QUEUE)
         await _set_gates(queue, settings, limits)
@@ -125,12 +105,12 @@ def recorder(
 ) -> None:
     """Write what happened into the ledger, until it is told to stop. One is enough; several share the work."""
     settings = Settings.load()
-    _start_logging(settings)
+    start_logging(settings)
     asyncio.run(_record(settings, name or f"{socket.gethostname()}-{os.getpid()}"))
 
 
 async def _record(settings: Settings, name: str) -> None:
-    stop = _stop_on_signals()
+    stop = stop_on_signals()
     async with open_parts(settings) as parts:
         recorder = Recorder(engine=parts.engine, queue=await parts.queue(SEND_QUEUE), clock=parts.clock, name=name)
         log.info("recorder %s records %s", name, SEND_QUEUE)

@@ -20,8 +20,8 @@ ZONES = (
     "Australia/Sydney", "America/Sao_Paulo",
 )  # fmt: skip
 FIRST_NAMES = (
-    "Zoë", "Łukasz", "Søren", "María", "Chloé", "Jürgen", "Ólafur", "Željka", "Nguyễn", "李雷", "さくら", "Ольга", "Μαρία",
-    "Amina", "Ben", "Clara", "Dev", "Emma", "Farid", "Grace", "Hugo", "Ines", "Jonas", "Kwame", "Lena", "Mateo",
+    "Zoë", "Łukasz", "Søren", "María", "Chloé", "Jürgen", "Ólafur", "Željka", "Nguyễn", "李雷", "さくら", "Ольга",
+    "Μαρία", "Amina", "Ben", "Clara", "Dev", "Emma", "Farid", "Grace", "Hugo", "Ines", "Jonas", "Kwame", "Lena", "Mateo",
 )  # fmt: skip
 LAST_NAMES = (
     "Ångström",
@@ -38,6 +38,7 @@ LAST_NAMES = (
 )
 COMPANIES = ("Acme, Inc.", "Blaue Post GmbH", 'The "Quill" Co.', "Møller & Sønner", "", "Crème & Co", "Tram 28")
 MALFORMED = (
+    
     "no-at-sign",
     "two@@signs.example",
     "dot..dot@quill.example",

@@ -278,6 +278,12 @@ class PrefectApi:
         return answer
 
 
+def api_from_environment() -> PrefectApi:
+    """Return the Prefect that PREFECT_API_URL names, else one at its usual place on this machine."""
+    url = os.environ.get("PREFECT_API_URL", f"http://{HOST}:{DEFAULT_PORT}/api")
+    return PrefectApi(url.rstrip("/").removesuffix("/api"))
+
+
 def _detail(answer: httpx.Response) -> str:
     try:
         return str(answer.json().get("detail") or answer.text)

@@ -1,0 +1,162 @@
+"""postroad up, demo and down: all of Postroad on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.progress import TaskID
+
+from postroad.campaign.apply import apply_files
+from postroad.cli.output import JsonOption, console, print_json, print_table, progress_bar, stderr
+from postroad.cli.signals import stop_on_signals
+from postroad.embedded import redis_running, stop_redis
+from postroad.errors import UsageError
+from postroad.local.demo import DemoResult, run_demo
+from postroad.local.house import House, open_house
+from postroad.parts import open_parts
+from postroad.settings import Settings
+
+
+def up() -> None:
+    """Start everything on this machine and stay until Ctrl-C.
+
+    That is the queue server, the database, Prefect, the sandbox mail provider, a worker and a recorder. Campaigns that the setting `campaigns` names are applied. Then open the Prefect UI, pick the deployment `campaign`,
+    type the campaign's name into the form and press Run; or run
+    `prefect deployment run campaign/campaign --param params='{"campaign": "welcome"}'`.
+    """
+    asyncio.run(_up())
+
+
+async def _up() -> None:
+    stop = stop_on_signals()
+    settings = Settings.load()
+    starting = asyncio.create_task(_start_and_stay(settings, stop))
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not starting.done():
+        stderr.print("stopping …")
+        starting.cancel()
+        await asyncio.wait((starting,))
+    if not starting.cancelled():
+        await starting
+    stderr.print("all stopped")
+
+
+async def _start_and_stay(settings: Settings, stop: asyncio.Event) -> None:
+    async with open_house(settings, _Reporter(quiet=False)) as house:
+        async with open_parts(house.settings) as parts:
+            campaigns = await asyncio.to_thread(apply_files, parts.engine, parts.settings, parts.clock.now())
+        names = ", ".join(campaign.name for campaign in campaigns) or "none yet"
+        console.print(
+            f"\nPrefect UI     {house.prefect.url}\n"
+            f"campaigns      {names}\n"
+            f"captured mail  {house.sandbox_dir}/Maildir\n"
+            f"logs           {house.settings.state_dir}/logs\n\n"
+            "Deployments → campaign → Run → Custom run, type a campaign's name, Submit. Ctrl-C stops everything."
+        )
+        await house.supervisor.watch()
+
+
+class _Reporter:
+    """Says of each part that it runs, and since when."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._start = time.monotonic()
+
+    def __call__(self, part: str) -> None:
+        if not self._quiet:
+            stderr.print(f"[green]✓[/] {part:<20} [dim]{time.monotonic() - self._start:5.1f} s[/]")
+
+
+def demo(
+    recipients: Annotated[
+        int | None, typer.Option(help="Send to this many made-up people; unset: the example's 1,000.", min=10)
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the example campaign once, from a CSV to delivered mail, on embedded parts. Nothing leaves this machine.
+
+    Starts what `postroad up` starts, runs the Prefect deployment `campaign`, sums up, and stops everything. Run again,
+    it sends nobody anything twice.
+    """
+    asyncio.run(_demo(recipients, as_json=as_json))
+
+
+async def _demo(recipients: int | None, *, as_json: bool) -> None:
+    started = time.monotonic()
+    settings = Settings.load()
+    with progress_bar(quiet=as_json) as bar:
+        async with open_house(settings, _Reporter(quiet=as_json)) as house:
+            tasks: dict[str, TaskID] = {}
+
+            def progress(what: str, done: int, total: int) -> None:
+                if what not in tasks:
+                    tasks[what] = bar.add_task(what, total=total)
+                bar.update(tasks[what], completed=done, total=total)
+
+            result = await run_demo(house, recipients, progress)
+    seconds = time.monotonic() - started
+    if as_json:
+        print_json({**asdict(result), "seconds": round(seconds, 1)})
+    else:
+        _print_result(result, house, seconds)
+    if not result.complete:
+        raise typer.Exit(1)
+
+
+def _print_result(result: DemoResult, house: House, seconds: float) -> None:
+    reasons = "; ".join(f"{n} × {reason}" for reason, n in result.refused_reasons.items())
+    print_table(
+        f"{result.campaign}: {result.rows:,} rows of CSV",
+        ["", "rows", ""],
+        [
+            ["imported", result.imported, ""],
+            ["duplicates", result.duplicate_rows, ""],
+            ["refused", result.refused, reasons],
+        ],
+    )
+    states = [
+        ["accepted", result.accepted],
+        ["suppressed", result.suppressed],
+        ["deferred", result.deferred],
+        ["bounced", result.bounced],
+        ["unknown", result.unknown],
+        *([state, n] for state, n in result.others.items()),
+        ["= audience", result.audience],
+    ]
+    print_table("first email, by what became of it", ["", "recipients"], states)
+    if result.new_messages:
+        console.print(
+            f"{result.new_messages:,} messages in {result.delivery_seconds:g} s: "
+            f"{result.messages_per_second:,g}/s; {seconds:.0f} s in all"
+        )
+    else:
+        console.print(
+            f"0 new messages: everybody was sent this before, and nobody is sent it twice. {seconds:.0f} s in all"
+        )
+    console.print(
+        f"captured mail  {house.sandbox_dir}/Maildir ({result.captured:,} messages, {result.duplicates} of them twice)\n"
+        f"Prefect UI     `make up`, then {result.run_url}\n"
+        "next           `postroad campaign status`, `postroad queue dead --by cause`"
+    )
+    if not result.complete:
+        stderr.print("[bold red]error[/] the parts do not sum to the whole: this should not be")
+
+
+def down(as_json: JsonOption = False) -> None:
+    """Stop the embedded queue server of the state folder, where a command started it. Its data stays."""
+    settings = Settings.load()
+    if settings.redis_url is not None:
+        raise UsageError("the settings name a server of your own, which is not ours to stop")
+    was_running = redis_running(settings.state_dir)
+    stop_redis(settings.state_dir)
+    if as_json:
+        print_json({"stopped": was_running})
+    else:
+        console.print("stopped" if was_running else "it was not running")
