@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from postroad.clock import Clock
-from postroad.errors import StateError
+from postroad.errors import ConfigError, StateError
 from postroad.queue.events import DEAD_CONSUMER_MS, Event, EventLog
 from postroad.queue.gates import FOREVER_MS, Gate, GateState, limits_of, read_states
 from postroad.queue.jobs import Batch, Claimed, Enqueued, Job, JobState, Lane, Reaped, Settled
@@ -112,6 +112,10 @@ class Queue:
         id of an ended job stays known if nobody acknowledges its outcome. `StateError`: the server may lose
         jobs (it evicts, or keeps no append-only file) and ``ephemeral`` does not allow that.
         """
+        if not name or "}" in name:
+            raise ConfigError(
+                f"{name!r} cannot be a queue's name.", remedy="It may not be empty or contain a brace."
+            )
         base = f"pr:{{{name}}}"
         client, blocking = connect(url), connect(url, reply_s=None)
         try:
