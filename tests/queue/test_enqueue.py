@@ -19,7 +19,7 @@ async def test_a_lane_is_first_in_first_out(bench: Bench) -> None:
     wanted = [f"{n}" for n in range(250)]
     await bench.queue.enqueue(LANE, jobs(*wanted[:100]))
     await bench.queue.enqueue(LANE, jobs(*wanted[100:]))
-    got = [id for _ in range(4) for id in ids(await bench.claim(70))]
+    got = [name for _ in range(4) for name in ids(await bench.claim(70))]
     assert got == wanted
 
 

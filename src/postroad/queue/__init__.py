@@ -13,6 +13,7 @@ from postroad.queue.jobs import (
     Reaped,
     Settled,
 )
+from postroad.queue.lease import Lease, LeaseLost
 from postroad.queue.queue import Queue
 from postroad.queue.standing import DeadLetter, GroupLag, QueueStats, UncertainJob
 from postroad.queue.verdicts import (
@@ -26,6 +27,7 @@ from postroad.queue.verdicts import (
     Uncertain,
     Verdict,
 )
+from postroad.queue.worker import Worker, WorkerReport
 
 __all__ = [
     "FOREVER_MS",
@@ -46,6 +48,8 @@ __all__ = [
     "JobClass",
     "JobState",
     "Lane",
+    "Lease",
+    "LeaseLost",
     "Queue",
     "QueueStats",
     "Quota",
@@ -58,4 +62,6 @@ __all__ = [
     "Uncertain",
     "UncertainJob",
     "Verdict",
+    "Worker",
+    "WorkerReport",
 ]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from msgspec import Struct
@@ -20,7 +21,7 @@ DEAD_CONSUMER_MS = 60_000
 
 
 class EventKind(StrEnum):
-    """``RELEASED``: back in its lane untried. ``LATE``: an outcome that settled stale. The rest are verdicts."""
+    """``RELEASED``: back in its lane untried. ``LATE``: an outcome that settled stale."""
 
     DONE = "done"
     RETRY = "retry"
@@ -141,15 +142,16 @@ class EventLog:
             reply = await self._client.xreadgroup(
                 group, consumer, {self._stream: after}, count=count, block=block_ms
             )
-        return _events(reply[0][1]) if reply else []
+        streams = cast("list[tuple[bytes, list[Any]]]", reply)
+        return _events(streams[0][1]) if streams else []
 
     async def _take_over(self, group: str, consumer: str, count: int, idle_ms: int) -> list[Event]:
         now_s = asyncio.get_running_loop().time()
-        if now_s < self._looked_s.get(group, 0.0):
+        if now_s < self._looked_s.get(group, -math.inf) + idle_ms / 4000:
             return []
         async with asyncio.timeout(10):
             reply = await self._client.xautoclaim(self._stream, group, consumer, idle_ms, count=count)
         events = _events(reply[1])
         if not events:
-            self._looked_s[group] = now_s + idle_ms / 4000
+            self._looked_s[group] = now_s
         return events

@@ -29,7 +29,7 @@ class JobState(StrEnum):
 
 
 class Job(Struct, frozen=True, kw_only=True):
-    """One job. ``due_ms`` 0: now. ``expires_ms`` 0: never; an expired job ends instead of being handed out."""
+    """One job. ``due_ms`` 0: now. ``expires_ms`` 0: never; an expired job ends and is not handed out."""
 
     id: str
     payload: bytes

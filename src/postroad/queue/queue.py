@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from postroad.clock import Clock
-from postroad.errors import StateError
+from postroad.errors import ConfigError, StateError
 from postroad.queue.events import DEAD_CONSUMER_MS, Event, EventLog
 from postroad.queue.gates import FOREVER_MS, Gate, GateState, limits_of, read_states
 from postroad.queue.jobs import Batch, Claimed, Enqueued, Job, JobState, Lane, Reaped, Settled
@@ -78,9 +78,9 @@ def _chunks(jobs: Sequence[Job]) -> Iterator[list[Job]]:
 
 
 class Queue:
-    """One named queue. Get it by `Queue.open`; every method raises `UnavailableError` when the server is away.
+    """One named queue, made by `Queue.open`. Every method raises `UnavailableError` when the server is away.
 
-    A call whose reply was lost may be repeated: with the same nonce where it takes one, and as it is elsewhere.
+    A call whose reply was lost may be repeated: with the same nonce where it takes one, else as it is.
     """
 
     def __init__(
@@ -112,6 +112,10 @@ class Queue:
         id of an ended job stays known if nobody acknowledges its outcome. `StateError`: the server may lose
         jobs (it evicts, or keeps no append-only file) and ``ephemeral`` does not allow that.
         """
+        if not name or "}" in name:
+            raise ConfigError(
+                f"{name!r} cannot be a queue's name.", remedy="It may not be empty or contain a brace."
+            )
         base = f"pr:{{{name}}}"
         client, blocking = connect(url), connect(url, reply_s=None)
         try:
@@ -125,7 +129,7 @@ class Queue:
     # -- in
 
     async def enqueue(self, lane: Lane, jobs: Sequence[Job]) -> Enqueued:
-        """Put any number of jobs into a lane. An id that lives, is dead, or is remembered is left as it is."""
+        """Put any number of jobs into a lane. An id that lives or is remembered is left as it is."""
         definition = _pack([lane.name, lane.job_class, lane.weight, lane.gates, lane.group])
         accepted = 0
         for chunk in _chunks(jobs):
@@ -141,7 +145,7 @@ class Queue:
         return await self._scripts.promote(limit, self._remember_ms)
 
     async def cancel(self, ids: Sequence[str], cause: str) -> int:
-        """End jobs that are queued or scheduled. Those in flight, uncertain or dead stay. Returns how many."""
+        """End jobs that are queued or scheduled. Others stay. Returns how many."""
         cancelled = 0
         for start in range(0, len(ids), MAX_JOBS):
             cancelled += await self._scripts.cancel(cause, *ids[start : start + MAX_JOBS])
@@ -194,7 +198,7 @@ class Queue:
     # -- gates
 
     async def set_gate(self, gate: Gate) -> None:
-        """Set a gate's limits; those absent are lifted. A pause in force stays unless the gate names another."""
+        """Set a gate's limits; those absent are lifted. A pause stays unless the gate names another."""
         await self._scripts.set_gate(gate.name, limits_of(gate))
 
     async def gates(self) -> list[GateState]:
@@ -250,11 +254,11 @@ class Queue:
         return letters, cursor + count if len(letters) == count else None
 
     async def replay(self, ids: Sequence[str] | None = None, *, cause: str | None = None) -> int:
-        """Put dead letters back into their lanes, attempts afresh. Neither ids nor cause: all. Returns how many."""
+        """Put dead letters back into their lanes, attempts afresh. Neither ids nor cause: all of them."""
         return await self._exhume("replay", ids, cause)
 
     async def drop(self, ids: Sequence[str] | None = None, *, cause: str | None = None) -> int:
-        """Drop dead letters; their ids stay remembered. Neither ids nor cause: all. Returns how many."""
+        """Drop dead letters; their ids stay remembered. Neither ids nor cause: all of them."""
         return await self._exhume("drop", ids, cause)
 
     async def _exhume(self, action: str, ids: Sequence[str] | None, cause: str | None) -> int:

@@ -48,12 +48,12 @@ async def require_persistence(client: Redis, *, ephemeral: bool) -> None:
         return
     if int(info.get("maxmemory", 0)) > 0 and info.get("maxmemory_policy") != "noeviction":
         raise StateError(
-            f"The Redis server evicts keys when it is full (maxmemory-policy {info.get('maxmemory_policy')}): "
-            "it would drop jobs and locks.",
+            "The Redis server evicts keys when it is full, so it would drop jobs "
+            f"(maxmemory-policy {info.get('maxmemory_policy')}).",
             remedy="Set `maxmemory-policy noeviction`, or accept the loss of jobs with --ephemeral.",
         )
     if not int(info.get("aof_enabled", 0)):
         raise StateError(
             "The Redis server has no append-only file: a restart would lose jobs.",
-            remedy="Set `appendonly yes` (and `appendfsync everysec`), or accept the loss of jobs with --ephemeral.",
+            remedy="Set `appendonly yes`, or accept the loss of jobs with --ephemeral.",
         )

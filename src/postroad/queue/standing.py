@@ -17,7 +17,7 @@ class GroupLag(Struct, frozen=True, array_like=True):
 class QueueStats(Struct, frozen=True, kw_only=True):
     """Counts by state; by class, what stands in lanes; counters since the queue began.
 
-    ``oldest_ready_ms``: how long the oldest job of a ready lane has been ready (of at most 200 lanes per class).
+    ``oldest_ready_ms``: how long the oldest job of a ready lane has been so (looks at 200 lanes a class).
     """
 
     queued: int

@@ -17,7 +17,10 @@ class Done(Struct, frozen=True, kw_only=True):
 
 
 class Retry(Struct, frozen=True, kw_only=True):
-    """The attempt failed and is used up. ``at_ms`` None: as `RetryPolicy` says; the last one is a dead letter."""
+    """The attempt failed and is used up. ``at_ms`` None: as `RetryPolicy` says.
+
+    The last attempt of the policy ends as a dead letter, whatever ``at_ms`` says.
+    """
 
     cause: str
     error: str = ""
@@ -104,11 +107,12 @@ def order(job: Claimed, verdict: Verdict, policy: RetryPolicy, rng: Random) -> O
             return Order(job.id, job.token, "done")
         case Retry() if job.attempt >= policy.attempts:
             return Order(job.id, job.token, "dead", cause=verdict.cause, error=verdict.error)
-        case Retry(at_ms=None):
+        case Retry() if verdict.at_ms is None:
             delay_ms = policy.delay_ms(job.attempt, rng)
             return Order(job.id, job.token, "retry", 0, delay_ms, verdict.cause, verdict.error)
-        case Retry(at_ms=int(at_ms)):
-            return Order(job.id, job.token, "retry", max(at_ms, 1), 0, verdict.cause, verdict.error)
+        case Retry():
+            at_ms = max(verdict.at_ms or 0, 1)
+            return Order(job.id, job.token, "retry", at_ms, 0, verdict.cause, verdict.error)
         case Defer():
             return Order(job.id, job.token, "defer", max(verdict.at_ms, 1), 0, verdict.cause, verdict.error)
         case Dead():

@@ -1,0 +1,203 @@
+"""The jobs in a worker's hands: prepared, handled, renewed, drained. Their outcomes go to an outbox."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from postroad.queue.backoff import Backoff
+from postroad.queue.jobs import Claimed
+from postroad.queue.lease import Lease, LeaseLost, Marker
+from postroad.queue.queue import Queue
+from postroad.queue.verdicts import Release, Retry, Uncertain, Verdict
+
+logger = logging.getLogger(__name__)
+
+Handle = Callable[[Lease], Awaitable[Verdict]]
+Prepare = Callable[[Sequence[Claimed]], Awaitable[Mapping[str, Verdict]]]
+
+STUBBORN_S = 1.0
+"""How long a handler that was cancelled may still take."""
+
+
+class Outcome(NamedTuple):
+    """A verdict to be settled, and whether the job had been marked."""
+
+    job: Claimed
+    verdict: Verdict
+    marked: bool
+
+
+@dataclass
+class _Holding:
+    lease: Lease
+    task: asyncio.Task[None] | None = None
+
+
+class Hands:
+    """Everything a worker holds. ``outbox`` collects outcomes; ``news`` is set whenever there is one."""
+
+    def __init__(
+        self, queue: Queue, handle: Handle, prepare: Prepare | None, lease_ms: int, backoff: Backoff
+    ) -> None:
+        self.outbox: list[Outcome] = []
+        self.news = asyncio.Event()
+        self.paused_until_s = 0.0
+        """No new jobs before this instant of the loop's clock: preparing them fails."""
+        self._queue = queue
+        self._handle = handle
+        self._prepare = prepare
+        self._lease_ms = lease_ms
+        self._backoff = backoff
+        self._marker = Marker(queue)
+        # By token: a job may come back under a new one while an old handler is still on its way out.
+        self._held: dict[int, _Holding] = {}
+        self._preparing: set[asyncio.Task[None]] = set()
+        self._abandoned: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def accept(self, jobs: Sequence[Claimed]) -> None:
+        """Prepare these jobs together, then handle each."""
+        for job in jobs:
+            self._held[job.token] = _Holding(Lease(job, self._marker))
+        if self._prepare is None:
+            self._start(jobs)
+            return
+        task = asyncio.create_task(self._prepare_batch(self._prepare, jobs))
+        self._preparing.add(task)
+        task.add_done_callback(self._preparing.discard)
+
+    def give_back(self, jobs: Iterable[Claimed]) -> None:
+        """Release jobs that were never started."""
+        self.outbox += [Outcome(job, Release(), False) for job in jobs]
+        self.news.set()
+
+    async def renew(self) -> None:
+        """Keep every lease alive, for as long as this runs."""
+        while True:
+            await asyncio.sleep(self._lease_ms / 3000)
+            leases = [holding.lease for holding in self._held.values()]
+            if not leases:
+                continue
+            try:
+                ours = await self._queue.extend([lease.job for lease in leases], self._lease_ms)
+            except Exception as error:
+                # Whoever settles has the same trouble and says so; a lease that ran out refuses its mark.
+                logger.debug("leases could not be renewed: %s", error)
+                continue
+            for lease, held in zip(leases, ours, strict=True):
+                # A marked job that ran out is held as uncertain: its outcome is still wanted.
+                if not held and not lease.marked:
+                    self._abandon(lease)
+
+    async def drain(self, drain_s: float) -> None:
+        """Cancel and release what is not marked, wait for what is, and be empty in the end."""
+        for task in self._preparing:
+            task.cancel()
+        for holding in self._held.values():
+            if not holding.lease.marked:
+                holding.lease.revoke()
+                if holding.task:
+                    holding.task.cancel()
+        await _wait([*self._preparing, *self._tasks()], drain_s)
+        for task in self._tasks():
+            task.cancel()
+        await _wait(self._tasks(), STUBBORN_S)
+        for holding in list(self._held.values()):
+            # It was cancelled before it began, or it will not end.
+            self._conclude(holding.lease.job, self._stopped(holding.lease))
+
+    async def aclose(self) -> None:
+        """Cancel whatever still runs; nothing is concluded any more."""
+        tasks = [*self._preparing, *self._abandoned, *self._tasks()]
+        for holding in self._held.values():
+            holding.lease.revoke()
+        self._held.clear()
+        for task in tasks:
+            task.cancel()
+        await _wait(tasks, STUBBORN_S)
+        await self._marker.aclose()
+
+    def _tasks(self) -> list[asyncio.Task[None]]:
+        return [holding.task for holding in self._held.values() if holding.task]
+
+    async def _prepare_batch(self, prepare: Prepare, jobs: Sequence[Claimed]) -> None:
+        verdicts: Mapping[str, Verdict] = {}
+        try:
+            verdicts = await prepare(jobs)
+        except asyncio.CancelledError:
+            verdicts = {job.id: Release() for job in jobs}
+        except Exception:
+            logger.exception("preparing %d jobs failed; they are released", len(jobs))
+            self.paused_until_s = asyncio.get_running_loop().time() + self._backoff.next_s()
+            verdicts = {job.id: Release() for job in jobs}
+        else:
+            self._backoff.reset()
+        for job in jobs:
+            if job.id in verdicts:
+                self._conclude(job, verdicts[job.id])
+        self._start([job for job in jobs if job.id not in verdicts])
+
+    def _start(self, jobs: Sequence[Claimed]) -> None:
+        for job in jobs:
+            # Gone if its lease was lost while the batch was being prepared.
+            if holding := self._held.get(job.token):
+                holding.task = asyncio.create_task(self._handle_one(holding.lease))
+
+    async def _handle_one(self, lease: Lease) -> None:
+        self._conclude(lease.job, await self._verdict_of(lease))
+
+    async def _verdict_of(self, lease: Lease) -> Verdict | None:
+        """The handler's verdict, or what its failure means. None: the job is no longer ours."""
+        try:
+            verdict: object = await self._handle(lease)
+            if not isinstance(verdict, Verdict):
+                raise TypeError(f"a handler returned {verdict!r}, which is no verdict")  # noqa: TRY301
+            return verdict
+        except asyncio.CancelledError:
+            return self._stopped(lease)
+        except LeaseLost as error:
+            logger.warning("%s", error)
+            return None
+        except Exception as error:
+            if lease.marked:
+                logger.exception("job %s failed behind its mark: uncertain", lease.job.id)
+                return Uncertain(cause="handler")
+            if lease.unmarkable:
+                return Release()
+            logger.exception("job %s failed", lease.job.id)
+            return Retry(cause="handler", error=repr(error))
+
+    @staticmethod
+    def _stopped(lease: Lease) -> Verdict:
+        return Uncertain(cause="stopped") if lease.marked else Release()
+
+    def _conclude(self, job: Claimed, verdict: Verdict | None) -> None:
+        """Free the job's slot; None: there is nothing to say about it."""
+        holding = self._held.pop(job.token, None)
+        if holding:
+            holding.lease.revoke()
+            if verdict is not None:
+                self.outbox.append(Outcome(job, verdict, holding.lease.marked))
+        self.news.set()
+
+    def _abandon(self, lease: Lease) -> None:
+        """Somebody else may have the job by now: stop before the act."""
+        holding = self._held.get(lease.job.token)
+        self._conclude(lease.job, None)
+        if holding and holding.task:
+            logger.warning("the lease of job %s was lost before its mark", lease.job.id)
+            holding.task.cancel()
+            # Kept until it has ended: the loop itself holds tasks only weakly.
+            self._abandoned.add(holding.task)
+            holding.task.add_done_callback(self._abandoned.discard)
+
+
+async def _wait(tasks: Collection[asyncio.Task[None]], at_most_s: float) -> None:
+    if tasks:
+        await asyncio.wait(tasks, timeout=at_most_s)

@@ -1,0 +1,232 @@
+"""A worker: claims into free slots, has each job handled, settles, and gives the rest back at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections import Counter
+from random import Random
+from typing import NamedTuple
+from uuid import uuid4
+
+from msgspec import Struct
+
+from postroad.clock import Clock, SystemClock
+from postroad.errors import UnavailableError
+from postroad.queue.backoff import Backoff
+from postroad.queue.hands import Handle, Hands, Outcome, Prepare
+from postroad.queue.jobs import Batch, Settled
+from postroad.queue.queue import Queue
+from postroad.queue.verdicts import Done, Release, Uncertain
+
+logger = logging.getLogger(__name__)
+
+IDLE_S = 0.1
+"""How often an idle worker asks."""
+
+LINGER_S = 0.002
+"""How long a verdict waits for company while other handlers are running."""
+
+LAST_WORDS_S = 2.0
+"""What is left for settling when the handlers used up the whole drain."""
+
+
+class WorkerReport(Struct, frozen=True, kw_only=True):
+    """What one run did. ``unsettled``: outcomes that the server could not be told in time."""
+
+    claimed: int
+    settled: dict[str, int]
+    stale: int
+    unsettled: int
+
+
+class _Call(NamedTuple):
+    """One settle-and-claim. It is repeated word for word until it is answered."""
+
+    nonce: str
+    outcomes: list[Outcome]
+    want: int
+
+
+class Worker:
+    """Runs ``handle`` for up to ``concurrency`` jobs at once, until told to stop. Good for one `run`.
+
+    ``prepare`` sees every claimed batch before any handler; the ids it returns a verdict for are settled
+    with that and not handled. If it fails, its batch is released and no other is claimed for a while.
+    ``drain_ms``: how long marked jobs may go on after stop. ``name`` must be this worker's alone.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        handle: Handle,
+        *,
+        concurrency: int = 10,
+        lease_ms: int = 60_000,
+        prepare: Prepare | None = None,
+        name: str | None = None,
+        clock: Clock | None = None,
+        drain_ms: int = 20_000,
+        rng: Random | None = None,
+    ) -> None:
+        self.name = name or f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+        self._queue = queue
+        self._concurrency = concurrency
+        self._lease_ms = lease_ms
+        self._drain_s = drain_ms / 1000
+        self._clock = clock or SystemClock()
+        rng = rng or Random()  # noqa: S311 - it spreads delays
+        self._hands = Hands(queue, handle, prepare, lease_ms, Backoff(rng, first_s=0.5, most_s=30.0))
+        self._away = Backoff(rng, first_s=0.1, most_s=5.0)
+        self._empty = Backoff(rng, first_s=0.001, most_s=IDLE_S)
+        self._late: list[Outcome] = []
+        self._drained = asyncio.Event()
+        self._ask_at_s = 0.0
+        self._give_up_at_s = float("inf")
+        self._counts: Counter[str] = Counter()
+        self._claimed = self._stale = 0
+
+    async def run(self, stop: asyncio.Event) -> WorkerReport:
+        """Work until ``stop``; then take no more, drain, settle everything, and say what was done."""
+        beside = [
+            asyncio.create_task(self._hands.renew()),
+            asyncio.create_task(self._drain_on(stop)),
+        ]
+        try:
+            unsettled = await self._converse(stop)
+        finally:
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
+            await self._hands.aclose()
+        return WorkerReport(
+            claimed=self._claimed, settled=dict(self._counts), stale=self._stale, unsettled=unsettled
+        )
+
+    async def _converse(self, stop: asyncio.Event) -> int:
+        """Settle and claim until all is drained. Returns how many outcomes could not be told."""
+        while not (self._drained.is_set() and not self._hands.outbox and not self._late):
+            call = self._next_call(stopping=stop.is_set())
+            if call is None:
+                await self._wait_for_news(stopping=stop.is_set())
+                continue
+            settled = await self._send(call)
+            if settled is None:
+                return len(call.outcomes) + len(self._hands.outbox)
+            self._receive(call, settled, stopping=stop.is_set())
+            if not await self._report_late():
+                return len(self._late) + len(self._hands.outbox)
+        return 0
+
+    def _next_call(self, *, stopping: bool) -> _Call | None:
+        now_s = _now_s()
+        want = max(self._concurrency - len(self._hands), 0)
+        if stopping or now_s < self._hands.paused_until_s:
+            want = 0
+        if not self._hands.outbox and (want == 0 or now_s < self._ask_at_s):
+            return None
+        outcomes, self._hands.outbox = self._hands.outbox, []
+        return _Call(uuid4().hex, outcomes, want)
+
+    async def _wait_for_news(self, *, stopping: bool) -> None:
+        """Until a verdict arrives, or until asking for jobs is worth it; in any case not long."""
+        wait_s = max(self._ask_at_s, self._hands.paused_until_s) - _now_s()
+        if stopping or len(self._hands) >= self._concurrency or wait_s > IDLE_S:
+            wait_s = IDLE_S
+        news = self._hands.news
+        try:
+            async with asyncio.timeout(max(wait_s, 0.001)):
+                await news.wait()
+        except TimeoutError:
+            pass
+        else:
+            if self._hands.outbox and len(self._hands):
+                await asyncio.sleep(LINGER_S)
+        news.clear()
+
+    async def _send(self, call: _Call) -> Settled | None:
+        """Send until there is an answer; None: not before the drain was over."""
+        verdicts = [(outcome.job, outcome.verdict) for outcome in call.outcomes]
+        while True:
+            try:
+                settled = await self._queue.settle(
+                    self.name, verdicts, want=call.want, lease_ms=self._lease_ms, nonce=call.nonce
+                )
+            except Exception as error:
+                if not await self._wait_for_server(error):
+                    return None
+            else:
+                if self._away.reset():
+                    logger.info("%s: the queue is back", self.name)
+                return settled
+
+    def _receive(self, call: _Call, settled: Settled, *, stopping: bool) -> None:
+        stale = set(settled.stale)
+        for outcome in call.outcomes:
+            if outcome.job.id not in stale:
+                self._counts[type(outcome.verdict).__name__.lower()] += 1
+            elif isinstance(outcome.verdict, Done) or (
+                outcome.marked and not isinstance(outcome.verdict, Release | Uncertain)
+            ):
+                # The queue has given the job away or lost it, and yet this is what happened.
+                self._late.append(outcome)
+        self._stale += len(stale)
+        batch = settled.batch
+        self._claimed += len(batch.jobs)
+        if call.want:
+            self._ask_at_s = _now_s() + self._pause_s(batch)
+        if batch.jobs and stopping:
+            self._hands.give_back(batch.jobs)
+        elif batch.jobs:
+            self._hands.accept(batch.jobs)
+
+    def _pause_s(self, batch: Batch) -> float:
+        until_next_s = IDLE_S
+        if batch.next_ms is not None:
+            until_next_s = min((batch.next_ms - self._clock.now_ms()) / 1000, IDLE_S)
+        if batch.jobs:
+            self._empty.reset()
+            return max(until_next_s, 0.0)
+        # A clock that runs ahead of the server's must not make an idle worker spin.
+        return max(until_next_s, self._empty.next_s())
+
+    async def _report_late(self) -> bool:
+        """Tell what settled stale; False: not before the drain was over."""
+        while self._late:
+            outcome = self._late[0]
+            try:
+                await self._queue.append_late(outcome.job.id, outcome.job.token, outcome.verdict.note)
+            except Exception as error:
+                if not await self._wait_for_server(error):
+                    return False
+            else:
+                self._late.pop(0)
+        return True
+
+    async def _wait_for_server(self, error: Exception) -> bool:
+        """Wait a while, longer each time; False when there is no time left to wait."""
+        if not self._away.failures:
+            logger.warning("%s: the queue is away; going on when it is back: %s", self.name, error)
+        if not isinstance(error, UnavailableError):
+            logger.error("%s: the queue refused a call", self.name, exc_info=error)
+        left_s = self._give_up_at_s - _now_s()
+        if left_s <= 0:
+            logger.error("%s: stopped with outcomes that the queue could not be told", self.name)
+            return False
+        await asyncio.sleep(min(self._away.next_s(), left_s))
+        return True
+
+    async def _drain_on(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        self._give_up_at_s = _now_s() + self._drain_s
+        self._hands.news.set()
+        await self._hands.drain(self._drain_s)
+        self._give_up_at_s = max(self._give_up_at_s, _now_s() + LAST_WORDS_S)
+        self._drained.set()
+        self._hands.news.set()
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()

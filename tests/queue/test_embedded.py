@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from redis import Redis
+
+from postroad.embedded import ensure_redis, redis_running, server_binary, stop_redis
+from postroad.errors import UnavailableError
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "state"
+    yield folder
+    stop_redis(folder)
+
+
+def pid_of(state: Path) -> int:
+    return int((state / "redis" / "server.pid").read_text())
+
+
+def kill(state: Path) -> None:
+    os.kill(pid_of(state), signal.SIGKILL)
+    while redis_running(state):
+        pass
+
+
+def ask(state: Path) -> tuple[str, str]:
+    url = ensure_redis(state)
+    with Redis.from_url(url) as client:
+        return url, client.info("server")["run_id"]
+
+
+def test_eight_processes_that_ask_at_once_get_one_server(state: Path) -> None:
+    with multiprocessing.get_context("spawn").Pool(8) as pool:
+        answers = pool.map(ask, [state] * 8, chunksize=1)
+    assert len(set(answers)) == 1
+    # And it outlives those who asked.
+    assert ask(state) == answers[0]
+
+
+def test_it_is_private_and_keeps_what_it_is_given(state: Path) -> None:
+    with Redis.from_url(ensure_redis(state)) as client:
+        client.set("a", "1")
+        for name, wanted in [
+            ("appendonly", "yes"),
+            ("appendfsync", "everysec"),
+            ("maxmemory-policy", "noeviction"),
+            ("port", "0"),
+        ]:
+            assert client.config_get(name) == {name: wanted}
+    assert stat.S_IMODE((state / "redis").stat().st_mode) == 0o700
+    stop_redis(state)
+    assert not redis_running(state)
+    with Redis.from_url(ensure_redis(state)) as client:
+        assert client.get("a") == b"1"
+
+
+def test_stop_and_running_of_a_folder_that_never_had_one(state: Path) -> None:
+    assert not redis_running(state)
+    stop_redis(state)
+    assert not state.exists()
+
+
+def test_a_killed_server_is_replaced_whoever_has_its_pid_now(state: Path) -> None:
+    _, first = ask(state)
+    kill(state)
+    # The pid in the file now belongs to somebody else, and the socket's file is still there.
+    (state / "redis" / "server.pid").write_text(f"{os.getpid()}\n")
+    _, second = ask(state)
+    assert second != first
+
+
+@pytest.mark.parametrize("damage", ["cut", "garbage"])
+def test_a_damaged_tail_of_the_append_only_file_costs_only_the_tail(state: Path, damage: str) -> None:
+    with Redis.from_url(ensure_redis(state)) as client:
+        client.set("a", "1")
+        client.set("b", "2")
+        # Wait for the write, not for a time.
+        client.waitaof(1, 0, 5000)
+    kill(state)
+    [log] = (state / "redis" / "appendonlydir").glob("*.incr.aof")
+    content = log.read_bytes()
+    log.write_bytes(
+        content[:-5] if damage == "cut" else content + b"*3\r\n$3\r\nSET\r\n\x00\x01garbage\r\n" * 3
+    )
+    with Redis.from_url(ensure_redis(state)) as client:
+        assert client.get("a") == b"1"
+        assert client.get("b") == (None if damage == "cut" else b"2")
+    kept = list((state / "redis").glob("appendonlydir.damaged-*"))
+    assert len(kept) == (damage == "garbage")
+
+
+def test_a_long_path_puts_the_socket_into_a_short_private_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    state = tmp_path / ("long" * 25) / "state with % and space"
+    url = ensure_redis(state)
+    try:
+        socket = Path(unquote(urlsplit(url).path))
+        assert len(os.fsencode(socket)) < 100
+        assert stat.S_IMODE(socket.parent.stat().st_mode) == 0o700
+        with Redis.from_url(url) as client:
+            assert client.ping()
+    finally:
+        stop_redis(state)
+    assert not socket.exists()
+
+
+def test_a_server_that_does_not_start_names_its_log(state: Path) -> None:
+    ensure_redis(state)
+    kill(state)
+    [manifest] = (state / "redis" / "appendonlydir").glob("*.manifest")
+    manifest.write_text("no manifest\n")
+    with pytest.raises(UnavailableError) as caught:
+        ensure_redis(state)
+    assert "server.log" in str(caught.value)
+    assert not redis_running(state)
+
+
+def test_without_a_program_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("postroad.embedded.find_spec", lambda name: None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UnavailableError, match="no Redis server program") as caught:
+        ensure_redis(tmp_path)
+    assert caught.value.remedy
+    other = tmp_path / "redis-server"
+    other.write_text("#!/bin/sh\n")
+    other.chmod(0o755)
+    assert server_binary() == other

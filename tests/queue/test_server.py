@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import pytest
+
+from postroad.errors import ConfigError, StateError, UnavailableError
+from postroad.queue import Job, Lane, Queue
+from postroad.queue.server import connect
+from tests.conftest import RedisServer
+from tests.queue.conftest import jobs
+
+LANE = Lane(name="a", gates=())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--appendonly", "no"), "append-only file"),
+        (("--appendonly", "yes", "--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"), "evicts keys"),
+    ],
+)
+async def test_a_server_that_may_lose_jobs_is_refused_unless_told(
+    own_redis: RedisServer, options: tuple[str, ...], words: str
+) -> None:
+    own_redis.kill()
+    own_redis.start(*options)
+    with pytest.raises(StateError, match=words) as caught:
+        async with Queue.open(own_redis.url, "q"):
+            pass
+    assert caught.value.remedy
+    assert "--ephemeral" in caught.value.remedy
+    async with Queue.open(own_redis.url, "q", ephemeral=True) as queue:
+        assert (await queue.enqueue(LANE, jobs("1"))).accepted == 1
+
+
+async def test_a_limit_without_eviction_is_accepted(own_redis: RedisServer) -> None:
+    own_redis.kill()
+    own_redis.start("--appendonly", "yes", "--maxmemory", "8mb", "--maxmemory-policy", "noeviction")
+    async with Queue.open(own_redis.url, "q") as queue:
+        with pytest.raises(UnavailableError, match="full"):
+            for n in range(100):
+                await queue.enqueue(LANE, [Job(id=f"{n}", payload=bytes(1_000_000))])
+
+
+async def test_a_server_that_is_away_is_unavailable(own_redis: RedisServer) -> None:
+    async with Queue.open(own_redis.url, "q") as queue:
+        own_redis.kill()
+        with pytest.raises(UnavailableError, match="does not answer"):
+            await queue.stats()
+        with pytest.raises(UnavailableError, match="does not answer"):
+            await queue.read_events("g", "c", count=1, block_ms=0)
+        own_redis.start()
+        assert (await queue.stats()).queued == 0
+    own_redis.kill()
+    with pytest.raises(UnavailableError):
+        async with Queue.open(own_redis.url, "q"):
+            pass
+    own_redis.start()
+
+
+async def test_an_address_that_is_none_is_a_matter_of_configuration() -> None:
+    with pytest.raises(ConfigError, match="not the address"):
+        async with Queue.open("localhost:6379", "q"):
+            pass
+
+
+async def test_scripts_that_the_server_forgot_are_sent_again(redis_url: str) -> None:
+    async with Queue.open(redis_url, "forgot") as queue:
+        await queue.enqueue(LANE, jobs("1"))
+        client = connect(redis_url)
+        await client.execute_command("SCRIPT", "FLUSH")  # type: ignore[no-untyped-call]
+        await client.aclose()
+        batch = await queue.claim("w", want=1, lease_ms=1000, nonce="n")
+        assert [job.id for job in batch.jobs] == ["1"]
+
+
+async def test_queues_on_one_server_are_apart(redis_url: str) -> None:
+    async with Queue.open(redis_url, "one") as one, Queue.open(redis_url, "two") as two:
+        await one.enqueue(LANE, jobs("1"))
+        assert (await two.enqueue(LANE, jobs("1"))).accepted == 1
+        assert (await one.stats()).queued == (await two.stats()).queued == 1
+
+
+@pytest.mark.parametrize("name", ["", "a}b"])
+async def test_a_name_that_would_break_the_hash_tag_is_refused(redis_url: str, name: str) -> None:
+    with pytest.raises(ConfigError, match="name"):
+        async with Queue.open(redis_url, name):
+            pass

@@ -1,0 +1,420 @@
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from postroad.queue import (
+    Claimed,
+    Defer,
+    Done,
+    Event,
+    Gate,
+    JobState,
+    Lane,
+    Lease,
+    LeaseLost,
+    Queue,
+    Verdict,
+    Worker,
+    WorkerReport,
+)
+from postroad.queue.server import connect
+from tests.conftest import RedisServer
+from tests.queue.conftest import Bench, jobs
+
+LANE = Lane(name="a", gates=("g",))
+NAMES = [f"{n}" for n in range(50)]
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(20):
+        while not await condition():  # noqa: ASYNC110 - the condition is in a server
+            await asyncio.sleep(0.005)
+
+
+async def done(lease: Lease) -> Verdict:
+    return Done(note=lease.job.payload)
+
+
+async def done_marked(lease: Lease) -> Verdict:
+    await lease.mark()
+    return Done(note=b"250")
+
+
+@asynccontextmanager
+async def running(worker: Worker) -> AsyncIterator[tuple[asyncio.Event, asyncio.Task[WorkerReport]]]:
+    stop = asyncio.Event()
+    task = asyncio.create_task(worker.run(stop))
+    try:
+        yield stop, task
+    finally:
+        stop.set()
+        await task
+
+
+async def states(queue: Queue) -> set[JobState | None]:
+    return set(await queue.known(NAMES))
+
+
+async def all_events(queue: Queue) -> list[Event]:
+    found: list[Event] = []
+    while events := await queue.read_events("test", "c", count=1000, block_ms=0):
+        found += events
+    return found
+
+
+async def test_every_job_is_handled_once_and_settled(bench: Bench) -> None:
+    await bench.queue.enqueue(LANE, jobs(*NAMES))
+    async with running(Worker(bench.queue, done_marked, clock=bench.clock)) as (stop, task):
+        await until(lambda: _is(bench.queue, {JobState.REMEMBERED}))
+        stop.set()
+        report = await task
+    assert report == WorkerReport(claimed=50, settled={"done": 50}, stale=0, unsettled=0)
+    assert sorted(event.id for event in await all_events(bench.queue)) == sorted(NAMES)
+
+
+async def _is(queue: Queue, wanted: set[JobState]) -> bool:
+    return await states(queue) == wanted
+
+
+async def test_no_more_run_at_once_than_asked_for(bench: Bench) -> None:
+    now = most = 0
+
+    async def count(lease: Lease) -> Verdict:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        assert (await bench.queue.stats()).in_flight <= 4
+        now -= 1
+        return Done()
+
+    await bench.queue.enqueue(LANE, jobs(*NAMES))
+    async with running(Worker(bench.queue, count, concurrency=4, clock=bench.clock)):
+        await until(lambda: _is(bench.queue, {JobState.REMEMBERED}))
+    assert most == 4
+
+
+async def test_marks_of_many_jobs_share_round_trips(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    mark = bench.queue.mark
+
+    async def counted(batch: Sequence[Claimed]) -> list[bool]:
+        sizes.append(len(batch))
+        return await mark(batch)
+
+    monkeypatch.setattr(bench.queue, "mark", counted)
+    await bench.queue.enqueue(LANE, jobs(*NAMES))
+    async with running(Worker(bench.queue, done_marked, concurrency=50, clock=bench.clock)):
+        await until(lambda: _is(bench.queue, {JobState.REMEMBERED}))
+    assert sum(sizes) == 50
+    assert len(sizes) <= 5
+
+
+async def test_a_handler_that_fails_is_retried_before_its_mark_and_uncertain_behind_it(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(lease: Lease) -> Verdict:
+        if lease.job.id == "marked":
+            await lease.mark()
+        raise ValueError("boom")
+
+    await bench.queue.enqueue(LANE, jobs("marked", "unmarked"))
+    wanted = [JobState.UNCERTAIN, JobState.SCHEDULED]
+
+    async def concluded() -> bool:
+        return await bench.queue.known(["marked", "unmarked"]) == wanted
+
+    async with running(Worker(bench.queue, fail, clock=bench.clock)):
+        await until(concluded)
+    assert {(event.id, event.kind, event.cause) for event in await all_events(bench.queue)} == {
+        ("marked", "uncertain", "handler"),
+        ("unmarked", "retry", "handler"),
+    }
+    assert caplog.text.count("boom") >= 2
+
+
+async def test_a_handler_that_returns_no_verdict_is_a_failure(bench: Bench) -> None:
+    async def nothing(lease: Lease) -> Verdict:
+        return None  # type: ignore[return-value]
+
+    await bench.queue.enqueue(LANE, jobs(*NAMES))
+    async with running(Worker(bench.queue, nothing, clock=bench.clock)):
+        await until(lambda: _is(bench.queue, {JobState.SCHEDULED}))
+
+
+async def test_prepare_sees_the_batch_first_and_its_verdicts_go_unhandled(bench: Bench) -> None:
+    handled: list[str] = []
+    batches: list[int] = []
+
+    async def prepare(batch: Sequence[Claimed]) -> Mapping[str, Verdict]:
+        batches.append(len(batch))
+        return {
+            job.id: Defer(at_ms=bench.clock.now_ms() + 1, cause="p") for job in batch if job.id in "02468"
+        }
+
+    async def handle(lease: Lease) -> Verdict:
+        handled.append(lease.job.id)
+        return Done()
+
+    await bench.queue.enqueue(LANE, jobs(*"0123456789"))
+
+    async def settled() -> bool:
+        return (await bench.queue.stats()).counters.get("done") == 5
+
+    async with running(Worker(bench.queue, handle, prepare=prepare, clock=bench.clock)):
+        await until(settled)
+    assert sorted(handled) == list("13579")
+    assert batches == [10]
+    assert await bench.queue.known(["0", "1"]) == [JobState.SCHEDULED, JobState.REMEMBERED]
+
+
+async def test_a_batch_that_cannot_be_prepared_is_released_and_comes_back(bench: Bench) -> None:
+    failures = 1
+
+    async def prepare(batch: Sequence[Claimed]) -> Mapping[str, Verdict]:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise OSError("the database is away")
+        assert all(job.claim == 2 and job.attempt == 1 for job in batch)
+        return {}
+
+    await bench.queue.enqueue(LANE, jobs(*NAMES[:10]))
+
+    async def settled() -> bool:
+        return (await bench.queue.stats()).counters.get("done") == 10
+
+    async with running(Worker(bench.queue, done, prepare=prepare, clock=bench.clock)):
+        await until(settled)
+
+
+async def test_stop_releases_the_unmarked_and_waits_for_the_marked(bench: Bench) -> None:
+    go_on = asyncio.Event()
+    marked = asyncio.Event()
+
+    async def handle(lease: Lease) -> Verdict:
+        if lease.job.id == "marked":
+            await lease.mark()
+            marked.set()
+            await go_on.wait()
+            return Done()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    await bench.queue.enqueue(LANE, jobs("marked", "unmarked"))
+    async with running(Worker(bench.queue, handle, clock=bench.clock)) as (stop, task):
+        await marked.wait()
+        stop.set()
+
+        async def released() -> bool:
+            return await bench.queue.known(["unmarked"]) == [JobState.QUEUED]
+
+        await until(released)
+        assert not task.done()
+        go_on.set()
+        report = await task
+    assert report.settled == {"release": 1, "done": 1}
+    [job] = await bench.claim()
+    assert (job.id, job.attempt, job.claim) == ("unmarked", 1, 2)
+
+
+async def test_a_marked_job_that_outlasts_the_drain_is_uncertain(bench: Bench) -> None:
+    marked = asyncio.Event()
+
+    async def hang(lease: Lease) -> Verdict:
+        await lease.mark()
+        marked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    await bench.queue.enqueue(LANE, jobs("1"))
+    async with running(Worker(bench.queue, hang, clock=bench.clock, drain_ms=50)) as (stop, task):
+        await marked.wait()
+        stop.set()
+        report = await task
+    assert report.settled == {"uncertain": 1}
+    assert await bench.queue.known(["1"]) == [JobState.UNCERTAIN]
+
+
+async def test_a_lease_is_renewed_while_its_handler_runs(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renewals = 0
+    go_on = asyncio.Event()
+
+    async def handle(lease: Lease) -> Verdict:
+        await go_on.wait()
+        await lease.mark()
+        return Done()
+
+    async with Queue.open(redis_url, "renewed") as queue:
+        await queue.enqueue(LANE, jobs("1"))
+        extend = queue.extend
+
+        async def counted(batch: Sequence[Claimed], lease_ms: int) -> list[bool]:
+            nonlocal renewals
+            renewals += 1
+            if renewals == 5:
+                go_on.set()
+            return await extend(batch, lease_ms)
+
+        monkeypatch.setattr(queue, "extend", counted)
+        async with running(Worker(queue, handle, lease_ms=300)) as (stop, task):
+
+            async def remembered() -> bool:
+                return await queue.known(["1"]) == [JobState.REMEMBERED]
+
+            await until(remembered)
+            stop.set()
+            report = await task
+        assert report == WorkerReport(claimed=1, settled={"done": 1}, stale=0, unsettled=0)
+
+
+async def test_whoever_lost_its_lease_does_not_act(bench: Bench) -> None:
+    acted: list[str] = []
+    lost = asyncio.Event()
+    started = asyncio.Event()
+    go_on = asyncio.Event()
+
+    async def handle(lease: Lease) -> Verdict:
+        started.set()
+        await go_on.wait()
+        try:
+            await lease.mark()
+        except LeaseLost:
+            lost.set()
+            raise
+        acted.append(lease.job.id)
+        return Done()
+
+    await bench.queue.enqueue(LANE, jobs("1"))
+    async with running(Worker(bench.queue, handle, clock=bench.clock)) as (stop, task):
+        await started.wait()
+        bench.clock.advance(60_000)
+        [taken] = await bench.claim(worker="other")
+        go_on.set()
+        await lost.wait()
+        stop.set()
+        report = await task
+    assert acted == []
+    assert report.settled == {}
+    assert await bench.settle(Done(), taken) == []
+
+
+async def flying(queue: Queue) -> bool:
+    return (await queue.stats()).in_flight == 10
+
+
+async def test_a_restart_of_the_server_loses_no_verdict(
+    own_redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    go_on = asyncio.Event()
+
+    async def handle(lease: Lease) -> Verdict:
+        await lease.mark()
+        await go_on.wait()
+        return Done(note=b"250")
+
+    async with Queue.open(own_redis.url, "q") as queue:
+        await queue.enqueue(LANE, jobs(*NAMES))
+        async with running(Worker(queue, handle)) as (stop, task):
+            await until(lambda: flying(queue))
+            # SIGTERM writes the append-only file to the end.
+            own_redis.kill(signal.SIGTERM)
+            go_on.set()
+
+            async def noticed() -> bool:
+                return "the queue is away" in caplog.text
+
+            await until(noticed)
+            own_redis.start()
+            await until(lambda: _is(queue, {JobState.REMEMBERED}))
+            stop.set()
+            report = await task
+        assert report == WorkerReport(claimed=50, settled={"done": 50}, stale=0, unsettled=0)
+        assert sorted(event.id for event in await all_events(queue)) == sorted(NAMES)
+        assert await queue.audit() == []
+        assert caplog.text.count("the queue is away") == 1
+
+
+async def test_what_happened_is_told_even_to_a_server_that_was_emptied(own_redis: RedisServer) -> None:
+    go_on = asyncio.Event()
+
+    async def handle(lease: Lease) -> Verdict:
+        await lease.mark()
+        await go_on.wait()
+        return Done(note=b"250 " + lease.job.id.encode())
+
+    async with Queue.open(own_redis.url, "q") as queue:
+        await queue.enqueue(LANE, jobs(*NAMES))
+        async with running(Worker(queue, handle)) as (stop, task):
+            await until(lambda: flying(queue))
+            client = connect(own_redis.url)
+            flushall: Callable[[], Awaitable[object]] = client.flushall
+            await flushall()
+            await client.aclose()
+            go_on.set()
+
+            async def told() -> bool:
+                return (await queue.stats()).counters.get("late") == 10
+
+            await until(told)
+            # And it is alive: new jobs are taken up.
+            await queue.enqueue(LANE, jobs("new"))
+
+            async def handled() -> bool:
+                return await queue.known(["new"]) == [JobState.REMEMBERED]
+
+            await until(handled)
+            stop.set()
+            report = await task
+        events = await all_events(queue)
+        late = {event.note for event in events if event.kind == "late"}
+        assert late == {b"250 " + name.encode() for name in NAMES[:10]}
+        assert (report.stale, report.unsettled) == (10, 0)
+        assert await queue.audit() == []
+
+
+async def test_a_worker_ends_though_the_server_stays_away(own_redis: RedisServer) -> None:
+    started = asyncio.Event()
+
+    async def handle(lease: Lease) -> Verdict:
+        await lease.mark()
+        started.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with Queue.open(own_redis.url, "q") as queue:
+        await queue.enqueue(LANE, jobs("1"))
+        async with running(Worker(queue, handle, drain_ms=50)) as (stop, task):
+            await started.wait()
+            own_redis.kill()
+            stop.set()
+            report = await task
+        assert report.unsettled == 1
+        own_redis.start()
+
+
+async def test_a_gate_is_kept_by_many_workers_together(bench: Bench) -> None:
+    now = most = 0
+
+    async def count(lease: Lease) -> Verdict:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        await lease.mark()
+        now -= 1
+        return Done()
+
+    await bench.queue.set_gate(Gate(name="g", concurrency=3))
+    await bench.queue.enqueue(LANE, jobs(*NAMES))
+    async with (
+        running(Worker(bench.queue, count, clock=bench.clock)),
+        running(Worker(bench.queue, count, clock=bench.clock)),
+    ):
+        await until(lambda: _is(bench.queue, {JobState.REMEMBERED}))
+    assert most == 3
