@@ -9,15 +9,13 @@ from dataclasses import asdict, dataclass
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from postroad.campaign.launch import finish_if_done
 from postroad.campaign.plan import advance
-from postroad.campaign.status import running_campaigns
-from postroad.clock import SystemClock
-from postroad.delivery.submit import submit_due
+from postroad.campaign.status import finish_if_done, running_campaigns
 from postroad.parts import open_parts
 from tasks.policy import BACKOFF, JITTER, campaign_slot, is_transient
 from tasks.report import publish_table
 from tasks.slices import MIN_ROWS
+from tasks.submit import hand_over
 
 
 @dataclass(frozen=True)
@@ -58,14 +56,13 @@ async def advance_campaign(campaign: str) -> Advance:
     One task run for the three calls: with a task run each, sixteen campaigns would be a burst of fifty.
     Each call is safe to repeat, so a retry begins at the first.
     """
-    clock = SystemClock()
     async with campaign_slot(), open_parts() as parts:
-        planned = await asyncio.to_thread(advance, parts.engine, campaign, clock.now())
+        planned = await asyncio.to_thread(advance, parts.engine, campaign, parts.clock.now())
         submitted, cursor, done = 0, 0, False
         while not done:
-            step = await submit_due(parts, campaign, cursor=cursor, limit=MIN_ROWS)
+            step = await hand_over(parts, campaign, cursor=cursor, rows=MIN_ROWS)
             submitted, cursor, done = submitted + step.submitted, step.cursor, step.done
-        finished = await asyncio.to_thread(finish_if_done, parts.engine, campaign, clock.now())
+        finished = await asyncio.to_thread(finish_if_done, parts.engine, campaign, parts.clock.now())
     return Advance(campaign, planned, submitted, finished)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Final
 
 from prefect import task
@@ -35,7 +34,7 @@ REFUSALS_SHOWN: Final = 500
 async def find_unimported_file(campaign: str) -> AudienceFile | None:
     """Return the file that the campaign names for its audience, unless it is imported already or there is none."""
     async with open_parts() as parts:
-        return await asyncio.to_thread(file_to_import, parts.engine, parts.settings, campaign)
+        return await asyncio.to_thread(file_to_import, parts.engine, campaign)
 
 
 @task(
@@ -49,7 +48,7 @@ async def find_unimported_file(campaign: str) -> AudienceFile | None:
 async def open_file(audience: str, path: str) -> ImportProgress:
     """Check the whole file and begin its import, or take up the one that was interrupted."""
     async with open_parts() as parts:
-        return await asyncio.to_thread(open_import, parts.engine, audience, Path(path))
+        return await asyncio.to_thread(open_import, parts.engine, audience, parts.settings.base_dir / path, parts.clock.now())
 
 
 @task(
@@ -68,7 +67,7 @@ async def import_rows(import_id: int, cursor: int, rows: int) -> ImportProgress:
     repeats nothing; `cursor` only names the task run.
     """
     async with open_parts() as parts:
-        return await asyncio.to_thread(import_slice, parts.engine, import_id, rows)
+        return await asyncio.to_thread(import_slice, parts.engine, import_id, parts.clock.now(), rows)
 
 
 @task(

@@ -8,16 +8,15 @@ import time
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from postroad.campaign.launch import Launched, launch
+from postroad.campaign.plan import Launched, launch
 from postroad.campaign.preflight import PreflightReport, check
 from postroad.campaign.status import Summary, summary
-from postroad.clock import SystemClock
-from postroad.delivery.submit import Submitted, submit_due
-from postroad.errors import PreflightError
+from postroad.delivery.submit import Submitted
 from postroad.parts import open_parts
 from tasks.policy import BACKOFF, JITTER, campaign_slot, is_transient
 from tasks.report import ProgressBar, publish_table
 from tasks.result import ended
+from tasks.submit import hand_over
 
 FOLLOW_EVERY_S = 1.0
 
@@ -36,16 +35,14 @@ async def preflight(campaign: str) -> PreflightReport:
     Raises PreflightError with every finding in it; the table shows the warnings too.
     """
     async with campaign_slot(), open_parts() as parts:
-        report = await asyncio.to_thread(check, parts.engine, parts.settings, campaign)
+        report = await asyncio.to_thread(check, parts.engine, parts.settings, parts.signer, campaign)
     if report.findings:
         await publish_table(
             f"preflight-{campaign}",
             [{"level": str(f.level), "what": f.what, "remedy": f.remedy} for f in report.findings],
             f"What was found before sending {campaign}.",
         )
-    if not report.ok:
-        findings = "; ".join(f"{f.what} ({f.remedy})" for f in report.findings)
-        raise PreflightError(f"{campaign} is not ready to be sent: {findings}")
+    report.require_ok()
     return report
 
 
@@ -60,7 +57,7 @@ async def preflight(campaign: str) -> PreflightReport:
 async def freeze_audience(campaign: str) -> Launched:
     """Write down who this campaign goes to. A second call finds the same people."""
     async with campaign_slot(), open_parts() as parts:
-        return await asyncio.to_thread(launch, parts.engine, campaign, SystemClock().now())
+        return await asyncio.to_thread(launch, parts.engine, campaign, parts.clock.now())
 
 
 @task(
@@ -78,7 +75,7 @@ async def submit_slice(campaign: str, cursor: int, rows: int) -> Submitted:
     A job's id derives from the ledger, so what a lost answer makes us submit twice is queued once.
     """
     async with campaign_slot(), open_parts() as parts:
-        return await submit_due(parts, campaign, cursor=cursor, limit=rows)
+        return await hand_over(parts, campaign, cursor=cursor, rows=rows)
 
 
 @task(

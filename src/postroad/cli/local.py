@@ -24,8 +24,9 @@ from postroad.settings import Settings
 def up() -> None:
     """Start everything on this machine and stay until Ctrl-C.
 
-    That is the queue server, the database, Prefect, the sandbox mail provider, a worker and a recorder. Campaigns that the setting `campaigns` names are applied. Then open the Prefect UI, pick the deployment `campaign`,
-    type the campaign's name into the form and press Run; or run
+    That is the queue server, the database, Prefect, the sandbox mail provider, a worker and a recorder. Campaigns that
+    the setting `campaigns` names are applied. Then open the Prefect UI, pick the deployment `campaign`, type the
+    campaign's name into the form and press Run; or run
     `prefect deployment run campaign/campaign --param params='{"campaign": "welcome"}'`.
     """
     asyncio.run(_up())

@@ -61,4 +61,8 @@ def _list_replies(*, as_json: bool) -> None:
     if as_json:
         print_json(msgspec.to_builtins(known))
         return
-    print_table("replies", ["name", "phase", "reply"], ([name, str(r.phase), r.text] for name, r in known.items()))
+    print_table(
+        "replies",
+        ["name", "phase", "reply"],
+        ([name, r.phase, f"{r.code} {' '.join(r.lines)}"] for name, r in known.items()),
+    )

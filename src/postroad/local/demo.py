@@ -190,7 +190,8 @@ def _delivery_times(parts: Parts, name: str) -> tuple[float, float]:
         first, last = connection.execute(
             sa.text(
                 "SELECT min(touch.due_at), max(touch.settled_at) FROM touch "
-                "JOIN campaign ON campaign.id = touch.campaign_id WHERE campaign.name = :name AND touch.state = 'accepted'"
+                "JOIN campaign ON campaign.id = touch.campaign_id "
+                "WHERE campaign.name = :name AND touch.state = 'accepted'"
             ).columns(sa.column("first", UtcDateTime()), sa.column("last", UtcDateTime())),
             {"name": name},
         ).one()

@@ -21,7 +21,7 @@ ZONES = (
 )  # fmt: skip
 FIRST_NAMES = (
     "Zoë", "Łukasz", "Søren", "María", "Chloé", "Jürgen", "Ólafur", "Željka", "Nguyễn", "李雷", "さくら", "Ольга",
-    "Μαρία", "Amina", "Ben", "Clara", "Dev", "Emma", "Farid", "Grace", "Hugo", "Ines", "Jonas", "Kwame", "Lena", "Mateo",
+    "Μαρία", "Amina", "Ben", "Clara", "Dev", "Emma", "Farid", "Grace", "Hugo", "Ines", "Jonas", "Kwame", "Lena",
 )  # fmt: skip
 LAST_NAMES = (
     "Ångström",
@@ -38,7 +38,6 @@ LAST_NAMES = (
 )
 COMPANIES = ("Acme, Inc.", "Blaue Post GmbH", 'The "Quill" Co.', "Møller & Sønner", "", "Crème & Co", "Tram 28")
 MALFORMED = (
-    
     "no-at-sign",
     "two@@signs.example",
     "dot..dot@quill.example",

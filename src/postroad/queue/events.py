@@ -39,7 +39,7 @@ class Event(Struct, frozen=True, kw_only=True):
     """One thing that happened to one job.
 
     ``uid`` never repeats, so recording the same event twice can be told from recording two. ``attempt``
-    counts this one. ``next_ms``: when the job is tried again, 0 if not. ``entry``: its place in the stream.
+    counts this one, ``claim`` is that of `Claimed` (0: it ended without one). ``next_ms``: when the job is tried again, 0 if not. ``entry``: its place in the stream.
     """
 
     entry: str
@@ -48,6 +48,7 @@ class Event(Struct, frozen=True, kw_only=True):
     kind: EventKind
     at_ms: int
     attempt: int
+    claim: int
     next_ms: int
     cause: str
     error: str
@@ -64,6 +65,7 @@ class _Head(Struct, frozen=True, array_like=True):
     token: int
     at_ms: int
     attempt: int
+    claim: int
     next_ms: int
     cause: str
     error: str
@@ -81,6 +83,7 @@ def _event(entry: bytes, fields: dict[bytes, bytes]) -> Event:
         kind=head.kind,
         at_ms=head.at_ms,
         attempt=head.attempt,
+        claim=head.claim,
         next_ms=head.next_ms,
         cause=head.cause,
         error=head.error,

@@ -91,7 +91,10 @@ for i, order in ipairs(orders) do
   local lease = not settled[id] and lease_of(i, id, of)
   if lease then
     local job = read_record(records[i])
-    local e = { id = id, token = of, attempt = job.attempts + 1, cause = cause, error = err, note = ARGV[7 + i] }
+    local e = {
+      id = id, token = of, attempt = job.attempts + 1, claim = job.closed + 1,
+      cause = cause, error = err, note = ARGV[7 + i],
+    }
     if verdict == 'retry' or verdict == 'defer' then e.next_ms = at_ms > 0 and at_ms or now_ms + delay_ms end
     act[verdict](job, id, lease, e, records[i])
     settled[id] = true

@@ -106,6 +106,6 @@ end
 
 local function emit(kind, e)
   call('XADD', EVENTS, '*', 'e', cmsgpack.pack({
-    kind, e.id, e.token, now_ms, e.attempt or 0, e.next_ms or 0, e.cause or '', e.error or '',
+    kind, e.id, e.token, now_ms, e.attempt or 0, e.claim or 0, e.next_ms or 0, e.cause or '', e.error or '',
   }), 'n', e.note or '')
 end

@@ -66,7 +66,7 @@ local function reap(at_most)
   local given_back, uncertain = 0, 0
   for i, id in ipairs(over) do
     local lease, job = read_lease(leases[i]), read_record(records[i])
-    local e = { id = id, token = lease.token, attempt = job.attempts + 1, cause = 'lease' }
+    local e = { id = id, token = lease.token, attempt = job.attempts + 1, claim = job.closed + 1, cause = 'lease' }
     unlease(id, lease, lease.marked == 0)
     if lease.marked == 1 then
       hold(id, lease, e)
