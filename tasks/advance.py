@@ -71,6 +71,4 @@ async def publish_advances(advances: Sequence[Advance]) -> None:
     if not any(a.planned or a.submitted or a.finished for a in advances):
         return
     busiest_first = sorted(advances, key=lambda a: (-a.submitted, a.campaign))
-    await publish_table(
-        "advances", [asdict(a) for a in busiest_first], "What this pass did for each campaign."
-    )
+    await publish_table("advances", [asdict(a) for a in busiest_first], "What this pass did for each campaign.")

@@ -48,7 +48,9 @@ async def find_unimported_file(campaign: str) -> AudienceFile | None:
 async def open_file(audience: str, path: str) -> ImportProgress:
     """Check the whole file and begin its import, or take up the one that was interrupted."""
     async with open_parts() as parts:
-        return await asyncio.to_thread(open_import, parts.engine, audience, parts.settings.base_dir / path, parts.clock.now())
+        return await asyncio.to_thread(
+            open_import, parts.engine, audience, parts.settings.base_dir / path, parts.clock.now()
+        )
 
 
 @task(

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from postroad.campaign.status import Summary
 from tasks.report import publish_markdown, publish_table
 
-ENDS: Final = frozenset({"accepted", "bounced", "suppressed", "cancelled", "expired", "dead", "unknown"})
-"""A touch ends in exactly one of these; every other state is still under way."""
-
 
 def ended(state: Summary) -> int:
-    """People of the frozen audience whose touch reached its end."""
-    return sum(n for name, n in state.counts.items() if name in ENDS)
+    """People of the frozen audience whose first email reached its end, of whatever kind."""
+    return sum(step.touches - step.live for step in state.steps[:1])
 
 
 def completeness(state: Summary) -> list[dict[str, Any]]:
-    """Rows of state and people, the last one the frozen audience. A difference is a row of its own, never hidden."""
-    rows = [_row(name, n, state.audience) for name, n in sorted(_plain(state.counts).items())]
-    missing = state.audience - sum(state.counts.values())
-    if missing:
-        rows.append(_row("NOT ACCOUNTED FOR", missing, state.audience))
-    return [*rows, _row("frozen audience", state.audience, state.audience)]
+    """Rows of step, state and people; for each step they sum to its touches, and for the first to the audience."""
+    rows: list[dict[str, Any]] = []
+    for step in state.steps:
+        rows += [_row(step.name, str(name), n, step.touches) for name, n in step.counts.items() if n]
+        rows.append(_row(step.name, "= touches", step.touches, step.touches))
+    return rows
 
 
 def where_to_look(state: Summary, submitted: int) -> str:
@@ -42,9 +38,9 @@ This run handed **{submitted:,}** messages to the queue, for a frozen audience o
 
 | To see | run |
 |---|---|
-| where everybody stands | `postroad status {name}` |
-| what could not be delivered, by cause | `postroad dead` |
-| how fast the queue moves | `postroad queues` |
+| where everybody stands | `postroad campaign status {name}` |
+| what could not be delivered, by cause | `postroad queue dead --by cause` |
+| how fast the queue moves | `postroad queue stats` |
 """
 
 
@@ -53,17 +49,13 @@ async def publish_result(state: Summary, submitted: int) -> None:
     await publish_table(
         f"completeness-{state.campaign}",
         completeness(state),
-        f"Where each of the {state.audience:,} people of {state.campaign} stands. The rows add up to the last one.",
+        f"Where the {state.audience:,} people of {state.campaign} stand, step by step.",
     )
     await publish_markdown(
         f"result-{state.campaign}", where_to_look(state, submitted), f"The result of {state.campaign}"
     )
 
 
-def _plain(counts: Mapping[str, int]) -> dict[str, int]:
-    return {str(name): n for name, n in counts.items()}
-
-
-def _row(name: str, people: int, audience: int) -> dict[str, Any]:
-    percent = 100.0 * people / audience if audience else 100.0
-    return {"state": name, "people": people, "percent": round(percent, 2)}
+def _row(step: str, name: str, people: int, touches: int) -> dict[str, Any]:
+    percent = 100.0 * people / touches if touches else 100.0
+    return {"step": step, "state": name, "people": people, "percent": round(percent, 2)}

@@ -58,7 +58,8 @@ async def _start_and_stay(settings: Settings, stop: asyncio.Event) -> None:
             f"campaigns      {names}\n"
             f"captured mail  {house.sandbox_dir}/Maildir\n"
             f"logs           {house.settings.state_dir}/logs\n\n"
-            "Deployments → campaign → Run → Custom run, type a campaign's name, Submit. Ctrl-C stops everything."
+            "Deployments → campaign → Run → Custom run, type a campaign's name, Submit. Ctrl-C stops everything.",
+            soft_wrap=True,
         )
         await house.supervisor.watch()
 
@@ -142,9 +143,10 @@ def _print_result(result: DemoResult, house: House, seconds: float) -> None:
             f"0 new messages: everybody was sent this before, and nobody is sent it twice. {seconds:.0f} s in all"
         )
     console.print(
-        f"captured mail  {house.sandbox_dir}/Maildir ({result.captured:,} messages, {result.duplicates} of them twice)\n"
+        f"captured mail  {house.sandbox_dir}/Maildir ({result.captured:,} messages, {result.duplicates} twice)\n"
         f"Prefect UI     `make up`, then {result.run_url}\n"
-        "next           `postroad campaign status`, `postroad queue dead --by cause`"
+        "next           `postroad campaign status`, `postroad queue dead --by cause`",
+        soft_wrap=True,
     )
     if not result.complete:
         stderr.print("[bold red]error[/] the parts do not sum to the whole: this should not be")

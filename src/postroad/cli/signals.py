@@ -30,4 +30,5 @@ def stop_on_signals() -> asyncio.Event:
 
 def start_logging(settings: Settings) -> None:
     """Log to standard error, one line for each thing that happened."""
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")

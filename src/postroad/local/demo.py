@@ -25,8 +25,8 @@ from postroad.parts import Parts, open_parts
 from postroad.sandbox import accepted
 from postroad.store.engine import read
 from postroad.store.ledger import TouchState
-from postroad.store.types import UtcDateTime
 from postroad.store.suppression import SuppressionReason, suppress_now
+from postroad.store.types import UtcDateTime
 
 EXAMPLE = Path("examples/welcome")
 LOOK_SECONDS = 0.25
