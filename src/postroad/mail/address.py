@@ -35,6 +35,8 @@ def normalise_address(text: str) -> str:
         valid = validate_email(text, check_deliverability=False, globally_deliverable=False)
     except EmailNotValidError as error:
         raise DataError(str(error)) from None
+    if "." not in valid.domain:
+        raise DataError("its domain has no dot, so it is nobody's on the internet")
     return f"{valid.local_part.lower()}@{(valid.ascii_domain or valid.domain).lower()}"
 
 

@@ -1,0 +1,48 @@
+# Everything a newcomer needs: `make demo`, `make test`. A Python >= 3.11, git and make are all that must be there.
+
+PYTHON ?= python3
+UV_VERSION = 0.13.9
+UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
+export UV_PYTHON_DOWNLOADS = never
+export PYTHONDONTWRITEBYTECODE =
+
+.PHONY: demo up test check format lock bench clean help
+
+help:  ## show this
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
+
+demo: .venv/ready  ## run the example campaign on embedded parts, from CSV to delivered mail
+	@.venv/bin/postroad demo
+
+up: .venv/ready  ## start everything on this machine and stay until Ctrl-C
+	@.venv/bin/postroad up
+
+test: .venv/ready  ## run the tests
+	.venv/bin/python -m pytest
+
+check: .venv/ready  ## lint, format, types, import rules, lock file, docs
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	$(UV) lock --check
+	.venv/bin/python -m pytest -q tests/docs
+
+format: .venv/ready  ## put the code into its form
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+lock: $(UV)  ## resolve dependencies anew
+	$(UV) lock
+
+clean:  ## remove the environment and the state folder
+	rm -rf .venv .tools .postroad
+
+.tools/bin/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Postroad needs Python 3.11 or newer; name one: make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv .tools
+	.tools/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+.venv/ready: pyproject.toml uv.lock | $(UV)
+	$(UV) sync --locked --quiet --python $(PYTHON)
+	@touch $@

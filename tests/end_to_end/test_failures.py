@@ -1,0 +1,116 @@
+"""Parts die in mid-campaign. Nobody is missed, and nobody is mailed twice, counted by Message-ID at the provider."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+from redis.asyncio import Redis
+
+from postroad.sandbox import Fault, Phase, Rule, Sandbox
+from postroad.store.ledger import TouchState
+from tests.end_to_end.site import Site
+
+SLOW = (Rule(phase=Phase.DOT, fault=Fault(delay_ms=30)),)
+RECIPIENTS = 400
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def assert_all_accounted_for(site: Site, counts: dict[TouchState, int], recipients: int = RECIPIENTS) -> None:
+    received = site.received()
+    accepted, unknown = counts.get(TouchState.ACCEPTED, 0), counts.get(TouchState.UNKNOWN, 0)
+    assert accepted + unknown == recipients, counts
+    assert max(received.values()) == 1, "somebody was mailed twice"
+    # What the ledger calls accepted the provider has; what is unknown it may have.
+    assert accepted <= len(received) <= accepted + unknown
+
+
+async def test_worker_killed_in_mid_campaign_misses_nobody_and_mails_nobody_twice(site: Site) -> None:
+    site.sandbox.use(SLOW)
+    await site.launch(RECIPIENTS)
+    site.start("recorder")
+    worker = site.start("worker")
+    await site.until(lambda: len(site.received()) >= RECIPIENTS // 4)
+    await site.stop(worker, signal.SIGKILL)
+    assert len(site.received()) < RECIPIENTS, "it was killed too late to show anything"
+    site.start("worker")
+    counts = await site.until_settled()
+    assert_all_accounted_for(site, counts)
+    assert counts.get(TouchState.UNKNOWN, 0) <= 20, "only what was on the wire may be unknown"
+
+
+async def test_redis_restarted_in_mid_campaign_costs_nothing(site: Site) -> None:
+    site.sandbox.use(SLOW)
+    await site.launch(RECIPIENTS)
+    site.start("recorder")
+    worker = site.start("worker")
+    await site.until(lambda: len(site.received()) >= RECIPIENTS // 4)
+    site.redis.kill(signal.SIGKILL)
+    site.redis.start()
+    counts = await site.until_settled()
+    assert_all_accounted_for(site, counts)
+    assert worker.poll() is None, "the worker survives it"
+
+
+async def test_redis_emptied_in_mid_campaign_is_rebuilt_from_the_ledger(site: Site) -> None:
+    site.sandbox.use(SLOW)
+    await site.launch(RECIPIENTS)
+    site.start("recorder")
+    site.start("worker")
+    await site.until(lambda: len(site.received()) >= RECIPIENTS // 4)
+    client = Redis.from_url(site.redis.url)
+    await client.flushall()
+    await client.aclose()
+    assert len(site.received()) < RECIPIENTS, "it was emptied too late to show anything"
+    rebuilt = site.json("queue", "rebuild")
+    assert isinstance(rebuilt, dict)
+    assert rebuilt["enqueued"] > 0
+    counts = await site.until_settled()
+    assert_all_accounted_for(site, counts)
+    assert site.json("queue", "rebuild") == {"looked_at": 0, "enqueued": 0, "unknown": 0}
+
+
+async def test_smtp_server_down_for_a_while_delays_and_kills_nothing(site: Site) -> None:
+    site.sandbox.use(SLOW)
+    await site.launch(RECIPIENTS)
+    site.start("recorder")
+    site.start("worker")
+    await site.until(lambda: len(site.received()) >= RECIPIENTS // 4)
+    config, port = site.sandbox.config, site.sandbox.port
+    await site.sandbox.__aexit__(None, None, None)
+    await site.until(lambda: "route:sandbox is paused" in site.log("worker"))
+    import msgspec
+
+    async with Sandbox(msgspec.structs.replace(config, port=port)) as again:
+        site.sandbox = again
+        counts = await site.until_settled()
+        assert_all_accounted_for(site, counts)
+    assert counts.get(TouchState.DEAD, 0) == 0
+
+
+async def test_sigterm_finishes_what_is_on_the_wire_and_gives_back_the_rest(site: Site) -> None:
+    site.sandbox.use((Rule(phase=Phase.DOT, fault=Fault(delay_ms=300)),))
+    await site.launch(200)
+    site.start("recorder")
+    worker = site.start("worker")
+    await site.until(lambda: len(site.received()) >= 20)
+    assert await site.stop(worker, signal.SIGTERM) == 0
+    before = len(site.received())
+    assert 0 < before < 200
+    site.sandbox.use(())
+    site.start("worker")
+    counts = await site.until_settled()
+    assert counts == {TouchState.ACCEPTED: 200}, "nothing is unknown after a clean stop"
+    assert_all_accounted_for(site, counts, 200)
+
+
+async def test_second_signal_ends_the_worker_at_once(site: Site) -> None:
+    site.sandbox.use((Rule(phase=Phase.DOT, fault=Fault(delay_ms=20_000)),))
+    await site.launch(20)
+    worker = site.start("worker")
+    await site.until(lambda: "delivers" in site.log("worker"))
+    await site.until(lambda: site.sandbox.counters.connections > 0)
+    worker.send_signal(signal.SIGTERM)
+    await site.until(lambda: "stopping" in site.log("worker"))
+    assert await site.stop(worker, signal.SIGTERM) == 128 + signal.SIGTERM
