@@ -4,9 +4,8 @@ PYTHON ?= python3
 UV_VERSION = 0.13.9
 UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 export UV_PYTHON_DOWNLOADS = never
-export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo up test check format lock bench clean help
+.PHONY: demo up test check docs format lock clean help
 
 help:  ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -31,6 +30,9 @@ check: .venv/ready  ## lint, format, types, import rules, lock file, docs
 format: .venv/ready  ## put the code into its form
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
+
+docs: .venv/ready  ## write the command reference
+	.venv/bin/python -m typer postroad.cli.app utils docs --name postroad > docs/reference/commands.md
 
 lock: $(UV)  ## resolve dependencies anew
 	$(UV) lock

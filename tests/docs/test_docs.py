@@ -1,0 +1,100 @@
+"""What there is, is documented, and what is documented is there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from postroad import errors
+from postroad.settings import (
+    DeliverySettings,
+    QueueSettings,
+    RouteSettings,
+    SenderSettings,
+    Settings,
+)
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md")])
+
+
+def _settings() -> Iterator[str]:
+    sections: dict[str, type[BaseModel]] = {
+        "senders": SenderSettings,
+        "routes": RouteSettings,
+        "queues": QueueSettings,
+        "delivery": DeliverySettings,
+    }
+    for name in Settings.model_fields:
+        if name in sections:
+            yield from (f"{name}.{field}" for field in sections[name].model_fields)
+        else:
+            yield name
+
+
+@pytest.mark.parametrize("setting", _settings())
+def test_setting_has_a_row_in_the_reference(setting: str) -> None:
+    assert f"| `{setting}` |" in (DOCS / "reference/settings.md").read_text(encoding="utf-8")
+
+
+def test_every_documented_setting_exists() -> None:
+    text = (DOCS / "reference/settings.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"^\| `([a-z_.]+)` \|", text, re.MULTILINE))
+    assert documented == set(_settings())
+
+
+def test_command_reference_is_what_the_commands_say() -> None:
+    written = subprocess.run(
+        [sys.executable, "-m", "typer", "postroad.cli.app", "utils", "docs", "--name", "postroad"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    ).stdout
+    kept = (DOCS / "reference/commands.md").read_text(encoding="utf-8")
+    assert written.strip() == kept.strip(), "run `make docs`"
+
+
+def _error_classes(root: type[errors.PostroadError]) -> Iterator[type[errors.PostroadError]]:
+    for kind in root.__subclasses__():
+        if kind.__module__ == errors.__name__:
+            yield kind
+            yield from _error_classes(kind)
+
+
+def test_every_exit_code_is_documented_and_nobody_shares_one() -> None:
+    kinds = list(_error_classes(errors.PostroadError))
+    codes = [kind.exit_code for kind in kinds]
+    assert len(set(codes)) == len(codes)
+    text = (DOCS / "reference/exit-codes.md").read_text(encoding="utf-8")
+    assert set(map(str, codes)) <= set(re.findall(r"^\| (\d+) \|", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" not in target and not target.startswith("#"):
+            assert (page.parent / target.partition("#")[0]).exists(), f"{page.name} links to {target}"
+
+
+def test_every_decision_is_in_the_index() -> None:
+    index = (DOCS / "adr/README.md").read_text(encoding="utf-8")
+    for page in DOCS.glob("adr/0*.md"):
+        assert f"]({page.name})" in index
+
+
+def test_touch_states_are_in_the_glossary() -> None:
+    from postroad.store.ledger import LIVE, TouchState
+
+    text = (DOCS / "glossary.md").read_text(encoding="utf-8")
+    for state in TouchState:
+        if state not in LIVE:
+            assert state.value in text
