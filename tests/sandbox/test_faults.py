@@ -158,6 +158,16 @@ async def test_what_waits_behind_a_delay_is_answered_after_it(bench: Bench, hand
     assert [(await wire.reply())[:3] for _ in range(3)] == ["250", "250", "354"]
 
 
+async def test_what_came_before_a_delay_is_answered_before_it(bench: Bench, hand_clock: HandClock) -> None:
+    sandbox = await faulty(bench, Phase.RCPT, Fault(delay_ms=1000), hand_clock)
+    wire = await bench.hello(sandbox)
+    wire.send(b"MAIL FROM:<a@from.test>\r\nRCPT TO:<ok@to.test>\r\n")
+    assert await wire.reply() == "250 2.1.0 Ok"
+    await hand_clock.asked_for(1.0)
+    hand_clock.advance(1000)
+    assert await wire.reply() == "250 2.1.5 Ok"
+
+
 async def test_a_client_that_closes_its_side_still_gets_its_delayed_replies(
     bench: Bench, hand_clock: HandClock
 ) -> None:

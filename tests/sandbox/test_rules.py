@@ -11,7 +11,7 @@ import pytest
 from postroad.sandbox import Fault, Phase, Rate, Rule, Scope
 from postroad.sandbox.rulebook import RuleBook
 from tests.sandbox.conftest import Bench
-from tests.sandbox.wire import HandClock
+from tests.sandbox.wire import HandClock, eventually
 
 NO = Fault(reply="450 4.2.1 no")
 
@@ -231,6 +231,19 @@ async def test_a_rate_limit_speaks_in_the_providers_words(bench: Bench, hand_clo
     assert refusal.endswith(" - gsmtp")
     hand_clock.advance(60_000)
     assert (await (await bench.hello(sandbox)).deliver(recipient="bob@gmail.test")).startswith("250")
+
+
+async def test_the_memory_of_a_connection_ends_with_it(bench: Bench) -> None:
+    rate = Rate(count=1, per_ms=60_000, scope=Scope.CONNECTION)
+    sandbox = await bench.sandbox(rules=(at_rcpt(over=rate),))
+    for _ in range(3):
+        wire = await bench.hello(sandbox)
+        assert (await wire.envelope()).startswith("250")
+        assert (await wire.ask("RCPT TO:<bob@to.test>")).startswith("450")
+        wire.writer.close()
+    await eventually(lambda: sandbox.counters.open_connections == 0)
+    (live,) = sandbox._running.rules._by_phase[Phase.RCPT]
+    assert live._admitted == {}
 
 
 async def test_rules_change_while_a_session_is_open_and_begin_without_memory(bench: Bench) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import smtplib
+import socket
 import ssl
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,21 @@ async def test_a_drop_inside_tls_comes_without_a_reply(
         wire.send(b"x\r\n.\r\n")
         assert await wire.rest() == b""
     assert len(sandbox.accepted()) == 1
+
+
+async def test_a_client_that_ignores_the_end_of_tls_does_not_hold_the_sandbox_up(
+    tmp_path: Path, certificate: dict[str, Any], trust: ssl.SSLContext
+) -> None:
+    config = SandboxConfig(directory=str(tmp_path / "in"), tls_port=0, **certificate)
+    loop = asyncio.get_running_loop()
+    async with Sandbox(config) as sandbox:
+        plain = socket.create_connection(("127.0.0.1", sandbox.tls_port or 0))
+        deaf = await asyncio.to_thread(trust.wrap_socket, plain, server_hostname="localhost")
+        await eventually(lambda: sandbox.counters.open_connections == 1)
+        began_s = loop.time()
+    assert loop.time() - began_s < 5
+    assert sandbox.counters.open_connections == 0
+    deaf.close()
 
 
 async def test_a_certificate_that_is_none_is_named(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ class Session(asyncio.Protocol):
 
     def dismiss(self) -> None:
         """End the session because the sandbox stops. RFC 5321 §3.8: 421 may come at any time."""
-        if self._closing or self._busy:
+        if self._closing or self._busy or self._choked:
             self._transport.abort()
             return
         self._closing = True
