@@ -1,6 +1,8 @@
 """Keeps what was accepted: one file a message in a Maildir, and a line a recipient in the ledger.
 
-Files are written straight from the event loop: a thread costs more than the four system calls it would save.
+Files are written straight from the event loop. A writer thread was measured: it costs the same processor
+time, and a message would be announced before its file is there. Where only the count matters,
+``keep = "ledger"`` costs less than half.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from postroad.sandbox.rules import Rule
 from postroad.sandbox.session import HANDSHAKE_S, Session
 
 #: How long sessions have to leave when the sandbox stops, in seconds.
-_GRACE_S = 1.0
+_GRACE_S = 0.5
 
 
 class Sandbox:

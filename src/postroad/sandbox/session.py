@@ -41,6 +41,7 @@ class Session(asyncio.Protocol):
         self._out: list[bytes] = []
         self._then = Then.COMMAND
         self._busy = False
+        self._hanging = False
         self._choked = False
         self._closing = False
         self._ended = False
@@ -92,8 +93,11 @@ class Session(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Answer what had arrived before the client closed its side, then close ours."""
         self._ended = True
-        # TLS has no half-closed state; over TCP, a fault that still takes its time may finish.
-        return self._busy and not self._closing and self._transport.can_write_eof()
+        if self._hanging or self._closing:
+            return False
+        # A client that closed its side may still read, so a fault that takes its time may finish. Whether it
+        # reads shows only in the writing. TLS has no half-closed state.
+        return self._busy and self._transport.can_write_eof()
 
     def pause_writing(self) -> None:
         self._choked = True
@@ -116,7 +120,7 @@ class Session(asyncio.Protocol):
 
     def dismiss(self) -> None:
         """End the session because the sandbox stops. RFC 5321 §3.8: 421 may come at any time."""
-        if self._closing or self._busy:
+        if self._closing or self._busy or self._choked:
             self._transport.abort()
             return
         self._closing = True
@@ -214,7 +218,11 @@ class Session(asyncio.Protocol):
             await clock.sleep(fault.delay_ms / 1000)
         match fault.ending:
             case Ending.HANG:
-                return  # still busy: only the client, or the end of the sandbox, gets out of this
+                # Still busy: only the client, or the end of the sandbox, gets out of this.
+                self._hanging = True
+                if self._ended:
+                    self._close()
+                return
             case Ending.DROP | Ending.RESET:
                 self._context.counters.dropped += 1
                 self._cut(reset=fault.ending is Ending.RESET)
