@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -220,16 +221,22 @@ def _mend(folder: Path, binary: Path) -> bool:
         return False
     copy = folder / f"appendonlydir.damaged-{time.time_ns()}"
     shutil.copytree(files, copy)
-    for manifest in files.glob("*.manifest"):
+    # Only the last increment is written to. Named alone: Valkey 9's tool mistakes the base for damaged.
+    increments = re.findall(r"^file (\S+) .*type i", _manifest(files), re.MULTILINE)
+    if increments:
         # Called by this name the server's program is its own repair tool.
         subprocess.run(
-            [f"{binary.name.removesuffix('-server')}-check-aof", "--fix", str(manifest)],
+            [f"{binary.name.removesuffix('-server')}-check-aof", "--fix", str(files / increments[-1])],
             executable=binary,
             input=b"y\n",
             capture_output=True,
             check=False,
         )
-    return True
+    return bool(increments)
+
+
+def _manifest(files: Path) -> str:
+    return "".join(manifest.read_text(errors="replace") for manifest in files.glob("*.manifest"))
 
 
 def _log_tail(folder: Path) -> str:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
 from postroad.errors import StateError
@@ -211,7 +213,7 @@ async def test_release_puts_a_batch_back_in_its_order(bench: Bench) -> None:
 async def test_the_last_delay_repeats_and_jitter_stays_in_its_bounds(redis_url: str) -> None:
     clock = HandClock()
     policy = RetryPolicy(attempts=9, delays_ms=(1000, 2000), jitter=0.5)
-    async with Queue.open(redis_url, "jitter", clock=clock, retry=policy) as queue:
+    async with Queue.open(redis_url, "jitter", clock=clock, retry=policy, rng=Random(7)) as queue:
         await queue.enqueue(LANE, jobs("1"))
         for expected_ms in (1000, 2000, 2000, 2000):
             [job] = (await queue.claim("w", want=1, lease_ms=9999, nonce=f"{clock.now_ms()}")).jobs
@@ -219,4 +221,5 @@ async def test_the_last_delay_repeats_and_jitter_stays_in_its_bounds(redis_url: 
             events = await queue.read_events("g", "c", count=10, block_ms=0)
             delay_ms = events[-1].next_ms - clock.now_ms()
             assert expected_ms * 0.5 <= delay_ms <= expected_ms * 1.5
+            assert delay_ms != expected_ms
             clock.advance(delay_ms)

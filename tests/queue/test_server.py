@@ -37,8 +37,7 @@ async def test_a_limit_without_eviction_is_accepted(own_redis: RedisServer) -> N
     own_redis.start("--appendonly", "yes", "--maxmemory", "8mb", "--maxmemory-policy", "noeviction")
     async with Queue.open(own_redis.url, "q") as queue:
         with pytest.raises(UnavailableError, match="full"):
-            for n in range(100):
-                await queue.enqueue(LANE, [Job(id=f"{n}", payload=bytes(1_000_000))])
+            await queue.enqueue(LANE, [Job(id=f"{n}", payload=bytes(1_000_000)) for n in range(100)])
 
 
 async def test_a_server_that_is_away_is_unavailable(own_redis: RedisServer) -> None:

@@ -2,6 +2,7 @@
 
 from postroad.queue.events import Event, EventKind
 from postroad.queue.gates import FOREVER_MS, Gate, GateState, Quota, Rate
+from postroad.queue.hands import Handle, Prepare
 from postroad.queue.jobs import (
     Batch,
     Claimed,
@@ -44,12 +45,14 @@ __all__ = [
     "Gate",
     "GateState",
     "GroupLag",
+    "Handle",
     "Job",
     "JobClass",
     "JobState",
     "Lane",
     "Lease",
     "LeaseLost",
+    "Prepare",
     "Queue",
     "QueueStats",
     "Quota",

@@ -81,19 +81,22 @@ class Hands:
         """Keep every lease alive, for as long as this runs."""
         while True:
             await asyncio.sleep(self._lease_ms / 3000)
-            leases = [holding.lease for holding in self._held.values()]
-            if not leases:
-                continue
-            try:
-                ours = await self._queue.extend([lease.job for lease in leases], self._lease_ms)
-            except Exception as error:
-                # Whoever settles has the same trouble and says so; a lease that ran out refuses its mark.
-                logger.debug("leases could not be renewed: %s", error)
-                continue
-            for lease, held in zip(leases, ours, strict=True):
-                # A marked job that ran out is held as uncertain: its outcome is still wanted.
-                if not held and not lease.marked:
-                    self._abandon(lease)
+            await self.renew_now()
+
+    async def renew_now(self) -> None:
+        leases = [holding.lease for holding in self._held.values()]
+        if not leases:
+            return
+        try:
+            ours = await self._queue.extend([lease.job for lease in leases], self._lease_ms)
+        except Exception as error:
+            # Whoever settles has the same trouble and says so; a lease that ran out refuses its mark.
+            logger.debug("leases could not be renewed: %s", error)
+            return
+        for lease, held in zip(leases, ours, strict=True):
+            # A marked job that ran out is held as uncertain: its outcome is still wanted.
+            if not held and not lease.marked:
+                self._abandon(lease)
 
     async def drain(self, drain_s: float) -> None:
         """Cancel and release what is not marked, wait for what is, and be empty in the end."""

@@ -157,6 +157,8 @@ class Worker:
             except Exception as error:
                 if not await self._wait_for_server(error):
                     return None
+                # The claim in this call reaps leases that ran out while the server was away: ours first.
+                await self._hands.renew_now()
             else:
                 if self._away.reset():
                     logger.info("%s: the queue is back", self.name)

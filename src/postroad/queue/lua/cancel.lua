@@ -7,12 +7,13 @@
 -- returns  how many were cancelled
 -- cost     O(n log S)
 
-local cancelled = 0
+local cancelled, seen = 0, {}
 for i = 3, #ARGV do
   local id = ARGV[i]
   local record = call('HGET', JOBS, id)
   local elsewhere = call('HEXISTS', LEASES, id) == 1 or call('HEXISTS', HELD, id) == 1 or call('HEXISTS', LETTERS, id) == 1
-  if record and not elsewhere then
+  if record and not elsewhere and not seen[id] then
+    seen[id] = true
     local job = read_record(record)
     -- Taking an id out of a long list is slow: it stays there, marked, and the claim that meets it drops it.
     if call('ZREM', SCHEDULED, id) == 0 then call('HSET', CANCELLED, id, job.lane) end

@@ -1,0 +1,281 @@
+# ruff: noqa: A001, A002 - an id is called id, here as in the queue
+"""The queue in plain Python: what it must do, without how. It knows one process, one thread, and no server.
+
+Which lane is served first is the real queue's choice; the model is shown what was claimed, and says whether
+that was allowed and whether more should have been.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+FOREVER_MS = 2**53 - 1
+
+
+class Happened(NamedTuple):
+    """An event as the model foresees it; ``token`` None: newly drawn, only known to be the newest."""
+
+    kind: str
+    id: str
+    token: int | None
+    attempt: int = 0
+    next_ms: int = 0
+    cause: str = ""
+
+
+@dataclass
+class ModelGate:
+    rate: tuple[float, int, int] | None = None
+    limit: int | None = None
+    left: int | None = None
+    quota_ms: int = 0
+    quota_token: int = 0
+    paused_ms: int = 0
+    tat_us: int = 0
+    in_flight: int = 0
+
+    @property
+    def interval_us(self) -> float:
+        assert self.rate
+        return self.rate[1] * 1000 / self.rate[0]
+
+    def room(self, now_ms: int) -> float:
+        return min(self._limits(now_ms), default=math.inf)
+
+    def _limits(self, now_ms: int) -> Iterable[float]:
+        if self.paused_ms > now_ms:
+            yield 0
+        if self.limit is not None:
+            yield max(self.limit - self.in_flight, 0)
+        if self.left is not None and now_ms < self.quota_ms:
+            yield max(self.left, 0)
+        if self.rate:
+            ahead_us = max(self.tat_us - now_ms * 1000, 0)
+            room = (self.rate[2] * self.interval_us - ahead_us) / self.interval_us
+            yield max(math.floor(room + 1e-9), 0)
+
+    def opens_ms(self, now_ms: int) -> float:
+        """The earliest instant at which it may admit again if nothing else happens."""
+        opens: float = now_ms
+        if self.paused_ms > now_ms:
+            opens = math.inf if self.paused_ms >= FOREVER_MS else self.paused_ms
+        if self.limit is not None and self.in_flight >= self.limit:
+            opens = math.inf
+        if self.left is not None and now_ms < self.quota_ms and self.left <= 0:
+            opens = max(opens, self.quota_ms)
+        if self.rate:
+            opens = max(opens, math.ceil((self.tat_us - (self.rate[2] - 1) * self.interval_us) / 1000))
+        return opens
+
+    def debit(self, n: int, now_ms: int) -> None:
+        self.in_flight += n
+        if self.left is not None and now_ms < self.quota_ms:
+            self.left -= n
+        if self.rate:
+            self.tat_us = math.ceil(max(self.tat_us, now_ms * 1000) + n * self.interval_us)
+
+    def credit(self, refund_token: int | None, now_ms: int) -> None:
+        self.in_flight -= 1
+        if refund_token is None:
+            return
+        if self.left is not None and now_ms < self.quota_ms and refund_token > self.quota_token:
+            self.left += 1
+        if self.rate:
+            self.tat_us -= math.floor(self.interval_us)
+
+
+@dataclass
+class ModelJob:
+    id: str
+    lane: str
+    payload: bytes
+    expires_ms: int
+    state: str
+    due_ms: int = 0
+    attempts: int = 0
+    closed: int = 0
+    token: int = 0
+    marked: bool = False
+    lease_end_ms: int = 0
+
+
+@dataclass
+class Model:
+    lanes: dict[str, tuple[str, ...]]
+    remember_ms: int
+    gates: dict[str, ModelGate] = field(default_factory=dict)
+    jobs: dict[str, ModelJob] = field(default_factory=dict)
+    queues: dict[str, list[str]] = field(default_factory=dict)
+    remembered: dict[str, int] = field(default_factory=dict)
+    events: list[Happened] = field(default_factory=list)
+    last_token: int = 0
+
+    def __post_init__(self) -> None:
+        self.queues = {lane: [] for lane in self.lanes}
+        self.gates = {gate: ModelGate() for gates in self.lanes.values() for gate in gates}
+
+    # -- in
+
+    def enqueue(self, lane: str, id: str, payload: bytes, due_ms: int, expires_ms: int, now_ms: int) -> bool:
+        if id in self.jobs or id in self.remembered:
+            return False
+        job = self.jobs[id] = ModelJob(id, lane, payload, expires_ms, "scheduled", due_ms)
+        self._place(job, due_ms, now_ms)
+        return True
+
+    def _place(self, job: ModelJob, at_ms: int, now_ms: int) -> None:
+        if at_ms > now_ms:
+            job.state, job.due_ms = "scheduled", at_ms
+        else:
+            job.state = "queued"
+            self.queues[job.lane].append(job.id)
+
+    def cancel(self, ids: Sequence[str], now_ms: int) -> int:
+        cancelled = 0
+        for id in ids:
+            job = self.jobs.get(id)
+            if job and job.state in {"queued", "scheduled"}:
+                if job.state == "queued":
+                    self.queues[job.lane].remove(id)
+                self._end(job, Happened("cancelled", id, None, job.attempts, 0, "cancel"), now_ms)
+                cancelled += 1
+        return cancelled
+
+    def _end(self, job: ModelJob, event: Happened, now_ms: int) -> None:
+        del self.jobs[job.id]
+        self.remembered[job.id] = now_ms
+        self.events.append(event)
+
+    # -- time
+
+    def forget_old(self, now_ms: int) -> None:
+        for id, ended_ms in list(self.remembered.items()):
+            if ended_ms <= now_ms - self.remember_ms:
+                del self.remembered[id]
+
+    def promote(self, now_ms: int) -> int:
+        due = [job for job in self.jobs.values() if job.state == "scheduled" and job.due_ms <= now_ms]
+        for job in sorted(due, key=lambda job: (job.due_ms, job.id)):
+            self._place(job, job.due_ms, now_ms)
+        return len(due)
+
+    def reap(self, now_ms: int) -> tuple[int, int]:
+        over = [job for job in self.jobs.values() if job.state == "in_flight" and job.lease_end_ms <= now_ms]
+        over.sort(key=lambda job: (job.lease_end_ms, job.id))
+        back: dict[str, list[str]] = {}
+        for job in over:
+            self._land(job, refund=not job.marked, now_ms=now_ms)
+            kind = "uncertain" if job.marked else "released"
+            self.events.append(Happened(kind, job.id, job.token, job.attempts + 1, 0, "lease"))
+            if job.marked:
+                job.state = "uncertain"
+            else:
+                job.closed += 1
+                job.state = "queued"
+                back.setdefault(job.lane, []).append(job.id)
+        for lane, ids in back.items():
+            self.queues[lane] = ids + self.queues[lane]
+        returned = sum(map(len, back.values()))
+        return returned, len(over) - returned
+
+    def _land(self, job: ModelJob, *, refund: bool, now_ms: int) -> None:
+        if job.state == "in_flight":
+            for gate in self.lanes[job.lane]:
+                self.gates[gate].credit(job.token if refund else None, now_ms)
+
+    # -- out
+
+    def room(self, lane: str, now_ms: int) -> float:
+        return min((self.gates[gate].room(now_ms) for gate in self.lanes[lane]), default=math.inf)
+
+    def claimed(
+        self, ids_and_tokens: Sequence[tuple[str, int]], expired: set[str], lease_ms: int, now_ms: int
+    ) -> None:
+        """These were claimed, in this order, and those met as expired: check that it was allowed."""
+        for lane, queue in self.queues.items():
+            taken = [id for id, _ in ids_and_tokens if self.jobs[id].lane == lane]
+            gone = [id for id in queue if id in set(taken) | expired]
+            # Jobs leave their lane from its head, in its order, however many claims share it.
+            assert queue[: len(gone)] == gone
+            assert [id for id in gone if id not in expired] == taken
+            assert len(taken) <= self.room(lane, now_ms)
+            for id in gone:
+                job = self.jobs[id]
+                assert (0 < job.expires_ms <= now_ms) == (id in expired)
+                if id in expired:
+                    self._end(job, Happened("expired", id, None, job.attempts), now_ms)
+            del queue[: len(gone)]
+            for gate in self.lanes[lane]:
+                assert len(taken) <= self.gates[gate].room(now_ms)
+                if taken:
+                    self.gates[gate].debit(len(taken), now_ms)
+        for id, token in ids_and_tokens:
+            assert token > self.last_token
+            self.last_token = token
+            job = self.jobs[id]
+            job.state, job.token, job.marked, job.lease_end_ms = "in_flight", token, False, now_ms + lease_ms
+
+    def next_chance_ms(self, now_ms: int) -> float:
+        """The earliest instant at which a claim may return a job, if nothing else happens."""
+        chances: list[float] = [job.due_ms for job in self.jobs.values() if job.state == "scheduled"]
+        for lane, queue in self.queues.items():
+            if queue:
+                chances.append(
+                    max((self.gates[g].opens_ms(now_ms) for g in self.lanes[lane]), default=now_ms)
+                )
+        return min(chances, default=math.inf)
+
+    def holds(self, id: str, token: int) -> ModelJob | None:
+        job = self.jobs.get(id)
+        return job if job and job.state == "in_flight" and job.token == token else None
+
+    def settle(self, id: str, token: int, verdict: str, at_ms: int, cause: str, now_ms: int) -> bool:
+        """False: stale."""
+        job = self.jobs.get(id)
+        if not job or job.state not in {"in_flight", "uncertain"} or job.token != token:
+            return False
+        if verdict == "uncertain" and job.state == "uncertain":
+            return True
+        self._land(job, refund=verdict in {"cancelled", "released"}, now_ms=now_ms)
+        attempt = job.attempts + 1
+        event = Happened(verdict, id, token, attempt, 0, cause)
+        match verdict:
+            case "done" | "cancelled":
+                self._end(job, event, now_ms)
+                return True
+            case "retry" | "defer":
+                job.attempts += verdict == "retry"
+                job.closed += 1
+                self._place(job, at_ms, now_ms)
+                event = event._replace(next_ms=at_ms)
+            case "released":
+                job.closed += 1
+                job.state = "queued"
+                self.queues[job.lane].insert(0, id)
+                event = event._replace(next_ms=now_ms)
+            case "dead":
+                job.attempts += 1
+                job.closed += 1
+                job.state = "dead"
+            case "uncertain":
+                job.state = "uncertain"
+        self.events.append(event)
+        return True
+
+    # -- dead letters
+
+    def exhume(self, id: str, *, replay: bool, now_ms: int) -> bool:
+        job = self.jobs.get(id)
+        if not job or job.state != "dead":
+            return False
+        if replay:
+            job.attempts = 0
+            self._place(job, 0, now_ms)
+            self.events.append(Happened("replayed", id, None, 0, 0, "c"))
+        else:
+            del self.jobs[id]
+            self.remembered[id] = now_ms
+        return True

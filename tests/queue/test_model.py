@@ -1,0 +1,376 @@
+# ruff: noqa: A001, A002 - an id is called id, here as in the queue
+"""The real queue beside the model of `tests/model/queue.py`, step by step, audited after each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from itertools import count
+from typing import Any, ClassVar, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from postroad.errors import StateError
+from postroad.queue import (
+    Batch,
+    Cancel,
+    Claimed,
+    Dead,
+    Defer,
+    Done,
+    Event,
+    Gate,
+    Job,
+    JobClass,
+    Lane,
+    Queue,
+    Quota,
+    Rate,
+    Release,
+    Retry,
+    RetryPolicy,
+    Uncertain,
+    Verdict,
+)
+from tests.model.queue import FOREVER_MS, Happened, Model
+from tests.queue.conftest import HandClock
+
+T = TypeVar("T")
+
+LANES = [
+    Lane(name="a", gates=("g1",)),
+    Lane(name="b", gates=("g1", "g2")),
+    Lane(name="c", gates=("g2", "g3"), job_class=JobClass.URGENT),
+    Lane(name="d", gates=(), job_class=JobClass.BULK),
+    Lane(name="e", gates=("g3", "g1"), weight=3.0),
+]
+LEASE_MS = 60_000
+REMEMBER_MS = 500_000
+POLICY = RetryPolicy(attempts=2, delays_ms=(5_000, 10_000))
+
+names = st.sampled_from([f"j{n}" for n in range(24)])
+gates = st.sampled_from(["g1", "g2", "g3"])
+offsets_ms = st.sampled_from([-1, 0, 1, 700, 5_000, 61_000])
+rates = st.builds(
+    Rate, count=st.sampled_from([1, 3, 10]), per_ms=st.sampled_from([1000, 60_000]), burst=st.integers(1, 4)
+)
+_queue_names = count()
+
+
+class Machine(RuleBasedStateMachine):
+    url: ClassVar[str]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = HandClock()
+        self.model = Model({lane.name: lane.gates for lane in LANES}, REMEMBER_MS)
+        self.claims: list[Claimed] = []
+        self.last: dict[str, tuple[Any, ...]] = {}
+        self.nonces = count()
+        self.runner = asyncio.Runner()
+        self.opened = Queue.open(
+            self.url, f"model{next(_queue_names)}", clock=self.clock, retry=POLICY, remember_ms=REMEMBER_MS
+        )
+        self.queue = self.run(self.opened.__aenter__())
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(work)
+
+    def teardown(self) -> None:
+        self.run(self.opened.__aexit__(None, None, None))
+        self.runner.close()
+
+    @property
+    def now_ms(self) -> int:
+        return self.clock.now_ms()
+
+    # -- rules
+
+    @rule(lane=st.sampled_from(LANES), ids=st.lists(names, max_size=12), due=offsets_ms, expires=offsets_ms)
+    def enqueue(self, lane: Lane, ids: list[str], due: int, expires: int) -> None:
+        due_ms = self.now_ms + due if due >= 0 else 0
+        expires_ms = self.now_ms + expires if expires > 0 else 0
+        jobs = [Job(id=id, payload=id.encode(), due_ms=due_ms, expires_ms=expires_ms) for id in ids]
+        known = [
+            self.model.enqueue(lane.name, id, id.encode(), due_ms, expires_ms, self.now_ms) for id in ids
+        ]
+        enqueued = self.run(self.queue.enqueue(lane, jobs))
+        assert (enqueued.accepted, enqueued.known) == (sum(known), len(known) - sum(known))
+
+    @rule(ms=st.sampled_from([1, 99, 333, 1000, 5_000, 30_000, 60_000]))
+    def advance(self, ms: int) -> None:
+        self.clock.advance(ms)
+
+    @rule(ms=st.just(REMEMBER_MS))
+    def advance_far(self, ms: int) -> None:
+        self.clock.advance(ms)
+
+    @rule(worker=st.sampled_from(["w1", "w2"]), want=st.integers(1, 15))
+    def claim(self, worker: str, want: int) -> None:
+        nonce = f"n{next(self.nonces)}"
+        batch = self.run(self.queue.claim(worker, want=want, lease_ms=LEASE_MS, nonce=nonce))
+        self.last[worker] = (nonce, None, want, batch, [])
+        self.check_batch(batch, want)
+
+    def check_batch(self, batch: Batch, want: int) -> None:
+        now_ms, model = self.now_ms, self.model
+        model.forget_old(now_ms)
+        model.reap(now_ms)
+        model.promote(now_ms)
+        events = self.read()
+        expired = {event.id for event in events if event.kind == "expired"}
+        assert len(batch.jobs) <= want
+        for job in batch.jobs:
+            wanted = model.jobs[job.id]
+            assert (job.lane, job.payload, job.expires_ms) == (wanted.lane, wanted.payload, wanted.expires_ms)
+            assert (job.attempt, job.claim) == (wanted.attempts + 1, wanted.closed + 1)
+        # Tokens are drawn for jobs and for events of one claim alike, so they are compared together.
+        drawn = [(job.id, job.token) for job in batch.jobs]
+        model.claimed(drawn, expired, LEASE_MS, now_ms)
+        self.compare(events)
+        if len(batch.jobs) < want:
+            chance_ms = model.next_chance_ms(now_ms)
+            assert batch.next_ms is not None or chance_ms == float("inf")
+            assert batch.next_ms is None or batch.next_ms <= max(chance_ms, now_ms)
+            if batch.next_ms != now_ms:
+                # It does not ask to be asked again: then nothing that may go out was left behind.
+                assert all(not queue or model.room(lane, now_ms) == 0 for lane, queue in model.queues.items())
+        self.claims = (self.claims + batch.jobs)[-40:]
+
+    @precondition(lambda self: self.last)
+    @rule(data=st.data())
+    def repeat_a_nonce(self, data: st.DataObject) -> None:
+        worker = data.draw(st.sampled_from(sorted(self.last)))
+        nonce, verdicts, want, batch, stale = self.last[worker]
+        if verdicts is None:
+            again = self.run(self.queue.claim(worker, want=want, lease_ms=LEASE_MS, nonce=nonce))
+        else:
+            settled = self.run(self.queue.settle(worker, verdicts, want=want, lease_ms=LEASE_MS, nonce=nonce))
+            assert settled.stale == stale
+            again = settled.batch
+        assert again.jobs == [job for job in batch.jobs if self.model.holds(job.id, job.token)]
+
+    @precondition(lambda self: self.claims)
+    @rule(data=st.data(), want=st.sampled_from([0, 0, 5]), worker=st.sampled_from(["w1", "w2"]))
+    def settle(self, data: st.DataObject, want: int, worker: str) -> None:
+        chosen = data.draw(st.lists(st.sampled_from(self.claims), min_size=1, max_size=6))
+        verdicts = [(job, data.draw(self.verdicts())) for job in chosen]
+        nonce = f"n{next(self.nonces)}"
+        settled = self.run(self.queue.settle(worker, verdicts, want=want, lease_ms=LEASE_MS, nonce=nonce))
+        self.last[worker] = (nonce, verdicts, want, settled.batch, settled.stale)
+        assert settled.stale == self.settle_model(verdicts)
+        if want:
+            self.check_batch(settled.batch, want)
+        else:
+            assert settled.batch.jobs == []
+
+    def verdicts(self) -> st.SearchStrategy[Verdict]:
+        at_ms = offsets_ms.map(lambda offset: self.now_ms + offset)
+        return st.one_of(
+            st.just(Done()),
+            st.just(Retry(cause="c")),
+            at_ms.map(lambda at_ms: Retry(cause="c", at_ms=at_ms)),
+            at_ms.map(lambda at_ms: Defer(cause="c", at_ms=at_ms)),
+            st.just(Dead(cause="c")),
+            st.just(Uncertain(cause="c")),
+            st.just(Cancel(cause="c")),
+            st.just(Release()),
+        )
+
+    def settle_model(self, verdicts: list[tuple[Claimed, Verdict]]) -> list[str]:
+        stale: list[str] = []
+        seen: set[str] = set()
+        released: dict[str, list[str]] = {}
+        for job, verdict in verdicts:
+            kind, at_ms, cause = self.meaning(job, verdict)
+            if job.id in seen or not self.model.settle(job.id, job.token, kind, at_ms, cause, self.now_ms):
+                stale.append(job.id)
+                continue
+            seen.add(job.id)
+            if kind == "released":
+                released.setdefault(self.model.jobs[job.id].lane, []).append(job.id)
+        for lane, ids in released.items():
+            # Jobs released together keep their order at the head.
+            rest = [id for id in self.model.queues[lane] if id not in ids]
+            self.model.queues[lane] = ids + rest
+        return stale
+
+    def meaning(self, job: Claimed, verdict: Verdict) -> tuple[str, int, str]:
+        match verdict:
+            case Retry() if job.attempt >= POLICY.attempts:
+                return "dead", 0, verdict.cause
+            case Retry():
+                delay_ms = POLICY.delays_ms[job.attempt - 1]
+                return "retry", verdict.at_ms or self.now_ms + delay_ms, verdict.cause
+            case Defer():
+                return "defer", verdict.at_ms, verdict.cause
+            case Cancel():
+                return "cancelled", 0, verdict.cause
+            case Release():
+                return "released", 0, ""
+            case Done():
+                return "done", 0, ""
+            case Dead() | Uncertain():
+                return type(verdict).__name__.lower(), 0, verdict.cause
+
+    @precondition(lambda self: self.claims)
+    @rule(data=st.data())
+    def mark(self, data: st.DataObject) -> None:
+        chosen = data.draw(st.lists(st.sampled_from(self.claims), min_size=1, max_size=6))
+        held = [self.model.holds(job.id, job.token) for job in chosen]
+        for job in held:
+            if job:
+                job.marked = True
+        assert self.run(self.queue.mark(chosen)) == [job is not None for job in held]
+
+    @precondition(lambda self: self.claims)
+    @rule(data=st.data(), lease_ms=st.sampled_from([1, 30_000, 90_000]))
+    def extend(self, data: st.DataObject, lease_ms: int) -> None:
+        chosen = data.draw(st.lists(st.sampled_from(self.claims), min_size=1, max_size=6))
+        held = [self.model.holds(job.id, job.token) for job in chosen]
+        for job in held:
+            if job:
+                job.lease_end_ms = self.now_ms + lease_ms
+        assert self.run(self.queue.extend(chosen, lease_ms)) == [job is not None for job in held]
+
+    @rule()
+    def reap(self) -> None:
+        reaped = self.run(self.queue.reap())
+        assert (reaped.given_back, reaped.uncertain) == self.model.reap(self.now_ms)
+
+    @rule()
+    def promote(self) -> None:
+        self.model.forget_old(self.now_ms)
+        assert self.run(self.queue.promote()) == self.model.promote(self.now_ms)
+
+    @rule(
+        name=gates,
+        rate=st.none() | rates,
+        limit=st.none() | st.integers(0, 5),
+        left=st.none() | st.integers(0, 8),
+        until=st.sampled_from([500, 30_000]),
+    )
+    def set_gate(self, name: str, rate: Rate | None, limit: int | None, left: int | None, until: int) -> None:
+        quota = None if left is None else Quota(left=left, until_ms=self.now_ms + until)
+        self.run(self.queue.set_gate(Gate(name=name, rate=rate, concurrency=limit, quota=quota)))
+        gate = self.model.gates[name]
+        gate.rate = None if rate is None else (rate.count, rate.per_ms, rate.burst)
+        gate.limit, gate.left = limit, left
+        if left is not None:
+            gate.quota_ms, gate.quota_token = self.now_ms + until, self.model.last_token
+        if rate:
+            gate.tat_us = min(gate.tat_us, -int(-(self.now_ms * 1000 + rate.burst * gate.interval_us) // 1))
+
+    @rule(name=gates, until=st.none() | st.sampled_from([1, 1000, 30_000]))
+    def suspend(self, name: str, until: int | None) -> None:
+        until_ms = None if until is None else self.now_ms + until
+        self.run(self.queue.suspend(name, until_ms))
+        self.model.gates[name].paused_ms = FOREVER_MS if until_ms is None else until_ms
+
+    @rule(name=gates)
+    def resume(self, name: str) -> None:
+        self.run(self.queue.resume(name))
+        self.model.gates[name].paused_ms = 0
+
+    @rule(ids=st.lists(names, min_size=1, max_size=4))
+    def cancel(self, ids: list[str]) -> None:
+        assert self.run(self.queue.cancel(ids, "cancel")) == self.model.cancel(ids, self.now_ms)
+
+    @rule(ids=st.lists(names, min_size=1, max_size=4), again=st.booleans())
+    def exhume(self, ids: list[str], again: bool) -> None:
+        exhume = self.queue.replay if again else self.queue.drop
+        wanted = sum(self.model.exhume(id, replay=again, now_ms=self.now_ms) for id in ids)
+        assert self.run(exhume(ids)) == wanted
+
+    @rule(id=names, verdict=st.sampled_from([Done(), Release(), Dead(cause="c")]))
+    def resolve(self, id: str, verdict: Done | Release | Dead) -> None:
+        job = self.model.jobs.get(id)
+        if job and job.state == "uncertain":
+            self.run(self.queue.resolve(id, verdict))
+            claimed = Claimed(id, job.token, 0, 0, b"", 0, job.lane)
+            assert self.settle_model([(claimed, verdict)]) == []
+        else:
+            with pytest.raises(StateError):
+                self.run(self.queue.resolve(id, verdict))
+
+    @rule(ids=st.lists(names, min_size=1, max_size=8))
+    def forget(self, ids: list[str]) -> None:
+        for id in ids:
+            self.model.remembered.pop(id, None)
+        self.run(self.queue.acknowledge("model", [], forget=ids))
+
+    # -- what must hold after every rule
+
+    def read(self) -> list[Event]:
+        return self.run(self._read())
+
+    async def _read(self) -> list[Event]:
+        events = await self.queue.read_events("model", "c", count=1000, block_ms=0, idle_ms=10**9)
+        await self.queue.acknowledge("model", events)
+        return events
+
+    def compare(self, events: list[Event]) -> None:
+        wanted, self.model.events = self.model.events, []
+        # The order in which different lanes' jobs expire within one claim is the queue's own.
+        met = [event.id for event in events if event.kind == "expired"]
+        ending = [event for event in wanted if event.kind == "expired"]
+        ending.sort(key=lambda event: met.index(event.id))
+        wanted = [event for event in wanted if event.kind != "expired"] + ending
+        assert [(e.kind.value, e.id, e.attempt, e.next_ms, e.cause) for e in events] == [
+            (e.kind, e.id, e.attempt, e.next_ms, e.cause) for e in wanted
+        ]
+        for event, foreseen in zip(events, wanted, strict=True):
+            self.check_token(event, foreseen)
+
+    def check_token(self, event: Event, foreseen: Happened) -> None:
+        if foreseen.token is not None:
+            assert event.token == foreseen.token
+        else:
+            assert event.kind == "expired" or event.token > self.model.last_token
+            self.model.last_token = max(self.model.last_token, event.token)
+
+    @invariant()
+    def everything_is_where_the_model_has_it(self) -> None:
+        self.run(self._check_state())
+
+    async def _check_state(self) -> None:
+        self.compare(await self._read())
+        assert await self.queue.audit() == []
+        ids = [f"j{n}" for n in range(24)]
+        wanted = [
+            self.model.jobs[id].state
+            if id in self.model.jobs
+            else "remembered" * (id in self.model.remembered)
+            for id in ids
+        ]
+        assert [state or "" for state in await self.queue.known(ids)] == wanted
+        for state in await self.queue.gates():
+            gate = self.model.gates[state.gate.name]
+            room = gate.room(self.now_ms)
+            assert state.in_flight == gate.in_flight >= 0
+            assert state.room == (None if room == float("inf") else room)
+
+
+@pytest.mark.timeout(120)
+def test_the_queue_does_what_the_model_does(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Machine, "url", redis_url, raising=False)
+    run_state_machine_as_test(
+        Machine,
+        settings=settings(
+            max_examples=50,
+            stateful_step_count=50,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            print_blob=True,
+            report_multiple_bugs=False,
+        ),
+    )
