@@ -22,6 +22,8 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import (
     DeploymentScheduleCreate,
     DeploymentUpdate,
+    VariableCreate,
+    VariableUpdate,
     WorkPoolCreate,
 )
 from prefect.client.schemas.objects import ConcurrencyOptions
@@ -30,7 +32,6 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.flows import load_flow_from_entrypoint
 from prefect.settings import get_current_settings
 from prefect.utilities.callables import parameter_schema
-from prefect.variables import Variable
 from prefect.workers.process import ProcessWorker
 
 from deployments.automations import DEFAULT_HEARTBEAT_S, all_automations
@@ -68,7 +69,7 @@ async def bootstrap(project: ProjectSpec, wait_s: float = 0.0) -> None:
             await reconcile(client, deployment_id, spec, recorded.get(name, {}))
             record[name] = {schedule.slug: account(schedule) for schedule in spec.schedules}
         if record != recorded:
-            await Variable.aset(RECORD, record, overwrite=True)
+            await write_record(client, record)
         for automation in all_automations(heartbeat_s):
             await ensure_automation(client, automation)
 
@@ -166,15 +167,27 @@ async def ensure_automation(client: PrefectClient, wanted: AutomationCore) -> No
         return
     first, *doubles = found
     as_left = wanted.model_copy(update={"enabled": first.enabled})
-    if first.model_dump(mode="json", exclude={"id"}) != as_left.model_dump(mode="json"):
+    if _essence(first) != _essence(as_left):
         await client.update_automation(first.id, as_left)
     for double in doubles:
         await client.delete_automation(double.id)
 
 
+def _essence(automation: AutomationCore) -> dict[str, Any]:
+    """What an automation does, without what is different in every copy of it."""
+    return AutomationCore.model_validate(automation.model_dump()).model_dump(exclude={"trigger": {"id"}})
+
+
 async def read_record(client: PrefectClient) -> dict[str, dict[str, Account]]:
     variable = await client.read_variable_by_name(RECORD)
     return dict(variable.value) if variable and isinstance(variable.value, dict) else {}
+
+
+async def write_record(client: PrefectClient, record: dict[str, Any]) -> None:
+    if await client.read_variable_by_name(RECORD) is None:
+        await client.create_variable(VariableCreate(name=RECORD, value=record))
+    else:
+        await client.update_variable(VariableUpdate(name=RECORD, value=record))
 
 
 def main() -> None:

@@ -1,0 +1,38 @@
+"""One real Prefect server, with a worker, for all tests of the room that need one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from postroad.local.prefect import PrefectApi, PrefectServer, choose_port
+from postroad.local.processes import Supervisor
+
+CHECKOUT = Path(__file__).parents[2]
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[PrefectServer]:
+    """A server on a free port, everything installed by the bootstrap, and one process worker."""
+    state = tmp_path_factory.mktemp("house")
+    server = PrefectServer(state=state, checkout=CHECKOUT, port=choose_port(preferred=0))
+    async with Supervisor(state) as house:
+        await server.start(house)
+        yield server
+
+
+@pytest_asyncio.fixture
+async def api(server: PrefectServer) -> AsyncIterator[PrefectApi]:
+    async with server.client() as api:
+        yield api
+
+
+@pytest_asyncio.fixture
+async def http(server: PrefectServer) -> AsyncIterator[httpx.AsyncClient]:
+    """The bare HTTP API, to look at what a user of the UI would see."""
+    async with httpx.AsyncClient(base_url=f"{server.api_url}/", timeout=30.0) as http:
+        yield http

@@ -1,0 +1,164 @@
+"""Installing again changes nothing that should stay, and leaves nothing that should go."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+from deployments.bootstrap import bootstrap
+from deployments.spec import ProjectSpec, ScheduleSpec, read
+from postroad.local.prefect import HEARTBEAT_S, PrefectServer
+
+pytestmark = [pytest.mark.prefect, pytest.mark.timeout(240)]
+
+CHECKOUT = Path(__file__).parents[2]
+PROJECT = read(CHECKOUT / "prefect.yaml")
+CAMPAIGN = "deployments/name/campaign/campaign"
+
+# What differs from install to install and says nothing about what is installed.
+PASSING = {"id", "created", "updated", "created_by", "updated_by", "last_polled", "status", "deployment_id", "labels"}
+
+
+@pytest.fixture(autouse=True)
+def prefect_client_settings(server: PrefectServer) -> Iterator[None]:
+    """Speak to the server as its own deployment command does."""
+    with temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: HEARTBEAT_S}):
+        yield
+
+
+@pytest_asyncio.fixture
+async def schedules_put_back(prefect_client_settings: None) -> AsyncIterator[None]:
+    """Afterwards the schedules are as prefect.yaml says. First none, for a change by hand would stay."""
+    yield
+    await bootstrap(with_schedules())
+    await bootstrap(PROJECT)
+
+
+def with_schedules(*schedules: ScheduleSpec) -> ProjectSpec:
+    """The project with these schedules of `campaign`, and with no other deployment touched."""
+    changed = [
+        spec.model_copy(update={"schedules": list(schedules)}) if spec.name == "campaign" else spec
+        for spec in PROJECT.deployments
+    ]
+    return PROJECT.model_copy(update={"deployments": changed})
+
+
+def schedule(slug: str, cron: str = "0 6 * * *", *, active: bool = True) -> ScheduleSpec:
+    return ScheduleSpec(slug=slug, cron=cron, timezone="Europe/Berlin", active=active)
+
+
+def lasting(value: Any) -> Any:
+    """The value without what is passing, all the way down."""
+    if isinstance(value, dict):
+        return {k: lasting(v) for k, v in value.items() if k not in PASSING}
+    if isinstance(value, list):
+        return [lasting(v) for v in value]
+    return value
+
+
+async def everything(http: httpx.AsyncClient) -> dict[str, list[Any]]:
+    """All that an install makes, by kind, sorted by name."""
+    kinds = {
+        "deployments": "deployments/filter",
+        "limits": "v2/concurrency_limits/filter",
+        "pools": "work_pools/filter",
+        "automations": "automations/filter",
+        "variables": "variables/filter",
+    }
+    found = {}
+    for kind, path in kinds.items():
+        rows = (await http.post(path, json={})).raise_for_status().json()
+        found[kind] = sorted(lasting(rows), key=lambda row: str(row["name"]))
+    return found
+
+
+async def schedules_of_campaign(http: httpx.AsyncClient) -> dict[str, dict[str, Any]]:
+    deployment = (await http.get(CAMPAIGN)).raise_for_status().json()
+    return {found["slug"]: found for found in deployment["schedules"]}
+
+
+async def change_by_hand(http: httpx.AsyncClient, slug: str, change: dict[str, Any]) -> None:
+    """Do what the UI does when somebody edits a schedule or turns it on or off."""
+    found = (await schedules_of_campaign(http))[slug]
+    path = f"deployments/{found['deployment_id']}/schedules/{found['id']}"
+    (await http.patch(path, json=change)).raise_for_status()
+
+
+def prefect_deploy_all(server: PrefectServer) -> None:
+    """What an operator types."""
+    subprocess.run(
+        [sys.executable, "-m", "prefect", "deploy", "--all"],
+        cwd=CHECKOUT,
+        env=server.environment(),
+        check=True,
+        capture_output=True,
+    )
+
+
+async def test_installing_twice_is_installing_once(http: httpx.AsyncClient) -> None:
+    before = await everything(http)
+    assert [d["name"] for d in before["deployments"]] == ["advance-campaigns", "campaign", "import-audience"]
+    assert len(before["automations"]) == 1
+    assert {"campaign-process", "campaign-process-rate"} <= {limit["name"] for limit in before["limits"]}
+    await bootstrap(PROJECT)
+    assert await everything(http) == before
+
+
+async def test_prefect_deploy_by_hand_makes_the_same_twice(http: httpx.AsyncClient, server: PrefectServer) -> None:
+    before = await everything(http)
+    for _ in range(2):
+        await asyncio.to_thread(prefect_deploy_all, server)
+        assert await everything(http) == before
+
+
+@pytest.mark.usefixtures("schedules_put_back")
+async def test_a_schedule_that_somebody_turned_on_or_off_stays_so(http: httpx.AsyncClient) -> None:
+    await bootstrap(with_schedules(schedule("morning"), schedule("example", active=False)))
+    await change_by_hand(http, "morning", {"active": False})
+    await change_by_hand(http, "example", {"active": True})
+    # The file says something new about the hour, and nothing new about whether.
+    await bootstrap(with_schedules(schedule("morning", "0 7 * * *"), schedule("example", active=False)))
+    found = await schedules_of_campaign(http)
+    assert found["morning"]["active"] is False
+    assert found["morning"]["schedule"]["cron"] == "0 7 * * *"
+    assert found["example"]["active"] is True
+
+
+@pytest.mark.usefixtures("schedules_put_back")
+async def test_an_hour_that_somebody_chose_stays(http: httpx.AsyncClient) -> None:
+    await bootstrap(with_schedules(schedule("morning")))
+    await change_by_hand(http, "morning", {"schedule": {"cron": "0 11 * * *", "timezone": "Europe/Berlin"}})
+    await bootstrap(with_schedules(schedule("morning", "0 7 * * *")))
+    assert (await schedules_of_campaign(http))["morning"]["schedule"]["cron"] == "0 11 * * *"
+
+
+@pytest.mark.usefixtures("schedules_put_back")
+async def test_a_slug_that_left_the_file_goes_and_the_rest_stay(http: httpx.AsyncClient) -> None:
+    await bootstrap(with_schedules(schedule("morning"), schedule("evening")))
+    deployment = (await http.get(CAMPAIGN)).raise_for_status().json()
+    by_hand = {"schedule": {"cron": "0 12 * * *", "timezone": "UTC"}, "active": True}
+    (await http.post(f"deployments/{deployment['id']}/schedules", json=[by_hand])).raise_for_status()
+    await bootstrap(with_schedules(schedule("evening")))
+    found = (await http.get(CAMPAIGN)).raise_for_status().json()["schedules"]
+    assert sorted(str(s["slug"]) for s in found) == ["None", "evening"]
+    noon = next(s for s in found if s["slug"] is None)
+    (await http.delete(f"deployments/{deployment['id']}/schedules/{noon['id']}")).raise_for_status()
+
+
+async def test_an_automation_that_somebody_turned_off_stays_off(http: httpx.AsyncClient) -> None:
+    (automation,) = (await http.post("automations/filter", json={})).raise_for_status().json()
+    for enabled in (False, True):
+        (await http.patch(f"automations/{automation['id']}", json={"enabled": enabled})).raise_for_status()
+        await bootstrap(PROJECT)
+        (found,) = (await http.post("automations/filter", json={})).raise_for_status().json()
+        assert found["enabled"] is enabled
+        assert found["id"] == automation["id"]
