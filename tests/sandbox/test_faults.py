@@ -79,9 +79,7 @@ async def test_a_reset_comes_instead_of_the_reply(bench: Bench, phase: Phase) ->
 
 
 @pytest.mark.parametrize("phase", ON_THE_WAY)
-async def test_a_reply_is_held_back_for_as_long_as_asked(
-    bench: Bench, phase: Phase, hand_clock: HandClock
-) -> None:
+async def test_a_reply_is_held_back_for_as_long_as_asked(bench: Bench, phase: Phase, hand_clock: HandClock) -> None:
     sandbox = await faulty(bench, phase, Fault(delay_ms=90_000), hand_clock)
     wire = await bench.wire(sandbox)
     await up_to(wire, phase)

@@ -6,9 +6,7 @@ from hypothesis import strategies as st
 from postroad.sandbox.framing import Framer, LineFlaw, TooLarge, flaw_of, unstuffed
 from postroad.sandbox.phrases import Phrase
 
-PIECES = st.lists(
-    st.sampled_from([b"\r\n", b"\r", b"\n", b".", b"..", b"a", b"\r\n.\r\n", b"long" * 9]), max_size=30
-)
+PIECES = st.lists(st.sampled_from([b"\r\n", b"\r", b"\n", b".", b"..", b"a", b"\r\n.\r\n", b"long" * 9]), max_size=30)
 
 
 def contents(octets: bytes, cuts: list[int], max_bytes: int) -> list[bytes | TooLarge]:

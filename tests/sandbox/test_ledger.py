@@ -28,9 +28,7 @@ def entry(number: int) -> Accepted:
     )
 
 
-async def test_the_line_is_in_the_ledger_while_the_250_is_still_held_back(
-    bench: Bench, hand_clock: HandClock
-) -> None:
+async def test_the_line_is_in_the_ledger_while_the_250_is_still_held_back(bench: Bench, hand_clock: HandClock) -> None:
     sandbox = await bench.sandbox(clock=hand_clock)
     wire = await bench.hello(sandbox)
     assert (await wire.envelope(recipient="b+slow-2000ms@to.test")).startswith("250")

@@ -213,9 +213,7 @@ async def test_a_message_limit_ends_the_connection_and_a_new_one_begins_anew(ben
         assert (await wire.deliver()).startswith("250")
         assert (await wire.deliver()).startswith("250")
         wire.send(b"MAIL FROM:<a@b.test>\r\n")
-        assert (
-            await wire.rest() == b"421 Max message per connection reached, closing transmission channel\r\n"
-        )
+        assert await wire.rest() == b"421 Max message per connection reached, closing transmission channel\r\n"
     assert len(sandbox.accepted()) == 4
 
 

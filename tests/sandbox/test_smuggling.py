@@ -6,9 +6,7 @@ import pytest
 
 from tests.sandbox.conftest import Bench
 
-SMUGGLED = (
-    b"MAIL FROM:<evil@from.test>\r\nRCPT TO:<victim@to.test>\r\nDATA\r\nSubject: smuggled\r\n\r\nx\r\n.\r\n"
-)
+SMUGGLED = b"MAIL FROM:<evil@from.test>\r\nRCPT TO:<victim@to.test>\r\nDATA\r\nSubject: smuggled\r\n\r\nx\r\n.\r\n"
 
 
 @pytest.mark.parametrize(

@@ -90,9 +90,7 @@ async def test_starttls_takes_no_parameter_and_may_be_refused_by_rule(
     assert (await wire.deliver()).startswith("250")
 
 
-async def test_a_client_that_speaks_no_tls_after_starttls_is_let_go(
-    bench: Bench, certificate: dict[str, Any]
-) -> None:
+async def test_a_client_that_speaks_no_tls_after_starttls_is_let_go(bench: Bench, certificate: dict[str, Any]) -> None:
     sandbox = await bench.sandbox(tls_port=0, **certificate)
     wire = await bench.hello(sandbox)
     assert (await wire.ask("STARTTLS")).startswith("220")

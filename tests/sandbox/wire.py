@@ -58,9 +58,7 @@ class Wire:
         assert (await self.ask(f"MAIL FROM:<{sender}>")).startswith("250")
         return await self.ask(f"RCPT TO:<{recipient}>")
 
-    async def deliver(
-        self, content: bytes = b"Subject: hi\r\n\r\nhello\r\n", recipient: str = "bob@to.test"
-    ) -> str:
+    async def deliver(self, content: bytes = b"Subject: hi\r\n\r\nhello\r\n", recipient: str = "bob@to.test") -> str:
         """A whole transaction; returns the reply to the final dot."""
         assert (await self.envelope(recipient=recipient)).startswith("250")
         assert (await self.ask("DATA")).startswith("354")
@@ -103,9 +101,7 @@ class HandClock:
 
     async def asked_for(self, seconds: float) -> None:
         """Return once somebody sleeps for this long."""
-        await eventually(
-            lambda: any(asked == seconds and not f.done() for _, asked, f in self._sleepers.values())
-        )
+        await eventually(lambda: any(asked == seconds and not f.done() for _, asked, f in self._sleepers.values()))
 
 
 async def eventually(condition: Callable[[], bool]) -> None:

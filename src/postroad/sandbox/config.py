@@ -112,9 +112,7 @@ def load_config(path: Path) -> SandboxConfig:
     try:
         raw = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
-        raise ConfigError(
-            f"The sandbox configuration cannot be read: {error.strerror}", where=str(path)
-        ) from error
+        raise ConfigError(f"The sandbox configuration cannot be read: {error.strerror}", where=str(path)) from error
     except ValueError as error:  # no TOML, or no UTF-8
         raise ConfigError(f"The sandbox configuration is not TOML: {error}", where=str(path)) from error
     try:

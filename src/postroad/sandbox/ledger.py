@@ -49,9 +49,7 @@ class Ledger:
         try:
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         except OSError as error:
-            raise UnavailableError(
-                f"The ledger cannot be opened: {error.strerror}", where=str(self.path)
-            ) from error
+            raise UnavailableError(f"The ledger cannot be opened: {error.strerror}", where=str(self.path)) from error
         self._cut_torn_line()
         return self
 

@@ -63,9 +63,7 @@ class Phrase(Enum):
     TOO_LARGE = _said(552, "5.3.4", "Error: message file too big")
     # After Exim's message_linelength_limit.
     TEXT_LINE_TOO_LONG = _said(552, "5.6.0", "maximum allowed line length is exceeded")
-    ADDRESS_TOO_LONG = _said(
-        553, "5.1.7", "Error: a local part has at most 64 octets, a domain 255, a path 256"
-    )
+    ADDRESS_TOO_LONG = _said(553, "5.1.7", "Error: a local part has at most 64 octets, a domain 255, a path 256")
     NEEDS_SMTPUTF8 = _said(553, "5.6.7", "Address contains non-ASCII characters, SMTPUTF8 was not requested")
     NO_VALID_RECIPIENTS = _said(554, "5.5.1", "Error: no valid recipients")
     # After Exim's smtp_enforce_sync.

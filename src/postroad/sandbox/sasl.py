@@ -14,9 +14,7 @@ from postroad.sandbox.config import Mechanism
 Exchange = Generator[bytes, bytes, str | None]
 
 
-def exchange(
-    mechanism: Mechanism, credentials: Mapping[str, str], initial: bytes | None, nonce: str
-) -> Exchange:
+def exchange(mechanism: Mechanism, credentials: Mapping[str, str], initial: bytes | None, nonce: str) -> Exchange:
     """Return the server's side of one authentication. ``nonce`` is what CRAM-MD5 challenges with."""
     match mechanism:
         case Mechanism.PLAIN:

@@ -33,9 +33,7 @@ class Sandbox:
     rates, greylisting and idleness, and stamps what is kept.
     """
 
-    def __init__(
-        self, config: SandboxConfig, *, rng: Random | None = None, clock: Clock | None = None
-    ) -> None:
+    def __init__(self, config: SandboxConfig, *, rng: Random | None = None, clock: Clock | None = None) -> None:
         self.config = config
         self._clock = clock or SystemClock()
         self._rng = rng or Random()  # noqa: S311 - misbehaviour is no secret

@@ -149,9 +149,7 @@ class Session(asyncio.Protocol):
                 if line is None:
                     break
                 more = len(framer) > 0
-                step = (
-                    dialogue.flawed(line) if isinstance(line, LineFlaw) else dialogue.command(line, more=more)
-                )
+                step = dialogue.flawed(line) if isinstance(line, LineFlaw) else dialogue.command(line, more=more)
             self._take(step)
         self._flush()
 

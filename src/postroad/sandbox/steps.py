@@ -54,9 +54,7 @@ class Answers:
         phrases = self._context.phrases
         return Step(phrases[phrase] + phrases[Phrase.TOO_MANY_ERRORS], Then.CLOSE)
 
-    def judged(
-        self, phase: Phase, verdict: Verdict, ordinary: Step, fields: Mapping[str, str] | None = None
-    ) -> Step:
+    def judged(self, phase: Phase, verdict: Verdict, ordinary: Step, fields: Mapping[str, str] | None = None) -> Step:
         """Return the ordinary step, bent by the verdict. ``fields`` fill the wording of the reply."""
         reply = verdict.reply
         if reply is None:
