@@ -4,6 +4,8 @@ PYTHON ?= python3
 UV_VERSION = 0.13.9
 UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 export UV_PYTHON_DOWNLOADS = never
+# Prefect and SQLAlchemy are large: compiled once here, every process starts seconds sooner.
+export UV_COMPILE_BYTECODE = 1
 
 .PHONY: demo up test check docs format lock clean help
 

@@ -14,8 +14,9 @@ _MAILBOX = rf"{_LOCAL_PART}@{_DOMAIN}"
 # A source route is accepted and ignored: RFC 5321 §4.1.1.3, appendix C.
 _ROUTE = rf"(?:@{_DOMAIN}(?:,@{_DOMAIN})*:)?"
 _PARAMETERS = r"((?: +[A-Za-z0-9][A-Za-z0-9\-]*(?:=[^\s=]+)?)*) *"
-_FROM = re.compile(rf"FROM:<(?:{_ROUTE}({_MAILBOX}))?>{_PARAMETERS}", re.IGNORECASE)
-_TO = re.compile(rf"TO:<(?:{_ROUTE}({_MAILBOX})|(postmaster))>{_PARAMETERS}", re.IGNORECASE)
+# Folding the case of the words alone: folding that of the ranges above takes a tenth of a second.
+_FROM = re.compile(rf"(?i:FROM):<(?:{_ROUTE}({_MAILBOX}))?>{_PARAMETERS}")
+_TO = re.compile(rf"(?i:TO):<(?:{_ROUTE}({_MAILBOX})|((?i:postmaster)))>{_PARAMETERS}")
 
 #: RFC 5321 §4.5.3.1.1 to §4.5.3.1.3, in octets.
 MAX_LOCAL_PART, MAX_DOMAIN, MAX_PATH = 64, 255, 256
