@@ -1,0 +1,89 @@
+"""A campaign is started the way a marketer starts it: by a browser, on the page of the deployment."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+from playwright.async_api import Page, async_playwright, expect
+
+from postroad.local.prefect import PrefectServer
+
+pytestmark = [pytest.mark.prefect, pytest.mark.browser, pytest.mark.timeout(240)]
+
+# Of the machine, not of Playwright: nothing is downloaded to run the tests.
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+OPTIONS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PATIENCE_MS = 60_000
+"""A page that the slowest machine of CI has not drawn by then does not come."""
+
+
+@pytest_asyncio.fixture
+async def page() -> AsyncIterator[Page]:
+    if CHROMIUM is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("CI has no chromium: the form would go untested")
+        pytest.skip("no chromium on this machine (apt-get install chromium)")
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
+        page = await browser.new_page(viewport={"width": 1280, "height": 900})
+        page.set_default_timeout(PATIENCE_MS)
+        yield page
+        await browser.close()
+
+
+async def runs_of_campaign(http: httpx.AsyncClient) -> list[dict[str, Any]]:
+    wanted = {"deployments": {"name": {"any_": ["campaign"]}}, "sort": "EXPECTED_START_TIME_DESC"}
+    found: list[dict[str, Any]] = (await http.post("flow_runs/filter", json=wanted)).raise_for_status().json()
+    return found
+
+
+async def open_run_form(page: Page, server: PrefectServer) -> None:
+    """Go from the front page to the form of `campaign`, by what is there to be clicked."""
+    await page.goto(server.url)
+    await page.get_by_role("link", name="Deployments", exact=True).click()
+    # The flow of the same name is a link too.
+    await page.locator('a[href*="/deployments/deployment/"]').get_by_text("campaign", exact=True).click()
+    await page.get_by_role("button", name="Run", exact=True).click()
+    await page.get_by_role("menuitem", name="Custom run").click()
+
+
+async def test_a_campaign_is_started_from_its_form(
+    page: Page, server: PrefectServer, http: httpx.AsyncClient
+) -> None:
+    before = {run["id"] for run in await runs_of_campaign(http)}
+    await open_run_form(page, server)
+    await expect(page.get_by_text("The name of the campaign to send")).to_be_visible(timeout=PATIENCE_MS)
+    await page.locator("textarea").fill("spring-sale")
+    await page.get_by_role("button", name="Submit").click()
+
+    async with asyncio.timeout(30):
+        while not (new := [run for run in await runs_of_campaign(http) if run["id"] not in before]):
+            await asyncio.sleep(0.1)
+    assert [run["parameters"] for run in new] == [{"params": {"campaign": "spring-sale", "follow_seconds": 30}}]
+
+
+async def test_the_form_refuses_a_name_that_cannot_be_one(
+    page: Page, server: PrefectServer, http: httpx.AsyncClient
+) -> None:
+    before = len(await runs_of_campaign(http))
+    await open_run_form(page, server)
+    await page.locator("textarea").fill("Spring Sale!")
+    await page.get_by_role("button", name="Submit").click()
+    await expect(page.get_by_text("does not match").first).to_be_visible(timeout=PATIENCE_MS)
+    assert len(await runs_of_campaign(http)) == before
