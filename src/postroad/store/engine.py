@@ -21,24 +21,27 @@ def sqlite_url(state_dir: Path) -> str:
 
 
 def open_engine(url: str) -> sa.Engine:
-    """Return an engine. Nothing is connected yet. ``postgresql://`` means psycopg 3. Raises ConfigError."""
+    """Return an engine. Nothing is connected yet. ``postgresql://``, with any driver, means psycopg 3.
+
+    Raises ConfigError.
+    """
     try:
         parsed = sa.make_url(url)
-    except sa.exc.ArgumentError:
+    except (sa.exc.ArgumentError, ValueError):  # ValueError: a port that is no number
         raise ConfigError(
             "not a database URL", where="POSTROAD_DATABASE_URL", remedy="Write postgresql://user@host/name."
         ) from None
-    if parsed.drivername in ("postgresql", "postgres"):
-        parsed = parsed.set(drivername="postgresql+psycopg")
     match parsed.get_backend_name():
         case "sqlite":
+            parsed = parsed.set(drivername="sqlite")
             if parsed.database:
                 Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
             engine = sa.create_engine(parsed, connect_args={"check_same_thread": False, "timeout": 30})
             sa.event.listen(engine, "connect", _sqlite_connect)
             sa.event.listen(engine, "begin", _sqlite_begin)
             return engine
-        case "postgresql":
+        case "postgresql" | "postgres":
+            parsed = parsed.set(drivername="postgresql+psycopg")
             options = {"connect_timeout": 10, "application_name": "postroad"}
             return sa.create_engine(parsed, pool_pre_ping=True, connect_args=options)
         case other:

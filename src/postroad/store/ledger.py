@@ -153,10 +153,12 @@ def take_due(connection: sa.Connection, campaign_id: int, *, after_id: int, unti
     What was suppressed since it was planned ends as ``suppressed`` instead: see `end_suppressed`.
     """
     skip_locked = "" if connection.dialect.name == "sqlite" else "FOR UPDATE SKIP LOCKED"
+    # MATERIALIZED: in a plan that ran the inner SELECT more than once, each run would take a limit's worth.
     statement = sa.text(
-        "UPDATE touch SET state = 'queued' WHERE id IN ("
+        "WITH due AS MATERIALIZED ("
         "SELECT id FROM touch WHERE campaign_id = :campaign_id AND state = 'planned' AND due_at <= :until "
-        f"AND id > :after_id ORDER BY id LIMIT :limit {skip_locked}) RETURNING id"
+        f"AND id > :after_id ORDER BY id LIMIT :limit {skip_locked}) "
+        "UPDATE touch SET state = 'queued' WHERE id IN (SELECT id FROM due) RETURNING id"
     ).bindparams(sa.bindparam("until", type_=UtcDateTime()))
     values = {"campaign_id": campaign_id, "until": until, "after_id": after_id, "limit": limit}
     return sorted(connection.execute(statement, values).scalars())
@@ -174,18 +176,16 @@ def end_suppressed(connection: sa.Connection, campaign_id: int, now: datetime) -
 
 def cancel_waiting(connection: sa.Connection, campaign_id: int, now: datetime) -> list[int]:
     """End every touch of a campaign that is not on the wire. Returns those that may be on a queue."""
-    queued = list(
-        connection.execute(
-            sa.text("SELECT id FROM touch WHERE campaign_id = :campaign_id AND state IN ('queued', 'deferred')"),
-            {"campaign_id": campaign_id},
-        ).scalars()
+    cancelled = (
+        "UPDATE touch SET state = 'cancelled', settled_at = :now WHERE campaign_id = :campaign_id AND state IN {states}"
     )
-    statement = sa.text(
-        "UPDATE touch SET state = 'cancelled', settled_at = :now WHERE campaign_id = :campaign_id "
-        "AND state IN ('planned', 'queued', 'deferred')"
-    ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
-    connection.execute(statement, {"campaign_id": campaign_id, "now": now})
-    return queued
+    values = {"campaign_id": campaign_id, "now": now}
+    now_type = sa.bindparam("now", type_=UtcDateTime())
+    # The planned first: one that a submission has in hand is waited for, and is among the queued afterwards.
+    planned = sa.text(cancelled.format(states="('planned')"))
+    connection.execute(planned.bindparams(now_type), values)
+    queued = sa.text(cancelled.format(states="('queued', 'deferred')") + " RETURNING id")
+    return list(connection.execute(queued.bindparams(now_type), values).scalars())
 
 
 def hold_unknown(connection: sa.Connection, touch_ids: Sequence[int], now: datetime) -> int:

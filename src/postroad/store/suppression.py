@@ -44,7 +44,7 @@ def suppress(
     new, parameters = json_rows(connection, "new", {"address": sa.String()}, rows)
     statement = sa.text(
         f"INSERT INTO suppression (address, reason, source, created_at) "
-        f"SELECT DISTINCT new.address, :reason, :source, :now FROM {new} WHERE true "
+        f"SELECT DISTINCT new.address, :reason, :source, :now FROM {new} WHERE true ORDER BY new.address "
         "ON CONFLICT (address) DO NOTHING"
     ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
     values = {"reason": reason.value, "source": source, "now": now, **parameters}

@@ -1,0 +1,274 @@
+"""The ledger: which touch moves where, as a table of every state it can be in."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from itertools import product
+from threading import Thread
+
+import pytest
+import sqlalchemy as sa
+
+from postroad.store import ledger
+from postroad.store.campaign import CampaignState
+from postroad.store.engine import read, write
+from postroad.store.ledger import TouchState
+from tests.postgresql import wait_until_blocked
+from tests.store.rows import (
+    NOW,
+    add_campaign,
+    add_recipient,
+    add_touch,
+    suppress_recipient,
+    touch_row,
+)
+
+WAITING = {TouchState.PLANNED, TouchState.QUEUED, TouchState.DEFERRED}
+LIVE = WAITING | {TouchState.SENDING}
+
+
+def may_be_sent(state: TouchState, known_claim: int, claim: int, campaign: CampaignState, suppressed: bool) -> bool:
+    """What `admit` must allow, said again in its own words."""
+    if suppressed or campaign is not CampaignState.RUNNING:
+        return False
+    return state in WAITING or (state is TouchState.SENDING and claim > known_claim)
+
+
+def test_admit_lets_on_the_wire_what_may_be_sent_and_nothing_else(engine: sa.Engine) -> None:
+    """Every state, with an earlier, the same and a later claim, in every state of its campaign, suppressed or not."""
+    expected: dict[int, bool] = {}
+    facts: dict[int, tuple[TouchState, CampaignState, bool]] = {}
+    claims: list[tuple[int, int]] = []
+    with write(engine) as connection:
+        for campaign_state in CampaignState:
+            campaign, (step,) = add_campaign(connection, state=campaign_state)
+            for state, claim, suppressed in product(TouchState, (4, 5, 6), (False, True)):
+                recipient = add_recipient(connection)
+                if suppressed:
+                    suppress_recipient(connection, recipient)
+                touch = add_touch(connection, campaign, step, state, recipient_id=recipient, claim=5)
+                claims.append((touch, claim))
+                facts[touch] = (state, campaign_state, suppressed)
+                expected[touch] = may_be_sent(state, 5, claim, campaign_state, suppressed)
+    with write(engine) as connection:
+        admitted = ledger.admit(connection, claims)
+        why = ledger.refused(connection, sorted(expected.keys() - admitted))
+    assert {touch: touch in admitted for touch in expected} == expected
+    assert len(admitted) == 3 * 3 + 1
+
+    with read(engine) as connection:
+        for touch, claim in claims:
+            row = touch_row(connection, touch)
+            state, campaign_state, suppressed = facts[touch]
+            if touch in admitted:
+                assert (row.state, row.claim, row.next_at) == (TouchState.SENDING, claim, None)
+            else:
+                assert (row.state, row.claim) == (state, 5)
+                told = why[touch]
+                assert (told.state, told.claim, told.campaign_state) == (state, 5, campaign_state)
+                assert bool(told.suppressed) is suppressed
+
+
+def test_admit_asked_again_by_the_same_claim_says_no(engine: sa.Engine) -> None:
+    with write(engine) as connection:
+        campaign, (step,) = add_campaign(connection)
+        touch = add_touch(connection, campaign, step, TouchState.QUEUED)
+        assert ledger.admit(connection, [(touch, 1)]) == {touch}
+        assert ledger.admit(connection, [(touch, 1)]) == set()
+        assert ledger.admit(connection, [(touch, 2)]) == {touch}
+
+
+def test_a_touch_that_is_not_in_the_ledger_is_neither_admitted_nor_explained(engine: sa.Engine) -> None:
+    with write(engine) as connection:
+        assert ledger.admit(connection, [(987_654_321_012, 1)]) == set()
+        assert ledger.refused(connection, [987_654_321_012]) == {}
+        assert ledger.admit(connection, []) == set()
+        assert ledger.refused(connection, []) == {}
+
+
+@pytest.mark.postgresql
+def test_two_claims_of_one_touch_at_once_are_admitted_once(postgresql_engine: sa.Engine) -> None:
+    with write(postgresql_engine) as connection:
+        campaign, (step,) = add_campaign(connection)
+        touch = add_touch(connection, campaign, step, TouchState.QUEUED)
+    admitted: list[set[int]] = []
+
+    def second() -> None:
+        with write(postgresql_engine) as connection:
+            admitted.append(ledger.admit(connection, [(touch, 1)]))
+
+    with write(postgresql_engine) as connection:
+        admitted.append(ledger.admit(connection, [(touch, 1)]))
+        thread = Thread(target=second)
+        thread.start()
+        wait_until_blocked(postgresql_engine)
+    thread.join()
+    assert admitted == [{touch}, set()]
+
+
+def test_take_due_takes_what_is_due_in_order_and_no_more_than_asked(engine: sa.Engine) -> None:
+    with write(engine) as connection:
+        campaign, (step,) = add_campaign(connection)
+        other, (other_step,) = add_campaign(connection)
+        minute = timedelta(minutes=1)
+        # Due in the opposite order to their ids, so that the order taken is that of the ids.
+        touches = [add_touch(connection, campaign, step, TouchState.PLANNED, due_at=NOW - n * minute) for n in range(6)]
+        later = add_touch(connection, campaign, step, TouchState.PLANNED, due_at=NOW + timedelta(microseconds=1))
+        add_touch(connection, other, other_step, TouchState.PLANNED)
+        for state in set(TouchState) - {TouchState.PLANNED}:
+            add_touch(connection, campaign, step, state)
+    with write(engine) as connection:
+        first = ledger.take_due(connection, campaign, after_id=touches[0], until=NOW, limit=3)
+        assert first == touches[1:4]
+        assert ledger.take_due(connection, campaign, after_id=first[-1], until=NOW, limit=3) == touches[4:]
+        assert ledger.take_due(connection, campaign, after_id=0, until=NOW, limit=10) == touches[:1]
+        assert ledger.take_due(connection, campaign, after_id=0, until=NOW, limit=10) == []
+        assert {touch_row(connection, touch).state for touch in touches} == {TouchState.QUEUED}
+        assert touch_row(connection, later).state is TouchState.PLANNED
+
+
+@pytest.mark.postgresql
+def test_take_due_keeps_its_limit_whatever_plan_the_database_makes(postgresql_engine: sa.Engine) -> None:
+    """A plan that runs the inner SELECT once for each row outside would take more each time."""
+    with write(postgresql_engine) as connection:
+        campaign, (step,) = add_campaign(connection)
+        for _ in range(20):
+            add_touch(connection, campaign, step, TouchState.PLANNED)
+    with write(postgresql_engine) as connection:
+        for plan in ("hashagg", "hashjoin", "mergejoin", "material", "sort"):
+            connection.execute(sa.text(f"SET LOCAL enable_{plan} = off"))
+        assert len(ledger.take_due(connection, campaign, after_id=0, until=NOW, limit=3)) == 3
+
+
+@pytest.mark.postgresql
+def test_concurrent_takers_get_disjoint_touches_and_do_not_wait(postgresql_engine: sa.Engine) -> None:
+    with write(postgresql_engine) as connection:
+        campaign, (step,) = add_campaign(connection)
+        touches = [add_touch(connection, campaign, step, TouchState.PLANNED) for _ in range(10)]
+    with write(postgresql_engine) as first, write(postgresql_engine) as second:
+        # Were the second to wait for the first, this would never end: both are of one thread.
+        taken = ledger.take_due(first, campaign, after_id=0, until=NOW, limit=4)
+        assert taken == touches[:4]
+        assert ledger.take_due(second, campaign, after_id=0, until=NOW, limit=10) == touches[4:]
+
+
+def test_touches_taken_in_a_transaction_that_fails_are_planned_again(engine: sa.Engine) -> None:
+    with write(engine) as connection:
+        campaign, (step,) = add_campaign(connection)
+        touch = add_touch(connection, campaign, step, TouchState.PLANNED)
+    with pytest.raises(RuntimeError), write(engine) as connection:  # noqa: PT012
+        assert ledger.take_due(connection, campaign, after_id=0, until=NOW, limit=1) == [touch]
+        raise RuntimeError
+    with read(engine) as connection:
+        assert touch_row(connection, touch).state is TouchState.PLANNED
+
+
+def states_after(connection: sa.Connection, touches: dict[TouchState, int]) -> dict[TouchState, TouchState]:
+    return {before: touch_row(connection, touch).state for before, touch in touches.items()}
+
+
+def test_end_suppressed_ends_what_waits_for_suppressed_recipients(engine: sa.Engine) -> None:
+    with write(engine) as connection:
+        campaign, (step,) = add_campaign(connection)
+        touches, bystanders = {}, {}
+        for state in TouchState:
+            recipient = add_recipient(connection)
+            suppress_recipient(connection, recipient)
+            touches[state] = add_touch(connection, campaign, step, state, recipient_id=recipient)
+            bystanders[state] = add_touch(connection, campaign, step, state)
+        assert ledger.end_suppressed(connection, campaign, NOW) == len(WAITING)
+        after = states_after(connection, touches)
+        assert after == {state: TouchState.SUPPRESSED if state in WAITING else state for state in TouchState}
+        assert states_after(connection, bystanders) == {state: state for state in TouchState}
+        assert touch_row(connection, touches[TouchState.PLANNED]).settled_at == NOW
+        assert ledger.end_suppressed(connection, campaign, NOW) == 0
+
+
+def test_cancel_waiting_ends_what_is_not_on_the_wire_and_tells_what_may_be_queued(engine: sa.Engine) -> None:
+    with write(engine) as connection:
+        campaign, (step,) = add_campaign(connection)
+        other, (other_step,) = add_campaign(connection)
+        touches = {state: add_touch(connection, campaign, step, state) for state in TouchState}
+        bystander = add_touch(connection, other, other_step, TouchState.QUEUED)
+        queued = ledger.cancel_waiting(connection, campaign, NOW)
+        assert sorted(queued) == sorted([touches[TouchState.QUEUED], touches[TouchState.DEFERRED]])
+        after = states_after(connection, touches)
+        assert after == {state: TouchState.CANCELLED if state in WAITING else state for state in TouchState}
+        assert touch_row(connection, touches[TouchState.QUEUED]).settled_at == NOW
+        assert touch_row(connection, bystander).state is TouchState.QUEUED
+
+
+@pytest.mark.postgresql
+def test_cancel_waiting_tells_also_what_is_queued_while_it_waits(postgresql_engine: sa.Engine) -> None:
+    """What a submission has in hand is queued by the time that the cancellation gets to it."""
+    with write(postgresql_engine) as connection:
+        campaign, (step,) = add_campaign(connection)
+        touch = add_touch(connection, campaign, step, TouchState.PLANNED)
+    told: list[list[int]] = []
+
+    def cancel() -> None:
+        with write(postgresql_engine) as connection:
+            told.append(ledger.cancel_waiting(connection, campaign, NOW))
+
+    with write(postgresql_engine) as connection:
+        assert ledger.take_due(connection, campaign, after_id=0, until=NOW, limit=1) == [touch]
+        thread = Thread(target=cancel)
+        thread.start()
+        wait_until_blocked(postgresql_engine)
+    thread.join()
+    with read(postgresql_engine) as connection:
+        assert touch_row(connection, touch).state is TouchState.CANCELLED
+    assert told == [[touch]]
+
+
+def test_hold_unknown_holds_what_was_on_the_wire(engine: sa.Engine) -> None:
+    with write(engine) as connection:
+        campaign, (step,) = add_campaign(connection)
+        touches = {state: add_touch(connection, campaign, step, state) for state in TouchState}
+        assert ledger.hold_unknown(connection, list(touches.values()), NOW) == 1
+        after = states_after(connection, touches)
+        assert after == {s: TouchState.UNKNOWN if s is TouchState.SENDING else s for s in TouchState}
+        row = touch_row(connection, touches[TouchState.SENDING])
+        assert row.settled_at == NOW
+        assert row.reply == "the queue was lost while it was on the wire"
+        assert ledger.hold_unknown(connection, [], NOW) == 0
+
+
+def test_revive_queues_what_is_dead_or_expired(engine: sa.Engine) -> None:
+    dead = {TouchState.DEAD, TouchState.EXPIRED}
+    with write(engine) as connection:
+        campaign, (step,) = add_campaign(connection)
+        touches = {state: add_touch(connection, campaign, step, state, settled_at=NOW) for state in TouchState}
+        assert ledger.revive(connection, list(touches.values())) == {touches[state] for state in dead}
+        after = states_after(connection, touches)
+        assert after == {state: TouchState.QUEUED if state in dead else state for state in TouchState}
+        assert touch_row(connection, touches[TouchState.DEAD]).settled_at is None
+        assert touch_row(connection, touches[TouchState.ACCEPTED]).settled_at == NOW
+        assert ledger.revive(connection, list(touches.values())) == set()
+
+
+def test_counts_by_step_count_each_state_of_each_step(engine: sa.Engine) -> None:
+    with write(engine) as connection:
+        campaign, (one, two) = add_campaign(connection, steps=({}, {}))
+        other, (other_step,) = add_campaign(connection)
+        for n, state in enumerate(TouchState, start=1):
+            for _ in range(n):
+                add_touch(connection, campaign, one, state)
+        add_touch(connection, campaign, two, TouchState.PLANNED)
+        add_touch(connection, other, other_step, TouchState.PLANNED)
+        counts = ledger.counts_by_step(connection, campaign)
+    assert counts == {one: {s: n for n, s in enumerate(TouchState, start=1)}, two: {TouchState.PLANNED: 1}}
+
+
+def test_a_recipient_gets_a_step_once(engine: sa.Engine) -> None:
+    with write(engine) as connection:
+        campaign, (step,) = add_campaign(connection)
+        recipient = add_recipient(connection)
+        add_touch(connection, campaign, step, TouchState.ACCEPTED, recipient_id=recipient)
+    with pytest.raises(sa.exc.IntegrityError), write(engine) as connection:
+        add_touch(connection, campaign, step, TouchState.PLANNED, recipient_id=recipient)
+
+
+def test_ended_is_whatever_is_not_live() -> None:
+    assert {state for state in TouchState if not state.ended} == LIVE == set(ledger.LIVE)
+    assert set(ledger.WAITING) == WAITING
