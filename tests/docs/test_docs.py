@@ -39,7 +39,7 @@ def _settings() -> Iterator[str]:
             yield name
 
 
-@pytest.mark.parametrize("setting", _settings())
+@pytest.mark.parametrize("setting", list(_settings()))
 def test_setting_has_a_row_in_the_reference(setting: str) -> None:
     assert f"| `{setting}` |" in (DOCS / "reference/settings.md").read_text(encoding="utf-8")
 

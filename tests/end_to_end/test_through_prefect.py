@@ -1,0 +1,207 @@
+"""Campaigns that are started where people start them: through a real Prefect server, its API and its UI."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+
+from postroad.delivery.job import SEND_QUEUE
+from postroad.embedded import ensure_redis
+from postroad.local.prefect import PrefectApi
+from postroad.queue import Queue
+from postroad.sandbox import accepted
+from tests.prefect.browser import open_page
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = [pytest.mark.prefect, pytest.mark.timeout(300)]
+
+
+@dataclass(frozen=True)
+class RunningHouse:
+    """`postroad up`, as a process of its own."""
+
+    process: subprocess.Popen[bytes]
+    state_dir: Path
+    url: str
+    environment: dict[str, str]
+
+    def postroad(self, *arguments: str) -> Any:
+        done = subprocess.run(
+            [sys.executable, "-m", "postroad", *arguments, "--json"],
+            env=self.environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        return json.loads(done.stdout)
+
+    def apply_campaign(self, name: str, recipients: int) -> None:
+        """Apply a campaign of this name, with an audience of its own that nothing goes wrong for."""
+        folder = self.state_dir / name
+        folder.mkdir()
+        rows = [f"{name}-{n}@mailbox.example,Reader {n}" for n in range(recipients)]
+        (folder / "people.csv").write_text("\n".join(["address,first_name", *rows]))
+        (folder / "text.txt").write_text("Hello {{ first_name }}\n{{ unsubscribe_url }}\n{{ postal_address }}\n")
+        (folder / "campaign.yaml").write_text(
+            f"name: {name}\nsender: ada\naudience: {{name: {name}, file: people.csv}}\n"
+            'steps:\n  - {email: hello, subject: "Hello {{ first_name }}", text: text.txt}\n'
+        )
+        self.postroad("campaign", "apply", str(folder / "campaign.yaml"))
+
+    def received(self, name: str) -> Counter[str]:
+        """How often the provider accepted mail for each recipient of a campaign made by apply_campaign."""
+        found = accepted(self.state_dir / "sandbox" / "accepted.jsonl")
+        return Counter(message.recipient for message in found if message.recipient.startswith(f"{name}-"))
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHouse]:
+    state_dir = tmp_path_factory.mktemp("house")
+    log = state_dir / "up.log"
+    environment = {**os.environ, "POSTROAD_STATE_DIR": str(state_dir)}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "postroad", "up"], env=environment, cwd=ROOT, stdout=output, stderr=output
+        )
+    try:
+        end = time.monotonic() + 120
+        while (found := re.search(r"Prefect UI +(\S+)", log.read_text())) is None:
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < end, log.read_text()
+            time.sleep(0.1)
+        yield RunningHouse(process, state_dir, found[1], {**environment, "PREFECT_API_URL": f"{found[1]}/api"})
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0, log.read_text()
+        left = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+        assert str(state_dir) not in left, "Ctrl-C left a process behind"
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def run_of(house: RunningHouse, campaign: str, follow_seconds: int = 30) -> UUID:
+    async with PrefectApi(house.url) as prefect:
+        parameters = {"params": {"campaign": campaign, "follow_seconds": follow_seconds}}
+        return await prefect.run_deployment("campaign/campaign", parameters)
+
+
+async def ended(house: RunningHouse, run_id: UUID) -> str:
+    async with PrefectApi(house.url) as prefect:
+        state = await prefect.follow(run_id, within_s=120)
+        return f"{state.name}: {state.message}"
+
+
+async def test_run_started_through_the_api_delivers_to_everybody(house: RunningHouse) -> None:
+    house.apply_campaign("by-api", 300)
+    assert (await ended(house, await run_of(house, "by-api"))).startswith("Completed")
+    status = house.postroad("campaign", "status", "by-api")
+    assert status["counts"]["accepted"] == status["audience"] == 300
+    received = house.received("by-api")
+    assert len(received) == 300
+    assert set(received.values()) == {1}
+    again = await ended(house, await run_of(house, "by-api"))
+    assert "0 of 300" in again
+    assert house.received("by-api") == received
+
+
+async def test_run_leaves_progress_table_and_markdown(house: RunningHouse) -> None:
+    house.apply_campaign("artifacts", 50)
+    await ended(house, await run_of(house, "artifacts"))
+    async with httpx.AsyncClient(base_url=f"{house.url}/api/") as http:
+        found = (await http.post("artifacts/filter", json={})).raise_for_status().json()
+    kinds = {artifact["key"]: artifact for artifact in found if artifact["key"]}
+    assert kinds["delivery-artifacts"]["type"] == "progress"
+    assert kinds["completeness-artifacts"]["type"] == "table"
+    rows = json.loads(kinds["completeness-artifacts"]["data"])
+    assert {"step": "hello", "state": "accepted", "people": 50, "percent": 100.0} in rows
+    assert kinds["result-artifacts"]["type"] == "markdown"
+
+
+async def test_preflight_failure_fails_the_run_and_mails_nobody(house: RunningHouse) -> None:
+    house.apply_campaign("broken", 20)
+    text = house.state_dir / "broken" / "text.txt"
+    text.write_text("Hello {{ nickname }}\n{{ unsubscribe_url }}\n{{ postal_address }}\n")
+    house.postroad("campaign", "apply", str(house.state_dir / "broken" / "campaign.yaml"))
+    outcome = await ended(house, await run_of(house, "broken"))
+    assert outcome.startswith("Failed")
+    assert "nickname" in outcome
+    assert not house.received("broken")
+
+
+@pytest.mark.browser
+async def test_run_started_from_the_form_in_a_browser_delivers(house: RunningHouse) -> None:
+    house.apply_campaign("by-hand", 100)
+    async with open_page() as page:
+        await page.goto(house.url)
+        await page.get_by_role("link", name="Deployments", exact=True).click()
+        await page.locator('a[href*="/deployments/deployment/"]').get_by_text("campaign", exact=True).click()
+        await page.get_by_role("button", name="Run", exact=True).click()
+        await page.get_by_role("menuitem", name="Custom run").click()
+        await page.locator("textarea").fill("by-hand")
+        await page.get_by_role("button", name="Submit").click()
+        async with asyncio.timeout(90):
+            while len(house.received("by-hand")) < 100:
+                await asyncio.sleep(0.2)
+    assert set(house.received("by-hand").values()) == {1}
+
+
+async def test_flow_run_killed_between_slices_and_run_again_repeats_nothing(house: RunningHouse) -> None:
+    recipients = 12_000
+    house.apply_campaign("killed", recipients)
+    async with Queue.open(ensure_redis(house.state_dir), SEND_QUEUE) as queue:
+
+        async def enqueued() -> int:
+            return (await queue.stats()).counters.get("enqueued", 0)
+
+        before = await enqueued()
+        run_id = await run_of(house, "killed", follow_seconds=0)
+        async with asyncio.timeout(120):
+            while await enqueued() == before:
+                await asyncio.sleep(0.002)
+        for pid in flow_processes(house):
+            os.kill(pid, signal.SIGKILL)
+        first = await enqueued() - before
+        assert 0 < first < recipients, "it was killed too late to show anything"
+    assert (await ended(house, run_id)).startswith("Crashed")
+    assert (await ended(house, await run_of(house, "killed", follow_seconds=0))).startswith("Completed")
+    async with asyncio.timeout(120):
+        while house.postroad("campaign", "status", "killed")["counts"]["accepted"] < recipients:
+            await asyncio.sleep(0.5)
+    async with Queue.open(ensure_redis(house.state_dir), SEND_QUEUE) as queue:
+        total = (await queue.stats()).counters["enqueued"] - before
+    assert total == recipients, "the second run enqueued what the first had not, and nothing else"
+    received = house.received("killed")
+    assert len(received) == recipients
+    assert set(received.values()) == {1}
+
+
+def flow_processes(house: RunningHouse) -> list[int]:
+    """Processes that run flows for this house's worker."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            arguments = (process / "cmdline").read_bytes()
+            environment = (process / "environ").read_bytes()
+        except OSError:
+            continue
+        if b"prefect.engine" in arguments and str(house.state_dir).encode() in environment:
+            found.append(int(process.name))
+    return found

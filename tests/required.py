@@ -1,0 +1,16 @@
+"""What a test needs and does not find: skipped, with the reason, on a user's machine; an error where CI must have it."""
+
+from __future__ import annotations
+
+import os
+from typing import NoReturn
+
+import pytest
+
+
+def missing(what: str, remedy: str) -> NoReturn:
+    """Skip this test, or fail it in CI."""
+    reason = f"{what} is not on this machine ({remedy})"
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"CI must test this: {reason}")
+    pytest.skip(reason)
