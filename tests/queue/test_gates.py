@@ -152,6 +152,18 @@ async def test_a_refund_goes_to_the_quota_it_was_taken_from(bench: Bench) -> Non
     assert (await gate_state(bench, "g")).room == 2
 
 
+@pytest.mark.parametrize(
+    ("verdict", "room"), [(Release(), 2), (Cancel(cause="c"), 2), (Done(), 1), (Retry(cause="c"), 1)]
+)
+async def test_a_rate_gets_back_what_was_not_used(bench: Bench, verdict: Verdict, room: int) -> None:
+    await bench.queue.set_gate(Gate(name="g", rate=Rate(count=1, per_ms=1000, burst=3)))
+    await bench.queue.enqueue(lane("g"), jobs("1", "2"))
+    first, _ = await bench.claim()
+    assert (await gate_state(bench, "g")).room == 1
+    await bench.settle(verdict, first)
+    assert (await gate_state(bench, "g")).room == room
+
+
 async def test_a_paused_gate_admits_nothing_until_its_instant_or_until_told(bench: Bench) -> None:
     await bench.queue.enqueue(lane("g"), jobs("1", "2", "3"))
     await bench.queue.suspend("g", bench.clock.now_ms() + 500)

@@ -1,4 +1,4 @@
-# ruff: noqa: A001, A002 - an id is called id, here as in the queue
+# ruff: noqa: A001 - an id is called id, here as in the queue
 """The real queue beside the model of `tests/model/queue.py`, step by step, audited after each."""
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
+    initialize,
     invariant,
     precondition,
     rule,
@@ -57,9 +58,13 @@ LEASE_MS = 60_000
 REMEMBER_MS = 500_000
 POLICY = RetryPolicy(attempts=2, delays_ms=(5_000, 10_000))
 
-names = st.sampled_from([f"j{n}" for n in range(24)])
+lanes = st.sampled_from(LANES)
+workers = st.sampled_from(["w1", "w2"])
 gates = st.sampled_from(["g1", "g2", "g3"])
 offsets_ms = st.sampled_from([-1, 0, 1, 700, 5_000, 61_000])
+# Most jobs are due now and never expire, most gates are open: or little would ever be claimed.
+dues_ms = st.sampled_from([0, 0, 0, 0, 0, 0, 1, 700, 5_000])
+expiries_ms = st.sampled_from([0, 0, 0, 0, 700, 5_000, 61_000])
 rates = st.builds(
     Rate, count=st.sampled_from([1, 3, 10]), per_ms=st.sampled_from([1000, 60_000]), burst=st.integers(1, 4)
 )
@@ -75,6 +80,7 @@ class Machine(RuleBasedStateMachine):
         self.model = Model({lane.name: lane.gates for lane in LANES}, REMEMBER_MS)
         self.claims: list[Claimed] = []
         self.last: dict[str, tuple[Any, ...]] = {}
+        self.ids: list[str] = []
         self.nonces = count()
         self.runner = asyncio.Runner()
         self.opened = Queue.open(
@@ -95,31 +101,51 @@ class Machine(RuleBasedStateMachine):
 
     # -- rules
 
-    @rule(lane=st.sampled_from(LANES), ids=st.lists(names, max_size=12), due=offsets_ms, expires=offsets_ms)
-    def enqueue(self, lane: Lane, ids: list[str], due: int, expires: int) -> None:
-        due_ms = self.now_ms + due if due >= 0 else 0
-        expires_ms = self.now_ms + expires if expires > 0 else 0
+    @initialize(rate=rates, limit=st.sampled_from([2, 5, 9]), left=st.sampled_from([3, 8]))
+    def fill(self, rate: Rate, limit: int, left: int) -> None:
+        self.set_limits("g1", rate, None, None, 0)
+        self.set_limits("g2", None, None, left, 60_000)
+        self.set_limits("g3", None, limit, None, 0)
+        for lane in LANES:
+            self.enqueue_these(lane, [f"{lane.name}{n}" for n in range(6)], 0, 0)
+        self._claim("w1", 20)
+
+    @rule(lane=lanes, fresh=st.integers(1, 8), data=st.data(), due=dues_ms, expires=expiries_ms)
+    def enqueue(self, lane: Lane, fresh: int, data: st.DataObject, due: int, expires: int) -> None:
+        ids = [f"j{len(self.ids) + n}" for n in range(fresh)]
+        self.enqueue_these(lane, [*ids, *self.some_ids(data)], due, expires)
+
+    def enqueue_these(self, lane: Lane, ids: list[str], due: int, expires: int) -> None:
+        due_ms = self.now_ms + due if due else 0
+        expires_ms = self.now_ms + expires if expires else 0
         jobs = [Job(id=id, payload=id.encode(), due_ms=due_ms, expires_ms=expires_ms) for id in ids]
-        known = [
-            self.model.enqueue(lane.name, id, id.encode(), due_ms, expires_ms, self.now_ms) for id in ids
+        taken = [
+            self.model.enqueue(lane.name, job.id, job.payload, due_ms, expires_ms, self.now_ms)
+            for job in jobs
         ]
         enqueued = self.run(self.queue.enqueue(lane, jobs))
-        assert (enqueued.accepted, enqueued.known) == (sum(known), len(known) - sum(known))
+        assert (enqueued.accepted, enqueued.known) == (sum(taken), len(taken) - sum(taken))
+        self.ids += [id for id in ids if id not in self.ids]
 
-    @rule(ms=st.sampled_from([1, 99, 333, 1000, 5_000, 30_000, 60_000]))
+    def some_ids(self, data: st.DataObject, state: str = "") -> list[str]:
+        """Any ids, or ids in a state if there are any."""
+        pool = [id for id, job in self.model.jobs.items() if job.state == state] or self.ids
+        ids: list[str] = data.draw(st.lists(st.sampled_from(pool), max_size=4))
+        return ids
+
+    @rule(ms=st.sampled_from([1, 99, 333, 1000, 5_000, 30_000, 60_000, REMEMBER_MS]))
     def advance(self, ms: int) -> None:
         self.clock.advance(ms)
 
-    @rule(ms=st.just(REMEMBER_MS))
-    def advance_far(self, ms: int) -> None:
-        self.clock.advance(ms)
-
-    @rule(worker=st.sampled_from(["w1", "w2"]), want=st.integers(1, 15))
-    def claim(self, worker: str, want: int) -> None:
+    def _claim(self, worker: str, want: int) -> None:
         nonce = f"n{next(self.nonces)}"
         batch = self.run(self.queue.claim(worker, want=want, lease_ms=LEASE_MS, nonce=nonce))
         self.last[worker] = (nonce, None, want, batch, [])
         self.check_batch(batch, want)
+
+    # Several rules of one kind: what others act upon has to happen often.
+    claim = rule(worker=workers, want=st.sampled_from([1, 3, 8, 20]))(_claim)
+    claim_many = rule(worker=workers, want=st.just(20))(_claim)
 
     def check_batch(self, batch: Batch, want: int) -> None:
         now_ms, model = self.now_ms, self.model
@@ -159,10 +185,8 @@ class Machine(RuleBasedStateMachine):
             again = settled.batch
         assert again.jobs == [job for job in batch.jobs if self.model.holds(job.id, job.token)]
 
-    @precondition(lambda self: self.claims)
-    @rule(data=st.data(), want=st.sampled_from([0, 0, 5]), worker=st.sampled_from(["w1", "w2"]))
-    def settle(self, data: st.DataObject, want: int, worker: str) -> None:
-        chosen = data.draw(st.lists(st.sampled_from(self.claims), min_size=1, max_size=6))
+    def _settle(self, data: st.DataObject, want: int, worker: str) -> None:
+        chosen = self.choose(data)
         verdicts = [(job, data.draw(self.verdicts())) for job in chosen]
         nonce = f"n{next(self.nonces)}"
         settled = self.run(self.queue.settle(worker, verdicts, want=want, lease_ms=LEASE_MS, nonce=nonce))
@@ -172,6 +196,21 @@ class Machine(RuleBasedStateMachine):
             self.check_batch(settled.batch, want)
         else:
             assert settled.batch.jobs == []
+
+    settle = precondition(lambda self: self.claims)(
+        rule(data=st.data(), want=st.sampled_from([0, 5, 20]), worker=workers)(_settle)
+    )
+    settle_more = precondition(lambda self: self.claims)(
+        rule(data=st.data(), want=st.just(8), worker=workers)(_settle)
+    )
+
+    def choose(self, data: st.DataObject) -> list[Claimed]:
+        """Mostly leases that hold, sometimes any, and then often none of them does."""
+        live = [job for job in self.claims if self.model.holds(job.id, job.token)]
+        prefer: bool = data.draw(st.sampled_from([True, True, True, False]))
+        pool = st.sampled_from(live if live and prefer else self.claims)
+        chosen: list[Claimed] = data.draw(st.lists(pool, min_size=3, max_size=8))
+        return chosen
 
     def verdicts(self) -> st.SearchStrategy[Verdict]:
         at_ms = offsets_ms.map(lambda offset: self.now_ms + offset)
@@ -225,7 +264,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.claims)
     @rule(data=st.data())
     def mark(self, data: st.DataObject) -> None:
-        chosen = data.draw(st.lists(st.sampled_from(self.claims), min_size=1, max_size=6))
+        chosen = self.choose(data)
         held = [self.model.holds(job.id, job.token) for job in chosen]
         for job in held:
             if job:
@@ -235,7 +274,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.claims)
     @rule(data=st.data(), lease_ms=st.sampled_from([1, 30_000, 90_000]))
     def extend(self, data: st.DataObject, lease_ms: int) -> None:
-        chosen = data.draw(st.lists(st.sampled_from(self.claims), min_size=1, max_size=6))
+        chosen = self.choose(data)
         held = [self.model.holds(job.id, job.token) for job in chosen]
         for job in held:
             if job:
@@ -254,12 +293,17 @@ class Machine(RuleBasedStateMachine):
 
     @rule(
         name=gates,
-        rate=st.none() | rates,
-        limit=st.none() | st.integers(0, 5),
-        left=st.none() | st.integers(0, 8),
+        rate=st.none() | st.none() | rates,
+        limit=st.sampled_from([None, None, None, 0, 1, 2, 5]),
+        left=st.sampled_from([None, None, None, 0, 3, 8]),
         until=st.sampled_from([500, 30_000]),
     )
     def set_gate(self, name: str, rate: Rate | None, limit: int | None, left: int | None, until: int) -> None:
+        self.set_limits(name, rate, limit, left, until)
+
+    def set_limits(
+        self, name: str, rate: Rate | None, limit: int | None, left: int | None, until: int
+    ) -> None:
         quota = None if left is None else Quota(left=left, until_ms=self.now_ms + until)
         self.run(self.queue.set_gate(Gate(name=name, rate=rate, concurrency=limit, quota=quota)))
         gate = self.model.gates[name]
@@ -270,29 +314,35 @@ class Machine(RuleBasedStateMachine):
         if rate:
             gate.tat_us = min(gate.tat_us, -int(-(self.now_ms * 1000 + rate.burst * gate.interval_us) // 1))
 
-    @rule(name=gates, until=st.none() | st.sampled_from([1, 1000, 30_000]))
+    @rule(name=gates, until=st.sampled_from([1, 1000, 30_000, None]))
     def suspend(self, name: str, until: int | None) -> None:
         until_ms = None if until is None else self.now_ms + until
         self.run(self.queue.suspend(name, until_ms))
         self.model.gates[name].paused_ms = FOREVER_MS if until_ms is None else until_ms
 
-    @rule(name=gates)
-    def resume(self, name: str) -> None:
-        self.run(self.queue.resume(name))
-        self.model.gates[name].paused_ms = 0
+    @rule(names=st.sampled_from([["g1"], ["g2"], ["g3"], ["g1", "g2", "g3"]]))
+    def lift(self, names: list[str]) -> None:
+        for name in names:
+            self.run(self.queue.resume(name))
+            self.run(self.queue.set_gate(Gate(name=name)))
+            gate = self.model.gates[name]
+            gate.paused_ms, gate.rate, gate.limit, gate.left = 0, None, None, None
 
-    @rule(ids=st.lists(names, min_size=1, max_size=4))
-    def cancel(self, ids: list[str]) -> None:
+    @rule(data=st.data(), state=st.sampled_from(["queued", "scheduled", ""]))
+    def cancel(self, data: st.DataObject, state: str) -> None:
+        ids = self.some_ids(data, state)
         assert self.run(self.queue.cancel(ids, "cancel")) == self.model.cancel(ids, self.now_ms)
 
-    @rule(ids=st.lists(names, min_size=1, max_size=4), again=st.booleans())
-    def exhume(self, ids: list[str], again: bool) -> None:
+    @rule(data=st.data(), again=st.sampled_from([True, True, False]))
+    def exhume(self, data: st.DataObject, again: bool) -> None:
+        ids = self.some_ids(data, "dead")
         exhume = self.queue.replay if again else self.queue.drop
         wanted = sum(self.model.exhume(id, replay=again, now_ms=self.now_ms) for id in ids)
         assert self.run(exhume(ids)) == wanted
 
-    @rule(id=names, verdict=st.sampled_from([Done(), Release(), Dead(cause="c")]))
-    def resolve(self, id: str, verdict: Done | Release | Dead) -> None:
+    @rule(data=st.data(), verdict=st.sampled_from([Done(), Release(), Dead(cause="c")]))
+    def resolve(self, data: st.DataObject, verdict: Done | Release | Dead) -> None:
+        id = next(iter(self.some_ids(data, "uncertain")), "nobody")
         job = self.model.jobs.get(id)
         if job and job.state == "uncertain":
             self.run(self.queue.resolve(id, verdict))
@@ -302,8 +352,9 @@ class Machine(RuleBasedStateMachine):
             with pytest.raises(StateError):
                 self.run(self.queue.resolve(id, verdict))
 
-    @rule(ids=st.lists(names, min_size=1, max_size=8))
-    def forget(self, ids: list[str]) -> None:
+    @rule(data=st.data())
+    def forget(self, data: st.DataObject) -> None:
+        ids = self.some_ids(data)
         for id in ids:
             self.model.remembered.pop(id, None)
         self.run(self.queue.acknowledge("model", [], forget=ids))
@@ -345,14 +396,13 @@ class Machine(RuleBasedStateMachine):
     async def _check_state(self) -> None:
         self.compare(await self._read())
         assert await self.queue.audit() == []
-        ids = [f"j{n}" for n in range(24)]
         wanted = [
             self.model.jobs[id].state
             if id in self.model.jobs
             else "remembered" * (id in self.model.remembered)
-            for id in ids
+            for id in self.ids
         ]
-        assert [state or "" for state in await self.queue.known(ids)] == wanted
+        assert [state or "" for state in await self.queue.known(self.ids)] == wanted
         for state in await self.queue.gates():
             gate = self.model.gates[state.gate.name]
             room = gate.room(self.now_ms)
