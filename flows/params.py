@@ -21,14 +21,14 @@ class ImportParams(Params):
 
     audience: Name = Field(
         title="Audience",
-        description="The list these people belong to. New people join it, known ones are updated, nobody is removed.",
+        description="The list these people join. Those already on it are updated; nobody is removed.",
         examples=["newsletter"],
     )
     path: str = Field(
         min_length=1,
         max_length=1024,
         title="CSV file",
-        description="The file to read, seen from the project folder of the worker. It needs an `email` column.",
+        description="The file to read, seen from the worker's project folder. It needs an `email` column.",
         examples=["audiences/newsletter.csv"],
     )
 

@@ -18,7 +18,7 @@ def ended(state: Summary) -> int:
 
 
 def completeness(state: Summary) -> list[dict[str, Any]]:
-    """Rows of state and people, the last one the frozen audience. A difference is a row of its own, never hidden."""
+    """Rows of state and people that add up to the last, the frozen audience. A difference is a row too."""
     rows = [_row(name, n, state.audience) for name, n in sorted(_plain(state.counts).items())]
     missing = state.audience - sum(state.counts.values())
     if missing:
@@ -53,7 +53,7 @@ async def publish_result(state: Summary, submitted: int) -> None:
     await publish_table(
         f"completeness-{state.campaign}",
         completeness(state),
-        f"Where each of the {state.audience:,} people of {state.campaign} stands. The rows add up to the last one.",
+        f"Where each of the {state.audience:,} people of {state.campaign} stands.",
     )
     await publish_markdown(
         f"result-{state.campaign}", where_to_look(state, submitted), f"The result of {state.campaign}"
