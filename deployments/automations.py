@@ -16,8 +16,8 @@ MISSED_HEARTBEATS: Final = 3
 def silent_runs_crash(heartbeat_s: int) -> AutomationCore:
     """Declare a flow run crashed that stopped beating.
 
-    A worker that is killed leaves its runs *Running* for ever, and with them their concurrency slots. A self-hosted
-    server has nothing of its own against that.
+    A worker that is killed leaves its runs *Running* for ever, and with them their concurrency slots. A
+    self-hosted server has nothing of its own against that.
     """
     beat = "prefect.flow-run.heartbeat"
     return AutomationCore(
@@ -36,7 +36,7 @@ def silent_runs_crash(heartbeat_s: int) -> AutomationCore:
         actions=[
             ChangeFlowRunState(
                 state=StateType.CRASHED,
-                message="The run sent no heartbeat: its worker or its machine died. Starting it again is safe.",
+                message="No heartbeat: its worker or its machine died. Starting it again is safe.",
             )
         ],
     )

@@ -1,8 +1,8 @@
 """Install everything on a Prefect server: `python -m deployments.bootstrap`, as often as you like.
 
-The work pool, the limits, the deployments of prefect.yaml with their schedules, and the automations. `prefect deploy
---all` installs the deployments too, but knows no limits, duplicates nothing only by luck, and turns schedules that
-were changed in the UI back to what the file says.
+The work pool, the limits, the deployments of prefect.yaml with their schedules, and the automations.
+`prefect deploy --all` installs the deployments too, but knows no limits, duplicates nothing only by luck,
+and turns schedules that were changed in the UI back to what the file says.
 """
 
 from __future__ import annotations
@@ -89,11 +89,11 @@ async def ensure_pool(client: PrefectClient, name: str) -> None:
         await client.read_work_pool(name)
     except ObjectNotFound:
         template = ProcessWorker.get_default_base_job_template()
+        pool = WorkPoolCreate(name=name, type=ProcessWorker.type, base_job_template=template)
         # A worker that starts at this moment creates it just so, and may be first.
-        await client.create_work_pool(
-            WorkPoolCreate(name=name, type=ProcessWorker.type, base_job_template=template)
-        )
-        logger.info("work pool %s created", name)
+        with contextlib.suppress(ObjectAlreadyExists):
+            await client.create_work_pool(pool)
+            logger.info("work pool %s created", name)
 
 
 async def install(client: PrefectClient, spec: DeploymentSpec) -> tuple[str, UUID]:
@@ -196,7 +196,10 @@ def main() -> None:
         "--prefect-file", type=Path, default=Path("prefect.yaml"), help="default: %(default)s"
     )
     parser.add_argument(
-        "--wait-seconds", type=float, default=0.0, help="how long to wait for a server that is starting; default: 0"
+        "--wait-seconds",
+        type=float,
+        default=0.0,
+        help="how long to wait for a server that is starting; default: 0",
     )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)

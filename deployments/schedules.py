@@ -1,9 +1,9 @@
 """Which schedules change when prefect.yaml is installed again: decided here, carried out by the bootstrap.
 
-Three accounts of a schedule are compared: what the file says, what the server has, and what the file said when it
-was last installed. Where the server differs from the last, somebody changed it in the UI, and the change stays.
-Everything else follows the file. A slug that left the file goes; a schedule without a slug was made by hand, and is
-none of our business.
+Three accounts of a schedule are compared: what the file says, what the server has, and what the file said
+when it was last installed. Where the server differs from the last, somebody changed it in the UI, and the
+change stays. Everything else follows the file. A slug that left the file goes; a schedule without a slug
+was made by hand, and is none of our business.
 """
 
 from __future__ import annotations

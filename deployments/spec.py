@@ -22,7 +22,7 @@ class Spec(BaseModel):
 
 
 class ScheduleSpec(Spec):
-    """A schedule has a slug to be known by, and a cron: an interval without an anchor would shift on each install."""
+    """A schedule has a slug to be known by, and a cron: an interval would shift with every install."""
 
     slug: str
     cron: str

@@ -13,18 +13,18 @@ from tasks.advance import advance_campaign, list_running, publish_advances
 async def advance_campaigns() -> State[None]:
     """Take every running campaign one step further.
 
-    Plans the follow-ups whose wait is over, hands what is due to the queue, and closes campaigns whose audience is
-    settled. Runs by itself every few minutes; a run with nothing due ends at once. What is due is decided from the
-    present hour, never from the hour the run was scheduled for: a run that comes late, or twice, does no harm.
+    Plans the follow-ups whose wait is over, hands what is due to the queue, and closes campaigns whose
+    audience is settled. Runs by itself every few minutes; a run with nothing due ends at once. What is due
+    is decided from the present hour, never from the hour the run was scheduled for: a run that comes late,
+    or twice, does no harm.
     """
     advances, failed = [], []
     for name in await list_running():
-        state = await advance_campaign(name, return_state=True)
-        if state.is_completed():
-            advances.append(await state.aresult())
-        else:
-            # One campaign with a fault must not hold up the others.
-            failed.append(f"{name}: {state.message}")
+        try:
+            advances.append(await advance_campaign(name))
+        except Exception as error:
+            # One campaign with a fault must not hold up the others. Its task run shows where it came from.
+            failed.append(f"{name}: {error}")
 
     await publish_advances(advances)
     if failed:

@@ -19,9 +19,9 @@ from tasks.slices import rows_per_slice
 async def campaign(params: CampaignParams) -> State[None]:
     """Send a campaign to its audience.
 
-    First everything is checked: sender, domain, template, unsubscribe link, postal address. Whatever is wrong is
-    listed under Artifacts and nobody is mailed. Then the audience is frozen: who joins the list later is not part
-    of this campaign. Then the messages go out, each person's in their own time zone.
+    First everything is checked: sender, domain, template, unsubscribe link, postal address. Whatever is
+    wrong is listed under Artifacts and nobody is mailed. Then the audience is frozen: who joins the list
+    later is not part of this campaign. Then the messages go out, each person's in their own time zone.
 
     Starting the same campaign again mails nobody twice: it continues whatever an earlier run left undone.
     """
@@ -46,7 +46,7 @@ async def campaign(params: CampaignParams) -> State[None]:
         params.campaign,
         {"audience": frozen.audience, "submitted": submitted, "counts": dict(state.counts)},
     )
-    under_way = "everything due is settled" if state.settled else "delivery goes on"
+    outlook = "everything due is settled" if state.settled else "delivery goes on"
     return Completed(
-        message=f"{params.campaign}: {submitted:,} of {frozen.audience:,} handed to the queue by this run; {under_way}"
+        message=f"{submitted:,} handed to the queue, for an audience of {frozen.audience:,}; {outlook}"
     )

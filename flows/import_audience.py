@@ -16,9 +16,9 @@ from tasks.slices import rows_per_slice
 async def import_audience(params: ImportParams) -> State[None]:
     """Read a CSV file into an audience.
 
-    The whole file is checked before the first row is kept. Rows that cannot be mailed are left out and listed,
-    with line and reason, under Artifacts. Running it again after an interruption continues where it stopped;
-    running it again on the same file changes nothing.
+    The whole file is checked before the first row is kept. Rows that cannot be mailed are left out and
+    listed, with line and reason, under Artifacts. Running it again after an interruption continues where it
+    stopped; running it again on the same file changes nothing.
     """
     progress = await open_file(params.audience, params.path)
     rows = rows_per_slice(progress.rows_total)
@@ -41,6 +41,6 @@ async def import_audience(params: ImportParams) -> State[None]:
         },
     )
     return Completed(
-        message=f"{progress.imported:,} people in {params.audience}; {progress.duplicates:,} rows were double, "
-        f"{progress.refused:,} refused"
+        message=f"{progress.imported:,} people imported into {params.audience}; "
+        f"{progress.duplicates:,} rows were double, {progress.refused:,} refused"
     )

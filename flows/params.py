@@ -6,8 +6,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=64)]
-"""A name that is also a file name, an artifact key and a metric label."""
+from postroad.campaign.definition import NAME_PATTERN
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
 
 class Params(BaseModel):
@@ -21,14 +22,14 @@ class ImportParams(Params):
 
     audience: Name = Field(
         title="Audience",
-        description="The list these people belong to. New people join it, known ones are updated, nobody is removed.",
+        description="The list these people join. Those already on it are updated; nobody is removed.",
         examples=["newsletter"],
     )
     path: str = Field(
         min_length=1,
         max_length=1024,
         title="CSV file",
-        description="The file to read, seen from the project folder of the worker. It needs an `email` column.",
+        description="The file to read, seen from the worker's project folder. It needs an `email` column.",
         examples=["audiences/newsletter.csv"],
     )
 
@@ -38,7 +39,7 @@ class CampaignParams(Params):
 
     campaign: Name = Field(
         title="Campaign",
-        description="The name of the campaign to send, as in campaigns/<name>.toml.",
+        description="The name of the campaign to send, as its campaign.yaml says it.",
         examples=["welcome"],
     )
     follow_seconds: int = Field(

@@ -32,7 +32,7 @@ REFUSALS_SHOWN: Final = 500
     cache_policy=NO_CACHE,
 )
 async def find_unimported_file(campaign: str) -> AudienceFile | None:
-    """Return the file that the campaign names for its audience, unless it is imported already or there is none."""
+    """Return the file that the campaign names for its audience, or None when nothing is left to import."""
     async with open_parts() as parts:
         return await asyncio.to_thread(file_to_import, parts.engine, campaign)
 
@@ -65,8 +65,8 @@ async def open_file(audience: str, path: str) -> ImportProgress:
 async def import_rows(import_id: int, cursor: int, rows: int) -> ImportProgress:
     """Import the next rows in one transaction.
 
-    The library reads on from the cursor it recorded with the rows, so a retry after a commit whose answer was lost
-    repeats nothing; `cursor` only names the task run.
+    The library reads on from the cursor it recorded with the rows, so a retry after a commit whose answer
+    was lost repeats nothing; `cursor` only names the task run.
     """
     async with open_parts() as parts:
         return await asyncio.to_thread(import_slice, parts.engine, import_id, parts.clock.now(), rows)
@@ -81,7 +81,7 @@ async def import_rows(import_id: int, cursor: int, rows: int) -> ImportProgress:
     cache_policy=NO_CACHE,
 )
 async def publish_refusals(progress: ImportProgress) -> None:
-    """Show which rows were left out and why: the first few hundred, for the file they came from to be mended."""
+    """Show which rows were left out and why: the first few hundred, to mend the file they came from."""
     if progress.refused == 0:
         return
     async with open_parts() as parts:
@@ -89,5 +89,5 @@ async def publish_refusals(progress: ImportProgress) -> None:
     await publish_table(
         f"refused-{progress.audience}",
         [{"line": r.line, "field": r.field, "value": r.value, "reason": r.reason} for r in found],
-        f"{progress.refused:,} of {progress.rows_total:,} rows were refused; the first {len(found)} are listed.",
+        f"{progress.refused:,} of {progress.rows_total:,} rows were refused; {len(found)} are listed.",
     )

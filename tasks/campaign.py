@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Final
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -18,7 +19,7 @@ from tasks.report import ProgressBar, publish_table
 from tasks.result import ended
 from tasks.submit import hand_over
 
-FOLLOW_EVERY_S = 1.0
+FOLLOW_EVERY_S: Final = 1.0
 
 
 @task(
@@ -30,9 +31,9 @@ FOLLOW_EVERY_S = 1.0
     cache_policy=NO_CACHE,
 )
 async def preflight(campaign: str) -> PreflightReport:
-    """Check all that can be checked before anybody is mailed, and stop the run on the first thing that is wrong.
+    """Check all that can be checked before anybody is mailed.
 
-    Raises PreflightError with every finding in it; the table shows the warnings too.
+    Raises PreflightError with every finding in it when the campaign may not go out.
     """
     async with campaign_slot(), open_parts() as parts:
         report = await asyncio.to_thread(check, parts.engine, parts.settings, parts.signer, campaign)
@@ -87,7 +88,10 @@ async def submit_slice(campaign: str, cursor: int, rows: int) -> Submitted:
     cache_policy=NO_CACHE,
 )
 async def follow(campaign: str, follow_seconds: int) -> Summary:
-    """Move the progress bar until all that is due is settled, for at most `follow_seconds`. Takes no slot: it only looks."""
+    """Move the progress bar until all that is due is settled, for at most `follow_seconds`.
+
+    Takes no slot: it only looks.
+    """
     until = time.monotonic() + follow_seconds
     bar = await ProgressBar.open(f"delivery-{campaign}", f"Messages of {campaign} that reached their end")
     async with open_parts() as parts:

@@ -32,7 +32,7 @@ JITTER: Final = 0.3
 
 @dataclass(frozen=True)
 class Limit:
-    """A global concurrency limit of the Prefect server; with decay, a rate of that many entries per second."""
+    """A global concurrency limit of the Prefect server; with decay, a rate of so many entries per second."""
 
     name: str
     slots: int

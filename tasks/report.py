@@ -16,7 +16,7 @@ from prefect.events import emit_event
 
 
 class ProgressBar:
-    """One bar on the page of the run. Moving it costs a request of about 20 ms, so it moves per slice, not per row."""
+    """One bar on the page of the run. To move it is a request of 20 ms: it moves per slice, not per row."""
 
     def __init__(self, artifact_id: UUID) -> None:
         self._artifact_id = artifact_id
@@ -28,7 +28,7 @@ class ProgressBar:
         return cls(artifact_id)
 
     async def move(self, done: int, total: int) -> None:
-        """Show `done` of `total`; nothing to do counts as all done. Sends nothing when the bar would not move."""
+        """Show `done` of `total`, where nothing to do is all done. A bar that stays sends nothing."""
         percent = round(100.0 * done / total, 1) if total else 100.0
         if percent != self._percent:
             self._percent = percent
@@ -45,7 +45,7 @@ async def publish_markdown(key: str, markdown: str, description: str) -> None:
 
 
 def announce(event: str, resource_id: str, resource_name: str, payload: Mapping[str, Any]) -> None:
-    """Emit an event that automations can react to. Returns at once; it is sent before the process of the run ends."""
+    """Emit an event for automations to react to. It is sent before the run's process ends."""
     emit_event(
         event=event,
         resource={"prefect.resource.id": resource_id, "prefect.resource.name": resource_name},

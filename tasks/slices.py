@@ -6,7 +6,8 @@ from typing import Final
 
 MIN_ROWS: Final = 5_000
 MAX_SLICES: Final = 40
-"""A task run costs the Prefect server about 30 ms and 20 KB, and a burst of over fifty delays the next flow run."""
+"""A task run costs the Prefect server about 30 ms and 20 KB, and a burst of over fifty delays the next flow
+run."""
 
 
 def rows_per_slice(rows_total: int) -> int:

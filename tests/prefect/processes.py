@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from postroad.local.processes import Command
+from postroad.local.processes import Command, Probe
+from tests.prefect.waiting import until
 
 # Tells that it is up by a file, leaves a grandchild running, and notes in which order it was asked to end.
 FAMILY = """
@@ -35,7 +35,7 @@ from tests.prefect.processes import family, is_up
 async def main(folder):
     async with Supervisor(folder, stop_within_s=5.0) as house:
         for name in ("first", "second"):
-            await house.start(family(name, folder), ready=lambda name=name: is_up(name, folder))
+            await house.start(family(name, folder), ready=is_up(name, folder))
         (folder / "up").touch()
         await house.watch()
 asyncio.run(main(pathlib.Path(sys.argv[1])))
@@ -50,8 +50,13 @@ def family(name: str, folder: Path, code: str = FAMILY) -> Command:
     return python(name, code, name, str(folder))
 
 
-async def is_up(name: str, folder: Path) -> bool:
-    return (folder / f"{name}.pids").exists()
+def is_up(name: str, folder: Path) -> Probe:
+    """The probe of a family: both its processes are there."""
+
+    async def probe() -> bool:
+        return (folder / f"{name}.pids").exists()
+
+    return probe
 
 
 def pids(name: str, folder: Path) -> list[int]:
@@ -69,12 +74,15 @@ def living(of: Iterable[int]) -> set[int]:
 
 async def until_gone(of: Iterable[int], within_s: float) -> None:
     """Return once none of the processes runs; raise TimeoutError after this time."""
-    async with asyncio.timeout(within_s):
-        while living(of):
-            await asyncio.sleep(0.05)
+
+    async def gone() -> bool:
+        return not living(of)
+
+    await until(gone, within_s)
 
 
 async def until_exists(path: Path, within_s: float) -> None:
-    async with asyncio.timeout(within_s):
-        while not path.exists():
-            await asyncio.sleep(0.05)
+    async def exists() -> bool:
+        return path.exists()  # noqa: ASYNC240 - a local file, in a test
+
+    await until(exists, within_s)

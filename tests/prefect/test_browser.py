@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterator
@@ -14,6 +13,7 @@ import pytest_asyncio
 from playwright.async_api import Page, async_playwright, expect
 
 from postroad.local.prefect import PrefectServer
+from tests.prefect.waiting import until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.browser, pytest.mark.timeout(240)]
 
@@ -72,10 +72,13 @@ async def test_a_campaign_is_started_from_its_form(
     await page.locator("textarea").fill("spring-sale")
     await page.get_by_role("button", name="Submit").click()
 
-    async with asyncio.timeout(30):
-        while not (new := [run for run in await runs_of_campaign(http) if run["id"] not in before]):
-            await asyncio.sleep(0.1)
-    assert [run["parameters"] for run in new] == [{"params": {"campaign": "spring-sale", "follow_seconds": 30}}]
+    async def new_runs() -> list[dict[str, Any]]:
+        return [run for run in await runs_of_campaign(http) if run["id"] not in before]
+
+    new = await until(new_runs, within_s=30)
+    assert [run["parameters"] for run in new] == [
+        {"params": {"campaign": "spring-sale", "follow_seconds": 30}}
+    ]
 
 
 async def test_the_form_refuses_a_name_that_cannot_be_one(

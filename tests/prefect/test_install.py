@@ -25,13 +25,25 @@ PROJECT = read(CHECKOUT / "prefect.yaml")
 CAMPAIGN = "deployments/name/campaign/campaign"
 
 # What differs from install to install and says nothing about what is installed.
-PASSING = {"id", "created", "updated", "created_by", "updated_by", "last_polled", "status", "deployment_id", "labels"}
+PASSING = {
+    "id",
+    "created",
+    "updated",
+    "created_by",
+    "updated_by",
+    "last_polled",
+    "status",
+    "deployment_id",
+    "labels",
+}
 
 
 @pytest.fixture(autouse=True)
 def prefect_client_settings(server: PrefectServer) -> Iterator[None]:
     """Speak to the server as its own deployment command does."""
-    with temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: HEARTBEAT_S}):
+    with temporary_settings(
+        {PREFECT_API_URL: server.api_url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: HEARTBEAT_S}
+    ):
         yield
 
 
@@ -113,7 +125,9 @@ async def test_installing_twice_is_installing_once(http: httpx.AsyncClient) -> N
     assert await everything(http) == before
 
 
-async def test_prefect_deploy_by_hand_makes_the_same_twice(http: httpx.AsyncClient, server: PrefectServer) -> None:
+async def test_prefect_deploy_by_hand_makes_the_same_twice(
+    http: httpx.AsyncClient, server: PrefectServer
+) -> None:
     before = await everything(http)
     for _ in range(2):
         await asyncio.to_thread(prefect_deploy_all, server)

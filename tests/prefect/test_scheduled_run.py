@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 from postroad.local.prefect import POOL
+from tests.prefect.waiting import until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(240)]
 
@@ -44,17 +44,15 @@ async def runs_of(http: httpx.AsyncClient, deployment_id: str, kind: str) -> lis
     return found
 
 
-async def test_a_scheduled_run_appears_and_a_process_worker_runs_it(http: httpx.AsyncClient, ticking: str) -> None:
-    async with asyncio.timeout(90):
-        while not (scheduled := await runs_of(http, ticking, "SCHEDULED")):
-            await asyncio.sleep(0.2)
+async def test_a_scheduled_run_appears_and_a_process_worker_runs_it(
+    http: httpx.AsyncClient, ticking: str
+) -> None:
+    scheduled = await until(lambda: runs_of(http, ticking, "SCHEDULED"), within_s=90)
     assert all(run["auto_scheduled"] for run in scheduled)
     assert scheduled[0]["state"]["name"] in {"Scheduled", "Late"}
 
-    async with asyncio.timeout(120):
-        while not (completed := await runs_of(http, ticking, "COMPLETED")):
-            await asyncio.sleep(0.2)
+    completed = await until(lambda: runs_of(http, ticking, "COMPLETED"), within_s=120)
     history = (await http.get("flow_run_states/", params={"flow_run_id": completed[0]["id"]})).json()
-    assert [state["type"] for state in history][0] == "SCHEDULED"
-    assert [state["type"] for state in history][-2:] == ["RUNNING", "COMPLETED"]
+    first, *_, running, last = (state["type"] for state in history)
+    assert (first, running, last) == ("SCHEDULED", "RUNNING", "COMPLETED")
     assert completed[0]["infrastructure_pid"]

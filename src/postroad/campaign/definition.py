@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 from postroad.errors import ConfigError
 from postroad.settings import DurationMs, ZoneName
 
-NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
+"""A name that is also the key of an artifact, a label of a metric, and part of a file name."""
 
 
 class _Strict(BaseModel):

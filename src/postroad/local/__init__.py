@@ -1,1 +1,1 @@
-"""A whole house on one machine: the servers and workers that `postroad up` and `postroad demo` start and stop."""
+"""A house on one machine: the servers and workers that `postroad up` and `postroad demo` start and stop."""

@@ -29,7 +29,8 @@ POOL: Final = "postroad"
 POLL_EVERY_S: Final = 0.25
 REQUEST_WITHIN_S: Final = 15.0
 HEARTBEAT_S: Final = 30
-"""Shortest heartbeat of a flow run that Prefect allows. One that stops is declared crashed after three of them."""
+"""Shortest heartbeat of a flow run that Prefect allows. One that stops is declared crashed after three of
+them."""
 
 STARTS_WITHIN_S: Final = 90
 """A fresh database is migrated first, which takes 6 of the 12 s on two idle cores."""
@@ -72,16 +73,15 @@ class PrefectServer:
         return f"{self.url}/api"
 
     def environment(self, base: Mapping[str, str] | None = None) -> dict[str, str]:
-        """Return the whole environment for a child: `base`, by default ours, without any other Prefect's settings."""
-        inherited = {
-            k: v for k, v in (os.environ if base is None else base).items() if not k.startswith("PREFECT_")
-        }
+        """Return the whole environment for a child: `base`, by default ours, with no Prefect but ours."""
+        given = os.environ if base is None else base
+        inherited = {name: value for name, value in given.items() if not name.startswith("PREFECT_")}
         python_path = [str(self.checkout), *filter(None, [inherited.get("PYTHONPATH")])]
         programs = [str(Path(sys.executable).parent), *filter(None, [inherited.get("PATH")])]
         return inherited | {
             "DO_NOT_TRACK": "1",
-            # A worker runs each flow in a temporary folder, as `python`: the checkout and our interpreter are found
-            # by these two, from anywhere.
+            # A worker runs each flow in a temporary folder, as `python`: the checkout and our interpreter
+            # are found by these two, from anywhere.
             "PYTHONPATH": os.pathsep.join(python_path),
             "PATH": os.pathsep.join(programs),
             "PYTHONUNBUFFERED": "1",
@@ -91,14 +91,14 @@ class PrefectServer:
             "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{self.home / 'prefect.db'}",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
-            # Without it, a child that lost the address would start a server of its own, and nobody would know.
+            # A child that lost the address would otherwise start a server of its own, unseen.
             "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
             "PREFECT_LOGGING_EXTRA_LOGGERS": "postroad",
             # On SQLite the recorder falls behind a burst of task runs and the next flow run waits for it:
             # 6 s after a hundred of them with the default, 2 s with this.
             "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
-            # Each write that meets another is refused with "database is locked", and its client comes back 2 s later:
-            # the fewer the transactions, the fewer the waits.
+            # Each write that meets another is refused with "database is locked", and its client comes back
+            # 2 s later: the fewer the transactions, the fewer the waits.
             "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "200",
             "PREFECT_WORKER_QUERY_SECONDS": "1",
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),
@@ -114,8 +114,10 @@ class PrefectServer:
         return self._python("prefect-server", "-m", "uvicorn", *factory, *address)
 
     def deploy_command(self) -> Command:
-        """Return what installs the pool, limits, deployments, schedules and automations. It ends by itself."""
-        return self._python("prefect-deploy", "-m", "deployments.bootstrap", "--wait-seconds", str(STARTS_WITHIN_S))
+        """Return what installs everything on the server. It ends by itself."""
+        return self._python(
+            "prefect-deploy", "-m", "deployments.bootstrap", "--wait-seconds", str(STARTS_WITHIN_S)
+        )
 
     def worker_command(self) -> Command:
         """Return the worker that runs flows as processes on this machine."""
@@ -131,7 +133,8 @@ class PrefectServer:
         Raises UnavailableError with the end of the log of whichever fails.
         """
         async with self.client() as api:
-            # The deployment imports for 3 s before it asks for the server, on the core that the server leaves free.
+            # The deployment imports for 3 s before it asks for the server, on the core that the server
+            # leaves free.
             deployed = asyncio.create_task(house.run(self.deploy_command()))
             try:
                 await house.start(self.server_command(), ready=api.is_ready, ready_within_s=STARTS_WITHIN_S)
@@ -165,12 +168,12 @@ class RunState:
 
 
 class PrefectApi:
-    """The part of Prefect's HTTP API that starts a run and follows it: `async with server.client() as api:`."""
+    """Prefect's HTTP API, as far as a run is started and followed: `async with server.client() as api:`."""
 
     def __init__(self, url: str, *, clock: Clock | None = None) -> None:
         self._url = url.rstrip("/")
         self._clock = clock or SystemClock()
-        self._http = httpx.AsyncClient(base_url=f"{self._url}/api", timeout=REQUEST_WITHIN_S)
+        self._http = httpx.AsyncClient(base_url=f"{self._url}/api", timeout=REQUEST_WITHIN_S, trust_env=False)
 
     async def __aenter__(self) -> Self:
         await self._http.__aenter__()
@@ -183,7 +186,9 @@ class PrefectApi:
 
     async def is_ready(self) -> bool:
         """Tell whether the server answers and its database is migrated."""
-        return await self._is_true("GET", "/ready")
+        with contextlib.suppress(httpx.HTTPError):
+            return (await self._http.get("/ready")).is_success
+        return False
 
     async def has_worker(self, pool: str = POOL) -> bool:
         """Tell whether a worker of this pool is online."""
@@ -208,8 +213,9 @@ class PrefectApi:
     ) -> UUID:
         """Ask for a run now of the deployment `flow/deployment`, and return the run's id.
 
-        The same idempotency key answers with the run that it made the first time. Raises StateError for a deployment
-        that is not installed, UsageError for parameters its form refuses, UnavailableError when nobody answers.
+        The same idempotency key answers with the run that it made the first time. Raises StateError for a
+        deployment that is not installed, UsageError for parameters its form refuses, UnavailableError when
+        nobody answers.
         """
         deployment = await self._request("GET", f"/deployments/name/{name}")
         if deployment.status_code == httpx.codes.NOT_FOUND:
@@ -255,14 +261,12 @@ class PrefectApi:
         """Where a person sees the run."""
         return f"{self._url}/runs/flow-run/{run_id}"
 
-    async def _is_true(self, method: str, path: str) -> bool:
-        with contextlib.suppress(httpx.HTTPError):
-            return (await self._http.request(method, path)).is_success
-        return False
-
     async def _request(self, method: str, path: str, json: Mapping[str, Any] | None = None) -> httpx.Response:
-        """Return the answer, of whatever status below 500. On 503, which is how a Prefect on SQLite says that another
-        writer was first and that nothing was done, it asks again."""
+        """Return the answer, whatever its status below 500; raise UnavailableError otherwise.
+
+        It asks again after a 503: with that a Prefect on SQLite says that another writer was first, and that
+        nothing was done.
+        """
         answer: httpx.Response | None = None
         try:
             async with asyncio.timeout(REQUEST_WITHIN_S):

@@ -1,10 +1,10 @@
 """Child processes that start in order, are ready when we say so, and never outlive us.
 
-A child runs in a session of its own: Ctrl-C in the terminal reaches the parent alone, which stops its children in
-reverse order. Should the parent be killed without a chance to do so, the *guard* does it: one small process that
-holds the reading end of a pipe whose writing end only the parent has. The kernel closes it with the parent,
-however the parent ends. A pipe, and not Linux' PR_SET_PDEATHSIG, because it works on macOS too, reaches the whole
-group of a child, and lets children end in good order.
+A child runs in a session of its own: Ctrl-C in the terminal reaches the parent alone, which stops its
+children in reverse order. Should the parent be killed without a chance to do so, the *guard* does it: one
+small process that holds the reading end of a pipe whose writing end only the parent has. The kernel closes
+it with the parent, however the parent ends. A pipe, and not Linux' PR_SET_PDEATHSIG, because it works on
+macOS too, reaches the whole group of a child, and lets children end in good order.
 """
 
 from __future__ import annotations
@@ -132,7 +132,8 @@ class Supervisor:
         """Start a child and return once it is ready.
 
         Raises UnavailableError, with the end of its log, when it dies first or is not ready in time, and
-        StateError when a child of that name is running. A child that was not ready in time is still ours to stop.
+        StateError when a child of that name is running. A child that was not ready in time is still ours to
+        stop.
         """
         if any(child.name == command.name for child in self._children):
             raise StateError(f"{command.name} is running already")
@@ -234,8 +235,8 @@ def _exit(code: int) -> str:
     return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
 
 
-# Runs without our package (-I -S): it starts in 10 ms and cannot fail on an import. Children end last first, as in
-# `Supervisor.stop`, but all within one bound, for nobody is left to be told.
+# Runs without our package (-I -S): it starts in 10 ms and cannot fail on an import. Children end last
+# first, as in `Supervisor.stop`, but all within one bound, for nobody is left to be told.
 _GUARD: Final = """
 import os, signal, sys, time
 pipe, within_s = open(int(sys.argv[1])), float(sys.argv[2])

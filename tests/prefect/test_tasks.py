@@ -1,0 +1,101 @@
+"""What the tasks add to the library: when they try again, how they cut the work, what they show."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, cast
+
+import pytest
+import redis.exceptions
+import sqlalchemy.exc
+from prefect import Task
+from prefect.client.schemas.objects import TaskRun
+from prefect.states import exception_to_failed_state
+
+from postroad.campaign.status import Summary
+from postroad.errors import ConfigError, DataError, PreflightError, StateError, UnavailableError
+from tasks import advance, audience, campaign
+from tasks.policy import is_transient
+from tasks.result import completeness, ended, where_to_look
+from tasks.slices import MAX_SLICES, MIN_ROWS, rows_per_slice
+
+ALL_TASKS: list[Task[..., Any]] = [
+    advance.advance_campaign,
+    advance.list_running,
+    audience.find_unimported_file,
+    audience.import_rows,
+    audience.open_file,
+    audience.publish_refusals,
+    campaign.follow,
+    campaign.freeze_audience,
+    campaign.preflight,
+    campaign.submit_slice,
+]
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (UnavailableError("redis is away"), True),
+        (sqlalchemy.exc.OperationalError("select 1", {}, Exception("connection refused")), True),
+        (redis.exceptions.ConnectionError("refused"), True),
+        (redis.exceptions.TimeoutError("slow"), True),
+        (PreflightError("no unsubscribe link"), False),
+        (DataError("row 7"), False),
+        (ConfigError("no such campaign"), False),
+        (StateError("not running"), False),
+        (sqlalchemy.exc.IntegrityError("insert", {}, Exception("unique")), False),
+        (ValueError("a mistake of ours"), False),
+    ],
+)
+async def test_only_a_server_that_was_away_is_tried_again(error: Exception, again: bool) -> None:
+    state = await exception_to_failed_state(error)
+    any_task = audience.open_file
+    assert await is_transient(any_task, cast(TaskRun, None), state) is again
+
+
+@pytest.mark.parametrize("task", ALL_TASKS, ids=lambda task: task.name)
+def test_every_task_is_tried_again_later_each_time_and_not_all_at_once(task: Task[..., Any]) -> None:
+    delays = task.retry_delay_seconds
+    assert task.retries >= 3
+    assert isinstance(delays, list)
+    assert delays == sorted(delays)
+    assert delays[-1] > delays[0] > 0
+    assert (task.retry_jitter_factor or 0) > 0
+    assert task.retry_condition_fn is is_transient
+
+
+@pytest.mark.parametrize("rows", [0, 1, 4_999, 5_000, 199_999, 200_000, 200_001, 1_000_000, 5_000_001])
+def test_no_audience_is_cut_into_more_slices_than_a_run_bears(rows: int) -> None:
+    per_slice = rows_per_slice(rows)
+    assert per_slice >= MIN_ROWS
+    assert -(-rows // per_slice) <= MAX_SLICES
+
+
+def summary_of(audience: int, **counts: int) -> Summary:
+    fields = {field.name for field in dataclasses.fields(Summary)}
+    assert {"campaign", "audience", "counts", "settled"} <= fields
+    return Summary(campaign="welcome", audience=audience, counts=counts, settled=False)
+
+
+def test_the_completeness_table_adds_up_to_the_frozen_audience() -> None:
+    *states, total = completeness(summary_of(10, accepted=6, bounced=1, queued=3))
+    assert [(row["state"], row["people"]) for row in states] == [
+        ("accepted", 6),
+        ("bounced", 1),
+        ("queued", 3),
+    ]
+    assert sum(row["people"] for row in states) == total["people"] == 10
+
+
+def test_a_person_who_is_in_no_state_is_shown_and_not_hidden() -> None:
+    *states, total = completeness(summary_of(10, accepted=7))
+    assert ("NOT ACCOUNTED FOR", 3) in [(row["state"], row["people"]) for row in states]
+    assert sum(row["people"] for row in states) == total["people"]
+
+
+def test_under_way_is_who_has_reached_no_end() -> None:
+    state = summary_of(10, accepted=5, unknown=1, dead=1, queued=2, deferred=1)
+    assert ended(state) == 7
+    assert "**3** are still under way" in where_to_look(state, submitted=9)
+    assert "Everybody in the audience is settled" in where_to_look(summary_of(1, expired=1), submitted=0)
