@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from postroad.embedded import server_binary
+from tests.required import missing
 
 
 class RedisServer:
@@ -71,7 +72,7 @@ def _binary(kind: str) -> Path:
         return server_binary()
     found = shutil.which("redis-server")
     if not found:
-        pytest.skip("redis-server is not on the PATH")
+        missing("redis-server", "apt-get install redis-server")
     return Path(found)
 
 

@@ -1,4 +1,4 @@
-"""What a test needs and does not find: skipped, with the reason, on a user's machine; an error where CI must have it."""
+"""What a test needs and does not find: a reason to skip it, and an error in CI, which must have it."""
 
 from __future__ import annotations
 

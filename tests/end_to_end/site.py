@@ -1,4 +1,4 @@
-"""A small Postroad on real parts, as its processes see it: settings file, Redis, database, sandbox, worker, recorder."""
+"""A small Postroad on real parts, as its processes see it."""
 
 from __future__ import annotations
 
@@ -72,14 +72,10 @@ class Site:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**os.environ, **self.variables}
-
-    @property
-    def variables(self) -> dict[str, str]:
         return {
+            **os.environ,
             "POSTROAD_CONFIG": str(self.folder / "postroad.toml"),
             "POSTROAD_REDIS_URL": self.redis.url,
-            "POSTROAD_LOG_LEVEL": "INFO",
         }
 
     def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -193,7 +189,7 @@ class Site:
 
     def received(self) -> Counter[str]:
         """How often the provider accepted each Message-ID."""
-        return Counter(message.message_id for message in self.sandbox.accepted())
+        return Counter(str(message.message_id) for message in self.sandbox.accepted())
 
     def states(self) -> dict[str, str]:
         """State of each recipient's touch."""

@@ -83,6 +83,6 @@ async def until_gone(of: Iterable[int], within_s: float) -> None:
 
 async def until_exists(path: Path, within_s: float) -> None:
     async def exists() -> bool:
-        return path.exists()  # noqa: ASYNC240 - a local file, in a test
+        return path.exists()
 
     await until(exists, within_s)

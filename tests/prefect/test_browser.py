@@ -2,49 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 import pytest_asyncio
-from playwright.async_api import Page, async_playwright, expect
+from playwright.async_api import Page, expect
 
 from postroad.local.prefect import PrefectServer
+from tests.prefect.browser import PATIENCE_MS, open_page
 from tests.prefect.waiting import until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.browser, pytest.mark.timeout(240)]
 
-# Of the machine, not of Playwright: nothing is downloaded to run the tests.
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-OPTIONS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-PATIENCE_MS = 60_000
-"""A page that the slowest machine of CI has not drawn by then does not come."""
-
 
 @pytest_asyncio.fixture
 async def page() -> AsyncIterator[Page]:
-    if CHROMIUM is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("CI has no chromium: the form would go untested")
-        pytest.skip("no chromium on this machine (apt-get install chromium)")
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
-        page = await browser.new_page(viewport={"width": 1280, "height": 900})
-        page.set_default_timeout(PATIENCE_MS)
-        yield page
-        await browser.close()
+    async with open_page() as opened:
+        yield opened
 
 
 async def runs_of_campaign(http: httpx.AsyncClient) -> list[dict[str, Any]]:

@@ -32,7 +32,7 @@ NAMES = [f"{n}" for n in range(50)]
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(20):
-        while not await condition():  # noqa: ASYNC110 - the condition is in a server
+        while not await condition():
             await asyncio.sleep(0.005)
 
 

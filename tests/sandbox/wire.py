@@ -107,5 +107,5 @@ class HandClock:
 async def eventually(condition: Callable[[], bool]) -> None:
     """Return once the condition holds; fails if it never does."""
     async with asyncio.timeout(LIMIT_S):
-        while not condition():  # noqa: ASYNC110 - nobody tells: it may be a file
+        while not condition():
             await asyncio.sleep(0.001)
