@@ -1,0 +1,89 @@
+"""A fault that a recipient's address carries itself, so that a demo needs no configuration.
+
+What stands behind the last ``+`` of the local part is the tag: ``ada+550-5.1.1@example.com``. Any tag may
+end in ``-at-rcpt``, ``-at-data`` or ``-at-dot`` to move it there. An unknown tag is an ordinary address.
+
+======================  =======  ======================================================================
+tag                     phase    what happens
+======================  =======  ======================================================================
+``550-5.1.1``, ``451``  rcpt     that reply: a 4xx or 5xx code, and an enhanced code if given
+``gmail-over-quota``    its own  the reply of that name in ``replies.toml``
+``bounce``              rcpt     ``550 5.1.1``, as Gmail words it
+``full``                rcpt     ``552 5.2.2``, as Gmail words it
+``defer``               rcpt     ``451 4.7.1``, for ever
+``greylist-3``          rcpt     ``451 4.7.1`` for the first 3 attempts (``greylist``: for one), then taken
+``slow-2000ms``         dot      the reply comes after 2,000 ms
+``trickle-50ms``        dot      the reply comes one octet every 50 ms
+``hang``                dot      no reply, and the connection stays open
+``drop``                rcpt     the connection is closed instead of the reply
+``drop-after-dot``      dot      the connection is closed after the final dot; the message is *not* kept
+``drop-after-dot-kept`` dot      the same, and the message *is* kept: what the client cannot know
+======================  =======  ======================================================================
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from postroad.sandbox.replies import provider_replies
+from postroad.sandbox.rules import RECIPIENT_KNOWN, Ending, Fault, Phase, Rule
+
+_CODE = re.compile(r"([45]\d\d)(?:-([45]\.\d{1,3}\.\d{1,3}))?")
+_MEASURED = re.compile(r"(slow|trickle)-(\d{1,7})ms")
+_GREYLIST = re.compile(r"greylist(?:-(\d{1,4}))?")
+_MOVED = re.compile(r"(.+)-at-(rcpt|data|dot)")
+
+_WORDS = {
+    "bounce": (Phase.RCPT, Fault(reply="gmail-no-such-user")),
+    "full": (Phase.RCPT, Fault(reply="gmail-over-quota")),
+    "defer": (Phase.RCPT, Fault(reply="greylisted")),
+    "hang": (Phase.DOT, Fault(ending=Ending.HANG)),
+    "drop": (Phase.RCPT, Fault(ending=Ending.DROP)),
+    "drop-after-dot": (Phase.DOT, Fault(ending=Ending.DROP)),
+    "drop-after-dot-kept": (Phase.DOT, Fault(ending=Ending.DROP, keep=True)),
+}
+
+
+def tag_of(address: str) -> str:
+    """Return what stands behind the last ``+`` of the local part, in lower case, or an empty string."""
+    local_part = address.rpartition("@")[0]
+    _, plus, tag = local_part.rpartition("+")
+    return tag.lower() if plus else ""
+
+
+@lru_cache(maxsize=1024)
+def rule_of_tag(tag: str) -> Rule | None:
+    """Return the rule that a tag asks for, for the recipient that carries it, or None if it asks for none."""
+    moved = _MOVED.fullmatch(tag)
+    word, forced = (moved[1], Phase(moved[2])) if moved else (tag, None)
+    greylist = _GREYLIST.fullmatch(word)
+    if greylist:
+        fault = Fault(reply="greylisted")
+        return Rule(phase=forced or Phase.RCPT, fault=fault, first_attempts=int(greylist[1] or 1))
+    found = _fault_of(word)
+    if found is None:
+        return None
+    phase, fault = found
+    if fault.keep and forced not in (None, Phase.DOT):
+        return None
+    return Rule(phase=forced or phase, fault=fault)
+
+
+def _fault_of(word: str) -> tuple[Phase, Fault] | None:
+    if word in _WORDS:
+        return _WORDS[word]
+    code = _CODE.fullmatch(word)
+    if code:
+        return Phase.RCPT, Fault(reply=f"{code[1]} {code[2]}" if code[2] else code[1])
+    measured = _MEASURED.fullmatch(word)
+    if measured:
+        span_ms = int(measured[2])
+        slow = measured[1] == "slow"
+        return Phase.DOT, Fault(delay_ms=span_ms) if slow else Fault(byte_delay_ms=span_ms)
+    named = provider_replies().get(word)
+    if named:
+        phase = Phase(named.phase)
+        # What a provider says on connecting is said here at RCPT: the first moment the address is known.
+        return (phase if phase in RECIPIENT_KNOWN else Phase.RCPT), Fault(reply=word)
+    return None

@@ -1,0 +1,132 @@
+"""How the sandbox is set up: one frozen struct, read from a TOML file."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from enum import StrEnum
+from pathlib import Path
+
+import msgspec
+
+from postroad.errors import ConfigError
+from postroad.sandbox.rules import Rule
+
+_FIELD = re.compile(r"(.*?)(?: - at `\$?\.?(.*)`)?", re.DOTALL)
+
+
+class Extension(StrEnum):
+    """An ESMTP keyword that can be switched off."""
+
+    PIPELINING = "PIPELINING"
+    SIZE = "SIZE"
+    EIGHTBITMIME = "8BITMIME"
+    SMTPUTF8 = "SMTPUTF8"
+    ENHANCEDSTATUSCODES = "ENHANCEDSTATUSCODES"
+    STARTTLS = "STARTTLS"
+    AUTH = "AUTH"
+
+
+class Mechanism(StrEnum):
+    PLAIN = "PLAIN"
+    LOGIN = "LOGIN"
+    CRAM_MD5 = "CRAM-MD5"
+
+
+class Keep(StrEnum):
+    """Where what was accepted is kept."""
+
+    MAILDIR = "maildir"
+    LEDGER = "ledger"
+    BOTH = "both"
+
+
+class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything about a sandbox but its clock and its chance."""
+
+    directory: str
+    """Holds ``accepted.jsonl`` and ``Maildir/``; made if missing."""
+    keep: Keep = Keep.BOTH
+    host: str = "127.0.0.1"
+    port: int = 0
+    """0: any free port; ``Sandbox.port`` says which."""
+    tls_port: int | None = None
+    """A second port that speaks TLS from the first octet (RFC 8314 §3.3); needs a certificate."""
+    hostname: str = "mx.sandbox.test"
+    """What the server calls itself."""
+
+    certificate: str | None = None
+    """PEM file with the certificate chain."""
+    private_key: str | None = None
+    """PEM file with its key."""
+    require_tls: bool = False
+    credentials: dict[str, str] = {}
+    """User name to password. Without any, AUTH is not offered."""
+    auth_mechanisms: tuple[Mechanism, ...] = (Mechanism.PLAIN, Mechanism.LOGIN, Mechanism.CRAM_MD5)
+    require_auth: bool = False
+
+    extensions: tuple[Extension, ...] = tuple(Extension)
+    """What is offered. STARTTLS needs a certificate besides, AUTH needs credentials."""
+    max_message_bytes: int = 25 * 1024 * 1024
+    max_recipients: int = 100
+    """RFC 5321 §4.5.3.1.8: at least 100."""
+    max_line_bytes: int = 1000
+    """Longest line of a message, with its CRLF. RFC 5321 §4.5.3.1.6: 1,000. 0: any."""
+    max_command_errors: int = 20
+    """Errors of form, after which the connection is closed."""
+    idle_timeout_ms: int = 300_000
+    """RFC 5321 §4.5.3.2.7: at least 5 minutes."""
+    enforce_sync: bool = True
+    """Close the connection of a client that talks out of turn (RFC 2920 §3.1)."""
+    enforce_7bit: bool = True
+    """Refuse 8-bit content that was not announced as such (RFC 6152 §3)."""
+    data_without_recipients: bool = False
+    """Answer 354 although every recipient was refused, as some servers do, and refuse at the dot."""
+
+    address_tags: bool = True
+    """Let recipients' addresses ask for faults."""
+    rules: tuple[Rule, ...] = ()
+
+    def __post_init__(self) -> None:
+        if (self.certificate is None) != (self.private_key is None):
+            raise ValueError("certificate and private_key come together")
+        if self.certificate is None and (self.tls_port is not None or self.require_tls):
+            raise ValueError("tls_port and require_tls need a certificate")
+        if self.require_auth and not self.credentials:
+            raise ValueError("require_auth needs credentials")
+
+    def offers(self, extension: Extension) -> bool:
+        if extension is Extension.STARTTLS:
+            return extension in self.extensions and self.certificate is not None
+        if extension is Extension.AUTH:
+            return extension in self.extensions and bool(self.credentials)
+        return extension in self.extensions
+
+
+def load_config(path: Path) -> SandboxConfig:
+    """Read the configuration. Paths in it are relative to the file.
+
+    Raises:
+        ConfigError: the file cannot be read; ``where`` names the file and the field.
+    """
+    try:
+        raw = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"The sandbox configuration cannot be read: {error.strerror}", where=str(path)
+        ) from error
+    except ValueError as error:  # no TOML, or no UTF-8
+        raise ConfigError(f"The sandbox configuration is not TOML: {error}", where=str(path)) from error
+    try:
+        config = msgspec.convert(raw, SandboxConfig)
+    except msgspec.ValidationError as error:
+        found = _FIELD.fullmatch(str(error))
+        message, field = (found[1], found[2]) if found else (str(error), None)
+        raise ConfigError(message, where=f"{path}: {field}" if field else str(path)) from error
+    base = path.parent
+    return msgspec.structs.replace(
+        config,
+        directory=str(base / config.directory),
+        certificate=None if config.certificate is None else str(base / config.certificate),
+        private_key=None if config.private_key is None else str(base / config.private_key),
+    )

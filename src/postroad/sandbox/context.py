@@ -1,0 +1,55 @@
+"""What all sessions of one sandbox share."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass, field
+from random import Random
+
+import msgspec
+
+from postroad.clock import Clock
+from postroad.sandbox.config import Extension, SandboxConfig
+from postroad.sandbox.mailroom import Mailroom
+from postroad.sandbox.phrases import Phrase, compiled
+from postroad.sandbox.rulebook import RuleBook
+from postroad.sandbox.rules import Phase
+
+
+class Counters(msgspec.Struct):
+    """What has happened since the start."""
+
+    connections: int = 0
+    open_connections: int = 0
+    secured: int = 0
+    """TLS handshakes that succeeded, of either kind."""
+    authenticated: int = 0
+    accepted: int = 0
+    """Messages kept and answered with 250, or meant to be: a client may be gone before it reads it."""
+    accepted_recipients: int = 0
+    kept_unsaid: int = 0
+    """Messages kept by a fault at the dot, whose client was told otherwise or nothing."""
+    refused: dict[Phase, int] = msgspec.field(default_factory=lambda: dict.fromkeys(Phase, 0))
+    """4xx and 5xx replies by phase, for whatever reason."""
+    dropped: int = 0
+    """Connections cut by a fault."""
+    timed_out: int = 0
+
+
+@dataclass(slots=True)
+class Context:
+    """The parts of a running sandbox. ``rules`` may be replaced at any moment."""
+
+    config: SandboxConfig
+    clock: Clock
+    rng: Random
+    mailroom: Mailroom
+    rules: RuleBook
+    tls: ssl.SSLContext | None
+    counters: Counters = field(default_factory=Counters)
+    phrases: dict[Phrase, bytes] = field(init=False)
+    offered: frozenset[Extension] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.offered = frozenset(extension for extension in Extension if self.config.offers(extension))
+        self.phrases = compiled(enhanced=Extension.ENHANCEDSTATUSCODES in self.offered)

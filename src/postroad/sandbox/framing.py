@@ -1,0 +1,131 @@
+"""From octets to command lines and message content, whatever the pieces they arrive in.
+
+Both methods that take something out return None while it has not fully arrived. Memory is bounded by the
+limits given, plus one piece.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from postroad.sandbox.phrases import Phrase
+
+_END = b"\r\n.\r\n"
+_EMPTY = b".\r\n"
+
+
+class LineFlaw(Enum):
+    TOO_LONG = Phrase.LINE_TOO_LONG
+    BARE_LF = Phrase.BARE_LF_IN_COMMAND
+    BARE_CR = Phrase.BARE_CR_IN_COMMAND
+
+
+class TooLarge(Enum):
+    """The content went beyond the limit; it was read to its end and thrown away."""
+
+    TOO_LARGE = "too large"
+
+
+class Framer:
+    """Collects what arrives and hands it out in the units of the protocol."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._searched = 0
+        self._skipping_line = False
+        self._in_content = False
+        self._overflowed = False
+
+    def __len__(self) -> int:
+        """Octets that have arrived and were not taken yet."""
+        return len(self._buffer)
+
+    def feed(self, data: bytes) -> None:
+        self._buffer += data
+
+    def discard(self) -> None:
+        """Forget what was not taken. RFC 3207 §4.2: nothing said in clear survives into TLS."""
+        self._buffer.clear()
+        self._searched = 0
+        self._skipping_line = False
+
+    def line(self, max_bytes: int) -> bytes | LineFlaw | None:
+        """Take one command line, without its CRLF. ``max_bytes`` counts it with its CRLF."""
+        buffer = self._buffer
+        end = buffer.find(b"\n", self._searched)
+        if end < 0:
+            self._searched = len(buffer)
+            if self._searched > max_bytes:
+                self._skipping_line = True
+                buffer.clear()
+                self._searched = 0
+            return None
+        line = bytes(buffer[: end + 1])
+        del buffer[: end + 1]
+        self._searched = 0
+        if self._skipping_line or len(line) > max_bytes:
+            self._skipping_line = False
+            return LineFlaw.TOO_LONG
+        if not line.endswith(b"\r\n"):
+            return LineFlaw.BARE_LF
+        if line.find(b"\r") != len(line) - 2:
+            return LineFlaw.BARE_CR
+        return line[:-2]
+
+    def content(self, max_bytes: int) -> bytes | TooLarge | None:
+        """Take one message up to the final dot, still dot-stuffed, with its last CRLF.
+
+        Only ``CRLF . CRLF`` ends it (RFC 5321 §4.1.1.4); look-alikes with a bare CR or LF are content.
+        """
+        buffer = self._buffer
+        if not self._in_content:
+            if len(buffer) < len(_EMPTY) and _EMPTY.startswith(bytes(buffer)):
+                return None
+            if buffer.startswith(_EMPTY):
+                del buffer[: len(_EMPTY)]
+                return b""
+            self._in_content = True
+        end = buffer.find(_END, self._searched)
+        if end >= 0:
+            content = bytes(buffer[: end + 2])
+            del buffer[: end + len(_END)]
+            overflowed = self._overflowed or len(content) > max_bytes
+            self._searched, self._in_content, self._overflowed = 0, False, False
+            return TooLarge.TOO_LARGE if overflowed else content
+        if len(buffer) > max_bytes + len(_END):
+            self._overflowed = True
+            del buffer[: -(len(_END) - 1)]
+        self._searched = max(0, len(buffer) - len(_END) + 1)
+        return None
+
+
+def unstuffed(content: bytes) -> bytes:
+    """Return the content as it was before dot-stuffing (RFC 5321 §4.5.2)."""
+    if content.startswith(b"."):
+        content = content[1:]
+    return content.replace(b"\r\n.", b"\r\n") if b"\r\n." in content else content
+
+
+def flaw_of(content: bytes, *, max_line_bytes: int, eight_bit: bool) -> Phrase | None:
+    """Return why content that has arrived is refused, or None. ``max_line_bytes`` 0: any length."""
+    pairs = content.count(b"\r\n")
+    if content.count(b"\n") != pairs:
+        return Phrase.BARE_LF
+    if content.count(b"\r") != pairs:
+        return Phrase.BARE_CR
+    if not eight_bit and not content.isascii():
+        return Phrase.NOT_ANNOUNCED_8BIT
+    if max_line_bytes and len(content) > max_line_bytes and _has_longer_line(content, max_line_bytes):
+        return Phrase.TEXT_LINE_TOO_LONG
+    return None
+
+
+def _has_longer_line(content: bytes, max_line_bytes: int) -> bool:
+    start = 0
+    while start + max_line_bytes < len(content):
+        # The last line end within reach: everything before it lies in lines that are short enough.
+        end = content.rfind(b"\n", start, start + max_line_bytes)
+        if end < 0:
+            return True
+        start = end + 1
+    return False

@@ -1,0 +1,193 @@
+"""The rules at work: which one applies now, and what each has to remember for that."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections import deque
+from collections.abc import Iterable, Sequence
+from random import Random
+from typing import Protocol
+
+import msgspec
+
+from postroad.clock import Clock
+from postroad.sandbox.addresses import rule_of_tag, tag_of
+from postroad.sandbox.replies import Reply, reply_of
+from postroad.sandbox.rules import RECIPIENT_KNOWN, Ending, Fault, Phase, Rate, Rule, Scope
+
+
+class Scene(Protocol):
+    """What a rule may look at besides the recipients."""
+
+    @property
+    def connection(self) -> int: ...
+    @property
+    def ip(self) -> str: ...
+    @property
+    def sender(self) -> str | None: ...
+    @property
+    def transactions(self) -> int: ...
+    @property
+    def open_connections(self) -> int: ...
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """A fault that happens now. ``recipient`` is the one it is about, or empty."""
+
+    fault: Fault
+    reply: Reply | None
+    recipient: str
+
+    @property
+    def refuses(self) -> bool:
+        """Whether the command has no effect: it was refused, or is never answered."""
+        if self.reply is not None and self.reply.code >= 400:
+            return True
+        return self.fault.ending in (Ending.DROP, Ending.RESET, Ending.HANG)
+
+
+class RuleBook:
+    """Decides by a fixed list of rules. Another list needs another book, which remembers nothing yet.
+
+    Memory grows with the recipients that a greylisting rule has seen, and with nothing else.
+    """
+
+    def __init__(self, rules: Iterable[Rule], *, clock: Clock, rng: Random, address_tags: bool) -> None:
+        self.rules = tuple(rules)
+        self._clock = clock
+        self._rng = rng
+        self._address_tags = address_tags
+        self._by_phase: dict[Phase, list[_Live]] = {phase: [] for phase in Phase}
+        for rule in self.rules:
+            self._by_phase[rule.phase].append(_Live(rule))
+        self._tagged: dict[str, _Live] = {}
+
+    def decide(self, phase: Phase, scene: Scene, recipients: Sequence[str] = ()) -> Verdict | None:
+        """Return the fault of the first rule that applies, else that of a recipient's own tag, else None."""
+        for live in self._by_phase[phase]:
+            verdict = live.apply(scene, recipients, self._clock.now_ms(), self._rng)
+            if verdict is not None:
+                return verdict
+        if self._address_tags and phase in RECIPIENT_KNOWN:
+            return self._by_tag(phase, scene, recipients)
+        return None
+
+    def forget(self, connection: int) -> None:
+        """Let go of what was remembered about a connection that is gone."""
+        for rules in self._by_phase.values():
+            for live in rules:
+                live.forget(connection)
+
+    def _by_tag(self, phase: Phase, scene: Scene, recipients: Sequence[str]) -> Verdict | None:
+        for recipient in recipients:
+            if "+" not in recipient:
+                continue
+            tag = tag_of(recipient)
+            rule = rule_of_tag(tag)
+            if rule is None or rule.phase is not phase:
+                continue
+            live = self._tagged.get(tag) or _Live(rule)
+            if rule.first_attempts is not None:
+                self._tagged[tag] = live
+            verdict = live.apply(scene, (recipient,), self._clock.now_ms(), self._rng)
+            if verdict is not None:
+                return verdict
+        return None
+
+
+class _Live:
+    """One rule with its counters."""
+
+    def __init__(self, rule: Rule) -> None:
+        self._rule = rule
+        self._reply = reply_of(rule.fault.reply) if rule.fault.reply else None
+        self._recipient = _pattern(rule.recipient)
+        self._local_part = _pattern(rule.local_part)
+        self._domain = _pattern(rule.domain)
+        self._sender = _pattern(rule.sender)
+        self._times = 0
+        self._attempts: dict[str, tuple[int, int]] = {}
+        self._admitted: dict[str | int, deque[int]] = {}
+
+    def apply(self, scene: Scene, recipients: Sequence[str], now_ms: int, rng: Random) -> Verdict | None:
+        recipient = self._subject(recipients)
+        if recipient is None or not _matches(self._sender, scene.sender or ""):
+            return None
+        if not (self._crowded(scene) and self._early(recipient, now_ms)):
+            return None
+        if self._rule.over and not self._exceeded(self._rule.over, scene, recipient, now_ms):
+            return None
+        self._times += 1
+        if self._times % self._rule.every:
+            return None
+        if self._rule.probability < 1.0 and rng.random() >= self._rule.probability:
+            return None
+        return Verdict(self._rule.fault, self._reply, recipient)
+
+    def forget(self, connection: int) -> None:
+        if self._rule.over and self._rule.over.scope is Scope.CONNECTION:
+            self._admitted.pop(connection, None)
+
+    def _subject(self, recipients: Sequence[str]) -> str | None:
+        """Return the first recipient that the patterns fit; empty if the rule asks for none."""
+        for recipient in recipients:
+            local_part, _, domain = recipient.rpartition("@")
+            if (
+                _matches(self._recipient, recipient)
+                and _matches(self._local_part, local_part)
+                and _matches(self._domain, domain)
+            ):
+                return recipient
+        return None if recipients or self._rule.needs_recipient else ""
+
+    def _crowded(self, scene: Scene) -> bool:
+        rule = self._rule
+        if rule.connections_over is not None and scene.open_connections <= rule.connections_over:
+            return False
+        return rule.messages_over is None or scene.transactions >= rule.messages_over
+
+    def _early(self, recipient: str, now_ms: int) -> bool:
+        rule = self._rule
+        if rule.first_attempts is None and rule.first_ms is None:
+            return True
+        key = recipient.lower()
+        attempts, since_ms = self._attempts.get(key, (0, now_ms))
+        self._attempts[key] = (attempts + 1, since_ms)
+        if rule.first_attempts is not None and attempts >= rule.first_attempts:
+            return False
+        return rule.first_ms is None or now_ms - since_ms < rule.first_ms
+
+    def _exceeded(self, rate: Rate, scene: Scene, recipient: str, now_ms: int) -> bool:
+        admitted = self._admitted.setdefault(_share(rate.scope, scene, recipient), deque())
+        while admitted and now_ms - admitted[0] >= rate.per_ms:
+            admitted.popleft()
+        if len(admitted) >= rate.count:
+            return True
+        admitted.append(now_ms)
+        return False
+
+
+def _share(scope: Scope, scene: Scene, recipient: str) -> str | int:
+    match scope:
+        case Scope.ALL:
+            return ""
+        case Scope.CONNECTION:
+            return scene.connection
+        case Scope.IP:
+            return scene.ip
+        case Scope.SENDER:
+            return (scene.sender or "").lower()
+        case Scope.DOMAIN:
+            return recipient.rpartition("@")[2].lower()
+        case Scope.RECIPIENT:
+            return recipient.lower()
+
+
+def _pattern(pattern: str) -> re.Pattern[str] | None:
+    """Return the compiled shell pattern, or None for the one that fits everything."""
+    return None if pattern == "*" else re.compile(fnmatch.translate(pattern.lower()))
+
+
+def _matches(pattern: re.Pattern[str] | None, text: str) -> bool:
+    return pattern is None or pattern.match(text.lower()) is not None

@@ -1,0 +1,138 @@
+"""What the sandbox does wrong, as data: a rule says when, a fault says what.
+
+Rules are read in order and the first that applies wins; addresses may carry a fault of their own behind
+a ``+`` (see :mod:`postroad.sandbox.addresses`), which is looked at after the rules.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from postroad.sandbox.replies import reply_of
+
+
+class Phase(StrEnum):
+    """The moment of a session at which a fault happens, and by which refusals are counted."""
+
+    CONNECT = "connect"
+    EHLO = "ehlo"
+    STARTTLS = "starttls"
+    AUTH = "auth"
+    MAIL = "mail"
+    RCPT = "rcpt"
+    DATA = "data"
+    DOT = "dot"
+    QUIT = "quit"
+
+
+#: Phases at which a sender, or at least one recipient, is known.
+SENDER_KNOWN = frozenset({Phase.MAIL, Phase.RCPT, Phase.DATA, Phase.DOT})
+RECIPIENT_KNOWN = frozenset({Phase.RCPT, Phase.DATA, Phase.DOT})
+
+
+class Ending(StrEnum):
+    """What becomes of the connection once the fault has happened."""
+
+    STAY = "stay"
+    CLOSE = "close"
+    """The reply is sent, then the connection is closed. A 421 always ends so (RFC 5321 §3.8)."""
+    DROP = "drop"
+    """Closed instead of the reply; replies to earlier commands still arrive."""
+    RESET = "reset"
+    """Like DROP, by a TCP reset: the client may lose earlier replies too."""
+    HANG = "hang"
+    """No reply, and the connection stays open until the client gives up."""
+
+
+class Scope(StrEnum):
+    """Who shares one rate."""
+
+    ALL = "all"
+    CONNECTION = "connection"
+    IP = "ip"
+    SENDER = "sender"
+    DOMAIN = "domain"
+    RECIPIENT = "recipient"
+
+
+class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What happens in place of, or on top of, the ordinary reply."""
+
+    reply: str = ""
+    """A name from ``replies.toml`` (``gmail-unusual-rate``) or a reply (``550 5.1.1 No such user``).
+    Empty: the ordinary one."""
+    delay_ms: int = 0
+    """How long the reply (or the ending) is held back."""
+    byte_delay_ms: int = 0
+    """The reply trickles: one octet, then this long nothing."""
+    ending: Ending = Ending.STAY
+    keep: bool = False
+    """At the final dot: the message is kept and in the ledger although the client is not told so."""
+
+    def __post_init__(self) -> None:
+        if self.reply:
+            reply_of(self.reply)
+        if self.delay_ms < 0 or self.byte_delay_ms < 0:
+            raise ValueError("a delay is not negative")
+
+
+class Rate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """So many in every span of so long. What was refused does not count."""
+
+    count: int
+    per_ms: int
+    scope: Scope = Scope.ALL
+
+    def __post_init__(self) -> None:
+        if self.count < 0 or self.per_ms <= 0:
+            raise ValueError("a rate needs count >= 0 and per_ms > 0")
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a fault happens: all that is said must hold. Patterns are shell patterns, blind to case."""
+
+    phase: Phase
+    fault: Fault
+    recipient: str = "*"
+    local_part: str = "*"
+    domain: str = "*"
+    sender: str = "*"
+    """The null sender is the empty string: the pattern ``""`` matches bounces only."""
+    every: int = 1
+    """Only every so-many-th time that all before it holds."""
+    probability: float = 1.0
+    first_attempts: int | None = None
+    """Greylisting by count: only the first so many attempts of a recipient."""
+    first_ms: int | None = None
+    """Greylisting by time: only until so long after the first attempt of a recipient."""
+    over: Rate | None = None
+    """Only beyond this rate."""
+    connections_over: int | None = None
+    """Only while more connections than this are open, the present one included."""
+    messages_over: int | None = None
+    """Only once this connection has begun so many transactions already."""
+
+    def __post_init__(self) -> None:
+        if self.phase not in RECIPIENT_KNOWN and self.needs_recipient:
+            raise ValueError(f"at {self.phase} no recipient is known yet")
+        if self.phase not in SENDER_KNOWN and self.needs_sender:
+            raise ValueError(f"at {self.phase} no sender is known yet")
+        if self.every < 1:
+            raise ValueError("every is 1 or more")
+        if not 0.0 <= self.probability <= 1.0:
+            raise ValueError("probability lies between 0 and 1")
+        if self.fault.keep and self.phase is not Phase.DOT:
+            raise ValueError("a message can be kept at the final dot only")
+
+    @property
+    def needs_recipient(self) -> bool:
+        scoped = self.over is not None and self.over.scope in (Scope.DOMAIN, Scope.RECIPIENT)
+        greylists = self.first_attempts is not None or self.first_ms is not None
+        patterned = (self.recipient, self.local_part, self.domain) != ("*", "*", "*")
+        return patterned or greylists or scoped
+
+    @property
+    def needs_sender(self) -> bool:
+        return self.sender != "*" or (self.over is not None and self.over.scope is Scope.SENDER)

@@ -1,0 +1,62 @@
+"""AUTH mechanisms as generators: they yield a challenge, are sent the response, and return the user name.
+
+A user name of None means that the credentials were wrong. Octets in, octets out; base64 is the caller's.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Generator, Mapping
+from typing import assert_never
+
+from postroad.sandbox.config import Mechanism
+
+Exchange = Generator[bytes, bytes, str | None]
+
+
+def exchange(
+    mechanism: Mechanism, credentials: Mapping[str, str], initial: bytes | None, nonce: str
+) -> Exchange:
+    """Return the server's side of one authentication. ``nonce`` is what CRAM-MD5 challenges with."""
+    match mechanism:
+        case Mechanism.PLAIN:
+            return _plain(credentials, initial)
+        case Mechanism.LOGIN:
+            return _login(credentials, initial)
+        case Mechanism.CRAM_MD5:
+            return _cram_md5(credentials, nonce)
+        case _:
+            assert_never(mechanism)
+
+
+def _plain(credentials: Mapping[str, str], initial: bytes | None) -> Exchange:
+    """RFC 4616: authorization identity, user and password, divided by NUL."""
+    response = initial if initial is not None else (yield b"")
+    fields = response.split(b"\0")
+    if len(fields) != 3:
+        return None
+    return _checked(credentials, fields[1], fields[2])
+
+
+def _login(credentials: Mapping[str, str], initial: bytes | None) -> Exchange:
+    """No RFC; draft-murchison-sasl-login, as every client speaks it."""
+    user = initial if initial is not None else (yield b"Username:")
+    password = yield b"Password:"
+    return _checked(credentials, user, password)
+
+
+def _cram_md5(credentials: Mapping[str, str], nonce: str) -> Exchange:
+    """RFC 2195 §2: user, space, HMAC-MD5 of the challenge in hexadecimal."""
+    challenge = nonce.encode()
+    response = yield challenge
+    user, _, digest = response.rpartition(b" ")
+    name = user.decode("utf-8", "replace")
+    expected = hmac.new(credentials.get(name, "").encode(), challenge, "md5").hexdigest()
+    known = hmac.compare_digest(expected.encode(), digest)
+    return name if known and name in credentials else None
+
+
+def _checked(credentials: Mapping[str, str], user: bytes, password: bytes) -> str | None:
+    name = user.decode("utf-8", "replace")
+    known = hmac.compare_digest(credentials.get(name, "").encode(), password)
+    return name if known and name in credentials else None

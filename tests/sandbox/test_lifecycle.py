@@ -1,0 +1,157 @@
+"""Starting, stopping, and clients that hang, talk nonsense or vanish."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from postroad.errors import UnavailableError
+from postroad.sandbox import Ending, Fault, Phase, Rule, Sandbox, SandboxConfig, accepted, serve
+from tests.sandbox.conftest import Bench
+from tests.sandbox.wire import HandClock, Wire, eventually
+
+
+async def test_serve_announces_its_port_once_it_listens_and_ends_when_told(tmp_path: Path) -> None:
+    stop, ports = asyncio.Event(), asyncio.Queue[int]()
+    config = SandboxConfig(directory=str(tmp_path / "in"))
+    running = asyncio.create_task(serve(config, stop, ready=ports.put_nowait))
+    port = await asyncio.wait_for(ports.get(), 10)
+    async with Wire("127.0.0.1", port) as wire:
+        assert (await wire.greeted()).startswith("250")
+        assert (await wire.deliver()).startswith("250")
+        stop.set()
+        await asyncio.wait_for(running, 10)
+        assert await wire.rest() == b"421 4.3.2 Service shutting down, closing transmission channel\r\n"
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", port)
+    assert len(accepted(tmp_path / "in" / "accepted.jsonl")) == 1
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+async def test_nothing_is_left_open_after_the_end(tmp_path: Path) -> None:
+    rules = (Rule(phase=Phase.MAIL, sender="hang@*", fault=Fault(ending=Ending.HANG)),)
+    before, tasks = open_files(), asyncio.all_tasks()
+    clients: list[Wire] = []
+    async with Sandbox(SandboxConfig(directory=str(tmp_path), rules=rules)) as sandbox:
+        for number in range(10):
+            wire = Wire(sandbox.host, sandbox.port)
+            await wire.__aenter__()
+            clients.append(wire)
+            await wire.greeted()
+            wire.send(b"MAIL FROM:<hang@from.test>\r\n" if number % 2 else b"MAIL FR")
+    assert sandbox.counters.open_connections == 0
+    for wire in clients:
+        await wire.__aexit__(None, None, None)
+    await eventually(lambda: open_files() == before)
+    await eventually(lambda: asyncio.all_tasks() == tasks)
+
+
+async def test_a_port_that_is_taken_and_a_folder_that_is_none_are_named(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port: int = taken.getsockname()[1]
+        with pytest.raises(UnavailableError, match=f"cannot listen on 127.0.0.1:{port}"):
+            await Sandbox(SandboxConfig(directory=str(tmp_path), port=port)).__aenter__()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UnavailableError, match="folder cannot be made"):
+        await Sandbox(SandboxConfig(directory=str(tmp_path / "file"))).__aenter__()
+
+
+async def test_a_silent_client_is_sent_away_after_its_time(bench: Bench, hand_clock: HandClock) -> None:
+    sandbox = await bench.sandbox(clock=hand_clock, idle_timeout_ms=10_000)
+    silent, talking = await bench.hello(sandbox), await bench.hello(sandbox)
+    for _ in range(9):
+        await hand_clock.asked_for(1.0)
+        hand_clock.advance(1000)
+    assert (await talking.ask("NOOP")).startswith("250")
+    await hand_clock.asked_for(1.0)
+    hand_clock.advance(1000)
+    assert await silent.rest() == b"421 4.4.2 Error: timeout exceeded\r\n"
+    assert (await talking.ask("NOOP")).startswith("250")
+    assert sandbox.counters.timed_out == 1
+
+
+async def test_a_client_held_up_by_a_fault_is_not_silent(bench: Bench, hand_clock: HandClock) -> None:
+    rule = Rule(phase=Phase.MAIL, fault=Fault(delay_ms=60_000))
+    sandbox = await bench.sandbox(clock=hand_clock, idle_timeout_ms=10_000, rules=(rule,))
+    wire = await bench.hello(sandbox)
+    wire.send(b"MAIL FROM:<a@b.test>\r\n")
+    await hand_clock.asked_for(60.0)
+    for _ in range(60):
+        await hand_clock.asked_for(1.0)
+        hand_clock.advance(1000)
+    assert (await wire.reply()).startswith("250")
+
+
+async def test_garbage_ends_the_session_after_a_while(bench: Bench) -> None:
+    sandbox = await bench.sandbox(max_command_errors=5)
+    wire = await bench.wire(sandbox)
+    wire.send(os.urandom(2000).replace(b"\n", b"") + b"\n" + b"\x16\x03\x01\n" * 50)
+    lines = (await wire.rest()).split(b"\r\n")
+    assert [line[:3] for line in lines] == [b"220", *[b"500"] * 5, b"421", b""]
+    assert (await (await bench.hello(sandbox)).deliver()).startswith("250")
+
+
+async def test_a_client_that_vanishes_in_the_middle_leaves_nothing(bench: Bench) -> None:
+    sandbox = await bench.sandbox()
+    wire = await bench.hello(sandbox)
+    assert (await wire.envelope()).startswith("250")
+    assert (await wire.ask("DATA")).startswith("354")
+    wire.send(b"half a message\r\n")
+    await wire.writer.drain()
+    wire.writer.transport.abort()
+    await eventually(lambda: sandbox.counters.open_connections == 0)
+    assert sandbox.accepted() == []
+    assert list(sandbox.maildir_path.rglob("*.*")) == []
+
+
+async def test_a_client_that_never_reads_is_not_read_from_for_ever(bench: Bench) -> None:
+    """Its replies fill the buffers, then it has to wait: nothing grows without bound."""
+    sandbox = await bench.sandbox()
+    wire = await bench.hello(sandbox)
+    (session,) = sandbox._sessions
+    wire.writer.transport.pause_reading()  # type: ignore[attr-defined]
+    piece, pieces = b"NOOP\r\n" * 10_000, 0
+    while not session._choked:
+        wire.send(piece)
+        pieces += 1
+        assert pieces < 10_000
+        await asyncio.sleep(0)
+    assert not session._transport.is_reading()
+    assert len(session._framer) < 1024 * 1024
+    assert session._transport.get_write_buffer_size() < 4 * 1024 * 1024
+    wire.writer.transport.resume_reading()  # type: ignore[attr-defined]
+    expected = b"250 2.0.0 Ok\r\n" * (10_000 * pieces)
+    assert await wire.reader.readexactly(len(expected)) == expected
+
+
+async def test_a_client_that_does_not_wait_out_a_delay_is_read_ahead_only_so_far(
+    bench: Bench, hand_clock: HandClock
+) -> None:
+    rule = Rule(phase=Phase.MAIL, fault=Fault(delay_ms=1000))
+    sandbox = await bench.sandbox(clock=hand_clock, rules=(rule,))
+    wire = await bench.hello(sandbox)
+    wire.send(b"MAIL FROM:<a@b.test>\r\n")
+    await hand_clock.asked_for(1.0)
+    blob = b"NOOP\r\n" * 4_000_000
+    wire.send(blob)
+    (session,) = sandbox._sessions
+    await eventually(lambda: not session._transport.is_reading())
+    assert len(session._framer) < 1024 * 1024
+    hand_clock.advance(1000)
+    assert (await wire.reply()).startswith("250")
+    assert (await wire.reply()) == "250 2.0.0 Ok"
+
+
+async def test_using_a_sandbox_that_does_not_run_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="enter it first"):
+        Sandbox(SandboxConfig(directory=str(tmp_path))).use([])

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from postroad.sandbox import Phase, provider_replies
+from postroad.sandbox.phrases import Phrase
+from postroad.sandbox.replies import Reply, reply_of
+
+FIELDS = {"ip", "hostname", "id", "recipient", "local_part", "domain", "sender", "sender_domain"}
+
+
+@pytest.mark.parametrize("name", provider_replies())
+def test_a_providers_reply_is_well_formed_and_documented(name: str) -> None:
+    entry = provider_replies()[name]
+    assert entry.code // 100 in (4, 5)
+    assert re.fullmatch(r"|[45]\.\d{1,3}\.\d{1,3}", entry.enhanced)
+    if entry.enhanced:
+        assert entry.enhanced[0] == str(entry.code)[0]
+    assert entry.phase in list(Phase)
+    assert entry.lines
+    assert entry.source.startswith("https://")
+    assert set(re.findall(r"\{(\w+)\}", "".join(entry.lines))) <= FIELDS
+    for line in entry.reply.encode(fields=dict.fromkeys(FIELDS, "x" * 40)).split(b"\r\n"):
+        assert len(line) + 2 <= 512  # RFC 5321 §4.5.3.1.5
+
+
+@pytest.mark.parametrize(
+    ("text", "reply"),
+    [
+        ("550 5.1.1 No such user", Reply(550, "5.1.1", ("No such user",))),
+        ("550-5.1.1 No such user", Reply(550, "5.1.1", ("No such user",))),
+        ("451", Reply(451, "", ("Requested action aborted: local error in processing",))),
+        ("499", Reply(499, "", ("Refused on request",))),
+        ("250 ok dirdel", Reply(250, "", ("ok dirdel",))),
+        ("421 4.7.0 two\nlines", Reply(421, "4.7.0", ("two", "lines"))),
+    ],
+)
+def test_a_reply_may_be_spelled_out(text: str, reply: Reply) -> None:
+    assert reply_of(text) == reply
+
+
+@pytest.mark.parametrize("text", ["", "hello", "350 go on", "5501 x", "550\r\n250 ok", "gmail-unknown"])
+def test_what_is_no_reply_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="neither a reply"):
+        reply_of(text)
+
+
+def test_the_enhanced_code_is_on_every_line_or_on_none() -> None:
+    """RFC 2034 §4."""
+    reply = Reply(450, "4.2.1", ("for {recipient}", "and {unknown}"))
+    assert reply.encode(fields={"recipient": "a@b"}) == b"450-4.2.1 for a@b\r\n450 4.2.1 and {unknown}\r\n"
+    assert reply.encode(enhanced=False) == b"450-for {recipient}\r\n450 and {unknown}\r\n"
+
+
+@pytest.mark.parametrize("phrase", Phrase)
+def test_an_ordinary_reply_agrees_with_its_enhanced_code(phrase: Phrase) -> None:
+    reply = phrase.value
+    assert (reply.enhanced or "3")[0] == str(reply.code)[0]

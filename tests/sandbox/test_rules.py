@@ -1,0 +1,246 @@
+"""When a rule applies: patterns, counts, chance, greylisting, rates and limits."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import msgspec
+import pytest
+
+from postroad.sandbox import Fault, Phase, Rate, Rule, Scope
+from postroad.sandbox.rulebook import RuleBook
+from tests.sandbox.conftest import Bench
+from tests.sandbox.wire import HandClock
+
+NO = Fault(reply="450 4.2.1 no")
+
+
+class Scene(msgspec.Struct):
+    connection: int = 1
+    ip: str = "192.0.2.1"
+    sender: str | None = "ann@from.test"
+    transactions: int = 0
+    open_connections: int = 1
+
+
+def book(*rules: Rule, clock: HandClock | None = None, seed: int = 7) -> RuleBook:
+    return RuleBook(rules, clock=clock or HandClock(), rng=Random(seed), address_tags=True)
+
+
+def at_rcpt(**when: Any) -> Rule:
+    return Rule(phase=Phase.RCPT, fault=NO, **when)
+
+
+@pytest.mark.parametrize(
+    ("when", "recipient", "applies"),
+    [
+        ({}, "bob@to.test", True),
+        ({"recipient": "bob@*"}, "bob@to.test", True),
+        ({"recipient": "BOB@To.test"}, "bob@tO.test", True),
+        ({"recipient": "bob"}, "bob@to.test", False),
+        ({"local_part": "b?b"}, "bob@to.test", True),
+        ({"local_part": "b[!o]b"}, "bob@to.test", False),
+        ({"domain": "*.to.test"}, "bob@to.test", False),
+        ({"domain": "*.to.test"}, "bob@mail.to.test", True),
+        ({"domain": "to.test", "local_part": "ann"}, "bob@to.test", False),
+        ({"sender": "ann@*"}, "bob@to.test", True),
+        ({"sender": ""}, "bob@to.test", False),
+    ],
+)
+def test_all_patterns_must_fit(when: dict[str, str], recipient: str, applies: bool) -> None:
+    verdict = book(at_rcpt(**when)).decide(Phase.RCPT, Scene(), (recipient,))
+    assert (verdict is not None) is applies
+
+
+def test_the_null_sender_has_a_pattern_of_its_own() -> None:
+    assert book(at_rcpt(sender="")).decide(Phase.RCPT, Scene(sender=""), ("bob@to.test",))
+
+
+def test_the_first_rule_that_applies_wins_and_addresses_come_last() -> None:
+    rules = book(
+        at_rcpt(local_part="ann*"),
+        Rule(phase=Phase.RCPT, domain="to.test", fault=Fault(reply="550 5.1.1 second")),
+    )
+
+    def code(recipient: str) -> int | None:
+        verdict = rules.decide(Phase.RCPT, Scene(), (recipient,))
+        return verdict.reply.code if verdict and verdict.reply else None
+
+    assert [code(f"{who}@to.test") for who in ("ann", "bob", "bob+451")] == [450, 550, 550]
+    assert [code(f"{who}@else.test") for who in ("ann", "bob", "bob+451")] == [450, None, 451]
+
+
+def test_the_recipient_that_a_rule_is_about_is_found_among_many() -> None:
+    rules = book(Rule(phase=Phase.DOT, domain="b.test", fault=NO))
+    verdict = rules.decide(Phase.DOT, Scene(), ("x@a.test", "y@b.test"))
+    assert verdict is not None
+    assert verdict.recipient == "y@b.test"
+    assert rules.decide(Phase.DOT, Scene(), ("x@a.test",)) is None
+
+
+def times(rules: RuleBook, count: int, recipient: str = "bob@to.test") -> list[int]:
+    """The numbers of the attempts that the rules hit."""
+    return [n for n in range(1, count + 1) if rules.decide(Phase.RCPT, Scene(), (recipient,))]
+
+
+def test_every_nth_counts_only_what_matches() -> None:
+    rules = book(at_rcpt(every=3, domain="to.test"))
+    assert times(rules, 2) == []
+    assert times(rules, 5, "bob@else.test") == []
+    assert times(rules, 7) == [1, 4, 7]
+
+
+def test_chance_follows_the_seed_and_its_probability() -> None:
+    hits = times(book(at_rcpt(probability=0.25)), 4000)
+    assert hits == times(book(at_rcpt(probability=0.25)), 4000)
+    assert hits != times(book(at_rcpt(probability=0.25), seed=8), 4000)
+    assert 900 < len(hits) < 1100
+    assert times(book(at_rcpt(probability=0.0)), 50) == []
+    assert len(times(book(at_rcpt(probability=1.0)), 50)) == 50
+
+
+def test_greylisting_by_count_is_per_recipient() -> None:
+    rules = book(at_rcpt(first_attempts=2))
+    assert times(rules, 4) == [1, 2]
+    assert times(rules, 4, "BOB@to.test") == []
+    assert times(rules, 4, "eve@to.test") == [1, 2]
+
+
+def test_greylisting_by_time_counts_from_the_first_attempt() -> None:
+    clock = HandClock()
+    rules = book(at_rcpt(first_ms=300_000), clock=clock)
+    assert times(rules, 3) == [1, 2, 3]
+    clock.advance(299_999)
+    assert times(rules, 1) == [1]
+    clock.advance(1)
+    assert times(rules, 3) == []
+
+
+def test_greylisting_by_both_ends_with_whichever_comes_first() -> None:
+    clock = HandClock()
+    rules = book(at_rcpt(first_ms=1000, first_attempts=2), clock=clock)
+    assert times(rules, 4) == [1, 2]
+    assert times(rules, 1, "eve@to.test") == [1]
+    clock.advance(1000)
+    assert times(rules, 1, "eve@to.test") == []
+
+
+def test_a_rate_admits_its_count_in_any_span_and_refusals_are_free() -> None:
+    clock = HandClock()
+    rules = book(at_rcpt(over=Rate(count=2, per_ms=1000)), clock=clock)
+    assert times(rules, 1) == []
+    clock.advance(600)
+    assert times(rules, 3) == [2, 3]
+    clock.advance(399)
+    assert times(rules, 1) == [1]
+    clock.advance(1)  # the first one is a second old, the second 400 ms
+    assert times(rules, 2) == [2]
+
+
+@pytest.mark.parametrize(
+    ("scope", "shares", "does_not_share"),
+    [
+        (Scope.ALL, (Scene(ip="192.0.2.9", connection=9), "x@else.test"), None),
+        (Scope.CONNECTION, (Scene(ip="192.0.2.9"), "x@else.test"), (Scene(connection=9), "bob@to.test")),
+        (Scope.IP, (Scene(connection=9), "x@else.test"), (Scene(ip="192.0.2.9"), "bob@to.test")),
+        (Scope.SENDER, (Scene(ip="192.0.2.9"), "x@else.test"), (Scene(sender="e@from.test"), "bob@to.test")),
+        (Scope.DOMAIN, (Scene(connection=9), "x@TO.test"), (Scene(), "bob@else.test")),
+        (Scope.RECIPIENT, (Scene(connection=9), "BOB@to.test"), (Scene(), "x@to.test")),
+    ],
+)
+def test_a_rate_is_shared_by_its_scope(
+    scope: Scope, shares: tuple[Scene, str], does_not_share: tuple[Scene, str] | None
+) -> None:
+    rules = book(at_rcpt(over=Rate(count=1, per_ms=1000, scope=scope)))
+    assert rules.decide(Phase.RCPT, Scene(), ("bob@to.test",)) is None
+    assert rules.decide(Phase.RCPT, shares[0], (shares[1],)) is not None
+    if does_not_share:
+        assert rules.decide(Phase.RCPT, does_not_share[0], (does_not_share[1],)) is None
+
+
+def test_a_connection_that_is_gone_is_forgotten() -> None:
+    rules = book(at_rcpt(over=Rate(count=0, per_ms=1000, scope=Scope.CONNECTION)))
+    for connection in range(1000):
+        rules.decide(Phase.RCPT, Scene(connection=connection), ("bob@to.test",))
+        rules.forget(connection)
+    (live,) = rules._by_phase[Phase.RCPT]
+    assert live._admitted == {}
+
+
+@pytest.mark.parametrize(
+    ("make", "complaint"),
+    [
+        (lambda: Rule(phase=Phase.MAIL, fault=NO, domain="to.test"), "no recipient is known"),
+        (lambda: Rule(phase=Phase.CONNECT, fault=NO, first_attempts=1), "no recipient is known"),
+        (lambda: Rule(phase=Phase.EHLO, fault=NO, sender="a@*"), "no sender is known"),
+        (
+            lambda: Rule(phase=Phase.MAIL, fault=NO, over=Rate(count=1, per_ms=1, scope=Scope.DOMAIN)),
+            "no recipient",
+        ),
+        (lambda: Rule(phase=Phase.RCPT, fault=NO, every=0), "every is 1 or more"),
+        (lambda: Rule(phase=Phase.RCPT, fault=NO, probability=1.5), "between 0 and 1"),
+        (lambda: Rule(phase=Phase.RCPT, fault=Fault(keep=True)), "final dot only"),
+        (lambda: Fault(reply="no reply"), "neither a reply"),
+        (lambda: Fault(delay_ms=-1), "not negative"),
+        (lambda: Rate(count=1, per_ms=0), "per_ms > 0"),
+    ],
+)
+def test_a_rule_that_can_never_apply_is_refused(make: Any, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        make()
+
+
+async def test_a_connection_limit_turns_the_next_one_away(bench: Bench) -> None:
+    fault = Fault(reply="postfix-too-many-connections")
+    sandbox = await bench.sandbox(rules=(Rule(phase=Phase.CONNECT, connections_over=2, fault=fault),))
+    first = await bench.hello(sandbox)
+    await bench.hello(sandbox)
+    third = await bench.wire(sandbox)
+    assert (await third.rest()) == (
+        b"421 4.7.0 mx.sandbox.test Error: too many connections from unknown[127.0.0.1]\r\n"
+    )
+    assert (await first.ask("QUIT")).startswith("221")
+    await first.rest()
+    assert sandbox.counters.refused[Phase.CONNECT] == 1
+
+
+async def test_a_message_limit_ends_the_connection_and_a_new_one_begins_anew(bench: Bench) -> None:
+    fault = Fault(reply="yahoo-max-messages")
+    sandbox = await bench.sandbox(rules=(Rule(phase=Phase.MAIL, messages_over=2, fault=fault),))
+    for _ in range(2):
+        wire = await bench.hello(sandbox)
+        assert (await wire.deliver()).startswith("250")
+        assert (await wire.deliver()).startswith("250")
+        wire.send(b"MAIL FROM:<a@b.test>\r\n")
+        assert (
+            await wire.rest() == b"421 Max message per connection reached, closing transmission channel\r\n"
+        )
+    assert len(sandbox.accepted()) == 4
+
+
+async def test_a_rate_limit_speaks_in_the_providers_words(bench: Bench, hand_clock: HandClock) -> None:
+    rate = Rate(count=2, per_ms=60_000, scope=Scope.IP)
+    rule = Rule(phase=Phase.DOT, domain="gmail.test", over=rate, fault=Fault(reply="gmail-unusual-rate"))
+    sandbox = await bench.sandbox(clock=hand_clock, rules=(rule,))
+    wire = await bench.hello(sandbox)
+    for _ in range(2):
+        assert (await wire.deliver(recipient="bob@gmail.test")).startswith("250")
+    refusal = await wire.deliver(recipient="bob@gmail.test")
+    assert refusal.startswith("421-4.7.28 [127.0.0.1      15] Our system has detected an unusual rate of\n")
+    assert refusal.endswith(" - gsmtp")
+    hand_clock.advance(60_000)
+    assert (await (await bench.hello(sandbox)).deliver(recipient="bob@gmail.test")).startswith("250")
+
+
+async def test_rules_change_while_a_session_is_open_and_begin_without_memory(bench: Bench) -> None:
+    rule = at_rcpt(first_attempts=1)
+    sandbox = await bench.sandbox(rules=(rule,))
+    wire = await bench.hello(sandbox)
+    for _ in range(2):
+        assert (await wire.ask("MAIL FROM:<a@b.test>")).startswith("250")
+        assert (await wire.ask("RCPT TO:<bob@to.test>")).startswith("450")
+        assert (await wire.ask("RCPT TO:<bob@to.test>")).startswith("250")
+        assert (await wire.ask("RSET")).startswith("250")
+        sandbox.use([rule])
+    assert sandbox.rules == (rule,)

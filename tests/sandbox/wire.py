@@ -1,0 +1,115 @@
+"""A raw SMTP client, and a clock that is turned by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import ssl
+from collections.abc import Callable
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Self
+
+LIMIT_S = 10.0
+
+
+class Wire:
+    """Says exactly what it is told to, and hands replies back as text."""
+
+    def __init__(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
+        self._address = (host, port)
+        self._tls = tls
+
+    async def __aenter__(self) -> Self:
+        self.reader, self.writer = await asyncio.open_connection(
+            *self._address, ssl=self._tls, server_hostname="localhost" if self._tls else None
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.writer.transport.abort()
+
+    def send(self, octets: bytes) -> None:
+        self.writer.write(octets)
+
+    async def reply(self) -> str:
+        """One whole reply, its lines joined by newlines."""
+        lines: list[str] = []
+        async with asyncio.timeout(LIMIT_S):
+            while True:
+                line = (await self.reader.readuntil(b"\r\n")).decode()[:-2]
+                lines.append(line)
+                if line[3:4] != "-":
+                    return "\n".join(lines)
+
+    async def ask(self, command: str) -> str:
+        self.send(command.encode() + b"\r\n")
+        return await self.reply()
+
+    async def greeted(self, *, hello: str = "EHLO client.test") -> str:
+        """Take the greeting, and return the reply to EHLO."""
+        assert (await self.reply()).startswith("220 ")
+        return await self.ask(hello)
+
+    async def envelope(self, sender: str = "ann@from.test", recipient: str = "bob@to.test") -> str:
+        """MAIL and RCPT; returns the reply to RCPT."""
+        assert (await self.ask(f"MAIL FROM:<{sender}>")).startswith("250")
+        return await self.ask(f"RCPT TO:<{recipient}>")
+
+    async def deliver(
+        self, content: bytes = b"Subject: hi\r\n\r\nhello\r\n", recipient: str = "bob@to.test"
+    ) -> str:
+        """A whole transaction; returns the reply to the final dot."""
+        assert (await self.envelope(recipient=recipient)).startswith("250")
+        assert (await self.ask("DATA")).startswith("354")
+        self.send(content + b".\r\n")
+        return await self.reply()
+
+    async def rest(self) -> bytes:
+        """Everything up to the server's closing; fails if it does not close."""
+        async with asyncio.timeout(LIMIT_S):
+            return await self.reader.read()
+
+
+class HandClock:
+    """A clock that stands still until ``advance``."""
+
+    def __init__(self) -> None:
+        self._now_ms = 1_800_000_000_000
+        self._order = itertools.count()
+        self._sleepers: dict[int, tuple[int, float, asyncio.Future[None]]] = {}
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self._now_ms / 1000, UTC)
+
+    def now_ms(self) -> int:
+        return self._now_ms
+
+    async def sleep(self, seconds: float) -> None:
+        number, future = next(self._order), asyncio.get_running_loop().create_future()
+        self._sleepers[number] = (self._now_ms + round(seconds * 1000), seconds, future)
+        try:
+            await future
+        finally:
+            del self._sleepers[number]
+
+    def advance(self, ms: int) -> None:
+        self._now_ms += ms
+        for until_ms, _, future in self._sleepers.values():
+            if until_ms <= self._now_ms and not future.done():
+                future.set_result(None)
+
+    async def asked_for(self, seconds: float) -> None:
+        """Return once somebody sleeps for this long."""
+        await eventually(
+            lambda: any(asked == seconds and not f.done() for _, asked, f in self._sleepers.values())
+        )
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Return once the condition holds; fails if it never does."""
+    async with asyncio.timeout(LIMIT_S):
+        while not condition():  # noqa: ASYNC110 - nobody tells: it may be a file
+            await asyncio.sleep(0.001)
