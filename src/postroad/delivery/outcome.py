@@ -106,6 +106,9 @@ PERMANENT: Sequence[_Rule] = (
     _Rule(cause="mailbox full", blame=Blame.RECIPIENT, enhanced=r"5\.2\.2"),
     _Rule(cause="message too big", blame=Blame.MESSAGE, enhanced=r"5\.(2\.3|3\.4)"),
     _Rule(cause="message refused", blame=Blame.MESSAGE, verdict=Verdict.DEAD, enhanced=r"5\.6\.\d+"),
+    # RFC 3463 §3.6: the two of us disagree about the protocol, and nothing was said about the message.
+    _Rule(cause="protocol error", blame=Blame.US, verdict=Verdict.RETRY, enhanced=r"5\.5\.\d+"),
+    _Rule(cause="protocol error", blame=Blame.US, verdict=Verdict.RETRY, codes=(500, 502, 503, 504)),
     _Rule(cause="sender refused", blame=Blame.SENDER, verdict=Verdict.DEAD, text=_SENDER_TEXT),
     _Rule(cause="no such mailbox", blame=Blame.RECIPIENT, codes=(550, 551, 553), text=_UNKNOWN_TEXT, suppress=True),
     _Rule(

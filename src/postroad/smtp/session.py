@@ -130,6 +130,7 @@ class Session:
         self._wire = wire
         self._timeouts = timeouts
         self.transactions = 0
+        self._reset_first = False
         self.pipelining = client.supports_extension("pipelining")
         self._smtputf8 = client.supports_extension("smtputf8")
         self._eightbit = client.supports_extension("8bitmime")
@@ -220,16 +221,27 @@ class Session:
         ]
 
     async def _open_grouped(self, commands: list[bytes]) -> Reply:
-        futures = self._write(b"".join(commands), 3)
+        if self._reset_first:
+            futures = self._write(b"RSET\r\n" + b"".join(commands), 4)
+            await self._reply(futures.pop(0), Phase.MAIL, self._timeouts.mail)
+            self._reset_first = False
+        else:
+            futures = self._write(b"".join(commands), 3)
         mail = await self._reply(futures[0], Phase.MAIL, self._timeouts.mail)
         rcpt = await self._reply(futures[1], Phase.RCPT, self._timeouts.rcpt)
         data = await self._reply(futures[2], Phase.DATA, self._timeouts.data)
         refused = next((reply for reply in (mail, rcpt) if not reply.positive), None)
         if refused is None:
             return data
-        if data.code == 354:
+        if data.code != 354:
+            # The transaction that MAIL began is open still (RFC 5321 §4.1.4).
+            self._reset_first = mail.positive
+        elif not rcpt.positive:
             # RFC 2920 §3.1: a server may go on although it took no recipient; a lone dot ends that.
             await self._reply(self._write(b".\r\n", 1)[0], Phase.DOT, self._timeouts.dot)
+        else:
+            # It refused MAIL, and took the rest: a dot now could make it deliver an empty message.
+            self.abort()
         return refused
 
     async def _open_in_turn(self, commands: list[bytes]) -> Reply:
