@@ -9,6 +9,7 @@ from base64 import b64encode
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~ -]*")
 MAX_LINE = 78  # RFC 5322 §2.1.1, characters, without CRLF
+_MAX_PLAIN = MAX_LINE - 20  # what fits into a line behind its name; longer words are encoded, for those can be folded
 _MAX_WORD = 75  # RFC 2047 §2
 _FRAME = len("=?utf-8?b??=")
 
@@ -19,7 +20,10 @@ def clean(value: str) -> str:
 
 
 def _needs_encoding(value: str) -> bool:
-    return not value.isascii() or "=?" in value or any(len(word) > MAX_LINE - 20 for word in value.split(" "))
+    # Of many blanks in a row, folding could make a line of blanks alone (obsolete, RFC 5322 §4.2).
+    if not value.isascii() or "=?" in value or "  " in value:
+        return True
+    return len(value) > _MAX_PLAIN and any(len(word) > _MAX_PLAIN for word in value.split(" "))
 
 
 def _encoded_words(value: str, first_room: int) -> list[str]:
@@ -59,12 +63,13 @@ def address_field(name: str, address: str, display_name: str = "") -> bytes:
     display_name, mailbox = clean(display_name), f"<{clean(address)}>"
     if not display_name:
         return _fold(name, [clean(address)])
-    if _needs_encoding(display_name):
-        return _fold(name, [*_encoded_words(display_name, MAX_LINE - len(name) - 2), mailbox])
-    if _ATOMS.fullmatch(display_name):
-        return _fold(name, [*display_name.split(" "), mailbox])
-    quoted = display_name.replace("\\", "\\\\").replace('"', '\\"')
-    return _fold(name, [f'"{quoted}"', mailbox])
+    if not _needs_encoding(display_name):
+        if _ATOMS.fullmatch(display_name):
+            return _fold(name, [*display_name.split(" "), mailbox])
+        quoted = display_name.replace("\\", "\\\\").replace('"', '\\"')
+        if len(quoted) <= _MAX_PLAIN:
+            return _fold(name, [f'"{quoted}"', mailbox])
+    return _fold(name, [*_encoded_words(display_name, MAX_LINE - len(name) - 2), mailbox])
 
 
 def raw_field(name: str, parts: list[str]) -> bytes:

@@ -7,6 +7,7 @@ in the tests, and this takes 0.1 ms.
 
 from __future__ import annotations
 
+import re
 from binascii import b2a_qp
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from postroad.mail.address import domain_of
 from postroad.mail.header import address_field, raw_field, text_field
 from postroad.mail.template import MessageTemplate, compile_template
 from postroad.mail.token import Purpose, TokenSigner
+
+_TOO_LONG = re.compile(rb"^(.{74,})(=20|=09)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +148,9 @@ def quoted_printable(text: str) -> bytes:
     """Encode a text (RFC 2045 §6.7): any line end becomes CRLF, lines are at most 76 characters, all is ASCII."""
     unix = text.replace("\r\n", "\n").replace("\r", "\n").encode(errors="replace")
     encoded = b2a_qp(unix, quotetabs=False, istext=True, header=False)
+    if b"=20\n" in encoded or b"=09\n" in encoded:
+        # A blank at the end of a full line is encoded without regard to the line's length.
+        encoded = _TOO_LONG.sub(rb"\1=\n\2", encoded)
     return encoded.replace(b"\n", b"\r\n")
 
 

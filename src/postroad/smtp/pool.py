@@ -16,14 +16,33 @@ from postroad.smtp.session import Session, Timeouts, TransportError
 IDLE_SECONDS = 30.0
 
 
+class _Permits(asyncio.LifoQueue[tuple[Session, float] | None]):
+    """As many as connections are allowed: each an open session, idle since then, or the right to open one.
+
+    What was used last is used first, so that the others go cold; a new one is opened when none is warm.
+    """
+
+    def _put(self, item: tuple[Session, float] | None) -> None:
+        if item is None:
+            self._queue.insert(0, item)
+        else:
+            self._queue.append(item)
+
+    _queue: list[tuple[Session, float] | None]
+
+
 class SessionPool:
     """Sends messages by one route over a bounded number of sessions."""
 
-    def __init__(self, route: RouteSettings, timeouts: Timeouts | None = None) -> None:
+    def __init__(
+        self, route: RouteSettings, timeouts: Timeouts | None = None, *, idle_seconds: float = IDLE_SECONDS
+    ) -> None:
         self._route = route
         self._timeouts = timeouts or Timeouts()
-        self._slots = asyncio.Semaphore(route.connections)
-        self._idle: list[tuple[Session, float]] = []
+        self._idle_seconds = idle_seconds
+        self._permits = _Permits()
+        for _ in range(route.connections):
+            self._permits.put_nowait(None)
         self._farewells: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -32,19 +51,22 @@ class SessionPool:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for session, _ in self._idle:
-            self._farewell(session)
-        self._idle.clear()
+        while not self._permits.empty():
+            permit = self._permits.get_nowait()
+            if permit is not None:
+                self._farewell(permit[0])
         if self._farewells:
             await asyncio.wait(self._farewells, timeout=3)
 
     async def send(self, message: Message, before_body: Callable[[], Awaitable[None]]) -> Reply:
         """One transaction on some session. See Session.send."""
-        async with self._slots:
-            session = self._warm()
+        permit = await self._permits.get()
+        session: Session | None = None
+        try:
+            session = await self._warm(permit)
             if session is not None:
                 try:
-                    reply = await self._send(session, message, before_body)
+                    reply = await session.send(message, before_body)
                 except TransportError as error:
                     if error.phase is not Phase.MAIL:
                         raise
@@ -52,27 +74,37 @@ class SessionPool:
                     if reply.phase is not Phase.MAIL or reply.code != 421:
                         return reply
                 # The server had done with a connection that we took to be warm. Nothing was refused yet.
-            return await self._send(await Session.open(self._route, self._timeouts), message, before_body)
+                session.abort()
+            session = None
+            session = await Session.open(self._route, self._timeouts)
+            return await session.send(message, before_body)
+        finally:
+            self._give_back(session)
 
-    async def _send(self, session: Session, message: Message, before_body: Callable[[], Awaitable[None]]) -> Reply:
-        reply = await session.send(message, before_body)
-        # After a 421 the server closes (RFC 5321 §3.8).
-        if reply.code == 421 or session.transactions >= self._route.messages_per_connection:
-            self._farewell(session)
-        elif session.usable:
-            self._idle.append((session, time.monotonic()))
-        return reply
-
-    def _warm(self) -> Session | None:
-        while self._idle:
-            session, since = self._idle.pop()
-            if session.usable and time.monotonic() - since < IDLE_SECONDS:
-                return session
-            self._farewell(session)
+    async def _warm(self, permit: tuple[Session, float] | None) -> Session | None:
+        if permit is None:
+            return None
+        session, since = permit
+        if session.usable and time.monotonic() - since < self._idle_seconds:
+            return session
+        await session.close()
         return None
 
+    def _give_back(self, session: Session | None) -> None:
+        if session is None:
+            self._permits.put_nowait(None)
+        elif session.usable and session.transactions < self._route.messages_per_connection:
+            self._permits.put_nowait((session, time.monotonic()))
+        else:
+            self._farewell(session)
+
     def _farewell(self, session: Session) -> None:
-        # QUIT may hang after a 421; the replies that matter are ours already, so nobody waits for it.
+        # QUIT may hang; the replies that matter are ours already, so nobody waits for it. But a connection counts
+        # until it is closed: the server goes by that, too.
         task = asyncio.create_task(session.close())
         self._farewells.add(task)
-        task.add_done_callback(self._farewells.discard)
+        task.add_done_callback(self._part)
+
+    def _part(self, task: asyncio.Task[None]) -> None:
+        self._farewells.discard(task)
+        self._permits.put_nowait(None)

@@ -9,26 +9,29 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
 import aiosmtplib
 
 from postroad.errors import Blame
 from postroad.mail.message import Message
 from postroad.settings import RouteSettings, TlsMode
-from postroad.smtp.reply import Phase, Reply, parse_reply
-
-MAX_REPLY_OCTETS = 32_768
+from postroad.smtp.reply import Phase, Reply, clean, parse_reply
+from postroad.smtp.wire import Lines, Wire
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timeouts:
-    """Seconds to wait for each reply. RFC 5321 §4.5.3.2 gives the least for each; connecting is ours."""
+    """Seconds to wait for each reply. RFC 5321 §4.5.3.2 gives the least for each.
+
+    ``connect``, for every step until a session stands, is ours: a relay that takes longer is as good as down.
+    """
 
     connect: float = 30
-    greeting: float = 300
     mail: float = 300
     rcpt: float = 300
     data: float = 120
@@ -55,82 +58,21 @@ class UnsendableError(Exception):
         self.blame = blame
 
 
-class _Wire(asyncio.Protocol):
-    """Pairs replies with the commands that they answer, in order."""
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self.transport = transport
-        self._buffer = bytearray()
-        self._lines: list[str] = []
-        self._waiting: deque[asyncio.Future[tuple[int, list[str]]]] = deque()
-        self.lost: str | None = None
-
-    def expect(self) -> asyncio.Future[tuple[int, list[str]]]:
-        """Return the reply to the next command, as a future."""
-        future: asyncio.Future[tuple[int, list[str]]] = asyncio.get_running_loop().create_future()
-        if self.lost is not None:
-            future.set_exception(ConnectionResetError(self.lost))
-            future.exception()  # retrieved: nobody need wait for it
-        else:
-            self._waiting.append(future)
-        return future
-
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        while (end := self._buffer.find(b"\n")) >= 0:
-            line = self._buffer[:end].decode("utf-8", "replace").rstrip("\r")
-            del self._buffer[: end + 1]
-            self._line(line)
-            if self.lost is not None:
-                return
-        if len(self._buffer) + sum(map(len, self._lines)) > MAX_REPLY_OCTETS:
-            self._fail("the server's reply has no end")
-
-    def _line(self, line: str) -> None:
-        if not line[:3].isdecimal() or line[3:4] not in ("", " ", "-"):
-            self._fail(f"the server does not speak SMTP: {line[:80]!r}")
-            return
-        self._lines.append(line[4:])
-        if line[3:4] == "-":
-            return
-        lines, self._lines = self._lines, []
-        # A reply that nobody asked for is a farewell (RFC 5321 §3.8): the connection closes next.
-        if self._waiting:
-            future = self._waiting.popleft()
-            if not future.done():
-                future.set_result((int(line[:3]), lines))
-
-    def _fail(self, reason: str) -> None:
-        self.transport.abort()
-        self._lose(reason)
-
-    def eof_received(self) -> None:
-        self._lose("the server closed the connection")
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self._lose(str(error) if error else "the connection was closed")
-
-    def _lose(self, reason: str) -> None:
-        self.lost = self.lost or reason
-        while self._waiting:
-            future = self._waiting.popleft()
-            if not future.done():
-                future.set_exception(ConnectionResetError(self.lost))
-                future.exception()
-
-
-_UNSAFE_PATH = re.compile(r"[\x00-\x20\x7f<>]")
+_UNSAFE_PATH = re.compile(r"[\x00-\x20\x7f<>\ud800-\udfff]")
+_RSET = b"RSET\r\n"
 
 
 class Session:
     """An authenticated connection to a route. One transaction at a time."""
 
-    def __init__(self, client: aiosmtplib.SMTP, wire: _Wire, timeouts: Timeouts) -> None:
+    def __init__(self, client: aiosmtplib.SMTP, wire: Wire, timeouts: Timeouts) -> None:
         self._client = client  # holds what was negotiated
         self._wire = wire
         self._timeouts = timeouts
         self.transactions = 0
-        self._reset_first = False
+        self._over = False  # the server took its leave
+        self._reset_first = False  # a refused transaction is open still (RFC 5321 §4.1.4)
+        self._steps = ((Phase.MAIL, timeouts.mail), (Phase.RCPT, timeouts.rcpt), (Phase.DATA, timeouts.data))
         self.pipelining = client.supports_extension("pipelining")
         self._smtputf8 = client.supports_extension("smtputf8")
         self._eightbit = client.supports_extension("8bitmime")
@@ -138,45 +80,41 @@ class Session:
     @classmethod
     async def open(cls, route: RouteSettings, timeouts: Timeouts) -> Session:
         """Connect, greet, secure and authenticate. Raises TransportError, with the reply where there was one."""
-        client = aiosmtplib.SMTP(
-            hostname=route.host,
-            port=route.port,
-            use_tls=route.tls is TlsMode.IMPLICIT,
-            start_tls=route.tls is TlsMode.STARTTLS,
-            tls_context=None if route.tls is TlsMode.NONE else _tls_context(route),
-            timeout=timeouts.connect,
-        )
         phase = Phase.CONNECT
         try:
-            await client.connect()
-            phase = Phase.EHLO
-            if not client.last_ehlo_response:
+            client = _client(route, timeouts)
+            with ExitStack() as unless_it_stands:
+                unless_it_stands.callback(client.close)
+                await client.connect()
+                phase = Phase.EHLO
                 await client.ehlo()
-            if route.username is not None and route.password is not None:
-                phase = Phase.AUTH
-                await client.login(route.username, route.password.get_secret_value())
+                if route.tls is TlsMode.STARTTLS:
+                    phase = Phase.TLS
+                    await client.starttls()
+                    phase = Phase.EHLO
+                    await client.ehlo()
+                if route.username is not None and route.password is not None:
+                    phase = Phase.AUTH
+                    await client.login(route.username, route.password.get_secret_value())
+                session = cls(client, _take_over(client), timeouts)
+                unless_it_stands.pop_all()
+                return session
         except aiosmtplib.SMTPResponseException as error:
-            client.close()
+            if not 200 <= error.code < 600:  # what was said was no reply
+                raise TransportError(phase, clean(str(error.message))) from None
             reply = parse_reply(phase, error.code, str(error.message).splitlines())
             raise TransportError(phase, str(reply), reply=reply) from None
-        except (aiosmtplib.SMTPException, OSError, ssl.SSLError, TimeoutError) as error:
-            client.close()
+        # ValueError: a host that cannot be a name; OSError: all that goes wrong with sockets, TLS and files.
+        except (aiosmtplib.SMTPException, OSError, ValueError) as error:
             raise TransportError(phase, str(error) or type(error).__name__) from None
-        except BaseException:
-            client.close()
-            raise
-        transport = client.transport
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101  (connected)
-        wire = _Wire(transport)
-        transport.set_protocol(wire)
-        return cls(client, wire, timeouts)
 
     @property
     def usable(self) -> bool:
-        return self._wire.lost is None and not self._wire.transport.is_closing()
+        """Whether another transaction may begin."""
+        return not self._over and self._wire.lost is None and not self._wire.transport.is_closing()
 
     async def send(self, message: Message, before_body: Callable[[], Awaitable[None]]) -> Reply:
-        """One transaction. Returns the reply that decided: positive only when the message was accepted.
+        """One transaction. Returns the reply that decided: a positive one is to the final dot, and means accepted.
 
         ``before_body`` is awaited just before the body leaves, after which it may be accepted whatever happens.
         Raises TransportError, UnsendableError, or what before_body raises.
@@ -189,15 +127,12 @@ class Session:
             if reply.code != 354:
                 return reply
             await before_body()
-            dot = self._write(body, 1)[0]
+            dot = self._write_body(body)
             try:
                 return await self._reply(dot, Phase.DOT, self._timeouts.dot)
             except TransportError as error:
                 # What was written may have reached the server, dot and all.
                 raise TransportError(Phase.DOT, error.reason, unknown=True) from None
-        except (TransportError, UnsendableError):
-            self.abort()
-            raise
         except BaseException:
             self.abort()  # In the middle of a transaction: nobody can use this connection any more.
             raise
@@ -207,10 +142,14 @@ class Session:
         for path in (return_path, recipient):
             if _UNSAFE_PATH.search(path):
                 raise UnsendableError(f"{path!r} cannot be an address on the wire", Blame.MESSAGE)
-        international = not (return_path + recipient).isascii()
         eightbit = not message.content.isascii()
+        # RFC 6531 §3.4: the parameter is due for a header in UTF-8 as it is for an address.
+        international = not (return_path + recipient).isascii() or (
+            eightbit and not message.content.partition(b"\r\n\r\n")[0].isascii()
+        )
         if international and not self._smtputf8:
-            raise UnsendableError("the address is not ASCII, and the server does not offer SMTPUTF8", Blame.RECIPIENT)
+            blame = Blame.SENDER if recipient.isascii() else Blame.RECIPIENT
+            raise UnsendableError("an address is not ASCII, and the server does not offer SMTPUTF8", blame)
         if eightbit and not self._eightbit:
             raise UnsendableError("the message is not ASCII, and the server does not offer 8BITMIME", Blame.MESSAGE)
         parameters = (" BODY=8BITMIME" if eightbit else "") + (" SMTPUTF8" if international else "")
@@ -221,56 +160,76 @@ class Session:
         ]
 
     async def _open_grouped(self, commands: list[bytes]) -> Reply:
+        futures = self._write(b"".join([_RSET, *commands] if self._reset_first else commands), 3 + self._reset_first)
         if self._reset_first:
-            futures = self._write(b"RSET\r\n" + b"".join(commands), 4)
-            await self._reply(futures.pop(0), Phase.MAIL, self._timeouts.mail)
+            await self._reply(futures.pop(0), *self._steps[0])
             self._reset_first = False
-        else:
-            futures = self._write(b"".join(commands), 3)
-        mail = await self._reply(futures[0], Phase.MAIL, self._timeouts.mail)
-        rcpt = await self._reply(futures[1], Phase.RCPT, self._timeouts.rcpt)
-        data = await self._reply(futures[2], Phase.DATA, self._timeouts.data)
-        refused = next((reply for reply in (mail, rcpt) if not reply.positive), None)
-        if refused is None:
-            return data
-        if data.code != 354:
-            # The transaction that MAIL began is open still (RFC 5321 §4.1.4).
+        replies: list[Reply] = []
+        try:
+            for future, (phase, seconds) in zip(futures, self._steps, strict=True):
+                replies.append(await self._reply(future, phase, seconds))
+                if self._over:
+                    break
+            else:
+                await self._end_refused(*replies)
+        except TransportError:
+            if all(reply.positive for reply in replies):
+                raise
+            self.abort()  # Who refuses may close without the answers that only follow from it. The refusal stands.
+        return next((reply for reply in replies if not reply.positive), replies[-1])
+
+    async def _end_refused(self, mail: Reply, rcpt: Reply, data: Reply) -> None:
+        if not data.positive:
             self._reset_first = mail.positive
         elif not rcpt.positive:
             # RFC 2920 §3.1: a server may go on although it took no recipient; a lone dot ends that.
             await self._reply(self._write(b".\r\n", 1)[0], Phase.DOT, self._timeouts.dot)
-        else:
+        elif not mail.positive:
             # It refused MAIL, and took the rest: a dot now could make it deliver an empty message.
             self.abort()
-        return refused
 
     async def _open_in_turn(self, commands: list[bytes]) -> Reply:
+        if self._reset_first:
+            await self._reply(self._write(_RSET, 1)[0], *self._steps[0])
+            self._reset_first = False
         mail, rcpt, data = commands
-        reply = await self._reply(self._write(mail, 1)[0], Phase.MAIL, self._timeouts.mail)
+        reply = await self._reply(self._write(mail, 1)[0], *self._steps[0])
         if not reply.positive:
             return reply
-        reply = await self._reply(self._write(rcpt, 1)[0], Phase.RCPT, self._timeouts.rcpt)
-        if reply.positive:
-            reply = await self._reply(self._write(data, 1)[0], Phase.DATA, self._timeouts.data)
-        if not reply.positive and reply.code != 421:
-            await self._reply(self._write(b"RSET\r\n", 1)[0], Phase.MAIL, self._timeouts.mail)
+        for command, (phase, seconds) in zip((rcpt, data), self._steps[1:], strict=True):
+            reply = await self._reply(self._write(command, 1)[0], phase, seconds)
+            if not reply.positive:
+                self._reset_first = True
+                break
         return reply
 
-    def _write(self, octets: bytes, replies: int) -> list[asyncio.Future[tuple[int, list[str]]]]:
+    def _write_body(self, body: bytes) -> asyncio.Future[Lines]:
+        if not self.usable:
+            # It was lost while before_body was busy. Nothing of the body has left, so nothing is unknown.
+            raise TransportError(Phase.DATA, self._wire.lost or "the connection was closed")
+        return self._write(body, 1)[0]
+
+    def _write(self, octets: bytes, replies: int) -> list[asyncio.Future[Lines]]:
         futures = [self._wire.expect() for _ in range(replies)]
         if self._wire.lost is None:
             self._wire.transport.write(octets)
         return futures
 
-    async def _reply(self, future: asyncio.Future[tuple[int, list[str]]], phase: Phase, seconds: float) -> Reply:
+    async def _reply(self, future: asyncio.Future[Lines], phase: Phase, seconds: float) -> Reply:
         try:
-            async with asyncio.timeout(seconds):
-                code, lines = await future
+            if not future.done():  # The replies to a group come together.
+                async with asyncio.timeout(seconds):
+                    await future
+            code, lines = future.result()
         except TimeoutError:
             raise TransportError(phase, f"no reply within {seconds:g} s") from None
         except ConnectionResetError as error:
             raise TransportError(phase, str(error)) from None
-        return parse_reply(phase, code, lines)
+        reply = parse_reply(phase, code, lines)
+        if reply.positive and (code != 354 if phase is Phase.DATA else code >= 300):
+            raise TransportError(phase, f"the server answered something else: {reply}")
+        self._over = code == 421  # RFC 5321 §3.8: it closes next.
+        return reply
 
     async def close(self) -> None:
         """Say goodbye, and do not wait long: what was accepted is accepted."""
@@ -296,7 +255,7 @@ def _stuffed(content: bytes) -> bytes:
 
     A bare CR or LF is how one message becomes two on a server that takes it for a line end (SMTP smuggling).
     """
-    if content.count(b"\r\n") != content.count(b"\n") or content.count(b"\r\n") != content.count(b"\r"):
+    if not content.count(b"\r\n") == content.count(b"\n") == content.count(b"\r"):
         raise UnsendableError("the message has a line end that is not CRLF", Blame.US)
     if not content.endswith(b"\r\n"):
         content += b"\r\n"
@@ -305,10 +264,35 @@ def _stuffed(content: bytes) -> bytes:
     return content.replace(b"\r\n.", b"\r\n..") + b".\r\n"
 
 
-def _tls_context(route: RouteSettings) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=str(route.ca_file) if route.ca_file else None)
+def _client(route: RouteSettings, timeouts: Timeouts) -> aiosmtplib.SMTP:
+    """Raises OSError for a CA file that cannot be read."""
+    secure = route.tls is not TlsMode.NONE
+    return aiosmtplib.SMTP(
+        hostname=route.host,
+        port=route.port,
+        use_tls=route.tls is TlsMode.IMPLICIT,
+        start_tls=False,  # We say when: an error then knows its phase.
+        tls_context=_tls_context(route.ca_file, route.verify_certificate) if secure else None,
+        timeout=timeouts.connect,
+    )
+
+
+def _take_over(client: aiosmtplib.SMTP) -> Wire:
+    """Receive in the client's place. Raises ConnectionResetError when the server has closed since its last reply."""
+    transport = client.transport
+    if not isinstance(transport, asyncio.Transport) or transport.is_closing():
+        raise ConnectionResetError("the server closed the connection")
+    wire = Wire(transport)
+    transport.set_protocol(wire)
+    return wire
+
+
+@lru_cache(maxsize=64)
+def _tls_context(ca_file: Path | None, verify_certificate: bool) -> ssl.SSLContext:
+    # Reading the machine's authorities takes 70 ms, in which nothing else is sent.
+    context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if not route.verify_certificate:
+    if not verify_certificate:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context

@@ -1,0 +1,48 @@
+"""One sender, one key, and a message of templates that a test names."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from pydantic import SecretStr
+
+from postroad.mail.message import CompiledMessage, SenderIdentity, compile_message
+from postroad.mail.token import TokenSigner
+
+NOW = datetime(2026, 11, 24, 4, 5, 6, tzinfo=UTC)
+SIGNER = TokenSigner(SecretStr("a key that is only used in tests"))
+
+
+def sender(
+    *,
+    address: str = "news@example.com",
+    display_name: str = "Example News",
+    reply_to: str | None = "answers@example.com",
+    bounce_domain: str | None = "bounces.example.com",
+) -> SenderIdentity:
+    return SenderIdentity(
+        address=address,
+        display_name=display_name,
+        reply_to=reply_to,
+        postal_address="Example Ltd, 1 Example Street, Exampleton",
+        bounce_domain=bounce_domain,
+    )
+
+
+def compiled(
+    *,
+    subject: str = "{{ field }}",
+    text: str = "{{ field }}",
+    html: str | None = "<p>{{ field }}</p>",
+    identity: SenderIdentity | None = None,
+    public_url: str = "https://mail.example.com/",
+) -> CompiledMessage:
+    return compile_message(
+        sender=identity or sender(),
+        subject=subject,
+        text=text,
+        html=html,
+        signer=SIGNER,
+        public_url=public_url,
+        name="campaign welcome, step hello",
+    )

@@ -1,0 +1,109 @@
+"""What every test of a session begins with."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trustme
+from pydantic import SecretStr
+
+from postroad.mail.message import Envelope, Message
+from postroad.settings import RouteSettings, TlsMode
+from postroad.smtp.session import Session, Timeouts
+from tests.smtp.scripted import ScriptedServer
+
+QUICK = Timeouts(connect=5, mail=5, rcpt=5, data=5, dot=5)
+
+
+def message(
+    content: bytes = b"Subject: hello\r\n\r\nbody\r\n",
+    *,
+    return_path: str = "bounce@example.com",
+    recipient: str = "ada@example.org",
+) -> Message:
+    return Message(envelope=Envelope(return_path=return_path, recipient=recipient), message_id="<1@x>", content=content)
+
+
+def route(
+    port: int,
+    *,
+    tls: TlsMode = TlsMode.NONE,
+    ca_file: Path | None = None,
+    username: str | None = None,
+    password: str | None = None,
+    connections: int = 10,
+    messages_per_connection: int = 100,
+    host: str = "127.0.0.1",
+) -> RouteSettings:
+    return RouteSettings(
+        host=host,
+        port=port,
+        tls=tls,
+        ca_file=ca_file,
+        username=username,
+        password=SecretStr(password) if password is not None else None,
+        connections=connections,
+        messages_per_connection=messages_per_connection,
+    )
+
+
+async def nothing() -> None:
+    """A before_body that has nothing to do."""
+
+
+async def unusable(session: Session) -> None:
+    """Return once the session has noticed that its connection is gone."""
+    async with asyncio.timeout(10):
+        while session.usable:  # noqa: ASYNC110  (it tells nobody; it is asked)
+            await asyncio.sleep(0)
+
+
+class Marks:
+    """A before_body that counts, and does more where a test wants it."""
+
+    def __init__(self, act: Callable[[], Awaitable[None]] = nothing) -> None:
+        self.count = 0
+        self._act = act
+
+    async def __call__(self) -> None:
+        self.count += 1
+        await self._act()
+
+
+@asynccontextmanager
+async def opened(server: ScriptedServer, timeouts: Timeouts = QUICK) -> AsyncIterator[Session]:
+    async with server:
+        session = await Session.open(route(server.port), timeouts)
+        try:
+            yield session
+        finally:
+            await session.close()
+
+
+class Certificates:
+    """An authority of our own, and a server's certificate."""
+
+    def __init__(self, folder: Path, names: tuple[str, ...] = ("127.0.0.1", "localhost")) -> None:
+        authority = trustme.CA()
+        self._server = authority.issue_cert(*names)
+        self.ca_file = folder / "ca.pem"
+        self.certificate = folder / "server.pem"
+        self.private_key = folder / "server.key"
+        authority.cert_pem.write_to_path(self.ca_file)
+        self._server.private_key_pem.write_to_path(self.private_key)
+        self.certificate.write_bytes(b"".join(blob.bytes() for blob in self._server.cert_chain_pems))
+
+    def server_context(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._server.configure_cert(context)
+        return context
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates(tmp_path_factory.mktemp("tls"))
