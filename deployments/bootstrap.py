@@ -59,9 +59,7 @@ async def bootstrap(project: ProjectSpec, wait_s: float = 0.0) -> None:
         for pool in sorted({deployment.work_pool.name for deployment in project.deployments}):
             await ensure_pool(client, pool)
         for limit in LIMITS:
-            await client.upsert_global_concurrency_limit_by_name(
-                limit.name, limit.slots, limit.decay_per_second
-            )
+            await client.upsert_global_concurrency_limit_by_name(limit.name, limit.slots, limit.decay_per_second)
         recorded = await read_record(client)
         record: dict[str, Any] = {}
         for spec in project.deployments:
@@ -192,9 +190,7 @@ async def write_record(client: PrefectClient, record: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m deployments.bootstrap", description=__doc__)
-    parser.add_argument(
-        "--prefect-file", type=Path, default=Path("prefect.yaml"), help="default: %(default)s"
-    )
+    parser.add_argument("--prefect-file", type=Path, default=Path("prefect.yaml"), help="default: %(default)s")
     parser.add_argument(
         "--wait-seconds",
         type=float,

@@ -47,6 +47,4 @@ async def campaign(params: CampaignParams) -> State[None]:
         {"audience": frozen.audience, "submitted": submitted, "counts": dict(state.counts)},
     )
     outlook = "everything due is settled" if state.settled else "delivery goes on"
-    return Completed(
-        message=f"{submitted:,} handed to the queue, for an audience of {frozen.audience:,}; {outlook}"
-    )
+    return Completed(message=f"{submitted:,} handed to the queue, for an audience of {frozen.audience:,}; {outlook}")

@@ -191,9 +191,7 @@ class Model:
     def room(self, lane: str, now_ms: int) -> float:
         return min((self.gates[gate].room(now_ms) for gate in self.lanes[lane]), default=math.inf)
 
-    def claimed(
-        self, ids_and_tokens: Sequence[tuple[str, int]], expired: set[str], lease_ms: int, now_ms: int
-    ) -> None:
+    def claimed(self, ids_and_tokens: Sequence[tuple[str, int]], expired: set[str], lease_ms: int, now_ms: int) -> None:
         """These were claimed, in this order, and those met as expired: check that it was allowed."""
         for lane, queue in self.queues.items():
             taken = [id for id, _ in ids_and_tokens if self.jobs[id].lane == lane]
@@ -223,9 +221,7 @@ class Model:
         chances: list[float] = [job.due_ms for job in self.jobs.values() if job.state == "scheduled"]
         for lane, queue in self.queues.items():
             if queue:
-                chances.append(
-                    max((self.gates[g].opens_ms(now_ms) for g in self.lanes[lane]), default=now_ms)
-                )
+                chances.append(max((self.gates[g].opens_ms(now_ms) for g in self.lanes[lane]), default=now_ms))
         return min(chances, default=math.inf)
 
     def holds(self, id: str, token: int) -> ModelJob | None:

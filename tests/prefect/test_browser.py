@@ -39,9 +39,7 @@ async def open_run_form(page: Page, server: PrefectServer) -> None:
     await page.get_by_role("menuitem", name="Custom run").click()
 
 
-async def test_a_campaign_is_started_from_its_form(
-    page: Page, server: PrefectServer, http: httpx.AsyncClient
-) -> None:
+async def test_a_campaign_is_started_from_its_form(page: Page, server: PrefectServer, http: httpx.AsyncClient) -> None:
     before = {run["id"] for run in await runs_of_campaign(http)}
     await open_run_form(page, server)
     await expect(page.get_by_text("The name of the campaign to send")).to_be_visible(timeout=PATIENCE_MS)
@@ -52,9 +50,7 @@ async def test_a_campaign_is_started_from_its_form(
         return [run for run in await runs_of_campaign(http) if run["id"] not in before]
 
     new = await until(new_runs, within_s=30)
-    assert [run["parameters"] for run in new] == [
-        {"params": {"campaign": "spring-sale", "follow_seconds": 30}}
-    ]
+    assert [run["parameters"] for run in new] == [{"params": {"campaign": "spring-sale", "follow_seconds": 30}}]
 
 
 async def test_the_form_refuses_a_name_that_cannot_be_one(

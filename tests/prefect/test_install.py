@@ -41,9 +41,7 @@ PASSING = {
 @pytest.fixture(autouse=True)
 def prefect_client_settings(server: PrefectServer) -> Iterator[None]:
     """Speak to the server as its own deployment command does."""
-    with temporary_settings(
-        {PREFECT_API_URL: server.api_url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: HEARTBEAT_S}
-    ):
+    with temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: HEARTBEAT_S}):
         yield
 
 
@@ -125,9 +123,7 @@ async def test_installing_twice_is_installing_once(http: httpx.AsyncClient) -> N
     assert await everything(http) == before
 
 
-async def test_prefect_deploy_by_hand_makes_the_same_twice(
-    http: httpx.AsyncClient, server: PrefectServer
-) -> None:
+async def test_prefect_deploy_by_hand_makes_the_same_twice(http: httpx.AsyncClient, server: PrefectServer) -> None:
     before = await everything(http)
     for _ in range(2):
         await asyncio.to_thread(prefect_deploy_all, server)

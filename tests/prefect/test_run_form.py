@@ -64,9 +64,7 @@ async def test_a_bad_value_is_refused_before_anything_runs(
 ) -> None:
     before = await runs_of_campaign(http)
     deployment = (await http.get("deployments/name/campaign/campaign")).json()
-    answer = await http.post(
-        f"deployments/{deployment['id']}/create_flow_run", json={"parameters": {"params": params}}
-    )
+    answer = await http.post(f"deployments/{deployment['id']}/create_flow_run", json={"parameters": {"params": params}})
     assert answer.status_code == httpx.codes.CONFLICT
     with pytest.raises(UsageError, match=complaint):
         await api.run_deployment("campaign/campaign", {"params": params})

@@ -44,9 +44,7 @@ async def runs_of(http: httpx.AsyncClient, deployment_id: str, kind: str) -> lis
     return found
 
 
-async def test_a_scheduled_run_appears_and_a_process_worker_runs_it(
-    http: httpx.AsyncClient, ticking: str
-) -> None:
+async def test_a_scheduled_run_appears_and_a_process_worker_runs_it(http: httpx.AsyncClient, ticking: str) -> None:
     scheduled = await until(lambda: runs_of(http, ticking, "SCHEDULED"), within_s=90)
     assert all(run["auto_scheduled"] for run in scheduled)
     assert scheduled[0]["state"]["name"] in {"Scheduled", "Late"}

@@ -43,9 +43,7 @@ def test_two_campaigns_may_start_at_once() -> None:
         ("deployments:\n", "deployments: [\n", "while parsing"),
     ],
 )
-def test_what_would_be_installed_by_half_is_refused(
-    tmp_path: Path, old: str, new: str, complaint: str
-) -> None:
+def test_what_would_be_installed_by_half_is_refused(tmp_path: Path, old: str, new: str, complaint: str) -> None:
     path = edited(tmp_path, old, new)
     with pytest.raises(ConfigError, match=complaint) as caught:
         read(path)

@@ -90,9 +90,7 @@ async def queue(redis_url: str) -> AsyncIterator[Queue]:
         await client.aclose()
 
 
-@pytest.mark.parametrize(
-    ("commands", "words"), [case[1:] for case in PLANTED], ids=[case[0] for case in PLANTED]
-)
+@pytest.mark.parametrize(("commands", "words"), [case[1:] for case in PLANTED], ids=[case[0] for case in PLANTED])
 async def test_a_planted_fault_is_found(
     queue: Queue, redis_url: str, commands: list[tuple[Any, ...]], words: str
 ) -> None:

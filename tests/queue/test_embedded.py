@@ -88,9 +88,7 @@ def test_a_damaged_tail_of_the_append_only_file_costs_only_the_tail(state: Path,
     kill(state)
     [log] = (state / "redis" / "appendonlydir").glob("*.incr.aof")
     content = log.read_bytes()
-    log.write_bytes(
-        content[:-5] if damage == "cut" else content + b"*3\r\n$3\r\nSET\r\n\x00\x01garbage\r\n" * 3
-    )
+    log.write_bytes(content[:-5] if damage == "cut" else content + b"*3\r\n$3\r\nSET\r\n\x00\x01garbage\r\n" * 3)
     with Redis.from_url(ensure_redis(state)) as client:
         assert client.get("a") == b"1"
         assert client.get("b") == (None if damage == "cut" else b"2")

@@ -131,9 +131,7 @@ async def test_cancel_ends_what_waits_and_leaves_what_flies(bench: Bench) -> Non
 async def test_a_cancelled_and_forgotten_id_may_come_back_while_its_old_entry_stands(bench: Bench) -> None:
     await bench.queue.enqueue(LANE, jobs("1"))
     await bench.queue.cancel(["1"], "c")
-    await bench.queue.acknowledge(
-        "g", await bench.queue.read_events("g", "c", count=9, block_ms=0), forget=["1"]
-    )
+    await bench.queue.acknowledge("g", await bench.queue.read_events("g", "c", count=9, block_ms=0), forget=["1"])
     assert (await bench.queue.enqueue(Lane(name="other", gates=()), jobs("1", payload=b"new"))).accepted == 1
     assert await bench.queue.audit() == []
     assert [(job.id, job.payload) for job in await bench.claim()] == [("1", b"new")]

@@ -32,9 +32,7 @@ async def test_classes_share_by_weight_and_none_starves(bench: Bench, want: int)
 @pytest.mark.parametrize("want", [1, 50])
 async def test_lanes_of_a_class_share_by_weight(bench: Bench, want: int) -> None:
     for name, weight in (("light", 1.0), ("heavy", 3.0)):
-        await bench.queue.enqueue(
-            Lane(name=name, gates=(), weight=weight), jobs(*(f"{name}{i}" for i in range(1000)))
-        )
+        await bench.queue.enqueue(Lane(name=name, gates=(), weight=weight), jobs(*(f"{name}{i}" for i in range(1000))))
     count = await served(bench, claims=400 // want, want=want)
     assert count["heavy"] / count["light"] == pytest.approx(3, rel=0.2)
 

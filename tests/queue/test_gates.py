@@ -45,9 +45,7 @@ async def test_a_gate_reads_back_as_it_was_set(bench: Bench) -> None:
     assert (await gate_state(bench, "all")).gate == Gate(name="all")
 
 
-@pytest.mark.parametrize(
-    ("count", "per_ms", "burst"), [(100, 1000, 1), (3, 1000, 4), (7, 60_000, 2), (50, 1000, 25)]
-)
+@pytest.mark.parametrize(("count", "per_ms", "burst"), [(100, 1000, 1), (3, 1000, 4), (7, 60_000, 2), (50, 1000, 25)])
 async def test_no_window_sees_more_than_its_burst_and_its_rate(
     bench: Bench, count: float, per_ms: int, burst: int
 ) -> None:

@@ -119,10 +119,7 @@ class Machine(RuleBasedStateMachine):
         due_ms = self.now_ms + due if due else 0
         expires_ms = self.now_ms + expires if expires else 0
         jobs = [Job(id=id, payload=id.encode(), due_ms=due_ms, expires_ms=expires_ms) for id in ids]
-        taken = [
-            self.model.enqueue(lane.name, job.id, job.payload, due_ms, expires_ms, self.now_ms)
-            for job in jobs
-        ]
+        taken = [self.model.enqueue(lane.name, job.id, job.payload, due_ms, expires_ms, self.now_ms) for job in jobs]
         enqueued = self.run(self.queue.enqueue(lane, jobs))
         assert (enqueued.accepted, enqueued.known) == (sum(taken), len(taken) - sum(taken))
         self.ids += [id for id in ids if id not in self.ids]
@@ -200,9 +197,7 @@ class Machine(RuleBasedStateMachine):
     settle = precondition(lambda self: self.claims)(
         rule(data=st.data(), want=st.sampled_from([0, 5, 20]), worker=workers)(_settle)
     )
-    settle_more = precondition(lambda self: self.claims)(
-        rule(data=st.data(), want=st.just(8), worker=workers)(_settle)
-    )
+    settle_more = precondition(lambda self: self.claims)(rule(data=st.data(), want=st.just(8), worker=workers)(_settle))
 
     def choose(self, data: st.DataObject) -> list[Claimed]:
         """Mostly leases that hold, sometimes any, and then often none of them does."""
@@ -301,9 +296,7 @@ class Machine(RuleBasedStateMachine):
     def set_gate(self, name: str, rate: Rate | None, limit: int | None, left: int | None, until: int) -> None:
         self.set_limits(name, rate, limit, left, until)
 
-    def set_limits(
-        self, name: str, rate: Rate | None, limit: int | None, left: int | None, until: int
-    ) -> None:
+    def set_limits(self, name: str, rate: Rate | None, limit: int | None, left: int | None, until: int) -> None:
         quota = None if left is None else Quota(left=left, until_ms=self.now_ms + until)
         self.run(self.queue.set_gate(Gate(name=name, rate=rate, concurrency=limit, quota=quota)))
         gate = self.model.gates[name]
@@ -397,9 +390,7 @@ class Machine(RuleBasedStateMachine):
         self.compare(await self._read())
         assert await self.queue.audit() == []
         wanted = [
-            self.model.jobs[id].state
-            if id in self.model.jobs
-            else "remembered" * (id in self.model.remembered)
+            self.model.jobs[id].state if id in self.model.jobs else "remembered" * (id in self.model.remembered)
             for id in self.ids
         ]
         assert [state or "" for state in await self.queue.known(self.ids)] == wanted

@@ -13,11 +13,7 @@ from postroad.queue.scripts import Scripts, source_of
 
 FOLDER = Path(str(files("postroad.queue").joinpath("lua")))
 NAMES = sorted(path.stem for path in FOLDER.glob("*.lua"))
-METHODS = {
-    name: method
-    for name, method in inspect.getmembers(Scripts, inspect.isfunction)
-    if not name.startswith("_")
-}
+METHODS = {name: method for name, method in inspect.getmembers(Scripts, inspect.isfunction) if not name.startswith("_")}
 
 
 def header_of(name: str) -> list[str]:
@@ -26,9 +22,7 @@ def header_of(name: str) -> list[str]:
 
 
 def arguments_of(name: str) -> list[str]:
-    return [
-        match.group(2) for line in header_of(name) if (match := re.match(r"-- ARGV\[(\d+)…?\] +(\w+)", line))
-    ]
+    return [match.group(2) for line in header_of(name) if (match := re.match(r"-- ARGV\[(\d+)…?\] +(\w+)", line))]
 
 
 def test_every_script_has_a_method_and_every_method_a_script() -> None:

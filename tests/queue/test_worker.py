@@ -152,9 +152,7 @@ async def test_prepare_sees_the_batch_first_and_its_verdicts_go_unhandled(bench:
 
     async def prepare(batch: Sequence[Claimed]) -> Mapping[str, Verdict]:
         batches.append(len(batch))
-        return {
-            job.id: Defer(at_ms=bench.clock.now_ms() + 1, cause="p") for job in batch if job.id in "02468"
-        }
+        return {job.id: Defer(at_ms=bench.clock.now_ms() + 1, cause="p") for job in batch if job.id in "02468"}
 
     async def handle(lease: Lease) -> Verdict:
         handled.append(lease.job.id)
@@ -240,9 +238,7 @@ async def test_a_marked_job_that_outlasts_the_drain_is_uncertain(bench: Bench) -
     assert await bench.queue.known(["1"]) == [JobState.UNCERTAIN]
 
 
-async def test_a_lease_is_renewed_while_its_handler_runs(
-    redis_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_lease_is_renewed_while_its_handler_runs(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     renewals = 0
     go_on = asyncio.Event()
 

@@ -12,7 +12,7 @@ import pytest
 import trustme
 from pydantic import SecretStr
 
-from postroad.mail.message import Envelope, Message
+from postroad.mail.message import Message
 from postroad.settings import RouteSettings, TlsMode
 from postroad.smtp.session import Session, Timeouts
 from tests.smtp.scripted import ScriptedServer
@@ -26,7 +26,7 @@ def message(
     return_path: str = "bounce@example.com",
     recipient: str = "ada@example.org",
 ) -> Message:
-    return Message(envelope=Envelope(return_path=return_path, recipient=recipient), message_id="<1@x>", content=content)
+    return Message(return_path=return_path, recipient=recipient, message_id="<1@x>", content=content)
 
 
 def route(

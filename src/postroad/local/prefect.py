@@ -115,9 +115,7 @@ class PrefectServer:
 
     def deploy_command(self) -> Command:
         """Return what installs everything on the server. It ends by itself."""
-        return self._python(
-            "prefect-deploy", "-m", "deployments.bootstrap", "--wait-seconds", str(STARTS_WITHIN_S)
-        )
+        return self._python("prefect-deploy", "-m", "deployments.bootstrap", "--wait-seconds", str(STARTS_WITHIN_S))
 
     def worker_command(self) -> Command:
         """Return the worker that runs flows as processes on this machine."""
@@ -145,9 +143,7 @@ class PrefectServer:
                 await asyncio.gather(deployed, return_exceptions=True)
 
     def _python(self, name: str, *arguments: str) -> Command:
-        return Command(
-            name=name, argv=[sys.executable, *arguments], env=self.environment(), cwd=self.checkout
-        )
+        return Command(name=name, argv=[sys.executable, *arguments], env=self.environment(), cwd=self.checkout)
 
 
 @dataclass(frozen=True)
@@ -204,9 +200,7 @@ class PrefectApi:
                 while not await self.is_ready():
                     await self._clock.sleep(POLL_EVERY_S)
         except TimeoutError:
-            raise UnavailableError(
-                f"no Prefect server answers at {self._url} within {within_s:g} s"
-            ) from None
+            raise UnavailableError(f"no Prefect server answers at {self._url} within {within_s:g} s") from None
 
     async def run_deployment(
         self, name: str, parameters: Mapping[str, Any], *, idempotency_key: str | None = None

@@ -44,9 +44,7 @@ class Command:
 class Child:
     """A started process and its log."""
 
-    def __init__(
-        self, command: Command, process: asyncio.subprocess.Process, log: Path, log_start: int
-    ) -> None:
+    def __init__(self, command: Command, process: asyncio.subprocess.Process, log: Path, log_start: int) -> None:
         self.name = command.name
         self.pid = process.pid
         self.log = log
@@ -126,9 +124,7 @@ class Supervisor:
         """The children that were started and not yet stopped, in the order of their start."""
         return tuple(self._children)
 
-    async def start(
-        self, command: Command, *, ready: Probe | None = None, ready_within_s: float = 60.0
-    ) -> Child:
+    async def start(self, command: Command, *, ready: Probe | None = None, ready_within_s: float = 60.0) -> Child:
         """Start a child and return once it is ready.
 
         Raises UnavailableError, with the end of its log, when it dies first or is not ready in time, and
@@ -218,17 +214,13 @@ class Supervisor:
         self._children.remove(child)
 
     def _tell_guard(self, sign: str, child: Child) -> None:
-        with contextlib.suppress(
-            BrokenPipeError
-        ):  # somebody killed the guard: we still stop our children ourselves
+        with contextlib.suppress(BrokenPipeError):  # somebody killed the guard: we still stop our children ourselves
             os.write(self._guard_pipe, f"{sign}{child.pid}\n".encode())
 
 
 def _failure(child: Child, what: str) -> UnavailableError:
     tail = child.tail() or "(it wrote nothing)"
-    return UnavailableError(
-        f"{child.name} {what}", where=str(child.log), remedy=f"The end of its log:\n{tail}"
-    )
+    return UnavailableError(f"{child.name} {what}", where=str(child.log), remedy=f"The end of its log:\n{tail}")
 
 
 def _exit(code: int) -> str:

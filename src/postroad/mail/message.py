@@ -38,18 +38,14 @@ class SenderIdentity:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Envelope:
-    """What MAIL FROM and RCPT TO say (RFC 5321 §2.3.1)."""
+class Message:
+    """A message ready for the wire: CRLF line ends, no dot stuffing yet.
+
+    ``return_path`` and ``recipient`` are its envelope: what MAIL FROM and RCPT TO say (RFC 5321 §2.3.1).
+    """
 
     return_path: str
     recipient: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Message:
-    """A message ready for the wire: CRLF line ends, no dot stuffing yet."""
-
-    envelope: Envelope
     message_id: str
     content: bytes
 
@@ -100,7 +96,8 @@ class CompiledMessage:
             )
         )
         return Message(
-            envelope=Envelope(return_path=self._return_path(touch_id), recipient=address),
+            return_path=self._return_path(touch_id),
+            recipient=address,
             message_id=message_id,
             content=content,
         )

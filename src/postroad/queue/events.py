@@ -106,9 +106,7 @@ class EventLog:
         self._resume_from: dict[tuple[str, str], str | None] = {}
         self._looked_s: dict[str, float] = {}
 
-    async def read(
-        self, group: str, consumer: str, *, count: int, block_ms: int, idle_ms: int
-    ) -> list[Event]:
+    async def read(self, group: str, consumer: str, *, count: int, block_ms: int, idle_ms: int) -> list[Event]:
         try:
             try:
                 return await self._read(group, consumer, count, min(block_ms, MAX_BLOCK_MS), idle_ms)
@@ -138,14 +136,10 @@ class EventLog:
         abandoned = await self._take_over(group, consumer, count, idle_ms)
         return abandoned or await self._read_group(group, consumer, ">", count, block_ms or None)
 
-    async def _read_group(
-        self, group: str, consumer: str, after: str, count: int, block_ms: int | None
-    ) -> list[Event]:
+    async def _read_group(self, group: str, consumer: str, after: str, count: int, block_ms: int | None) -> list[Event]:
         # The client waits longer than the server, so that a silent server is told from a quiet stream.
         async with asyncio.timeout(10 + (block_ms or 0) / 1000):
-            reply = await self._client.xreadgroup(
-                group, consumer, {self._stream: after}, count=count, block=block_ms
-            )
+            reply = await self._client.xreadgroup(group, consumer, {self._stream: after}, count=count, block=block_ms)
         streams = cast("list[tuple[bytes, list[Any]]]", reply)
         return _events(streams[0][1]) if streams else []
 

@@ -40,9 +40,7 @@ class _Holding:
 class Hands:
     """Everything a worker holds. ``outbox`` collects outcomes; ``news`` is set whenever there is one."""
 
-    def __init__(
-        self, queue: Queue, handle: Handle, prepare: Prepare | None, lease_ms: int, backoff: Backoff
-    ) -> None:
+    def __init__(self, queue: Queue, handle: Handle, prepare: Prepare | None, lease_ms: int, backoff: Backoff) -> None:
         self.outbox: list[Outcome] = []
         self.news = asyncio.Event()
         self.paused_until_s = 0.0

@@ -113,9 +113,7 @@ class Queue:
         jobs (it evicts, or keeps no append-only file) and ``ephemeral`` does not allow that.
         """
         if not name or "}" in name:
-            raise ConfigError(
-                f"{name!r} cannot be a queue's name.", remedy="It may not be empty or contain a brace."
-            )
+            raise ConfigError(f"{name!r} cannot be a queue's name.", remedy="It may not be empty or contain a brace.")
         base = f"pr:{{{name}}}"
         client, blocking = connect(url), connect(url, reply_s=None)
         try:
@@ -244,9 +242,7 @@ class Queue:
 
     async def known(self, ids: Sequence[str]) -> list[JobState | None]:
         """State of each id; None for one that the queue does not know."""
-        return [
-            JobState(state.decode()) if state else None for state in await self._scripts.known(_pack(ids))
-        ]
+        return [JobState(state.decode()) if state else None for state in await self._scripts.known(_pack(ids))]
 
     async def dead_letters(self, *, count: int, cursor: int = 0) -> tuple[list[DeadLetter], int | None]:
         """Return the newest letters first, and the cursor of the next page (None: this was the last)."""
@@ -290,9 +286,7 @@ class Queue:
             job = Claimed(held.id, held.token, held.attempt, 0, b"", 0, held.lane)
             if not (await self.settle(f"resolve:{id}", [(job, verdict)])).stale:
                 return
-        raise StateError(
-            f"Job {id} is not uncertain.", remedy="Look again: somebody else may have resolved it."
-        )
+        raise StateError(f"Job {id} is not uncertain.", remedy="Look again: somebody else may have resolved it.")
 
 
 def _leases(jobs: Sequence[Claimed]) -> bytes:

@@ -29,9 +29,7 @@ def source_of(name: str) -> str:
     script = folder.joinpath(f"{name}.lua").read_text("utf-8")
     uses = _USES.search(script)
     pieces = uses.group(1).split() if uses else []
-    return "\n".join(
-        [*(folder.joinpath("lib", f"{piece}.lua").read_text("utf-8") for piece in pieces), script]
-    )
+    return "\n".join([*(folder.joinpath("lib", f"{piece}.lua").read_text("utf-8") for piece in pieces), script])
 
 
 @cache

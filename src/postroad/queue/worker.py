@@ -101,9 +101,7 @@ class Worker:
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
             await self._hands.aclose()
-        return WorkerReport(
-            claimed=self._claimed, settled=dict(self._counts), stale=self._stale, unsettled=unsettled
-        )
+        return WorkerReport(claimed=self._claimed, settled=dict(self._counts), stale=self._stale, unsettled=unsettled)
 
     async def _converse(self, stop: asyncio.Event) -> int:
         """Settle and claim until all is drained. Returns how many outcomes could not be told."""

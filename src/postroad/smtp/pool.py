@@ -8,10 +8,9 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
 
-from postroad.mail.message import Message
 from postroad.settings import RouteSettings
 from postroad.smtp.reply import Phase, Reply
-from postroad.smtp.session import Session, Timeouts, TransportError
+from postroad.smtp.session import Sendable, Session, Timeouts, TransportError
 
 IDLE_SECONDS = 30.0
 
@@ -58,7 +57,7 @@ class SessionPool:
         if self._farewells:
             await asyncio.wait(self._farewells, timeout=3)
 
-    async def send(self, message: Message, before_body: Callable[[], Awaitable[None]]) -> Reply:
+    async def send(self, message: Sendable, before_body: Callable[[], Awaitable[None]]) -> Reply:
         """One transaction on some session. See Session.send."""
         permit = await self._permits.get()
         session: Session | None = None

@@ -14,11 +14,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Protocol
 
 import aiosmtplib
 
 from postroad.errors import Blame
-from postroad.mail.message import Message
 from postroad.settings import RouteSettings, TlsMode
 from postroad.smtp.reply import Phase, Reply, clean, parse_reply
 from postroad.smtp.wire import Lines, Wire
@@ -60,6 +60,17 @@ class UnsendableError(Exception):
 
 _UNSAFE_PATH = re.compile(r"[\x00-\x20\x7f<>\ud800-\udfff]")
 _RSET = b"RSET\r\n"
+
+
+class Sendable(Protocol):
+    """What a session carries: an envelope of one recipient (RFC 5321 §2.3.1), and content with CRLF line ends."""
+
+    @property
+    def return_path(self) -> str: ...
+    @property
+    def recipient(self) -> str: ...
+    @property
+    def content(self) -> bytes: ...
 
 
 class Session:
@@ -113,7 +124,7 @@ class Session:
         """Whether another transaction may begin."""
         return not self._over and self._wire.lost is None and not self._wire.transport.is_closing()
 
-    async def send(self, message: Message, before_body: Callable[[], Awaitable[None]]) -> Reply:
+    async def send(self, message: Sendable, before_body: Callable[[], Awaitable[None]]) -> Reply:
         """One transaction. Returns the reply that decided: a positive one is to the final dot, and means accepted.
 
         ``before_body`` is awaited just before the body leaves, after which it may be accepted whatever happens.
@@ -137,8 +148,8 @@ class Session:
             self.abort()  # In the middle of a transaction: nobody can use this connection any more.
             raise
 
-    def _commands(self, message: Message) -> list[bytes]:
-        return_path, recipient = message.envelope.return_path, message.envelope.recipient
+    def _commands(self, message: Sendable) -> list[bytes]:
+        return_path, recipient = message.return_path, message.recipient
         for path in (return_path, recipient):
             if _UNSAFE_PATH.search(path):
                 raise UnsendableError(f"{path!r} cannot be an address on the wire", Blame.MESSAGE)
