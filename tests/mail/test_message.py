@@ -324,14 +324,14 @@ def test_the_return_path_tells_the_touch() -> None:
     assert envelope.return_path == f"bounce+{token}@bounces.example.com"
     assert envelope.recipient == "ada@example.org"
     assert len(envelope.return_path.partition("@")[0]) <= 64  # RFC 5321 §4.5.3.1.1
-    longest = compiled().merge(2**64 - 1, "ada@example.org", {"field": "x"}, NOW).envelope.return_path
+    longest = compiled().merge(2**64 - 1, "ada@example.org", {"field": "x"}, NOW).return_path
     assert len(longest.partition("@")[0]) <= 64
 
 
 def test_without_a_bounce_domain_bounces_go_to_the_sender() -> None:
     template = compiled(identity=sender(bounce_domain=None, reply_to=None))
     message = template.merge(7, "ada@example.org", {"field": "x"}, NOW)
-    assert message.envelope.return_path == "news@example.com"
+    assert message.return_path == "news@example.com"
     found = parsed(message)
     assert "Reply-To" not in found
     assert "@example.com>" in found["List-Unsubscribe"]
