@@ -319,7 +319,7 @@ def test_the_date_is_the_instant(now: datetime) -> None:
 
 
 def test_the_return_path_tells_the_touch() -> None:
-    envelope = compiled().merge(7, "ada@example.org", {"field": "x"}, NOW).envelope
+    envelope = compiled().merge(7, "ada@example.org", {"field": "x"}, NOW)
     token = SIGNER.sign(Purpose.BOUNCE, 7)
     assert envelope.return_path == f"bounce+{token}@bounces.example.com"
     assert envelope.recipient == "ada@example.org"

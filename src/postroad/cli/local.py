@@ -92,9 +92,8 @@ def demo(
 
 async def _demo(recipients: int | None, *, as_json: bool) -> None:
     started = time.monotonic()
-    settings = Settings.load()
-    with progress_bar(quiet=as_json) as bar:
-        async with open_house(settings, _Reporter(quiet=as_json)) as house:
+    async with open_house(Settings.load(), _Reporter(quiet=as_json)) as house:
+        with progress_bar(quiet=as_json) as bar:
             tasks: dict[str, TaskID] = {}
 
             def progress(what: str, done: int, total: int) -> None:
@@ -103,6 +102,8 @@ async def _demo(recipients: int | None, *, as_json: bool) -> None:
                 bar.update(tasks[what], completed=done, total=total)
 
             result = await run_demo(house, recipients, progress)
+        if not as_json:
+            stderr.print("stopping …")
     seconds = time.monotonic() - started
     if as_json:
         print_json({**asdict(result), "seconds": round(seconds, 1)})
@@ -113,7 +114,7 @@ async def _demo(recipients: int | None, *, as_json: bool) -> None:
 
 
 def _print_result(result: DemoResult, house: House, seconds: float) -> None:
-    reasons = "; ".join(f"{n} × {reason}" for reason, n in result.refused_reasons.items())
+    reasons = "\n".join(f"{n} × {reason}" for reason, n in result.refused_reasons.items())
     print_table(
         f"{result.campaign}: {result.rows:,} rows of CSV",
         ["", "rows", ""],
@@ -132,7 +133,7 @@ def _print_result(result: DemoResult, house: House, seconds: float) -> None:
         *([state, n] for state, n in result.others.items()),
         ["= audience", result.audience],
     ]
-    print_table("first email, by what became of it", ["", "recipients"], states)
+    print_table("the first email", ["what became of it", "recipients"], states)
     if result.new_messages:
         console.print(
             f"{result.new_messages:,} messages in {result.delivery_seconds:g} s: "
