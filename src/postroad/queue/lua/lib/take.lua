@@ -51,10 +51,10 @@ local function admitted(lane, at_most)
   return n
 end
 
--- Lease what of these ids is still a job; returns how many.
-local function lease_all(lane, ids, lease, grant)
+-- Grant what of these ids is still a job; returns how many.
+local function grant_all(lane, ids, grant)
   local records = call('HMGET', JOBS, unpack(ids))
-  local n, leases, ends = 0, {}, {}
+  local n = 0
   for i, id in ipairs(ids) do
     local record = records[i]
     if not record then
@@ -65,16 +65,9 @@ local function lease_all(lane, ids, lease, grant)
         end_job('expired', id, { token = next_token(), attempt = job.attempts })
       else
         n = n + 1
-        local of = next_token()
-        leases[2 * n - 1], leases[2 * n] = id, pack_lease({ token = of, lane = lane.n, marked = 0, worker = lease.worker })
-        ends[2 * n - 1], ends[2 * n] = lease.end_ms, id
-        grant(id, of, record)
+        grant(lane, id, record)
       end
     end
-  end
-  if n > 0 then
-    call_many('HSET', LEASES, leases)
-    call_many('ZADD', IN_FLIGHT, ends)
   end
   return n
 end
@@ -82,11 +75,15 @@ end
 -- Returns ids, tokens and records of up to `want` jobs.
 local function take(worker, want, lease_ms)
   local ids, tokens, records = {}, {}, {}
-  local function grant(id, of, record)
-    local n = #ids + 1
+  -- Written in two calls at the end, however many lanes the batch is made of.
+  local leases, ends, end_ms = {}, {}, int(now_ms + lease_ms)
+  local function grant(lane, id, record)
+    local n, of = #ids + 1, next_token()
     ids[n], tokens[n], records[n] = id, of, record
+    leases[2 * n - 1] = id
+    leases[2 * n] = pack_lease({ token = of, lane = lane.n, marked = 0, worker = worker })
+    ends[2 * n - 1], ends[2 * n] = end_ms, id
   end
-  local lease = { worker = worker, end_ms = int(now_ms + lease_ms) }
   local ready, share = {}, {}
   for _, class in ipairs(CLASSES) do
     ready[class] = call('ZCARD', base .. 'ready:' .. class)
@@ -106,7 +103,7 @@ local function take(worker, want, lease_ms)
       scans = scans - 1
     else
       local popped = call('LPOP', lane.list, n)
-      local granted = lease_all(lane, popped, lease, grant)
+      local granted = grant_all(lane, popped, grant)
       scans = scans - #popped
       deepen(class, -#popped)
       if granted > 0 then
@@ -126,6 +123,8 @@ local function take(worker, want, lease_ms)
       end
     end
   end
+  call_many('HSET', LEASES, leases)
+  call_many('ZADD', IN_FLIGHT, ends)
   count('claimed', #ids)
   return ids, tokens, records
 end
