@@ -1,5 +1,7 @@
 -- Claim: choose a class, in it a lane, take a quantum of it that all its gates admit; until enough.
 
+local VISIT = 4 -- jobs of one lane in one go, though many lanes are ready
+
 -- A repeated nonce gets what the first got, as far as it still holds the leases.
 local function memory_key(worker) return base .. 'claim:' .. worker end
 local function recall(worker, nonce)
@@ -87,7 +89,8 @@ local function take(worker, want, lease_ms)
   local ready, share = {}, {}
   for _, class in ipairs(CLASSES) do
     ready[class] = call('ZCARD', base .. 'ready:' .. class)
-    share[class] = math.ceil(want / math.max(ready[class], 1))
+    -- A lane costs as much to visit as three jobs to claim, so a visit is for several.
+    share[class] = math.max(math.ceil(want / math.max(ready[class], 1)), VISIT)
   end
   local scans = want + 64
   while #ids < want and scans > 0 do
