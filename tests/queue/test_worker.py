@@ -301,24 +301,22 @@ async def test_whoever_lost_its_lease_does_not_act(bench: Bench) -> None:
     assert await bench.settle(Done(), taken) == []
 
 
-async def flying(queue: Queue) -> bool:
-    return (await queue.stats()).in_flight == 10
-
-
 async def test_a_restart_of_the_server_loses_no_verdict(
     own_redis: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    go_on = asyncio.Event()
+    go_on, ten_marked = asyncio.Event(), asyncio.Barrier(11)
 
     async def handle(lease: Lease) -> Verdict:
         await lease.mark()
+        if not go_on.is_set():
+            await ten_marked.wait()
         await go_on.wait()
         return Done(note=b"250")
 
     async with Queue.open(own_redis.url, "q") as queue:
         await queue.enqueue(LANE, jobs(*NAMES))
         async with running(Worker(queue, handle)) as (stop, task):
-            await until(lambda: flying(queue))
+            await ten_marked.wait()
             # SIGTERM writes the append-only file to the end.
             own_redis.kill(signal.SIGTERM)
             go_on.set()
@@ -337,18 +335,56 @@ async def test_a_restart_of_the_server_loses_no_verdict(
         assert caplog.text.count("the queue is away") == 1
 
 
+async def test_a_mark_that_gets_no_answer_gives_the_job_back(
+    own_redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def away() -> bool:
+        return "the queue is away" in caplog.text
+
+    acted: list[int] = []
+    go_on, started = asyncio.Event(), asyncio.Event()
+
+    async def handle(lease: Lease) -> Verdict:
+        started.set()
+        await go_on.wait()
+        await lease.mark()
+        acted.append(lease.job.attempt)
+        return Done()
+
+    async with Queue.open(own_redis.url, "q") as queue:
+        await queue.enqueue(LANE, jobs("1"))
+        async with running(Worker(queue, handle)) as (stop, task):
+            await started.wait()
+            own_redis.kill(signal.SIGTERM)
+            go_on.set()
+
+            await until(away)
+            own_redis.start()
+
+            async def ended() -> bool:
+                return await queue.known(["1"]) == [JobState.REMEMBERED]
+
+            await until(ended)
+            stop.set()
+            await task
+        # Tried again, and no attempt was used up.
+        assert acted == [1]
+
+
 async def test_what_happened_is_told_even_to_a_server_that_was_emptied(own_redis: RedisServer) -> None:
-    go_on = asyncio.Event()
+    go_on, ten_marked = asyncio.Event(), asyncio.Barrier(11)
 
     async def handle(lease: Lease) -> Verdict:
         await lease.mark()
+        if not go_on.is_set():
+            await ten_marked.wait()
         await go_on.wait()
         return Done(note=b"250 " + lease.job.id.encode())
 
     async with Queue.open(own_redis.url, "q") as queue:
         await queue.enqueue(LANE, jobs(*NAMES))
         async with running(Worker(queue, handle)) as (stop, task):
-            await until(lambda: flying(queue))
+            await ten_marked.wait()
             client = connect(own_redis.url)
             flushall: Callable[[], Awaitable[object]] = client.flushall
             await flushall()

@@ -1,5 +1,7 @@
 -- Claim: choose a class, in it a lane, take a quantum of it that all its gates admit; until enough.
 
+local VISIT = 4 -- jobs of one lane in one go, though many lanes are ready
+
 -- A repeated nonce gets what the first got, as far as it still holds the leases.
 local function memory_key(worker) return base .. 'claim:' .. worker end
 local function recall(worker, nonce)
@@ -51,10 +53,10 @@ local function admitted(lane, at_most)
   return n
 end
 
--- Lease what of these ids is still a job; returns how many.
-local function lease_all(lane, ids, lease, grant)
+-- Grant what of these ids is still a job; returns how many.
+local function grant_all(lane, ids, grant)
   local records = call('HMGET', JOBS, unpack(ids))
-  local n, leases, ends = 0, {}, {}
+  local n = 0
   for i, id in ipairs(ids) do
     local record = records[i]
     if not record then
@@ -65,16 +67,9 @@ local function lease_all(lane, ids, lease, grant)
         end_job('expired', id, { token = next_token(), attempt = job.attempts })
       else
         n = n + 1
-        local of = next_token()
-        leases[2 * n - 1], leases[2 * n] = id, pack_lease({ token = of, lane = lane.n, marked = 0, worker = lease.worker })
-        ends[2 * n - 1], ends[2 * n] = lease.end_ms, id
-        grant(id, of, record)
+        grant(lane, id, record)
       end
     end
-  end
-  if n > 0 then
-    call_many('HSET', LEASES, leases)
-    call_many('ZADD', IN_FLIGHT, ends)
   end
   return n
 end
@@ -82,15 +77,20 @@ end
 -- Returns ids, tokens and records of up to `want` jobs.
 local function take(worker, want, lease_ms)
   local ids, tokens, records = {}, {}, {}
-  local function grant(id, of, record)
-    local n = #ids + 1
+  -- Written in two calls at the end, however many lanes the batch is made of.
+  local leases, ends, end_ms = {}, {}, int(now_ms + lease_ms)
+  local function grant(lane, id, record)
+    local n, of = #ids + 1, next_token()
     ids[n], tokens[n], records[n] = id, of, record
+    leases[2 * n - 1] = id
+    leases[2 * n] = pack_lease({ token = of, lane = lane.n, marked = 0, worker = worker })
+    ends[2 * n - 1], ends[2 * n] = end_ms, id
   end
-  local lease = { worker = worker, end_ms = int(now_ms + lease_ms) }
   local ready, share = {}, {}
   for _, class in ipairs(CLASSES) do
     ready[class] = call('ZCARD', base .. 'ready:' .. class)
-    share[class] = math.ceil(want / math.max(ready[class], 1))
+    -- A lane costs as much to visit as three jobs to claim, so a visit is for several.
+    share[class] = math.max(math.ceil(want / math.max(ready[class], 1)), VISIT)
   end
   local scans = want + 64
   while #ids < want and scans > 0 do
@@ -106,7 +106,7 @@ local function take(worker, want, lease_ms)
       scans = scans - 1
     else
       local popped = call('LPOP', lane.list, n)
-      local granted = lease_all(lane, popped, lease, grant)
+      local granted = grant_all(lane, popped, grant)
       scans = scans - #popped
       deepen(class, -#popped)
       if granted > 0 then
@@ -126,6 +126,8 @@ local function take(worker, want, lease_ms)
       end
     end
   end
+  call_many('HSET', LEASES, leases)
+  call_many('ZADD', IN_FLIGHT, ends)
   count('claimed', #ids)
   return ids, tokens, records
 end
