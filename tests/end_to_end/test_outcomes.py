@@ -1,0 +1,161 @@
+"""Each way that a delivery can end, from a real reply of a real server to the ledger, the suppressions and the gates."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import sqlalchemy as sa
+
+from postroad.delivery.job import SEND_QUEUE
+from postroad.queue import FOREVER_MS
+from postroad.sandbox import Ending, Fault, Phase, Rule
+from postroad.store.engine import read
+from postroad.store.ledger import TouchState
+from tests.end_to_end.site import Site
+
+pytestmark = pytest.mark.timeout(120)
+
+
+async def suppressed(site: Site) -> dict[str, str]:
+    async with site.parts() as parts:
+        with read(parts.engine) as connection:
+            return dict(connection.execute(sa.text("SELECT address, reason FROM suppression")).tuples().all())
+
+
+async def deliver(site: Site, *addresses: str) -> dict[str, str]:
+    """Send the campaign to these and wait until all has been said. Returns the state of each."""
+    await site.launch(addresses)
+    site.start("recorder")
+    site.start("worker")
+
+    async def nothing_moves() -> bool:
+        current = await site.summary()
+        return current.settled and current.counts[TouchState.PLANNED] == 0
+
+    await site.until(nothing_moves)
+    return site.states()
+
+
+async def test_replies_end_in_the_state_that_they_mean(site: Site) -> None:
+    states = await deliver(
+        site,
+        "ok@mailbox.example",
+        "gone+550-5.1.1@mailbox.example",
+        "full+552-5.2.2@mailbox.example",
+        "later+451-4.7.1@mailbox.example",
+        "lost+drop-after-dot@mailbox.example",
+        "big+552-5.3.4@mailbox.example",
+    )
+    assert states == {
+        "ok@mailbox.example": "accepted",
+        "gone+550-5.1.1@mailbox.example": "bounced",
+        "full+552-5.2.2@mailbox.example": "bounced",
+        "later+451-4.7.1@mailbox.example": "deferred",
+        "lost+drop-after-dot@mailbox.example": "unknown",
+        "big+552-5.3.4@mailbox.example": "bounced",
+    }
+    # Only who does not exist is suppressed.
+    assert await suppressed(site) == {"gone+550-5.1.1@mailbox.example": "hard_bounce"}
+
+
+async def test_broken_authentication_pauses_the_sender_and_suppresses_nobody(site: Site) -> None:
+    states = await deliver(site, "strict+550-5.7.515@mailbox.example")
+    assert states == {"strict+550-5.7.515@mailbox.example": "dead"}
+    assert await suppressed(site) == {}
+    async with site.parts() as parts:
+        queue = await parts.queue(SEND_QUEUE)
+        gates = {state.gate.name: state.gate for state in await queue.gates()}
+        assert gates["sender:ada@sender.example"].paused_until_ms == FOREVER_MS
+        assert [letter.cause for letter in (await queue.dead_letters(count=10))[0]] == ["sender authentication"]
+    # Resumed and replayed, it is tried again; this provider has not changed its mind.
+    site.run("queue", "gate", "resume", "sender:ada@sender.example")
+    assert site.json("queue", "replay", "--all") == {"replayed": 1}
+
+    async def dead_again() -> bool:
+        return await dead_letters(site) == 1
+
+    await site.until(dead_again)
+    assert site.sandbox.counters.refused[Phase.RCPT] == 2
+    assert site.states() == {"strict+550-5.7.515@mailbox.example": "dead"}
+
+
+async def dead_letters(site: Site) -> int:
+    async with site.parts() as parts:
+        return (await (await parts.queue(SEND_QUEUE)).stats()).dead
+
+
+async def test_what_bounced_is_not_replayed(site: Site) -> None:
+    await deliver(site, "gone+550-5.1.1@mailbox.example")
+    assert await dead_letters(site) == 1
+    assert site.json("queue", "replay", "--all") == {"replayed": 0}
+    assert site.states() == {"gone+550-5.1.1@mailbox.example": "bounced"}
+
+
+async def test_suppression_written_now_holds_for_what_is_queued_already(site: Site) -> None:
+    addresses = [f"reader{n}@mailbox.example" for n in range(20)]
+    await site.launch(addresses)
+    assert site.json("suppression", "add", "reader3@mailbox.example", "reader4@mailbox.example") == {
+        "suppressed": 2,
+        "known": 0,
+    }
+    site.start("recorder")
+    site.start("worker")
+    counts = await site.until_settled()
+    assert counts == {TouchState.ACCEPTED: 18, TouchState.SUPPRESSED: 2}
+    assert len(site.received()) == 18
+    assert {"reader3@mailbox.example", "reader4@mailbox.example"}.isdisjoint(
+        message.recipient for message in site.sandbox.accepted()
+    )
+
+
+async def test_paused_campaign_waits_and_goes_on_where_it_stopped(site: Site) -> None:
+    await site.launch(50)
+    site.run("campaign", "pause", "trial")
+    site.start("recorder")
+    site.start("worker")
+    await site.until(lambda: "delivers" in site.log("worker"))
+    await asyncio.sleep(0.5)  # That nothing happens can only be waited for.
+    assert not site.received()
+    site.run("campaign", "resume", "trial")
+    assert await site.until_settled() == {TouchState.ACCEPTED: 50}
+
+
+async def test_cancelled_campaign_ends_all_that_waits(site: Site) -> None:
+    await site.launch(50)
+    site.run("campaign", "cancel", "trial", "--yes")
+    site.start("recorder")
+    site.start("worker")
+    await site.until(lambda: "delivers" in site.log("worker"))
+    assert await site.until_settled() == {TouchState.CANCELLED: 50}
+    assert not site.received()
+    again = site.run("campaign", "resume", "trial", check=False)
+    assert again.returncode == 7
+    assert "cancelled" in again.stderr
+
+
+async def test_connection_lost_before_the_dot_is_tried_again_and_delivered(site: Site) -> None:
+    site.sandbox.use([Rule(phase=Phase.DATA, fault=Fault(ending=Ending.DROP), first_attempts=1)])
+    await site.launch(["once@mailbox.example"])
+    site.start("recorder")
+    site.start("worker")
+    counts = await site.until_settled()  # after the ADR's five seconds
+    assert counts == {TouchState.ACCEPTED: 1}
+    assert set(site.received().values()) == {1}
+
+
+async def test_every_message_carries_its_way_out_and_its_own_message_id(site: Site) -> None:
+    from email import message_from_bytes
+    from email.policy import default
+
+    await deliver(site, "a@mailbox.example", "b@mailbox.example")
+    messages = [
+        message_from_bytes(path.read_bytes(), policy=default)
+        for path in (site.folder / "sandbox" / "Maildir" / "new").iterdir()
+    ]
+    assert len({message["Message-ID"] for message in messages}) == 2
+    for message in messages:
+        assert message["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
+        assert message["List-Unsubscribe"].startswith("<https://mail.sender.example/u/")
+        assert message["Return-Path"].startswith("<bounce+")
+        assert "1 Post Road, Milestone" in message.get_content()
