@@ -1,4 +1,4 @@
-"""Each way that a delivery can end, from a real reply of a real server to the ledger, the suppressions and the gates."""
+"""Each way that a delivery can end: from a real reply to the ledger, the suppressions and the gates."""
 
 from __future__ import annotations
 

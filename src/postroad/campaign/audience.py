@@ -215,10 +215,16 @@ def _upsert(connection: sa.Connection, state: AudienceImport, rows: list[dict[st
 
 
 def import_file(
-    engine: sa.Engine, audience: str, path: Path, now: datetime, report: Callable[[ImportProgress], None] | None = None
+    engine: sa.Engine,
+    audience: str,
+    path: Path,
+    now: datetime,
+    *,
+    checked: Callable[[int], None] | None = None,
+    report: Callable[[ImportProgress], None] | None = None,
 ) -> ImportProgress:
-    """Import all of a file, a slice at a time."""
-    progress = open_import(engine, audience, path, now)
+    """Import all of a file, a slice at a time. Calls checked with bytes while it is checked, then report."""
+    progress = open_import(engine, audience, path, now, checked)
     while not progress.finished:
         progress = import_slice(engine, progress.import_id, now)
         if report is not None:

@@ -35,12 +35,19 @@ def import_(
 
     async def work(parts: Parts) -> ImportProgress:
         with progress_bar(quiet=as_json) as bar:
-            task = bar.add_task("importing", total=None)
+            size = file.stat().st_size if file.is_file() else None
+            checking = bar.add_task("checking", total=size)
+            importing = bar.add_task("importing", total=None)
+
+            def checked(size_bytes: int) -> None:
+                bar.update(checking, completed=size_bytes)
 
             def report(progress: ImportProgress) -> None:
-                bar.update(task, total=progress.rows_total, completed=progress.rows_done)
+                bar.update(checking, completed=size)
+                bar.update(importing, total=progress.rows_total, completed=progress.rows_done)
 
-            return await asyncio.to_thread(import_file, parts.engine, name, file, parts.clock.now(), report)
+            now = parts.clock.now()
+            return await asyncio.to_thread(import_file, parts.engine, name, file, now, checked=checked, report=report)
 
     progress = with_parts(work)
     if as_json:
