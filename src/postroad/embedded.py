@@ -67,8 +67,8 @@ def stop_redis(state_dir: Path, *, wait_s: float = 60.0) -> None:
     with _locked(folder / "lock", deadline_s):
         if not _running(folder):
             return
-        if _ask(folder, b"SHUTDOWN SAVE\r\n") not in {None, b""}:
-            # It answers, so it did not obey (it is loading, or cannot save): SIGTERM saves as well.
+        if _ask(folder, b"SHUTDOWN SAVE\r\n") != b"" and _running(folder):
+            # It did not hang up, so it did not obey (loading, or its socket is gone). SIGTERM saves as well.
             _signal(folder)
         while _running(folder):
             if time.monotonic() > deadline_s:

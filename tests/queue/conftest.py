@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from itertools import count
 from typing import cast
@@ -8,7 +10,7 @@ from typing import cast
 import pytest
 from redis.asyncio import Redis
 
-from postroad.queue import Batch, Claimed, Job, Queue, Verdict
+from postroad.queue import Batch, Claimed, Event, Job, Queue, Verdict, Worker, WorkerReport
 from postroad.queue.server import connect
 
 _names = count()
@@ -86,3 +88,27 @@ async def bench(redis_url: str, clock: HandClock) -> AsyncIterator[Bench]:
         assert await queue.audit() == []
         await bench.empty_server()
     await client.aclose()
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(20):
+        while not await condition():  # noqa: ASYNC110 - the condition is in a server
+            await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def running(worker: Worker) -> AsyncIterator[tuple[asyncio.Event, asyncio.Task[WorkerReport]]]:
+    stop = asyncio.Event()
+    task = asyncio.create_task(worker.run(stop))
+    try:
+        yield stop, task
+    finally:
+        stop.set()
+        await task
+
+
+async def all_events(queue: Queue) -> list[Event]:
+    found: list[Event] = []
+    while events := await queue.read_events("test", "c", count=1000, block_ms=0):
+        found += events
+    return found

@@ -72,11 +72,12 @@ async def queue(redis_url: str) -> AsyncIterator[Queue]:
     clock = HandClock()
     async with Queue.open(redis_url, "audited", clock=clock) as queue:
         await queue.set_gate(Gate(name="shut", concurrency=0))
-        await queue.enqueue(LANE, jobs("gone", "dead", "unsure", "flying", "queued"))
+        await queue.enqueue(LANE, jobs("gone"))
         await queue.enqueue(Lane(name="b", gates=("shut",)), jobs("parked"))
+        [gone] = (await queue.claim("w", want=2, lease_ms=1000, nonce="1")).jobs
+        await queue.enqueue(LANE, jobs("dead", "unsure", "flying", "queued"))
         await queue.enqueue(LANE, jobs("waiting", due_ms=clock.now_ms() + 1_000_000))
-        gone, dead, unsure, _ = (await queue.claim("w", want=4, lease_ms=1000, nonce="1")).jobs
-        await queue.claim("w", want=0, lease_ms=1000, nonce="park")
+        dead, unsure, _ = (await queue.claim("w", want=3, lease_ms=1000, nonce="2")).jobs
         await queue.settle("w", [(gone, Done()), (dead, Dead(cause="c"))])
         await queue.mark([unsure])
         clock.advance(500)

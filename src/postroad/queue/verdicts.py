@@ -9,6 +9,9 @@ from msgspec import Struct
 
 from postroad.queue.jobs import Claimed
 
+MAX_TEXT = 2000
+"""Characters of a cause or an error that are kept."""
+
 
 class Done(Struct, frozen=True, kw_only=True):
     """The act happened. ``note`` is opaque and goes into the event."""
@@ -106,22 +109,35 @@ def order(job: Claimed, verdict: Verdict, policy: RetryPolicy, rng: Random) -> O
         case Done():
             return Order(job.id, job.token, "done")
         case Retry() if job.attempt >= policy.attempts:
-            return Order(job.id, job.token, "dead", cause=verdict.cause, error=verdict.error)
+            return Order(job.id, job.token, "dead", cause=_plain(verdict.cause), error=_plain(verdict.error))
         case Retry() if verdict.at_ms is None:
             delay_ms = policy.delay_ms(job.attempt, rng)
-            return Order(job.id, job.token, "retry", 0, delay_ms, verdict.cause, verdict.error)
+            return Order(job.id, job.token, "retry", 0, delay_ms, _plain(verdict.cause), _plain(verdict.error))
         case Retry():
             at_ms = max(verdict.at_ms or 0, 1)
-            return Order(job.id, job.token, "retry", at_ms, 0, verdict.cause, verdict.error)
+            return Order(job.id, job.token, "retry", at_ms, 0, _plain(verdict.cause), _plain(verdict.error))
         case Defer():
-            return Order(job.id, job.token, "defer", max(verdict.at_ms, 1), 0, verdict.cause, verdict.error)
+            return Order(
+                job.id,
+                job.token,
+                "defer",
+                max(verdict.at_ms, 1),
+                0,
+                _plain(verdict.cause),
+                _plain(verdict.error),
+            )
         case Dead():
-            return Order(job.id, job.token, "dead", cause=verdict.cause, error=verdict.error)
+            return Order(job.id, job.token, "dead", cause=_plain(verdict.cause), error=_plain(verdict.error))
         case Uncertain():
-            return Order(job.id, job.token, "uncertain", cause=verdict.cause)
+            return Order(job.id, job.token, "uncertain", cause=_plain(verdict.cause))
         case Cancel():
-            return Order(job.id, job.token, "cancelled", cause=verdict.cause)
+            return Order(job.id, job.token, "cancelled", cause=_plain(verdict.cause))
         case Release():
             return Order(job.id, job.token, "released")
         case _:
             assert_never(verdict)
+
+
+def _plain(text: str) -> str:
+    """Bounded, and free of the lone surrogates that a reply decoded with `surrogateescape` brings along."""
+    return text[:MAX_TEXT].encode("utf-8", "replace").decode()

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from random import Random
+
+import msgspec
+import pytest
+
+from postroad.queue import (
+    Cancel,
+    Claimed,
+    Dead,
+    Defer,
+    Done,
+    Lane,
+    Rate,
+    Release,
+    Retry,
+    RetryPolicy,
+    Uncertain,
+    Verdict,
+)
+from postroad.queue.verdicts import MAX_TEXT, Order, order
+
+POLICY = RetryPolicy()
+
+
+def ordered(verdict: Verdict, attempt: int = 1) -> Order:
+    return order(Claimed("1", 7, attempt, 1, b"", 0, "a"), verdict, POLICY, Random(1))
+
+
+@pytest.mark.parametrize(
+    ("verdict", "attempt", "wanted"),
+    [
+        (Done(), 1, Order("1", 7, "done")),
+        (Retry(cause="c", error="e"), 1, Order("1", 7, "retry", 0, 5_000, "c", "e")),
+        (Retry(cause="c", error="e"), 2, Order("1", 7, "retry", 0, 10_000, "c", "e")),
+        (Retry(cause="c", error="e", at_ms=99), 2, Order("1", 7, "retry", 99, 0, "c", "e")),
+        (Retry(cause="c", error="e"), 3, Order("1", 7, "dead", 0, 0, "c", "e")),
+        (Retry(cause="c", error="e", at_ms=99), 3, Order("1", 7, "dead", 0, 0, "c", "e")),
+        (Defer(at_ms=99, cause="c", error="e"), 9, Order("1", 7, "defer", 99, 0, "c", "e")),
+        (Dead(cause="c", error="e"), 1, Order("1", 7, "dead", 0, 0, "c", "e")),
+        (Uncertain(cause="c"), 1, Order("1", 7, "uncertain", 0, 0, "c")),
+        (Cancel(cause="c"), 1, Order("1", 7, "cancelled", 0, 0, "c")),
+        (Release(), 1, Order("1", 7, "released")),
+    ],
+)
+def test_what_a_verdict_means_for_the_queue(verdict: Verdict, attempt: int, wanted: Order) -> None:
+    assert ordered(verdict, attempt) == wanted
+
+
+def test_the_third_delay_repeats() -> None:
+    assert [POLICY.delay_ms(attempt, Random(1)) for attempt in (1, 2, 3, 4, 9)] == [
+        5000,
+        10_000,
+        20_000,
+        20_000,
+        20_000,
+    ]
+
+
+def test_an_error_of_any_length_and_any_bytes_can_be_settled() -> None:
+    reply = (b"550 \xff" + b"x" * 9999).decode("utf-8", "surrogateescape")
+    told = ordered(Dead(cause=reply, error=reply))
+    assert len(told.error) == MAX_TEXT
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(told))
+
+
+@pytest.mark.parametrize("policy", [{"attempts": 0}, {"delays_ms": ()}, {"jitter": 1.0}])
+def test_a_policy_that_makes_no_sense_is_refused(policy: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="at least one attempt"):
+        RetryPolicy(**policy)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "rate", [{"count": 0, "per_ms": 1}, {"count": 1, "per_ms": 0}, {"count": 1, "per_ms": 1, "burst": 0}]
+)
+def test_a_rate_that_admits_nothing_is_refused(rate: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="to stop, pause"):
+        Rate(**rate)
+
+
+@pytest.mark.parametrize("lane", [{"gates": ("g", "g")}, {"gates": tuple("abcdefghi")}, {"gates": (), "weight": 0.0}])
+def test_a_lane_that_makes_no_sense_is_refused(lane: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="lane a"):
+        Lane(name="a", **lane)  # type: ignore[arg-type]

@@ -1,0 +1,160 @@
+"""The server goes away, comes back, or comes back empty, while a worker is at work."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from postroad.queue import (
+    Done,
+    JobState,
+    Lane,
+    Lease,
+    Queue,
+    Verdict,
+    Worker,
+    WorkerReport,
+)
+from postroad.queue.server import connect
+from tests.conftest import RedisServer
+from tests.queue.conftest import all_events, jobs, running, until
+
+LANE = Lane(name="a", gates=("g",))
+NAMES = [f"{n}" for n in range(50)]
+
+
+async def test_a_restart_of_the_server_loses_no_verdict(
+    own_redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    go_on, ten_marked = asyncio.Event(), asyncio.Barrier(11)
+
+    async def handle(lease: Lease) -> Verdict:
+        await lease.mark()
+        if not go_on.is_set():
+            await ten_marked.wait()
+        await go_on.wait()
+        return Done(note=b"250")
+
+    async with Queue.open(own_redis.url, "q") as queue:
+        await queue.enqueue(LANE, jobs(*NAMES))
+        async with running(Worker(queue, handle)) as (stop, task):
+            await ten_marked.wait()
+            # SIGTERM writes the append-only file to the end.
+            own_redis.kill(signal.SIGTERM)
+            go_on.set()
+
+            async def noticed() -> bool:
+                return "the queue is away" in caplog.text
+
+            await until(noticed)
+            own_redis.start()
+
+            async def ended() -> bool:
+                return set(await queue.known(NAMES)) == {JobState.REMEMBERED}
+
+            await until(ended)
+            stop.set()
+            report = await task
+        assert report == WorkerReport(claimed=50, settled={"done": 50}, stale=0, unsettled=0)
+        assert sorted(event.id for event in await all_events(queue)) == sorted(NAMES)
+        assert await queue.audit() == []
+        assert caplog.text.count("the queue is away") == 1
+
+
+async def test_a_mark_that_gets_no_answer_gives_the_job_back(
+    own_redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def away() -> bool:
+        return "the queue is away" in caplog.text
+
+    acted: list[int] = []
+    go_on, started = asyncio.Event(), asyncio.Event()
+
+    async def handle(lease: Lease) -> Verdict:
+        started.set()
+        await go_on.wait()
+        await lease.mark()
+        acted.append(lease.job.attempt)
+        return Done()
+
+    async with Queue.open(own_redis.url, "q") as queue:
+        await queue.enqueue(LANE, jobs("1"))
+        async with running(Worker(queue, handle)) as (stop, task):
+            await started.wait()
+            own_redis.kill(signal.SIGTERM)
+            go_on.set()
+
+            await until(away)
+            own_redis.start()
+
+            async def ended() -> bool:
+                return await queue.known(["1"]) == [JobState.REMEMBERED]
+
+            await until(ended)
+            stop.set()
+            await task
+        # Tried again, and no attempt was used up.
+        assert acted == [1]
+
+
+async def test_what_happened_is_told_even_to_a_server_that_was_emptied(own_redis: RedisServer) -> None:
+    go_on, ten_marked = asyncio.Event(), asyncio.Barrier(11)
+
+    async def handle(lease: Lease) -> Verdict:
+        await lease.mark()
+        if not go_on.is_set():
+            await ten_marked.wait()
+        await go_on.wait()
+        return Done(note=b"250 " + lease.job.id.encode())
+
+    async with Queue.open(own_redis.url, "q") as queue:
+        await queue.enqueue(LANE, jobs(*NAMES))
+        async with running(Worker(queue, handle)) as (stop, task):
+            await ten_marked.wait()
+            client = connect(own_redis.url)
+            flushall: Callable[[], Awaitable[object]] = client.flushall
+            await flushall()
+            await client.aclose()
+            go_on.set()
+
+            async def told() -> bool:
+                return (await queue.stats()).counters.get("late") == 10
+
+            await until(told)
+            # And it is alive: new jobs are taken up.
+            await queue.enqueue(LANE, jobs("new"))
+
+            async def handled() -> bool:
+                return await queue.known(["new"]) == [JobState.REMEMBERED]
+
+            await until(handled)
+            stop.set()
+            report = await task
+        events = await all_events(queue)
+        late = {event.note for event in events if event.kind == "late"}
+        assert late == {b"250 " + name.encode() for name in NAMES[:10]}
+        assert (report.stale, report.unsettled) == (10, 0)
+        assert await queue.audit() == []
+
+
+async def test_a_worker_ends_though_the_server_stays_away(own_redis: RedisServer) -> None:
+    started = asyncio.Event()
+
+    async def handle(lease: Lease) -> Verdict:
+        await lease.mark()
+        started.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with Queue.open(own_redis.url, "q") as queue:
+        await queue.enqueue(LANE, jobs("1"))
+        async with running(Worker(queue, handle, drain_ms=50)) as (stop, task):
+            await started.wait()
+            own_redis.kill()
+            stop.set()
+            report = await task
+        assert report.unsettled == 1
+        own_redis.start()
