@@ -92,7 +92,7 @@ async def bench(redis_url: str, clock: HandClock) -> AsyncIterator[Bench]:
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(20):
-        while not await condition():  # noqa: ASYNC110 - the condition is in a server
+        while not await condition():
             await asyncio.sleep(0.005)
 
 

@@ -25,15 +25,6 @@ LANE = Lane(name="a", gates=("g",))
 NAMES = [f"{n}" for n in range(50)]
 
 
-<<<<<<< HEAD
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(20):
-        while not await condition():
-            await asyncio.sleep(0.005)
-
-
-=======
->>>>>>> queue
 async def done(lease: Lease) -> Verdict:
     return Done(note=lease.job.payload)
 
