@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -31,8 +32,21 @@ async def api(server: PrefectServer) -> AsyncIterator[PrefectApi]:
         yield api
 
 
+class Patient(httpx.AsyncHTTPTransport):
+    """Asks again after a 503: another writer of Prefect's SQLite was first, and nothing was done."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        while True:
+            answer = await super().handle_async_request(request)
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                return answer
+            await answer.aclose()
+            await asyncio.sleep(0.2)
+
+
 @pytest_asyncio.fixture
 async def http(server: PrefectServer) -> AsyncIterator[httpx.AsyncClient]:
     """The bare HTTP API, to look at what a user of the UI would see."""
-    async with httpx.AsyncClient(base_url=f"{server.api_url}/", timeout=30.0) as http:
+    base_url = f"{server.api_url}/"
+    async with httpx.AsyncClient(base_url=base_url, transport=Patient(), timeout=30.0) as http:
         yield http

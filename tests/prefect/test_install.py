@@ -27,6 +27,7 @@ CAMPAIGN = "deployments/name/campaign/campaign"
 # What differs from install to install and says nothing about what is installed.
 PASSING = {
     "id",
+    "active_slots",
     "created",
     "updated",
     "created_by",
