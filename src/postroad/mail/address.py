@@ -26,9 +26,11 @@ def normalise_address(text: str) -> str:
     suppression must hold however the address is typed next time. Raises DataError with the reason.
     """
     text = text.strip()
-    match = _PLAIN.fullmatch(text)
-    if match is not None and len(text) <= MAX_ADDRESS_OCTETS and "xn--" not in text:
-        return text.lower()
+    lowered = text.lower()
+    if len(text) <= MAX_ADDRESS_OCTETS and _PLAIN.fullmatch(text) is not None and "xn--" not in lowered:
+        return lowered
+    if lowered.rpartition(".")[2].isdecimal():
+        raise DataError("its domain ends in a number, as no domain does")
     if any(unicodedata.category(character) == "Cc" for character in text):
         raise DataError("it has a control character in it")
     try:
