@@ -58,4 +58,5 @@ def compile_template(source: str, *, name: str, html: bool = False) -> MessageTe
     except Exception as error:
         # The compiler has limits too: RecursionError, or ValueError for a number of thousands of digits.
         raise ConfigError(f"the template cannot be compiled: {error}", where=name) from None
+    template.globals = dict(template.globals)  # A third of a rendering is spent on copying what would be a ChainMap.
     return MessageTemplate(name=name, fields=frozenset(fields - environment.globals.keys()), template=template)
