@@ -64,7 +64,7 @@ async def nothing() -> None:
 async def unusable(session: Session) -> None:
     """Return once the session has noticed that its connection is gone."""
     async with asyncio.timeout(10):
-        while session.usable:  # noqa: ASYNC110  (it tells nobody; it is asked)
+        while session.usable:
             await asyncio.sleep(0)
 
 

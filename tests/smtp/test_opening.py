@@ -188,7 +188,7 @@ async def test_cancelled_while_opening_the_connection_is_closed() -> None:
     async with ScriptedServer({"EHLO": Act.HANG}) as server:
         task = asyncio.create_task(Session.open(route(server.port), QUICK))
         async with asyncio.timeout(5):
-            while not server.commands:  # noqa: ASYNC110  (a list tells nobody)
+            while not server.commands:
                 await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -101,7 +101,7 @@ def instance(open_folder: Path, next_hop: ScriptedServer, certificates: Certific
 async def arrived(server: ScriptedServer, count: int) -> list[bytes]:
     """What stands below the headers, to which Postfix adds, at the next hop."""
     async with asyncio.timeout(30):
-        while len(server.bodies) < count:  # noqa: ASYNC110  (a list tells nobody)
+        while len(server.bodies) < count:
             await asyncio.sleep(0.02)
     return [body.partition(b"\r\n\r\n")[2] for body in server.bodies]
 
