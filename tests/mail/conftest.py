@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import hypothesis
 from pydantic import SecretStr
 
 from postroad.mail.message import CompiledMessage, SenderIdentity, compile_message
 from postroad.mail.token import TokenSigner
+
+# How long an example takes says nothing on a busy machine.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 NOW = datetime(2026, 11, 24, 4, 5, 6, tzinfo=UTC)
 SIGNER = TokenSigner(SecretStr("a key that is only used in tests"))

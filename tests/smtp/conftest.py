@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import hypothesis
 import pytest
 import trustme
 from pydantic import SecretStr
@@ -16,6 +17,10 @@ from postroad.mail.message import Message
 from postroad.settings import RouteSettings, TlsMode
 from postroad.smtp.session import Session, Timeouts
 from tests.smtp.scripted import ScriptedServer
+
+# How long an example takes says nothing on a busy machine.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 QUICK = Timeouts(connect=5, mail=5, rcpt=5, data=5, dot=5)
 

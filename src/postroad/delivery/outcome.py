@@ -67,30 +67,42 @@ class _Rule:
     pause: Pause | None = None
 
     def matches(self, reply: Reply) -> bool:
-        if self.enhanced is not None:
-            return reply.enhanced is not None and re.fullmatch(self.enhanced, reply.enhanced) is not None
+        if reply.phase is Phase.MAIL and self.blame is Blame.RECIPIENT:
+            return False  # Nobody has named a recipient yet.
+        if self.enhanced is not None and re.fullmatch(self.enhanced, reply.enhanced or "") is None:
+            return False
         if self.codes and reply.code not in self.codes:
             return False
         return self.text is None or re.search(self.text, reply.text, re.IGNORECASE) is not None
 
 
 _SENDER_TEXT = (
-    r"spam|blocked|black ?list|block ?list|reputation|policy|dmarc|spf|dkim|denied|not allowed|unauthenticated"
+    r"spam|blocked|black ?list|block ?list|reputation|policy|dmarc|spf|dkim|denied|not (allowed|permitted)|prohibit"
+    r"|unauthenticated|sender (verify|address rejected|rejected|denied)|(daily|hourly|sending) .{0,20}(limit|quota)"
 )
 _UNKNOWN_TEXT = (
-    r"user (is )?unknown|unknown (user|recipient|mailbox)|no such (user|recipient|mailbox|person)|does ?n[o']t exist"
-    r"|no mailbox|mailbox (not found|does not)|invalid (recipient|mailbox)|recipient (not found|unknown)|not a valid"
+    r"user (is )?unknown|unknown (user|recipient|mailbox|address)|no such (user|recipient|mailbox|person|address)"
+    r"|does ?n[o']t exist|does ?n[o']t have an? .{0,80}account|no mailbox|mailbox (not found|does not)"
+    r"|invalid (recipient|mailbox)|recipient (not found|unknown)|not a valid|unrouteable address"
 )
+
+_ROUTE_CODES = frozenset({530, 534, 535, 538})
+"""RFC 4954 §6, RFC 3207 §4: the relay wants a login, or TLS, before it takes anything from anybody."""
+_ROUTE_ENHANCED = frozenset({"5.4.5"})
+"""How Google's relay words a day's limit that is used up."""
 
 PERMANENT: Sequence[_Rule] = (
     # The sender's authentication is broken: Microsoft 5.7.515, Google 5.7.26 and its kin (RFC 7372: 5.7.20 to 5.7.26).
+    # Not 5.7.28, which is a flood of mail.
     _Rule(
         cause="sender authentication",
         blame=Blame.SENDER,
         verdict=Verdict.DEAD,
-        enhanced=r"5\.7\.(2\d|30|40|515|509)",
+        enhanced=r"5\.7\.(2[0-79]|30|40|515|509)",
         pause=Pause.SENDER,
     ),
+    # RFC 3463 §3.8 for X.7.2, and Microsoft's own: a list or a person that takes mail from few. Others take ours.
+    _Rule(cause="not for us to write to", blame=Blame.RECIPIENT, enhanced=r"5\.7\.(2|124|129|13[346])"),
     _Rule(
         cause="sender refused",
         blame=Blame.SENDER,
@@ -98,21 +110,56 @@ PERMANENT: Sequence[_Rule] = (
         enhanced=r"5\.7\.\d+",
         pause=Pause.SENDER_AT_PROVIDER,
     ),
-    # RFC 3463 §3.2: X.1.7 and X.1.8 are about the sender's address.
+    # RFC 3463 §3.2: X.1.7 and X.1.8 are about the sender's address, X.1.0 may be.
     _Rule(cause="sender address refused", blame=Blame.SENDER, verdict=Verdict.DEAD, enhanced=r"5\.1\.[78]"),
+    _Rule(
+        cause="sender address refused",
+        blame=Blame.SENDER,
+        verdict=Verdict.DEAD,
+        enhanced=r"5\.1\.0",
+        text=r"\bsender\b",
+    ),
     _Rule(cause="no such mailbox", blame=Blame.RECIPIENT, enhanced=r"5\.1\.(1|2|3|6|10)", suppress=True),
     _Rule(cause="recipient address", blame=Blame.RECIPIENT, enhanced=r"5\.1\.\d+", suppress=True),
     _Rule(cause="mailbox disabled", blame=Blame.RECIPIENT, enhanced=r"5\.2\.1"),
     _Rule(cause="mailbox full", blame=Blame.RECIPIENT, enhanced=r"5\.2\.2"),
     _Rule(cause="message too big", blame=Blame.MESSAGE, enhanced=r"5\.(2\.3|3\.4)"),
+    # How Microsoft says that it knows nobody of that name: the first at Office 365, the second at Outlook.com.
+    _Rule(
+        cause="no such mailbox",
+        blame=Blame.RECIPIENT,
+        enhanced=r"5\.4\.1",
+        text="recipient address rejected",
+        suppress=True,
+    ),
+    _Rule(
+        cause="no such mailbox", blame=Blame.RECIPIENT, enhanced=r"5\.5\.0", text="mailbox unavailable", suppress=True
+    ),
+    # RFC 7504 §4: the domain takes no mail at all.
+    _Rule(cause="domain takes no mail", blame=Blame.RECIPIENT, codes=(556,), suppress=True),
     _Rule(cause="message refused", blame=Blame.MESSAGE, verdict=Verdict.DEAD, enhanced=r"5\.6\.\d+"),
     # RFC 3463 §3.6: the two of us disagree about the protocol, and nothing was said about the message.
     _Rule(cause="protocol error", blame=Blame.US, verdict=Verdict.RETRY, enhanced=r"5\.5\.\d+"),
     _Rule(cause="protocol error", blame=Blame.US, verdict=Verdict.RETRY, codes=(500, 502, 503, 504)),
     _Rule(cause="sender refused", blame=Blame.SENDER, verdict=Verdict.DEAD, text=_SENDER_TEXT),
-    _Rule(cause="no such mailbox", blame=Blame.RECIPIENT, codes=(550, 551, 553), text=_UNKNOWN_TEXT, suppress=True),
     _Rule(
-        cause="mailbox full", blame=Blame.RECIPIENT, text=r"quota|mailbox (is )?full|over.?quota|insufficient storage"
+        cause="no such mailbox",
+        blame=Blame.RECIPIENT,
+        codes=(550, 551, 552, 553, 554),
+        text=_UNKNOWN_TEXT,
+        suppress=True,
+    ),
+    # RFC 5321 §4.2.3, word for word, is what GMX and its like say of a mailbox that is not there.
+    _Rule(cause="no such mailbox", blame=Blame.RECIPIENT, codes=(550,), text="mailbox unavailable", suppress=True),
+    _Rule(
+        cause="mailbox full",
+        blame=Blame.RECIPIENT,
+        text=r"quota|mailbox (is )?full|insufficient storage|too many messages on",
+    ),
+    _Rule(
+        cause="mailbox disabled",
+        blame=Blame.RECIPIENT,
+        text=r"(mailbox|account|user|address)\b.{0,40}\b(disabled|suspended|inactive|deactivated)",
     ),
     # A bare 552 is about room, RFC 5321 §4.2.3.
     _Rule(cause="mailbox full", blame=Blame.RECIPIENT, codes=(552,)),
@@ -122,13 +169,15 @@ PERMANENT: Sequence[_Rule] = (
 def of_reply(reply: Reply, *, deferrals: int) -> Outcome:
     """Judge a reply. ``deferrals``: how often the touch was deferred before."""
     if reply.positive:
-        return Outcome(verdict=Verdict.ACCEPTED, cause="accepted")
+        return _of_positive(reply)
     if reply.phase in (Phase.CONNECT, Phase.EHLO, Phase.TLS, Phase.AUTH):
         # Nothing was said about this message: the route is not to be had, for all.
         return route_down(str(reply))
     if reply.code < 500:
         delay_ms = DEFERRAL_MS[min(deferrals, len(DEFERRAL_MS) - 1)]
         return Outcome(verdict=Verdict.DEFER, cause="deferred by the host", blame=Blame.HOST, delay_ms=delay_ms)
+    if reply.code in _ROUTE_CODES or reply.enhanced in _ROUTE_ENHANCED:
+        return route_down(str(reply))
     for rule in PERMANENT:
         if rule.matches(reply):
             return Outcome(
@@ -138,6 +187,15 @@ def of_reply(reply: Reply, *, deferrals: int) -> Outcome:
         return Outcome(verdict=Verdict.DEAD, cause="sender refused", blame=Blame.SENDER)
     # Permanent, and nobody says why: it ends this touch, and suppresses nobody.
     return Outcome(verdict=Verdict.BOUNCED, cause="refused without a reason", blame=Blame.HOST)
+
+
+def _of_positive(reply: Reply) -> Outcome:
+    if reply.phase is not Phase.DOT:
+        # The server has come as far as to ask for more, and no message has left.
+        return Outcome(verdict=Verdict.RETRY, cause="protocol error", blame=Blame.US)
+    if reply.code >= 300:
+        return Outcome(verdict=Verdict.UNKNOWN, cause="no clear word after the final dot", blame=Blame.HOST)
+    return Outcome(verdict=Verdict.ACCEPTED, cause="accepted")
 
 
 def of_transport(error: TransportError) -> Outcome:

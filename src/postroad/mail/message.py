@@ -78,7 +78,8 @@ class CompiledMessage:
 
     def merge(self, touch_id: int, address: str, fields: Mapping[str, object], now: datetime) -> Message:
         """Return the message of a touch. The same touch has the same Message-ID each time. Raises DataError."""
-        merged = {**fields, **self.reserved_fields(touch_id, address)}
+        reserved = self.reserved_fields(touch_id, address)
+        merged = {**fields, **reserved}
         message_id = self.message_id(touch_id)
         content = b"".join(
             (
@@ -89,8 +90,8 @@ class CompiledMessage:
                 raw_field("Message-ID", [message_id]),
                 address_field("Reply-To", self.sender.reply_to) if self.sender.reply_to else b"",
                 # RFC 8058 §3.1: the first is the address that receivers post to, with the second as the body.
-                raw_field("List-Unsubscribe", self._list_unsubscribe(touch_id)),
-                raw_field("List-Unsubscribe-Post", ["List-Unsubscribe=One-Click"]),
+                raw_field("List-Unsubscribe", self._list_unsubscribe(reserved["unsubscribe_url"])),
+                b"List-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n",
                 b"MIME-Version: 1.0\r\n",
                 self._body(touch_id, merged),
             )
@@ -109,10 +110,10 @@ class CompiledMessage:
     def _unsubscribe_url(self, touch_id: int) -> str:
         return f"{self.public_url.rstrip('/')}/u/{self.signer.sign(Purpose.UNSUBSCRIBE, touch_id)}"
 
-    def _list_unsubscribe(self, touch_id: int) -> list[str]:
-        token = self.signer.sign(Purpose.UNSUBSCRIBE, touch_id)
+    def _list_unsubscribe(self, url: str) -> list[str]:
+        token = url.rpartition("/")[2]
         domain = self.sender.bounce_domain or self.sender.domain
-        return [f"<{self._unsubscribe_url(touch_id)}>,", f"<mailto:unsubscribe+{token}@{domain}>"]
+        return [f"<{url}>,", f"<mailto:unsubscribe+{token}@{domain}>"]
 
     def _return_path(self, touch_id: int) -> str:
         """Variable envelope return path: a bounce tells by its address alone which touch it is of."""
