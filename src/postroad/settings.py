@@ -10,12 +10,13 @@ import os
 import re
 import tomllib
 from enum import StrEnum
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from postroad.errors import ConfigError
 
@@ -31,7 +32,7 @@ def parse_duration_ms(text: str) -> int:
     match = _DURATION.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"{text!r} is no duration: write a number and ms, s, m, h or d, as in 15m")
-    return round(float(match["n"]) * _UNIT_MS[match["unit"]])
+    return round(Fraction(match["n"]) * _UNIT_MS[match["unit"]])
 
 
 class Rate(BaseModel):
@@ -69,6 +70,13 @@ DurationMs = Annotated[int, BeforeValidator(lambda v: parse_duration_ms(v) if is
 RateField = Annotated[Rate, BeforeValidator(lambda v: Rate.parse(v) if isinstance(v, str) else v)]
 ZoneName = Annotated[str, AfterValidator(_zone)]
 
+# What goes into a header or the database: no control characters in it, and no longer than its column.
+MailAddress = Annotated[
+    str, Field(pattern=r"^[^@\s<>\x00-\x1f\x7f]+@[^@\s<>\x00-\x1f\x7f]+\.[^@\s<>\x00-\x1f\x7f]+$", max_length=320)
+]
+Name = Annotated[str, Field(min_length=1, max_length=100)]
+MAX_DURATION_MS = 10 * 366 * 86_400_000
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -95,16 +103,27 @@ class RouteSettings(_Section):
     connections: int = Field(default=10, ge=1, le=1000, description="open at once, for each worker process")
     messages_per_connection: int = Field(default=100, ge=1)
 
+    def relative_to(self, base: Path) -> Self:
+        """Return the same with its paths relative to a folder."""
+        return self.model_copy(update={"ca_file": base / self.ca_file}) if self.ca_file is not None else self
+
 
 class SenderSettings(_Section):
     """A From identity, with what the law and the receivers want to see of it."""
 
-    address: str = Field(pattern=r"^[^@\s<>]+@[^@\s<>]+\.[^@\s<>]+$")
-    name: str = ""
-    reply_to: str | None = None
-    postal_address: str = Field(min_length=10, description="shown in every message: CAN-SPAM §7704(a)(5)")
+    address: MailAddress
+    name: str = Field(default="", pattern=r"^[^\x00-\x1f\x7f]*$", max_length=200)
+    reply_to: MailAddress | None = None
+    postal_address: str = Field(
+        min_length=10, pattern=r"^[^\x00]*$", description="shown in every message: CAN-SPAM §7704(a)(5)"
+    )
     route: str
-    bounce_domain: str | None = Field(default=None, description="domain of the return path; bounces go there")
+    bounce_domain: str | None = Field(
+        default=None,
+        pattern=r"^[^@\s<>\x00-\x1f\x7f]+$",
+        max_length=255,
+        description="domain of the return path; bounces go there",
+    )
     rate: RateField | None = None
 
     @property
@@ -118,15 +137,19 @@ class QueueSettings(_Section):
     concurrency: int = Field(default=10, ge=1, le=10_000, description="jobs at once, for each worker process")
     rate: RateField | None = Field(default=None, description="of the whole queue, all workers together")
     burst: int | None = Field(default=None, ge=1, description="jobs at once after a pause; default: one second")
-    lease_ms: DurationMs = Field(default=60_000, ge=1000)
-    drain_ms: DurationMs = Field(default=20_000, ge=0, description="SIGTERM to exit at the most")
+    lease_ms: DurationMs = Field(default=60_000, ge=1000, le=MAX_DURATION_MS)
+    drain_ms: DurationMs = Field(default=20_000, ge=0, le=MAX_DURATION_MS, description="SIGTERM to exit at the most")
 
 
 class DeliverySettings(_Section):
     """How long a message is tried, and how far ahead the queue is filled."""
 
-    horizon_ms: DurationMs = Field(default=900_000, description="touches due within it are put on the queue")
-    expire_ms: DurationMs = Field(default=259_200_000, description="a touch not accepted by then expires")
+    horizon_ms: DurationMs = Field(
+        default=900_000, ge=0, le=MAX_DURATION_MS, description="touches due within it are put on the queue"
+    )
+    expire_ms: DurationMs = Field(
+        default=259_200_000, gt=0, le=MAX_DURATION_MS, description="a touch not accepted by then expires"
+    )
 
 
 DEFAULT_QUEUES = {
@@ -166,8 +189,8 @@ class Settings(BaseSettings):
     time_zone: ZoneName = Field(default="UTC", description="of recipients whose own is not known")
     campaigns: tuple[str, ...] = Field(default=(), description="campaign files that `postroad up` applies")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    senders: dict[str, SenderSettings] = Field(default_factory=dict)
-    routes: dict[str, RouteSettings] = Field(default_factory=dict)
+    senders: dict[Name, SenderSettings] = Field(default_factory=dict)
+    routes: dict[Name, RouteSettings] = Field(default_factory=dict)
     queues: dict[str, QueueSettings] = Field(default_factory=dict)
     delivery: DeliverySettings = DeliverySettings()
 
@@ -199,6 +222,8 @@ class Settings(BaseSettings):
                 raise ConfigError(
                     "there is no such file", where=str(path), remedy=f"Unset {CONFIG_VARIABLE} or mend it."
                 ) from None
+            except OSError as error:
+                raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from None
             except UnicodeDecodeError as error:
                 raise ConfigError(f"not UTF-8: {error.reason} at byte {error.start}", where=str(path)) from None
             except tomllib.TOMLDecodeError as error:
@@ -208,18 +233,22 @@ class Settings(BaseSettings):
             settings = cls(**values)
         except ValidationError as error:
             raise _config_error(error, path, text) from None
+        except SettingsError as error:
+            raise _variable_error(error) from None
         settings._config_path = path.resolve() if path is not None else None
         object.__setattr__(settings, "state_dir", (base / settings.state_dir).resolve())
-        settings._check_references(path)
+        routes = {name: route.relative_to(base) for name, route in settings.routes.items()}
+        object.__setattr__(settings, "routes", routes)
+        settings._check_references(path, text)
         return settings
 
-    def _check_references(self, path: Path | None) -> None:
+    def _check_references(self, path: Path | None, text: str) -> None:
         for name, sender in self.senders.items():
             if sender.route not in self.routes:
                 known = ", ".join(sorted(self.routes)) or "none"
                 raise ConfigError(
                     f"there is no route named {sender.route!r} (known: {known})",
-                    where=f"{path or 'environment'}, senders.{name}.route",
+                    where=f"{_source(path, text, ['senders', name, 'route'])}, senders.{name}.route",
                     remedy=f"Add a section [routes.{sender.route}], or name one that is there.",
                 )
 
@@ -257,15 +286,33 @@ def _config_error(error: ValidationError, path: Path | None, text: str) -> Confi
     first = error.errors(include_url=False, include_input=False)[0]
     keys = [str(part) for part in first["loc"]]
     field = ".".join(keys)
-    variable = "POSTROAD_" + "__".join(keys).upper()
-    source = variable if variable in os.environ else f"{path}, line {_line_of(text, keys)}" if path else variable
     message = first["msg"].removeprefix("Value error, ")
     more = error.error_count() - 1
     return ConfigError(
         f"{field}: {message}" + (f" ({more} more after this one)" if more else ""),
-        where=source,
+        where=_source(path, text, keys),
         remedy="docs/reference/settings.md lists every setting.",
     )
+
+
+def _variable_error(error: SettingsError) -> ConfigError:
+    """What pydantic-settings says of a variable that is to hold a list or a table, and does not."""
+    found = re.search(r'field "(\w+)"', str(error))
+    field = found[1] if found else "settings"
+    return ConfigError(
+        f"{field}: it is not JSON, which a list or a table is in the environment",
+        where=f"POSTROAD_{field.upper()}",
+        remedy='Write ["one", "two"] or {"name": {"field": "value"}}.',
+    )
+
+
+def _source(path: Path | None, text: str, keys: list[str]) -> str:
+    """Where a value comes from: the variable that sets it, or one that it is in, else its line of the file."""
+    names = ["POSTROAD_" + "__".join(keys[:depth]).upper() for depth in range(len(keys), 0, -1)]
+    set_by = next((name for name in names if name in os.environ), None)
+    if set_by is None and path is not None:
+        return f"{path}, line {_line_of(text, keys)}"
+    return set_by or names[0]
 
 
 def _line_of(text: str, keys: list[str]) -> int:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from datetime import datetime
+from glob import glob, has_magic
+from pathlib import Path
 
 import sqlalchemy as sa
 from sqlmodel import Session, col, select
 
 from postroad.campaign.audience import open_audience
 from postroad.campaign.definition import CampaignFile, read_campaign
-from postroad.errors import StateError
+from postroad.errors import ConfigError, StateError
 from postroad.settings import Settings
 from postroad.store.campaign import Campaign, CampaignState, Sender, Step, StepKind
 from postroad.store.engine import write
+from postroad.store.recipient import Audience
 
 
 def apply(engine: sa.Engine, settings: Settings, file: CampaignFile, now: datetime) -> Campaign:
@@ -20,8 +23,12 @@ def apply(engine: sa.Engine, settings: Settings, file: CampaignFile, now: dateti
     definition = file.definition
     with write(engine) as connection:
         session = Session(connection, expire_on_commit=False)
+        if connection.dialect.name == "postgresql":  # One apply at a time; whoever reads a sender does not wait.
+            connection.execute(sa.text("LOCK TABLE sender IN SHARE ROW EXCLUSIVE MODE"))
         sender_id = apply_sender(session, settings, definition.sender)
-        campaign = session.exec(select(Campaign).where(Campaign.name == definition.name)).one_or_none()
+        # For update: a launch that is under way is waited for, and its campaign is then no draft.
+        found = select(Campaign).where(Campaign.name == definition.name).with_for_update()
+        campaign = session.exec(found).one_or_none()
         if campaign is None:
             campaign = Campaign(
                 name=definition.name,
@@ -31,7 +38,7 @@ def apply(engine: sa.Engine, settings: Settings, file: CampaignFile, now: dateti
                 created_at=now,
             )
         elif campaign.state is not CampaignState.DRAFT:
-            _refuse_changes(session, campaign, file)
+            _refuse_changes(session, campaign, file, sender_id)
             session.flush()
             session.expunge_all()
             return campaign
@@ -78,18 +85,40 @@ def apply_sender(session: Session, settings: Settings, name: str) -> int:
     return sender.id
 
 
-def _refuse_changes(session: Session, campaign: Campaign, file: CampaignFile) -> None:
+def _refuse_changes(session: Session, campaign: Campaign, file: CampaignFile, sender_id: int) -> None:
     steps = session.exec(select(Step).where(Step.campaign_id == campaign.id).order_by(col(Step.position))).all()
-    kept = [(step.name, step.kind.value, step.settings) for step in steps]
-    if kept != [(step.name, step.kind, step.settings) for step in file.steps]:
+    audience = session.exec(select(Audience.name).where(Audience.id == campaign.audience_id)).one()
+    kept = {
+        "steps": [(step.name, step.kind.value, step.settings) for step in steps],
+        "sender": campaign.sender_id,
+        "audience": audience,
+    }
+    wanted = {
+        "steps": [(step.name, step.kind, step.settings) for step in file.steps],
+        "sender": sender_id,
+        "audience": file.definition.audience.name,
+    }
+    changed = [what for what in kept if kept[what] != wanted[what]]
+    if changed:
         raise StateError(
-            f"campaign {campaign.name} was launched, and its steps cannot change: people would get two versions of it",
+            f"campaign {campaign.name} was launched, and its {' and '.join(changed)} cannot change: "
+            "people would get two versions of it",
             where=str(file.path),
             remedy="Give the changed one another name, or take the change back.",
         )
 
 
 def apply_files(engine: sa.Engine, settings: Settings, now: datetime) -> list[Campaign]:
-    """Apply every file that the setting ``campaigns`` names."""
-    paths = sorted(path for pattern in settings.campaigns for path in settings.base_dir.glob(pattern))
-    return [apply(engine, settings, read_campaign(path), now) for path in paths]
+    """Apply every file that the setting ``campaigns`` names. Raises ConfigError where one is not there."""
+    paths: list[Path] = []
+    for pattern in settings.campaigns:
+        # Path.glob takes no absolute pattern.
+        found = [Path(path) for path in glob(str(settings.base_dir / pattern), recursive=True)]  # noqa: PTH207
+        if not found and not has_magic(pattern):
+            raise ConfigError(
+                f"{pattern!r} names no file",
+                where=f"{settings.config_path or 'environment'}, campaigns",
+                remedy="Paths are relative to postroad.toml; * stands for any name.",
+            )
+        paths += found
+    return [apply(engine, settings, read_campaign(path), now) for path in sorted(set(paths))]

@@ -7,6 +7,7 @@ one of imported, duplicate and refused.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,8 +18,9 @@ from zoneinfo import available_timezones
 import sqlalchemy as sa
 from sqlmodel import Session, col, select
 
-from postroad.campaign.csv_file import ADDRESS, TIME_ZONE, CsvRow, check_csv, read_rows
-from postroad.errors import DataError, StateError
+from postroad.campaign.csv_file import ADDRESS, TIME_ZONE, CsvRow, check_csv, read_rows, require_unchanged
+from postroad.campaign.definition import NAME_PATTERN
+from postroad.errors import DataError, StateError, UsageError
 from postroad.mail.address import domain_of, normalise_address
 from postroad.store.bulk import json_rows
 from postroad.store.campaign import find_campaign
@@ -63,7 +65,15 @@ def open_import(
     now: datetime,
     progress: Callable[[int], None] | None = None,
 ) -> ImportProgress:
-    """Check a whole file, then begin its import, or find the one begun before. Raises DataError, and keeps nothing."""
+    """Check a whole file, then begin its import, or find the one begun before.
+
+    Raises DataError for the file, UsageError for a name that no campaign.yaml could have, and then keeps nothing.
+    """
+    if not re.fullmatch(NAME_PATTERN, audience):
+        raise UsageError(
+            f"an audience cannot be called {audience!r}",
+            remedy="Use at most 64 lower case letters, digits, hyphens and underscores, the first no sign.",
+        )
     facts = check_csv(path, progress)
     with write(engine) as connection:
         audience_id = open_audience(connection, audience, now)
@@ -114,16 +124,20 @@ def import_progress(engine: sa.Engine, import_id: int) -> ImportProgress:
 
 
 def import_slice(engine: sa.Engine, import_id: int, now: datetime, rows: int = SLICE_ROWS) -> ImportProgress:
-    """Import the next rows of a file, and move its cursor, in one transaction."""
+    """Import the next rows of a file, and move its cursor, in one transaction.
+
+    Raises DataError when the file is no longer the one that was checked.
+    """
     with write(engine) as connection:
         state = (
             Session(connection)
             .exec(select(AudienceImport).where(AudienceImport.id == import_id).with_for_update())
-            .one()
+            .one_or_none()
         )
-        if state.finished_at is not None:
+        if state is None or state.finished_at is not None:
             return _progress(connection, import_id)
         path = Path(state.path)
+        require_unchanged(path, state.sha256, state.started_at)
         columns, reader = read_rows(path, cursor=state.cursor, line=state.line)
         batch = [row for row, _ in zip(reader, range(rows), strict=False)]
         taken, refusals = _judge(columns, batch)
@@ -135,7 +149,7 @@ def import_slice(engine: sa.Engine, import_id: int, now: datetime, rows: int = S
             raise DataError(
                 f"the file changed while it was imported: row {done} of {state.rows_total} is its last now",
                 where=str(path),
-                remedy="Import the new file; what it repeats counts as duplicates of nobody.",
+                remedy="Import it again: what it says now counts from its first line.",
             )
         values = {
             "cursor": batch[-1].next_cursor if batch else state.cursor,
@@ -170,13 +184,16 @@ def _judge(columns: tuple[str, ...], rows: list[CsvRow]) -> tuple[list[dict[str,
             refusals.append(_refusal(row, TIME_ZONE, zone, "it is no time zone of the IANA database"))
             continue
         attributes = {name: fields[i].strip() for i, name in attribute_at if fields[i].strip()}
+        # Rows of one address merge as they would in slices of their own.
+        earlier = taken.get(address, {"time_zone": None, "attributes": {}})
         taken[address] = {
             "address": address,
             "domain": domain_of(address),
-            "time_zone": zone or None,
-            "attributes": attributes,
+            "time_zone": zone or earlier["time_zone"],
+            "attributes": {**earlier["attributes"], **attributes},
         }
-    return list(taken.values()), refusals
+    # In order: two imports that have the same addresses wait for each other, and never each for the other.
+    return [taken[address] for address in sorted(taken)], refusals
 
 
 def _refusal(row: CsvRow, field: str, value: str, reason: str) -> dict[str, Any]:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import re
+import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
@@ -73,7 +74,7 @@ class _Lines:
                 text = raw.decode("utf-8-sig" if self.cursor == 0 else "utf-8")
             except UnicodeDecodeError as error:
                 raise DataError(
-                    f"not UTF-8: byte 0x{raw[error.start]:02x} at column {error.start + 1}",
+                    f"not UTF-8: byte 0x{error.object[error.start]:02x} at column {error.start + 1}",
                     where=where,
                     remedy="Export the file again as UTF-8 (in a spreadsheet: “CSV UTF-8”).",
                 ) from None
@@ -83,13 +84,21 @@ class _Lines:
 
 
 def _identifier(title: str) -> str:
-    return re.sub(r"\W+", "_", title.strip().lower()).strip("_")
+    # Composed, because macOS writes é as two characters. Not \W: it matches the marks that Hindi and Thai spell with.
+    text = unicodedata.normalize("NFC", title.strip().lower())
+    words = "".join(character if f"a{character}".isidentifier() else " " for character in text).split()
+    return "_".join(words).strip("_")
 
 
 def _header(path: Path, text: str) -> tuple[str, tuple[str, ...]]:
     delimiter = max((",", ";", "\t"), key=text.count)
-    titles = next(csv.reader([text], delimiter=delimiter), [])
     where = f"{path}, line 1"
+    try:
+        titles = next(csv.reader([text], delimiter=delimiter), [])
+    except csv.Error as error:
+        raise DataError(
+            f"not CSV: {error}", where=where, remedy="Its first line must name the columns, and no more."
+        ) from None
     if not any(title.strip() for title in titles):
         raise DataError(
             "the first line names no columns", where=where, remedy="Its first line must, one of them `address`."
@@ -181,3 +190,22 @@ def check_csv(path: Path, progress: Callable[[int], None] | None = None) -> CsvF
         if progress is not None and count % 10_000 == 0:
             progress(size)
     return CsvFacts(columns=columns, rows=count, size_bytes=size, sha256=digest.hexdigest())
+
+
+def require_unchanged(path: Path, sha256: str, since: datetime) -> None:
+    """Raises DataError where a file is not the one that was checked. Read again only if it was touched since."""
+    try:
+        status = path.stat()
+        # ctime too: a copy may come with the time of its original.
+        if max(status.st_mtime, status.st_ctime) < since.timestamp():
+            return
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from None
+    if digest != sha256:
+        raise DataError(
+            "the file changed while it was imported",
+            where=str(path),
+            remedy="Import it again: what it says now counts from its first line.",
+        )

@@ -2,19 +2,47 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from postroad.errors import ConfigError
 from postroad.settings import DurationMs, ZoneName
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 """A name that is also the key of an artifact, a label of a metric, and part of a file name."""
+
+MAX_WAIT_MS = 10 * 366 * 86_400_000
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which all but nothing (``~``) is text: YAML 1.1 would read 10:30 as the number 630, and no as false."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  (as its parent has it)
+        first: [(tag, pattern) for tag, pattern in known if tag.endswith((":null", ":merge"))]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+def _text(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("it has a NUL character in it, which no message can have")
+    return value
+
+
+def _time_of_day(value: object) -> time | None:
+    if value is None:
+        return None
+    match = re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)", value, re.ASCII) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f"{value!r} is no time of day: write hours and minutes, as in 09:30")
+    return time(int(match[1]), int(match[2]))
 
 
 class _Strict(BaseModel):
@@ -25,16 +53,18 @@ class EmailStep(_Strict):
     """Send one message to each recipient who is still in the sequence."""
 
     email: str = Field(pattern=NAME_PATTERN, description="the step's name")
-    subject: str = Field(min_length=1)
+    subject: Annotated[str, AfterValidator(_text)] = Field(min_length=1)
     text: Path
     html: Path | None = None
-    at: time | None = Field(default=None, description="time of day in the recipient's own zone; unset: at once")
+    at: Annotated[time | None, BeforeValidator(_time_of_day)] = Field(
+        default=None, description="time of day in the recipient's own zone; unset: at once"
+    )
 
 
 class WaitStep(_Strict):
     """Let time pass after the step before."""
 
-    wait: DurationMs = Field(gt=0)
+    wait: DurationMs = Field(gt=0, le=MAX_WAIT_MS)
 
 
 def _kind(value: Any) -> Literal["wait", "email"]:
@@ -87,21 +117,16 @@ class CampaignFile:
 
 def read_campaign(path: Path) -> CampaignFile:
     """Read a campaign.yaml and its templates. Raises ConfigError with file, line and field."""
-    text = _read(path, where=str(path))
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark is not None else ""
-        raise ConfigError(f"not YAML: {getattr(error, 'problem', error)}", where=f"{path}{line}") from None
+    node, values = _load(path, _read(path, where=str(path)))
     if not isinstance(values, dict) or node is None:
         raise ConfigError("it must be a mapping with name, sender, audience and steps", where=f"{path}, line 1")
     try:
         definition = CampaignDefinition.model_validate(values)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        loc = [part for part in first["loc"] if part not in ("email", "wait") or part == first["loc"][-1]]
+        loc = list(first["loc"])
+        if loc[0] == "steps":
+            del loc[2:3]  # the kind of the step, which no file names
         field = ".".join(str(part) for part in loc)
         message = first["msg"].removeprefix("Value error, ")
         raise ConfigError(
@@ -110,6 +135,50 @@ def read_campaign(path: Path) -> CampaignFile:
             remedy="docs/reference/campaign-file.md lists every field.",
         ) from None
     return CampaignFile(path=path, definition=definition, steps=_steps(path, node, definition))
+
+
+def _load(path: Path, text: str) -> tuple[yaml.Node | None, Any]:
+    """Return the one document of a text, as nodes that know their lines, and as values."""
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        _require_single_keys(path, node)
+        return node, loader.construct_document(node) if node is not None else None
+    except yaml.reader.ReaderError as error:
+        where = f"{path}, line {text.count(chr(10), 0, error.position) + 1}"
+        raise ConfigError(f"not YAML: the character {chr(error.character)!r}", where=where) from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f", line {mark.line + 1}" if mark is not None else ""
+        raise ConfigError(f"not YAML: {error.problem or error.context}", where=f"{path}{line}") from None
+
+
+def _require_single_keys(path: Path, node: yaml.Node | None) -> None:
+    """Of two keys of one name YAML would take the last, without a word."""
+    for mapping in _mappings(node):
+        seen: set[str] = set()
+        for key, _ in mapping.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise ConfigError(
+                    f"{key.value!r} is there twice", where=f"{path}, line {key.start_mark.line + 1}, {key.value}"
+                )
+            seen.add(str(key.value))
+
+
+def _mappings(root: yaml.Node | None) -> Iterator[yaml.MappingNode]:
+    """Every mapping under a node, once: an alias may name a node many times, or one that it is itself in."""
+    visited: set[int] = set()
+    waiting = [root]
+    while waiting:
+        node = waiting.pop()
+        if node is None or id(node) in visited:
+            continue
+        visited.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            yield node
+            waiting += [value for _, value in node.value]
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += node.value
 
 
 def _steps(path: Path, node: yaml.Node, definition: CampaignDefinition) -> tuple[StepContent, ...]:
@@ -137,7 +206,7 @@ def _steps(path: Path, node: yaml.Node, definition: CampaignDefinition) -> tuple
 
 def _read(path: Path, *, where: str) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # Some editors begin a file with a mark that is none of its text.
     except FileNotFoundError:
         raise ConfigError(
             f"there is no file {path}", where=where, remedy="Paths are relative to campaign.yaml."
@@ -146,6 +215,12 @@ def _read(path: Path, *, where: str) -> str:
         raise ConfigError(f"{path} is not UTF-8 at byte {error.start}", where=where) from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}", where=where) from None
+    except ValueError as error:  # A NUL in its name
+        raise ConfigError(f"{path} cannot be read: {error}", where=where) from None
+    try:
+        return _text(text)
+    except ValueError as error:
+        raise ConfigError(f"{path} is no text: {error}", where=where) from None
 
 
 def _line_of(node: yaml.Node, loc: list[Any]) -> int:

@@ -40,8 +40,7 @@ def launch(engine: sa.Engine, name: str, now: datetime) -> Launched:
     Raises StateError for a campaign that was cancelled, or whose audience is empty.
     """
     with write(engine) as connection:
-        campaign = find_campaign(connection, name)
-        lock(connection, campaign)
+        campaign = find_campaign(connection, name, for_update=True)
         first = email_sequence(steps_of(connection, _id(campaign)))[0]
         already = campaign.launched_at is not None
         if campaign.state is CampaignState.CANCELLED:
@@ -70,15 +69,6 @@ def launch(engine: sa.Engine, name: str, now: datetime) -> Launched:
 def _id(campaign: Campaign) -> int:
     assert campaign.id is not None  # noqa: S101  (read from its table)
     return campaign.id
-
-
-def lock(connection: sa.Connection, campaign: Campaign) -> None:
-    """Let one transaction at a time plan a campaign. (On SQLite only one writes at all.)"""
-    if connection.dialect.name == "postgresql":
-        connection.execute(sa.text("SELECT 1 FROM campaign WHERE id = :id FOR UPDATE"), {"id": campaign.id})
-        campaign.launched_at, campaign.state = connection.execute(
-            sa.select(col(Campaign.launched_at), col(Campaign.state)).where(col(Campaign.id) == campaign.id)
-        ).one()
 
 
 def _freeze(connection: sa.Connection, campaign: Campaign, first: EmailPlan, now: datetime) -> None:
@@ -170,8 +160,7 @@ def advance(engine: sa.Engine, name: str, now: datetime) -> int:
     """
     planned = 0
     with write(engine) as connection:
-        campaign = find_campaign(connection, name)
-        lock(connection, campaign)
+        campaign = find_campaign(connection, name, for_update=True)
         if campaign.state is not CampaignState.RUNNING:
             return 0
         emails = email_sequence(steps_of(connection, _id(campaign)))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
+from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 
@@ -78,8 +79,14 @@ def _fail(what: str, remedy: str) -> Finding:
 
 
 def _check_audience(connection: sa.Connection, campaign: Campaign, recipients: int) -> Iterator[Finding]:
+    # A file that was changed meanwhile, and imported anew, need not be finished as it was.
     unfinished = connection.execute(
-        sa.text("SELECT path FROM audience_import WHERE audience_id = :id AND finished_at IS NULL"),
+        sa.text(
+            "SELECT DISTINCT path FROM audience_import WHERE audience_id = :id AND finished_at IS NULL "
+            "AND NOT EXISTS (SELECT 1 FROM audience_import AS newer WHERE newer.audience_id = :id "
+            "AND newer.path = audience_import.path AND newer.id > audience_import.id "
+            "AND newer.finished_at IS NOT NULL) ORDER BY path"
+        ),
         {"id": campaign.audience_id},
     ).scalars()
     for path in unfinished:
@@ -94,7 +101,7 @@ def _check_settings(connection: sa.Connection, settings: Settings, campaign: Cam
     ).scalar_one()
     if route not in settings.routes:
         yield _fail(f"its sender's route {route!r} is not in postroad.toml", f"Add a section [routes.{route}].")
-    if settings.public_url.endswith(".invalid"):
+    if (urlsplit(settings.public_url).hostname or "").endswith(".invalid"):  # RFC 6761 §6.4: there is no such host.
         yield _fail(
             "public_url is not set, so the unsubscribe links would lead nowhere",
             "Set public_url in postroad.toml to where recipients reach `postroad web`.",
@@ -130,6 +137,7 @@ def _check_steps(
 def _check_fields(connection: sa.Connection, campaign: Campaign, compiled: StepMessage) -> Iterator[Finding]:
     """Render the step once for each set of merge fields that recipients have: what one lacks is found for all."""
     names = sorted(compiled.message.fields - RESERVED)
+    failing: dict[str, tuple[str, int]] = {}  # what is wrong: one recipient that it is wrong for, and how many
     for attributes, address, count in _samples(connection, campaign.audience_id, names):
         try:
             fields = {name: attributes[name] for name in names if name in attributes}
@@ -138,11 +146,14 @@ def _check_fields(connection: sa.Connection, campaign: Campaign, compiled: StepM
                 if part is not None:
                     part.render(merged)
         except DataError as error:
-            who = f"{address} and {count - 1:,} others" if count > 1 else address
-            yield _fail(
-                f"{error.where}: {error.message} (for {who})",
-                "Give these recipients the field, or the template a default: {{ field|default('…') }}.",
-            )
+            what = f"{error.where}: {error.message}"
+            first, others = failing.get(what, (address, 0))
+            failing[what] = (first, others + count)
+    for what, (address, count) in failing.items():
+        yield _fail(
+            f"{what} (for {address}{f' and {count - 1:,} others' if count > 1 else ''})",
+            "Give these recipients the field, or the template a default: {{ field|default('…') }}.",
+        )
 
 
 def _samples(connection: sa.Connection, audience_id: int, names: list[str]) -> list[tuple[dict[str, Any], str, int]]:
@@ -158,6 +169,6 @@ def _samples(connection: sa.Connection, audience_id: int, names: list[str]) -> l
         "SELECT r.attributes AS attributes, r.address AS address, n "
         "FROM (SELECT min(recipient.id) AS id, count(*) AS n FROM audience_member "
         "JOIN recipient ON recipient.id = audience_member.recipient_id "
-        f"WHERE audience_id = :audience_id {group}) AS sample JOIN recipient AS r ON r.id = sample.id"
+        f"WHERE audience_id = :audience_id {group}) AS sample JOIN recipient AS r ON r.id = sample.id ORDER BY r.id"
     ).columns(sa.column("attributes", sa.JSON()), sa.column("address", sa.Text()), sa.column("n", sa.Integer()))
     return [(row.attributes, row.address, row.n) for row in connection.execute(statement, {"audience_id": audience_id})]

@@ -107,7 +107,7 @@ def finish_if_done(engine: sa.Engine, name: str, now: datetime) -> bool:
     Call after `plan.advance`. Touches that are ``unknown`` have ended: they are shown, and wait for a person.
     """
     with write(engine) as connection:
-        campaign = find_campaign(connection, name)
+        campaign = find_campaign(connection, name, for_update=True)
         if campaign.state is not CampaignState.RUNNING or campaign.launched_at is None:
             return False
         current = _summary(connection, campaign)

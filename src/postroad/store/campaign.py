@@ -77,10 +77,14 @@ class Step(SQLModel, table=True):
     settings: dict[str, Any] = Field(sa_type=JSON_OBJECT, nullable=False)
 
 
-def find_campaign(connection: sa.Connection, name: str) -> Campaign:
-    """Raises StateError when there is no campaign of that name."""
+def find_campaign(connection: sa.Connection, name: str, *, for_update: bool = False) -> Campaign:
+    """Raises StateError when there is no campaign of that name.
+
+    For update: nobody else changes it until the transaction ends. (On SQLite only one transaction writes at all.)
+    """
     session = Session(connection)
-    campaign = session.exec(select(Campaign).where(Campaign.name == name)).one_or_none()
+    statement = select(Campaign).where(Campaign.name == name)
+    campaign = session.exec(statement.with_for_update() if for_update else statement).one_or_none()
     if campaign is None:
         known = ", ".join(session.exec(select(Campaign.name).order_by(Campaign.name))) or "none"
         raise StateError(

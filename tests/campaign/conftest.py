@@ -1,0 +1,39 @@
+"""Every test of a campaign that touches the store runs on both databases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from tests.campaign.house import House
+from tests.postgresql import (
+    database_url,
+    empty_database_url,
+    empty_postgresql_url,
+    engine,
+    own_postgresql,
+    postgresql_engine,
+    postgresql_server,
+    postgresql_url,
+    sqlite_template,
+)
+
+__all__ = [
+    "database_url",
+    "empty_database_url",
+    "empty_postgresql_url",
+    "engine",
+    "own_postgresql",
+    "postgresql_engine",
+    "postgresql_server",
+    "postgresql_url",
+    "sqlite_template",
+]
+
+
+@pytest.fixture
+def house(tmp_path: Path, engine: sa.Engine) -> House:
+    """An operator's folder, on each kind of database."""
+    return House(tmp_path, engine)

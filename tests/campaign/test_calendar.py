@@ -1,0 +1,102 @@
+"""When a touch is due, on the days when clocks change."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, time, timedelta
+from zoneinfo import ZoneInfo, available_timezones
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from postroad.campaign.calendar import due_at
+
+
+def utc(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+TABLE = [
+    # zone, not before (UTC), time of day, due (UTC), why
+    ("UTC", "2026-05-04 08:00", "09:00", "2026-05-04 09:00", "today, still to come"),
+    ("UTC", "2026-05-04 09:00", "09:00", "2026-05-04 09:00", "not before includes the instant itself"),
+    ("UTC", "2026-05-04 09:00:00.000001", "09:00", "2026-05-05 09:00", "just past"),
+    ("Asia/Kolkata", "2026-05-04 00:00", "09:00", "2026-05-04 03:30", "half an hour off"),
+    ("Asia/Kathmandu", "2026-05-04 00:00", "09:00", "2026-05-04 03:15", "three quarters off"),
+    ("Pacific/Kiritimati", "2026-05-04 12:00", "09:00", "2026-05-04 19:00", "14 h ahead: tomorrow there"),
+    ("Pacific/Pago_Pago", "2026-05-04 02:00", "23:00", "2026-05-04 10:00", "11 h behind: yesterday there"),
+    ("America/Sao_Paulo", "2026-01-15 00:00", "09:00", "2026-01-15 12:00", "gave up summer time in 2019"),
+    # Berlin, 2026-03-29: 02:00 CET becomes 03:00 CEST.
+    ("Europe/Berlin", "2026-03-28 23:00", "01:59", "2026-03-29 00:59", "before the jump"),
+    ("Europe/Berlin", "2026-03-28 23:00", "02:00", "2026-03-29 01:00", "skipped: at the jump"),
+    ("Europe/Berlin", "2026-03-28 23:00", "02:30", "2026-03-29 01:30", "skipped: 03:30, an hour later by the clock"),
+    ("Europe/Berlin", "2026-03-28 23:00", "03:00", "2026-03-29 01:00", "after the jump"),
+    ("Europe/Berlin", "2026-03-29 01:31", "02:30", "2026-03-30 00:30", "skipped, and past"),
+    # Berlin, 2026-10-25: 03:00 CEST becomes 02:00 CET.
+    ("Europe/Berlin", "2026-10-24 22:00", "02:30", "2026-10-25 00:30", "comes twice: the first"),
+    ("Europe/Berlin", "2026-10-25 00:30", "02:30", "2026-10-25 00:30", "comes twice: the first, just now"),
+    ("Europe/Berlin", "2026-10-25 00:31", "02:30", "2026-10-26 01:30", "the first has passed: not twice a night"),
+    ("Europe/Berlin", "2026-10-25 01:45", "02:30", "2026-10-26 01:30", "both have passed"),
+    ("Europe/Berlin", "2026-10-24 22:00", "03:00", "2026-10-25 02:00", "after both"),
+    ("America/New_York", "2026-03-08 00:00", "02:30", "2026-03-08 07:30", "skipped: 03:30 EDT"),
+    ("America/New_York", "2026-11-01 04:00", "01:30", "2026-11-01 05:30", "comes twice: EDT"),
+    # Lord Howe: by half an hour. 2026-10-04 02:00 becomes 02:30; 2026-04-05 02:00 becomes 01:30.
+    ("Australia/Lord_Howe", "2026-10-03 14:00", "02:15", "2026-10-03 15:45", "skipped: 02:45"),
+    ("Australia/Lord_Howe", "2026-04-04 14:00", "01:45", "2026-04-04 14:45", "comes twice: the first"),
+    ("Australia/Lord_Howe", "2026-04-04 14:00", "09:00", "2026-04-04 22:30", "after it"),
+    # Apia moved across the date line: 2011-12-30 was skipped.
+    ("Pacific/Apia", "2011-12-29 20:00", "09:00", "2011-12-30 19:00", "the day after is two dates later"),
+    ("Pacific/Apia", "2011-12-30 09:00", "23:30", "2011-12-30 09:30", "the evening before"),
+    # Casablanca goes back an hour for Ramadan, and forward after it.
+    ("Africa/Casablanca", "2026-02-14 12:00", "02:30", "2026-02-15 01:30", "comes twice: the first"),
+    # Saint John's at one minute past midnight, until 2011.
+    ("America/St_Johns", "2010-11-06 12:00", "23:30", "2010-11-07 02:00", "comes twice: the first"),
+    ("America/St_Johns", "2010-11-07 02:00:01", "23:30", "2010-11-08 03:00", "a night later"),
+    # Havana's day begins at 01:00 when the clock springs.
+    ("America/Havana", "2026-03-08 04:00", "00:30", "2026-03-08 05:30", "the first half hour of a day is skipped"),
+]
+
+
+@pytest.mark.parametrize(("zone", "after", "at", "due", "why"), TABLE)
+def test_the_instant_is_that_of_the_table(zone: str, after: str, at: str, due: str, why: str) -> None:
+    found = due_at(utc(after), time.fromisoformat(at), ZoneInfo(zone))
+    assert found == utc(due), why
+    assert found.tzinfo is UTC
+
+
+def test_without_a_time_of_day_it_is_due_at_once() -> None:
+    after = datetime(2026, 5, 4, 10, 30, 15, 1, tzinfo=ZoneInfo("Asia/Tokyo"))
+    found = due_at(after, None, ZoneInfo("Europe/Berlin"))
+    assert found == after
+    assert found.tzinfo is UTC
+
+
+ZONES = st.sampled_from(sorted(available_timezones() - {"localtime", "Factory"}))
+INSTANTS = st.datetimes(datetime(2000, 1, 1), datetime(2040, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
+TIMES = st.times().map(lambda moment: moment.replace(second=0, microsecond=0))
+
+
+@settings(deadline=None, max_examples=500)
+@given(after=INSTANTS, at=TIMES, zone=ZONES)
+@example(after=utc("2026-10-25 00:31"), at=time(2, 30), zone="Europe/Berlin")
+@example(after=utc("2026-03-28 23:00"), at=time(2, 30), zone="Europe/Berlin")
+@example(after=utc("2011-12-29 20:00"), at=time(9), zone="Pacific/Apia")
+@example(after=utc("2010-03-05 00:00"), at=time(1, 0), zone="Antarctica/Casey")
+def test_it_is_the_first_such_time_in_the_zone(after: datetime, at: time, zone: str) -> None:
+    info = ZoneInfo(zone)
+    due = due_at(after, at, info)
+    assert due >= after
+    shown = due.astimezone(info)
+    offsets = [(after + timedelta(hours=hours)).astimezone(info).utcoffset() for hours in range(-25, 50)]
+    shift = max(abs(one - other) for one in offsets for other in offsets if one is not None and other is not None)
+    if shown.time() == at:
+        assert shown.fold == 0, "of a time that comes twice, the first"
+    else:  # Skipped: no clock in the zone ever showed it, and it is later by what was skipped.
+        wanted = datetime.combine(due.astimezone(info).date(), at, tzinfo=info)
+        back = wanted.astimezone(UTC).astimezone(info)
+        assert back.replace(tzinfo=None) != wanted.replace(tzinfo=None)
+        assert timedelta() < shown.replace(tzinfo=None) - wanted.replace(tzinfo=None) <= shift
+    # One day, and as much more as the clocks are put back meanwhile: an hour, unless a law changes the zone itself.
+    assert due - after <= timedelta(hours=24) + shift
+    if after.year >= 2026 and zone != "Antarctica/Troll":  # Troll: by two hours, each year
+        assert due - after <= timedelta(hours=25)

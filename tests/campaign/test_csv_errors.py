@@ -1,0 +1,182 @@
+"""A file that is no CSV of recipients: said with its place in the file, and nothing of it is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from postroad.campaign.audience import import_file
+from postroad.campaign.csv_file import MAX_LINE_BYTES, check_csv, read_rows
+from postroad.errors import DataError
+from tests.campaign.tables import row_counts
+
+NOW = datetime(2026, 5, 4, 8, 30, tzinfo=UTC)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wrong:
+    content: bytes
+    line: int
+    says: str
+
+
+GOOD = b"email,name\na@example.com,Ada\n"
+WRONG = {
+    "empty": Wrong(content=b"", line=1, says="the first line names no columns"),
+    "only a byte order mark": Wrong(content=b"\xef\xbb\xbf", line=1, says="the first line names no columns"),
+    "blank first line": Wrong(content=b"\n" + GOOD, line=1, says="the first line names no columns"),
+    "latin-1": Wrong(content=GOOD + "b@example.com,Jos\xe9\n".encode("latin-1"), line=3, says="byte 0xe9 at column 18"),
+    "latin-1 after a byte order mark": Wrong(
+        content=b"\xef\xbb\xbfemail,n\xe4me\n", line=1, says="byte 0xe4 at column 8"
+    ),
+    "UTF-16 little end first": Wrong(content=GOOD.decode().encode("utf-16-le"), line=1, says="a NUL byte at column 2"),
+    "UTF-16 with its mark": Wrong(content=GOOD.decode().encode("utf-16"), line=1, says="a NUL byte at column 4"),
+    "UTF-16 big end first": Wrong(content=GOOD.decode().encode("utf-16-be"), line=1, says="a NUL byte at column 1"),
+    "NUL": Wrong(content=GOOD + b"b@example.com,B\0b\n", line=3, says="a NUL byte at column 16"),
+    "too few fields": Wrong(content=GOOD + b"b@example.com\n", line=3, says="1 fields where .* names 2 columns"),
+    "too many fields": Wrong(content=GOOD + b"b@example.com,Bob,x\n", line=3, says="3 fields where .* names 2 columns"),
+    "ragged after a field of several lines": Wrong(
+        content=GOOD + b'b@example.com,"B\nob"\nc@example.com\n', line=5, says="1 fields where"
+    ),
+    "no address": Wrong(content=b"name,city\nAda,London\n", line=1, says="no column `address` .* among name, city"),
+    "two of a name": Wrong(
+        content=b"email,Name,name\na@example.com,A,B\n", line=1, says="two columns are called 'name'"
+    ),
+    "two of addresses": Wrong(
+        content=b"email,E-Mail\na@example.com,b\n", line=1, says="two columns are called 'address'"
+    ),
+    "two of time zones": Wrong(content=b"email,tz,Time zone\na@example.com,,\n", line=1, says="called 'time_zone'"),
+    "a column without a name": Wrong(content=b"email,,x\n", line=1, says="column 2 is called ''"),
+    "a column that starts with a digit": Wrong(content=b"email,1st\n", line=1, says="column 2 is called '1st'"),
+    "a column of signs": Wrong(content=b"email,???\n", line=1, says=r"column 2 is called '\?\?\?'"),
+    "too many columns": Wrong(
+        content=b"email," + b",".join(b"c%d" % n for n in range(200)) + b"\n", line=1, says="201 columns, and 200 is"
+    ),
+    "a quote that is never closed": Wrong(
+        content=GOOD + b'"b@example.com,Bob\nc@example.com,C\n', line=3, says="not CSV"
+    ),
+    "a quote that is never closed, and a long file": Wrong(
+        content=GOOD + b'"b@example.com,Bob\n' + b"c@example.com,C\n" * 20_000, line=3, says="not CSV"
+    ),
+    "a quote within a field": Wrong(content=GOOD + b'b@example.com,"B"ob\n', line=3, says="not CSV"),
+    "a long line": Wrong(
+        content=GOOD + b"x" * (MAX_LINE_BYTES + 1), line=3, says="a line of more than 1,048,576 bytes"
+    ),
+    "a long first line": Wrong(content=b"x" * (MAX_LINE_BYTES + 1), line=1, says="a line of more than 1,048,576 bytes"),
+    "a first line with a long field": Wrong(content=b"email," + b"x" * 200_000 + b"\n", line=1, says="not CSV"),
+    "lines that end as on an old Macintosh": Wrong(content=GOOD.replace(b"\n", b"\r"), line=1, says="not CSV"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
+def test_what_is_wrong_is_said_with_file_and_line_and_nothing_is_kept(
+    engine: sa.Engine, tmp_path: Path, wrong: Wrong
+) -> None:
+    path = tmp_path / "people.csv"
+    path.write_bytes(wrong.content)
+    before = row_counts(engine)
+    with pytest.raises(DataError, match=wrong.says) as caught:
+        import_file(engine, "people", path, NOW)
+    assert caught.value.where == f"{path}, line {wrong.line}"
+    assert row_counts(engine) == before
+
+
+def test_a_file_that_is_not_there_or_is_a_folder_is_said(engine: sa.Engine, tmp_path: Path) -> None:
+    before = row_counts(engine)
+    for path, says in ((tmp_path / "none.csv", "No such file"), (tmp_path, "Is a directory")):
+        with pytest.raises(DataError, match=says) as caught:
+            import_file(engine, "people", path, NOW)
+        assert caught.value.where == str(path)
+    assert row_counts(engine) == before
+
+
+COLUMNS = {
+    b"email,name": ("address", "name"),
+    b"\xef\xbb\xbfemail,name": ("address", "name"),
+    b"E-Mail;First Name": ("address", "first_name"),
+    b"Email Address\tTime Zone": ("address", "time_zone"),
+    b'"ADDRESS","City, Country"': ("address", "city_country"),
+    b"mail,__name__": ("address", "name"),
+    "mail,Größe".encode(): ("address", "größe"),
+    "mail,Gro\u0308ße".encode(): ("address", "größe"),  # decomposed, as macOS writes it
+    "mail,имя,名前".encode(): ("address", "имя", "名前"),
+    "mail,नाम".encode(): ("address", "नाम"),  # its vowel sign is a mark, not a letter
+    b"mail, if ": ("address", "if"),
+}
+
+
+@pytest.mark.parametrize(("head", "columns"), COLUMNS.items(), ids=repr)
+def test_a_column_is_named_as_a_merge_field(tmp_path: Path, head: bytes, columns: tuple[str, ...]) -> None:
+    path = tmp_path / "people.csv"
+    path.write_bytes(head + b"\r\n")
+    facts = check_csv(path)
+    assert facts.columns == columns
+    assert facts.rows == 0
+
+
+ROWS = {
+    "unix": (b"email,name\na@example.com,Ada\nb@example.com,Bob\n", [2, 3]),
+    "no end of line at the end": (b"email,name\na@example.com,Ada\nb@example.com,Bob", [2, 3]),
+    "windows": (b"email,name\r\na@example.com,Ada\r\nb@example.com,Bob\r\n", [2, 3]),
+    "blank lines": (b"email,name\n\na@example.com,Ada\n\n\nb@example.com,Bob\n\n", [3, 6]),
+    "semicolons": (b"email;name\na@example.com;Ada\nb@example.com;Bob\n", [2, 3]),
+    "tabs": (b"email\tname\na@example.com\tAda\nb@example.com\tBob\n", [2, 3]),
+    "quotes": (b'"email","name"\n"a@example.com","Ada"\n"b@example.com","Bob"\n', [2, 3]),
+    "mark": (b"\xef\xbb\xbfemail,name\na@example.com,Ada\nb@example.com,Bob\n", [2, 3]),
+}
+
+
+@pytest.mark.parametrize(("content", "lines"), ROWS.values(), ids=ROWS)
+def test_rows_are_read_with_their_lines(tmp_path: Path, content: bytes, lines: list[int]) -> None:
+    path = tmp_path / "people.csv"
+    path.write_bytes(content)
+    _, rows = read_rows(path)
+    found = list(rows)
+    assert [row.fields for row in found] == [["a@example.com", "Ada"], ["b@example.com", "Bob"]]
+    assert [row.line for row in found] == lines
+
+
+def test_a_field_may_have_lines_quotes_and_delimiters_in_it(tmp_path: Path) -> None:
+    path = tmp_path / "people.csv"
+    path.write_bytes(b'email,name\na@example.com,"A ""da"",\r\nLove\nlace"\nb@example.com,Bob\n')
+    _, rows = read_rows(path)
+    found = list(rows)
+    assert found[0].fields == ["a@example.com", 'A "da",\r\nLove\nlace']
+    assert [(row.line, row.next_line) for row in found] == [(2, 5), (5, 6)]
+    assert found[1].next_cursor == path.stat().st_size
+
+
+def test_reading_goes_on_from_where_any_row_ended(tmp_path: Path) -> None:
+    path = tmp_path / "people.csv"
+    text = '\ufeffemail;größe\n\na@example.com;"1\n2"\nb@example.com;é\n\nc@example.com;3'
+    path.write_bytes(text.encode())
+    columns, rows = read_rows(path)
+    found = list(rows)
+    assert len(found) == 3
+    for number, row in enumerate(found, start=1):
+        again, rest = read_rows(path, cursor=row.next_cursor, line=row.next_line)
+        assert again == columns
+        assert list(rest) == found[number:]
+
+
+def test_a_line_of_just_the_most_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "people.csv"
+    fields = [b"x" * 104_000] * 10
+    line = b"a@example.com," + b",".join(fields)
+    line += b"y" * (MAX_LINE_BYTES - 1 - len(line)) + b"\n"
+    path.write_bytes(b"email," + b",".join(b"c%d" % n for n in range(10)) + b"\n" + line)
+    assert len(line) == MAX_LINE_BYTES
+    assert check_csv(path).rows == 1
+
+
+def test_progress_is_told_in_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "people.csv"
+    path.write_bytes(b"email\n" + b"a@example.com\n" * 25_000)
+    told: list[int] = []
+    facts = check_csv(path, told.append)
+    assert told == [6 + 14 * 10_000, 6 + 14 * 20_000]
+    assert (facts.rows, facts.size_bytes) == (25_000, path.stat().st_size)

@@ -1,0 +1,273 @@
+"""postroad.toml and the environment: what is wrong is said with its place, and secrets are not said at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from postroad.errors import ConfigError
+from postroad.settings import Rate, Settings, find_config
+from tests.settings.conftest import Load
+
+GOOD = """
+state_dir = "state"
+public_url = "https://post.example.com"
+time_zone = "Europe/Berlin"
+
+[routes.relay]
+host = "smtp.example.com"
+port = 2525
+ca_file = "certificates/ca.pem"
+
+[senders.news]
+address = "news@example.com"
+postal_address = "1 High Street, Springfield"
+route = "relay"
+rate = "30/1h"
+
+[queues."email:send"]
+rate = "50/1s"
+lease_ms = "90s"
+
+[delivery]
+horizon_ms = "5m"
+"""
+
+
+def test_settings_are_read(load: Load, tmp_path: Path) -> None:
+    settings = load(GOOD)
+    assert settings.zone.key == "Europe/Berlin"
+    assert (settings.routes["relay"].host, settings.routes["relay"].port) == ("smtp.example.com", 2525)
+    assert settings.senders["news"].rate == Rate(count=30, per_ms=3_600_000)
+    assert settings.senders["news"].domain == "example.com"
+    assert settings.queue("email:send").lease_ms == 90_000
+    assert settings.delivery.horizon_ms == 300_000
+    assert settings.delivery.expire_ms == 259_200_000
+    assert settings.config_path == tmp_path / "postroad.toml"
+
+
+def test_nothing_needs_to_be_set(load: Load, tmp_path: Path) -> None:
+    for settings in (load(""), Settings.load()):
+        assert settings.state_dir == tmp_path / ".postroad"
+        assert settings.queue("email:send").rate == Rate(count=100, per_ms=1_000)
+        assert settings.queue("anything").rate is None
+
+
+def test_paths_are_relative_to_the_file_wherever_the_command_runs(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    settings = load(GOOD)
+    assert settings.state_dir == tmp_path / "state"
+    assert settings.base_dir == tmp_path
+    assert settings.routes["relay"].ca_file == tmp_path / "certificates" / "ca.pem"
+
+
+def test_absolute_paths_stay(load: Load) -> None:
+    settings = load(GOOD.replace('"state"', '"/srv/state"').replace('"certificates/ca.pem"', '"/etc/ca.pem"'))
+    assert settings.state_dir == Path("/srv/state")
+    assert settings.routes["relay"].ca_file == Path("/etc/ca.pem")
+
+
+def test_without_a_file_paths_are_relative_to_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTROAD_STATE_DIR", "there")
+    settings = Settings.load()
+    assert settings.config_path is None
+    assert settings.state_dir == tmp_path / "there"
+    assert settings.base_dir == tmp_path
+
+
+def test_the_file_is_the_one_named_else_the_one_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_config() is None
+    (tmp_path / "postroad.toml").write_text('time_zone = "Asia/Tokyo"')
+    assert find_config() == tmp_path / "postroad.toml"
+    assert Settings.load().time_zone == "Asia/Tokyo"
+    (tmp_path / "other.toml").write_text('time_zone = "Asia/Kolkata"')
+    monkeypatch.setenv("POSTROAD_CONFIG", "other.toml")
+    assert Settings.load().time_zone == "Asia/Kolkata"
+
+
+def test_the_environment_wins_over_the_file(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTROAD_TIME_ZONE", "Asia/Tokyo")
+    monkeypatch.setenv("POSTROAD_ROUTES__RELAY__PASSWORD", "hunter2")
+    monkeypatch.setenv("POSTROAD_ROUTES__RELAY__PORT", "465")
+    monkeypatch.setenv("POSTROAD_DELIVERY__HORIZON_MS", "1h")
+    monkeypatch.setenv("POSTROAD_SENDERS__NEWS__RATE", "7/1m")
+    monkeypatch.setenv("POSTROAD_CAMPAIGNS", '["one.yaml"]')
+    settings = load(GOOD)
+    relay = settings.routes["relay"]
+    assert settings.time_zone == "Asia/Tokyo"
+    assert (relay.port, relay.host) == (465, "smtp.example.com")
+    assert relay.password is not None
+    assert relay.password.get_secret_value() == "hunter2"
+    assert settings.delivery.horizon_ms == 3_600_000
+    assert settings.delivery.expire_ms == 259_200_000
+    assert settings.senders["news"].rate == Rate(count=7, per_ms=60_000)
+    assert settings.campaigns == ("one.yaml",)
+
+
+WRONG = {
+    "no TOML": ("time_zone = \n", "", "not TOML: .*line 1"),
+    "no TOML further down": (GOOD + "[routes.relay]\n", "", "not TOML: .*(line 25|[Cc]annot)"),
+    "an unknown field": ("time_zone = 'UTC'\ncolour = 1\n", ", line 2", "colour: Extra inputs"),
+    "an unknown section": ("\n[colours]\nred = 1\n", ", line 2", "colours: Extra inputs"),
+    "an unknown zone": ("\ntime_zone = 'Mars'\n", ", line 2", "time_zone: 'Mars' is no time zone"),
+    "an unknown level": ("log_level = 'LOUD'\n", ", line 1", "log_level: Input should be 'DEBUG'"),
+    "no web address": ("public_url = 'example.com'\n", ", line 1", "public_url: .*pattern"),
+    "a port out of range": (GOOD.replace("2525", "99999"), ", line 8", "routes.relay.port: .*65535"),
+    "a port that is a word": (GOOD.replace("2525", "'smtp'"), ", line 8", "routes.relay.port: .*integer"),
+    "no host": (GOOD.replace('host = "smtp.example.com"\n', ""), ", line 6", "routes.relay.host: Field required"),
+    "a mode that is none": (
+        GOOD.replace("port = 2525", "tls = 'ssl'"),
+        ", line 8",
+        "routes.relay.tls: Input should be 'none'",
+    ),
+    "a sender without a route": (GOOD.replace('route = "relay"\n', ""), ", line 11", "senders.news.route: Field"),
+    "a route that is not there": (
+        GOOD.replace('route = "relay"', 'route = "fast"'),
+        ", line 14",
+        "senders.news.route: .*no route named 'fast'",
+    ),
+    "no address": (GOOD.replace("news@example.com", "news"), ", line 12", "senders.news.address: "),
+    "two addresses": (
+        GOOD.replace("news@example.com", "a@example.com,b@example.com"),
+        ", line 12",
+        "senders.news.address: ",
+    ),
+    "a NUL in an address": (
+        GOOD.replace("news@example.com", "ne\\u0000ws@example.com"),
+        ", line 12",
+        "senders.news.address: ",
+    ),
+    "a long address": (
+        GOOD.replace("news@example.com", "x" * 310 + "@example.com"),
+        ", line 12",
+        "senders.news.address: .*at most",
+    ),
+    "a reply-to that is none": (
+        GOOD.replace('route = "relay"', 'route = "relay"\nreply_to = "us"'),
+        ", line 15",
+        "senders.news.reply_to: ",
+    ),
+    "a line end in a name": (
+        GOOD.replace('route = "relay"', 'route = "relay"\nname = "A\\r\\nBcc: b@example.com"'),
+        ", line 15",
+        "senders.news.name: ",
+    ),
+    "a long name": (
+        GOOD.replace('route = "relay"', f'route = "relay"\nname = "{"x" * 201}"'),
+        ", line 15",
+        "senders.news.name: ",
+    ),
+    "a NUL in a postal address": (
+        GOOD.replace("Springfield", "Spring\\u0000field"),
+        ", line 13",
+        "senders.news.postal_address: ",
+    ),
+    "a long name of a sender": (GOOD.replace("news]", "x" * 101 + "]"), ", line ", "at most 100"),
+    "no postal address": (GOOD.replace("1 High Street, Springfield", ""), ", line 13", "senders.news.postal_address: "),
+    "a rate that is none": (GOOD.replace("30/1h", "fast"), ", line 15", "senders.news.rate: 'fast' is no rate"),
+    "a lease too short": (GOOD.replace("90s", "10ms"), ", line 19", "queues.email:send.lease_ms: .*1000"),
+    "a horizon that is none": (GOOD.replace('"5m"', '"soon"'), ", line 22", "delivery.horizon_ms: 'soon' is no dur"),
+    "a horizon without end": (GOOD.replace('"5m"', f'"{"9" * 400}d"'), ", line 22", "delivery.horizon_ms: .*less"),
+    "an expiry of nothing": (
+        GOOD.replace('horizon_ms = "5m"', "expire_ms = -1"),
+        ", line 22",
+        "delivery.expire_ms: .*greater",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "where", "says"), WRONG.values(), ids=WRONG)
+def test_what_is_wrong_is_said_with_file_line_and_field(
+    load: Load, tmp_path: Path, text: str, where: str, says: str
+) -> None:
+    with pytest.raises(ConfigError, match=says) as caught:
+        load(text)
+    assert (caught.value.where or "").startswith(f"{tmp_path / 'postroad.toml'}{where}")
+
+
+def test_of_several_mistakes_the_others_are_counted(load: Load) -> None:
+    with pytest.raises(ConfigError, match="2 more after this one"):
+        load("a = 1\nb = 1\nc = 1\n")
+
+
+def test_a_file_that_cannot_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTROAD_CONFIG", str(tmp_path / "none.toml"))
+    with pytest.raises(ConfigError, match="there is no such file") as caught:
+        Settings.load()
+    assert caught.value.where == str(tmp_path / "none.toml")
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory") as caught:
+        Settings.load(tmp_path)
+    assert caught.value.where == str(tmp_path)
+    (tmp_path / "latin.toml").write_bytes(b"# caf\xe9\n")
+    with pytest.raises(ConfigError, match=r"not UTF-8: .* at byte 5"):
+        Settings.load(tmp_path / "latin.toml")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("POSTROAD_TIME_ZONE", "Mars", "time_zone: 'Mars' is no time zone"),
+        ("POSTROAD_ROUTES__RELAY__PORT", "smtp", "routes.relay.port: "),
+        ("POSTROAD_CAMPAIGNS", "one.yaml", "campaigns: .*JSON"),
+        ("POSTROAD_ROUTES", '{"relay": ', "routes: .*JSON"),
+        ("POSTROAD_ROUTES", '{"relay": {"port": "smtp"}}', "routes.relay.port: "),
+    ],
+)
+def test_what_is_wrong_in_the_environment_is_said_with_the_variable(
+    load: Load, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, says: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError, match=says) as caught:
+        load(GOOD)
+    assert caught.value.where == variable
+
+
+SECRETS = """
+redis_url = "redis://:hunter2@localhost/0"
+database_url = "postgresql://me:hunter2@localhost/name"
+secret_key = "hunter2"
+
+[routes.relay]
+host = "smtp.example.com"
+username = "me"
+password = "hunter2"
+"""
+
+
+def test_secrets_are_not_shown(load: Load) -> None:
+    settings = load(SECRETS)
+    for shown in (repr(settings), str(settings), str(settings.model_dump()), settings.model_dump_json()):
+        assert "hunter2" not in shown
+    assert settings.secret_key is not None
+    assert settings.secret_key.get_secret_value() == "hunter2"
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        ("username", "user"),
+        ('password = "hunter2"', 'password = ["hunter2"]'),
+        ('secret_key = "hunter2"', "secret_key = ['hunter2']"),
+    ],
+)
+def test_secrets_are_not_shown_by_mistakes_either(load: Load, mistake: tuple[str, str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(SECRETS.replace(*mistake))
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_sender_that_is_not_there_is_said_with_those_that_are(load: Load) -> None:
+    settings = load(GOOD)
+    assert settings.sender("news").route == "relay"
+    with pytest.raises(ConfigError, match=r"no sender named 'shop' \(known: news"):
+        settings.sender("shop")
+
+
+def test_settings_do_not_change(load: Load) -> None:
+    settings = load(GOOD)
+    with pytest.raises(ValueError, match="frozen"):
+        settings.time_zone = "UTC"  # type: ignore[misc]

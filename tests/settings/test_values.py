@@ -1,0 +1,78 @@
+"""Durations and rates: read as they are written, written as they are read."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from postroad.settings import Rate, parse_duration_ms
+
+DURATIONS = [
+    ("500ms", 500),
+    ("1s", 1_000),
+    ("30 s", 30_000),
+    (" 15m ", 900_000),
+    ("1.5h", 5_400_000),
+    ("2h", 7_200_000),
+    ("3d", 259_200_000),
+    ("0s", 0),
+    ("0.4ms", 0),
+    ("9007199254740993ms", 9007199254740993),  # 2^53 + 1: no float is this number
+]
+
+
+@pytest.mark.parametrize(("text", "ms"), DURATIONS)
+def test_a_duration_is_read_in_milliseconds(text: str, ms: int) -> None:
+    assert parse_duration_ms(text) == ms
+
+
+@pytest.mark.parametrize(
+    "text", ["", "5", "s", "-5s", "5 weeks", "1h30m", "1,5h", "5S", "1e3s", ".5s", "nan", "inf s", "5s\n5s", "5min"]
+)
+def test_what_is_no_duration_is_said(text: str) -> None:
+    with pytest.raises(ValueError, match="is no duration: write a number and ms, s, m, h or d"):
+        parse_duration_ms(text)
+
+
+def test_a_duration_without_end_is_a_number_all_the_same() -> None:
+    assert parse_duration_ms("9" * 400 + "ms") == int("9" * 400)
+
+
+RATES = [
+    ("100/1s", Rate(count=100, per_ms=1_000)),
+    ("100/s", Rate(count=100, per_ms=1_000)),
+    ("30/1h", Rate(count=30, per_ms=3_600_000)),
+    (" 30 / 1 h ", Rate(count=30, per_ms=3_600_000)),
+    ("1/500ms", Rate(count=1, per_ms=500)),
+    ("1000/d", Rate(count=1_000, per_ms=86_400_000)),
+    ("3/0.5s", Rate(count=3, per_ms=500)),
+]
+
+
+@pytest.mark.parametrize(("text", "rate"), RATES)
+def test_a_rate_is_read(text: str, rate: Rate) -> None:
+    assert Rate.parse(text) == rate
+
+
+@pytest.mark.parametrize(
+    "text", ["", "100", "/1s", "0/1s", "-1/1s", "1.5/1s", "a/1s", "1/", "1/0s", "1/week", "1/1s/1s", "²/1s"]
+)
+def test_what_is_no_rate_is_said(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is no (rate|duration)"):
+        Rate.parse(text)
+
+
+@given(count=st.integers(min_value=1), per_ms=st.integers(min_value=1))
+@example(count=1, per_ms=9007199254740993)
+@example(count=1, per_ms=9007199254740993 * 86_400_000)
+@example(count=1, per_ms=86_400_000)
+def test_a_rate_is_read_back_as_it_is_written(count: int, per_ms: int) -> None:
+    rate = Rate(count=count, per_ms=per_ms)
+    assert Rate.parse(str(rate)) == rate
+
+
+@given(st.integers(min_value=0), st.sampled_from(["ms", "s", "m", "h", "d"]))
+def test_a_whole_number_of_units_is_exact(number: int, unit: str) -> None:
+    each = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}[unit]
+    assert parse_duration_ms(f"{number}{unit}") == number * each
