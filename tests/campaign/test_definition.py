@@ -55,7 +55,7 @@ def test_a_time_of_day_is_what_it_looks_like(tmp_path: Path, written: str, kept:
     assert file.steps[0].settings["at"] == kept
 
 
-@pytest.mark.parametrize("written", ["2026", "1.5", "no", "2026-01-01", "2026-99-99", "null-and-void", "0x1f"])
+@pytest.mark.parametrize("written", ["2026", "1_5", "no", "2026-01-01", "2026-99-99", "null-and-void", "0x1f"])
 def test_a_name_is_the_text_that_is_written(tmp_path: Path, written: str) -> None:
     """YAML 1.1 reads these as numbers, a truth value and dates, one of which is none."""
     text = CAMPAIGN.replace("name: spring", f"name: {written}").replace("email: hello", f"email: {written}")
