@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
 
-from postroad.campaign.audience import import_slice, open_import
+from postroad.campaign.audience import abandon_imports, import_slice, open_import
 from postroad.campaign.preflight import Level, PreflightReport, check
 from postroad.errors import PreflightError, StateError
 from postroad.mail.template import MessageTemplate
@@ -196,6 +196,20 @@ def test_an_unfinished_import_fails_until_it_is_finished(house: House) -> None:
     assert fails(house) == [f"the import of {path} was cut short"]
     import_slice(house.engine, progress.import_id, NOW)
     assert fails(house) == []
+
+
+def test_an_import_that_was_given_up_stops_no_launch(house: House) -> None:
+    ready(house)
+    path = house.folder / "more.csv"
+    path.write_text("address\n" + "".join(f"m{n}@example.com\n" for n in range(10)))
+    import_slice(house.engine, open_import(house.engine, "people", path, NOW).import_id, NOW, rows=3)
+    assert fails(house) == [f"the import of {path} was cut short"]
+    assert abandon_imports(house.engine, "people", NOW) == 1
+    assert "cut short" not in str(fails(house))
+    assert preflight(house).recipients == 5
+    assert abandon_imports(house.engine, "people", NOW) == 0
+    with pytest.raises(StateError, match="no audience named"):
+        abandon_imports(house.engine, "nobody", NOW)
 
 
 def test_an_import_whose_file_was_changed_and_imported_anew_is_no_longer_missed(house: House) -> None:

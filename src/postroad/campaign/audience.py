@@ -284,6 +284,21 @@ def file_to_import(engine: sa.Engine, campaign: str) -> AudienceFile | None:
     return None if finished else AudienceFile(audience=name, path=path)
 
 
+def abandon_imports(engine: sa.Engine, audience: str, now: datetime) -> int:
+    """End the imports of an audience that were cut short: who came in stays, the rest is not expected any more.
+
+    Returns how many. Raises StateError when there is no audience of that name.
+    """
+    with write(engine) as connection:
+        audience_id = connection.execute(
+            sa.text("SELECT id FROM audience WHERE name = :name"), {"name": audience}
+        ).scalar()
+        if audience_id is None:
+            raise StateError(f"there is no audience named {audience!r}", remedy="`postroad audience list` names them.")
+        unfinished = (col(AudienceImport.audience_id) == audience_id, col(AudienceImport.finished_at).is_(None))
+        return connection.execute(sa.update(AudienceImport).where(*unfinished).values(finished_at=now)).rowcount
+
+
 def refusals(engine: sa.Engine, import_id: int, limit: int = 1000) -> list[Refusal]:
     """Rows of a file that were refused, in its order."""
     with read(engine) as connection:

@@ -90,7 +90,10 @@ def _check_audience(connection: sa.Connection, campaign: Campaign, recipients: i
         {"id": campaign.audience_id},
     ).scalars()
     for path in unfinished:
-        yield _fail(f"the import of {path} was cut short", "Import that file again: it goes on where it stopped.")
+        yield _fail(
+            f"the import of {path} was cut short",
+            "Import that file again: it goes on where it stopped. Or give it up: `postroad audience abandon NAME`.",
+        )
     if recipients == 0:
         yield _fail("its audience is empty", "Import a CSV: `postroad audience import NAME FILE`.")
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import sqlalchemy as sa
 import typer
 
-from postroad.campaign.audience import ImportProgress, import_file, refusals
+from postroad.campaign.audience import ImportProgress, abandon_imports, import_file, refusals
 from postroad.cli.output import JsonOption, console, print_json, print_table, progress_bar, with_parts
 from postroad.errors import StateError
 from postroad.parts import Parts
@@ -59,6 +59,23 @@ def import_(
     )
     if progress.refused:
         console.print(f"`postroad audience refusals {name}` lists who was refused, and why.")
+
+
+@app.command("abandon")
+def abandon(name: Annotated[str, typer.Argument(help="The audience.")], as_json: JsonOption = False) -> None:
+    """Give up imports that were cut short, so that campaigns may be launched without them.
+
+    Who was imported stays in the audience; the rest of those files is not expected any more.
+    """
+
+    async def work(parts: Parts) -> int:
+        return await asyncio.to_thread(abandon_imports, parts.engine, name, parts.clock.now())
+
+    count = with_parts(work)
+    if as_json:
+        print_json({"abandoned": count})
+    else:
+        console.print(f"{count:,} imports are given up")
 
 
 @app.command("refusals")

@@ -51,7 +51,7 @@ def _set_state(engine: sa.Engine, name: str, state: CampaignState, allowed: Sequ
 
 
 def _move_campaign(connection: sa.Connection, name: str, state: CampaignState, allowed: Sequence[CampaignState]) -> int:
-    campaign = find_campaign(connection, name)
+    campaign = find_campaign(connection, name, for_update=True)
     assert campaign.id is not None  # noqa: S101  (read from its table)
     if campaign.state not in allowed:
         raise StateError(
