@@ -9,6 +9,9 @@ import pytest
 from postroad.embedded import server_binary
 from tests.conftest import RedisServer
 from tests.end_to_end.site import Site, open_site
+from tests.postgresql import empty_postgresql_url, postgresql_server
+
+__all__ = ["empty_postgresql_url", "postgresql_server"]
 
 
 @pytest.fixture
@@ -24,4 +27,13 @@ def redis() -> Iterator[RedisServer]:
 @pytest.fixture
 async def site(tmp_path: Path, redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Site]:
     async with open_site(tmp_path, redis, monkeypatch.setenv) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def postgresql_site(
+    tmp_path: Path, redis: RedisServer, monkeypatch: pytest.MonkeyPatch, empty_postgresql_url: str
+) -> AsyncIterator[Site]:
+    """A site on a PostgreSQL database that has no tables yet."""
+    async with open_site(tmp_path, redis, monkeypatch.setenv, database_url=empty_postgresql_url) as opened:
         yield opened

@@ -68,6 +68,7 @@ class Site:
     redis: RedisServer
     sandbox: Sandbox
     settings: Settings
+    variables: dict[str, str] = field(default_factory=dict)
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
@@ -76,6 +77,7 @@ class Site:
             **os.environ,
             "POSTROAD_CONFIG": str(self.folder / "postroad.toml"),
             "POSTROAD_REDIS_URL": self.redis.url,
+            **self.variables,
         }
 
     def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -217,13 +219,16 @@ async def open_site(
     rate: str = "5000/1s",
     lease: str = "2s",
     sandbox: SandboxConfig | None = None,
+    database_url: str | None = None,
 ) -> AsyncIterator[Site]:
     config = sandbox or SandboxConfig(directory=str(folder / "sandbox"))
     async with Sandbox(config) as provider:
         text = SETTINGS.format(port=provider.port, concurrency=concurrency, rate=rate, lease=lease)
         (folder / "postroad.toml").write_text(text)
-        monkeypatch_env("POSTROAD_REDIS_URL", redis.url)
-        site = Site(folder, redis, provider, Settings.load(folder / "postroad.toml"))
+        variables = {"POSTROAD_DATABASE_URL": database_url} if database_url else {}
+        for name, value in {"POSTROAD_REDIS_URL": redis.url, **variables}.items():
+            monkeypatch_env(name, value)
+        site = Site(folder, redis, provider, Settings.load(folder / "postroad.toml"), variables)
         try:
             yield site
         finally:

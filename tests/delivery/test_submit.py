@@ -1,0 +1,158 @@
+"""Touches are handed over in transactions that end only when the queue has them."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from postroad.clock import SystemClock
+from postroad.delivery.control import cancel, pause, rebuild, resume
+from postroad.delivery.record import Recorder
+from postroad.delivery.submit import Submitted, submit_due
+from postroad.errors import StateError, UnavailableError
+from postroad.queue import Done, Enqueued, Job, JobState, Lane, Queue
+from postroad.store.engine import read, write
+from postroad.store.ledger import TouchState, counts_by_step
+from tests.store.rows import NOW, add_campaign, add_touch
+
+HOUR_MS = 3_600_000
+
+
+@pytest.fixture
+async def queue(redis_url: str) -> AsyncIterator[Queue]:
+    async with Queue.open(redis_url, f"test-{uuid.uuid4().hex}") as opened:
+        yield opened
+
+
+class Broken:
+    """A queue whose server goes away after so many lanes were enqueued."""
+
+    def __init__(self, queue: Queue, calls: int) -> None:
+        self._queue = queue
+        self._calls = calls
+
+    async def enqueue(self, lane: Lane, jobs: Sequence[Job]) -> Enqueued:
+        if self._calls == 0:
+            raise UnavailableError("the server is away")
+        self._calls -= 1
+        return await self._queue.enqueue(lane, jobs)
+
+
+def campaign_of(engine: sa.Engine, touches: int, **due: timedelta) -> int:
+    """Make a campaign named trial with planned touches, due now, or after what is given."""
+    with write(engine) as connection:
+        campaign_id, steps = add_campaign(connection, name="trial")
+        for _ in range(touches):
+            due_at = NOW + due.get("after", timedelta())
+            add_touch(connection, campaign_id, steps[0], TouchState.PLANNED, due_at=due_at)
+    return campaign_id
+
+
+def counts(engine: sa.Engine, campaign_id: int) -> dict[TouchState, int]:
+    with read(engine) as connection:
+        return next(iter(counts_by_step(connection, campaign_id).values()))
+
+
+async def submit(engine: sa.Engine, queue: Queue, *, cursor: int = 0, limit: int = 1000) -> Submitted:
+    return await submit_due(
+        engine,
+        queue,
+        "trial",
+        now=NOW,
+        horizon_ms=HOUR_MS,
+        expire_ms=1000 * HOUR_MS * 24 * 365,
+        cursor=cursor,
+        limit=limit,
+    )
+
+
+async def test_slices_hand_over_everything_once(engine: sa.Engine, queue: Queue) -> None:
+    campaign_id = campaign_of(engine, 25)
+    first = await submit(engine, queue, limit=10)
+    assert (first.submitted, first.done) == (10, False)
+    second = await submit(engine, queue, cursor=first.cursor)
+    assert (second.submitted, second.done) == (15, True)
+    assert counts(engine, campaign_id) == {TouchState.QUEUED: 25}
+    assert (await queue.stats()).queued == 25
+    assert (await submit(engine, queue)).submitted == 0
+
+
+async def test_what_is_due_behind_the_horizon_stays_planned(engine: sa.Engine, queue: Queue) -> None:
+    campaign_id = campaign_of(engine, 3, after=timedelta(hours=2))
+    assert (await submit(engine, queue)).submitted == 0
+    assert counts(engine, campaign_id) == {TouchState.PLANNED: 3}
+
+
+async def test_queue_that_goes_away_leaves_the_batch_planned_and_again_repeats_nothing(
+    engine: sa.Engine, queue: Queue
+) -> None:
+    campaign_id = campaign_of(engine, 20)
+    with pytest.raises(UnavailableError):
+        await submit(engine, Broken(queue, 0))  # type: ignore[arg-type]
+    assert counts(engine, campaign_id) == {TouchState.PLANNED: 20}
+    await submit(engine, queue)
+    assert (await queue.stats()).counters["enqueued"] == 20
+
+
+async def test_batch_that_the_queue_has_and_the_ledger_does_not_is_not_enqueued_twice(
+    engine: sa.Engine, queue: Queue
+) -> None:
+    campaign_id = campaign_of(engine, 5)
+    await submit(engine, queue)
+    with write(engine) as connection:  # As if the transaction had been lost behind the queue's answer.
+        connection.execute(sa.text("UPDATE touch SET state = 'planned'"))
+    # Some are even delivered by then, and their outcome is not recorded.
+    batch = await queue.claim("w", want=2, lease_ms=60_000, nonce="n")
+    await queue.settle("w", [(job, Done()) for job in batch.jobs])
+    await submit(engine, queue)
+    assert (await queue.stats()).counters["enqueued"] == 5
+    assert counts(engine, campaign_id) == {TouchState.QUEUED: 5}
+
+
+async def test_campaign_that_does_not_run_hands_nothing_over(engine: sa.Engine, queue: Queue) -> None:
+    campaign_of(engine, 5)
+    await pause(engine, queue, "trial")
+    assert (await submit(engine, queue)).submitted == 0
+    with pytest.raises(StateError):
+        await pause(engine, queue, "trial")
+    await resume(engine, queue, "trial")
+    assert (await submit(engine, queue)).submitted == 5
+
+
+async def test_cancel_takes_what_is_queued_off_the_queue(engine: sa.Engine, queue: Queue) -> None:
+    campaign_id = campaign_of(engine, 12)
+    await submit(engine, queue, limit=8)
+    assert await cancel(engine, queue, "trial", NOW) == 8
+    assert counts(engine, campaign_id) == {TouchState.CANCELLED: 12}
+    assert not (await queue.claim("w", want=100, lease_ms=60_000, nonce="n")).jobs
+    with pytest.raises(StateError):
+        await resume(engine, queue, "trial")
+
+
+async def test_rebuild_enqueues_what_waits_and_holds_what_was_on_the_wire(engine: sa.Engine, queue: Queue) -> None:
+    campaign_id = campaign_of(engine, 6)
+    await submit(engine, queue, limit=4)
+    with write(engine) as connection:
+        connection.execute(
+            sa.text("UPDATE touch SET state = 'sending', claim = 1 WHERE id = (SELECT min(id) FROM touch)")
+        )
+    await queue.cancel([str(i) for i in ids(engine)], "as if the server had been emptied")
+    recorder = Recorder(engine=engine, queue=queue, clock=SystemClock(), name="test")
+    events = await queue.read_events("recorder", "test", count=100, block_ms=0)
+    await queue.acknowledge("recorder", events, forget=[event.id for event in events])
+    rebuilt = await rebuild(engine, queue, recorder, expire_ms=1000 * HOUR_MS * 24 * 365, now=NOW)
+    assert (rebuilt.looked_at, rebuilt.enqueued, rebuilt.unknown) == (4, 3, 1)
+    assert counts(engine, campaign_id) == {TouchState.PLANNED: 2, TouchState.QUEUED: 3, TouchState.UNKNOWN: 1}
+    states = await queue.known([str(i) for i in ids(engine)])
+    assert states.count(JobState.QUEUED) == 3
+    again = await rebuild(engine, queue, recorder, expire_ms=1000 * HOUR_MS * 24 * 365, now=NOW)
+    assert (again.looked_at, again.enqueued, again.unknown) == (3, 0, 0)
+
+
+def ids(engine: sa.Engine) -> list[int]:
+    with read(engine) as connection:
+        return list(connection.execute(sa.text("SELECT id FROM touch ORDER BY id")).scalars())
