@@ -101,12 +101,15 @@ def _gate_rate(rate: RateSetting | None, burst: int | None) -> Rate | None:
 
 
 def recorder(
-    name: Annotated[str | None, typer.Option(help="Name among the recorders; unset: host and process.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name among the recorders; unset: the host's.")] = None,
 ) -> None:
-    """Write what happened into the ledger, until it is told to stop. One is enough; several share the work."""
+    """Write what happened into the ledger, until it is told to stop. One is enough; several share the work.
+
+    A recorder that is started again under its name goes on at once with what it had in hand when it died.
+    """
     settings = Settings.load()
     start_logging(settings)
-    asyncio.run(_record(settings, name or f"{socket.gethostname()}-{os.getpid()}"))
+    asyncio.run(_record(settings, name or socket.gethostname()))
 
 
 async def _record(settings: Settings, name: str) -> None:

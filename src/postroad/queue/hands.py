@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from postroad.errors import UnavailableError
 from postroad.queue.backoff import Backoff
 from postroad.queue.jobs import Claimed
 from postroad.queue.lease import Lease, LeaseLost, Marker
@@ -133,8 +134,10 @@ class Hands:
             verdicts = await prepare(jobs)
         except asyncio.CancelledError:
             verdicts = {job.id: Release() for job in jobs}
-        except Exception:
-            logger.exception("preparing %d jobs failed; they are released", len(jobs))
+        except Exception as error:
+            # That a server is away is news, and no fault whose place in the code anybody wants to see.
+            fault = None if isinstance(error, UnavailableError) else error
+            logger.error("preparing %d jobs failed; they are released: %s", len(jobs), error, exc_info=fault)
             self.paused_until_s = asyncio.get_running_loop().time() + self._backoff.next_s()
             verdicts = {job.id: Release() for job in jobs}
         else:
