@@ -55,7 +55,7 @@ class PostgresqlServer:
             "listen_addresses": "",
             "unix_socket_directories": str(self._folder),
             "fsync": "off",
-            "synchronous_commit": "on",  # `stop` kills the server: what it said was committed must be in the kernel by then
+            "synchronous_commit": "on",  # `stop` kills it: what was committed must be in the kernel by then
             "full_page_writes": "off",
             "shared_buffers": "32MB",
             "max_connections": "60",

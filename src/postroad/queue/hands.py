@@ -137,7 +137,7 @@ class Hands:
         except Exception as error:
             # That a server is away is news, and no fault whose place in the code anybody wants to see.
             fault = None if isinstance(error, UnavailableError) else error
-            logger.error("preparing %d jobs failed; they are released: %s", len(jobs), error, exc_info=fault)
+            logger.warning("preparing %d jobs failed; they are released: %s", len(jobs), error, exc_info=fault)
             self.paused_until_s = asyncio.get_running_loop().time() + self._backoff.next_s()
             verdicts = {job.id: Release() for job in jobs}
         else:
