@@ -36,6 +36,10 @@ PASSING = {
     "status",
     "deployment_id",
     "labels",
+    # In a checkout `prefect deploy` names the commit, and otherwise a digest of the flow's file.
+    "version",
+    "version_id",
+    "version_info",
 }
 
 
