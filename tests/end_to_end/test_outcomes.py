@@ -7,9 +7,12 @@ import asyncio
 import pytest
 import sqlalchemy as sa
 
+from postroad.campaign.plan import advance
+from postroad.campaign.status import finish_if_done
 from postroad.delivery.job import SEND_QUEUE
 from postroad.queue import FOREVER_MS
 from postroad.sandbox import Ending, Fault, Phase, Rule
+from postroad.store.campaign import CampaignState
 from postroad.store.engine import read
 from postroad.store.ledger import TouchState
 from tests.end_to_end.site import Site
@@ -159,3 +162,32 @@ async def test_every_message_carries_its_way_out_and_its_own_message_id(site: Si
         assert message["List-Unsubscribe"].startswith("<https://mail.sender.example/u/")
         assert message["Return-Path"].startswith("<bounce+")
         assert "1 Post Road, Milestone" in message.get_content()
+
+
+SEQUENCE = """
+name: trial
+sender: ada
+audience: {name: readers, file: readers.csv}
+steps:
+  - {email: hello, subject: "Hello {{ first_name }}", text: hello.txt}
+  - wait: 1s
+  - {email: again, subject: "Hello again, {{ first_name }}", text: hello.txt}
+"""
+
+
+async def test_next_email_follows_whoever_got_the_last_and_then_the_campaign_is_finished(site: Site) -> None:
+    await site.launch(["a@mailbox.example", "b@mailbox.example", "gone+550-5.1.1@mailbox.example"], SEQUENCE)
+    site.start("recorder")
+    site.start("worker")
+    assert await site.until_settled() == {TouchState.ACCEPTED: 2, TouchState.BOUNCED: 1}
+    async with site.parts() as parts:
+        assert not await asyncio.to_thread(finish_if_done, parts.engine, "trial", parts.clock.now())
+        assert await asyncio.to_thread(advance, parts.engine, "trial", parts.clock.now()) == 2
+        assert await asyncio.to_thread(advance, parts.engine, "trial", parts.clock.now()) == 0
+        assert await site.hand_over(parts) == 2
+    assert await site.until_settled() == {TouchState.ACCEPTED: 4, TouchState.BOUNCED: 1}
+    assert set(site.received().values()) == {1}
+    assert len(site.received()) == 4
+    async with site.parts() as parts:
+        assert await asyncio.to_thread(finish_if_done, parts.engine, "trial", parts.clock.now())
+    assert (await site.summary()).state is CampaignState.FINISHED

@@ -48,5 +48,5 @@ class Patient(httpx.AsyncHTTPTransport):
 async def http(server: PrefectServer) -> AsyncIterator[httpx.AsyncClient]:
     """The bare HTTP API, to look at what a user of the UI would see."""
     base_url = f"{server.api_url}/"
-    async with httpx.AsyncClient(base_url=base_url, transport=Patient(), timeout=30.0) as http:
+    async with httpx.AsyncClient(base_url=base_url, transport=Patient(), timeout=90.0) as http:
         yield http

@@ -24,6 +24,7 @@ from postroad.settings import Settings
 from postroad.smtp.session import Session, Timeouts, TransportError
 
 LAG_EVENTS = 10_000
+OLDEST_REDIS = 7
 
 
 class Health(StrEnum):
@@ -120,7 +121,7 @@ async def _queue(parts: Parts) -> AsyncIterator[Check]:
     except PostroadError as error:
         yield _failed("redis", error)
         return
-    yield Check(part="redis", health=Health.OK, seen=await _redis_version(redis_url(parts.settings)))
+    yield await _redis(redis_url(parts.settings))
     waiting = stats.queued + stats.scheduled + stats.in_flight
     seen = f"{waiting:,} jobs, {stats.dead:,} dead letters, {stats.uncertain:,} uncertain"
     yield Check(part=f"queue {queue.name}", health=Health.OK, seen=seen)
@@ -132,16 +133,23 @@ async def _queue(parts: Parts) -> AsyncIterator[Check]:
         yield Check(part=f"queue {queue.name}", health=Health.FAIL, seen=wrong, remedy="Run `postroad queue rebuild`.")
 
 
-async def _redis_version(url: str) -> str:
+async def _redis(url: str) -> Check:
     client = Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5)
     try:
         info = await client.info("server")
     except RedisError as error:
-        return str(error)
+        return Check(part="redis", health=Health.FAIL, seen=str(error), remedy="Is it running, and its address right?")
     finally:
         await client.aclose()
-    name = "Valkey" if "valkey_version" in info else "Redis"
-    return f"{name} {info.get('valkey_version') or info['redis_version']}, append-only file on, eviction off"
+    if "valkey_version" in info:
+        return Check(
+            part="redis", health=Health.OK, seen=f"Valkey {info['valkey_version']}, persistent, evicts nothing"
+        )
+    seen = f"Redis {info['redis_version']}, persistent, evicts nothing"
+    if int(str(info["redis_version"]).partition(".")[0]) < OLDEST_REDIS:
+        remedy = f"Postroad is tested on Redis {OLDEST_REDIS} and newer, and on Valkey."
+        return Check(part="redis", health=Health.FAIL, seen=seen, remedy=remedy)
+    return Check(part="redis", health=Health.OK, seen=seen)
 
 
 async def _routes(settings: Settings) -> AsyncIterator[Check]:

@@ -27,7 +27,8 @@ HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 4200
 POOL: Final = "postroad"
 POLL_EVERY_S: Final = 0.25
-REQUEST_WITHIN_S: Final = 15.0
+REQUEST_WITHIN_S: Final = 60.0
+"""A Prefect on SQLite may wait that long for its own writers when the disk is busy."""
 HEARTBEAT_S: Final = 30
 """Shortest heartbeat of a flow run that Prefect allows. One that stops is declared crashed after three of
 them."""

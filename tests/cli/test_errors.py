@@ -1,0 +1,134 @@
+"""What goes wrong is said in one message that tells where and what next, with an exit code of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from postroad.embedded import stop_redis
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+SETTINGS = """
+public_url = "https://mail.example.com"
+[senders.ada]
+address = "ada@example.com"
+postal_address = "1 Post Road, Milestone"
+route = "relay"
+[routes.relay]
+host = "127.0.0.1"
+port = 1
+tls = "none"
+"""
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    (tmp_path / "postroad.toml").write_text(SETTINGS)
+
+    def command(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "postroad", *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "POSTROAD_CONFIG": str(tmp_path / "postroad.toml"), **variables},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return command
+
+
+def assert_said(result: subprocess.CompletedProcess[str], exit_code: int, *words: str) -> None:
+    assert result.returncode == exit_code, result.stderr
+    assert "Traceback" not in result.stderr
+    for word in words:
+        assert word in result.stderr
+
+
+def test_settings_file_that_is_no_toml(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "postroad.toml").write_text("public_url = \n")
+    assert_said(run("campaign", "status"), 3, "postroad.toml", "line 1")
+
+
+def test_setting_of_a_wrong_kind_names_its_line(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "postroad.toml").write_text(SETTINGS.replace("port = 1", 'port = "many"'))
+    assert_said(run("campaign", "status"), 3, "postroad.toml", "line 9", "routes.relay.port")
+
+
+def test_redis_that_does_not_answer(run: Run) -> None:
+    result = run("queue", "stats", POSTROAD_REDIS_URL="redis://:s3cret@127.0.0.1:1/0")
+    assert_said(result, 6)
+    assert "s3cret" not in result.stdout + result.stderr
+
+
+def test_address_that_is_none_does_not_show_its_password(run: Run) -> None:
+    result = run("queue", "stats", POSTROAD_REDIS_URL="rodis://:s3cret@127.0.0.1:1/0")
+    assert_said(result, 3)
+    assert "s3cret" not in result.stdout + result.stderr
+
+
+def test_database_that_does_not_answer(run: Run) -> None:
+    result = run("campaign", "status", POSTROAD_DATABASE_URL="postgresql://ada:s3cret@127.0.0.1:1/none")
+    assert_said(result, 6, "the database does not answer")
+    assert "s3cret" not in result.stdout + result.stderr
+
+
+def test_prefect_that_does_not_answer(run: Run) -> None:
+    result = run("campaign", "launch", "spring", PREFECT_API_URL="http://127.0.0.1:1/api")
+    assert_said(result, 6, "http://127.0.0.1:1")
+
+
+def test_broken_csv_names_file_and_line_and_keeps_nothing(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "people.csv").write_text("address,first_name\na@example.com,A\nb@example.com\n")
+    assert_said(run("audience", "import", "people", "people.csv"), 4, "people.csv", "line 3", "1 fields")
+    assert run("audience", "list", "--json").stdout == "[]\n"
+
+
+def test_campaign_that_is_not_there(run: Run) -> None:
+    assert_said(run("campaign", "status", "spring"), 7, "spring", "campaign apply")
+
+
+def test_launch_that_preflight_refuses_says_everything(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "hello.txt").write_text("Hello {{ first_name }}\n")
+    (tmp_path / "campaign.yaml").write_text(
+        "name: spring\nsender: ada\naudience: {name: people}\n"
+        "steps:\n  - {email: hello, subject: Hello, text: hello.txt}\n"
+    )
+    assert run("campaign", "apply", "campaign.yaml").returncode == 0
+    result = run("campaign", "launch", "spring", "--dry-run")
+    assert_said(result, 5, "its audience is empty", "unsubscribe_url", "postal_address")
+
+
+def test_doctor_says_what_is_wrong_and_fails(run: Run, tmp_path: Path) -> None:
+    try:
+        result = run("doctor", PREFECT_API_URL="http://127.0.0.1:1/api")
+        assert result.returncode == 1
+        assert "fail route relay" in result.stdout
+        assert "ok   database" in result.stdout
+        assert "ok   redis" in result.stdout
+        assert "warn prefect" in result.stdout
+    finally:
+        stop_redis(tmp_path / ".postroad")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("worker", "--rate", "fast"),
+        ("worker", "--queue", "email:nothing"),
+        ("worker", "--concurrency", "0"),
+        ("queue", "replay"),
+        ("queue", "dead", "--by", "colour"),
+        ("suppression", "add", "nobody"),
+        ("campaign", "fly"),
+    ],
+)
+def test_words_that_cannot_be_used(run: Run, words: tuple[str, ...]) -> None:
+    assert_said(run(*words), 2)
