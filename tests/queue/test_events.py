@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import asyncio
 
-from postroad.queue import Done, Lane, Queue
+from postroad.queue import Done, GroupLag, Lane, Queue
+from tests.conftest import RedisServer
 from tests.queue.conftest import Bench, ids, jobs
 
 LANE = Lane(name="a", gates=("g",))
@@ -86,3 +87,26 @@ async def test_the_log_survives_a_server_that_was_emptied(bench: Bench) -> None:
     assert [event.id for event in after] == ["1"]
     # Tokens come from the clock, so the same job in its second life is told from the first.
     assert after[0].uid != before[0].uid or bench.clock.now_ms() == before[0].at_ms
+
+
+async def test_a_server_that_died_between_a_read_and_its_acknowledgement_counts_what_is_unread(
+    own_redis: RedisServer,
+) -> None:
+    async def lag() -> list[GroupLag]:
+        async with Queue.open(own_redis.url, "q") as queue:
+            return (await queue.stats()).groups
+
+    async with Queue.open(own_redis.url, "q") as queue:
+        await queue.enqueue(LANE, jobs(*"123456"))
+        for n in range(6):
+            [job] = (await queue.claim("w", want=1, lease_ms=60_000, nonce=f"n{n}")).jobs
+            await queue.settle("w", [(job, Done())])
+        read = await queue.read_events("g", "c", count=4, block_ms=0)
+    own_redis.kill()
+    own_redis.start()
+    assert await lag() == [GroupLag("g", 4, 2)]
+    async with Queue.open(own_redis.url, "q") as queue:
+        await queue.acknowledge("g", read)
+        assert await lag() == [GroupLag("g", 0, 2)]
+        await queue.acknowledge("g", await queue.read_events("g", "c", count=4, block_ms=0))
+        assert await lag() == [GroupLag("g", 0, 0)]
