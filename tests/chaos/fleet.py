@@ -100,8 +100,7 @@ class Fleet:
             process = _processes.Process(
                 target=work, args=(replace(self._job, doom=doom, seed=self._job.seed + self.started),), daemon=True
             )
-            # It waits for the fork server, which imports for a while at first.
-            await asyncio.to_thread(process.start)
+            process.start()
             self._alive[berth] = process
             while process.is_alive():
                 await asyncio.sleep(POLL_S)

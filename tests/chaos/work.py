@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +14,7 @@ from random import Random
 from typing import assert_never
 
 from postroad.clock import SystemClock
+from postroad.errors import UnavailableError
 from postroad.queue import (
     Cancel,
     Claimed,
@@ -168,13 +170,24 @@ def work(job: Job) -> None:
     asyncio.run(_work(job))
 
 
+async def _open(job: Job, stack: AsyncExitStack) -> _Watched:
+    while True:
+        try:
+            queue = await stack.enter_async_context(_Watched.open(job.url, job.queue, retry=POLICY))
+        except UnavailableError:
+            await asyncio.sleep(0.05)
+        else:
+            assert isinstance(queue, _Watched)
+            return queue
+
+
 async def _work(job: Job) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     steps = Steps(job.doom, job.journal)
     with Sink(job.sink) as sink:
-        async with _Watched.open(job.url, job.queue, retry=POLICY) as queue:
-            assert isinstance(queue, _Watched)
+        async with AsyncExitStack() as stack:
+            queue = await _open(job, stack)
             queue.steps = steps
             hand = Hand(sink, steps, Random(job.seed), careless=job.careless)
             worker = Worker(
