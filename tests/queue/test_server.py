@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from postroad.errors import ConfigError, StateError, UnavailableError
@@ -56,6 +58,26 @@ async def test_a_server_that_is_away_is_unavailable(own_redis: RedisServer) -> N
     own_redis.start()
 
 
+async def test_a_server_that_is_loading_is_unavailable_and_not_unfit(own_redis: RedisServer) -> None:
+    client = connect(own_redis.url)
+    await client.eval("for n = 1, 6000 do redis.call('SET', n, '') end", 0)
+    await client.aclose()
+    own_redis.kill()
+    slow = ("--appendonly", "yes", "--key-load-delay", "150")  # microseconds a key
+    starting = asyncio.create_task(asyncio.to_thread(own_redis.start, *slow))
+    told: set[str] = set()
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                async with Queue.open(own_redis.url, "q"):
+                    break
+            except UnavailableError as error:
+                told.add(error.message)
+                await asyncio.sleep(0.01)
+    await starting
+    assert "The queue's Redis server does not answer: it is still loading" in told
+
+
 async def test_an_address_that_is_none_is_a_matter_of_configuration() -> None:
     with pytest.raises(ConfigError, match="not the address"):
         async with Queue.open("localhost:6379", "q"):
@@ -66,7 +88,7 @@ async def test_scripts_that_the_server_forgot_are_sent_again(redis_url: str) -> 
     async with Queue.open(redis_url, "forgot") as queue:
         await queue.enqueue(LANE, jobs("1"))
         client = connect(redis_url)
-        await client.execute_command("SCRIPT", "FLUSH")  # type: ignore[no-untyped-call]
+        await client.execute_command("SCRIPT", "FLUSH")
         await client.aclose()
         batch = await queue.claim("w", want=1, lease_ms=1000, nonce="n")
         assert [job.id for job in batch.jobs] == ["1"]
