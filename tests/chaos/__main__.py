@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-from pathlib import Path
 
 from tests.chaos import queue_run
 from tests.chaos.report import as_json, as_table
@@ -30,6 +29,7 @@ def main() -> int:
     setting = queue_run.Setting(
         seed=options.seed,
         seconds=options.minutes * 60,
+        kind=options.server,
         binary=binary,
         fsync=options.fsync,
         cut_power=options.cut_power,

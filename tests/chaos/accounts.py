@@ -11,7 +11,7 @@ from tests.chaos.clients import ENDED, Moment
 from tests.chaos.sink import Act
 
 EXPOSED_MS = 2_500
-"""Under `appendfsync everysec` a server may answer before it has written, for up to two seconds while the disk is busy."""
+"""Under `appendfsync everysec` a server answers before it has written while the disk is busy, for up to two seconds."""
 
 
 @dataclass(kw_only=True)

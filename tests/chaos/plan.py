@@ -57,7 +57,7 @@ def blows(rng: Random, weights: Mapping[Blow, int], *, seconds: float, every_s: 
 
 
 def dooms(rng: Random) -> Iterator[Doom | None]:
-    """Fates of the workers in the order of their start, without end: in each round every step kills, then some freeze."""
+    """Fates of the workers in the order of their start, without end: every step kills, then some freeze, and so on."""
     while True:
         for fate, share in ((Fate.KILL, len(Step)), (Fate.FREEZE, len(Step) // 2)):
             for step in rng.sample(list(Step), share):
