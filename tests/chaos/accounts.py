@@ -1,4 +1,4 @@
-"""The reckoning: what became of every job that was accepted, and whether it was acted upon once. No input, no output."""
+"""What became of every job that was accepted, and whether it was acted upon once. No input, no output."""
 
 from __future__ import annotations
 

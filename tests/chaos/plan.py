@@ -30,6 +30,7 @@ class Blow(StrEnum):
     EMPTY_SERVER = "server emptied, queue rebuilt"
     KILL_RECORDER = "recorder killed"
     RESTART_PROVIDER = "provider restarted"
+    LOCK_DATABASE = "database locked"
 
 
 @dataclass(frozen=True, kw_only=True)

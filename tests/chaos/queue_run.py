@@ -12,17 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from redis.exceptions import RedisError
-
 from postroad.errors import UnavailableError
 from postroad.queue import Gate, JobState, Queue, Rate
-from postroad.queue.server import connect
 from tests.chaos.accounts import Accounts, reckon
 from tests.chaos.clients import GATES, Submitter, Witness
 from tests.chaos.fleet import Fleet
 from tests.chaos.plan import Blow, Planned, blows, dooms
 from tests.chaos.proxy import Proxy
-from tests.chaos.server import Fsync, Server, ServerKind
+from tests.chaos.server import Fsync, Server, ServerKind, tell, version_of
 from tests.chaos.sink import acts
 from tests.chaos.work import POLICY, Job
 
@@ -177,11 +174,11 @@ async def _deal(scene: _Scene, planned: Planned) -> None:
 async def _deal_to_server(server: Server, planned: Planned) -> None:
     match planned.blow:
         case Blow.KILL_CLIENTS:
-            await _tell(server, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            await tell(server, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
         case Blow.FLUSH_SCRIPTS:
-            await _tell(server, "SCRIPT", "FLUSH")
+            await tell(server, "SCRIPT", "FLUSH")
         case Blow.REWRITE_LOG:
-            await _tell(server, "BGREWRITEAOF")
+            await tell(server, "BGREWRITEAOF")
         case Blow.FREEZE_SERVER:
             server.freeze()
             # Up to twice a lease: what was in flight runs out meanwhile.
@@ -197,15 +194,6 @@ async def _deal_to_server(server: Server, planned: Planned) -> None:
             await asyncio.to_thread(server.start)
         case other:
             raise AssertionError(other)
-
-
-async def _tell(server: Server, *words: str) -> None:
-    client = connect(server.url)
-    try:
-        with suppress(RedisError):  # Such as a rewrite that is under way already.
-            await client.execute_command(*words)  # type: ignore[no-untyped-call]
-    finally:
-        await client.aclose()
 
 
 async def _come_to_rest(queue: Queue, witness: Witness) -> None:
@@ -235,7 +223,7 @@ async def _reckon(setting: Setting, scene: _Scene, queue: Queue, submitter: Subm
         unsafe_at_ms=scene.server.killed_at_ms if setting.fsync is Fsync.EVERYSEC else (),
     )
     return Result(
-        server=await _version(scene.server),
+        server=await version_of(scene.server),
         blows=scene.done + scene.fleet.deaths,
         accounts=accounts,
         audit=await queue.audit(),
@@ -247,17 +235,6 @@ async def _reckon(setting: Setting, scene: _Scene, queue: Queue, submitter: Subm
         broken=scene.fleet.broken,
         seconds=0.0,
     )
-
-
-async def _version(server: Server) -> str:
-    client = connect(server.url)
-    try:
-        info = await client.info("server")
-    finally:
-        await client.aclose()
-    if "valkey_version" in info:
-        return f"valkey {info['valkey_version']}"
-    return f"redis {info['redis_version']}"
 
 
 def _tail(log: Path) -> str:

@@ -9,11 +9,14 @@ import signal
 import time
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 
+from redis.exceptions import RedisError
+
 from postroad.embedded import server_binary
+from postroad.queue.server import connect
 from tests.conftest import RedisServer
 
 LOST_S = 1.0
@@ -105,3 +108,26 @@ class Server(RedisServer):
             while self._sizes and self._sizes[0][0] < time.monotonic() - 10 * LOST_S:
                 self._sizes.popleft()
             await asyncio.sleep(SAMPLE_S)
+
+
+async def tell(server: Server, *words: str) -> object:
+    """Send one command, and return the answer; None if the server does not like it, or is away."""
+    client = connect(server.url)
+    try:
+        # A rewrite may be under way already, and a command that kills connections may kill its own.
+        with suppress(RedisError):
+            answer: object = await client.execute_command(*words)  # type: ignore[no-untyped-call]
+            return answer
+    finally:
+        await client.aclose()
+    return None
+
+
+async def version_of(server: Server) -> str:
+    client = connect(server.url)
+    try:
+        info = await client.info("server")
+    finally:
+        await client.aclose()
+    name = "valkey" if "valkey_version" in info else "redis"
+    return f"{name} {info[f'{name}_version']}"
