@@ -44,6 +44,7 @@ class _Row(Struct, frozen=True, array_like=True):
     claim: int
     expires_ms: int
     lane: str
+    closed: tuple[int, ...]
 
 
 class _Reply(Struct, frozen=True, array_like=True):
@@ -58,7 +59,7 @@ _decode_reply = msgspec.msgpack.Decoder(_Reply).decode
 def _settled(reply: list[bytes]) -> Settled:
     head = _decode_reply(reply[0])
     jobs = [
-        Claimed(row.id, row.token, row.attempt, row.claim, payload, row.expires_ms, row.lane)
+        Claimed(row.id, row.token, row.attempt, row.claim, payload, row.expires_ms, row.lane, row.closed)
         for row, payload in zip(head.rows, reply[1:], strict=True)
     ]
     return Settled(head.stale, Batch(jobs, head.next_ms or None))
