@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
+from postroad.errors import UnavailableError
 from postroad.queue import Done, GroupLag, Lane, Queue
 from tests.conftest import RedisServer
 from tests.queue.conftest import Bench, ids, jobs
@@ -50,6 +53,22 @@ async def test_a_consumer_that_crashed_first_gets_what_it_had_read(bench: Bench,
         assert [e.id for e in await reborn.read_events("g", "c", count=2, block_ms=0)] == ["2", "3"]
         assert [e.id for e in await reborn.read_events("g", "c", count=2, block_ms=0)] == ["4"]
         assert [e.id for e in await reborn.read_events("g", "c", count=2, block_ms=0)] == ["5"]
+
+
+async def test_an_acknowledgement_that_got_no_answer_is_not_waited_for(own_redis: RedisServer) -> None:
+    async with Queue.open(own_redis.url, "q") as queue:
+        await queue.enqueue(LANE, jobs(*"123"))
+        batch = await queue.claim("w", want=3, lease_ms=60_000, nonce="n")
+        await queue.settle("w", [(job, Done()) for job in batch.jobs])
+        read = await queue.read_events("g", "c", count=2, block_ms=0)
+        assert [event.id for event in read] == ["1", "2"]
+        own_redis.kill()
+        with pytest.raises(UnavailableError):
+            await queue.acknowledge("g", read)
+        own_redis.start()
+        assert await queue.read_events("g", "c", count=9, block_ms=0) == read
+        await queue.acknowledge("g", read)
+        assert [event.id for event in await queue.read_events("g", "c", count=9, block_ms=0)] == ["3"]
 
 
 async def test_what_a_dead_consumer_had_read_goes_to_another(bench: Bench) -> None:
