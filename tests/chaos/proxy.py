@@ -14,10 +14,17 @@ GRACE_S = 0.2
 class _Line:
     """One client's connection, and ours to the server."""
 
-    def __init__(self) -> None:
+    def __init__(self, client: asyncio.StreamWriter) -> None:
+        self.client = client
+        self.server: asyncio.StreamWriter | None = None
         self.drop_next_reply = False
-        self.client_is_gone = False
         self.delay_next_request_s: float | None = None
+        self.client_is_gone = False
+
+    def cut(self) -> None:
+        for end in (self.client, self.server):
+            if end is not None:
+                end.transport.abort()
 
 
 class Proxy:
@@ -26,7 +33,6 @@ class Proxy:
     def __init__(self, target: Path) -> None:
         self._target = target
         self._lines: set[_Line] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
         self.replies_dropped = 0
         self.requests_delayed = 0
 
@@ -39,9 +45,10 @@ class Proxy:
             yield proxy
         finally:
             server.close()
-            for task in proxy._tasks:
-                task.cancel()
-            await asyncio.gather(*proxy._tasks, return_exceptions=True)
+            while proxy._lines:
+                for line in proxy._lines:
+                    line.cut()
+                await asyncio.sleep(0.01)
 
     def drop_replies(self) -> None:
         """Cut every connection when the answer to its next request comes: done, and the client does not know."""
@@ -53,62 +60,53 @@ class Proxy:
         for line in self._lines:
             line.delay_next_request_s = hold_s
 
+    async def delivered(self) -> None:
+        """Return once no request is held back any more."""
+        while any(line.client_is_gone for line in self._lines):
+            await asyncio.sleep(0.01)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        line = _Line()
+        line = _Line(writer)
         self._lines.add(line)
         try:
             with suppress(OSError):
-                await self._relay(line, reader, writer)
-        except asyncio.CancelledError:
-            pass  # The proxy closes; a cancelled connection handler would be reported as a failure.
+                from_server, line.server = await asyncio.open_unix_connection(self._target, limit=CHUNK_BYTES)
+                requests = asyncio.create_task(self._requests(line, reader, line.server))
+                await self._replies(line, from_server)
+                # The client is cut off with the server; what is held back for the server still goes out.
+                if not line.client_is_gone:
+                    line.cut()
+                await requests
         finally:
+            line.cut()
+            for end in (line.client, line.server):
+                if end is not None:
+                    with suppress(OSError):
+                        await end.wait_closed()
             self._lines.discard(line)
-            writer.close()
-            self._tasks.discard(task)
 
-    async def _relay(self, line: _Line, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        to_server: asyncio.StreamWriter
-        from_server, to_server = await asyncio.open_unix_connection(self._target, limit=CHUNK_BYTES)
-        ways = [
-            asyncio.create_task(self._requests(line, reader, writer, to_server)),
-            asyncio.create_task(self._replies(line, from_server, writer)),
-        ]
-        try:
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for way in ways:
-                way.cancel()
-            await asyncio.gather(*ways, return_exceptions=True)
-            to_server.close()
+    async def _requests(self, line: _Line, reader: asyncio.StreamReader, server: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(CHUNK_BYTES):
+                if line.delay_next_request_s is not None:
+                    line.client_is_gone = True
+                    line.client.transport.abort()
+                    await asyncio.sleep(line.delay_next_request_s)
+                    self.requests_delayed += 1
+                    server.write(data)
+                    # A moment for the server to read it before the connection closes.
+                    await asyncio.sleep(GRACE_S)
+                    break
+                server.write(data)
+                await server.drain()
+        server.transport.abort()
 
-    async def _requests(
-        self,
-        line: _Line,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        to_server: asyncio.StreamWriter,
-    ) -> None:
-        while data := await reader.read(CHUNK_BYTES):
-            if line.delay_next_request_s is not None:
-                line.client_is_gone = True
-                writer.close()
-                await asyncio.sleep(line.delay_next_request_s)
-                to_server.write(data)
-                self.requests_delayed += 1
-                # A moment for the server to read it before the connection closes.
-                await asyncio.sleep(GRACE_S)
-                return
-            to_server.write(data)
-            await to_server.drain()
-
-    async def _replies(self, line: _Line, from_server: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await from_server.read(CHUNK_BYTES):
-            if line.drop_next_reply:
-                self.replies_dropped += 1
-                return
-            if not line.client_is_gone:
-                writer.write(data)
-                await writer.drain()
+    async def _replies(self, line: _Line, from_server: asyncio.StreamReader) -> None:
+        with suppress(OSError):
+            while data := await from_server.read(CHUNK_BYTES):
+                if line.drop_next_reply:
+                    self.replies_dropped += 1
+                    return
+                if not line.client_is_gone:
+                    line.client.write(data)
+                    await line.client.drain()
