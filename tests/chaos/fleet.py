@@ -25,7 +25,7 @@ _processes = multiprocessing.get_context("forkserver")
 class Fleet:
     """Keeps a number of workers alive. Each is born with its doom, the first of them without any."""
 
-    def __init__(self, job: Job, dooms: Iterator[Doom | None]) -> None:
+    def __init__(self, job: Job, dooms: Iterator[Doom]) -> None:
         self._job = job
         self._dooms = dooms
         self._alive: dict[int, ForkServerProcess] = {}
@@ -41,7 +41,7 @@ class Fleet:
 
     @classmethod
     @asynccontextmanager
-    async def running(cls, job: Job, dooms: Iterator[Doom | None], workers: int) -> AsyncIterator[Fleet]:
+    async def running(cls, job: Job, dooms: Iterator[Doom], workers: int) -> AsyncIterator[Fleet]:
         _processes.set_forkserver_preload(["tests.chaos.work"])
         job.journal.touch()
         fleet = cls(job, dooms)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from random import Random
@@ -57,9 +57,9 @@ def blows(rng: Random, weights: Mapping[Blow, int], *, seconds: float, every_s: 
     return planned
 
 
-def dooms(rng: Random) -> Iterator[Doom | None]:
-    """Fates of the workers in the order of their start, without end: every step kills, then some freeze, and so on."""
+def dooms(rng: Random, steps: Sequence[Step] = tuple(Step)) -> Iterator[Doom]:
+    """Fates of the workers in the order of their start, without end: every step kills, then half of them freeze."""
     while True:
-        for fate, share in ((Fate.KILL, len(Step)), (Fate.FREEZE, len(Step) // 2)):
-            for step in rng.sample(list(Step), share):
+        for fate, share in ((Fate.KILL, len(steps)), (Fate.FREEZE, len(steps) // 2)):
+            for step in rng.sample(steps, share):
                 yield Doom(step=step, nth=rng.randint(1, MAX_PASSES), fate=fate)

@@ -21,6 +21,7 @@ from tests.chaos.plan import Blow, Planned, blows, dooms
 from tests.chaos.proxy import Proxy
 from tests.chaos.server import Fsync, Server, ServerKind, tell, version_of
 from tests.chaos.sink import acts
+from tests.chaos.steps import Step
 from tests.chaos.work import POLICY, Job
 
 QUEUE = "chaos"
@@ -55,7 +56,9 @@ class Setting:
     cut_power: bool = False
     every_s: float = 0.5
     jobs_per_s: int = 150
+    doomed_at: tuple[Step, ...] = tuple(Step)
     careless: bool = False
+    """The workers act before they mark: a run that is to find that out."""
 
 
 @dataclass(kw_only=True)
@@ -73,7 +76,7 @@ class Result:
     workers_started: int
     broken: list[int]
     seconds: float
-    log: str = field(default="", repr=False)
+    logs: str = field(default="", repr=False)
 
     @property
     def ok(self) -> bool:
@@ -109,7 +112,7 @@ async def run(setting: Setting) -> Result:
                 await scene.fleet.heal()
                 await _come_to_rest(queue, witness)
                 result = await _reckon(setting, scene, queue, submitter, witness)
-        result.log = _tail(folder / "worker.log")
+        result.logs = _tail(folder / "worker.log")
     result.seconds = time.monotonic() - started_s
     return result
 
@@ -128,7 +131,7 @@ async def _scene(setting: Setting, folder: Path) -> AsyncIterator[_Scene]:
     async with (
         Server.running(setting.binary, folder, setting.fsync) as server,
         Proxy.open(folder / "p.sock", server.socket) as proxy,
-        Fleet.running(job, dooms(Random(setting.seed)), WORKERS) as fleet,
+        Fleet.running(job, dooms(Random(setting.seed), setting.doomed_at), WORKERS) as fleet,
     ):
         yield _Scene(server=server, proxy=proxy, fleet=fleet)
 
