@@ -96,7 +96,7 @@ class ModelJob:
     state: str
     due_ms: int = 0
     attempts: int = 0
-    closed: int = 0
+    closed: list[int] = field(default_factory=list)
     token: int = 0
     marked: bool = False
     lease_end_ms: int = 0
@@ -173,7 +173,7 @@ class Model:
             if job.marked:
                 job.state = "uncertain"
             else:
-                job.closed += 1
+                job.closed.append(job.token)
                 job.state = "queued"
                 back.setdefault(job.lane, []).append(job.id)
         for lane, ids in back.items():
@@ -244,17 +244,17 @@ class Model:
                 return True
             case "retry" | "defer":
                 job.attempts += verdict == "retry"
-                job.closed += 1
+                job.closed.append(job.token)
                 self._place(job, at_ms, now_ms)
                 event = event._replace(next_ms=at_ms)
             case "released":
-                job.closed += 1
+                job.closed.append(job.token)
                 job.state = "queued"
                 self.queues[job.lane].insert(0, id)
                 event = event._replace(next_ms=now_ms)
             case "dead":
                 job.attempts += 1
-                job.closed += 1
+                job.closed.append(job.token)
                 job.state = "dead"
             case "uncertain":
                 job.state = "uncertain"

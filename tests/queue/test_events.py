@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import asyncio
 
-from postroad.queue import Done, Lane, Queue
+import pytest
+
+from postroad.errors import UnavailableError
+from postroad.queue import Done, GroupLag, Lane, Queue
+from tests.conftest import RedisServer
 from tests.queue.conftest import Bench, ids, jobs
 
 LANE = Lane(name="a", gates=("g",))
@@ -51,6 +55,22 @@ async def test_a_consumer_that_crashed_first_gets_what_it_had_read(bench: Bench,
         assert [e.id for e in await reborn.read_events("g", "c", count=2, block_ms=0)] == ["5"]
 
 
+async def test_an_acknowledgement_that_got_no_answer_is_not_waited_for(own_redis: RedisServer) -> None:
+    async with Queue.open(own_redis.url, "q") as queue:
+        await queue.enqueue(LANE, jobs(*"123"))
+        batch = await queue.claim("w", want=3, lease_ms=60_000, nonce="n")
+        await queue.settle("w", [(job, Done()) for job in batch.jobs])
+        read = await queue.read_events("g", "c", count=2, block_ms=0)
+        assert [event.id for event in read] == ["1", "2"]
+        own_redis.kill()
+        with pytest.raises(UnavailableError):
+            await queue.acknowledge("g", read)
+        own_redis.start()
+        assert await queue.read_events("g", "c", count=9, block_ms=0) == read
+        await queue.acknowledge("g", read)
+        assert [event.id for event in await queue.read_events("g", "c", count=9, block_ms=0)] == ["3"]
+
+
 async def test_what_a_dead_consumer_had_read_goes_to_another(bench: Bench) -> None:
     await end(bench, *"123")
     await bench.queue.read_events("g", "dead", count=2, block_ms=0)
@@ -86,3 +106,26 @@ async def test_the_log_survives_a_server_that_was_emptied(bench: Bench) -> None:
     assert [event.id for event in after] == ["1"]
     # Tokens come from the clock, so the same job in its second life is told from the first.
     assert after[0].uid != before[0].uid or bench.clock.now_ms() == before[0].at_ms
+
+
+async def test_a_server_that_died_between_a_read_and_its_acknowledgement_counts_what_is_unread(
+    own_redis: RedisServer,
+) -> None:
+    async def lag() -> list[GroupLag]:
+        async with Queue.open(own_redis.url, "q") as queue:
+            return (await queue.stats()).groups
+
+    async with Queue.open(own_redis.url, "q") as queue:
+        await queue.enqueue(LANE, jobs(*"123456"))
+        for n in range(6):
+            [job] = (await queue.claim("w", want=1, lease_ms=60_000, nonce=f"n{n}")).jobs
+            await queue.settle("w", [(job, Done())])
+        read = await queue.read_events("g", "c", count=4, block_ms=0)
+    own_redis.kill()
+    own_redis.start()
+    assert await lag() == [GroupLag("g", 4, 2)]
+    async with Queue.open(own_redis.url, "q") as queue:
+        await queue.acknowledge("g", read)
+        assert await lag() == [GroupLag("g", 0, 2)]
+        await queue.acknowledge("g", await queue.read_events("g", "c", count=4, block_ms=0))
+        assert await lag() == [GroupLag("g", 0, 0)]

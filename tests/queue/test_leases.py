@@ -40,6 +40,20 @@ async def test_a_repeated_nonce_returns_the_same_claim_ordinals(bench: Bench) ->
     assert [job.claim for job in first.jobs] == [job.claim for job in again.jobs] == [2]
 
 
+async def test_a_claim_names_the_last_eight_that_ended_without_the_act(bench: Bench) -> None:
+    await bench.queue.enqueue(LANE, jobs("1", payload=b"stays whole"))
+    ended: list[int] = []
+    for _ in range(10):
+        [job] = await bench.claim()
+        assert (job.closed, job.claim, job.payload) == (tuple(ended[-8:]), len(ended) + 1, b"stays whole")
+        await bench.settle(Release(), job)
+        ended.append(job.token)
+    [job] = await bench.claim(lease_ms=1)
+    bench.clock.advance(1)
+    [again] = await bench.claim()
+    assert again.closed == (*ended[-7:], job.token)
+
+
 async def test_a_repeated_nonce_returns_no_job_that_has_moved_on(bench: Bench) -> None:
     await bench.queue.enqueue(LANE, jobs("1", "2", "3"))
     one, two, three = (await bench.queue.claim("w", want=3, lease_ms=1000, nonce="x")).jobs

@@ -155,7 +155,8 @@ class Machine(RuleBasedStateMachine):
         for job in batch.jobs:
             wanted = model.jobs[job.id]
             assert (job.lane, job.payload, job.expires_ms) == (wanted.lane, wanted.payload, wanted.expires_ms)
-            assert (job.attempt, job.claim) == (wanted.attempts + 1, wanted.closed + 1)
+            assert (job.attempt, job.claim) == (wanted.attempts + 1, len(wanted.closed) + 1)
+            assert job.closed == tuple(wanted.closed[-8:])
         # Tokens are drawn for jobs and for events of one claim alike, so they are compared together.
         drawn = [(job.id, job.token) for job in batch.jobs]
         model.claimed(drawn, expired, LEASE_MS, now_ms)

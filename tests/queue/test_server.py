@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from postroad.errors import ConfigError, StateError, UnavailableError
@@ -54,6 +56,26 @@ async def test_a_server_that_is_away_is_unavailable(own_redis: RedisServer) -> N
         async with Queue.open(own_redis.url, "q"):
             pass
     own_redis.start()
+
+
+async def test_a_server_that_is_loading_is_unavailable_and_not_unfit(own_redis: RedisServer) -> None:
+    client = connect(own_redis.url)
+    await client.eval("for n = 1, 6000 do redis.call('SET', n, '') end", 0)
+    await client.aclose()
+    own_redis.kill()
+    slow = ("--appendonly", "yes", "--key-load-delay", "150")  # microseconds a key
+    starting = asyncio.create_task(asyncio.to_thread(own_redis.start, *slow))
+    told: set[str] = set()
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                async with Queue.open(own_redis.url, "q"):
+                    break
+            except UnavailableError as error:
+                told.add(error.message)
+                await asyncio.sleep(0.01)
+    await starting
+    assert "The queue's Redis server does not answer: it is still loading" in told
 
 
 async def test_an_address_that_is_none_is_a_matter_of_configuration() -> None:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from postroad.store import ledger
 from postroad.store.campaign import CampaignState
 from postroad.store.engine import read, write
-from postroad.store.ledger import TouchState
+from postroad.store.ledger import Claim, TouchState
 from tests.postgresql import wait_until_blocked
 from tests.store.rows import (
     NOW,
@@ -23,64 +23,68 @@ from tests.store.rows import (
     touch_row,
 )
 
+CLAIM = 1_790_000_000_000_005
+"""Tokens are microseconds: they need more than 32 bits."""
 WAITING = {TouchState.PLANNED, TouchState.QUEUED, TouchState.DEFERRED}
 LIVE = WAITING | {TouchState.SENDING}
 
 
-def may_be_sent(state: TouchState, known_claim: int, claim: int, campaign: CampaignState, suppressed: bool) -> bool:
+def may_be_sent(state: TouchState, ended: tuple[int, ...], campaign: CampaignState, suppressed: bool) -> bool:
     """What `admit` must allow, said again in its own words."""
     if suppressed or campaign is not CampaignState.RUNNING:
         return False
-    return state in WAITING or (state is TouchState.SENDING and claim > known_claim)
+    return state in WAITING or (state in (TouchState.SENDING, TouchState.UNKNOWN) and CLAIM in ended)
 
 
 def test_admit_lets_on_the_wire_what_may_be_sent_and_nothing_else(engine: sa.Engine) -> None:
-    """Every state, with an earlier, the same and a later claim, in every state of its campaign, suppressed or not."""
+    """Every state and its campaign's, suppressed or not, by claims that know or do not know how the last one ended."""
     expected: dict[int, bool] = {}
     facts: dict[int, tuple[TouchState, CampaignState, bool]] = {}
-    claims: list[tuple[int, int]] = []
+    claims: list[Claim] = []
     with write(engine) as connection:
         for campaign_state in CampaignState:
             campaign, (step,) = add_campaign(connection, state=campaign_state)
-            for state, claim, suppressed in product(TouchState, (4, 5, 6), (False, True)):
+            for state, ended, suppressed in product(TouchState, ((), (CLAIM - 1,), (CLAIM - 1, CLAIM)), (False, True)):
                 recipient = add_recipient(connection)
                 if suppressed:
                     suppress_recipient(connection, recipient)
-                touch = add_touch(connection, campaign, step, state, recipient_id=recipient, claim=5)
-                claims.append((touch, claim))
+                touch = add_touch(connection, campaign, step, state, recipient_id=recipient, claim=CLAIM)
+                claims.append(Claim(touch, CLAIM + 1, ended))
                 facts[touch] = (state, campaign_state, suppressed)
-                expected[touch] = may_be_sent(state, 5, claim, campaign_state, suppressed)
+                expected[touch] = may_be_sent(state, ended, campaign_state, suppressed)
     with write(engine) as connection:
         admitted = ledger.admit(connection, claims)
         why = ledger.refused(connection, sorted(expected.keys() - admitted))
     assert {touch: touch in admitted for touch in expected} == expected
-    assert len(admitted) == 3 * 3 + 1
+    assert len(admitted) == 3 * len(WAITING) + 2
 
     with read(engine) as connection:
-        for touch, claim in claims:
+        for touch, token, _ in claims:
             row = touch_row(connection, touch)
             state, campaign_state, suppressed = facts[touch]
             if touch in admitted:
-                assert (row.state, row.claim, row.next_at) == (TouchState.SENDING, claim, None)
+                assert (row.state, row.claim, row.next_at) == (TouchState.SENDING, token, None)
             else:
-                assert (row.state, row.claim) == (state, 5)
+                assert (row.state, row.claim) == (state, CLAIM)
                 told = why[touch]
-                assert (told.state, told.claim, told.campaign_state) == (state, 5, campaign_state)
+                assert (told.state, told.claim, told.campaign_state) == (state, CLAIM, campaign_state)
                 assert bool(told.suppressed) is suppressed
 
 
-def test_admit_asked_again_by_the_same_claim_says_no(engine: sa.Engine) -> None:
+def test_admit_asked_again_says_no_until_the_claim_is_known_to_have_ended(engine: sa.Engine) -> None:
     with write(engine) as connection:
         campaign, (step,) = add_campaign(connection)
         touch = add_touch(connection, campaign, step, TouchState.QUEUED)
-        assert ledger.admit(connection, [(touch, 1)]) == {touch}
-        assert ledger.admit(connection, [(touch, 1)]) == set()
-        assert ledger.admit(connection, [(touch, 2)]) == {touch}
+        assert ledger.admit(connection, [Claim(touch, 1)]) == {touch}
+        assert ledger.admit(connection, [Claim(touch, 1)]) == set()
+        assert ledger.admit(connection, [Claim(touch, 2)]) == set()
+        assert ledger.admit(connection, [Claim(touch, 3, (2,))]) == set(), "it says nothing of claim 1"
+        assert ledger.admit(connection, [Claim(touch, 4, (1, 2))]) == {touch}
 
 
 def test_a_touch_that_is_not_in_the_ledger_is_neither_admitted_nor_explained(engine: sa.Engine) -> None:
     with write(engine) as connection:
-        assert ledger.admit(connection, [(987_654_321_012, 1)]) == set()
+        assert ledger.admit(connection, [Claim(987_654_321_012, 1)]) == set()
         assert ledger.refused(connection, [987_654_321_012]) == {}
         assert ledger.admit(connection, []) == set()
         assert ledger.refused(connection, []) == {}
@@ -95,10 +99,10 @@ def test_two_claims_of_one_touch_at_once_are_admitted_once(postgresql_engine: sa
 
     def second() -> None:
         with write(postgresql_engine) as connection:
-            admitted.append(ledger.admit(connection, [(touch, 1)]))
+            admitted.append(ledger.admit(connection, [Claim(touch, 1)]))
 
     with write(postgresql_engine) as connection:
-        admitted.append(ledger.admit(connection, [(touch, 1)]))
+        admitted.append(ledger.admit(connection, [Claim(touch, 1)]))
         thread = Thread(target=second)
         thread.start()
         wait_until_blocked(postgresql_engine)

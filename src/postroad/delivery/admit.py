@@ -17,7 +17,7 @@ from postroad.delivery.job import DeliveryNote, encode_note, touch_of
 from postroad.queue import Cancel, Claimed, Defer, Uncertain, Verdict
 from postroad.store.campaign import CampaignState
 from postroad.store.engine import write
-from postroad.store.ledger import Refused, TouchState, admit, refused
+from postroad.store.ledger import Claim, Refused, TouchState, admit, refused
 
 PAUSED_DELAY_MS = 60_000
 """A job of a paused campaign that slips past its gate is looked at again after this."""
@@ -37,34 +37,35 @@ class Admission:
     def _admit(self, batch: Sequence[Claimed]) -> dict[str, Verdict]:
         by_touch = {touch_of(job.id): job for job in batch}
         with write(self._engine) as connection:
-            admitted = admit(connection, [(touch_id, job.claim) for touch_id, job in by_touch.items()])
+            admitted = admit(connection, [Claim(touch_id, job.token, job.closed) for touch_id, job in by_touch.items()])
             rest = by_touch.keys() - admitted
             why = refused(connection, list(rest)) if rest else {}
-        return {by_touch[touch_id].id: self._verdict(by_touch[touch_id], why.get(touch_id)) for touch_id in rest}
+        return {by_touch[touch_id].id: self._verdict(why.get(touch_id)) for touch_id in rest}
 
-    def _verdict(self, job: Claimed, row: Refused | None) -> Verdict:
+    def _verdict(self, row: Refused | None) -> Verdict:
         if row is None:
             return Cancel(cause="not in the ledger")
         state = TouchState(row.state)
         if state is TouchState.SENDING or state is TouchState.UNKNOWN:
             return Uncertain(
                 cause="claimed before, and nobody knows what became of it",
-                note=encode_note(DeliveryNote(state=TouchState.UNKNOWN, claim=job.claim, cause="queue lost its claim")),
+                note=encode_note(DeliveryNote(state=TouchState.UNKNOWN, cause="queue lost its claim")),
             )
         if state.ended:
             return Cancel(cause=f"already {state}")
         if row.suppressed:
-            return self._cancel(job, TouchState.SUPPRESSED, "suppressed")
+            return _cancel(TouchState.SUPPRESSED, "suppressed")
         match CampaignState(row.campaign_state):
             case CampaignState.PAUSED | CampaignState.DRAFT:
                 return Defer(at_ms=self._clock.now_ms() + PAUSED_DELAY_MS, cause="campaign paused")
             case CampaignState.CANCELLED | CampaignState.FINISHED:
-                return self._cancel(job, TouchState.CANCELLED, "campaign cancelled")
+                return _cancel(TouchState.CANCELLED, "campaign cancelled")
             case CampaignState.RUNNING:
                 # It moved between the two statements' readings of it; the next claim finds out.
                 return Defer(at_ms=self._clock.now_ms() + 1_000, cause="the ledger moved")
             case other:
                 assert_never(other)
 
-    def _cancel(self, job: Claimed, state: TouchState, cause: str) -> Cancel:
-        return Cancel(cause=cause, note=encode_note(DeliveryNote(state=state, claim=job.claim, cause=cause)))
+
+def _cancel(state: TouchState, cause: str) -> Cancel:
+    return Cancel(cause=cause, note=encode_note(DeliveryNote(state=state, cause=cause)))

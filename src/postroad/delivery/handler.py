@@ -26,7 +26,7 @@ from postroad.delivery.job import (
 from postroad.delivery.outcome import SENDER_PAUSE_MS, Outcome, Pause, Verdict, of_reply, of_transport
 from postroad.errors import Blame, DataError, PostroadError
 from postroad.mail.token import TokenSigner
-from postroad.queue import FOREVER_MS, Claimed, Dead, Defer, Done, Lease, LeaseLost, Queue, Retry, Uncertain
+from postroad.queue import FOREVER_MS, Dead, Defer, Done, Lease, LeaseLost, Queue, Retry, Uncertain
 from postroad.queue import Verdict as QueueVerdict
 from postroad.settings import RouteSettings
 from postroad.smtp.pool import SessionPool
@@ -86,11 +86,11 @@ class Delivery:
             message = step.message.merge(job.touch_id, job.address, job.fields, self._clock.now())
         except DataError as error:
             outcome = Outcome(verdict=Verdict.DEAD, cause="template", blame=Blame.MESSAGE)
-            return self._verdict(claimed, outcome, str(error))
+            return self._verdict(outcome, str(error))
         pool = self._pools.get(step.route)
         if pool is None:
             outcome = Outcome(verdict=Verdict.DEAD, cause="no such route", blame=Blame.US)
-            return self._verdict(claimed, outcome, f"route {step.route} is not in postroad.toml")
+            return self._verdict(outcome, f"route {step.route} is not in postroad.toml")
         reply: Reply | None = None
         try:
             reply = await pool.send(message, lease.mark)
@@ -101,13 +101,13 @@ class Delivery:
             outcome = of_transport(error)
         except LeaseLost:
             # The queue gave the job away, or was emptied, before anything was sent; the ledger must not think it was.
-            note = DeliveryNote(state=TouchState.QUEUED, claim=claimed.claim, cause="lease lost before the wire")
+            note = DeliveryNote(state=TouchState.QUEUED, cause="lease lost before the wire")
             await self._queue.append_late(claimed.id, claimed.token, encode_note(note))
             raise
         except UnsendableError as error:
             outcome, said = Outcome(verdict=Verdict.DEAD, cause="unsendable", blame=error.blame), error.reason
         await self._hold_back(step, job, outcome, said)
-        return self._verdict(claimed, outcome, said, reply)
+        return self._verdict(outcome, said, reply)
 
     async def _step(self, step_id: int) -> StepMessage:
         """Compile a step once; all who want it meanwhile wait for the same compilation."""
@@ -150,11 +150,10 @@ class Delivery:
         log.warning("gate %s is paused %s: %s (%s)", gate, how_long, outcome.cause, said)
         await self._queue.suspend(gate, until_ms)
 
-    def _verdict(self, job: Claimed, outcome: Outcome, said: str, reply: Reply | None = None) -> QueueVerdict:
+    def _verdict(self, outcome: Outcome, said: str, reply: Reply | None = None) -> QueueVerdict:
         note = encode_note(
             DeliveryNote(
                 state=_STATES[outcome.verdict],
-                claim=job.claim,
                 cause=outcome.cause,
                 blame=outcome.blame,
                 reply_code=reply.code if reply is not None else None,

@@ -25,7 +25,6 @@ class DeliveryNote(msgspec.Struct, frozen=True, kw_only=True, tag="delivery.v1",
     """What happened to a touch on one claim, as the recorder puts it into the ledger."""
 
     state: TouchState
-    claim: int
     cause: str | None = None
     blame: Blame | None = None
     reply_code: int | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -42,7 +43,7 @@ _FROM: dict[TouchState, tuple[TouchState, ...]] = {
     TouchState.SUPPRESSED: LIVE,
     TouchState.CANCELLED: LIVE,
     TouchState.EXPIRED: LIVE,
-    TouchState.DEFERRED: LIVE,
+    TouchState.DEFERRED: (*LIVE, TouchState.UNKNOWN),
     TouchState.QUEUED: (TouchState.SENDING, TouchState.UNKNOWN),
 }
 """From which states an event may move a touch to another."""
@@ -80,7 +81,7 @@ def read_event(event: Event) -> _Fact | None:
         uid=event.uid,
         touch_id=touch_of(event.id),
         state=state,
-        claim=note.claim if note is not None else event.claim,
+        claim=event.token,
         at=_instant(event.at_ms),
         attempt=event.attempt,
         next_at=_instant(event.next_ms) if event.next_ms and state is TouchState.DEFERRED else None,
@@ -122,8 +123,9 @@ def record(connection: sa.Connection, events: Sequence[Event], now: datetime) ->
     kept = [fact for fact in facts if fact.state is not TouchState.QUEUED]
     if kept:
         _insert_events(connection, kept)
-    for state, latest in _latest(facts).items():
-        _move(connection, state, latest)
+    for together in _rounds(facts):
+        for state, of_state in _by_state(together).items():
+            _move(connection, state, of_state)
     bounced = [fact.touch_id for fact in kept if fact.suppress]
     if bounced:
         addresses = _addresses(connection, bounced)
@@ -131,15 +133,21 @@ def record(connection: sa.Connection, events: Sequence[Event], now: datetime) ->
     return len(facts)
 
 
-def _latest(facts: Sequence[_Fact]) -> dict[TouchState, list[_Fact]]:
-    """The newest fact of each touch, by the state that it leads to. Acceptance is not taken back."""
-    by_touch: dict[int, _Fact] = {}
+def _rounds(facts: Sequence[_Fact]) -> list[list[_Fact]]:
+    """The first fact of each touch, then the second of those that have one, and so on: each may be of another claim."""
+    rounds: list[list[_Fact]] = []
+    told: Counter[int] = Counter()
     for fact in facts:
-        known = by_touch.get(fact.touch_id)
-        if known is None or known.state is not TouchState.ACCEPTED:
-            by_touch[fact.touch_id] = fact
+        if told[fact.touch_id] == len(rounds):
+            rounds.append([])
+        rounds[told[fact.touch_id]].append(fact)
+        told[fact.touch_id] += 1
+    return rounds
+
+
+def _by_state(facts: Sequence[_Fact]) -> dict[TouchState, list[_Fact]]:
     by_state: dict[TouchState, list[_Fact]] = {}
-    for fact in by_touch.values():
+    for fact in facts:
         by_state.setdefault(fact.state, []).append(fact)
     return by_state
 
@@ -192,17 +200,15 @@ def _move(connection: sa.Connection, state: TouchState, facts: Sequence[_Fact]) 
     ]
     columns: dict[str, TypeEngine[Any]] = {
         "id": sa.BigInteger(),
-        "claim": sa.Integer(),
+        "claim": sa.BigInteger(),
         "reply": sa.Text(),
         "next_at": UtcDateTime(),
         "settled_at": UtcDateTime(),
     }
     item, parameters = json_rows(connection, "new", columns, rows)
     sources = ", ".join(f"'{source}'" for source in _FROM[state])
-    # What an earlier claim ended with says nothing of a later one that is, or was, on the wire.
-    current = (
-        "" if state.ended else "AND (touch.state IN ('planned', 'queued', 'deferred') OR touch.claim <= new.claim)"
-    )
+    # What any other claim came to says nothing of the one that is, or was, on the wire.
+    current = "" if state.ended else "AND (touch.state IN ('planned', 'queued', 'deferred') OR touch.claim = new.claim)"
     statement = sa.text(
         f"UPDATE touch SET state = '{state}', reply = COALESCE(new.reply, touch.reply), next_at = new.next_at, "
         f"settled_at = new.settled_at FROM {item} WHERE touch.id = new.id AND touch.state IN ({sources}) {current}"

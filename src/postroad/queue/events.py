@@ -116,7 +116,13 @@ class EventLog:
                 await self._create(group)
                 return await self._read(group, consumer, count, min(block_ms, MAX_BLOCK_MS), idle_ms)
         except LOST as error:
+            self.read_again(group)
             raise unavailable(error) from error
+
+    def read_again(self, group: str) -> None:
+        """After a call that got no answer: what it read, or did not acknowledge, is read first."""
+        for known in [key for key in self._resume_from if key[0] == group]:
+            del self._resume_from[known]
 
     async def _create(self, group: str) -> None:
         try:

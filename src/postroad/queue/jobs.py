@@ -63,7 +63,9 @@ class Claimed(Struct, frozen=True):
 
     ``token`` fences: whoever holds an older one can neither mark nor settle. ``attempt`` counts
     attempts used, this one included, from 1. ``claim`` is 1 + the number of earlier claims of the
-    job which the queue knows to have ended without the irreversible act.
+    job which the queue knows to have ended without the irreversible act; ``closed`` are the tokens of the
+    last eight of these. A server that lost its memory may hand out a job that somebody acted upon: that
+    somebody's token is in no ``closed`` then.
     """
 
     id: str
@@ -73,6 +75,7 @@ class Claimed(Struct, frozen=True):
     payload: bytes
     expires_ms: int
     lane: str
+    closed: tuple[int, ...] = ()
 
 
 class Batch(Struct, frozen=True):

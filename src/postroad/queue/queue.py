@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from postroad.clock import Clock
-from postroad.errors import ConfigError, StateError
+from postroad.errors import ConfigError, StateError, UnavailableError
 from postroad.queue.events import DEAD_CONSUMER_MS, Event, EventLog
 from postroad.queue.gates import FOREVER_MS, Gate, GateState, limits_of, read_states
 from postroad.queue.jobs import Batch, Claimed, Enqueued, Job, JobState, Lane, Reaped, Settled
@@ -44,6 +44,7 @@ class _Row(Struct, frozen=True, array_like=True):
     claim: int
     expires_ms: int
     lane: str
+    closed: tuple[int, ...]
 
 
 class _Reply(Struct, frozen=True, array_like=True):
@@ -58,7 +59,7 @@ _decode_reply = msgspec.msgpack.Decoder(_Reply).decode
 def _settled(reply: list[bytes]) -> Settled:
     head = _decode_reply(reply[0])
     jobs = [
-        Claimed(row.id, row.token, row.attempt, row.claim, payload, row.expires_ms, row.lane)
+        Claimed(row.id, row.token, row.attempt, row.claim, payload, row.expires_ms, row.lane, row.closed)
         for row, payload in zip(head.rows, reply[1:], strict=True)
     ]
     return Settled(head.stale, Batch(jobs, head.next_ms or None))
@@ -229,7 +230,11 @@ class Queue:
 
     async def acknowledge(self, group: str, events: Sequence[Event], *, forget: Sequence[str] = ()) -> None:
         """Say that these events are recorded, and that these ids need no memory of their own any more."""
-        await self._scripts.acknowledge(group, _pack([event.entry for event in events]), _pack(forget))
+        try:
+            await self._scripts.acknowledge(group, _pack([event.entry for event in events]), _pack(forget))
+        except UnavailableError:
+            self._log.read_again(group)
+            raise
 
     # -- standing
 

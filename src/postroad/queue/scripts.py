@@ -37,7 +37,7 @@ def _sha_of(name: str) -> str:
     return hashlib.sha1(source_of(name).encode(), usedforsecurity=False).hexdigest()
 
 
-def unavailable(error: BaseException) -> UnavailableError:
+def unavailable(error: BaseException | str) -> UnavailableError:
     return UnavailableError(
         f"The queue's Redis server does not answer: {error}",
         remedy="Nothing is lost; try again when it is back.",

@@ -36,7 +36,7 @@ def connect(url: str, *, reply_s: float | None = REPLY_S) -> Redis:
 
 
 async def require_persistence(client: Redis, *, ephemeral: bool) -> None:
-    """Refuse a server that may evict jobs or forgets them when it restarts.
+    """Refuse a server that may evict jobs or forgets them when it restarts. One that is loading is not available yet.
 
     `INFO` and not `CONFIG GET`: hosted servers forbid the latter.
     """
@@ -44,6 +44,9 @@ async def require_persistence(client: Redis, *, ephemeral: bool) -> None:
         info = await client.info("everything")
     except LOST as error:
         raise unavailable(error) from error
+    if int(info.get("loading", 0)):
+        # Until it has read its append-only file it says that it keeps none.
+        raise unavailable("it is still loading")
     if ephemeral:
         return
     if int(info.get("maxmemory", 0)) > 0 and info.get("maxmemory_policy") != "noeviction":

@@ -9,6 +9,7 @@
 
 A touch is on the wire only while it is ``sending``, and gets there only by `admit`, which the database decides.
 So whatever the queue forgets or repeats, no touch is sent twice.
+A claim is named by the queue's token, which never comes again: an ordinal would, when the queue loses its memory.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
@@ -74,7 +76,9 @@ class Touch(SQLModel, table=True):
     recipient_id: int = Field(foreign_key="recipient.id", sa_type=BIG_ID)
     state: TouchState = Field(sa_type=Word(TouchState))
     due_at: datetime = Field(sa_type=UtcDateTime)
-    claim: int = Field(default=0, description="ordinal of the claim that last put it on the wire")
+    claim: int = Field(
+        default=0, sa_type=BIG_ID, description="the queue's token of the claim that last put it on the wire"
+    )
     reply: str | None = Field(
         default=None, sa_type=sa.String(500), description="what the receiver said last, or why it ended"
     )
@@ -111,28 +115,38 @@ class Refused(sa.Row[tuple[int, str, int, str, bool]]):
     suppressed: bool
 
 
-_CLAIM_COLUMNS = {"id": sa.BigInteger(), "claim": sa.Integer()}
+class Claim(NamedTuple):
+    """The queue's claim of one touch: its token, and those of earlier claims that ended without delivery."""
+
+    touch_id: int
+    token: int
+    closed: Sequence[int] = ()
 
 
-def admit(connection: sa.Connection, claims: Sequence[tuple[int, int]]) -> set[int]:
-    """Move touches, given with the ordinals of their claims, to ``sending``; return those that moved.
+_CLAIM_COLUMNS = {"id": sa.BigInteger(), "claim": sa.BigInteger()}
 
-    Not moved: what is suppressed, what has ended, what is not of a running campaign, and what is ``sending``
-    already by the same claim, which the queue must have forgotten: whether that one was delivered is not known.
-    A higher ordinal proves that the earlier claim ended without delivery.
+
+def admit(connection: sa.Connection, claims: Sequence[Claim]) -> set[int]:
+    """Move touches to ``sending``; return those that moved.
+
+    Not moved: what is suppressed, what has ended, what is not of a running campaign, and what an earlier claim
+    put on the wire of which the queue does not say that it ended without delivery: the queue has forgotten it.
     """
-    item, parameters = json_rows(connection, "batch", _CLAIM_COLUMNS, [{"id": i, "claim": c} for i, c in claims])
+    rows = [{"id": claim.touch_id, "claim": claim.token} for claim in claims]
+    item, parameters = json_rows(connection, "batch", _CLAIM_COLUMNS, rows)
+    ended = [{"id": claim.touch_id, "claim": token} for claim in claims for token in claim.closed]
+    ended_item, ended_parameters = json_rows(connection, "ended", _CLAIM_COLUMNS, ended)
     statement = sa.text(
-        "UPDATE touch SET state = 'sending', claim = batch.claim, next_at = NULL "
+        "UPDATE touch SET state = 'sending', claim = batch.claim, next_at = NULL, settled_at = NULL "
         f"FROM {item} WHERE touch.id = batch.id "
-        "AND (touch.state IN ('planned', 'queued', 'deferred') "
-        "OR (touch.state = 'sending' AND touch.claim < batch.claim)) "
+        "AND (touch.state IN ('planned', 'queued', 'deferred') OR (touch.state IN ('sending', 'unknown') "
+        f"AND EXISTS (SELECT 1 FROM {ended_item} WHERE ended.id = touch.id AND ended.claim = touch.claim))) "
         "AND EXISTS (SELECT 1 FROM campaign WHERE campaign.id = touch.campaign_id AND campaign.state = 'running') "
         "AND NOT EXISTS (SELECT 1 FROM suppression JOIN recipient ON recipient.address = suppression.address "
         "WHERE recipient.id = touch.recipient_id) "
         "RETURNING touch.id"
     )
-    return set(connection.execute(statement, parameters).scalars())
+    return set(connection.execute(statement, parameters | ended_parameters).scalars())
 
 
 def refused(connection: sa.Connection, touch_ids: Sequence[int]) -> dict[int, Refused]:

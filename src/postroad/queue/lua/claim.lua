@@ -7,7 +7,7 @@
 -- ARGV[4]  want         1 to 1000
 -- ARGV[5]  lease_ms
 -- ARGV[6]  remember_ms  how long an ended id stays known without an acknowledgement
--- returns  msgpack [stale ids, next_ms or 0, [[id, token, attempt, claim, expires_ms, lane], ...]], then payloads
+-- returns  msgpack [stale ids, next_ms or 0, [[id, token, attempt, claim, expires_ms, lane, closed tokens], ...]], then payloads
 -- cost     O((n + scans) log L), scans <= want + 64
 
 local worker, nonce = ARGV[2], ARGV[3]

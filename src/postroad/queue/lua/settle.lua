@@ -33,8 +33,8 @@ local function lease_of(i, id, of)
 end
 
 -- Back to its lane or to the schedule, its claim closed without the act.
-local function put_back(job, id, record, at_ms)
-  job.closed = job.closed + 1
+local function put_back(job, id, record, at_ms, lease)
+  close_claim(job, lease.token)
   job.since_ms = math.max(at_ms, now_ms)
   call('HSET', JOBS, id, pack_record(job, payload_of(record)))
   if at_ms > now_ms then call('ZADD', SCHEDULED, int(at_ms), id) end
@@ -52,14 +52,14 @@ end
 function act.retry(job, id, lease, e, record)
   unlease(id, lease)
   job.attempts = job.attempts + 1
-  put_back(job, id, record, e.next_ms)
+  put_back(job, id, record, e.next_ms, lease)
   if e.next_ms <= now_ms then push_tail(job.lane, id) end
   emit('retry', e)
   count('retry')
 end
 function act.defer(job, id, lease, e, record)
   unlease(id, lease)
-  put_back(job, id, record, e.next_ms)
+  put_back(job, id, record, e.next_ms, lease)
   if e.next_ms <= now_ms then push_tail(job.lane, id) end
   emit('defer', e)
   count('defer')
@@ -67,14 +67,15 @@ end
 function act.released(job, id, lease, e, record)
   unlease(id, lease, true)
   e.next_ms = now_ms
-  put_back(job, id, record, now_ms)
+  put_back(job, id, record, now_ms, lease)
   push_head(job.lane, id)
   emit('released', e)
   count('released')
 end
 function act.dead(job, id, lease, e, record)
   unlease(id, lease)
-  job.attempts, job.closed = job.attempts + 1, job.closed + 1
+  job.attempts = job.attempts + 1
+  close_claim(job, lease.token)
   call('HSET', JOBS, id, pack_record(job, payload_of(record)))
   bury(id, lane_of(job.lane), e)
 end

@@ -83,16 +83,35 @@ local function write_base()
   token_drawn, tally, depth = nil, {}, {}
 end
 
--- A job's record: lane, attempts used, claims closed without the act, instants of expiry and readiness; payload.
-local HEADER, HEADER_SIZE = '<I4I4I4dd', 28
+-- A job's record: lane, attempts used, claims closed without the act, instants of expiry and readiness; the tokens
+-- of the last closed claims, none in a job that was never claimed; payload.
+local HEADER, HEADER_SIZE, TOKENS_KEPT = '<I4I4I4dd', 28, 8
 local function pack_record(job, payload)
-  return struct.pack(HEADER, job.lane, job.attempts, job.closed, job.expires_ms, job.since_ms) .. payload
+  local header = struct.pack(HEADER, job.lane, job.attempts, job.closed, job.expires_ms, job.since_ms)
+  for _, closed in ipairs(job.tokens or {}) do header = header .. struct.pack('<d', closed) end
+  return header .. payload
 end
 local function read_record(record)
   local lane, attempts, closed, expires_ms, since_ms = struct.unpack(HEADER, record)
-  return { lane = lane, attempts = attempts, closed = closed, expires_ms = expires_ms, since_ms = since_ms }
+  local job = { lane = lane, attempts = attempts, closed = closed, expires_ms = expires_ms, since_ms = since_ms }
+  if closed > 0 then
+    job.tokens = { struct.unpack('<' .. string.rep('d', math.min(closed, TOKENS_KEPT)), record, HEADER_SIZE + 1) }
+    job.tokens[#job.tokens] = nil -- where unpack came to stand
+  end
+  return job
 end
-local function payload_of(record) return string.sub(record, HEADER_SIZE + 1) end
+local function payload_of(record)
+  local closed = struct.unpack('<I4', record, 9)
+  return string.sub(record, HEADER_SIZE + 8 * math.min(closed, TOKENS_KEPT) + 1)
+end
+
+-- The claim of this token ended, and the act did not happen.
+local function close_claim(job, of)
+  job.closed = job.closed + 1
+  job.tokens = job.tokens or {}
+  job.tokens[#job.tokens + 1] = of
+  if #job.tokens > TOKENS_KEPT then table.remove(job.tokens, 1) end
+end
 
 -- A lease: token, lane, 1 if marked; worker.
 local LEASE, LEASE_SIZE = '<dI4B', 13

@@ -72,7 +72,7 @@ local function reap(at_most)
       hold(id, lease, e)
       uncertain = uncertain + 1
     else
-      job.closed = job.closed + 1
+      close_claim(job, lease.token)
       call('HSET', JOBS, id, pack_record(job, payload_of(records[i])))
       push_head(job.lane, id)
       emit('released', e)

@@ -150,7 +150,8 @@ local function reply(stale, ids, tokens, records)
   local batch, out = {}, { '' }
   for i, id in ipairs(ids) do
     local job = read_record(records[i])
-    batch[i] = { id, tokens[i], job.attempts + 1, job.closed + 1, job.expires_ms, lane_of(job.lane).name }
+    local lane = lane_of(job.lane).name
+    batch[i] = { id, tokens[i], job.attempts + 1, job.closed + 1, job.expires_ms, lane, job.tokens or {} }
     out[i + 1] = payload_of(records[i])
   end
   out[1] = cmsgpack.pack({ stale, next_instant(), batch })

@@ -1,0 +1,83 @@
+"""What became of every job that was accepted, and whether it was acted upon once. No input, no output."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from postroad.queue import EventKind, JobState
+from tests.chaos.clients import ENDED, Moment
+from tests.chaos.sink import Act
+
+EXPOSED_MS = 2_500
+"""Under `appendfsync everysec` a server answers before it has written while the disk is busy, for up to two seconds."""
+
+
+@dataclass(kw_only=True)
+class Accounts:
+    """Counts of jobs, and the ids of those that are not as promised."""
+
+    jobs: int = 0
+    acts: int = 0
+    states: Counter[str] = field(default_factory=Counter)
+    lost: list[str] = field(default_factory=list)
+    twice: list[str] = field(default_factory=list)
+    contradicted: list[str] = field(default_factory=list)
+    """Acted upon although the queue says that it was not, or ended in two ways."""
+    exposed: list[str] = field(default_factory=list)
+    """Lost, repeated or contradicted within the time that `appendfsync everysec` does not promise."""
+
+    @property
+    def ok(self) -> bool:
+        live = sum(self.states[state] for state in (JobState.QUEUED, JobState.SCHEDULED, JobState.IN_FLIGHT))
+        return not (self.lost or self.twice or self.contradicted or live)
+
+
+def reckon(
+    *,
+    accepted_at_ms: Mapping[str, int],
+    states: Mapping[str, JobState | None],
+    moments: Mapping[str, Mapping[str, Moment]],
+    acts: Sequence[Act],
+    unsafe_at_ms: Sequence[int] = (),
+) -> Accounts:
+    """Compare what was accepted, what the queue says, what its events said, and what was done.
+
+    ``unsafe_at_ms``: when a server died that had not promised its last writes.
+    """
+    acted: dict[str, list[Act]] = defaultdict(list)
+    for act in acts:
+        acted[act.id].append(act)
+    accounts = Accounts(jobs=len(accepted_at_ms), acts=len(acts))
+    for id_, at_ms in accepted_at_ms.items():
+        told = [moment.kind for moment in moments.get(id_, {}).values()]
+        ends = [kind for kind in told if kind in ENDED]
+        state = states.get(id_)
+        wrong = _wrong(accounts, state, ends, len(acted[id_]))
+        if wrong is None:
+            accounts.states[_word(state, ends)] += 1
+            continue
+        when = [at_ms, *(act.at_ms for act in acted[id_]), *(m.at_ms for m in moments.get(id_, {}).values())]
+        exposed = any(0 <= died - at <= EXPOSED_MS for died in unsafe_at_ms for at in when)
+        (accounts.exposed if exposed else wrong).append(id_)
+    return accounts
+
+
+def _wrong(accounts: Accounts, state: JobState | None, ends: Sequence[EventKind], acts: int) -> list[str] | None:
+    """The list that a job belongs on which is not as it should be."""
+    if acts > 1:
+        return accounts.twice
+    if state is None or (state is JobState.REMEMBERED and not ends):
+        return accounts.lost
+    if ends == [EventKind.DONE] and not acts:
+        return accounts.lost
+    over = state is JobState.REMEMBERED
+    may_have_acted = state is JobState.UNCERTAIN or ends == [EventKind.DONE]
+    if len(ends) != over or (acts and not may_have_acted):
+        return accounts.contradicted
+    return None
+
+
+def _word(state: JobState | None, ends: Sequence[EventKind]) -> str:
+    return ends[0] if ends else str(state)

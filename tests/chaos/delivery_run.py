@@ -1,0 +1,352 @@
+"""A run of the real thing: a campaign from ledger to provider, while its processes, its queue and its provider die."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+import msgspec
+import sqlalchemy as sa
+
+from postroad.campaign.status import summary
+from postroad.delivery.job import SEND_QUEUE
+from postroad.errors import UnavailableError
+from postroad.parts import ready_engine
+from postroad.sandbox import Fault, Keep, Phase, Rule, Sandbox, SandboxConfig
+from postroad.store.engine import write
+from postroad.store.ledger import TouchState
+from tests.chaos.plan import Blow, Planned, blows
+from tests.chaos.server import Fsync, Server, ServerKind, tell, version_of
+from tests.end_to_end.site import Site, open_site
+
+WORKERS = 2
+CONCURRENCY = 20
+LEASE_S = 2
+FINISH_S = 150.0
+DOMAINS = ("gmail.com", "outlook.com", "yahoo.com", "mailbox.example")
+
+WEIGHTS = {
+    Blow.KILL_WORKER: 4,
+    Blow.FREEZE_WORKER: 1,
+    Blow.KILL_RECORDER: 2,
+    Blow.KILL_SERVER: 2,
+    Blow.CUT_POWER: 2,
+    Blow.EMPTY_SERVER: 1,
+    Blow.FREEZE_SERVER: 1,
+    Blow.RESTART_PROVIDER: 1,
+    Blow.LOCK_DATABASE: 1,
+    Blow.KILL_CLIENTS: 1,
+    Blow.FLUSH_SCRIPTS: 1,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What a run is made of."""
+
+    seed: int
+    seconds: float
+    kind: ServerKind = ServerKind.VALKEY
+    binary: Path
+    every_s: float = 1.5
+    mails_per_s: int = 40
+
+    @property
+    def audience(self) -> int:
+        return round(self.seconds * self.mails_per_s)
+
+
+@dataclass(kw_only=True)
+class Result:
+    """What was done, and what became of the audience."""
+
+    server: str
+    audience: int
+    blows: Counter[str]
+    counts: dict[TouchState, int]
+    taken: int
+    """Messages that the provider has."""
+    twice: list[str]
+    """Recipients with two messages at the provider."""
+    contradicted: list[str]
+    """Recipients of whom ledger and provider say the opposite."""
+    allowed_unknown: int
+    audit: list[str]
+    seconds: float
+    logs: str = field(default="", repr=False)
+
+    @property
+    def missed(self) -> int:
+        """Recipients that no end is known of."""
+        return self.audience - sum(n for state, n in self.counts.items() if state.ended)
+
+    @property
+    def unknown(self) -> int:
+        return self.counts.get(TouchState.UNKNOWN, 0)
+
+    @property
+    def ok(self) -> bool:
+        return not (self.missed or self.twice or self.contradicted or self.audit or self.unknown > self.allowed_unknown)
+
+
+class _Crew:
+    """Processes of ours that are started again when they die."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._berths: list[asyncio.Task[None]] = []
+        self._alive: dict[str, subprocess.Popen[bytes]] = {}
+
+    @classmethod
+    @asynccontextmanager
+    async def running(cls, site: Site) -> AsyncIterator[_Crew]:
+        crew = cls(site)
+        commands: dict[str, tuple[str, ...]] = {f"worker {n}": ("worker",) for n in range(WORKERS)}
+        # By its name a recorder that starts again finds what it had read before.
+        commands["recorder"] = ("recorder", "--name", "chaos")
+        crew._berths = [asyncio.create_task(crew._keep(name, words)) for name, words in commands.items()]
+        try:
+            yield crew
+        finally:
+            for berth in crew._berths:
+                berth.cancel()
+            await asyncio.gather(*crew._berths, return_exceptions=True)
+
+    def worker(self, target: int) -> subprocess.Popen[bytes] | None:
+        return self._alive.get(f"worker {target % WORKERS}")
+
+    def recorder(self) -> subprocess.Popen[bytes] | None:
+        return self._alive.get("recorder")
+
+    async def _keep(self, name: str, words: tuple[str, ...]) -> None:
+        while True:
+            process = self._site.start(*words)
+            self._alive[name] = process
+            while process.poll() is None:
+                await asyncio.sleep(0.05)
+            del self._alive[name]
+            await asyncio.sleep(0.2)
+
+
+class _Provider:
+    """The provider that a site sends to, which may be restarted on its port and with its ledger."""
+
+    def __init__(self, site: Site, stack: AsyncExitStack) -> None:
+        self._site = site
+        self._stack = stack
+        self._port = site.sandbox.port
+
+    async def restart(self, away_s: float) -> None:
+        await self._site.sandbox.__aexit__(None, None, None)
+        await asyncio.sleep(away_s)
+        config = msgspec.structs.replace(self._site.sandbox.config, port=self._port)
+        self._site.sandbox = await self._stack.enter_async_context(Sandbox(config))
+
+
+@dataclass(kw_only=True)
+class _Scene:
+    site: Site
+    server: Server
+    crew: _Crew
+    provider: _Provider
+    blows: Counter[str] = field(default_factory=Counter)
+    allowed_unknown: int = 0
+    locks: dict[str, asyncio.Lock] = field(default_factory=lambda: {"server": asyncio.Lock(), "other": asyncio.Lock()})
+
+
+async def run(setting: Setting, set_env: Callable[[str, str], None] = os.environ.__setitem__) -> Result:
+    """Send a campaign while all of that happens; then let it finish, and compare ledger and provider."""
+    started_s = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="chaos-") as name:
+        folder = Path(name)
+        async with _scene(setting, folder, set_env) as scene:
+            await scene.site.launch(_audience(setting))
+            await _strike(setting, scene)
+            await _finish(scene)
+            result = await _reckon(setting, scene)
+            result.logs = "\n".join(f"--- {log}\n{scene.site.log(log)[-8_000:]}" for log in ("worker", "recorder"))
+    result.seconds = time.monotonic() - started_s
+    return result
+
+
+@asynccontextmanager
+async def _scene(setting: Setting, folder: Path, set_env: Callable[[str, str], None]) -> AsyncIterator[_Scene]:
+    # The content need not be kept: the provider's ledger says who got what.
+    sandbox = SandboxConfig(
+        directory=str(folder / "sandbox"),
+        keep=Keep.LEDGER,
+        rules=(Rule(phase=Phase.DOT, fault=Fault(delay_ms=50)),),
+    )
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(Server.running(setting.binary, folder, Fsync.EVERYSEC))
+        site = await stack.enter_async_context(
+            open_site(
+                folder,
+                server,
+                set_env,
+                concurrency=CONCURRENCY,
+                rate=f"{setting.mails_per_s}/1s",
+                lease=f"{LEASE_S}s",
+                sandbox=sandbox,
+            )
+        )
+        provider = _Provider(site, stack)
+        crew = await stack.enter_async_context(_Crew.running(site))
+        yield _Scene(site=site, server=server, crew=crew, provider=provider)
+
+
+def _audience(setting: Setting) -> list[str]:
+    rng = Random(setting.seed)
+    # One in fifty does not exist, and the provider says so.
+    return [
+        f"reader{n}{'+550-5.1.1' if rng.random() < 0.02 else ''}@{rng.choice(DOMAINS)}" for n in range(setting.audience)
+    ]
+
+
+async def _strike(setting: Setting, scene: _Scene) -> None:
+    planned = blows(Random(setting.seed), WEIGHTS, seconds=setting.seconds, every_s=setting.every_s)
+    await scene.site.until(lambda: len(scene.site.received()) > 0)
+    begun_s = time.monotonic()
+    async with asyncio.TaskGroup() as under_way:
+        for blow in planned:
+            await asyncio.sleep(max(begun_s + blow.at_s - time.monotonic(), 0))
+            under_way.create_task(_deal(scene, blow))
+
+
+async def _deal(scene: _Scene, planned: Planned) -> None:
+    crew, everybody = scene.crew, WORKERS * CONCURRENCY
+    match planned.blow:
+        case Blow.KILL_WORKER:
+            _send(crew.worker(planned.target), signal.SIGKILL)
+            scene.allowed_unknown += CONCURRENCY
+        case Blow.FREEZE_WORKER:
+            worker = crew.worker(planned.target)
+            _send(worker, signal.SIGSTOP)
+            await asyncio.sleep(LEASE_S * (1.5 + planned.last_s))
+            _send(worker, signal.SIGCONT)
+            scene.allowed_unknown += CONCURRENCY
+        case Blow.KILL_RECORDER:
+            _send(crew.recorder(), signal.SIGKILL)
+        case Blow.RESTART_PROVIDER:
+            async with scene.locks["other"]:
+                await scene.provider.restart(planned.last_s)
+            # What had its dot and not yet its reply.
+            scene.allowed_unknown += everybody
+        case Blow.LOCK_DATABASE:
+            async with scene.locks["other"]:
+                await asyncio.to_thread(_lock_database, scene.site, 3 * planned.last_s)
+        case _:
+            async with scene.locks["server"]:
+                await _deal_to_server(scene, planned)
+    scene.blows[planned.blow] += 1
+
+
+async def _deal_to_server(scene: _Scene, planned: Planned) -> None:
+    server = scene.server
+    match planned.blow:
+        case Blow.KILL_CLIENTS:
+            await tell(server, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        case Blow.FLUSH_SCRIPTS:
+            await tell(server, "SCRIPT", "FLUSH")
+        case Blow.FREEZE_SERVER:
+            server.freeze()
+            await asyncio.sleep(planned.last_s * 2 * LEASE_S)
+            server.thaw()
+            scene.allowed_unknown += WORKERS * CONCURRENCY
+        case Blow.KILL_SERVER:
+            scene.allowed_unknown += await _unrecorded(scene)
+            server.kill_hard()
+            await asyncio.sleep(planned.last_s)
+            await asyncio.to_thread(server.start)
+        case Blow.CUT_POWER:
+            scene.allowed_unknown += await _unrecorded(scene)
+            server.cut_power()
+            await asyncio.sleep(planned.last_s)
+            await asyncio.to_thread(server.start)
+            await _rebuild(scene)
+        case Blow.EMPTY_SERVER:
+            scene.allowed_unknown += await _unrecorded(scene)
+            await tell(server, "FLUSHALL")
+            await _rebuild(scene)
+        case other:
+            raise AssertionError(other)
+
+
+async def _unrecorded(scene: _Scene) -> int:
+    """What a loss of the queue may make unknown: what is on the wire, and outcomes that were not recorded yet."""
+    events = await tell(scene.server, "XLEN", f"pr:{{{SEND_QUEUE}}}:events")
+    return WORKERS * CONCURRENCY + (events if isinstance(events, int) else 0)
+
+
+async def _rebuild(scene: _Scene) -> dict[str, int]:
+    rebuilt = await asyncio.to_thread(scene.site.json, "queue", "rebuild")
+    assert isinstance(rebuilt, dict)
+    return rebuilt
+
+
+def _send(process: subprocess.Popen[bytes] | None, number: signal.Signals) -> None:
+    if process is not None and process.poll() is None:
+        process.send_signal(number)
+
+
+def _lock_database(site: Site, seconds: float) -> None:
+    engine = ready_engine(site.settings)
+    with write(engine) as connection:
+        connection.execute(sa.text("SELECT 1"))
+        time.sleep(seconds)
+    engine.dispose()
+
+
+async def _finish(scene: _Scene) -> None:
+    """Rebuild as the handbook says, and wait until nothing moves any more; or until the time for it is over."""
+    await _rebuild(scene)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(FINISH_S):
+            while not await _at_rest(scene.site):
+                await asyncio.sleep(0.5)
+
+
+async def _at_rest(site: Site) -> bool:
+    with suppress(UnavailableError):
+        async with site.parts() as parts:
+            stats = await (await parts.queue(SEND_QUEUE)).stats()
+            current = await asyncio.to_thread(summary, parts.engine, "trial")
+        moving = stats.queued + stats.scheduled + stats.in_flight + sum(g.pending + g.unread for g in stats.groups)
+        return not moving and not any(n for state, n in current.counts.items() if not state.ended)
+    return False
+
+
+async def _reckon(setting: Setting, scene: _Scene) -> Result:
+    site = scene.site
+    states = {address: TouchState(state) for address, state in site.states().items()}
+    taken = Counter(message.recipient for message in site.sandbox.accepted())
+    may_have = (TouchState.ACCEPTED, TouchState.UNKNOWN)
+    contradicted = [
+        address
+        for address, state in states.items()
+        if (state is TouchState.ACCEPTED and not taken[address]) or (taken[address] and state not in may_have)
+    ]
+    async with site.parts() as parts:
+        audit = await (await parts.queue(SEND_QUEUE)).audit()
+    return Result(
+        server=await version_of(scene.server),
+        audience=setting.audience,
+        blows=scene.blows,
+        counts=dict(Counter(states.values())),
+        taken=sum(taken.values()),
+        twice=[address for address, times in taken.items() if times > 1],
+        contradicted=contradicted,
+        allowed_unknown=scene.allowed_unknown,
+        audit=audit,
+        seconds=0.0,
+    )

@@ -1,0 +1,125 @@
+"""Worker processes that die and are replaced, freeze and come back."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from multiprocessing.context import ForkServerProcess
+
+from tests.chaos.steps import Doom, Fate
+from tests.chaos.work import REFUSED, Job, work
+
+POLL_S = 0.02
+BEYOND_LEASE = 1.5
+"""A frozen worker stays so for this many leases."""
+
+_processes = multiprocessing.get_context("forkserver")
+
+
+class Fleet:
+    """Keeps a number of workers alive. Each is born with its doom, the first of them without any."""
+
+    def __init__(self, job: Job, dooms: Iterator[Doom]) -> None:
+        self._job = job
+        self._dooms = dooms
+        self._alive: dict[int, ForkServerProcess] = {}
+        self._berths: list[asyncio.Task[None]] = []
+        self._thaws: set[asyncio.Task[None]] = set()
+        self._stopping = False
+        self.started = 0
+        self.deaths: Counter[str] = Counter()
+        """What the journal tells: fates by step."""
+        self.refused = 0
+        self.broken: list[int] = []
+        """Exit codes that nobody asked for."""
+
+    @classmethod
+    @asynccontextmanager
+    async def running(cls, job: Job, dooms: Iterator[Doom], workers: int) -> AsyncIterator[Fleet]:
+        _processes.set_forkserver_preload(["tests.chaos.work"])
+        job.journal.touch()
+        fleet = cls(job, dooms)
+        journal = asyncio.create_task(fleet._read_journal())
+        fleet._berths = [asyncio.create_task(fleet._keep(berth)) for berth in range(workers)]
+        try:
+            yield fleet
+        finally:
+            for task in (*fleet._berths, *fleet._thaws, journal):
+                task.cancel()
+            await asyncio.gather(*fleet._berths, *fleet._thaws, journal, return_exceptions=True)
+            for process in fleet._alive.values():
+                process.kill()
+                process.join()
+
+    def kill(self, target: int) -> None:
+        self._send(target, signal.SIGKILL)
+
+    def stop(self, target: int) -> None:
+        self._send(target, signal.SIGTERM)
+
+    def freeze(self, target: int) -> None:
+        if pid := self._send(target, signal.SIGSTOP):
+            self._thaw_later(pid)
+
+    async def heal(self) -> None:
+        """No more dooms: replace every worker by one that lives."""
+        self._dooms = iter(())
+        await asyncio.gather(*self._thaws)
+        for process in list(self._alive.values()):
+            process.kill()
+
+    def _send(self, target: int, number: signal.Signals) -> int | None:
+        if not self._alive:
+            return None
+        process = list(self._alive.values())[target % len(self._alive)]
+        assert process.pid
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, number)
+        return process.pid
+
+    def _thaw_later(self, pid: int) -> None:
+        task = asyncio.create_task(self._thaw(pid))
+        self._thaws.add(task)
+        task.add_done_callback(self._thaws.discard)
+
+    async def _thaw(self, pid: int) -> None:
+        await asyncio.sleep(BEYOND_LEASE * self._job.lease_ms / 1000)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+    async def _keep(self, berth: int) -> None:
+        while True:
+            doom = next(self._dooms, None) if berth else None
+            self.started += 1
+            process = _processes.Process(
+                target=work, args=(replace(self._job, doom=doom, seed=self._job.seed + self.started),), daemon=True
+            )
+            process.start()
+            self._alive[berth] = process
+            while process.is_alive():
+                await asyncio.sleep(POLL_S)
+            del self._alive[berth]
+            if process.exitcode not in (0, -signal.SIGKILL, -signal.SIGTERM):
+                self.broken.append(process.exitcode or 0)
+
+    async def _read_journal(self) -> None:
+        with self._job.journal.open() as journal:
+            while True:
+                line = journal.readline()
+                if not line.endswith("\n"):
+                    await asyncio.sleep(POLL_S)
+                    continue
+                first, rest = line.rstrip("\n").split(" ", 1)
+                if first == REFUSED:
+                    self.refused += 1
+                    continue
+                step, pid = rest.split(" ")
+                self.deaths[f"worker {first} at {step}"] += 1
+                if first == Fate.FREEZE:
+                    self._thaw_later(int(pid))

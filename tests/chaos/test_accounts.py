@@ -1,0 +1,103 @@
+"""What the reckoning finds, and that a plan is one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import islice, pairwise
+from random import Random
+
+import pytest
+
+from postroad.queue import EventKind, JobState
+from tests.chaos import delivery_run, queue_run
+from tests.chaos.accounts import EXPOSED_MS, Accounts, reckon
+from tests.chaos.clients import Moment
+from tests.chaos.plan import Blow, blows, dooms
+from tests.chaos.sink import Act
+from tests.chaos.steps import Fate, Step
+
+DONE, CANCELLED, DEAD, RETRY = EventKind.DONE, EventKind.CANCELLED, EventKind.DEAD, EventKind.RETRY
+REMEMBERED, UNCERTAIN = JobState.REMEMBERED, JobState.UNCERTAIN
+ACCEPTED_MS = 10_000
+
+
+def reckoned(
+    state: JobState | None, kinds: tuple[EventKind, ...], acts: int, unsafe_at_ms: tuple[int, ...] = ()
+) -> Accounts:
+    return reckon(
+        accepted_at_ms={"1": ACCEPTED_MS},
+        states={"1": state},
+        moments={"1": {f"{n}": Moment(f"{n}", kind, ACCEPTED_MS + 1) for n, kind in enumerate(kinds)}},
+        acts=[Act("1", n, 1, ACCEPTED_MS + 1) for n in range(acts)],
+        unsafe_at_ms=unsafe_at_ms,
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "kinds", "acts", "word"),
+    [
+        (REMEMBERED, (RETRY, DONE), 1, "done"),
+        (REMEMBERED, (CANCELLED,), 0, "cancelled"),
+        (JobState.DEAD, (RETRY, DEAD), 0, "dead"),
+        (UNCERTAIN, (EventKind.UNCERTAIN,), 0, "uncertain"),
+        (UNCERTAIN, (EventKind.UNCERTAIN,), 1, "uncertain"),
+    ],
+)
+def test_what_ended_as_promised_is_counted(state: JobState, kinds: tuple[EventKind, ...], acts: int, word: str) -> None:
+    accounts = reckoned(state, kinds, acts)
+    assert accounts.ok
+    assert accounts.states == {word: 1}
+
+
+@pytest.mark.parametrize(
+    ("state", "kinds", "acts", "found"),
+    [
+        (None, (), 0, "lost"),
+        (None, (), 1, "lost"),
+        (REMEMBERED, (), 1, "lost"),
+        (REMEMBERED, (DONE,), 0, "lost"),
+        (REMEMBERED, (DONE,), 2, "twice"),
+        (UNCERTAIN, (EventKind.UNCERTAIN,), 2, "twice"),
+        (REMEMBERED, (CANCELLED,), 1, "contradicted"),
+        (REMEMBERED, (DONE, CANCELLED), 1, "contradicted"),
+        (JobState.DEAD, (DEAD,), 1, "contradicted"),
+        (JobState.DEAD, (DONE,), 1, "contradicted"),
+    ],
+)
+def test_what_did_not_is_found(state: JobState | None, kinds: tuple[EventKind, ...], acts: int, found: str) -> None:
+    accounts = reckoned(state, kinds, acts)
+    assert not accounts.ok
+    lists: Mapping[str, list[str]] = {
+        "lost": accounts.lost,
+        "twice": accounts.twice,
+        "contradicted": accounts.contradicted,
+    }
+    assert {name: ids for name, ids in lists.items() if ids} == {found: ["1"]}
+
+
+@pytest.mark.parametrize("state", [JobState.QUEUED, JobState.SCHEDULED, JobState.IN_FLIGHT])
+def test_what_healthy_workers_left_over_is_a_failure(state: JobState) -> None:
+    assert not reckoned(state, (), 0).ok
+
+
+def test_what_everysec_does_not_promise_is_told_apart() -> None:
+    before, long_after = ACCEPTED_MS - 1, ACCEPTED_MS + EXPOSED_MS + 2
+    assert reckoned(None, (), 0, (before, long_after)).lost == ["1"]
+    near = reckoned(None, (), 0, (ACCEPTED_MS + EXPOSED_MS,))
+    assert (near.lost, near.exposed, near.ok) == ([], ["1"], True)
+
+
+@pytest.mark.parametrize("weights", [queue_run.WEIGHTS, delivery_run.WEIGHTS])
+def test_a_seed_is_a_plan_and_every_blow_falls_before_one_falls_more_than_its_weight(weights: dict[Blow, int]) -> None:
+    planned = blows(Random(3), weights, seconds=1_000, every_s=0.5)
+    assert planned == blows(Random(3), weights, seconds=1_000, every_s=0.5)
+    assert planned != blows(Random(4), weights, seconds=1_000, every_s=0.5)
+    first_round = [each.blow for each in planned[: sum(weights.values())]]
+    assert {blow: first_round.count(blow) for blow in weights} == weights
+    assert all(a.at_s < b.at_s < 1_000 for a, b in pairwise(planned))
+
+
+def test_every_step_kills_before_one_kills_twice() -> None:
+    fates = list(islice(dooms(Random(1)), len(Step)))
+    assert {doom.step for doom in fates} == set(Step)
+    assert {doom.fate for doom in fates} == {Fate.KILL}

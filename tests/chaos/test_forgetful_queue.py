@@ -1,0 +1,152 @@
+"""A queue that lost its last moments hands out jobs again that were sent. The ledger has the last word.
+
+Each test is a sequence that a power failure under ``appendfsync everysec`` can bring about, step by step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from postroad.campaign.status import summary
+from postroad.delivery.admit import Admission
+from postroad.delivery.job import SEND_QUEUE, DeliveryNote, encode_note
+from postroad.delivery.record import Recorder
+from postroad.delivery.submit import enqueue_touches, plan_of, touch_rows
+from postroad.parts import Parts
+from postroad.queue import Claimed, Defer, Done, Queue, Release, Retry, Uncertain, Verdict
+from postroad.queue.server import connect
+from postroad.store.engine import read
+from postroad.store.ledger import TouchState
+from tests.end_to_end.site import Site
+
+LEASE_MS = 60_000
+
+
+class House:
+    """One touch on its queue, and those who may move it."""
+
+    def __init__(self, parts: Parts, queue: Queue, site: Site) -> None:
+        self.queue = queue
+        self.admission = Admission(parts.engine, parts.clock)
+        self.recorder = Recorder(engine=parts.engine, queue=queue, clock=parts.clock, name="r")
+        self._parts = parts
+        self._site = site
+        self._claims = 0
+
+    async def claim(self) -> Claimed:
+        self._claims += 1
+        [job] = (await self.queue.claim("w", want=1, lease_ms=LEASE_MS, nonce=f"n{self._claims}")).jobs
+        return job
+
+    async def admit(self, job: Claimed) -> Verdict | None:
+        return (await self.admission([job])).get(job.id)
+
+    async def settle(self, job: Claimed, verdict: Verdict) -> None:
+        assert (await self.queue.settle("w", [(job, verdict)])).stale == []
+
+    async def forget(self) -> None:
+        """Put the queue back to where the touch was enqueued and nothing had happened to it yet."""
+        client = connect(self._site.redis.url)
+        flushall: Callable[[], Awaitable[object]] = client.flushall
+        await flushall()
+        await client.aclose()
+        plan = plan_of(self._parts.engine, "trial")
+        with read(self._parts.engine) as connection:
+            rows = touch_rows(connection, [1])
+        await enqueue_touches(self.queue, plan, rows, 3_600_000)
+
+    def state(self) -> TouchState:
+        [state] = (state for state, n in summary(self._parts.engine, "trial").counts.items() if n)
+        return state
+
+
+@pytest.fixture
+async def house(site: Site) -> AsyncIterator[House]:
+    async with _house(site) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def _house(site: Site) -> AsyncIterator[House]:
+    await site.launch(1)
+    async with site.parts() as parts:
+        yield House(parts, await parts.queue(SEND_QUEUE), site)
+
+
+def note(state: TouchState) -> bytes:
+    return encode_note(DeliveryNote(state=state))
+
+
+async def test_a_forgotten_claim_is_not_sent_again_by_the_next(house: House) -> None:
+    assert await house.admit(await house.claim()) is None
+    await house.forget()
+    assert isinstance(await house.admit(await house.claim()), Uncertain)
+
+
+async def test_a_forgotten_claim_is_not_sent_again_after_a_claim_that_was_never_admitted(house: House) -> None:
+    assert await house.admit(await house.claim()) is None
+    await house.forget()
+    # The database is away, or the worker dies: this claim ends, and proves nothing of the one that was forgotten.
+    await house.settle(await house.claim(), Release())
+    assert isinstance(await house.admit(await house.claim()), Uncertain)
+
+
+@pytest.mark.parametrize(
+    "verdict", [Release(), Defer(at_ms=1, cause="campaign paused"), Retry(cause="handler", at_ms=1)]
+)
+async def test_what_is_recorded_of_another_claim_does_not_free_the_forgotten_one(
+    house: House, verdict: Verdict
+) -> None:
+    assert await house.admit(await house.claim()) is None
+    await house.forget()
+    await house.settle(await house.claim(), verdict)
+    await house.recorder.drain()
+    assert house.state() is TouchState.SENDING
+    assert isinstance(await house.admit(await house.claim()), Uncertain)
+
+
+async def test_a_claim_that_is_known_to_have_ended_is_followed_by_another_at_once(house: House) -> None:
+    job = await house.claim()
+    assert await house.admit(job) is None
+    await house.settle(job, Release())
+    # Two that die before the ledger saw them, and a recorder that is behind: nothing is in doubt.
+    await house.settle(await house.claim(), Release())
+    await house.settle(await house.claim(), Release())
+    assert await house.admit(await house.claim()) is None
+
+
+async def test_claims_that_ended_are_recorded_one_by_one(house: House) -> None:
+    job = await house.claim()
+    assert await house.admit(job) is None
+    await house.settle(job, Release())
+    await house.settle(await house.claim(), Release())
+    await house.recorder.drain()
+    assert house.state() is TouchState.QUEUED
+
+
+async def test_a_held_job_that_turns_out_to_be_deferred_is_tried_again(house: House) -> None:
+    job = await house.claim()
+    assert await house.admit(job) is None
+    await house.settle(job, Uncertain(cause="lease"))
+    await house.recorder.drain()
+    assert house.state() is TouchState.UNKNOWN
+    # Its worker comes back: the receiver had said 450.
+    await house.settle(job, Defer(at_ms=1, cause="greylisted", note=note(TouchState.DEFERRED)))
+    again = await house.claim()
+    assert await house.admit(again) is None, "that the claim ended is known, though it is not recorded yet"
+    await house.settle(again, Done(note=note(TouchState.ACCEPTED)))
+    await house.recorder.drain()
+    assert house.state() is TouchState.ACCEPTED
+
+
+async def test_that_a_held_job_was_deferred_is_recorded(house: House) -> None:
+    job = await house.claim()
+    assert await house.admit(job) is None
+    await house.settle(job, Uncertain(cause="lease"))
+    await house.recorder.drain()
+    await house.settle(job, Defer(at_ms=1, cause="greylisted", note=note(TouchState.DEFERRED)))
+    await house.recorder.drain()
+    assert house.state() is TouchState.DEFERRED

@@ -1,0 +1,203 @@
+"""What the jobs of a run ask of their worker, and the worker process that does it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from random import Random
+from typing import assert_never
+
+from postroad.clock import SystemClock
+from postroad.errors import UnavailableError
+from postroad.queue import (
+    Cancel,
+    Claimed,
+    Dead,
+    Defer,
+    Done,
+    Lease,
+    LeaseLost,
+    Queue,
+    Retry,
+    RetryPolicy,
+    Settled,
+    Verdict,
+    Worker,
+)
+from tests.chaos.sink import Sink
+from tests.chaos.steps import Doom, Step, Steps
+
+POLICY = RetryPolicy(attempts=3, delays_ms=(200, 400), jitter=0.2)
+REFUSED = "refused"
+"""What the journal says of a job whose mark was refused: fencing held somebody back."""
+
+
+class Task(StrEnum):
+    """What a job asks for. All but the first are there so that their moves happen between the blows as well."""
+
+    ACT = "act"
+    ACT_AT_LAST = "act on the last attempt"
+    ACT_LATER = "act on the third claim"
+    FAIL = "fail on every attempt"
+    BE_DEAD = "be refused for good"
+    BE_SKIPPED = "be cancelled while it is prepared"
+
+
+WEIGHTS = {
+    Task.ACT: 80,
+    Task.ACT_AT_LAST: 5,
+    Task.ACT_LATER: 5,
+    Task.FAIL: 3,
+    Task.BE_DEAD: 4,
+    Task.BE_SKIPPED: 3,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One worker process's task. ``careless``: it acts before it marks, to see that this is found out."""
+
+    url: str
+    queue: str
+    folder: Path
+    concurrency: int
+    lease_ms: int
+    seed: int
+    doom: Doom | None = None
+    careless: bool = False
+
+    @property
+    def sink(self) -> Path:
+        return self.folder / "sink"
+
+    @property
+    def journal(self) -> Path:
+        return self.folder / "journal"
+
+
+class _Watched(Queue):
+    """A queue that says when its worker comes to settle, and when it has settled."""
+
+    steps: Steps
+
+    async def settle(
+        self,
+        worker: str,
+        verdicts: Sequence[tuple[Claimed, Verdict]],
+        *,
+        want: int = 0,
+        lease_ms: int = 60_000,
+        nonce: str | None = None,
+    ) -> Settled:
+        if verdicts:
+            self.steps.reach(Step.SETTLE)
+        settled = await super().settle(worker, verdicts, want=want, lease_ms=lease_ms, nonce=nonce)
+        if verdicts:
+            self.steps.reach(Step.SETTLED)
+        return settled
+
+
+class Hand:
+    """Prepares and handles jobs, and says at which step it is."""
+
+    def __init__(self, sink: Sink, steps: Steps, rng: Random, *, careless: bool) -> None:
+        self._sink = sink
+        self._steps = steps
+        self._rng = rng
+        self._careless = careless
+        self._clock = SystemClock()
+
+    async def prepare(self, batch: Sequence[Claimed]) -> Mapping[str, Verdict]:
+        self._steps.reach(Step.CLAIM)
+        await asyncio.sleep(self._rng.uniform(0, 0.005))
+        skipped: dict[str, Verdict] = {
+            job.id: Cancel(cause="skipped") for job in batch if job.payload.decode() == Task.BE_SKIPPED
+        }
+        self._steps.reach(Step.PREPARE)
+        return skipped
+
+    async def handle(self, lease: Lease) -> Verdict:
+        job = lease.job
+        match Task(job.payload.decode()):
+            case Task.ACT:
+                return await self._act(lease)
+            case Task.ACT_AT_LAST:
+                return await self._act(lease) if job.attempt == POLICY.attempts else Retry(cause="not yet")
+            case Task.ACT_LATER:
+                if job.claim > 2:
+                    return await self._act(lease)
+                return Defer(at_ms=self._clock.now_ms() + self._rng.randrange(500), cause="later")
+            case Task.FAIL:
+                raise RuntimeError("a handler that fails")
+            case Task.BE_DEAD:
+                await self._mark(lease)
+                return Dead(cause="refused for good")
+            case Task.BE_SKIPPED:
+                raise AssertionError("it was not skipped")
+            case other:
+                assert_never(other)
+
+    async def _act(self, lease: Lease) -> Verdict:
+        if not self._careless:
+            await self._mark(lease)
+        self._steps.reach(Step.ACT_BEFORE)
+        await asyncio.sleep(self._rng.uniform(0, 0.01))
+        await asyncio.to_thread(self._sink.act, lease.job.id, lease.job.token)
+        self._steps.reach(Step.ACT_AFTER)
+        return Done()
+
+    async def _mark(self, lease: Lease) -> None:
+        self._steps.reach(Step.MARK)
+        await asyncio.sleep(self._rng.uniform(0, 0.01))
+        try:
+            await lease.mark()
+        except LeaseLost:
+            self._steps.note(f"{REFUSED} {lease.job.id}")
+            raise
+
+
+def work(job: Job) -> None:
+    """Run one worker until SIGTERM. What a process of its own begins with."""
+    logging.basicConfig(filename=job.folder / "worker.log", format="%(process)d %(levelname)s %(message)s")
+    # A thousand outages are what a run is made of; a refused call is not.
+    logging.getLogger("postroad.queue.hands").addFilter(
+        lambda record: "a handler that fails" not in str(record.exc_info)
+    )
+    asyncio.run(_work(job))
+
+
+async def _open(job: Job, stack: AsyncExitStack) -> _Watched:
+    while True:
+        try:
+            queue = await stack.enter_async_context(_Watched.open(job.url, job.queue, retry=POLICY))
+        except UnavailableError:
+            await asyncio.sleep(0.05)
+        else:
+            assert isinstance(queue, _Watched)
+            return queue
+
+
+async def _work(job: Job) -> None:
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    steps = Steps(job.doom, job.journal)
+    with Sink(job.sink) as sink:
+        async with AsyncExitStack() as stack:
+            queue = await _open(job, stack)
+            queue.steps = steps
+            hand = Hand(sink, steps, Random(job.seed), careless=job.careless)
+            worker = Worker(
+                queue,
+                hand.handle,
+                prepare=hand.prepare,
+                concurrency=job.concurrency,
+                lease_ms=job.lease_ms,
+                drain_ms=2_000,
+            )
+            await worker.run(stop)
