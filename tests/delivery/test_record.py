@@ -21,20 +21,21 @@ AT_MS = 1_780_000_000_000
 _numbers = count(1)
 
 
-def note(state: TouchState, *, claim: int = 1, **fields: object) -> bytes:
-    return encode_note(DeliveryNote(state=state, claim=claim, **fields))  # type: ignore[arg-type]
+def note(state: TouchState, **fields: object) -> bytes:
+    return encode_note(DeliveryNote(state=state, **fields))  # type: ignore[arg-type]
 
 
 def event(touch_id: int, kind: EventKind, note_: bytes = b"", *, claim: int = 1, **fields: object) -> Event:
+    """An event of the claim with this token."""
     number = next(_numbers)
     values: dict[str, object] = {
         "entry": f"{number}-0",
         "id": job_id(touch_id),
-        "token": number,
+        "token": claim,
         "kind": kind,
         "at_ms": AT_MS,
         "attempt": 1,
-        "claim": claim,
+        "claim": 1,
         "next_ms": 0,
         "cause": "",
         "error": "",
