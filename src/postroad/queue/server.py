@@ -29,7 +29,7 @@ def connect(url: str, *, reply_s: float | None = REPLY_S) -> Redis:
         )
     except ValueError as error:
         raise ConfigError(
-            "The address of the Redis server is none.",  # It may hold a password, so it is not shown.
+            "That is not the address of a Redis server.",  # It may hold a password, so it is not shown.
             remedy="It looks like redis://host:6379/0, rediss://… or unix:///path/to/socket.",
         ) from error
     return client
