@@ -143,6 +143,7 @@ def delivery_line(setting: delivery_run.Setting, result: delivery_run.Result) ->
         "contradicted": len(result.contradicted),
         "unknown": result.unknown,
         "unknown_allowed": result.allowed_unknown,
+        "why_unknown": result.why_unknown,
         "audit": result.audit,
     }
     return json.dumps(facts)
@@ -164,6 +165,7 @@ def delivery_page(setting: delivery_run.Setting, result: delivery_run.Result) ->
             ("  without an end", result.missed),
         ],
     )
+    page.table("why it is unknown", "touches", result.why_unknown.items())
     page.table(
         "what the provider has",
         "messages",
