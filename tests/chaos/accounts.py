@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import assert_never
 
 from postroad.queue import EventKind, JobState
 from tests.chaos.clients import ENDED, Moment
@@ -12,6 +14,12 @@ from tests.chaos.sink import Act
 
 EXPOSED_MS = 2_500
 """Under `appendfsync everysec` a server answers before it has written while the disk is busy, for up to two seconds."""
+
+
+class Wrong(StrEnum):
+    LOST = "lost"
+    TWICE = "sent twice"
+    CONTRADICTED = "contradicted"
 
 
 @dataclass(kw_only=True)
@@ -25,8 +33,8 @@ class Accounts:
     twice: list[str] = field(default_factory=list)
     contradicted: list[str] = field(default_factory=list)
     """Acted upon although the queue says that it was not, or ended in two ways."""
-    exposed: list[str] = field(default_factory=list)
-    """Lost, repeated or contradicted within the time that `appendfsync everysec` does not promise."""
+    exposed: Counter[str] = field(default_factory=Counter)
+    """How many were lost, sent twice or contradicted within the time that `appendfsync everysec` does not promise."""
 
     @property
     def ok(self) -> bool:
@@ -54,28 +62,37 @@ def reckon(
         told = [moment.kind for moment in moments.get(id_, {}).values()]
         ends = [kind for kind in told if kind in ENDED]
         state = states.get(id_)
-        wrong = _wrong(accounts, state, ends, len(acted[id_]))
+        wrong = _wrong(state, ends, len(acted[id_]))
         if wrong is None:
             accounts.states[_word(state, ends)] += 1
             continue
         when = [at_ms, *(act.at_ms for act in acted[id_]), *(m.at_ms for m in moments.get(id_, {}).values())]
-        exposed = any(0 <= died - at <= EXPOSED_MS for died in unsafe_at_ms for at in when)
-        (accounts.exposed if exposed else wrong).append(id_)
+        if any(0 <= died - at <= EXPOSED_MS for died in unsafe_at_ms for at in when):
+            accounts.exposed[wrong] += 1
+            continue
+        match wrong:
+            case Wrong.LOST:
+                accounts.lost.append(id_)
+            case Wrong.TWICE:
+                accounts.twice.append(id_)
+            case Wrong.CONTRADICTED:
+                accounts.contradicted.append(id_)
+            case other:
+                assert_never(other)
     return accounts
 
 
-def _wrong(accounts: Accounts, state: JobState | None, ends: Sequence[EventKind], acts: int) -> list[str] | None:
-    """The list that a job belongs on which is not as it should be."""
+def _wrong(state: JobState | None, ends: Sequence[EventKind], acts: int) -> Wrong | None:
     if acts > 1:
-        return accounts.twice
+        return Wrong.TWICE
     if state is None or (state is JobState.REMEMBERED and not ends):
-        return accounts.lost
+        return Wrong.LOST
     if ends == [EventKind.DONE] and not acts:
-        return accounts.lost
+        return Wrong.LOST
     over = state is JobState.REMEMBERED
     may_have_acted = state is JobState.UNCERTAIN or ends == [EventKind.DONE]
     if len(ends) != over or (acts and not may_have_acted):
-        return accounts.contradicted
+        return Wrong.CONTRADICTED
     return None
 
 

@@ -23,7 +23,7 @@ from postroad.delivery.job import SEND_QUEUE
 from postroad.errors import UnavailableError
 from postroad.parts import ready_engine
 from postroad.sandbox import Fault, Keep, Phase, Rule, Sandbox, SandboxConfig
-from postroad.store.engine import write
+from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
 from tests.chaos.plan import Blow, Planned, blows
 from tests.chaos.server import Fsync, Server, ServerKind, tell, version_of
@@ -81,6 +81,7 @@ class Result:
     contradicted: list[str]
     """Recipients of whom ledger and provider say the opposite."""
     allowed_unknown: int
+    why_unknown: dict[str, int]
     audit: list[str]
     seconds: float
     logs: str = field(default="", repr=False)
@@ -347,6 +348,17 @@ async def _reckon(setting: Setting, scene: _Scene) -> Result:
         twice=[address for address, times in taken.items() if times > 1],
         contradicted=contradicted,
         allowed_unknown=scene.allowed_unknown,
+        why_unknown=await asyncio.to_thread(_why_unknown, site),
         audit=audit,
         seconds=0.0,
     )
+
+
+def _why_unknown(site: Site) -> dict[str, int]:
+    engine = ready_engine(site.settings)
+    with read(engine) as connection:
+        rows = connection.execute(
+            sa.text("SELECT reply, count(*) FROM touch WHERE state = 'unknown' GROUP BY reply ORDER BY 2 DESC")
+        ).all()
+    engine.dispose()
+    return {str(reply): number for reply, number in rows}

@@ -61,7 +61,7 @@ def queue_line(setting: queue_run.Setting, result: queue_run.Result) -> str:
         "lost": len(accounts.lost),
         "sent_twice": len(accounts.twice),
         "contradicted": len(accounts.contradicted),
-        "exposed": len(accounts.exposed),
+        "exposed": dict(accounts.exposed),
         "stale": result.counters.get("stale", 0),
         "marks_refused": result.refused,
         "audit": result.audit,
@@ -73,7 +73,7 @@ def queue_line(setting: queue_run.Setting, result: queue_run.Result) -> str:
 def queue_page(setting: queue_run.Setting, result: queue_run.Result) -> str:
     accounts = result.accounts
     ended = [(f"  {state}", times) for state, times in sorted(accounts.states.items()) if state not in LIVE]
-    exposed = [("  exposed by everysec", len(accounts.exposed))] if setting.fsync is Fsync.EVERYSEC else []
+    exposed = [(f"  exposed by everysec: {wrong}", number) for wrong, number in sorted(accounts.exposed.items())]
     page = _Page()
     page.say(
         f"The queue under fire: {result.server}, appendfsync {setting.fsync}, {setting.seconds:g} s of blows, "
@@ -143,6 +143,7 @@ def delivery_line(setting: delivery_run.Setting, result: delivery_run.Result) ->
         "contradicted": len(result.contradicted),
         "unknown": result.unknown,
         "unknown_allowed": result.allowed_unknown,
+        "why_unknown": result.why_unknown,
         "audit": result.audit,
     }
     return json.dumps(facts)
@@ -164,6 +165,7 @@ def delivery_page(setting: delivery_run.Setting, result: delivery_run.Result) ->
             ("  without an end", result.missed),
         ],
     )
+    page.table("why it is unknown", "touches", result.why_unknown.items())
     page.table(
         "what the provider has",
         "messages",

@@ -79,6 +79,10 @@ class Server(RedisServer):
         self.killed_at_ms.append(time.time_ns() // 1_000_000)
         self.kill(signal.SIGKILL)
 
+    async def synced(self) -> None:
+        """Return once a power failure would not take what has been written until now."""
+        await asyncio.sleep(LOST_S + 2 * SAMPLE_S)
+
     def cut_power(self) -> int:
         """SIGKILL, and take back what was appended in the last second. Returns how many bytes."""
         until_s = time.monotonic() - LOST_S

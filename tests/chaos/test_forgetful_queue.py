@@ -6,7 +6,9 @@ Each test is a sequence that a power failure under ``appendfsync everysec`` can 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -15,12 +17,15 @@ from postroad.delivery.admit import Admission
 from postroad.delivery.job import SEND_QUEUE, DeliveryNote, encode_note
 from postroad.delivery.record import Recorder
 from postroad.delivery.submit import enqueue_touches, plan_of, touch_rows
+from postroad.embedded import server_binary
+from postroad.errors import UnavailableError
 from postroad.parts import Parts
 from postroad.queue import Claimed, Defer, Done, Queue, Release, Retry, Uncertain, Verdict
 from postroad.queue.server import connect
 from postroad.store.engine import read
 from postroad.store.ledger import TouchState
-from tests.end_to_end.site import Site
+from tests.chaos.server import Fsync, Server
+from tests.end_to_end.site import Site, open_site
 
 LEASE_MS = 60_000
 
@@ -36,10 +41,14 @@ class House:
         self._site = site
         self._claims = 0
 
-    async def claim(self) -> Claimed:
+    async def claim(self, lease_ms: int = LEASE_MS) -> Claimed:
         self._claims += 1
-        [job] = (await self.queue.claim("w", want=1, lease_ms=LEASE_MS, nonce=f"n{self._claims}")).jobs
+        [job] = (await self.queue.claim("w", want=1, lease_ms=lease_ms, nonce=f"n{self._claims}")).jobs
         return job
+
+    async def reap(self) -> tuple[int, int]:
+        reaped = await self.queue.reap()
+        return reaped.given_back, reaped.uncertain
 
     async def admit(self, job: Claimed) -> Verdict | None:
         return (await self.admission([job])).get(job.id)
@@ -150,3 +159,31 @@ async def test_that_a_held_job_was_deferred_is_recorded(house: House) -> None:
     await house.settle(job, Defer(at_ms=1, cause="greylisted", note=note(TouchState.DEFERRED)))
     await house.recorder.drain()
     assert house.state() is TouchState.DEFERRED
+
+
+async def test_a_mark_that_a_power_failure_took_does_not_let_its_job_be_sent_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker claims, the server syncs, the worker marks and sends; then the power fails for both of them."""
+    with TemporaryDirectory(prefix="pr") as folder:
+        async with (
+            Server.running(server_binary(), Path(folder), Fsync.EVERYSEC) as server,
+            open_site(tmp_path, server, monkeypatch.setenv) as site,
+            _house(site) as house,
+        ):
+            job = await house.claim(lease_ms=3_000)
+            assert await house.admit(job) is None
+            await server.synced()
+            assert await house.queue.mark([job]) == [True]
+            server.cut_power()
+            server.start()
+
+            async def run_out() -> bool:
+                with suppress(UnavailableError):
+                    return (await house.queue.stats()).in_flight == 0 or sum(await house.reap()) > 0
+                return False
+
+            await site.until(run_out)
+            await house.recorder.drain()
+            assert house.state() is TouchState.UNKNOWN
+            assert (await house.queue.stats()).queued == 0

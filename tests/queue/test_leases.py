@@ -13,12 +13,14 @@ from postroad.queue import (
     JobState,
     Lane,
     Queue,
+    Reaped,
     Release,
     Retry,
     RetryPolicy,
     Uncertain,
     Verdict,
 )
+from tests.conftest import RedisServer
 from tests.queue.conftest import Bench, HandClock, ids, jobs
 
 LANE = Lane(name="a", gates=("g",))
@@ -257,3 +259,27 @@ async def test_the_last_delay_repeats_and_jitter_stays_in_its_bounds(redis_url: 
             assert expected_ms * 0.5 <= delay_ms <= expected_ms * 1.5
             assert delay_ms != expected_ms
             clock.advance(delay_ms)
+
+
+async def test_an_unmarked_lease_from_before_a_restart_is_held_because_its_mark_may_be_lost(
+    own_redis: RedisServer, clock: HandClock
+) -> None:
+    async with Queue.open(own_redis.url, "q", clock=clock) as queue:
+        await queue.enqueue(LANE, jobs("1", "2"))
+        [before] = (await queue.claim("w", want=1, lease_ms=1000, nonce="1")).jobs
+    own_redis.kill()
+    own_redis.start()
+    async with Queue.open(own_redis.url, "q", clock=clock) as queue:
+        [after] = (await queue.claim("w", want=1, lease_ms=1000, nonce="2")).jobs
+        assert (before.id, after.id) == ("1", "2")
+        clock.advance(1000)
+        assert await queue.reap() == Reaped(given_back=1, uncertain=1)
+        assert await queue.known(["1", "2"]) == [JobState.UNCERTAIN, JobState.QUEUED]
+        # Whoever had it knows better.
+        assert (await queue.settle("w", [(before, Release())])).stale == []
+        assert await queue.known(["1"]) == [JobState.QUEUED]
+        again = (await queue.claim("w", want=2, lease_ms=1000, nonce="3")).jobs
+        clock.advance(1000)
+        assert await queue.reap() == Reaped(given_back=2, uncertain=0), "they are of this life of the server"
+        assert {job.id: job.closed for job in again} == {"1": (before.token,), "2": (after.token,)}
+        assert await queue.audit() == []

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from postroad.errors import UnavailableError
 from postroad.queue import (
     Done,
     JobState,
@@ -20,7 +21,7 @@ from postroad.queue import (
 )
 from postroad.queue.server import connect
 from tests.conftest import RedisServer
-from tests.queue.conftest import all_events, jobs, running, until
+from tests.queue.conftest import HandClock, all_events, jobs, running, until
 
 LANE = Lane(name="a", gates=("g",))
 NAMES = [f"{n}" for n in range(50)]
@@ -158,3 +159,43 @@ async def test_a_worker_ends_though_the_server_stays_away(own_redis: RedisServer
             report = await task
         assert report.unsettled == 1
         own_redis.start()
+
+
+async def test_a_worker_that_was_held_off_says_of_its_uncertain_jobs_that_nothing_happened(
+    own_redis: RedisServer, clock: HandClock
+) -> None:
+    started, go_on = asyncio.Event(), asyncio.Event()
+    acted: list[int] = []
+
+    async def handle(lease: Lease) -> Verdict:
+        started.set()
+        await go_on.wait()
+        await lease.mark()
+        acted.append(lease.job.claim)
+        return Done()
+
+    async with Queue.open(own_redis.url, "q", clock=clock) as queue:
+        await queue.enqueue(LANE, jobs("1"))
+        async with running(Worker(queue, handle, lease_ms=60_000)) as (stop, task):
+            await started.wait()
+            own_redis.kill()
+            own_redis.start()
+            # Its lease runs out before it renews it, and a server that was restarted cannot know that it did not act.
+            clock.advance(60_000)
+
+            async def held() -> bool:
+                try:
+                    return (await queue.reap()).uncertain == 1 or bool(await queue.uncertain())
+                except UnavailableError:
+                    return False
+
+            await until(held)
+            go_on.set()
+
+            async def ended() -> bool:
+                return await queue.known(["1"]) == [JobState.REMEMBERED]
+
+            await until(ended)
+            stop.set()
+            await task
+    assert acted == [2]

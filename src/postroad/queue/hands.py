@@ -156,8 +156,8 @@ class Hands:
     async def _handle_one(self, lease: Lease) -> None:
         self._conclude(lease.job, await self._verdict_of(lease))
 
-    async def _verdict_of(self, lease: Lease) -> Verdict | None:
-        """The handler's verdict, or what its failure means. None: the job is no longer ours."""
+    async def _verdict_of(self, lease: Lease) -> Verdict:
+        """The handler's verdict, or what its failure means."""
         try:
             verdict: object = await self._handle(lease)
             if not isinstance(verdict, Verdict):
@@ -167,7 +167,8 @@ class Hands:
             return self._stopped(lease)
         except LeaseLost as error:
             logger.warning("%s", error)
-            return None
+            # Should the queue hold it as uncertain, it now hears that nothing happened; else this is stale.
+            return Release()
         except Exception as error:
             if lease.marked:
                 logger.exception("job %s failed behind its mark: uncertain", lease.job.id)
@@ -181,19 +182,18 @@ class Hands:
     def _stopped(lease: Lease) -> Verdict:
         return Uncertain(cause="stopped") if lease.marked else Release()
 
-    def _conclude(self, job: Claimed, verdict: Verdict | None) -> None:
-        """Free the job's slot; None: there is nothing to say about it."""
+    def _conclude(self, job: Claimed, verdict: Verdict) -> None:
+        """Free the job's slot."""
         holding = self._held.pop(job.token, None)
         if holding:
             holding.lease.revoke()
-            if verdict is not None:
-                self.outbox.append(Outcome(job, verdict, holding.lease.marked))
+            self.outbox.append(Outcome(job, verdict, holding.lease.marked))
         self.news.set()
 
     def _abandon(self, lease: Lease) -> None:
         """Somebody else may have the job by now: stop before the act."""
         holding = self._held.get(lease.job.token)
-        self._conclude(lease.job, None)
+        self._conclude(lease.job, Release())
         if holding and holding.task:
             logger.warning("the lease of job %s was lost before its mark", lease.job.id)
             holding.task.cancel()

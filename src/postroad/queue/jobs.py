@@ -100,7 +100,9 @@ class Settled(Struct, frozen=True):
 
 
 class Reaped(Struct, frozen=True):
-    """Expired leases: ``given_back`` to their lanes, or held as ``uncertain`` because they were marked."""
+    """Expired leases: ``given_back`` to their lanes, or held as ``uncertain``: marked, or older than a restart of the
+    server, which may have lost their marks.
+    """
 
     given_back: int
     uncertain: int

@@ -191,7 +191,7 @@ class Queue:
         return [held == 1 for held in await self._scripts.extend(_leases(jobs), lease_ms)]
 
     async def reap(self, limit: int = 1000) -> Reaped:
-        """Give back or hold the jobs whose leases ran out; `claim` does it as well, 100 at a time."""
+        """Give back or hold the jobs whose leases ran out, see `Reaped`; `claim` does it as well, 100 at a time."""
         return Reaped(*await self._scripts.reap(limit))
 
     # -- gates

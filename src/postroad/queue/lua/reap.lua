@@ -1,4 +1,4 @@
--- Give back or hold the jobs whose leases ran out.
+-- Give back the jobs whose leases ran out, or hold those that are marked or were leased in the server's last life.
 -- uses     base lanes gates moves
 -- KEYS[1]  base
 -- ARGV[1]  now_ms  empty for the server's TIME

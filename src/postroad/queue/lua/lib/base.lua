@@ -29,6 +29,7 @@ local WAKE = base .. 'wake'             -- zset    gate with parked lanes -> ins
 local EVENTS = base .. 'events'         -- stream
 local TOKEN = base .. 'token'           -- string  the last token given
 local COUNTERS = base .. 'counters'     -- hash
+local LIFE = base .. 'life'             -- hash    which life of the server this is, and the last token from before it
 
 local now_us
 if ARGV[1] == '' then

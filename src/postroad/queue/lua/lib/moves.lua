@@ -59,16 +59,31 @@ local function promote(at_most)
   return #due
 end
 
--- Leases that ran out: a marked job is uncertain, an unmarked one goes back to the head of its lane.
+-- A server that was restarted, or a replica that took over, may have lost its last writes: a mark, while it still
+-- knows the lease. Returns the last token from before. Claims call this first, so every later lease is of this life.
+local function last_doubtful_token()
+  local life = (string.match(call('INFO', 'server'), 'run_id:(%x+)') or '')
+    .. (string.match(call('INFO', 'replication'), 'master_replid:(%x+)') or '')
+  local known = call('HMGET', LIFE, 'id', 'token')
+  if known[1] == life then return tonumber(known[2]) end
+  call('HSET', LIFE, 'id', life, 'token', int(last_token()))
+  return last_token()
+end
+
+-- Leases that ran out: a job that is marked, or whose mark may be lost, is uncertain; any other goes back to the head
+-- of its lane.
 local function reap(at_most)
+  local doubtful = last_doubtful_token()
   local over = call('ZRANGEBYSCORE', IN_FLIGHT, '-inf', int(now_ms), 'LIMIT', 0, at_most)
   local leases, records = get_many(LEASES, over), get_many(JOBS, over)
   local given_back, uncertain = 0, 0
   for i, id in ipairs(over) do
     local lease, job = read_lease(leases[i]), read_record(records[i])
     local e = { id = id, token = lease.token, attempt = job.attempts + 1, claim = job.closed + 1, cause = 'lease' }
-    unlease(id, lease, lease.marked == 0)
-    if lease.marked == 1 then
+    local acted = lease.marked == 1 or lease.token <= doubtful
+    if lease.marked == 0 and acted then e.cause = 'restart' end
+    unlease(id, lease, not acted)
+    if acted then
       hold(id, lease, e)
       uncertain = uncertain + 1
     else
