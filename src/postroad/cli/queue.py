@@ -181,7 +181,7 @@ def resume(gate: Annotated[str, typer.Argument(help="Name of a gate.")], queue: 
         opened = await parts.queue(queue)
         if gate not in {state.gate.name for state in await opened.gates()}:
             raise StateError(f"there is no gate named {gate!r}", remedy="`postroad queue gate list` names them.")
-        await opened.resume(gate)
+        await opened.lift(gate)
 
     with_parts(work)
     console.print(f"{gate} is open")

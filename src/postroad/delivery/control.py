@@ -13,7 +13,7 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlmodel import col
 
-from postroad.delivery.job import campaign_gate, job_id, touch_of
+from postroad.delivery.job import job_id, touch_of
 from postroad.delivery.record import Recorder
 from postroad.delivery.submit import enqueue_touches, plan_of, touch_rows
 from postroad.errors import StateError
@@ -28,21 +28,20 @@ CHUNK = 1_000
 async def pause(engine: sa.Engine, queue: Queue, name: str) -> None:
     """Let nothing more of a campaign leave. What is on the wire finishes. Raises StateError."""
     await asyncio.to_thread(_set_state, engine, name, CampaignState.PAUSED, (CampaignState.RUNNING,))
-    await queue.suspend(campaign_gate(name), None)
+    await queue.pause(name)
 
 
 async def resume(engine: sa.Engine, queue: Queue, name: str) -> None:
     """Let a paused campaign go on. Raises StateError."""
     await asyncio.to_thread(_set_state, engine, name, CampaignState.RUNNING, (CampaignState.PAUSED,))
-    await queue.resume(campaign_gate(name))
+    await queue.resume(name)
 
 
 async def cancel(engine: sa.Engine, queue: Queue, name: str, now: datetime) -> int:
     """End a campaign for good, and every touch of it that is not on the wire. Returns how many. Raises StateError."""
     cancelled = await asyncio.to_thread(_cancel, engine, name, now)
-    for start in range(0, len(cancelled), CHUNK):
-        await queue.cancel([job_id(touch_id) for touch_id in cancelled[start : start + CHUNK]], "campaign cancelled")
-    return len(cancelled)
+    await queue.cancel_group(name, "campaign cancelled")
+    return cancelled
 
 
 def _set_state(engine: sa.Engine, name: str, state: CampaignState, allowed: Sequence[CampaignState]) -> int:
@@ -62,11 +61,11 @@ def _move_campaign(connection: sa.Connection, name: str, state: CampaignState, a
     return campaign.id
 
 
-def _cancel(engine: sa.Engine, name: str, now: datetime) -> list[int]:
+def _cancel(engine: sa.Engine, name: str, now: datetime) -> int:
     with write(engine) as connection:
         allowed = (CampaignState.DRAFT, CampaignState.RUNNING, CampaignState.PAUSED)
         campaign_id = _move_campaign(connection, name, CampaignState.CANCELLED, allowed)
-        return cancel_waiting(connection, campaign_id, now)
+        return len(cancel_waiting(connection, campaign_id, now))
 
 
 async def replay(engine: sa.Engine, queue: Queue, *, ids: Sequence[str] | None, cause: str | None) -> int:

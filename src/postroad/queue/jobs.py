@@ -43,6 +43,7 @@ class Lane(Struct, frozen=True, kw_only=True):
     The same name with other gates, class or weight is another lane: jobs already queued keep what
     they were queued with. ``weight`` is the lane's share among the lanes of its class.
     ``gates`` are tried in order, at most 8; a gate that was never set admits everything.
+    ``group``: what is paused, resumed and cancelled together, as a campaign is.
     """
 
     name: str

@@ -204,12 +204,40 @@ class Queue:
         return read_states(await self._scripts.gates())
 
     async def suspend(self, gate: str, until_ms: int | None) -> None:
-        """Pause a gate until an instant, or (None) until `resume`. Jobs in flight are not touched."""
-        await self._scripts.pause(gate, FOREVER_MS if until_ms is None else max(until_ms, 1))
+        """Pause a gate until an instant, or (None) until `lift`. Jobs in flight are not touched."""
+        await self._scripts.suspend(gate, FOREVER_MS if until_ms is None else max(until_ms, 1))
 
-    async def resume(self, gate: str) -> None:
-        """Lift the pause of a gate."""
-        await self._scripts.pause(gate, 0)
+    async def lift(self, gate: str) -> None:
+        """End the pause of a gate."""
+        await self._scripts.suspend(gate, 0)
+
+    # -- groups
+
+    async def pause(self, group: str) -> None:
+        """Hold back every lane of a group, now and later ones, until `resume`: the next claim gets none of them.
+
+        Jobs in flight are not touched. It costs as much as the group has lanes, however many jobs wait in them.
+        """
+        await self._scripts.pause(_named(group))
+
+    async def resume(self, group: str) -> bool:
+        """Let a paused group go on. False: it was not paused."""
+        return await self._scripts.resume(_named(group)) == 1
+
+    async def cancel_group(self, group: str, cause: str) -> int:
+        """End every job of a group that is queued or scheduled; return how many ended. A pause of it ends as well.
+
+        The first step costs as much as the group has lanes, and from then on no claim gets any of their jobs. The
+        rest ends in steps of at most a thousand; if the caller dies, claims go on with it. What is in flight,
+        uncertain or dead stays so, and ends if it comes back. Jobs enqueued later are not touched.
+        """
+        await self._scripts.cancel_group(_named(group), cause)
+        cancelled, stay, looked = 0, 0, MAX_JOBS
+        while looked == MAX_JOBS:
+            looked, scheduled, gone, ended = await self._scripts.drain(MAX_JOBS, stay)
+            stay += scheduled - gone
+            cancelled += ended
+        return cancelled
 
     # -- events
 
@@ -287,6 +315,12 @@ class Queue:
             if not (await self.settle(f"resolve:{id}", [(job, verdict)])).stale:
                 return
         raise StateError(f"Job {id} is not uncertain.", remedy="Look again: somebody else may have resolved it.")
+
+
+def _named(group: str) -> str:
+    if not group:
+        raise ValueError("lanes without a group are no group; suspend a gate that all of them share")
+    return group
 
 
 def _leases(jobs: Sequence[Claimed]) -> bytes:

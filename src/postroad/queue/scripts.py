@@ -101,8 +101,20 @@ class Scripts:
     async def set_gate(self, name: str, limits: bytes) -> None:
         await self._run("set_gate", name, limits)
 
-    async def pause(self, name: str, until_ms: int) -> None:
-        await self._run("pause", name, until_ms)
+    async def suspend(self, name: str, until_ms: int) -> None:
+        await self._run("suspend", name, until_ms)
+
+    async def pause(self, group: str) -> int:
+        return int(await self._run("pause", group))
+
+    async def resume(self, group: str) -> int:
+        return int(await self._run("resume", group))
+
+    async def cancel_group(self, group: str, cause: str) -> int:
+        return int(await self._run("cancel_group", group, cause))
+
+    async def drain(self, limit: int, after: int) -> list[int]:
+        return cast("list[int]", await self._run("drain", limit, after))
 
     async def cancel(self, cause: str, *ids: str) -> int:
         return int(await self._run("cancel", cause, *ids))

@@ -1,4 +1,4 @@
--- Set the limits of a gate; those not named are lifted, except a pause, which only `pause` lifts.
+-- Set the limits of a gate; those not named are lifted, except a pause, which only `suspend` lifts.
 -- uses     base lanes gates moves
 -- KEYS[1]  base
 -- ARGV[1]  now_ms     empty for the server's TIME

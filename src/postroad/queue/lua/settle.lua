@@ -43,11 +43,11 @@ end
 local act = {}
 function act.done(job, id, lease, e)
   unlease(id, lease)
-  end_job('done', id, e)
+  end_job('done', id, job.lane, e)
 end
 function act.cancelled(job, id, lease, e)
   unlease(id, lease, true)
-  end_job('cancelled', id, e)
+  end_job('cancelled', id, job.lane, e)
 end
 function act.retry(job, id, lease, e, record)
   unlease(id, lease)

@@ -64,7 +64,7 @@ local function grant_all(lane, ids, grant)
     else
       local job = read_record(record)
       if job.expires_ms > 0 and job.expires_ms <= now_ms then
-        end_job('expired', id, { token = next_token(), attempt = job.attempts })
+        end_job('expired', id, lane.n, { token = next_token(), attempt = job.attempts })
       else
         n = n + 1
         grant(lane, id, record)
@@ -171,6 +171,7 @@ end
 
 -- House-keeping in bounded steps, so that no other process need tick; then take.
 local function claim_batch(worker, want, lease_ms, remember_ms)
+  sweep()
   forget_old(remember_ms, 100)
   reap(100)
   promote(want + 100)
