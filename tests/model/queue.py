@@ -115,6 +115,7 @@ class Model:
     remembered: dict[str, int] = field(default_factory=dict)
     events: list[Happened] = field(default_factory=list)
     last_token: int = 0
+    logs: dict[str, list[str]] = field(default_factory=lambda: {"done": [], "failed": []})
     paused: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -155,6 +156,15 @@ class Model:
             self._ends(job, now_ms)
         return len(ending)
 
+    def reschedule(self, ids: Sequence[str], due_ms: int, now_ms: int) -> list[bool]:
+        moved = []
+        for id in ids:
+            job = self.jobs.get(id)
+            moved.append(job is not None and job.state == "scheduled")
+            if job and moved[-1]:
+                self._place(job, due_ms, now_ms)
+        return moved
+
     def cancel(self, ids: Sequence[str], now_ms: int) -> int:
         cancelled = 0
         for id in ids:
@@ -170,6 +180,9 @@ class Model:
         del self.jobs[job.id]
         self.remembered[job.id] = now_ms
         self.events.append(event)
+        # Those that expire are logged in the order in which they were met: see `claimed`.
+        if event.kind == "done":
+            self.logs["done"].append(job.id)
 
     # -- time
 
@@ -285,6 +298,7 @@ class Model:
                 job.attempts += 1
                 job.closed += 1
                 job.state = "dead"
+                self.logs["failed"].append(id)
             case "uncertain":
                 job.state = "uncertain"
         self.events.append(event)

@@ -29,9 +29,11 @@ from postroad.queue import (
     Defer,
     Done,
     Event,
+    EventKind,
     Gate,
     Job,
     JobClass,
+    Keep,
     Lane,
     Queue,
     Quota,
@@ -57,6 +59,7 @@ LANES = [
 LEASE_MS = 60_000
 REMEMBER_MS = 500_000
 POLICY = RetryPolicy(attempts=2, delays_ms=(5_000, 10_000))
+KEEP = Keep(done=3, failed=2, remember_ms=REMEMBER_MS)
 ENDINGS = {"expired", "cancelled"}
 
 lanes = st.sampled_from(LANES)
@@ -88,9 +91,7 @@ class Machine(RuleBasedStateMachine):
         self.nonces = count()
         self.drawn = 0
         self.runner = asyncio.Runner()
-        self.opened = Queue.open(
-            self.url, f"model{next(_queue_names)}", clock=self.clock, retry=POLICY, remember_ms=REMEMBER_MS
-        )
+        self.opened = Queue.open(self.url, f"model{next(_queue_names)}", clock=self.clock, retry=POLICY, keep=KEEP)
         self.queue = self.run(self.opened.__aenter__())
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -164,6 +165,7 @@ class Machine(RuleBasedStateMachine):
         # Tokens are drawn for jobs and for events of one claim alike, so they are compared together.
         drawn = [(job.id, job.token) for job in batch.jobs]
         model.claimed(drawn, expired, LEASE_MS, now_ms)
+        model.logs["failed"] += [event.id for event in events if event.kind == "expired"]
         self.compare(events)
         if len(batch.jobs) < want:
             chance_ms = model.next_chance_ms(now_ms)
@@ -331,6 +333,13 @@ class Machine(RuleBasedStateMachine):
         ids = self.some_ids(data, state)
         assert self.run(self.queue.cancel(ids, "cancel")) == self.model.cancel(ids, self.now_ms)
 
+    @rule(data=st.data(), offset=offsets_ms)
+    def reschedule(self, data: st.DataObject, offset: int) -> None:
+        ids = self.some_ids(data, "scheduled")
+        due_ms = self.now_ms + offset
+        moved = self.run(self.queue.reschedule(ids, due_ms))
+        assert moved == self.model.reschedule(ids, due_ms, self.now_ms)
+
     @rule(group=groups)
     def pause(self, group: str) -> None:
         self.run(self.queue.pause(group))
@@ -366,6 +375,37 @@ class Machine(RuleBasedStateMachine):
         else:
             with pytest.raises(StateError):
                 self.run(self.queue.resolve(id, verdict))
+
+    @rule(data=st.data())
+    def find(self, data: st.DataObject) -> None:
+        logs = {"done": self.model.logs["done"][-KEEP.done :], "failed": self.model.logs["failed"][-KEEP.failed :]}
+        for id in {*self.some_ids(data), *logs["done"], *logs["failed"], *self.model.logs["done"][:2]}:
+            found = self.run(self.queue.find(id))
+            # What happened is read and acknowledged at once, so that only the history tells of it.
+            kinds = [event.kind for event in found.history]
+            assert kinds.count(EventKind.DONE) == logs["done"].count(id)
+            assert len(kinds) - kinds.count(EventKind.DONE) == logs["failed"].count(id)
+            job = self.model.jobs.get(id)
+            assert found.state == (job.state if job else "remembered" if id in self.model.remembered else None)
+            if job:
+                assert found.lane
+                assert (found.lane.name, found.payload) == (job.lane, job.payload)
+                assert (found.attempts, found.claims) == (job.attempts, job.closed)
+                assert (found.cancelled_for or "") == job.doomed
+            if job and job.state == "queued":
+                assert (found.ahead or 0) >= self.model.queues[job.lane].index(id)
+
+    @rule(data=st.data())
+    def explain(self, data: st.DataObject) -> None:
+        for id in self.some_ids(data, "queued"):
+            job, said = self.model.jobs.get(id), self.run(self.queue.explain(id))
+            assert said.words
+            if job and job.state == "queued":
+                shut = self.model.room(job.lane, self.now_ms) == 0
+                assert (said.held_by is not None) == shut
+                if said.not_before_ms is not None:
+                    opens = [self.model.gates[gate].opens_ms(self.now_ms) for gate in self.model.lanes[job.lane]]
+                    assert said.not_before_ms >= max([self.now_ms, *opens]) - 1
 
     @rule(data=st.data())
     def forget(self, data: st.DataObject) -> None:

@@ -13,6 +13,8 @@ from msgspec import Struct
 from postroad.clock import Clock
 from postroad.errors import ConfigError, StateError
 from postroad.queue.events import DEAD_CONSUMER_MS, Event, EventLog
+from postroad.queue.explain import Explanation, explain
+from postroad.queue.find import FoundJob, read_found
 from postroad.queue.gates import FOREVER_MS, Gate, GateState, limits_of, read_states
 from postroad.queue.jobs import Batch, Claimed, Enqueued, Job, JobState, Lane, Reaped, Settled
 from postroad.queue.scripts import Scripts
@@ -31,8 +33,22 @@ MAX_JOBS = 1000
 MAX_BYTES = 4_000_000
 """Jobs and bytes per script: what blocks the server for some milliseconds, not for seconds."""
 
-REMEMBER_MS = 7 * 24 * 3600 * 1000
 DEFAULT_RETRY = RetryPolicy()
+
+
+class Keep(Struct, frozen=True, kw_only=True):
+    """What a queue keeps of jobs that ended: the last ``done``, and the last ``failed`` (died or expired).
+
+    ``remember_ms``: how long an ended id stays known if nobody acknowledges its outcome. Dead letters are
+    no history: they stay until they are replayed or dropped. Workers of one queue share these.
+    """
+
+    done: int = 1000
+    failed: int = 5000
+    remember_ms: int = 7 * 24 * 3600 * 1000
+
+
+DEFAULT_KEEP = Keep()
 
 _pack = msgspec.msgpack.encode
 
@@ -83,15 +99,13 @@ class Queue:
     A call whose reply was lost may be repeated: with the same nonce where it takes one, else as it is.
     """
 
-    def __init__(
-        self, name: str, scripts: Scripts, log: EventLog, retry: RetryPolicy, rng: Random, remember_ms: int
-    ) -> None:
+    def __init__(self, name: str, scripts: Scripts, log: EventLog, retry: RetryPolicy, rng: Random, keep: Keep) -> None:
         self.name = name
         self._scripts = scripts
         self._log = log
         self._retry = retry
         self._rng = rng
-        self._remember_ms = remember_ms
+        self._keep = keep
 
     @classmethod
     @asynccontextmanager
@@ -104,12 +118,11 @@ class Queue:
         clock: Clock | None = None,
         rng: Random | None = None,
         ephemeral: bool = False,
-        remember_ms: int = REMEMBER_MS,
+        keep: Keep = DEFAULT_KEEP,
     ) -> AsyncIterator[Queue]:
         """Open the queue; it begins to exist with its first job.
 
-        ``clock`` None: the server's TIME, the one clock that all workers share. ``remember_ms``: how long the
-        id of an ended job stays known if nobody acknowledges its outcome. `StateError`: the server may lose
+        ``clock`` None: the server's TIME, the one clock that all workers share. `StateError`: the server may lose
         jobs (it evicts, or keeps no append-only file) and ``ephemeral`` does not allow that.
         """
         if not name or "}" in name:
@@ -119,7 +132,7 @@ class Queue:
         try:
             await require_persistence(client, ephemeral=ephemeral)
             log = EventLog(blocking, f"{base}:events")
-            yield cls(name, Scripts(client, base, clock), log, retry, rng or Random(), remember_ms)  # noqa: S311
+            yield cls(name, Scripts(client, base, clock), log, retry, rng or Random(), keep)  # noqa: S311
         finally:
             await client.aclose()
             await blocking.aclose()
@@ -140,7 +153,15 @@ class Queue:
 
     async def promote(self, limit: int = 1000) -> int:
         """Move due jobs into their lanes; `claim` does it as well. Returns how many."""
-        return await self._scripts.promote(limit, self._remember_ms)
+        return await self._scripts.promote(limit, self._keep.remember_ms)
+
+    async def reschedule(self, ids: Sequence[str], due_ms: int) -> list[bool]:
+        """Let scheduled jobs be due at another instant; one that has passed: now. False: it is not scheduled."""
+        moved: list[bool] = []
+        for start in range(0, len(ids), MAX_JOBS):
+            chunk = await self._scripts.reschedule(due_ms, *ids[start : start + MAX_JOBS])
+            moved += [was_scheduled == 1 for was_scheduled in chunk]
+        return moved
 
     async def cancel(self, ids: Sequence[str], cause: str) -> int:
         """End jobs that are queued or scheduled. Others stay. Returns how many."""
@@ -158,7 +179,8 @@ class Queue:
         claim or settle under way at a time: the queue remembers only its last nonce, for ``lease_ms``.
         """
         want = min(want, MAX_JOBS)
-        reply = await self._scripts.claim(worker, nonce, want, lease_ms, self._remember_ms)
+        keep = (self._keep.remember_ms, self._keep.done, self._keep.failed)
+        reply = await self._scripts.claim(worker, nonce, want, lease_ms, *keep)
         return _settled(reply).batch
 
     async def mark(self, jobs: Sequence[Claimed]) -> list[bool]:
@@ -182,7 +204,8 @@ class Queue:
         orders = _pack([order(job, verdict, self._retry, self._rng) for job, verdict in verdicts])
         notes = [verdict.note for _, verdict in verdicts]
         nonce, want = nonce or uuid4().hex, min(want, MAX_JOBS)
-        reply = await self._scripts.settle(worker, nonce, want, lease_ms, self._remember_ms, orders, *notes)
+        keep = (self._keep.remember_ms, self._keep.done, self._keep.failed)
+        reply = await self._scripts.settle(worker, nonce, want, lease_ms, *keep, orders, *notes)
         return _settled(reply)
 
     async def extend(self, jobs: Sequence[Claimed], lease_ms: int) -> list[bool]:
@@ -271,6 +294,14 @@ class Queue:
     async def known(self, ids: Sequence[str]) -> list[JobState | None]:
         """State of each id; None for one that the queue does not know."""
         return [JobState(state.decode()) if state else None for state in await self._scripts.known(_pack(ids))]
+
+    async def find(self, id: str) -> FoundJob:  # noqa: A002 - the field's word
+        """All that the queue knows of one id, its history included as far as that is kept."""
+        return read_found(id, await self._scripts.find(id))
+
+    async def explain(self, id: str) -> Explanation:  # noqa: A002 - the field's word
+        """Why this job is where it is, and when it may go."""
+        return explain(await self.find(id))
 
     async def dead_letters(self, *, count: int, cursor: int = 0) -> tuple[list[DeadLetter], int | None]:
         """Return the newest letters first, and the cursor of the next page (None: this was the last)."""

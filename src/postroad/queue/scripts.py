@@ -73,8 +73,11 @@ class Scripts:
     async def promote(self, limit: int, remember_ms: int) -> int:
         return int(await self._run("promote", limit, remember_ms))
 
-    async def claim(self, worker: str, nonce: str, want: int, lease_ms: int, remember_ms: int) -> list[bytes]:
-        return cast("list[bytes]", await self._run("claim", worker, nonce, want, lease_ms, remember_ms))
+    async def claim(
+        self, worker: str, nonce: str, want: int, lease_ms: int, remember_ms: int, done_kept: int, failed_kept: int
+    ) -> list[bytes]:
+        reply = await self._run("claim", worker, nonce, want, lease_ms, remember_ms, done_kept, failed_kept)
+        return cast("list[bytes]", reply)
 
     async def mark(self, leases: bytes) -> list[int]:
         return cast("list[int]", await self._run("mark", leases))
@@ -89,10 +92,13 @@ class Scripts:
         want: int,
         lease_ms: int,
         remember_ms: int,
+        done_kept: int,
+        failed_kept: int,
         orders: bytes,
         *notes: bytes,
     ) -> list[bytes]:
-        reply = await self._run("settle", worker, nonce, want, lease_ms, remember_ms, orders, *notes)
+        kept = (done_kept, failed_kept)
+        reply = await self._run("settle", worker, nonce, want, lease_ms, remember_ms, *kept, orders, *notes)
         return cast("list[bytes]", reply)
 
     async def reap(self, limit: int) -> list[int]:
@@ -119,6 +125,9 @@ class Scripts:
     async def cancel(self, cause: str, *ids: str) -> int:
         return int(await self._run("cancel", cause, *ids))
 
+    async def reschedule(self, due_ms: int, *ids: str) -> list[int]:
+        return cast("list[int]", await self._run("reschedule", due_ms, *ids))
+
     async def report_late(self, id: str, token: int, note: bytes) -> None:  # noqa: A002 - the field's word
         await self._run("report_late", id, token, note)
 
@@ -127,6 +136,9 @@ class Scripts:
 
     async def known(self, ids: bytes) -> list[bytes]:
         return cast("list[bytes]", await self._run("known", ids))
+
+    async def find(self, id: str) -> list[bytes]:  # noqa: A002 - the field's word
+        return cast("list[bytes]", await self._run("find", id))
 
     async def gates(self) -> bytes:
         return cast("bytes", await self._run("gates"))

@@ -7,9 +7,12 @@
 -- ARGV[4]  want         1 to 1000
 -- ARGV[5]  lease_ms
 -- ARGV[6]  remember_ms  how long an ended id stays known without an acknowledgement
+-- ARGV[7]  done_kept    jobs in the history of those that ended well
+-- ARGV[8]  failed_kept  and of those that died or expired
 -- returns  msgpack [stale ids, next_ms or 0, [[id, token, attempt, claim, expires_ms, lane], ...]], then payloads
 -- cost     O((n + scans) log L), scans <= want + 64
 
+keep_last(ARGV[7], ARGV[8])
 local worker, nonce = ARGV[2], ARGV[3]
 local _, ids, tokens = recall(worker, nonce)
 if ids then return reply_again({}, ids, tokens) end

@@ -30,6 +30,8 @@ local HELD = base .. 'held'             -- hash    id -> the lease under which i
 local DEAD = base .. 'dead'             -- zset    id -> since, ms
 local LETTERS = base .. 'letters'       -- hash    id -> cause, error and circumstances
 local REMEMBERED = base .. 'remembered' -- zset    id -> ended, ms
+local DONE_LOG = base .. 'log:done'     -- list    the last jobs that ended well, as their events
+local FAILED_LOG = base .. 'log:failed' -- list    the last that died or expired
 local GATES = base .. 'gates'           -- set     names
 local WAKE = base .. 'wake'             -- zset    gate with parked lanes -> instant worth looking, ms
 local EVENTS = base .. 'events'         -- stream
@@ -110,8 +112,26 @@ local function read_lease(packed)
   return { token = of, lane = lane, marked = marked, worker = string.sub(packed, LEASE_SIZE + 1) }
 end
 
+-- Append an event; returns it packed.
 local function emit(kind, e)
-  call('XADD', EVENTS, '*', 'e', cmsgpack.pack({
+  local packed = cmsgpack.pack({
     kind, e.id, e.token, now_ms, e.attempt or 0, e.claim or 0, e.next_ms or 0, e.cause or '', e.error or '',
-  }), 'n', e.note or '')
+  })
+  call('XADD', EVENTS, '*', 'e', packed, 'n', e.note or '')
+  return packed
+end
+
+-- History: the newest of what ended, in lists of an exact length. Scripts that end jobs by a claim say how long.
+local logs, kept = {}, { [DONE_LOG] = 0, [FAILED_LOG] = 0 }
+local function keep_last(n_done, n_failed) kept[DONE_LOG], kept[FAILED_LOG] = tonumber(n_done), tonumber(n_failed) end
+local function log(key, packed)
+  logs[key] = logs[key] or {}
+  logs[key][#logs[key] + 1] = packed
+end
+local function write_logs()
+  for key, entries in pairs(logs) do
+    call_many('RPUSH', key, entries)
+    call('LTRIM', key, kept[key] > 0 and -kept[key] or 1, kept[key] > 0 and -1 or 0)
+  end
+  logs = {}
 end

@@ -8,7 +8,8 @@ local function end_job(kind, id, lane_n, e)
   ended[#ended + 1] = id
   tie(lane_n, -1)
   e.id = id
-  emit(kind, e)
+  local packed = emit(kind, e)
+  if kind == 'done' then log(DONE_LOG, packed) elseif kind == 'expired' then log(FAILED_LOG, packed) end
   count(kind)
 end
 
@@ -46,7 +47,7 @@ local function bury(id, lane, e)
   call('ZADD', DEAD, int(now_ms), id)
   call('HSET', LETTERS, id, cmsgpack.pack({ lane.name, e.token, e.attempt, e.cause, e.error }))
   e.id = id
-  emit('dead', e)
+  log(FAILED_LOG, emit('dead', e))
   count('dead')
 end
 
@@ -169,6 +170,7 @@ end
 local function finish()
   write_moves()
   write_ties()
+  write_logs()
   write_gates()
   write_clocks()
   write_base()
