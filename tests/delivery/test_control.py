@@ -1,38 +1,22 @@
-"""What a person does to a campaign on its way holds in the queue at once, and in the ledger for good."""
+"""What a person does to mail on its way holds in the queue at once, and in the ledger for good."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 
 import pytest
 import sqlalchemy as sa
 
-from postroad.clock import SystemClock
 from postroad.delivery import control
-from postroad.delivery.job import job_id, lane_of
-from postroad.delivery.record import Recorder
-from postroad.queue import Claimed, Done, Job, Lane, Queue, Release
-from postroad.store.campaign import CampaignState
+from postroad.delivery.job import job_id
+from postroad.errors import UsageError
+from postroad.queue import Done, Job, JobState, Queue, Release
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
-from tests.store.rows import NOW, add_campaign, add_touch, touch_row
+from tests.delivery.queue_of_touches import claim, lane, noted, queued_touches, recorder, set_state, state_of
+from tests.store.rows import NOW, add_campaign, touch_row
 
-
-@pytest.fixture
-async def queue(redis_url: str) -> AsyncIterator[Queue]:
-    async with Queue.open(redis_url, "control") as queue:
-        yield queue
-        assert await queue.audit() == []
-        await queue._scripts._client.flushall()
-
-
-def lane(campaign: str = "spring") -> Lane:
-    return lane_of(sender="a@example.com", provider="other", campaign=campaign, route="relay", job_class="bulk")
-
-
-async def claimed(queue: Queue) -> dict[str, Claimed]:
-    batch = await queue.claim("w", want=100, lease_ms=60_000, nonce=f"{await queue.stats()}")
-    return {job.id: job for job in batch.jobs}
+FAR_MS = 4_000_000_000_000
 
 
 async def test_a_paused_campaign_is_not_claimed_and_others_are(engine: sa.Engine, queue: Queue) -> None:
@@ -41,26 +25,45 @@ async def test_a_paused_campaign_is_not_claimed_and_others_are(engine: sa.Engine
     await queue.enqueue(lane(), [Job(id="1", payload=b"")])
     await queue.enqueue(lane("autumn"), [Job(id="2", payload=b"")])
     await control.pause(engine, queue, "spring")
-    assert list(await claimed(queue)) == ["2"]
+    assert [job.id for job in await claim(queue)] == ["2"]
     await control.resume(engine, queue, "spring")
-    assert list(await claimed(queue)) == ["1"]
+    assert [job.id for job in await claim(queue)] == ["1"]
 
 
 async def test_a_cancelled_campaign_ends_also_what_comes_back_from_the_wire(engine: sa.Engine, queue: Queue) -> None:
-    with write(engine) as connection:
-        campaign, (step,) = add_campaign(connection, name="spring", state=CampaignState.RUNNING)
-        waits, back, taken = (add_touch(connection, campaign, step, TouchState.QUEUED) for _ in range(3))
-    await queue.enqueue(lane(), [Job(id=job_id(touch), payload=b"") for touch in (back, taken, waits)])
-    batch = (await queue.claim("w", want=2, lease_ms=60_000, nonce="n")).jobs
-    with write(engine) as connection:
-        connection.execute(sa.text(f"UPDATE touch SET state = 'sending', claim = 1 WHERE id IN ({back}, {taken})"))
+    back, taken, waits = await queued_touches(engine, queue, 3)
+    batch = await claim(queue, 2)
+    for touch in (back, taken):
+        set_state(engine, touch, TouchState.SENDING)
     assert await control.cancel(engine, queue, "spring", NOW) == 1
     await queue.settle("w", [(batch[0], Release()), (batch[1], Done())])
-    recorder = Recorder(engine=engine, queue=queue, clock=SystemClock(), name="r")
-    await recorder.drain()
-    with read(engine) as connection:
-        states = [touch_row(connection, touch).state for touch in (waits, back, taken)]
-        rows = connection.execute(sa.text("SELECT count(*) FROM delivery_event")).scalar_one()
+    await recorder(engine, queue).drain()
+    states = [state_of(engine, touch) for touch in (waits, back, taken)]
     assert states == [TouchState.CANCELLED, TouchState.CANCELLED, TouchState.SENDING]
-    assert rows == 0
+    assert noted(engine, back) == []
     assert (await queue.stats()).remembered == 0
+
+
+async def test_single_touches_are_cancelled_unless_they_are_on_the_wire(engine: sa.Engine, queue: Queue) -> None:
+    flying, first, second = await queued_touches(engine, queue, 3)
+    await claim(queue, 1)
+    set_state(engine, flying, TouchState.SENDING)
+    assert await control.cancel_touches(engine, queue, [job_id(flying), job_id(first)], NOW) == 1
+    assert [state_of(engine, touch) for touch in (flying, first, second)] == ["sending", "cancelled", "queued"]
+    assert [job.id for job in await claim(queue)] == [job_id(second)]
+
+
+async def test_a_scheduled_touch_goes_at_another_time_in_the_ledger_too(engine: sa.Engine, queue: Queue) -> None:
+    [touch] = await queued_touches(engine, queue, 1, due_ms=FAR_MS)
+    assert await control.reschedule_touches(engine, queue, [job_id(touch)], FAR_MS + 60_000) == 1
+    with read(engine) as connection:
+        assert touch_row(connection, touch).next_at == datetime.fromtimestamp(FAR_MS / 1000 + 60, UTC)
+    assert (await queue.find(job_id(touch))).at_ms == FAR_MS + 60_000
+    assert await control.reschedule_touches(engine, queue, [job_id(touch)], 1) == 1
+    assert await queue.known([job_id(touch)]) == [JobState.QUEUED]
+    assert await control.reschedule_touches(engine, queue, [job_id(touch)], FAR_MS) == 0
+
+
+async def test_what_is_no_touch_is_refused(engine: sa.Engine, queue: Queue) -> None:
+    with pytest.raises(UsageError):
+        await control.cancel_touches(engine, queue, ["one"], NOW)

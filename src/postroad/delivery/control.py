@@ -6,18 +6,19 @@ Each is written to the ledger first, where it holds at once; the queue follows, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 import sqlalchemy as sa
 from sqlmodel import col
 
-from postroad.delivery.job import job_id, touch_of
+from postroad.delivery.job import job_id, read_touch, touch_of
 from postroad.delivery.record import Recorder
 from postroad.delivery.submit import enqueue_touches, plan_of, touch_rows
 from postroad.errors import StateError
-from postroad.queue import DeadLetter, Queue
+from postroad.queue import DeadLetter, JobState, Queue
+from postroad.store import ledger
 from postroad.store.campaign import Campaign, CampaignState, find_campaign
 from postroad.store.engine import read, write
 from postroad.store.ledger import cancel_waiting, hold_unknown, revive
@@ -66,6 +67,34 @@ def _cancel(engine: sa.Engine, name: str, now: datetime) -> int:
         allowed = (CampaignState.DRAFT, CampaignState.RUNNING, CampaignState.PAUSED)
         campaign_id = _move_campaign(connection, name, CampaignState.CANCELLED, allowed)
         return len(cancel_waiting(connection, campaign_id, now))
+
+
+async def cancel_touches(engine: sa.Engine, queue: Queue, ids: Sequence[str], now: datetime) -> int:
+    """End single touches that are not on the wire. Returns how many. Raises UsageError."""
+    touch_ids = [read_touch(id_) for id_ in ids]
+    cancelled = await asyncio.to_thread(_write, engine, ledger.cancel_touches, touch_ids, now)
+    await queue.cancel([job_id(touch_id) for touch_id in sorted(cancelled)], "cancelled by hand")
+    return len(cancelled)
+
+
+async def reschedule_touches(engine: sa.Engine, queue: Queue, ids: Sequence[str], due_ms: int) -> int:
+    """Let single touches that are scheduled go at another time. Returns how many. Raises UsageError."""
+    by_id = {job_id(read_touch(id_)): read_touch(id_) for id_ in ids}
+    states = await queue.known(list(by_id))
+    scheduled = [id_ for id_, state in zip(by_id, states, strict=True) if state is JobState.SCHEDULED]
+    until = datetime.fromtimestamp(due_ms / 1000, UTC)
+    await asyncio.to_thread(_write, engine, ledger.put_off, [by_id[id_] for id_ in scheduled], until)
+    return sum(await queue.reschedule(scheduled, due_ms))
+
+
+def _write(
+    engine: sa.Engine,
+    change: Callable[[sa.Connection, Sequence[int], datetime], set[int]],
+    touch_ids: Sequence[int],
+    when: datetime,
+) -> set[int]:
+    with write(engine) as connection:
+        return change(connection, touch_ids, when)
 
 
 async def replay(engine: sa.Engine, queue: Queue, *, ids: Sequence[str] | None, cause: str | None) -> int:
