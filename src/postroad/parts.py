@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from postroad.clock import Clock, SystemClock
 from postroad.embedded import ensure_redis
 from postroad.mail.token import TokenSigner
-from postroad.queue import Queue
+from postroad.queue import Queue, RetryPolicy
 from postroad.settings import Settings
 from postroad.store import migrate
 from postroad.store.engine import open_engine, sqlite_url
@@ -36,7 +36,9 @@ class Parts:
         """Return the queue of this name, opened once. Raises UnavailableError, or StateError for an unsafe server."""
         if name not in self._queues:
             url = await asyncio.to_thread(redis_url, self.settings)
-            self._queues[name] = await self._stack.enter_async_context(Queue.open(url, name))
+            limits = self.settings.queue(name)
+            retry = RetryPolicy(attempts=limits.attempts, delays_ms=limits.retry_delays_ms, jitter=limits.jitter)
+            self._queues[name] = await self._stack.enter_async_context(Queue.open(url, name, retry=retry))
         return self._queues[name]
 
 

@@ -42,12 +42,12 @@ def worker(
     settings = Settings.load()
     configured = settings.queue(queue)
     try:
-        limits = QueueSettings(
-            concurrency=concurrency or configured.concurrency,
-            rate=RateSetting.parse(rate) if rate else configured.rate,
-            burst=configured.burst,
-            lease_ms=configured.lease_ms,
-            drain_ms=parse_duration_ms(drain) if drain else configured.drain_ms,
+        limits = configured.model_copy(
+            update={
+                "concurrency": concurrency or configured.concurrency,
+                "rate": RateSetting.parse(rate) if rate else configured.rate,
+                "drain_ms": parse_duration_ms(drain) if drain else configured.drain_ms,
+            }
         )
     except ValueError as error:
         raise UsageError(str(error)) from None
