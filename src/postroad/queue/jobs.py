@@ -77,10 +77,14 @@ class Claimed(Struct, frozen=True):
 
 
 class Batch(Struct, frozen=True):
-    """Jobs claimed, and the earliest instant at which asking again is worth it (None: nothing waits)."""
+    """Jobs claimed, and the earliest instant at which asking again is worth it (None: nothing waits).
+
+    ``events_full``: nothing was claimed because too many events wait to be recorded. See `Keep`.
+    """
 
     jobs: list[Claimed]
     next_ms: int | None
+    events_full: bool = False
 
 
 class Enqueued(Struct, frozen=True):

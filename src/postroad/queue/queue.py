@@ -40,12 +40,26 @@ class Keep(Struct, frozen=True, kw_only=True):
     """What a queue keeps of jobs that ended: the last ``done``, and the last ``failed`` (died or expired).
 
     ``remember_ms``: how long an ended id stays known if nobody acknowledges its outcome. Dead letters are
-    no history: they stay until they are replayed or dropped. Workers of one queue share these.
+    no history: they stay until they are replayed or dropped. ``events``: when so many wait for a group to
+    acknowledge them, nothing is claimed until fewer do, for no event is dropped unread; without any group the
+    newest of them are kept. ``consumer_ms``: a consumer of events that owes nothing and was not seen for so
+    long is forgotten. Give all workers of one queue the same.
     """
 
     done: int = 1000
     failed: int = 5000
     remember_ms: int = 7 * 24 * 3600 * 1000
+    events: int = 1_000_000
+    consumer_ms: int = 3_600_000
+
+    def __post_init__(self) -> None:
+        if min(self.done, self.failed, self.remember_ms, self.consumer_ms) < 0 or self.events < 100:
+            raise ValueError(f"{self} keeps nothing, or less: events start at 100, the others at 0")
+
+    @property
+    def bounds(self) -> tuple[int, int, int, int]:
+        """As the scripts take them."""
+        return self.remember_ms, self.done, self.failed, self.events
 
 
 DEFAULT_KEEP = Keep()
@@ -66,6 +80,7 @@ class _Reply(Struct, frozen=True, array_like=True):
     stale: list[str]
     next_ms: int
     rows: list[_Row]
+    events_full: bool
 
 
 _decode_reply = msgspec.msgpack.Decoder(_Reply).decode
@@ -77,7 +92,7 @@ def _settled(reply: list[bytes]) -> Settled:
         Claimed(row.id, row.token, row.attempt, row.claim, payload, row.expires_ms, row.lane)
         for row, payload in zip(head.rows, reply[1:], strict=True)
     ]
-    return Settled(head.stale, Batch(jobs, head.next_ms or None))
+    return Settled(head.stale, Batch(jobs, head.next_ms or None, head.events_full))
 
 
 def _chunks(jobs: Sequence[Job]) -> Iterator[list[Job]]:
@@ -179,8 +194,7 @@ class Queue:
         claim or settle under way at a time: the queue remembers only its last nonce, for ``lease_ms``.
         """
         want = min(want, MAX_JOBS)
-        keep = (self._keep.remember_ms, self._keep.done, self._keep.failed)
-        reply = await self._scripts.claim(worker, nonce, want, lease_ms, *keep)
+        reply = await self._scripts.claim(worker, nonce, want, lease_ms, *self._keep.bounds)
         return _settled(reply).batch
 
     async def mark(self, jobs: Sequence[Claimed]) -> list[bool]:
@@ -204,8 +218,7 @@ class Queue:
         orders = _pack([order(job, verdict, self._retry, self._rng) for job, verdict in verdicts])
         notes = [verdict.note for _, verdict in verdicts]
         nonce, want = nonce or uuid4().hex, min(want, MAX_JOBS)
-        keep = (self._keep.remember_ms, self._keep.done, self._keep.failed)
-        reply = await self._scripts.settle(worker, nonce, want, lease_ms, *keep, orders, *notes)
+        reply = await self._scripts.settle(worker, nonce, want, lease_ms, *self._keep.bounds, orders, *notes)
         return _settled(reply)
 
     async def extend(self, jobs: Sequence[Claimed], lease_ms: int) -> list[bool]:
@@ -280,7 +293,8 @@ class Queue:
 
     async def acknowledge(self, group: str, events: Sequence[Event], *, forget: Sequence[str] = ()) -> None:
         """Say that these events are recorded, and that these ids need no memory of their own any more."""
-        await self._scripts.acknowledge(group, _pack([event.entry for event in events]), _pack(forget))
+        entries = _pack([event.entry for event in events])
+        await self._scripts.acknowledge(group, entries, _pack(forget), self._keep.consumer_ms)
 
     # -- standing
 

@@ -74,9 +74,18 @@ class Scripts:
         return int(await self._run("promote", limit, remember_ms))
 
     async def claim(
-        self, worker: str, nonce: str, want: int, lease_ms: int, remember_ms: int, done_kept: int, failed_kept: int
+        self,
+        worker: str,
+        nonce: str,
+        want: int,
+        lease_ms: int,
+        remember_ms: int,
+        done_kept: int,
+        failed_kept: int,
+        events_cap: int,
     ) -> list[bytes]:
-        reply = await self._run("claim", worker, nonce, want, lease_ms, remember_ms, done_kept, failed_kept)
+        keep = (remember_ms, done_kept, failed_kept, events_cap)
+        reply = await self._run("claim", worker, nonce, want, lease_ms, *keep)
         return cast("list[bytes]", reply)
 
     async def mark(self, leases: bytes) -> list[int]:
@@ -94,11 +103,12 @@ class Scripts:
         remember_ms: int,
         done_kept: int,
         failed_kept: int,
+        events_cap: int,
         orders: bytes,
         *notes: bytes,
     ) -> list[bytes]:
-        kept = (done_kept, failed_kept)
-        reply = await self._run("settle", worker, nonce, want, lease_ms, remember_ms, *kept, orders, *notes)
+        keep = (remember_ms, done_kept, failed_kept, events_cap)
+        reply = await self._run("settle", worker, nonce, want, lease_ms, *keep, orders, *notes)
         return cast("list[bytes]", reply)
 
     async def reap(self, limit: int) -> list[int]:
@@ -131,8 +141,8 @@ class Scripts:
     async def report_late(self, id: str, token: int, note: bytes) -> None:  # noqa: A002 - the field's word
         await self._run("report_late", id, token, note)
 
-    async def acknowledge(self, group: str, entries: bytes, ids: bytes) -> int:
-        return int(await self._run("acknowledge", group, entries, ids))
+    async def acknowledge(self, group: str, entries: bytes, ids: bytes, gone_ms: int) -> int:
+        return int(await self._run("acknowledge", group, entries, ids, gone_ms))
 
     async def known(self, ids: bytes) -> list[bytes]:
         return cast("list[bytes]", await self._run("known", ids))

@@ -87,6 +87,7 @@ class Worker:
         self._give_up_at_s = float("inf")
         self._counts: Counter[str] = Counter()
         self._claimed = self._stale = 0
+        self._events_full = False
 
     async def run(self, stop: asyncio.Event) -> WorkerReport:
         """Work until ``stop``; then take no more, drain, settle everything, and say what was done."""
@@ -175,6 +176,12 @@ class Worker:
         self._stale += len(stale)
         batch = settled.batch
         self._claimed += len(batch.jobs)
+        if batch.events_full != self._events_full:
+            self._events_full = batch.events_full
+            if batch.events_full:
+                logger.error("%s: nothing is claimed, because too many events wait to be recorded", self.name)
+            else:
+                logger.info("%s: events are recorded again; claiming goes on", self.name)
         if call.want:
             self._ask_at_s = _now_s() + self._pause_s(batch)
         if batch.jobs and stopping:
