@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from typer.testing import CliRunner
 
@@ -138,3 +141,34 @@ async def test_uncertain_jobs_are_listed_and_resolved(redis_url: str, run: Run) 
         assert [str(state) for state in await queue.known(["u1", "u2", "u3"])] == ["remembered", "queued", "dead"]
         await run("uncertain", "resolve", "u1", "--as", "dead", fails=True)
         assert await run("uncertain", "list") == []
+
+
+def start(folder: Path, redis_url: str, *command: str) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "POSTROAD_REDIS_URL": redis_url, "POSTROAD_STATE_DIR": str(folder / "state")}
+    with (folder / "log").open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "postroad", *command], cwd=folder, env=environment, stdout=log, stderr=log
+        )
+
+
+@pytest.mark.parametrize("command", ["worker", "recorder"])
+async def test_a_process_serves_its_metrics(redis_url: str, tmp_path: Path, command: str) -> None:
+    process = start(tmp_path, redis_url, command, "--metrics-port", "0")
+    log = tmp_path / "log"
+    try:
+
+        async def serves() -> bool:
+            assert process.poll() is None, log.read_text()
+            return "metrics at http://" in log.read_text()
+
+        await until(serves)
+        found = re.search(r"http://127.0.0.1:\d+/metrics", log.read_text())
+        assert found
+        async with httpx.AsyncClient() as client:
+            text = (await client.get(found.group())).text
+        assert 'postroad_queue_up{queue="email:send"} 1.0' in text
+        process.terminate()
+        assert await asyncio.to_thread(process.wait, 20) == 0
+    finally:
+        process.kill()
+        process.wait()

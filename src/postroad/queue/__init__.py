@@ -16,8 +16,9 @@ from postroad.queue.jobs import (
     Reaped,
     Settled,
 )
+from postroad.queue.keep import Keep
 from postroad.queue.lease import Lease, LeaseLost
-from postroad.queue.queue import Keep, Queue
+from postroad.queue.queue import Queue
 from postroad.queue.standing import DeadLetter, GroupLag, QueueStats, UncertainJob
 from postroad.queue.verdicts import (
     Cancel,

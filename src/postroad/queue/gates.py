@@ -44,7 +44,8 @@ class Gate(Struct, frozen=True, kw_only=True):
 class GateState(Struct, frozen=True, kw_only=True):
     """``room``: jobs it admits now, None for any number. ``wake_ms``: when its parked lanes are looked at.
 
-    ``rested_ms``: the instant at which a rate has its whole burst again, less one job (GCRA's arrival time).
+    ``rate_used``: share of its rate's burst that is used up, 0 to 1. ``rested_ms``: when nothing of it is (GCRA's
+    theoretical arrival time).
     """
 
     gate: Gate
@@ -53,6 +54,7 @@ class GateState(Struct, frozen=True, kw_only=True):
     room: int | None
     wake_ms: int | None
     rested_ms: float | None = None
+    rate_used: float = 0
     paused_since_ms: int | None = None
 
 
@@ -87,6 +89,7 @@ class StoredGate(Struct, frozen=True, kw_only=True):
     quota_ms: float | None = None
     paused_ms: float | None = None
     paused_since_ms: float | None = None
+    rate_used: float = 0
     tat: float = 0
 
     def state(self) -> GateState:
@@ -109,6 +112,7 @@ class StoredGate(Struct, frozen=True, kw_only=True):
             room=None if self.room < 0 else int(self.room),
             wake_ms=None if self.wake_ms < 0 else int(self.wake_ms),
             rested_ms=None if rate is None else self.tat / 1000,
+            rate_used=min(self.rate_used, 1.0),
             paused_since_ms=None if self.paused_since_ms is None else int(self.paused_since_ms),
         )
 

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from random import Random
 from uuid import uuid4
 
 import msgspec
-from msgspec import Struct
 
 from postroad.clock import Clock
 from postroad.errors import ConfigError, StateError
-from postroad.queue.events import DEAD_CONSUMER_MS, Event, EventLog
+from postroad.queue.connections import Connections, Metrics
+from postroad.queue.events import DEAD_CONSUMER_MS, Event
 from postroad.queue.explain import Explanation, explain
 from postroad.queue.find import FoundJob, read_found
 from postroad.queue.gates import FOREVER_MS, Gate, GateState, limits_of, read_states
 from postroad.queue.jobs import Batch, Claimed, Enqueued, Job, JobState, Lane, Reaped, Settled
-from postroad.queue.scripts import Scripts
-from postroad.queue.server import connect, require_persistence
+from postroad.queue.keep import Keep
+from postroad.queue.server import require_persistence
 from postroad.queue.standing import (
     DeadLetter,
     QueueStats,
@@ -28,84 +29,12 @@ from postroad.queue.standing import (
     read_uncertain,
 )
 from postroad.queue.verdicts import Dead, Done, Release, RetryPolicy, Verdict, order
-
-MAX_JOBS = 1000
-MAX_BYTES = 4_000_000
-"""Jobs and bytes per script: what blocks the server for some milliseconds, not for seconds."""
+from postroad.queue.wire import MAX_JOBS, chunks_of, read_settled
 
 DEFAULT_RETRY = RetryPolicy()
-
-
-class Keep(Struct, frozen=True, kw_only=True):
-    """What a queue keeps of jobs that ended: the last ``done``, and the last ``failed`` (died or expired).
-
-    ``remember_ms``: how long an ended id stays known if nobody acknowledges its outcome. Dead letters are
-    no history: they stay until they are replayed or dropped. ``events``: when so many wait for a group to
-    acknowledge them, nothing is claimed until fewer do, for no event is dropped unread; without any group the
-    newest of them are kept. ``consumer_ms``: a consumer of events that owes nothing and was not seen for so
-    long is forgotten. Give all workers of one queue the same.
-    """
-
-    done: int = 1000
-    failed: int = 5000
-    remember_ms: int = 7 * 24 * 3600 * 1000
-    events: int = 1_000_000
-    consumer_ms: int = 3_600_000
-
-    def __post_init__(self) -> None:
-        if min(self.done, self.failed, self.remember_ms, self.consumer_ms) < 0 or self.events < 100:
-            raise ValueError(f"{self} keeps nothing, or less: events start at 100, the others at 0")
-
-    @property
-    def bounds(self) -> tuple[int, int, int, int]:
-        """As the scripts take them."""
-        return self.remember_ms, self.done, self.failed, self.events
-
-
 DEFAULT_KEEP = Keep()
 
 _pack = msgspec.msgpack.encode
-
-
-class _Row(Struct, frozen=True, array_like=True):
-    id: str
-    token: int
-    attempt: int
-    claim: int
-    expires_ms: int
-    lane: str
-
-
-class _Reply(Struct, frozen=True, array_like=True):
-    stale: list[str]
-    next_ms: int
-    rows: list[_Row]
-    events_full: bool
-
-
-_decode_reply = msgspec.msgpack.Decoder(_Reply).decode
-
-
-def _settled(reply: list[bytes]) -> Settled:
-    head = _decode_reply(reply[0])
-    jobs = [
-        Claimed(row.id, row.token, row.attempt, row.claim, payload, row.expires_ms, row.lane)
-        for row, payload in zip(head.rows, reply[1:], strict=True)
-    ]
-    return Settled(head.stale, Batch(jobs, head.next_ms or None, head.events_full))
-
-
-def _chunks(jobs: Sequence[Job]) -> Iterator[list[Job]]:
-    chunk: list[Job] = []
-    size_bytes = 0
-    for job in jobs:
-        if chunk and (len(chunk) == MAX_JOBS or size_bytes + len(job.payload) > MAX_BYTES):
-            yield chunk
-            chunk, size_bytes = [], 0
-        chunk.append(job)
-        size_bytes += len(job.payload)
-    if chunk:
-        yield chunk
 
 
 class Queue:
@@ -114,10 +43,20 @@ class Queue:
     A call whose reply was lost may be repeated: with the same nonce where it takes one, else as it is.
     """
 
-    def __init__(self, name: str, scripts: Scripts, log: EventLog, retry: RetryPolicy, rng: Random, keep: Keep) -> None:
+    def __init__(
+        self,
+        name: str,
+        connections: Connections,
+        retry: RetryPolicy,
+        rng: Random,
+        keep: Keep,
+        metrics: Metrics | None,
+    ) -> None:
         self.name = name
-        self._scripts = scripts
-        self._log = log
+        self.metrics = metrics
+        self._connections = connections
+        self._scripts = connections.scripts
+        self._log = connections.log
         self._retry = retry
         self._rng = rng
         self._keep = keep
@@ -134,6 +73,7 @@ class Queue:
         rng: Random | None = None,
         ephemeral: bool = False,
         keep: Keep = DEFAULT_KEEP,
+        metrics: Metrics | None = None,
     ) -> AsyncIterator[Queue]:
         """Open the queue; it begins to exist with its first job.
 
@@ -142,15 +82,13 @@ class Queue:
         """
         if not name or "}" in name:
             raise ConfigError(f"{name!r} cannot be a queue's name.", remedy="It may not be empty or contain a brace.")
-        base = f"pr:{{{name}}}"
-        client, blocking = connect(url), connect(url, reply_s=None)
+        ran = partial(metrics.script_ran, name) if metrics else None
+        connections = Connections(url, f"pr:{{{name}}}", clock, ran)
         try:
-            await require_persistence(client, ephemeral=ephemeral)
-            log = EventLog(blocking, f"{base}:events")
-            yield cls(name, Scripts(client, base, clock), log, retry, rng or Random(), keep)  # noqa: S311
+            await require_persistence(connections.client, ephemeral=ephemeral)
+            yield cls(name, connections, retry, rng or Random(), keep, metrics)  # noqa: S311
         finally:
-            await client.aclose()
-            await blocking.aclose()
+            await connections.aclose()
 
     # -- in
 
@@ -158,7 +96,7 @@ class Queue:
         """Put any number of jobs into a lane. An id that lives or is remembered is left as it is."""
         definition = _pack([lane.name, lane.job_class, lane.weight, lane.gates, lane.group])
         accepted = 0
-        for chunk in _chunks(jobs):
+        for chunk in chunks_of(jobs):
             times = _pack([(job.due_ms, job.expires_ms) for job in chunk])
             flat: list[str | bytes] = []
             for job in chunk:
@@ -195,7 +133,7 @@ class Queue:
         """
         want = min(want, MAX_JOBS)
         reply = await self._scripts.claim(worker, nonce, want, lease_ms, *self._keep.bounds)
-        return _settled(reply).batch
+        return read_settled(reply).batch
 
     async def mark(self, jobs: Sequence[Claimed]) -> list[bool]:
         """Mark jobs just before their irreversible act. False: the lease is no longer ours, do not act."""
@@ -219,7 +157,7 @@ class Queue:
         notes = [verdict.note for _, verdict in verdicts]
         nonce, want = nonce or uuid4().hex, min(want, MAX_JOBS)
         reply = await self._scripts.settle(worker, nonce, want, lease_ms, *self._keep.bounds, orders, *notes)
-        return _settled(reply)
+        return read_settled(reply)
 
     async def extend(self, jobs: Sequence[Claimed], lease_ms: int) -> list[bool]:
         """Let leases end ``lease_ms`` from now. False: the lease is no longer ours."""
@@ -300,6 +238,22 @@ class Queue:
 
     async def stats(self) -> QueueStats:
         return read_stats(await self._scripts.stats())
+
+    async def probe(self) -> QueueStats:
+        """`stats` by a connection of its own: what the server that the address leads to now has to say."""
+        connections = self._connections.anew()
+        try:
+            return read_stats(await connections.scripts.stats())
+        finally:
+            await connections.aclose()
+
+    async def reconnect(self) -> None:
+        """Drop every connection: what is under way fails as if the server had gone, the next call connects anew."""
+        await self._connections.drop()
+
+    def is_full(self, stats: QueueStats) -> bool:
+        """Whether so many events wait to be recorded that nothing is claimed."""
+        return bool(stats.groups) and stats.events >= self._keep.events
 
     async def audit(self) -> list[str]:
         """Return the invariants that do not hold, in words. Reads everything: for tests and for doubts."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
+import time
+from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
 from typing import Any, cast
@@ -18,6 +21,12 @@ from postroad.errors import UnavailableError
 
 LOST = (RedisConnectionError, RedisTimeoutError, TimeoutError, OSError)
 """What redis-py raises when the server is away, restarting, still loading, or silent."""
+
+Ran = Callable[[str, float], None]
+"""Is told the name of each script that ran, and its seconds."""
+
+REPLY_S = 15.0
+"""How long a server may be silent before it counts as lost."""
 
 _USES = re.compile(r"^-- uses +(.+)$", re.MULTILINE)
 
@@ -47,25 +56,34 @@ def unavailable(error: BaseException) -> UnavailableError:
 class Scripts:
     """Runs scripts on one queue. No call is ever repeated here: the caller knows whether it may."""
 
-    def __init__(self, client: Redis, base: str, clock: Clock | None) -> None:
+    def __init__(self, client: Redis, base: str, clock: Clock | None, ran: Ran | None = None) -> None:
         self._client = client
         self._base = base
         self._clock = clock
+        self._ran = ran
 
     async def _run(self, name: str, *args: str | bytes | int) -> Any:
         now_ms = "" if self._clock is None else str(self._clock.now_ms())
+        began_s = time.perf_counter()
         try:
-            try:
-                return await self._client.evalsha(_sha_of(name), 1, self._base, now_ms, *args)
-            except NoScriptError:
-                # A restart or a failover forgets scripts; EVAL runs this one and has it remembered.
-                return await self._client.eval(source_of(name), 1, self._base, now_ms, *args)
+            async with asyncio.timeout(REPLY_S):
+                return await self._call(name, now_ms, *args)
         except LOST as error:
             raise unavailable(error) from error
         except OutOfMemoryError as error:
             raise UnavailableError(
                 "The queue's Redis server is full and takes no more.", remedy="Raise its maxmemory."
             ) from error
+        finally:
+            if self._ran:
+                self._ran(name, time.perf_counter() - began_s)
+
+    async def _call(self, name: str, *args: str | bytes | int) -> Any:
+        try:
+            return await self._client.evalsha(_sha_of(name), 1, self._base, *args)
+        except NoScriptError:
+            # A restart or a failover forgets scripts; EVAL runs this one and has it remembered.
+            return await self._client.eval(source_of(name), 1, self._base, *args)
 
     async def enqueue(self, definition: bytes, times: bytes, *jobs: str | bytes) -> int:
         return int(await self._run("enqueue", definition, times, *jobs))

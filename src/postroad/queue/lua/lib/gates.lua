@@ -50,6 +50,7 @@ local function show_gate(name)
   local wake = tonumber(call('ZSCORE', WAKE, name) or nil)
   shown.name = name
   shown.paused_since_ms = tonumber(call('HGET', base .. 'gate:' .. name, 'paused_since_ms') or nil)
+  if gate.count then shown.rate_used = math.max(gate.tat - now_us, 0) / (gate.burst * gate.interval) end
   shown.room = n == INF and -1 or n
   shown.wake_ms = (wake and wake < INF) and wake or -1
   shown.parked = 0
