@@ -1,7 +1,8 @@
-"""The queue on its own: the example of webhooks, against real HTTP servers, in a process that loads nothing of email."""
+"""The queue on its own: the example of webhooks against real HTTP servers, and what importing it loads."""
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ import pytest
 from examples.queue_alone.webhooks import POLICY, QUEUE, Delivery, gate_of, send
 from postroad.clock import SystemClock
 from postroad.queue import JobState, Queue, Worker
+from tests.conftest import RedisServer
 from tests.queue.conftest import running, until
 
 ROOT = Path(__file__).parents[2]
@@ -104,6 +106,28 @@ async def test_every_receiver_gets_its_events_once_at_its_own_pace(
         assert gates[gate_of(shop.url)].paused_until_ms
         assert not gates[gate_of(bank.url)].paused_until_ms
         assert await queue.audit() == []
+
+
+async def test_the_example_runs_as_it_says(own_redis: RedisServer, shop: Receiver) -> None:
+    script = str(ROOT / "examples/queue_alone/webhooks.py")
+    worker = start([sys.executable, script, "work", own_redis.url])
+    try:
+        sender = start([sys.executable, script, "send", own_redis.url, "order-1042", shop.url, '{"paid": true}'])
+        assert await asyncio.to_thread(sender.wait, 20) == 0
+
+        async def delivered() -> bool:
+            return shop.seen == ["order-1042"]
+
+        await until(delivered)
+        worker.terminate()
+        assert await asyncio.to_thread(worker.wait, 20) == 0
+    finally:
+        worker.kill()
+        worker.wait()
+
+
+def start(command: list[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command)
 
 
 def test_the_queue_loads_nothing_of_the_rest() -> None:
