@@ -11,6 +11,7 @@ from postroad.delivery import control
 from postroad.delivery.job import job_id
 from postroad.errors import UsageError
 from postroad.queue import Done, Job, JobState, Queue, Release
+from postroad.store.campaign import CampaignState
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
 from tests.delivery.queue_of_touches import claim, lane, noted, queued_touches, recorder, set_state, state_of
@@ -67,3 +68,13 @@ async def test_a_scheduled_touch_goes_at_another_time_in_the_ledger_too(engine: 
 async def test_what_is_no_touch_is_refused(engine: sa.Engine, queue: Queue) -> None:
     with pytest.raises(UsageError):
         await control.cancel_touches(engine, queue, ["one"], NOW)
+
+
+async def test_a_campaign_that_was_paused_is_paused_again_when_its_queue_is_rebuilt(
+    engine: sa.Engine, queue: Queue
+) -> None:
+    with write(engine) as connection:
+        add_campaign(connection, name="spring", state=CampaignState.PAUSED)
+        add_campaign(connection, name="autumn")
+    await control.rebuild(engine, queue, recorder(engine, queue), expire_ms=1, now=NOW)
+    assert (await queue.stats()).paused_groups == ["spring"]

@@ -144,7 +144,9 @@ async def rebuild(engine: sa.Engine, queue: Queue, recorder: Recorder, *, expire
     """
     await recorder.drain()
     looked_at = enqueued = unknown = 0
-    for campaign, campaign_id in await asyncio.to_thread(_launched, engine):
+    for campaign, campaign_id, state in await asyncio.to_thread(_launched, engine):
+        if state == CampaignState.PAUSED:
+            await queue.pause(campaign)
         plan = await asyncio.to_thread(plan_of, engine, campaign)
         cursor = 0
         while touches := await asyncio.to_thread(_live_touches, engine, campaign_id, cursor):
@@ -163,10 +165,10 @@ async def rebuild(engine: sa.Engine, queue: Queue, recorder: Recorder, *, expire
     return Rebuilt(looked_at=looked_at, enqueued=enqueued, unknown=unknown)
 
 
-def _launched(engine: sa.Engine) -> list[tuple[str, int]]:
+def _launched(engine: sa.Engine) -> list[tuple[str, int, str]]:
     with read(engine) as connection:
-        statement = sa.text("SELECT name, id FROM campaign WHERE state IN ('running', 'paused') ORDER BY id")
-        return [(row.name, row.id) for row in connection.execute(statement)]
+        statement = sa.text("SELECT name, id, state FROM campaign WHERE state IN ('running', 'paused') ORDER BY id")
+        return [(row.name, row.id, row.state) for row in connection.execute(statement)]
 
 
 def _live_touches(engine: sa.Engine, campaign_id: int, cursor: int) -> list[tuple[int, str]]:
