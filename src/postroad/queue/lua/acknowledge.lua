@@ -21,7 +21,8 @@ if call('EXISTS', EVENTS) == 0 then return 0 end
 
 if tidy then
   local left = 100
-  for _, info in ipairs(call('XINFO', 'CONSUMERS', EVENTS, ARGV[2])) do
+  -- A group that never read anything is an error here, and a table without items.
+  for _, info in ipairs(redis.pcall('XINFO', 'CONSUMERS', EVENTS, ARGV[2])) do
     local consumer = {}
     for i = 1, #info, 2 do consumer[info[i]] = info[i + 1] end
     if left > 0 and consumer.pending == 0 and consumer.idle >= tonumber(ARGV[5]) then
