@@ -57,6 +57,11 @@ class RedisServer:
         self._process.wait()
         self.socket.unlink(missing_ok=True)
 
+    def signal(self, number: signal.Signals) -> None:
+        """Stop or continue the process, say."""
+        assert self._process
+        self._process.send_signal(number)
+
     def _ask(self, command: bytes) -> bytes:
         try:
             with socket.socket(socket.AF_UNIX) as connection:

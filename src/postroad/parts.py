@@ -15,7 +15,8 @@ from pydantic import SecretStr
 from postroad.clock import Clock, SystemClock
 from postroad.embedded import ensure_redis
 from postroad.mail.token import TokenSigner
-from postroad.queue import Queue
+from postroad.queue import Queue, RetryPolicy
+from postroad.queue.metrics import QueueMetrics
 from postroad.settings import Settings
 from postroad.store import migrate
 from postroad.store.engine import open_engine, sqlite_url
@@ -24,10 +25,18 @@ from postroad.store.engine import open_engine, sqlite_url
 class Parts:
     """What the commands and the flows work with."""
 
-    def __init__(self, settings: Settings, engine: sa.Engine, clock: Clock, stack: AsyncExitStack) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        engine: sa.Engine,
+        clock: Clock,
+        stack: AsyncExitStack,
+        metrics: QueueMetrics | None = None,
+    ) -> None:
         self.settings = settings
         self.engine = engine
         self.clock = clock
+        self.metrics = metrics
         self.signer = TokenSigner(secret_key(settings))
         self._stack = stack
         self._queues: dict[str, Queue] = {}
@@ -36,18 +45,24 @@ class Parts:
         """Return the queue of this name, opened once. Raises UnavailableError, or StateError for an unsafe server."""
         if name not in self._queues:
             url = await asyncio.to_thread(redis_url, self.settings)
-            self._queues[name] = await self._stack.enter_async_context(Queue.open(url, name))
+            limits = self.settings.queue(name)
+            retry = RetryPolicy(attempts=limits.attempts, delays_ms=limits.retry_delays_ms, jitter=limits.jitter)
+            self._queues[name] = await self._stack.enter_async_context(
+                Queue.open(url, name, retry=retry, metrics=self.metrics)
+            )
         return self._queues[name]
 
 
 @asynccontextmanager
-async def open_parts(settings: Settings | None = None, clock: Clock | None = None) -> AsyncIterator[Parts]:
+async def open_parts(
+    settings: Settings | None = None, clock: Clock | None = None, metrics: QueueMetrics | None = None
+) -> AsyncIterator[Parts]:
     """Open the parts. The embedded database is brought up to date; any other must be: `postroad db upgrade`."""
     settings = settings or Settings.load()
     engine = await asyncio.to_thread(ready_engine, settings)
     try:
         async with AsyncExitStack() as stack:
-            yield Parts(settings, engine, clock or SystemClock(), stack)
+            yield Parts(settings, engine, clock or SystemClock(), stack, metrics)
     finally:
         engine.dispose()
 

@@ -12,10 +12,19 @@ import tomllib
 from enum import StrEnum
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, assert_never
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from postroad.errors import ConfigError
@@ -131,14 +140,47 @@ class SenderSettings(_Section):
         return self.address.rpartition("@")[2].lower()
 
 
+class Backoff(StrEnum):
+    """How the delays between attempts grow."""
+
+    FIXED = "fixed"
+    EXPONENTIAL = "exponential"
+    LIST = "list"
+
+
 class QueueSettings(_Section):
-    """One queue's limits."""
+    """One queue's limits, and how often it tries."""
 
     concurrency: int = Field(default=10, ge=1, le=10_000, description="jobs at once, for each worker process")
     rate: RateField | None = Field(default=None, description="of the whole queue, all workers together")
     burst: int | None = Field(default=None, ge=1, description="jobs at once after a pause; default: one second")
     lease_ms: DurationMs = Field(default=60_000, ge=1000, le=MAX_DURATION_MS)
     drain_ms: DurationMs = Field(default=20_000, ge=0, le=MAX_DURATION_MS, description="SIGTERM to exit at the most")
+    attempts: int = Field(default=3, ge=1, le=100, description="in all; the last that fails is a dead letter")
+    backoff: Backoff = Backoff.EXPONENTIAL
+    delay_ms: DurationMs = Field(default=5_000, ge=0, description="the one of `fixed`, the first of `exponential`")
+    max_delay_ms: DurationMs = Field(default=3_600_000, ge=0, description="what `exponential` grows to")
+    delays_ms: tuple[DurationMs, ...] = Field(default=(), description="those of `list`, of which the last repeats")
+    jitter: float = Field(default=0.0, ge=0, lt=1, description="0.1 spreads a delay over 90 % to 110 % of it")
+
+    @model_validator(mode="after")
+    def _delays_are_those_of_the_backoff(self) -> Self:
+        if (self.backoff is Backoff.LIST) != bool(self.delays_ms):
+            raise ValueError("delays_ms belongs to backoff 'list', and 'list' needs it")
+        return self
+
+    @property
+    def retry_delays_ms(self) -> tuple[int, ...]:
+        """Delay behind each attempt but the last, of which the last repeats."""
+        match self.backoff:
+            case Backoff.LIST:
+                return self.delays_ms
+            case Backoff.FIXED:
+                return (self.delay_ms,)
+            case Backoff.EXPONENTIAL:
+                return tuple(min(self.delay_ms * 2**n, self.max_delay_ms) for n in range(max(self.attempts - 1, 1)))
+            case other:
+                assert_never(other)
 
 
 class DeliverySettings(_Section):
@@ -154,7 +196,10 @@ class DeliverySettings(_Section):
 
 DEFAULT_QUEUES = {
     "email:send": QueueSettings(concurrency=10, rate=Rate(count=100, per_ms=1000)),
+    "email:warmup": QueueSettings(concurrency=5, rate=Rate(count=50, per_ms=1000)),
+    "bounce:process": QueueSettings(concurrency=10),
 }
+"""Every queue there is, as shipped. What postroad.toml says of one replaces single fields."""
 
 
 def find_config() -> Path | None:
@@ -263,8 +308,9 @@ class Settings(BaseSettings):
         return self._config_path.parent if self._config_path else Path.cwd()
 
     def queue(self, name: str) -> QueueSettings:
-        """Limits of a queue: as set, else as shipped."""
-        return self.queues.get(name) or DEFAULT_QUEUES.get(name) or QueueSettings()
+        """Limits of a queue: each as set, else as shipped."""
+        shipped, given = DEFAULT_QUEUES.get(name, QueueSettings()), self.queues.get(name, QueueSettings())
+        return shipped.model_copy(update={field: getattr(given, field) for field in given.model_fields_set})
 
     def sender(self, name: str) -> SenderSettings:
         """Raises ConfigError for a name that is not in postroad.toml."""

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from postroad import errors
 from postroad.settings import (
+    DEFAULT_QUEUES,
     DeliverySettings,
     QueueSettings,
     RouteSettings,
@@ -48,6 +49,14 @@ def test_every_documented_setting_exists() -> None:
     text = (DOCS / "reference/settings.md").read_text(encoding="utf-8")
     documented = set(re.findall(r"^\| `([a-z_.]+)` \|", text, re.MULTILINE))
     assert documented == set(_settings())
+
+
+def test_every_queue_is_documented_with_its_limits() -> None:
+    text = (DOCS / "reference/settings.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+:\w+)` \| (\d+) \| (\S+) \|$", text, re.MULTILINE)
+    assert [(name, int(concurrency), rate) for name, concurrency, rate in rows] == [
+        (name, limits.concurrency, str(limits.rate or "–")) for name, limits in DEFAULT_QUEUES.items()
+    ]
 
 
 def test_command_reference_is_what_the_commands_say() -> None:

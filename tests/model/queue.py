@@ -100,11 +100,14 @@ class ModelJob:
     token: int = 0
     marked: bool = False
     lease_end_ms: int = 0
+    doomed: str = ""
+    """Cause for which its group was cancelled."""
 
 
 @dataclass
 class Model:
     lanes: dict[str, tuple[str, ...]]
+    groups: dict[str, str]
     remember_ms: int
     gates: dict[str, ModelGate] = field(default_factory=dict)
     jobs: dict[str, ModelJob] = field(default_factory=dict)
@@ -112,6 +115,8 @@ class Model:
     remembered: dict[str, int] = field(default_factory=dict)
     events: list[Happened] = field(default_factory=list)
     last_token: int = 0
+    logs: dict[str, list[str]] = field(default_factory=lambda: {"done": [], "failed": []})
+    paused: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.queues = {lane: [] for lane in self.lanes}
@@ -129,9 +134,36 @@ class Model:
     def _place(self, job: ModelJob, at_ms: int, now_ms: int) -> None:
         if at_ms > now_ms:
             job.state, job.due_ms = "scheduled", at_ms
-        else:
+        elif not self._ends(job, now_ms):
             job.state = "queued"
             self.queues[job.lane].append(job.id)
+
+    def _ends(self, job: ModelJob, now_ms: int) -> bool:
+        """What comes back to a group that was cancelled ends."""
+        if job.doomed:
+            self._end(job, Happened("cancelled", job.id, None, job.attempts, 0, job.doomed), now_ms)
+        return bool(job.doomed)
+
+    def cancel_group(self, group: str, cause: str, now_ms: int) -> int:
+        for job in self.jobs.values():
+            if self.groups[job.lane] == group and not job.doomed:
+                job.doomed = cause
+        self.paused.discard(group)
+        ending = [job for job in self.jobs.values() if job.doomed and job.state in {"queued", "scheduled"}]
+        for job in ending:
+            if job.state == "queued":
+                self.queues[job.lane].remove(job.id)
+            self._ends(job, now_ms)
+        return len(ending)
+
+    def reschedule(self, ids: Sequence[str], due_ms: int, now_ms: int) -> list[bool]:
+        moved = []
+        for id in ids:
+            job = self.jobs.get(id)
+            moved.append(job is not None and job.state == "scheduled")
+            if job and moved[-1]:
+                self._place(job, due_ms, now_ms)
+        return moved
 
     def cancel(self, ids: Sequence[str], now_ms: int) -> int:
         cancelled = 0
@@ -148,6 +180,9 @@ class Model:
         del self.jobs[job.id]
         self.remembered[job.id] = now_ms
         self.events.append(event)
+        # Those that expire are logged in the order in which they were met: see `claimed`.
+        if event.kind == "done":
+            self.logs["done"].append(job.id)
 
     # -- time
 
@@ -166,6 +201,7 @@ class Model:
         over = [job for job in self.jobs.values() if job.state == "in_flight" and job.lease_end_ms <= now_ms]
         over.sort(key=lambda job: (job.lease_end_ms, job.id))
         back: dict[str, list[str]] = {}
+        returned = 0
         for job in over:
             self._land(job, refund=not job.marked, now_ms=now_ms)
             kind = "uncertain" if job.marked else "released"
@@ -174,11 +210,12 @@ class Model:
                 job.state = "uncertain"
             else:
                 job.closed.append(job.token)
-                job.state = "queued"
-                back.setdefault(job.lane, []).append(job.id)
+                returned += 1
+                if not self._ends(job, now_ms):
+                    job.state = "queued"
+                    back.setdefault(job.lane, []).append(job.id)
         for lane, ids in back.items():
             self.queues[lane] = ids + self.queues[lane]
-        returned = sum(map(len, back.values()))
         return returned, len(over) - returned
 
     def _land(self, job: ModelJob, *, refund: bool, now_ms: int) -> None:
@@ -189,6 +226,8 @@ class Model:
     # -- out
 
     def room(self, lane: str, now_ms: int) -> float:
+        if self.groups[lane] in self.paused:
+            return 0
         return min((self.gates[gate].room(now_ms) for gate in self.lanes[lane]), default=math.inf)
 
     def claimed(self, ids_and_tokens: Sequence[tuple[str, int]], expired: set[str], lease_ms: int, now_ms: int) -> None:
@@ -220,7 +259,7 @@ class Model:
         """The earliest instant at which a claim may return a job, if nothing else happens."""
         chances: list[float] = [job.due_ms for job in self.jobs.values() if job.state == "scheduled"]
         for lane, queue in self.queues.items():
-            if queue:
+            if queue and self.groups[lane] not in self.paused:
                 chances.append(max((self.gates[g].opens_ms(now_ms) for g in self.lanes[lane]), default=now_ms))
         return min(chances, default=math.inf)
 
@@ -245,17 +284,21 @@ class Model:
             case "retry" | "defer":
                 job.attempts += verdict == "retry"
                 job.closed.append(job.token)
+                self.events.append(event._replace(next_ms=at_ms))
                 self._place(job, at_ms, now_ms)
-                event = event._replace(next_ms=at_ms)
+                return True
             case "released":
                 job.closed.append(job.token)
-                job.state = "queued"
-                self.queues[job.lane].insert(0, id)
-                event = event._replace(next_ms=now_ms)
+                self.events.append(event._replace(next_ms=now_ms))
+                if not self._ends(job, now_ms):
+                    job.state = "queued"
+                    self.queues[job.lane].insert(0, id)
+                return True
             case "dead":
                 job.attempts += 1
                 job.closed.append(job.token)
                 job.state = "dead"
+                self.logs["failed"].append(id)
             case "uncertain":
                 job.state = "uncertain"
         self.events.append(event)
@@ -269,8 +312,8 @@ class Model:
             return False
         if replay:
             job.attempts = 0
-            self._place(job, 0, now_ms)
             self.events.append(Happened("replayed", id, None, 0, 0, "c"))
+            self._place(job, 0, now_ms)
         else:
             del self.jobs[id]
             self.remembered[id] = now_ms

@@ -62,6 +62,12 @@ PLANTED: list[tuple[str, list[tuple[Any, ...]], str]] = [
         "gate shut counts -1 in flight, there are 0",
     ),
     ("a job counted twice", [("HINCRBY", "counters", "done", 1)], "were enqueued"),
+    ("a lane that miscounts its jobs", [("HINCRBY", "live", "1", 1)], "lane 1 counts 6 live jobs, there are 5"),
+    ("a lane idle with jobs", [("ZADD", "idle", 1, "1")], "lane 1 has 5 live jobs and is idle wrongly"),
+    ("a lane that fell out of its group", [("ZREM", "group:paused", "3")], "lane 3 is not in its group"),
+    ("a paused lane that is ready", [("HSET", "home", "3", "r")], "lane 3 holds 1 ids back and its home is r"),
+    ("a cancelled lane that nobody drains", [("ZREM", "drain", "4")], "lane 4 holds 1 ids and drains wrongly"),
+    ("a cancelled lane that takes jobs", [("HDEL", "doomed", "4")], "lane 4 is cancelled and takes jobs, or is not"),
     ("a clock that ran ahead", [("HSET", "vtime", "lanes:normal", 1000)], "is behind the clock of its class"),
 ]
 
@@ -77,6 +83,10 @@ async def queue(redis_url: str) -> AsyncIterator[Queue]:
         [gone] = (await queue.claim("w", want=2, lease_ms=1000, nonce="1")).jobs
         await queue.enqueue(LANE, jobs("dead", "unsure", "flying", "queued"))
         await queue.enqueue(LANE, jobs("waiting", due_ms=clock.now_ms() + 1_000_000))
+        await queue.enqueue(Lane(name="c", gates=(), group="paused"), jobs("paused"))
+        await queue.pause("paused")
+        await queue.enqueue(Lane(name="d", gates=(), group="doomed"), jobs("doomed"))
+        await queue._scripts.cancel_group("doomed", "over")
         dead, unsure, _ = (await queue.claim("w", want=3, lease_ms=1000, nonce="2")).jobs
         await queue.settle("w", [(gone, Done()), (dead, Dead(cause="c"))])
         await queue.mark([unsure])

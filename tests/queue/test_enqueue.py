@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from postroad.queue import Defer, Done, JobState, Lane, Retry
-from postroad.queue.queue import REMEMBER_MS
+from postroad.queue.queue import DEFAULT_KEEP
 from tests.queue.conftest import Bench, ids, jobs
 
 LANE = Lane(name="a", gates=("g",))
@@ -52,7 +52,7 @@ async def test_an_ended_id_is_remembered_until_its_outcome_is_recorded(bench: Be
 async def test_a_remembered_id_is_forgotten_after_its_time(bench: Bench) -> None:
     await bench.queue.enqueue(LANE, jobs("1"))
     await bench.settle(Done(), *await bench.claim())
-    bench.clock.advance(REMEMBER_MS - 1)
+    bench.clock.advance(DEFAULT_KEEP.remember_ms - 1)
     await bench.claim()
     assert await bench.queue.known(["1"]) == [JobState.REMEMBERED]
     bench.clock.advance(1)
@@ -144,3 +144,19 @@ async def test_a_deferred_job_uses_no_attempt(bench: Bench) -> None:
         assert (job.attempt, job.claim) == (1, n + 1)
         await bench.settle(Defer(at_ms=bench.clock.now_ms() + 60_000, cause="4xx"), job)
         bench.clock.advance(60_000)
+
+
+async def test_a_scheduled_job_may_be_put_off_brought_forward_or_cancelled(bench: Bench) -> None:
+    due_ms = bench.clock.now_ms() + 10_000
+    await bench.queue.enqueue(LANE, jobs("off", "forward", "now", "gone", due_ms=due_ms))
+    await bench.queue.enqueue(LANE, jobs("queued"))
+    assert await bench.queue.reschedule(["off", "queued", "nobody"], due_ms + 5_000) == [True, False, False]
+    assert await bench.queue.reschedule(["forward"], due_ms - 5_000) == [True]
+    assert await bench.queue.reschedule(["now"], 0) == [True]
+    assert await bench.queue.cancel(["gone", "nobody"], "not wanted") == 1
+    assert ids(await bench.claim(lease_ms=10**9)) == ["queued", "now"]
+    seen = []
+    for _ in range(3):
+        bench.clock.advance(5_000)
+        seen.append(ids(await bench.claim(lease_ms=10**9)))
+    assert seen == [["forward"], [], ["off"]]

@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from postroad.errors import UnavailableError
-from postroad.queue import Done, GroupLag, Lane, Queue
+from postroad.queue import Claimed, Done, GroupLag, Keep, Lane, Lease, Queue, Verdict, Worker
 from tests.conftest import RedisServer
-from tests.queue.conftest import Bench, ids, jobs
+from tests.queue.conftest import Bench, HandClock, ids, jobs, running, until
 
 LANE = Lane(name="a", gates=("g",))
 
@@ -129,3 +129,69 @@ async def test_a_server_that_died_between_a_read_and_its_acknowledgement_counts_
         assert await lag() == [GroupLag("g", 0, 2)]
         await queue.acknowledge("g", await queue.read_events("g", "c", count=4, block_ms=0))
         assert await lag() == [GroupLag("g", 0, 0)]
+
+
+async def claim_one(queue: Queue) -> list[Claimed]:
+    return (await queue.claim("w", want=1, lease_ms=60_000, nonce=str((await queue.stats()).counters))).jobs
+
+
+async def test_a_full_stream_stops_claims_and_drops_nothing(
+    redis_url: str, clock: HandClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def done(lease: Lease) -> Verdict:
+        return Done()
+
+    async with Queue.open(redis_url, "full", clock=clock, keep=Keep(events=100)) as queue:
+        assert await queue.read_events("g", "c", count=1, block_ms=0) == []
+        names = [f"{n}" for n in range(300)]
+        await queue.enqueue(LANE, jobs(*names))
+        seen: list[str] = []
+
+        async def stopped() -> bool:
+            return "too many events wait" in caplog.text
+
+        async def goes_on() -> bool:
+            events = await queue.read_events("g", "c", count=1000, block_ms=0)
+            await queue.acknowledge("g", events)
+            seen.extend(event.id for event in events)
+            return len(seen) == 300
+
+        async with running(Worker(queue, done, concurrency=10, clock=clock)):
+            await until(stopped)
+            stats = await queue.stats()
+            assert 100 <= stats.events < 120
+            assert stats.queued > 180
+            await until(goes_on)
+        assert sorted(seen) == sorted(names)
+        assert await queue.audit() == []
+
+
+async def test_events_that_no_group_reads_are_kept_up_to_the_cap_and_stop_nothing(
+    redis_url: str, clock: HandClock
+) -> None:
+    async with Queue.open(redis_url, "unread", clock=clock, keep=Keep(events=100)) as queue:
+        await queue.enqueue(LANE, jobs(*(f"{n}" for n in range(300))))
+        for _ in range(300):
+            [job] = await claim_one(queue)
+            await queue.settle("w", [(job, Done())])
+        assert (await queue.stats()).events == 100
+        newest = await queue.read_events("g", "c", count=1000, block_ms=0)
+        assert newest[-1].id == "299"
+
+
+async def test_a_consumer_that_is_gone_and_owes_nothing_is_forgotten(redis_url: str, clock: HandClock) -> None:
+    async with Queue.open(redis_url, "consumers", clock=clock, keep=Keep(consumer_ms=0)) as queue:
+        await queue.enqueue(LANE, jobs("1", "2"))
+        for consumer in ("gone", "owes"):
+            [job] = await claim_one(queue)
+            await queue.settle("w", [(job, Done())])
+            events = await queue.read_events("g", consumer, count=9, block_ms=0)
+            if consumer == "gone":
+                await queue.acknowledge("g", events)
+        clock.advance(60_000)
+        await queue.acknowledge("g", [])
+        client = queue._scripts._client
+        consumers = await client.xinfo_consumers("pr:{consumers}:events", "g")
+        assert [consumer["name"] for consumer in consumers] == [b"owes"]
+        # It may come back all the same.
+        assert await queue.read_events("g", "gone", count=9, block_ms=0) == []

@@ -41,7 +41,7 @@ async def test_a_gate_reads_back_as_it_was_set(bench: Bench) -> None:
     assert (await gate_state(bench, "all")).gate == gate
     await bench.queue.set_gate(Gate(name="all"))
     assert (await gate_state(bench, "all")).gate == Gate(name="all", paused_until_ms=FOREVER_MS)
-    await bench.queue.resume("all")
+    await bench.queue.lift("all")
     assert (await gate_state(bench, "all")).gate == Gate(name="all")
 
 
@@ -172,7 +172,7 @@ async def test_a_paused_gate_admits_nothing_until_its_instant_or_until_told(benc
     await bench.queue.suspend("g", None)
     bench.clock.advance(10)
     assert await bench.claim() == []
-    await bench.queue.resume("g")
+    await bench.queue.lift("g")
     assert ids(await bench.claim()) == ["2", "3"]
 
 

@@ -29,9 +29,11 @@ from postroad.queue import (
     Defer,
     Done,
     Event,
+    EventKind,
     Gate,
     Job,
     JobClass,
+    Keep,
     Lane,
     Queue,
     Quota,
@@ -48,19 +50,22 @@ from tests.queue.conftest import HandClock
 T = TypeVar("T")
 
 LANES = [
-    Lane(name="a", gates=("g1",)),
-    Lane(name="b", gates=("g1", "g2")),
-    Lane(name="c", gates=("g2", "g3"), job_class=JobClass.URGENT),
-    Lane(name="d", gates=(), job_class=JobClass.BULK),
+    Lane(name="a", gates=("g1",), group="x"),
+    Lane(name="b", gates=("g1", "g2"), group="x"),
+    Lane(name="c", gates=("g2", "g3"), job_class=JobClass.URGENT, group="y"),
+    Lane(name="d", gates=(), job_class=JobClass.BULK, group="y"),
     Lane(name="e", gates=("g3", "g1"), weight=3.0),
 ]
 LEASE_MS = 60_000
 REMEMBER_MS = 500_000
 POLICY = RetryPolicy(attempts=2, delays_ms=(5_000, 10_000))
+KEEP = Keep(done=3, failed=2, remember_ms=REMEMBER_MS)
+ENDINGS = {"expired", "cancelled"}
 
 lanes = st.sampled_from(LANES)
 workers = st.sampled_from(["w1", "w2"])
 gates = st.sampled_from(["g1", "g2", "g3"])
+groups = st.sampled_from(["x", "y"])
 offsets_ms = st.sampled_from([-1, 0, 1, 700, 5_000, 61_000])
 # Most jobs are due now and never expire, most gates are open: or little would ever be claimed.
 dues_ms = st.sampled_from([0, 0, 0, 0, 0, 0, 1, 700, 5_000])
@@ -77,15 +82,16 @@ class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = HandClock()
-        self.model = Model({lane.name: lane.gates for lane in LANES}, REMEMBER_MS)
+        self.model = Model(
+            {lane.name: lane.gates for lane in LANES}, {lane.name: lane.group for lane in LANES}, REMEMBER_MS
+        )
         self.claims: list[Claimed] = []
         self.last: dict[str, tuple[Any, ...]] = {}
         self.ids: list[str] = []
         self.nonces = count()
+        self.drawn = 0
         self.runner = asyncio.Runner()
-        self.opened = Queue.open(
-            self.url, f"model{next(_queue_names)}", clock=self.clock, retry=POLICY, remember_ms=REMEMBER_MS
-        )
+        self.opened = Queue.open(self.url, f"model{next(_queue_names)}", clock=self.clock, retry=POLICY, keep=KEEP)
         self.queue = self.run(self.opened.__aenter__())
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -160,6 +166,7 @@ class Machine(RuleBasedStateMachine):
         # Tokens are drawn for jobs and for events of one claim alike, so they are compared together.
         drawn = [(job.id, job.token) for job in batch.jobs]
         model.claimed(drawn, expired, LEASE_MS, now_ms)
+        model.logs["failed"] += [event.id for event in events if event.kind == "expired"]
         self.compare(events)
         if len(batch.jobs) < want:
             chance_ms = model.next_chance_ms(now_ms)
@@ -231,7 +238,7 @@ class Machine(RuleBasedStateMachine):
                 stale.append(job.id)
                 continue
             seen.add(job.id)
-            if kind == "released":
+            if kind == "released" and job.id in self.model.jobs:
                 released.setdefault(self.model.jobs[job.id].lane, []).append(job.id)
         for lane, ids in released.items():
             # Jobs released together keep their order at the head.
@@ -317,7 +324,7 @@ class Machine(RuleBasedStateMachine):
     @rule(names=st.sampled_from([["g1"], ["g2"], ["g3"], ["g1", "g2", "g3"]]))
     def lift(self, names: list[str]) -> None:
         for name in names:
-            self.run(self.queue.resume(name))
+            self.run(self.queue.lift(name))
             self.run(self.queue.set_gate(Gate(name=name)))
             gate = self.model.gates[name]
             gate.paused_ms, gate.rate, gate.limit, gate.left = 0, None, None, None
@@ -326,6 +333,30 @@ class Machine(RuleBasedStateMachine):
     def cancel(self, data: st.DataObject, state: str) -> None:
         ids = self.some_ids(data, state)
         assert self.run(self.queue.cancel(ids, "cancel")) == self.model.cancel(ids, self.now_ms)
+
+    @rule(data=st.data(), offset=offsets_ms)
+    def reschedule(self, data: st.DataObject, offset: int) -> None:
+        ids = self.some_ids(data, "scheduled")
+        due_ms = self.now_ms + offset
+        moved = self.run(self.queue.reschedule(ids, due_ms))
+        assert moved == self.model.reschedule(ids, due_ms, self.now_ms)
+
+    @rule(group=groups)
+    def pause(self, group: str) -> None:
+        self.run(self.queue.pause(group))
+        self.model.paused.add(group)
+
+    @rule(group=groups)
+    def resume(self, group: str) -> None:
+        assert self.run(self.queue.resume(group)) == (group in self.model.paused)
+        self.model.paused.discard(group)
+
+    # A group that was cancelled has nothing left: often is too often.
+    @rule(group=groups, really=st.sampled_from([True, False, False]))
+    def cancel_group(self, group: str, really: bool) -> None:
+        if really:
+            ended = self.run(self.queue.cancel_group(group, "over"))
+            assert ended == self.model.cancel_group(group, "over", self.now_ms)
 
     @rule(data=st.data(), again=st.sampled_from([True, True, False]))
     def exhume(self, data: st.DataObject, again: bool) -> None:
@@ -347,6 +378,37 @@ class Machine(RuleBasedStateMachine):
                 self.run(self.queue.resolve(id, verdict))
 
     @rule(data=st.data())
+    def find(self, data: st.DataObject) -> None:
+        logs = {"done": self.model.logs["done"][-KEEP.done :], "failed": self.model.logs["failed"][-KEEP.failed :]}
+        for id in {*self.some_ids(data), *logs["done"], *logs["failed"], *self.model.logs["done"][:2]}:
+            found = self.run(self.queue.find(id))
+            # What happened is read and acknowledged at once, so that only the history tells of it.
+            kinds = [event.kind for event in found.history]
+            assert kinds.count(EventKind.DONE) == logs["done"].count(id)
+            assert len(kinds) - kinds.count(EventKind.DONE) == logs["failed"].count(id)
+            job = self.model.jobs.get(id)
+            assert found.state == (job.state if job else "remembered" if id in self.model.remembered else None)
+            if job:
+                assert found.lane
+                assert (found.lane.name, found.payload) == (job.lane, job.payload)
+                assert (found.attempts, found.claims) == (job.attempts, len(job.closed))
+                assert (found.cancelled_for or "") == job.doomed
+            if job and job.state == "queued":
+                assert (found.ahead or 0) >= self.model.queues[job.lane].index(id)
+
+    @rule(data=st.data())
+    def explain(self, data: st.DataObject) -> None:
+        for id in self.some_ids(data, "queued"):
+            job, said = self.model.jobs.get(id), self.run(self.queue.explain(id))
+            assert said.words
+            if job and job.state == "queued":
+                shut = self.model.room(job.lane, self.now_ms) == 0
+                assert (said.held_by is not None) == shut
+                if said.not_before_ms is not None:
+                    opens = [self.model.gates[gate].opens_ms(self.now_ms) for gate in self.model.lanes[job.lane]]
+                    assert said.not_before_ms >= max([self.now_ms, *opens]) - 1
+
+    @rule(data=st.data())
     def forget(self, data: st.DataObject) -> None:
         ids = self.some_ids(data)
         for id in ids:
@@ -365,23 +427,26 @@ class Machine(RuleBasedStateMachine):
 
     def compare(self, events: list[Event]) -> None:
         wanted, self.model.events = self.model.events, []
-        # The order in which different lanes' jobs expire within one claim is the queue's own.
-        met = [event.id for event in events if event.kind == "expired"]
-        ending = [event for event in wanted if event.kind == "expired"]
-        ending.sort(key=lambda event: met.index(event.id))
-        wanted = [event for event in wanted if event.kind != "expired"] + ending
+        # The order in which jobs of different lanes end within one script is the queue's own.
+        events = [e for e in events if e.kind not in ENDINGS] + sorted(
+            (e for e in events if e.kind in ENDINGS), key=lambda e: e.id
+        )
+        wanted = [e for e in wanted if e.kind not in ENDINGS] + sorted(
+            (e for e in wanted if e.kind in ENDINGS), key=lambda e: e.id
+        )
         assert [(e.kind.value, e.id, e.attempt, e.next_ms, e.cause) for e in events] == [
             (e.kind, e.id, e.attempt, e.next_ms, e.cause) for e in wanted
         ]
         for event, foreseen in zip(events, wanted, strict=True):
             self.check_token(event, foreseen)
+        self.model.last_token = max(self.model.last_token, self.drawn)
 
     def check_token(self, event: Event, foreseen: Happened) -> None:
         if foreseen.token is not None:
             assert event.token == foreseen.token
         else:
-            assert event.kind == "expired" or event.token > self.model.last_token
-            self.model.last_token = max(self.model.last_token, event.token)
+            assert event.kind in ENDINGS or event.token > self.model.last_token
+            self.drawn = max(self.drawn, event.token)
 
     @invariant()
     def everything_is_where_the_model_has_it(self) -> None:

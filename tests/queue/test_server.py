@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import signal
 
 import pytest
 
 from postroad.errors import ConfigError, StateError, UnavailableError
-from postroad.queue import Job, Lane, Queue
+from postroad.queue import Job, Lane, Queue, scripts
 from postroad.queue.server import connect
 from tests.conftest import RedisServer
-from tests.queue.conftest import jobs
+from tests.queue.conftest import jobs, until
 
 LANE = Lane(name="a", gates=())
 
@@ -106,3 +108,42 @@ async def test_a_name_that_would_break_the_hash_tag_is_refused(redis_url: str, n
     with pytest.raises(ConfigError, match="name"):
         async with Queue.open(redis_url, name):
             pass
+
+
+async def test_a_call_that_is_cancelled_ends_there(redis_url: str) -> None:
+    async with Queue.open(redis_url, "cancelled") as queue:
+
+        async def ask_for_ever() -> None:
+            while True:
+                await queue.stats()
+
+        for n in range(60):
+            task = asyncio.create_task(ask_for_ever())
+            # However far it has come, at whichever await it is.
+            for _ in range(n):
+                await asyncio.sleep(0)
+            task.cancel()
+            done, _ = await asyncio.wait([task], timeout=5)
+            assert done, f"it went on, {n} steps from its start"
+        # And the connections that were cut off do no harm.
+        assert (await queue.stats()).queued == 0
+
+
+async def test_a_silent_server_counts_as_lost(own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scripts, "REPLY_S", 0.05)
+    async with Queue.open(own_redis.url, "silent") as queue:
+        await queue.stats()
+        own_redis.signal(signal.SIGSTOP)
+        try:
+            with pytest.raises(UnavailableError):
+                await queue.stats()
+        finally:
+            own_redis.signal(signal.SIGCONT)
+
+        async def answers() -> bool:
+            with contextlib.suppress(UnavailableError):
+                await queue.stats()
+                return True
+            return False
+
+        await until(answers)

@@ -8,20 +8,23 @@ from typing import Annotated
 import msgspec
 import typer
 
+from postroad.cli import queue_gate, queue_job, queue_uncertain
+from postroad.cli.options import QueueOption
 from postroad.cli.output import JsonOption, console, print_json, print_table, with_parts
 from postroad.delivery import control
 from postroad.delivery.job import SEND_QUEUE
 from postroad.delivery.record import Recorder
-from postroad.errors import StateError, UsageError
+from postroad.errors import UsageError
 from postroad.parts import Parts
-from postroad.queue import FOREVER_MS, DeadLetter, GateState, QueueStats
-from postroad.settings import parse_duration_ms
+from postroad.queue import DeadLetter, QueueStats
 
-app = typer.Typer(help="The queue: depth, gates, dead letters, rebuilding it.", no_args_is_help=True)
-gate_app = typer.Typer(help="Gates: the limits that jobs wait behind.", no_args_is_help=True)
-app.add_typer(gate_app, name="gate")
-
-QueueOption = Annotated[str, typer.Option("--queue", help="Name of the queue.")]
+app = typer.Typer(help="The queue: depth, jobs, gates, dead letters, rebuilding it.", no_args_is_help=True)
+app.add_typer(queue_gate.app, name="gate")
+app.add_typer(queue_uncertain.app, name="uncertain")
+app.command("job")(queue_job.job)
+app.command("explain")(queue_job.explain)
+app.command("reschedule")(queue_job.reschedule)
+app.command("cancel")(queue_job.cancel)
 
 
 @app.command("stats")
@@ -117,71 +120,3 @@ def rebuild(as_json: JsonOption = False) -> None:
         console.print(
             f"{rebuilt.looked_at:,} touches looked at: {rebuilt.enqueued:,} enqueued again, {rebuilt.unknown:,} unknown"
         )
-
-
-@gate_app.command("list")
-def list_gates(queue: QueueOption = SEND_QUEUE, as_json: JsonOption = False) -> None:
-    """List gates: their limits, what is in flight, how many lanes wait."""
-
-    async def work(parts: Parts) -> list[GateState]:
-        return await (await parts.queue(queue)).gates()
-
-    states = with_parts(work)
-    if as_json:
-        print_json(msgspec.to_builtins(states))
-        return
-    print_table(
-        f"gates of {queue}",
-        ["gate", "rate", "concurrency", "paused", "in flight", "lanes waiting"],
-        (
-            [
-                state.gate.name,
-                f"{state.gate.rate.count:g} in {state.gate.rate.per_ms / 1000:g} s" if state.gate.rate else None,
-                state.gate.concurrency,
-                _paused(state),
-                state.in_flight,
-                state.parked_lanes,
-            ]
-            for state in states
-        ),
-    )
-
-
-def _paused(state: GateState) -> str | None:
-    until_ms = state.gate.paused_until_ms
-    if not until_ms:
-        return None
-    return "until it is resumed" if until_ms >= FOREVER_MS else f"until {until_ms / 1000:.0f}"
-
-
-@gate_app.command("suspend")
-def suspend(
-    gate: Annotated[str, typer.Argument(help="Name of a gate, such as sender:ada@example.com.")],
-    for_: Annotated[str | None, typer.Option("--for", help="How long, as in 30m; unset: until it is resumed.")] = None,
-    queue: QueueOption = SEND_QUEUE,
-) -> None:
-    """Let nothing through a gate. What is in flight finishes."""
-
-    async def work(parts: Parts) -> None:
-        until_ms = parts.clock.now_ms() + parse_duration_ms(for_) if for_ else None
-        await (await parts.queue(queue)).suspend(gate, until_ms)
-
-    try:
-        with_parts(work)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    console.print(f"{gate} is suspended {f'for {for_}' if for_ else 'until it is resumed'}")
-
-
-@gate_app.command("resume")
-def resume(gate: Annotated[str, typer.Argument(help="Name of a gate.")], queue: QueueOption = SEND_QUEUE) -> None:
-    """Lift the pause of a gate."""
-
-    async def work(parts: Parts) -> None:
-        opened = await parts.queue(queue)
-        if gate not in {state.gate.name for state in await opened.gates()}:
-            raise StateError(f"there is no gate named {gate!r}", remedy="`postroad queue gate list` names them.")
-        await opened.resume(gate)
-
-    with_parts(work)
-    console.print(f"{gate} is open")

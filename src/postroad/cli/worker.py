@@ -6,7 +6,9 @@ import asyncio
 import logging
 import os
 import socket
-from typing import Annotated
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, NamedTuple
 
 import typer
 
@@ -16,12 +18,40 @@ from postroad.delivery.handler import Delivery
 from postroad.delivery.job import QUEUE_GATE, SEND_QUEUE
 from postroad.delivery.record import Recorder
 from postroad.errors import UsageError
-from postroad.parts import open_parts
+from postroad.parts import Parts, open_parts
 from postroad.queue import Gate, Queue, Rate, Worker
+from postroad.queue.metrics import QueueMetrics, serve_metrics
 from postroad.settings import QueueSettings, Settings, parse_duration_ms
 from postroad.settings import Rate as RateSetting
 
 log = logging.getLogger(__name__)
+
+
+MetricsPort = Annotated[
+    int | None, typer.Option(help="Serve Prometheus metrics at this port; unset: none.", min=0, max=65535)
+]
+MetricsHost = Annotated[str, typer.Option(help="Address that metrics are served at; 0.0.0.0: every one.")]
+
+
+class MetricsAt(NamedTuple):
+    """Where metrics are served; port None: nowhere."""
+
+    host: str
+    port: int | None
+
+
+@asynccontextmanager
+async def _measured_parts(settings: Settings, at: MetricsAt) -> AsyncIterator[tuple[Parts, Queue]]:
+    """Open the parts and the queue of mail, and serve their metrics where that is asked for."""
+    metrics = QueueMetrics() if at.port is not None else None
+    async with open_parts(settings, metrics=metrics) as parts:
+        queue = await parts.queue(SEND_QUEUE)
+        if metrics is None or at.port is None:
+            yield parts, queue
+            return
+        async with serve_metrics(metrics, [queue], host=at.host, port=at.port) as port:
+            log.info("metrics at http://%s:%d/metrics", at.host, port)
+            yield parts, queue
 
 
 def worker(
@@ -30,6 +60,8 @@ def worker(
     rate: Annotated[str | None, typer.Option(help="Limit of the whole queue, all workers together: 100/1s.")] = None,
     drain: Annotated[str | None, typer.Option(help="From SIGTERM to exit at the most: 20s.")] = None,
     name: Annotated[str | None, typer.Option(help="Name in events and logs; unset: host and process.")] = None,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = "127.0.0.1",
 ) -> None:
     """Deliver what is on a queue, until it is told to stop.
 
@@ -42,23 +74,23 @@ def worker(
     settings = Settings.load()
     configured = settings.queue(queue)
     try:
-        limits = QueueSettings(
-            concurrency=concurrency or configured.concurrency,
-            rate=RateSetting.parse(rate) if rate else configured.rate,
-            burst=configured.burst,
-            lease_ms=configured.lease_ms,
-            drain_ms=parse_duration_ms(drain) if drain else configured.drain_ms,
+        limits = configured.model_copy(
+            update={
+                "concurrency": concurrency or configured.concurrency,
+                "rate": RateSetting.parse(rate) if rate else configured.rate,
+                "drain_ms": parse_duration_ms(drain) if drain else configured.drain_ms,
+            }
         )
     except ValueError as error:
         raise UsageError(str(error)) from None
     start_logging(settings)
-    asyncio.run(_work(settings, limits, name or f"{socket.gethostname()}-{os.getpid()}"))
+    metrics = MetricsAt(metrics_host, metrics_port)
+    asyncio.run(_work(settings, limits, name or f"{socket.gethostname()}-{os.getpid()}", metrics))
 
 
-async def _work(settings: Settings, limits: QueueSettings, name: str) -> None:
+async def _work(settings: Settings, limits: QueueSettings, name: str, at: MetricsAt) -> None:
     stop = stop_on_signals()
-    async with open_parts(settings) as parts:
-        queue = await parts.queue(SEND_QUEUE)
+    async with _measured_parts(settings, at) as (parts, queue):
         await _set_gates(queue, settings, limits)
         delivery = Delivery(
             engine=parts.engine,
@@ -102,6 +134,8 @@ def _gate_rate(rate: RateSetting | None, burst: int | None) -> Rate | None:
 
 def recorder(
     name: Annotated[str | None, typer.Option(help="Name among the recorders; unset: the host's.")] = None,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = "127.0.0.1",
 ) -> None:
     """Write what happened into the ledger, until it is told to stop. One is enough; several share the work.
 
@@ -109,13 +143,14 @@ def recorder(
     """
     settings = Settings.load()
     start_logging(settings)
-    asyncio.run(_record(settings, name or socket.gethostname()))
+    metrics = MetricsAt(metrics_host, metrics_port)
+    asyncio.run(_record(settings, name or socket.gethostname(), metrics))
 
 
-async def _record(settings: Settings, name: str) -> None:
+async def _record(settings: Settings, name: str, at: MetricsAt) -> None:
     stop = stop_on_signals()
-    async with open_parts(settings) as parts:
-        recorder = Recorder(engine=parts.engine, queue=await parts.queue(SEND_QUEUE), clock=parts.clock, name=name)
+    async with _measured_parts(settings, at) as (parts, queue):
+        recorder = Recorder(engine=parts.engine, queue=queue, clock=parts.clock, name=name)
         log.info("recorder %s records %s", name, SEND_QUEUE)
         await recorder.run(stop)
     log.info("recorder %s stopped: %d events recorded", name, recorder.recorded)

@@ -6,18 +6,19 @@ Each is written to the ledger first, where it holds at once; the queue follows, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 import sqlalchemy as sa
 from sqlmodel import col
 
-from postroad.delivery.job import campaign_gate, job_id, touch_of
+from postroad.delivery.job import job_id, read_touch, touch_of
 from postroad.delivery.record import Recorder
 from postroad.delivery.submit import enqueue_touches, plan_of, touch_rows
 from postroad.errors import StateError
-from postroad.queue import DeadLetter, Queue
+from postroad.queue import DeadLetter, JobState, Queue
+from postroad.store import ledger
 from postroad.store.campaign import Campaign, CampaignState, find_campaign
 from postroad.store.engine import read, write
 from postroad.store.ledger import cancel_waiting, hold_unknown, revive
@@ -28,21 +29,20 @@ CHUNK = 1_000
 async def pause(engine: sa.Engine, queue: Queue, name: str) -> None:
     """Let nothing more of a campaign leave. What is on the wire finishes. Raises StateError."""
     await asyncio.to_thread(_set_state, engine, name, CampaignState.PAUSED, (CampaignState.RUNNING,))
-    await queue.suspend(campaign_gate(name), None)
+    await queue.pause(name)
 
 
 async def resume(engine: sa.Engine, queue: Queue, name: str) -> None:
     """Let a paused campaign go on. Raises StateError."""
     await asyncio.to_thread(_set_state, engine, name, CampaignState.RUNNING, (CampaignState.PAUSED,))
-    await queue.resume(campaign_gate(name))
+    await queue.resume(name)
 
 
 async def cancel(engine: sa.Engine, queue: Queue, name: str, now: datetime) -> int:
     """End a campaign for good, and every touch of it that is not on the wire. Returns how many. Raises StateError."""
     cancelled = await asyncio.to_thread(_cancel, engine, name, now)
-    for start in range(0, len(cancelled), CHUNK):
-        await queue.cancel([job_id(touch_id) for touch_id in cancelled[start : start + CHUNK]], "campaign cancelled")
-    return len(cancelled)
+    await queue.cancel_group(name, "campaign cancelled")
+    return cancelled
 
 
 def _set_state(engine: sa.Engine, name: str, state: CampaignState, allowed: Sequence[CampaignState]) -> int:
@@ -62,11 +62,39 @@ def _move_campaign(connection: sa.Connection, name: str, state: CampaignState, a
     return campaign.id
 
 
-def _cancel(engine: sa.Engine, name: str, now: datetime) -> list[int]:
+def _cancel(engine: sa.Engine, name: str, now: datetime) -> int:
     with write(engine) as connection:
         allowed = (CampaignState.DRAFT, CampaignState.RUNNING, CampaignState.PAUSED)
         campaign_id = _move_campaign(connection, name, CampaignState.CANCELLED, allowed)
-        return cancel_waiting(connection, campaign_id, now)
+        return len(cancel_waiting(connection, campaign_id, now))
+
+
+async def cancel_touches(engine: sa.Engine, queue: Queue, ids: Sequence[str], now: datetime) -> int:
+    """End single touches that are not on the wire. Returns how many. Raises UsageError."""
+    touch_ids = [read_touch(id_) for id_ in ids]
+    cancelled = await asyncio.to_thread(_write, engine, ledger.cancel_touches, touch_ids, now)
+    await queue.cancel([job_id(touch_id) for touch_id in sorted(cancelled)], "cancelled by hand")
+    return len(cancelled)
+
+
+async def reschedule_touches(engine: sa.Engine, queue: Queue, ids: Sequence[str], due_ms: int) -> int:
+    """Let single touches that are scheduled go at another time. Returns how many. Raises UsageError."""
+    by_id = {job_id(read_touch(id_)): read_touch(id_) for id_ in ids}
+    states = await queue.known(list(by_id))
+    scheduled = [id_ for id_, state in zip(by_id, states, strict=True) if state is JobState.SCHEDULED]
+    until = datetime.fromtimestamp(due_ms / 1000, UTC)
+    await asyncio.to_thread(_write, engine, ledger.put_off, [by_id[id_] for id_ in scheduled], until)
+    return sum(await queue.reschedule(scheduled, due_ms))
+
+
+def _write(
+    engine: sa.Engine,
+    change: Callable[[sa.Connection, Sequence[int], datetime], set[int]],
+    touch_ids: Sequence[int],
+    when: datetime,
+) -> set[int]:
+    with write(engine) as connection:
+        return change(connection, touch_ids, when)
 
 
 async def replay(engine: sa.Engine, queue: Queue, *, ids: Sequence[str] | None, cause: str | None) -> int:
@@ -116,7 +144,9 @@ async def rebuild(engine: sa.Engine, queue: Queue, recorder: Recorder, *, expire
     """
     await recorder.drain()
     looked_at = enqueued = unknown = 0
-    for campaign, campaign_id in await asyncio.to_thread(_launched, engine):
+    for campaign, campaign_id, state in await asyncio.to_thread(_launched, engine):
+        if state == CampaignState.PAUSED:
+            await queue.pause(campaign)
         plan = await asyncio.to_thread(plan_of, engine, campaign)
         cursor = 0
         while touches := await asyncio.to_thread(_live_touches, engine, campaign_id, cursor):
@@ -135,10 +165,10 @@ async def rebuild(engine: sa.Engine, queue: Queue, recorder: Recorder, *, expire
     return Rebuilt(looked_at=looked_at, enqueued=enqueued, unknown=unknown)
 
 
-def _launched(engine: sa.Engine) -> list[tuple[str, int]]:
+def _launched(engine: sa.Engine) -> list[tuple[str, int, str]]:
     with read(engine) as connection:
-        statement = sa.text("SELECT name, id FROM campaign WHERE state IN ('running', 'paused') ORDER BY id")
-        return [(row.name, row.id) for row in connection.execute(statement)]
+        statement = sa.text("SELECT name, id, state FROM campaign WHERE state IN ('running', 'paused') ORDER BY id")
+        return [(row.name, row.id, row.state) for row in connection.execute(statement)]
 
 
 def _live_touches(engine: sa.Engine, campaign_id: int, cursor: int) -> list[tuple[int, str]]:

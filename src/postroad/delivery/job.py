@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from postroad.errors import Blame
+from postroad.errors import Blame, UsageError
 from postroad.mail.address import domain_of
 from postroad.queue import JobClass, Lane
 from postroad.store.ledger import TouchState
@@ -47,6 +47,13 @@ def job_id(touch_id: int) -> str:
 def touch_of(id_: str) -> int:
     """Return the touch that a job is of."""
     return int(id_)
+
+
+def read_touch(text: str) -> int:
+    """Return the touch that a person names. Raises UsageError."""
+    if not (text.isascii() and text.isdecimal()):
+        raise UsageError(f"{text!r} is the id of no touch: that is a number")
+    return int(text)
 
 
 # The mailbox provider behind a domain that everybody knows. Others share one tail lane for each sender, until they are

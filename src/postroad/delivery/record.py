@@ -74,7 +74,7 @@ def _instant(ms: int) -> datetime:
 def read_event(event: Event) -> _Fact | None:
     """What an event says of its touch; None where it says nothing that the ledger keeps."""
     note = decode_note(event.note) if event.note else None
-    state = _state(event.kind, note)
+    state = _state(event, note)
     if state is None:
         return None
     return _Fact(
@@ -94,8 +94,8 @@ def read_event(event: Event) -> _Fact | None:
     )
 
 
-def _state(kind: EventKind, note: DeliveryNote | None) -> TouchState | None:
-    match kind:
+def _state(event: Event, note: DeliveryNote | None) -> TouchState | None:
+    match kind := event.kind:
         case EventKind.DONE | EventKind.LATE:
             return note.state if note is not None else None
         case EventKind.RETRY | EventKind.DEFER:
@@ -107,6 +107,9 @@ def _state(kind: EventKind, note: DeliveryNote | None) -> TouchState | None:
             return TouchState.BOUNCED if bounced else TouchState.DEAD
         case EventKind.UNCERTAIN:
             return TouchState.UNKNOWN
+        case EventKind.CANCELLED if note is None and event.claim == 0:
+            # Its campaign was cancelled while it was on the wire; it came back, and the queue ended it.
+            return TouchState.CANCELLED
         case EventKind.CANCELLED:
             return note.state if note is not None else None
         case EventKind.EXPIRED:
@@ -120,7 +123,9 @@ def _state(kind: EventKind, note: DeliveryNote | None) -> TouchState | None:
 def record(connection: sa.Connection, events: Sequence[Event], now: datetime) -> int:
     """Put events into the ledger: a row for each new one, the state of its touch, suppressions. Returns how many."""
     facts = [fact for event in events if (fact := read_event(event)) is not None]
-    kept = [fact for fact in facts if fact.state is not TouchState.QUEUED]
+    # A cancelled campaign's million need no row each to say so.
+    quiet = {(TouchState.CANCELLED, 0)}
+    kept = [fact for fact in facts if fact.state is not TouchState.QUEUED and (fact.state, fact.claim) not in quiet]
     if kept:
         _insert_events(connection, kept)
     for together in _rounds(facts):

@@ -1,6 +1,8 @@
 """A generic at-least-once queue on Redis or Valkey: lanes, gates, leases. It knows nothing of email."""
 
 from postroad.queue.events import Event, EventKind
+from postroad.queue.explain import Explanation
+from postroad.queue.find import FoundJob
 from postroad.queue.gates import FOREVER_MS, Gate, GateState, Quota, Rate
 from postroad.queue.hands import Handle, Prepare
 from postroad.queue.jobs import (
@@ -14,6 +16,7 @@ from postroad.queue.jobs import (
     Reaped,
     Settled,
 )
+from postroad.queue.keep import Keep
 from postroad.queue.lease import Lease, LeaseLost
 from postroad.queue.queue import Queue
 from postroad.queue.standing import DeadLetter, GroupLag, QueueStats, UncertainJob
@@ -42,6 +45,8 @@ __all__ = [
     "Enqueued",
     "Event",
     "EventKind",
+    "Explanation",
+    "FoundJob",
     "Gate",
     "GateState",
     "GroupLag",
@@ -49,6 +54,7 @@ __all__ = [
     "Job",
     "JobClass",
     "JobState",
+    "Keep",
     "Lane",
     "Lease",
     "LeaseLost",

@@ -76,9 +76,13 @@ _decode_head = msgspec.msgpack.Decoder(_Head).decode
 
 
 def _event(entry: bytes, fields: dict[bytes, bytes]) -> Event:
-    head = _decode_head(fields[b"e"])
+    return event_of(fields[b"e"], entry.decode(), fields[b"n"])
+
+
+def event_of(packed: bytes, entry: str = "", note: bytes = b"") -> Event:
+    head = _decode_head(packed)
     return Event(
-        entry=entry.decode(),
+        entry=entry,
         id=head.id,
         token=head.token,
         kind=head.kind,
@@ -88,7 +92,7 @@ def _event(entry: bytes, fields: dict[bytes, bytes]) -> Event:
         next_ms=head.next_ms,
         cause=head.cause,
         error=head.error,
-        note=fields[b"n"],
+        note=note,
     )
 
 

@@ -42,13 +42,20 @@ class Gate(Struct, frozen=True, kw_only=True):
 
 
 class GateState(Struct, frozen=True, kw_only=True):
-    """``room``: jobs it admits now, None for any number. ``wake_ms``: when its parked lanes are looked at."""
+    """``room``: jobs it admits now, None for any number. ``wake_ms``: when its parked lanes are looked at.
+
+    ``rate_used``: share of its rate's burst that is used up, 0 to 1. ``rested_ms``: when nothing of it is (GCRA's
+    theoretical arrival time).
+    """
 
     gate: Gate
     in_flight: int
     parked_lanes: int
     room: int | None
     wake_ms: int | None
+    rested_ms: float | None = None
+    rate_used: float = 0
+    paused_since_ms: int | None = None
 
 
 def limits_of(gate: Gate) -> bytes:
@@ -66,8 +73,8 @@ def limits_of(gate: Gate) -> bytes:
     return msgspec.msgpack.encode(limits)
 
 
-class _Stored(Struct, frozen=True, kw_only=True):
-    """A gate as the script ``gates`` returns it."""
+class StoredGate(Struct, frozen=True, kw_only=True):
+    """A gate as scripts return it."""
 
     name: str
     in_flight: float
@@ -81,6 +88,9 @@ class _Stored(Struct, frozen=True, kw_only=True):
     left: float | None = None
     quota_ms: float | None = None
     paused_ms: float | None = None
+    paused_since_ms: float | None = None
+    rate_used: float = 0
+    tat: float = 0
 
     def state(self) -> GateState:
         rate = quota = None
@@ -101,9 +111,12 @@ class _Stored(Struct, frozen=True, kw_only=True):
             parked_lanes=self.parked,
             room=None if self.room < 0 else int(self.room),
             wake_ms=None if self.wake_ms < 0 else int(self.wake_ms),
+            rested_ms=None if rate is None else self.tat / 1000,
+            rate_used=min(self.rate_used, 1.0),
+            paused_since_ms=None if self.paused_since_ms is None else int(self.paused_since_ms),
         )
 
 
 def read_states(blob: bytes) -> list[GateState]:
     # An empty Lua table is an empty array in msgpack, so no gates is [] as well.
-    return [stored.state() for stored in msgspec.msgpack.decode(blob, type=list[_Stored])]
+    return [stored.state() for stored in msgspec.msgpack.decode(blob, type=list[StoredGate])]

@@ -43,6 +43,7 @@ class Lane(Struct, frozen=True, kw_only=True):
     The same name with other gates, class or weight is another lane: jobs already queued keep what
     they were queued with. ``weight`` is the lane's share among the lanes of its class.
     ``gates`` are tried in order, at most 8; a gate that was never set admits everything.
+    ``group``: what is paused, resumed and cancelled together, as a campaign is.
     """
 
     name: str
@@ -79,10 +80,14 @@ class Claimed(Struct, frozen=True):
 
 
 class Batch(Struct, frozen=True):
-    """Jobs claimed, and the earliest instant at which asking again is worth it (None: nothing waits)."""
+    """Jobs claimed, and the earliest instant at which asking again is worth it (None: nothing waits).
+
+    ``events_full``: nothing was claimed because too many events wait to be recorded. See `Keep`.
+    """
 
     jobs: list[Claimed]
     next_ms: int | None
+    events_full: bool = False
 
 
 class Enqueued(Struct, frozen=True):

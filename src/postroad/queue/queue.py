@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from random import Random
 from uuid import uuid4
 
 import msgspec
-from msgspec import Struct
 
 from postroad.clock import Clock
 from postroad.errors import ConfigError, StateError, UnavailableError
-from postroad.queue.events import DEAD_CONSUMER_MS, Event, EventLog
+from postroad.queue.connections import Connections, Metrics
+from postroad.queue.events import DEAD_CONSUMER_MS, Event
+from postroad.queue.explain import Explanation, explain
+from postroad.queue.find import FoundJob, read_found
 from postroad.queue.gates import FOREVER_MS, Gate, GateState, limits_of, read_states
 from postroad.queue.jobs import Batch, Claimed, Enqueued, Job, JobState, Lane, Reaped, Settled
-from postroad.queue.scripts import Scripts
-from postroad.queue.server import connect, require_persistence
+from postroad.queue.keep import Keep
+from postroad.queue.server import require_persistence
 from postroad.queue.standing import (
     DeadLetter,
     QueueStats,
@@ -26,56 +29,12 @@ from postroad.queue.standing import (
     read_uncertain,
 )
 from postroad.queue.verdicts import Dead, Done, Release, RetryPolicy, Verdict, order
+from postroad.queue.wire import MAX_JOBS, chunks_of, read_settled
 
-MAX_JOBS = 1000
-MAX_BYTES = 4_000_000
-"""Jobs and bytes per script: what blocks the server for some milliseconds, not for seconds."""
-
-REMEMBER_MS = 7 * 24 * 3600 * 1000
 DEFAULT_RETRY = RetryPolicy()
+DEFAULT_KEEP = Keep()
 
 _pack = msgspec.msgpack.encode
-
-
-class _Row(Struct, frozen=True, array_like=True):
-    id: str
-    token: int
-    attempt: int
-    claim: int
-    expires_ms: int
-    lane: str
-    closed: tuple[int, ...]
-
-
-class _Reply(Struct, frozen=True, array_like=True):
-    stale: list[str]
-    next_ms: int
-    rows: list[_Row]
-
-
-_decode_reply = msgspec.msgpack.Decoder(_Reply).decode
-
-
-def _settled(reply: list[bytes]) -> Settled:
-    head = _decode_reply(reply[0])
-    jobs = [
-        Claimed(row.id, row.token, row.attempt, row.claim, payload, row.expires_ms, row.lane, row.closed)
-        for row, payload in zip(head.rows, reply[1:], strict=True)
-    ]
-    return Settled(head.stale, Batch(jobs, head.next_ms or None))
-
-
-def _chunks(jobs: Sequence[Job]) -> Iterator[list[Job]]:
-    chunk: list[Job] = []
-    size_bytes = 0
-    for job in jobs:
-        if chunk and (len(chunk) == MAX_JOBS or size_bytes + len(job.payload) > MAX_BYTES):
-            yield chunk
-            chunk, size_bytes = [], 0
-        chunk.append(job)
-        size_bytes += len(job.payload)
-    if chunk:
-        yield chunk
 
 
 class Queue:
@@ -85,14 +44,22 @@ class Queue:
     """
 
     def __init__(
-        self, name: str, scripts: Scripts, log: EventLog, retry: RetryPolicy, rng: Random, remember_ms: int
+        self,
+        name: str,
+        connections: Connections,
+        retry: RetryPolicy,
+        rng: Random,
+        keep: Keep,
+        metrics: Metrics | None,
     ) -> None:
         self.name = name
-        self._scripts = scripts
-        self._log = log
+        self.metrics = metrics
+        self._connections = connections
+        self._scripts = connections.scripts
+        self._log = connections.log
         self._retry = retry
         self._rng = rng
-        self._remember_ms = remember_ms
+        self._keep = keep
 
     @classmethod
     @asynccontextmanager
@@ -105,25 +72,23 @@ class Queue:
         clock: Clock | None = None,
         rng: Random | None = None,
         ephemeral: bool = False,
-        remember_ms: int = REMEMBER_MS,
+        keep: Keep = DEFAULT_KEEP,
+        metrics: Metrics | None = None,
     ) -> AsyncIterator[Queue]:
         """Open the queue; it begins to exist with its first job.
 
-        ``clock`` None: the server's TIME, the one clock that all workers share. ``remember_ms``: how long the
-        id of an ended job stays known if nobody acknowledges its outcome. `StateError`: the server may lose
+        ``clock`` None: the server's TIME, the one clock that all workers share. `StateError`: the server may lose
         jobs (it evicts, or keeps no append-only file) and ``ephemeral`` does not allow that.
         """
         if not name or "}" in name:
             raise ConfigError(f"{name!r} cannot be a queue's name.", remedy="It may not be empty or contain a brace.")
-        base = f"pr:{{{name}}}"
-        client, blocking = connect(url), connect(url, reply_s=None)
+        ran = partial(metrics.script_ran, name) if metrics else None
+        connections = Connections(url, f"pr:{{{name}}}", clock, ran)
         try:
-            await require_persistence(client, ephemeral=ephemeral)
-            log = EventLog(blocking, f"{base}:events")
-            yield cls(name, Scripts(client, base, clock), log, retry, rng or Random(), remember_ms)  # noqa: S311
+            await require_persistence(connections.client, ephemeral=ephemeral)
+            yield cls(name, connections, retry, rng or Random(), keep, metrics)  # noqa: S311
         finally:
-            await client.aclose()
-            await blocking.aclose()
+            await connections.aclose()
 
     # -- in
 
@@ -131,7 +96,7 @@ class Queue:
         """Put any number of jobs into a lane. An id that lives or is remembered is left as it is."""
         definition = _pack([lane.name, lane.job_class, lane.weight, lane.gates, lane.group])
         accepted = 0
-        for chunk in _chunks(jobs):
+        for chunk in chunks_of(jobs):
             times = _pack([(job.due_ms, job.expires_ms) for job in chunk])
             flat: list[str | bytes] = []
             for job in chunk:
@@ -141,7 +106,15 @@ class Queue:
 
     async def promote(self, limit: int = 1000) -> int:
         """Move due jobs into their lanes; `claim` does it as well. Returns how many."""
-        return await self._scripts.promote(limit, self._remember_ms)
+        return await self._scripts.promote(limit, self._keep.remember_ms)
+
+    async def reschedule(self, ids: Sequence[str], due_ms: int) -> list[bool]:
+        """Let scheduled jobs be due at another instant; one that has passed: now. False: it is not scheduled."""
+        moved: list[bool] = []
+        for start in range(0, len(ids), MAX_JOBS):
+            chunk = await self._scripts.reschedule(due_ms, *ids[start : start + MAX_JOBS])
+            moved += [was_scheduled == 1 for was_scheduled in chunk]
+        return moved
 
     async def cancel(self, ids: Sequence[str], cause: str) -> int:
         """End jobs that are queued or scheduled. Others stay. Returns how many."""
@@ -159,8 +132,8 @@ class Queue:
         claim or settle under way at a time: the queue remembers only its last nonce, for ``lease_ms``.
         """
         want = min(want, MAX_JOBS)
-        reply = await self._scripts.claim(worker, nonce, want, lease_ms, self._remember_ms)
-        return _settled(reply).batch
+        reply = await self._scripts.claim(worker, nonce, want, lease_ms, *self._keep.bounds)
+        return read_settled(reply).batch
 
     async def mark(self, jobs: Sequence[Claimed]) -> list[bool]:
         """Mark jobs just before their irreversible act. False: the lease is no longer ours, do not act."""
@@ -183,8 +156,8 @@ class Queue:
         orders = _pack([order(job, verdict, self._retry, self._rng) for job, verdict in verdicts])
         notes = [verdict.note for _, verdict in verdicts]
         nonce, want = nonce or uuid4().hex, min(want, MAX_JOBS)
-        reply = await self._scripts.settle(worker, nonce, want, lease_ms, self._remember_ms, orders, *notes)
-        return _settled(reply)
+        reply = await self._scripts.settle(worker, nonce, want, lease_ms, *self._keep.bounds, orders, *notes)
+        return read_settled(reply)
 
     async def extend(self, jobs: Sequence[Claimed], lease_ms: int) -> list[bool]:
         """Let leases end ``lease_ms`` from now. False: the lease is no longer ours."""
@@ -205,12 +178,40 @@ class Queue:
         return read_states(await self._scripts.gates())
 
     async def suspend(self, gate: str, until_ms: int | None) -> None:
-        """Pause a gate until an instant, or (None) until `resume`. Jobs in flight are not touched."""
-        await self._scripts.pause(gate, FOREVER_MS if until_ms is None else max(until_ms, 1))
+        """Pause a gate until an instant, or (None) until `lift`. Jobs in flight are not touched."""
+        await self._scripts.suspend(gate, FOREVER_MS if until_ms is None else max(until_ms, 1))
 
-    async def resume(self, gate: str) -> None:
-        """Lift the pause of a gate."""
-        await self._scripts.pause(gate, 0)
+    async def lift(self, gate: str) -> None:
+        """End the pause of a gate."""
+        await self._scripts.suspend(gate, 0)
+
+    # -- groups
+
+    async def pause(self, group: str) -> None:
+        """Hold back every lane of a group, now and later ones, until `resume`: the next claim gets none of them.
+
+        Jobs in flight are not touched. It costs as much as the group has lanes, however many jobs wait in them.
+        """
+        await self._scripts.pause(_named(group))
+
+    async def resume(self, group: str) -> bool:
+        """Let a paused group go on. False: it was not paused."""
+        return await self._scripts.resume(_named(group)) == 1
+
+    async def cancel_group(self, group: str, cause: str) -> int:
+        """End every job of a group that is queued or scheduled; return how many ended. A pause of it ends as well.
+
+        The first step costs as much as the group has lanes, and from then on no claim gets any of their jobs. The
+        rest ends in steps of at most a thousand; if the caller dies, claims go on with it. What is in flight,
+        uncertain or dead stays so, and ends if it comes back. Jobs enqueued later are not touched.
+        """
+        await self._scripts.cancel_group(_named(group), cause)
+        cancelled, stay, looked = 0, 0, MAX_JOBS
+        while looked == MAX_JOBS:
+            looked, scheduled, gone, ended = await self._scripts.drain(MAX_JOBS, stay)
+            stay += scheduled - gone
+            cancelled += ended
+        return cancelled
 
     # -- events
 
@@ -230,8 +231,9 @@ class Queue:
 
     async def acknowledge(self, group: str, events: Sequence[Event], *, forget: Sequence[str] = ()) -> None:
         """Say that these events are recorded, and that these ids need no memory of their own any more."""
+        entries = _pack([event.entry for event in events])
         try:
-            await self._scripts.acknowledge(group, _pack([event.entry for event in events]), _pack(forget))
+            await self._scripts.acknowledge(group, entries, _pack(forget), self._keep.consumer_ms)
         except UnavailableError:
             self._log.read_again(group)
             raise
@@ -241,6 +243,22 @@ class Queue:
     async def stats(self) -> QueueStats:
         return read_stats(await self._scripts.stats())
 
+    async def probe(self) -> QueueStats:
+        """`stats` by a connection of its own: what the server that the address leads to now has to say."""
+        connections = self._connections.anew()
+        try:
+            return read_stats(await connections.scripts.stats())
+        finally:
+            await connections.aclose()
+
+    async def reconnect(self) -> None:
+        """Drop every connection: what is under way fails as if the server had gone, the next call connects anew."""
+        await self._connections.drop()
+
+    def is_full(self, stats: QueueStats) -> bool:
+        """Whether so many events wait to be recorded that nothing is claimed."""
+        return bool(stats.groups) and stats.events >= self._keep.events
+
     async def audit(self) -> list[str]:
         """Return the invariants that do not hold, in words. Reads everything: for tests and for doubts."""
         return [wrong.decode() for wrong in await self._scripts.audit()]
@@ -248,6 +266,14 @@ class Queue:
     async def known(self, ids: Sequence[str]) -> list[JobState | None]:
         """State of each id; None for one that the queue does not know."""
         return [JobState(state.decode()) if state else None for state in await self._scripts.known(_pack(ids))]
+
+    async def find(self, id: str) -> FoundJob:  # noqa: A002 - the field's word
+        """All that the queue knows of one id, its history included as far as that is kept."""
+        return read_found(id, await self._scripts.find(id))
+
+    async def explain(self, id: str) -> Explanation:  # noqa: A002 - the field's word
+        """Why this job is where it is, and when it may go."""
+        return explain(await self.find(id))
 
     async def dead_letters(self, *, count: int, cursor: int = 0) -> tuple[list[DeadLetter], int | None]:
         """Return the newest letters first, and the cursor of the next page (None: this was the last)."""
@@ -292,6 +318,12 @@ class Queue:
             if not (await self.settle(f"resolve:{id}", [(job, verdict)])).stale:
                 return
         raise StateError(f"Job {id} is not uncertain.", remedy="Look again: somebody else may have resolved it.")
+
+
+def _named(group: str) -> str:
+    if not group:
+        raise ValueError("lanes without a group are no group; suspend a gate that all of them share")
+    return group
 
 
 def _leases(jobs: Sequence[Claimed]) -> bytes:

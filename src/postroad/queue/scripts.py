@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
+import time
+from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
 from typing import Any, cast
@@ -18,6 +21,12 @@ from postroad.errors import UnavailableError
 
 LOST = (RedisConnectionError, RedisTimeoutError, TimeoutError, OSError)
 """What redis-py raises when the server is away, restarting, still loading, or silent."""
+
+Ran = Callable[[str, float], None]
+"""Is told the name of each script that ran, and its seconds."""
+
+REPLY_S = 15.0
+"""How long a server may be silent before it counts as lost."""
 
 _USES = re.compile(r"^-- uses +(.+)$", re.MULTILINE)
 
@@ -47,25 +56,34 @@ def unavailable(error: BaseException | str) -> UnavailableError:
 class Scripts:
     """Runs scripts on one queue. No call is ever repeated here: the caller knows whether it may."""
 
-    def __init__(self, client: Redis, base: str, clock: Clock | None) -> None:
+    def __init__(self, client: Redis, base: str, clock: Clock | None, ran: Ran | None = None) -> None:
         self._client = client
         self._base = base
         self._clock = clock
+        self._ran = ran
 
     async def _run(self, name: str, *args: str | bytes | int) -> Any:
         now_ms = "" if self._clock is None else str(self._clock.now_ms())
+        began_s = time.perf_counter()
         try:
-            try:
-                return await self._client.evalsha(_sha_of(name), 1, self._base, now_ms, *args)
-            except NoScriptError:
-                # A restart or a failover forgets scripts; EVAL runs this one and has it remembered.
-                return await self._client.eval(source_of(name), 1, self._base, now_ms, *args)
+            async with asyncio.timeout(REPLY_S):
+                return await self._call(name, now_ms, *args)
         except LOST as error:
             raise unavailable(error) from error
         except OutOfMemoryError as error:
             raise UnavailableError(
                 "The queue's Redis server is full and takes no more.", remedy="Raise its maxmemory."
             ) from error
+        finally:
+            if self._ran:
+                self._ran(name, time.perf_counter() - began_s)
+
+    async def _call(self, name: str, *args: str | bytes | int) -> Any:
+        try:
+            return await self._client.evalsha(_sha_of(name), 1, self._base, *args)
+        except NoScriptError:
+            # A restart or a failover forgets scripts; EVAL runs this one and has it remembered.
+            return await self._client.eval(source_of(name), 1, self._base, *args)
 
     async def enqueue(self, definition: bytes, times: bytes, *jobs: str | bytes) -> int:
         return int(await self._run("enqueue", definition, times, *jobs))
@@ -73,8 +91,20 @@ class Scripts:
     async def promote(self, limit: int, remember_ms: int) -> int:
         return int(await self._run("promote", limit, remember_ms))
 
-    async def claim(self, worker: str, nonce: str, want: int, lease_ms: int, remember_ms: int) -> list[bytes]:
-        return cast("list[bytes]", await self._run("claim", worker, nonce, want, lease_ms, remember_ms))
+    async def claim(
+        self,
+        worker: str,
+        nonce: str,
+        want: int,
+        lease_ms: int,
+        remember_ms: int,
+        done_kept: int,
+        failed_kept: int,
+        events_cap: int,
+    ) -> list[bytes]:
+        keep = (remember_ms, done_kept, failed_kept, events_cap)
+        reply = await self._run("claim", worker, nonce, want, lease_ms, *keep)
+        return cast("list[bytes]", reply)
 
     async def mark(self, leases: bytes) -> list[int]:
         return cast("list[int]", await self._run("mark", leases))
@@ -89,10 +119,14 @@ class Scripts:
         want: int,
         lease_ms: int,
         remember_ms: int,
+        done_kept: int,
+        failed_kept: int,
+        events_cap: int,
         orders: bytes,
         *notes: bytes,
     ) -> list[bytes]:
-        reply = await self._run("settle", worker, nonce, want, lease_ms, remember_ms, orders, *notes)
+        keep = (remember_ms, done_kept, failed_kept, events_cap)
+        reply = await self._run("settle", worker, nonce, want, lease_ms, *keep, orders, *notes)
         return cast("list[bytes]", reply)
 
     async def reap(self, limit: int) -> list[int]:
@@ -101,20 +135,38 @@ class Scripts:
     async def set_gate(self, name: str, limits: bytes) -> None:
         await self._run("set_gate", name, limits)
 
-    async def pause(self, name: str, until_ms: int) -> None:
-        await self._run("pause", name, until_ms)
+    async def suspend(self, name: str, until_ms: int) -> None:
+        await self._run("suspend", name, until_ms)
+
+    async def pause(self, group: str) -> int:
+        return int(await self._run("pause", group))
+
+    async def resume(self, group: str) -> int:
+        return int(await self._run("resume", group))
+
+    async def cancel_group(self, group: str, cause: str) -> int:
+        return int(await self._run("cancel_group", group, cause))
+
+    async def drain(self, limit: int, after: int) -> list[int]:
+        return cast("list[int]", await self._run("drain", limit, after))
 
     async def cancel(self, cause: str, *ids: str) -> int:
         return int(await self._run("cancel", cause, *ids))
 
+    async def reschedule(self, due_ms: int, *ids: str) -> list[int]:
+        return cast("list[int]", await self._run("reschedule", due_ms, *ids))
+
     async def report_late(self, id: str, token: int, note: bytes) -> None:  # noqa: A002 - the field's word
         await self._run("report_late", id, token, note)
 
-    async def acknowledge(self, group: str, entries: bytes, ids: bytes) -> int:
-        return int(await self._run("acknowledge", group, entries, ids))
+    async def acknowledge(self, group: str, entries: bytes, ids: bytes, gone_ms: int) -> int:
+        return int(await self._run("acknowledge", group, entries, ids, gone_ms))
 
     async def known(self, ids: bytes) -> list[bytes]:
         return cast("list[bytes]", await self._run("known", ids))
+
+    async def find(self, id: str) -> list[bytes]:  # noqa: A002 - the field's word
+        return cast("list[bytes]", await self._run("find", id))
 
     async def gates(self) -> bytes:
         return cast("bytes", await self._run("gates"))

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from postroad.errors import ConfigError, StateError
-from postroad.queue.scripts import LOST, unavailable
+from postroad.queue.scripts import LOST, REPLY_S, unavailable
 
 CONNECT_S = 5.0
-REPLY_S = 15.0
 
 
-def connect(url: str, *, reply_s: float | None = REPLY_S) -> Redis:
+def connect(url: str) -> Redis:
     """A client that never repeats a command by itself: a claim that ran twice would lease twice.
 
-    RESP2, because its reply shapes are the same on every server that is supported.
+    It waits for a reply without end, so its caller sets the limit: with a limit of its own, redis-py sends by
+    `asyncio.wait_for`, which on Python 3.11 swallows a cancellation now and then. RESP2, because its reply
+    shapes are the same on every server that is supported.
     """
     try:
         client: Redis = Redis.from_url(
             url,
             protocol=2,
             socket_connect_timeout=CONNECT_S,
-            socket_timeout=reply_s,
+            socket_timeout=None,
             retry=Retry(NoBackoff(), 0),
             client_name="postroad",
         )
@@ -41,7 +44,8 @@ async def require_persistence(client: Redis, *, ephemeral: bool) -> None:
     `INFO` and not `CONFIG GET`: hosted servers forbid the latter.
     """
     try:
-        info = await client.info("everything")
+        async with asyncio.timeout(REPLY_S):
+            info = await client.info("everything")
     except LOST as error:
         raise unavailable(error) from error
     if int(info.get("loading", 0)):

@@ -17,6 +17,7 @@ class GroupLag(Struct, frozen=True, array_like=True):
 class QueueStats(Struct, frozen=True, kw_only=True):
     """Counts by state; by class, what stands in lanes; counters since the queue began.
 
+    ``groups``: of event consumers. ``paused_groups``: of lanes; their jobs count as queued.
     ``oldest_ready_ms``: how long the oldest job of a ready lane has been so (looks at 200 lanes a class).
     """
 
@@ -34,6 +35,7 @@ class QueueStats(Struct, frozen=True, kw_only=True):
     oldest_ready_ms: int
     events: int
     groups: list[GroupLag]
+    paused_groups: list[str]
 
 
 class _States(Struct, frozen=True):
@@ -60,6 +62,7 @@ class _Stats(Struct, frozen=True):
     depth: dict[str, int] | list[int] = field(default_factory=dict)
     counters: dict[str, int] | list[int] = field(default_factory=dict)
     groups: list[GroupLag] = field(default_factory=list)
+    paused_groups: list[str] = field(default_factory=list)
 
 
 def read_stats(blob: bytes) -> QueueStats:
@@ -79,6 +82,7 @@ def read_stats(blob: bytes) -> QueueStats:
         oldest_ready_ms=stats.oldest_ready_ms,
         events=stats.events,
         groups=stats.groups,
+        paused_groups=stats.paused_groups,
     )
 
 

@@ -20,6 +20,7 @@ from postroad.queue.hands import Handle, Hands, Outcome, Prepare
 from postroad.queue.jobs import Batch, Settled
 from postroad.queue.queue import Queue
 from postroad.queue.verdicts import Done, Release, Uncertain
+from postroad.queue.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class Worker:
 
     ``prepare`` sees every claimed batch before any handler; the ids it returns a verdict for are settled
     with that and not handled. If it fails, its batch is released and no other is claimed for a while.
+    ``watchdog_ms``: with jobs ready and no claim for so long, it connects anew.
     ``drain_ms``: how long marked jobs may go on after stop. ``name`` must be this worker's alone.
     """
 
@@ -70,6 +72,7 @@ class Worker:
         clock: Clock | None = None,
         drain_ms: int = 20_000,
         rng: Random | None = None,
+        watchdog_ms: int = 30_000,
     ) -> None:
         self.name = name or f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         self._queue = queue
@@ -81,18 +84,21 @@ class Worker:
         self._hands = Hands(queue, handle, prepare, lease_ms, Backoff(rng, first_s=0.5, most_s=30.0))
         self._away = Backoff(rng, first_s=0.1, most_s=5.0)
         self._empty = Backoff(rng, first_s=0.001, most_s=IDLE_S)
+        self._watchdog = Watchdog(queue, self.name, watchdog_ms)
         self._late: list[Outcome] = []
         self._drained = asyncio.Event()
         self._ask_at_s = 0.0
         self._give_up_at_s = float("inf")
         self._counts: Counter[str] = Counter()
         self._claimed = self._stale = 0
+        self._events_full = False
 
     async def run(self, stop: asyncio.Event) -> WorkerReport:
         """Work until ``stop``; then take no more, drain, settle everything, and say what was done."""
         beside = [
             asyncio.create_task(self._hands.renew()),
             asyncio.create_task(self._drain_on(stop)),
+            asyncio.create_task(self._watchdog.run(lambda: self._asks(stop))),
         ]
         try:
             unsettled = await self._converse(stop)
@@ -117,6 +123,10 @@ class Worker:
             if not await self._report_late():
                 return len(self._late) + len(self._hands.outbox)
         return 0
+
+    def _asks(self, stop: asyncio.Event) -> bool:
+        """Whether it would take jobs now."""
+        return not stop.is_set() and len(self._hands) < self._concurrency and _now_s() >= self._hands.paused_until_s
 
     def _next_call(self, *, stopping: bool) -> _Call | None:
         now_s = _now_s()
@@ -163,18 +173,29 @@ class Worker:
                 return settled
 
     def _receive(self, call: _Call, settled: Settled, *, stopping: bool) -> None:
-        stale = set(settled.stale)
+        stale, verdicts = set(settled.stale), []
         for outcome in call.outcomes:
             if outcome.job.id not in stale:
-                self._counts[type(outcome.verdict).__name__.lower()] += 1
+                verdicts.append(type(outcome.verdict).__name__.lower())
             elif isinstance(outcome.verdict, Done) or (
                 outcome.marked and not isinstance(outcome.verdict, Release | Uncertain)
             ):
                 # The queue has given the job away or lost it, and yet this is what happened.
                 self._late.append(outcome)
+        self._counts.update(verdicts)
         self._stale += len(stale)
         batch = settled.batch
         self._claimed += len(batch.jobs)
+        if batch.jobs:
+            self._watchdog.fed()
+        if self._queue.metrics:
+            self._queue.metrics.worked(self._queue.name, claimed=len(batch.jobs), settled=verdicts, stale=len(stale))
+        if batch.events_full != self._events_full:
+            self._events_full = batch.events_full
+            if batch.events_full:
+                logger.error("%s: nothing is claimed, because too many events wait to be recorded", self.name)
+            else:
+                logger.info("%s: events are recorded again; claiming goes on", self.name)
         if call.want:
             self._ask_at_s = _now_s() + self._pause_s(batch)
         if batch.jobs and stopping:

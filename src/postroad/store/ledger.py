@@ -212,6 +212,71 @@ def hold_unknown(connection: sa.Connection, touch_ids: Sequence[int], now: datet
     return connection.execute(statement, {"now": now, **parameters}).rowcount
 
 
+class Resolved(sa.Row[tuple[str, int]]):
+    """Shape of what `resolve_unknown` returns: the campaign's name and the touch's last claim."""
+
+    campaign: str
+    claim: int
+
+
+def resolve_unknown(
+    connection: sa.Connection, touch_id: int, state: TouchState, *, by: str, now: datetime
+) -> Resolved | None:
+    """Settle a touch that is unknown, and note who said so. None: it is not unknown."""
+    settled = sa.text(
+        "UPDATE touch SET state = :state, settled_at = :settled_at, reply = :reply "
+        "WHERE id = :id AND state = 'unknown' RETURNING claim, "
+        "(SELECT name FROM campaign WHERE campaign.id = touch.campaign_id) AS campaign"
+    ).bindparams(sa.bindparam("settled_at", type_=UtcDateTime()))
+    reply = f"resolved as {state} by {by}"
+    values = {"id": touch_id, "state": state.value, "settled_at": now if state.ended else None, "reply": reply}
+    row = connection.execute(settled, values).one_or_none()
+    if row is None:
+        return None
+    noted = sa.text(
+        "INSERT INTO delivery_event (uid, touch_id, state, at, attempt, cause, reply) "
+        "VALUES (:uid, :id, :state, :at, 0, 'resolved', :reply)"
+    ).bindparams(sa.bindparam("at", type_=UtcDateTime()))
+    # Its instant tells it from an earlier doubt about the same touch.
+    uid = f"{touch_id}:{now.timestamp():.6f}:resolved"
+    connection.execute(noted, {"uid": uid, "id": touch_id, "state": state.value, "at": now, "reply": reply})
+    return row  # type: ignore[return-value]
+
+
+def delivery_events(connection: sa.Connection, touch_id: int) -> list[sa.Row[tuple[object, ...]]]:
+    """What happened to one touch, the newest first: at, state, attempt, cause, reply."""
+    statement = sa.text(
+        "SELECT at, state, attempt, cause, reply FROM delivery_event WHERE touch_id = :id ORDER BY at DESC, id DESC"
+    ).columns(
+        sa.column("at", UtcDateTime()),
+        sa.column("state", sa.Text()),
+        sa.column("attempt", sa.Integer()),
+        sa.column("cause", sa.Text()),
+        sa.column("reply", sa.Text()),
+    )
+    return list(connection.execute(statement, {"id": touch_id}).all())
+
+
+def cancel_touches(connection: sa.Connection, touch_ids: Sequence[int], now: datetime) -> set[int]:
+    """End touches that are not on the wire. Returns which."""
+    item, parameters = json_rows(connection, "batch", {"id": sa.BigInteger()}, [{"id": i} for i in touch_ids])
+    statement = sa.text(
+        "UPDATE touch SET state = 'cancelled', settled_at = :now "
+        f"FROM {item} WHERE touch.id = batch.id AND touch.state IN ('planned', 'queued', 'deferred') RETURNING touch.id"
+    ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
+    return set(connection.execute(statement, {"now": now, **parameters}).scalars())
+
+
+def put_off(connection: sa.Connection, touch_ids: Sequence[int], until: datetime) -> set[int]:
+    """Let touches that wait in the queue go no earlier than an instant. Returns which."""
+    item, parameters = json_rows(connection, "batch", {"id": sa.BigInteger()}, [{"id": i} for i in touch_ids])
+    statement = sa.text(
+        "UPDATE touch SET next_at = :until "
+        f"FROM {item} WHERE touch.id = batch.id AND touch.state IN ('queued', 'deferred') RETURNING touch.id"
+    ).bindparams(sa.bindparam("until", type_=UtcDateTime()))
+    return set(connection.execute(statement, {"until": until, **parameters}).scalars())
+
+
 def revive(connection: sa.Connection, touch_ids: Sequence[int]) -> set[int]:
     """Put dead touches back to ``queued``, for a replay of their dead letters. Returns which moved."""
     item, parameters = json_rows(connection, "batch", {"id": sa.BigInteger()}, [{"id": i} for i in touch_ids])

@@ -37,9 +37,16 @@ for _, n in ipairs(keys_of(LANES)) do
       queued = queued + 1
     end
   end
-  -- 2. A lane that is not empty is in exactly one of ready or parked.
+  -- 2. A lane that is not empty is in exactly one of ready or parked, unless its group is paused or was cancelled.
   local home = call('HGET', HOME, n)
-  check((#ids > 0) == (home and true or false), 'lane %s holds %d ids and its home is %s', n, #ids, tostring(home))
+  local doomed = call('HEXISTS', DOOMED, n) == 1
+  local held_back = doomed or (lane.group ~= '' and call('HEXISTS', PAUSED, lane.group) == 1)
+  check((#ids > 0 and not held_back) == (home and true or false), 'lane %s holds %d ids%s and its home is %s', n, #ids,
+    held_back and ' back' or '', tostring(home))
+  check((doomed and #ids > 0) == (call('ZSCORE', DRAIN, n) and true or false), 'lane %s holds %d ids and drains wrongly', n, #ids)
+  check(doomed or lane.group == '' or call('ZSCORE', group_key(lane.group), n), 'lane %s is not in its group', n)
+  local numbered = call('HGET', LANE_IDS, call('HGET', LANES, n))
+  check(doomed and numbered ~= n or numbered == n, 'lane %s is cancelled and takes jobs, or is not and takes none', n)
   if home then
     local key = base .. (home == 'r' and 'ready:' or 'parked:' .. string.sub(home, 2) .. ':') .. lane.class
     check(call('ZSCORE', key, n), 'lane %s is not where its home says: %s', n, home)
@@ -51,9 +58,17 @@ for _, id in ipairs(keys_of(LEASES)) do put(id, 'in flight') end
 for _, id in ipairs(members(UNCERTAIN)) do put(id, 'uncertain') end
 for _, id in ipairs(members(DEAD)) do put(id, 'dead') end
 local jobs = set_of(keys_of(JOBS))
+local live = {}
 for id in pairs(jobs) do
+  local n = read_record(call('HGET', JOBS, id)).lane
+  live[n] = (live[n] or 0) + 1
   check(place[id], 'job %s is nowhere', id)
   check(not call('ZSCORE', REMEMBERED, id), 'job %s lives and is remembered as ended', id)
+end
+for _, n in ipairs(keys_of(LANES)) do
+  local counted, found = tonumber(call('HGET', LIVE, n) or 0), live[tonumber(n)] or 0
+  check(counted == found, 'lane %s counts %d live jobs, there are %d', n, counted, found)
+  check((found == 0) == (call('ZSCORE', IDLE, n) and true or false), 'lane %s has %d live jobs and is idle wrongly', n, found)
 end
 for id, where in pairs(place) do check(jobs[id], 'job %s is %s and has no record', id, where) end
 for _, class in ipairs(CLASSES) do

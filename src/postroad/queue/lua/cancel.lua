@@ -17,7 +17,7 @@ for i = 3, #ARGV do
     local job = read_record(record)
     -- Taking an id out of a long list is slow: it stays there, marked, and the claim that meets it drops it.
     if call('ZREM', SCHEDULED, id) == 0 then call('HSET', CANCELLED, id, job.lane) end
-    end_job('cancelled', id, { token = next_token(), attempt = job.attempts, cause = ARGV[2] })
+    end_job('cancelled', id, job.lane, { token = next_token(), attempt = job.attempts, cause = ARGV[2] })
     cancelled = cancelled + 1
   end
 end

@@ -7,14 +7,18 @@
 -- ARGV[4]  want         1 to 1000
 -- ARGV[5]  lease_ms
 -- ARGV[6]  remember_ms  how long an ended id stays known without an acknowledgement
--- returns  msgpack [stale ids, next_ms or 0, [[id, token, attempt, claim, expires_ms, lane, closed tokens], ...]], then payloads
+-- ARGV[7]  done_kept    jobs in the history of those that ended well
+-- ARGV[8]  failed_kept  and of those that died or expired
+-- ARGV[9]  events_cap   events that wait to be recorded: with so many, nothing is claimed
+-- returns  msgpack [stale ids, next_ms or 0, [[id, token, attempt, claim, expires_ms, lane, closed tokens], ...], full], then payloads
 -- cost     O((n + scans) log L), scans <= want + 64
 
+keep_last(ARGV[7], ARGV[8])
 local worker, nonce = ARGV[2], ARGV[3]
 local _, ids, tokens = recall(worker, nonce)
 if ids then return reply_again({}, ids, tokens) end
 local records
-ids, tokens, records = claim_batch(worker, tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]))
+ids, tokens, records = claim_batch(worker, tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[9]))
 remember(worker, nonce, {}, ids, tokens, ARGV[5])
 finish()
 return reply({}, ids, tokens, records)

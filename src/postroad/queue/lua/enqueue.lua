@@ -40,6 +40,7 @@ for i = 1, #times do
     end
   end
 end
+tie(lane.n, accepted)
 count('enqueued', accepted)
 count('known', #times - accepted)
 finish()

@@ -20,6 +20,7 @@ for _, id in ipairs(ids) do
     call('HDEL', LETTERS, id)
     call('ZREM', DEAD, id)
     if ARGV[2] == 'drop' then
+      tie(read_record(call('HGET', JOBS, id)).lane, -1)
       call('HDEL', JOBS, id)
       call('ZADD', REMEMBERED, int(now_ms), id)
       count('dropped')

@@ -1,19 +1,13 @@
--- Pause a gate until an instant, or lift its pause.
+-- Hold back a group: no claim sees its lanes until `resume`. Jobs in flight are not touched.
 -- uses     base lanes gates moves
 -- KEYS[1]  base
--- ARGV[1]  now_ms    empty for the server's TIME
--- ARGV[2]  name
--- ARGV[3]  until_ms  0: lift; 9007199254740991: until lifted
--- returns  1
--- cost     O(log G)
+-- ARGV[1]  now_ms  empty for the server's TIME
+-- ARGV[2]  group
+-- returns  how many lanes it has now; one that comes later is held back as well
+-- cost     O(its lanes)
 
-local key = base .. 'gate:' .. ARGV[2]
-call('SADD', GATES, ARGV[2])
-if ARGV[3] == '0' then
-  call('HDEL', key, 'paused_ms')
-else
-  call('HSET', key, 'paused_ms', ARGV[3])
-end
-gate_of(ARGV[2]).dirty = true
+call('HSETNX', PAUSED, ARGV[2], int(now_ms))
+local lanes = call('ZRANGE', group_key(ARGV[2]), 0, -1)
+for _, n in ipairs(lanes) do evict(lane_of(tonumber(n))) end
 finish()
-return 1
+return #lanes

@@ -1,4 +1,4 @@
--- Set the limits of a gate; those not named are lifted, except a pause, which only `pause` lifts.
+-- Set the limits of a gate; those not named are lifted, except a pause, which only `suspend` lifts.
 -- uses     base lanes gates moves
 -- KEYS[1]  base
 -- ARGV[1]  now_ms     empty for the server's TIME
@@ -17,7 +17,7 @@ for _, field in ipairs({ 'count', 'per_us', 'burst', 'limit', 'left', 'quota_ms'
     call('HDEL', key, field)
   end
 end
-if limits.paused_ms then call('HSET', key, 'paused_ms', int(limits.paused_ms)) end
+if limits.paused_ms then call('HSET', key, 'paused_ms', int(limits.paused_ms), 'paused_since_ms', int(now_ms)) end
 if limits.left then call('HSET', key, 'quota_token', int(last_token())) end
 local gate = gate_of(name)
 if gate.count then

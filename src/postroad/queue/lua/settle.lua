@@ -7,16 +7,20 @@
 -- ARGV[4]  want         jobs to claim, 0 to 1000
 -- ARGV[5]  lease_ms
 -- ARGV[6]  remember_ms  how long an ended id stays known without an acknowledgement
--- ARGV[7]  orders       msgpack [[id, token, verdict, at_ms or 0, delay_ms, cause, error], ...]; at_ms 0: now + delay_ms
--- ARGV[8…] notes        one per order
+-- ARGV[7]  done_kept    jobs in the history of those that ended well
+-- ARGV[8]  failed_kept  and of those that died or expired
+-- ARGV[9]  events_cap   events that wait to be recorded: with so many, nothing is claimed
+-- ARGV[10] orders       msgpack [[id, token, verdict, at_ms or 0, delay_ms, cause, error], ...]; at_ms 0: now + delay_ms
+-- ARGV[11…] notes       one per order
 -- returns  as claim; the stale ids are those whose lease is no longer the one named
 -- cost     O(n log I), and that of claim
 
+keep_last(ARGV[7], ARGV[8])
 local worker, nonce, want = ARGV[2], ARGV[3], tonumber(ARGV[4])
 local stale, ids, tokens = recall(worker, nonce)
 if stale then return reply_again(stale, ids, tokens) end
 
-local orders, subjects = cmsgpack.unpack(ARGV[7]), {}
+local orders, subjects = cmsgpack.unpack(ARGV[10]), {}
 for i, order in ipairs(orders) do subjects[i] = order[1] end
 local found, records = get_many(LEASES, subjects), get_many(JOBS, subjects)
 
@@ -43,11 +47,11 @@ end
 local act = {}
 function act.done(job, id, lease, e)
   unlease(id, lease)
-  end_job('done', id, e)
+  end_job('done', id, job.lane, e)
 end
 function act.cancelled(job, id, lease, e)
   unlease(id, lease, true)
-  end_job('cancelled', id, e)
+  end_job('cancelled', id, job.lane, e)
 end
 function act.retry(job, id, lease, e, record)
   unlease(id, lease)
@@ -94,7 +98,7 @@ for i, order in ipairs(orders) do
     local job = read_record(records[i])
     local e = {
       id = id, token = of, attempt = job.attempts + 1, claim = job.closed + 1,
-      cause = cause, error = err, note = ARGV[7 + i],
+      cause = cause, error = err, note = ARGV[10 + i],
     }
     if verdict == 'retry' or verdict == 'defer' then e.next_ms = at_ms > 0 and at_ms or now_ms + delay_ms end
     act[verdict](job, id, lease, e, records[i])
@@ -110,7 +114,7 @@ ids, tokens = {}, {}
 local claimed = {}
 if want > 0 then
   write_gates()
-  ids, tokens, claimed = claim_batch(worker, want, tonumber(ARGV[5]), tonumber(ARGV[6]))
+  ids, tokens, claimed = claim_batch(worker, want, tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[9]))
 end
 remember(worker, nonce, stale, ids, tokens, ARGV[5])
 finish()

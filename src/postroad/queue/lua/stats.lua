@@ -44,6 +44,7 @@ if call('EXISTS', EVENTS) == 1 then
 end
 return cmsgpack.pack({
   states = states, depth = hash(DEPTH), counters = hash(COUNTERS), events = call('XLEN', EVENTS), groups = groups,
+  paused_groups = call('HKEYS', PAUSED),
   lanes = { ready = ready, known = call('HLEN', LANES), housed = call('HLEN', HOME) },
   oldest_ready_ms = now_ms - oldest_ms,
 })

@@ -11,7 +11,13 @@ local base = KEYS[1] .. ':'
 local JOBS = base .. 'jobs'             -- hash    id -> record
 local LANES = base .. 'lanes'           -- hash    number -> definition
 local LANE_IDS = base .. 'lane_ids'     -- hash    definition -> number
-local HOME = base .. 'home'             -- hash    number -> 'r', or 'p' and the gate it is parked on
+local LANE_N = base .. 'lane_n'         -- string  the last number given to a lane
+local LIVE = base .. 'live'             -- hash    number -> jobs of the lane that have not ended, wherever they are
+local IDLE = base .. 'idle'             -- zset    number of a lane without any -> since, ms
+local PAUSED = base .. 'paused'         -- hash    group -> since, ms
+local DOOMED = base .. 'doomed'         -- hash    number of a lane that was cancelled -> cause
+local DRAIN = base .. 'drain'           -- zset    number of a cancelled lane that still lists ids
+local HOME = base .. 'home'             -- hash    number -> 'r', or 'p' and the gate it is parked on; paused lanes have none
 local TAGS = base .. 'tags'             -- hash    number -> virtual time at which an empty lane may come back
 local VTIME = base .. 'vtime'           -- hash    virtual clocks
 local DEPTH = base .. 'depth'           -- hash    class -> ids in its lanes
@@ -24,6 +30,8 @@ local HELD = base .. 'held'             -- hash    id -> the lease under which i
 local DEAD = base .. 'dead'             -- zset    id -> since, ms
 local LETTERS = base .. 'letters'       -- hash    id -> cause, error and circumstances
 local REMEMBERED = base .. 'remembered' -- zset    id -> ended, ms
+local DONE_LOG = base .. 'log:done'     -- list    the last jobs that ended well, as their events
+local FAILED_LOG = base .. 'log:failed' -- list    the last that died or expired
 local GATES = base .. 'gates'           -- set     names
 local WAKE = base .. 'wake'             -- zset    gate with parked lanes -> instant worth looking, ms
 local EVENTS = base .. 'events'         -- stream
@@ -124,8 +132,26 @@ local function read_lease(packed)
   return { token = of, lane = lane, marked = marked, worker = string.sub(packed, LEASE_SIZE + 1) }
 end
 
+-- Append an event; returns it packed.
 local function emit(kind, e)
-  call('XADD', EVENTS, '*', 'e', cmsgpack.pack({
+  local packed = cmsgpack.pack({
     kind, e.id, e.token, now_ms, e.attempt or 0, e.claim or 0, e.next_ms or 0, e.cause or '', e.error or '',
-  }), 'n', e.note or '')
+  })
+  call('XADD', EVENTS, '*', 'e', packed, 'n', e.note or '')
+  return packed
+end
+
+-- History: the newest of what ended, in lists of an exact length. Scripts that end jobs by a claim say how long.
+local logs, kept = {}, { [DONE_LOG] = 0, [FAILED_LOG] = 0 }
+local function keep_last(n_done, n_failed) kept[DONE_LOG], kept[FAILED_LOG] = tonumber(n_done), tonumber(n_failed) end
+local function log(key, packed)
+  logs[key] = logs[key] or {}
+  logs[key][#logs[key] + 1] = packed
+end
+local function write_logs()
+  for key, entries in pairs(logs) do
+    call_many('RPUSH', key, entries)
+    call('LTRIM', key, kept[key] > 0 and -kept[key] or 1, kept[key] > 0 and -1 or 0)
+  end
+  logs = {}
 end

@@ -41,6 +41,25 @@ local function room(gate)
   return n
 end
 
+-- What is to be seen of a gate.
+local function show_gate(name)
+  local gate = gate_of(name)
+  local shown = {}
+  for _, field in ipairs(FIELDS) do shown[field] = gate[field] end
+  local n = room(gate)
+  local wake = tonumber(call('ZSCORE', WAKE, name) or nil)
+  shown.name = name
+  shown.paused_since_ms = tonumber(call('HGET', base .. 'gate:' .. name, 'paused_since_ms') or nil)
+  if gate.count then shown.rate_used = math.max(gate.tat - now_us, 0) / (gate.burst * gate.interval) end
+  shown.room = n == INF and -1 or n
+  shown.wake_ms = (wake and wake < INF) and wake or -1
+  shown.parked = 0
+  for _, class in ipairs(CLASSES) do
+    shown.parked = shown.parked + call('ZCARD', base .. 'parked:' .. name .. ':' .. class)
+  end
+  return shown
+end
+
 local function debit(gate, n)
   gate.in_flight = gate.in_flight + n
   if gate.left and now_ms < gate.quota_ms then gate.left = gate.left - n end

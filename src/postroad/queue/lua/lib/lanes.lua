@@ -6,20 +6,26 @@ local function lane_of(n)
   local lane = lane_cache[n]
   if not lane then
     local d = cmsgpack.unpack(call('HGET', LANES, n))
-    lane = { n = n, name = d[1], class = d[2], weight = d[3], gates = d[4], list = base .. 'lane:' .. n }
+    lane = {
+      n = n, name = d[1], class = d[2], weight = d[3], gates = d[4], group = d[5], list = base .. 'lane:' .. n,
+    }
     lane_cache[n] = lane
   end
   return lane
 end
 
+local function group_key(group) return base .. 'group:' .. group end
+
 local function lane_by_definition(definition)
   local n = call('HGET', LANE_IDS, definition)
   if not n then
-    n = call('HLEN', LANE_IDS) + 1
+    n = call('INCR', LANE_N)
     call('HSET', LANE_IDS, definition, n)
     call('HSET', LANES, n, definition)
-    local gates = lane_of(n).gates
-    if #gates > 0 then call('SADD', GATES, unpack(gates)) end
+    call('ZADD', IDLE, int(now_ms), n)
+    local lane = lane_of(n)
+    if #lane.gates > 0 then call('SADD', GATES, unpack(lane.gates)) end
+    if lane.group ~= '' then call('ZADD', group_key(lane.group), n, n) end
   end
   return lane_of(tonumber(n))
 end
@@ -52,11 +58,12 @@ end
 
 local function house(lane)
   if call('HEXISTS', HOME, lane.n) == 1 then return end
+  if lane.group ~= '' and call('HEXISTS', PAUSED, lane.group) == 1 then return end
   make_ready(lane, tonumber(call('HGET', TAGS, lane.n) or 0))
   call('HDEL', TAGS, lane.n)
 end
 
--- An empty lane has no home; its tag waits for it.
+-- A lane that is empty, paused or cancelled has no home; its tag waits for it.
 local function evict(lane)
   local home = call('HGET', HOME, lane.n)
   if not home then return end
@@ -66,6 +73,23 @@ local function evict(lane)
   call('ZREM', key, lane.n)
   call('HDEL', HOME, lane.n)
   if home ~= 'r' then stirred[#stirred + 1] = string.sub(home, 2) end
+end
+
+-- How many jobs of each lane have not ended: a lane without any is forgotten after a while.
+local ties = {}
+local function tie(n, by) ties[n] = (ties[n] or 0) + by end
+local function write_ties()
+  for n, by in pairs(ties) do
+    if by ~= 0 then
+      local live = call('HINCRBY', LIVE, n, by)
+      if live == 0 then
+        call('ZADD', IDLE, int(now_ms), n)
+      elseif live == by then
+        call('ZREM', IDLE, n)
+      end
+    end
+  end
+  ties = {}
 end
 
 -- Ids on their way into lanes: collected, then pushed lane by lane.

@@ -2,7 +2,37 @@
 
 -- What leaves is collected and removed in few calls, always before anything is leased in the same script.
 local ended, unleased = {}, {}
+
+-- The job is over. Its id stays known until somebody says that the outcome is recorded.
+local function end_job(kind, id, lane_n, e)
+  ended[#ended + 1] = id
+  tie(lane_n, -1)
+  e.id = id
+  local packed = emit(kind, e)
+  if kind == 'done' then log(DONE_LOG, packed) elseif kind == 'expired' then log(FAILED_LOG, packed) end
+  count(kind)
+end
+
+-- What comes back to a lane that was cancelled ends instead.
+local function condemn()
+  if not (next(heads) or next(tails)) or call('EXISTS', DOOMED) == 0 then return end
+  for _, side in ipairs({ heads, tails }) do
+    for n, ids in pairs(side) do
+      local cause = call('HGET', DOOMED, n)
+      if cause then
+        local records = get_many(JOBS, ids)
+        for i, id in ipairs(ids) do
+          local attempts = read_record(records[i]).attempts
+          end_job('cancelled', id, n, { token = next_token(), attempt = attempts, cause = cause })
+        end
+        side[n] = nil
+      end
+    end
+  end
+end
+
 local function write_moves()
+  condemn()
   call_many('HDEL', JOBS, ended)
   local scored = {}
   for i, id in ipairs(ended) do scored[2 * i - 1], scored[2 * i] = int(now_ms), id end
@@ -13,19 +43,11 @@ local function write_moves()
   write_pushes()
 end
 
--- The job is over. Its id stays known until somebody says that the outcome is recorded.
-local function end_job(kind, id, e)
-  ended[#ended + 1] = id
-  e.id = id
-  emit(kind, e)
-  count(kind)
-end
-
 local function bury(id, lane, e)
   call('ZADD', DEAD, int(now_ms), id)
   call('HSET', LETTERS, id, cmsgpack.pack({ lane.name, e.token, e.attempt, e.cause, e.error }))
   e.id = id
-  emit('dead', e)
+  log(FAILED_LOG, emit('dead', e))
   count('dead')
 end
 
@@ -55,6 +77,7 @@ local function promote(at_most)
   local records = get_many(JOBS, due)
   for i, id in ipairs(due) do push_tail(read_record(records[i]).lane, id) end
   call_many('ZREM', SCHEDULED, due)
+  condemn()
   write_pushes()
   return #due
 end
@@ -105,8 +128,64 @@ local function forget_old(remember_ms, at_most)
   call_many('ZREM', REMEMBERED, old)
 end
 
+-- End what stands in lanes that were cancelled. Returns how many ended, of how many ids.
+local function drain(at_most)
+  local n_ended, looked = 0, 0
+  while looked < at_most do
+    local n = call('ZRANGE', DRAIN, 0, 0)[1]
+    if not n then break end
+    local lane, cause = lane_of(tonumber(n)), call('HGET', DOOMED, n)
+    local ids = call('LPOP', lane.list, at_most - looked) or {}
+    local records = get_many(JOBS, ids)
+    for i, id in ipairs(ids) do
+      if records[i] then
+        local attempts = read_record(records[i]).attempts
+        end_job('cancelled', id, lane.n, { token = next_token(), attempt = attempts, cause = cause })
+        n_ended = n_ended + 1
+      else
+        call('HDEL', CANCELLED, id)
+      end
+    end
+    looked = looked + #ids
+    deepen(lane.class, -#ids)
+    if call('EXISTS', lane.list) == 0 then call('ZREM', DRAIN, n) end
+  end
+  return n_ended, looked
+end
+
+local LANE_IDLE_MS = 3600000
+
+-- Forget lanes that had no job for an hour.
+local function forget_lanes(at_most)
+  local idle = call('ZRANGEBYSCORE', IDLE, '-inf', int(now_ms - LANE_IDLE_MS), 'LIMIT', 0, at_most)
+  for _, n in ipairs(idle) do
+    local lane, definition = lane_of(tonumber(n)), call('HGET', LANES, n)
+    if call('EXISTS', lane.list) == 1 then
+      -- It lists nothing but ids that were cancelled, behind a gate or a pause that keeps claims from them.
+      call('ZADD', IDLE, int(now_ms), n)
+    else
+      if call('HGET', LANE_IDS, definition) == n then call('HDEL', LANE_IDS, definition) end
+      for _, key in ipairs({ LANES, TAGS, LIVE, DOOMED }) do call('HDEL', key, n) end
+      if lane.group ~= '' then call('ZREM', group_key(lane.group), n) end
+      call('ZREM', IDLE, n)
+    end
+  end
+end
+
+local SWEEP_MS = 1000
+
+-- What need not be done in every claim.
+local function sweep()
+  if now_ms - clock_of('swept') < SWEEP_MS then return end
+  set_clock('swept', now_ms)
+  drain(1000)
+  forget_lanes(100)
+end
+
 local function finish()
   write_moves()
+  write_ties()
+  write_logs()
   write_gates()
   write_clocks()
   write_base()

@@ -64,7 +64,7 @@ local function grant_all(lane, ids, grant)
     else
       local job = read_record(record)
       if job.expires_ms > 0 and job.expires_ms <= now_ms then
-        end_job('expired', id, { token = next_token(), attempt = job.attempts })
+        end_job('expired', id, lane.n, { token = next_token(), attempt = job.attempts })
       else
         n = n + 1
         grant(lane, id, record)
@@ -145,6 +145,19 @@ local function next_instant()
   return at == INF and 0 or math.max(at, now_ms)
 end
 
+-- Whether so many events wait for somebody to record them that no more work may be begun. Events that nobody reads are
+-- kept up to the same number.
+local full = false
+local function check_events(cap)
+  if call('XLEN', EVENTS) < cap then return end
+  if #call('XINFO', 'GROUPS', EVENTS) == 0 then
+    call('XTRIM', EVENTS, 'MAXLEN', math.floor(cap * 0.99))
+  else
+    full = true
+    count('full')
+  end
+end
+
 -- The reply that Python reads: stale ids and the batch in one blob, then the payloads.
 local function reply(stale, ids, tokens, records)
   local batch, out = {}, { '' }
@@ -154,7 +167,7 @@ local function reply(stale, ids, tokens, records)
     batch[i] = { id, tokens[i], job.attempts + 1, job.closed + 1, job.expires_ms, lane, job.tokens or {} }
     out[i + 1] = payload_of(records[i])
   end
-  out[1] = cmsgpack.pack({ stale, next_instant(), batch })
+  out[1] = cmsgpack.pack({ stale, next_instant(), batch, full })
   return out
 end
 
@@ -171,10 +184,12 @@ local function reply_again(stale, ids, tokens)
 end
 
 -- House-keeping in bounded steps, so that no other process need tick; then take.
-local function claim_batch(worker, want, lease_ms, remember_ms)
+local function claim_batch(worker, want, lease_ms, remember_ms, events_cap)
+  sweep()
   forget_old(remember_ms, 100)
   reap(100)
   promote(want + 100)
   wake_gates(64, want)
-  return take(worker, want, lease_ms)
+  check_events(events_cap)
+  return take(worker, full and 0 or want, lease_ms)
 end

@@ -1,0 +1,45 @@
+"""Options that several commands have, and how what a person writes is read."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from postroad.delivery.job import SEND_QUEUE
+from postroad.errors import UsageError
+from postroad.settings import parse_duration_ms
+
+QueueOption = Annotated[str, typer.Option("--queue", help=f"Name of the queue, such as {SEND_QUEUE}.")]
+
+
+def read_instant_ms(text: str, now_ms: int) -> int:
+    """Milliseconds since the epoch: of a duration from now (`30m`), or of an instant in ISO 8601 (UTC if it says no
+    zone). Raises UsageError.
+    """
+    try:
+        return now_ms + parse_duration_ms(text)
+    except ValueError:
+        pass
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(
+            f"{text!r} is neither a duration, as 30m is, nor an instant, as 2027-01-31T09:00Z is"
+        ) from None
+    if instant.tzinfo is None:
+        instant = instant.replace(tzinfo=UTC)
+    return int(instant.timestamp() * 1000)
+
+
+def read_duration_ms(text: str) -> int:
+    """Raises UsageError."""
+    try:
+        return parse_duration_ms(text)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def at(ms: int | None) -> datetime | None:
+    return None if ms is None else datetime.fromtimestamp(ms / 1000, UTC)

@@ -1,0 +1,145 @@
+"""postroad queue gate: the limits that jobs wait behind, changed while workers run."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+import typer
+
+from postroad.cli.options import QueueOption, at, read_duration_ms, read_instant_ms
+from postroad.cli.output import JsonOption, console, print_json, print_table, with_parts
+from postroad.delivery.job import SEND_QUEUE
+from postroad.errors import StateError, UsageError
+from postroad.parts import Parts
+from postroad.queue import FOREVER_MS, Gate, GateState, Quota, Rate
+from postroad.settings import Rate as RateSetting
+
+app = typer.Typer(help="Gates: the limits that jobs wait behind.", no_args_is_help=True)
+
+GateArgument = Annotated[str, typer.Argument(help="Name of a gate, such as sender:ada@example.com.")]
+
+
+@app.command("set")
+def set_gate(
+    gate: GateArgument,
+    rate: Annotated[str | None, typer.Option(help="Jobs per time, evenly: 30/1h.")] = None,
+    burst: Annotated[int | None, typer.Option(help="Of the rate: jobs at once after a rest.", min=1)] = None,
+    concurrency: Annotated[int | None, typer.Option(help="Jobs in flight at once.", min=0)] = None,
+    quota: Annotated[int | None, typer.Option(help="Jobs in all until --until.", min=0)] = None,
+    until: Annotated[
+        str | None, typer.Option(help="End of the quota: 24h from now, or 2027-01-31T09:00Z; then nothing limits.")
+    ] = None,
+    queue: QueueOption = SEND_QUEUE,
+    as_json: JsonOption = False,
+) -> None:
+    """Set a gate's limits. All workers on all hosts obey from their next claim.
+
+    Limits that are not named are lifted; a pause stays, see `resume`. The gates of the queue and of the senders
+    are set again from postroad.toml whenever a worker starts.
+    """
+    if burst is not None and rate is None:
+        raise UsageError("--burst belongs to --rate")
+    if (quota is None) != (until is None):
+        raise UsageError("--quota and --until belong together")
+
+    async def work(parts: Parts) -> GateState:
+        opened = await parts.queue(queue)
+        wanted = Gate(
+            name=gate,
+            rate=_rate(rate, burst or 1) if rate else None,
+            concurrency=concurrency,
+            quota=Quota(left=quota, until_ms=read_instant_ms(until, parts.clock.now_ms()))
+            if quota is not None and until is not None
+            else None,
+        )
+        await opened.set_gate(wanted)
+        return next(state for state in await opened.gates() if state.gate.name == gate)
+
+    state = with_parts(work)
+    if as_json:
+        print_json(msgspec.to_builtins(state))
+    else:
+        console.print(f"{gate}: {_limits(state)}")
+
+
+def _rate(text: str, burst: int) -> Rate:
+    try:
+        rate = RateSetting.parse(text)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return Rate(count=rate.count, per_ms=rate.per_ms, burst=burst)
+
+
+def _limits(state: GateState) -> str:
+    gate = state.gate
+    limits = [
+        f"{gate.rate.count:g} in {gate.rate.per_ms / 1000:g} s, {gate.rate.burst} at once" if gate.rate else None,
+        f"{gate.concurrency} in flight" if gate.concurrency is not None else None,
+        f"{gate.quota.left:,} until {at(gate.quota.until_ms):%Y-%m-%d %H:%M:%S} UTC" if gate.quota else None,
+    ]
+    return "; ".join(limit for limit in limits if limit) or "no limit"
+
+
+@app.command("list")
+def list_gates(queue: QueueOption = SEND_QUEUE, as_json: JsonOption = False) -> None:
+    """List gates: their limits, what is in flight, how many lanes wait."""
+
+    async def work(parts: Parts) -> list[GateState]:
+        return await (await parts.queue(queue)).gates()
+
+    states = with_parts(work)
+    if as_json:
+        print_json(msgspec.to_builtins(states))
+        return
+    print_table(
+        f"gates of {queue}",
+        ["gate", "limits", "paused", "in flight", "lanes waiting"],
+        (
+            [
+                state.gate.name,
+                _limits(state),
+                _paused(state),
+                state.in_flight,
+                state.parked_lanes,
+            ]
+            for state in states
+        ),
+    )
+
+
+def _paused(state: GateState) -> str | None:
+    until_ms = state.gate.paused_until_ms
+    if not until_ms:
+        return None
+    return "until it is resumed" if until_ms >= FOREVER_MS else f"until {at(until_ms):%Y-%m-%d %H:%M:%S} UTC"
+
+
+@app.command("suspend")
+def suspend(
+    gate: GateArgument,
+    for_: Annotated[str | None, typer.Option("--for", help="How long, as in 30m; unset: until it is resumed.")] = None,
+    queue: QueueOption = SEND_QUEUE,
+) -> None:
+    """Let nothing through a gate. What is in flight finishes."""
+
+    async def work(parts: Parts) -> None:
+        until_ms = parts.clock.now_ms() + read_duration_ms(for_) if for_ else None
+        await (await parts.queue(queue)).suspend(gate, until_ms)
+
+    with_parts(work)
+    console.print(f"{gate} is suspended {f'for {for_}' if for_ else 'until it is resumed'}")
+
+
+@app.command("resume")
+def resume(gate: GateArgument, queue: QueueOption = SEND_QUEUE) -> None:
+    """Lift the pause of a gate."""
+
+    async def work(parts: Parts) -> None:
+        opened = await parts.queue(queue)
+        if gate not in {state.gate.name for state in await opened.gates()}:
+            raise StateError(f"there is no gate named {gate!r}", remedy="`postroad queue gate list` names them.")
+        await opened.lift(gate)
+
+    with_parts(work)
+    console.print(f"{gate} is open")

@@ -1,0 +1,95 @@
+"""postroad queue uncertain: jobs whose act may or may not have happened, and what somebody found out."""
+
+from __future__ import annotations
+
+import getpass
+import socket
+from typing import Annotated
+
+import typer
+
+from postroad.cli.options import QueueOption, at
+from postroad.cli.output import JsonOption, console, print_json, print_table, with_parts
+from postroad.delivery.job import SEND_QUEUE
+from postroad.delivery.reconcile import Resolution, doubts, resolve_job, resolve_touch
+from postroad.delivery.record import Recorder
+from postroad.parts import Parts
+
+app = typer.Typer(help="Uncertain jobs: was it sent or not?", no_args_is_help=True)
+
+
+@app.command("list")
+def list_uncertain(
+    queue: QueueOption = SEND_QUEUE,
+    limit: Annotated[int, typer.Option(help="Rows at the most.", min=1)] = 100,
+    as_json: JsonOption = False,
+) -> None:
+    """List what may or may not have been sent. It is held, and not sent again, until somebody resolves it.
+
+    Of email:send also what only the ledger knows of, as after the loss of the queue's server.
+    """
+
+    async def work(parts: Parts) -> list[dict[str, object]]:
+        opened = await parts.queue(queue)
+        if queue == SEND_QUEUE:
+            return [
+                {
+                    "id": doubt.id,
+                    "since": doubt.since,
+                    "address": doubt.address,
+                    "campaign": doubt.campaign,
+                    "said": doubt.said,
+                    "in_queue": doubt.queued,
+                }
+                for doubt in await doubts(parts.engine, opened, limit)
+            ]
+        return [
+            {"id": job.id, "since": at(job.since_ms), "lane": job.lane, "worker": job.worker, "attempt": job.attempt}
+            for job in await opened.uncertain(limit)
+        ]
+
+    rows = with_parts(work)
+    if as_json:
+        print_json(rows)
+    elif rows:
+        columns = [name.replace("_", " ") for name in rows[0]]
+        print_table(f"uncertain in {queue}", columns, [list(row.values()) for row in rows])
+    else:
+        console.print(f"nothing is uncertain in {queue}")
+
+
+@app.command("resolve")
+def resolve(
+    job: Annotated[str, typer.Argument(metavar="ID", help="Id of the job; in email:send that of the touch.")],
+    outcome: Annotated[Resolution, typer.Option("--as", help="What became of it.")],
+    by: Annotated[str | None, typer.Option(help="Who says so; unset: your user and host.")] = None,
+    queue: QueueOption = SEND_QUEUE,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what became of an uncertain job: `accepted` (it was sent), `not-sent` (send it), `dead` (give it up).
+
+    For email:send the ledger is settled too, and notes who said so and when.
+    """
+    who = by or f"{getpass.getuser()}@{socket.gethostname()}"
+
+    async def work(parts: Parts) -> None:
+        opened = await parts.queue(queue)
+        if queue != SEND_QUEUE:
+            await resolve_job(opened, job, outcome, by=who)
+            return
+        await resolve_touch(
+            parts.engine,
+            opened,
+            Recorder(engine=parts.engine, queue=opened, clock=parts.clock, name="resolve"),
+            job,
+            outcome,
+            by=who,
+            now=parts.clock.now(),
+            expire_ms=parts.settings.delivery.expire_ms,
+        )
+
+    with_parts(work)
+    if as_json:
+        print_json({"id": job, "resolved": outcome.value, "by": who})
+    else:
+        console.print(f"{job} is resolved as {outcome.value} by {who}")

@@ -1,0 +1,25 @@
+-- End jobs of cancelled groups: those in lanes, then a slice of the schedule.
+-- uses     base lanes gates moves
+-- KEYS[1]  base
+-- ARGV[1]  now_ms  empty for the server's TIME
+-- ARGV[2]  limit   ids to look at, 1 to 1000
+-- ARGV[3]  after   scheduled jobs by due: go on behind this many that stay
+-- returns  how many were looked at (fewer than limit: that was all), of which in the schedule, how many ended there, in all
+-- cost     O(n log S)
+
+local limit, after = tonumber(ARGV[2]), tonumber(ARGV[3])
+local n_ended, looked = drain(limit)
+-- Jobs may become due meanwhile and the slices shift: whatever is missed so ends when it is due.
+local ids = looked < limit and call('ZRANGE', SCHEDULED, after, after + limit - looked - 1) or {}
+local records, causes, gone = get_many(JOBS, ids), {}, {}
+for i, id in ipairs(ids) do
+  local job = read_record(records[i])
+  if causes[job.lane] == nil then causes[job.lane] = call('HGET', DOOMED, job.lane) end
+  if causes[job.lane] then
+    gone[#gone + 1] = id
+    end_job('cancelled', id, job.lane, { token = next_token(), attempt = job.attempts, cause = causes[job.lane] })
+  end
+end
+call_many('ZREM', SCHEDULED, gone)
+finish()
+return { looked + #ids, #ids, #gone, n_ended + #gone }

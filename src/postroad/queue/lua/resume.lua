@@ -1,0 +1,15 @@
+-- Let a group that was paused go on.
+-- uses     base lanes gates moves
+-- KEYS[1]  base
+-- ARGV[1]  now_ms  empty for the server's TIME
+-- ARGV[2]  group
+-- returns  1 if it was paused, else 0
+-- cost     O(its lanes)
+
+local paused = call('HDEL', PAUSED, ARGV[2])
+for _, n in ipairs(paused == 1 and call('ZRANGE', group_key(ARGV[2]), 0, -1) or {}) do
+  local lane = lane_of(tonumber(n))
+  if call('EXISTS', lane.list) == 1 then house(lane) end
+end
+finish()
+return paused

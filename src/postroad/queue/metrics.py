@@ -1,0 +1,201 @@
+"""What a process tells Prometheus of its queues. docs/reference/metrics.md lists every metric."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from postroad.errors import ConfigError, UnavailableError
+from postroad.queue.gates import GateState
+from postroad.queue.queue import Queue
+from postroad.queue.standing import QueueStats
+
+logger = logging.getLogger(__name__)
+
+SCRIPT_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
+"""Buckets of the latency of a script, the way to the server and back included."""
+
+MAX_GATES = 500
+"""Gates that are shown, those with most lanes waiting first: each is a time series."""
+
+MAX_REQUEST_S = 10.0
+
+
+class _Snapshot(NamedTuple):
+    stats: QueueStats
+    gates: Sequence[GateState]
+
+
+class QueueMetrics:
+    """Give it to `Queue.open`; `serve_metrics` shows it. One for each process, whatever queues it has."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._standing = _Standing()
+        self.registry.register(self._standing)
+        self._scripts = Histogram(
+            "postroad_queue_script_seconds",
+            "Latency of scripts, as this process sees it",
+            ["queue", "script"],
+            buckets=SCRIPT_SECONDS,
+            registry=self.registry,
+        )
+        self._claimed = self._counter("postroad_queue_claimed", "Jobs that this process claimed", ["queue"])
+        self._settled = self._counter(
+            "postroad_queue_settled", "Jobs that this process settled, by verdict", ["queue", "verdict"]
+        )
+        self._stale = self._counter(
+            "postroad_queue_stale", "Verdicts of this process whose lease was no longer its own", ["queue"]
+        )
+        self._trips = self._counter(
+            "postroad_queue_watchdog_trips", "Times that jobs were ready and this process claimed none", ["queue"]
+        )
+
+    def _counter(self, name: str, documentation: str, labels: Sequence[str]) -> Counter:
+        return Counter(name, documentation, labels, registry=self.registry)
+
+    def script_ran(self, queue: str, script: str, seconds: float) -> None:
+        self._scripts.labels(queue, script).observe(seconds)
+
+    def worked(self, queue: str, *, claimed: int, settled: Iterable[str], stale: int) -> None:
+        """One round trip of a worker."""
+        self._claimed.labels(queue).inc(claimed)
+        self._stale.labels(queue).inc(stale)
+        for verdict in settled:
+            self._settled.labels(queue, verdict).inc()
+
+    def watchdog_tripped(self, queue: str) -> None:
+        self._trips.labels(queue).inc()
+
+    async def look(self, queues: Iterable[Queue]) -> None:
+        """See how these queues stand now."""
+        for queue in queues:
+            try:
+                self._standing.snapshots[queue.name] = _Snapshot(await queue.stats(), await queue.gates())
+            except UnavailableError:
+                self._standing.snapshots[queue.name] = None
+
+    def text(self) -> bytes:
+        return generate_latest(self.registry)
+
+
+class _Standing(Collector):
+    """What is the same whoever asks: it is read from the server, at every look."""
+
+    def __init__(self) -> None:
+        self.snapshots: dict[str, _Snapshot | None] = {}
+
+    def collect(self) -> Iterator[Metric]:
+        up = _gauge("up", "1 if the queue's server answers", ["queue"])
+        for name, snapshot in self.snapshots.items():
+            up.add_metric([name], snapshot is not None)
+        yield up
+        known = {name: snapshot for name, snapshot in self.snapshots.items() if snapshot}
+        yield from _states(known)
+        yield from _events(known)
+        yield from _gates(known)
+
+
+def _gauge(name: str, documentation: str, labels: Sequence[str]) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"postroad_queue_{name}", documentation, labels=labels)
+
+
+def _states(snapshots: dict[str, _Snapshot]) -> Iterator[Metric]:
+    jobs = _gauge("jobs", "Jobs by state", ["queue", "state"])
+    depth = _gauge("depth", "Jobs in lanes, by class", ["queue", "class"])
+    lanes = _gauge("lanes", "Lanes with jobs: ready, or parked at a gate", ["queue", "state"])
+    oldest = _gauge("oldest_ready_seconds", "How long the oldest job of a ready lane has been ready", ["queue"])
+    paused = _gauge("paused_groups", "Groups that are paused", ["queue"])
+    total = CounterMetricFamily(
+        "postroad_queue_jobs_total", "What happened to jobs since the queue began", labels=["queue", "what"]
+    )
+    for name, (stats, _) in snapshots.items():
+        for state in ("queued", "scheduled", "in_flight", "uncertain", "dead", "remembered"):
+            jobs.add_metric([name, state], getattr(stats, state))
+        for job_class, n in stats.queued_by_class.items():
+            depth.add_metric([name, job_class], n)
+        lanes.add_metric([name, "ready"], stats.ready_lanes)
+        lanes.add_metric([name, "parked"], stats.parked_lanes)
+        oldest.add_metric([name], stats.oldest_ready_ms / 1000)
+        paused.add_metric([name], len(stats.paused_groups))
+        for what, n in stats.counters.items():
+            total.add_metric([name, what], n)
+    yield from (jobs, depth, lanes, oldest, paused, total)
+
+
+def _events(snapshots: dict[str, _Snapshot]) -> Iterator[Metric]:
+    events = _gauge("events", "Events in the stream", ["queue"])
+    lag = _gauge("events_unrecorded", "Events that a group has not acknowledged", ["queue", "group"])
+    for name, (stats, _) in snapshots.items():
+        events.add_metric([name], stats.events)
+        for group in stats.groups:
+            lag.add_metric([name, group.name], group.pending + group.unread)
+    yield from (events, lag)
+
+
+def _gates(snapshots: dict[str, _Snapshot]) -> Iterator[Metric]:
+    labels = ["queue", "gate"]
+    in_flight = _gauge("gate_in_flight", "Jobs in flight behind a gate", labels)
+    used = _gauge("gate_used_ratio", "Share of a gate's limit that is in use now; 1: it admits nothing", labels)
+    waiting = _gauge("gate_parked_lanes", "Lanes that wait at a gate", labels)
+    for name, (_, gates) in snapshots.items():
+        shown = [state for state in gates if state.room is not None or state.in_flight or state.parked_lanes]
+        shown.sort(key=lambda state: (-state.parked_lanes, -state.in_flight))
+        for state in shown[:MAX_GATES]:
+            at = [name, state.gate.name]
+            in_flight.add_metric(at, state.in_flight)
+            used.add_metric(at, used_ratio(state))
+            waiting.add_metric(at, state.parked_lanes)
+    yield from (in_flight, used, waiting)
+
+
+def used_ratio(state: GateState) -> float:
+    """0: idle. 1: it admits nothing more. Between: the most used of its concurrency and its rate's burst."""
+    if state.room is None:
+        return 0.0
+    if state.room == 0:
+        return 1.0
+    return max(state.in_flight / state.gate.concurrency if state.gate.concurrency else 0.0, state.rate_used)
+
+
+@asynccontextmanager
+async def serve_metrics(metrics: QueueMetrics, queues: Sequence[Queue], *, host: str, port: int) -> AsyncIterator[int]:
+    """Answer ``GET /metrics`` in Prometheus' text format; yields the port (0 asks for any). Raises ConfigError."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(MAX_REQUEST_S):
+                head = await reader.readuntil(b"\r\n\r\n")
+                writer.write(await _response(head, metrics, queues))
+                await writer.drain()
+        except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
+            logger.debug("a request for metrics was not answered: %s", error)
+        finally:
+            writer.close()
+
+    try:
+        server = await asyncio.start_server(answer, host, port)
+    except OSError as error:
+        raise ConfigError(f"metrics cannot be served at {host}:{port}: {error}", remedy="Name another port.") from error
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def _response(head: bytes, metrics: QueueMetrics, queues: Sequence[Queue]) -> bytes:
+    method, _, rest = head.partition(b" ")
+    path = rest.partition(b" ")[0].partition(b"?")[0]
+    if method != b"GET" or path != b"/metrics":
+        return b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    await metrics.look(queues)
+    body = metrics.text()
+    return (
+        f"HTTP/1.1 200 OK\r\nContent-Type: {CONTENT_TYPE_LATEST}\r\nContent-Length: {len(body)}\r\n"
+        "Connection: close\r\n\r\n"
+    ).encode() + body

@@ -1,0 +1,57 @@
+"""A worker that is alive and idle while jobs are ready: noticed, said, and connected anew.
+
+It happens when a connection outlives its server's role, as after a failover: the old server answers, and has nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from postroad.queue.queue import Queue
+
+logger = logging.getLogger(__name__)
+
+
+class Watchdog:
+    """Looks after one worker. ``fed`` is called whenever it claims something."""
+
+    def __init__(self, queue: Queue, name: str, after_ms: int) -> None:
+        self.trips = 0
+        self._queue = queue
+        self._name = name
+        self._after_s = after_ms / 1000
+        self._fed = False
+
+    def fed(self) -> None:
+        self._fed = True
+
+    async def run(self, asks: Callable[[], bool]) -> None:
+        """Look from time to time, for as long as this runs. ``asks``: whether the worker wants jobs now."""
+        hungry_looks = 0
+        while True:
+            self._fed = False
+            await asyncio.sleep(self._after_s / 2)
+            hungry = not self._fed and asks() and await self._jobs_are_ready()
+            hungry_looks = hungry_looks + 1 if hungry and not self._fed else 0
+            # Once may be chance: others took what was ready. Twice in a row, with no claim between, is not.
+            if hungry_looks == 2:
+                hungry_looks = 0
+                await self._trip()
+
+    async def _jobs_are_ready(self) -> bool:
+        try:
+            stats = await self._queue.probe()
+        except Exception as error:
+            # Whoever claims has the same trouble and says so.
+            logger.debug("%s: the watchdog cannot look: %s", self._name, error)
+            return False
+        return stats.ready_lanes > 0 and not self._queue.is_full(stats)
+
+    async def _trip(self) -> None:
+        self.trips += 1
+        if self._queue.metrics:
+            self._queue.metrics.watchdog_tripped(self._queue.name)
+        logger.error("%s: jobs are ready and none was claimed for %g s; connecting anew", self._name, self._after_s)
+        await self._queue.reconnect()

@@ -1,0 +1,129 @@
+"""What Prometheus is told: every metric documented, every documented one exposed, the values those of the queue."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from postroad.errors import ConfigError
+from postroad.queue import Dead, Done, Gate, Lane, Lease, Queue, Rate, Verdict, Worker
+from postroad.queue.metrics import QueueMetrics, serve_metrics, used_ratio
+from tests.conftest import RedisServer
+from tests.queue.conftest import Bench, jobs, running, until
+
+LANE = Lane(name="a", gates=("g",), group="x")
+PAGE = Path(__file__).parents[2] / "docs/reference/metrics.md"
+
+
+def values(text: str) -> dict[str, float]:
+    """Each sample as `name{label values}`, that of the queue first."""
+    found = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            labels = [sample.labels["queue"], *(v for k, v in sample.labels.items() if k != "queue")]
+            found[f"{sample.name}{{{','.join(labels)}}}"] = sample.value
+    return found
+
+
+async def get(port: int, path: str = "/metrics") -> httpx.Response:
+    async with httpx.AsyncClient() as client:
+        return await client.get(f"http://127.0.0.1:{port}{path}")
+
+
+async def test_metrics_tell_what_the_queue_and_its_worker_did(redis_url: str) -> None:
+    async def handle(lease: Lease) -> Verdict:
+        return Done() if lease.job.id != "bad" else Dead(cause="c")
+
+    metrics = QueueMetrics()
+    async with Queue.open(redis_url, "measured", metrics=metrics) as queue:
+        await queue.set_gate(Gate(name="shut", concurrency=0))
+        await queue.read_events("recorder", "c", count=1, block_ms=0)
+        await queue.enqueue(LANE, jobs("1", "2", "bad"))
+        await queue.enqueue(Lane(name="b", gates=("shut",)), jobs("waits"))
+        await queue.pause("paused")
+
+        async def ended() -> bool:
+            return (await queue.stats()).queued == 1
+
+        async with running(Worker(queue, handle)):
+            await until(ended)
+        async with serve_metrics(metrics, [queue], host="127.0.0.1", port=0) as port:
+            response = await get(port)
+            assert (await get(port, "/")).status_code == 404
+    assert response.headers["content-type"].startswith("text/plain")
+    found = values(response.text)
+    wanted = {
+        "postroad_queue_up{measured}": 1,
+        "postroad_queue_jobs{measured,queued}": 1,
+        "postroad_queue_jobs{measured,dead}": 1,
+        "postroad_queue_depth{measured,normal}": 1,
+        "postroad_queue_lanes{measured,parked}": 1,
+        "postroad_queue_paused_groups{measured}": 1,
+        "postroad_queue_jobs_total{measured,enqueued}": 4,
+        "postroad_queue_jobs_total{measured,done}": 2,
+        "postroad_queue_events_unrecorded{measured,recorder}": 3,
+        "postroad_queue_gate_used_ratio{measured,shut}": 1,
+        "postroad_queue_gate_parked_lanes{measured,shut}": 1,
+        "postroad_queue_claimed_total{measured}": 3,
+        "postroad_queue_settled_total{measured,done}": 2,
+        "postroad_queue_settled_total{measured,dead}": 1,
+        "postroad_queue_script_seconds_count{measured,enqueue}": 2,
+    }
+    assert {name: found.get(name) for name in wanted} == wanted
+
+
+async def test_every_metric_is_documented_and_every_documented_one_is_exposed(bench: Bench) -> None:
+    metrics = QueueMetrics()
+    await bench.queue.set_gate(Gate(name="g", concurrency=5))
+    await bench.queue.enqueue(LANE, jobs("1", "2"))
+    await bench.claim(1)
+    metrics.script_ran("q", "claim", 0.1)
+    metrics.worked("q", claimed=1, settled=["done"], stale=1)
+    metrics.watchdog_tripped("q")
+    await bench.queue.read_events("g", "c", count=1, block_ms=0)
+    await metrics.look([bench.queue])
+    exposed = {
+        # A counter's family is named without the ending of its samples.
+        family.name + ("_total" if family.type == "counter" else ""): {
+            label for sample in family.samples for label in sample.labels if label != "le"
+        }
+        for family in text_string_to_metric_families(metrics.text().decode())
+        if family.samples and not family.name.endswith("_created")
+    }
+    rows = re.findall(r"^\| `(postroad_\w+)` \| \w+ \| ([^|]*) \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert {name: set(re.findall(r"`(\w+)`", labels)) for name, labels in rows} == exposed
+
+
+async def test_a_server_that_is_away_is_said_to_be_away(own_redis: RedisServer) -> None:
+    metrics = QueueMetrics()
+    async with Queue.open(own_redis.url, "away", metrics=metrics) as queue:
+        await metrics.look([queue])
+        own_redis.kill()
+        async with serve_metrics(metrics, [queue], host="127.0.0.1", port=0) as port:
+            found = values((await get(port)).text)
+            with pytest.raises(ConfigError):
+                async with serve_metrics(metrics, [queue], host="127.0.0.1", port=port):
+                    pass
+    assert found["postroad_queue_up{away}"] == 0
+    assert "postroad_queue_jobs{away,queued}" not in found
+
+
+async def test_a_gate_is_used_as_much_as_its_most_used_limit(bench: Bench) -> None:
+    await bench.queue.set_gate(Gate(name="g", concurrency=4, rate=Rate(count=1, per_ms=60_000, burst=10)))
+    await bench.queue.enqueue(LANE, jobs(*"12345"))
+
+    async def used() -> float:
+        [state] = await bench.queue.gates()
+        return used_ratio(state)
+
+    seen = [await used()]
+    for _ in range(4):
+        await bench.claim(1)
+        seen.append(await used())
+    assert seen == [0, 0.25, 0.5, 0.75, 1]
+    await bench.queue.set_gate(Gate(name="g", rate=Rate(count=1, per_ms=60_000, burst=10)))
+    assert await used() == 0.4
