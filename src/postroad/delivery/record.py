@@ -65,6 +65,7 @@ class _Fact(msgspec.Struct, frozen=True, kw_only=True):
     cause: str | None
     blame: str | None
     suppress: bool
+    noted: bool  # whether it gets a row of its own
 
 
 def _instant(ms: int) -> datetime:
@@ -91,6 +92,8 @@ def read_event(event: Event) -> _Fact | None:
         cause=(note.cause if note is not None else event.cause) or None,
         blame=note.blame if note is not None else None,
         suppress=note.suppress if note is not None else False,
+        # A cancelled campaign's million need no row each to say so.
+        noted=state is not TouchState.QUEUED and not (state is TouchState.CANCELLED and note is None),
     )
 
 
@@ -123,9 +126,7 @@ def _state(event: Event, note: DeliveryNote | None) -> TouchState | None:
 def record(connection: sa.Connection, events: Sequence[Event], now: datetime) -> int:
     """Put events into the ledger: a row for each new one, the state of its touch, suppressions. Returns how many."""
     facts = [fact for event in events if (fact := read_event(event)) is not None]
-    # A cancelled campaign's million need no row each to say so.
-    quiet = {(TouchState.CANCELLED, 0)}
-    kept = [fact for fact in facts if fact.state is not TouchState.QUEUED and (fact.state, fact.claim) not in quiet]
+    kept = [fact for fact in facts if fact.noted]
     if kept:
         _insert_events(connection, kept)
     for together in _rounds(facts):
