@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from itertools import combinations
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -94,5 +94,5 @@ async def _look(server: Server) -> Seen:
     async with server.client.pipeline(transaction=True) as together:
         together.time()
         together.hget(f"pr:{{{NAME}}}:counters", "claimed")
-        (seconds, micros), claimed = cast("list[Any]", await together.execute())
+        (seconds, micros), claimed = await together.execute()
     return Seen(seconds + micros / 1e6, int(claimed or 0))

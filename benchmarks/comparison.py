@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 
 from msgspec import Struct, field
 
@@ -70,22 +70,18 @@ async def compare(server: Server, effort: Effort, only: Sequence[str]) -> Compar
     running: dict[str, Contestant] = {}
     for name in (OURS, *PEERS):
         if name == OURS or not only or name in only:
-            await _guarded(comparison, name, lambda name=name: _enter(comparison, server, effort, name, running, jobs))
+            await _guarded(comparison, name, _enter(comparison, server, effort, name, running, jobs))
     for n in range(effort.rounds):
         for name, contestant in list(running.items()):
             if name not in comparison.missing:
                 _say(f"round {n + 1}/{effort.rounds}: {name}, {jobs[name]:,} jobs")
-                await _guarded(
-                    comparison,
-                    name,
-                    lambda contestant=contestant, name=name: _round(comparison, server, contestant, jobs[name]),
-                )
+                await _guarded(comparison, name, _round(comparison, server, contestant, jobs[name]))
     return comparison
 
 
-async def _guarded(comparison: Comparison, name: str, step: Callable[[], Awaitable[None]]) -> None:
+async def _guarded(comparison: Comparison, name: str, step: Awaitable[None]) -> None:
     try:
-        await step()
+        await step
     except DidNotRun as reason:
         if name == OURS:
             raise

@@ -52,11 +52,11 @@ class Settings(Struct, frozen=True):
 
 
 class Told(NamedTuple):
-    """A worker's count at an instant of the monotonic clock, which all processes of a machine share."""
+    """What a worker had handled at an instant of the monotonic clock, which all processes of a machine share."""
 
     at_ns: int
     worker: int
-    count: int
+    handled: int
 
 
 class Contestant(NamedTuple):
@@ -74,13 +74,15 @@ class Contestant(NamedTuple):
 
     async def work(self, url: str, *, warm: int, jobs: int, workers: int) -> float:
         """Let so many processes handle ``warm + jobs`` queued jobs. Returns jobs/s behind the first ``warm``."""
-        async with AsyncExitStack() as stack:
-            errors = stack.enter_context(tempfile.TemporaryFile())
-            processes = [await stack.enter_async_context(self._started(errors, "work", url)) for _ in range(workers)]
-            try:
-                told = await _count(processes, warm + jobs)
-            except DidNotRun as reason:
-                raise DidNotRun(f"{reason}{_last_words(errors)}") from None
+        with tempfile.TemporaryFile() as errors:
+            async with AsyncExitStack() as stack:
+                processes = [
+                    await stack.enter_async_context(self._started(errors, "work", url)) for _ in range(workers)
+                ]
+                try:
+                    told = await _count(processes, warm + jobs)
+                except DidNotRun as reason:
+                    raise DidNotRun(f"{reason}{_last_words(errors)}") from None
         return rate_behind(told, warm)
 
     async def _output(self, *arguments: str) -> str:
@@ -139,7 +141,7 @@ def rate_behind(told: Sequence[Told], warm: int) -> float:
     counts: dict[int, int] = {}
     series = []
     for one in sorted(told):
-        counts[one.worker] = one.count
+        counts[one.worker] = one.handled
         series.append((one.at_ns, sum(counts.values())))
     from_ns, behind = next((at_ns, total) for at_ns, total in series if total >= warm)
     to_ns, total = series[-1]

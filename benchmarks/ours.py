@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from itertools import count
 
 from benchmarks.contract import Contestant, Put, Tally, run
 from postroad.queue import Done, Job, Lane, Lease, Queue, Verdict, Worker
@@ -16,17 +17,15 @@ LIMITED = Lane(name="limited", gates=("limit",))
 
 @asynccontextmanager
 async def producer(url: str) -> AsyncIterator[Put]:
-    enqueued = 0
-
-    async def put(payloads: Sequence[str]) -> None:
-        nonlocal enqueued
-        # Ids as the delivery makes them: a letter and the number of a row.
-        jobs = [Job(id=f"t{enqueued + n}", payload=payload.encode()) for n, payload in enumerate(payloads)]
-        enqueued += len(jobs)
-        accepted = (await queue.enqueue(LANE, jobs)).accepted
-        assert accepted == len(jobs), f"{accepted} of {len(jobs)} jobs were accepted"
-
     async with Queue.open(url, NAME) as queue:
+        # Ids as the delivery makes them: a letter and the number of a row. Those of an earlier producer go on.
+        ids = count((await queue.stats()).counters.get("enqueued", 0))
+
+        async def put(payloads: Sequence[str]) -> None:
+            jobs = [Job(id=f"t{n}", payload=payload.encode()) for payload, n in zip(payloads, ids, strict=False)]
+            accepted = (await queue.enqueue(LANE, jobs)).accepted
+            assert accepted == len(jobs), f"{accepted} of {len(jobs)} jobs were accepted"
+
         yield put
 
 

@@ -30,7 +30,7 @@ async def producer(url: str) -> AsyncIterator[Put]:
 
 
 async def work(url: str, tally: Tally) -> None:
-    async def noop(_: Any, payload: str) -> None:  # noqa: ARG001 - what the job carries
+    async def noop(_: Any, payload: str) -> None:
         tally.add()
 
     worker = Worker(

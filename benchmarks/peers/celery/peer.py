@@ -23,7 +23,7 @@ def _app(url: str, tally: Tally) -> tuple[Any, Any]:
     )
 
     @app.task(name="noop")  # type: ignore[untyped-decorator, unused-ignore]
-    def noop(payload: str) -> None:  # noqa: ARG001 - what the job carries
+    def noop(payload: str) -> None:
         tally.add()
 
     return app, noop

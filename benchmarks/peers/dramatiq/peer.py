@@ -16,7 +16,7 @@ def _broker(url: str, tally: Tally) -> tuple[Any, Any]:
     broker = RedisBroker(url=url)
 
     @dramatiq.actor(broker=broker, actor_name="noop")  # type: ignore[untyped-decorator, unused-ignore]
-    def noop(payload: str) -> None:  # noqa: ARG001 - what the job carries
+    def noop(payload: str) -> None:
         tally.add()
 
     return broker, noop

@@ -26,7 +26,7 @@ async def producer(url: str) -> AsyncIterator[Put]:
 
 
 async def work(url: str, tally: Tally) -> None:
-    async def noop(_: Any, *, payload: str) -> None:  # noqa: ARG001 - saq passes it by name
+    async def noop(_: Any, *, payload: str) -> None:
         tally.add()
 
     queue = Queue.from_url(url)
