@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -50,11 +51,8 @@ def measures(effort: Effort) -> list[Measure]:
 async def grow(server: Server, effort: Effort) -> tuple[list[Figure], dict[str, list[Cost]]]:
     """Returns the figures, and the cost at every level by what grew."""
     costs = {
-        "queued jobs": [await _cost(server, effort, lanes=1, queued=level) for level in effort.queued],
-        "lanes": [
-            await _cost(server, effort, lanes=level, queued=max(effort.queued_in_lanes, level))
-            for level in effort.lanes
-        ],
+        "queued jobs": await _costs(server, effort, [(1, queued) for queued in effort.queued]),
+        "lanes": await _costs(server, effort, [(lanes, effort.queued_in_lanes) for lanes in effort.lanes]),
     }
     ratios = [ratio for levels in costs.values() for ratio in _growth(levels)]
     return [alone(measure, ratio) for measure, ratio in zip(measures(effort), ratios, strict=True)], costs
@@ -65,22 +63,35 @@ def _growth(levels: Sequence[Cost]) -> tuple[float, float]:
     return last.wall_us / first.wall_us, last.cpu_us / first.cpu_us
 
 
-async def _cost(server: Server, effort: Effort, *, lanes: int, queued: int) -> Cost:
-    """Claim and settle in batches, with ``queued`` jobs standing in ``lanes`` lanes before each sample."""
+async def _costs(server: Server, effort: Effort, levels: Sequence[tuple[int, int]]) -> list[Cost]:
+    """Of each level (lanes, queued jobs). All stand at once and take turns: a bad minute falls on all of them."""
     await server.empty()
-    async with Queue.open(server.url, f"growth-{lanes}-{queued}") as queue:
-        a_sample = effort.batches * BATCH
-        # The first sample warms up; the level stays what it is, for what a sample takes is put back.
-        await _fill(queue, lanes, range(queued))
-        wall, cpu = [], []
-        for n in range(effort.samples + 1):
-            cpu_s, start_s = await server.cpu_s(), time.perf_counter()
-            await _work(queue, effort.batches, f"{n}")
-            took_s = time.perf_counter() - start_s
-            wall.append(took_s / a_sample * 1e6)
-            cpu.append((await server.cpu_s() - cpu_s) / a_sample * 1e6)
-            await _fill(queue, lanes, range(queued + n * a_sample, queued + (n + 1) * a_sample))
-    return Cost(median(wall[1:]), median(cpu[1:]))
+    async with AsyncExitStack() as stack:
+        standing = []
+        for lanes, queued in levels:
+            queue = await stack.enter_async_context(Queue.open(server.url, f"growth-{lanes}-{queued}"))
+            await _fill(queue, lanes, range(queued))
+            standing.append(_Standing(queue, lanes, queued))
+        # The first turn warms up.
+        turns = [[await _sample(server, effort, one, n) for one in standing] for n in range(effort.samples + 1)][1:]
+    return [Cost(median([c.wall_us for c in of]), median([c.cpu_us for c in of])) for of in zip(*turns, strict=True)]
+
+
+class _Standing(NamedTuple):
+    queue: Queue
+    lanes: int
+    queued: int
+
+
+async def _sample(server: Server, effort: Effort, one: _Standing, n: int) -> Cost:
+    """Claim and settle some batches, then put as many jobs back: the level stays what it is."""
+    jobs = effort.batches * BATCH
+    cpu_s, start_s = await server.cpu_s(), time.perf_counter()
+    await _work(one.queue, effort.batches, f"{n}")
+    took_s = time.perf_counter() - start_s
+    cost = Cost(took_s / jobs * 1e6, (await server.cpu_s() - cpu_s) / jobs * 1e6)
+    await _fill(one.queue, one.lanes, range(one.queued + n * jobs, one.queued + (n + 1) * jobs))
+    return cost
 
 
 async def _fill(queue: Queue, lanes: int, numbers: range) -> None:
