@@ -16,7 +16,7 @@ from benchmarks.server import Server
 from postroad.queue import Gate, Job, Queue, Rate
 
 WORKERS = 4
-POLL_S = 0.05
+POLL_S = 0.01
 
 
 class Effort(Struct, frozen=True, kw_only=True):
@@ -70,6 +70,7 @@ async def _watch(server: Server, effort: Effort, count: int, burst: int) -> list
     await server.empty()
     jobs = round(count * (effort.warm_s + effort.window_s) * 1.5) + burst
     seen: list[Seen] = []
+    latest = 0
     async with Queue.open(server.url, NAME) as queue:
         await queue.set_gate(Gate(name=LIMITED.gates[0], rate=Rate(count=count, per_ms=1000, burst=burst)))
         await queue.enqueue(LIMITED, [Job(id=f"t{n}", payload=b"") for n in range(jobs)])
@@ -79,9 +80,11 @@ async def _watch(server: Server, effort: Effort, count: int, burst: int) -> list
             while not (seen and seen[-1].at_s - seen[0].at_s >= effort.window_s):
                 assert not working.done(), "the workers ended early"
                 now = await _look(server)
-                # Nobody works yet, or the burst of the start is still in the count.
-                if now.admitted > burst + count * effort.warm_s / 2:
+                # Only when the count has moved: a window that ends between two jobs would seem too slow. At first
+                # nobody works yet, then the burst of the start is in the count.
+                if now.admitted > max(latest, burst + count * effort.warm_s / 2):
                     seen.append(now)
+                latest = now.admitted
                 await asyncio.sleep(POLL_S)
         finally:
             working.cancel()
