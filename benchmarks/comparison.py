@@ -44,6 +44,7 @@ WARM = 0.2
 class Comparison(Struct, kw_only=True):
     """Samples by measure and contestant; settings of who ran; reasons of who did not."""
 
+    asked: list[str]
     samples: dict[str, dict[str, list[float]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
     settings: dict[str, Settings] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
@@ -54,7 +55,7 @@ class Comparison(Struct, kw_only=True):
             by_name = {name: median(samples) for name, samples in self.samples[measure.name].items()}
             if measure is BYTES:
                 found.append(alone(BYTES_ALONE, by_name[OURS]))
-            for name in PEERS:
+            for name in self.asked:
                 bar = HIGHER_BARS.get((measure.name, name))
                 # A peer that does not run is reported beside the figures. Only a bar that names it needs it.
                 if name in by_name or bar is not None:
@@ -65,12 +66,11 @@ class Comparison(Struct, kw_only=True):
 
 async def compare(server: Server, effort: Effort, only: Sequence[str]) -> Comparison:
     """Measure all contestants, round by round, so that a bad minute of the machine is shared."""
-    comparison = Comparison()
+    comparison = Comparison(asked=[name for name in PEERS if not only or name in only])
     jobs: dict[str, int] = {}
     running: dict[str, Contestant] = {}
-    for name in (OURS, *PEERS):
-        if name == OURS or not only or name in only:
-            await _guarded(comparison, name, _enter(comparison, server, effort, name, running, jobs))
+    for name in (OURS, *comparison.asked):
+        await _guarded(comparison, name, _enter(comparison, server, effort, name, running, jobs))
     for n in range(effort.rounds):
         for name, contestant in list(running.items()):
             if name not in comparison.missing:
