@@ -7,7 +7,11 @@ export UV_PYTHON_DOWNLOADS = never
 # Prefect and SQLAlchemy are large: compiled once here, every process starts seconds sooner.
 export UV_COMPILE_BYTECODE = 1
 
-.PHONY: demo up test check docs format lock clean help
+.PHONY: demo up test check bench bench-peers docs format lock clean help
+
+# Each in an environment of its own: they need different versions of the same client.
+PEERS := $(patsubst benchmarks/peers/%/requirements.txt,%,$(wildcard benchmarks/peers/*/requirements.txt))
+PEER_ENVS := benchmarks/peers/.envs
 
 help:  ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -32,6 +36,23 @@ check: .venv/ready  ## lint, format, types, import rules, lock file, docs
 format: .venv/ready  ## put the code into its form
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
+
+bench: .venv/ready  ## measure the queue, beside those peers that `make bench-peers` installed
+	@failed=; for what in queue growth blocking accuracy; do \
+	  .venv/bin/python -m benchmarks $$what || failed=1; \
+	done; test -z "$$failed"
+
+bench-peers: | $(UV)  ## install the queues that ours is measured beside, as many as will install
+	@mkdir -p $(PEER_ENVS)
+	@for peer in $(PEERS); do \
+	  { $(UV) venv --quiet --clear --python $(PYTHON) $(PEER_ENVS)/$$peer \
+	    && $(UV) pip install --quiet --python $(PEER_ENVS)/$$peer -r benchmarks/peers/$$peer/requirements.txt \
+	    && echo "$$peer: installed"; } || { rm -rf $(PEER_ENVS)/$$peer; echo "$$peer: NOT INSTALLED"; }; \
+	done
+	@rm -rf $(PEER_ENVS)/bullmq && mkdir $(PEER_ENVS)/bullmq \
+	  && cp benchmarks/peers/bullmq/package.json $(PEER_ENVS)/bullmq \
+	  && { (cd $(PEER_ENVS)/bullmq && npm install --silent --no-package-lock --no-audit --no-fund) && echo "bullmq: installed" \
+	    || { rm -rf $(PEER_ENVS)/bullmq; echo "bullmq: NOT INSTALLED (it needs node and npm)"; }; }
 
 docs: .venv/ready  ## write the command reference
 	.venv/bin/python -m typer postroad.cli.app utils docs --name postroad > docs/reference/commands.md

@@ -1,0 +1,102 @@
+"""`python -m benchmarks queue|growth|blocking|accuracy`: exits with 1 when a bar is not reached."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated
+
+import typer
+
+from benchmarks import accuracy, blocking, comparison, growth
+from benchmarks.contestants import PEERS
+from benchmarks.figures import Figure, Measure, markdown_of, show
+from benchmarks.report import circumstances, settings_table, write_section
+from benchmarks.server import Server, running
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
+
+AsJson = Annotated[bool, typer.Option("--json", help="One object a line instead of a table.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Little of everything: does it run? Its figures say little.")]
+WriteReadme = Annotated[bool, typer.Option("--write-readme", help="Put the results into benchmarks/README.md.")]
+Only = Annotated[list[str] | None, typer.Option("--peer", help=f"Only this peer: {', '.join(PEERS)}. Repeatable.")]
+
+Run = Callable[[Server], Awaitable[tuple[list[Figure], list[str]]]]
+"""Measures, and adds what is worth telling beside the figures, in Markdown."""
+
+
+@app.command()
+def queue(as_json: AsJson = False, quick: Quick = False, write_readme: WriteReadme = False, peer: Only = None) -> None:
+    """Measure the queue beside its peers: enqueue, no-op jobs/s, CPU and memory of the server."""
+    unknown = set(peer or []) - PEERS.keys()
+    if unknown:
+        raise typer.BadParameter(f"{', '.join(sorted(unknown))}: known are {', '.join(PEERS)}")
+
+    async def run(server: Server) -> tuple[list[Figure], list[str]]:
+        found = await comparison.compare(server, comparison.QUICK if quick else comparison.Effort(), peer or [])
+        return found.figures(), [settings_table(found.settings, found.missing)]
+
+    _report("queue", run, comparison.MEASURES, as_json=as_json, write_readme=write_readme)
+
+
+@app.command(name="growth")
+def grow(as_json: AsJson = False, quick: Quick = False, write_readme: WriteReadme = False) -> None:
+    """Measure what a job costs when many are queued, and when there are many lanes."""
+    effort = growth.QUICK if quick else growth.Effort()
+
+    async def run(server: Server) -> tuple[list[Figure], list[str]]:
+        figures, costs = await growth.grow(server, effort)
+        levels = {"queued jobs": effort.queued, "lanes": effort.lanes}
+        lines = ["| | time per job, µs | Redis CPU per job, µs |", "|---|---:|---:|"]
+        for what, at in levels.items():
+            lines += [
+                f"| {n:,} {what} | {c.wall_us:.1f} | {c.cpu_us:.1f} |" for n, c in zip(at, costs[what], strict=True)
+            ]
+        return figures, ["\n".join(lines)]
+
+    _report("growth", run, growth.measures(effort), as_json=as_json, write_readme=write_readme)
+
+
+@app.command(name="blocking")
+def block(as_json: AsJson = False, quick: Quick = False, write_readme: WriteReadme = False) -> None:
+    """Measure how long free jobs wait behind throttled ones."""
+    effort = blocking.QUICK if quick else blocking.Effort()
+
+    async def run(server: Server) -> tuple[list[Figure], list[str]]:
+        return await blocking.block(server, effort), []
+
+    _report("blocking", run, blocking.measures(), as_json=as_json, write_readme=write_readme)
+
+
+@app.command(name="accuracy")
+def weigh(as_json: AsJson = False, quick: Quick = False, write_readme: WriteReadme = False) -> None:
+    """Measure how exactly worker processes together keep to a gate's rate."""
+    effort = accuracy.QUICK if quick else accuracy.Effort()
+
+    async def run(server: Server) -> tuple[list[Figure], list[str]]:
+        return await accuracy.weigh(server, effort), []
+
+    _report("accuracy", run, accuracy.measures(effort), as_json=as_json, write_readme=write_readme)
+
+
+def _report(name: str, run: Run, measures: Sequence[Measure], *, as_json: bool, write_readme: bool) -> None:
+    figures, beside, where = asyncio.run(_measure(run))
+    show(f"{name} ({where})", figures, measures, as_json=as_json)
+    for text in beside:
+        print(text, file=sys.stderr if as_json else sys.stdout)
+    if write_readme:
+        write_section(name, [where, markdown_of(figures, measures), *beside])
+    raise typer.Exit(0 if all(figure.ok for figure in figures) else 1)
+
+
+async def _measure(run: Run) -> tuple[list[Figure], list[str], str]:
+    async with running() as server:
+        figures, beside = await run(server)
+        command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
+        return figures, beside, circumstances(await server.version(), command)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,103 @@
+"""What the program of every contestant does: say what it is, enqueue, work.
+
+Standard library only, because it runs in each peer's own environment.
+
+    describe                     one line of JSON: versions, settings, and where these are recommended
+    enqueue URL WARM JOBS BYTES  enqueue WARM + JOBS jobs; one line of JSON: the seconds that JOBS took
+    work URL                     write "ready", wait for a line, then work until killed, and write
+                                 "COUNT NANOSECONDS" (CLOCK_MONOTONIC) whenever COUNT has grown
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from importlib.metadata import version
+
+TELL_S = 0.01
+"""How often a worker tells its count."""
+
+CHUNK = 1000
+"""Jobs per bulk call, or calls on their way at once where there is no bulk call."""
+
+Put = Callable[[Sequence[str]], Awaitable[None]]
+
+
+class Tally:
+    """Jobs handled by this process, in whatever thread."""
+
+    def __init__(self) -> None:
+        # Unlike `+= 1`, an append is one step for every thread of the interpreter.
+        self._handled: list[None] = []
+
+    def add(self) -> None:
+        self._handled.append(None)
+
+    def tell_forever(self) -> None:
+        told = 0
+        while True:
+            time.sleep(TELL_S)
+            count = len(self._handled)
+            if count != told:
+                told = count
+                print(count, time.monotonic_ns(), flush=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contestant:
+    """``producer`` opens a way to put payloads; ``work`` handles jobs until it is cancelled or killed.
+
+    ``enqueue`` and ``worker`` say with which settings; ``source`` is where these come from.
+    """
+
+    packages: tuple[str, ...]
+    enqueue: str
+    worker: str
+    source: str
+    producer: Callable[[str], AbstractAsyncContextManager[Put]]
+    work: Callable[[str, Tally], Awaitable[None]]
+
+
+def chunks(payloads: Sequence[str]) -> list[Sequence[str]]:
+    return [payloads[start : start + CHUNK] for start in range(0, len(payloads), CHUNK)]
+
+
+def run(contestant: Contestant) -> None:
+    """Do what the command line says."""
+    match sys.argv[1:]:
+        case ["describe"]:
+            versions = {package: version(package) for package in contestant.packages}
+            settings = {"enqueue": contestant.enqueue, "worker": contestant.worker, "source": contestant.source}
+            print(json.dumps({"versions": versions, **settings}))
+        case ["enqueue", url, warm, jobs, size]:
+            seconds = asyncio.run(_enqueue(contestant, url, int(warm), int(jobs), int(size)))
+            print(json.dumps({"seconds": seconds}))
+        case ["work", url]:
+            asyncio.run(_work(contestant, url))
+        case _:
+            sys.exit(__doc__)
+
+
+async def _enqueue(contestant: Contestant, url: str, warm: int, jobs: int, size: int) -> float:
+    payloads = [f"{n:0{size}}" for n in range(warm + jobs)]
+    async with contestant.producer(url) as put:
+        await put(payloads[:warm])
+        start_s = time.perf_counter()
+        await put(payloads[warm:])
+        return time.perf_counter() - start_s
+
+
+async def _work(contestant: Contestant, url: str) -> None:
+    print("ready", flush=True)
+    sys.stdin.readline()
+    tally = Tally()
+    threading.Thread(target=tally.tell_forever, daemon=True).start()
+    await contestant.work(url, tally)
+    # Some libraries work in threads of their own and return.
+    await asyncio.Event().wait()
