@@ -29,6 +29,7 @@ class _Reply(Struct, frozen=True, array_like=True):
     next_ms: int
     rows: list[_Row]
     events_full: bool
+    more: bool
 
 
 _decode_reply = msgspec.msgpack.Decoder(_Reply).decode
@@ -41,7 +42,7 @@ def read_settled(reply: list[bytes]) -> Settled:
         Claimed(row.id, row.token, row.attempt, row.claim, payload, row.expires_ms, row.lane, row.closed)
         for row, payload in zip(head.rows, reply[1:], strict=True)
     ]
-    return Settled(head.stale, Batch(jobs, head.next_ms or None, head.events_full))
+    return Settled(head.stale, Batch(jobs, head.next_ms or None, head.events_full, head.more))
 
 
 def chunks_of(jobs: Sequence[Job]) -> Iterator[list[Job]]:

@@ -210,6 +210,8 @@ class Worker:
         if batch.jobs:
             self._empty.reset()
             return max(until_next_s, 0.0)
+        if batch.more:
+            return 0.0
         # A clock that runs ahead of the server's must not make an idle worker spin.
         return max(until_next_s, self._empty.next_s())
 

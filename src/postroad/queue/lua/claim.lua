@@ -10,7 +10,7 @@
 -- ARGV[7]  done_kept    jobs in the history of those that ended well
 -- ARGV[8]  failed_kept  and of those that died or expired
 -- ARGV[9]  events_cap   events that wait to be recorded: with so many, nothing is claimed
--- returns  msgpack [stale ids, next_ms or 0, [[id, token, attempt, claim, expires_ms, lane, closed tokens], ...], full], then payloads
+-- returns  msgpack [stale ids, next_ms or 0, [[id, token, attempt, claim, expires_ms, lane, closed tokens], ...], full, more], then payloads
 -- cost     O((n + scans) log L), scans <= want + 64
 
 keep_last(ARGV[7], ARGV[8])

@@ -135,14 +135,14 @@ end
 -- The earliest instant at which asking again is worth it, ms; 0: nothing is waiting for anything.
 local function next_instant()
   for _, class in ipairs(CLASSES) do
-    if call('EXISTS', base .. 'ready:' .. class) == 1 then return now_ms end
+    if call('EXISTS', base .. 'ready:' .. class) == 1 then return now_ms, true end
   end
   local at = INF
   for _, key in ipairs({ WAKE, SCHEDULED, IN_FLIGHT }) do
     local first = call('ZRANGE', key, 0, 0, 'WITHSCORES')
     if first[2] then at = math.min(at, tonumber(first[2])) end
   end
-  return at == INF and 0 or math.max(at, now_ms)
+  return at == INF and 0 or math.max(at, now_ms), false
 end
 
 -- Whether so many events wait for somebody to record them that no more work may be begun. Events that nobody reads are
@@ -167,7 +167,8 @@ local function reply(stale, ids, tokens, records)
     batch[i] = { id, tokens[i], job.attempts + 1, job.closed + 1, job.expires_ms, lane, job.tokens or {} }
     out[i + 1] = payload_of(records[i])
   end
-  out[1] = cmsgpack.pack({ stale, next_instant(), batch, full })
+  local at, ready = next_instant()
+  out[1] = cmsgpack.pack({ stale, at, batch, full, ready and not full })
   return out
 end
 
