@@ -83,8 +83,8 @@ class Batch(Struct, frozen=True):
     """Jobs claimed, and the earliest instant at which asking again is worth it (None: nothing waits).
 
     ``events_full``: nothing was claimed because too many events wait to be recorded. See `Keep`.
-    ``more``: lanes are ready still. With less than was wanted it means that the claim had looked at as many lanes as one
-    may, most of which their gates refused: ask again at once.
+    ``more``: lanes are ready still. With less than was wanted it means that the claim had looked at as many
+    lanes as one may, most of which their gates refused: ask again at once.
     """
 
     jobs: list[Claimed]
