@@ -6,13 +6,10 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from postroad.campaign.plan import advance
 from postroad.campaign.status import finish_if_done, running_campaigns
 from postroad.parts import open_parts
-from tasks.policy import BACKOFF, JITTER, campaign_slot, is_transient
+from tasks.policy import campaign_slot, retried
 from tasks.report import publish_table
 from tasks.slices import MIN_ROWS
 from tasks.submit import hand_over
@@ -28,28 +25,13 @@ class Advance:
     finished: bool
 
 
-@task(
-    name="list running campaigns",
-    retries=3,
-    retry_delay_seconds=BACKOFF,
-    retry_jitter_factor=JITTER,
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
-)
+@retried("list running campaigns")
 async def list_running() -> list[str]:
     async with open_parts() as parts:
         return await asyncio.to_thread(running_campaigns, parts.engine)
 
 
-@task(
-    name="advance",
-    task_run_name="advance {campaign}",
-    retries=3,
-    retry_delay_seconds=BACKOFF,
-    retry_jitter_factor=JITTER,
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
-)
+@retried("advance", run_name="advance {campaign}")
 async def advance_campaign(campaign: str) -> Advance:
     """Plan, submit and close one campaign.
 

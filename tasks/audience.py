@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from postroad.campaign.audience import (
     AudienceFile,
     ImportProgress,
@@ -17,34 +14,20 @@ from postroad.campaign.audience import (
     refusals,
 )
 from postroad.parts import open_parts
-from tasks.policy import BACKOFF, JITTER, is_transient
+from tasks.policy import retried
 from tasks.report import publish_table
 
 REFUSALS_SHOWN: Final = 500
 
 
-@task(
-    name="find the audience file",
-    retries=3,
-    retry_delay_seconds=BACKOFF,
-    retry_jitter_factor=JITTER,
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
-)
+@retried("find the audience file")
 async def find_unimported_file(campaign: str) -> AudienceFile | None:
     """Return the file that the campaign names for its audience, or None when nothing is left to import."""
     async with open_parts() as parts:
         return await asyncio.to_thread(file_to_import, parts.engine, campaign)
 
 
-@task(
-    name="check the file",
-    retries=3,
-    retry_delay_seconds=BACKOFF,
-    retry_jitter_factor=JITTER,
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
-)
+@retried("check the file")
 async def open_file(audience: str, path: str) -> ImportProgress:
     """Check the whole file and begin its import, or take up the one that was interrupted."""
     async with open_parts() as parts:
@@ -53,15 +36,7 @@ async def open_file(audience: str, path: str) -> ImportProgress:
         )
 
 
-@task(
-    name="import rows",
-    task_run_name="import rows from {cursor}",
-    retries=3,
-    retry_delay_seconds=BACKOFF,
-    retry_jitter_factor=JITTER,
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
-)
+@retried("import rows", run_name="import rows from {cursor}")
 async def import_rows(import_id: int, cursor: int, rows: int) -> ImportProgress:
     """Import the next rows in one transaction.
 
@@ -72,14 +47,7 @@ async def import_rows(import_id: int, cursor: int, rows: int) -> ImportProgress:
         return await asyncio.to_thread(import_slice, parts.engine, import_id, parts.clock.now(), rows)
 
 
-@task(
-    name="list refused rows",
-    retries=3,
-    retry_delay_seconds=BACKOFF,
-    retry_jitter_factor=JITTER,
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
-)
+@retried("list refused rows")
 async def publish_refusals(progress: ImportProgress) -> None:
     """Show which rows were left out and why: the first few hundred, to mend the file they came from."""
     if progress.refused == 0:

@@ -6,15 +6,12 @@ import asyncio
 import time
 from typing import Final
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from postroad.campaign.plan import Launched, launch
 from postroad.campaign.preflight import PreflightReport, check
 from postroad.campaign.status import Summary, summary
 from postroad.delivery.submit import Submitted
 from postroad.parts import open_parts
-from tasks.policy import BACKOFF, JITTER, campaign_slot, is_transient
+from tasks.policy import campaign_slot, retried
 from tasks.report import ProgressBar, publish_table
 from tasks.result import ended
 from tasks.submit import hand_over
@@ -22,14 +19,7 @@ from tasks.submit import hand_over
 FOLLOW_EVERY_S: Final = 1.0
 
 
-@task(
-    name="preflight",
-    retries=3,
-    retry_delay_seconds=BACKOFF,
-    retry_jitter_factor=JITTER,
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
-)
+@retried("preflight")
 async def preflight(campaign: str) -> PreflightReport:
     """Check all that can be checked before anybody is mailed.
 
@@ -47,29 +37,14 @@ async def preflight(campaign: str) -> PreflightReport:
     return report
 
 
-@task(
-    name="freeze the audience",
-    retries=3,
-    retry_delay_seconds=BACKOFF,
-    retry_jitter_factor=JITTER,
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
-)
+@retried("freeze the audience")
 async def freeze_audience(campaign: str) -> Launched:
     """Write down who this campaign goes to. A second call finds the same people."""
     async with campaign_slot(), open_parts() as parts:
         return await asyncio.to_thread(launch, parts.engine, campaign, parts.clock.now())
 
 
-@task(
-    name="submit",
-    task_run_name="submit from {cursor}",
-    retries=5,
-    retry_delay_seconds=BACKOFF,
-    retry_jitter_factor=JITTER,
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
-)
+@retried("submit", run_name="submit from {cursor}", retries=5)
 async def submit_slice(campaign: str, cursor: int, rows: int) -> Submitted:
     """Hand the next messages that are due to the queue, starting after `cursor`.
 
@@ -79,14 +54,7 @@ async def submit_slice(campaign: str, cursor: int, rows: int) -> Submitted:
         return await hand_over(parts, campaign, cursor=cursor, rows=rows)
 
 
-@task(
-    name="follow delivery",
-    retries=3,
-    retry_delay_seconds=BACKOFF,
-    retry_jitter_factor=JITTER,
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
-)
+@retried("follow delivery")
 async def follow(campaign: str, follow_seconds: int) -> Summary:
     """Move the progress bar until all that is due is settled, for at most `follow_seconds`.
 

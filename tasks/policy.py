@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, ParamSpec, TypeVar
 
 import redis.exceptions
 import sqlalchemy.exc
-from prefect import Task
+from prefect import Task, task
+from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.concurrency.asyncio import concurrency, rate_limit
 from prefect.tasks import exponential_backoff
@@ -47,6 +48,28 @@ LIMITS: Final = (CAMPAIGN_PROCESS, CAMPAIGN_PROCESS_RATE)
 async def is_transient(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
     """Tell whether trying again may help. Prefect asks this before each retry."""
     return isinstance(await state.aresult(raise_on_failure=False), TRANSIENT)
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def retried(
+    name: str, *, run_name: str | None = None, retries: int = 3
+) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Task[P, Coroutine[Any, Any, R]]]:
+    """A task of ours: tried again while a server is away, later each time, and never answered from Prefect's cache.
+
+    The cache lies on one host's disk; what makes a repetition harmless is in the database and the queue.
+    """
+    return task(
+        name=name,
+        task_run_name=run_name,
+        retries=retries,
+        retry_delay_seconds=BACKOFF,
+        retry_jitter_factor=JITTER,
+        retry_condition_fn=is_transient,
+        cache_policy=NO_CACHE,
+    )
 
 
 @asynccontextmanager

@@ -16,6 +16,8 @@ import pytest
 from postroad.embedded import server_binary
 from tests.required import missing
 
+pytest_plugins = ["tests.postgresql"]
+
 
 class RedisServer:
     """One server process in a folder of its own, which tests may kill and start again."""

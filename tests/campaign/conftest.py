@@ -8,29 +8,6 @@ import pytest
 import sqlalchemy as sa
 
 from tests.campaign.house import House
-from tests.postgresql import (
-    database_url,
-    empty_database_url,
-    empty_postgresql_url,
-    engine,
-    own_postgresql,
-    postgresql_engine,
-    postgresql_server,
-    postgresql_url,
-    sqlite_template,
-)
-
-__all__ = [
-    "database_url",
-    "empty_database_url",
-    "empty_postgresql_url",
-    "engine",
-    "own_postgresql",
-    "postgresql_engine",
-    "postgresql_server",
-    "postgresql_url",
-    "sqlite_template",
-]
 
 
 @pytest.fixture

@@ -8,29 +8,6 @@ import pytest
 
 from postroad.queue import Queue
 from postroad.queue.server import connect
-from tests.postgresql import (
-    database_url,
-    empty_database_url,
-    empty_postgresql_url,
-    engine,
-    own_postgresql,
-    postgresql_engine,
-    postgresql_server,
-    postgresql_url,
-    sqlite_template,
-)
-
-__all__ = [
-    "database_url",
-    "empty_database_url",
-    "empty_postgresql_url",
-    "engine",
-    "own_postgresql",
-    "postgresql_engine",
-    "postgresql_server",
-    "postgresql_url",
-    "sqlite_template",
-]
 
 
 @pytest.fixture

@@ -9,9 +9,6 @@ import pytest
 from postroad.embedded import server_binary
 from tests.conftest import RedisServer
 from tests.end_to_end.site import Site, open_site
-from tests.postgresql import empty_postgresql_url, postgresql_server
-
-__all__ = ["empty_postgresql_url", "postgresql_server"]
 
 
 @pytest.fixture
