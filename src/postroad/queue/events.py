@@ -120,7 +120,12 @@ class EventLog:
                 await self._create(group)
                 return await self._read(group, consumer, count, min(block_ms, MAX_BLOCK_MS), idle_ms)
         except LOST as error:
+            self.begin_again()
             raise unavailable(error) from error
+
+    def begin_again(self) -> None:
+        """Read first what was read and not acknowledged, as after a start: who knows what the server made of it."""
+        self._resume_from.clear()
 
     async def _create(self, group: str) -> None:
         try:

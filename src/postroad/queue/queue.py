@@ -11,7 +11,7 @@ from uuid import uuid4
 import msgspec
 
 from postroad.clock import Clock
-from postroad.errors import ConfigError, StateError
+from postroad.errors import ConfigError, StateError, UnavailableError
 from postroad.queue.connections import Connections, Metrics
 from postroad.queue.events import DEAD_CONSUMER_MS, Event
 from postroad.queue.explain import Explanation, explain
@@ -232,7 +232,11 @@ class Queue:
     async def acknowledge(self, group: str, events: Sequence[Event], *, forget: Sequence[str] = ()) -> None:
         """Say that these events are recorded, and that these ids need no memory of their own any more."""
         entries = _pack([event.entry for event in events])
-        await self._scripts.acknowledge(group, entries, _pack(forget), self._keep.consumer_ms)
+        try:
+            await self._scripts.acknowledge(group, entries, _pack(forget), self._keep.consumer_ms)
+        except UnavailableError:
+            self._log.begin_again()
+            raise
 
     # -- standing
 
