@@ -203,3 +203,19 @@ async def test_a_consumer_that_is_gone_and_owes_nothing_is_forgotten(redis_url: 
         assert [consumer["name"] for consumer in consumers] == [b"owes"]
         # It may come back all the same.
         assert await queue.read_events("g", "gone", count=9, block_ms=0) == []
+
+
+async def test_what_could_not_be_acknowledged_is_read_again_at_once(own_redis: RedisServer) -> None:
+    async with Queue.open(own_redis.url, "again") as queue:
+        await queue.enqueue(LANE, jobs("1"))
+        [job] = await claim_one(queue)
+        await queue.settle("w", [(job, Done())])
+        events = await queue.read_events("g", "c", count=9, block_ms=0)
+        assert await queue.read_events("g", "c", count=9, block_ms=0) == []
+        socket = own_redis.socket.rename(own_redis.socket.with_name("away"))
+        await queue._scripts._client.connection_pool.disconnect()
+        with pytest.raises(UnavailableError):
+            await queue.acknowledge("g", events)
+        socket.rename(own_redis.socket)
+        # Not only when it counts as a dead consumer's, a minute later.
+        assert await queue.read_events("g", "c", count=9, block_ms=0) == events

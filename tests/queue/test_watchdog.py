@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,7 +98,7 @@ async def test_a_worker_with_reason_to_be_idle_is_left_alone(
 
 async def test_a_claim_between_two_looks_feeds_the_watchdog(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     await bench.queue.enqueue(LANE, jobs("1"))
-    watchdog = Watchdog(bench.queue, "w", 20)
+    watchdog = Watchdog(bench.queue, "w", 20)  # Each look finds ready jobs and no claim, unless it was fed.
     probe = bench.queue.probe
 
     async def fed_meanwhile() -> object:
@@ -108,7 +107,6 @@ async def test_a_claim_between_two_looks_feeds_the_watchdog(bench: Bench, monkey
 
     with monkeypatch.context() as patch:
         patch.setattr(bench.queue, "probe", fed_meanwhile)
-        task = asyncio.create_task(watchdog.run(lambda: True))
-        await looked_three_times(bench.queue, monkeypatch)
-        task.cancel()
+        async with watchdog.watching(lambda: True):
+            await looked_three_times(bench.queue, monkeypatch)
     assert watchdog.trips == 0

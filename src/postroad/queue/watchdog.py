@@ -6,12 +6,17 @@ It happens when a connection outlives its server's role, as after a failover: th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 from postroad.queue.queue import Queue
 
 logger = logging.getLogger(__name__)
+
+LAST_LOOK_S = 1.0
+"""How long a look may go on when its worker ends."""
 
 
 class Watchdog:
@@ -27,12 +32,28 @@ class Watchdog:
     def fed(self) -> None:
         self._fed = True
 
-    async def run(self, asks: Callable[[], bool]) -> None:
-        """Look from time to time, for as long as this runs. ``asks``: whether the worker wants jobs now."""
+    @asynccontextmanager
+    async def watching(self, asks: Callable[[], bool]) -> AsyncIterator[None]:
+        """Look from time to time. ``asks``: whether the worker wants jobs now."""
+        over = asyncio.Event()
+        task = asyncio.create_task(self._look(asks, over))
+        try:
+            yield
+        finally:
+            over.set()
+            # Let a look end by itself: a connection that is cancelled while it is made is never closed by redis-py.
+            await asyncio.wait([task], timeout=LAST_LOOK_S)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _look(self, asks: Callable[[], bool], over: asyncio.Event) -> None:
         hungry_looks = 0
-        while True:
+        while not over.is_set():
             self._fed = False
-            await asyncio.sleep(self._after_s / 2)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._after_s / 2):
+                    await over.wait()
+                    return
             hungry = not self._fed and asks() and await self._jobs_are_ready()
             hungry_looks = hungry_looks + 1 if hungry and not self._fed else 0
             # Once may be chance: others took what was ready. Twice in a row, with no claim between, is not.

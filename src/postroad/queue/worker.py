@@ -98,10 +98,10 @@ class Worker:
         beside = [
             asyncio.create_task(self._hands.renew()),
             asyncio.create_task(self._drain_on(stop)),
-            asyncio.create_task(self._watchdog.run(lambda: self._asks(stop))),
         ]
         try:
-            unsettled = await self._converse(stop)
+            async with self._watchdog.watching(lambda: self._asks(stop)):
+                unsettled = await self._converse(stop)
         finally:
             for task in beside:
                 task.cancel()
