@@ -153,7 +153,7 @@ class QueueSettings(_Section):
 
     concurrency: int = Field(default=10, ge=1, le=10_000, description="jobs at once, for each worker process")
     rate: RateField | None = Field(default=None, description="of the whole queue, all workers together")
-    burst: int | None = Field(default=None, ge=1, description="jobs at once after a pause; default: one second")
+    burst: int | None = Field(default=None, ge=1, description="jobs at once after a pause; default: 50 ms' worth")
     lease_ms: DurationMs = Field(default=60_000, ge=1000, le=MAX_DURATION_MS)
     drain_ms: DurationMs = Field(default=20_000, ge=0, le=MAX_DURATION_MS, description="SIGTERM to exit at the most")
     attempts: int = Field(default=3, ge=1, le=100, description="in all; the last that fails is a dead letter")

@@ -15,7 +15,7 @@ import typer
 from postroad.cli.signals import start_logging, stop_on_signals
 from postroad.delivery.admit import Admission
 from postroad.delivery.handler import Delivery
-from postroad.delivery.job import QUEUE_GATE, SEND_QUEUE
+from postroad.delivery.job import QUEUE_GATE, SEND_QUEUE, sender_gate
 from postroad.delivery.record import Recorder
 from postroad.errors import UsageError
 from postroad.parts import Parts, open_parts
@@ -118,10 +118,14 @@ async def _work(settings: Settings, limits: QueueSettings, name: str, at: Metric
 
 
 async def _set_gates(queue: Queue, settings: Settings, limits: QueueSettings) -> None:
-    """Set the limits that the settings name. The queue's holds for all its workers: the last one started says."""
+    """Set the limits that the settings name. The queue's holds for all its workers: the last one started says.
+
+    A sender without a rate keeps what `postroad queue gate set` gave it.
+    """
     await queue.set_gate(Gate(name=QUEUE_GATE, rate=_gate_rate(limits.rate, limits.burst)))
     for sender in settings.senders.values():
-        await queue.set_gate(Gate(name=f"sender:{sender.address}", rate=_gate_rate(sender.rate, None)))
+        if sender.rate is not None:
+            await queue.set_gate(Gate(name=sender_gate(sender.address), rate=_gate_rate(sender.rate, None)))
 
 
 def _gate_rate(rate: RateSetting | None, burst: int | None) -> Rate | None:
