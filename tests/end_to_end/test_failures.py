@@ -66,6 +66,9 @@ async def test_redis_emptied_in_mid_campaign_is_rebuilt_from_the_ledger(site: Si
     rebuilt = site.json("queue", "rebuild")
     assert isinstance(rebuilt, dict)
     assert rebuilt["enqueued"] > 0
+    gates = site.json("queue", "gate", "list")
+    assert isinstance(gates, list)
+    assert {gate["gate"]["name"]: gate["gate"]["rate"] for gate in gates}["queue"]["count"] == 5000, "it lost its limit"
     counts = await site.until_settled()
     assert_all_accounted_for(site, counts)
     assert site.json("queue", "rebuild") == {"looked_at": 0, "enqueued": 0, "unknown": 0}

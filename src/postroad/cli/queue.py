@@ -13,6 +13,7 @@ from postroad.cli.options import QueueOption
 from postroad.cli.output import JsonOption, console, print_json, print_table, with_parts
 from postroad.delivery import control
 from postroad.delivery.job import SEND_QUEUE
+from postroad.delivery.limits import gates_of, restore_limits
 from postroad.delivery.record import Recorder
 from postroad.errors import UsageError
 from postroad.parts import Parts
@@ -109,6 +110,7 @@ def rebuild(as_json: JsonOption = False) -> None:
     async def work(parts: Parts) -> control.Rebuilt:
         queue = await parts.queue(SEND_QUEUE)
         recorder = Recorder(engine=parts.engine, queue=queue, clock=parts.clock, name="rebuild")
+        await restore_limits(queue, gates_of(parts.settings, parts.settings.queue(SEND_QUEUE)))
         expire_ms = parts.settings.delivery.expire_ms
         now = parts.clock.now()
         return await control.rebuild(parts.engine, queue, recorder, expire_ms=expire_ms, now=now)

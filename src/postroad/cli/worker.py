@@ -15,11 +15,12 @@ import typer
 from postroad.cli.signals import start_logging, stop_on_signals
 from postroad.delivery.admit import Admission
 from postroad.delivery.handler import Delivery
-from postroad.delivery.job import QUEUE_GATE, SEND_QUEUE, sender_gate
+from postroad.delivery.job import SEND_QUEUE
+from postroad.delivery.limits import gates_of, keep_limits, set_limits
 from postroad.delivery.record import Recorder
 from postroad.errors import UsageError
 from postroad.parts import Parts, open_parts
-from postroad.queue import Gate, Queue, Rate, Worker
+from postroad.queue import Queue, Worker
 from postroad.queue.metrics import QueueMetrics, serve_metrics
 from postroad.settings import QueueSettings, Settings, parse_duration_ms
 from postroad.settings import Rate as RateSetting
@@ -91,7 +92,9 @@ def worker(
 async def _work(settings: Settings, limits: QueueSettings, name: str, at: MetricsAt) -> None:
     stop = stop_on_signals()
     async with _measured_parts(settings, at) as (parts, queue):
-        await _set_gates(queue, settings, limits)
+        gates = gates_of(settings, limits)
+        await set_limits(queue, gates)
+        keeping = asyncio.create_task(keep_limits(queue, gates, parts.clock))
         delivery = Delivery(
             engine=parts.engine,
             queue=queue,
@@ -114,26 +117,8 @@ async def _work(settings: Settings, limits: QueueSettings, name: str, at: Metric
                 "worker %s delivers %s: concurrency %d, rate %s", name, queue.name, limits.concurrency, limits.rate
             )
             report = await worker.run(stop)
+        keeping.cancel()
     log.info("worker %s stopped: %s", name, report)
-
-
-async def _set_gates(queue: Queue, settings: Settings, limits: QueueSettings) -> None:
-    """Set the limits that the settings name. The queue's holds for all its workers: the last one started says.
-
-    A sender without a rate keeps what `postroad queue gate set` gave it.
-    """
-    await queue.set_gate(Gate(name=QUEUE_GATE, rate=_gate_rate(limits.rate, limits.burst)))
-    for sender in settings.senders.values():
-        if sender.rate is not None:
-            await queue.set_gate(Gate(name=sender_gate(sender.address), rate=_gate_rate(sender.rate, None)))
-
-
-def _gate_rate(rate: RateSetting | None, burst: int | None) -> Rate | None:
-    if rate is None:
-        return None
-    # A burst of a twentieth of a second's worth lets a worker claim in batches, and no receiver notices it.
-    smooth = max(1, round(rate.count * 50 / rate.per_ms))
-    return Rate(count=rate.count, per_ms=rate.per_ms, burst=burst or smooth)
 
 
 def recorder(

@@ -1,0 +1,60 @@
+"""The limits that the settings name, as gates of the queue. The queue's server keeps them, and may lose them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from postroad.clock import Clock
+from postroad.delivery.job import QUEUE_GATE, sender_gate
+from postroad.errors import UnavailableError
+from postroad.queue import Gate, Queue, Rate
+from postroad.settings import QueueSettings, Settings
+from postroad.settings import Rate as RateSetting
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 10.0
+
+
+def gates_of(settings: Settings, limits: QueueSettings) -> list[Gate]:
+    """Gates of the queue and its senders. A sender without a rate has none: what an operator set by hand stands."""
+    limited = [sender for sender in settings.senders.values() if sender.rate is not None]
+    return [
+        Gate(name=QUEUE_GATE, rate=_rate(limits.rate, limits.burst)),
+        *(Gate(name=sender_gate(sender.address), rate=_rate(sender.rate, None)) for sender in limited),
+    ]
+
+
+def _rate(rate: RateSetting | None, burst: int | None) -> Rate | None:
+    if rate is None:
+        return None
+    # A burst of a twentieth of a second's worth lets a worker claim in batches, and no receiver notices it.
+    smooth = max(1, round(rate.count * 50 / rate.per_ms))
+    return Rate(count=rate.count, per_ms=rate.per_ms, burst=burst or smooth)
+
+
+async def set_limits(queue: Queue, gates: list[Gate]) -> None:
+    """Set gates. The queue's holds for all its workers: the last one started says."""
+    for gate in gates:
+        await queue.set_gate(gate)
+
+
+async def restore_limits(queue: Queue, gates: list[Gate]) -> int:
+    """Set the gates of which the queue knows no rate, as after its server was emptied. Returns how many."""
+    known = {state.gate.name for state in await queue.gates() if state.gate.rate is not None}
+    lost = [gate for gate in gates if gate.rate is not None and gate.name not in known]
+    await set_limits(queue, lost)
+    return len(lost)
+
+
+async def keep_limits(queue: Queue, gates: list[Gate], clock: Clock) -> None:
+    """Restore limits that the server lost, for as long as this runs: without them mail would leave unlimited."""
+    while True:
+        await clock.sleep(LOOK_SECONDS)
+        try:
+            restored = await asyncio.shield(restore_limits(queue, gates))
+        except UnavailableError:
+            continue  # The worker speaks of it.
+        if restored:
+            log.warning("the queue had lost %d limits; they are set again", restored)
