@@ -35,8 +35,8 @@ def set_gate(
 ) -> None:
     """Set a gate's limits. All workers on all hosts obey from their next claim.
 
-    Limits that are not named are lifted; a pause stays, see `resume`. The gates of the queue, and of senders with a rate,
-    are set again from postroad.toml whenever a worker starts.
+    Limits that are not named are lifted; a pause stays, see `resume`. The gates of the queue, and of senders with a
+    rate, are set again from postroad.toml whenever a worker starts.
     """
     if burst is not None and rate is None:
         raise UsageError("--burst belongs to --rate")
