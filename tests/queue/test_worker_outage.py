@@ -174,10 +174,17 @@ async def test_a_worker_that_was_held_off_says_of_its_uncertain_jobs_that_nothin
         acted.append(lease.job.claim)
         return Done()
 
-    async with Queue.open(own_redis.url, "q", clock=clock) as queue:
+    # The worker's own way to the server, which can be cut while the test's is open.
+    way = own_redis.folder / "w.sock"
+    way.symlink_to(own_redis.socket)
+    async with (
+        Queue.open(own_redis.url, "q", clock=clock) as queue,
+        Queue.open(f"unix://{way}", "q", clock=clock) as workers_queue,
+    ):
         await queue.enqueue(LANE, jobs("1"))
-        async with running(Worker(queue, handle, lease_ms=60_000)) as (stop, task):
+        async with running(Worker(workers_queue, handle, lease_ms=60_000)) as (stop, task):
             await started.wait()
+            way.unlink()
             own_redis.kill()
             own_redis.start()
             # Its lease runs out before it renews it, and a server that was restarted cannot know that it did not act.
@@ -190,6 +197,7 @@ async def test_a_worker_that_was_held_off_says_of_its_uncertain_jobs_that_nothin
                     return False
 
             await until(held)
+            way.symlink_to(own_redis.socket)
             go_on.set()
 
             async def ended() -> bool:
