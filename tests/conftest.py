@@ -44,7 +44,8 @@ class RedisServer:
             "",
             "--logfile",
             str(self.folder / "log"),
-            *(options or ("--appendonly", "yes")),
+            # Killed while the disk is busy, `everysec` loses what it has answered for.
+            *(options or ("--appendonly", "yes", "--appendfsync", "always")),
         ]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline_s = time.monotonic() + 20
@@ -88,7 +89,7 @@ def shared_redis(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
     """A server that tests share: keep to a queue of your own."""
     with tempfile.TemporaryDirectory(prefix="pr-") as folder:
         server = RedisServer(_binary(request.param), Path(folder))
-        server.start()
+        server.start("--appendonly", "yes")
         yield server
         server.kill()
 
