@@ -61,13 +61,14 @@ function act.retry(job, id, lease, e, record)
   emit('retry', e)
   count('retry')
 end
-function act.defer(job, id, lease, e, record)
-  unlease(id, lease)
+function act.defer(job, id, lease, e, record, untried)
+  unlease(id, lease, untried)
   put_back(job, id, record, e.next_ms, lease)
   if e.next_ms <= now_ms then push_tail(job.lane, id) end
   emit('defer', e)
   count('defer')
 end
+function act.put_off(job, id, lease, e, record) act.defer(job, id, lease, e, record, true) end
 function act.released(job, id, lease, e, record)
   unlease(id, lease, true)
   e.next_ms = now_ms
@@ -100,7 +101,7 @@ for i, order in ipairs(orders) do
       id = id, token = of, attempt = job.attempts + 1, claim = job.closed + 1,
       cause = cause, error = err, note = ARGV[10 + i],
     }
-    if verdict == 'retry' or verdict == 'defer' then e.next_ms = at_ms > 0 and at_ms or now_ms + delay_ms end
+    if verdict == 'retry' or verdict == 'defer' or verdict == 'put_off' then e.next_ms = at_ms > 0 and at_ms or now_ms + delay_ms end
     act[verdict](job, id, lease, e, records[i])
     settled[id] = true
   else
