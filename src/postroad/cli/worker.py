@@ -18,6 +18,8 @@ from postroad.delivery.handler import Delivery
 from postroad.delivery.job import SEND_QUEUE
 from postroad.delivery.limits import gates_of, keep_limits, set_limits
 from postroad.delivery.record import Recorder
+from postroad.delivery.shaping.file import read_shaping, shaped_senders
+from postroad.delivery.shaping.shaper import Shaper
 from postroad.errors import UsageError
 from postroad.parts import Parts, open_parts
 from postroad.queue import Queue, Worker
@@ -95,6 +97,14 @@ async def _work(settings: Settings, limits: QueueSettings, name: str, at: Metric
         gates = gates_of(settings, limits)
         await set_limits(queue, gates)
         keeping = asyncio.create_task(keep_limits(queue, gates, parts.clock))
+        shaper = Shaper(
+            engine=parts.engine,
+            queue=queue,
+            shaping=read_shaping(settings.delivery.shaping),
+            shaped=shaped_senders(settings),
+            clock=parts.clock,
+            registry=parts.metrics.registry if parts.metrics is not None else None,
+        )
         delivery = Delivery(
             engine=parts.engine,
             queue=queue,
@@ -102,8 +112,9 @@ async def _work(settings: Settings, limits: QueueSettings, name: str, at: Metric
             signer=parts.signer,
             public_url=settings.public_url,
             clock=parts.clock,
+            shaper=shaper,
         )
-        async with delivery:
+        async with shaper.acting(), delivery:
             worker = Worker(
                 queue,
                 delivery,

@@ -94,6 +94,11 @@ def provider_gate(sender: str, provider: str) -> str:
     return f"provider:{provider}:{sender}"
 
 
+def shared_gate(provider: str) -> str:
+    """Name of the gate that limits all senders together at one mailbox provider."""
+    return f"provider:{provider}"
+
+
 def route_gate(route: str) -> str:
     """Name of the gate that limits one route."""
     return f"route:{route}"
@@ -115,6 +120,7 @@ def lane_of(*, sender: str, provider: str, campaign: str, route: str, job_class:
             campaign_gate(campaign),
             sender_gate(sender),
             provider_gate(sender, provider),
+            shared_gate(provider),
             route_gate(route),
             QUEUE_GATE,
         ),
