@@ -12,13 +12,14 @@ from postroad.store.ledger import TouchState
 SEND_QUEUE = "email:send"
 
 
-class SendMessage(msgspec.Struct, frozen=True, kw_only=True, tag="send.v1"):
+class SendMessage(msgspec.Struct, frozen=True, kw_only=True, tag="send.v1", omit_defaults=True):
     """Send one touch. The templates stay in the store; only what differs between recipients travels."""
 
     touch_id: int
     step_id: int
     address: str
     fields: dict[str, str]
+    zone: str = ""  # the recipient's time zone, as far as it is known
 
 
 class DeliveryNote(msgspec.Struct, frozen=True, kw_only=True, tag="delivery.v1", omit_defaults=True):
