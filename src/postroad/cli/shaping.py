@@ -53,22 +53,31 @@ def show(sender: SenderOption = None, as_json: JsonOption = False) -> None:
     if as_json:
         print_json([_plain(row) for row in rows])
         return
-    print_table(
-        "shaping",
-        ["sender", "provider", "rate", "connections", "messages per connection", "TLS", "held back by"],
-        (
-            [
-                row.sender,
-                row.provider,
-                row.rate or "as the route",
-                row.connections if row.connections is not None else "as the route",
-                row.limits.messages_per_connection if row.limits else "as the route",
-                row.limits.tls if row.limits else "as the route",
-                "\n".join(f"{change.rule}: {words(change)} ({change.gate})" for change in row.held) or None,
-            ]
-            for row in rows
-        ),
-    )
+    limited = [row for row in rows if row.limits is not None or row.held]
+    if limited:
+        print_table(
+            "how fast each may go",
+            ["sender", "provider", "rate", "connections", "messages each", "TLS"],
+            (
+                [
+                    row.sender,
+                    row.provider,
+                    row.rate,
+                    row.connections,
+                    row.limits.messages_per_connection if row.limits else None,
+                    row.limits.tls if row.limits else None,
+                ]
+                for row in limited
+            ),
+        )
+    else:
+        console.print("Nothing of the shaping limits anybody or holds anybody back.")
+    for change in {change.id: change for row in rows for change in row.held}.values():
+        console.print(
+            f"{change.gate} is held back by {change.rule}: {words(change)}, because of: {change.reply}",
+            soft_wrap=True,
+            markup=False,
+        )
 
 
 @app.command("log")
