@@ -22,7 +22,7 @@ from postroad.delivery.job import (
     sender_gate,
 )
 from postroad.delivery.outcome import SENDER_PAUSE_MS, Outcome, Pause, Verdict, of_reply, of_transport
-from postroad.delivery.shaping.limits import Scope
+from postroad.delivery.shaping.limits import TAIL, Scope
 from postroad.delivery.shaping.shaper import Shaper
 from postroad.errors import Blame, DataError, PostroadError
 from postroad.mail.token import TokenSigner
@@ -148,6 +148,8 @@ class Delivery:
                 gate = route_gate(step.route)
             case Pause.SENDER:
                 gate, until_ms = sender_gate(step.sender), FOREVER_MS
+            case Pause.SENDER_AT_PROVIDER if scope.provider == TAIL:
+                return  # One of many hosts: when several say so, a rule of the shaping acts.
             case Pause.SENDER_AT_PROVIDER:
                 gate = scope.gate
                 until_ms = now_ms + SENDER_PAUSE_MS

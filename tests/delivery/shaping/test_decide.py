@@ -45,6 +45,7 @@ def change(**fields: object) -> ShapingChange:
         ("google-unusual-rate", 2, (10.0, 60_000, None), 30),
         ("microsoft-rate-limited", 3, "suspended", 30),
         ("busy", 1, (1.0, 60_000, 1), 90),
+        ("refused-by-many", 10, "suspended", 60),
     ],
 )
 def test_each_rule_acts_at_its_count_and_for_its_time(name: str, acts_at: int, sets: object, minutes: int) -> None:

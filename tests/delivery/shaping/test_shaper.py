@@ -16,7 +16,7 @@ from postroad.delivery.shaping.shaper import Shaper, resume
 from postroad.errors import UnavailableError
 from postroad.queue import FOREVER_MS, Gate, Job, Queue, Quota, Rate
 from postroad.smtp.reply import Phase, Reply, parse_reply
-from postroad.store.engine import open_engine, read, write
+from postroad.store.engine import open_engine, read
 from postroad.store.shaping import ShapingChange, ShapingReply, newest_changes
 from tests.conftest import RedisServer
 from tests.delivery.queue_of_touches import lane
@@ -244,6 +244,45 @@ async def test_the_tail_of_unknown_domains_is_not_slowed_by_one_of_them(
     assert log(engine) == []
 
 
+async def test_the_tail_is_suspended_when_many_of_it_refuse(engine: sa.Engine, queue: Queue, clock: HandClock) -> None:
+    tail = Scope(sender=SENDER, provider="other")
+    listed = said("554 5.7.1 Service unavailable; Client host [192.0.2.1] blocked using zen.spamhaus.org")
+    one, other = shaper(engine, queue, clock), shaper(engine, queue, clock)
+    for worker, times in ((one, 4), (other, 5)):
+        for _ in range(times):
+            worker.refused(tail, listed)
+        await worker.turn()
+    assert log(engine) == []
+    one.refused(tail, listed)
+    await one.turn()
+    assert [change.rule for change in log(engine)] == ["refused-by-many"]
+    assert (await gate(queue, tail.gate)).paused_until_ms == clock.now_ms() + 60 * MINUTE_MS
+
+
+async def test_the_default_for_each_host_is_no_limit_of_the_tail(
+    engine: sa.Engine, queue: Queue, clock: HandClock
+) -> None:
+    await queue.enqueue(lane(), [Job(id="1", payload=b"")])
+    await shaper(engine, queue, clock, shaped={SENDER}).turn()
+    assert await gate(queue, f"provider:other:{SENDER}") == Gate(name=f"provider:other:{SENDER}")
+
+
+async def test_a_fault_of_ours_does_not_end_the_shaping(
+    engine: sa.Engine, queue: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
+    from postroad.clock import SystemClock
+
+    worker = Shaper(engine=engine, queue=queue, shaping=read_shaping(None), shaped=(), clock=SystemClock())
+    async with worker.acting():
+        worker._pauses["g"] = ShapingChange(gate="g", rule="r")  # type: ignore[call-arg]  # no table takes it
+        worker._news.set()
+        async with asyncio.timeout(10):
+            while "shaping waits" not in caplog.text:
+                await asyncio.sleep(0.01)
+        worker.refused(YAHOO, TSS04)
+    assert [change.rule for change in log(engine)] == ["yahoo-deferral"]
+
+
 async def test_nothing_heard_is_lost_while_the_database_is_away(
     tmp_path: Path, engine: sa.Engine, queue: Queue, clock: HandClock
 ) -> None:
@@ -284,5 +323,3 @@ async def test_what_is_heard_while_acting_is_done_at_once_and_the_last_word_is_k
                 await asyncio.sleep(0.01)
         worker.refused(GMAIL, BUSY)
     assert {change.rule for change in log(engine)} == {"yahoo-deferral", "busy"}
-    with write(engine) as connection:
-        connection.execute(sa.delete(ShapingChange))

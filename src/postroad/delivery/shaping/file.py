@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from postroad.delivery.shaping.limits import Level, Limits, LimitTable, Scope, Source, resolve
+from postroad.delivery.shaping.limits import TAIL, Level, Limits, LimitTable, Scope, Source, resolve
 from postroad.delivery.shaping.rules import PACE, Condition, Pattern, Rule
 from postroad.errors import ConfigError
 from postroad.settings import Settings, line_of_key
@@ -63,6 +63,20 @@ class Shaping(BaseModel):
     ) -> tuple[Limits, dict[str, str]]:
         """`limits`, and the table that each comes from."""
         return resolve(self._sources(scope, site, domain))
+
+    def limits_of_gate(self, gate: str, shaped: Collection[str]) -> Limits | None:
+        """Return the limits of the file for a gate of the queue; None: it sets none there. ``shaped``: for whom it may.
+
+        The tail of unknown domains is one gate and many hosts: the default, which is for each host, is none of it.
+        """
+        kind, _, rest = gate.partition(":")
+        provider, _, sender = rest.partition(":")
+        if kind != "provider" or (provider == TAIL and TAIL not in self.provider):
+            return None
+        if sender:
+            return self.limits(Scope(sender=sender, provider=provider)) if sender in shaped else None
+        in_all = self.provider[provider].connections_in_all if provider in self.provider else None
+        return Limits(connections=in_all) if shaped and in_all is not None else None
 
     def _sources(self, scope: Scope, site: str | None, domain: str | None) -> Iterator[Source]:
         yield from _of_table("default", self.default, scope.sender)

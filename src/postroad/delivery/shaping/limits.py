@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import Literal, Self
 
+import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
 from postroad.delivery.job import provider_gate
@@ -61,7 +62,7 @@ class Source(_Table):
     limits: Limits
 
 
-class Scope(_Table):
+class Scope(msgspec.Struct, frozen=True, kw_only=True):
     """Whose replies are counted together, and who is slowed down by them: one sender at one mailbox provider."""
 
     sender: str

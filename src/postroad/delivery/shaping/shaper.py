@@ -21,7 +21,7 @@ from postroad.clock import Clock
 from postroad.delivery.outcome import Outcome, Pause
 from postroad.delivery.shaping.decide import SETTLE, Wanted, by_rule, differs, faster, over, slower, wanted
 from postroad.delivery.shaping.file import Shaping
-from postroad.delivery.shaping.limits import TAIL, Limits, Scope
+from postroad.delivery.shaping.limits import TAIL, Scope
 from postroad.delivery.shaping.rules import PACE, Rule, rule_for
 from postroad.delivery.shaping.show import words
 from postroad.errors import UnavailableError
@@ -132,28 +132,34 @@ class Shaper:
     async def acting(self) -> AsyncIterator[None]:
         """Act for as long as this is open: once before anything is delivered, and on what was heard last as well."""
         await self.turn()
-        task = asyncio.create_task(self._act())
+        stop = asyncio.Event()
+        task = asyncio.create_task(self._act(stop))
         try:
             yield
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            try:
-                async with asyncio.timeout(LAST_WORDS_SECONDS):
-                    await self.turn()
-            except (UnavailableError, TimeoutError) as error:
-                log.warning("what receivers said last is not kept: %s", error)
+            stop.set()
+            self._news.set()
+            # Not cancelled while it may hold the store's lock, unless it takes too long.
+            _, late = await asyncio.wait([task], timeout=LAST_WORDS_SECONDS)
+            if late:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+                log.warning("what receivers said last is not kept")
 
-    async def _act(self) -> None:
+    async def _act(self, stop: asyncio.Event) -> None:
         failing = False
-        while True:
+        last = False
+        while not last:
             await self._next_look()
+            last = stop.is_set()
             try:
                 await self.turn()
                 failing = False
-            except UnavailableError as error:
+            except Exception as error:
+                # Whatever it is: without this, nobody would be slowed down any more.
+                fault = None if isinstance(error, UnavailableError) else error
                 if not failing:
-                    log.warning("shaping waits: %s", error.message)
+                    log.warning("shaping waits: %s", error, exc_info=fault)
                 failing = True
                 await self._clock.sleep(1.0)
 
@@ -283,23 +289,11 @@ class Shaper:
             by_gate.setdefault(change.gate, []).append(change)
         found = []
         for name in sorted(states.keys() | by_gate.keys()):
-            want = wanted(name, self._limits_of(name), by_gate.get(name, ()), now)
+            limits = self._shaping.limits_of_gate(name, self._shaped)
+            want = wanted(name, limits, by_gate.get(name, ()), now)
             if differs(states[name].gate if name in states else Gate(name=name), want):
                 found.append(want)
         return found
-
-    def _limits_of(self, gate: str) -> Limits | None:
-        """The limits that the file has for a gate; None: nobody whose mail goes through it is limited by the file."""
-        kind, _, rest = gate.partition(":")
-        provider, _, sender = rest.partition(":")
-        if kind != "provider":
-            return None
-        if sender:
-            return self._shaping.limits(Scope(sender=sender, provider=provider)) if sender in self._shaped else None
-        table = self._shaping.provider.get(provider)
-        if not self._shaped or table is None or table.connections_in_all is None:
-            return None
-        return Limits(connections=table.connections_in_all)
 
     def _show(self, changes: Sequence[ShapingChange]) -> None:
         self._paced = frozenset(change.gate for change in changes if change.rule == PACE)

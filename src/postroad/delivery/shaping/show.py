@@ -58,7 +58,8 @@ def standing(
             scope = Scope(sender=sender, provider=provider)
             gates = (provider_gate(sender, provider), sender_gate(sender))
             held = [change for change in holding if change.gate in gates]
-            limits, why = shaping.explained(scope) if shaped else (None, {})
+            limits = shaping.limits_of_gate(scope.gate, [sender] if shaped else [])
+            why = shaping.explained(scope)[1] if limits is not None else {}
             gate = wanted(scope.gate, limits, held, now).gate
             found.append(
                 Standing(
