@@ -166,8 +166,13 @@ async def test_a_process_serves_its_metrics(redis_url: str, tmp_path: Path, comm
         found = re.search(r"http://127.0.0.1:\d+/metrics", log.read_text())
         assert found
         async with httpx.AsyncClient() as client:
-            text = (await client.get(found.group())).text
-        assert 'postroad_queue_up{queue="email:send"} 1.0' in text
+
+            async def shows(metric: str) -> bool:
+                return metric in (await client.get(found.group())).text
+
+            await until(lambda: shows('postroad_queue_up{queue="email:send"} 1.0'))
+            if command == "recorder":
+                await until(lambda: shows("postroad_recorder_lag_seconds 0.0"))
         process.terminate()
         assert await asyncio.to_thread(process.wait, 20) == 0
     finally:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from prometheus_client import CollectorRegistry
 
 from postroad.delivery.outcome import Outcome, Pause, of_reply
 from postroad.delivery.shaping.file import read_shaping
@@ -242,6 +243,19 @@ async def test_the_tail_of_unknown_domains_is_not_slowed_by_one_of_them(
     worker.refused(Scope(sender=SENDER, provider="other"), said("421 too many connections"))
     await worker.turn()
     assert log(engine) == []
+
+
+async def test_what_is_open_is_a_metric(engine: sa.Engine, queue: Queue, clock: HandClock) -> None:
+    registry = CollectorRegistry()
+    worker = Shaper(engine=engine, queue=queue, shaping=read_shaping(None), shaped=(), clock=clock, registry=registry)
+    worker.refused(YAHOO, TSS04)
+    await worker.turn()
+    shown = {"rule": "yahoo-deferral", "gate": YAHOO.gate}
+    assert registry.get_sample_value("postroad_shaping_open", shown) == 1
+    clock.advance(120 * MINUTE_MS)
+    for _ in range(2):
+        await worker.turn()
+    assert registry.get_sample_value("postroad_shaping_open", shown) is None
 
 
 async def test_the_tail_is_suspended_when_many_of_it_refuse(engine: sa.Engine, queue: Queue, clock: HandClock) -> None:
