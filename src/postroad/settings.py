@@ -111,6 +111,7 @@ class RouteSettings(_Section):
     password: SecretStr | None = None
     connections: int = Field(default=10, ge=1, le=1000, description="open at once, for each worker process")
     messages_per_connection: int = Field(default=100, ge=1)
+    shaped: bool = Field(default=False, description="it reaches mailbox providers itself: shaping.toml's limits hold")
 
     def relative_to(self, base: Path) -> Self:
         """Return the same with its paths relative to a folder."""
@@ -192,6 +193,7 @@ class DeliverySettings(_Section):
     expire_ms: DurationMs = Field(
         default=259_200_000, gt=0, le=MAX_DURATION_MS, description="a touch not accepted by then expires"
     )
+    shaping: Path | None = Field(default=None, description="a shaping.toml, laid over the one that is shipped")
 
 
 DEFAULT_QUEUES = {
@@ -284,6 +286,9 @@ class Settings(BaseSettings):
         object.__setattr__(settings, "state_dir", (base / settings.state_dir).resolve())
         routes = {name: route.relative_to(base) for name, route in settings.routes.items()}
         object.__setattr__(settings, "routes", routes)
+        if settings.delivery.shaping is not None:
+            delivery = settings.delivery.model_copy(update={"shaping": base / settings.delivery.shaping})
+            object.__setattr__(settings, "delivery", delivery)
         settings._check_references(path, text)
         return settings
 
@@ -357,11 +362,11 @@ def _source(path: Path | None, text: str, keys: list[str]) -> str:
     names = ["POSTROAD_" + "__".join(keys[:depth]).upper() for depth in range(len(keys), 0, -1)]
     set_by = next((name for name in names if name in os.environ), None)
     if set_by is None and path is not None:
-        return f"{path}, line {_line_of(text, keys)}"
+        return f"{path}, line {line_of_key(text, keys)}"
     return set_by or names[0]
 
 
-def _line_of(text: str, keys: list[str]) -> int:
+def line_of_key(text: str, keys: list[str]) -> int:
     """Line of a key in a TOML text, or of the last section on the way to it, or 1."""
     found = 1
     section: list[str] = []

@@ -51,6 +51,19 @@ def test_every_documented_setting_exists() -> None:
     assert documented == set(_settings())
 
 
+def test_every_field_and_every_rule_of_the_shaping_is_documented() -> None:
+    from postroad.delivery.shaping.file import Pace, read_shaping
+    from postroad.delivery.shaping.limits import Limits
+    from postroad.delivery.shaping.rules import Rule
+
+    text = (DOCS / "reference/shaping.md").read_text(encoding="utf-8")
+    for model in (Limits, Rule, Pace):
+        for name, field in model.model_fields.items():
+            assert f"`{field.alias or name}`" in text
+    for name in read_shaping(None).rule:
+        assert f"| `{name}` |" in text
+
+
 def test_every_queue_is_documented_with_its_limits() -> None:
     text = (DOCS / "reference/settings.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+:\w+)` \| (\d+) \| (\S+) \|$", text, re.MULTILINE)

@@ -47,6 +47,7 @@ def apply(engine: sa.Engine, settings: Settings, file: CampaignFile, now: dateti
         campaign.audience_file = str(file.audience_file) if file.audience_file else None
         campaign.job_class = definition.job_class
         campaign.time_zone = definition.time_zone or settings.time_zone
+        campaign.sending_window = definition.window.kept if definition.window else None
         session.add(campaign)
         session.flush()
         assert campaign.id is not None  # noqa: S101  (flushed)
@@ -92,11 +93,13 @@ def _refuse_changes(session: Session, campaign: Campaign, file: CampaignFile, se
         "steps": [(step.name, step.kind.value, step.settings) for step in steps],
         "sender": campaign.sender_id,
         "audience": audience,
+        "window": campaign.sending_window,
     }
     wanted = {
         "steps": [(step.name, step.kind, step.settings) for step in file.steps],
         "sender": sender_id,
         "audience": file.definition.audience.name,
+        "window": file.definition.window.kept if file.definition.window else None,
     }
     changed = [what for what in kept if kept[what] != wanted[what]]
     if changed:

@@ -7,11 +7,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import time
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
+from postroad.campaign.calendar import DAYS
 from postroad.errors import ConfigError
 from postroad.settings import DurationMs, ZoneName
 
@@ -81,6 +92,28 @@ class AudienceDefinition(_Strict):
     file: Path | None = None
 
 
+class WindowDefinition(_Strict):
+    """The hours in which it may send, by each recipient's own clock."""
+
+    start: Annotated[time, BeforeValidator(_time_of_day)] = Field(alias="from")
+    end: Annotated[time, BeforeValidator(_time_of_day)] = Field(alias="to", description="00:00: midnight")
+    days: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = Field(
+        default=("mon", "tue", "wed", "thu", "fri", "sat", "sun"), min_length=1
+    )
+
+    @model_validator(mode="after")
+    def _is_within_a_day(self) -> Self:
+        if self.end != time() and self.end <= self.start:
+            raise ValueError("it must end after it begins, on the same day; 00:00 is midnight")
+        return self
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """As it stands in the campaign table."""
+        days = [day for day in DAYS if day in self.days]
+        return {"from": f"{self.start:%H:%M}", "to": f"{self.end:%H:%M}", "days": days}
+
+
 class CampaignDefinition(_Strict):
     """All of a campaign.yaml."""
 
@@ -89,6 +122,7 @@ class CampaignDefinition(_Strict):
     audience: AudienceDefinition
     job_class: Literal["urgent", "normal", "bulk"] = Field(default="bulk", alias="class")
     time_zone: ZoneName | None = Field(default=None, description="of recipients whose own is not known")
+    window: WindowDefinition | None = Field(default=None, description="hours in which it may send; unset: any")
     steps: tuple[StepDefinition, ...] = Field(min_length=1)
 
 

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Annotated, NamedTuple
 
 import typer
+from prometheus_client import Gauge
 
 from postroad.cli.signals import start_logging, stop_on_signals
 from postroad.delivery.admit import Admission
@@ -18,6 +19,8 @@ from postroad.delivery.handler import Delivery
 from postroad.delivery.job import SEND_QUEUE
 from postroad.delivery.limits import gates_of, keep_limits, set_limits
 from postroad.delivery.record import Recorder
+from postroad.delivery.shaping.file import read_shaping, shaped_senders
+from postroad.delivery.shaping.shaper import Shaper
 from postroad.errors import UsageError
 from postroad.parts import Parts, open_parts
 from postroad.queue import Queue, Worker
@@ -95,6 +98,14 @@ async def _work(settings: Settings, limits: QueueSettings, name: str, at: Metric
         gates = gates_of(settings, limits)
         await set_limits(queue, gates)
         keeping = asyncio.create_task(keep_limits(queue, gates, parts.clock))
+        shaper = Shaper(
+            engine=parts.engine,
+            queue=queue,
+            shaping=read_shaping(settings.delivery.shaping),
+            shaped=shaped_senders(settings),
+            clock=parts.clock,
+            registry=parts.metrics.registry if parts.metrics is not None else None,
+        )
         delivery = Delivery(
             engine=parts.engine,
             queue=queue,
@@ -102,8 +113,9 @@ async def _work(settings: Settings, limits: QueueSettings, name: str, at: Metric
             signer=parts.signer,
             public_url=settings.public_url,
             clock=parts.clock,
+            shaper=shaper,
         )
-        async with delivery:
+        async with shaper.acting(), delivery:
             worker = Worker(
                 queue,
                 delivery,
@@ -140,6 +152,13 @@ async def _record(settings: Settings, name: str, at: MetricsAt) -> None:
     stop = stop_on_signals()
     async with _measured_parts(settings, at) as (parts, queue):
         recorder = Recorder(engine=parts.engine, queue=queue, clock=parts.clock, name=name)
+        if parts.metrics is not None:
+            lag = Gauge(
+                "postroad_recorder_lag_seconds",
+                "Age of the oldest event that this recorder has not recorded",
+                registry=parts.metrics.registry,
+            )
+            lag.set_function(lambda: recorder.lag_seconds)
         log.info("recorder %s records %s", name, SEND_QUEUE)
         await recorder.run(stop)
     log.info("recorder %s stopped: %d events recorded", name, recorder.recorded)

@@ -15,15 +15,15 @@ from postroad.campaign.message import StepMessage, step_message
 from postroad.clock import Clock
 from postroad.delivery.job import (
     DeliveryNote,
-    SendMessage,
     decode_job,
     encode_note,
-    provider_gate,
     provider_of,
     route_gate,
     sender_gate,
 )
 from postroad.delivery.outcome import SENDER_PAUSE_MS, Outcome, Pause, Verdict, of_reply, of_transport
+from postroad.delivery.shaping.limits import TAIL, Scope
+from postroad.delivery.shaping.shaper import Shaper
 from postroad.errors import Blame, DataError, PostroadError
 from postroad.mail.token import TokenSigner
 from postroad.queue import FOREVER_MS, Dead, Defer, Done, Lease, LeaseLost, Queue, Retry, Uncertain
@@ -53,6 +53,7 @@ class Delivery:
         signer: TokenSigner,
         public_url: str,
         clock: Clock,
+        shaper: Shaper,
         timeouts: Timeouts | None = None,
     ) -> None:
         self._engine = engine
@@ -61,6 +62,7 @@ class Delivery:
         self._signer = signer
         self._public_url = public_url
         self._clock = clock
+        self._shaper = shaper
         self._timeouts = timeouts
         self._stack = AsyncExitStack()
         self._pools: dict[str, SessionPool] = {}
@@ -106,7 +108,12 @@ class Delivery:
             raise
         except UnsendableError as error:
             outcome, said = Outcome(verdict=Verdict.DEAD, cause="unsendable", blame=error.blame), error.reason
-        await self._hold_back(step, job, outcome, said)
+        scope = Scope(sender=step.sender, provider=provider_of(job.address))
+        if outcome.verdict is Verdict.ACCEPTED:
+            self._shaper.accepted(scope)
+        elif reply is not None:
+            self._shaper.refused(scope, reply)
+        await self._hold_back(step, scope, outcome, said)
         return self._verdict(outcome, said, reply)
 
     async def _step(self, step_id: int) -> StepMessage:
@@ -125,7 +132,7 @@ class Delivery:
         with read(self._engine) as connection:
             return step_message(connection, step_id, self._signer, self._public_url)
 
-    async def _hold_back(self, step: StepMessage, job: SendMessage, outcome: Outcome, said: str) -> None:
+    async def _hold_back(self, step: StepMessage, scope: Scope, outcome: Outcome, said: str) -> None:
         """Pause the gate behind which more of the same would meet the same."""
         now_ms = self._clock.now_ms()
         match outcome.pause:
@@ -141,14 +148,18 @@ class Delivery:
                 gate = route_gate(step.route)
             case Pause.SENDER:
                 gate, until_ms = sender_gate(step.sender), FOREVER_MS
+            case Pause.SENDER_AT_PROVIDER if scope.provider == TAIL:
+                return  # One of many hosts: when several say so, a rule of the shaping acts.
             case Pause.SENDER_AT_PROVIDER:
-                gate = provider_gate(step.sender, provider_of(job.address))
+                gate = scope.gate
                 until_ms = now_ms + SENDER_PAUSE_MS
             case other:
                 assert_never(other)
         how_long = "until it is resumed" if until_ms == FOREVER_MS else f"for {(until_ms - now_ms) / 1000:g} s"
         log.warning("gate %s is paused %s: %s (%s)", gate, how_long, outcome.cause, said)
         await self._queue.suspend(gate, until_ms)
+        if outcome.pause is not Pause.ROUTE:
+            self._shaper.paused(gate, scope, outcome, said, until_ms=None if until_ms == FOREVER_MS else until_ms)
 
     def _verdict(self, outcome: Outcome, said: str, reply: Reply | None = None) -> QueueVerdict:
         note = encode_note(

@@ -12,13 +12,14 @@ from postroad.store.ledger import TouchState
 SEND_QUEUE = "email:send"
 
 
-class SendMessage(msgspec.Struct, frozen=True, kw_only=True, tag="send.v1"):
+class SendMessage(msgspec.Struct, frozen=True, kw_only=True, tag="send.v1", omit_defaults=True):
     """Send one touch. The templates stay in the store; only what differs between recipients travels."""
 
     touch_id: int
     step_id: int
     address: str
     fields: dict[str, str]
+    zone: str = ""  # the recipient's time zone, as far as it is known
 
 
 class DeliveryNote(msgspec.Struct, frozen=True, kw_only=True, tag="delivery.v1", omit_defaults=True):
@@ -94,6 +95,11 @@ def provider_gate(sender: str, provider: str) -> str:
     return f"provider:{provider}:{sender}"
 
 
+def shared_gate(provider: str) -> str:
+    """Name of the gate that limits all senders together at one mailbox provider."""
+    return f"provider:{provider}"
+
+
 def route_gate(route: str) -> str:
     """Name of the gate that limits one route."""
     return f"route:{route}"
@@ -115,6 +121,7 @@ def lane_of(*, sender: str, provider: str, campaign: str, route: str, job_class:
             campaign_gate(campaign),
             sender_gate(sender),
             provider_gate(sender, provider),
+            shared_gate(provider),
             route_gate(route),
             QUEUE_GATE,
         ),

@@ -125,7 +125,8 @@ def touch_rows(connection: sa.Connection, touch_ids: Sequence[int]) -> Sequence[
         return []
     item, parameters = json_rows(connection, "batch", {"id": sa.BigInteger()}, [{"id": i} for i in touch_ids])
     statement = sa.text(
-        "SELECT touch.id, touch.step_id, touch.due_at, touch.next_at, recipient.address, recipient.attributes "
+        "SELECT touch.id, touch.step_id, touch.due_at, touch.next_at, recipient.address, recipient.attributes, "
+        "recipient.time_zone "
         f"FROM {item} JOIN touch ON touch.id = batch.id JOIN recipient ON recipient.id = touch.recipient_id "
         "ORDER BY touch.id"
     ).columns(
@@ -135,6 +136,7 @@ def touch_rows(connection: sa.Connection, touch_ids: Sequence[int]) -> Sequence[
         sa.column("next_at", UtcDateTime()),
         sa.column("address", sa.Text()),
         sa.column("attributes", sa.JSON()),
+        sa.column("time_zone", sa.Text()),
     )
     return connection.execute(statement, parameters).all()
 
@@ -142,9 +144,10 @@ def touch_rows(connection: sa.Connection, touch_ids: Sequence[int]) -> Sequence[
 async def enqueue_touches(queue: Queue, plan: SubmitPlan, rows: Sequence[sa.Row[Any]], expire_ms: int) -> None:
     """Enqueue touches, lane by lane."""
     lanes: dict[str, list[Job]] = defaultdict(list)
-    for touch_id, step_id, due_at, next_at, address, attributes in rows:
+    for touch_id, step_id, due_at, next_at, address, attributes, zone in rows:
         fields = {name: str(attributes[name]) for name in plan.fields[step_id] if name in attributes}
-        payload = encode_job(SendMessage(touch_id=touch_id, step_id=step_id, address=address, fields=fields))
+        message = SendMessage(touch_id=touch_id, step_id=step_id, address=address, fields=fields, zone=zone or "")
+        payload = encode_job(message)
         due_ms = int(due_at.timestamp() * 1000)
         not_before_ms = int(next_at.timestamp() * 1000) if next_at is not None else due_ms
         lanes[provider_of(address)].append(

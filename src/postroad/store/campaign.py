@@ -58,6 +58,9 @@ class Campaign(SQLModel, table=True):
     audience_file: str | None = Field(default=None, sa_type=sa.Text, description="CSV that fills the audience")
     job_class: str = Field(default="normal", sa_type=sa.String(16), description="class of its jobs on the queue")
     time_zone: str = Field(sa_type=sa.String(64), description="of recipients whose own is not known")
+    sending_window: dict[str, Any] | None = Field(
+        default=None, sa_type=JSON_OBJECT, nullable=True, description="hours in the recipient's zone; none: any"
+    )
     created_at: datetime = Field(sa_type=UtcDateTime)
     launched_at: datetime | None = Field(default=None, sa_type=UtcDateTime, description="when the audience was frozen")
     finished_at: datetime | None = Field(default=None, sa_type=UtcDateTime)

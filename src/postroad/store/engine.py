@@ -14,6 +14,9 @@ from postroad.errors import ConfigError, UnavailableError
 
 _WRITES = "postroad_writes"
 
+# A server whose machine is gone answers nothing, and nobody says so: a minute of that counts as away.
+_HEARTBEAT = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}
+
 
 def sqlite_url(state_dir: Path) -> str:
     """URL of the database in a state folder."""
@@ -42,7 +45,7 @@ def open_engine(url: str) -> sa.Engine:
             return engine
         case "postgresql" | "postgres":
             parsed = parsed.set(drivername="postgresql+psycopg")
-            options = {"connect_timeout": 10, "application_name": "postroad"}
+            options = {"connect_timeout": 10, "application_name": "postroad", **_HEARTBEAT}
             return sa.create_engine(parsed, pool_pre_ping=True, connect_args=options)
         case other:
             raise ConfigError(
