@@ -15,6 +15,7 @@ from postroad.campaign.message import StepMessage, step_message
 from postroad.clock import Clock
 from postroad.delivery.job import (
     DeliveryNote,
+    ProviderOf,
     SendMessage,
     decode_job,
     encode_note,
@@ -54,6 +55,7 @@ class Delivery:
         public_url: str,
         clock: Clock,
         timeouts: Timeouts | None = None,
+        provider_of: ProviderOf = provider_of,
     ) -> None:
         self._engine = engine
         self._queue = queue
@@ -62,6 +64,7 @@ class Delivery:
         self._public_url = public_url
         self._clock = clock
         self._timeouts = timeouts
+        self._provider_of = provider_of
         self._stack = AsyncExitStack()
         self._pools: dict[str, SessionPool] = {}
         self._steps: dict[int, asyncio.Task[StepMessage]] = {}
@@ -142,7 +145,7 @@ class Delivery:
             case Pause.SENDER:
                 gate, until_ms = sender_gate(step.sender), FOREVER_MS
             case Pause.SENDER_AT_PROVIDER:
-                gate = provider_gate(step.sender, provider_of(job.address))
+                gate = provider_gate(step.sender, self._provider_of(job.address))
                 until_ms = now_ms + SENDER_PAUSE_MS
             case other:
                 assert_never(other)
