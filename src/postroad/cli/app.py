@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from postroad.cli import audience, campaign, database, doctor, local, queue, sandbox, suppression, worker
+from postroad.cli import audience, campaign, database, doctor, local, queue, rehearse, sandbox, suppression, worker
 from postroad.cli.output import console, print_error
 from postroad.errors import PostroadError
 from postroad.settings import CONFIG_VARIABLE
@@ -32,6 +32,7 @@ app.add_typer(database.app, name="db")
 app.command("worker")(worker.worker)
 app.command("recorder")(worker.recorder)
 app.command("sandbox")(sandbox.sandbox)
+app.command("rehearse")(rehearse.rehearse)
 app.command("doctor")(doctor.doctor)
 app.command("up")(local.up)
 app.command("demo")(local.demo)
