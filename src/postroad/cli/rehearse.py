@@ -25,6 +25,7 @@ from postroad.rehearsal.run import rehearse as run_rehearsal
 from postroad.rehearsal.stage import Order
 from postroad.sandbox import parse_shares
 from postroad.settings import Settings
+from postroad.store.ledger import TouchState
 
 MOST_SPEED = 100_000.0
 REPLY_LENGTH = 100
@@ -126,9 +127,10 @@ def print_report(report: Report) -> None:
     """For a person."""
     took = f"{timedelta(seconds=round(report.seconds))} after its launch" if report.seconds is not None else ""
     when = f"finished {report.finished_at:%Y-%m-%d %H:%M} UTC, {took}" if report.finished_at else report.ended
-    used = sorted({state for step in report.steps for state in step.counts})
+    used = [state for state in TouchState if any(state in step.counts for step in report.steps)]
+    console.print(f"[bold]{report.campaign}[/]: {when}")
     print_table(
-        f"{report.campaign}: {when}; audience {report.audience:,}",
+        f"audience {report.audience:,}",
         ["step", "touches", *used],
         ([step.name, step.touches, *(step.counts.get(state, 0) for state in used)] for step in report.steps),
     )

@@ -6,7 +6,9 @@ something can. While messages are on their way it runs no faster than this machi
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 LOOK_MS = 10
 """How often the pace is looked at, in real time."""
@@ -24,10 +26,18 @@ class Look:
     """What is seen at one instant. ``next_ms``: when there may be something to claim, if that is known."""
 
     now_ms: int
+    scheduled: int
     in_flight: int
     ready_lanes: int
     unrecorded: int
     next_ms: int | None
+
+
+class Run(NamedTuple):
+    """How fast the clock may run, and up to which instant."""
+
+    speed: float
+    until_ms: float
 
 
 class Pace:
@@ -46,8 +56,8 @@ class Pace:
         self._before_ms = start_ms
         self._behind_ms = 0
 
-    def next(self, look: Look) -> float:
-        """Take a look into account, and return the speed until the next one."""
+    def next(self, look: Look) -> Run:
+        """Take a look into account, and say how the clock runs until the next one."""
         elapsed_ms, self._before_ms = look.now_ms - self._before_ms, look.now_ms
         crowded = look.ready_lanes > 0 and look.in_flight >= FULL * self._slots
         behind = crowded or look.unrecorded > BEHIND_EVENTS
@@ -57,17 +67,19 @@ class Pace:
         self._behind_ms = self._behind_ms + elapsed_ms if behind and self._speed > 1.0 else 0
         overslept_ms = look.now_ms - look.next_ms if look.next_ms is not None and look.in_flight == 0 else 0
         self.lag_ms = max(self.lag_ms, self._behind_ms, overslept_ms)
-        self._speed = self._decide(look, behind=behind)
-        self.slowest = min(self.slowest, self._speed)
-        return self._speed
+        run = self._decide(look, behind=behind)
+        self._speed = run.speed
+        self.slowest = min(self.slowest, run.speed)
+        return run
 
-    def _decide(self, look: Look, *, behind: bool) -> float:
+    def _decide(self, look: Look, *, behind: bool) -> Run:
         if behind:
             self._busy_speed = max(self._busy_speed / 2, min(1.0, self._most))
         elif look.in_flight:
             self._busy_speed = min(self._busy_speed * 1.2, BUSY_MOST, self._most)
-        if look.in_flight or look.ready_lanes or look.unrecorded:
-            return self._busy_speed
-        if look.next_ms is None:
-            return self._most
-        return min(self._most, max(self._busy_speed, (look.next_ms - look.now_ms) / LOOK_MS))
+        busy = look.in_flight or look.ready_lanes or look.unrecorded
+        # That the worker has not asked yet, or not since something was scheduled, is a matter of milliseconds.
+        unasked = look.scheduled if look.next_ms is None else look.next_ms <= look.now_ms
+        if busy or unasked:
+            return Run(self._busy_speed, math.inf)
+        return Run(self._most, math.inf if look.next_ms is None else look.next_ms)

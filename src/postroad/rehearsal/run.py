@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -60,18 +59,23 @@ async def rehearse(
     async with open_stage(order, settings, folder, clock) as stage:
         with clock.held():
             launched = await asyncio.to_thread(_launch, stage, file, rows, progress)
-            clock.turn(order.speed)
             began_s = time.monotonic()
         holds = Holds(clock.now_ms())
-        async with open_crew(stage) as crew:
+        async with open_crew(stage, order.speed) as crew:
             pace = Pace(order.speed, crew.slots, clock.now_ms())
-            watch = asyncio.create_task(_watch(stage, crew, pace, holds))
+            watching = asyncio.create_task(_watch(stage, crew, pace, holds))
+            advancing = asyncio.create_task(_advance(stage, crew, launched, order.within_ms, progress, stop))
             try:
-                ended = await _advance(stage, crew, launched, order.within_ms, progress, stop, watch)
+                # The others end by an error alone, which the first of them to do so raises here.
+                await asyncio.wait([advancing, watching, *crew.tasks], return_when=asyncio.FIRST_COMPLETED)
+                for task in (watching, *crew.tasks):
+                    if task.done():
+                        task.result()
+                ended = await advancing
             finally:
-                watch.cancel()
-                with suppress(asyncio.CancelledError):
-                    await watch
+                for task in (advancing, watching):
+                    task.cancel()
+                await asyncio.gather(advancing, watching, return_exceptions=True)
         seen = Observed(
             launched_at=launched.at,
             imported=launched.imported,
@@ -107,15 +111,15 @@ async def _advance(
     within_ms: int,
     progress: Progress,
     stop: asyncio.Event,
-    watch: asyncio.Task[None],
 ) -> str:
     """Do what the flow `advance-campaigns` does, as often as it does. Returns why that came to its end."""
     until_ms = stage.clock.now_ms() + within_ms
     while not stop.is_set():
-        if watch.done():
-            watch.result()  # It never ends but by an error.
         with stage.clock.held():
-            if await _step_on(stage, launched.campaign):
+            submitted, finished = await _step_on(stage, launched.campaign)
+            if submitted:
+                stage.clock.turn(min(stage.clock.speed, 1.0))  # Until it was looked at what that means.
+            if finished:
                 await asyncio.to_thread(_show, stage, launched.campaign, progress)
                 return "finished"
             current = await asyncio.to_thread(_show, stage, launched.campaign, progress)
@@ -136,11 +140,11 @@ async def _sleep(clock: ScaledClock, stop: asyncio.Event) -> None:
         task.cancel()
 
 
-async def _step_on(stage: Stage, name: str) -> bool:
-    """Plan, hand over, close. Whether the campaign has finished."""
+async def _step_on(stage: Stage, name: str) -> tuple[int, bool]:
+    """Plan, hand over, close. Returns how many were handed over, and whether the campaign has finished."""
     parts, clock = stage.parts, stage.clock
     await asyncio.to_thread(advance, parts.engine, name, clock.now())
-    cursor, done = 0, False
+    submitted, cursor, done = 0, 0, False
     while not done:
         step = await submit_due(
             parts.engine,
@@ -153,8 +157,8 @@ async def _step_on(stage: Stage, name: str) -> bool:
             limit=SUBMIT_ROWS,
             provider_of=stage.provider_of,
         )
-        cursor, done = step.cursor, step.done
-    return await asyncio.to_thread(finish_if_done, parts.engine, name, clock.now())
+        submitted, cursor, done = submitted + step.submitted, step.cursor, step.done
+    return submitted, await asyncio.to_thread(finish_if_done, parts.engine, name, clock.now())
 
 
 def _stuck(stats: QueueStats, current: Summary, crew: Crew) -> bool:
@@ -179,14 +183,17 @@ async def _watch(stage: Stage, crew: Crew, pace: Pace, holds: Holds) -> None:
     """Look at the queue, keep account of what holds, and set the clock's speed."""
     while True:
         await asyncio.sleep(LOOK_MS / 1000)
+        # First, so that what the worker claims meanwhile is seen as in flight below.
+        next_ms = crew.worker.next_ms
         stats, gates = await stage.queue.stats(), await stage.queue.gates()
         now_ms = stage.clock.now_ms()
         holds.look(gates, now_ms)
         look = Look(
             now_ms=now_ms,
+            scheduled=stats.scheduled,
             in_flight=stats.in_flight,
             ready_lanes=stats.ready_lanes,
             unrecorded=_unrecorded(stats),
-            next_ms=crew.worker.next_ms,
+            next_ms=next_ms,
         )
-        stage.clock.turn(pace.next(look))
+        stage.clock.turn(*pace.next(look))

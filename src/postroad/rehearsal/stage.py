@@ -105,18 +105,18 @@ def _settings(settings: Settings, folder: Path, sandbox: Sandbox) -> Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Crew:
-    """Who works while the rehearsal runs."""
+    """Who works while the rehearsal runs. A task that ends before its time has failed."""
 
     worker: Worker
-    recorder: Recorder
     slots: int
+    tasks: tuple[asyncio.Task[object], ...]
 
 
 @asynccontextmanager
-async def open_crew(stage: Stage) -> AsyncIterator[Crew]:
+async def open_crew(stage: Stage, speed: float) -> AsyncIterator[Crew]:
     """Run what `postroad worker` and `postroad recorder` run, in this process and by the rehearsal's clock.
 
-    Whatever those two come to run besides belongs here as well.
+    Whatever those two come to run besides belongs here as well. ``speed``: the most that the clock will run at.
     """
     parts, settings = stage.parts, stage.parts.settings
     limits = settings.queue(SEND_QUEUE)
@@ -128,7 +128,7 @@ async def open_crew(stage: Stage) -> AsyncIterator[Crew]:
         signer=parts.signer,
         public_url=settings.public_url,
         clock=stage.clock,
-        timeouts=_timeouts(stage.clock.speed),
+        timeouts=_timeouts(speed),
         provider_of=stage.provider_of,
     )
     worker = Worker(
@@ -136,7 +136,7 @@ async def open_crew(stage: Stage) -> AsyncIterator[Crew]:
         delivery,
         concurrency=limits.concurrency,
         # An hour of real time. Nobody else is there to take a job over, and leases are renewed by the real clock.
-        lease_ms=int(3_600_000 * max(stage.clock.speed, 1)),
+        lease_ms=int(3_600_000 * max(speed, 1)),
         drain_ms=SETTLE_WITHIN_MS,
         idle_ms=IDLE_MS,
         prepare=Admission(parts.engine, stage.clock),
@@ -144,12 +144,12 @@ async def open_crew(stage: Stage) -> AsyncIterator[Crew]:
         clock=stage.clock,
     )
     recorder = Recorder(engine=parts.engine, queue=stage.queue, clock=stage.clock, name="rehearsal")
-    stop, stop_recording = asyncio.Event(), asyncio.Event()
-    async with delivery, asyncio.TaskGroup() as group:
-        work = group.create_task(worker.run(stop))
-        record = group.create_task(recorder.run(stop_recording))
+    async with delivery:
+        stop, stop_recording = asyncio.Event(), asyncio.Event()
+        work: asyncio.Task[object] = asyncio.create_task(worker.run(stop))
+        record: asyncio.Task[object] = asyncio.create_task(recorder.run(stop_recording))
         try:
-            yield Crew(worker=worker, recorder=recorder, slots=limits.concurrency)
+            yield Crew(worker=worker, slots=limits.concurrency, tasks=(work, record))
         finally:
             stop.set()
             await asyncio.wait([work])
