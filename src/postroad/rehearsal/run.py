@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -56,10 +57,11 @@ async def rehearse(
     file = read_campaign(order.campaign)
     rows = await asyncio.to_thread(audience_file, file, folder, order.recipients)
     clock = ScaledClock(start, min(order.speed, 1.0))
-    async with open_stage(order, settings, folder, clock) as stage:
+    async with AsyncExitStack() as stack:
         with clock.held():
+            stage = await stack.enter_async_context(open_stage(order, settings, folder, clock))
             launched = await asyncio.to_thread(_launch, stage, file, rows, progress)
-            began_s = time.monotonic()
+        began_s = time.monotonic()
         holds = Holds(clock.now_ms())
         async with open_crew(stage, order.speed) as crew:
             pace = Pace(order.speed, crew.slots, clock.now_ms())

@@ -132,6 +132,8 @@ class Company:
             if name is not None:
                 verdict = self._desks[name].decide(phase, scene, recipient, content)
                 if verdict is not None:
+                    if verdict.reply is not None and verdict.reply.code == 421:
+                        self._turn_to(None, scene.connection)  # RFC 5321 §3.8: the connection ends with it.
                     return verdict
         return None
 
