@@ -32,7 +32,7 @@ def test_a_campaign_of_two_steps_is_rehearsed_to_its_end(scene: Scene) -> None:
     assert (report["captured"], report["duplicates"]) == (74, 0)
     # 38 messages at one a minute, two deferrals of half an hour, and six hours to the second email.
     assert 7 * 3600 < report["seconds"] < 9 * 3600
-    assert report["launched_at"] == "2027-03-01T09:00:00+00:00"
+    assert report["launched_at"].startswith("2027-03-01T09:00:00")
     assert report["finished_at"].startswith("2027-03-01T1")
     [hold] = [hold for hold in report["holds"] if hold["gate"] == "sender:ada@sender.example"]
     assert hold["why"] == "rate 60 in 3600 s, 1 at once"

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 from rich.progress import TaskID
 
-from postroad.cli.options import at, read_duration_ms, read_instant_ms
+from postroad.cli.options import at, read_duration_ms, read_instant_ms, read_personas
 from postroad.cli.output import JsonOption, console, print_json, print_table, progress_bar, stderr
 from postroad.cli.signals import stop_on_signals
 from postroad.clock import SystemClock
@@ -23,7 +23,6 @@ from postroad.errors import UsageError
 from postroad.rehearsal.report import Report
 from postroad.rehearsal.run import rehearse as run_rehearsal
 from postroad.rehearsal.stage import Order
-from postroad.sandbox import parse_shares
 from postroad.settings import Settings
 from postroad.store.ledger import TouchState
 
@@ -63,13 +62,9 @@ def rehearse(
     """
     settings = Settings.load()
     now_ms = SystemClock().now_ms()
-    try:
-        shares = parse_shares(persona)
-    except ValueError as error:
-        raise UsageError(f"--persona: {error}") from None
     order = Order(
         campaign=campaign,
-        shares=shares,
+        shares=read_personas(persona),
         speed=read_speed(speed),
         recipients=recipients,
         within_ms=read_duration_ms(within),
@@ -154,7 +149,10 @@ def print_report(report: Report) -> None:
         print_table(
             "what was not accepted at once",
             ["played by", "became", "times", "recipients", "reply"],
-            ([s.persona, s.outcome, s.times, s.recipients, _brief(s.reply or s.cause or "")] for s in report.said),
+            (
+                [s.persona, s.outcome, s.times, s.recipients, _brief(s.reply or s.cause or "") or None]
+                for s in report.said
+            ),
         )
     holds = [[hold.gate, hold.why, _span(hold.seconds)] for hold in report.holds]
     if report.slots_full_seconds:
