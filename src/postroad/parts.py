@@ -29,17 +29,19 @@ class Parts:
         self,
         settings: Settings,
         engine: sa.Engine,
-        clock: Clock,
+        clock: Clock | None,
         stack: AsyncExitStack,
         metrics: QueueMetrics | None = None,
     ) -> None:
         self.settings = settings
         self.engine = engine
-        self.clock = clock
+        self.clock: Clock = clock or SystemClock()
         self.metrics = metrics
         self.signer = TokenSigner(secret_key(settings))
         self._stack = stack
         self._queues: dict[str, Queue] = {}
+        # Without a clock of our own the queue goes by its server's, the one that workers on all hosts share.
+        self._queue_clock = clock
 
     async def queue(self, name: str) -> Queue:
         """Return the queue of this name, opened once. Raises UnavailableError, or StateError for an unsafe server."""
@@ -48,7 +50,7 @@ class Parts:
             limits = self.settings.queue(name)
             retry = RetryPolicy(attempts=limits.attempts, delays_ms=limits.retry_delays_ms, jitter=limits.jitter)
             self._queues[name] = await self._stack.enter_async_context(
-                Queue.open(url, name, retry=retry, metrics=self.metrics)
+                Queue.open(url, name, retry=retry, clock=self._queue_clock, metrics=self.metrics)
             )
         return self._queues[name]
 
@@ -57,12 +59,15 @@ class Parts:
 async def open_parts(
     settings: Settings | None = None, clock: Clock | None = None, metrics: QueueMetrics | None = None
 ) -> AsyncIterator[Parts]:
-    """Open the parts. The embedded database is brought up to date; any other must be: `postroad db upgrade`."""
+    """Open the parts. The embedded database is brought up to date; any other must be: `postroad db upgrade`.
+
+    ``clock``: everything goes by it, the queue included, so all processes must share it. None: the machine's.
+    """
     settings = settings or Settings.load()
     engine = await asyncio.to_thread(ready_engine, settings)
     try:
         async with AsyncExitStack() as stack:
-            yield Parts(settings, engine, clock or SystemClock(), stack, metrics)
+            yield Parts(settings, engine, clock, stack, metrics)
     finally:
         engine.dispose()
 

@@ -17,6 +17,7 @@ from postroad.cli import (
     doctor,
     local,
     queue,
+    rehearse,
     sandbox,
     shaping,
     suppression,
@@ -46,6 +47,7 @@ app.add_typer(database.app, name="db")
 app.command("worker")(worker.worker)
 app.command("recorder")(worker.recorder)
 app.command("sandbox")(sandbox.sandbox)
+app.command("rehearse")(rehearse.rehearse)
 app.command("doctor")(doctor.doctor)
 app.command("up")(local.up)
 app.command("demo")(local.demo)

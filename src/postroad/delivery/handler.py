@@ -15,6 +15,7 @@ from postroad.campaign.message import StepMessage, step_message
 from postroad.clock import Clock
 from postroad.delivery.job import (
     DeliveryNote,
+    ProviderOf,
     decode_job,
     encode_note,
     provider_of,
@@ -55,6 +56,7 @@ class Delivery:
         clock: Clock,
         shaper: Shaper,
         timeouts: Timeouts | None = None,
+        provider_of: ProviderOf = provider_of,
     ) -> None:
         self._engine = engine
         self._queue = queue
@@ -64,6 +66,7 @@ class Delivery:
         self._clock = clock
         self._shaper = shaper
         self._timeouts = timeouts
+        self._provider_of = provider_of
         self._stack = AsyncExitStack()
         self._pools: dict[str, SessionPool] = {}
         self._steps: dict[int, asyncio.Task[StepMessage]] = {}
@@ -108,7 +111,7 @@ class Delivery:
             raise
         except UnsendableError as error:
             outcome, said = Outcome(verdict=Verdict.DEAD, cause="unsendable", blame=error.blame), error.reason
-        scope = Scope(sender=step.sender, provider=provider_of(job.address))
+        scope = Scope(sender=step.sender, provider=self._provider_of(job.address))
         if outcome.verdict is Verdict.ACCEPTED:
             self._shaper.accepted(scope)
         elif reply is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from postroad.errors import Blame, UsageError
@@ -78,6 +80,10 @@ _PROVIDERS = {
     "web.de": "web.de",
     "orange.fr": "orange",
 }
+
+
+ProviderOf = Callable[[str], str]
+"""Says the mailbox provider of a normalised address."""
 
 
 def provider_of(address: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from postroad.delivery.job import SendMessage, encode_job, job_id, lane_of, provider_of
+from postroad.delivery.job import ProviderOf, SendMessage, encode_job, job_id, lane_of, provider_of
 from postroad.mail.template import RESERVED, compile_template
 from postroad.queue import Job, Queue
 from postroad.store.bulk import json_rows
@@ -44,9 +44,10 @@ class SubmitPlan:
     sender: str
     route: str
     fields: dict[int, frozenset[str]]  # merge fields that each step's templates name
+    provider_of: ProviderOf
 
 
-def plan_of(engine: sa.Engine, name: str) -> SubmitPlan:
+def plan_of(engine: sa.Engine, name: str, provider_of: ProviderOf = provider_of) -> SubmitPlan:
     """Read what all touches of a campaign share. Raises StateError when there is none of that name."""
     with read(engine) as connection:
         campaign = find_campaign(connection, name)
@@ -60,7 +61,7 @@ def plan_of(engine: sa.Engine, name: str) -> SubmitPlan:
                 sources = (step.settings["subject"], step.settings["text"], step.settings["html"])
                 named = [compile_template(source, name=step.name).fields for source in sources if source]
                 fields[step.id] = frozenset().union(*named) - RESERVED
-    return SubmitPlan(campaign=campaign, sender=sender, route=route, fields=fields)
+    return SubmitPlan(campaign=campaign, sender=sender, route=route, fields=fields, provider_of=provider_of)
 
 
 async def submit_due(
@@ -73,12 +74,13 @@ async def submit_due(
     expire_ms: int,
     cursor: int,
     limit: int,
+    provider_of: ProviderOf = provider_of,
 ) -> Submitted:
     """Hand over the touches of a running campaign that are due within the horizon, up to a limit, behind a cursor.
 
     Raises UnavailableError, and then what was not handed over is still planned.
     """
-    plan = await asyncio.to_thread(plan_of, engine, campaign)
+    plan = await asyncio.to_thread(plan_of, engine, campaign, provider_of)
     until = now + timedelta(milliseconds=horizon_ms)
     submitted = 0
     while submitted < limit and plan.campaign.state is CampaignState.RUNNING:
@@ -150,7 +152,7 @@ async def enqueue_touches(queue: Queue, plan: SubmitPlan, rows: Sequence[sa.Row[
         payload = encode_job(message)
         due_ms = int(due_at.timestamp() * 1000)
         not_before_ms = int(next_at.timestamp() * 1000) if next_at is not None else due_ms
-        lanes[provider_of(address)].append(
+        lanes[plan.provider_of(address)].append(
             Job(
                 id=job_id(touch_id),
                 payload=payload,
