@@ -19,6 +19,7 @@ from postroad.delivery.job import SEND_QUEUE
 from postroad.delivery.limits import gates_of, keep_limits, set_limits
 from postroad.delivery.record import Recorder
 from postroad.errors import UsageError
+from postroad.mail.dkim_keys import signers_of
 from postroad.parts import Parts, open_parts
 from postroad.queue import Queue, Worker
 from postroad.queue.metrics import QueueMetrics, serve_metrics
@@ -102,6 +103,7 @@ async def _work(settings: Settings, limits: QueueSettings, name: str, at: Metric
             signer=parts.signer,
             public_url=settings.public_url,
             clock=parts.clock,
+            dkim=signers_of(settings, os.environ),
         )
         async with delivery:
             worker = Worker(

@@ -196,5 +196,5 @@ def relaxed_lines(octets: bytes) -> bytes:
 
 def relaxed_body(lines: bytes) -> bytes:
     """Canonical form of a body of canonical lines: without empty lines at its end (RFC 6376 §3.4.4 (b))."""
-    kept = lines.rstrip(b"\r\n")
+    kept = lines.rstrip(b" \t\r\n")
     return kept + b"\r\n" if kept else b""
