@@ -17,6 +17,7 @@ from postroad.mail.plain_text import plain_text
 from postroad.mail.template import compile_template
 
 _STYLE = re.compile(r"<style\b(?![^>]*\bdata-css-inline\s*=\s*[\"']?ignore)", re.IGNORECASE)
+_POSITION = re.compile(r" at position (\d+):\d+")
 _TAGS = re.compile(r"</?[a-z][a-z0-9]*", re.IGNORECASE)
 # HTML adds these where they are left out (WHATWG HTML §13.1.2.4), or the inliner takes them away.
 _OPTIONAL = frozenset(
@@ -69,7 +70,10 @@ def mjml_to_html(source: str, *, name: str) -> str:
     try:
         html = mjml2html(marked.html)
     except ValueError as error:
-        raise ConfigError(f"no MJML: {_undo_loosely(marked, str(error))}", where=name) from None
+        said, at = _undo_loosely(marked, str(error)), _POSITION.search(str(error))
+        before = marked.html.encode()[: int(at[1])].decode(errors="replace") if at else ""
+        line = _undo_loosely(marked, before).count("\n") + 1
+        raise ConfigError(f"no MJML: {_POSITION.sub('', said)}", where=f"{name}, line {line}") from None
     return marked.undo(
         html, name=name, remedy="Between components only {% … %} may stand; a field belongs into a text."
     )
@@ -79,7 +83,7 @@ def text_of(html: str, *, name: str) -> str:
     """Make the text part from the HTML of a message: a template too. Raises ConfigError."""
     compile_template(html, name=name, html=True)
     marked = mark(html, name=name)
-    return _undo_loosely(marked, plain_text(marked.html))
+    return _undo_loosely(marked, plain_text(marked.html, {each.word for each in marked.marks}))
 
 
 def _undo_loosely(marked: MarkedHtml, text: str) -> str:

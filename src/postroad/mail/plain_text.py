@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from html.parser import HTMLParser
 
 _UNSEEN = frozenset({"head", "style", "script", "title", "template", "noscript"})
@@ -14,27 +15,28 @@ _BLANKS = re.compile(r"[ \t\n\f\r]+")  # not the no-break space
 _INVISIBLE = re.compile("[\u00ad\u034f\u200b-\u200d\u2060\ufeff]+(?= |\n|$)")  # what pads a preview line
 
 
-def plain_text(html: str) -> str:
+def plain_text(html: str, keep: Collection[str] = ()) -> str:
     """Return paragraphs apart, lists as lists, links with their addresses, images as their alternative texts.
 
-    Comments are kept as they are: templates have marks there (`postroad.mail.marks`). Conditional ones are not.
+    ``keep``: comments that stay, as comments: the marks of a template (`postroad.mail.marks`).
     """
-    reader = _Reader()
+    reader = _Reader(keep)
     reader.feed(html)
     reader.close()
     return reader.text()
 
 
 class _Reader(HTMLParser):
-    def __init__(self) -> None:
+    def __init__(self, keep: Collection[str]) -> None:
         super().__init__(convert_charrefs=True)
+        self._keep = keep
         self._out: list[str] = []
         self._unseen: list[str] = []  # elements that are not shown and not ended
         self._links: list[tuple[str, int]] = []
         self._lists: list[int | None] = []
 
     def text(self) -> str:
-        lines = [_INVISIBLE.sub("", line).strip(" ") for line in "".join(self._out).split("\n")]
+        lines = [_INVISIBLE.sub("", line).rstrip(" ") for line in "".join(self._out).split("\n")]
         return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip("\n") + "\n"
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -81,7 +83,7 @@ class _Reader(HTMLParser):
             self._say(data)
 
     def handle_comment(self, data: str) -> None:
-        if not self._unseen and not data.lstrip().startswith("[if") and "endif]" not in data:
+        if not self._unseen and data in self._keep:
             self._out.append(f"<!--{data}-->")
 
     def _say(self, text: str) -> None:
