@@ -67,6 +67,7 @@ def test_words_that_cannot_be_used(run: Run, change: tuple[str, str]) -> None:
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.timeout(180)  # six processes, one after the other
 def test_a_preview_is_written_as_a_file_that_verifies(run: Run, tmp_path: Path) -> None:
     made = json.loads(run(*KEYGEN, "--json").stdout)
     key = '[[senders.ada.dkim]]\nselector = "2026a"\nkey_file = "a.pem"\n'

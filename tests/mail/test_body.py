@@ -81,7 +81,8 @@ def test_lines_without_a_field_are_one_piece() -> None:
 
 @pytest.mark.parametrize("part", ["text", "html"])
 def test_a_missing_field_is_said_with_its_line(part: str) -> None:
-    message = compiled(subject="x", **{"text": "x", "html": "x", part: "one\n{{ nobody }}\n"})
+    broken = "one\n{{ nobody }}\n"
+    message = compiled(subject="x", text=broken if part == "text" else "x", html=broken if part == "html" else "x")
     with pytest.raises(DataError, match="'nobody' is undefined") as caught:
         message.merge(7, "ada@example.org", {}, NOW)
     assert caught.value.where == f"campaign welcome, step hello, {part}, line 2"
