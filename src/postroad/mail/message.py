@@ -58,7 +58,9 @@ class Message:
         return any(unsigned.key.algorithm is Algorithm.RSA for unsigned in self.unsigned)
 
     def signed(self) -> Message:
-        """Return the message with its signatures."""
+        """Return the message with its signatures; one that waits for none is returned as it is."""
+        if not self.unsigned:
+            return self
         fields = [unsigned.sign() for unsigned in self.unsigned]
         return replace(self, content=b"".join([*fields, self.content]), unsigned=())
 
