@@ -175,8 +175,10 @@ def _unsigned(key: DkimKey, covered: bytes, h: bytes, body_hash: bytes, now: dat
         h,
         b64encode(body_hash),
     )
-    # RFC 6376 §3.7: the field itself comes last, its signature empty, without its CRLF.
-    return Unsigned(key=key, field=field, octets=covered + relaxed_field(field)[:-2])
+    # RFC 6376 §3.7: the field itself comes last, its signature empty, without its CRLF. As it is made here, its
+    # canonical form is the unfolded one.
+    canonical = b"dkim-signature:" + field.partition(b": ")[2].replace(b"\r\n", b"")
+    return Unsigned(key=key, field=field, octets=covered + canonical)
 
 
 def relaxed_field(field: bytes) -> bytes:
