@@ -155,6 +155,7 @@ def test_mjml_becomes_html_with_its_logic_and_fields() -> None:
             "no MJML: unexpected token",
             3,
         ),
+        ("<mjml><mj-body>{{\nx }}\n<mj-txt>x</mj-txt></mj-body></mjml>", "MJML has no component mj-txt", 3),
         ("<mjml><mj-body>\n{% if x %}</mj-body></mjml>", "Unexpected end of template", 2),
     ],
 )

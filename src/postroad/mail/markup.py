@@ -17,6 +17,16 @@ from postroad.mail.plain_text import plain_text
 from postroad.mail.template import compile_template
 
 _STYLE = re.compile(r"<style\b(?![^>]*\bdata-css-inline\s*=\s*[\"']?ignore)", re.IGNORECASE)
+_COMPONENT = re.compile(r"<(mj-[A-Za-z-]+)")
+_COMPONENTS = frozenset(
+    f"mj-{name}"
+    for name in (
+        *("accordion", "accordion-element", "accordion-text", "accordion-title", "all", "attributes", "body"),
+        *("breakpoint", "button", "carousel", "carousel-image", "class", "column", "divider", "font", "group", "head"),
+        *("hero", "html-attribute", "html-attributes", "image", "include", "navbar", "navbar-link", "preview", "raw"),
+        *("section", "selector", "social", "social-element", "spacer", "style", "table", "text", "title", "wrapper"),
+    )
+)
 _POSITION = re.compile(r" at position (\d+):\d+")
 _TAGS = re.compile(r"</?[a-z][a-z0-9]*", re.IGNORECASE)
 # HTML adds these where they are left out (WHATWG HTML §13.1.2.4), or the inliner takes them away.
@@ -67,6 +77,10 @@ def mjml_to_html(source: str, *, name: str) -> str:
     """Make HTML of MJML (https://documentation.mjml.io). Raises ConfigError for what is none."""
     compile_template(source, name=name, html=True)
     marked = mark(source, name=name, comments=False)
+    for component in _COMPONENT.finditer(marked.html):
+        if component[1] not in _COMPONENTS:  # The engine would leave out all that is in it, without a word.
+            line = _undo_loosely(marked, marked.html[: component.start()]).count("\n") + 1
+            raise ConfigError(f"MJML has no component {component[1]}", where=f"{name}, line {line}")
     try:
         html = mjml2html(marked.html)
     except ValueError as error:
