@@ -8,7 +8,7 @@ from email.message import EmailMessage, MIMEPart
 from email.parser import BytesParser
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from postroad.errors import DataError
@@ -144,6 +144,9 @@ def test_parts_stand_as_mail_readers_want_them(files: list[File], html: str | No
     st.binary(max_size=300),
     st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Zl", "Zp"], exclude_characters="/\\"), min_size=1),
 )
+@example(value="", octets=b"", name=" ")
+@example(value="", octets=b"", name=" a  b ")
+@example(value="", octets=b"\r\n.\r\n", name="a \"quoted\" 'name'; x=y.pdf")
 def test_files_arrive_as_they_were_whatever_the_message_says(value: str, octets: bytes, name: str) -> None:
     file = File(name=name, media_type="application/octet-stream", octets=octets)
     lookalike = f"{value}\n--=_postroad_mixed--\n--=_postroad_related--\n"
@@ -152,7 +155,7 @@ def test_files_arrive_as_they_were_whatever_the_message_says(value: str, octets:
     (attachment,) = message.iter_attachments()
     assert attachment.get_payload(decode=True) == octets
     assert attachment.get_content_disposition() == "attachment"
-    assert attachment.get_filename() == name
+    assert attachment.get_filename() == name.strip()  # That parser takes away the blanks at its ends.
     images = [part for part in message.walk() if part.get_content_type() == "image/png"]
     assert [(part["Content-ID"], part.get_payload(decode=True)) for part in images] == [("<logo.png>", LOGO.octets)]
     assert images[0].get_content_disposition() == "inline"

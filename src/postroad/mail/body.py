@@ -18,7 +18,7 @@ from postroad.mail.dkim import relaxed_lines
 from postroad.mail.template import MessageTemplate, Slot
 
 _TOO_LONG = re.compile(rb"^(.{74,})(=20|=09)$", re.MULTILINE)
-_QUOTABLE = re.compile(r"[ !#-\[\]-~]+")  # of a quoted-string (RFC 5322 §3.2.4), what needs no backslash
+_QUOTABLE = re.compile(r"[!#-\[\]-~]+(?: [!#-\[\]-~]+)*")  # as a quoted-string (RFC 5322 §3.2.4), by any parser
 
 
 @dataclass(frozen=True, kw_only=True)
