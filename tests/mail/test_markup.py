@@ -64,6 +64,7 @@ FIELDS = {"x": 2, "name": "Ada & <Co>", "colour": "#333", "rows": ["a", "b"], "u
         ('<p><a href="{{ url }}">go</a></p>', '<a href="https://e.com/?a=1&amp;b=2">go</a>'),
         ("<title>{{ name }}</title><p>z</p>", "<title>Ada &amp; &lt;Co&gt;</title>"),
         ("{% raw %}<p>{{ x }}</p>{% endraw %}", '<p style="color: red;">{{ x }}</p>'),
+        ("<p>z</p><!--{{ x }}-->", "<!--2-->"),
         ("{# <p> #}<p>z</p>", '<p style="color: red;">z</p>'),
         ("<p>{{ '<' ~ x }}</p>", '<p style="color: red;">&lt;2</p>'),
     ],
@@ -113,6 +114,7 @@ PARTS = st.sampled_from(
         "<br>",
         "<table>{% for r in rows %}<tr><td>{{ r }}</td></tr>{% endfor %}</table>",
         "<!-- a comment {{ x }} -->",
+        "<!--{{ x }}-->",
         "zq0z",
     ]
 )

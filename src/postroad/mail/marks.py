@@ -29,6 +29,11 @@ class Mark:
     statement: bool
     loose: bool
 
+    @property
+    def comment(self) -> str:
+        """What the comment says. Not the word alone: that may stand in a comment of the template's own."""
+        return f"{self.word}-c"
+
 
 @dataclass(frozen=True, kw_only=True)
 class MarkedHtml:
@@ -45,7 +50,7 @@ class MarkedHtml:
         if not self.marks:
             return text
         by_word = {mark.word: mark for mark in self.marks}
-        pattern = re.compile(f"<!--({'|'.join(by_word)})-->|({'|'.join(by_word)})")
+        pattern = re.compile(f"<!--({'|'.join(by_word)})-c-->|({'|'.join(by_word)})")
         found = [by_word[match[1] or match[2]] for match in pattern.finditer(text)]
         statements = [mark for mark in self.marks if mark.statement]
         lost = next((mark for mark in self.marks if not mark.loose and mark not in found), None)
@@ -87,7 +92,7 @@ def mark(source: str, *, name: str, comments: bool = True) -> MarkedHtml:
                 remedy="Put it into the value of an attribute, or around the whole tag.",
             )
         as_comment = reader.place is _Place.CONTENT and (comments or token.kind == "statement")
-        html.append(f"<!--{found.word}-->" if as_comment else found.word)
+        html.append(f"<!--{found.comment}-->" if as_comment else found.word)
     return MarkedHtml(html="".join(html), marks=tuple(marks))
 
 

@@ -97,13 +97,13 @@ def text_of(html: str, *, name: str) -> str:
     """Make the text part from the HTML of a message: a template too. Raises ConfigError."""
     compile_template(html, name=name, html=True)
     marked = mark(html, name=name)
-    return _undo_loosely(marked, plain_text(marked.html, {each.word for each in marked.marks}))
+    return _undo_loosely(marked, plain_text(marked.html, {each.comment for each in marked.marks}))
 
 
 def _undo_loosely(marked: MarkedHtml, text: str) -> str:
     """Put back what is there. What stood in styles and the like is not, and is not missed."""
     for found in reversed(marked.marks):
-        text = text.replace(f"<!--{found.word}-->", found.source).replace(found.word, found.source)
+        text = text.replace(f"<!--{found.comment}-->", found.source).replace(found.word, found.source)
     return text
 
 
