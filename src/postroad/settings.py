@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from datetime import UTC, date, datetime, time
 from enum import StrEnum
 from fractions import Fraction
 from pathlib import Path
@@ -118,6 +119,34 @@ class RouteSettings(_Section):
         return self.model_copy(update={"ca_file": base / self.ca_file}) if self.ca_file is not None else self
 
 
+def _instant(value: object) -> object:
+    """A date is midnight, and what names no zone is UTC."""
+    if isinstance(value, str):
+        value = datetime.fromisoformat(value)
+    if isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime.combine(value, time())
+    if isinstance(value, datetime) and value.tzinfo is None:
+        value = value.replace(tzinfo=UTC)
+    return value
+
+
+class DkimSettings(_Section):
+    """A key that a sender signs with (RFC 6376): in a file, or in a variable of the environment."""
+
+    selector: str = Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?$")
+    key_file: Path | None = Field(default=None, description="private key in PEM")
+    key_env: str | None = Field(default=None, min_length=1, description="variable that holds the key in its place")
+    since: Annotated[datetime | None, BeforeValidator(_instant)] = Field(
+        default=None, description="when it takes over from the keys of its kind before it"
+    )
+
+    @model_validator(mode="after")
+    def _has_one_key(self) -> Self:
+        if (self.key_file is None) == (self.key_env is None):
+            raise ValueError("name either key_file or key_env")
+        return self
+
+
 class SenderSettings(_Section):
     """A From identity, with what the law and the receivers want to see of it."""
 
@@ -135,10 +164,22 @@ class SenderSettings(_Section):
         description="domain of the return path; bounces go there",
     )
     rate: RateField | None = None
+    dkim: tuple[DkimSettings, ...] = Field(default=(), description="keys that its messages are signed with")
+
+    @model_validator(mode="after")
+    def _signs_from_the_first(self) -> Self:
+        if self.dkim and all(key.since is not None for key in self.dkim):
+            raise ValueError("a dkim key without since must be there: until the others begin, nothing would be signed")
+        return self
 
     @property
     def domain(self) -> str:
         return self.address.rpartition("@")[2].lower()
+
+    def relative_to(self, base: Path) -> Self:
+        """Return the same with its paths relative to a folder."""
+        keys = [key.model_copy(update={"key_file": base / key.key_file}) if key.key_file else key for key in self.dkim]
+        return self.model_copy(update={"dkim": tuple(keys)})
 
 
 class Backoff(StrEnum):
@@ -289,6 +330,8 @@ class Settings(BaseSettings):
         if settings.delivery.shaping is not None:
             delivery = settings.delivery.model_copy(update={"shaping": base / settings.delivery.shaping})
             object.__setattr__(settings, "delivery", delivery)
+        senders = {name: sender.relative_to(base) for name, sender in settings.senders.items()}
+        object.__setattr__(settings, "senders", senders)
         settings._check_references(path, text)
         return settings
 

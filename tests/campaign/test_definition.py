@@ -152,7 +152,7 @@ WRONG = {
         text=CAMPAIGN + SECOND.replace("subject: More", 'subject: ""'), says="steps.1.subject: .*at least 1", line=10
     ),
     "a step without a text": Wrong(
-        text=CAMPAIGN + "  - email: more\n    subject: More\n", says="steps.1.text: Field required", line=9
+        text=CAMPAIGN + "  - email: more\n    subject: More\n", says="steps.1: it needs text, html or mjml", line=9
     ),
     "a field that steps lack": Wrong(
         text=CAMPAIGN + SECOND + "    colour: red\n", says="steps.1.colour: Extra inputs", line=12

@@ -15,6 +15,7 @@ from postroad import errors
 from postroad.settings import (
     DEFAULT_QUEUES,
     DeliverySettings,
+    DkimSettings,
     QueueSettings,
     RouteSettings,
     SenderSettings,
@@ -38,6 +39,7 @@ def _settings() -> Iterator[str]:
             yield from (f"{name}.{field}" for field in sections[name].model_fields)
         else:
             yield name
+    yield from (f"senders.dkim.{field}" for field in DkimSettings.model_fields)
 
 
 @pytest.mark.parametrize("setting", list(_settings()))

@@ -36,7 +36,7 @@ def test_a_campaign_of_two_steps_is_rehearsed_to_its_end(scene: Scene) -> None:
     assert report["finished_at"].startswith("2027-03-01T1")
     [hold] = [hold for hold in report["holds"] if hold["gate"] == "sender:ada@sender.example"]
     assert hold["why"] == "rate 60 in 3600 s, 1 at once"
-    # The first email's takes 37 minutes, some of which the pace at the provider holds them back as well. The second's are
+    # The first email takes 37 minutes, some of which the pace at the provider holds them back as well. The second are
     # due a minute apart, as the first were accepted.
     assert 30 * 60 <= hold["seconds"] < 2.5 * 3600
     kinds = {(said["outcome"], said["code"], said["enhanced"]): said["times"] for said in report["said"]}

@@ -13,7 +13,7 @@ from postroad.campaign.audience import open_audience
 from postroad.campaign.definition import CampaignFile, read_campaign
 from postroad.errors import ConfigError, StateError
 from postroad.settings import Settings
-from postroad.store.campaign import Campaign, CampaignState, Sender, Step, StepKind
+from postroad.store.campaign import Campaign, CampaignState, Sender, Step, StepKind, keep_files
 from postroad.store.engine import write
 from postroad.store.recipient import Audience
 
@@ -53,6 +53,7 @@ def apply(engine: sa.Engine, settings: Settings, file: CampaignFile, now: dateti
         assert campaign.id is not None  # noqa: S101  (flushed)
         connection.execute(sa.delete(Step).where(col(Step.campaign_id) == campaign.id))
         for position, step in enumerate(file.steps, start=1):
+            keep_files(connection, step.files)
             session.add(
                 Step(
                     campaign_id=campaign.id,

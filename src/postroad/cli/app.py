@@ -14,6 +14,7 @@ from postroad.cli import (
     audience,
     campaign,
     database,
+    dkim,
     doctor,
     local,
     queue,
@@ -43,6 +44,7 @@ app.add_typer(suppression.app, name="suppression")
 app.add_typer(unknown.app, name="unknown")
 app.add_typer(shaping.app, name="shaping")
 app.add_typer(queue.app, name="queue")
+app.add_typer(dkim.app, name="dkim")
 app.add_typer(database.app, name="db")
 app.command("worker")(worker.worker)
 app.command("recorder")(worker.recorder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import assert_never
@@ -20,6 +20,7 @@ from postroad.delivery.control import missing_jobs
 from postroad.delivery.job import SEND_QUEUE
 from postroad.delivery.record import GROUP
 from postroad.errors import PostroadError
+from postroad.mail.dkim_keys import keys_of
 from postroad.parts import Parts, open_parts, redis_url
 from postroad.settings import Settings
 from postroad.smtp.session import Session, Timeouts, TransportError
@@ -76,7 +77,7 @@ async def _all() -> list[Check]:
         settings = Settings.load()
     except PostroadError as error:
         return [_failed("settings", error)]
-    checks = [_settings(settings)]
+    checks = [_settings(settings), *_dkim(settings)]
     try:
         async with open_parts(settings) as parts:
             checks.append(Check(part="database", health=Health.OK, seen=parts.engine.url.render_as_string()))
@@ -104,6 +105,26 @@ def _settings(settings: Settings) -> Check:
         return Check(part="settings", health=Health.WARN, seen=f"{where}: public_url is not set", remedy=remedy)
     seen = f"{where}: {len(settings.senders)} senders, {len(settings.routes)} routes"
     return Check(part="settings", health=Health.OK, seen=seen)
+
+
+def _dkim(settings: Settings) -> Iterator[Check]:
+    for name, sender in settings.senders.items():
+        part = f"dkim {name}"
+        try:
+            keys = keys_of(name, sender, os.environ)
+        except PostroadError as error:
+            yield _failed(part, error)
+            continue
+        shared = [key.key_file for key in sender.dkim if key.key_file and key.key_file.stat().st_mode & 0o077]
+        if shared:
+            remedy = f"chmod 600 {shared[0]}"
+            yield Check(part=part, health=Health.WARN, seen=f"{shared[0]} can be read by others", remedy=remedy)
+        elif keys:
+            seen = ", ".join(f"{key.selector} ({key.algorithm})" for key in keys)
+            yield Check(part=part, health=Health.OK, seen=seen)
+        else:
+            remedy = "`postroad dkim keygen` makes a key; where the relay signs, nothing is amiss."
+            yield Check(part=part, health=Health.WARN, seen="no key: its mail leaves unsigned", remedy=remedy)
 
 
 def _key(settings: Settings) -> Check:

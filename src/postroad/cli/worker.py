@@ -22,6 +22,7 @@ from postroad.delivery.record import Recorder
 from postroad.delivery.shaping.file import read_shaping, shaped_senders
 from postroad.delivery.shaping.shaper import Shaper
 from postroad.errors import UsageError
+from postroad.mail.dkim_keys import signers_of
 from postroad.parts import Parts, open_parts
 from postroad.queue import Queue, Worker
 from postroad.queue.metrics import QueueMetrics, serve_metrics
@@ -114,6 +115,7 @@ async def _work(settings: Settings, limits: QueueSettings, name: str, at: Metric
             public_url=settings.public_url,
             clock=parts.clock,
             shaper=shaper,
+            dkim=signers_of(settings, os.environ),
         )
         async with shaper.acting(), delivery:
             worker = Worker(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self, assert_never
@@ -26,6 +28,8 @@ from postroad.delivery.outcome import SENDER_PAUSE_MS, Outcome, Pause, Verdict, 
 from postroad.delivery.shaping.limits import TAIL, Scope
 from postroad.delivery.shaping.shaper import Shaper
 from postroad.errors import Blame, DataError, PostroadError
+from postroad.mail.dkim import DkimSigner
+from postroad.mail.message import Message
 from postroad.mail.token import TokenSigner
 from postroad.queue import FOREVER_MS, Dead, Defer, Done, Lease, LeaseLost, Queue, Retry, Uncertain
 from postroad.queue import Verdict as QueueVerdict
@@ -40,6 +44,9 @@ log = logging.getLogger(__name__)
 
 ROUTE_PAUSE_MS = (5_000, 10_000, 20_000, 60_000, 300_000)
 """How long a route rests after its first, second, … failure in a row to connect; the last repeats."""
+
+SIGNING_THREADS = min(os.cpu_count() or 1, 4)
+"""RSA signs without Python's lock, so that it can have a core beside the one that merges and sends."""
 
 
 class Delivery:
@@ -57,6 +64,7 @@ class Delivery:
         shaper: Shaper,
         timeouts: Timeouts | None = None,
         provider_of: ProviderOf = provider_of,
+        dkim: Mapping[str, DkimSigner] | None = None,
     ) -> None:
         self._engine = engine
         self._queue = queue
@@ -67,12 +75,15 @@ class Delivery:
         self._shaper = shaper
         self._timeouts = timeouts
         self._provider_of = provider_of
+        self._dkim = dkim or {}  # by the name of the sender
+        self._signing = ThreadPoolExecutor(SIGNING_THREADS, "dkim")
         self._stack = AsyncExitStack()
         self._pools: dict[str, SessionPool] = {}
         self._steps: dict[int, asyncio.Task[StepMessage]] = {}
         self._rests: dict[str, tuple[int, int]] = {}  # route: failures in a row, and the end of its pause
 
     async def __aenter__(self) -> Self:
+        self._stack.callback(self._signing.shutdown, wait=False)
         for name, route in self._routes.items():
             self._pools[name] = await self._stack.enter_async_context(SessionPool(route, self._timeouts))
         return self
@@ -88,7 +99,7 @@ class Delivery:
         job = decode_job(claimed.payload)
         step = await self._step(job.step_id)
         try:
-            message = step.message.merge(job.touch_id, job.address, job.fields, self._clock.now())
+            message = await self._signed(step.message.merge(job.touch_id, job.address, job.fields, self._clock.now()))
         except DataError as error:
             outcome = Outcome(verdict=Verdict.DEAD, cause="template", blame=Blame.MESSAGE)
             return self._verdict(outcome, str(error))
@@ -119,6 +130,11 @@ class Delivery:
         await self._hold_back(step, scope, outcome, said)
         return self._verdict(outcome, said, reply)
 
+    async def _signed(self, message: Message) -> Message:
+        if not message.slow_to_sign:
+            return message.signed()  # Ed25519 is done before a thread would have begun.
+        return await asyncio.get_running_loop().run_in_executor(self._signing, message.signed)
+
     async def _step(self, step_id: int) -> StepMessage:
         """Compile a step once; all who want it meanwhile wait for the same compilation."""
         task = self._steps.get(step_id)
@@ -133,7 +149,7 @@ class Delivery:
 
     def _load_step(self, step_id: int) -> StepMessage:
         with read(self._engine) as connection:
-            return step_message(connection, step_id, self._signer, self._public_url)
+            return step_message(connection, step_id, self._signer, self._public_url, self._dkim)
 
     async def _hold_back(self, step: StepMessage, scope: Scope, outcome: Outcome, said: str) -> None:
         """Pause the gate behind which more of the same would meet the same."""

@@ -58,7 +58,7 @@ def plan_of(engine: sa.Engine, name: str, provider_of: ProviderOf = provider_of)
         fields: dict[int, frozenset[str]] = {}
         for step in steps_of(connection, campaign.id):
             if step.kind is StepKind.EMAIL and step.id is not None:
-                sources = (step.settings["subject"], step.settings["text"], step.settings["html"])
+                sources = (step.settings.get(part) for part in ("subject", "text", "html", "mjml"))
                 named = [compile_template(source, name=step.name).fields for source in sources if source]
                 fields[step.id] = frozenset().union(*named) - RESERVED
     return SubmitPlan(campaign=campaign, sender=sender, route=route, fields=fields, provider_of=provider_of)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from postroad.delivery.shaping.file import read_shaping, shaped_senders
 from postroad.delivery.shaping.shaper import Shaper
 from postroad.embedded import stop_redis
 from postroad.mail.address import domain_of
+from postroad.mail.dkim_keys import signers_of
 from postroad.parts import Parts, open_parts
 from postroad.queue import Queue, Worker
 from postroad.sandbox import Cast, Keep, Sandbox, SandboxConfig
@@ -140,6 +142,7 @@ async def open_crew(stage: Stage, speed: float) -> AsyncIterator[Crew]:
         clock=stage.clock,
         timeouts=_timeouts(speed),
         shaper=shaper,
+        dkim=signers_of(settings, os.environ),
         provider_of=stage.provider_of,
     )
     worker = Worker(
