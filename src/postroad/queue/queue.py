@@ -74,16 +74,18 @@ class Queue:
         ephemeral: bool = False,
         keep: Keep = DEFAULT_KEEP,
         metrics: Metrics | None = None,
+        sync_replicas: int = 0,
     ) -> AsyncIterator[Queue]:
-        """Open the queue; it begins to exist with its first job.
+        """Open the queue; it begins to exist with its first job. `postroad.queue.address` says what an address is.
 
+        ``sync_replicas``: how many must have a job before `enqueue` returns, and a mark before `mark` does.
         ``clock`` None: the server's TIME, the one clock that all workers share. `StateError`: the server may lose
         jobs (it evicts, or keeps no append-only file) and ``ephemeral`` does not allow that.
         """
         if not name or "}" in name:
             raise ConfigError(f"{name!r} cannot be a queue's name.", remedy="It may not be empty or contain a brace.")
         ran = partial(metrics.script_ran, name) if metrics else None
-        connections = Connections(url, f"pr:{{{name}}}", clock, ran)
+        connections = Connections(url, f"pr:{{{name}}}", clock, ran, sync_replicas)
         try:
             await require_persistence(connections.client, ephemeral=ephemeral)
             yield cls(name, connections, retry, rng or Random(), keep, metrics)  # noqa: S311
