@@ -21,16 +21,16 @@ def gates_of(settings: Settings, limits: QueueSettings) -> list[Gate]:
     """Gates of the queue and its senders. A sender without a rate has none: what an operator set by hand stands."""
     limited = [sender for sender in settings.senders.values() if sender.rate is not None]
     return [
-        Gate(name=QUEUE_GATE, rate=_rate(limits.rate, limits.burst)),
+        Gate(name=QUEUE_GATE, rate=_rate(limits.rate, limits.burst, limits.shards)),
         *(Gate(name=sender_gate(sender.address), rate=_rate(sender.rate, None)) for sender in limited),
     ]
 
 
-def _rate(rate: RateSetting | None, burst: int | None) -> Rate | None:
+def _rate(rate: RateSetting | None, burst: int | None, shards: int = 1) -> Rate | None:
     if rate is None:
         return None
     # A burst of a twentieth of a second's worth lets a worker claim in batches, and no receiver notices it.
-    smooth = max(1, round(rate.count * 50 / rate.per_ms))
+    smooth = max(shards, round(rate.count * 50 / rate.per_ms))
     return Rate(count=rate.count, per_ms=rate.per_ms, burst=burst or smooth)
 
 

@@ -19,6 +19,7 @@ from postroad.queue.find import FoundJob, read_found
 from postroad.queue.gates import FOREVER_MS, Gate, GateState, limits_of, read_states
 from postroad.queue.jobs import Batch, Claimed, Enqueued, Job, JobState, Lane, Reaped, Settled
 from postroad.queue.keep import Keep
+from postroad.queue.layout import require_whole
 from postroad.queue.server import require_persistence
 from postroad.queue.standing import (
     DeadLetter,
@@ -88,6 +89,7 @@ class Queue:
         connections = Connections(url, f"pr:{{{name}}}", clock, ran, sync_replicas)
         try:
             await require_persistence(connections.client, ephemeral=ephemeral)
+            await require_whole(connections.client, name)
             yield cls(name, connections, retry, rng or Random(), keep, metrics)  # noqa: S311
         finally:
             await connections.aclose()

@@ -31,18 +31,12 @@ def refusal(error: BaseException | str) -> ConfigError | None:
             case ssl.SSLCertVerificationError():
                 return ConfigError(
                     f"The Redis server's certificate is not trusted: {cause.verify_message}",
-                    remedy="Name its authority in the address: rediss://…?ssl_ca_certs=/path/to/ca.pem, and its host as "
-                    "the certificate has it.",
+                    remedy="Name its authority, rediss://…?ssl_ca_certs=/path/to/ca.pem, and the host that it is for.",
                 )
             case ssl.SSLError() if any(word in (cause.reason or "") for word in _OURS_REFUSED):
                 return ConfigError(
                     f"The Redis server does not accept our certificate: {cause.reason}",
                     remedy="Name one in the address: rediss://…?ssl_certfile=/path/to/cert.pem&ssl_keyfile=/path/to/key.pem",
-                )
-            case ssl.SSLError() if cause.reason in {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"}:
-                return ConfigError(
-                    "The Redis server does not speak TLS at this port.",
-                    remedy="Write redis:// in place of rediss://, or name the port that has TLS.",
                 )
             case _:
                 pass

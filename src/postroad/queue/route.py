@@ -7,7 +7,7 @@ server that says that it is not the one loses its connections, so that the next 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Set
 from typing import Any, Protocol, assert_never, cast
 
 from redis.asyncio import Connection, ConnectionPool, Redis, SSLConnection, UnixDomainSocketConnection
@@ -45,8 +45,11 @@ _NOT_NOW = ("NOREPLICAS", "MISCONF", "UNBLOCKED", "MASTERDOWN")
 class Finder(Protocol):
     """Knows who knows which server has the queue."""
 
-    async def find(self) -> Host:
-        """The server that should be it now. Raises RedisConnectionError, or what `of_config` tells apart."""
+    async def find(self, gone: Set[Host]) -> Host:
+        """The server that should be it now; one of ``gone`` only if nobody names another.
+
+        Raises RedisConnectionError: nobody says; ConfigError: nobody ever will.
+        """
         ...
 
     def told(self, host: Host) -> None:
@@ -60,6 +63,8 @@ Options = Mapping[str, Any]
 class _AskAround:
     """Asks one after the other, a different one first each time: what one says last may be out of date."""
 
+    what = "sentinel"
+
     def __init__(self, hosts: tuple[Host, ...], options: Options) -> None:
         self._known = deque(hosts)
         self._options = options
@@ -69,26 +74,33 @@ class _AskAround:
             self._known.remove(host)
         self._known.appendleft(host)
 
-    async def _first_answer(self, ask: Callable[[Redis, Host], Awaitable[Host | None]]) -> Host | None:
+    async def _first_answer(self, gone: Set[Host], ask: Callable[[Redis, Host], Awaitable[Host | None]]) -> Host | None:
         """None: whoever answered does not know."""
         refused: Exception | None = None
-        silent = 0
+        silent, found = 0, None
         candidates = list(self._known)
         for host in candidates:
             client = _ask_client(host, self._options)
             try:
-                if found := await ask(client, host):
+                found = await ask(client, host) or found
+                if found and found not in gone:
                     return found
             except (AuthenticationError, NoPermissionError):
                 raise
-            except (RedisConnectionError, RedisTimeoutError, OSError, ResponseError) as error:
+            except ResponseError as error:
+                if "cluster support disabled" in str(error) or "unknown command" in str(error).lower():
+                    raise ConfigError(
+                        f"{host[0]}:{host[1]} is no {self.what}.", remedy="Name it as what it is: redis://…"
+                    ) from error
+                refused, silent = error, silent + 1
+            except (RedisConnectionError, RedisTimeoutError, OSError) as error:
                 refused, silent = error, silent + 1
             finally:
                 self._known.rotate(-1)
                 await client.aclose()
         if refused and silent == len(candidates):
             raise RedisConnectionError(f"none of {_list(candidates)} says who has it: {refused}") from refused
-        return None
+        return found
 
 
 class _Sentinels(_AskAround):
@@ -102,12 +114,12 @@ class _Sentinels(_AskAround):
     def told(self, host: Host) -> None:
         """Sentinels alone say who the primary is."""
 
-    async def find(self) -> Host:
+    async def find(self, gone: Set[Host]) -> Host:
         async def ask(client: Redis, _: Host) -> Host | None:
             named = await _raw(client, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service)
             return (_text(named[0]), int(named[1])) if named else None
 
-        found = await self._first_answer(ask)
+        found = await self._first_answer(gone, ask)
         if found is None:
             raise ConfigError(
                 f"The sentinels know no primary named {self._service!r}.",
@@ -119,11 +131,13 @@ class _Sentinels(_AskAround):
 class _Cluster(_AskAround):
     """The node that has one slot. Nodes that others name are asked as well, so those of the address may go."""
 
+    what = "cluster"
+
     def __init__(self, address: Address, options: Options, key: str) -> None:
         super().__init__(address.hosts, options)
         self._slot = key_slot(key.encode())
 
-    async def find(self) -> Host:
+    async def find(self, gone: Set[Host]) -> Host:
         async def ask(client: Redis, asked: Host) -> Host | None:
             owner = None
             for first, last, *nodes in await _raw(client, "CLUSTER", "SLOTS"):
@@ -134,7 +148,7 @@ class _Cluster(_AskAround):
                     owner = hosts[0]
             return owner
 
-        found = await self._first_answer(ask)
+        found = await self._first_answer(gone, ask)
         if found is None:
             raise RedisConnectionError(f"no node of the cluster serves slot {self._slot}")
         return found
@@ -148,9 +162,19 @@ class _Led(Connection):
         self._finder = finder
 
     async def connect_check_health(self, check_health: bool = True, retry_socket_connect: bool = True) -> None:
-        if not self.is_connected:
-            self.host, self.port = await self._finder.find()
-        await super().connect_check_health(check_health=check_health, retry_socket_connect=retry_socket_connect)
+        connect = super().connect_check_health
+        gone: set[Host] = set()
+        while not self.is_connected:
+            self.host, self.port = host = await self._finder.find(gone)
+            try:
+                await connect(check_health=check_health, retry_socket_connect=retry_socket_connect)
+            except AuthenticationError:
+                raise
+            except (RedisConnectionError, RedisTimeoutError):
+                # Right after a failover some still name the old one.
+                if host in gone:
+                    raise
+                gone.add(host)
 
     async def on_connect_check_health(self, check_health: bool = True) -> None:
         await super().on_connect_check_health(check_health=check_health)
@@ -281,7 +305,7 @@ def _tls_options(address: Address) -> Options:
     }
 
 
-def _pool_of_one(address: Address, options: Options) -> ConnectionPool[Any]:
+def _pool_of_one(address: Address, options: Options) -> ConnectionPool:
     if address.path is not None:
         return ConnectionPool(connection_class=UnixDomainSocketConnection, path=address.path, **options)
     host, port = address.hosts[0]
