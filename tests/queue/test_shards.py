@@ -76,7 +76,7 @@ def test_every_method_of_a_queue_is_one_of_all_shards() -> None:
 
 async def test_a_queue_in_shards_does_all_that_a_queue_does(redis_url: str) -> None:
     async with open_queue(redis_url, f"sharded{next(_names)}", shards=SHARDS) as queue:
-        await use_everything(queue)
+        await use_everything(queue, SHARDS)
 
 
 async def test_lanes_of_one_key_are_in_one_shard_and_jobs_of_all_are_claimed(queue: Queue) -> None:
@@ -87,9 +87,7 @@ async def test_lanes_of_one_key_are_in_one_shard_and_jobs_of_all_are_claimed(que
 
 
 @pytest.mark.parametrize("want", range(1, 10))
-async def test_no_more_is_claimed_than_was_wanted_and_the_rest_is_looked_for_everywhere(
-    queue: Queue, want: int
-) -> None:
+async def test_no_more_is_claimed_than_was_wanted_and_all_shards_are_looked_at(queue: Queue, want: int) -> None:
     await queue.enqueue(lane(sender_in(2)), jobs("only"))
     assert await claim(queue, want) == ["only"]
     for shard in range(SHARDS):
@@ -123,7 +121,8 @@ async def test_tokens_of_different_shards_differ_and_each_fences(queue: Queue) -
     assert await queue.mark(held) == [True] * 4
     settled = await queue.settle("w", [(job, Done()) for job in held])
     assert settled.stale == []
-    assert (await queue.settle("w", [(job, Done()) for job in held])).stale == ids(held)
+    again = await queue.settle("w", [(job, Done()) for job in held])
+    assert sorted(again.stale) == sorted(ids(held))
     assert {event.uid for event in await all_events(queue)} == {f"{job.id}:{job.token}:done" for job in held}
 
 
@@ -269,7 +268,7 @@ async def test_a_lane_whose_exact_gates_are_in_different_shards_is_refused(queue
         await queue.enqueue(both, jobs("1"))
 
 
-@pytest.mark.parametrize(("busy", "least"), [(SHARDS, 0.95), (1, 0.95 / SHARDS)])
+@pytest.mark.parametrize(("busy", "least"), [(SHARDS, 0.9), (1, 0.9 / SHARDS)])
 async def test_real_workers_keep_a_divided_rate_in_every_window(redis_url: str, busy: int, least: float) -> None:
     rate, window_s = Rate(count=200, per_ms=1000, burst=8), 2.5
     loop = asyncio.get_running_loop()

@@ -67,8 +67,9 @@ async def test_the_permissions_of_the_guide_suffice_for_everything_a_queue_does(
     assert denied == []
 
 
-async def use_everything(queue: Queue) -> None:
-    """Every method of a queue, and a worker."""
+async def use_everything(queue: Queue, shards: int = 1) -> None:
+    """Every method of a queue. Its jobs are in one shard, which is asked for its part of what is wanted."""
+    want = 6 * shards
     await queue.set_gate(Gate(name="g", rate=Rate(count=1000, per_ms=1, burst=1000), concurrency=50))
     await queue.set_gate(Gate(name="g", quota=Quota(left=1000, until_ms=2**45)))
     assert (await queue.enqueue(LANE, jobs(*"abcdefgh"))).accepted == 8
@@ -82,8 +83,8 @@ async def use_everything(queue: Queue) -> None:
     await queue.lift("g")
     await queue.pause("campaign")
     await queue.resume("campaign")
-    batch = (await queue.claim("w", want=6, lease_ms=60_000, nonce="2")).jobs
-    assert (await queue.claim("w", want=6, lease_ms=60_000, nonce="2")).jobs == batch
+    batch = (await queue.claim("w", want=want, lease_ms=60_000, nonce="2")).jobs
+    assert (await queue.claim("w", want=want, lease_ms=60_000, nonce="2")).jobs == batch
     assert await queue.mark(batch) == await queue.extend(batch, 60_000) == [True] * 6
     one, two, three, four, *_ = batch
     settled: list[tuple[Claimed, Verdict]] = [

@@ -108,7 +108,7 @@ QUEUE_GATE = "queue"
 
 
 def gate_key(gate: str) -> str | None:
-    """What keeps a sender's gates in the shard of its lanes, where they are exact. Others are divided over the shards."""
+    """What keeps a sender's gates in the shard of its lanes, where they are exact. Others are divided over shards."""
     match gate.split(":", 2):
         case ["sender", *sender]:
             return ":".join(sender)

@@ -358,7 +358,7 @@ class ShardedQueue(Queue):
     async def _shard_of(self, id: str, wanted: JobState | None = None) -> int:  # noqa: A002 - the field's word
         """Where an id is, or would be found unknown as well as anywhere."""
         states = [states[0] for states in await self._states([id])]
-        return states.index(_liveliest(states)) if wanted not in states else states.index(wanted)
+        return states.index(wanted if wanted and wanted in states else _liveliest(states))
 
     async def find(self, id: str) -> FoundJob:  # noqa: A002 - the field's word
         shard = await self._shard_of(id)
