@@ -228,4 +228,12 @@ async def cluster(kind: str, folder: Path, *, replicas: int = 0) -> AsyncIterato
                 return "master_link_status" in info and info["master_link_status"] == "up"
 
             await node.answers(follows)
+
+        async def all_known() -> bool:
+            known = set()
+            for _, _, *those in await nodes[0].ask("CLUSTER", "SLOTS"):
+                known |= {int(one[1]) for one in those}
+            return known == {node.port for node in nodes}
+
+        await nodes[0].answers(all_known)
         yield house

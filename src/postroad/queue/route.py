@@ -116,8 +116,8 @@ class _Sentinels(_AskAround):
 
     async def find(self, gone: Set[Host]) -> Host:
         async def ask(client: Redis, _: Host) -> Host | None:
-            named = await _raw(client, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service)
-            return (_text(named[0]), int(named[1])) if named else None
+            named = await raw_reply(client, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service)
+            return (text_of(named[0]), int(named[1])) if named else None
 
         found = await self._first_answer(gone, ask)
         if found is None:
@@ -140,9 +140,9 @@ class _Cluster(_AskAround):
     async def find(self, gone: Set[Host]) -> Host:
         async def ask(client: Redis, asked: Host) -> Host | None:
             owner = None
-            for first, last, *nodes in await _raw(client, "CLUSTER", "SLOTS"):
+            for first, last, *nodes in await raw_reply(client, "CLUSTER", "SLOTS"):
                 # A node that does not know its own address leaves it out.
-                hosts = [(_text(node[0] or b"") or asked[0], int(node[1])) for node in nodes]
+                hosts = [(text_of(node[0] or b"") or asked[0], int(node[1])) for node in nodes]
                 self._known.extend(host for host in hosts if host not in self._known)
                 if first <= self._slot <= last:
                     owner = hosts[0]
@@ -322,12 +322,12 @@ def _ask_client(host: Host, options: Options) -> Redis:
     return Redis.from_pool(pool)
 
 
-def _raw(client: Redis, *words: str) -> Awaitable[Any]:
+def raw_reply(client: Redis, *words: str) -> Awaitable[Any]:
     """A command's reply as the server gave it."""
     return cast("Callable[..., Awaitable[Any]]", client.execute_command)(*words)
 
 
-def _text(value: bytes | str) -> str:
+def text_of(value: bytes | str) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
 
