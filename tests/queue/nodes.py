@@ -114,7 +114,8 @@ class Failover:
     def __init__(self, servers: list[Node], sentinels: list[Node]) -> None:
         self.servers = servers
         self.sentinels = sentinels
-        self.url = f"redis+sentinel://{','.join(node.host for node in sentinels)}/mail/0"
+        self.hosts = ",".join(node.host for node in sentinels)
+        self.url = f"redis+sentinel://{self.hosts}/mail/0"
 
     async def primary(self) -> Node:
         _, port = await self.sentinels[0].ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "mail")

@@ -260,3 +260,19 @@ async def test_sentinels_that_are_all_away_are_unavailable(house: Failover) -> N
             pass
     for sentinel in house.sentinels:
         sentinel.start()
+
+
+async def test_sentinels_and_servers_have_users_of_their_own(house: Failover) -> None:
+    rights = ("+sentinel|get-master-addr-by-name", "+client|setname")
+    for sentinel in house.sentinels:
+        await sentinel.ask("ACL", "SETUSER", "finder", "on", ">f1nd", "-@all", *rights)
+    for server in house.servers:
+        await server.ask("ACL", "SETUSER", "postroad", "on", ">s3nd", "~pr:*", "+@all")
+    to = f"{house.hosts}/mail?sentinel_username=finder&sentinel_password"
+    async with Queue.open(f"redis+sentinel://postroad:s3nd@{to}=f1nd", "q") as queue:
+        assert (await queue.enqueue(LANE, jobs("1"))).accepted == 1
+    for wrong in (f"postroad:s3nd@{to}=wrong", f"postroad:wrong@{to}=f1nd"):
+        with pytest.raises(ConfigError, match="does not accept user and password") as caught:
+            async with Queue.open(f"redis+sentinel://{wrong}", "q"):
+                pass
+        assert "wrong" not in str(caught.value).replace("WRONGPASS", "")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from postroad.errors import ConfigError, PostroadError, StateError, UnavailableError
+from postroad.errors import ConfigError, StateError, UnavailableError
 from postroad.queue import (
     Claimed,
     Dead,
@@ -152,12 +152,16 @@ async def test_missing_permissions_are_a_matter_of_configuration(guarded: Node) 
             pass
     assert caught.value.remedy
     assert "use-your-own-redis" in caught.value.remedy
-    await guarded.ask("ACL", "SETUSER", "postroad", "resetkeys", "~else:*")
-    async with Queue.open(f"redis://postroad:{QUOTED}@{guarded.host}", "q", ephemeral=True) as queue:
-        with pytest.raises(PostroadError, match="does not permit"):
+    url = f"redis://postroad:{QUOTED}@{guarded.host}"
+    async with Queue.open(url, "q") as queue:
+        await guarded.ask("ACL", "SETUSER", "postroad", "resetkeys", "~else:*")
+        with pytest.raises(ConfigError, match="does not permit"):
             await queue.enqueue(LANE, jobs("1"))
         with pytest.raises(ConfigError, match="does not permit"):
             await queue.read_events("g", "c", count=1, block_ms=0)
+    with pytest.raises(ConfigError, match="does not permit"):
+        async with Queue.open(url, "q"):
+            pass
 
 
 async def test_a_worker_goes_on_when_its_password_is_right_again(

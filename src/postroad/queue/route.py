@@ -6,6 +6,7 @@ server that says that it is not the one loses its connections, so that the next 
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Set
 from typing import Any, Protocol, assert_never, cast
@@ -82,7 +83,8 @@ class _AskAround:
         for host in candidates:
             client = _ask_client(host, self._options)
             try:
-                found = await ask(client, host) or found
+                async with asyncio.timeout(ASK_S):
+                    found = await ask(client, host) or found
                 if found and found not in gone:
                     return found
             except (AuthenticationError, NoPermissionError):
@@ -93,7 +95,7 @@ class _AskAround:
                         f"{host[0]}:{host[1]} is no {self.what}.", remedy="Name it as what it is: redis://…"
                     ) from error
                 refused, silent = error, silent + 1
-            except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+            except (RedisConnectionError, RedisTimeoutError, TimeoutError, OSError) as error:
                 refused, silent = error, silent + 1
             finally:
                 self._known.rotate(-1)
@@ -317,9 +319,7 @@ def _plain(options: Options) -> type[Connection]:
 
 
 def _ask_client(host: Host, options: Options) -> Redis:
-    limits = {"socket_connect_timeout": ASK_S, "socket_timeout": ASK_S}
-    pool = ConnectionPool(connection_class=_plain(options), host=host[0], port=host[1], **{**options, **limits})
-    return Redis.from_pool(pool)
+    return Redis.from_pool(ConnectionPool(connection_class=_plain(options), host=host[0], port=host[1], **options))
 
 
 def raw_reply(client: Redis, *words: str) -> Awaitable[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, assert_never
@@ -12,7 +13,7 @@ from redis.exceptions import RedisError
 
 from postroad.errors import PostroadError
 from postroad.queue.address import Address, Host, Topology, read_address
-from postroad.queue.route import client_of, open_client, raw_reply, text_of
+from postroad.queue.route import ASK_S, client_of, open_client, raw_reply, text_of
 from postroad.queue.scripts import LOST, unavailable
 from postroad.queue.server import fault_of
 
@@ -65,8 +66,9 @@ async def _sentinels(address: Address, sync_replicas: int) -> list[Finding]:
     for host in address.hosts:
         client = client_of(address, host, sentinel=True)
         try:
-            named = await raw_reply(client, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", address.service)
-            rows = await raw_reply(client, "SENTINEL", "REPLICAS", address.service)
+            async with asyncio.timeout(ASK_S):
+                named = await raw_reply(client, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", address.service)
+                rows = await raw_reply(client, "SENTINEL", "REPLICAS", address.service)
         except (*LOST, RedisError) as error:
             findings.append(_lost(f"sentinel {_name(host)}", error))
             continue
@@ -94,7 +96,8 @@ async def _cluster(address: Address, sync_replicas: int) -> list[Finding]:
     for host in address.hosts:
         client = client_of(address, host)
         try:
-            slots = await raw_reply(client, "CLUSTER", "SLOTS")
+            async with asyncio.timeout(ASK_S):
+                slots = await raw_reply(client, "CLUSTER", "SLOTS")
         except (*LOST, RedisError) as error:
             findings.append(_lost(f"node {_name(host)}", error))
             continue
@@ -153,7 +156,8 @@ def _replication(part: str, info: Mapping[str, Any], sync_replicas: int) -> list
 
 
 async def _info(client: Redis) -> dict[str, Any]:
-    return dict(await client.info("everything"))
+    async with asyncio.timeout(ASK_S):
+        return dict(await client.info("everything"))
 
 
 def _role(info: Mapping[str, Any]) -> str:
