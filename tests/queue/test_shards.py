@@ -29,6 +29,7 @@ from postroad.queue import (
     Worker,
     open_queue,
 )
+from postroad.queue.server import connect
 from postroad.queue.shards import ShardedQueue
 from postroad.queue.shares import divide, shard_of_lane, wants
 from tests.conftest import RedisServer
@@ -243,6 +244,16 @@ async def test_a_gate_with_a_key_is_exact_and_one_without_is_divided(queue: Queu
     assert len(await claim(queue)) == 1
     state = await gate_of(queue, f"sender:{ada}")
     assert (state.gate.concurrency, state.in_flight, state.room) == (3, 3, 0)
+
+
+async def test_a_divided_limit_that_one_shard_lost_is_shown_as_lost(queue: Queue, redis_url: str) -> None:
+    await queue.set_gate(Gate(name="queue", rate=Rate(count=100, per_ms=1000, burst=8)))
+    assert (await gate_of(queue, "queue")).gate.rate == Rate(count=100, per_ms=1000, burst=8)
+    base = f"pr:{{{queue.name}:2}}"
+    client = connect(redis_url, base)
+    await client.execute_command("DEL", f"{base}:gate:queue")
+    await client.aclose()
+    assert (await gate_of(queue, "queue")).gate.rate is None
 
 
 async def test_a_pause_holds_in_every_shard(queue: Queue) -> None:

@@ -253,7 +253,7 @@ class ShardedQueue(Queue):
         await _together(queue.set_gate(share) for queue, share in zip(self._shards, shares, strict=True))
 
     async def gates(self) -> list[GateState]:
-        return whole_gates(await self._all(lambda queue: queue.gates()))
+        return whole_gates(await self._all(lambda queue: queue.gates()), self._key_of)
 
     async def suspend(self, gate: str, until_ms: int | None) -> None:
         await _together(queue.suspend(gate, until_ms) for queue in self._of_gate(gate))

@@ -69,16 +69,16 @@ def _share(whole: int, shards: int, shard: int) -> int:
     return whole // shards + (shard < whole % shards)
 
 
-def whole_gates(by_shard: Iterable[Sequence[GateState]]) -> list[GateState]:
-    """Each gate as one, by name."""
+def whole_gates(by_shard: Sequence[Sequence[GateState]], key_of: GateKey) -> list[GateState]:
+    """Each gate as one, by name. A divided limit that one shard has lost is shown as none: it is to be set again."""
     named: dict[str, list[GateState]] = defaultdict(list)
     for states in by_shard:
         for state in states:
             named[state.gate.name].append(state)
-    return [_whole(name, named[name]) for name in sorted(named)]
+    return [_whole(name, named[name], shares=len(by_shard) if key_of(name) is None else 1) for name in sorted(named)]
 
 
-def _whole(name: str, states: Sequence[GateState]) -> GateState:
+def _whole(name: str, states: Sequence[GateState], shares: int) -> GateState:
     gates = [state.gate for state in states]
     rates = [gate.rate for gate in gates if gate.rate]
     quotas = [gate.quota for gate in gates if gate.quota]
@@ -91,11 +91,11 @@ def _whole(name: str, states: Sequence[GateState]) -> GateState:
             per_ms=rates[0].per_ms,
             burst=sum(rate.burst for rate in rates),
         )
-        if rates
+        if len(rates) >= shares
         else None,
-        concurrency=sum(limits) if limits else None,
+        concurrency=sum(limits) if len(limits) >= shares else None,
         quota=Quota(left=sum(quota.left for quota in quotas), until_ms=max(quota.until_ms for quota in quotas))
-        if quotas
+        if len(quotas) >= shares
         else None,
         paused_until_ms=_most(gate.paused_until_ms for gate in gates),
     )
