@@ -18,8 +18,8 @@ from postroad.queue.jobs import (
 )
 from postroad.queue.keep import Keep
 from postroad.queue.lease import Lease, LeaseLost
+from postroad.queue.opening import open_queue
 from postroad.queue.queue import Queue
-from postroad.queue.shards import open_queue
 from postroad.queue.shares import GateKey
 from postroad.queue.standing import DeadLetter, GroupLag, QueueStats, UncertainJob
 from postroad.queue.verdicts import (
