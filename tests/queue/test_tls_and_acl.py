@@ -28,7 +28,7 @@ from postroad.queue import (
 )
 from postroad.queue.connections import Connections
 from tests.queue.conftest import jobs, until
-from tests.queue.nodes import PERSISTENT, Node, binary_of, started
+from tests.queue.nodes import PERSISTENT, Node, binary_of, free_port, started
 
 LANE = Lane(name="a", gates=("g",), group="campaign")
 GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "use-your-own-redis.md"
@@ -299,3 +299,21 @@ async def test_no_tls_to_a_port_that_has_it_is_a_server_that_does_not_answer(tls
     with pytest.raises((UnavailableError, StateError)):
         async with Queue.open(f"redis://localhost:{tls.node.port}", "q"):
             pass
+
+
+async def test_a_cluster_is_spoken_to_over_tls_throughout(tmp_path: Path) -> None:
+    papers = Papers(tmp_path)
+    node, tls_port = Node(binary_of("redis"), tmp_path / "node", PERSISTENT), free_port()
+    options = ("--cluster-enabled", "yes", "--tls-cluster", "yes", "--tls-port", f"{tls_port}")
+    files = ("--tls-cert-file", papers("server.pem"), "--tls-key-file", papers("server.key"))
+    async with started(node, *options, *files, "--tls-ca-cert-file", papers("ca.pem")):
+        await node.ask("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+
+        async def serves() -> bool:
+            return b"cluster_state:ok" in await node.ask("CLUSTER", "INFO")
+
+        await node.answers(serves)
+        url = f"rediss+cluster://localhost:{tls_port}?ssl_ca_certs={papers('ca.pem')}"
+        url += f"&ssl_certfile={papers('client.pem')}&ssl_keyfile={papers('client.key')}"
+        async with Queue.open(url, "q") as queue:
+            await use_everything(queue)
