@@ -45,7 +45,8 @@ class RedisServer:
             "",
             "--logfile",
             str(self.folder / "log"),
-            *(options or ("--appendonly", "yes")),
+            # Killed while the disk is busy, `everysec` loses what it has answered for.
+            *(options or ("--appendonly", "yes", "--appendfsync", "always")),
         ]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline_s = time.monotonic() + 20
@@ -87,15 +88,15 @@ def _binary(kind: str) -> Path:
 @pytest.fixture(scope="session", params=["valkey", "redis"])
 def shared_redis(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
     """A server that tests share: keep to a queue of your own."""
-    with a_server(request.param) as server:
+    with a_server(request.param, "--appendonly", "yes") as server:
         yield server
 
 
 @contextmanager
-def a_server(kind: str) -> Iterator[RedisServer]:
+def a_server(kind: str, *options: str) -> Iterator[RedisServer]:
     with tempfile.TemporaryDirectory(prefix="pr-") as folder:
         server = RedisServer(_binary(kind), Path(folder))
-        server.start()
+        server.start(*options)
         yield server
         server.kill()
 

@@ -83,7 +83,7 @@ def ids(batch: Sequence[Claimed]) -> list[str]:
 def shared_redis(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
     """A server that tests share, or a cluster of one node: keep to a queue of your own."""
     if request.param != "cluster":
-        with a_server(request.param) as server:
+        with a_server(request.param, "--appendonly", "yes") as server:
             yield server
         return
     with tempfile.TemporaryDirectory(prefix="pr-") as folder:

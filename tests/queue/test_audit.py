@@ -24,7 +24,7 @@ PLANTED: list[tuple[str, list[tuple[Any, ...]], str]] = [
     ),
     (
         "a live id that is remembered",
-        [("ZADD", "remembered", 1, "queued")],
+        [("HSET", "remembered", "queued", 1)],
         "job queued lives and is remembered",
     ),
     (

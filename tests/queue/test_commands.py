@@ -32,7 +32,7 @@ Run = Callable[..., Any]
 @pytest.fixture(scope="module", params=["valkey", "redis"])
 def shared_redis(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
     """No cluster: processes are slow to start, and know of it no more than the address."""
-    with a_server(request.param) as server:
+    with a_server(request.param, "--appendonly", "yes") as server:
         yield server
 
 

@@ -154,6 +154,9 @@ async def test_missing_permissions_are_a_matter_of_configuration(guarded: Node) 
     assert "use-your-own-redis" in caught.value.remedy
     url = f"redis://postroad:{QUOTED}@{guarded.host}"
     async with Queue.open(url, "q") as queue:
+        await guarded.ask("ACL", "SETUSER", "postroad", "-time")
+        with pytest.raises(ConfigError, match="does not permit"):
+            await queue.enqueue(LANE, jobs("1"))
         await guarded.ask("ACL", "SETUSER", "postroad", "resetkeys", "~else:*")
         with pytest.raises(ConfigError, match="does not permit"):
             await queue.enqueue(LANE, jobs("1"))

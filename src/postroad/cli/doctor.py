@@ -13,6 +13,7 @@ import httpx
 import typer
 
 from postroad.cli.output import JsonOption, console, print_json
+from postroad.delivery.control import missing_jobs
 from postroad.delivery.job import SEND_QUEUE
 from postroad.delivery.record import GROUP
 from postroad.errors import PostroadError
@@ -22,6 +23,8 @@ from postroad.settings import Settings
 from postroad.smtp.session import Session, Timeouts, TransportError
 
 LAG_EVENTS = 10_000
+MISSING_JOBS = 100
+"""Fewer may seem to be missing while mail is moving."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +127,11 @@ async def _queue(parts: Parts) -> AsyncIterator[Check]:
     health = Health.OK if lag < LAG_EVENTS else Health.WARN
     remedy = "" if health is Health.OK else "Is `postroad recorder` running, and the database fast enough?"
     yield Check(part="recorder", health=health, seen=f"{lag:,} events are not recorded yet", remedy=remedy)
+    missing = await missing_jobs(parts.engine, queue)
+    if missing > MISSING_JOBS:
+        seen = f"the ledger has {missing:,} messages under way that the queue does not know"
+        remedy = "Run `postroad queue rebuild`; the maintenance flow does it every ten minutes."
+        yield Check(part=f"queue {queue.name}", health=Health.WARN, seen=seen, remedy=remedy)
     for wrong in await queue.audit():
         yield Check(part=f"queue {queue.name}", health=Health.FAIL, seen=wrong, remedy="Run `postroad queue rebuild`.")
 

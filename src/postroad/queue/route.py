@@ -41,6 +41,8 @@ CONFIRM_MS = 2000
 _MOVES = 3
 _NOT_NOW = ("NOREPLICAS", "MISCONF", "UNBLOCKED", "MASTERDOWN")
 """What a server says that must not or cannot write now. redis-py has no exceptions for them."""
+_DENIED = ("The user executing the script can't", "ACL failure in script")
+"""NOPERM, where it is a script that may not."""
 
 
 class Finder(Protocol):
@@ -241,6 +243,8 @@ class Client(Redis):
                 await self._leave()
                 raise RedisConnectionError(str(error)) from error
             except ResponseError as error:
+                if any(words in str(error) for words in _DENIED):
+                    raise NoPermissionError(str(error)) from error
                 if not str(error).startswith(_NOT_NOW):
                     raise
                 await self._leave()

@@ -134,11 +134,13 @@ class Scripts:
         done_kept: int,
         failed_kept: int,
         events_cap: int,
+        done: bytes,
+        block: bytes,
         orders: bytes,
         *notes: bytes,
     ) -> list[bytes]:
         keep = (remember_ms, done_kept, failed_kept, events_cap)
-        reply = await self._run("settle", worker, nonce, want, lease_ms, *keep, orders, *notes)
+        reply = await self._run("settle", worker, nonce, want, lease_ms, *keep, done, block, orders, *notes)
         return cast("list[bytes]", reply)
 
     async def reap(self, limit: int) -> list[int]:
@@ -177,8 +179,8 @@ class Scripts:
     async def known(self, ids: bytes) -> list[bytes]:
         return cast("list[bytes]", await self._run("known", ids))
 
-    async def find(self, id: str) -> list[bytes]:  # noqa: A002 - the field's word
-        return cast("list[bytes]", await self._run("find", id))
+    async def find(self, id: str) -> list[Any]:  # noqa: A002 - the field's word
+        return cast("list[Any]", await self._run("find", id))
 
     async def gates(self) -> bytes:
         return cast("bytes", await self._run("gates"))

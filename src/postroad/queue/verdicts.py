@@ -68,7 +68,8 @@ class Release(Struct, frozen=True, kw_only=True):
     note: bytes = b""
 
 
-Verdict: TypeAlias = Done | Retry | Defer | Dead | Uncertain | Cancel | Release
+Undone: TypeAlias = Retry | Defer | Dead | Uncertain | Cancel | Release
+Verdict: TypeAlias = Done | Undone
 
 
 class RetryPolicy(Struct, frozen=True, kw_only=True):
@@ -92,7 +93,7 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
 
 
 class Order(Struct, frozen=True, array_like=True):
-    """A verdict as the script ``settle`` reads it. ``at_ms`` 0: ``delay_ms`` after the server's now."""
+    """Any verdict but `Done` as the script ``settle`` reads it. ``at_ms`` 0: ``delay_ms`` after the server's now."""
 
     id: str
     token: int
@@ -103,11 +104,9 @@ class Order(Struct, frozen=True, array_like=True):
     error: str = ""
 
 
-def order(job: Claimed, verdict: Verdict, policy: RetryPolicy, rng: Random) -> Order:
+def order(job: Claimed, verdict: Undone, policy: RetryPolicy, rng: Random) -> Order:
     """Decide what the queue is to do with this job. The delay is relative, so no client clock is trusted."""
     match verdict:
-        case Done():
-            return Order(job.id, job.token, "done")
         case Retry() if job.attempt >= policy.attempts:
             return Order(job.id, job.token, "dead", cause=_plain(verdict.cause), error=_plain(verdict.error))
         case Retry() if verdict.at_ms is None:
