@@ -71,11 +71,32 @@ class _AskAround:
     def __init__(self, hosts: tuple[Host, ...], options: Options) -> None:
         self._known = deque(hosts)
         self._options = options
+        self._asked: set[asyncio.Task[Host | None]] = set()
 
     def told(self, host: Host) -> None:
         if host in self._known:
             self._known.remove(host)
         self._known.appendleft(host)
+
+    async def _answer(self, host: Host, ask: Callable[[Redis, Host], Awaitable[Host | None]]) -> Host | None:
+        async def answer() -> Host | None:
+            client = _ask_client(host, self._options)
+            try:
+                async with asyncio.timeout(ASK_S):
+                    return await ask(client, host)
+            finally:
+                await client.aclose()
+
+        # It ends by itself: a connection that is cancelled while it is made or closed stays open.
+        asked = asyncio.create_task(answer())
+        self._asked.add(asked)
+        asked.add_done_callback(self._over)
+        return await asyncio.shield(asked)
+
+    def _over(self, asked: asyncio.Task[Host | None]) -> None:
+        self._asked.discard(asked)
+        if not asked.cancelled():
+            asked.exception()  # Seen, though whoever asked may have gone.
 
     async def _first_answer(self, gone: Set[Host], ask: Callable[[Redis, Host], Awaitable[Host | None]]) -> Host | None:
         """None: whoever answered does not know."""
@@ -83,10 +104,8 @@ class _AskAround:
         silent, found = 0, None
         candidates = list(self._known)
         for host in candidates:
-            client = _ask_client(host, self._options)
             try:
-                async with asyncio.timeout(ASK_S):
-                    found = await ask(client, host) or found
+                found = await self._answer(host, ask) or found
                 if found and found not in gone:
                     return found
             except (AuthenticationError, NoPermissionError):
@@ -101,7 +120,6 @@ class _AskAround:
                 refused, silent = error, silent + 1
             finally:
                 self._known.rotate(-1)
-                await client.aclose()
         if refused and silent == len(candidates):
             raise RedisConnectionError(f"none of {_list(candidates)} says who has it: {refused}") from refused
         return found
