@@ -13,9 +13,10 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from postroad.clock import Clock, SystemClock
+from postroad.delivery.job import gate_key
 from postroad.embedded import ensure_redis
 from postroad.mail.token import TokenSigner
-from postroad.queue import Queue, RetryPolicy
+from postroad.queue import Queue, RetryPolicy, open_queue
 from postroad.queue.metrics import QueueMetrics
 from postroad.settings import Settings
 from postroad.store import migrate
@@ -50,7 +51,16 @@ class Parts:
             limits = self.settings.queue(name)
             retry = RetryPolicy(attempts=limits.attempts, delays_ms=limits.retry_delays_ms, jitter=limits.jitter)
             self._queues[name] = await self._stack.enter_async_context(
-                Queue.open(url, name, retry=retry, clock=self._queue_clock, metrics=self.metrics)
+                open_queue(
+                    url,
+                    name,
+                    shards=limits.shards,
+                    key_of=gate_key,
+                    retry=retry,
+                    clock=self._queue_clock,
+                    metrics=self.metrics,
+                    sync_replicas=limits.sync_replicas,
+                )
             )
         return self._queues[name]
 

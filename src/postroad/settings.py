@@ -203,6 +203,8 @@ class QueueSettings(_Section):
     delay_ms: DurationMs = Field(default=5_000, ge=0, description="the one of `fixed`, the first of `exponential`")
     max_delay_ms: DurationMs = Field(default=3_600_000, ge=0, description="what `exponential` grows to")
     delays_ms: tuple[DurationMs, ...] = Field(default=(), description="those of `list`, of which the last repeats")
+    shards: int = Field(default=1, ge=1, le=256, description="parts that may be on different nodes of a cluster")
+    sync_replicas: int = Field(default=0, ge=0, le=10, description="have a job or a mark before it counts")
     jitter: float = Field(default=0.0, ge=0, lt=1, description="0.1 spreads a delay over 90 % to 110 % of it")
 
     @model_validator(mode="after")

@@ -21,11 +21,19 @@ from typer.testing import CliRunner
 from postroad.cli.app import app
 from postroad.queue import Gate, Job, Lane, Queue, Uncertain
 from postroad.queue.server import connect
+from tests.conftest import RedisServer, a_server
 from tests.queue.conftest import jobs, until
 
 LANE = Lane(name="a", gates=("g",), group="spring")
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., Any]
+
+
+@pytest.fixture(scope="module", params=["valkey", "redis"])
+def shared_redis(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """No cluster: processes are slow to start, and know of it no more than the address."""
+    with a_server(request.param, "--appendonly", "yes") as server:
+        yield server
 
 
 @pytest.fixture

@@ -7,13 +7,10 @@ import os
 import stat
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import assert_never
 
 import httpx
 import typer
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from postroad.cli.output import JsonOption, console, print_json
 from postroad.delivery.control import missing_jobs
@@ -22,21 +19,13 @@ from postroad.delivery.record import GROUP
 from postroad.errors import PostroadError
 from postroad.mail.dkim_keys import keys_of
 from postroad.parts import Parts, open_parts, redis_url
+from postroad.queue.topology import Health, inspect
 from postroad.settings import Settings
 from postroad.smtp.session import Session, Timeouts, TransportError
 
 LAG_EVENTS = 10_000
 MISSING_JOBS = 100
 """Fewer may seem to be missing while mail is moving."""
-OLDEST_REDIS = 7
-
-
-class Health(StrEnum):
-    """What the doctor found of one part."""
-
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,15 +128,21 @@ def _key(settings: Settings) -> Check:
 
 
 async def _queue(parts: Parts) -> AsyncIterator[Check]:
+    limits = parts.settings.queue(SEND_QUEUE)
     try:
+        # Server by server before the queue: of several, one may be fit and the others not.
+        url = await asyncio.to_thread(redis_url, parts.settings)
+        for finding in await inspect(url, sync_replicas=limits.sync_replicas):
+            yield Check(part=finding.part, health=finding.health, seen=finding.seen, remedy=finding.remedy)
         queue = await parts.queue(SEND_QUEUE)
         stats = await queue.stats()
     except PostroadError as error:
-        yield _failed("redis", error)
+        yield _failed(f"queue {SEND_QUEUE}", error)
         return
-    yield await _redis(redis_url(parts.settings))
     waiting = stats.queued + stats.scheduled + stats.in_flight
     seen = f"{waiting:,} jobs, {stats.dead:,} dead letters, {stats.uncertain:,} uncertain"
+    if limits.shards > 1:
+        seen += f", in {limits.shards} shards"
     yield Check(part=f"queue {queue.name}", health=Health.OK, seen=seen)
     lag = next((group.pending + group.unread for group in stats.groups if group.name == GROUP), stats.events)
     health = Health.OK if lag < LAG_EVENTS else Health.WARN
@@ -160,25 +155,6 @@ async def _queue(parts: Parts) -> AsyncIterator[Check]:
         yield Check(part=f"queue {queue.name}", health=Health.WARN, seen=seen, remedy=remedy)
     for wrong in await queue.audit():
         yield Check(part=f"queue {queue.name}", health=Health.FAIL, seen=wrong, remedy="Run `postroad queue rebuild`.")
-
-
-async def _redis(url: str) -> Check:
-    client = Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5)
-    try:
-        info = await client.info("server")
-    except RedisError as error:
-        return Check(part="redis", health=Health.FAIL, seen=str(error), remedy="Is it running, and its address right?")
-    finally:
-        await client.aclose()
-    if "valkey_version" in info:
-        return Check(
-            part="redis", health=Health.OK, seen=f"Valkey {info['valkey_version']}, persistent, evicts nothing"
-        )
-    seen = f"Redis {info['redis_version']}, persistent, evicts nothing"
-    if int(str(info["redis_version"]).partition(".")[0]) < OLDEST_REDIS:
-        remedy = f"Postroad is tested on Redis {OLDEST_REDIS} and newer, and on Valkey."
-        return Check(part="redis", health=Health.FAIL, seen=seen, remedy=remedy)
-    return Check(part="redis", health=Health.OK, seen=seen)
 
 
 async def _routes(settings: Settings) -> AsyncIterator[Check]:

@@ -119,6 +119,17 @@ def campaign_gate(campaign: str) -> str:
 QUEUE_GATE = "queue"
 
 
+def gate_key(gate: str) -> str | None:
+    """What keeps a sender's gates in the shard of its lanes, where they are exact. Others are divided over shards."""
+    match gate.split(":", 2):
+        case ["sender", *sender]:
+            return ":".join(sender)
+        case ["provider", _, sender]:
+            return sender
+        case _:
+            return None
+
+
 def lane_of(*, sender: str, provider: str, campaign: str, route: str, job_class: str) -> Lane:
     """Lane of the touches of one campaign that are limited alike."""
     return Lane(

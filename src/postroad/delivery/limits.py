@@ -21,14 +21,17 @@ def gates_of(settings: Settings, limits: QueueSettings) -> list[Gate]:
     """Gates of the queue and its senders. A sender without a rate has none: what an operator set by hand stands."""
     limited = [sender for sender in settings.senders.values() if sender.rate is not None]
     return [
-        Gate(name=QUEUE_GATE, rate=gate_rate(limits.rate, limits.burst)),
+        Gate(name=QUEUE_GATE, rate=gate_rate(limits.rate, limits.burst, limits.shards)),
         *(Gate(name=sender_gate(sender.address), rate=gate_rate(sender.rate, None)) for sender in limited),
     ]
 
 
-def gate_rate(rate: RateSetting | None, burst: int | None) -> Rate | None:
-    """A rate of the settings as the queue takes it. ``burst`` None: a smooth one."""
-    return None if rate is None else smooth_rate(rate.count, rate.per_ms, burst)
+def gate_rate(rate: RateSetting | None, burst: int | None, shards: int = 1) -> Rate | None:
+    """A rate of the settings as the queue takes it. ``burst`` None: a smooth one, with a part for every shard."""
+    if rate is None:
+        return None
+    smooth = smooth_rate(rate.count, rate.per_ms, burst)
+    return Rate(count=smooth.count, per_ms=smooth.per_ms, burst=burst or max(smooth.burst, shards))
 
 
 def smooth_rate(count: float, per_ms: int, burst: int | None = None) -> Rate:
