@@ -13,6 +13,8 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from postroad.clock import Clock, SystemClock
+from postroad.dns.providers import Providers
+from postroad.dns.resolver import Resolver
 from postroad.embedded import ensure_redis
 from postroad.mail.token import TokenSigner
 from postroad.queue import Queue, RetryPolicy
@@ -40,6 +42,17 @@ class Parts:
         self.signer = TokenSigner(secret_key(settings))
         self._stack = stack
         self._queues: dict[str, Queue] = {}
+        self._resolver: Resolver | None = None
+
+    async def resolver(self) -> Resolver:
+        """Return the resolver of this process, opened once."""
+        if self._resolver is None:
+            self._resolver = await self._stack.enter_async_context(Resolver(self.settings.dns, self.clock))
+        return self._resolver
+
+    async def providers(self) -> Providers:
+        """Return what finds out whose a domain's mail hosts are."""
+        return Providers(await self.resolver(), self.engine, self.clock)
 
     async def queue(self, name: str) -> Queue:
         """Return the queue of this name, opened once. Raises UnavailableError, or StateError for an unsafe server."""

@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from random import Random
 from typing import Annotated, NamedTuple
 
 import typer
@@ -18,6 +19,7 @@ from postroad.delivery.handler import Delivery
 from postroad.delivery.job import SEND_QUEUE
 from postroad.delivery.limits import gates_of, keep_limits, set_limits
 from postroad.delivery.record import Recorder
+from postroad.delivery.routes import RouteMetrics, open_routes, origins_of
 from postroad.errors import UsageError
 from postroad.parts import Parts, open_parts
 from postroad.queue import Queue, Worker
@@ -95,15 +97,25 @@ async def _work(settings: Settings, limits: QueueSettings, name: str, at: Metric
         gates = gates_of(settings, limits)
         await set_limits(queue, gates)
         keeping = asyncio.create_task(keep_limits(queue, gates, parts.clock))
-        delivery = Delivery(
+        resolver = await parts.resolver()
+        async with open_routes(
+            settings.routes,
+            resolver=resolver,
             engine=parts.engine,
-            queue=queue,
-            routes=settings.routes,
-            signer=parts.signer,
-            public_url=settings.public_url,
             clock=parts.clock,
-        )
-        async with delivery:
+            rng=Random(),  # noqa: S311  (it chooses among equals)
+        ) as routes:
+            if parts.metrics is not None:
+                parts.metrics.registry.register(RouteMetrics(routes))
+            delivery = Delivery(
+                engine=parts.engine,
+                queue=queue,
+                routes=routes,
+                origins=origins_of(settings.senders),
+                signer=parts.signer,
+                public_url=settings.public_url,
+                clock=parts.clock,
+            )
             worker = Worker(
                 queue,
                 delivery,

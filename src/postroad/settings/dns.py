@@ -36,7 +36,8 @@ class DnsSettings(Section):
         default=(), description="recursive resolvers, as 192.0.2.1 or 192.0.2.1:5353; none: the machine's own"
     )
     trust_ad: bool = Field(
-        default=False, description="believe what the resolver says of DNSSEC: only of one that validates, over a safe way"
+        default=False,
+        description="believe what the resolver says of DNSSEC: only of one that validates, over a safe way",
     )
     timeout_ms: DurationMs = Field(default=5_000, gt=0, le=MAX_DURATION_MS, description="for one question in all")
     concurrency: int = Field(default=100, ge=1, le=10_000, description="questions at once, for each process")

@@ -47,6 +47,11 @@ class Breaker:
         return self._state
 
     @property
+    def healthy(self) -> bool:
+        """Whether it answered last."""
+        return self._state is BreakerState.CLOSED and self._in_a_row == 0
+
+    @property
     def until_ms(self) -> int:
         """When an open one lets a message through, epoch."""
         return self._until_ms
