@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -16,10 +12,11 @@ from postroad.dns.mta_sts import MAX_AGE_S, Policy, PolicyError, StsMode, fetch_
 from postroad.dns.resolver import Resolver
 from postroad.dns.sts_policies import RETRY_MS, StsPolicies
 from tests.dns.nameserver import Nameserver
+from tests.https import https
 from tests.sandbox.wire import HandClock
-from tests.smtp.conftest import Certificates
 
 POLICY = "version: STSv1\r\nmode: enforce\r\nmx: mx.example.test\r\nmx: *.example.test\r\nmax_age: 86400\r\n"
+NAME = "mta-sts.example.test"
 ZONE = {
     "_mta-sts.example.test": {"TXT": ['"v=STSv1; id=20261124T1;"']},
     "mta-sts.example.test": {"A": ["127.0.0.1"]},
@@ -86,44 +83,8 @@ def test_covers(host: str, covered: bool) -> None:
     assert policy.covers(host) is covered
 
 
-class Site:
-    """What an HTTPS server says."""
-
-    def __init__(self) -> None:
-        self.body = POLICY
-        self.status = "200 OK"
-        self.headers = "Content-Type: text/plain; charset=utf-8"
-        self.requests: list[str] = []
-        self.port = 0
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            self.requests.append((await reader.readuntil(b"\r\n\r\n")).decode())
-            body = self.body.encode()
-            head = (
-                f"HTTP/1.1 {self.status}\r\n{self.headers}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-            )
-            writer.write(head.encode() + body)
-            await writer.drain()
-        except (OSError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
-
-
-@asynccontextmanager
-async def https(folder: Path, name: str = "mta-sts.example.test") -> AsyncIterator[tuple[Site, ssl.SSLContext]]:
-    certificates = Certificates(folder, names=(name,))
-    site = Site()
-    server = await asyncio.start_server(site.serve, "127.0.0.1", 0, ssl=certificates.server_context())
-    site.port = server.sockets[0].getsockname()[1]
-    trust = ssl.create_default_context(cafile=str(certificates.ca_file))
-    async with server:
-        yield site, trust
-
-
 async def test_a_policy_is_fetched_from_a_host_that_proves_its_name(tmp_path: Path) -> None:
-    async with https(tmp_path) as (site, trust), Nameserver(ZONE) as server:
+    async with https(tmp_path, NAME, POLICY) as (site, trust), Nameserver(ZONE) as server:
         async with Resolver(server.settings(), SystemClock()) as resolver:
             policy = await fetch_policy(resolver, "example.test", trust, port=site.port)
     assert policy.mode is StsMode.ENFORCE
@@ -142,7 +103,7 @@ async def test_a_policy_is_fetched_from_a_host_that_proves_its_name(tmp_path: Pa
     ],
 )
 async def test_what_is_no_policy_is_refused(tmp_path: Path, change: dict[str, str], says: str) -> None:
-    async with https(tmp_path) as (site, trust), Nameserver(ZONE) as server:
+    async with https(tmp_path, NAME, POLICY) as (site, trust), Nameserver(ZONE) as server:
         vars(site).update(change)
         async with Resolver(server.settings(), SystemClock()) as resolver:
             with pytest.raises(PolicyError, match=says):
@@ -150,7 +111,7 @@ async def test_what_is_no_policy_is_refused(tmp_path: Path, change: dict[str, st
 
 
 async def test_a_certificate_for_another_name_is_refused(tmp_path: Path) -> None:
-    async with https(tmp_path, "example.test") as (site, trust), Nameserver(ZONE) as server:
+    async with https(tmp_path, "example.test", POLICY) as (site, trust), Nameserver(ZONE) as server:
         async with Resolver(server.settings(), SystemClock()) as resolver:
             with pytest.raises(PolicyError, match=r"(?i)certificate"):
                 await fetch_policy(resolver, "example.test", trust, port=site.port)
@@ -159,7 +120,7 @@ async def test_a_certificate_for_another_name_is_refused(tmp_path: Path) -> None
 
 async def test_a_policy_holds_until_it_expires_whatever_dns_says_meanwhile(engine: sa.Engine, tmp_path: Path) -> None:
     clock = HandClock()
-    async with https(tmp_path) as (site, trust), Nameserver(ZONE, ttl_s=1) as server:
+    async with https(tmp_path, NAME, POLICY) as (site, trust), Nameserver(ZONE, ttl_s=1) as server:
         async with Resolver(server.settings(), clock) as resolver:
             policies = StsPolicies(resolver, engine, clock, trust, https_port=site.port)
             first = await policies.of("example.test")
@@ -177,7 +138,7 @@ async def test_a_policy_holds_until_it_expires_whatever_dns_says_meanwhile(engin
 
 async def test_a_new_id_brings_a_new_policy_and_a_failure_keeps_the_old(engine: sa.Engine, tmp_path: Path) -> None:
     clock = HandClock()
-    async with https(tmp_path) as (site, trust), Nameserver(ZONE, ttl_s=1) as server:
+    async with https(tmp_path, NAME, POLICY) as (site, trust), Nameserver(ZONE, ttl_s=1) as server:
         async with Resolver(server.settings(), clock) as resolver:
             policies = StsPolicies(resolver, engine, clock, trust, https_port=site.port)
             await policies.of("example.test")
