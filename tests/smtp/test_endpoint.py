@@ -183,3 +183,21 @@ async def test_name_and_dates_count_below_an_anchor_and_not_for_the_certificate_
     for signed in (Signed("other.test"), Signed(expired=True)):
         assert await opens(signed, tlsa(DANE_EE, signed.leaf))
         assert not await opens(signed, tlsa(DANE_TA, signed.anchor))
+
+
+async def test_a_certificate_that_is_no_authority_cannot_vouch_for_another() -> None:
+    """Whoever has some certificate under the anchor must not be able to make one for every name."""
+    signed = Signed("honest.test")
+    own = signed.authority.issue_cert("evil.test")
+    forged = trustme.CA.from_pem(own.cert_chain_pems[0].bytes(), own.private_key_pem.bytes()).issue_cert(
+        "mx.example.test"
+    )
+    chain = [forged.cert_chain_pems[0], own.cert_chain_pems[0], signed.authority.cert_pem]
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with (
+        trustme.Blob(b"".join(blob.bytes() for blob in chain)).tempfile() as chain_file,
+        forged.private_key_pem.tempfile() as key_file,
+    ):
+        context.load_cert_chain(chain_file, key_file)
+    signed.context = context
+    assert not await opens(signed, tlsa(DANE_TA, signed.anchor))

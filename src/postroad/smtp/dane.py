@@ -11,7 +11,13 @@ from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
+from cryptography.x509.verification import Criticality, ExtensionPolicy, PolicyBuilder, Store, VerificationError
+
+# The form that browsers ask of certificates is not what private authorities keep to; names, dates and signatures are.
+_SERVER = ExtensionPolicy.permit_all().require_present(x509.SubjectAlternativeName, Criticality.AGNOSTIC, None)
+_AUTHORITY = ExtensionPolicy.permit_all().require_present(
+    x509.BasicConstraints, Criticality.AGNOSTIC, lambda _policy, _certificate, found: _must_be_authority(found)
+)
 
 DANE_TA, DANE_EE = 2, 3
 """RFC 7672 §3.1: the two usages that SMTP knows; 0 and 1 are unusable (§3.1.3)."""
@@ -28,6 +34,11 @@ class Tlsa(NamedTuple):
     @property
     def usable(self) -> bool:
         return self.usage in (DANE_TA, DANE_EE) and self.selector in (0, 1) and self.matching in (0, 1, 2)
+
+
+def _must_be_authority(found: x509.BasicConstraints) -> None:
+    if not found.ca:
+        raise ValueError("a certificate that is no authority's signed another")
 
 
 def peer_chain(connection: ssl.SSLObject | ssl.SSLSocket) -> list[bytes]:
@@ -75,7 +86,8 @@ def _leads_to(chain: Sequence[bytes], anchor: bytes, host: str, now: datetime) -
     try:
         certificates = [x509.load_der_x509_certificate(der) for der in chain]
         store = Store([x509.load_der_x509_certificate(anchor)])
-        verifier = PolicyBuilder().store(store).time(now).build_server_verifier(x509.DNSName(host))
+        rules = PolicyBuilder().store(store).time(now).extension_policies(ca_policy=_AUTHORITY, ee_policy=_SERVER)
+        verifier = rules.build_server_verifier(x509.DNSName(host))
         verifier.verify(certificates[0], certificates[1:])
     except (VerificationError, ValueError):
         return False
