@@ -76,15 +76,19 @@ class World:
 
     async def host(self, last: int, *, tls: bool = True, names: tuple[str, ...] = ()) -> Sandbox:
         """Start the mail host at 127.0.0.last; what it shows is signed by the authority that the route trusts."""
-        files: dict[str, str] = {}
+        certificate = private_key = None
         if tls:
             certificates = self._certificates
             if names:
                 (self._folder / f"tls-{last}").mkdir()
                 certificates = Certificates(self._folder / f"tls-{last}", names=names)
-            files = {"certificate": str(certificates.certificate), "private_key": str(certificates.private_key)}
+            certificate, private_key = str(certificates.certificate), str(certificates.private_key)
         config = SandboxConfig(
-            directory=str(self._folder / f"host-{last}"), host=f"127.0.0.{last}", port=self.port, **files
+            directory=str(self._folder / f"host-{last}"),
+            host=f"127.0.0.{last}",
+            port=self.port,
+            certificate=certificate,
+            private_key=private_key,
         )
         self.hosts[last] = await self._stack.enter_async_context(Sandbox(config, rng=Random(last)))
         self.port = self.hosts[last].port

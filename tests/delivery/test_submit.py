@@ -100,9 +100,11 @@ async def test_domains_are_limited_by_who_runs_their_mail_hosts(engine: sa.Engin
 
 async def test_dns_that_is_away_holds_nothing_up(engine: sa.Engine, queue: Queue) -> None:
     touches_at(engine, {"school.net": 30, "gmail.com": 2})
-    async with Nameserver({}, troubles={"school.net": Trouble.SILENT}) as server:
-        async with Resolver(server.settings(timeout_ms=60_000), SystemClock()) as resolver:
-            lanes = await lanes_of(engine, queue, Providers(resolver, engine, SystemClock(), deadline_s=0.2))
+    async with (
+        Nameserver({}, troubles={"school.net": Trouble.SILENT}) as server,
+        Resolver(server.settings(timeout_ms=60_000), SystemClock()) as resolver,
+    ):
+        lanes = await lanes_of(engine, queue, Providers(resolver, engine, SystemClock(), deadline_s=0.2))
     assert lanes == {"google": {"gmail.com"}, "school.net": {"school.net"}}
 
 

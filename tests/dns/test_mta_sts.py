@@ -38,9 +38,11 @@ ZONE = {
     ],
 )
 async def test_policy_ids(texts: list[str], policy_id: str | None) -> None:
-    async with Nameserver({"_mta-sts.example.test": {"TXT": texts}}) as server:
-        async with Resolver(server.settings(), SystemClock()) as resolver:
-            assert (await find_policy_id(resolver, "example.test"))[1] == policy_id
+    async with (
+        Nameserver({"_mta-sts.example.test": {"TXT": texts}}) as server,
+        Resolver(server.settings(), SystemClock()) as resolver,
+    ):
+        assert (await find_policy_id(resolver, "example.test"))[1] == policy_id
 
 
 def test_a_policy_is_read() -> None:
@@ -84,9 +86,12 @@ def test_covers(host: str, covered: bool) -> None:
 
 
 async def test_a_policy_is_fetched_from_a_host_that_proves_its_name(tmp_path: Path) -> None:
-    async with https(tmp_path, NAME, POLICY) as (site, trust), Nameserver(ZONE) as server:
-        async with Resolver(server.settings(), SystemClock()) as resolver:
-            policy = await fetch_policy(resolver, "example.test", trust, port=site.port)
+    async with (
+        https(tmp_path, NAME, POLICY) as (site, trust),
+        Nameserver(ZONE) as server,
+        Resolver(server.settings(), SystemClock()) as resolver,
+    ):
+        policy = await fetch_policy(resolver, "example.test", trust, port=site.port)
     assert policy.mode is StsMode.ENFORCE
     assert site.requests[0].startswith("GET /.well-known/mta-sts.txt HTTP/1.1\r\n")
     assert "Host: mta-sts.example.test\r\n" in site.requests[0]
@@ -111,47 +116,56 @@ async def test_what_is_no_policy_is_refused(tmp_path: Path, change: dict[str, st
 
 
 async def test_a_certificate_for_another_name_is_refused(tmp_path: Path) -> None:
-    async with https(tmp_path, "example.test", POLICY) as (site, trust), Nameserver(ZONE) as server:
-        async with Resolver(server.settings(), SystemClock()) as resolver:
-            with pytest.raises(PolicyError, match=r"(?i)certificate"):
-                await fetch_policy(resolver, "example.test", trust, port=site.port)
+    async with (
+        https(tmp_path, "example.test", POLICY) as (site, trust),
+        Nameserver(ZONE) as server,
+        Resolver(server.settings(), SystemClock()) as resolver,
+    ):
+        with pytest.raises(PolicyError, match=r"(?i)certificate"):
+            await fetch_policy(resolver, "example.test", trust, port=site.port)
     assert not site.requests
 
 
 async def test_a_policy_holds_until_it_expires_whatever_dns_says_meanwhile(engine: sa.Engine, tmp_path: Path) -> None:
     clock = HandClock()
-    async with https(tmp_path, NAME, POLICY) as (site, trust), Nameserver(ZONE, ttl_s=1) as server:
-        async with Resolver(server.settings(), clock) as resolver:
-            policies = StsPolicies(resolver, engine, clock, trust, https_port=site.port)
-            first = await policies.of("example.test")
-            assert first is not None
-            assert first.covers("mx.example.test")
-            del server.zone["_mta-sts.example.test"]
-            clock.advance(3_600_000)
-            # Another process finds it in the store.
-            others = StsPolicies(resolver, engine, clock, trust, https_port=site.port)
-            assert await others.of("example.test") == first
-            clock.advance(86_400_000)
-            assert await others.of("example.test") is None
-            assert len(site.requests) == 1
+    async with (
+        https(tmp_path, NAME, POLICY) as (site, trust),
+        Nameserver(ZONE, ttl_s=1) as server,
+        Resolver(server.settings(), clock) as resolver,
+    ):
+        policies = StsPolicies(resolver, engine, clock, trust, https_port=site.port)
+        first = await policies.of("example.test")
+        assert first is not None
+        assert first.covers("mx.example.test")
+        del server.zone["_mta-sts.example.test"]
+        clock.advance(3_600_000)
+        # Another process finds it in the store.
+        others = StsPolicies(resolver, engine, clock, trust, https_port=site.port)
+        assert await others.of("example.test") == first
+        clock.advance(86_400_000)
+        assert await others.of("example.test") is None
+        assert len(site.requests) == 1
 
 
 async def test_a_new_id_brings_a_new_policy_and_a_failure_keeps_the_old(engine: sa.Engine, tmp_path: Path) -> None:
     clock = HandClock()
-    async with https(tmp_path, NAME, POLICY) as (site, trust), Nameserver(ZONE, ttl_s=1) as server:
-        async with Resolver(server.settings(), clock) as resolver:
-            policies = StsPolicies(resolver, engine, clock, trust, https_port=site.port)
-            await policies.of("example.test")
-            server.zone["_mta-sts.example.test"] = {"TXT": ['"v=STSv1; id=2;"']}
-            site.status = "500 Oh"
-            for _ in range(3):
-                clock.advance(2_000)
-                kept = await policies.of("example.test")
-                assert kept is not None
-                assert kept.mode is StsMode.ENFORCE
-            assert len(site.requests) == 2  # §3.3: it was not asked again and again
-            site.status, site.body = "200 OK", POLICY.replace("enforce", "testing")
-            clock.advance(RETRY_MS)
-            renewed = await policies.of("example.test")
-            assert renewed is not None
-            assert renewed.mode is StsMode.TESTING
+    async with (
+        https(tmp_path, NAME, POLICY) as (site, trust),
+        Nameserver(ZONE, ttl_s=1) as server,
+        Resolver(server.settings(), clock) as resolver,
+    ):
+        policies = StsPolicies(resolver, engine, clock, trust, https_port=site.port)
+        await policies.of("example.test")
+        server.zone["_mta-sts.example.test"] = {"TXT": ['"v=STSv1; id=2;"']}
+        site.status = "500 Oh"
+        for _ in range(3):
+            clock.advance(2_000)
+            kept = await policies.of("example.test")
+            assert kept is not None
+            assert kept.mode is StsMode.ENFORCE
+        assert len(site.requests) == 2  # §3.3: it was not asked again and again
+        site.status, site.body = "200 OK", POLICY.replace("enforce", "testing")
+        clock.advance(RETRY_MS)
+        renewed = await policies.of("example.test")
+        assert renewed is not None
+        assert renewed.mode is StsMode.TESTING

@@ -42,9 +42,11 @@ HOSTS, NULL, NONE, UNKNOWN = MailExchange.HOSTS, MailExchange.NULL, MailExchange
     ],
 )
 async def test_mail_hosts(domain: str, exchange: MailExchange, hosts: list[tuple[int, str]], implicit: bool) -> None:
-    async with Nameserver(ZONE, troubles={"broken.test": Trouble.SERVFAIL}) as server:
-        async with Resolver(server.settings(), SystemClock()) as resolver:
-            found = await find_mail_hosts(resolver, domain)
+    async with (
+        Nameserver(ZONE, troubles={"broken.test": Trouble.SERVFAIL}) as server,
+        Resolver(server.settings(), SystemClock()) as resolver,
+    ):
+        found = await find_mail_hosts(resolver, domain)
     assert (found.exchange, list(found.hosts), found.implicit) == (exchange, hosts, implicit)
 
 

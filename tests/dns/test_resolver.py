@@ -51,9 +51,11 @@ async def test_the_end_of_cnames_is_told() -> None:
 
 @pytest.mark.parametrize("trouble", [Trouble.SERVFAIL, Trouble.REFUSED, Trouble.SILENT, Trouble.GARBAGE])
 async def test_trouble_is_no_answer_and_never_no_record(trouble: Trouble) -> None:
-    async with Nameserver(ZONE, troubles={"example.test": trouble}) as server:
-        async with Resolver(server.settings(timeout_ms=300), SystemClock()) as resolver:
-            answer = await resolver.lookup("example.test", "MX")
+    async with (
+        Nameserver(ZONE, troubles={"example.test": trouble}) as server,
+        Resolver(server.settings(timeout_ms=300), SystemClock()) as resolver,
+    ):
+        answer = await resolver.lookup("example.test", "MX")
     assert (answer.found, answer.ttl_s) == (Found.NO_ANSWER, UNANSWERED_TTL_S)
     assert answer.why
 
@@ -90,13 +92,15 @@ async def test_an_answer_is_kept_for_as_long_as_it_says() -> None:
 
 async def test_no_answer_is_asked_again_soon() -> None:
     clock = HandClock()
-    async with Nameserver(ZONE, troubles={"example.test": Trouble.SERVFAIL}) as server:
-        async with Resolver(server.settings(), clock) as resolver:
-            assert (await resolver.lookup("example.test", "MX")).found is Found.NO_ANSWER
-            server.troubles.clear()
-            assert (await resolver.lookup("example.test", "MX")).found is Found.NO_ANSWER
-            clock.advance(UNANSWERED_TTL_S * 1000)
-            assert (await resolver.lookup("example.test", "MX")).found is Found.RECORDS
+    async with (
+        Nameserver(ZONE, troubles={"example.test": Trouble.SERVFAIL}) as server,
+        Resolver(server.settings(), clock) as resolver,
+    ):
+        assert (await resolver.lookup("example.test", "MX")).found is Found.NO_ANSWER
+        server.troubles.clear()
+        assert (await resolver.lookup("example.test", "MX")).found is Found.NO_ANSWER
+        clock.advance(UNANSWERED_TTL_S * 1000)
+        assert (await resolver.lookup("example.test", "MX")).found is Found.RECORDS
 
 
 async def test_many_who_ask_at_once_are_one_question_and_one_who_leaves_takes_nobody_along() -> None:
@@ -112,12 +116,14 @@ async def test_many_who_ask_at_once_are_one_question_and_one_who_leaves_takes_no
 
 @pytest.mark.parametrize("trusted", [True, False])
 async def test_dnssec_is_believed_only_from_a_resolver_that_is_trusted(trusted: bool) -> None:
-    async with Nameserver(ZONE, signed=["example.test"]) as server:
-        async with Resolver(server.settings(trust_ad=trusted), SystemClock()) as resolver:
-            assert (await resolver.lookup("example.test", "MX")).secure is trusted
-            assert not (await resolver.lookup("mx.example.test", "A")).secure
-            # RFC 4035 §3.2.3: all of the answer, the way to it included.
-            assert not (await resolver.lookup("alias.test", "MX")).secure
+    async with (
+        Nameserver(ZONE, signed=["example.test"]) as server,
+        Resolver(server.settings(trust_ad=trusted), SystemClock()) as resolver,
+    ):
+        assert (await resolver.lookup("example.test", "MX")).secure is trusted
+        assert not (await resolver.lookup("mx.example.test", "A")).secure
+        # RFC 4035 §3.2.3: all of the answer, the way to it included.
+        assert not (await resolver.lookup("alias.test", "MX")).secure
 
 
 @pytest.mark.parametrize("wrong", ["localhost", "192.0.2.1:0", "192.0.2.1:x", "[::1]:99999", "1.2.3"])

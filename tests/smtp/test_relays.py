@@ -40,12 +40,13 @@ def test_a_breaker_opens_after_failures_in_a_row_and_probes_after_a_growing_paus
         assert breaker.begin()
         breaker.failed("down")
     for pause_ms in (*PAUSES_MS, PAUSES_MS[-1]):
-        assert breaker.state is BreakerState.OPEN
+        states = [breaker.state]
         clock.advance(pause_ms - 1)
         assert not breaker.begin()
         clock.advance(1)
         assert breaker.begin()
-        assert breaker.state is BreakerState.HALF_OPEN
+        states.append(breaker.state)
+        assert states == [BreakerState.OPEN, BreakerState.HALF_OPEN]
         assert not breaker.begin()  # one is enough to find out
         breaker.failed("down")
     clock.advance(PAUSES_MS[-1])
@@ -117,7 +118,7 @@ async def test_what_a_relay_would_not_begin_goes_to_the_next(answers: dict[str, 
         assert (len(good.bodies), marks.count) == (20, 20)
         # It is left alone meanwhile, and asked again later.
         assert len(bad.connections) == FAILURES_IN_A_ROW
-        assert out.relays[0].breaker.state is BreakerState.OPEN
+        assert not out.relays[0].breaker.admits
         bad.answers.clear()
         clock.advance(PAUSES_MS[0])
         for _ in range(40):
@@ -144,13 +145,15 @@ async def test_a_route_is_down_only_when_all_relays_are() -> None:
     clock = HandClock()
     async with ScriptedServer(dict(answers)) as one, ScriptedServer(dict(answers)) as two, Pools(QUICK) as pools:
         out = RelayRoute(relays_at(clock, one.port, two.port), pools, Random(7))
+        reasons = []
         for _ in range(6):
             with pytest.raises(TransportError) as caught:
                 await out.send(message(), nothing)
             assert caught.value.phase is Phase.CONNECT
             assert of_transport(caught.value).pause is Pause.ROUTE
+            reasons.append(caught.value.reason)
         assert (len(one.connections), len(two.connections)) == (FAILURES_IN_A_ROW, FAILURES_IN_A_ROW)
-        assert "relay 0, relay 1" in caught.value.reason
+        assert "relay 0, relay 1" in reasons[-1]
         one.answers.clear()
         clock.advance(PAUSES_MS[0])
         assert (await out.send(message(), nothing)).code == 250

@@ -36,20 +36,18 @@ async def open_client(endpoint: Endpoint, timeouts: Timeouts) -> aiosmtplib.SMTP
 async def _open(endpoint: Endpoint, timeouts: Timeouts) -> aiosmtplib.SMTP:
     phase = Phase.CONNECT
     try:
-        context = _context(endpoint)
-        sock = await connect(endpoint, timeouts.connect)
         client = aiosmtplib.SMTP(
             hostname=endpoint.host,
             local_hostname=endpoint.origin.helo,
-            sock=sock,
             use_tls=endpoint.tls is TlsMode.IMPLICIT,
             start_tls=False,  # We say when: an error then knows its phase.
-            tls_context=context,
+            tls_context=_context(endpoint),
             timeout=timeouts.greeting,
         )
         with ExitStack() as unless_it_stands:
-            unless_it_stands.callback(lambda: sock.close() if client.transport is None else client.close())
-            await client.connect()
+            unless_it_stands.callback(client.close)
+            # From here the socket is asyncio's, which closes it whatever happens: we could close another's by then.
+            await client.connect(sock=await connect(endpoint, timeouts.connect))
             phase = Phase.EHLO
             await _greet(client)
             if endpoint.tls is TlsMode.STARTTLS or (
