@@ -79,7 +79,9 @@ def relay_of(settings: RelaySettings, helo: str | None, clock: Clock) -> Relay:
     """Return a relay, as the settings describe it, that has not failed yet."""
     tokens = TokenSource(settings.oauth, clock) if settings.oauth is not None else None
     endpoint = Endpoint.of_relay(settings, tokens).sent_from(Origin(helo=helo))
-    return Relay(endpoint=endpoint, weight=settings.weight, breaker=Breaker(f"relay {endpoint.name}", clock))
+    login = f"{settings.username} at " if settings.username is not None else ""
+    breaker = Breaker(f"relay {login}{endpoint.name}", clock)
+    return Relay(endpoint=endpoint, weight=settings.weight, breaker=breaker)
 
 
 def origins_of(senders: Mapping[str, SenderSettings]) -> dict[str, Origin]:
