@@ -14,6 +14,8 @@ from pydantic import SecretStr
 
 from postroad.clock import Clock, SystemClock
 from postroad.delivery.job import gate_key
+from postroad.dns.providers import Providers
+from postroad.dns.resolver import Resolver
 from postroad.embedded import ensure_redis
 from postroad.mail.token import TokenSigner
 from postroad.queue import Queue, RetryPolicy, open_queue
@@ -43,6 +45,17 @@ class Parts:
         self._queues: dict[str, Queue] = {}
         # Without a clock of our own the queue goes by its server's, the one that workers on all hosts share.
         self._queue_clock = clock
+        self._resolver: Resolver | None = None
+
+    async def resolver(self) -> Resolver:
+        """Return the resolver of this process, opened once."""
+        if self._resolver is None:
+            self._resolver = await self._stack.enter_async_context(Resolver(self.settings.dns, self.clock))
+        return self._resolver
+
+    async def providers(self) -> Providers:
+        """Return what finds out whose a domain's mail hosts are."""
+        return Providers(await self.resolver(), self.engine, self.clock)
 
     async def queue(self, name: str) -> Queue:
         """Return the queue of this name, opened once. Raises UnavailableError, or StateError for an unsafe server."""

@@ -13,14 +13,17 @@ import httpx
 import typer
 
 from postroad.cli.output import JsonOption, console, print_json
+from postroad.clock import SystemClock
 from postroad.delivery.control import missing_jobs
 from postroad.delivery.job import SEND_QUEUE
 from postroad.delivery.record import GROUP
+from postroad.delivery.routes import relay_of
+from postroad.dns.resolver import Found, Resolver
 from postroad.errors import PostroadError
 from postroad.mail.dkim_keys import keys_of
 from postroad.parts import Parts, open_parts, redis_url
 from postroad.queue.topology import Health, inspect
-from postroad.settings import Settings
+from postroad.settings import RelaySettings, RouteKind, Settings
 from postroad.smtp.session import Session, Timeouts, TransportError
 
 LAG_EVENTS = 10_000
@@ -159,17 +162,34 @@ async def _queue(parts: Parts) -> AsyncIterator[Check]:
 
 async def _routes(settings: Settings) -> AsyncIterator[Check]:
     for name, route in settings.routes.items():
-        where = f"{route.host}:{route.port}, tls {route.tls}"
-        try:
-            session = await Session.open(route, Timeouts(connect=5))
-        except TransportError as error:
-            remedy = "Is it running? host, port, tls and password are in postroad.toml or the environment."
-            seen = f"{where}: {error}"
-            yield Check(part=f"route {name}", health=Health.FAIL, seen=seen, remedy=remedy)
-            continue
-        pipelining = "pipelining" if session.pipelining else "no pipelining: slower"
-        await session.close()
-        yield Check(part=f"route {name}", health=Health.OK, seen=f"{where}, {pipelining}")
+        if route.kind is RouteKind.DIRECT:
+            yield await _direct(name, settings)
+        for relay in route.relay_pool:
+            yield await _relay(name, relay, route.helo)
+
+
+async def _relay(name: str, settings: RelaySettings, helo: str | None) -> Check:
+    relay = relay_of(settings, helo, SystemClock())
+    where = f"{relay.endpoint.name}, tls {settings.tls}"
+    try:
+        session = await Session.open(relay.endpoint, Timeouts(connect=5, greeting=5))
+    except TransportError as error:
+        remedy = "Is it running? host, port, tls and password are in postroad.toml or the environment."
+        return Check(part=f"route {name}", health=Health.FAIL, seen=f"{where}: {error}", remedy=remedy)
+    pipelining = "pipelining" if session.pipelining else "no pipelining: slower"
+    await session.close()
+    return Check(part=f"route {name}", health=Health.OK, seen=f"{where}, {pipelining}")
+
+
+async def _direct(name: str, settings: Settings) -> Check:
+    """Whether DNS answers, on which all depends; that port 25 is open to the world only sending shows."""
+    async with Resolver(settings.dns, SystemClock()) as resolver:
+        root = await resolver.lookup(".", "NS")
+    if root.found is Found.NO_ANSWER:
+        remedy = "Mail would wait. Is the resolver of this machine, or that of dns.nameservers, running?"
+        return Check(part=f"route {name}", health=Health.FAIL, seen=f"DNS does not answer: {root.why}", remedy=remedy)
+    dane = "vouches for DNSSEC" if root.secure else "is not trusted with DNSSEC: no DANE"
+    return Check(part=f"route {name}", health=Health.OK, seen=f"direct; the resolver answers and {dane}")
 
 
 async def _prefect() -> Check:

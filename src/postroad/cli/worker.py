@@ -15,14 +15,11 @@ from prometheus_client import Gauge
 
 from postroad.cli.signals import start_logging, stop_on_signals
 from postroad.delivery.admit import Admission
-from postroad.delivery.handler import Delivery
 from postroad.delivery.job import SEND_QUEUE
 from postroad.delivery.limits import gates_of, keep_limits, set_limits
+from postroad.delivery.opening import open_delivery
 from postroad.delivery.record import Recorder
-from postroad.delivery.shaping.file import read_shaping, shaped_senders
-from postroad.delivery.shaping.shaper import Shaper
 from postroad.errors import UsageError
-from postroad.mail.dkim_keys import signers_of
 from postroad.parts import Parts, open_parts
 from postroad.queue import Queue, Worker
 from postroad.queue.metrics import QueueMetrics, serve_metrics
@@ -99,25 +96,16 @@ async def _work(settings: Settings, limits: QueueSettings, name: str, at: Metric
         gates = gates_of(settings, limits)
         await set_limits(queue, gates)
         keeping = asyncio.create_task(keep_limits(queue, gates, parts.clock))
-        shaper = Shaper(
+        async with open_delivery(
+            settings,
             engine=parts.engine,
             queue=queue,
-            shaping=read_shaping(settings.delivery.shaping),
-            shaped=shaped_senders(settings),
-            clock=parts.clock,
-            registry=parts.metrics.registry if parts.metrics is not None else None,
-        )
-        delivery = Delivery(
-            engine=parts.engine,
-            queue=queue,
-            routes=settings.routes,
             signer=parts.signer,
-            public_url=settings.public_url,
+            resolver=await parts.resolver(),
             clock=parts.clock,
-            shaper=shaper,
-            dkim=signers_of(settings, os.environ),
-        )
-        async with shaper.acting(), delivery:
+            environ=os.environ,
+            registry=parts.metrics.registry if parts.metrics is not None else None,
+        ) as delivery:
             worker = Worker(
                 queue,
                 delivery,
@@ -132,6 +120,7 @@ async def _work(settings: Settings, limits: QueueSettings, name: str, at: Metric
             )
             report = await worker.run(stop)
         keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
     log.info("worker %s stopped: %s", name, report)
 
 

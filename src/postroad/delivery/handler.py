@@ -7,7 +7,6 @@ import logging
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self, assert_never
 
@@ -17,14 +16,22 @@ from postroad.campaign.message import StepMessage, step_message
 from postroad.clock import Clock
 from postroad.delivery.job import (
     DeliveryNote,
-    ProviderOf,
     decode_job,
     encode_note,
-    provider_of,
     route_gate,
     sender_gate,
 )
-from postroad.delivery.outcome import SENDER_PAUSE_MS, Outcome, Pause, Verdict, of_reply, of_transport
+from postroad.delivery.outcome import (
+    SENDER_PAUSE_MS,
+    ObstacleError,
+    Outcome,
+    Pause,
+    Verdict,
+    of_obstacle,
+    of_reply,
+    of_transport,
+)
+from postroad.delivery.routes import Route
 from postroad.delivery.shaping.limits import TAIL, Scope
 from postroad.delivery.shaping.shaper import Shaper
 from postroad.errors import Blame, DataError, PostroadError
@@ -33,10 +40,9 @@ from postroad.mail.message import Message
 from postroad.mail.token import TokenSigner
 from postroad.queue import FOREVER_MS, Dead, Defer, Done, Lease, LeaseLost, Queue, Retry, Uncertain
 from postroad.queue import Verdict as QueueVerdict
-from postroad.settings import RouteSettings
-from postroad.smtp.pool import SessionPool
+from postroad.smtp.endpoint import ANYWHERE, Origin
 from postroad.smtp.reply import Reply
-from postroad.smtp.session import Timeouts, TransportError, UnsendableError
+from postroad.smtp.session import TransportError, UnsendableError
 from postroad.store.engine import read
 from postroad.store.ledger import TouchState
 
@@ -50,48 +56,41 @@ SIGNING_THREADS = min(os.cpu_count() or 1, 4)
 
 
 class Delivery:
-    """Handles jobs of ``email:send``. Owns the sessions of every route."""
+    """Handles jobs of ``email:send``. ``origins``: by sender's address, where its mail comes from."""
 
     def __init__(
         self,
         *,
         engine: sa.Engine,
         queue: Queue,
-        routes: Mapping[str, RouteSettings],
+        routes: Mapping[str, Route],
+        origins: Mapping[str, Origin],
         signer: TokenSigner,
         public_url: str,
         clock: Clock,
         shaper: Shaper,
-        timeouts: Timeouts | None = None,
-        provider_of: ProviderOf = provider_of,
         dkim: Mapping[str, DkimSigner] | None = None,
     ) -> None:
         self._engine = engine
         self._queue = queue
         self._routes = routes
+        self._origins = origins
         self._signer = signer
         self._public_url = public_url
         self._clock = clock
         self._shaper = shaper
-        self._timeouts = timeouts
-        self._provider_of = provider_of
         self._dkim = dkim or {}  # by the name of the sender
         self._signing = ThreadPoolExecutor(SIGNING_THREADS, "dkim")
-        self._stack = AsyncExitStack()
-        self._pools: dict[str, SessionPool] = {}
         self._steps: dict[int, asyncio.Task[StepMessage]] = {}
         self._rests: dict[str, tuple[int, int]] = {}  # route: failures in a row, and the end of its pause
 
     async def __aenter__(self) -> Self:
-        self._stack.callback(self._signing.shutdown, wait=False)
-        for name, route in self._routes.items():
-            self._pools[name] = await self._stack.enter_async_context(SessionPool(route, self._timeouts))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._stack.aclose()
+        self._signing.shutdown(wait=False)
 
     async def __call__(self, lease: Lease) -> QueueVerdict:
         """Deliver one job; its touch is ``sending`` already. Every way that it can end is a verdict."""
@@ -103,18 +102,22 @@ class Delivery:
         except DataError as error:
             outcome = Outcome(verdict=Verdict.DEAD, cause="template", blame=Blame.MESSAGE)
             return self._verdict(outcome, str(error))
-        pool = self._pools.get(step.route)
-        if pool is None:
+        route = self._routes.get(step.route)
+        if route is None:
             outcome = Outcome(verdict=Verdict.DEAD, cause="no such route", blame=Blame.US)
             return self._verdict(outcome, f"route {step.route} is not in postroad.toml")
         reply: Reply | None = None
+        deferrals = claimed.claim - claimed.attempt
         try:
-            reply = await pool.send(message, lease.mark)
-            outcome = of_reply(reply, deferrals=claimed.claim - claimed.attempt)
+            reply = await route.send(message, lease.mark, self._origins.get(step.sender, ANYWHERE))
+            outcome = of_reply(reply, deferrals=deferrals)
             said = str(reply)
         except TransportError as error:
             reply, said = error.reply, error.reason
             outcome = of_transport(error)
+        except ObstacleError as error:
+            reply, said = error.reply, error.reason
+            outcome = of_obstacle(error.obstacle, deferrals=deferrals)
         except LeaseLost:
             # The queue gave the job away, or was emptied, before anything was sent; the ledger must not think it was.
             note = DeliveryNote(state=TouchState.QUEUED, cause="lease lost before the wire")
@@ -122,7 +125,7 @@ class Delivery:
             raise
         except UnsendableError as error:
             outcome, said = Outcome(verdict=Verdict.DEAD, cause="unsendable", blame=error.blame), error.reason
-        scope = Scope(sender=step.sender, provider=self._provider_of(job.address))
+        scope = Scope(sender=step.sender, provider=job.provider)
         if outcome.verdict is Verdict.ACCEPTED:
             self._shaper.accepted(scope)
         elif reply is not None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import msgspec
 
 from postroad.errors import Blame, UsageError
-from postroad.mail.address import domain_of
 from postroad.queue import JobClass, Lane
 from postroad.store.ledger import TouchState
 
@@ -21,7 +18,12 @@ class SendMessage(msgspec.Struct, frozen=True, kw_only=True, tag="send.v1", omit
     step_id: int
     address: str
     fields: dict[str, str]
-    zone: str = ""  # the recipient's time zone, as far as it is known
+    zone: str = ""
+    """The recipient's time zone, as far as it is known."""
+    provider: str = "other"
+    """Mailbox provider whose limits hold: one of providers.toml, a site that much mail goes to, or `other`."""
+    site: str = ""
+    """The same for all domains with the same mail hosts; empty: not known."""
 
 
 class DeliveryNote(msgspec.Struct, frozen=True, kw_only=True, tag="delivery.v1", omit_defaults=True):
@@ -57,38 +59,6 @@ def read_touch(text: str) -> int:
     if not (text.isascii() and text.isdecimal()):
         raise UsageError(f"{text!r} is the id of no touch: that is a number")
     return int(text)
-
-
-# The mailbox provider behind a domain that everybody knows. Others share one tail lane for each sender, until they are
-# rolled up by their MX hosts.
-_PROVIDERS = {
-    "gmail.com": "google",
-    "googlemail.com": "google",
-    "outlook.com": "outlook",
-    "hotmail.com": "outlook",
-    "live.com": "outlook",
-    "msn.com": "outlook",
-    "yahoo.com": "yahoo",
-    "ymail.com": "yahoo",
-    "aol.com": "yahoo",
-    "icloud.com": "apple",
-    "me.com": "apple",
-    "mac.com": "apple",
-    "comcast.net": "comcast",
-    "gmx.de": "gmx",
-    "gmx.net": "gmx",
-    "web.de": "web.de",
-    "orange.fr": "orange",
-}
-
-
-ProviderOf = Callable[[str], str]
-"""Says the mailbox provider of a normalised address."""
-
-
-def provider_of(address: str) -> str:
-    """Mailbox provider of a normalised address; ``other`` for all that are not known."""
-    return _PROVIDERS.get(domain_of(address), "other")
 
 
 def sender_gate(sender: str) -> str:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import assert_never
 
 from postroad.errors import Blame
 from postroad.smtp.reply import Phase, Reply
@@ -39,6 +40,28 @@ class Pause(StrEnum):
     SENDER = "sender"  # until a person has mended the sender's authentication
     SENDER_AT_PROVIDER = "sender-at-provider"
     ROUTE = "route"
+
+
+class Obstacle(StrEnum):
+    """Why nothing could be said to any mail host of a domain."""
+
+    TAKES_NO_MAIL = "takes no mail"  # null MX
+    NO_SUCH_DOMAIN = "no such domain"
+    NO_SUCH_HOST = "no such host"  # its mail hosts have no address
+    LOOP = "loop"  # its best mail host is this machine
+    NO_ANSWER = "no answer"  # of DNS
+    HOSTS_DOWN = "hosts down"
+    POLICY = "policy"  # no host is what the domain's own policy asks for
+
+
+class ObstacleError(Exception):
+    """No transaction was begun, and why. ``reply``: what a host said that would not have us."""
+
+    def __init__(self, obstacle: Obstacle, reason: str, *, reply: Reply | None = None) -> None:
+        super().__init__(reason)
+        self.obstacle = obstacle
+        self.reason = reason
+        self.reply = reply
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,9 +230,8 @@ def of_reply(reply: Reply, *, deferrals: int) -> Outcome:
         # Nothing was said about this message: the route is not to be had, for all.
         return route_down(str(reply))
     if reply.code < 500:
-        delay_ms = DEFERRAL_MS[min(deferrals, len(DEFERRAL_MS) - 1)]
         why = next((rule for rule in TEMPORARY if rule.matches(reply)), _DEFERRED)
-        return Outcome(verdict=Verdict.DEFER, cause=why.cause, blame=why.blame, delay_ms=delay_ms)
+        return _deferred(why.cause, deferrals, why.blame)
     if reply.code in _ROUTE_CODES or reply.enhanced in _ROUTE_ENHANCED:
         return route_down(str(reply))
     for rule in PERMANENT:
@@ -221,6 +243,37 @@ def of_reply(reply: Reply, *, deferrals: int) -> Outcome:
         return Outcome(verdict=Verdict.DEAD, cause="sender refused", blame=Blame.SENDER)
     # Permanent, and nobody says why: it ends this touch, and suppresses nobody.
     return Outcome(verdict=Verdict.BOUNCED, cause="refused without a reason", blame=Blame.HOST)
+
+
+def _deferred(cause: str, deferrals: int, blame: Blame = Blame.HOST) -> Outcome:
+    delay_ms = DEFERRAL_MS[min(deferrals, len(DEFERRAL_MS) - 1)]
+    return Outcome(verdict=Verdict.DEFER, cause=cause, blame=blame, delay_ms=delay_ms)
+
+
+def of_obstacle(obstacle: Obstacle, *, deferrals: int) -> Outcome:
+    """Judge what stood between us and a domain. It never holds back the route: other domains have other hosts."""
+    match obstacle:
+        case Obstacle.TAKES_NO_MAIL:  # RFC 7505 §4.1: 5.1.10, at once
+            return _undeliverable("domain takes no mail")
+        case Obstacle.NO_SUCH_DOMAIN:  # RFC 3463 §3.2: 5.1.2
+            return _undeliverable("no such domain")
+        case Obstacle.NO_SUCH_HOST:
+            # The domain is there, and its owner made a mistake that may be mended: it suppresses nobody.
+            return Outcome(verdict=Verdict.BOUNCED, cause="no such mail host", blame=Blame.HOST)
+        case Obstacle.LOOP:  # RFC 3463 §3.5: 5.4.6
+            return Outcome(verdict=Verdict.DEAD, cause="mail loops back", blame=Blame.US)
+        case Obstacle.NO_ANSWER:
+            return _deferred("DNS gives no answer", deferrals)
+        case Obstacle.HOSTS_DOWN:
+            return _deferred("mail hosts down", deferrals)
+        case Obstacle.POLICY:  # RFC 8461 §5: to be tried again
+            return _deferred("TLS policy not met", deferrals)
+        case other:
+            assert_never(other)
+
+
+def _undeliverable(cause: str) -> Outcome:
+    return Outcome(verdict=Verdict.BOUNCED, cause=cause, blame=Blame.RECIPIENT, suppress=True)
 
 
 def _of_positive(reply: Reply) -> Outcome:

@@ -102,6 +102,7 @@ def _launch(stage: Stage, file: CampaignFile, rows: Path, progress: Progress) ->
         report=lambda done: progress("importing", done.rows_done, done.rows_total),
     ).imported
     check(parts.engine, parts.settings, parts.signer, name).require_ok()
+    stage.teach_providers()
     launch(parts.engine, name, now)
     return _Launched(campaign=name, imported=imported, at=now)
 
@@ -157,7 +158,6 @@ async def _step_on(stage: Stage, name: str) -> tuple[int, bool]:
             expire_ms=parts.settings.delivery.expire_ms,
             cursor=cursor,
             limit=SUBMIT_ROWS,
-            provider_of=stage.provider_of,
         )
         submitted, cursor, done = submitted + step.submitted, step.cursor, step.done
     return submitted, await asyncio.to_thread(finish_if_done, parts.engine, name, clock.now())

@@ -7,25 +7,25 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from random import Random
 
+import sqlalchemy as sa
+
 from postroad.clock import ScaledClock
 from postroad.delivery.admit import Admission
-from postroad.delivery.handler import Delivery
-from postroad.delivery.job import SEND_QUEUE, provider_of
+from postroad.delivery.job import SEND_QUEUE
 from postroad.delivery.limits import gates_of, set_limits
+from postroad.delivery.opening import open_delivery
 from postroad.delivery.record import Recorder
-from postroad.delivery.shaping.file import read_shaping, shaped_senders
-from postroad.delivery.shaping.shaper import Shaper
 from postroad.embedded import stop_redis
-from postroad.mail.address import domain_of
-from postroad.mail.dkim_keys import signers_of
 from postroad.parts import Parts, open_parts
 from postroad.queue import Queue, Worker
 from postroad.sandbox import Cast, Keep, Sandbox, SandboxConfig
-from postroad.settings import RouteSettings, Settings, TlsMode
-from postroad.smtp.session import Timeouts
+from postroad.settings import RouteSettings, Settings, TimeoutSettings, TlsMode
+from postroad.store.engine import write
+from postroad.store.mail_domain import KnownDomain, keep_domains
 
 IDLE_MS = 2
 """How often the worker asks, in real time: little enough to be nothing on the campaign's clock."""
@@ -57,9 +57,16 @@ class Stage:
     sandbox: Sandbox
     cast: Cast
 
-    def provider_of(self, address: str) -> str:
-        """As delivery has it, but for the recipients that a persona answers for."""
-        return self.cast.provider_of(domain_of(address)) or provider_of(address)
+    def teach_providers(self) -> None:
+        """Write down which provider each domain of the audience is, as a lookup would. DNS is not asked."""
+        with write(self.parts.engine) as connection:
+            domains = connection.execute(sa.text("SELECT DISTINCT domain FROM recipient")).scalars()
+            found = [(domain, self.cast.provider_of(domain)) for domain in domains]
+            expires_at = self.clock.now() + timedelta(days=3650)
+            keep_domains(
+                connection,
+                [KnownDomain(domain, provider, provider, expires_at) for domain, provider in found if provider],
+            )
 
 
 @asynccontextmanager
@@ -79,7 +86,7 @@ async def open_stage(order: Order, settings: Settings, folder: Path, clock: Scal
     )
     async with Sandbox(config, rng=Random(order.seed), clock=clock) as sandbox:  # noqa: S311  (which mail is refused)
         try:
-            async with open_parts(_settings(settings, folder, sandbox), clock=clock) as parts:
+            async with open_parts(_settings(settings, folder, sandbox, order.speed), clock=clock) as parts:
                 yield Stage(
                     parts=parts,
                     clock=clock,
@@ -91,7 +98,7 @@ async def open_stage(order: Order, settings: Settings, folder: Path, clock: Scal
             await asyncio.to_thread(stop_redis, folder)
 
 
-def _settings(settings: Settings, folder: Path, sandbox: Sandbox) -> Settings:
+def _settings(settings: Settings, folder: Path, sandbox: Sandbox, speed: float) -> Settings:
     """The user's settings, with every server and every route replaced: made anew, so that none can be left over."""
     routes = {
         name: RouteSettings(
@@ -100,7 +107,8 @@ def _settings(settings: Settings, folder: Path, sandbox: Sandbox) -> Settings:
             tls=TlsMode.NONE,
             connections=route.connections,
             messages_per_connection=route.messages_per_connection,
-            shaped=route.shaped,
+            shaped=route.is_shaped,
+            timeouts=_timeouts(speed),
         )
         for name, route in settings.routes.items()
     }
@@ -126,39 +134,28 @@ async def open_crew(stage: Stage, speed: float) -> AsyncIterator[Crew]:
     parts, settings = stage.parts, stage.parts.settings
     limits = settings.queue(SEND_QUEUE)
     await set_limits(stage.queue, gates_of(settings, limits))
-    shaper = Shaper(
-        engine=parts.engine,
-        queue=stage.queue,
-        shaping=read_shaping(settings.delivery.shaping),
-        shaped=shaped_senders(settings),
-        clock=stage.clock,
-    )
-    delivery = Delivery(
-        engine=parts.engine,
-        queue=stage.queue,
-        routes=settings.routes,
-        signer=parts.signer,
-        public_url=settings.public_url,
-        clock=stage.clock,
-        timeouts=_timeouts(speed),
-        shaper=shaper,
-        dkim=signers_of(settings, os.environ),
-        provider_of=stage.provider_of,
-    )
-    worker = Worker(
-        stage.queue,
-        delivery,
-        concurrency=limits.concurrency,
-        # An hour of real time. Nobody else is there to take a job over, and leases are renewed by the real clock.
-        lease_ms=int(3_600_000 * max(speed, 1)),
-        drain_ms=SETTLE_WITHIN_MS,
-        idle_ms=IDLE_MS,
-        prepare=Admission(parts.engine, stage.clock),
-        name="rehearsal",
-        clock=stage.clock,
-    )
     recorder = Recorder(engine=parts.engine, queue=stage.queue, clock=stage.clock, name="rehearsal")
-    async with shaper.acting(), delivery:
+    async with open_delivery(
+        settings,
+        engine=parts.engine,
+        queue=stage.queue,
+        signer=parts.signer,
+        resolver=await parts.resolver(),
+        clock=stage.clock,
+        environ=os.environ,
+    ) as delivery:
+        worker = Worker(
+            stage.queue,
+            delivery,
+            concurrency=limits.concurrency,
+            # An hour of real time. Nobody else is there to take a job over, and leases are renewed by the real clock.
+            lease_ms=int(3_600_000 * max(speed, 1)),
+            drain_ms=SETTLE_WITHIN_MS,
+            idle_ms=IDLE_MS,
+            prepare=Admission(parts.engine, stage.clock),
+            name="rehearsal",
+            clock=stage.clock,
+        )
         stop, stop_recording = asyncio.Event(), asyncio.Event()
         work: asyncio.Task[object] = asyncio.create_task(worker.run(stop))
         record: asyncio.Task[object] = asyncio.create_task(recorder.run(stop_recording))
@@ -172,13 +169,8 @@ async def open_crew(stage: Stage, speed: float) -> AsyncIterator[Crew]:
         await recorder.drain()
 
 
-def _timeouts(speed: float) -> Timeouts:
+def _timeouts(speed: float) -> TimeoutSettings:
     """Waiting for a server that says nothing takes real time; less of it where the clock runs faster."""
-    usual, least = Timeouts(), LEAST_TIMEOUT_S
-    return Timeouts(
-        connect=max(usual.connect / speed, least),
-        mail=max(usual.mail / speed, least),
-        rcpt=max(usual.rcpt / speed, least),
-        data=max(usual.data / speed, least),
-        dot=max(usual.dot / speed, least),
-    )
+    least_ms = int(LEAST_TIMEOUT_S * 1000)
+    usual = TimeoutSettings().model_dump()
+    return TimeoutSettings(**{name: max(int(ms / speed), least_ms) for name, ms in usual.items()})

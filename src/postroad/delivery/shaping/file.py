@@ -98,7 +98,7 @@ def _of_table(name: str, table: LimitTable, sender: str) -> Iterator[Source]:
 
 def shaped_senders(settings: Settings) -> set[str]:
     """From addresses whose mail goes to mailbox providers without a relay between: for them the limits hold."""
-    return {sender.address for sender in settings.senders.values() if settings.routes[sender.route].shaped}
+    return {sender.address for sender in settings.senders.values() if settings.routes[sender.route].is_shaped}
 
 
 def read_shaping(path: Path | None) -> Shaping:

@@ -9,145 +9,69 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from datetime import UTC, date, datetime, time
 from enum import StrEnum
-from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, assert_never
-from zoneinfo import ZoneInfo, available_timezones
+from typing import Any, Literal, Self, assert_never
+from zoneinfo import ZoneInfo
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from postroad.errors import ConfigError
+from postroad.settings.dkim import DkimSettings
+from postroad.settings.dns import DnsSettings
+from postroad.settings.routes import (
+    OAuthSettings,
+    RelaySettings,
+    RouteKind,
+    RouteSettings,
+    TimeoutSettings,
+    TlsMode,
+)
+from postroad.settings.values import (
+    MAX_DURATION_MS,
+    DurationMs,
+    HostName,
+    IpAddress,
+    MailAddress,
+    Name,
+    Rate,
+    RateField,
+    Section,
+    ZoneName,
+    parse_duration_ms,
+)
+
+__all__ = [
+    "DEFAULT_QUEUES",
+    "MAX_DURATION_MS",
+    "Backoff",
+    "DeliverySettings",
+    "DkimSettings",
+    "DnsSettings",
+    "DurationMs",
+    "OAuthSettings",
+    "QueueSettings",
+    "Rate",
+    "RateField",
+    "RelaySettings",
+    "RouteKind",
+    "RouteSettings",
+    "SenderSettings",
+    "Settings",
+    "TimeoutSettings",
+    "TlsMode",
+    "ZoneName",
+    "find_config",
+    "line_of_key",
+    "parse_duration_ms",
+]
 
 CONFIG_VARIABLE = "POSTROAD_CONFIG"
 CONFIG_NAME = "postroad.toml"
 
-_UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_DURATION = re.compile(r"(?P<n>\d+(?:\.\d+)?)\s*(?P<unit>ms|s|m|h|d)")
 
-
-def parse_duration_ms(text: str) -> int:
-    """Milliseconds of ``500ms``, ``30s``, ``15m``, ``2h`` or ``3d``. Raises ValueError."""
-    match = _DURATION.fullmatch(text.strip())
-    if match is None:
-        raise ValueError(f"{text!r} is no duration: write a number and ms, s, m, h or d, as in 15m")
-    return round(Fraction(match["n"]) * _UNIT_MS[match["unit"]])
-
-
-class Rate(BaseModel):
-    """At most ``count`` in any ``per_ms`` milliseconds. Written ``100/1s`` or ``30/1h``."""
-
-    model_config = ConfigDict(frozen=True)
-
-    count: int = Field(gt=0)
-    per_ms: int = Field(gt=0)
-
-    @classmethod
-    def parse(cls, text: str) -> Rate:
-        count, slash, per = text.partition("/")
-        if not slash or not count.strip().isdecimal() or int(count) == 0:
-            raise ValueError(f"{text!r} is no rate: write a count, a slash and a duration, as in 100/1s")
-        per_ms = parse_duration_ms(per if per.strip()[:1].isdecimal() else f"1{per.strip()}")
-        if per_ms == 0:
-            raise ValueError(f"{text!r} is no rate: its duration is nothing")
-        return cls(count=int(count), per_ms=per_ms)
-
-    def __str__(self) -> str:
-        for unit in ("d", "h", "m", "s"):
-            if self.per_ms % _UNIT_MS[unit] == 0:
-                return f"{self.count}/{self.per_ms // _UNIT_MS[unit]}{unit}"
-        return f"{self.count}/{self.per_ms}ms"
-
-
-def _zone(name: str) -> str:
-    if name not in available_timezones():
-        raise ValueError(f"{name!r} is no time zone of the IANA database, such as Europe/Berlin")
-    return name
-
-
-DurationMs = Annotated[int, BeforeValidator(lambda v: parse_duration_ms(v) if isinstance(v, str) else v)]
-RateField = Annotated[Rate, BeforeValidator(lambda v: Rate.parse(v) if isinstance(v, str) else v)]
-ZoneName = Annotated[str, AfterValidator(_zone)]
-
-# What goes into a header or the database: no control characters in it, and no longer than its column.
-MailAddress = Annotated[
-    str, Field(pattern=r"^[^@\s<>\x00-\x1f\x7f]+@[^@\s<>\x00-\x1f\x7f]+\.[^@\s<>\x00-\x1f\x7f]+$", max_length=320)
-]
-Name = Annotated[str, Field(min_length=1, max_length=100)]
-MAX_DURATION_MS = 10 * 366 * 86_400_000
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TlsMode(StrEnum):
-    """How a connection to a relay is protected."""
-
-    NONE = "none"
-    STARTTLS = "starttls"
-    IMPLICIT = "implicit"
-
-
-class RouteSettings(_Section):
-    """A relay: an SMTP submission host (RFC 6409)."""
-
-    host: str = Field(min_length=1)
-    port: int = Field(default=587, ge=1, le=65535)
-    tls: TlsMode = TlsMode.STARTTLS
-    verify_certificate: bool = True
-    ca_file: Path | None = None
-    username: str | None = None
-    password: SecretStr | None = None
-    connections: int = Field(default=10, ge=1, le=1000, description="open at once, for each worker process")
-    messages_per_connection: int = Field(default=100, ge=1)
-    shaped: bool = Field(default=False, description="it reaches mailbox providers itself: shaping.toml's limits hold")
-
-    def relative_to(self, base: Path) -> Self:
-        """Return the same with its paths relative to a folder."""
-        return self.model_copy(update={"ca_file": base / self.ca_file}) if self.ca_file is not None else self
-
-
-def _instant(value: object) -> object:
-    """A date is midnight, and what names no zone is UTC."""
-    if isinstance(value, str):
-        value = datetime.fromisoformat(value)
-    if isinstance(value, date) and not isinstance(value, datetime):
-        value = datetime.combine(value, time())
-    if isinstance(value, datetime) and value.tzinfo is None:
-        value = value.replace(tzinfo=UTC)
-    return value
-
-
-class DkimSettings(_Section):
-    """A key that a sender signs with (RFC 6376): in a file, or in a variable of the environment."""
-
-    selector: str = Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?$")
-    key_file: Path | None = Field(default=None, description="private key in PEM")
-    key_env: str | None = Field(default=None, min_length=1, description="variable that holds the key in its place")
-    since: Annotated[datetime | None, BeforeValidator(_instant)] = Field(
-        default=None, description="when it takes over from the keys of its kind before it"
-    )
-
-    @model_validator(mode="after")
-    def _has_one_key(self) -> Self:
-        if (self.key_file is None) == (self.key_env is None):
-            raise ValueError("name either key_file or key_env")
-        return self
-
-
-class SenderSettings(_Section):
+class SenderSettings(Section):
     """A From identity, with what the law and the receivers want to see of it."""
 
     address: MailAddress
@@ -165,6 +89,8 @@ class SenderSettings(_Section):
     )
     rate: RateField | None = None
     dkim: tuple[DkimSettings, ...] = Field(default=(), description="keys that its messages are signed with")
+    helo: HostName | None = Field(default=None, description="name in EHLO; unset: the route's, else this machine's")
+    source_address: IpAddress | None = Field(default=None, description="address of this machine that mail leaves from")
 
     @model_validator(mode="after")
     def _signs_from_the_first(self) -> Self:
@@ -190,7 +116,7 @@ class Backoff(StrEnum):
     LIST = "list"
 
 
-class QueueSettings(_Section):
+class QueueSettings(Section):
     """One queue's limits, and how often it tries."""
 
     concurrency: int = Field(default=10, ge=1, le=10_000, description="jobs at once, for each worker process")
@@ -227,7 +153,7 @@ class QueueSettings(_Section):
                 assert_never(other)
 
 
-class DeliverySettings(_Section):
+class DeliverySettings(Section):
     """How long a message is tried, and how far ahead the queue is filled."""
 
     horizon_ms: DurationMs = Field(
@@ -283,6 +209,7 @@ class Settings(BaseSettings):
     routes: dict[Name, RouteSettings] = Field(default_factory=dict)
     queues: dict[str, QueueSettings] = Field(default_factory=dict)
     delivery: DeliverySettings = DeliverySettings()
+    dns: DnsSettings = DnsSettings()
 
     _config_path: Path | None = None
 
