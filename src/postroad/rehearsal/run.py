@@ -127,7 +127,7 @@ async def _advance(
                 return "finished"
             current = await asyncio.to_thread(_show, stage, launched.campaign, progress)
             stats = await stage.queue.stats()
-        if _stuck(stats, current, crew):
+        if not submitted and _stuck(stats, current, crew):
             return "held for good"
         if stage.clock.now_ms() >= until_ms:
             return "time is up"
@@ -165,7 +165,8 @@ async def _step_on(stage: Stage, name: str) -> tuple[int, bool]:
 
 def _stuck(stats: QueueStats, current: Summary, crew: Crew) -> bool:
     """Whether nothing will move by itself any more: what there is waits behind a gate that nobody opens."""
-    waits = stats.queued > 0 and crew.worker.next_ms is None
+    # A lane that is ready is one that no claim has looked at yet.
+    waits = stats.queued > 0 and not stats.ready_lanes and crew.worker.next_ms is None
     return waits and not (stats.scheduled or stats.in_flight or _unrecorded(stats) or current.next_due_at)
 
 
