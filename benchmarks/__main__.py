@@ -1,4 +1,4 @@
-"""`python -m benchmarks queue|growth|blocking|accuracy|delivery|submit|import`: exits with 1 when a bar is not reached."""
+"""`python -m benchmarks queue|growth|blocking|accuracy|delivery|submit|import`: exits with 1 where a bar is missed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import accuracy, blocking, bulk, comparison, delivery, growth
+from benchmarks import accuracy, blocking, bulk, comparison, costs, delivery, growth
 from benchmarks.contestants import PEERS
 from benchmarks.figures import Figure, Measure, markdown_of, show
 from benchmarks.report import circumstances, settings_table, write_section
@@ -87,7 +87,8 @@ def deliver(as_json: AsJson = False, quick: Quick = False, write_readme: WriteRe
 
     async def run(server: Server) -> tuple[list[Figure], list[str]]:
         found = await delivery.deliver(server, delivery.QUICK if quick else delivery.Effort())
-        return found.figures(), [found.table(), settings_table(found.settings, found.missing)]
+        parts = costs.table_of(found.costs)
+        return found.figures(), [found.table(), parts, settings_table(found.settings, found.missing)]
 
     _report("delivery", run, delivery.MEASURES, as_json=as_json, write_readme=write_readme)
 

@@ -1,4 +1,4 @@
-"""`benchmarks import` and `benchmarks submit`: many recipients from a CSV into the store, and from there to the queue."""
+"""`benchmarks import` and `benchmarks submit`: many recipients from a CSV into the store, and on to the queue."""
 
 from __future__ import annotations
 
@@ -48,7 +48,10 @@ class Found(Struct, kw_only=True):
     missing: dict[str, str] = field(default_factory=dict)
 
     def table(self, of: dict[tuple[str, int], list[Took]]) -> str:
-        lines = ["| | recipients | a second | CPU of the process for each, µs | peak memory, MiB |", "|---|---:|---:|---:|---:|"]
+        lines = [
+            "| | recipients | a second | CPU of the process for each, µs | peak memory, MiB |",
+            "|---|---:|---:|---:|---:|",
+        ]
         for (database, count), took in of.items():
             cpu_us = median([one.cpu_s for one in took]) / count * 1e6
             peak = max(one.peak_bytes for one in took) / MIB
@@ -144,4 +147,3 @@ async def _step(what: str, folder: Path, server: Server, database_url: str | Non
         if process.returncode:
             raise DidNotRun(f"{what} of {count:,} failed{last_words(errors)}")
     return Took(**json.loads(said))
-

@@ -37,7 +37,7 @@ async def _step(what: str, folder: Path, redis_url: str, count: int) -> None:
 
 async def _submit(parts: Parts, folder: Path) -> int:
     apply_campaign(parts, folder)
-    return await hand_over(parts, folder)
+    return await hand_over(parts)
 
 
 def _import(parts: Parts, path: Path) -> int:

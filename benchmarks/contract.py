@@ -40,11 +40,15 @@ class Tally:
     def add(self, count: int = 1) -> None:
         self._handled.extend([None] * count)
 
+    @property
+    def count(self) -> int:
+        return len(self._handled)
+
     def tell_forever(self) -> None:
         told = 0
         while True:
             time.sleep(TELL_S)
-            count = len(self._handled)
+            count = self.count
             if count != told:
                 told = count
                 print(count, time.monotonic_ns(), time.process_time_ns(), flush=True)

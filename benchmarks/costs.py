@@ -91,7 +91,7 @@ async def _walk(parts: Parts, folder: Path, meter: _Meter) -> list[Cost]:
     messages = meter.messages
     import_recipients(parts, folder, messages)
     apply_campaign(parts, folder)
-    await hand_over(parts, folder)
+    await hand_over(parts)
     queue = await parts.queue(SEND_QUEUE)
     batches = await meter("claim", _claimed(queue, messages))
     await meter("admit: one UPDATE a batch, SQLite", _admitted(parts, batches))

@@ -31,15 +31,19 @@ async def running_postgresql() -> AsyncIterator[str]:
         data = f"{folder}/data"
         options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C"]
         initdb = await asyncio.create_subprocess_exec(
-            str(programs / "initdb"), f"--pgdata={data}", *options, stdout=asyncio.subprocess.DEVNULL, cwd=folder, **user
+            str(programs / "initdb"),
+            f"--pgdata={data}",
+            *options,
+            stdout=asyncio.subprocess.DEVNULL,
+            cwd=folder,
+            **user,
         )
         if await initdb.wait():
             raise DidNotRun("initdb failed")
         settings = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={folder}"]
-        with Path(folder, "log").open("wb") as log:
-            server = await asyncio.create_subprocess_exec(
-                str(programs / "postgres"), "-D", data, *settings, stdout=log, stderr=log, cwd=folder, **user
-            )
+        server = await asyncio.create_subprocess_exec(
+            str(programs / "postgres"), "-D", data, *settings, stderr=asyncio.subprocess.DEVNULL, cwd=folder, **user
+        )
         try:
             url = f"postgresql://postgres@/postgres?host={folder}"
             await _wait_ready(url, server)

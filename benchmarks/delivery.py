@@ -18,8 +18,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from msgspec import Struct, field
 
-from benchmarks import house
+from benchmarks import costs, house
 from benchmarks.contestants import ENVS, ROOT, Contestant, DidNotRun, Pace, Settings
+from benchmarks.costs import Cost
 from benchmarks.figures import Figure, Measure, alone, beside, median
 from benchmarks.ours_delivery import FOLDER
 from benchmarks.server import Server
@@ -56,9 +57,10 @@ class Effort(Struct, frozen=True, kw_only=True):
 
     rounds: int = 5
     work_s: float = 3.0
+    costs: costs.Effort = costs.Effort()
 
 
-QUICK = Effort(rounds=1, work_s=0.5)
+QUICK = Effort(rounds=1, work_s=0.5, costs=costs.QUICK)
 
 
 class Run(NamedTuple):
@@ -77,6 +79,7 @@ class Found(Struct, kw_only=True):
     redis_us: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     settings: dict[str, Settings] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+    costs: list[Cost] = field(default_factory=list)
 
     def rate(self, label: str) -> float | None:
         paces = self.paces.get(label)
@@ -136,6 +139,8 @@ class _Place(NamedTuple):
 
 
 async def _measure(server: Server, effort: Effort, found: Found, place: _Place) -> None:
+    _say("costs, part by part")
+    found.costs = await costs.costs(server, place.sink, effort.costs)
     runs: list[Run] = []
 
     async def enter(label: str, contestant: Contestant, workers: int = 1) -> None:

@@ -1,7 +1,7 @@
 """Postroad's delivery as a contestant: a campaign from its CSV to the rows that say what became of it.
 
-Its environment names the folder of its house (`benchmarks.house`). Every process is a worker and a recorder, made as the
-commands make them; a message counts once it is recorded in SQL.
+Its environment names the folder of its house (`benchmarks.house`). Every process is a worker and a recorder, made as
+the commands make them; a message counts once it is recorded in SQL.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from benchmarks import house
-from benchmarks.contract import Contestant, Put, Tally, run
+from benchmarks.contract import TELL_S, Contestant, Put, Tally, run
 from postroad.campaign.apply import apply
 from postroad.campaign.audience import import_file
 from postroad.campaign.definition import read_campaign
@@ -36,7 +36,7 @@ def settings_of(folder: Path, redis_url: str) -> Settings:
     return Settings.load(folder / "postroad.toml")
 
 
-async def hand_over(parts: Parts, folder: Path) -> int:
+async def hand_over(parts: Parts) -> int:
     """Launch the campaign and submit all of it. Returns to how many."""
     launched = await asyncio.to_thread(launch, parts.engine, house.CAMPAIGN, parts.clock.now())
     queue = await parts.queue(SEND_QUEUE)
@@ -78,7 +78,7 @@ async def producer(url: str) -> AsyncIterator[Put]:
             warm_up, waiting = not waiting, waiting + len(payloads)
             if not warm_up:
                 apply_campaign(parts, folder)
-                await hand_over(parts, folder)
+                await hand_over(parts)
 
         yield put
 
@@ -108,8 +108,10 @@ async def work(url: str, tally: Tally) -> None:
                 name=name,
             )
             together.create_task(worker.run(asyncio.Event()))
+            together.create_task(recorder.run(asyncio.Event()))
             while True:
-                tally.add(await recorder.record_next(block_ms=500))
+                await asyncio.sleep(TELL_S)
+                tally.add(recorder.recorded - tally.count)
 
 
 if __name__ == "__main__":
@@ -117,7 +119,7 @@ if __name__ == "__main__":
         Contestant(
             packages=("postroad", "redis", "aiosmtplib", "sqlalchemy"),
             enqueue="import_file, launch, submit_due",
-            worker="worker and recorder in each process, SQLite, every message admitted by the ledger and recorded in it",
+            worker="worker and recorder in each process, SQLite; every message admitted by the ledger, and recorded",
             source="docs/",
             producer=producer,
             work=work,
