@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import accuracy, blocking, bulk, comparison, costs, delivery, growth
+from benchmarks import accuracy, blocking, bulk, comparison, costs, delivery, growth, picture
 from benchmarks.contestants import PEERS
 from benchmarks.figures import Figure, Measure, markdown_of, show
 from benchmarks.report import circumstances, settings_table, write_section
@@ -88,6 +88,8 @@ def deliver(as_json: AsJson = False, quick: Quick = False, write_readme: WriteRe
     async def run(server: Server) -> tuple[list[Figure], list[str]]:
         found = await delivery.deliver(server, delivery.QUICK if quick else delivery.Effort())
         parts = costs.table_of(found.costs)
+        if write_readme and found.costs:
+            picture.PLACE.write_text(picture.picture_of(found.costs), "utf-8")
         return found.figures(), [found.table(), parts, settings_table(found.settings, found.missing)]
 
     _report("delivery", run, delivery.MEASURES, as_json=as_json, write_readme=write_readme)
