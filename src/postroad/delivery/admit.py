@@ -8,9 +8,10 @@ are looked at as well. What is refused gives back what its claim took from the g
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import assert_never
+from typing import NamedTuple, assert_never
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -29,17 +30,59 @@ PAUSED_DELAY_MS = 60_000
 """A job of a paused campaign that slips past its gate is looked at again after this."""
 
 
+class _Waiting(NamedTuple):
+    batch: Sequence[Claimed]
+    verdicts: asyncio.Future[Mapping[str, Verdict]]
+
+
 class Admission:
-    """Admits claimed batches to the wire."""
+    """Admits claimed batches to the wire, those together that came while an earlier one was at the database.
+
+    A transaction costs as much as some forty jobs in it, and a busy worker claims a few jobs at a time.
+    """
 
     def __init__(self, engine: sa.Engine, clock: Clock) -> None:
         self._engine = engine
         self._clock = clock
         self._windows: dict[int, tuple[Window | None, ZoneInfo]] = {}
+        self._waiting: deque[_Waiting] = deque()
+        self._admitting: asyncio.Task[None] | None = None
 
     async def __call__(self, batch: Sequence[Claimed]) -> Mapping[str, Verdict]:
         """Return a verdict for each job that may not be sent. Raises UnavailableError: none may."""
-        return await asyncio.to_thread(self._admit, batch)
+        verdicts: asyncio.Future[Mapping[str, Verdict]] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(batch, verdicts))
+        if self._admitting is None:
+            self._admitting = asyncio.create_task(self._admit_waiting())
+        return await verdicts
+
+    async def _admit_waiting(self) -> None:
+        try:
+            while self._waiting:
+                await self._admit_together(self._next_together())
+        finally:
+            self._admitting = None
+
+    def _next_together(self) -> list[_Waiting]:
+        """Those that wait, but no job twice: of two claims of one job, the ledger must see the earlier one first."""
+        together: list[_Waiting] = []
+        seen: set[str] = set()
+        while self._waiting and seen.isdisjoint(ids := {job.id for job in self._waiting[0].batch}):
+            together.append(self._waiting.popleft())
+            seen |= ids
+        return together
+
+    async def _admit_together(self, together: Sequence[_Waiting]) -> None:
+        try:
+            refused = await asyncio.to_thread(self._admit, [job for waiting in together for job in waiting.batch])
+        except Exception as error:
+            for waiting in together:
+                if not waiting.verdicts.done():  # cancelled: its worker gives the jobs back
+                    waiting.verdicts.set_exception(error)
+            return
+        for waiting in together:
+            if not waiting.verdicts.done():
+                waiting.verdicts.set_result({job.id: refused[job.id] for job in waiting.batch if job.id in refused})
 
     def _admit(self, batch: Sequence[Claimed]) -> dict[str, Verdict]:
         with write(self._engine) as connection:

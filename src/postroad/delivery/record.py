@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 
 GROUP = "recorder"
 BATCH = 1_000
+LINGER_S = 0.1
+"""How long events wait for company while there are few: a transaction costs as much as some thirty of them."""
+
 _FORGET = (EventKind.DONE, EventKind.CANCELLED, EventKind.EXPIRED)
 
 _EVERY = tuple(TouchState)
@@ -252,7 +255,9 @@ class Recorder:
         failures = 0
         while not stop.is_set():
             try:
-                await self.record_next(block_ms=500, stop=stop)
+                recorded = await self.record_next(block_ms=500, stop=stop)
+                if 0 < recorded < BATCH:
+                    await self._clock.sleep(LINGER_S)
                 if failures:
                     log.info("recording again")
                 failures = 0
