@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from postroad import errors
 from postroad.settings import (
     DEFAULT_QUEUES,
+    BounceSettings,
     DeliverySettings,
     QueueSettings,
     RouteSettings,
@@ -32,6 +33,7 @@ def _settings() -> Iterator[str]:
         "routes": RouteSettings,
         "queues": QueueSettings,
         "delivery": DeliverySettings,
+        "bounce": BounceSettings,
     }
     for name in Settings.model_fields:
         if name in sections:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 from postroad.bounce.report import Action, Reported
 from postroad.bounce.words import decode_xtext, find_reply_code, find_status, read_typed_address, squeeze
@@ -14,7 +14,10 @@ MAX_RECIPIENTS = 100
 _FIELD = re.compile(r"^([A-Za-z][\w-]{0,60})[ \t]*:[ \t]*([^\n]*(?:\n[ \t]+[^\n]*)*)", re.MULTILINE)
 # Fields may come without the blocks: an MTA that knows no MIME writes them into its text.
 MARK = re.compile(r"^[ \t]*(?:final|original)-recipient[ \t]*:", re.MULTILINE | re.IGNORECASE)
-_ACTION = re.compile(r"^[ \t]*action[ \t]*:[ \t]*(?:failed|failure|delayed|delivered|relayed|expanded)", re.M | re.I)
+_ACTION = re.compile(
+    r"^[ \t]*action[ \t]*:[ \t]*(?:fail|delayed|delivered|relayed|expanded)", re.MULTILINE | re.IGNORECASE
+)
+_EMPTY_LINE = re.compile(r"\n[ \t]*\n")
 
 _ACTIONS = {action.value: action for action in Action} | {"failure": Action.FAILED, "deliverable": Action.DELIVERED}
 
@@ -27,38 +30,31 @@ def looks_like_dsn(text: str) -> bool:
 def read_dsn(text: str) -> tuple[dict[str, str], tuple[Reported, ...]]:
     """Fields of the message, names in lower case, and what is said of each recipient."""
     message: dict[str, str] = {}
-    recipients: list[Reported] = []
+    blocks: list[dict[str, str]] = []
     for fields in _blocks(text):
         if "final-recipient" in fields or "original-recipient" in fields:
-            recipients.append(_recipient(fields))
-        elif not recipients:
+            blocks.append(fields)
+        elif not blocks:
             message |= fields
+        elif "action" not in blocks[-1]:
+            blocks[-1].update(fields)  # Torn apart by an empty line.
     if "original-envelope-id" in message:
         message["original-envelope-id"] = decode_xtext(message["original-envelope-id"])
-    return message, tuple(recipients)
+    return message, tuple(_recipient(fields) for fields in blocks[:MAX_RECIPIENTS])
 
 
-def _blocks(text: str) -> list[dict[str, str]]:
-    """Blocks of fields. A recipient's begins with its address, whether an empty line stands before it or not."""
-    blocks: list[dict[str, str]] = [{}]
-    end = 0
-    for match in _FIELD.finditer(text):
-        name, value = match[1].lower(), " ".join(match[2].split())
-        separated = "\n\n" in text[max(end - 1, 0) : match.start() + 1] or not text[end : match.start()].strip(" \t\n") == ""
-        block = blocks[-1]
-        begins = name == "final-recipient" and name in block
-        # One recipient's block may be torn apart by empty lines; a second Final-Recipient never belongs to it.
-        if begins or (separated and _complete(block)):
-            if len(blocks) > MAX_RECIPIENTS:
-                break
-            blocks.append({})
-        blocks[-1].setdefault(name, value)
-        end = match.end()
-    return blocks
-
-
-def _complete(block: dict[str, str]) -> bool:
-    return "reporting-mta" in block or "action" in block or bool(block and "final-recipient" not in block)
+def _blocks(text: str) -> Iterator[dict[str, str]]:
+    """Fields between empty lines. A second Final-Recipient begins another block, even without one."""
+    for paragraph in _EMPTY_LINE.split(text):
+        block: dict[str, str] = {}
+        for match in _FIELD.finditer(paragraph):
+            name = match[1].lower()
+            if name == "final-recipient" and name in block:
+                yield block
+                block = {}
+            block.setdefault(name, " ".join(match[2].split()))
+        if block:
+            yield block
 
 
 def _recipient(fields: dict[str, str]) -> Reported:
@@ -79,8 +75,3 @@ def _recipient(fields: dict[str, str]) -> Reported:
         remote_mta=fields.get("remote-mta", "").partition(";")[2].strip() or None,
         fields=fields,
     )
-
-
-def failed_ones(recipients: Sequence[Reported]) -> list[Reported]:
-    """Those that did not get it, or not yet."""
-    return [one for one in recipients if one.action in (None, Action.FAILED, Action.DELAYED)]

@@ -30,7 +30,9 @@ _TAG = re.compile(r"<[^<>]*>")
 _BLOCK = re.compile(r"(?i)<(?:br|/?p|/?div|/?tr|/?li|/?h\d|/?table)\b[^<>]*>")
 _ENTITIES = {"&lt;": "<", "&gt;": ">", "&quot;": '"', "&#64;": "@", "&#39;": "'", "&nbsp;": " ", "&amp;": "&"}
 # How the delimiter of a multipart looks whose header names none, or another one.
-_GUESSED_DELIMITER = re.compile(rb"^--([^\s-][^\n]{0,69}|-[^\n]{1,69}?)[ \t]*\n(?=content-)", re.MULTILINE | re.IGNORECASE)
+_GUESSED_DELIMITER = re.compile(
+    rb"^--([^\s-][^\n]{0,69}|-[^\n]{1,69}?)[ \t]*\n(?=content-)", re.MULTILINE | re.IGNORECASE
+)
 
 
 def decode_octets(octets: bytes, charset: str) -> str:

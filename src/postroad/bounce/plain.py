@@ -16,8 +16,13 @@ MAX_WORDS = 16_000
 MAX_RECIPIENTS = 100
 
 _HEADER_LINE = re.compile(
-    r"^[ \t]*(?:Return-Path|Received|Message-ID|X-Originating-IP|DKIM-Signature|MIME-Version|X-Mailer|Reply-To)[ \t]*:[ \t]*\S",
+    r"^[ \t]*(?:Return-Path|Received|Message-ID|X-Originating-IP|DKIM-Signature|MIME-Version|X-Mailer|Reply-To)"
+    r"[ \t]*:[ \t]*\S",
     re.MULTILINE | re.IGNORECASE,
+)
+_RETURNED_FIELD = re.compile(
+    r"^[ \t>]*(message-id|return-path|from|to)[ \t]*:[ \t]*([^\n]*(?:\n[ \t]+[^\n:]*$)?)",
+    re.IGNORECASE | re.MULTILINE,
 )
 _ALIAS = re.compile(r"\((?:expanded|generated) from:?[ \t]*([^)\n]{3,320})\)", re.IGNORECASE)  # sendmail, Exim
 _AT_DATA = re.compile(r">>> data", re.IGNORECASE)
@@ -41,8 +46,7 @@ def read_returned(header: str) -> Returned:
     if not header:
         return Returned()
     found: dict[str, str] = {}
-    pattern = re.compile(r"^[ \t>]*(message-id|return-path|from|to|x-envelope-to|delivered-to)[ \t]*:[ \t]*([^\n]*(?:\n[ \t]+[^\n:]*$)?)", re.I | re.M)
-    for match in pattern.finditer(header[:MAX_WORDS]):
+    for match in _RETURNED_FIELD.finditer(header[:MAX_WORDS]):
         found.setdefault(match[1].lower(), " ".join(match[2].split()))
     return Returned(
         message_id=found.get("message-id", ""),
@@ -79,7 +83,7 @@ def _reported(words: str, addresses: list[str]) -> tuple[Reported, ...]:
 
 
 def _answered(words: str, address: str) -> Reported:
-    """One recipient of a transcript, where each line is one answer. sendmail's are those to RCPT TO, unless it says so."""
+    """One recipient of a transcript, each line of which is an answer: to RCPT TO, unless it says otherwise."""
     said = "\n".join(line for line in words.splitlines() if address.lower() in line.lower())
     reported = reported_of(address, said)
     return msgspec.structs.replace(reported, at_rcpt=reported.at_rcpt or not _AT_DATA.search(words))
@@ -99,7 +103,7 @@ def reported_of(address: str | None, said: str) -> Reported:
 
 
 def said_of(words: str, address: str, addresses: Sequence[str]) -> str:
-    """What a text says of one address: all of it where that is the only one, else the lines that name it, and those below."""
+    """What a text says of one address: all of it where there is no other, else its own lines and those below."""
     if len(addresses) == 1:
         return words
     mine, others = address.lower(), [other.lower() for other in addresses if other.lower() != address.lower()]

@@ -40,7 +40,8 @@ class Envelope(Struct, frozen=True, kw_only=True):
 class Reported(Struct, frozen=True, kw_only=True):
     """What is said of one recipient. ``address`` is where it failed, ``original`` what we had written to.
 
-    ``diagnostic``: the words of whoever refused it. ``at_rcpt``: they answered RCPT TO. ``fields``: every field of a DSN's block, names in lower case.
+    ``diagnostic``: the words of whoever refused it. ``at_rcpt``: they answered RCPT TO. ``fields``: every field of a
+    DSN's block, names in lower case.
     """
 
     address: str | None

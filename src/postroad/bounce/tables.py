@@ -1,4 +1,4 @@
-"""The tables that ship with the package: signs of each kind of mail, formats of plain bounces. Read once, when asked for."""
+"""The tables that ship with the package, read when they are asked for, and once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""postroad worker and postroad recorder: the processes that deliver, and those that write down what happened."""
+"""postroad worker and postroad recorder: processes that work off queues, and those that write down what happened."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ from typing import Annotated, NamedTuple
 import typer
 
 from postroad.cli.signals import start_logging, stop_on_signals
-from postroad.delivery.admit import Admission
-from postroad.delivery.handler import Delivery
+from postroad.cli.work import WORK
 from postroad.delivery.job import SEND_QUEUE
-from postroad.delivery.limits import gates_of, keep_limits, set_limits
 from postroad.delivery.record import Recorder
 from postroad.errors import UsageError
 from postroad.parts import Parts, open_parts
@@ -42,11 +40,11 @@ class MetricsAt(NamedTuple):
 
 
 @asynccontextmanager
-async def _measured_parts(settings: Settings, at: MetricsAt) -> AsyncIterator[tuple[Parts, Queue]]:
-    """Open the parts and the queue of mail, and serve their metrics where that is asked for."""
+async def _measured_parts(settings: Settings, name: str, at: MetricsAt) -> AsyncIterator[tuple[Parts, Queue]]:
+    """Open the parts and a queue, and serve their metrics where that is asked for."""
     metrics = QueueMetrics() if at.port is not None else None
     async with open_parts(settings, metrics=metrics) as parts:
-        queue = await parts.queue(SEND_QUEUE)
+        queue = await parts.queue(name)
         if metrics is None or at.port is None:
             yield parts, queue
             return
@@ -56,7 +54,7 @@ async def _measured_parts(settings: Settings, at: MetricsAt) -> AsyncIterator[tu
 
 
 def worker(
-    queue: Annotated[str, typer.Option(help="Name of the queue.")] = SEND_QUEUE,
+    queue: Annotated[str, typer.Argument(help=f"Name of the queue: {' or '.join(WORK)}.")] = SEND_QUEUE,
     concurrency: Annotated[int | None, typer.Option(help="Jobs at once in this process.", min=1)] = None,
     rate: Annotated[str | None, typer.Option(help="Limit of the whole queue, all workers together: 100/1s.")] = None,
     drain: Annotated[str | None, typer.Option(help="From SIGTERM to exit at the most: 20s.")] = None,
@@ -64,14 +62,14 @@ def worker(
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = "127.0.0.1",
 ) -> None:
-    """Deliver what is on a queue, until it is told to stop.
+    """Work off a queue, until it is told to stop: deliver what is on email:send, judge what is on bounce:process.
 
     SIGTERM: claims nothing more, finishes what is on the wire, gives back the rest and exits 0 within --drain. A second
     signal exits at once. Any number of workers may run, on any number of hosts; the rate is shared.
-    Defaults: the queue's section in postroad.toml, else concurrency 10, rate 100/1s, drain 20s.
+    Defaults: the queue's section in postroad.toml, else as shipped: docs/reference/settings.md.
     """
-    if queue != SEND_QUEUE:
-        raise UsageError(f"there is no worker for a queue named {queue!r}", remedy=f"Name one of: {SEND_QUEUE}.")
+    if queue not in WORK:
+        raise UsageError(f"there is no worker for a queue named {queue!r}", remedy=f"Name one of: {', '.join(WORK)}.")
     settings = Settings.load()
     configured = settings.queue(queue)
     try:
@@ -86,38 +84,26 @@ def worker(
         raise UsageError(str(error)) from None
     start_logging(settings)
     metrics = MetricsAt(metrics_host, metrics_port)
-    asyncio.run(_work(settings, limits, name or f"{socket.gethostname()}-{os.getpid()}", metrics))
+    asyncio.run(_work(settings, queue, limits, name or f"{socket.gethostname()}-{os.getpid()}", metrics))
 
 
-async def _work(settings: Settings, limits: QueueSettings, name: str, at: MetricsAt) -> None:
+async def _work(settings: Settings, queue_name: str, limits: QueueSettings, name: str, at: MetricsAt) -> None:
     stop = stop_on_signals()
-    async with _measured_parts(settings, at) as (parts, queue):
-        gates = gates_of(settings, limits)
-        await set_limits(queue, gates)
-        keeping = asyncio.create_task(keep_limits(queue, gates, parts.clock))
-        delivery = Delivery(
-            engine=parts.engine,
-            queue=queue,
-            routes=settings.routes,
-            signer=parts.signer,
-            public_url=settings.public_url,
-            clock=parts.clock,
+    async with (
+        _measured_parts(settings, queue_name, at) as (parts, queue),
+        WORK[queue_name](parts, queue, limits) as work,
+    ):
+        worker = Worker(
+            queue,
+            work.handle,
+            concurrency=limits.concurrency,
+            lease_ms=limits.lease_ms,
+            drain_ms=limits.drain_ms,
+            prepare=work.prepare,
+            name=name,
         )
-        async with delivery:
-            worker = Worker(
-                queue,
-                delivery,
-                concurrency=limits.concurrency,
-                lease_ms=limits.lease_ms,
-                drain_ms=limits.drain_ms,
-                prepare=Admission(parts.engine, parts.clock),
-                name=name,
-            )
-            log.info(
-                "worker %s delivers %s: concurrency %d, rate %s", name, queue.name, limits.concurrency, limits.rate
-            )
-            report = await worker.run(stop)
-        keeping.cancel()
+        log.info("worker %s serves %s: concurrency %d, rate %s", name, queue.name, limits.concurrency, limits.rate)
+        report = await worker.run(stop)
     log.info("worker %s stopped: %s", name, report)
 
 
@@ -138,7 +124,7 @@ def recorder(
 
 async def _record(settings: Settings, name: str, at: MetricsAt) -> None:
     stop = stop_on_signals()
-    async with _measured_parts(settings, at) as (parts, queue):
+    async with _measured_parts(settings, SEND_QUEUE, at) as (parts, queue):
         recorder = Recorder(engine=parts.engine, queue=queue, clock=parts.clock, name=name)
         log.info("recorder %s records %s", name, SEND_QUEUE)
         await recorder.run(stop)
