@@ -161,7 +161,8 @@ class _Mail:
         ):
             return self._made(Kind.AUTO_REPLY, "RFC 3834", (self._of_sender(),))
         server = self._from_server()
-        if self._listed() or (server and (titled["bounce"] or told["bounce"])) or (titled["bounce"] and told["bounce"]):
+        both = titled["bounce"] and told["bounce"] and not self._from_person()
+        if both or self._listed() or (server and (titled["bounce"] or told["bounce"])):
             return self._plain(delayed=told["delayed"] and not self._listed())
         if automatic or (server and told["auto_reply"]):
             return self._made(Kind.AUTO_REPLY, "RFC 3834", (self._of_sender(),))
@@ -204,6 +205,10 @@ class _Mail:
         if local == "" or local in signs().daemons or local.startswith("mailer-daemon"):
             return True
         return _any(signs().daemon_names, given)
+
+    def _from_person(self) -> bool:
+        """Whether somebody forwards a bounce, or answers to one."""
+        return self.subject.lower().startswith(signs().subject["answers"])
 
     def _automatic(self) -> bool:
         """RFC 3834 §5, and what was the custom before it."""

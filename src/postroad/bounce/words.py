@@ -73,7 +73,7 @@ def find_status(text: str) -> str | None:
     found: list[str] = _STATUS.findall(text)
     telling = [status for status in found if not status.endswith(".0.0")]
     failing = [status for status in telling if status[0] != "2"]
-    return (failing or telling or found or [None])[0]
+    return next(iter(failing or telling or found), None)
 
 
 def find_reply_code(text: str) -> int | None:

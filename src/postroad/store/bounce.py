@@ -179,7 +179,7 @@ def soft_bounces_in_a_row(connection: sa.Connection, touch: MatchedTouch, since:
         "since",
     )
     values = {"recipient_id": touch.recipient_id, "id": touch.id, "since": since}
-    return connection.execute(statement, values).scalar_one()
+    return int(connection.execute(statement, values).scalar_one())
 
 
 def move_touch(connection: sa.Connection, touch_id: int, state: TouchState, said: str, now: datetime) -> bool:
