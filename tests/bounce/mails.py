@@ -29,7 +29,9 @@ def dsn(
     returned: str = "",
 ) -> bytes:
     """A DSN as Postfix writes it."""
-    words = f"I'm sorry to have to inform you that your message could not be delivered.\n\n<{recipient}>: {diagnostic}\n"
+    words = (
+        f"I'm sorry to have to inform you that your message could not be delivered.\n\n<{recipient}>: {diagnostic}\n"
+    )
     fields = (
         "Reporting-MTA: dns; mx.example.org\nArrival-Date: Mon, 4 May 2026 08:30:00 +0000\n\n"
         f"Final-Recipient: rfc822; {recipient}\nAction: {action}\nStatus: {status}\n"

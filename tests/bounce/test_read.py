@@ -85,10 +85,19 @@ def test_addresses_of_a_dsn_are_decoded_by_their_type(value: str, address: str) 
 @pytest.mark.parametrize(
     ("subject", "words"),
     [
-        ("Unzustellbar: Neues", "Ihre Nachricht an ada@example.org wurde nicht zugestellt.\n550 5.1.1 Benutzer unbekannt"),
-        ("Échec de la remise", "Votre message n'a pas pu être remis à :\n\nada@example.org\n550 5.1.1 utilisateur inconnu"),
+        (
+            "Unzustellbar: Neues",
+            "Ihre Nachricht an ada@example.org wurde nicht zugestellt.\n550 5.1.1 Benutzer unbekannt",
+        ),
+        (
+            "Échec de la remise",
+            "Votre message n'a pas pu être remis à :\n\nada@example.org\n550 5.1.1 utilisateur inconnu",
+        ),
         ("Correo devuelto", "No se pudo entregar el mensaje a:\n\n  ada@example.org\n\n550 5.1.1 usuario desconocido"),
-        ("Письмо не доставлено", "Письмо не может быть доставлено:\n\n  ada@example.org\n\n550 5.1.1 Пользователь не найден"),
+        (
+            "Письмо не доставлено",
+            "Письмо не может быть доставлено:\n\n  ada@example.org\n\n550 5.1.1 Пользователь не найден",
+        ),
         ("配信不能", "次の宛先へ送信できませんでした。\n\n  ada@example.org\n\n550 5.1.1 ユーザが見つかりません"),
     ],
 )
@@ -106,12 +115,14 @@ def test_user_unknown_said_of_the_message_and_not_of_the_recipient_is_no_hard_bo
     said = "550 User unknown (in reply to end of DATA command)"
     [judgement] = judge(read_mail(mails.dsn(status="5.0.0", diagnostic=said)))
     assert (judgement.verdict, judgement.rule) == (Verdict.SOFT, "no such mailbox, it seems")
-    [judgement] = judge(read_mail(mails.dsn(status="5.0.0", diagnostic="550 User unknown (in reply to RCPT TO command)")))
+    [judgement] = judge(
+        read_mail(mails.dsn(status="5.0.0", diagnostic="550 User unknown (in reply to RCPT TO command)"))
+    )
     assert judgement.verdict is Verdict.HARD
 
 
 def test_a_null_return_path_is_known_from_the_envelope_too() -> None:
-    raw = mails.mail("ada@example.org\n  550 5.1.1 user unknown\n\nIt could not be delivered.\n", From="x@example.org")
+    raw = mails.mail("ada@example.org\n  550 5.1.1 no\n", From="x@example.org", Subject="Undeliverable: News")
     assert read_mail(raw).kind is Kind.OTHER
     assert read_mail(raw, Envelope(mail_from="")).kind is Kind.BOUNCE
 
@@ -127,7 +138,9 @@ def test_a_dsn_within_a_forwarded_mail_counts() -> None:
     assert [one.address for one in report.recipients] == ["ada@example.org"]
 
 
-@pytest.mark.parametrize("raw", [b"", b"\0" * 100, b"\r\n\r\n", b"From x\n", b":\n", b"\xff\xfe" * 50, b"Content-Type:"])
+@pytest.mark.parametrize(
+    "raw", [b"", b"\0" * 100, b"\r\n\r\n", b"From x\n", b":\n", b"\xff\xfe" * 50, b"Content-Type:"]
+)
 def test_what_is_hardly_a_mail_is_unrelated(raw: bytes) -> None:
     [judgement] = judge(read_mail(raw))
     assert judgement.verdict is Verdict.UNRELATED

@@ -162,7 +162,8 @@ class _Mail:
             return self._made(Kind.AUTO_REPLY, "RFC 3834", (self._of_sender(),))
         server = self._from_server()
         both = titled["bounce"] and told["bounce"] and not self._from_person()
-        if both or self._listed() or (server and (titled["bounce"] or told["bounce"])):
+        # That nobody could answer it is said by autoresponders too, and by some people's clients.
+        if both or self._listed() or (server and titled["bounce"]) or (self._named_server() and told["bounce"]):
             return self._plain(delayed=told["delayed"] and not self._listed())
         if automatic or (server and told["auto_reply"]):
             return self._made(Kind.AUTO_REPLY, "RFC 3834", (self._of_sender(),))
@@ -196,8 +197,10 @@ class _Mail:
 
     def _from_server(self) -> bool:
         """Whether a server sent it: it says so, or nobody could answer it."""
-        if self.envelope.mail_from == "" or self.headers.get("return-path").strip() == "<>":
-            return True
+        null_path = self.envelope.mail_from == "" or self.headers.get("return-path").strip() == "<>"
+        return null_path or self._named_server()
+
+    def _named_server(self) -> bool:
         if self.top.content_type == "multipart/report" or self._listed():
             return True
         given = decode_words(self.headers.get("from")).lower()
