@@ -54,9 +54,16 @@ class House:
     def keep(self, raw: bytes, envelope: Envelope | None = None, *, now: datetime = NOW) -> str:
         envelope = envelope or Envelope()
         digest = digest_of(raw, envelope)
+        mail = BounceMail(
+            digest=digest,
+            received_at=now,
+            raw=raw,
+            source=envelope.source,
+            mail_from=envelope.mail_from,
+            recipient=envelope.recipient,
+        )
         with write(self.engine) as connection:
-            kept = {"mail_from": envelope.mail_from, "recipient": envelope.recipient, "source": envelope.source}
-            keep_mail(connection, BounceMail(digest=digest, received_at=now, raw=raw, **kept))
+            keep_mail(connection, mail)
         return digest
 
     def process(self, raw: bytes, envelope: Envelope | None = None, *, now: datetime = NOW) -> Processed:

@@ -12,7 +12,7 @@ from postroad.mail.token import TokenSigner
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainedRecipient:
-    """One recipient: what is said of it, the verdict, and the rule that gave it."""
+    """One recipient, by the address that was written to where that is told: what is said of it, the verdict, its rule."""
 
     address: str | None
     status: str | None
@@ -39,7 +39,7 @@ def explain(file: str, raw: bytes, envelope: Envelope, signer: TokenSigner | Non
         kind=report.kind,
         recipients=tuple(
             ExplainedRecipient(
-                address=one.reported.address or one.reported.original,
+                address=one.reported.original or one.reported.address,
                 status=one.reported.status,
                 reply_code=one.reported.reply_code,
                 verdict=one.verdict,

@@ -37,20 +37,22 @@ def _files(path: Path) -> list[Path]:
 
 
 def _split(file: Path) -> Iterator[bytes]:
-    """Mails of one file: it is a mailbox if it begins as one, and each begins behind an empty line."""
+    """Mails of one file: it is a mailbox if it begins as one.
+
+    Not every writer leaves an empty line before the next mail, and all quote a line of a mail that looks so.
+    """
     if file.stat().st_size > MAX_FILE_BYTES:
         raise DataError(f"it has more than {MAX_FILE_BYTES} bytes", where=str(file), remedy="Split it.")
     with file.open("rb") as lines:
         mail: list[bytes] = []
-        is_mailbox, behind_empty = False, True
+        is_mailbox = False
         for number, line in enumerate(lines):
-            begins = behind_empty and _FROM_LINE.match(line.rstrip(b"\r\n")) is not None
+            begins = line.startswith(b"From ") and _FROM_LINE.match(line.rstrip(b"\r\n")) is not None
             if number == 0:
                 is_mailbox = begins
             elif begins and is_mailbox:
                 yield b"".join(mail)
                 mail = []
             mail.append(line)
-            behind_empty = not line.strip()
         if any(line.strip() for line in mail):
             yield b"".join(mail)

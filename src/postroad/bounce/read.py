@@ -18,6 +18,7 @@ from postroad.bounce.feedback import read_feedback
 from postroad.bounce.mime import Headers, Part, decode_words, read_message, split_header
 from postroad.bounce.plain import addresses_in, read_plain, read_returned, reported_of, said_of, split_returned
 from postroad.bounce.report import Action, Envelope, Kind, Report, Reported, Returned
+from postroad.bounce.ses import find_notification, read_notification
 from postroad.bounce.tables import signs
 from postroad.bounce.words import answers_rcpt, first_address
 
@@ -98,7 +99,16 @@ class _Mail:
                 return self._made(Kind.FEEDBACK, "RFC 5965", (reported,), fields, feedback_type=kind)
             if part.content_type in _DISPOSITION_TYPES:
                 return self._disposition(part)
-        return self._dsn() or self._inner() or self._by_signs()
+        return self._dsn() or self._notification() or self._inner() or self._by_signs()
+
+    def _notification(self) -> Report | None:
+        """What Amazon SES says by mail. The words are not cut where a message is returned: it is one line of JSON."""
+        found = find_notification(self._text()) if self.sender.endswith("@sns.amazonaws.com") else None
+        read = read_notification(found) if found is not None else None
+        if read is None:
+            return None
+        kind, feedback_type, recipients, self.returned = read
+        return self._made(kind, "Amazon SES", recipients, feedback_type=feedback_type)
 
     def _disposition(self, part: Part) -> Report:
         """A receipt, unless it is what Dovecot sends where others send a DSN: "was automatically rejected"."""
@@ -210,8 +220,9 @@ class _Mail:
         return _any(signs().daemon_names, given)
 
     def _from_person(self) -> bool:
-        """Whether somebody forwards a bounce, or answers to one."""
-        return self.subject.lower().startswith(signs().subject["answers"])
+        """Whether somebody forwards a bounce, or answers to one: a server comes to the point at once."""
+        at_once = _any(signs().body["bounce"], " ".join(self.words[:200].lower().split()))
+        return self.subject.lower().startswith(signs().subject["answers"]) and not at_once
 
     def _automatic(self) -> bool:
         """RFC 3834 §5, and what was the custom before it."""
