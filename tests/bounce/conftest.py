@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 from pydantic import SecretStr
@@ -12,6 +13,7 @@ from postroad.queue import Queue
 from postroad.queue.server import connect
 
 
+@asynccontextmanager
 async def _queue(url: str, name: str) -> AsyncIterator[Queue]:
     async with Queue.open(url, name) as queue:
         yield queue
@@ -24,13 +26,13 @@ async def _queue(url: str, name: str) -> AsyncIterator[Queue]:
 
 @pytest.fixture
 async def bounces(redis_url: str) -> AsyncIterator[Queue]:
-    async for queue in _queue(redis_url, "bounces"):
+    async with _queue(redis_url, "bounces") as queue:
         yield queue
 
 
 @pytest.fixture
 async def mail(redis_url: str) -> AsyncIterator[Queue]:
-    async for queue in _queue(redis_url, "mail"):
+    async with _queue(redis_url, "mail") as queue:
         yield queue
 
 

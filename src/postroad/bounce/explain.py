@@ -12,7 +12,7 @@ from postroad.mail.token import TokenSigner
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainedRecipient:
-    """One recipient, by the address that was written to where that is told: what is said of it, the verdict, its rule."""
+    """One recipient, by the address that was written to where that is told, the verdict, and the rule that gave it."""
 
     address: str | None
     status: str | None
