@@ -6,6 +6,7 @@ automatic replies (RFC 3834) and bounces in a server's own words. flufl.bounce c
 
 from __future__ import annotations
 
+import logging
 from email import message_from_bytes
 
 import msgspec
@@ -193,12 +194,14 @@ class _Mail:
         return self._made(Kind.BOUNCE, name, recipients)
 
     def _by_flufl(self) -> list[str]:
+        logging.getLogger("flufl.bounce").disabled = True  # It logs what it raises, which is ours to see to.
+        message = message_from_bytes(self.raw[:_MAX_FALLBACK_BYTES])
         try:
-            # One of its detectors counts on fields that a broken mail lacks, and raises.
-            temporary, permanent = all_failures(message_from_bytes(self.raw[:_MAX_FALLBACK_BYTES]))
-            return sorted(address.decode("utf-8", "replace") for address in {*temporary, *permanent})
+            # Its detectors count on fields that a broken mail lacks, and raise.
+            temporary, permanent = all_failures(message)
         except Exception:
             return []
+        return sorted(address.decode("utf-8", "replace") for address in {*temporary, *permanent})
 
     # -- signs
 
@@ -208,14 +211,15 @@ class _Mail:
     def _from_server(self) -> bool:
         """Whether a server sent it: it says so, or nobody could answer it."""
         null_path = self.envelope.mail_from == "" or self.headers.get("return-path").strip() == "<>"
-        return null_path or self._named_server()
+        return null_path or self.top.content_type == "multipart/report" or self._named_server()
 
     def _named_server(self) -> bool:
-        if self.top.content_type == "multipart/report" or self._listed():
+        """Whether its header says that a server wrote it. An empty From does; none at all says nothing."""
+        if self._listed() or self.top.parameter("report-type").lower() == "delivery-status":
             return True
-        given = decode_words(self.headers.get("from")).lower()
+        given = decode_words(self.headers.get("from")).lower().strip()
         local = self.sender.lower().partition("@")[0] or given.strip(" <>\"'")
-        if local == "" or local in signs().daemons or local.startswith("mailer-daemon"):
+        if given and (local == "" or local in signs().daemons or local.startswith("mailer-daemon")):
             return True
         return _any(signs().daemon_names, given)
 
