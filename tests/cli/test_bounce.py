@@ -31,7 +31,7 @@ class Site:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         (folder / "postroad.toml").write_text(SETTINGS)
-        self.environment = {**os.environ, "POSTROAD_CONFIG": str(folder / "postroad.toml")}
+        self.environment = {**os.environ, "POSTROAD_CONFIG": str(folder / "postroad.toml"), "COLUMNS": "200"}
         self.settings = Settings.load(folder / "postroad.toml")
 
     def run(self, *words: str) -> str:
