@@ -126,6 +126,13 @@ async def test_while_the_database_is_away_a_mail_waits_and_uses_no_attempt(
     assert house.state(touch) is TouchState.ACCEPTED
 
 
+async def test_a_job_of_no_mail_is_a_dead_letter(house: House, bounces: Queue, mail: Queue) -> None:
+    await bounces.enqueue(LANE, [Job(id="lost", payload=encode_job(ProcessBounce(digest="0" * 64)))])
+    await work_off(bounces, handler(house, mail), 1)
+    [letter] = (await bounces.dead_letters(count=10))[0]
+    assert (letter.id, letter.cause) == ("lost", "no such mail")
+
+
 async def test_nothing_is_taken_in_that_could_not_be_kept(bounces: Queue) -> None:
     away = open_engine("postgresql://nobody@127.0.0.1:1/nothing")
     with pytest.raises(UnavailableError):

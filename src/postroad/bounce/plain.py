@@ -103,9 +103,10 @@ def reported_of(address: str | None, said: str) -> Reported:
 
 
 def said_of(words: str, address: str, addresses: Sequence[str]) -> str:
-    """What a text says of one address: all of it where there is no other, else its own lines and those below."""
+    """What a text says of one address: its own lines and those below, and, where there is no other, then the rest."""
     if len(addresses) == 1:
-        return words
+        at = words.rfind("\n", 0, max(words.lower().find(address.lower()), 0)) + 1
+        return f"{words[at:]}\n{words[:at]}"
     mine, others = address.lower(), [other.lower() for other in addresses if other.lower() != address.lower()]
     kept: list[str] = []
     follows = False
