@@ -59,15 +59,14 @@ async def _judge_bounces(parts: Parts, queue: Queue, limits: QueueSettings) -> A
     intake = Intake(engine=parts.engine, queue=queue, clock=parts.clock)
     keeping = asyncio.create_task(keep_house(parts.engine, intake, settings.bounce, parts.clock))
     try:
-        yield Work(
-            BounceHandler(
-                engine=parts.engine,
-                signer=parts.signer,
-                settings=settings.bounce,
-                clock=parts.clock,
-                follow=follow,
-            )
+        handler = BounceHandler(
+            engine=parts.engine,
+            signer=parts.signer,
+            settings=settings.bounce,
+            clock=parts.clock,
+            follow=follow,
         )
+        yield Work(handler, handler.prepare)
     finally:
         keeping.cancel()
 
