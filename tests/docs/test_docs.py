@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from postroad import errors
 from postroad.settings import (
     DEFAULT_QUEUES,
+    BounceSettings,
     DeliverySettings,
     DkimSettings,
     DnsSettings,
@@ -40,6 +41,7 @@ def _settings() -> Iterator[str]:
         "dns": DnsSettings,
         "routes.oauth": OAuthSettings,
         "routes.timeouts": TimeoutSettings,
+        "bounce": BounceSettings,
     }
 
     def fields(name: str) -> Iterator[str]:
