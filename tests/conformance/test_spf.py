@@ -44,7 +44,7 @@ def _zone(data: dict[str, list[Any]]) -> tuple[dict[str, dict[str, list[str]]], 
         has_txt = any("TXT" in record for record in records if isinstance(record, dict))
         kinds: dict[str, list[str]] = {}
         for record in records:
-            for kind, value in (record.items() if isinstance(record, dict) else ()):
+            for kind, value in record.items() if isinstance(record, dict) else ():
                 if kind == "SPF" and has_txt:
                     continue
                 text = _text("TXT" if kind == "SPF" else kind, value)

@@ -102,9 +102,7 @@ def read_spf(text: str) -> Record:
                 modifiers[name] = read_domain_spec(modifier["value"])
         except (MacroError, AddressValueError) as error:
             raise SpfSyntaxError(f"{term!r}: {error}") from None
-    return Record(
-        mechanisms=tuple(mechanisms), redirect=modifiers.get("redirect"), explanation=modifiers.get("exp")
-    )
+    return Record(mechanisms=tuple(mechanisms), redirect=modifiers.get("redirect"), explanation=modifiers.get("exp"))
 
 
 def _mechanism(term: str) -> Mechanism:

@@ -1,0 +1,120 @@
+"""SPF of the return path (RFC 7208): the record, what it costs, and whether it covers the sending addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from ipaddress import ip_address
+
+from postroad.dns.finding import Code, Finding, Verdict, found, txt_record
+from postroad.dns.identity import Identity
+from postroad.dns.resolver import Found, Resolver
+from postroad.dns.spf import MAX_LOOKUPS, MAX_VOID_LOOKUPS, Mail, Outcome, Result, Survey, check_host, survey
+from postroad.dns.spf_record import Kind, Qualifier, SpfSyntaxError, is_spf, read_spf
+from postroad.dns.tags import texts
+
+MANY_LOOKUPS = 8
+
+
+async def check(resolver: Resolver, identity: Identity) -> list[Finding]:
+    """Return what is to be said of SPF."""
+    domain, ips = identity.return_path, identity.sender_ips
+    answer = await resolver.lookup(domain, "TXT")
+    if answer.found is Found.NO_ANSWER:
+        return [found(Code.SPF_UNKNOWN, domain, answer.why)]
+    records = [text for text in texts(answer) if is_spf(text)]
+    if not records:
+        return [found(Code.SPF_MISSING, domain, "there is no SPF record", publish=_proposal(domain, ips))]
+    if len(records) > 1:
+        remedy = "Put the mechanisms of all of them into one record, and delete the others."
+        return [found(Code.SPF_SEVERAL, domain, " and ".join(f'"{text}"' for text in records), remedy=remedy)]
+    text = records[0]
+    try:
+        read_spf(text)
+    except SpfSyntaxError as error:
+        remedy = "Mend this term."
+        return [found(Code.SPF_INVALID, domain, str(error), remedy=remedy, publish=_proposal(domain, ips))]
+    seen = await survey(resolver, domain)
+    findings = [*_cost(domain, text, seen), *_content(domain, text, seen)]
+    for ip in ips:
+        mail = Mail(ip=ip_address(ip), sender=f"postmaster@{domain}", helo=identity.helo or domain)
+        outcome = await check_host(resolver, mail, domain)
+        if outcome.result is Result.PERMERROR and any(finding.verdict is Verdict.FAIL for finding in findings):
+            continue  # It has been said why.
+        findings += _coverage(domain, text, ip, outcome)
+    return findings or [found(Code.SPF_OK, domain, f'"{text}"; {seen.outcome.lookups} lookups of {MAX_LOOKUPS}')]
+
+
+def _cost(domain: str, text: str, seen: Survey) -> Iterator[Finding]:
+    outcome = seen.outcome
+    if outcome.result is Result.TEMPERROR:
+        yield found(Code.SPF_UNKNOWN, domain, outcome.why)
+        return
+    if outcome.lookups > MAX_LOOKUPS:
+        remedy = f"Take out includes whose hosts no longer send for you, until at most {MAX_LOOKUPS} lookups are left."
+        yield found(Code.SPF_LOOKUPS_OVER, domain, f'"{text}" takes {outcome.lookups} lookups', remedy=remedy)
+    elif outcome.result is Result.PERMERROR:
+        yield found(Code.SPF_INVALID, domain, outcome.why, remedy="Mend it, or take out the term that leads there.")
+    elif outcome.lookups >= MANY_LOOKUPS:
+        remedy = "Take out includes whose hosts no longer send for you."
+        yield found(Code.SPF_LOOKUPS_MANY, domain, f"it takes {outcome.lookups} lookups of 10", remedy=remedy)
+    if outcome.void_lookups > MAX_VOID_LOOKUPS:
+        remedy = "Take out names that do not exist any more."
+        seen_text = f"{outcome.void_lookups} of its names lead nowhere"
+        yield found(Code.SPF_VOID_OVER, domain, seen_text, remedy=remedy)
+
+
+def _content(domain: str, text: str, seen: Survey) -> Iterator[Finding]:
+    used = [mechanism for _, record in seen.records for mechanism in record.mechanisms]
+    if any(mechanism.kind is Kind.PTR for mechanism in used):
+        yield found(Code.SPF_PTR, domain, f'"{text}"', remedy="Name the addresses by ip4: and ip6: in its place.")
+    if not seen.records:
+        return
+    # What decides about strangers is the `all` of the domain's own record, or of the last that it redirects to.
+    first = seen.records[0][1]
+    last = first if first.all or first.redirect is None else seen.records[-1][1]
+    match last.all.qualifier if last.all else None:
+        case Qualifier.PASS:
+            publish = txt_record(domain, _with_all(text, "-all"))
+            yield found(Code.SPF_PLUS_ALL, domain, f'"{text}"', publish=publish)
+        case Qualifier.NEUTRAL:
+            publish = txt_record(domain, _with_all(text, "~all"))
+            yield found(Code.SPF_NEUTRAL_ALL, domain, f'"{text}"', publish=publish)
+        case None if last.redirect is None:
+            publish = txt_record(domain, _with_all(text, "~all"))
+            yield found(Code.SPF_NO_ALL, domain, f'"{text}"', publish=publish)
+        case _:
+            pass
+
+
+def _coverage(domain: str, text: str, ip: str, outcome: Outcome) -> Iterator[Finding]:
+    match outcome.result:
+        case Result.PASS:
+            return
+        case Result.PERMERROR:
+            yield found(Code.SPF_INVALID, ip, outcome.why, remedy="Mend it, or take out the term that leads there.")
+        case Result.TEMPERROR:
+            yield found(Code.SPF_UNKNOWN, ip, outcome.why)
+        case _:
+            publish = txt_record(domain, _with_address(text, ip))
+            seen = f"mail from {ip} gets {outcome.result} ({outcome.why})"
+            yield found(Code.SPF_NOT_COVERED, ip, seen, publish=publish)
+
+
+def _proposal(domain: str, ips: Sequence[str]) -> str:
+    if not ips:
+        return txt_record(domain, "v=spf1 ip4:ADDRESS-THAT-SENDS -all")
+    return txt_record(domain, " ".join(["v=spf1", *map(_term, ips), "-all"]))
+
+
+def _term(ip: str) -> str:
+    return f"ip{ip_address(ip).version}:{ip}"
+
+
+def _with_address(text: str, ip: str) -> str:
+    """The record with one address more, before all else: behind `all` nothing is looked at."""
+    version, _, rest = text.partition(" ")
+    return f"{version} {_term(ip)} {rest}".strip()
+
+
+def _with_all(text: str, all_: str) -> str:
+    return " ".join([*(term for term in text.split() if term.lower().lstrip("+-~?") != "all"), all_])
