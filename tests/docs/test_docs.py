@@ -15,10 +15,14 @@ from postroad import errors
 from postroad.settings import (
     DEFAULT_QUEUES,
     DeliverySettings,
+    DnsSettings,
+    OAuthSettings,
     QueueSettings,
+    RelaySettings,
     RouteSettings,
     SenderSettings,
     Settings,
+    TimeoutSettings,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -32,10 +36,19 @@ def _settings() -> Iterator[str]:
         "routes": RouteSettings,
         "queues": QueueSettings,
         "delivery": DeliverySettings,
+        "dns": DnsSettings,
+        "routes.oauth": OAuthSettings,
+        "routes.timeouts": TimeoutSettings,
     }
+
+    def fields(name: str) -> Iterator[str]:
+        for field in sections[name].model_fields:
+            inner = f"{name}.{field}"
+            yield from fields(inner) if inner in sections else [inner]
+
     for name in Settings.model_fields:
         if name in sections:
-            yield from (f"{name}.{field}" for field in sections[name].model_fields)
+            yield from fields(name)
         else:
             yield name
 
@@ -49,6 +62,12 @@ def test_every_documented_setting_exists() -> None:
     text = (DOCS / "reference/settings.md").read_text(encoding="utf-8")
     documented = set(re.findall(r"^\| `([a-z_.]+)` \|", text, re.MULTILINE))
     assert documented == set(_settings())
+
+
+def test_every_setting_of_a_relay_is_documented() -> None:
+    text = (DOCS / "reference/settings.md").read_text(encoding="utf-8")
+    for field in RelaySettings.model_fields:
+        assert f"| `routes.{field}" in text or f"`{field}`" in text
 
 
 def test_every_queue_is_documented_with_its_limits() -> None:
