@@ -1,4 +1,4 @@
-"""DMARC, SPF, BIMI, TLS-RPT and MTA-STS records of other projects' tests: our verdict is theirs, but for those named."""
+"""DMARC, SPF, BIMI, TLS-RPT and MTA-STS records of other projects' tests: our verdict is theirs, but for a few."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.dns.nameserver import Nameserver
 
 NEWER = {
     "v=DMARC1; sp=reject; p=reject": "RFC 9989 §4.8: tags may come in any order; RFC 7489 wanted p= second",
-    "v=DMARC1; p=none; rf=bob;": "RFC 9989 appendix C: rf is no tag any more, so it is passed over",
+    "v=DMARC1; p=none; rf=bob;": "RFC 9989 took rf out, and tags that are not known are passed over (§4.7)",
     "v=DMARC1; p=none; ri=bob;": "the same of ri",
     "v=DMARC1; p=none; pct=500;": "the same of pct",
     "v=DMARC1; p=none; rf=000000000000000000000000000000000": "the same of rf",

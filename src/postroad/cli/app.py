@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from postroad.cli import audience, campaign, database, doctor, local, queue, sandbox, suppression, worker
+from postroad.cli import audience, campaign, database, dns, doctor, local, queue, sandbox, suppression, worker
 from postroad.cli.output import console, print_error
 from postroad.errors import PostroadError
 from postroad.settings import CONFIG_VARIABLE
@@ -28,6 +28,7 @@ app.add_typer(campaign.app, name="campaign")
 app.add_typer(audience.app, name="audience")
 app.add_typer(suppression.app, name="suppression")
 app.add_typer(queue.app, name="queue")
+app.add_typer(dns.app, name="dns")
 app.add_typer(database.app, name="db")
 app.command("worker")(worker.worker)
 app.command("recorder")(worker.recorder)

@@ -64,6 +64,11 @@ def sender_gate(sender: str) -> str:
     return f"sender:{sender}"
 
 
+def hold_gate(sender: str) -> str:
+    """Name of the gate that is shut while a sender's domain fails; what else pauses the sender has gates of its own."""
+    return f"hold:{sender}"
+
+
 def provider_gate(sender: str, provider: str) -> str:
     """Name of the gate that limits one sender at one mailbox provider."""
     return f"provider:{provider}:{sender}"
@@ -88,6 +93,7 @@ def lane_of(*, sender: str, provider: str, campaign: str, route: str, job_class:
         name=f"{sender} {provider} {campaign}",
         gates=(
             campaign_gate(campaign),
+            hold_gate(sender),
             sender_gate(sender),
             provider_gate(sender, provider),
             route_gate(route),

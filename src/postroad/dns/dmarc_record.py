@@ -11,7 +11,7 @@ from postroad.dns.tags import RecordError, first_tag_is, read_tags
 
 KNOWN = frozenset({"v", "p", "sp", "np", "adkim", "aspf", "fo", "psd", "rua", "ruf", "t"})
 REMOVED = frozenset({"pct", "rf", "ri"})
-"""RFC 9989 appendix C: of RFC 7489, and passed over today."""
+"""Of RFC 7489; RFC 9989 took them out, and receivers pass over them."""
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[\x21-\x7e]+")
 _SIZE = re.compile(r"!\d{1,20}[kmgt]?", re.IGNORECASE)

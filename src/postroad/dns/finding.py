@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 
@@ -141,7 +141,7 @@ class Code(Enum):
     DMARC_REPORTS_REFUSED = (
         "dmarc.reports-refused",
         Verdict.WARN,
-        ("Reports go to another domain only where that one says it wants them (RFC 9990 §4)."),
+        ("Reports go to another domain only where that one says it wants them (RFC 9990)."),
     )
 
     MX_OK = "mx.ok", Verdict.PASS, "Replies and bounces find their way."
@@ -263,6 +263,16 @@ def found(code: Code, subject: str, seen: str, *, remedy: str = "", publish: str
         remedy=remedy,
         publish=publish,
     )
+
+
+def failures(findings: Iterable[Finding]) -> list[Finding]:
+    """Findings for which receivers turn mail from the domain away."""
+    return [f for f in findings if f.verdict is Verdict.FAIL and f.standard.is_about_sending]
+
+
+def in_words(findings: Sequence[Finding]) -> str:
+    """What was seen, in one line."""
+    return "; ".join(f"{finding.standard} {finding.subject}: {finding.seen}" for finding in findings)[:2_000]
 
 
 def txt_record(name: str, text: str) -> str:

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 
-ADDRESS_BLOCKLISTS = ("zen.spamhaus.org", "bl.spamcop.net")
-DOMAIN_BLOCKLISTS = ("dbl.spamhaus.org",)
+from dns.exception import DNSException
+from dns.name import IDNA_2008_UTS_46, from_text
+
+from postroad.settings import DnsHealthSettings, SenderSettings
+
+_RESERVED = (
+    *("test", "example", "invalid", "localhost", "local", "internal", "onion", "alt"),
+    *("example.com", "example.net", "example.org"),
+)
+"""RFC 2606, RFC 6761, RFC 6762, RFC 9476 and ICANN's `internal`: nobody's, and in no public DNS."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,10 +31,42 @@ class Identity:
     selectors: tuple[str, ...] = ()
     helo: str | None = None
     keys: Mapping[str, str] = field(default_factory=dict)
-    address_blocklists: tuple[str, ...] = ADDRESS_BLOCKLISTS
-    domain_blocklists: tuple[str, ...] = DOMAIN_BLOCKLISTS
+    address_blocklists: tuple[str, ...] = ()
+    domain_blocklists: tuple[str, ...] = ()
 
     @property
     def return_path(self) -> str:
         """Domain that SPF is asked about."""
         return self.bounce_domain or self.domain
+
+
+def identity_of(sender: SenderSettings, health: DnsHealthSettings) -> Identity:
+    """What receivers see of a sender, as far as the settings tell."""
+    ips = sender.public_addresses
+    if not ips and sender.source_address is not None and ip_address(sender.source_address).is_global:
+        ips = (sender.source_address,)
+    return Identity(
+        domain=ascii_domain(sender.domain),
+        bounce_domain=ascii_domain(sender.bounce_domain or ""),
+        sender_ips=ips,
+        selectors=sender.dkim_selectors,
+        helo=sender.helo,
+        address_blocklists=health.address_blocklists,
+        domain_blocklists=health.domain_blocklists,
+    )
+
+
+def ascii_domain(text: str) -> str:
+    """Return a domain in IDNA's ASCII form, in small letters and without its dot. Raises ValueError with the reason."""
+    text = text.strip().rstrip(".")
+    if not text:
+        return ""
+    try:
+        return from_text(text, idna_codec=IDNA_2008_UTS_46).to_text(omit_final_dot=True).lower()
+    except (DNSException, UnicodeError) as error:
+        raise ValueError(f"{text!r} is no domain: {error}") from None
+
+
+def is_reserved(domain: str) -> bool:
+    """Whether a domain is one of those for examples and tests, of which no public DNS knows."""
+    return any(domain == name or domain.endswith(f".{name}") for name in _RESERVED)

@@ -18,7 +18,7 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from postroad.errors import ConfigError
-from postroad.settings.dns import DnsSettings
+from postroad.settings.dns import DnsHealthSettings, DnsSettings
 from postroad.settings.routes import (
     OAuthSettings,
     RelaySettings,
@@ -29,6 +29,7 @@ from postroad.settings.routes import (
 )
 from postroad.settings.values import (
     MAX_DURATION_MS,
+    DkimSelector,
     DurationMs,
     HostName,
     IpAddress,
@@ -46,6 +47,7 @@ __all__ = [
     "MAX_DURATION_MS",
     "Backoff",
     "DeliverySettings",
+    "DnsHealthSettings",
     "DnsSettings",
     "DurationMs",
     "OAuthSettings",
@@ -86,6 +88,10 @@ class SenderSettings(Section):
     rate: RateField | None = None
     helo: HostName | None = Field(default=None, description="name in EHLO; unset: the route's, else this machine's")
     source_address: IpAddress | None = Field(default=None, description="address of this machine that mail leaves from")
+    public_addresses: tuple[IpAddress, ...] = Field(
+        default=(), description="addresses that receivers see its mail come from; none: source_address, where public"
+    )
+    dkim_selectors: tuple[DkimSelector, ...] = Field(default=(), description="selectors that its mail is signed with")
 
     @property
     def domain(self) -> str:
@@ -191,6 +197,7 @@ class Settings(BaseSettings):
     queues: dict[str, QueueSettings] = Field(default_factory=dict)
     delivery: DeliverySettings = DeliverySettings()
     dns: DnsSettings = DnsSettings()
+    dns_health: DnsHealthSettings = DnsHealthSettings()
 
     _config_path: Path | None = None
 

@@ -89,7 +89,7 @@ async def _alignment(resolver: Resolver, identity: Identity, walk: Walk, signed:
 
 
 async def _reports(resolver: Resolver, walk: Walk) -> list[Finding]:
-    """Ask the places of reports that are in other organisations whether they want them (RFC 9990 §4)."""
+    """Ask the places of reports that are in other organisations whether they want them (RFC 9990)."""
     stop = walk.policy
     if stop is None or stop.record is None:
         return []
