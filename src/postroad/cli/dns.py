@@ -226,7 +226,7 @@ def read_reports(
     files: Annotated[list[Path], typer.Argument(help="DMARC or TLS-RPT reports: XML or JSON, bare, .gz or .zip.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Keep reports that receivers sent. One that is known changes nothing; a bad one is named, and the rest are read."""
+    """Keep reports that receivers sent. One that is known changes nothing; a bad one is named, and the rest read."""
 
     async def work(parts: Parts) -> list[dict[str, object]]:
         return [await asyncio.to_thread(keep_file, parts.engine, path) for path in files]

@@ -7,7 +7,7 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from postroad.dns.resolver import Found, Resolver
-from postroad.dns.tags import texts
+from postroad.dns.tags import silence, texts
 
 _ANSWERS = ip_network("127.0.0.0/8")
 _REFUSALS = ip_network("127.255.255.0/24")
@@ -77,7 +77,7 @@ async def ask(resolver: Resolver, subject: str, blocklist: str) -> Listing:
     name = question(subject, blocklist)
     answer = await resolver.lookup(name, "A")
     if answer.found is Found.NO_ANSWER:
-        return Listing(blocklist=blocklist, standing=Standing.UNKNOWN, reason=answer.why)
+        return Listing(blocklist=blocklist, standing=Standing.UNKNOWN, reason=silence(answer))
     codes = sorted(record.to_text() for record in answer.records)
     if not codes:
         return Listing(blocklist=blocklist, standing=Standing.CLEAR)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from postroad.dns.dmarc_record import DmarcRecord, PublicSuffix, is_dmarc, read_dmarc
 from postroad.dns.resolver import Found, Lookup, Resolver
-from postroad.dns.tags import RecordError, texts
+from postroad.dns.tags import RecordError, silence, texts
 
 MAX_LABELS = 8
 """From a longer name the walk jumps to its last seven labels, so that it takes eight questions at the most."""
@@ -78,7 +78,7 @@ def _names(domain: str) -> Iterator[str]:
 
 def _stop(domain: str, answer: Lookup) -> Stop:
     if answer.found is Found.NO_ANSWER:
-        raise NoAnswerError(f"_dmarc.{domain}: {answer.why}")
+        raise NoAnswerError(silence(answer))
     ours = [text for text in texts(answer) if is_dmarc(text)]
     if len(ours) != 1:
         return Stop(domain=domain, several=len(ours))

@@ -18,7 +18,7 @@ from dns.reversename import from_address
 from postroad.dns.resolver import Found, Lookup, Resolver
 from postroad.dns.spf_macro import MacroError, MacroString, dotted, expand, fit_name, read_macros
 from postroad.dns.spf_record import Kind, Mechanism, Qualifier, Record, SpfSyntaxError, is_spf, read_spf
-from postroad.dns.tags import texts
+from postroad.dns.tags import silence, texts
 
 MAX_LOOKUPS = 10
 MAX_VOID_LOOKUPS = 2
@@ -289,7 +289,7 @@ class _Check:
     async def _ask(self, name: str, kind: str, *, void: bool = True) -> Lookup:
         answer = await self._resolver.lookup(name, kind)
         if answer.found is Found.NO_ANSWER:
-            raise _TemporaryError(f"no answer about {kind} of {name}: {answer.why}")
+            raise _TemporaryError(silence(answer))
         if void and answer.found is not Found.RECORDS:
             self._count_void()
         return answer

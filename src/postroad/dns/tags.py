@@ -49,3 +49,9 @@ def refuse_unknown(tags: dict[str, str], known: Sequence[str]) -> None:
     for name in tags:
         if name not in known:
             raise RecordError(f"{name}= is no tag of this record")
+
+
+def silence(lookup: Lookup) -> str:
+    """What was asked in vain, and why there is no answer, in few words."""
+    why = "timed out" if "lifetime expired" in lookup.why else lookup.why[:200]
+    return f"no answer about {lookup.kind} of {lookup.name}: {why}"

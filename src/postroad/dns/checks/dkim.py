@@ -9,7 +9,7 @@ from postroad.dns.dkim_key import DkimKey, is_dkim, read_key
 from postroad.dns.finding import Code, Finding, Verdict, found, txt_record
 from postroad.dns.identity import Identity
 from postroad.dns.resolver import Found, Lookup, Resolver
-from postroad.dns.tags import RecordError, texts
+from postroad.dns.tags import RecordError, silence, texts
 
 LEAST_BITS, GOOD_BITS = 1024, 2048
 
@@ -41,7 +41,7 @@ async def check(resolver: Resolver, identity: Identity) -> list[Finding]:
 
 def _read(name: str, answer: Lookup, expected: str) -> DkimKey | Finding:
     if answer.found is Found.NO_ANSWER:
-        return found(Code.DKIM_UNKNOWN, name, answer.why)
+        return found(Code.DKIM_UNKNOWN, name, silence(answer))
     records = [text for text in texts(answer) if is_dkim(text)]
     publish = _proposal(name, expected)
     if not records:

@@ -9,7 +9,7 @@ from postroad.dns.dmarc_record import REMOVED, DmarcPolicy, DmarcRecord, is_dmar
 from postroad.dns.finding import Code, Finding, found, txt_record
 from postroad.dns.identity import Identity
 from postroad.dns.resolver import Found, Resolver
-from postroad.dns.tags import texts
+from postroad.dns.tags import silence, texts
 
 MAX_PLACES = 10
 """Of reports, that are asked whether they want them."""
@@ -101,7 +101,7 @@ async def _reports(resolver: Resolver, walk: Walk) -> list[Finding]:
         name = f"{stop.domain}._report._dmarc.{place}"
         answer = await resolver.lookup(name, "TXT")
         if answer.found is Found.NO_ANSWER:
-            findings.append(found(Code.DMARC_UNKNOWN, name, answer.why))
+            findings.append(found(Code.DMARC_UNKNOWN, name, silence(answer)))
         elif not any(is_dmarc(text) for text in texts(answer)):
             seen = f"reports go to {place}, which does not say that it wants them"
             publish = txt_record(name, "v=DMARC1")

@@ -10,6 +10,7 @@ from dns.rdtypes.ANY.PTR import PTR
 from postroad.dns.finding import Code, Finding, found
 from postroad.dns.identity import Identity
 from postroad.dns.resolver import Found, Lookup, Resolver
+from postroad.dns.tags import silence
 
 MAX_NAMES = 10
 _POOL = re.compile(r"(^|[.-])(dynamic|dyn|dhcp|pool|dsl|adsl|cable|dialup|ppp|broadband|customer|client)[0-9]*([.-]|$)")
@@ -38,7 +39,7 @@ async def _address(resolver: Resolver, ip: str, helo: str | None) -> tuple[list[
     remedy = "Whoever the address is rented from sets it."
     answer = await resolver.lookup(pointer, "PTR")
     if answer.found is Found.NO_ANSWER:
-        return [found(Code.PTR_UNKNOWN, ip, answer.why)], None
+        return [found(Code.PTR_UNKNOWN, ip, silence(answer))], None
     names = [r.target.to_text(omit_final_dot=True).lower() for r in answer.records if isinstance(r, PTR)][:MAX_NAMES]
     if not names:
         return [found(Code.PTR_MISSING, ip, "it has no name", remedy=remedy, publish=publish)], set()
@@ -76,7 +77,7 @@ async def _helo(resolver: Resolver, helo: str, names: dict[str, set[str]]) -> li
     four, six = await resolver.addresses(helo)
     if Found.RECORDS not in (four.found, six.found):
         if Found.NO_ANSWER in (four.found, six.found):
-            return [found(Code.PTR_UNKNOWN, helo, four.why or six.why)]
+            return [found(Code.PTR_UNKNOWN, helo, silence(four if four.found is Found.NO_ANSWER else six))]
         ip = next(iter(names), "ADDRESS-THAT-SENDS")
         kind = "AAAA" if ":" in ip else "A"
         return [found(Code.HELO_NOT_FOUND, helo, "it leads to no address", publish=f"{helo}. IN {kind} {ip}")]

@@ -8,7 +8,7 @@ from postroad.dns.dmarc_record import DmarcPolicy
 from postroad.dns.finding import Code, Finding, found, txt_record
 from postroad.dns.identity import Identity
 from postroad.dns.resolver import Found, Resolver
-from postroad.dns.tags import RecordError, texts
+from postroad.dns.tags import RecordError, silence, texts
 from postroad.dns.tls_rpt import is_tls_rpt, read_tls_rpt
 
 
@@ -18,7 +18,7 @@ async def check_tls_rpt(resolver: Resolver, identity: Identity) -> list[Finding]
     name = f"_smtp._tls.{domain}"
     answer = await resolver.lookup(name, "TXT")
     if answer.found is Found.NO_ANSWER:
-        return [found(Code.TLS_RPT_UNKNOWN, domain, answer.why)]
+        return [found(Code.TLS_RPT_UNKNOWN, domain, silence(answer))]
     records = [text for text in texts(answer) if is_tls_rpt(text)]
     publish = txt_record(name, f"v=TLSRPTv1; rua=mailto:tls-reports@{domain}")
     if not records:
@@ -38,7 +38,7 @@ async def check_bimi(resolver: Resolver, identity: Identity) -> list[Finding]:
     name = f"default._bimi.{domain}"
     answer = await resolver.lookup(name, "TXT")
     if answer.found is Found.NO_ANSWER:
-        return [found(Code.BIMI_UNKNOWN, domain, answer.why)]
+        return [found(Code.BIMI_UNKNOWN, domain, silence(answer))]
     records = [text for text in texts(answer) if is_bimi(text)]
     if not records:
         publish = txt_record(name, f"v=BIMI1; l=https://{domain}/logo.svg; a=https://{domain}/logo.pem")

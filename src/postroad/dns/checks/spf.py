@@ -10,7 +10,7 @@ from postroad.dns.identity import Identity
 from postroad.dns.resolver import Found, Resolver
 from postroad.dns.spf import MAX_LOOKUPS, MAX_VOID_LOOKUPS, Mail, Outcome, Result, Survey, check_host, survey
 from postroad.dns.spf_record import Kind, Qualifier, SpfSyntaxError, is_spf, read_spf
-from postroad.dns.tags import texts
+from postroad.dns.tags import silence, texts
 
 MANY_LOOKUPS = 8
 
@@ -20,7 +20,7 @@ async def check(resolver: Resolver, identity: Identity) -> list[Finding]:
     domain, ips = identity.return_path, identity.sender_ips
     answer = await resolver.lookup(domain, "TXT")
     if answer.found is Found.NO_ANSWER:
-        return [found(Code.SPF_UNKNOWN, domain, answer.why)]
+        return [found(Code.SPF_UNKNOWN, domain, silence(answer))]
     records = [text for text in texts(answer) if is_spf(text)]
     if not records:
         return [found(Code.SPF_MISSING, domain, "there is no SPF record", publish=_proposal(domain, ips))]
