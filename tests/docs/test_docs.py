@@ -15,6 +15,7 @@ from postroad import errors
 from postroad.settings import (
     DEFAULT_QUEUES,
     DeliverySettings,
+    DnsHealthSettings,
     DnsSettings,
     OAuthSettings,
     QueueSettings,
@@ -37,6 +38,7 @@ def _settings() -> Iterator[str]:
         "queues": QueueSettings,
         "delivery": DeliverySettings,
         "dns": DnsSettings,
+        "dns_health": DnsHealthSettings,
         "routes.oauth": OAuthSettings,
         "routes.timeouts": TimeoutSettings,
     }
@@ -126,3 +128,11 @@ def test_touch_states_are_in_the_glossary() -> None:
     for state in TouchState:
         if state not in LIVE:
             assert state.value in text
+
+
+def test_every_finding_of_dns_is_documented_with_its_verdict() -> None:
+    from postroad.dns.finding import Code
+
+    text = (DOCS / "reference/dns-findings.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([a-z0-9.-]+)` \| (\w+) \| (.+) \|$", text, re.MULTILINE)
+    assert rows == [(code.word, code.verdict, code.why) for code in Code]

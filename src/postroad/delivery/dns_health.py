@@ -67,7 +67,7 @@ async def check_sender(
 ) -> HealthReport:
     """Check what receivers see of a sender. Raises ConfigError where its domain is none."""
     try:
-        identity = identity_of(settings.sender(name), settings.dns_health)
+        identity = identity_of(settings, name)
     except ValueError as error:
         where = f"{settings.config_path or 'postroad.toml'}, senders.{name}"
         raise ConfigError(str(error), where=where) from None

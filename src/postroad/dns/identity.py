@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from dns.exception import DNSException
 from dns.name import IDNA_2008_UTS_46, from_text
 
-from postroad.settings import DnsHealthSettings, SenderSettings
+from postroad.settings import RouteKind, Settings
 
 _RESERVED = (
     *("test", "example", "invalid", "localhost", "local", "internal", "onion", "alt"),
@@ -40,17 +40,24 @@ class Identity:
         return self.bounce_domain or self.domain
 
 
-def identity_of(sender: SenderSettings, health: DnsHealthSettings) -> Identity:
-    """What receivers see of a sender, as far as the settings tell."""
-    ips = sender.public_addresses
-    if not ips and sender.source_address is not None and ip_address(sender.source_address).is_global:
-        ips = (sender.source_address,)
+def identity_of(settings: Settings, name: str) -> Identity:
+    """What receivers see of a sender, as far as the settings tell. Raises ConfigError, ValueError for no domain.
+
+    Behind a relay they see the relay's address and greeting, and not what this machine has.
+    """
+    sender, health = settings.sender(name), settings.dns_health
+    route = settings.routes[sender.route]
+    ips, helo = sender.public_addresses, None
+    if route.kind is RouteKind.DIRECT:
+        helo = sender.helo or route.helo
+        if not ips and sender.source_address is not None and ip_address(sender.source_address).is_global:
+            ips = (sender.source_address,)
     return Identity(
         domain=ascii_domain(sender.domain),
         bounce_domain=ascii_domain(sender.bounce_domain or ""),
         sender_ips=ips,
         selectors=sender.dkim_selectors,
-        helo=sender.helo,
+        helo=helo,
         address_blocklists=health.address_blocklists,
         domain_blocklists=health.domain_blocklists,
     )
