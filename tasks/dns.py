@@ -56,7 +56,9 @@ async def check_senders(senders: list[str]) -> list[SenderHealth]:
     async with dns_slot(), open_parts() as parts:
         trust = await asyncio.to_thread(ssl.create_default_context)
         resolver = await parts.resolver()
-        reports = [await check_sender(resolver, parts.settings, name, parts.clock, trust) for name in senders]
+        reports = await asyncio.gather(
+            *(check_sender(resolver, parts.settings, name, parts.clock, trust) for name in senders)
+        )
         open_questions = [report.domain for report in reports if report.unanswered]
         if open_questions and task_run.run_count <= RETRIES:
             raise UnavailableError(f"DNS gave no answer about {', '.join(open_questions)}")

@@ -16,7 +16,8 @@ from tests.conformance.corpora import REASON, corpus, not_here
 from tests.dns.nameserver import Nameserver, Trouble
 
 TESTS = 203
-TIMEOUT_MS = 200
+TIMEOUT_MS = 500
+"""Of zones that are silent on something. A busy machine may take its time for the others."""
 
 
 def _scenarios() -> list[dict[str, Any]]:
@@ -85,7 +86,7 @@ async def test_a_host_is_judged_as_the_suite_does(data: dict[str, list[Any]], te
     sender = test["mailfrom"] or f"postmaster@{test['helo']}"
     async with (
         Nameserver(zone, troubles=troubles) as server,
-        Resolver(server.settings(timeout_ms=TIMEOUT_MS), SystemClock()) as resolver,
+        Resolver(server.settings(timeout_ms=TIMEOUT_MS if troubles else 10_000), SystemClock()) as resolver,
     ):
         mail = Mail(ip=ip_address(test["host"]), sender=sender, helo=test["helo"])
         outcome = await check_host(resolver, mail, sender.rpartition("@")[2])

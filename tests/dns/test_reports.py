@@ -147,6 +147,8 @@ LAUGHS = '<!DOCTYPE feedback [<!ENTITY a "ha">' + "".join(
         (XML.replace("<begin>1790000000</begin>", "<begin>999999999999</begin>").encode(), "begin"),
         (XML.replace("<org_name>mail.test</org_name>", "").encode(), "org_name"),
         (XML.replace("Acme.dev", "a" * 300).encode(), "header_from"),
+        (json.dumps({**TLS, "organization-name": "\x1b[31m"}).encode(), "organization-name"),
+        (XML.replace("mail.test<", "mail\x85test<").encode(), "org_name"),
         (json.dumps({**TLS, "policies": []}).encode(), "0 policies"),
         (json.dumps(TLS).replace("90", "-90").encode(), "total-successful-session-count"),
     ],

@@ -1,4 +1,4 @@
-"""The flow, as a process of its own, on a real Prefect server and against a real nameserver: what it shows and changes."""
+"""The flow, as a process of its own, on a real Prefect server: what it shows, and whom it holds back."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ from tests.prefect.waiting import until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(240)]
 
-RUN = (
-    "import asyncio; from flows.dns_health import dns_health; print(asyncio.run(dns_health(return_state=True)).message)"
-)
+RUN = """
+import asyncio
+from flows.dns_health import dns_health
+print(asyncio.run(dns_health(return_state=True)).message)
+"""
 SENDER = "news@acme.dev"
 
 

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 from pydantic import ValidationError
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -186,7 +187,7 @@ def senders(
                 report.checked_at if report else None,
                 hold.failing_since if hold else None,
                 hold.held_at if hold else None,
-                hold.reason if hold else "",
+                escape(hold.reason) if hold else "",
             ]
             for sender, report, hold in rows
         ),
@@ -261,7 +262,9 @@ def reports(
         return
     for title, rows in (("DMARC: who sends in our names", sources), ("TLS to our mail hosts", results)):
         if rows:
-            print_table(f"{title}, last {since}", list(rows[0]), (list(row.values()) for row in rows))
+            # What reports say is anybody's, and no markup.
+            cells = ([escape(v) if isinstance(v, str) else v for v in row.values()] for row in rows)
+            print_table(f"{title}, last {since}", list(rows[0]), cells)
         else:
             console.print(f"{title}: no report of the last {since}. `postroad dns read-reports FILE` reads some.")
 

@@ -45,6 +45,7 @@ class Standard(StrEnum):
         return self in _SENDING
 
 
+MAX_SHOWN = 2_000
 _SENDING = frozenset({Standard.SPF, Standard.DKIM, Standard.DMARC, Standard.MX, Standard.PTR, Standard.DNSBL})
 
 
@@ -252,17 +253,22 @@ class Finding:
 
 
 def found(code: Code, subject: str, seen: str, *, remedy: str = "", publish: str = "") -> Finding:
-    """Return a finding of this kind."""
+    """Return a finding of this kind. What DNS says is anybody's: only what can be shown of it is kept."""
     return Finding(
         code=code.word,
         standard=code.standard,
         verdict=code.verdict,
-        subject=subject,
-        seen=seen,
+        subject=_shown(subject),
+        seen=_shown(seen),
         why=code.why,
-        remedy=remedy,
-        publish=publish,
+        remedy=_shown(remedy),
+        publish=_shown(publish),
     )
+
+
+def _shown(text: str) -> str:
+    """Printable characters, up to a length: an escape sequence must not reach a terminal, nor a new line a page."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text[:MAX_SHOWN])
 
 
 def failures(findings: Iterable[Finding]) -> list[Finding]:

@@ -13,7 +13,7 @@ from postroad.dns.resolver import Found, Lookup, Resolver
 from postroad.dns.tags import silence
 
 MAX_NAMES = 10
-_POOL = re.compile(r"(^|[.-])(dynamic|dyn|dhcp|pool|dsl|adsl|cable|dialup|ppp|broadband|customer|client)[0-9]*([.-]|$)")
+_POOL = re.compile(r"(^|[.-])(dynamic|dyn|dhcp|pool|dsl|adsl|vdsl|dialup|ppp|broadband)[0-9]*([.-]|$)")
 
 
 async def check(resolver: Resolver, identity: Identity) -> list[Finding]:

@@ -64,7 +64,7 @@ def read_dmarc_report(data: bytes) -> DmarcReport:
         organisation=_text(metadata, "org_name", "report_metadata"),
         report_id=_text(metadata, "report_id", "report_metadata"),
         domain=_text(published, "domain", "policy_published").lower().rstrip("."),
-        policy=published.first("p").text[:16].lower() or "none",
+        policy=_short(published, "p", 16) or "none",
         begins_at=_instant(dates, "begin"),
         ends_at=_instant(dates, "end"),
         rows=tuple(rows),
@@ -82,11 +82,11 @@ def _row(record: Node, number: int) -> DmarcRow:
     return DmarcRow(
         source_ip=source_ip,
         count=_number(row, "count", where),
-        disposition=evaluated.first("disposition").text[:16].lower() or "none",
+        disposition=_short(evaluated, "disposition", 16) or "none",
         dkim=evaluated.first("dkim").text.lower() == "pass",
         spf=evaluated.first("spf").text.lower() == "pass",
         header_from=_text(identifiers, "header_from", where).lower(),
-        envelope_from=identifiers.first("envelope_from").text[:_MAX_TEXT].lower(),
+        envelope_from=_short(identifiers, "envelope_from", _MAX_TEXT),
     )
 
 
@@ -95,6 +95,10 @@ def _text(node: Node, name: str, where: str) -> str:
     if not text or len(text) > _MAX_TEXT or not text.isprintable():
         raise DataError(f"{where}: {name} is missing, too long, or has control characters")
     return text
+
+
+def _short(node: Node, name: str, length: int) -> str:
+    return "".join(c for c in node.first(name).text[:length].lower() if c.isprintable())
 
 
 def _number(node: Node, name: str, where: str) -> int:

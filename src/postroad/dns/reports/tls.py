@@ -13,7 +13,9 @@ from postroad.errors import DataError
 
 MAX_ROWS = 50_000
 
-Text = Annotated[str, Meta(max_length=255)]
+_PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f]*$"
+Text = Annotated[str, Meta(max_length=255, pattern=_PRINTABLE)]
+Named = Annotated[str, Meta(min_length=1, max_length=255, pattern=_PRINTABLE)]
 Count = Annotated[int, Meta(ge=0, le=10**12)]
 
 
@@ -28,7 +30,7 @@ class _Dates(_Wire, frozen=True):
 
 class _Policy(_Wire, frozen=True):
     policy_type: Text
-    policy_domain: Annotated[str, Meta(min_length=1, max_length=255)]
+    policy_domain: Named
 
 
 class _Summary(_Wire, frozen=True):
@@ -51,9 +53,9 @@ class _PolicyResult(_Wire, frozen=True):
 
 
 class _Report(_Wire, frozen=True):
-    organization_name: Annotated[str, Meta(min_length=1, max_length=255)]
+    organization_name: Named
     date_range: _Dates
-    report_id: Annotated[str, Meta(min_length=1, max_length=255)]
+    report_id: Named
     policies: tuple[_PolicyResult, ...]
 
 
