@@ -102,7 +102,7 @@ async def test_reports_are_kept_once_and_summarised_by_source(tmp_path: Path) ->
         assert "bad.xml: refused: it has a DTD" in out
         assert "1 of 3 files are no report" in err
         code, out, _ = await postroad(tmp_path, "dns", "read-reports", "d.xml.gz", "t.json", "--json")
-        assert [row["new"] for row in json.loads(out)] == [False, False]
+        assert [row["new"] for row in json.loads(out)] == [0, 0]
         _, out, _ = await postroad(tmp_path, "dns", "reports", "--since", "3000d", "--json")
     finally:
         stop_redis(tmp_path / ".postroad")

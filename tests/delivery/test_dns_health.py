@@ -29,6 +29,7 @@ from postroad.settings import DnsHealthSettings, Settings
 from postroad.store.dns_report import KEPT, holds_of, last_report, open_holds
 from postroad.store.engine import read
 from tests.delivery.queue_of_touches import lane, recorder
+from tests.processes import run_together
 from tests.store.rows import NOW
 
 SENDER = "a@example.com"
@@ -115,6 +116,25 @@ def test_holding_that_is_turned_off_lets_go(engine: sa.Engine) -> None:
     assert checked(engine, 50, BAD, settings=off).step is Step.RELEASED
     with read(engine) as connection:
         assert holds_of(connection, SENDER)[0].ended_why == "dns_health.hold is off"
+
+
+TOGETHER = """
+from datetime import UTC, datetime
+from postroad.delivery.dns_health import record
+from postroad.dns.finding import Code, found
+from postroad.dns.health import HealthReport
+from postroad.settings import DnsHealthSettings
+from postroad.store.engine import open_engine
+now = datetime(2026, 5, 4, tzinfo=UTC)
+report = HealthReport(domain="acme.dev", checked_at=now, findings=(found(Code.DMARC_MISSING, "acme.dev", "none"),))
+gate()
+print(record(open_engine(sys.argv[2]), "a@example.com", report, DnsHealthSettings(grace_ms=0)).step, flush=True)
+"""
+
+
+def test_checks_that_end_together_hold_a_sender_once(database_url: str) -> None:
+    said = run_together(TOGETHER, database_url, processes=4).split()
+    assert sorted(said) == ["held", "nothing", "nothing", "nothing"]
 
 
 def test_the_difference_from_the_last_report_is_told(engine: sa.Engine) -> None:

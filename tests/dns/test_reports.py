@@ -8,13 +8,14 @@ import json
 import tracemalloc
 import zipfile
 from datetime import UTC, datetime
+from email.message import EmailMessage
 from typing import Any
 
 import pytest
 
 from postroad.dns.reports import dmarc, unpack
 from postroad.dns.reports.dmarc import DmarcReport, DmarcRow
-from postroad.dns.reports.read import read_report
+from postroad.dns.reports.read import read_report, reports_of
 from postroad.dns.reports.tls import TlsReport, TlsRow
 from postroad.errors import DataError
 
@@ -113,6 +114,41 @@ def test_tls_reports_are_read_and_failures_without_details_are_counted(pack: Any
         ),
         TlsRow(domain="acme.dev", policy="sts", result="failure", count=3),
     )
+
+
+def mail(*attachments: tuple[str, str, bytes]) -> bytes:
+    message = EmailMessage()
+    message["Subject"] = "Report Domain: acme.dev"
+    message.set_content("Attached.")
+    for kind, name, data in attachments:
+        message.add_attachment(data, *kind.split("/"), filename=name)
+    return message.as_bytes()
+
+
+def test_reports_attached_to_a_mail_are_read() -> None:
+    found = reports_of(
+        mail(
+            ("application/gzip", "mail.test!acme.dev!1!2.xml.gz", gzip.compress(XML.encode())),
+            ("image/png", "logo.png", b"png"),
+            ("application/tlsrpt+gzip", "r", gzip.compress(json.dumps(TLS).encode())),
+        )
+    )
+    assert [type(report) for report in found] == [DmarcReport, TlsReport]
+    assert reports_of(XML.encode()) == [read_report(XML.encode())]
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (mail(), "without a report"),
+        (mail(*[("application/xml", "r.xml", b"<feedback/>")] * 21), "21 reports"),
+        (mail(("application/zip", "r.zip", b"PK\x03\x04garbage")), "zip is broken"),
+        (b"Subject: x\n\n" + b"x" * 2 * unpack.MAX_PACKED_BYTES, "it is a mail of"),
+    ],
+)
+def test_mails_that_hold_no_report_are_refused(data: bytes, says: str) -> None:
+    with pytest.raises(DataError, match=says):
+        reports_of(data)
 
 
 LAUGHS = '<!DOCTYPE feedback [<!ENTITY a "ha">' + "".join(

@@ -28,7 +28,7 @@ from postroad.delivery.dns_health import (
     senders_to_check,
 )
 from postroad.delivery.job import SEND_QUEUE
-from postroad.delivery.mail_reports import keep_file
+from postroad.delivery.mail_reports import FileOutcome, keep_file
 from postroad.dns.finding import Finding, Verdict
 from postroad.dns.health import HealthReport, check_identity
 from postroad.dns.identity import Identity, ascii_domain
@@ -224,12 +224,15 @@ def _as_json(sender: str, report: DnsReport | None, hold: SenderHold | None) -> 
 
 @app.command("read-reports")
 def read_reports(
-    files: Annotated[list[Path], typer.Argument(help="DMARC or TLS-RPT reports: XML or JSON, bare, .gz or .zip.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="DMARC or TLS reports, bare, .gz or .zip, or mails with them."),
+    ],
     as_json: JsonOption = False,
 ) -> None:
     """Keep reports that receivers sent. One that is known changes nothing; a bad one is named, and the rest read."""
 
-    async def work(parts: Parts) -> list[dict[str, object]]:
+    async def work(parts: Parts) -> list[FileOutcome]:
         return [await asyncio.to_thread(keep_file, parts.engine, path) for path in files]
 
     results = with_parts(work)
@@ -237,8 +240,8 @@ def read_reports(
         print_json(results)
     else:
         for result in results:
-            console.print(Text(f"{result['file']}: {result['outcome']}"), soft_wrap=True)
-    bad = [str(result["file"]) for result in results if result["refused"]]
+            console.print(Text(f"{result.file}: {result.outcome}"), soft_wrap=True)
+    bad = [result.file for result in results if result.refused]
     if bad:
         raise DataError(f"{len(bad)} of {len(files)} files are no report", where=", ".join(bad[:5]))
 

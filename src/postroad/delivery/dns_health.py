@@ -26,7 +26,7 @@ from postroad.dns.resolver import Resolver
 from postroad.errors import ConfigError
 from postroad.queue import Queue
 from postroad.settings import DnsHealthSettings, Settings
-from postroad.store.dns_report import DnsReport, SenderHold, keep_report, last_report, open_holds, put_hold
+from postroad.store.dns_report import DnsReport, SenderHold, keep_report, last_report, lock_sender, open_holds, put_hold
 from postroad.store.engine import read, write
 
 _HOLD = hold_gate("")
@@ -103,6 +103,7 @@ def record(engine: sa.Engine, sender: str, report: HealthReport, settings: DnsHe
     """Keep a report, compare it with the last one, and write down whom it holds back or lets go."""
     now = report.checked_at
     with write(engine) as connection:
+        lock_sender(connection, sender)
         last = last_report(connection, sender)
         hold = open_holds(connection).get(sender)
         step, why = decide(hold, report.findings, settings, now)

@@ -48,6 +48,16 @@ class SenderHold(SQLModel, table=True):
     ended_why: str | None = Field(default=None, sa_type=sa.Text)
 
 
+_LOCK_KEY = 0x686F6C64  # the first of the two keys of PostgreSQL's advisory lock; the other is the sender's
+
+
+def lock_sender(connection: sa.Connection, sender: str) -> None:
+    """Let nobody else record a report of this sender until the transaction ends. On SQLite only one writes anyway."""
+    if connection.dialect.name == "postgresql":
+        statement = sa.text("SELECT pg_advisory_xact_lock(:key, hashtext(:sender))")
+        connection.execute(statement, {"key": _LOCK_KEY, "sender": sender})
+
+
 def last_report(connection: sa.Connection, sender: str) -> DnsReport | None:
     """Return the newest report of a sender."""
     session = Session(connection)
