@@ -54,12 +54,18 @@ class Nameserver:
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        self._tcp = await asyncio.start_server(self._stream, "127.0.0.1", 0)
-        self.port: int = self._tcp.sockets[0].getsockname()[1]
-        self._udp, _ = await loop.create_datagram_endpoint(
-            lambda: _Datagrams(self), local_addr=("127.0.0.1", self.port)
-        )
-        return self
+        while True:
+            self._tcp = await asyncio.start_server(self._stream, "127.0.0.1", 0)
+            self.port: int = self._tcp.sockets[0].getsockname()[1]
+            try:
+                self._udp, _ = await loop.create_datagram_endpoint(
+                    lambda: _Datagrams(self), local_addr=("127.0.0.1", self.port)
+                )
+            except OSError:  # somebody has this port for UDP: another, then
+                self._tcp.close()
+                await self._tcp.wait_closed()
+            else:
+                return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

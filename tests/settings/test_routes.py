@@ -101,6 +101,7 @@ OAUTH = 'oauth = { token_url = "https://a.example/token", client_id = "x", refre
         (RELAY + 'helo = "two words"\n', "routes.r.helo"),
         (RELAY + 'timeouts = { mail_ms = "0s" }\n', "routes.r.timeouts.mail_ms"),
         ('[routes.r]\nrelays = [{ host = "a.example.net", weight = 0 }]\n', r"routes.r.relays.0.weight"),
+        ('[routes.r]\nrelays = [{ host = "a.example" }, { host = "A.example" }]\n', "named twice"),
         ('[dns]\nnameservers = ["resolver.example.net"]\n', "no IP address"),
     ],
 )

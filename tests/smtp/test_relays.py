@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from base64 import b64decode
 from collections import Counter
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -14,13 +15,14 @@ from postroad.clock import Clock
 from postroad.delivery.outcome import Pause, of_transport
 from postroad.sandbox import Sandbox, SandboxConfig
 from postroad.smtp.breaker import FAILURES_IN_A_ROW, PAUSES_MS, WINDOW, Breaker, BreakerState
+from postroad.smtp.endpoint import Origin
 from postroad.smtp.pools import Pools
 from postroad.smtp.relays import Relay, RelayRoute
 from postroad.smtp.reply import Phase
 from postroad.smtp.session import TransportError
 from tests.sandbox.wire import HandClock
 from tests.smtp.conftest import QUICK, Marks, message, nothing, route
-from tests.smtp.scripted import Act, Answer, ScriptedServer
+from tests.smtp.scripted import EXTENSIONS, Act, Answer, ScriptedServer
 
 
 def relays_at(clock: Clock, *ports: int, weights: tuple[int, ...] = (1, 1, 1)) -> list[Relay]:
@@ -138,6 +140,21 @@ async def test_what_a_relay_has_begun_goes_to_no_other(verb: str) -> None:
             assert caught.value.unknown is (verb == "DOT")
         assert not good.connections
         assert relays[0].breaker.state is BreakerState.CLOSED  # an address that kills connections kills no relay
+
+
+async def test_each_origin_has_its_own_way_to_each_relay() -> None:
+    """Two logins at one host are two relays."""
+    server = ScriptedServer(extensions=(*EXTENSIONS, "AUTH PLAIN"))
+    async with server, Pools(QUICK) as pools:
+        logins = [route(server.port, username=name, password="pony") for name in ("ada", "bob")]
+        out = RelayRoute([Relay(login, 1, Breaker("same", HandClock())) for login in logins], pools, Random(7))
+        for number in range(30):
+            origin = Origin(source_address=f"127.0.0.{1 + number % 2}")
+            assert (await out.send(message(), nothing, origin)).code == 250
+        peers = {connection.writer.get_extra_info("peername")[0] for connection in server.connections}
+        users = {b64decode(line.split()[2]).split(b"\0")[1] for line in server.commands if line.startswith(b"AUTH")}
+        assert (peers, users) == ({"127.0.0.1", "127.0.0.2"}, {b"ada", b"bob"})
+        assert len(server.connections) == 4
 
 
 async def test_a_route_is_down_only_when_all_relays_are() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from random import Random
@@ -16,6 +17,7 @@ from postroad.clock import Clock
 from postroad.delivery.direct import DirectRoute
 from postroad.dns.resolver import Resolver
 from postroad.dns.sts_policies import StsPolicies
+from postroad.errors import ConfigError
 from postroad.settings import RelaySettings, RouteKind, RouteSettings, SenderSettings
 from postroad.smtp.breaker import Breaker, BreakerState
 from postroad.smtp.endpoint import Endpoint, Origin
@@ -42,7 +44,7 @@ class Route(Protocol):
 async def open_routes(
     routes: Mapping[str, RouteSettings], *, resolver: Resolver, engine: sa.Engine, clock: Clock, rng: Random
 ) -> AsyncIterator[dict[str, Route]]:
-    """Open every route. Nothing is connected yet. Raises OSError for a file of authorities that cannot be read."""
+    """Open every route. Nothing is connected yet. Raises ConfigError for a file of authorities that cannot be used."""
     async with AsyncExitStack() as stack:
         opened: dict[str, Route] = {}
         for name, settings in routes.items():
@@ -52,7 +54,7 @@ async def open_routes(
                     relays = [relay_of(relay, settings.helo, clock) for relay in settings.relay_pool]
                     opened[name] = RelayRoute(relays, pools, rng)
                 case RouteKind.DIRECT:
-                    trust = await asyncio.to_thread(client_context, settings.ca_file)
+                    trust = await _trust(name, settings)
                     policies = StsPolicies(resolver, engine, clock, trust)
                     opened[name] = DirectRoute(
                         settings, resolver=resolver, policies=policies, pools=pools, clock=clock, rng=rng
@@ -62,11 +64,24 @@ async def open_routes(
         yield opened
 
 
+async def _trust(name: str, settings: RouteSettings) -> ssl.SSLContext:
+    try:
+        return await asyncio.to_thread(client_context, settings.ca_file)
+    except OSError as error:
+        raise ConfigError(
+            f"{settings.ca_file} cannot be used: {error}",
+            where=f"routes.{name}.ca_file",
+            remedy="It is to hold the certificates of authorities, PEM.",
+        ) from None
+
+
 def relay_of(settings: RelaySettings, helo: str | None, clock: Clock) -> Relay:
     """Return a relay, as the settings describe it, that has not failed yet."""
     tokens = TokenSource(settings.oauth, clock) if settings.oauth is not None else None
     endpoint = Endpoint.of_relay(settings, tokens).sent_from(Origin(helo=helo))
-    return Relay(endpoint=endpoint, weight=settings.weight, breaker=Breaker(f"relay {endpoint.name}", clock))
+    login = f"{settings.username} at " if settings.username is not None else ""
+    breaker = Breaker(f"relay {login}{endpoint.name}", clock)
+    return Relay(endpoint=endpoint, weight=settings.weight, breaker=breaker)
 
 
 def origins_of(senders: Mapping[str, SenderSettings]) -> dict[str, Origin]:

@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 RETRY_MS = 300_000
 """RFC 8461 §3.3: after a policy could not be fetched, at least five minutes pass."""
 
+MAX_KEPT = 100_000
+"""Domains that are remembered in this process; the store remembers the rest."""
+
 
 class StsPolicies:
     """Policies by domain, shared by all processes through the store."""
@@ -55,6 +58,9 @@ class StsPolicies:
 
     async def _unexpired(self, domain: str) -> StsPolicy | None:
         if domain not in self._kept:
+            if len(self._kept) >= MAX_KEPT:
+                self._kept.clear()
+                self._not_before_ms.clear()
             try:
                 self._kept[domain] = await asyncio.to_thread(self._find, domain)
             except UnavailableError:

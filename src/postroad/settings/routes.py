@@ -116,6 +116,9 @@ class RouteSettings(_Connecting):
             raise ValueError("Field required: host, or relays, a list of them")
         if self.host is not None and self.relays:
             raise ValueError("a route has a host, or a list of relays, and not both")
+        logins = [(relay.host.lower(), relay.port, relay.username) for relay in self.relay_pool]
+        if len(set(logins)) < len(logins):
+            raise ValueError("a relay is named twice with the same host, port and username: use its weight")
         for relay in self.relay_pool:
             if relay.logs_in and relay.tls in (TlsMode.NONE, TlsMode.OPPORTUNISTIC) and not relay.clear_text_login:
                 raise ValueError(

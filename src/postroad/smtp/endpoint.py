@@ -46,6 +46,10 @@ class Endpoint:
     connections: int = 10
     messages_per_connection: int = 100
 
+    def __hash__(self) -> int:
+        # A pool is looked up for every message; these tell endpoints apart nearly always.
+        return hash((self.host, self.port, self.addresses, self.origin.source_address, self.origin.helo))
+
     @classmethod
     def of_relay(cls, relay: RelaySettings, tokens: TokenSource | None = None) -> Self:
         """Return where a relay of the settings is."""

@@ -28,6 +28,7 @@ class RelayRoute:
         self.relays = relays
         self._pools = pools
         self._rng = rng
+        self._endpoints: dict[tuple[Endpoint, Origin], Endpoint] = {}  # as each origin sees them
 
     @property
     def breakers(self) -> Sequence[Breaker]:
@@ -62,8 +63,7 @@ class RelayRoute:
     ) -> Reply:
         breaker = relay.breaker
         try:
-            endpoint = relay.endpoint if origin is ANYWHERE else relay.endpoint.sent_from(origin)
-            reply = await self._pools.of(endpoint).send(message, before_body)
+            reply = await self._pools.of(self._seen_from(origin, relay)).send(message, before_body)
         except TransportError as error:
             if error.before_mail:
                 breaker.failed(str(error))
@@ -75,6 +75,15 @@ class RelayRoute:
             raise
         breaker.succeeded()
         return reply
+
+    def _seen_from(self, origin: Origin, relay: Relay) -> Endpoint:
+        if origin is ANYWHERE:
+            return relay.endpoint
+        key = (relay.endpoint, origin)
+        endpoint = self._endpoints.get(key)
+        if endpoint is None:
+            endpoint = self._endpoints[key] = relay.endpoint.sent_from(origin)
+        return endpoint
 
     def _all_rest(self) -> TransportError:
         names = ", ".join(breaker.name for breaker in self.breakers)
