@@ -44,8 +44,8 @@ async def test_a_domain_that_is_well_needs_no_settings_and_exits_0(tmp_path: Pat
         code, out, err = await check(tmp_path, server, "--json")
     report = json.loads(out)
     assert (code, err) == (0, "")
-    assert {finding["verdict"] for finding in report["findings"]} == {"pass", "info", "warn"}
-    assert [f["code"] for f in report["findings"] if f["verdict"] == "warn"] == ["dane.unsigned"]
+    assert {finding["verdict"] for finding in report["findings"]} == {"pass", "info"}
+    assert {"dane.unsigned", "mta-sts.absent"} == {f["code"] for f in report["findings"] if f["verdict"] == "info"}
     assert list(tmp_path.iterdir()) == []
 
 
@@ -74,7 +74,7 @@ async def test_a_question_that_dns_leaves_open_exits_6(tmp_path: Path) -> None:
     async with Nameserver(ZONE, troubles={"_dmarc.acme.dev": Trouble.SERVFAIL}) as server:
         code, out, _ = await check(tmp_path, server, "--json")
     assert code == 6
-    assert json.loads(out)["verdict"] == "warn"  # of DANE; what is open fails nothing
+    assert json.loads(out)["verdict"] == "unknown"
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,33 @@ async def test_spf(text: str, code: Code) -> None:
     assert {found for found in codes(report) if found.startswith("spf.")} == {code.word}
 
 
+@pytest.mark.parametrize(
+    ("text", "others", "code"),
+    [
+        ("v=spf1 ip4:0.0.0.0/0 -all", {}, Code.SPF_PLUS_ALL),
+        ("v=spf1 include:o.test -all", {"o.test": {"TXT": ['"v=spf1 +all"']}}, Code.SPF_PLUS_ALL),
+        ("v=spf1 redirect=o.test", {"o.test": {"TXT": ['"v=spf1 ip4:198.51.100.7 ?all"']}}, Code.SPF_NEUTRAL_ALL),
+        ("v=spf1 redirect=o.test", {"o.test": {"TXT": ['"v=spf1 ip4:198.51.100.7"']}}, Code.SPF_NO_ALL),
+        (  # what an included record says of strangers decides nothing
+            "v=spf1 redirect=o.test",
+            {
+                "o.test": {"TXT": ['"v=spf1 ip4:198.51.100.7 include:i.test -all"']},
+                "i.test": {"TXT": ['"v=spf1 ?all"']},
+            },
+            Code.SPF_OK,
+        ),
+        (  # a stranger that is refused here passes nowhere else
+            "v=spf1 ip4:198.51.100.7 -include:o.test -all",
+            {"o.test": {"TXT": ['"v=spf1 +all"']}},
+            Code.SPF_OK,
+        ),
+    ],
+)
+async def test_what_becomes_of_strangers(text: str, others: dict[str, Any], code: Code) -> None:
+    report = await check({"acme.dev": {**GOOD["acme.dev"], "TXT": [txt(text)]}, **others})
+    assert {word for word in codes(report) if word.startswith("spf.")} == {code.word}
+
+
 async def test_lookups_behind_includes_are_counted() -> None:
     others = {f"i{n}.test": {"TXT": [f'"v=spf1 include:i{n + 1}.test a:mx.acme.dev -all"']} for n in range(5)}
     others["i5.test"] = {"TXT": ['"v=spf1 -all"']}

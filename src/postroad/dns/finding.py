@@ -70,7 +70,7 @@ class Code(Enum):
     SPF_PLUS_ALL = (
         "spf.plus-all",
         Verdict.FAIL,
-        "+all lets the whole world send in this name; receivers take it for spam.",
+        "The whole world may send in this name: receivers take it for spam.",
     )
     SPF_NOT_COVERED = "spf.not-covered", Verdict.FAIL, "Mail from this address does not pass SPF."
     SPF_LOOKUPS_MANY = (
@@ -196,7 +196,7 @@ class Code(Enum):
     DANE_ABSENT = "dane.absent", Verdict.INFO, "The certificates of the mail hosts are not vouched for by DNS."
     DANE_UNSIGNED = (
         "dane.unsigned",
-        Verdict.WARN,
+        Verdict.INFO,
         "TLSA records count only where DNSSEC vouches for them (RFC 7672 §2.2).",
     )
     DANE_UNUSABLE = (

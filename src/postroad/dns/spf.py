@@ -79,6 +79,8 @@ class Survey:
     outcome: Outcome
     records: tuple[tuple[str, Record], ...]
     """Domain and record: the domain's own, and those that it includes or redirects to."""
+    last: tuple[str, Record] | None
+    """The one whose `all` decides about strangers; None: there is no `all`, or it is never reached."""
 
 
 class _TemporaryError(Exception):
@@ -98,7 +100,7 @@ async def survey(resolver: Resolver, domain: str) -> Survey:
     """Evaluate all of a domain's policy, as if no mechanism matched, to see what it costs and holds."""
     check = _Check(resolver, Mail(ip=IPv4Address("192.0.2.0"), sender=f"postmaster@{domain}"), stranger=True)
     outcome = await _evaluate(check, domain)
-    return Survey(outcome=outcome, records=tuple(check.records))
+    return Survey(outcome=outcome, records=tuple(check.records), last=check.decided)
 
 
 async def _evaluate(check: _Check, domain: str) -> Outcome:
@@ -106,9 +108,9 @@ async def _evaluate(check: _Check, domain: str) -> Outcome:
     result, why = Result.TEMPERROR, f"no result within {DEADLINE_S:g} s"
     try:
         async with asyncio.timeout(DEADLINE_S):
-            result, why, failed = await check.domain(domain)
-            if result is Result.FAIL and failed is not None and not check.stranger:
-                explanation = await check.explain(*failed)
+            result, why, check.decided = await check.domain(domain)
+            if result is Result.FAIL and check.decided is not None and not check.stranger:
+                explanation = await check.explain(*check.decided)
     except TimeoutError:
         pass
     except _TemporaryError as error:
@@ -136,6 +138,7 @@ class _Check:
         self.lookups = 0
         self.void_lookups = 0
         self.records: list[tuple[str, Record]] = []
+        self.decided: tuple[str, Record] | None = None
         self._resolver = resolver
         self._mail = mail
         self._local, _, self._sender_domain = mail.sender.rpartition("@")
@@ -157,10 +160,10 @@ class _Check:
             return Result.NEUTRAL, f"no mechanism of {domain} matches", None
         self._count_lookup()
         target = await self._expand(record.redirect, domain)
-        result, why, failed = await self.domain(target)
+        result, why, decided = await self.domain(target)
         if result is Result.NONE:
             raise _PermanentError(f"redirect of {domain}: {why}")  # §6.1
-        return result, why, failed
+        return result, why, decided
 
     async def _record(self, domain: str) -> Record | None:
         answer = await self._ask(domain, "TXT", void=False)

@@ -13,6 +13,8 @@ from postroad.dns.spf_record import Kind, Qualifier, SpfSyntaxError, is_spf, rea
 from postroad.dns.tags import silence, texts
 
 MANY_LOOKUPS = 8
+NOBODYS_ADDRESS = "203.0.113.255"
+"""RFC 5737: mail from it is sent by nobody, so that no record has a reason to let it pass."""
 
 
 async def check(resolver: Resolver, identity: Identity) -> list[Finding]:
@@ -35,6 +37,7 @@ async def check(resolver: Resolver, identity: Identity) -> list[Finding]:
         return [found(Code.SPF_INVALID, domain, str(error), remedy=remedy, publish=_proposal(domain, ips))]
     seen = await survey(resolver, domain)
     findings = [*_cost(domain, text, seen), *_content(domain, text, seen)]
+    findings += await _open_to_all(resolver, domain, text)
     for ip in ips:
         mail = Mail(ip=ip_address(ip), sender=f"postmaster@{domain}", helo=identity.helo or domain)
         outcome = await check_host(resolver, mail, domain)
@@ -67,23 +70,30 @@ def _content(domain: str, text: str, seen: Survey) -> Iterator[Finding]:
     used = [mechanism for _, record in seen.records for mechanism in record.mechanisms]
     if any(mechanism.kind is Kind.PTR for mechanism in used):
         yield found(Code.SPF_PTR, domain, f'"{text}"', remedy="Name the addresses by ip4: and ip6: in its place.")
-    if not seen.records:
+    if seen.last is None:
+        if seen.outcome.result is Result.NEUTRAL:
+            publish = txt_record(domain, _with_all(text, "~all")) if len(seen.records) == 1 else ""
+            remedy = "End the record with ~all or -all, or the one that it redirects to."
+            yield found(Code.SPF_NO_ALL, domain, f'"{text}"', remedy=remedy, publish=publish)
         return
-    # What decides about strangers is the `all` of the domain's own record, or of the last that it redirects to.
-    first = seen.records[0][1]
-    last = first if first.all or first.redirect is None else seen.records[-1][1]
-    match last.all.qualifier if last.all else None:
-        case Qualifier.PASS:
-            publish = txt_record(domain, _with_all(text, "-all"))
-            yield found(Code.SPF_PLUS_ALL, domain, f'"{text}"', publish=publish)
-        case Qualifier.NEUTRAL:
-            publish = txt_record(domain, _with_all(text, "~all"))
-            yield found(Code.SPF_NEUTRAL_ALL, domain, f'"{text}"', publish=publish)
-        case None if last.redirect is None:
-            publish = txt_record(domain, _with_all(text, "~all"))
-            yield found(Code.SPF_NO_ALL, domain, f'"{text}"', publish=publish)
-        case _:
-            pass
+    where, last = seen.last
+    if last.all is not None and last.all.qualifier is Qualifier.NEUTRAL:
+        # Behind `all` a redirect is never looked at: the record to mend is the one that it leads to.
+        publish = txt_record(domain, _with_all(text, "~all")) if where == domain else ""
+        remedy = f"Let the record of {where} end with ~all or -all."
+        yield found(Code.SPF_NEUTRAL_ALL, domain, f"{last.all.text} of {where}", remedy=remedy, publish=publish)
+
+
+async def _open_to_all(resolver: Resolver, domain: str, text: str) -> list[Finding]:
+    """Whether anybody passes: by +all, by ip4:0.0.0.0/0, or by what somebody else's record has of these."""
+    nobody = Mail(ip=ip_address(NOBODYS_ADDRESS), sender=f"postmaster@{domain}", helo="nobody.invalid")
+    outcome = await check_host(resolver, nobody, domain)
+    if outcome.result is not Result.PASS:
+        return []
+    seen = f"mail from {NOBODYS_ADDRESS}, which nobody has, passes ({outcome.why})"
+    publish = txt_record(domain, _with_all(text, "-all"))
+    remedy = "Take out the term that lets it pass, and end with -all or ~all."
+    return [found(Code.SPF_PLUS_ALL, domain, seen, remedy=remedy, publish=publish)]
 
 
 def _coverage(domain: str, text: str, ip: str, outcome: Outcome) -> Iterator[Finding]:
