@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import ssl
 from collections.abc import Sequence
@@ -13,14 +14,15 @@ from prefect.runtime import task_run
 from postroad.delivery.dns_health import (
     SenderHealth,
     Step,
-    check_sender,
     follow_holds,
     forget_others,
+    identity_of,
     record,
     senders_to_check,
 )
 from postroad.delivery.job import SEND_QUEUE
 from postroad.dns.finding import Verdict, failures, in_words
+from postroad.dns.health import check_identity
 from postroad.dns.show import markdown
 from postroad.errors import UnavailableError
 from postroad.parts import open_parts
@@ -57,7 +59,10 @@ async def check_senders(senders: list[str]) -> list[SenderHealth]:
         trust = await asyncio.to_thread(ssl.create_default_context)
         resolver = await parts.resolver()
         reports = await asyncio.gather(
-            *(check_sender(resolver, parts.settings, name, parts.clock, trust) for name in senders)
+            *(
+                check_identity(resolver, identity_of(parts.settings, name, os.environ), parts.clock, trust)
+                for name in senders
+            )
         )
         open_questions = [report.domain for report in reports if report.unanswered]
         if open_questions and task_run.run_count <= RETRIES:

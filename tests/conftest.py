@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,8 @@ class RedisServer:
             "",
             "--logfile",
             str(self.folder / "log"),
-            *(options or ("--appendonly", "yes")),
+            # Killed while the disk is busy, `everysec` loses what it has answered for.
+            *(options or ("--appendonly", "yes", "--appendfsync", "always")),
         ]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline_s = time.monotonic() + 20
@@ -86,9 +88,15 @@ def _binary(kind: str) -> Path:
 @pytest.fixture(scope="session", params=["valkey", "redis"])
 def shared_redis(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
     """A server that tests share: keep to a queue of your own."""
+    with a_server(request.param, "--appendonly", "yes") as server:
+        yield server
+
+
+@contextmanager
+def a_server(kind: str, *options: str) -> Iterator[RedisServer]:
     with tempfile.TemporaryDirectory(prefix="pr-") as folder:
-        server = RedisServer(_binary(request.param), Path(folder))
-        server.start()
+        server = RedisServer(_binary(kind), Path(folder))
+        server.start(*options)
         yield server
         server.kill()
 
@@ -96,11 +104,8 @@ def shared_redis(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
 @pytest.fixture(params=["valkey", "redis"])
 def own_redis(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
     """A server for this test alone: kill it, restart it, empty it."""
-    with tempfile.TemporaryDirectory(prefix="pr-") as folder:
-        server = RedisServer(_binary(request.param), Path(folder))
-        server.start()
+    with a_server(request.param) as server:
         yield server
-        server.kill()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from datetime import datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -17,6 +18,7 @@ from postroad.delivery.dns_health import (
     follow_holds,
     forget_others,
     held_senders,
+    identity_of,
     record,
     senders_to_check,
     shut_gates,
@@ -24,6 +26,7 @@ from postroad.delivery.dns_health import (
 from postroad.delivery.job import hold_gate, sender_gate
 from postroad.dns.finding import Code, Finding, Verdict, found
 from postroad.dns.health import HealthReport
+from postroad.mail.dkim import Algorithm, generate_key
 from postroad.queue import Job, Queue
 from postroad.settings import DnsHealthSettings, Settings
 from postroad.store.dns_report import KEPT, holds_of, last_report, open_holds
@@ -200,6 +203,27 @@ def test_a_sender_that_is_gone_from_the_settings_is_let_go(engine: sa.Engine, tm
     assert forget_others(engine, settings(tmp_path, "other@acme.dev"), at(1)) == [SENDER]
     with read(engine) as connection:
         assert open_holds(connection) == {}
+
+
+def test_receivers_see_the_relay_and_not_this_machine(tmp_path: Path) -> None:
+    key = tmp_path / "key.pem"
+    key.write_bytes(generate_key(Algorithm.ED25519))
+    sender = (
+        'postal_address = "1 Post Road, Milestone"\nsource_address = "9.9.9.9"\nhelo = "out.acme.dev"\n'
+        'bounce_domain = "bücher.dev"\n'
+    )
+    (tmp_path / "postroad.toml").write_text(
+        '[routes.relay]\nhost = "127.0.0.1"\n[routes.direct]\nkind = "direct"\n'
+        f'[senders.one]\naddress = "a@acme.dev"\nroute = "relay"\n{sender}dkim_selectors = ["esp"]\n'
+        f'[senders.two]\naddress = "b@Acme.dev"\nroute = "direct"\n{sender}'
+        f'[[senders.two.dkim]]\nselector = "mine"\nkey_file = "{key}"\n'
+    )
+    found_settings = Settings.load(tmp_path / "postroad.toml")
+    one, two = (identity_of(found_settings, name, {}) for name in ("one", "two"))
+    assert (one.sender_ips, one.helo, one.selectors, one.keys) == ((), None, ("esp",), {})
+    assert (two.sender_ips, two.helo, two.selectors) == (("9.9.9.9",), "out.acme.dev", ("mine",))
+    assert len(b64decode(two.keys["mine"])) == 32
+    assert (two.domain, two.return_path) == ("acme.dev", "xn--bcher-kva.dev")
 
 
 @pytest.mark.parametrize(

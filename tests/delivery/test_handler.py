@@ -13,6 +13,8 @@ from postroad.clock import SystemClock
 from postroad.delivery.handler import Delivery
 from postroad.delivery.job import decode_job, decode_note
 from postroad.delivery.routes import open_routes
+from postroad.delivery.shaping.file import read_shaping
+from postroad.delivery.shaping.shaper import Shaper
 from postroad.delivery.submit import submit_due
 from postroad.dns.resolver import Resolver
 from postroad.mail.token import TokenSigner
@@ -62,6 +64,7 @@ async def test_what_dns_says_becomes_a_verdict(engine: sa.Engine, queue: Queue, 
             signer=TokenSigner(SecretStr("a key that is only used in tests")),
             public_url="https://mail.example.com",
             clock=clock,
+            shaper=Shaper(engine=engine, queue=queue, shaping=read_shaping(None), shaped=(), clock=clock),
         )
         marker = Marker(queue)
         verdicts = {}

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from postroad.clock import SystemClock
-from postroad.delivery.control import cancel, pause, rebuild, resume
+from postroad.delivery.control import cancel, missing_jobs, pause, rebuild, resume
 from postroad.delivery.job import decode_job
 from postroad.delivery.record import Recorder
 from postroad.delivery.submit import LANE_OF_ITS_OWN, Submitted, submit_due
@@ -195,6 +195,7 @@ async def test_cancel_takes_what_is_queued_off_the_queue(engine: sa.Engine, queu
 async def test_rebuild_enqueues_what_waits_and_holds_what_was_on_the_wire(engine: sa.Engine, queue: Queue) -> None:
     campaign_id = campaign_of(engine, 6)
     await submit(engine, queue, limit=4)
+    assert await missing_jobs(engine, queue) == 0
     with write(engine) as connection:
         connection.execute(
             sa.text("UPDATE touch SET state = 'sending', claim = 1 WHERE id = (SELECT min(id) FROM touch)")
@@ -203,8 +204,10 @@ async def test_rebuild_enqueues_what_waits_and_holds_what_was_on_the_wire(engine
     recorder = Recorder(engine=engine, queue=queue, clock=SystemClock(), name="test")
     events = await queue.read_events("recorder", "test", count=100, block_ms=0)
     await queue.acknowledge("recorder", events, forget=[event.id for event in events])
+    assert await missing_jobs(engine, queue) == 4
     rebuilt = await rebuild(engine, queue, recorder, expire_ms=1000 * HOUR_MS * 24 * 365, now=NOW)
     assert (rebuilt.looked_at, rebuilt.enqueued, rebuilt.unknown) == (4, 3, 1)
+    assert await missing_jobs(engine, queue) == 0
     assert counts(engine, campaign_id) == {TouchState.PLANNED: 2, TouchState.QUEUED: 3, TouchState.UNKNOWN: 1}
     states = await queue.known([str(i) for i in ids(engine)])
     assert states.count(JobState.QUEUED) == 3

@@ -15,6 +15,7 @@ from postroad import errors
 from postroad.settings import (
     DEFAULT_QUEUES,
     DeliverySettings,
+    DkimSettings,
     DnsHealthSettings,
     DnsSettings,
     OAuthSettings,
@@ -53,6 +54,7 @@ def _settings() -> Iterator[str]:
             yield from fields(name)
         else:
             yield name
+    yield from (f"senders.dkim.{field}" for field in DkimSettings.model_fields)
 
 
 @pytest.mark.parametrize("setting", list(_settings()))
@@ -64,6 +66,19 @@ def test_every_documented_setting_exists() -> None:
     text = (DOCS / "reference/settings.md").read_text(encoding="utf-8")
     documented = set(re.findall(r"^\| `([a-z_.]+)` \|", text, re.MULTILINE))
     assert documented == set(_settings())
+
+
+def test_every_field_and_every_rule_of_the_shaping_is_documented() -> None:
+    from postroad.delivery.shaping.file import Pace, read_shaping
+    from postroad.delivery.shaping.limits import Limits
+    from postroad.delivery.shaping.rules import Rule
+
+    text = (DOCS / "reference/shaping.md").read_text(encoding="utf-8")
+    for model in (Limits, Rule, Pace):
+        for name, field in model.model_fields.items():
+            assert f"`{field.alias or name}`" in text
+    for name in read_shaping(None).rule:
+        assert f"| `{name}` |" in text
 
 
 def test_every_setting_of_a_relay_is_documented() -> None:

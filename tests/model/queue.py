@@ -186,10 +186,9 @@ class Model:
 
     # -- time
 
-    def forget_old(self, now_ms: int) -> None:
-        for id, ended_ms in list(self.remembered.items()):
-            if ended_ms <= now_ms - self.remember_ms:
-                del self.remembered[id]
+    def old(self, now_ms: int) -> list[str]:
+        """Remembered ids that may be forgotten: some at a time, when claims come by."""
+        return [id for id, ended_ms in self.remembered.items() if ended_ms <= now_ms - self.remember_ms]
 
     def promote(self, now_ms: int) -> int:
         due = [job for job in self.jobs.values() if job.state == "scheduled" and job.due_ms <= now_ms]
@@ -249,9 +248,12 @@ class Model:
                 assert len(taken) <= self.gates[gate].room(now_ms)
                 if taken:
                     self.gates[gate].debit(len(taken), now_ms)
+        # One token for all of a claim, and newer than any before.
+        tokens = {token for _, token in ids_and_tokens}
+        assert len(tokens) <= 1
+        assert all(token > self.last_token for token in tokens)
+        self.last_token = max(tokens, default=self.last_token)
         for id, token in ids_and_tokens:
-            assert token > self.last_token
-            self.last_token = token
             job = self.jobs[id]
             job.state, job.token, job.marked, job.lease_end_ms = "in_flight", token, False, now_ms + lease_ms
 
@@ -274,7 +276,8 @@ class Model:
             return False
         if verdict == "uncertain" and job.state == "uncertain":
             return True
-        self._land(job, refund=verdict in {"cancelled", "released"}, now_ms=now_ms)
+        self._land(job, refund=verdict in {"cancelled", "released", "put_off"}, now_ms=now_ms)
+        verdict = "defer" if verdict == "put_off" else verdict
         attempt = job.attempts + 1
         event = Happened(verdict, id, token, attempt, 0, cause)
         match verdict:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from postroad.errors import UnavailableError
-from postroad.queue import Claimed, Done, GroupLag, Keep, Lane, Lease, Queue, Verdict, Worker
+from postroad.queue import Claimed, Done, GroupLag, Keep, Lane, Lease, Queue, Retry, Verdict, Worker
 from tests.conftest import RedisServer
 from tests.queue.conftest import Bench, HandClock, ids, jobs, running, until
 
@@ -13,8 +13,10 @@ LANE = Lane(name="a", gates=("g",))
 
 
 async def end(bench: Bench, *names: str) -> None:
+    """End jobs one by one, each in an entry of the stream of its own."""
     await bench.queue.enqueue(LANE, jobs(*names))
-    await bench.settle(Done(note=b"250 ok"), *await bench.claim())
+    for job in await bench.claim():
+        await bench.settle(Done(note=b"250 ok"), job)
 
 
 async def test_an_event_says_what_happened(bench: Bench) -> None:
@@ -45,6 +47,31 @@ async def test_each_group_sees_every_event_and_the_slowest_holds_the_stream(benc
     }
 
 
+async def test_events_of_one_script_are_handed_out_as_asked_for_and_acknowledged_together(bench: Bench) -> None:
+    await bench.queue.enqueue(LANE, jobs(*"12345"))
+    claimed = await bench.claim()
+    stale = Claimed("5", 1, 1, 1, b"", 0, "a")
+    verdicts: list[tuple[Claimed, Verdict]] = [(job, Done(note=job.id.encode())) for job in [*claimed[:3], stale]]
+    verdicts += [(claimed[3], Retry(cause="c", note=b"4")), (claimed[0], Done(note=b"twice"))]
+    assert (await bench.queue.settle("w", verdicts)).stale == ["5", "1"]
+    first = await bench.queue.read_events("g", "c", count=1, block_ms=0)
+    rest = await bench.queue.read_events("g", "c", count=9, block_ms=0)
+    assert [(event.id, event.kind, event.note) for event in first + rest] == [
+        ("1", "done", b"1"),
+        ("2", "done", b"2"),
+        ("3", "done", b"3"),
+        ("4", "retry", b"4"),
+    ]
+    await bench.queue.acknowledge("g", first + rest[1:])
+    # One of its events is not acknowledged, so all of them are kept.
+    assert (await bench.queue.stats()).groups == [GroupLag("g", 4, 0)]
+    again = await bench.queue.read_events("g", "other", count=9, block_ms=0, idle_ms=0)
+    assert again == first + rest
+    await bench.queue.acknowledge("g", rest[:1])
+    stats = await bench.queue.stats()
+    assert (stats.groups, stats.events) == ([GroupLag("g", 0, 0)], 0)
+
+
 async def test_a_consumer_that_crashed_first_gets_what_it_had_read(bench: Bench, redis_url: str) -> None:
     await end(bench, *"12345")
     read = await bench.queue.read_events("g", "c", count=4, block_ms=0)
@@ -58,8 +85,8 @@ async def test_a_consumer_that_crashed_first_gets_what_it_had_read(bench: Bench,
 async def test_an_acknowledgement_that_got_no_answer_is_not_waited_for(own_redis: RedisServer) -> None:
     async with Queue.open(own_redis.url, "q") as queue:
         await queue.enqueue(LANE, jobs(*"123"))
-        batch = await queue.claim("w", want=3, lease_ms=60_000, nonce="n")
-        await queue.settle("w", [(job, Done()) for job in batch.jobs])
+        for job in (await queue.claim("w", want=3, lease_ms=60_000, nonce="n")).jobs:
+            await queue.settle("w", [(job, Done())])
         read = await queue.read_events("g", "c", count=2, block_ms=0)
         assert [event.id for event in read] == ["1", "2"]
         own_redis.kill()

@@ -33,7 +33,10 @@ async def test_history_keeps_exactly_the_newest(redis_url: str, clock: HandClock
         await queue.enqueue(LANE, jobs(*(f"late{n}" for n in range(4)), expires_ms=clock.now_ms() + 1))
         batch = (await queue.claim("w", want=100, lease_ms=1000, nonce="1")).jobs
         clock.advance(1)
-        await queue.settle("w", [(job, Done() if job.id < "050" else Dead(cause="c")) for job in batch], want=100)
+        for start in range(0, 100, 5):
+            some = batch[start : start + 5]
+            await queue.settle("w", [(job, Done() if job.id < "050" else Dead(cause="c")) for job in some])
+        await queue.claim("w", want=100, lease_ms=1000, nonce="2")
         await queue.acknowledge("g", await queue.read_events("g", "c", count=1000, block_ms=0))
 
         async def kept(ids: list[str]) -> list[str]:
@@ -45,7 +48,7 @@ async def test_history_keeps_exactly_the_newest(redis_url: str, clock: HandClock
         assert (await queue.stats()).dead == 50
     async with Queue.open(redis_url, "history", clock=clock, keep=Keep(done=0, failed=1)) as queue:
         await queue.enqueue(LANE, jobs("last"))
-        [job] = (await queue.claim("w", want=1, lease_ms=1000, nonce="2")).jobs
+        [job] = (await queue.claim("w", want=1, lease_ms=1000, nonce="3")).jobs
         await queue.settle("w", [(job, Done())])
         await queue.acknowledge("g", await queue.read_events("g", "c", count=1000, block_ms=0))
         assert not (await queue.find("049")).history

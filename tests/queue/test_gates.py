@@ -8,6 +8,7 @@ import pytest
 from postroad.queue import (
     FOREVER_MS,
     Cancel,
+    Defer,
     Done,
     Gate,
     GateState,
@@ -151,7 +152,15 @@ async def test_a_refund_goes_to_the_quota_it_was_taken_from(bench: Bench) -> Non
 
 
 @pytest.mark.parametrize(
-    ("verdict", "room"), [(Release(), 2), (Cancel(cause="c"), 2), (Done(), 1), (Retry(cause="c"), 1)]
+    ("verdict", "room"),
+    [
+        (Release(), 2),
+        (Cancel(cause="c"), 2),
+        (Defer(at_ms=1, cause="c", untried=True), 2),
+        (Defer(at_ms=1, cause="c"), 1),
+        (Done(), 1),
+        (Retry(cause="c"), 1),
+    ],
 )
 async def test_a_rate_gets_back_what_was_not_used(bench: Bench, verdict: Verdict, room: int) -> None:
     await bench.queue.set_gate(Gate(name="g", rate=Rate(count=1, per_ms=1000, burst=3)))
@@ -221,11 +230,12 @@ async def test_room_freed_by_settling_is_taken_in_the_same_round_trip(bench: Ben
     assert order == ["1", "2", "3"]
 
 
-async def test_tokens_only_increase(bench: Bench) -> None:
+async def test_tokens_only_increase_from_claim_to_claim(bench: Bench) -> None:
     await bench.queue.enqueue(lane("g"), jobs(*map(str, range(20))))
     tokens: list[int] = []
     for _ in range(30):
         batch = await bench.claim(7)
-        tokens += [job.token for job in batch]
+        [token] = {job.token for job in batch}
+        tokens.append(token)
         await bench.settle(Release(), *batch)
     assert all(earlier < later for earlier, later in pairwise(tokens))

@@ -10,41 +10,39 @@ from postroad.queue import (
     Claimed,
     Dead,
     Defer,
-    Done,
     Lane,
     Rate,
     Release,
     Retry,
     RetryPolicy,
     Uncertain,
-    Verdict,
 )
-from postroad.queue.verdicts import MAX_TEXT, Order, order
+from postroad.queue.verdicts import MAX_TEXT, Order, Undone, order
 
 POLICY = RetryPolicy()
 
 
-def ordered(verdict: Verdict, attempt: int = 1) -> Order:
+def ordered(verdict: Undone, attempt: int = 1) -> Order:
     return order(Claimed("1", 7, attempt, 1, b"", 0, "a"), verdict, POLICY, Random(1))
 
 
 @pytest.mark.parametrize(
     ("verdict", "attempt", "wanted"),
     [
-        (Done(), 1, Order("1", 7, "done")),
         (Retry(cause="c", error="e"), 1, Order("1", 7, "retry", 0, 5_000, "c", "e")),
         (Retry(cause="c", error="e"), 2, Order("1", 7, "retry", 0, 10_000, "c", "e")),
         (Retry(cause="c", error="e", at_ms=99), 2, Order("1", 7, "retry", 99, 0, "c", "e")),
         (Retry(cause="c", error="e"), 3, Order("1", 7, "dead", 0, 0, "c", "e")),
         (Retry(cause="c", error="e", at_ms=99), 3, Order("1", 7, "dead", 0, 0, "c", "e")),
         (Defer(at_ms=99, cause="c", error="e"), 9, Order("1", 7, "defer", 99, 0, "c", "e")),
+        (Defer(at_ms=99, cause="c", untried=True), 9, Order("1", 7, "put_off", 99, 0, "c")),
         (Dead(cause="c", error="e"), 1, Order("1", 7, "dead", 0, 0, "c", "e")),
         (Uncertain(cause="c"), 1, Order("1", 7, "uncertain", 0, 0, "c")),
         (Cancel(cause="c"), 1, Order("1", 7, "cancelled", 0, 0, "c")),
         (Release(), 1, Order("1", 7, "released")),
     ],
 )
-def test_what_a_verdict_means_for_the_queue(verdict: Verdict, attempt: int, wanted: Order) -> None:
+def test_what_a_verdict_means_for_the_queue(verdict: Undone, attempt: int, wanted: Order) -> None:
     assert ordered(verdict, attempt) == wanted
 
 

@@ -19,6 +19,7 @@ from postroad.store import (
     mail_report,
     migrate,
     recipient,
+    shaping,
     sts_policy,
     suppression,
 )
@@ -32,6 +33,7 @@ MODULES = (
     mail_domain,
     mail_report,
     recipient,
+    shaping,
     sts_policy,
     suppression,
 )  # They declare the tables.

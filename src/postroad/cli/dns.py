@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 import sys
 from datetime import timedelta
@@ -20,10 +21,10 @@ from postroad.cli.options import read_duration_ms
 from postroad.cli.output import JsonOption, console, print_json, print_table, with_parts
 from postroad.clock import SystemClock
 from postroad.delivery.dns_health import (
-    check_sender,
     findings_of,
     follow_holds,
     forget_others,
+    identity_of,
     record,
     senders_to_check,
 )
@@ -31,10 +32,11 @@ from postroad.delivery.job import SEND_QUEUE
 from postroad.delivery.mail_reports import FileOutcome, keep_file
 from postroad.dns.finding import Finding, Verdict
 from postroad.dns.health import HealthReport, check_identity
-from postroad.dns.identity import Identity, ascii_domain
+from postroad.dns.identity import Identity
 from postroad.dns.resolver import Resolver
 from postroad.dns.show import markdown, to_mend
 from postroad.errors import DataError, UnavailableError, UsageError
+from postroad.mail.address import ascii_domain
 from postroad.parts import Parts
 from postroad.settings import DnsHealthSettings, DnsSettings, Settings
 from postroad.store.dns_report import DnsReport, SenderHold, last_report, open_holds
@@ -112,17 +114,27 @@ def _identity(
 ) -> Identity:
     try:
         identity = Identity(
-            domain=ascii_domain(domain),
-            bounce_domain=ascii_domain(bounce_domain or ""),
+            domain=_read_name(domain),
+            bounce_domain=_read_name(bounce_domain) if bounce_domain else "",
             sender_ips=tuple(str(ip_address(ip)) for ip in ips or ()),
             selectors=tuple(selectors or ()),
-            helo=ascii_domain(helo) if helo else None,
+            helo=_read_name(helo) if helo else None,
         )
     except ValueError as error:
         raise UsageError(str(error)) from None
     if "." not in identity.domain:
         raise UsageError(f"{domain!r} is a single word, and no domain that mail is sent from")
     return identity
+
+
+def _read_name(text: str) -> str:
+    try:
+        name = ascii_domain(text.strip().rstrip(".").lower())
+    except DataError as error:
+        raise UsageError(error.message) from None
+    if not all(0 < len(label) < 64 for label in name.split(".")) or len(name) > 253:
+        raise UsageError(f"{text!r} is no domain: its labels have 1 to 63 characters, and all of it at most 253")
+    return name
 
 
 def _with_blocklists(identity: Identity, health: DnsHealthSettings) -> Identity:
@@ -197,7 +209,8 @@ def senders(
 async def _check_senders(parts: Parts) -> None:
     settings, trust = parts.settings, ssl.create_default_context()
     for name in senders_to_check(settings):
-        report = await check_sender(await parts.resolver(), settings, name, parts.clock, trust)
+        identity = identity_of(settings, name, os.environ)
+        report = await check_identity(await parts.resolver(), identity, parts.clock, trust)
         await asyncio.to_thread(record, parts.engine, settings.sender(name).address, report, settings.dns_health)
     await asyncio.to_thread(forget_others, parts.engine, settings, parts.clock.now())
     await follow_holds(parts.engine, await parts.queue(SEND_QUEUE))

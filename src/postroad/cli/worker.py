@@ -8,18 +8,17 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from random import Random
 from typing import Annotated, NamedTuple
 
 import typer
+from prometheus_client import Gauge
 
 from postroad.cli.signals import start_logging, stop_on_signals
 from postroad.delivery.admit import Admission
-from postroad.delivery.handler import Delivery
 from postroad.delivery.job import SEND_QUEUE
 from postroad.delivery.limits import gates_of, keep_limits, set_limits
+from postroad.delivery.opening import open_delivery
 from postroad.delivery.record import Recorder
-from postroad.delivery.routes import RouteMetrics, open_routes, origins_of
 from postroad.errors import UsageError
 from postroad.parts import Parts, open_parts
 from postroad.queue import Queue, Worker
@@ -97,25 +96,16 @@ async def _work(settings: Settings, limits: QueueSettings, name: str, at: Metric
         gates = gates_of(settings, limits)
         await set_limits(queue, gates)
         keeping = asyncio.create_task(keep_limits(queue, gates, parts.clock))
-        resolver = await parts.resolver()
-        async with open_routes(
-            settings.routes,
-            resolver=resolver,
+        async with open_delivery(
+            settings,
             engine=parts.engine,
+            queue=queue,
+            signer=parts.signer,
+            resolver=await parts.resolver(),
             clock=parts.clock,
-            rng=Random(),  # noqa: S311  (it chooses among equals)
-        ) as routes:
-            if parts.metrics is not None:
-                parts.metrics.registry.register(RouteMetrics(routes))
-            delivery = Delivery(
-                engine=parts.engine,
-                queue=queue,
-                routes=routes,
-                origins=origins_of(settings.senders),
-                signer=parts.signer,
-                public_url=settings.public_url,
-                clock=parts.clock,
-            )
+            environ=os.environ,
+            registry=parts.metrics.registry if parts.metrics is not None else None,
+        ) as delivery:
             worker = Worker(
                 queue,
                 delivery,
@@ -130,6 +120,7 @@ async def _work(settings: Settings, limits: QueueSettings, name: str, at: Metric
             )
             report = await worker.run(stop)
         keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
     log.info("worker %s stopped: %s", name, report)
 
 
@@ -152,6 +143,13 @@ async def _record(settings: Settings, name: str, at: MetricsAt) -> None:
     stop = stop_on_signals()
     async with _measured_parts(settings, at) as (parts, queue):
         recorder = Recorder(engine=parts.engine, queue=queue, clock=parts.clock, name=name)
+        if parts.metrics is not None:
+            lag = Gauge(
+                "postroad_recorder_lag_seconds",
+                "Age of the oldest event that this recorder has not recorded",
+                registry=parts.metrics.registry,
+            )
+            lag.set_function(lambda: recorder.lag_seconds)
         log.info("recorder %s records %s", name, SEND_QUEUE)
         await recorder.run(stop)
     log.info("recorder %s stopped: %d events recorded", name, recorder.recorded)

@@ -8,24 +8,24 @@ forgotten them.
 from __future__ import annotations
 
 import asyncio
-import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from ipaddress import ip_address
 
 import msgspec
 import sqlalchemy as sa
 
-from postroad.clock import Clock
 from postroad.delivery.job import hold_gate
 from postroad.dns.finding import Finding, Verdict, failures, in_words
-from postroad.dns.health import Change, HealthReport, check_identity, difference
-from postroad.dns.identity import identity_of, is_reserved
-from postroad.dns.resolver import Resolver
-from postroad.errors import ConfigError
+from postroad.dns.health import Change, HealthReport, difference
+from postroad.dns.identity import Identity, is_reserved
+from postroad.errors import ConfigError, DataError
+from postroad.mail.address import ascii_domain
+from postroad.mail.dkim_keys import keys_of
 from postroad.queue import Queue
-from postroad.settings import DnsHealthSettings, Settings
+from postroad.settings import DnsHealthSettings, RouteKind, Settings
 from postroad.store.dns_report import DnsReport, SenderHold, keep_report, last_report, lock_sender, open_holds, put_hold
 from postroad.store.engine import read, write
 
@@ -62,16 +62,35 @@ def senders_to_check(settings: Settings) -> list[str]:
     return [name for name, sender in settings.senders.items() if not is_reserved(sender.domain)]
 
 
-async def check_sender(
-    resolver: Resolver, settings: Settings, name: str, clock: Clock, trust: ssl.SSLContext
-) -> HealthReport:
-    """Check what receivers see of a sender. Raises ConfigError where its domain is none."""
+def identity_of(settings: Settings, name: str, environ: Mapping[str, str]) -> Identity:
+    """What receivers see of a sender, as far as the settings tell. Raises ConfigError.
+
+    Behind a relay they see the relay's address and greeting, and not what this machine has.
+    """
+    sender, health = settings.sender(name), settings.dns_health
+    route = settings.routes[sender.route]
+    ips, helo = sender.public_addresses, None
+    if route.kind is RouteKind.DIRECT:
+        helo = sender.helo or route.helo
+        if not ips and sender.source_address is not None and ip_address(sender.source_address).is_global:
+            ips = (sender.source_address,)
+    keys = {key.selector: key.record.partition("p=")[2] for key in keys_of(name, sender, environ)}
     try:
-        identity = identity_of(settings, name)
-    except ValueError as error:
+        domain = ascii_domain(sender.domain)
+        bounce_domain = ascii_domain(sender.bounce_domain) if sender.bounce_domain else ""
+    except DataError as error:
         where = f"{settings.config_path or 'postroad.toml'}, senders.{name}"
-        raise ConfigError(str(error), where=where) from None
-    return await check_identity(resolver, identity, clock, trust)
+        raise ConfigError(error.message, where=where) from None
+    return Identity(
+        domain=domain,
+        bounce_domain=bounce_domain,
+        sender_ips=ips,
+        selectors=tuple(dict.fromkeys((*keys, *sender.dkim_selectors))),
+        helo=helo,
+        keys=keys,
+        address_blocklists=health.address_blocklists,
+        domain_blocklists=health.domain_blocklists,
+    )
 
 
 def decide(

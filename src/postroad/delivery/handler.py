@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Mapping
-from typing import assert_never
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Self, assert_never
 
 import sqlalchemy as sa
 
@@ -13,10 +16,8 @@ from postroad.campaign.message import StepMessage, step_message
 from postroad.clock import Clock
 from postroad.delivery.job import (
     DeliveryNote,
-    SendMessage,
     decode_job,
     encode_note,
-    provider_gate,
     route_gate,
     sender_gate,
 )
@@ -31,7 +32,11 @@ from postroad.delivery.outcome import (
     of_transport,
 )
 from postroad.delivery.routes import Route
+from postroad.delivery.shaping.limits import TAIL, Scope
+from postroad.delivery.shaping.shaper import Shaper
 from postroad.errors import Blame, DataError, PostroadError
+from postroad.mail.dkim import DkimSigner
+from postroad.mail.message import Message
 from postroad.mail.token import TokenSigner
 from postroad.queue import FOREVER_MS, Dead, Defer, Done, Lease, LeaseLost, Queue, Retry, Uncertain
 from postroad.queue import Verdict as QueueVerdict
@@ -45,6 +50,9 @@ log = logging.getLogger(__name__)
 
 ROUTE_PAUSE_MS = (5_000, 10_000, 20_000, 60_000, 300_000)
 """How long a route rests after its first, second, … failure in a row to connect; the last repeats."""
+
+SIGNING_THREADS = min(os.cpu_count() or 1, 4)
+"""RSA signs without Python's lock, so that it can have a core beside the one that merges and sends."""
 
 
 class Delivery:
@@ -60,6 +68,8 @@ class Delivery:
         signer: TokenSigner,
         public_url: str,
         clock: Clock,
+        shaper: Shaper,
+        dkim: Mapping[str, DkimSigner] | None = None,
     ) -> None:
         self._engine = engine
         self._queue = queue
@@ -68,8 +78,19 @@ class Delivery:
         self._signer = signer
         self._public_url = public_url
         self._clock = clock
+        self._shaper = shaper
+        self._dkim = dkim or {}  # by the name of the sender
+        self._signing = ThreadPoolExecutor(SIGNING_THREADS, "dkim")
         self._steps: dict[int, asyncio.Task[StepMessage]] = {}
         self._rests: dict[str, tuple[int, int]] = {}  # route: failures in a row, and the end of its pause
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._signing.shutdown(wait=False)
 
     async def __call__(self, lease: Lease) -> QueueVerdict:
         """Deliver one job; its touch is ``sending`` already. Every way that it can end is a verdict."""
@@ -77,7 +98,7 @@ class Delivery:
         job = decode_job(claimed.payload)
         step = await self._step(job.step_id)
         try:
-            message = step.message.merge(job.touch_id, job.address, job.fields, self._clock.now())
+            message = await self._signed(step.message.merge(job.touch_id, job.address, job.fields, self._clock.now()))
         except DataError as error:
             outcome = Outcome(verdict=Verdict.DEAD, cause="template", blame=Blame.MESSAGE)
             return self._verdict(outcome, str(error))
@@ -104,8 +125,18 @@ class Delivery:
             raise
         except UnsendableError as error:
             outcome, said = Outcome(verdict=Verdict.DEAD, cause="unsendable", blame=error.blame), error.reason
-        await self._hold_back(step, job, outcome, said)
+        scope = Scope(sender=step.sender, provider=job.provider)
+        if outcome.verdict is Verdict.ACCEPTED:
+            self._shaper.accepted(scope)
+        elif reply is not None:
+            self._shaper.refused(scope, reply)
+        await self._hold_back(step, scope, outcome, said)
         return self._verdict(outcome, said, reply)
+
+    async def _signed(self, message: Message) -> Message:
+        if not message.slow_to_sign:
+            return message.signed()  # Ed25519 is done before a thread would have begun.
+        return await asyncio.get_running_loop().run_in_executor(self._signing, message.signed)
 
     async def _step(self, step_id: int) -> StepMessage:
         """Compile a step once; all who want it meanwhile wait for the same compilation."""
@@ -121,9 +152,9 @@ class Delivery:
 
     def _load_step(self, step_id: int) -> StepMessage:
         with read(self._engine) as connection:
-            return step_message(connection, step_id, self._signer, self._public_url)
+            return step_message(connection, step_id, self._signer, self._public_url, self._dkim)
 
-    async def _hold_back(self, step: StepMessage, job: SendMessage, outcome: Outcome, said: str) -> None:
+    async def _hold_back(self, step: StepMessage, scope: Scope, outcome: Outcome, said: str) -> None:
         """Pause the gate behind which more of the same would meet the same."""
         now_ms = self._clock.now_ms()
         match outcome.pause:
@@ -139,14 +170,18 @@ class Delivery:
                 gate = route_gate(step.route)
             case Pause.SENDER:
                 gate, until_ms = sender_gate(step.sender), FOREVER_MS
+            case Pause.SENDER_AT_PROVIDER if scope.provider == TAIL:
+                return  # One of many hosts: when several say so, a rule of the shaping acts.
             case Pause.SENDER_AT_PROVIDER:
-                gate = provider_gate(step.sender, job.provider)
+                gate = scope.gate
                 until_ms = now_ms + SENDER_PAUSE_MS
             case other:
                 assert_never(other)
         how_long = "until it is resumed" if until_ms == FOREVER_MS else f"for {(until_ms - now_ms) / 1000:g} s"
         log.warning("gate %s is paused %s: %s (%s)", gate, how_long, outcome.cause, said)
         await self._queue.suspend(gate, until_ms)
+        if outcome.pause is not Pause.ROUTE:
+            self._shaper.paused(gate, scope, outcome, said, until_ms=None if until_ms == FOREVER_MS else until_ms)
 
     def _verdict(self, outcome: Outcome, said: str, reply: Reply | None = None) -> QueueVerdict:
         note = encode_note(

@@ -11,13 +11,15 @@ from postroad.store.ledger import TouchState
 SEND_QUEUE = "email:send"
 
 
-class SendMessage(msgspec.Struct, frozen=True, kw_only=True, tag="send.v1"):
+class SendMessage(msgspec.Struct, frozen=True, kw_only=True, tag="send.v1", omit_defaults=True):
     """Send one touch. The templates stay in the store; only what differs between recipients travels."""
 
     touch_id: int
     step_id: int
     address: str
     fields: dict[str, str]
+    zone: str = ""
+    """The recipient's time zone, as far as it is known."""
     provider: str = "other"
     """Mailbox provider whose limits hold: one of providers.toml, a site that much mail goes to, or `other`."""
     site: str = ""
@@ -74,6 +76,11 @@ def provider_gate(sender: str, provider: str) -> str:
     return f"provider:{provider}:{sender}"
 
 
+def shared_gate(provider: str) -> str:
+    """Name of the gate that limits all senders together at one mailbox provider."""
+    return f"provider:{provider}"
+
+
 def route_gate(route: str) -> str:
     """Name of the gate that limits one route."""
     return f"route:{route}"
@@ -87,6 +94,17 @@ def campaign_gate(campaign: str) -> str:
 QUEUE_GATE = "queue"
 
 
+def gate_key(gate: str) -> str | None:
+    """What keeps a sender's gates in the shard of its lanes, where they are exact. Others are divided over shards."""
+    match gate.split(":", 2):
+        case ["sender" | "hold", *sender]:
+            return ":".join(sender)
+        case ["provider", _, sender]:
+            return sender
+        case _:
+            return None
+
+
 def lane_of(*, sender: str, provider: str, campaign: str, route: str, job_class: str) -> Lane:
     """Lane of the touches of one campaign that are limited alike."""
     return Lane(
@@ -96,6 +114,7 @@ def lane_of(*, sender: str, provider: str, campaign: str, route: str, job_class:
             hold_gate(sender),
             sender_gate(sender),
             provider_gate(sender, provider),
+            shared_gate(provider),
             route_gate(route),
             QUEUE_GATE,
         ),

@@ -78,7 +78,7 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class _Rule:
-    """A permanent reply that matches means this."""
+    """A reply that matches means this."""
 
     cause: str
     blame: Blame
@@ -109,20 +109,31 @@ _UNKNOWN_TEXT = (
     r"|invalid (recipient|mailbox)|recipient (not found|unknown)|not a valid|unrouteable address"
 )
 
+_AUTHENTICATION = "2[0-79]|3[0-2]|40"
+"""Last part of the codes that say so: RFC 7372 (20 to 26), Google's (25 to 32, 40). Not 28: a flood of mail."""
+
 _ROUTE_CODES = frozenset({530, 534, 535, 538})
 """RFC 4954 §6, RFC 3207 §4: the relay wants a login, or TLS, before it takes anything from anybody."""
 _ROUTE_ENHANCED = frozenset({"5.4.5"})
 """How Google's relay words a day's limit that is used up."""
 
 PERMANENT: Sequence[_Rule] = (
-    # The sender's authentication is broken: Microsoft 5.7.515, Google 5.7.26 and its kin (RFC 7372: 5.7.20 to 5.7.26).
-    # Not 5.7.28, which is a flood of mail.
+    # The sender's authentication is broken: Microsoft 5.7.515, Google 5.7.26 and its kin.
     _Rule(
         cause="sender authentication",
         blame=Blame.SENDER,
         verdict=Verdict.DEAD,
-        enhanced=r"5\.7\.(2[0-79]|30|40|515|509)",
+        enhanced=rf"5\.7\.({_AUTHENTICATION}|515|509)",
         pause=Pause.SENDER,
+    ),
+    # As receivers word it who have no code of their own for it, Apple among them. One of them may be wrong.
+    _Rule(
+        cause="sender authentication",
+        blame=Blame.SENDER,
+        verdict=Verdict.DEAD,
+        enhanced=r"5\.7\.\d+",
+        text=r"\bdmarc\b|\b(spf|dkim)\b.{0,40}(fail|not pass)|(fail|did not pass).{0,40}\b(spf|dkim)\b",
+        pause=Pause.SENDER_AT_PROVIDER,
     ),
     # RFC 3463 §3.8 for X.7.2, and Microsoft's own: a list or a person that takes mail from few. Others take ours.
     _Rule(cause="not for us to write to", blame=Blame.RECIPIENT, enhanced=r"5\.7\.(2|124|129|13[346])"),
@@ -188,6 +199,28 @@ PERMANENT: Sequence[_Rule] = (
     _Rule(cause="mailbox full", blame=Blame.RECIPIENT, codes=(552,)),
 )
 
+TEMPORARY: Sequence[_Rule] = (
+    _Rule(cause="sender authentication, so far", blame=Blame.SENDER, enhanced=rf"4\.7\.({_AUTHENTICATION})"),
+    _Rule(cause="greylisted", blame=Blame.HOST, text=r"gr[ae]y-?list"),
+    _Rule(cause="mailbox full, so far", blame=Blame.RECIPIENT, enhanced=r"4\.2\.2"),
+    _Rule(cause="mailbox full, so far", blame=Blame.RECIPIENT, text=r"over ?quota|mailbox (is )?full"),
+    _Rule(
+        cause="recipient gets too much mail",
+        blame=Blame.RECIPIENT,
+        text=r"receiving (e?mail|messages?) (too quickly|at a rate)",
+    ),
+    _Rule(cause="sender address, so far", blame=Blame.SENDER, enhanced=r"4\.1\.[78]"),
+    _Rule(
+        cause="sender not trusted, so far",
+        blame=Blame.SENDER,
+        text=r"reputation|complaint|unsolicited|\bspam\b|suspicious",
+    ),
+)
+
+"""Whose doing a deferral is. All of them wait alike: what it means for others is for the shaping to say."""
+
+_DEFERRED = _Rule(cause="deferred by the host", blame=Blame.HOST)
+
 
 def of_reply(reply: Reply, *, deferrals: int) -> Outcome:
     """Judge a reply. ``deferrals``: how often the touch was deferred before."""
@@ -197,7 +230,8 @@ def of_reply(reply: Reply, *, deferrals: int) -> Outcome:
         # Nothing was said about this message: the route is not to be had, for all.
         return route_down(str(reply))
     if reply.code < 500:
-        return _deferred("deferred by the host", deferrals)
+        why = next((rule for rule in TEMPORARY if rule.matches(reply)), _DEFERRED)
+        return _deferred(why.cause, deferrals, why.blame)
     if reply.code in _ROUTE_CODES or reply.enhanced in _ROUTE_ENHANCED:
         return route_down(str(reply))
     for rule in PERMANENT:
@@ -211,9 +245,9 @@ def of_reply(reply: Reply, *, deferrals: int) -> Outcome:
     return Outcome(verdict=Verdict.BOUNCED, cause="refused without a reason", blame=Blame.HOST)
 
 
-def _deferred(cause: str, deferrals: int) -> Outcome:
+def _deferred(cause: str, deferrals: int, blame: Blame = Blame.HOST) -> Outcome:
     delay_ms = DEFERRAL_MS[min(deferrals, len(DEFERRAL_MS) - 1)]
-    return Outcome(verdict=Verdict.DEFER, cause=cause, blame=Blame.HOST, delay_ms=delay_ms)
+    return Outcome(verdict=Verdict.DEFER, cause=cause, blame=blame, delay_ms=delay_ms)
 
 
 def of_obstacle(obstacle: Obstacle, *, deferrals: int) -> Outcome:

@@ -63,7 +63,7 @@ def plan_of(engine: sa.Engine, name: str) -> SubmitPlan:
         fields: dict[int, frozenset[str]] = {}
         for step in steps_of(connection, campaign.id):
             if step.kind is StepKind.EMAIL and step.id is not None:
-                sources = (step.settings["subject"], step.settings["text"], step.settings["html"])
+                sources = (step.settings.get(part) for part in ("subject", "text", "html", "mjml"))
                 named = [compile_template(source, name=step.name).fields for source in sources if source]
                 fields[step.id] = frozenset().union(*named) - RESERVED
     return SubmitPlan(campaign=campaign, sender=sender, route=route, fields=fields)
@@ -144,7 +144,7 @@ def touch_rows(connection: sa.Connection, touch_ids: Sequence[int]) -> Sequence[
     item, parameters = json_rows(connection, "batch", {"id": sa.BigInteger()}, [{"id": i} for i in touch_ids])
     statement = sa.text(
         "SELECT touch.id, touch.step_id, touch.due_at, touch.next_at, recipient.address, recipient.attributes, "
-        "mail_domain.provider, mail_domain.site "
+        "recipient.time_zone, mail_domain.provider, mail_domain.site "
         f"FROM {item} JOIN touch ON touch.id = batch.id JOIN recipient ON recipient.id = touch.recipient_id "
         "LEFT JOIN mail_domain ON mail_domain.domain = recipient.domain "
         "ORDER BY touch.id"
@@ -155,6 +155,7 @@ def touch_rows(connection: sa.Connection, touch_ids: Sequence[int]) -> Sequence[
         sa.column("next_at", UtcDateTime()),
         sa.column("address", sa.Text()),
         sa.column("attributes", sa.JSON()),
+        sa.column("time_zone", sa.Text()),
         sa.column("provider", sa.Text()),
         sa.column("site", sa.Text()),
     )
@@ -165,13 +166,19 @@ async def enqueue_touches(queue: Queue, plan: SubmitPlan, rows: Sequence[sa.Row[
     """Enqueue touches, lane by lane."""
     busy = _busy_sites(rows)
     lanes: dict[str, list[Job]] = defaultdict(list)
-    for touch_id, step_id, due_at, next_at, address, attributes, known, known_site in rows:
+    for touch_id, step_id, due_at, next_at, address, attributes, zone, known, known_site in rows:
         fields = {name: str(attributes[name]) for name in plan.fields[step_id] if name in attributes}
         provider, site = _whose(address, known, known_site)
         if provider == OTHER and site in busy:
             provider = site
         message = SendMessage(
-            touch_id=touch_id, step_id=step_id, address=address, fields=fields, provider=provider, site=site
+            touch_id=touch_id,
+            step_id=step_id,
+            address=address,
+            fields=fields,
+            zone=zone or "",
+            provider=provider,
+            site=site,
         )
         due_ms = int(due_at.timestamp() * 1000)
         not_before_ms = int(next_at.timestamp() * 1000) if next_at is not None else due_ms

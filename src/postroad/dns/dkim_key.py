@@ -17,7 +17,7 @@ ED25519_BYTES = 32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DkimKey:
+class PublicKey:
     """A public key. ``octets``: as `p` has them; empty: revoked. ``bits``: of an RSA modulus."""
 
     algorithm: str
@@ -31,7 +31,7 @@ def is_dkim(text: str) -> bool:
     return "p" in {part.partition("=")[0].strip().lower() for part in text.split(";")}
 
 
-def read_key(text: str) -> DkimKey:
+def read_key(text: str) -> PublicKey:
     """Read a key record. Raises RecordError."""
     tags = read_tags(text)
     if "v" in tags and (tags["v"] != "DKIM1" or next(iter(tags)) != "v"):
@@ -46,12 +46,12 @@ def read_key(text: str) -> DkimKey:
     algorithm = tags.get("k", "rsa").lower()
     testing = "y" in _list(tags.get("t", ""))
     if not octets:
-        return DkimKey(algorithm=algorithm, octets=b"", testing=testing)
+        return PublicKey(algorithm=algorithm, octets=b"", testing=testing)
     match algorithm:
         case "rsa":
-            return DkimKey(algorithm="rsa", octets=octets, bits=_rsa_bits(octets), testing=testing)
+            return PublicKey(algorithm="rsa", octets=octets, bits=_rsa_bits(octets), testing=testing)
         case "ed25519" if len(octets) == ED25519_BYTES:
-            return DkimKey(algorithm="ed25519", octets=octets, testing=testing)
+            return PublicKey(algorithm="ed25519", octets=octets, testing=testing)
         case "ed25519":
             raise RecordError(f"an Ed25519 key is {ED25519_BYTES} octets long, and p= has {len(octets)}")
         case other:

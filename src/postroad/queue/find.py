@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import chain
+from typing import Any
+
 import msgspec
 from msgspec import Struct, field
 
-from postroad.queue.events import Event, event_of
+from postroad.queue.events import Event, events_of, events_of_history
 from postroad.queue.gates import GateState, StoredGate
 from postroad.queue.jobs import JobClass, JobState, Lane
 
@@ -72,10 +76,18 @@ class _Found(Struct, frozen=True):
     error: str | None = None
 
 
-def read_found(id: str, reply: list[bytes]) -> FoundJob:  # noqa: A002 - the field's word
-    found = msgspec.msgpack.decode(reply[0], type=_Found)
+def _history(id: str, entries: Iterable[list[bytes]], blocks: list[bytes], rows: list[bytes]) -> list[Event]:  # noqa: A002
+    """The events of one id, the newest first."""
+    told = [events_of(dict(zip(fields[::2], fields[1::2], strict=True))) for fields in entries]
     # What ended is an event and an entry of the history: one and the same.
-    history = {event.uid: event for event in map(event_of, reply[2:])}
+    found = {event.uid: event for event in chain(events_of_history(blocks, rows), *told) if event.id == id}
+    return sorted(found.values(), key=lambda event: (event.at_ms, event.token), reverse=True)
+
+
+def read_found(id: str, reply: list[Any]) -> FoundJob:  # noqa: A002 - the field's word
+    """What the script `find` returns."""
+    head, payload, entries, blocks, rows = reply
+    found = msgspec.msgpack.decode(head, type=_Found)
     return FoundJob(
         id=id,
         now_ms=int(found.now_ms),
@@ -96,6 +108,6 @@ def read_found(id: str, reply: list[bytes]) -> FoundJob:  # noqa: A002 - the fie
         marked=found.marked,
         cause=found.cause,
         error=found.error,
-        payload=reply[1],
-        history=sorted(history.values(), key=lambda event: (event.at_ms, event.token), reverse=True),
+        payload=payload,
+        history=_history(id, entries, blocks, rows),
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from postroad.errors import UnavailableError
@@ -32,12 +31,6 @@ class Outcome(NamedTuple):
     marked: bool
 
 
-@dataclass
-class _Holding:
-    lease: Lease
-    task: asyncio.Task[None] | None = None
-
-
 class Hands:
     """Everything a worker holds. ``outbox`` collects outcomes; ``news`` is set whenever there is one."""
 
@@ -52,8 +45,8 @@ class Hands:
         self._lease_ms = lease_ms
         self._backoff = backoff
         self._marker = Marker(queue)
-        # By token: a job may come back under a new one while an old handler is still on its way out.
-        self._held: dict[int, _Holding] = {}
+        # By lease: a job may come back under a new one while an old handler is still on its way out.
+        self._held: dict[Lease, asyncio.Task[None] | None] = {}
         self._preparing: set[asyncio.Task[None]] = set()
         self._abandoned: set[asyncio.Task[None]] = set()
 
@@ -62,12 +55,12 @@ class Hands:
 
     def accept(self, jobs: Sequence[Claimed]) -> None:
         """Prepare these jobs together, then handle each."""
-        for job in jobs:
-            self._held[job.token] = _Holding(Lease(job, self._marker))
+        leases = [Lease(job, self._marker) for job in jobs]
+        self._held.update(dict.fromkeys(leases))
         if self._prepare is None:
-            self._start(jobs)
+            self._start(leases)
             return
-        task = asyncio.create_task(self._prepare_batch(self._prepare, jobs))
+        task = asyncio.create_task(self._prepare_batch(self._prepare, leases))
         self._preparing.add(task)
         task.add_done_callback(self._preparing.discard)
 
@@ -83,7 +76,7 @@ class Hands:
             await self.renew_now()
 
     async def renew_now(self) -> None:
-        leases = [holding.lease for holding in self._held.values()]
+        leases = list(self._held)
         if not leases:
             return
         try:
@@ -101,24 +94,24 @@ class Hands:
         """Cancel and release what is not marked, wait for what is, and be empty in the end."""
         for task in self._preparing:
             task.cancel()
-        for holding in self._held.values():
-            if not holding.lease.marked:
-                holding.lease.revoke()
-                if holding.task:
-                    holding.task.cancel()
+        for lease, running in self._held.items():
+            if not lease.marked:
+                lease.revoke()
+                if running is not None:
+                    running.cancel()
         await _wait([*self._preparing, *self._tasks()], drain_s)
         for task in self._tasks():
             task.cancel()
         await _wait(self._tasks(), STUBBORN_S)
-        for holding in list(self._held.values()):
+        for lease in list(self._held):
             # It was cancelled before it began, or it will not end.
-            self._conclude(holding.lease.job, self._stopped(holding.lease))
+            self._conclude(lease, self._stopped(lease))
 
     async def aclose(self) -> None:
         """Cancel whatever still runs; nothing is concluded any more."""
         tasks = [*self._preparing, *self._abandoned, *self._tasks()]
-        for holding in self._held.values():
-            holding.lease.revoke()
+        for lease in self._held:
+            lease.revoke()
         self._held.clear()
         for task in tasks:
             task.cancel()
@@ -126,9 +119,10 @@ class Hands:
         await self._marker.aclose()
 
     def _tasks(self) -> list[asyncio.Task[None]]:
-        return [holding.task for holding in self._held.values() if holding.task]
+        return [task for task in self._held.values() if task]
 
-    async def _prepare_batch(self, prepare: Prepare, jobs: Sequence[Claimed]) -> None:
+    async def _prepare_batch(self, prepare: Prepare, leases: Sequence[Lease]) -> None:
+        jobs = [lease.job for lease in leases]
         verdicts: Mapping[str, Verdict] = {}
         try:
             verdicts = await prepare(jobs)
@@ -142,19 +136,20 @@ class Hands:
             verdicts = {job.id: Release() for job in jobs}
         else:
             self._backoff.reset()
-        for job in jobs:
-            if job.id in verdicts:
-                self._conclude(job, verdicts[job.id])
-        self._start([job for job in jobs if job.id not in verdicts])
+        for lease in leases:
+            if lease.job.id in verdicts:
+                self._conclude(lease, verdicts[lease.job.id])
+        # A lease may have been lost while its batch was being prepared.
+        self._start([lease for lease in leases if lease.job.id not in verdicts and lease in self._held])
 
-    def _start(self, jobs: Sequence[Claimed]) -> None:
-        for job in jobs:
-            # Gone if its lease was lost while the batch was being prepared.
-            if holding := self._held.get(job.token):
-                holding.task = asyncio.create_task(self._handle_one(holding.lease))
+    def _start(self, leases: Sequence[Lease]) -> None:
+        loop = asyncio.get_running_loop()
+        for lease in leases:
+            # What `create_task` does besides, once for each of many jobs, is half of its cost.
+            self._held[lease] = asyncio.Task(self._handle_one(lease), loop=loop, name="job")
 
     async def _handle_one(self, lease: Lease) -> None:
-        self._conclude(lease.job, await self._verdict_of(lease))
+        self._conclude(lease, await self._verdict_of(lease))
 
     async def _verdict_of(self, lease: Lease) -> Verdict:
         """The handler's verdict, or what its failure means."""
@@ -182,24 +177,24 @@ class Hands:
     def _stopped(lease: Lease) -> Verdict:
         return Uncertain(cause="stopped") if lease.marked else Release()
 
-    def _conclude(self, job: Claimed, verdict: Verdict) -> None:
+    def _conclude(self, lease: Lease, verdict: Verdict) -> None:
         """Free the job's slot."""
-        holding = self._held.pop(job.token, None)
-        if holding:
-            holding.lease.revoke()
-            self.outbox.append(Outcome(job, verdict, holding.lease.marked))
+        if lease in self._held:
+            del self._held[lease]
+            lease.revoke()
+            self.outbox.append(Outcome(lease.job, verdict, lease.marked))
         self.news.set()
 
     def _abandon(self, lease: Lease) -> None:
         """Somebody else may have the job by now: stop before the act."""
-        holding = self._held.get(lease.job.token)
-        self._conclude(lease.job, Release())
-        if holding and holding.task:
+        task = self._held.get(lease)
+        self._conclude(lease, Release())
+        if task:
             logger.warning("the lease of job %s was lost before its mark", lease.job.id)
-            holding.task.cancel()
+            task.cancel()
             # Kept until it has ended: the loop itself holds tasks only weakly.
-            self._abandoned.add(holding.task)
-            holding.task.add_done_callback(self._abandoned.discard)
+            self._abandoned.add(task)
+            task.add_done_callback(self._abandoned.discard)
 
 
 async def _wait(tasks: Collection[asyncio.Task[None]], at_most_s: float) -> None:

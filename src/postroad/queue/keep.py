@@ -6,7 +6,7 @@ from msgspec import Struct
 
 
 class Keep(Struct, frozen=True, kw_only=True):
-    """What a queue keeps of jobs that ended: the last ``done``, and the last ``failed`` (died or expired).
+    """What a queue keeps of jobs that ended: at least the last ``done``, and the last ``failed`` (died or expired).
 
     ``remember_ms``: how long an ended id stays known if nobody acknowledges its outcome. Dead letters are
     no history: they stay until they are replayed or dropped. ``events``: when so many wait for a group to

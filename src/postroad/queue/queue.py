@@ -11,7 +11,7 @@ from uuid import uuid4
 import msgspec
 
 from postroad.clock import Clock
-from postroad.errors import ConfigError, StateError, UnavailableError
+from postroad.errors import ConfigError, PostroadError, StateError
 from postroad.queue.connections import Connections, Metrics
 from postroad.queue.events import DEAD_CONSUMER_MS, Event
 from postroad.queue.explain import Explanation, explain
@@ -19,6 +19,7 @@ from postroad.queue.find import FoundJob, read_found
 from postroad.queue.gates import FOREVER_MS, Gate, GateState, limits_of, read_states
 from postroad.queue.jobs import Batch, Claimed, Enqueued, Job, JobState, Lane, Reaped, Settled
 from postroad.queue.keep import Keep
+from postroad.queue.layout import require_whole
 from postroad.queue.server import require_persistence
 from postroad.queue.standing import (
     DeadLetter,
@@ -28,8 +29,8 @@ from postroad.queue.standing import (
     read_stats,
     read_uncertain,
 )
-from postroad.queue.verdicts import Dead, Done, Release, RetryPolicy, Verdict, order
-from postroad.queue.wire import MAX_JOBS, chunks_of, read_settled
+from postroad.queue.verdicts import Dead, Done, Order, Release, RetryPolicy, Verdict, order
+from postroad.queue.wire import MAX_JOBS, chunks_of, done_of, read_settled
 
 DEFAULT_RETRY = RetryPolicy()
 DEFAULT_KEEP = Keep()
@@ -74,18 +75,21 @@ class Queue:
         ephemeral: bool = False,
         keep: Keep = DEFAULT_KEEP,
         metrics: Metrics | None = None,
+        sync_replicas: int = 0,
     ) -> AsyncIterator[Queue]:
-        """Open the queue; it begins to exist with its first job.
+        """Open the queue; it begins to exist with its first job. `postroad.queue.address` says what an address is.
 
+        ``sync_replicas``: how many must have a job before `enqueue` returns, and a mark before `mark` does.
         ``clock`` None: the server's TIME, the one clock that all workers share. `StateError`: the server may lose
         jobs (it evicts, or keeps no append-only file) and ``ephemeral`` does not allow that.
         """
         if not name or "}" in name:
             raise ConfigError(f"{name!r} cannot be a queue's name.", remedy="It may not be empty or contain a brace.")
         ran = partial(metrics.script_ran, name) if metrics else None
-        connections = Connections(url, f"pr:{{{name}}}", clock, ran)
+        connections = Connections(url, f"pr:{{{name}}}", clock, ran, sync_replicas)
         try:
             await require_persistence(connections.client, ephemeral=ephemeral)
+            await require_whole(connections.client, name)
             yield cls(name, connections, retry, rng or Random(), keep, metrics)  # noqa: S311
         finally:
             await connections.aclose()
@@ -153,11 +157,35 @@ class Queue:
         A job that became uncertain is settled by its own token as well. The same nonce again changes
         nothing and returns the same reply.
         """
-        orders = _pack([order(job, verdict, self._retry, self._rng) for job, verdict in verdicts])
-        notes = [verdict.note for _, verdict in verdicts]
+        done, orders, notes, twice = self._sorted(verdicts)
         nonce, want = nonce or uuid4().hex, min(want, MAX_JOBS)
-        reply = await self._scripts.settle(worker, nonce, want, lease_ms, *self._keep.bounds, orders, *notes)
-        return read_settled(reply)
+        reply = await self._scripts.settle(
+            worker, nonce, want, lease_ms, *self._keep.bounds, *done_of(done), _pack(orders), *notes
+        )
+        settled = read_settled(reply)
+        settled.stale.extend(twice)
+        return settled
+
+    def _sorted(
+        self, verdicts: Sequence[tuple[Claimed, Verdict]]
+    ) -> tuple[list[tuple[Claimed, Done]], list[Order], list[bytes], list[str]]:
+        """Jobs that ended well, orders for the others and their notes, and ids that came twice: the first counts."""
+        done: list[tuple[Claimed, Done]] = []
+        orders: list[Order] = []
+        notes: list[bytes] = []
+        twice: list[str] = []
+        seen: set[str] = set()
+        for job, verdict in verdicts:
+            if job.id in seen:
+                twice.append(job.id)
+                continue
+            seen.add(job.id)
+            if isinstance(verdict, Done):
+                done.append((job, verdict))
+            else:
+                orders.append(order(job, verdict, self._retry, self._rng))
+                notes.append(verdict.note)
+        return done, orders, notes, twice
 
     async def extend(self, jobs: Sequence[Claimed], lease_ms: int) -> list[bool]:
         """Let leases end ``lease_ms`` from now. False: the lease is no longer ours."""
@@ -231,10 +259,10 @@ class Queue:
 
     async def acknowledge(self, group: str, events: Sequence[Event], *, forget: Sequence[str] = ()) -> None:
         """Say that these events are recorded, and that these ids need no memory of their own any more."""
-        entries = _pack([event.entry for event in events])
+        entries = _pack(self._log.acknowledge(group, events))
         try:
             await self._scripts.acknowledge(group, entries, _pack(forget), self._keep.consumer_ms)
-        except UnavailableError:
+        except PostroadError:
             self._log.read_again(group)
             raise
 
@@ -314,7 +342,7 @@ class Queue:
         found = read_uncertain(await self._scripts.uncertain(1, id))
         if found:
             held = found[0]
-            job = Claimed(held.id, held.token, held.attempt, 0, b"", 0, held.lane)
+            job = Claimed(held.id, held.token, held.attempt, held.claim, b"", 0, held.lane)
             if not (await self.settle(f"resolve:{id}", [(job, verdict)])).stale:
                 return
         raise StateError(f"Job {id} is not uncertain.", remedy="Look again: somebody else may have resolved it.")
@@ -327,4 +355,4 @@ def _named(group: str) -> str:
 
 
 def _leases(jobs: Sequence[Claimed]) -> bytes:
-    return _pack([(job.id, job.token) for job in jobs])
+    return _pack(([job.id for job in jobs], [job.token for job in jobs]))

@@ -126,6 +126,7 @@ class UncertainJob(Struct, frozen=True, array_like=True):
     since_ms: int
     lane: str
     worker: str
+    claim: int
 
 
 def read_uncertain(blob: bytes) -> list[UncertainJob]:

@@ -32,12 +32,13 @@ class Retry(Struct, frozen=True, kw_only=True):
 
 
 class Defer(Struct, frozen=True, kw_only=True):
-    """Not now but at ``at_ms``. No attempt is used."""
+    """Not now but at ``at_ms``. No attempt is used. ``untried``: and what its claim took from gates is given back."""
 
     at_ms: int
     cause: str
     error: str = ""
     note: bytes = b""
+    untried: bool = False
 
 
 class Dead(Struct, frozen=True, kw_only=True):
@@ -68,7 +69,8 @@ class Release(Struct, frozen=True, kw_only=True):
     note: bytes = b""
 
 
-Verdict: TypeAlias = Done | Retry | Defer | Dead | Uncertain | Cancel | Release
+Undone: TypeAlias = Retry | Defer | Dead | Uncertain | Cancel | Release
+Verdict: TypeAlias = Done | Undone
 
 
 class RetryPolicy(Struct, frozen=True, kw_only=True):
@@ -92,7 +94,7 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
 
 
 class Order(Struct, frozen=True, array_like=True):
-    """A verdict as the script ``settle`` reads it. ``at_ms`` 0: ``delay_ms`` after the server's now."""
+    """Any verdict but `Done` as the script ``settle`` reads it. ``at_ms`` 0: ``delay_ms`` after the server's now."""
 
     id: str
     token: int
@@ -103,11 +105,9 @@ class Order(Struct, frozen=True, array_like=True):
     error: str = ""
 
 
-def order(job: Claimed, verdict: Verdict, policy: RetryPolicy, rng: Random) -> Order:
+def order(job: Claimed, verdict: Undone, policy: RetryPolicy, rng: Random) -> Order:
     """Decide what the queue is to do with this job. The delay is relative, so no client clock is trusted."""
     match verdict:
-        case Done():
-            return Order(job.id, job.token, "done")
         case Retry() if job.attempt >= policy.attempts:
             return Order(job.id, job.token, "dead", cause=_plain(verdict.cause), error=_plain(verdict.error))
         case Retry() if verdict.at_ms is None:
@@ -120,7 +120,7 @@ def order(job: Claimed, verdict: Verdict, policy: RetryPolicy, rng: Random) -> O
             return Order(
                 job.id,
                 job.token,
-                "defer",
+                "put_off" if verdict.untried else "defer",
                 max(verdict.at_ms, 1),
                 0,
                 _plain(verdict.cause),

@@ -18,6 +18,7 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from postroad.errors import ConfigError
+from postroad.settings.dkim import DkimSettings
 from postroad.settings.dns import DnsHealthSettings, DnsSettings
 from postroad.settings.routes import (
     OAuthSettings,
@@ -47,12 +48,14 @@ __all__ = [
     "MAX_DURATION_MS",
     "Backoff",
     "DeliverySettings",
+    "DkimSettings",
     "DnsHealthSettings",
     "DnsSettings",
     "DurationMs",
     "OAuthSettings",
     "QueueSettings",
     "Rate",
+    "RateField",
     "RelaySettings",
     "RouteKind",
     "RouteSettings",
@@ -62,6 +65,7 @@ __all__ = [
     "TlsMode",
     "ZoneName",
     "find_config",
+    "line_of_key",
     "parse_duration_ms",
 ]
 
@@ -86,16 +90,30 @@ class SenderSettings(Section):
         description="domain of the return path; bounces go there",
     )
     rate: RateField | None = None
+    dkim: tuple[DkimSettings, ...] = Field(default=(), description="keys that its messages are signed with")
     helo: HostName | None = Field(default=None, description="name in EHLO; unset: the route's, else this machine's")
     source_address: IpAddress | None = Field(default=None, description="address of this machine that mail leaves from")
     public_addresses: tuple[IpAddress, ...] = Field(
         default=(), description="addresses that receivers see its mail come from; none: source_address, where public"
     )
-    dkim_selectors: tuple[DkimSelector, ...] = Field(default=(), description="selectors that its mail is signed with")
+    dkim_selectors: tuple[DkimSelector, ...] = Field(
+        default=(), description="selectors that others, such as a relay, sign its mail with"
+    )
+
+    @model_validator(mode="after")
+    def _signs_from_the_first(self) -> Self:
+        if self.dkim and all(key.since is not None for key in self.dkim):
+            raise ValueError("a dkim key without since must be there: until the others begin, nothing would be signed")
+        return self
 
     @property
     def domain(self) -> str:
         return self.address.rpartition("@")[2].lower()
+
+    def relative_to(self, base: Path) -> Self:
+        """Return the same with its paths relative to a folder."""
+        keys = [key.model_copy(update={"key_file": base / key.key_file}) if key.key_file else key for key in self.dkim]
+        return self.model_copy(update={"dkim": tuple(keys)})
 
 
 class Backoff(StrEnum):
@@ -119,6 +137,8 @@ class QueueSettings(Section):
     delay_ms: DurationMs = Field(default=5_000, ge=0, description="the one of `fixed`, the first of `exponential`")
     max_delay_ms: DurationMs = Field(default=3_600_000, ge=0, description="what `exponential` grows to")
     delays_ms: tuple[DurationMs, ...] = Field(default=(), description="those of `list`, of which the last repeats")
+    shards: int = Field(default=1, ge=1, le=256, description="parts that may be on different nodes of a cluster")
+    sync_replicas: int = Field(default=0, ge=0, le=10, description="have a job or a mark before it counts")
     jitter: float = Field(default=0.0, ge=0, lt=1, description="0.1 spreads a delay over 90 % to 110 % of it")
 
     @model_validator(mode="after")
@@ -150,6 +170,7 @@ class DeliverySettings(Section):
     expire_ms: DurationMs = Field(
         default=259_200_000, gt=0, le=MAX_DURATION_MS, description="a touch not accepted by then expires"
     )
+    shaping: Path | None = Field(default=None, description="a shaping.toml, laid over the one that is shipped")
 
 
 DEFAULT_QUEUES = {
@@ -244,6 +265,11 @@ class Settings(BaseSettings):
         object.__setattr__(settings, "state_dir", (base / settings.state_dir).resolve())
         routes = {name: route.relative_to(base) for name, route in settings.routes.items()}
         object.__setattr__(settings, "routes", routes)
+        if settings.delivery.shaping is not None:
+            delivery = settings.delivery.model_copy(update={"shaping": base / settings.delivery.shaping})
+            object.__setattr__(settings, "delivery", delivery)
+        senders = {name: sender.relative_to(base) for name, sender in settings.senders.items()}
+        object.__setattr__(settings, "senders", senders)
         settings._check_references(path, text)
         return settings
 
@@ -317,11 +343,11 @@ def _source(path: Path | None, text: str, keys: list[str]) -> str:
     names = ["POSTROAD_" + "__".join(keys[:depth]).upper() for depth in range(len(keys), 0, -1)]
     set_by = next((name for name in names if name in os.environ), None)
     if set_by is None and path is not None:
-        return f"{path}, line {_line_of(text, keys)}"
+        return f"{path}, line {line_of_key(text, keys)}"
     return set_by or names[0]
 
 
-def _line_of(text: str, keys: list[str]) -> int:
+def line_of_key(text: str, keys: list[str]) -> int:
     """Line of a key in a TOML text, or of the last section on the way to it, or 1."""
     found = 1
     section: list[str] = []

@@ -96,6 +96,10 @@ class RouteSettings(_Connecting):
     relays: tuple[RelaySettings, ...] = ()
     helo: HostName | None = Field(default=None, description="name in EHLO; unset: this machine's")
     timeouts: TimeoutSettings = TimeoutSettings()
+    shaped: bool | None = Field(
+        default=None,
+        description="it reaches mailbox providers itself, so shaping.toml's limits hold",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -132,6 +136,11 @@ class RouteSettings(_Connecting):
             if relay.client_key is not None and relay.client_certificate is None:
                 raise ValueError("client_key is of no use without client_certificate")
         return self
+
+    @property
+    def is_shaped(self) -> bool:
+        """Whether the limits of mailbox providers hold for it."""
+        return self.kind is RouteKind.DIRECT if self.shaped is None else self.shaped
 
     @property
     def relay_pool(self) -> tuple[RelaySettings, ...]:

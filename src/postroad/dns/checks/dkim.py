@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 
-from postroad.dns.dkim_key import DkimKey, is_dkim, read_key
+from postroad.dns.dkim_key import PublicKey, is_dkim, read_key
 from postroad.dns.finding import Code, Finding, Verdict, found, txt_record
 from postroad.dns.identity import Identity
 from postroad.dns.resolver import Found, Lookup, Resolver
@@ -39,7 +39,7 @@ async def check(resolver: Resolver, identity: Identity) -> list[Finding]:
     return findings
 
 
-def _read(name: str, answer: Lookup, expected: str) -> DkimKey | Finding:
+def _read(name: str, answer: Lookup, expected: str) -> PublicKey | Finding:
     if answer.found is Found.NO_ANSWER:
         return found(Code.DKIM_UNKNOWN, name, silence(answer))
     records = [text for text in texts(answer) if is_dkim(text)]
@@ -55,7 +55,7 @@ def _read(name: str, answer: Lookup, expected: str) -> DkimKey | Finding:
         return found(Code.DKIM_INVALID, name, str(error), publish=publish)
 
 
-def _judge(name: str, key: DkimKey, expected: str) -> Iterator[Finding]:
+def _judge(name: str, key: PublicKey, expected: str) -> Iterator[Finding]:
     publish = _proposal(name, expected)
     if not key.octets:
         remedy = "Sign with another selector, or publish the public key of the one in use."

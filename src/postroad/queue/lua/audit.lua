@@ -63,7 +63,7 @@ for id in pairs(jobs) do
   local n = read_record(call('HGET', JOBS, id)).lane
   live[n] = (live[n] or 0) + 1
   check(place[id], 'job %s is nowhere', id)
-  check(not call('ZSCORE', REMEMBERED, id), 'job %s lives and is remembered as ended', id)
+  check(call('HEXISTS', REMEMBERED, id) == 0, 'job %s lives and is remembered as ended', id)
 end
 for _, n in ipairs(keys_of(LANES)) do
   local counted, found = tonumber(call('HGET', LIVE, n) or 0), live[tonumber(n)] or 0

@@ -1,5 +1,5 @@
 -- Cancel jobs that wait in a lane or in the schedule; others are left alone.
--- uses     base lanes gates moves
+-- uses     base lanes events gates moves
 -- KEYS[1]  base
 -- ARGV[1]  now_ms  empty for the server's TIME
 -- ARGV[2]  cause
@@ -17,7 +17,7 @@ for i = 3, #ARGV do
     local job = read_record(record)
     -- Taking an id out of a long list is slow: it stays there, marked, and the claim that meets it drops it.
     if call('ZREM', SCHEDULED, id) == 0 then call('HSET', CANCELLED, id, job.lane) end
-    end_job('cancelled', id, job.lane, { token = next_token(), attempt = job.attempts, cause = ARGV[2] })
+    end_job('cancelled', id, job.lane, { token = this_token(), attempt = job.attempts, cause = ARGV[2] })
     cancelled = cancelled + 1
   end
 end

@@ -1,5 +1,5 @@
 -- Cancel a group: from now on no claim sees what it holds, and what comes back to it ends. `drain` does the rest.
--- uses     base lanes gates moves
+-- uses     base lanes events gates moves
 -- KEYS[1]  base
 -- ARGV[1]  now_ms  empty for the server's TIME
 -- ARGV[2]  group

@@ -1,5 +1,5 @@
 -- Lease up to `want` jobs that every gate of their lanes admits now.
--- uses     base lanes gates moves take
+-- uses     base lanes events gates moves take
 -- KEYS[1]  base
 -- ARGV[1]  now_ms       empty for the server's TIME
 -- ARGV[2]  worker
@@ -10,15 +10,15 @@
 -- ARGV[7]  done_kept    jobs in the history of those that ended well
 -- ARGV[8]  failed_kept  and of those that died or expired
 -- ARGV[9]  events_cap   events that wait to be recorded: with so many, nothing is claimed
--- returns  msgpack [stale ids, next_ms or 0, [[id, token, attempt, claim, expires_ms, lane, closed tokens], ...], full, more], then payloads
+-- returns  msgpack [stale ids, next_ms or 0, [id, ...], token, [[lane number, name], ...], full, more], then records
 -- cost     O((n + scans) log L), scans <= want + 64
 
 keep_last(ARGV[7], ARGV[8])
 local worker, nonce = ARGV[2], ARGV[3]
-local _, ids, tokens = recall(worker, nonce)
-if ids then return reply_again({}, ids, tokens) end
-local records
-ids, tokens, records = claim_batch(worker, tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[9]))
-remember(worker, nonce, {}, ids, tokens, ARGV[5])
+local _, known, under = recall(worker, nonce)
+if known then return reply_again({}, known, under) end
+local ids, records, lanes =
+  claim_batch(worker, tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[9]))
+remember(worker, nonce, {}, ids, last_token(), ARGV[5])
 finish()
-return reply({}, ids, tokens, records)
+return reply({}, ids, last_token(), records, lanes)

@@ -1,5 +1,5 @@
 -- End jobs of cancelled groups: those in lanes, then a slice of the schedule.
--- uses     base lanes gates moves
+-- uses     base lanes events gates moves
 -- KEYS[1]  base
 -- ARGV[1]  now_ms  empty for the server's TIME
 -- ARGV[2]  limit   ids to look at, 1 to 1000
@@ -17,7 +17,7 @@ for i, id in ipairs(ids) do
   if causes[job.lane] == nil then causes[job.lane] = call('HGET', DOOMED, job.lane) end
   if causes[job.lane] then
     gone[#gone + 1] = id
-    end_job('cancelled', id, job.lane, { token = next_token(), attempt = job.attempts, cause = causes[job.lane] })
+    end_job('cancelled', id, job.lane, { token = this_token(), attempt = job.attempts, cause = causes[job.lane] })
   end
 end
 call_many('ZREM', SCHEDULED, gone)

@@ -1,5 +1,5 @@
 -- Put jobs into one lane, or into the schedule when they are due later. A known id is left as it is.
--- uses     base lanes gates moves
+-- uses     base lanes events gates moves
 -- KEYS[1]  base
 -- ARGV[1]  now_ms      empty for the server's TIME
 -- ARGV[2]  definition  the lane, msgpack [name, class, weight, gates, group]
@@ -17,7 +17,7 @@ local accepted = 0
 for i = 1, #times do
   local id, payload = ARGV[2 + 2 * i], ARGV[3 + 2 * i]
   local due_ms, expires_ms = times[i][1], times[i][2]
-  if not (any_remembered and call('ZSCORE', REMEMBERED, id)) then
+  if not (any_remembered and call('HEXISTS', REMEMBERED, id) == 1) then
     local job = { lane = lane.n, attempts = 0, closed = 0, expires_ms = expires_ms, since_ms = math.max(due_ms, now_ms) }
     if call('HSETNX', JOBS, id, pack_record(job, payload)) == 1 then
       accepted = accepted + 1

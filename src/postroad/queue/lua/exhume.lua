@@ -1,5 +1,5 @@
 -- Put dead letters back into their lanes, or drop them. By id, or a slice of all, optionally of one cause.
--- uses     base lanes gates moves
+-- uses     base lanes events gates moves
 -- KEYS[1]  base
 -- ARGV[1]  now_ms  empty for the server's TIME
 -- ARGV[2]  action  `replay`: attempts start afresh; `drop`: the job is gone, its id remembered
@@ -22,7 +22,7 @@ for _, id in ipairs(ids) do
     if ARGV[2] == 'drop' then
       tie(read_record(call('HGET', JOBS, id)).lane, -1)
       call('HDEL', JOBS, id)
-      call('ZADD', REMEMBERED, int(now_ms), id)
+      call('HSET', REMEMBERED, id, int(now_ms))
       count('dropped')
     else
       local record = call('HGET', JOBS, id)
@@ -30,7 +30,7 @@ for _, id in ipairs(ids) do
       job.attempts, job.since_ms = 0, now_ms
       call('HSET', JOBS, id, pack_record(job, payload_of(record)))
       push_tail(job.lane, id)
-      emit('replayed', { id = id, token = next_token(), cause = letter[4] })
+      emit('replayed', { id = id, token = this_token(), cause = letter[4] })
       count('replayed')
     end
     moved = moved + 1

@@ -1,19 +1,17 @@
 -- Renew leases.
--- uses     base lanes gates moves
+-- uses     base
 -- KEYS[1]  base
 -- ARGV[1]  now_ms    empty for the server's TIME
--- ARGV[2]  leases    msgpack [[id, token], ...]
+-- ARGV[2]  leases    msgpack [[id, ...], [token, ...]]
 -- ARGV[3]  lease_ms  from now
 -- returns  1 per lease that still holds, else 0
 -- cost     O(n log I)
 
-local wanted, ids, held = cmsgpack.unpack(ARGV[2]), {}, {}
-for i, pair in ipairs(wanted) do ids[i] = pair[1] end
-local leases = get_many(LEASES, ids)
-local end_ms = int(now_ms + tonumber(ARGV[3]))
-for i, pair in ipairs(wanted) do
-  local holds = leases[i] and read_lease(leases[i]).token == pair[2]
-  held[i] = holds and 1 or 0
-  if holds then call('ZADD', IN_FLIGHT, end_ms, pair[1]) end
-end
+local ids, tokens = unpack(cmsgpack.unpack(ARGV[2]))
+local held, ends, end_ms = {}, {}, int(now_ms + tonumber(ARGV[3]))
+each_lease(get_many(LEASES, ids), tokens, function(i)
+  held[i] = 1
+  ends[#ends + 1], ends[#ends + 2] = end_ms, ids[i]
+end, function(i) held[i] = 0 end)
+call_many('ZADD', IN_FLIGHT, ends)
 return held

@@ -1,9 +1,9 @@
 -- All that is known of one id. Read-only.
--- uses     base lanes gates
+-- uses     base lanes events gates
 -- KEYS[1]  base
 -- ARGV[1]  now_ms  empty for the server's TIME
 -- ARGV[2]  id
--- returns  msgpack {state, ...}, its payload or '', then its events as far as they are kept, the newest first
+-- returns  msgpack {state, ...}, payload or '', then of the stream and the history what holds its events: entries, blocks, events
 -- cost     O(history), and for a queued job O(its place in its lane)
 
 local id = ARGV[2]
@@ -39,17 +39,31 @@ if record then
     found.parked_on = home and home ~= 'r' and string.sub(home, 2) or nil
   end
 else
-  local ended_ms = call('ZSCORE', REMEMBERED, id)
+  local ended_ms = call('HGET', REMEMBERED, id)
   found.state, found.at_ms = ended_ms and 'remembered' or '', tonumber(ended_ms or nil)
 end
 
-local out = { cmsgpack.pack(found), record and payload_of(record) or '' }
-local function see(packed)
-  if string.find(packed, id, 1, true) and cmsgpack.unpack(packed)[2] == id then out[#out + 1] = packed end
+local function names_it(packed) return string.find(packed, id, 1, true) end
+
+-- The newest thousand events of the stream, entry by entry.
+local entries, seen, upto = {}, 0, '+'
+while seen < 1000 do
+  local entry = (call('EXISTS', EVENTS) == 1 and call('XREVRANGE', EVENTS, upto, '-', 'COUNT', 1) or {})[1]
+  if not entry then break end
+  local total, n = counts_of(entry[1])
+  seen, upto = seen + n, '(' .. entry[1]
+  for i = 2, #entry[2], 2 do
+    if names_it(entry[2][i]) then
+      entries[#entries + 1] = entry[2]
+      break
+    end
+  end
 end
-local stream = call('EXISTS', EVENTS) == 1 and call('XREVRANGE', EVENTS, '+', '-', 'COUNT', 1000) or {}
-for _, entry in ipairs(stream) do see(entry[2][2]) end
-for _, key in ipairs({ DONE_LOG, FAILED_LOG }) do
-  for _, packed in ipairs(call('LRANGE', key, 0, -1)) do see(packed) end
+local blocks, events = {}, {}
+for _, logged in ipairs(call('LRANGE', DONE_LOG, 0, -1)) do
+  if names_it(logged) then blocks[#blocks + 1] = logged end
 end
-return out
+for _, packed in ipairs(call('LRANGE', FAILED_LOG, 0, -1)) do
+  if names_it(packed) then events[#events + 1] = packed end
+end
+return { cmsgpack.pack(found), record and payload_of(record) or '', entries, blocks, events }

@@ -10,7 +10,7 @@ local states = {}
 for i, id in ipairs(cmsgpack.unpack(ARGV[2])) do
   local state = ''
   if call('HEXISTS', JOBS, id) == 0 then
-    if call('ZSCORE', REMEMBERED, id) then state = 'remembered' end
+    if call('HEXISTS', REMEMBERED, id) == 1 then state = 'remembered' end
   elseif call('HEXISTS', LEASES, id) == 1 then
     state = 'in_flight'
   elseif call('ZSCORE', SCHEDULED, id) then

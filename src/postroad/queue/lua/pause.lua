@@ -1,5 +1,5 @@
 -- Hold back a group: no claim sees its lanes until `resume`. Jobs in flight are not touched.
--- uses     base lanes gates moves
+-- uses     base lanes events gates moves
 -- KEYS[1]  base
 -- ARGV[1]  now_ms  empty for the server's TIME
 -- ARGV[2]  group

@@ -1,5 +1,5 @@
 -- Move due jobs from the schedule into their lanes, and forget ids that were remembered long enough.
--- uses     base lanes gates moves
+-- uses     base lanes events gates moves
 -- KEYS[1]  base
 -- ARGV[1]  now_ms       empty for the server's TIME
 -- ARGV[2]  limit        jobs at most

@@ -1,5 +1,5 @@
 -- Give back the jobs whose leases ran out, or hold those that are marked or were leased in the server's last life.
--- uses     base lanes gates moves
+-- uses     base lanes events gates moves
 -- KEYS[1]  base
 -- ARGV[1]  now_ms  empty for the server's TIME
 -- ARGV[2]  limit   jobs at most

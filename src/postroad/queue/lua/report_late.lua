@@ -1,5 +1,5 @@
 -- Append an outcome that came too late to settle: the fact must not be lost.
--- uses     base lanes gates moves
+-- uses     base lanes events gates moves
 -- KEYS[1]  base
 -- ARGV[1]  now_ms  empty for the server's TIME
 -- ARGV[2]  id

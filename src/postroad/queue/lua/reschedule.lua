@@ -1,5 +1,5 @@
 -- Let scheduled jobs be due at another instant. Jobs that are not in the schedule are left alone.
--- uses     base lanes gates moves
+-- uses     base lanes events gates moves
 -- KEYS[1]  base
 -- ARGV[1]  now_ms  empty for the server's TIME
 -- ARGV[2]  due_ms  one that has passed: now

@@ -1,5 +1,5 @@
 -- Set the limits of a gate; those not named are lifted, except a pause, which only `suspend` lifts.
--- uses     base lanes gates moves
+-- uses     base lanes events gates moves
 -- KEYS[1]  base
 -- ARGV[1]  now_ms     empty for the server's TIME
 -- ARGV[2]  name

@@ -1,5 +1,5 @@
 -- Settle jobs, append their events, and claim the next batch.
--- uses     base lanes gates moves take
+-- uses     base lanes events gates moves take
 -- KEYS[1]  base
 -- ARGV[1]  now_ms       empty for the server's TIME
 -- ARGV[2]  worker
@@ -10,17 +10,62 @@
 -- ARGV[7]  done_kept    jobs in the history of those that ended well
 -- ARGV[8]  failed_kept  and of those that died or expired
 -- ARGV[9]  events_cap   events that wait to be recorded: with so many, nothing is claimed
--- ARGV[10] orders       msgpack [[id, token, verdict, at_ms or 0, delay_ms, cause, error], ...]; at_ms 0: now + delay_ms
--- ARGV[11…] notes       one per order
+-- ARGV[10] done         msgpack [[id, ...], [token, ...]]: jobs whose act happened, no id twice
+-- ARGV[11] block        the events of those, see lib/events.lua
+-- ARGV[12] orders       msgpack [[id, token, verdict, at_ms or 0, delay_ms, cause, error], ...]; at_ms 0: now + delay_ms
+-- ARGV[13…] notes       one per order
 -- returns  as claim; the stale ids are those whose lease is no longer the one named
 -- cost     O(n log I), and that of claim
 
 keep_last(ARGV[7], ARGV[8])
 local worker, nonce, want = ARGV[2], ARGV[3], tonumber(ARGV[4])
-local stale, ids, tokens = recall(worker, nonce)
-if stale then return reply_again(stale, ids, tokens) end
+local stale, ids, under = recall(worker, nonce)
+if stale then return reply_again(stale, ids, under) end
+stale = {}
 
-local orders, subjects = cmsgpack.unpack(ARGV[10]), {}
+-- The lease of a job that is held as uncertain.
+local function held_lease(id, of)
+  local held = call('HGET', HELD, id)
+  local lease = held and read_lease(held)
+  if lease and lease.token == of then
+    lease.held = true
+    return lease
+  end
+end
+
+-- Most jobs end well. They are taken out of flight lane by lane, and nothing of theirs is read but the lease.
+local function end_well(done, tokens, block)
+  local mine, missed, per_lane = {}, {}, {}
+  each_lease(get_many(LEASES, done), tokens, function(i, lease)
+    mine[#mine + 1] = done[i]
+    per_lane[lease.lane] = (per_lane[lease.lane] or 0) + 1
+  end, function(i)
+    local lease = held_lease(done[i], tokens[i])
+    if lease then
+      unlease(done[i], lease)
+      tie(lease.lane, -1)
+      ended[#ended + 1] = done[i]
+    else
+      missed[#missed + 1] = i - 1
+      stale[#stale + 1] = done[i]
+    end
+  end)
+  for n, jobs in pairs(per_lane) do
+    credit(lane_of(n), jobs)
+    tie(n, -jobs)
+  end
+  for i = 1, #mine do ended[#ended + 1], unleased[#unleased + 1] = mine[i], mine[i] end
+  local n = #done - #missed
+  emit_done(block, n, missed)
+  log_done(block, n, missed)
+  count('done', n)
+  write_moves()
+end
+
+local done, tokens = unpack(cmsgpack.unpack(ARGV[10]))
+if #done > 0 then end_well(done, tokens, ARGV[11]) end
+
+local orders, subjects = cmsgpack.unpack(ARGV[12]), {}
 for i, order in ipairs(orders) do subjects[i] = order[1] end
 local found, records = get_many(LEASES, subjects), get_many(JOBS, subjects)
 
@@ -28,12 +73,7 @@ local found, records = get_many(LEASES, subjects), get_many(JOBS, subjects)
 local function lease_of(i, id, of)
   local lease = found[i] and read_lease(found[i])
   if lease and lease.token == of then return lease end
-  local held = call('HGET', HELD, id)
-  lease = held and read_lease(held)
-  if lease and lease.token == of then
-    lease.held = true
-    return lease
-  end
+  return held_lease(id, of)
 end
 
 -- Back to its lane or to the schedule, its claim closed without the act.
@@ -45,10 +85,6 @@ local function put_back(job, id, record, at_ms, lease)
 end
 
 local act = {}
-function act.done(job, id, lease, e)
-  unlease(id, lease)
-  end_job('done', id, job.lane, e)
-end
 function act.cancelled(job, id, lease, e)
   unlease(id, lease, true)
   end_job('cancelled', id, job.lane, e)
@@ -61,13 +97,14 @@ function act.retry(job, id, lease, e, record)
   emit('retry', e)
   count('retry')
 end
-function act.defer(job, id, lease, e, record)
-  unlease(id, lease)
+function act.defer(job, id, lease, e, record, untried)
+  unlease(id, lease, untried)
   put_back(job, id, record, e.next_ms, lease)
   if e.next_ms <= now_ms then push_tail(job.lane, id) end
   emit('defer', e)
   count('defer')
 end
+function act.put_off(job, id, lease, e, record) act.defer(job, id, lease, e, record, true) end
 function act.released(job, id, lease, e, record)
   unlease(id, lease, true)
   e.next_ms = now_ms
@@ -89,7 +126,7 @@ function act.uncertain(job, id, lease, e)
   hold(id, lease, e)
 end
 
-stale = {}
+local LATER = { retry = true, defer = true, put_off = true }
 local settled = {}
 for i, order in ipairs(orders) do
   local id, of, verdict, at_ms, delay_ms, cause, err = unpack(order)
@@ -98,9 +135,9 @@ for i, order in ipairs(orders) do
     local job = read_record(records[i])
     local e = {
       id = id, token = of, attempt = job.attempts + 1, claim = job.closed + 1,
-      cause = cause, error = err, note = ARGV[10 + i],
+      cause = cause, error = err, note = ARGV[12 + i],
     }
-    if verdict == 'retry' or verdict == 'defer' then e.next_ms = at_ms > 0 and at_ms or now_ms + delay_ms end
+    if LATER[verdict] then e.next_ms = at_ms > 0 and at_ms or now_ms + delay_ms end
     act[verdict](job, id, lease, e, records[i])
     settled[id] = true
   else
@@ -110,12 +147,13 @@ end
 write_moves()
 count('stale', #stale)
 
-ids, tokens = {}, {}
-local claimed = {}
+ids, records = {}, {}
+local lanes = {}
 if want > 0 then
   write_gates()
-  ids, tokens, claimed = claim_batch(worker, want, tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[9]))
+  ids, records, lanes = claim_batch(worker, want, tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[9]))
 end
-remember(worker, nonce, stale, ids, tokens, ARGV[5])
+under = last_token()
+remember(worker, nonce, stale, ids, under, ARGV[5])
 finish()
-return reply(stale, ids, tokens, claimed)
+return reply(stale, ids, under, records, lanes)

@@ -1,11 +1,9 @@
 -- What is where, and what happened since the queue began. Read-only.
--- uses     base lanes
+-- uses     base lanes events
 -- KEYS[1]  base
 -- ARGV[1]  now_ms  empty for the server's TIME
 -- returns  msgpack {states, depth, lanes, counters, oldest_ready_ms, events, groups}
 -- cost     O(L) of ready lanes, at most 200 per class
-
-local COUNTED = 100
 
 local function hash(key)
   local all, out = call('HGETALL', key), {}
@@ -15,7 +13,7 @@ end
 
 local states = {
   scheduled = call('ZCARD', SCHEDULED), in_flight = call('HLEN', LEASES), uncertain = call('ZCARD', UNCERTAIN),
-  dead = call('ZCARD', DEAD), remembered = call('ZCARD', REMEMBERED),
+  dead = call('ZCARD', DEAD), remembered = call('HLEN', REMEMBERED),
 }
 states.queued = call('HLEN', JOBS) - states.scheduled - states.in_flight - states.uncertain - states.dead
 
@@ -35,15 +33,18 @@ if call('EXISTS', EVENTS) == 1 then
   for i, info in ipairs(call('XINFO', 'GROUPS', EVENTS)) do
     local group = {}
     for j = 1, #info, 2 do group[info[j]] = info[j + 1] end
-    -- Few are counted. Of many the server's count does, but it may be absent, and Redis 7.0 counts too many for good
-    -- once it was restarted between a read and its acknowledgement.
-    local unread = #call('XRANGE', EVENTS, '(' .. group['last-delivered-id'], '+', 'COUNT', COUNTED)
-    if unread == COUNTED then unread = math.min(group.lag or INF, call('XLEN', EVENTS)) end
-    groups[i] = { group.name, group.pending, unread }
+    -- A group begins at 0-0, and what stands before the first entry is not waiting for it.
+    local read = math.max(counts_of(group['last-delivered-id']), clock_of('trimmed'))
+    local pending = 0
+    if group.pending > 0 then
+      local first, n = counts_of(call('XPENDING', EVENTS, group.name)[2])
+      pending = read - (first - n)
+    end
+    groups[i] = { group.name, pending, clock_of('events') - read }
   end
 end
 return cmsgpack.pack({
-  states = states, depth = hash(DEPTH), counters = hash(COUNTERS), events = call('XLEN', EVENTS), groups = groups,
+  states = states, depth = hash(DEPTH), counters = hash(COUNTERS), events = events_waiting(), groups = groups,
   paused_groups = call('HKEYS', PAUSED),
   lanes = { ready = ready, known = call('HLEN', LANES), housed = call('HLEN', HOME) },
   oldest_ready_ms = now_ms - oldest_ms,

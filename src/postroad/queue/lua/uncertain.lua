@@ -4,7 +4,7 @@
 -- ARGV[1]  now_ms  empty for the server's TIME
 -- ARGV[2]  limit   jobs at most, oldest first
 -- ARGV[3]  id      only this one, if not empty
--- returns  msgpack [[id, token, attempt, since_ms, lane, worker], ...]
+-- returns  msgpack [[id, token, attempt, since_ms, lane, worker, claim], ...]
 -- cost     O(n)
 
 local ids = call('ZRANGE', UNCERTAIN, 0, tonumber(ARGV[2]) - 1)
@@ -14,6 +14,6 @@ for i, id in ipairs(ids) do
   local lease = read_lease(call('HGET', HELD, id))
   local job = read_record(call('HGET', JOBS, id))
   local since_ms = tonumber(call('ZSCORE', UNCERTAIN, id))
-  out[i] = { id, lease.token, job.attempts + 1, since_ms, lane_of(lease.lane).name, lease.worker }
+  out[i] = { id, lease.token, job.attempts + 1, since_ms, lane_of(lease.lane).name, lease.worker, job.closed + 1 }
 end
 return cmsgpack.pack(out)

@@ -29,15 +29,15 @@ local UNCERTAIN = base .. 'uncertain'   -- zset    id -> since, ms
 local HELD = base .. 'held'             -- hash    id -> the lease under which it became uncertain
 local DEAD = base .. 'dead'             -- zset    id -> since, ms
 local LETTERS = base .. 'letters'       -- hash    id -> cause, error and circumstances
-local REMEMBERED = base .. 'remembered' -- zset    id -> ended, ms
-local DONE_LOG = base .. 'log:done'     -- list    the last jobs that ended well, as their events
-local FAILED_LOG = base .. 'log:failed' -- list    the last that died or expired
+local REMEMBERED = base .. 'remembered' -- hash    id -> ended, ms
+local DONE_LOG = base .. 'log:done'     -- list    the last jobs that ended well, as blocks of their events
+local FAILED_LOG = base .. 'log:failed' -- list    the last that died or expired, as their events
 local GATES = base .. 'gates'           -- set     names
 local WAKE = base .. 'wake'             -- zset    gate with parked lanes -> instant worth looking, ms
 local EVENTS = base .. 'events'         -- stream
 local TOKEN = base .. 'token'           -- string  the last token given
 local COUNTERS = base .. 'counters'     -- hash
-local LIFE = base .. 'life'             -- hash    which life of the server this is, and the last token from before it
+local LIFE = base .. 'life'             -- hash    which life of the server this is, and the last token from before it; where a scan goes on
 
 local now_us
 if ARGV[1] == '' then
@@ -69,15 +69,15 @@ local function get_many(key, fields)
   return found
 end
 
--- Tokens come from the clock, so that they never repeat, even after the server was emptied.
+-- Tokens come from the clock, so that they never repeat, even after the server was emptied. A script draws one at the
+-- most, for all that it claims or ends: with the id, it is unique.
 local token, token_drawn
 local function last_token()
   if not token then token = tonumber(call('GET', TOKEN) or 0) end
   return token
 end
-local function next_token()
-  token = math.max(last_token() + 1, token_drawn and 0 or now_us)
-  token_drawn = true
+local function this_token()
+  if not token_drawn then token, token_drawn = math.max(last_token() + 1, now_us), true end
   return token
 end
 
@@ -89,7 +89,7 @@ local function write_base()
   if token_drawn then call('SET', TOKEN, int(token)) end
   for what, n in pairs(tally) do if n ~= 0 then call('HINCRBY', COUNTERS, what, n) end end
   for class, n in pairs(depth) do if n ~= 0 then call('HINCRBY', DEPTH, class, n) end end
-  token_drawn, tally, depth = nil, {}, {}
+  tally, depth = {}, {}
 end
 
 -- A job's record: lane, attempts used, claims closed without the act, instants of expiry and readiness; the tokens
@@ -109,6 +109,7 @@ local function read_record(record)
   end
   return job
 end
+local function expiry_of(record) return (struct.unpack('<d', record, 13)) end
 local function payload_of(record)
   local closed = struct.unpack('<I4', record, 9)
   return string.sub(record, HEADER_SIZE + 8 * math.min(closed, TOKENS_KEPT) + 1)
@@ -132,26 +133,15 @@ local function read_lease(packed)
   return { token = of, lane = lane, marked = marked, worker = string.sub(packed, LEASE_SIZE + 1) }
 end
 
--- Append an event; returns it packed.
-local function emit(kind, e)
-  local packed = cmsgpack.pack({
-    kind, e.id, e.token, now_ms, e.attempt or 0, e.claim or 0, e.next_ms or 0, e.cause or '', e.error or '',
-  })
-  call('XADD', EVENTS, '*', 'e', packed, 'n', e.note or '')
-  return packed
-end
-
--- History: the newest of what ended, in lists of an exact length. Scripts that end jobs by a claim say how long.
-local logs, kept = {}, { [DONE_LOG] = 0, [FAILED_LOG] = 0 }
-local function keep_last(n_done, n_failed) kept[DONE_LOG], kept[FAILED_LOG] = tonumber(n_done), tonumber(n_failed) end
-local function log(key, packed)
-  logs[key] = logs[key] or {}
-  logs[key][#logs[key] + 1] = packed
-end
-local function write_logs()
-  for key, entries in pairs(logs) do
-    call_many('RPUSH', key, entries)
-    call('LTRIM', key, kept[key] > 0 and -kept[key] or 1, kept[key] > 0 and -1 or 0)
+-- Which of these leases hold, each the one of its token: calls `holds(i, lease)` for those, `lost(i)` for the others.
+-- The leases of one claim on one lane are the same string, so they are read once.
+local function each_lease(packed, tokens, holds, lost)
+  local last, lease
+  for i = 1, #tokens do
+    if packed[i] ~= last then
+      last = packed[i]
+      lease = last and read_lease(last)
+    end
+    if lease and lease.token == tokens[i] then holds(i, lease) else lost(i) end
   end
-  logs = {}
 end

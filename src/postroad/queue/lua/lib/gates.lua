@@ -67,11 +67,11 @@ local function debit(gate, n)
   gate.dirty = true
 end
 
--- One job is no longer in flight. `refund_token`: the act did not happen, give back what its claim took.
-local function credit(lane, refund_token)
+-- `n` jobs are no longer in flight. `refund_token`: it is one, the act did not happen, give back what its claim took.
+local function credit(lane, n, refund_token)
   for _, name in ipairs(lane.gates) do
     local gate = gate_of(name)
-    gate.in_flight = gate.in_flight - 1
+    gate.in_flight = gate.in_flight - n
     gate.dirty = true
     if refund_token then
       -- Tokens only increase: an older one took from the quota before this one.

@@ -41,12 +41,16 @@ local function clock_of(field)
   return clocks[field] or 0
 end
 local function set_clock(field, value)
+  clock_of(field)
   clocks[field] = value
   clocks_moved = clocks_moved or {}
   clocks_moved[field] = true
 end
 local function write_clocks()
-  for field in pairs(clocks_moved or {}) do call('HSET', VTIME, field, real(clocks[field])) end
+  if not clocks_moved then return end
+  local moved = {}
+  for field in pairs(clocks_moved) do moved[#moved + 1], moved[#moved + 2] = field, real(clocks[field]) end
+  call('HSET', VTIME, unpack(moved))
   clocks_moved = nil
 end
 

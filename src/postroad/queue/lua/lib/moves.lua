@@ -9,7 +9,7 @@ local function end_job(kind, id, lane_n, e)
   tie(lane_n, -1)
   e.id = id
   local packed = emit(kind, e)
-  if kind == 'done' then log(DONE_LOG, packed) elseif kind == 'expired' then log(FAILED_LOG, packed) end
+  if kind == 'expired' then log_failed(packed) end
   count(kind)
 end
 
@@ -23,7 +23,7 @@ local function condemn()
         local records = get_many(JOBS, ids)
         for i, id in ipairs(ids) do
           local attempts = read_record(records[i]).attempts
-          end_job('cancelled', id, n, { token = next_token(), attempt = attempts, cause = cause })
+          end_job('cancelled', id, n, { token = this_token(), attempt = attempts, cause = cause })
         end
         side[n] = nil
       end
@@ -34,9 +34,9 @@ end
 local function write_moves()
   condemn()
   call_many('HDEL', JOBS, ended)
-  local scored = {}
-  for i, id in ipairs(ended) do scored[2 * i - 1], scored[2 * i] = int(now_ms), id end
-  call_many('ZADD', REMEMBERED, scored)
+  local remembered, at = {}, int(now_ms)
+  for i = 1, #ended do remembered[2 * i - 1], remembered[2 * i] = ended[i], at end
+  call_many('HSET', REMEMBERED, remembered)
   call_many('HDEL', LEASES, unleased)
   call_many('ZREM', IN_FLIGHT, unleased)
   ended, unleased = {}, {}
@@ -47,7 +47,7 @@ local function bury(id, lane, e)
   call('ZADD', DEAD, int(now_ms), id)
   call('HSET', LETTERS, id, cmsgpack.pack({ lane.name, e.token, e.attempt, e.cause, e.error }))
   e.id = id
-  log(FAILED_LOG, emit('dead', e))
+  log_failed(emit('dead', e))
   count('dead')
 end
 
@@ -67,7 +67,7 @@ local function unlease(id, lease, refund)
     call('ZREM', UNCERTAIN, id)
   else
     unleased[#unleased + 1] = id
-    credit(lane_of(lease.lane), refund and lease.token)
+    credit(lane_of(lease.lane), 1, refund and lease.token)
   end
 end
 
@@ -122,10 +122,16 @@ local function reap(at_most)
   return given_back, uncertain
 end
 
--- Ids whose outcome nobody recorded are forgotten in the end.
-local function forget_old(remember_ms, at_most)
-  local old = call('ZRANGEBYSCORE', REMEMBERED, '-inf', int(now_ms - remember_ms), 'LIMIT', 0, at_most)
-  call_many('ZREM', REMEMBERED, old)
+-- Ids whose outcome nobody recorded are forgotten in the end. Each call looks at some, in turn.
+local function forget_old(remember_ms, look_at)
+  local from = call('HGET', LIFE, 'scan') or '0'
+  local found = call('HSCAN', REMEMBERED, from, 'COUNT', look_at)
+  local old, ids = {}, found[2]
+  for i = 1, #ids, 2 do
+    if tonumber(ids[i + 1]) <= now_ms - remember_ms then old[#old + 1] = ids[i] end
+  end
+  call_many('HDEL', REMEMBERED, old)
+  if found[1] ~= from then call('HSET', LIFE, 'scan', found[1]) end
 end
 
 -- End what stands in lanes that were cancelled. Returns how many ended, of how many ids.
@@ -140,7 +146,7 @@ local function drain(at_most)
     for i, id in ipairs(ids) do
       if records[i] then
         local attempts = read_record(records[i]).attempts
-        end_job('cancelled', id, lane.n, { token = next_token(), attempt = attempts, cause = cause })
+        end_job('cancelled', id, lane.n, { token = this_token(), attempt = attempts, cause = cause })
         n_ended = n_ended + 1
       else
         call('HDEL', CANCELLED, id)
@@ -175,9 +181,10 @@ end
 local SWEEP_MS = 1000
 
 -- What need not be done in every claim.
-local function sweep()
+local function sweep(remember_ms)
   if now_ms - clock_of('swept') < SWEEP_MS then return end
   set_clock('swept', now_ms)
+  forget_old(remember_ms, 500)
   drain(1000)
   forget_lanes(100)
 end
@@ -185,7 +192,8 @@ end
 local function finish()
   write_moves()
   write_ties()
-  write_logs()
+  write_events()
+  write_failed()
   write_gates()
   write_clocks()
   write_base()

@@ -7,13 +7,13 @@ local function memory_key(worker) return base .. 'claim:' .. worker end
 local function recall(worker, nonce)
   local memory = call('GET', memory_key(worker))
   if not memory then return nil end
-  local of, stale, ids, tokens = unpack(cmsgpack.unpack(memory))
+  local of, stale, ids, under = unpack(cmsgpack.unpack(memory))
   if of ~= nonce then return nil end
-  return stale, ids, tokens
+  return stale, ids, under
 end
 
-local function remember(worker, nonce, stale, ids, tokens, lease_ms)
-  call('SET', memory_key(worker), cmsgpack.pack({ nonce, stale, ids, tokens }), 'PX', lease_ms)
+local function remember(worker, nonce, stale, ids, under, lease_ms)
+  call('SET', memory_key(worker), cmsgpack.pack({ nonce, stale, ids, under }), 'PX', lease_ms)
 end
 
 local function choose_class(ready)
@@ -53,38 +53,38 @@ local function admitted(lane, at_most)
   return n
 end
 
--- Grant what of these ids is still a job; returns how many.
-local function grant_all(lane, ids, grant)
-  local records = call('HMGET', JOBS, unpack(ids))
-  local n = 0
-  for i, id in ipairs(ids) do
-    local record = records[i]
+-- Add what of these ids is still a job to a batch; returns how many.
+local function grant_all(lane, popped, ids, records)
+  local found = call('HMGET', JOBS, unpack(popped))
+  local before = #ids
+  for i, id in ipairs(popped) do
+    local record = found[i]
     if not record then
       call('HDEL', CANCELLED, id)
     else
-      local job = read_record(record)
-      if job.expires_ms > 0 and job.expires_ms <= now_ms then
-        end_job('expired', id, lane.n, { token = next_token(), attempt = job.attempts })
+      local expires_ms = expiry_of(record)
+      if expires_ms > 0 and expires_ms <= now_ms then
+        end_job('expired', id, lane.n, { token = this_token(), attempt = read_record(record).attempts })
       else
-        n = n + 1
-        grant(lane, id, record)
+        ids[#ids + 1], records[#records + 1] = id, record
       end
     end
   end
-  return n
+  return #ids - before
 end
 
--- Returns ids, tokens and records of up to `want` jobs.
+-- Returns ids and records of up to `want` jobs, leased under this script's token, and the names of their lanes.
 local function take(worker, want, lease_ms)
-  local ids, tokens, records = {}, {}, {}
+  local ids, records, lanes = {}, {}, {}
   -- Written in two calls at the end, however many lanes the batch is made of.
   local leases, ends, end_ms = {}, {}, int(now_ms + lease_ms)
-  local function grant(lane, id, record)
-    local n, of = #ids + 1, next_token()
-    ids[n], tokens[n], records[n] = id, of, record
-    leases[2 * n - 1] = id
-    leases[2 * n] = pack_lease({ token = of, lane = lane.n, marked = 0, worker = worker })
-    ends[2 * n - 1], ends[2 * n] = end_ms, id
+  local function lease(lane, from)
+    local packed = pack_lease({ token = this_token(), lane = lane.n, marked = 0, worker = worker })
+    lanes[lane.n] = lane.name
+    for i = from, #ids do
+      leases[2 * i - 1], leases[2 * i] = ids[i], packed
+      ends[2 * i - 1], ends[2 * i] = end_ms, ids[i]
+    end
   end
   local ready, share = {}, {}
   for _, class in ipairs(CLASSES) do
@@ -106,10 +106,11 @@ local function take(worker, want, lease_ms)
       scans = scans - 1
     else
       local popped = call('LPOP', lane.list, n)
-      local granted = grant_all(lane, popped, grant)
+      local granted = grant_all(lane, popped, ids, records)
       scans = scans - #popped
       deepen(class, -#popped)
       if granted > 0 then
+        lease(lane, #ids - granted + 1)
         for _, name in ipairs(lane.gates) do debit(gate_of(name), granted) end
         set_clock('classes', start)
         set_clock('class:' .. class, start + granted / CLASS_WEIGHT[class])
@@ -129,7 +130,7 @@ local function take(worker, want, lease_ms)
   call_many('HSET', LEASES, leases)
   call_many('ZADD', IN_FLIGHT, ends)
   count('claimed', #ids)
-  return ids, tokens, records
+  return ids, records, lanes
 end
 
 -- The earliest instant at which asking again is worth it, ms; 0: nothing is waiting for anything.
@@ -149,45 +150,40 @@ end
 -- kept up to the same number.
 local full = false
 local function check_events(cap)
-  if call('XLEN', EVENTS) < cap then return end
+  if events_waiting() < cap then return end
   if #call('XINFO', 'GROUPS', EVENTS) == 0 then
-    call('XTRIM', EVENTS, 'MAXLEN', math.floor(cap * 0.99))
+    trim_events(int(clock_of('events') - math.floor(cap * 0.99) + 1))
   else
     full = true
     count('full')
   end
 end
 
--- The reply that Python reads: stale ids and the batch in one blob, then the payloads.
-local function reply(stale, ids, tokens, records)
-  local batch, out = {}, { '' }
-  for i, id in ipairs(ids) do
-    local job = read_record(records[i])
-    local lane = lane_of(job.lane).name
-    batch[i] = { id, tokens[i], job.attempts + 1, job.closed + 1, job.expires_ms, lane, job.tokens or {} }
-    out[i + 1] = payload_of(records[i])
-  end
+-- The reply that Python reads: a blob, then the records as they are.
+local function reply(stale, ids, under, records, lanes)
+  local named = {}
+  for n, name in pairs(lanes) do named[#named + 1] = { n, name } end
   local at, ready = next_instant()
-  out[1] = cmsgpack.pack({ stale, at, batch, full, ready and not full })
-  return out
+  table.insert(records, 1, cmsgpack.pack({ stale, at, ids, under, named, full, ready and not full }))
+  return records
 end
 
-local function reply_again(stale, ids, tokens)
-  local leases, records = get_many(LEASES, ids), get_many(JOBS, ids)
-  local held_ids, held_tokens, held_records = {}, {}, {}
+local function reply_again(stale, ids, under)
+  local leases, found = get_many(LEASES, ids), get_many(JOBS, ids)
+  local held, records, lanes = {}, {}, {}
   for i, id in ipairs(ids) do
-    if leases[i] and records[i] and read_lease(leases[i]).token == tokens[i] then
-      local n = #held_ids + 1
-      held_ids[n], held_tokens[n], held_records[n] = id, tokens[i], records[i]
+    local lease = leases[i] and read_lease(leases[i])
+    if lease and lease.token == under then
+      held[#held + 1], records[#records + 1] = id, found[i]
+      lanes[lease.lane] = lane_of(lease.lane).name
     end
   end
-  return reply(stale, held_ids, held_tokens, held_records)
+  return reply(stale, held, under, records, lanes)
 end
 
 -- House-keeping in bounded steps, so that no other process need tick; then take.
 local function claim_batch(worker, want, lease_ms, remember_ms, events_cap)
-  sweep()
-  forget_old(remember_ms, 100)
+  sweep(remember_ms)
   reap(100)
   promote(want + 100)
   wake_gates(64, want)

@@ -7,8 +7,8 @@ from alembic import op
 
 from postroad.store.types import UtcDateTime
 
-revision = "9310"
-down_revision = "0002"
+revision = "0005"
+down_revision = "0004"
 
 
 def upgrade() -> None:

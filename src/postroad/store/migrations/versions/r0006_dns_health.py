@@ -7,8 +7,8 @@ from alembic import op
 
 from postroad.store.types import BIG_ID, JSON_OBJECT, UtcDateTime
 
-revision = "9541"
-down_revision = "9310"
+revision = "0006"
+down_revision = "0005"
 
 
 def upgrade() -> None:
