@@ -1,4 +1,4 @@
-"""`python -m benchmarks queue|growth|blocking|accuracy|delivery|submit|import`: exits with 1 where a bar is missed."""
+"""`python -m benchmarks queue|growth|blocking|accuracy|delivery|submit|import|bounce`: exits with 1 at a missed bar."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import accuracy, blocking, bulk, comparison, costs, delivery, growth, picture
+from benchmarks import accuracy, blocking, bounce, bulk, comparison, costs, delivery, growth, picture
 from benchmarks.contestants import PEERS
 from benchmarks.figures import Figure, Measure, markdown_of, show
 from benchmarks.report import circumstances, settings_table, write_section
@@ -119,8 +119,33 @@ def import_(as_json: AsJson = False, quick: Quick = False, write_readme: WriteRe
     _report("import", run, bulk.import_measures(effort), as_json=as_json, write_readme=write_readme)
 
 
+@app.command(name="bounce")
+def judge(as_json: AsJson = False, quick: Quick = False, write_readme: WriteReadme = False) -> None:
+    """Measure how well mail that came back is judged, on the labelled mails of POSTROAD_CORPORA."""
+    root = bounce.corpora()
+    if root is None:
+        raise typer.BadParameter("POSTROAD_CORPORA does not name the folder of conformance data")
+    figures, beside = bounce.judge(root, 0.5 if quick else 5.0)
+    command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
+    where = circumstances("no server", command)
+    _tell("bounce", where, figures, bounce.MEASURES, beside, as_json=as_json, write_readme=write_readme)
+
+
 def _report(name: str, run: Run, measures: Sequence[Measure], *, as_json: bool, write_readme: bool) -> None:
     figures, beside, where = asyncio.run(_measure(run))
+    _tell(name, where, figures, measures, beside, as_json=as_json, write_readme=write_readme)
+
+
+def _tell(
+    name: str,
+    where: str,
+    figures: Sequence[Figure],
+    measures: Sequence[Measure],
+    beside: Sequence[str],
+    *,
+    as_json: bool,
+    write_readme: bool,
+) -> None:
     show(f"{name} ({where})", figures, measures, as_json=as_json)
     for text in beside:
         print(text, file=sys.stderr if as_json else sys.stdout)

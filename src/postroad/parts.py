@@ -24,6 +24,8 @@ from postroad.settings import Settings
 from postroad.store import migrate
 from postroad.store.engine import open_engine, sqlite_url
 
+_KEY_FILE = "secret.key"
+
 
 class Parts:
     """What the commands and the flows work with."""
@@ -132,13 +134,17 @@ def _upgrade_embedded(settings: Settings, engine: sa.Engine) -> None:
 
 def secret_key(settings: Settings) -> SecretStr:
     """Return the key that signs tokens: as set, else one made once and kept in the state folder, for its owner only."""
+    return known_secret_key(settings) or _make_key(settings.state_dir / _KEY_FILE)
+
+
+def known_secret_key(settings: Settings) -> SecretStr | None:
+    """Return the key that signs tokens, if there is one yet."""
     if settings.secret_key is not None:
         return settings.secret_key
-    path = settings.state_dir / "secret.key"
     try:
-        return SecretStr(path.read_text(encoding="ascii").strip())
+        return SecretStr((settings.state_dir / _KEY_FILE).read_text(encoding="ascii").strip())
     except FileNotFoundError:
-        return _make_key(path)
+        return None
 
 
 def _make_key(path: Path) -> SecretStr:

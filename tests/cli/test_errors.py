@@ -88,7 +88,8 @@ def test_doctor_says_what_is_wrong_and_fails(run: Run, tmp_path: Path) -> None:
     "words",
     [
         ("worker", "--rate", "fast"),
-        ("worker", "--queue", "email:nothing"),
+        ("worker", "email:nothing"),
+        ("bounce", "status", "--since", "long ago"),
         ("worker", "--concurrency", "0"),
         ("queue", "replay"),
         ("queue", "dead", "--by", "colour"),

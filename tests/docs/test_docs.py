@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from postroad import errors
 from postroad.settings import (
     DEFAULT_QUEUES,
+    BounceSettings,
     DeliverySettings,
     DkimSettings,
     DnsHealthSettings,
@@ -42,6 +43,7 @@ def _settings() -> Iterator[str]:
         "dns_health": DnsHealthSettings,
         "routes.oauth": OAuthSettings,
         "routes.timeouts": TimeoutSettings,
+        "bounce": BounceSettings,
     }
 
     def fields(name: str) -> Iterator[str]:

@@ -12,6 +12,7 @@ from sqlmodel import SQLModel
 
 from postroad.errors import ConfigError
 from postroad.store import (
+    bounce,
     campaign,
     dns_report,
     ledger,
@@ -27,6 +28,7 @@ from postroad.store.engine import open_engine, read, write
 from tests.processes import run_together
 
 MODULES = (
+    bounce,
     campaign,
     dns_report,
     ledger,

@@ -12,6 +12,7 @@ import typer
 
 from postroad.cli import (
     audience,
+    bounce,
     campaign,
     database,
     dkim,
@@ -44,6 +45,7 @@ app.add_typer(audience.app, name="audience")
 app.add_typer(suppression.app, name="suppression")
 app.add_typer(unknown.app, name="unknown")
 app.add_typer(shaping.app, name="shaping")
+app.add_typer(bounce.app, name="bounce")
 app.add_typer(queue.app, name="queue")
 app.add_typer(dkim.app, name="dkim")
 app.add_typer(dns.app, name="dns")

@@ -1,4 +1,4 @@
-"""postroad worker and postroad recorder: the processes that deliver, and those that write down what happened."""
+"""postroad worker and postroad recorder: processes that work off queues, and those that write down what happened."""
 
 from __future__ import annotations
 
@@ -14,10 +14,8 @@ import typer
 from prometheus_client import Gauge
 
 from postroad.cli.signals import start_logging, stop_on_signals
-from postroad.delivery.admit import Admission
+from postroad.cli.work import WORK
 from postroad.delivery.job import SEND_QUEUE
-from postroad.delivery.limits import gates_of, keep_limits, set_limits
-from postroad.delivery.opening import open_delivery
 from postroad.delivery.record import Recorder
 from postroad.errors import UsageError
 from postroad.parts import Parts, open_parts
@@ -43,11 +41,11 @@ class MetricsAt(NamedTuple):
 
 
 @asynccontextmanager
-async def _measured_parts(settings: Settings, at: MetricsAt) -> AsyncIterator[tuple[Parts, Queue]]:
-    """Open the parts and the queue of mail, and serve their metrics where that is asked for."""
+async def _measured_parts(settings: Settings, name: str, at: MetricsAt) -> AsyncIterator[tuple[Parts, Queue]]:
+    """Open the parts and a queue, and serve their metrics where that is asked for."""
     metrics = QueueMetrics() if at.port is not None else None
     async with open_parts(settings, metrics=metrics) as parts:
-        queue = await parts.queue(SEND_QUEUE)
+        queue = await parts.queue(name)
         if metrics is None or at.port is None:
             yield parts, queue
             return
@@ -57,7 +55,7 @@ async def _measured_parts(settings: Settings, at: MetricsAt) -> AsyncIterator[tu
 
 
 def worker(
-    queue: Annotated[str, typer.Option(help="Name of the queue.")] = SEND_QUEUE,
+    queue: Annotated[str, typer.Argument(help=f"Name of the queue: {' or '.join(WORK)}.")] = SEND_QUEUE,
     concurrency: Annotated[int | None, typer.Option(help="Jobs at once in this process.", min=1)] = None,
     rate: Annotated[str | None, typer.Option(help="Limit of the whole queue, all workers together: 100/1s.")] = None,
     drain: Annotated[str | None, typer.Option(help="From SIGTERM to exit at the most: 20s.")] = None,
@@ -65,14 +63,14 @@ def worker(
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = "127.0.0.1",
 ) -> None:
-    """Deliver what is on a queue, until it is told to stop.
+    """Work off a queue, until it is told to stop: deliver what is on email:send, judge what is on bounce:process.
 
     SIGTERM: claims nothing more, finishes what is on the wire, gives back the rest and exits 0 within --drain. A second
     signal exits at once. Any number of workers may run, on any number of hosts; the rate is shared.
-    Defaults: the queue's section in postroad.toml, else concurrency 10, rate 100/1s, drain 20s.
+    Defaults: the queue's section in postroad.toml, else as shipped: docs/reference/settings.md.
     """
-    if queue != SEND_QUEUE:
-        raise UsageError(f"there is no worker for a queue named {queue!r}", remedy=f"Name one of: {SEND_QUEUE}.")
+    if queue not in WORK:
+        raise UsageError(f"there is no worker for a queue named {queue!r}", remedy=f"Name one of: {', '.join(WORK)}.")
     settings = Settings.load()
     configured = settings.queue(queue)
     try:
@@ -87,40 +85,26 @@ def worker(
         raise UsageError(str(error)) from None
     start_logging(settings)
     metrics = MetricsAt(metrics_host, metrics_port)
-    asyncio.run(_work(settings, limits, name or f"{socket.gethostname()}-{os.getpid()}", metrics))
+    asyncio.run(_work(settings, queue, limits, name or f"{socket.gethostname()}-{os.getpid()}", metrics))
 
 
-async def _work(settings: Settings, limits: QueueSettings, name: str, at: MetricsAt) -> None:
+async def _work(settings: Settings, queue_name: str, limits: QueueSettings, name: str, at: MetricsAt) -> None:
     stop = stop_on_signals()
-    async with _measured_parts(settings, at) as (parts, queue):
-        gates = gates_of(settings, limits)
-        await set_limits(queue, gates)
-        keeping = asyncio.create_task(keep_limits(queue, gates, parts.clock))
-        async with open_delivery(
-            settings,
-            engine=parts.engine,
-            queue=queue,
-            signer=parts.signer,
-            resolver=await parts.resolver(),
-            clock=parts.clock,
-            environ=os.environ,
-            registry=parts.metrics.registry if parts.metrics is not None else None,
-        ) as delivery:
-            worker = Worker(
-                queue,
-                delivery,
-                concurrency=limits.concurrency,
-                lease_ms=limits.lease_ms,
-                drain_ms=limits.drain_ms,
-                prepare=Admission(parts.engine, parts.clock),
-                name=name,
-            )
-            log.info(
-                "worker %s delivers %s: concurrency %d, rate %s", name, queue.name, limits.concurrency, limits.rate
-            )
-            report = await worker.run(stop)
-        keeping.cancel()
-        await asyncio.gather(keeping, return_exceptions=True)
+    async with (
+        _measured_parts(settings, queue_name, at) as (parts, queue),
+        WORK[queue_name](parts, queue, limits) as work,
+    ):
+        worker = Worker(
+            queue,
+            work.handle,
+            concurrency=limits.concurrency,
+            lease_ms=limits.lease_ms,
+            drain_ms=limits.drain_ms,
+            prepare=work.prepare,
+            name=name,
+        )
+        log.info("worker %s serves %s: concurrency %d, rate %s", name, queue.name, limits.concurrency, limits.rate)
+        report = await worker.run(stop)
     log.info("worker %s stopped: %s", name, report)
 
 
@@ -141,7 +125,7 @@ def recorder(
 
 async def _record(settings: Settings, name: str, at: MetricsAt) -> None:
     stop = stop_on_signals()
-    async with _measured_parts(settings, at) as (parts, queue):
+    async with _measured_parts(settings, SEND_QUEUE, at) as (parts, queue):
         recorder = Recorder(engine=parts.engine, queue=queue, clock=parts.clock, name=name)
         if parts.metrics is not None:
             lag = Gauge(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -18,7 +19,7 @@ from postroad.delivery.job import job_id, read_touch, touch_of
 from postroad.delivery.record import Recorder
 from postroad.delivery.submit import enqueue_touches, plan_of, touch_rows
 from postroad.errors import StateError
-from postroad.queue import DeadLetter, JobState, Queue
+from postroad.queue import DeadLetter, Done, JobState, Queue
 from postroad.store import ledger
 from postroad.store.campaign import Campaign, CampaignState, find_campaign
 from postroad.store.engine import read, write
@@ -96,6 +97,20 @@ def _write(
 ) -> set[int]:
     with write(engine) as connection:
         return change(connection, touch_ids, when)
+
+
+async def follow_ledger(queue: Queue, ended: Sequence[int], known: Sequence[int]) -> None:
+    """Let the queue follow what the ledger says already. Doing so again is harmless.
+
+    Jobs of touches that ended while they waited are cancelled. One that the queue holds as uncertain, although its
+    outcome came back by another way, is done.
+    """
+    await queue.cancel([job_id(touch_id) for touch_id in ended], "suppressed")
+    ids = [job_id(touch_id) for touch_id in known]
+    for id_, state in zip(ids, await queue.known(ids) if ids else [], strict=True):
+        if state is JobState.UNCERTAIN:
+            with suppress(StateError):  # Somebody else may have resolved it meanwhile.
+                await queue.resolve(id_, Done())
 
 
 async def replay(engine: sa.Engine, queue: Queue, *, ids: Sequence[str] | None, cause: str | None) -> int:

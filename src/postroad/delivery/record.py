@@ -218,9 +218,12 @@ def _move(connection: sa.Connection, state: TouchState, facts: Sequence[_Fact]) 
     sources = ", ".join(f"'{source}'" for source in _FROM[state])
     # What any other claim came to says nothing of the one that is, or was, on the wire.
     current = "" if state.ended else "AND (touch.state IN ('planned', 'queued', 'deferred') OR touch.claim = new.claim)"
+    # A mail that came back before its acceptance was recorded is the newer news.
+    kept = "NOT (touch.state = 'bounced' AND EXISTS (SELECT 1 FROM bounce_effect WHERE touch_id = touch.id))"
     statement = sa.text(
         f"UPDATE touch SET state = '{state}', reply = COALESCE(new.reply, touch.reply), next_at = new.next_at, "
-        f"settled_at = new.settled_at FROM {item} WHERE touch.id = new.id AND touch.state IN ({sources}) {current}"
+        f"settled_at = new.settled_at FROM {item} WHERE touch.id = new.id AND {kept} "
+        f"AND touch.state IN ({sources}) {current}"
     )
     connection.execute(statement, parameters)
 

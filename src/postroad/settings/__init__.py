@@ -173,6 +173,22 @@ class DeliverySettings(Section):
     shaping: Path | None = Field(default=None, description="a shaping.toml, laid over the one that is shipped")
 
 
+class BounceSettings(Section):
+    """What mail that comes back does, and how long it is kept."""
+
+    keep_ms: DurationMs = Field(
+        default=2_592_000_000, ge=0, le=MAX_DURATION_MS, description="how long the mail itself is kept"
+    )
+    soft_limit: int = Field(default=3, ge=1, le=100, description="soft bounces in a row that suppress an address")
+    soft_window_ms: DurationMs = Field(
+        default=1_209_600_000, gt=0, le=MAX_DURATION_MS, description="within which they count as a row"
+    )
+    match_window_ms: DurationMs = Field(
+        default=432_000_000, gt=0, le=MAX_DURATION_MS, description="how old a touch without a token may be to be found"
+    )
+    act_on_unsigned: bool = Field(default=False, description="let mail act that no token of ours came back with")
+
+
 DEFAULT_QUEUES = {
     "email:send": QueueSettings(concurrency=10, rate=Rate(count=100, per_ms=1000)),
     "email:warmup": QueueSettings(concurrency=5, rate=Rate(count=50, per_ms=1000)),
@@ -217,6 +233,7 @@ class Settings(BaseSettings):
     routes: dict[Name, RouteSettings] = Field(default_factory=dict)
     queues: dict[str, QueueSettings] = Field(default_factory=dict)
     delivery: DeliverySettings = DeliverySettings()
+    bounce: BounceSettings = BounceSettings()
     dns: DnsSettings = DnsSettings()
     dns_health: DnsHealthSettings = DnsHealthSettings()
 

@@ -19,6 +19,7 @@ class SuppressionReason(StrEnum):
 
     UNSUBSCRIBE = "unsubscribe"
     HARD_BOUNCE = "hard_bounce"
+    SOFT_BOUNCE = "soft_bounce"  # several in a row
     COMPLAINT = "complaint"
     MANUAL = "manual"
 
@@ -49,6 +50,15 @@ def suppress(
     ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
     values = {"reason": reason.value, "source": source, "now": now, **parameters}
     return connection.execute(statement, values).rowcount
+
+
+def strengthen(connection: sa.Connection, address: str, reason: SuppressionReason, source: str) -> None:
+    """Give an address that is suppressed for bounces a weightier reason: a complaint or an unsubscribe is for good."""
+    statement = sa.text(
+        "UPDATE suppression SET reason = :reason, source = :source "
+        "WHERE address = :address AND reason IN ('hard_bounce', 'soft_bounce')"
+    )
+    connection.execute(statement, {"address": address, "reason": reason.value, "source": source})
 
 
 def suppress_now(

@@ -7,8 +7,8 @@ from alembic import op
 
 from postroad.store.types import BIG_ID, JSON_OBJECT, UtcDateTime
 
-revision = "0006"
-down_revision = "0005"
+revision = "0007"
+down_revision = "0006"
 
 
 def upgrade() -> None:

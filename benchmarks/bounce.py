@@ -1,0 +1,172 @@
+"""How well mail that came back is read and judged: on published, labelled mails, beside flufl.bounce alone.
+
+The mails are in the folder that POSTROAD_CORPORA names. `tests/conformance` holds each of them to the same measure.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from email import message_from_bytes
+from pathlib import Path
+
+from flufl.bounce import all_failures
+
+from benchmarks.figures import Figure, Measure, alone
+from postroad.bounce.explain import Explained, explain
+from postroad.bounce.judge import Verdict
+from postroad.bounce.mailfiles import mails_in
+from postroad.bounce.mime import read_message
+from postroad.bounce.report import Envelope
+
+SENDERS_FAULT = frozenset(
+    {
+        *("authfailure", "badreputation", "blocked", "contenterror", "norelaying", "notcompliantrfc"),
+        *("policyviolation", "ratelimited", "rejected", "requireptr", "securityerror", "spamdetected"),
+        *("speeding", "toomanyconn", "virusdetected"),
+    }
+)
+"""Reasons, as the labels name them, for which no recipient may be suppressed."""
+NO_BOUNCE = frozenset({"vacation", "delivered"})
+SUPPRESSING = frozenset({Verdict.HARD, Verdict.COMPLAINT, Verdict.UNSUBSCRIBE})
+HIDES_RECIPIENT = frozenset({"arf-11.eml", "arf-15.eml"})
+"""Feedback reports that name no recipient, neither in a field nor in what they return."""
+
+MEASURES = [
+    Measure(name="hard or not hard, right, %", bar=97, at_least=True),
+    Measure(name="addresses found, %", bar=99, at_least=True),
+    Measure(name="suppressions from mail that is no bounce or the sender's fault", bar=0),
+    Measure(name="mails/s of one process", bar=1000, at_least=True),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labelled:
+    """One recipient of one labelled mail."""
+
+    file: str
+    number: int
+    reason: str
+    hard: bool
+
+
+def corpora() -> Path | None:
+    """Folder of the conformance data, if it is named."""
+    named = os.environ.get("POSTROAD_CORPORA")
+    return Path(named) if named else None
+
+
+def sisimai_labels(root: Path) -> list[Labelled]:
+    """Every labelled recipient of bounces-sisimai."""
+    labels = json.loads((root / "bounces-sisimai/labels.json").read_text("utf-8"))
+    return [
+        Labelled(file=file, number=number, reason=row["reason"], hard=row["hardbounce"])
+        for file, rows in sorted(labels.items())
+        for number, row in enumerate(rows)
+    ]
+
+
+def sisimai_mails(root: Path) -> dict[str, list[Explained]]:
+    """Every mail of bounces-sisimai, by its file, as we read it."""
+    read: dict[str, list[Explained]] = {}
+    for file, raw in mails_in(root / "bounces-sisimai/mail"):
+        read.setdefault(file.name, []).append(explain(file.name, raw, Envelope(), None))
+    return read
+
+
+def flufl_addresses(root: Path) -> dict[str, set[str]]:
+    """The addresses that failed, by file of flufl-bounce; of most mails one."""
+    labels = json.loads((root / "flufl-bounce/labels.json").read_text("utf-8"))["labels"]
+    return {file: {address.lower() for row in rows for address in row["addresses"]} for file, rows in labels.items()}
+
+
+def flufl_mail(root: Path, file: str) -> bytes:
+    return (root / "flufl-bounce/data" / file).read_bytes()
+
+
+def returned_messages(root: Path) -> Iterator[tuple[str, bytes]]:
+    """What the bounces return of the messages that were sent: mails of every sort, hardly one of them a bounce."""
+    for folder in ("bounces-sisimai/mail", "flufl-bounce/data", "kumomta-dsn-arf"):
+        for file, raw in mails_in(root / folder):
+            for part in read_message(raw).walk():
+                report = "multipart/report" in part.text[:2000].lower()
+                if part.content_type in ("message/rfc822", "text/rfc822-headers") and not report:
+                    yield file.name, part.octets
+
+
+def verdict_of(mails: Sequence[Explained], number: int) -> tuple[Verdict, str | None] | None:
+    """Verdict on the recipient of this number in a file, and their address. None: there is no such one."""
+    recipients = [one for mail in mails for one in mail.recipients]
+    return (recipients[number].verdict, recipients[number].address) if number < len(recipients) else None
+
+
+def found_addresses(raw: bytes) -> set[str]:
+    """Addresses that failed, as we find them; none where it is no bounce."""
+    explained = explain("", raw, Envelope(), None)
+    bounced = (Verdict.HARD, Verdict.SOFT, Verdict.BLOCK, Verdict.COMPLAINT)
+    return {one.address.lower() for one in explained.recipients if one.address and one.verdict in bounced}
+
+
+def flufl_alone(raw: bytes) -> tuple[set[str], set[str]]:
+    """What flufl.bounce finds: addresses that failed for now, and for good. Nothing where it raises."""
+    try:
+        temporary, permanent = all_failures(message_from_bytes(raw))
+    except Exception:
+        return set(), set()
+    return (
+        {address.decode("utf-8", "replace").lower() for address in temporary},
+        {address.decode("utf-8", "replace").lower() for address in permanent},
+    )
+
+
+def judge(root: Path, seconds: float) -> tuple[list[Figure], list[str]]:
+    """Figures, and what is told beside them."""
+    labels, mails, addresses = sisimai_labels(root), sisimai_mails(root), flufl_addresses(root)
+    right = found = wrongly = 0
+    hidden = sum(label.file in HIDES_RECIPIENT for label in labels)
+    for label in labels:
+        given = verdict_of(mails[label.file], label.number)
+        right += (given is not None and given[0] is Verdict.HARD) == label.hard
+        found += given is not None and given[1] is not None and label.file not in HIDES_RECIPIENT
+        innocent = label.reason in SENDERS_FAULT or label.reason in NO_BOUNCE
+        wrongly += innocent and given is not None and given[0] in SUPPRESSING
+    for file, expected in addresses.items():
+        found += _same(found_addresses(flufl_mail(root, file)), expected)
+    for _, raw in returned_messages(root):
+        wrongly += any(one.verdict in SUPPRESSING for one in explain("", raw, Envelope(), None).recipients)
+    asked = len(labels) - hidden + len(addresses)
+    values = [100 * right / len(labels), 100 * found / asked, float(wrongly), _speed(root, seconds)]
+    figures = [alone(measure, value) for measure, value in zip(MEASURES, values, strict=True)]
+    return figures, [_beside_flufl(root, labels, addresses)]
+
+
+def _same(found: set[str], expected: set[str]) -> bool:
+    """Whether every expected address was found; where none is expected, none."""
+    return expected <= found if expected else not found
+
+
+def _beside_flufl(root: Path, labels: Sequence[Labelled], addresses: dict[str, set[str]]) -> str:
+    files = {label.file: (root / "bounces-sisimai/mail" / label.file).read_bytes() for label in labels}
+    alone_ = {file: flufl_alone(raw) for file, raw in files.items()}
+    right = sum(bool(alone_[label.file][1]) == label.hard for label in labels)
+    found = sum(bool(alone_[label.file][0] | alone_[label.file][1]) for label in labels)
+    found += sum(_same(set().union(*flufl_alone(flufl_mail(root, file))), want) for file, want in addresses.items())
+    wrongly = sum(bool(alone_[label.file][1]) for label in labels if label.reason in SENDERS_FAULT | NO_BOUNCE)
+    return (
+        f"flufl.bounce alone: {100 * right / len(labels):.1f} % hard or not hard, "
+        f"{100 * found / (len(labels) + len(addresses)):.1f} % addresses, {wrongly} suppressions that should not be"
+    )
+
+
+def _speed(root: Path, seconds: float) -> float:
+    """Mails read and judged in a second of processor time, over all of bounces-sisimai, again and again."""
+    raws = [raw for _, raw in mails_in(root / "bounces-sisimai/mail")]
+    done, begin = 0, time.process_time()
+    while time.process_time() - begin < seconds:
+        for raw in raws:
+            explain("", raw, Envelope(), None)
+        done += len(raws)
+    return done / (time.process_time() - begin)

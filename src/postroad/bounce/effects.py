@@ -1,0 +1,201 @@
+"""Carry out what follows from mail that came back: all of it in one transaction, and once for each mail."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+
+from postroad.bounce.judge import Judgement, Verdict, judge
+from postroad.bounce.match import Match, MatchedBy, Tokens, addresses_of, read_tokens
+from postroad.bounce.policy import NOTHING, Consequence, History, judgement_for, policy, unsubscribed
+from postroad.bounce.read import read_mail
+from postroad.bounce.report import Envelope, Report
+from postroad.mail.token import TokenSigner
+from postroad.settings import BounceSettings
+from postroad.store.bounce import (
+    BounceEffectKind,
+    BounceMail,
+    MatchedTouch,
+    add_effects,
+    effects_of,
+    end_waiting_of,
+    finish_mail,
+    move_touch,
+    soft_bounces_in_a_row,
+    take_mail,
+    take_touch,
+    touches_sent_to,
+)
+from postroad.store.engine import write
+from postroad.store.ledger import TouchState
+from postroad.store.suppression import SuppressionReason, strengthen, suppress
+from postroad.store.types import UtcDateTime
+
+Change = tuple[BounceEffectKind, int, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Processed:
+    """What one mail came to. ``ended``: touches whose jobs have no place on the queue any more.
+
+    ``known``: touches of which the queue may believe that nobody knows what became of them.
+    """
+
+    verdict: Verdict
+    rule: str
+    touch_id: int | None
+    matched_by: MatchedBy | None
+    ended: Sequence[int] = ()
+    known: Sequence[int] = ()
+
+
+def read_and_judge(
+    raw: bytes, envelope: Envelope, signer: TokenSigner | None
+) -> tuple[Report, tuple[Judgement, ...], Tokens]:
+    """A mail, read and judged, and what its tokens say (nothing without a signer)."""
+    report = read_mail(raw, envelope)
+    judgements = judge(report)
+    tokens = read_tokens(report, signer) if signer is not None else Tokens(None, forged=False)
+    if tokens.match is not None and tokens.match.by is MatchedBy.UNSUBSCRIBE:
+        judgements = unsubscribed(report, judgements)
+    return report, judgements, tokens
+
+
+def process(
+    engine: sa.Engine, digests: Sequence[str], *, signer: TokenSigner, settings: BounceSettings, now: datetime
+) -> list[Processed | None]:
+    """Judge kept mails and carry out what follows, all of it or nothing. None: there is no such mail.
+
+    Of one that was judged before nothing changes, and what it came to is returned again. Raises UnavailableError.
+    """
+    with write(engine) as connection:
+        return [_process(connection, digest, signer, settings, now) for digest in digests]
+
+
+def _process(
+    connection: sa.Connection, digest: str, signer: TokenSigner, settings: BounceSettings, now: datetime
+) -> Processed | None:
+    mail = take_mail(connection, digest)
+    if mail is None:
+        return None
+    if mail.processed_at is not None or mail.raw is None:
+        return _as_it_was(connection, mail)
+    envelope = Envelope(mail_from=mail.mail_from, recipient=mail.recipient, source=mail.source)
+    report, judgements, tokens = read_and_judge(mail.raw, envelope, signer)
+    match = tokens.match
+    if match is None and not tokens.forged:
+        match = _by_recipient_and_time(connection, report, judgements, mail.received_at, settings)
+    touch = take_touch(connection, match.touch_id) if match is not None else None
+    judgement = judgement_for(judgements, touch.address if touch is not None else "")
+    changes: list[Change] = []
+    if touch is not None and match is not None:
+        changes = _carry_out(connection, touch, judgement, match.by, digest, settings, now)
+    add_effects(connection, digest, changes, now)
+    mail.processed_at, mail.kind = now, report.kind.value
+    mail.verdict, mail.rule = judgement.verdict.value, judgement.rule[:100]
+    mail.touch_id = touch.id if touch is not None else None
+    mail.matched_by = match.by.value if match is not None and touch is not None else None
+    finish_mail(connection, mail)
+    return _processed(mail, changes)
+
+
+def _as_it_was(connection: sa.Connection, mail: BounceMail) -> Processed:
+    return _processed(mail, effects_of(connection, mail.digest))
+
+
+def _processed(mail: BounceMail, changes: Sequence[Change]) -> Processed:
+    moved = (BounceEffectKind.TOUCH_BOUNCED, BounceEffectKind.TOUCH_ACCEPTED)
+    return Processed(
+        verdict=Verdict(mail.verdict or Verdict.UNRELATED),
+        rule=mail.rule or "",
+        touch_id=mail.touch_id,
+        matched_by=MatchedBy(mail.matched_by) if mail.matched_by else None,
+        ended=[touch_id for kind, touch_id, _ in changes if kind is BounceEffectKind.TOUCH_SUPPRESSED],
+        known=[touch_id for kind, touch_id, _ in changes if kind in moved],
+    )
+
+
+_ABOUT_A_MESSAGE = (Verdict.HARD, Verdict.SOFT, Verdict.BLOCK, Verdict.COMPLAINT)
+
+
+def _by_recipient_and_time(
+    connection: sa.Connection,
+    report: Report,
+    judgements: Sequence[Judgement],
+    received_at: datetime,
+    settings: BounceSettings,
+) -> Match | None:
+    """The one touch that went to a recipient whom the report names, within the window. Of two it is neither."""
+    if all(one.verdict not in _ABOUT_A_MESSAGE for one in judgements):
+        return None
+    addresses = addresses_of(report)
+    if not addresses:
+        return None
+    since = received_at - timedelta(milliseconds=settings.match_window_ms)
+    found = touches_sent_to(connection, addresses, since=since, until=received_at, limit=2)
+    return Match(found[0], MatchedBy.RECIPIENT) if len(found) == 1 else None
+
+
+def _carry_out(
+    connection: sa.Connection,
+    touch: MatchedTouch,
+    judgement: Judgement,
+    by: MatchedBy,
+    digest: str,
+    settings: BounceSettings,
+    now: datetime,
+) -> list[Change]:
+    since = now - timedelta(milliseconds=settings.soft_window_ms)
+    history = History(soft_in_a_row=soft_bounces_in_a_row(connection, touch, since))
+    what = policy(history, judgement, by, soft_limit=settings.soft_limit, act_on_unsigned=settings.act_on_unsigned)
+    if what == NOTHING:
+        return []
+    said = judgement.reported.diagnostic or judgement.rule
+    changes: list[Change] = []
+    if what.touch is not None and move_touch(connection, touch.id, what.touch, said, now):
+        _note(connection, touch, what, judgement, digest, now)
+        kind = BounceEffectKind.TOUCH_BOUNCED if what.touch is TouchState.BOUNCED else BounceEffectKind.TOUCH_ACCEPTED
+        changes.append((kind, touch.id, f"was {touch.state}: {judgement.rule}"))
+    if what.suppress is not None:
+        changes += _suppress(connection, touch, what.suppress, digest, now)
+    return changes
+
+
+def _suppress(
+    connection: sa.Connection, touch: MatchedTouch, reason: SuppressionReason, digest: str, now: datetime
+) -> list[Change]:
+    source = f"mail {digest[:16]}, touch {touch.id}"
+    new = suppress(connection, [touch.address], reason, source, now)
+    if reason in (SuppressionReason.COMPLAINT, SuppressionReason.UNSUBSCRIBE):
+        strengthen(connection, touch.address, reason, source)
+    changes: list[Change] = [(BounceEffectKind.ADDRESS_SUPPRESSED, touch.id, reason.value)] if new else []
+    ended = end_waiting_of(connection, touch.recipient_id, now)
+    return changes + [(BounceEffectKind.TOUCH_SUPPRESSED, other, reason.value) for other in ended]
+
+
+def _note(
+    connection: sa.Connection, touch: MatchedTouch, what: Consequence, judgement: Judgement, digest: str, now: datetime
+) -> None:
+    """One row of what happened to the touch, beside those of its delivery."""
+    reported = judgement.reported
+    statement = sa.text(
+        "INSERT INTO delivery_event "
+        "(uid, touch_id, state, at, attempt, reply_code, enhanced_code, reply, cause, blame) "
+        "VALUES (:uid, :touch_id, :state, :at, 0, :reply_code, :enhanced_code, :reply, :cause, :blame) "
+        "ON CONFLICT (uid) DO NOTHING"
+    ).bindparams(sa.bindparam("at", type_=UtcDateTime()))
+    values = {
+        "uid": f"bounce:{digest}",
+        "touch_id": touch.id,
+        "state": what.touch,
+        "at": now,
+        "reply_code": reported.reply_code,
+        "enhanced_code": reported.status,
+        "reply": reported.diagnostic[:500] or None,
+        "cause": f"came back: {judgement.rule}"[:100],
+        "blame": what.blame,
+    }
+    connection.execute(statement, values)

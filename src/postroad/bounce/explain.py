@@ -1,0 +1,51 @@
+"""How a mail was read, and why: for people who doubt a verdict, and for scripts that count."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from postroad.bounce.effects import read_and_judge
+from postroad.bounce.judge import Verdict
+from postroad.bounce.report import Envelope, Kind
+from postroad.mail.token import TokenSigner
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainedRecipient:
+    """One recipient, by the address that was written to where that is told, the verdict, and the rule that gave it."""
+
+    address: str | None
+    status: str | None
+    reply_code: int | None
+    verdict: Verdict
+    rule: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explained:
+    """One mail. ``touch``: what its tokens say; None where there is none that this installation signed."""
+
+    file: str
+    kind: Kind
+    recipients: tuple[ExplainedRecipient, ...]
+    touch: int | None
+
+
+def explain(file: str, raw: bytes, envelope: Envelope, signer: TokenSigner | None) -> Explained:
+    """Read and judge one mail. Nothing follows from it."""
+    report, judgements, tokens = read_and_judge(raw, envelope, signer)
+    return Explained(
+        file=file,
+        kind=report.kind,
+        recipients=tuple(
+            ExplainedRecipient(
+                address=one.reported.original or one.reported.address,
+                status=one.reported.status,
+                reply_code=one.reported.reply_code,
+                verdict=one.verdict,
+                rule=one.rule,
+            )
+            for one in judgements
+        ),
+        touch=tokens.match.touch_id if tokens.match is not None else None,
+    )

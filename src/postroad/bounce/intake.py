@@ -1,0 +1,100 @@
+"""Where what comes back comes in, whatever brings it: kept in the store first, then on the queue ``bounce:process``.
+
+The store keeps the mail itself, so that workers on other hosts have it, and a lost queue is made again from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from hashlib import sha256
+
+import msgspec
+import sqlalchemy as sa
+
+from postroad.bounce.mime import MAX_MESSAGE_BYTES
+from postroad.bounce.report import Envelope
+from postroad.clock import Clock
+from postroad.queue import Job, Lane, Queue
+from postroad.store.bounce import BounceMail, is_processed, keep_mail, waiting_mails
+from postroad.store.engine import read, write
+
+BOUNCE_QUEUE = "bounce:process"
+QUEUE_GATE = "queue"
+LANE = Lane(name="what came back", gates=(QUEUE_GATE,))
+CHUNK = 1_000
+
+
+class ProcessBounce(msgspec.Struct, frozen=True, kw_only=True, tag="bounce.v1"):
+    """Judge one mail, which the store keeps under this digest."""
+
+    digest: str
+
+
+encode_job = msgspec.msgpack.Encoder().encode
+decode_job = msgspec.msgpack.Decoder(ProcessBounce).decode
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submitted:
+    """One mail taken in. ``new`` False: the same octets for the same recipient were here before."""
+
+    digest: str
+    new: bool
+
+
+def digest_of(raw: bytes, envelope: Envelope) -> str:
+    """Name of a mail: the same octets to the same address are the same mail, whoever brings them."""
+    digest = sha256((envelope.recipient or "").lower().encode("utf-8", "replace") + b"\0")
+    digest.update(raw)
+    return digest.hexdigest()
+
+
+class Intake:
+    """Takes in what comes back. When `submit` has returned, the mail is kept and will be judged."""
+
+    def __init__(self, *, engine: sa.Engine, queue: Queue, clock: Clock) -> None:
+        self._engine = engine
+        self._queue = queue
+        self._clock = clock
+
+    async def submit(self, raw: bytes, envelope: Envelope) -> Submitted:
+        """Keep a mail and put it on the queue. Doing so twice is harmless. Raises UnavailableError: try again."""
+        digest = digest_of(raw, envelope)
+        new, judged = await asyncio.to_thread(self._keep, digest, raw, envelope)
+        if not judged:
+            await self._enqueue([digest])
+        return Submitted(digest=digest, new=new)
+
+    async def resume(self) -> int:
+        """Put on the queue what is kept and was not judged, as after a loss of the queue. Returns how many."""
+        waiting = await asyncio.to_thread(self._waiting)
+        await self._enqueue(waiting)
+        return len(waiting)
+
+    async def _enqueue(self, digests: list[str]) -> None:
+        jobs = [Job(id=digest, payload=encode_job(ProcessBounce(digest=digest))) for digest in digests]
+        if jobs:
+            await self._queue.enqueue(LANE, jobs)
+
+    def _keep(self, digest: str, raw: bytes, envelope: Envelope) -> tuple[bool, bool]:
+        mail = BounceMail(
+            digest=digest,
+            received_at=self._clock.now(),
+            source=_plain(envelope.source, 24) or "file",
+            mail_from=_plain(envelope.mail_from, 320),
+            recipient=_plain(envelope.recipient, 320),
+            raw=raw[:MAX_MESSAGE_BYTES],
+        )
+        with write(self._engine) as connection:
+            new = keep_mail(connection, mail)
+            return new, not new and is_processed(connection, digest)
+
+    def _waiting(self) -> list[str]:
+        with read(self._engine) as connection:
+            return waiting_mails(connection, CHUNK)
+
+
+def _plain(text: str | None, length: int) -> str | None:
+    """What a column takes: no NUL, no lone surrogate, no more than its length."""
+    return None if text is None else text.encode("utf-8", "replace").decode().replace("\0", "")[:length]

@@ -1,0 +1,88 @@
+"""Whose touch a mail that came back is about. Signed tokens decide; what nobody signed is never guessed.
+
+The return path of each touch is an address of its own (VERP), and its Message-ID bears a token as well. Nobody can make
+one without the key. A forged one is worse than none: it rules out the weaker match by address and time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import NamedTuple
+
+from postroad.bounce.report import Report
+from postroad.errors import DataError
+from postroad.mail.address import normalise_address
+from postroad.mail.token import Purpose, TokenSigner
+
+_TOKEN = r"([0-9a-fA-F]{1,16}-[A-Za-z2-7]{16})"  # noqa: S105  (what one looks like)
+_BOUNCE = re.compile(rf"\bbounce[+=]{_TOKEN}@", re.ASCII | re.IGNORECASE)
+_UNSUBSCRIBE = re.compile(rf"\bunsubscribe[+=]{_TOKEN}@", re.ASCII | re.IGNORECASE)
+_MESSAGE_ID = re.compile(rf"<?{_TOKEN}@", re.ASCII)
+
+
+class MatchedBy(StrEnum):
+    """How a touch was found."""
+
+    RETURN_PATH = "return-path"
+    MESSAGE_ID = "message-id"
+    UNSUBSCRIBE = "unsubscribe"
+    RECIPIENT = "recipient-and-time"
+
+    @property
+    def signed(self) -> bool:
+        """Whether only we can have said so."""
+        return self is not MatchedBy.RECIPIENT
+
+
+class Match(NamedTuple):
+    """A touch, and how it was found."""
+
+    touch_id: int
+    by: MatchedBy
+
+
+class Tokens(NamedTuple):
+    """What the tokens of a mail say. ``forged``: there was one that this key did not sign."""
+
+    match: Match | None
+    forged: bool
+
+
+def read_tokens(report: Report, signer: TokenSigner) -> Tokens:
+    """The first token that is ours: of the address it came to, then of the message that it returns or answers."""
+    forged = False
+    for by, purpose, token in _tokens(report):
+        touch_id = signer.read(purpose, token)
+        if touch_id is not None:
+            return Tokens(Match(touch_id, by), forged)
+        # Message-IDs of others may look like ours by chance; an address that does was made to.
+        forged = forged or purpose is not Purpose.MESSAGE_ID
+    return Tokens(None, forged)
+
+
+def _tokens(report: Report) -> Iterator[tuple[MatchedBy, Purpose, str]]:
+    returned = report.returned
+    for address in report.addressed_to:
+        if found := _UNSUBSCRIBE.search(address):
+            yield MatchedBy.UNSUBSCRIBE, Purpose.UNSUBSCRIBE, found[1]
+    mail_from = report.fields.get("original-mail-from", "")
+    for text in (*report.addressed_to, returned.return_path, mail_from):
+        if found := _BOUNCE.search(text):
+            yield MatchedBy.RETURN_PATH, Purpose.BOUNCE, found[1]
+    for text in (returned.message_id, *report.references, report.fields.get("original-message-id", "")):
+        if found := _MESSAGE_ID.search(text):
+            yield MatchedBy.MESSAGE_ID, Purpose.MESSAGE_ID, found[1]
+
+
+def addresses_of(report: Report) -> list[str]:
+    """Recipients that a report names, as the ledger spells them."""
+    normalised: dict[str, None] = {}
+    for one in report.recipients:
+        for address in one.addresses:
+            try:
+                normalised[normalise_address(address)] = None
+            except DataError:
+                continue
+    return list(normalised)

@@ -1,0 +1,207 @@
+"""MIME as it arrives: never an error, whatever the octets are, and bounded in time, memory, depth and parts.
+
+The standard library's parser recurses as deep as a message is nested, keeps all of it, and raises on some of what is
+broken. This one reads what a bounce needs (RFC 5322 §2.2, RFC 2045 §5, RFC 2046 §5.1) in one pass for each level.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64decode
+from binascii import Error as Base64Error
+from binascii import a2b_qp
+from dataclasses import dataclass, field
+from functools import cached_property
+
+MAX_MESSAGE_BYTES = 1 << 20
+"""What lies behind it is not read: a report says what it has to say before the message that it returns."""
+MAX_HEADER_BYTES = 1 << 17
+MAX_TEXT_BYTES = 1 << 16
+"""Of a part that is read as text."""
+MAX_PARTS = 64
+MAX_DEPTH = 8
+
+_HEADER = re.compile(rb"(?:[!-9;-~]+[ \t]*:[^\n]*(?:\n|\Z)|[ \t][^\n]*(?:\n|\Z))+")
+_FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:((?:[^\n]*\n[ \t])*[^\n]*)")
+_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+", re.ASCII)
+_PARAMETER = re.compile(r';\s*([\w*-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"?|([^\s;]+))', re.ASCII)
+_ENCODED_WORD = re.compile(r"=\?([^?\s]{1,40})\?([bBqQ])\?([^?]{0,2000})\?=(?:\s+(?==\?))?")
+_TAG = re.compile(r"<[^<>]*>")
+_BLOCK = re.compile(r"(?i)<(?:br|/?p|/?div|/?tr|/?li|/?h\d|/?table)\b[^<>]*>")
+_ENTITIES = {"&lt;": "<", "&gt;": ">", "&quot;": '"', "&#64;": "@", "&#39;": "'", "&nbsp;": " ", "&amp;": "&"}
+# How the delimiter of a multipart looks whose header names none, or another one.
+_GUESSED_DELIMITER = re.compile(
+    rb"^--([^\s-][^\n]{0,69}|-[^\n]{1,69}?)[ \t]*\n(?=content-)", re.MULTILINE | re.IGNORECASE
+)
+
+
+def decode_octets(octets: bytes, charset: str) -> str:
+    """Text of octets in a charset; where that is wrong or unknown, in UTF-8, else Latin-1, which takes everything."""
+    for name in (charset or "utf-8", "utf-8"):
+        try:
+            return octets.decode(name)
+        except (LookupError, UnicodeError, ValueError):
+            continue
+    return octets.decode("latin-1")
+
+
+def _decode_word(match: re.Match[str]) -> str:
+    charset, encoding, text = match[1].partition("*")[0], match[2], match[3]
+    try:
+        octets = b64decode(text + "=" * (-len(text) % 4)) if encoding in "bB" else a2b_qp(text, header=True)
+    except (Base64Error, ValueError):
+        return match[0]
+    return decode_octets(octets, charset)
+
+
+def decode_words(value: str) -> str:
+    """Text of a header field with its encoded words (RFC 2047 §2) decoded."""
+    return _ENCODED_WORD.sub(_decode_word, value) if "=?" in value else value
+
+
+class Headers:
+    """The fields of one header: in any case, unfolded, in order. One that is missing is empty."""
+
+    def __init__(self, block: bytes) -> None:
+        self.fields: dict[str, list[str]] = {}
+        for match in _FIELD.finditer(block):
+            value = b" ".join(match[2].split(None)) if b"\n" in match[2] else match[2].strip()
+            text = decode_octets(value, "utf-8")
+            self.fields.setdefault(match[1].decode("ascii").lower(), []).append(text)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.fields
+
+    def get(self, name: str) -> str:
+        """First value of a field, its name in lower case."""
+        values = self.fields.get(name)
+        return values[0] if values else ""
+
+    def all(self, *names: str) -> list[str]:
+        """Every value of these fields."""
+        return [value for name in names for value in self.fields.get(name, ())]
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One entity: its header, its body as it was sent (LF line ends), and the parts within."""
+
+    headers: Headers
+    body: bytes
+    depth: int
+    parts: list[Part] = field(default_factory=list)
+
+    @cached_property
+    def content_type(self) -> str:
+        """Type in lower case; text/plain where the header says nothing (RFC 2045 §5.2)."""
+        given = _TYPE.match(self.headers.get("content-type"))
+        return given[0].lower() if given else "text/plain"
+
+    def parameter(self, name: str) -> str:
+        """Parameter of the content type, or nothing."""
+        for match in _PARAMETER.finditer(self.headers.get("content-type")):
+            if match[1].lower() == name:
+                return match[2] if match[2] is not None else match[3]
+        return ""
+
+    @cached_property
+    def octets(self) -> bytes:
+        """Body with its transfer encoding undone, as far as that goes, and cut to what is read as text."""
+        body = self.body[: MAX_TEXT_BYTES * 2]
+        match self.headers.get("content-transfer-encoding").lower().strip():
+            case "base64":
+                letters = re.sub(rb"[^A-Za-z0-9+/]", b"", body)
+                try:
+                    body = b64decode(letters[: len(letters) // 4 * 4] + _padded(letters[len(letters) // 4 * 4 :]))
+                except Base64Error:
+                    body = self.body
+                body = body.replace(b"\r\n", b"\n")
+            case "quoted-printable":
+                body = a2b_qp(body)
+            case _:
+                pass
+        return body[:MAX_TEXT_BYTES]
+
+    @cached_property
+    def text(self) -> str:
+        """What a person reads of it: decoded, and without the tags of HTML."""
+        text = decode_octets(self.octets, self.parameter("charset"))
+        return _without_tags(text) if self.content_type == "text/html" else text
+
+    def walk(self) -> list[Part]:
+        """This part and all within, from the top."""
+        found = [self]
+        for part in self.parts:
+            found += part.walk()
+        return found
+
+
+def _padded(rest: bytes) -> bytes:
+    return rest + b"=" * (4 - len(rest)) if len(rest) in (2, 3) else b""
+
+
+def _without_tags(html: str) -> str:
+    text = _TAG.sub(" ", _BLOCK.sub("\n", html.replace("\n", " ")))
+    if "&" in text:
+        for entity, character in _ENTITIES.items():
+            text = text.replace(entity, character)
+    return text
+
+
+def split_header(content: bytes) -> tuple[bytes, bytes]:
+    """Header and body. A body begins behind an empty line, or where no field is any more."""
+    match = _HEADER.match(content[:MAX_HEADER_BYTES])
+    end = match.end() if match else 0
+    return content[:end], content[end + 1 :] if content[end : end + 1] == b"\n" else content[end:]
+
+
+class _Reader:
+    """Counts the parts of one message, so that no nesting multiplies them."""
+
+    def __init__(self) -> None:
+        self.left = MAX_PARTS
+
+    def read(self, content: bytes, depth: int) -> Part:
+        self.left -= 1
+        header, body = split_header(content)
+        part = Part(Headers(header), body, depth)
+        if depth < MAX_DEPTH and part.content_type.startswith("multipart/"):
+            for piece in _pieces(part):
+                if self.left <= 0:
+                    break
+                part.parts.append(self.read(piece, depth + 1))
+        return part
+
+
+def _pieces(part: Part) -> list[bytes]:
+    """Contents of the parts of a multipart, in order; none where no delimiter is found."""
+    boundary = part.parameter("boundary").encode("utf-8", "replace").rstrip()
+    found = _cuts(part.body, boundary) if boundary else []
+    if not found:
+        guess = _GUESSED_DELIMITER.search(part.body)
+        found = _cuts(part.body, guess[1].rstrip()) if guess else []
+    return [part.body[start:end] for start, end in found]
+
+
+def _cuts(body: bytes, boundary: bytes) -> list[tuple[int, int]]:
+    delimiters = re.finditer(rb"^--" + re.escape(boundary) + rb"(--)?[ \t]*(?:\n|\Z)", body, re.MULTILINE)
+    cuts: list[tuple[int, int]] = []
+    start: int | None = None
+    for match in delimiters:
+        if start is not None:
+            cuts.append((start, max(match.start() - 1, start)))
+        start = None if match[1] else match.end()
+        if len(cuts) >= MAX_PARTS:
+            return cuts
+    if start is not None:
+        cuts.append((start, len(body)))  # The end is missing, as where a server cuts what it returns.
+    return cuts
+
+
+def read_message(raw: bytes) -> Part:
+    """Read a message. Whatever the octets are, there is a part."""
+    content = raw[:MAX_MESSAGE_BYTES].replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\0", b"")
+    content = content.removeprefix(b"\xef\xbb\xbf").lstrip(b"\n")
+    if content.startswith((b"From ", b">From ")):  # of a mailbox file (RFC 4155)
+        content = content.partition(b"\n")[2]
+    return _Reader().read(content, 0)

@@ -1,0 +1,86 @@
+"""What follows from a verdict: pure decisions. Who carries them out is `postroad.bounce.effects`."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from msgspec import Struct
+
+from postroad.bounce.judge import Judgement, Verdict
+from postroad.bounce.match import MatchedBy
+from postroad.bounce.report import Action, Kind, Report, Reported
+from postroad.errors import Blame
+from postroad.store.ledger import TouchState
+from postroad.store.suppression import SuppressionReason
+
+
+class History(Struct, frozen=True, kw_only=True):
+    """What is known of a recipient: how many of their touches bounced in a row before this one, within the window."""
+
+    soft_in_a_row: int = 0
+
+
+class Consequence(Struct, frozen=True, kw_only=True):
+    """What is to be done. ``touch``: the state that the touch goes to, as far as it may. None: nothing."""
+
+    touch: TouchState | None = None
+    blame: Blame | None = None
+    suppress: SuppressionReason | None = None
+
+
+NOTHING = Consequence()
+# Something came back from behind the wire, so the message was taken there.
+_ARRIVED = Consequence(touch=TouchState.ACCEPTED)
+
+
+def policy(
+    history: History, judgement: Judgement, by: MatchedBy, *, soft_limit: int, act_on_unsigned: bool
+) -> Consequence:
+    """What follows from a verdict on a touch. What nobody signed has no consequence, unless the operator wants it."""
+    if not by.signed and not act_on_unsigned:
+        return NOTHING
+    match judgement.verdict:
+        case Verdict.HARD:
+            return Consequence(touch=TouchState.BOUNCED, blame=Blame.RECIPIENT, suppress=SuppressionReason.HARD_BOUNCE)
+        case Verdict.SOFT if judgement.final:
+            enough = history.soft_in_a_row + 1 >= soft_limit
+            return Consequence(
+                touch=TouchState.BOUNCED,
+                blame=Blame.RECIPIENT,
+                suppress=SuppressionReason.SOFT_BOUNCE if enough else None,
+            )
+        case Verdict.BLOCK if judgement.final:
+            return Consequence(touch=TouchState.BOUNCED, blame=Blame.SENDER)
+        case Verdict.COMPLAINT:
+            return Consequence(touch=TouchState.ACCEPTED, suppress=SuppressionReason.COMPLAINT)
+        case Verdict.UNSUBSCRIBE:
+            return Consequence(touch=TouchState.ACCEPTED, suppress=SuppressionReason.UNSUBSCRIBE)
+        case Verdict.SOFT | Verdict.BLOCK | Verdict.AUTO_REPLY | Verdict.CHALLENGE:
+            return _ARRIVED
+        case Verdict.UNRELATED:
+            delivered = judgement.reported.action in (Action.DELIVERED, Action.RELAYED, Action.EXPANDED)
+            return _ARRIVED if delivered else NOTHING
+        case other:
+            assert_never(other)
+
+
+_WEIGHT = {verdict: place for place, verdict in enumerate((Verdict.HARD, Verdict.SOFT, Verdict.BLOCK))}
+
+
+def judgement_for(judgements: tuple[Judgement, ...], address: str) -> Judgement:
+    """The judgement that counts for the address that we wrote to: its own, the only one, or the mildest.
+
+    Several recipients of which none is ours are members of what our address stands for. That one of them is gone
+    does not mean that ours is.
+    """
+    own = [one for one in judgements if any(named.lower() == address for named in one.reported.addresses)]
+    candidates = own or list(judgements)
+    return max(candidates, key=lambda one: _WEIGHT.get(one.verdict, len(_WEIGHT)))
+
+
+def unsubscribed(report: Report, judgements: tuple[Judgement, ...]) -> tuple[Judgement, ...]:
+    """A mail to the address of List-Unsubscribe is that wish, whatever its text says, unless it is a report."""
+    if report.kind in (Kind.DSN, Kind.BOUNCE, Kind.FEEDBACK, Kind.DISPOSITION):
+        return judgements
+    reported = Reported(address=report.sender or None)
+    return (Judgement(reported=reported, verdict=Verdict.UNSUBSCRIBE, rule="mail to List-Unsubscribe"),)

@@ -1,0 +1,83 @@
+"""What a mail that came back says, as it was read. Nothing is judged here."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+
+class Kind(StrEnum):
+    """What sort of mail it is."""
+
+    DSN = "dsn"  # delivery status notification, RFC 3464
+    BOUNCE = "bounce"  # the same in a server's own words
+    FEEDBACK = "feedback"  # abuse report, RFC 5965
+    DISPOSITION = "disposition"  # read receipt, RFC 8098
+    AUTO_REPLY = "auto-reply"  # RFC 3834
+    CHALLENGE = "challenge"  # "prove that you are a person, and your mail is delivered"
+    OTHER = "other"
+
+
+class Action(StrEnum):
+    """What became of the mail for one recipient (RFC 3464 §2.3.3)."""
+
+    FAILED = "failed"
+    DELAYED = "delayed"
+    DELIVERED = "delivered"
+    RELAYED = "relayed"
+    EXPANDED = "expanded"
+
+
+class Envelope(Struct, frozen=True, kw_only=True):
+    """How a mail came in: who it says sent it (None: not known, empty: the null path), to whom, and by which source."""
+
+    mail_from: str | None = None
+    recipient: str | None = None
+    source: str = "file"
+
+
+class Reported(Struct, frozen=True, kw_only=True):
+    """What is said of one recipient. ``address`` is where it failed, ``original`` what we had written to.
+
+    ``diagnostic``: the words of whoever refused it. ``at_rcpt``: they answered RCPT TO. ``fields``: every field of a
+    DSN's block, names in lower case.
+    """
+
+    address: str | None
+    original: str | None = None
+    action: Action | None = None
+    status: str | None = None
+    reply_code: int | None = None
+    diagnostic: str = ""
+    at_rcpt: bool = False
+    remote_mta: str | None = None
+    fields: dict[str, str] = {}
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return tuple(address for address in (self.original, self.address) if address)
+
+
+class Returned(Struct, frozen=True, kw_only=True):
+    """What came back of the message that we had sent."""
+
+    message_id: str = ""
+    return_path: str = ""
+    sender: str = ""
+    recipient: str = ""
+
+
+class Report(Struct, frozen=True, kw_only=True):
+    """One mail, read. ``format`` names the rule that read it, ``fields`` are those of the whole message."""
+
+    kind: Kind
+    format: str
+    recipients: tuple[Reported, ...] = ()
+    returned: Returned = Returned()
+    addressed_to: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
+    sender: str = ""
+    subject: str = ""
+    feedback_type: str = ""
+    fields: dict[str, str] = {}

@@ -1,0 +1,96 @@
+"""postroad bounce: what came back, taken in by hand, explained and counted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from postroad.bounce.explain import explain
+from postroad.bounce.intake import BOUNCE_QUEUE, Intake
+from postroad.bounce.mailfiles import mails_in
+from postroad.bounce.report import Envelope
+from postroad.cli.options import read_duration_ms
+from postroad.cli.output import JsonOption, console, print_json, print_table, with_parts
+from postroad.mail.token import TokenSigner
+from postroad.parts import Parts, known_secret_key
+from postroad.settings import Settings
+from postroad.store.bounce import VerdictCount, verdict_counts
+from postroad.store.engine import read
+
+app = typer.Typer(help="Mail that came back: bounces, complaints, automatic replies.", no_args_is_help=True)
+
+MailPath = Annotated[
+    Path, typer.Argument(metavar="FILE-OR-FOLDER", help="A mail, an mbox file, a Maildir, or a folder of these.")
+]
+
+
+@app.command("process")
+def process(path: MailPath, as_json: JsonOption = False) -> None:
+    """Put mails on the queue bounce:process, where a worker judges them. What was judged before is not judged again."""
+
+    async def work(parts: Parts) -> Counter[bool]:
+        queue = await parts.queue(BOUNCE_QUEUE)
+        intake = Intake(engine=parts.engine, queue=queue, clock=parts.clock)
+        taken: Counter[bool] = Counter()
+        for _, raw in mails_in(path):
+            taken[(await intake.submit(raw, Envelope(source="file"))).new] += 1
+        return taken
+
+    taken = with_parts(work)
+    if as_json:
+        print_json({"submitted": taken[True], "known": taken[False]})
+    else:
+        console.print(f"{taken[True]:,} mails submitted, {taken[False]:,} were known")
+
+
+@app.command("explain")
+def explain_(path: MailPath, as_json: JsonOption = False) -> None:
+    """Say how mails are read, and why. Nothing follows from it. With --json one object a line for each mail."""
+    key = known_secret_key(Settings.load())
+    signer = TokenSigner(key) if key is not None else None
+    explained = (explain(_name(path, file), raw, Envelope(source="file"), signer) for file, raw in mails_in(path))
+    if as_json:
+        for one in explained:
+            print_json(one)
+        return
+    rows = [
+        (one.file, one.kind, who.address, who.status, who.reply_code, who.verdict, who.rule, one.touch)
+        for one in explained
+        for who in one.recipients
+    ]
+    columns = ["file", "kind", "recipient", "status", "reply", "verdict", "rule", "touch"]
+    print_table(f"mails in {path}", columns, rows)
+
+
+def _name(path: Path, file: Path) -> str:
+    return str(file.relative_to(path)) if path.is_dir() else file.name
+
+
+@app.command("status")
+def status(
+    since: Annotated[str, typer.Option(help="How far back: 7d.")] = "7d",
+    as_json: JsonOption = False,
+) -> None:
+    """Count what came back, by verdict, sender and domain. What no touch was found for has neither."""
+    since_ms = read_duration_ms(since)
+
+    async def work(parts: Parts) -> list[VerdictCount]:
+        begin = parts.clock.now() - timedelta(milliseconds=since_ms)
+
+        def count() -> list[VerdictCount]:
+            with read(parts.engine) as connection:
+                return verdict_counts(connection, begin)
+
+        return await asyncio.to_thread(count)
+
+    counts = with_parts(work)
+    if as_json:
+        print_json(counts)
+    else:
+        rows = [(one.verdict, one.sender, one.domain, one.count) for one in counts]
+        print_table(f"came back within {since}", ["verdict", "sender", "domain", "touches"], rows)

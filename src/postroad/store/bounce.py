@@ -1,0 +1,253 @@
+"""Mail that came back, and what followed from it: kept whole for a while, its effects for good."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+import sqlalchemy as sa
+from sqlmodel import Field, SQLModel
+
+from postroad.store.bulk import json_rows
+from postroad.store.ledger import TouchState
+from postroad.store.types import BIG_ID, UtcDateTime, Word
+
+
+class BounceMail(SQLModel, table=True):
+    """One mail that came back, by the digest of its octets and the address that it came to."""
+
+    __tablename__ = "bounce_mail"
+    __table_args__ = (
+        sa.Index(
+            "ix_bounce_mail_waiting",
+            "received_at",
+            sqlite_where=sa.text("processed_at IS NULL"),
+            postgresql_where=sa.text("processed_at IS NULL"),
+        ),
+        sa.Index("ix_bounce_mail_verdict", "verdict", "received_at"),
+    )
+
+    digest: str = Field(primary_key=True, sa_type=sa.String(64))
+    received_at: datetime = Field(sa_type=UtcDateTime)
+    source: str = Field(sa_type=sa.String(24), description="what brought it: smtp, maildir, imap, a file, …")
+    mail_from: str | None = Field(default=None, sa_type=sa.String(320), description="of its envelope; empty: null")
+    recipient: str | None = Field(default=None, sa_type=sa.String(320), description="of its envelope")
+    raw: bytes | None = Field(default=None, sa_type=sa.LargeBinary, description="none once its time is over")
+    processed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    kind: str | None = Field(default=None, sa_type=sa.String(24))
+    verdict: str | None = Field(default=None, sa_type=sa.String(24))
+    rule: str | None = Field(default=None, sa_type=sa.String(100))
+    matched_by: str | None = Field(default=None, sa_type=sa.String(24), description="none: no touch is known")
+    touch_id: int | None = Field(default=None, sa_type=BIG_ID, foreign_key="touch.id", index=True)
+
+
+class BounceEffectKind(StrEnum):
+    """What a mail that came back changed."""
+
+    TOUCH_BOUNCED = "touch_bounced"
+    TOUCH_ACCEPTED = "touch_accepted"  # it was unknown, and something came back from behind the wire
+    ADDRESS_SUPPRESSED = "address_suppressed"
+    TOUCH_SUPPRESSED = "touch_suppressed"  # another one, which waited for the same address
+
+
+class BounceEffect(SQLModel, table=True):
+    """One thing that one mail changed."""
+
+    __tablename__ = "bounce_effect"
+    __table_args__ = (sa.UniqueConstraint("digest", "effect", "touch_id"),)
+
+    id: int | None = Field(default=None, primary_key=True, sa_type=BIG_ID)
+    digest: str = Field(sa_type=sa.String(64), foreign_key="bounce_mail.digest")
+    effect: BounceEffectKind = Field(sa_type=Word(BounceEffectKind))
+    touch_id: int = Field(sa_type=BIG_ID, foreign_key="touch.id", index=True)
+    detail: str = Field(sa_type=sa.String(200))
+    at: datetime = Field(sa_type=UtcDateTime)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchedTouch:
+    """What effects need to know of a touch."""
+
+    id: int
+    state: TouchState
+    recipient_id: int
+    address: str
+
+
+_TIMES = {name: sa.bindparam(name, type_=UtcDateTime()) for name in ("now", "since", "until", "before")}
+
+
+def _text(statement: str, *times: str) -> sa.TextClause:
+    return sa.text(statement).bindparams(*(_TIMES[name] for name in times))
+
+
+def keep_mail(connection: sa.Connection, mail: BounceMail) -> bool:
+    """Keep a mail. False: it is kept already, and stays as it is."""
+    statement = _text(
+        "INSERT INTO bounce_mail (digest, received_at, source, mail_from, recipient, raw) "
+        "VALUES (:digest, :now, :source, :mail_from, :recipient, :raw) ON CONFLICT (digest) DO NOTHING",
+        "now",
+    )
+    values = mail.model_dump(include={"digest", "source", "mail_from", "recipient", "raw"})
+    return connection.execute(statement, {**values, "now": mail.received_at}).rowcount == 1
+
+
+def take_mail(connection: sa.Connection, digest: str) -> BounceMail | None:
+    """The mail of a digest, which nobody else takes until the transaction ends. None: there is none."""
+    statement = sa.select(BounceMail.__table__).where(sa.column("digest") == digest)  # type: ignore[attr-defined]
+    row = connection.execute(statement.with_for_update()).mappings().one_or_none()
+    return None if row is None else BounceMail(**row)
+
+
+def waiting_mails(connection: sa.Connection, limit: int) -> list[str]:
+    """Digests of mails that nobody has judged yet, the oldest first."""
+    statement = sa.text(
+        "SELECT digest FROM bounce_mail WHERE processed_at IS NULL ORDER BY received_at, digest LIMIT :limit"
+    )
+    return list(connection.execute(statement, {"limit": limit}).scalars())
+
+
+def is_processed(connection: sa.Connection, digest: str) -> bool:
+    """Whether a mail was judged."""
+    statement = sa.text("SELECT 1 FROM bounce_mail WHERE digest = :digest AND processed_at IS NOT NULL")
+    return connection.execute(statement, {"digest": digest}).scalar() is not None
+
+
+def forget_raw(connection: sa.Connection, before: datetime) -> int:
+    """Drop the octets of mails that were judged and came before an instant; their rows stay. Returns how many."""
+    statement = _text(
+        "UPDATE bounce_mail SET raw = NULL "
+        "WHERE received_at < :before AND raw IS NOT NULL AND processed_at IS NOT NULL",
+        "before",
+    )
+    return connection.execute(statement, {"before": before}).rowcount
+
+
+def finish_mail(connection: sa.Connection, mail: BounceMail) -> None:
+    """Write down how a mail was judged."""
+    statement = _text(
+        "UPDATE bounce_mail SET processed_at = :now, kind = :kind, verdict = :verdict, rule = :rule, "
+        "matched_by = :matched_by, touch_id = :touch_id WHERE digest = :digest",
+        "now",
+    )
+    values = mail.model_dump(include={"digest", "kind", "verdict", "rule", "matched_by", "touch_id"})
+    connection.execute(statement, {**values, "now": mail.processed_at})
+
+
+def take_touch(connection: sa.Connection, touch_id: int) -> MatchedTouch | None:
+    """A touch, which nobody else moves until the transaction ends. None: it is not in this ledger."""
+    lock = "" if connection.dialect.name == "sqlite" else " FOR UPDATE OF touch"
+    statement = sa.text(
+        "SELECT touch.id, touch.state, touch.recipient_id, recipient.address FROM touch "
+        f"JOIN recipient ON recipient.id = touch.recipient_id WHERE touch.id = :id{lock}"
+    )
+    row = connection.execute(statement, {"id": touch_id}).one_or_none()
+    if row is None:
+        return None
+    return MatchedTouch(id=row.id, state=TouchState(row.state), recipient_id=row.recipient_id, address=row.address)
+
+
+def touches_sent_to(
+    connection: sa.Connection, addresses: Sequence[str], *, since: datetime, until: datetime, limit: int
+) -> list[int]:
+    """Touches that ended on the wire for these addresses in a span of time, the newest first."""
+    item, parameters = json_rows(connection, "asked", {"address": sa.String()}, [{"address": a} for a in addresses])
+    statement = _text(
+        f"SELECT touch.id FROM {item} JOIN recipient ON recipient.address = asked.address "
+        "JOIN touch ON touch.recipient_id = recipient.id WHERE touch.state IN ('accepted', 'unknown', 'bounced') "
+        "AND touch.settled_at > :since AND touch.settled_at <= :until ORDER BY touch.settled_at DESC LIMIT :limit",
+        "since",
+        "until",
+    )
+    values = {"since": since, "until": until, "limit": limit, **parameters}
+    return list(connection.execute(statement, values).scalars())
+
+
+def soft_bounces_in_a_row(connection: sa.Connection, touch: MatchedTouch, since: datetime) -> int:
+    """Other touches of the same recipient that bounced since an instant, with none accepted after the first of them.
+
+    What was the sender's fault is not counted: it says nothing of the mailbox.
+    """
+    statement = _text(
+        "SELECT count(*) FROM touch WHERE recipient_id = :recipient_id AND id <> :id AND state = 'bounced' "
+        "AND settled_at > :since AND settled_at > COALESCE((SELECT max(other.settled_at) FROM touch AS other "
+        "WHERE other.recipient_id = :recipient_id AND other.id <> :id AND other.state = 'accepted'), :since) "
+        "AND NOT EXISTS (SELECT 1 FROM delivery_event WHERE delivery_event.touch_id = touch.id "
+        "AND delivery_event.state = 'bounced' AND delivery_event.blame = 'sender')",
+        "since",
+    )
+    values = {"recipient_id": touch.recipient_id, "id": touch.id, "since": since}
+    return int(connection.execute(statement, values).scalar_one())
+
+
+def move_touch(connection: sa.Connection, touch_id: int, state: TouchState, said: str, now: datetime) -> bool:
+    """Move a touch that left to what came of it: bounced, or accepted if that was not known. False: it stays."""
+    sources = "('sending', 'accepted', 'unknown')" if state is TouchState.BOUNCED else "('unknown')"
+    statement = _text(
+        f"UPDATE touch SET state = :state, settled_at = :now, next_at = NULL, reply = :said "
+        f"WHERE id = :id AND state IN {sources}",
+        "now",
+    )
+    values = {"state": state.value, "now": now, "said": said[:500], "id": touch_id}
+    return connection.execute(statement, values).rowcount == 1
+
+
+def end_waiting_of(connection: sa.Connection, recipient_id: int, now: datetime) -> list[int]:
+    """End every touch that waits for a recipient who was suppressed. Returns which."""
+    statement = _text(
+        "UPDATE touch SET state = 'suppressed', settled_at = :now, next_at = NULL WHERE recipient_id = :recipient_id "
+        "AND state IN ('planned', 'queued', 'deferred') RETURNING id",
+        "now",
+    )
+    return sorted(connection.execute(statement, {"recipient_id": recipient_id, "now": now}).scalars())
+
+
+def add_effects(
+    connection: sa.Connection, digest: str, effects: Sequence[tuple[BounceEffectKind, int, str]], now: datetime
+) -> None:
+    """Note what a mail changed: the kind of the effect, the touch, and a detail in words."""
+    statement = _text(
+        "INSERT INTO bounce_effect (digest, effect, touch_id, detail, at) "
+        "VALUES (:digest, :effect, :touch_id, :detail, :now) ON CONFLICT (digest, effect, touch_id) DO NOTHING",
+        "now",
+    )
+    for effect, touch_id, detail in effects:
+        values = {"digest": digest, "effect": effect.value, "touch_id": touch_id, "detail": detail[:200], "now": now}
+        connection.execute(statement, values)
+
+
+def effects_of(connection: sa.Connection, digest: str) -> list[tuple[BounceEffectKind, int, str]]:
+    """What a mail changed, in order."""
+    statement = sa.text("SELECT effect, touch_id, detail FROM bounce_effect WHERE digest = :digest ORDER BY id")
+    return [(BounceEffectKind(row[0]), row[1], row[2]) for row in connection.execute(statement, {"digest": digest})]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerdictCount:
+    """How often a verdict was given on mail of one sender to one domain. ``sender`` and ``domain`` None: unmatched."""
+
+    verdict: str
+    sender: str | None
+    domain: str | None
+    count: int
+
+
+def verdict_counts(connection: sa.Connection, since: datetime) -> list[VerdictCount]:
+    """Touches by verdict, sender and recipient domain of what came back since an instant: what health gates judge.
+
+    A touch that several mails came back of counts once for each verdict; an unmatched mail counts as one.
+    """
+    statement = _text(
+        "SELECT bounce_mail.verdict, sender.address AS sender, recipient.domain, "
+        "count(DISTINCT COALESCE(CAST(bounce_mail.touch_id AS VARCHAR(20)), bounce_mail.digest)) AS n FROM bounce_mail "
+        "LEFT JOIN touch ON touch.id = bounce_mail.touch_id LEFT JOIN campaign ON campaign.id = touch.campaign_id "
+        "LEFT JOIN sender ON sender.id = campaign.sender_id LEFT JOIN recipient ON recipient.id = touch.recipient_id "
+        "WHERE bounce_mail.processed_at IS NOT NULL AND bounce_mail.received_at > :since "
+        "GROUP BY bounce_mail.verdict, sender.address, recipient.domain "
+        "ORDER BY bounce_mail.verdict, sender.address, recipient.domain",
+        "since",
+    )
+    rows = connection.execute(statement, {"since": since})
+    return [VerdictCount(verdict=row[0], sender=row[1], domain=row[2], count=row[3]) for row in rows]

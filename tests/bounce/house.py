@@ -1,0 +1,93 @@
+"""A ledger, its queue of mail, and what comes back: for tests of what follows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from postroad.bounce.effects import Processed, process
+from postroad.bounce.intake import digest_of
+from postroad.bounce.report import Envelope
+from postroad.mail.token import Purpose, TokenSigner
+from postroad.settings import BounceSettings
+from postroad.store.bounce import BounceMail, effects_of, keep_mail
+from postroad.store.engine import read, write
+from postroad.store.ledger import TouchState
+from tests.store.rows import NOW, add_campaign, add_recipient, add_touch, touch_row
+
+DOMAIN = "bounces.example.com"
+
+
+@dataclass(frozen=True)
+class House:
+    """Everything that a mail which came back may change."""
+
+    engine: sa.Engine
+    signer: TokenSigner
+    settings: BounceSettings = field(default_factory=BounceSettings)
+
+    def recipient(self) -> int:
+        with write(self.engine) as connection:
+            return add_recipient(connection)
+
+    def touch(
+        self, recipient: int, state: TouchState = TouchState.ACCEPTED, *, settled_at: datetime | None = NOW
+    ) -> int:
+        """A touch of a campaign of its own."""
+        with write(self.engine) as connection:
+            campaign, (step,) = add_campaign(connection)
+            settled = settled_at if state.ended else None
+            return add_touch(connection, campaign, step, state, recipient_id=recipient, settled_at=settled)
+
+    def return_path(self, touch: int) -> str:
+        return f"bounce+{self.signer.sign(Purpose.BOUNCE, touch)}@{DOMAIN}"
+
+    def message_id(self, touch: int) -> str:
+        return f"<{self.signer.sign(Purpose.MESSAGE_ID, touch)}@example.com>"
+
+    def unsubscribe(self, touch: int) -> str:
+        return f"unsubscribe+{self.signer.sign(Purpose.UNSUBSCRIBE, touch)}@{DOMAIN}"
+
+    def keep(self, raw: bytes, envelope: Envelope | None = None, *, now: datetime = NOW) -> str:
+        envelope = envelope or Envelope()
+        digest = digest_of(raw, envelope)
+        mail = BounceMail(
+            digest=digest,
+            received_at=now,
+            raw=raw,
+            source=envelope.source,
+            mail_from=envelope.mail_from,
+            recipient=envelope.recipient,
+        )
+        with write(self.engine) as connection:
+            keep_mail(connection, mail)
+        return digest
+
+    def process(self, raw: bytes, envelope: Envelope | None = None, *, now: datetime = NOW) -> Processed:
+        digest = self.keep(raw, envelope, now=now)
+        [processed] = process(self.engine, [digest], signer=self.signer, settings=self.settings, now=now)
+        assert processed is not None
+        return processed
+
+    def state(self, touch: int) -> TouchState:
+        with read(self.engine) as connection:
+            return touch_row(connection, touch).state
+
+    def address(self, recipient: int) -> str:
+        with read(self.engine) as connection:
+            statement = sa.text("SELECT address FROM recipient WHERE id = :id")
+            return str(connection.execute(statement, {"id": recipient}).scalar_one())
+
+    def suppressed(self) -> dict[str, str]:
+        """Reasons by address."""
+        with read(self.engine) as connection:
+            rows = connection.execute(sa.text("SELECT address, reason FROM suppression"))
+            return {row.address: row.reason for row in rows}
+
+    def effects(self, raw: bytes, envelope: Envelope | None = None) -> Sequence[tuple[str, int]]:
+        with read(self.engine) as connection:
+            found = effects_of(connection, digest_of(raw, envelope or Envelope()))
+        return [(kind.value, touch) for kind, touch, _ in found]

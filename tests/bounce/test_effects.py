@@ -1,0 +1,282 @@
+"""What a mail that came back changes in the store: once, all of it, and only if a token of ours says whose it is."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+from pydantic import SecretStr
+
+from postroad.bounce.judge import Verdict
+from postroad.bounce.match import MatchedBy
+from postroad.bounce.report import Envelope
+from postroad.mail.token import TokenSigner
+from postroad.queue import Event, EventKind
+from postroad.settings import BounceSettings
+from postroad.store.bounce import forget_raw, take_mail, verdict_counts
+from postroad.store.engine import read, write
+from postroad.store.ledger import TouchState, delivery_events
+from tests.bounce import mails
+from tests.bounce.house import House
+from tests.store.rows import NOW
+
+DAY = timedelta(days=1)
+
+
+@pytest.fixture
+def house(engine: sa.Engine, signer: TokenSigner) -> House:
+    return House(engine, signer)
+
+
+def test_a_hard_bounce_ends_the_touch_suppresses_the_address_and_what_waits_for_it(house: House) -> None:
+    ada = house.recipient()
+    touch, waits, other = house.touch(ada), house.touch(ada, TouchState.QUEUED), house.touch(house.recipient())
+    raw = mails.dsn(to=house.return_path(touch))
+    processed = house.process(raw)
+    assert (processed.verdict, processed.matched_by) == (Verdict.HARD, MatchedBy.RETURN_PATH)
+    assert (processed.ended, processed.known) == ([waits], [touch])
+    assert house.state(touch) is TouchState.BOUNCED
+    assert house.state(waits) is TouchState.SUPPRESSED
+    assert house.state(other) is TouchState.ACCEPTED
+    assert house.suppressed() == {house.address(ada): "hard_bounce"}
+    assert house.effects(raw) == [
+        ("touch_bounced", touch),
+        ("address_suppressed", touch),
+        ("touch_suppressed", waits),
+    ]
+    with read(house.engine) as connection:
+        [event] = delivery_events(connection, touch)
+    assert (event.state, event.cause) == ("bounced", "came back: no such mailbox")
+
+
+def test_the_same_mail_again_changes_nothing_and_says_the_same(house: House) -> None:
+    ada = house.recipient()
+    touch, waits = house.touch(ada), house.touch(ada, TouchState.QUEUED)
+    raw = mails.dsn(to=house.return_path(touch))
+    first = house.process(raw)
+    later = house.touch(ada, TouchState.PLANNED)
+    assert house.process(raw, now=NOW + DAY) == first
+    assert (house.state(waits), house.state(later)) == (TouchState.SUPPRESSED, TouchState.PLANNED)
+    with read(house.engine) as connection:
+        assert len(delivery_events(connection, touch)) == 1
+
+
+@pytest.mark.parametrize("purpose", ["message-id", "unsubscribe"])
+def test_a_token_made_for_something_else_does_nothing(house: House, purpose: str) -> None:
+    ada = house.recipient()
+    touch = house.touch(ada)
+    token = house.message_id(touch).strip("<>") if purpose == "message-id" else house.unsubscribe(touch)
+    to = f"bounce+{token.partition('@')[0].partition('+')[2] or token.partition('@')[0]}@bounces.example.com"
+    processed = house.process(mails.dsn(to=to, recipient=house.address(ada)))
+    assert (processed.touch_id, house.state(touch), house.suppressed()) == (None, TouchState.ACCEPTED, {})
+
+
+def test_a_forged_token_does_nothing_even_where_the_recipient_would_fit(engine: sa.Engine, signer: TokenSigner) -> None:
+    house = House(engine, signer, BounceSettings(act_on_unsigned=True))
+    stranger = House(engine, TokenSigner(SecretStr("another key")))
+    ada = house.recipient()
+    touch = house.touch(ada)
+    raw = mails.dsn(to=stranger.return_path(touch), recipient=house.address(ada))
+    processed = house.process(raw)
+    assert (processed.verdict, processed.touch_id) == (Verdict.HARD, None)
+    assert (house.state(touch), house.suppressed(), house.effects(raw)) == (TouchState.ACCEPTED, {}, [])
+
+
+def test_the_address_of_the_touch_is_suppressed_and_not_what_the_mail_names(house: House) -> None:
+    ada = house.recipient()
+    touch = house.touch(ada)
+    house.process(mails.dsn(to=house.return_path(touch), recipient="victim@example.net"))
+    assert house.suppressed() == {house.address(ada): "hard_bounce"}
+
+
+def test_a_senders_fault_suppresses_nobody_however_often(house: House) -> None:
+    ada = house.recipient()
+    said = "554 5.7.1 Service unavailable; Client host [192.0.2.7] blocked using zen.spamhaus.org"
+    for _ in range(5):
+        touch = house.touch(ada)
+        raw = mails.dsn(to=house.return_path(touch), status="5.7.1", diagnostic=said)
+        assert house.process(raw).verdict is Verdict.BLOCK
+        assert house.state(touch) is TouchState.BOUNCED
+    assert house.suppressed() == {}
+    # Nor do they make a row with what is the recipient's.
+    house.process(mails.dsn(to=house.return_path(house.touch(ada)), status="5.2.2", diagnostic="552 5.2.2 full"))
+    assert house.suppressed() == {}
+
+
+def _full(house: House, touch: int, day: int) -> Verdict:
+    raw = mails.dsn(to=house.return_path(touch), status="5.2.2", diagnostic="552 5.2.2 mailbox is full")
+    return house.process(raw, now=NOW + day * DAY).verdict
+
+
+def test_the_third_soft_bounce_in_a_row_suppresses(house: House) -> None:
+    ada = house.recipient()
+    for day in (0, 1):
+        assert _full(house, house.touch(ada, settled_at=NOW + day * DAY), day) is Verdict.SOFT
+        assert house.suppressed() == {}
+    _full(house, house.touch(ada, settled_at=NOW + 2 * DAY), 2)
+    assert house.suppressed() == {house.address(ada): "soft_bounce"}
+
+
+def test_mail_that_was_taken_in_between_ends_the_row(house: House) -> None:
+    ada = house.recipient()
+    for day in (0, 1):
+        _full(house, house.touch(ada, settled_at=NOW + day * DAY), day)
+    house.touch(ada, settled_at=NOW + 2 * DAY)
+    _full(house, house.touch(ada, settled_at=NOW + 3 * DAY), 3)
+    assert house.suppressed() == {}
+
+
+def test_soft_bounces_of_long_ago_are_no_row(house: House) -> None:
+    ada = house.recipient()
+    for day in (0, 8, 16):
+        _full(house, house.touch(ada, settled_at=NOW + day * DAY), day)
+    assert house.suppressed() == {}
+
+
+def test_several_mails_about_one_touch_are_one_soft_bounce(house: House) -> None:
+    ada = house.recipient()
+    touch = house.touch(ada)
+    for number in range(4):
+        said = f"552 5.2.2 mailbox is full, attempt {number}"
+        house.process(mails.dsn(to=house.return_path(touch), status="5.2.2", diagnostic=said))
+    assert house.suppressed() == {}
+
+
+@pytest.mark.parametrize("raw", mails.NO_BOUNCES.values(), ids=mails.NO_BOUNCES)
+@pytest.mark.parametrize("state", [TouchState.ACCEPTED, TouchState.QUEUED])
+def test_what_is_no_bounce_changes_nothing(house: House, raw: bytes, state: TouchState) -> None:
+    touch = house.touch(house.recipient(), state)
+    house.process(raw, Envelope(recipient=house.return_path(touch), mail_from=""))
+    assert (house.state(touch), house.suppressed()) == (state, {})
+
+
+@pytest.mark.parametrize(
+    ("raw", "state"),
+    [
+        (mails.UNKNOWN, TouchState.BOUNCED),
+        (mails.FULL, TouchState.BOUNCED),
+        (mails.BLOCKED, TouchState.BOUNCED),
+        (mails.DELAYED, TouchState.ACCEPTED),
+        (mails.DELIVERED, TouchState.ACCEPTED),
+        (mails.VACATION, TouchState.ACCEPTED),
+        (mails.feedback(), TouchState.ACCEPTED),
+        (mails.NEWSLETTER, TouchState.UNKNOWN),
+    ],
+)
+def test_an_unknown_touch_is_known_by_what_comes_back(house: House, raw: bytes, state: TouchState) -> None:
+    touch = house.touch(house.recipient(), TouchState.UNKNOWN)
+    processed = house.process(raw, Envelope(recipient=house.return_path(touch)))
+    assert house.state(touch) is state
+    assert list(processed.known) == ([touch] if state is not TouchState.UNKNOWN else [])
+
+
+def test_a_complaint_is_matched_by_the_message_id_that_it_returns_and_is_for_good(house: House) -> None:
+    ada = house.recipient()
+    touch = house.touch(ada)
+    house.process(mails.dsn(to=house.return_path(touch)))
+    raw = mails.feedback(returned=f"Message-ID: {house.message_id(touch)}\nFrom: news@example.com\n\nNews.")
+    processed = house.process(raw)
+    assert (processed.verdict, processed.matched_by) == (Verdict.COMPLAINT, MatchedBy.MESSAGE_ID)
+    assert house.suppressed() == {house.address(ada): "complaint"}
+
+
+def test_a_complaint_is_matched_by_the_return_path_that_it_returns(house: House) -> None:
+    touch = house.touch(house.recipient())
+    by_header = mails.feedback(returned=f"Return-Path: <{house.return_path(touch)}>\nFrom: news@example.com\n\nNews.")
+    by_field = mails.feedback(more=f"Original-Mail-From: <{house.return_path(touch)}>\n")
+    assert [house.process(raw).touch_id for raw in (by_header, by_field)] == [touch, touch]
+
+
+def test_a_mail_to_the_address_of_list_unsubscribe_unsubscribes(house: House) -> None:
+    ada = house.recipient()
+    touch = house.touch(ada)
+    raw = mails.mail("", From="ada@example.org", To=house.unsubscribe(touch), Subject="unsubscribe")
+    assert house.process(raw).verdict is Verdict.UNSUBSCRIBE
+    assert house.suppressed() == {house.address(ada): "unsubscribe"}
+
+
+def test_recipient_and_time_match_one_touch_and_never_one_of_two(engine: sa.Engine, signer: TokenSigner) -> None:
+    house = House(engine, signer, BounceSettings(act_on_unsigned=True))
+    ada = house.recipient()
+    old = house.touch(ada, settled_at=NOW - 30 * DAY)
+    touch = house.touch(ada, settled_at=NOW - DAY)
+    processed = house.process(mails.dsn(recipient=house.address(ada)))
+    assert (processed.touch_id, processed.matched_by) == (touch, MatchedBy.RECIPIENT)
+    assert (house.state(touch), house.state(old)) == (TouchState.BOUNCED, TouchState.ACCEPTED)
+    bob = house.recipient()
+    both = [house.touch(bob, settled_at=NOW - DAY) for _ in range(2)]
+    assert house.process(mails.dsn(recipient=house.address(bob))).touch_id is None
+    assert [house.state(one) for one in both] == [TouchState.ACCEPTED] * 2
+    assert set(house.suppressed()) == {house.address(ada)}
+
+
+def test_what_nobody_signed_is_counted_and_changes_nothing(house: House) -> None:
+    ada = house.recipient()
+    touch = house.touch(ada)
+    raw = mails.dsn(recipient=house.address(ada))
+    assert house.process(raw).touch_id == touch
+    assert (house.state(touch), house.suppressed(), house.effects(raw)) == (TouchState.ACCEPTED, {}, [])
+
+
+def test_an_alias_of_which_one_member_is_gone_is_not_gone(house: House) -> None:
+    ada = house.recipient()
+    touch = house.touch(ada)
+    blocks = (
+        "Reporting-MTA: dns; x\n\n"
+        "Final-Recipient: rfc822; one@members.example\nAction: failed\nStatus: 5.1.1\n\n"
+        "Final-Recipient: rfc822; two@members.example\nAction: failed\nStatus: 5.2.2\n"
+    )
+    house.process(mails.multipart(("message/delivery-status", blocks), To=house.return_path(touch)))
+    assert house.suppressed() == {}
+
+
+def test_an_acceptance_that_is_recorded_after_its_bounce_leaves_it_bounced(house: House) -> None:
+    from postroad.delivery.job import DeliveryNote, encode_note
+    from postroad.delivery.record import record
+
+    touch = house.touch(house.recipient(), TouchState.SENDING)
+    house.process(mails.dsn(to=house.return_path(touch)))
+    note = encode_note(DeliveryNote(state=TouchState.ACCEPTED, cause="accepted"))
+    event = Event(
+        entry="1-1",
+        id=str(touch),
+        token=1,
+        kind=EventKind.DONE,
+        at_ms=0,
+        attempt=1,
+        claim=1,
+        next_ms=0,
+        cause="",
+        error="",
+        note=note,
+    )
+    with write(house.engine) as connection:
+        record(connection, [event], NOW)
+    assert house.state(touch) is TouchState.BOUNCED
+
+
+def test_counts_for_health_gates_tell_sender_domain_and_what_was_not_matched(house: House) -> None:
+    touch = house.touch(house.recipient())
+    house.process(mails.dsn(to=house.return_path(touch)))
+    house.process(mails.BLOCKED)
+    with read(house.engine) as connection:
+        counts = verdict_counts(connection, NOW - DAY)
+    assert [(one.verdict, one.sender, one.domain, one.count) for one in counts] == [
+        ("block", None, None, 1),
+        ("hard", "news@example.com", "example.com", 1),
+    ]
+
+
+def test_the_octets_are_dropped_when_their_time_is_over_and_the_rest_stays(house: House) -> None:
+    touch = house.touch(house.recipient())
+    raw = mails.dsn(to=house.return_path(touch))
+    waits = house.keep(mails.BLOCKED)
+    house.process(raw)
+    with write(house.engine) as connection:
+        assert forget_raw(connection, NOW) == 0
+        assert forget_raw(connection, NOW + DAY) == 1
+        kept = take_mail(connection, waits)
+    assert kept is not None
+    assert kept.raw == mails.BLOCKED  # Nobody has judged it yet.
+    assert house.process(raw).verdict is Verdict.HARD

@@ -1,0 +1,24 @@
+"""A few thousand mutants each time; `python -m tests.bounce.fuzz` makes as many as one likes."""
+
+from __future__ import annotations
+
+import pytest
+
+from postroad.bounce.effects import read_and_judge
+from postroad.bounce.report import Envelope
+from tests.bounce.fuzz import GUILTY, INNOCENT, SIGNER, SUPPRESSING, TOUCH, check, run
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_no_mutant_raises_or_suppresses_whom_it_should_not(seed: int) -> None:
+    assert run(1_500, seed) == []
+
+
+def test_the_mails_that_are_mutated_do_what_they_are_there_for() -> None:
+    for raw in GUILTY:
+        _, judgements, tokens = read_and_judge(raw, Envelope(), SIGNER)
+        assert tokens.match is not None
+        assert tokens.match.touch_id == TOUCH
+        assert judgements[0].verdict in SUPPRESSING
+        assert check(raw, innocent=True) is not None  # The check itself finds what is wrong.
+    assert [check(raw, innocent=True) for raw in INNOCENT] == [None] * len(INNOCENT)

@@ -1,0 +1,72 @@
+"""What follows from each verdict, decided without any server."""
+
+from __future__ import annotations
+
+import pytest
+
+from postroad.bounce.judge import Judgement, Verdict
+from postroad.bounce.match import MatchedBy
+from postroad.bounce.policy import NOTHING, Consequence, History, judgement_for, policy
+from postroad.bounce.report import Action, Reported
+from postroad.errors import Blame
+from postroad.store.ledger import TouchState
+from postroad.store.suppression import SuppressionReason
+
+ARRIVED = Consequence(touch=TouchState.ACCEPTED)
+
+
+def _judged(verdict: Verdict, *, address: str = "ada@example.org", final: bool = True, **told: object) -> Judgement:
+    reported = Reported(address=address, action=told.get("action"))  # type: ignore[arg-type]
+    return Judgement(reported=reported, verdict=verdict, rule="a rule", final=final)
+
+
+def _policy(judgement: Judgement, *, soft: int = 0, by: MatchedBy = MatchedBy.RETURN_PATH) -> Consequence:
+    return policy(History(soft_in_a_row=soft), judgement, by, soft_limit=3, act_on_unsigned=False)
+
+
+@pytest.mark.parametrize(
+    ("judgement", "soft", "consequence"),
+    [
+        (
+            _judged(Verdict.HARD),
+            0,
+            Consequence(touch=TouchState.BOUNCED, blame=Blame.RECIPIENT, suppress=SuppressionReason.HARD_BOUNCE),
+        ),
+        (_judged(Verdict.SOFT), 1, Consequence(touch=TouchState.BOUNCED, blame=Blame.RECIPIENT)),
+        (
+            _judged(Verdict.SOFT),
+            2,
+            Consequence(touch=TouchState.BOUNCED, blame=Blame.RECIPIENT, suppress=SuppressionReason.SOFT_BOUNCE),
+        ),
+        (_judged(Verdict.SOFT, final=False), 99, ARRIVED),
+        (_judged(Verdict.BLOCK), 99, Consequence(touch=TouchState.BOUNCED, blame=Blame.SENDER)),
+        (
+            _judged(Verdict.COMPLAINT),
+            0,
+            Consequence(touch=TouchState.ACCEPTED, suppress=SuppressionReason.COMPLAINT),
+        ),
+        (
+            _judged(Verdict.UNSUBSCRIBE),
+            0,
+            Consequence(touch=TouchState.ACCEPTED, suppress=SuppressionReason.UNSUBSCRIBE),
+        ),
+        (_judged(Verdict.AUTO_REPLY), 99, ARRIVED),
+        (_judged(Verdict.CHALLENGE), 99, ARRIVED),
+        (_judged(Verdict.UNRELATED), 99, NOTHING),
+        (_judged(Verdict.UNRELATED, action=Action.DELIVERED), 99, ARRIVED),
+    ],
+)
+def test_each_verdict_has_its_consequence(judgement: Judgement, soft: int, consequence: Consequence) -> None:
+    assert _policy(judgement, soft=soft) == consequence
+
+
+@pytest.mark.parametrize("verdict", Verdict)
+def test_what_nobody_signed_has_none(verdict: Verdict) -> None:
+    assert _policy(_judged(verdict), soft=99, by=MatchedBy.RECIPIENT) == NOTHING
+
+
+def test_the_judgement_on_our_own_address_counts_else_the_mildest() -> None:
+    hard, soft = _judged(Verdict.HARD, address="one@x.example"), _judged(Verdict.SOFT, address="two@x.example")
+    assert judgement_for((hard, soft), "one@x.example") is hard
+    assert judgement_for((hard, soft), "ada@example.org") is soft
+    assert judgement_for((hard,), "ada@example.org") is hard
