@@ -5,14 +5,21 @@ from __future__ import annotations
 from postroad.delivery.job import SEND_QUEUE
 from postroad.delivery.submit import Submitted, submit_due
 from postroad.parts import Parts
+from postroad.warmup.caps import CapKeeper
+from postroad.warmup.identity import warming
 
 
 async def hand_over(parts: Parts, campaign: str, *, cursor: int, rows: int) -> Submitted:
     """Hand over what is due within the settings' horizon, up to so many rows, behind the cursor."""
     delivery = parts.settings.delivery
+    queue = await parts.queue(SEND_QUEUE)
+    warm = warming(parts.settings)
+    if warm:
+        # Before there are jobs: a queue that was emptied would let them all through.
+        await CapKeeper(parts.settings, engine=parts.engine, queue=queue, clock=parts.clock).turn()
     return await submit_due(
         parts.engine,
-        await parts.queue(SEND_QUEUE),
+        queue,
         campaign,
         now=parts.clock.now(),
         horizon_ms=delivery.horizon_ms,
@@ -20,4 +27,5 @@ async def hand_over(parts: Parts, campaign: str, *, cursor: int, rows: int) -> S
         cursor=cursor,
         limit=rows,
         providers=await parts.providers(),
+        warming=warm,
     )

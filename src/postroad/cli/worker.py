@@ -25,6 +25,7 @@ from postroad.queue import Queue, Worker
 from postroad.queue.metrics import QueueMetrics, serve_metrics
 from postroad.settings import QueueSettings, Settings, parse_duration_ms
 from postroad.settings import Rate as RateSetting
+from postroad.warmup.caps import CapKeeper
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +96,9 @@ async def _work(settings: Settings, limits: QueueSettings, name: str, at: Metric
     async with _measured_parts(settings, at) as (parts, queue):
         gates = gates_of(settings, limits)
         await set_limits(queue, gates)
-        keeping = asyncio.create_task(keep_limits(queue, gates, parts.clock))
+        caps = CapKeeper(settings, engine=parts.engine, queue=queue, clock=parts.clock)
+        await caps.turn()
+        keeping = asyncio.gather(keep_limits(queue, gates, parts.clock), caps.keep())
         async with open_delivery(
             settings,
             engine=parts.engine,
