@@ -1,4 +1,4 @@
-"""What a warmup would come to, if mail went so and so: the same decisions, on made-up days. Pure, and no chance in it."""
+"""What a warmup would come to if mail went so and so: the same decisions on made-up days. No chance in it."""
 
 from __future__ import annotations
 
