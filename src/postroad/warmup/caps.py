@@ -86,7 +86,10 @@ def cap_gate(name: str, identity: Identity, cap: Cap, *, used: int, now: datetim
     else:
         until = midnight(day_of(identity, now) + timedelta(days=2), identity.zone)
         quota = Quota(left=max(cap.cap - used, 0), until_ms=_ms(until))
-    rate = Rate(count=cap.cap, per_ms=spread_ms(identity.warmup), burst=1 if gate_key(name) else shards)
+    per_ms = spread_ms(identity.warmup)
+    # A second's worth: at a large cap each lost moment would otherwise be lost for the day.
+    burst = max(1 if gate_key(name) else shards, cap.cap * 1000 // per_ms)
+    rate = Rate(count=cap.cap, per_ms=per_ms, burst=burst)
     return Gate(name=name, rate=rate, quota=quota)
 
 

@@ -91,12 +91,12 @@ def _by_health(plan: Plan, history: Sequence[WarmupDay], cap: int, *, today: dat
 
 
 def _by_use(plan: Plan, last: WarmupDay, cap: int, today: date) -> WarmupDay:
-    delivered = f"{last.counts.accepted:,} of {last.cap:,} were delivered the day before"
+    delivered = f"{last.counts.accepted:,} of {last.cap:,} delivered the day before"
     if last.counts.accepted < USED * last.cap:
         return WarmupDay(day=today, cap=cap, move=Move.HOLD, reason=f"{delivered}; it grows from {USED:.0%} on")
     if cap >= plan.ceiling:
         return WarmupDay(day=today, cap=cap, move=Move.HOLD, reason="it is at its ceiling")
-    return WarmupDay(day=today, cap=plan.after(cap), move=Move.GROW, reason=f"{delivered}, and all is well")
+    return WarmupDay(day=today, cap=plan.after(cap), move=Move.GROW, reason=delivered)
 
 
 def _evidence(history: Sequence[WarmupDay], today: date) -> list[WarmupDay]:
