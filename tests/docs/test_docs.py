@@ -24,6 +24,7 @@ from postroad.settings import (
     SenderSettings,
     Settings,
     TimeoutSettings,
+    WarmupSettings,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -40,6 +41,7 @@ def _settings() -> Iterator[str]:
         "dns": DnsSettings,
         "routes.oauth": OAuthSettings,
         "routes.timeouts": TimeoutSettings,
+        "senders.warmup": WarmupSettings,
     }
 
     def fields(name: str) -> Iterator[str]:
