@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
 
 from postroad.delivery.job import SEND_QUEUE
@@ -59,4 +60,9 @@ async def explain(sender: str) -> None:
     async with open_parts() as parts:
         identities = of_sender(parts.settings, sender)
         found = await asyncio.to_thread(standings, parts.engine, identities, parts.clock.now())
-    await publish_markdown(f"warmup-{sender}".lower(), markdown(sender, found), f"How the warmup of {sender} stands.")
+    await publish_markdown(f"warmup-{_key(sender)}", markdown(sender, found), f"How the warmup of {sender} stands.")
+
+
+def _key(sender: str) -> str:
+    """A sender's name as an artifact's key may hold it."""
+    return re.sub(r"[^a-z0-9]+", "-", sender.lower()).strip("-")

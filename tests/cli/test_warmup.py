@@ -66,8 +66,8 @@ def test_an_override_holds_and_is_shown_with_who_and_why(run: Run, tmp_path: Pat
     )
     assert json.loads(done.stdout)["identities"] == ["ada@example.com", "example.com"]
     gates = json.loads(run("queue", "gate", "list", "--json", **where).stdout)
-    [gate] = [gate for gate in gates if gate["name"] == "warmup:google:ada@example.com"]
-    assert "700" in json.dumps(gate)
+    [gate] = [gate for gate in gates if gate["gate"]["name"] == "warmup:google:ada@example.com"]
+    assert gate["gate"]["rate"]["count"] == 700
     shown = json.loads(run("warmup", "status", "ada", "--json", **where).stdout)
     assert {each["days"][-1]["cap"] for each in shown["caps"]} == {700}
     assert {(each["by"], each["why"]) for each in shown["overrides"]} == {("ada", "known there")}
