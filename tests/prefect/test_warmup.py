@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -12,11 +15,10 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from deployments.bootstrap import bootstrap
 from deployments.spec import read
-from flows.params import WarmupParams
-from flows.warmup import warmup
 from postroad.clock import SystemClock
 from postroad.local.prefect import PrefectApi, PrefectServer
-from postroad.parts import open_parts
+from postroad.store import migrate
+from postroad.store.engine import open_engine, sqlite_url
 from tests.warmup.conftest import SETTINGS, Mail
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(240)]
@@ -43,19 +45,44 @@ async def test_a_senders_schedule_is_made_once_and_outlives_the_bootstrap(
     assert (schedule["active"], schedule["parameters"]) == (True, WHO)
 
 
+RUN_TWICE = """
+import asyncio
+from flows.params import WarmupParams
+from flows.warmup import warmup
+async def main():
+    for _ in range(2):
+        state = await warmup(WarmupParams(sender="news"), return_state=True)
+        print(state.name, state.message)
+asyncio.run(main())
+"""
+
+
 async def test_a_run_decides_the_day_sets_the_gates_and_says_why(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redis_url: str, http: httpx.AsyncClient
+    tmp_path: Path, server: PrefectServer, redis_url: str, http: httpx.AsyncClient
 ) -> None:
     (tmp_path / "postroad.toml").write_text(SETTINGS)
-    monkeypatch.setenv("POSTROAD_CONFIG", str(tmp_path / "postroad.toml"))
-    monkeypatch.setenv("POSTROAD_REDIS_URL", redis_url)
-    async with open_parts() as parts:
-        Mail(parts.engine).accepted(SystemClock().now() - timedelta(days=1), 50)
-    first = await warmup(WarmupParams(sender="news"), return_state=True)
-    assert first.is_completed()
-    assert "2 caps hold today, 2 decided now" in (first.message or "")
-    again = await warmup(WarmupParams(sender="news"), return_state=True)
-    assert again.message == "2 caps hold today, 0 decided now; 0 gates changed"
+    engine = open_engine(sqlite_url(tmp_path / ".postroad"))
+    migrate.upgrade(engine)
+    Mail(engine).accepted(SystemClock().now() - timedelta(days=1), 50)
+    engine.dispose()
+    environment = server.environment() | {
+        "POSTROAD_CONFIG": str(tmp_path / "postroad.toml"),
+        "POSTROAD_STATE_DIR": str(tmp_path / ".postroad"),
+        "POSTROAD_REDIS_URL": redis_url,
+    }
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", RUN_TWICE],
+        cwd=CHECKOUT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    first, again = done.stdout.splitlines()
+    assert first.startswith("Completed 2 caps hold today, 2 decided now; ")
+    assert again == "Completed 2 caps hold today, 0 decided now; 0 gates changed"
     found = (await http.post("artifacts/latest/filter", json={"artifacts": {"key": {"any_": ["warmup-news"]}}})).json()
     [artifact] = found
     assert "| news@example.com | google | 74 | 74 | grow | 50 of 50 delivered the day before |" in artifact["data"]
