@@ -52,3 +52,15 @@ class CampaignParams(Params):
             "what is still under way when the time is over goes on by itself."
         ),
     )
+
+
+class WarmupParams(Params):
+    """Whose warmup goes on by a day."""
+
+    sender: str = Field(
+        min_length=1,
+        max_length=100,
+        title="Sender",
+        description="The name of a sender in postroad.toml that has a warmup section.",
+        examples=["news"],
+    )

@@ -11,6 +11,8 @@ from postroad.delivery.record import Recorder
 from postroad.parts import open_parts
 from postroad.queue import Queue
 from postroad.settings import DEFAULT_QUEUES
+from postroad.warmup.caps import CapKeeper
+from postroad.warmup.identity import warming
 from tasks.policy import retried
 from tasks.report import publish_table
 
@@ -61,11 +63,14 @@ async def mend_queue() -> Rebuilt | None:
     async with open_parts() as parts:
         queue = await parts.queue(SEND_QUEUE)
         await restore_limits(queue, gates_of(parts.settings, parts.settings.queue(SEND_QUEUE)))
+        await CapKeeper(parts.settings, engine=parts.engine, queue=queue, clock=parts.clock).turn()
         if not await missing_jobs(parts.engine, queue):
             return None
         recorder = Recorder(engine=parts.engine, queue=queue, clock=parts.clock, name="maintenance")
         expire_ms = parts.settings.delivery.expire_ms
-        return await rebuild(parts.engine, queue, recorder, expire_ms=expire_ms, now=parts.clock.now())
+        return await rebuild(
+            parts.engine, queue, recorder, expire_ms=expire_ms, now=parts.clock.now(), warming=warming(parts.settings)
+        )
 
 
 @retried("show depths")

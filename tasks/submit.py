@@ -6,6 +6,8 @@ from postroad.delivery.dns_health import shut_gates
 from postroad.delivery.job import SEND_QUEUE
 from postroad.delivery.submit import Submitted, submit_due
 from postroad.parts import Parts
+from postroad.warmup.caps import CapKeeper
+from postroad.warmup.identity import warming
 
 
 async def hand_over(parts: Parts, campaign: str, *, cursor: int, rows: int) -> Submitted:
@@ -13,6 +15,10 @@ async def hand_over(parts: Parts, campaign: str, *, cursor: int, rows: int) -> S
     delivery = parts.settings.delivery
     queue = await parts.queue(SEND_QUEUE)
     await shut_gates(parts.engine, queue)  # A queue that was emptied has forgotten whom the ledger holds back.
+    warm = warming(parts.settings)
+    if warm:
+        # Before there are jobs: a queue that was emptied would let them all through.
+        await CapKeeper(parts.settings, engine=parts.engine, queue=queue, clock=parts.clock).turn()
     return await submit_due(
         parts.engine,
         queue,
@@ -23,4 +29,5 @@ async def hand_over(parts: Parts, campaign: str, *, cursor: int, rows: int) -> S
         cursor=cursor,
         limit=rows,
         providers=await parts.providers(),
+        warming=warm,
     )

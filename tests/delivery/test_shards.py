@@ -18,6 +18,7 @@ from postroad.delivery.job import (
     provider_gate,
     route_gate,
     sender_gate,
+    warmup_gate,
 )
 from postroad.delivery.limits import gates_of, restore_limits, set_limits
 from postroad.errors import StateError
@@ -36,7 +37,8 @@ def test_a_senders_gates_have_its_key_and_others_have_none() -> None:
     assert gate_key(sender_gate(ADA)) == gate_key(hold_gate(ADA)) == gate_key(provider_gate(ADA, "gmail")) == ADA
     odd = "a:b@example.com"
     assert gate_key(sender_gate(odd)) == gate_key(hold_gate(odd)) == gate_key(provider_gate(odd, "gmail")) == odd
-    for gate in (QUEUE_GATE, route_gate("relay"), campaign_gate("sender")):
+    assert gate_key(warmup_gate("google", odd)) == odd
+    for gate in (QUEUE_GATE, route_gate("relay"), campaign_gate("sender"), warmup_gate("google", "2001:db8::1")):
         assert gate_key(gate) is None
 
 

@@ -26,6 +26,7 @@ from postroad.settings import (
     SenderSettings,
     Settings,
     TimeoutSettings,
+    WarmupSettings,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +45,7 @@ def _settings() -> Iterator[str]:
         "routes.oauth": OAuthSettings,
         "routes.timeouts": TimeoutSettings,
         "bounce": BounceSettings,
+        "senders.warmup": WarmupSettings,
     }
 
     def fields(name: str) -> Iterator[str]:

@@ -16,7 +16,7 @@ from postroad.campaign.status import StepSummary, Summary
 from postroad.errors import ConfigError, DataError, PreflightError, StateError, UnavailableError
 from postroad.store.campaign import CampaignState
 from postroad.store.ledger import TouchState
-from tasks import advance, audience, campaign, dns, maintain
+from tasks import advance, audience, campaign, dns, maintain, warmup
 from tasks.policy import is_transient
 from tasks.result import completeness, ended, where_to_look
 from tasks.slices import MAX_SLICES, MIN_ROWS, rows_per_slice
@@ -37,6 +37,9 @@ ALL_TASKS: list[Task[..., Any]] = [
     maintain.mend_queue,
     maintain.publish_depths,
     maintain.tidy_queues,
+    warmup.close_day,
+    warmup.explain,
+    warmup.set_caps,
 ]
 
 

@@ -23,6 +23,7 @@ from postroad.store import (
     shaping,
     sts_policy,
     suppression,
+    warmup,
 )
 from postroad.store.engine import open_engine, read, write
 from tests.processes import run_together
@@ -38,6 +39,7 @@ MODULES = (
     shaping,
     sts_policy,
     suppression,
+    warmup,
 )  # They declare the tables.
 
 

@@ -25,6 +25,7 @@ from postroad.cli import (
     shaping,
     suppression,
     unknown,
+    warmup,
     worker,
 )
 from postroad.cli.output import console, print_error
@@ -46,6 +47,7 @@ app.add_typer(suppression.app, name="suppression")
 app.add_typer(unknown.app, name="unknown")
 app.add_typer(shaping.app, name="shaping")
 app.add_typer(bounce.app, name="bounce")
+app.add_typer(warmup.app, name="warmup")
 app.add_typer(queue.app, name="queue")
 app.add_typer(dkim.app, name="dkim")
 app.add_typer(dns.app, name="dns")

@@ -18,6 +18,8 @@ from postroad.delivery.record import Recorder
 from postroad.errors import UsageError
 from postroad.parts import Parts
 from postroad.queue import DeadLetter, QueueStats
+from postroad.warmup.caps import CapKeeper
+from postroad.warmup.identity import warming
 
 app = typer.Typer(help="The queue: depth, jobs, gates, dead letters, rebuilding it.", no_args_is_help=True)
 app.add_typer(queue_gate.app, name="gate")
@@ -110,9 +112,12 @@ def rebuild(as_json: JsonOption = False) -> None:
         queue = await parts.queue(SEND_QUEUE)
         recorder = Recorder(engine=parts.engine, queue=queue, clock=parts.clock, name="rebuild")
         await restore_limits(queue, gates_of(parts.settings, parts.settings.queue(SEND_QUEUE)))
+        await CapKeeper(parts.settings, engine=parts.engine, queue=queue, clock=parts.clock).turn()
         expire_ms = parts.settings.delivery.expire_ms
         now = parts.clock.now()
-        return await control.rebuild(parts.engine, queue, recorder, expire_ms=expire_ms, now=now)
+        return await control.rebuild(
+            parts.engine, queue, recorder, expire_ms=expire_ms, now=now, warming=warming(parts.settings)
+        )
 
     rebuilt = with_parts(work)
     if as_json:

@@ -14,6 +14,7 @@ from postroad.delivery.job import SEND_QUEUE
 from postroad.delivery.reconcile import Resolution, doubts, resolve_job, resolve_touch
 from postroad.delivery.record import Recorder
 from postroad.parts import Parts
+from postroad.warmup.identity import warming
 
 app = typer.Typer(
     help="Unknown: what may or may not have been sent, and what somebody found out.", no_args_is_help=True
@@ -89,6 +90,7 @@ def resolve(
             by=who,
             now=parts.clock.now(),
             expire_ms=parts.settings.delivery.expire_ms,
+            warming=warming(parts.settings),
         )
 
     with_parts(work)

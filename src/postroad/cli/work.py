@@ -18,6 +18,7 @@ from postroad.delivery.opening import open_delivery
 from postroad.parts import Parts
 from postroad.queue import Handle, Prepare, Queue
 from postroad.settings import QueueSettings
+from postroad.warmup.caps import CapKeeper
 
 
 class Work(NamedTuple):
@@ -42,7 +43,9 @@ async def _deliver(parts: Parts, queue: Queue, limits: QueueSettings) -> AsyncIt
         environ=os.environ,
         registry=parts.metrics.registry if parts.metrics is not None else None,
     )
-    keeping = asyncio.create_task(keep_limits(queue, gates, parts.clock))
+    caps = CapKeeper(settings, engine=parts.engine, queue=queue, clock=parts.clock)
+    await caps.turn()
+    keeping = asyncio.gather(keep_limits(queue, gates, parts.clock), caps.keep())
     try:
         async with opening as delivery:
             yield Work(delivery, Admission(parts.engine, parts.clock))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
+from postroad.dns.providers import OTHER, provider_table
 from postroad.errors import Blame, UsageError
 from postroad.queue import JobClass, Lane
 from postroad.store.ledger import TouchState
@@ -86,6 +89,11 @@ def route_gate(route: str) -> str:
     return f"route:{route}"
 
 
+def warmup_gate(provider: str, identity: str) -> str:
+    """Name of the gate that holds an identity to its warmup's cap at one mailbox provider."""
+    return f"warmup:{provider if provider in provider_table().names else OTHER}:{identity}"
+
+
 def campaign_gate(campaign: str) -> str:
     """Name of the gate that limits one campaign."""
     return f"campaign:{campaign}"
@@ -101,12 +109,16 @@ def gate_key(gate: str) -> str | None:
             return ":".join(sender)
         case ["provider", _, sender]:
             return sender
+        case ["warmup", _, identity] if "@" in identity:
+            return identity
         case _:
             return None
 
 
-def lane_of(*, sender: str, provider: str, campaign: str, route: str, job_class: str) -> Lane:
-    """Lane of the touches of one campaign that are limited alike."""
+def lane_of(
+    *, sender: str, provider: str, campaign: str, route: str, job_class: str, warmup: Sequence[str] = ()
+) -> Lane:
+    """Lane of the touches of one campaign that are limited alike. ``warmup``: identities of its sender that warm up."""
     return Lane(
         name=f"{sender} {provider} {campaign}",
         gates=(
@@ -115,6 +127,7 @@ def lane_of(*, sender: str, provider: str, campaign: str, route: str, job_class:
             sender_gate(sender),
             provider_gate(sender, provider),
             shared_gate(provider),
+            *(warmup_gate(provider, identity) for identity in warmup),
             route_gate(route),
             QUEUE_GATE,
         ),

@@ -219,6 +219,11 @@ TEMPORARY: Sequence[_Rule] = (
 
 """Whose doing a deferral is. All of them wait alike: what it means for others is for the shaping to say."""
 
+HARD_CAUSES = tuple(
+    sorted({rule.cause for rule in PERMANENT if rule.suppress} | {"domain takes no mail", "no such domain"})
+)
+"""Causes of bounces that say that there is no such mailbox: what they are many of was no clean list."""
+
 _DEFERRED = _Rule(cause="deferred by the host", blame=Blame.HOST)
 
 

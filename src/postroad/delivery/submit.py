@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -26,6 +26,10 @@ from postroad.store.engine import read, transient, write_connection
 from postroad.store.ledger import take_due
 from postroad.store.mail_domain import domains_to_look_up
 from postroad.store.types import UtcDateTime
+
+Warming = Mapping[str, Sequence[str]]
+"""By From address: the identities that a sender warms up. Who is not in it sends without such caps."""
+NOBODY: Warming = {}
 
 BATCH = 1_000
 
@@ -49,10 +53,11 @@ class SubmitPlan:
     campaign: Campaign
     sender: str
     route: str
+    warmup: tuple[str, ...]  # identities of the sender that warm up
     fields: dict[int, frozenset[str]]  # merge fields that each step's templates name
 
 
-def plan_of(engine: sa.Engine, name: str) -> SubmitPlan:
+def plan_of(engine: sa.Engine, name: str, warming: Warming = NOBODY) -> SubmitPlan:
     """Read what all touches of a campaign share. Raises StateError when there is none of that name."""
     with read(engine) as connection:
         campaign = find_campaign(connection, name)
@@ -66,7 +71,9 @@ def plan_of(engine: sa.Engine, name: str) -> SubmitPlan:
                 sources = (step.settings.get(part) for part in ("subject", "text", "html", "mjml"))
                 named = [compile_template(source, name=step.name).fields for source in sources if source]
                 fields[step.id] = frozenset().union(*named) - RESERVED
-    return SubmitPlan(campaign=campaign, sender=sender, route=route, fields=fields)
+    return SubmitPlan(
+        campaign=campaign, sender=sender, route=route, warmup=tuple(warming.get(sender, ())), fields=fields
+    )
 
 
 async def submit_due(
@@ -80,13 +87,14 @@ async def submit_due(
     cursor: int,
     limit: int,
     providers: Providers | None = None,
+    warming: Warming = NOBODY,
 ) -> Submitted:
     """Hand over the touches of a running campaign that are due within the horizon, up to a limit, behind a cursor.
 
     ``providers`` looks up domains that nothing is known of, before any transaction; None: nothing is looked up.
     Raises UnavailableError, and then what was not handed over is still planned.
     """
-    plan = await asyncio.to_thread(plan_of, engine, campaign)
+    plan = await asyncio.to_thread(plan_of, engine, campaign, warming)
     until = now + timedelta(milliseconds=horizon_ms)
     submitted = 0
     if providers is not None and plan.campaign.state is CampaignState.RUNNING:
@@ -197,6 +205,7 @@ async def enqueue_touches(queue: Queue, plan: SubmitPlan, rows: Sequence[sa.Row[
             campaign=plan.campaign.name,
             route=plan.route,
             job_class=plan.campaign.job_class,
+            warmup=plan.warmup,
         )
         await queue.enqueue(lane, jobs)
 

@@ -47,6 +47,7 @@ class ProviderTable:
     """Providers by their mail hosts and best known domains."""
 
     def __init__(self, providers: Mapping[str, Provider]) -> None:
+        self.names = frozenset(providers)
         self._suffixes = {suffix: name for name, found in providers.items() for suffix in found.mail_hosts}
         self._domains = {domain: name for name, found in providers.items() for domain in found.domains}
 

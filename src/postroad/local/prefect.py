@@ -212,22 +212,40 @@ class PrefectApi:
         deployment that is not installed, UsageError for parameters its form refuses, UnavailableError when
         nobody answers.
         """
-        deployment = await self._request("GET", f"/deployments/name/{name}")
-        if deployment.status_code == httpx.codes.NOT_FOUND:
-            raise StateError(
-                f"no deployment {name} is installed", remedy="Install them: python -m deployments.bootstrap"
-            )
+        deployment = await self._deployment(name)
         wanted = {
             "parameters": dict(parameters),
             "state": {"type": "SCHEDULED"},
             "idempotency_key": idempotency_key,
         }
-        answer = await self._request(
-            "POST", f"/deployments/{deployment.raise_for_status().json()['id']}/create_flow_run", json=wanted
-        )
+        answer = await self._request("POST", f"/deployments/{deployment}/create_flow_run", json=wanted)
         if answer.status_code in (httpx.codes.CONFLICT, httpx.codes.UNPROCESSABLE_ENTITY):
             raise UsageError(f"{name} refuses its parameters: {_detail(answer)}")
         return UUID(answer.raise_for_status().json()["id"])
+
+    async def add_schedule(self, name: str, cron: str, zone: str, parameters: Mapping[str, Any]) -> bool:
+        """Let the deployment `flow/deployment` run by itself with these parameters. False: a schedule has them already.
+
+        Raises StateError for a deployment that is not installed, UnavailableError when nobody answers.
+        """
+        path = f"/deployments/{await self._deployment(name)}/schedules"
+        present = (await self._request("GET", path)).raise_for_status().json()
+        if any(schedule["parameters"] == parameters for schedule in present):
+            return False
+        wanted = {"schedule": {"cron": cron, "timezone": zone}, "active": True, "parameters": dict(parameters)}
+        answer = await self._request("POST", path, json=[wanted])
+        if answer.status_code in (httpx.codes.CONFLICT, httpx.codes.UNPROCESSABLE_ENTITY):
+            raise UsageError(f"{name} refuses its schedule: {_detail(answer)}")
+        answer.raise_for_status()
+        return True
+
+    async def _deployment(self, name: str) -> str:
+        answer = await self._request("GET", f"/deployments/name/{name}")
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            raise StateError(
+                f"no deployment {name} is installed", remedy="Install them: python -m deployments.bootstrap"
+            )
+        return str(answer.raise_for_status().json()["id"])
 
     async def state(self, run_id: UUID) -> RunState:
         """Return the state the run is in now."""
@@ -256,7 +274,7 @@ class PrefectApi:
         """Where a person sees the run."""
         return f"{self._url}/runs/flow-run/{run_id}"
 
-    async def _request(self, method: str, path: str, json: Mapping[str, Any] | None = None) -> httpx.Response:
+    async def _request(self, method: str, path: str, json: Any = None) -> httpx.Response:
         """Return the answer, whatever its status below 500; raise UnavailableError otherwise.
 
         It asks again after a 503: with that a Prefect on SQLite says that another writer was first, and that

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-MAX_GATES = 8
+MAX_GATES = 10
 
 
 class JobClass(StrEnum):
@@ -42,7 +42,7 @@ class Lane(Struct, frozen=True, kw_only=True):
 
     The same name with other gates, class or weight is another lane: jobs already queued keep what
     they were queued with. ``weight`` is the lane's share among the lanes of its class.
-    ``gates`` are tried in order, at most 8; a gate that was never set admits everything.
+    ``gates`` are tried in order, at most 9; a gate that was never set admits everything.
     ``group``: what is paused, resumed and cancelled together, as a campaign is.
     """
 

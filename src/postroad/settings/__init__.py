@@ -42,6 +42,7 @@ from postroad.settings.values import (
     ZoneName,
     parse_duration_ms,
 )
+from postroad.settings.warmup import Preset, WarmupSettings, unlike_plans
 
 __all__ = [
     "DEFAULT_QUEUES",
@@ -53,6 +54,7 @@ __all__ = [
     "DnsSettings",
     "DurationMs",
     "OAuthSettings",
+    "Preset",
     "QueueSettings",
     "Rate",
     "RateField",
@@ -63,6 +65,7 @@ __all__ = [
     "Settings",
     "TimeoutSettings",
     "TlsMode",
+    "WarmupSettings",
     "ZoneName",
     "find_config",
     "line_of_key",
@@ -99,6 +102,7 @@ class SenderSettings(Section):
     dkim_selectors: tuple[DkimSelector, ...] = Field(
         default=(), description="selectors that others, such as a relay, sign its mail with"
     )
+    warmup: WarmupSettings | None = Field(default=None, description="daily caps that grow; unset: it is warm")
 
     @model_validator(mode="after")
     def _signs_from_the_first(self) -> Self:
@@ -109,6 +113,11 @@ class SenderSettings(Section):
     @property
     def domain(self) -> str:
         return self.address.rpartition("@")[2].lower()
+
+    @property
+    def identities(self) -> tuple[str, ...]:
+        """What receivers know it by, the narrowest first: address, domain, source address."""
+        return (self.address, self.domain, *([self.source_address] if self.source_address else []))
 
     def relative_to(self, base: Path) -> Self:
         """Return the same with its paths relative to a folder."""
@@ -299,6 +308,12 @@ class Settings(BaseSettings):
                     where=f"{_source(path, text, ['senders', name, 'route'])}, senders.{name}.route",
                     remedy=f"Add a section [routes.{sender.route}], or name one that is there.",
                 )
+        for name, other, identity in unlike_plans(self.senders):
+            raise ConfigError(
+                f"it is not that of senders.{other}, and both send as {identity}, which warms up by one plan",
+                where=f"{_source(path, text, ['senders', name, 'warmup'])}, senders.{name}.warmup",
+                remedy="Write the same in both, or give them domains and source addresses of their own.",
+            )
 
     @property
     def config_path(self) -> Path | None:

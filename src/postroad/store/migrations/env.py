@@ -8,12 +8,15 @@ from sqlmodel import SQLModel
 from postroad.store import (  # noqa: F401  (they declare the tables)
     bounce,
     campaign,
+    dns_report,
     ledger,
     mail_domain,
+    mail_report,
     recipient,
     shaping,
     sts_policy,
     suppression,
+    warmup,
 )
 
 connection = context.config.attributes.get("connection")

@@ -1,0 +1,261 @@
+"""postroad warmup: how much a new sender may send each day, and why."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import socket
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Annotated, Any
+
+import typer
+from msgspec.structs import asdict
+from pydantic import ValidationError
+
+from postroad.cli.output import JsonOption, console, print_json, print_table, with_parts
+from postroad.delivery.job import SEND_QUEUE
+from postroad.errors import UsageError
+from postroad.local.prefect import api_from_environment
+from postroad.parts import Parts
+from postroad.settings import Preset, Settings, WarmupSettings
+from postroad.store.engine import read
+from postroad.store.warmup import WarmupOverride, overrides_of
+from postroad.warmup.caps import CapKeeper, providers
+from postroad.warmup.day import set_cap
+from postroad.warmup.identity import Identity, identities, of_sender
+from postroad.warmup.plan import Plan, plan_for
+from postroad.warmup.show import picture
+from postroad.warmup.simulate import Rates, SimulatedDay
+from postroad.warmup.simulate import simulate as simulate_days
+from postroad.warmup.status import COLUMNS, Standing, row, standings
+
+app = typer.Typer(
+    help="Warmup: how much a new sender may send at each mailbox provider, day by day.", no_args_is_help=True
+)
+
+SenderOption = Annotated[str | None, typer.Option(help="Take the plan of this sender in postroad.toml.")]
+PresetOption = Annotated[Preset, typer.Option(help="How the cap grows.")]
+ProviderOption = Annotated[str, typer.Option(help="Mailbox provider; `google` grows more slowly by the curve.")]
+FirstOption = Annotated[int | None, typer.Option(help="Cap of the first day; unset: the preset's.", min=1)]
+CeilingOption = Annotated[int | None, typer.Option(help="It grows no further; unset: the preset's.", min=1)]
+DaysOption = Annotated[int, typer.Option(help="Days to show.", min=1, max=400)]
+
+
+@app.command("plan")
+def plan(
+    sender: SenderOption = None,
+    preset: PresetOption = Preset.CURVE,
+    provider: ProviderOption = "other",
+    first: FirstOption = None,
+    ceiling: CeilingOption = None,
+    days: DaysOption = 45,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the caps that a plan comes to when all goes well. It needs no setup."""
+    caps = list(islice(_plan(sender, preset, provider, first, ceiling).caps(), days))
+    if as_json:
+        print_json([{"day": number, "cap": cap} for number, cap in enumerate(caps, start=1)])
+    else:
+        print_table(
+            f"caps at {provider}, messages a day", ["day", "cap"], ([n, cap] for n, cap in enumerate(caps, start=1))
+        )
+
+
+@app.command("simulate")
+def simulate(
+    sender: SenderOption = None,
+    preset: PresetOption = Preset.CURVE,
+    provider: ProviderOption = "other",
+    first: FirstOption = None,
+    ceiling: CeilingOption = None,
+    days: DaysOption = 45,
+    bounce: Annotated[float, typer.Option(help="Share of hard bounces.", min=0, max=1)] = 0.0,
+    complaint: Annotated[float, typer.Option(help="Share of complaints.", min=0, max=1)] = 0.0,
+    deferral: Annotated[float, typer.Option(help="Share of deferrals (4xx).", min=0, max=1)] = 0.0,
+    block: Annotated[float, typer.Option(help="Share that is refused for the sender's sake.", min=0, max=1)] = 0.0,
+    used: Annotated[float, typer.Option(help="Share of each cap that there is mail for.", min=0, max=1)] = 1.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what the next days come to, if mail goes as stated: the same decisions on made-up mail.
+
+    It needs no setup.
+    """
+    rates = Rates(bounced=bounce, complained=complaint, deferred=deferral, blocked=block, used=used)
+    chosen = _plan(sender, preset, provider, first, ceiling)
+    simulated = list(simulate_days(chosen, days, lambda _: rates, start=datetime.now(UTC).date()))
+    if as_json:
+        print_json([_plain_day(day) for day in simulated])
+        return
+    print_table(
+        f"the next {days} days at {provider}, if it goes as stated",
+        ["day", "cap", "plan", "sent", "delivered", "", "why"],
+        (
+            [
+                each.number,
+                each.day.cap,
+                each.planned,
+                each.day.counts.attempts,
+                each.day.counts.accepted,
+                each.day.move,
+                each.day.reason,
+            ]
+            for each in simulated
+        ),
+    )
+    for line in picture(simulated):
+        console.print(line, markup=False, soft_wrap=True)
+    console.print("Each tenfold is as wide as the one before; │ is the plan.")
+
+
+@app.command("status")
+def status(
+    sender: Annotated[str | None, typer.Argument(help="Name of a sender; unset: all that warm up.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show today's caps at each mailbox provider, why they are so, and who set one by hand."""
+
+    async def work(parts: Parts) -> tuple[list[Standing], list[WarmupOverride]]:
+        found = identities(parts.settings) if sender is None else of_sender(parts.settings, sender)
+
+        def look() -> tuple[list[Standing], list[WarmupOverride]]:
+            standing = standings(parts.engine, found, parts.clock.now())
+            with read(parts.engine) as connection:
+                return standing, overrides_of(connection, [identity.name for identity in found])
+
+        return await asyncio.to_thread(look)
+
+    found, overrides = with_parts(work)
+    if as_json:
+        print_json(
+            {
+                "caps": [_plain_standing(each) for each in found],
+                "overrides": [override.model_dump() | {"day": str(override.day)} for override in overrides],
+            }
+        )
+        return
+    if found:
+        print_table("warmup", COLUMNS, map(row, found))
+    else:
+        console.print("Nothing was sent yet by a sender that warms up.")
+    if any(each.late for each in found):
+        console.print("Nobody decided today: the last caps hold. `postroad warmup schedule` lets the flow run daily.")
+    for override in overrides:
+        console.print(
+            f"{override.identity} at {override.provider}: {override.cap:,} on {override.day}, "
+            f"set by {override.by}: {override.why}",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+@app.command("override")
+def override(
+    sender: Annotated[str, typer.Argument(help="Name of the sender in postroad.toml.")],
+    provider: Annotated[str, typer.Argument(help="Mailbox provider, or `other`.")],
+    cap: Annotated[int, typer.Option(help="Messages today; growth goes on from there.", min=1, max=10**9)],
+    why: Annotated[str, typer.Option(help="The reason, which is kept.")],
+    identity: Annotated[
+        str | None, typer.Option(help="Only for its address, domain or source address; unset: for all of them.")
+    ] = None,
+    by: Annotated[str | None, typer.Option(help="Who says so; unset: your user and host.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Set today's cap by hand and end a pause. It holds at once on all workers; who did it and why is kept."""
+    who = by or f"{getpass.getuser()}@{socket.gethostname()}"
+    if provider not in providers():
+        raise UsageError(f"there is no mailbox provider {provider!r}", remedy=f"Name one of: {', '.join(providers())}.")
+    if not why.strip():
+        raise UsageError("--why is empty", remedy="Say why: the next one to look will want to know.")
+
+    async def work(parts: Parts) -> list[str]:
+        chosen = _chosen(of_sender(parts.settings, sender), identity)
+        now = parts.clock.now()
+        for each in chosen:
+            await asyncio.to_thread(set_cap, parts.engine, each, provider, cap, by=who, why=why, now=now)
+        queue = await parts.queue(SEND_QUEUE)
+        await CapKeeper(parts.settings, engine=parts.engine, queue=queue, clock=parts.clock).turn()
+        return [each.name for each in chosen]
+
+    names = with_parts(work)
+    if as_json:
+        print_json({"identities": names, "provider": provider, "cap": cap, "by": who, "why": why})
+    else:
+        console.print(f"{', '.join(names)} may send {cap:,} today at {provider}", markup=False, soft_wrap=True)
+
+
+@app.command("schedule")
+def schedule(
+    minute: Annotated[int, typer.Option(help="Minute of the hour from 04:00 on.", min=0, max=59)] = 20,
+    as_json: JsonOption = False,
+) -> None:
+    """Let Prefect close the day of each sender that warms up, at 04:20 by the clock of its zone.
+
+    A sender that has a schedule keeps it as it is; you see and edit them in Prefect's UI.
+    """
+    settings = Settings.load()
+    senders = {name: each.warmup for name, each in settings.senders.items() if each.warmup is not None}
+
+    async def work() -> dict[str, bool]:
+        async with api_from_environment() as api:
+            return {
+                name: await api.add_schedule(
+                    "warmup/warmup",
+                    f"{minute} 4 * * *",
+                    warmup.zone or settings.time_zone,
+                    {"params": {"sender": name}},
+                )
+                for name, warmup in senders.items()
+            }
+
+    made = asyncio.run(work()) if senders else {}
+    if as_json:
+        print_json([{"sender": name, "made": new} for name, new in made.items()])
+        return
+    for name, new in made.items():
+        console.print(f"{name}: {'scheduled' if new else 'has a schedule already'}", markup=False)
+    if not made:
+        console.print("no sender warms up")
+
+
+def _plan(sender: str | None, preset: Preset, provider: str, first: int | None, ceiling: int | None) -> Plan:
+    if provider not in providers():
+        raise UsageError(f"there is no mailbox provider {provider!r}", remedy=f"Name one of: {', '.join(providers())}.")
+    if sender is not None:
+        return plan_for(of_sender(Settings.load(), sender)[0].warmup, provider)
+    try:
+        return plan_for(WarmupSettings(preset=preset, first=first, ceiling=ceiling), provider)
+    except ValidationError as error:
+        message = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise UsageError(message, remedy="A table of your own is in postroad.toml: name its --sender.") from None
+
+
+def _chosen(found: list[Identity], name: str | None) -> list[Identity]:
+    chosen = [identity for identity in found if name in (None, identity.name)]
+    if not chosen:
+        known = ", ".join(identity.name for identity in found)
+        raise UsageError(f"{name!r} is no identity of this sender", remedy=f"Name one of: {known}.")
+    return chosen
+
+
+def _plain_day(each: SimulatedDay) -> dict[str, Any]:
+    day = each.day
+    return {
+        "number": each.number,
+        "day": str(day.day),
+        "cap": day.cap,
+        "planned": each.planned,
+        "move": day.move,
+        "reason": day.reason,
+        "paused_until": day.paused_until,
+        **asdict(day.counts),
+    }
+
+
+def _plain_standing(each: Standing) -> dict[str, Any]:
+    return {
+        "identity": each.identity,
+        "provider": each.provider,
+        "late": each.late,
+        "days": [_plain_day(day) for day in each.days],
+    }

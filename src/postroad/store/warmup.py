@@ -1,0 +1,226 @@
+"""Warmup in the store: one row for each day of an identity at a mailbox provider, and who overrode one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, datetime
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlmodel import Field, Session, SQLModel, col, select
+
+from postroad.store.bulk import json_rows
+from postroad.store.types import BIG_ID, UtcDateTime, sql_instant
+
+_LOCK_KEY = 0x7761726D  # of PostgreSQL's advisory lock: any number that nobody else of this database takes
+
+
+class WarmupDayRow(SQLModel, table=True):
+    """One day of one identity at one mailbox provider: its cap, why, and what became of its mail."""
+
+    __tablename__ = "warmup_day"
+
+    identity: str = Field(primary_key=True, sa_type=sa.String(320), description="address, domain or source address")
+    provider: str = Field(primary_key=True, sa_type=sa.String(100))
+    day: date = Field(primary_key=True, description="in the zone of the sender's warmup")
+    cap: int = Field(sa_type=sa.BigInteger, description="messages of this day at the most")
+    move: str = Field(sa_type=sa.String(16), description="what was decided")
+    reason: str = Field(sa_type=sa.String(500))
+    paused_until: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    decided_at: datetime = Field(sa_type=UtcDateTime)
+    attempts: int = Field(default=0, sa_type=sa.BigInteger)
+    accepted: int = Field(default=0, sa_type=sa.BigInteger)
+    bounced: int = Field(default=0, sa_type=sa.BigInteger)
+    complained: int = Field(default=0, sa_type=sa.BigInteger)
+    deferred: int = Field(default=0, sa_type=sa.BigInteger)
+    blocked: int = Field(default=0, sa_type=sa.BigInteger)
+
+
+class WarmupOverride(SQLModel, table=True):
+    """One cap that a person set."""
+
+    __tablename__ = "warmup_override"
+
+    id: int | None = Field(default=None, primary_key=True, sa_type=BIG_ID)
+    identity: str = Field(sa_type=sa.String(320))
+    provider: str = Field(sa_type=sa.String(100))
+    day: date
+    cap: int = Field(sa_type=sa.BigInteger)
+    by: str = Field(sa_type=sa.String(100))
+    why: str = Field(sa_type=sa.String(500))
+    at: datetime = Field(sa_type=UtcDateTime)
+
+
+_KEY = ("identity", "provider", "day")
+_DECIDED = ("cap", "move", "reason", "paused_until", "decided_at")
+COUNTED = ("attempts", "accepted", "bounced", "complained", "deferred", "blocked")
+
+
+def one_at_a_time(connection: sa.Connection) -> None:
+    """Wait for whoever else decides, until their transaction ends. On SQLite only one writes anyway."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
+
+
+def days_of(connection: sa.Connection, identities: Sequence[str], *, since: date) -> list[WarmupDayRow]:
+    """Return the days of these identities, by identity, provider and day."""
+    session = Session(connection)
+    statement = (
+        select(WarmupDayRow)
+        .where(col(WarmupDayRow.identity).in_(identities), col(WarmupDayRow.day) >= since)
+        .order_by(col(WarmupDayRow.identity), col(WarmupDayRow.provider), col(WarmupDayRow.day))
+    )
+    found = list(session.exec(statement))
+    session.expunge_all()
+    return found
+
+
+def newest_days(connection: sa.Connection, identities: Sequence[str]) -> list[WarmupDayRow]:
+    """Return the last day of each of these identities at each provider."""
+    session = Session(connection)
+    last = (
+        sa.select(
+            col(WarmupDayRow.identity), col(WarmupDayRow.provider), sa.func.max(col(WarmupDayRow.day)).label("day")
+        )
+        .where(col(WarmupDayRow.identity).in_(identities))
+        .group_by(col(WarmupDayRow.identity), col(WarmupDayRow.provider))
+        .subquery()
+    )
+    statement = select(WarmupDayRow).join(
+        last,
+        sa.and_(
+            last.c.identity == WarmupDayRow.identity,
+            last.c.provider == WarmupDayRow.provider,
+            last.c.day == WarmupDayRow.day,
+        ),
+    )
+    found = list(session.exec(statement))
+    session.expunge_all()
+    return found
+
+
+def keep_days(connection: sa.Connection, rows: Sequence[WarmupDayRow]) -> None:
+    """Add days. Of one that is there only the counts change: what was decided for it stands."""
+    _put(connection, rows, COUNTED)
+
+
+def override_day(connection: sa.Connection, override: WarmupOverride, row: WarmupDayRow) -> None:
+    """Note who set a cap and why, and let it hold for this day, in place of what was decided."""
+    connection.execute(sa.insert(WarmupOverride).values(**override.model_dump(exclude={"id"})))
+    _put(connection, [row], _DECIDED)
+
+
+def _put(connection: sa.Connection, rows: Sequence[WarmupDayRow], otherwise: Sequence[str]) -> None:
+    if not rows:
+        return
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    statement = insert(WarmupDayRow)
+    statement = statement.on_conflict_do_update(
+        index_elements=list(_KEY), set_={name: statement.excluded[name] for name in otherwise}
+    )
+    connection.execute(statement, [row.model_dump() for row in rows])
+
+
+def overrides_of(connection: sa.Connection, identities: Sequence[str]) -> list[WarmupOverride]:
+    """Return what persons set, the newest first."""
+    session = Session(connection)
+    statement = (
+        select(WarmupOverride)
+        .where(col(WarmupOverride.identity).in_(identities))
+        .order_by(col(WarmupOverride.id).desc())
+    )
+    found = list(session.exec(statement))
+    session.expunge_all()
+    return found
+
+
+class Span(NamedTuple):
+    """A day by the clock of some zone, as instants: up to and without ``until``."""
+
+    day: date
+    since: datetime
+    until: datetime
+
+
+class SentMail(NamedTuple):
+    """What became of mail to one domain within a span, in attempts. ``provider``: as DNS said last, if it did."""
+
+    day: date
+    domain: str
+    provider: str | None
+    attempts: int
+    accepted: int
+    bounced: int
+    deferred: int
+    blocked: int
+
+
+class Complaints(NamedTuple):
+    """How many recipients of one domain complained within a span."""
+
+    day: date
+    domain: str
+    provider: str | None
+    recipients: int
+
+
+def sent_mail(
+    connection: sa.Connection, senders: Sequence[str], spans: Sequence[Span], *, hard_causes: Sequence[str]
+) -> list[SentMail]:
+    """Count what came of these senders' mail. ``hard_causes``: causes of bounces that are for good.
+
+    What never came to a receiver, for a fault of ours or a cancellation, is no attempt. A bounce that a later report
+    tells of counts on the day on which it came.
+    """
+    item, parameters = _spans(connection, spans)
+    statement = sa.text(
+        "SELECT span.day, recipient.domain, mail_domain.provider, count(*), "
+        "sum(CASE WHEN e.state = 'accepted' THEN 1 ELSE 0 END), "
+        "sum(CASE WHEN e.state = 'bounced' AND (e.cause IN :hard OR e.enhanced_code LIKE '5.1.%') THEN 1 ELSE 0 END), "
+        "sum(CASE WHEN e.state = 'deferred' THEN 1 ELSE 0 END), "
+        "sum(CASE WHEN e.state IN ('dead', 'bounced') AND e.blame = 'sender' THEN 1 ELSE 0 END) "
+        f"FROM delivery_event AS e JOIN {item} ON e.at >= span.since AND e.at < span.until "
+        "JOIN touch ON touch.id = e.touch_id "
+        "JOIN campaign ON campaign.id = touch.campaign_id JOIN sender ON sender.id = campaign.sender_id "
+        "JOIN recipient ON recipient.id = touch.recipient_id "
+        "LEFT JOIN mail_domain ON mail_domain.domain = recipient.domain "
+        "WHERE sender.address IN :senders AND (e.state IN ('accepted', 'bounced', 'unknown') "
+        "OR (e.state IN ('deferred', 'dead') AND e.reply_code IS NOT NULL AND COALESCE(e.blame, '') <> 'us')) "
+        "GROUP BY span.day, recipient.domain, mail_domain.provider"
+    ).bindparams(
+        sa.bindparam("senders", list(senders), expanding=True),
+        sa.bindparam("hard", list(hard_causes), expanding=True),
+    )
+    return [SentMail(date.fromisoformat(day), *row) for day, *row in connection.execute(statement, parameters)]
+
+
+def complaints(connection: sa.Connection, senders: Sequence[str], spans: Sequence[Span]) -> list[Complaints]:
+    """Count recipients who complained, of those whom these senders wrote to."""
+    item, parameters = _spans(connection, spans)
+    statement = sa.text(
+        "SELECT span.day, recipient.domain, mail_domain.provider, count(DISTINCT recipient.id) "
+        f"FROM suppression JOIN {item} "
+        "ON suppression.created_at >= span.since AND suppression.created_at < span.until "
+        "JOIN recipient ON recipient.address = suppression.address "
+        "JOIN touch ON touch.recipient_id = recipient.id AND touch.state = 'accepted' "
+        "JOIN campaign ON campaign.id = touch.campaign_id JOIN sender ON sender.id = campaign.sender_id "
+        "LEFT JOIN mail_domain ON mail_domain.domain = recipient.domain "
+        "WHERE suppression.reason = 'complaint' AND sender.address IN :senders "
+        "GROUP BY span.day, recipient.domain, mail_domain.provider"
+    ).bindparams(sa.bindparam("senders", list(senders), expanding=True))
+    return [Complaints(date.fromisoformat(day), *row) for day, *row in connection.execute(statement, parameters)]
+
+
+def _spans(connection: sa.Connection, spans: Sequence[Span]) -> tuple[str, dict[str, str]]:
+    dialect = connection.dialect.name
+    columns: dict[str, sa.types.TypeEngine[Any]] = {"day": sa.Text(), "since": UtcDateTime(), "until": UtcDateTime()}
+    rows = [
+        {
+            "day": span.day.isoformat(),
+            "since": sql_instant(span.since, dialect),
+            "until": sql_instant(span.until, dialect),
+        }
+        for span in spans
+    ]
+    return json_rows(connection, "span", columns, rows)

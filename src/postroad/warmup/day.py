@@ -1,0 +1,176 @@
+"""Close the days that are over, and decide the one that has begun: once for each identity, provider and day.
+
+All of it is one transaction that holds a lock, so whoever runs it again, late or at the same time changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date, datetime, time, timedelta
+from itertools import groupby
+from zoneinfo import ZoneInfo
+
+import sqlalchemy as sa
+
+from postroad.delivery.outcome import HARD_CAUSES
+from postroad.dns.providers import OTHER, provider_table
+from postroad.store import warmup as store
+from postroad.store.engine import read, write
+from postroad.store.warmup import Span, WarmupDayRow, WarmupOverride
+from postroad.warmup.decide import JUDGED_DAYS, KEPT_DAYS, Move, WarmupDay, decide, fill
+from postroad.warmup.health import Counts
+from postroad.warmup.identity import Identity
+from postroad.warmup.plan import plan_for
+
+Pair = tuple[str, str]
+"""An identity and a mailbox provider."""
+
+
+def day_of(identity: Identity, now: datetime) -> date:
+    """Day that it is where the identity warms up."""
+    return now.astimezone(identity.zone).date()
+
+
+def midnight(day: date, zone: ZoneInfo) -> datetime:
+    """Instant at which a day begins."""
+    return datetime.combine(day, time(), tzinfo=zone)
+
+
+def pass_day(engine: sa.Engine, identity: Identity, now: datetime) -> list[WarmupDayRow]:
+    """Count what became of the last days' mail, and decide today where nobody did. Returns today's rows.
+
+    A provider begins with the first mail to it. Raises UnavailableError; nothing is decided then.
+    """
+    today = day_of(identity, now)
+    if identity.warmup.start is not None and today < identity.warmup.start:
+        return []
+    with write(engine) as connection:
+        store.one_at_a_time(connection)
+        known = store.days_of(connection, [identity.name], since=today - timedelta(days=KEPT_DAYS))
+        last = max((row.day for row in known), default=today)
+        since = min(today - timedelta(days=JUDGED_DAYS), last)
+        counted = count_mail(connection, identity, [since + timedelta(days=n) for n in range((today - since).days + 1)])
+        rows: list[WarmupDayRow] = []
+        for provider, days in _by_provider(known, counted).items():
+            rows += _pass_provider(identity, provider, days, counted, today, now)
+        store.keep_days(connection, rows)
+        newest = store.days_of(connection, [identity.name], since=today)
+    return [row for row in newest if row.day == today]
+
+
+def _by_provider(
+    known: Sequence[WarmupDayRow], counted: Mapping[date, Mapping[str, Counts]]
+) -> dict[str, list[WarmupDayRow]]:
+    by_provider: dict[str, list[WarmupDayRow]] = defaultdict(list)
+    for row in known:
+        by_provider[row.provider].append(row)
+    for day in counted.values():
+        for provider in day:
+            by_provider[provider] += ()
+    return by_provider
+
+
+def _pass_provider(
+    identity: Identity,
+    provider: str,
+    rows: Sequence[WarmupDayRow],
+    counted: Mapping[date, Mapping[str, Counts]],
+    today: date,
+    now: datetime,
+) -> list[WarmupDayRow]:
+    """Rows to write: days whose counts are new, days that nobody decided, and today."""
+
+    def with_counts(day: WarmupDay) -> WarmupDay:
+        counts = counted[day.day].get(provider, Counts()) if day.day in counted else day.counts
+        return WarmupDay(
+            day=day.day, cap=day.cap, move=day.move, reason=day.reason, paused_until=day.paused_until, counts=counts
+        )
+
+    plan = plan_for(identity.warmup, provider)
+    days = [read_day(row) for row in rows]
+    kept = {day.day: day for day in days}
+    if not days:
+        first = min(day for day, counts in counted.items() if provider in counts)
+        days = [WarmupDay(day=first, cap=plan.first, move=Move.START, reason="the first day")]
+    history = [with_counts(day) for day in fill([day for day in days if day.day < today], until=today)]
+    decided = next((day for day in days if day.day == today), None)
+    newest = with_counts(decided or decide(plan, history, today=today, now=now))
+    return [_row(identity.name, provider, day, now) for day in (*history, newest) if kept.get(day.day) != day]
+
+
+def read_day(row: WarmupDayRow) -> WarmupDay:
+    counts = Counts(**{name: getattr(row, name) for name in store.COUNTED})
+    return WarmupDay(
+        day=row.day,
+        cap=row.cap,
+        move=Move(row.move),
+        reason=row.reason,
+        paused_until=row.paused_until,
+        counts=counts,
+    )
+
+
+def _row(identity: str, provider: str, day: WarmupDay, now: datetime) -> WarmupDayRow:
+    return WarmupDayRow(
+        identity=identity,
+        provider=provider,
+        day=day.day,
+        cap=day.cap,
+        move=day.move.value,
+        reason=day.reason[:500],
+        paused_until=day.paused_until,
+        decided_at=now,
+        **{name: getattr(day.counts, name) for name in store.COUNTED},
+    )
+
+
+def count_mail(connection: sa.Connection, identity: Identity, days: Sequence[date]) -> dict[date, dict[str, Counts]]:
+    """What became of an identity's mail, by day and mailbox provider."""
+    spans = [Span(day, midnight(day, identity.zone), midnight(day + timedelta(days=1), identity.zone)) for day in days]
+    found: dict[date, dict[str, Counts]] = {day: {} for day in days}
+
+    def add(day: date, domain: str, provider: str | None, counts: Counts) -> None:
+        name = _provider(domain, provider)
+        found[day][name] = found[day].get(name, Counts()) + counts
+
+    for day, domain, provider, attempts, accepted, bounced, deferred, blocked in store.sent_mail(
+        connection, identity.senders, spans, hard_causes=HARD_CAUSES
+    ):
+        counts = Counts(attempts=attempts, accepted=accepted, bounced=bounced, deferred=deferred, blocked=blocked)
+        add(day, domain, provider, counts)
+    for day, domain, provider, recipients in store.complaints(connection, identity.senders, spans):
+        add(day, domain, provider, Counts(complained=recipients))
+    return found
+
+
+def _provider(domain: str, known: str | None) -> str:
+    provider = provider_table().of_domain(domain) or known
+    return provider if provider in provider_table().names else OTHER
+
+
+def set_cap(
+    engine: sa.Engine, identity: Identity, provider: str, cap: int, *, by: str, why: str, now: datetime
+) -> WarmupDayRow:
+    """Let a cap hold from now on, in place of what was decided for today; a pause ends. Kept is who said so, and why.
+
+    Raises UnavailableError.
+    """
+    today = day_of(identity, now)
+    day = WarmupDay(day=today, cap=cap, move=Move.OVERRIDE, reason=f"set by {by}: {why}")
+    row = _row(identity.name, provider, day, now)
+    override = WarmupOverride(
+        identity=identity.name, provider=provider, day=today, cap=cap, by=by[:100], why=why[:500], at=now
+    )
+    with write(engine) as connection:
+        store.one_at_a_time(connection)
+        store.override_day(connection, override, row)
+    return row
+
+
+def history_of(engine: sa.Engine, names: Sequence[str], since: date) -> Iterator[tuple[Pair, list[WarmupDayRow]]]:
+    """Yield the days since then of each identity at each provider."""
+    with read(engine) as connection:
+        rows = store.days_of(connection, names, since=since)
+    for pair, days in groupby(rows, lambda row: (row.identity, row.provider)):
+        yield pair, list(days)

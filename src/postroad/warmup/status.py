@@ -1,0 +1,113 @@
+"""How warmups stand: for commands and run pages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
+
+import sqlalchemy as sa
+from msgspec import Struct
+
+from postroad.store.warmup import WarmupDayRow
+from postroad.warmup.day import day_of, history_of, read_day
+from postroad.warmup.decide import Move, WarmupDay
+from postroad.warmup.identity import Identity
+from postroad.warmup.plan import plan_for
+from postroad.warmup.show import markdown_table, picture
+from postroad.warmup.simulate import SimulatedDay
+
+SHOWN = timedelta(days=400)
+PICTURED = 30
+
+
+class Standing(Struct, frozen=True, kw_only=True):
+    """One identity at one provider: its newest day, the plan's cap for it, and the day before."""
+
+    identity: str
+    provider: str
+    planned: int
+    today: WarmupDay
+    yesterday: WarmupDay | None
+    late: bool
+    """Nobody decided today: the last cap holds."""
+    days: list[SimulatedDay]
+    """All of its days, each beside the plan's cap."""
+
+
+def standings(engine: sa.Engine, identities: Sequence[Identity], now: datetime) -> list[Standing]:
+    """Return how each identity stands at each provider that mail went to. Raises UnavailableError."""
+    by_name = {identity.name: identity for identity in identities}
+    since = min((day_of(identity, now) for identity in identities), default=now.date()) - SHOWN
+    return [
+        _standing(by_name[name], provider, rows, day_of(by_name[name], now))
+        for (name, provider), rows in history_of(engine, list(by_name), since)
+    ]
+
+
+def _standing(identity: Identity, provider: str, rows: Sequence[WarmupDayRow], today: date) -> Standing:
+    plan = plan_for(identity.warmup, provider)
+    days: list[SimulatedDay] = []
+    caps = plan.caps()
+    for number, day in enumerate(map(read_day, rows), start=1):
+        if day.move is Move.RESTART:
+            caps = plan.caps()
+        days.append(SimulatedDay(number=number, planned=next(caps), day=day))
+    last = days[-1]
+    return Standing(
+        identity=identity.name,
+        provider=provider,
+        planned=last.planned,
+        today=last.day,
+        yesterday=days[-2].day if len(days) > 1 else None,
+        late=last.day.day < today,
+        days=days,
+    )
+
+
+COLUMNS = (
+    "identity",
+    "provider",
+    "cap",
+    "of the plan",
+    "today",
+    "why",
+    "sent the day before",
+    "bounced",
+    "complained",
+    "deferred",
+    "blocked",
+)
+
+
+def row(standing: Standing) -> list[object]:
+    """Return what `COLUMNS` name."""
+    today, before = standing.today, standing.yesterday
+    paused = f"; paused until {today.paused_until:%Y-%m-%d %H:%M} UTC" if today.paused_until else ""
+    counts = before.counts if before is not None else None
+    return [
+        standing.identity,
+        standing.provider,
+        today.cap,
+        standing.planned,
+        f"{today.move} (decided {today.day})" if standing.late else today.move,
+        today.reason + paused,
+        *(
+            [None] * 5
+            if counts is None
+            else [counts.attempts, counts.bounced, counts.complained, counts.deferred, counts.blocked]
+        ),
+    ]
+
+
+def markdown(sender: str, found: Sequence[Standing]) -> str:
+    """How a sender stands, for the page of a run: the table of today, and each curve beside the plan's."""
+    if not found:
+        return f"# Warmup of {sender}\n\nNothing was sent yet: the plan's first cap holds at every provider."
+    parts = [f"# Warmup of {sender}", markdown_table(COLUMNS, map(row, found))]
+    for standing in found:
+        parts += [
+            f"## {standing.identity} at {standing.provider}",
+            "```\n" + "\n".join(picture(standing.days[-PICTURED:])) + "\n```",
+        ]
+    parts.append("Each tenfold is as wide as the one before; `│` is the plan.")
+    return "\n\n".join(parts)

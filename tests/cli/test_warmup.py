@@ -1,0 +1,74 @@
+"""postroad warmup: what a plan comes to needs no setup; what holds is shown and changed with a name and a reason."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import SETTINGS, Run
+
+
+def test_a_simulation_needs_no_setup(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "postroad", "warmup", "simulate", "--days", "45", "--bounce", "0.01", "--json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    days = json.loads(done.stdout)
+    assert [day["number"] for day in days] == list(range(1, 46))
+    assert days[19]["cap"] == days[19]["planned"] > 250_000
+    assert sum(day["bounced"] for day in days) / sum(day["attempts"] for day in days) == pytest.approx(0.01, rel=0.01)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_simulation_shows_a_picture_and_why(run: Run) -> None:
+    shown = run("warmup", "simulate", "--days", "9", "--bounce", "0.2").stdout
+    assert "│ is the plan" in shown
+    assert "█" in shown
+    assert "pause" in shown
+
+
+def test_a_plan_is_that_of_the_preset(run: Run) -> None:
+    shown = run("warmup", "plan", "--preset", "linear", "--ceiling", "12", "--days", "4", "--json").stdout
+    assert [day["cap"] for day in json.loads(shown)] == [10, 11, 12, 12]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("plan", "--provider", "nobody"), 2, "no mailbox provider 'nobody'"),
+        (("plan", "--preset", "table"), 2, "table belongs to preset 'table'"),
+        (("plan", "--sender", "ada"), 3, "sender ada does not warm up"),
+        (("status", "nobody"), 3, "no sender named 'nobody'"),
+        (("override", "ada", "google", "--cap", "5", "--why", "x"), 3, "sender ada does not warm up"),
+        (("override", "ada", "google", "--cap", "5", "--why", " "), 2, "--why is empty"),
+    ],
+)
+def test_what_cannot_be_is_said(run: Run, arguments: tuple[str, ...], code: int, says: str) -> None:
+    done = run("warmup", *arguments)
+    assert done.returncode == code
+    assert says in done.stderr
+
+
+@pytest.mark.timeout(180)
+def test_an_override_holds_and_is_shown_with_who_and_why(run: Run, tmp_path: Path, redis_url: str) -> None:
+    warm = "[senders.ada.warmup]\n[routes.relay]"
+    (tmp_path / "postroad.toml").write_text(SETTINGS.replace("[routes.relay]", warm))
+    where = {"POSTROAD_REDIS_URL": redis_url}
+    done = run(
+        "warmup", "override", "ada", "google", "--cap", "700", "--why", "known there", "--by", "ada", "--json", **where
+    )
+    assert json.loads(done.stdout)["identities"] == ["ada@example.com", "example.com"]
+    gates = json.loads(run("queue", "gate", "list", "--json", **where).stdout)
+    [gate] = [gate for gate in gates if gate["gate"]["name"] == "warmup:google:ada@example.com"]
+    assert gate["gate"]["rate"]["count"] == 700
+    shown = json.loads(run("warmup", "status", "ada", "--json", **where).stdout)
+    assert {each["days"][-1]["cap"] for each in shown["caps"]} == {700}
+    assert {(each["by"], each["why"]) for each in shown["overrides"]} == {("ada", "known there")}

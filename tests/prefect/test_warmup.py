@@ -1,0 +1,88 @@
+"""The warmup of a sender through a real Prefect server: one day, decided once, and explained."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from deployments.bootstrap import bootstrap
+from deployments.spec import read
+from postroad.clock import SystemClock
+from postroad.local.prefect import PrefectApi, PrefectServer
+from postroad.store import migrate
+from postroad.store.engine import open_engine, sqlite_url
+from tests.warmup.conftest import SETTINGS, Mail
+
+pytestmark = [pytest.mark.prefect, pytest.mark.timeout(240)]
+
+CHECKOUT = Path(__file__).parents[2]
+WHO = {"params": {"sender": "news"}}
+
+
+@pytest.fixture(autouse=True)
+def prefect_client_settings(server: PrefectServer) -> Iterator[None]:
+    with temporary_settings({PREFECT_API_URL: server.api_url}):
+        yield
+
+
+async def test_a_senders_schedule_is_made_once_and_outlives_the_bootstrap(
+    api: PrefectApi, http: httpx.AsyncClient
+) -> None:
+    assert await api.add_schedule("warmup/warmup", "20 4 * * *", "Europe/Berlin", WHO)
+    await bootstrap(read(CHECKOUT / "prefect.yaml"))
+    assert not await api.add_schedule("warmup/warmup", "20 4 * * *", "Europe/Berlin", WHO)
+    deployment = (await http.get("deployments/name/warmup/warmup")).raise_for_status().json()
+    [schedule] = deployment["schedules"]
+    assert (schedule["schedule"]["cron"], schedule["schedule"]["timezone"]) == ("20 4 * * *", "Europe/Berlin")
+    assert (schedule["active"], schedule["parameters"]) == (True, WHO)
+
+
+RUN_TWICE = """
+import asyncio
+from flows.params import WarmupParams
+from flows.warmup import warmup
+async def main():
+    for _ in range(2):
+        state = await warmup(WarmupParams(sender="news"), return_state=True)
+        print(state.name, state.message)
+asyncio.run(main())
+"""
+
+
+async def test_a_run_decides_the_day_sets_the_gates_and_says_why(
+    tmp_path: Path, server: PrefectServer, redis_url: str, http: httpx.AsyncClient
+) -> None:
+    (tmp_path / "postroad.toml").write_text(SETTINGS)
+    engine = open_engine(sqlite_url(tmp_path / ".postroad"))
+    migrate.upgrade(engine)
+    Mail(engine).accepted(SystemClock().now() - timedelta(days=1), 50)
+    engine.dispose()
+    environment = server.environment() | {
+        "POSTROAD_CONFIG": str(tmp_path / "postroad.toml"),
+        "POSTROAD_STATE_DIR": str(tmp_path / ".postroad"),
+        "POSTROAD_REDIS_URL": redis_url,
+    }
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", RUN_TWICE],
+        cwd=CHECKOUT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    first, again = done.stdout.splitlines()
+    assert first.startswith("Completed 2 caps hold today, 2 decided now; ")
+    assert again == "Completed 2 caps hold today, 0 decided now; 0 gates changed"
+    found = (await http.post("artifacts/latest/filter", json={"artifacts": {"key": {"any_": ["warmup-news"]}}})).json()
+    [artifact] = found
+    assert "| news@example.com | google | 74 | 74 | grow | 50 of 50 delivered the day before |" in artifact["data"]
