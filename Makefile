@@ -11,7 +11,9 @@ export UV_COMPILE_BYTECODE = 1
 
 # Each in an environment of its own: they need different versions of the same client.
 PEERS := $(patsubst benchmarks/peers/%/requirements.txt,%,$(wildcard benchmarks/peers/*/requirements.txt))
+NODE_PEERS := $(patsubst benchmarks/peers/%/package.json,%,$(wildcard benchmarks/peers/*/package.json))
 PEER_ENVS := benchmarks/peers/.envs
+BENCHES := queue growth blocking accuracy delivery submit import
 
 help:  ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -37,22 +39,23 @@ format: .venv/ready  ## put the code into its form
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
-bench: .venv/ready  ## measure the queue, beside those peers that `make bench-peers` installed
-	@failed=; for what in queue growth blocking accuracy; do \
+bench: .venv/ready  ## measure everything, beside those peers that `make bench-peers` installed
+	@failed=; for what in $(BENCHES); do \
 	  .venv/bin/python -m benchmarks $$what || failed=1; \
 	done; test -z "$$failed"
 
-bench-peers: | $(UV)  ## install the queues that ours is measured beside, as many as will install
+bench-peers: | $(UV)  ## install the programs that ours are measured beside, as many as will install
 	@mkdir -p $(PEER_ENVS)
 	@for peer in $(PEERS); do \
 	  { $(UV) venv --quiet --clear --python $(PYTHON) $(PEER_ENVS)/$$peer \
 	    && $(UV) pip install --quiet --python $(PEER_ENVS)/$$peer -r benchmarks/peers/$$peer/requirements.txt \
 	    && echo "$$peer: installed"; } || { rm -rf $(PEER_ENVS)/$$peer; echo "$$peer: NOT INSTALLED"; }; \
 	done
-	@rm -rf $(PEER_ENVS)/bullmq && mkdir $(PEER_ENVS)/bullmq \
-	  && cp benchmarks/peers/bullmq/package.json $(PEER_ENVS)/bullmq \
-	  && { (cd $(PEER_ENVS)/bullmq && npm install --silent --no-package-lock --no-audit --no-fund) && echo "bullmq: installed" \
-	    || { rm -rf $(PEER_ENVS)/bullmq; echo "bullmq: NOT INSTALLED (it needs node and npm)"; }; }
+	@for peer in $(NODE_PEERS); do \
+	  rm -rf $(PEER_ENVS)/$$peer; mkdir $(PEER_ENVS)/$$peer; cp benchmarks/peers/$$peer/package.json $(PEER_ENVS)/$$peer; \
+	  { (cd $(PEER_ENVS)/$$peer && npm install --silent --no-package-lock --no-audit --no-fund) && echo "$$peer: installed"; } \
+	    || { rm -rf $(PEER_ENVS)/$$peer; echo "$$peer: NOT INSTALLED (it needs node and npm)"; }; \
+	done
 
 docs: .venv/ready  ## write the command reference
 	.venv/bin/python -m typer postroad.cli.app utils docs --name postroad > docs/reference/commands.md

@@ -1,4 +1,4 @@
-"""`python -m benchmarks queue|growth|blocking|accuracy|bounce`: exits with 1 when a bar is not reached."""
+"""`python -m benchmarks WHAT`, such as queue, bounce or delivery: exits with 1 where a bar is missed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import accuracy, blocking, bounce, comparison, growth
+from benchmarks import accuracy, blocking, bounce, bulk, comparison, costs, delivery, growth, picture
 from benchmarks.contestants import PEERS
 from benchmarks.figures import Figure, Measure, markdown_of, show
 from benchmarks.report import circumstances, settings_table, write_section
@@ -91,6 +91,44 @@ def judge(as_json: AsJson = False, quick: Quick = False, write_readme: WriteRead
     command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
     where = circumstances("no server", command)
     _tell("bounce", where, figures, bounce.MEASURES, beside, as_json=as_json, write_readme=write_readme)
+
+
+@app.command(name="delivery")
+def deliver(as_json: AsJson = False, quick: Quick = False, write_readme: WriteReadme = False) -> None:
+    """Measure delivery, claimed to recorded, beside BullMQ with Nodemailer, smtp-source and bare signing."""
+
+    async def run(server: Server) -> tuple[list[Figure], list[str]]:
+        found = await delivery.deliver(server, delivery.QUICK if quick else delivery.Effort())
+        parts = costs.table_of(found.costs)
+        if write_readme and found.costs:
+            picture.PLACE.write_text(picture.picture_of(found.costs), "utf-8")
+        return found.figures(), [found.table(), parts, settings_table(found.settings, found.missing)]
+
+    _report("delivery", run, delivery.MEASURES, as_json=as_json, write_readme=write_readme)
+
+
+@app.command()
+def submit(as_json: AsJson = False, quick: Quick = False, write_readme: WriteReadme = False) -> None:
+    """Measure planning and submitting a campaign to a million recipients, and the memory that it takes."""
+    effort = bulk.QUICK if quick else bulk.Effort()
+
+    async def run(server: Server) -> tuple[list[Figure], list[str]]:
+        found = await bulk.measure(server, effort, submit=True)
+        return bulk.submit_figures(found), [found.table(found.submitted)]
+
+    _report("submit", run, bulk.submit_measures(effort), as_json=as_json, write_readme=write_readme)
+
+
+@app.command(name="import")
+def import_(as_json: AsJson = False, quick: Quick = False, write_readme: WriteReadme = False) -> None:
+    """Measure the import of a CSV of a million rows, its check included."""
+    effort = bulk.QUICK if quick else bulk.Effort()
+
+    async def run(server: Server) -> tuple[list[Figure], list[str]]:
+        found = await bulk.measure(server, effort, submit=False)
+        return bulk.import_figures(found), [found.table(found.imported)]
+
+    _report("import", run, bulk.import_measures(effort), as_json=as_json, write_readme=write_readme)
 
 
 def _report(name: str, run: Run, measures: Sequence[Measure], *, as_json: bool, write_readme: bool) -> None:

@@ -113,7 +113,7 @@ async def _enter(
     await server.empty()
     await contestant.enqueue(server.url, warm=0, jobs=FEWEST, payload_bytes=PAYLOAD_BYTES)
     pace = await contestant.work(server.url, warm=FEWEST // 5, jobs=FEWEST - FEWEST // 5, workers=1)
-    jobs[name] = round(min(max(pace * effort.work_s, FEWEST), MOST))
+    jobs[name] = round(min(max(pace.jobs_per_s * effort.work_s, FEWEST), MOST))
     running[name] = contestant
 
 
@@ -124,8 +124,8 @@ async def _round(comparison: Comparison, server: Server, contestant: Contestant,
         took_s = await contestant.enqueue(server.url, warm=warm, jobs=jobs, payload_bytes=PAYLOAD_BYTES)
         comparison.samples[ENQUEUE.name][contestant.name].append(jobs / took_s)
         before_s = await server.cpu_s()
-        rate = await contestant.work(server.url, warm=warm, jobs=jobs, workers=workers)
-        comparison.samples[measure.name][contestant.name].append(rate)
+        pace = await contestant.work(server.url, warm=warm, jobs=jobs, workers=workers)
+        comparison.samples[measure.name][contestant.name].append(pace.jobs_per_s)
         if workers == 1:
             cpu_us = (await server.cpu_s() - before_s) * 1e6
             comparison.samples[CPU.name][contestant.name].append(cpu_us / (warm + jobs))

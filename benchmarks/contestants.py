@@ -52,11 +52,22 @@ class Settings(Struct, frozen=True):
 
 
 class Told(NamedTuple):
-    """What a worker had handled at an instant of the monotonic clock, which all processes of a machine share."""
+    """What a worker had handled at an instant of the monotonic clock, which all processes of a machine share.
+
+    ``cpu_ns``: CPU time of its process until then.
+    """
 
     at_ns: int
     worker: int
     handled: int
+    cpu_ns: int
+
+
+class Pace(NamedTuple):
+    """Jobs/s of all workers together, and the CPU time of their processes per job, user and system."""
+
+    jobs_per_s: float
+    cpu_us: float
 
 
 class Contestant(NamedTuple):
@@ -72,8 +83,8 @@ class Contestant(NamedTuple):
         said = await self._output("enqueue", url, str(warm), str(jobs), str(payload_bytes))
         return float(json.loads(said)["seconds"])
 
-    async def work(self, url: str, *, warm: int, jobs: int, workers: int) -> float:
-        """Let so many processes handle ``warm + jobs`` queued jobs. Returns jobs/s behind the first ``warm``."""
+    async def work(self, url: str, *, warm: int, jobs: int, workers: int) -> Pace:
+        """Let so many processes handle ``warm + jobs`` queued jobs. Returns the pace behind the first ``warm``."""
         with tempfile.TemporaryFile() as errors:
             async with AsyncExitStack() as stack:
                 processes = [
@@ -82,8 +93,8 @@ class Contestant(NamedTuple):
                 try:
                     told = await _count(processes, warm + jobs)
                 except DidNotRun as reason:
-                    raise DidNotRun(f"{reason}{_last_words(errors)}") from None
-        return rate_behind(told, warm)
+                    raise DidNotRun(f"{reason}{last_words(errors)}") from None
+        return pace_behind(told, warm)
 
     async def _output(self, *arguments: str) -> str:
         with tempfile.TemporaryFile() as errors:
@@ -94,7 +105,7 @@ class Contestant(NamedTuple):
                 except TimeoutError:
                     raise DidNotRun(f"{arguments[0]} took more than {STEP_S:.0f} s") from None
             if process.returncode or not said:
-                raise DidNotRun(f"{arguments[0]} failed{_last_words(errors)}")
+                raise DidNotRun(f"{arguments[0]} failed{last_words(errors)}")
         return said.decode().strip().splitlines()[-1]
 
     @asynccontextmanager
@@ -136,18 +147,20 @@ def peer(name: str) -> Contestant:
     return Contestant(name, (str(folder / "bin/python"), "-m", f"benchmarks.peers.{PEERS[name]}.peer"), {})
 
 
-def rate_behind(told: Sequence[Told], warm: int) -> float:
-    """Jobs/s of all workers together, from the instant at which ``warm`` jobs were handled to the last."""
-    counts: dict[int, int] = {}
+def pace_behind(told: Sequence[Told], warm: int) -> Pace:
+    """The pace of all workers together, from the instant at which ``warm`` jobs were handled to the last."""
+    latest: dict[int, Told] = {}
     series = []
     for one in sorted(told):
-        counts[one.worker] = one.handled
-        series.append((one.at_ns, sum(counts.values())))
-    from_ns, behind = next((at_ns, total) for at_ns, total in series if total >= warm)
-    to_ns, total = series[-1]
+        latest[one.worker] = one
+        all_ = latest.values()
+        series.append((one.at_ns, sum(each.handled for each in all_), sum(each.cpu_ns for each in all_)))
+    from_ns, behind, cpu_behind_ns = next(each for each in series if each[1] >= warm)
+    to_ns, total, cpu_ns = series[-1]
     if to_ns == from_ns:
         raise DidNotRun(f"{total} jobs are too few to measure")
-    return (total - behind) / ((to_ns - from_ns) / 1e9)
+    jobs = total - behind
+    return Pace(jobs / ((to_ns - from_ns) / 1e9), (cpu_ns - cpu_behind_ns) / 1e3 / jobs)
 
 
 async def _count(processes: Sequence[asyncio.subprocess.Process], jobs: int) -> list[Told]:
@@ -158,8 +171,8 @@ async def _count(processes: Sequence[asyncio.subprocess.Process], jobs: int) -> 
     async def listen(worker: int, output: asyncio.StreamReader) -> None:
         async for line in output:
             match line.split():
-                case [count, at_ns] if count.isdigit() and at_ns.isdigit():
-                    told.append(Told(int(at_ns), worker, int(count)))
+                case [count, at_ns, cpu_ns] if count.isdigit() and at_ns.isdigit() and cpu_ns.isdigit():
+                    told.append(Told(int(at_ns), worker, int(count), int(cpu_ns)))
                     counts[worker] = int(count)
                     news.set()
 
@@ -201,7 +214,8 @@ async def _start_together(
                 await process.stdin.drain()
 
 
-def _last_words(errors: IO[bytes]) -> str:
+def last_words(errors: IO[bytes]) -> str:
+    """The last line that a program wrote, to be put behind a colon."""
     errors.seek(0)
     lines = errors.read().decode(errors="replace").strip().splitlines()
     return f": {lines[-1][:200]}" if lines else ""

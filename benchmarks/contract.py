@@ -5,7 +5,8 @@ Standard library only, because it runs in each peer's own environment.
     describe                     one line of JSON: versions, settings, and where these are recommended
     enqueue URL WARM JOBS BYTES  enqueue WARM + JOBS jobs; one line of JSON: the seconds that JOBS took
     work URL                     write "ready", wait for a line, then work until killed, and write
-                                 "COUNT NANOSECONDS" (CLOCK_MONOTONIC) whenever COUNT has grown
+                                 "COUNT NANOSECONDS CPU" whenever COUNT has grown: CLOCK_MONOTONIC, and the
+                                 process's own CPU time, user and system, in nanoseconds
 """
 
 from __future__ import annotations
@@ -33,20 +34,24 @@ class Tally:
     """Jobs handled by this process, in whatever thread."""
 
     def __init__(self) -> None:
-        # Unlike `+= 1`, an append is one step for every thread of the interpreter.
+        # Unlike `+= 1`, an extension is one step for every thread of the interpreter.
         self._handled: list[None] = []
 
-    def add(self) -> None:
-        self._handled.append(None)
+    def add(self, count: int = 1) -> None:
+        self._handled.extend([None] * count)
+
+    @property
+    def count(self) -> int:
+        return len(self._handled)
 
     def tell_forever(self) -> None:
         told = 0
         while True:
             time.sleep(TELL_S)
-            count = len(self._handled)
+            count = self.count
             if count != told:
                 told = count
-                print(count, time.monotonic_ns(), flush=True)
+                print(count, time.monotonic_ns(), time.process_time_ns(), flush=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,4 +19,5 @@ async def hand_over(parts: Parts, campaign: str, *, cursor: int, rows: int) -> S
         expire_ms=delivery.expire_ms,
         cursor=cursor,
         limit=rows,
+        providers=await parts.providers(),
     )

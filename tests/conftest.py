@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -87,9 +88,15 @@ def _binary(kind: str) -> Path:
 @pytest.fixture(scope="session", params=["valkey", "redis"])
 def shared_redis(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
     """A server that tests share: keep to a queue of your own."""
+    with a_server(request.param, "--appendonly", "yes") as server:
+        yield server
+
+
+@contextmanager
+def a_server(kind: str, *options: str) -> Iterator[RedisServer]:
     with tempfile.TemporaryDirectory(prefix="pr-") as folder:
-        server = RedisServer(_binary(request.param), Path(folder))
-        server.start("--appendonly", "yes")
+        server = RedisServer(_binary(kind), Path(folder))
+        server.start(*options)
         yield server
         server.kill()
 
@@ -97,11 +104,8 @@ def shared_redis(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
 @pytest.fixture(params=["valkey", "redis"])
 def own_redis(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
     """A server for this test alone: kill it, restart it, empty it."""
-    with tempfile.TemporaryDirectory(prefix="pr-") as folder:
-        server = RedisServer(_binary(request.param), Path(folder))
-        server.start()
+    with a_server(request.param) as server:
         yield server
-        server.kill()
 
 
 @pytest.fixture

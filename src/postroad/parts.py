@@ -13,9 +13,12 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from postroad.clock import Clock, SystemClock
+from postroad.delivery.job import gate_key
+from postroad.dns.providers import Providers
+from postroad.dns.resolver import Resolver
 from postroad.embedded import ensure_redis
 from postroad.mail.token import TokenSigner
-from postroad.queue import Queue, RetryPolicy
+from postroad.queue import Queue, RetryPolicy, open_queue
 from postroad.queue.metrics import QueueMetrics
 from postroad.settings import Settings
 from postroad.store import migrate
@@ -31,17 +34,30 @@ class Parts:
         self,
         settings: Settings,
         engine: sa.Engine,
-        clock: Clock,
+        clock: Clock | None,
         stack: AsyncExitStack,
         metrics: QueueMetrics | None = None,
     ) -> None:
         self.settings = settings
         self.engine = engine
-        self.clock = clock
+        self.clock: Clock = clock or SystemClock()
         self.metrics = metrics
         self.signer = TokenSigner(secret_key(settings))
         self._stack = stack
         self._queues: dict[str, Queue] = {}
+        # Without a clock of our own the queue goes by its server's, the one that workers on all hosts share.
+        self._queue_clock = clock
+        self._resolver: Resolver | None = None
+
+    async def resolver(self) -> Resolver:
+        """Return the resolver of this process, opened once."""
+        if self._resolver is None:
+            self._resolver = await self._stack.enter_async_context(Resolver(self.settings.dns, self.clock))
+        return self._resolver
+
+    async def providers(self) -> Providers:
+        """Return what finds out whose a domain's mail hosts are."""
+        return Providers(await self.resolver(), self.engine, self.clock)
 
     async def queue(self, name: str) -> Queue:
         """Return the queue of this name, opened once. Raises UnavailableError, or StateError for an unsafe server."""
@@ -50,7 +66,16 @@ class Parts:
             limits = self.settings.queue(name)
             retry = RetryPolicy(attempts=limits.attempts, delays_ms=limits.retry_delays_ms, jitter=limits.jitter)
             self._queues[name] = await self._stack.enter_async_context(
-                Queue.open(url, name, retry=retry, metrics=self.metrics)
+                open_queue(
+                    url,
+                    name,
+                    shards=limits.shards,
+                    key_of=gate_key,
+                    retry=retry,
+                    clock=self._queue_clock,
+                    metrics=self.metrics,
+                    sync_replicas=limits.sync_replicas,
+                )
             )
         return self._queues[name]
 
@@ -59,12 +84,15 @@ class Parts:
 async def open_parts(
     settings: Settings | None = None, clock: Clock | None = None, metrics: QueueMetrics | None = None
 ) -> AsyncIterator[Parts]:
-    """Open the parts. The embedded database is brought up to date; any other must be: `postroad db upgrade`."""
+    """Open the parts. The embedded database is brought up to date; any other must be: `postroad db upgrade`.
+
+    ``clock``: everything goes by it, the queue included, so all processes must share it. None: the machine's.
+    """
     settings = settings or Settings.load()
     engine = await asyncio.to_thread(ready_engine, settings)
     try:
         async with AsyncExitStack() as stack:
-            yield Parts(settings, engine, clock or SystemClock(), stack, metrics)
+            yield Parts(settings, engine, clock, stack, metrics)
     finally:
         engine.dispose()
 

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from postroad.campaign.apply import apply
 from postroad.campaign.audience import import_file
 from postroad.campaign.definition import read_campaign
+from postroad.mail.dkim import Algorithm, generate_key
 from postroad.settings import Settings
 from postroad.store.campaign import Campaign
 from postroad.store.engine import read
@@ -29,6 +30,10 @@ address = "news@example.com"
 name = "News"
 postal_address = "1 High Street, Springfield"
 route = "relay"
+
+[[senders.news.dkim]]
+selector = "2026a"
+key_file = "dkim.pem"
 """
 
 CAMPAIGN = """
@@ -52,6 +57,7 @@ class House:
         self.folder = folder
         self.engine = engine
         (folder / "postroad.toml").write_text(CONFIG, encoding="utf-8")
+        (folder / "dkim.pem").write_bytes(generate_key(Algorithm.ED25519))
         self.template("hello.txt", TEXT)
         self.settings = Settings.load(folder / "postroad.toml")
 

@@ -233,3 +233,25 @@ def test_the_settings_of_the_environment_are_those_of_a_sender(house: House, mon
     house.apply()
     with read(house.engine) as connection:
         assert connection.execute(sa.text("SELECT display_name FROM sender")).scalar_one() == "From the environment"
+
+
+HOURS = "window: {from: 9:00, to: 17:00, days: [mon, tue, wed, thu, fri]}\n"
+
+
+def test_what_a_launch_freezes_is_due_within_the_hours_of_each_recipient(house: House) -> None:
+    house.apply(CAMPAIGN + HOURS)
+    house.fill(
+        ["a@example.com,Europe/London,A", "b@example.com,America/New_York,B", "c@example.com,Pacific/Auckland,C"]
+    )
+    launch(house.engine, "spring", NOW)  # a Monday, 08:30 UTC: 09:30 in London, 04:30 in New York, 20:30 in Auckland
+    due = [f"{due_at:%d %H:%M}" for _, _, _, due_at in house.touches()]
+    assert due == ["04 08:30", "04 13:00", "04 21:00"]
+
+
+def test_the_hours_of_a_launched_campaign_cannot_change(house: House) -> None:
+    house.apply(CAMPAIGN + HOURS)
+    house.fill(["a@example.com,Europe/London,A"])
+    launch(house.engine, "spring", NOW)
+    house.apply(CAMPAIGN + HOURS)
+    with pytest.raises(StateError, match="window"):
+        house.apply(CAMPAIGN)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from postroad.campaign.calendar import due_at
+from postroad.campaign.calendar import Window, due_at
 
 
 def utc(text: str) -> datetime:
@@ -100,3 +100,48 @@ def test_it_is_the_first_such_time_in_the_zone(after: datetime, at: time, zone: 
     assert due - after <= timedelta(hours=24) + shift
     if after.year >= 2026 and zone != "Antarctica/Troll":  # Troll: by two hours, each year
         assert due - after <= timedelta(hours=25)
+
+
+WINDOWS = [
+    # zone, from, to, days, after (UTC), opens (UTC), why
+    ("UTC", "09:00", "17:00", "0123456", "2026-05-04 08:00", "2026-05-04 09:00", "later today"),
+    ("UTC", "09:00", "17:00", "0123456", "2026-05-04 09:00", "2026-05-04 09:00", "open at its first instant"),
+    ("UTC", "09:00", "17:00", "0123456", "2026-05-04 16:59:59", "2026-05-04 16:59:59", "open at its last"),
+    ("UTC", "09:00", "17:00", "0123456", "2026-05-04 17:00", "2026-05-05 09:00", "closed at its end"),
+    ("UTC", "09:00", "17:00", "01234", "2026-05-08 18:00", "2026-05-11 09:00", "over the weekend"),
+    ("UTC", "20:00", "00:00", "0", "2026-05-04 23:59", "2026-05-04 23:59", "until midnight"),
+    ("UTC", "20:00", "00:00", "0", "2026-05-05 00:00", "2026-05-11 20:00", "midnight is the next day's"),
+    ("Asia/Tokyo", "09:00", "17:00", "0123456", "2026-05-04 00:30", "2026-05-04 00:30", "09:30 there"),
+    ("Pacific/Kiritimati", "09:00", "17:00", "1", "2026-05-04 18:00", "2026-05-04 19:00", "Tuesday there already"),
+    # Berlin, 2026-03-29: 02:00 becomes 03:00. 2026-10-25: 03:00 becomes 02:00.
+    ("Europe/Berlin", "02:30", "08:00", "6", "2026-03-29 00:00", "2026-03-29 01:30", "skipped: as much later"),
+    ("Europe/Berlin", "01:00", "02:30", "6", "2026-03-29 01:15", "2026-03-29 01:15", "and its end as well"),
+    ("Europe/Berlin", "02:30", "08:00", "6", "2026-10-25 00:00", "2026-10-25 00:30", "comes twice: the first"),
+]
+
+
+@pytest.mark.parametrize(("zone", "start", "end", "days", "after", "opens", "why"), WINDOWS)
+def test_a_window_opens_by_the_clock_of_the_zone(
+    zone: str, start: str, end: str, days: str, after: str, opens: str, why: str
+) -> None:
+    assert why
+    window = Window(start=time.fromisoformat(start), end=time.fromisoformat(end), days=frozenset(map(int, days)))
+    assert window.opens(utc(after), ZoneInfo(zone)) == utc(opens)
+
+
+@given(
+    st.sampled_from(sorted(available_timezones())),
+    st.integers(1_577_836_800, 2_051_222_400),
+    st.integers(0, 23),
+    st.integers(1, 24),
+    st.frozensets(st.integers(0, 6), min_size=1),
+)
+@settings(max_examples=200)
+def test_a_window_is_open_when_it_opens(zone: str, at_s: int, start: int, hours: int, days: frozenset[int]) -> None:
+    end = time((start + hours) % 24) if start + hours <= 24 else time()
+    window = Window(start=time(start), end=end, days=days)
+    after = datetime.fromtimestamp(at_s, UTC)
+    opens = window.opens(after, ZoneInfo(zone))
+    assert opens >= after
+    assert window.opens(opens, ZoneInfo(zone)) == opens
+    assert opens - after < timedelta(days=9)

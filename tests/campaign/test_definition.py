@@ -63,6 +63,22 @@ def test_a_name_is_the_text_that_is_written(tmp_path: Path, written: str) -> Non
     assert (file.definition.name, file.steps[0].name) == (written, written)
 
 
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        ("{from: 9:00, to: 17:30}", ("09:00", "17:30", 7)),
+        ("{from: 9:00, to: 0:00, days: [fri, mon]}", ("09:00", "00:00", 2)),
+    ],
+)
+def test_a_window_is_kept_as_hours_and_days(tmp_path: Path, written: str, kept: tuple[str, str, int]) -> None:
+    window = read_campaign(write(tmp_path, CAMPAIGN + f"window: {written}\n")).definition.window
+    assert window is not None
+    assert (window.kept["from"], window.kept["to"], len(window.kept["days"])) == kept
+    assert window.kept["days"] == sorted(
+        window.kept["days"], key=["mon", "tue", "wed", "thu", "fri", "sat", "sun"].index
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Wrong:
     text: str
@@ -78,6 +94,16 @@ def changed(old: str, new: str) -> str:
 
 SECOND = "  - email: more\n    subject: More\n    text: hello.txt\n"
 WRONG = {
+    "window that ends before it begins": Wrong(
+        text=CAMPAIGN + "window: {from: 17:00, to: 9:00}\n",
+        says="it must end after it begins",
+        line=9,
+        field="window",
+    ),
+    "window without an end": Wrong(text=CAMPAIGN + "window: {from: 9:00}\n", says="required", field="window.to"),
+    "day that is none": Wrong(
+        text=CAMPAIGN + "window:\n  from: 9:00\n  to: 17:00\n  days: [monday]\n", says="mon", line=12
+    ),
     "empty": Wrong(text="", says="it must be a mapping", line=1),
     "a list": Wrong(text="- a\n", says="it must be a mapping", line=1),
     "a word": Wrong(text="spring\n", says="it must be a mapping", line=1),
@@ -126,7 +152,7 @@ WRONG = {
         text=CAMPAIGN + SECOND.replace("subject: More", 'subject: ""'), says="steps.1.subject: .*at least 1", line=10
     ),
     "a step without a text": Wrong(
-        text=CAMPAIGN + "  - email: more\n    subject: More\n", says="steps.1.text: Field required", line=9
+        text=CAMPAIGN + "  - email: more\n    subject: More\n", says="steps.1: it needs text, html or mjml", line=9
     ),
     "a field that steps lack": Wrong(
         text=CAMPAIGN + SECOND + "    colour: red\n", says="steps.1.colour: Extra inputs", line=12

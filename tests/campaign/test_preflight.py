@@ -13,6 +13,8 @@ from postroad.campaign.preflight import Level, PreflightReport, check
 from postroad.errors import PreflightError, StateError
 from postroad.mail.template import MessageTemplate
 from postroad.mail.token import TokenSigner
+from postroad.store.campaign import Step
+from postroad.store.engine import write
 from tests.campaign.house import CAMPAIGN, CONFIG, NOW, TEXT, House
 from tests.campaign.tables import row_counts
 
@@ -179,6 +181,36 @@ def test_a_public_url_without_tls_is_a_warning(house: House) -> None:
     assert report.ok
     assert [(finding.level, "RFC 8058" in finding.what) for finding in report.findings] == [(Level.WARN, True)]
     report.require_ok()
+
+
+def test_a_sender_without_a_dkim_key_is_a_warning(house: House) -> None:
+    house.configure(CONFIG.partition("[[senders.news.dkim]]")[0])
+    ready(house)
+    report = preflight(house)
+    assert report.ok
+    (finding,) = report.findings
+    assert finding.level is Level.WARN
+    assert "its sender news has no DKIM key" in finding.what
+    assert "postroad dkim keygen" in finding.remedy
+
+
+def test_html_that_cannot_be_made_is_found(house: House) -> None:
+    """As it can happen when the store was written by another version."""
+    house.template("hello.html", "<p>{{ unsubscribe_url }}{{ postal_address }}</p>")
+    ready(house, campaign=CAMPAIGN + "    html: hello.html\n")
+    assert fails(house) == []
+    with write(house.engine) as connection:
+        step = connection.execute(sa.select(Step.__table__)).one()  # type: ignore[attr-defined]
+        broken = {**step.settings, "html": "<style>p{}</style><p {{ x }}>"}
+        connection.execute(sa.update(Step).values(settings=broken))
+    (found,) = fails(house)
+    assert "between the attributes" in found
+
+
+def test_a_text_that_is_made_of_the_html_is_checked_too(house: House) -> None:
+    house.template("hello.html", "<p>{{ name }} {{ postal_address }}</p><a href='{{ unsubscribe_url }}'>Leave</a>")
+    ready(house, campaign=CAMPAIGN.replace("text: hello.txt", "html: hello.html"))
+    assert fails(house) == ["campaign spring, step hello, text, line 1: 'name' is undefined (for b@example.com)"]
 
 
 def test_a_route_that_is_gone_fails(house: House) -> None:

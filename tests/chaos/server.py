@@ -120,7 +120,7 @@ async def tell(server: Server, *words: str) -> object:
     try:
         # A rewrite may be under way already, and a command that kills connections may kill its own.
         with suppress(RedisError):
-            answer: object = await client.execute_command(*words)  # type: ignore[no-untyped-call]
+            answer: object = await client.execute_command(*words)
             return answer
     finally:
         await client.aclose()

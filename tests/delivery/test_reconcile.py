@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from postroad.delivery.job import job_id
-from postroad.delivery.reconcile import Resolution, doubts, resolve_touch
+from postroad.delivery.reconcile import Resolution, doubts, resolve_touch, settle_unknown
 from postroad.errors import StateError, UsageError
 from postroad.queue import Done, JobState, Queue, Uncertain
 from postroad.store.ledger import TouchState
@@ -86,6 +86,59 @@ async def test_nothing_is_settled_twice(engine: sa.Engine, queue: Queue) -> None
     await resolve(engine, queue, touch, Resolution.ACCEPTED)
     with pytest.raises(StateError):
         await resolve(engine, queue, touch, Resolution.NOT_SENT)
+    assert state_of(engine, touch) is TouchState.ACCEPTED
+
+
+async def come_back(engine: sa.Engine, queue: Queue, touch: int, state: TouchState) -> bool:
+    return await settle_unknown(
+        engine, queue, recorder(engine, queue), touch, state, said="550 5.1.1 nobody", by="dsn", now=NOW
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "job_state"),
+    [(TouchState.BOUNCED, JobState.DEAD), (TouchState.DEAD, JobState.DEAD), (TouchState.ACCEPTED, None)],
+)
+async def test_what_comes_back_later_settles_it_by_itself_and_once(
+    engine: sa.Engine, queue: Queue, state: TouchState, job_state: JobState | None
+) -> None:
+    touch = await unknown_touch(engine, queue)
+    assert await come_back(engine, queue, touch, state)
+    assert not await come_back(engine, queue, touch, state)
+    await recorder(engine, queue).drain()
+    assert state_of(engine, touch) is state
+    assert await queue.known([job_id(touch)]) == [job_state]
+    assert [row for row in noted(engine, touch) if row[1] == "resolved"] == [
+        (state.value, "resolved", f"resolved as {state} by dsn: 550 5.1.1 nobody")
+    ]
+    assert await doubts(engine, queue, 10) == []
+
+
+async def test_what_comes_back_before_the_ledger_knows_of_the_doubt_settles_it(engine: sa.Engine, queue: Queue) -> None:
+    [touch] = await queued_touches(engine, queue, 1)
+    [job] = await claim(queue)
+    set_state(engine, touch, TouchState.SENDING)
+    assert not await come_back(engine, queue, touch, TouchState.BOUNCED)  # A worker has it in hand.
+    await queue.settle("w", [(job, Uncertain(cause="connection lost"))])
+    assert await come_back(engine, queue, touch, TouchState.BOUNCED)
+    await recorder(engine, queue).drain()
+    assert state_of(engine, touch) is TouchState.BOUNCED
+
+
+async def test_what_comes_back_of_a_touch_that_only_the_ledger_knows_settles_it(
+    engine: sa.Engine, queue: Queue
+) -> None:
+    touch = await unknown_touch(engine, queue)
+    await queue.resolve(job_id(touch), Done())
+    await recorder(engine, queue).drain()
+    assert await come_back(engine, queue, touch, TouchState.BOUNCED)
+    assert state_of(engine, touch) is TouchState.BOUNCED
+
+
+async def test_what_comes_back_of_mail_that_was_accepted_changes_nothing(engine: sa.Engine, queue: Queue) -> None:
+    [touch] = await queued_touches(engine, queue, 1)
+    set_state(engine, touch, TouchState.ACCEPTED)
+    assert not await come_back(engine, queue, touch, TouchState.BOUNCED)
     assert state_of(engine, touch) is TouchState.ACCEPTED
 
 

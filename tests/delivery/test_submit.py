@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 
@@ -10,14 +11,18 @@ import pytest
 import sqlalchemy as sa
 
 from postroad.clock import SystemClock
-from postroad.delivery.control import cancel, pause, rebuild, resume
+from postroad.delivery.control import cancel, missing_jobs, pause, rebuild, resume
+from postroad.delivery.job import decode_job
 from postroad.delivery.record import Recorder
-from postroad.delivery.submit import Submitted, submit_due
+from postroad.delivery.submit import LANE_OF_ITS_OWN, Submitted, submit_due
+from postroad.dns.providers import Providers, site_of
+from postroad.dns.resolver import Resolver
 from postroad.errors import StateError, UnavailableError
 from postroad.queue import Done, Enqueued, Job, JobState, Lane, Queue
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState, counts_by_step
-from tests.store.rows import NOW, add_campaign, add_touch
+from tests.dns.nameserver import Nameserver, Trouble
+from tests.store.rows import NOW, add_campaign, add_recipient, add_touch
 
 HOUR_MS = 3_600_000
 
@@ -52,12 +57,65 @@ def campaign_of(engine: sa.Engine, touches: int, **due: timedelta) -> int:
     return campaign_id
 
 
+async def lanes_of(engine: sa.Engine, queue: Queue, providers: Providers | None = None) -> dict[str, set[str]]:
+    """Submit everything; return the domains that are limited alike, by provider."""
+    await submit(engine, queue, limit=10_000, providers=providers)
+    found: dict[str, set[str]] = defaultdict(set)
+    for job in (await queue.claim("w", want=10_000, lease_ms=60_000, nonce="n")).jobs:
+        message = decode_job(job.payload)
+        found[message.provider].add(message.address.partition("@")[2])
+    return dict(found)
+
+
+def touches_at(engine: sa.Engine, domains: dict[str, int]) -> None:
+    """Make a campaign named trial with so many touches due at each domain."""
+    with write(engine) as connection:
+        campaign_id, steps = add_campaign(connection, name="trial")
+        for domain, count in domains.items():
+            for number in range(count):
+                recipient_id = add_recipient(connection, f"a{number}@{domain}")
+                add_touch(connection, campaign_id, steps[0], TouchState.PLANNED, due_at=NOW, recipient_id=recipient_id)
+
+
+async def test_domains_are_limited_by_who_runs_their_mail_hosts(engine: sa.Engine, queue: Queue) -> None:
+    zone = {
+        "school.net": {"MX": ["1 aspmx.l.google.com."]},
+        "shop.net": {"MX": ["10 mx1.hoster.net.", "10 mx2.hoster.net."]},
+        "club.net": {"MX": ["10 mx1.hoster.net.", "10 mx2.hoster.net."]},
+        "rare.net": {"MX": ["10 mx.rare.net."]},
+    }
+    busy = LANE_OF_ITS_OWN // 2
+    touches_at(
+        engine, {"school.net": 1, "gmail.com": 2, "shop.net": busy, "club.net": busy, "rare.net": 3, "gone.net": 1}
+    )
+    async with Nameserver(zone) as server, Resolver(server.settings(), SystemClock()) as resolver:
+        lanes = await lanes_of(engine, queue, Providers(resolver, engine, SystemClock()))
+    site = site_of("shop.net", ("mx1.hoster.net", "mx2.hoster.net"))
+    assert lanes == {
+        "google": {"school.net", "gmail.com"},
+        site: {"shop.net", "club.net"},  # the same mail hosts, and enough of it
+        "other": {"rare.net", "gone.net"},
+    }
+
+
+async def test_dns_that_is_away_holds_nothing_up(engine: sa.Engine, queue: Queue) -> None:
+    touches_at(engine, {"school.net": 30, "gmail.com": 2})
+    async with (
+        Nameserver({}, troubles={"school.net": Trouble.SILENT}) as server,
+        Resolver(server.settings(timeout_ms=60_000), SystemClock()) as resolver,
+    ):
+        lanes = await lanes_of(engine, queue, Providers(resolver, engine, SystemClock(), deadline_s=0.2))
+    assert lanes == {"google": {"gmail.com"}, "school.net": {"school.net"}}
+
+
 def counts(engine: sa.Engine, campaign_id: int) -> dict[TouchState, int]:
     with read(engine) as connection:
         return next(iter(counts_by_step(connection, campaign_id).values()))
 
 
-async def submit(engine: sa.Engine, queue: Queue, *, cursor: int = 0, limit: int = 1000) -> Submitted:
+async def submit(
+    engine: sa.Engine, queue: Queue, *, cursor: int = 0, limit: int = 1000, providers: Providers | None = None
+) -> Submitted:
     return await submit_due(
         engine,
         queue,
@@ -67,6 +125,7 @@ async def submit(engine: sa.Engine, queue: Queue, *, cursor: int = 0, limit: int
         expire_ms=1000 * HOUR_MS * 24 * 365,
         cursor=cursor,
         limit=limit,
+        providers=providers,
     )
 
 
@@ -136,6 +195,7 @@ async def test_cancel_takes_what_is_queued_off_the_queue(engine: sa.Engine, queu
 async def test_rebuild_enqueues_what_waits_and_holds_what_was_on_the_wire(engine: sa.Engine, queue: Queue) -> None:
     campaign_id = campaign_of(engine, 6)
     await submit(engine, queue, limit=4)
+    assert await missing_jobs(engine, queue) == 0
     with write(engine) as connection:
         connection.execute(
             sa.text("UPDATE touch SET state = 'sending', claim = 1 WHERE id = (SELECT min(id) FROM touch)")
@@ -144,8 +204,10 @@ async def test_rebuild_enqueues_what_waits_and_holds_what_was_on_the_wire(engine
     recorder = Recorder(engine=engine, queue=queue, clock=SystemClock(), name="test")
     events = await queue.read_events("recorder", "test", count=100, block_ms=0)
     await queue.acknowledge("recorder", events, forget=[event.id for event in events])
+    assert await missing_jobs(engine, queue) == 4
     rebuilt = await rebuild(engine, queue, recorder, expire_ms=1000 * HOUR_MS * 24 * 365, now=NOW)
     assert (rebuilt.looked_at, rebuilt.enqueued, rebuilt.unknown) == (4, 3, 1)
+    assert await missing_jobs(engine, queue) == 0
     assert counts(engine, campaign_id) == {TouchState.PLANNED: 2, TouchState.QUEUED: 3, TouchState.UNKNOWN: 1}
     states = await queue.known([str(i) for i in ids(engine)])
     assert states.count(JobState.QUEUED) == 3

@@ -16,10 +16,15 @@ from postroad.settings import (
     DEFAULT_QUEUES,
     BounceSettings,
     DeliverySettings,
+    DkimSettings,
+    DnsSettings,
+    OAuthSettings,
     QueueSettings,
+    RelaySettings,
     RouteSettings,
     SenderSettings,
     Settings,
+    TimeoutSettings,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -34,12 +39,22 @@ def _settings() -> Iterator[str]:
         "queues": QueueSettings,
         "delivery": DeliverySettings,
         "bounce": BounceSettings,
+        "dns": DnsSettings,
+        "routes.oauth": OAuthSettings,
+        "routes.timeouts": TimeoutSettings,
     }
+
+    def fields(name: str) -> Iterator[str]:
+        for field in sections[name].model_fields:
+            inner = f"{name}.{field}"
+            yield from fields(inner) if inner in sections else [inner]
+
     for name in Settings.model_fields:
         if name in sections:
-            yield from (f"{name}.{field}" for field in sections[name].model_fields)
+            yield from fields(name)
         else:
             yield name
+    yield from (f"senders.dkim.{field}" for field in DkimSettings.model_fields)
 
 
 @pytest.mark.parametrize("setting", list(_settings()))
@@ -51,6 +66,25 @@ def test_every_documented_setting_exists() -> None:
     text = (DOCS / "reference/settings.md").read_text(encoding="utf-8")
     documented = set(re.findall(r"^\| `([a-z_.]+)` \|", text, re.MULTILINE))
     assert documented == set(_settings())
+
+
+def test_every_field_and_every_rule_of_the_shaping_is_documented() -> None:
+    from postroad.delivery.shaping.file import Pace, read_shaping
+    from postroad.delivery.shaping.limits import Limits
+    from postroad.delivery.shaping.rules import Rule
+
+    text = (DOCS / "reference/shaping.md").read_text(encoding="utf-8")
+    for model in (Limits, Rule, Pace):
+        for name, field in model.model_fields.items():
+            assert f"`{field.alias or name}`" in text
+    for name in read_shaping(None).rule:
+        assert f"| `{name}` |" in text
+
+
+def test_every_setting_of_a_relay_is_documented() -> None:
+    text = (DOCS / "reference/settings.md").read_text(encoding="utf-8")
+    for field in RelaySettings.model_fields:
+        assert f"| `routes.{field}" in text or f"`{field}`" in text
 
 
 def test_every_queue_is_documented_with_its_limits() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import cast
 
 import pytest
 import sqlalchemy as sa
@@ -71,16 +72,20 @@ async def test_broken_authentication_pauses_the_sender_and_suppresses_nobody(sit
         gates = {state.gate.name: state.gate for state in await queue.gates()}
         assert gates["sender:ada@sender.example"].paused_until_ms == FOREVER_MS
         assert [letter.cause for letter in (await queue.dead_letters(count=10))[0]] == ["sender authentication"]
+    await site.until(lambda: bool(site.json("shaping", "log")))
+    [held] = cast("list[dict[str, str]]", site.json("shaping", "log"))
+    assert (held["rule"], held["gate"]) == ("sender authentication", "sender:ada@sender.example")
+    assert "5.7.515" in held["reply"]
     # Resumed and replayed, it is tried again; this provider has not changed its mind.
     site.run("queue", "gate", "resume", "sender:ada@sender.example")
     assert site.json("queue", "replay", "--all") == {"replayed": 1}
 
     async def dead_again() -> bool:
-        return await dead_letters(site) == 1
+        # The ledger hears of it a moment after the queue.
+        return await dead_letters(site) == 1 and site.states() == {"strict+550-5.7.515@mailbox.example": "dead"}
 
     await site.until(dead_again)
     assert site.sandbox.counters.refused[Phase.RCPT] == 2
-    assert site.states() == {"strict+550-5.7.515@mailbox.example": "dead"}
 
 
 async def dead_letters(site: Site) -> int:

@@ -146,6 +146,18 @@ async def test_preflight_failure_fails_the_run_and_mails_nobody(house: RunningHo
     assert not house.received("broken")
 
 
+async def test_maintenance_finds_nothing_missing_and_shows_the_queues(house: RunningHouse) -> None:
+    async with PrefectApi(house.url) as prefect:
+        run_id = await prefect.run_deployment("maintenance/maintenance", {})
+    outcome = await ended(house, run_id)
+    assert outcome.startswith("Completed")
+    assert "the queue misses nothing" in outcome
+    async with httpx.AsyncClient(base_url=f"{house.url}/api/") as http:
+        found = (await http.post("artifacts/filter", json={})).raise_for_status().json()
+    table = next(json.loads(artifact["data"]) for artifact in found if artifact["key"] == "queues")
+    assert [row["queue"] for row in table] == ["email:send", "email:warmup", "bounce:process"]
+
+
 @pytest.mark.browser
 async def test_run_started_from_the_form_in_a_browser_delivers(house: RunningHouse) -> None:
     house.apply_campaign("by-hand", 100)

@@ -12,7 +12,7 @@ from postroad.local.prefect import PrefectApi
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(180)]
 
-DEPLOYMENTS = ("advance-campaigns", "campaign", "import-audience")
+DEPLOYMENTS = ("advance-campaigns", "campaign", "import-audience", "maintenance")
 
 
 async def schema_of(http: httpx.AsyncClient, name: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from postroad.campaign.status import StepSummary, Summary
 from postroad.errors import ConfigError, DataError, PreflightError, StateError, UnavailableError
 from postroad.store.campaign import CampaignState
 from postroad.store.ledger import TouchState
-from tasks import advance, audience, campaign
+from tasks import advance, audience, campaign, maintain
 from tasks.policy import is_transient
 from tasks.result import completeness, ended, where_to_look
 from tasks.slices import MAX_SLICES, MIN_ROWS, rows_per_slice
@@ -31,6 +31,9 @@ ALL_TASKS: list[Task[..., Any]] = [
     campaign.freeze_audience,
     campaign.preflight,
     campaign.submit_slice,
+    maintain.mend_queue,
+    maintain.publish_depths,
+    maintain.tidy_queues,
 ]
 
 

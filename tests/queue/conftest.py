@@ -1,17 +1,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from itertools import count
+from pathlib import Path
 from typing import cast
 
 import pytest
 from redis.asyncio import Redis
 
+from postroad.embedded import server_binary
 from postroad.queue import Batch, Claimed, Event, Job, Queue, Verdict, Worker, WorkerReport
 from postroad.queue.server import connect
+from tests.conftest import RedisServer, a_server
+from tests.queue.nodes import free_port
 
 _names = count()
 START_MS = 1_790_000_000_000
@@ -72,6 +77,32 @@ def jobs(*ids: str, payload: bytes = b"p", due_ms: int = 0, expires_ms: int = 0)
 
 def ids(batch: Sequence[Claimed]) -> list[str]:
     return [job.id for job in batch]
+
+
+@pytest.fixture(scope="session", params=["valkey", "redis", "cluster"])
+def shared_redis(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """A server that tests share, or a cluster of one node: keep to a queue of your own."""
+    if request.param != "cluster":
+        with a_server(request.param, "--appendonly", "yes") as server:
+            yield server
+        return
+    with tempfile.TemporaryDirectory(prefix="pr-") as folder:
+        server = RedisServer(server_binary(), Path(folder))
+        port = free_port()
+        server.start("--appendonly", "yes", "--port", f"{port}", "--bind", "127.0.0.1", "--cluster-enabled", "yes")
+        asyncio.run(_give_all_slots(server.url))
+        server.url = f"redis+cluster://127.0.0.1:{port}"
+        yield server
+        server.kill()
+
+
+async def _give_all_slots(url: str) -> None:
+    client = connect(url)
+    await client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+    async with asyncio.timeout(20):
+        while b"cluster_state:ok" not in await client.execute_command("CLUSTER", "INFO"):
+            await asyncio.sleep(0.02)
+    await client.aclose()
 
 
 @pytest.fixture

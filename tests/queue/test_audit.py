@@ -107,7 +107,7 @@ async def test_a_planted_fault_is_found(
 ) -> None:
     client = connect(redis_url)
     for command, key, *args in commands:
-        await client.execute_command(command, f"pr:{{audited}}:{key}", *args)  # type: ignore[no-untyped-call]
+        await client.execute_command(command, f"pr:{{audited}}:{key}", *args)
     await client.aclose()
     assert any(words in wrong for wrong in await queue.audit()), await queue.audit()
 

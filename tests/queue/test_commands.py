@@ -21,11 +21,19 @@ from typer.testing import CliRunner
 from postroad.cli.app import app
 from postroad.queue import Gate, Job, Lane, Queue, Uncertain
 from postroad.queue.server import connect
+from tests.conftest import RedisServer, a_server
 from tests.queue.conftest import jobs, until
 
 LANE = Lane(name="a", gates=("g",), group="spring")
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., Any]
+
+
+@pytest.fixture(scope="module", params=["valkey", "redis"])
+def shared_redis(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """No cluster: processes are slow to start, and know of it no more than the address."""
+    with a_server(request.param, "--appendonly", "yes") as server:
+        yield server
 
 
 @pytest.fixture
@@ -36,7 +44,8 @@ def run(redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setenv("POSTROAD_STATE_DIR", str(tmp_path / "state"))
 
     async def run(*arguments: str, queue: str = "commands", fails: bool = False) -> Any:
-        command = ["queue", *arguments, "--queue", queue, "--json"]
+        group = [] if arguments[0] == "unknown" else ["queue"]
+        command = [*group, *arguments, "--queue", queue, "--json"]
         result = await asyncio.to_thread(CliRunner().invoke, app, command)
         assert (result.exit_code != 0) == fails, result.output
         return result.exception if fails else json.loads(result.stdout)
@@ -134,13 +143,13 @@ async def test_uncertain_jobs_are_listed_and_resolved(redis_url: str, run: Run) 
         await queue.enqueue(LANE, jobs("u1", "u2", "u3"))
         held = (await queue.claim("w", want=3, lease_ms=60_000, nonce="n")).jobs
         await queue.settle("w", [(job, Uncertain(cause="c")) for job in held])
-        assert [row["id"] for row in await run("uncertain", "list")] == ["u1", "u2", "u3"]
+        assert [row["id"] for row in await run("unknown", "list")] == ["u1", "u2", "u3"]
         for job, how in (("u1", "accepted"), ("u2", "not-sent"), ("u3", "dead")):
-            resolved = await run("uncertain", "resolve", job, "--as", how, "--by", "ada")
+            resolved = await run("unknown", "resolve", job, "--as", how, "--by", "ada")
             assert resolved == {"id": job, "resolved": how, "by": "ada"}
         assert [str(state) for state in await queue.known(["u1", "u2", "u3"])] == ["remembered", "queued", "dead"]
-        await run("uncertain", "resolve", "u1", "--as", "dead", fails=True)
-        assert await run("uncertain", "list") == []
+        await run("unknown", "resolve", "u1", "--as", "dead", fails=True)
+        assert await run("unknown", "list") == []
 
 
 def start(folder: Path, redis_url: str, *command: str) -> subprocess.Popen[bytes]:
@@ -165,8 +174,13 @@ async def test_a_process_serves_its_metrics(redis_url: str, tmp_path: Path, comm
         found = re.search(r"http://127.0.0.1:\d+/metrics", log.read_text())
         assert found
         async with httpx.AsyncClient() as client:
-            text = (await client.get(found.group())).text
-        assert 'postroad_queue_up{queue="email:send"} 1.0' in text
+
+            async def shows(metric: str) -> bool:
+                return metric in (await client.get(found.group())).text
+
+            await until(lambda: shows('postroad_queue_up{queue="email:send"} 1.0'))
+            if command == "recorder":
+                await until(lambda: shows("postroad_recorder_lag_seconds 0.0"))
         process.terminate()
         assert await asyncio.to_thread(process.wait, 20) == 0
     finally:

@@ -8,6 +8,7 @@ import pytest
 from postroad.queue import (
     FOREVER_MS,
     Cancel,
+    Defer,
     Done,
     Gate,
     GateState,
@@ -151,7 +152,15 @@ async def test_a_refund_goes_to_the_quota_it_was_taken_from(bench: Bench) -> Non
 
 
 @pytest.mark.parametrize(
-    ("verdict", "room"), [(Release(), 2), (Cancel(cause="c"), 2), (Done(), 1), (Retry(cause="c"), 1)]
+    ("verdict", "room"),
+    [
+        (Release(), 2),
+        (Cancel(cause="c"), 2),
+        (Defer(at_ms=1, cause="c", untried=True), 2),
+        (Defer(at_ms=1, cause="c"), 1),
+        (Done(), 1),
+        (Retry(cause="c"), 1),
+    ],
 )
 async def test_a_rate_gets_back_what_was_not_used(bench: Bench, verdict: Verdict, room: int) -> None:
     await bench.queue.set_gate(Gate(name="g", rate=Rate(count=1, per_ms=1000, burst=3)))

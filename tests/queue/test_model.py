@@ -229,7 +229,7 @@ class Machine(RuleBasedStateMachine):
             st.just(Done()),
             st.just(Retry(cause="c")),
             at_ms.map(lambda at_ms: Retry(cause="c", at_ms=at_ms)),
-            at_ms.map(lambda at_ms: Defer(cause="c", at_ms=at_ms)),
+            st.builds(Defer, cause=st.just("c"), at_ms=at_ms, untried=st.booleans()),
             st.just(Dead(cause="c")),
             st.just(Uncertain(cause="c")),
             st.just(Cancel(cause="c")),
@@ -266,7 +266,7 @@ class Machine(RuleBasedStateMachine):
                 delay_ms = POLICY.delays_ms[job.attempt - 1]
                 return "retry", verdict.at_ms or self.now_ms + delay_ms, verdict.cause
             case Defer():
-                return "defer", verdict.at_ms, verdict.cause
+                return "put_off" if verdict.untried else "defer", verdict.at_ms, verdict.cause
             case Cancel():
                 return "cancelled", 0, verdict.cause
             case Release():

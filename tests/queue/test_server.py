@@ -90,7 +90,7 @@ async def test_scripts_that_the_server_forgot_are_sent_again(redis_url: str) -> 
     async with Queue.open(redis_url, "forgot") as queue:
         await queue.enqueue(LANE, jobs("1"))
         client = connect(redis_url)
-        await client.execute_command("SCRIPT", "FLUSH")  # type: ignore[no-untyped-call]
+        await client.execute_command("SCRIPT", "FLUSH")
         await client.aclose()
         batch = await queue.claim("w", want=1, lease_ms=1000, nonce="n")
         assert [job.id for job in batch.jobs] == ["1"]

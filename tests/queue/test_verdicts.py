@@ -35,6 +35,7 @@ def ordered(verdict: Undone, attempt: int = 1) -> Order:
         (Retry(cause="c", error="e"), 3, Order("1", 7, "dead", 0, 0, "c", "e")),
         (Retry(cause="c", error="e", at_ms=99), 3, Order("1", 7, "dead", 0, 0, "c", "e")),
         (Defer(at_ms=99, cause="c", error="e"), 9, Order("1", 7, "defer", 99, 0, "c", "e")),
+        (Defer(at_ms=99, cause="c", untried=True), 9, Order("1", 7, "put_off", 99, 0, "c")),
         (Dead(cause="c", error="e"), 1, Order("1", 7, "dead", 0, 0, "c", "e")),
         (Uncertain(cause="c"), 1, Order("1", 7, "uncertain", 0, 0, "c")),
         (Cancel(cause="c"), 1, Order("1", 7, "cancelled", 0, 0, "c")),

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from postroad.sandbox import Fault, Phase, Rate, Rule, Scope
+from postroad.sandbox import Fault, Lack, Phase, Rate, Rule, Scope
 from postroad.sandbox.rulebook import RuleBook
 from tests.sandbox.conftest import Bench
 from tests.sandbox.wire import HandClock, eventually
@@ -138,6 +138,29 @@ def test_a_rate_admits_its_count_in_any_span_and_refusals_are_free() -> None:
     assert times(rules, 2) == [2]
 
 
+def test_a_rate_with_a_rest_admits_nothing_until_that_is_over_and_then_counts_from_nothing() -> None:
+    clock = HandClock()
+    rules = book(at_rcpt(over=Rate(count=2, per_ms=1000, rest_ms=5000)), clock=clock)
+    assert times(rules, 3) == [3]
+    clock.advance(4999)
+    assert times(rules, 1) == [1]
+    clock.advance(1)
+    assert times(rules, 3) == [3]
+
+
+def test_a_share_is_of_the_same_recipients_and_of_others_for_another_reply() -> None:
+    everybody = [f"reader{n}@to.test" for n in range(2_000)]
+
+    def hit(reply: str) -> set[str]:
+        rules = book(Rule(phase=Phase.RCPT, share=0.1, fault=Fault(reply=reply)))
+        return {who for who in everybody if rules.decide(Phase.RCPT, Scene(), (who,))}
+
+    unknown, full = hit("550 5.1.1"), hit("552 5.2.2")
+    assert 150 < len(unknown) < 250
+    assert hit("550 5.1.1") == unknown
+    assert len(unknown & full) < 50
+
+
 @pytest.mark.parametrize(
     ("scope", "shares", "does_not_share"),
     [
@@ -145,6 +168,7 @@ def test_a_rate_admits_its_count_in_any_span_and_refusals_are_free() -> None:
         (Scope.CONNECTION, (Scene(ip="192.0.2.9"), "x@else.test"), (Scene(connection=9), "bob@to.test")),
         (Scope.IP, (Scene(connection=9), "x@else.test"), (Scene(ip="192.0.2.9"), "bob@to.test")),
         (Scope.SENDER, (Scene(ip="192.0.2.9"), "x@else.test"), (Scene(sender="e@from.test"), "bob@to.test")),
+        (Scope.SENDER_DOMAIN, (Scene(sender="e@from.test"), "x@else.test"), (Scene(sender="e@e.test"), "bob@to.test")),
         (Scope.DOMAIN, (Scene(connection=9), "x@TO.test"), (Scene(), "bob@else.test")),
         (Scope.RECIPIENT, (Scene(connection=9), "BOB@to.test"), (Scene(), "x@to.test")),
     ],
@@ -180,6 +204,9 @@ def test_a_connection_that_is_gone_is_forgotten() -> None:
         ),
         (lambda: Rule(phase=Phase.RCPT, fault=NO, every=0), "every is 1 or more"),
         (lambda: Rule(phase=Phase.RCPT, fault=NO, probability=1.5), "between 0 and 1"),
+        (lambda: Rule(phase=Phase.RCPT, fault=NO, share=-0.5), "between 0 and 1"),
+        (lambda: Rule(phase=Phase.MAIL, fault=NO, share=0.5), "no recipient is known"),
+        (lambda: Rule(phase=Phase.RCPT, fault=NO, lacks=Lack.SIGNATURE), "final dot only"),
         (lambda: Rule(phase=Phase.RCPT, fault=Fault(keep=True)), "final dot only"),
         (lambda: Fault(reply="no reply"), "neither a reply"),
         (lambda: Fault(delay_ms=-1), "not negative"),

@@ -118,7 +118,7 @@ WRONG = {
     "no web address": ("public_url = 'example.com'\n", ", line 1", "public_url: .*pattern"),
     "a port out of range": (GOOD.replace("2525", "99999"), ", line 8", "routes.relay.port: .*65535"),
     "a port that is a word": (GOOD.replace("2525", "'smtp'"), ", line 8", "routes.relay.port: .*integer"),
-    "no host": (GOOD.replace('host = "smtp.example.com"\n', ""), ", line 6", "routes.relay.host: Field required"),
+    "no host": (GOOD.replace('host = "smtp.example.com"\n', ""), ", line 6", "routes.relay: Field required: host"),
     "a mode that is none": (
         GOOD.replace("port = 2525", "tls = 'ssl'"),
         ", line 8",

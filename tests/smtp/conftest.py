@@ -14,7 +14,8 @@ import trustme
 from pydantic import SecretStr
 
 from postroad.mail.message import Message
-from postroad.settings import RouteSettings, TlsMode
+from postroad.settings import TlsMode
+from postroad.smtp.endpoint import Endpoint
 from postroad.smtp.session import Session, Timeouts
 from tests.smtp.scripted import ScriptedServer
 
@@ -22,7 +23,7 @@ from tests.smtp.scripted import ScriptedServer
 hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
 
-QUICK = Timeouts(connect=5, mail=5, rcpt=5, data=5, dot=5)
+QUICK = Timeouts(connect=5, greeting=5, mail=5, rcpt=5, data=5, dot=5)
 
 
 def message(
@@ -44,14 +45,15 @@ def route(
     connections: int = 10,
     messages_per_connection: int = 100,
     host: str = "127.0.0.1",
-) -> RouteSettings:
-    return RouteSettings(
+) -> Endpoint:
+    return Endpoint(
         host=host,
         port=port,
         tls=tls,
         ca_file=ca_file,
         username=username,
         password=SecretStr(password) if password is not None else None,
+        clear_text_login=tls in (TlsMode.NONE, TlsMode.OPPORTUNISTIC),
         connections=connections,
         messages_per_connection=messages_per_connection,
     )

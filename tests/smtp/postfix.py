@@ -71,6 +71,8 @@ _MASTER = """
 {port}    inet n - n - - smtpd
 {implicit} inet n - n - - smtpd
   -o smtpd_tls_wrappermode=yes
+{in_turn} inet n - n - - smtpd
+  -o smtpd_discard_ehlo_keywords=pipelining,chunking
 cleanup   unix n - n - 0 cleanup
 qmgr      unix n - n 300 1 qmgr
 tlsmgr    unix - - n 1000? 1 tlsmgr
@@ -114,9 +116,11 @@ message_size_limit = 100000
 class Postfix:
     """The ports of an instance."""
 
-    def __init__(self, port: int, implicit_tls_port: int) -> None:
+    def __init__(self, port: int, implicit_tls_port: int, in_turn_port: int) -> None:
         self.port = port
         self.implicit_tls_port = implicit_tls_port
+        self.in_turn_port = in_turn_port
+        """Where PIPELINING is not offered."""
 
 
 @contextmanager
@@ -125,7 +129,7 @@ def postfix(folder: Path, next_hop: int, certificates: Certificates) -> Iterator
     program = _program("postfix")
     if os.geteuid() != 0:
         pytest.skip("postfix can be started by root only")
-    instance = Postfix(_free_port(), _free_port())
+    instance = Postfix(_free_port(), _free_port(), _free_port())
     config = folder / "etc"
     for made in (config, folder / "spool", folder / "data"):
         made.mkdir(parents=True)
@@ -138,7 +142,9 @@ def postfix(folder: Path, next_hop: int, certificates: Certificates) -> Iterator
             certificate=certificates.certificate,
         )
     )
-    (config / "master.cf").write_text(_MASTER.format(port=instance.port, implicit=instance.implicit_tls_port).lstrip())
+    (config / "master.cf").write_text(
+        _MASTER.format(port=instance.port, implicit=instance.implicit_tls_port, in_turn=instance.in_turn_port).lstrip()
+    )
     environment = {"PATH": SBIN + ":/usr/bin:/bin", "MAIL_CONFIG": str(config)}
     started = subprocess.run(
         [program, "-c", str(config), "start"], check=False, env=environment, capture_output=True, text=True

@@ -174,7 +174,7 @@ async def test_lost_while_opening(verb: str, how: Act) -> None:
 async def test_a_server_that_greets_and_hangs_is_given_up(verb: str) -> None:
     async with ScriptedServer({verb: Act.HANG}) as server:
         with pytest.raises(TransportError) as caught:
-            await Session.open(route(server.port), Timeouts(connect=0.05))
+            await Session.open(route(server.port), Timeouts(greeting=0.05))
         assert caught.value.phase is Phase(verb.lower())
         await asyncio.wait_for(server.connections[0].gone.wait(), 5)
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import traceback
 from base64 import b64encode
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ def server_of(tls: TlsMode, certificates: Certificates) -> ScriptedServer:
     match tls:
         case TlsMode.IMPLICIT:
             return ScriptedServer(implicit_tls=certificates.server_context())
-        case TlsMode.STARTTLS:
+        case TlsMode.STARTTLS | TlsMode.OPPORTUNISTIC:
             return ScriptedServer(starttls=certificates.server_context())
         case TlsMode.NONE:
             return ScriptedServer()
@@ -41,7 +42,7 @@ async def test_mail_flows_pipelined_by_every_mode(tls: TlsMode, certificates: Ce
         await session.close()
         # RFC 3207 §4.2: what was said before TLS is forgotten, so the extensions are asked for again.
         verbs = [command.split()[0] for command in server.commands]
-        assert verbs.count(b"EHLO") == (2 if tls is TlsMode.STARTTLS else 1)
+        assert verbs.count(b"EHLO") == (2 if tls in (TlsMode.STARTTLS, TlsMode.OPPORTUNISTIC) else 1)
         assert verbs[-1] == b"QUIT"
 
 
@@ -108,7 +109,7 @@ async def test_a_certificate_is_not_looked_at_where_the_settings_say_so(
     tls: TlsMode, certificates: Certificates
 ) -> None:
     async with server_of(tls, certificates) as server:
-        settings = route(server.port, tls=tls).model_copy(update={"verify_certificate": False})
+        settings = replace(route(server.port, tls=tls), verify_certificate=False)
         session = await Session.open(settings, QUICK)
         assert (await session.send(message(), nothing)).code == 250
         await session.close()

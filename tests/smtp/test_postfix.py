@@ -130,9 +130,18 @@ async def test_a_whole_postfix(instance: Postfix, next_hop: ScriptedServer, cert
         assert not session.usable
         await session.close()
 
-    bodies = await arrived(next_hop, 6)
+    session = await Session.open(route(instance.in_turn_port), QUICK)
+    assert not session.pipelining
+    for _ in range(2):
+        assert (await session.send(message(recipient="nobody@example.org"), nothing)).code == 550
+        assert (await session.send(message(DOTTED), nothing)).code == 250
+        assert (await session.send(message(), nothing)).code == 250
+    await session.close()
+
+    rounds = len(TlsMode) + 2
+    bodies = await arrived(next_hop, 2 * rounds)
     stuffed = b"..\r\n...\r\n..QUIT\r\nx.\r\n\r\n..\r\n.\r\n"
-    assert sorted(bodies) == sorted([stuffed, b"body\r\n.\r\n"] * 3)
+    assert sorted(bodies) == sorted([stuffed, b"body\r\n.\r\n"] * rounds)
 
     with pytest.raises(TransportError, match=r"(?i)certificate verify failed"):
         await Session.open(route(instance.port, tls=TlsMode.STARTTLS), QUICK)

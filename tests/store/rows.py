@@ -79,9 +79,12 @@ def add_campaign(
     return campaign_id, ids
 
 
-def add_recipient(connection: sa.Connection, *, time_zone: str | None = None, **attributes: str) -> int:
-    address = f"r{next(_numbers)}@example.com"
-    row = Recipient(address=address, domain="example.com", time_zone=time_zone, attributes=attributes, created_at=NOW)
+def add_recipient(
+    connection: sa.Connection, address: str | None = None, *, time_zone: str | None = None, **attributes: str
+) -> int:
+    address = address or f"r{next(_numbers)}@example.com"
+    domain = address.rpartition("@")[2]
+    row = Recipient(address=address, domain=domain, time_zone=time_zone, attributes=attributes, created_at=NOW)
     return _add(connection, row)
 
 

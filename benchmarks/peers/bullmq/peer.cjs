@@ -52,7 +52,8 @@ function work(url) {
     setInterval(() => {
       if (count !== told) {
         told = count;
-        process.stdout.write(`${count} ${process.hrtime.bigint()}\n`);
+        const cpu = process.cpuUsage();
+        process.stdout.write(`${count} ${process.hrtime.bigint()} ${(cpu.user + cpu.system) * 1000}\n`);
       }
     }, TELL_MS);
     new Worker('bench', async () => { count += 1; }, { connection: connectionOf(url), concurrency: 100 });

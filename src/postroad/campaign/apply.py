@@ -13,7 +13,7 @@ from postroad.campaign.audience import open_audience
 from postroad.campaign.definition import CampaignFile, read_campaign
 from postroad.errors import ConfigError, StateError
 from postroad.settings import Settings
-from postroad.store.campaign import Campaign, CampaignState, Sender, Step, StepKind
+from postroad.store.campaign import Campaign, CampaignState, Sender, Step, StepKind, keep_files
 from postroad.store.engine import write
 from postroad.store.recipient import Audience
 
@@ -47,11 +47,13 @@ def apply(engine: sa.Engine, settings: Settings, file: CampaignFile, now: dateti
         campaign.audience_file = str(file.audience_file) if file.audience_file else None
         campaign.job_class = definition.job_class
         campaign.time_zone = definition.time_zone or settings.time_zone
+        campaign.sending_window = definition.window.kept if definition.window else None
         session.add(campaign)
         session.flush()
         assert campaign.id is not None  # noqa: S101  (flushed)
         connection.execute(sa.delete(Step).where(col(Step.campaign_id) == campaign.id))
         for position, step in enumerate(file.steps, start=1):
+            keep_files(connection, step.files)
             session.add(
                 Step(
                     campaign_id=campaign.id,
@@ -92,11 +94,13 @@ def _refuse_changes(session: Session, campaign: Campaign, file: CampaignFile, se
         "steps": [(step.name, step.kind.value, step.settings) for step in steps],
         "sender": campaign.sender_id,
         "audience": audience,
+        "window": campaign.sending_window,
     }
     wanted = {
         "steps": [(step.name, step.kind, step.settings) for step in file.steps],
         "sender": sender_id,
         "audience": file.definition.audience.name,
+        "window": file.definition.window.kept if file.definition.window else None,
     }
     changed = [what for what in kept if kept[what] != wanted[what]]
     if changed:

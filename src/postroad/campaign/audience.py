@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 from zoneinfo import available_timezones
@@ -169,7 +170,7 @@ def _judge(columns: tuple[str, ...], rows: list[CsvRow]) -> tuple[list[dict[str,
     address_at = columns.index(ADDRESS)
     zone_at = columns.index(TIME_ZONE) if TIME_ZONE in columns else None
     attribute_at = [(i, name) for i, name in enumerate(columns) if i not in (address_at, zone_at)]
-    zones = available_timezones() if zone_at is not None else frozenset()
+    zones = _zones() if zone_at is not None else frozenset()
     taken: dict[str, dict[str, Any]] = {}
     refusals: list[dict[str, Any]] = []
     for row in rows:
@@ -183,17 +184,24 @@ def _judge(columns: tuple[str, ...], rows: list[CsvRow]) -> tuple[list[dict[str,
         if zone and zone not in zones:
             refusals.append(_refusal(row, TIME_ZONE, zone, "it is no time zone of the IANA database"))
             continue
-        attributes = {name: fields[i].strip() for i, name in attribute_at if fields[i].strip()}
-        # Rows of one address merge as they would in slices of their own.
-        earlier = taken.get(address, {"time_zone": None, "attributes": {}})
+        attributes = {name: value for i, name in attribute_at if (value := fields[i].strip())}
+        earlier = taken.get(address)
+        if earlier is not None:  # Rows of one address merge as they would in slices of their own.
+            zone = zone or earlier["time_zone"]
+            attributes = {**earlier["attributes"], **attributes}
         taken[address] = {
             "address": address,
             "domain": domain_of(address),
-            "time_zone": zone or earlier["time_zone"],
-            "attributes": {**earlier["attributes"], **attributes},
+            "time_zone": zone or None,
+            "attributes": attributes,
         }
     # In order: two imports that have the same addresses wait for each other, and never each for the other.
     return [taken[address] for address in sorted(taken)], refusals
+
+
+@cache
+def _zones() -> frozenset[str]:
+    return frozenset(available_timezones())  # It walks through a folder of some six hundred files.
 
 
 def _refusal(row: CsvRow, field: str, value: str, reason: str) -> dict[str, Any]:
@@ -218,13 +226,15 @@ def _upsert(connection: sa.Connection, state: AudienceImport, rows: list[dict[st
         "INSERT INTO recipient (address, domain, time_zone, attributes, created_at) "
         f"SELECT new.address, new.domain, new.time_zone, new.attributes, :now FROM {new} WHERE true "
         "ON CONFLICT (address) DO UPDATE SET "
-        f"time_zone = COALESCE(excluded.time_zone, recipient.time_zone), attributes = {merged}"
+        f"time_zone = COALESCE(excluded.time_zone, recipient.time_zone), attributes = {merged} "
+        "RETURNING id"
     ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
-    connection.execute(recipients, {"now": now, **parameters})
+    ids = connection.execute(recipients, {"now": now, **parameters}).scalars()
+    member, parameters = json_rows(connection, "new", {"id": sa.BigInteger()}, [{"id": id_} for id_ in ids])
     members = sa.text(
         "INSERT INTO audience_member (audience_id, recipient_id, import_id) "
-        f"SELECT :audience_id, recipient.id, :import_id FROM {new} JOIN recipient ON recipient.address = new.address "
-        "WHERE true ON CONFLICT (audience_id, recipient_id) DO UPDATE SET import_id = excluded.import_id "
+        f"SELECT :audience_id, new.id, :import_id FROM {member} WHERE true "
+        "ON CONFLICT (audience_id, recipient_id) DO UPDATE SET import_id = excluded.import_id "
         "WHERE audience_member.import_id <> excluded.import_id"
     )
     values = {"audience_id": state.audience_id, "import_id": state.id, **parameters}

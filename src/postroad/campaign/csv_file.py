@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from postroad.errors import DataError
 
@@ -34,8 +34,7 @@ class CsvFacts:
     sha256: str
 
 
-@dataclass(frozen=True, slots=True)
-class CsvRow:
+class CsvRow(NamedTuple):
     """One row, and where the next one starts."""
 
     line: int
@@ -55,17 +54,16 @@ class _Lines:
 
     def __iter__(self) -> Iterator[str]:
         while raw := self.file.readline(MAX_LINE_BYTES + 1):
-            where = f"{self.path}, line {self.line}"
             if len(raw) > MAX_LINE_BYTES:
                 raise DataError(
                     f"a line of more than {MAX_LINE_BYTES:,} bytes: this is no CSV of recipients",
-                    where=where,
+                    where=self._where(),
                     remedy="Is it UTF-8 text with one recipient a line?",
                 )
             if b"\0" in raw:
                 raise DataError(
                     f"a NUL byte at column {raw.index(0) + 1}",
-                    where=where,
+                    where=self._where(),
                     remedy="Export the file again as UTF-8 text.",
                 )
             if self.seen is not None:
@@ -75,12 +73,15 @@ class _Lines:
             except UnicodeDecodeError as error:
                 raise DataError(
                     f"not UTF-8: byte 0x{error.object[error.start]:02x} at column {error.start + 1}",
-                    where=where,
+                    where=self._where(),
                     remedy="Export the file again as UTF-8 (in a spreadsheet: “CSV UTF-8”).",
                 ) from None
             self.cursor += len(raw)
             self.line += 1
             yield text
+
+    def _where(self) -> str:
+        return f"{self.path}, line {self.line}"
 
 
 def _identifier(title: str) -> str:

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import time
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
+from postroad.campaign.calendar import DAYS
+from postroad.campaign.files import Attachments, Inlines, read_step_files, require_images
 from postroad.errors import ConfigError
+from postroad.mail.markup import finished
 from postroad.settings import DurationMs, ZoneName
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
@@ -54,11 +67,24 @@ class EmailStep(_Strict):
 
     email: str = Field(pattern=NAME_PATTERN, description="the step's name")
     subject: Annotated[str, AfterValidator(_text)] = Field(min_length=1)
-    text: Path
+    text: Path | None = None
     html: Path | None = None
+    mjml: Path | None = None
+    attachments: Attachments = ()
+    inline: Inlines = ()
     at: Annotated[time | None, BeforeValidator(_time_of_day)] = Field(
         default=None, description="time of day in the recipient's own zone; unset: at once"
     )
+
+    @model_validator(mode="after")
+    def _says_something_once(self) -> Self:
+        if self.text is None and self.html is None and self.mjml is None:
+            raise ValueError("it needs text, html or mjml")
+        if self.html is not None and self.mjml is not None:
+            raise ValueError("html and mjml are two ways to write one thing: name one of them")
+        if self.inline and self.html is None and self.mjml is None:
+            raise ValueError("inline images are for html or mjml")
+        return self
 
 
 class WaitStep(_Strict):
@@ -81,6 +107,28 @@ class AudienceDefinition(_Strict):
     file: Path | None = None
 
 
+class WindowDefinition(_Strict):
+    """The hours in which it may send, by each recipient's own clock."""
+
+    start: Annotated[time, BeforeValidator(_time_of_day)] = Field(alias="from")
+    end: Annotated[time, BeforeValidator(_time_of_day)] = Field(alias="to", description="00:00: midnight")
+    days: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = Field(
+        default=("mon", "tue", "wed", "thu", "fri", "sat", "sun"), min_length=1
+    )
+
+    @model_validator(mode="after")
+    def _is_within_a_day(self) -> Self:
+        if self.end != time() and self.end <= self.start:
+            raise ValueError("it must end after it begins, on the same day; 00:00 is midnight")
+        return self
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """As it stands in the campaign table."""
+        days = [day for day in DAYS if day in self.days]
+        return {"from": f"{self.start:%H:%M}", "to": f"{self.end:%H:%M}", "days": days}
+
+
 class CampaignDefinition(_Strict):
     """All of a campaign.yaml."""
 
@@ -89,6 +137,7 @@ class CampaignDefinition(_Strict):
     audience: AudienceDefinition
     job_class: Literal["urgent", "normal", "bulk"] = Field(default="bulk", alias="class")
     time_zone: ZoneName | None = Field(default=None, description="of recipients whose own is not known")
+    window: WindowDefinition | None = Field(default=None, description="hours in which it may send; unset: any")
     steps: tuple[StepDefinition, ...] = Field(min_length=1)
 
 
@@ -99,6 +148,7 @@ class StepContent:
     name: str
     kind: Literal["email", "wait"]
     settings: dict[str, Any]
+    files: dict[str, bytes] = field(default_factory=dict)  # by their digests
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,18 +240,31 @@ def _steps(path: Path, node: yaml.Node, definition: CampaignDefinition) -> tuple
         where = f"{path}, line {_line_of(node, ['steps', number])}, steps.{number}"
         if step.email in (known.name for known in steps):
             raise ConfigError(f"two steps are called {step.email!r}", where=where)
-        html = _read(path.parent / step.html, where=f"{where}.html") if step.html is not None else None
-        settings = {
-            "subject": step.subject,
-            "text": _read(path.parent / step.text, where=f"{where}.text"),
-            "html": html,
-            "at": step.at.isoformat("minutes") if step.at is not None else None,
-        }
-        steps.append(StepContent(name=step.email, kind="email", settings=settings))
+        steps.append(_email_step(path, step, where))
     if definition.steps and isinstance(definition.steps[-1], WaitStep):
         where = f"{path}, line {_line_of(node, ['steps', len(definition.steps) - 1])}"
         raise ConfigError("the last step waits for nothing", where=where, remedy="Remove it, or add an email after it.")
     return tuple(steps)
+
+
+def _email_step(path: Path, step: EmailStep, where: str) -> StepContent:
+    text, html, mjml = (
+        _read(path.parent / file, where=f"{where}.{kind}") if file is not None else None
+        for kind, file in (("text", step.text), ("html", step.html), ("mjml", step.mjml))
+    )
+    files = read_step_files(path.parent, step.attachments, step.inline, where=where)
+    settings: dict[str, Any] = {
+        "subject": step.subject,
+        "text": text,
+        "html": html,
+        "at": step.at.isoformat("minutes") if step.at is not None else None,
+        **({"mjml": mjml} if mjml is not None else {}),  # Steps that were launched before there was any have none.
+        **files.settings,
+    }
+    _, shown = finished(text=text, html=html, mjml=mjml, name=where)
+    if shown is not None:
+        require_images(shown, files.settings, where=f"{where}.inline")
+    return StepContent(name=step.email, kind="email", settings=settings, files=files.octets)
 
 
 def _read(path: Path, *, where: str) -> str:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 from sqlmodel import Session, col, select
 
+from postroad.campaign.files import step_files
 from postroad.errors import StateError
+from postroad.mail.dkim import DkimSigner
+from postroad.mail.markup import finished
 from postroad.mail.message import CompiledMessage, SenderIdentity, compile_message
 from postroad.mail.token import TokenSigner
-from postroad.store.campaign import Campaign, Sender, Step
+from postroad.store.campaign import Campaign, Sender, Step, stored_files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +28,17 @@ class StepMessage:
     message: CompiledMessage
 
 
-def step_message(connection: sa.Connection, step_id: int, signer: TokenSigner, public_url: str) -> StepMessage:
-    """Compile the message of an email step. Raises StateError when it is not there, ConfigError for its templates."""
+def step_message(
+    connection: sa.Connection,
+    step_id: int,
+    signer: TokenSigner,
+    public_url: str,
+    dkim: Mapping[str, DkimSigner] | None = None,
+) -> StepMessage:
+    """Compile the message of an email step. ``dkim``: what signs, by the names of senders; None: nothing is signed.
+
+    Raises StateError when there is no such step, ConfigError for its templates.
+    """
     found = (
         Session(connection)
         .exec(
@@ -47,14 +60,24 @@ def step_message(connection: sa.Connection, step_id: int, signer: TokenSigner, p
         postal_address=sender.postal_address,
         bounce_domain=sender.bounce_domain,
     )
+    name = f"campaign {campaign.name}, step {step.name}"
+    text, html = finished(
+        text=step.settings["text"], html=step.settings["html"], mjml=step.settings.get("mjml"), name=name
+    )
+    entries = step.settings.get("files", [])
+    octets = stored_files(connection, {entry["digest"] for entry in entries})
+    if any(entry["digest"] not in octets for entry in entries):
+        raise StateError(f"a file of {name} is not in the store", remedy="Apply the campaign again.")
     message = compile_message(
         sender=identity,
         subject=step.settings["subject"],
-        text=step.settings["text"],
-        html=step.settings["html"],
+        text=text,
+        html=html,
         signer=signer,
         public_url=public_url,
-        name=f"campaign {campaign.name}, step {step.name}",
+        name=name,
+        files=step_files(entries, octets),
+        dkim=(dkim or {}).get(sender.name),
     )
     return StepMessage(
         step_id=step_id, campaign=campaign.name, sender=sender.address, route=sender.route, message=message

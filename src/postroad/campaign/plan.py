@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 import sqlalchemy as sa
 from sqlmodel import col
 
+from postroad.campaign.calendar import Window
 from postroad.campaign.sequence import EmailPlan, email_sequence
 from postroad.errors import StateError
 from postroad.store.bulk import json_rows
@@ -41,7 +42,7 @@ def launch(engine: sa.Engine, name: str, now: datetime) -> Launched:
     """
     with write(engine) as connection:
         campaign = find_campaign(connection, name, for_update=True)
-        first = email_sequence(steps_of(connection, _id(campaign)))[0]
+        first = _emails(connection, campaign)[0]
         already = campaign.launched_at is not None
         if campaign.state is CampaignState.CANCELLED:
             raise StateError(
@@ -69,6 +70,10 @@ def launch(engine: sa.Engine, name: str, now: datetime) -> Launched:
 def _id(campaign: Campaign) -> int:
     assert campaign.id is not None  # noqa: S101  (read from its table)
     return campaign.id
+
+
+def _emails(connection: sa.Connection, campaign: Campaign) -> list[EmailPlan]:
+    return email_sequence(steps_of(connection, _id(campaign)), Window.of(campaign.sending_window))
 
 
 def _freeze(connection: sa.Connection, campaign: Campaign, first: EmailPlan, now: datetime) -> None:
@@ -129,7 +134,7 @@ def forecast(engine: sa.Engine, name: str, now: datetime) -> Forecast:
     """Who would get the first email when, were the campaign launched now. Changes nothing. Raises StateError."""
     with read(engine) as connection:
         campaign = find_campaign(connection, name)
-        first = email_sequence(steps_of(connection, _id(campaign)))[0]
+        first = _emails(connection, campaign)[0]
         rows = connection.execute(
             sa.text(
                 "SELECT recipient.time_zone, count(*) AS n, count(suppression.address) AS suppressed "
@@ -163,7 +168,7 @@ def advance(engine: sa.Engine, name: str, now: datetime) -> int:
         campaign = find_campaign(connection, name, for_update=True)
         if campaign.state is not CampaignState.RUNNING:
             return 0
-        emails = email_sequence(steps_of(connection, _id(campaign)))
+        emails = _emails(connection, campaign)
         for earlier, later in pairwise(emails):
             planned += _plan_next(connection, campaign, earlier, later)
         end_suppressed(connection, _id(campaign), now)

@@ -99,11 +99,14 @@ def _check_audience(connection: sa.Connection, campaign: Campaign, recipients: i
 
 
 def _check_settings(connection: sa.Connection, settings: Settings, campaign: Campaign) -> Iterator[Finding]:
-    route = connection.execute(
-        sa.text("SELECT route FROM sender WHERE id = :id"), {"id": campaign.sender_id}
-    ).scalar_one()
+    sender, route = connection.execute(
+        sa.text("SELECT name, route FROM sender WHERE id = :id"), {"id": campaign.sender_id}
+    ).one()
     if route not in settings.routes:
         yield _fail(f"its sender's route {route!r} is not in postroad.toml", f"Add a section [routes.{route}].")
+    if sender in settings.senders and not settings.senders[sender].dkim:
+        what = f"its sender {sender} has no DKIM key: unless the relay signs, Gmail and Yahoo refuse bulk mail"
+        yield Finding(level=Level.WARN, what=what, remedy="Make one: `postroad dkim keygen`.")
     if (urlsplit(settings.public_url).hostname or "").endswith(".invalid"):  # RFC 6761 §6.4: there is no such host.
         yield _fail(
             "public_url is not set, so the unsubscribe links would lead nowhere",

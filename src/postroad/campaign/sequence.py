@@ -8,7 +8,7 @@ from datetime import datetime, time, timedelta
 from typing import assert_never
 from zoneinfo import ZoneInfo
 
-from postroad.campaign.calendar import due_at
+from postroad.campaign.calendar import Window, due_at
 from postroad.store.campaign import Step, StepKind
 
 
@@ -20,13 +20,15 @@ class EmailPlan:
     name: str
     wait: timedelta
     at: time | None
+    window: Window | None = None
 
     def due_at(self, after: datetime, zone: ZoneInfo) -> datetime:
-        return due_at(after + self.wait, self.at, zone)
+        due = due_at(after + self.wait, self.at, zone)
+        return due if self.window is None else self.window.opens(due, zone)
 
 
-def email_sequence(steps: Sequence[Step]) -> list[EmailPlan]:
-    """Return the emails of a campaign in order, each with the waits before it."""
+def email_sequence(steps: Sequence[Step], window: Window | None = None) -> list[EmailPlan]:
+    """Return the emails of a campaign in order, each with the waits before it, due within the campaign's window."""
     plans: list[EmailPlan] = []
     wait = timedelta()
     for step in steps:
@@ -37,7 +39,7 @@ def email_sequence(steps: Sequence[Step]) -> list[EmailPlan]:
                 assert step.id is not None  # noqa: S101  (read from its table)
                 at = step.settings.get("at")
                 moment = time.fromisoformat(at) if at else None
-                plans.append(EmailPlan(step_id=step.id, name=step.name, wait=wait, at=moment))
+                plans.append(EmailPlan(step_id=step.id, name=step.name, wait=wait, at=moment, window=window))
                 wait = timedelta()
             case _:
                 assert_never(step.kind)

@@ -10,7 +10,22 @@ from typing import Annotated
 
 import typer
 
-from postroad.cli import audience, bounce, campaign, database, doctor, local, queue, sandbox, suppression, worker
+from postroad.cli import (
+    audience,
+    bounce,
+    campaign,
+    database,
+    dkim,
+    doctor,
+    local,
+    queue,
+    rehearse,
+    sandbox,
+    shaping,
+    suppression,
+    unknown,
+    worker,
+)
 from postroad.cli.output import console, print_error
 from postroad.errors import PostroadError
 from postroad.settings import CONFIG_VARIABLE
@@ -28,11 +43,15 @@ app.add_typer(campaign.app, name="campaign")
 app.add_typer(audience.app, name="audience")
 app.add_typer(suppression.app, name="suppression")
 app.add_typer(bounce.app, name="bounce")
+app.add_typer(unknown.app, name="unknown")
+app.add_typer(shaping.app, name="shaping")
 app.add_typer(queue.app, name="queue")
+app.add_typer(dkim.app, name="dkim")
 app.add_typer(database.app, name="db")
 app.command("worker")(worker.worker)
 app.command("recorder")(worker.recorder)
 app.command("sandbox")(sandbox.sandbox)
+app.command("rehearse")(rehearse.rehearse)
 app.command("doctor")(doctor.doctor)
 app.command("up")(local.up)
 app.command("demo")(local.demo)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -12,11 +13,14 @@ from postroad.campaign.apply import apply
 from postroad.campaign.definition import read_campaign
 from postroad.campaign.plan import Forecast, forecast
 from postroad.campaign.preflight import PreflightReport, check
+from postroad.campaign.preview import Preview, preview
 from postroad.campaign.status import Summary, campaigns_in, summary
 from postroad.cli.output import JsonOption, console, print_json, print_table, with_parts
 from postroad.delivery import control
 from postroad.delivery.job import SEND_QUEUE
+from postroad.errors import UsageError
 from postroad.local.prefect import api_from_environment
+from postroad.mail.dkim_keys import signers_of
 from postroad.parts import Parts
 from postroad.store.campaign import Campaign
 from postroad.store.ledger import TouchState
@@ -91,6 +95,65 @@ def _dry_run(name: str, *, as_json: bool) -> None:
             ([due.time_zone, due.due_at, due.recipients] for due in seen.due),
         )
     report.require_ok()
+
+
+@app.command("preview")
+def preview_(
+    name: NameArgument,
+    recipient: Annotated[
+        str | None, typer.Option(help="Address of a member of its audience; unset: the first one.")
+    ] = None,
+    step: Annotated[str | None, typer.Option(help="Name of an email step; unset: the first one.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the message to this file (.eml), as it would leave.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a step would send to one recipient: header, text, HTML and size. Nothing is sent.
+
+    Its unsubscribe link is nobody's. A mail reader opens the file that --out writes.
+    """
+
+    async def work(parts: Parts) -> Preview:
+        dkim = signers_of(parts.settings, os.environ)
+        return await asyncio.to_thread(
+            lambda: preview(
+                parts.engine,
+                parts.settings,
+                parts.signer,
+                dkim,
+                name,
+                step=step,
+                address=recipient,
+                now=parts.clock.now(),
+            )
+        )
+
+    seen = with_parts(work)
+    if out is not None:
+        try:
+            out.write_bytes(seen.content)
+        except OSError as error:
+            raise UsageError(f"{out} cannot be written: {error.strerror}") from None
+    if as_json:
+        print_json(
+            {
+                "campaign": name,
+                "step": seen.step,
+                "recipient": seen.recipient,
+                "return_path": seen.return_path,
+                "header": seen.header,
+                "text": seen.text,
+                "html": seen.html,
+                "size_bytes": len(seen.content),
+                "file": str(out) if out else None,
+            }
+        )
+        return
+    for title, part in (("header", seen.header), ("text", seen.text), ("HTML", seen.html)):
+        if part is not None:
+            console.print(f"[bold]{title}[/]")
+            console.print(part.rstrip() + "\n", markup=False, soft_wrap=True)
+    size = f"step {seen.step} to {seen.recipient}: {len(seen.content):,} bytes, return path {seen.return_path}"
+    console.print(f"{size}{f', written to {out}' if out else ''}", markup=False, soft_wrap=True)
 
 
 @app.command("status")

@@ -5,34 +5,30 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import assert_never
 
 import httpx
 import typer
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from postroad.cli.output import JsonOption, console, print_json
+from postroad.clock import SystemClock
+from postroad.delivery.control import missing_jobs
 from postroad.delivery.job import SEND_QUEUE
 from postroad.delivery.record import GROUP
+from postroad.delivery.routes import relay_of
+from postroad.dns.resolver import Found, Resolver
 from postroad.errors import PostroadError
+from postroad.mail.dkim_keys import keys_of
 from postroad.parts import Parts, open_parts, redis_url
-from postroad.settings import Settings
+from postroad.queue.topology import Health, inspect
+from postroad.settings import RelaySettings, RouteKind, Settings
 from postroad.smtp.session import Session, Timeouts, TransportError
 
 LAG_EVENTS = 10_000
-OLDEST_REDIS = 7
-
-
-class Health(StrEnum):
-    """What the doctor found of one part."""
-
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
+MISSING_JOBS = 100
+"""Fewer may seem to be missing while mail is moving."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +69,7 @@ async def _all() -> list[Check]:
         settings = Settings.load()
     except PostroadError as error:
         return [_failed("settings", error)]
-    checks = [_settings(settings)]
+    checks = [_settings(settings), *_dkim(settings)]
     try:
         async with open_parts(settings) as parts:
             checks.append(Check(part="database", health=Health.OK, seen=parts.engine.url.render_as_string()))
@@ -103,6 +99,26 @@ def _settings(settings: Settings) -> Check:
     return Check(part="settings", health=Health.OK, seen=seen)
 
 
+def _dkim(settings: Settings) -> Iterator[Check]:
+    for name, sender in settings.senders.items():
+        part = f"dkim {name}"
+        try:
+            keys = keys_of(name, sender, os.environ)
+        except PostroadError as error:
+            yield _failed(part, error)
+            continue
+        shared = [key.key_file for key in sender.dkim if key.key_file and key.key_file.stat().st_mode & 0o077]
+        if shared:
+            remedy = f"chmod 600 {shared[0]}"
+            yield Check(part=part, health=Health.WARN, seen=f"{shared[0]} can be read by others", remedy=remedy)
+        elif keys:
+            seen = ", ".join(f"{key.selector} ({key.algorithm})" for key in keys)
+            yield Check(part=part, health=Health.OK, seen=seen)
+        else:
+            remedy = "`postroad dkim keygen` makes a key; where the relay signs, nothing is amiss."
+            yield Check(part=part, health=Health.WARN, seen="no key: its mail leaves unsigned", remedy=remedy)
+
+
 def _key(settings: Settings) -> Check:
     path = settings.state_dir / "secret.key"
     if settings.secret_key is not None:
@@ -115,56 +131,65 @@ def _key(settings: Settings) -> Check:
 
 
 async def _queue(parts: Parts) -> AsyncIterator[Check]:
+    limits = parts.settings.queue(SEND_QUEUE)
     try:
+        # Server by server before the queue: of several, one may be fit and the others not.
+        url = await asyncio.to_thread(redis_url, parts.settings)
+        for finding in await inspect(url, sync_replicas=limits.sync_replicas):
+            yield Check(part=finding.part, health=finding.health, seen=finding.seen, remedy=finding.remedy)
         queue = await parts.queue(SEND_QUEUE)
         stats = await queue.stats()
     except PostroadError as error:
-        yield _failed("redis", error)
+        yield _failed(f"queue {SEND_QUEUE}", error)
         return
-    yield await _redis(redis_url(parts.settings))
     waiting = stats.queued + stats.scheduled + stats.in_flight
     seen = f"{waiting:,} jobs, {stats.dead:,} dead letters, {stats.uncertain:,} uncertain"
+    if limits.shards > 1:
+        seen += f", in {limits.shards} shards"
     yield Check(part=f"queue {queue.name}", health=Health.OK, seen=seen)
     lag = next((group.pending + group.unread for group in stats.groups if group.name == GROUP), stats.events)
     health = Health.OK if lag < LAG_EVENTS else Health.WARN
     remedy = "" if health is Health.OK else "Is `postroad recorder` running, and the database fast enough?"
     yield Check(part="recorder", health=health, seen=f"{lag:,} events are not recorded yet", remedy=remedy)
+    missing = await missing_jobs(parts.engine, queue)
+    if missing > MISSING_JOBS:
+        seen = f"the ledger has {missing:,} messages under way that the queue does not know"
+        remedy = "Run `postroad queue rebuild`; the maintenance flow does it every ten minutes."
+        yield Check(part=f"queue {queue.name}", health=Health.WARN, seen=seen, remedy=remedy)
     for wrong in await queue.audit():
         yield Check(part=f"queue {queue.name}", health=Health.FAIL, seen=wrong, remedy="Run `postroad queue rebuild`.")
 
 
-async def _redis(url: str) -> Check:
-    client = Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5)
-    try:
-        info = await client.info("server")
-    except RedisError as error:
-        return Check(part="redis", health=Health.FAIL, seen=str(error), remedy="Is it running, and its address right?")
-    finally:
-        await client.aclose()
-    if "valkey_version" in info:
-        return Check(
-            part="redis", health=Health.OK, seen=f"Valkey {info['valkey_version']}, persistent, evicts nothing"
-        )
-    seen = f"Redis {info['redis_version']}, persistent, evicts nothing"
-    if int(str(info["redis_version"]).partition(".")[0]) < OLDEST_REDIS:
-        remedy = f"Postroad is tested on Redis {OLDEST_REDIS} and newer, and on Valkey."
-        return Check(part="redis", health=Health.FAIL, seen=seen, remedy=remedy)
-    return Check(part="redis", health=Health.OK, seen=seen)
-
-
 async def _routes(settings: Settings) -> AsyncIterator[Check]:
     for name, route in settings.routes.items():
-        where = f"{route.host}:{route.port}, tls {route.tls}"
-        try:
-            session = await Session.open(route, Timeouts(connect=5))
-        except TransportError as error:
-            remedy = "Is it running? host, port, tls and password are in postroad.toml or the environment."
-            seen = f"{where}: {error}"
-            yield Check(part=f"route {name}", health=Health.FAIL, seen=seen, remedy=remedy)
-            continue
-        pipelining = "pipelining" if session.pipelining else "no pipelining: slower"
-        await session.close()
-        yield Check(part=f"route {name}", health=Health.OK, seen=f"{where}, {pipelining}")
+        if route.kind is RouteKind.DIRECT:
+            yield await _direct(name, settings)
+        for relay in route.relay_pool:
+            yield await _relay(name, relay, route.helo)
+
+
+async def _relay(name: str, settings: RelaySettings, helo: str | None) -> Check:
+    relay = relay_of(settings, helo, SystemClock())
+    where = f"{relay.endpoint.name}, tls {settings.tls}"
+    try:
+        session = await Session.open(relay.endpoint, Timeouts(connect=5, greeting=5))
+    except TransportError as error:
+        remedy = "Is it running? host, port, tls and password are in postroad.toml or the environment."
+        return Check(part=f"route {name}", health=Health.FAIL, seen=f"{where}: {error}", remedy=remedy)
+    pipelining = "pipelining" if session.pipelining else "no pipelining: slower"
+    await session.close()
+    return Check(part=f"route {name}", health=Health.OK, seen=f"{where}, {pipelining}")
+
+
+async def _direct(name: str, settings: Settings) -> Check:
+    """Whether DNS answers, on which all depends; that port 25 is open to the world only sending shows."""
+    async with Resolver(settings.dns, SystemClock()) as resolver:
+        root = await resolver.lookup(".", "NS")
+    if root.found is Found.NO_ANSWER:
+        remedy = "Mail would wait. Is the resolver of this machine, or that of dns.nameservers, running?"
+        return Check(part=f"route {name}", health=Health.FAIL, seen=f"DNS does not answer: {root.why}", remedy=remedy)
+    dane = "vouches for DNSSEC" if root.secure else "is not trusted with DNSSEC: no DANE"
+    return Check(part=f"route {name}", health=Health.OK, seen=f"direct; the resolver answers and {dane}")
 
 
 async def _prefect() -> Check:

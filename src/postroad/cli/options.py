@@ -9,6 +9,7 @@ import typer
 
 from postroad.delivery.job import SEND_QUEUE
 from postroad.errors import UsageError
+from postroad.sandbox import parse_shares
 from postroad.settings import parse_duration_ms
 
 QueueOption = Annotated[str, typer.Option("--queue", help=f"Name of the queue, such as {SEND_QUEUE}.")]
@@ -39,6 +40,14 @@ def read_duration_ms(text: str) -> int:
         return parse_duration_ms(text)
     except ValueError as error:
         raise UsageError(str(error)) from None
+
+
+def read_personas(text: str) -> dict[str, float]:
+    """Read `gmail=0.6,outlook=0.3`. Raises UsageError."""
+    try:
+        return parse_shares(text)
+    except ValueError as error:
+        raise UsageError(f"--persona: {error}") from None
 
 
 def at(ms: int | None) -> datetime | None:

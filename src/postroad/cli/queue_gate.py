@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import socket
 from typing import Annotated
 
 import msgspec
@@ -10,6 +12,7 @@ import typer
 from postroad.cli.options import QueueOption, at, read_duration_ms, read_instant_ms
 from postroad.cli.output import JsonOption, console, print_json, print_table, with_parts
 from postroad.delivery.job import SEND_QUEUE
+from postroad.delivery.shaping import shaper
 from postroad.errors import StateError, UsageError
 from postroad.parts import Parts
 from postroad.queue import FOREVER_MS, Gate, GateState, Quota, Rate
@@ -133,13 +136,18 @@ def suspend(
 
 @app.command("resume")
 def resume(gate: GateArgument, queue: QueueOption = SEND_QUEUE) -> None:
-    """Lift the pause of a gate."""
+    """Lift the pause of a gate, and undo what a receiver's reply had set: see `postroad shaping show`."""
 
-    async def work(parts: Parts) -> None:
+    async def work(parts: Parts) -> int:
         opened = await parts.queue(queue)
         if gate not in {state.gate.name for state in await opened.gates()}:
             raise StateError(f"there is no gate named {gate!r}", remedy="`postroad queue gate list` names them.")
-        await opened.lift(gate)
+        if queue != SEND_QUEUE:
+            await opened.lift(gate)
+            return 0
+        return await shaper.resume(
+            parts.engine, opened, gate, by=f"{getpass.getuser()}@{socket.gethostname()}", now=parts.clock.now()
+        )
 
-    with_parts(work)
-    console.print(f"{gate} is open")
+    undone = with_parts(work)
+    console.print(f"{gate} is open" + (f"; {undone} changes of the shaping are undone" if undone else ""))

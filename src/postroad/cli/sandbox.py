@@ -10,6 +10,7 @@ from typing import Annotated
 import msgspec
 import typer
 
+from postroad.cli.options import read_personas
 from postroad.cli.output import console, print_json, print_table
 from postroad.cli.signals import stop_on_signals
 from postroad.sandbox import SandboxConfig, load_config, provider_replies, serve
@@ -24,15 +25,23 @@ def sandbox(
     directory: Annotated[
         Path | None, typer.Option(help="Where mail is kept, as a Maildir and a ledger; unset: the state folder.")
     ] = None,
+    persona: Annotated[
+        str | None,
+        typer.Option(help="Act as providers do, each for its share of the recipients' domains: gmail=0.6,outlook=0.3."),
+    ] = None,
+    require_authentication: Annotated[
+        bool, typer.Option("--require-authentication", help="Let personas refuse what is unsigned or unaligned.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of the chance that rules may leave things to.")] = 0,
     replies: Annotated[bool, typer.Option("--replies", help="List the providers' replies by name, and exit.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
 ) -> None:
     """Run a mail provider on this machine that takes mail and keeps it, until it is told to stop.
 
-    It misbehaves on request: by the rules of its configuration, or by the recipient's address, as in
-    ada+550-5.1.1@example.com, bob+greylist-2@example.com, eve+drop-after-dot@example.com. docs/reference/sandbox.md has
-    them all. It only receives; nothing leaves this machine.
+    It misbehaves on request: by the rules of its configuration, by the recipient's address, as in
+    ada+550-5.1.1@example.com, bob+greylist-2@example.com, eve+drop-after-dot@example.com, or as a persona does (gmail,
+    outlook, office365, yahoo, greylist). docs/reference/sandbox.md has them all. It only receives; nothing leaves this
+    machine.
     """
     if replies:
         _list_replies(as_json=as_json)
@@ -42,6 +51,8 @@ def sandbox(
         chosen,
         port=port if port is not None else chosen.port or 2525,
         directory=str(directory or chosen.directory or Settings.load().state_dir / "sandbox"),
+        personas=read_personas(persona) if persona else chosen.personas,
+        require_authentication=require_authentication or chosen.require_authentication,
     )
 
     def ready(listening: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import NamedTuple
@@ -11,9 +12,9 @@ from postroad.bounce.handler import BounceHandler, keep_house
 from postroad.bounce.intake import BOUNCE_QUEUE, Intake
 from postroad.delivery.admit import Admission
 from postroad.delivery.control import follow_ledger
-from postroad.delivery.handler import Delivery
 from postroad.delivery.job import SEND_QUEUE
 from postroad.delivery.limits import gates_of, keep_limits, set_limits
+from postroad.delivery.opening import open_delivery
 from postroad.parts import Parts
 from postroad.queue import Handle, Prepare, Queue
 from postroad.settings import QueueSettings
@@ -31,20 +32,22 @@ async def _deliver(parts: Parts, queue: Queue, limits: QueueSettings) -> AsyncIt
     settings = parts.settings
     gates = gates_of(settings, limits)
     await set_limits(queue, gates)
-    delivery = Delivery(
-        engine=parts.engine,
-        queue=queue,
-        routes=settings.routes,
-        signer=parts.signer,
-        public_url=settings.public_url,
-        clock=parts.clock,
-    )
     keeping = asyncio.create_task(keep_limits(queue, gates, parts.clock))
     try:
-        async with delivery:
+        async with open_delivery(
+            settings,
+            engine=parts.engine,
+            queue=queue,
+            signer=parts.signer,
+            resolver=await parts.resolver(),
+            clock=parts.clock,
+            environ=os.environ,
+            registry=parts.metrics.registry if parts.metrics is not None else None,
+        ) as delivery:
             yield Work(delivery, Admission(parts.engine, parts.clock))
     finally:
         keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
 
 
 @asynccontextmanager
@@ -70,6 +73,7 @@ async def _judge_bounces(parts: Parts, queue: Queue, limits: QueueSettings) -> A
         )
     finally:
         keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
 
 
 Serve = Callable[[Parts, Queue, QueueSettings], AbstractAsyncContextManager[Work]]

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Annotated, NamedTuple
 
 import typer
+from prometheus_client import Gauge
 
 from postroad.cli.signals import start_logging, stop_on_signals
 from postroad.cli.work import WORK
@@ -126,6 +127,13 @@ async def _record(settings: Settings, name: str, at: MetricsAt) -> None:
     stop = stop_on_signals()
     async with _measured_parts(settings, SEND_QUEUE, at) as (parts, queue):
         recorder = Recorder(engine=parts.engine, queue=queue, clock=parts.clock, name=name)
+        if parts.metrics is not None:
+            lag = Gauge(
+                "postroad_recorder_lag_seconds",
+                "Age of the oldest event that this recorder has not recorded",
+                registry=parts.metrics.registry,
+            )
+            lag.set_function(lambda: recorder.lag_seconds)
         log.info("recorder %s records %s", name, SEND_QUEUE)
         await recorder.run(stop)
     log.info("recorder %s stopped: %d events recorded", name, recorder.recorded)

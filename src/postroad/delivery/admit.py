@@ -1,21 +1,28 @@
 """The last look before the wire: one statement moves a claimed batch to ``sending`` in the ledger, or says why not.
 
 What the queue forgets or repeats cannot send a touch twice, because only the ledger lets one on the wire; and a
-suppression, a pause or a cancellation holds from the moment it is written. See docs/adr/0004.
+suppression, a pause or a cancellation holds from the moment it is written. See docs/adr/0004. A campaign's hours
+are looked at as well. What is refused gives back what its claim took from the gates, and uses no attempt.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import assert_never
+from datetime import datetime
+from typing import NamedTuple, assert_never
+from zoneinfo import ZoneInfo
 
+import msgspec
 import sqlalchemy as sa
+from sqlmodel import col
 
+from postroad.campaign.calendar import Window
 from postroad.clock import Clock
 from postroad.delivery.job import DeliveryNote, encode_note, touch_of
 from postroad.queue import Cancel, Claimed, Defer, Uncertain, Verdict
-from postroad.store.campaign import CampaignState
+from postroad.store.campaign import Campaign, CampaignState, Step
 from postroad.store.engine import write
 from postroad.store.ledger import Claim, Refused, TouchState, admit, refused
 
@@ -23,24 +30,100 @@ PAUSED_DELAY_MS = 60_000
 """A job of a paused campaign that slips past its gate is looked at again after this."""
 
 
+class _Waiting(NamedTuple):
+    batch: Sequence[Claimed]
+    verdicts: asyncio.Future[Mapping[str, Verdict]]
+
+
 class Admission:
-    """Admits claimed batches to the wire."""
+    """Admits claimed batches to the wire, those together that came while an earlier one was at the database.
+
+    A transaction costs as much as some forty jobs in it, and a busy worker claims a few jobs at a time.
+    """
 
     def __init__(self, engine: sa.Engine, clock: Clock) -> None:
         self._engine = engine
         self._clock = clock
+        self._windows: dict[int, tuple[Window | None, ZoneInfo]] = {}
+        self._waiting: deque[_Waiting] = deque()
+        self._admitting: asyncio.Task[None] | None = None
 
     async def __call__(self, batch: Sequence[Claimed]) -> Mapping[str, Verdict]:
         """Return a verdict for each job that may not be sent. Raises UnavailableError: none may."""
-        return await asyncio.to_thread(self._admit, batch)
+        verdicts: asyncio.Future[Mapping[str, Verdict]] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(batch, verdicts))
+        if self._admitting is None:
+            self._admitting = asyncio.create_task(self._admit_waiting())
+        return await verdicts
+
+    async def _admit_waiting(self) -> None:
+        try:
+            while self._waiting:
+                await self._admit_together(self._next_together())
+        finally:
+            self._admitting = None
+
+    def _next_together(self) -> list[_Waiting]:
+        """Those that wait, but no job twice: of two claims of one job, the ledger must see the earlier one first."""
+        together: list[_Waiting] = []
+        seen: set[str] = set()
+        while self._waiting and seen.isdisjoint(ids := {job.id for job in self._waiting[0].batch}):
+            together.append(self._waiting.popleft())
+            seen |= ids
+        return together
+
+    async def _admit_together(self, together: Sequence[_Waiting]) -> None:
+        try:
+            refused = await asyncio.to_thread(self._admit, [job for waiting in together for job in waiting.batch])
+        except Exception as error:
+            for waiting in together:
+                if not waiting.verdicts.done():  # cancelled: its worker gives the jobs back
+                    waiting.verdicts.set_exception(error)
+            return
+        for waiting in together:
+            if not waiting.verdicts.done():
+                waiting.verdicts.set_result({job.id: refused[job.id] for job in waiting.batch if job.id in refused})
 
     def _admit(self, batch: Sequence[Claimed]) -> dict[str, Verdict]:
-        by_touch = {touch_of(job.id): job for job in batch}
         with write(self._engine) as connection:
+            closed = self._closed(connection, batch)
+            by_touch = {touch_of(job.id): job for job in batch if job.id not in closed}
             admitted = admit(connection, [Claim(touch_id, job.token, job.closed) for touch_id, job in by_touch.items()])
             rest = by_touch.keys() - admitted
             why = refused(connection, list(rest)) if rest else {}
-        return {by_touch[touch_id].id: self._verdict(why.get(touch_id)) for touch_id in rest}
+        return closed | {by_touch[touch_id].id: self._verdict(why.get(touch_id)) for touch_id in rest}
+
+    def _closed(self, connection: sa.Connection, batch: Sequence[Claimed]) -> dict[str, Verdict]:
+        """Put off what is outside its campaign's hours, by its recipient's clock, until they begin."""
+        now = self._clock.now()
+        opens: dict[tuple[int, str], datetime] = {}
+        closed: dict[str, Verdict] = {}
+        for job in batch:
+            when = _read_when(job)
+            if when is None:
+                continue
+            window, zone = self._window(connection, when.step_id)
+            if window is None:
+                continue
+            key = when.step_id, when.zone
+            if key not in opens:
+                opens[key] = window.opens(now, ZoneInfo(when.zone) if when.zone else zone)
+            if opens[key] > now:
+                at_ms = int(opens[key].timestamp() * 1000)
+                closed[job.id] = Defer(at_ms=at_ms, cause="outside the campaign's hours", untried=True)
+        return closed
+
+    def _window(self, connection: sa.Connection, step_id: int) -> tuple[Window | None, ZoneInfo]:
+        """The hours of a step's campaign and its zone, read once: they cannot change after its launch."""
+        if step_id not in self._windows:
+            row = connection.execute(
+                sa.select(col(Campaign.sending_window), col(Campaign.time_zone))
+                .join(Step, col(Step.campaign_id) == col(Campaign.id))
+                .where(col(Step.id) == step_id)
+            ).one_or_none()
+            window, zone = (Window.of(row[0]), row[1]) if row is not None else (None, "UTC")
+            self._windows[step_id] = window, ZoneInfo(zone)
+        return self._windows[step_id]
 
     def _verdict(self, row: Refused | None) -> Verdict:
         if row is None:
@@ -57,14 +140,31 @@ class Admission:
             return _cancel(TouchState.SUPPRESSED, "suppressed")
         match CampaignState(row.campaign_state):
             case CampaignState.PAUSED | CampaignState.DRAFT:
-                return Defer(at_ms=self._clock.now_ms() + PAUSED_DELAY_MS, cause="campaign paused")
+                return Defer(at_ms=self._clock.now_ms() + PAUSED_DELAY_MS, cause="campaign paused", untried=True)
             case CampaignState.CANCELLED | CampaignState.FINISHED:
                 return _cancel(TouchState.CANCELLED, "campaign cancelled")
             case CampaignState.RUNNING:
                 # It moved between the two statements' readings of it; the next claim finds out.
-                return Defer(at_ms=self._clock.now_ms() + 1_000, cause="the ledger moved")
+                return Defer(at_ms=self._clock.now_ms() + 1_000, cause="the ledger moved", untried=True)
             case other:
                 assert_never(other)
+
+
+class _When(msgspec.Struct, frozen=True, tag="send.v1"):
+    """Of a job that sends: what decides when it may."""
+
+    step_id: int
+    zone: str = ""
+
+
+_decode_when = msgspec.msgpack.Decoder(_When).decode
+
+
+def _read_when(job: Claimed) -> _When | None:
+    try:
+        return _decode_when(job.payload)
+    except msgspec.DecodeError:
+        return None  # Whoever handles it says what is wrong with it.
 
 
 def _cancel(state: TouchState, cause: str) -> Cancel:

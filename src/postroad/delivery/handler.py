@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self, assert_never
 
@@ -15,23 +16,33 @@ from postroad.campaign.message import StepMessage, step_message
 from postroad.clock import Clock
 from postroad.delivery.job import (
     DeliveryNote,
-    SendMessage,
     decode_job,
     encode_note,
-    provider_gate,
-    provider_of,
     route_gate,
     sender_gate,
 )
-from postroad.delivery.outcome import SENDER_PAUSE_MS, Outcome, Pause, Verdict, of_reply, of_transport
+from postroad.delivery.outcome import (
+    SENDER_PAUSE_MS,
+    ObstacleError,
+    Outcome,
+    Pause,
+    Verdict,
+    of_obstacle,
+    of_reply,
+    of_transport,
+)
+from postroad.delivery.routes import Route
+from postroad.delivery.shaping.limits import TAIL, Scope
+from postroad.delivery.shaping.shaper import Shaper
 from postroad.errors import Blame, DataError, PostroadError
+from postroad.mail.dkim import DkimSigner
+from postroad.mail.message import Message
 from postroad.mail.token import TokenSigner
 from postroad.queue import FOREVER_MS, Dead, Defer, Done, Lease, LeaseLost, Queue, Retry, Uncertain
 from postroad.queue import Verdict as QueueVerdict
-from postroad.settings import RouteSettings
-from postroad.smtp.pool import SessionPool
+from postroad.smtp.endpoint import ANYWHERE, Origin
 from postroad.smtp.reply import Reply
-from postroad.smtp.session import Timeouts, TransportError, UnsendableError
+from postroad.smtp.session import TransportError, UnsendableError
 from postroad.store.engine import read
 from postroad.store.ledger import TouchState
 
@@ -40,42 +51,46 @@ log = logging.getLogger(__name__)
 ROUTE_PAUSE_MS = (5_000, 10_000, 20_000, 60_000, 300_000)
 """How long a route rests after its first, second, … failure in a row to connect; the last repeats."""
 
+SIGNING_THREADS = min(os.cpu_count() or 1, 4)
+"""RSA signs without Python's lock, so that it can have a core beside the one that merges and sends."""
+
 
 class Delivery:
-    """Handles jobs of ``email:send``. Owns the sessions of every route."""
+    """Handles jobs of ``email:send``. ``origins``: by sender's address, where its mail comes from."""
 
     def __init__(
         self,
         *,
         engine: sa.Engine,
         queue: Queue,
-        routes: Mapping[str, RouteSettings],
+        routes: Mapping[str, Route],
+        origins: Mapping[str, Origin],
         signer: TokenSigner,
         public_url: str,
         clock: Clock,
-        timeouts: Timeouts | None = None,
+        shaper: Shaper,
+        dkim: Mapping[str, DkimSigner] | None = None,
     ) -> None:
         self._engine = engine
         self._queue = queue
         self._routes = routes
+        self._origins = origins
         self._signer = signer
         self._public_url = public_url
         self._clock = clock
-        self._timeouts = timeouts
-        self._stack = AsyncExitStack()
-        self._pools: dict[str, SessionPool] = {}
+        self._shaper = shaper
+        self._dkim = dkim or {}  # by the name of the sender
+        self._signing = ThreadPoolExecutor(SIGNING_THREADS, "dkim")
         self._steps: dict[int, asyncio.Task[StepMessage]] = {}
         self._rests: dict[str, tuple[int, int]] = {}  # route: failures in a row, and the end of its pause
 
     async def __aenter__(self) -> Self:
-        for name, route in self._routes.items():
-            self._pools[name] = await self._stack.enter_async_context(SessionPool(route, self._timeouts))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._stack.aclose()
+        self._signing.shutdown(wait=False)
 
     async def __call__(self, lease: Lease) -> QueueVerdict:
         """Deliver one job; its touch is ``sending`` already. Every way that it can end is a verdict."""
@@ -83,22 +98,26 @@ class Delivery:
         job = decode_job(claimed.payload)
         step = await self._step(job.step_id)
         try:
-            message = step.message.merge(job.touch_id, job.address, job.fields, self._clock.now())
+            message = await self._signed(step.message.merge(job.touch_id, job.address, job.fields, self._clock.now()))
         except DataError as error:
             outcome = Outcome(verdict=Verdict.DEAD, cause="template", blame=Blame.MESSAGE)
             return self._verdict(outcome, str(error))
-        pool = self._pools.get(step.route)
-        if pool is None:
+        route = self._routes.get(step.route)
+        if route is None:
             outcome = Outcome(verdict=Verdict.DEAD, cause="no such route", blame=Blame.US)
             return self._verdict(outcome, f"route {step.route} is not in postroad.toml")
         reply: Reply | None = None
+        deferrals = claimed.claim - claimed.attempt
         try:
-            reply = await pool.send(message, lease.mark)
-            outcome = of_reply(reply, deferrals=claimed.claim - claimed.attempt)
+            reply = await route.send(message, lease.mark, self._origins.get(step.sender, ANYWHERE))
+            outcome = of_reply(reply, deferrals=deferrals)
             said = str(reply)
         except TransportError as error:
             reply, said = error.reply, error.reason
             outcome = of_transport(error)
+        except ObstacleError as error:
+            reply, said = error.reply, error.reason
+            outcome = of_obstacle(error.obstacle, deferrals=deferrals)
         except LeaseLost:
             # The queue gave the job away, or was emptied, before anything was sent; the ledger must not think it was.
             note = DeliveryNote(state=TouchState.QUEUED, cause="lease lost before the wire")
@@ -106,8 +125,18 @@ class Delivery:
             raise
         except UnsendableError as error:
             outcome, said = Outcome(verdict=Verdict.DEAD, cause="unsendable", blame=error.blame), error.reason
-        await self._hold_back(step, job, outcome, said)
+        scope = Scope(sender=step.sender, provider=job.provider)
+        if outcome.verdict is Verdict.ACCEPTED:
+            self._shaper.accepted(scope)
+        elif reply is not None:
+            self._shaper.refused(scope, reply)
+        await self._hold_back(step, scope, outcome, said)
         return self._verdict(outcome, said, reply)
+
+    async def _signed(self, message: Message) -> Message:
+        if not message.slow_to_sign:
+            return message.signed()  # Ed25519 is done before a thread would have begun.
+        return await asyncio.get_running_loop().run_in_executor(self._signing, message.signed)
 
     async def _step(self, step_id: int) -> StepMessage:
         """Compile a step once; all who want it meanwhile wait for the same compilation."""
@@ -123,9 +152,9 @@ class Delivery:
 
     def _load_step(self, step_id: int) -> StepMessage:
         with read(self._engine) as connection:
-            return step_message(connection, step_id, self._signer, self._public_url)
+            return step_message(connection, step_id, self._signer, self._public_url, self._dkim)
 
-    async def _hold_back(self, step: StepMessage, job: SendMessage, outcome: Outcome, said: str) -> None:
+    async def _hold_back(self, step: StepMessage, scope: Scope, outcome: Outcome, said: str) -> None:
         """Pause the gate behind which more of the same would meet the same."""
         now_ms = self._clock.now_ms()
         match outcome.pause:
@@ -141,14 +170,18 @@ class Delivery:
                 gate = route_gate(step.route)
             case Pause.SENDER:
                 gate, until_ms = sender_gate(step.sender), FOREVER_MS
+            case Pause.SENDER_AT_PROVIDER if scope.provider == TAIL:
+                return  # One of many hosts: when several say so, a rule of the shaping acts.
             case Pause.SENDER_AT_PROVIDER:
-                gate = provider_gate(step.sender, provider_of(job.address))
+                gate = scope.gate
                 until_ms = now_ms + SENDER_PAUSE_MS
             case other:
                 assert_never(other)
         how_long = "until it is resumed" if until_ms == FOREVER_MS else f"for {(until_ms - now_ms) / 1000:g} s"
         log.warning("gate %s is paused %s: %s (%s)", gate, how_long, outcome.cause, said)
         await self._queue.suspend(gate, until_ms)
+        if outcome.pause is not Pause.ROUTE:
+            self._shaper.paused(gate, scope, outcome, said, until_ms=None if until_ms == FOREVER_MS else until_ms)
 
     def _verdict(self, outcome: Outcome, said: str, reply: Reply | None = None) -> QueueVerdict:
         note = encode_note(

@@ -5,20 +5,25 @@ from __future__ import annotations
 import msgspec
 
 from postroad.errors import Blame, UsageError
-from postroad.mail.address import domain_of
 from postroad.queue import JobClass, Lane
 from postroad.store.ledger import TouchState
 
 SEND_QUEUE = "email:send"
 
 
-class SendMessage(msgspec.Struct, frozen=True, kw_only=True, tag="send.v1"):
+class SendMessage(msgspec.Struct, frozen=True, kw_only=True, tag="send.v1", omit_defaults=True):
     """Send one touch. The templates stay in the store; only what differs between recipients travels."""
 
     touch_id: int
     step_id: int
     address: str
     fields: dict[str, str]
+    zone: str = ""
+    """The recipient's time zone, as far as it is known."""
+    provider: str = "other"
+    """Mailbox provider whose limits hold: one of providers.toml, a site that much mail goes to, or `other`."""
+    site: str = ""
+    """The same for all domains with the same mail hosts; empty: not known."""
 
 
 class DeliveryNote(msgspec.Struct, frozen=True, kw_only=True, tag="delivery.v1", omit_defaults=True):
@@ -56,34 +61,6 @@ def read_touch(text: str) -> int:
     return int(text)
 
 
-# The mailbox provider behind a domain that everybody knows. Others share one tail lane for each sender, until they are
-# rolled up by their MX hosts.
-_PROVIDERS = {
-    "gmail.com": "google",
-    "googlemail.com": "google",
-    "outlook.com": "outlook",
-    "hotmail.com": "outlook",
-    "live.com": "outlook",
-    "msn.com": "outlook",
-    "yahoo.com": "yahoo",
-    "ymail.com": "yahoo",
-    "aol.com": "yahoo",
-    "icloud.com": "apple",
-    "me.com": "apple",
-    "mac.com": "apple",
-    "comcast.net": "comcast",
-    "gmx.de": "gmx",
-    "gmx.net": "gmx",
-    "web.de": "web.de",
-    "orange.fr": "orange",
-}
-
-
-def provider_of(address: str) -> str:
-    """Mailbox provider of a normalised address; ``other`` for all that are not known."""
-    return _PROVIDERS.get(domain_of(address), "other")
-
-
 def sender_gate(sender: str) -> str:
     """Name of the gate that limits one sender."""
     return f"sender:{sender}"
@@ -92,6 +69,11 @@ def sender_gate(sender: str) -> str:
 def provider_gate(sender: str, provider: str) -> str:
     """Name of the gate that limits one sender at one mailbox provider."""
     return f"provider:{provider}:{sender}"
+
+
+def shared_gate(provider: str) -> str:
+    """Name of the gate that limits all senders together at one mailbox provider."""
+    return f"provider:{provider}"
 
 
 def route_gate(route: str) -> str:
@@ -107,6 +89,17 @@ def campaign_gate(campaign: str) -> str:
 QUEUE_GATE = "queue"
 
 
+def gate_key(gate: str) -> str | None:
+    """What keeps a sender's gates in the shard of its lanes, where they are exact. Others are divided over shards."""
+    match gate.split(":", 2):
+        case ["sender", *sender]:
+            return ":".join(sender)
+        case ["provider", _, sender]:
+            return sender
+        case _:
+            return None
+
+
 def lane_of(*, sender: str, provider: str, campaign: str, route: str, job_class: str) -> Lane:
     """Lane of the touches of one campaign that are limited alike."""
     return Lane(
@@ -115,6 +108,7 @@ def lane_of(*, sender: str, provider: str, campaign: str, route: str, job_class:
             campaign_gate(campaign),
             sender_gate(sender),
             provider_gate(sender, provider),
+            shared_gate(provider),
             route_gate(route),
             QUEUE_GATE,
         ),

@@ -21,17 +21,24 @@ def gates_of(settings: Settings, limits: QueueSettings) -> list[Gate]:
     """Gates of the queue and its senders. A sender without a rate has none: what an operator set by hand stands."""
     limited = [sender for sender in settings.senders.values() if sender.rate is not None]
     return [
-        Gate(name=QUEUE_GATE, rate=_rate(limits.rate, limits.burst)),
-        *(Gate(name=sender_gate(sender.address), rate=_rate(sender.rate, None)) for sender in limited),
+        Gate(name=QUEUE_GATE, rate=gate_rate(limits.rate, limits.burst, limits.shards)),
+        *(Gate(name=sender_gate(sender.address), rate=gate_rate(sender.rate, None)) for sender in limited),
     ]
 
 
-def _rate(rate: RateSetting | None, burst: int | None) -> Rate | None:
+def gate_rate(rate: RateSetting | None, burst: int | None, shards: int = 1) -> Rate | None:
+    """A rate of the settings as the queue takes it. ``burst`` None: a smooth one, with a part for every shard."""
     if rate is None:
         return None
-    # A burst of a twentieth of a second's worth lets a worker claim in batches, and no receiver notices it.
-    smooth = max(1, round(rate.count * 50 / rate.per_ms))
-    return Rate(count=rate.count, per_ms=rate.per_ms, burst=burst or smooth)
+    smooth = smooth_rate(rate.count, rate.per_ms, burst)
+    return Rate(count=smooth.count, per_ms=smooth.per_ms, burst=burst or max(smooth.burst, shards))
+
+
+def smooth_rate(count: float, per_ms: int, burst: int | None = None) -> Rate:
+    """A rate whose burst, where none is given, lets a worker claim in batches, and no receiver notices it: 50 ms'
+    worth.
+    """
+    return Rate(count=count, per_ms=per_ms, burst=burst or max(1, round(count * 50 / per_ms)))
 
 
 async def set_limits(queue: Queue, gates: list[Gate]) -> None:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import assert_never
 
 from postroad.errors import Blame
 from postroad.smtp.reply import Phase, Reply
@@ -41,6 +42,28 @@ class Pause(StrEnum):
     ROUTE = "route"
 
 
+class Obstacle(StrEnum):
+    """Why nothing could be said to any mail host of a domain."""
+
+    TAKES_NO_MAIL = "takes no mail"  # null MX
+    NO_SUCH_DOMAIN = "no such domain"
+    NO_SUCH_HOST = "no such host"  # its mail hosts have no address
+    LOOP = "loop"  # its best mail host is this machine
+    NO_ANSWER = "no answer"  # of DNS
+    HOSTS_DOWN = "hosts down"
+    POLICY = "policy"  # no host is what the domain's own policy asks for
+
+
+class ObstacleError(Exception):
+    """No transaction was begun, and why. ``reply``: what a host said that would not have us."""
+
+    def __init__(self, obstacle: Obstacle, reason: str, *, reply: Reply | None = None) -> None:
+        super().__init__(reason)
+        self.obstacle = obstacle
+        self.reason = reason
+        self.reply = reply
+
+
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """The judgement on one attempt."""
@@ -55,7 +78,7 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class _Rule:
-    """A permanent reply that matches means this."""
+    """A reply that matches means this."""
 
     cause: str
     blame: Blame
@@ -86,20 +109,31 @@ _UNKNOWN_TEXT = (
     r"|invalid (recipient|mailbox)|recipient (not found|unknown)|not a valid|unrouteable address"
 )
 
+_AUTHENTICATION = "2[0-79]|3[0-2]|40"
+"""Last part of the codes that say so: RFC 7372 (20 to 26), Google's (25 to 32, 40). Not 28: a flood of mail."""
+
 _ROUTE_CODES = frozenset({530, 534, 535, 538})
 """RFC 4954 §6, RFC 3207 §4: the relay wants a login, or TLS, before it takes anything from anybody."""
 _ROUTE_ENHANCED = frozenset({"5.4.5"})
 """How Google's relay words a day's limit that is used up."""
 
 PERMANENT: Sequence[_Rule] = (
-    # The sender's authentication is broken: Microsoft 5.7.515, Google 5.7.26 and its kin (RFC 7372: 5.7.20 to 5.7.26).
-    # Not 5.7.28, which is a flood of mail.
+    # The sender's authentication is broken: Microsoft 5.7.515, Google 5.7.26 and its kin.
     _Rule(
         cause="sender authentication",
         blame=Blame.SENDER,
         verdict=Verdict.DEAD,
-        enhanced=r"5\.7\.(2[0-79]|30|40|515|509)",
+        enhanced=rf"5\.7\.({_AUTHENTICATION}|515|509)",
         pause=Pause.SENDER,
+    ),
+    # As receivers word it who have no code of their own for it, Apple among them. One of them may be wrong.
+    _Rule(
+        cause="sender authentication",
+        blame=Blame.SENDER,
+        verdict=Verdict.DEAD,
+        enhanced=r"5\.7\.\d+",
+        text=r"\bdmarc\b|\b(spf|dkim)\b.{0,40}(fail|not pass)|(fail|did not pass).{0,40}\b(spf|dkim)\b",
+        pause=Pause.SENDER_AT_PROVIDER,
     ),
     # RFC 3463 §3.8 for X.7.2, and Microsoft's own: a list or a person that takes mail from few. Others take ours.
     _Rule(cause="not for us to write to", blame=Blame.RECIPIENT, enhanced=r"5\.7\.(2|124|129|13[346])"),
@@ -165,6 +199,28 @@ PERMANENT: Sequence[_Rule] = (
     _Rule(cause="mailbox full", blame=Blame.RECIPIENT, codes=(552,)),
 )
 
+TEMPORARY: Sequence[_Rule] = (
+    _Rule(cause="sender authentication, so far", blame=Blame.SENDER, enhanced=rf"4\.7\.({_AUTHENTICATION})"),
+    _Rule(cause="greylisted", blame=Blame.HOST, text=r"gr[ae]y-?list"),
+    _Rule(cause="mailbox full, so far", blame=Blame.RECIPIENT, enhanced=r"4\.2\.2"),
+    _Rule(cause="mailbox full, so far", blame=Blame.RECIPIENT, text=r"over ?quota|mailbox (is )?full"),
+    _Rule(
+        cause="recipient gets too much mail",
+        blame=Blame.RECIPIENT,
+        text=r"receiving (e?mail|messages?) (too quickly|at a rate)",
+    ),
+    _Rule(cause="sender address, so far", blame=Blame.SENDER, enhanced=r"4\.1\.[78]"),
+    _Rule(
+        cause="sender not trusted, so far",
+        blame=Blame.SENDER,
+        text=r"reputation|complaint|unsolicited|\bspam\b|suspicious",
+    ),
+)
+
+"""Whose doing a deferral is. All of them wait alike: what it means for others is for the shaping to say."""
+
+_DEFERRED = _Rule(cause="deferred by the host", blame=Blame.HOST)
+
 
 def of_reply(reply: Reply, *, deferrals: int) -> Outcome:
     """Judge a reply. ``deferrals``: how often the touch was deferred before."""
@@ -174,8 +230,8 @@ def of_reply(reply: Reply, *, deferrals: int) -> Outcome:
         # Nothing was said about this message: the route is not to be had, for all.
         return route_down(str(reply))
     if reply.code < 500:
-        delay_ms = DEFERRAL_MS[min(deferrals, len(DEFERRAL_MS) - 1)]
-        return Outcome(verdict=Verdict.DEFER, cause="deferred by the host", blame=Blame.HOST, delay_ms=delay_ms)
+        why = next((rule for rule in TEMPORARY if rule.matches(reply)), _DEFERRED)
+        return _deferred(why.cause, deferrals, why.blame)
     if reply.code in _ROUTE_CODES or reply.enhanced in _ROUTE_ENHANCED:
         return route_down(str(reply))
     for rule in PERMANENT:
@@ -187,6 +243,37 @@ def of_reply(reply: Reply, *, deferrals: int) -> Outcome:
         return Outcome(verdict=Verdict.DEAD, cause="sender refused", blame=Blame.SENDER)
     # Permanent, and nobody says why: it ends this touch, and suppresses nobody.
     return Outcome(verdict=Verdict.BOUNCED, cause="refused without a reason", blame=Blame.HOST)
+
+
+def _deferred(cause: str, deferrals: int, blame: Blame = Blame.HOST) -> Outcome:
+    delay_ms = DEFERRAL_MS[min(deferrals, len(DEFERRAL_MS) - 1)]
+    return Outcome(verdict=Verdict.DEFER, cause=cause, blame=blame, delay_ms=delay_ms)
+
+
+def of_obstacle(obstacle: Obstacle, *, deferrals: int) -> Outcome:
+    """Judge what stood between us and a domain. It never holds back the route: other domains have other hosts."""
+    match obstacle:
+        case Obstacle.TAKES_NO_MAIL:  # RFC 7505 §4.1: 5.1.10, at once
+            return _undeliverable("domain takes no mail")
+        case Obstacle.NO_SUCH_DOMAIN:  # RFC 3463 §3.2: 5.1.2
+            return _undeliverable("no such domain")
+        case Obstacle.NO_SUCH_HOST:
+            # The domain is there, and its owner made a mistake that may be mended: it suppresses nobody.
+            return Outcome(verdict=Verdict.BOUNCED, cause="no such mail host", blame=Blame.HOST)
+        case Obstacle.LOOP:  # RFC 3463 §3.5: 5.4.6
+            return Outcome(verdict=Verdict.DEAD, cause="mail loops back", blame=Blame.US)
+        case Obstacle.NO_ANSWER:
+            return _deferred("DNS gives no answer", deferrals)
+        case Obstacle.HOSTS_DOWN:
+            return _deferred("mail hosts down", deferrals)
+        case Obstacle.POLICY:  # RFC 8461 §5: to be tried again
+            return _deferred("TLS policy not met", deferrals)
+        case other:
+            assert_never(other)
+
+
+def _undeliverable(cause: str) -> Outcome:
+    return Outcome(verdict=Verdict.BOUNCED, cause=cause, blame=Blame.RECIPIENT, suppress=True)
 
 
 def _of_positive(reply: Reply) -> Outcome:

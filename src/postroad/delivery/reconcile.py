@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -108,6 +109,43 @@ async def resolve_touch(
         await enqueue_touches(queue, plan, await asyncio.to_thread(_rows, engine, touch_id), expire_ms)
 
 
+async def settle_unknown(
+    engine: sa.Engine,
+    queue: Queue,
+    recorder: Recorder,
+    touch_id: int,
+    state: TouchState,
+    *,
+    said: str,
+    by: str,
+    now: datetime,
+) -> bool:
+    """Settle an unknown touch by what came back about it: ``accepted``, ``bounced`` or ``dead``. Again: nothing more.
+
+    ``said``: in the receiver's words; ``by``: what brought them, as ``dsn`` or ``ses``. False: the touch is not
+    unknown, and nothing was changed. What only a worker knows of so far cannot be settled yet: try again later.
+    """
+    if state not in (TouchState.ACCEPTED, TouchState.BOUNCED, TouchState.DEAD):
+        raise ValueError(f"a touch that is unknown cannot become {state} by what came back")
+    if not await asyncio.to_thread(_settle, engine, touch_id, state, said, by, now):
+        if await queue.known([job_id(touch_id)]) != [JobState.UNCERTAIN]:
+            return False
+        # The queue holds it already, and the ledger has not heard of it yet.
+        await recorder.drain()
+        if not await asyncio.to_thread(_settle, engine, touch_id, state, said, by, now):
+            return False
+    if await queue.known([job_id(touch_id)]) == [JobState.UNCERTAIN]:
+        verdict = Done() if state is TouchState.ACCEPTED else Dead(cause=f"{state} by {by}", error=said)
+        with suppress(StateError):  # Somebody resolved it at the same moment; the ledger has the first word.
+            await queue.resolve(job_id(touch_id), verdict)
+    return True
+
+
+def _settle(engine: sa.Engine, touch_id: int, state: TouchState, said: str, by: str, now: datetime) -> bool:
+    with write(engine) as connection:
+        return resolve_unknown(connection, touch_id, state, by=by, now=now, said=said) is not None
+
+
 def _verdict(resolution: Resolution, by: str) -> Done | Release | Dead:
     match resolution:
         case Resolution.ACCEPTED:
@@ -133,7 +171,7 @@ def _resolve(engine: sa.Engine, touch_id: int, resolution: Resolution, by: str, 
     if resolved is None:
         raise StateError(
             f"touch {touch_id} is not unknown, or no longer",
-            remedy="`postroad queue uncertain list` names those that are; a recorder must be running.",
+            remedy="`postroad unknown list` names those that are; a recorder must be running.",
         )
     return resolved
 

@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 
 GROUP = "recorder"
 BATCH = 1_000
+LINGER_S = 0.1
+"""How long events wait for company while there are few: a transaction costs as much as some thirty of them."""
+
 _FORGET = (EventKind.DONE, EventKind.CANCELLED, EventKind.EXPIRED)
 
 _EVERY = tuple(TouchState)
@@ -242,14 +245,22 @@ class Recorder:
         self._queue = queue
         self._clock = clock
         self._name = name
+        self._oldest_ms: int | None = None
         self.recorded = 0
+
+    @property
+    def lag_seconds(self) -> float:
+        """Age of the oldest event that was not recorded when this last looked; it grows while the database is away."""
+        return 0.0 if self._oldest_ms is None else max(self._clock.now_ms() - self._oldest_ms, 0) / 1000
 
     async def run(self, stop: asyncio.Event) -> None:
         """Record until told to stop. While the database or the queue is away, wait, and lose nothing."""
         failures = 0
         while not stop.is_set():
             try:
-                await self.record_next(block_ms=500)
+                recorded = await self.record_next(block_ms=500, stop=stop)
+                if 0 < recorded < BATCH:
+                    await self._clock.sleep(LINGER_S)
                 if failures:
                     log.info("recording again")
                 failures = 0
@@ -266,17 +277,29 @@ class Recorder:
             pass
         return self.recorded - before
 
-    async def record_next(self, *, block_ms: int) -> int:
-        """Record one batch. Returns how many events it had. Raises UnavailableError; nothing is acknowledged then."""
+    async def record_next(self, *, block_ms: int, stop: asyncio.Event | None = None) -> int:
+        """Record one batch. Returns how many events it had. Raises UnavailableError; nothing is acknowledged then.
+
+        While the database is away it waits with that batch alone: the rest stays in the queue's stream. Told to stop
+        meanwhile, it leaves the batch there too, for its next life or for another recorder.
+        """
         events = await self._queue.read_events(GROUP, self._name, count=BATCH, block_ms=block_ms)
+        self._oldest_ms = min((event.at_ms for event in events), default=None)
+        waited = False
         while events:
             try:
                 await asyncio.to_thread(self._write, events)
                 break
             except UnavailableError as error:
                 # They stay ours: read once, they do not come again to this consumer before it starts anew.
-                log.warning("the database is away, %d events wait: %s", len(events), error.message)
+                if not waited:
+                    log.warning("the database is away, %d events wait: %s", len(events), error.message)
+                waited = True
+                if stop is not None and stop.is_set():
+                    return 0
                 await self._clock.sleep(1.0)
+        if waited:
+            log.info("the database is back")
         if events:
             forget = [event.id for event in events if event.kind in _FORGET]
             await self._queue.acknowledge(GROUP, events, forget=forget)

@@ -7,7 +7,7 @@ knows. It knows an id until the recorder has put its outcome into the ledger.
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,16 +15,22 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from postroad.delivery.job import SendMessage, encode_job, job_id, lane_of, provider_of
+from postroad.delivery.job import SendMessage, encode_job, job_id, lane_of
+from postroad.dns.providers import OTHER, Providers, provider_table
+from postroad.mail.address import domain_of
 from postroad.mail.template import RESERVED, compile_template
 from postroad.queue import Job, Queue
 from postroad.store.bulk import json_rows
 from postroad.store.campaign import Campaign, CampaignState, StepKind, find_campaign, steps_of
 from postroad.store.engine import read, transient, write_connection
 from postroad.store.ledger import take_due
+from postroad.store.mail_domain import domains_to_look_up
 from postroad.store.types import UtcDateTime
 
 BATCH = 1_000
+
+LANE_OF_ITS_OWN = 20
+"""Touches of a batch that go to one site of no known provider, from which on they do not wait in the tail lane."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +63,7 @@ def plan_of(engine: sa.Engine, name: str) -> SubmitPlan:
         fields: dict[int, frozenset[str]] = {}
         for step in steps_of(connection, campaign.id):
             if step.kind is StepKind.EMAIL and step.id is not None:
-                sources = (step.settings["subject"], step.settings["text"], step.settings["html"])
+                sources = (step.settings.get(part) for part in ("subject", "text", "html", "mjml"))
                 named = [compile_template(source, name=step.name).fields for source in sources if source]
                 fields[step.id] = frozenset().union(*named) - RESERVED
     return SubmitPlan(campaign=campaign, sender=sender, route=route, fields=fields)
@@ -73,14 +79,18 @@ async def submit_due(
     expire_ms: int,
     cursor: int,
     limit: int,
+    providers: Providers | None = None,
 ) -> Submitted:
     """Hand over the touches of a running campaign that are due within the horizon, up to a limit, behind a cursor.
 
+    ``providers`` looks up domains that nothing is known of, before any transaction; None: nothing is looked up.
     Raises UnavailableError, and then what was not handed over is still planned.
     """
     plan = await asyncio.to_thread(plan_of, engine, campaign)
     until = now + timedelta(milliseconds=horizon_ms)
     submitted = 0
+    if providers is not None and plan.campaign.state is CampaignState.RUNNING:
+        await providers.learn(await asyncio.to_thread(_unknown_domains, engine, plan, cursor, until, now, limit))
     while submitted < limit and plan.campaign.state is CampaignState.RUNNING:
         taken = await _submit_batch(engine, queue, plan, until, expire_ms, cursor, min(BATCH, limit - submitted))
         if not taken:
@@ -104,6 +114,14 @@ async def _submit_batch(
         await asyncio.to_thread(connection.close)
 
 
+def _unknown_domains(
+    engine: sa.Engine, plan: SubmitPlan, cursor: int, until: datetime, now: datetime, limit: int
+) -> list[str]:
+    assert plan.campaign.id is not None  # noqa: S101  (read from its table)
+    with read(engine) as connection:
+        return domains_to_look_up(connection, plan.campaign.id, after_id=cursor, until=until, now=now, limit=limit)
+
+
 def _take(
     connection: sa.Connection, plan: SubmitPlan, until: datetime, cursor: int, limit: int
 ) -> tuple[list[int], Sequence[sa.Row[Any]]]:
@@ -125,8 +143,10 @@ def touch_rows(connection: sa.Connection, touch_ids: Sequence[int]) -> Sequence[
         return []
     item, parameters = json_rows(connection, "batch", {"id": sa.BigInteger()}, [{"id": i} for i in touch_ids])
     statement = sa.text(
-        "SELECT touch.id, touch.step_id, touch.due_at, touch.next_at, recipient.address, recipient.attributes "
+        "SELECT touch.id, touch.step_id, touch.due_at, touch.next_at, recipient.address, recipient.attributes, "
+        "recipient.time_zone, mail_domain.provider, mail_domain.site "
         f"FROM {item} JOIN touch ON touch.id = batch.id JOIN recipient ON recipient.id = touch.recipient_id "
+        "LEFT JOIN mail_domain ON mail_domain.domain = recipient.domain "
         "ORDER BY touch.id"
     ).columns(
         sa.column("id", sa.Integer()),
@@ -135,22 +155,37 @@ def touch_rows(connection: sa.Connection, touch_ids: Sequence[int]) -> Sequence[
         sa.column("next_at", UtcDateTime()),
         sa.column("address", sa.Text()),
         sa.column("attributes", sa.JSON()),
+        sa.column("time_zone", sa.Text()),
+        sa.column("provider", sa.Text()),
+        sa.column("site", sa.Text()),
     )
     return connection.execute(statement, parameters).all()
 
 
 async def enqueue_touches(queue: Queue, plan: SubmitPlan, rows: Sequence[sa.Row[Any]], expire_ms: int) -> None:
     """Enqueue touches, lane by lane."""
+    busy = _busy_sites(rows)
     lanes: dict[str, list[Job]] = defaultdict(list)
-    for touch_id, step_id, due_at, next_at, address, attributes in rows:
+    for touch_id, step_id, due_at, next_at, address, attributes, zone, known, known_site in rows:
         fields = {name: str(attributes[name]) for name in plan.fields[step_id] if name in attributes}
-        payload = encode_job(SendMessage(touch_id=touch_id, step_id=step_id, address=address, fields=fields))
+        provider, site = _whose(address, known, known_site)
+        if provider == OTHER and site in busy:
+            provider = site
+        message = SendMessage(
+            touch_id=touch_id,
+            step_id=step_id,
+            address=address,
+            fields=fields,
+            zone=zone or "",
+            provider=provider,
+            site=site,
+        )
         due_ms = int(due_at.timestamp() * 1000)
         not_before_ms = int(next_at.timestamp() * 1000) if next_at is not None else due_ms
-        lanes[provider_of(address)].append(
+        lanes[provider].append(
             Job(
                 id=job_id(touch_id),
-                payload=payload,
+                payload=encode_job(message),
                 due_ms=max(due_ms, not_before_ms),
                 expires_ms=due_ms + expire_ms,
             )
@@ -164,3 +199,18 @@ async def enqueue_touches(queue: Queue, plan: SubmitPlan, rows: Sequence[sa.Row[
             job_class=plan.campaign.job_class,
         )
         await queue.enqueue(lane, jobs)
+
+
+def _whose(address: str, known: str | None, site: str | None) -> tuple[str, str]:
+    """Provider and site of an address: as everybody knows, else as DNS said last, else nobody's."""
+    domain = domain_of(address)
+    famous = provider_table().of_domain(domain)
+    if famous is not None:
+        return famous, famous
+    return (known, site) if known is not None and site is not None else (OTHER, domain)
+
+
+def _busy_sites(rows: Sequence[sa.Row[Any]]) -> set[str]:
+    """Sites of no known provider that get a lane of their own: rare ones share one for each sender."""
+    sites = Counter(site for *_, known, site in rows if known == OTHER)
+    return {site for site, count in sites.items() if count >= LANE_OF_ITS_OWN}

@@ -92,7 +92,7 @@ def _choose_ports(settings: Settings) -> Settings:
     if settings.config_path is not None:
         os.environ[CONFIG_VARIABLE] = str(settings.config_path)
     route = settings.routes.get(SANDBOX_ROUTE)
-    if route is None:
+    if route is None or route.host is None:
         return settings
     port = choose_port(route.port, route.host)
     os.environ[f"POSTROAD_ROUTES__{SANDBOX_ROUTE}__PORT"] = str(port)
@@ -113,11 +113,12 @@ async def _start_delivery(house: House, report: Report) -> None:
     engine.dispose()
     report("database")
     route = settings.routes.get(SANDBOX_ROUTE)
-    if route is not None:
+    host = route.host if route is not None else None
+    if route is not None and host is not None:
         command = _postroad("sandbox", "sandbox", "--port", str(route.port), "--directory", str(house.sandbox_dir))
 
         async def listening() -> bool:
-            return await asyncio.to_thread(_answers, route.host, route.port)
+            return await asyncio.to_thread(_answers, host, route.port)
 
         await supervisor.start(command, ready=listening)
         report("sandbox")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
+import idna
 from email_validator import EmailNotValidError, validate_email
 
 from postroad.errors import DataError
@@ -54,3 +55,19 @@ def normalise_address(text: str) -> str:
 def domain_of(address: str) -> str:
     """Return what follows the last @ of a normalised address."""
     return address.rpartition("@")[2]
+
+
+def ascii_domain(domain: str) -> str:
+    """Return a domain in A-labels (RFC 5890 §2.3.2.1), which every server takes. Raises DataError with the reason."""
+    if domain.isascii():
+        return domain
+    try:
+        return idna.encode(domain, uts46=True).decode()
+    except idna.IDNAError as error:
+        raise DataError(f"{domain!r} is no domain: {error}") from None
+
+
+def ascii_address(address: str) -> str:
+    """Return an address with its domain in A-labels. Only a local part beyond ASCII then needs SMTPUTF8 (RFC 6531)."""
+    local, at, domain = address.rpartition("@")
+    return f"{local}{at}{ascii_domain(domain)}"

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import hmac
 import re
-from base64 import b32encode
 from enum import StrEnum
 from hashlib import sha256
+from itertools import product
 
 from pydantic import SecretStr
 
+# Of base 32 (RFC 4648 §6), two digits at a time: a quarter of what base64.b32encode takes, and messages have three.
+_DIGITS = ["".join(pair) for pair in product("abcdefghijklmnopqrstuvwxyz234567", repeat=2)]
+_SHIFTS = range(70, -1, -10)
 _NUMBER = re.compile(r"[0-9a-f]{1,16}")  # int() reads more: 0x1f, 1_f, +1f
 
 
@@ -37,7 +40,8 @@ class TokenSigner:
 
     def _signature(self, purpose: Purpose, touch_id: int) -> str:
         digest = hmac.digest(self._keys[purpose], touch_id.to_bytes(8), "sha256")
-        return b32encode(digest[:10]).decode().lower()
+        number = int.from_bytes(digest[:10])
+        return "".join([_DIGITS[number >> shift & 1023] for shift in _SHIFTS])
 
     def sign(self, purpose: Purpose, touch_id: int) -> str:
         """Token of a touch: its number in hexadecimal and the signature, joined by a hyphen."""

@@ -18,7 +18,9 @@ from postroad.queue.jobs import (
 )
 from postroad.queue.keep import Keep
 from postroad.queue.lease import Lease, LeaseLost
+from postroad.queue.opening import open_queue
 from postroad.queue.queue import Queue
+from postroad.queue.shares import GateKey
 from postroad.queue.standing import DeadLetter, GroupLag, QueueStats, UncertainJob
 from postroad.queue.verdicts import (
     Cancel,
@@ -48,6 +50,7 @@ __all__ = [
     "Explanation",
     "FoundJob",
     "Gate",
+    "GateKey",
     "GateState",
     "GroupLag",
     "Handle",
@@ -73,4 +76,5 @@ __all__ = [
     "Verdict",
     "Worker",
     "WorkerReport",
+    "open_queue",
 ]

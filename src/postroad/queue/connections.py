@@ -31,12 +31,12 @@ class Metrics(Protocol):
 class Connections:
     """A client for scripts, and one for reads that block on the server."""
 
-    def __init__(self, url: str, base: str, clock: Clock | None, ran: Ran | None) -> None:
-        self.client = connect(url)
-        self._blocking = connect(url)
-        self.scripts = Scripts(self.client, base, clock, ran)
+    def __init__(self, url: str, base: str, clock: Clock | None, ran: Ran | None, replicas: int = 0) -> None:
+        self.client = connect(url, base)
+        self._blocking = connect(url, base)
+        self.scripts = Scripts(self.client, base, clock, ran, replicas)
         self.log = EventLog(self._blocking, f"{base}:events")
-        self.anew = partial(Connections, url, base, clock, ran)
+        self.anew = partial(Connections, url, base, clock, ran, replicas)
         """The same ones, made again."""
 
     async def drop(self) -> None:

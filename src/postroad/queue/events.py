@@ -216,33 +216,38 @@ class EventLog:
                 raise
 
     async def _fetch(self, group: str, consumer: str, count: int, block_ms: int, idle_ms: int) -> list[Event]:
-        at_most = min(count, ENTRIES)
         try:
-            entries = await self._first(group, consumer, at_most, block_ms, idle_ms)
+            return await self._next(group, consumer, count, block_ms, idle_ms)
         except ResponseError as error:
             if "NOGROUP" not in str(error):
                 raise
             await self._create(group)
-            entries = await self._first(group, consumer, at_most, block_ms, idle_ms)
-        events = [event for entry in entries for event in entry.events]
-        while len(entries) == at_most and len(events) < count:
-            after = self._resume_from.get((group, consumer))
-            entries = await self._read_group(group, consumer, after or ">", at_most, None)
+            return await self._next(group, consumer, count, block_ms, idle_ms)
+
+    async def _next(self, group: str, consumer: str, count: int, block_ms: int, idle_ms: int) -> list[Event]:
+        # A consumer that starts anew first gets what it had read and not acknowledged before it died.
+        while self._resume_from.get((group, consumer), "0") is not None:
+            if events := await self._gather(group, consumer, count, None):
+                return events
+        if abandoned := await self._take_over(group, consumer, min(count, ENTRIES), idle_ms):
+            return abandoned
+        return await self._gather(group, consumer, count, block_ms or None)
+
+    async def _gather(self, group: str, consumer: str, count: int, block_ms: int | None) -> list[Event]:
+        """Read entries until they hold ``count`` events; the first one says how many that is likely to take."""
+        events: list[Event] = []
+        read, wanted = 0, 1
+        while True:
+            after = self._resume_from.get((group, consumer), "0")
+            entries = await self._read_group(group, consumer, after or ">", wanted, block_ms)
             if after is not None:
                 self._resume_from[group, consumer] = entries[-1].id if entries else None
             events += [event for entry in entries for event in entry.events]
-        return events
-
-    async def _first(self, group: str, consumer: str, at_most: int, block_ms: int, idle_ms: int) -> list[_Entry]:
-        # A consumer that starts anew first gets what it had read and not acknowledged before it died.
-        after = self._resume_from.get((group, consumer), "0")
-        if after is not None:
-            pending = await self._read_group(group, consumer, after, at_most, None)
-            self._resume_from[group, consumer] = pending[-1].id if pending else None
-            if pending:
-                return pending
-        abandoned = await self._take_over(group, consumer, at_most, idle_ms)
-        return abandoned or await self._read_group(group, consumer, ">", at_most, block_ms or None)
+            read += len(entries)
+            if len(entries) < wanted or len(events) >= count:
+                return events
+            block_ms = None
+            wanted = min(math.ceil((count - len(events)) * read / len(events)), ENTRIES)
 
     async def _read_group(
         self, group: str, consumer: str, after: str, at_most: int, block_ms: int | None
@@ -253,13 +258,13 @@ class EventLog:
         streams = cast("list[tuple[bytes, list[Any]]]", reply)
         return _entries(streams[0][1]) if streams else []
 
-    async def _take_over(self, group: str, consumer: str, at_most: int, idle_ms: int) -> list[_Entry]:
+    async def _take_over(self, group: str, consumer: str, at_most: int, idle_ms: int) -> list[Event]:
         now_s = asyncio.get_running_loop().time()
         if now_s < self._looked_s.get(group, -math.inf) + idle_ms / 4000:
             return []
         async with asyncio.timeout(10):
             reply = await self._client.xautoclaim(self._stream, group, consumer, idle_ms, count=at_most)
-        entries = _entries(reply[1])
-        if not entries:
+        events = [event for entry in _entries(reply[1]) for event in entry.events]
+        if not events:
             self._looked_s[group] = now_s
-        return entries
+        return events

@@ -11,7 +11,7 @@ from uuid import uuid4
 import msgspec
 
 from postroad.clock import Clock
-from postroad.errors import ConfigError, StateError, UnavailableError
+from postroad.errors import ConfigError, PostroadError, StateError
 from postroad.queue.connections import Connections, Metrics
 from postroad.queue.events import DEAD_CONSUMER_MS, Event
 from postroad.queue.explain import Explanation, explain
@@ -19,6 +19,7 @@ from postroad.queue.find import FoundJob, read_found
 from postroad.queue.gates import FOREVER_MS, Gate, GateState, limits_of, read_states
 from postroad.queue.jobs import Batch, Claimed, Enqueued, Job, JobState, Lane, Reaped, Settled
 from postroad.queue.keep import Keep
+from postroad.queue.layout import require_whole
 from postroad.queue.server import require_persistence
 from postroad.queue.standing import (
     DeadLetter,
@@ -74,18 +75,21 @@ class Queue:
         ephemeral: bool = False,
         keep: Keep = DEFAULT_KEEP,
         metrics: Metrics | None = None,
+        sync_replicas: int = 0,
     ) -> AsyncIterator[Queue]:
-        """Open the queue; it begins to exist with its first job.
+        """Open the queue; it begins to exist with its first job. `postroad.queue.address` says what an address is.
 
+        ``sync_replicas``: how many must have a job before `enqueue` returns, and a mark before `mark` does.
         ``clock`` None: the server's TIME, the one clock that all workers share. `StateError`: the server may lose
         jobs (it evicts, or keeps no append-only file) and ``ephemeral`` does not allow that.
         """
         if not name or "}" in name:
             raise ConfigError(f"{name!r} cannot be a queue's name.", remedy="It may not be empty or contain a brace.")
         ran = partial(metrics.script_ran, name) if metrics else None
-        connections = Connections(url, f"pr:{{{name}}}", clock, ran)
+        connections = Connections(url, f"pr:{{{name}}}", clock, ran, sync_replicas)
         try:
             await require_persistence(connections.client, ephemeral=ephemeral)
+            await require_whole(connections.client, name)
             yield cls(name, connections, retry, rng or Random(), keep, metrics)  # noqa: S311
         finally:
             await connections.aclose()
@@ -258,7 +262,7 @@ class Queue:
         entries = _pack(self._log.acknowledge(group, events))
         try:
             await self._scripts.acknowledge(group, entries, _pack(forget), self._keep.consumer_ms)
-        except UnavailableError:
+        except PostroadError:
             self._log.read_again(group)
             raise
 

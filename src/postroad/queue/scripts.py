@@ -11,16 +11,17 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, cast
 
-from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, OutOfMemoryError
+from redis.exceptions import NoPermissionError, NoScriptError, OutOfMemoryError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from postroad.clock import Clock
-from postroad.errors import UnavailableError
+from postroad.errors import PostroadError, UnavailableError
+from postroad.queue.refusal import refusal
+from postroad.queue.route import Client
 
-LOST = (RedisConnectionError, RedisTimeoutError, TimeoutError, OSError)
-"""What redis-py raises when the server is away, restarting, still loading, or silent."""
+LOST = (RedisConnectionError, RedisTimeoutError, TimeoutError, OSError, NoPermissionError)
+"""What redis-py raises when the server is away, restarting, still loading, silent, or refuses us."""
 
 Ran = Callable[[str, float], None]
 """Is told the name of each script that ran, and its seconds."""
@@ -46,8 +47,9 @@ def _sha_of(name: str) -> str:
     return hashlib.sha1(source_of(name).encode(), usedforsecurity=False).hexdigest()
 
 
-def unavailable(error: BaseException | str) -> UnavailableError:
-    return UnavailableError(
+def unavailable(error: BaseException | str) -> PostroadError:
+    """What to raise for one of LOST: that the server is away, or why it will not have us until somebody mends it."""
+    return refusal(error) or UnavailableError(
         f"The queue's Redis server does not answer: {error}",
         remedy="Nothing is lost; try again when it is back.",
     )
@@ -56,11 +58,14 @@ def unavailable(error: BaseException | str) -> UnavailableError:
 class Scripts:
     """Runs scripts on one queue. No call is ever repeated here: the caller knows whether it may."""
 
-    def __init__(self, client: Redis, base: str, clock: Clock | None, ran: Ran | None = None) -> None:
+    def __init__(
+        self, client: Client, base: str, clock: Clock | None, ran: Ran | None = None, replicas: int = 0
+    ) -> None:
         self._client = client
         self._base = base
         self._clock = clock
         self._ran = ran
+        self._replicas = replicas
 
     async def _run(self, name: str, *args: str | bytes | int) -> Any:
         now_ms = "" if self._clock is None else str(self._clock.now_ms())
@@ -79,11 +84,18 @@ class Scripts:
                 self._ran(name, time.perf_counter() - began_s)
 
     async def _call(self, name: str, *args: str | bytes | int) -> Any:
+        # What a caller acts upon once it returned: that a job was taken, and that it may go out.
+        replicas = self._replicas if name in {"enqueue", "mark"} else 0
         try:
-            return await self._client.evalsha(_sha_of(name), 1, self._base, *args)
+            return await self._send(replicas, "EVALSHA", _sha_of(name), 1, self._base, *args)
         except NoScriptError:
             # A restart or a failover forgets scripts; EVAL runs this one and has it remembered.
-            return await self._client.eval(source_of(name), 1, self._base, *args)
+            return await self._send(replicas, "EVAL", source_of(name), 1, self._base, *args)
+
+    async def _send(self, replicas: int, *command: str | bytes | int) -> Any:
+        if replicas:
+            return await self._client.confirmed(replicas, *command)
+        return await self._client.execute_command(*command)
 
     async def enqueue(self, definition: bytes, times: bytes, *jobs: str | bytes) -> int:
         return int(await self._run("enqueue", definition, times, *jobs))

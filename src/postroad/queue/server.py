@@ -3,39 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from typing import Any
 
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
-from postroad.errors import ConfigError, StateError
+from postroad.errors import StateError
+from postroad.queue.address import read_address
+from postroad.queue.route import Client, open_client
 from postroad.queue.scripts import LOST, REPLY_S, unavailable
 
-CONNECT_S = 5.0
 
-
-def connect(url: str) -> Redis:
+def connect(url: str, key: str = "") -> Client:
     """A client that never repeats a command by itself: a claim that ran twice would lease twice.
 
-    It waits for a reply without end, so its caller sets the limit: with a limit of its own, redis-py sends by
-    `asyncio.wait_for`, which on Python 3.11 swallows a cancellation now and then. RESP2, because its reply
-    shapes are the same on every server that is supported.
+    ``key``: any of the queue's, which a cluster needs to know. Raises ConfigError for what is no address.
     """
-    try:
-        client: Redis = Redis.from_url(
-            url,
-            protocol=2,
-            socket_connect_timeout=CONNECT_S,
-            socket_timeout=None,
-            retry=Retry(NoBackoff(), 0),
-            client_name="postroad",
-        )
-    except ValueError as error:
-        raise ConfigError(
-            "That is not the address of a Redis server.",  # It may hold a password, so it is not shown.
-            remedy="It looks like redis://host:6379/0, rediss://… or unix:///path/to/socket.",
-        ) from error
-    return client
+    return open_client(read_address(url), key)
 
 
 async def require_persistence(client: Redis, *, ephemeral: bool) -> None:
@@ -53,14 +37,21 @@ async def require_persistence(client: Redis, *, ephemeral: bool) -> None:
         raise unavailable("it is still loading")
     if ephemeral:
         return
+    if fault := fault_of(info):
+        raise fault
+
+
+def fault_of(info: Mapping[str, Any]) -> StateError | None:
+    """Why a server of this `INFO` may lose jobs, if it may."""
     if int(info.get("maxmemory", 0)) > 0 and info.get("maxmemory_policy") != "noeviction":
-        raise StateError(
+        return StateError(
             "The Redis server evicts keys when it is full, so it would drop jobs "
             f"(maxmemory-policy {info.get('maxmemory_policy')}).",
             remedy="Set `maxmemory-policy noeviction`, or accept the loss of jobs with --ephemeral.",
         )
     if not int(info.get("aof_enabled", 0)):
-        raise StateError(
+        return StateError(
             "The Redis server has no append-only file: a restart would lose jobs.",
             remedy="Set `appendonly yes`, or accept the loss of jobs with --ephemeral.",
         )
+    return None

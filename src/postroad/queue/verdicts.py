@@ -32,12 +32,13 @@ class Retry(Struct, frozen=True, kw_only=True):
 
 
 class Defer(Struct, frozen=True, kw_only=True):
-    """Not now but at ``at_ms``. No attempt is used."""
+    """Not now but at ``at_ms``. No attempt is used. ``untried``: and what its claim took from gates is given back."""
 
     at_ms: int
     cause: str
     error: str = ""
     note: bytes = b""
+    untried: bool = False
 
 
 class Dead(Struct, frozen=True, kw_only=True):
@@ -119,7 +120,7 @@ def order(job: Claimed, verdict: Undone, policy: RetryPolicy, rng: Random) -> Or
             return Order(
                 job.id,
                 job.token,
-                "defer",
+                "put_off" if verdict.untried else "defer",
                 max(verdict.at_ms, 1),
                 0,
                 _plain(verdict.cause),

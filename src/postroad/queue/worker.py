@@ -24,7 +24,7 @@ from postroad.queue.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
-IDLE_S = 0.1
+IDLE_MS = 100
 """How often an idle worker asks."""
 
 LINGER_S = 0.002
@@ -57,7 +57,8 @@ class Worker:
     ``prepare`` sees every claimed batch before any handler; the ids it returns a verdict for are settled
     with that and not handled. If it fails, its batch is released and no other is claimed for a while.
     ``watchdog_ms``: with jobs ready and no claim for so long, it connects anew.
-    ``drain_ms``: how long marked jobs may go on after stop. ``name`` must be this worker's alone.
+    ``drain_ms``: how long marked jobs may go on after stop. ``idle_ms``: how often it asks when there is nothing.
+    All three are real time, whatever ``clock``, the queue's, says. ``name`` must be this worker's alone.
     """
 
     def __init__(
@@ -73,17 +74,21 @@ class Worker:
         drain_ms: int = 20_000,
         rng: Random | None = None,
         watchdog_ms: int = 30_000,
+        idle_ms: int = IDLE_MS,
     ) -> None:
+        self.next_ms: int | None = None
+        """When, by the queue's clock, there may be something to claim, as the last claim that found nothing said."""
         self.name = name or f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         self._queue = queue
         self._concurrency = concurrency
         self._lease_ms = lease_ms
         self._drain_s = drain_ms / 1000
+        self._idle_s = idle_ms / 1000
         self._clock = clock or SystemClock()
         rng = rng or Random()  # noqa: S311 - it spreads delays
         self._hands = Hands(queue, handle, prepare, lease_ms, Backoff(rng, first_s=0.5, most_s=30.0))
         self._away = Backoff(rng, first_s=0.1, most_s=5.0)
-        self._empty = Backoff(rng, first_s=0.001, most_s=IDLE_S)
+        self._empty = Backoff(rng, first_s=0.001, most_s=self._idle_s)
         self._watchdog = Watchdog(queue, self.name, watchdog_ms)
         self._late: list[Outcome] = []
         self._drained = asyncio.Event()
@@ -141,8 +146,8 @@ class Worker:
     async def _wait_for_news(self, *, stopping: bool) -> None:
         """Until a verdict arrives, or until asking for jobs is worth it; in any case not long."""
         wait_s = max(self._ask_at_s, self._hands.paused_until_s) - _now_s()
-        if stopping or len(self._hands) >= self._concurrency or wait_s > IDLE_S:
-            wait_s = IDLE_S
+        if stopping or len(self._hands) >= self._concurrency or wait_s > self._idle_s:
+            wait_s = self._idle_s
         news = self._hands.news
         try:
             async with asyncio.timeout(max(wait_s, 0.001)):
@@ -186,6 +191,8 @@ class Worker:
         self._stale += len(stale)
         batch = settled.batch
         self._claimed += len(batch.jobs)
+        if call.want:
+            self.next_ms = batch.next_ms
         if batch.jobs:
             self._watchdog.fed()
         if self._queue.metrics:
@@ -204,9 +211,9 @@ class Worker:
             self._hands.accept(batch.jobs)
 
     def _pause_s(self, batch: Batch) -> float:
-        until_next_s = IDLE_S
+        until_next_s = self._idle_s
         if batch.next_ms is not None:
-            until_next_s = min((batch.next_ms - self._clock.now_ms()) / 1000, IDLE_S)
+            until_next_s = min((batch.next_ms - self._clock.now_ms()) / 1000, self._idle_s)
         if batch.jobs:
             self._empty.reset()
             return max(until_next_s, 0.0)

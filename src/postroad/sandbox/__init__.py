@@ -6,25 +6,29 @@
         sandbox.accepted()
 
 It only receives: it opens, clicks and answers nothing. Faults come from rules
-(:mod:`postroad.sandbox.rules`) or from the addresses themselves (:mod:`postroad.sandbox.addresses`); what
-providers say stands in ``replies.toml``.
+(:mod:`postroad.sandbox.rules`), from the addresses themselves (:mod:`postroad.sandbox.addresses`) or from
+personas (:mod:`postroad.sandbox.personas`); what providers say stands in ``replies.toml``.
 """
 
 from postroad.sandbox.config import Extension, Keep, Mechanism, SandboxConfig, load_config
 from postroad.sandbox.context import Counters
 from postroad.sandbox.ledger import Accepted, accepted
+from postroad.sandbox.personas import Cast, Persona, known_personas, parse_shares
 from postroad.sandbox.replies import ProviderReply, provider_replies
-from postroad.sandbox.rules import Ending, Fault, Phase, Rate, Rule, Scope
+from postroad.sandbox.rules import Ending, Fault, Lack, Phase, Rate, Rule, Scope
 from postroad.sandbox.server import Sandbox, serve
 
 __all__ = [
     "Accepted",
+    "Cast",
     "Counters",
     "Ending",
     "Extension",
     "Fault",
     "Keep",
+    "Lack",
     "Mechanism",
+    "Persona",
     "Phase",
     "ProviderReply",
     "Rate",
@@ -33,7 +37,9 @@ __all__ = [
     "SandboxConfig",
     "Scope",
     "accepted",
+    "known_personas",
     "load_config",
+    "parse_shares",
     "provider_replies",
     "serve",
 ]

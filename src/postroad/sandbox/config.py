@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from postroad.errors import ConfigError
+from postroad.sandbox.personas import require_shares
 from postroad.sandbox.rules import Rule
 
 _FIELD = re.compile(r"(.*?)(?: - at `\$?\.?(.*)`)?", re.DOTALL)
@@ -86,6 +87,10 @@ class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     address_tags: bool = True
     """Let recipients' addresses ask for faults."""
     rules: tuple[Rule, ...] = ()
+    personas: dict[str, float] = {}
+    """Name in ``personas.toml`` to its share of the recipients' domains. Asked after the rules and the tags."""
+    require_authentication: bool = False
+    """Let personas refuse what is not signed, or not aligned with From. Nothing is looked up in the DNS."""
 
     def __post_init__(self) -> None:
         if (self.certificate is None) != (self.private_key is None):
@@ -94,6 +99,7 @@ class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             raise ValueError("tls_port and require_tls need a certificate")
         if self.require_auth and not self.credentials:
             raise ValueError("require_auth needs credentials")
+        require_shares(self.personas)
 
     def offers(self, extension: Extension) -> bool:
         if extension is Extension.STARTTLS:

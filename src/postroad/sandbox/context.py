@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 
@@ -11,9 +12,10 @@ import msgspec
 from postroad.clock import Clock
 from postroad.sandbox.config import Extension, SandboxConfig
 from postroad.sandbox.mailroom import Mailroom
+from postroad.sandbox.personas import Company
 from postroad.sandbox.phrases import Phrase, compiled
-from postroad.sandbox.rulebook import RuleBook
-from postroad.sandbox.rules import Phase
+from postroad.sandbox.rulebook import RuleBook, Scene, Verdict
+from postroad.sandbox.rules import RECIPIENT_KNOWN, Phase
 
 
 class Counters(msgspec.Struct):
@@ -45,6 +47,7 @@ class Context:
     rng: Random
     mailroom: Mailroom
     rules: RuleBook
+    company: Company | None
     tls: ssl.SSLContext | None
     counters: Counters = field(default_factory=Counters)
     phrases: dict[Phrase, bytes] = field(init=False)
@@ -53,3 +56,18 @@ class Context:
     def __post_init__(self) -> None:
         self.offered = frozenset(extension for extension in Extension if self.config.offers(extension))
         self.phrases = compiled(enhanced=Extension.ENHANCEDSTATUSCODES in self.offered)
+
+    def decide(
+        self, phase: Phase, scene: Scene, recipients: Sequence[str] = (), content: bytes = b""
+    ) -> Verdict | None:
+        """Return the fault that happens now: by a rule, by a recipient's tag, by a persona; or None."""
+        verdict = self.rules.decide(phase, scene, recipients, content)
+        if verdict is None and self.company is not None and phase in RECIPIENT_KNOWN:
+            return self.company.decide(phase, scene, recipients, content)
+        return verdict
+
+    def forget(self, connection: int) -> None:
+        """Let go of what was remembered about a connection that is gone."""
+        self.rules.forget(connection)
+        if self.company is not None:
+            self.company.forget(connection)

@@ -112,7 +112,7 @@ class Dialogue:
         if flaw is not None:
             self._transaction = None
             return self._answers.refuse(Phase.DOT, flaw)
-        verdict = self._context.rules.decide(Phase.DOT, self, transaction.recipients)
+        verdict = self._context.decide(Phase.DOT, self, transaction.recipients, content)
         step = self._settled(transaction, verdict, content)
         self._transaction = None
         return step
@@ -153,7 +153,7 @@ class Dialogue:
         name = arguments.strip()
         if not _HELLO.fullmatch(name):
             return self._answers.error(Phrase.EHLO_SYNTAX, Phase.EHLO)
-        verdict = self._context.rules.decide(Phase.EHLO, self)
+        verdict = self._context.decide(Phase.EHLO, self)
         if verdict is None or not verdict.refuses:
             self._helo, self._extended, self._transaction = name, extended, None
         lines = [self._context.config.hostname]
@@ -193,7 +193,7 @@ class Dialogue:
         problem = problem or self._authentication.problem_with(words)
         if problem is not None:
             return self._answers.error(problem, Phase.AUTH)
-        verdict = self._context.rules.decide(Phase.AUTH, self)
+        verdict = self._context.decide(Phase.AUTH, self)
         if verdict is not None and verdict.refuses:
             return self._judged(Phase.AUTH, verdict, Step(b""))
         return self._judged(Phase.AUTH, verdict, self._authenticated(self._authentication.begin(words)))
@@ -223,7 +223,7 @@ class Dialogue:
         self._transaction = Transaction(
             sender, eight_bit=parameters.get("BODY", "").upper() == "8BITMIME", utf8="SMTPUTF8" in parameters
         )
-        verdict = self._context.rules.decide(Phase.MAIL, self)
+        verdict = self._context.decide(Phase.MAIL, self)
         step = self._judged(Phase.MAIL, verdict, self._answers.say(Phrase.SENDER_OK))
         if verdict is not None and verdict.refuses:
             self._transaction = None
@@ -274,7 +274,7 @@ class Dialogue:
             return self._answers.error(Phrase.NEEDS_SMTPUTF8, Phase.RCPT)
         if len(transaction.recipients) >= self._context.config.max_recipients:
             return self._answers.refuse(Phase.RCPT, Phrase.TOO_MANY_RECIPIENTS)
-        verdict = self._context.rules.decide(Phase.RCPT, self, (recipient,))
+        verdict = self._context.decide(Phase.RCPT, self, (recipient,))
         if verdict is None or not verdict.refuses:
             transaction.recipients.append(recipient)
         return self._judged(Phase.RCPT, verdict, self._answers.say(Phrase.RECIPIENT_OK))
@@ -287,7 +287,7 @@ class Dialogue:
             return self._answers.error(Phrase.NEED_MAIL, Phase.DATA)
         if not transaction.recipients and not self._context.config.data_without_recipients:
             return self._answers.refuse(Phase.DATA, Phrase.NO_VALID_RECIPIENTS)
-        verdict = self._context.rules.decide(Phase.DATA, self, transaction.recipients)
+        verdict = self._context.decide(Phase.DATA, self, transaction.recipients)
         step = self._judged(Phase.DATA, verdict, self._answers.say(Phrase.GO_AHEAD, Then.CONTENT))
         if verdict is not None and verdict.refuses:
             self._transaction = None
@@ -324,7 +324,7 @@ class Dialogue:
     }
 
     def _concluded(self, phase: Phase, ordinary: Step) -> Step:
-        return self._judged(phase, self._context.rules.decide(phase, self), ordinary)
+        return self._judged(phase, self._context.decide(phase, self), ordinary)
 
     def _judged(self, phase: Phase, verdict: Verdict | None, ordinary: Step) -> Step:
         if verdict is None:

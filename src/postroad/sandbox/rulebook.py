@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import re
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -13,6 +14,7 @@ import msgspec
 
 from postroad.clock import Clock
 from postroad.sandbox.addresses import rule_of_tag, tag_of
+from postroad.sandbox.alignment import lacks
 from postroad.sandbox.replies import Reply, reply_of
 from postroad.sandbox.rules import RECIPIENT_KNOWN, Ending, Fault, Phase, Rate, Rule, Scope
 
@@ -50,23 +52,28 @@ class Verdict(msgspec.Struct, frozen=True):
 class RuleBook:
     """Decides by a fixed list of rules. Another list needs another book, which remembers nothing yet.
 
-    Memory grows with the recipients that a greylisting rule has seen, and with nothing else.
+    Memory grows with the recipients and senders that a greylisting rule or a rate has seen, and with nothing else.
     """
 
-    def __init__(self, rules: Iterable[Rule], *, clock: Clock, rng: Random, address_tags: bool) -> None:
+    def __init__(self, rules: Iterable[Rule], *, clock: Clock, rng: Random, address_tags: bool = False) -> None:
         self.rules = tuple(rules)
         self._clock = clock
         self._rng = rng
         self._address_tags = address_tags
         self._by_phase: dict[Phase, list[_Live]] = {phase: [] for phase in Phase}
         for rule in self.rules:
-            self._by_phase[rule.phase].append(_Live(rule))
+            self._by_phase[rule.phase].append(self._live(rule))
         self._tagged: dict[str, _Live] = {}
 
-    def decide(self, phase: Phase, scene: Scene, recipients: Sequence[str] = ()) -> Verdict | None:
-        """Return the fault of the first rule that applies, else that of a recipient's own tag, else None."""
+    def decide(
+        self, phase: Phase, scene: Scene, recipients: Sequence[str] = (), content: bytes = b""
+    ) -> Verdict | None:
+        """Return the fault of the first rule that applies, else that of a recipient's own tag, else None.
+
+        ``content``: the message, at the final dot.
+        """
         for live in self._by_phase[phase]:
-            verdict = live.apply(scene, recipients, self._clock.now_ms(), self._rng)
+            verdict = live.apply(scene, recipients, content)
             if verdict is not None:
                 return verdict
         if self._address_tags and phase in RECIPIENT_KNOWN:
@@ -87,20 +94,25 @@ class RuleBook:
             rule = rule_of_tag(tag)
             if rule is None or rule.phase is not phase:
                 continue
-            live = self._tagged.get(tag) or _Live(rule)
+            live = self._tagged.get(tag) or self._live(rule)
             if rule.first_attempts is not None:
                 self._tagged[tag] = live
-            verdict = live.apply(scene, (recipient,), self._clock.now_ms(), self._rng)
+            verdict = live.apply(scene, (recipient,), b"")
             if verdict is not None:
                 return verdict
         return None
+
+    def _live(self, rule: Rule) -> _Live:
+        return _Live(rule, self._clock, self._rng)
 
 
 class _Live:
     """One rule with its counters."""
 
-    def __init__(self, rule: Rule) -> None:
+    def __init__(self, rule: Rule, clock: Clock, rng: Random) -> None:
         self._rule = rule
+        self._clock = clock
+        self._rng = rng
         self._reply = reply_of(rule.fault.reply) if rule.fault.reply else None
         self._recipient = _pattern(rule.recipient)
         self._local_part = _pattern(rule.local_part)
@@ -108,38 +120,49 @@ class _Live:
         self._sender = _pattern(rule.sender)
         self._times = 0
         self._attempts: dict[str, tuple[int, int]] = {}
+        self._triplets: dict[tuple[str, str, str], int] = {}
         self._admitted: dict[str | int, deque[int]] = {}
+        self._resting_ms: dict[str | int, int] = {}
 
-    def apply(self, scene: Scene, recipients: Sequence[str], now_ms: int, rng: Random) -> Verdict | None:
+    def apply(self, scene: Scene, recipients: Sequence[str], content: bytes) -> Verdict | None:
+        rule, now_ms = self._rule, self._clock.now_ms()
         recipient = self._subject(recipients)
         if recipient is None or not _matches(self._sender, scene.sender or ""):
             return None
-        if not (self._crowded(scene) and self._early(recipient, now_ms)):
+        if rule.lacks is not None and not lacks(rule.lacks, content, scene.sender or ""):
             return None
-        if self._rule.over and not self._exceeded(self._rule.over, scene, recipient, now_ms):
+        if not (self._crowded(scene) and self._early(recipient, now_ms) and self._grey(scene, recipient, now_ms)):
+            return None
+        if rule.over and not self._exceeded(rule.over, scene, recipient, now_ms):
             return None
         self._times += 1
-        if self._times % self._rule.every:
+        if self._times % rule.every:
             return None
-        if self._rule.probability < 1.0 and rng.random() >= self._rule.probability:
+        if rule.probability < 1.0 and self._rng.random() >= rule.probability:
             return None
-        return Verdict(self._rule.fault, self._reply, recipient)
+        return Verdict(rule.fault, self._reply, recipient)
 
     def forget(self, connection: int) -> None:
         if self._rule.over and self._rule.over.scope is Scope.CONNECTION:
             self._admitted.pop(connection, None)
+            self._resting_ms.pop(connection, None)
 
     def _subject(self, recipients: Sequence[str]) -> str | None:
-        """Return the first recipient that the patterns fit; empty if the rule asks for none."""
+        """Return the first recipient that the patterns and the share fit; empty if the rule asks for none."""
         for recipient in recipients:
             local_part, _, domain = recipient.rpartition("@")
             if (
                 _matches(self._recipient, recipient)
                 and _matches(self._local_part, local_part)
                 and _matches(self._domain, domain)
+                and self._has_share(recipient)
             ):
                 return recipient
         return None if recipients or self._rule.needs_recipient else ""
+
+    def _has_share(self, recipient: str) -> bool:
+        # By what it says as well, so that those whose mailbox is full are others than those who do not exist.
+        return self._rule.share >= 1.0 or part_of(f"{self._rule.fault.reply} {recipient.lower()}") < self._rule.share
 
     def _crowded(self, scene: Scene) -> bool:
         rule = self._rule
@@ -158,14 +181,31 @@ class _Live:
             return False
         return rule.first_ms is None or now_ms - since_ms < rule.first_ms
 
+    def _grey(self, scene: Scene, recipient: str, now_ms: int) -> bool:
+        if self._rule.greylist_ms is None:
+            return True
+        triplet = (scene.ip, (scene.sender or "").lower(), recipient.lower())
+        return now_ms - self._triplets.setdefault(triplet, now_ms) < self._rule.greylist_ms
+
     def _exceeded(self, rate: Rate, scene: Scene, recipient: str, now_ms: int) -> bool:
-        admitted = self._admitted.setdefault(_share(rate.scope, scene, recipient), deque())
+        who = _share(rate.scope, scene, recipient)
+        if now_ms < self._resting_ms.get(who, 0):
+            return True
+        admitted = self._admitted.setdefault(who, deque())
         while admitted and now_ms - admitted[0] >= rate.per_ms:
             admitted.popleft()
         if len(admitted) >= rate.count:
+            if rate.rest_ms:
+                self._resting_ms[who] = now_ms + rate.rest_ms
+                admitted.clear()
             return True
         admitted.append(now_ms)
         return False
+
+
+def part_of(text: str) -> float:
+    """Where a text falls between 0 and 1: always the same for the same one, and evenly for many."""
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()[:8], "big") / 2**64
 
 
 def _share(scope: Scope, scene: Scene, recipient: str) -> str | int:
@@ -178,6 +218,8 @@ def _share(scope: Scope, scene: Scene, recipient: str) -> str | int:
             return scene.ip
         case Scope.SENDER:
             return (scene.sender or "").lower()
+        case Scope.SENDER_DOMAIN:
+            return (scene.sender or "").rpartition("@")[2].lower()
         case Scope.DOMAIN:
             return recipient.rpartition("@")[2].lower()
         case Scope.RECIPIENT:

@@ -53,8 +53,19 @@ class Scope(StrEnum):
     CONNECTION = "connection"
     IP = "ip"
     SENDER = "sender"
+    SENDER_DOMAIN = "sender-domain"
+    """Unlike SENDER it knows senders again whose return path differs for each message."""
     DOMAIN = "domain"
     RECIPIENT = "recipient"
+
+
+class Lack(StrEnum):
+    """What a message can be seen to lack without asking the DNS."""
+
+    SIGNATURE = "signature"
+    """A DKIM-Signature header (RFC 6376 §3.5). Whether one verifies is not looked at."""
+    ALIGNMENT = "alignment"
+    """A signature or a return path of a domain that is that of From, or above or below it (RFC 7489 §3.1)."""
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -84,10 +95,12 @@ class Rate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     count: int
     per_ms: int
     scope: Scope = Scope.ALL
+    rest_ms: int = 0
+    """Once it is exceeded nothing is admitted for so long; then it counts from nothing. 0: as soon as it has room."""
 
     def __post_init__(self) -> None:
-        if self.count < 0 or self.per_ms <= 0:
-            raise ValueError("a rate needs count >= 0 and per_ms > 0")
+        if self.count < 0 or self.per_ms <= 0 or self.rest_ms < 0:
+            raise ValueError("a rate needs count >= 0, per_ms > 0 and rest_ms >= 0")
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -107,6 +120,13 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Greylisting by count: only the first so many attempts of a recipient."""
     first_ms: int | None = None
     """Greylisting by time: only until so long after the first attempt of a recipient."""
+    greylist_ms: int | None = None
+    """Greylisting as it is done: only until so long after the first attempt of a triplet of client, sender and
+    recipient, which is remembered from then on."""
+    share: float = 1.0
+    """Only for this share of recipients, and always for the same ones."""
+    lacks: Lack | None = None
+    """At the final dot: only for a message that lacks this."""
     over: Rate | None = None
     """Only beyond this rate."""
     connections_over: int | None = None
@@ -123,16 +143,20 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise ValueError("every is 1 or more")
         if not 0.0 <= self.probability <= 1.0:
             raise ValueError("probability lies between 0 and 1")
+        if not 0.0 <= self.share <= 1.0:
+            raise ValueError("share lies between 0 and 1")
+        if self.lacks is not None and self.phase is not Phase.DOT:
+            raise ValueError("what a message lacks shows at the final dot only")
         if self.fault.keep and self.phase is not Phase.DOT:
             raise ValueError("a message can be kept at the final dot only")
 
     @property
     def needs_recipient(self) -> bool:
         scoped = self.over is not None and self.over.scope in (Scope.DOMAIN, Scope.RECIPIENT)
-        greylists = self.first_attempts is not None or self.first_ms is not None
+        greylists = (self.first_attempts, self.first_ms, self.greylist_ms) != (None, None, None)
         patterned = (self.recipient, self.local_part, self.domain) != ("*", "*", "*")
-        return patterned or greylists or scoped
+        return patterned or greylists or scoped or self.share < 1.0
 
     @property
     def needs_sender(self) -> bool:
-        return self.sender != "*" or (self.over is not None and self.over.scope is Scope.SENDER)
+        return self.sender != "*" or (self.over is not None and self.over.scope in (Scope.SENDER, Scope.SENDER_DOMAIN))

@@ -18,6 +18,7 @@ from postroad.sandbox.config import SandboxConfig
 from postroad.sandbox.context import Context, Counters
 from postroad.sandbox.ledger import Accepted, accepted
 from postroad.sandbox.mailroom import Mailroom
+from postroad.sandbox.personas import Company
 from postroad.sandbox.rulebook import RuleBook
 from postroad.sandbox.rules import Rule
 from postroad.sandbox.session import HANDSHAKE_S, Session
@@ -56,6 +57,7 @@ class Sandbox:
                 rng=self._rng,
                 mailroom=mailroom,
                 rules=self._book(config.rules),
+                company=self._company(),
                 tls=tls,
             )
             await self._listen(config.port, None)
@@ -130,6 +132,13 @@ class Sandbox:
 
     def _book(self, rules: Iterable[Rule]) -> RuleBook:
         return RuleBook(rules, clock=self._clock, rng=self._rng, address_tags=self.config.address_tags)
+
+    def _company(self) -> Company | None:
+        config = self.config
+        if not config.personas:
+            return None
+        strict = config.require_authentication
+        return Company(config.personas, clock=self._clock, rng=self._rng, require_authentication=strict)
 
     async def _listen(self, port: int, tls: ssl.SSLContext | None) -> None:
         context, host = self._running, self.config.host

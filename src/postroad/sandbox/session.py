@@ -78,7 +78,7 @@ class Session(asyncio.Protocol):
         if self in self._sessions:
             self._sessions.remove(self)
             self._context.counters.open_connections -= 1
-            self._context.rules.forget(self._connection)
+            self._context.forget(self._connection)
             self.gone.set_result(None)
 
     def data_received(self, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Sessions of one route, opened when needed, used again while warm, never more than the route allows."""
+"""Sessions of one endpoint, opened when needed, used again while warm, never more than it allows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
 
-from postroad.settings import RouteSettings
+from postroad.smtp.endpoint import Endpoint
 from postroad.smtp.reply import Phase, Reply
 from postroad.smtp.session import Sendable, Session, Timeouts, TransportError
 
@@ -29,18 +29,29 @@ class _Permits(asyncio.LifoQueue[tuple[Session, float] | None]):
 
     _queue: list[tuple[Session, float] | None]
 
+    @property
+    def warm(self) -> bool:
+        return any(permit is not None for permit in self._queue)
+
+    def take_cold(self, since_before: float) -> list[Session]:
+        """Take out the sessions that are idle since before an instant, or were lost meanwhile."""
+        permits = [permit for permit in self._queue if permit is not None]
+        cold = [permit for permit in permits if permit[1] < since_before or not permit[0].usable]
+        self._queue[:] = [permit for permit in self._queue if permit not in cold]
+        return [session for session, _ in cold]
+
 
 class SessionPool:
-    """Sends messages by one route over a bounded number of sessions."""
+    """Sends messages to one endpoint over a bounded number of sessions."""
 
     def __init__(
-        self, route: RouteSettings, timeouts: Timeouts | None = None, *, idle_seconds: float = IDLE_SECONDS
+        self, endpoint: Endpoint, timeouts: Timeouts | None = None, *, idle_seconds: float = IDLE_SECONDS
     ) -> None:
-        self._route = route
+        self._endpoint = endpoint
         self._timeouts = timeouts or Timeouts()
         self._idle_seconds = idle_seconds
         self._permits = _Permits()
-        for _ in range(route.connections):
+        for _ in range(endpoint.connections):
             self._permits.put_nowait(None)
         self._farewells: set[asyncio.Task[None]] = set()
 
@@ -56,6 +67,16 @@ class SessionPool:
                 self._farewell(permit[0])
         if self._farewells:
             await asyncio.wait(self._farewells, timeout=3)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is on its way and no connection is open."""
+        return self._permits.qsize() == self._endpoint.connections and not self._permits.warm
+
+    def close_idle(self) -> None:
+        """Say goodbye on what has been idle for too long."""
+        for session in self._permits.take_cold(time.monotonic() - self._idle_seconds):
+            self._farewell(session)
 
     async def send(self, message: Sendable, before_body: Callable[[], Awaitable[None]]) -> Reply:
         """One transaction on some session. See Session.send."""
@@ -75,7 +96,7 @@ class SessionPool:
                 # The server had done with a connection that we took to be warm. Nothing was refused yet.
                 session.abort()
             session = None
-            session = await Session.open(self._route, self._timeouts)
+            session = await Session.open(self._endpoint, self._timeouts)
             return await session.send(message, before_body)
         finally:
             self._give_back(session)
@@ -92,7 +113,7 @@ class SessionPool:
     def _give_back(self, session: Session | None) -> None:
         if session is None:
             self._permits.put_nowait(None)
-        elif session.usable and session.transactions < self._route.messages_per_connection:
+        elif session.usable and session.transactions < self._endpoint.messages_per_connection:
             self._permits.put_nowait((session, time.monotonic()))
         else:
             self._farewell(session)

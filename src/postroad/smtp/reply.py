@@ -33,6 +33,7 @@ class Reply:
     code: int
     enhanced: str | None
     text: str
+    ours: bool = False  # no server said it: it stands for what we found out ourselves
 
     @property
     def positive(self) -> bool:

@@ -8,55 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import re
-import ssl
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Protocol
 
 import aiosmtplib
 
 from postroad.errors import Blame
-from postroad.settings import RouteSettings, TlsMode
-from postroad.smtp.reply import Phase, Reply, clean, parse_reply
+from postroad.smtp.endpoint import Endpoint
+from postroad.smtp.failure import Timeouts, TransportError, UnsendableError
+from postroad.smtp.opening import open_client
+from postroad.smtp.reply import Phase, Reply, parse_reply
 from postroad.smtp.wire import Lines, Wire
 
-
-@dataclass(frozen=True, kw_only=True)
-class Timeouts:
-    """Seconds to wait for each reply. RFC 5321 §4.5.3.2 gives the least for each.
-
-    ``connect``, for every step until a session stands, is ours: a relay that takes longer is as good as down.
-    """
-
-    connect: float = 30
-    mail: float = 300
-    rcpt: float = 300
-    data: float = 120
-    dot: float = 600
-
-
-class TransportError(Exception):
-    """The connection could not be made, or was lost. ``unknown``: it died between the final dot and its reply."""
-
-    def __init__(self, phase: Phase, reason: str, *, unknown: bool = False, reply: Reply | None = None) -> None:
-        super().__init__(f"{phase}: {reason}")
-        self.phase = phase
-        self.reason = reason
-        self.unknown = unknown
-        self.reply = reply
-
-
-class UnsendableError(Exception):
-    """This message can never leave by this session: it is not what SMTP can carry."""
-
-    def __init__(self, reason: str, blame: Blame) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.blame = blame
-
+__all__ = ["Sendable", "Session", "Timeouts", "TransportError", "UnsendableError"]
 
 _UNSAFE_PATH = re.compile(r"[\x00-\x20\x7f<>\ud800-\udfff]")
 _RSET = b"RSET\r\n"
@@ -74,7 +38,7 @@ class Sendable(Protocol):
 
 
 class Session:
-    """An authenticated connection to a route. One transaction at a time."""
+    """An authenticated connection to a host. One transaction at a time."""
 
     def __init__(self, client: aiosmtplib.SMTP, wire: Wire, timeouts: Timeouts) -> None:
         self._client = client  # holds what was negotiated
@@ -89,35 +53,14 @@ class Session:
         self._eightbit = client.supports_extension("8bitmime")
 
     @classmethod
-    async def open(cls, route: RouteSettings, timeouts: Timeouts) -> Session:
+    async def open(cls, endpoint: Endpoint, timeouts: Timeouts) -> Session:
         """Connect, greet, secure and authenticate. Raises TransportError, with the reply where there was one."""
-        phase = Phase.CONNECT
+        client = await open_client(endpoint, timeouts)
         try:
-            client = _client(route, timeouts)
-            with ExitStack() as unless_it_stands:
-                unless_it_stands.callback(client.close)
-                await client.connect()
-                phase = Phase.EHLO
-                await client.ehlo()
-                if route.tls is TlsMode.STARTTLS:
-                    phase = Phase.TLS
-                    await client.starttls()
-                    phase = Phase.EHLO
-                    await client.ehlo()
-                if route.username is not None and route.password is not None:
-                    phase = Phase.AUTH
-                    await client.login(route.username, route.password.get_secret_value())
-                session = cls(client, _take_over(client), timeouts)
-                unless_it_stands.pop_all()
-                return session
-        except aiosmtplib.SMTPResponseException as error:
-            if not 200 <= error.code < 600:  # what was said was no reply
-                raise TransportError(phase, clean(str(error.message))) from None
-            reply = parse_reply(phase, error.code, str(error.message).splitlines())
-            raise TransportError(phase, str(reply), reply=reply) from None
-        # ValueError: a host that cannot be a name; OSError: all that goes wrong with sockets, TLS and files.
-        except (aiosmtplib.SMTPException, OSError, ValueError) as error:
-            raise TransportError(phase, str(error) or type(error).__name__) from None
+            return cls(client, _take_over(client), timeouts)
+        except ConnectionResetError as error:
+            client.close()
+            raise TransportError(Phase.AUTH if endpoint.username else Phase.EHLO, str(error)) from None
 
     @property
     def usable(self) -> bool:
@@ -275,19 +218,6 @@ def _stuffed(content: bytes) -> bytes:
     return content.replace(b"\r\n.", b"\r\n..") + b".\r\n"
 
 
-def _client(route: RouteSettings, timeouts: Timeouts) -> aiosmtplib.SMTP:
-    """Raises OSError for a CA file that cannot be read."""
-    secure = route.tls is not TlsMode.NONE
-    return aiosmtplib.SMTP(
-        hostname=route.host,
-        port=route.port,
-        use_tls=route.tls is TlsMode.IMPLICIT,
-        start_tls=False,  # We say when: an error then knows its phase.
-        tls_context=_tls_context(route.ca_file, route.verify_certificate) if secure else None,
-        timeout=timeouts.connect,
-    )
-
-
 def _take_over(client: aiosmtplib.SMTP) -> Wire:
     """Receive in the client's place. Raises ConnectionResetError when the server has closed since its last reply."""
     transport = client.transport
@@ -296,14 +226,3 @@ def _take_over(client: aiosmtplib.SMTP) -> Wire:
     wire = Wire(transport)
     transport.set_protocol(wire)
     return wire
-
-
-@lru_cache(maxsize=64)
-def _tls_context(ca_file: Path | None, verify_certificate: bool) -> ssl.SSLContext:
-    # Reading the machine's authorities takes 70 ms, in which nothing else is sent.
-    context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if not verify_certificate:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -58,6 +59,9 @@ class Campaign(SQLModel, table=True):
     audience_file: str | None = Field(default=None, sa_type=sa.Text, description="CSV that fills the audience")
     job_class: str = Field(default="normal", sa_type=sa.String(16), description="class of its jobs on the queue")
     time_zone: str = Field(sa_type=sa.String(64), description="of recipients whose own is not known")
+    sending_window: dict[str, Any] | None = Field(
+        default=None, sa_type=JSON_OBJECT, nullable=True, description="hours in the recipient's zone; none: any"
+    )
     created_at: datetime = Field(sa_type=UtcDateTime)
     launched_at: datetime | None = Field(default=None, sa_type=UtcDateTime, description="when the audience was frozen")
     finished_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
@@ -75,6 +79,28 @@ class Step(SQLModel, table=True):
     name: str = Field(sa_type=sa.String(100))
     kind: StepKind = Field(sa_type=Word(StepKind))
     settings: dict[str, Any] = Field(sa_type=JSON_OBJECT, nullable=False)
+
+
+class StoredFile(SQLModel, table=True):
+    """An attachment or image of steps, kept once however many steps have it. Workers on other hosts read it here."""
+
+    __tablename__ = "stored_file"
+
+    digest: str = Field(primary_key=True, sa_type=sa.String(64), description="SHA-256 in hexadecimal")
+    octets: bytes = Field(sa_type=sa.LargeBinary)
+
+
+def keep_files(connection: sa.Connection, files: Mapping[str, bytes]) -> None:
+    """Keep files by their digests, where they are not kept yet."""
+    statement = sa.text("INSERT INTO stored_file (digest, octets) VALUES (:digest, :octets) ON CONFLICT DO NOTHING")
+    for digest in sorted(files):  # In one order, so that two who keep the same do not wait for each other.
+        connection.execute(statement, {"digest": digest, "octets": files[digest]})
+
+
+def stored_files(connection: sa.Connection, digests: Collection[str]) -> dict[str, bytes]:
+    """Return the kept files of these digests."""
+    statement = sa.select(col(StoredFile.digest), col(StoredFile.octets)).where(col(StoredFile.digest).in_(digests))
+    return {row.digest: row.octets for row in connection.execute(statement)} if digests else {}
 
 
 def find_campaign(connection: sa.Connection, name: str, *, for_update: bool = False) -> Campaign:

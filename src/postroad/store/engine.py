@@ -7,12 +7,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from postroad.errors import ConfigError, UnavailableError
 
 _WRITES = "postroad_writes"
+
+# A server whose machine is gone answers nothing, and nobody says so: a minute of that counts as away.
+_HEARTBEAT = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}
+
+_read_json = msgspec.json.decode
+"""Merge fields are read for every touch; the standard library takes five times as long."""
 
 
 def sqlite_url(state_dir: Path) -> str:
@@ -36,14 +43,15 @@ def open_engine(url: str) -> sa.Engine:
             parsed = parsed.set(drivername="sqlite")
             if parsed.database:
                 Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-            engine = sa.create_engine(parsed, connect_args={"check_same_thread": False, "timeout": 30})
+            arguments = {"check_same_thread": False, "timeout": 30}
+            engine = sa.create_engine(parsed, connect_args=arguments, json_deserializer=_read_json)
             sa.event.listen(engine, "connect", _sqlite_connect)
             sa.event.listen(engine, "begin", _sqlite_begin)
             return engine
         case "postgresql" | "postgres":
             parsed = parsed.set(drivername="postgresql+psycopg")
-            options = {"connect_timeout": 10, "application_name": "postroad"}
-            return sa.create_engine(parsed, pool_pre_ping=True, connect_args=options)
+            options = {"connect_timeout": 10, "application_name": "postroad", **_HEARTBEAT}
+            return sa.create_engine(parsed, pool_pre_ping=True, connect_args=options, json_deserializer=_read_json)
         case other:
             raise ConfigError(
                 f"{other} is not a database that Postroad runs on",

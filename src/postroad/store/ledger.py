@@ -220,15 +220,15 @@ class Resolved(sa.Row[tuple[str, int]]):
 
 
 def resolve_unknown(
-    connection: sa.Connection, touch_id: int, state: TouchState, *, by: str, now: datetime
+    connection: sa.Connection, touch_id: int, state: TouchState, *, by: str, now: datetime, said: str = ""
 ) -> Resolved | None:
-    """Settle a touch that is unknown, and note who said so. None: it is not unknown."""
+    """Settle a touch that is unknown, and note who said so, and in which words. None: it is not unknown."""
     settled = sa.text(
         "UPDATE touch SET state = :state, settled_at = :settled_at, reply = :reply "
         "WHERE id = :id AND state = 'unknown' RETURNING claim, "
         "(SELECT name FROM campaign WHERE campaign.id = touch.campaign_id) AS campaign"
     ).bindparams(sa.bindparam("settled_at", type_=UtcDateTime()))
-    reply = f"resolved as {state} by {by}"
+    reply = f"resolved as {state} by {by}{': ' if said else ''}{said}"[:500]
     values = {"id": touch_id, "state": state.value, "settled_at": now if state.ended else None, "reply": reply}
     row = connection.execute(settled, values).one_or_none()
     if row is None:

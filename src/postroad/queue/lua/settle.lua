@@ -97,13 +97,14 @@ function act.retry(job, id, lease, e, record)
   emit('retry', e)
   count('retry')
 end
-function act.defer(job, id, lease, e, record)
-  unlease(id, lease)
+function act.defer(job, id, lease, e, record, untried)
+  unlease(id, lease, untried)
   put_back(job, id, record, e.next_ms, lease)
   if e.next_ms <= now_ms then push_tail(job.lane, id) end
   emit('defer', e)
   count('defer')
 end
+function act.put_off(job, id, lease, e, record) act.defer(job, id, lease, e, record, true) end
 function act.released(job, id, lease, e, record)
   unlease(id, lease, true)
   e.next_ms = now_ms
@@ -125,6 +126,7 @@ function act.uncertain(job, id, lease, e)
   hold(id, lease, e)
 end
 
+local LATER = { retry = true, defer = true, put_off = true }
 local settled = {}
 for i, order in ipairs(orders) do
   local id, of, verdict, at_ms, delay_ms, cause, err = unpack(order)
@@ -135,7 +137,7 @@ for i, order in ipairs(orders) do
       id = id, token = of, attempt = job.attempts + 1, claim = job.closed + 1,
       cause = cause, error = err, note = ARGV[12 + i],
     }
-    if verdict == 'retry' or verdict == 'defer' then e.next_ms = at_ms > 0 and at_ms or now_ms + delay_ms end
+    if LATER[verdict] then e.next_ms = at_ms > 0 and at_ms or now_ms + delay_ms end
     act[verdict](job, id, lease, e, records[i])
     settled[id] = true
   else

@@ -5,7 +5,7 @@ from __future__ import annotations
 from alembic import context
 from sqlmodel import SQLModel
 
-from postroad.store import bounce, campaign, ledger, recipient, suppression  # noqa: F401  (they declare the tables)
+from postroad.store import bounce, campaign, ledger, recipient, shaping, suppression  # noqa: F401  (they declare)
 
 connection = context.config.attributes.get("connection")
 if connection is None:

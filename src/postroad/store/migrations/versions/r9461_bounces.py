@@ -8,7 +8,7 @@ from alembic import op
 from postroad.store.types import BIG_ID, UtcDateTime
 
 revision = "9461"
-down_revision = "0002"
+down_revision = "0005"
 
 
 def upgrade() -> None:

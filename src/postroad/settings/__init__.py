@@ -10,114 +10,69 @@ import os
 import re
 import tomllib
 from enum import StrEnum
-from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, assert_never
-from zoneinfo import ZoneInfo, available_timezones
+from typing import Any, Literal, Self, assert_never
+from zoneinfo import ZoneInfo
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from postroad.errors import ConfigError
+from postroad.settings.dkim import DkimSettings
+from postroad.settings.dns import DnsSettings
+from postroad.settings.routes import (
+    OAuthSettings,
+    RelaySettings,
+    RouteKind,
+    RouteSettings,
+    TimeoutSettings,
+    TlsMode,
+)
+from postroad.settings.values import (
+    MAX_DURATION_MS,
+    DurationMs,
+    HostName,
+    IpAddress,
+    MailAddress,
+    Name,
+    Rate,
+    RateField,
+    Section,
+    ZoneName,
+    parse_duration_ms,
+)
+
+__all__ = [
+    "DEFAULT_QUEUES",
+    "MAX_DURATION_MS",
+    "Backoff",
+    "BounceSettings",
+    "DeliverySettings",
+    "DkimSettings",
+    "DnsSettings",
+    "DurationMs",
+    "OAuthSettings",
+    "QueueSettings",
+    "Rate",
+    "RateField",
+    "RelaySettings",
+    "RouteKind",
+    "RouteSettings",
+    "SenderSettings",
+    "Settings",
+    "TimeoutSettings",
+    "TlsMode",
+    "ZoneName",
+    "find_config",
+    "line_of_key",
+    "parse_duration_ms",
+]
 
 CONFIG_VARIABLE = "POSTROAD_CONFIG"
 CONFIG_NAME = "postroad.toml"
 
-_UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_DURATION = re.compile(r"(?P<n>\d+(?:\.\d+)?)\s*(?P<unit>ms|s|m|h|d)")
 
-
-def parse_duration_ms(text: str) -> int:
-    """Milliseconds of ``500ms``, ``30s``, ``15m``, ``2h`` or ``3d``. Raises ValueError."""
-    match = _DURATION.fullmatch(text.strip())
-    if match is None:
-        raise ValueError(f"{text!r} is no duration: write a number and ms, s, m, h or d, as in 15m")
-    return round(Fraction(match["n"]) * _UNIT_MS[match["unit"]])
-
-
-class Rate(BaseModel):
-    """At most ``count`` in any ``per_ms`` milliseconds. Written ``100/1s`` or ``30/1h``."""
-
-    model_config = ConfigDict(frozen=True)
-
-    count: int = Field(gt=0)
-    per_ms: int = Field(gt=0)
-
-    @classmethod
-    def parse(cls, text: str) -> Rate:
-        count, slash, per = text.partition("/")
-        if not slash or not count.strip().isdecimal() or int(count) == 0:
-            raise ValueError(f"{text!r} is no rate: write a count, a slash and a duration, as in 100/1s")
-        per_ms = parse_duration_ms(per if per.strip()[:1].isdecimal() else f"1{per.strip()}")
-        if per_ms == 0:
-            raise ValueError(f"{text!r} is no rate: its duration is nothing")
-        return cls(count=int(count), per_ms=per_ms)
-
-    def __str__(self) -> str:
-        for unit in ("d", "h", "m", "s"):
-            if self.per_ms % _UNIT_MS[unit] == 0:
-                return f"{self.count}/{self.per_ms // _UNIT_MS[unit]}{unit}"
-        return f"{self.count}/{self.per_ms}ms"
-
-
-def _zone(name: str) -> str:
-    if name not in available_timezones():
-        raise ValueError(f"{name!r} is no time zone of the IANA database, such as Europe/Berlin")
-    return name
-
-
-DurationMs = Annotated[int, BeforeValidator(lambda v: parse_duration_ms(v) if isinstance(v, str) else v)]
-RateField = Annotated[Rate, BeforeValidator(lambda v: Rate.parse(v) if isinstance(v, str) else v)]
-ZoneName = Annotated[str, AfterValidator(_zone)]
-
-# What goes into a header or the database: no control characters in it, and no longer than its column.
-MailAddress = Annotated[
-    str, Field(pattern=r"^[^@\s<>\x00-\x1f\x7f]+@[^@\s<>\x00-\x1f\x7f]+\.[^@\s<>\x00-\x1f\x7f]+$", max_length=320)
-]
-Name = Annotated[str, Field(min_length=1, max_length=100)]
-MAX_DURATION_MS = 10 * 366 * 86_400_000
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TlsMode(StrEnum):
-    """How a connection to a relay is protected."""
-
-    NONE = "none"
-    STARTTLS = "starttls"
-    IMPLICIT = "implicit"
-
-
-class RouteSettings(_Section):
-    """A relay: an SMTP submission host (RFC 6409)."""
-
-    host: str = Field(min_length=1)
-    port: int = Field(default=587, ge=1, le=65535)
-    tls: TlsMode = TlsMode.STARTTLS
-    verify_certificate: bool = True
-    ca_file: Path | None = None
-    username: str | None = None
-    password: SecretStr | None = None
-    connections: int = Field(default=10, ge=1, le=1000, description="open at once, for each worker process")
-    messages_per_connection: int = Field(default=100, ge=1)
-
-    def relative_to(self, base: Path) -> Self:
-        """Return the same with its paths relative to a folder."""
-        return self.model_copy(update={"ca_file": base / self.ca_file}) if self.ca_file is not None else self
-
-
-class SenderSettings(_Section):
+class SenderSettings(Section):
     """A From identity, with what the law and the receivers want to see of it."""
 
     address: MailAddress
@@ -134,10 +89,24 @@ class SenderSettings(_Section):
         description="domain of the return path; bounces go there",
     )
     rate: RateField | None = None
+    dkim: tuple[DkimSettings, ...] = Field(default=(), description="keys that its messages are signed with")
+    helo: HostName | None = Field(default=None, description="name in EHLO; unset: the route's, else this machine's")
+    source_address: IpAddress | None = Field(default=None, description="address of this machine that mail leaves from")
+
+    @model_validator(mode="after")
+    def _signs_from_the_first(self) -> Self:
+        if self.dkim and all(key.since is not None for key in self.dkim):
+            raise ValueError("a dkim key without since must be there: until the others begin, nothing would be signed")
+        return self
 
     @property
     def domain(self) -> str:
         return self.address.rpartition("@")[2].lower()
+
+    def relative_to(self, base: Path) -> Self:
+        """Return the same with its paths relative to a folder."""
+        keys = [key.model_copy(update={"key_file": base / key.key_file}) if key.key_file else key for key in self.dkim]
+        return self.model_copy(update={"dkim": tuple(keys)})
 
 
 class Backoff(StrEnum):
@@ -148,7 +117,7 @@ class Backoff(StrEnum):
     LIST = "list"
 
 
-class QueueSettings(_Section):
+class QueueSettings(Section):
     """One queue's limits, and how often it tries."""
 
     concurrency: int = Field(default=10, ge=1, le=10_000, description="jobs at once, for each worker process")
@@ -161,6 +130,8 @@ class QueueSettings(_Section):
     delay_ms: DurationMs = Field(default=5_000, ge=0, description="the one of `fixed`, the first of `exponential`")
     max_delay_ms: DurationMs = Field(default=3_600_000, ge=0, description="what `exponential` grows to")
     delays_ms: tuple[DurationMs, ...] = Field(default=(), description="those of `list`, of which the last repeats")
+    shards: int = Field(default=1, ge=1, le=256, description="parts that may be on different nodes of a cluster")
+    sync_replicas: int = Field(default=0, ge=0, le=10, description="have a job or a mark before it counts")
     jitter: float = Field(default=0.0, ge=0, lt=1, description="0.1 spreads a delay over 90 % to 110 % of it")
 
     @model_validator(mode="after")
@@ -183,7 +154,7 @@ class QueueSettings(_Section):
                 assert_never(other)
 
 
-class DeliverySettings(_Section):
+class DeliverySettings(Section):
     """How long a message is tried, and how far ahead the queue is filled."""
 
     horizon_ms: DurationMs = Field(
@@ -192,9 +163,10 @@ class DeliverySettings(_Section):
     expire_ms: DurationMs = Field(
         default=259_200_000, gt=0, le=MAX_DURATION_MS, description="a touch not accepted by then expires"
     )
+    shaping: Path | None = Field(default=None, description="a shaping.toml, laid over the one that is shipped")
 
 
-class BounceSettings(_Section):
+class BounceSettings(Section):
     """What mail that comes back does, and how long it is kept."""
 
     keep_ms: DurationMs = Field(
@@ -255,6 +227,7 @@ class Settings(BaseSettings):
     queues: dict[str, QueueSettings] = Field(default_factory=dict)
     delivery: DeliverySettings = DeliverySettings()
     bounce: BounceSettings = BounceSettings()
+    dns: DnsSettings = DnsSettings()
 
     _config_path: Path | None = None
 
@@ -301,6 +274,11 @@ class Settings(BaseSettings):
         object.__setattr__(settings, "state_dir", (base / settings.state_dir).resolve())
         routes = {name: route.relative_to(base) for name, route in settings.routes.items()}
         object.__setattr__(settings, "routes", routes)
+        if settings.delivery.shaping is not None:
+            delivery = settings.delivery.model_copy(update={"shaping": base / settings.delivery.shaping})
+            object.__setattr__(settings, "delivery", delivery)
+        senders = {name: sender.relative_to(base) for name, sender in settings.senders.items()}
+        object.__setattr__(settings, "senders", senders)
         settings._check_references(path, text)
         return settings
 
@@ -374,11 +352,11 @@ def _source(path: Path | None, text: str, keys: list[str]) -> str:
     names = ["POSTROAD_" + "__".join(keys[:depth]).upper() for depth in range(len(keys), 0, -1)]
     set_by = next((name for name in names if name in os.environ), None)
     if set_by is None and path is not None:
-        return f"{path}, line {_line_of(text, keys)}"
+        return f"{path}, line {line_of_key(text, keys)}"
     return set_by or names[0]
 
 
-def _line_of(text: str, keys: list[str]) -> int:
+def line_of_key(text: str, keys: list[str]) -> int:
     """Line of a key in a TOML text, or of the last section on the way to it, or 1."""
     found = 1
     section: list[str] = []

@@ -1,4 +1,4 @@
-"""postroad queue uncertain: jobs whose act may or may not have happened, and what somebody found out."""
+"""postroad unknown: what may or may not have been sent, and what somebody found out."""
 
 from __future__ import annotations
 
@@ -15,18 +15,21 @@ from postroad.delivery.reconcile import Resolution, doubts, resolve_job, resolve
 from postroad.delivery.record import Recorder
 from postroad.parts import Parts
 
-app = typer.Typer(help="Uncertain jobs: was it sent or not?", no_args_is_help=True)
+app = typer.Typer(
+    help="Unknown: what may or may not have been sent, and what somebody found out.", no_args_is_help=True
+)
 
 
 @app.command("list")
-def list_uncertain(
+def list_unknown(
     queue: QueueOption = SEND_QUEUE,
     limit: Annotated[int, typer.Option(help="Rows at the most.", min=1)] = 100,
     as_json: JsonOption = False,
 ) -> None:
-    """List what may or may not have been sent. It is held, and not sent again, until somebody resolves it.
+    """List what may or may not have been sent. It is held, and not sent again, until somebody finds out.
 
-    Of email:send also what only the ledger knows of, as after the loss of the queue's server.
+    Of email:send the touches that are unknown, also those of which only the ledger tells, as after the loss of the
+    queue's server; of any other queue its uncertain jobs. A bounce that comes back resolves its touch by itself.
     """
 
     async def work(parts: Parts) -> list[dict[str, object]]:
@@ -53,20 +56,20 @@ def list_uncertain(
         print_json(rows)
     elif rows:
         columns = [name.replace("_", " ") for name in rows[0]]
-        print_table(f"uncertain in {queue}", columns, [list(row.values()) for row in rows])
+        print_table(f"unknown in {queue}", columns, [list(row.values()) for row in rows])
     else:
-        console.print(f"nothing is uncertain in {queue}")
+        console.print(f"nothing is unknown in {queue}")
 
 
 @app.command("resolve")
 def resolve(
-    job: Annotated[str, typer.Argument(metavar="ID", help="Id of the job; in email:send that of the touch.")],
+    job: Annotated[str, typer.Argument(metavar="ID", help="Id of the touch; in other queues that of the job.")],
     outcome: Annotated[Resolution, typer.Option("--as", help="What became of it.")],
     by: Annotated[str | None, typer.Option(help="Who says so; unset: your user and host.")] = None,
     queue: QueueOption = SEND_QUEUE,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what became of an uncertain job: `accepted` (it was sent), `not-sent` (send it), `dead` (give it up).
+    """Say what became of it: `accepted` (it was sent), `not-sent` (send it), `dead` (give it up).
 
     For email:send the ledger is settled too, and notes who said so and when.
     """

@@ -1,0 +1,57 @@
+"""One step over many recipients in a process of its own, so that its memory is its own.
+
+    import FOLDER REDIS_URL COUNT   import a CSV of so many rows into the house in that folder
+    submit FOLDER REDIS_URL COUNT   freeze its audience, and submit all of it to the queue
+
+One line of JSON: seconds, CPU seconds of the process (user and system), and its peak of resident memory in bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import resource
+import sys
+import time
+from pathlib import Path
+
+from benchmarks import house
+from benchmarks.ours_delivery import apply_campaign, hand_over, settings_of
+from postroad.campaign.audience import import_file
+from postroad.parts import Parts, open_parts
+
+
+async def _step(what: str, folder: Path, redis_url: str, count: int) -> None:
+    async with open_parts(settings_of(folder, redis_url)) as parts:
+        start_s, start_cpu_s = time.perf_counter(), time.process_time()
+        done = await _submit(parts, folder) if what == "submit" else _import(parts, folder / "readers.csv")
+        assert done == count, f"{done} of {count}"
+        found = {
+            "seconds": time.perf_counter() - start_s,
+            "cpu_s": time.process_time() - start_cpu_s,
+            "peak_bytes": _peak_bytes(),
+        }
+    print(json.dumps(found))
+
+
+async def _submit(parts: Parts, folder: Path) -> int:
+    apply_campaign(parts, folder)
+    return await hand_over(parts)
+
+
+def _import(parts: Parts, path: Path) -> int:
+    return import_file(parts.engine, house.AUDIENCE, path, parts.clock.now()).imported
+
+
+def _peak_bytes() -> int:
+    try:
+        # Unlike ru_maxrss, it starts anew with the program.
+        found = re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text("ascii"), re.MULTILINE)
+    except OSError:
+        found = None
+    return int(found[1]) * 1024 if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+if __name__ == "__main__":
+    asyncio.run(_step(sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])))

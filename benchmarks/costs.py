@@ -1,0 +1,176 @@
+"""What one message costs on its way, part by part: CPU time, which holds on a busy machine too.
+
+Each part is run alone, on what a campaign really puts there: the same jobs, messages, claims and events. CPU time is
+of this process, user and system, all threads; that of Redis is beside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from collections.abc import Awaitable, Sequence
+from pathlib import Path
+from random import Random
+from typing import NamedTuple, TypeVar
+
+from msgspec import Struct
+
+from benchmarks import house
+from benchmarks.ours_delivery import apply_campaign, hand_over, import_recipients, settings_of
+from benchmarks.server import Server
+from benchmarks.sink import Sink
+from postroad.campaign.message import StepMessage, step_message
+from postroad.delivery.admit import Admission
+from postroad.delivery.job import SEND_QUEUE, DeliveryNote, decode_job, encode_note
+from postroad.delivery.record import Recorder
+from postroad.delivery.routes import Route, open_routes
+from postroad.mail.message import Message
+from postroad.parts import Parts, open_parts
+from postroad.queue import Claimed, Done, Queue
+from postroad.store.engine import read
+from postroad.store.ledger import TouchState
+
+WORKER = "costs"
+LEASE_MS = 600_000
+BATCH = 100
+TOGETHER = 20
+_T = TypeVar("_T")
+
+
+class Cost(NamedTuple):
+    """Of one message, µs of CPU: in our process, and in Redis."""
+
+    part: str
+    ours_us: float
+    redis_us: float
+
+
+class Effort(Struct, frozen=True, kw_only=True):
+    messages: int = 10_000
+
+
+QUICK = Effort(messages=1_000)
+
+
+async def costs(server: Server, sink: Sink, effort: Effort) -> list[Cost]:
+    """Return the cost of every part, in the order in which a message meets them."""
+    with tempfile.TemporaryDirectory(prefix="postroad-bench-") as name:
+        folder = Path(name)
+        house.build(folder, house.Wish(port=sink.port))
+        await server.empty()
+        async with open_parts(settings_of(folder, server.url)) as parts:
+            meter = _Meter(server, effort.messages)
+            return await _walk(parts, folder, meter)
+
+
+def table_of(found: Sequence[Cost]) -> str:
+    lines = ["| part | CPU of our process, µs | CPU of Redis, µs |", "|---|---:|---:|"]
+    lines += [f"| {cost.part} | {cost.ours_us:.1f} | {cost.redis_us:.1f} |" for cost in found]
+    ours_us, redis_us = sum(cost.ours_us for cost in found), sum(cost.redis_us for cost in found)
+    return "\n".join([*lines, f"| together | {ours_us:.1f} | {redis_us:.1f} |"]) + "\n"
+
+
+class _Meter:
+    """Collects what each part takes."""
+
+    def __init__(self, server: Server, messages: int) -> None:
+        self._server = server
+        self.messages = messages
+        self.found: list[Cost] = []
+
+    async def __call__(self, part: str, work: Awaitable[_T]) -> _T:
+        redis_s, ours_s = await self._server.cpu_s(), time.process_time()
+        result = await work
+        ours_s = time.process_time() - ours_s
+        redis_s = await self._server.cpu_s() - redis_s
+        self.found.append(Cost(part, ours_s / self.messages * 1e6, redis_s / self.messages * 1e6))
+        return result
+
+
+async def _walk(parts: Parts, folder: Path, meter: _Meter) -> list[Cost]:
+    messages = meter.messages
+    import_recipients(parts, folder, messages)
+    apply_campaign(parts, folder)
+    await hand_over(parts)
+    queue = await parts.queue(SEND_QUEUE)
+    batches = await meter("claim", _claimed(queue, messages))
+    await meter("admit: one UPDATE a batch, SQLite", _admitted(parts, batches))
+    jobs = [job for batch in batches for job in batch]
+    step = _step(parts, decode_job(jobs[0].payload).step_id)
+    merged = await meter("merge: subject, text, HTML, headers", _merged(parts, step, jobs))
+    await meter("SMTP: MAIL, RCPT, DATA, body and dot", _sent(parts, merged))
+    await meter("mark, before the body leaves", _marked(queue, batches))
+    await meter("settle, with its event", _settled(queue, batches))
+    recorder = Recorder(engine=parts.engine, queue=queue, clock=parts.clock, name="costs")
+    await meter("record: event and state, SQLite; acknowledge", recorder.drain())
+    assert recorder.recorded == messages, f"{recorder.recorded} of {messages} events were recorded"
+    return meter.found
+
+
+async def _claimed(queue: Queue, messages: int) -> list[Sequence[Claimed]]:
+    batches: list[Sequence[Claimed]] = []
+    while (left := messages - sum(map(len, batches))) > 0:
+        batch = await queue.claim(WORKER, want=min(BATCH, left), lease_ms=LEASE_MS, nonce=f"claim-{len(batches)}")
+        assert batch.jobs, f"{left} jobs are not to be had"
+        batches.append(batch.jobs)
+    return batches
+
+
+async def _admitted(parts: Parts, batches: Sequence[Sequence[Claimed]]) -> None:
+    admission = Admission(parts.engine, parts.clock)
+    for batch in batches:
+        refused = await admission(batch)
+        assert not refused, f"{len(refused)} were not admitted"
+
+
+def _step(parts: Parts, step_id: int) -> StepMessage:
+    with read(parts.engine) as connection:
+        return step_message(connection, step_id, parts.signer, parts.settings.public_url)
+
+
+async def _merged(parts: Parts, step: StepMessage, jobs: Sequence[Claimed]) -> list[Message]:
+    return [
+        step.message.merge(job.touch_id, job.address, job.fields, parts.clock.now())
+        for job in (decode_job(claimed.payload) for claimed in jobs)
+    ]
+
+
+async def _sent(parts: Parts, messages: Sequence[Message]) -> None:
+    ((name, settings),) = parts.settings.routes.items()
+    waiting = iter(messages)
+
+    async def send(route: Route) -> None:
+        for message in waiting:
+            reply = await route.send(message.signed(), _unmarked)
+            assert reply.positive, str(reply)
+
+    opening = open_routes(
+        parts.settings.routes,
+        resolver=await parts.resolver(),
+        engine=parts.engine,
+        clock=parts.clock,
+        rng=Random(0),
+    )
+    async with opening as routes, asyncio.TaskGroup() as together:
+        for _ in range(settings.connections):
+            together.create_task(send(routes[name]))
+
+
+async def _unmarked() -> None:
+    """The mark has a line of its own."""
+
+
+async def _marked(queue: Queue, batches: Sequence[Sequence[Claimed]]) -> None:
+    for batch in batches:
+        # As many together as there are connections.
+        for start in range(0, len(batch), TOGETHER):
+            held = await queue.mark(batch[start : start + TOGETHER])
+            assert all(held), "a lease was lost"
+
+
+async def _settled(queue: Queue, batches: Sequence[Sequence[Claimed]]) -> None:
+    note = encode_note(DeliveryNote(state=TouchState.ACCEPTED, reply_code=250, reply="250 2.0.0 Ok"))
+    for n, batch in enumerate(batches):
+        settled = await queue.settle(WORKER, [(job, Done(note=note)) for job in batch], want=0, nonce=f"settle-{n}")
+        assert not settled.stale, f"{len(settled.stale)} leases were lost"

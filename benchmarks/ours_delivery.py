@@ -1,0 +1,128 @@
+"""Postroad's delivery as a contestant: a campaign from its CSV to the rows that say what became of it.
+
+Its environment names the folder of its house (`benchmarks.house`). Every process is a worker and a recorder, made as
+the commands make them; a message counts once it is recorded in SQL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from benchmarks import house
+from benchmarks.contract import TELL_S, Contestant, Put, Tally, run
+from postroad.campaign.apply import apply
+from postroad.campaign.audience import import_file
+from postroad.campaign.definition import read_campaign
+from postroad.campaign.plan import launch
+from postroad.delivery.admit import Admission
+from postroad.delivery.job import SEND_QUEUE
+from postroad.delivery.limits import gates_of, set_limits
+from postroad.delivery.opening import open_delivery
+from postroad.delivery.record import Recorder
+from postroad.delivery.submit import submit_due
+from postroad.parts import Parts, open_parts
+from postroad.queue import Worker
+from postroad.settings import Settings
+
+FOLDER = "BENCH_FOLDER"
+
+
+def settings_of(folder: Path, redis_url: str) -> Settings:
+    os.environ["POSTROAD_REDIS_URL"] = redis_url
+    return Settings.load(folder / "postroad.toml")
+
+
+async def hand_over(parts: Parts) -> int:
+    """Launch the campaign and submit all of it. Returns to how many."""
+    launched = await asyncio.to_thread(launch, parts.engine, house.CAMPAIGN, parts.clock.now())
+    queue = await parts.queue(SEND_QUEUE)
+    delivery = parts.settings.delivery
+    submitted = await submit_due(
+        parts.engine,
+        queue,
+        house.CAMPAIGN,
+        now=parts.clock.now(),
+        horizon_ms=delivery.horizon_ms,
+        expire_ms=delivery.expire_ms,
+        cursor=0,
+        limit=launched.audience,
+    )
+    assert submitted.submitted == launched.audience, f"{submitted.submitted} of {launched.audience} were submitted"
+    return submitted.submitted
+
+
+def import_recipients(parts: Parts, folder: Path, count: int, *, first: int = 0) -> None:
+    path = folder / f"readers-{first}.csv"
+    house.write_recipients(path, count, first=first)
+    import_file(parts.engine, house.AUDIENCE, path, parts.clock.now())
+
+
+def apply_campaign(parts: Parts, folder: Path) -> None:
+    apply(parts.engine, parts.settings, read_campaign(folder / "campaign.yaml"), parts.clock.now())
+
+
+@asynccontextmanager
+async def producer(url: str) -> AsyncIterator[Put]:
+    folder = Path(os.environ[FOLDER])
+    async with open_parts(settings_of(folder, url)) as parts:
+        waiting = 0
+
+        async def put(payloads: Sequence[str]) -> None:
+            # A campaign goes out whole: the warm-up's recipients are its first ones.
+            nonlocal waiting
+            import_recipients(parts, folder, len(payloads), first=waiting)
+            warm_up, waiting = not waiting, waiting + len(payloads)
+            if not warm_up:
+                apply_campaign(parts, folder)
+                await hand_over(parts)
+
+        yield put
+
+
+async def work(url: str, tally: Tally) -> None:
+    folder = Path(os.environ[FOLDER])
+    async with open_parts(settings_of(folder, url)) as parts:
+        queue = await parts.queue(SEND_QUEUE)
+        name = f"bench-{os.getpid()}"
+        limits = parts.settings.queue(SEND_QUEUE)
+        await set_limits(queue, gates_of(parts.settings, limits))
+        opening = open_delivery(
+            parts.settings,
+            engine=parts.engine,
+            queue=queue,
+            signer=parts.signer,
+            resolver=await parts.resolver(),
+            clock=parts.clock,
+            environ=os.environ,
+        )
+        recorder = Recorder(engine=parts.engine, queue=queue, clock=parts.clock, name=name)
+        async with opening as delivery, asyncio.TaskGroup() as together:
+            worker = Worker(
+                queue,
+                delivery,
+                concurrency=limits.concurrency,
+                prepare=Admission(parts.engine, parts.clock),
+                name=name,
+            )
+            together.create_task(worker.run(asyncio.Event()))
+            together.create_task(recorder.run(asyncio.Event()))
+            while True:
+                await asyncio.sleep(TELL_S)
+                tally.add(recorder.recorded - tally.count)
+
+
+if __name__ == "__main__":
+    run(
+        Contestant(
+            packages=("postroad", "redis", "aiosmtplib", "sqlalchemy"),
+            enqueue="import_file, launch, submit_due",
+            worker="worker and recorder in each process, SQLite; every message admitted by the ledger, and recorded",
+            source="docs/",
+            producer=producer,
+            work=work,
+        )
+    )

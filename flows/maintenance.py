@@ -1,0 +1,32 @@
+"""What runs by itself is looked after."""
+
+from __future__ import annotations
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+
+from tasks.maintain import mend_queue, publish_depths, tidy_queues
+from tasks.report import announce
+
+
+@flow(name="maintenance")
+async def maintenance() -> State[None]:
+    """Look after the queues.
+
+    Takes back what dead workers held, makes jobs again for messages that the queue lost, and shows how deep
+    the queues are. Nothing is sent twice by it: before a message leaves, the ledger has the last word.
+    """
+    moved = await tidy_queues()
+    rebuilt = await mend_queue()
+    depths = await publish_depths()
+    found = "the queue misses nothing"
+    if rebuilt is not None and (rebuilt.enqueued or rebuilt.unknown):
+        found = f"{rebuilt.enqueued:,} jobs were missing and are there again, {rebuilt.unknown:,} are unknown"
+        announce(
+            "postroad.queue.mended",
+            "postroad.queue.email:send",
+            "email:send",
+            {"enqueued": rebuilt.enqueued, "unknown": rebuilt.unknown},
+        )
+    return Completed(message=f"{sum(d.queued for d in depths):,} queued, {moved:,} moved; {found}")

@@ -1,0 +1,190 @@
+"""A route straight to the mail hosts of each domain: RFC 5321 §5.1, with DANE (RFC 7672) and MTA-STS (RFC 8461)."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from random import Random
+from typing import assert_never
+
+from postroad.clock import Clock
+from postroad.delivery.outcome import Obstacle, ObstacleError, Pause, of_reply
+from postroad.dns.mta_sts import Policy, StsMode
+from postroad.dns.mx import MailExchange, MailHosts, find_mail_hosts
+from postroad.dns.resolver import Found, Lookup, Resolver
+from postroad.dns.sts_policies import StsPolicies
+from postroad.dns.tlsa import NOTHING_SAID, HostCertificates, find_certificates
+from postroad.mail.address import domain_of
+from postroad.settings import RouteSettings, TlsMode
+from postroad.smtp.breaker import Breaker
+from postroad.smtp.dane import Tlsa
+from postroad.smtp.endpoint import ANYWHERE, Endpoint, Origin
+from postroad.smtp.pools import Pools
+from postroad.smtp.reply import Reply
+from postroad.smtp.session import Sendable, TransportError
+
+log = logging.getLogger(__name__)
+
+MAX_HOSTS_TRIED = 5
+"""Of one message at one time; it comes back later."""
+MAX_BREAKERS = 10_000
+
+
+class DirectRoute:
+    """Sends to the mail hosts of the recipient's domain, the best that can be had."""
+
+    def __init__(
+        self,
+        settings: RouteSettings,
+        *,
+        resolver: Resolver,
+        policies: StsPolicies,
+        pools: Pools,
+        clock: Clock,
+        rng: Random,
+    ) -> None:
+        self._settings = settings
+        self._resolver = resolver
+        self._policies = policies
+        self._pools = pools
+        self._clock = clock
+        self._rng = rng
+        self._breakers: OrderedDict[str, Breaker] = OrderedDict()
+
+    @property
+    def breakers(self) -> Sequence[Breaker]:
+        """Those of hosts that failed and have not answered since."""
+        return [breaker for breaker in self._breakers.values() if not breaker.healthy]
+
+    async def send(
+        self, message: Sendable, before_body: Callable[[], Awaitable[None]], origin: Origin = ANYWHERE
+    ) -> Reply:
+        """One transaction with some mail host. Raises ObstacleError when there is none to be had. See Session.send."""
+        domain = domain_of(message.recipient)
+        found = await find_mail_hosts(self._resolver, domain)
+        names = self._in_order(found, origin)
+        policy = await self._policies.of(domain)
+        obstacle: ObstacleError | None = None
+        for name in names[:MAX_HOSTS_TRIED]:
+            try:
+                endpoint = await self._endpoint(name, found, policy, origin)
+                reply = await self._send_to(endpoint, message, before_body)
+            except ObstacleError as error:
+                obstacle = error if obstacle is None else _worse(obstacle, error)
+                continue
+            if of_reply(reply, deferrals=0).pause is Pause.ROUTE:
+                # Of a relay it would mean that nothing goes there; here it is one domain's host that wants a login.
+                raise ObstacleError(Obstacle.HOSTS_DOWN, f"{endpoint.name}: {reply}", reply=reply)
+            return reply
+        raise obstacle or ObstacleError(Obstacle.HOSTS_DOWN, f"{domain} has no mail host that can be tried")
+
+    def _in_order(self, found: MailHosts, origin: Origin) -> list[str]:
+        match found.exchange:
+            case MailExchange.HOSTS:
+                names = found.in_order(self._rng, _own_names(self._settings.helo, origin.helo))
+                if not names:
+                    raise ObstacleError(Obstacle.LOOP, f"{found.domain} names this machine as its best mail host")
+                return names
+            case MailExchange.NULL:
+                raise ObstacleError(Obstacle.TAKES_NO_MAIL, f"{found.domain}: {found.why}")
+            case MailExchange.NONE:
+                raise ObstacleError(Obstacle.NO_SUCH_DOMAIN, f"{found.domain}: {found.why}")
+            case MailExchange.UNKNOWN:
+                raise ObstacleError(Obstacle.NO_ANSWER, f"no answer about {found.domain}: {found.why}")
+            case other:
+                assert_never(other)
+
+    async def _endpoint(self, host: str, found: MailHosts, policy: Policy | None, origin: Origin) -> Endpoint:
+        """Where a mail host is, and how it is to be spoken to. Raises ObstacleError."""
+        lookups = await self._resolver.addresses(host)
+        addresses = _addresses(host, lookups)
+        settings = self._settings
+        certificates = NOTHING_SAID
+        if found.secure:  # RFC 7672 §2.2.1: what an unsigned MX leads to is not vouched for by anybody
+            certificates = await find_certificates(self._resolver, host, settings.port, lookups)
+        if not certificates.answered:
+            why = f"no answer about the certificates of {host}: {certificates.why}"
+            raise ObstacleError(Obstacle.NO_ANSWER, why)
+        tls, verify, tlsa = self._protection(host, certificates, policy)
+        return Endpoint(
+            host=host,
+            port=settings.port,
+            addresses=addresses,
+            origin=Origin(source_address=origin.source_address, helo=origin.helo or settings.helo),
+            tls=tls,
+            verify_certificate=verify,
+            ca_file=settings.ca_file,
+            client_certificate=settings.client_certificate,
+            client_key=settings.client_key,
+            tlsa=tlsa,
+            connections=settings.connections,
+            messages_per_connection=settings.messages_per_connection,
+        )
+
+    def _protection(
+        self, host: str, certificates: HostCertificates, policy: Policy | None
+    ) -> tuple[TlsMode, bool, tuple[Tlsa, ...]]:
+        settings = self._settings
+        if certificates.records:
+            records = [Tlsa(int(r.usage), int(r.selector), int(r.mtype), bytes(r.cert)) for r in certificates.records]
+            # RFC 7672 §2.2: records that none can use still say that there is TLS. RFC 8461 §2: DANE goes first.
+            return TlsMode.STARTTLS, False, tuple(sorted(record for record in records if record.usable))
+        if policy is not None and policy.mode is not StsMode.NONE:
+            covered = policy.covers(host)
+            if policy.mode is StsMode.ENFORCE:
+                if not covered:
+                    raise ObstacleError(Obstacle.POLICY, f"{host} is no mail host of the domain's MTA-STS policy")
+                return TlsMode.STARTTLS, True, ()
+            if not covered:
+                log.warning("%s is no mail host of the domain's MTA-STS policy, which is in testing", host)
+        return settings.tls, settings.verify_certificate and settings.tls is TlsMode.STARTTLS, ()
+
+    async def _send_to(
+        self, endpoint: Endpoint, message: Sendable, before_body: Callable[[], Awaitable[None]]
+    ) -> Reply:
+        breaker = self._breaker(endpoint.name)
+        if not breaker.begin():
+            raise ObstacleError(Obstacle.HOSTS_DOWN, f"{endpoint.name} is left alone for now")
+        try:
+            reply = await self._pools.of(endpoint).send(message, before_body)
+        except TransportError as error:
+            if not error.before_mail:
+                breaker.succeeded()
+                raise
+            breaker.failed(str(error))
+            raise ObstacleError(Obstacle.HOSTS_DOWN, f"{endpoint.name}: {error}", reply=error.reply) from None
+        except BaseException:
+            breaker.gave_up()
+            raise
+        breaker.succeeded()
+        return reply
+
+    def _breaker(self, name: str) -> Breaker:
+        breaker = self._breakers.get(name)
+        if breaker is None:
+            breaker = self._breakers[name] = Breaker(name, self._clock)
+            if len(self._breakers) > MAX_BREAKERS:
+                self._breakers.popitem(last=False)
+        self._breakers.move_to_end(name)
+        return breaker
+
+
+def _own_names(*names: str | None) -> Collection[str]:
+    return {name.lower() for name in names if name is not None}
+
+
+def _addresses(host: str, lookups: tuple[Lookup, Lookup]) -> tuple[str, ...]:
+    # Receivers ask more of what comes by IPv6 (PTR, above all): it is tried second.
+    addresses = tuple(sorted(record.to_text() for record in lookups[0].records))
+    addresses += tuple(sorted(record.to_text() for record in lookups[1].records))
+    if addresses:
+        return addresses
+    if Found.NO_ANSWER in (lookups[0].found, lookups[1].found):
+        raise ObstacleError(Obstacle.NO_ANSWER, f"no answer about {host}: {lookups[0].why or lookups[1].why}")
+    raise ObstacleError(Obstacle.NO_SUCH_HOST, f"{host}, a mail host of the domain, has no address")
+
+
+def _worse(first: ObstacleError, second: ObstacleError) -> ObstacleError:
+    """Of two hosts' obstacles, the one that may pass: while one host may come back, nothing is final."""
+    return first if first.obstacle is not Obstacle.NO_SUCH_HOST else second

@@ -1,0 +1,66 @@
+"""All that delivers, opened together: routes, shaping, signing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from random import Random
+
+import sqlalchemy as sa
+from prometheus_client import CollectorRegistry
+
+from postroad.clock import Clock
+from postroad.delivery.handler import Delivery
+from postroad.delivery.routes import RouteMetrics, open_routes, origins_of
+from postroad.delivery.shaping.file import read_shaping, shaped_senders
+from postroad.delivery.shaping.shaper import Shaper
+from postroad.dns.resolver import Resolver
+from postroad.mail.dkim_keys import signers_of
+from postroad.mail.token import TokenSigner
+from postroad.queue import Queue
+from postroad.settings import Settings
+
+
+@asynccontextmanager
+async def open_delivery(
+    settings: Settings,
+    *,
+    engine: sa.Engine,
+    queue: Queue,
+    signer: TokenSigner,
+    resolver: Resolver,
+    clock: Clock,
+    environ: Mapping[str, str],
+    registry: CollectorRegistry | None = None,
+) -> AsyncIterator[Delivery]:
+    """Open what handles the jobs of ``email:send``; its changes of limits are acted upon as long as this is open.
+
+    ``environ`` holds the keys that settings name by variable; ``registry`` takes metrics. Raises ConfigError for a key
+    or a file that cannot be read.
+    """
+    shaper = Shaper(
+        engine=engine,
+        queue=queue,
+        shaping=read_shaping(settings.delivery.shaping),
+        shaped=shaped_senders(settings),
+        clock=clock,
+        registry=registry,
+    )
+    dkim = signers_of(settings, environ)
+    rng = Random()  # noqa: S311  (it chooses among equals)
+    async with open_routes(settings.routes, resolver=resolver, engine=engine, clock=clock, rng=rng) as routes:
+        if registry is not None:
+            registry.register(RouteMetrics(routes))
+        delivery = Delivery(
+            engine=engine,
+            queue=queue,
+            routes=routes,
+            origins=origins_of(settings.senders),
+            signer=signer,
+            public_url=settings.public_url,
+            clock=clock,
+            shaper=shaper,
+            dkim=dkim,
+        )
+        async with shaper.acting(), delivery:
+            yield delivery

@@ -1,0 +1,119 @@
+"""The ways out that the settings name, opened: relays, or directly to each domain's mail hosts."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from random import Random
+from typing import Protocol, assert_never
+
+import sqlalchemy as sa
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from postroad.clock import Clock
+from postroad.delivery.direct import DirectRoute
+from postroad.dns.resolver import Resolver
+from postroad.dns.sts_policies import StsPolicies
+from postroad.errors import ConfigError
+from postroad.settings import RelaySettings, RouteKind, RouteSettings, SenderSettings
+from postroad.smtp.breaker import Breaker, BreakerState
+from postroad.smtp.endpoint import Endpoint, Origin
+from postroad.smtp.oauth import TokenSource
+from postroad.smtp.pools import Pools
+from postroad.smtp.relays import Relay, RelayRoute
+from postroad.smtp.reply import Reply
+from postroad.smtp.session import Sendable, Timeouts
+from postroad.smtp.tls import client_context
+
+
+class Route(Protocol):
+    """A way out."""
+
+    @property
+    def breakers(self) -> Sequence[Breaker]: ...
+
+    async def send(self, message: Sendable, before_body: Callable[[], Awaitable[None]], origin: Origin = ...) -> Reply:
+        """One transaction. Returns the reply that decided. Raises TransportError, UnsendableError, ObstacleError."""
+        ...
+
+
+@asynccontextmanager
+async def open_routes(
+    routes: Mapping[str, RouteSettings], *, resolver: Resolver, engine: sa.Engine, clock: Clock, rng: Random
+) -> AsyncIterator[dict[str, Route]]:
+    """Open every route. Nothing is connected yet. Raises ConfigError for a file of authorities that cannot be used."""
+    async with AsyncExitStack() as stack:
+        opened: dict[str, Route] = {}
+        for name, settings in routes.items():
+            pools = await stack.enter_async_context(Pools(Timeouts.of(settings.timeouts)))
+            match settings.kind:
+                case RouteKind.RELAY:
+                    relays = [relay_of(relay, settings.helo, clock) for relay in settings.relay_pool]
+                    opened[name] = RelayRoute(relays, pools, rng)
+                case RouteKind.DIRECT:
+                    trust = await _trust(name, settings)
+                    policies = StsPolicies(resolver, engine, clock, trust)
+                    opened[name] = DirectRoute(
+                        settings, resolver=resolver, policies=policies, pools=pools, clock=clock, rng=rng
+                    )
+                case other:
+                    assert_never(other)
+        yield opened
+
+
+async def _trust(name: str, settings: RouteSettings) -> ssl.SSLContext:
+    try:
+        return await asyncio.to_thread(client_context, settings.ca_file)
+    except OSError as error:
+        raise ConfigError(
+            f"{settings.ca_file} cannot be used: {error}",
+            where=f"routes.{name}.ca_file",
+            remedy="It is to hold the certificates of authorities, PEM.",
+        ) from None
+
+
+def relay_of(settings: RelaySettings, helo: str | None, clock: Clock) -> Relay:
+    """Return a relay, as the settings describe it, that has not failed yet."""
+    tokens = TokenSource(settings.oauth, clock) if settings.oauth is not None else None
+    endpoint = Endpoint.of_relay(settings, tokens).sent_from(Origin(helo=helo))
+    login = f"{settings.username} at " if settings.username is not None else ""
+    breaker = Breaker(f"relay {login}{endpoint.name}", clock)
+    return Relay(endpoint=endpoint, weight=settings.weight, breaker=breaker)
+
+
+def origins_of(senders: Mapping[str, SenderSettings]) -> dict[str, Origin]:
+    """Where the mail of each sender's address comes from, of those that say so."""
+    return {
+        sender.address: Origin(source_address=sender.source_address, helo=sender.helo)
+        for sender in senders.values()
+        if sender.source_address is not None or sender.helo is not None
+    }
+
+
+class RouteMetrics(Collector):
+    """How the hosts of each route stand, as this process sees them."""
+
+    def __init__(self, routes: Mapping[str, Route]) -> None:
+        self._routes = routes
+
+    def collect(self) -> Iterator[Metric]:
+        open_ = GaugeMetricFamily(
+            "postroad_route_host_open", "1 while a host is left alone, 0.5 while one message tries it", labels=_LABELS
+        )
+        failures = CounterMetricFamily(
+            "postroad_route_host_failures", "Sessions that could not be had, or were lost before RCPT", labels=_LABELS
+        )
+        for name, route in self._routes.items():
+            for breaker in route.breakers[:MAX_HOSTS]:
+                open_.add_metric([name, breaker.name], _SHARE[breaker.state])
+                failures.add_metric([name, breaker.name], breaker.failures)
+        yield from (open_, failures)
+
+
+_LABELS = ("route", "host")
+_SHARE = {BreakerState.CLOSED: 0.0, BreakerState.HALF_OPEN: 0.5, BreakerState.OPEN: 1.0}
+MAX_HOSTS = 100
+"""Hosts of one route that metrics show: a direct one meets thousands."""

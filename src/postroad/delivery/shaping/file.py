@@ -1,0 +1,162 @@
+"""shaping.toml: what is shipped, and what an operator lays over it."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Collection, Iterator, Mapping
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from postroad.delivery.shaping.limits import TAIL, Level, Limits, LimitTable, Scope, Source, resolve
+from postroad.delivery.shaping.rules import PACE, Condition, Pattern, Rule
+from postroad.errors import ConfigError
+from postroad.settings import Settings, line_of_key
+from postroad.smtp.reply import Reply
+
+SHIPPED = "shaping.toml of the package"
+
+
+class Pace(Condition):
+    """Which refusals mean: slower. ``unless``: words that speak of a recipient, or of something else."""
+
+    unless: Pattern | None = Field(default=None, alias="except")
+
+    @cached_property
+    def _unless(self) -> re.Pattern[str] | None:
+        return re.compile(self.unless, re.IGNORECASE) if self.unless is not None else None
+
+    def holds(self, reply: Reply) -> bool:
+        """Whether a receiver says that we were too fast."""
+        return super().holds(reply) and (self._unless is None or self._unless.search(reply.text) is None)
+
+
+class Shaping(BaseModel):
+    """All of a shaping.toml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    default: LimitTable
+    provider: dict[str, LimitTable] = Field(default_factory=dict)
+    site: dict[str, LimitTable] = Field(default_factory=dict)
+    domain: dict[str, LimitTable] = Field(default_factory=dict)
+    rule: dict[str, Rule] = Field(default_factory=dict)
+    pace: Pace
+
+    @field_validator("rule")
+    @classmethod
+    def _is_no_other_name(cls, rules: dict[str, Rule]) -> dict[str, Rule]:
+        if PACE in rules:
+            raise ValueError(f"{PACE!r} is the pace's name, so no rule can have it")
+        return rules
+
+    def limits(self, scope: Scope, *, site: str | None = None, domain: str | None = None) -> Limits:
+        """Return what holds for one sender at one receiver: default < provider < site < domain, each < its sender."""
+        return self.explained(scope, site=site, domain=domain)[0]
+
+    def explained(
+        self, scope: Scope, *, site: str | None = None, domain: str | None = None
+    ) -> tuple[Limits, dict[str, str]]:
+        """`limits`, and the table that each comes from."""
+        return resolve(self._sources(scope, site, domain))
+
+    def limits_of_gate(self, gate: str, shaped: Collection[str]) -> Limits | None:
+        """Return the limits of the file for a gate of the queue; None: it sets none there. ``shaped``: for whom it may.
+
+        The tail of unknown domains is one gate and many hosts: the default, which is for each host, is none of it.
+        """
+        kind, _, rest = gate.partition(":")
+        provider, _, sender = rest.partition(":")
+        if kind != "provider" or (provider == TAIL and TAIL not in self.provider):
+            return None
+        if sender:
+            return self.limits(Scope(sender=sender, provider=provider)) if sender in shaped else None
+        in_all = self.provider[provider].connections_in_all if provider in self.provider else None
+        return Limits(connections=in_all) if shaped and in_all is not None else None
+
+    def _sources(self, scope: Scope, site: str | None, domain: str | None) -> Iterator[Source]:
+        yield from _of_table("default", self.default, scope.sender)
+        named: tuple[tuple[Level, str | None, Mapping[str, LimitTable]], ...] = (
+            ("provider", scope.provider, self.provider),
+            ("site", site, self.site),
+            ("domain", domain, self.domain),
+        )
+        for level, name, tables in named:
+            if name is not None and name in tables:
+                yield from _of_table(f"{level}.{name}", tables[name], scope.sender)
+
+
+def _of_table(name: str, table: LimitTable, sender: str) -> Iterator[Source]:
+    yield Source(table=name, limits=table.alone)
+    if sender in table.sender:
+        yield Source(table=f"{name}.sender.{sender}", limits=table.sender[sender])
+
+
+def shaped_senders(settings: Settings) -> set[str]:
+    """From addresses whose mail goes to mailbox providers without a relay between: for them the limits hold."""
+    return {sender.address for sender in settings.senders.values() if settings.routes[sender.route].is_shaped}
+
+
+def read_shaping(path: Path | None) -> Shaping:
+    """Read what is shipped, and the operator's file over it. Raises ConfigError with file, line and field."""
+    shipped = files("postroad.delivery.shaping").joinpath("shaping.toml").read_text(encoding="utf-8")
+    text = _read(path) if path is not None else ""
+    own = _parse(text, path)
+    try:
+        return Shaping.model_validate(_over(tomllib.loads(shipped), own))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        keys = [str(part) for part in first["loc"]]
+        message = first["msg"].removeprefix("Value error, ")
+        in_own = not own or keys[0] in own
+        line = line_of_key(text if in_own else shipped, keys)
+        raise ConfigError(
+            f"{'.'.join(keys)}: {message}",
+            where=f"{path if in_own else SHIPPED}, line {line}",
+            remedy="docs/reference/shaping.md lists every field.",
+        ) from None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(
+            "there is no such file", where=str(path), remedy="Mend the setting delivery.shaping, or remove it."
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"not UTF-8: {error.reason} at byte {error.start}", where=str(path)) from None
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from None
+
+
+def _parse(text: str, path: Path | None) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"not TOML: {error}", where=str(path)) from None
+
+
+def _over(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Lay tables over each other, key by key. An operator's new rules come before those that are shipped."""
+    merged = dict(base)
+    for key, value in own.items():
+        below = base.get(key)
+        merged[key] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    rules = merged.get("rule")
+    if isinstance(rules, dict):
+        shipped = base.get("rule", {})
+        merged["rule"] = {name: rules[name] for name in sorted(rules, key=lambda name: name in shipped)}
+    return merged
+
+
+def _merged(below: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
+    result = dict(below)
+    for key, item in value.items():
+        under = below.get(key)
+        result[key] = _merged(under, item) if isinstance(under, dict) and isinstance(item, dict) else item
+    return result

@@ -1,0 +1,83 @@
+"""Limits, and which of them hold where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Literal, Self
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field
+
+from postroad.delivery.job import provider_gate
+from postroad.settings import RateField
+
+TAIL = "other"
+"""The provider of all domains that are not known: many hosts, so what one of them says is said of no other."""
+
+
+class ShapingTls(StrEnum):
+    """What a session with a receiver must be."""
+
+    OPPORTUNISTIC = "opportunistic"
+    REQUIRED = "required"
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Limits(_Table):
+    """Of one sender at one receiver. None: no limit, or none of its own."""
+
+    connections: int | None = Field(default=None, ge=1, description="at once, for each sender")
+    connections_in_all: int | None = Field(default=None, ge=1, description="at once, all senders together")
+    messages_per_connection: int | None = Field(default=None, ge=1)
+    rate: RateField | None = None
+    tls: ShapingTls | None = None
+
+    def under(self, more_special: Limits) -> Self:
+        """Return these, each replaced by the more special one where that is given."""
+        return self.model_copy(update={name: getattr(more_special, name) for name in more_special.model_fields_set})
+
+
+class LimitTable(Limits):
+    """Limits of a receiver, and what single senders have instead."""
+
+    sender: dict[str, Limits] = Field(default_factory=dict, description="by From address")
+
+    @property
+    def alone(self) -> Limits:
+        """Those of the receiver itself."""
+        return Limits(**{name: getattr(self, name) for name in self.model_fields_set - {"sender"}})
+
+
+Level = Literal["default", "provider", "site", "domain"]
+
+
+class Source(_Table):
+    """Where one limit comes from, as ``provider.google`` or ``default.sender.news@example.com``."""
+
+    table: str
+    limits: Limits
+
+
+class Scope(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose replies are counted together, and who is slowed down by them: one sender at one mailbox provider."""
+
+    sender: str
+    provider: str
+
+    @property
+    def gate(self) -> str:
+        return provider_gate(self.sender, self.provider)
+
+
+def resolve(sources: Iterable[Source]) -> tuple[Limits, dict[str, str]]:
+    """Lay limits over each other, the most special last. Returns them, and which table each came from."""
+    limits = Limits()
+    why: dict[str, str] = {}
+    for source in sources:
+        limits = limits.under(source.limits)
+        why |= dict.fromkeys(source.limits.model_fields_set, source.table)
+    return limits, why

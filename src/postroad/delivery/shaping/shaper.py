@@ -1,0 +1,323 @@
+"""Hear what receivers say, keep it in the store, and set the gates by it: every worker does, and all do the same.
+
+The store says what holds; the gates follow it. So it does not matter which worker heard a reply, who restarts, or
+that the queue's server forgets: whoever looks next sets what is to be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+import sqlalchemy as sa
+from prometheus_client import CollectorRegistry, Gauge
+
+from postroad.clock import Clock
+from postroad.delivery.outcome import Outcome, Pause
+from postroad.delivery.shaping.decide import SETTLE, Wanted, by_rule, differs, faster, over, slower, wanted
+from postroad.delivery.shaping.file import Shaping
+from postroad.delivery.shaping.limits import TAIL, Scope
+from postroad.delivery.shaping.rules import PACE, Rule, rule_for
+from postroad.delivery.shaping.show import words
+from postroad.errors import UnavailableError
+from postroad.queue import Gate, GateState, Queue
+from postroad.smtp.reply import Reply
+from postroad.store import shaping as store
+from postroad.store.engine import read, transient, write, write_connection
+from postroad.store.shaping import ShapingChange
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 10.0
+LAST_WORDS_SECONDS = 5.0
+HELD_ELSEWHERE = timedelta(minutes=1)
+"""A rule that has acted is not asked again for this long by a worker that knows so."""
+
+
+class _Subject(NamedTuple):
+    scope: Scope
+    rule: str
+
+
+@dataclass(kw_only=True)
+class _Heard:
+    """What was said since the last turn, and how often."""
+
+    rule: Rule | None
+    too_fast: bool
+    said: str
+    times: int = 0
+
+
+class Shaper:
+    """What one worker hears and does. ``shaped``: From addresses for which the limits of the file hold."""
+
+    def __init__(
+        self,
+        *,
+        engine: sa.Engine,
+        queue: Queue,
+        shaping: Shaping,
+        shaped: Collection[str],
+        clock: Clock,
+        registry: CollectorRegistry | None = None,
+    ) -> None:
+        self._engine = engine
+        self._queue = queue
+        self._shaping = shaping
+        self._shaped = frozenset(shaped)
+        self._clock = clock
+        self._rules = tuple(shaping.rule.items())
+        self._heard: dict[_Subject, _Heard] = {}
+        self._pauses: dict[str, ShapingChange] = {}
+        self._deaf_until: dict[_Subject, datetime] = {}
+        self._paced: frozenset[str] = frozenset()
+        self._accepted: set[str] = set()
+        self._news = asyncio.Event()
+        self._open = (
+            Gauge(
+                "postroad_shaping_open",
+                "Changes that slow a sender down now, by rule",
+                ["rule", "gate"],
+                registry=registry,
+            )
+            if registry is not None
+            else None
+        )
+
+    # -- what a delivery tells; none of it waits
+
+    def refused(self, scope: Scope, reply: Reply) -> None:
+        """Take note of a reply that refused."""
+        found = rule_for(self._rules, scope.provider, reply)
+        too_fast = scope.provider != TAIL and self._shaping.pace.holds(reply)
+        if found is None and not too_fast:
+            return
+        name, rule = found or (PACE, None)
+        subject = _Subject(scope, name)
+        deaf_until = self._deaf_until.get(subject)
+        if deaf_until is not None and self._clock.now() < deaf_until:
+            return
+        heard = self._heard.setdefault(subject, _Heard(rule=rule, too_fast=too_fast, said=str(reply)))
+        heard.times += 1
+        self._news.set()
+
+    def accepted(self, scope: Scope) -> None:
+        """Take note that mail was accepted: what was slowed down may grow."""
+        if self._paced and scope.gate in self._paced:
+            self._accepted.add(scope.gate)
+
+    def paused(self, gate: str, scope: Scope, outcome: Outcome, said: str, *, until_ms: int | None) -> None:
+        """Take note that a gate was paused for what a receiver said of the sender. None: until it is resumed."""
+        self._pauses[gate] = ShapingChange(
+            gate=gate,
+            rule=outcome.cause,
+            sender=scope.sender,
+            provider=None if outcome.pause is Pause.SENDER else scope.provider,
+            reply=said[:500],
+            at=self._clock.now(),
+            ends_at=None if until_ms is None else datetime.fromtimestamp(until_ms / 1000, UTC),
+            suspended=True,
+        )
+        self._news.set()
+
+    # -- what is done about it
+
+    @asynccontextmanager
+    async def acting(self) -> AsyncIterator[None]:
+        """Act for as long as this is open: once before anything is delivered, and on what was heard last as well."""
+        await self.turn()
+        stop = asyncio.Event()
+        task = asyncio.create_task(self._act(stop))
+        try:
+            yield
+        finally:
+            stop.set()
+            self._news.set()
+            # Not cancelled while it may hold the store's lock, unless it takes too long.
+            _, late = await asyncio.wait([task], timeout=LAST_WORDS_SECONDS)
+            if late:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+                log.warning("what receivers said last is not kept")
+
+    async def _act(self, stop: asyncio.Event) -> None:
+        failing = False
+        last = False
+        while not last:
+            await self._next_look()
+            last = stop.is_set()
+            try:
+                await self.turn()
+                failing = False
+            except Exception as error:
+                # Whatever it is: without this, nobody would be slowed down any more.
+                fault = None if isinstance(error, UnavailableError) else error
+                if not failing:
+                    log.warning("shaping waits: %s", error, exc_info=fault)
+                failing = True
+                await self._clock.sleep(1.0)
+
+    async def _next_look(self) -> None:
+        waits = [asyncio.create_task(self._news.wait()), asyncio.create_task(self._clock.sleep(LOOK_SECONDS))]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waits:
+                task.cancel()
+
+    async def turn(self) -> None:
+        """Keep what was heard, undo what is over, and set the gates that are not as they should be.
+
+        Raises UnavailableError; what was heard is kept for the next turn.
+        """
+        self._news.clear()
+        heard, self._heard = self._heard, {}
+        pauses, self._pauses = self._pauses, {}
+        accepted, self._accepted = self._accepted, set()
+        try:
+            if heard or pauses or accepted:
+                await asyncio.to_thread(self._keep, heard, pauses, accepted)
+        except UnavailableError:
+            self._heard, self._pauses = heard | self._heard, pauses | self._pauses
+            raise
+        await self._set_gates()
+
+    def _keep(self, heard: dict[_Subject, _Heard], pauses: dict[str, ShapingChange], accepted: set[str]) -> None:
+        now = self._clock.now()
+        with write(self._engine) as connection:
+            store.one_at_a_time(connection)
+            for pause in pauses.values():
+                before = [change for change in store.open_changes(connection) if change.gate == pause.gate]
+                self._add(connection, pause, instead_of=[change for change in before if over(change, now)])
+            for subject, what in heard.items():
+                self._decide(connection, subject, what, now)
+            for change in store.open_changes(connection):
+                if change.rule == PACE and change.gate in accepted:
+                    self._grow(connection, change, now)
+
+    def _decide(self, connection: sa.Connection, subject: _Subject, what: _Heard, now: datetime) -> None:
+        scope, name = subject
+        gate_changes = {change.rule: change for change in store.open_changes(connection) if change.gate == scope.gate}
+        acting = gate_changes.get(name)
+        if what.rule is not None:
+            if acting is not None and not over(acting, now):
+                self._deaf_until[subject] = min(acting.ends_at or now + HELD_ELSEWHERE, now + HELD_ELSEWHERE)
+                return
+            # More than the rule asks for would tell it nothing.
+            said = min(what.times, what.rule.per_hour)
+            times = store.count_reply(connection, scope.gate, name, now, said)
+            change = by_rule(name, what.rule, scope, what.said, times=times, now=now)
+            if change is not None:
+                self._add(connection, change, instead_of=[acting] if acting is not None else [])
+                return
+        if what.too_fast:
+            last = gate_changes.get(PACE)
+            self._deaf_until[_Subject(scope, PACE)] = now + SETTLE
+            pace = slower(scope, self._shaping.limits(scope), what.said, last=last, now=now)
+            if pace is not None:
+                self._add(connection, pace, instead_of=[last] if last is not None else [])
+
+    def _add(
+        self, connection: sa.Connection, change: ShapingChange, *, instead_of: Sequence[ShapingChange] = ()
+    ) -> None:
+        store.restore(connection, [_id(other) for other in instead_of], self._clock.now(), change.rule)
+        if store.add_change(connection, change):
+            log.warning("%s: %s, because of: %s (rule %s)", change.gate, words(change), change.reply, change.rule)
+
+    def _grow(self, connection: sa.Connection, change: ShapingChange, now: datetime) -> None:
+        scope = Scope(sender=change.sender, provider=change.provider or TAIL)
+        grown = faster(change, self._shaping.limits(scope), now)
+        if grown is not None and change.moved_at is not None:
+            store.move_pace(connection, grown, change.moved_at)
+
+    # -- gates
+
+    async def _set_gates(self) -> None:
+        states = {state.gate.name: state for state in await self._queue.gates()}
+        changes = await asyncio.to_thread(self._read_open)
+        self._show(changes)
+        if self._to_set(states, changes) or any(over(change, self._clock.now()) for change in changes):
+            await self._set_together(states)
+
+    async def _set_together(self, states: dict[str, GateState]) -> None:
+        """Set gates and close what is over while nobody else does: the last word is that of the newest reading."""
+        connection = write_connection(self._engine)
+        try:
+            changes = await asyncio.to_thread(self._lock, connection)
+            for want in self._to_set(states, changes):
+                await self._tell(want, states.get(want.gate.name))
+            await asyncio.to_thread(self._commit_closed, connection, changes)
+        finally:
+            await asyncio.to_thread(connection.close)
+
+    def _lock(self, connection: sa.Connection) -> Sequence[ShapingChange]:
+        with transient():
+            connection.begin()
+            store.one_at_a_time(connection)
+            return store.open_changes(connection)
+
+    def _commit_closed(self, connection: sa.Connection, changes: Sequence[ShapingChange]) -> None:
+        now = self._clock.now()
+        with transient():
+            ended = [change for change in changes if over(change, now)]
+            if ended and store.restore(connection, [_id(change) for change in ended], now, "end"):
+                log.info("as before: %s", ", ".join(f"{change.gate} ({change.rule})" for change in ended))
+            connection.commit()
+
+    async def _tell(self, want: Wanted, state: GateState | None) -> None:
+        gate = want.gate
+        if want.set_limits:
+            quota = state.gate.quota if state is not None else None  # Somebody else's, and no matter of ours.
+            await self._queue.set_gate(Gate(name=gate.name, rate=gate.rate, concurrency=gate.concurrency, quota=quota))
+        if (gate.paused_until_ms or 0) > ((state.gate.paused_until_ms if state else None) or 0):
+            await self._queue.suspend(gate.name, gate.paused_until_ms)
+
+    def _read_open(self) -> Sequence[ShapingChange]:
+        with read(self._engine) as connection:
+            return store.open_changes(connection)
+
+    def _to_set(self, states: dict[str, GateState], changes: Sequence[ShapingChange]) -> list[Wanted]:
+        now = self._clock.now()
+        by_gate: dict[str, list[ShapingChange]] = {}
+        for change in changes:
+            by_gate.setdefault(change.gate, []).append(change)
+        found = []
+        for name in sorted(states.keys() | by_gate.keys()):
+            limits = self._shaping.limits_of_gate(name, self._shaped)
+            want = wanted(name, limits, by_gate.get(name, ()), now)
+            if differs(states[name].gate if name in states else Gate(name=name), want):
+                found.append(want)
+        return found
+
+    def _show(self, changes: Sequence[ShapingChange]) -> None:
+        self._paced = frozenset(change.gate for change in changes if change.rule == PACE)
+        if self._open is not None:
+            self._open.clear()
+            for change in changes:
+                self._open.labels(change.rule, change.gate).set(1)
+
+
+async def resume(engine: sa.Engine, queue: Queue, gate: str, *, by: str, now: datetime) -> int:
+    """Undo what holds a gate back, and open it. Returns how many changes were closed."""
+
+    def close() -> list[ShapingChange]:
+        with write(engine) as connection:
+            return store.restore_gate(connection, gate, now, by[:100])
+
+    closed = await asyncio.to_thread(close)
+    if any(not change.suspended for change in closed):
+        # A worker whose sender is limited by the file sets those limits again when it looks next.
+        await queue.set_gate(Gate(name=gate))
+    await queue.lift(gate)
+    return len(closed)
+
+
+def _id(change: ShapingChange) -> int:
+    assert change.id is not None  # noqa: S101  (read from its table)
+    return change.id

@@ -1,0 +1,1 @@
+"""The domain name system: one resolver, and one module for each standard that is asked by it."""

@@ -1,0 +1,139 @@
+"""MTA-STS (RFC 8461): a domain says by HTTPS which mail hosts it has, and that they speak TLS."""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import httpx
+from dns.rdtypes.ANY.TXT import TXT
+
+from postroad.dns.resolver import Found, Lookup, Resolver
+
+MAX_POLICY_BYTES = 65_536
+"""RFC 8461 §3.3: a sender may stop there."""
+MAX_AGE_S = 31_557_600
+"""RFC 8461 §3.2: about a year."""
+FETCH_SECONDS = 60.0
+"""RFC 8461 §3.3."""
+
+_RECORD = re.compile(r"v=STSv1[ \t]*;[ \t]*id=(?P<id>[A-Za-z0-9]{1,32})[ \t]*(?:;.*)?")
+_HOST = re.compile(r"(\*\.)?[a-z0-9_]([a-z0-9_-]*[a-z0-9])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9])?)*")
+
+
+class StsMode(StrEnum):
+    """What is to happen where TLS cannot be had as the policy says."""
+
+    ENFORCE = "enforce"
+    TESTING = "testing"
+    NONE = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """What a domain says."""
+
+    mode: StsMode
+    hosts: tuple[str, ...]
+    max_age_s: int
+
+    def covers(self, host: str) -> bool:
+        """Whether a mail host is one of the policy's. A star stands for one label (RFC 8461 §4.1)."""
+        host = host.lower()
+        return any(
+            host.partition(".")[2] == pattern[2:] if pattern.startswith("*.") else host == pattern
+            for pattern in self.hosts
+        )
+
+
+class PolicyError(Exception):
+    """There is a policy, or should be, and it cannot be had or used. Says why."""
+
+
+async def find_policy_id(resolver: Resolver, domain: str) -> tuple[Found, str | None]:
+    """Return the id of the policy that a domain says it has, and what DNS answered."""
+    answer = await resolver.lookup(f"_mta-sts.{domain}", "TXT")
+    return answer.found, _policy_id(answer)
+
+
+def _policy_id(answer: Lookup) -> str | None:
+    # RFC 8461 §3.1: the strings of a record are joined; other records do not count; of two, neither does.
+    texts = [
+        b"".join(record.strings).decode("ascii", "replace") for record in answer.records if isinstance(record, TXT)
+    ]
+    ours = [text for text in texts if re.match(r"v=STSv1[ \t]*;", text)]
+    if len(ours) != 1:
+        return None
+    match = _RECORD.fullmatch(ours[0].rstrip())
+    return match["id"] if match else None
+
+
+def read_policy(text: str) -> Policy:
+    """Read a policy (RFC 8461 §3.2). Unknown keys are passed over. Raises PolicyError."""
+    values: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        key, colon, value = line.partition(":")
+        if colon:
+            values.setdefault(key.strip(), []).append(value.strip())
+    if values.get("version", [""])[0] != "STSv1":
+        raise PolicyError("its version is not STSv1")
+    try:
+        mode = StsMode(values.get("mode", [""])[0])
+    except ValueError:
+        raise PolicyError(f"its mode is {values.get('mode', ['missing'])[0]!r}") from None
+    max_age = values.get("max_age", [""])[0]
+    if not (max_age.isascii() and max_age.isdecimal() and len(max_age) <= 10):
+        raise PolicyError(f"its max_age is {max_age or 'missing'!r}")
+    hosts = tuple(host.lower().rstrip(".") for host in values.get("mx", ()))
+    if any(_HOST.fullmatch(host) is None for host in hosts):
+        raise PolicyError("one of its mail hosts is not the name of one")
+    if not hosts and mode is not StsMode.NONE:
+        raise PolicyError("it names no mail host")
+    return Policy(mode=mode, hosts=hosts, max_age_s=min(int(max_age), MAX_AGE_S))
+
+
+async def fetch_policy(resolver: Resolver, domain: str, trust: ssl.SSLContext, *, port: int = 443) -> Policy:
+    """Fetch the policy of a domain. Its host is found by our resolver, and must prove its name. Raises PolicyError."""
+    host = f"mta-sts.{domain}"
+    addresses = await _addresses(resolver, host)
+    last: Exception | None = None
+    for address in addresses[:4]:
+        place = f"[{address}]" if ":" in address else address
+        try:
+            async with httpx.AsyncClient(
+                verify=trust, timeout=FETCH_SECONDS / 4, follow_redirects=False, trust_env=False
+            ) as client:
+                return await _get(client, f"https://{place}:{port}/.well-known/mta-sts.txt", host)
+        except (httpx.HTTPError, OSError) as error:
+            last = error
+    raise PolicyError(f"https://{host} cannot be reached: {str(last) or type(last).__name__}")
+
+
+async def _addresses(resolver: Resolver, host: str) -> Sequence[str]:
+    lookups = await resolver.addresses(host)
+    found = [record.to_text() for lookup in lookups for record in lookup.records]
+    if not found:
+        raise PolicyError(f"{host} has no address ({', '.join(lookup.found for lookup in lookups)})")
+    return found
+
+
+async def _get(client: httpx.AsyncClient, url: str, host: str) -> Policy:
+    request = client.build_request("GET", url, headers={"Host": host}, extensions={"sni_hostname": host})
+    response = await client.send(request, stream=True)
+    try:
+        if response.status_code != httpx.codes.OK:
+            raise PolicyError(f"https://{host} answers {response.status_code}")  # RFC 8461 §3.3: no redirects
+        media_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if media_type != "text/plain":
+            raise PolicyError(f"https://{host} answers {media_type or 'no media type'}, and not text/plain")
+        body = bytearray()
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            if len(body) > MAX_POLICY_BYTES:
+                raise PolicyError(f"the policy at https://{host} is longer than {MAX_POLICY_BYTES} bytes")
+    finally:
+        await response.aclose()
+    return read_policy(body.decode("utf-8", "replace"))

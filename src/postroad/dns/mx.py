@@ -1,0 +1,119 @@
+"""Who takes the mail of a domain: RFC 5321 §5.1, RFC 7505."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import groupby
+from random import Random
+
+from dns.rdtypes.ANY.MX import MX
+
+from postroad.dns.resolver import Found, Lookup, Resolver
+
+MAX_HOSTS = 20
+
+
+class MailExchange(StrEnum):
+    """Whether a domain takes mail."""
+
+    HOSTS = "hosts"
+    NULL = "null MX"  # RFC 7505: it says that it takes none
+    NONE = "none"  # no such domain, or neither MX nor address
+    UNKNOWN = "unknown"  # DNS gives no answer
+
+
+@dataclass(frozen=True, kw_only=True)
+class MailHosts:
+    """The mail hosts of a domain, with their preferences. ``secure``: DNSSEC vouches for the list."""
+
+    domain: str
+    exchange: MailExchange
+    hosts: tuple[tuple[int, str], ...] = ()
+    implicit: bool = False
+    secure: bool = False
+    ttl_s: int = 0
+    why: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the hosts in order of the alphabet, each once: what tells one site from another."""
+        return tuple(sorted({name for _, name in self.hosts}))
+
+    def in_order(self, rng: Random, own_names: Collection[str] = ()) -> list[str]:
+        """Hosts to try, the best first, equal ones shuffled (RFC 5321 §5.1).
+
+        If one of our own names is among them, it and all that are no better are left out: mail would come back to us.
+        """
+        ours = [preference for preference, name in self.hosts if name in own_names]
+        usable = sorted((p, n) for p, n in self.hosts if not ours or p < min(ours))
+        return [name for _, equal in groupby(usable, key=lambda host: host[0]) for name in _shuffled(equal, rng)]
+
+
+def _shuffled(equal: Iterator[tuple[int, str]], rng: Random) -> list[str]:
+    names = [name for _, name in equal]
+    rng.shuffle(names)
+    return names
+
+
+async def find_mail_hosts(resolver: Resolver, domain: str) -> MailHosts:
+    """Look up who takes the mail of a domain in ASCII form."""
+    answer = await resolver.lookup(domain, "MX")
+    match answer.found:
+        case Found.RECORDS:
+            return _of_records(domain, answer)
+        case Found.NO_RECORD:
+            # Only then: an MX that leads nowhere is not made good by an address (RFC 5321 §5.1).
+            return await _implicit(resolver, answer)
+        case Found.NO_NAME:
+            return MailHosts(
+                domain=domain,
+                exchange=MailExchange.NONE,
+                secure=answer.secure,
+                ttl_s=answer.ttl_s,
+                why=answer.why or "there is no such domain",
+            )
+        case Found.NO_ANSWER:
+            return MailHosts(domain=domain, exchange=MailExchange.UNKNOWN, ttl_s=answer.ttl_s, why=answer.why)
+
+
+def _of_records(domain: str, answer: Lookup) -> MailHosts:
+    found = [
+        (record.preference, record.exchange.to_text(omit_final_dot=True).lower())
+        for record in answer.records
+        if isinstance(record, MX)
+    ]
+    named = [(preference, name) for preference, name in found if name not in ("", ".")]
+    if not named:
+        return MailHosts(
+            domain=domain,
+            exchange=MailExchange.NULL,
+            secure=answer.secure,
+            ttl_s=answer.ttl_s,
+            why="it has a null MX: it takes no mail",
+        )
+    # RFC 7505 §3: a null MX beside others should not be; the others are what is meant.
+    hosts = tuple(sorted(named)[:MAX_HOSTS])
+    return MailHosts(domain=domain, exchange=MailExchange.HOSTS, hosts=hosts, secure=answer.secure, ttl_s=answer.ttl_s)
+
+
+async def _implicit(resolver: Resolver, mx: Lookup) -> MailHosts:
+    domain = mx.name
+    four, six = await resolver.addresses(domain)
+    ttl_s = min(mx.ttl_s, four.ttl_s, six.ttl_s)
+    secure = mx.secure and four.secure and six.secure
+    if Found.RECORDS in (four.found, six.found):
+        host = (mx.canonical or domain).lower()
+        return MailHosts(
+            domain=domain, exchange=MailExchange.HOSTS, hosts=((0, host),), implicit=True, secure=secure, ttl_s=ttl_s
+        )
+    if Found.NO_ANSWER in (four.found, six.found):
+        return MailHosts(domain=domain, exchange=MailExchange.UNKNOWN, ttl_s=ttl_s, why=four.why or six.why)
+    return MailHosts(
+        domain=domain,
+        exchange=MailExchange.NONE,
+        secure=secure,
+        ttl_s=ttl_s,
+        why="it has neither a mail host nor an address",
+    )

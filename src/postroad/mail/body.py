@@ -1,0 +1,188 @@
+"""Bodies, encoded ahead: what is the same in every message of a step is encoded once, and merge fields go between.
+
+A body is a row of pieces. Quoted-printable (RFC 2045 §6.7) knows nothing beyond the line, so that lines without a
+merge field are exact before the field is known; a line with one is encoded when it is merged.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import encodebytes
+from binascii import b2a_qp
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from postroad.mail.dkim import relaxed_lines
+from postroad.mail.template import MessageTemplate, Slot
+
+_TOO_LONG = re.compile(rb"^(.{74,})(=20|=09)$", re.MULTILINE)
+_QUOTABLE = re.compile(r"[!#-\[\]-~]+(?: [!#-\[\]-~]+)*")  # as a quoted-string (RFC 5322 §3.2.4), by any parser
+
+
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """An attachment, or an image that the HTML shows by ``cid:`` and its content id (RFC 2392)."""
+
+    name: str
+    media_type: str
+    octets: bytes
+    content_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fixed:
+    """What is the same in every message: as it leaves, and as DKIM hashes it."""
+
+    wire: bytes
+    canonical: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Merged:
+    """What merge fields go into: a line of a template, or all of one that has logic (``segments`` is None)."""
+
+    template: MessageTemplate
+    segments: tuple[str | Slot, ...] | None
+
+    def encode(self, fields: Mapping[str, Any]) -> bytes:
+        """Raises KeyError for a missing field, or DataError."""
+        if self.segments is None:
+            return quoted_printable(self.template.render(fields))
+        return quoted_printable(self.template.fill(self.segments, fields))
+
+
+Piece = Fixed | Merged
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entity:
+    """A MIME entity (RFC 2045 §2.4): its header fields, each with its CRLF, and its body."""
+
+    header: tuple[bytes, ...]
+    body: tuple[Piece, ...]
+
+
+def message_entity(text: MessageTemplate, html: MessageTemplate | None, files: Sequence[File]) -> Entity:
+    """Return the body of a message (RFC 2046 §5.1, RFC 2387): alternatives, images within the HTML's, attachments."""
+    entity = _text_entity("plain", text)
+    if html is not None:
+        shown = _text_entity("html", html)
+        images = [_file_entity(file) for file in files if file.content_id is not None]
+        if images:
+            shown = _multipart("related", [shown, *images], b'; type="text/html"')
+        entity = _multipart("alternative", [entity, shown])
+    attachments = [_file_entity(file) for file in files if file.content_id is None]
+    if attachments:
+        entity = _multipart("mixed", [entity, *attachments])
+    return Entity(header=entity.header, body=tuple(_joined(entity.body)))
+
+
+def _text_entity(subtype: str, template: MessageTemplate) -> Entity:
+    header = (
+        f"Content-Type: text/{subtype}; charset=utf-8\r\n".encode(),
+        b"Content-Transfer-Encoding: quoted-printable\r\n",
+    )
+    return Entity(header=header, body=tuple(_pieces(template)))
+
+
+def _file_entity(file: File) -> Entity:
+    disposition = "attachment" if file.content_id is None else "inline"
+    header = [
+        f"Content-Type: {file.media_type}\r\n".encode(),
+        b"Content-Transfer-Encoding: base64\r\n",
+        f"Content-Disposition: {disposition};\r\n {_file_name(file.name)}\r\n".encode(),
+    ]
+    if file.content_id is not None:
+        header.append(f"Content-ID: <{file.content_id}>\r\n".encode())
+    return Entity(header=tuple(header), body=(_fixed(encodebytes(file.octets).replace(b"\n", b"\r\n")),))
+
+
+def _file_name(name: str) -> str:
+    if _QUOTABLE.fullmatch(name):
+        return f'filename="{name}"'
+    return f"filename*=utf-8''{quote(name, safe='')}"  # RFC 2231 §4
+
+
+def _multipart(subtype: str, entities: Sequence[Entity], parameters: bytes = b"") -> Entity:
+    # "=_" can stand in no line of quoted-printable or base64, so the boundary can stand in no part.
+    boundary = f"=_postroad_{subtype}".encode()
+    body: list[Piece] = []
+    for entity in entities:
+        body += [_fixed(b"--" + boundary + b"\r\n" + b"".join(entity.header) + b"\r\n"), *entity.body, _fixed(b"\r\n")]
+    body.append(_fixed(b"--" + boundary + b"--\r\n"))
+    header = b'Content-Type: multipart/%b; boundary="%b"%b\r\n' % (subtype.encode(), boundary, parameters)
+    return Entity(header=(header,), body=tuple(body))
+
+
+def _fixed(wire: bytes) -> Fixed:
+    canonical = relaxed_lines(wire)
+    return Fixed(wire=wire, canonical=wire if canonical == wire else canonical)
+
+
+def _pieces(template: MessageTemplate) -> Iterator[Piece]:
+    if template.segments is None:
+        yield Merged(template=template, segments=None)
+        return
+    for line in _lines(template.segments):
+        if any(isinstance(segment, Slot) for segment in line):
+            yield Merged(template=template, segments=tuple(line))
+        else:
+            yield _fixed(quoted_printable(template.fill(line, {})))
+
+
+def _lines(segments: Iterable[str | Slot]) -> Iterator[list[str | Slot]]:
+    """Cut segments behind every line end of their literals, which Jinja has made LF."""
+    line: list[str | Slot] = []
+    for segment in segments:
+        if isinstance(segment, Slot):
+            line.append(segment)
+            continue
+        *ended, rest = segment.split("\n")
+        for part in ended:
+            yield [*line, f"{part}\n"]
+            line = []
+        if rest:
+            line.append(rest)
+    if line:
+        yield line
+
+
+def _joined(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """Make one of all that is fixed in a row."""
+    waiting: list[Fixed] = []
+    for piece in pieces:
+        if isinstance(piece, Fixed):
+            waiting.append(piece)
+            continue
+        if waiting:
+            yield _one(waiting)
+            waiting = []
+        yield piece
+    if waiting:
+        yield _one(waiting)
+
+
+def _one(pieces: list[Fixed]) -> Fixed:
+    wire, canonical = b"".join(p.wire for p in pieces), b"".join(p.canonical for p in pieces)
+    return Fixed(wire=wire, canonical=wire if canonical == wire else canonical)
+
+
+def canonical_lines(pieces: Sequence[Piece], wires: Sequence[bytes]) -> bytes:
+    """Canonical lines of a merged body (see `relaxed_lines`); ``wires``: what its pieces became."""
+    return b"".join(
+        piece.canonical if isinstance(piece, Fixed) else relaxed_lines(wire)
+        for piece, wire in zip(pieces, wires, strict=True)
+    )
+
+
+def quoted_printable(text: str) -> bytes:
+    """Encode a text (RFC 2045 §6.7): any line end becomes CRLF, lines are at most 76 characters, all is ASCII."""
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    encoded = b2a_qp(text.encode(errors="replace"), quotetabs=False, istext=True, header=False)
+    if b"=20\n" in encoded or b"=09\n" in encoded:
+        # A blank at the end of a full line is encoded without regard to the line's length.
+        encoded = _TOO_LONG.sub(rb"\1=\n\2", encoded)
+    return encoded.replace(b"\n", b"\r\n")

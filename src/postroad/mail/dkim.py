@@ -1,0 +1,202 @@
+"""DKIM signatures (RFC 6376): rsa-sha256, and ed25519-sha256 (RFC 8463), relaxed/relaxed."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from hashlib import sha256
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
+from cryptography.hazmat.primitives.hashes import SHA256
+
+from postroad.errors import ConfigError
+
+RSA_BITS = 2048
+MIN_RSA_BITS = 1024  # RFC 8301 §3.2: with less, receivers take a signature for none
+SIGNED = (
+    b"from",
+    b"to",
+    b"subject",
+    b"date",
+    b"message-id",
+    b"reply-to",
+    b"list-unsubscribe",
+    b"list-unsubscribe-post",
+    b"mime-version",
+    b"content-type",
+    b"content-transfer-encoding",
+)
+"""Fields that a signature covers where the message has them."""
+OVERSIGNED = (b"from", b"to", b"subject", b"date", b"reply-to")
+"""Fields named once more than they are there: a second one that somebody adds breaks it (RFC 6376 §8.15)."""
+
+_BLANKS = re.compile(rb"[ \t]{2,}|\t")
+_BLANK_ENDS = re.compile(rb"[ \t]+(?=\r\n)")
+_FOLDS = re.compile(rb"[ \t\r\n]+")
+_KEY_LINE = 72
+
+
+class Algorithm(StrEnum):
+    """How a key signs, as the tag ``a`` says it."""
+
+    RSA = "rsa-sha256"
+    ED25519 = "ed25519-sha256"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DkimKey:
+    """A private key, and where its public half is published. Its representation does not show it.
+
+    ``since``: the instant from which it signs; None: always.
+    """
+
+    domain: str
+    selector: str
+    private_key: RSAPrivateKey | Ed25519PrivateKey
+    since: datetime | None = None
+
+    @property
+    def algorithm(self) -> Algorithm:
+        return Algorithm.RSA if isinstance(self.private_key, RSAPrivateKey) else Algorithm.ED25519
+
+    @property
+    def record_name(self) -> str:
+        """Name of the TXT record (RFC 6376 §3.6.2.1)."""
+        return f"{self.selector}._domainkey.{self.domain}"
+
+    @property
+    def record(self) -> str:
+        """Text of the TXT record (RFC 6376 §3.6.1; RFC 8463 §4 for Ed25519: the bare key)."""
+        public = self.private_key.public_key()
+        encoding, form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        if self.algorithm is Algorithm.ED25519:
+            encoding, form = serialization.Encoding.Raw, serialization.PublicFormat.Raw
+        kind = self.algorithm.partition("-")[0]
+        return f"v=DKIM1; k={kind}; p={b64encode(public.public_bytes(encoding, form)).decode()}"
+
+    def sign(self, octets: bytes) -> bytes:
+        if isinstance(self.private_key, RSAPrivateKey):
+            return self.private_key.sign(octets, PKCS1v15(), SHA256())
+        return self.private_key.sign(sha256(octets).digest())  # RFC 8463 §3
+
+
+def generate_key(algorithm: Algorithm) -> bytes:
+    """Make a private key, in PEM (PKCS #8)."""
+    key = Ed25519PrivateKey.generate() if algorithm is Algorithm.ED25519 else generate_private_key(65537, RSA_BITS)
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def read_key(pem: bytes, *, where: str) -> RSAPrivateKey | Ed25519PrivateKey:
+    """Read a private key in PEM. Raises ConfigError, which shows nothing of it."""
+    remedy = "`postroad dkim keygen` makes one."
+    try:
+        key = serialization.load_pem_private_key(pem, password=None)
+    except TypeError:
+        raise ConfigError("the key is locked with a passphrase", where=where, remedy="Unlock it.") from None
+    except Exception:  # What a key that cannot be read raises depends on how it cannot; some of it is no ValueError.
+        raise ConfigError("that is no private key in PEM", where=where, remedy=remedy) from None
+    if not isinstance(key, RSAPrivateKey | Ed25519PrivateKey):
+        raise ConfigError("the key is neither RSA nor Ed25519, the two of DKIM", where=where, remedy=remedy)
+    if isinstance(key, RSAPrivateKey) and key.key_size < MIN_RSA_BITS:
+        raise ConfigError(
+            f"an RSA key of {key.key_size} bits is too weak: receivers ignore it (RFC 8301)",
+            where=where,
+            remedy=remedy,
+        )
+    return key
+
+
+def txt_strings(record: str) -> list[str]:
+    """Cut the text of a TXT record into strings of at most 255 octets (RFC 1035 §3.3)."""
+    return [record[start : start + 255] for start in range(0, len(record), 255)]
+
+
+def zone_line(key: DkimKey) -> str:
+    """Return the record as a line of a zone file."""
+    strings = " ".join(f'"{part}"' for part in txt_strings(key.record))
+    return f"{key.record_name}. IN TXT ( {strings} )"
+
+
+class DkimSigner:
+    """Signs with every algorithm that it has a key of: of keys of one algorithm, with the last that has begun."""
+
+    def __init__(self, keys: Sequence[DkimKey]) -> None:
+        begun = datetime.min.replace(tzinfo=UTC)
+        self._keys = sorted(keys, key=lambda key: key.since or begun)
+
+    def keys_at(self, now: datetime) -> list[DkimKey]:
+        """Return the keys that sign at an instant, one of each algorithm."""
+        active = {key.algorithm: key for key in self._keys if key.since is None or key.since <= now}
+        return [active[algorithm] for algorithm in Algorithm if algorithm in active]
+
+    def prepare(self, header: Sequence[bytes], body_hash: bytes, now: datetime) -> tuple[Unsigned, ...]:
+        """Return the signatures of a message, made up to where their keys are used.
+
+        ``header``: its fields, each with its CRLF. ``body_hash``: of `relaxed_body`.
+        """
+        found = {field.partition(b":")[0].lower(): field for field in header}
+        names = [name for name in SIGNED if name in found]
+        covered = b"".join([relaxed_field(found[name]) for name in names])
+        h = b":".join([*names, *OVERSIGNED])
+        h = h.replace(b":list-unsubscribe:", b":\r\n list-unsubscribe:").replace(b":mime-", b":\r\n mime-")
+        return tuple([_unsigned(key, covered, h, body_hash, now) for key in self.keys_at(now)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unsigned:
+    """A DKIM-Signature field without its signature, and the octets that this is to be of."""
+
+    key: DkimKey
+    field: bytes
+    octets: bytes
+
+    def sign(self) -> bytes:
+        """Return the whole field with its CRLF, to go before the header. RSA takes 0.3 ms, without Python's lock."""
+        signature = b64encode(self.key.sign(self.octets))
+        lines = [signature[start : start + _KEY_LINE] for start in range(0, len(signature), _KEY_LINE)]
+        return self.field + b"\r\n ".join(lines) + b"\r\n"
+
+
+def _unsigned(key: DkimKey, covered: bytes, h: bytes, body_hash: bytes, now: datetime) -> Unsigned:
+    field = b"DKIM-Signature: v=1; a=%b; c=relaxed/relaxed; d=%b;\r\n s=%b; t=%d;\r\n h=%b;\r\n bh=%b;\r\n b=" % (
+        key.algorithm.encode(),
+        key.domain.encode(),
+        key.selector.encode(),
+        int(now.timestamp()),
+        h,
+        b64encode(body_hash),
+    )
+    # RFC 6376 §3.7: the field itself comes last, its signature empty, without its CRLF. As it is made here, its
+    # canonical form is the unfolded one.
+    canonical = b"dkim-signature:" + field.partition(b": ")[2].replace(b"\r\n", b"")
+    return Unsigned(key=key, field=field, octets=covered + canonical)
+
+
+def relaxed_field(field: bytes) -> bytes:
+    """Canonical form of a header field, with its CRLF (RFC 6376 §3.4.2)."""
+    name, _, value = field.rstrip(b"\r\n").partition(b":")
+    if b"\n" in value or b"\t" in value or b"  " in value:
+        value = _FOLDS.sub(b" ", value)
+    return b"%b:%b\r\n" % (name.rstrip(b" \t").lower(), value.strip(b" "))
+
+
+def relaxed_lines(octets: bytes) -> bytes:
+    """Canonical form of a stretch of a body that no run of blanks reaches beyond (RFC 6376 §3.4.4 (a))."""
+    if b"  " in octets or b"\t" in octets:
+        octets = _BLANKS.sub(b" ", octets)
+    return _BLANK_ENDS.sub(b"", octets) if b" \r\n" in octets else octets
+
+
+def relaxed_body(lines: bytes) -> bytes:
+    """Canonical form of a body of canonical lines: without empty lines at its end (RFC 6376 §3.4.4 (b))."""
+    kept = lines.rstrip(b" \t\r\n")
+    return kept + b"\r\n" if kept else b""

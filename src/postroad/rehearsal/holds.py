@@ -1,0 +1,55 @@
+"""Which gate held messages back, and for how long: looked at again and again, and summed up.
+
+Every gate of the queue is looked at, whoever set it, so a limit that delivery changes on the way has a row of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from postroad.queue import FOREVER_MS
+from postroad.queue.explain import rate_in_words
+from postroad.queue.gates import GateState
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hold:
+    """``seconds`` of the campaign's time in which the gate let nothing through that waited behind it."""
+
+    gate: str
+    why: str
+    seconds: float
+
+
+class Holds:
+    """Sums up what gates held."""
+
+    def __init__(self, start_ms: int) -> None:
+        self._before_ms = start_ms
+        self._held_ms: dict[tuple[str, str], int] = {}
+
+    def look(self, gates: Iterable[GateState], now_ms: int) -> None:
+        """Count the time since the last look for every gate that holds something now."""
+        elapsed_ms, self._before_ms = now_ms - self._before_ms, now_ms
+        for state in gates:
+            if state.parked_lanes and state.room == 0:
+                key = (state.gate.name, why_shut(state, now_ms))
+                self._held_ms[key] = self._held_ms.get(key, 0) + elapsed_ms
+
+    def summed(self) -> tuple[Hold, ...]:
+        """All of them, the longest first."""
+        found = sorted(self._held_ms.items(), key=lambda item: -item[1])
+        return tuple(Hold(gate=gate, why=why, seconds=ms / 1000) for (gate, why), ms in found)
+
+
+def why_shut(state: GateState, now_ms: int) -> str:
+    """Which of a gate's limits admits nothing now, in words that stay the same while it does."""
+    gate = state.gate
+    if gate.paused_until_ms is not None and gate.paused_until_ms > now_ms:
+        return "paused until it is resumed" if gate.paused_until_ms >= FOREVER_MS else "paused for a while"
+    if gate.concurrency is not None and state.in_flight >= gate.concurrency:
+        return f"{gate.concurrency} at once"
+    if gate.quota is not None and now_ms < gate.quota.until_ms and gate.quota.left <= 0:
+        return "quota used up"
+    return f"rate {rate_in_words(gate.rate)}" if gate.rate is not None else "shut"

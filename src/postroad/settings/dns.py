@@ -1,0 +1,43 @@
+"""Who is asked about names, and what is believed of the answers."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from postroad.settings.values import MAX_DURATION_MS, DurationMs, Section, ip_address_text
+
+
+def _nameserver(text: str) -> str:
+    host, port = split_nameserver(text)
+    ip_address_text(host)
+    if not 1 <= port <= 65535:
+        raise ValueError(f"{text!r} has no port between 1 and 65535")
+    return text
+
+
+def split_nameserver(text: str) -> tuple[str, int]:
+    """Address and port of ``192.0.2.1``, ``192.0.2.1:5353``, ``2001:db8::1`` or ``[2001:db8::1]:5353``."""
+    if text.startswith("["):
+        host, _, port = text[1:].partition("]")
+        port = port.removeprefix(":")
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    else:
+        host, port = text, ""
+    return host, int(port) if port.isdecimal() else 0 if port else 53
+
+
+class DnsSettings(Section):
+    """How names are looked up."""
+
+    nameservers: tuple[Annotated[str, AfterValidator(_nameserver)], ...] = Field(
+        default=(), description="recursive resolvers, as 192.0.2.1 or 192.0.2.1:5353; none: the machine's own"
+    )
+    trust_ad: bool = Field(
+        default=False,
+        description="believe what the resolver says of DNSSEC: only of one that validates, over a safe way",
+    )
+    timeout_ms: DurationMs = Field(default=5_000, gt=0, le=MAX_DURATION_MS, description="for one question in all")
+    concurrency: int = Field(default=100, ge=1, le=10_000, description="questions at once, for each process")

@@ -1,0 +1,80 @@
+"""What settings are made of: durations, rates, names, addresses."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from ipaddress import ip_address
+from typing import Annotated
+from zoneinfo import available_timezones
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+_UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_DURATION = re.compile(r"(?P<n>\d+(?:\.\d+)?)\s*(?P<unit>ms|s|m|h|d)")
+
+
+def parse_duration_ms(text: str) -> int:
+    """Milliseconds of ``500ms``, ``30s``, ``15m``, ``2h`` or ``3d``. Raises ValueError."""
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is no duration: write a number and ms, s, m, h or d, as in 15m")
+    return round(Fraction(match["n"]) * _UNIT_MS[match["unit"]])
+
+
+class Rate(BaseModel):
+    """At most ``count`` in any ``per_ms`` milliseconds. Written ``100/1s`` or ``30/1h``."""
+
+    model_config = ConfigDict(frozen=True)
+
+    count: int = Field(gt=0)
+    per_ms: int = Field(gt=0)
+
+    @classmethod
+    def parse(cls, text: str) -> Rate:
+        count, slash, per = text.partition("/")
+        if not slash or not count.strip().isdecimal() or int(count) == 0:
+            raise ValueError(f"{text!r} is no rate: write a count, a slash and a duration, as in 100/1s")
+        per_ms = parse_duration_ms(per if per.strip()[:1].isdecimal() else f"1{per.strip()}")
+        if per_ms == 0:
+            raise ValueError(f"{text!r} is no rate: its duration is nothing")
+        return cls(count=int(count), per_ms=per_ms)
+
+    def __str__(self) -> str:
+        for unit in ("d", "h", "m", "s"):
+            if self.per_ms % _UNIT_MS[unit] == 0:
+                return f"{self.count}/{self.per_ms // _UNIT_MS[unit]}{unit}"
+        return f"{self.count}/{self.per_ms}ms"
+
+
+def _zone(name: str) -> str:
+    if name not in available_timezones():
+        raise ValueError(f"{name!r} is no time zone of the IANA database, such as Europe/Berlin")
+    return name
+
+
+DurationMs = Annotated[int, BeforeValidator(lambda v: parse_duration_ms(v) if isinstance(v, str) else v)]
+RateField = Annotated[Rate, BeforeValidator(lambda v: Rate.parse(v) if isinstance(v, str) else v)]
+ZoneName = Annotated[str, AfterValidator(_zone)]
+
+# What goes into a header or the database: no control characters in it, and no longer than its column.
+MailAddress = Annotated[
+    str, Field(pattern=r"^[^@\s<>\x00-\x1f\x7f]+@[^@\s<>\x00-\x1f\x7f]+\.[^@\s<>\x00-\x1f\x7f]+$", max_length=320)
+]
+Name = Annotated[str, Field(min_length=1, max_length=100)]
+MAX_DURATION_MS = 10 * 366 * 86_400_000
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def ip_address_text(text: str) -> str:
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        raise ValueError(f"{text!r} is no IP address") from None
+
+
+IpAddress = Annotated[str, AfterValidator(ip_address_text)]
+HostName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:\[\]-]+$", max_length=255)]

@@ -1,0 +1,80 @@
+"""Where a session leads, and what it must be: host, protection, login. Frozen, so that pools are kept by it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+from pydantic import SecretStr
+
+from postroad.settings import RelaySettings, TlsMode
+from postroad.smtp.dane import Tlsa
+from postroad.smtp.oauth import TokenSource
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where a sender's mail comes from: an address of this machine, and the name in EHLO. None: what is usual."""
+
+    source_address: str | None = None
+    helo: str | None = None
+
+
+ANYWHERE = Origin()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """A host to connect to. ``addresses``: where it is; none: where the machine's resolver says."""
+
+    host: str
+    port: int
+    addresses: tuple[str, ...] = ()
+    origin: Origin = ANYWHERE
+    tls: TlsMode = TlsMode.STARTTLS
+    verify_certificate: bool = True
+    ca_file: Path | None = None
+    client_certificate: Path | None = None
+    client_key: Path | None = None
+    tlsa: tuple[Tlsa, ...] = ()
+    """What the certificate must match in place of an authority's word (RFC 7672)."""
+    username: str | None = None
+    password: SecretStr | None = None
+    tokens: TokenSource | None = None
+    clear_text_login: bool = False
+    connections: int = 10
+    messages_per_connection: int = 100
+
+    def __hash__(self) -> int:
+        # A pool is looked up for every message; these tell endpoints apart nearly always.
+        return hash((self.host, self.port, self.addresses, self.origin.source_address, self.origin.helo))
+
+    @classmethod
+    def of_relay(cls, relay: RelaySettings, tokens: TokenSource | None = None) -> Self:
+        """Return where a relay of the settings is."""
+        return cls(
+            host=relay.host,
+            port=relay.port,
+            tls=relay.tls,
+            verify_certificate=relay.verify_certificate,
+            ca_file=relay.ca_file,
+            client_certificate=relay.client_certificate,
+            client_key=relay.client_key,
+            username=relay.username,
+            password=relay.password,
+            tokens=tokens,
+            clear_text_login=relay.clear_text_login,
+            connections=relay.connections,
+            messages_per_connection=relay.messages_per_connection,
+        )
+
+    def sent_from(self, origin: Origin) -> Self:
+        """Return the same, as seen from an origin. What that leaves open stays as it is."""
+        source, helo = origin.source_address or self.origin.source_address, origin.helo or self.origin.helo
+        return replace(self, origin=Origin(source_address=source, helo=helo))
+
+    @property
+    def name(self) -> str:
+        """Host and port, for logs and metrics."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

@@ -1,0 +1,79 @@
+"""Whose mail hosts take the mail of a domain, as DNS said last."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlmodel import Field, SQLModel
+
+from postroad.store.bulk import json_rows
+from postroad.store.types import UtcDateTime, sql_instant
+
+
+class MailDomain(SQLModel, table=True):
+    """A recipient domain and who takes its mail. Domains with the same mail hosts share a site."""
+
+    __tablename__ = "mail_domain"
+
+    domain: str = Field(primary_key=True, sa_type=sa.String(255))
+    provider: str = Field(sa_type=sa.String(100), description="mailbox provider; `other`: none of note")
+    site: str = Field(sa_type=sa.String(300), description="the same for all domains with the same mail hosts")
+    expires_at: datetime = Field(sa_type=UtcDateTime, description="when it is to be looked up again")
+
+
+class KnownDomain(NamedTuple):
+    """A row of the table."""
+
+    domain: str
+    provider: str
+    site: str
+    expires_at: datetime
+
+
+def keep_domains(connection: sa.Connection, found: Sequence[KnownDomain]) -> None:
+    """Write down what was found, in place of what was known before."""
+    _put(connection, found, "provider = excluded.provider, site = excluded.site, expires_at = excluded.expires_at")
+
+
+def put_off_domains(connection: sa.Connection, unanswered: Sequence[KnownDomain]) -> None:
+    """Write down when to ask again. What was known before stays known."""
+    _put(connection, unanswered, "expires_at = excluded.expires_at")
+
+
+def _put(connection: sa.Connection, found: Sequence[KnownDomain], otherwise: str) -> None:
+    if not found:
+        return
+    dialect = connection.dialect.name
+    rows = [row._asdict() | {"expires_at": sql_instant(row.expires_at, dialect)} for row in found]
+    columns: dict[str, sa.types.TypeEngine[Any]] = {
+        "domain": sa.Text(),
+        "provider": sa.Text(),
+        "site": sa.Text(),
+        "expires_at": UtcDateTime(),
+    }
+    item, parameters = json_rows(connection, "found", columns, rows)
+    statement = sa.text(
+        "INSERT INTO mail_domain (domain, provider, site, expires_at) "
+        f"SELECT domain, provider, site, expires_at FROM {item} WHERE true ORDER BY domain "
+        f"ON CONFLICT (domain) DO UPDATE SET {otherwise}"
+    )
+    connection.execute(statement, parameters)
+
+
+def domains_to_look_up(
+    connection: sa.Connection, campaign_id: int, *, after_id: int, until: datetime, now: datetime, limit: int
+) -> list[str]:
+    """Return the domains of a campaign's next due touches, so many touches ahead, that are unknown or grown old."""
+    statement = sa.text(
+        "SELECT DISTINCT recipient.domain FROM ("
+        "SELECT recipient_id FROM touch WHERE campaign_id = :campaign_id AND state = 'planned' "
+        "AND due_at <= :until AND id > :after_id ORDER BY id LIMIT :limit) AS ahead "
+        "JOIN recipient ON recipient.id = ahead.recipient_id "
+        "LEFT JOIN mail_domain ON mail_domain.domain = recipient.domain "
+        "WHERE mail_domain.domain IS NULL OR mail_domain.expires_at <= :now"
+    ).bindparams(sa.bindparam("until", type_=UtcDateTime()), sa.bindparam("now", type_=UtcDateTime()))
+    values = {"campaign_id": campaign_id, "after_id": after_id, "until": until, "now": now, "limit": limit}
+    return list(connection.execute(statement, values).scalars())

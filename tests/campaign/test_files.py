@@ -1,0 +1,169 @@
+"""Attachments and images: read once when the campaign is applied, and there for every worker that has the store."""
+
+from __future__ import annotations
+
+from email import policy
+from email.message import EmailMessage
+from email.parser import BytesParser
+from pathlib import Path
+from textwrap import indent
+
+import pytest
+import sqlalchemy as sa
+
+from postroad.campaign import files
+from postroad.campaign.definition import read_campaign
+from postroad.campaign.message import step_message
+from postroad.campaign.plan import launch
+from postroad.errors import ConfigError, StateError
+from postroad.store.campaign import find_campaign, steps_of
+from postroad.store.engine import read, write
+from tests.campaign.house import CAMPAIGN, NOW, TEXT, House
+from tests.campaign.test_preflight import SIGNER
+
+PDF = b"%PDF-1.7 " + bytes(range(256))
+PNG = b"\x89PNG\r\n\x1a\n"
+HTML = '<p><img src="cid:logo.png">{{ name }}{{ unsubscribe_url }}{{ postal_address }}</p>'
+
+
+def with_files(extra: str) -> str:
+    return CAMPAIGN + indent(extra, "    ")
+
+
+@pytest.fixture
+def stocked(house: House) -> House:
+    (house.folder / "terms.pdf").write_bytes(PDF)
+    (house.folder / "images").mkdir()
+    (house.folder / "images/logo.png").write_bytes(PNG)
+    house.template("hello.html", HTML)
+    house.fill(["a@example.com,,Ada"])
+    return house
+
+
+BOTH = "html: hello.html\nattachments: [terms.pdf]\ninline: [images/logo.png]\n"
+
+
+def merged(house: House) -> EmailMessage:
+    with read(house.engine) as connection:
+        campaign = find_campaign(connection, "spring")
+        (step,) = steps_of(connection, campaign.id or 0)
+        message = step_message(connection, step.id or 0, SIGNER, "https://post.example.com").message
+    content = message.merge(1, "a@example.com", {"name": "Ada"}, NOW).content
+    found = BytesParser(policy=policy.default).parsebytes(content)
+    assert isinstance(found, EmailMessage)
+    return found
+
+
+def test_a_worker_that_sees_the_store_alone_has_the_files(stocked: House) -> None:
+    stocked.apply(with_files(BOTH))
+    for path in ("terms.pdf", "images/logo.png", "hello.html"):
+        (stocked.folder / path).unlink()
+    found = merged(stocked)
+    (attachment,) = found.iter_attachments()
+    assert (attachment.get_filename(), attachment.get_content_type()) == ("terms.pdf", "application/pdf")
+    assert attachment.get_payload(decode=True) == PDF
+    (image,) = (part for part in found.walk() if part.get_content_type() == "image/png")
+    assert (image["Content-ID"], image.get_payload(decode=True)) == ("<logo.png>", PNG)
+
+
+def test_names_types_and_content_ids_can_be_chosen(stocked: House) -> None:
+    stocked.template("hello.html", HTML.replace("cid:logo.png", "cid:brand"))
+    stocked.apply(
+        with_files(
+            "html: hello.html\n"
+            "attachments:\n  - {file: terms.pdf, name: Bedingungen für Sie.pdf, type: application/x-terms}\n"
+            "inline: [{file: images/logo.png, cid: brand}]\n"
+        )
+    )
+    found = merged(stocked)
+    (attachment,) = found.iter_attachments()
+    assert attachment.get_filename() == "Bedingungen für Sie.pdf"
+    assert attachment.get_content_type() == "application/x-terms"
+    assert [part["Content-ID"] for part in found.walk() if part["Content-ID"]] == ["<brand>"]
+
+
+def test_a_file_is_kept_once_however_many_steps_have_it(stocked: House) -> None:
+    again = "  - email: again\n    subject: Again\n    text: hello.txt\n    attachments: [terms.pdf]\n"
+    for _ in range(2):
+        stocked.apply(with_files(BOTH) + again)
+    with read(stocked.engine) as connection:
+        assert connection.execute(sa.text("SELECT count(*) FROM stored_file")).scalar_one() == 2
+
+
+def test_a_file_that_changed_is_a_change_of_its_step(stocked: House) -> None:
+    stocked.apply(with_files(BOTH))
+    launch(stocked.engine, "spring", NOW)
+    stocked.apply(with_files(BOTH))
+    (stocked.folder / "terms.pdf").write_bytes(PDF + b"!")
+    with pytest.raises(StateError, match="its steps cannot change"):
+        stocked.apply(with_files(BOTH))
+
+
+def test_a_file_that_the_store_lost_is_said(stocked: House) -> None:
+    stocked.apply(with_files(BOTH))
+    with write(stocked.engine) as connection:
+        connection.execute(sa.text("DELETE FROM stored_file"))
+    with pytest.raises(StateError, match="a file of campaign spring, step hello is not in the store"):
+        merged(stocked)
+
+
+def read_step(folder: Path, extra: str) -> None:
+    (folder / "hello.txt").write_text(TEXT, encoding="utf-8")
+    (folder / "campaign.yaml").write_text(with_files(extra).lstrip(), encoding="utf-8")
+    read_campaign(folder / "campaign.yaml")
+
+
+@pytest.mark.parametrize(
+    ("extra", "says", "field"),
+    [
+        ("attachments: [terms.pdf]\n", "there is no file .*terms.pdf", "steps.0.attachments.0"),
+        ("attachments: [a.txt, terms.pdf]\n", "there is no file .*terms.pdf", "steps.0.attachments.1"),
+        ("attachments: [.]\n", "cannot be read: Is a directory", "steps.0.attachments.0"),
+        ("html: h.html\ninline: [nothing.png]\n", "there is no file .*nothing.png", "steps.0.inline.0"),
+        ("html: h.html\n", "the HTML shows cid:logo, and no inline image", "steps.0.inline"),
+        (
+            "html: h.html\ninline: [{file: a.txt, cid: logo}, {file: a.txt, cid: logo}]\n",
+            "the same cid",
+            "steps.0.inline",
+        ),
+        ("html: h.html\ninline: [ü.png]\n", "cannot be a cid", "steps.0.inline.0"),
+        ("inline: [a.txt]\n", "inline images are for html or mjml", ""),
+        ("html: h.html\nmjml: h.html\n", "two ways to write one thing", ""),
+        ("attachments: [{file: a.txt, type: pdf}]\n", "attachments.0.type: String should match", ""),
+        ("attachments: [{file: a.txt, type: 'a/b\\r\\nX: y'}]\n", "attachments.0.type: String should match", ""),
+        ('attachments: [{file: a.txt, name: "a\\nb"}]\n', "attachments.0.name: String should match", ""),
+        ("attachments: [{name: a.txt}]\n", "attachments.0.file: Field required", ""),
+        ("mjml: a.txt\n", "no MJML", "steps.0, mjml, line 1"),
+        ("html: style.html\n", "between the attributes", "steps.0, html, line 2"),
+    ],
+)
+def test_what_is_wrong_with_files_is_said_with_file_line_and_field(
+    tmp_path: Path, extra: str, says: str, field: str
+) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    (tmp_path / "ü.png").write_bytes(PNG)
+    (tmp_path / "h.html").write_text('<img src="cid:logo">')
+    (tmp_path / "style.html").write_text("<style>p{}</style>\n<p {{ x }}>")
+    with pytest.raises(ConfigError, match=says) as caught:
+        read_step(tmp_path, extra)
+    where = caught.value.where or ""
+    assert where.startswith(f"{tmp_path / 'campaign.yaml'}, line ")
+    assert where.endswith(field)
+
+
+def test_files_of_a_step_have_a_bound_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "MAX_FILES_BYTES", 100)
+    (tmp_path / "a.bin").write_bytes(b"x" * 60)
+    (tmp_path / "b.bin").write_bytes(b"x" * 40)
+    read_step(tmp_path, "attachments: [a.bin, b.bin]\n")
+    with pytest.raises(ConfigError, match="more than 100 bytes") as caught:
+        read_step(tmp_path, "attachments: [a.bin, b.bin, a.bin]\n")
+    assert (caught.value.where or "").endswith("steps.0.attachments.2")
+
+
+@pytest.mark.parametrize("name", ["mail.eml", "page.mhtml", "thing", "archive.tar.gz", "x.unknown"])
+def test_what_may_not_be_base64_or_is_not_known_goes_as_octets(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    wanted = files.AttachmentDefinition(file=Path(name))
+    found = files.read_step_files(tmp_path, (wanted,), (), where="t")
+    assert found.settings["files"][0]["type"] == "application/octet-stream"

@@ -1,0 +1,75 @@
+"""A preview is the message that would leave, signature and all, and nobody's."""
+
+from __future__ import annotations
+
+import dkim
+import pytest
+import sqlalchemy as sa
+
+from postroad.campaign.preview import PREVIEW_TOUCH, Preview, preview
+from postroad.errors import DataError, StateError
+from postroad.mail.dkim_keys import signers_of
+from postroad.mail.token import Purpose
+from postroad.store.engine import read
+from tests.campaign.house import CAMPAIGN, NOW, TEXT, House
+from tests.campaign.tables import row_counts
+from tests.campaign.test_preflight import SIGNER
+
+SECOND = "  - wait: 1d\n  - email: again\n    subject: Again\n    text: again.txt\n"
+
+
+def shown(house: House, *, step: str | None = None, address: str | None = None) -> Preview:
+    dkim_signers = signers_of(house.settings, {})
+    return preview(house.engine, house.settings, SIGNER, dkim_signers, "spring", step=step, address=address, now=NOW)
+
+
+@pytest.fixture
+def filled(house: House) -> House:
+    house.template("again.txt", "Again, {{ name }}\n" + TEXT)
+    house.fill(["b@example.com,,Bob", "a@example.com,,Ada", "c@example.com,,"])
+    house.apply(CAMPAIGN + SECOND)
+    return house
+
+
+def test_the_first_step_to_the_first_member(filled: House) -> None:
+    before = row_counts(filled.engine)
+    seen = shown(filled)
+    assert (seen.step, seen.recipient, seen.html) == ("hello", "a@example.com", None)
+    assert seen.text.startswith("Hello Ada.")
+    assert "Subject: Hello Ada" in seen.header
+    assert row_counts(filled.engine) == before
+
+
+def test_a_step_and_a_member_that_are_named(filled: House) -> None:
+    seen = shown(filled, step="again", address=" B@Example.com ")
+    assert (seen.step, seen.recipient) == ("again", "b@example.com")
+    assert seen.text.startswith("Again, Bob\n")
+
+
+def test_its_links_are_those_of_no_touch(filled: House) -> None:
+    token = SIGNER.sign(Purpose.UNSUBSCRIBE, PREVIEW_TOUCH)
+    assert f"/u/{token}" in shown(filled).text
+    with read(filled.engine) as connection:
+        assert connection.execute(sa.text("SELECT count(*) FROM touch WHERE id = 0")).scalar_one() == 0
+
+
+def test_it_is_signed_as_the_sender_signs(filled: House) -> None:
+    seen = shown(filled)
+    (key,) = signers_of(filled.settings, {})["news"].keys_at(NOW)
+    assert dkim.verify(seen.content, dnsfunc=lambda name, timeout=5: key.record.encode())
+    assert seen.header.startswith("DKIM-Signature: v=1; a=ed25519-sha256;")
+
+
+def test_what_is_not_there_is_said(filled: House) -> None:
+    with pytest.raises(StateError, match=r"no email step named 'more' \(known: hello, again\)"):
+        shown(filled, step="more")
+    with pytest.raises(StateError, match=r"x@example\.com is not in the audience of campaign spring"):
+        shown(filled, address="x@example.com")
+    with pytest.raises(DataError, match="'name' is undefined"):
+        shown(filled, step="again", address="c@example.com")
+
+
+def test_an_empty_audience_is_said(house: House) -> None:
+    house.apply()
+    with pytest.raises(StateError, match="its audience is empty"):
+        shown(house)

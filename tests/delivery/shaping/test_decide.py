@@ -1,0 +1,133 @@
+"""What is decided about a reply, and what gates admit by it: pure, so that every case is a line."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from postroad.delivery.shaping.decide import (
+    GROW_EVERY,
+    SETTLE,
+    SLOWEST,
+    by_rule,
+    differs,
+    faster,
+    over,
+    slower,
+    wanted,
+)
+from postroad.delivery.shaping.file import read_shaping
+from postroad.delivery.shaping.limits import Limits, Scope
+from postroad.queue import FOREVER_MS, Gate, Rate
+from postroad.settings import Rate as RateSetting
+from postroad.store.shaping import ShapingChange
+
+NOW = datetime(2026, 5, 4, 8, 30, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+SCOPE = Scope(sender="news@example.com", provider="google")
+LIMITS = Limits(connections=10, rate=RateSetting(count=100, per_ms=1000))
+RULES = read_shaping(None).rule
+
+
+def change(**fields: object) -> ShapingChange:
+    values: dict[str, object] = {"gate": SCOPE.gate, "rule": "r", "sender": SCOPE.sender, "reply": "421", "at": NOW}
+    return ShapingChange(**{**values, "ends_at": NOW + HOUR, **fields})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "acts_at", "sets", "minutes"),
+    [
+        ("yahoo-deferral", 1, "suspended", 120),
+        ("comcast-rate", 1, "suspended", 5),
+        ("google-unusual-rate", 2, (10.0, 60_000, None), 30),
+        ("microsoft-rate-limited", 3, "suspended", 30),
+        ("busy", 1, (1.0, 60_000, 1), 90),
+        ("refused-by-many", 10, "suspended", 60),
+    ],
+)
+def test_each_rule_acts_at_its_count_and_for_its_time(name: str, acts_at: int, sets: object, minutes: int) -> None:
+    for times in range(1, acts_at):
+        assert by_rule(name, RULES[name], SCOPE, "421 x", times=times, now=NOW) is None
+    made = by_rule(name, RULES[name], SCOPE, "421 x", times=acts_at, now=NOW)
+    assert made is not None
+    assert made.ends_at == NOW + timedelta(minutes=minutes)
+    assert ("suspended" if made.suspended else (made.rate_count, made.rate_per_ms, made.connections)) == sets
+    assert (made.gate, made.rule, made.reply) == ("provider:google:news@example.com", name, "421 x")
+
+
+def test_the_least_of_what_holds_is_admitted_and_the_longest_pause() -> None:
+    slow = change(rate_count=1.0, rate_per_ms=60_000, connections=3)
+    slower_ = change(rule="s", rate_count=2.0, rate_per_ms=60_000, connections=1)
+    ended = change(rule="e", rate_count=0.1, rate_per_ms=60_000, ends_at=NOW)
+    pause, longer = change(rule="p", suspended=True), change(rule="q", suspended=True, ends_at=NOW + 2 * HOUR)
+    want = wanted("g", LIMITS, [slow, slower_, ended, pause, longer], NOW)
+    assert want.gate == Gate(
+        name="g",
+        rate=Rate(count=1, per_ms=60_000),
+        concurrency=1,
+        paused_until_ms=int((NOW + 2 * HOUR).timestamp() * 1000),
+    )
+
+
+def test_nothing_is_set_where_nobody_limits_and_nothing_slowed() -> None:
+    assert not wanted("g", None, [], NOW).set_limits
+    forever = wanted("g", None, [change(suspended=True, ends_at=None)], NOW)
+    assert (forever.set_limits, forever.gate.paused_until_ms) == (False, FOREVER_MS)
+    # What was slowed is set free again.
+    freed = wanted("g", None, [change(connections=1, ends_at=NOW)], NOW)
+    assert (freed.set_limits, freed.gate) == (True, Gate(name="g"))
+    assert wanted("g", LIMITS, [], NOW).gate == Gate(
+        name="g", rate=Rate(count=100, per_ms=1000, burst=5), concurrency=10
+    )
+
+
+def test_a_pause_is_never_lifted_and_a_longer_one_stays() -> None:
+    want = wanted("g", None, [change(suspended=True)], NOW)
+    assert differs(Gate(name="g"), want)
+    assert not differs(Gate(name="g", paused_until_ms=FOREVER_MS), want)
+    assert not differs(Gate(name="g", paused_until_ms=5, concurrency=2), wanted("g", None, [], NOW))
+
+
+def test_one_burst_of_deferrals_halves_the_pace_once() -> None:
+    first = slower(SCOPE, LIMITS, "421 slow down", last=None, now=NOW)
+    assert first is not None
+    assert (first.share, first.rate_count, first.connections) == (0.5, 50.0, 5)
+    assert slower(SCOPE, LIMITS, "421", last=first, now=NOW + SETTLE / 2) is None
+    second = slower(SCOPE, LIMITS, "421", last=first, now=NOW + SETTLE)
+    assert second is not None
+    assert (second.share, second.connections) == (0.25, 2)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 600)), max_size=80))
+def test_the_pace_stays_between_its_floor_and_the_limits(steps: list[tuple[bool, int]]) -> None:
+    now, last = NOW, None
+    for accepted, seconds in steps:
+        now += timedelta(seconds=seconds)
+        if last is not None and accepted:
+            last = faster(last, LIMITS, now) or last
+        elif not accepted:
+            last = slower(SCOPE, LIMITS, "421", last=last, now=now) or last
+        if last is not None:
+            assert last.share is not None
+            assert SLOWEST <= last.share <= 1
+            assert last.connections is not None
+            assert 1 <= last.connections <= 10
+            assert last.rate_count == 100 * last.share
+            if over(last, now):
+                last = None
+
+
+def test_the_pace_grows_back_to_the_limits_while_mail_is_accepted() -> None:
+    pace = slower(SCOPE, LIMITS, "421", last=None, now=NOW)
+    assert pace is not None
+    now, steps = NOW, 0
+    while not over(pace, now):
+        assert faster(pace, LIMITS, now + GROW_EVERY / 2) is None
+        now += GROW_EVERY
+        grown = faster(pace, LIMITS, now)
+        assert grown is not None
+        pace, steps = grown, steps + 1
+    assert steps == 8

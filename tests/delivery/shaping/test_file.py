@@ -1,0 +1,129 @@
+"""shaping.toml: what is shipped, what an operator lays over it, and what is said of a mistake in it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from postroad.delivery.shaping.file import read_shaping
+from postroad.delivery.shaping.limits import Scope, ShapingTls
+from postroad.errors import ConfigError
+from postroad.settings import Rate
+
+GOOGLE = Scope(sender="news@example.com", provider="google")
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "shaping.toml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("provider", "connections", "in_all", "messages"),
+    [
+        ("other", 10, None, 100),
+        ("google", 10, 5, 50),
+        ("outlook", 5, None, 50),
+        ("office365", 5, None, 50),
+        ("yahoo", 10, None, 20),
+        ("apple", 10, 10, 5),
+        ("comcast", 25, None, 1000),
+        ("gmx", 4, None, 20),
+        ("web.de", 4, None, 20),
+        ("orange", 2, None, 100),
+    ],
+)
+def test_what_is_shipped(provider: str, connections: int, in_all: int | None, messages: int) -> None:
+    limits = read_shaping(None).limits(Scope(sender="a@example.com", provider=provider))
+    assert limits.rate == Rate(count=100, per_ms=1000)
+    assert (limits.connections, limits.connections_in_all, limits.messages_per_connection) == (
+        connections,
+        in_all,
+        messages,
+    )
+    assert limits.tls is (ShapingTls.REQUIRED if provider == "google" else ShapingTls.OPPORTUNISTIC)
+
+
+def test_the_more_special_limit_wins_and_says_where_it_is_from(tmp_path: Path) -> None:
+    shaping = read_shaping(
+        write(
+            tmp_path,
+            """
+            [default.sender."news@example.com"]
+            rate = "50/1s"
+            [provider.google]
+            connections = 7
+            [provider.google.sender."news@example.com"]
+            connections = 3
+            [site."mx.example.net"]
+            connections = 2
+            rate = "9/1s"
+            [domain."example.org"]
+            connections = 1
+            """,
+        )
+    )
+    limits, why = shaping.explained(GOOGLE)
+    assert (limits.connections, why["connections"]) == (3, "provider.google.sender.news@example.com")
+    assert (limits.rate, why["rate"]) == (Rate(count=50, per_ms=1000), "default.sender.news@example.com")
+    # What is not named stays as shipped.
+    assert (limits.messages_per_connection, limits.tls) == (50, ShapingTls.REQUIRED)
+    assert shaping.limits(Scope(sender="x@example.com", provider="google")).connections == 7
+    at_site = shaping.limits(GOOGLE, site="mx.example.net")
+    assert (at_site.connections, at_site.rate) == (2, Rate(count=9, per_ms=1000))
+    at_domain = shaping.limits(GOOGLE, site="mx.example.net", domain="example.org")
+    assert (at_domain.connections, at_domain.rate) == (1, Rate(count=9, per_ms=1000))
+
+
+def test_an_operators_rules_come_first_and_change_single_fields_of_what_is_shipped(tmp_path: Path) -> None:
+    shaping = read_shaping(
+        write(
+            tmp_path,
+            """
+            [rule.mine]
+            text = "go away"
+            suspend = true
+            for = "1h"
+            [rule.busy]
+            for = "10m"
+            [rule.yahoo-deferral]
+            off = true
+            """,
+        )
+    )
+    assert next(iter(shaping.rule)) == "mine"
+    assert shaping.rule["busy"].for_ms == 600_000
+    assert shaping.rule["busy"].connections == 1
+    assert shaping.rule["yahoo-deferral"].off
+    assert list(shaping.rule)[1:] == list(read_shaping(None).rule)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("[provider.google]\nconnections = 0", 2, "provider.google.connections"),
+        ("[provider.google]\n\nconections = 3", 3, "provider.google.conections"),
+        ("[default]\nrate = 'fast'", 2, "is no rate"),
+        ("[rule.mine]\ntext = '('\nsuspend = true\nfor = '1h'", 2, "is no regular expression"),
+        ("[rule.mine]\nsuspend = true\nfor = '1h'", 1, "needs text, enhanced or codes"),
+        ("[rule.mine]\ntext = 'x'\nfor = '1h'", 1, "either suspend = true, or rate"),
+        ("[rule.mine]\ntext = 'x'\nsuspend = true\nrate = '1/1m'\nfor = '1h'", 1, "either suspend = true, or rate"),
+        ("[rule.mine]\ntext = 'x'\nsuspend = true", 1, "rule.mine.for"),
+        ("[rule.pace]\ntext = 'x'\nsuspend = true\nfor = '1h'", 1, "is the pace's name"),
+    ],
+)
+def test_a_mistake_is_named_with_file_line_and_field(tmp_path: Path, text: str, line: int, message: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(ConfigError, match=re.escape(message)) as caught:
+        read_shaping(path)
+    assert caught.value.where == f"{path}, line {line}"
+
+
+def test_a_file_that_is_not_there_or_no_toml_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file"):
+        read_shaping(tmp_path / "none.toml")
+    with pytest.raises(ConfigError, match="not TOML"):
+        read_shaping(write(tmp_path, "[["))

@@ -1,0 +1,127 @@
+"""The last look before the wire: who may go, and what becomes of those who may not."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from postroad.delivery.admit import Admission
+from postroad.delivery.job import SendMessage, encode_job, job_id
+from postroad.delivery.record import Recorder
+from postroad.queue import Gate, Job, Queue, Rate
+from postroad.queue.server import connect
+from postroad.store.campaign import Campaign, CampaignState
+from postroad.store.engine import write
+from postroad.store.ledger import TouchState
+from tests.delivery.queue_of_touches import lane, noted, state_of
+from tests.queue.conftest import HandClock
+from tests.store.rows import add_campaign, add_recipient, add_touch, suppress_recipient
+
+MONDAY = datetime(2026, 5, 4, 7, 30, tzinfo=UTC)
+OFFICE = {"from": "09:00", "to": "17:00", "days": ["mon", "tue", "wed", "thu", "fri"]}
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock(int(MONDAY.timestamp() * 1000))
+
+
+@pytest.fixture
+async def queue(redis_url: str, clock: HandClock) -> AsyncIterator[Queue]:
+    async with Queue.open(redis_url, "admit", clock=clock) as queue:
+        yield queue
+        assert await queue.audit() == []
+    client = connect(redis_url)
+    for key in await client.keys("pr:{admit}:*"):
+        await client.delete(key)
+    await client.aclose()
+
+
+def add(engine: sa.Engine, *zones: str, window: dict[str, Any] | None = None, suppressed: bool = False) -> list[Job]:
+    """One touch for each zone, of a campaign in Berlin."""
+    with write(engine) as connection:
+        campaign, (step,) = add_campaign(connection, name="spring", time_zone="Europe/Berlin")
+        connection.execute(sa.update(Campaign).values(sending_window=window))
+        jobs = []
+        for zone in zones:
+            recipient = add_recipient(connection, time_zone=zone or None)
+            if suppressed:
+                suppress_recipient(connection, recipient)
+            touch = add_touch(connection, campaign, step, TouchState.QUEUED, recipient_id=recipient)
+            message = SendMessage(touch_id=touch, step_id=step, address="a@example.com", fields={}, zone=zone)
+            jobs.append(Job(id=job_id(touch), payload=encode_job(message)))
+    return jobs
+
+
+async def rate_room(queue: Queue) -> int:
+    room = next(state.room for state in await queue.gates() if state.gate.name == "queue")
+    assert room is not None
+    return room
+
+
+async def admit(engine: sa.Engine, queue: Queue, clock: HandClock, jobs: list[Job]) -> dict[str, str]:
+    """Claim, look, and settle what may not go. Returns the cause of each refusal."""
+    await queue.set_gate(Gate(name="queue", rate=Rate(count=1, per_ms=3_600_000, burst=10)))
+    await queue.enqueue(lane(), jobs)
+    before = await rate_room(queue)
+    batch = (await queue.claim("w", want=100, lease_ms=10**9, nonce="n")).jobs
+    verdicts = await Admission(engine, clock)(batch)
+    by_id = {job.id: job for job in batch}
+    await queue.settle("w", [(by_id[id_], verdict) for id_, verdict in verdicts.items()])
+    assert await rate_room(queue) == before - (len(batch) - len(verdicts))
+    return {id_: getattr(verdict, "cause", "") for id_, verdict in verdicts.items()}
+
+
+async def test_who_is_outside_the_hours_waits_until_they_begin_and_used_nothing(
+    engine: sa.Engine, queue: Queue, clock: HandClock
+) -> None:
+    # 07:30 UTC on a Monday: 09:30 in Berlin, 08:30 in London, 03:30 in New York, 16:30 in Tokyo, 19:30 in Auckland.
+    jobs = add(engine, "", "Europe/London", "America/New_York", "Asia/Tokyo", "Pacific/Auckland", window=OFFICE)
+    refused = await admit(engine, queue, clock, jobs)
+    assert set(refused) == {jobs[1].id, jobs[2].id, jobs[4].id}
+    assert set(refused.values()) == {"outside the campaign's hours"}
+    opens = [datetime.fromtimestamp(((await queue.find(jobs[n].id)).at_ms or 0) / 1000, UTC) for n in (1, 2, 4)]
+    assert opens == [
+        datetime(2026, 5, 4, 8, 0, tzinfo=UTC),
+        datetime(2026, 5, 4, 13, 0, tzinfo=UTC),
+        datetime(2026, 5, 4, 21, 0, tzinfo=UTC),
+    ]
+    assert [state_of(engine, int(job.id)).value for job in jobs] == ["sending", "queued", "queued", "sending", "queued"]
+    await Recorder(engine=engine, queue=queue, clock=clock, name="r").drain()
+    assert noted(engine, int(jobs[1].id)) == []  # It was no attempt.
+    # London's turn: it is a first attempt.
+    clock.advance(30 * 60_000)
+    [job] = (await queue.claim("v", want=100, lease_ms=10**9, nonce="later")).jobs
+    assert (job.id, job.attempt) == (jobs[1].id, 1)
+    assert await Admission(engine, clock)([job]) == {}
+
+
+async def test_without_hours_everybody_goes(engine: sa.Engine, queue: Queue, clock: HandClock) -> None:
+    assert await admit(engine, queue, clock, add(engine, "", "America/New_York")) == {}
+
+
+async def test_who_is_suppressed_gives_back_what_the_claim_took(
+    engine: sa.Engine, queue: Queue, clock: HandClock
+) -> None:
+    jobs = add(engine, "", "", suppressed=True)
+    assert set((await admit(engine, queue, clock, jobs)).values()) == {"suppressed"}
+
+
+async def test_a_paused_campaign_is_looked_at_again_and_used_nothing(
+    engine: sa.Engine, queue: Queue, clock: HandClock
+) -> None:
+    jobs = add(engine, "", "")
+    with write(engine) as connection:
+        connection.execute(sa.update(Campaign).values(state=CampaignState.PAUSED))
+    assert set((await admit(engine, queue, clock, jobs)).values()) == {"campaign paused"}
+
+
+async def test_a_job_that_cannot_be_read_is_left_to_its_handler(
+    engine: sa.Engine, queue: Queue, clock: HandClock
+) -> None:
+    [job] = add(engine, "", window=OFFICE)
+    assert await admit(engine, queue, clock, [Job(id=job.id, payload=b"?")]) == {}

@@ -1,0 +1,136 @@
+"""Three things that look alike to the careless: no such name, no such record, and no answer."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from postroad.clock import SystemClock
+from postroad.dns.resolver import UNANSWERED_TTL_S, Found, Resolver
+from postroad.settings import DnsSettings
+from tests.dns.nameserver import Nameserver, Trouble
+from tests.sandbox.wire import HandClock
+
+ZONE = {
+    "example.test": {"MX": ["10 mx.example.test."], "TXT": ['"one" "two"']},
+    "mx.example.test": {"A": ["192.0.2.1", "192.0.2.2"]},
+    "alias.test": {"CNAME": ["example.test."]},
+    "round.test": {"CNAME": ["about.test."]},
+    "about.test": {"CNAME": ["round.test."]},
+    "below.deep.test": {"A": ["192.0.2.9"]},
+    "long.test": {"TXT": [f'"{number} {"x" * 200}"' for number in range(40)]},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "found", "records"),
+    [
+        ("mx.example.test", "A", Found.RECORDS, {"192.0.2.1", "192.0.2.2"}),
+        ("EXAMPLE.test.", "MX", Found.RECORDS, {"10 mx.example.test."}),
+        ("example.test", "AAAA", Found.NO_RECORD, set()),
+        ("deep.test", "A", Found.NO_RECORD, set()),  # RFC 8020: something is below it
+        ("nobody.test", "A", Found.NO_NAME, set()),
+        ("alias.test", "MX", Found.RECORDS, {"10 mx.example.test."}),
+        ("alias.test", "AAAA", Found.NO_RECORD, set()),
+        ("round.test", "A", Found.NO_ANSWER, set()),
+        ("x" * 64 + ".test", "A", Found.NO_NAME, set()),
+        ("two..dots", "A", Found.NO_NAME, set()),
+    ],
+)
+async def test_what_is_found(name: str, kind: str, found: Found, records: set[str]) -> None:
+    async with Nameserver(ZONE) as server, Resolver(server.settings(), SystemClock()) as resolver:
+        answer = await resolver.lookup(name, kind)
+    assert (answer.found, {record.to_text() for record in answer.records}) == (found, records)
+
+
+async def test_the_end_of_cnames_is_told() -> None:
+    async with Nameserver(ZONE) as server, Resolver(server.settings(), SystemClock()) as resolver:
+        assert (await resolver.lookup("alias.test", "MX")).canonical == "example.test"
+
+
+@pytest.mark.parametrize("trouble", [Trouble.SERVFAIL, Trouble.REFUSED, Trouble.SILENT, Trouble.GARBAGE])
+async def test_trouble_is_no_answer_and_never_no_record(trouble: Trouble) -> None:
+    async with (
+        Nameserver(ZONE, troubles={"example.test": trouble}) as server,
+        Resolver(server.settings(timeout_ms=300), SystemClock()) as resolver,
+    ):
+        answer = await resolver.lookup("example.test", "MX")
+    assert (answer.found, answer.ttl_s) == (Found.NO_ANSWER, UNANSWERED_TTL_S)
+    assert answer.why
+
+
+async def test_nobody_listening_is_no_answer() -> None:
+    async with Nameserver(ZONE) as server:
+        settings = server.settings(timeout_ms=300)
+    async with Resolver(settings, SystemClock()) as resolver:
+        assert (await resolver.lookup("example.test", "MX")).found is Found.NO_ANSWER
+
+
+@pytest.mark.parametrize("name", ["long.test", "example.test"])
+async def test_what_is_cut_short_is_asked_for_again_by_tcp(name: str) -> None:
+    troubles = {"example.test": Trouble.TRUNCATED, "long.test": Trouble.TRUNCATED}
+    async with Nameserver(ZONE, troubles=troubles) as server:
+        async with Resolver(server.settings(), SystemClock()) as resolver:
+            answer = await resolver.lookup(name, "TXT")
+        assert server.by_tcp == 1
+    assert len(answer.records) == len(ZONE[name]["TXT"])
+
+
+async def test_an_answer_is_kept_for_as_long_as_it_says() -> None:
+    clock = HandClock()
+    async with Nameserver(ZONE, ttl_s=60) as server, Resolver(server.settings(), clock) as resolver:
+        for _ in range(3):
+            await resolver.lookup("example.test", "MX")
+        assert server.asked["example.test", "MX"] == 1
+        server.zone["example.test"]["MX"] = ["5 other.test."]
+        clock.advance(59_999)
+        assert (await resolver.lookup("example.test", "MX")).records[0].to_text() == "10 mx.example.test."
+        clock.advance(1)
+        assert (await resolver.lookup("example.test", "MX")).records[0].to_text() == "5 other.test."
+
+
+async def test_no_answer_is_asked_again_soon() -> None:
+    clock = HandClock()
+    async with (
+        Nameserver(ZONE, troubles={"example.test": Trouble.SERVFAIL}) as server,
+        Resolver(server.settings(), clock) as resolver,
+    ):
+        assert (await resolver.lookup("example.test", "MX")).found is Found.NO_ANSWER
+        server.troubles.clear()
+        assert (await resolver.lookup("example.test", "MX")).found is Found.NO_ANSWER
+        clock.advance(UNANSWERED_TTL_S * 1000)
+        assert (await resolver.lookup("example.test", "MX")).found is Found.RECORDS
+
+
+async def test_many_who_ask_at_once_are_one_question_and_one_who_leaves_takes_nobody_along() -> None:
+    async with Nameserver(ZONE) as server, Resolver(server.settings(), SystemClock()) as resolver:
+        asking = [asyncio.create_task(resolver.lookup("example.test", "MX")) for _ in range(50)]
+        await asyncio.sleep(0)
+        asking[0].cancel()
+        answers = await asyncio.gather(*asking, return_exceptions=True)
+        assert isinstance(answers[0], asyncio.CancelledError)
+        assert all(not isinstance(answer, BaseException) and answer.found is Found.RECORDS for answer in answers[1:])
+        assert server.asked["example.test", "MX"] == 1
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_dnssec_is_believed_only_from_a_resolver_that_is_trusted(trusted: bool) -> None:
+    async with (
+        Nameserver(ZONE, signed=["example.test"]) as server,
+        Resolver(server.settings(trust_ad=trusted), SystemClock()) as resolver,
+    ):
+        assert (await resolver.lookup("example.test", "MX")).secure is trusted
+        assert not (await resolver.lookup("mx.example.test", "A")).secure
+        # RFC 4035 §3.2.3: all of the answer, the way to it included.
+        assert not (await resolver.lookup("alias.test", "MX")).secure
+
+
+@pytest.mark.parametrize("wrong", ["localhost", "192.0.2.1:0", "192.0.2.1:x", "[::1]:99999", "1.2.3"])
+def test_a_nameserver_is_an_address(wrong: str) -> None:
+    with pytest.raises(ValueError, match=r"nameservers"):
+        DnsSettings(nameservers=(wrong,))
+
+
+def test_nameservers_with_and_without_ports() -> None:
+    DnsSettings(nameservers=("192.0.2.1", "192.0.2.1:5353", "2001:db8::1", "[2001:db8::1]:5353", "[2001:db8::1]"))

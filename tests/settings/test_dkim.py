@@ -1,0 +1,100 @@
+"""DKIM keys in the settings: what is wrong is said with its place, and no key is said at all."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from postroad.errors import ConfigError
+from postroad.mail.dkim import Algorithm, generate_key
+from postroad.mail.dkim_keys import signers_of
+from tests.settings.conftest import Load
+
+SENDER = """
+[routes.relay]
+host = "smtp.example.com"
+
+[senders.news]
+address = "news@bücher.example"
+postal_address = "1 High Street, Springfield"
+route = "relay"
+"""
+ACTIVE = '[[senders.news.dkim]]\nselector = "2026a"\nkey_file = "keys/a.pem"\n'
+NEXT = '[[senders.news.dkim]]\nselector = "2027a"\nkey_env = "NEXT_KEY"\nsince = 2027-01-01\n'
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> str:
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys/a.pem").write_bytes(generate_key(Algorithm.ED25519))
+    return generate_key(Algorithm.ED25519).decode()
+
+
+def test_keys_come_from_a_file_and_from_the_environment(load: Load, key: str) -> None:
+    signer = signers_of(load(SENDER + ACTIVE + NEXT), {"NEXT_KEY": key})["news"]
+    for now, selector in (
+        (datetime(2026, 12, 31, 23, 59, tzinfo=UTC), "2026a"),
+        (datetime(2027, 1, 1, tzinfo=UTC), "2027a"),
+    ):
+        assert [each.record_name for each in signer.keys_at(now)] == [f"{selector}._domainkey.xn--bcher-kva.example"]
+
+
+def test_a_sender_without_keys_has_no_signer(load: Load) -> None:
+    assert signers_of(load(SENDER), {}) == {}
+
+
+@pytest.mark.parametrize(
+    ("written", "instant"),
+    [
+        ("2027-01-01", datetime(2027, 1, 1, tzinfo=UTC)),
+        ("2027-01-01T09:00:00", datetime(2027, 1, 1, 9, tzinfo=UTC)),
+        ("2027-01-01T09:00:00+02:00", datetime(2027, 1, 1, 7, tzinfo=UTC)),
+        ('"2027-01-01"', datetime(2027, 1, 1, tzinfo=UTC)),
+    ],
+)
+def test_a_date_is_midnight_and_what_names_no_zone_is_utc(load: Load, written: str, instant: datetime) -> None:
+    settings = load(SENDER + ACTIVE + NEXT.replace("2027-01-01", written))
+    assert settings.senders["news"].dkim[1].since == instant
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (ACTIVE.replace('key_file = "keys/a.pem"\n', ""), "name either key_file or key_env"),
+        (ACTIVE + 'key_env = "X"\n', "name either key_file or key_env"),
+        (ACTIVE.replace("2026a", "a b; d=evil"), "senders.news.dkim.0.selector"),
+        (NEXT, "a dkim key without since must be there"),
+        (ACTIVE + 'algorithm = "rsa"\n', "Extra inputs"),
+        (ACTIVE + 'since = "soon"\n', "since: Invalid isoformat"),
+    ],
+)
+def test_what_is_wrong_is_said(load: Load, tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says) as caught:
+        load(SENDER + text)
+    assert str(caught.value.where).startswith(str(tmp_path / "postroad.toml"))
+
+
+def test_a_key_that_is_not_there_is_said_with_the_setting(load: Load, tmp_path: Path, key: str) -> None:
+    with pytest.raises(ConfigError, match="the variable NEXT_KEY is not set") as caught:
+        signers_of(load(SENDER + ACTIVE + NEXT), {})
+    assert caught.value.where == "senders.news.dkim.1.key_env"
+    (tmp_path / "keys/a.pem").unlink()
+    with pytest.raises(ConfigError, match=r"keys/a\.pem cannot be read: No such file") as caught:
+        signers_of(load(SENDER + ACTIVE), {})
+    assert caught.value.where == "senders.news.dkim.0.key_file"
+
+
+def test_a_variable_that_holds_no_key_is_said_without_what_it_holds(load: Load, key: str) -> None:
+    with pytest.raises(ConfigError, match="no private key") as caught:
+        signers_of(load(SENDER + ACTIVE + NEXT), {"NEXT_KEY": "hunter2"})
+    assert "NEXT_KEY" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_two_keys_of_one_kind_that_begin_together_are_said(load: Load, tmp_path: Path, key: str) -> None:
+    (tmp_path / "b.pem").write_text(key)
+    again = ACTIVE.replace("2026a", "2026b").replace("keys/a.pem", "b.pem")
+    with pytest.raises(ConfigError, match="two keys of ed25519-sha256 begin at the same time"):
+        signers_of(load(SENDER + ACTIVE + again), {})

@@ -1,0 +1,76 @@
+"""Every fault of the sandbox at every phase: what the client makes of it, and what the sandbox has taken then."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from postroad.delivery.outcome import Verdict, of_reply, of_transport
+from postroad.sandbox import Ending, Extension, Fault, Phase, Rule, Sandbox, SandboxConfig
+from postroad.settings import TlsMode
+from postroad.smtp.pool import SessionPool
+from postroad.smtp.session import TransportError
+from tests.smtp.conftest import QUICK, Certificates, Marks, message, route
+
+IMPATIENT = replace(QUICK, greeting=0.3, mail=0.3, rcpt=0.3, data=0.3, dot=0.3)
+OPENING = {Phase.CONNECT, Phase.EHLO, Phase.STARTTLS, Phase.AUTH}
+FAULTS = {
+    "4xx": Fault(reply="451 4.3.0 Not now"),
+    "5xx": Fault(reply="550 5.1.1 No such user"),
+    "421": Fault(reply="421 4.7.0 Enough"),
+    "4xx and close": Fault(reply="451 4.3.0 Not now", ending=Ending.CLOSE),
+    "drop": Fault(ending=Ending.DROP),
+    "reset": Fault(ending=Ending.RESET),
+    "hang": Fault(ending=Ending.HANG),
+    "trickle": Fault(byte_delay_ms=1),
+    "late": Fault(delay_ms=50),
+}
+
+
+def expected(phase: Phase, fault: str) -> Verdict:
+    if phase is Phase.QUIT or fault in ("trickle", "late"):
+        return Verdict.ACCEPTED
+    if phase in OPENING:
+        return Verdict.DEFER  # the route is down for all; no attempt is used
+    match fault:
+        case "4xx" | "421" | "4xx and close":
+            return Verdict.DEFER
+        case "5xx":
+            return Verdict.DEAD if phase is Phase.MAIL else Verdict.BOUNCED
+        case _:
+            return Verdict.UNKNOWN if phase is Phase.DOT else Verdict.RETRY
+
+
+@pytest.mark.parametrize("pipelining", [True, False], ids=["grouped", "in turn"])
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("phase", Phase)
+async def test_fault(phase: Phase, fault: str, pipelining: bool, tmp_path: Path, certificates: Certificates) -> None:
+    config = SandboxConfig(
+        directory=str(tmp_path / "sandbox"),
+        certificate=str(certificates.certificate),
+        private_key=str(certificates.private_key),
+        credentials={"ada": "pony"},
+        extensions=tuple(word for word in Extension if pipelining or word is not Extension.PIPELINING),
+        rules=(Rule(phase=phase, fault=FAULTS[fault]),),
+    )
+    marks = Marks()
+    async with Sandbox(config, rng=Random(7)) as sandbox:
+        endpoint = route(
+            sandbox.port, tls=TlsMode.STARTTLS, ca_file=certificates.ca_file, username="ada", password="pony"
+        )
+        async with SessionPool(endpoint, IMPATIENT) as pool:
+            try:
+                outcome = of_reply(await pool.send(message(), marks), deferrals=0)
+            except TransportError as error:
+                outcome = of_transport(error)
+            assert outcome.verdict is expected(phase, fault)
+            assert (outcome.pause is not None) is (phase in OPENING and outcome.verdict is Verdict.DEFER)
+            assert marks.count == int(phase in (Phase.DOT, Phase.QUIT) or outcome.verdict is Verdict.ACCEPTED)
+            if fault != "hang" or phase is not Phase.QUIT:
+                sandbox.use([])
+                assert (await pool.send(message(recipient="bob@example.org"), Marks())).code == 250
+        taken = [found.recipient for found in sandbox.accepted()]
+        assert taken.count("ada@example.org") == int(outcome.verdict is Verdict.ACCEPTED)
