@@ -15,16 +15,8 @@ from postroad.store import bounce, campaign, ledger, mail_domain, migrate, recip
 from postroad.store.engine import open_engine, read, write
 from tests.processes import run_together
 
-MODULES = (
-    bounce,
-    campaign,
-    ledger,
-    mail_domain,
-    recipient,
-    shaping,
-    sts_policy,
-    suppression,
-)  # They declare the tables.
+# They declare the tables.
+MODULES = (bounce, campaign, ledger, mail_domain, recipient, shaping, sts_policy, suppression)
 
 
 def test_models_and_migrations_agree(engine: sa.Engine) -> None:
