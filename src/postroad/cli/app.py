@@ -17,6 +17,7 @@ from postroad.cli import (
     database,
     dkim,
     doctor,
+    inbound,
     local,
     queue,
     rehearse,
@@ -50,6 +51,7 @@ app.add_typer(dkim.app, name="dkim")
 app.add_typer(database.app, name="db")
 app.command("worker")(worker.worker)
 app.command("recorder")(worker.recorder)
+app.command("inbound")(inbound.inbound)
 app.command("sandbox")(sandbox.sandbox)
 app.command("rehearse")(rehearse.rehearse)
 app.command("doctor")(doctor.doctor)

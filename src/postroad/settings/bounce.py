@@ -20,9 +20,8 @@ from postroad.settings.values import (
     Section,
 )
 
-
 UNIX = "unix:"
-# A port of an address, in brackets if it is one of IPv6; or the path of a socket.
+# An address and a port of it, in brackets if it is one of IPv6; or the path of a socket.
 Listen = Annotated[
     str, Field(pattern=r"^(unix:[^\x00]+|(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z_.-]+):\d{1,5})$", max_length=300)
 ]
