@@ -15,7 +15,7 @@ from postroad.campaign.status import StepSummary, Summary
 from postroad.errors import ConfigError, DataError, PreflightError, StateError, UnavailableError
 from postroad.store.campaign import CampaignState
 from postroad.store.ledger import TouchState
-from tasks import advance, audience, campaign, maintain
+from tasks import advance, audience, bounces, campaign, dead_letters, maintain
 from tasks.policy import is_transient
 from tasks.result import completeness, ended, where_to_look
 from tasks.slices import MAX_SLICES, MIN_ROWS, rows_per_slice
@@ -27,10 +27,13 @@ ALL_TASKS: list[Task[..., Any]] = [
     audience.import_rows,
     audience.open_file,
     audience.publish_refusals,
+    bounces.fetch,
     campaign.follow,
     campaign.freeze_audience,
     campaign.preflight,
     campaign.submit_slice,
+    dead_letters.preview,
+    dead_letters.replay,
     maintain.mend_queue,
     maintain.publish_depths,
     maintain.tidy_queues,
