@@ -18,12 +18,14 @@ from postroad.settings import (
     DeliverySettings,
     DkimSettings,
     DnsSettings,
+    InboundSettings,
     OAuthSettings,
     QueueSettings,
     RelaySettings,
     RouteSettings,
     SenderSettings,
     Settings,
+    SourceSettings,
     TimeoutSettings,
 )
 
@@ -39,6 +41,8 @@ def _settings() -> Iterator[str]:
         "queues": QueueSettings,
         "delivery": DeliverySettings,
         "bounce": BounceSettings,
+        "bounce.sources": SourceSettings,
+        "inbound": InboundSettings,
         "dns": DnsSettings,
         "routes.oauth": OAuthSettings,
         "routes.timeouts": TimeoutSettings,

@@ -6,7 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from postroad.settings.routes import TlsMode
 from postroad.settings.values import (
@@ -127,6 +127,12 @@ class InboundSettings(Section):
     submit_ms: DurationMs = Field(
         default=30_000, ge=100, le=MAX_DURATION_MS, description="until a mail is on the queue; after it, 451"
     )
+
+    @field_validator("smtp", "lmtp", mode="before")
+    @classmethod
+    def _nothing_is_none(cls, value: object) -> object:
+        # TOML has no null, and a default must be possible to take back.
+        return None if value == "" else value
 
     @model_validator(mode="after")
     def _listens(self) -> Self:
