@@ -64,7 +64,7 @@ class _Smtp(_Connection):
 
 
 class _Lmtp(_Connection, LMTP):
-    """RFC 2033."""
+    """RFC 2033. Its client is the operator's own mail server: that one is not limited by itself."""
 
 
 class Door:
@@ -75,7 +75,7 @@ class Door:
         self._open: dict[SMTP, tuple[str | None, asyncio.BaseTransport]] = {}
 
     def enter(self, transport: asyncio.BaseTransport, connection: SMTP) -> bool:
-        client = client_of(transport.get_extra_info("peername"))
+        client = None if isinstance(connection, LMTP) else client_of(transport.get_extra_info("peername"))
         if not self._connections.enter(client):
             log.warning("%s has too many connections, or all have", client or "a local client")
             return False

@@ -69,7 +69,7 @@ class Reception:
     ) -> str:
         if self._closing:
             return SHUTTING_DOWN
-        if not self._throttle.admits(client_of(session.peer)):
+        if not self._per_recipient and not self._throttle.admits(client_of(session.peer)):
             return TOO_MANY_MAILS
         envelope.mail_from = address
         envelope.mail_options.extend(options)

@@ -12,9 +12,10 @@ _SWEEP_AT_LEAST = 1024
 
 
 def client_of(peer: object) -> str | None:
-    """Who is at the other end of a connection: an IPv4 address, or the /64 of one of IPv6. None: a local socket.
+    """Who is at the other end of a connection: an IPv4 address, or the /64 of one of IPv6.
 
-    A site has a whole /64 of IPv6 at the least (RFC 6177), so single addresses of it say nothing.
+    A site has a whole /64 of IPv6 at the least (RFC 6177), so single addresses of it say nothing. None: a local socket,
+    whose client is the operator's own.
     """
     if not isinstance(peer, tuple) or not peer:
         return None
