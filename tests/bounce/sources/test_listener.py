@@ -102,6 +102,27 @@ async def test_nobody_else_is_taken_for(house: House, opened: Open) -> None:
     assert kept(house) == []
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        b"<a@\xff\xfe.example>",
+        b"<",
+        b"<>",
+        b"<@>",
+        b'<"@>',
+        b"<a@b@c>",
+        b"<(>",
+        b"<a@[IPv6:>",
+        b"<" + b"a" * 900 + b"@x>",
+    ],
+)
+async def test_what_is_no_address_is_refused_for_good(opened: Open, address: bytes) -> None:
+    async with opened() as listening, connected(listening.places[0]) as wire:
+        await wire.say("MAIL FROM:<>")
+        assert (await wire.say(b"RCPT TO:" + address))[0] == "5"
+        assert (await wire.say("NOOP")).startswith("250")
+
+
 async def test_servers_change_the_case_of_an_address(house: House, opened: Open) -> None:
     recipient = house.return_path(house.touch(house.recipient())).upper()
     async with opened() as listening, connected(listening.places[0]) as wire:

@@ -72,5 +72,5 @@ def _comparable(address: str) -> str:
     local, _, domain = address.strip().rpartition("@")
     try:
         return f"{local}@{ascii_domain(domain)}".lower()
-    except DataError:
+    except (DataError, UnicodeError):  # Octets that are no UTF-8 are surrogates here.
         return ""

@@ -58,6 +58,13 @@ class _Connection(SMTP):
         self._door.leave(self)
         super().connection_lost(error)
 
+    def _getaddr(self, arg: str) -> tuple[str | None, str | None]:
+        try:
+            return super()._getaddr(arg)
+        except Exception:
+            # The parser behind it raises whatever it likes. What a stranger types is no error of ours.
+            return None, None
+
 
 class _Smtp(_Connection):
     """RFC 5321."""
@@ -77,7 +84,7 @@ class Door:
     def enter(self, transport: asyncio.BaseTransport, connection: SMTP) -> bool:
         client = None if isinstance(connection, LMTP) else client_of(transport.get_extra_info("peername"))
         if not self._connections.enter(client):
-            log.warning("%s has too many connections, or all have", client or "a local client")
+            log.info("%s has too many connections, or all have", client or "a local client")
             return False
         self._open[connection] = client, transport
         return True

@@ -96,7 +96,8 @@ class Reception:
         self._submitting += 1
         self._idle.clear()
         try:
-            replies = [await self._take(content, mail_from, recipient) for recipient in envelope.rcpt_tos]
+            until_s = asyncio.get_running_loop().time() + self._submit_s
+            replies = [await self._take(content, mail_from, recipient, until_s) for recipient in envelope.rcpt_tos]
         finally:
             self._submitting -= 1
             if not self._submitting:
@@ -114,10 +115,10 @@ class Reception:
         # One reply for all: unless each is kept it is tried again, and what is kept already is known by its digest.
         return next((reply for reply in replies if not reply.startswith("250")), replies[0])
 
-    async def _take(self, content: bytes, mail_from: str, recipient: str) -> str:
+    async def _take(self, content: bytes, mail_from: str, recipient: str, until_s: float) -> str:
         envelope = Envelope(mail_from=mail_from, recipient=recipient, source="lmtp" if self._per_recipient else "smtp")
         try:
-            async with asyncio.timeout(self._submit_s):
+            async with asyncio.timeout_at(until_s):
                 submitted = await self._submit(content, envelope)
         except PostroadError as error:
             log.warning("a mail was not taken: %s", error.message)
