@@ -1,4 +1,4 @@
-"""`python -m benchmarks WHAT`, such as queue, bounce or delivery: exits with 1 where a bar is missed."""
+"""`python -m benchmarks queue|growth|blocking|accuracy|delivery|submit|import|bounce`: exits with 1 at a missed bar."""
 
 from __future__ import annotations
 
@@ -81,18 +81,6 @@ def weigh(as_json: AsJson = False, quick: Quick = False, write_readme: WriteRead
     _report("accuracy", run, accuracy.measures(effort), as_json=as_json, write_readme=write_readme)
 
 
-@app.command(name="bounce")
-def judge(as_json: AsJson = False, quick: Quick = False, write_readme: WriteReadme = False) -> None:
-    """Measure how well mail that came back is judged, on the labelled mails of POSTROAD_CORPORA."""
-    root = bounce.corpora()
-    if root is None:
-        raise typer.BadParameter("POSTROAD_CORPORA does not name the folder of conformance data")
-    figures, beside = bounce.judge(root, 0.5 if quick else 5.0)
-    command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
-    where = circumstances("no server", command)
-    _tell("bounce", where, figures, bounce.MEASURES, beside, as_json=as_json, write_readme=write_readme)
-
-
 @app.command(name="delivery")
 def deliver(as_json: AsJson = False, quick: Quick = False, write_readme: WriteReadme = False) -> None:
     """Measure delivery, claimed to recorded, beside BullMQ with Nodemailer, smtp-source and bare signing."""
@@ -129,6 +117,18 @@ def import_(as_json: AsJson = False, quick: Quick = False, write_readme: WriteRe
         return bulk.import_figures(found), [found.table(found.imported)]
 
     _report("import", run, bulk.import_measures(effort), as_json=as_json, write_readme=write_readme)
+
+
+@app.command(name="bounce")
+def judge(as_json: AsJson = False, quick: Quick = False, write_readme: WriteReadme = False) -> None:
+    """Measure how well mail that came back is judged, on the labelled mails of POSTROAD_CORPORA."""
+    root = bounce.corpora()
+    if root is None:
+        raise typer.BadParameter("POSTROAD_CORPORA does not name the folder of conformance data")
+    figures, beside = bounce.judge(root, 0.5 if quick else 5.0)
+    command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
+    where = circumstances("no server", command)
+    _tell("bounce", where, figures, bounce.MEASURES, beside, as_json=as_json, write_readme=write_readme)
 
 
 def _report(name: str, run: Run, measures: Sequence[Measure], *, as_json: bool, write_readme: bool) -> None:

@@ -67,13 +67,8 @@ class House:
         return digest
 
     def process(self, raw: bytes, envelope: Envelope | None = None, *, now: datetime = NOW) -> Processed:
-        processed = process(
-            self.engine,
-            self.keep(raw, envelope, now=now),
-            signer=self.signer,
-            settings=self.settings,
-            now=now,
-        )
+        digest = self.keep(raw, envelope, now=now)
+        [processed] = process(self.engine, [digest], signer=self.signer, settings=self.settings, now=now)
         assert processed is not None
         return processed
 

@@ -49,10 +49,15 @@ async def _over(bounces: Queue) -> int:
     return sum(counters.get(name, 0) for name in ("done", "dead", "defer"))
 
 
-async def work_off(bounces: Queue, handle: BounceHandler, count: int) -> None:
+def _worker(bounces: Queue, handle: BounceHandler, *, together: bool) -> Worker:
+    prepare = handle.prepare if together else None
+    return Worker(bounces, handle, concurrency=4, lease_ms=10_000, drain_ms=5_000, prepare=prepare)
+
+
+async def work_off(bounces: Queue, handle: BounceHandler, count: int, *, together: bool = True) -> None:
     """Run a worker until so many jobs are over."""
     stop = asyncio.Event()
-    worker = asyncio.create_task(Worker(bounces, handle, concurrency=4, lease_ms=10_000, drain_ms=5_000).run(stop))
+    worker = asyncio.create_task(_worker(bounces, handle, together=together).run(stop))
     async with asyncio.timeout(20):
         while await _over(bounces) < count:
             await asyncio.sleep(0.01)
@@ -64,7 +69,10 @@ def intake(house: House, bounces: Queue) -> Intake:
     return Intake(engine=house.engine, queue=bounces, clock=SystemClock())
 
 
-async def test_a_bounce_is_taken_in_judged_and_stops_what_is_queued(house: House, bounces: Queue, mail: Queue) -> None:
+@pytest.mark.parametrize("together", [True, False])
+async def test_a_bounce_is_taken_in_judged_and_stops_what_is_queued(
+    house: House, bounces: Queue, mail: Queue, together: bool
+) -> None:
     ada = house.recipient()
     touch, waits = house.touch(ada), house.touch(ada, TouchState.QUEUED)
     await mail.enqueue(SEND_LANE, [Job(id=job_id(waits), payload=b"")])
@@ -73,7 +81,7 @@ async def test_a_bounce_is_taken_in_judged_and_stops_what_is_queued(house: House
     submitted = await intake(house, bounces).submit(raw, envelope)
     again = await intake(house, bounces).submit(raw, envelope)
     assert (submitted.new, again.new) == (True, False)
-    await work_off(bounces, handler(house, mail), 1)
+    await work_off(bounces, handler(house, mail), 1, together=together)
     assert (house.state(touch), house.state(waits)) == (TouchState.BOUNCED, TouchState.SUPPRESSED)
     assert await mail.known([job_id(waits)]) != [JobState.QUEUED]
     await intake(house, bounces).submit(raw, envelope)
@@ -124,6 +132,18 @@ async def test_while_the_database_is_away_a_mail_waits_and_uses_no_attempt(
     assert (await bounces.stats()).counters.get("dead", 0) == 0
     assert await bounces.known([submitted.digest]) == [JobState.SCHEDULED]
     assert house.state(touch) is TouchState.ACCEPTED
+
+
+async def test_many_mails_are_judged_together_and_one_that_is_lost_keeps_none(
+    house: House, bounces: Queue, mail: Queue
+) -> None:
+    touches = [house.touch(house.recipient()) for _ in range(9)]
+    for touch in touches:
+        await intake(house, bounces).submit(mails.dsn(to=house.return_path(touch)), Envelope())
+    await bounces.enqueue(LANE, [Job(id="lost", payload=encode_job(ProcessBounce(digest="0" * 64)))])
+    await work_off(bounces, handler(house, mail), 10)
+    assert {house.state(touch) for touch in touches} == {TouchState.BOUNCED}
+    assert len(house.suppressed()) == 9
 
 
 async def test_a_job_of_no_mail_is_a_dead_letter(house: House, bounces: Queue, mail: Queue) -> None:

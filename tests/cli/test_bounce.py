@@ -118,7 +118,7 @@ def test_what_is_handed_in_is_judged_by_a_worker_and_counted(site: Site) -> None
     assert json.loads(site.run("bounce", "process", "box", "--json")) == {"submitted": 0, "known": 2}
 
     worker = site.start("worker", "bounce:process")
-    deadline_s = time.monotonic() + 30
+    deadline_s = time.monotonic() + 90
     while len(counts := json.loads(site.run("bounce", "status", "--json"))) < 2:
         assert worker.poll() is None, (site.folder / "log").read_text()
         assert time.monotonic() < deadline_s

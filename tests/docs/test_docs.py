@@ -40,12 +40,12 @@ def _settings() -> Iterator[str]:
         "routes": RouteSettings,
         "queues": QueueSettings,
         "delivery": DeliverySettings,
-        "bounce": BounceSettings,
-        "bounce.sources": SourceSettings,
-        "inbound": InboundSettings,
         "dns": DnsSettings,
         "routes.oauth": OAuthSettings,
         "routes.timeouts": TimeoutSettings,
+        "bounce": BounceSettings,
+        "bounce.sources": SourceSettings,
+        "inbound": InboundSettings,
     }
 
     def fields(name: str) -> Iterator[str]:
@@ -147,3 +147,14 @@ def test_touch_states_are_in_the_glossary() -> None:
     for state in TouchState:
         if state not in LIVE:
             assert state.value in text
+
+
+def test_every_other_metric_is_documented_and_every_documented_one_is_there() -> None:
+    """Those of a queue are compared with what it exposes, in tests/queue."""
+    page = (DOCS / "reference/metrics.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"^\| `(postroad_(?!queue_)\w+)` \|", page, re.MULTILINE))
+    made: set[str] = set()
+    for path in (ROOT / "src/postroad").rglob("*.py"):
+        for kind, name in re.findall(r'\b(Gauge|Counter|Histogram)\w*\(\s*"(postroad_\w+)"', path.read_text("utf-8")):
+            made.add(name + "_total" * (kind == "Counter"))
+    assert documented == {name for name in made if not name.startswith("postroad_queue_")}

@@ -122,7 +122,7 @@ async def test_paused_campaign_waits_and_goes_on_where_it_stopped(site: Site) ->
     site.run("campaign", "pause", "trial")
     site.start("recorder")
     site.start("worker")
-    await site.until(lambda: "delivers" in site.log("worker"))
+    await site.until(lambda: "serves" in site.log("worker"))
     await asyncio.sleep(0.5)  # That nothing happens can only be waited for.
     assert not site.received()
     site.run("campaign", "resume", "trial")
@@ -134,7 +134,7 @@ async def test_cancelled_campaign_ends_all_that_waits(site: Site) -> None:
     site.run("campaign", "cancel", "trial", "--yes")
     site.start("recorder")
     site.start("worker")
-    await site.until(lambda: "delivers" in site.log("worker"))
+    await site.until(lambda: "serves" in site.log("worker"))
     assert await site.until_settled() == {TouchState.CANCELLED: 50}
     assert not site.received()
     again = site.run("campaign", "resume", "trial", check=False)

@@ -76,7 +76,7 @@ async def test_metrics_tell_what_the_queue_and_its_worker_did(redis_url: str) ->
     assert {name: found.get(name) for name in wanted} == wanted
 
 
-async def test_every_metric_is_documented_and_every_documented_one_is_exposed(bench: Bench) -> None:
+async def test_every_metric_of_a_queue_is_documented_and_every_documented_one_is_exposed(bench: Bench) -> None:
     metrics = QueueMetrics()
     await bench.queue.set_gate(Gate(name="g", concurrency=5))
     await bench.queue.enqueue(LANE, jobs("1", "2"))
@@ -94,7 +94,9 @@ async def test_every_metric_is_documented_and_every_documented_one_is_exposed(be
         for family in text_string_to_metric_families(metrics.text().decode())
         if family.samples and not family.name.endswith("_created")
     }
-    rows = re.findall(r"^\| `(postroad_\w+)` \| \w+ \| ([^|]*) \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    rows = re.findall(
+        r"^\| `(postroad_queue_\w+)` \| \w+ \| ([^|]*) \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE
+    )
     assert {name: set(re.findall(r"`(\w+)`", labels)) for name, labels in rows} == exposed
 
 

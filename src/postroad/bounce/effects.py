@@ -1,4 +1,4 @@
-"""Carry out what follows from a mail that came back: all of it in one transaction, once for each mail."""
+"""Carry out what follows from mail that came back: all of it in one transaction, and once for each mail."""
 
 from __future__ import annotations
 
@@ -65,35 +65,41 @@ def read_and_judge(
 
 
 def process(
-    engine: sa.Engine, digest: str, *, signer: TokenSigner, settings: BounceSettings, now: datetime
-) -> Processed | None:
-    """Judge a kept mail and carry out what follows. None: there is no such mail.
+    engine: sa.Engine, digests: Sequence[str], *, signer: TokenSigner, settings: BounceSettings, now: datetime
+) -> list[Processed | None]:
+    """Judge kept mails and carry out what follows, all of it or nothing. None: there is no such mail.
 
-    The second time it changes nothing, and returns what the first time came to. Raises UnavailableError.
+    Of one that was judged before nothing changes, and what it came to is returned again. Raises UnavailableError.
     """
     with write(engine) as connection:
-        mail = take_mail(connection, digest)
-        if mail is None:
-            return None
-        if mail.processed_at is not None or mail.raw is None:
-            return _as_it_was(connection, mail)
-        envelope = Envelope(mail_from=mail.mail_from, recipient=mail.recipient, source=mail.source)
-        report, judgements, tokens = read_and_judge(mail.raw, envelope, signer)
-        match = tokens.match
-        if match is None and not tokens.forged:
-            match = _by_recipient_and_time(connection, report, judgements, mail.received_at, settings)
-        touch = take_touch(connection, match.touch_id) if match is not None else None
-        judgement = judgement_for(judgements, touch.address if touch is not None else "")
-        changes: list[Change] = []
-        if touch is not None and match is not None:
-            changes = _carry_out(connection, touch, judgement, match.by, digest, settings, now)
-        add_effects(connection, digest, changes, now)
-        mail.processed_at, mail.kind = now, report.kind.value
-        mail.verdict, mail.rule = judgement.verdict.value, judgement.rule[:100]
-        mail.touch_id = touch.id if touch is not None else None
-        mail.matched_by = match.by.value if match is not None and touch is not None else None
-        finish_mail(connection, mail)
-        return _processed(mail, changes)
+        return [_process(connection, digest, signer, settings, now) for digest in digests]
+
+
+def _process(
+    connection: sa.Connection, digest: str, signer: TokenSigner, settings: BounceSettings, now: datetime
+) -> Processed | None:
+    mail = take_mail(connection, digest)
+    if mail is None:
+        return None
+    if mail.processed_at is not None or mail.raw is None:
+        return _as_it_was(connection, mail)
+    envelope = Envelope(mail_from=mail.mail_from, recipient=mail.recipient, source=mail.source)
+    report, judgements, tokens = read_and_judge(mail.raw, envelope, signer)
+    match = tokens.match
+    if match is None and not tokens.forged:
+        match = _by_recipient_and_time(connection, report, judgements, mail.received_at, settings)
+    touch = take_touch(connection, match.touch_id) if match is not None else None
+    judgement = judgement_for(judgements, touch.address if touch is not None else "")
+    changes: list[Change] = []
+    if touch is not None and match is not None:
+        changes = _carry_out(connection, touch, judgement, match.by, digest, settings, now)
+    add_effects(connection, digest, changes, now)
+    mail.processed_at, mail.kind = now, report.kind.value
+    mail.verdict, mail.rule = judgement.verdict.value, judgement.rule[:100]
+    mail.touch_id = touch.id if touch is not None else None
+    mail.matched_by = match.by.value if match is not None and touch is not None else None
+    finish_mail(connection, mail)
+    return _processed(mail, changes)
 
 
 def _as_it_was(connection: sa.Connection, mail: BounceMail) -> Processed:

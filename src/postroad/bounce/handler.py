@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
-from postroad.bounce.effects import process
+from postroad.bounce.effects import Processed, process
 from postroad.bounce.intake import Intake, decode_job
 from postroad.clock import Clock
 from postroad.errors import UnavailableError
 from postroad.mail.token import TokenSigner
-from postroad.queue import Dead, Defer, Done, Lease, Verdict
+from postroad.queue import Claimed, Dead, Defer, Done, Lease, Verdict
 from postroad.settings import BounceSettings
 from postroad.store.bounce import forget_raw
 from postroad.store.engine import write
@@ -40,29 +40,40 @@ class BounceHandler:
         self._clock = clock
         self._follow = follow
 
+    async def prepare(self, jobs: Sequence[Claimed]) -> Mapping[str, Verdict]:
+        """Judge what was claimed together in one transaction. What that cannot do is left to `__call__`, one by one."""
+        digests = {job.id: decode_job(job.payload).digest for job in jobs}
+        try:
+            processed = await self._process(list(digests.values()))
+        except Exception as error:
+            # One that cannot be judged, or a lock that somebody else holds, must not keep the others.
+            log.warning("%d mails are judged one by one: %s", len(jobs), error)
+            return {}
+        return {id_: Done() for id_, one in zip(digests, processed, strict=True) if one is not None}
+
     async def __call__(self, lease: Lease) -> Verdict:
         """Judge one mail. It marks nothing: its effects are one transaction, which repeats without harm."""
         digest = decode_job(lease.job.payload).digest
         try:
-            # Only what is the database's or the queue's own trouble waits; an attempt is used by what is ours.
-            processed = await asyncio.to_thread(
-                process,
-                self._engine,
-                digest,
-                signer=self._signer,
-                settings=self._settings,
-                now=self._clock.now(),
-            )
-            if processed is None:
-                return Dead(cause="no such mail", error=f"the store has no mail {digest}")
-            # Behind the commit: should this fail, the job comes again, and finds what it had to do.
-            if processed.ended or processed.known:
-                await self._follow(processed.ended, processed.known)
+            [processed] = await self._process([digest])
         except UnavailableError as error:
+            # Only what is the database's or the queue's own trouble waits; an attempt is used by what is ours.
             return Defer(at_ms=self._clock.now_ms() + AWAY_MS, cause="a server is away", error=error.message)
-        touch = processed.touch_id or "unknown"
-        log.info("mail %s: %s (%s), touch %s", digest[:16], processed.verdict, processed.rule, touch)
-        return Done()
+        return Done() if processed is not None else Dead(cause="no such mail", error=f"the store has no mail {digest}")
+
+    async def _process(self, digests: Sequence[str]) -> Sequence[Processed | None]:
+        processed = await asyncio.to_thread(
+            process, self._engine, digests, signer=self._signer, settings=self._settings, now=self._clock.now()
+        )
+        ended = [touch_id for one in processed if one is not None for touch_id in one.ended]
+        known = [touch_id for one in processed if one is not None for touch_id in one.known]
+        if ended or known:
+            # Behind the commit: should this fail, the jobs come again, and find what they had to do.
+            await self._follow(ended, known)
+        for digest, one in zip(digests, processed, strict=True):
+            if one is not None:
+                log.info("mail %s: %s (%s), touch %s", digest[:16], one.verdict, one.rule, one.touch_id or "unknown")
+        return processed
 
 
 async def keep_house(engine: sa.Engine, intake: Intake, settings: BounceSettings, clock: Clock) -> None:

@@ -32,18 +32,19 @@ async def _deliver(parts: Parts, queue: Queue, limits: QueueSettings) -> AsyncIt
     settings = parts.settings
     gates = gates_of(settings, limits)
     await set_limits(queue, gates)
+    opening = open_delivery(
+        settings,
+        engine=parts.engine,
+        queue=queue,
+        signer=parts.signer,
+        resolver=await parts.resolver(),
+        clock=parts.clock,
+        environ=os.environ,
+        registry=parts.metrics.registry if parts.metrics is not None else None,
+    )
     keeping = asyncio.create_task(keep_limits(queue, gates, parts.clock))
     try:
-        async with open_delivery(
-            settings,
-            engine=parts.engine,
-            queue=queue,
-            signer=parts.signer,
-            resolver=await parts.resolver(),
-            clock=parts.clock,
-            environ=os.environ,
-            registry=parts.metrics.registry if parts.metrics is not None else None,
-        ) as delivery:
+        async with opening as delivery:
             yield Work(delivery, Admission(parts.engine, parts.clock))
     finally:
         keeping.cancel()
@@ -62,15 +63,14 @@ async def _judge_bounces(parts: Parts, queue: Queue, limits: QueueSettings) -> A
     intake = Intake(engine=parts.engine, queue=queue, clock=parts.clock)
     keeping = asyncio.create_task(keep_house(parts.engine, intake, settings.bounce, parts.clock))
     try:
-        yield Work(
-            BounceHandler(
-                engine=parts.engine,
-                signer=parts.signer,
-                settings=settings.bounce,
-                clock=parts.clock,
-                follow=follow,
-            )
+        handler = BounceHandler(
+            engine=parts.engine,
+            signer=parts.signer,
+            settings=settings.bounce,
+            clock=parts.clock,
+            follow=follow,
         )
+        yield Work(handler, handler.prepare)
     finally:
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from postroad.errors import UnavailableError
@@ -32,7 +34,11 @@ class Outcome(NamedTuple):
 
 
 class Hands:
-    """Everything a worker holds. ``outbox`` collects outcomes; ``news`` is set whenever there is one."""
+    """Everything a worker holds. ``outbox`` collects outcomes; ``news`` is set whenever there is one.
+
+    A hand is a task that handles one job after the other: with a task for each job, a job that has little to do would
+    cost more for its task than for itself. So what a handler leaves in a context variable, a later job may find.
+    """
 
     def __init__(self, queue: Queue, handle: Handle, prepare: Prepare | None, lease_ms: int, backoff: Backoff) -> None:
         self.outbox: list[Outcome] = []
@@ -45,10 +51,15 @@ class Hands:
         self._lease_ms = lease_ms
         self._backoff = backoff
         self._marker = Marker(queue)
-        # By lease: a job may come back under a new one while an old handler is still on its way out.
+        # By lease: a job may come back under a new one while an old handler is still on its way out. With the hand.
         self._held: dict[Lease, asyncio.Task[None] | None] = {}
+        self._empty = asyncio.Event()
         self._preparing: set[asyncio.Task[None]] = set()
-        self._abandoned: set[asyncio.Task[None]] = set()
+        self._todo: deque[Lease] = deque()
+        self._hands: set[asyncio.Task[None]] = set()
+        self._idle: list[asyncio.Future[None]] = []
+        self._calling = False
+        self._closed = False
 
     def __len__(self) -> int:
         return len(self._held)
@@ -99,27 +110,36 @@ class Hands:
                 lease.revoke()
                 if running is not None:
                     running.cancel()
-        await _wait([*self._preparing, *self._tasks()], drain_s)
-        for task in self._tasks():
-            task.cancel()
-        await _wait(self._tasks(), STUBBORN_S)
+        while self._todo:
+            self._conclude(self._todo.popleft(), Release())
+        await self._until_empty(drain_s)
+        for hand in self._held.values():
+            if hand is not None:
+                hand.cancel()
+        await self._until_empty(STUBBORN_S)
         for lease in list(self._held):
             # It was cancelled before it began, or it will not end.
             self._conclude(lease, self._stopped(lease))
 
     async def aclose(self) -> None:
         """Cancel whatever still runs; nothing is concluded any more."""
-        tasks = [*self._preparing, *self._abandoned, *self._tasks()]
+        tasks = [*self._preparing, *self._hands]
         for lease in self._held:
             lease.revoke()
         self._held.clear()
+        self._todo.clear()
+        self._closed = True
         for task in tasks:
             task.cancel()
         await _wait(tasks, STUBBORN_S)
         await self._marker.aclose()
 
-    def _tasks(self) -> list[asyncio.Task[None]]:
-        return [task for task in self._held.values() if task]
+    async def _until_empty(self, at_most_s: float) -> None:
+        self._empty.clear()
+        if self._held:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(at_most_s):
+                    await self._empty.wait()
 
     async def _prepare_batch(self, prepare: Prepare, leases: Sequence[Lease]) -> None:
         jobs = [lease.job for lease in leases]
@@ -143,13 +163,45 @@ class Hands:
         self._start([lease for lease in leases if lease.job.id not in verdicts and lease in self._held])
 
     def _start(self, leases: Sequence[Lease]) -> None:
-        loop = asyncio.get_running_loop()
-        for lease in leases:
-            # What `create_task` does besides, once for each of many jobs, is half of its cost.
-            self._held[lease] = asyncio.Task(self._handle_one(lease), loop=loop, name="job")
+        self._todo += leases
+        self._call_hands(1)
 
-    async def _handle_one(self, lease: Lease) -> None:
-        self._conclude(lease, await self._verdict_of(lease))
+    def _call_hands(self, hands: int) -> None:
+        for _ in range(hands):
+            if self._idle:
+                self._idle.pop().set_result(None)
+            else:
+                hand = asyncio.create_task(self._work(), name="hand")
+                self._hands.add(hand)
+                hand.add_done_callback(self._hands.discard)
+
+    def _call_for_the_rest(self) -> None:
+        """A job takes its time: everything that was not begun meanwhile gets a hand of its own, at once."""
+        self._calling = False
+        self._call_hands(len(self._todo))
+
+    async def _work(self) -> None:
+        """What a hand does: take what is to be done, and wait when there is nothing."""
+        hand = asyncio.current_task()
+        assert hand is not None  # noqa: S101  (this is a coroutine)
+        loop = asyncio.get_running_loop()
+        while True:
+            while self._todo:
+                lease = self._todo.popleft()
+                if lease not in self._held:
+                    continue  # It was lost while it waited.
+                self._held[lease] = hand
+                if self._todo and not self._calling:
+                    self._calling = True
+                    loop.call_soon(self._call_for_the_rest)
+                self._conclude(lease, await self._verdict_of(lease))
+                while hand.cancelling():
+                    hand.uncancel()  # That was meant for this job.
+            if self._closed:
+                return
+            idle = loop.create_future()
+            self._idle.append(idle)
+            await idle
 
     async def _verdict_of(self, lease: Lease) -> Verdict:
         """The handler's verdict, or what its failure means."""
@@ -183,18 +235,17 @@ class Hands:
             del self._held[lease]
             lease.revoke()
             self.outbox.append(Outcome(lease.job, verdict, lease.marked))
+            if not self._held:
+                self._empty.set()
         self.news.set()
 
     def _abandon(self, lease: Lease) -> None:
         """Somebody else may have the job by now: stop before the act."""
-        task = self._held.get(lease)
+        hand = self._held.get(lease)
         self._conclude(lease, Release())
-        if task:
+        if hand is not None:
             logger.warning("the lease of job %s was lost before its mark", lease.job.id)
-            task.cancel()
-            # Kept until it has ended: the loop itself holds tasks only weakly.
-            self._abandoned.add(task)
-            task.add_done_callback(self._abandoned.discard)
+            hand.cancel()
 
 
 async def _wait(tasks: Collection[asyncio.Task[None]], at_most_s: float) -> None:

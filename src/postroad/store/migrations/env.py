@@ -5,7 +5,16 @@ from __future__ import annotations
 from alembic import context
 from sqlmodel import SQLModel
 
-from postroad.store import bounce, campaign, ledger, recipient, shaping, suppression  # noqa: F401  (they declare)
+from postroad.store import (  # noqa: F401  (they declare the tables)
+    bounce,
+    campaign,
+    ledger,
+    mail_domain,
+    recipient,
+    shaping,
+    sts_policy,
+    suppression,
+)
 
 connection = context.config.attributes.get("connection")
 if connection is None:

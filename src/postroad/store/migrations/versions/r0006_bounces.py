@@ -7,7 +7,7 @@ from alembic import op
 
 from postroad.store.types import BIG_ID, UtcDateTime
 
-revision = "9461"
+revision = "0006"
 down_revision = "0005"
 
 

@@ -1,0 +1,92 @@
+"""The whole way round: out through a real Postfix, refused behind it, and back as the DSN that Postfix writes."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+import sqlalchemy as sa
+
+from postroad.bounce.judge import Verdict
+from postroad.bounce.mailfiles import mails_in
+from postroad.bounce.match import MatchedBy
+from postroad.mail.message import Message, SenderIdentity, compile_message
+from postroad.mail.token import TokenSigner
+from postroad.sandbox import Sandbox, SandboxConfig
+from postroad.smtp.session import Session
+from postroad.store.ledger import TouchState
+from tests.bounce.house import DOMAIN, House
+from tests.smtp.conftest import QUICK, Certificates, nothing, route
+from tests.smtp.postfix import Postfix, postfix
+from tests.store.rows import NOW
+
+pytestmark = pytest.mark.postfix
+
+ADDRESSES = {
+    "ada+bounce@example.org": (Verdict.HARD, TouchState.BOUNCED),
+    "bob+full@example.org": (Verdict.SOFT, TouchState.BOUNCED),
+    "eve+550-5.7.1@example.org": (Verdict.BLOCK, TouchState.BOUNCED),
+}
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture
+async def sandbox(tmp_path: Path) -> AsyncIterator[Sandbox]:
+    async with Sandbox(SandboxConfig(directory=str(tmp_path / "sandbox")), rng=Random(7)) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def relay(sandbox: Sandbox, certificates: Certificates) -> Iterator[Postfix]:
+    with tempfile.TemporaryDirectory(prefix="pf-") as name:
+        Path(name).chmod(0o777)
+        with postfix(Path(name), sandbox.port, certificates) as started:
+            yield started
+
+
+def merged(house: House, touch: int, address: str) -> Message:
+    identity = SenderIdentity(
+        address="news@example.com",
+        display_name="News",
+        reply_to=None,
+        postal_address="1 High Street, Springfield",
+        bounce_domain=DOMAIN,
+    )
+    compiled = compile_message(
+        sender=identity,
+        subject="News",
+        text="{{ unsubscribe_url }} {{ postal_address }}",
+        html=None,
+        signer=house.signer,
+        public_url="https://mail.example.com",
+    )
+    return compiled.merge(touch, address, {}, NOW)
+
+
+async def test_what_postfix_brings_back_finds_its_touch(
+    engine: sa.Engine, signer: TokenSigner, relay: Postfix, tmp_path: Path
+) -> None:
+    house = House(engine, signer)
+    touches = {address: house.touch(house.recipient()) for address in ADDRESSES}
+    session = await Session.open(route(relay.port), QUICK)
+    for address, touch in touches.items():
+        assert (await session.send(merged(house, touch, address), nothing)).code == 250
+    await session.close()
+    maildir = tmp_path / "sandbox" / "Maildir"
+    async with asyncio.timeout(40):
+        while len(came_back := [raw for _, raw in mails_in(maildir)]) < len(ADDRESSES):
+            await asyncio.sleep(0.05)
+    processed = {one.touch_id: one for one in (house.process(raw) for raw in came_back)}
+    for address, (verdict, state) in ADDRESSES.items():
+        one = processed[touches[address]]
+        assert (one.verdict, one.matched_by) == (verdict, MatchedBy.RETURN_PATH)
+        assert house.state(touches[address]) is state
+    assert list(house.suppressed().values()) == ["hard_bounce"]
