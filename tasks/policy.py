@@ -42,7 +42,8 @@ class Limit:
 
 CAMPAIGN_PROCESS: Final = Limit("campaign-process", slots=3)
 CAMPAIGN_PROCESS_RATE: Final = Limit("campaign-process-rate", slots=10, decay_per_second=10.0)
-LIMITS: Final = (CAMPAIGN_PROCESS, CAMPAIGN_PROCESS_RATE)
+DNS_CHECK: Final = Limit("dns-check", slots=10)
+LIMITS: Final = (CAMPAIGN_PROCESS, CAMPAIGN_PROCESS_RATE, DNS_CHECK)
 
 
 async def is_transient(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
@@ -55,7 +56,11 @@ R = TypeVar("R")
 
 
 def retried(
-    name: str, *, run_name: str | None = None, retries: int = 3
+    name: str,
+    *,
+    run_name: str | None = None,
+    retries: int = 3,
+    delays_s: list[float] | Callable[[int], list[float]] = BACKOFF,
 ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Task[P, Coroutine[Any, Any, R]]]:
     """A task of ours: tried again while a server is away, later each time, and never answered from Prefect's cache.
 
@@ -65,7 +70,7 @@ def retried(
         name=name,
         task_run_name=run_name,
         retries=retries,
-        retry_delay_seconds=BACKOFF,
+        retry_delay_seconds=delays_s,
         retry_jitter_factor=JITTER,
         retry_condition_fn=is_transient,
         cache_policy=NO_CACHE,
@@ -80,4 +85,11 @@ async def campaign_slot() -> AsyncIterator[None]:
     """
     await rate_limit(CAMPAIGN_PROCESS_RATE.name, strict=True)
     async with concurrency(CAMPAIGN_PROCESS.name, strict=True):
+        yield
+
+
+@asynccontextmanager
+async def dns_slot() -> AsyncIterator[None]:
+    """Hold one of the slots for checks of DNS, on every worker together. Strict, as above."""
+    async with concurrency(DNS_CHECK.name, strict=True):
         yield

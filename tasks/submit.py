@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from postroad.delivery.dns_health import shut_gates
 from postroad.delivery.job import SEND_QUEUE
 from postroad.delivery.submit import Submitted, submit_due
 from postroad.parts import Parts
@@ -10,9 +11,11 @@ from postroad.parts import Parts
 async def hand_over(parts: Parts, campaign: str, *, cursor: int, rows: int) -> Submitted:
     """Hand over what is due within the settings' horizon, up to so many rows, behind the cursor."""
     delivery = parts.settings.delivery
+    queue = await parts.queue(SEND_QUEUE)
+    await shut_gates(parts.engine, queue)  # A queue that was emptied has forgotten whom the ledger holds back.
     return await submit_due(
         parts.engine,
-        await parts.queue(SEND_QUEUE),
+        queue,
         campaign,
         now=parts.clock.now(),
         horizon_ms=delivery.horizon_ms,

@@ -10,9 +10,14 @@ from pydantic import SecretStr
 
 from postroad.campaign.audience import abandon_imports, import_slice, open_import
 from postroad.campaign.preflight import Level, PreflightReport, check
+from postroad.delivery.dns_health import record
+from postroad.dns.finding import Code, found
+from postroad.dns.finding import Finding as DnsFinding
+from postroad.dns.health import HealthReport
 from postroad.errors import PreflightError, StateError
 from postroad.mail.template import MessageTemplate
 from postroad.mail.token import TokenSigner
+from postroad.settings import DnsHealthSettings
 from postroad.store.campaign import Step
 from postroad.store.engine import write
 from tests.campaign.house import CAMPAIGN, CONFIG, NOW, TEXT, House
@@ -282,3 +287,44 @@ def test_merge_fields_with_odd_values_are_rendered(house: House, engine: sa.Engi
     house.template("hello.txt", "{{ name }}" + FOOT)
     house.apply()
     assert fails(house) == []
+
+
+BAD = found(Code.DMARC_MISSING, "acme.dev", "no record at _dmarc.acme.dev")
+LOGO = found(Code.STS_INVALID, "acme.dev", "the policy cannot be had")
+
+
+def sender_checked(house: House, *findings: DnsFinding, config: str = "", grace_ms: int = 86_400_000) -> None:
+    house.configure(CONFIG.replace("news@example.com", "news@acme.dev") + config)
+    ready(house)
+    if findings:
+        report = HealthReport(domain="acme.dev", checked_at=NOW, findings=findings)
+        record(house.engine, "news@acme.dev", report, DnsHealthSettings(grace_ms=grace_ms))
+
+
+def test_a_sender_whose_dns_was_never_checked_is_said(house: House) -> None:
+    sender_checked(house)
+    [finding] = preflight(house).findings
+    assert (finding.level, finding.what) == (Level.WARN, "the DNS of news@acme.dev was not checked yet")
+
+
+def test_a_sender_whose_dns_is_well_is_not_mentioned(house: House) -> None:
+    sender_checked(house, found(Code.DMARC_OK, "acme.dev", "p=reject"), LOGO)
+    assert preflight(house).findings == ()
+
+
+def test_a_sender_whose_dns_fails_is_a_warning_and_stops_the_launch_where_the_settings_say_so(house: House) -> None:
+    sender_checked(house, BAD)
+    [finding] = preflight(house).findings
+    assert finding.level is Level.WARN
+    assert "2026-05-04 08:30 UTC: DMARC acme.dev: no record at _dmarc.acme.dev" in finding.what
+    assert finding.remedy == "`postroad dns check acme.dev` says what to publish."
+    house.configure(CONFIG + '[dns_health]\npreflight = "fail"\n')
+    with pytest.raises(PreflightError, match=r"the DNS of news@acme\.dev fails"):
+        preflight(house).require_ok()
+
+
+def test_a_sender_that_is_held_back_is_said(house: House) -> None:
+    sender_checked(house, BAD, grace_ms=0)
+    assert "mail of news@acme.dev is held back since 2026-05-04 08:30 UTC: its DNS fails" in [
+        finding.what for finding in preflight(house).findings
+    ]

@@ -13,6 +13,7 @@ from postroad.delivery.job import (
     SEND_QUEUE,
     campaign_gate,
     gate_key,
+    hold_gate,
     lane_of,
     provider_gate,
     route_gate,
@@ -32,9 +33,9 @@ SHARDS = 4
 
 
 def test_a_senders_gates_have_its_key_and_others_have_none() -> None:
-    assert gate_key(sender_gate(ADA)) == gate_key(provider_gate(ADA, "gmail")) == ADA
+    assert gate_key(sender_gate(ADA)) == gate_key(hold_gate(ADA)) == gate_key(provider_gate(ADA, "gmail")) == ADA
     odd = "a:b@example.com"
-    assert gate_key(sender_gate(odd)) == gate_key(provider_gate(odd, "gmail")) == odd
+    assert gate_key(sender_gate(odd)) == gate_key(hold_gate(odd)) == gate_key(provider_gate(odd, "gmail")) == odd
     for gate in (QUEUE_GATE, route_gate("relay"), campaign_gate("sender")):
         assert gate_key(gate) is None
 

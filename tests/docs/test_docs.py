@@ -17,6 +17,7 @@ from postroad.settings import (
     BounceSettings,
     DeliverySettings,
     DkimSettings,
+    DnsHealthSettings,
     DnsSettings,
     InboundSettings,
     OAuthSettings,
@@ -41,6 +42,7 @@ def _settings() -> Iterator[str]:
         "queues": QueueSettings,
         "delivery": DeliverySettings,
         "dns": DnsSettings,
+        "dns_health": DnsHealthSettings,
         "routes.oauth": OAuthSettings,
         "routes.timeouts": TimeoutSettings,
         "bounce": BounceSettings,
@@ -158,3 +160,11 @@ def test_every_other_metric_is_documented_and_every_documented_one_is_there() ->
         for kind, name in re.findall(r'\b(Gauge|Counter|Histogram)\w*\(\s*"(postroad_\w+)"', path.read_text("utf-8")):
             made.add(name + "_total" * (kind == "Counter"))
     assert documented == {name for name in made if not name.startswith("postroad_queue_")}
+
+
+def test_every_finding_of_dns_is_documented_with_its_verdict() -> None:
+    from postroad.dns.finding import Code
+
+    text = (DOCS / "reference/dns-findings.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([a-z0-9.-]+)` \| (\w+) \| (.+) \|$", text, re.MULTILINE)
+    assert rows == [(code.word, code.verdict, code.why) for code in Code]

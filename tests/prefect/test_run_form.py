@@ -12,7 +12,15 @@ from postroad.local.prefect import PrefectApi
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(180)]
 
-DEPLOYMENTS = ("advance-campaigns", "bounces", "campaign", "dead-letters", "import-audience", "maintenance")
+DEPLOYMENTS = (
+    "advance-campaigns",
+    "bounces",
+    "campaign",
+    "dead-letters",
+    "dns-health",
+    "import-audience",
+    "maintenance",
+)
 
 
 async def schema_of(http: httpx.AsyncClient, name: str) -> dict[str, Any]:

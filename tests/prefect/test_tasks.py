@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, cast
 
 import pytest
@@ -15,7 +16,7 @@ from postroad.campaign.status import StepSummary, Summary
 from postroad.errors import ConfigError, DataError, PreflightError, StateError, UnavailableError
 from postroad.store.campaign import CampaignState
 from postroad.store.ledger import TouchState
-from tasks import advance, audience, bounces, campaign, dead_letters, maintain
+from tasks import advance, audience, bounces, campaign, dead_letters, dns, maintain
 from tasks.policy import is_transient
 from tasks.result import completeness, ended, where_to_look
 from tasks.slices import MAX_SLICES, MIN_ROWS, rows_per_slice
@@ -34,6 +35,8 @@ ALL_TASKS: list[Task[..., Any]] = [
     campaign.submit_slice,
     dead_letters.preview,
     dead_letters.replay,
+    dns.list_senders,
+    dns.settle_holds,
     maintain.mend_queue,
     maintain.publish_depths,
     maintain.tidy_queues,
@@ -70,6 +73,26 @@ def test_every_task_is_tried_again_later_each_time_and_not_all_at_once(task: Tas
     assert delays[-1] > delays[0] > 0
     assert (task.retry_jitter_factor or 0) > 0
     assert task.retry_condition_fn is is_transient
+
+
+def test_dns_is_asked_again_after_two_seconds_and_after_ten_and_then_the_question_stays_open() -> None:
+    assert dns.check_senders.retries == 2
+    assert dns.check_senders.retry_delay_seconds == [2.0, 10.0]
+    assert dns.check_senders.retry_condition_fn is is_transient
+
+
+@pytest.mark.parametrize("count", [0, 1, 40, 41, 1_000])
+def test_senders_are_cut_into_no_more_task_runs_than_a_run_bears(count: int) -> None:
+    senders = [f"s{n}" for n in range(count)]
+    chunks = dns.slices(senders)
+    assert [name for chunk in chunks for name in chunk] == senders
+    assert len(chunks) <= MAX_SLICES
+    assert count > MAX_SLICES or all(len(chunk) == 1 for chunk in chunks)
+
+
+@pytest.mark.parametrize("sender", ["News+1@Acme.dev", "a_b@acme.dev", "-@acme.dev", "ü@acme.dev"])
+def test_every_sender_has_an_artifact_key_that_prefect_takes(sender: str) -> None:
+    assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", dns.artifact_key(sender))
 
 
 @pytest.mark.parametrize("rows", [0, 1, 4_999, 5_000, 199_999, 200_000, 200_001, 1_000_000, 5_000_001])

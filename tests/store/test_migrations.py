@@ -11,12 +11,34 @@ from alembic.runtime.migration import MigrationContext
 from sqlmodel import SQLModel
 
 from postroad.errors import ConfigError
-from postroad.store import bounce, campaign, ledger, mail_domain, migrate, recipient, shaping, sts_policy, suppression
+from postroad.store import (
+    bounce,
+    campaign,
+    dns_report,
+    ledger,
+    mail_domain,
+    mail_report,
+    migrate,
+    recipient,
+    shaping,
+    sts_policy,
+    suppression,
+)
 from postroad.store.engine import open_engine, read, write
 from tests.processes import run_together
 
-# They declare the tables.
-MODULES = (bounce, campaign, ledger, mail_domain, recipient, shaping, sts_policy, suppression)
+MODULES = (
+    bounce,
+    campaign,
+    dns_report,
+    ledger,
+    mail_domain,
+    mail_report,
+    recipient,
+    shaping,
+    sts_policy,
+    suppression,
+)  # They declare the tables.
 
 
 def test_models_and_migrations_agree(engine: sa.Engine) -> None:

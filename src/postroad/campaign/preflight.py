@@ -8,14 +8,19 @@ from enum import StrEnum
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
 import sqlalchemy as sa
 
 from postroad.campaign.message import StepMessage, step_message
+from postroad.dns.finding import Finding as DnsFinding
+from postroad.dns.finding import failures, in_words
+from postroad.dns.identity import is_reserved
 from postroad.errors import ConfigError, DataError, PreflightError
 from postroad.mail.template import RESERVED
 from postroad.mail.token import TokenSigner
 from postroad.settings import Settings
 from postroad.store.campaign import Campaign, StepKind, find_campaign, steps_of
+from postroad.store.dns_report import last_report, open_holds
 from postroad.store.engine import read
 
 
@@ -69,6 +74,7 @@ def check(engine: sa.Engine, settings: Settings, signer: TokenSigner, name: str)
         findings = [
             *_check_audience(connection, campaign, recipients),
             *_check_settings(connection, settings, campaign),
+            *_check_dns(connection, settings, campaign),
             *_check_steps(connection, settings, signer, campaign),
         ]
     return PreflightReport(campaign=name, recipients=recipients, findings=tuple(findings))
@@ -115,6 +121,29 @@ def _check_settings(connection: sa.Connection, settings: Settings, campaign: Cam
     elif not settings.public_url.startswith("https://"):
         what = f"public_url {settings.public_url} is not https, so receivers offer no one-click unsubscribe (RFC 8058)"
         yield Finding(level=Level.WARN, what=what, remedy="Set public_url to an https address.")
+
+
+def _check_dns(connection: sa.Connection, settings: Settings, campaign: Campaign) -> Iterator[Finding]:
+    """What the last check of its sender's DNS found. Nothing is looked up here: `postroad dns senders` does."""
+    sender = connection.execute(
+        sa.text("SELECT address FROM sender WHERE id = :id"), {"id": campaign.sender_id}
+    ).scalar_one()
+    report = last_report(connection, sender)
+    if report is None:
+        if not is_reserved(sender.rpartition("@")[2].lower()):
+            remedy = "Run `postroad dns senders --check`, or the deployment `dns-health`."
+            yield Finding(level=Level.WARN, what=f"the DNS of {sender} was not checked yet", remedy=remedy)
+        return
+    failing = failures(msgspec.convert(report.findings, list[DnsFinding]))
+    if failing:
+        level = Level.FAIL if settings.dns_health.preflight == "fail" else Level.WARN
+        what = f"the DNS of {sender} fails, as of {report.checked_at:%Y-%m-%d %H:%M} UTC: {in_words(failing)}"
+        remedy = f"`postroad dns check {report.domain}` says what to publish."
+        yield Finding(level=level, what=what, remedy=remedy)
+    hold = open_holds(connection).get(sender)
+    if hold is not None and hold.held_at is not None:
+        what = f"mail of {sender} is held back since {hold.held_at:%Y-%m-%d %H:%M} UTC: its DNS fails"
+        yield Finding(level=Level.WARN, what=what, remedy="It goes out by itself when the DNS is mended.")
 
 
 def _check_steps(

@@ -16,6 +16,7 @@ from postroad.cli import (
     campaign,
     database,
     dkim,
+    dns,
     doctor,
     inbound,
     local,
@@ -48,6 +49,7 @@ app.add_typer(shaping.app, name="shaping")
 app.add_typer(bounce.app, name="bounce")
 app.add_typer(queue.app, name="queue")
 app.add_typer(dkim.app, name="dkim")
+app.add_typer(dns.app, name="dns")
 app.add_typer(database.app, name="db")
 app.command("worker")(worker.worker)
 app.command("recorder")(worker.recorder)

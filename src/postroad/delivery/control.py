@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 from sqlmodel import col
 
+from postroad.delivery.dns_health import shut_gates
 from postroad.delivery.job import SEND_QUEUE, job_id, read_touch, touch_of
 from postroad.delivery.record import Recorder
 from postroad.delivery.submit import enqueue_touches, plan_of, touch_rows
@@ -195,6 +196,7 @@ async def rebuild(engine: sa.Engine, queue: Queue, recorder: Recorder, *, expire
     delivered. A worker that still has it in hand reports it later, and that settles it.
     """
     await recorder.drain()
+    await shut_gates(engine, queue)
     looked_at = enqueued = unknown = 0
     for campaign, campaign_id, state in await asyncio.to_thread(_launched, engine):
         if state == CampaignState.PAUSED:

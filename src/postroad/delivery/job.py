@@ -66,6 +66,11 @@ def sender_gate(sender: str) -> str:
     return f"sender:{sender}"
 
 
+def hold_gate(sender: str) -> str:
+    """Name of the gate that is shut while a sender's domain fails; what else pauses the sender has gates of its own."""
+    return f"hold:{sender}"
+
+
 def provider_gate(sender: str, provider: str) -> str:
     """Name of the gate that limits one sender at one mailbox provider."""
     return f"provider:{provider}:{sender}"
@@ -92,7 +97,7 @@ QUEUE_GATE = "queue"
 def gate_key(gate: str) -> str | None:
     """What keeps a sender's gates in the shard of its lanes, where they are exact. Others are divided over shards."""
     match gate.split(":", 2):
-        case ["sender", *sender]:
+        case ["sender" | "hold", *sender]:
             return ":".join(sender)
         case ["provider", _, sender]:
             return sender
@@ -106,6 +111,7 @@ def lane_of(*, sender: str, provider: str, campaign: str, route: str, job_class:
         name=f"{sender} {provider} {campaign}",
         gates=(
             campaign_gate(campaign),
+            hold_gate(sender),
             sender_gate(sender),
             provider_gate(sender, provider),
             shared_gate(provider),

@@ -20,7 +20,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from postroad.errors import ConfigError
 from postroad.settings.bounce import BounceSettings, InboundSettings, SourceKind, SourceSettings
 from postroad.settings.dkim import DkimSettings
-from postroad.settings.dns import DnsSettings
+from postroad.settings.dns import DnsHealthSettings, DnsSettings
 from postroad.settings.routes import (
     OAuthSettings,
     RelaySettings,
@@ -31,6 +31,7 @@ from postroad.settings.routes import (
 )
 from postroad.settings.values import (
     MAX_DURATION_MS,
+    DkimSelector,
     DurationMs,
     HostName,
     IpAddress,
@@ -50,6 +51,7 @@ __all__ = [
     "BounceSettings",
     "DeliverySettings",
     "DkimSettings",
+    "DnsHealthSettings",
     "DnsSettings",
     "DurationMs",
     "InboundSettings",
@@ -96,6 +98,12 @@ class SenderSettings(Section):
     dkim: tuple[DkimSettings, ...] = Field(default=(), description="keys that its messages are signed with")
     helo: HostName | None = Field(default=None, description="name in EHLO; unset: the route's, else this machine's")
     source_address: IpAddress | None = Field(default=None, description="address of this machine that mail leaves from")
+    public_addresses: tuple[IpAddress, ...] = Field(
+        default=(), description="addresses that receivers see its mail come from; none: source_address, where public"
+    )
+    dkim_selectors: tuple[DkimSelector, ...] = Field(
+        default=(), description="selectors that others, such as a relay, sign its mail with"
+    )
 
     @model_validator(mode="after")
     def _signs_from_the_first(self) -> Self:
@@ -217,6 +225,7 @@ class Settings(BaseSettings):
     bounce: BounceSettings = BounceSettings()
     inbound: InboundSettings = InboundSettings()
     dns: DnsSettings = DnsSettings()
+    dns_health: DnsHealthSettings = DnsHealthSettings()
 
     _config_path: Path | None = None
 

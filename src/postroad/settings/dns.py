@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -41,3 +41,24 @@ class DnsSettings(Section):
     )
     timeout_ms: DurationMs = Field(default=5_000, gt=0, le=MAX_DURATION_MS, description="for one question in all")
     concurrency: int = Field(default=100, ge=1, le=10_000, description="questions at once, for each process")
+
+
+BlocklistName = Annotated[str, Field(pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)+$", max_length=200)]
+
+
+class DnsHealthSettings(Section):
+    """What is made of a sender's DNS being well or not."""
+
+    hold: bool = Field(default=True, description="hold back the mail of a sender whose domain fails")
+    grace_ms: DurationMs = Field(
+        default=86_400_000, ge=0, le=MAX_DURATION_MS, description="how long it may fail before it is held back"
+    )
+    preflight: Literal["warn", "fail"] = Field(
+        default="warn", description="what a sender whose domain fails means for the launch of a campaign"
+    )
+    address_blocklists: tuple[BlocklistName, ...] = Field(
+        default=("zen.spamhaus.org", "bl.spamcop.net"), description="lists that are asked about sending addresses"
+    )
+    domain_blocklists: tuple[BlocklistName, ...] = Field(
+        default=("dbl.spamhaus.org",), description="lists that are asked about From and bounce domains"
+    )

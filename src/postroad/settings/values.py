@@ -78,3 +78,4 @@ def ip_address_text(text: str) -> str:
 
 IpAddress = Annotated[str, AfterValidator(ip_address_text)]
 HostName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:\[\]-]+$", max_length=255)]
+DkimSelector = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$", max_length=190)]

@@ -1,0 +1,207 @@
+"""What a sender's DNS means for its mail: each report is kept, a domain that fails holds its sender back, and a domain
+that is mended lets it go.
+
+The store decides who is held back; the gates of the queue follow it, and are set again whenever the queue may have
+forgotten them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from ipaddress import ip_address
+
+import msgspec
+import sqlalchemy as sa
+
+from postroad.delivery.job import hold_gate
+from postroad.dns.finding import Finding, Verdict, failures, in_words
+from postroad.dns.health import Change, HealthReport, difference
+from postroad.dns.identity import Identity, is_reserved
+from postroad.errors import ConfigError, DataError
+from postroad.mail.address import ascii_domain
+from postroad.mail.dkim_keys import keys_of
+from postroad.queue import Queue
+from postroad.settings import DnsHealthSettings, RouteKind, Settings
+from postroad.store.dns_report import DnsReport, SenderHold, keep_report, last_report, lock_sender, open_holds, put_hold
+from postroad.store.engine import read, write
+
+_HOLD = hold_gate("")
+
+
+class Step(StrEnum):
+    """What a report changes for its sender."""
+
+    NOTHING = "nothing"
+    GRACE = "grace"  # it fails now; its grace period begins
+    HELD = "held"
+    RELEASED = "released"
+    MENDED = "mended"  # within its grace period: it was never held back
+
+
+@dataclass(frozen=True, kw_only=True)
+class SenderHealth:
+    """What one report says and changes. ``held``: whether the sender is held back now, and ``why``."""
+
+    sender: str
+    domain: str
+    verdict: Verdict
+    findings: tuple[Finding, ...]
+    before: Verdict | None
+    change: Change
+    step: Step
+    held: bool
+    why: str
+
+
+def senders_to_check(settings: Settings) -> list[str]:
+    """Names of the senders whose domains public DNS can know."""
+    return [name for name, sender in settings.senders.items() if not is_reserved(sender.domain)]
+
+
+def identity_of(settings: Settings, name: str, environ: Mapping[str, str]) -> Identity:
+    """What receivers see of a sender, as far as the settings tell. Raises ConfigError.
+
+    Behind a relay they see the relay's address and greeting, and not what this machine has.
+    """
+    sender, health = settings.sender(name), settings.dns_health
+    route = settings.routes[sender.route]
+    ips, helo = sender.public_addresses, None
+    if route.kind is RouteKind.DIRECT:
+        helo = sender.helo or route.helo
+        if not ips and sender.source_address is not None and ip_address(sender.source_address).is_global:
+            ips = (sender.source_address,)
+    keys = {key.selector: key.record.partition("p=")[2] for key in keys_of(name, sender, environ)}
+    try:
+        domain = ascii_domain(sender.domain)
+        bounce_domain = ascii_domain(sender.bounce_domain) if sender.bounce_domain else ""
+    except DataError as error:
+        where = f"{settings.config_path or 'postroad.toml'}, senders.{name}"
+        raise ConfigError(error.message, where=where) from None
+    return Identity(
+        domain=domain,
+        bounce_domain=bounce_domain,
+        sender_ips=ips,
+        selectors=tuple(dict.fromkeys((*keys, *sender.dkim_selectors))),
+        helo=helo,
+        keys=keys,
+        address_blocklists=health.address_blocklists,
+        domain_blocklists=health.domain_blocklists,
+    )
+
+
+def decide(
+    hold: SenderHold | None, findings: Sequence[Finding], settings: DnsHealthSettings, now: datetime
+) -> tuple[Step, str]:
+    """Return what a report means for a sender, and why. ``hold``: what is open of it.
+
+    Only what DNS said counts. A question that stayed open neither fails a domain nor mends it.
+    """
+    judged = [finding for finding in findings if finding.standard.is_about_sending]
+    failing = failures(findings)
+    why = in_words(failing)
+    held = hold is not None and hold.held_at is not None
+    if held and not settings.hold:
+        return Step.RELEASED, "dns_health.hold is off"
+    if failing:
+        since = now if hold is None else hold.failing_since
+        if settings.hold and not held and now - since >= timedelta(milliseconds=settings.grace_ms):
+            return Step.HELD, why
+        return (Step.GRACE if hold is None else Step.NOTHING), why
+    if hold is None:
+        return Step.NOTHING, ""
+    if any(finding.verdict is Verdict.UNKNOWN and finding.code != "dnsbl.refused" for finding in judged):
+        return Step.NOTHING, hold.reason
+    return (Step.RELEASED if held else Step.MENDED), "its DNS is mended"
+
+
+def record(engine: sa.Engine, sender: str, report: HealthReport, settings: DnsHealthSettings) -> SenderHealth:
+    """Keep a report, compare it with the last one, and write down whom it holds back or lets go."""
+    now = report.checked_at
+    with write(engine) as connection:
+        lock_sender(connection, sender)
+        last = last_report(connection, sender)
+        hold = open_holds(connection).get(sender)
+        step, why = decide(hold, report.findings, settings, now)
+        keep_report(
+            connection,
+            DnsReport(
+                sender=sender,
+                domain=report.domain,
+                verdict=report.verdict,
+                findings=[msgspec.to_builtins(finding) for finding in report.findings],
+                checked_at=now,
+            ),
+        )
+        after = _follow(connection, sender, hold, step, why, now)
+    return SenderHealth(
+        sender=sender,
+        domain=report.domain,
+        verdict=report.verdict,
+        findings=report.findings,
+        before=Verdict(last.verdict) if last is not None else None,
+        change=difference(findings_of(last) if last is not None else (), report.findings),
+        step=step,
+        held=after is not None and after.held_at is not None and after.ended_at is None,
+        why=why,
+    )
+
+
+def _follow(
+    connection: sa.Connection, sender: str, hold: SenderHold | None, step: Step, why: str, now: datetime
+) -> SenderHold | None:
+    match step:
+        case Step.NOTHING if hold is None:
+            return None
+        case Step.NOTHING | Step.GRACE:
+            hold = hold or SenderHold(sender=sender, reason=why, failing_since=now)
+            hold.reason = why
+        case Step.HELD:
+            hold = hold or SenderHold(sender=sender, reason=why, failing_since=now)
+            hold.reason, hold.held_at = why, now
+        case Step.RELEASED | Step.MENDED:
+            assert hold is not None  # noqa: S101  (only what is open ends)
+            hold.ended_at, hold.ended_why = now, why
+    put_hold(connection, hold)
+    return hold
+
+
+def findings_of(report: DnsReport) -> tuple[Finding, ...]:
+    """Return the findings of a report that was kept."""
+    return msgspec.convert(report.findings, tuple[Finding, ...])
+
+
+def forget_others(engine: sa.Engine, settings: Settings, now: datetime) -> list[str]:
+    """End what is open of senders that are gone from the settings: nobody checks them. Returns their addresses."""
+    known = {sender.address for sender in settings.senders.values()}
+    with write(engine) as connection:
+        ended = [hold for sender, hold in open_holds(connection).items() if sender not in known]
+        for hold in ended:
+            hold.ended_at, hold.ended_why = now, "it is no sender any more"
+            put_hold(connection, hold)
+    return [hold.sender for hold in ended]
+
+
+def held_senders(engine: sa.Engine) -> set[str]:
+    """Return the addresses of the senders that are held back now."""
+    with read(engine) as connection:
+        return {sender for sender, hold in open_holds(connection).items() if hold.held_at is not None}
+
+
+async def shut_gates(engine: sa.Engine, queue: Queue) -> None:
+    """Shut the gates of senders that are held back. Harmless where they are shut."""
+    for sender in sorted(await asyncio.to_thread(held_senders, engine)):
+        await queue.suspend(hold_gate(sender), None)
+
+
+async def follow_holds(engine: sa.Engine, queue: Queue) -> None:
+    """Bring the gates of the queue to what the store says: shut, and open again."""
+    await shut_gates(engine, queue)
+    shut = [state.gate.name for state in await queue.gates() if state.gate.paused_until_ms is not None]
+    held = await asyncio.to_thread(held_senders, engine)
+    for name in shut:
+        if name.startswith(_HOLD) and name.removeprefix(_HOLD) not in held:
+            await queue.lift(name)

@@ -1,0 +1,59 @@
+"""Reports of receivers, from their files into the store."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from postroad.dns.reports.dmarc import DmarcReport
+from postroad.dns.reports.read import reports_of
+from postroad.dns.reports.tls import TlsReport
+from postroad.dns.reports.unpack import MAX_PACKED_BYTES
+from postroad.errors import DataError
+from postroad.store.engine import write
+from postroad.store.mail_report import MailReport, ReportKind, keep_mail_report
+
+MAX_FILE_BYTES = 3 * MAX_PACKED_BYTES
+"""More than this is refused whatever it is: the rest of the file is not read."""
+
+
+def keep(engine: sa.Engine, report: DmarcReport | TlsReport) -> bool:
+    """Keep a report. False: it is known already. Raises UnavailableError."""
+    row = MailReport(
+        kind=ReportKind.DMARC if isinstance(report, DmarcReport) else ReportKind.TLS,
+        organisation=report.organisation,
+        report_id=report.report_id,
+        domain=report.domain,
+        begins_at=report.begins_at,
+        ends_at=report.ends_at,
+    )
+    with write(engine) as connection:
+        return keep_mail_report(connection, row, [asdict(each) for each in report.rows])
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileOutcome:
+    """What became of a file. ``new``: reports of it that were not known before."""
+
+    file: str
+    refused: bool
+    new: int
+    outcome: str
+
+
+def keep_file(engine: sa.Engine, path: Path) -> FileOutcome:
+    """Keep the reports in a file, which may be a mail with reports attached. Raises UnavailableError."""
+    try:
+        with path.open("rb") as file:
+            reports = reports_of(file.read(MAX_FILE_BYTES))
+    except (DataError, OSError) as error:
+        why = error.message if isinstance(error, DataError) else error.strerror
+        return FileOutcome(file=str(path), refused=True, new=0, outcome=f"refused: {why}")
+    kept = [(report, keep(engine, report)) for report in reports]
+    said = [
+        f"{report.organisation} on {report.domain}, {len(report.rows):,} rows{'' if new else ': known already'}"
+        for report, new in kept
+    ]
+    return FileOutcome(file=str(path), refused=False, new=sum(new for _, new in kept), outcome="; ".join(said))

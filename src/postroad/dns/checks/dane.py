@@ -1,0 +1,58 @@
+"""DANE for SMTP (RFC 7672): whether TLSA records vouch for the certificates of the domain's mail hosts."""
+
+from __future__ import annotations
+
+from dns.rdtypes.ANY.TLSA import TLSA
+
+from postroad.dns.finding import Code, Finding, found
+from postroad.dns.identity import Identity
+from postroad.dns.mx import find_mail_hosts
+from postroad.dns.resolver import Found, Lookup, Resolver
+
+PORT = 25
+_USAGES, _SELECTORS, _MATCHING = (2, 3), (0, 1), (0, 1, 2)
+"""RFC 7672 §3.1: DANE-TA and DANE-EE only; what other usages say cannot be verified."""
+
+
+async def check(resolver: Resolver, identity: Identity) -> list[Finding]:
+    """Return what is to be said of all mail hosts. Whether DNSSEC vouches is the resolver's word: `dns.trust_ad`."""
+    domain = identity.domain
+    hosts = await find_mail_hosts(resolver, domain)
+    if not hosts.names:
+        return []  # The MX check has said why.
+    answers = dict(
+        zip(
+            hosts.names,
+            await resolver.lookup_all(*((f"_{PORT}._tcp.{name}", "TLSA") for name in hosts.names)),
+            strict=True,
+        )
+    )
+    silent = [name for name, answer in answers.items() if answer.found is Found.NO_ANSWER]
+    if silent:
+        return [found(Code.DANE_UNKNOWN, domain, f"no answer about the TLSA records of {', '.join(silent)}")]
+    protected = [name for name, answer in answers.items() if answer.records]
+    if not protected:
+        publish = f"_{PORT}._tcp.{hosts.names[0]}. IN TLSA 3 1 1 SHA-256-OF-THE-PUBLIC-KEY"
+        remedy = "The zones of the domain and of its mail hosts must be signed with DNSSEC first."
+        return [found(Code.DANE_ABSENT, domain, "no TLSA record", remedy=remedy, publish=publish)]
+    unusable = [name for name in protected if not any(map(_is_usable, _records(answers[name])))]
+    if unusable:
+        seen = f"no record of {', '.join(unusable)} has usage 2 or 3"
+        return [found(Code.DANE_UNUSABLE, domain, seen, remedy="Publish 3 1 1, or 2 1 1, records.")]
+    unsigned = [name for name in protected if not answers[name].secure]
+    if unsigned or not hosts.secure:
+        seen = f"DNSSEC does not vouch for {', '.join(unsigned) or f'the MX records of {domain}'}"
+        remedy = "Sign the zone; ask a resolver that validates, and say so: dns.trust_ad."
+        return [found(Code.DANE_UNSIGNED, domain, seen, remedy=remedy)]
+    bare = [name for name in hosts.names if name not in protected]
+    if bare:
+        return [found(Code.DANE_SOME, domain, f"no TLSA record of {', '.join(bare)}", remedy="Publish theirs too.")]
+    return [found(Code.DANE_OK, domain, f"TLSA records of {', '.join(protected)}")]
+
+
+def _records(answer: Lookup) -> list[TLSA]:
+    return [record for record in answer.records if isinstance(record, TLSA)]
+
+
+def _is_usable(record: TLSA) -> bool:
+    return record.usage in _USAGES and record.selector in _SELECTORS and record.mtype in _MATCHING

@@ -1,0 +1,79 @@
+"""DKIM key records (RFC 6376) at the selectors that mail is signed with."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+
+from postroad.dns.dkim_key import PublicKey, is_dkim, read_key
+from postroad.dns.finding import Code, Finding, Verdict, found, txt_record
+from postroad.dns.identity import Identity
+from postroad.dns.resolver import Found, Lookup, Resolver
+from postroad.dns.tags import RecordError, silence, texts
+
+LEAST_BITS, GOOD_BITS = 1024, 2048
+
+
+async def check(resolver: Resolver, identity: Identity) -> list[Finding]:
+    """Return what is to be said of the keys of all selectors."""
+    if not identity.selectors:
+        remedy = "Name the selectors that mail is signed with: --dkim-selector, or dkim_selectors of the sender."
+        return [found(Code.DKIM_UNASKED, identity.domain, "no selector was named", remedy=remedy)]
+    names = [f"{selector}._domainkey.{identity.domain}" for selector in identity.selectors]
+    answers = await resolver.lookup_all(*((name, "TXT") for name in names))
+    findings: list[Finding] = []
+    algorithms: set[str] = set()
+    for selector, name, answer in zip(identity.selectors, names, answers, strict=True):
+        expected = identity.keys.get(selector, "")
+        read = _read(name, answer, expected)
+        if isinstance(read, Finding):
+            findings.append(read)
+            continue
+        algorithms.add(read.algorithm)
+        bits = f", {read.bits} bits" if read.bits else ""
+        said = list(_judge(name, read, expected)) or [found(Code.DKIM_OK, name, f"{read.algorithm}{bits}")]
+        findings += said
+    if algorithms == {"rsa"} and all(finding.verdict is Verdict.PASS for finding in findings):
+        remedy = "Sign with an Ed25519 key at a second selector as well."
+        findings.append(found(Code.DKIM_NO_ED25519, identity.domain, "all keys are RSA", remedy=remedy))
+    return findings
+
+
+def _read(name: str, answer: Lookup, expected: str) -> PublicKey | Finding:
+    if answer.found is Found.NO_ANSWER:
+        return found(Code.DKIM_UNKNOWN, name, silence(answer))
+    records = [text for text in texts(answer) if is_dkim(text)]
+    publish = _proposal(name, expected)
+    if not records:
+        return found(Code.DKIM_MISSING, name, "there is no key record", publish=publish)
+    if len(records) > 1:
+        remedy = "Delete all but the one that belongs to the private key in use."
+        return found(Code.DKIM_SEVERAL, name, f"{len(records)} key records", remedy=remedy, publish=publish)
+    try:
+        return read_key(records[0])
+    except RecordError as error:
+        return found(Code.DKIM_INVALID, name, str(error), publish=publish)
+
+
+def _judge(name: str, key: PublicKey, expected: str) -> Iterator[Finding]:
+    publish = _proposal(name, expected)
+    if not key.octets:
+        remedy = "Sign with another selector, or publish the public key of the one in use."
+        yield found(Code.DKIM_REVOKED, name, "p= is empty", remedy=remedy, publish=publish)
+        return
+    if expected and base64.b64encode(key.octets).decode() != "".join(expected.split()):
+        seen = "the key in DNS is not that of the private key mail is signed with"
+        yield found(Code.DKIM_OTHER_KEY, name, seen, publish=publish)
+    if key.algorithm == "rsa" and key.bits < LEAST_BITS:
+        yield found(Code.DKIM_WEAK, name, f"RSA, {key.bits} bits", remedy="Make a key of 2048 bits at a new selector.")
+    elif key.algorithm == "rsa" and key.bits < GOOD_BITS:
+        yield found(Code.DKIM_SHORT, name, f"RSA, {key.bits} bits", remedy="Make a key of 2048 bits at a new selector.")
+    if key.testing:
+        yield found(Code.DKIM_TESTING, name, "t=y", remedy="Take t=y out of the record.")
+
+
+def _proposal(name: str, expected: str) -> str:
+    if not expected:
+        return txt_record(name, "v=DKIM1; k=rsa; p=BASE64-OF-THE-PUBLIC-KEY")
+    algorithm = "ed25519" if len(base64.b64decode(expected)) == 32 else "rsa"
+    return txt_record(name, f"v=DKIM1; k={algorithm}; p={''.join(expected.split())}")

@@ -1,0 +1,115 @@
+"""DMARC (RFC 9989): the policy that holds for the From domain, and whether what is authenticated is aligned with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from postroad.dns.dmarc import NoAnswerError, Walk, aligned, walk
+from postroad.dns.dmarc_record import REMOVED, DmarcPolicy, DmarcRecord, is_dmarc
+from postroad.dns.finding import Code, Finding, found, txt_record
+from postroad.dns.identity import Identity
+from postroad.dns.resolver import Found, Resolver
+from postroad.dns.tags import silence, texts
+
+MAX_PLACES = 10
+"""Of reports, that are asked whether they want them."""
+
+
+async def check(resolver: Resolver, identity: Identity, *, signed: bool | None) -> list[Finding]:
+    """Return what is to be said of DMARC. ``signed``: whether DKIM keys were found good; None: none was asked for."""
+    domain = identity.domain
+    try:
+        found_walk = await walk(resolver, domain)
+        findings = [*_policy(found_walk), *await _alignment(resolver, identity, found_walk, signed)]
+        findings += await _reports(resolver, found_walk)
+    except NoAnswerError as error:
+        return [found(Code.DMARC_UNKNOWN, domain, str(error))]
+    policy = found_walk.policy
+    if findings or policy is None:
+        return findings
+    return [found(Code.DMARC_OK, domain, f'"{policy.text}" at _dmarc.{policy.domain}')]
+
+
+def _proposal(walk: Walk, policy: str = "quarantine") -> str:
+    organisation = walk.organisation
+    return txt_record(f"_dmarc.{organisation}", f"v=DMARC1; p={policy}; rua=mailto:dmarc@{organisation}")
+
+
+def _policy(walk: Walk) -> Iterator[Finding]:
+    own, stop = walk.own, walk.policy
+    name = f"_dmarc.{own.domain}"
+    if own.several:
+        remedy = "Delete all but one."
+        yield found(Code.DMARC_SEVERAL, walk.domain, f"{own.several} records at {name}", remedy=remedy)
+    if own.wrong:
+        yield found(Code.DMARC_INVALID, walk.domain, f'"{own.text}": {own.wrong}', publish=_proposal(walk))
+    if stop is None or stop.record is None:
+        if not own.several and not own.wrong:
+            # To begin with p=none, and to tighten it when the reports show that nothing good fails.
+            remedy = "Begin with p=none, read the reports, then go on to quarantine and reject."
+            seen = f"no record at {name}, nor above it"
+            yield found(Code.DMARC_MISSING, walk.domain, seen, remedy=remedy, publish=_proposal(walk, "none"))
+        return
+    record = stop.record
+    if record.faults:
+        yield found(Code.DMARC_INVALID, walk.domain, f'"{stop.text}": {"; ".join(record.faults)}', remedy="Mend it.")
+    inherited = stop.domain != walk.domain
+    policy = record.subdomain_policy if inherited else record.policy
+    if policy is DmarcPolicy.NONE:
+        remedy = "When the reports show that all good mail passes, ask for quarantine, then reject."
+        seen = f'"{stop.text}" at _dmarc.{stop.domain}'
+        yield found(Code.DMARC_NONE, walk.domain, seen, remedy=remedy, publish=_proposal(walk))
+    elif record.subdomain_policy is DmarcPolicy.NONE or record.missing_policy is DmarcPolicy.NONE:
+        yield found(Code.DMARC_SUBDOMAINS, walk.domain, f'"{stop.text}"', remedy="Take out sp=none and np=none.")
+    yield from _tags(walk.domain, stop.text, record)
+
+
+def _tags(domain: str, text: str, record: DmarcRecord) -> Iterator[Finding]:
+    if not record.reports_to:
+        remedy = "Add rua=mailto:… and read the reports: `postroad dns reports`."
+        yield found(Code.DMARC_NO_REPORTS, domain, f'"{text}"', remedy=remedy)
+    if record.ignored:
+        removed = [name for name in record.ignored if name in REMOVED]
+        seen = ", ".join(record.ignored) + (" (RFC 9989 took out pct, rf and ri)" if removed else "")
+        yield found(Code.DMARC_TAGS, domain, seen, remedy="Take them out; in place of pct there is t=y.")
+    if record.testing and record.policy is not DmarcPolicy.NONE:
+        yield found(Code.DMARC_TESTING, domain, f'"{text}"', remedy="Take out t=y when the reports show no harm.")
+
+
+async def _alignment(resolver: Resolver, identity: Identity, walk: Walk, signed: bool | None) -> list[Finding]:
+    strict = walk.policy is not None and walk.policy.record is not None and walk.policy.record.strict_spf
+    if await aligned(resolver, identity.return_path, identity.domain, strict=strict):
+        return []
+    seen = f"the return path is at {identity.return_path}, the From address at {identity.domain}"
+    remedy = f"Take a bounce domain below {walk.organisation}"
+    if strict:
+        remedy = f"Take {identity.domain} as bounce domain, or aspf=r"
+    code = Code.DMARC_UNALIGNED if signed is False else Code.DMARC_SPF_UNALIGNED
+    return [found(code, identity.domain, seen, remedy=f"{remedy}, or sign with DKIM as {identity.domain}.")]
+
+
+async def _reports(resolver: Resolver, walk: Walk) -> list[Finding]:
+    """Ask the places of reports that are in other organisations whether they want them (RFC 9990)."""
+    stop = walk.policy
+    if stop is None or stop.record is None:
+        return []
+    findings: list[Finding] = []
+    places = dict.fromkeys(_mail_domain(uri) for uri in (*stop.record.reports_to, *stop.record.failures_to))
+    for place in [place for place in places if place][:MAX_PLACES]:
+        if await aligned(resolver, place, stop.domain, strict=False):
+            continue
+        name = f"{stop.domain}._report._dmarc.{place}"
+        answer = await resolver.lookup(name, "TXT")
+        if answer.found is Found.NO_ANSWER:
+            findings.append(found(Code.DMARC_UNKNOWN, name, silence(answer)))
+        elif not any(is_dmarc(text) for text in texts(answer)):
+            seen = f"reports go to {place}, which does not say that it wants them"
+            publish = txt_record(name, "v=DMARC1")
+            remedy = f"Whoever runs {place} publishes it."
+            findings.append(found(Code.DMARC_REPORTS_REFUSED, place, seen, remedy=remedy, publish=publish))
+    return findings
+
+
+def _mail_domain(uri: str) -> str:
+    scheme, _, rest = uri.partition(":")
+    return rest.partition("?")[0].rpartition("@")[2].lower().rstrip(".") if scheme.lower() == "mailto" else ""

@@ -1,0 +1,57 @@
+"""Who takes the mail of the From domain and of the return path: RFC 5321 §5.1, RFC 7505."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from postroad.dns.finding import Code, Finding, found
+from postroad.dns.identity import Identity
+from postroad.dns.mx import MailExchange, MailHosts, find_mail_hosts
+from postroad.dns.resolver import Found, Resolver
+
+
+async def check(resolver: Resolver, identity: Identity) -> list[Finding]:
+    """Return what is to be said of both domains' mail hosts."""
+    findings: list[Finding] = []
+    for domain in dict.fromkeys((identity.domain, identity.return_path)):
+        findings += await _check(resolver, domain)
+    return findings
+
+
+async def _check(resolver: Resolver, domain: str) -> list[Finding]:
+    hosts = await find_mail_hosts(resolver, domain)
+    publish = f"{domain}. IN MX 10 YOUR-MAIL-HOST."
+    match hosts.exchange:
+        case MailExchange.UNKNOWN:
+            return [found(Code.MX_UNKNOWN, domain, hosts.why)]
+        case MailExchange.NULL:
+            return [found(Code.MX_NULL, domain, hosts.why, publish=publish)]
+        case MailExchange.NONE:
+            apex = await resolver.lookup(domain, "SOA")
+            if apex.found is Found.NO_NAME:
+                remedy = "Is it spelt right, and registered? Make its zone before you send from it."
+                return [found(Code.MX_NO_DOMAIN, domain, hosts.why, remedy=remedy)]
+            return [found(Code.MX_MISSING, domain, hosts.why, publish=publish)]
+        case MailExchange.HOSTS if hosts.implicit:
+            seen = "it has an address and no MX"
+            return [found(Code.MX_IMPLICIT, domain, seen, publish=f"{domain}. IN MX 10 {domain}.")]
+        case MailExchange.HOSTS:
+            return await _hosts(resolver, hosts)
+        case other:
+            assert_never(other)
+
+
+async def _hosts(resolver: Resolver, hosts: MailHosts) -> list[Finding]:
+    kinds = [(name, kind) for name in hosts.names for kind in ("A", "AAAA")]
+    answers = await resolver.lookup_all(*kinds)
+    by_host = {name: {answer.found for answer in answers if answer.name == name} for name in hosts.names}
+    silent = [name for name, seen in by_host.items() if Found.RECORDS not in seen and Found.NO_ANSWER in seen]
+    dead = [name for name, seen in by_host.items() if not seen & {Found.RECORDS, Found.NO_ANSWER}]
+    remedy = "Give it an address, or take it out of the MX records."
+    if len(dead) == len(hosts.names):
+        return [found(Code.MX_NO_ADDRESS, hosts.domain, f"no address: {', '.join(dead)}", remedy=remedy)]
+    findings = [
+        found(Code.MX_DEAD_HOST, name, f"a mail host of {hosts.domain} without address", remedy=remedy) for name in dead
+    ]
+    findings += [found(Code.MX_UNKNOWN, name, "no answer about its addresses") for name in silent]
+    return findings or [found(Code.MX_OK, hosts.domain, ", ".join(name for _, name in hosts.hosts))]

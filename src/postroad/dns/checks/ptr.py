@@ -1,0 +1,94 @@
+"""The name of a sending address, whether it leads back, and the name in EHLO: RFC 1912 §2.1, RFC 5321 §2.3.5."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import ip_address
+
+from dns.rdtypes.ANY.PTR import PTR
+
+from postroad.dns.finding import Code, Finding, found
+from postroad.dns.identity import Identity
+from postroad.dns.resolver import Found, Lookup, Resolver
+from postroad.dns.tags import silence
+
+MAX_NAMES = 10
+_POOL = re.compile(r"(^|[.-])(dynamic|dyn|dhcp|pool|dsl|adsl|vdsl|dialup|ppp|broadband)[0-9]*([.-]|$)")
+
+
+async def check(resolver: Resolver, identity: Identity) -> list[Finding]:
+    """Return what is to be said of each sending address, and of the name that it greets with."""
+    if not identity.sender_ips:
+        remedy = "Name the addresses that mail leaves from: --sender-ip, or public_addresses of the sender."
+        findings = [found(Code.PTR_UNASKED, identity.domain, "no address was named", remedy=remedy)]
+        return findings + (await _helo(resolver, identity.helo, {}) if identity.helo else [])
+    findings = []
+    names: dict[str, set[str]] = {}
+    for ip in identity.sender_ips:
+        said, confirmed = await _address(resolver, ip, identity.helo)
+        findings += said
+        if confirmed is not None:
+            names[ip] = confirmed
+    return findings + (await _helo(resolver, identity.helo, names) if identity.helo else [])
+
+
+async def _address(resolver: Resolver, ip: str, helo: str | None) -> tuple[list[Finding], set[str] | None]:
+    """What is to be said of one address, and its names that lead back; None: not known."""
+    pointer = ip_address(ip).reverse_pointer
+    publish = f"{pointer}. IN PTR {helo or 'NAME-OF-THE-HOST'}."
+    remedy = "Whoever the address is rented from sets it."
+    answer = await resolver.lookup(pointer, "PTR")
+    if answer.found is Found.NO_ANSWER:
+        return [found(Code.PTR_UNKNOWN, ip, silence(answer))], None
+    names = [r.target.to_text(omit_final_dot=True).lower() for r in answer.records if isinstance(r, PTR)][:MAX_NAMES]
+    if not names:
+        return [found(Code.PTR_MISSING, ip, "it has no name", remedy=remedy, publish=publish)], set()
+    kind = "A" if ip_address(ip).version == 4 else "AAAA"
+    answers = await resolver.lookup_all(*((name, kind) for name in names))
+    confirmed = {name for name, forward in zip(names, answers, strict=True) if _leads_to(forward, ip)}
+    if not confirmed:
+        if any(forward.found is Found.NO_ANSWER for forward in answers):
+            return [found(Code.PTR_UNKNOWN, ip, f"no answer about {', '.join(names)}")], None
+        seen = f"{', '.join(names)} does not lead back to {ip}"
+        return [found(Code.PTR_UNCONFIRMED, ip, seen, publish=f"{names[0]}. IN {kind} {ip}")], set()
+    if all(_is_generic(name, ip) for name in confirmed):
+        return [found(Code.PTR_GENERIC, ip, min(confirmed), remedy=remedy, publish=publish)], confirmed
+    return [found(Code.PTR_OK, ip, ", ".join(sorted(confirmed)))], confirmed
+
+
+def _leads_to(answer: Lookup, ip: str) -> bool:
+    return any(ip_address(record.to_text()) == ip_address(ip) for record in answer.records)
+
+
+def _is_generic(name: str, ip: str) -> bool:
+    """Whether a name is made of the address, or says what lines of homes are called."""
+    if ip_address(ip).version == 4:
+        octets = ip.split(".")
+        numbers = re.findall(r"\d+", name.partition(".")[0] + "." + name)
+        written = [number.lstrip("0") or "0" for number in numbers]
+        if all(octet in written for octet in octets) and len(set(octets)) > 1:
+            return True
+    return bool(_POOL.search(name))
+
+
+async def _helo(resolver: Resolver, helo: str, names: dict[str, set[str]]) -> list[Finding]:
+    """Whether the name in EHLO leads to an address, and is that of each sending address."""
+    helo = helo.lower().rstrip(".")
+    four, six = await resolver.addresses(helo)
+    if Found.RECORDS not in (four.found, six.found):
+        if Found.NO_ANSWER in (four.found, six.found):
+            return [found(Code.PTR_UNKNOWN, helo, silence(four if four.found is Found.NO_ANSWER else six))]
+        ip = next(iter(names), "ADDRESS-THAT-SENDS")
+        kind = "AAAA" if ":" in ip else "A"
+        return [found(Code.HELO_NOT_FOUND, helo, "it leads to no address", publish=f"{helo}. IN {kind} {ip}")]
+    differing = [(ip, known) for ip, known in names.items() if known and helo not in known]
+    return [
+        found(
+            Code.HELO_OTHER,
+            ip,
+            f"it greets as {helo} and is called {', '.join(sorted(known))}",
+            remedy=f"Set helo of the sender to {min(known)}, or change the PTR.",
+            publish=f"{ip_address(ip).reverse_pointer}. IN PTR {helo}.",
+        )
+        for ip, known in differing
+    ]

@@ -1,0 +1,130 @@
+"""SPF of the return path (RFC 7208): the record, what it costs, and whether it covers the sending addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from ipaddress import ip_address
+
+from postroad.dns.finding import Code, Finding, Verdict, found, txt_record
+from postroad.dns.identity import Identity
+from postroad.dns.resolver import Found, Resolver
+from postroad.dns.spf import MAX_LOOKUPS, MAX_VOID_LOOKUPS, Mail, Outcome, Result, Survey, check_host, survey
+from postroad.dns.spf_record import Kind, Qualifier, SpfSyntaxError, is_spf, read_spf
+from postroad.dns.tags import silence, texts
+
+MANY_LOOKUPS = 8
+NOBODYS_ADDRESS = "203.0.113.255"
+"""RFC 5737: mail from it is sent by nobody, so that no record has a reason to let it pass."""
+
+
+async def check(resolver: Resolver, identity: Identity) -> list[Finding]:
+    """Return what is to be said of SPF."""
+    domain, ips = identity.return_path, identity.sender_ips
+    answer = await resolver.lookup(domain, "TXT")
+    if answer.found is Found.NO_ANSWER:
+        return [found(Code.SPF_UNKNOWN, domain, silence(answer))]
+    records = [text for text in texts(answer) if is_spf(text)]
+    if not records:
+        return [found(Code.SPF_MISSING, domain, "there is no SPF record", publish=_proposal(domain, ips))]
+    if len(records) > 1:
+        remedy = "Put the mechanisms of all of them into one record, and delete the others."
+        return [found(Code.SPF_SEVERAL, domain, " and ".join(f'"{text}"' for text in records), remedy=remedy)]
+    text = records[0]
+    try:
+        read_spf(text)
+    except SpfSyntaxError as error:
+        remedy = "Mend this term."
+        return [found(Code.SPF_INVALID, domain, str(error), remedy=remedy, publish=_proposal(domain, ips))]
+    seen = await survey(resolver, domain)
+    findings = [*_cost(domain, text, seen), *_content(domain, text, seen)]
+    findings += await _open_to_all(resolver, domain, text)
+    for ip in ips:
+        mail = Mail(ip=ip_address(ip), sender=f"postmaster@{domain}", helo=identity.helo or domain)
+        outcome = await check_host(resolver, mail, domain)
+        if outcome.result is Result.PERMERROR and any(finding.verdict is Verdict.FAIL for finding in findings):
+            continue  # It has been said why.
+        findings += _coverage(domain, text, ip, outcome)
+    return findings or [found(Code.SPF_OK, domain, f'"{text}"; {seen.outcome.lookups} lookups of {MAX_LOOKUPS}')]
+
+
+def _cost(domain: str, text: str, seen: Survey) -> Iterator[Finding]:
+    outcome = seen.outcome
+    if outcome.result is Result.TEMPERROR:
+        yield found(Code.SPF_UNKNOWN, domain, outcome.why)
+        return
+    if outcome.lookups > MAX_LOOKUPS:
+        remedy = f"Take out includes whose hosts no longer send for you, until at most {MAX_LOOKUPS} lookups are left."
+        yield found(Code.SPF_LOOKUPS_OVER, domain, f'"{text}" takes {outcome.lookups} lookups', remedy=remedy)
+    elif outcome.result is Result.PERMERROR:
+        yield found(Code.SPF_INVALID, domain, outcome.why, remedy="Mend it, or take out the term that leads there.")
+    elif outcome.lookups >= MANY_LOOKUPS:
+        remedy = "Take out includes whose hosts no longer send for you."
+        yield found(Code.SPF_LOOKUPS_MANY, domain, f"it takes {outcome.lookups} lookups of 10", remedy=remedy)
+    if outcome.void_lookups > MAX_VOID_LOOKUPS:
+        remedy = "Take out names that do not exist any more."
+        seen_text = f"{outcome.void_lookups} of its names lead nowhere"
+        yield found(Code.SPF_VOID_OVER, domain, seen_text, remedy=remedy)
+
+
+def _content(domain: str, text: str, seen: Survey) -> Iterator[Finding]:
+    used = [mechanism for _, record in seen.records for mechanism in record.mechanisms]
+    if any(mechanism.kind is Kind.PTR for mechanism in used):
+        yield found(Code.SPF_PTR, domain, f'"{text}"', remedy="Name the addresses by ip4: and ip6: in its place.")
+    if seen.last is None:
+        if seen.outcome.result is Result.NEUTRAL:
+            publish = txt_record(domain, _with_all(text, "~all")) if len(seen.records) == 1 else ""
+            remedy = "End the record with ~all or -all, or the one that it redirects to."
+            yield found(Code.SPF_NO_ALL, domain, f'"{text}"', remedy=remedy, publish=publish)
+        return
+    where, last = seen.last
+    if last.all is not None and last.all.qualifier is Qualifier.NEUTRAL:
+        # Behind `all` a redirect is never looked at: the record to mend is the one that it leads to.
+        publish = txt_record(domain, _with_all(text, "~all")) if where == domain else ""
+        remedy = f"Let the record of {where} end with ~all or -all."
+        yield found(Code.SPF_NEUTRAL_ALL, domain, f"{last.all.text} of {where}", remedy=remedy, publish=publish)
+
+
+async def _open_to_all(resolver: Resolver, domain: str, text: str) -> list[Finding]:
+    """Whether anybody passes: by +all, by ip4:0.0.0.0/0, or by what somebody else's record has of these."""
+    nobody = Mail(ip=ip_address(NOBODYS_ADDRESS), sender=f"postmaster@{domain}", helo="nobody.invalid")
+    outcome = await check_host(resolver, nobody, domain)
+    if outcome.result is not Result.PASS:
+        return []
+    seen = f"mail from {NOBODYS_ADDRESS}, which nobody has, passes ({outcome.why})"
+    publish = txt_record(domain, _with_all(text, "-all"))
+    remedy = "Take out the term that lets it pass, and end with -all or ~all."
+    return [found(Code.SPF_PLUS_ALL, domain, seen, remedy=remedy, publish=publish)]
+
+
+def _coverage(domain: str, text: str, ip: str, outcome: Outcome) -> Iterator[Finding]:
+    match outcome.result:
+        case Result.PASS:
+            return
+        case Result.PERMERROR:
+            yield found(Code.SPF_INVALID, ip, outcome.why, remedy="Mend it, or take out the term that leads there.")
+        case Result.TEMPERROR:
+            yield found(Code.SPF_UNKNOWN, ip, outcome.why)
+        case _:
+            publish = txt_record(domain, _with_address(text, ip))
+            seen = f"mail from {ip} gets {outcome.result} ({outcome.why})"
+            yield found(Code.SPF_NOT_COVERED, ip, seen, publish=publish)
+
+
+def _proposal(domain: str, ips: Sequence[str]) -> str:
+    if not ips:
+        return txt_record(domain, "v=spf1 ip4:ADDRESS-THAT-SENDS -all")
+    return txt_record(domain, " ".join(["v=spf1", *map(_term, ips), "-all"]))
+
+
+def _term(ip: str) -> str:
+    return f"ip{ip_address(ip).version}:{ip}"
+
+
+def _with_address(text: str, ip: str) -> str:
+    """The record with one address more, before all else: behind `all` nothing is looked at."""
+    version, _, rest = text.partition(" ")
+    return f"{version} {_term(ip)} {rest}".strip()
+
+
+def _with_all(text: str, all_: str) -> str:
+    return " ".join([*(term for term in text.split() if term.lower().lstrip("+-~?") != "all"), all_])

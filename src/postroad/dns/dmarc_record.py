@@ -1,0 +1,126 @@
+"""A DMARC policy record: RFC 9989 §4.7 and §4.8, which made `pct`, `rf` and `ri` history."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from postroad.dns.tags import RecordError, first_tag_is, read_tags
+
+KNOWN = frozenset({"v", "p", "sp", "np", "adkim", "aspf", "fo", "psd", "rua", "ruf", "t"})
+REMOVED = frozenset({"pct", "rf", "ri"})
+"""Of RFC 7489; RFC 9989 took them out, and receivers pass over them."""
+
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[\x21-\x7e]+")
+_SIZE = re.compile(r"!\d{1,20}[kmgt]?", re.IGNORECASE)
+
+
+class DmarcPolicy(StrEnum):
+    """What a domain asks receivers to do with mail that forges it."""
+
+    NONE = "none"
+    QUARANTINE = "quarantine"
+    REJECT = "reject"
+
+
+class PublicSuffix(StrEnum):
+    """What a domain says of itself: whether it is one under which others register."""
+
+    YES = "y"
+    NO = "n"
+    UNSAID = "u"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DmarcRecord:
+    """A record as receivers apply it. ``faults``: tags whose values are wrong. ``ignored``: tags without effect."""
+
+    policy: DmarcPolicy
+    subdomain_policy: DmarcPolicy
+    missing_policy: DmarcPolicy
+    """Of names below the domain that do not exist (`np`)."""
+    strict_dkim: bool
+    strict_spf: bool
+    public_suffix: PublicSuffix
+    testing: bool
+    reports_to: tuple[str, ...]
+    failures_to: tuple[str, ...]
+    policy_named: bool
+    faults: tuple[str, ...]
+    ignored: tuple[str, ...]
+
+
+def is_dmarc(text: str) -> bool:
+    """Whether a TXT record is a DMARC record: v=DMARC1 comes first, in capitals (§4.7)."""
+    return first_tag_is(text, "v", "DMARC1")
+
+
+def read_dmarc(text: str) -> DmarcRecord:
+    """Read a record. Raises RecordError for what receivers do not apply at all.
+
+    A wrong value falls back to its default. A wrong or missing `p`, or a wrong `sp` or `np`, makes the record
+    p=none if it names a place for reports, and none at all if not (§4.10.1).
+    """
+    if not is_dmarc(text):
+        raise RecordError("it does not begin with v=DMARC1")
+    tags = read_tags(text)
+    faults: list[str] = []
+    reports_to = _uris(tags, "rua", faults)
+    failures_to = _uris(tags, "ruf", faults)
+    policies = {name: _policy(tags, name, faults) for name in ("p", "sp", "np")}
+    if "p" not in tags or any(name in tags and policy is None for name, policy in policies.items()):
+        if not reports_to:
+            raise RecordError("; ".join(faults) or "it has no p=")
+        policies = {"p": DmarcPolicy.NONE, "sp": None, "np": None}
+    policy = policies["p"] or DmarcPolicy.NONE
+    subdomain = policies["sp"] or policy
+    fo = tags.get("fo", "0")
+    if any(part.strip().lower() not in ("0", "1", "d", "s") for part in fo.split(":")):
+        faults.append(f"fo={fo}: 0, 1, d and s, with colons between, are allowed")
+    return DmarcRecord(
+        policy=policy,
+        subdomain_policy=subdomain,
+        missing_policy=policies["np"] or subdomain,
+        strict_dkim=_choice(tags, "adkim", "rs", faults) == "s",
+        strict_spf=_choice(tags, "aspf", "rs", faults) == "s",
+        public_suffix=PublicSuffix(_choice(tags, "psd", "uyn", faults)),
+        testing=_choice(tags, "t", "ny", faults) == "y",
+        reports_to=reports_to,
+        failures_to=failures_to,
+        policy_named="p" in tags,
+        faults=tuple(faults),
+        ignored=tuple(name for name in tags if name not in KNOWN),
+    )
+
+
+def _policy(tags: Mapping[str, str], name: str, faults: list[str]) -> DmarcPolicy | None:
+    if name not in tags:
+        return None
+    try:
+        return DmarcPolicy(tags[name].lower())
+    except ValueError:
+        faults.append(f"{name}={tags[name]}: none, quarantine and reject are allowed")
+        return None
+
+
+def _choice(tags: Mapping[str, str], name: str, allowed: str, faults: list[str]) -> str:
+    """Value of a tag of one letter; the first that is allowed is its default."""
+    value = tags.get(name, allowed[0]).lower()
+    if len(value) == 1 and value in allowed:
+        return value
+    faults.append(f"{name}={tags[name]}: {' and '.join(allowed)} are allowed")
+    return allowed[0]
+
+
+def _uris(tags: Mapping[str, str], name: str, faults: list[str]) -> tuple[str, ...]:
+    """URIs of a tag, without the sizes that RFC 7489 allowed behind them."""
+    good = []
+    for item in tags[name].split(",") if name in tags else ():
+        uri, mark, size = item.strip().partition("!")
+        if _URI.fullmatch(uri) and (not mark or _SIZE.fullmatch(mark + size)):
+            good.append(uri)
+        else:
+            faults.append(f"{name}={item.strip()[:80]}: that is no URI, as mailto:dmarc@example.com is")
+    return tuple(good)

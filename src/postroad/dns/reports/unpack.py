@@ -1,0 +1,62 @@
+"""Reports arrive packed, from anybody: what is inside is taken out, up to a size."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+
+from postroad.errors import DataError
+
+MAX_PACKED_BYTES = 10 * 1024 * 1024
+MAX_BYTES = 20 * 1024 * 1024
+"""Of the report itself. Those of the largest receivers for the largest senders have a few megabytes."""
+
+_GZIP, _ZIP = b"\x1f\x8b", b"PK\x03\x04"
+
+
+def unpack(data: bytes) -> bytes:
+    """Return the one file in a gzip or zip, or what is not packed as it is. Raises DataError."""
+    if len(data) > MAX_PACKED_BYTES:
+        raise DataError(f"it has {len(data):,} bytes; at most {MAX_PACKED_BYTES:,} are read")
+    if data.startswith(_GZIP):
+        return _gunzip(data)
+    if data.startswith(_ZIP):
+        return _unzip(data)
+    return data
+
+
+def _gunzip(data: bytes) -> bytes:
+    out = bytearray()
+    while data:  # RFC 1952 §2.2: a file is a series of members
+        member = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+        try:
+            out += member.decompress(data, MAX_BYTES + 1 - len(out))
+        except zlib.error as error:
+            raise DataError(f"its gzip is broken: {error}") from None
+        if len(out) > MAX_BYTES:
+            raise _bomb()
+        if not member.eof:
+            raise DataError("its gzip ends too early")
+        data = member.unused_data.lstrip(b"\x00")
+    return bytes(out)
+
+
+def _unzip(data: bytes) -> bytes:
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            files = [entry for entry in archive.infolist() if not entry.is_dir()]
+            if len(files) != 1:
+                raise DataError(f"its zip has {len(files)} files; a report is one")
+            # The size that the archive states may be a lie: no more is read than is allowed.
+            with archive.open(files[0]) as file:
+                out = file.read(MAX_BYTES + 1)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+        raise DataError(f"its zip is broken: {error}") from None
+    if len(out) > MAX_BYTES:
+        raise _bomb()
+    return out
+
+
+def _bomb() -> DataError:
+    return DataError(f"unpacked it has more than {MAX_BYTES:,} bytes")

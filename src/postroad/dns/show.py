@@ -1,0 +1,44 @@
+"""A report of a domain's health as text: the same for a terminal's file and for a run's page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from postroad.dns.finding import Finding, Verdict
+from postroad.dns.health import Change
+
+_MARKS = {Verdict.PASS: "✓", Verdict.INFO: "·", Verdict.UNKNOWN: "?", Verdict.WARN: "!", Verdict.FAIL: "✗"}
+
+
+def markdown(domain: str, verdict: Verdict, findings: Sequence[Finding], change: Change | None = None) -> str:
+    """Return a page: what was found, what is new, and how to mend what is not well."""
+    lines = [f"# {domain}: {verdict}", "", "| | standard | about | seen |", "|---|---|---|---|"]
+    lines += [
+        f"| {_MARKS[f.verdict]} {f.verdict} | {f.standard} | {_cell(f.subject)} | {_cell(f.seen)} |" for f in findings
+    ]
+    if change is not None and (change.new or change.gone):
+        lines += ["", "## Since the last check", ""]
+        lines += [f"* new: {f.standard} {_inline(f.subject)}: {_inline(f.seen)}" for f in change.new]
+        lines += [f"* gone: {f.standard} {_inline(f.subject)}: {_inline(f.seen)}" for f in change.gone]
+    for finding in to_mend(findings):
+        lines += ["", f"## {finding.standard}, {_inline(finding.subject)}", "", finding.why]
+        if finding.remedy:
+            lines += ["", _inline(finding.remedy)]
+        if finding.publish:
+            lines += ["", "```", finding.publish.replace("```", ""), "```"]
+    return "\n".join(lines) + "\n"
+
+
+def to_mend(findings: Sequence[Finding]) -> list[Finding]:
+    """Findings that something is to be done about, the gravest first."""
+    grave = [finding for finding in findings if finding.verdict is Verdict.FAIL]
+    return grave + [finding for finding in findings if finding.verdict is Verdict.WARN]
+
+
+def _cell(text: str) -> str:
+    return _inline(text).replace("|", "\\|")
+
+
+def _inline(text: str) -> str:
+    # What DNS says is anybody's: no line of it may become a heading, nor any of it a link or a tag.
+    return "".join(f"\\{c}" if c in "<[]" else c for c in " ".join(text.split()))

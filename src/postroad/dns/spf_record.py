@@ -1,0 +1,159 @@
+"""An SPF record: RFC 7208 §4.6, §5, §6 and §12."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+from postroad.dns.spf_macro import MacroError, MacroString, read_domain_spec, read_macros
+
+
+class Qualifier(StrEnum):
+    """What a match means."""
+
+    PASS = "+"  # noqa: S105  (a sign, and no secret)
+    FAIL = "-"
+    SOFTFAIL = "~"
+    NEUTRAL = "?"
+
+
+class Kind(StrEnum):
+    """Mechanisms."""
+
+    ALL = "all"
+    INCLUDE = "include"
+    A = "a"
+    MX = "mx"
+    PTR = "ptr"
+    IP4 = "ip4"
+    IP6 = "ip6"
+    EXISTS = "exists"
+
+    @property
+    def looks_up(self) -> bool:
+        """Whether it counts against the limit of ten (§4.6.4)."""
+        return self not in (Kind.ALL, Kind.IP4, Kind.IP6)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mechanism:
+    """One directive. ``domain``: None means the domain that is checked."""
+
+    text: str
+    kind: Kind
+    qualifier: Qualifier
+    domain: MacroString | None = None
+    prefix4: int = 32
+    prefix6: int = 128
+    network: IPv4Network | IPv6Network | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """A record whose syntax is right throughout."""
+
+    mechanisms: tuple[Mechanism, ...]
+    redirect: MacroString | None = None
+    explanation: MacroString | None = None
+
+    @property
+    def all(self) -> Mechanism | None:
+        """Return the mechanism behind which nothing is looked at."""
+        return next((mechanism for mechanism in self.mechanisms if mechanism.kind is Kind.ALL), None)
+
+
+class SpfSyntaxError(Exception):
+    """A record is not one. Says which term."""
+
+
+_VERSION = "v=spf1"
+_MODIFIER = re.compile(r"(?P<name>[A-Za-z][A-Za-z0-9._-]*)=(?P<value>.*)")
+_DIRECTIVE = re.compile(r"(?P<qualifier>[+?~-]?)(?P<name>[A-Za-z0-9]+)(?P<rest>(?:[:/].*)?)")
+_PREFIXES = re.compile(r"(?P<domain>.*?)(?:/(?P<four>0|[1-9]\d?))?(?://(?P<six>0|[1-9]\d{0,2}))?")
+_IP4 = re.compile(r"(?P<address>[0-9.]+)(?:/(?P<prefix>0|[1-9]\d?))?")
+_IP6 = re.compile(r"(?P<address>[0-9A-Fa-f:.]+)(?:/(?P<prefix>0|[1-9]\d{0,2}))?")
+
+
+def is_spf(text: str) -> bool:
+    """Whether a TXT record is an SPF record (§4.5)."""
+    return text[:6].lower() == _VERSION and text[6:7] in ("", " ")
+
+
+def read_spf(text: str) -> Record:
+    """Read a record, all of it: an error anywhere spoils it (§4.6). Raises SpfSyntaxError."""
+    mechanisms: list[Mechanism] = []
+    modifiers: dict[str, MacroString] = {}
+    for term in text[len(_VERSION) :].split(" "):
+        if not term:
+            continue
+        try:
+            modifier = _MODIFIER.fullmatch(term)
+            if modifier is None:
+                mechanisms.append(_mechanism(term))
+                continue
+            name = modifier["name"].lower()
+            if name not in ("redirect", "exp"):
+                read_macros(modifier["value"])  # An unknown modifier is passed over, but must be one (§6).
+            elif name in modifiers:
+                raise SpfSyntaxError(f"{name}= is there twice")
+            else:
+                modifiers[name] = read_domain_spec(modifier["value"])
+        except (MacroError, AddressValueError) as error:
+            raise SpfSyntaxError(f"{term!r}: {error}") from None
+    return Record(mechanisms=tuple(mechanisms), redirect=modifiers.get("redirect"), explanation=modifiers.get("exp"))
+
+
+def _mechanism(term: str) -> Mechanism:
+    match = _DIRECTIVE.fullmatch(term)
+    try:
+        kind = Kind(match["name"].lower() if match else "")
+    except ValueError:
+        raise SpfSyntaxError(f"{term!r} is no mechanism") from None
+    assert match is not None  # noqa: S101  (no kind has an empty name)
+    qualifier, rest = Qualifier(match["qualifier"] or "+"), match["rest"]
+    match kind:
+        case Kind.ALL:
+            if rest:
+                raise SpfSyntaxError(f"{term!r}: `all` takes nothing")
+            return Mechanism(text=term, kind=kind, qualifier=qualifier)
+        case Kind.IP4 | Kind.IP6:
+            return Mechanism(text=term, kind=kind, qualifier=qualifier, network=_network(term, kind, rest))
+        case Kind.INCLUDE | Kind.EXISTS:
+            if not rest.startswith(":"):
+                raise SpfSyntaxError(f"{term!r} names no domain")
+            return Mechanism(text=term, kind=kind, qualifier=qualifier, domain=read_domain_spec(rest[1:]))
+        case Kind.PTR:
+            if rest.startswith("/"):
+                raise SpfSyntaxError(f"{term!r}: `ptr` takes no prefix length")
+            domain = read_domain_spec(rest[1:]) if rest else None
+            return Mechanism(text=term, kind=kind, qualifier=qualifier, domain=domain)
+        case Kind.A | Kind.MX:
+            return _with_prefixes(term, kind, qualifier, rest)
+
+
+def _with_prefixes(term: str, kind: Kind, qualifier: Qualifier, rest: str) -> Mechanism:
+    match = _PREFIXES.fullmatch(rest)
+    assert match is not None  # noqa: S101  (it matches whatever there is)
+    four, six = int(match["four"] or 32), int(match["six"] or 128)
+    named = match["domain"]
+    if four > 32 or six > 128 or named == ":" or (named and not named.startswith(":")):
+        raise SpfSyntaxError(f"{term!r} has a prefix length or a domain that is none")
+    domain = read_domain_spec(named[1:]) if named else None
+    return Mechanism(text=term, kind=kind, qualifier=qualifier, domain=domain, prefix4=four, prefix6=six)
+
+
+def _network(term: str, kind: Kind, rest: str) -> IPv4Network | IPv6Network:
+    match = (_IP4 if kind is Kind.IP4 else _IP6).fullmatch(rest[1:]) if rest.startswith(":") else None
+    if match is None:
+        raise SpfSyntaxError(f"{term!r} names no network")
+    if kind is Kind.IP4:
+        prefix = int(match["prefix"] or 32)
+        if prefix <= 32:
+            return IPv4Network((IPv4Address(match["address"]), prefix), strict=False)
+    else:
+        prefix = int(match["prefix"] or 128)
+        if prefix <= 128:
+            return IPv6Network((IPv6Address(match["address"]), prefix), strict=False)
+    raise SpfSyntaxError(f"{term!r}: /{prefix} is longer than an address")

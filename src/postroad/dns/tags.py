@@ -1,0 +1,57 @@
+"""Lists of tags, ``name=value; name=value``, as DKIM, DMARC, TLS-RPT, MTA-STS and BIMI write them in TXT records."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from dns.rdtypes.ANY.TXT import TXT
+
+from postroad.dns.resolver import Lookup
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+
+
+class RecordError(Exception):
+    """A record cannot be read. Says why."""
+
+
+def texts(lookup: Lookup) -> list[str]:
+    """Texts of the TXT records, the strings of each joined. Octets outside ASCII become U+FFFD."""
+    return [b"".join(r.strings).decode("ascii", "replace") for r in lookup.records if isinstance(r, TXT)]
+
+
+def read_tags(text: str) -> dict[str, str]:
+    """Tags in their order, names in small letters, white space around both taken off. Raises RecordError."""
+    tags: dict[str, str] = {}
+    parts = text.split(";")
+    if not parts[-1].strip():
+        parts.pop()
+    for part in parts:
+        name, equals, value = part.partition("=")
+        name = name.strip().lower()
+        if not equals or not _NAME.fullmatch(name):
+            raise RecordError(f"{part.strip()[:60]!r} is no tag: write name=value")
+        if name in tags:
+            raise RecordError(f"{name}= is there twice")
+        tags[name] = value.strip()
+    return tags
+
+
+def first_tag_is(text: str, name: str, value: str) -> bool:
+    """Whether a text is a record of this version: its first tag says so. Others at the name do not count."""
+    tag, equals, rest = text.partition("=")
+    return bool(equals) and tag.strip().lower() == name and rest.partition(";")[0].strip() == value
+
+
+def refuse_unknown(tags: dict[str, str], known: Sequence[str]) -> None:
+    """Raises RecordError for a tag that the standard does not have."""
+    for name in tags:
+        if name not in known:
+            raise RecordError(f"{name}= is no tag of this record")
+
+
+def silence(lookup: Lookup) -> str:
+    """What was asked in vain, and why there is no answer, in few words."""
+    why = "timed out" if "lifetime expired" in lookup.why else lookup.why[:200]
+    return f"no answer about {lookup.kind} of {lookup.name}: {why}"

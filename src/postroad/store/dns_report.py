@@ -1,0 +1,105 @@
+"""What was found of senders' DNS, and whom it holds back."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlmodel import Field, Session, SQLModel, col, select
+
+from postroad.store.types import BIG_ID, JSON_OBJECT, UtcDateTime
+
+KEPT = 60
+"""Reports of one sender: two weeks of one every six hours."""
+
+
+class DnsReport(SQLModel, table=True):
+    """One check of a sender's domain and addresses."""
+
+    __tablename__ = "dns_report"
+    __table_args__ = (sa.Index("ix_dns_report_sender", "sender", "id"),)
+
+    id: int | None = Field(default=None, primary_key=True, sa_type=BIG_ID)
+    sender: str = Field(sa_type=sa.String(320), description="From address")
+    domain: str = Field(sa_type=sa.String(255))
+    verdict: str = Field(sa_type=sa.String(16))
+    findings: list[dict[str, Any]] = Field(sa_type=JSON_OBJECT, nullable=False)
+    checked_at: datetime = Field(sa_type=UtcDateTime)
+
+
+_OPEN = sa.text("ended_at IS NULL")
+
+
+class SenderHold(SQLModel, table=True):
+    """A time in which a sender's domain failed: from when, held back since when, and how it ended."""
+
+    __tablename__ = "sender_hold"
+    __table_args__ = (
+        sa.Index("ix_sender_hold_open", "sender", unique=True, sqlite_where=_OPEN, postgresql_where=_OPEN),
+    )
+
+    id: int | None = Field(default=None, primary_key=True, sa_type=BIG_ID)
+    sender: str = Field(sa_type=sa.String(320), description="From address")
+    reason: str = Field(sa_type=sa.Text, description="what fails, as the last report has it")
+    failing_since: datetime = Field(sa_type=UtcDateTime)
+    held_at: datetime | None = Field(default=None, sa_type=UtcDateTime, description="empty: within its grace period")
+    ended_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    ended_why: str | None = Field(default=None, sa_type=sa.Text)
+
+
+_LOCK_KEY = 0x686F6C64  # the first of the two keys of PostgreSQL's advisory lock; the other is the sender's
+
+
+def lock_sender(connection: sa.Connection, sender: str) -> None:
+    """Let nobody else record a report of this sender until the transaction ends. On SQLite only one writes anyway."""
+    if connection.dialect.name == "postgresql":
+        statement = sa.text("SELECT pg_advisory_xact_lock(:key, hashtext(:sender))")
+        connection.execute(statement, {"key": _LOCK_KEY, "sender": sender})
+
+
+def last_report(connection: sa.Connection, sender: str) -> DnsReport | None:
+    """Return the newest report of a sender."""
+    session = Session(connection)
+    statement = select(DnsReport).where(DnsReport.sender == sender).order_by(col(DnsReport.id).desc()).limit(1)
+    report = session.exec(statement).first()
+    session.expunge_all()
+    return report
+
+
+def keep_report(connection: sa.Connection, report: DnsReport) -> None:
+    """Write a report down, and forget the oldest of the same sender."""
+    session = Session(connection)
+    session.add(report)
+    session.flush()
+    session.expunge_all()
+    newest = select(DnsReport.id).where(DnsReport.sender == report.sender).order_by(col(DnsReport.id).desc())
+    oldest_kept = newest.limit(1).offset(KEPT - 1).scalar_subquery()
+    connection.execute(
+        sa.delete(DnsReport).where(col(DnsReport.sender) == report.sender, col(DnsReport.id) < oldest_kept)
+    )
+
+
+def open_holds(connection: sa.Connection) -> dict[str, SenderHold]:
+    """Return what fails now, by sender: those held back, and those within their grace period."""
+    session = Session(connection)
+    holds = session.exec(select(SenderHold).where(col(SenderHold.ended_at).is_(None)).order_by(SenderHold.sender)).all()
+    session.expunge_all()
+    return {hold.sender: hold for hold in holds}
+
+
+def holds_of(connection: sa.Connection, sender: str, limit: int = 20) -> list[SenderHold]:
+    """Return the times in which a sender's domain failed, the latest first."""
+    session = Session(connection)
+    statement = select(SenderHold).where(SenderHold.sender == sender).order_by(col(SenderHold.id).desc()).limit(limit)
+    holds = list(session.exec(statement))
+    session.expunge_all()
+    return holds
+
+
+def put_hold(connection: sa.Connection, hold: SenderHold) -> None:
+    """Write a new one down, or how one goes on."""
+    session = Session(connection)
+    session.merge(hold)
+    session.flush()
+    session.expunge_all()

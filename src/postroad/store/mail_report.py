@@ -1,0 +1,145 @@
+"""What receivers report of our mail (DMARC), and senders of TLS to our mail hosts (TLS-RPT)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import sqlalchemy as sa
+from sqlmodel import Field, SQLModel, col
+
+from postroad.store.types import BIG_ID, UtcDateTime, Word
+
+CHUNK = 1_000
+
+
+class ReportKind(StrEnum):
+    """Which standard a report follows."""
+
+    DMARC = "dmarc"
+    TLS = "tls"
+
+
+class MailReport(SQLModel, table=True):
+    """One report. The same one, read again, is known by who wrote it and its id."""
+
+    __tablename__ = "mail_report"
+    __table_args__ = (sa.UniqueConstraint("kind", "organisation", "report_id", "domain"),)
+
+    id: int | None = Field(default=None, primary_key=True, sa_type=BIG_ID)
+    kind: ReportKind = Field(sa_type=Word(ReportKind))
+    organisation: str = Field(sa_type=sa.String(255))
+    report_id: str = Field(sa_type=sa.String(255))
+    domain: str = Field(sa_type=sa.String(255))
+    begins_at: datetime = Field(sa_type=UtcDateTime)
+    ends_at: datetime = Field(sa_type=UtcDateTime, index=True)
+
+
+class DmarcReportRow(SQLModel, table=True):
+    """Mail of one source in one report."""
+
+    __tablename__ = "dmarc_report_row"
+
+    id: int | None = Field(default=None, primary_key=True, sa_type=BIG_ID)
+    mail_report_id: int = Field(foreign_key="mail_report.id", sa_type=BIG_ID, index=True)
+    source_ip: str = Field(sa_type=sa.String(45))
+    count: int = Field(sa_type=sa.BigInteger)
+    disposition: str = Field(sa_type=sa.String(16))
+    dkim: bool
+    spf: bool
+    header_from: str = Field(sa_type=sa.String(255))
+    envelope_from: str = Field(sa_type=sa.String(255))
+
+
+class TlsReportRow(SQLModel, table=True):
+    """Sessions of one sort in one report."""
+
+    __tablename__ = "tls_report_row"
+
+    id: int | None = Field(default=None, primary_key=True, sa_type=BIG_ID)
+    mail_report_id: int = Field(foreign_key="mail_report.id", sa_type=BIG_ID, index=True)
+    domain: str = Field(sa_type=sa.String(255))
+    policy: str = Field(sa_type=sa.String(255))
+    result: str = Field(sa_type=sa.String(255))
+    count: int = Field(sa_type=sa.BigInteger)
+    source: str = Field(sa_type=sa.String(255))
+    mail_host: str = Field(sa_type=sa.String(255))
+
+
+_TABLES: dict[ReportKind, type[SQLModel]] = {ReportKind.DMARC: DmarcReportRow, ReportKind.TLS: TlsReportRow}
+
+
+def keep_mail_report(connection: sa.Connection, report: MailReport, rows: Sequence[dict[str, Any]]) -> bool:
+    """Write down a report and its rows. False: it is known already, and nothing is changed."""
+    known = sa.select(sa.literal(1)).where(
+        col(MailReport.kind) == report.kind,
+        col(MailReport.organisation) == report.organisation,
+        col(MailReport.report_id) == report.report_id,
+        col(MailReport.domain) == report.domain,
+    )
+    if connection.execute(known).first() is not None:
+        return False
+    values = report.model_dump(exclude={"id"})
+    try:
+        with connection.begin_nested():
+            result = connection.execute(sa.insert(MailReport).values(**values))
+    except sa.exc.IntegrityError:
+        return False  # Another process was first.
+    assert result.inserted_primary_key is not None  # noqa: S101  (one row was inserted)
+    report_id = result.inserted_primary_key[0]
+    table = _TABLES[report.kind]
+    for start in range(0, len(rows), CHUNK):
+        connection.execute(
+            sa.insert(table), [row | {"mail_report_id": report_id} for row in rows[start : start + CHUNK]]
+        )
+    return True
+
+
+def dmarc_sources(connection: sa.Connection, *, since: datetime, domain: str | None, limit: int) -> list[sa.Row[Any]]:
+    """Who sends in our domains' names: for each From domain and source, mails, and how many passed; most first."""
+    passed = sa.case((sa.or_(col(DmarcReportRow.dkim), col(DmarcReportRow.spf)), col(DmarcReportRow.count)), else_=0)
+    total = sa.func.sum(col(DmarcReportRow.count))
+    statement = (
+        sa.select(
+            col(DmarcReportRow.header_from),
+            col(DmarcReportRow.source_ip),
+            total.label("mails"),
+            sa.func.sum(passed).label("passed"),
+            sa.func.sum(sa.case((col(DmarcReportRow.dkim), col(DmarcReportRow.count)), else_=0)).label("by_dkim"),
+            sa.func.sum(sa.case((col(DmarcReportRow.spf), col(DmarcReportRow.count)), else_=0)).label("by_spf"),
+            sa.func.count(sa.distinct(col(MailReport.organisation))).label("reporters"),
+            sa.func.max(col(MailReport.ends_at)).label("last_at"),
+        )
+        .join_from(DmarcReportRow, MailReport, col(MailReport.id) == col(DmarcReportRow.mail_report_id))
+        .where(col(MailReport.ends_at) >= since)
+        .group_by(col(DmarcReportRow.header_from), col(DmarcReportRow.source_ip))
+        .order_by(total.desc(), col(DmarcReportRow.source_ip))
+        .limit(limit)
+    )
+    if domain is not None:
+        statement = statement.where(col(DmarcReportRow.header_from) == domain)
+    return list(connection.execute(statement))
+
+
+def tls_results(connection: sa.Connection, *, since: datetime, domain: str | None, limit: int) -> list[sa.Row[Any]]:
+    """How TLS to our mail hosts went: sessions by domain, policy, mail host and result; most first."""
+    total = sa.func.sum(col(TlsReportRow.count))
+    keys = (
+        col(TlsReportRow.domain),
+        col(TlsReportRow.policy),
+        col(TlsReportRow.mail_host),
+        col(TlsReportRow.result),
+    )
+    statement = (
+        sa.select(*keys, total.label("sessions"), sa.func.max(col(MailReport.ends_at)).label("last_at"))
+        .join_from(TlsReportRow, MailReport, col(MailReport.id) == col(TlsReportRow.mail_report_id))
+        .where(col(MailReport.ends_at) >= since)
+        .group_by(*keys)
+        .order_by(total.desc())
+        .limit(limit)
+    )
+    if domain is not None:
+        statement = statement.where(col(TlsReportRow.domain) == domain)
+    return list(connection.execute(statement))

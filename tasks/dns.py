@@ -1,0 +1,120 @@
+"""Steps that look after the DNS of senders."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import ssl
+from collections.abc import Sequence
+from typing import Any, Final
+
+from prefect.runtime import task_run
+
+from postroad.delivery.dns_health import (
+    SenderHealth,
+    Step,
+    follow_holds,
+    forget_others,
+    identity_of,
+    record,
+    senders_to_check,
+)
+from postroad.delivery.job import SEND_QUEUE
+from postroad.dns.finding import Verdict, failures, in_words
+from postroad.dns.health import check_identity
+from postroad.dns.show import markdown
+from postroad.errors import UnavailableError
+from postroad.parts import open_parts
+from tasks.policy import dns_slot, retried
+from tasks.report import announce, publish_markdown, publish_table
+from tasks.slices import MAX_SLICES
+
+RETRIES: Final = 2
+DELAYS_S: Final = [2.0, 10.0]
+"""A resolver that was busy is back within two seconds, one that restarts within ten."""
+
+
+@retried("list senders")
+async def list_senders() -> list[str]:
+    async with open_parts() as parts:
+        return senders_to_check(parts.settings)
+
+
+def slices(senders: Sequence[str]) -> list[list[str]]:
+    """One task run for each sender, as long as there are not too many of them."""
+    size = -(-len(senders) // MAX_SLICES) or 1
+    return [list(senders[start : start + size]) for start in range(0, len(senders), size)]
+
+
+@retried("check DNS", run_name="check DNS of {senders}", retries=RETRIES, delays_s=DELAYS_S)
+async def check_senders(senders: list[str]) -> list[SenderHealth]:
+    """Check senders, keep what was found, and write down whom it holds back or lets go.
+
+    That a name does not exist is a result. A question that DNS left open is asked again, twice; then the report is
+    kept with the question open, which neither fails a domain nor mends it.
+    """
+    results = []
+    async with dns_slot(), open_parts() as parts:
+        trust = await asyncio.to_thread(ssl.create_default_context)
+        resolver = await parts.resolver()
+        reports = await asyncio.gather(
+            *(
+                check_identity(resolver, identity_of(parts.settings, name, os.environ), parts.clock, trust)
+                for name in senders
+            )
+        )
+        open_questions = [report.domain for report in reports if report.unanswered]
+        if open_questions and task_run.run_count <= RETRIES:
+            raise UnavailableError(f"DNS gave no answer about {', '.join(open_questions)}")
+        for name, report in zip(senders, reports, strict=True):
+            address = parts.settings.sender(name).address
+            results.append(await asyncio.to_thread(record, parts.engine, address, report, parts.settings.dns_health))
+    return results
+
+
+@retried("hold back or let go")
+async def settle_holds() -> None:
+    """Bring the gates of the queue to what the store says."""
+    async with open_parts() as parts:
+        await asyncio.to_thread(forget_others, parts.engine, parts.settings, parts.clock.now())
+        await follow_holds(parts.engine, await parts.queue(SEND_QUEUE))
+
+
+async def publish_health(results: Sequence[SenderHealth]) -> None:
+    """Show all senders in a table, and a page with remedies for each that is not well or has changed."""
+    rows = [_row(result) for result in results]
+    await publish_table("dns-health", rows, f"What was found of the DNS of {len(rows)} senders.")
+    for result in results:
+        if result.verdict in (Verdict.WARN, Verdict.FAIL) or result.change.new or result.change.gone:
+            page = markdown(result.domain, result.verdict, result.findings, result.change)
+            await publish_markdown(artifact_key(result.sender), page, f"The DNS of {result.sender}")
+
+
+def artifact_key(sender: str) -> str:
+    """An artifact key holds lowercase letters, digits and dashes only."""
+    return f"dns-{re.sub('[^a-z0-9]+', '-', sender.lower()).strip('-')}"
+
+
+def _row(result: SenderHealth) -> dict[str, Any]:
+    return {
+        "sender": result.sender,
+        "verdict": str(result.verdict),
+        "before": str(result.before or "–"),
+        "new": len(result.change.new),
+        "gone": len(result.change.gone),
+        "held back": "yes" if result.held else "no",
+        "why": in_words(failures(result.findings)),
+    }
+
+
+def announce_changes(results: Sequence[SenderHealth]) -> None:
+    """Emit an event for each thing that is different from the check before."""
+    for result in results:
+        domain, fails = f"postroad.domain.{result.domain}", result.verdict is Verdict.FAIL
+        payload = {"sender": result.sender, "verdict": str(result.verdict), "why": result.why}
+        if fails != (result.before is Verdict.FAIL) and (fails or result.before is not None):
+            word = "unhealthy" if fails else "healthy"
+            announce(f"postroad.domain.{word}", domain, result.domain, payload)
+        if result.step in (Step.HELD, Step.RELEASED):
+            announce(f"postroad.sender.{result.step}", f"postroad.sender.{result.sender}", result.sender, payload)
