@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
+from prefect.input import RunInput
 from pydantic import BaseModel, ConfigDict, Field
 
 from postroad.campaign.definition import NAME_PATTERN
@@ -63,4 +64,38 @@ class WarmupParams(Params):
         title="Sender",
         description="The name of a sender in postroad.toml that has a warmup section.",
         examples=["news"],
+    )
+
+
+class DeadLetterParams(Params):
+    """Which dead letters are looked at, and how long the run waits for an answer."""
+
+    queue: Literal["email:send", "bounce:process"] = Field(
+        default="email:send",
+        title="Queue",
+        description="Where they lie: mail that could not be sent, or mail that came back and could not be judged.",
+    )
+    cause: str | None = Field(
+        default=None,
+        max_length=200,
+        title="Cause",
+        description="Only those of this cause, spelt as the list of an earlier run shows it. Empty: of every cause.",
+        examples=["connection failed"],
+    )
+    wait_hours: int = Field(
+        default=24,
+        ge=1,
+        le=168,
+        title="Wait for (hours)",
+        description="How long the run waits to be resumed. After that it fails, and nothing was sent again.",
+    )
+
+
+class Approval(RunInput):
+    """What somebody who has seen the list decides."""
+
+    send_again: bool = Field(
+        default=False,
+        title="Send them again",
+        description="On: everything on the list goes out once more. Off: it stays as it is.",
     )

@@ -19,12 +19,14 @@ from postroad.settings import (
     DkimSettings,
     DnsHealthSettings,
     DnsSettings,
+    InboundSettings,
     OAuthSettings,
     QueueSettings,
     RelaySettings,
     RouteSettings,
     SenderSettings,
     Settings,
+    SourceSettings,
     TimeoutSettings,
     WarmupSettings,
 )
@@ -46,6 +48,8 @@ def _settings() -> Iterator[str]:
         "routes.timeouts": TimeoutSettings,
         "bounce": BounceSettings,
         "senders.warmup": WarmupSettings,
+        "bounce.sources": SourceSettings,
+        "inbound": InboundSettings,
     }
 
     def fields(name: str) -> Iterator[str]:

@@ -121,7 +121,8 @@ def prefect_deploy_all(server: PrefectServer) -> None:
 
 async def test_installing_twice_is_installing_once(http: httpx.AsyncClient) -> None:
     before = await everything(http)
-    names = ["advance-campaigns", "campaign", "dns-health", "import-audience", "maintenance", "warmup"]
+    names = ["advance-campaigns", "bounces", "campaign", "dead-letters", "dns-health", "import-audience"]
+    names += ["maintenance", "warmup"]
     assert [d["name"] for d in before["deployments"]] == names
     assert len(before["automations"]) == 1
     assert {"campaign-process", "campaign-process-rate", "dns-check"} <= {limit["name"] for limit in before["limits"]}

@@ -12,7 +12,16 @@ from postroad.local.prefect import PrefectApi
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(180)]
 
-DEPLOYMENTS = ("advance-campaigns", "campaign", "dns-health", "import-audience", "maintenance", "warmup")
+DEPLOYMENTS = (
+    "advance-campaigns",
+    "bounces",
+    "campaign",
+    "dead-letters",
+    "dns-health",
+    "import-audience",
+    "maintenance",
+    "warmup",
+)
 
 
 async def schema_of(http: httpx.AsyncClient, name: str) -> dict[str, Any]:
@@ -31,6 +40,7 @@ async def runs_of_campaign(http: httpx.AsyncClient) -> int:
     [
         ("campaign", "CampaignParams", {"campaign", "follow_seconds"}),
         ("import-audience", "ImportParams", {"audience", "path"}),
+        ("dead-letters", "DeadLetterParams", {"queue", "cause", "wait_hours"}),
     ],
 )
 async def test_every_field_of_a_form_is_named_and_explained(

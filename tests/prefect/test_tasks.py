@@ -16,7 +16,7 @@ from postroad.campaign.status import StepSummary, Summary
 from postroad.errors import ConfigError, DataError, PreflightError, StateError, UnavailableError
 from postroad.store.campaign import CampaignState
 from postroad.store.ledger import TouchState
-from tasks import advance, audience, campaign, dns, maintain, warmup
+from tasks import advance, audience, bounces, campaign, dead_letters, dns, maintain, warmup
 from tasks.policy import is_transient
 from tasks.result import completeness, ended, where_to_look
 from tasks.slices import MAX_SLICES, MIN_ROWS, rows_per_slice
@@ -28,10 +28,13 @@ ALL_TASKS: list[Task[..., Any]] = [
     audience.import_rows,
     audience.open_file,
     audience.publish_refusals,
+    bounces.fetch,
     campaign.follow,
     campaign.freeze_audience,
     campaign.preflight,
     campaign.submit_slice,
+    dead_letters.preview,
+    dead_letters.replay,
     dns.list_senders,
     dns.settle_holds,
     maintain.mend_queue,

@@ -16,10 +16,10 @@ from postroad.errors import DataError
 from postroad.mail.address import normalise_address
 from postroad.mail.token import Purpose, TokenSigner
 
-_TOKEN = r"([0-9a-fA-F]{1,16}-[A-Za-z2-7]{16})"  # noqa: S105  (what one looks like)
-_BOUNCE = re.compile(rf"\bbounce[+=]{_TOKEN}@", re.ASCII | re.IGNORECASE)
-_UNSUBSCRIBE = re.compile(rf"\bunsubscribe[+=]{_TOKEN}@", re.ASCII | re.IGNORECASE)
-_MESSAGE_ID = re.compile(rf"<?{_TOKEN}@", re.ASCII)
+TOKEN = r"([0-9a-fA-F]{1,16}-[A-Za-z2-7]{16})"  # noqa: S105  (what one looks like)
+_BOUNCE = re.compile(rf"\bbounce[+=]{TOKEN}@", re.ASCII | re.IGNORECASE)
+_UNSUBSCRIBE = re.compile(rf"\bunsubscribe[+=]{TOKEN}@", re.ASCII | re.IGNORECASE)
+_MESSAGE_ID = re.compile(rf"<?{TOKEN}@", re.ASCII)
 
 
 class MatchedBy(StrEnum):

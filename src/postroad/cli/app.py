@@ -18,6 +18,7 @@ from postroad.cli import (
     dkim,
     dns,
     doctor,
+    inbound,
     local,
     queue,
     rehearse,
@@ -54,6 +55,7 @@ app.add_typer(dns.app, name="dns")
 app.add_typer(database.app, name="db")
 app.command("worker")(worker.worker)
 app.command("recorder")(worker.recorder)
+app.command("inbound")(inbound.inbound)
 app.command("sandbox")(sandbox.sandbox)
 app.command("rehearse")(rehearse.rehearse)
 app.command("doctor")(doctor.doctor)

@@ -14,8 +14,10 @@ from postroad.bounce.explain import explain
 from postroad.bounce.intake import BOUNCE_QUEUE, Intake
 from postroad.bounce.mailfiles import mails_in
 from postroad.bounce.report import Envelope
+from postroad.bounce.sources.poll import Polled, poll
 from postroad.cli.options import read_duration_ms
 from postroad.cli.output import JsonOption, console, print_json, print_table, with_parts
+from postroad.errors import UsageError
 from postroad.mail.token import TokenSigner
 from postroad.parts import Parts, known_secret_key
 from postroad.settings import Settings
@@ -46,6 +48,33 @@ def process(path: MailPath, as_json: JsonOption = False) -> None:
         print_json({"submitted": taken[True], "known": taken[False]})
     else:
         console.print(f"{taken[True]:,} mails submitted, {taken[False]:,} were known")
+
+
+@app.command("poll")
+def poll_(
+    names: Annotated[list[str] | None, typer.Argument(metavar="SOURCE…", help="Names of sources; unset: all.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Fetch what is waiting at the sources of the settings, Maildirs and IMAP servers, once.
+
+    The flow `bounces` does the same every five minutes. What was put on the queue is put aside at its source, last.
+    """
+
+    async def work(parts: Parts) -> list[Polled]:
+        sources = parts.settings.bounce.sources
+        for name in names or ():
+            if name not in sources:
+                known = ", ".join(sorted(sources)) or "none"
+                raise UsageError(f"there is no source named {name!r} (known: {known})")
+        intake = Intake(engine=parts.engine, queue=await parts.queue(BOUNCE_QUEUE), clock=parts.clock)
+        return [await poll(name, sources[name], intake.submit) for name in names or sorted(sources)]
+
+    polled = with_parts(work)
+    if as_json:
+        print_json(polled)
+    else:
+        rows = [(one.source, one.taken, one.known, one.unreadable, one.more) for one in polled]
+        print_table("fetched", ["source", "taken", "known", "unreadable", "more"], rows)
 
 
 @app.command("explain")

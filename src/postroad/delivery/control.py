@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlmodel import col
 
 from postroad.delivery.dns_health import shut_gates
-from postroad.delivery.job import job_id, read_touch, touch_of
+from postroad.delivery.job import SEND_QUEUE, job_id, read_touch, touch_of
 from postroad.delivery.record import Recorder
 from postroad.delivery.submit import NOBODY, Warming, enqueue_touches, plan_of, touch_rows
 from postroad.errors import StateError
@@ -136,6 +136,43 @@ async def all_dead_letters(queue: Queue) -> list[DeadLetter]:
         page, cursor = await queue.dead_letters(count=CHUNK, cursor=cursor)
         letters += page
     return letters
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeadGroup:
+    """Dead letters of one cause: how many, when the newest died, and its last error."""
+
+    cause: str
+    letters: int
+    newest_ms: int
+    example: str
+
+
+async def dead_letters_of(queue: Queue, *, cause: str | None, until_ms: int) -> list[DeadLetter]:
+    """Return what died no later than an instant, of one cause or of all."""
+    letters = await all_dead_letters(queue)
+    return [letter for letter in letters if letter.at_ms <= until_ms and cause in (None, letter.cause)]
+
+
+def groups_of(letters: Sequence[DeadLetter]) -> list[DeadGroup]:
+    """Return dead letters by cause, the largest group first."""
+    by_cause: dict[str, list[DeadLetter]] = {}
+    for letter in letters:
+        by_cause.setdefault(letter.cause, []).append(letter)
+    groups = [
+        DeadGroup(cause=cause, letters=len(of), newest_ms=newest.at_ms, example=newest.error)
+        for cause, of in by_cause.items()
+        for newest in [max(of, key=lambda letter: letter.at_ms)]
+    ]
+    return sorted(groups, key=lambda group: (-group.letters, group.cause))
+
+
+async def replay_letters(engine: sa.Engine, queue: Queue, letters: Sequence[DeadLetter]) -> int:
+    """Send these dead letters of any queue again, as `replay` does. Returns how many."""
+    ids = [letter.id for letter in letters]
+    if queue.name == SEND_QUEUE:
+        return await replay(engine, queue, ids=ids, cause=None)
+    return sum([await queue.replay(ids[start : start + CHUNK]) for start in range(0, len(ids), CHUNK)])
 
 
 def _revive(engine: sa.Engine, touch_ids: Sequence[int]) -> set[int]:

@@ -18,6 +18,7 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from postroad.errors import ConfigError
+from postroad.settings.bounce import BounceSettings, InboundSettings, SourceKind, SourceSettings
 from postroad.settings.dkim import DkimSettings
 from postroad.settings.dns import DnsHealthSettings, DnsSettings
 from postroad.settings.routes import (
@@ -48,11 +49,13 @@ __all__ = [
     "DEFAULT_QUEUES",
     "MAX_DURATION_MS",
     "Backoff",
+    "BounceSettings",
     "DeliverySettings",
     "DkimSettings",
     "DnsHealthSettings",
     "DnsSettings",
     "DurationMs",
+    "InboundSettings",
     "OAuthSettings",
     "Preset",
     "QueueSettings",
@@ -63,6 +66,8 @@ __all__ = [
     "RouteSettings",
     "SenderSettings",
     "Settings",
+    "SourceKind",
+    "SourceSettings",
     "TimeoutSettings",
     "TlsMode",
     "WarmupSettings",
@@ -182,22 +187,6 @@ class DeliverySettings(Section):
     shaping: Path | None = Field(default=None, description="a shaping.toml, laid over the one that is shipped")
 
 
-class BounceSettings(Section):
-    """What mail that comes back does, and how long it is kept."""
-
-    keep_ms: DurationMs = Field(
-        default=2_592_000_000, ge=0, le=MAX_DURATION_MS, description="how long the mail itself is kept"
-    )
-    soft_limit: int = Field(default=3, ge=1, le=100, description="soft bounces in a row that suppress an address")
-    soft_window_ms: DurationMs = Field(
-        default=1_209_600_000, gt=0, le=MAX_DURATION_MS, description="within which they count as a row"
-    )
-    match_window_ms: DurationMs = Field(
-        default=432_000_000, gt=0, le=MAX_DURATION_MS, description="how old a touch without a token may be to be found"
-    )
-    act_on_unsigned: bool = Field(default=False, description="let mail act that no token of ours came back with")
-
-
 DEFAULT_QUEUES = {
     "email:send": QueueSettings(concurrency=10, rate=Rate(count=100, per_ms=1000)),
     "email:warmup": QueueSettings(concurrency=5, rate=Rate(count=50, per_ms=1000)),
@@ -243,6 +232,7 @@ class Settings(BaseSettings):
     queues: dict[str, QueueSettings] = Field(default_factory=dict)
     delivery: DeliverySettings = DeliverySettings()
     bounce: BounceSettings = BounceSettings()
+    inbound: InboundSettings = InboundSettings()
     dns: DnsSettings = DnsSettings()
     dns_health: DnsHealthSettings = DnsHealthSettings()
 
@@ -294,6 +284,8 @@ class Settings(BaseSettings):
         if settings.delivery.shaping is not None:
             delivery = settings.delivery.model_copy(update={"shaping": base / settings.delivery.shaping})
             object.__setattr__(settings, "delivery", delivery)
+        object.__setattr__(settings, "bounce", settings.bounce.relative_to(base))
+        object.__setattr__(settings, "inbound", settings.inbound.relative_to(base))
         senders = {name: sender.relative_to(base) for name, sender in settings.senders.items()}
         object.__setattr__(settings, "senders", senders)
         settings._check_references(path, text)

@@ -1,0 +1,31 @@
+"""What came back is fetched."""
+
+from __future__ import annotations
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+
+from tasks.bounces import fetch, list_sources, publish_fetched
+
+
+@flow(name="bounces")
+async def bounces() -> State[None]:
+    """Fetch what came back: bounces, complaints, unsubscribes and replies.
+
+    Looks at every Maildir and IMAP server of the settings and puts what is waiting there on the queue
+    bounce:process, where a worker judges it. A mail is put aside at its source only when it is kept, so a run
+    that dies loses nothing, and one that is repeated judges nothing twice. Without sources there is nothing to do.
+    """
+    passes, failed = [], []
+    for source in list_sources():
+        try:
+            passes.append(await fetch(source))
+        except Exception as error:
+            # One mailbox that is away must not hold up the others. Its task run shows where it came from.
+            failed.append(f"{source}: {error}")
+
+    await publish_fetched(passes)
+    if failed:
+        return Failed(message="; ".join(failed))
+    return Completed(message=f"{sum(p.taken for p in passes):,} mails from {len(passes)} sources")

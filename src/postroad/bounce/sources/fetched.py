@@ -1,0 +1,32 @@
+"""What every source that is polled has in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+
+class Fetched(NamedTuple):
+    """One mail of a source. ``raw`` None: it is there and cannot be read, for this reason; it stays where it is."""
+
+    key: str
+    raw: bytes | None
+    trouble: str = ""
+
+
+class Source(Protocol):
+    """A mailbox, opened. It knows what was waiting when it was opened, and hands that out once.
+
+    What is fetched and not acknowledged is still there when the mailbox is opened again: whoever is killed between the
+    two loses nothing.
+    """
+
+    def fetch(self, limit: int) -> list[Fetched]:
+        """The next mails, no more than this many; none: that was all."""
+        ...
+
+    def acknowledge(self, keys: Sequence[str]) -> None:
+        """Put aside mails that are kept elsewhere now. Doing so twice is harmless."""
+        ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,77 @@
+"""postroad inbound: the listener for what comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from typing import Annotated
+
+import typer
+
+from postroad.bounce.intake import BOUNCE_QUEUE, Intake
+from postroad.bounce.sources.addressees import Addressees
+from postroad.bounce.sources.listener import listen
+from postroad.cli.signals import start_logging, stop_on_signals
+from postroad.errors import ConfigError
+from postroad.parts import Parts, open_parts
+from postroad.settings import InboundSettings, Settings
+
+log = logging.getLogger(__name__)
+
+
+def inbound(
+    smtp: Annotated[str | None, typer.Option(help="Address and port to speak SMTP at: 0.0.0.0:25.")] = None,
+    lmtp: Annotated[
+        str | None, typer.Option(help="Address and port to speak LMTP at, or unix: and the path of a socket.")
+    ] = None,
+) -> None:
+    """Take in what comes back, over SMTP and LMTP, until it is told to stop.
+
+    Mail is taken for the bounce addresses and unsubscribe addresses that were signed with this key, and for those that
+    the settings name; nothing else, and nothing is passed on. A mail is answered with 250 once it is kept and on the
+    queue bounce:process, and with 451 while that is away. SIGTERM: what is being taken in is answered first.
+    """
+    settings = Settings.load()
+    given = {name: value for name, value in (("smtp", smtp), ("lmtp", lmtp)) if value is not None}
+    if given:
+        try:
+            options = InboundSettings.model_validate({**settings.inbound.model_dump(), **given})
+        except ValueError:
+            raise ConfigError(
+                "it is no address and port, such as 0.0.0.0:25", where=", ".join(f"--{name}" for name in given)
+            ) from None
+        settings = settings.model_copy(update={"inbound": options})
+    start_logging(settings)
+    # It would log the commands of every session, and with them addresses.
+    logging.getLogger("mail.log").setLevel(logging.WARNING)
+    asyncio.run(_take_in(settings))
+
+
+async def _take_in(settings: Settings) -> None:
+    stop = stop_on_signals()
+    async with open_parts(settings) as parts:
+        intake = Intake(engine=parts.engine, queue=await parts.queue(BOUNCE_QUEUE), clock=parts.clock)
+        addressees = addressees_of(parts)
+        async with listen(
+            settings.inbound,
+            host_name=settings.inbound.host_name or socket.getfqdn(),
+            submit=intake.submit,
+            addressees=addressees,
+            clock=parts.clock,
+        ) as listening:
+            domains = ", ".join(sorted(addressees.domains)) or "no domain: no sender has a bounce_domain"
+            log.info("inbound listens at %s for %s", ", ".join(listening.places), domains)
+            await stop.wait()
+    log.info("inbound stopped: %d mails taken", listening.taken)
+
+
+def addressees_of(parts: Parts) -> Addressees:
+    """Whom mail is taken for, by the settings."""
+    inbound, senders = parts.settings.inbound, parts.settings.senders.values()
+    return Addressees(
+        parts.signer,
+        domains=[*inbound.domains, *(sender.bounce_domain or sender.domain for sender in senders)],
+        addresses=inbound.addresses,
+        senders=inbound.senders,
+    )

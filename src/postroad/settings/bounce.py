@@ -1,0 +1,151 @@
+"""What comes back: what it does, and where it is fetched or taken in."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+
+from postroad.settings.routes import TlsMode
+from postroad.settings.values import (
+    MAX_DURATION_MS,
+    DurationMs,
+    HostName,
+    MailAddress,
+    Name,
+    Rate,
+    RateField,
+    Section,
+)
+
+UNIX = "unix:"
+# An address and a port of it, in brackets if it is one of IPv6; or the path of a socket.
+Listen = Annotated[
+    str, Field(pattern=r"^(unix:[^\x00]+|(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z_.-]+):\d{1,5})$", max_length=300)
+]
+
+
+class SourceKind(StrEnum):
+    """What mail is fetched from."""
+
+    MAILDIR = "maildir"
+    IMAP = "imap"
+
+
+class SourceSettings(Section):
+    """A mailbox of its own that bounces, complaints, unsubscribes or replies are delivered to."""
+
+    kind: SourceKind
+    path: Path | None = Field(default=None, description="of a Maildir: the folder that holds new, cur and tmp")
+    host: HostName | None = Field(default=None, description="of an IMAP server")
+    port: int | None = Field(default=None, ge=1, le=65535, description="unset: 993, and 143 without implicit TLS")
+    tls: TlsMode = TlsMode.IMPLICIT
+    ca_file: Path | None = Field(default=None, description="authorities to trust instead of the system's")
+    clear_text_login: bool = Field(default=False, description="log in although the connection is not encrypted")
+    username: str | None = Field(default=None, min_length=1)
+    password: SecretStr | None = Field(default=None, description="by the environment")
+    mailbox: str = Field(default="INBOX", min_length=1, pattern=r"^[\x20-\x7e]+$")
+    move_to: str | None = Field(
+        default=None,
+        min_length=1,
+        pattern=r"^[\x20-\x7e]+$",
+        description="mailbox of an IMAP server that what is taken in moves to; unset: it stays, with a keyword",
+    )
+    delete: bool = Field(default=False, description="delete what is taken in; the database keeps it for bounce.keep_ms")
+    timeout_ms: DurationMs = Field(default=30_000, ge=100, le=3_600_000, description="for each answer of a server")
+
+    @model_validator(mode="after")
+    def _fields_fit_the_kind(self) -> Self:
+        if self.kind is SourceKind.MAILDIR:
+            if self.path is None:
+                raise ValueError("a maildir needs its path")
+            if self.host is not None or self.username is not None or self.move_to is not None:
+                raise ValueError("a maildir has no host, username or move_to")
+            return self
+        if self.host is None or self.username is None:
+            raise ValueError("an imap source needs host and username, and a password by the environment")
+        if self.path is not None:
+            raise ValueError("an imap source has no path; its mailbox is named by mailbox")
+        if self.delete and self.move_to is not None:
+            raise ValueError("what is taken in is deleted, or moved, and not both")
+        if self.move_to is not None and self.move_to == self.mailbox:
+            raise ValueError("move_to is the mailbox itself")
+        if self.tls is TlsMode.OPPORTUNISTIC:
+            raise ValueError("opportunistic TLS would show the password to whoever asks: write starttls or implicit")
+        if self.tls is TlsMode.NONE and not self.clear_text_login:
+            raise ValueError("tls = 'none' shows the password to all on the way: it needs clear_text_login = true")
+        return self
+
+    def relative_to(self, base: Path) -> Self:
+        """Return the same with its paths relative to a folder."""
+        paths = {"path": self.path, "ca_file": self.ca_file}
+        return self.model_copy(update={name: base / path for name, path in paths.items() if path is not None})
+
+
+class BounceSettings(Section):
+    """What mail that comes back does, and how long it is kept."""
+
+    keep_ms: DurationMs = Field(
+        default=2_592_000_000, ge=0, le=MAX_DURATION_MS, description="how long the mail itself is kept"
+    )
+    soft_limit: int = Field(default=3, ge=1, le=100, description="soft bounces in a row that suppress an address")
+    soft_window_ms: DurationMs = Field(
+        default=1_209_600_000, gt=0, le=MAX_DURATION_MS, description="within which they count as a row"
+    )
+    match_window_ms: DurationMs = Field(
+        default=432_000_000, gt=0, le=MAX_DURATION_MS, description="how old a touch without a token may be to be found"
+    )
+    act_on_unsigned: bool = Field(default=False, description="let mail act that no token of ours came back with")
+    sources: dict[Name, SourceSettings] = Field(default_factory=dict)
+
+    def relative_to(self, base: Path) -> Self:
+        """Return the same with the paths of its sources relative to a folder."""
+        return self.model_copy(update={"sources": {n: source.relative_to(base) for n, source in self.sources.items()}})
+
+
+class InboundSettings(Section):
+    """What `postroad inbound` listens on, and what it takes."""
+
+    smtp: Listen | None = Field(default="127.0.0.1:2525", description="address and port")
+    lmtp: Listen | None = Field(default=None, description="address and port, or unix: and the path of a socket")
+    host_name: HostName | None = Field(default=None, description="in the greeting; unset: this machine's name")
+    domains: tuple[HostName, ...] = Field(default=(), description="taken beside the senders' bounce domains")
+    addresses: tuple[MailAddress, ...] = Field(
+        default=(), description="taken without a token: for replies, and reports of feedback loops"
+    )
+    senders: tuple[str, ...] = Field(
+        default=(), description="envelope senders that may write to a bounce address beside the null path; * is any"
+    )
+    certificate: Path | None = Field(default=None, description="PEM; STARTTLS is offered with it")
+    private_key: Path | None = Field(default=None, description="PEM; unset: it is in the certificate's file")
+    max_message_bytes: int = Field(default=2_097_152, ge=65_536, le=104_857_600)
+    connections: int = Field(default=100, ge=1, le=10_000, description="at once, of all clients")
+    connections_per_client: int = Field(default=10, ge=1, le=10_000, description="at once, of one SMTP client")
+    mails_per_client: RateField = Field(default=Rate(count=300, per_ms=60_000), description="of one SMTP client")
+    submit_ms: DurationMs = Field(
+        default=30_000, ge=100, le=MAX_DURATION_MS, description="until a mail is on the queue; after it, 451"
+    )
+
+    @field_validator("smtp", "lmtp", mode="before")
+    @classmethod
+    def _nothing_is_none(cls, value: object) -> object:
+        # TOML has no null, and a default must be possible to take back.
+        return None if value == "" else value
+
+    @model_validator(mode="after")
+    def _listens(self) -> Self:
+        if self.smtp is None and self.lmtp is None:
+            raise ValueError("it listens on nothing: set smtp, lmtp or both")
+        if self.private_key is not None and self.certificate is None:
+            raise ValueError("private_key is of no use without certificate")
+        return self
+
+    def relative_to(self, base: Path) -> Self:
+        """Return the same with its paths relative to a folder."""
+        paths = {"certificate": self.certificate, "private_key": self.private_key}
+        update: dict[str, Path | str] = {name: base / path for name, path in paths.items() if path is not None}
+        if self.lmtp is not None and self.lmtp.startswith(UNIX):
+            update["lmtp"] = f"{UNIX}{base / self.lmtp.removeprefix(UNIX)}"
+        return self.model_copy(update=update)

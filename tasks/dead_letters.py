@@ -1,0 +1,46 @@
+"""Steps that look at dead letters and send them again."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from postroad.delivery.control import DeadGroup, dead_letters_of, groups_of, replay_letters
+from postroad.parts import open_parts
+from tasks.policy import retried
+from tasks.report import publish_table
+
+
+@retried("preview dead letters")
+async def preview(queue: str, cause: str | None, until: datetime) -> list[DeadGroup]:
+    """Show by cause what would be sent again: what died before an instant, so that an approval holds for just that."""
+    async with open_parts() as parts:
+        letters = await dead_letters_of(await parts.queue(queue), cause=cause, until_ms=_ms(until))
+    groups = groups_of(letters)
+    if groups:
+        rows = [
+            {"cause": one.cause, "letters": one.letters, "newest": _at(one.newest_ms), "example": one.example}
+            for one in groups
+        ]
+        await publish_table(
+            f"dead-letters-{queue.replace(':', '-')}",
+            rows,
+            f"Dead letters of {queue}, by cause, each with an example.",
+        )
+    return groups
+
+
+@retried("replay dead letters")
+async def replay(queue: str, cause: str | None, until: datetime) -> int:
+    """Send them again. What a try before this one has sent again is no dead letter any more. Returns how many."""
+    async with open_parts() as parts:
+        opened = await parts.queue(queue)
+        letters = await dead_letters_of(opened, cause=cause, until_ms=_ms(until))
+        return await replay_letters(parts.engine, opened, letters)
+
+
+def _ms(instant: datetime) -> int:
+    return int(instant.timestamp() * 1000)
+
+
+def _at(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds")

@@ -1,0 +1,328 @@
+"""`postroad inbound` as clients see it, before a real store and a real queue."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+import trustme
+
+from postroad.bounce.intake import Intake, Submitted
+from postroad.bounce.report import Envelope
+from postroad.bounce.sources.addressees import Addressees
+from postroad.bounce.sources.listener import Listening, listen
+from postroad.bounce.sources.reception import Submit
+from postroad.clock import SystemClock
+from postroad.errors import ConfigError, UnavailableError
+from postroad.mail.token import TokenSigner
+from postroad.queue import Queue
+from postroad.settings import InboundSettings, Rate
+from postroad.store.engine import read
+from tests.bounce import mails
+from tests.bounce.house import DOMAIN, House
+from tests.bounce.sources.wire import Wire, connected
+from tests.conftest import RedisServer
+
+REPLIES = "hello@replies.example.com"
+
+
+@pytest.fixture
+def house(engine: sa.Engine, signer: TokenSigner) -> House:
+    return House(engine, signer)
+
+
+Open = Callable[..., AbstractAsyncContextManager[Listening]]
+
+
+@pytest.fixture
+def opened(house: House, bounces: Queue) -> Open:
+    @asynccontextmanager
+    async def _open(submit: Submit | None = None, **settings: object) -> AsyncIterator[Listening]:
+        intake = Intake(engine=house.engine, queue=bounces, clock=SystemClock())
+        inbound = InboundSettings.model_validate({"smtp": "127.0.0.1:0", **settings})
+        addressees = Addressees(house.signer, domains=[DOMAIN], addresses=[REPLIES], senders=inbound.senders)
+        async with listen(
+            inbound,
+            host_name="in.example.com",
+            submit=submit or intake.submit,
+            addressees=addressees,
+            clock=SystemClock(),
+        ) as listening:
+            yield listening
+
+    return _open
+
+
+def kept(house: House) -> list[tuple[str, str, str, bytes]]:
+    with read(house.engine) as connection:
+        rows = connection.execute(sa.text("SELECT source, mail_from, recipient, raw FROM bounce_mail ORDER BY digest"))
+        return [(row.source, row.mail_from, row.recipient, bytes(row.raw)) for row in rows]
+
+
+async def test_a_bounce_is_kept_octet_for_octet_and_queued_before_the_250(
+    house: House, bounces: Queue, opened: Open
+) -> None:
+    recipient = house.return_path(house.touch(house.recipient()))
+    raw = mails.mail(".a line that begins with a dot\n..\nand 8 bits: ä\n")
+    async with opened() as listening, connected(listening.places[0]) as wire:
+        assert (await wire.mail(recipient, raw)).startswith("250 2.0.0")
+        assert (await bounces.stats()).queued == 1
+        assert kept(house) == [("smtp", "", recipient, raw)]
+        assert (await wire.mail(recipient, raw)).startswith("250 2.0.0")
+        assert (await wire.say("QUIT")).startswith("221")
+    assert (await bounces.stats()).queued == 1
+    assert len(kept(house)) == 1
+
+
+async def test_nobody_else_is_taken_for(house: House, opened: Open) -> None:
+    touch = house.touch(house.recipient())
+    token = house.return_path(touch).partition("+")[2].partition("@")[0]
+    forged = token[:-1] + ("a" if token[-1] != "a" else "b")
+    async with opened() as listening, connected(listening.places[0]) as wire:
+        for recipient, said in (
+            ("ada@example.org", "550 5.7.1"),  # an open relay would
+            (f"bounce+{token}@example.org", "550 5.7.1"),
+            (f"bounce+{token}%example.org@{DOMAIN}", "550 5.1.1"),
+            (f"@{DOMAIN}:ada@example.org", "550 5.7.1"),
+            (f'"ada@example.org"@{DOMAIN}', "550 5.1.1"),
+            (f"bounce+{forged}@{DOMAIN}", "550 5.1.1"),
+            (f"unsubscribe+{token}@{DOMAIN}", "550 5.1.1"),  # of another purpose
+            (f"x.bounce+{token}@{DOMAIN}", "550 5.1.1"),
+            (f"postmaster@{DOMAIN}", "550 5.1.1"),
+            ("postmaster", "550 5.7.1"),
+        ):
+            assert (await wire.mail(recipient, mails.UNKNOWN)).startswith(said), recipient
+        assert (await wire.say("DATA")).startswith("503")
+    assert kept(house) == []
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        b"<a@\xff\xfe.example>",
+        b"<",
+        b"<>",
+        b"<@>",
+        b'<"@>',
+        b"<a@b@c>",
+        b"<(>",
+        b"<a@[IPv6:>",
+        b"<" + b"a" * 900 + b"@x>",
+    ],
+)
+async def test_what_is_no_address_is_refused_for_good(opened: Open, address: bytes) -> None:
+    async with opened() as listening, connected(listening.places[0]) as wire:
+        await wire.say("MAIL FROM:<>")
+        assert (await wire.say(b"RCPT TO:" + address))[0] == "5"
+        assert (await wire.say("NOOP")).startswith("250")
+
+
+async def test_servers_change_the_case_of_an_address(house: House, opened: Open) -> None:
+    recipient = house.return_path(house.touch(house.recipient())).upper()
+    async with opened() as listening, connected(listening.places[0]) as wire:
+        assert (await wire.mail(recipient, mails.UNKNOWN)).startswith("250")
+
+
+async def test_only_the_null_path_returns_mail_unless_the_settings_say_so(house: House, opened: Open) -> None:
+    touch = house.touch(house.recipient())
+    bounce, unsubscribe = house.return_path(touch), house.unsubscribe(touch)
+    async with opened(senders=["mailer-daemon@*"]) as listening, connected(listening.places[0]) as wire:
+        assert (await wire.mail(bounce, mails.HUMAN, "ada@example.org")).startswith("550 5.7.1")
+        assert (await wire.mail(bounce, mails.UNKNOWN, "MAILER-DAEMON@example.org")).startswith("250")
+        assert (await wire.mail(unsubscribe, mails.HUMAN, "ada@example.org")).startswith("250")
+        assert (await wire.mail(REPLIES, mails.HUMAN, "ada@example.org")).startswith("250")
+    assert sorted(sender for _, sender, _, _ in kept(house)) == [
+        "MAILER-DAEMON@example.org",
+        "ada@example.org",
+        "ada@example.org",
+    ]
+
+
+async def test_while_the_queue_is_away_a_mail_is_not_taken_and_the_next_try_counts(
+    engine: sa.Engine, signer: TokenSigner, own_redis: RedisServer
+) -> None:
+    house = House(engine, signer)
+    recipient = house.return_path(house.touch(house.recipient()))
+    settings = InboundSettings(smtp="127.0.0.1:0", submit_ms=1_000)
+    async with Queue.open(own_redis.url, "bounces") as queue:
+        intake = Intake(engine=engine, queue=queue, clock=SystemClock())
+        async with (
+            listen(
+                settings,
+                host_name="in.example.com",
+                submit=intake.submit,
+                addressees=Addressees(signer, domains=[DOMAIN]),
+                clock=SystemClock(),
+            ) as listening,
+            connected(listening.places[0]) as wire,
+        ):
+            own_redis.signal(signal.SIGSTOP)  # It hangs: worse than being gone.
+            assert (await wire.mail(recipient, mails.UNKNOWN)).startswith("451 4.3.0")
+            own_redis.signal(signal.SIGCONT)
+            own_redis.kill()
+            assert (await wire.mail(recipient, mails.UNKNOWN)).startswith("451 4.3.0")
+            own_redis.start()
+            assert (await wire.mail(recipient, mails.UNKNOWN)).startswith("250")
+            assert (await queue.stats()).queued == 1
+    assert len(kept(house)) == 1
+
+
+async def test_lmtp_answers_for_each_recipient(house: House, bounces: Queue, opened: Open, tmp_path: Path) -> None:
+    first = house.return_path(house.touch(house.recipient()))
+    second = house.return_path(house.touch(house.recipient()))
+    intake = Intake(engine=house.engine, queue=bounces, clock=SystemClock())
+
+    async def only_the_first(raw: bytes, envelope: Envelope) -> Submitted:
+        if envelope.recipient == second:
+            raise UnavailableError("the server went away between the two")
+        return await intake.submit(raw, envelope)
+
+    place = f"unix:{tmp_path}/lmtp"
+    async with opened(only_the_first, smtp=None, lmtp=place) as listening:
+        assert listening.places == [place]
+        async with connected(place, "LHLO mx.example.com") as wire:
+            assert (await wire.say("EHLO mx.example.com")).startswith("500")
+            await wire.say("MAIL FROM:<>")
+            await wire.say(f"RCPT TO:<{first}>")
+            await wire.say(f"RCPT TO:<{second}>")
+            assert (await wire.say("RCPT TO:<ada@example.org>")).startswith("550")
+            await wire.say("DATA")
+            assert (await wire.say(mails.UNKNOWN.rstrip() + b"\r\n.")).startswith("250")
+            assert (await wire.reply()).startswith("451")
+            assert (await wire.say("NOOP")).startswith("250")
+    assert [(source, recipient) for source, _, recipient, _ in kept(house)] == [("lmtp", first)]
+
+
+async def test_smtp_has_one_answer_and_takes_nothing_back(house: House, bounces: Queue, opened: Open) -> None:
+    first = house.return_path(house.touch(house.recipient()))
+    second = house.return_path(house.touch(house.recipient()))
+    intake = Intake(engine=house.engine, queue=bounces, clock=SystemClock())
+    away = True
+
+    async def submit(raw: bytes, envelope: Envelope) -> Submitted:
+        if away and envelope.recipient == second:
+            raise UnavailableError("the server went away between the two")
+        return await intake.submit(raw, envelope)
+
+    async def both(wire: Wire) -> str:
+        for line in ("MAIL FROM:<>", f"RCPT TO:<{first}>", f"RCPT TO:<{second}>", "DATA"):
+            await wire.say(line)
+        return await wire.say(mails.UNKNOWN.rstrip() + b"\r\n.")
+
+    async with opened(submit) as listening, connected(listening.places[0]) as wire:
+        assert (await both(wire)).startswith("451")
+        away = False
+        assert (await both(wire)).startswith("250")
+    assert sorted(recipient for _, _, recipient, _ in kept(house)) == sorted([first, second])
+    assert (await bounces.stats()).queued == 2
+
+
+async def test_what_is_too_large_is_refused_and_long_lines_are_not(house: House, opened: Open) -> None:
+    recipient = house.return_path(house.touch(house.recipient()))
+    async with opened(max_message_bytes=65_536) as listening, connected(listening.places[0]) as wire:
+        assert (await wire.say("MAIL FROM:<> SIZE=70000")).startswith("552")
+        assert (await wire.mail(recipient, mails.mail("x" * 998 + "\n" + ("y" * 900 + "\n") * 80))).startswith("552")
+        assert (await wire.mail(recipient, mails.mail("x" * 20_000))).startswith("250")
+
+
+async def test_no_mail_is_smuggled_in_behind_another(house: House, opened: Open) -> None:
+    recipient = house.return_path(house.touch(house.recipient()))
+    for end in (b"\n.\n", b"\n.\r\n", b"\r\n.\n", b"\r.\r", b"\r\n.\r"):
+        smuggled = f"MAIL FROM:<>\r\nRCPT TO:<{recipient}>\r\nDATA\r\nSubject: second\r\n".encode()
+        async with opened() as listening, connected(listening.places[0]) as wire:
+            said = await wire.mail(recipient, b"Subject: first" + end + smuggled)
+            assert said.startswith("250"), end
+            assert (await wire.say("NOOP")).startswith("250")
+    assert all(raw.startswith(b"Subject: first") for *_, raw in kept(house))
+
+
+async def test_clients_are_limited_in_connections_and_in_mails(house: House, opened: Open) -> None:
+    recipient = house.return_path(house.touch(house.recipient()))
+    rate = Rate(count=2, per_ms=3_600_000)
+    async with opened(connections_per_client=2, mails_per_client=rate) as listening:
+        place = listening.places[0]
+        async with connected(place) as first, connected(place):
+            host, _, port = place.rpartition(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            assert (await reader.read()).startswith(b"421 4.7.0")
+            writer.close()
+            replies = [await first.mail(recipient, mails.mail(f"{n}\n")) for n in range(3)]
+            assert [reply[:3] for reply in replies] == ["250", "250", "450"]
+            assert (await first.say("QUIT")).startswith("221")
+        async with connected(place) as wire:
+            assert (await wire.mail(recipient, mails.UNKNOWN)).startswith("450")
+
+
+async def test_a_client_that_guesses_addresses_is_cut_off(opened: Open) -> None:
+    async with opened() as listening, connected(listening.places[0]) as wire:
+        replies = [await wire.say("VRFY ada") for _ in range(51)]
+        assert replies[-1].startswith("421")
+        assert await wire.reader.read() == b""
+
+
+async def test_starttls_hides_the_mail_and_offers_no_login(house: House, opened: Open, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.issue_cert("in.example.com").private_key_and_cert_chain_pem.write_to_path(tmp_path / "pem")
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    recipient = house.return_path(house.touch(house.recipient()))
+    async with opened(certificate=tmp_path / "pem") as listening, connected(listening.places[0]) as wire:
+        assert "STARTTLS" in await wire.say("EHLO mx.example.org")
+        assert (await wire.say("STARTTLS")).startswith("220")
+        await wire.writer.start_tls(trusting, server_hostname="in.example.com")
+        said = await wire.say("EHLO mx.example.org")
+        assert "STARTTLS" not in said
+        assert "AUTH" not in said
+        assert (await wire.say("AUTH PLAIN AGEAYg==")).startswith("5")
+        assert (await wire.mail(recipient, mails.UNKNOWN)).startswith("250")
+    assert len(kept(house)) == 1
+
+
+async def test_what_is_being_taken_in_is_answered_before_it_ends(house: House, bounces: Queue, opened: Open) -> None:
+    recipient = house.return_path(house.touch(house.recipient()))
+    intake = Intake(engine=house.engine, queue=bounces, clock=SystemClock())
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly(raw: bytes, envelope: Envelope) -> Submitted:
+        begun.set()
+        await go_on.wait()
+        return await intake.submit(raw, envelope)
+
+    leave = asyncio.Event()
+
+    async def serve(places: asyncio.Future[str]) -> None:
+        async with opened(slowly) as listening:
+            places.set_result(listening.places[0])
+            await leave.wait()
+
+    places: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    serving = asyncio.create_task(serve(places))
+    async with connected(await places) as wire, connected(await places) as other:
+        taking = asyncio.create_task(wire.mail(recipient, mails.UNKNOWN))
+        await begun.wait()
+        leave.set()
+        async with asyncio.timeout(20):
+            while not (await other.say("MAIL FROM:<>")).startswith("421"):
+                await other.say("RSET")
+        go_on.set()
+        assert (await taking).startswith("250")
+        await serving
+        assert await wire.reader.read() == b""
+    assert len(kept(house)) == 1
+
+
+async def test_a_port_in_use_and_a_bad_certificate_say_so(opened: Open, tmp_path: Path) -> None:
+    async with opened() as listening:
+        with pytest.raises(UnavailableError, match="cannot listen at"):
+            async with opened(smtp=listening.places[0]):
+                pass
+    (tmp_path / "pem").write_text("no certificate")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        async with opened(certificate=tmp_path / "pem"):
+            pass

@@ -1,0 +1,112 @@
+"""The flows `bounces` and `dead-letters`, run by a worker on parts of a test's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from postroad.bounce.intake import BOUNCE_QUEUE, LANE
+from postroad.embedded import stop_redis
+from postroad.parts import open_parts
+from postroad.queue import Dead, Job
+from postroad.settings import Settings
+from tests.bounce import mails
+from tests.prefect.waiting import until
+
+pytestmark = [pytest.mark.prefect, pytest.mark.timeout(300)]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Iterator[Path]:
+    """A postroad.toml with a Maildir as its only source."""
+    for name in ("new", "cur", "tmp"):
+        (tmp_path / "box" / name).mkdir(parents=True)
+    (tmp_path / "postroad.toml").write_text('[bounce.sources.box]\nkind = "maildir"\npath = "box"\n')
+    yield tmp_path / "postroad.toml"
+    stop_redis(tmp_path / ".postroad")
+
+
+async def start(http: httpx.AsyncClient, name: str, config: Path, **parameters: Any) -> str:
+    deployment = (await http.get(f"deployments/name/{name}/{name}")).raise_for_status().json()
+    made = await http.post(
+        f"deployments/{deployment['id']}/create_flow_run",
+        json={"parameters": parameters, "job_variables": {"env": {"POSTROAD_CONFIG": str(config)}}},
+    )
+    run_id: str = made.raise_for_status().json()["id"]
+    return run_id
+
+
+async def state(http: httpx.AsyncClient, run_id: str, *types: str) -> dict[str, Any]:
+    """The state of a run, once it is one of these."""
+
+    async def reached() -> dict[str, Any]:
+        found: dict[str, Any] = (await http.get(f"flow_runs/{run_id}")).raise_for_status().json()["state"]
+        return found if found["type"] in types else {}
+
+    return await until(reached, within_s=120)
+
+
+async def tables(http: httpx.AsyncClient, key: str) -> list[dict[str, Any]]:
+    found = await http.post("artifacts/filter", json={"artifacts": {"key": {"any_": [key]}}})
+    artifacts: list[dict[str, Any]] = found.raise_for_status().json()
+    return artifacts
+
+
+async def kill_a_job(config: Path, name: str, cause: str) -> None:
+    async with open_parts(Settings.load(config)) as parts:
+        queue = await parts.queue(BOUNCE_QUEUE)
+        await queue.enqueue(LANE, [Job(id=name, payload=b"")])
+        [job] = (await queue.claim("w", want=1, lease_ms=10_000, nonce=name)).jobs
+        await queue.settle("w", [(job, Dead(cause=cause, error=f"{name} failed"))])
+
+
+async def counts(config: Path) -> tuple[int, int]:
+    """Jobs queued and dead."""
+    async with open_parts(Settings.load(config)) as parts:
+        stats = await (await parts.queue(BOUNCE_QUEUE)).stats()
+        return stats.queued, stats.dead
+
+
+async def test_what_is_in_a_maildir_is_fetched(http: httpx.AsyncClient, config: Path) -> None:
+    (config.parent / "box" / "new" / "1.mx").write_bytes(mails.UNKNOWN)
+    run_id = await start(http, "bounces", config)
+    ended = await state(http, run_id, "COMPLETED", "FAILED", "CRASHED")
+    assert (ended["type"], ended["message"]) == ("COMPLETED", "1 mails from 1 sources")
+    assert [file.name for file in (config.parent / "box" / "cur").iterdir()] == ["1.mx:2,S"]
+    assert await counts(config) == (1, 0)
+    assert await tables(http, "bounces")
+
+
+@pytest.mark.parametrize(("send_again", "left"), [(True, (1, 2)), (False, (0, 3))])
+async def test_dead_letters_wait_for_an_approval(
+    http: httpx.AsyncClient, config: Path, send_again: bool, left: tuple[int, int]
+) -> None:
+    await kill_a_job(config, "one", "a server is away")
+    await kill_a_job(config, "two", "a mistake")
+    params = {"queue": BOUNCE_QUEUE, "cause": "a server is away"}
+    run_id = await start(http, "dead-letters", config, params=params)
+    paused = await state(http, run_id, "PAUSED", "COMPLETED", "FAILED", "CRASHED")
+    assert paused["type"] == "PAUSED", paused
+    assert datetime.fromisoformat(paused["state_details"]["pause_timeout"]) > datetime.now(UTC) + timedelta(hours=23)
+    assert await counts(config) == (0, 2)
+    [table, *_] = await tables(http, "dead-letters-bounce-process")
+    assert '"letters": 1' in table["data"]
+    assert "one failed" in table["data"]
+
+    await kill_a_job(config, "late", "a server is away")  # Nobody has seen that one.
+    answer = await http.post(f"flow_runs/{run_id}/resume", json={"run_input": {"send_again": send_again}})
+    assert answer.raise_for_status().json()["status"] == "ACCEPT"
+    ended = await state(http, run_id, "COMPLETED", "FAILED", "CRASHED")
+    assert ended["type"] == "COMPLETED", ended
+    assert await counts(config) == left
+
+
+async def test_without_dead_letters_nobody_is_asked(http: httpx.AsyncClient, config: Path) -> None:
+    run_id = await start(http, "dead-letters", config, params={"queue": BOUNCE_QUEUE})
+    ended = await state(http, run_id, "PAUSED", "COMPLETED", "FAILED", "CRASHED")
+    assert ended["type"] == "COMPLETED", ended
