@@ -65,7 +65,9 @@ async def mend_queue() -> Rebuilt | None:
             return None
         recorder = Recorder(engine=parts.engine, queue=queue, clock=parts.clock, name="maintenance")
         expire_ms = parts.settings.delivery.expire_ms
-        return await rebuild(parts.engine, queue, recorder, expire_ms=expire_ms, now=parts.clock.now())
+        return await rebuild(
+            parts.engine, queue, recorder, expire_ms=expire_ms, now=parts.clock.now(), shaping=parts.shaping
+        )
 
 
 @retried("show depths")

@@ -20,4 +20,5 @@ async def hand_over(parts: Parts, campaign: str, *, cursor: int, rows: int) -> S
         cursor=cursor,
         limit=rows,
         providers=await parts.providers(),
+        shaping=parts.shaping,
     )

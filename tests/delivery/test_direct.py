@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from postroad.delivery.direct import DirectRoute
 from postroad.delivery.outcome import Obstacle, ObstacleError, Outcome, Verdict, of_obstacle
+from postroad.delivery.shaping.file import Shaping
 from postroad.dns.resolver import Resolver
 from postroad.dns.sts_policies import StsPolicies
 from postroad.errors import Blame
@@ -94,10 +95,16 @@ class World:
         self.port = self.hosts[last].port
         return self.hosts[last]
 
-    async def route(self, server: Nameserver, *, site: Site | None = None, ca_file: Path | None = None) -> DirectRoute:
-        settings = RouteSettings.model_validate(
-            {"kind": RouteKind.DIRECT, "port": self.port, "helo": "mail.sender.example", "ca_file": ca_file}
-        )
+    async def route(
+        self,
+        server: Nameserver,
+        *,
+        site: Site | None = None,
+        ca_file: Path | None = None,
+        shaping: Shaping | None = None,
+        **settings: object,
+    ) -> DirectRoute:
+        usual = {"kind": RouteKind.DIRECT, "port": self.port, "helo": "mail.sender.example", "ca_file": ca_file}
         resolver = await self._stack.enter_async_context(
             Resolver(server.settings(trust_ad=True, timeout_ms=1_000), self.clock)
         )
@@ -106,7 +113,15 @@ class World:
             resolver, self._engine, self.clock, trust, https_port=site.port if site is not None else 443
         )
         pools = await self._stack.enter_async_context(Pools(QUICK))
-        return DirectRoute(settings, resolver=resolver, policies=policies, pools=pools, clock=self.clock, rng=Random(7))
+        return DirectRoute(
+            RouteSettings.model_validate(usual | settings),
+            shaping=shaping,
+            resolver=resolver,
+            policies=policies,
+            pools=pools,
+            clock=self.clock,
+            rng=Random(7),
+        )
 
     def taken(self) -> dict[int, list[str]]:
         return {last: [found.recipient for found in host.accepted()] for last, host in self.hosts.items()}

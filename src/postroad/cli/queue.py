@@ -112,7 +112,7 @@ def rebuild(as_json: JsonOption = False) -> None:
         await restore_limits(queue, gates_of(parts.settings, parts.settings.queue(SEND_QUEUE)))
         expire_ms = parts.settings.delivery.expire_ms
         now = parts.clock.now()
-        return await control.rebuild(parts.engine, queue, recorder, expire_ms=expire_ms, now=now)
+        return await control.rebuild(parts.engine, queue, recorder, expire_ms=expire_ms, now=now, shaping=parts.shaping)
 
     rebuilt = with_parts(work)
     if as_json:

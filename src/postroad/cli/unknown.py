@@ -89,6 +89,7 @@ def resolve(
             by=who,
             now=parts.clock.now(),
             expire_ms=parts.settings.delivery.expire_ms,
+            shaping=parts.shaping,
         )
 
     with_parts(work)

@@ -15,6 +15,7 @@ from sqlmodel import col
 
 from postroad.delivery.job import job_id, read_touch, touch_of
 from postroad.delivery.record import Recorder
+from postroad.delivery.shaping.file import Shaping
 from postroad.delivery.submit import enqueue_touches, plan_of, touch_rows
 from postroad.errors import StateError
 from postroad.queue import DeadLetter, JobState, Queue
@@ -136,7 +137,15 @@ class Rebuilt:
     unknown: int
 
 
-async def rebuild(engine: sa.Engine, queue: Queue, recorder: Recorder, *, expire_ms: int, now: datetime) -> Rebuilt:
+async def rebuild(
+    engine: sa.Engine,
+    queue: Queue,
+    recorder: Recorder,
+    *,
+    expire_ms: int,
+    now: datetime,
+    shaping: Shaping | None = None,
+) -> Rebuilt:
     """Make the queue again from the ledger, as after its server was emptied.
 
     What waits is enqueued again. What was on the wire, and is known to nobody, becomes unknown: it may have been
@@ -147,7 +156,7 @@ async def rebuild(engine: sa.Engine, queue: Queue, recorder: Recorder, *, expire
     for campaign, campaign_id, state in await asyncio.to_thread(_launched, engine):
         if state == CampaignState.PAUSED:
             await queue.pause(campaign)
-        plan = await asyncio.to_thread(plan_of, engine, campaign)
+        plan = await asyncio.to_thread(plan_of, engine, campaign, shaping)
         cursor = 0
         while touches := await asyncio.to_thread(_live_touches, engine, campaign_id, cursor):
             cursor = touches[-1][0]

@@ -6,12 +6,15 @@ import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from random import Random
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 from postroad.clock import Clock
 from postroad.delivery.outcome import Obstacle, ObstacleError, Pause, of_reply
+from postroad.delivery.shaping.file import Shaping
+from postroad.delivery.shaping.limits import Scope, ShapingTls
 from postroad.dns.mta_sts import Policy, StsMode
 from postroad.dns.mx import MailExchange, MailHosts, find_mail_hosts
+from postroad.dns.providers import whose
 from postroad.dns.resolver import Found, Lookup, Resolver
 from postroad.dns.sts_policies import StsPolicies
 from postroad.dns.tlsa import NOTHING_SAID, HostCertificates, find_certificates
@@ -31,6 +34,14 @@ MAX_HOSTS_TRIED = 5
 MAX_BREAKERS = 10_000
 
 
+class _Terms(NamedTuple):
+    """On what terms a host is spoken to: the route's settings, each lowered to what the receiver allows."""
+
+    connections: int
+    messages_per_connection: int
+    tls_required: bool
+
+
 class DirectRoute:
     """Sends to the mail hosts of the recipient's domain, the best that can be had."""
 
@@ -38,6 +49,7 @@ class DirectRoute:
         self,
         settings: RouteSettings,
         *,
+        shaping: Shaping | None,
         resolver: Resolver,
         policies: StsPolicies,
         pools: Pools,
@@ -45,6 +57,8 @@ class DirectRoute:
         rng: Random,
     ) -> None:
         self._settings = settings
+        self._shaping = shaping  # None: what it says of receivers does not hold here
+        self._terms: dict[tuple[Scope, str | None, str | None], _Terms] = {}
         self._resolver = resolver
         self._policies = policies
         self._pools = pools
@@ -65,10 +79,11 @@ class DirectRoute:
         found = await find_mail_hosts(self._resolver, domain)
         names = self._in_order(found, origin)
         policy = await self._policies.of(domain)
+        terms = self._terms_of(found, origin)
         obstacle: ObstacleError | None = None
         for name in names[:MAX_HOSTS_TRIED]:
             try:
-                endpoint = await self._endpoint(name, found, policy, origin)
+                endpoint = await self._endpoint(name, found, policy, origin, terms)
                 reply = await self._send_to(endpoint, message, before_body)
             except ObstacleError as error:
                 obstacle = error if obstacle is None else _worse(obstacle, error)
@@ -95,7 +110,9 @@ class DirectRoute:
             case other:
                 assert_never(other)
 
-    async def _endpoint(self, host: str, found: MailHosts, policy: Policy | None, origin: Origin) -> Endpoint:
+    async def _endpoint(
+        self, host: str, found: MailHosts, policy: Policy | None, origin: Origin, terms: _Terms
+    ) -> Endpoint:
         """Where a mail host is, and how it is to be spoken to. Raises ObstacleError."""
         lookups = await self._resolver.addresses(host)
         addresses = _addresses(host, lookups)
@@ -106,7 +123,7 @@ class DirectRoute:
         if not certificates.answered:
             why = f"no answer about the certificates of {host}: {certificates.why}"
             raise ObstacleError(Obstacle.NO_ANSWER, why)
-        tls, verify, tlsa = self._protection(host, certificates, policy)
+        tls, verify, tlsa = self._protection(host, certificates, policy, terms)
         return Endpoint(
             host=host,
             port=settings.port,
@@ -118,12 +135,12 @@ class DirectRoute:
             client_certificate=settings.client_certificate,
             client_key=settings.client_key,
             tlsa=tlsa,
-            connections=settings.connections,
-            messages_per_connection=settings.messages_per_connection,
+            connections=terms.connections,
+            messages_per_connection=terms.messages_per_connection,
         )
 
     def _protection(
-        self, host: str, certificates: HostCertificates, policy: Policy | None
+        self, host: str, certificates: HostCertificates, policy: Policy | None, terms: _Terms
     ) -> tuple[TlsMode, bool, tuple[Tlsa, ...]]:
         settings = self._settings
         if certificates.records:
@@ -138,7 +155,30 @@ class DirectRoute:
                 return TlsMode.STARTTLS, True, ()
             if not covered:
                 log.warning("%s is no mail host of the domain's MTA-STS policy, which is in testing", host)
-        return settings.tls, settings.verify_certificate and settings.tls is TlsMode.STARTTLS, ()
+        if settings.tls is TlsMode.STARTTLS:
+            return settings.tls, settings.verify_certificate, ()
+        # Whoever asks for encryption asks for no name on it: nobody has vouched for that of the host (RFC 7435 §4).
+        return TlsMode.STARTTLS if terms.tls_required else settings.tls, False, ()
+
+    def _terms_of(self, found: MailHosts, origin: Origin) -> _Terms:
+        """What holds for a sender at the hosts that a domain has now, whoever it was thought to be of before."""
+        settings = self._settings
+        if self._shaping is None:
+            return _Terms(settings.connections, settings.messages_per_connection, tls_required=False)
+        provider, site = whose(found.domain, found.names)
+        # Few have tables of their own; all others of a provider are one entry.
+        named_site = site if site in self._shaping.site else None
+        named_domain = found.domain if found.domain in self._shaping.domain else None
+        scope = Scope(sender=origin.sender or "", provider=provider)
+        terms = self._terms.get((scope, named_site, named_domain))
+        if terms is None:
+            limits = self._shaping.limits(scope, site=named_site, domain=named_domain)
+            terms = self._terms[scope, named_site, named_domain] = _Terms(
+                _least(settings.connections, limits.connections, limits.connections_in_all),
+                _least(settings.messages_per_connection, limits.messages_per_connection),
+                tls_required=limits.tls is ShapingTls.REQUIRED,
+            )
+        return terms
 
     async def _send_to(
         self, endpoint: Endpoint, message: Sendable, before_body: Callable[[], Awaitable[None]]
@@ -170,6 +210,10 @@ class DirectRoute:
         return breaker
 
 
+def _least(most: int, *limits: int | None) -> int:
+    return min([most, *(limit for limit in limits if limit is not None)])
+
+
 def _own_names(*names: str | None) -> Collection[str]:
     return {name.lower() for name in names if name is not None}
 
@@ -187,4 +231,7 @@ def _addresses(host: str, lookups: tuple[Lookup, Lookup]) -> tuple[str, ...]:
 
 def _worse(first: ObstacleError, second: ObstacleError) -> ObstacleError:
     """Of two hosts' obstacles, the one that may pass: while one host may come back, nothing is final."""
-    return first if first.obstacle is not Obstacle.NO_SUCH_HOST else second
+    if first.obstacle is Obstacle.NO_SUCH_HOST:
+        return second
+    # What one of them said is for the shaping to hear.
+    return second if first.reply is None and second.reply is not None else first

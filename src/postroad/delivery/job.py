@@ -24,6 +24,8 @@ class SendMessage(msgspec.Struct, frozen=True, kw_only=True, tag="send.v1", omit
     """Mailbox provider whose limits hold: one of providers.toml, a site that much mail goes to, or `other`."""
     site: str = ""
     """The same for all domains with the same mail hosts; empty: not known."""
+    tables: str = ""
+    """Tables of shaping.toml by which its site or domain has a pace of its own, as `site.mx.example.net`; empty: none."""
 
 
 class DeliveryNote(msgspec.Struct, frozen=True, kw_only=True, tag="delivery.v1", omit_defaults=True):
@@ -66,9 +68,14 @@ def sender_gate(sender: str) -> str:
     return f"sender:{sender}"
 
 
-def provider_gate(sender: str, provider: str) -> str:
-    """Name of the gate that limits one sender at one mailbox provider."""
-    return f"provider:{provider}:{sender}"
+def receiver_of(provider: str, tables: str = "") -> str:
+    """Name of whose limits hold together: a provider, or a site or domain behind it that shaping.toml gives a pace."""
+    return f"{provider}/{tables}" if tables else provider
+
+
+def provider_gate(sender: str, receiver: str) -> str:
+    """Name of the gate that limits one sender at one receiver."""
+    return f"provider:{receiver}:{sender}"
 
 
 def shared_gate(provider: str) -> str:
@@ -100,14 +107,15 @@ def gate_key(gate: str) -> str | None:
             return None
 
 
-def lane_of(*, sender: str, provider: str, campaign: str, route: str, job_class: str) -> Lane:
+def lane_of(*, sender: str, provider: str, campaign: str, route: str, job_class: str, tables: str = "") -> Lane:
     """Lane of the touches of one campaign that are limited alike."""
+    receiver = receiver_of(provider, tables)
     return Lane(
-        name=f"{sender} {provider} {campaign}",
+        name=f"{sender} {receiver} {campaign}",
         gates=(
             campaign_gate(campaign),
             sender_gate(sender),
-            provider_gate(sender, provider),
+            provider_gate(sender, receiver),
             shared_gate(provider),
             route_gate(route),
             QUEUE_GATE,

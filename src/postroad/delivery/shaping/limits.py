@@ -9,7 +9,7 @@ from typing import Literal, Self
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
-from postroad.delivery.job import provider_gate
+from postroad.delivery.job import provider_gate, receiver_of
 from postroad.settings import RateField
 
 TAIL = "other"
@@ -31,7 +31,9 @@ class Limits(_Table):
     """Of one sender at one receiver. None: no limit, or none of its own."""
 
     connections: int | None = Field(default=None, ge=1, description="at once, for each sender")
-    connections_in_all: int | None = Field(default=None, ge=1, description="at once, all senders together")
+    connections_in_all: int | None = Field(
+        default=None, ge=1, description="at once, all senders of a provider together"
+    )
     messages_per_connection: int | None = Field(default=None, ge=1)
     rate: RateField | None = None
     tls: ShapingTls | None = None
@@ -45,6 +47,11 @@ class LimitTable(Limits):
     """Limits of a receiver, and what single senders have instead."""
 
     sender: dict[str, Limits] = Field(default_factory=dict, description="by From address")
+
+    @property
+    def sets_pace(self) -> bool:
+        """Whether it has a rate or connections of its own, for anybody: what gates hold."""
+        return any({"rate", "connections"} & each.model_fields_set for each in (self, *self.sender.values()))
 
     @property
     def alone(self) -> Limits:
@@ -63,14 +70,44 @@ class Source(_Table):
 
 
 class Scope(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose replies are counted together, and who is slowed down by them: one sender at one mailbox provider."""
+    """Whose replies are counted together, and who is slowed down by them: one sender at one receiver.
+
+    ``tables``: those of a site and a domain that have a pace of their own, as ``site.NAME/domain.NAME``; empty: the
+    receiver is the mailbox provider.
+    """
 
     sender: str
     provider: str
+    tables: str = ""
+
+    @classmethod
+    def of_gate(cls, gate: str) -> Self | None:
+        """The scope that a gate is of. None: it is of no sender at a receiver."""
+        match gate.split(":", 2):
+            case ["provider", receiver, sender]:
+                provider, _, tables = receiver.partition("/")
+                return cls(sender=sender, provider=provider, tables=tables)
+            case _:
+                return None
+
+    @property
+    def receiver(self) -> str:
+        """The name in its gate and its lanes."""
+        return receiver_of(self.provider, self.tables)
 
     @property
     def gate(self) -> str:
-        return provider_gate(self.sender, self.provider)
+        return provider_gate(self.sender, self.receiver)
+
+    @property
+    def known_as(self) -> str:
+        """The provider that rules know it by: what has a gate of its own is none of the many hosts of the tail."""
+        return self.receiver if self.provider == TAIL else self.provider
+
+    def named(self, level: Level) -> str | None:
+        """The site, or the domain, whose table it has."""
+        tables = (table.partition(".") for table in self.tables.split("/"))
+        return next((name for kind, _, name in tables if kind == level), None)
 
 
 def resolve(sources: Iterable[Source]) -> tuple[Limits, dict[str, str]]:
