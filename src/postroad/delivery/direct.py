@@ -6,12 +6,12 @@ import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from random import Random
-from typing import NamedTuple, assert_never
+from typing import assert_never
 
 from postroad.clock import Clock
 from postroad.delivery.outcome import Obstacle, ObstacleError, Pause, of_reply
 from postroad.delivery.shaping.file import Shaping
-from postroad.delivery.shaping.limits import Scope, ShapingTls
+from postroad.delivery.shaping.limits import Scope, Terms, terms_of
 from postroad.dns.mta_sts import Policy, StsMode
 from postroad.dns.mx import MailExchange, MailHosts, find_mail_hosts
 from postroad.dns.providers import whose
@@ -34,14 +34,6 @@ MAX_HOSTS_TRIED = 5
 MAX_BREAKERS = 10_000
 
 
-class _Terms(NamedTuple):
-    """On what terms a host is spoken to: the route's settings, each lowered to what the receiver allows."""
-
-    connections: int
-    messages_per_connection: int
-    tls_required: bool
-
-
 class DirectRoute:
     """Sends to the mail hosts of the recipient's domain, the best that can be had."""
 
@@ -58,7 +50,7 @@ class DirectRoute:
     ) -> None:
         self._settings = settings
         self._shaping = shaping  # None: what it says of receivers does not hold here
-        self._terms: dict[tuple[Scope, str | None, str | None], _Terms] = {}
+        self._terms: dict[tuple[Scope, str | None, str | None], Terms] = {}
         self._resolver = resolver
         self._policies = policies
         self._pools = pools
@@ -111,7 +103,7 @@ class DirectRoute:
                 assert_never(other)
 
     async def _endpoint(
-        self, host: str, found: MailHosts, policy: Policy | None, origin: Origin, terms: _Terms
+        self, host: str, found: MailHosts, policy: Policy | None, origin: Origin, terms: Terms
     ) -> Endpoint:
         """Where a mail host is, and how it is to be spoken to. Raises ObstacleError."""
         lookups = await self._resolver.addresses(host)
@@ -140,7 +132,7 @@ class DirectRoute:
         )
 
     def _protection(
-        self, host: str, certificates: HostCertificates, policy: Policy | None, terms: _Terms
+        self, host: str, certificates: HostCertificates, policy: Policy | None, terms: Terms
     ) -> tuple[TlsMode, bool, tuple[Tlsa, ...]]:
         settings = self._settings
         if certificates.records:
@@ -155,16 +147,14 @@ class DirectRoute:
                 return TlsMode.STARTTLS, True, ()
             if not covered:
                 log.warning("%s is no mail host of the domain's MTA-STS policy, which is in testing", host)
-        if settings.tls is TlsMode.STARTTLS:
-            return settings.tls, settings.verify_certificate, ()
-        # Whoever asks for encryption asks for no name on it: nobody has vouched for that of the host (RFC 7435 §4).
-        return TlsMode.STARTTLS if terms.tls_required else settings.tls, False, ()
+        # A receiver that asks for encryption asks for no name on it: nobody has vouched for that of the host.
+        return terms.tls, settings.verify_certificate and settings.tls is TlsMode.STARTTLS, ()
 
-    def _terms_of(self, found: MailHosts, origin: Origin) -> _Terms:
+    def _terms_of(self, found: MailHosts, origin: Origin) -> Terms:
         """What holds for a sender at the hosts that a domain has now, whoever it was thought to be of before."""
         settings = self._settings
         if self._shaping is None:
-            return _Terms(settings.connections, settings.messages_per_connection, tls_required=False)
+            return terms_of(settings, None)
         provider, site = whose(found.domain, found.names)
         # Few have tables of their own; all others of a provider are one entry.
         named_site = site if site in self._shaping.site else None
@@ -172,12 +162,8 @@ class DirectRoute:
         scope = Scope(sender=origin.sender or "", provider=provider)
         terms = self._terms.get((scope, named_site, named_domain))
         if terms is None:
-            limits = self._shaping.limits(scope, site=named_site, domain=named_domain)
-            terms = self._terms[scope, named_site, named_domain] = _Terms(
-                _least(settings.connections, limits.connections, limits.connections_in_all),
-                _least(settings.messages_per_connection, limits.messages_per_connection),
-                tls_required=limits.tls is ShapingTls.REQUIRED,
-            )
+            terms = terms_of(settings, self._shaping.limits(scope, site=named_site, domain=named_domain))
+            self._terms[scope, named_site, named_domain] = terms
         return terms
 
     async def _send_to(
@@ -208,10 +194,6 @@ class DirectRoute:
                 self._breakers.popitem(last=False)
         self._breakers.move_to_end(name)
         return breaker
-
-
-def _least(most: int, *limits: int | None) -> int:
-    return min([most, *(limit for limit in limits if limit is not None)])
 
 
 def _own_names(*names: str | None) -> Collection[str]:

@@ -25,7 +25,7 @@ class SendMessage(msgspec.Struct, frozen=True, kw_only=True, tag="send.v1", omit
     site: str = ""
     """The same for all domains with the same mail hosts; empty: not known."""
     tables: str = ""
-    """Tables of shaping.toml by which its site or domain has a pace of its own, as `site.mx.example.net`; empty: none."""
+    """Tables of shaping.toml that give its site or domain a pace of its own: `site.mx.example.net`; empty: none."""
 
 
 class DeliveryNote(msgspec.Struct, frozen=True, kw_only=True, tag="delivery.v1", omit_defaults=True):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
 from postroad.delivery.job import provider_gate, receiver_of
-from postroad.settings import RateField
+from postroad.settings import RateField, RouteSettings, TlsMode
 
 TAIL = "other"
 """The provider of all domains that are not known: many hosts, so what one of them says is said of no other."""
@@ -108,6 +108,28 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
         """The site, or the domain, whose table it has."""
         tables = (table.partition(".") for table in self.tables.split("/"))
         return next((name for kind, _, name in tables if kind == level), None)
+
+
+class Terms(NamedTuple):
+    """On what terms a direct route speaks to one host: its own settings, each as strict as the receiver asks for."""
+
+    connections: int
+    messages_per_connection: int
+    tls: TlsMode
+
+
+def terms_of(route: RouteSettings, limits: Limits | None) -> Terms:
+    """The stricter of a route's settings and of limits, one by one. None: no limits hold for it."""
+    limits = limits or Limits()
+    return Terms(
+        connections=_least(route.connections, limits.connections, limits.connections_in_all),
+        messages_per_connection=_least(route.messages_per_connection, limits.messages_per_connection),
+        tls=TlsMode.STARTTLS if limits.tls is ShapingTls.REQUIRED else route.tls,
+    )
+
+
+def _least(most: int, *limits: int | None) -> int:
+    return min([most, *(limit for limit in limits if limit is not None)])
 
 
 def resolve(sources: Iterable[Source]) -> tuple[Limits, dict[str, str]]:
