@@ -283,8 +283,7 @@ async def test_no_rule_meets_what_no_receiver_said(world: World) -> None:
     await world.host(SMALL)
     await world.host(YAHOO)
     yahoo = world.hosts[YAHOO]
-    drop = Rule(phase=Phase.RCPT, fault=Fault(reply="550 5.1.1 No such user"), local_part="gone")
-    yahoo.use([drop])
+    yahoo.use([Rule(phase=Phase.RCPT, fault=Fault(reply="550 5.1.1 No such user"), local_part="gone")])
     settings = world.settings(SHAPING.replace("off = true", ""))
     resolver = await world.resolver({"silent.net": Trouble.SILENT, "servfail.net": Trouble.SERVFAIL})
     domains = ["null.net", "nobody.net", "down.net", "addressless.net", "silent.net", "servfail.net"]
@@ -298,9 +297,9 @@ async def test_no_rule_meets_what_no_receiver_said(world: World) -> None:
         "ada@down.net": "deferred",
         "ada@silent.net": "deferred",
         "ada@servfail.net": "deferred",
-        "drop+drop-at-rcpt@shop.net": "deferred",
     }
-    await world.until(lambda: world.states() == expected, step_ms=1)
+    # What was dropped is tried again, and dropped again: its state moves on.
+    await world.until(lambda: expected.items() <= world.states().items() and yahoo.counters.dropped > 0, step_ms=1)
     assert world.log() == []
     # The rule is not blind: what a receiver does say, it meets.
     with write(world.engine) as connection:

@@ -15,6 +15,7 @@ from postroad.delivery.job import (
     gate_key,
     lane_of,
     provider_gate,
+    receiver_of,
     route_gate,
     sender_gate,
 )
@@ -35,6 +36,7 @@ def test_a_senders_gates_have_its_key_and_others_have_none() -> None:
     assert gate_key(sender_gate(ADA)) == gate_key(provider_gate(ADA, "gmail")) == ADA
     odd = "a:b@example.com"
     assert gate_key(sender_gate(odd)) == gate_key(provider_gate(odd, "gmail")) == odd
+    assert gate_key(provider_gate(ADA, receiver_of("google", "site.mx.x.net/domain.x.net"))) == ADA
     for gate in (QUEUE_GATE, route_gate("relay"), campaign_gate("sender")):
         assert gate_key(gate) is None
 
