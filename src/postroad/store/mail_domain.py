@@ -82,7 +82,7 @@ def domains_to_look_up(
 def whose_domains(connection: sa.Connection, domains: Collection[str]) -> dict[str, tuple[str, str]]:
     """Provider and site of each of these domains that is known."""
     statement = sa.text("SELECT domain, provider, site FROM mail_domain WHERE domain IN :domains").bindparams(
-        sa.bindparam("domains", expanding=True)
+        sa.bindparam("domains", type_=sa.Text(), expanding=True)
     )
     rows = connection.execute(statement, {"domains": list(domains)})
     return {row.domain: (row.provider, row.site) for row in rows}
@@ -92,5 +92,5 @@ def providers_of_sites(connection: sa.Connection, sites: Collection[str]) -> dic
     """Provider of each of these sites that any known domain has."""
     statement = sa.text(
         "SELECT site, min(provider) AS provider FROM mail_domain WHERE site IN :sites GROUP BY site"
-    ).bindparams(sa.bindparam("sites", expanding=True))
+    ).bindparams(sa.bindparam("sites", type_=sa.Text(), expanding=True))
     return {row.site: row.provider for row in connection.execute(statement, {"sites": list(sites)})}

@@ -73,12 +73,15 @@ class Shaping(BaseModel):
         return value
 
     @cached_property
-    def paced(self) -> frozenset[str]:
-        """Tables of sites and domains that set a pace of their own, by name: `site.NAME`, `domain.NAME`."""
+    def named(self) -> Mapping[str, LimitTable]:
+        """Tables of sites and domains, by name: `site.NAME`, `domain.NAME`."""
         levels: tuple[tuple[Level, Mapping[str, LimitTable]], ...] = (("site", self.site), ("domain", self.domain))
-        return frozenset(
-            f"{level}.{name}" for level, tables in levels for name, table in tables.items() if table.sets_pace
-        )
+        return {f"{level}.{name}": table for level, tables in levels for name, table in tables.items()}
+
+    @cached_property
+    def paced(self) -> frozenset[str]:
+        """Those of them that set a pace of their own."""
+        return frozenset(name for name, table in self.named.items() if table.sets_pace)
 
     def paced_by(self, site: str, domain: str) -> str:
         """The tables by which mail to a domain has a lane and a gate of its own, as a `Scope` has them."""

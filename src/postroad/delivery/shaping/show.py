@@ -56,8 +56,12 @@ class Destination(NamedTuple):
     @property
     def receiver(self) -> str:
         """With the tables that are about it, whether or not they give it a gate of its own."""
-        tables = (("site", self.site), ("domain", self.domain))
-        return receiver_of(self.provider, "/".join(f"{level}.{name}" for level, name in tables if name is not None))
+        return receiver_of(self.provider, "/".join(self.tables))
+
+    @property
+    def tables(self) -> list[str]:
+        named = (("site", self.site), ("domain", self.domain))
+        return [f"{level}.{name}" for level, name in named if name is not None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +116,9 @@ def standing(
 
 
 def _standing(shaping: Shaping, way: Way, to: Destination, holding: Sequence[ShapingChange], now: datetime) -> Standing:
-    tables = shaping.paced_by(to.site or "", to.domain or "")
+    # A table that the file no longer has is known by a gate that it once gave.
+    without_gate = shaping.named.keys() - shaping.paced
+    tables = "/".join(table for table in to.tables if table not in without_gate)
     scope = Scope(sender=way.sender, provider=to.provider, tables=tables)
     held = [change for change in holding if change.gate in (scope.gate, sender_gate(way.sender))]
     at_gate = shaping.limits_of_gate(scope.gate, [way.sender] if way.shaped else [])
