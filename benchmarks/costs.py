@@ -147,6 +147,7 @@ async def _sent(parts: Parts, messages: Sequence[Message]) -> None:
 
     opening = open_routes(
         parts.settings.routes,
+        shaping=parts.shaping,
         resolver=await parts.resolver(),
         engine=parts.engine,
         clock=parts.clock,

@@ -69,7 +69,13 @@ async def mend_queue() -> Rebuilt | None:
         recorder = Recorder(engine=parts.engine, queue=queue, clock=parts.clock, name="maintenance")
         expire_ms = parts.settings.delivery.expire_ms
         return await rebuild(
-            parts.engine, queue, recorder, expire_ms=expire_ms, now=parts.clock.now(), warming=warming(parts.settings)
+            parts.engine,
+            queue,
+            recorder,
+            expire_ms=expire_ms,
+            now=parts.clock.now(),
+            warming=warming(parts.settings),
+            shaping=parts.shaping,
         )
 
 

@@ -30,4 +30,5 @@ async def hand_over(parts: Parts, campaign: str, *, cursor: int, rows: int) -> S
         limit=rows,
         providers=await parts.providers(),
         warming=warm,
+        shaping=parts.shaping,
     )

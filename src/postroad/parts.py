@@ -7,6 +7,7 @@ import fcntl
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import cached_property
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -14,6 +15,7 @@ from pydantic import SecretStr
 
 from postroad.clock import Clock, SystemClock
 from postroad.delivery.job import gate_key
+from postroad.delivery.shaping.file import Shaping, read_shaping
 from postroad.dns.providers import Providers
 from postroad.dns.resolver import Resolver
 from postroad.embedded import ensure_redis
@@ -48,6 +50,11 @@ class Parts:
         # Without a clock of our own the queue goes by its server's, the one that workers on all hosts share.
         self._queue_clock = clock
         self._resolver: Resolver | None = None
+
+    @cached_property
+    def shaping(self) -> Shaping:
+        """The shaping that the settings name, read once. Raises ConfigError with file, line and field."""
+        return read_shaping(self.settings.delivery.shaping)
 
     async def resolver(self) -> Resolver:
         """Return the resolver of this process, opened once."""

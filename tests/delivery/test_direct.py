@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from postroad.delivery.direct import DirectRoute
 from postroad.delivery.outcome import Obstacle, ObstacleError, Outcome, Verdict, of_obstacle
+from postroad.delivery.shaping.file import Shaping, read_shaping
+from postroad.dns.providers import site_of
 from postroad.dns.resolver import Resolver
 from postroad.dns.sts_policies import StsPolicies
 from postroad.errors import Blame
@@ -31,6 +33,7 @@ from tests.dns.nameserver import Nameserver, Trouble
 from tests.https import Site, https
 from tests.sandbox.wire import HandClock
 from tests.smtp.conftest import QUICK, Certificates, Marks, message
+from tests.smtp.scripted import ScriptedServer
 
 ZONE = {
     "two.example": {"MX": ["10 mx1.two.example.", "20 mx2.two.example."]},
@@ -94,10 +97,16 @@ class World:
         self.port = self.hosts[last].port
         return self.hosts[last]
 
-    async def route(self, server: Nameserver, *, site: Site | None = None, ca_file: Path | None = None) -> DirectRoute:
-        settings = RouteSettings.model_validate(
-            {"kind": RouteKind.DIRECT, "port": self.port, "helo": "mail.sender.example", "ca_file": ca_file}
-        )
+    async def route(
+        self,
+        server: Nameserver,
+        *,
+        site: Site | None = None,
+        ca_file: Path | None = None,
+        shaping: Shaping | None = None,
+        **settings: object,
+    ) -> DirectRoute:
+        usual = {"kind": RouteKind.DIRECT, "port": self.port, "helo": "mail.sender.example", "ca_file": ca_file}
         resolver = await self._stack.enter_async_context(
             Resolver(server.settings(trust_ad=True, timeout_ms=1_000), self.clock)
         )
@@ -106,7 +115,15 @@ class World:
             resolver, self._engine, self.clock, trust, https_port=site.port if site is not None else 443
         )
         pools = await self._stack.enter_async_context(Pools(QUICK))
-        return DirectRoute(settings, resolver=resolver, policies=policies, pools=pools, clock=self.clock, rng=Random(7))
+        return DirectRoute(
+            RouteSettings.model_validate(usual | settings),
+            shaping=shaping,
+            resolver=resolver,
+            policies=policies,
+            pools=pools,
+            clock=self.clock,
+            rng=Random(7),
+        )
 
     def taken(self) -> dict[int, list[str]]:
         return {last: [found.recipient for found in host.accepted()] for last, host in self.hosts.items()}
@@ -276,6 +293,102 @@ async def test_tls_is_used_where_it_is_offered_whatever_the_certificate(world: W
         await route.send(message(recipient="ada@aliased-host.example"), Marks())
     assert {last: len(found) for last, found in world.taken().items()} == {1: 1, 2: 1}
     assert (world.hosts[1].counters.secured, world.hosts[2].counters.secured) == (1, 0)
+
+
+def shaping_of(folder: Path, text: str) -> Shaping:
+    path = folder / "shaping.toml"
+    path.write_text(text)
+    return read_shaping(path)
+
+
+async def send_to(route: DirectRoute, *addresses: str, sender: str | None = None) -> None:
+    for address in addresses:
+        reply = await route.send(message(recipient=address), Marks(), Origin(sender=sender))
+        assert reply.code == 250
+
+
+@pytest.mark.parametrize(
+    ("text", "sender", "connections"),
+    [
+        ("", None, 4),  # as the route says: three messages each
+        ("[default]\nmessages_per_connection = 2", None, 5),
+        ("[default]\nmessages_per_connection = 50", None, 4),  # the route's own is the most
+        ("[default]\nmessages_per_connection = 2\n[domain.'two.example']\nmessages_per_connection = 3", None, 4),
+        ("[site.'mx1.two.example+22a4e8b6']\nmessages_per_connection = 1", None, 10),
+        ("[domain.'two.example'.sender.'a@x.example']\nmessages_per_connection = 1", "a@x.example", 10),
+        ("[domain.'two.example'.sender.'a@x.example']\nmessages_per_connection = 1", "b@x.example", 4),
+    ],
+)
+async def test_a_connection_carries_as_much_as_the_receiver_allows(
+    world: World, tmp_path: Path, text: str, sender: str | None, connections: int
+) -> None:
+    await world.host(1)
+    await world.host(2)
+    text = text.replace("mx1.two.example+22a4e8b6", site_of("two.example", ("mx1.two.example", "mx2.two.example")))
+    async with Nameserver(ZONE) as server:
+        route = await world.route(server, shaping=shaping_of(tmp_path, text), messages_per_connection=3)
+        await send_to(route, *(f"ada{number}@two.example" for number in range(10)), sender=sender)
+    assert world.hosts[1].counters.connections == connections
+
+
+async def test_no_more_connections_than_the_receiver_allows(world: World, tmp_path: Path) -> None:
+    await world.host(1)
+    await world.host(2)
+    shaping = shaping_of(tmp_path, '[domain."two.example"]\nconnections = 2')
+    async with Nameserver(ZONE) as server:
+        route = await world.route(server, shaping=shaping, connections=4)
+        await asyncio.gather(*(send_to(route, f"ada{number}@two.example") for number in range(12)))
+        await asyncio.gather(*(send_to(route, f"ada{number}@aliased-host.example") for number in range(12)))
+    assert (world.hosts[1].counters.connections, world.hosts[2].counters.connections) == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("tls", "table", "offered", "secured"),
+    [
+        ("opportunistic", "domain.'address.example'", True, 1),
+        ("opportunistic", "domain.'address.example'", False, None),
+        ("none", "domain.'address.example'", True, 1),
+        ("none", "domain.'two.example'", True, 0),  # of somebody else
+        ("none", "provider.google", True, 0),
+        ("opportunistic", "default", False, None),
+    ],
+)
+async def test_a_receiver_that_asks_for_tls_gets_nothing_in_the_clear(
+    world: World, tmp_path: Path, tls: str, table: str, offered: bool, secured: int | None
+) -> None:
+    await world.host(1, tls=offered, names=("somebody.else",))
+    shaping = shaping_of(tmp_path, f"[{table}]\ntls = 'required'")
+    async with Nameserver(ZONE) as server:
+        route = await world.route(server, shaping=shaping, tls=tls)
+        if secured is None:
+            assert (await obstacle_to(route, "ada@address.example")).obstacle is Obstacle.HOSTS_DOWN
+            assert world.taken() == {1: []}
+        else:
+            await send_to(route, "ada@address.example")
+            assert world.hosts[1].counters.secured == secured
+
+
+async def test_google_is_known_by_its_hosts_and_gets_nothing_in_the_clear(world: World) -> None:
+    await world.host(1, tls=False)
+    zone = {"school.net": {"MX": ["1 aspmx.l.google.com."]}, "aspmx.l.google.com": {"A": ["127.0.0.1"]}}
+    async with Nameserver(zone) as server:
+        route = await world.route(server, shaping=read_shaping(None))
+        assert (await obstacle_to(route, "ada@school.net")).obstacle is Obstacle.HOSTS_DOWN
+    assert world.taken() == {1: []}
+
+
+async def test_what_a_host_said_is_heard_although_another_was_down(world: World) -> None:
+    async with ScriptedServer({"CONNECT": "421 4.7.0 too many connections"}) as busy, Nameserver(ZONE) as server:
+        world.port = busy.port
+        route = await world.route(server)
+        zone = {
+            "first.example": {"MX": ["5 away.example.", "10 mx1.two.example."]},
+            "away.example": {"A": ["127.0.0.9"]},
+        }
+        server.zone |= zone
+        error = await obstacle_to_reply(route, "ada@first.example")
+    assert error.reply is not None
+    assert (error.reply.code, error.reply.text) == (421, "too many connections")
 
 
 def tlsa_of(folder: Path) -> str:

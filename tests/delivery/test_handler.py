@@ -54,7 +54,14 @@ async def test_what_dns_says_becomes_a_verdict(engine: sa.Engine, queue: Queue, 
         resolver = await stack.enter_async_context(Resolver(server.settings(), clock))
         settings = RouteSettings.model_validate({"kind": "direct", "port": sandbox.port})
         routes = await stack.enter_async_context(
-            open_routes({"relay": settings}, resolver=resolver, engine=engine, clock=clock, rng=Random(7))
+            open_routes(
+                {"relay": settings},
+                shaping=read_shaping(None),
+                resolver=resolver,
+                engine=engine,
+                clock=clock,
+                rng=Random(7),
+            )
         )
         delivery = Delivery(
             engine=engine,

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from postroad.delivery.direct import DirectRoute
 from postroad.delivery.routes import RouteMetrics, open_routes, origins_of
+from postroad.delivery.shaping.file import read_shaping
 from postroad.dns.resolver import Resolver
 from postroad.errors import ConfigError
 from postroad.settings import DnsSettings, RouteSettings, SenderSettings
@@ -42,7 +43,9 @@ async def test_routes_are_opened_and_their_hosts_shown(engine: sa.Engine) -> Non
             "pool": relays(bad.port, good.port),
             "direct": RouteSettings.model_validate({"kind": "direct"}),
         }
-        async with open_routes(settings, resolver=resolver, engine=engine, clock=clock, rng=Random(7)) as routes:
+        async with open_routes(
+            settings, shaping=read_shaping(None), resolver=resolver, engine=engine, clock=clock, rng=Random(7)
+        ) as routes:
             assert isinstance(routes["pool"], RelayRoute)
             assert isinstance(routes["direct"], DirectRoute)
             registry = CollectorRegistry()
@@ -66,7 +69,9 @@ async def test_a_direct_route_with_authorities_that_are_not_there_is_a_config_er
     settings = {"direct": RouteSettings.model_validate({"kind": "direct", "ca_file": tmp_path / "missing.pem"})}
     async with Nameserver({}) as server, Resolver(server.settings(), clock) as resolver:
         with pytest.raises(ConfigError, match=r"routes\.direct\.ca_file"):
-            async with open_routes(settings, resolver=resolver, engine=engine, clock=clock, rng=Random(7)):
+            async with open_routes(
+                settings, shaping=read_shaping(None), resolver=resolver, engine=engine, clock=clock, rng=Random(7)
+            ):
                 pass
 
 
@@ -78,16 +83,21 @@ async def test_a_relay_with_authorities_that_are_not_there_fails_when_it_is_need
     relay = RouteSettings.model_validate({"host": "127.0.0.1", "port": 9, "ca_file": tmp_path / "missing.pem"})
     async with (
         Resolver(DnsSettings(), clock) as resolver,
-        open_routes({"r": relay}, resolver=resolver, engine=engine, clock=clock, rng=Random(7)) as routes,
+        open_routes(
+            {"r": relay}, shaping=read_shaping(None), resolver=resolver, engine=engine, clock=clock, rng=Random(7)
+        ) as routes,
     ):
         with pytest.raises(TransportError):
             await routes["r"].send(message(), nothing)
 
 
-def test_only_senders_that_say_so_have_an_origin() -> None:
+def test_a_senders_origin_is_what_it_says() -> None:
     plain = {"address": "a@x.example", "postal_address": "1 High Street", "route": "r"}
     senders = {
         "plain": SenderSettings.model_validate(plain),
         "own": SenderSettings.model_validate(plain | {"address": "b@x.example", "source_address": "192.0.2.1"}),
     }
-    assert origins_of(senders) == {"b@x.example": Origin(source_address="192.0.2.1")}
+    assert origins_of(senders) == {
+        "a@x.example": Origin(sender="a@x.example"),
+        "b@x.example": Origin(sender="b@x.example", source_address="192.0.2.1"),
+    }

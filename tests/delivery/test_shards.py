@@ -16,6 +16,7 @@ from postroad.delivery.job import (
     hold_gate,
     lane_of,
     provider_gate,
+    receiver_of,
     route_gate,
     sender_gate,
     warmup_gate,
@@ -38,6 +39,7 @@ def test_a_senders_gates_have_its_key_and_others_have_none() -> None:
     odd = "a:b@example.com"
     assert gate_key(sender_gate(odd)) == gate_key(hold_gate(odd)) == gate_key(provider_gate(odd, "gmail")) == odd
     assert gate_key(warmup_gate("google", odd)) == odd
+    assert gate_key(provider_gate(ADA, receiver_of("google", "site.mx.x.net/domain.x.net"))) == ADA
     for gate in (QUEUE_GATE, route_gate("relay"), campaign_gate("sender"), warmup_gate("google", "2001:db8::1")):
         assert gate_key(gate) is None
 

@@ -6,14 +6,16 @@ import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from postroad.clock import SystemClock
 from postroad.delivery.control import cancel, missing_jobs, pause, rebuild, resume
-from postroad.delivery.job import decode_job
+from postroad.delivery.job import decode_job, receiver_of
 from postroad.delivery.record import Recorder
+from postroad.delivery.shaping.file import Shaping, read_shaping
 from postroad.delivery.submit import LANE_OF_ITS_OWN, Submitted, submit_due
 from postroad.dns.providers import Providers, site_of
 from postroad.dns.resolver import Resolver
@@ -57,13 +59,15 @@ def campaign_of(engine: sa.Engine, touches: int, **due: timedelta) -> int:
     return campaign_id
 
 
-async def lanes_of(engine: sa.Engine, queue: Queue, providers: Providers | None = None) -> dict[str, set[str]]:
-    """Submit everything; return the domains that are limited alike, by provider."""
-    await submit(engine, queue, limit=10_000, providers=providers)
+async def lanes_of(
+    engine: sa.Engine, queue: Queue, providers: Providers | None = None, shaping: Shaping | None = None
+) -> dict[str, set[str]]:
+    """Submit everything; return the domains that are limited alike, by receiver."""
+    await submit(engine, queue, limit=10_000, providers=providers, shaping=shaping)
     found: dict[str, set[str]] = defaultdict(set)
     for job in (await queue.claim("w", want=10_000, lease_ms=60_000, nonce="n")).jobs:
         message = decode_job(job.payload)
-        found[message.provider].add(message.address.partition("@")[2])
+        found[receiver_of(message.provider, message.tables)].add(message.address.partition("@")[2])
     return dict(found)
 
 
@@ -98,6 +102,44 @@ async def test_domains_are_limited_by_who_runs_their_mail_hosts(engine: sa.Engin
     }
 
 
+async def test_sites_and_domains_with_a_pace_of_their_own_have_lanes(
+    engine: sa.Engine, queue: Queue, tmp_path: Path
+) -> None:
+    zone = {
+        "school.net": {"MX": ["1 aspmx.l.google.com."]},
+        "office.net": {"MX": ["1 aspmx.l.google.com."]},
+        "shop.net": {"MX": ["10 mx.hoster.net."]},
+        "club.net": {"MX": ["10 mx.hoster.net."]},
+        "rare.net": {"MX": ["10 mx.rare.net."]},
+    }
+    own = tmp_path / "shaping.toml"
+    own.write_text(
+        """
+        [domain."office.net"]
+        rate = "1/1s"
+        [domain."rare.net"]
+        tls = "required"
+        [domain."club.net"]
+        connections = 1
+        [site."mx.hoster.net"]
+        connections = 2
+        """
+    )
+    touches_at(engine, {"school.net": 1, "office.net": 1, "gmail.com": 1, "shop.net": 30, "club.net": 1, "rare.net": 1})
+    async with Nameserver(zone) as server, Resolver(server.settings(), SystemClock()) as resolver:
+        lanes = await lanes_of(engine, queue, Providers(resolver, engine, SystemClock()), read_shaping(own))
+    assert lanes == {
+        "google": {"school.net", "gmail.com"},
+        "google/domain.office.net": {"office.net"},
+        "other/site.mx.hoster.net": {"shop.net"},
+        "other/site.mx.hoster.net/domain.club.net": {"club.net"},
+        "other": {"rare.net"},
+    }
+    gates = {state.gate.name for state in await queue.gates()}
+    # What is at Google counts there as well, for all senders together.
+    assert {"provider:google", "provider:google/domain.office.net:news@example.com"} <= gates
+
+
 async def test_dns_that_is_away_holds_nothing_up(engine: sa.Engine, queue: Queue) -> None:
     touches_at(engine, {"school.net": 30, "gmail.com": 2})
     async with (
@@ -114,7 +156,13 @@ def counts(engine: sa.Engine, campaign_id: int) -> dict[TouchState, int]:
 
 
 async def submit(
-    engine: sa.Engine, queue: Queue, *, cursor: int = 0, limit: int = 1000, providers: Providers | None = None
+    engine: sa.Engine,
+    queue: Queue,
+    *,
+    cursor: int = 0,
+    limit: int = 1000,
+    providers: Providers | None = None,
+    shaping: Shaping | None = None,
 ) -> Submitted:
     return await submit_due(
         engine,
@@ -126,6 +174,7 @@ async def submit(
         cursor=cursor,
         limit=limit,
         providers=providers,
+        shaping=shaping,
     )
 
 

@@ -16,8 +16,10 @@ from postroad.cli.output import JsonOption, console, print_json
 from postroad.clock import SystemClock
 from postroad.delivery.control import missing_jobs
 from postroad.delivery.job import SEND_QUEUE
+from postroad.delivery.limits import require_divisible
 from postroad.delivery.record import GROUP
 from postroad.delivery.routes import relay_of
+from postroad.delivery.shaping.file import read_shaping, shaped_senders
 from postroad.dns.resolver import Found, Resolver
 from postroad.errors import PostroadError
 from postroad.mail.dkim_keys import keys_of
@@ -69,7 +71,7 @@ async def _all() -> list[Check]:
         settings = Settings.load()
     except PostroadError as error:
         return [_failed("settings", error)]
-    checks = [_settings(settings), *_dkim(settings)]
+    checks = [_settings(settings), *_dkim(settings), _shaping(settings)]
     try:
         async with open_parts(settings) as parts:
             checks.append(Check(part="database", health=Health.OK, seen=parts.engine.url.render_as_string()))
@@ -117,6 +119,19 @@ def _dkim(settings: Settings) -> Iterator[Check]:
         else:
             remedy = "`postroad dkim keygen` makes a key; where the relay signs, nothing is amiss."
             yield Check(part=part, health=Health.WARN, seen="no key: its mail leaves unsigned", remedy=remedy)
+
+
+def _shaping(settings: Settings) -> Check:
+    try:
+        shaping = read_shaping(settings.delivery.shaping)
+        require_divisible(settings, shaping, settings.queue(SEND_QUEUE).shards)
+    except PostroadError as error:
+        return _failed("shaping", error)
+    where = str(settings.delivery.shaping or "as shipped")
+    shaped = len(shaped_senders(settings))
+    return Check(
+        part="shaping", health=Health.OK, seen=f"{where}: holds for {shaped} of {len(settings.senders)} senders"
+    )
 
 
 def _key(settings: Settings) -> Check:

@@ -116,7 +116,13 @@ def rebuild(as_json: JsonOption = False) -> None:
         expire_ms = parts.settings.delivery.expire_ms
         now = parts.clock.now()
         return await control.rebuild(
-            parts.engine, queue, recorder, expire_ms=expire_ms, now=now, warming=warming(parts.settings)
+            parts.engine,
+            queue,
+            recorder,
+            expire_ms=expire_ms,
+            now=now,
+            warming=warming(parts.settings),
+            shaping=parts.shaping,
         )
 
     rebuilt = with_parts(work)

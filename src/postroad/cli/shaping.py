@@ -10,11 +10,10 @@ import typer
 
 from postroad.cli.output import JsonOption, console, print_json, print_table, with_parts
 from postroad.delivery.job import SEND_QUEUE
-from postroad.delivery.shaping.file import Shaping, read_shaping, shaped_senders
-from postroad.delivery.shaping.limits import TAIL
-from postroad.delivery.shaping.show import Standing, standing, words
+from postroad.delivery.shaping.show import Destination, Standing, Way, destinations, standing, words
 from postroad.errors import UsageError
 from postroad.parts import Parts
+from postroad.settings import Settings
 from postroad.store.engine import read
 from postroad.store.shaping import ShapingChange, newest_changes, open_changes
 
@@ -27,27 +26,20 @@ SenderOption = Annotated[str | None, typer.Option(help="From address or name of 
 
 @app.command("show")
 def show(sender: SenderOption = None, as_json: JsonOption = False) -> None:
-    """Show what holds now for each sender at each provider, and what holds it back.
+    """Show what holds now for each sender at each provider, site and domain, where, and what holds it back.
 
     `postroad queue gate resume GATE` undoes it at once.
     """
 
     async def work(parts: Parts) -> list[Standing]:
-        shaping = read_shaping(parts.settings.delivery.shaping)
         queue = await parts.queue(SEND_QUEUE)
         gates = [state.gate.name for state in await queue.gates()]
-        changes = await asyncio.to_thread(_open, parts)
-        shaped = shaped_senders(parts.settings)
+        changes, receivers = await asyncio.to_thread(_read, parts, gates)
         senders = sorted({each.address for each in parts.settings.senders.values()} | {c.sender for c in changes})
         if sender is not None:
             senders = [_address(parts, sender, senders)]
-        return standing(
-            shaping,
-            [(address, address in shaped) for address in senders],
-            _providers(shaping, gates, changes),
-            changes,
-            parts.clock.now(),
-        )
+        ways = [_way(parts.settings, address) for address in senders]
+        return standing(parts.shaping, ways, receivers, changes, parts.clock.now())
 
     rows = with_parts(work)
     if as_json:
@@ -57,18 +49,24 @@ def show(sender: SenderOption = None, as_json: JsonOption = False) -> None:
     if limited:
         print_table(
             "how fast each may go",
-            ["sender", "provider", "rate", "connections", "messages each", "TLS"],
+            ["sender", "receiver", "rate", "connections", "messages each", "TLS"],
             (
                 [
                     row.sender,
-                    row.provider,
+                    row.receiver,
                     row.rate,
                     row.connections,
-                    row.limits.messages_per_connection if row.limits else None,
-                    row.limits.tls if row.limits else None,
+                    row.terms.messages_per_connection if row.terms else None,
+                    row.terms.tls if row.terms else None,
                 ]
                 for row in limited
             ),
+        )
+        console.print(
+            "Rate and connections hold at gates, for all workers together; messages each and TLS at the sessions of "
+            "direct routes. `--json` says which gate and which route.",
+            soft_wrap=True,
+            markup=False,
         )
     else:
         console.print("Nothing of the shaping limits anybody or holds anybody back.")
@@ -110,9 +108,17 @@ def log(
         console.print("nothing was changed yet")
 
 
-def _open(parts: Parts) -> list[ShapingChange]:
+def _read(parts: Parts, gates: Sequence[str]) -> tuple[list[ShapingChange], list[Destination]]:
     with read(parts.engine) as connection:
-        return open_changes(connection)
+        changes = open_changes(connection)
+        return changes, destinations(connection, parts.shaping, gates, changes)
+
+
+def _way(settings: Settings, address: str) -> Way:
+    # Of two senders with one address, the one whose mail meets the receivers' limits.
+    names = [each.route for each in settings.senders.values() if each.address == address]
+    name = max(names, key=lambda name: settings.routes[name].is_shaped, default=None)
+    return Way(address) if name is None else Way(address, name, settings.routes[name])
 
 
 def _address(parts: Parts, sender: str, known: Sequence[str]) -> str:
@@ -123,21 +129,19 @@ def _address(parts: Parts, sender: str, known: Sequence[str]) -> str:
     return address
 
 
-def _providers(shaping: Shaping, gates: Sequence[str], changes: Sequence[ShapingChange]) -> set[str]:
-    lanes = {gate.split(":", 2)[1] for gate in gates if gate.startswith("provider:")}
-    return {TAIL, *shaping.provider, *lanes, *(change.provider for change in changes if change.provider)}
-
-
 def _plain(row: Standing) -> dict[str, object]:
     limits = row.limits.model_dump(mode="json", exclude={"rate"}) if row.limits is not None else None
     return {
         "sender": row.sender,
         "provider": row.provider,
+        "receiver": row.receiver,
         "gate": row.gate,
         "rate": row.rate,
         "connections": row.connections,
         "limits": limits,
         "why": row.why,
+        "terms": row.terms._asdict() if row.terms is not None else None,
+        "enforced": row.enforced,
         "held": [
             {
                 "rule": change.rule,

@@ -91,6 +91,7 @@ def resolve(
             now=parts.clock.now(),
             expire_ms=parts.settings.delivery.expire_ms,
             warming=warming(parts.settings),
+            shaping=parts.shaping,
         )
 
     with_parts(work)

@@ -17,6 +17,7 @@ from sqlmodel import col
 from postroad.delivery.dns_health import shut_gates
 from postroad.delivery.job import SEND_QUEUE, job_id, read_touch, touch_of
 from postroad.delivery.record import Recorder
+from postroad.delivery.shaping.file import Shaping
 from postroad.delivery.submit import NOBODY, Warming, enqueue_touches, plan_of, touch_rows
 from postroad.errors import StateError
 from postroad.queue import DeadLetter, Done, JobState, Queue
@@ -197,6 +198,7 @@ async def rebuild(
     expire_ms: int,
     now: datetime,
     warming: Warming = NOBODY,
+    shaping: Shaping | None = None,
 ) -> Rebuilt:
     """Make the queue again from the ledger, as after its server was emptied.
 
@@ -209,7 +211,7 @@ async def rebuild(
     for campaign, campaign_id, state in await asyncio.to_thread(_launched, engine):
         if state == CampaignState.PAUSED:
             await queue.pause(campaign)
-        plan = await asyncio.to_thread(plan_of, engine, campaign, warming)
+        plan = await asyncio.to_thread(plan_of, engine, campaign, warming, shaping)
         cursor = 0
         while touches := await asyncio.to_thread(_live_touches, engine, campaign_id, cursor):
             cursor = touches[-1][0]

@@ -10,8 +10,11 @@ from typing import assert_never
 
 from postroad.clock import Clock
 from postroad.delivery.outcome import Obstacle, ObstacleError, Pause, of_reply
+from postroad.delivery.shaping.file import Shaping
+from postroad.delivery.shaping.limits import Scope, Terms, terms_of
 from postroad.dns.mta_sts import Policy, StsMode
 from postroad.dns.mx import MailExchange, MailHosts, find_mail_hosts
+from postroad.dns.providers import whose
 from postroad.dns.resolver import Found, Lookup, Resolver
 from postroad.dns.sts_policies import StsPolicies
 from postroad.dns.tlsa import NOTHING_SAID, HostCertificates, find_certificates
@@ -38,6 +41,7 @@ class DirectRoute:
         self,
         settings: RouteSettings,
         *,
+        shaping: Shaping | None,
         resolver: Resolver,
         policies: StsPolicies,
         pools: Pools,
@@ -45,6 +49,8 @@ class DirectRoute:
         rng: Random,
     ) -> None:
         self._settings = settings
+        self._shaping = shaping  # None: what it says of receivers does not hold here
+        self._terms: dict[tuple[Scope, str | None, str | None], Terms] = {}
         self._resolver = resolver
         self._policies = policies
         self._pools = pools
@@ -65,10 +71,11 @@ class DirectRoute:
         found = await find_mail_hosts(self._resolver, domain)
         names = self._in_order(found, origin)
         policy = await self._policies.of(domain)
+        terms = self._terms_of(found, origin)
         obstacle: ObstacleError | None = None
         for name in names[:MAX_HOSTS_TRIED]:
             try:
-                endpoint = await self._endpoint(name, found, policy, origin)
+                endpoint = await self._endpoint(name, found, policy, origin, terms)
                 reply = await self._send_to(endpoint, message, before_body)
             except ObstacleError as error:
                 obstacle = error if obstacle is None else _worse(obstacle, error)
@@ -95,7 +102,9 @@ class DirectRoute:
             case other:
                 assert_never(other)
 
-    async def _endpoint(self, host: str, found: MailHosts, policy: Policy | None, origin: Origin) -> Endpoint:
+    async def _endpoint(
+        self, host: str, found: MailHosts, policy: Policy | None, origin: Origin, terms: Terms
+    ) -> Endpoint:
         """Where a mail host is, and how it is to be spoken to. Raises ObstacleError."""
         lookups = await self._resolver.addresses(host)
         addresses = _addresses(host, lookups)
@@ -106,7 +115,7 @@ class DirectRoute:
         if not certificates.answered:
             why = f"no answer about the certificates of {host}: {certificates.why}"
             raise ObstacleError(Obstacle.NO_ANSWER, why)
-        tls, verify, tlsa = self._protection(host, certificates, policy)
+        tls, verify, tlsa = self._protection(host, certificates, policy, terms)
         return Endpoint(
             host=host,
             port=settings.port,
@@ -118,12 +127,12 @@ class DirectRoute:
             client_certificate=settings.client_certificate,
             client_key=settings.client_key,
             tlsa=tlsa,
-            connections=settings.connections,
-            messages_per_connection=settings.messages_per_connection,
+            connections=terms.connections,
+            messages_per_connection=terms.messages_per_connection,
         )
 
     def _protection(
-        self, host: str, certificates: HostCertificates, policy: Policy | None
+        self, host: str, certificates: HostCertificates, policy: Policy | None, terms: Terms
     ) -> tuple[TlsMode, bool, tuple[Tlsa, ...]]:
         settings = self._settings
         if certificates.records:
@@ -138,7 +147,24 @@ class DirectRoute:
                 return TlsMode.STARTTLS, True, ()
             if not covered:
                 log.warning("%s is no mail host of the domain's MTA-STS policy, which is in testing", host)
-        return settings.tls, settings.verify_certificate and settings.tls is TlsMode.STARTTLS, ()
+        # A receiver that asks for encryption asks for no name on it: nobody has vouched for that of the host.
+        return terms.tls, settings.verify_certificate and settings.tls is TlsMode.STARTTLS, ()
+
+    def _terms_of(self, found: MailHosts, origin: Origin) -> Terms:
+        """What holds for a sender at the hosts that a domain has now, whoever it was thought to be of before."""
+        settings = self._settings
+        if self._shaping is None:
+            return terms_of(settings, None)
+        provider, site = whose(found.domain, found.names)
+        # Few have tables of their own; all others of a provider are one entry.
+        named_site = site if site in self._shaping.site else None
+        named_domain = found.domain if found.domain in self._shaping.domain else None
+        scope = Scope(sender=origin.sender or "", provider=provider)
+        terms = self._terms.get((scope, named_site, named_domain))
+        if terms is None:
+            terms = terms_of(settings, self._shaping.limits(scope, site=named_site, domain=named_domain))
+            self._terms[scope, named_site, named_domain] = terms
+        return terms
 
     async def _send_to(
         self, endpoint: Endpoint, message: Sendable, before_body: Callable[[], Awaitable[None]]
@@ -187,4 +213,7 @@ def _addresses(host: str, lookups: tuple[Lookup, Lookup]) -> tuple[str, ...]:
 
 def _worse(first: ObstacleError, second: ObstacleError) -> ObstacleError:
     """Of two hosts' obstacles, the one that may pass: while one host may come back, nothing is final."""
-    return first if first.obstacle is not Obstacle.NO_SUCH_HOST else second
+    if first.obstacle is Obstacle.NO_SUCH_HOST:
+        return second
+    # What one of them said is for the shaping to hear.
+    return second if first.reply is None and second.reply is not None else first

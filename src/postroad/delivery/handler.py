@@ -125,7 +125,7 @@ class Delivery:
             raise
         except UnsendableError as error:
             outcome, said = Outcome(verdict=Verdict.DEAD, cause="unsendable", blame=error.blame), error.reason
-        scope = Scope(sender=step.sender, provider=job.provider)
+        scope = Scope(sender=step.sender, provider=job.provider, tables=job.tables)
         if outcome.verdict is Verdict.ACCEPTED:
             self._shaper.accepted(scope)
         elif reply is not None:
@@ -170,7 +170,7 @@ class Delivery:
                 gate = route_gate(step.route)
             case Pause.SENDER:
                 gate, until_ms = sender_gate(step.sender), FOREVER_MS
-            case Pause.SENDER_AT_PROVIDER if scope.provider == TAIL:
+            case Pause.SENDER_AT_PROVIDER if scope.known_as == TAIL:
                 return  # One of many hosts: when several say so, a rule of the shaping acts.
             case Pause.SENDER_AT_PROVIDER:
                 gate = scope.gate

@@ -27,6 +27,8 @@ class SendMessage(msgspec.Struct, frozen=True, kw_only=True, tag="send.v1", omit
     """Mailbox provider whose limits hold: one of providers.toml, a site that much mail goes to, or `other`."""
     site: str = ""
     """The same for all domains with the same mail hosts; empty: not known."""
+    tables: str = ""
+    """Tables of shaping.toml that give its site or domain a pace of its own: `site.mx.example.net`; empty: none."""
 
 
 class DeliveryNote(msgspec.Struct, frozen=True, kw_only=True, tag="delivery.v1", omit_defaults=True):
@@ -74,9 +76,14 @@ def hold_gate(sender: str) -> str:
     return f"hold:{sender}"
 
 
-def provider_gate(sender: str, provider: str) -> str:
-    """Name of the gate that limits one sender at one mailbox provider."""
-    return f"provider:{provider}:{sender}"
+def receiver_of(provider: str, tables: str = "") -> str:
+    """Name of whose limits hold together: a provider, or a site or domain behind it that shaping.toml gives a pace."""
+    return f"{provider}/{tables}" if tables else provider
+
+
+def provider_gate(sender: str, receiver: str) -> str:
+    """Name of the gate that limits one sender at one receiver."""
+    return f"provider:{receiver}:{sender}"
 
 
 def shared_gate(provider: str) -> str:
@@ -116,16 +123,24 @@ def gate_key(gate: str) -> str | None:
 
 
 def lane_of(
-    *, sender: str, provider: str, campaign: str, route: str, job_class: str, warmup: Sequence[str] = ()
+    *,
+    sender: str,
+    provider: str,
+    campaign: str,
+    route: str,
+    job_class: str,
+    tables: str = "",
+    warmup: Sequence[str] = (),
 ) -> Lane:
     """Lane of the touches of one campaign that are limited alike. ``warmup``: identities of its sender that warm up."""
+    receiver = receiver_of(provider, tables)
     return Lane(
-        name=f"{sender} {provider} {campaign}",
+        name=f"{sender} {receiver} {campaign}",
         gates=(
             campaign_gate(campaign),
             hold_gate(sender),
             sender_gate(sender),
-            provider_gate(sender, provider),
+            provider_gate(sender, receiver),
             shared_gate(provider),
             *(warmup_gate(provider, identity) for identity in warmup),
             route_gate(route),

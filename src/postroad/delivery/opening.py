@@ -11,6 +11,8 @@ from prometheus_client import CollectorRegistry
 
 from postroad.clock import Clock
 from postroad.delivery.handler import Delivery
+from postroad.delivery.job import SEND_QUEUE
+from postroad.delivery.limits import require_divisible
 from postroad.delivery.routes import RouteMetrics, open_routes, origins_of
 from postroad.delivery.shaping.file import read_shaping, shaped_senders
 from postroad.delivery.shaping.shaper import Shaper
@@ -36,19 +38,23 @@ async def open_delivery(
     """Open what handles the jobs of ``email:send``; its changes of limits are acted upon as long as this is open.
 
     ``environ`` holds the keys that settings name by variable; ``registry`` takes metrics. Raises ConfigError for a key
-    or a file that cannot be read.
+    or a file that cannot be read, and for limits that cannot be held in so many shards.
     """
+    shaping = read_shaping(settings.delivery.shaping)
+    require_divisible(settings, shaping, settings.queue(SEND_QUEUE).shards)
     shaper = Shaper(
         engine=engine,
         queue=queue,
-        shaping=read_shaping(settings.delivery.shaping),
+        shaping=shaping,
         shaped=shaped_senders(settings),
         clock=clock,
         registry=registry,
     )
     dkim = signers_of(settings, environ)
     rng = Random()  # noqa: S311  (it chooses among equals)
-    async with open_routes(settings.routes, resolver=resolver, engine=engine, clock=clock, rng=rng) as routes:
+    async with open_routes(
+        settings.routes, shaping=shaping, resolver=resolver, engine=engine, clock=clock, rng=rng
+    ) as routes:
         if registry is not None:
             registry.register(RouteMetrics(routes))
         delivery = Delivery(

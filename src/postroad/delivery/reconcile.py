@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from postroad.delivery.job import job_id, read_touch, touch_of
 from postroad.delivery.record import GROUP, Recorder
+from postroad.delivery.shaping.file import Shaping
 from postroad.delivery.submit import NOBODY, Warming, enqueue_touches, plan_of, touch_rows
 from postroad.errors import StateError
 from postroad.queue import Dead, Done, JobState, Queue, Release
@@ -94,6 +95,7 @@ async def resolve_touch(
     now: datetime,
     expire_ms: int,
     warming: Warming = NOBODY,
+    shaping: Shaping | None = None,
 ) -> None:
     """Settle one unknown touch. Raises StateError when it is not unknown; UsageError for what is no touch's id."""
     touch_id = read_touch(id_)
@@ -106,7 +108,7 @@ async def resolve_touch(
     elif state in (None, JobState.REMEMBERED) and resolution is Resolution.NOT_SENT:
         # The ledger has said what this id may do; the queue's own memory of it is over.
         await queue.acknowledge(GROUP, [], forget=[id_])
-        plan = await asyncio.to_thread(plan_of, engine, resolved.campaign, warming)
+        plan = await asyncio.to_thread(plan_of, engine, resolved.campaign, warming, shaping)
         await enqueue_touches(queue, plan, await asyncio.to_thread(_rows, engine, touch_id), expire_ms)
 
 

@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 
 from postroad.clock import Clock
 from postroad.delivery.direct import DirectRoute
+from postroad.delivery.shaping.file import Shaping
 from postroad.dns.resolver import Resolver
 from postroad.dns.sts_policies import StsPolicies
 from postroad.errors import ConfigError
@@ -42,7 +43,13 @@ class Route(Protocol):
 
 @asynccontextmanager
 async def open_routes(
-    routes: Mapping[str, RouteSettings], *, resolver: Resolver, engine: sa.Engine, clock: Clock, rng: Random
+    routes: Mapping[str, RouteSettings],
+    *,
+    shaping: Shaping,
+    resolver: Resolver,
+    engine: sa.Engine,
+    clock: Clock,
+    rng: Random,
 ) -> AsyncIterator[dict[str, Route]]:
     """Open every route. Nothing is connected yet. Raises ConfigError for a file of authorities that cannot be used."""
     async with AsyncExitStack() as stack:
@@ -57,7 +64,13 @@ async def open_routes(
                     trust = await _trust(name, settings)
                     policies = StsPolicies(resolver, engine, clock, trust)
                     opened[name] = DirectRoute(
-                        settings, resolver=resolver, policies=policies, pools=pools, clock=clock, rng=rng
+                        settings,
+                        shaping=shaping if settings.is_shaped else None,
+                        resolver=resolver,
+                        policies=policies,
+                        pools=pools,
+                        clock=clock,
+                        rng=rng,
                     )
                 case other:
                     assert_never(other)
@@ -85,11 +98,10 @@ def relay_of(settings: RelaySettings, helo: str | None, clock: Clock) -> Relay:
 
 
 def origins_of(senders: Mapping[str, SenderSettings]) -> dict[str, Origin]:
-    """Where the mail of each sender's address comes from, of those that say so."""
+    """Where the mail of each sender's address comes from."""
     return {
-        sender.address: Origin(source_address=sender.source_address, helo=sender.helo)
+        sender.address: Origin(source_address=sender.source_address, helo=sender.helo, sender=sender.address)
         for sender in senders.values()
-        if sender.source_address is not None or sender.helo is not None
     }
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from postroad.delivery.job import SendMessage, encode_job, job_id, lane_of
+from postroad.delivery.shaping.file import Shaping
 from postroad.dns.providers import OTHER, Providers, provider_table
 from postroad.mail.address import domain_of
 from postroad.mail.template import RESERVED, compile_template
@@ -55,9 +56,10 @@ class SubmitPlan:
     route: str
     warmup: tuple[str, ...]  # identities of the sender that warm up
     fields: dict[int, frozenset[str]]  # merge fields that each step's templates name
+    shaping: Shaping | None  # None: as shipped, which gives no site or domain a pace of its own
 
 
-def plan_of(engine: sa.Engine, name: str, warming: Warming = NOBODY) -> SubmitPlan:
+def plan_of(engine: sa.Engine, name: str, warming: Warming = NOBODY, shaping: Shaping | None = None) -> SubmitPlan:
     """Read what all touches of a campaign share. Raises StateError when there is none of that name."""
     with read(engine) as connection:
         campaign = find_campaign(connection, name)
@@ -72,7 +74,12 @@ def plan_of(engine: sa.Engine, name: str, warming: Warming = NOBODY) -> SubmitPl
                 named = [compile_template(source, name=step.name).fields for source in sources if source]
                 fields[step.id] = frozenset().union(*named) - RESERVED
     return SubmitPlan(
-        campaign=campaign, sender=sender, route=route, warmup=tuple(warming.get(sender, ())), fields=fields
+        campaign=campaign,
+        sender=sender,
+        route=route,
+        warmup=tuple(warming.get(sender, ())),
+        fields=fields,
+        shaping=shaping,
     )
 
 
@@ -88,13 +95,15 @@ async def submit_due(
     limit: int,
     providers: Providers | None = None,
     warming: Warming = NOBODY,
+    shaping: Shaping | None = None,
 ) -> Submitted:
     """Hand over the touches of a running campaign that are due within the horizon, up to a limit, behind a cursor.
 
     ``providers`` looks up domains that nothing is known of, before any transaction; None: nothing is looked up.
+    ``shaping`` says which sites and domains have a pace, and so lanes, of their own; None: as shipped, none.
     Raises UnavailableError, and then what was not handed over is still planned.
     """
-    plan = await asyncio.to_thread(plan_of, engine, campaign, warming)
+    plan = await asyncio.to_thread(plan_of, engine, campaign, warming, shaping)
     until = now + timedelta(milliseconds=horizon_ms)
     submitted = 0
     if providers is not None and plan.campaign.state is CampaignState.RUNNING:
@@ -173,11 +182,12 @@ def touch_rows(connection: sa.Connection, touch_ids: Sequence[int]) -> Sequence[
 async def enqueue_touches(queue: Queue, plan: SubmitPlan, rows: Sequence[sa.Row[Any]], expire_ms: int) -> None:
     """Enqueue touches, lane by lane."""
     busy = _busy_sites(rows)
-    lanes: dict[str, list[Job]] = defaultdict(list)
+    lanes: dict[tuple[str, str], list[Job]] = defaultdict(list)
     for touch_id, step_id, due_at, next_at, address, attributes, zone, known, known_site in rows:
         fields = {name: str(attributes[name]) for name in plan.fields[step_id] if name in attributes}
         provider, site = _whose(address, known, known_site)
-        if provider == OTHER and site in busy:
+        tables = plan.shaping.paced_by(site, domain_of(address)) if plan.shaping is not None else ""
+        if provider == OTHER and not tables and site in busy:
             provider = site
         message = SendMessage(
             touch_id=touch_id,
@@ -187,10 +197,11 @@ async def enqueue_touches(queue: Queue, plan: SubmitPlan, rows: Sequence[sa.Row[
             zone=zone or "",
             provider=provider,
             site=site,
+            tables=tables,
         )
         due_ms = int(due_at.timestamp() * 1000)
         not_before_ms = int(next_at.timestamp() * 1000) if next_at is not None else due_ms
-        lanes[provider].append(
+        lanes[provider, tables].append(
             Job(
                 id=job_id(touch_id),
                 payload=encode_job(message),
@@ -198,7 +209,7 @@ async def enqueue_touches(queue: Queue, plan: SubmitPlan, rows: Sequence[sa.Row[
                 expires_ms=due_ms + expire_ms,
             )
         )
-    for provider, jobs in lanes.items():
+    for (provider, tables), jobs in lanes.items():
         lane = lane_of(
             sender=plan.sender,
             provider=provider,
@@ -206,6 +217,7 @@ async def enqueue_touches(queue: Queue, plan: SubmitPlan, rows: Sequence[sa.Row[
             route=plan.route,
             job_class=plan.campaign.job_class,
             warmup=plan.warmup,
+            tables=tables,
         )
         await queue.enqueue(lane, jobs)
 

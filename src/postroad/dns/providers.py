@@ -88,6 +88,14 @@ def site_of(domain: str, hosts: tuple[str, ...]) -> str:
             return f"{hosts[0]}+{hashlib.sha256(' '.join(hosts).encode()).hexdigest()[:8]}"
 
 
+def whose(domain: str, hosts: tuple[str, ...]) -> tuple[str, str]:
+    """Provider and site of a domain that has these mail hosts. Who is known by the domain's name is both."""
+    famous = provider_table().of_domain(domain)
+    if famous is not None:
+        return famous, famous
+    return provider_table().of_hosts(hosts) if hosts else OTHER, site_of(domain, hosts)
+
+
 class Providers:
     """Finds out whose the domains are that mail is about to go to, and writes it into the store."""
 
@@ -132,10 +140,11 @@ class Providers:
         return self._table.of_domain(domain) is None and not domain.endswith(_NOWHERE)
 
     def _known(self, domain: str, hosts: MailHosts) -> KnownDomain:
+        provider, site = whose(domain, hosts.names)
         return KnownDomain(
             domain=domain,
-            provider=self._table.of_hosts(hosts.names) if hosts.names else OTHER,
-            site=site_of(domain, hosts.names),
+            provider=provider,
+            site=site,
             expires_at=self._clock.now() + timedelta(seconds=min(max(hosts.ttl_s, LEAST_S), MOST_S)),
         )
 

@@ -158,6 +158,7 @@ async def _step_on(stage: Stage, name: str) -> tuple[int, bool]:
             expire_ms=parts.settings.delivery.expire_ms,
             cursor=cursor,
             limit=SUBMIT_ROWS,
+            shaping=parts.shaping,
         )
         submitted, cursor, done = submitted + step.submitted, step.cursor, step.done
     return submitted, await asyncio.to_thread(finish_if_done, parts.engine, name, clock.now())

@@ -15,10 +15,14 @@ from postroad.smtp.oauth import TokenSource
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """Where a sender's mail comes from: an address of this machine, and the name in EHLO. None: what is usual."""
+    """Where a sender's mail comes from: an address of this machine, and the name in EHLO. None: what is usual.
+
+    ``sender``: its From address, by which limits are looked up; no session differs by it.
+    """
 
     source_address: str | None = None
     helo: str | None = None
+    sender: str | None = None
 
 
 ANYWHERE = Origin()

@@ -77,7 +77,7 @@ class RelayRoute:
         return reply
 
     def _seen_from(self, origin: Origin, relay: Relay) -> Endpoint:
-        if origin is ANYWHERE:
+        if origin.source_address is None and origin.helo is None:
             return relay.endpoint
         key = (relay.endpoint, origin)
         endpoint = self._endpoints.get(key)

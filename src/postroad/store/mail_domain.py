@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -77,3 +77,20 @@ def domains_to_look_up(
     ).bindparams(sa.bindparam("until", type_=UtcDateTime()), sa.bindparam("now", type_=UtcDateTime()))
     values = {"campaign_id": campaign_id, "after_id": after_id, "until": until, "now": now, "limit": limit}
     return list(connection.execute(statement, values).scalars())
+
+
+def whose_domains(connection: sa.Connection, domains: Collection[str]) -> dict[str, tuple[str, str]]:
+    """Provider and site of each of these domains that is known."""
+    statement = sa.text("SELECT domain, provider, site FROM mail_domain WHERE domain IN :domains").bindparams(
+        sa.bindparam("domains", type_=sa.Text(), expanding=True)
+    )
+    rows = connection.execute(statement, {"domains": list(domains)})
+    return {row.domain: (row.provider, row.site) for row in rows}
+
+
+def providers_of_sites(connection: sa.Connection, sites: Collection[str]) -> dict[str, str]:
+    """Provider of each of these sites that any known domain has."""
+    statement = sa.text(
+        "SELECT site, min(provider) AS provider FROM mail_domain WHERE site IN :sites GROUP BY site"
+    ).bindparams(sa.bindparam("sites", type_=sa.Text(), expanding=True))
+    return {row.site: row.provider for row in connection.execute(statement, {"sites": list(sites)})}

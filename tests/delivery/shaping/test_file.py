@@ -78,6 +78,43 @@ def test_the_more_special_limit_wins_and_says_where_it_is_from(tmp_path: Path) -
     assert (at_domain.connections, at_domain.rate) == (1, Rate(count=9, per_ms=1000))
 
 
+def test_a_site_or_domain_with_a_pace_has_a_gate_and_one_without_has_none(tmp_path: Path) -> None:
+    shaping = read_shaping(
+        write(
+            tmp_path,
+            """
+            [provider.google]
+            messages_per_connection = 5
+            [site."mx.example.net"]
+            connections = 2
+            [domain."example.org"]
+            rate = "9/1s"
+            [domain."secret.org"]
+            tls = "required"
+            [domain."example.com".sender."news@example.com"]
+            rate = "1/1s"
+            """,
+        )
+    )
+    assert shaping.paced_by("mx.example.net", "other.org") == "site.mx.example.net"
+    assert shaping.paced_by("mx.example.net", "example.org") == "site.mx.example.net/domain.example.org"
+    assert shaping.paced_by("google", "example.com") == "domain.example.com"
+    assert shaping.paced_by("elsewhere.net", "secret.org") == ""
+    shaped = {GOOGLE.sender}
+
+    both = shaping.limits_of_gate("provider:other/site.mx.example.net/domain.example.org:news@example.com", shaped)
+    assert both is not None
+    assert (both.connections, both.rate) == (2, Rate(count=9, per_ms=1000))
+    at_google = shaping.limits_of_gate("provider:google/domain.example.com:news@example.com", shaped)
+    assert at_google is not None
+    assert (at_google.rate, at_google.messages_per_connection) == (Rate(count=1, per_ms=1000), 5)
+    # Of the many hosts that are left in the tail nothing is said.
+    assert shaping.limits_of_gate("provider:other:news@example.com", shaped) is None
+    # Jobs that were handed over before a table was taken out of the file go by what is left of it.
+    gone = shaping.limits_of_gate("provider:google/domain.gone.net:news@example.com", shaped)
+    assert gone == shaping.limits(GOOGLE)
+
+
 def test_an_operators_rules_come_first_and_change_single_fields_of_what_is_shipped(tmp_path: Path) -> None:
     shaping = read_shaping(
         write(
@@ -107,6 +144,11 @@ def test_an_operators_rules_come_first_and_change_single_fields_of_what_is_shipp
         ("[provider.google]\nconnections = 0", 2, "provider.google.connections"),
         ("[provider.google]\n\nconections = 3", 3, "provider.google.conections"),
         ("[default]\nrate = 'fast'", 2, "is no rate"),
+        ("[site.x]\nconnections_in_all = 3", 1, "stands in [provider.NAME]"),
+        ("[default]\nconnections_in_all = 3", 1, "stands in [provider.NAME]"),
+        ("[provider.x.sender.'a@x.net']\nconnections_in_all = 3", 1, "stands in [provider.NAME]"),
+        ("[domain.'Example.ORG']\nconnections = 3", 1, "in lower case"),
+        ("[site.'a:b']\nconnections = 3", 1, "names no site"),
         ("[rule.mine]\ntext = '('\nsuspend = true\nfor = '1h'", 2, "is no regular expression"),
         ("[rule.mine]\nsuspend = true\nfor = '1h'", 1, "needs text, enhanced or codes"),
         ("[rule.mine]\ntext = 'x'\nfor = '1h'", 1, "either suspend = true, or rate"),

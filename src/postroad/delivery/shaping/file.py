@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from postroad.delivery.shaping.limits import TAIL, Level, Limits, LimitTable, Scope, Source, resolve
 from postroad.delivery.shaping.rules import PACE, Condition, Pattern, Rule
@@ -19,6 +19,7 @@ from postroad.settings import Settings, line_of_key
 from postroad.smtp.reply import Reply
 
 SHIPPED = "shaping.toml of the package"
+MAX_NAME = 255
 
 
 class Pace(Condition):
@@ -54,8 +55,45 @@ class Shaping(BaseModel):
             raise ValueError(f"{PACE!r} is the pace's name, so no rule can have it")
         return rules
 
+    @field_validator("site", "domain")
+    @classmethod
+    def _can_name_a_gate(cls, tables: dict[str, LimitTable]) -> dict[str, LimitTable]:
+        for name in tables:
+            if name != name.lower() or re.search(r"[\s/:]", name) or not 0 < len(name) <= MAX_NAME:
+                raise ValueError(f"{name!r} names no site or domain: write it in lower case, as `postroad` shows it")
+        return tables
+
+    @field_validator("default", "site", "domain", "provider")
+    @classmethod
+    def _only_a_provider_has_all(cls, value: Any, info: ValidationInfo) -> Any:
+        for table in value.values() if isinstance(value, dict) else (value,):
+            beside = () if info.field_name == "provider" else (table,)
+            if any(each.connections_in_all is not None for each in (*beside, *table.sender.values())):
+                raise ValueError("connections_in_all is of all senders at a provider: it stands in [provider.NAME]")
+        return value
+
+    @cached_property
+    def named(self) -> Mapping[str, LimitTable]:
+        """Tables of sites and domains, by name: `site.NAME`, `domain.NAME`."""
+        levels: tuple[tuple[Level, Mapping[str, LimitTable]], ...] = (("site", self.site), ("domain", self.domain))
+        return {f"{level}.{name}": table for level, tables in levels for name, table in tables.items()}
+
+    @cached_property
+    def paced(self) -> frozenset[str]:
+        """Those of them that set a pace of their own."""
+        return frozenset(name for name, table in self.named.items() if table.sets_pace)
+
+    def paced_by(self, site: str, domain: str) -> str:
+        """The tables by which mail to a domain has a lane and a gate of its own, as a `Scope` has them."""
+        if not self.paced:
+            return ""
+        return "/".join(table for table in (f"site.{site}", f"domain.{domain}") if table in self.paced)
+
     def limits(self, scope: Scope, *, site: str | None = None, domain: str | None = None) -> Limits:
-        """Return what holds for one sender at one receiver: default < provider < site < domain, each < its sender."""
+        """Return what holds for one sender at one receiver: default < provider < site < domain, each < its sender.
+
+        Site and domain are those of the scope's own tables, unless they are given.
+        """
         return self.explained(scope, site=site, domain=domain)[0]
 
     def explained(
@@ -69,21 +107,21 @@ class Shaping(BaseModel):
 
         The tail of unknown domains is one gate and many hosts: the default, which is for each host, is none of it.
         """
-        kind, _, rest = gate.partition(":")
-        provider, _, sender = rest.partition(":")
-        if kind != "provider" or (provider == TAIL and TAIL not in self.provider):
-            return None
-        if sender:
-            return self.limits(Scope(sender=sender, provider=provider)) if sender in shaped else None
-        in_all = self.provider[provider].connections_in_all if provider in self.provider else None
+        scope = Scope.of_gate(gate)
+        if scope is not None:
+            tail = scope.known_as == TAIL and TAIL not in self.provider
+            return self.limits(scope) if scope.sender in shaped and not tail else None
+        kind, _, provider = gate.partition(":")
+        table = self.provider.get(provider) if kind == "provider" else None
+        in_all = table.connections_in_all if table is not None else None
         return Limits(connections=in_all) if shaped and in_all is not None else None
 
     def _sources(self, scope: Scope, site: str | None, domain: str | None) -> Iterator[Source]:
         yield from _of_table("default", self.default, scope.sender)
         named: tuple[tuple[Level, str | None, Mapping[str, LimitTable]], ...] = (
             ("provider", scope.provider, self.provider),
-            ("site", site, self.site),
-            ("domain", domain, self.domain),
+            ("site", site or scope.named("site"), self.site),
+            ("domain", domain or scope.named("domain"), self.domain),
         )
         for level, name, tables in named:
             if name is not None and name in tables:

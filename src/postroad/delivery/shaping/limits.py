@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
-from postroad.delivery.job import provider_gate
-from postroad.settings import RateField
+from postroad.delivery.job import provider_gate, receiver_of
+from postroad.settings import RateField, RouteSettings, TlsMode
 
 TAIL = "other"
 """The provider of all domains that are not known: many hosts, so what one of them says is said of no other."""
@@ -31,7 +31,9 @@ class Limits(_Table):
     """Of one sender at one receiver. None: no limit, or none of its own."""
 
     connections: int | None = Field(default=None, ge=1, description="at once, for each sender")
-    connections_in_all: int | None = Field(default=None, ge=1, description="at once, all senders together")
+    connections_in_all: int | None = Field(
+        default=None, ge=1, description="at once, all senders of a provider together"
+    )
     messages_per_connection: int | None = Field(default=None, ge=1)
     rate: RateField | None = None
     tls: ShapingTls | None = None
@@ -45,6 +47,11 @@ class LimitTable(Limits):
     """Limits of a receiver, and what single senders have instead."""
 
     sender: dict[str, Limits] = Field(default_factory=dict, description="by From address")
+
+    @property
+    def sets_pace(self) -> bool:
+        """Whether it has a rate or connections of its own, for anybody: what gates hold."""
+        return any({"rate", "connections"} & each.model_fields_set for each in (self, *self.sender.values()))
 
     @property
     def alone(self) -> Limits:
@@ -63,14 +70,66 @@ class Source(_Table):
 
 
 class Scope(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose replies are counted together, and who is slowed down by them: one sender at one mailbox provider."""
+    """Whose replies are counted together, and who is slowed down by them: one sender at one receiver.
+
+    ``tables``: those of a site and a domain that have a pace of their own, as ``site.NAME/domain.NAME``; empty: the
+    receiver is the mailbox provider.
+    """
 
     sender: str
     provider: str
+    tables: str = ""
+
+    @classmethod
+    def of_gate(cls, gate: str) -> Self | None:
+        """The scope that a gate is of. None: it is of no sender at a receiver."""
+        match gate.split(":", 2):
+            case ["provider", receiver, sender]:
+                provider, _, tables = receiver.partition("/")
+                return cls(sender=sender, provider=provider, tables=tables)
+            case _:
+                return None
+
+    @property
+    def receiver(self) -> str:
+        """The name in its gate and its lanes."""
+        return receiver_of(self.provider, self.tables)
 
     @property
     def gate(self) -> str:
-        return provider_gate(self.sender, self.provider)
+        return provider_gate(self.sender, self.receiver)
+
+    @property
+    def known_as(self) -> str:
+        """The provider that rules know it by: what has a gate of its own is none of the many hosts of the tail."""
+        return self.receiver if self.provider == TAIL else self.provider
+
+    def named(self, level: Level) -> str | None:
+        """The site, or the domain, whose table it has."""
+        tables = (table.partition(".") for table in self.tables.split("/"))
+        return next((name for kind, _, name in tables if kind == level), None)
+
+
+class Terms(NamedTuple):
+    """On what terms a direct route speaks to one host: its own settings, each as strict as the receiver asks for."""
+
+    connections: int
+    messages_per_connection: int
+    tls: TlsMode
+
+
+def terms_of(route: RouteSettings, limits: Limits | None) -> Terms:
+    """The stricter of a route's settings and of limits, one by one. None: no limits hold for it."""
+    limits = limits or Limits()
+    return Terms(
+        connections=_least(route.connections, limits.connections, limits.connections_in_all),
+        messages_per_connection=_least(route.messages_per_connection, limits.messages_per_connection),
+        tls=TlsMode.STARTTLS if limits.tls is ShapingTls.REQUIRED else route.tls,
+    )
+
+
+def _least(most: int, *limits: int | None) -> int:
+    return min([most, *(limit for limit in limits if limit is not None)])
 
 
 def resolve(sources: Iterable[Source]) -> tuple[Limits, dict[str, str]]:

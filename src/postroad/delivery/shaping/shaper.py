@@ -94,8 +94,8 @@ class Shaper:
 
     def refused(self, scope: Scope, reply: Reply) -> None:
         """Take note of a reply that refused."""
-        found = rule_for(self._rules, scope.provider, reply)
-        too_fast = scope.provider != TAIL and self._shaping.pace.holds(reply)
+        found = rule_for(self._rules, scope.known_as, reply)
+        too_fast = scope.known_as != TAIL and self._shaping.pace.holds(reply)
         if found is None and not too_fast:
             return
         name, rule = found or (PACE, None)
@@ -231,8 +231,8 @@ class Shaper:
             log.warning("%s: %s, because of: %s (rule %s)", change.gate, words(change), change.reply, change.rule)
 
     def _grow(self, connection: sa.Connection, change: ShapingChange, now: datetime) -> None:
-        scope = Scope(sender=change.sender, provider=change.provider or TAIL)
-        grown = faster(change, self._shaping.limits(scope), now)
+        scope = Scope.of_gate(change.gate)
+        grown = faster(change, self._shaping.limits(scope), now) if scope is not None else None
         if grown is not None and change.moved_at is not None:
             store.move_pace(connection, grown, change.moved_at)
 

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
-from postroad.delivery.job import provider_gate, sender_gate
+import sqlalchemy as sa
+
+from postroad.delivery.job import receiver_of, sender_gate, shared_gate
 from postroad.delivery.shaping.decide import over, wanted
 from postroad.delivery.shaping.file import Shaping
-from postroad.delivery.shaping.limits import Limits, Scope
+from postroad.delivery.shaping.limits import TAIL, Limits, Scope, Terms, terms_of
+from postroad.dns.providers import provider_table
+from postroad.settings import RouteKind, RouteSettings
+from postroad.store.mail_domain import providers_of_sites, whose_domains
 from postroad.store.shaping import ShapingChange
 
 
@@ -28,49 +34,115 @@ def words(change: ShapingChange) -> str:
     return ", ".join(parts) + ends
 
 
+class Way(NamedTuple):
+    """A sender, and the route that its mail leaves by. None: the settings no longer name the sender."""
+
+    sender: str
+    route: str = ""
+    settings: RouteSettings | None = None
+
+    @property
+    def shaped(self) -> bool:
+        return self.settings is not None and self.settings.is_shaped
+
+
+class Destination(NamedTuple):
+    """A provider, or a site or domain behind it that a table names."""
+
+    provider: str
+    site: str | None = None
+    domain: str | None = None
+
+    @property
+    def receiver(self) -> str:
+        """With the tables that are about it, whether or not they give it a gate of its own."""
+        return receiver_of(self.provider, "/".join(self.tables))
+
+    @property
+    def tables(self) -> list[str]:
+        named = (("site", self.site), ("domain", self.domain))
+        return [f"{level}.{name}" for level, name in named if name is not None]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """How fast one sender may go at one provider now. ``why``: the table of each limit; ``held``: what lowers them."""
+    """How fast one sender may go at one receiver now.
+
+    ``why``: the table of each limit; ``held``: what lowers them; ``terms``: of the sessions of a direct route;
+    ``enforced``: where each limit is held, a gate (by all workers together) or a route (by each of its sessions).
+    """
 
     sender: str
     provider: str
+    receiver: str
     gate: str
     limits: Limits | None
     why: dict[str, str]
     rate: str | None
     connections: int | None
+    terms: Terms | None
+    enforced: dict[str, str]
     held: Sequence[ShapingChange]
+
+
+def destinations(
+    connection: sa.Connection, shaping: Shaping, gates: Iterable[str], changes: Iterable[ShapingChange]
+) -> list[Destination]:
+    """Everything that there is something to say of: what the file names, and what has a gate or a change."""
+    found = {Destination(provider) for provider in (TAIL, *shaping.provider)}
+    names = {*gates, *(change.gate for change in changes)}
+    for scope in filter(None, map(Scope.of_gate, names)):
+        found.add(Destination(scope.provider, scope.named("site"), scope.named("domain")))
+    sites = providers_of_sites(connection, shaping.site)
+    found |= {Destination(sites.get(site, TAIL), site) for site in shaping.site}
+    known = whose_domains(connection, shaping.domain)
+    for domain in shaping.domain:
+        famous = provider_table().of_domain(domain)
+        provider, site = (famous, famous) if famous is not None else known.get(domain, (TAIL, domain))
+        found.add(Destination(provider, site if site in shaping.site else None, domain))
+    return sorted(found, key=lambda each: each.receiver)
 
 
 def standing(
     shaping: Shaping,
-    senders: Iterable[tuple[str, bool]],
-    providers: Iterable[str],
+    ways: Iterable[Way],
+    receivers: Sequence[Destination],
     changes: Iterable[ShapingChange],
     now: datetime,
 ) -> list[Standing]:
-    """What holds for each sender (address, and whether the file's limits hold for it) at each provider."""
+    """What holds for each sender at each receiver."""
     holding = [change for change in changes if not over(change, now)]
-    providers = sorted(set(providers))
-    found = []
-    for sender, shaped in senders:
-        for provider in providers:
-            scope = Scope(sender=sender, provider=provider)
-            gates = (provider_gate(sender, provider), sender_gate(sender))
-            held = [change for change in holding if change.gate in gates]
-            limits = shaping.limits_of_gate(scope.gate, [sender] if shaped else [])
-            why = shaping.explained(scope)[1] if limits is not None else {}
-            gate = wanted(scope.gate, limits, held, now).gate
-            found.append(
-                Standing(
-                    sender=sender,
-                    provider=provider,
-                    gate=scope.gate,
-                    limits=limits,
-                    why=why,
-                    rate=f"{gate.rate.count:g} in {gate.rate.per_ms / 1000:g} s" if gate.rate is not None else None,
-                    connections=gate.concurrency,
-                    held=held,
-                )
-            )
-    return found
+    return [_standing(shaping, way, receiver, holding, now) for way in ways for receiver in receivers]
+
+
+def _standing(shaping: Shaping, way: Way, to: Destination, holding: Sequence[ShapingChange], now: datetime) -> Standing:
+    # A table that the file no longer has is known by a gate that it once gave.
+    without_gate = shaping.named.keys() - shaping.paced
+    tables = "/".join(table for table in to.tables if table not in without_gate)
+    scope = Scope(sender=way.sender, provider=to.provider, tables=tables)
+    held = [change for change in holding if change.gate in (scope.gate, sender_gate(way.sender))]
+    at_gate = shaping.limits_of_gate(scope.gate, [way.sender] if way.shaped else [])
+    limits, why = shaping.explained(scope, site=to.site, domain=to.domain) if way.shaped else (None, {})
+    gate = wanted(scope.gate, at_gate, held, now).gate
+    terms = None
+    enforced: dict[str, str] = {}
+    if limits is not None and at_gate is not None:
+        enforced = {name: scope.gate for name in ("rate", "connections") if getattr(limits, name) is not None}
+        if shaping.limits_of_gate(shared_gate(to.provider), [way.sender]) is not None:
+            enforced["connections_in_all"] = shared_gate(to.provider)
+    if limits is not None and way.settings is not None and way.settings.kind is RouteKind.DIRECT:
+        terms = terms_of(way.settings, limits)
+        enforced |= dict.fromkeys(("messages_per_connection", "tls"), f"route {way.route}")
+    return Standing(
+        sender=way.sender,
+        provider=to.provider,
+        receiver=to.receiver,
+        gate=scope.gate,
+        limits=limits,
+        why=why,
+        rate=f"{gate.rate.count:g} in {gate.rate.per_ms / 1000:g} s" if gate.rate is not None else None,
+        connections=gate.concurrency,
+        terms=terms,
+        enforced=enforced,
+        held=held,
+    )
