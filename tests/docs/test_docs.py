@@ -24,6 +24,7 @@ from postroad.settings import (
     SenderSettings,
     Settings,
     TimeoutSettings,
+    WebSettings,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -38,6 +39,7 @@ def _settings() -> Iterator[str]:
         "queues": QueueSettings,
         "delivery": DeliverySettings,
         "dns": DnsSettings,
+        "web": WebSettings,
         "routes.oauth": OAuthSettings,
         "routes.timeouts": TimeoutSettings,
     }

@@ -23,6 +23,7 @@ from postroad.cli import (
     shaping,
     suppression,
     unknown,
+    web,
     worker,
 )
 from postroad.cli.output import console, print_error
@@ -48,6 +49,7 @@ app.add_typer(dkim.app, name="dkim")
 app.add_typer(database.app, name="db")
 app.command("worker")(worker.worker)
 app.command("recorder")(worker.recorder)
+app.command("web")(web.web)
 app.command("sandbox")(sandbox.sandbox)
 app.command("rehearse")(rehearse.rehearse)
 app.command("doctor")(doctor.doctor)

@@ -112,7 +112,7 @@ async def _work(settings: Settings, limits: QueueSettings, name: str, at: Metric
                 concurrency=limits.concurrency,
                 lease_ms=limits.lease_ms,
                 drain_ms=limits.drain_ms,
-                prepare=Admission(parts.engine, parts.clock),
+                prepare=Admission(parts.engine, parts.clock, parts.hash_of),
                 name=name,
             )
             log.info(

@@ -41,6 +41,7 @@ from postroad.settings.values import (
     ZoneName,
     parse_duration_ms,
 )
+from postroad.settings.web import UnsubscribeScope, WebSettings
 
 __all__ = [
     "DEFAULT_QUEUES",
@@ -61,6 +62,8 @@ __all__ = [
     "Settings",
     "TimeoutSettings",
     "TlsMode",
+    "UnsubscribeScope",
+    "WebSettings",
     "ZoneName",
     "find_config",
     "line_of_key",
@@ -210,6 +213,7 @@ class Settings(BaseSettings):
     queues: dict[str, QueueSettings] = Field(default_factory=dict)
     delivery: DeliverySettings = DeliverySettings()
     dns: DnsSettings = DnsSettings()
+    web: WebSettings = WebSettings()
 
     _config_path: Path | None = None
 
