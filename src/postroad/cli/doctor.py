@@ -42,7 +42,7 @@ class Check:
 
 
 def doctor(as_json: JsonOption = False) -> None:
-    """Check every part: settings, keys, Redis, database, recorder, routes, public_url, Prefect. Exits 1 when one fails."""
+    """Check every part: settings, keys, Redis, database, recorder, routes, web, Prefect. Exits 1 when one fails."""
     checks = asyncio.run(_all())
     if as_json:
         print_json(checks)

@@ -25,8 +25,8 @@ def up() -> None:
     """Start everything on this machine and stay until Ctrl-C.
 
     That is the queue server, the database, Prefect, the sandbox mail provider, a worker, a recorder and the page to
-    unsubscribe at. Campaigns that the setting `campaigns` names are applied. Then open the Prefect UI, pick the deployment `campaign`, type the
-    campaign's name into the form and press Run; or run
+    unsubscribe at. Campaigns that the setting `campaigns` names are applied. Then open the Prefect UI, pick the
+    deployment `campaign`, type the campaign's name into the form and press Run; or run
     `prefect deployment run campaign/campaign --param params='{"campaign": "welcome"}'`.
     """
     asyncio.run(_up())

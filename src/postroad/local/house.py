@@ -22,7 +22,7 @@ from postroad.parts import ready_engine
 from postroad.settings import CONFIG_VARIABLE, Settings
 
 SANDBOX_ROUTE = "sandbox"
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LOOPBACK = ("127.0.0.1", "localhost")
 Report = Callable[[str], None]
 
 
@@ -102,8 +102,9 @@ def _choose_ports(settings: Settings) -> Settings:
         os.environ[f"POSTROAD_ROUTES__{SANDBOX_ROUTE}__PORT"] = str(port)
     port = choose_port(settings.web.port, settings.web.host)
     os.environ["POSTROAD_WEB__PORT"] = str(port)
-    if urlsplit(settings.public_url).hostname in LOOPBACK:
-        os.environ["POSTROAD_PUBLIC_URL"] = f"http://{settings.web.host}:{port}"
+    reached_at = urlsplit(settings.public_url).hostname
+    if reached_at in LOOPBACK:
+        os.environ["POSTROAD_PUBLIC_URL"] = f"http://{reached_at}:{port}"
     return Settings.load(settings.config_path)
 
 
