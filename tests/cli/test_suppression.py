@@ -6,7 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.cli.conftest import Run
+
+pytestmark = pytest.mark.timeout(240)  # a process for each command
 
 
 def shown(run: Run) -> list[dict[str, Any]]:

@@ -157,7 +157,10 @@ def lift(
             "RETURNING address, audience_id, reason, source, created_at"
         ).columns(*_COLUMNS)
         values = {"everywhere": audience_id is None, "audience_id": audience_id or EVERYWHERE, **parameters}
-        taken = [Suppression(**row._mapping) for row in connection.execute(statement, values)]
+        taken = [
+            Suppression(**{**row._mapping, "reason": SuppressionReason(row.reason)})
+            for row in connection.execute(statement, values)
+        ]
         if taken:
             recorded = {"lifted_at": now, "lifted_by": by[:100], "why": why[:200]}
             rows = [{**one.model_dump(), **recorded} for one in taken]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -30,7 +31,7 @@ async def serving(app: ASGIApp, host: str, port: int) -> AsyncIterator[int]:
     listener = _listen(host, port)
     config = uvicorn.Config(
         app,
-        access_log=False,  # it would hold tokens
+        access_log=False,
         log_config=None,
         lifespan="off",
         http="h11",
@@ -42,6 +43,8 @@ async def serving(app: ASGIApp, host: str, port: int) -> AsyncIterator[int]:
         timeout_keep_alive=IDLE_S,
         timeout_graceful_shutdown=STOP_WITHIN_S,
     )
+    # It would hold tokens, and whoever hangs a handler on it must not bring it back.
+    logging.getLogger("uvicorn.access").disabled = True
     server = _Server(config)
     serving_task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
