@@ -118,7 +118,7 @@ async def _claimed(queue: Queue, messages: int) -> list[Sequence[Claimed]]:
 
 
 async def _admitted(parts: Parts, batches: Sequence[Sequence[Claimed]]) -> None:
-    admission = Admission(parts.engine, parts.clock)
+    admission = Admission(parts.engine, parts.clock, parts.hash_of)
     for batch in batches:
         refused = await admission(batch)
         assert not refused, f"{len(refused)} were not admitted"

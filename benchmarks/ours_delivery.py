@@ -105,7 +105,7 @@ async def work(url: str, tally: Tally) -> None:
                 queue,
                 delivery,
                 concurrency=limits.concurrency,
-                prepare=Admission(parts.engine, parts.clock),
+                prepare=Admission(parts.engine, parts.clock, parts.hash_of),
                 name=name,
             )
             together.create_task(worker.run(asyncio.Event()))

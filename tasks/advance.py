@@ -39,7 +39,7 @@ async def advance_campaign(campaign: str) -> Advance:
     Each call is safe to repeat, so a retry begins at the first.
     """
     async with campaign_slot(), open_parts() as parts:
-        planned = await asyncio.to_thread(advance, parts.engine, campaign, parts.clock.now())
+        planned = await asyncio.to_thread(advance, parts.engine, campaign, parts.clock.now(), parts.hash_of)
         submitted, cursor, done = 0, 0, False
         while not done:
             step = await hand_over(parts, campaign, cursor=cursor, rows=MIN_ROWS)

@@ -41,7 +41,7 @@ async def preflight(campaign: str) -> PreflightReport:
 async def freeze_audience(campaign: str) -> Launched:
     """Write down who this campaign goes to. A second call finds the same people."""
     async with campaign_slot(), open_parts() as parts:
-        return await asyncio.to_thread(launch, parts.engine, campaign, parts.clock.now())
+        return await asyncio.to_thread(launch, parts.engine, campaign, parts.clock.now(), parts.hash_of)
 
 
 @retried("submit", run_name="submit from {cursor}", retries=5)

@@ -19,6 +19,7 @@ from postroad.delivery.shaping.file import Shaping, read_shaping
 from postroad.dns.providers import Providers
 from postroad.dns.resolver import Resolver
 from postroad.embedded import ensure_redis
+from postroad.mail.address_hash import AddressHashes
 from postroad.mail.token import TokenSigner
 from postroad.queue import Queue, RetryPolicy, open_queue
 from postroad.queue.metrics import QueueMetrics
@@ -44,7 +45,9 @@ class Parts:
         self.engine = engine
         self.clock: Clock = clock or SystemClock()
         self.metrics = metrics
-        self.signer = TokenSigner(secret_key(settings))
+        key = secret_key(settings)
+        self.signer = TokenSigner(key)
+        self.hash_of = AddressHashes(key)
         self._stack = stack
         self._queues: dict[str, Queue] = {}
         # Without a clock of our own the queue goes by its server's, the one that workers on all hosts share.

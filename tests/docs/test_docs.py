@@ -29,6 +29,7 @@ from postroad.settings import (
     SourceSettings,
     TimeoutSettings,
     WarmupSettings,
+    WebSettings,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +45,7 @@ def _settings() -> Iterator[str]:
         "delivery": DeliverySettings,
         "dns": DnsSettings,
         "dns_health": DnsHealthSettings,
+        "web": WebSettings,
         "routes.oauth": OAuthSettings,
         "routes.timeouts": TimeoutSettings,
         "bounce": BounceSettings,

@@ -59,7 +59,7 @@ def test_admit_lets_on_the_wire_what_may_be_sent_and_nothing_else(engine: sa.Eng
     assert len(admitted) == 3 * len(WAITING) + 2
 
     with read(engine) as connection:
-        for touch, token, _ in claims:
+        for touch, token, *_ in claims:
             row = touch_row(connection, touch)
             state, campaign_state, suppressed = facts[touch]
             if touch in admitted:

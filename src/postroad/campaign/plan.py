@@ -6,6 +6,7 @@ statement for each group of recipients that share a due instant, so an audience 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -22,6 +23,7 @@ from postroad.store.bulk import json_rows
 from postroad.store.campaign import Campaign, CampaignState, find_campaign, steps_of
 from postroad.store.engine import read, write
 from postroad.store.ledger import end_suppressed
+from postroad.store.suppression import suppressed_sql
 from postroad.store.types import UtcDateTime, sql_instant
 
 
@@ -35,9 +37,10 @@ class Launched:
     already: bool
 
 
-def launch(engine: sa.Engine, name: str, now: datetime) -> Launched:
+def launch(engine: sa.Engine, name: str, now: datetime, hash_of: Callable[[str], str] | None = None) -> Launched:
     """Freeze the audience of a campaign and set it running, in one transaction. Again: nothing more.
 
+    ``hash_of``: hashes an address, for suppressions that are kept so; without it, only the last look finds them.
     Raises StateError for a campaign that was cancelled, or whose audience is empty.
     """
     with write(engine) as connection:
@@ -50,7 +53,7 @@ def launch(engine: sa.Engine, name: str, now: datetime) -> Launched:
             )
         if not already:
             _freeze(connection, campaign, first, now)
-            end_suppressed(connection, _id(campaign), now)
+            end_suppressed(connection, _id(campaign), now, hash_of)
             values = {"state": CampaignState.RUNNING, "launched_at": now}
             connection.execute(sa.update(Campaign).where(col(Campaign.id) == campaign.id).values(**values))
         audience, suppressed = connection.execute(
@@ -137,12 +140,12 @@ def forecast(engine: sa.Engine, name: str, now: datetime) -> Forecast:
         first = _emails(connection, campaign)[0]
         rows = connection.execute(
             sa.text(
-                "SELECT recipient.time_zone, count(*) AS n, count(suppression.address) AS suppressed "
-                "FROM audience_member JOIN recipient ON recipient.id = audience_member.recipient_id "
-                "LEFT JOIN suppression ON suppression.address = recipient.address "
-                "WHERE audience_id = :audience_id GROUP BY recipient.time_zone ORDER BY recipient.time_zone"
+                f"SELECT recipient.time_zone, count(*) AS n, count(*) FILTER (WHERE {suppressed_sql()}) AS suppressed "
+                "FROM campaign JOIN audience_member ON audience_member.audience_id = campaign.audience_id "
+                "JOIN recipient ON recipient.id = audience_member.recipient_id "
+                "WHERE campaign.id = :id GROUP BY recipient.time_zone ORDER BY recipient.time_zone"
             ),
-            {"audience_id": campaign.audience_id},
+            {"id": campaign.id},
         ).all()
     return Forecast(
         recipients=sum(row.n - row.suppressed for row in rows),
@@ -158,7 +161,7 @@ def forecast(engine: sa.Engine, name: str, now: datetime) -> Forecast:
     )
 
 
-def advance(engine: sa.Engine, name: str, now: datetime) -> int:
+def advance(engine: sa.Engine, name: str, now: datetime, hash_of: Callable[[str], str] | None = None) -> int:
     """Plan the next email of everyone whose last one was accepted, and end what is suppressed.
 
     The due instant counts from the minute in which the email before was accepted. Returns how many were planned.
@@ -171,7 +174,7 @@ def advance(engine: sa.Engine, name: str, now: datetime) -> int:
         emails = _emails(connection, campaign)
         for earlier, later in pairwise(emails):
             planned += _plan_next(connection, campaign, earlier, later)
-        end_suppressed(connection, _id(campaign), now)
+        end_suppressed(connection, _id(campaign), now, hash_of)
     return planned
 
 

@@ -27,6 +27,7 @@ from postroad.cli import (
     suppression,
     unknown,
     warmup,
+    web,
     worker,
 )
 from postroad.cli.output import console, print_error
@@ -56,6 +57,7 @@ app.add_typer(database.app, name="db")
 app.command("worker")(worker.worker)
 app.command("recorder")(worker.recorder)
 app.command("inbound")(inbound.inbound)
+app.command("web")(web.web)
 app.command("sandbox")(sandbox.sandbox)
 app.command("rehearse")(rehearse.rehearse)
 app.command("doctor")(doctor.doctor)

@@ -44,7 +44,7 @@ class Check:
 
 
 def doctor(as_json: JsonOption = False) -> None:
-    """Check every part: settings, keys, Redis, database, recorder, routes, Prefect. Exits 1 when one fails."""
+    """Check every part: settings, keys, Redis, database, recorder, routes, web, Prefect. Exits 1 when one fails."""
     checks = asyncio.run(_all())
     if as_json:
         print_json(checks)
@@ -80,6 +80,8 @@ async def _all() -> list[Check]:
     except PostroadError as error:
         checks.append(_failed("database", error))
     checks += [check async for check in _routes(settings)]
+    if not settings.public_url.endswith(".invalid"):
+        checks.append(await _web(settings))
     checks.append(await _prefect())
     return checks
 
@@ -205,6 +207,26 @@ async def _direct(name: str, settings: Settings) -> Check:
         return Check(part=f"route {name}", health=Health.FAIL, seen=f"DNS does not answer: {root.why}", remedy=remedy)
     dane = "vouches for DNSSEC" if root.secure else "is not trusted with DNSSEC: no DANE"
     return Check(part=f"route {name}", health=Health.OK, seen=f"direct; the resolver answers and {dane}")
+
+
+async def _web(settings: Settings) -> Check:
+    """Whether what recipients are told to reach is there, as seen from this machine."""
+    url = f"{settings.public_url.rstrip('/')}/healthz"
+    remedy = f"Is `postroad web` running, and does {settings.public_url} lead to it? Nobody can unsubscribe otherwise."
+    try:
+        async with httpx.AsyncClient(timeout=5) as client:
+            response = await client.get(url)
+        found = response.json() if response.headers.get("content-type") == "application/json" else {}
+    except (httpx.HTTPError, ValueError) as error:
+        seen = f"{url}: {str(error) or type(error).__name__}"
+        return Check(part="public_url", health=Health.WARN, seen=seen, remedy=remedy)
+    if not isinstance(found, dict) or found.get("service") != "postroad":
+        seen = f"{url}: somebody else answers, with {response.status_code}"
+        return Check(part="public_url", health=Health.WARN, seen=seen, remedy=remedy)
+    if response.status_code != httpx.codes.OK:
+        seen = f"{url}: it answers, and its database is away"
+        return Check(part="public_url", health=Health.FAIL, seen=seen, remedy="Is the database reachable from there?")
+    return Check(part="public_url", health=Health.OK, seen=url)
 
 
 async def _prefect() -> Check:

@@ -24,9 +24,9 @@ from postroad.settings import Settings
 def up() -> None:
     """Start everything on this machine and stay until Ctrl-C.
 
-    That is the queue server, the database, Prefect, the sandbox mail provider, a worker and a recorder. Campaigns that
-    the setting `campaigns` names are applied. Then open the Prefect UI, pick the deployment `campaign`, type the
-    campaign's name into the form and press Run; or run
+    That is the queue server, the database, Prefect, the sandbox mail provider, a worker, a recorder and the page to
+    unsubscribe at. Campaigns that the setting `campaigns` names are applied. Then open the Prefect UI, pick the
+    deployment `campaign`, type the campaign's name into the form and press Run; or run
     `prefect deployment run campaign/campaign --param params='{"campaign": "welcome"}'`.
     """
     asyncio.run(_up())
@@ -57,6 +57,7 @@ async def _start_and_stay(settings: Settings, stop: asyncio.Event) -> None:
             f"\nPrefect UI     {house.prefect.url}\n"
             f"campaigns      {names}\n"
             f"captured mail  {house.sandbox_dir}/Maildir\n"
+            f"unsubscribe    {house.settings.public_url}/u/…\n"
             f"logs           {house.settings.state_dir}/logs\n\n"
             "Deployments → campaign → Run → Custom run, type a campaign's name, Submit. Ctrl-C stops everything.",
             soft_wrap=True,

@@ -3,61 +3,145 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import sqlalchemy as sa
 import typer
 
-from postroad.campaign.suppression_file import read_addresses
+from postroad.campaign.suppression_file import Defaults, read_entries, suppression_key, write_entries
 from postroad.cli.output import JsonOption, console, print_json, print_table, with_parts
-from postroad.errors import DataError, UsageError
-from postroad.mail.address import normalise_address
+from postroad.errors import DataError, StateError, UsageError
+from postroad.mail.address_hash import is_hash
 from postroad.parts import Parts
+from postroad.store import suppression as store
 from postroad.store.engine import read
-from postroad.store.suppression import SuppressionReason, suppress_now
+from postroad.store.suppression import EVERYWHERE, Entry, SuppressionReason
 
 app = typer.Typer(
-    help="Addresses that nothing is sent to. It holds at once, also for what is queued.", no_args_is_help=True
+    help="What nothing is sent to: addresses, `@domain`, or hashes. It holds at once, also for what is queued.",
+    no_args_is_help=True,
 )
 ReasonOption = Annotated[SuppressionReason, typer.Option(help="Why nothing is to be sent.")]
+AudienceOption = Annotated[str | None, typer.Option(help="Only for campaigns to this audience; unset: everywhere.")]
+HashedOption = Annotated[
+    bool, typer.Option("--hashed", help="Keep only a hash of each address, keyed with secret_key, and not the address.")
+]
 
 
 @app.command("add")
 def add(
-    addresses: Annotated[list[str], typer.Argument(help="One or more addresses.")],
+    addresses: Annotated[list[str], typer.Argument(help="Addresses; @example.com is every address of that domain.")],
     reason: ReasonOption = SuppressionReason.MANUAL,
+    audience: AudienceOption = None,
+    hashed: HashedOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Suppress addresses."""
-    normalised = []
+    """Suppress addresses or domains."""
+
+    def entries(parts: Parts) -> list[Entry]:
+        hash_of = parts.hash_of if hashed else None
+        audience_id = EVERYWHERE if audience is None else _audience_id(_audiences(parts), audience)
+        keys = [_key(address, lambda text: suppression_key(text, hash_of)) for address in addresses]
+        return [Entry(key, reason, "command line", parts.clock.now(), audience_id) for key in keys]
+
     for address in addresses:
-        try:
-            normalised.append(normalise_address(address))
-        except DataError as error:
-            raise UsageError(f"{address!r} is no address: {error.message}") from None
-    _suppress(normalised, reason, "command line", as_json=as_json)
+        _key(address, suppression_key)  # before anything is opened
+    _keep(entries, as_json=as_json)
 
 
 @app.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="CSV with a column `address`; other columns are passed over.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="CSV with a column `address`, and where it has them `audience`, `reason`, `source`, `created_at`."
+        ),
+    ],
     reason: ReasonOption = SuppressionReason.MANUAL,
+    audience: AudienceOption = None,
+    hashed: HashedOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Suppress every address of a file. A row that is no address stops it: nothing of the file is kept then."""
-    _suppress(read_addresses(file), reason, str(file), as_json=as_json)
+    """Suppress every address, @domain and #hash of a file, such as an export.
+
+    Columns win over options. A row that cannot be read stops it, with its line: nothing of the file is kept then.
+    """
+
+    def entries(parts: Parts) -> list[Entry]:
+        audiences = _audiences(parts)
+        defaults = Defaults(
+            reason=reason,
+            source=str(file),
+            now=parts.clock.now(),
+            audience_id=EVERYWHERE if audience is None else _audience_id(audiences, audience),
+            audiences=audiences,
+            hash_of=parts.hash_of if hashed else None,
+        )
+        return read_entries(file, defaults)
+
+    _keep(entries, as_json=as_json)
 
 
-def _suppress(addresses: list[str], reason: SuppressionReason, source: str, *, as_json: bool) -> None:
-    async def work(parts: Parts) -> int:
-        return await asyncio.to_thread(suppress_now, parts.engine, addresses, reason, source[:200], parts.clock.now())
+@app.command("export")
+def export(
+    file: Annotated[Path | None, typer.Argument(help="CSV to write; unset: standard output.")] = None,
+) -> None:
+    """Write every suppression as a CSV that `import` reads. Hashes stay hashes."""
 
-    new = with_parts(work)
+    async def work(parts: Parts) -> list[store.Listed]:
+        return await asyncio.to_thread(store.suppressions, parts.engine)
+
+    listed = with_parts(work)
+    if file is None:
+        write_entries(sys.stdout, listed)
+        return
+    with file.open("w", encoding="utf-8", newline="") as output:
+        write_entries(output, listed)
+    console.print(f"{len(listed):,} suppressions written to {file}")
+
+
+@app.command("lift")
+def lift(
+    addresses: Annotated[list[str], typer.Argument(help="Addresses, @domains or #hashes to send to again.")],
+    reason: Annotated[str, typer.Option(help="Why: what the person said, and when.")],
+    by: Annotated[str, typer.Option(help="Who decides; unset: who you are on this machine.")] = "",
+    audience: Annotated[
+        str | None, typer.Option(help="Only what holds for this audience; unset: wherever it holds.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take suppressions away. It is recorded who did so, when and why; touches that ended stay ended."""
+    if not reason.strip():
+        raise UsageError("a suppression is lifted for a reason", remedy="Say it: --reason 'asked for it by phone'.")
+    keys = [_key(address, suppression_key) for address in addresses]
+
+    async def work(parts: Parts) -> list[store.Suppression]:
+        hashes = [parts.hash_of(key) for key in keys if not key.startswith("@") and not is_hash(key)]
+
+        def lifted() -> list[store.Suppression]:
+            audience_id = None if audience is None else _audience_id(_audiences(parts), audience)
+            return store.lift(
+                parts.engine,
+                [*keys, *hashes],
+                audience_id,
+                by=by.strip() or getpass.getuser(),
+                why=reason.strip(),
+                now=parts.clock.now(),
+            )
+
+        return await asyncio.to_thread(lifted)
+
+    lifted = with_parts(work)
+    if not lifted:
+        raise StateError("nothing of this is suppressed", remedy="`postroad suppression list` shows what is.")
     if as_json:
-        print_json({"suppressed": new, "known": len(set(addresses)) - new})
+        print_json([one.model_dump(mode="json") for one in lifted])
     else:
-        console.print(f"{new:,} suppressed, {len(set(addresses)) - new:,} were already")
+        console.print(f"{len(lifted):,} lifted")
 
 
 @app.command("list")
@@ -65,24 +149,49 @@ def list_(
     limit: Annotated[int, typer.Option(help="Rows at the most, newest first.", min=1)] = 100,
     as_json: JsonOption = False,
 ) -> None:
-    """List suppressed addresses with reason, source and time."""
+    """List what is suppressed with reason, source and time."""
 
-    async def work(parts: Parts) -> list[dict[str, object]]:
-        def find() -> list[dict[str, object]]:
-            with read(parts.engine) as connection:
-                rows = connection.execute(
-                    sa.text(
-                        "SELECT address, reason, source, created_at FROM suppression "
-                        "ORDER BY created_at DESC, address LIMIT :limit"
-                    ),
-                    {"limit": limit},
-                )
-                return [dict(row._mapping) for row in rows]
-
-        return await asyncio.to_thread(find)
+    async def work(parts: Parts) -> list[store.Listed]:
+        return await asyncio.to_thread(store.suppressions, parts.engine, limit)
 
     rows = with_parts(work)
     if as_json:
-        print_json(rows)
+        print_json([row._asdict() for row in rows])
     else:
-        print_table("suppressed", ["address", "reason", "source", "since"], (list(row.values()) for row in rows))
+        columns = ["address", "audience", "reason", "source", "since"]
+        print_table("suppressed", columns, ([row.address, row.audience or "all", *row[2:]] for row in rows))
+
+
+def _keep(entries: Callable[[Parts], list[Entry]], *, as_json: bool) -> None:
+    async def work(parts: Parts) -> tuple[int, int]:
+        def keep() -> tuple[int, int]:
+            given = entries(parts)
+            new = store.keep_now(parts.engine, given)
+            return new, len({(entry.address, entry.audience_id) for entry in given}) - new
+
+        return await asyncio.to_thread(keep)
+
+    new, known = with_parts(work)
+    if as_json:
+        print_json({"suppressed": new, "known": known})
+    else:
+        console.print(f"{new:,} suppressed, {known:,} were already")
+
+
+def _key(text: str, read_key: Callable[[str], str]) -> str:
+    try:
+        return read_key(text)
+    except DataError as error:
+        raise UsageError(f"{text!r} is neither address nor @domain nor #hash: {error.message}") from None
+
+
+def _audiences(parts: Parts) -> dict[str, int]:
+    with read(parts.engine) as connection:
+        rows = connection.execute(sa.text("SELECT name, id FROM audience")).all()
+        return {row.name: row.id for row in rows}
+
+
+def _audience_id(audiences: dict[str, int], name: str) -> int:
+    if name not in audiences:
+        raise StateError(f"there is no audience named {name!r}", remedy="`postroad audience list` names them.")
+    return audiences[name]

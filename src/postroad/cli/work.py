@@ -48,7 +48,7 @@ async def _deliver(parts: Parts, queue: Queue, limits: QueueSettings) -> AsyncIt
     keeping = asyncio.gather(keep_limits(queue, gates, parts.clock), caps.keep())
     try:
         async with opening as delivery:
-            yield Work(delivery, Admission(parts.engine, parts.clock))
+            yield Work(delivery, Admission(parts.engine, parts.clock, parts.hash_of))
     finally:
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)

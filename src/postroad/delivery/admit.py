@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple, assert_never
 from zoneinfo import ZoneInfo
@@ -41,9 +41,11 @@ class Admission:
     A transaction costs as much as some forty jobs in it, and a busy worker claims a few jobs at a time.
     """
 
-    def __init__(self, engine: sa.Engine, clock: Clock) -> None:
+    def __init__(self, engine: sa.Engine, clock: Clock, hash_of: Callable[[str], str] | None = None) -> None:
+        """``hash_of``: hashes an address. None: suppressions that are kept as hashes are not looked for."""
         self._engine = engine
         self._clock = clock
+        self._hash_of = hash_of
         self._windows: dict[int, tuple[Window | None, ZoneInfo]] = {}
         self._waiting: deque[_Waiting] = deque()
         self._admitting: asyncio.Task[None] | None = None
@@ -88,10 +90,19 @@ class Admission:
         with write(self._engine) as connection:
             closed = self._closed(connection, batch)
             by_touch = {touch_of(job.id): job for job in batch if job.id not in closed}
-            admitted = admit(connection, [Claim(touch_id, job.token, job.closed) for touch_id, job in by_touch.items()])
+            hashes = self._hashes(by_touch)
+            claims = [Claim(id_, job.token, job.closed, hashes.get(id_)) for id_, job in by_touch.items()]
+            admitted = admit(connection, claims)
             rest = by_touch.keys() - admitted
-            why = refused(connection, list(rest)) if rest else {}
+            why = refused(connection, list(rest), hashes) if rest else {}
         return closed | {by_touch[touch_id].id: self._verdict(why.get(touch_id)) for touch_id in rest}
+
+    def _hashes(self, by_touch: Mapping[int, Claimed]) -> dict[int, str | None]:
+        """Hash of the address of each touch, as its job names it."""
+        if self._hash_of is None:
+            return {}
+        whom = {touch_id: _read_when(job) for touch_id, job in by_touch.items()}
+        return {id_: self._hash_of(job.address) for id_, job in whom.items() if job is not None and job.address}
 
     def _closed(self, connection: sa.Connection, batch: Sequence[Claimed]) -> dict[str, Verdict]:
         """Put off what is outside its campaign's hours, by its recipient's clock, until they begin."""
@@ -151,9 +162,10 @@ class Admission:
 
 
 class _When(msgspec.Struct, frozen=True, tag="send.v1"):
-    """Of a job that sends: what decides when it may."""
+    """Of a job that sends: what decides whether and when it may."""
 
     step_id: int
+    address: str = ""
     zone: str = ""
 
 

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
+from urllib.parse import urlsplit
 
 from postroad.embedded import ensure_redis, redis_running, stop_redis
 from postroad.errors import StateError, UsageError
@@ -21,6 +22,7 @@ from postroad.parts import ready_engine
 from postroad.settings import CONFIG_VARIABLE, Settings
 
 SANDBOX_ROUTE = "sandbox"
+LOOPBACK = ("127.0.0.1", "localhost")
 Report = Callable[[str], None]
 
 
@@ -87,15 +89,22 @@ def _lock(file: TextIO, settings: Settings) -> None:
 
 
 def _choose_ports(settings: Settings) -> Settings:
-    """Let the sandbox listen where its route says, or, if that port is taken, anywhere free, and tell the children."""
+    """Let sandbox and web listen where the settings say, or, if that port is taken, anywhere free; tell the children.
+
+    Links that lead to this machine follow web to its port; any other public_url is somebody's to lead here.
+    """
     os.environ["POSTROAD_STATE_DIR"] = str(settings.state_dir)
     if settings.config_path is not None:
         os.environ[CONFIG_VARIABLE] = str(settings.config_path)
     route = settings.routes.get(SANDBOX_ROUTE)
-    if route is None or route.host is None:
-        return settings
-    port = choose_port(route.port, route.host)
-    os.environ[f"POSTROAD_ROUTES__{SANDBOX_ROUTE}__PORT"] = str(port)
+    if route is not None and route.host is not None:
+        port = choose_port(route.port, route.host)
+        os.environ[f"POSTROAD_ROUTES__{SANDBOX_ROUTE}__PORT"] = str(port)
+    port = choose_port(settings.web.port, settings.web.host)
+    os.environ["POSTROAD_WEB__PORT"] = str(port)
+    reached_at = urlsplit(settings.public_url).hostname
+    if reached_at in LOOPBACK:
+        os.environ["POSTROAD_PUBLIC_URL"] = f"http://{reached_at}:{port}"
     return Settings.load(settings.config_path)
 
 
@@ -125,6 +134,13 @@ async def _start_delivery(house: House, report: Report) -> None:
     await supervisor.start(_postroad("recorder", "recorder"))
     await supervisor.start(_postroad("worker", "worker"))
     report("worker and recorder")
+    web = settings.web
+
+    async def serving() -> bool:
+        return await asyncio.to_thread(_answers, web.host, web.port)
+
+    await supervisor.start(_postroad("web", "web"), ready=serving)
+    report("web")
 
 
 def _postroad(name: str, *arguments: str) -> Command:

@@ -152,7 +152,7 @@ async def open_crew(stage: Stage, speed: float) -> AsyncIterator[Crew]:
             lease_ms=int(3_600_000 * max(speed, 1)),
             drain_ms=SETTLE_WITHIN_MS,
             idle_ms=IDLE_MS,
-            prepare=Admission(parts.engine, stage.clock),
+            prepare=Admission(parts.engine, stage.clock, parts.hash_of),
             name="rehearsal",
             clock=stage.clock,
         )

@@ -44,6 +44,7 @@ from postroad.settings.values import (
     parse_duration_ms,
 )
 from postroad.settings.warmup import Preset, WarmupSettings, unlike_plans
+from postroad.settings.web import UnsubscribeScope, WebSettings
 
 __all__ = [
     "DEFAULT_QUEUES",
@@ -70,7 +71,9 @@ __all__ = [
     "SourceSettings",
     "TimeoutSettings",
     "TlsMode",
+    "UnsubscribeScope",
     "WarmupSettings",
+    "WebSettings",
     "ZoneName",
     "find_config",
     "line_of_key",
@@ -235,6 +238,7 @@ class Settings(BaseSettings):
     inbound: InboundSettings = InboundSettings()
     dns: DnsSettings = DnsSettings()
     dns_health: DnsHealthSettings = DnsHealthSettings()
+    web: WebSettings = WebSettings()
 
     _config_path: Path | None = None
 

@@ -14,15 +14,17 @@ A claim is named by the queue's token, which never comes again: an ordinal would
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
+from sqlalchemy.types import TypeEngine
 from sqlmodel import Field, SQLModel
 
 from postroad.store.bulk import json_rows
+from postroad.store.suppression import suppressed_sql
 from postroad.store.types import BIG_ID, UtcDateTime, Word
 
 
@@ -116,14 +118,19 @@ class Refused(sa.Row[tuple[int, str, int, str, bool]]):
 
 
 class Claim(NamedTuple):
-    """The queue's claim of one touch: its token, and those of earlier claims that ended without delivery."""
+    """The queue's claim of one touch: its token, and those of earlier claims that ended without delivery.
+
+    ``hashed``: the hash of the recipient's address, which a suppression may be kept by.
+    """
 
     touch_id: int
     token: int
     closed: Sequence[int] = ()
+    hashed: str | None = None
 
 
-_CLAIM_COLUMNS = {"id": sa.BigInteger(), "claim": sa.BigInteger()}
+_CLAIM_COLUMNS: dict[str, TypeEngine[Any]] = {"id": sa.BigInteger(), "claim": sa.BigInteger()}
+_HASHED_COLUMNS: dict[str, TypeEngine[Any]] = {"id": sa.BigInteger(), "hashed": sa.Text()}
 
 
 def admit(connection: sa.Connection, claims: Sequence[Claim]) -> set[int]:
@@ -132,8 +139,8 @@ def admit(connection: sa.Connection, claims: Sequence[Claim]) -> set[int]:
     Not moved: what is suppressed, what has ended, what is not of a running campaign, and what an earlier claim
     put on the wire of which the queue does not say that it ended without delivery: the queue has forgotten it.
     """
-    rows = [{"id": claim.touch_id, "claim": claim.token} for claim in claims]
-    item, parameters = json_rows(connection, "batch", _CLAIM_COLUMNS, rows)
+    rows = [{"id": claim.touch_id, "claim": claim.token, "hashed": claim.hashed} for claim in claims]
+    item, parameters = json_rows(connection, "batch", _CLAIM_COLUMNS | _HASHED_COLUMNS, rows)
     ended = [{"id": claim.touch_id, "claim": token} for claim in claims for token in claim.closed]
     ended_item, ended_parameters = json_rows(connection, "ended", _CLAIM_COLUMNS, ended)
     statement = sa.text(
@@ -141,22 +148,28 @@ def admit(connection: sa.Connection, claims: Sequence[Claim]) -> set[int]:
         f"FROM {item} WHERE touch.id = batch.id "
         "AND (touch.state IN ('planned', 'queued', 'deferred') OR (touch.state IN ('sending', 'unknown') "
         f"AND EXISTS (SELECT 1 FROM {ended_item} WHERE ended.id = touch.id AND ended.claim = touch.claim))) "
-        "AND EXISTS (SELECT 1 FROM campaign WHERE campaign.id = touch.campaign_id AND campaign.state = 'running') "
-        "AND NOT EXISTS (SELECT 1 FROM suppression JOIN recipient ON recipient.address = suppression.address "
-        "WHERE recipient.id = touch.recipient_id) "
+        "AND EXISTS (SELECT 1 FROM campaign JOIN recipient ON recipient.id = touch.recipient_id "
+        "WHERE campaign.id = touch.campaign_id AND campaign.state = 'running' "
+        f"AND NOT {suppressed_sql('batch.hashed')}) "
         "RETURNING touch.id"
     )
     return set(connection.execute(statement, parameters | ended_parameters).scalars())
 
 
-def refused(connection: sa.Connection, touch_ids: Sequence[int]) -> dict[int, Refused]:
-    """Why `admit` did not move these touches. One that is missing here is not in the ledger."""
-    item, parameters = json_rows(connection, "batch", {"id": sa.BigInteger()}, [{"id": i} for i in touch_ids])
+def refused(
+    connection: sa.Connection, touch_ids: Sequence[int], hashes: Mapping[int, str | None] | None = None
+) -> dict[int, Refused]:
+    """Why `admit` did not move these touches. One that is missing here is not in the ledger.
+
+    ``hashes``: those of the recipients' addresses, as in the claims.
+    """
+    rows = [{"id": touch_id, "hashed": hashes.get(touch_id) if hashes else None} for touch_id in touch_ids]
+    item, parameters = json_rows(connection, "batch", _HASHED_COLUMNS, rows)
     statement = sa.text(
         "SELECT touch.id, touch.state, touch.claim, campaign.state AS campaign_state, "
-        "EXISTS (SELECT 1 FROM suppression JOIN recipient ON recipient.address = suppression.address "
-        "WHERE recipient.id = touch.recipient_id) AS suppressed "
-        f"FROM {item} JOIN touch ON touch.id = batch.id JOIN campaign ON campaign.id = touch.campaign_id"
+        f"{suppressed_sql('batch.hashed')} AS suppressed "
+        f"FROM {item} JOIN touch ON touch.id = batch.id JOIN campaign ON campaign.id = touch.campaign_id "
+        "JOIN recipient ON recipient.id = touch.recipient_id"
     )
     return {row.id: row for row in connection.execute(statement, parameters)}  # type: ignore[misc]
 
@@ -178,14 +191,79 @@ def take_due(connection: sa.Connection, campaign_id: int, *, after_id: int, unti
     return sorted(connection.execute(statement, values).scalars())
 
 
-def end_suppressed(connection: sa.Connection, campaign_id: int, now: datetime) -> int:
-    """End touches that wait for recipients who are suppressed by now. Returns how many."""
+def _end_waiting(connection: sa.Connection, where: str, now: datetime, values: Mapping[str, Any]) -> list[int]:
+    """End as suppressed the touches that wait and that a condition picks. Returns those that may be on a queue."""
+    ended = f"UPDATE touch SET state = 'suppressed', settled_at = :now WHERE {where} AND state IN "
+    states = "('planned', 'queued', 'deferred') RETURNING id"
+    statement = sa.text(ended + states).bindparams(sa.bindparam("now", type_=UtcDateTime()))
+    return list(connection.execute(statement, {"now": now, **values}).scalars())
+
+
+# From the suppressions to the recipients: there are few of the former.
+_SUPPRESSED_RECIPIENTS = """
+SELECT recipient.id FROM suppression JOIN recipient ON recipient.address = suppression.address
+WHERE suppression.audience_id IN (0, (SELECT audience_id FROM campaign WHERE id = :campaign_id))
+UNION ALL
+SELECT recipient.id FROM suppression JOIN recipient ON recipient.domain = substr(suppression.address, 2)
+WHERE suppression.address LIKE '@%'
+AND suppression.audience_id IN (0, (SELECT audience_id FROM campaign WHERE id = :campaign_id))
+"""
+
+
+def end_suppressed(
+    connection: sa.Connection, campaign_id: int, now: datetime, hash_of: Callable[[str], str] | None = None
+) -> int:
+    """End touches that wait for recipients who are suppressed by now. Returns how many.
+
+    Suppressions that are kept as hashes are found by ``hash_of``; without it, `admit` finds them later.
+    """
+    where = "campaign_id = :campaign_id AND recipient_id IN "
+    ended = _end_waiting(connection, f"{where}({_SUPPRESSED_RECIPIENTS})", now, {"campaign_id": campaign_id})
+    hashed = _hashed_recipients(connection, campaign_id, hash_of) if hash_of is not None else []
+    if hashed:
+        item, parameters = json_rows(connection, "hashed", {"id": sa.BigInteger()}, [{"id": id_} for id_ in hashed])
+        values = {"campaign_id": campaign_id, **parameters}
+        ended += _end_waiting(connection, f"{where}(SELECT hashed.id FROM {item})", now, values)
+    return len(ended)
+
+
+def _hashed_recipients(connection: sa.Connection, campaign_id: int, hash_of: Callable[[str], str]) -> list[int]:
+    """Recipients of touches that wait whose addresses are suppressed by their hash."""
+    kept = sa.text(
+        "SELECT address FROM suppression WHERE address LIKE '#%' "
+        "AND audience_id IN (0, (SELECT audience_id FROM campaign WHERE id = :campaign_id))"
+    )
+    hashes = set(connection.execute(kept, {"campaign_id": campaign_id}).scalars())
+    if not hashes:
+        return []  # Nearly always. Else every address is hashed: about a second for a million.
+    waiting = sa.text(
+        "SELECT recipient.id, recipient.address FROM touch JOIN recipient ON recipient.id = touch.recipient_id "
+        "WHERE touch.campaign_id = :campaign_id AND touch.state IN ('planned', 'queued', 'deferred')"
+    )
+    rows = connection.execute(waiting, {"campaign_id": campaign_id})
+    return sorted({row.id for row in rows if hash_of(row.address) in hashes})
+
+
+def end_touches_of(connection: sa.Connection, recipient_id: int, now: datetime, audience_id: int = 0) -> list[int]:
+    """End every touch of a recipient that is not on the wire as suppressed. Returns which.
+
+    ``audience_id``: only those of campaigns to this audience; 0: all.
+    """
+    where = (
+        "recipient_id = :recipient_id "
+        "AND (:audience_id = 0 OR campaign_id IN (SELECT id FROM campaign WHERE audience_id = :audience_id))"
+    )
+    return _end_waiting(connection, where, now, {"recipient_id": recipient_id, "audience_id": audience_id})
+
+
+def note_unsubscribe(connection: sa.Connection, touch_id: int, source: str, now: datetime) -> bool:
+    """Note that the recipient of a touch unsubscribed, once. Returns whether this was the first time."""
     statement = sa.text(
-        "UPDATE touch SET state = 'suppressed', settled_at = :now WHERE campaign_id = :campaign_id "
-        "AND state IN ('planned', 'queued', 'deferred') AND recipient_id IN "
-        "(SELECT recipient.id FROM recipient JOIN suppression ON suppression.address = recipient.address)"
+        "INSERT INTO delivery_event (uid, touch_id, state, at, attempt, cause, reply) "
+        "SELECT :uid, id, state, :now, 0, 'unsubscribe', :source FROM touch WHERE id = :id ON CONFLICT (uid) DO NOTHING"
     ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
-    return connection.execute(statement, {"campaign_id": campaign_id, "now": now}).rowcount
+    values = {"uid": f"{touch_id}:unsubscribe", "id": touch_id, "now": now, "source": source}
+    return connection.execute(statement, values).rowcount > 0
 
 
 def cancel_waiting(connection: sa.Connection, campaign_id: int, now: datetime) -> list[int]:

@@ -1,17 +1,26 @@
-"""Suppressions: addresses that nothing is sent to, whoever asks."""
+"""Suppressions: what nothing is sent to, whoever asks, or for one audience.
+
+What is suppressed is told by how it begins: an address as it is; ``@`` and a domain; ``#`` and the hash of an address
+that may not be kept in clear.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
+from sqlalchemy.types import TypeEngine
 from sqlmodel import Field, SQLModel
 
 from postroad.store.bulk import json_rows
-from postroad.store.engine import write
-from postroad.store.types import UtcDateTime, Word
+from postroad.store.engine import read, write
+from postroad.store.types import BIG_ID, UtcDateTime, Word, sql_instant
+
+EVERYWHERE = 0
+"""In place of an audience: for all of them. A number and not NULL, so that it can be part of the key."""
 
 
 class SuppressionReason(StrEnum):
@@ -25,31 +34,98 @@ class SuppressionReason(StrEnum):
 
 
 class Suppression(SQLModel, table=True):
-    """One address that nothing is sent to."""
+    """One address, domain or hash that nothing is sent to, everywhere or for one audience."""
 
     __tablename__ = "suppression"
 
-    address: str = Field(primary_key=True, sa_type=sa.String(320))
+    address: str = Field(primary_key=True, sa_type=sa.String(320), description="or @domain, or #hash")
+    audience_id: int = Field(
+        default=EVERYWHERE,
+        primary_key=True,
+        sa_type=sa.BigInteger,
+        sa_column_kwargs={"server_default": sa.text("0"), "autoincrement": False},
+        description="0: everywhere",
+    )
     reason: SuppressionReason = Field(sa_type=Word(SuppressionReason))
     source: str = Field(sa_type=sa.String(200), description="what said so: a reply, a file, a person")
     created_at: datetime = Field(sa_type=UtcDateTime)
 
 
+class LiftedSuppression(SQLModel, table=True):
+    """A suppression that somebody took away: what it was, who took it away, when and why."""
+
+    __tablename__ = "lifted_suppression"
+
+    id: int | None = Field(default=None, primary_key=True, sa_type=BIG_ID)
+    address: str = Field(sa_type=sa.String(320), index=True)
+    audience_id: int = Field(sa_type=sa.BigInteger)
+    reason: SuppressionReason = Field(sa_type=Word(SuppressionReason))
+    source: str = Field(sa_type=sa.String(200))
+    created_at: datetime = Field(sa_type=UtcDateTime)
+    lifted_at: datetime = Field(sa_type=UtcDateTime)
+    lifted_by: str = Field(sa_type=sa.String(100))
+    why: str = Field(sa_type=sa.String(200))
+
+
+class Entry(NamedTuple):
+    """One suppression to keep, as a row of a list gives it."""
+
+    address: str
+    reason: SuppressionReason
+    source: str
+    created_at: datetime
+    audience_id: int = EVERYWHERE
+
+
+def suppressed_sql(hashed: str | None = None) -> str:
+    """Condition in SQL: the row of ``recipient`` is suppressed for the audience of the row of ``campaign``.
+
+    ``hashed``: expression of the hash of the recipient's address, which may be NULL.
+    """
+    keys = ["recipient.address", "'@' || recipient.domain", *([hashed] if hashed else [])]
+    return (
+        f"EXISTS (SELECT 1 FROM suppression WHERE suppression.address IN ({', '.join(keys)}) "
+        "AND suppression.audience_id IN (0, campaign.audience_id))"
+    )
+
+
+def keep(connection: sa.Connection, entries: Sequence[Entry]) -> int:
+    """Keep suppressions; the first reason given for one stays. Returns how many are new."""
+    if not entries:
+        return 0
+    dialect = connection.dialect.name
+    unique = {(entry.address, entry.audience_id): entry for entry in reversed(entries)}
+    # In order: two lists that have the same addresses wait for each other, and never each for the other.
+    rows = [
+        {**entry._asdict(), "reason": entry.reason.value, "created_at": sql_instant(entry.created_at, dialect)}
+        for _, entry in sorted(unique.items())
+    ]
+    columns: dict[str, TypeEngine[Any]] = {
+        "address": sa.Text(),
+        "audience_id": sa.BigInteger(),
+        "reason": sa.Text(),
+        "source": sa.Text(),
+        "created_at": UtcDateTime(),
+    }
+    new, parameters = json_rows(connection, "new", columns, rows)
+    names = ", ".join(columns)
+    statement = sa.text(
+        f"INSERT INTO suppression ({names}) SELECT {names} FROM {new} WHERE true "
+        "ORDER BY new.address, new.audience_id ON CONFLICT (address, audience_id) DO NOTHING"
+    )
+    return connection.execute(statement, parameters).rowcount
+
+
 def suppress(
-    connection: sa.Connection, addresses: Iterable[str], reason: SuppressionReason, source: str, now: datetime
+    connection: sa.Connection,
+    addresses: Iterable[str],
+    reason: SuppressionReason,
+    source: str,
+    now: datetime,
+    audience_id: int = EVERYWHERE,
 ) -> int:
     """Suppress normalised addresses; the first reason given for one stays. Returns how many are new."""
-    rows = [{"address": address} for address in addresses]
-    if not rows:
-        return 0
-    new, parameters = json_rows(connection, "new", {"address": sa.String()}, rows)
-    statement = sa.text(
-        f"INSERT INTO suppression (address, reason, source, created_at) "
-        f"SELECT DISTINCT new.address, :reason, :source, :now FROM {new} WHERE true ORDER BY new.address "
-        "ON CONFLICT (address) DO NOTHING"
-    ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
-    values = {"reason": reason.value, "source": source, "now": now, **parameters}
-    return connection.execute(statement, values).rowcount
+    return keep(connection, [Entry(address, reason, source, now, audience_id) for address in addresses])
 
 
 def strengthen(connection: sa.Connection, address: str, reason: SuppressionReason, source: str) -> None:
@@ -67,3 +143,67 @@ def suppress_now(
     """Suppress addresses in a transaction of its own. Returns how many are new."""
     with write(engine) as connection:
         return suppress(connection, addresses, reason, source, now)
+
+
+def keep_now(engine: sa.Engine, entries: Sequence[Entry]) -> int:
+    """Keep suppressions in a transaction of its own. Returns how many are new."""
+    with write(engine) as connection:
+        return keep(connection, entries)
+
+
+def lift(
+    engine: sa.Engine, addresses: Sequence[str], audience_id: int | None, *, by: str, why: str, now: datetime
+) -> list[Suppression]:
+    """Take suppressions away, and record who did it and why. Returns what they were; none: there were none.
+
+    ``addresses``: every form that one may be kept in. ``audience_id`` None: wherever they hold.
+    """
+    item_of = {"address": sa.Text()}
+    with write(engine) as connection:
+        item, parameters = json_rows(connection, "taken", item_of, [{"address": address} for address in addresses])
+        statement = sa.text(
+            f"DELETE FROM suppression WHERE address IN (SELECT taken.address FROM {item}) "
+            "AND (:everywhere OR audience_id = :audience_id) "
+            "RETURNING address, audience_id, reason, source, created_at"
+        ).columns(*_COLUMNS)
+        values = {"everywhere": audience_id is None, "audience_id": audience_id or EVERYWHERE, **parameters}
+        taken = [
+            Suppression(**{**row._mapping, "reason": SuppressionReason(row.reason)})
+            for row in connection.execute(statement, values)
+        ]
+        if taken:
+            recorded = {"lifted_at": now, "lifted_by": by[:100], "why": why[:200]}
+            rows = [{**one.model_dump(), **recorded} for one in taken]
+            connection.execute(sa.insert(LiftedSuppression), rows)
+        return taken
+
+
+_COLUMNS = (
+    sa.column("address", sa.Text()),
+    sa.column("audience_id", sa.BigInteger()),
+    sa.column("reason", sa.Text()),
+    sa.column("source", sa.Text()),
+    sa.column("created_at", UtcDateTime()),
+)
+
+
+class Listed(NamedTuple):
+    """A suppression as it is shown and exported. ``audience`` None: everywhere."""
+
+    address: str
+    audience: str | None
+    reason: str
+    source: str
+    created_at: datetime
+
+
+def suppressions(engine: sa.Engine, limit: int | None = None) -> list[Listed]:
+    """Return suppressions, the newest first."""
+    statement = sa.text(
+        "SELECT suppression.address, audience.name AS audience, suppression.reason, suppression.source, "
+        "suppression.created_at FROM suppression LEFT JOIN audience ON audience.id = suppression.audience_id "
+        "ORDER BY suppression.created_at DESC, suppression.address, suppression.audience_id "
+        + ("" if limit is None else "LIMIT :limit")
+    ).columns(*_COLUMNS[:1], sa.column("audience", sa.Text()), *_COLUMNS[2:])
+    with read(engine) as connection:
+        return [Listed(*row) for row in connection.execute(statement, {} if limit is None else {"limit": limit})]

@@ -1,0 +1,52 @@
+"""postroad web: the public endpoints."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from postroad.cli.signals import start_logging, stop_on_signals
+from postroad.delivery.job import SEND_QUEUE
+from postroad.parts import open_parts
+from postroad.settings import Settings
+from postroad.web.app import create_app
+from postroad.web.serve import serving
+from postroad.web.unsubscribe import WebParts
+
+log = logging.getLogger(__name__)
+
+
+def web(
+    host: Annotated[str | None, typer.Option(help="Address to listen at; unset: the setting web.host.")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen at, 0: a free one; unset: web.port.", min=0, max=65535)
+    ] = None,
+) -> None:
+    """Serve what recipients reach: one-click unsubscribe and its page. Until it is told to stop.
+
+    Put a server that speaks TLS in front of it, and let public_url lead there. GET /healthz says whether it could act.
+    SIGTERM: answers what it has in hand and exits 0.
+    """
+    settings = Settings.load()
+    start_logging(settings)
+    asyncio.run(_serve(settings, host or settings.web.host, settings.web.port if port is None else port))
+
+
+async def _serve(settings: Settings, host: str, port: int) -> None:
+    stop = stop_on_signals()
+    async with open_parts(settings) as parts:
+        web_parts = WebParts(
+            engine=parts.engine,
+            signer=parts.signer,
+            clock=parts.clock,
+            queue=partial(parts.queue, SEND_QUEUE),
+            settings=settings.web,
+        )
+        async with serving(create_app(web_parts), host, port) as listening_at:
+            log.info("web listens at http://%s:%d", f"[{host}]" if ":" in host else host, listening_at)
+            await stop.wait()
+    log.info("web stopped")

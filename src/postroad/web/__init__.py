@@ -1,0 +1,1 @@
+"""The public endpoints: what recipients and mailbox providers reach over HTTP."""

@@ -1,0 +1,66 @@
+"""Serving the application with uvicorn, inside a process that has other things to mind."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from postroad.errors import ConfigError
+
+MAX_CONNECTIONS = 512
+MAX_HEAD_BYTES = 16_384
+IDLE_S = 5
+STOP_WITHIN_S = 10
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield  # The command has its own way of being told to stop.
+
+
+@asynccontextmanager
+async def serving(app: ASGIApp, host: str, port: int) -> AsyncIterator[int]:
+    """Serve while the block runs. Yields the port: the one asked for, or a free one for 0. Raises ConfigError."""
+    listener = _listen(host, port)
+    config = uvicorn.Config(
+        app,
+        access_log=False,
+        log_config=None,
+        lifespan="off",
+        http="h11",
+        ws="none",
+        proxy_headers=False,
+        server_header=False,
+        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+        limit_concurrency=MAX_CONNECTIONS,
+        timeout_keep_alive=IDLE_S,
+        timeout_graceful_shutdown=STOP_WITHIN_S,
+    )
+    # It would hold tokens, and whoever hangs a handler on it must not bring it back.
+    logging.getLogger("uvicorn.access").disabled = True
+    server = _Server(config)
+    serving_task = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        yield int(listener.getsockname()[1])  # It listens already: who comes before the server runs, waits.
+    finally:
+        server.should_exit = True
+        await serving_task
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=1024)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen there: {error.strerror}",
+            where=f"{host}:{port}",
+            remedy="Is it running already? Name another with --host and --port, or with web.host and web.port.",
+        ) from None
