@@ -24,8 +24,17 @@ demo: .venv/ready  ## run the example campaign on embedded parts, from CSV to de
 up: .venv/ready  ## start everything on this machine and stay until Ctrl-C
 	@.venv/bin/postroad up
 
+# Two halves side by side; only the second starts a Prefect server, whose port there is one of.
+FIRST_HALF = tests/queue tests/chaos tests/smtp tests/sandbox tests/mail
+
 test: .venv/ready  ## run the tests
-	.venv/bin/python -m pytest
+	$(MAKE) --jobs=2 --output-sync=target test-first-half test-second-half
+
+test-first-half: .venv/ready
+	.venv/bin/python -m pytest $(FIRST_HALF)
+
+test-second-half: .venv/ready
+	.venv/bin/python -m pytest tests $(addprefix --ignore=,$(FIRST_HALF))
 
 check: .venv/ready  ## lint, format, types, import rules, lock file, docs
 	.venv/bin/ruff check .

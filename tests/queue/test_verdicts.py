@@ -77,7 +77,7 @@ def test_a_rate_that_admits_nothing_is_refused(rate: dict[str, int]) -> None:
         Rate(**rate)
 
 
-@pytest.mark.parametrize("lane", [{"gates": ("g", "g")}, {"gates": tuple("abcdefghi")}, {"gates": (), "weight": 0.0}])
+@pytest.mark.parametrize("lane", [{"gates": ("g", "g")}, {"gates": tuple("abcdefghijk")}, {"gates": (), "weight": 0.0}])
 def test_a_lane_that_makes_no_sense_is_refused(lane: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="lane a"):
         Lane(name="a", **lane)  # type: ignore[arg-type]
