@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from postroad.errors import DataError
-from postroad.mail.body import File, Fixed, Merged, message_entity, quoted_printable
+from postroad.mail.body import File, Fixed, Merged, Values, message_entity, quoted_printable
 from postroad.mail.dkim import relaxed_lines
 from postroad.mail.message import CompiledMessage, compile_message
 from postroad.mail.template import compile_template
@@ -56,9 +56,10 @@ def test_a_body_encoded_ahead_is_the_whole_rendering_encoded(
     assert template.render(fields) == template.template.render(fields)
     other = compile_template("", name="t")
     entity = message_entity(template, None, []) if not html else message_entity(other, template, [])
-    wire = b"".join(piece.wire if isinstance(piece, Fixed) else piece.encode(fields) for piece in entity.body)
+    values = Values(fields)
+    wire = b"".join(piece.wire if isinstance(piece, Fixed) else piece.encode(values) for piece in entity.body)
     canonical = b"".join(
-        piece.canonical if isinstance(piece, Fixed) else relaxed_lines(piece.encode(fields)) for piece in entity.body
+        piece.canonical if isinstance(piece, Fixed) else relaxed_lines(piece.encode(values)) for piece in entity.body
     )
     assert canonical == relaxed_lines(wire)
     if html:

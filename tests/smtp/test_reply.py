@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postroad.smtp.reply import Phase, Reply, parse_reply
-from postroad.smtp.wire import Wire
+from postroad.smtp.wire import Lines, Wire
 
 WORDS = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Zl", "Zp", "Zs")), max_size=12)
 TEXTS = st.lists(WORDS, max_size=5).map(" ".join)
@@ -33,7 +33,7 @@ def test_any_chunking_gives_the_same_replies(replies: list[tuple[int, list[str]]
     edges = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
     chunks = [stream[start:stop] for start, stop in pairwise(edges)]
 
-    async def read(chunks: list[bytes]) -> list[tuple[int, list[str]]]:
+    async def read(chunks: list[bytes]) -> list[Lines]:
         ours, theirs = socket.socketpair()
         transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=ours)
         try:
@@ -48,7 +48,7 @@ def test_any_chunking_gives_the_same_replies(replies: list[tuple[int, list[str]]
             theirs.close()
 
     at_once = asyncio.run(read([stream]))
-    assert at_once == [(code, lines) for code, lines in replies]
+    assert at_once == [(code, tuple(lines)) for code, lines in replies]
     assert asyncio.run(read(chunks)) == at_once
     assert asyncio.run(read([bytes([octet]) for octet in stream])) == at_once
 

@@ -1,7 +1,7 @@
 """Bodies, encoded ahead: what is the same in every message of a step is encoded once, and merge fields go between.
 
 A body is a row of pieces. Quoted-printable (RFC 2045 §6.7) knows nothing beyond the line, so that lines without a
-merge field are exact before the field is known; a line with one is encoded when it is merged.
+merge field are exact before the field is known; lines with one are encoded when they are merged.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from base64 import encodebytes
 from binascii import b2a_qp
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 from urllib.parse import quote
 
@@ -39,21 +41,47 @@ class Fixed:
     canonical: bytes
 
 
+class Values:
+    """Merge fields of one message, each made octets once, however many lines it stands in."""
+
+    def __init__(self, fields: Mapping[str, Any]) -> None:
+        self.fields = fields
+        self._octets: dict[bool, list[bytes]] = {}  # by whether it is for HTML
+
+    def of(self, template: MessageTemplate) -> list[bytes]:
+        """What goes into each of a template's slots, in their order. Raises KeyError for a missing field."""
+        octets = self._octets.get(template.html)
+        if octets is None:
+            octets = [template.value(slot, self.fields).encode(errors="replace") for slot in template.slots]
+            self._octets[template.html] = octets
+        return octets
+
+
 @dataclass(frozen=True, kw_only=True)
 class Merged:
-    """What merge fields go into: a line of a template, or all of one that has logic (``segments`` is None)."""
+    """Lines of a template that merge fields go into: a pattern, and which of the template's slots it takes."""
 
     template: MessageTemplate
-    segments: tuple[str | Slot, ...] | None
+    pattern: bytes
+    pick: itemgetter[Any]
 
-    def encode(self, fields: Mapping[str, Any]) -> bytes:
-        """Raises KeyError for a missing field, or DataError."""
-        if self.segments is None:
-            return quoted_printable(self.template.render(fields))
-        return quoted_printable(self.template.fill(self.segments, fields))
+    def encode(self, values: Values) -> bytes:
+        """Raises KeyError for a missing field."""
+        return _quoted(self.pattern % self.pick(values.of(self.template)))
 
 
-Piece = Fixed | Merged
+@dataclass(frozen=True, kw_only=True)
+class Rendered:
+    """All of a template that has logic."""
+
+    template: MessageTemplate
+
+    def encode(self, values: Values) -> bytes:
+        """Raises DataError."""
+        return quoted_printable(self.template.render(values.fields))
+
+
+Piece = Fixed | Merged | Rendered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,13 +151,20 @@ def _fixed(wire: bytes) -> Fixed:
 
 def _pieces(template: MessageTemplate) -> Iterator[Piece]:
     if template.segments is None:
-        yield Merged(template=template, segments=None)
+        yield Rendered(template=template)
         return
-    for line in _lines(template.segments):
-        if any(isinstance(segment, Slot) for segment in line):
-            yield Merged(template=template, segments=tuple(line))
-        else:
-            yield _fixed(quoted_printable(template.fill(line, {})))
+    # A call for each line would cost more than the line does.
+    for merged, lines in groupby(_lines(template.segments), key=lambda line: any(isinstance(s, Slot) for s in line)):
+        segments = [segment for line in lines for segment in line]
+        yield _merged(template, segments) if merged else _fixed(quoted_printable(template.fill(segments, {})))
+
+
+def _merged(template: MessageTemplate, segments: Sequence[str | Slot]) -> Merged:
+    pattern = b"".join(
+        [b"%b" if isinstance(part, Slot) else part.encode(errors="replace").replace(b"%", b"%%") for part in segments]
+    )
+    places = [template.slots.index(part) for part in segments if isinstance(part, Slot)]
+    return Merged(template=template, pattern=pattern, pick=itemgetter(*places))
 
 
 def _lines(segments: Iterable[str | Slot]) -> Iterator[list[str | Slot]]:
@@ -179,9 +214,13 @@ def canonical_lines(pieces: Sequence[Piece], wires: Sequence[bytes]) -> bytes:
 
 def quoted_printable(text: str) -> bytes:
     """Encode a text (RFC 2045 §6.7): any line end becomes CRLF, lines are at most 76 characters, all is ASCII."""
-    if "\r" in text:
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
-    encoded = b2a_qp(text.encode(errors="replace"), quotetabs=False, istext=True, header=False)
+    return _quoted(text.encode(errors="replace"))
+
+
+def _quoted(octets: bytes) -> bytes:
+    if b"\r" in octets:
+        octets = octets.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    encoded = b2a_qp(octets, quotetabs=False, istext=True, header=False)
     if b"=20\n" in encoded or b"=09\n" in encoded:
         # A blank at the end of a full line is encoded without regard to the line's length.
         encoded = _TOO_LONG.sub(rb"\1=\n\2", encoded)

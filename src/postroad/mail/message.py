@@ -16,7 +16,7 @@ from hashlib import sha256
 
 from postroad.errors import ConfigError, DataError
 from postroad.mail.address import ascii_address, ascii_domain, domain_of
-from postroad.mail.body import Entity, File, Fixed, canonical_lines, message_entity
+from postroad.mail.body import Entity, File, Fixed, Values, canonical_lines, message_entity
 from postroad.mail.dkim import Algorithm, DkimSigner, Unsigned, relaxed_body
 from postroad.mail.header import address_field, raw_field, text_field
 from postroad.mail.template import MessageTemplate, compile_template
@@ -155,8 +155,9 @@ class CompiledMessage:
         return f"bounce+{self.signer.sign(Purpose.BOUNCE, touch_id)}@{self.sender.bounce_domain}"
 
     def _body(self, merged: Mapping[str, object]) -> list[bytes]:
+        values = Values(merged)
         try:
-            return [piece.wire if isinstance(piece, Fixed) else piece.encode(merged) for piece in self.entity.body]
+            return [piece.wire if isinstance(piece, Fixed) else piece.encode(values) for piece in self.entity.body]
         except KeyError:
             for part in (self.text, self.html):
                 if part is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from jinja2 import StrictUndefined, Template, TemplateSyntaxError, UndefinedError, meta, nodes
@@ -46,6 +47,11 @@ class MessageTemplate:
     template: Template
     segments: tuple[str | Slot, ...] | None
 
+    @cached_property
+    def slots(self) -> tuple[Slot, ...]:
+        """Its slots, each once."""
+        return tuple(dict.fromkeys(part for part in self.segments or () if isinstance(part, Slot)))
+
     def render(self, fields: Mapping[str, Any]) -> str:
         """Raises DataError, which names the template, the line and the field."""
         if self.segments is not None:
@@ -57,9 +63,10 @@ class MessageTemplate:
 
     def fill(self, segments: Sequence[str | Slot], fields: Mapping[str, Any]) -> str:
         """Put merge fields into segments of this template, as Jinja does. Raises KeyError for a missing one."""
-        return "".join([part if isinstance(part, str) else self._value(part, fields) for part in segments])
+        return "".join([part if isinstance(part, str) else self.value(part, fields) for part in segments])
 
-    def _value(self, slot: Slot, fields: Mapping[str, Any]) -> str:
+    def value(self, slot: Slot, fields: Mapping[str, Any]) -> str:
+        """What goes into a slot. Raises KeyError for a missing field."""
         value = fields[slot.field] if slot.default is None else fields.get(slot.field, slot.default)
         return escape(value) if self.html else str(value)
 

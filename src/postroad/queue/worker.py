@@ -27,8 +27,14 @@ logger = logging.getLogger(__name__)
 IDLE_MS = 100
 """How often an idle worker asks."""
 
-LINGER_S = 0.002
+LINGER_S = 0.005
 """How long a verdict waits for company while other handlers are running."""
+
+GATHER_S = 0.02
+"""How long a free slot waits for company while most are taken: what is claimed together is admitted together."""
+
+GATHER_SHARE = 4
+"""A busy worker asks when one in so many of its slots is free, or one has waited for that long."""
 
 LAST_WORDS_S = 2.0
 """What is left for settling when the handlers used up the whole drain."""
@@ -93,6 +99,7 @@ class Worker:
         self._late: list[Outcome] = []
         self._drained = asyncio.Event()
         self._ask_at_s = 0.0
+        self._asked_s = float("-inf")  # when jobs were last claimed
         self._give_up_at_s = float("inf")
         self._counts: Counter[str] = Counter()
         self._claimed = self._stale = 0
@@ -136,16 +143,21 @@ class Worker:
     def _next_call(self, *, stopping: bool) -> _Call | None:
         now_s = _now_s()
         want = max(self._concurrency - len(self._hands), 0)
-        if stopping or now_s < self._hands.paused_until_s:
+        if stopping or now_s < max(self._hands.paused_until_s, self._gather_until_s()):
             want = 0
         if not self._hands.outbox and (want == 0 or now_s < self._ask_at_s):
             return None
         outcomes, self._hands.outbox = self._hands.outbox, []
         return _Call(uuid4().hex, outcomes, want)
 
+    def _gather_until_s(self) -> float:
+        """Not before this instant does it ask for jobs: its hands are nearly full of the last ones."""
+        free = self._concurrency - len(self._hands)
+        return self._asked_s + GATHER_S if free * GATHER_SHARE < self._concurrency else 0.0
+
     async def _wait_for_news(self, *, stopping: bool) -> None:
         """Until a verdict arrives, or until asking for jobs is worth it; in any case not long."""
-        wait_s = max(self._ask_at_s, self._hands.paused_until_s) - _now_s()
+        wait_s = max(self._ask_at_s, self._hands.paused_until_s, self._gather_until_s()) - _now_s()
         if stopping or len(self._hands) >= self._concurrency or wait_s > self._idle_s:
             wait_s = self._idle_s
         news = self._hands.news
@@ -194,6 +206,7 @@ class Worker:
         if call.want:
             self.next_ms = batch.next_ms
         if batch.jobs:
+            self._asked_s = _now_s()
             self._watchdog.fed()
         if self._queue.metrics:
             self._queue.metrics.worked(self._queue.name, claimed=len(batch.jobs), settled=verdicts, stale=len(stale))

@@ -9,40 +9,18 @@ from types import TracebackType
 from typing import Self
 
 from postroad.smtp.endpoint import Endpoint
+from postroad.smtp.permits import Permit, Permits
 from postroad.smtp.reply import Phase, Reply
-from postroad.smtp.session import Sendable, Session, Timeouts, TransportError
+from postroad.smtp.session import Sendable, Session, Timeouts, Transaction, TransportError, UnsendableError
 
 IDLE_SECONDS = 30.0
 
 
-class _Permits(asyncio.LifoQueue[tuple[Session, float] | None]):
-    """As many as connections are allowed: each an open session, idle since then, or the right to open one.
-
-    What was used last is used first, so that the others go cold; a new one is opened when none is warm.
-    """
-
-    def _put(self, item: tuple[Session, float] | None) -> None:
-        if item is None:
-            self._queue.insert(0, item)
-        else:
-            self._queue.append(item)
-
-    _queue: list[tuple[Session, float] | None]
-
-    @property
-    def warm(self) -> bool:
-        return any(permit is not None for permit in self._queue)
-
-    def take_cold(self, since_before: float) -> list[Session]:
-        """Take out the sessions that are idle since before an instant, or were lost meanwhile."""
-        permits = [permit for permit in self._queue if permit is not None]
-        cold = [permit for permit in permits if permit[1] < since_before or not permit[0].usable]
-        self._queue[:] = [permit for permit in self._queue if permit not in cold]
-        return [session for session, _ in cold]
-
-
 class SessionPool:
-    """Sends messages to one endpoint over a bounded number of sessions."""
+    """Sends messages to one endpoint over a bounded number of sessions.
+
+    While messages wait, a session goes from one to the next when a body leaves: the commands of the next go behind it.
+    """
 
     def __init__(
         self, endpoint: Endpoint, timeouts: Timeouts | None = None, *, idle_seconds: float = IDLE_SECONDS
@@ -50,9 +28,7 @@ class SessionPool:
         self._endpoint = endpoint
         self._timeouts = timeouts or Timeouts()
         self._idle_seconds = idle_seconds
-        self._permits = _Permits()
-        for _ in range(endpoint.connections):
-            self._permits.put_nowait(None)
+        self._permits = Permits(endpoint.connections)
         self._farewells: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -61,32 +37,31 @@ class SessionPool:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        while not self._permits.empty():
-            permit = self._permits.get_nowait()
-            if permit is not None:
-                self._farewell(permit[0])
+        for session in self._permits.take_warm():
+            self._farewell(session)
         if self._farewells:
             await asyncio.wait(self._farewells, timeout=3)
 
     @property
     def idle(self) -> bool:
         """Whether nothing is on its way and no connection is open."""
-        return self._permits.qsize() == self._endpoint.connections and not self._permits.warm
+        return len(self._permits) == self._endpoint.connections and not self._permits.warm
 
     def close_idle(self) -> None:
         """Say goodbye on what has been idle for too long."""
-        for session in self._permits.take_cold(time.monotonic() - self._idle_seconds):
+        for session in self._permits.take_warm(time.monotonic() - self._idle_seconds):
             self._farewell(session)
 
     async def send(self, message: Sendable, before_body: Callable[[], Awaitable[None]]) -> Reply:
-        """One transaction on some session. See Session.send."""
-        permit = await self._permits.get()
-        session: Session | None = None
+        """One transaction on some session. See Session.carry. Raises UnsendableError as well."""
+        session, _, transaction = permit = await self._permit(message)
         try:
-            session = await self._warm(permit)
+            if transaction is None:
+                session = await self._warm(permit)
             if session is not None:
                 try:
-                    reply = await session.send(message, before_body)
+                    transaction = transaction or session.prepare(message)
+                    reply = await session.carry(transaction, before_body, self._follow)
                 except TransportError as error:
                     if error.phase is not Phase.MAIL:
                         raise
@@ -95,26 +70,52 @@ class SessionPool:
                         return reply
                 # The server had done with a connection that we took to be warm. Nothing was refused yet.
                 session.abort()
-            session = None
+            session = transaction = None
             session = await Session.open(self._endpoint, self._timeouts)
-            return await session.send(message, before_body)
+            transaction = session.prepare(message)
+            return await session.carry(transaction, before_body, self._follow)
         finally:
-            self._give_back(session)
+            if transaction is None or not transaction.followed:
+                self._give_back(session)
 
-    async def _warm(self, permit: tuple[Session, float] | None) -> Session | None:
-        if permit is None:
+    async def _permit(self, message: Sendable) -> Permit:
+        asked = self._permits.ask(message)
+        try:
+            return await asked
+        except asyncio.CancelledError:
+            if not asked.cancelled():
+                session, _, transaction = asked.result()
+                if session is not None and transaction is not None:
+                    session.forsake(transaction)
+                self._give_back(session)
+            raise
+
+    def _follow(self, session: Session) -> Transaction | None:
+        """Hand a session over to the message that waits longest, whose commands then go behind a final dot."""
+        message = self._permits.first_in_line
+        if message is None or session.transactions >= self._endpoint.messages_per_connection:
             return None
-        session, since = permit
-        if session.usable and time.monotonic() - since < self._idle_seconds:
+        try:
+            transaction = session.prepare(message)
+        except UnsendableError:
+            return None  # It hears so when it has a session to itself.
+        self._permits.put(Permit(session, time.monotonic(), transaction))
+        return transaction
+
+    async def _warm(self, permit: Permit) -> Session | None:
+        session = permit.session
+        if session is None:
+            return None
+        if session.usable and time.monotonic() - permit.since_s < self._idle_seconds:
             return session
         await session.close()
         return None
 
     def _give_back(self, session: Session | None) -> None:
         if session is None:
-            self._permits.put_nowait(None)
+            self._permits.put(Permit())
         elif session.usable and session.transactions < self._endpoint.messages_per_connection:
-            self._permits.put_nowait((session, time.monotonic()))
+            self._permits.put(Permit(session, time.monotonic()))
         else:
             self._farewell(session)
 
@@ -127,4 +128,4 @@ class SessionPool:
 
     def _part(self, task: asyncio.Task[None]) -> None:
         self._farewells.discard(task)
-        self._permits.put_nowait(None)
+        self._permits.put(Permit())

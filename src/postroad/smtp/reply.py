@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -48,7 +49,7 @@ def clean(text: str) -> str:
     return text if text.isprintable() else _CONTROLS.sub(" ", text).strip()
 
 
-def parse_reply(phase: Phase, code: int, lines: list[str]) -> Reply:
+def parse_reply(phase: Phase, code: int, lines: Sequence[str]) -> Reply:
     """Join the lines of a reply. The enhanced code, which each line repeats, is taken out of the text."""
     enhanced: str | None = None
     texts: list[str] = []

@@ -1,5 +1,7 @@
 """One SMTP session that pipelines (RFC 2920): MAIL, RCPT and DATA leave in one write, one recipient each.
 
+Where another message waits, its commands leave behind the final dot of the one before, as §3.1 allows.
+
 aiosmtplib connects, greets, secures and authenticates; then the socket is handed over to a protocol of ours, which
 knows, to the octet, what may have been accepted when a connection dies.
 """
@@ -9,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import Protocol
 
 import aiosmtplib
@@ -20,7 +23,7 @@ from postroad.smtp.opening import open_client
 from postroad.smtp.reply import Phase, Reply, parse_reply
 from postroad.smtp.wire import Lines, Wire
 
-__all__ = ["Sendable", "Session", "Timeouts", "TransportError", "UnsendableError"]
+__all__ = ["Sendable", "Session", "Timeouts", "Transaction", "TransportError", "UnsendableError"]
 
 _UNSAFE_PATH = re.compile(r"[\x00-\x20\x7f<>\ud800-\udfff]")
 _RSET = b"RSET\r\n"
@@ -37,15 +40,32 @@ class Sendable(Protocol):
     def content(self) -> bytes: ...
 
 
+class Transaction:
+    """One message as a session carries it, made by `Session.prepare`."""
+
+    def __init__(self, commands: list[bytes], body: bytes) -> None:
+        self.commands = commands
+        self.body = body
+        self.replies: list[asyncio.Future[Lines]] | None = None  # to its commands, where they were sent as a group
+        self.behind: asyncio.Future[Lines] | None = None  # the final dot that they were sent behind
+        self.followed = False
+        """Whether the session has gone to another transaction, sent behind this one's dot."""
+
+
+Follow = Callable[["Session"], Transaction | None]
+"""Is asked when a body is about to leave: who goes behind its dot. The session is theirs from then on."""
+
+
 class Session:
-    """An authenticated connection to a host. One transaction at a time."""
+    """An authenticated connection to a host. One transaction at a time, and the commands of the next."""
 
     def __init__(self, client: aiosmtplib.SMTP, wire: Wire, timeouts: Timeouts) -> None:
         self._client = client  # holds what was negotiated
         self._wire = wire
         self._timeouts = timeouts
         self.transactions = 0
-        self._over = False  # the server took its leave
+        self._over = False  # the server took its leave, or we left a transaction in its middle
+        self._dot: asyncio.Future[Lines] | None = None  # the last one that was sent
         self._reset_first = False  # a refused transaction is open still (RFC 5321 §4.1.4)
         self._steps = ((Phase.MAIL, timeouts.mail), (Phase.RCPT, timeouts.rcpt), (Phase.DATA, timeouts.data))
         self.pipelining = client.supports_extension("pipelining")
@@ -67,29 +87,46 @@ class Session:
         """Whether another transaction may begin."""
         return not self._over and self._wire.lost is None and not self._wire.transport.is_closing()
 
+    def prepare(self, message: Sendable) -> Transaction:
+        """Return the message as it goes out by this session. Nothing is sent yet. Raises UnsendableError."""
+        return Transaction(self._commands(message), _stuffed(message.content))
+
     async def send(self, message: Sendable, before_body: Callable[[], Awaitable[None]]) -> Reply:
+        """One transaction that none follows. See `carry`. Raises UnsendableError as well."""
+        return await self.carry(self.prepare(message), before_body, lambda _: None)
+
+    async def carry(
+        self, transaction: Transaction, before_body: Callable[[], Awaitable[None]], follow: Follow
+    ) -> Reply:
         """One transaction. Returns the reply that decided: a positive one is to the final dot, and means accepted.
 
         ``before_body`` is awaited just before the body leaves, after which it may be accepted whatever happens.
-        Raises TransportError, UnsendableError, or what before_body raises.
+        Raises TransportError, or what before_body raises.
         """
-        commands = self._commands(message)
-        body = _stuffed(message.content)
-        self.transactions += 1
         try:
-            reply = await (self._open_grouped(commands) if self.pipelining else self._open_in_turn(commands))
+            reply = await (self._open_grouped(transaction) if self.pipelining else self._open_in_turn(transaction))
             if reply.code != 354:
                 return reply
             await before_body()
-            dot = self._write_body(body)
+            dot = self._write_body(transaction, follow)
             try:
                 return await self._reply(dot, Phase.DOT, self._timeouts.dot)
             except TransportError as error:
                 # What was written may have reached the server, dot and all.
                 raise TransportError(Phase.DOT, error.reason, unknown=True) from None
         except BaseException:
-            self.abort()  # In the middle of a transaction: nobody can use this connection any more.
+            self.forsake(transaction)
             raise
+
+    def forsake(self, transaction: Transaction) -> None:
+        """Leave a transaction in its middle: nobody can use this connection any more.
+
+        It is dropped at once, but for one whose final dot has no answer yet: that is somebody else's, who waits for it.
+        """
+        if transaction.behind is None or transaction.behind.done():
+            self.abort()
+        else:
+            self._over = True
 
     def _commands(self, message: Sendable) -> list[bytes]:
         return_path, recipient = message.return_path, message.recipient
@@ -113,16 +150,18 @@ class Session:
             b"DATA\r\n",
         ]
 
-    async def _open_grouped(self, commands: list[bytes]) -> Reply:
-        futures = self._write(b"".join([_RSET, *commands] if self._reset_first else commands), 3 + self._reset_first)
-        if self._reset_first:
-            await self._reply(futures.pop(0), *self._steps[0])
-            self._reset_first = False
+    async def _open_grouped(self, transaction: Transaction) -> Reply:
+        if transaction.replies is None:
+            await self._begin(transaction)
         replies: list[Reply] = []
+        # Not before the dot is answered; whoever waits for that gives up in time, and the connection with it.
+        longer_s = self._timeouts.dot if transaction.behind is not None else 0.0
         try:
-            for future, (phase, seconds) in zip(futures, self._steps, strict=True):
-                replies.append(await self._reply(future, phase, seconds))
-                if self._over:
+            for future, (phase, seconds) in zip(transaction.replies or (), self._steps, strict=True):
+                reply = await self._reply(future, phase, seconds + longer_s)
+                longer_s = 0.0
+                replies.append(reply)
+                if reply.code == 421:
                     break
             else:
                 await self._end_refused(*replies)
@@ -131,6 +170,15 @@ class Session:
                 raise
             self.abort()  # Who refuses may close without the answers that only follow from it. The refusal stands.
         return next((reply for reply in replies if not reply.positive), replies[-1])
+
+    async def _begin(self, transaction: Transaction) -> None:
+        self.transactions += 1
+        commands = transaction.commands
+        futures = self._write(b"".join([_RSET, *commands] if self._reset_first else commands), 3 + self._reset_first)
+        transaction.replies = futures[-3:]
+        if self._reset_first:
+            await self._reply(futures[0], *self._steps[0])
+            self._reset_first = False
 
     async def _end_refused(self, mail: Reply, rcpt: Reply, data: Reply) -> None:
         if not data.positive:
@@ -142,11 +190,12 @@ class Session:
             # It refused MAIL, and took the rest: a dot now could make it deliver an empty message.
             self.abort()
 
-    async def _open_in_turn(self, commands: list[bytes]) -> Reply:
+    async def _open_in_turn(self, transaction: Transaction) -> Reply:
+        self.transactions += 1
         if self._reset_first:
             await self._reply(self._write(_RSET, 1)[0], *self._steps[0])
             self._reset_first = False
-        mail, rcpt, data = commands
+        mail, rcpt, data = transaction.commands
         reply = await self._reply(self._write(mail, 1)[0], *self._steps[0])
         if not reply.positive:
             return reply
@@ -157,11 +206,19 @@ class Session:
                 break
         return reply
 
-    def _write_body(self, body: bytes) -> asyncio.Future[Lines]:
+    def _write_body(self, transaction: Transaction, follow: Follow) -> asyncio.Future[Lines]:
         if not self.usable:
             # It was lost while before_body was busy. Nothing of the body has left, so nothing is unknown.
             raise TransportError(Phase.DATA, self._wire.lost or "the connection was closed")
-        return self._write(body, 1)[0]
+        following = follow(self) if self.pipelining else None
+        if following is None:
+            self._dot = self._write(transaction.body, 1)[0]
+            return self._dot
+        self.transactions += 1
+        transaction.followed = True
+        self._dot, *following.replies = self._write(b"".join([transaction.body, *following.commands]), 4)
+        following.behind = self._dot
+        return self._dot
 
     def _write(self, octets: bytes, replies: int) -> list[asyncio.Future[Lines]]:
         futures = [self._wire.expect() for _ in range(replies)]
@@ -172,21 +229,29 @@ class Session:
     async def _reply(self, future: asyncio.Future[Lines], phase: Phase, seconds: float) -> Reply:
         try:
             if not future.done():  # The replies to a group come together.
-                async with asyncio.timeout(seconds):
+                # A third of what asyncio.timeout takes, twice for every message.
+                timer = asyncio.get_running_loop().call_later(seconds, _expire, future)
+                try:
                     await future
+                finally:
+                    timer.cancel()
             code, lines = future.result()
         except TimeoutError:
             raise TransportError(phase, f"no reply within {seconds:g} s") from None
         except ConnectionResetError as error:
             raise TransportError(phase, str(error)) from None
-        reply = parse_reply(phase, code, lines)
+        # A final dot is answered with a number of the message's own; the other replies are the same all day.
+        reply = parse_reply(phase, code, lines) if phase is Phase.DOT else _parse_again(phase, code, lines)
         if reply.positive and (code != 354 if phase is Phase.DATA else code >= 300):
             raise TransportError(phase, f"the server answered something else: {reply}")
-        self._over = code == 421  # RFC 5321 §3.8: it closes next.
+        if code == 421:  # RFC 5321 §3.8: it closes next.
+            self._over = True
         return reply
 
     async def close(self) -> None:
-        """Say goodbye, and do not wait long: what was accepted is accepted."""
+        """Say goodbye, and do not wait long: what was accepted is accepted. A dot's reply is waited for."""
+        if self._dot is not None and not self._dot.done():
+            await asyncio.wait([self._dot], timeout=self._timeouts.dot)
         if self.usable:
             future = self._write(b"QUIT\r\n", 1)[0]
             try:
@@ -202,6 +267,14 @@ class Session:
     def abort(self) -> None:
         """Drop the connection at once."""
         self._wire.transport.abort()
+
+
+def _expire(future: asyncio.Future[Lines]) -> None:
+    if not future.done():
+        future.set_exception(TimeoutError())
+
+
+_parse_again = lru_cache(maxsize=64)(parse_reply)
 
 
 def _stuffed(content: bytes) -> bytes:

@@ -9,7 +9,7 @@ from collections import deque
 MAX_REPLY_OCTETS = 32_768
 _LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)  # RFC 5321 §4.2
 
-Lines = tuple[int, list[str]]
+Lines = tuple[int, tuple[str, ...]]
 """A reply's code, and what its lines say behind it."""
 
 
@@ -60,7 +60,7 @@ class Wire(asyncio.Protocol):
             return
         future = self._waiting.popleft()
         if not future.done():
-            future.set_result((int(match[1]), lines))
+            future.set_result((int(match[1]), tuple(lines)))
 
     def _fail(self, reason: str) -> None:
         self.transport.abort()
