@@ -7,7 +7,7 @@ export UV_PYTHON_DOWNLOADS = never
 # Prefect and SQLAlchemy are large: compiled once here, every process starts seconds sooner.
 export UV_COMPILE_BYTECODE = 1
 
-.PHONY: demo up test check bench bench-peers docs format lock clean help
+.PHONY: demo up test test-first-half test-second-half check bench bench-peers docs format lock clean help
 
 # Each in an environment of its own: they need different versions of the same client.
 PEERS := $(patsubst benchmarks/peers/%/requirements.txt,%,$(wildcard benchmarks/peers/*/requirements.txt))
