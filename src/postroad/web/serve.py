@@ -57,7 +57,11 @@ async def serving(app: ASGIApp, host: str, port: int) -> AsyncIterator[int]:
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=1024)
+        listener = socket.create_server((host, port), family=family, backlog=1024)
+        # Connections inherit it. asyncio sets it only on sockets made with a protocol number, which this one is not:
+        # each answer, being two writes, would wait 40 ms for an acknowledgement.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listener
     except OSError as error:
         raise ConfigError(
             f"cannot listen there: {error.strerror}",
