@@ -16,6 +16,7 @@ from postroad.queue import Job, JobState, Queue
 from postroad.settings import UnsubscribeScope
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
+from postroad.store.suppression import SuppressionReason, suppress
 from tests.delivery.queue_of_touches import lane, noted, state_of
 from tests.store.rows import NOW, add_audience, add_campaign, add_recipient, add_touch
 
@@ -127,3 +128,13 @@ def test_many_at_once_of_one_recipient_are_one(engine: sa.Engine) -> None:
     assert [done.first for done in found if done is not None].count(True) == 1
     assert len(found) == 8
     assert sum(len(done.ended) for done in found if done is not None) == len(WAITING) + 1
+
+
+async def test_who_was_suppressed_for_a_bounce_and_unsubscribes_is_suppressed_for_good(
+    engine: sa.Engine, queue: Queue
+) -> None:
+    story = Story(engine)
+    with write(engine) as connection:
+        suppress(connection, ["ada@example.com"], SuppressionReason.HARD_BOUNCE, "550 5.1.1", NOW)
+    await unsubscribe(engine, opened(queue), story.touches[TouchState.ACCEPTED], "page", NOW)
+    assert kept(engine) == [("ada@example.com", 0, "unsubscribe", "page")]

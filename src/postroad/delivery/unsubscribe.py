@@ -16,7 +16,7 @@ from postroad.queue import Queue
 from postroad.settings import UnsubscribeScope
 from postroad.store.engine import write
 from postroad.store.ledger import end_touches_of, note_unsubscribe
-from postroad.store.suppression import EVERYWHERE, SuppressionReason, suppress
+from postroad.store.suppression import EVERYWHERE, SuppressionReason, strengthen, suppress
 
 QUEUE_WITHIN_S = 2.0
 """Nobody waits longer for the queue to follow. It need not: the ledger admits no job of a touch that ended."""
@@ -69,6 +69,9 @@ def unsubscribe_touch(
             return None
         audience_id = EVERYWHERE if scope is UnsubscribeScope.EVERYWHERE else whom.audience_id
         suppress(connection, [whom.address], SuppressionReason.UNSUBSCRIBE, source[:200], now, audience_id)
+        if audience_id == EVERYWHERE:
+            # It may have been suppressed for a bounce, which somebody might lift.
+            strengthen(connection, whom.address, SuppressionReason.UNSUBSCRIBE, source[:200])
         first = note_unsubscribe(connection, touch_id, source, now)
         return Unsubscribed(first=first, ended=tuple(end_touches_of(connection, whom.id, now, audience_id)))
 

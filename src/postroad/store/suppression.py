@@ -132,7 +132,7 @@ def strengthen(connection: sa.Connection, address: str, reason: SuppressionReaso
     """Give an address that is suppressed for bounces a weightier reason: a complaint or an unsubscribe is for good."""
     statement = sa.text(
         "UPDATE suppression SET reason = :reason, source = :source "
-        "WHERE address = :address AND reason IN ('hard_bounce', 'soft_bounce')"
+        "WHERE address = :address AND audience_id = 0 AND reason IN ('hard_bounce', 'soft_bounce')"
     )
     connection.execute(statement, {"address": address, "reason": reason.value, "source": source})
 
