@@ -1,6 +1,6 @@
 -- Claim: choose a class, in it a lane, take a quantum of it that all its gates admit; until enough.
 
-local VISIT = 4 -- jobs of one lane in one go, though many lanes are ready
+local VISIT = 16 -- jobs of one lane in one go, though many lanes are ready
 
 -- A repeated nonce gets what the first got, as far as it still holds the leases.
 function q.memory_key(worker) return base .. 'claim:' .. worker end
@@ -89,7 +89,7 @@ function q.take(worker, want, lease_ms)
   local ready, share = {}, {}
   for _, class in ipairs(CLASSES) do
     ready[class] = call('ZCARD', base .. 'ready:' .. class)
-    -- A lane costs as much to visit as three jobs to claim, so a visit is for several.
+    -- A lane costs as much to visit as some ten jobs to claim, so a visit is for several.
     share[class] = math.max(math.ceil(want / math.max(ready[class], 1)), VISIT)
   end
   local scans = want + 64
