@@ -7,10 +7,13 @@ from dataclasses import dataclass
 import pytest
 import sqlalchemy as sa
 
+from postroad.bounce.explain import explain
 from postroad.bounce.judge import Verdict
 from postroad.bounce.match import MatchedBy
 from postroad.bounce.reply import OURS, RULE, own_addresses
+from postroad.bounce.report import Envelope, Kind
 from postroad.campaign.plan import advance
+from postroad.campaign.status import finish_if_done
 from postroad.mail.token import Purpose, TokenSigner
 from postroad.store.campaign import OnReply
 from postroad.store.engine import read, write
@@ -104,6 +107,23 @@ def test_what_is_on_the_wire_arrives_and_is_the_last(story: Story) -> None:
         connection.execute(sa.text(move), {"id": story.waits})
     advance(story.house.engine, "spring", NOW)
     assert story.states(story.touch) == ["accepted", "accepted", "cancelled", "cancelled"]
+
+
+def test_a_campaign_is_not_finished_while_somebody_waits_for_a_step_that_others_have_cancelled(story: Story) -> None:
+    house, (_, _, second, third, fourth) = story.house, story.steps
+    house.process(story.reply())
+    with write(house.engine) as connection:
+        bobs = connection.execute(
+            sa.text("SELECT recipient_id FROM touch WHERE id = :id"), {"id": story.bob}
+        ).scalar_one()
+        add_touch(connection, story.campaign, second, TouchState.ACCEPTED, recipient_id=bobs, settled_at=NOW)
+        launched = "UPDATE campaign SET launched_at = created_at WHERE id = :id"
+        connection.execute(sa.text(launched), {"id": story.campaign})
+    assert not finish_if_done(house.engine, "spring", NOW)  # Ada's cancelled third is not Bob's.
+    with write(house.engine) as connection:
+        for step in (third, fourth):
+            add_touch(connection, story.campaign, step, TouchState.EXPIRED, recipient_id=bobs, settled_at=NOW)
+    assert finish_if_done(house.engine, "spring", NOW)
 
 
 def test_a_campaign_may_go_on_and_the_reply_is_noted_all_the_same(story: Story) -> None:
@@ -217,3 +237,14 @@ def test_a_bounce_of_a_message_that_answers_one_is_a_bounce(story: Story) -> Non
 def test_own_addresses_are_those_without_their_token() -> None:
     own = own_addresses([("News@example.com", "hello+{token}@example.com"), ("b@example.com", None)])
     assert own == {"news@example.com", "hello@example.com", "b@example.com"}
+
+
+def test_explain_shows_a_reply_by_its_kind_and_rule_and_leaves_the_verdicts_what_they_are(story: Story) -> None:
+    own = own_addresses([("news@example.com", None)])
+    explained = explain("1.eml", story.reply(), Envelope(), story.house.signer, own)
+    assert (explained.kind, explained.touch) == (Kind.REPLY, story.touch)
+    assert [(one.address, one.verdict, one.rule) for one in explained.recipients] == [
+        ("ada@example.org", Verdict.UNRELATED, RULE)
+    ]
+    ours = explain("2.eml", story.reply(From="news@example.com"), Envelope(), story.house.signer, own)
+    assert [one.rule for one in ours.recipients] == [OURS]

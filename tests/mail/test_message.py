@@ -344,13 +344,11 @@ def test_an_address_in_utf8_stands_in_the_header_as_it_is() -> None:
 
 
 def test_the_address_for_replies_bears_a_token_of_the_touch_where_there_is_a_place_for_one() -> None:
-    message = compiled(identity=sender(reply_to="hello+{token}@example.com")).merge(
-        7, "ada@example.org", {"field": "x"}, NOW
-    )
-    parsed = parsed(message)
-    assert parsed["Reply-To"] == f"hello+{SIGNER.sign(Purpose.REPLY, 7)}@example.com"
+    identity = sender(reply_to="hello+{token}@example.com")
+    found = parsed(compiled(identity=identity).merge(7, "ada@example.org", {"field": "x"}, NOW))
+    assert found["Reply-To"] == f"hello+{SIGNER.sign(Purpose.REPLY, 7)}@example.com"
 
 
 def test_a_message_that_leaves_by_no_mail_service_has_no_tag() -> None:
     message = compiled().merge(7, "ada@example.org", {"field": "x"}, NOW)
-    assert not [name for name in parsed(message) if name.lower().startswith("x-")]
+    assert b"postroad" not in message.content
