@@ -351,4 +351,4 @@ def test_the_address_for_replies_bears_a_token_of_the_touch_where_there_is_a_pla
 
 def test_a_message_that_leaves_by_no_mail_service_has_no_tag() -> None:
     message = compiled().merge(7, "ada@example.org", {"field": "x"}, NOW)
-    assert b"postroad" not in message.content
+    assert b"\r\nX-" not in message.content

@@ -61,7 +61,7 @@ async def open_web(
         return Intake(engine=engine, queue=await (bounces or queue)(), clock=clock)
 
     async with AsyncExitStack() as stack:
-        http = asks or await stack.enter_async_context(httpx.AsyncClient())
+        http = asks if asks is not None else await stack.enter_async_context(httpx.AsyncClient())
         parts = WebParts(
             engine=engine,
             signer=SIGNER,

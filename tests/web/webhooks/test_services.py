@@ -15,11 +15,18 @@ import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 
+from postroad.bounce.effects import Rules, process
+from postroad.bounce.judge import Verdict
 from postroad.errors import UnavailableError
+from postroad.mail.token import Purpose
 from postroad.queue import Queue
-from postroad.settings import WebSettings
+from postroad.settings import BounceSettings, WebSettings
+from postroad.store.bounce import waiting_mails
+from postroad.store.engine import read, write
+from postroad.store.ledger import TouchState
 from tests.bounce.services import events
-from tests.web.conftest import open_web
+from tests.store.rows import NOW, add_campaign, add_touch, touch_row
+from tests.web.conftest import SIGNER, open_web
 from tests.web.webhooks.conftest import SECRET, Hooks, OpenHooks, public_key
 
 TAG = "1-aaaaaaaaaaaaaaaa"
@@ -70,7 +77,7 @@ async def test_what_sendgrid_did_not_sign_is_refused(hooks: Hooks, sendgrid_key:
         (body, sendgrid(sendgrid_key, body, now + 3_600)),
     ]
     for content, headers in tries:
-        sent = {name: value.encode() for name, value in headers.items()}
+        sent = {name.encode(): value.encode() for name, value in headers.items()}
         assert (await hooks.http.post("/webhooks/sendgrid", content=content, headers=sent)).status_code == 403
     assert (hooks.kept(), await hooks.queued()) == ([], 0)
 
@@ -181,6 +188,22 @@ async def test_an_event_of_a_subaccount_is_signed_by_the_account_too(hooks: Hook
 
 
 # -- all of them
+
+
+async def test_what_is_told_takes_effect_once_it_is_judged(hooks: Hooks) -> None:
+    with write(hooks.engine) as connection:
+        campaign, (step,) = add_campaign(connection)
+        touch = add_touch(connection, campaign, step, TouchState.UNKNOWN)
+    tag = SIGNER.sign(Purpose.MESSAGE_ID, touch)
+    assert (await hooks.http.post("/webhooks/mailgun", json=mailgun(events.mailgun_failed(tag)))).status_code == 200
+    with read(hooks.engine) as connection:
+        digests = waiting_mails(connection, 10)
+    rules = Rules(signer=SIGNER, settings=BounceSettings())
+    [processed] = process(hooks.engine, digests, rules=rules, now=NOW)
+    assert processed is not None
+    assert (processed.verdict, processed.touch_id) == (Verdict.HARD, touch)
+    with read(hooks.engine) as connection:
+        assert touch_row(connection, touch).state is TouchState.BOUNCED
 
 
 @pytest.mark.parametrize("name", ["ses", "sendgrid", "postmark", "mailgun", "other"])
