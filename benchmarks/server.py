@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import tempfile
 from collections.abc import AsyncIterator
@@ -12,7 +13,7 @@ from typing import Any, cast
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from postroad.embedded import server_binary
+from postroad.embedded import MALLOC, server_binary
 
 SETTINGS = "--appendonly yes --appendfsync everysec --maxmemory-policy noeviction"
 """As `postroad.embedded` starts it. Over TCP, because not every peer can use a unix socket."""
@@ -66,7 +67,7 @@ async def running() -> AsyncIterator[Server]:
         port = _free_port()
         arguments = f"--bind 127.0.0.1 --port {port} --dir {folder} --logfile {folder}/log {SETTINGS}".split()
         arguments += ["--save", ""]
-        process = await asyncio.create_subprocess_exec(server_binary(), *arguments)
+        process = await asyncio.create_subprocess_exec(server_binary(), *arguments, env=MALLOC | os.environ)
         client = Redis(host="127.0.0.1", port=port, protocol=2, socket_timeout=60)
         try:
             await _wait_ready(client, process)

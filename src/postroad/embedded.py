@@ -29,6 +29,10 @@ from postroad.errors import StateError, UnavailableError
 MAX_SOCKET_PATH = 100
 """sockaddr_un holds 108 bytes on Linux and 104 on macOS, the final zero included."""
 
+MALLOC = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=1000"}
+"""For the environment of a server without an allocator of its own. A script takes and frees thousands of small pieces;
+glibc keeps seven of a size at hand and searches for all others: a fifth of the server's time."""
+
 _POLL_S = 0.02
 _SILENT_S = 30.0
 
@@ -140,7 +144,12 @@ def _start(folder: Path, binary: Path) -> None:
         _try_lock(file.fileno())
         try:
             started = subprocess.run(
-                command, pass_fds=[file.fileno()], stdin=subprocess.DEVNULL, capture_output=True, check=False
+                command,
+                env=MALLOC | os.environ,
+                pass_fds=[file.fileno()],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                check=False,
             )
         except OSError as error:
             raise UnavailableError(f"{binary} cannot be run: {error}") from error

@@ -62,6 +62,7 @@ class Merged:
     """Lines of a template that merge fields go into: a pattern, and which of the template's slots it takes."""
 
     template: MessageTemplate
+    segments: tuple[str | Slot, ...]
     pattern: bytes
     pick: itemgetter[Any]
 
@@ -164,7 +165,7 @@ def _merged(template: MessageTemplate, segments: Sequence[str | Slot]) -> Merged
         [b"%b" if isinstance(part, Slot) else part.encode(errors="replace").replace(b"%", b"%%") for part in segments]
     )
     places = [template.slots.index(part) for part in segments if isinstance(part, Slot)]
-    return Merged(template=template, pattern=pattern, pick=itemgetter(*places))
+    return Merged(template=template, segments=tuple(segments), pattern=pattern, pick=itemgetter(*places))
 
 
 def _lines(segments: Iterable[str | Slot]) -> Iterator[list[str | Slot]]:

@@ -19,6 +19,7 @@ from postroad.mail.address import ascii_address, ascii_domain, domain_of
 from postroad.mail.body import Entity, File, Fixed, Values, canonical_lines, message_entity
 from postroad.mail.dkim import Algorithm, DkimSigner, Unsigned, relaxed_body
 from postroad.mail.header import address_field, raw_field, text_field
+from postroad.mail.layout import Layout, layout_of
 from postroad.mail.tag import tag_field
 from postroad.mail.template import MessageTemplate, compile_template
 from postroad.mail.token import Purpose, TokenSigner
@@ -79,6 +80,7 @@ class CompiledMessage:
     text: MessageTemplate
     html: MessageTemplate | None
     entity: Entity
+    layout: Layout | None
     signer: TokenSigner
     public_url: str
     dkim: DkimSigner | None = None
@@ -118,16 +120,15 @@ class CompiledMessage:
             *([tag_field(self.service, message_id[1:].partition("@")[0])] if self.service is not None else ()),
             *self.entity.header,
         ]
-        body = self._body(merged)
+        body, canonical = self._body(merged)
         unsigned: tuple[Unsigned, ...] = ()
         if self.dkim is not None:
-            canonical = relaxed_body(canonical_lines(self.entity.body, body))
-            unsigned = self.dkim.prepare(header, sha256(canonical).digest(), now)
+            unsigned = self.dkim.prepare(header, sha256(relaxed_body(canonical)).digest(), now)
         return Message(
             return_path=self._return_path(touch_id),
             recipient=address,
             message_id=message_id,
-            content=b"".join([*header, b"\r\n", *body]),
+            content=b"".join([*header, b"\r\n", body]),
             unsigned=unsigned,
         )
 
@@ -163,15 +164,23 @@ class CompiledMessage:
             return self.sender.address
         return f"bounce+{self.signer.sign(Purpose.BOUNCE, touch_id)}@{self.sender.bounce_domain}"
 
-    def _body(self, merged: Mapping[str, object]) -> list[bytes]:
-        values = Values(merged)
+    def _body(self, merged: Mapping[str, object]) -> tuple[bytes, bytes]:
+        """The body as it leaves, and its canonical lines if it is going to be signed."""
         try:
-            return [piece.wire if isinstance(piece, Fixed) else piece.encode(values) for piece in self.entity.body]
+            values = self.layout.values(merged) if self.layout is not None else None
+            if self.layout is not None and values is not None:
+                return self.layout.pattern % values, self.layout.canonical % values if self.dkim is not None else b""
+            return self._body_by_lines(Values(merged))
         except KeyError:
             for part in (self.text, self.html):
                 if part is not None:
                     part.render(merged)  # It says what is missing, and where.
             raise
+
+    def _body_by_lines(self, values: Values) -> tuple[bytes, bytes]:
+        pieces = self.entity.body
+        wires = [piece.wire if isinstance(piece, Fixed) else piece.encode(values) for piece in pieces]
+        return b"".join(wires), canonical_lines(pieces, wires) if self.dkim is not None else b""
 
 
 @lru_cache(maxsize=8)
@@ -197,12 +206,14 @@ def compile_message(
     prefix = f"{name}, " if name else ""
     text_template = compile_template(text, name=f"{prefix}text")
     html_template = compile_template(html, name=f"{prefix}html", html=True) if html is not None else None
+    entity = message_entity(text_template, html_template, files)
     return CompiledMessage(
         sender=_in_ascii_domains(sender),
         subject=compile_template(subject, name=f"{prefix}subject"),
         text=text_template,
         html=html_template,
-        entity=message_entity(text_template, html_template, files),
+        entity=entity,
+        layout=layout_of(entity.body),
         signer=signer,
         public_url=public_url,
         dkim=dkim,

@@ -36,6 +36,12 @@ GATHER_S = 0.02
 GATHER_SHARE = 4
 """A busy worker asks when one in so many of its slots is free, or one has waited for that long."""
 
+CONVERSATIONS = 2
+"""Calls under way at once: while the server works on one, the jobs that came with the other are handled."""
+
+FULL_CALL = 50
+"""Jobs that are worth a call: with so many, the slots are shared between conversations."""
+
 LAST_WORDS_S = 2.0
 """What is left for settling when the handlers used up the whole drain."""
 
@@ -96,7 +102,9 @@ class Worker:
         self._away = Backoff(rng, first_s=0.1, most_s=5.0)
         self._empty = Backoff(rng, first_s=0.001, most_s=self._idle_s)
         self._watchdog = Watchdog(queue, self.name, watchdog_ms)
-        self._late: list[Outcome] = []
+        self._calling = 0  # calls under way, and the slots that they ask jobs for
+        self._wanted = 0
+        self._more = False  # whether the last claim left jobs that could be had
         self._drained = asyncio.Event()
         self._ask_at_s = 0.0
         self._asked_s = float("-inf")  # when jobs were last claimed
@@ -112,28 +120,31 @@ class Worker:
             asyncio.create_task(self._drain_on(stop)),
         ]
         try:
-            async with self._watchdog.watching(lambda: self._asks(stop)):
-                unsettled = await self._converse(stop)
+            async with self._watchdog.watching(lambda: self._asks(stop)), asyncio.TaskGroup() as group:
+                # What the server remembers of the last call, it remembers by this name.
+                names = [f"{self.name}/{n}" for n in range(CONVERSATIONS)]
+                conversations = [group.create_task(self._converse(name, stop)) for name in names]
         finally:
             for task in beside:
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
             await self._hands.aclose()
+        unsettled = sum(conversation.result() for conversation in conversations) + len(self._hands.outbox)
         return WorkerReport(claimed=self._claimed, settled=dict(self._counts), stale=self._stale, unsettled=unsettled)
 
-    async def _converse(self, stop: asyncio.Event) -> int:
-        """Settle and claim until all is drained. Returns how many outcomes could not be told."""
-        while not (self._drained.is_set() and not self._hands.outbox and not self._late):
+    async def _converse(self, name: str, stop: asyncio.Event) -> int:
+        """Settle and claim until all is drained. Returns how many outcomes it could not tell."""
+        while not (self._drained.is_set() and not self._hands.outbox):
             call = self._next_call(stopping=stop.is_set())
             if call is None:
                 await self._wait_for_news(stopping=stop.is_set())
                 continue
-            settled = await self._send(call)
+            settled = await self._send(name, call)
             if settled is None:
-                return len(call.outcomes) + len(self._hands.outbox)
-            self._receive(call, settled, stopping=stop.is_set())
-            if not await self._report_late():
-                return len(self._late) + len(self._hands.outbox)
+                return len(call.outcomes)
+            late = self._receive(call, settled, stopping=stop.is_set())
+            if not await self._report(late):
+                return len(late)
         return 0
 
     def _asks(self, stop: asyncio.Event) -> bool:
@@ -142,23 +153,33 @@ class Worker:
 
     def _next_call(self, *, stopping: bool) -> _Call | None:
         now_s = _now_s()
-        want = max(self._concurrency - len(self._hands), 0)
+        want = min(self._free, max(self._concurrency // CONVERSATIONS, FULL_CALL))
         if stopping or now_s < max(self._hands.paused_until_s, self._gather_until_s()):
             want = 0
         if not self._hands.outbox and (want == 0 or now_s < self._ask_at_s):
             return None
+        # Beside another call, only what is worth one of its own.
+        if self._calling and not (self._many(len(self._hands.outbox)) or (self._more and self._many(want))):
+            return None
         outcomes, self._hands.outbox = self._hands.outbox, []
         return _Call(uuid4().hex, outcomes, want)
 
+    @property
+    def _free(self) -> int:
+        """Slots that neither hold a job nor are being asked one for."""
+        return max(self._concurrency - len(self._hands) - self._wanted, 0)
+
+    def _many(self, jobs: int) -> bool:
+        return jobs * GATHER_SHARE >= self._concurrency
+
     def _gather_until_s(self) -> float:
         """Not before this instant does it ask for jobs: its hands are nearly full of the last ones."""
-        free = self._concurrency - len(self._hands)
-        return self._asked_s + GATHER_S if free * GATHER_SHARE < self._concurrency else 0.0
+        return 0.0 if self._many(self._free) else self._asked_s + GATHER_S
 
     async def _wait_for_news(self, *, stopping: bool) -> None:
         """Until a verdict arrives, or until asking for jobs is worth it; in any case not long."""
         wait_s = max(self._ask_at_s, self._hands.paused_until_s, self._gather_until_s()) - _now_s()
-        if stopping or len(self._hands) >= self._concurrency or wait_s > self._idle_s:
+        if stopping or not self._free or self._calling or wait_s > self._idle_s:
             wait_s = self._idle_s
         news = self._hands.news
         try:
@@ -167,17 +188,26 @@ class Worker:
         except TimeoutError:
             pass
         else:
-            if self._hands.outbox and len(self._hands):
+            if self._hands.outbox and len(self._hands) and not self._many(len(self._hands.outbox)):
                 await asyncio.sleep(LINGER_S)
         news.clear()
 
-    async def _send(self, call: _Call) -> Settled | None:
+    async def _send(self, name: str, call: _Call) -> Settled | None:
         """Send until there is an answer; None: not before the drain was over."""
+        self._calling += 1
+        self._wanted += call.want
+        try:
+            return await self._send_until_answered(name, call)
+        finally:
+            self._calling -= 1
+            self._wanted -= call.want
+
+    async def _send_until_answered(self, name: str, call: _Call) -> Settled | None:
         verdicts = [(outcome.job, outcome.verdict) for outcome in call.outcomes]
         while True:
             try:
                 settled = await self._queue.settle(
-                    self.name, verdicts, want=call.want, lease_ms=self._lease_ms, nonce=call.nonce
+                    name, verdicts, want=call.want, lease_ms=self._lease_ms, nonce=call.nonce
                 )
             except Exception as error:
                 if not await self._wait_for_server(error):
@@ -189,8 +219,9 @@ class Worker:
                     logger.info("%s: the queue is back", self.name)
                 return settled
 
-    def _receive(self, call: _Call, settled: Settled, *, stopping: bool) -> None:
-        stale, verdicts = set(settled.stale), []
+    def _receive(self, call: _Call, settled: Settled, *, stopping: bool) -> list[Outcome]:
+        """Take the jobs in hand. Returns what settled stale and has to be told all the same."""
+        stale, verdicts, late = set(settled.stale), [], []
         for outcome in call.outcomes:
             if outcome.job.id not in stale:
                 verdicts.append(type(outcome.verdict).__name__.lower())
@@ -198,7 +229,7 @@ class Worker:
                 outcome.marked and not isinstance(outcome.verdict, Release | Uncertain)
             ):
                 # The queue has given the job away or lost it, and yet this is what happened.
-                self._late.append(outcome)
+                late.append(outcome)
         self._counts.update(verdicts)
         self._stale += len(stale)
         batch = settled.batch
@@ -217,11 +248,13 @@ class Worker:
             else:
                 logger.info("%s: events are recorded again; claiming goes on", self.name)
         if call.want:
-            self._ask_at_s = _now_s() + self._pause_s(batch)
+            self._ask_at_s, self._more = _now_s() + self._pause_s(batch), batch.more
+            self._hands.news.set()  # The other conversation may now have something to ask.
         if batch.jobs and stopping:
             self._hands.give_back(batch.jobs)
         elif batch.jobs:
             self._hands.accept(batch.jobs)
+        return late
 
     def _pause_s(self, batch: Batch) -> float:
         until_next_s = self._idle_s
@@ -235,17 +268,17 @@ class Worker:
         # A clock that runs ahead of the server's must not make an idle worker spin.
         return max(until_next_s, self._empty.next_s())
 
-    async def _report_late(self) -> bool:
-        """Tell what settled stale; False: not before the drain was over."""
-        while self._late:
-            outcome = self._late[0]
+    async def _report(self, late: list[Outcome]) -> bool:
+        """Tell what settled stale, and empty the list; False: not before the drain was over."""
+        while late:
+            outcome = late[0]
             try:
                 await self._queue.append_late(outcome.job.id, outcome.job.token, outcome.verdict.note)
             except Exception as error:
                 if not await self._wait_for_server(error):
                     return False
             else:
-                self._late.pop(0)
+                late.pop(0)
         return True
 
     async def _wait_for_server(self, error: Exception) -> bool:

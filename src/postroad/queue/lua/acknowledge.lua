@@ -11,19 +11,19 @@
 
 local entries, ids = cmsgpack.unpack(ARGV[3]), cmsgpack.unpack(ARGV[4])
 for from = 1, #entries, 2000 do
-  call('XACK', EVENTS, ARGV[2], unpack(entries, from, math.min(from + 1999, #entries)))
+  call('XACK', keys.events, ARGV[2], unpack(entries, from, math.min(from + 1999, #entries)))
 end
-call_many('HDEL', REMEMBERED, ids)
+q.call_many('HDEL', keys.remembered, ids)
 
 -- Consumers that are gone for good are looked for once a minute.
 local function tidy()
   local left = 100
   -- A group that never read anything is an error here, and a table without items.
-  for _, info in ipairs(redis.pcall('XINFO', 'CONSUMERS', EVENTS, ARGV[2])) do
+  for _, info in ipairs(redis.pcall('XINFO', 'CONSUMERS', keys.events, ARGV[2])) do
     local consumer = {}
     for i = 1, #info, 2 do consumer[info[i]] = info[i + 1] end
     if left > 0 and consumer.pending == 0 and consumer.idle >= tonumber(ARGV[5]) then
-      call('XGROUP', 'DELCONSUMER', EVENTS, ARGV[2], consumer.name)
+      call('XGROUP', 'DELCONSUMER', keys.events, ARGV[2], consumer.name)
       left = left - 1
     end
   end
@@ -32,29 +32,29 @@ end
 -- The first entry that some group has still to see or to acknowledge.
 local function first_needed()
   local first, first_total
-  for _, info in ipairs(call('XINFO', 'GROUPS', EVENTS)) do
+  for _, info in ipairs(call('XINFO', 'GROUPS', keys.events)) do
     local group = {}
     for i = 1, #info, 2 do group[info[i]] = info[i + 1] end
-    local total, n = counts_of(group['last-delivered-id'])
-    local needs = int(total) .. '-' .. int(n + 1)
+    local total, n = q.counts_of(group['last-delivered-id'])
+    local needs = q.int(total) .. '-' .. q.int(n + 1)
     if group.pending > 0 then
-      needs = call('XPENDING', EVENTS, group.name)[2]
-      total = counts_of(needs) - 1
+      needs = call('XPENDING', keys.events, group.name)[2]
+      total = q.counts_of(needs) - 1
     end
     if not first or total < first_total then first, first_total = needs, total end
   end
   return first
 end
 
-local before = events_waiting()
-if call('EXISTS', EVENTS) == 1 then
-  if now_ms - clock_of('tidied') >= 60000 then
-    set_clock('tidied', now_ms)
+local before = q.events_waiting()
+if call('EXISTS', keys.events) == 1 then
+  if now_ms - q.clock_of('tidied') >= 60000 then
+    q.set_clock('tidied', now_ms)
     tidy()
   end
   local first = first_needed()
-  if first then trim_events(first) end
+  if first then q.trim_events(first) end
 end
-local trimmed = before - events_waiting()
-finish()
+local trimmed = before - q.events_waiting()
+q.finish()
 return trimmed

@@ -23,10 +23,10 @@ local function put(id, where)
   check(not place[id], 'job %s is both %s and %s', id, tostring(place[id]), where)
   place[id] = where
 end
-local cancelled = set_of(keys_of(CANCELLED))
+local cancelled = set_of(keys_of(keys.cancelled))
 local tombs, queued, depths = 0, 0, {}
-for _, n in ipairs(keys_of(LANES)) do
-  local lane = lane_of(tonumber(n))
+for _, n in ipairs(keys_of(keys.lanes)) do
+  local lane = q.lane_of(tonumber(n))
   local ids = call('LRANGE', lane.list, 0, -1)
   depths[lane.class] = (depths[lane.class] or 0) + #ids
   for _, id in ipairs(ids) do
@@ -38,41 +38,41 @@ for _, n in ipairs(keys_of(LANES)) do
     end
   end
   -- 2. A lane that is not empty is in exactly one of ready or parked, unless its group is paused or was cancelled.
-  local home = call('HGET', HOME, n)
-  local doomed = call('HEXISTS', DOOMED, n) == 1
-  local held_back = doomed or (lane.group ~= '' and call('HEXISTS', PAUSED, lane.group) == 1)
+  local home = call('HGET', keys.home, n)
+  local doomed = call('HEXISTS', keys.doomed, n) == 1
+  local held_back = doomed or (lane.group ~= '' and call('HEXISTS', keys.paused, lane.group) == 1)
   check((#ids > 0 and not held_back) == (home and true or false), 'lane %s holds %d ids%s and its home is %s', n, #ids,
     held_back and ' back' or '', tostring(home))
-  check((doomed and #ids > 0) == (call('ZSCORE', DRAIN, n) and true or false), 'lane %s holds %d ids and drains wrongly', n, #ids)
-  check(doomed or lane.group == '' or call('ZSCORE', group_key(lane.group), n), 'lane %s is not in its group', n)
-  local numbered = call('HGET', LANE_IDS, call('HGET', LANES, n))
+  check((doomed and #ids > 0) == (call('ZSCORE', keys.drain, n) and true or false), 'lane %s holds %d ids and drains wrongly', n, #ids)
+  check(doomed or lane.group == '' or call('ZSCORE', q.group_key(lane.group), n), 'lane %s is not in its group', n)
+  local numbered = call('HGET', keys.lane_ids, call('HGET', keys.lanes, n))
   check(doomed and numbered ~= n or numbered == n, 'lane %s is cancelled and takes jobs, or is not and takes none', n)
   if home then
     local key = base .. (home == 'r' and 'ready:' or 'parked:' .. string.sub(home, 2) .. ':') .. lane.class
     check(call('ZSCORE', key, n), 'lane %s is not where its home says: %s', n, home)
   end
 end
-check(tombs == #keys_of(CANCELLED), '%d cancelled ids stand in lanes, %d are marked', tombs, #keys_of(CANCELLED))
-for _, id in ipairs(members(SCHEDULED)) do put(id, 'scheduled') end
-for _, id in ipairs(keys_of(LEASES)) do put(id, 'in flight') end
-for _, id in ipairs(members(UNCERTAIN)) do put(id, 'uncertain') end
-for _, id in ipairs(members(DEAD)) do put(id, 'dead') end
-local jobs = set_of(keys_of(JOBS))
+check(tombs == #keys_of(keys.cancelled), '%d cancelled ids stand in lanes, %d are marked', tombs, #keys_of(keys.cancelled))
+for _, id in ipairs(members(keys.scheduled)) do put(id, 'scheduled') end
+for _, id in ipairs(keys_of(keys.leases)) do put(id, 'in flight') end
+for _, id in ipairs(members(keys.uncertain)) do put(id, 'uncertain') end
+for _, id in ipairs(members(keys.dead)) do put(id, 'dead') end
+local jobs = set_of(keys_of(keys.jobs))
 local live = {}
 for id in pairs(jobs) do
-  local n = read_record(call('HGET', JOBS, id)).lane
+  local n = q.read_record(call('HGET', keys.jobs, id)).lane
   live[n] = (live[n] or 0) + 1
   check(place[id], 'job %s is nowhere', id)
-  check(call('HEXISTS', REMEMBERED, id) == 0, 'job %s lives and is remembered as ended', id)
+  check(call('HEXISTS', keys.remembered, id) == 0, 'job %s lives and is remembered as ended', id)
 end
-for _, n in ipairs(keys_of(LANES)) do
-  local counted, found = tonumber(call('HGET', LIVE, n) or 0), live[tonumber(n)] or 0
+for _, n in ipairs(keys_of(keys.lanes)) do
+  local counted, found = tonumber(call('HGET', keys.live, n) or 0), live[tonumber(n)] or 0
   check(counted == found, 'lane %s counts %d live jobs, there are %d', n, counted, found)
-  check((found == 0) == (call('ZSCORE', IDLE, n) and true or false), 'lane %s has %d live jobs and is idle wrongly', n, found)
+  check((found == 0) == (call('ZSCORE', keys.idle, n) and true or false), 'lane %s has %d live jobs and is idle wrongly', n, found)
 end
 for id, where in pairs(place) do check(jobs[id], 'job %s is %s and has no record', id, where) end
 for _, class in ipairs(CLASSES) do
-  local depth = tonumber(call('HGET', DEPTH, class) or 0)
+  local depth = tonumber(call('HGET', keys.depth, class) or 0)
   check(depth == (depths[class] or 0), 'class %s counts %d ids in lanes and holds %d', class, depth, depths[class] or 0)
 end
 
@@ -81,59 +81,59 @@ local housed = 0
 local function housed_in(key, home)
   for _, n in ipairs(members(key)) do
     housed = housed + 1
-    check(call('HGET', HOME, n) == home, 'lane %s is in %s and its home is %s', n, key, tostring(call('HGET', HOME, n)))
+    check(call('HGET', keys.home, n) == home, 'lane %s is in %s and its home is %s', n, key, tostring(call('HGET', keys.home, n)))
   end
 end
 for _, class in ipairs(CLASSES) do housed_in(base .. 'ready:' .. class, 'r') end
 local in_flight = {}
-for _, name in ipairs(call('SMEMBERS', GATES)) do
+for _, name in ipairs(call('SMEMBERS', keys.gates)) do
   local parked = 0
   for _, class in ipairs(CLASSES) do
-    local key = parked_key({ name = name }, class)
+    local key = q.parked_key({ name = name }, class)
     parked = parked + call('ZCARD', key)
     housed_in(key, 'p' .. name)
   end
-  local wake = call('ZSCORE', WAKE, name)
+  local wake = call('ZSCORE', keys.wake, name)
   check((parked > 0) == (wake and true or false), 'gate %s has %d lanes parked, wake says %s', name, parked, tostring(wake))
   in_flight[name] = 0
 end
-check(housed == call('HLEN', HOME), '%d lanes are ready or parked, %d have a home', housed, call('HLEN', HOME))
+check(housed == call('HLEN', keys.home), '%d lanes are ready or parked, %d have a home', housed, call('HLEN', keys.home))
 
 -- 3. In flight = leased, uncertain = held; tokens only increase.
 local function same(hash, zset, what)
   local leases = call('HGETALL', hash)
   for i = 1, #leases, 2 do
-    local lease = read_lease(leases[i + 1])
+    local lease = q.read_lease(leases[i + 1])
     check(call('ZSCORE', zset, leases[i]), 'job %s has a lease and is not %s', leases[i], what)
-    check(lease.token <= last_token(), 'token of job %s is newer than the last one given', leases[i])
-    if hash == LEASES then
-      for _, name in ipairs(lane_of(lease.lane).gates) do in_flight[name] = (in_flight[name] or 0) + 1 end
+    check(lease.token <= q.last_token(), 'token of job %s is newer than the last one given', leases[i])
+    if hash == keys.leases then
+      for _, name in ipairs(q.lane_of(lease.lane).gates) do in_flight[name] = (in_flight[name] or 0) + 1 end
     end
   end
   check(#leases == 2 * call('ZCARD', zset), '%d jobs have leases, %d are %s', #leases / 2, call('ZCARD', zset), what)
 end
-same(LEASES, IN_FLIGHT, 'in flight')
-same(HELD, UNCERTAIN, 'uncertain')
-for _, id in ipairs(members(DEAD)) do check(call('HEXISTS', LETTERS, id) == 1, 'dead job %s has no letter', id) end
+same(keys.leases, keys.inflight, 'in flight')
+same(keys.held, keys.uncertain, 'uncertain')
+for _, id in ipairs(members(keys.dead)) do check(call('HEXISTS', keys.letters, id) == 1, 'dead job %s has no letter', id) end
 
 -- 4. What a gate counts in flight is what is in flight.
 for name, n in pairs(in_flight) do
-  check(gate_of(name).in_flight == n, 'gate %s counts %d in flight, there are %d', name, gate_of(name).in_flight, n)
+  check(q.gate_of(name).in_flight == n, 'gate %s counts %d in flight, there are %d', name, q.gate_of(name).in_flight, n)
 end
 
 -- 5. Whatever was enqueued is still here, or ended, and counted once.
-local counters = call('HGETALL', COUNTERS)
+local counters = call('HGETALL', keys.counters)
 local counted = {}
 for i = 1, #counters, 2 do counted[counters[i]] = tonumber(counters[i + 1]) end
 local ended = 0
 for _, kind in ipairs({ 'done', 'cancelled', 'expired', 'dropped' }) do ended = ended + (counted[kind] or 0) end
-check((counted.enqueued or 0) == ended + call('HLEN', JOBS), '%d were enqueued; %d ended and %d live',
-  counted.enqueued or 0, ended, call('HLEN', JOBS))
+check((counted.enqueued or 0) == ended + call('HLEN', keys.jobs), '%d were enqueued; %d ended and %d live',
+  counted.enqueued or 0, ended, call('HLEN', keys.jobs))
 
 -- 6. Virtual time never goes back.
 for _, class in ipairs(CLASSES) do
   local first = call('ZRANGE', base .. 'ready:' .. class, 0, 0, 'WITHSCORES')
-  local clock = clock_of('lanes:' .. class)
+  local clock = q.clock_of('lanes:' .. class)
   check(not first[2] or tonumber(first[2]) >= clock - 1e-6, 'lane %s of class %s is behind the clock of its class',
     tostring(first[1]), class)
 end

@@ -10,16 +10,16 @@
 local cancelled, seen = 0, {}
 for i = 3, #ARGV do
   local id = ARGV[i]
-  local record = call('HGET', JOBS, id)
-  local elsewhere = call('HEXISTS', LEASES, id) == 1 or call('HEXISTS', HELD, id) == 1 or call('HEXISTS', LETTERS, id) == 1
+  local record = call('HGET', keys.jobs, id)
+  local elsewhere = call('HEXISTS', keys.leases, id) == 1 or call('HEXISTS', keys.held, id) == 1 or call('HEXISTS', keys.letters, id) == 1
   if record and not elsewhere and not seen[id] then
     seen[id] = true
-    local job = read_record(record)
+    local job = q.read_record(record)
     -- Taking an id out of a long list is slow: it stays there, marked, and the claim that meets it drops it.
-    if call('ZREM', SCHEDULED, id) == 0 then call('HSET', CANCELLED, id, job.lane) end
-    end_job('cancelled', id, job.lane, { token = this_token(), attempt = job.attempts, cause = ARGV[2] })
+    if call('ZREM', keys.scheduled, id) == 0 then call('HSET', keys.cancelled, id, job.lane) end
+    q.end_job('cancelled', id, job.lane, { token = q.this_token(), attempt = job.attempts, cause = ARGV[2] })
     cancelled = cancelled + 1
   end
 end
-finish()
+q.finish()
 return cancelled

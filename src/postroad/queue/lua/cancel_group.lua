@@ -7,15 +7,15 @@
 -- returns  how many lanes were cancelled; a job enqueued later gets a lane of the same definition and a new number
 -- cost     O(its lanes)
 
-local lanes = call('ZRANGE', group_key(ARGV[2]), 0, -1)
+local lanes = call('ZRANGE', q.group_key(ARGV[2]), 0, -1)
 for _, n in ipairs(lanes) do
-  local lane = lane_of(tonumber(n))
-  evict(lane)
-  call('HDEL', LANE_IDS, call('HGET', LANES, n))
-  call('HSET', DOOMED, n, ARGV[3])
-  if call('EXISTS', lane.list) == 1 then call('ZADD', DRAIN, 0, n) end
+  local lane = q.lane_of(tonumber(n))
+  q.evict(lane)
+  call('HDEL', keys.lane_ids, call('HGET', keys.lanes, n))
+  call('HSET', keys.doomed, n, ARGV[3])
+  if call('EXISTS', lane.list) == 1 then call('ZADD', keys.drain, 0, n) end
 end
-call('DEL', group_key(ARGV[2]))
-call('HDEL', PAUSED, ARGV[2])
-finish()
+call('DEL', q.group_key(ARGV[2]))
+call('HDEL', keys.paused, ARGV[2])
+q.finish()
 return #lanes

@@ -13,12 +13,12 @@
 -- returns  msgpack [stale ids, next_ms or 0, [id, ...], token, [[lane number, name], ...], full, more], then records
 -- cost     O((n + scans) log L), scans <= want + 64
 
-keep_last(ARGV[7], ARGV[8])
+q.keep_last(ARGV[7], ARGV[8])
 local worker, nonce = ARGV[2], ARGV[3]
-local _, known, under = recall(worker, nonce)
-if known then return reply_again({}, known, under) end
+local _, known, under = q.recall(worker, nonce)
+if known then return q.reply_again({}, known, under) end
 local ids, records, lanes =
-  claim_batch(worker, tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[9]))
-remember(worker, nonce, {}, ids, last_token(), ARGV[5])
-finish()
-return reply({}, ids, last_token(), records, lanes)
+  q.claim_batch(worker, tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[9]))
+q.remember(worker, nonce, {}, ids, q.last_token(), ARGV[5])
+q.finish()
+return q.reply({}, ids, q.last_token(), records, lanes)

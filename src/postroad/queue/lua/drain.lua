@@ -8,18 +8,18 @@
 -- cost     O(n log S)
 
 local limit, after = tonumber(ARGV[2]), tonumber(ARGV[3])
-local n_ended, looked = drain(limit)
+local n_ended, looked = q.drain(limit)
 -- Jobs may become due meanwhile and the slices shift: whatever is missed so ends when it is due.
-local ids = looked < limit and call('ZRANGE', SCHEDULED, after, after + limit - looked - 1) or {}
-local records, causes, gone = get_many(JOBS, ids), {}, {}
+local ids = looked < limit and call('ZRANGE', keys.scheduled, after, after + limit - looked - 1) or {}
+local records, causes, gone = q.get_many(keys.jobs, ids), {}, {}
 for i, id in ipairs(ids) do
-  local job = read_record(records[i])
-  if causes[job.lane] == nil then causes[job.lane] = call('HGET', DOOMED, job.lane) end
+  local job = q.read_record(records[i])
+  if causes[job.lane] == nil then causes[job.lane] = call('HGET', keys.doomed, job.lane) end
   if causes[job.lane] then
     gone[#gone + 1] = id
-    end_job('cancelled', id, job.lane, { token = this_token(), attempt = job.attempts, cause = causes[job.lane] })
+    q.end_job('cancelled', id, job.lane, { token = q.this_token(), attempt = job.attempts, cause = causes[job.lane] })
   end
 end
-call_many('ZREM', SCHEDULED, gone)
-finish()
+q.call_many('ZREM', keys.scheduled, gone)
+q.finish()
 return { looked + #ids, #ids, #gone, n_ended + #gone }

@@ -8,40 +8,57 @@
 -- returns  how many were accepted
 -- cost     O(n); O(n log S) for scheduled ones
 
-local lane = lane_by_definition(ARGV[2])
-local times = cmsgpack.unpack(ARGV[3])
-local any_remembered = call('EXISTS', REMEMBERED) == 1
-local any_cancelled = call('EXISTS', CANCELLED) == 1
-local accepted = 0
+local lane = q.lane_by_definition(ARGV[2])
+local times, ids = cmsgpack.unpack(ARGV[3]), {}
+for i = 1, #times do ids[i] = ARGV[2 + 2 * i] end
+local live = q.get_many(keys.jobs, ids)
+local remembered = call('EXISTS', keys.remembered) == 1 and q.get_many(keys.remembered, ids) or {}
+local any_cancelled = call('EXISTS', keys.cancelled) == 1
 
-for i = 1, #times do
-  local id, payload = ARGV[2 + 2 * i], ARGV[3 + 2 * i]
-  local due_ms, expires_ms = times[i][1], times[i][2]
-  if not (any_remembered and call('HEXISTS', REMEMBERED, id) == 1) then
-    local job = { lane = lane.n, attempts = 0, closed = 0, expires_ms = expires_ms, since_ms = math.max(due_ms, now_ms) }
-    if call('HSETNX', JOBS, id, pack_record(job, payload)) == 1 then
-      accepted = accepted + 1
-      if any_cancelled then
-        -- The id was cancelled and forgotten while its old entry still stands in a lane: that one has to go.
-        local stands_in = call('HGET', CANCELLED, id)
-        if stands_in then
-          local old = lane_of(tonumber(stands_in))
-          call('LREM', old.list, 1, id)
-          call('HDEL', CANCELLED, id)
-          deepen(old.class, -1)
-          if call('EXISTS', old.list) == 0 then evict(old) end
-        end
-      end
-      if due_ms > now_ms then
-        call('ZADD', SCHEDULED, int(due_ms), id)
-      else
-        push_tail(lane.n, id)
-      end
-    end
+-- Jobs that came together mostly have the same header.
+local header_due_ms, header_expires_ms, header
+local function header_of(due_ms, expires_ms)
+  if due_ms ~= header_due_ms or expires_ms ~= header_expires_ms then
+    local since_ms = math.max(due_ms, now_ms)
+    local job = { lane = lane.n, attempts = 0, closed = 0, expires_ms = expires_ms, since_ms = since_ms }
+    header_due_ms, header_expires_ms, header = due_ms, expires_ms, q.pack_record(job, '')
+  end
+  return header
+end
+
+-- The id was cancelled and forgotten while its old entry still stands in a lane: that one has to go.
+local function remove_cancelled(id)
+  local stands_in = call('HGET', keys.cancelled, id)
+  if not stands_in then return end
+  local old = q.lane_of(tonumber(stands_in))
+  call('LREM', old.list, 1, id)
+  call('HDEL', keys.cancelled, id)
+  q.deepen(old.class, -1)
+  if call('EXISTS', old.list) == 0 then q.evict(old) end
+end
+
+local new, seen, records, accepted = {}, {}, {}, 0
+for i, id in ipairs(ids) do
+  if not (live[i] or remembered[i] or seen[id]) then
+    seen[id] = true
+    accepted = accepted + 1
+    new[accepted] = i
+    records[2 * accepted - 1] = id
+    records[2 * accepted] = header_of(times[i][1], times[i][2]) .. ARGV[3 + 2 * i]
   end
 end
-tie(lane.n, accepted)
-count('enqueued', accepted)
-count('known', #times - accepted)
-finish()
+q.call_many('HSET', keys.jobs, records)
+for _, i in ipairs(new) do
+  local id, due_ms = ids[i], times[i][1]
+  if any_cancelled then remove_cancelled(id) end
+  if due_ms > now_ms then
+    call('ZADD', keys.scheduled, q.int(due_ms), id)
+  else
+    q.push_tail(lane.n, id)
+  end
+end
+q.tie(lane.n, accepted)
+q.count('enqueued', accepted)
+q.count('known', #times - accepted)
+q.finish()
 return accepted

@@ -11,30 +11,30 @@
 -- cost     O(n log n)
 
 local ids = cmsgpack.unpack(ARGV[6])
-if #ids == 0 then ids = call('ZRANGE', DEAD, tonumber(ARGV[4]), tonumber(ARGV[4]) + tonumber(ARGV[5]) - 1) end
+if #ids == 0 then ids = call('ZRANGE', keys.dead, tonumber(ARGV[4]), tonumber(ARGV[4]) + tonumber(ARGV[5]) - 1) end
 local moved = 0
 for _, id in ipairs(ids) do
-  local packed = call('HGET', LETTERS, id)
+  local packed = call('HGET', keys.letters, id)
   local letter = packed and cmsgpack.unpack(packed)
   if letter and (ARGV[3] == '' or letter[4] == ARGV[3]) then
-    call('HDEL', LETTERS, id)
-    call('ZREM', DEAD, id)
+    call('HDEL', keys.letters, id)
+    call('ZREM', keys.dead, id)
     if ARGV[2] == 'drop' then
-      tie(read_record(call('HGET', JOBS, id)).lane, -1)
-      call('HDEL', JOBS, id)
-      call('HSET', REMEMBERED, id, int(now_ms))
-      count('dropped')
+      q.tie(q.read_record(call('HGET', keys.jobs, id)).lane, -1)
+      call('HDEL', keys.jobs, id)
+      call('HSET', keys.remembered, id, q.int(now_ms))
+      q.count('dropped')
     else
-      local record = call('HGET', JOBS, id)
-      local job = read_record(record)
+      local record = call('HGET', keys.jobs, id)
+      local job = q.read_record(record)
       job.attempts, job.since_ms = 0, now_ms
-      call('HSET', JOBS, id, pack_record(job, payload_of(record)))
-      push_tail(job.lane, id)
-      emit('replayed', { id = id, token = this_token(), cause = letter[4] })
-      count('replayed')
+      call('HSET', keys.jobs, id, q.pack_record(job, q.payload_of(record)))
+      q.push_tail(job.lane, id)
+      q.emit('replayed', { id = id, token = q.this_token(), cause = letter[4] })
+      q.count('replayed')
     end
     moved = moved + 1
   end
 end
-finish()
+q.finish()
 return { #ids, moved }

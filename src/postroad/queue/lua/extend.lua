@@ -8,10 +8,10 @@
 -- cost     O(n log I)
 
 local ids, tokens = unpack(cmsgpack.unpack(ARGV[2]))
-local held, ends, end_ms = {}, {}, int(now_ms + tonumber(ARGV[3]))
-each_lease(get_many(LEASES, ids), tokens, function(i)
+local held, ends, end_ms = {}, {}, q.int(now_ms + tonumber(ARGV[3]))
+q.each_lease(q.get_many(keys.leases, ids), tokens, function(i)
   held[i] = 1
   ends[#ends + 1], ends[#ends + 2] = end_ms, ids[i]
 end, function(i) held[i] = 0 end)
-call_many('ZADD', IN_FLIGHT, ends)
+q.call_many('ZADD', keys.inflight, ends)
 return held

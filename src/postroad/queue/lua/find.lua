@@ -7,39 +7,39 @@
 -- cost     O(history), and for a queued job O(its place in its lane)
 
 local id = ARGV[2]
-local record = call('HGET', JOBS, id)
+local record = call('HGET', keys.jobs, id)
 local found = { now_ms = now_ms, state = 'queued' }
 
 if record then
-  local job = read_record(record)
-  local definition = cmsgpack.unpack(call('HGET', LANES, job.lane))
+  local job = q.read_record(record)
+  local definition = cmsgpack.unpack(call('HGET', keys.lanes, job.lane))
   found.lane = { definition[1], definition[4], definition[2], definition[3], definition[5] }
   found.attempts, found.closed, found.expires_ms, found.since_ms = job.attempts, job.closed, job.expires_ms, job.since_ms
   found.gates = {}
-  for i, name in ipairs(definition[4]) do found.gates[i] = show_gate(name) end
-  found.paused_since_ms = tonumber(call('HGET', PAUSED, definition[5]) or nil)
-  found.doomed = call('HGET', DOOMED, job.lane) or nil
-  local lease, held = call('HGET', LEASES, id), call('HGET', HELD, id)
+  for i, name in ipairs(definition[4]) do found.gates[i] = q.show_gate(name) end
+  found.paused_since_ms = tonumber(call('HGET', keys.paused, definition[5]) or nil)
+  found.doomed = call('HGET', keys.doomed, job.lane) or nil
+  local lease, held = call('HGET', keys.leases, id), call('HGET', keys.held, id)
   if lease or held then
-    local read = read_lease(lease or held)
+    local read = q.read_lease(lease or held)
     found.state = lease and 'in_flight' or 'uncertain'
     found.worker, found.marked = read.worker, read.marked == 1
-    found.at_ms = tonumber(call('ZSCORE', lease and IN_FLIGHT or UNCERTAIN, id))
-  elseif call('ZSCORE', SCHEDULED, id) then
-    found.state, found.at_ms = 'scheduled', tonumber(call('ZSCORE', SCHEDULED, id))
-  elseif call('ZSCORE', DEAD, id) then
-    found.state, found.at_ms = 'dead', tonumber(call('ZSCORE', DEAD, id))
-    local letter = cmsgpack.unpack(call('HGET', LETTERS, id))
+    found.at_ms = tonumber(call('ZSCORE', lease and keys.inflight or keys.uncertain, id))
+  elseif call('ZSCORE', keys.scheduled, id) then
+    found.state, found.at_ms = 'scheduled', tonumber(call('ZSCORE', keys.scheduled, id))
+  elseif call('ZSCORE', keys.dead, id) then
+    found.state, found.at_ms = 'dead', tonumber(call('ZSCORE', keys.dead, id))
+    local letter = cmsgpack.unpack(call('HGET', keys.letters, id))
     found.cause, found.error = letter[4], letter[5]
   else
-    local lane = lane_of(job.lane)
+    local lane = q.lane_of(job.lane)
     found.ahead = call('LPOS', lane.list, id, 'MAXLEN', 1000000) or nil
     found.lane_depth = call('LLEN', lane.list)
-    local home = call('HGET', HOME, job.lane)
+    local home = call('HGET', keys.home, job.lane)
     found.parked_on = home and home ~= 'r' and string.sub(home, 2) or nil
   end
 else
-  local ended_ms = call('HGET', REMEMBERED, id)
+  local ended_ms = call('HGET', keys.remembered, id)
   found.state, found.at_ms = ended_ms and 'remembered' or '', tonumber(ended_ms or nil)
 end
 
@@ -48,9 +48,9 @@ local function names_it(packed) return string.find(packed, id, 1, true) end
 -- The newest thousand events of the stream, entry by entry.
 local entries, seen, upto = {}, 0, '+'
 while seen < 1000 do
-  local entry = (call('EXISTS', EVENTS) == 1 and call('XREVRANGE', EVENTS, upto, '-', 'COUNT', 1) or {})[1]
+  local entry = (call('EXISTS', keys.events) == 1 and call('XREVRANGE', keys.events, upto, '-', 'COUNT', 1) or {})[1]
   if not entry then break end
-  local total, n = counts_of(entry[1])
+  local total, n = q.counts_of(entry[1])
   seen, upto = seen + n, '(' .. entry[1]
   for i = 2, #entry[2], 2 do
     if names_it(entry[2][i]) then
@@ -60,10 +60,10 @@ while seen < 1000 do
   end
 end
 local blocks, events = {}, {}
-for _, logged in ipairs(call('LRANGE', DONE_LOG, 0, -1)) do
+for _, logged in ipairs(call('LRANGE', keys['log:done'], 0, -1)) do
   if names_it(logged) then blocks[#blocks + 1] = logged end
 end
-for _, packed in ipairs(call('LRANGE', FAILED_LOG, 0, -1)) do
+for _, packed in ipairs(call('LRANGE', keys['log:failed'], 0, -1)) do
   if names_it(packed) then events[#events + 1] = packed end
 end
-return { cmsgpack.pack(found), record and payload_of(record) or '', entries, blocks, events }
+return { cmsgpack.pack(found), record and q.payload_of(record) or '', entries, blocks, events }

@@ -6,7 +6,7 @@
 -- cost     O(G)
 
 local out = {}
-local names = call('SMEMBERS', GATES)
+local names = call('SMEMBERS', keys.gates)
 table.sort(names)
-for i, name in ipairs(names) do out[i] = show_gate(name) end
+for i, name in ipairs(names) do out[i] = q.show_gate(name) end
 return cmsgpack.pack(out)

@@ -9,15 +9,15 @@
 local states = {}
 for i, id in ipairs(cmsgpack.unpack(ARGV[2])) do
   local state = ''
-  if call('HEXISTS', JOBS, id) == 0 then
-    if call('HEXISTS', REMEMBERED, id) == 1 then state = 'remembered' end
-  elseif call('HEXISTS', LEASES, id) == 1 then
+  if call('HEXISTS', keys.jobs, id) == 0 then
+    if call('HEXISTS', keys.remembered, id) == 1 then state = 'remembered' end
+  elseif call('HEXISTS', keys.leases, id) == 1 then
     state = 'in_flight'
-  elseif call('ZSCORE', SCHEDULED, id) then
+  elseif call('ZSCORE', keys.scheduled, id) then
     state = 'scheduled'
-  elseif call('ZSCORE', UNCERTAIN, id) then
+  elseif call('ZSCORE', keys.uncertain, id) then
     state = 'uncertain'
-  elseif call('ZSCORE', DEAD, id) then
+  elseif call('ZSCORE', keys.dead, id) then
     state = 'dead'
   else
     state = 'queued'

@@ -9,14 +9,14 @@
 local ids, tokens = unpack(cmsgpack.unpack(ARGV[2]))
 local held, marks = {}, {}
 local last, marked
-each_lease(get_many(LEASES, ids), tokens, function(i, lease)
+q.each_lease(q.get_many(keys.leases, ids), tokens, function(i, lease)
   held[i] = 1
   if lease.marked == 1 then return end
   if lease ~= last then
     last = lease
-    marked = pack_lease({ token = lease.token, lane = lease.lane, marked = 1, worker = lease.worker })
+    marked = q.pack_lease({ token = lease.token, lane = lease.lane, marked = 1, worker = lease.worker })
   end
   marks[#marks + 1], marks[#marks + 2] = ids[i], marked
 end, function(i) held[i] = 0 end)
-call_many('HSET', LEASES, marks)
+q.call_many('HSET', keys.leases, marks)
 return held

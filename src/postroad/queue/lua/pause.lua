@@ -6,8 +6,8 @@
 -- returns  how many lanes it has now; one that comes later is held back as well
 -- cost     O(its lanes)
 
-call('HSETNX', PAUSED, ARGV[2], int(now_ms))
-local lanes = call('ZRANGE', group_key(ARGV[2]), 0, -1)
-for _, n in ipairs(lanes) do evict(lane_of(tonumber(n))) end
-finish()
+call('HSETNX', keys.paused, ARGV[2], q.int(now_ms))
+local lanes = call('ZRANGE', q.group_key(ARGV[2]), 0, -1)
+for _, n in ipairs(lanes) do q.evict(q.lane_of(tonumber(n))) end
+q.finish()
 return #lanes

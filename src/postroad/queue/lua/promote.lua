@@ -7,7 +7,7 @@
 -- returns  how many were moved
 -- cost     O(k log S)
 
-local moved = promote(tonumber(ARGV[2]))
-forget_old(tonumber(ARGV[3]), tonumber(ARGV[2]))
-finish()
+local moved = q.promote(tonumber(ARGV[2]))
+q.forget_old(tonumber(ARGV[3]), tonumber(ARGV[2]))
+q.finish()
 return moved

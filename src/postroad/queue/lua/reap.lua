@@ -6,6 +6,6 @@
 -- returns  how many went back to their lanes, how many became uncertain
 -- cost     O(k log I)
 
-local given_back, uncertain = reap(tonumber(ARGV[2]))
-finish()
+local given_back, uncertain = q.reap(tonumber(ARGV[2]))
+q.finish()
 return { given_back, uncertain }

@@ -8,7 +8,7 @@
 -- returns  1
 -- cost     O(1)
 
-emit('late', { id = ARGV[2], token = tonumber(ARGV[3]), note = ARGV[4] })
-count('late')
-finish()
+q.emit('late', { id = ARGV[2], token = tonumber(ARGV[3]), note = ARGV[4] })
+q.count('late')
+q.finish()
 return 1

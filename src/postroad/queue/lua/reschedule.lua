@@ -10,19 +10,19 @@
 local due_ms, moved = math.max(tonumber(ARGV[2]), now_ms), {}
 for i = 3, #ARGV do
   local id = ARGV[i]
-  moved[i - 2] = call('ZSCORE', SCHEDULED, id) and 1 or 0
+  moved[i - 2] = call('ZSCORE', keys.scheduled, id) and 1 or 0
   if moved[i - 2] == 1 then
-    local record = call('HGET', JOBS, id)
-    local job = read_record(record)
+    local record = call('HGET', keys.jobs, id)
+    local job = q.read_record(record)
     job.since_ms = due_ms
-    call('HSET', JOBS, id, pack_record(job, payload_of(record)))
+    call('HSET', keys.jobs, id, q.pack_record(job, q.payload_of(record)))
     if due_ms > now_ms then
-      call('ZADD', SCHEDULED, int(due_ms), id)
+      call('ZADD', keys.scheduled, q.int(due_ms), id)
     else
-      call('ZREM', SCHEDULED, id)
-      push_tail(job.lane, id)
+      call('ZREM', keys.scheduled, id)
+      q.push_tail(job.lane, id)
     end
   end
 end
-finish()
+q.finish()
 return moved

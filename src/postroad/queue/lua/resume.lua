@@ -6,10 +6,10 @@
 -- returns  1 if it was paused, else 0
 -- cost     O(its lanes)
 
-local paused = call('HDEL', PAUSED, ARGV[2])
-for _, n in ipairs(paused == 1 and call('ZRANGE', group_key(ARGV[2]), 0, -1) or {}) do
-  local lane = lane_of(tonumber(n))
-  if call('EXISTS', lane.list) == 1 then house(lane) end
+local paused = call('HDEL', keys.paused, ARGV[2])
+for _, n in ipairs(paused == 1 and call('ZRANGE', q.group_key(ARGV[2]), 0, -1) or {}) do
+  local lane = q.lane_of(tonumber(n))
+  if call('EXISTS', lane.list) == 1 then q.house(lane) end
 end
-finish()
+q.finish()
 return paused

@@ -9,21 +9,21 @@
 
 local name, limits = ARGV[2], cmsgpack.unpack(ARGV[3])
 local key = base .. 'gate:' .. name
-call('SADD', GATES, name)
+call('SADD', keys.gates, name)
 for _, field in ipairs({ 'count', 'per_us', 'burst', 'limit', 'left', 'quota_ms' }) do
   if limits[field] then
-    call('HSET', key, field, real(limits[field]))
+    call('HSET', key, field, q.real(limits[field]))
   else
     call('HDEL', key, field)
   end
 end
-if limits.paused_ms then call('HSET', key, 'paused_ms', int(limits.paused_ms), 'paused_since_ms', int(now_ms)) end
-if limits.left then call('HSET', key, 'quota_token', int(last_token())) end
-local gate = gate_of(name)
+if limits.paused_ms then call('HSET', key, 'paused_ms', q.int(limits.paused_ms), 'paused_since_ms', q.int(now_ms)) end
+if limits.left then call('HSET', key, 'quota_token', q.int(q.last_token())) end
+local gate = q.gate_of(name)
 if gate.count then
   -- What a slower rate had spent in advance may not hold back the faster one.
   gate.tat = math.min(gate.tat, math.ceil(now_us + gate.burst * gate.interval))
 end
 gate.dirty = true
-finish()
+q.finish()
 return 1

@@ -17,16 +17,16 @@
 -- returns  as claim; the stale ids are those whose lease is no longer the one named
 -- cost     O(n log I), and that of claim
 
-keep_last(ARGV[7], ARGV[8])
+q.keep_last(ARGV[7], ARGV[8])
 local worker, nonce, want = ARGV[2], ARGV[3], tonumber(ARGV[4])
-local stale, ids, under = recall(worker, nonce)
-if stale then return reply_again(stale, ids, under) end
+local stale, ids, under = q.recall(worker, nonce)
+if stale then return q.reply_again(stale, ids, under) end
 stale = {}
 
 -- The lease of a job that is held as uncertain.
 local function held_lease(id, of)
-  local held = call('HGET', HELD, id)
-  local lease = held and read_lease(held)
+  local held = call('HGET', keys.held, id)
+  local lease = held and q.read_lease(held)
   if lease and lease.token == of then
     lease.held = true
     return lease
@@ -36,14 +36,14 @@ end
 -- Most jobs end well. They are taken out of flight lane by lane, and nothing of theirs is read but the lease.
 local function end_well(done, tokens, block)
   local mine, missed, per_lane = {}, {}, {}
-  each_lease(get_many(LEASES, done), tokens, function(i, lease)
+  q.each_lease(q.get_many(keys.leases, done), tokens, function(i, lease)
     mine[#mine + 1] = done[i]
     per_lane[lease.lane] = (per_lane[lease.lane] or 0) + 1
   end, function(i)
     local lease = held_lease(done[i], tokens[i])
     if lease then
-      unlease(done[i], lease)
-      tie(lease.lane, -1)
+      q.unlease(done[i], lease)
+      q.tie(lease.lane, -1)
       ended[#ended + 1] = done[i]
     else
       missed[#missed + 1] = i - 1
@@ -51,15 +51,15 @@ local function end_well(done, tokens, block)
     end
   end)
   for n, jobs in pairs(per_lane) do
-    credit(lane_of(n), jobs)
-    tie(n, -jobs)
+    q.credit(q.lane_of(n), jobs)
+    q.tie(n, -jobs)
   end
   for i = 1, #mine do ended[#ended + 1], unleased[#unleased + 1] = mine[i], mine[i] end
   local n = #done - #missed
-  emit_done(block, n, missed)
-  log_done(block, n, missed)
-  count('done', n)
-  write_moves()
+  q.emit_done(block, n, missed)
+  q.log_done(block, n, missed)
+  q.count('done', n)
+  q.write_moves()
 end
 
 local done, tokens = unpack(cmsgpack.unpack(ARGV[10]))
@@ -67,63 +67,63 @@ if #done > 0 then end_well(done, tokens, ARGV[11]) end
 
 local orders, subjects = cmsgpack.unpack(ARGV[12]), {}
 for i, order in ipairs(orders) do subjects[i] = order[1] end
-local found, records = get_many(LEASES, subjects), get_many(JOBS, subjects)
+local found, records = q.get_many(keys.leases, subjects), q.get_many(keys.jobs, subjects)
 
 -- The lease the order names: in flight, or run out with its job held as uncertain.
 local function lease_of(i, id, of)
-  local lease = found[i] and read_lease(found[i])
+  local lease = found[i] and q.read_lease(found[i])
   if lease and lease.token == of then return lease end
   return held_lease(id, of)
 end
 
 -- Back to its lane or to the schedule, its claim closed without the act.
 local function put_back(job, id, record, at_ms, lease)
-  close_claim(job, lease.token)
+  q.close_claim(job, lease.token)
   job.since_ms = math.max(at_ms, now_ms)
-  call('HSET', JOBS, id, pack_record(job, payload_of(record)))
-  if at_ms > now_ms then call('ZADD', SCHEDULED, int(at_ms), id) end
+  call('HSET', keys.jobs, id, q.pack_record(job, q.payload_of(record)))
+  if at_ms > now_ms then call('ZADD', keys.scheduled, q.int(at_ms), id) end
 end
 
 local act = {}
 function act.cancelled(job, id, lease, e)
-  unlease(id, lease, true)
-  end_job('cancelled', id, job.lane, e)
+  q.unlease(id, lease, true)
+  q.end_job('cancelled', id, job.lane, e)
 end
 function act.retry(job, id, lease, e, record)
-  unlease(id, lease)
+  q.unlease(id, lease)
   job.attempts = job.attempts + 1
   put_back(job, id, record, e.next_ms, lease)
-  if e.next_ms <= now_ms then push_tail(job.lane, id) end
-  emit('retry', e)
-  count('retry')
+  if e.next_ms <= now_ms then q.push_tail(job.lane, id) end
+  q.emit('retry', e)
+  q.count('retry')
 end
 function act.defer(job, id, lease, e, record, untried)
-  unlease(id, lease, untried)
+  q.unlease(id, lease, untried)
   put_back(job, id, record, e.next_ms, lease)
-  if e.next_ms <= now_ms then push_tail(job.lane, id) end
-  emit('defer', e)
-  count('defer')
+  if e.next_ms <= now_ms then q.push_tail(job.lane, id) end
+  q.emit('defer', e)
+  q.count('defer')
 end
 function act.put_off(job, id, lease, e, record) act.defer(job, id, lease, e, record, true) end
 function act.released(job, id, lease, e, record)
-  unlease(id, lease, true)
+  q.unlease(id, lease, true)
   e.next_ms = now_ms
   put_back(job, id, record, now_ms, lease)
-  push_head(job.lane, id)
-  emit('released', e)
-  count('released')
+  q.push_head(job.lane, id)
+  q.emit('released', e)
+  q.count('released')
 end
 function act.dead(job, id, lease, e, record)
-  unlease(id, lease)
+  q.unlease(id, lease)
   job.attempts = job.attempts + 1
-  close_claim(job, lease.token)
-  call('HSET', JOBS, id, pack_record(job, payload_of(record)))
-  bury(id, lane_of(job.lane), e)
+  q.close_claim(job, lease.token)
+  call('HSET', keys.jobs, id, q.pack_record(job, q.payload_of(record)))
+  q.bury(id, q.lane_of(job.lane), e)
 end
 function act.uncertain(job, id, lease, e)
   if lease.held then return end
-  unlease(id, lease)
-  hold(id, lease, e)
+  q.unlease(id, lease)
+  q.hold(id, lease, e)
 end
 
 local LATER = { retry = true, defer = true, put_off = true }
@@ -132,7 +132,7 @@ for i, order in ipairs(orders) do
   local id, of, verdict, at_ms, delay_ms, cause, err = unpack(order)
   local lease = not settled[id] and lease_of(i, id, of)
   if lease then
-    local job = read_record(records[i])
+    local job = q.read_record(records[i])
     local e = {
       id = id, token = of, attempt = job.attempts + 1, claim = job.closed + 1,
       cause = cause, error = err, note = ARGV[12 + i],
@@ -144,16 +144,16 @@ for i, order in ipairs(orders) do
     stale[#stale + 1] = id
   end
 end
-write_moves()
-count('stale', #stale)
+q.write_moves()
+q.count('stale', #stale)
 
 ids, records = {}, {}
 local lanes = {}
 if want > 0 then
-  write_gates()
-  ids, records, lanes = claim_batch(worker, want, tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[9]))
+  q.write_gates()
+  ids, records, lanes = q.claim_batch(worker, want, tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[9]))
 end
-under = last_token()
-remember(worker, nonce, stale, ids, under, ARGV[5])
-finish()
-return reply(stale, ids, under, records, lanes)
+under = q.last_token()
+q.remember(worker, nonce, stale, ids, under, ARGV[5])
+q.finish()
+return q.reply(stale, ids, under, records, lanes)

@@ -12,10 +12,10 @@ local function hash(key)
 end
 
 local states = {
-  scheduled = call('ZCARD', SCHEDULED), in_flight = call('HLEN', LEASES), uncertain = call('ZCARD', UNCERTAIN),
-  dead = call('ZCARD', DEAD), remembered = call('HLEN', REMEMBERED),
+  scheduled = call('ZCARD', keys.scheduled), in_flight = call('HLEN', keys.leases), uncertain = call('ZCARD', keys.uncertain),
+  dead = call('ZCARD', keys.dead), remembered = call('HLEN', keys.remembered),
 }
-states.queued = call('HLEN', JOBS) - states.scheduled - states.in_flight - states.uncertain - states.dead
+states.queued = call('HLEN', keys.jobs) - states.scheduled - states.in_flight - states.uncertain - states.dead
 
 local oldest_ms, ready = now_ms, 0
 for _, class in ipairs(CLASSES) do
@@ -23,29 +23,29 @@ for _, class in ipairs(CLASSES) do
   ready = ready + call('ZCARD', key)
   for _, n in ipairs(call('ZRANGE', key, 0, 199)) do
     local id = call('LINDEX', base .. 'lane:' .. n, 0)
-    local record = id and call('HGET', JOBS, id)
-    if record then oldest_ms = math.min(oldest_ms, read_record(record).since_ms) end
+    local record = id and call('HGET', keys.jobs, id)
+    if record then oldest_ms = math.min(oldest_ms, q.read_record(record).since_ms) end
   end
 end
 
 local groups = {}
-if call('EXISTS', EVENTS) == 1 then
-  for i, info in ipairs(call('XINFO', 'GROUPS', EVENTS)) do
+if call('EXISTS', keys.events) == 1 then
+  for i, info in ipairs(call('XINFO', 'GROUPS', keys.events)) do
     local group = {}
     for j = 1, #info, 2 do group[info[j]] = info[j + 1] end
     -- A group begins at 0-0, and what stands before the first entry is not waiting for it.
-    local read = math.max(counts_of(group['last-delivered-id']), clock_of('trimmed'))
+    local read = math.max(q.counts_of(group['last-delivered-id']), q.clock_of('trimmed'))
     local pending = 0
     if group.pending > 0 then
-      local first, n = counts_of(call('XPENDING', EVENTS, group.name)[2])
+      local first, n = q.counts_of(call('XPENDING', keys.events, group.name)[2])
       pending = read - (first - n)
     end
-    groups[i] = { group.name, pending, clock_of('events') - read }
+    groups[i] = { group.name, pending, q.clock_of('events') - read }
   end
 end
 return cmsgpack.pack({
-  states = states, depth = hash(DEPTH), counters = hash(COUNTERS), events = events_waiting(), groups = groups,
-  paused_groups = call('HKEYS', PAUSED),
-  lanes = { ready = ready, known = call('HLEN', LANES), housed = call('HLEN', HOME) },
+  states = states, depth = hash(keys.depth), counters = hash(keys.counters), events = q.events_waiting(), groups = groups,
+  paused_groups = call('HKEYS', keys.paused),
+  lanes = { ready = ready, known = call('HLEN', keys.lanes), housed = call('HLEN', keys.home) },
   oldest_ready_ms = now_ms - oldest_ms,
 })

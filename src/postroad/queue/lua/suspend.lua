@@ -8,14 +8,14 @@
 -- cost     O(log G)
 
 local key = base .. 'gate:' .. ARGV[2]
-call('SADD', GATES, ARGV[2])
+call('SADD', keys.gates, ARGV[2])
 if ARGV[3] == '0' then
   call('HDEL', key, 'paused_ms', 'paused_since_ms')
 else
   local until_ms = tonumber(call('HGET', key, 'paused_ms') or 0)
-  if until_ms <= now_ms then call('HSET', key, 'paused_since_ms', int(now_ms)) end
+  if until_ms <= now_ms then call('HSET', key, 'paused_since_ms', q.int(now_ms)) end
   call('HSET', key, 'paused_ms', ARGV[3])
 end
-gate_of(ARGV[2]).dirty = true
-finish()
+q.gate_of(ARGV[2]).dirty = true
+q.finish()
 return 1

@@ -10,7 +10,7 @@ local told, notes = {}, {}
 local done_block, done_n, done_stale = '', 0, {}
 
 -- Tell of one; returns it packed.
-local function emit(kind, e)
+function q.emit(kind, e)
   local note = e.note or ''
   local packed = cmsgpack.pack({
     kind, e.id, e.token, now_ms, e.attempt or 0, e.claim or 0, e.next_ms or 0, e.cause or '', e.error or '', #note,
@@ -20,79 +20,79 @@ local function emit(kind, e)
 end
 
 -- Tell of all that ended well at once. `stale`: places in the block, from 0, of what did not.
-local function emit_done(block, n, stale)
+function q.emit_done(block, n, stale)
   done_block, done_n, done_stale = block, n, stale
 end
 
-local function array_of(packed)
+function q.array_of(packed)
   return struct.pack('>BI4', 0xdd, #packed) .. table.concat(packed)
 end
 
-local function write_events()
+function q.write_events()
   local n = #told + done_n
   if n == 0 then return end
-  local total = clock_of('events') + n
-  set_clock('events', total)
-  local entry = { 'a', int(now_ms) }
+  local total = q.clock_of('events') + n
+  q.set_clock('events', total)
+  local entry = { 'a', q.int(now_ms) }
   local function add(field, value) entry[#entry + 1], entry[#entry + 2] = field, value end
   if done_n > 0 then add('d', done_block) end
   if #done_stale > 0 then add('s', cmsgpack.pack(done_stale)) end
   if #told > 0 then
-    add('e', array_of(told))
+    add('e', q.array_of(told))
     add('n', table.concat(notes))
   end
-  call('XADD', EVENTS, int(total) .. '-' .. n, unpack(entry))
+  call('XADD', keys.events, q.int(total) .. '-' .. n, unpack(entry))
   told, notes, done_block, done_n, done_stale = {}, {}, '', 0, {}
 end
 
 -- Number of events up to an entry, itself included, and of those in it.
-local function counts_of(entry)
+function q.counts_of(entry)
   local total, n = string.match(entry, '^(%d+)-(%d+)$')
   return tonumber(total), tonumber(n)
 end
-local function events_waiting() return clock_of('events') - clock_of('trimmed') end
+function q.events_waiting() return q.clock_of('events') - q.clock_of('trimmed') end
 
 -- Trim what stands before an entry's id.
-local function trim_events(first)
-  call('XTRIM', EVENTS, 'MINID', first)
-  local left = call('XRANGE', EVENTS, '-', '+', 'COUNT', 1)[1]
-  local trimmed = clock_of('events')
+function q.trim_events(first)
+  call('XTRIM', keys.events, 'MINID', first)
+  local left = call('XRANGE', keys.events, '-', '+', 'COUNT', 1)[1]
+  local trimmed = q.clock_of('events')
   if left then
-    local total, n = counts_of(left[1])
+    local total, n = q.counts_of(left[1])
     trimmed = total - n
   end
-  set_clock('trimmed', trimmed)
+  q.set_clock('trimmed', trimmed)
 end
 
 -- History: the newest of what ended. Scripts that end jobs by a claim say how much of it is kept.
 local failed, kept_done, kept_failed = {}, 0, 0
-local function keep_last(n_done, n_failed) kept_done, kept_failed = tonumber(n_done), tonumber(n_failed) end
-local function log_failed(packed) failed[#failed + 1] = packed end
+function q.keep_last(n_done, n_failed) kept_done, kept_failed = tonumber(n_done), tonumber(n_failed) end
+function q.log_failed(packed) failed[#failed + 1] = packed end
 
 -- Its number of events, now, the octets of what is stale in it, this, and the block, which stays until as many as are
 -- kept stand behind it.
-local function log_done(block, n, stale)
+function q.log_done(block, n, stale)
   if n == 0 then return end
   if kept_done == 0 then
-    call('DEL', DONE_LOG)
-    set_clock('logged', 0)
+    call('DEL', keys['log:done'])
+    q.set_clock('logged', 0)
     return
   end
   local missing = #stale > 0 and cmsgpack.pack(stale) or ''
-  call('RPUSH', DONE_LOG, struct.pack('<I4dI4', n, now_ms, #missing) .. missing .. block)
-  local logged = clock_of('logged') + n
+  call('RPUSH', keys['log:done'], struct.pack('<I4dI4', n, now_ms, #missing) .. missing .. block)
+  local logged = q.clock_of('logged') + n
   while true do
-    local oldest = struct.unpack('<I4', call('LINDEX', DONE_LOG, 0))
+    local oldest = struct.unpack('<I4', call('LINDEX', keys['log:done'], 0))
     if logged - oldest < kept_done then break end
-    call('LPOP', DONE_LOG)
+    call('LPOP', keys['log:done'])
     logged = logged - oldest
   end
-  set_clock('logged', logged)
+  q.set_clock('logged', logged)
 end
 
-local function write_failed()
+function q.write_failed()
   if #failed == 0 then return end
-  call_many('RPUSH', FAILED_LOG, failed)
-  call('LTRIM', FAILED_LOG, kept_failed > 0 and -kept_failed or 1, kept_failed > 0 and -1 or 0)
+  q.call_many('RPUSH', keys['log:failed'], failed)
+  call('LTRIM', keys['log:failed'], kept_failed > 0 and -kept_failed or 1, kept_failed > 0 and -1 or 0)
   failed = {}
 end

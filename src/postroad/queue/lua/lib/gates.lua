@@ -4,7 +4,7 @@ local FIELDS = { 'count', 'per_us', 'burst', 'tat', 'limit', 'in_flight', 'left'
 local FOREVER = 9007199254740991
 
 local gate_cache = {}
-local function gate_of(name)
+function q.gate_of(name)
   local gate = gate_cache[name]
   if not gate then
     local values = call('HMGET', base .. 'gate:' .. name, unpack(FIELDS))
@@ -19,7 +19,7 @@ local function gate_of(name)
 end
 
 -- How many jobs the gate admits now; when none: the instant to look again, ms (INF: when something changes).
-local function room(gate)
+function q.room(gate)
   local n = INF
   if gate.paused_ms and gate.paused_ms > now_ms then
     return 0, gate.paused_ms >= FOREVER and INF or gate.paused_ms
@@ -42,12 +42,12 @@ local function room(gate)
 end
 
 -- What is to be seen of a gate.
-local function show_gate(name)
-  local gate = gate_of(name)
+function q.show_gate(name)
+  local gate = q.gate_of(name)
   local shown = {}
   for _, field in ipairs(FIELDS) do shown[field] = gate[field] end
-  local n = room(gate)
-  local wake = tonumber(call('ZSCORE', WAKE, name) or nil)
+  local n = q.room(gate)
+  local wake = tonumber(call('ZSCORE', keys.wake, name) or nil)
   shown.name = name
   shown.paused_since_ms = tonumber(call('HGET', base .. 'gate:' .. name, 'paused_since_ms') or nil)
   if gate.count then shown.rate_used = math.max(gate.tat - now_us, 0) / (gate.burst * gate.interval) end
@@ -60,7 +60,7 @@ local function show_gate(name)
   return shown
 end
 
-local function debit(gate, n)
+function q.debit(gate, n)
   gate.in_flight = gate.in_flight + n
   if gate.left and now_ms < gate.quota_ms then gate.left = gate.left - n end
   if gate.count then gate.tat = math.ceil(math.max(gate.tat, now_us) + n * gate.interval) end
@@ -68,9 +68,9 @@ local function debit(gate, n)
 end
 
 -- `n` jobs are no longer in flight. `refund_token`: it is one, the act did not happen, give back what its claim took.
-local function credit(lane, n, refund_token)
+function q.credit(lane, n, refund_token)
   for _, name in ipairs(lane.gates) do
-    local gate = gate_of(name)
+    local gate = q.gate_of(name)
     gate.in_flight = gate.in_flight - n
     gate.dirty = true
     if refund_token then
@@ -81,50 +81,50 @@ local function credit(lane, n, refund_token)
   end
 end
 
-local function parked_key(gate, class) return base .. 'parked:' .. gate.name .. ':' .. class end
+function q.parked_key(gate, class) return base .. 'parked:' .. gate.name .. ':' .. class end
 
-local function park(lane, tag, gate)
+function q.park(lane, tag, gate)
   call('ZREM', base .. 'ready:' .. lane.class, lane.n)
-  call('ZADD', parked_key(gate, lane.class), real(tag), lane.n)
-  call('HSET', HOME, lane.n, 'p' .. gate.name)
+  call('ZADD', q.parked_key(gate, lane.class), q.real(tag), lane.n)
+  call('HSET', keys.home, lane.n, 'p' .. gate.name)
   gate.stirred = true
 end
 
 -- Release lanes of gates whose instant has come: per class, no more lanes than the gate admits jobs.
-local function wake_gates(gates_at_most, lanes_at_most)
-  local due = call('ZRANGEBYSCORE', WAKE, '-inf', int(now_ms), 'LIMIT', 0, gates_at_most)
+function q.wake_gates(gates_at_most, lanes_at_most)
+  local due = call('ZRANGEBYSCORE', keys.wake, '-inf', q.int(now_ms), 'LIMIT', 0, gates_at_most)
   for _, name in ipairs(due) do
-    local gate = gate_of(name)
-    local n = math.min(room(gate), lanes_at_most)
+    local gate = q.gate_of(name)
+    local n = math.min(q.room(gate), lanes_at_most)
     gate.stirred = true
     for _, class in ipairs(n > 0 and CLASSES or {}) do
-      local key = parked_key(gate, class)
+      local key = q.parked_key(gate, class)
       local freed = call('ZRANGE', key, 0, n - 1, 'WITHSCORES')
       for i = 1, #freed, 2 do
         call('ZREM', key, freed[i])
-        make_ready(lane_of(tonumber(freed[i])), tonumber(freed[i + 1]))
+        q.make_ready(q.lane_of(tonumber(freed[i])), tonumber(freed[i + 1]))
       end
     end
   end
 end
 
-local function write_gates()
-  for _, name in ipairs(stirred) do gate_of(name).stirred = true end
+function q.write_gates()
+  for _, name in ipairs(stirred) do q.gate_of(name).stirred = true end
   for name, gate in pairs(gate_cache) do
     if gate.dirty then
-      call('HSET', base .. 'gate:' .. name, 'in_flight', int(gate.in_flight))
-      if gate.left then call('HSET', base .. 'gate:' .. name, 'left', int(gate.left)) end
-      if gate.count then call('HSET', base .. 'gate:' .. name, 'tat', int(gate.tat)) end
+      call('HSET', base .. 'gate:' .. name, 'in_flight', q.int(gate.in_flight))
+      if gate.left then call('HSET', base .. 'gate:' .. name, 'left', q.int(gate.left)) end
+      if gate.count then call('HSET', base .. 'gate:' .. name, 'tat', q.int(gate.tat)) end
     end
-    if gate.stirred or (gate.dirty and call('ZSCORE', WAKE, name)) then
+    if gate.stirred or (gate.dirty and call('ZSCORE', keys.wake, name)) then
       local parked = 0
-      for _, class in ipairs(CLASSES) do parked = parked + call('ZCARD', parked_key(gate, class)) end
+      for _, class in ipairs(CLASSES) do parked = parked + call('ZCARD', q.parked_key(gate, class)) end
       if parked == 0 then
-        call('ZREM', WAKE, name)
+        call('ZREM', keys.wake, name)
       else
-        local n, next_ms = room(gate)
+        local n, next_ms = q.room(gate)
         -- Room and still somebody parked: worth looking again at once, or freed room might be forgotten.
-        call('ZADD', WAKE, n > 0 and int(now_ms) or (next_ms == INF and '+inf' or int(next_ms)), name)
+        call('ZADD', keys.wake, n > 0 and q.int(now_ms) or (next_ms == INF and '+inf' or q.int(next_ms)), name)
       end
     end
     gate.dirty, gate.stirred = nil, nil

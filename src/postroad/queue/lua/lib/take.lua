@@ -3,24 +3,24 @@
 local VISIT = 4 -- jobs of one lane in one go, though many lanes are ready
 
 -- A repeated nonce gets what the first got, as far as it still holds the leases.
-local function memory_key(worker) return base .. 'claim:' .. worker end
-local function recall(worker, nonce)
-  local memory = call('GET', memory_key(worker))
+function q.memory_key(worker) return base .. 'claim:' .. worker end
+function q.recall(worker, nonce)
+  local memory = call('GET', q.memory_key(worker))
   if not memory then return nil end
   local of, stale, ids, under = unpack(cmsgpack.unpack(memory))
   if of ~= nonce then return nil end
   return stale, ids, under
 end
 
-local function remember(worker, nonce, stale, ids, under, lease_ms)
-  call('SET', memory_key(worker), cmsgpack.pack({ nonce, stale, ids, under }), 'PX', lease_ms)
+function q.remember(worker, nonce, stale, ids, under, lease_ms)
+  call('SET', q.memory_key(worker), cmsgpack.pack({ nonce, stale, ids, under }), 'PX', lease_ms)
 end
 
-local function choose_class(ready)
+function q.choose_class(ready)
   local chosen, start, other = nil, INF, INF
   for _, class in ipairs(CLASSES) do
     if ready[class] > 0 then
-      local at = math.max(clock_of('class:' .. class), clock_of('classes'))
+      local at = math.max(q.clock_of('class:' .. class), q.clock_of('classes'))
       if at < start then
         chosen, start, other = class, at, start
       else
@@ -32,7 +32,7 @@ local function choose_class(ready)
 end
 
 -- How many jobs of one lane to take in one go: neither classes nor lanes may run far ahead of each other.
-local function quantum(class, start, other, share, missing)
+function q.quantum(class, start, other, share, missing)
   local n = math.min(missing, share)
   if other < INF then
     local weight = CLASS_WEIGHT[class]
@@ -42,11 +42,11 @@ local function quantum(class, start, other, share, missing)
   return n
 end
 
-local function admitted(lane, at_most)
+function q.admitted(lane, at_most)
   local n = at_most
   for _, name in ipairs(lane.gates) do
-    local gate = gate_of(name)
-    local free = room(gate)
+    local gate = q.gate_of(name)
+    local free = q.room(gate)
     if free <= 0 then return 0, gate end
     n = math.min(n, free)
   end
@@ -54,17 +54,17 @@ local function admitted(lane, at_most)
 end
 
 -- Add what of these ids is still a job to a batch; returns how many.
-local function grant_all(lane, popped, ids, records)
-  local found = call('HMGET', JOBS, unpack(popped))
+function q.grant_all(lane, popped, ids, records)
+  local found = call('HMGET', keys.jobs, unpack(popped))
   local before = #ids
   for i, id in ipairs(popped) do
     local record = found[i]
     if not record then
-      call('HDEL', CANCELLED, id)
+      call('HDEL', keys.cancelled, id)
     else
-      local expires_ms = expiry_of(record)
+      local expires_ms = q.expiry_of(record)
       if expires_ms > 0 and expires_ms <= now_ms then
-        end_job('expired', id, lane.n, { token = this_token(), attempt = read_record(record).attempts })
+        q.end_job('expired', id, lane.n, { token = q.this_token(), attempt = q.read_record(record).attempts })
       else
         ids[#ids + 1], records[#records + 1] = id, record
       end
@@ -74,12 +74,12 @@ local function grant_all(lane, popped, ids, records)
 end
 
 -- Returns ids and records of up to `want` jobs, leased under this script's token, and the names of their lanes.
-local function take(worker, want, lease_ms)
+function q.take(worker, want, lease_ms)
   local ids, records, lanes = {}, {}, {}
   -- Written in two calls at the end, however many lanes the batch is made of.
-  local leases, ends, end_ms = {}, {}, int(now_ms + lease_ms)
+  local leases, ends, end_ms = {}, {}, q.int(now_ms + lease_ms)
   local function lease(lane, from)
-    local packed = pack_lease({ token = this_token(), lane = lane.n, marked = 0, worker = worker })
+    local packed = q.pack_lease({ token = q.this_token(), lane = lane.n, marked = 0, worker = worker })
     lanes[lane.n] = lane.name
     for i = from, #ids do
       leases[2 * i - 1], leases[2 * i] = ids[i], packed
@@ -94,52 +94,52 @@ local function take(worker, want, lease_ms)
   end
   local scans = want + 64
   while #ids < want and scans > 0 do
-    local class, start, other = choose_class(ready)
+    local class, start, other = q.choose_class(ready)
     if not class then break end
     local key = base .. 'ready:' .. class
     local first = call('ZRANGE', key, 0, 0, 'WITHSCORES')
-    local lane, tag = lane_of(tonumber(first[1])), tonumber(first[2])
-    local n, refusing = admitted(lane, quantum(class, start, other, share[class], want - #ids))
+    local lane, tag = q.lane_of(tonumber(first[1])), tonumber(first[2])
+    local n, refusing = q.admitted(lane, q.quantum(class, start, other, share[class], want - #ids))
     if refusing then
-      park(lane, tag, refusing)
+      q.park(lane, tag, refusing)
       ready[class] = ready[class] - 1
       scans = scans - 1
     else
       local popped = call('LPOP', lane.list, n)
-      local granted = grant_all(lane, popped, ids, records)
+      local granted = q.grant_all(lane, popped, ids, records)
       scans = scans - #popped
-      deepen(class, -#popped)
+      q.deepen(class, -#popped)
       if granted > 0 then
         lease(lane, #ids - granted + 1)
-        for _, name in ipairs(lane.gates) do debit(gate_of(name), granted) end
-        set_clock('classes', start)
-        set_clock('class:' .. class, start + granted / CLASS_WEIGHT[class])
-        set_clock('lanes:' .. class, math.max(tag, clock_of('lanes:' .. class)))
+        for _, name in ipairs(lane.gates) do q.debit(q.gate_of(name), granted) end
+        q.set_clock('classes', start)
+        q.set_clock('class:' .. class, start + granted / CLASS_WEIGHT[class])
+        q.set_clock('lanes:' .. class, math.max(tag, q.clock_of('lanes:' .. class)))
       end
       tag = tag + granted / lane.weight
       if #popped < n or call('EXISTS', lane.list) == 0 then
         call('ZREM', key, lane.n)
-        call('HDEL', HOME, lane.n)
-        call('HSET', TAGS, lane.n, real(tag))
+        call('HDEL', keys.home, lane.n)
+        call('HSET', keys.tags, lane.n, q.real(tag))
         ready[class] = ready[class] - 1
       else
-        call('ZADD', key, real(tag), lane.n)
+        call('ZADD', key, q.real(tag), lane.n)
       end
     end
   end
-  call_many('HSET', LEASES, leases)
-  call_many('ZADD', IN_FLIGHT, ends)
-  count('claimed', #ids)
+  q.call_many('HSET', keys.leases, leases)
+  q.call_many('ZADD', keys.inflight, ends)
+  q.count('claimed', #ids)
   return ids, records, lanes
 end
 
 -- The earliest instant at which asking again is worth it, ms; 0: nothing is waiting for anything.
-local function next_instant()
+function q.next_instant()
   for _, class in ipairs(CLASSES) do
     if call('EXISTS', base .. 'ready:' .. class) == 1 then return now_ms, true end
   end
   local at = INF
-  for _, key in ipairs({ WAKE, SCHEDULED, IN_FLIGHT }) do
+  for _, key in ipairs({ keys.wake, keys.scheduled, keys.inflight }) do
     local first = call('ZRANGE', key, 0, 0, 'WITHSCORES')
     if first[2] then at = math.min(at, tonumber(first[2])) end
   end
@@ -149,44 +149,44 @@ end
 -- Whether so many events wait for somebody to record them that no more work may be begun. Events that nobody reads are
 -- kept up to the same number.
 local full = false
-local function check_events(cap)
-  if events_waiting() < cap then return end
-  if #call('XINFO', 'GROUPS', EVENTS) == 0 then
-    trim_events(int(clock_of('events') - math.floor(cap * 0.99) + 1))
+function q.check_events(cap)
+  if q.events_waiting() < cap then return end
+  if #call('XINFO', 'GROUPS', keys.events) == 0 then
+    q.trim_events(q.int(q.clock_of('events') - math.floor(cap * 0.99) + 1))
   else
     full = true
-    count('full')
+    q.count('full')
   end
 end
 
 -- The reply that Python reads: a blob, then the records as they are.
-local function reply(stale, ids, under, records, lanes)
+function q.reply(stale, ids, under, records, lanes)
   local named = {}
   for n, name in pairs(lanes) do named[#named + 1] = { n, name } end
-  local at, ready = next_instant()
+  local at, ready = q.next_instant()
   table.insert(records, 1, cmsgpack.pack({ stale, at, ids, under, named, full, ready and not full }))
   return records
 end
 
-local function reply_again(stale, ids, under)
-  local leases, found = get_many(LEASES, ids), get_many(JOBS, ids)
+function q.reply_again(stale, ids, under)
+  local leases, found = q.get_many(keys.leases, ids), q.get_many(keys.jobs, ids)
   local held, records, lanes = {}, {}, {}
   for i, id in ipairs(ids) do
-    local lease = leases[i] and read_lease(leases[i])
+    local lease = leases[i] and q.read_lease(leases[i])
     if lease and lease.token == under then
       held[#held + 1], records[#records + 1] = id, found[i]
-      lanes[lease.lane] = lane_of(lease.lane).name
+      lanes[lease.lane] = q.lane_of(lease.lane).name
     end
   end
-  return reply(stale, held, under, records, lanes)
+  return q.reply(stale, held, under, records, lanes)
 end
 
 -- House-keeping in bounded steps, so that no other process need tick; then take.
-local function claim_batch(worker, want, lease_ms, remember_ms, events_cap)
-  sweep(remember_ms)
-  reap(100)
-  promote(want + 100)
-  wake_gates(64, want)
-  check_events(events_cap)
-  return take(worker, full and 0 or want, lease_ms)
+function q.claim_batch(worker, want, lease_ms, remember_ms, events_cap)
+  q.sweep(remember_ms)
+  q.reap(100)
+  q.promote(want + 100)
+  q.wake_gates(64, want)
+  q.check_events(events_cap)
+  return q.take(worker, full and 0 or want, lease_ms)
 end
