@@ -8,7 +8,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from postroad.bounce.effects import Processed, process
+from postroad.bounce.effects import Processed, Rules, process
 from postroad.bounce.intake import digest_of
 from postroad.bounce.report import Envelope
 from postroad.mail.token import Purpose, TokenSigner
@@ -68,7 +68,7 @@ class House:
 
     def process(self, raw: bytes, envelope: Envelope | None = None, *, now: datetime = NOW) -> Processed:
         digest = self.keep(raw, envelope, now=now)
-        [processed] = process(self.engine, [digest], signer=self.signer, settings=self.settings, now=now)
+        [processed] = process(self.engine, [digest], rules=Rules(signer=self.signer, settings=self.settings), now=now)
         assert processed is not None
         return processed
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 import sqlalchemy as sa
 
+from postroad.bounce.effects import Rules
 from postroad.bounce.handler import BounceHandler
 from postroad.bounce.intake import LANE, Intake, ProcessBounce, encode_job
 from postroad.bounce.report import Envelope
@@ -37,8 +38,7 @@ def handler(house: House, mail: Queue, engine: sa.Engine | None = None) -> Bounc
 
     return BounceHandler(
         engine=engine or house.engine,
-        signer=house.signer,
-        settings=BounceSettings(),
+        rules=Rules(signer=house.signer, settings=BounceSettings()),
         clock=SystemClock(),
         follow=follow,
     )

@@ -14,7 +14,7 @@ from postroad.campaign.definition import read_campaign
 from postroad.campaign.plan import launch
 from postroad.errors import ConfigError, StateError
 from postroad.settings import Settings
-from postroad.store.campaign import CampaignState, find_campaign, steps_of
+from postroad.store.campaign import CampaignState, OnReply, find_campaign, steps_of
 from postroad.store.engine import read, write
 from tests.campaign.house import CAMPAIGN, CONFIG, NOW, TEXT, House
 from tests.campaign.tables import row_counts
@@ -255,3 +255,18 @@ def test_the_hours_of_a_launched_campaign_cannot_change(house: House) -> None:
     house.apply(CAMPAIGN + HOURS)
     with pytest.raises(StateError, match="window"):
         house.apply(CAMPAIGN)
+
+
+def test_what_a_reply_does_is_kept_and_may_change_after_the_launch(house: House) -> None:
+    assert house.apply().on_reply is OnReply.STOP
+    launched(house)
+    assert (
+        house.apply(CAMPAIGN.replace("sender: news", "sender: news\non_reply: continue")).on_reply is OnReply.CONTINUE
+    )
+    with read(house.engine) as connection:
+        assert find_campaign(connection, "spring").on_reply is OnReply.CONTINUE
+
+
+def test_what_a_reply_does_is_one_of_two_words(house: House) -> None:
+    with pytest.raises(ConfigError, match="on_reply"):
+        house.apply(CAMPAIGN.replace("sender: news", "sender: news\non_reply: maybe"))

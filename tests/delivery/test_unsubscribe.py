@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from threading import Thread
 from typing import Any
 
@@ -10,13 +11,14 @@ import pytest
 import sqlalchemy as sa
 
 from postroad.delivery.job import job_id
-from postroad.delivery.unsubscribe import Unsubscribed, unsubscribe, unsubscribe_touch
+from postroad.delivery.unsubscribe import unsubscribe
 from postroad.errors import UnavailableError
 from postroad.queue import Job, JobState, Queue
 from postroad.settings import UnsubscribeScope
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
 from postroad.store.suppression import SuppressionReason, suppress
+from postroad.store.unsubscribe import Unsubscribed, unsubscribe_touch
 from tests.delivery.queue_of_touches import lane, noted, state_of
 from tests.store.rows import NOW, add_audience, add_campaign, add_recipient, add_touch
 
@@ -64,7 +66,7 @@ async def test_all_that_waits_for_them_ends_and_what_is_on_the_wire_goes_on(engi
     await queue.enqueue(lane(), [Job(id=job_id(touch), payload=b"") for touch in jobs])
     said = story.touches[TouchState.ACCEPTED]
     done = await unsubscribe(engine, opened(queue), said, "reply", NOW)
-    assert done == Unsubscribed(first=True, ended=done.ended if done else ())
+    assert done == Unsubscribed(first=True, suppressed=True, ended=done.ended if done else ())
     ended = {story.touches[state] for state in WAITING} | {story.elsewhere}
     assert done is not None
     assert set(done.ended) == ended
@@ -81,8 +83,9 @@ async def test_again_and_of_another_touch_nothing_more_happens(engine: sa.Engine
     story = Story(engine)
     first, again = story.touches[TouchState.ACCEPTED], story.touches[TouchState.DEFERRED]
     await unsubscribe(engine, opened(queue), first, "link", NOW)
-    assert await unsubscribe(engine, unopened, first, "link", NOW) == Unsubscribed(first=False, ended=())
-    assert await unsubscribe(engine, unopened, again, "reply", NOW) == Unsubscribed(first=True, ended=())
+    nothing = Unsubscribed(first=False, suppressed=False, ended=())
+    assert await unsubscribe(engine, unopened, first, "link", NOW) == nothing
+    assert await unsubscribe(engine, unopened, again, "reply", NOW) == replace(nothing, first=True)
     assert kept(engine) == [("ada@example.com", 0, "unsubscribe", "link")]
     assert len(noted(engine, first)) == 1
 
@@ -118,7 +121,8 @@ def test_many_at_once_of_one_recipient_are_one(engine: sa.Engine) -> None:
     scope = UnsubscribeScope.EVERYWHERE
 
     def say() -> None:
-        found.append(unsubscribe_touch(engine, story.elsewhere, "link", NOW, scope))
+        with write(engine) as connection:
+            found.append(unsubscribe_touch(connection, story.elsewhere, "link", NOW, scope))
 
     threads = [Thread(target=say) for _ in range(8)]
     for thread in threads:

@@ -341,3 +341,14 @@ def test_an_address_in_utf8_stands_in_the_header_as_it_is() -> None:
     # RFC 6532 §3.2: it cannot be encoded; the session asks for SMTPUTF8.
     message = compiled().merge(7, "jörg@example.org", {"field": "x"}, NOW)
     assert "To: jörg@example.org\r\n".encode() in message.content
+
+
+def test_the_address_for_replies_bears_a_token_of_the_touch_where_there_is_a_place_for_one() -> None:
+    identity = sender(reply_to="hello+{token}@example.com")
+    found = parsed(compiled(identity=identity).merge(7, "ada@example.org", {"field": "x"}, NOW))
+    assert found["Reply-To"] == f"hello+{SIGNER.sign(Purpose.REPLY, 7)}@example.com"
+
+
+def test_a_message_that_leaves_by_no_mail_service_has_no_tag() -> None:
+    message = compiled().merge(7, "ada@example.org", {"field": "x"}, NOW)
+    assert b"\r\nX-" not in message.content

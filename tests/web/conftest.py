@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import httpx
@@ -11,7 +11,8 @@ import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
 
-from postroad.clock import SystemClock
+from postroad.bounce.intake import Intake
+from postroad.clock import Clock, SystemClock
 from postroad.mail.token import Purpose, TokenSigner
 from postroad.queue import Queue
 from postroad.queue.server import connect
@@ -45,14 +46,33 @@ class Web:
 
 @asynccontextmanager
 async def open_web(
-    engine: sa.Engine, queue: Callable[[], Awaitable[Queue]], settings: WebSettings | None = None
+    engine: sa.Engine,
+    queue: Callable[[], Awaitable[Queue]],
+    settings: WebSettings | None = None,
+    *,
+    bounces: Callable[[], Awaitable[Queue]] | None = None,
+    clock: Clock | None = None,
+    asks: httpx.AsyncClient | None = None,
 ) -> AsyncIterator[httpx.AsyncClient]:
-    parts = WebParts(engine=engine, signer=SIGNER, clock=SystemClock(), queue=queue, settings=settings or WebSettings())
-    async with (
-        serving(create_app(parts), "127.0.0.1", 0) as port,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as http,
-    ):
-        yield http
+    """``bounces``: the queue of what comes back, if it is not ``queue``; ``asks``: what fetches from others."""
+    clock = clock or SystemClock()
+
+    async def intake() -> Intake:
+        return Intake(engine=engine, queue=await (bounces or queue)(), clock=clock)
+
+    async with AsyncExitStack() as stack:
+        http = asks if asks is not None else await stack.enter_async_context(httpx.AsyncClient())
+        parts = WebParts(
+            engine=engine,
+            signer=SIGNER,
+            clock=clock,
+            queue=queue,
+            intake=intake,
+            http=http,
+            settings=settings or WebSettings(),
+        )
+        port = await stack.enter_async_context(serving(create_app(parts), "127.0.0.1", 0))
+        yield await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20))
 
 
 @pytest.fixture(scope="session")

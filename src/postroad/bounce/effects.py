@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
 from postroad.bounce.judge import Judgement, Verdict, judge
 from postroad.bounce.match import Match, MatchedBy, Tokens, addresses_of, read_tokens
-from postroad.bounce.policy import NOTHING, Consequence, History, judgement_for, policy, unsubscribed
+from postroad.bounce.policy import NOTHING, REPLIED, Consequence, History, judgement_for, policy, unsubscribed
 from postroad.bounce.read import read_mail
-from postroad.bounce.report import Envelope, Report
+from postroad.bounce.reply import RULE, answered, own_addresses
+from postroad.bounce.report import Envelope, Kind, Report
+from postroad.bounce.services.read import read_event, service_of
 from postroad.mail.token import TokenSigner
-from postroad.settings import BounceSettings
+from postroad.settings import BounceSettings, UnsubscribeScope
 from postroad.store.bounce import (
     BounceEffectKind,
     BounceMail,
@@ -29,12 +32,22 @@ from postroad.store.bounce import (
     take_touch,
     touches_sent_to,
 )
+from postroad.store.campaign import OnReply, sender_addresses
 from postroad.store.engine import write
-from postroad.store.ledger import TouchState
+from postroad.store.ledger import TouchState, end_sequence_of, note_reply
 from postroad.store.suppression import SuppressionReason, strengthen, suppress
 from postroad.store.types import UtcDateTime
+from postroad.store.unsubscribe import unsubscribe_touch
 
 Change = tuple[BounceEffectKind, int, str]
+
+
+class Cause(NamedTuple):
+    """The mail or event that things follow from, what brought it, and when they do."""
+
+    digest: str
+    source: str
+    at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,30 +66,45 @@ class Processed:
 
 
 def read_and_judge(
-    raw: bytes, envelope: Envelope, signer: TokenSigner | None
+    raw: bytes, envelope: Envelope, signer: TokenSigner | None, own: Collection[str] = ()
 ) -> tuple[Report, tuple[Judgement, ...], Tokens]:
-    """A mail, read and judged, and what its tokens say (nothing without a signer)."""
-    report = read_mail(raw, envelope)
+    """A mail or an event, read and judged, and what its tokens say (nothing without a signer).
+
+    ``own``: addresses that we write from, so that what we wrote ourselves is nobody's reply.
+    """
+    service = service_of(envelope.source)
+    report = read_event(service, raw) if service is not None else read_mail(raw, envelope)
+    tokens = Tokens(None, forged=False)
+    if signer is not None:
+        tokens = read_tokens(report, signer)
+        report = answered(report, tokens.match, signer, own)
     judgements = judge(report)
-    tokens = read_tokens(report, signer) if signer is not None else Tokens(None, forged=False)
     if tokens.match is not None and tokens.match.by is MatchedBy.UNSUBSCRIBE:
         judgements = unsubscribed(report, judgements)
     return report, judgements, tokens
 
 
-def process(
-    engine: sa.Engine, digests: Sequence[str], *, signer: TokenSigner, settings: BounceSettings, now: datetime
-) -> list[Processed | None]:
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """What decides on what follows, beside the mail itself. ``scope``: what an unsubscribe is from."""
+
+    signer: TokenSigner
+    settings: BounceSettings
+    scope: UnsubscribeScope = UnsubscribeScope.EVERYWHERE
+
+
+def process(engine: sa.Engine, digests: Sequence[str], *, rules: Rules, now: datetime) -> list[Processed | None]:
     """Judge kept mails and carry out what follows, all of it or nothing. None: there is no such mail.
 
     Of one that was judged before nothing changes, and what it came to is returned again. Raises UnavailableError.
     """
     with write(engine) as connection:
-        return [_process(connection, digest, signer, settings, now) for digest in digests]
+        own = own_addresses(sender_addresses(connection))
+        return [_process(connection, digest, rules, own, now) for digest in digests]
 
 
 def _process(
-    connection: sa.Connection, digest: str, signer: TokenSigner, settings: BounceSettings, now: datetime
+    connection: sa.Connection, digest: str, rules: Rules, own: Collection[str], now: datetime
 ) -> Processed | None:
     mail = take_mail(connection, digest)
     if mail is None:
@@ -84,15 +112,16 @@ def _process(
     if mail.processed_at is not None or mail.raw is None:
         return _as_it_was(connection, mail)
     envelope = Envelope(mail_from=mail.mail_from, recipient=mail.recipient, source=mail.source)
-    report, judgements, tokens = read_and_judge(mail.raw, envelope, signer)
+    report, judgements, tokens = read_and_judge(mail.raw, envelope, rules.signer, own)
     match = tokens.match
     if match is None and not tokens.forged:
-        match = _by_recipient_and_time(connection, report, judgements, mail.received_at, settings)
+        match = _by_recipient_and_time(connection, report, judgements, mail.received_at, rules.settings)
     touch = take_touch(connection, match.touch_id) if match is not None else None
     judgement = judgement_for(judgements, touch.address if touch is not None else "")
     changes: list[Change] = []
     if touch is not None and match is not None:
-        changes = _carry_out(connection, touch, judgement, match.by, digest, settings, now)
+        what = REPLIED if report.kind is Kind.REPLY else _follows(connection, touch, judgement, match.by, rules, now)
+        changes = _carry_out(connection, touch, what, judgement, Cause(digest, mail.source, now), rules.scope)
     add_effects(connection, digest, changes, now)
     mail.processed_at, mail.kind = now, report.kind.value
     mail.verdict, mail.rule = judgement.verdict.value, judgement.rule[:100]
@@ -107,13 +136,14 @@ def _as_it_was(connection: sa.Connection, mail: BounceMail) -> Processed:
 
 
 def _processed(mail: BounceMail, changes: Sequence[Change]) -> Processed:
+    ended = (BounceEffectKind.TOUCH_SUPPRESSED, BounceEffectKind.TOUCH_CANCELLED)
     moved = (BounceEffectKind.TOUCH_BOUNCED, BounceEffectKind.TOUCH_ACCEPTED)
     return Processed(
         verdict=Verdict(mail.verdict or Verdict.UNRELATED),
         rule=mail.rule or "",
         touch_id=mail.touch_id,
         matched_by=MatchedBy(mail.matched_by) if mail.matched_by else None,
-        ended=[touch_id for kind, touch_id, _ in changes if kind is BounceEffectKind.TOUCH_SUPPRESSED],
+        ended=[touch_id for kind, touch_id, _ in changes if kind in ended],
         known=[touch_id for kind, touch_id, _ in changes if kind in moved],
     )
 
@@ -139,45 +169,74 @@ def _by_recipient_and_time(
     return Match(found[0], MatchedBy.RECIPIENT) if len(found) == 1 else None
 
 
+def _follows(
+    connection: sa.Connection, touch: MatchedTouch, judgement: Judgement, by: MatchedBy, rules: Rules, now: datetime
+) -> Consequence:
+    settings = rules.settings
+    since = now - timedelta(milliseconds=settings.soft_window_ms)
+    history = History(soft_in_a_row=soft_bounces_in_a_row(connection, touch, since))
+    return policy(history, judgement, by, soft_limit=settings.soft_limit, act_on_unsigned=settings.act_on_unsigned)
+
+
 def _carry_out(
     connection: sa.Connection,
     touch: MatchedTouch,
+    what: Consequence,
     judgement: Judgement,
-    by: MatchedBy,
-    digest: str,
-    settings: BounceSettings,
-    now: datetime,
+    cause: Cause,
+    scope: UnsubscribeScope,
 ) -> list[Change]:
-    since = now - timedelta(milliseconds=settings.soft_window_ms)
-    history = History(soft_in_a_row=soft_bounces_in_a_row(connection, touch, since))
-    what = policy(history, judgement, by, soft_limit=settings.soft_limit, act_on_unsigned=settings.act_on_unsigned)
     if what == NOTHING:
         return []
     said = judgement.reported.diagnostic or judgement.rule
     changes: list[Change] = []
-    if what.touch is not None and move_touch(connection, touch.id, what.touch, said, now):
-        _note(connection, touch, what, judgement, digest, now)
+    if what.touch is not None and move_touch(connection, touch.id, what.touch, said, cause.at):
+        _note(connection, touch, what, judgement, cause)
         kind = BounceEffectKind.TOUCH_BOUNCED if what.touch is TouchState.BOUNCED else BounceEffectKind.TOUCH_ACCEPTED
         changes.append((kind, touch.id, f"was {touch.state}: {judgement.rule}"))
-    if what.suppress is not None:
-        changes += _suppress(connection, touch, what.suppress, digest, now)
+    if what.replied:
+        changes += _end_sequence(connection, touch, cause)
+    match what.suppress:
+        case None:
+            pass
+        case SuppressionReason.UNSUBSCRIBE:
+            changes += _unsubscribe(connection, touch, cause, scope)
+        case reason:
+            changes += _suppress(connection, touch, reason, cause)
     return changes
 
 
-def _suppress(
-    connection: sa.Connection, touch: MatchedTouch, reason: SuppressionReason, digest: str, now: datetime
-) -> list[Change]:
-    source = f"mail {digest[:16]}, touch {touch.id}"
-    new = suppress(connection, [touch.address], reason, source, now)
-    if reason in (SuppressionReason.COMPLAINT, SuppressionReason.UNSUBSCRIBE):
+def _unsubscribe(connection: sa.Connection, touch: MatchedTouch, cause: Cause, scope: UnsubscribeScope) -> list[Change]:
+    """As one-click does, so that it is the same whichever way they chose."""
+    reason = SuppressionReason.UNSUBSCRIBE.value
+    done = unsubscribe_touch(connection, touch.id, f"by {cause.source}, {cause.digest[:16]}", cause.at, scope)
+    if done is None:
+        return []
+    first: list[Change] = [(BounceEffectKind.ADDRESS_SUPPRESSED, touch.id, reason)] if done.suppressed else []
+    return first + [(BounceEffectKind.TOUCH_SUPPRESSED, other, reason) for other in done.ended]
+
+
+def _suppress(connection: sa.Connection, touch: MatchedTouch, reason: SuppressionReason, cause: Cause) -> list[Change]:
+    source = f"{cause.source} {cause.digest[:16]}, touch {touch.id}"
+    new = suppress(connection, [touch.address], reason, source, cause.at)
+    if reason is SuppressionReason.COMPLAINT:
         strengthen(connection, touch.address, reason, source)
     changes: list[Change] = [(BounceEffectKind.ADDRESS_SUPPRESSED, touch.id, reason.value)] if new else []
-    ended = end_waiting_of(connection, touch.recipient_id, now)
+    ended = end_waiting_of(connection, touch.recipient_id, cause.at)
     return changes + [(BounceEffectKind.TOUCH_SUPPRESSED, other, reason.value) for other in ended]
 
 
+def _end_sequence(connection: sa.Connection, touch: MatchedTouch, cause: Cause) -> list[Change]:
+    note_reply(connection, touch.id, cause.digest, cause.at)
+    changes: list[Change] = [(BounceEffectKind.REPLIED, touch.id, RULE)]
+    if touch.on_reply is OnReply.CONTINUE:
+        return changes
+    ended = end_sequence_of(connection, touch.campaign_id, touch.recipient_id, RULE, cause.at)
+    return changes + [(BounceEffectKind.TOUCH_CANCELLED, other, RULE) for other in ended]
+
+
 def _note(
-    connection: sa.Connection, touch: MatchedTouch, what: Consequence, judgement: Judgement, digest: str, now: datetime
+    connection: sa.Connection, touch: MatchedTouch, what: Consequence, judgement: Judgement, cause: Cause
 ) -> None:
     """One row of what happened to the touch, beside those of its delivery."""
     reported = judgement.reported
@@ -188,10 +247,10 @@ def _note(
         "ON CONFLICT (uid) DO NOTHING"
     ).bindparams(sa.bindparam("at", type_=UtcDateTime()))
     values = {
-        "uid": f"bounce:{digest}",
+        "uid": f"bounce:{cause.digest}",
         "touch_id": touch.id,
         "state": what.touch,
-        "at": now,
+        "at": cause.at,
         "reply_code": reported.reply_code,
         "enhanced_code": reported.status,
         "reply": reported.diagnostic[:500] or None,

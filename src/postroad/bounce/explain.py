@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from postroad.bounce.effects import read_and_judge
@@ -31,9 +32,11 @@ class Explained:
     touch: int | None
 
 
-def explain(file: str, raw: bytes, envelope: Envelope, signer: TokenSigner | None) -> Explained:
-    """Read and judge one mail. Nothing follows from it."""
-    report, judgements, tokens = read_and_judge(raw, envelope, signer)
+def explain(
+    file: str, raw: bytes, envelope: Envelope, signer: TokenSigner | None, own: Collection[str] = ()
+) -> Explained:
+    """Read and judge one mail. Nothing follows from it. ``own``: addresses that we write from."""
+    report, judgements, tokens = read_and_judge(raw, envelope, signer, own)
     return Explained(
         file=file,
         kind=report.kind,

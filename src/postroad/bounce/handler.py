@@ -9,20 +9,22 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
-from postroad.bounce.effects import Processed, process
+from postroad.bounce.effects import Processed, Rules, process
 from postroad.bounce.intake import Intake, decode_job
 from postroad.clock import Clock
 from postroad.errors import UnavailableError
-from postroad.mail.token import TokenSigner
 from postroad.queue import Claimed, Dead, Defer, Done, Lease, Verdict
 from postroad.settings import BounceSettings
 from postroad.store.bounce import forget_raw
 from postroad.store.engine import write
+from postroad.store.webhook import forget_tokens
 
 log = logging.getLogger(__name__)
 
 AWAY_MS = 5_000
 LOOK_SECONDS = 60.0
+SKEW_MS = 600_000
+"""Clocks differ. A token is remembered for so long after its signature is too old by ours."""
 
 Follow = Callable[[Sequence[int], Sequence[int]], Awaitable[None]]
 """Lets the queue of mail follow the ledger: touches that ended while they waited, and touches that are known now."""
@@ -31,12 +33,9 @@ Follow = Callable[[Sequence[int], Sequence[int]], Awaitable[None]]
 class BounceHandler:
     """Handles jobs of ``bounce:process``. Each may be handled again at any time: nothing happens twice."""
 
-    def __init__(
-        self, *, engine: sa.Engine, signer: TokenSigner, settings: BounceSettings, clock: Clock, follow: Follow
-    ) -> None:
+    def __init__(self, *, engine: sa.Engine, rules: Rules, clock: Clock, follow: Follow) -> None:
         self._engine = engine
-        self._signer = signer
-        self._settings = settings
+        self._rules = rules
         self._clock = clock
         self._follow = follow
 
@@ -62,9 +61,7 @@ class BounceHandler:
         return Done() if processed is not None else Dead(cause="no such mail", error=f"the store has no mail {digest}")
 
     async def _process(self, digests: Sequence[str]) -> Sequence[Processed | None]:
-        processed = await asyncio.to_thread(
-            process, self._engine, digests, signer=self._signer, settings=self._settings, now=self._clock.now()
-        )
+        processed = await asyncio.to_thread(process, self._engine, digests, rules=self._rules, now=self._clock.now())
         ended = [touch_id for one in processed if one is not None for touch_id in one.ended]
         known = [touch_id for one in processed if one is not None for touch_id in one.known]
         if ended or known:
@@ -76,18 +73,25 @@ class BounceHandler:
         return processed
 
 
-async def keep_house(engine: sa.Engine, intake: Intake, settings: BounceSettings, clock: Clock) -> None:
-    """Put forgotten mails on the queue and drop the octets of old ones, for as long as this runs."""
+async def keep_house(
+    engine: sa.Engine, intake: Intake, settings: BounceSettings, clock: Clock, *, window_ms: int
+) -> None:
+    """Put forgotten mails on the queue and drop the octets of old ones, for as long as this runs.
+
+    ``window_ms``: how long tokens of webhooks are remembered.
+    """
     while True:
         try:
             await intake.resume()
-            before = clock.now() - timedelta(milliseconds=settings.keep_ms)
-            await asyncio.to_thread(_forget, engine, before)
+            now = clock.now()
+            tokens_before = now - timedelta(milliseconds=window_ms + SKEW_MS)
+            await asyncio.to_thread(_forget, engine, now - timedelta(milliseconds=settings.keep_ms), tokens_before)
         except UnavailableError as error:
             log.warning("looking for mails that wait: %s", error.message)
         await clock.sleep(LOOK_SECONDS)
 
 
-def _forget(engine: sa.Engine, before: datetime) -> int:
+def _forget(engine: sa.Engine, raw_before: datetime, tokens_before: datetime) -> None:
     with write(engine) as connection:
-        return forget_raw(connection, before)
+        forget_raw(connection, raw_before)
+        forget_tokens(connection, tokens_before)

@@ -6,8 +6,11 @@ The store keeps the mail itself, so that workers on other hosts have it, and a l
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from hashlib import sha256
+from typing import NamedTuple
 
 import msgspec
 import sqlalchemy as sa
@@ -15,9 +18,11 @@ import sqlalchemy as sa
 from postroad.bounce.mime import MAX_MESSAGE_BYTES
 from postroad.bounce.report import Envelope
 from postroad.clock import Clock
+from postroad.errors import DataError
 from postroad.queue import Job, Lane, Queue
 from postroad.store.bounce import BounceMail, is_processed, keep_mail, waiting_mails
 from postroad.store.engine import read, write
+from postroad.store.webhook import use_token
 
 BOUNCE_QUEUE = "bounce:process"
 QUEUE_GATE = "queue"
@@ -50,6 +55,15 @@ def digest_of(raw: bytes, envelope: Envelope) -> str:
     return digest.hexdigest()
 
 
+class UsedTokenError(DataError):
+    """What may come once came again."""
+
+
+class _Kept(NamedTuple):
+    new: bool
+    judged: bool
+
+
 class Intake:
     """Takes in what comes back. When `submit` has returned, the mail is kept and will be judged."""
 
@@ -60,11 +74,21 @@ class Intake:
 
     async def submit(self, raw: bytes, envelope: Envelope) -> Submitted:
         """Keep a mail and put it on the queue. Doing so twice is harmless. Raises UnavailableError: try again."""
-        digest = digest_of(raw, envelope)
-        new, judged = await asyncio.to_thread(self._keep, digest, raw, envelope)
-        if not judged:
-            await self._enqueue([digest])
-        return Submitted(digest=digest, new=new)
+        [submitted] = await self.submit_all([(raw, envelope)])
+        return submitted
+
+    async def submit_all(
+        self, mails: Sequence[tuple[bytes, Envelope]], *, token: str | None = None
+    ) -> Sequence[Submitted]:
+        """Keep several mails in one transaction, and put them on the queue, as `submit` does with one.
+
+        ``token``: what came with them, and comes once. Raises UsedTokenError, and keeps nothing, if it came before.
+        """
+        named = [(digest_of(raw, envelope), raw, envelope) for raw, envelope in mails]
+        kept = await asyncio.to_thread(self._keep, named, token)
+        waiting = [digest for (digest, _, _), one in zip(named, kept, strict=True) if not one.judged]
+        await self._enqueue(list(dict.fromkeys(waiting)))
+        return [Submitted(digest=digest, new=one.new) for (digest, _, _), one in zip(named, kept, strict=True)]
 
     async def resume(self) -> int:
         """Put on the queue what is kept and was not judged, as after a loss of the queue. Returns how many."""
@@ -77,18 +101,24 @@ class Intake:
         if jobs:
             await self._queue.enqueue(LANE, jobs)
 
-    def _keep(self, digest: str, raw: bytes, envelope: Envelope) -> tuple[bool, bool]:
+    def _keep(self, mails: Sequence[tuple[str, bytes, Envelope]], token: str | None) -> list[_Kept]:
+        now = self._clock.now()
+        with write(self._engine) as connection:
+            if token is not None and not use_token(connection, sha256(token.encode()).hexdigest(), now):
+                raise UsedTokenError("it came before, with a call that was taken")
+            return [self._keep_one(connection, digest, raw, envelope, now) for digest, raw, envelope in mails]
+
+    def _keep_one(self, connection: sa.Connection, digest: str, raw: bytes, envelope: Envelope, now: datetime) -> _Kept:
         mail = BounceMail(
             digest=digest,
-            received_at=self._clock.now(),
+            received_at=now,
             source=_plain(envelope.source, 24) or "file",
             mail_from=_plain(envelope.mail_from, 320),
             recipient=_plain(envelope.recipient, 320),
             raw=raw[:MAX_MESSAGE_BYTES],
         )
-        with write(self._engine) as connection:
-            new = keep_mail(connection, mail)
-            return new, not new and is_processed(connection, digest)
+        new = keep_mail(connection, mail)
+        return _Kept(new, not new and is_processed(connection, digest))
 
     def _waiting(self) -> list[str]:
         with read(self._engine) as connection:

@@ -87,7 +87,7 @@ def _judge_one(report: Report, one: Reported) -> Judgement:
             verdict, rule = Verdict.CHALLENGE, report.format
         case Kind.DISPOSITION:
             verdict, rule = Verdict.UNRELATED, "receipt"
-        case Kind.OTHER:
+        case Kind.OTHER | Kind.REPLY:
             verdict, rule = Verdict.UNRELATED, report.format
         case other:
             assert_never(other)

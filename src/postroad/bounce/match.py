@@ -19,6 +19,7 @@ from postroad.mail.token import Purpose, TokenSigner
 TOKEN = r"([0-9a-fA-F]{1,16}-[A-Za-z2-7]{16})"  # noqa: S105  (what one looks like)
 _BOUNCE = re.compile(rf"\bbounce[+=]{TOKEN}@", re.ASCII | re.IGNORECASE)
 _UNSUBSCRIBE = re.compile(rf"\bunsubscribe[+=]{TOKEN}@", re.ASCII | re.IGNORECASE)
+_REPLY = re.compile(rf"(?:^|[^0-9A-Za-z]){TOKEN}@", re.ASCII)
 _MESSAGE_ID = re.compile(rf"<?{TOKEN}@", re.ASCII)
 
 
@@ -26,7 +27,10 @@ class MatchedBy(StrEnum):
     """How a touch was found."""
 
     RETURN_PATH = "return-path"
-    MESSAGE_ID = "message-id"
+    MESSAGE_ID = "message-id"  # of a message that it returns
+    REFERENCE = "reference"  # the Message-ID of one that it answers
+    REPLY = "reply-to"
+    TAG = "tag"  # that a mail service noted
     UNSUBSCRIBE = "unsubscribe"
     RECIPIENT = "recipient-and-time"
 
@@ -57,8 +61,8 @@ def read_tokens(report: Report, signer: TokenSigner) -> Tokens:
         touch_id = signer.read(purpose, token)
         if touch_id is not None:
             return Tokens(Match(touch_id, by), forged)
-        # Message-IDs of others may look like ours by chance; an address that does was made to.
-        forged = forged or purpose is not Purpose.MESSAGE_ID
+        # What others write may look like a token by chance; an address of this form was made to.
+        forged = forged or purpose in (Purpose.BOUNCE, Purpose.UNSUBSCRIBE)
     return Tokens(None, forged)
 
 
@@ -71,9 +75,17 @@ def _tokens(report: Report) -> Iterator[tuple[MatchedBy, Purpose, str]]:
     for text in (*report.addressed_to, returned.return_path, mail_from):
         if found := _BOUNCE.search(text):
             yield MatchedBy.RETURN_PATH, Purpose.BOUNCE, found[1]
-    for text in (returned.message_id, *report.references, report.fields.get("original-message-id", "")):
+    for address in report.addressed_to:
+        if found := _REPLY.search(address):
+            yield MatchedBy.REPLY, Purpose.REPLY, found[1]
+    for reference in report.references:
+        if found := _MESSAGE_ID.search(reference):
+            yield MatchedBy.REFERENCE, Purpose.MESSAGE_ID, found[1]
+    for text in (returned.message_id, report.fields.get("original-message-id", "")):
         if found := _MESSAGE_ID.search(text):
             yield MatchedBy.MESSAGE_ID, Purpose.MESSAGE_ID, found[1]
+    if returned.tag:
+        yield MatchedBy.TAG, Purpose.MESSAGE_ID, returned.tag
 
 
 def addresses_of(report: Report) -> list[str]:

@@ -21,16 +21,21 @@ class History(Struct, frozen=True, kw_only=True):
 
 
 class Consequence(Struct, frozen=True, kw_only=True):
-    """What is to be done. ``touch``: the state that the touch goes to, as far as it may. None: nothing."""
+    """What is to be done. ``touch``: the state that the touch goes to, as far as it may. None: nothing.
+
+    ``replied``: the recipient answered, which ends the sequence for them where the campaign says so.
+    """
 
     touch: TouchState | None = None
     blame: Blame | None = None
     suppress: SuppressionReason | None = None
+    replied: bool = False
 
 
 NOTHING = Consequence()
 # Something came back from behind the wire, so the message was taken there.
 _ARRIVED = Consequence(touch=TouchState.ACCEPTED)
+REPLIED = Consequence(touch=TouchState.ACCEPTED, replied=True)
 
 
 def policy(

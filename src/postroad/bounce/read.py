@@ -19,7 +19,7 @@ from postroad.bounce.feedback import read_feedback
 from postroad.bounce.mime import Headers, Part, decode_words, read_message, split_header
 from postroad.bounce.plain import addresses_in, read_plain, read_returned, reported_of, said_of, split_returned
 from postroad.bounce.report import Action, Envelope, Kind, Report, Reported, Returned
-from postroad.bounce.ses import find_notification, read_notification
+from postroad.bounce.services import ses
 from postroad.bounce.tables import signs
 from postroad.bounce.words import answers_rcpt, first_address
 
@@ -104,12 +104,12 @@ class _Mail:
 
     def _notification(self) -> Report | None:
         """What Amazon SES says by mail. The words are not cut where a message is returned: it is one line of JSON."""
-        found = find_notification(self._text()) if self.sender.endswith("@sns.amazonaws.com") else None
-        read = read_notification(found) if found is not None else None
-        if read is None:
+        found = ses.find_notification(self._text()) if self.sender.endswith("@sns.amazonaws.com") else None
+        told = ses.read(found) if found is not None else None
+        if told is None:
             return None
-        kind, feedback_type, recipients, self.returned = read
-        return self._made(kind, "Amazon SES", recipients, feedback_type=feedback_type)
+        self.returned = told.returned
+        return self._made(told.kind, told.format, told.recipients, feedback_type=told.feedback_type)
 
     def _disposition(self, part: Part) -> Report:
         """A receipt, unless it is what Dovecot sends where others send a DSN: "was automatically rejected"."""
@@ -178,7 +178,8 @@ class _Mail:
             return self._plain(delayed=told["delayed"] and not self._listed())
         if automatic or (server and told["auto_reply"]):
             return self._made(Kind.AUTO_REPLY, "RFC 3834", (self._of_sender(),))
-        return self._made(Kind.OTHER, "no sign of a bounce", (self._of_sender(),))
+        report = self._made(Kind.OTHER, "no sign of a bounce", (self._of_sender(),))
+        return msgspec.structs.replace(report, personal=self._personal())
 
     def _plain(self, *, delayed: bool) -> Report:
         name, recipients = read_plain(self.words, self._listed(), self._not_recipients())
@@ -238,6 +239,17 @@ class _Mail:
             return True
         return any(name in headers for name in _AUTO_REPLY_FIELDS)
 
+    def _personal(self) -> bool:
+        """Whether nothing says that a program wrote it, be it one that does not follow RFC 3834."""
+        headers = self.headers
+        if self._from_server() or not self.sender or headers.get("precedence").lower().strip() in ("bulk", "junk"):
+            return False
+        if "x-auto-response-suppress" in headers or "list-unsubscribe" in headers:
+            return False
+        local = self.sender.lower().partition("@")[0]
+        begins = " ".join(self.words[:600].lower().split())
+        return local not in signs().nobody and not _any(signs().body["automatic"], begins)
+
     def _of_sender(self) -> Reported:
         return Reported(address=self.sender or None)
 
@@ -269,6 +281,7 @@ class _Mail:
             addressed_to=self._addressed_to(),
             references=tuple(" ".join(self.headers.all("in-reply-to", "references"))[:4_000].split()[:50]),
             sender=self.sender,
+            message_id=self.headers.get("message-id").strip()[:1_000],
             subject=self.subject,
             feedback_type=feedback_type,
             fields=fields or {},

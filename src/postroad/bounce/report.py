@@ -15,6 +15,7 @@ class Kind(StrEnum):
     FEEDBACK = "feedback"  # abuse report, RFC 5965
     DISPOSITION = "disposition"  # read receipt, RFC 8098
     AUTO_REPLY = "auto-reply"  # RFC 3834
+    REPLY = "reply"  # a person answers
     CHALLENGE = "challenge"  # "prove that you are a person, and your mail is delivered"
     OTHER = "other"
 
@@ -60,16 +61,20 @@ class Reported(Struct, frozen=True, kw_only=True):
 
 
 class Returned(Struct, frozen=True, kw_only=True):
-    """What came back of the message that we had sent."""
+    """What came back of the message that we had sent. ``tag``: what we had a mail service note beside it."""
 
     message_id: str = ""
+    tag: str = ""
     return_path: str = ""
     sender: str = ""
     recipient: str = ""
 
 
 class Report(Struct, frozen=True, kw_only=True):
-    """One mail, read. ``format`` names the rule that read it, ``fields`` are those of the whole message."""
+    """One mail, read. ``format`` names the rule that read it, ``fields`` are those of the whole message.
+
+    ``personal``: nothing in it says that a program wrote it. ``message_id``: its own.
+    """
 
     kind: Kind
     format: str
@@ -79,5 +84,7 @@ class Report(Struct, frozen=True, kw_only=True):
     references: tuple[str, ...] = ()
     sender: str = ""
     subject: str = ""
+    message_id: str = ""
+    personal: bool = False
     feedback_type: str = ""
     fields: dict[str, str] = {}

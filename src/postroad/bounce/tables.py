@@ -16,6 +16,7 @@ class Signs(Struct, frozen=True):
     """What `signs.toml` holds: phrases in lower case, by where they stand and what they are a sign of."""
 
     daemons: frozenset[str]
+    nobody: frozenset[str]
     daemon_names: tuple[str, ...]
     returned: tuple[str, ...]
     subject: dict[str, tuple[str, ...]]

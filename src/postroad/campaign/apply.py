@@ -39,6 +39,10 @@ def apply(engine: sa.Engine, settings: Settings, file: CampaignFile, now: dateti
             )
         elif campaign.state is not CampaignState.DRAFT:
             _refuse_changes(session, campaign, file, sender_id)
+            campaign.on_reply = (
+                definition.on_reply
+            )  # It changes nothing of what people get, and may be thought of late.
+            session.add(campaign)
             session.flush()
             session.expunge_all()
             return campaign
@@ -48,6 +52,7 @@ def apply(engine: sa.Engine, settings: Settings, file: CampaignFile, now: dateti
         campaign.job_class = definition.job_class
         campaign.time_zone = definition.time_zone or settings.time_zone
         campaign.sending_window = definition.window.kept if definition.window else None
+        campaign.on_reply = definition.on_reply
         session.add(campaign)
         session.flush()
         assert campaign.id is not None  # noqa: S101  (flushed)

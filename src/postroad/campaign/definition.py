@@ -27,6 +27,7 @@ from postroad.campaign.files import Attachments, Inlines, read_step_files, requi
 from postroad.errors import ConfigError
 from postroad.mail.markup import finished
 from postroad.settings import DurationMs, ZoneName
+from postroad.store.campaign import OnReply
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 """A name that is also the key of an artifact, a label of a metric, and part of a file name."""
@@ -138,6 +139,7 @@ class CampaignDefinition(_Strict):
     job_class: Literal["urgent", "normal", "bulk"] = Field(default="bulk", alias="class")
     time_zone: ZoneName | None = Field(default=None, description="of recipients whose own is not known")
     window: WindowDefinition | None = Field(default=None, description="hours in which it may send; unset: any")
+    on_reply: OnReply = Field(default=OnReply.STOP, description="whether a reply ends the sequence for who wrote it")
     steps: tuple[StepDefinition, ...] = Field(min_length=1)
 
 

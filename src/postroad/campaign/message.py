@@ -14,6 +14,7 @@ from postroad.mail.dkim import DkimSigner
 from postroad.mail.markup import finished
 from postroad.mail.message import CompiledMessage, SenderIdentity, compile_message
 from postroad.mail.token import TokenSigner
+from postroad.settings import Service
 from postroad.store.campaign import Campaign, Sender, Step, stored_files
 
 
@@ -34,9 +35,11 @@ def step_message(
     signer: TokenSigner,
     public_url: str,
     dkim: Mapping[str, DkimSigner] | None = None,
+    services: Mapping[str, Service] | None = None,
 ) -> StepMessage:
     """Compile the message of an email step. ``dkim``: what signs, by the names of senders; None: nothing is signed.
 
+    ``services``: the mail services behind routes, by the names of these; none: the message has no tag.
     Raises StateError when there is no such step, ConfigError for its templates.
     """
     found = (
@@ -78,6 +81,7 @@ def step_message(
         name=name,
         files=step_files(entries, octets),
         dkim=(dkim or {}).get(sender.name),
+        service=(services or {}).get(sender.route),
     )
     return StepMessage(
         step_id=step_id, campaign=campaign.name, sender=sender.address, route=sender.route, message=message

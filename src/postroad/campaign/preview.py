@@ -58,7 +58,8 @@ def preview(
         found = _find_step(connection, campaign, step)
         assert found.id is not None  # noqa: S101  (read from its table)
         recipient, attributes = _find_member(connection, campaign, address)
-        compiled = step_message(connection, found.id, signer, settings.public_url, dkim).message
+        step_of = step_message(connection, found.id, signer, settings.public_url, dkim, settings.services)
+        compiled = step_of.message
     fields = {field: str(attributes[field]) for field in compiled.fields if field in attributes}
     message = compiled.merge(PREVIEW_TOUCH, recipient, fields, now).signed()
     merged = {**fields, **compiled.reserved_fields(PREVIEW_TOUCH, recipient)}

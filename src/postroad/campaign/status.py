@@ -116,6 +116,21 @@ def finish_if_done(engine: sa.Engine, name: str, now: datetime) -> bool:
         )
         if waits_for_plan or any(step.live for step in current.steps):
             return False
+        # The sums do not tell all: who replied has a touch of each later step, accepted before or not.
+        emails = email_sequence(steps_of(connection, campaign.id or 0))
+        if any(_unplanned(connection, earlier.step_id, later.step_id) for earlier, later in pairwise(emails)):
+            return False
         values = {"state": CampaignState.FINISHED, "finished_at": now}
         connection.execute(sa.update(Campaign).where(col(Campaign.id) == campaign.id).values(**values))
         return True
+
+
+def _unplanned(connection: sa.Connection, earlier_id: int, later_id: int) -> bool:
+    """Whether somebody accepted one step and has no touch of the next."""
+    statement = sa.text(
+        "SELECT 1 FROM touch AS earlier JOIN step ON step.id = earlier.step_id "
+        "WHERE earlier.campaign_id = step.campaign_id AND earlier.step_id = :earlier_id AND earlier.state = 'accepted' "
+        "AND NOT EXISTS (SELECT 1 FROM touch AS later WHERE later.campaign_id = step.campaign_id "
+        "AND later.step_id = :later_id AND later.recipient_id = earlier.recipient_id) LIMIT 1"
+    )
+    return connection.execute(statement, {"earlier_id": earlier_id, "later_id": later_id}).first() is not None

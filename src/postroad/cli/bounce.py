@@ -13,6 +13,7 @@ import typer
 from postroad.bounce.explain import explain
 from postroad.bounce.intake import BOUNCE_QUEUE, Intake
 from postroad.bounce.mailfiles import mails_in
+from postroad.bounce.reply import own_addresses
 from postroad.bounce.report import Envelope
 from postroad.bounce.sources.poll import Polled, poll
 from postroad.cli.options import read_duration_ms
@@ -80,9 +81,11 @@ def poll_(
 @app.command("explain")
 def explain_(path: MailPath, as_json: JsonOption = False) -> None:
     """Say how mails are read, and why. Nothing follows from it. With --json one object a line for each mail."""
-    key = known_secret_key(Settings.load())
+    settings = Settings.load()
+    key = known_secret_key(settings)
     signer = TokenSigner(key) if key is not None else None
-    explained = (explain(_name(path, file), raw, Envelope(source="file"), signer) for file, raw in mails_in(path))
+    own = own_addresses((sender.address, sender.reply_to) for sender in settings.senders.values())
+    explained = (explain(_name(path, file), raw, Envelope(source="file"), signer, own) for file, raw in mails_in(path))
     if as_json:
         for one in explained:
             print_json(one)

@@ -15,7 +15,7 @@ from postroad.bounce.sources.listener import listen
 from postroad.cli.signals import start_logging, stop_on_signals
 from postroad.errors import ConfigError
 from postroad.parts import Parts, open_parts
-from postroad.settings import InboundSettings, Settings
+from postroad.settings import REPLY_TOKEN, InboundSettings, Settings
 
 log = logging.getLogger(__name__)
 
@@ -69,9 +69,14 @@ async def _take_in(settings: Settings) -> None:
 def addressees_of(parts: Parts) -> Addressees:
     """Whom mail is taken for, by the settings."""
     inbound, senders = parts.settings.inbound, parts.settings.senders.values()
+    signed = [sender.reply_to for sender in senders if sender.reply_to and REPLY_TOKEN in sender.reply_to]
     return Addressees(
         parts.signer,
-        domains=[*inbound.domains, *(sender.bounce_domain or sender.domain for sender in senders)],
+        domains=[
+            *inbound.domains,
+            *(sender.bounce_domain or sender.domain for sender in senders),
+            *(address.rpartition("@")[2] for address in signed),
+        ],
         addresses=inbound.addresses,
         senders=inbound.senders,
     )

@@ -7,8 +7,10 @@ import logging
 from functools import partial
 from typing import Annotated
 
+import httpx
 import typer
 
+from postroad.bounce.intake import BOUNCE_QUEUE, Intake
 from postroad.cli.signals import start_logging, stop_on_signals
 from postroad.delivery.job import SEND_QUEUE
 from postroad.parts import open_parts
@@ -26,7 +28,7 @@ def web(
         int | None, typer.Option(help="Port to listen at, 0: a free one; unset: web.port.", min=0, max=65535)
     ] = None,
 ) -> None:
-    """Serve what recipients reach: one-click unsubscribe and its page. Until it is told to stop.
+    """Serve what others reach: one-click unsubscribe and its page, webhooks of mail services. Until it is told to stop.
 
     Put a server that speaks TLS in front of it, and let public_url lead there. GET /healthz says whether it could act.
     SIGTERM: answers what it has in hand and exits 0.
@@ -38,12 +40,18 @@ def web(
 
 async def _serve(settings: Settings, host: str, port: int) -> None:
     stop = stop_on_signals()
-    async with open_parts(settings) as parts:
+    async with open_parts(settings) as parts, httpx.AsyncClient() as http:
+
+        async def intake() -> Intake:
+            return Intake(engine=parts.engine, queue=await parts.queue(BOUNCE_QUEUE), clock=parts.clock)
+
         web_parts = WebParts(
             engine=parts.engine,
             signer=parts.signer,
             clock=parts.clock,
             queue=partial(parts.queue, SEND_QUEUE),
+            intake=intake,
+            http=http,
             settings=settings.web,
         )
         async with serving(create_app(web_parts), host, port) as listening_at:

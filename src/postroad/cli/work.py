@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import NamedTuple
 
+from postroad.bounce.effects import Rules
 from postroad.bounce.handler import BounceHandler, keep_house
 from postroad.bounce.intake import BOUNCE_QUEUE, Intake
 from postroad.delivery.admit import Admission
@@ -64,12 +65,13 @@ async def _judge_bounces(parts: Parts, queue: Queue, limits: QueueSettings) -> A
         await follow_ledger(mail_queue, ended, known)
 
     intake = Intake(engine=parts.engine, queue=queue, clock=parts.clock)
-    keeping = asyncio.create_task(keep_house(parts.engine, intake, settings.bounce, parts.clock))
+    keeping = asyncio.create_task(
+        keep_house(parts.engine, intake, settings.bounce, parts.clock, window_ms=settings.web.webhooks.window_ms)
+    )
     try:
         handler = BounceHandler(
             engine=parts.engine,
-            signer=parts.signer,
-            settings=settings.bounce,
+            rules=Rules(signer=parts.signer, settings=settings.bounce, scope=settings.web.unsubscribe),
             clock=parts.clock,
             follow=follow,
         )

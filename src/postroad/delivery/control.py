@@ -106,7 +106,7 @@ async def follow_ledger(queue: Queue, ended: Sequence[int], known: Sequence[int]
     Jobs of touches that ended while they waited are cancelled. One that the queue holds as uncertain, although its
     outcome came back by another way, is done.
     """
-    await queue.cancel([job_id(touch_id) for touch_id in ended], "suppressed")
+    await queue.cancel([job_id(touch_id) for touch_id in ended], "ended by what came back")
     ids = [job_id(touch_id) for touch_id in known]
     for id_, state in zip(ids, await queue.known(ids) if ids else [], strict=True):
         if state is JobState.UNCERTAIN:

@@ -40,6 +40,7 @@ from postroad.mail.message import Message
 from postroad.mail.token import TokenSigner
 from postroad.queue import FOREVER_MS, Dead, Defer, Done, Lease, LeaseLost, Queue, Retry, Uncertain
 from postroad.queue import Verdict as QueueVerdict
+from postroad.settings import Service
 from postroad.smtp.endpoint import ANYWHERE, Origin
 from postroad.smtp.reply import Reply
 from postroad.smtp.session import TransportError, UnsendableError
@@ -70,6 +71,7 @@ class Delivery:
         clock: Clock,
         shaper: Shaper,
         dkim: Mapping[str, DkimSigner] | None = None,
+        services: Mapping[str, Service] | None = None,
     ) -> None:
         self._engine = engine
         self._queue = queue
@@ -80,6 +82,7 @@ class Delivery:
         self._clock = clock
         self._shaper = shaper
         self._dkim = dkim or {}  # by the name of the sender
+        self._services = services or {}  # by the name of the route
         self._signing = ThreadPoolExecutor(SIGNING_THREADS, "dkim")
         self._steps: dict[int, asyncio.Task[StepMessage]] = {}
         self._rests: dict[str, tuple[int, int]] = {}  # route: failures in a row, and the end of its pause
@@ -152,7 +155,7 @@ class Delivery:
 
     def _load_step(self, step_id: int) -> StepMessage:
         with read(self._engine) as connection:
-            return step_message(connection, step_id, self._signer, self._public_url, self._dkim)
+            return step_message(connection, step_id, self._signer, self._public_url, self._dkim, self._services)
 
     async def _hold_back(self, step: StepMessage, scope: Scope, outcome: Outcome, said: str) -> None:
         """Pause the gate behind which more of the same would meet the same."""

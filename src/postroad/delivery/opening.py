@@ -67,6 +67,7 @@ async def open_delivery(
             clock=clock,
             shaper=shaper,
             dkim=dkim,
+            services=settings.services,
         )
         async with shaper.acting(), delivery:
             yield delivery

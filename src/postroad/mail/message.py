@@ -20,8 +20,10 @@ from postroad.mail.body import Entity, File, Fixed, Values, canonical_lines, mes
 from postroad.mail.dkim import Algorithm, DkimSigner, Unsigned, relaxed_body
 from postroad.mail.header import address_field, raw_field, text_field
 from postroad.mail.layout import Layout, layout_of
+from postroad.mail.tag import tag_field
 from postroad.mail.template import MessageTemplate, compile_template
 from postroad.mail.token import Purpose, TokenSigner
+from postroad.settings import REPLY_TOKEN, Service
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +72,7 @@ class Message:
 class CompiledMessage:
     """The templates of one step, its files and its sender: made once, merged for each touch.
 
-    ``dkim``: what it is signed with; None: it leaves unsigned.
+    ``dkim``: what it is signed with; None: it leaves unsigned. ``service``: the mail service that it leaves by.
     """
 
     sender: SenderIdentity
@@ -82,6 +84,7 @@ class CompiledMessage:
     signer: TokenSigner
     public_url: str
     dkim: DkimSigner | None = None
+    service: Service | None = None
 
     @property
     def fields(self) -> frozenset[str]:
@@ -109,11 +112,12 @@ class CompiledMessage:
             text_field("Subject", self.subject.render(merged)),
             _date_field(int(now.timestamp())),
             raw_field("Message-ID", [message_id]),
-            *self._reply_to,
+            *self._reply_to(touch_id),
             # RFC 8058 §3.1: the first is the address that receivers post to, with the second as the body.
             raw_field("List-Unsubscribe", self._list_unsubscribe(reserved["unsubscribe_url"])),
             b"List-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n",
             b"MIME-Version: 1.0\r\n",
+            *([tag_field(self.service, message_id[1:].partition("@")[0])] if self.service is not None else ()),
             *self.entity.header,
         ]
         body, canonical = self._body(merged)
@@ -136,9 +140,14 @@ class CompiledMessage:
     def _from(self) -> bytes:
         return address_field("From", self.sender.address, self.sender.display_name)
 
-    @cached_property
-    def _reply_to(self) -> tuple[bytes, ...]:
-        return (address_field("Reply-To", self.sender.reply_to),) if self.sender.reply_to else ()
+    def _reply_to(self, touch_id: int) -> tuple[bytes, ...]:
+        """With a token, if there is a place for one: mail programs that name no message answer to it all the same."""
+        address = self.sender.reply_to
+        if not address:
+            return ()
+        if REPLY_TOKEN in address:
+            address = address.replace(REPLY_TOKEN, self.signer.sign(Purpose.REPLY, touch_id))
+        return (address_field("Reply-To", address),)
 
     @cached_property
     def _unsubscribe_prefix(self) -> str:
@@ -191,6 +200,7 @@ def compile_message(
     name: str = "",
     files: Sequence[File] = (),
     dkim: DkimSigner | None = None,
+    service: Service | None = None,
 ) -> CompiledMessage:
     """Compile the templates of a step. Raises ConfigError, which names template and line."""
     prefix = f"{name}, " if name else ""
@@ -207,6 +217,7 @@ def compile_message(
         signer=signer,
         public_url=public_url,
         dkim=dkim,
+        service=service,
     )
 
 

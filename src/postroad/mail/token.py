@@ -27,6 +27,7 @@ class Purpose(StrEnum):
     BOUNCE = "bounce"
     MESSAGE_ID = "message-id"
     UNSUBSCRIBE = "unsubscribe"
+    REPLY = "reply"
 
 
 class TokenSigner:

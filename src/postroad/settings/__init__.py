@@ -26,11 +26,13 @@ from postroad.settings.routes import (
     RelaySettings,
     RouteKind,
     RouteSettings,
+    Service,
     TimeoutSettings,
     TlsMode,
 )
 from postroad.settings.values import (
     MAX_DURATION_MS,
+    REPLY_TOKEN,
     DkimSelector,
     DurationMs,
     HostName,
@@ -39,16 +41,25 @@ from postroad.settings.values import (
     Name,
     Rate,
     RateField,
+    ReplyAddress,
     Section,
     ZoneName,
     parse_duration_ms,
 )
 from postroad.settings.warmup import Preset, WarmupSettings, unlike_plans
 from postroad.settings.web import UnsubscribeScope, WebSettings
+from postroad.settings.webhooks import (
+    MailgunWebhook,
+    PostmarkWebhook,
+    SendgridWebhook,
+    SesWebhook,
+    WebhookSettings,
+)
 
 __all__ = [
     "DEFAULT_QUEUES",
     "MAX_DURATION_MS",
+    "REPLY_TOKEN",
     "Backoff",
     "BounceSettings",
     "DeliverySettings",
@@ -57,7 +68,9 @@ __all__ = [
     "DnsSettings",
     "DurationMs",
     "InboundSettings",
+    "MailgunWebhook",
     "OAuthSettings",
+    "PostmarkWebhook",
     "Preset",
     "QueueSettings",
     "Rate",
@@ -66,6 +79,9 @@ __all__ = [
     "RouteKind",
     "RouteSettings",
     "SenderSettings",
+    "SendgridWebhook",
+    "Service",
+    "SesWebhook",
     "Settings",
     "SourceKind",
     "SourceSettings",
@@ -74,6 +90,7 @@ __all__ = [
     "UnsubscribeScope",
     "WarmupSettings",
     "WebSettings",
+    "WebhookSettings",
     "ZoneName",
     "find_config",
     "line_of_key",
@@ -89,7 +106,9 @@ class SenderSettings(Section):
 
     address: MailAddress
     name: str = Field(default="", pattern=r"^[^\x00-\x1f\x7f]*$", max_length=200)
-    reply_to: MailAddress | None = None
+    reply_to: ReplyAddress | None = Field(
+        default=None, description="where replies go, if not to the From address; {token}: one of each touch's own"
+    )
     postal_address: str = Field(
         min_length=10, pattern=r"^[^\x00]*$", description="shown in every message: CAN-SPAM §7704(a)(5)"
     )
@@ -336,6 +355,11 @@ class Settings(BaseSettings):
                 remedy=f"Add a section [senders.{name}] with address, postal_address and route.",
             )
         return self.senders[name]
+
+    @property
+    def services(self) -> dict[str, Service]:
+        """The mail services behind routes, by the names of these."""
+        return {name: route.service for name, route in self.routes.items() if route.service is not None}
 
     @property
     def zone(self) -> ZoneInfo:

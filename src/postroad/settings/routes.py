@@ -27,6 +27,15 @@ class RouteKind(StrEnum):
     DIRECT = "direct"
 
 
+class Service(StrEnum):
+    """A relay that tells by webhooks what became of the mail that it passed on."""
+
+    SES = "ses"
+    SENDGRID = "sendgrid"
+    POSTMARK = "postmark"
+    MAILGUN = "mailgun"
+
+
 class OAuthSettings(Section):
     """Where access tokens for XOAUTH2 come from (RFC 6749 §6)."""
 
@@ -101,6 +110,10 @@ class RouteSettings(_Connecting):
         description="it reaches mailbox providers itself, so shaping.toml's limits hold",
     )
 
+    service: Service | None = Field(
+        default=None, description="the mail service behind it: messages leave with a tag that its webhooks bring back"
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _direct_has_other_defaults(cls, values: Any) -> Any:
@@ -111,11 +124,20 @@ class RouteSettings(_Connecting):
     @model_validator(mode="after")
     def _fields_fit_the_kind(self) -> Self:
         if self.kind is RouteKind.DIRECT:
-            if self.host is not None or self.relays or self.username is not None:
-                raise ValueError("a direct route finds its hosts itself: it has no host, relays or username")
-            if self.tls is TlsMode.IMPLICIT:
-                raise ValueError("mail hosts take no TLS from the first octet: write opportunistic, starttls or none")
-            return self
+            self._require_direct()
+        else:
+            self._require_relays()
+        return self
+
+    def _require_direct(self) -> None:
+        if self.host is not None or self.relays or self.username is not None:
+            raise ValueError("a direct route finds its hosts itself: it has no host, relays or username")
+        if self.service is not None:
+            raise ValueError("a direct route has no mail service behind it")
+        if self.tls is TlsMode.IMPLICIT:
+            raise ValueError("mail hosts take no TLS from the first octet: write opportunistic, starttls or none")
+
+    def _require_relays(self) -> None:
         if self.host is None and not self.relays:
             raise ValueError("Field required: host, or relays, a list of them")
         if self.host is not None and self.relays:
@@ -135,7 +157,6 @@ class RouteSettings(_Connecting):
                 raise ValueError("a relay has a password or oauth, and not both")
             if relay.client_key is not None and relay.client_certificate is None:
                 raise ValueError("client_key is of no use without client_certificate")
-        return self
 
     @property
     def is_shaped(self) -> bool:

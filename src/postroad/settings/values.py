@@ -61,6 +61,27 @@ ZoneName = Annotated[str, AfterValidator(_zone)]
 MailAddress = Annotated[
     str, Field(pattern=r"^[^@\s<>\x00-\x1f\x7f]+@[^@\s<>\x00-\x1f\x7f]+\.[^@\s<>\x00-\x1f\x7f]+$", max_length=320)
 ]
+REPLY_TOKEN = "{token}"  # noqa: S105  (where one goes)
+MAX_TOKEN_CHARACTERS = 33
+"""Of a token: sixteen digits, a hyphen, sixteen letters."""
+
+
+def _reply_address(text: str) -> str:
+    local, _, domain = text.rpartition("@")
+    bare = local.replace(REPLY_TOKEN, "", 1)
+    if "{" in bare + domain or "}" in bare + domain:
+        raise ValueError("what may stand in braces is one {token}, before the @")
+    if bare != local:
+        if local == REPLY_TOKEN or local[: local.index(REPLY_TOKEN)][-1:].isalnum() or not local.endswith(REPLY_TOKEN):
+            raise ValueError("{token} stands at the end, behind a name and a mark: hello+{token}@example.com")
+        if len(bare) + MAX_TOKEN_CHARACTERS > MAX_LOCAL_PART:
+            raise ValueError(f"before {{token}} there is room for {MAX_LOCAL_PART - MAX_TOKEN_CHARACTERS} characters")
+    return text
+
+
+MAX_LOCAL_PART = 64  # RFC 5321 §4.5.3.1.1
+# Where replies go. With {token} in it each touch has an address of its own.
+ReplyAddress = Annotated[MailAddress, AfterValidator(_reply_address)]
 Name = Annotated[str, Field(min_length=1, max_length=100)]
 MAX_DURATION_MS = 10 * 366 * 86_400_000
 

@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from postroad.settings.values import HostName, Rate, RateField, Section
+from postroad.settings.webhooks import WebhookSettings
 
 
 def _network_text(text: str) -> str:
@@ -37,3 +38,4 @@ class WebSettings(Section):
     unsubscribe: UnsubscribeScope = Field(
         default=UnsubscribeScope.EVERYWHERE, description="everywhere, or of the campaign's audience only"
     )
+    webhooks: WebhookSettings = WebhookSettings()

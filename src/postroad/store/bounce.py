@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 
 from postroad.store.bulk import json_rows
+from postroad.store.campaign import OnReply
 from postroad.store.ledger import TouchState
 from postroad.store.types import BIG_ID, UtcDateTime, Word
 
@@ -50,6 +51,8 @@ class BounceEffectKind(StrEnum):
     TOUCH_ACCEPTED = "touch_accepted"  # it was unknown, and something came back from behind the wire
     ADDRESS_SUPPRESSED = "address_suppressed"
     TOUCH_SUPPRESSED = "touch_suppressed"  # another one, which waited for the same address
+    REPLIED = "replied"
+    TOUCH_CANCELLED = "touch_cancelled"  # a later one of the same campaign
 
 
 class BounceEffect(SQLModel, table=True):
@@ -72,8 +75,10 @@ class MatchedTouch:
 
     id: int
     state: TouchState
+    campaign_id: int
     recipient_id: int
     address: str
+    on_reply: OnReply
 
 
 _TIMES = {name: sa.bindparam(name, type_=UtcDateTime()) for name in ("now", "since", "until", "before")}
@@ -140,13 +145,16 @@ def take_touch(connection: sa.Connection, touch_id: int) -> MatchedTouch | None:
     """A touch, which nobody else moves until the transaction ends. None: it is not in this ledger."""
     lock = "" if connection.dialect.name == "sqlite" else " FOR UPDATE OF touch"
     statement = sa.text(
-        "SELECT touch.id, touch.state, touch.recipient_id, recipient.address FROM touch "
-        f"JOIN recipient ON recipient.id = touch.recipient_id WHERE touch.id = :id{lock}"
+        "SELECT touch.id, touch.state, touch.campaign_id, touch.recipient_id, recipient.address, campaign.on_reply "
+        "FROM touch JOIN recipient ON recipient.id = touch.recipient_id "
+        f"JOIN campaign ON campaign.id = touch.campaign_id WHERE touch.id = :id{lock}"
     )
     row = connection.execute(statement, {"id": touch_id}).one_or_none()
     if row is None:
         return None
-    return MatchedTouch(id=row.id, state=TouchState(row.state), recipient_id=row.recipient_id, address=row.address)
+    return MatchedTouch(
+        **{**row._mapping, "state": TouchState(row.state), "on_reply": OnReply(row.on_reply)},
+    )
 
 
 def touches_sent_to(

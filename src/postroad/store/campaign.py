@@ -31,6 +31,13 @@ class StepKind(StrEnum):
     WAIT = "wait"
 
 
+class OnReply(StrEnum):
+    """What a recipient's reply does to the rest of the sequence."""
+
+    STOP = "stop"
+    CONTINUE = "continue"
+
+
 class Sender(SQLModel, table=True):
     """A From identity, as postroad.toml had it when a campaign of it was last applied."""
 
@@ -61,6 +68,9 @@ class Campaign(SQLModel, table=True):
     time_zone: str = Field(sa_type=sa.String(64), description="of recipients whose own is not known")
     sending_window: dict[str, Any] | None = Field(
         default=None, sa_type=JSON_OBJECT, nullable=True, description="hours in the recipient's zone; none: any"
+    )
+    on_reply: OnReply = Field(
+        default=OnReply.STOP, sa_type=Word(OnReply), sa_column_kwargs={"server_default": sa.text("'stop'")}
     )
     created_at: datetime = Field(sa_type=UtcDateTime)
     launched_at: datetime | None = Field(default=None, sa_type=UtcDateTime, description="when the audience was frozen")
@@ -119,6 +129,12 @@ def find_campaign(connection: sa.Connection, name: str, *, for_update: bool = Fa
         )
     session.expunge_all()
     return campaign
+
+
+def sender_addresses(connection: sa.Connection) -> list[tuple[str, str | None]]:
+    """Return each sender's address and its address for replies."""
+    statement = select(Sender.address, Sender.reply_to)
+    return [(address, reply_to) for address, reply_to in Session(connection).exec(statement)]
 
 
 def steps_of(connection: sa.Connection, campaign_id: int) -> list[Step]:

@@ -266,6 +266,39 @@ def note_unsubscribe(connection: sa.Connection, touch_id: int, source: str, now:
     return connection.execute(statement, values).rowcount > 0
 
 
+def note_reply(connection: sa.Connection, touch_id: int, digest: str, now: datetime) -> None:
+    """Note that the recipient of a touch replied, once for each mail."""
+    statement = sa.text(
+        "INSERT INTO delivery_event (uid, touch_id, state, at, attempt, cause) "
+        "SELECT :uid, id, state, :now, 0, 'reply' FROM touch WHERE id = :id ON CONFLICT (uid) DO NOTHING"
+    ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
+    connection.execute(statement, {"uid": f"reply:{digest}", "id": touch_id, "now": now})
+
+
+def end_sequence_of(
+    connection: sa.Connection, campaign_id: int, recipient_id: int, why: str, now: datetime
+) -> list[int]:
+    """Cancel what a recipient would still get of a campaign. Returns touches of which jobs may be on the queue.
+
+    Steps that are not planned yet get a touch that is cancelled, so that they never are.
+    """
+    values = {"campaign_id": campaign_id, "recipient_id": recipient_id, "why": why, "now": now}
+    # These first: one that is being planned this moment is waited for, and is among those that wait afterwards.
+    ahead = sa.text(
+        "INSERT INTO touch (campaign_id, step_id, recipient_id, state, due_at, claim, reply, settled_at) "
+        "SELECT :campaign_id, step.id, :recipient_id, 'cancelled', :now, 0, :why, :now FROM step "
+        "WHERE step.campaign_id = :campaign_id AND step.kind = 'email' ORDER BY step.position "
+        "ON CONFLICT (campaign_id, step_id, recipient_id) DO NOTHING"
+    ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
+    connection.execute(ahead, values)
+    waiting = sa.text(
+        "UPDATE touch SET state = 'cancelled', settled_at = :now, next_at = NULL, reply = :why "
+        "WHERE campaign_id = :campaign_id AND recipient_id = :recipient_id "
+        "AND state IN ('planned', 'queued', 'deferred') RETURNING id"
+    ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
+    return sorted(connection.execute(waiting, values).scalars())
+
+
 def cancel_waiting(connection: sa.Connection, campaign_id: int, now: datetime) -> list[int]:
     """End every touch of a campaign that is not on the wire. Returns those that may be on a queue."""
     cancelled = (

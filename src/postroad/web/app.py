@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from postroad.errors import UnavailableError
 from postroad.store.engine import read
 from postroad.web.unsubscribe import Unsubscribing, WebParts
+from postroad.web.webhooks.paths import Webhooks, endpoints, known_path
 
 DATABASE_WITHIN_S = 5.0
 
@@ -37,6 +38,8 @@ def create_app(parts: WebParts) -> ASGIApp:
     """Return the application of `postroad web`."""
     app = FastAPI(title="Postroad", docs_url=None, redoc_url=None, openapi_url=None)
     app.include_router(Unsubscribing(parts).router())
+    webhooks = Webhooks(intake=parts.intake, clock=parts.clock)
+    app.include_router(webhooks.router(endpoints(parts.settings.webhooks, parts.http)))
 
     @app.api_route("/healthz", methods=["GET", "HEAD"])
     async def healthz() -> Response:
@@ -83,4 +86,4 @@ def _path(path: str) -> str:
     """Return a path as it may be logged: whoever has a token may use it, and other paths may hold anything."""
     if path.startswith("/u/"):
         return "/u/…"
-    return path if path == "/healthz" else "(another path)"
+    return path if path == "/healthz" or known_path(path) else "(another path)"

@@ -15,14 +15,14 @@ MAX_FIELDS = 20
 MAX_CONTENT_TYPE_CHARACTERS = 300
 
 
-async def read_body(request: Request, within_s: float = BODY_WITHIN_S) -> bytes:
+async def read_body(request: Request, within_s: float = BODY_WITHIN_S, *, max_bytes: int = MAX_BODY_BYTES) -> bytes:
     """Return the body of a request. Raises HTTPException: 413 when it is too long, 408 when it is too slow."""
     body = bytearray()
     try:
         async with asyncio.timeout(within_s):
             async for chunk in request.stream():
                 body += chunk
-                if len(body) > MAX_BODY_BYTES:
+                if len(body) > max_bytes:
                     raise HTTPException(413, "too long", {"Connection": "close"})
     except TimeoutError:
         raise HTTPException(408, "too slow", {"Connection": "close"}) from None

@@ -11,9 +11,11 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+import httpx
 import sqlalchemy as sa
 from fastapi import APIRouter, Request, Response
 
+from postroad.bounce.intake import Intake
 from postroad.clock import Clock
 from postroad.delivery.unsubscribe import unsubscribe
 from postroad.errors import UnavailableError
@@ -35,12 +37,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class WebParts:
-    """What the endpoints work with. ``queue``: opens the queue of mail, when it is first needed."""
+    """What the endpoints work with. ``queue`` opens the queue of mail, ``intake`` that of what comes back, when needed.
+
+    ``http``: what asks others.
+    """
 
     engine: sa.Engine
     signer: TokenSigner
     clock: Clock
     queue: Callable[[], Awaitable[Queue]]
+    intake: Callable[[], Awaitable[Intake]]
+    http: httpx.AsyncClient
     settings: WebSettings
 
 

@@ -20,7 +20,7 @@ from postroad.bounce.sources.listener import Listening, listen
 from postroad.bounce.sources.reception import Submit
 from postroad.clock import SystemClock
 from postroad.errors import ConfigError, UnavailableError
-from postroad.mail.token import TokenSigner
+from postroad.mail.token import Purpose, TokenSigner
 from postroad.queue import Queue
 from postroad.settings import InboundSettings, Rate
 from postroad.store.engine import read
@@ -326,3 +326,19 @@ async def test_a_port_in_use_and_a_bad_certificate_say_so(opened: Open, tmp_path
     with pytest.raises(ConfigError, match="cannot be read"):
         async with opened(certificate=tmp_path / "pem"):
             pass
+
+
+async def test_a_reply_to_an_address_with_a_token_is_taken_from_anybody(house: House, opened: Open) -> None:
+    touch = house.touch(house.recipient())
+    token = house.signer.sign(Purpose.REPLY, touch)
+    bounce = house.signer.sign(Purpose.BOUNCE, touch)
+    async with opened() as listening, connected(listening.places[0]) as wire:
+        for recipient, said in (
+            (f"hello+{token}@{DOMAIN}", "250"),
+            (f"HELLO+{token.upper()}@{DOMAIN}", "250"),
+            (f"hello+{bounce}@{DOMAIN}", "550 5.1.1"),  # of another purpose
+            (f"hello{token}@{DOMAIN}", "550 5.1.1"),
+            (f"hello+{token}@example.org", "550 5.7.1"),
+        ):
+            answer = await wire.mail(recipient, mails.HUMAN, mail_from="ada@example.org")
+            assert answer.startswith(said), recipient

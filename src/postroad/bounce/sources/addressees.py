@@ -16,7 +16,7 @@ from postroad.errors import DataError
 from postroad.mail.address import ascii_domain
 from postroad.mail.token import Purpose, TokenSigner
 
-_SIGNED = re.compile(rf"(bounce|unsubscribe)[+=]{TOKEN}", re.ASCII | re.IGNORECASE)
+_SIGNED = re.compile(rf"(?:(bounce|unsubscribe)[+=]|.*[^0-9A-Za-z]){TOKEN}", re.ASCII | re.IGNORECASE)
 
 RELAYING = "550 5.7.1 Mail for that domain is not taken here"
 NO_SUCH_ADDRESS = "550 5.1.1 There is no such address here"
@@ -55,7 +55,7 @@ class Addressees:
         found = _SIGNED.fullmatch(local)
         if found is None:
             return NO_SUCH_ADDRESS
-        purpose = Purpose(found[1])
+        purpose = Purpose(found[1].lower()) if found[1] else Purpose.REPLY
         if self._signer.read(purpose, found[2]) is None:
             return NO_SUCH_ADDRESS
         # People unsubscribe from addresses of their own; only servers return mail.

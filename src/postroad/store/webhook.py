@@ -1,0 +1,35 @@
+"""Tokens of webhooks, each of which is taken once."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlmodel import Field, SQLModel
+
+from postroad.store.types import UtcDateTime
+
+
+class WebhookToken(SQLModel, table=True):
+    """A token that came. It is remembered for as long as its signature is not too old."""
+
+    __tablename__ = "webhook_token"
+
+    token: str = Field(primary_key=True, sa_type=sa.String(64), description="a hash of it")
+    seen_at: datetime = Field(sa_type=UtcDateTime, index=True)
+
+
+def use_token(connection: sa.Connection, token: str, now: datetime) -> bool:
+    """Take a token. False: it came before."""
+    statement = sa.text(
+        "INSERT INTO webhook_token (token, seen_at) VALUES (:token, :now) ON CONFLICT (token) DO NOTHING"
+    ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
+    return connection.execute(statement, {"token": token, "now": now}).rowcount == 1
+
+
+def forget_tokens(connection: sa.Connection, before: datetime) -> int:
+    """Forget tokens that came before an instant. Returns how many."""
+    statement = sa.text("DELETE FROM webhook_token WHERE seen_at < :before").bindparams(
+        sa.bindparam("before", type_=UtcDateTime())
+    )
+    return connection.execute(statement, {"before": before}).rowcount

@@ -1,0 +1,121 @@
+"""The paths ``/webhooks/NAME``: one for each mail service that has a section in the settings, and no other."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+
+import httpx
+from fastapi import APIRouter, HTTPException, Request, Response
+
+from postroad.bounce.intake import Intake, UsedTokenError
+from postroad.bounce.report import Envelope
+from postroad.bounce.services.read import events_of, source_of
+from postroad.clock import Clock
+from postroad.errors import PostroadError
+from postroad.settings import Service, WebhookSettings
+from postroad.web.body import read_body
+from postroad.web.webhooks.call import Accepted, Call, CheckHeader, RefusedError, Verify
+from postroad.web.webhooks.mailgun import mailgun
+from postroad.web.webhooks.postmark import check_postmark, postmark
+from postroad.web.webhooks.sendgrid import sendgrid
+from postroad.web.webhooks.sns import SnsTopics
+
+MAX_BODY_BYTES = 1_048_576
+"""SendGrid sends 768 KiB at the most, SNS 256 KiB."""
+MAX_CALLS = 32
+"""In hand at once: so much memory, times `MAX_BODY_BYTES`, and no more."""
+TAKEN_WITHIN_S = 10.0
+RETRY_AFTER_S = 60
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """How the calls of one service are verified."""
+
+    service: Service
+    verify: Verify
+    check_header: CheckHeader | None = None
+
+
+def endpoints(settings: WebhookSettings, http: httpx.AsyncClient) -> Iterator[Endpoint]:
+    """Those that the settings have a section for. ``http``: what asks SNS for certificates."""
+    window_ms = settings.window_ms
+    if settings.ses is not None:
+        yield Endpoint(service=Service.SES, verify=SnsTopics(settings.ses, window_ms, http).verify)
+    if settings.sendgrid is not None:
+        yield Endpoint(service=Service.SENDGRID, verify=sendgrid(settings.sendgrid, window_ms))
+    if settings.postmark is not None:
+        check = check_postmark(settings.postmark)
+        yield Endpoint(service=Service.POSTMARK, verify=postmark, check_header=check)
+    if settings.mailgun is not None:
+        yield Endpoint(service=Service.MAILGUN, verify=mailgun(settings.mailgun, window_ms))
+
+
+class Webhooks:
+    """The handlers of the paths. A call is answered with 200 once its events are kept and queued, and no sooner."""
+
+    def __init__(self, *, intake: Callable[[], Awaitable[Intake]], clock: Clock) -> None:
+        self._intake = intake
+        self._clock = clock
+        self._in_hand = 0
+
+    def router(self, found: Iterator[Endpoint]) -> APIRouter:
+        router = APIRouter()
+        for endpoint in found:
+            router.add_api_route(f"/webhooks/{endpoint.service}", self._handler(endpoint), methods=["POST"])
+        return router
+
+    def _handler(self, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+        async def handle(request: Request) -> Response:
+            if self._in_hand >= MAX_CALLS:
+                return _later()
+            self._in_hand += 1
+            try:
+                return await self._answer(endpoint, request)
+            except RefusedError as error:
+                log.warning("a call to the webhook of %s was refused: %s", endpoint.service, error)
+                raise HTTPException(error.status, "refused") from None
+            finally:
+                self._in_hand -= 1
+
+        return handle
+
+    async def _answer(self, endpoint: Endpoint, request: Request) -> Response:
+        headers = dict(request.headers.items())
+        if endpoint.check_header is not None:
+            endpoint.check_header(headers)
+        body = await read_body(request, max_bytes=MAX_BODY_BYTES)
+        call = Call(headers=headers, body=body, now_ms=self._clock.now_ms())
+        try:
+            async with asyncio.timeout(TAKEN_WITHIN_S):
+                accepted = await endpoint.verify(call)
+                if accepted is not None:
+                    await self._take(endpoint.service, accepted)
+        except UsedTokenError as error:
+            # 406 tells Mailgun not to try again: what the token came with is kept.
+            raise RefusedError(error.message, 406) from None
+        except (PostroadError, TimeoutError) as error:
+            why = error.message if isinstance(error, PostroadError) else "it took too long"
+            log.warning("a call to the webhook of %s has to come again: %s", endpoint.service, why)
+            return _later()
+        return Response(status_code=200)
+
+    async def _take(self, service: Service, accepted: Accepted) -> None:
+        envelope = Envelope(source=source_of(service))
+        mails = [(event, envelope) for event in events_of(service, accepted.document)]
+        if mails or accepted.token is not None:
+            await (await self._intake()).submit_all(mails, token=accepted.token)
+
+
+def _later() -> Response:
+    return Response(status_code=503, headers={"Retry-After": str(RETRY_AFTER_S)})
+
+
+def known_path(path: str) -> bool:
+    """Whether a path may be logged: it holds nothing but a service's name."""
+    return path in {f"/webhooks/{service}" for service in Service}

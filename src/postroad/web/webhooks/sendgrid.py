@@ -1,0 +1,42 @@
+"""SendGrid's Signed Event Webhook: ECDSA on P-256 with SHA-256 over the timestamp and the body.
+
+https://www.twilio.com/docs/sendgrid/for-developers/tracking-events/getting-started-event-webhook-security-features
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64decode
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
+from cryptography.hazmat.primitives.hashes import SHA256
+
+from postroad.settings import SendgridWebhook
+from postroad.settings.webhooks import read_public_key
+from postroad.web.webhooks.call import Accepted, Call, RefusedError, Verify, read_json, require_recent
+
+SIGNATURE = "x-twilio-email-event-webhook-signature"
+TIMESTAMP = "x-twilio-email-event-webhook-timestamp"
+
+
+def sendgrid(settings: SendgridWebhook, window_ms: int) -> Verify:
+    """Return what verifies the calls of SendGrid."""
+    key = read_public_key(settings.public_key)
+
+    async def verify(call: Call) -> Accepted:
+        timestamp = call.headers.get(TIMESTAMP, "")
+        if not re.fullmatch(r"[0-9]{1,12}", timestamp):
+            raise RefusedError("it has no timestamp")
+        try:
+            signature = b64decode(call.headers.get(SIGNATURE, ""), validate=True)
+            key.verify(signature, timestamp.encode() + call.body, ECDSA(SHA256()))
+        except (ValueError, InvalidSignature):
+            raise RefusedError("its signature is not SendGrid's") from None
+        require_recent(int(timestamp) * 1000, call.now_ms, window_ms)
+        document = read_json(call.body)
+        if not isinstance(document, list):
+            raise RefusedError("its body is no list of events", 400)
+        return Accepted(document=document)
+
+    return verify

@@ -1,0 +1,191 @@
+"""Messages of Amazon SNS, which brings those of SES: a signature of RSA, by a certificate that SNS hands out itself.
+
+https://docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html
+
+Nothing is fetched for a topic that is not named in the settings, and nothing from any host but that of SNS in the
+topic's region: neither a certificate nor what confirms a subscription. No redirect is followed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from base64 import b64decode
+from collections import OrderedDict
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+from urllib.parse import SplitResult, urlsplit
+
+import httpx
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.hashes import SHA1, SHA256, HashAlgorithm
+
+from postroad.errors import UnavailableError
+from postroad.settings import SesWebhook
+from postroad.web.webhooks.call import Accepted, Call, RefusedError, read_json, require_recent
+
+FETCH_WITHIN_S = 5.0
+MAX_CERTIFICATE_BYTES = 65_536
+MAX_CERTIFICATES = 16
+FAILED_FOR_MS = 60_000
+_PATH = re.compile(r"/SimpleNotificationService-[0-9a-f]{32}\.pem")
+# The older version is what topics have that nobody set the newer one for.
+_HASHES: dict[str, HashAlgorithm] = {"1": SHA1(), "2": SHA256()}  # noqa: S303
+_SIGNED = {
+    "Notification": ("Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type"),
+    "SubscriptionConfirmation": ("Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type"),
+    "UnsubscribeConfirmation": ("Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type"),
+}
+
+_T = TypeVar("_T")
+
+log = logging.getLogger(__name__)
+
+
+class SnsTopics:
+    """Verifies messages of the topics in the settings, and confirms subscriptions to them."""
+
+    def __init__(self, settings: SesWebhook, window_ms: int, http: httpx.AsyncClient) -> None:
+        self._topics = frozenset(settings.topics)
+        self._window_ms = window_ms
+        self._http = http
+        self._certificates: OrderedDict[str, x509.Certificate] = OrderedDict()
+        self._failed_ms: OrderedDict[str, int] = OrderedDict()
+        self._fetching = asyncio.Lock()
+
+    async def verify(self, call: Call) -> Accepted | None:
+        """Return what SES said. None: it was about the subscription. Raises RefusedError, UnavailableError."""
+        message = _message(call.body)
+        topic = message.get("TopicArn", "")
+        if topic not in self._topics:
+            raise RefusedError("it is of no topic that we listen to")
+        certificate = await self._certificate(message.get("SigningCertURL", ""), host_of(topic), call.now_ms)
+        _require_signed(message, certificate, call.now_ms)
+        require_recent(_instant_ms(message.get("Timestamp", "")), call.now_ms, self._window_ms)
+        match message["Type"]:
+            case "SubscriptionConfirmation":
+                await self._confirm(message.get("SubscribeURL", ""), topic)
+                return None
+            case "UnsubscribeConfirmation":
+                log.warning("topic %s sends nothing more: somebody ended the subscription", topic)
+                return None
+            case _:
+                # SNS itself says in plain words that a subscription works.
+                said = message["Message"].encode()
+                return Accepted(document=read_json(said)) if said.lstrip().startswith(b"{") else None
+
+    async def _confirm(self, url: str, topic: str) -> None:
+        _require_of_host(url, host_of(topic))
+        answer = await self._get(url)
+        if answer.status_code != 200:
+            raise UnavailableError(f"the subscription to {topic} was not confirmed: {answer.status_code}")
+        log.info("the subscription to topic %s is confirmed", topic)
+
+    async def _certificate(self, url: str, host: str, now_ms: int) -> x509.Certificate:
+        parts = _require_of_host(url, host)
+        if not _PATH.fullmatch(parts.path) or parts.query:
+            raise RefusedError("its certificate is not where SNS has them")
+        if (known := self._certificates.get(url)) is not None:
+            return known  # Whoever makes us look for others does not hold this up.
+        async with self._fetching:
+            if (known := self._certificates.get(url)) is not None:
+                return known
+            if now_ms - self._failed_ms.get(url, -FAILED_FOR_MS) < FAILED_FOR_MS:
+                raise UnavailableError("its certificate could not be read just now")
+            try:
+                certificate = await self._fetch(url)
+            except (RefusedError, UnavailableError):
+                _remember(self._failed_ms, url, now_ms)
+                raise
+            _remember(self._certificates, url, certificate)
+            return certificate
+
+    async def _fetch(self, url: str) -> x509.Certificate:
+        answer = await self._get(url)
+        if answer.status_code != 200:
+            raise RefusedError(f"SNS has no such certificate: {answer.status_code}")
+        try:
+            return x509.load_pem_x509_certificate(answer.content)
+        except ValueError:
+            raise RefusedError("what SNS has there is no certificate") from None
+
+    async def _get(self, url: str) -> httpx.Response:
+        """Fetch a small thing. Raises UnavailableError."""
+        try:
+            async with (
+                asyncio.timeout(FETCH_WITHIN_S),
+                self._http.stream("GET", url, follow_redirects=False) as answer,
+            ):
+                body = bytearray()
+                async for chunk in answer.aiter_bytes():
+                    body += chunk
+                    if len(body) > MAX_CERTIFICATE_BYTES:
+                        raise UnavailableError("SNS says more than it should")
+                return httpx.Response(answer.status_code, content=bytes(body))
+        except (httpx.HTTPError, TimeoutError) as error:
+            raise UnavailableError(f"SNS cannot be asked: {type(error).__name__}") from None
+
+
+def host_of(topic: str) -> str:
+    """Return the host of SNS that is responsible for a topic, by its ARN."""
+    _, partition, _, region, _, _ = topic.split(":")
+    return f"sns.{region}.amazonaws.com{'.cn' if partition == 'aws-cn' else ''}"
+
+
+def _message(body: bytes) -> dict[str, str]:
+    document = read_json(body)
+    if not isinstance(document, dict) or not all(isinstance(value, str) for value in _told(document).values()):
+        raise RefusedError("its body is no message of SNS")
+    if document.get("Type") not in _SIGNED or "Message" not in document:
+        raise RefusedError("it is of no type that SNS has")
+    return _told(document)
+
+
+def _told(document: dict[Any, Any]) -> dict[str, Any]:
+    """The fields that count. SNS writes null for a subject that it has not."""
+    names = {*_SIGNED["Notification"], *_SIGNED["SubscriptionConfirmation"]}
+    names |= {"Signature", "SignatureVersion", "SigningCertURL"}
+    return {name: value for name, value in document.items() if name in names and value is not None}
+
+
+def _require_of_host(url: str, host: str) -> SplitResult:
+    """Return the parts of a URL of a host. A port, or a name before an @, would be another: all of it must be this."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise RefusedError("it has an address that is none") from None
+    if parts.scheme != "https" or parts.netloc != host or not url.isascii() or parts.fragment:
+        raise RefusedError("it leads to a host that is not that of SNS")
+    return parts
+
+
+def _require_signed(message: dict[str, str], certificate: x509.Certificate, now_ms: int) -> None:
+    algorithm, key = _HASHES.get(message.get("SignatureVersion", "")), certificate.public_key()
+    if algorithm is None or not isinstance(key, RSAPublicKey):
+        raise RefusedError("its signature is of no version that SNS has")
+    now = datetime.fromtimestamp(now_ms / 1000, UTC)
+    if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
+        raise RefusedError("its certificate is not valid today")
+    names = [name for name in _SIGNED[message["Type"]] if name in message]
+    signed = "".join(f"{name}\n{message[name]}\n" for name in names)
+    try:
+        key.verify(b64decode(message.get("Signature", ""), validate=True), signed.encode(), PKCS1v15(), algorithm)
+    except (ValueError, InvalidSignature):
+        raise RefusedError("its signature is not that of SNS") from None
+
+
+def _instant_ms(text: str) -> float:
+    try:
+        return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC).timestamp() * 1000
+    except ValueError:
+        raise RefusedError("its timestamp is none") from None
+
+
+def _remember(known: OrderedDict[str, _T], url: str, what: _T) -> None:
+    known[url] = what
+    while len(known) > MAX_CERTIFICATES:
+        known.popitem(last=False)

@@ -1,0 +1,76 @@
+"""Webhooks and addresses for replies: what the settings take, and what they refuse."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from postroad.errors import ConfigError
+from tests.settings.conftest import Load
+
+
+def key_of(curve: ec.EllipticCurve) -> str:
+    key = ec.generate_private_key(curve).public_key()
+    return b64encode(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).decode()
+
+
+SENDER = """
+[routes.relay]
+host = "smtp.example.com"
+[senders.news]
+address = "news@example.com"
+postal_address = "1 High Street, Springfield"
+route = "relay"
+"""
+
+
+def test_secrets_come_from_the_environment_and_show_nowhere(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTROAD_WEB__WEBHOOKS__POSTMARK__SECRET", "open sesame, please")
+    monkeypatch.setenv("POSTROAD_WEB__WEBHOOKS__MAILGUN__SIGNING_KEY", "key-of-mailgun-1234")
+    settings = load('[web.webhooks.ses]\ntopics = ["arn:aws:sns:eu-west-1:123456789012:bounces"]')
+    webhooks = settings.web.webhooks
+    assert webhooks.postmark is not None
+    assert webhooks.postmark.secret.get_secret_value() == "open sesame, please"
+    assert webhooks.mailgun is not None
+    assert webhooks.sendgrid is None
+    assert "sesame" not in repr(settings)
+    assert "key-of-mailgun" not in repr(settings)
+
+
+def test_sendgrids_key_is_taken_as_it_shows_it(load: Load) -> None:
+    assert load(f'[web.webhooks.sendgrid]\npublic_key = "{key_of(ec.SECP256R1())}"').web.webhooks.sendgrid is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[web.webhooks.ses]\ntopics = []", "topics"),
+        ('[web.webhooks.ses]\ntopics = ["bounces"]', "no topic of SNS"),
+        ('[web.webhooks.ses]\ntopics = ["arn:aws:sns:evil.example/:123456789012:x"]', "no topic of SNS"),
+        ('[web.webhooks.sendgrid]\npublic_key = "MFkw"', "no verification key"),
+        (f'[web.webhooks.sendgrid]\npublic_key = "{key_of(ec.SECP384R1())}"', "no verification key"),
+        ('[web.webhooks.postmark]\nsecret = "short"', "16 characters"),
+        ('[web.webhooks.postmark]\nusername = "a:b"\nsecret = "long enough, surely"', "username"),
+        ("[web.webhooks.mailgun]", "signing_key"),
+        ('[routes.mx]\nkind = "direct"\nservice = "ses"', "no mail service"),
+        (SENDER + 'reply_to = "{token}@example.com"', "stands at the end"),
+        (SENDER + 'reply_to = "hello{token}@example.com"', "stands at the end"),
+        (SENDER + 'reply_to = "a+{token}+b@example.com"', "stands at the end"),
+        (SENDER + 'reply_to = "hello+{touch}@example.com"', "in braces"),
+        (SENDER + 'reply_to = "hello@{token}.example.com"', "in braces"),
+        (SENDER + f'reply_to = "{"a" * 32}+{{token}}@example.com"', "room for 31"),
+    ],
+)
+def test_what_cannot_be_meant_is_named(load: Load, text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load(text)
+
+
+def test_each_service_is_known_by_its_route(load: Load) -> None:
+    settings = load(
+        '[routes.relay]\nhost = "smtp.example.com"\nservice = "postmark"\n[routes.other]\nhost = "b.example"'
+    )
+    assert settings.services == {"relay": "postmark"}
