@@ -7,7 +7,7 @@ from alembic import op
 
 from postroad.store.types import UtcDateTime
 
-revision = "9410"
+revision = "0010"
 down_revision = "0009"
 
 
