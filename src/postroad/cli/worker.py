@@ -15,6 +15,7 @@ from prometheus_client import Gauge
 
 from postroad.cli.signals import start_logging, stop_on_signals
 from postroad.cli.work import WORK
+from postroad.delivery.cohorts.breaker import CohortBreaker
 from postroad.delivery.job import SEND_QUEUE
 from postroad.delivery.record import Recorder
 from postroad.errors import UsageError
@@ -115,6 +116,8 @@ def recorder(
 ) -> None:
     """Write what happened into the ledger, until it is told to stop. One is enough; several share the work.
 
+    Whenever something new speaks against a list, it judges its cohorts, and pauses the guilty: `postroad cohort list`.
+
     A recorder that is started again under its name goes on at once with what it had in hand when it died.
     """
     settings = Settings.load()
@@ -135,5 +138,11 @@ async def _record(settings: Settings, name: str, at: MetricsAt) -> None:
             )
             lag.set_function(lambda: recorder.lag_seconds)
         log.info("recorder %s records %s", name, SEND_QUEUE)
-        await recorder.run(stop)
+        breaker = CohortBreaker(engine=parts.engine, settings=settings, clock=parts.clock)
+        judging = asyncio.create_task(breaker.keep())
+        try:
+            await recorder.run(stop)
+        finally:
+            judging.cancel()
+            await asyncio.gather(judging, return_exceptions=True)
     log.info("recorder %s stopped: %d events recorded", name, recorder.recorded)
