@@ -13,7 +13,7 @@ PAUSED = "postroad.cohort.paused"
 
 
 async def announce_pauses() -> list[NamedPause]:
-    """Emit an event for each pause that nobody was told of. No task: there is hardly ever one, and a look costs nothing.
+    """Emit an event for each pause that nobody was told of. No task: there is hardly ever one.
 
     Noted only once they are emitted: a run that dies between tells again rather than not at all.
     """

@@ -58,6 +58,7 @@ class Ledger:
             values = {"audience_id": self.audience, "path": path, "sha256": path.ljust(64, "0"), "rows_total": 0}
             values |= {"cursor": 0, "line": 1, "rows_done": 0, "imported": 0, "duplicates": 0, "refused": 0}
             made = connection.execute(sa.insert(AudienceImport).values(**values, started_at=NOW))
+            assert made.inserted_primary_key is not None
             self.imports[path] = made.inserted_primary_key[0]
         return self.imports[path]
 
@@ -85,7 +86,8 @@ class Ledger:
                 at = NOW.replace(tzinfo=None) if connection.dialect.name == "sqlite" else NOW
                 statement = sa.text(
                     "INSERT INTO bounce_mail "
-                    "(digest, received_at, source, processed_at, verdict, matched_by, touch_id) VALUES (:digest, :at, 'smtp', :at, 'complaint', :matched_by, :touch)"
+                    "(digest, received_at, source, processed_at, verdict, matched_by, touch_id) "
+                    "VALUES (:digest, :at, 'smtp', :at, 'complaint', :matched_by, :touch)"
                 )
                 connection.execute(
                     statement, {"digest": f"c{touch}", "at": at, "matched_by": matched_by, "touch": touch}

@@ -42,7 +42,7 @@ class MetricsAt(NamedTuple):
 
 
 @asynccontextmanager
-async def _measured_parts(settings: Settings, name: str, at: MetricsAt) -> AsyncIterator[tuple[Parts, Queue]]:
+async def measured_parts(settings: Settings, name: str, at: MetricsAt) -> AsyncIterator[tuple[Parts, Queue]]:
     """Open the parts and a queue, and serve their metrics where that is asked for."""
     metrics = QueueMetrics() if at.port is not None else None
     async with open_parts(settings, metrics=metrics) as parts:
@@ -92,7 +92,7 @@ def worker(
 async def _work(settings: Settings, queue_name: str, limits: QueueSettings, name: str, at: MetricsAt) -> None:
     stop = stop_on_signals()
     async with (
-        _measured_parts(settings, queue_name, at) as (parts, queue),
+        measured_parts(settings, queue_name, at) as (parts, queue),
         WORK[queue_name](parts, queue, limits) as work,
     ):
         worker = Worker(
@@ -128,8 +128,8 @@ def recorder(
 
 async def _record(settings: Settings, name: str, at: MetricsAt) -> None:
     stop = stop_on_signals()
-    async with _measured_parts(settings, SEND_QUEUE, at) as (parts, queue):
-        recorder = Recorder(engine=parts.engine, queue=queue, clock=parts.clock, name=name)
+    async with measured_parts(settings, SEND_QUEUE, at) as (parts, queue):
+        recorder = Recorder(engine=parts.engine, queue=queue, clock=parts.clock, name=name, bounce=settings.bounce)
         if parts.metrics is not None:
             lag = Gauge(
                 "postroad_recorder_lag_seconds",
