@@ -12,8 +12,8 @@ from postroad.settings.values import MAX_DURATION_MS, DurationMs, Section
 class EvidenceSettings(Section):
     """A sequential test of one share: whether it is like that of a healthy cohort, or like that of a guilty one."""
 
-    healthy: float = Field(gt=0, lt=1, description="share up to which a cohort is healthy")
-    guilty: float = Field(gt=0, lt=1, description="share from which on it is guilty")
+    healthy: float = Field(default=0.02, gt=0, lt=1, description="share up to which a cohort is healthy")
+    guilty: float = Field(default=0.08, gt=0, lt=1, description="share from which on it is guilty")
     false_alarm: float = Field(default=0.001, gt=0, le=0.1, description="how likely a healthy cohort is ever paused")
     miss: float = Field(default=0.05, gt=0, le=0.5, description="how likely a guilty cohort is ever called healthy")
 
@@ -22,6 +22,13 @@ class EvidenceSettings(Section):
         if self.healthy >= self.guilty:
             raise ValueError("healthy must be less than guilty")
         return self
+
+
+class ComplaintSettings(EvidenceSettings):
+    """The same of complaints, of which there are fewer."""
+
+    healthy: float = Field(default=0.001, gt=0, lt=1, description="share up to which a cohort is healthy")
+    guilty: float = Field(default=0.003, gt=0, lt=1, description="share from which on it is guilty")
 
 
 class CohortBreakerSettings(Section):
@@ -38,5 +45,5 @@ class CohortBreakerSettings(Section):
         pattern=r'^[^"\\\x00-\x1f]+$',
         description="column of the audience's CSV that names the list a recipient is from; without it, the file's path",
     )
-    hard_bounces: EvidenceSettings = EvidenceSettings(healthy=0.02, guilty=0.08)
-    complaints: EvidenceSettings = EvidenceSettings(healthy=0.001, guilty=0.003)
+    hard_bounces: EvidenceSettings = EvidenceSettings()
+    complaints: ComplaintSettings = ComplaintSettings()
