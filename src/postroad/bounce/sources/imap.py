@@ -148,6 +148,8 @@ class ImapMailbox:
     def close(self) -> None:
         with suppress(OSError, imaplib.IMAP4.error):
             self._imap.logout()
+        with suppress(OSError):
+            self._imap.shutdown()  # Where it could not log out, the socket is still open.
 
     def _log_in(self) -> None:
         user, password = self._settings.username or "", self._settings.password
