@@ -7,6 +7,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from tasks.bounces import fetch, list_sources, publish_fetched
+from tasks.cohorts import announce_pauses
 
 
 @flow(name="bounces")
@@ -15,7 +16,8 @@ async def bounces() -> State[None]:
 
     Looks at every Maildir and IMAP server of the settings and puts what is waiting there on the queue
     bounce:process, where a worker judges it. A mail is put aside at its source only when it is kept, so a run
-    that dies loses nothing, and one that is repeated judges nothing twice. Without sources there is nothing to do.
+    that dies loses nothing, and one that is repeated judges nothing twice. Without sources there is nothing to fetch.
+    Then it tells of lists whose mail was paused for what came back: the event postroad.cohort.paused.
     """
     passes, failed = [], []
     for source in list_sources():
@@ -26,6 +28,8 @@ async def bounces() -> State[None]:
             failed.append(f"{source}: {error}")
 
     await publish_fetched(passes)
+    paused = await announce_pauses()
     if failed:
         return Failed(message="; ".join(failed))
-    return Completed(message=f"{sum(p.taken for p in passes):,} mails from {len(passes)} sources")
+    told = f"; {len(paused)} lists are paused" if paused else ""
+    return Completed(message=f"{sum(p.taken for p in passes):,} mails from {len(passes)} sources{told}")

@@ -66,7 +66,13 @@ async def mend_queue() -> Rebuilt | None:
         await CapKeeper(parts.settings, engine=parts.engine, queue=queue, clock=parts.clock).turn()
         if not await missing_jobs(parts.engine, queue):
             return None
-        recorder = Recorder(engine=parts.engine, queue=queue, clock=parts.clock, name="maintenance")
+        recorder = Recorder(
+            engine=parts.engine,
+            queue=queue,
+            clock=parts.clock,
+            name="maintenance",
+            bounce=parts.settings.bounce,
+        )
         expire_ms = parts.settings.delivery.expire_ms
         return await rebuild(
             parts.engine,

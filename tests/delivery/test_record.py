@@ -15,7 +15,7 @@ from postroad.errors import Blame
 from postroad.queue import Event, EventKind
 from postroad.store.engine import read, write
 from postroad.store.ledger import Touch, TouchState
-from tests.store.rows import NOW, add_campaign, add_touch, touch_row
+from tests.store.rows import NOW, add_campaign, add_recipient, add_touch, touch_row
 
 AT_MS = 1_780_000_000_000
 _numbers = count(1)
@@ -198,3 +198,37 @@ def test_hard_bounce_suppresses_its_address_once(ledger: Ledger) -> None:
 def test_event_of_a_touch_of_another_ledger_is_passed_over(ledger: Ledger) -> None:
     ledger.record(event(987_654_321, *ACCEPTED))
     assert ledger.scalar("SELECT count(*) FROM delivery_event") == 0
+
+
+def test_the_third_soft_bounce_in_a_row_at_delivery_suppresses(ledger: Ledger) -> None:
+    with write(ledger.engine) as connection:
+        ada, bob = add_recipient(connection, "ada@example.com"), add_recipient(connection, "bob@example.com")
+
+    def bounce(recipient: int, cause: str = "mailbox full", blame: Blame = Blame.RECIPIENT) -> Event:
+        with write(ledger.engine) as connection:
+            campaign, steps = add_campaign(connection)
+            touch = add_touch(connection, campaign, steps[0], TouchState.SENDING, recipient_id=recipient, claim=1)
+        said = note(TouchState.BOUNCED, cause=cause, blame=blame)
+        return event(touch, EventKind.DEAD, said, at_ms=int(NOW.timestamp() * 1000))
+
+    def suppressed() -> list[tuple[str, str]]:
+        with read(ledger.engine) as connection:
+            return [tuple(row) for row in connection.execute(sa.text("SELECT address, reason FROM suppression"))]
+
+    first, second = bounce(ada), bounce(ada)
+    ledger.record(first, second, bounce(bob), bounce(bob, "message too big", Blame.MESSAGE), bounce(bob))
+    ledger.record(first, second)  # Told again, it is no third.
+    assert suppressed() == []
+    ledger.record(bounce(ada))
+    assert suppressed() == [("ada@example.com", "soft_bounce")]
+
+
+def test_soft_bounces_at_delivery_before_an_acceptance_are_no_row(ledger: Ledger) -> None:
+    with write(ledger.engine) as connection:
+        ada = add_recipient(connection)
+    for minute, how in enumerate((BOUNCED, BOUNCED, ACCEPTED, BOUNCED)):
+        with write(ledger.engine) as connection:
+            campaign, steps = add_campaign(connection)
+            touch = add_touch(connection, campaign, steps[0], TouchState.SENDING, recipient_id=ada, claim=1)
+        ledger.record(event(touch, *how, at_ms=int(NOW.timestamp() * 1000) - 600_000 + minute * 60_000))
+    assert ledger.scalar("SELECT count(*) FROM suppression") == 0

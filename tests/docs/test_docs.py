@@ -15,10 +15,12 @@ from postroad import errors
 from postroad.settings import (
     DEFAULT_QUEUES,
     BounceSettings,
+    CohortBreakerSettings,
     DeliverySettings,
     DkimSettings,
     DnsHealthSettings,
     DnsSettings,
+    EvidenceSettings,
     InboundSettings,
     MailgunWebhook,
     OAuthSettings,
@@ -62,6 +64,9 @@ def _settings() -> Iterator[str]:
         "senders.warmup": WarmupSettings,
         "bounce.sources": SourceSettings,
         "inbound": InboundSettings,
+        "cohort_breaker": CohortBreakerSettings,
+        "cohort_breaker.hard_bounces": EvidenceSettings,
+        "cohort_breaker.complaints": EvidenceSettings,
     }
 
     def fields(name: str) -> Iterator[str]:

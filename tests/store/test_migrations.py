@@ -14,6 +14,7 @@ from postroad.errors import ConfigError
 from postroad.store import (
     bounce,
     campaign,
+    cohort,
     dns_report,
     ledger,
     mail_domain,
@@ -31,6 +32,7 @@ from tests.processes import run_together
 MODULES = (
     bounce,
     campaign,
+    cohort,
     dns_report,
     ledger,
     mail_domain,

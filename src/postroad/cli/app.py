@@ -14,6 +14,7 @@ from postroad.cli import (
     audience,
     bounce,
     campaign,
+    cohort,
     database,
     dkim,
     dns,
@@ -49,6 +50,7 @@ app.add_typer(suppression.app, name="suppression")
 app.add_typer(unknown.app, name="unknown")
 app.add_typer(shaping.app, name="shaping")
 app.add_typer(bounce.app, name="bounce")
+app.add_typer(cohort.app, name="cohort")
 app.add_typer(warmup.app, name="warmup")
 app.add_typer(queue.app, name="queue")
 app.add_typer(dkim.app, name="dkim")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
@@ -16,16 +18,20 @@ from postroad.bounce.mailfiles import mails_in
 from postroad.bounce.reply import own_addresses
 from postroad.bounce.report import Envelope
 from postroad.bounce.sources.poll import Polled, poll
+from postroad.bounce.sources.watch import watch
 from postroad.cli.options import read_duration_ms
 from postroad.cli.output import JsonOption, console, print_json, print_table, with_parts
-from postroad.errors import UsageError
+from postroad.cli.signals import start_logging, stop_on_signals
+from postroad.errors import PostroadError, UsageError
 from postroad.mail.token import TokenSigner
 from postroad.parts import Parts, known_secret_key
-from postroad.settings import Settings
+from postroad.settings import Settings, SourceSettings
 from postroad.store.bounce import VerdictCount, verdict_counts
 from postroad.store.engine import read
 
 app = typer.Typer(help="Mail that came back: bounces, complaints, automatic replies.", no_args_is_help=True)
+
+log = logging.getLogger(__name__)
 
 MailPath = Annotated[
     Path, typer.Argument(metavar="FILE-OR-FOLDER", help="A mail, an mbox file, a Maildir, or a folder of these.")
@@ -62,13 +68,9 @@ def poll_(
     """
 
     async def work(parts: Parts) -> list[Polled]:
-        sources = parts.settings.bounce.sources
-        for name in names or ():
-            if name not in sources:
-                known = ", ".join(sorted(sources)) or "none"
-                raise UsageError(f"there is no source named {name!r} (known: {known})")
+        sources = _sources(parts.settings, names)
         intake = Intake(engine=parts.engine, queue=await parts.queue(BOUNCE_QUEUE), clock=parts.clock)
-        return [await poll(name, sources[name], intake.submit) for name in names or sorted(sources)]
+        return [await poll(name, source, intake.submit) for name, source in sources.items()]
 
     polled = with_parts(work)
     if as_json:
@@ -76,6 +78,45 @@ def poll_(
     else:
         rows = [(one.source, one.taken, one.known, one.unreadable, one.more) for one in polled]
         print_table("fetched", ["source", "taken", "known", "unreadable", "more"], rows)
+
+
+@app.command("watch")
+def watch_(
+    names: Annotated[list[str] | None, typer.Argument(metavar="SOURCE…", help="Names of sources; unset: all.")] = None,
+) -> None:
+    """Take in what arrives at the sources of the settings, until it is told to stop.
+
+    An IMAP server with IDLE says by itself when mail arrives. One without it, and a Maildir, are looked at every
+    look_ms. A server that goes away is tried again. What `poll` has under way meanwhile is taken once.
+    """
+    settings = Settings.load()
+    sources = _sources(settings, names)
+    if not sources:
+        raise UsageError("there is no source to watch", remedy="Name one: [bounce.sources.NAME] in postroad.toml.")
+    start_logging(settings)
+
+    async def work(parts: Parts) -> None:
+        stop = stop_on_signals()
+        intake = Intake(engine=parts.engine, queue=await parts.queue(BOUNCE_QUEUE), clock=parts.clock)
+        async with asyncio.TaskGroup() as group:
+            for name, source in sources.items():
+                group.create_task(watch(name, source, intake.submit, clock=parts.clock, stop=stop))
+            log.info("watching %s", ", ".join(sources))
+
+    try:
+        with_parts(work)
+    except* PostroadError as errors:
+        raise errors.exceptions[0] from None
+    log.info("no longer watching")
+
+
+def _sources(settings: Settings, names: Sequence[str] | None) -> dict[str, SourceSettings]:
+    sources = settings.bounce.sources
+    for name in names or ():
+        if name not in sources:
+            known = ", ".join(sorted(sources)) or "none"
+            raise UsageError(f"there is no source named {name!r} (known: {known})")
+    return {name: sources[name] for name in names or sorted(sources)}
 
 
 @app.command("explain")

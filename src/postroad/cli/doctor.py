@@ -12,6 +12,8 @@ from typing import assert_never
 import httpx
 import typer
 
+from postroad.bounce.intake import BOUNCE_QUEUE
+from postroad.bounce.sources.listener import greeting
 from postroad.cli.output import JsonOption, console, print_json
 from postroad.clock import SystemClock
 from postroad.delivery.control import missing_jobs
@@ -29,6 +31,7 @@ from postroad.settings import RelaySettings, RouteKind, Settings
 from postroad.smtp.session import Session, Timeouts, TransportError
 
 LAG_EVENTS = 10_000
+UNWORKED_MS = 60_000
 MISSING_JOBS = 100
 """Fewer may seem to be missing while mail is moving."""
 
@@ -77,8 +80,12 @@ async def _all() -> list[Check]:
             checks.append(Check(part="database", health=Health.OK, seen=parts.engine.url.render_as_string()))
             checks.append(_key(settings))
             checks += [check async for check in _queue(parts)]
+            if settings.inbound.enabled or settings.bounce.sources:
+                checks.append(await _bounces(parts))
     except PostroadError as error:
         checks.append(_failed("database", error))
+    if settings.inbound.enabled:
+        checks.append(await _inbound(settings))
     checks += [check async for check in _routes(settings)]
     if not settings.public_url.endswith(".invalid"):
         checks.append(await _web(settings))
@@ -175,6 +182,31 @@ async def _queue(parts: Parts) -> AsyncIterator[Check]:
         yield Check(part=f"queue {queue.name}", health=Health.WARN, seen=seen, remedy=remedy)
     for wrong in await queue.audit():
         yield Check(part=f"queue {queue.name}", health=Health.FAIL, seen=wrong, remedy="Run `postroad queue rebuild`.")
+
+
+async def _bounces(parts: Parts) -> Check:
+    """Whether somebody works off what came back."""
+    part = f"queue {BOUNCE_QUEUE}"
+    try:
+        stats = await (await parts.queue(BOUNCE_QUEUE)).stats()
+    except PostroadError as error:
+        return _failed(part, error)
+    seen = f"{stats.queued:,} mails wait, {stats.dead:,} dead letters"
+    if stats.oldest_ready_ms < UNWORKED_MS:
+        return Check(part=part, health=Health.OK, seen=seen)
+    seen += f", the oldest since {stats.oldest_ready_ms // 1000} s"
+    return Check(
+        part=part, health=Health.WARN, seen=seen, remedy="Is `postroad worker bounce:process` running, and fast enough?"
+    )
+
+
+async def _inbound(settings: Settings) -> Check:
+    where = settings.inbound.smtp or settings.inbound.lmtp or ""
+    said = await asyncio.to_thread(greeting, settings.inbound)
+    if said is None or not said.startswith("220"):
+        seen = f"{where}: {said or 'nobody answers'}"
+        return Check(part="inbound", health=Health.FAIL, seen=seen, remedy="Is `postroad inbound` running here?")
+    return Check(part="inbound", health=Health.OK, seen=f"{where}: {said}")
 
 
 async def _routes(settings: Settings) -> AsyncIterator[Check]:

@@ -12,9 +12,11 @@ import typer
 from postroad.bounce.intake import BOUNCE_QUEUE, Intake
 from postroad.bounce.sources.addressees import Addressees
 from postroad.bounce.sources.listener import listen
+from postroad.bounce.sources.metrics import InboundMetrics
 from postroad.cli.signals import start_logging, stop_on_signals
+from postroad.cli.worker import MetricsAt, MetricsHost, MetricsPort, measured_parts
 from postroad.errors import ConfigError
-from postroad.parts import Parts, open_parts
+from postroad.parts import Parts
 from postroad.settings import REPLY_TOKEN, InboundSettings, Settings
 
 log = logging.getLogger(__name__)
@@ -25,6 +27,8 @@ def inbound(
     lmtp: Annotated[
         str | None, typer.Option(help="Address and port to speak LMTP at, or unix: and the path of a socket.")
     ] = None,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = "127.0.0.1",
 ) -> None:
     """Take in what comes back, over SMTP and LMTP, until it is told to stop.
 
@@ -45,13 +49,13 @@ def inbound(
     start_logging(settings)
     # It would log the commands of every session, and with them addresses.
     logging.getLogger("mail.log").setLevel(logging.WARNING)
-    asyncio.run(_take_in(settings))
+    asyncio.run(_take_in(settings, MetricsAt(metrics_host, metrics_port)))
 
 
-async def _take_in(settings: Settings) -> None:
+async def _take_in(settings: Settings, at: MetricsAt) -> None:
     stop = stop_on_signals()
-    async with open_parts(settings) as parts:
-        intake = Intake(engine=parts.engine, queue=await parts.queue(BOUNCE_QUEUE), clock=parts.clock)
+    async with measured_parts(settings, BOUNCE_QUEUE, at) as (parts, queue):
+        intake = Intake(engine=parts.engine, queue=queue, clock=parts.clock)
         addressees = addressees_of(parts)
         async with listen(
             settings.inbound,
@@ -59,6 +63,7 @@ async def _take_in(settings: Settings) -> None:
             submit=intake.submit,
             addressees=addressees,
             clock=parts.clock,
+            metrics=InboundMetrics(parts.metrics.registry) if parts.metrics is not None else None,
         ) as listening:
             domains = ", ".join(sorted(addressees.domains)) or "no domain: no sender has a bounce_domain"
             log.info("inbound listens at %s for %s", ", ".join(listening.places), domains)

@@ -44,12 +44,13 @@ async def _deliver(parts: Parts, queue: Queue, limits: QueueSettings) -> AsyncIt
         environ=os.environ,
         registry=parts.metrics.registry if parts.metrics is not None else None,
     )
+    source_field = settings.cohort_breaker.source_field
     caps = CapKeeper(settings, engine=parts.engine, queue=queue, clock=parts.clock)
     await caps.turn()
     keeping = asyncio.gather(keep_limits(queue, gates, parts.clock), caps.keep())
     try:
         async with opening as delivery:
-            yield Work(delivery, Admission(parts.engine, parts.clock, parts.hash_of))
+            yield Work(delivery, Admission(parts.engine, parts.clock, parts.hash_of, source_field))
     finally:
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)

@@ -15,6 +15,7 @@ from prometheus_client import Gauge
 
 from postroad.cli.signals import start_logging, stop_on_signals
 from postroad.cli.work import WORK
+from postroad.delivery.cohorts.breaker import CohortBreaker
 from postroad.delivery.job import SEND_QUEUE
 from postroad.delivery.record import Recorder
 from postroad.errors import UsageError
@@ -41,7 +42,7 @@ class MetricsAt(NamedTuple):
 
 
 @asynccontextmanager
-async def _measured_parts(settings: Settings, name: str, at: MetricsAt) -> AsyncIterator[tuple[Parts, Queue]]:
+async def measured_parts(settings: Settings, name: str, at: MetricsAt) -> AsyncIterator[tuple[Parts, Queue]]:
     """Open the parts and a queue, and serve their metrics where that is asked for."""
     metrics = QueueMetrics() if at.port is not None else None
     async with open_parts(settings, metrics=metrics) as parts:
@@ -91,7 +92,7 @@ def worker(
 async def _work(settings: Settings, queue_name: str, limits: QueueSettings, name: str, at: MetricsAt) -> None:
     stop = stop_on_signals()
     async with (
-        _measured_parts(settings, queue_name, at) as (parts, queue),
+        measured_parts(settings, queue_name, at) as (parts, queue),
         WORK[queue_name](parts, queue, limits) as work,
     ):
         worker = Worker(
@@ -115,6 +116,8 @@ def recorder(
 ) -> None:
     """Write what happened into the ledger, until it is told to stop. One is enough; several share the work.
 
+    Whenever something new speaks against a list, it judges its cohorts, and pauses the guilty: `postroad cohort list`.
+
     A recorder that is started again under its name goes on at once with what it had in hand when it died.
     """
     settings = Settings.load()
@@ -125,8 +128,8 @@ def recorder(
 
 async def _record(settings: Settings, name: str, at: MetricsAt) -> None:
     stop = stop_on_signals()
-    async with _measured_parts(settings, SEND_QUEUE, at) as (parts, queue):
-        recorder = Recorder(engine=parts.engine, queue=queue, clock=parts.clock, name=name)
+    async with measured_parts(settings, SEND_QUEUE, at) as (parts, queue):
+        recorder = Recorder(engine=parts.engine, queue=queue, clock=parts.clock, name=name, bounce=settings.bounce)
         if parts.metrics is not None:
             lag = Gauge(
                 "postroad_recorder_lag_seconds",
@@ -135,5 +138,11 @@ async def _record(settings: Settings, name: str, at: MetricsAt) -> None:
             )
             lag.set_function(lambda: recorder.lag_seconds)
         log.info("recorder %s records %s", name, SEND_QUEUE)
-        await recorder.run(stop)
+        breaker = CohortBreaker(engine=parts.engine, settings=settings, clock=parts.clock)
+        judging = asyncio.create_task(breaker.keep())
+        try:
+            await recorder.run(stop)
+        finally:
+            judging.cancel()
+            await asyncio.gather(judging, return_exceptions=True)
     log.info("recorder %s stopped: %d events recorded", name, recorder.recorded)

@@ -20,14 +20,19 @@ from sqlmodel import col
 
 from postroad.campaign.calendar import Window
 from postroad.clock import Clock
+from postroad.delivery.cohorts.breaker import cohort_of
 from postroad.delivery.job import DeliveryNote, encode_note, touch_of
 from postroad.queue import Cancel, Claimed, Defer, Uncertain, Verdict
 from postroad.store.campaign import Campaign, CampaignState, Step
+from postroad.store.cohort import open_pauses, whose
 from postroad.store.engine import write
 from postroad.store.ledger import Claim, Refused, TouchState, admit, refused
 
 PAUSED_DELAY_MS = 60_000
 """A job of a paused campaign that slips past its gate is looked at again after this."""
+
+COHORT_DELAY_MS = 900_000
+"""A job of a paused cohort is looked at again after this. Whoever lifts the pause lets it go at once."""
 
 
 class _Waiting(NamedTuple):
@@ -41,11 +46,21 @@ class Admission:
     A transaction costs as much as some forty jobs in it, and a busy worker claims a few jobs at a time.
     """
 
-    def __init__(self, engine: sa.Engine, clock: Clock, hash_of: Callable[[str], str] | None = None) -> None:
-        """``hash_of``: hashes an address. None: suppressions that are kept as hashes are not looked for."""
+    def __init__(
+        self,
+        engine: sa.Engine,
+        clock: Clock,
+        hash_of: Callable[[str], str] | None = None,
+        source_field: str = "source",
+    ) -> None:
+        """``hash_of``: hashes an address. None: suppressions that are kept as hashes are not looked for.
+
+        ``source_field``: merge field that names the list a recipient is from, as in cohort_breaker.source_field.
+        """
         self._engine = engine
         self._clock = clock
         self._hash_of = hash_of
+        self._source_field = source_field
         self._windows: dict[int, tuple[Window | None, ZoneInfo]] = {}
         self._waiting: deque[_Waiting] = deque()
         self._admitting: asyncio.Task[None] | None = None
@@ -89,6 +104,7 @@ class Admission:
     def _admit(self, batch: Sequence[Claimed]) -> dict[str, Verdict]:
         with write(self._engine) as connection:
             closed = self._closed(connection, batch)
+            closed |= self._held(connection, [job for job in batch if job.id not in closed])
             by_touch = {touch_of(job.id): job for job in batch if job.id not in closed}
             hashes = self._hashes(by_touch)
             claims = [Claim(id_, job.token, job.closed, hashes.get(id_)) for id_, job in by_touch.items()]
@@ -123,6 +139,21 @@ class Admission:
                 at_ms = int(opens[key].timestamp() * 1000)
                 closed[job.id] = Defer(at_ms=at_ms, cause="outside the campaign's hours", untried=True)
         return closed
+
+    def _held(self, connection: sa.Connection, batch: Sequence[Claimed]) -> dict[str, Verdict]:
+        """Put off what is of a paused cohort."""
+        paused = open_pauses(connection)
+        if not paused:
+            return {}
+        by_touch = {touch_of(job.id): job for job in batch}
+        at_ms = self._clock.now_ms() + COHORT_DELAY_MS
+        held: dict[str, Verdict] = {}
+        for touch in whose(connection, list(by_touch), source_field=self._source_field):
+            evidence = paused.get(cohort_of(touch))
+            if evidence is not None:
+                cause = f"cohort paused: {evidence.replace('_', ' ')}"
+                held[by_touch[touch.touch_id].id] = Defer(at_ms=at_ms, cause=cause, untried=True)
+        return held
 
     def _window(self, connection: sa.Connection, step_id: int) -> tuple[Window | None, ZoneInfo]:
         """The hours of a step's campaign and its zone, read once: they cannot change after its launch."""

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -21,6 +21,8 @@ from postroad.clock import Clock
 from postroad.delivery.job import DeliveryNote, decode_note, touch_of
 from postroad.errors import UnavailableError
 from postroad.queue import Event, EventKind, Queue
+from postroad.settings import BounceSettings
+from postroad.store.bounce import bounced_out
 from postroad.store.bulk import json_rows
 from postroad.store.engine import write
 from postroad.store.ledger import LIVE, TouchState
@@ -34,6 +36,7 @@ BATCH = 1_000
 LINGER_S = 0.1
 """How long events wait for company while there are few: a transaction costs as much as some thirty of them."""
 
+_AS_SHIPPED = BounceSettings()
 _FORGET = (EventKind.DONE, EventKind.CANCELLED, EventKind.EXPIRED)
 
 _EVERY = tuple(TouchState)
@@ -126,7 +129,9 @@ def _state(event: Event, note: DeliveryNote | None) -> TouchState | None:
             return None
 
 
-def record(connection: sa.Connection, events: Sequence[Event], now: datetime) -> int:
+def record(
+    connection: sa.Connection, events: Sequence[Event], now: datetime, bounce: BounceSettings = _AS_SHIPPED
+) -> int:
     """Put events into the ledger: a row for each new one, the state of its touch, suppressions. Returns how many."""
     facts = [fact for event in events if (fact := read_event(event)) is not None]
     kept = [fact for fact in facts if fact.noted]
@@ -139,6 +144,12 @@ def record(connection: sa.Connection, events: Sequence[Event], now: datetime) ->
     if bounced:
         addresses = _addresses(connection, bounced)
         suppress(connection, addresses, SuppressionReason.HARD_BOUNCE, "reply at delivery", now)
+    softly = [fact.touch_id for fact in kept if fact.state is TouchState.BOUNCED and not fact.suppress]
+    if softly:
+        # As for bounces that come back by mail: the same rows, the same limit.
+        since = now - timedelta(milliseconds=bounce.soft_window_ms)
+        addresses = bounced_out(connection, softly, since=since, limit=bounce.soft_limit)
+        suppress(connection, addresses, SuppressionReason.SOFT_BOUNCE, "replies at delivery", now)
     return len(facts)
 
 
@@ -240,8 +251,12 @@ def _addresses(connection: sa.Connection, touch_ids: Sequence[int]) -> list[str]
 class Recorder:
     """Reads the events of a queue, and records them."""
 
-    def __init__(self, *, engine: sa.Engine, queue: Queue, clock: Clock, name: str) -> None:
+    def __init__(
+        self, *, engine: sa.Engine, queue: Queue, clock: Clock, name: str, bounce: BounceSettings = _AS_SHIPPED
+    ) -> None:
+        """``bounce``: how many soft bounces in a row suppress an address, and within what time."""
         self._engine = engine
+        self._bounce = bounce
         self._queue = queue
         self._clock = clock
         self._name = name
@@ -308,4 +323,4 @@ class Recorder:
 
     def _write(self, events: Sequence[Event]) -> None:
         with write(self._engine) as connection:
-            record(connection, events, self._clock.now())
+            record(connection, events, self._clock.now(), self._bounce)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TextIO
 from urllib.parse import urlsplit
 
+from postroad.bounce.sources.listener import greeting
 from postroad.embedded import ensure_redis, redis_running, stop_redis
 from postroad.errors import StateError, UsageError
 from postroad.local.prefect import PrefectServer, choose_port
@@ -134,6 +135,7 @@ async def _start_delivery(house: House, report: Report) -> None:
     await supervisor.start(_postroad("recorder", "recorder"))
     await supervisor.start(_postroad("worker", "worker"))
     report("worker and recorder")
+    await _start_bounces(settings, supervisor, report)
     web = settings.web
 
     async def serving() -> bool:
@@ -141,6 +143,24 @@ async def _start_delivery(house: House, report: Report) -> None:
 
     await supervisor.start(_postroad("web", "web"), ready=serving)
     report("web")
+
+
+async def _start_bounces(settings: Settings, supervisor: Supervisor, report: Report) -> None:
+    """Start what takes in and judges what comes back, as far as the settings ask for it."""
+    if settings.inbound.enabled or settings.bounce.sources:
+        await supervisor.start(_postroad("bounce-worker", "worker", "bounce:process"))
+        report("bounce worker")
+    if settings.bounce.sources:
+        await supervisor.start(_postroad("bounce-watch", "bounce", "watch"))
+        report("bounce sources")
+    if settings.inbound.enabled:
+        inbound = settings.inbound
+
+        async def taking() -> bool:
+            return await asyncio.to_thread(greeting, inbound) is not None
+
+        await supervisor.start(_postroad("inbound", "inbound"), ready=taking)
+        report("inbound")
 
 
 def _postroad(name: str, *arguments: str) -> Command:

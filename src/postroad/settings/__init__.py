@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from postroad.errors import ConfigError
 from postroad.settings.bounce import BounceSettings, InboundSettings, SourceKind, SourceSettings
+from postroad.settings.cohort import CohortBreakerSettings, EvidenceSettings
 from postroad.settings.dkim import DkimSettings
 from postroad.settings.dns import DnsHealthSettings, DnsSettings
 from postroad.settings.routes import (
@@ -62,11 +63,13 @@ __all__ = [
     "REPLY_TOKEN",
     "Backoff",
     "BounceSettings",
+    "CohortBreakerSettings",
     "DeliverySettings",
     "DkimSettings",
     "DnsHealthSettings",
     "DnsSettings",
     "DurationMs",
+    "EvidenceSettings",
     "InboundSettings",
     "MailgunWebhook",
     "OAuthSettings",
@@ -255,6 +258,7 @@ class Settings(BaseSettings):
     delivery: DeliverySettings = DeliverySettings()
     bounce: BounceSettings = BounceSettings()
     inbound: InboundSettings = InboundSettings()
+    cohort_breaker: CohortBreakerSettings = CohortBreakerSettings()
     dns: DnsSettings = DnsSettings()
     dns_health: DnsHealthSettings = DnsHealthSettings()
     web: WebSettings = WebSettings()

@@ -55,6 +55,12 @@ class SourceSettings(Section):
     )
     delete: bool = Field(default=False, description="delete what is taken in; the database keeps it for bounce.keep_ms")
     timeout_ms: DurationMs = Field(default=30_000, ge=100, le=3_600_000, description="for each answer of a server")
+    look_ms: DurationMs = Field(
+        default=60_000,
+        ge=100,
+        le=MAX_DURATION_MS,
+        description="how often `postroad bounce watch` looks where nobody says that mail arrived",
+    )
 
     @model_validator(mode="after")
     def _fields_fit_the_kind(self) -> Self:
@@ -108,6 +114,7 @@ class BounceSettings(Section):
 class InboundSettings(Section):
     """What `postroad inbound` listens on, and what it takes."""
 
+    enabled: bool = Field(default=False, description="`postroad up` starts it, and `postroad doctor` looks for it")
     smtp: Listen | None = Field(default="127.0.0.1:2525", description="address and port")
     lmtp: Listen | None = Field(default=None, description="address and port, or unix: and the path of a socket")
     host_name: HostName | None = Field(default=None, description="in the greeting; unset: this machine's name")

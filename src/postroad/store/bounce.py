@@ -173,21 +173,38 @@ def touches_sent_to(
     return list(connection.execute(statement, values).scalars())
 
 
-def soft_bounces_in_a_row(connection: sa.Connection, touch: MatchedTouch, since: datetime) -> int:
-    """Other touches of the same recipient that bounced since an instant, with none accepted after the first of them.
+# What was the fault of the sender, of the message or ours is not counted: it says nothing of the mailbox.
+_BOUNCED_IN_A_ROW = (
+    "touch.state = 'bounced' AND touch.settled_at > :since "
+    "AND touch.settled_at > COALESCE((SELECT max(other.settled_at) FROM touch AS other "
+    "WHERE other.recipient_id = touch.recipient_id AND other.id <> :but_id AND other.state = 'accepted'), :since) "
+    "AND NOT EXISTS (SELECT 1 FROM delivery_event WHERE delivery_event.touch_id = touch.id "
+    "AND delivery_event.state = 'bounced' AND delivery_event.blame IN ('sender', 'message', 'us'))"
+)
 
-    What was the sender's fault is not counted: it says nothing of the mailbox.
-    """
+
+def soft_bounces_in_a_row(connection: sa.Connection, touch: MatchedTouch, since: datetime) -> int:
+    """Other touches of the same recipient that bounced since an instant, with none accepted after the first of them."""
     statement = _text(
-        "SELECT count(*) FROM touch WHERE recipient_id = :recipient_id AND id <> :id AND state = 'bounced' "
-        "AND settled_at > :since AND settled_at > COALESCE((SELECT max(other.settled_at) FROM touch AS other "
-        "WHERE other.recipient_id = :recipient_id AND other.id <> :id AND other.state = 'accepted'), :since) "
-        "AND NOT EXISTS (SELECT 1 FROM delivery_event WHERE delivery_event.touch_id = touch.id "
-        "AND delivery_event.state = 'bounced' AND delivery_event.blame = 'sender')",
+        "SELECT count(*) FROM touch WHERE touch.recipient_id = :recipient_id AND touch.id <> :but_id "
+        f"AND {_BOUNCED_IN_A_ROW}",
         "since",
     )
-    values = {"recipient_id": touch.recipient_id, "id": touch.id, "since": since}
+    values = {"recipient_id": touch.recipient_id, "but_id": touch.id, "since": since}
     return int(connection.execute(statement, values).scalar_one())
+
+
+def bounced_out(connection: sa.Connection, touch_ids: Sequence[int], *, since: datetime, limit: int) -> list[str]:
+    """Addresses of these touches that bounced so many times in a row since an instant, these touches included."""
+    item, parameters = json_rows(connection, "batch", {"id": sa.BigInteger()}, [{"id": id_} for id_ in touch_ids])
+    statement = _text(
+        "SELECT recipient.address FROM touch JOIN recipient ON recipient.id = touch.recipient_id "
+        f"WHERE touch.recipient_id IN (SELECT mine.recipient_id FROM {item} JOIN touch AS mine ON mine.id = batch.id) "
+        f"AND {_BOUNCED_IN_A_ROW} GROUP BY recipient.address HAVING count(*) >= :limit",
+        "since",
+    )
+    values = {"since": since, "but_id": 0, "limit": limit, **parameters}
+    return list(connection.execute(statement, values).scalars())
 
 
 def move_touch(connection: sa.Connection, touch_id: int, state: TouchState, said: str, now: datetime) -> bool:

@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 import trustme
+from prometheus_client import CollectorRegistry
 
 from postroad.bounce.intake import Intake, Submitted
 from postroad.bounce.report import Envelope
 from postroad.bounce.sources.addressees import Addressees
-from postroad.bounce.sources.listener import Listening, listen
+from postroad.bounce.sources.listener import Listening, greeting, listen
+from postroad.bounce.sources.metrics import InboundMetrics
 from postroad.bounce.sources.reception import Submit
 from postroad.clock import SystemClock
 from postroad.errors import ConfigError, UnavailableError
@@ -43,7 +45,9 @@ Open = Callable[..., AbstractAsyncContextManager[Listening]]
 @pytest.fixture
 def opened(house: House, bounces: Queue) -> Open:
     @asynccontextmanager
-    async def _open(submit: Submit | None = None, **settings: object) -> AsyncIterator[Listening]:
+    async def _open(
+        submit: Submit | None = None, metrics: InboundMetrics | None = None, **settings: object
+    ) -> AsyncIterator[Listening]:
         intake = Intake(engine=house.engine, queue=bounces, clock=SystemClock())
         inbound = InboundSettings.model_validate({"smtp": "127.0.0.1:0", **settings})
         addressees = Addressees(house.signer, domains=[DOMAIN], addresses=[REPLIES], senders=inbound.senders)
@@ -53,6 +57,7 @@ def opened(house: House, bounces: Queue) -> Open:
             submit=submit or intake.submit,
             addressees=addressees,
             clock=SystemClock(),
+            metrics=metrics,
         ) as listening:
             yield listening
 
@@ -342,3 +347,49 @@ async def test_a_reply_to_an_address_with_a_token_is_taken_from_anybody(house: H
         ):
             answer = await wire.mail(recipient, mails.HUMAN, mail_from="ada@example.org")
             assert answer.startswith(said), recipient
+
+
+async def test_metrics_tell_what_clients_were_answered(house: House, opened: Open) -> None:
+    registry = CollectorRegistry()
+
+    def value(name: str, **labels: str) -> float | None:
+        return registry.get_sample_value(f"postroad_inbound_{name}", labels)
+
+    recipient = house.return_path(house.touch(house.recipient()))
+    fails = False
+
+    async def submit(raw: bytes, envelope: Envelope) -> Submitted:
+        if fails:
+            raise UnavailableError("away")
+        return Submitted(digest="d" * 64, new=value("mails_total", answer="taken") == 0)
+
+    settings = {"connections": 1, "mails_per_client": Rate(count=4, per_ms=3_600_000)}
+    async with (
+        opened(submit, metrics=InboundMetrics(registry), **settings) as listening,
+        connected(listening.places[0]) as wire,
+    ):
+        assert value("connections") == 1
+        for _ in range(2):
+            assert (await wire.mail(recipient, mails.UNKNOWN)).startswith("250")
+        assert (await wire.mail("ada@example.org", mails.UNKNOWN)).startswith("5")
+        fails = True
+        assert (await wire.mail(recipient, mails.UNKNOWN)).startswith("451")
+        assert (await wire.mail(recipient, mails.UNKNOWN)).startswith("450")
+        reader, writer = await asyncio.open_connection(*listening.places[0].split(":"))
+        assert (await reader.readline()).startswith(b"421")
+        writer.close()
+    answers = ("taken", "known", "refused", "throttled", "failed")
+    assert [value("mails_total", answer=answer) for answer in answers] == [1, 1, 1, 1, 1]
+    assert value("turned_away_total") == 1
+
+
+async def test_who_looks_for_the_listener_hears_its_greeting(opened: Open, tmp_path: Path) -> None:
+    async with opened() as listening:
+        at = InboundSettings(smtp=listening.places[0])
+        said = await asyncio.to_thread(greeting, at)
+        assert said is not None
+        assert said.startswith("220 in.example.com")
+    assert await asyncio.to_thread(greeting, at) is None
+    place = f"unix:{tmp_path}/lmtp"
+    async with opened(smtp="", lmtp=place):
+        assert (await asyncio.to_thread(greeting, InboundSettings(smtp=None, lmtp=place)) or "").startswith("220")

@@ -9,7 +9,9 @@ from __future__ import annotations
 import imaplib
 import re
 import ssl
-from collections.abc import Iterator, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -24,9 +26,17 @@ TAKEN = "$PostroadTaken"
 _WINDOW = 5_000
 """Messages that one search looks at: imaplib reads no line of more than a million octets."""
 
+IDLE_S = 600.0
+"""RFC 2177: no longer than 29 minutes, or the server may log out whoever is idle. Routers forget sooner."""
+_SLICE_S = 1.0
+"""How long one is told to stop and does not hear it."""
+_IDLE_TAG = b"IDLE1"
+_MAX_IDLE_BYTES = 65_536
+
 _UID = re.compile(rb"\bUID (\d+)")
 # RFC 5530: these pass by themselves. Anything else that a login is refused with is somebody's to mend.
 _PASSES = re.compile(r"\[(UNAVAILABLE|INUSE|LIMIT|SERVERBUG|OVERQUOTA)\]", re.IGNORECASE)
+_EXISTS = re.compile(rb"^\* \d+ EXISTS\r?$", re.MULTILINE | re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -77,9 +87,69 @@ class ImapMailbox:
             if "UIDPLUS" in self._capabilities:
                 self._uid("EXPUNGE", uids)
 
+    @property
+    def idles(self) -> bool:
+        """Whether the server says by itself when mail arrives (RFC 2177)."""
+        return "IDLE" in self._capabilities
+
+    def idle(self, told: threading.Event, *, idle_s: float = IDLE_S) -> bool:
+        """Wait until the server has news, for so long at the most, or until told to stop. Returns whether it has.
+
+        Of several commands it is the only one: what arrives is looked at by `look_again`. Raises UnavailableError.
+        """
+        if self._imap.response("EXISTS")[1] != [None]:
+            return True  # It was said with an answer since the last look, and is not said again.
+        with self._failing():
+            # Read past imaplib, whose buffer hides from a wait what came in one packet with the answer before.
+            self._imap.send(_IDLE_TAG + b" IDLE\r\n")
+            said = self._read_until(b"", lambda lines: any(line.startswith((b"+", _IDLE_TAG)) for line in lines))
+            if _line(said, _IDLE_TAG):
+                raise UnavailableError(f"{self._where}: the server refused IDLE")
+            said, news = self._listen(said, told, idle_s)
+            self._imap.send(b"DONE\r\n")
+            self._read_until(said, lambda lines: any(line.startswith(_IDLE_TAG) for line in lines))
+        return news
+
+    def look_again(self) -> None:
+        """Look for what is waiting now; `fetch` hands it out. Raises UnavailableError."""
+        with self._failing():
+            self._waiting = self._search(self._select())
+
+    def _listen(self, said: bytes, told: threading.Event, idle_s: float) -> tuple[bytes, bool]:
+        until_s = time.monotonic() + idle_s
+        while not (news := _EXISTS.search(said) is not None) and not told.is_set() and time.monotonic() < until_s:
+            try:
+                said = (said + self._receive(_SLICE_S))[-_MAX_IDLE_BYTES:]
+            except TimeoutError:
+                continue
+        return said, news
+
+    def _read_until(self, said: bytes, done: Callable[[list[bytes]], bool]) -> bytes:
+        until_s = time.monotonic() + self._settings.timeout_ms / 1000
+        while not done(said.split(b"\r\n")[:-1]):
+            left_s = until_s - time.monotonic()
+            if left_s <= 0 or len(said) > _MAX_IDLE_BYTES:
+                raise TimeoutError("no answer to IDLE")
+            said += self._receive(left_s)
+        return said
+
+    def _receive(self, within_s: float) -> bytes:
+        connection = self._imap.socket()
+        before_s = connection.gettimeout()
+        connection.settimeout(within_s)
+        try:
+            received: bytes = connection.recv(4096)
+        finally:
+            connection.settimeout(before_s)
+        if not received:
+            raise ConnectionResetError("the server closed the connection")
+        return received
+
     def close(self) -> None:
         with suppress(OSError, imaplib.IMAP4.error):
             self._imap.logout()
+        with suppress(OSError):
+            self._imap.shutdown()  # Where it could not log out, the socket is still open.
 
     def _log_in(self) -> None:
         user, password = self._settings.username or "", self._settings.password
@@ -117,6 +187,7 @@ class ImapMailbox:
         status, data = self._imap.select(_quoted(self._settings.mailbox))
         if status != "OK":
             raise ConfigError(f"the mailbox cannot be opened: {_text(data)}", where=self._where)
+        self._imap.response("EXISTS")  # Forgotten, so that `idle` sees a later one.
         flags = _text(self._imap.response("PERMANENTFLAGS")[1])
         needs_keyword = self._settings.move_to is None and not self._settings.delete
         if needs_keyword and "\\*" not in flags and TAKEN.lower() not in flags.lower():
@@ -176,6 +247,10 @@ def _tls_context(settings: SourceSettings) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=settings.ca_file)
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(f"ca_file cannot be read: {error}", where=str(settings.ca_file)) from None
+
+
+def _line(said: bytes, start: bytes) -> bool:
+    return any(line.startswith(start) for line in said.split(b"\r\n"))
 
 
 def _bodies(data: Sequence[Any]) -> Iterator[tuple[int, bytes]]:

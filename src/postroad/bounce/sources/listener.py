@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import ssl
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
@@ -15,6 +16,7 @@ from aiosmtpd.lmtp import LMTP
 from aiosmtpd.smtp import SMTP
 
 from postroad.bounce.sources.addressees import Addressees
+from postroad.bounce.sources.metrics import InboundMetrics
 from postroad.bounce.sources.reception import Reception, Submit
 from postroad.bounce.sources.throttle import Connections, Throttle, client_of
 from postroad.clock import Clock
@@ -77,22 +79,31 @@ class _Lmtp(_Connection, LMTP):
 class Door:
     """Knows the connections that are open."""
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: Connections, metrics: InboundMetrics | None) -> None:
         self._connections = connections
+        self._metrics = metrics
         self._open: dict[SMTP, tuple[str | None, asyncio.BaseTransport]] = {}
 
     def enter(self, transport: asyncio.BaseTransport, connection: SMTP) -> bool:
         client = None if isinstance(connection, LMTP) else client_of(transport.get_extra_info("peername"))
         if not self._connections.enter(client):
             log.info("%s has too many connections, or all have", client or "a local client")
+            if self._metrics is not None:
+                self._metrics.turned_away.inc()
             return False
         self._open[connection] = client, transport
+        self._show()
         return True
 
     def leave(self, connection: SMTP) -> None:
         if connection in self._open:
             client, _ = self._open.pop(connection)
             self._connections.leave(client)
+            self._show()
+
+    def _show(self) -> None:
+        if self._metrics is not None:
+            self._metrics.connections.set(len(self._open))
 
     def shut(self) -> None:
         """Close what is open, behind what was answered."""
@@ -115,7 +126,13 @@ class Listening:
 
 @asynccontextmanager
 async def listen(
-    settings: InboundSettings, *, host_name: str, submit: Submit, addressees: Addressees, clock: Clock
+    settings: InboundSettings,
+    *,
+    host_name: str,
+    submit: Submit,
+    addressees: Addressees,
+    clock: Clock,
+    metrics: InboundMetrics | None = None,
 ) -> AsyncIterator[Listening]:
     """Listen until it is left; then what is being submitted is answered, and the rest told to come again.
 
@@ -124,7 +141,7 @@ async def listen(
     context = _tls_context(settings)
     throttle = Throttle(settings.mails_per_client, clock)
     connections = Connections(most=settings.connections, most_per_client=settings.connections_per_client)
-    door = Door(connections)
+    door = Door(connections, metrics)
     listening = Listening()
     loop = asyncio.get_running_loop()
 
@@ -135,6 +152,7 @@ async def listen(
             throttle=throttle,
             submit_ms=settings.submit_ms,
             per_recipient=protocol is _Lmtp,
+            metrics=metrics,
         )
         listening.receptions.append(reception)
         return lambda: protocol(
@@ -161,6 +179,33 @@ async def listen(
         for reception in listening.receptions:
             await reception.close()
         door.shut()
+
+
+def greeting(settings: InboundSettings, *, timeout_s: float = 2.0) -> str | None:
+    """What a listener of these settings says to whoever connects. None: nobody answers there. Blocking."""
+    where = settings.smtp or settings.lmtp or ""
+    try:
+        with _connected(where, timeout_s) as connection:
+            said = connection.recv(512).decode("ascii", "replace").strip()
+    except OSError:
+        return None
+    return said or None
+
+
+def _connected(where: str, timeout_s: float) -> socket.socket:
+    if where.startswith(UNIX):
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.settimeout(timeout_s)
+        try:
+            connection.connect(where.removeprefix(UNIX))
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+    host, _, port = where.rpartition(":")
+    # Who listens everywhere is reached on this machine.
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host.strip("[]"), host.strip("[]"))  # noqa: S104
+    return socket.create_connection((host, int(port)), timeout=timeout_s)
 
 
 async def _bind(where: str, factory: Callable[[], asyncio.BaseProtocol]) -> asyncio.Server:

@@ -63,12 +63,13 @@ async def poll(
     """Take in what is waiting. Raises ConfigError, UnavailableError; what was taken until then is put aside."""
     source = await asyncio.to_thread(open_, settings)
     try:
-        return await _drain(name, settings.kind.value, source, submit, page, max_pages)
+        return await drain(name, settings.kind.value, source, submit, page, max_pages)
     finally:
         await asyncio.to_thread(source.close)
 
 
-async def _drain(name: str, kind: str, source: Source, submit: Submit, page: int, max_pages: int) -> Polled:
+async def drain(name: str, kind: str, source: Source, submit: Submit, page: int, max_pages: int) -> Polled:
+    """Take in what an open source has waiting, a page at a time, and put each page aside last."""
     taken = known = unreadable = 0
     for _ in range(max_pages):
         mails = await asyncio.to_thread(source.fetch, page)

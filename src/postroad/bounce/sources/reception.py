@@ -13,6 +13,7 @@ from aiosmtpd.smtp import Envelope as Transaction
 from postroad.bounce.intake import Submitted
 from postroad.bounce.report import Envelope
 from postroad.bounce.sources.addressees import Addressees
+from postroad.bounce.sources.metrics import Answer, InboundMetrics
 from postroad.bounce.sources.throttle import Throttle, client_of
 from postroad.errors import PostroadError
 
@@ -39,6 +40,7 @@ class Reception:
         throttle: Throttle,
         submit_ms: int,
         per_recipient: bool,
+        metrics: InboundMetrics | None = None,
     ) -> None:
         """``per_recipient``: LMTP, which has a reply for each of them after the dot (RFC 2033 §4.2)."""
         self._submit = submit
@@ -46,6 +48,7 @@ class Reception:
         self._throttle = throttle
         self._submit_s = submit_ms / 1000
         self._per_recipient = per_recipient
+        self._metrics = metrics
         self._submitting = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -70,6 +73,7 @@ class Reception:
         if self._closing:
             return SHUTTING_DOWN
         if not self._per_recipient and not self._throttle.admits(client_of(session.peer)):
+            self._count(Answer.THROTTLED)
             return TOO_MANY_MAILS
         envelope.mail_from = address
         envelope.mail_options.extend(options)
@@ -84,6 +88,7 @@ class Reception:
         if refusal is not None:
             # Not the address itself: tokens do not belong in a log.
             log.info("%s refused a recipient: %s", client_of(session.peer) or "a local client", refusal)
+            self._count(Answer.REFUSED)
             return refusal
         envelope.rcpt_tos.append(address)
         return "250 2.1.5 OK"
@@ -109,6 +114,10 @@ class Reception:
         log.error("a session failed: %s", type(error).__name__, exc_info=error)
         return NOT_TAKEN
 
+    def _count(self, answer: Answer) -> None:
+        if self._metrics is not None:
+            self._metrics.answered(answer)
+
     def _reply(self, replies: list[str]) -> str:
         if self._per_recipient:
             return "\r\n".join(replies)
@@ -122,15 +131,19 @@ class Reception:
                 submitted = await self._submit(content, envelope)
         except PostroadError as error:
             log.warning("a mail was not taken: %s", error.message)
+            self._count(Answer.FAILED)
             return NOT_TAKEN
         except TimeoutError:
             log.warning("a mail was not taken: it took longer than %g s to keep it", self._submit_s)
+            self._count(Answer.FAILED)
             return NOT_TAKEN
         except Exception:
             # In LMTP the other recipients still have replies to come.
             log.exception("a mail was not taken")
+            self._count(Answer.FAILED)
             return NOT_TAKEN
         self.taken += 1
+        self._count(Answer.TAKEN if submitted.new else Answer.KNOWN)
         return f"250 2.0.0 Taken as {submitted.digest[:16]}"
 
 

@@ -1,0 +1,135 @@
+"""postroad cohort: what came of each list's mail, what is paused for it, and going on."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+from typing import Annotated, Any
+
+import typer
+
+from postroad.cli.output import JsonOption, console, print_json, print_table, with_parts
+from postroad.delivery.cohorts.breaker import CohortStanding, lift, standings
+from postroad.delivery.job import SEND_QUEUE
+from postroad.errors import UsageError
+from postroad.parts import Parts
+from postroad.store.campaign import StepKind, find_campaign, steps_of
+from postroad.store.cohort import CohortPause, NamedPause, pauses
+from postroad.store.engine import read
+
+app = typer.Typer(
+    help="Cohorts: the messages of one step, from one list source, to one mailbox provider, which are paused together.",
+    no_args_is_help=True,
+)
+
+
+@app.command("list")
+def list_(
+    lifted: Annotated[bool, typer.Option("--lifted", help="Also pauses that were lifted.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List cohorts that are paused, and why."""
+
+    async def work(parts: Parts) -> list[NamedPause]:
+        def found() -> list[NamedPause]:
+            with read(parts.engine) as connection:
+                return pauses(connection, lifted=lifted)
+
+        return await asyncio.to_thread(found)
+
+    found = with_parts(work)
+    if as_json:
+        print_json([_plain(one) for one in found])
+        return
+    if not found:
+        console.print("No cohort is paused.")
+        return
+    columns = ["id", "campaign", "step", "source", "provider", "since", "because of", "lifted"]
+    rows = [
+        [
+            one.pause.id,
+            one.campaign,
+            one.step,
+            one.pause.source,
+            one.pause.provider,
+            one.pause.at,
+            one.pause.reason,
+            f"by {one.pause.lifted_by}: {one.pause.lifted_why}" if one.pause.lifted_at else None,
+        ]
+        for one in found
+    ]
+    print_table("paused cohorts", columns, rows)
+    console.print("`postroad cohort resume ID --reason …` lets one go on.", markup=False)
+
+
+@app.command("status")
+def status(campaign: Annotated[str, typer.Argument(help="Name of a campaign.")], as_json: JsonOption = False) -> None:
+    """Show what came of each cohort of a campaign, and what is made of it: healthy, open or guilty."""
+
+    async def work(parts: Parts) -> list[tuple[str, CohortStanding]]:
+        def found() -> list[tuple[str, CohortStanding]]:
+            with read(parts.engine) as connection:
+                steps = steps_of(connection, find_campaign(connection, campaign).id or 0)
+                return [
+                    (step.name, standing)
+                    for step in steps
+                    if step.kind is StepKind.EMAIL and step.id is not None
+                    for standing in standings(connection, step.id, parts.settings)
+                ]
+
+        return await asyncio.to_thread(found)
+
+    found = [_row(step, standing) for step, standing in with_parts(work)]
+    if as_json:
+        print_json(found)
+        return
+    columns = ["step", "source", "provider", "tried", "hard_bounces", "complaints", "finding", "paused"]
+    print_table(f"cohorts of {campaign}", columns, ([row[column] for column in columns] for row in found))
+
+
+@app.command("resume")
+def resume(
+    pause: Annotated[int, typer.Argument(metavar="ID", help="Id of the pause: `postroad cohort list`.")],
+    reason: Annotated[str, typer.Option(help="Why: what was found, and mended.")],
+    by: Annotated[str, typer.Option(help="Who decides; unset: who you are on this machine.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Let a paused cohort go on. It is kept who did so and why; only what is sent from now on counts."""
+    if not reason.strip():
+        raise UsageError("a cohort goes on for a reason", remedy="Say it: --reason 'the list was cleaned'.")
+
+    async def work(parts: Parts) -> CohortPause:
+        return await lift(
+            parts.engine,
+            await parts.queue(SEND_QUEUE),
+            pause,
+            settings=parts.settings,
+            by=by.strip() or getpass.getuser(),
+            why=reason.strip(),
+            now=parts.clock.now(),
+        )
+
+    lifted = with_parts(work)
+    if as_json:
+        print_json(lifted.model_dump(mode="json"))
+    else:
+        console.print(f"{lifted.source or 'no source'} at {lifted.provider} goes on", markup=False)
+
+
+def _plain(one: NamedPause) -> dict[str, Any]:
+    return {"campaign": one.campaign, "step": one.step, **one.pause.model_dump(mode="json")}
+
+
+def _row(step: str, standing: CohortStanding) -> dict[str, Any]:
+    by_evidence = {str(evidence): str(finding) for evidence, finding in standing.findings.items()}
+    return {
+        "step": step,
+        "source": standing.cohort.source,
+        "provider": standing.cohort.provider,
+        "tried": standing.tried,
+        "hard_bounces": standing.hard,
+        "complaints": standing.complained,
+        "finding": ", ".join(f"{evidence.replace('_', ' ')}: {found}" for evidence, found in by_evidence.items()),
+        "findings": by_evidence,
+        "paused": standing.paused,
+    }

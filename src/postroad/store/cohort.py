@@ -1,0 +1,296 @@
+"""Cohorts: the touches of one step, from one list source, to one mailbox provider; what came of them, and pauses.
+
+Nothing is counted twice and nothing late is lost, because nothing is added up: the ledger is read again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import date, datetime
+from enum import StrEnum
+from typing import NamedTuple
+
+import sqlalchemy as sa
+from sqlmodel import Field, Session, SQLModel, col, select
+
+from postroad.store.bulk import json_rows
+from postroad.store.types import BIG_ID, UtcDateTime, Word
+
+SOURCE_LENGTH = 300
+LATE_EVENTS = 5_000
+"""Events with a smaller number than one that was seen may still be committed after it, though not many."""
+
+
+class Cohort(NamedTuple):
+    """What is paused together. ``source``: what the column of the CSV says, else the path of the file."""
+
+    step_id: int
+    source: str
+    provider: str
+
+
+class Evidence(StrEnum):
+    """What speaks against a cohort."""
+
+    HARD_BOUNCES = "hard_bounces"
+    COMPLAINTS = "complaints"
+
+
+class CohortPause(SQLModel, table=True):
+    """One pause of one cohort, from what caused it to who lifted it. At most one of a cohort is open."""
+
+    __tablename__ = "cohort_pause"
+    __table_args__ = (
+        sa.Index(
+            "ux_cohort_pause_open",
+            "step_id",
+            "source",
+            "provider",
+            unique=True,
+            sqlite_where=sa.text("lifted_at IS NULL"),
+            postgresql_where=sa.text("lifted_at IS NULL"),
+        ),
+    )
+
+    id: int | None = Field(default=None, primary_key=True, sa_type=BIG_ID)
+    step_id: int = Field(foreign_key="step.id", sa_type=BIG_ID)
+    source: str = Field(sa_type=sa.String(SOURCE_LENGTH))
+    provider: str = Field(sa_type=sa.String(100))
+    evidence: Evidence = Field(sa_type=Word(Evidence))
+    reason: str = Field(sa_type=sa.String(500))
+    at: datetime = Field(sa_type=UtcDateTime)
+    announced_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    lifted_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    lifted_by: str | None = Field(default=None, sa_type=sa.String(100))
+    lifted_why: str | None = Field(default=None, sa_type=sa.String(500))
+
+    @property
+    def cohort(self) -> Cohort:
+        return Cohort(self.step_id, self.source, self.provider)
+
+
+class Tally(NamedTuple):
+    """Touches of one step that were due on one day, to one domain. ``provider``: as DNS said last, if it did."""
+
+    source: str
+    domain: str
+    provider: str | None
+    day: date
+    tried: int
+    hard: int
+    complained: int
+
+
+# Taken in while it was on the wire or after: whoever was deferred was tried, and has not bounced so far. What never
+# came to the mailbox, or came back for the sender's fault, says nothing of the list.
+_TRIED = (
+    "touch.state IN ('deferred', 'accepted', 'unknown') OR (touch.state = 'bounced' AND NOT EXISTS ("
+    "SELECT 1 FROM delivery_event WHERE delivery_event.touch_id = touch.id "
+    "AND delivery_event.state = 'bounced' AND delivery_event.blame = 'sender'))"
+)
+_HARD = (
+    "touch.state = 'bounced' AND (EXISTS (SELECT 1 FROM delivery_event WHERE delivery_event.touch_id = touch.id "
+    "AND delivery_event.state = 'bounced' AND delivery_event.cause IN :hard_causes) "
+    "OR EXISTS (SELECT 1 FROM bounce_effect JOIN bounce_mail ON bounce_mail.digest = bounce_effect.digest "
+    "WHERE bounce_effect.touch_id = touch.id AND bounce_effect.effect = 'touch_bounced' "
+    "AND bounce_mail.verdict = 'hard'))"
+)
+# A mail that nobody signed pauses nobody: strangers can write one.
+_COMPLAINED = (
+    "touch.id IN (SELECT touch_id FROM bounce_mail WHERE verdict = 'complaint' AND touch_id IS NOT NULL "
+    "AND (:act_on_unsigned OR matched_by <> 'recipient-and-time'))"
+)
+_WHOSE = (
+    "JOIN campaign ON campaign.id = touch.campaign_id JOIN recipient ON recipient.id = touch.recipient_id "
+    "LEFT JOIN mail_domain ON mail_domain.domain = recipient.domain "
+    "LEFT JOIN audience_member ON audience_member.audience_id = campaign.audience_id "
+    "AND audience_member.recipient_id = touch.recipient_id "
+    "LEFT JOIN audience_import ON audience_import.id = audience_member.import_id"
+)
+
+
+def _source(connection: sa.Connection) -> str:
+    if connection.dialect.name == "sqlite":
+        field = "CAST(json_extract(recipient.attributes, '$.\"' || :source_field || '\"') AS TEXT)"
+    else:
+        field = "(recipient.attributes ->> CAST(:source_field AS TEXT))"
+    return f"substr(COALESCE(NULLIF({field}, ''), audience_import.path, ''), 1, {SOURCE_LENGTH})"
+
+
+def tallies(
+    connection: sa.Connection,
+    step_id: int,
+    *,
+    source_field: str,
+    hard_causes: Sequence[str],
+    act_on_unsigned: bool,
+    since: datetime | None = None,
+) -> list[Tally]:
+    """What came of the touches of a step. ``since``: only of those that nothing had come of at that instant.
+
+    The day is that on which a touch was due (UTC): it was settled before anything could come of it, and never moves.
+    """
+    day = "substr(touch.due_at, 1, 10)"
+    if connection.dialect.name != "sqlite":
+        day = "to_char(touch.due_at AT TIME ZONE 'UTC', 'YYYY-MM-DD')"
+    newer = (
+        ""
+        if since is None
+        else "AND NOT EXISTS (SELECT 1 FROM delivery_event WHERE touch_id = touch.id AND at <= :since)"
+    )
+    statement = sa.text(
+        f"SELECT {_source(connection)} AS source, recipient.domain, mail_domain.provider, {day} AS day, "
+        f"sum(CASE WHEN {_TRIED} THEN 1 ELSE 0 END), sum(CASE WHEN {_HARD} THEN 1 ELSE 0 END), "
+        f"sum(CASE WHEN {_COMPLAINED} THEN 1 ELSE 0 END) "
+        f"FROM touch {_WHOSE} WHERE touch.step_id = :step_id {newer} "
+        "GROUP BY 1, recipient.domain, mail_domain.provider, 4"
+    ).bindparams(sa.bindparam("hard_causes", list(hard_causes), expanding=True))
+    values: dict[str, object] = {"step_id": step_id, "source_field": source_field, "act_on_unsigned": act_on_unsigned}
+    if since is not None:
+        statement = statement.bindparams(sa.bindparam("since", type_=UtcDateTime()))
+        values["since"] = since
+    rows = connection.execute(statement, values)
+    return [Tally(row[0], row[1], row[2], date.fromisoformat(row[3]), *row[4:]) for row in rows]
+
+
+class Whose(NamedTuple):
+    """What the cohort of one touch follows from."""
+
+    touch_id: int
+    step_id: int
+    source: str
+    domain: str
+    provider: str | None
+
+
+def whose(connection: sa.Connection, touch_ids: Sequence[int], *, source_field: str) -> list[Whose]:
+    """What the cohorts of these touches follow from."""
+    item, parameters = json_rows(connection, "batch", {"id": sa.BigInteger()}, [{"id": i} for i in touch_ids])
+    statement = sa.text(
+        f"SELECT touch.id, touch.step_id, {_source(connection)}, recipient.domain, mail_domain.provider "
+        f"FROM {item} JOIN touch ON touch.id = batch.id {_WHOSE}"
+    )
+    return [Whose(*row) for row in connection.execute(statement, {"source_field": source_field, **parameters})]
+
+
+class News(NamedTuple):
+    """Steps of which something speaks that was not there before, and the last event that was seen."""
+
+    steps: set[int]
+    last_event: int
+
+
+def steps_with_news(connection: sa.Connection, *, after_event: int | None, since: datetime) -> News:
+    """Steps of running campaigns with bounces behind an event or complaints since. ``after_event`` None: all steps."""
+    last = int(connection.execute(sa.text("SELECT COALESCE(max(id), 0) FROM delivery_event")).scalar_one())
+    running = "JOIN campaign ON campaign.id = {}.campaign_id AND campaign.state IN ('running', 'paused')"
+    if after_event is None:
+        every = f"SELECT step.id FROM step {running.format('step')} WHERE step.kind = 'email'"
+        return News(set(connection.execute(sa.text(every)).scalars()), last)
+    bounced = sa.text(
+        f"SELECT DISTINCT touch.step_id FROM delivery_event JOIN touch ON touch.id = delivery_event.touch_id "
+        f"{running.format('touch')} WHERE delivery_event.id > :after AND delivery_event.state = 'bounced'"
+    )
+    steps = set(connection.execute(bounced, {"after": after_event - LATE_EVENTS}).scalars())
+    complained = sa.text(
+        f"SELECT DISTINCT touch.step_id FROM bounce_mail JOIN touch ON touch.id = bounce_mail.touch_id "
+        f"{running.format('touch')} WHERE bounce_mail.verdict = 'complaint' AND bounce_mail.processed_at > :since"
+    ).bindparams(sa.bindparam("since", type_=UtcDateTime()))
+    return News(steps | set(connection.execute(complained, {"since": since}).scalars()), last)
+
+
+def open_pauses(connection: sa.Connection) -> dict[Cohort, Evidence]:
+    """Cohorts that are paused, and what spoke against them."""
+    rows = connection.execute(
+        sa.text("SELECT step_id, source, provider, evidence FROM cohort_pause WHERE lifted_at IS NULL")
+    )
+    return {Cohort(*row[:3]): Evidence(row[3]) for row in rows}
+
+
+def last_lifted(connection: sa.Connection, step_id: int) -> dict[Cohort, datetime]:
+    """When the last pause of each cohort of a step was lifted, where one was."""
+    statement = (
+        sa.select(
+            col(CohortPause.step_id),
+            col(CohortPause.source),
+            col(CohortPause.provider),
+            sa.func.max(col(CohortPause.lifted_at), type_=UtcDateTime()),
+        )
+        .where(col(CohortPause.step_id) == step_id, col(CohortPause.lifted_at).is_not(None))
+        .group_by(col(CohortPause.step_id), col(CohortPause.source), col(CohortPause.provider))
+    )
+    return {Cohort(*row[:3]): row[3] for row in connection.execute(statement)}
+
+
+def add_pause(connection: sa.Connection, pause: CohortPause) -> bool:
+    """Pause a cohort. False: it is paused already, and that stays as it is."""
+    statement = sa.text(
+        "INSERT INTO cohort_pause (step_id, source, provider, evidence, reason, at) "
+        "VALUES (:step_id, :source, :provider, :evidence, :reason, :at) "
+        "ON CONFLICT (step_id, source, provider) WHERE lifted_at IS NULL DO NOTHING"
+    ).bindparams(sa.bindparam("at", type_=UtcDateTime()))
+    values = pause.model_dump(include={"step_id", "source", "provider", "at"})
+    values |= {"evidence": pause.evidence.value, "reason": pause.reason[:500]}
+    return connection.execute(statement, values).rowcount == 1
+
+
+def lift_pause(connection: sa.Connection, id_: int, *, by: str, why: str, now: datetime) -> CohortPause | None:
+    """Lift a pause that is open, and keep who did it and why. None: no such pause is open."""
+    statement = (
+        sa.update(CohortPause)
+        .where(col(CohortPause.id) == id_, col(CohortPause.lifted_at).is_(None))
+        .values(lifted_at=now, lifted_by=by[:100], lifted_why=why[:500])
+    )
+    if connection.execute(statement).rowcount == 0:
+        return None
+    session = Session(connection)
+    pause = session.get_one(CohortPause, id_)
+    session.expunge_all()
+    return pause
+
+
+class NamedPause(NamedTuple):
+    """A pause, and the names of its campaign and step."""
+
+    campaign: str
+    step: str
+    pause: CohortPause
+
+
+def pauses(connection: sa.Connection, *, lifted: bool = False, unannounced: bool = False) -> list[NamedPause]:
+    """Pauses that are open, the newest first. ``lifted``: also those that were lifted."""
+    statement = (
+        "SELECT cohort_pause.id, campaign.name, step.name FROM cohort_pause "
+        "JOIN step ON step.id = cohort_pause.step_id JOIN campaign ON campaign.id = step.campaign_id"
+    )
+    names = {row[0]: (row[1], row[2]) for row in connection.execute(sa.text(statement))}
+    wanted = select(CohortPause).order_by(col(CohortPause.id).desc())
+    if not lifted:
+        wanted = wanted.where(col(CohortPause.lifted_at).is_(None))
+    if unannounced:
+        wanted = wanted.where(col(CohortPause.announced_at).is_(None))
+    session = Session(connection)
+    found = list(session.exec(wanted))
+    session.expunge_all()
+    return [NamedPause(*names[pause.id], pause) for pause in found if pause.id is not None]
+
+
+def mark_announced(connection: sa.Connection, ids: Sequence[int], now: datetime) -> None:
+    """Note that somebody was told of these pauses."""
+    connection.execute(sa.update(CohortPause).where(col(CohortPause.id).in_(ids)).values(announced_at=now))
+
+
+def due_queued(connection: sa.Connection, step_id: int, now: datetime, chunk: int) -> Iterator[list[int]]:
+    """Touches of a step that wait on the queue and might have gone by now, a chunk at a time."""
+    statement = sa.text(
+        "SELECT id FROM touch WHERE step_id = :step_id AND state = 'queued' AND due_at <= :now "
+        "AND (next_at IS NULL OR next_at <= :now) AND id > :after ORDER BY id LIMIT :chunk"
+    ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
+    after = 0
+    while True:
+        values = {"step_id": step_id, "now": now, "after": after, "chunk": chunk}
+        found = list(connection.execute(statement, values).scalars())
+        if not found:
+            return
+        yield found
+        after = found[-1]

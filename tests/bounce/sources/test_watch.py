@@ -1,0 +1,189 @@
+"""Mail taken in as it arrives, from a real IMAP server, whatever becomes of the connection."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from postroad.bounce.intake import Submitted, digest_of
+from postroad.bounce.report import Envelope
+from postroad.bounce.sources.fetched import Source
+from postroad.bounce.sources.imap import ImapMailbox
+from postroad.bounce.sources.poll import Polled, open_source
+from postroad.bounce.sources.watch import watch
+from postroad.clock import SystemClock
+from postroad.errors import ConfigError, UnavailableError
+from postroad.settings import SourceKind, SourceSettings
+from tests.bounce import mails
+from tests.bounce.sources.dovecot import Dovecot, dovecot
+from tests.bounce.sources.test_imap import settings
+from tests.smtp.conftest import Certificates
+
+WITHIN_S = 20.0
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="module")
+def running(certificates: Certificates) -> Iterator[Dovecot]:
+    with dovecot(certificates) as instance:
+        yield instance
+
+
+@pytest.fixture
+def server(running: Dovecot) -> Dovecot:
+    with running.client() as imap:
+        if imap.select("INBOX")[1] != [b"0"]:
+            imap.store("1:*", "+FLAGS", "(\\Deleted)")
+            imap.expunge()
+    return running
+
+
+class Watching:
+    """What came in, and the connections that were made for it."""
+
+    def __init__(self) -> None:
+        self.raws: list[bytes] = []
+        self.opened: list[Source] = []
+        self.passes: list[Polled] = []
+        self._news = asyncio.Event()
+
+    async def submit(self, raw: bytes, envelope: Envelope) -> Submitted:
+        self.raws.append(raw)
+        self._news.set()
+        return Submitted(digest=digest_of(raw, envelope), new=True)
+
+    def seen(self, polled: Polled) -> None:
+        self.passes.append(polled)
+        self._news.set()
+
+    async def until(self, true: Callable[[], bool]) -> None:
+        async with asyncio.timeout(WITHIN_S):
+            while not true():
+                self._news.clear()
+                await self._news.wait()
+
+
+@asynccontextmanager
+async def watching(
+    of: SourceSettings, open_: Callable[[SourceSettings], Source] = open_source
+) -> AsyncIterator[Watching]:
+    seen, stop = Watching(), asyncio.Event()
+
+    def opened(settings: SourceSettings) -> Source:
+        seen.opened.append(open_(settings))
+        return seen.opened[-1]
+
+    task = asyncio.create_task(
+        watch("inbox", of, seen.submit, clock=SystemClock(), stop=stop, open_=opened, seen=seen.seen)
+    )
+    try:
+        yield seen
+    finally:
+        stop.set()
+        await asyncio.wait_for(task, WITHIN_S)
+
+
+async def test_what_arrives_is_taken_in_on_the_connection_that_is_there(server: Dovecot) -> None:
+    server.put(mails.UNKNOWN)
+    async with watching(settings(server)) as seen:
+        await seen.until(lambda: len(seen.passes) == 1)
+        assert seen.raws == [mails.UNKNOWN]
+        for number, raw in enumerate((mails.FULL, mails.VACATION), start=2):
+            await asyncio.to_thread(server.put, raw)
+            await seen.until(lambda number=number: len(seen.raws) == number)  # type: ignore[misc]
+        assert seen.raws == [mails.UNKNOWN, mails.FULL, mails.VACATION]
+        assert len(seen.opened) == 1
+
+
+async def test_a_connection_that_is_lost_is_made_again_and_nothing_is_missed(server: Dovecot) -> None:
+    async with watching(settings(server)) as seen:
+        await seen.until(lambda: len(seen.passes) == 1)
+        lost = seen.opened[0]
+        assert isinstance(lost, ImapMailbox)
+        lost._imap.socket().shutdown(2)
+        await asyncio.to_thread(server.put, mails.FULL)
+        await seen.until(lambda: seen.raws == [mails.FULL])
+        assert len(seen.opened) == 2
+
+
+async def test_a_server_without_idle_is_looked_at_again(server: Dovecot) -> None:
+    class Silent(ImapMailbox):
+        def _ask_capabilities(self) -> frozenset[str]:
+            return super()._ask_capabilities() - {"IDLE"}
+
+    async with watching(settings(server, look_ms=100), Silent) as seen:
+        await seen.until(lambda: len(seen.passes) >= 1)
+        await asyncio.to_thread(server.put, mails.FULL)
+        await seen.until(lambda: seen.raws == [mails.FULL])
+        assert len(seen.opened) >= 2
+
+
+async def test_a_maildir_is_looked_at_again(tmp_path: Path) -> None:
+    for name in ("new", "cur", "tmp"):
+        (tmp_path / name).mkdir()
+    of = SourceSettings(kind=SourceKind.MAILDIR, path=tmp_path, look_ms=100)
+    async with watching(of) as seen:
+        await seen.until(lambda: len(seen.passes) >= 1)
+        (tmp_path / "new" / "1.mx").write_bytes(mails.FULL)
+        await seen.until(lambda: seen.raws == [mails.FULL])
+
+
+async def test_a_server_that_is_away_is_tried_again_and_a_wrong_password_is_said(server: Dovecot) -> None:
+    tries = 0
+
+    def away(of: SourceSettings) -> Source:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise UnavailableError("the server is away")
+        return open_source(of)
+
+    server.put(mails.FULL)
+    async with watching(settings(server), away) as seen:
+        await seen.until(lambda: seen.raws == [mails.FULL])
+    with pytest.raises(ConfigError, match="login was refused"):
+        await watch(
+            "inbox",
+            settings(server, password="wrong"),
+            Watching().submit,
+            clock=SystemClock(),
+            stop=asyncio.Event(),
+        )
+
+
+def test_idle_ends_when_its_time_is_over_and_when_told_to_stop(server: Dovecot) -> None:
+    box = ImapMailbox(settings(server))
+    told = threading.Event()
+    try:
+        assert box.idles
+        assert not box.idle(told, idle_s=0.1)
+        told.set()
+        began_s = time.monotonic()
+        assert not box.idle(told)
+        assert time.monotonic() - began_s < WITHIN_S
+        box.look_again()
+        assert box.fetch(10) == []
+    finally:
+        box.close()
+
+
+def test_what_arrived_before_idle_began_is_news(server: Dovecot) -> None:
+    box = ImapMailbox(settings(server))
+    try:
+        server.put(mails.FULL)
+        box._imap.noop()  # Its answer tells of the mail, and IDLE will not.
+        assert box.idle(threading.Event(), idle_s=WITHIN_S)
+        box.look_again()
+        assert len(box.fetch(10)) == 1
+    finally:
+        box.close()
