@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,20 @@ from postroad.embedded import server_binary
 from tests.required import missing
 
 pytest_plugins = ["tests.postgresql"]
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Two for each core: half of its time a test waits for a server."""
+    return 2 * (os.cpu_count() or 1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file's tests run one after the other in one process, and those that take longest begin first."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.location[0]))
+    items.sort(key=lambda item: item.get_closest_marker("prefect") is None)
 
 
 class RedisServer:
@@ -85,11 +101,17 @@ def _binary(kind: str) -> Path:
     return Path(found)
 
 
-@pytest.fixture(scope="session", params=["valkey", "redis"])
-def shared_redis(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+@pytest.fixture(scope="session")
+def redis_servers() -> Iterator[Callable[[str], RedisServer]]:
+    """Servers that tests share, one of each kind, started when it is first asked for."""
+    with ExitStack() as stack:
+        yield cache(lambda kind: stack.enter_context(a_server(kind, "--appendonly", "yes")))
+
+
+@pytest.fixture(params=["valkey", "redis"])
+def shared_redis(request: pytest.FixtureRequest, redis_servers: Callable[[str], RedisServer]) -> RedisServer:
     """A server that tests share: keep to a queue of your own."""
-    with a_server(request.param, "--appendonly", "yes") as server:
-        yield server
+    return redis_servers(request.param)
 
 
 @contextmanager

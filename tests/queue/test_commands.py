@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from postroad.cli.app import app
 from postroad.queue import Gate, Job, Lane, Queue, Uncertain
 from postroad.queue.server import connect
-from tests.conftest import RedisServer, a_server
+from tests.conftest import RedisServer
 from tests.queue.conftest import jobs, until
 
 LANE = Lane(name="a", gates=("g",), group="spring")
@@ -29,11 +29,10 @@ ROOT = Path(__file__).parents[2]
 Run = Callable[..., Any]
 
 
-@pytest.fixture(scope="module", params=["valkey", "redis"])
-def shared_redis(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+@pytest.fixture(params=["valkey", "redis"])
+def shared_redis(request: pytest.FixtureRequest, redis_servers: Callable[[str], RedisServer]) -> RedisServer:
     """No cluster: processes are slow to start, and know of it no more than the address."""
-    with a_server(request.param, "--appendonly", "yes") as server:
-        yield server
+    return redis_servers(request.param)
 
 
 @pytest.fixture
