@@ -29,10 +29,12 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests run one after the other in one process, and those that take longest begin first."""
+    """Where tests are spread over processes: a file's tests stay together, and so do those of a folder that share a
+    Prefect server or its port. These take longest and begin first.
+    """
     for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.location[0]))
+        together = item.path.parent if item.get_closest_marker("prefect") else item.path
+        item.add_marker(pytest.mark.xdist_group(together.relative_to(item.config.rootpath).as_posix()))
     items.sort(key=lambda item: item.get_closest_marker("prefect") is None)
 
 
