@@ -25,7 +25,7 @@ up: .venv/ready  ## start everything on this machine and stay until Ctrl-C
 	@.venv/bin/postroad up
 
 test: .venv/ready  ## run the tests
-	.venv/bin/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder
+	.venv/bin/python -m pytest -n auto --no-loadscope-reorder
 
 check: .venv/ready  ## lint, format, types, import rules, lock file, docs
 	.venv/bin/ruff check .

@@ -15,6 +15,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from postroad.embedded import server_binary
 from tests.required import missing
@@ -27,15 +29,25 @@ def pytest_xdist_auto_num_workers() -> int:
     return 2 * (os.cpu_count() or 1)
 
 
-@pytest.hookimpl(tryfirst=True)
+# The tests of each share a Prefect server, or the ports of a house.
+_TOGETHER = ("tests/end_to_end/", "tests/prefect/")
+
+
+class FilesTogether(LoadScopeScheduling):
+    """A file's tests run one after the other in one process, as do those of a folder whose tests share a server."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return next((folder for folder in _TOGETHER if path.startswith(folder)), path)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FilesTogether:
+    return FilesTogether(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests are spread over processes: a file's tests stay together, and so do those of a folder that share a
-    Prefect server or its port. These take longest and begin first.
-    """
-    for item in items:
-        together = item.path.parent if item.get_closest_marker("prefect") else item.path
-        item.add_marker(pytest.mark.xdist_group(together.relative_to(item.config.rootpath).as_posix()))
-    items.sort(key=lambda item: item.get_closest_marker("prefect") is None)
+    """What takes longest begins first."""
+    items.sort(key=lambda item: not item.nodeid.startswith(_TOGETHER))
 
 
 class RedisServer:
