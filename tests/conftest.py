@@ -33,7 +33,7 @@ def pytest_xdist_auto_num_workers() -> int:
 _TOGETHER = ("tests/end_to_end/", "tests/prefect/")
 
 
-class FilesTogether(LoadScopeScheduling):
+class FilesTogether(LoadScopeScheduling):  # type: ignore[misc]
     """A file's tests run one after the other in one process, as do those of a folder whose tests share a server."""
 
     def _split_scope(self, nodeid: str) -> str:
