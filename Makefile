@@ -7,7 +7,7 @@ export UV_PYTHON_DOWNLOADS = never
 # Prefect and SQLAlchemy are large: compiled once here, every process starts seconds sooner.
 export UV_COMPILE_BYTECODE = 1
 
-.PHONY: demo up test test-first-half test-second-half check bench bench-peers docs format lock clean help
+.PHONY: demo up test check bench bench-peers docs format lock clean help
 
 # Each in an environment of its own: they need different versions of the same client.
 PEERS := $(patsubst benchmarks/peers/%/requirements.txt,%,$(wildcard benchmarks/peers/*/requirements.txt))
@@ -24,17 +24,8 @@ demo: .venv/ready  ## run the example campaign on embedded parts, from CSV to de
 up: .venv/ready  ## start everything on this machine and stay until Ctrl-C
 	@.venv/bin/postroad up
 
-# Two halves side by side; only the second starts a Prefect server, whose port there is one of.
-FIRST_HALF = tests/queue tests/chaos tests/smtp tests/sandbox tests/mail
-
 test: .venv/ready  ## run the tests
-	$(MAKE) --jobs=2 --output-sync=target test-first-half test-second-half
-
-test-first-half: .venv/ready
-	.venv/bin/python -m pytest $(FIRST_HALF)
-
-test-second-half: .venv/ready
-	.venv/bin/python -m pytest tests $(addprefix --ignore=,$(FIRST_HALF))
+	.venv/bin/python -m pytest -n auto --no-loadscope-reorder
 
 check: .venv/ready  ## lint, format, types, import rules, lock file, docs
 	.venv/bin/ruff check .

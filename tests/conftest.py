@@ -2,22 +2,52 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from postroad.embedded import server_binary
 from tests.required import missing
 
 pytest_plugins = ["tests.postgresql"]
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Two for each core: half of its time a test waits for a server."""
+    return 2 * (os.cpu_count() or 1)
+
+
+# The tests of each share a Prefect server, or the ports of a house.
+_TOGETHER = ("tests/end_to_end/", "tests/prefect/")
+
+
+class FilesTogether(LoadScopeScheduling):  # type: ignore[misc]
+    """A file's tests run one after the other in one process, as do those of a folder whose tests share a server."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return next((folder for folder in _TOGETHER if path.startswith(folder)), path)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FilesTogether:
+    return FilesTogether(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first."""
+    items.sort(key=lambda item: not item.nodeid.startswith(_TOGETHER))
 
 
 class RedisServer:
@@ -85,11 +115,17 @@ def _binary(kind: str) -> Path:
     return Path(found)
 
 
-@pytest.fixture(scope="session", params=["valkey", "redis"])
-def shared_redis(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+@pytest.fixture(scope="session")
+def redis_servers() -> Iterator[Callable[[str], RedisServer]]:
+    """Servers that tests share, one of each kind, started when it is first asked for."""
+    with ExitStack() as stack:
+        yield cache(lambda kind: stack.enter_context(a_server(kind, "--appendonly", "yes")))
+
+
+@pytest.fixture(params=["valkey", "redis"])
+def shared_redis(request: pytest.FixtureRequest, redis_servers: Callable[[str], RedisServer]) -> RedisServer:
     """A server that tests share: keep to a queue of your own."""
-    with a_server(request.param, "--appendonly", "yes") as server:
-        yield server
+    return redis_servers(request.param)
 
 
 @contextmanager

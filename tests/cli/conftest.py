@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.commands import run_command
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -30,14 +31,7 @@ def run(tmp_path: Path) -> Run:
     (tmp_path / "postroad.toml").write_text(SETTINGS)
 
     def command(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "postroad", *arguments],
-            cwd=tmp_path,
-            env={**os.environ, "POSTROAD_CONFIG": str(tmp_path / "postroad.toml"), **variables},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        config = {"POSTROAD_CONFIG": str(tmp_path / "postroad.toml")}
+        return run_command(tmp_path, {**os.environ, **config, **variables}, *arguments)
 
     return command

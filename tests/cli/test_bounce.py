@@ -20,6 +20,7 @@ from postroad.settings import Settings
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
 from tests.bounce import mails
+from tests.commands import run_command
 from tests.store.rows import NOW, add_campaign, add_recipient, add_touch, touch_row
 
 SETTINGS = 'public_url = "https://mail.example.com"\n'
@@ -35,15 +36,7 @@ class Site:
         self.settings = Settings.load(folder / "postroad.toml")
 
     def run(self, *words: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "postroad", *words],
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = run_command(self.folder, self.environment, *words)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

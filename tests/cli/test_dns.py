@@ -6,13 +6,13 @@ import asyncio
 import gzip
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from postroad.embedded import stop_redis
+from tests.commands import run_command
 from tests.dns.nameserver import Nameserver, Trouble
 from tests.dns.test_checks import GOOD, zone_with
 from tests.dns.test_reports import TLS, XML
@@ -22,16 +22,9 @@ OPTIONS = ("--sender-ip", "198.51.100.7", "--dkim-selector", "a", "--dkim-select
 
 
 async def postroad(folder: Path, *arguments: str) -> tuple[int, str, str]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "postroad", *arguments),
-        cwd=folder,
-        env={**os.environ, "COLUMNS": "160"},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
+    # In a thread: the nameserver answers from this one.
+    done = await asyncio.to_thread(run_command, folder, {**os.environ, "COLUMNS": "160"}, *arguments)
+    return done.returncode, done.stdout, done.stderr
 
 
 async def check(folder: Path, server: Nameserver, *arguments: str) -> tuple[int, str, str]:

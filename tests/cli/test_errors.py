@@ -89,6 +89,8 @@ def test_doctor_says_what_is_wrong_and_fails(run: Run, tmp_path: Path) -> None:
     [
         ("worker", "--rate", "fast"),
         ("worker", "email:nothing"),
+        ("worker", "--queue", "email:nothing"),
+        ("worker", "email:send", "--queue", "bounce:process"),
         ("bounce", "status", "--since", "long ago"),
         ("worker", "--concurrency", "0"),
         ("queue", "replay"),

@@ -22,6 +22,7 @@ from postroad.settings import Settings
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
 from tests.bounce import mails
+from tests.commands import run_command
 from tests.store.rows import NOW, add_campaign, add_recipient, add_touch, touch_row
 
 SETTINGS = """
@@ -54,10 +55,7 @@ class Site:
         self.return_path = f"bounce+{token}@bounces.example.com"
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "postroad", *words]
-        return subprocess.run(
-            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=60, check=False
-        )
+        return run_command(self.folder, self.environment, *words)
 
     def start(self, *words: str) -> subprocess.Popen[bytes]:
         with self.log(words[0]).open("ab") as log:

@@ -25,6 +25,7 @@ from postroad.settings import Settings
 from postroad.store.engine import read
 from postroad.store.ledger import TouchState
 from tasks.submit import hand_over
+from tests.commands import run_command
 from tests.conftest import RedisServer
 
 SETTINGS = """
@@ -82,15 +83,9 @@ class Site:
 
     def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command of ours to its end."""
-        return subprocess.run(
-            [sys.executable, "-m", "postroad", *arguments],
-            env=self.environment,
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=check,
-        )
+        done = run_command(self.folder, self.environment, *arguments)
+        assert done.returncode == 0 or not check, done.stderr
+        return done
 
     def json(self, *arguments: str) -> object:
         return json.loads(self.run(*arguments, "--json").stdout)

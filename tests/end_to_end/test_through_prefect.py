@@ -25,6 +25,7 @@ from postroad.embedded import ensure_redis
 from postroad.local.prefect import PrefectApi
 from postroad.queue import Queue
 from postroad.sandbox import accepted
+from tests.commands import run_command
 from tests.prefect.browser import open_page
 
 ROOT = Path(__file__).parents[2]
@@ -42,15 +43,8 @@ class RunningHouse:
     environment: dict[str, str]
 
     def postroad(self, *arguments: str) -> Any:
-        done = subprocess.run(
-            [sys.executable, "-m", "postroad", *arguments, "--json"],
-            env=self.environment,
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-        )
+        done = run_command(ROOT, self.environment, *arguments, "--json")
+        assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
     def apply_campaign(self, name: str, recipients: int) -> None:

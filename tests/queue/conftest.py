@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from postroad.embedded import server_binary
 from postroad.queue import Batch, Claimed, Event, Job, Queue, Verdict, Worker, WorkerReport
 from postroad.queue.server import connect
-from tests.conftest import RedisServer, a_server
+from tests.conftest import RedisServer
 from tests.queue.nodes import free_port
 
 _names = count()
@@ -79,13 +79,9 @@ def ids(batch: Sequence[Claimed]) -> list[str]:
     return [job.id for job in batch]
 
 
-@pytest.fixture(scope="session", params=["valkey", "redis", "cluster"])
-def shared_redis(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
-    """A server that tests share, or a cluster of one node: keep to a queue of your own."""
-    if request.param != "cluster":
-        with a_server(request.param, "--appendonly", "yes") as server:
-            yield server
-        return
+@pytest.fixture(scope="session")
+def lone_cluster() -> Iterator[RedisServer]:
+    """A cluster of one node, that tests share."""
     with tempfile.TemporaryDirectory(prefix="pr-") as folder:
         server = RedisServer(server_binary(), Path(folder))
         port = free_port()
@@ -94,6 +90,15 @@ def shared_redis(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
         server.url = f"redis+cluster://127.0.0.1:{port}"
         yield server
         server.kill()
+
+
+@pytest.fixture(params=["valkey", "redis", "cluster"])
+def shared_redis(request: pytest.FixtureRequest, redis_servers: Callable[[str], RedisServer]) -> RedisServer:
+    """A server that tests share, or a cluster of one node: keep to a queue of your own."""
+    if request.param == "cluster":
+        cluster: RedisServer = request.getfixturevalue("lone_cluster")
+        return cluster
+    return redis_servers(request.param)
 
 
 async def _give_all_slots(url: str) -> None:

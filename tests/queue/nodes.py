@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 import shutil
 import signal
 import socket
@@ -29,14 +31,22 @@ def binary_of(kind: str) -> Path:
     return Path(found)
 
 
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    """A port whose bus port, 10000 above it, is one as well."""
+    """A port whose bus port, 10000 above it, is free as well.
+
+    Both are below those that the kernel gives to whoever connects, so that they stay free until they are listened at.
+    """
     while True:
-        with socket.socket() as one:
-            one.bind(("127.0.0.1", 0))
-            port = int(one.getsockname()[1])
-        if port <= 55_000:
-            return port
+        port = random.randrange(12_000, 22_000)
+        with socket.socket() as one, socket.socket() as other, contextlib.suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            other.bind(("127.0.0.1", port + 10_000))
+            if port not in _given:
+                _given.add(port)
+                return port
 
 
 class Node:

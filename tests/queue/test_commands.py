@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from postroad.cli.app import app
 from postroad.queue import Gate, Job, Lane, Queue, Uncertain
 from postroad.queue.server import connect
-from tests.conftest import RedisServer, a_server
+from tests.conftest import RedisServer
 from tests.queue.conftest import jobs, until
 
 LANE = Lane(name="a", gates=("g",), group="spring")
@@ -29,11 +29,10 @@ ROOT = Path(__file__).parents[2]
 Run = Callable[..., Any]
 
 
-@pytest.fixture(scope="module", params=["valkey", "redis"])
-def shared_redis(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+@pytest.fixture(params=["valkey", "redis"])
+def shared_redis(request: pytest.FixtureRequest, redis_servers: Callable[[str], RedisServer]) -> RedisServer:
     """No cluster: processes are slow to start, and know of it no more than the address."""
-    with a_server(request.param, "--appendonly", "yes") as server:
-        yield server
+    return redis_servers(request.param)
 
 
 @pytest.fixture
@@ -152,6 +151,24 @@ async def test_uncertain_jobs_are_listed_and_resolved(redis_url: str, run: Run) 
         assert await run("unknown", "list") == []
 
 
+async def test_uncertain_jobs_are_the_queues_own_matter_too(redis_url: str, run: Run) -> None:
+    async with Queue.open(redis_url, "commands") as queue:
+        await queue.enqueue(LANE, jobs("v1", "v2", "v3"))
+        held = (await queue.claim("w", want=3, lease_ms=60_000, nonce="n")).jobs
+        await queue.settle("w", [(job, Uncertain(cause="c")) for job in held])
+        assert [(row["id"], row["lane"]) for row in await run("uncertain", "list")] == [
+            ("v1", "a"),
+            ("v2", "a"),
+            ("v3", "a"),
+        ]
+        for job, how in (("v1", "done"), ("v2", "release"), ("v3", "dead")):
+            resolved = await run("uncertain", "resolve", job, how, "--by", "ada")
+            assert resolved == {"id": job, "resolved": how, "by": "ada"}
+        assert [str(state) for state in await queue.known(["v1", "v2", "v3"])] == ["remembered", "queued", "dead"]
+        await run("uncertain", "resolve", "v1", "dead", fails=True)
+        assert await run("uncertain", "list") == []
+
+
 def start(folder: Path, redis_url: str, *command: str) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "POSTROAD_REDIS_URL": redis_url, "POSTROAD_STATE_DIR": str(folder / "state")}
     with (folder / "log").open("wb") as log:
@@ -160,9 +177,9 @@ def start(folder: Path, redis_url: str, *command: str) -> subprocess.Popen[bytes
         )
 
 
-@pytest.mark.parametrize("command", ["worker", "recorder"])
+@pytest.mark.parametrize("command", ["worker --queue email:send --concurrency 10 --rate 100/1s", "recorder"])
 async def test_a_process_serves_its_metrics(redis_url: str, tmp_path: Path, command: str) -> None:
-    process = start(tmp_path, redis_url, command, "--metrics-port", "0")
+    process = start(tmp_path, redis_url, *command.split(), "--metrics-port", "0")
     log = tmp_path / "log"
     try:
 

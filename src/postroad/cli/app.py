@@ -4,39 +4,72 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from typer.core import TyperGroup
+from typer.main import get_group
 
-from postroad.cli import (
-    audience,
-    bounce,
-    campaign,
-    cohort,
-    database,
-    dkim,
-    dns,
-    doctor,
-    inbound,
-    local,
-    queue,
-    rehearse,
-    sandbox,
-    shaping,
-    suppression,
-    unknown,
-    warmup,
-    web,
-    worker,
-)
-from postroad.cli.output import console, print_error
 from postroad.errors import PostroadError
 from postroad.settings import CONFIG_VARIABLE
 
+COMMANDS: Mapping[str, str] = {
+    "worker": "worker:worker",
+    "recorder": "worker:recorder",
+    "inbound": "inbound:inbound",
+    "web": "web:web",
+    "sandbox": "sandbox:sandbox",
+    "rehearse": "rehearse:rehearse",
+    "doctor": "doctor:doctor",
+    "up": "local:up",
+    "demo": "local:demo",
+    "down": "local:down",
+    "campaign": "campaign:app",
+    "audience": "audience:app",
+    "suppression": "suppression:app",
+    "unknown": "unknown:app",
+    "shaping": "shaping:app",
+    "bounce": "bounce:app",
+    "cohort": "cohort:app",
+    "warmup": "warmup:app",
+    "queue": "queue:app",
+    "dkim": "dkim:app",
+    "dns": "dns:app",
+    "db": "database:app",
+}
+"""Commands and groups of them, in the order of the help: module of `postroad.cli`, and name in it."""
+
+
+class Commands(TyperGroup):
+    """Imports a command when it is asked for: what all of them need takes two seconds to import."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:  # A slip: the names that it may have meant are looked up among those imported.
+            for name in COMMANDS:
+                self.get_command(ctx, name)
+        elif cmd_name not in self.commands:
+            module, _, name = COMMANDS[cmd_name].partition(":")
+            found = getattr(import_module(f"postroad.cli.{module}"), name)
+            alone = typer.Typer(rich_markup_mode="markdown", pretty_exceptions_enable=False)
+            if isinstance(found, typer.Typer):
+                alone.add_typer(found, name=cmd_name)
+            else:
+                alone.command(cmd_name)(found)
+            self.commands.update(get_group(alone).commands)
+        return super().get_command(ctx, cmd_name)
+
+
 app = typer.Typer(
     name="postroad",
+    cls=Commands,
     help="Campaigns that people asked for, sent from infrastructure you own.\n\n"
     "Begin with `postroad demo`; `postroad doctor` checks every part and says how to mend it.",
     no_args_is_help=True,
@@ -44,33 +77,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(campaign.app, name="campaign")
-app.add_typer(audience.app, name="audience")
-app.add_typer(suppression.app, name="suppression")
-app.add_typer(unknown.app, name="unknown")
-app.add_typer(shaping.app, name="shaping")
-app.add_typer(bounce.app, name="bounce")
-app.add_typer(cohort.app, name="cohort")
-app.add_typer(warmup.app, name="warmup")
-app.add_typer(queue.app, name="queue")
-app.add_typer(dkim.app, name="dkim")
-app.add_typer(dns.app, name="dns")
-app.add_typer(database.app, name="db")
-app.command("worker")(worker.worker)
-app.command("recorder")(worker.recorder)
-app.command("inbound")(inbound.inbound)
-app.command("web")(web.web)
-app.command("sandbox")(sandbox.sandbox)
-app.command("rehearse")(rehearse.rehearse)
-app.command("doctor")(doctor.doctor)
-app.command("up")(local.up)
-app.command("demo")(local.demo)
-app.command("down")(local.down)
 
 
 def _show_version(value: bool) -> None:
     if value:
-        console.print(f"postroad {version('postroad')}")
+        typer.echo(f"postroad {version('postroad')}")
         raise typer.Exit
 
 
@@ -94,3 +105,16 @@ def main() -> None:
     except PostroadError as error:
         print_error(error)
         sys.exit(error.exit_code)
+
+
+def print_error(error: PostroadError) -> None:
+    """Say what happened, where, and what to do next."""
+    stderr = Console(stderr=True, highlight=False)
+    where = f"{error.where}: " if error.where else ""
+    stderr.print(f"[bold red]error[/] {_escape(where)}{_escape(error.message)}", soft_wrap=True)
+    if error.remedy:
+        stderr.print(f"      {_escape(error.remedy)}", soft_wrap=True)
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")

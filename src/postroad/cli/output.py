@@ -15,7 +15,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from postroad.errors import PostroadError
 from postroad.parts import Parts, open_parts
 
 T = TypeVar("T")
@@ -92,15 +91,3 @@ def progress_bar(*, quiet: bool = False) -> Progress:
         console=stderr,
         disable=quiet,
     )
-
-
-def print_error(error: PostroadError) -> None:
-    """Say what happened, where, and what to do next."""
-    where = f"{error.where}: " if error.where else ""
-    stderr.print(f"[bold red]error[/] {_escape(where)}{_escape(error.message)}", soft_wrap=True)
-    if error.remedy:
-        stderr.print(f"      {_escape(error.remedy)}", soft_wrap=True)
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")

@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from postroad.cli import queue_gate, queue_job
+from postroad.cli import queue_gate, queue_job, queue_uncertain
 from postroad.cli.options import QueueOption
 from postroad.cli.output import JsonOption, console, print_json, print_table, with_parts
 from postroad.delivery import control
@@ -23,6 +23,7 @@ from postroad.warmup.identity import warming
 
 app = typer.Typer(help="The queue: depth, jobs, gates, dead letters, rebuilding it.", no_args_is_help=True)
 app.add_typer(queue_gate.app, name="gate")
+app.add_typer(queue_uncertain.app, name="uncertain")
 app.command("job")(queue_job.job)
 app.command("explain")(queue_job.explain)
 app.command("reschedule")(queue_job.reschedule)

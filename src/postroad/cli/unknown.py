@@ -20,6 +20,8 @@ app = typer.Typer(
     help="Unknown: what may or may not have been sent, and what somebody found out.", no_args_is_help=True
 )
 
+ByOption = Annotated[str | None, typer.Option(help="Who says so; unset: your user and host.")]
+
 
 @app.command("list")
 def list_unknown(
@@ -66,7 +68,7 @@ def list_unknown(
 def resolve(
     job: Annotated[str, typer.Argument(metavar="ID", help="Id of the touch; in other queues that of the job.")],
     outcome: Annotated[Resolution, typer.Option("--as", help="What became of it.")],
-    by: Annotated[str | None, typer.Option(help="Who says so; unset: your user and host.")] = None,
+    by: ByOption = None,
     queue: QueueOption = SEND_QUEUE,
     as_json: JsonOption = False,
 ) -> None:
@@ -74,28 +76,37 @@ def resolve(
 
     For email:send the ledger is settled too, and notes who said so and when.
     """
-    who = by or f"{getpass.getuser()}@{socket.gethostname()}"
+    who = who_says(by)
 
     async def work(parts: Parts) -> None:
-        opened = await parts.queue(queue)
-        if queue != SEND_QUEUE:
-            await resolve_job(opened, job, outcome, by=who)
-            return
-        await resolve_touch(
-            parts.engine,
-            opened,
-            Recorder(engine=parts.engine, queue=opened, clock=parts.clock, name="resolve"),
-            job,
-            outcome,
-            by=who,
-            now=parts.clock.now(),
-            expire_ms=parts.settings.delivery.expire_ms,
-            warming=warming(parts.settings),
-            shaping=parts.shaping,
-        )
+        await resolve_in(parts, queue, job, outcome, by=who)
 
     with_parts(work)
     if as_json:
         print_json({"id": job, "resolved": outcome.value, "by": who})
     else:
         console.print(f"{job} is resolved as {outcome.value} by {who}")
+
+
+def who_says(by: str | None) -> str:
+    return by or f"{getpass.getuser()}@{socket.gethostname()}"
+
+
+async def resolve_in(parts: Parts, queue: str, id_: str, outcome: Resolution, *, by: str) -> None:
+    """Settle one uncertain job of a queue, and of email:send its touch. Raises StateError when it is not uncertain."""
+    opened = await parts.queue(queue)
+    if queue != SEND_QUEUE:
+        await resolve_job(opened, id_, outcome, by=by)
+        return
+    await resolve_touch(
+        parts.engine,
+        opened,
+        Recorder(engine=parts.engine, queue=opened, clock=parts.clock, name="resolve"),
+        id_,
+        outcome,
+        by=by,
+        now=parts.clock.now(),
+        expire_ms=parts.settings.delivery.expire_ms,
+        warming=warming(parts.settings),
+        shaping=parts.shaping,
+    )

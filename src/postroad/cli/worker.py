@@ -56,7 +56,10 @@ async def measured_parts(settings: Settings, name: str, at: MetricsAt) -> AsyncI
 
 
 def worker(
-    queue: Annotated[str, typer.Argument(help=f"Name of the queue: {' or '.join(WORK)}.")] = SEND_QUEUE,
+    queue: Annotated[
+        str | None, typer.Argument(help=f"Name of the queue: {' or '.join(WORK)}; unset: {SEND_QUEUE}.")
+    ] = None,
+    named: Annotated[str | None, typer.Option("--queue", help="Name of the queue, said in another way.")] = None,
     concurrency: Annotated[int | None, typer.Option(help="Jobs at once in this process.", min=1)] = None,
     rate: Annotated[str | None, typer.Option(help="Limit of the whole queue, all workers together: 100/1s.")] = None,
     drain: Annotated[str | None, typer.Option(help="From SIGTERM to exit at the most: 20s.")] = None,
@@ -70,6 +73,9 @@ def worker(
     signal exits at once. Any number of workers may run, on any number of hosts; the rate is shared.
     Defaults: the queue's section in postroad.toml, else as shipped: docs/reference/settings.md.
     """
+    if queue and named and queue != named:
+        raise UsageError(f"two queues are named, {queue!r} and {named!r}", remedy="Start a worker for each.")
+    queue = queue or named or SEND_QUEUE
     if queue not in WORK:
         raise UsageError(f"there is no worker for a queue named {queue!r}", remedy=f"Name one of: {', '.join(WORK)}.")
     settings = Settings.load()

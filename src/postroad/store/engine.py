@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,9 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from postroad.errors import ConfigError, UnavailableError
 
 _WRITES = "postroad_writes"
+
+_SQLITE_BUSY_S = 30.0
+"""How long a process waits for another that has the file."""
 
 # A server whose machine is gone answers nothing, and nobody says so: a minute of that counts as away.
 _HEARTBEAT = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}
@@ -43,7 +48,7 @@ def open_engine(url: str) -> sa.Engine:
             parsed = parsed.set(drivername="sqlite")
             if parsed.database:
                 Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-            arguments = {"check_same_thread": False, "timeout": 30}
+            arguments = {"check_same_thread": False, "timeout": _SQLITE_BUSY_S}
             engine = sa.create_engine(parsed, connect_args=arguments, json_deserializer=_read_json)
             sa.event.listen(engine, "connect", _sqlite_connect)
             sa.event.listen(engine, "begin", _sqlite_begin)
@@ -63,11 +68,24 @@ def open_engine(url: str) -> sa.Engine:
 def _sqlite_connect(connection: Any, _record: ConnectionPoolEntry) -> None:
     connection.isolation_level = None  # We begin transactions ourselves: see _sqlite_begin.
     cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
+    _use_wal(cursor)
     cursor.execute("PRAGMA synchronous=FULL")  # NORMAL may lose commits when the machine dies; a ledger may not.
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.execute("PRAGMA cache_size=-65536")
     cursor.close()
+
+
+def _use_wal(cursor: sqlite3.Cursor) -> None:
+    # The first to open a database switches it, for which it needs the file alone; SQLite does not wait for that.
+    deadline_s = time.monotonic() + _SQLITE_BUSY_S
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline_s:
+                raise
+            time.sleep(0.01)
 
 
 def _sqlite_begin(connection: sa.Connection) -> None:

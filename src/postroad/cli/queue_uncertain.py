@@ -1,0 +1,88 @@
+"""postroad queue uncertain: jobs that were begun and of which nobody knows how they ended."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, assert_never
+
+import typer
+
+from postroad.cli.options import QueueOption, at
+from postroad.cli.output import JsonOption, console, print_json, print_table, with_parts
+from postroad.cli.unknown import ByOption, resolve_in, who_says
+from postroad.delivery.job import SEND_QUEUE
+from postroad.delivery.reconcile import Resolution
+from postroad.parts import Parts
+from postroad.queue import UncertainJob
+
+app = typer.Typer(help="Jobs that were begun and of which nobody knows how they ended.", no_args_is_help=True)
+
+
+class Ending(StrEnum):
+    """What became of an uncertain job, in the queue's words."""
+
+    DONE = "done"
+    RELEASE = "release"
+    DEAD = "dead"
+
+
+@app.command("list")
+def list_(
+    queue: QueueOption = SEND_QUEUE,
+    limit: Annotated[int, typer.Option(help="Rows at the most.", min=1)] = 100,
+    as_json: JsonOption = False,
+) -> None:
+    """List the uncertain jobs of a queue, the oldest first. They are held until somebody finds out.
+
+    Of email:send `postroad unknown list` tells more: also what only the ledger knows of.
+    """
+
+    async def work(parts: Parts) -> list[UncertainJob]:
+        return await (await parts.queue(queue)).uncertain(limit)
+
+    rows = [
+        {"id": job.id, "since": at(job.since_ms), "lane": job.lane, "worker": job.worker, "attempt": job.attempt}
+        for job in with_parts(work)
+    ]
+    if as_json:
+        print_json(rows)
+    elif rows:
+        print_table(f"uncertain in {queue}", list(rows[0]), [list(row.values()) for row in rows])
+    else:
+        console.print(f"nothing is uncertain in {queue}")
+
+
+@app.command("resolve")
+def resolve(
+    job: Annotated[str, typer.Argument(metavar="ID", help="Id of the job; in email:send that of the touch.")],
+    ending: Annotated[Ending, typer.Argument(help="What became of it.")],
+    by: ByOption = None,
+    queue: QueueOption = SEND_QUEUE,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what became of a job: `done` (it happened), `release` (it did not: try it again), `dead` (give it up).
+
+    For email:send it is what `postroad unknown resolve` does: the ledger is settled too.
+    """
+    who = who_says(by)
+
+    async def work(parts: Parts) -> None:
+        await resolve_in(parts, queue, job, _resolution(ending), by=who)
+
+    with_parts(work)
+    if as_json:
+        print_json({"id": job, "resolved": ending.value, "by": who})
+    else:
+        console.print(f"{job} is resolved as {ending.value} by {who}")
+
+
+def _resolution(ending: Ending) -> Resolution:
+    match ending:
+        case Ending.DONE:
+            return Resolution.ACCEPTED
+        case Ending.RELEASE:
+            return Resolution.NOT_SENT
+        case Ending.DEAD:
+            return Resolution.DEAD
+        case _:
+            assert_never(ending)

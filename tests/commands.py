@@ -1,0 +1,56 @@
+"""Commands of ours, run in this process: it has imported already what a new one needs a second to import."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from io import BytesIO, TextIOWrapper
+from pathlib import Path
+from unittest.mock import patch
+
+from postroad.cli.app import main
+from postroad.cli.output import console
+
+
+def run_command(folder: Path, environment: Mapping[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+    """Run `postroad` with these words to its end, in this folder and with nothing but this environment."""
+    out, err = TextIOWrapper(BytesIO(), "utf-8"), TextIOWrapper(BytesIO(), "utf-8")
+    with (
+        chdir(folder),
+        patch.dict(os.environ, environment, clear=True),
+        # Read from the environment when it was made, that is once.
+        patch.object(console, "_width", int(environment.get("COLUMNS", "80"))),
+        patch("sys.argv", ["postroad", *words]),
+        redirect_stdout(out),
+        redirect_stderr(err),
+    ):
+        code = _exit_code()
+    written = [_text(out), _text(err)]
+    return subprocess.CompletedProcess(words, code, *written)
+
+
+def _text(stream: TextIOWrapper) -> str:
+    stream.seek(0)
+    return stream.read()
+
+
+def _exit_code() -> int:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return _run_main()
+    # The command runs a loop of its own, and there is one of this thread already.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(_run_main).result()
+
+
+def _run_main() -> int:
+    try:
+        main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
