@@ -18,6 +18,7 @@ from postroad.campaign.apply import apply
 from postroad.campaign.audience import import_file
 from postroad.campaign.definition import read_campaign
 from postroad.campaign.plan import launch
+from postroad.cli.worker import spare_the_collector
 from postroad.delivery.admit import Admission
 from postroad.delivery.job import SEND_QUEUE
 from postroad.delivery.limits import gates_of, set_limits
@@ -85,6 +86,7 @@ async def producer(url: str) -> AsyncIterator[Put]:
 
 async def work(url: str, tally: Tally) -> None:
     folder = Path(os.environ[FOLDER])
+    spare_the_collector()
     async with open_parts(settings_of(folder, url)) as parts:
         queue = await parts.queue(SEND_QUEUE)
         name = f"bench-{os.getpid()}"
