@@ -20,7 +20,7 @@ from postroad.delivery.dns_health import (
     record,
     senders_to_check,
 )
-from postroad.delivery.job import SEND_QUEUE
+from postroad.delivery.job import MAIL_QUEUES
 from postroad.dns.finding import Verdict, failures, in_words
 from postroad.dns.health import check_identity
 from postroad.dns.show import markdown
@@ -75,10 +75,11 @@ async def check_senders(senders: list[str]) -> list[SenderHealth]:
 
 @retried("hold back or let go")
 async def settle_holds() -> None:
-    """Bring the gates of the queue to what the store says."""
+    """Bring the gates of the queues to what the store says."""
     async with open_parts() as parts:
         await asyncio.to_thread(forget_others, parts.engine, parts.settings, parts.clock.now())
-        await follow_holds(parts.engine, await parts.queue(SEND_QUEUE))
+        for name in MAIL_QUEUES:
+            await follow_holds(parts.engine, await parts.queue(name))
 
 
 async def publish_health(results: Sequence[SenderHealth]) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from postroad.delivery.dns_health import shut_gates
-from postroad.delivery.job import SEND_QUEUE
-from postroad.delivery.submit import Submitted, submit_due
+from postroad.delivery.submit import Submitted, queue_name, submit_due
 from postroad.parts import Parts
 from postroad.warmup.caps import CapKeeper
 from postroad.warmup.identity import warming
@@ -13,7 +14,7 @@ from postroad.warmup.identity import warming
 async def hand_over(parts: Parts, campaign: str, *, cursor: int, rows: int) -> Submitted:
     """Hand over what is due within the settings' horizon, up to so many rows, behind the cursor."""
     delivery = parts.settings.delivery
-    queue = await parts.queue(SEND_QUEUE)
+    queue = await parts.queue(await asyncio.to_thread(queue_name, parts.engine, campaign))
     await shut_gates(parts.engine, queue)  # A queue that was emptied has forgotten whom the ledger holds back.
     warm = warming(parts.settings)
     if warm:

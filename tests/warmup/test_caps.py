@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from postroad.delivery.job import job_id, lane_of, warmup_gate
 from postroad.delivery.submit import submit_due
-from postroad.queue import Done, Gate, Job, Lane, Queue, Rate
+from postroad.queue import Done, Gate, Job, Lane, Queue
 from postroad.settings import Settings
 from postroad.store.engine import write
 from postroad.store.ledger import TouchState
@@ -131,7 +131,8 @@ async def test_every_worker_obeys_an_override_and_what_was_sent_today_counts(
         set_cap(engine, identity, "google", 30, by="ada", why="careful", now=clock.now())
     await other.turn()
     limited = await gate(queue)
-    assert limited.rate == Rate(count=30, per_ms=12 * HOUR_MS)
+    assert limited.rate is not None
+    assert limited.rate.count == 30
     assert limited.quota is not None
     assert limited.quota.left == 30 - sent
     assert await one.turn() == 0
@@ -167,7 +168,9 @@ async def test_a_pause_shuts_the_gate_until_it_is_over(
     assert await send_until(queue, clock, clock.now_ms() + 24 * HOUR_MS) == 0
     await caps.turn()
     assert await send(queue) == 1
-    assert (await gate(queue)).rate == Rate(count=12, per_ms=12 * HOUR_MS)
+    rate = (await gate(queue)).rate
+    assert rate is not None
+    assert rate.count == 12
 
 
 async def test_senders_of_one_domain_share_its_cap(
@@ -263,8 +266,9 @@ async def test_sixty_days_with_an_incident(
         end_ms = clock.now_ms() + 12 * HOUR_MS
         sent = 0
         while clock.now_ms() < end_ms:
+            await caps.turn()
             sent += await send(queue)
-            clock.advance(12 * HOUR_MS // cap + 1)
+            clock.advance(12 * HOUR_MS // cap // 4)
         assert sent <= planned
         refused = sent * 3 // 10 if 20 <= day <= 22 else 0
         mail.accepted(began, sent - refused)

@@ -18,8 +18,13 @@ from postroad.store.engine import write
 from postroad.store.recipient import Audience
 
 
-def apply(engine: sa.Engine, settings: Settings, file: CampaignFile, now: datetime) -> Campaign:
-    """Make or update a campaign. Raises StateError where a launched one would change, ConfigError for its sender."""
+def apply(
+    engine: sa.Engine, settings: Settings, file: CampaignFile, now: datetime, *, warmup: bool = False
+) -> Campaign:
+    """Make or update a campaign. ``warmup``: it is a day's mail to a seed list.
+
+    Raises StateError where a launched one would change, ConfigError for its senders.
+    """
     definition = file.definition
     with write(engine) as connection:
         session = Session(connection, expire_on_commit=False)
@@ -35,6 +40,7 @@ def apply(engine: sa.Engine, settings: Settings, file: CampaignFile, now: dateti
                 audience_id=open_audience(connection, definition.audience.name, now),
                 sender_id=sender_id,
                 time_zone=definition.time_zone or settings.time_zone,
+                warmup=warmup,
                 created_at=now,
             )
         elif campaign.state is not CampaignState.DRAFT:

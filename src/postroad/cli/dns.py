@@ -28,7 +28,7 @@ from postroad.delivery.dns_health import (
     record,
     senders_to_check,
 )
-from postroad.delivery.job import SEND_QUEUE
+from postroad.delivery.job import MAIL_QUEUES
 from postroad.delivery.mail_reports import FileOutcome, keep_file
 from postroad.dns.finding import Finding, Verdict
 from postroad.dns.health import HealthReport, check_identity
@@ -213,7 +213,8 @@ async def _check_senders(parts: Parts) -> None:
         report = await check_identity(await parts.resolver(), identity, parts.clock, trust)
         await asyncio.to_thread(record, parts.engine, settings.sender(name).address, report, settings.dns_health)
     await asyncio.to_thread(forget_others, parts.engine, settings, parts.clock.now())
-    await follow_holds(parts.engine, await parts.queue(SEND_QUEUE))
+    for name in MAIL_QUEUES:
+        await follow_holds(parts.engine, await parts.queue(name))
 
 
 def _last(parts: Parts) -> list[tuple[str, DnsReport | None, SenderHold | None]]:

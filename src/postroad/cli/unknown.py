@@ -10,7 +10,7 @@ import typer
 
 from postroad.cli.options import QueueOption, at
 from postroad.cli.output import JsonOption, console, print_json, print_table, with_parts
-from postroad.delivery.job import SEND_QUEUE
+from postroad.delivery.job import MAIL_QUEUES, SEND_QUEUE
 from postroad.delivery.reconcile import Resolution, doubts, resolve_job, resolve_touch
 from postroad.delivery.record import Recorder
 from postroad.parts import Parts
@@ -35,7 +35,7 @@ def list_unknown(
 
     async def work(parts: Parts) -> list[dict[str, object]]:
         opened = await parts.queue(queue)
-        if queue == SEND_QUEUE:
+        if queue in MAIL_QUEUES:
             return [
                 {
                     "id": doubt.id,
@@ -78,7 +78,7 @@ def resolve(
 
     async def work(parts: Parts) -> None:
         opened = await parts.queue(queue)
-        if queue != SEND_QUEUE:
+        if queue not in MAIL_QUEUES:
             await resolve_job(opened, job, outcome, by=who)
             return
         await resolve_touch(

@@ -15,7 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from postroad.delivery.job import SendMessage, encode_job, job_id, lane_of
+from postroad.delivery.job import SendMessage, encode_job, job_id, lane_of, queue_of
 from postroad.delivery.shaping.file import Shaping
 from postroad.dns.providers import OTHER, Providers, provider_table
 from postroad.mail.address import domain_of
@@ -57,6 +57,12 @@ class SubmitPlan:
     warmup: tuple[str, ...]  # identities of the sender that warm up
     fields: dict[int, frozenset[str]]  # merge fields that each step's templates name
     shaping: Shaping | None  # None: as shipped, which gives no site or domain a pace of its own
+
+
+def queue_name(engine: sa.Engine, campaign: str) -> str:
+    """Return the name of the queue that a campaign's touches go by. Raises StateError when there is none."""
+    with read(engine) as connection:
+        return queue_of(find_campaign(connection, campaign))
 
 
 def plan_of(engine: sa.Engine, name: str, warming: Warming = NOBODY, shaping: Shaping | None = None) -> SubmitPlan:

@@ -43,7 +43,7 @@ from postroad.settings.values import (
     ZoneName,
     parse_duration_ms,
 )
-from postroad.settings.warmup import Preset, WarmupSettings, unlike_plans
+from postroad.settings.warmup import Preset, SeedPermission, SeedSettings, WarmupSettings, unlike_plans
 from postroad.settings.web import UnsubscribeScope, WebSettings
 
 __all__ = [
@@ -65,6 +65,8 @@ __all__ = [
     "RelaySettings",
     "RouteKind",
     "RouteSettings",
+    "SeedPermission",
+    "SeedSettings",
     "SenderSettings",
     "Settings",
     "SourceKind",
@@ -130,7 +132,8 @@ class SenderSettings(Section):
     def relative_to(self, base: Path) -> Self:
         """Return the same with its paths relative to a folder."""
         keys = [key.model_copy(update={"key_file": base / key.key_file}) if key.key_file else key for key in self.dkim]
-        return self.model_copy(update={"dkim": tuple(keys)})
+        warmup = self.warmup.relative_to(base) if self.warmup is not None else None
+        return self.model_copy(update={"dkim": tuple(keys), "warmup": warmup})
 
 
 class Backoff(StrEnum):

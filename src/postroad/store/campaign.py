@@ -62,6 +62,14 @@ class Campaign(SQLModel, table=True):
     sending_window: dict[str, Any] | None = Field(
         default=None, sa_type=JSON_OBJECT, nullable=True, description="hours in the recipient's zone; none: any"
     )
+    warmup: bool = Field(
+        default=False,
+        sa_column_kwargs={"server_default": sa.false()},
+        description="a day's mail to the seed list of a warmup, which goes by a queue of its own",
+    )
+    overflow: dict[str, Any] | None = Field(
+        default=None, sa_type=JSON_OBJECT, nullable=True, description="senders that take what its own cannot carry"
+    )
     created_at: datetime = Field(sa_type=UtcDateTime)
     launched_at: datetime | None = Field(default=None, sa_type=UtcDateTime, description="when the audience was frozen")
     finished_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
