@@ -9,6 +9,7 @@ from postroad.delivery.submit import Submitted, queue_name, submit_due
 from postroad.parts import Parts
 from postroad.warmup.caps import CapKeeper
 from postroad.warmup.identity import warming
+from postroad.warmup.overflow import overflow
 
 
 async def hand_over(parts: Parts, campaign: str, *, cursor: int, rows: int) -> Submitted:
@@ -20,12 +21,15 @@ async def hand_over(parts: Parts, campaign: str, *, cursor: int, rows: int) -> S
     if warm:
         # Before there are jobs: a queue that was emptied would let them all through.
         await CapKeeper(parts.settings, engine=parts.engine, queue=queue, clock=parts.clock).turn()
+    now, horizon_ms = parts.clock.now(), delivery.horizon_ms
+    if cursor == 0:
+        await asyncio.to_thread(overflow, parts.engine, parts.settings, campaign, now=now, horizon_ms=horizon_ms)
     return await submit_due(
         parts.engine,
         queue,
         campaign,
-        now=parts.clock.now(),
-        horizon_ms=delivery.horizon_ms,
+        now=now,
+        horizon_ms=horizon_ms,
         expire_ms=delivery.expire_ms,
         cursor=cursor,
         limit=rows,

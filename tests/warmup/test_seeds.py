@@ -173,13 +173,12 @@ def test_a_seed_list_takes_no_more_than_half_of_a_cap_and_nobody_who_is_suppress
 
 
 def test_emails_take_turns(engine: sa.Engine, settings: Settings, clock: HandClock) -> None:
-    subjects = []
     for _ in range(3):
         make(engine, settings, clock.now())
         clock.advance(24 * 3_600_000)
     with read(engine) as connection:
-        for settings_ in connection.execute(sa.text("SELECT settings FROM step ORDER BY id")).scalars():
-            subjects.append("First" if "First" in str(settings_) else "Second")
+        found = connection.execute(sa.text("SELECT settings FROM step ORDER BY id")).scalars()
+        subjects = ["First" if "First" in str(each) else "Second" for each in found]
     assert subjects[0] == subjects[2] != subjects[1]
 
 

@@ -222,6 +222,29 @@ def complaints(connection: sa.Connection, senders: Sequence[str], spans: Sequenc
     return [Complaints(date.fromisoformat(day), *row) for day, *row in connection.execute(statement, parameters)]
 
 
+class UnderWay(NamedTuple):
+    """How many touches of one sender to one domain are on a queue or the wire, or are planned for a seed list."""
+
+    sender: str
+    domain: str
+    provider: str | None
+    touches: int
+
+
+def under_way(connection: sa.Connection, senders: Sequence[str]) -> list[UnderWay]:
+    """Count what these senders have to send already."""
+    statement = sa.text(
+        "SELECT sender.address, recipient.domain, mail_domain.provider, count(*) FROM campaign "
+        f"JOIN touch ON touch.campaign_id = campaign.id JOIN sender ON sender.id = {SENDER_OF_TOUCH} "
+        "JOIN recipient ON recipient.id = touch.recipient_id "
+        "LEFT JOIN mail_domain ON mail_domain.domain = recipient.domain "
+        "WHERE campaign.state IN ('running', 'paused') AND sender.address IN :senders "
+        "AND (touch.state IN ('queued', 'sending', 'deferred') OR (campaign.warmup AND touch.state = 'planned')) "
+        "GROUP BY sender.address, recipient.domain, mail_domain.provider"
+    ).bindparams(sa.bindparam("senders", list(senders), expanding=True))
+    return [UnderWay(*row) for row in connection.execute(statement)]
+
+
 class Planned(NamedTuple):
     """How many touches to one domain there are. ``provider``: as DNS said last, if it did."""
 

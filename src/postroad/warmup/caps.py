@@ -50,6 +50,8 @@ class Cap(Struct, frozen=True, kw_only=True):
 
     cap: int
     paused_until: datetime | None = None
+    of: int | None = None
+    """Of a part that has its own instants: the whole cap, whose pace holds for it; None: its pace is its own."""
 
 
 def providers() -> list[str]:
@@ -115,7 +117,10 @@ def cap_gate(name: str, identity: Identity, cap: Cap, *, used: int, now: datetim
     # A second's worth: at a large cap each lost moment would otherwise be lost for the day.
     burst = max(1 if gate_key(name) else shards, cap.cap * 1000 // spread_ms(identity.warmup))
     # A rate of nothing is none; one that rounds to nothing is shut by its quota.
-    rate = Rate(count=cap.cap or 0.4, per_ms=pace_ms(name, identity, now), burst=burst)
+    count, per_ms = cap.cap or 0.4, pace_ms(name, identity, now)
+    if cap.of:
+        per_ms = max(round(per_ms * count / cap.of), 1)
+    rate = Rate(count=count, per_ms=per_ms, burst=burst)
     return Gate(name=name, rate=rate, quota=quota)
 
 
@@ -236,7 +241,9 @@ class CapKeeper:
 def part_of(cap: Cap, seeds: int, *, to_seeds: bool) -> Cap:
     """Return the part of a cap that is for mail to seed lists, of which so much is planned; or the rest of it."""
     part = min(seeds, cap.cap)
-    return Cap(cap=part if to_seeds else cap.cap - part, paused_until=cap.paused_until)
+    if to_seeds:
+        return Cap(cap=part, paused_until=cap.paused_until, of=cap.cap)
+    return Cap(cap=cap.cap - part, paused_until=cap.paused_until)
 
 
 async def keep_caps(settings: Settings, *, engine: sa.Engine, queues: Iterable[Queue], clock: Clock) -> int:

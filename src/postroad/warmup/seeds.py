@@ -69,12 +69,12 @@ def choose(seeds: Sequence[Seed], rooms: Mapping[str, int], *, per_day: int, day
 
 
 def spread(count: int, since: datetime, until: datetime, rng: Random) -> list[datetime]:
-    """Instants of so many messages within the hours: each in an equal part of them, anywhere in it.
+    """Instants of so many messages within the hours: each in an equal part of them, and not at its end.
 
-    So the rate of a cap holds none of them back beyond its own part.
+    What lies between two is more than the pace of a cap asks for, of which this is no more than a half.
     """
     part = (until - since) / count if count else timedelta()
-    return [since + part * (number + rng.random()) for number in range(count)]
+    return [since + part * (number + rng.uniform(0, 0.4)) for number in range(count)]
 
 
 def due_instants(
@@ -179,9 +179,11 @@ def plan_seeds(engine: sa.Engine, settings: Settings, sender: str, name: str, no
         already = campaign.state is not CampaignState.DRAFT
         members = _members(connection, campaign)
         if not already:
-            rooms = _rooms(connection, found, {seed.provider for seed in members}, now)
             since, until = _hours(found[0], now)
-            chosen = choose(members, rooms, per_day=seeds.per_day, day=day_of(found[0], now)) if since < until else []
+            left = max((until - since) / hours_of(found[0].warmup), 0.0)
+            rooms = _rooms(connection, found, {seed.provider for seed in members}, now)
+            rooms = {provider: int(room * left) for provider, room in rooms.items()}
+            chosen = choose(members, rooms, per_day=seeds.per_day, day=day_of(found[0], now))
             _plan_touches(connection, campaign, due_instants(chosen, since, until, seeded_by=name))
             values = {"state": CampaignState.RUNNING, "launched_at": now}
             connection.execute(sa.update(Campaign).where(col(Campaign.id) == campaign.id).values(**values))
