@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -118,15 +119,15 @@ def a_campaign(engine: sa.Engine, settings: Settings, others: tuple[str, ...], t
         connection.execute(sa.update(Sender).where(col(Sender.id) == sender_id).values(name="news"))
         ids = []
         for name in others:
-            values = {
+            row = {
                 "name": name,
                 "address": settings.sender(name).address,
                 "display_name": name,
                 "postal_address": "1 High Street, Springfield",
                 "route": "relay",
             }
-            ids.append(connection.execute(sa.insert(Sender).values(**values).returning(col(Sender.id))).scalar_one())
-        values = {"overflow": {"senders": ids, "within_ms": 12 * 3_600_000}}
+            ids.append(connection.execute(sa.insert(Sender).values(**row).returning(col(Sender.id))).scalar_one())
+        values: dict[str, Any] = {"overflow": {"senders": ids, "within_ms": 12 * 3_600_000}}
         connection.execute(sa.update(Campaign).where(col(Campaign.id) == campaign).values(**values))
         for _ in range(touches):
             recipient = add_recipient(connection, f"r{next(_numbers)}@gmail.com")

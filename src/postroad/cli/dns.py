@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from postroad.cli.canary import canary
 from postroad.cli.options import read_duration_ms
 from postroad.cli.output import JsonOption, console, print_json, print_table, with_parts
 from postroad.clock import SystemClock
@@ -44,6 +45,8 @@ from postroad.store.engine import read
 from postroad.store.mail_report import dmarc_sources, tls_results
 
 app = typer.Typer(help="DNS: what receivers see of a domain, and what they report.", no_args_is_help=True)
+
+app.command("canary")(canary)
 
 _COLOURS = {
     Verdict.PASS: "green",

@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from postroad.errors import ConfigError
 from postroad.settings.bounce import BounceSettings, InboundSettings, SourceKind, SourceSettings
+from postroad.settings.canary import CanarySettings
 from postroad.settings.dkim import DkimSettings
 from postroad.settings.dns import DnsHealthSettings, DnsSettings
 from postroad.settings.routes import (
@@ -51,6 +52,7 @@ __all__ = [
     "MAX_DURATION_MS",
     "Backoff",
     "BounceSettings",
+    "CanarySettings",
     "DeliverySettings",
     "DkimSettings",
     "DnsHealthSettings",
@@ -241,6 +243,7 @@ class Settings(BaseSettings):
     inbound: InboundSettings = InboundSettings()
     dns: DnsSettings = DnsSettings()
     dns_health: DnsHealthSettings = DnsHealthSettings()
+    canary: CanarySettings | None = Field(default=None, description="unset: no canary is sent")
     web: WebSettings = WebSettings()
 
     _config_path: Path | None = None
@@ -293,6 +296,8 @@ class Settings(BaseSettings):
             object.__setattr__(settings, "delivery", delivery)
         object.__setattr__(settings, "bounce", settings.bounce.relative_to(base))
         object.__setattr__(settings, "inbound", settings.inbound.relative_to(base))
+        if settings.canary is not None:
+            object.__setattr__(settings, "canary", settings.canary.relative_to(base))
         senders = {name: sender.relative_to(base) for name, sender in settings.senders.items()}
         object.__setattr__(settings, "senders", senders)
         settings._check_references(path, text)
