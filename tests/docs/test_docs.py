@@ -15,6 +15,7 @@ from postroad import errors
 from postroad.settings import (
     DEFAULT_QUEUES,
     BounceSettings,
+    CanarySettings,
     DeliverySettings,
     DkimSettings,
     DnsHealthSettings,
@@ -24,6 +25,7 @@ from postroad.settings import (
     QueueSettings,
     RelaySettings,
     RouteSettings,
+    SeedSettings,
     SenderSettings,
     Settings,
     SourceSettings,
@@ -50,6 +52,8 @@ def _settings() -> Iterator[str]:
         "routes.timeouts": TimeoutSettings,
         "bounce": BounceSettings,
         "senders.warmup": WarmupSettings,
+        "senders.warmup.seeds": SeedSettings,
+        "canary": CanarySettings,
         "bounce.sources": SourceSettings,
         "inbound": InboundSettings,
     }
