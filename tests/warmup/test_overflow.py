@@ -115,7 +115,8 @@ def a_campaign(engine: sa.Engine, settings: Settings, others: tuple[str, ...], t
     """A campaign of news to people at Google, which may spill to others within a day."""
     with write(engine) as connection:
         campaign, (step,) = add_campaign(connection, name="spring")
-        sender_id = connection.execute(sa.select(col(Campaign.sender_id))).scalar_one()
+        of_campaign = sa.select(col(Campaign.sender_id)).where(col(Campaign.id) == campaign)
+        sender_id = connection.execute(of_campaign).scalar_one()
         connection.execute(sa.update(Sender).where(col(Sender.id) == sender_id).values(name="news"))
         ids = []
         for name in others:
