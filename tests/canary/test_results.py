@@ -11,7 +11,7 @@ from postroad.canary.results import Result, read_field, results_of
 from postroad.dns.finding import Code, Finding, Standard, found
 
 MX = "mx.receiver.example"
-ALL = dict.fromkeys((Standard.SPF, Standard.DKIM, Standard.DMARC), True)
+ALL: dict[Standard, bool | None] = dict.fromkeys((Standard.SPF, Standard.DKIM, Standard.DMARC), True)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from postroad.settings import Settings, WarmupSettings
 from postroad.store import warmup as store
 from postroad.store.bulk import json_rows
 from postroad.store.campaign import CampaignState, find_campaign
-from postroad.store.engine import write
+from postroad.store.engine import read, write
 from postroad.store.types import UtcDateTime
 from postroad.warmup.caps import Cap, effective, hours_of
 from postroad.warmup.day import count_mail, day_of, midnight, provider_of
@@ -92,8 +92,11 @@ def overflow(engine: sa.Engine, settings: Settings, campaign: str, *, now: datet
 
     Raises UnavailableError; nothing has moved then.
     """
+    with read(engine) as connection:
+        if find_campaign(connection, campaign).overflow is None:
+            return 0
     with write(engine) as connection:
-        found = find_campaign(connection, campaign)
+        found = find_campaign(connection, campaign, for_update=True)
         if found.overflow is None or found.state is not CampaignState.RUNNING:
             return 0
         store.one_at_a_time(connection)  # Two campaigns must not fill the same room.
