@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from deployments.bootstrap import bootstrap
-from deployments.spec import read
+from deployments.spec import read as read_spec
 from postroad.clock import SystemClock
 from postroad.local.prefect import PrefectApi, PrefectServer
 from postroad.store import migrate
@@ -39,7 +39,7 @@ async def test_a_senders_schedule_is_made_once_and_outlives_the_bootstrap(
     api: PrefectApi, http: httpx.AsyncClient
 ) -> None:
     assert await api.add_schedule("warmup/warmup", "20 4 * * *", "Europe/Berlin", WHO)
-    await bootstrap(read(CHECKOUT / "prefect.yaml"))
+    await bootstrap(read_spec(CHECKOUT / "prefect.yaml"))
     assert not await api.add_schedule("warmup/warmup", "20 4 * * *", "Europe/Berlin", WHO)
     deployment = (await http.get("deployments/name/warmup/warmup")).raise_for_status().json()
     [schedule] = deployment["schedules"]
