@@ -9,7 +9,16 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from postroad.dns.finding import Verdict
-from tasks.dns import announce_changes, check_senders, list_senders, publish_health, settle_holds, slices
+from tasks.dns import (
+    announce_changes,
+    check_senders,
+    list_senders,
+    publish_canaries,
+    publish_health,
+    send_canaries,
+    settle_holds,
+    slices,
+)
 
 
 @flow(name="dns-health")
@@ -18,6 +27,7 @@ async def dns_health() -> State[None]:
 
     What was found is kept, compared with the check before, and shown under Artifacts with the records to publish. A
     domain that fails for longer than its grace period holds its sender back; when it is mended, mail goes out again.
+    Where the settings name a mailbox for canaries, each sender writes to it, and what its receiver says is compared.
     Runs by itself every six hours, and whenever you start it.
     """
     chunks = slices(await list_senders())
@@ -27,6 +37,7 @@ async def dns_health() -> State[None]:
     await settle_holds()
     await publish_health(results)
     announce_changes(results)
+    await publish_canaries(await send_canaries())
     faults = [str(outcome) for outcome in outcomes if isinstance(outcome, BaseException)]
     if faults:
         return Failed(message="; ".join(faults))

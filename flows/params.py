@@ -70,7 +70,7 @@ class WarmupParams(Params):
 class DeadLetterParams(Params):
     """Which dead letters are looked at, and how long the run waits for an answer."""
 
-    queue: Literal["email:send", "bounce:process"] = Field(
+    queue: Literal["email:send", "email:warmup", "bounce:process"] = Field(
         default="email:send",
         title="Queue",
         description="Where they lie: mail that could not be sent, or mail that came back and could not be judged.",

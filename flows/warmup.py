@@ -6,9 +6,12 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from flows.params import WarmupParams
+from flows.import_audience import import_audience
+from flows.params import ImportParams, WarmupParams
+from tasks.audience import find_unimported_file
+from tasks.campaign import preflight
 from tasks.report import announce
-from tasks.warmup import close_day, explain, set_caps
+from tasks.warmup import close_day, explain, make_seed_campaign, plan_seed_mail, set_caps
 
 
 @flow(name="warmup", flow_run_name="warmup-{params.sender}")
@@ -18,6 +21,8 @@ async def warmup(params: WarmupParams) -> State[None]:
     Counts what became of its mail at each mailbox provider, lets each cap grow, hold, shrink or pause, and says
     why under Artifacts. A day is decided once: running it again changes nothing, and after days on which it did
     not run the caps go on from where they stood.
+
+    Where the sender has a seed list, today's mail to it is planned as well, spread over its working hours.
     """
     decided = await close_day(params.sender)
     changed = await set_caps()
@@ -30,4 +35,18 @@ async def warmup(params: WarmupParams) -> State[None]:
             announce("postroad.warmup.paused", resource, params.sender, payload)
     new = sum(each.new for each in decided)
     announce("postroad.warmup.decided", resource, params.sender, {"caps": len(decided), "new": new})
-    return Completed(message=f"{len(decided)} caps hold today, {new} decided now; {changed} gates changed")
+    seeds = await plan_seeds(params.sender)
+    return Completed(message=f"{len(decided)} caps hold today, {new} decided now; {changed} gates changed{seeds}")
+
+
+async def plan_seeds(sender: str) -> str:
+    """Plan the day's mail to the sender's seed list. Returns what was done, in words."""
+    campaign = await make_seed_campaign(sender)
+    if campaign is None:
+        return ""
+    source = await find_unimported_file(campaign)
+    if source is not None:
+        await import_audience(ImportParams(audience=source.audience, path=str(source.path)))
+    await preflight(campaign)
+    plan = await plan_seed_mail(sender, campaign)
+    return f"; {plan.planned} messages today to {plan.members} of its seed list ({plan.permission})"

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from prefect.runtime import task_run
 
+from postroad.canary.probe import CanaryReport, send_canary
 from postroad.delivery.dns_health import (
     SenderHealth,
     Step,
@@ -20,7 +21,7 @@ from postroad.delivery.dns_health import (
     record,
     senders_to_check,
 )
-from postroad.delivery.job import SEND_QUEUE
+from postroad.delivery.job import MAIL_QUEUES
 from postroad.dns.finding import Verdict, failures, in_words
 from postroad.dns.health import check_identity
 from postroad.dns.show import markdown
@@ -75,10 +76,50 @@ async def check_senders(senders: list[str]) -> list[SenderHealth]:
 
 @retried("hold back or let go")
 async def settle_holds() -> None:
-    """Bring the gates of the queue to what the store says."""
+    """Bring the gates of the queues to what the store says."""
     async with open_parts() as parts:
         await asyncio.to_thread(forget_others, parts.engine, parts.settings, parts.clock.now())
-        await follow_holds(parts.engine, await parts.queue(SEND_QUEUE))
+        for name in MAIL_QUEUES:
+            await follow_holds(parts.engine, await parts.queue(name))
+
+
+@retried("send canaries", retries=RETRIES, delays_s=DELAYS_S)
+async def send_canaries() -> list[CanaryReport]:
+    """Send each sender's canary where the settings name a mailbox for them."""
+    async with open_parts() as parts:
+        if parts.settings.canary is None:
+            return []
+        resolver = await parts.resolver()
+        sending = (
+            send_canary(
+                parts.settings,
+                name,
+                engine=parts.engine,
+                resolver=resolver,
+                signer=parts.signer,
+                clock=parts.clock,
+                environ=os.environ,
+            )
+            for name in parts.settings.senders
+        )
+        return await asyncio.gather(*sending)
+
+
+async def publish_canaries(reports: Sequence[CanaryReport]) -> None:
+    """Show what a receiver made of each sender's canary, and announce those that fail."""
+    if not reports:
+        return
+    rows = [
+        {"sender": report.sender, "verdict": str(f.verdict), "about": f.subject, "seen": f.seen, "remedy": f.remedy}
+        for report in reports
+        for f in report.findings
+    ]
+    await publish_table("canaries", rows, f"What a receiver made of the mail of {len(reports)} senders.")
+    for report in reports:
+        if report.verdict is Verdict.FAIL:
+            failing = [finding for finding in report.findings if finding.verdict is Verdict.FAIL]
+            payload = {"sender": report.sender, "why": in_words(failing)}
+            announce("postroad.canary.failed", f"postroad.sender.{report.sender}", report.sender, payload)
 
 
 async def publish_health(results: Sequence[SenderHealth]) -> None:

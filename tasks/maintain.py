@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from postroad.delivery.control import Rebuilt, missing_jobs, rebuild
-from postroad.delivery.job import SEND_QUEUE
+from postroad.delivery.control import Rebuilt, missing_jobs, rebuild, together
+from postroad.delivery.job import MAIL_QUEUES
 from postroad.delivery.limits import gates_of, restore_limits
 from postroad.delivery.record import Recorder
-from postroad.parts import open_parts
+from postroad.parts import Parts, open_parts
 from postroad.queue import Queue
 from postroad.settings import DEFAULT_QUEUES
 from postroad.warmup.caps import CapKeeper
@@ -61,28 +61,27 @@ async def tidy_queues() -> int:
 async def mend_queue() -> Rebuilt | None:
     """Make jobs again for touches that the queue lost, and limits that it lost. None: nothing was missing."""
     async with open_parts() as parts:
-        queue = await parts.queue(SEND_QUEUE)
-        await restore_limits(queue, gates_of(parts.settings, parts.settings.queue(SEND_QUEUE)))
-        await CapKeeper(parts.settings, engine=parts.engine, queue=queue, clock=parts.clock).turn()
-        if not await missing_jobs(parts.engine, queue):
-            return None
-        recorder = Recorder(
-            engine=parts.engine,
-            queue=queue,
-            clock=parts.clock,
-            name="maintenance",
-            bounce=parts.settings.bounce,
-        )
-        expire_ms = parts.settings.delivery.expire_ms
-        return await rebuild(
-            parts.engine,
-            queue,
-            recorder,
-            expire_ms=expire_ms,
-            now=parts.clock.now(),
-            warming=warming(parts.settings),
-            shaping=parts.shaping,
-        )
+        found = [rebuilt for name in MAIL_QUEUES if (rebuilt := await _mend(parts, await parts.queue(name)))]
+    return together(found) if found else None
+
+
+async def _mend(parts: Parts, queue: Queue) -> Rebuilt | None:
+    await restore_limits(queue, gates_of(parts.settings, parts.settings.queue(queue.name)))
+    await CapKeeper(parts.settings, engine=parts.engine, queue=queue, clock=parts.clock).turn()
+    if not await missing_jobs(parts.engine, queue):
+        return None
+    recorder = Recorder(
+        engine=parts.engine, queue=queue, clock=parts.clock, name="maintenance", bounce=parts.settings.bounce
+    )
+    return await rebuild(
+        parts.engine,
+        queue,
+        recorder,
+        expire_ms=parts.settings.delivery.expire_ms,
+        now=parts.clock.now(),
+        warming=warming(parts.settings),
+        shaping=parts.shaping,
+    )
 
 
 @retried("show depths")

@@ -6,12 +6,15 @@ import asyncio
 import re
 from dataclasses import dataclass
 
-from postroad.delivery.job import SEND_QUEUE
-from postroad.parts import open_parts
-from postroad.warmup.caps import CapKeeper
+from postroad.delivery import control
+from postroad.delivery.job import MAIL_QUEUES
+from postroad.delivery.submit import queue_name
+from postroad.parts import Parts, open_parts
+from postroad.warmup.caps import keep_caps
 from postroad.warmup.day import pass_day
 from postroad.warmup.decide import Move
 from postroad.warmup.identity import of_sender
+from postroad.warmup.seeds import SeedPlan, left_over, make_campaign, plan_seeds
 from postroad.warmup.status import markdown, standings
 from tasks.policy import retried
 from tasks.report import publish_markdown
@@ -48,10 +51,40 @@ async def close_day(sender: str) -> list[Decided]:
 
 @retried("set the caps")
 async def set_caps() -> int:
-    """Bring the gates of the queue to what was decided, for all workers at once. Returns how many were changed."""
+    """Bring the gates of both queues to what was decided, for all workers at once. Returns how many were changed."""
     async with open_parts() as parts:
-        queue = await parts.queue(SEND_QUEUE)
-        return await CapKeeper(parts.settings, engine=parts.engine, queue=queue, clock=parts.clock).turn()
+        return await _set_caps(parts)
+
+
+async def _set_caps(parts: Parts) -> int:
+    # That of all other mail first: what the seed lists get must be taken from it before.
+    queues = [await parts.queue(name) for name in MAIL_QUEUES]
+    return await keep_caps(parts.settings, engine=parts.engine, queues=queues, clock=parts.clock)
+
+
+@retried("make the day's campaign")
+async def make_seed_campaign(sender: str) -> str | None:
+    """Put the day's mail to the sender's seed list into the store, and end what is left of earlier days'.
+
+    Returns the campaign's name; None: the sender has no seed list.
+    """
+    async with open_parts() as parts:
+        now = parts.clock.now()
+        name = await asyncio.to_thread(make_campaign, parts.engine, parts.settings, sender, now)
+        for old in await asyncio.to_thread(left_over, parts.engine, parts.settings, sender, name or ""):
+            queue = await parts.queue(await asyncio.to_thread(queue_name, parts.engine, old))
+            await control.cancel(parts.engine, queue, old, now)
+        return name
+
+
+@retried("plan mail to the seed list")
+async def plan_seed_mail(sender: str, campaign: str) -> SeedPlan:
+    """Choose whom the day's mail goes to and when, and set its part of the caps apart. It is planned once a day."""
+    async with open_parts() as parts:
+        now = parts.clock.now()
+        plan = await asyncio.to_thread(plan_seeds, parts.engine, parts.settings, sender, campaign, now)
+        await _set_caps(parts)
+        return plan
 
 
 @retried("explain")

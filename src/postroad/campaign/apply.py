@@ -5,12 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 from glob import glob, has_magic
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from sqlmodel import Session, col, select
 
 from postroad.campaign.audience import open_audience
-from postroad.campaign.definition import CampaignFile, read_campaign
+from postroad.campaign.definition import CampaignDefinition, CampaignFile, read_campaign
 from postroad.errors import ConfigError, StateError
 from postroad.settings import Settings
 from postroad.store.campaign import Campaign, CampaignState, Sender, Step, StepKind, keep_files
@@ -18,14 +19,20 @@ from postroad.store.engine import write
 from postroad.store.recipient import Audience
 
 
-def apply(engine: sa.Engine, settings: Settings, file: CampaignFile, now: datetime) -> Campaign:
-    """Make or update a campaign. Raises StateError where a launched one would change, ConfigError for its sender."""
+def apply(
+    engine: sa.Engine, settings: Settings, file: CampaignFile, now: datetime, *, warmup: bool = False
+) -> Campaign:
+    """Make or update a campaign. ``warmup``: it is a day's mail to a seed list.
+
+    Raises StateError where a launched one would change, ConfigError for its senders.
+    """
     definition = file.definition
     with write(engine) as connection:
         session = Session(connection, expire_on_commit=False)
         if connection.dialect.name == "postgresql":  # One apply at a time; whoever reads a sender does not wait.
             connection.execute(sa.text("LOCK TABLE sender IN SHARE ROW EXCLUSIVE MODE"))
         sender_id = apply_sender(session, settings, definition.sender)
+        overflow = _overflow(session, settings, definition)
         # For update: a launch that is under way is waited for, and its campaign is then no draft.
         found = select(Campaign).where(Campaign.name == definition.name).with_for_update()
         campaign = session.exec(found).one_or_none()
@@ -35,19 +42,20 @@ def apply(engine: sa.Engine, settings: Settings, file: CampaignFile, now: dateti
                 audience_id=open_audience(connection, definition.audience.name, now),
                 sender_id=sender_id,
                 time_zone=definition.time_zone or settings.time_zone,
+                warmup=warmup,
                 created_at=now,
             )
         elif campaign.state is not CampaignState.DRAFT:
-            _refuse_changes(session, campaign, file, sender_id)
-            campaign.on_reply = (
-                definition.on_reply
-            )  # It changes nothing of what people get, and may be thought of late.
+            _refuse_changes(session, campaign, file, sender_id, overflow)
+            # It changes nothing of what people get, and may be thought of late.
+            campaign.on_reply = definition.on_reply
             session.add(campaign)
             session.flush()
             session.expunge_all()
             return campaign
         campaign.audience_id = open_audience(connection, definition.audience.name, now)
         campaign.sender_id = sender_id
+        campaign.overflow = overflow
         campaign.audience_file = str(file.audience_file) if file.audience_file else None
         campaign.job_class = definition.job_class
         campaign.time_zone = definition.time_zone or settings.time_zone
@@ -92,7 +100,17 @@ def apply_sender(session: Session, settings: Settings, name: str) -> int:
     return sender.id
 
 
-def _refuse_changes(session: Session, campaign: Campaign, file: CampaignFile, sender_id: int) -> None:
+def _overflow(session: Session, settings: Settings, definition: CampaignDefinition) -> dict[str, Any] | None:
+    """As it stands in the campaign table: ids of senders, in order, and within how many ms."""
+    if definition.overflow is None:
+        return None
+    senders = [apply_sender(session, settings, name) for name in definition.overflow.senders]
+    return {"senders": senders, "within_ms": definition.overflow.within}
+
+
+def _refuse_changes(
+    session: Session, campaign: Campaign, file: CampaignFile, sender_id: int, overflow: dict[str, Any] | None
+) -> None:
     steps = session.exec(select(Step).where(Step.campaign_id == campaign.id).order_by(col(Step.position))).all()
     audience = session.exec(select(Audience.name).where(Audience.id == campaign.audience_id)).one()
     kept = {
@@ -100,12 +118,14 @@ def _refuse_changes(session: Session, campaign: Campaign, file: CampaignFile, se
         "sender": campaign.sender_id,
         "audience": audience,
         "window": campaign.sending_window,
+        "overflow": campaign.overflow,
     }
     wanted = {
         "steps": [(step.name, step.kind, step.settings) for step in file.steps],
         "sender": sender_id,
         "audience": file.definition.audience.name,
         "window": file.definition.window.kept if file.definition.window else None,
+        "overflow": overflow,
     }
     changed = [what for what in kept if kept[what] != wanted[what]]
     if changed:

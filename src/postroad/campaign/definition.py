@@ -130,6 +130,13 @@ class WindowDefinition(_Strict):
         return {"from": f"{self.start:%H:%M}", "to": f"{self.end:%H:%M}", "days": days}
 
 
+class OverflowDefinition(_Strict):
+    """Who sends what the caps of the campaign's sender, which warms up, cannot carry in time."""
+
+    senders: tuple[str, ...] = Field(min_length=1, description="in the order in which they are asked")
+    within: DurationMs = Field(gt=0, le=MAX_WAIT_MS, description="after an email is due: by then it is to be sent")
+
+
 class CampaignDefinition(_Strict):
     """All of a campaign.yaml."""
 
@@ -140,7 +147,15 @@ class CampaignDefinition(_Strict):
     time_zone: ZoneName | None = Field(default=None, description="of recipients whose own is not known")
     window: WindowDefinition | None = Field(default=None, description="hours in which it may send; unset: any")
     on_reply: OnReply = Field(default=OnReply.STOP, description="whether a reply ends the sequence for who wrote it")
+    overflow: OverflowDefinition | None = Field(default=None, description="senders beside it; unset: it sends all")
     steps: tuple[StepDefinition, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _others_are_others(self) -> Self:
+        others = self.overflow.senders if self.overflow is not None else ()
+        if self.sender in others or len(set(others)) < len(others):
+            raise ValueError("overflow.senders names each other sender once, and not the campaign's own")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,8 +36,11 @@ def step_message(
     public_url: str,
     dkim: Mapping[str, DkimSigner] | None = None,
     services: Mapping[str, Service] | None = None,
+    *,
+    sender_id: int | None = None,
 ) -> StepMessage:
     """Compile the message of an email step. ``dkim``: what signs, by the names of senders; None: nothing is signed.
+    ``sender_id``: who sends it in place of the campaign's sender.
 
     ``services``: the mail services behind routes, by the names of these; none: the message has no tag.
     Raises StateError when there is no such step, ConfigError for its templates.
@@ -48,7 +51,7 @@ def step_message(
             select(Step, Campaign, Sender).where(
                 Step.id == step_id,
                 col(Campaign.id) == col(Step.campaign_id),
-                col(Sender.id) == col(Campaign.sender_id),
+                col(Sender.id) == (col(Campaign.sender_id) if sender_id is None else sender_id),
             )
         )
         .one_or_none()

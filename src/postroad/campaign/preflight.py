@@ -105,14 +105,12 @@ def _check_audience(connection: sa.Connection, campaign: Campaign, recipients: i
 
 
 def _check_settings(connection: sa.Connection, settings: Settings, campaign: Campaign) -> Iterator[Finding]:
-    sender, route = connection.execute(
-        sa.text("SELECT name, route FROM sender WHERE id = :id"), {"id": campaign.sender_id}
-    ).one()
-    if route not in settings.routes:
-        yield _fail(f"its sender's route {route!r} is not in postroad.toml", f"Add a section [routes.{route}].")
-    if sender in settings.senders and not settings.senders[sender].dkim:
-        what = f"its sender {sender} has no DKIM key: unless the relay signs, Gmail and Yahoo refuse bulk mail"
-        yield Finding(level=Level.WARN, what=what, remedy="Make one: `postroad dkim keygen`.")
+    for sender, route in _senders(connection, campaign, "name, route"):
+        if route not in settings.routes:
+            yield _fail(f"its sender's route {route!r} is not in postroad.toml", f"Add a section [routes.{route}].")
+        if sender in settings.senders and not settings.senders[sender].dkim:
+            what = f"its sender {sender} has no DKIM key: unless the relay signs, Gmail and Yahoo refuse bulk mail"
+            yield Finding(level=Level.WARN, what=what, remedy="Make one: `postroad dkim keygen`.")
     if (urlsplit(settings.public_url).hostname or "").endswith(".invalid"):  # RFC 6761 §6.4: there is no such host.
         yield _fail(
             "public_url is not set, so the unsubscribe links would lead nowhere",
@@ -125,9 +123,18 @@ def _check_settings(connection: sa.Connection, settings: Settings, campaign: Cam
 
 def _check_dns(connection: sa.Connection, settings: Settings, campaign: Campaign) -> Iterator[Finding]:
     """What the last check of its sender's DNS found. Nothing is looked up here: `postroad dns senders` does."""
-    sender = connection.execute(
-        sa.text("SELECT address FROM sender WHERE id = :id"), {"id": campaign.sender_id}
-    ).scalar_one()
+    for (sender,) in _senders(connection, campaign, "address"):
+        yield from _check_sender_dns(connection, settings, sender)
+
+
+def _senders(connection: sa.Connection, campaign: Campaign, columns: str) -> list[sa.Row[Any]]:
+    """Of the campaign's sender, and of those who take what it cannot carry."""
+    ids = [campaign.sender_id, *(campaign.overflow["senders"] if campaign.overflow else [])]
+    statement = sa.text(f"SELECT {columns} FROM sender WHERE id IN :ids ORDER BY id")
+    return list(connection.execute(statement.bindparams(sa.bindparam("ids", ids, expanding=True))))
+
+
+def _check_sender_dns(connection: sa.Connection, settings: Settings, sender: str) -> Iterator[Finding]:
     report = last_report(connection, sender)
     if report is None:
         if not is_reserved(sender.rpartition("@")[2].lower()):

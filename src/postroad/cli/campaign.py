@@ -17,7 +17,7 @@ from postroad.campaign.preview import Preview, preview
 from postroad.campaign.status import Summary, campaigns_in, summary
 from postroad.cli.output import JsonOption, console, print_json, print_table, with_parts
 from postroad.delivery import control
-from postroad.delivery.job import SEND_QUEUE
+from postroad.delivery.submit import queue_name
 from postroad.errors import UsageError
 from postroad.local.prefect import api_from_environment
 from postroad.mail.dkim_keys import signers_of
@@ -209,7 +209,7 @@ def resume(name: NameArgument) -> None:
 
 
 async def _with_queue(parts: Parts, verb: str, name: str) -> None:
-    queue = await parts.queue(SEND_QUEUE)
+    queue = await parts.queue(await asyncio.to_thread(queue_name, parts.engine, name))
     await (control.pause if verb == "pause" else control.resume)(parts.engine, queue, name)
 
 
@@ -220,6 +220,7 @@ def cancel(name: NameArgument, yes: Annotated[bool, typer.Option("--yes", "-y", 
         typer.confirm(f"End campaign {name} for good?", abort=True)
 
     async def work(parts: Parts) -> int:
-        return await control.cancel(parts.engine, await parts.queue(SEND_QUEUE), name, parts.clock.now())
+        queue = await parts.queue(await asyncio.to_thread(queue_name, parts.engine, name))
+        return await control.cancel(parts.engine, queue, name, parts.clock.now())
 
     console.print(f"campaign {name} is cancelled; {with_parts(work):,} queued messages will not leave")

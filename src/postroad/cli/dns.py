@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from postroad.cli.canary import canary
 from postroad.cli.options import read_duration_ms
 from postroad.cli.output import JsonOption, console, print_json, print_table, with_parts
 from postroad.clock import SystemClock
@@ -28,7 +29,7 @@ from postroad.delivery.dns_health import (
     record,
     senders_to_check,
 )
-from postroad.delivery.job import SEND_QUEUE
+from postroad.delivery.job import MAIL_QUEUES
 from postroad.delivery.mail_reports import FileOutcome, keep_file
 from postroad.dns.finding import Finding, Verdict
 from postroad.dns.health import HealthReport, check_identity
@@ -44,6 +45,8 @@ from postroad.store.engine import read
 from postroad.store.mail_report import dmarc_sources, tls_results
 
 app = typer.Typer(help="DNS: what receivers see of a domain, and what they report.", no_args_is_help=True)
+
+app.command("canary")(canary)
 
 _COLOURS = {
     Verdict.PASS: "green",
@@ -213,7 +216,8 @@ async def _check_senders(parts: Parts) -> None:
         report = await check_identity(await parts.resolver(), identity, parts.clock, trust)
         await asyncio.to_thread(record, parts.engine, settings.sender(name).address, report, settings.dns_health)
     await asyncio.to_thread(forget_others, parts.engine, settings, parts.clock.now())
-    await follow_holds(parts.engine, await parts.queue(SEND_QUEUE))
+    for name in MAIL_QUEUES:
+        await follow_holds(parts.engine, await parts.queue(name))
 
 
 def _last(parts: Parts) -> list[tuple[str, DnsReport | None, SenderHold | None]]:

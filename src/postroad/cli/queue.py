@@ -12,12 +12,12 @@ from postroad.cli import queue_gate, queue_job, queue_uncertain
 from postroad.cli.options import QueueOption
 from postroad.cli.output import JsonOption, console, print_json, print_table, with_parts
 from postroad.delivery import control
-from postroad.delivery.job import SEND_QUEUE
+from postroad.delivery.job import MAIL_QUEUES, SEND_QUEUE
 from postroad.delivery.limits import gates_of, restore_limits
 from postroad.delivery.record import Recorder
 from postroad.errors import UsageError
 from postroad.parts import Parts
-from postroad.queue import DeadLetter, QueueStats
+from postroad.queue import DeadLetter, Queue, QueueStats
 from postroad.warmup.caps import CapKeeper
 from postroad.warmup.identity import warming
 
@@ -85,6 +85,7 @@ def replay(
     ids: Annotated[list[str] | None, typer.Argument(help="Ids of dead letters.")] = None,
     cause: Annotated[str | None, typer.Option(help="All of this cause.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    queue: QueueOption = SEND_QUEUE,
     as_json: JsonOption = False,
 ) -> None:
     """Send dead letters again. What bounced for good stays: nobody is mailed who does not exist."""
@@ -92,7 +93,12 @@ def replay(
         raise UsageError("say which dead letters: their ids, --cause, or --all")
 
     async def work(parts: Parts) -> int:
-        return await control.replay(parts.engine, await parts.queue(SEND_QUEUE), ids=ids, cause=cause)
+        opened = await parts.queue(queue)
+        if queue in MAIL_QUEUES:
+            return await control.replay(parts.engine, opened, ids=ids, cause=cause)
+        letters = await control.all_dead_letters(opened)
+        chosen = [each for each in letters if (each.id in ids if ids else cause in (None, each.cause))]
+        return await control.replay_letters(parts.engine, opened, chosen)
 
     count = with_parts(work)
     if as_json:
@@ -110,21 +116,7 @@ def rebuild(as_json: JsonOption = False) -> None:
     """
 
     async def work(parts: Parts) -> control.Rebuilt:
-        queue = await parts.queue(SEND_QUEUE)
-        recorder = Recorder(engine=parts.engine, queue=queue, clock=parts.clock, name="rebuild")
-        await restore_limits(queue, gates_of(parts.settings, parts.settings.queue(SEND_QUEUE)))
-        await CapKeeper(parts.settings, engine=parts.engine, queue=queue, clock=parts.clock).turn()
-        expire_ms = parts.settings.delivery.expire_ms
-        now = parts.clock.now()
-        return await control.rebuild(
-            parts.engine,
-            queue,
-            recorder,
-            expire_ms=expire_ms,
-            now=now,
-            warming=warming(parts.settings),
-            shaping=parts.shaping,
-        )
+        return control.together([await _rebuild(parts, await parts.queue(name)) for name in MAIL_QUEUES])
 
     rebuilt = with_parts(work)
     if as_json:
@@ -133,3 +125,18 @@ def rebuild(as_json: JsonOption = False) -> None:
         console.print(
             f"{rebuilt.looked_at:,} touches looked at: {rebuilt.enqueued:,} enqueued again, {rebuilt.unknown:,} unknown"
         )
+
+
+async def _rebuild(parts: Parts, queue: Queue) -> control.Rebuilt:
+    recorder = Recorder(engine=parts.engine, queue=queue, clock=parts.clock, name="rebuild")
+    await restore_limits(queue, gates_of(parts.settings, parts.settings.queue(queue.name)))
+    await CapKeeper(parts.settings, engine=parts.engine, queue=queue, clock=parts.clock).turn()
+    return await control.rebuild(
+        parts.engine,
+        queue,
+        recorder,
+        expire_ms=parts.settings.delivery.expire_ms,
+        now=parts.clock.now(),
+        warming=warming(parts.settings),
+        shaping=parts.shaping,
+    )

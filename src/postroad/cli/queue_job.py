@@ -11,7 +11,7 @@ import typer
 from postroad.cli.options import QueueOption, at, read_instant_ms
 from postroad.cli.output import JsonOption, console, print_json, print_table, with_parts
 from postroad.delivery import control
-from postroad.delivery.job import SEND_QUEUE
+from postroad.delivery.job import MAIL_QUEUES, SEND_QUEUE
 from postroad.delivery.reconcile import events_of
 from postroad.errors import StateError
 from postroad.parts import Parts
@@ -30,7 +30,7 @@ def job(id_: IdArgument, queue: QueueOption = SEND_QUEUE, as_json: JsonOption = 
 
     async def work(parts: Parts) -> tuple[FoundJob, list[dict[str, object]]]:
         found = await (await parts.queue(queue)).find(id_)
-        if queue == SEND_QUEUE:
+        if queue in MAIL_QUEUES:
             return found, await asyncio.to_thread(events_of, parts.engine, id_)
         return found, [
             {
@@ -97,7 +97,7 @@ def reschedule(
     async def work(parts: Parts) -> int:
         due_ms = read_instant_ms(to, parts.clock.now_ms())
         opened = await parts.queue(queue)
-        if queue == SEND_QUEUE:
+        if queue in MAIL_QUEUES:
             return await control.reschedule_touches(parts.engine, opened, ids, due_ms)
         return sum(await opened.reschedule(ids, due_ms))
 
@@ -113,7 +113,7 @@ def cancel(ids: IdsArgument, queue: QueueOption = SEND_QUEUE, as_json: JsonOptio
 
     async def work(parts: Parts) -> int:
         opened = await parts.queue(queue)
-        if queue == SEND_QUEUE:
+        if queue in MAIL_QUEUES:
             return await control.cancel_touches(parts.engine, opened, ids, parts.clock.now())
         return await opened.cancel(ids, "cancelled by hand")
 

@@ -10,7 +10,7 @@ import typer
 
 from postroad.cli.options import QueueOption, at
 from postroad.cli.output import JsonOption, console, print_json, print_table, with_parts
-from postroad.delivery.job import SEND_QUEUE
+from postroad.delivery.job import MAIL_QUEUES, SEND_QUEUE
 from postroad.delivery.reconcile import Resolution, doubts, resolve_job, resolve_touch
 from postroad.delivery.record import Recorder
 from postroad.parts import Parts
@@ -37,7 +37,7 @@ def list_unknown(
 
     async def work(parts: Parts) -> list[dict[str, object]]:
         opened = await parts.queue(queue)
-        if queue == SEND_QUEUE:
+        if queue in MAIL_QUEUES:
             return [
                 {
                     "id": doubt.id,
@@ -93,9 +93,9 @@ def who_says(by: str | None) -> str:
 
 
 async def resolve_in(parts: Parts, queue: str, id_: str, outcome: Resolution, *, by: str) -> None:
-    """Settle one uncertain job of a queue, and of email:send its touch. Raises StateError when it is not uncertain."""
+    """Settle one uncertain job of a queue, and its touch where that sends mail. Raises StateError: it is not."""
     opened = await parts.queue(queue)
-    if queue != SEND_QUEUE:
+    if queue not in MAIL_QUEUES:
         await resolve_job(opened, id_, outcome, by=by)
         return
     await resolve_touch(

@@ -14,14 +14,14 @@ from msgspec.structs import asdict
 from pydantic import ValidationError
 
 from postroad.cli.output import JsonOption, console, print_json, print_table, with_parts
-from postroad.delivery.job import SEND_QUEUE
+from postroad.delivery.job import MAIL_QUEUES
 from postroad.errors import UsageError
 from postroad.local.prefect import api_from_environment
 from postroad.parts import Parts
 from postroad.settings import Preset, Settings, WarmupSettings
 from postroad.store.engine import read
 from postroad.store.warmup import WarmupOverride, overrides_of
-from postroad.warmup.caps import CapKeeper, providers
+from postroad.warmup.caps import keep_caps, providers
 from postroad.warmup.day import set_cap
 from postroad.warmup.identity import Identity, identities, of_sender
 from postroad.warmup.plan import Plan, plan_for
@@ -173,8 +173,8 @@ def override(
         now = parts.clock.now()
         for each in chosen:
             await asyncio.to_thread(set_cap, parts.engine, each, provider, cap, by=who, why=why, now=now)
-        queue = await parts.queue(SEND_QUEUE)
-        await CapKeeper(parts.settings, engine=parts.engine, queue=queue, clock=parts.clock).turn()
+        queues = [await parts.queue(name) for name in MAIL_QUEUES]
+        await keep_caps(parts.settings, engine=parts.engine, queues=queues, clock=parts.clock)
         return [each.name for each in chosen]
 
     names = with_parts(work)

@@ -13,7 +13,7 @@ from postroad.bounce.handler import BounceHandler, keep_house
 from postroad.bounce.intake import BOUNCE_QUEUE, Intake
 from postroad.delivery.admit import Admission
 from postroad.delivery.control import follow_ledger
-from postroad.delivery.job import SEND_QUEUE
+from postroad.delivery.job import MAIL_QUEUES, SEND_QUEUE, WARMUP_QUEUE
 from postroad.delivery.limits import gates_of, keep_limits, set_limits
 from postroad.delivery.opening import open_delivery
 from postroad.parts import Parts
@@ -59,11 +59,12 @@ async def _deliver(parts: Parts, queue: Queue, limits: QueueSettings) -> AsyncIt
 @asynccontextmanager
 async def _judge_bounces(parts: Parts, queue: Queue, limits: QueueSettings) -> AsyncIterator[Work]:
     settings = parts.settings
-    mail_queue = await parts.queue(SEND_QUEUE)
+    mail_queues = [await parts.queue(name) for name in MAIL_QUEUES]
     await set_limits(queue, gates_of(settings, limits)[:1])  # The queue's own: nothing here is of a sender.
 
     async def follow(ended: Sequence[int], known: Sequence[int]) -> None:
-        await follow_ledger(mail_queue, ended, known)
+        for mail_queue in mail_queues:
+            await follow_ledger(mail_queue, ended, known)
 
     intake = Intake(engine=parts.engine, queue=queue, clock=parts.clock)
     keeping = asyncio.create_task(
@@ -84,5 +85,5 @@ async def _judge_bounces(parts: Parts, queue: Queue, limits: QueueSettings) -> A
 
 Serve = Callable[[Parts, Queue, QueueSettings], AbstractAsyncContextManager[Work]]
 
-WORK: Mapping[str, Serve] = {SEND_QUEUE: _deliver, BOUNCE_QUEUE: _judge_bounces}
+WORK: Mapping[str, Serve] = {SEND_QUEUE: _deliver, WARMUP_QUEUE: _deliver, BOUNCE_QUEUE: _judge_bounces}
 """Every queue that `postroad worker` serves."""

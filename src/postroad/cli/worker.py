@@ -17,7 +17,7 @@ from prometheus_client import Gauge
 from postroad.cli.signals import start_logging, stop_on_signals
 from postroad.cli.work import WORK
 from postroad.delivery.cohorts.breaker import CohortBreaker
-from postroad.delivery.job import SEND_QUEUE
+from postroad.delivery.job import SEND_QUEUE, WARMUP_QUEUE
 from postroad.delivery.record import Recorder
 from postroad.errors import UsageError
 from postroad.parts import Parts, open_parts
@@ -68,7 +68,8 @@ def worker(
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = "127.0.0.1",
 ) -> None:
-    """Work off a queue, until it is told to stop: deliver what is on email:send, judge what is on bounce:process.
+    """Work off a queue, until it is told to stop: deliver what is on email:send or email:warmup, judge what is on
+    bounce:process.
 
     SIGTERM: claims nothing more, finishes what is on the wire, gives back the rest and exits 0 within --drain. A second
     signal exits at once. Any number of workers may run, on any number of hosts; the rate is shared.
@@ -97,7 +98,7 @@ def worker(
 
 
 def spare_the_collector() -> None:
-    """Let it look at what jobs leave behind, and not, over and over, at all that was imported: 5 % of a message's CPU."""
+    """Let it look at what jobs leave behind, and not at all that was imported: 5 % of a message's CPU."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 100)
@@ -144,20 +145,25 @@ def recorder(
 async def _record(settings: Settings, name: str, at: MetricsAt) -> None:
     stop = stop_on_signals()
     async with measured_parts(settings, SEND_QUEUE, at) as (parts, queue):
-        recorder = Recorder(engine=parts.engine, queue=queue, clock=parts.clock, name=name, bounce=settings.bounce)
+        recorder, seeds = (
+            Recorder(engine=parts.engine, queue=of, clock=parts.clock, name=name, bounce=settings.bounce)
+            for of in (queue, await parts.queue(WARMUP_QUEUE))
+        )
         if parts.metrics is not None:
             lag = Gauge(
                 "postroad_recorder_lag_seconds",
                 "Age of the oldest event that this recorder has not recorded",
                 registry=parts.metrics.registry,
             )
-            lag.set_function(lambda: recorder.lag_seconds)
-        log.info("recorder %s records %s", name, SEND_QUEUE)
+            lag.set_function(lambda: max(recorder.lag_seconds, seeds.lag_seconds))
+        log.info("recorder %s records %s and %s", name, SEND_QUEUE, WARMUP_QUEUE)
         breaker = CohortBreaker(engine=parts.engine, settings=settings, clock=parts.clock)
         judging = asyncio.create_task(breaker.keep())
         try:
-            await recorder.run(stop)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(recorder.run(stop))
+                group.create_task(seeds.run(stop))
         finally:
             judging.cancel()
             await asyncio.gather(judging, return_exceptions=True)
-    log.info("recorder %s stopped: %d events recorded", name, recorder.recorded)
+    log.info("recorder %s stopped: %d events recorded", name, recorder.recorded + seeds.recorded)

@@ -107,11 +107,16 @@ class Admission:
             closed |= self._held(connection, [job for job in batch if job.id not in closed])
             by_touch = {touch_of(job.id): job for job in batch if job.id not in closed}
             hashes = self._hashes(by_touch)
-            claims = [Claim(id_, job.token, job.closed, hashes.get(id_)) for id_, job in by_touch.items()]
+            senders = {id_: when.sender_id for id_, job in by_touch.items() if (when := _read_when(job)) is not None}
+            claims = [
+                Claim(id_, job.token, job.closed, hashes.get(id_), senders.get(id_, 0)) for id_, job in by_touch.items()
+            ]
             admitted = admit(connection, claims)
             rest = by_touch.keys() - admitted
             why = refused(connection, list(rest), hashes) if rest else {}
-        return closed | {by_touch[touch_id].id: self._verdict(why.get(touch_id)) for touch_id in rest}
+        return closed | {
+            by_touch[touch_id].id: self._verdict(why.get(touch_id), senders.get(touch_id, 0)) for touch_id in rest
+        }
 
     def _hashes(self, by_touch: Mapping[int, Claimed]) -> dict[int, str | None]:
         """Hash of the address of each touch, as its job names it."""
@@ -167,7 +172,7 @@ class Admission:
             self._windows[step_id] = window, ZoneInfo(zone)
         return self._windows[step_id]
 
-    def _verdict(self, row: Refused | None) -> Verdict:
+    def _verdict(self, row: Refused | None, sender_id: int) -> Verdict:
         if row is None:
             return Cancel(cause="not in the ledger")
         state = TouchState(row.state)
@@ -185,6 +190,9 @@ class Admission:
                 return Defer(at_ms=self._clock.now_ms() + PAUSED_DELAY_MS, cause="campaign paused", untried=True)
             case CampaignState.CANCELLED | CampaignState.FINISHED:
                 return _cancel(TouchState.CANCELLED, "campaign cancelled")
+            case CampaignState.RUNNING if row.sender_id != sender_id:
+                # Its job is made again for that one when the queue is mended.
+                return _cancel(TouchState.QUEUED, "another sender sends it")
             case CampaignState.RUNNING:
                 # It moved between the two statements' readings of it; the next claim finds out.
                 return Defer(at_ms=self._clock.now_ms() + 1_000, cause="the ledger moved", untried=True)
@@ -198,6 +206,7 @@ class _When(msgspec.Struct, frozen=True, tag="send.v1"):
     step_id: int
     address: str = ""
     zone: str = ""
+    sender_id: int = 0
 
 
 _decode_when = msgspec.msgpack.Decoder(_When).decode

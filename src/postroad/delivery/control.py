@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlmodel import col
 
 from postroad.delivery.dns_health import shut_gates
-from postroad.delivery.job import SEND_QUEUE, job_id, read_touch, touch_of
+from postroad.delivery.job import MAIL_QUEUES, WARMUP_QUEUE, job_id, read_touch, touch_of
 from postroad.delivery.record import Recorder
 from postroad.delivery.shaping.file import Shaping
 from postroad.delivery.submit import NOBODY, Warming, enqueue_touches, plan_of, touch_rows
@@ -171,7 +171,7 @@ def groups_of(letters: Sequence[DeadLetter]) -> list[DeadGroup]:
 async def replay_letters(engine: sa.Engine, queue: Queue, letters: Sequence[DeadLetter]) -> int:
     """Send these dead letters of any queue again, as `replay` does. Returns how many."""
     ids = [letter.id for letter in letters]
-    if queue.name == SEND_QUEUE:
+    if queue.name in MAIL_QUEUES:
         return await replay(engine, queue, ids=ids, cause=None)
     return sum([await queue.replay(ids[start : start + CHUNK]) for start in range(0, len(ids), CHUNK)])
 
@@ -188,6 +188,15 @@ class Rebuilt:
     looked_at: int
     enqueued: int
     unknown: int
+
+
+def together(rebuilt: Sequence[Rebuilt]) -> Rebuilt:
+    """What was found of several queues, as one."""
+    return Rebuilt(
+        looked_at=sum(each.looked_at for each in rebuilt),
+        enqueued=sum(each.enqueued for each in rebuilt),
+        unknown=sum(each.unknown for each in rebuilt),
+    )
 
 
 async def rebuild(
@@ -208,7 +217,7 @@ async def rebuild(
     await recorder.drain()
     await shut_gates(engine, queue)
     looked_at = enqueued = unknown = 0
-    for campaign, campaign_id, state in await asyncio.to_thread(_launched, engine):
+    for campaign, campaign_id, state in await asyncio.to_thread(_launched, engine, _is_of_seeds(queue)):
         if state == CampaignState.PAUSED:
             await queue.pause(campaign)
         plan = await asyncio.to_thread(plan_of, engine, campaign, warming, shaping)
@@ -234,27 +243,35 @@ async def missing_jobs(engine: sa.Engine, queue: Queue) -> int:
 
     Few may seem so while mail is moving. `rebuild` finds out which they are.
     """
-    before = await asyncio.to_thread(_under_way, engine)
+    before = await asyncio.to_thread(_under_way, engine, _is_of_seeds(queue))
     stats = await queue.stats()
-    after = await asyncio.to_thread(_under_way, engine)
+    after = await asyncio.to_thread(_under_way, engine, _is_of_seeds(queue))
     unrecorded = max((group.pending + group.unread for group in stats.groups), default=stats.events)
     # Handed over or recorded between the looks: only what is under way in both can be missing.
     return max(min(before, after) - stats.queued - stats.scheduled - stats.in_flight - unrecorded, 0)
 
 
-def _under_way(engine: sa.Engine) -> int:
+def _is_of_seeds(queue: Queue) -> bool:
+    """Whether a queue's touches are those to seed lists."""
+    return queue.name == WARMUP_QUEUE
+
+
+def _under_way(engine: sa.Engine, seeds: bool) -> int:
     statement = sa.text(
         "SELECT count(*) FROM touch JOIN campaign ON campaign.id = touch.campaign_id "
-        "WHERE touch.state IN ('queued', 'deferred', 'sending') AND campaign.state IN ('running', 'paused')"
+        "WHERE touch.state IN ('queued', 'deferred', 'sending') AND campaign.state IN ('running', 'paused') "
+        "AND campaign.warmup = :seeds"
     )
     with read(engine) as connection:
-        return int(connection.execute(statement).scalar_one())
+        return int(connection.execute(statement, {"seeds": seeds}).scalar_one())
 
 
-def _launched(engine: sa.Engine) -> list[tuple[str, int, str]]:
+def _launched(engine: sa.Engine, seeds: bool) -> list[tuple[str, int, str]]:
     with read(engine) as connection:
-        statement = sa.text("SELECT name, id, state FROM campaign WHERE state IN ('running', 'paused') ORDER BY id")
-        return [(row.name, row.id, row.state) for row in connection.execute(statement)]
+        statement = sa.text(
+            "SELECT name, id, state FROM campaign WHERE state IN ('running', 'paused') AND warmup = :seeds ORDER BY id"
+        )
+        return [(row.name, row.id, row.state) for row in connection.execute(statement, {"seeds": seeds})]
 
 
 def _live_touches(engine: sa.Engine, campaign_id: int, cursor: int) -> list[tuple[int, str]]:

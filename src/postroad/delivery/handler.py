@@ -84,7 +84,7 @@ class Delivery:
         self._dkim = dkim or {}  # by the name of the sender
         self._services = services or {}  # by the name of the route
         self._signing = ThreadPoolExecutor(SIGNING_THREADS, "dkim")
-        self._steps: dict[int, asyncio.Task[StepMessage]] = {}
+        self._steps: dict[tuple[int, int], asyncio.Task[StepMessage]] = {}
         self._rests: dict[str, tuple[int, int]] = {}  # route: failures in a row, and the end of its pause
 
     async def __aenter__(self) -> Self:
@@ -99,7 +99,7 @@ class Delivery:
         """Deliver one job; its touch is ``sending`` already. Every way that it can end is a verdict."""
         claimed = lease.job
         job = decode_job(claimed.payload)
-        step = await self._step(job.step_id)
+        step = await self._step(job.step_id, job.sender_id)
         try:
             message = await self._signed(step.message.merge(job.touch_id, job.address, job.fields, self._clock.now()))
         except DataError as error:
@@ -141,21 +141,30 @@ class Delivery:
             return message.signed()  # Ed25519 is done before a thread would have begun.
         return await asyncio.get_running_loop().run_in_executor(self._signing, message.signed)
 
-    async def _step(self, step_id: int) -> StepMessage:
-        """Compile a step once; all who want it meanwhile wait for the same compilation."""
-        task = self._steps.get(step_id)
+    async def _step(self, step_id: int, sender_id: int) -> StepMessage:
+        """Compile a step once for each sender; all who want it meanwhile wait for the same compilation."""
+        key = step_id, sender_id
+        task = self._steps.get(key)
         if task is None:
-            task = asyncio.create_task(asyncio.to_thread(self._load_step, step_id))
-            self._steps[step_id] = task
+            task = asyncio.create_task(asyncio.to_thread(self._load_step, step_id, sender_id))
+            self._steps[key] = task
         try:
             return await asyncio.shield(task)
         except PostroadError:
-            self._steps.pop(step_id, None)
+            self._steps.pop(key, None)
             raise
 
-    def _load_step(self, step_id: int) -> StepMessage:
+    def _load_step(self, step_id: int, sender_id: int) -> StepMessage:
         with read(self._engine) as connection:
-            return step_message(connection, step_id, self._signer, self._public_url, self._dkim, self._services)
+            return step_message(
+                connection,
+                step_id,
+                self._signer,
+                self._public_url,
+                self._dkim,
+                self._services,
+                sender_id=sender_id or None,
+            )
 
     async def _hold_back(self, step: StepMessage, scope: Scope, outcome: Outcome, said: str) -> None:
         """Pause the gate behind which more of the same would meet the same."""

@@ -9,9 +9,18 @@ import msgspec
 from postroad.dns.providers import OTHER, provider_table
 from postroad.errors import Blame, UsageError
 from postroad.queue import JobClass, Lane
+from postroad.store.campaign import Campaign
 from postroad.store.ledger import TouchState
 
 SEND_QUEUE = "email:send"
+WARMUP_QUEUE = "email:warmup"
+MAIL_QUEUES = (SEND_QUEUE, WARMUP_QUEUE)
+"""Queues whose jobs are touches."""
+
+
+def queue_of(campaign: Campaign) -> str:
+    """Name of the queue that a campaign's touches go by."""
+    return WARMUP_QUEUE if campaign.warmup else SEND_QUEUE
 
 
 class SendMessage(msgspec.Struct, frozen=True, kw_only=True, tag="send.v1", omit_defaults=True):
@@ -29,6 +38,8 @@ class SendMessage(msgspec.Struct, frozen=True, kw_only=True, tag="send.v1", omit
     """The same for all domains with the same mail hosts; empty: not known."""
     tables: str = ""
     """Tables of shaping.toml that give its site or domain a pace of its own: `site.mx.example.net`; empty: none."""
+    sender_id: int = 0
+    """Who sends it in place of its campaign's sender; 0: nobody."""
 
 
 class DeliveryNote(msgspec.Struct, frozen=True, kw_only=True, tag="delivery.v1", omit_defaults=True):

@@ -15,7 +15,7 @@ from typing import assert_never
 
 import sqlalchemy as sa
 
-from postroad.delivery.job import job_id, read_touch, touch_of
+from postroad.delivery.job import WARMUP_QUEUE, job_id, read_touch, touch_of
 from postroad.delivery.record import GROUP, Recorder
 from postroad.delivery.shaping.file import Shaping
 from postroad.delivery.submit import NOBODY, Warming, enqueue_touches, plan_of, touch_rows
@@ -49,7 +49,8 @@ class Doubt:
 async def doubts(engine: sa.Engine, queue: Queue, limit: int) -> list[Doubt]:
     """Every touch that is unknown to the ledger or to the queue, the oldest first."""
     held = {job.id: job for job in await queue.uncertain(limit)}
-    rows = await asyncio.to_thread(_unknown, engine, [touch_of(id_) for id_ in held], limit)
+    seeds = queue.name == WARMUP_QUEUE
+    rows = await asyncio.to_thread(_unknown, engine, [touch_of(id_) for id_ in held], limit, seeds)
     found = [
         Doubt(
             id=job_id(row.id),
@@ -64,12 +65,15 @@ async def doubts(engine: sa.Engine, queue: Queue, limit: int) -> list[Doubt]:
     return sorted(found, key=lambda doubt: (doubt.since or datetime.min.replace(tzinfo=UTC), doubt.id))
 
 
-def _unknown(engine: sa.Engine, touch_ids: Sequence[int], limit: int) -> Sequence[sa.Row[tuple[object, ...]]]:
+def _unknown(
+    engine: sa.Engine, touch_ids: Sequence[int], limit: int, seeds: bool
+) -> Sequence[sa.Row[tuple[object, ...]]]:
     statement = (
         sa.text(
             "SELECT touch.id, recipient.address, campaign.name AS campaign, touch.settled_at, touch.reply FROM touch "
             "JOIN recipient ON recipient.id = touch.recipient_id JOIN campaign ON campaign.id = touch.campaign_id "
-            "WHERE touch.state = 'unknown' OR touch.id IN :held ORDER BY touch.settled_at, touch.id LIMIT :limit"
+            "WHERE (touch.state = 'unknown' OR touch.id IN :held) AND campaign.warmup = :seeds "
+            "ORDER BY touch.settled_at, touch.id LIMIT :limit"
         )
         .bindparams(sa.bindparam("held", expanding=True))
         .columns(
@@ -81,7 +85,7 @@ def _unknown(engine: sa.Engine, touch_ids: Sequence[int], limit: int) -> Sequenc
         )
     )
     with read(engine) as connection:
-        return connection.execute(statement, {"held": list(touch_ids), "limit": limit}).all()
+        return connection.execute(statement, {"held": list(touch_ids), "limit": limit, "seeds": seeds}).all()
 
 
 async def resolve_touch(

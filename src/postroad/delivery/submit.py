@@ -15,7 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from postroad.delivery.job import SendMessage, encode_job, job_id, lane_of
+from postroad.delivery.job import SendMessage, encode_job, job_id, lane_of, queue_of
 from postroad.delivery.shaping.file import Shaping
 from postroad.dns.providers import OTHER, Providers, provider_table
 from postroad.mail.address import domain_of
@@ -48,15 +48,28 @@ class Submitted:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Carrier:
+    """Who sends, and by which way. ``warmup``: its identities that warm up."""
+
+    address: str
+    route: str
+    warmup: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class SubmitPlan:
     """What is the same for all touches of a campaign."""
 
     campaign: Campaign
-    sender: str
-    route: str
-    warmup: tuple[str, ...]  # identities of the sender that warm up
+    senders: dict[int, Carrier]  # by id; 0 is the campaign's own
     fields: dict[int, frozenset[str]]  # merge fields that each step's templates name
     shaping: Shaping | None  # None: as shipped, which gives no site or domain a pace of its own
+
+
+def queue_name(engine: sa.Engine, campaign: str) -> str:
+    """Return the name of the queue that a campaign's touches go by. Raises StateError when there is none."""
+    with read(engine) as connection:
+        return queue_of(find_campaign(connection, campaign))
 
 
 def plan_of(engine: sa.Engine, name: str, warming: Warming = NOBODY, shaping: Shaping | None = None) -> SubmitPlan:
@@ -64,9 +77,18 @@ def plan_of(engine: sa.Engine, name: str, warming: Warming = NOBODY, shaping: Sh
     with read(engine) as connection:
         campaign = find_campaign(connection, name)
         assert campaign.id is not None  # noqa: S101  (read from its table)
-        sender, route = connection.execute(
-            sa.text("SELECT address, route FROM sender WHERE id = :id"), {"id": campaign.sender_id}
-        ).one()
+        others = campaign.overflow["senders"] if campaign.overflow else []
+        rows = connection.execute(
+            sa.text("SELECT id, address, route FROM sender WHERE id IN :ids").bindparams(
+                sa.bindparam("ids", [campaign.sender_id, *others], expanding=True)
+            )
+        )
+        senders = {
+            0 if id_ == campaign.sender_id else id_: Carrier(
+                address=address, route=route, warmup=tuple(warming.get(address, ()))
+            )
+            for id_, address, route in rows
+        }
         fields: dict[int, frozenset[str]] = {}
         for step in steps_of(connection, campaign.id):
             if step.kind is StepKind.EMAIL and step.id is not None:
@@ -75,9 +97,7 @@ def plan_of(engine: sa.Engine, name: str, warming: Warming = NOBODY, shaping: Sh
                 fields[step.id] = frozenset().union(*named) - RESERVED
     return SubmitPlan(
         campaign=campaign,
-        sender=sender,
-        route=route,
-        warmup=tuple(warming.get(sender, ())),
+        senders=senders,
         fields=fields,
         shaping=shaping,
     )
@@ -161,7 +181,7 @@ def touch_rows(connection: sa.Connection, touch_ids: Sequence[int]) -> Sequence[
     item, parameters = json_rows(connection, "batch", {"id": sa.BigInteger()}, [{"id": i} for i in touch_ids])
     statement = sa.text(
         "SELECT touch.id, touch.step_id, touch.due_at, touch.next_at, recipient.address, recipient.attributes, "
-        "recipient.time_zone, mail_domain.provider, mail_domain.site "
+        "recipient.time_zone, mail_domain.provider, mail_domain.site, COALESCE(touch.sender_id, 0) AS sender_id "
         f"FROM {item} JOIN touch ON touch.id = batch.id JOIN recipient ON recipient.id = touch.recipient_id "
         "LEFT JOIN mail_domain ON mail_domain.domain = recipient.domain "
         "ORDER BY touch.id"
@@ -175,15 +195,16 @@ def touch_rows(connection: sa.Connection, touch_ids: Sequence[int]) -> Sequence[
         sa.column("time_zone", sa.Text()),
         sa.column("provider", sa.Text()),
         sa.column("site", sa.Text()),
+        sa.column("sender_id", sa.Integer()),
     )
     return connection.execute(statement, parameters).all()
 
 
 async def enqueue_touches(queue: Queue, plan: SubmitPlan, rows: Sequence[sa.Row[Any]], expire_ms: int) -> None:
     """Enqueue touches, lane by lane."""
-    busy = _busy_sites(rows)
-    lanes: dict[tuple[str, str], list[Job]] = defaultdict(list)
-    for touch_id, step_id, due_at, next_at, address, attributes, zone, known, known_site in rows:
+    busy = _busy_sites([row[:9] for row in rows])
+    lanes: dict[tuple[int, str, str], list[Job]] = defaultdict(list)
+    for touch_id, step_id, due_at, next_at, address, attributes, zone, known, known_site, sender_id in rows:
         fields = {name: str(attributes[name]) for name in plan.fields[step_id] if name in attributes}
         provider, site = _whose(address, known, known_site)
         tables = plan.shaping.paced_by(site, domain_of(address)) if plan.shaping is not None else ""
@@ -198,10 +219,11 @@ async def enqueue_touches(queue: Queue, plan: SubmitPlan, rows: Sequence[sa.Row[
             provider=provider,
             site=site,
             tables=tables,
+            sender_id=sender_id,
         )
         due_ms = int(due_at.timestamp() * 1000)
         not_before_ms = int(next_at.timestamp() * 1000) if next_at is not None else due_ms
-        lanes[provider, tables].append(
+        lanes[sender_id, provider, tables].append(
             Job(
                 id=job_id(touch_id),
                 payload=encode_job(message),
@@ -209,14 +231,15 @@ async def enqueue_touches(queue: Queue, plan: SubmitPlan, rows: Sequence[sa.Row[
                 expires_ms=due_ms + expire_ms,
             )
         )
-    for (provider, tables), jobs in lanes.items():
+    for (sender_id, provider, tables), jobs in lanes.items():
+        carrier = plan.senders[sender_id]
         lane = lane_of(
-            sender=plan.sender,
+            sender=carrier.address,
             provider=provider,
             campaign=plan.campaign.name,
-            route=plan.route,
+            route=carrier.route,
             job_class=plan.campaign.job_class,
-            warmup=plan.warmup,
+            warmup=carrier.warmup,
             tables=tables,
         )
         await queue.enqueue(lane, jobs)
@@ -231,7 +254,7 @@ def _whose(address: str, known: str | None, site: str | None) -> tuple[str, str]
     return (known, site) if known is not None and site is not None else (OTHER, domain)
 
 
-def _busy_sites(rows: Sequence[sa.Row[Any]]) -> set[str]:
+def _busy_sites(rows: Sequence[Sequence[Any]]) -> set[str]:
     """Sites of no known provider that get a lane of their own: rare ones share one for each sender."""
     sites = Counter(site for *_, known, site in rows if known == OTHER)
     return {site for site, count in sites.items() if count >= LANE_OF_ITS_OWN}

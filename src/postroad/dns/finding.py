@@ -38,6 +38,7 @@ class Standard(StrEnum):
     TLS_RPT = "TLS-RPT"
     DANE = "DANE"
     BIMI = "BIMI"
+    CANARY = "CANARY"
 
     @property
     def is_about_sending(self) -> bool:
@@ -221,6 +222,28 @@ class Code(Enum):
     )
     DNSBL_LISTED = "dnsbl.listed", Verdict.FAIL, "Receivers that use this list refuse the mail."
     DNSBL_POLICY = "dnsbl.policy", Verdict.WARN, "The network's owner says that no mail should come from here directly."
+
+    CANARY_OK = "canary.ok", Verdict.PASS, "A receiver sees what DNS promises."
+    CANARY_TEMPORARY = "canary.temporary", Verdict.UNKNOWN, "The receiver had no answer from DNS just then."
+    CANARY_UNSAID = "canary.unsaid", Verdict.WARN, "A receiver that says nothing of it may not have looked."
+    CANARY_UNPROMISED = (
+        "canary.unpromised",
+        Verdict.WARN,
+        "It passes by what the receiver still remembers, and will not for long.",
+    )
+    CANARY_NO_RESULTS = (
+        "canary.no-results",
+        Verdict.WARN,
+        "Without a word of the host that is named nothing can be compared.",
+    )
+    CANARY_DIFFERS = (
+        "canary.differs",
+        Verdict.FAIL,
+        "The mail that leaves is not the mail that DNS speaks of: another address, key or domain.",
+    )
+    CANARY_FAILS = "canary.fails", Verdict.FAIL, "Receivers see what DNS lacks."
+    CANARY_REFUSED = "canary.refused", Verdict.FAIL, "What happens to a canary happens to other mail by this route."
+    CANARY_LOST = "canary.lost", Verdict.FAIL, "It was filed as spam, dropped, or is on its way for very long."
 
     def __init__(self, word: str, verdict: Verdict, why: str) -> None:
         self.word = word

@@ -15,6 +15,7 @@ from typing import TextIO
 from urllib.parse import urlsplit
 
 from postroad.bounce.sources.listener import greeting
+from postroad.delivery.job import WARMUP_QUEUE
 from postroad.embedded import ensure_redis, redis_running, stop_redis
 from postroad.errors import StateError, UsageError
 from postroad.local.prefect import PrefectServer, choose_port
@@ -134,6 +135,8 @@ async def _start_delivery(house: House, report: Report) -> None:
         report("sandbox")
     await supervisor.start(_postroad("recorder", "recorder"))
     await supervisor.start(_postroad("worker", "worker"))
+    if any(sender.warmup is not None and sender.warmup.seeds is not None for sender in settings.senders.values()):
+        await supervisor.start(_postroad("warmup-worker", "worker", WARMUP_QUEUE))
     report("worker and recorder")
     await _start_bounces(settings, supervisor, report)
     web = settings.web

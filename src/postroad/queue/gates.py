@@ -58,9 +58,11 @@ class GateState(Struct, frozen=True, kw_only=True):
     paused_since_ms: int | None = None
 
 
-def limits_of(gate: Gate) -> bytes:
-    """The limits as the script ``set_gate`` reads them; absent ones are left out."""
+def limits_of(gate: Gate, *, only: bool = False) -> bytes:
+    """The limits as the script ``set_gate`` reads them; absent ones are left out. ``only``: those stay as they are."""
     limits: dict[str, float] = {}
+    if only:
+        limits["only"] = 1
     if gate.rate is not None:
         # The scripts count in microseconds.
         limits |= {"count": gate.rate.count, "per_us": gate.rate.per_ms * 1000, "burst": gate.rate.burst}

@@ -16,7 +16,7 @@ from postroad.queue.connections import Connections, Metrics
 from postroad.queue.events import DEAD_CONSUMER_MS, Event
 from postroad.queue.explain import Explanation, explain
 from postroad.queue.find import FoundJob, read_found
-from postroad.queue.gates import FOREVER_MS, Gate, GateState, limits_of, read_states
+from postroad.queue.gates import FOREVER_MS, Gate, GateState, Rate, limits_of, read_states
 from postroad.queue.jobs import Batch, Claimed, Enqueued, Job, JobState, Lane, Reaped, Settled
 from postroad.queue.keep import Keep
 from postroad.queue.layout import require_whole
@@ -200,6 +200,10 @@ class Queue:
     async def set_gate(self, gate: Gate) -> None:
         """Set a gate's limits; those absent are lifted. A pause stays unless the gate names another."""
         await self._scripts.set_gate(gate.name, limits_of(gate))
+
+    async def set_rate(self, gate: str, rate: Rate) -> None:
+        """Set a gate's rate alone: its other limits stay, and what of them is used."""
+        await self._scripts.set_gate(gate, limits_of(Gate(name=gate, rate=rate), only=True))
 
     async def gates(self) -> list[GateState]:
         """Every gate that was ever set or named by a lane, by name."""

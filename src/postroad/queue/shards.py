@@ -18,7 +18,7 @@ import msgspec
 from postroad.queue.connections import Metrics
 from postroad.queue.events import DEAD_CONSUMER_MS, Event
 from postroad.queue.find import FoundJob
-from postroad.queue.gates import Gate, GateState
+from postroad.queue.gates import Gate, GateState, Rate
 from postroad.queue.jobs import Batch, Claimed, Enqueued, Job, JobState, Lane, Reaped, Settled
 from postroad.queue.queue import Queue
 from postroad.queue.shares import (
@@ -167,6 +167,18 @@ class ShardedQueue(Queue):
             return
         shares = divide(gate, len(self._shards))
         await _together(queue.set_gate(share) for queue, share in zip(self._shards, shares, strict=True))
+
+    async def set_rate(self, gate: str, rate: Rate) -> None:
+        key = self._key_of(gate)
+        if key is not None:
+            await self._home(key).set_rate(gate, rate)
+            return
+        shares = divide(Gate(name=gate, rate=rate), len(self._shards))
+        await _together(
+            queue.set_rate(gate, share.rate)
+            for queue, share in zip(self._shards, shares, strict=True)
+            if share.rate is not None
+        )
 
     async def gates(self) -> list[GateState]:
         return whole_gates(await self._all(lambda queue: queue.gates()), self._key_of)

@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from postroad.errors import ConfigError
 from postroad.settings.bounce import BounceSettings, InboundSettings, SourceKind, SourceSettings
+from postroad.settings.canary import CanarySettings
 from postroad.settings.cohort import CohortBreakerSettings, EvidenceSettings
 from postroad.settings.dkim import DkimSettings
 from postroad.settings.dns import DnsHealthSettings, DnsSettings
@@ -47,7 +48,7 @@ from postroad.settings.values import (
     ZoneName,
     parse_duration_ms,
 )
-from postroad.settings.warmup import Preset, WarmupSettings, unlike_plans
+from postroad.settings.warmup import Preset, SeedPermission, SeedSettings, WarmupSettings, unlike_plans
 from postroad.settings.web import UnsubscribeScope, WebSettings
 from postroad.settings.webhooks import (
     MailgunWebhook,
@@ -63,6 +64,7 @@ __all__ = [
     "REPLY_TOKEN",
     "Backoff",
     "BounceSettings",
+    "CanarySettings",
     "CohortBreakerSettings",
     "DeliverySettings",
     "DkimSettings",
@@ -81,6 +83,8 @@ __all__ = [
     "RelaySettings",
     "RouteKind",
     "RouteSettings",
+    "SeedPermission",
+    "SeedSettings",
     "SenderSettings",
     "SendgridWebhook",
     "Service",
@@ -152,7 +156,8 @@ class SenderSettings(Section):
     def relative_to(self, base: Path) -> Self:
         """Return the same with its paths relative to a folder."""
         keys = [key.model_copy(update={"key_file": base / key.key_file}) if key.key_file else key for key in self.dkim]
-        return self.model_copy(update={"dkim": tuple(keys)})
+        warmup = self.warmup.relative_to(base) if self.warmup is not None else None
+        return self.model_copy(update={"dkim": tuple(keys), "warmup": warmup})
 
 
 class Backoff(StrEnum):
@@ -261,6 +266,7 @@ class Settings(BaseSettings):
     cohort_breaker: CohortBreakerSettings = CohortBreakerSettings()
     dns: DnsSettings = DnsSettings()
     dns_health: DnsHealthSettings = DnsHealthSettings()
+    canary: CanarySettings | None = Field(default=None, description="unset: no canary is sent")
     web: WebSettings = WebSettings()
 
     _config_path: Path | None = None
@@ -313,6 +319,8 @@ class Settings(BaseSettings):
             object.__setattr__(settings, "delivery", delivery)
         object.__setattr__(settings, "bounce", settings.bounce.relative_to(base))
         object.__setattr__(settings, "inbound", settings.inbound.relative_to(base))
+        if settings.canary is not None:
+            object.__setattr__(settings, "canary", settings.canary.relative_to(base))
         senders = {name: sender.relative_to(base) for name, sender in settings.senders.items()}
         object.__setattr__(settings, "senders", senders)
         settings._check_references(path, text)

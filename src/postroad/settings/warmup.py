@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import date, time
 from enum import StrEnum
+from pathlib import Path
 from typing import Protocol, Self
 
 from pydantic import Field, model_validator
@@ -22,6 +23,25 @@ class Preset(StrEnum):
     TABLE = "table"  # your own
 
 
+class SeedPermission(StrEnum):
+    """Why a seed list may be written to."""
+
+    OWNED = "owned"  # its mailboxes are the operator's own
+    OPTED_IN = "opted-in"  # its people asked for it
+
+
+class SeedSettings(Section):
+    """Mail to a seed list, day by day."""
+
+    campaign: Path = Field(description="a campaign.yaml: whom it is for, and its templates, one of them for each day")
+    permission: SeedPermission = Field(description="why they may be written to; nobody else is")
+    per_day: int = Field(default=20, ge=1, le=10_000, description="messages a day, to all providers together")
+
+    def relative_to(self, base: Path) -> Self:
+        """Return the same with its path relative to a folder."""
+        return self.model_copy(update={"campaign": base / self.campaign})
+
+
 _TABLES = {Preset.SENDGRID, Preset.SPARKPOST, Preset.TABLE}
 
 
@@ -36,6 +56,7 @@ class WarmupSettings(Section):
     ceiling: int | None = Field(default=None, ge=1, description="it grows no further")
     opens: time = time(8)
     closes: time = Field(default=time(20), description="00:00: midnight, at which the day ends")
+    seeds: SeedSettings | None = Field(default=None, description="mail of its own to a seed list")
     zone: ZoneName | None = Field(default=None, description="of the days and hours; unset: the setting time_zone")
 
     @model_validator(mode="after")
@@ -52,6 +73,16 @@ class WarmupSettings(Section):
             raise ValueError("closes is later in the day than opens")
         return self
 
+    def relative_to(self, base: Path) -> Self:
+        """Return the same with its paths relative to a folder."""
+        seeds = self.seeds.relative_to(base) if self.seeds is not None else None
+        return self.model_copy(update={"seeds": seeds})
+
+    @property
+    def plan(self) -> Self:
+        """The same without what is each sender's own."""
+        return self.model_copy(update={"seeds": None})
+
 
 class _Sender(Protocol):
     @property
@@ -66,5 +97,6 @@ def unlike_plans(senders: Mapping[str, _Sender]) -> Iterator[tuple[str, str, str
     for name, sender in senders.items():
         for identity in sender.identities if sender.warmup is not None else ():
             other = first.setdefault(identity, name)
-            if senders[other].warmup != sender.warmup:
+            warmup, before = sender.warmup, senders[other].warmup
+            if warmup is not None and before is not None and warmup.plan != before.plan:
                 yield name, other, identity

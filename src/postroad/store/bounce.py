@@ -12,7 +12,7 @@ from sqlmodel import Field, SQLModel
 
 from postroad.store.bulk import json_rows
 from postroad.store.campaign import OnReply
-from postroad.store.ledger import TouchState
+from postroad.store.ledger import SENDER_OF_TOUCH, TouchState
 from postroad.store.types import BIG_ID, UtcDateTime, Word
 
 
@@ -268,7 +268,7 @@ def verdict_counts(connection: sa.Connection, since: datetime) -> list[VerdictCo
         "SELECT bounce_mail.verdict, sender.address AS sender, recipient.domain, "
         "count(DISTINCT COALESCE(CAST(bounce_mail.touch_id AS VARCHAR(20)), bounce_mail.digest)) AS n FROM bounce_mail "
         "LEFT JOIN touch ON touch.id = bounce_mail.touch_id LEFT JOIN campaign ON campaign.id = touch.campaign_id "
-        "LEFT JOIN sender ON sender.id = campaign.sender_id LEFT JOIN recipient ON recipient.id = touch.recipient_id "
+        f"LEFT JOIN sender ON sender.id = {SENDER_OF_TOUCH} LEFT JOIN recipient ON recipient.id = touch.recipient_id "
         "WHERE bounce_mail.processed_at IS NOT NULL AND bounce_mail.received_at > :since "
         "GROUP BY bounce_mail.verdict, sender.address, recipient.domain "
         "ORDER BY bounce_mail.verdict, sender.address, recipient.domain",

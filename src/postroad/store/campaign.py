@@ -72,6 +72,14 @@ class Campaign(SQLModel, table=True):
     on_reply: OnReply = Field(
         default=OnReply.STOP, sa_type=Word(OnReply), sa_column_kwargs={"server_default": sa.text("'stop'")}
     )
+    warmup: bool = Field(
+        default=False,
+        sa_column_kwargs={"server_default": sa.false()},
+        description="a day's mail to the seed list of a warmup, which goes by a queue of its own",
+    )
+    overflow: dict[str, Any] | None = Field(
+        default=None, sa_type=JSON_OBJECT, nullable=True, description="senders that take what its own cannot carry"
+    )
     created_at: datetime = Field(sa_type=UtcDateTime)
     launched_at: datetime | None = Field(default=None, sa_type=UtcDateTime, description="when the audience was frozen")
     finished_at: datetime | None = Field(default=None, sa_type=UtcDateTime)

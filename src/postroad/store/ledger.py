@@ -78,6 +78,9 @@ class Touch(SQLModel, table=True):
     recipient_id: int = Field(foreign_key="recipient.id", sa_type=BIG_ID)
     state: TouchState = Field(sa_type=Word(TouchState))
     due_at: datetime = Field(sa_type=UtcDateTime)
+    sender_id: int | None = Field(
+        default=None, sa_type=BIG_ID, description="who sends it in place of its campaign's sender"
+    )
     claim: int = Field(
         default=0, sa_type=BIG_ID, description="the queue's token of the claim that last put it on the wire"
     )
@@ -107,26 +110,48 @@ class DeliveryEvent(SQLModel, table=True):
     next_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
 
-class Refused(sa.Row[tuple[int, str, int, str, bool]]):
-    """Shape of `refused`'s rows: touch, its state and claim, its campaign's state, whether it is suppressed."""
+class Overflow(SQLModel, table=True):
+    """One touch that went to another sender: who was to send it, who is to now, and why."""
+
+    __tablename__ = "overflow"
+
+    id: int | None = Field(default=None, primary_key=True, sa_type=BIG_ID)
+    touch_id: int = Field(sa_type=BIG_ID, foreign_key="touch.id", index=True)
+    from_sender_id: int = Field(sa_type=BIG_ID, foreign_key="sender.id")
+    sender_id: int = Field(sa_type=BIG_ID, foreign_key="sender.id")
+    at: datetime = Field(sa_type=UtcDateTime)
+    why: str = Field(sa_type=sa.String(200))
+
+
+SENDER_OF_TOUCH = "COALESCE(touch.sender_id, campaign.sender_id)"
+"""SQL of the id of who sends a touch, where its campaign is joined."""
+
+
+class Refused(sa.Row[tuple[int, str, int, str, bool, int]]):
+    """Shape of `refused`'s rows: touch, its state and claim, its campaign's state, whether it is suppressed; and who
+    sends it in place of its campaign's sender, 0 for nobody.
+    """
 
     id: int
     state: str
     claim: int
     campaign_state: str
     suppressed: bool
+    sender_id: int
 
 
 class Claim(NamedTuple):
     """The queue's claim of one touch: its token, and those of earlier claims that ended without delivery.
 
-    ``hashed``: the hash of the recipient's address, which a suppression may be kept by.
+    ``hashed``: the hash of the recipient's address, which a suppression may be kept by. ``sender_id``: who the job
+    thinks sends it in place of its campaign's sender; 0: nobody.
     """
 
     touch_id: int
     token: int
     closed: Sequence[int] = ()
     hashed: str | None = None
+    sender_id: int = 0
 
 
 _CLAIM_COLUMNS: dict[str, TypeEngine[Any]] = {"id": sa.BigInteger(), "claim": sa.BigInteger()}
@@ -137,15 +162,20 @@ def admit(connection: sa.Connection, claims: Sequence[Claim]) -> set[int]:
     """Move touches to ``sending``; return those that moved.
 
     Not moved: what is suppressed, what has ended, what is not of a running campaign, and what an earlier claim
-    put on the wire of which the queue does not say that it ended without delivery: the queue has forgotten it.
+    put on the wire of which the queue does not say that it ended without delivery: the queue has forgotten it. And
+    what another sender is to send by now.
     """
-    rows = [{"id": claim.touch_id, "claim": claim.token, "hashed": claim.hashed} for claim in claims]
-    item, parameters = json_rows(connection, "batch", _CLAIM_COLUMNS | _HASHED_COLUMNS, rows)
+    rows = [
+        {"id": claim.touch_id, "claim": claim.token, "hashed": claim.hashed, "sender": claim.sender_id}
+        for claim in claims
+    ]
+    columns = _CLAIM_COLUMNS | _HASHED_COLUMNS | {"sender": sa.BigInteger()}
+    item, parameters = json_rows(connection, "batch", columns, rows)
     ended = [{"id": claim.touch_id, "claim": token} for claim in claims for token in claim.closed]
     ended_item, ended_parameters = json_rows(connection, "ended", _CLAIM_COLUMNS, ended)
     statement = sa.text(
         "UPDATE touch SET state = 'sending', claim = batch.claim, next_at = NULL, settled_at = NULL "
-        f"FROM {item} WHERE touch.id = batch.id "
+        f"FROM {item} WHERE touch.id = batch.id AND COALESCE(touch.sender_id, 0) = batch.sender "
         "AND (touch.state IN ('planned', 'queued', 'deferred') OR (touch.state IN ('sending', 'unknown') "
         f"AND EXISTS (SELECT 1 FROM {ended_item} WHERE ended.id = touch.id AND ended.claim = touch.claim))) "
         "AND EXISTS (SELECT 1 FROM campaign JOIN recipient ON recipient.id = touch.recipient_id "
@@ -167,7 +197,7 @@ def refused(
     item, parameters = json_rows(connection, "batch", _HASHED_COLUMNS, rows)
     statement = sa.text(
         "SELECT touch.id, touch.state, touch.claim, campaign.state AS campaign_state, "
-        f"{suppressed_sql('batch.hashed')} AS suppressed "
+        f"{suppressed_sql('batch.hashed')} AS suppressed, COALESCE(touch.sender_id, 0) AS sender_id "
         f"FROM {item} JOIN touch ON touch.id = batch.id JOIN campaign ON campaign.id = touch.campaign_id "
         "JOIN recipient ON recipient.id = touch.recipient_id"
     )

@@ -11,6 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Field, Session, SQLModel, col, select
 
 from postroad.store.bulk import json_rows
+from postroad.store.ledger import SENDER_OF_TOUCH
 from postroad.store.types import BIG_ID, UtcDateTime, sql_instant
 
 _LOCK_KEY = 0x7761726D  # of PostgreSQL's advisory lock: any number that nobody else of this database takes
@@ -165,10 +166,19 @@ class Complaints(NamedTuple):
     recipients: int
 
 
+_SEEDS = {None: "", True: "AND campaign.warmup", False: "AND NOT campaign.warmup"}
+
+
 def sent_mail(
-    connection: sa.Connection, senders: Sequence[str], spans: Sequence[Span], *, hard_causes: Sequence[str]
+    connection: sa.Connection,
+    senders: Sequence[str],
+    spans: Sequence[Span],
+    *,
+    hard_causes: Sequence[str],
+    seeds: bool | None = None,
 ) -> list[SentMail]:
-    """Count what came of these senders' mail. ``hard_causes``: causes of bounces that are for good.
+    """Count what came of these senders' mail. ``hard_causes``: causes of bounces that are for good. ``seeds``: of mail
+    to seed lists alone, or of all other mail alone.
 
     What never came to a receiver, for a fault of ours or a cancellation, is no attempt. A bounce that a later report
     tells of counts on the day on which it came.
@@ -182,10 +192,10 @@ def sent_mail(
         "sum(CASE WHEN e.state IN ('dead', 'bounced') AND e.blame = 'sender' THEN 1 ELSE 0 END) "
         f"FROM delivery_event AS e JOIN {item} ON e.at >= span.since AND e.at < span.until "
         "JOIN touch ON touch.id = e.touch_id "
-        "JOIN campaign ON campaign.id = touch.campaign_id JOIN sender ON sender.id = campaign.sender_id "
+        f"JOIN campaign ON campaign.id = touch.campaign_id JOIN sender ON sender.id = {SENDER_OF_TOUCH} "
         "JOIN recipient ON recipient.id = touch.recipient_id "
         "LEFT JOIN mail_domain ON mail_domain.domain = recipient.domain "
-        "WHERE sender.address IN :senders AND (e.state IN ('accepted', 'bounced', 'unknown') "
+        f"WHERE sender.address IN :senders {_SEEDS[seeds]} AND (e.state IN ('accepted', 'bounced', 'unknown') "
         "OR (e.state IN ('deferred', 'dead') AND e.reply_code IS NOT NULL AND COALESCE(e.blame, '') <> 'us')) "
         "GROUP BY span.day, recipient.domain, mail_domain.provider"
     ).bindparams(
@@ -204,12 +214,63 @@ def complaints(connection: sa.Connection, senders: Sequence[str], spans: Sequenc
         "ON suppression.created_at >= span.since AND suppression.created_at < span.until "
         "JOIN recipient ON recipient.address = suppression.address "
         "JOIN touch ON touch.recipient_id = recipient.id AND touch.state = 'accepted' "
-        "JOIN campaign ON campaign.id = touch.campaign_id JOIN sender ON sender.id = campaign.sender_id "
+        f"JOIN campaign ON campaign.id = touch.campaign_id JOIN sender ON sender.id = {SENDER_OF_TOUCH} "
         "LEFT JOIN mail_domain ON mail_domain.domain = recipient.domain "
         "WHERE suppression.reason = 'complaint' AND sender.address IN :senders "
         "GROUP BY span.day, recipient.domain, mail_domain.provider"
     ).bindparams(sa.bindparam("senders", list(senders), expanding=True))
     return [Complaints(date.fromisoformat(day), *row) for day, *row in connection.execute(statement, parameters)]
+
+
+class UnderWay(NamedTuple):
+    """How many touches of one sender to one domain are on a queue or the wire, or are planned for a seed list."""
+
+    sender: str
+    domain: str
+    provider: str | None
+    touches: int
+
+
+def under_way(connection: sa.Connection, senders: Sequence[str]) -> list[UnderWay]:
+    """Count what these senders have to send already."""
+    statement = sa.text(
+        "SELECT sender.address, recipient.domain, mail_domain.provider, count(*) FROM campaign "
+        f"JOIN touch ON touch.campaign_id = campaign.id JOIN sender ON sender.id = {SENDER_OF_TOUCH} "
+        "JOIN recipient ON recipient.id = touch.recipient_id "
+        "LEFT JOIN mail_domain ON mail_domain.domain = recipient.domain "
+        "WHERE campaign.state IN ('running', 'paused') AND sender.address IN :senders "
+        "AND (touch.state IN ('queued', 'sending', 'deferred') OR (campaign.warmup AND touch.state = 'planned')) "
+        "GROUP BY sender.address, recipient.domain, mail_domain.provider"
+    ).bindparams(sa.bindparam("senders", list(senders), expanding=True))
+    return [UnderWay(*row) for row in connection.execute(statement)]
+
+
+class Planned(NamedTuple):
+    """How many touches to one domain there are. ``provider``: as DNS said last, if it did."""
+
+    domain: str
+    provider: str | None
+    touches: int
+
+
+def planned_seeds(connection: sa.Connection, senders: Sequence[str], span: Span) -> list[Planned]:
+    """Count the touches of these senders' seed lists of a day, also those that are sent already."""
+    statement = sa.text(
+        "SELECT recipient.domain, mail_domain.provider, count(*) FROM campaign "
+        "JOIN touch ON touch.campaign_id = campaign.id JOIN sender ON sender.id = campaign.sender_id "
+        "JOIN recipient ON recipient.id = touch.recipient_id "
+        "LEFT JOIN mail_domain ON mail_domain.domain = recipient.domain "
+        "WHERE campaign.warmup AND campaign.created_at >= :since AND sender.address IN :senders "
+        "AND touch.due_at >= :since AND touch.due_at < :until "
+        "AND touch.state NOT IN ('suppressed', 'cancelled', 'expired') "
+        "GROUP BY recipient.domain, mail_domain.provider"
+    ).bindparams(
+        sa.bindparam("senders", list(senders), expanding=True),
+        sa.bindparam("since", type_=UtcDateTime()),
+        sa.bindparam("until", type_=UtcDateTime()),
+    )
+    rows = connection.execute(statement, {"since": span.since, "until": span.until})
+    return [Planned(*row) for row in rows]
 
 
 def _spans(connection: sa.Connection, spans: Sequence[Span]) -> tuple[str, dict[str, str]]:

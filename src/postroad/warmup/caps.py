@@ -2,6 +2,9 @@
 
 The gates follow the store, and any worker sets them: see docs/adr/0009. A cap holds until another is written, also
 when nobody decides a day; and a gate without a day of its own lets through the plan's first cap.
+
+Mail to seed lists has a queue of its own, which counts for itself: its part of a cap is what is planned for the day,
+and the rest of the cap is that of all other mail.
 """
 
 from __future__ import annotations
@@ -11,14 +14,15 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
-from math import isclose
+from math import ceil, isclose
+from random import Random
 
 import sqlalchemy as sa
 from msgspec import Struct
 
 from postroad.campaign.calendar import Window
 from postroad.clock import Clock
-from postroad.delivery.job import gate_key, warmup_gate
+from postroad.delivery.job import WARMUP_QUEUE, gate_key, warmup_gate
 from postroad.dns.providers import OTHER, provider_table
 from postroad.errors import UnavailableError
 from postroad.queue import Gate, GateState, Queue, Quota, Rate
@@ -26,7 +30,7 @@ from postroad.settings import Settings, WarmupSettings
 from postroad.store import warmup as store
 from postroad.store.engine import read
 from postroad.store.warmup import WarmupDayRow
-from postroad.warmup.day import Pair, count_mail, day_of, midnight
+from postroad.warmup.day import Pair, count_mail, count_seeds, day_of, midnight
 from postroad.warmup.identity import Identity, identities, together
 from postroad.warmup.plan import plan_for
 
@@ -37,6 +41,8 @@ LOOK_SECONDS = 10.0
 GRACE = timedelta(minutes=1)
 SPREAD = timedelta(hours=12)
 """A day's cap is spread over no more than this: the rate in an hour is a twelfth, or more where the hours are fewer."""
+JITTER = 0.1
+"""By how much an hour's pace may differ from the even one. A sender that is even to the second looks like a machine."""
 
 
 class Cap(Struct, frozen=True, kw_only=True):
@@ -44,6 +50,8 @@ class Cap(Struct, frozen=True, kw_only=True):
 
     cap: int
     paused_until: datetime | None = None
+    of: int | None = None
+    """Of a part that has its own instants: the whole cap, whose pace holds for it; None: its pace is its own."""
 
 
 def providers() -> list[str]:
@@ -69,9 +77,29 @@ def opens_at(warmup: WarmupSettings, identity: Identity, cap: Cap, now: datetime
 
 def spread_ms(warmup: WarmupSettings) -> int:
     """Time that a day's cap is spread over: the working hours, and 12 hours at the most."""
+    return int(min(hours_of(warmup), SPREAD).total_seconds() * 1000)
+
+
+def hours_of(warmup: WarmupSettings) -> timedelta:
+    """How long the working hours of a day are, by the clock on the wall."""
     day = date.min
     end = datetime.combine(day + timedelta(days=warmup.closes == time()), warmup.closes)
-    return int(min(end - datetime.combine(day, warmup.opens), SPREAD).total_seconds() * 1000)
+    return end - datetime.combine(day, warmup.opens)
+
+
+def pace_ms(name: str, identity: Identity, now: datetime) -> int:
+    """Time that a day's cap is spread over at the pace of this hour: the even one of `spread_ms`, a little moved.
+
+    By how much is drawn for each hour of a gate's day, and is the same for whoever draws. All hours together come to
+    the even pace. The names of identities of the same senders are one gate's, so that they move together.
+    """
+    warmup, local = identity.warmup, now.astimezone(identity.zone)
+    hours = ceil(hours_of(warmup) / timedelta(hours=1))
+    hour = local.hour - warmup.opens.hour - (local.minute < warmup.opens.minute)
+    rng = Random(f"{name} {local.date()}")  # noqa: S311  (it hides nothing)
+    drawn = [rng.uniform(-JITTER, JITTER) for _ in range(hours)]
+    moved = drawn[min(max(hour, 0), hours - 1)] - sum(drawn) / hours
+    return round(spread_ms(warmup) / (1 + moved))
 
 
 def cap_gate(name: str, identity: Identity, cap: Cap, *, used: int, now: datetime, shards: int = 1) -> Gate:
@@ -86,22 +114,31 @@ def cap_gate(name: str, identity: Identity, cap: Cap, *, used: int, now: datetim
     else:
         until = midnight(day_of(identity, now) + timedelta(days=2), identity.zone)
         quota = Quota(left=max(cap.cap - used, 0), until_ms=_ms(until))
-    per_ms = spread_ms(identity.warmup)
     # A second's worth: at a large cap each lost moment would otherwise be lost for the day.
-    burst = max(1 if gate_key(name) else shards, cap.cap * 1000 // per_ms)
-    rate = Rate(count=cap.cap, per_ms=per_ms, burst=burst)
+    burst = max(1 if gate_key(name) else shards, cap.cap * 1000 // spread_ms(identity.warmup))
+    # A rate of nothing is none; one that rounds to nothing is shut by its quota.
+    count, per_ms = cap.cap or 0.4, pace_ms(name, identity, now)
+    if cap.of:
+        per_ms = max(round(per_ms * count / cap.of), 1)
+    rate = Rate(count=count, per_ms=per_ms, burst=burst)
     return Gate(name=name, rate=rate, quota=quota)
 
 
 def stands(gate: Gate, state: Gate | None) -> bool:
-    """Tell whether a gate is as it should be. How much of a quota is left is the queue's to count."""
+    """Tell whether a gate is as it should be, but for its pace. How much of a quota is left is the queue's to count."""
     if state is None or state.rate is None or state.quota is None or gate.rate is None or gate.quota is None:
         return False
     same_day = state.quota.until_ms == gate.quota.until_ms
     shut = gate.quota.left > 0 or state.quota.left == 0
     # A rate that is divided over shards comes back as the sum of its parts.
-    same_rate = isclose(state.rate.count, gate.rate.count) and state.rate.per_ms == gate.rate.per_ms
-    return same_rate and same_day and shut
+    return isclose(state.rate.count, gate.rate.count) and same_day and shut
+
+
+def other_pace(gate: Gate, state: Gate | None) -> Rate | None:
+    """Return the rate to set where a gate stands, and another hour has another pace."""
+    if not stands(gate, state) or state is None or state.rate is None or gate.rate is None:
+        return None
+    return gate.rate if state.rate.per_ms != gate.rate.per_ms else None
 
 
 def used_up(gate: Gate, state: Gate | None) -> int:
@@ -120,20 +157,22 @@ class CapKeeper:
         self._groups = together(identities(settings))
         self._clock = clock
         self._shards = settings.queue(queue.name).shards
+        self._seeds = queue.name == WARMUP_QUEUE
 
     async def turn(self) -> int:
         """Set the gates that are not as they should be, and open those of nobody. Returns how many.
 
-        Raises UnavailableError.
+        The pace of another hour is set too, and is no gate that was wrong. Raises UnavailableError.
         """
         states = {state.gate.name: state for state in await self._queue.gates()}
-        caps = await asyncio.to_thread(self._read_caps)
         now = self._clock.now()
-        wrong = {
-            name: identity
-            for name, (identity, cap) in caps.items()
-            if not stands(self._gate(name, identity, cap, 0, now), _gate_of(states, name))
-        }
+        caps = await asyncio.to_thread(self._read_caps, now)
+        wanted = {name: self._gate(name, identity, cap, 0, now) for name, (identity, cap) in caps.items()}
+        wrong = {name: caps[name][0] for name, gate in wanted.items() if not stands(gate, _gate_of(states, name))}
+        for name, gate in wanted.items():
+            rate = other_pace(gate, _gate_of(states, name))
+            if rate is not None:
+                await self._queue.set_rate(name, rate)
         if wrong:
             used = await asyncio.to_thread(self._count_used, {each.name: each for each in wrong.values()}, now)
             for name, identity in wrong.items():
@@ -173,16 +212,19 @@ class CapKeeper:
     def _gate(self, name: str, identity: Identity, cap: Cap, used: int, now: datetime) -> Gate:
         return cap_gate(name, identity, cap, used=used, now=now, shards=self._shards)
 
-    def _read_caps(self) -> dict[str, tuple[Identity, Cap]]:
-        """By the name of its gate: the cap that holds there, and the narrowest identity that it holds for."""
+    def _read_caps(self, now: datetime) -> dict[str, tuple[Identity, Cap]]:
+        """By the name of its gate: this queue's part of the cap, and the narrowest identity that it holds for."""
         names = [identity.name for group in self._groups for identity in group]
         with read(self._engine) as connection:
             newest = {(row.identity, row.provider): row for row in store.newest_days(connection, names)}
-        return {
-            warmup_gate(provider, group[0].name): (group[0], effective(group, provider, newest))
-            for group in self._groups
-            for provider in providers()
-        }
+            seeds = {g[0].name: count_seeds(connection, g[0], day_of(g[0], now)) for g in self._groups}
+        caps: dict[str, tuple[Identity, Cap]] = {}
+        for group in self._groups:
+            for provider in providers():
+                planned = seeds[group[0].name].get(provider, 0)
+                cap = part_of(effective(group, provider, newest), planned, to_seeds=self._seeds)
+                caps[warmup_gate(provider, group[0].name)] = group[0], cap
+        return caps
 
     def _count_used(self, by_name: Mapping[str, Identity], now: datetime) -> dict[tuple[str, str], int]:
         """By gate and identity: attempts of today, as the ledger knows them."""
@@ -190,9 +232,23 @@ class CapKeeper:
         with read(self._engine) as connection:
             for name, identity in by_name.items():
                 today = day_of(identity, now)
-                for provider, counts in count_mail(connection, identity, [today])[today].items():
+                counted = count_mail(connection, identity, [today], seeds=self._seeds)[today]
+                for provider, counts in counted.items():
                     used[warmup_gate(provider, name), name] += counts.attempts
         return used
+
+
+def part_of(cap: Cap, seeds: int, *, to_seeds: bool) -> Cap:
+    """Return the part of a cap that is for mail to seed lists, of which so much is planned; or the rest of it."""
+    part = min(seeds, cap.cap)
+    if to_seeds:
+        return Cap(cap=part, paused_until=cap.paused_until, of=cap.cap)
+    return Cap(cap=cap.cap - part, paused_until=cap.paused_until)
+
+
+async def keep_caps(settings: Settings, *, engine: sa.Engine, queues: Iterable[Queue], clock: Clock) -> int:
+    """Bring the gates of several queues to what the store says. Returns how many were set. Raises UnavailableError."""
+    return sum([await CapKeeper(settings, engine=engine, queue=queue, clock=clock).turn() for queue in queues])
 
 
 def effective(group: Sequence[Identity], provider: str, newest: Mapping[Pair, WarmupDayRow]) -> Cap:

@@ -5,7 +5,7 @@ All of it is one transaction that holds a lock, so whoever runs it again, late o
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from itertools import groupby
@@ -125,17 +125,26 @@ def _row(identity: str, provider: str, day: WarmupDay, now: datetime) -> WarmupD
     )
 
 
-def count_mail(connection: sa.Connection, identity: Identity, days: Sequence[date]) -> dict[date, dict[str, Counts]]:
-    """What became of an identity's mail, by day and mailbox provider."""
-    spans = [Span(day, midnight(day, identity.zone), midnight(day + timedelta(days=1), identity.zone)) for day in days]
+def span_of(identity: Identity, day: date) -> Span:
+    """A day by the clock of an identity's zone."""
+    return Span(day, midnight(day, identity.zone), midnight(day + timedelta(days=1), identity.zone))
+
+
+def count_mail(
+    connection: sa.Connection, identity: Identity, days: Sequence[date], *, seeds: bool | None = None
+) -> dict[date, dict[str, Counts]]:
+    """What became of an identity's mail, by day and mailbox provider. ``seeds``: only of mail to seed lists, or only
+    of all other.
+    """
+    spans = [span_of(identity, day) for day in days]
     found: dict[date, dict[str, Counts]] = {day: {} for day in days}
 
     def add(day: date, domain: str, provider: str | None, counts: Counts) -> None:
-        name = _provider(domain, provider)
+        name = provider_of(domain, provider)
         found[day][name] = found[day].get(name, Counts()) + counts
 
     for day, domain, provider, attempts, accepted, bounced, deferred, blocked in store.sent_mail(
-        connection, identity.senders, spans, hard_causes=HARD_CAUSES
+        connection, identity.senders, spans, hard_causes=HARD_CAUSES, seeds=seeds
     ):
         counts = Counts(attempts=attempts, accepted=accepted, bounced=bounced, deferred=deferred, blocked=blocked)
         add(day, domain, provider, counts)
@@ -144,7 +153,16 @@ def count_mail(connection: sa.Connection, identity: Identity, days: Sequence[dat
     return found
 
 
-def _provider(domain: str, known: str | None) -> str:
+def count_seeds(connection: sa.Connection, identity: Identity, day: date) -> dict[str, int]:
+    """Messages of a day to an identity's seed lists, by mailbox provider, whether they are sent or not."""
+    found: Counter[str] = Counter()
+    for domain, provider, touches in store.planned_seeds(connection, identity.senders, span_of(identity, day)):
+        found[provider_of(domain, provider)] += touches
+    return found
+
+
+def provider_of(domain: str, known: str | None) -> str:
+    """Whose cap holds for mail to a domain. ``known``: its provider, as DNS said last."""
     provider = provider_table().of_domain(domain) or known
     return provider if provider in provider_table().names else OTHER
 

@@ -3,7 +3,8 @@
 -- KEYS[1]  base
 -- ARGV[1]  now_ms     empty for the server's TIME
 -- ARGV[2]  name
--- ARGV[3]  limits     msgpack {count, per_us, burst, limit, left, quota_ms, paused_ms}, all optional
+-- ARGV[3]  limits     msgpack {count, per_us, burst, limit, left, quota_ms, paused_ms, only}, all optional
+--                     only: those not named stay
 -- returns  1
 -- cost     O(log G)
 
@@ -13,7 +14,7 @@ call('SADD', keys.gates, name)
 for _, field in ipairs({ 'count', 'per_us', 'burst', 'limit', 'left', 'quota_ms' }) do
   if limits[field] then
     call('HSET', key, field, q.real(limits[field]))
-  else
+  elseif not limits.only then
     call('HDEL', key, field)
   end
 end

@@ -1,0 +1,55 @@
+"""postroad dns canary: what a receiver makes of a sender's mail."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+from msgspec import to_builtins
+from rich.text import Text
+
+from postroad.canary.probe import CanaryReport, send_canary
+from postroad.cli.output import JsonOption, console, print_json, with_parts
+from postroad.dns.finding import Verdict, worst
+from postroad.dns.show import to_mend
+from postroad.errors import UnavailableError
+from postroad.parts import Parts
+
+
+def canary(
+    sender: Annotated[str | None, typer.Argument(help="Name of a sender; unset: one after the other.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Send a signed message by each sender's route to the mailbox of [canary], and compare what its receiver says.
+
+    Exits 1 when something fails, 6 when nothing fails and the receiver could not tell just then, else 0.
+    """
+
+    async def work(parts: Parts) -> list[CanaryReport]:
+        return [
+            await send_canary(
+                parts.settings,
+                name,
+                engine=parts.engine,
+                resolver=await parts.resolver(),
+                signer=parts.signer,
+                clock=parts.clock,
+                environ=os.environ,
+            )
+            for name in ([sender] if sender is not None else parts.settings.senders)
+        ]
+
+    reports = with_parts(work)
+    if as_json:
+        print_json([{"sender": r.sender, "verdict": r.verdict, "findings": to_builtins(r.findings)} for r in reports])
+    for report in [] if as_json else reports:
+        for finding in report.findings:
+            console.print(Text(f"{finding.verdict}: {finding.subject}: {finding.seen}"), soft_wrap=True)
+        for finding in to_mend(report.findings):
+            console.print(Text(f"  {finding.why} {finding.remedy}".rstrip()), soft_wrap=True)
+    match worst(report.verdict for report in reports):
+        case Verdict.FAIL:
+            raise typer.Exit(1)
+        case Verdict.UNKNOWN:
+            raise typer.Exit(UnavailableError.exit_code)
