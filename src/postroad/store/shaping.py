@@ -35,7 +35,7 @@ class ShapingChange(SQLModel, table=True):
     )
 
     id: int | None = Field(default=None, primary_key=True, sa_type=BIG_ID)
-    gate: str = Field(sa_type=sa.String(450))
+    gate: str = Field(sa_type=sa.String(1000))
     rule: str = Field(sa_type=sa.String(100))
     sender: str = Field(sa_type=sa.String(320))
     provider: str | None = Field(default=None, sa_type=sa.String(100), description="none: the sender everywhere")
@@ -58,7 +58,7 @@ class ShapingReply(SQLModel, table=True):
     __tablename__ = "shaping_reply"
 
     id: int | None = Field(default=None, primary_key=True, sa_type=BIG_ID)
-    gate: str = Field(sa_type=sa.String(450))
+    gate: str = Field(sa_type=sa.String(1000))
     rule: str = Field(sa_type=sa.String(100))
     at: datetime = Field(sa_type=UtcDateTime, index=True)
 

@@ -148,6 +148,8 @@ def test_an_operators_rules_come_first_and_change_single_fields_of_what_is_shipp
         ("[default]\nconnections_in_all = 3", 1, "stands in [provider.NAME]"),
         ("[provider.x.sender.'a@x.net']\nconnections_in_all = 3", 1, "stands in [provider.NAME]"),
         ("[domain.'Example.ORG']\nconnections = 3", 1, "in lower case"),
+        (f"[rule.{'r' * 101}]\ntext = 'x'\nsuspend = true\nfor = '1h'", 1, "of 1 to 100"),
+        (f"[provider.{'p' * 101}]\nconnections = 3", 1, "of 1 to 100"),
         ("[site.'a:b']\nconnections = 3", 1, "names no site"),
         ("[rule.mine]\ntext = '('\nsuspend = true\nfor = '1h'", 2, "is no regular expression"),
         ("[rule.mine]\nsuspend = true\nfor = '1h'", 1, "needs text, enhanced or codes"),

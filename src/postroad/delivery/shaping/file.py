@@ -20,6 +20,8 @@ from postroad.smtp.reply import Reply
 
 SHIPPED = "shaping.toml of the package"
 MAX_NAME = 255
+MAX_COLUMN = 100
+"""Of the names of rules and providers: the store has no room for more."""
 
 
 class Pace(Condition):
@@ -54,6 +56,14 @@ class Shaping(BaseModel):
         if PACE in rules:
             raise ValueError(f"{PACE!r} is the pace's name, so no rule can have it")
         return rules
+
+    @field_validator("rule", "provider")
+    @classmethod
+    def _fits_its_column(cls, tables: dict[str, Any]) -> dict[str, Any]:
+        for name in tables:
+            if not 0 < len(name) <= MAX_COLUMN:
+                raise ValueError(f"{name!r} has {len(name)} characters: give it a name of 1 to {MAX_COLUMN}")
+        return tables
 
     @field_validator("site", "domain")
     @classmethod

@@ -1,0 +1,33 @@
+"""The longest names that settings and a shaping.toml let through fit the columns of every database."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+
+from postroad.delivery.shaping.file import MAX_COLUMN, MAX_NAME
+from postroad.delivery.shaping.limits import Scope
+from postroad.store.engine import read, write
+from postroad.store.shaping import ShapingChange, add_change, count_reply, open_changes
+
+NOW = datetime(2026, 11, 24, 9, tzinfo=UTC)
+LONGEST = Scope(
+    sender="a" * 308 + "@example.com",
+    provider="p" * MAX_COLUMN,
+    tables=f"site.{'s' * MAX_NAME}/domain.{'d' * MAX_NAME}",
+)
+RULE = "r" * MAX_COLUMN
+
+
+def test_the_longest_gate_and_rule_are_kept_whole(engine: sa.Engine) -> None:
+    assert len(LONGEST.sender) == 320
+    change = ShapingChange(
+        gate=LONGEST.gate, rule=RULE, sender=LONGEST.sender, provider=LONGEST.provider, reply="421 slower", at=NOW
+    )
+    with write(engine) as connection:
+        assert count_reply(connection, LONGEST.gate, RULE, NOW, 1) == 1
+        assert add_change(connection, change)
+    with read(engine) as connection:
+        (kept,) = open_changes(connection)
+    assert (kept.gate, kept.rule, kept.provider) == (LONGEST.gate, RULE, LONGEST.provider)
