@@ -152,21 +152,18 @@ async def test_uncertain_jobs_are_listed_and_resolved(redis_url: str, run: Run) 
 
 
 async def test_uncertain_jobs_are_the_queues_own_matter_too(redis_url: str, run: Run) -> None:
-    async with Queue.open(redis_url, "commands") as queue:
+    async with Queue.open(redis_url, "uncertain") as queue:
         await queue.enqueue(LANE, jobs("v1", "v2", "v3"))
         held = (await queue.claim("w", want=3, lease_ms=60_000, nonce="n")).jobs
         await queue.settle("w", [(job, Uncertain(cause="c")) for job in held])
-        assert [(row["id"], row["lane"]) for row in await run("uncertain", "list")] == [
-            ("v1", "a"),
-            ("v2", "a"),
-            ("v3", "a"),
-        ]
+        found = await run("uncertain", "list", queue="uncertain")
+        assert [(row["id"], row["lane"]) for row in found] == [("v1", "a"), ("v2", "a"), ("v3", "a")]
         for job, how in (("v1", "done"), ("v2", "release"), ("v3", "dead")):
-            resolved = await run("uncertain", "resolve", job, how, "--by", "ada")
+            resolved = await run("uncertain", "resolve", job, how, "--by", "ada", queue="uncertain")
             assert resolved == {"id": job, "resolved": how, "by": "ada"}
         assert [str(state) for state in await queue.known(["v1", "v2", "v3"])] == ["remembered", "queued", "dead"]
-        await run("uncertain", "resolve", "v1", "dead", fails=True)
-        assert await run("uncertain", "list") == []
+        await run("uncertain", "resolve", "v1", "dead", queue="uncertain", fails=True)
+        assert await run("uncertain", "list", queue="uncertain") == []
 
 
 def start(folder: Path, redis_url: str, *command: str) -> subprocess.Popen[bytes]:
