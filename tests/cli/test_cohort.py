@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from postroad.cli.app import app
 from postroad.embedded import stop_redis
-from postroad.local.house import Supervisor, _start_bounces
-from postroad.local.processes import Child, Command, Probe
+from postroad.local.house import _start_bounces
+from postroad.local.processes import Child, Command, Probe, Supervisor
 from postroad.parts import ready_engine
 from postroad.settings import CONFIG_VARIABLE, Settings
 from postroad.store.cohort import CohortPause, Evidence, add_pause
