@@ -15,8 +15,11 @@ from postroad.embedded import stop_redis
 from postroad.parts import open_parts
 from postroad.queue import Dead, Job
 from postroad.settings import Settings
+from postroad.store.cohort import CohortPause, Evidence, add_pause
+from postroad.store.engine import write
 from tests.bounce import mails
 from tests.prefect.waiting import until
+from tests.store.rows import NOW, add_campaign
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(300)]
 
@@ -110,3 +113,32 @@ async def test_without_dead_letters_nobody_is_asked(http: httpx.AsyncClient, con
     run_id = await start(http, "dead-letters", config, params={"queue": BOUNCE_QUEUE})
     ended = await state(http, run_id, "PAUSED", "COMPLETED", "FAILED", "CRASHED")
     assert ended["type"] == "COMPLETED", ended
+
+
+async def test_a_paused_list_is_told_of_once(http: httpx.AsyncClient, config: Path) -> None:
+    async with open_parts(Settings.load(config)) as parts:
+        with write(parts.engine) as connection:
+            _, (step,) = add_campaign(connection, name="spring")
+            pause = CohortPause(
+                step_id=step,
+                source="fair.csv",
+                provider="google",
+                evidence=Evidence.HARD_BOUNCES,
+                reason="10 hard bounces of 50",
+                at=NOW,
+            )
+            add_pause(connection, pause)
+    for said in ("0 mails from 1 sources; 1 lists are paused", "0 mails from 1 sources"):
+        ended = await state(http, await start(http, "bounces", config), "COMPLETED", "FAILED", "CRASHED")
+        assert (ended["type"], ended["message"]) == ("COMPLETED", said)
+
+    async def told() -> list[dict[str, Any]]:
+        wanted = {"filter": {"event": {"name": ["postroad.cohort.paused"]}}}
+        found: list[dict[str, Any]] = (
+            (await http.post("events/filter", json=wanted)).raise_for_status().json()["events"]
+        )
+        return found
+
+    [event] = await until(told, within_s=60)
+    assert event["payload"]["source"] == "fair.csv"
+    assert event["payload"]["reason"] == "10 hard bounces of 50"
