@@ -107,8 +107,9 @@ def add_change(connection: sa.Connection, change: ShapingChange) -> bool:
         insert(ShapingChange)
         .values(**values)
         .on_conflict_do_nothing(index_elements=["gate", "rule"], index_where=sa.text("restored_at IS NULL"))
+        .returning(col(ShapingChange.id))  # On PostgreSQL, SQLAlchemy counts no inserted row.
     )
-    return connection.execute(kept).rowcount == 1
+    return connection.execute(kept).first() is not None
 
 
 def restore(connection: sa.Connection, ids: Sequence[int], at: datetime, by: str) -> int:

@@ -5,20 +5,9 @@ from __future__ import annotations
 from alembic import context
 from sqlmodel import SQLModel
 
-from postroad.store import (  # noqa: F401  (they declare the tables)
-    bounce,
-    campaign,
-    dns_report,
-    ledger,
-    mail_domain,
-    mail_report,
-    recipient,
-    shaping,
-    sts_policy,
-    suppression,
-    warmup,
-)
+from postroad.store import declare_tables
 
+declare_tables()
 connection = context.config.attributes.get("connection")
 if connection is None:
     raise SystemExit("Run `postroad db upgrade`: it knows which database is meant.")
