@@ -1,4 +1,7 @@
-"""`python -m benchmarks queue|growth|blocking|accuracy|delivery|submit|import|bounce|dns`: exits with 1 at a missed bar."""
+"""`python -m benchmarks queue|growth|blocking|accuracy|delivery|submit|import|bounce|dns`.
+
+Exits with 1 at a missed bar.
+"""
 
 from __future__ import annotations
 

@@ -30,6 +30,8 @@ server:
     logfile: "{folder}/log"
     # It answers any one client 200 times a second at the most, unless it is told otherwise.
     rrl-ratelimit: 0
+    # As resolvers do: nothing beside the answer.
+    minimal-responses: yes
     receive-buffer-size: 4194304
 remote-control:
     control-enable: no
@@ -64,7 +66,8 @@ class NameServer(NamedTuple):
 async def serving(records: str) -> AsyncIterator[NameServer]:
     """Serve these records, in the form of a zone file with whole names, and nothing beside them.
 
-    What it does not know does not exist: it is the root. Raises NotInstalledError.
+    What it does not know does not exist: it is the root, so that no other name has an SOA. Raises NotInstalledError;
+    RuntimeError for records that nsd cannot read.
     """
     program = shutil.which("nsd", path=f"{os.environ.get('PATH', '')}:{_SBIN}")
     if program is None:
@@ -75,7 +78,12 @@ async def serving(records: str) -> AsyncIterator[NameServer]:
         configuration = Path(folder) / "nsd.conf"
         configuration.write_text(_CONFIGURATION.format(port=port, folder=folder), "utf-8")
         process = await asyncio.create_subprocess_exec(
-            program, "-d", "-c", str(configuration), stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
+            program,
+            "-d",
+            "-c",
+            str(configuration),
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
         )
         try:
             await _wait_ready(port, process, Path(folder) / "log")
@@ -121,5 +129,9 @@ async def _wait_ready(port: int, process: asyncio.subprocess.Process, log: Path)
             if answer and not answer[5] & 0xF:
                 return
             if answer or process.returncode is not None:
-                raise RuntimeError(f"nsd does not serve: {log.read_text('utf-8')[-500:] if log.exists() else ''}")
+                raise RuntimeError(f"nsd does not serve these records: {_last_words(log)}")
             await asyncio.sleep(0.02)
+
+
+def _last_words(log: Path) -> str:
+    return log.read_text("utf-8", "replace")[-500:] if log.exists() else "it wrote no log"

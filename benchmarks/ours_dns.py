@@ -28,10 +28,10 @@ async def _check(settings: DnsSettings, domains: Sequence[str]) -> int:
 
 
 async def _is_well(resolver: Resolver, domain: str) -> bool:
-    """As `check_identity`, without the policy of MTA-STS, which is HTTPS, and what it takes a sending address for."""
+    """As `check_identity`, without what takes HTTPS (the policy of MTA-STS) or an address that mail leaves from."""
     identity = Identity(domain=domain, selectors=(SELECTOR,))
-    (_, policy_id), *found = await asyncio.gather(
-        find_policy_id(resolver, domain),
+    _, policy_id = await find_policy_id(resolver, domain)
+    found = await asyncio.gather(
         spf.check(resolver, identity),
         dkim.check(resolver, identity),
         dmarc.check(resolver, identity, signed=True),
