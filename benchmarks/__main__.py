@@ -1,4 +1,7 @@
-"""`python -m benchmarks queue|growth|blocking|accuracy|delivery|submit|import|bounce`: exits with 1 at a missed bar."""
+"""`python -m benchmarks queue|growth|blocking|accuracy|delivery|submit|import|bounce|dns`.
+
+Exits with 1 at a missed bar.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import accuracy, blocking, bounce, bulk, comparison, costs, delivery, growth, picture
+from benchmarks import accuracy, blocking, bounce, bulk, comparison, costs, delivery, dns_health, growth, nsd, picture
 from benchmarks.contestants import PEERS
 from benchmarks.figures import Figure, Measure, markdown_of, show
 from benchmarks.report import circumstances, settings_table, write_section
@@ -129,6 +132,18 @@ def judge(as_json: AsJson = False, quick: Quick = False, write_readme: WriteRead
     command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
     where = circumstances("no server", command)
     _tell("bounce", where, figures, bounce.MEASURES, beside, as_json=as_json, write_readme=write_readme)
+
+
+@app.command(name="dns")
+def check(as_json: AsJson = False, quick: Quick = False, write_readme: WriteReadme = False) -> None:
+    """Measure the checks of many domains' DNS beside checkdmarc, at a name server on this machine."""
+    try:
+        found = asyncio.run(dns_health.compare(dns_health.QUICK if quick else dns_health.Effort()))
+    except nsd.NotInstalledError as error:
+        raise typer.BadParameter(str(error)) from None
+    where = circumstances(found.server, shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]))
+    beside = [found.table()]
+    _tell("dns", where, found.figures(), dns_health.MEASURES, beside, as_json=as_json, write_readme=write_readme)
 
 
 def _report(name: str, run: Run, measures: Sequence[Measure], *, as_json: bool, write_readme: bool) -> None:

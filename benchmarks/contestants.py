@@ -76,11 +76,11 @@ class Contestant(NamedTuple):
     environment: dict[str, str]
 
     async def describe(self) -> Settings:
-        return Settings(**json.loads(await self._output("describe")))
+        return Settings(**json.loads(await self.say("describe")))
 
     async def enqueue(self, url: str, *, warm: int, jobs: int, payload_bytes: int) -> float:
         """Enqueue ``warm + jobs`` jobs; return the seconds that the last ``jobs`` of them took."""
-        said = await self._output("enqueue", url, str(warm), str(jobs), str(payload_bytes))
+        said = await self.say("enqueue", url, str(warm), str(jobs), str(payload_bytes))
         return float(json.loads(said)["seconds"])
 
     async def work(self, url: str, *, warm: int, jobs: int, workers: int) -> Pace:
@@ -96,14 +96,15 @@ class Contestant(NamedTuple):
                     raise DidNotRun(f"{reason}{last_words(errors)}") from None
         return pace_behind(told, warm)
 
-    async def _output(self, *arguments: str) -> str:
+    async def say(self, *arguments: str, limit_s: float = STEP_S) -> str:
+        """Run the program to its end, and return the last line that it wrote."""
         with tempfile.TemporaryFile() as errors:
             async with self._started(errors, *arguments) as process:
                 try:
-                    async with asyncio.timeout(STEP_S):
+                    async with asyncio.timeout(limit_s):
                         said, _ = await process.communicate()
                 except TimeoutError:
-                    raise DidNotRun(f"{arguments[0]} took more than {STEP_S:.0f} s") from None
+                    raise DidNotRun(f"{arguments[0]} took more than {limit_s:.0f} s") from None
             if process.returncode or not said:
                 raise DidNotRun(f"{arguments[0]} failed{last_words(errors)}")
         return said.decode().strip().splitlines()[-1]
