@@ -13,6 +13,7 @@ import typer
 from msgspec.structs import asdict
 from pydantic import ValidationError
 
+from postroad.cli import warmup_import
 from postroad.cli.output import JsonOption, console, print_json, print_table, with_parts
 from postroad.delivery.job import SEND_QUEUE
 from postroad.errors import UsageError
@@ -33,6 +34,7 @@ from postroad.warmup.status import COLUMNS, Standing, row, standings
 app = typer.Typer(
     help="Warmup: how much a new sender may send at each mailbox provider, day by day.", no_args_is_help=True
 )
+app.add_typer(warmup_import.app, name="import")
 
 SenderOption = Annotated[str | None, typer.Option(help="Take the plan of this sender in postroad.toml.")]
 PresetOption = Annotated[Preset, typer.Option(help="How the cap grows.")]
@@ -77,9 +79,9 @@ def simulate(
     used: Annotated[float, typer.Option(help="Share of each cap that there is mail for.", min=0, max=1)] = 1.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what the next days come to, if mail goes as stated: the same decisions on made-up mail.
+    """Show what the next days come to, if mail goes as stated, as a table and a picture of caps beside the plan.
 
-    It needs no setup.
+    The same decisions on made-up mail. It needs no setup. --json prints the days without the picture.
     """
     rates = Rates(bounced=bounce, complained=complaint, deferred=deferral, blocked=block, used=used)
     chosen = _plan(sender, preset, provider, first, ceiling)
@@ -257,5 +259,6 @@ def _plain_standing(each: Standing) -> dict[str, Any]:
         "identity": each.identity,
         "provider": each.provider,
         "late": each.late,
+        "reported": [report.model_dump(mode="json", exclude={"provider", "imported_at"}) for report in each.reported],
         "days": [_plain_day(day) for day in each.days],
     }

@@ -38,6 +38,7 @@ class Standard(StrEnum):
     TLS_RPT = "TLS-RPT"
     DANE = "DANE"
     BIMI = "BIMI"
+    LARGE_SENDER = "LARGE-SENDER"
 
     @property
     def is_about_sending(self) -> bool:
@@ -221,6 +222,20 @@ class Code(Enum):
     )
     DNSBL_LISTED = "dnsbl.listed", Verdict.FAIL, "Receivers that use this list refuse the mail."
     DNSBL_POLICY = "dnsbl.policy", Verdict.WARN, "The network's owner says that no mail should come from here directly."
+
+    LARGE_SMALL = "large-sender.small", Verdict.PASS, "The rules for large senders do not hold for it yet."
+    LARGE_NEAR = (
+        "large-sender.near",
+        Verdict.WARN,
+        "From 5,000 a day on mail without SPF, DKIM and DMARC, aligned, is refused; at Google for good.",
+    )
+    LARGE_MET = "large-sender.met", Verdict.PASS, "The rules for large senders hold for it, and its DNS keeps them."
+    LARGE_OPEN = (
+        "large-sender.open",
+        Verdict.INFO,
+        "The rules for large senders hold for it; whether it keeps them was not to be seen.",
+    )
+    LARGE_UNMET = "large-sender.unmet", Verdict.FAIL, "Receivers refuse mail of large senders that break their rules."
 
     def __init__(self, word: str, verdict: Verdict, why: str) -> None:
         self.word = word

@@ -46,7 +46,9 @@ def keep_reputation(connection: sa.Connection, rows: Sequence[ReputationDay]) ->
     """
     if not rows:
         return 0
-    known = {(row.source, row.subject, row.day): row for row in reputation_of(connection, _subjects(rows), _first(rows))}
+    known = {
+        (row.source, row.subject, row.day): row for row in reputation_of(connection, _subjects(rows), _first(rows))
+    }
     news = [row for row in rows if _differs(known.get((row.source, row.subject, row.day)), row)]
     if news:
         insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert

@@ -90,9 +90,7 @@ def decide(
     return _by_health(plan, history[-1], cap, judgement, today=today, now=now)
 
 
-def _by_health(
-    plan: Plan, last: WarmupDay, cap: int, judgement: Judgement, *, today: date, now: datetime
-) -> WarmupDay:
+def _by_health(plan: Plan, last: WarmupDay, cap: int, judgement: Judgement, *, today: date, now: datetime) -> WarmupDay:
     health, reason = judgement
     match health:
         case Health.HEALTHY:

@@ -1,7 +1,7 @@
 """What mailbox providers say of our mail, from the CSV files that their pages export into the store.
 
-Google Postmaster Tools speaks of domains, Microsoft's Smart Network Data Services (SNDS) of addresses. A file is read as
-a whole before anything of it is kept; what is wrong is a DataError that names file, line and field.
+Google Postmaster Tools speaks of domains, Microsoft's Smart Network Data Services (SNDS) of addresses. A file is read
+as a whole before anything of it is kept; what is wrong is a DataError that names file, line and field.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def import_file(
 
 
 def read_postmaster(path: Path, domain: str | None, now: datetime) -> list[ReputationDay]:
-    """Read an export of Postmaster Tools: a line with names, then one for each day. A day without a rate says nothing."""
+    """Read an export of Postmaster Tools: a line with names, then one for each day. One without a rate says nothing."""
     lines = _lines(path)
     head = next(lines, None)
     if head is None:
@@ -108,7 +108,7 @@ def read_postmaster(path: Path, domain: str | None, now: datetime) -> list[Reput
 
 def read_snds(path: Path, now: datetime) -> list[ReputationDay]:
     """Read an export of SNDS: no names, one line for each address and period of activity."""
-    days = []
+    days: list[ReputationDay] = []
     for line in _lines(path):
         if not days and line.fields[0].strip().lower().replace(" ", "") in ("ip", "ipaddress"):
             continue
@@ -204,7 +204,7 @@ def _day(line: _Line, field: str, text: str, forms: Iterable[str], now: datetime
 
 
 def _share(line: _Line, field: str, text: str, unit: float | None) -> float:
-    """A rate, as a share. ``unit``: of numbers without a percent sign, as the name of the column says; None: it does not."""
+    """A rate, as a share. ``unit``: of numbers without a percent sign, where the name of the column says it."""
     given = text.strip()
     if not re.fullmatch(rf"{_NUMBER}\s*%?", given, re.ASCII):
         raise line.wrong(field, f"{given[:50]!r} is no rate")

@@ -13,6 +13,7 @@ from postroad.store import (  # noqa: F401  (they declare the tables)
     mail_domain,
     mail_report,
     recipient,
+    reputation,
     shaping,
     sts_policy,
     suppression,
