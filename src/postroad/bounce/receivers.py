@@ -43,7 +43,7 @@ def keep_reports(engine: sa.Engine, digest: str) -> int:
 
 
 def reports_in(raw: bytes, digest: str) -> Iterator[DmarcReport | TlsReport]:
-    """Yield the reports attached to a mail. What looks like one and is none, or an attack, is logged and passed over."""
+    """Yield the reports attached to a mail. What looks like one and is none, or an attack, is logged."""
     if len(raw) > MAX_MAIL_BYTES:
         log.warning("mail %s: of its %d bytes no report is read", digest[:16], len(raw))
         return

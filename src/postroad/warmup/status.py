@@ -43,18 +43,18 @@ def standings(engine: sa.Engine, identities: Sequence[Identity], now: datetime) 
     """Return how each identity stands at each provider that mail went to. Raises UnavailableError."""
     by_name = {identity.name: identity for identity in identities}
     first = min((day_of(identity, now) for identity in identities), default=now.date())
-    reports = reports_on(engine, identities, first - REPORTED)
+    reports = reports_on(engine, identities, now)
     return [
         _standing(by_name[name], provider, rows, day_of(by_name[name], now), reports)
         for (name, provider), rows in history_of(engine, list(by_name), first - SHOWN)
     ]
 
 
-def reports_on(engine: sa.Engine, identities: Sequence[Identity], since: date) -> list[ReputationDay]:
-    """Return what providers said of these identities from a day on, the oldest first. Raises UnavailableError."""
+def reports_on(engine: sa.Engine, identities: Sequence[Identity], now: datetime) -> list[ReputationDay]:
+    """Return what providers said of these identities in the last month, the oldest first. Raises UnavailableError."""
     known_as = sorted({name for identity in identities for name in identity.known_as})
     with read(engine) as connection:
-        return sorted(reputation_of(connection, known_as, since), key=lambda report: report.day)
+        return sorted(reputation_of(connection, known_as, now.date() - REPORTED), key=lambda report: report.day)
 
 
 def _standing(
@@ -124,6 +124,22 @@ def reported_spam(reports: Sequence[ReputationDay]) -> str | None:
         return None
     day, rate = max(rated)
     return f"{rate:.2%} on {day}"
+
+
+def newest(reports: Sequence[ReputationDay]) -> list[ReputationDay]:
+    """Return the last day of each domain and address; ``reports``: the oldest first."""
+    return list({(report.source, report.subject): report for report in reports}.values())
+
+
+def in_words(report: ReputationDay) -> str:
+    """One line of what a provider said of a domain or an address."""
+    said = [
+        f"{report.spam_rate:.2%} spam" if report.spam_rate is not None else "no rate",
+        *([f"{report.messages:,} messages"] if report.messages is not None else []),
+        *([f"{report.trap_hits:,} to traps"] if report.trap_hits else []),
+        *([report.verdict] if report.verdict else []),
+    ]
+    return f"{report.source} on {report.subject}, {', '.join(said)}, {report.day}"
 
 
 def markdown(sender: str, found: Sequence[Standing]) -> str:
