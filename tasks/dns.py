@@ -22,6 +22,7 @@ from postroad.delivery.dns_health import (
     senders_to_check,
 )
 from postroad.delivery.job import MAIL_QUEUES
+from postroad.delivery.volume import with_volume
 from postroad.dns.finding import Verdict, failures, in_words
 from postroad.dns.health import check_identity
 from postroad.dns.show import markdown
@@ -65,6 +66,7 @@ async def check_senders(senders: list[str]) -> list[SenderHealth]:
                 for name in senders
             )
         )
+        reports = await with_volume(resolver, parts.engine, reports, parts.clock.now())
         open_questions = [report.domain for report in reports if report.unanswered]
         if open_questions and task_run.run_count <= RETRIES:
             raise UnavailableError(f"DNS gave no answer about {', '.join(open_questions)}")

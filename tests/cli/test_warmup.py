@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,21 @@ def test_an_override_holds_and_is_shown_with_who_and_why(run: Run, tmp_path: Pat
     shown = json.loads(run("warmup", "status", "ada", "--json", **where).stdout)
     assert {each["days"][-1]["cap"] for each in shown["caps"]} == {700}
     assert {(each["by"], each["why"]) for each in shown["overrides"]} == {("ada", "known there")}
+
+
+def test_what_a_provider_reports_is_imported_and_shown(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "postroad.toml").write_text(SETTINGS.replace("[routes.relay]", "[senders.ada.warmup]\n[routes.relay]"))
+    day = datetime.now(UTC).date()
+    (tmp_path / "gmail.csv").write_text(f"Date,Spam rate\n{day},0.31%\n")
+    arguments = ("warmup", "import", "postmaster", "gmail.csv", "--domain", "Example.com")
+    first = json.loads(run(*arguments, "--json").stdout)
+    assert first == {"file": "gmail.csv", "days": 1, "new": 1, "of": ["example.com"], "nobodys": []}
+    (tmp_path / "snds.csv").write_text(f"192.0.2.9,{day:%m/%d/%Y} 1:00 AM,,1,1,1,GREEN,< 0.1%,,,0,,,\n")
+    assert "No sender that warms up is known by 192.0.2.9" in run("warmup", "import", "snds", "snds.csv").stdout
+    shown = json.loads(run("warmup", "status", "--json").stdout)
+    assert [(each["subject"], each["spam_rate"]) for each in shown["reported"]] == [("example.com", 0.0031)]
+    assert "example.com, 0.31%" in " ".join(run("warmup", "status").stdout.split())
+    (tmp_path / "bad.csv").write_text(f"Date,Spam rate\n{day},much\n")
+    bad = run("warmup", "import", "postmaster", "bad.csv", "--domain", "example.com")
+    assert bad.returncode == 4
+    assert "bad.csv, line 2, field 'Spam rate': 'much' is no rate" in " ".join(bad.stderr.split())

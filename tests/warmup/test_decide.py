@@ -97,6 +97,31 @@ def test_more_complaints_never_get_a_larger_cap(complained: int, more: int) -> N
     assert cap(complained + more) <= cap(complained)
 
 
+@given(reported=st.floats(0, 0.02), worse=st.floats(0, 0.02), own=st.integers(0, 60))
+def test_a_worse_rate_that_is_reported_never_gets_a_larger_cap_and_is_explained(
+    reported: float, worse: float, own: int
+) -> None:
+    day = a_day(0, 10_000, complained=own)
+
+    def after(rate: float) -> WarmupDay:
+        today = day.day + timedelta(days=1)
+        return decide(PLAN, [day], today=today, now=instant(today, 4), reported={day.day: rate})
+
+    better, last = after(reported), after(reported + worse)
+    assert last.cap <= better.cap <= next_day([day]).cap
+    if last.move in (Move.HOLD, Move.SLOW, Move.PAUSE):
+        assert "complaints" in last.reason
+        assert "%" in last.reason
+    assert (last.move is Move.PAUSE) is (last.paused_until is not None)
+
+
+def test_a_rate_of_a_day_without_mail_of_ours_says_nothing() -> None:
+    history = [a_day(0, 1_000), a_day(1, 1_000)]
+    reported = {START - timedelta(days=1): 1.0, START + timedelta(days=9): 1.0}
+    today = START + timedelta(days=2)
+    assert decide(PLAN, history, today=today, now=instant(today, 4), reported=reported) == next_day(history)
+
+
 def test_it_grows_from_nine_tenths_on() -> None:
     assert next_day([a_day(0, 1_000, accepted=900)]).move is Move.GROW
     held = next_day([a_day(0, 1_000, accepted=899)])

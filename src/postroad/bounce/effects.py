@@ -13,6 +13,7 @@ from postroad.bounce.judge import Judgement, Verdict, judge
 from postroad.bounce.match import Match, MatchedBy, Tokens, addresses_of, read_tokens
 from postroad.bounce.policy import NOTHING, REPLIED, Consequence, History, judgement_for, policy, unsubscribed
 from postroad.bounce.read import read_mail
+from postroad.bounce.receivers import keep_reports
 from postroad.bounce.reply import RULE, answered, own_addresses
 from postroad.bounce.report import Envelope, Kind, Report
 from postroad.bounce.services.read import read_event, service_of
@@ -96,11 +97,16 @@ class Rules:
 def process(engine: sa.Engine, digests: Sequence[str], *, rules: Rules, now: datetime) -> list[Processed | None]:
     """Judge kept mails and carry out what follows, all of it or nothing. None: there is no such mail.
 
-    Of one that was judged before nothing changes, and what it came to is returned again. Raises UnavailableError.
+    Of one that was judged before nothing changes, and what it came to is returned again. Behind that, reports of
+    receivers are kept that mails about no message of ours bring. Raises UnavailableError.
     """
     with write(engine) as connection:
         own = own_addresses(sender_addresses(connection))
-        return [_process(connection, digest, rules, own, now) for digest in digests]
+        found = [_process(connection, digest, rules, own, now) for digest in digests]
+    for digest, one in zip(digests, found, strict=True):
+        if one is not None and one.touch_id is None:
+            keep_reports(engine, digest)
+    return found
 
 
 def _process(

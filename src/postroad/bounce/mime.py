@@ -99,10 +99,12 @@ class Part:
 
     def parameter(self, name: str) -> str:
         """Parameter of the content type, or nothing."""
-        for match in _PARAMETER.finditer(self.headers.get("content-type")):
-            if match[1].lower() == name:
-                return match[2] if match[2] is not None else match[3]
-        return ""
+        return _parameter(self.headers.get("content-type"), name)
+
+    @cached_property
+    def file_name(self) -> str:
+        """Name that it is to be saved under (RFC 2183 §2.3), or nothing."""
+        return _parameter(self.headers.get("content-disposition"), "filename") or self.parameter("name")
 
     @cached_property
     def octets(self) -> bytes:
@@ -134,6 +136,13 @@ class Part:
         for part in self.parts:
             found += part.walk()
         return found
+
+
+def _parameter(value: str, name: str) -> str:
+    for match in _PARAMETER.finditer(value):
+        if match[1].lower() == name:
+            return match[2] if match[2] is not None else match[3]
+    return ""
 
 
 def _padded(rest: bytes) -> bytes:
@@ -198,9 +207,9 @@ def _cuts(body: bytes, boundary: bytes) -> list[tuple[int, int]]:
     return cuts
 
 
-def read_message(raw: bytes) -> Part:
-    """Read a message. Whatever the octets are, there is a part."""
-    content = raw[:MAX_MESSAGE_BYTES].replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\0", b"")
+def read_message(raw: bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> Part:
+    """Read a message, so much of it. Whatever the octets are, there is a part."""
+    content = raw[:max_bytes].replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\0", b"")
     content = content.removeprefix(b"\xef\xbb\xbf").lstrip(b"\n")
     if content.startswith((b"From ", b">From ")):  # of a mailbox file (RFC 4155)
         content = content.partition(b"\n")[2]

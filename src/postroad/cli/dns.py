@@ -31,6 +31,7 @@ from postroad.delivery.dns_health import (
 )
 from postroad.delivery.job import MAIL_QUEUES
 from postroad.delivery.mail_reports import FileOutcome, keep_file
+from postroad.delivery.volume import with_volume
 from postroad.dns.finding import Finding, Verdict
 from postroad.dns.health import HealthReport, check_identity
 from postroad.dns.identity import Identity
@@ -211,9 +212,12 @@ def senders(
 
 async def _check_senders(parts: Parts) -> None:
     settings, trust = parts.settings, ssl.create_default_context()
-    for name in senders_to_check(settings):
-        identity = identity_of(settings, name, os.environ)
-        report = await check_identity(await parts.resolver(), identity, parts.clock, trust)
+    names, resolver = senders_to_check(settings), await parts.resolver()
+    reports = [
+        await check_identity(resolver, identity_of(settings, name, os.environ), parts.clock, trust) for name in names
+    ]
+    reports = await with_volume(resolver, parts.engine, reports, parts.clock.now())
+    for name, report in zip(names, reports, strict=True):
         await asyncio.to_thread(record, parts.engine, settings.sender(name).address, report, settings.dns_health)
     await asyncio.to_thread(forget_others, parts.engine, settings, parts.clock.now())
     for name in MAIL_QUEUES:

@@ -13,6 +13,7 @@ import typer
 from msgspec.structs import asdict
 from pydantic import ValidationError
 
+from postroad.cli import warmup_import
 from postroad.cli.output import JsonOption, console, print_json, print_table, with_parts
 from postroad.delivery.job import MAIL_QUEUES
 from postroad.errors import UsageError
@@ -20,6 +21,7 @@ from postroad.local.prefect import api_from_environment
 from postroad.parts import Parts
 from postroad.settings import Preset, Settings, WarmupSettings
 from postroad.store.engine import read
+from postroad.store.reputation import ReputationDay
 from postroad.store.warmup import WarmupOverride, overrides_of
 from postroad.warmup.caps import keep_caps, providers
 from postroad.warmup.day import set_cap
@@ -28,11 +30,12 @@ from postroad.warmup.plan import Plan, plan_for
 from postroad.warmup.show import picture
 from postroad.warmup.simulate import Rates, SimulatedDay
 from postroad.warmup.simulate import simulate as simulate_days
-from postroad.warmup.status import COLUMNS, Standing, row, standings
+from postroad.warmup.status import COLUMNS, Standing, in_words, newest, reports_on, row, standings
 
 app = typer.Typer(
     help="Warmup: how much a new sender may send at each mailbox provider, day by day.", no_args_is_help=True
 )
+app.add_typer(warmup_import.app, name="import")
 
 SenderOption = Annotated[str | None, typer.Option(help="Take the plan of this sender in postroad.toml.")]
 PresetOption = Annotated[Preset, typer.Option(help="How the cap grows.")]
@@ -77,9 +80,9 @@ def simulate(
     used: Annotated[float, typer.Option(help="Share of each cap that there is mail for.", min=0, max=1)] = 1.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what the next days come to, if mail goes as stated: the same decisions on made-up mail.
+    """Show what the next days come to, if mail goes as stated, as a table and a picture of caps beside the plan.
 
-    It needs no setup.
+    The same decisions on made-up mail. It needs no setup. --json prints the days without the picture.
     """
     rates = Rates(bounced=bounce, complained=complaint, deferred=deferral, blocked=block, used=used)
     chosen = _plan(sender, preset, provider, first, ceiling)
@@ -113,23 +116,25 @@ def status(
     sender: Annotated[str | None, typer.Argument(help="Name of a sender; unset: all that warm up.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show today's caps at each mailbox provider, why they are so, and who set one by hand."""
+    """Show today's caps at each mailbox provider, why they are so, what providers report, and who set one by hand."""
 
-    async def work(parts: Parts) -> tuple[list[Standing], list[WarmupOverride]]:
+    async def work(parts: Parts) -> tuple[list[Standing], list[ReputationDay], list[WarmupOverride]]:
         found = identities(parts.settings) if sender is None else of_sender(parts.settings, sender)
+        now = parts.clock.now()
 
-        def look() -> tuple[list[Standing], list[WarmupOverride]]:
-            standing = standings(parts.engine, found, parts.clock.now())
+        def look() -> tuple[list[Standing], list[ReputationDay], list[WarmupOverride]]:
+            standing, reported = standings(parts.engine, found, now), reports_on(parts.engine, found, now)
             with read(parts.engine) as connection:
-                return standing, overrides_of(connection, [identity.name for identity in found])
+                return standing, reported, overrides_of(connection, [identity.name for identity in found])
 
         return await asyncio.to_thread(look)
 
-    found, overrides = with_parts(work)
+    found, reported, overrides = with_parts(work)
     if as_json:
         print_json(
             {
                 "caps": [_plain_standing(each) for each in found],
+                "reported": [report.model_dump(mode="json", exclude={"imported_at"}) for report in reported],
                 "overrides": [override.model_dump() | {"day": str(override.day)} for override in overrides],
             }
         )
@@ -140,6 +145,8 @@ def status(
         console.print("Nothing was sent yet by a sender that warms up.")
     if any(each.late for each in found):
         console.print("Nobody decided today: the last caps hold. `postroad warmup schedule` lets the flow run daily.")
+    for report in newest(reported):
+        console.print(in_words(report), markup=False, soft_wrap=True)
     for override in overrides:
         console.print(
             f"{override.identity} at {override.provider}: {override.cap:,} on {override.day}, "

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import sqlalchemy as sa
 
 from postroad.dns.reports.dmarc import DmarcReport
+from postroad.dns.reports.keep import keep_report
 from postroad.dns.reports.read import reports_of
 from postroad.dns.reports.tls import TlsReport
 from postroad.dns.reports.unpack import MAX_PACKED_BYTES
 from postroad.errors import DataError
 from postroad.store.engine import write
-from postroad.store.mail_report import MailReport, ReportKind, keep_mail_report
 
 MAX_FILE_BYTES = 3 * MAX_PACKED_BYTES
 """More than this is refused whatever it is: the rest of the file is not read."""
@@ -21,16 +21,8 @@ MAX_FILE_BYTES = 3 * MAX_PACKED_BYTES
 
 def keep(engine: sa.Engine, report: DmarcReport | TlsReport) -> bool:
     """Keep a report. False: it is known already. Raises UnavailableError."""
-    row = MailReport(
-        kind=ReportKind.DMARC if isinstance(report, DmarcReport) else ReportKind.TLS,
-        organisation=report.organisation,
-        report_id=report.report_id,
-        domain=report.domain,
-        begins_at=report.begins_at,
-        ends_at=report.ends_at,
-    )
     with write(engine) as connection:
-        return keep_mail_report(connection, row, [asdict(each) for each in report.rows])
+        return keep_report(connection, report)
 
 
 @dataclass(frozen=True, kw_only=True)

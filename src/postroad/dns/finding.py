@@ -39,6 +39,7 @@ class Standard(StrEnum):
     DANE = "DANE"
     BIMI = "BIMI"
     CANARY = "CANARY"
+    LARGE_SENDER = "LARGE-SENDER"
 
     @property
     def is_about_sending(self) -> bool:
@@ -244,6 +245,20 @@ class Code(Enum):
     CANARY_FAILS = "canary.fails", Verdict.FAIL, "Receivers see what DNS lacks."
     CANARY_REFUSED = "canary.refused", Verdict.FAIL, "What happens to a canary happens to other mail by this route."
     CANARY_LOST = "canary.lost", Verdict.FAIL, "It was filed as spam, dropped, or is on its way for very long."
+
+    LARGE_SMALL = "large-sender.small", Verdict.PASS, "The rules for large senders do not hold for it yet."
+    LARGE_NEAR = (
+        "large-sender.near",
+        Verdict.WARN,
+        "From 5,000 a day on mail without SPF, DKIM and DMARC, aligned, is refused; at Google for good.",
+    )
+    LARGE_MET = "large-sender.met", Verdict.PASS, "The rules for large senders hold for it, and its DNS keeps them."
+    LARGE_OPEN = (
+        "large-sender.open",
+        Verdict.INFO,
+        "The rules for large senders hold for it; whether it keeps them was not to be seen.",
+    )
+    LARGE_UNMET = "large-sender.unmet", Verdict.FAIL, "Receivers refuse mail of large senders that break their rules."
 
     def __init__(self, word: str, verdict: Verdict, why: str) -> None:
         self.word = word

@@ -120,6 +120,13 @@ def is_processed(connection: sa.Connection, digest: str) -> bool:
     return connection.execute(statement, {"digest": digest}).scalar() is not None
 
 
+def raw_of(connection: sa.Connection, digest: str) -> bytes | None:
+    """Octets of a mail; None: there is none, or its time is over."""
+    statement = sa.text("SELECT raw FROM bounce_mail WHERE digest = :digest")
+    raw = connection.execute(statement, {"digest": digest}).scalar()
+    return None if raw is None else bytes(raw)
+
+
 def forget_raw(connection: sa.Connection, before: datetime) -> int:
     """Drop the octets of mails that were judged and came before an instant; their rows stay. Returns how many."""
     statement = _text(

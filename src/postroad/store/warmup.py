@@ -205,6 +205,32 @@ def sent_mail(
     return [SentMail(date.fromisoformat(day), *row) for day, *row in connection.execute(statement, parameters)]
 
 
+class AcceptedMail(NamedTuple):
+    """Messages of one From address that one domain accepted within a span."""
+
+    day: date
+    sender: str
+    domain: str
+    provider: str | None
+    messages: int
+
+
+def accepted_mail(connection: sa.Connection, spans: Sequence[Span]) -> list[AcceptedMail]:
+    """Count what receivers accepted, of every sender in the ledger."""
+    item, parameters = _spans(connection, spans)
+    statement = sa.text(
+        "SELECT span.day, sender.address, recipient.domain, mail_domain.provider, count(*) "
+        f"FROM delivery_event AS e JOIN {item} ON e.at >= span.since AND e.at < span.until "
+        "JOIN touch ON touch.id = e.touch_id "
+        "JOIN campaign ON campaign.id = touch.campaign_id JOIN sender ON sender.id = campaign.sender_id "
+        "JOIN recipient ON recipient.id = touch.recipient_id "
+        "LEFT JOIN mail_domain ON mail_domain.domain = recipient.domain "
+        "WHERE e.state = 'accepted' "
+        "GROUP BY span.day, sender.address, recipient.domain, mail_domain.provider"
+    )
+    return [AcceptedMail(date.fromisoformat(day), *row) for day, *row in connection.execute(statement, parameters)]
+
+
 def complaints(connection: sa.Connection, senders: Sequence[str], spans: Sequence[Span]) -> list[Complaints]:
     """Count recipients who complained, of those whom these senders wrote to."""
     item, parameters = _spans(connection, spans)

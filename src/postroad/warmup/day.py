@@ -6,7 +6,7 @@ All of it is one transaction that holds a lock, so whoever runs it again, late o
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from itertools import groupby
 from zoneinfo import ZoneInfo
@@ -17,8 +17,9 @@ from postroad.delivery.outcome import HARD_CAUSES
 from postroad.dns.providers import OTHER, provider_table
 from postroad.store import warmup as store
 from postroad.store.engine import read, write
+from postroad.store.reputation import ReputationDay, reputation_of
 from postroad.store.warmup import Span, WarmupDayRow, WarmupOverride
-from postroad.warmup.decide import JUDGED_DAYS, KEPT_DAYS, Move, WarmupDay, decide, fill
+from postroad.warmup.decide import JUDGED_DAYS, KEPT_DAYS, NOTHING_REPORTED, Move, WarmupDay, decide, fill
 from postroad.warmup.health import Counts
 from postroad.warmup.identity import Identity
 from postroad.warmup.plan import plan_for
@@ -51,9 +52,11 @@ def pass_day(engine: sa.Engine, identity: Identity, now: datetime) -> list[Warmu
         last = max((row.day for row in known), default=today)
         since = min(today - timedelta(days=JUDGED_DAYS), last)
         counted = count_mail(connection, identity, [since + timedelta(days=n) for n in range((today - since).days + 1)])
+        reported = spam_rates(reputation_of(connection, identity.known_as, since))
         rows: list[WarmupDayRow] = []
         for provider, days in _by_provider(known, counted).items():
-            rows += _pass_provider(identity, provider, days, counted, today, now)
+            rates = reported.get(provider, NOTHING_REPORTED)
+            rows += _pass_provider(identity, provider, days, counted, rates, now)
         store.keep_days(connection, rows)
         newest = store.days_of(connection, [identity.name], since=today)
     return [row for row in newest if row.day == today]
@@ -76,10 +79,11 @@ def _pass_provider(
     provider: str,
     rows: Sequence[WarmupDayRow],
     counted: Mapping[date, Mapping[str, Counts]],
-    today: date,
+    reported: Mapping[date, float],
     now: datetime,
 ) -> list[WarmupDayRow]:
     """Rows to write: days whose counts are new, days that nobody decided, and today."""
+    today = day_of(identity, now)
 
     def with_counts(day: WarmupDay) -> WarmupDay:
         counts = counted[day.day].get(provider, Counts()) if day.day in counted else day.counts
@@ -95,8 +99,18 @@ def _pass_provider(
         days = [WarmupDay(day=first, cap=plan.first, move=Move.START, reason="the first day")]
     history = [with_counts(day) for day in fill([day for day in days if day.day < today], until=today)]
     decided = next((day for day in days if day.day == today), None)
-    newest = with_counts(decided or decide(plan, history, today=today, now=now))
+    newest = with_counts(decided or decide(plan, history, today=today, now=now, reported=reported))
     return [_row(identity.name, provider, day, now) for day in (*history, newest) if kept.get(day.day) != day]
+
+
+def spam_rates(reports: Iterable[ReputationDay]) -> dict[str, dict[date, float]]:
+    """Shares of mail that people called spam, by mailbox provider and day: the worst that was reported of each."""
+    found: dict[str, dict[date, float]] = defaultdict(dict)
+    for report in reports:
+        if report.spam_rate is not None:
+            days = found[report.provider]
+            days[report.day] = max(days.get(report.day, 0.0), report.spam_rate)
+    return found
 
 
 def read_day(row: WarmupDayRow) -> WarmupDay:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from itertools import takewhile
+from types import MappingProxyType
 from typing import assert_never
 
 from msgspec import Struct
 
-from postroad.warmup.health import Counts, Health, judge, judged, total
+from postroad.warmup.health import Counts, Health, Judgement, judge, judged, total
 from postroad.warmup.plan import Plan
 
 JUDGED_DAYS = 7
+NOTHING_REPORTED: Mapping[date, float] = MappingProxyType({})
 USED = 0.9
 """Share of a cap that must have been delivered before the next one is larger."""
 IDLE_WEEK, IDLE_RESTART = 7, 30
@@ -51,8 +53,18 @@ class WarmupDay(Struct, frozen=True, kw_only=True):
     counts: Counts = Counts()
 
 
-def decide(plan: Plan, history: Sequence[WarmupDay], *, today: date, now: datetime) -> WarmupDay:
-    """Return the day that is to be, from all days before it: none missing (`fill`), the oldest first."""
+def decide(
+    plan: Plan,
+    history: Sequence[WarmupDay],
+    *,
+    today: date,
+    now: datetime,
+    reported: Mapping[date, float] = NOTHING_REPORTED,
+) -> WarmupDay:
+    """Return the day that is to be, from all days before it: none missing (`fill`), the oldest first.
+
+    ``reported``: shares of a day's mail that people called spam, as the mailbox provider says.
+    """
     if not history:
         return WarmupDay(day=today, cap=plan.first, move=Move.START, reason="the first day")
     last = history[-1]
@@ -71,15 +83,18 @@ def decide(plan: Plan, history: Sequence[WarmupDay], *, today: date, now: dateti
         )
     if still_paused is not None:
         return WarmupDay(day=today, cap=cap, move=Move.HOLD, reason="it is paused", paused_until=still_paused)
-    return _by_health(plan, history, cap, today=today, now=now)
+    evidence = _evidence(history, today)
+    seen = total(day.counts for day in evidence)
+    complaints = sum(max(day.counts.complained, reported.get(day.day, 0.0) * day.counts.accepted) for day in evidence)
+    judgement = judge(seen, complaints) if judged(seen, cap) else Judgement(Health.HEALTHY, "")
+    return _by_health(plan, history[-1], cap, judgement, today=today, now=now)
 
 
-def _by_health(plan: Plan, history: Sequence[WarmupDay], cap: int, *, today: date, now: datetime) -> WarmupDay:
-    seen = total(day.counts for day in _evidence(history, today))
-    health, reason = judge(seen) if judged(seen, cap) else (Health.HEALTHY, "")
+def _by_health(plan: Plan, last: WarmupDay, cap: int, judgement: Judgement, *, today: date, now: datetime) -> WarmupDay:
+    health, reason = judgement
     match health:
         case Health.HEALTHY:
-            return _by_use(plan, history[-1], cap, today)
+            return _by_use(plan, last, cap, today)
         case Health.HOLD:
             return WarmupDay(day=today, cap=cap, move=Move.HOLD, reason=reason)
         case Health.SLOW:

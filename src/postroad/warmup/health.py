@@ -76,12 +76,18 @@ def judged(counts: Counts, cap: int) -> bool:
     return counts.attempts >= max(LEAST_JUDGED, cap / 2)
 
 
-def judge(counts: Counts) -> Judgement:
-    """Judge what became of mail. A pause needs three events, and nine chances of ten that the true share is so high."""
+def judge(counts: Counts, reported: float = 0.0) -> Judgement:
+    """Judge what became of mail. A pause needs three events, and nine chances of ten that the true share is so high.
+
+    ``reported``: complaints that there were by the mailbox provider's own count; the worse one counts.
+    """
     answered = max(counts.attempts - counts.deferred, 0)
+    complaints, complained = _COMPLAINTS, counts.complained
+    if round(reported) > complained:
+        complaints, complained = _COMPLAINTS._replace(what="complaints, as the provider reports,"), round(reported)
     seen = (
         (_BOUNCES, counts.bounced, answered),
-        (_COMPLAINTS, counts.complained, counts.accepted),
+        (complaints, complained, counts.accepted),
         (_DEFERRALS, counts.deferred, counts.attempts),
         (_BLOCKS, counts.blocked, answered),
     )

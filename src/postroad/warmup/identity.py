@@ -3,42 +3,59 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from ipaddress import ip_address
 from zoneinfo import ZoneInfo
 
 from msgspec import Struct
 
 from postroad.errors import ConfigError
-from postroad.settings import Settings, WarmupSettings
+from postroad.mail.address import ascii_domain
+from postroad.settings import SenderSettings, Settings, WarmupSettings
 
 
 class Identity(Struct, frozen=True, kw_only=True):
-    """An address, a domain or a source address that warms up, and the From addresses of the senders that share it."""
+    """An address, a domain or a source address that warms up, and the From addresses of the senders that share it.
+
+    ``known_as``: domains and addresses by which mailbox providers report on their mail.
+    """
 
     name: str
     senders: tuple[str, ...]
     warmup: WarmupSettings
     zone: ZoneInfo
+    known_as: tuple[str, ...] = ()
 
 
 def identities(settings: Settings) -> list[Identity]:
     """Return every identity that warms up, the narrowest first: addresses, then domains and source addresses."""
     senders: dict[str, set[str]] = defaultdict(set)
     plans: dict[str, WarmupSettings] = {}
+    known_as: dict[str, set[str]] = defaultdict(set)
     for sender in settings.senders.values():
         if sender.warmup is not None:
             for name in sender.identities:
                 senders[name].add(sender.address)
                 plans[name] = sender.warmup
+                known_as[name].update(_known_as(sender))
     return [
         Identity(
             name=name,
             senders=tuple(sorted(senders[name])),
             warmup=plans[name],
             zone=ZoneInfo(plans[name].zone or settings.time_zone),
+            known_as=tuple(sorted(known_as[name])),
         )
         for name in sorted(senders, key=lambda name: "@" not in name)
     ]
+
+
+def _known_as(sender: SenderSettings) -> Iterator[str]:
+    """Its domain, those above it (Postmaster Tools counts what is below a domain in), and its public addresses."""
+    labels = ascii_domain(sender.domain).lower().split(".")
+    yield from (".".join(labels[start:]) for start in range(max(len(labels) - 1, 1)))
+    addresses = (*sender.public_addresses, *([sender.source_address] if sender.source_address else []))
+    yield from (str(ip_address(address)) for address in addresses)
 
 
 def of_sender(settings: Settings, name: str) -> list[Identity]:

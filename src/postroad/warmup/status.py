@@ -8,6 +8,8 @@ from datetime import date, datetime, timedelta
 import sqlalchemy as sa
 from msgspec import Struct
 
+from postroad.store.engine import read
+from postroad.store.reputation import ReputationDay, reputation_of
 from postroad.store.warmup import WarmupDayRow
 from postroad.warmup.day import day_of, history_of, read_day
 from postroad.warmup.decide import Move, WarmupDay
@@ -18,6 +20,7 @@ from postroad.warmup.simulate import SimulatedDay
 
 SHOWN = timedelta(days=400)
 PICTURED = 30
+REPORTED = timedelta(days=30)
 
 
 class Standing(Struct, frozen=True, kw_only=True):
@@ -32,19 +35,31 @@ class Standing(Struct, frozen=True, kw_only=True):
     """Nobody decided today: the last cap holds."""
     days: list[SimulatedDay]
     """All of its days, each beside the plan's cap."""
+    reported: list[ReputationDay] = []
+    """What the provider said of it in the last month, the oldest first."""
 
 
 def standings(engine: sa.Engine, identities: Sequence[Identity], now: datetime) -> list[Standing]:
     """Return how each identity stands at each provider that mail went to. Raises UnavailableError."""
     by_name = {identity.name: identity for identity in identities}
-    since = min((day_of(identity, now) for identity in identities), default=now.date()) - SHOWN
+    first = min((day_of(identity, now) for identity in identities), default=now.date())
+    reports = reports_on(engine, identities, now)
     return [
-        _standing(by_name[name], provider, rows, day_of(by_name[name], now))
-        for (name, provider), rows in history_of(engine, list(by_name), since)
+        _standing(by_name[name], provider, rows, day_of(by_name[name], now), reports)
+        for (name, provider), rows in history_of(engine, list(by_name), first - SHOWN)
     ]
 
 
-def _standing(identity: Identity, provider: str, rows: Sequence[WarmupDayRow], today: date) -> Standing:
+def reports_on(engine: sa.Engine, identities: Sequence[Identity], now: datetime) -> list[ReputationDay]:
+    """Return what providers said of these identities in the last month, the oldest first. Raises UnavailableError."""
+    known_as = sorted({name for identity in identities for name in identity.known_as})
+    with read(engine) as connection:
+        return sorted(reputation_of(connection, known_as, now.date() - REPORTED), key=lambda report: report.day)
+
+
+def _standing(
+    identity: Identity, provider: str, rows: Sequence[WarmupDayRow], today: date, reports: Sequence[ReputationDay]
+) -> Standing:
     plan = plan_for(identity.warmup, provider)
     days: list[SimulatedDay] = []
     caps = plan.caps()
@@ -61,6 +76,7 @@ def _standing(identity: Identity, provider: str, rows: Sequence[WarmupDayRow], t
         yesterday=days[-2].day if len(days) > 1 else None,
         late=last.day.day < today,
         days=days,
+        reported=[report for report in reports if report.provider == provider and report.subject in identity.known_as],
     )
 
 
@@ -76,6 +92,7 @@ COLUMNS = (
     "complained",
     "deferred",
     "blocked",
+    "reported spam",
 )
 
 
@@ -96,7 +113,33 @@ def row(standing: Standing) -> list[object]:
             if counts is None
             else [counts.attempts, counts.bounced, counts.complained, counts.deferred, counts.blocked]
         ),
+        reported_spam(standing.reported),
     ]
+
+
+def reported_spam(reports: Sequence[ReputationDay]) -> str | None:
+    """The newest rate that a provider reported; of several of one day the worst. None: there is none."""
+    rated = [(report.day, report.spam_rate) for report in reports if report.spam_rate is not None]
+    if not rated:
+        return None
+    day, rate = max(rated)
+    return f"{rate:.2%} on {day}"
+
+
+def newest(reports: Sequence[ReputationDay]) -> list[ReputationDay]:
+    """Return the last day of each domain and address; ``reports``: the oldest first."""
+    return list({(report.source, report.subject): report for report in reports}.values())
+
+
+def in_words(report: ReputationDay) -> str:
+    """One line of what a provider said of a domain or an address."""
+    said = [
+        f"{report.spam_rate:.2%} spam" if report.spam_rate is not None else "no rate",
+        *([f"{report.messages:,} messages"] if report.messages is not None else []),
+        *([f"{report.trap_hits:,} to traps"] if report.trap_hits else []),
+        *([report.verdict] if report.verdict else []),
+    ]
+    return f"{report.source} on {report.subject}, {', '.join(said)}, {report.day}"
 
 
 def markdown(sender: str, found: Sequence[Standing]) -> str:

@@ -30,7 +30,11 @@ def reports_of(data: bytes) -> list[DmarcReport | TlsReport]:
     if len(data) > MAX_PACKED_BYTES * 2:
         raise DataError(f"it is a mail of {len(data):,} bytes; at most {MAX_PACKED_BYTES * 2:,} are read")
     message = BytesParser(policy=policy.default).parsebytes(data)
-    attached = [part for part in message.walk() if _is_report(part)]
+    attached = [
+        part
+        for part in message.walk()
+        if not part.is_multipart() and may_be_report(part.get_content_type(), part.get_filename() or "")
+    ]
     if not attached:
         raise DataError("it is a mail without a report: neither XML nor JSON, in gzip or zip or bare")
     if len(attached) > MAX_ATTACHMENTS:
@@ -38,12 +42,9 @@ def reports_of(data: bytes) -> list[DmarcReport | TlsReport]:
     return [read_report(_octets(part)) for part in attached]
 
 
-def _is_report(part: Message) -> bool:
+def may_be_report(media_type: str, file_name: str) -> bool:
     """Whether a part of a mail is a report by its media type or its name (RFC 9990, RFC 8460 §5.3)."""
-    if part.is_multipart():
-        return False
-    name = (part.get_filename() or "").lower()
-    return part.get_content_type() in _MEDIA_TYPES or name.endswith(_NAMES)
+    return media_type in _MEDIA_TYPES or file_name.lower().endswith(_NAMES)
 
 
 def _octets(part: Message) -> bytes:

@@ -1,0 +1,93 @@
+"""postroad warmup import: what mailbox providers' own pages say of our mail."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from msgspec import Struct
+
+from postroad.cli.output import JsonOption, console, print_json, with_parts
+from postroad.errors import UsageError
+from postroad.mail.address import ascii_domain
+from postroad.parts import Parts
+from postroad.store.reputation import ReputationSource
+from postroad.warmup.identity import identities
+from postroad.warmup.reputation import Imported, import_file
+
+app = typer.Typer(
+    help="Read what Google Postmaster Tools or Microsoft SNDS say of our mail, from their CSV exports.",
+    no_args_is_help=True,
+)
+
+
+class _Outcome(Struct, frozen=True, kw_only=True):
+    file: str
+    days: int
+    new: int
+    of: list[str]
+    nobodys: list[str]
+    """Of `of`: what no sender that warms up is known by."""
+
+
+@app.command("postmaster")
+def postmaster(
+    file: Annotated[
+        Path, typer.Argument(help="CSV with a column Date and a column Spam rate; one for Domain, or not.")
+    ],
+    domain: Annotated[
+        str | None, typer.Option(help="Domain that the file is about, if it has no column for it.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Import spam rates of a domain from Google Postmaster Tools. They count for its mail to Google.
+
+    All of the file or nothing is kept; importing it again changes nothing.
+    """
+    if domain is not None:
+        domain = ascii_domain(domain.strip().rstrip(".").lower())
+        if "." not in domain:
+            raise UsageError(f"--domain: {domain!r} is a single word, and no domain that mail is sent from")
+    _show(_import(ReputationSource.POSTMASTER, file, domain), as_json)
+
+
+@app.command("snds")
+def snds(
+    file: Annotated[Path, typer.Argument(help="CSV of “View data”, or of the automated data access.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Import complaint rates of addresses from Microsoft SNDS. They count for mail from them to Outlook.com.
+
+    All of the file or nothing is kept; importing it again changes nothing.
+    """
+    _show(_import(ReputationSource.SNDS, file, None), as_json)
+
+
+def _import(source: ReputationSource, file: Path, domain: str | None) -> _Outcome:
+    async def work(parts: Parts) -> tuple[Imported, set[str]]:
+        known_as = {name for identity in identities(parts.settings) for name in identity.known_as}
+        now = parts.clock.now()
+        found = await asyncio.to_thread(import_file, parts.engine, source, file, domain=domain, now=now)
+        return found, known_as
+
+    found, known_as = with_parts(work)
+    subjects = sorted({day.subject for day in found.days})
+    nobodys = [subject for subject in subjects if subject not in known_as]
+    return _Outcome(file=str(file), days=len(found.days), new=found.new, of=subjects, nobodys=nobodys)
+
+
+def _show(outcome: _Outcome, as_json: bool) -> None:
+    if as_json:
+        print_json({name: getattr(outcome, name) for name in outcome.__struct_fields__})
+        return
+    said = f"{outcome.file}: {outcome.days:,} days of {', '.join(outcome.of) or 'nothing'}, {outcome.new:,} new"
+    console.print(said, markup=False, soft_wrap=True)
+    if outcome.nobodys:
+        console.print(
+            f"No sender that warms up is known by {', '.join(outcome.nobodys)}: it is kept, and holds nobody back. "
+            "Name a sender's addresses in public_addresses.",
+            markup=False,
+            soft_wrap=True,
+        )

@@ -1,0 +1,93 @@
+"""What mailbox providers say of a sender's mail, day by day: imported from their own pages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, datetime
+from enum import StrEnum
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlmodel import Field, Session, SQLModel, col, select
+
+from postroad.store.types import UtcDateTime, Word
+
+
+class ReputationSource(StrEnum):
+    """Who says it."""
+
+    POSTMASTER = "postmaster"  # Google Postmaster Tools, of domains
+    SNDS = "snds"  # Microsoft Smart Network Data Services, of addresses
+
+
+class ReputationDay(SQLModel, table=True):
+    """One day of one domain or address, as its provider saw it."""
+
+    __tablename__ = "reputation_day"
+
+    source: ReputationSource = Field(primary_key=True, sa_type=Word(ReputationSource))
+    subject: str = Field(primary_key=True, sa_type=sa.String(255), description="domain or address, in its usual form")
+    day: date = Field(primary_key=True, description="by the provider's clock")
+    provider: str = Field(sa_type=sa.String(100))
+    spam_rate: float | None = Field(default=None, sa_type=sa.Double, description="share that people called spam")
+    messages: int | None = Field(default=None, sa_type=sa.BigInteger)
+    trap_hits: int | None = Field(default=None, sa_type=sa.BigInteger)
+    verdict: str | None = Field(default=None, sa_type=sa.String(16), description="the provider's word for all of it")
+    imported_at: datetime = Field(sa_type=UtcDateTime)
+
+
+_SAID = ("provider", "spam_rate", "messages", "trap_hits", "verdict")
+
+
+def keep_reputation(connection: sa.Connection, rows: Sequence[ReputationDay]) -> int:
+    """Write days down; what was known of one of them is replaced. Returns how many are new or say something else.
+
+    No two rows may be of the same source, subject and day.
+    """
+    if not rows:
+        return 0
+    known = {
+        (row.source, row.subject, row.day): row for row in reputation_of(connection, _subjects(rows), _first(rows))
+    }
+    news = [row for row in rows if _differs(known.get((row.source, row.subject, row.day)), row)]
+    if news:
+        insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+        statement = insert(ReputationDay)
+        statement = statement.on_conflict_do_update(
+            index_elements=["source", "subject", "day"],
+            set_={name: statement.excluded[name] for name in (*_SAID, "imported_at")},
+        )
+        connection.execute(statement, [row.model_dump() for row in news])
+    return len(news)
+
+
+def _subjects(rows: Sequence[ReputationDay]) -> list[str]:
+    return sorted({row.subject for row in rows})
+
+
+def _first(rows: Sequence[ReputationDay]) -> date:
+    return min(row.day for row in rows)
+
+
+def _differs(before: ReputationDay | None, row: ReputationDay) -> bool:
+    return before is None or any(getattr(before, name) != getattr(row, name) for name in _SAID)
+
+
+_AT_ONCE = 500  # subjects in one statement: SQLite takes 32,766 parameters, PostgreSQL 65,535
+
+
+def reputation_of(connection: sa.Connection, subjects: Sequence[str], since: date) -> list[ReputationDay]:
+    """Return what is known of these domains and addresses from a day on, by subject, source and day."""
+    found: list[ReputationDay] = []
+    with Session(connection) as session:
+        for start in range(0, len(subjects), _AT_ONCE):
+            statement = (
+                select(ReputationDay)
+                .where(
+                    col(ReputationDay.subject).in_(subjects[start : start + _AT_ONCE]), col(ReputationDay.day) >= since
+                )
+                .order_by(col(ReputationDay.subject), col(ReputationDay.source), col(ReputationDay.day))
+            )
+            found += session.exec(statement)
+        session.expunge_all()
+    return found

@@ -1,0 +1,86 @@
+"""DMARC and TLS reports that come to where bounces come: kept once, attacks refused, and no touch is moved by them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import pytest
+import sqlalchemy as sa
+
+from postroad.bounce.receivers import MAX_MAIL_BYTES, keep_reports, reports_in
+from postroad.dns.reports import unpack
+from postroad.mail.token import TokenSigner
+from postroad.store.engine import read
+from postroad.store.ledger import TouchState
+from tests.bounce import mails
+from tests.bounce.house import House
+from tests.dns.test_reports import LAUGHS, TLS, XML, mail, zipped
+
+DMARC_MAIL = mail(("application/gzip", "mail.test!acme.dev!1!2.xml.gz", gzip.compress(XML.encode())))
+
+
+@pytest.fixture
+def house(engine: sa.Engine, signer: TokenSigner) -> House:
+    return House(engine, signer)
+
+
+def known(engine: sa.Engine) -> list[tuple[str, str]]:
+    with read(engine) as connection:
+        rows = connection.execute(sa.text("SELECT kind, domain FROM mail_report ORDER BY id")).all()
+    return [(kind, domain) for kind, domain in rows]
+
+
+def test_a_report_among_bounces_is_kept_once(house: House) -> None:
+    first = house.process(DMARC_MAIL)
+    again = house.process(b"X-Copy: 1\n" + DMARC_MAIL)
+    assert (first.touch_id, again.touch_id) == (None, None)
+    assert known(house.engine) == [("dmarc", "acme.dev")]
+    assert house.suppressed() == {}
+
+
+def test_reports_of_both_kinds_are_kept_however_they_are_attached(house: House) -> None:
+    tls = mail(("application/tlsrpt+gzip", "r", gzip.compress(json.dumps(TLS).encode())))
+    as_report = tls.replace(b"multipart/mixed", b'multipart/report; report-type="tlsrpt"')
+    house.process(b"Return-Path: <>\nAuto-Submitted: auto-generated\n" + as_report)
+    named_only = mail(("application/octet-stream", "mail.test!acme.dev!1!2.zip", zipped(("r.xml", XML.encode()))))
+    house.process(named_only)
+    assert known(house.engine) == [("tls", "acme.dev"), ("dmarc", "acme.dev")]
+
+
+def test_what_a_worker_left_when_it_died_is_kept_by_the_next_try(house: House) -> None:
+    digest = house.keep(DMARC_MAIL)
+    assert [keep_reports(house.engine, digest), keep_reports(house.engine, digest)] == [1, 0]
+    assert keep_reports(house.engine, "0" * 64) == 0
+
+
+def test_a_mail_about_a_message_of_ours_brings_no_report(house: House) -> None:
+    touch = house.touch(house.recipient())
+    house.process(mails.dsn(to=house.return_path(touch)))
+    assert house.state(touch) is TouchState.BOUNCED
+    assert known(house.engine) == []
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (gzip.compress(b"<feedback>" + b" " * (unpack.MAX_BYTES + 1)), "unpacked it has more than"),
+        (zipped(("r.xml", b" " * (unpack.MAX_BYTES + 1))), "unpacked it has more than"),
+        ((LAUGHS + "]><feedback>&i;</feedback>").encode(), "DTD"),
+        (gzip.compress(XML.encode())[:-20], "ends too early"),
+    ],
+)
+def test_bombs_are_refused_and_the_mail_is_done(
+    house: House, caplog: pytest.LogCaptureFixture, data: bytes, says: str
+) -> None:
+    good = ("application/gzip", "good.xml.gz", gzip.compress(XML.encode()))
+    house.process(mail(("application/gzip", "r.gz", data), good))
+    assert says in caplog.text
+    assert known(house.engine) == [("dmarc", "acme.dev")]  # One that is bad does not keep the others.
+
+
+def test_a_mail_is_read_up_to_a_size_and_however_deep_it_is_nested(caplog: pytest.LogCaptureFixture) -> None:
+    assert list(reports_in(b"Subject: x\n\n" + b"x" * MAX_MAIL_BYTES, "d")) == []
+    assert "no report is read" in caplog.text
+    deep = b"".join(b"Content-Type: multipart/mixed; boundary=b%d\n\n--b%d\n" % (n, n) for n in range(5_000))
+    assert list(reports_in(deep + DMARC_MAIL, "d")) == []
