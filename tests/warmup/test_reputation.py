@@ -14,7 +14,7 @@ from postroad.store.reputation import ReputationDay, ReputationSource, reputatio
 from postroad.warmup.day import pass_day
 from postroad.warmup.identity import identities, of_sender
 from postroad.warmup.reputation import import_file, read_postmaster, read_snds
-from postroad.warmup.status import markdown, standings
+from postroad.warmup.status import in_words, markdown, newest, standings
 from tests.warmup.conftest import SETTINGS, Load, Mail
 
 NOON = datetime(2026, 5, 4, 10, tzinfo=UTC)
@@ -56,6 +56,8 @@ def test_snds_exports_are_read_and_a_range_counts_by_what_is_sure(tmp_path: Path
     assert (first.subject, first.day, first.spam_rate) == ("192.0.2.7", date(2026, 5, 3), 0.002)
     assert (first.messages, first.trap_hits, first.verdict, first.provider) == (4_980, 3, "YELLOW", "outlook")
     assert (second.spam_rate, second.verdict) == (0.0, "GREEN")
+    said = [in_words(report) for report in newest([first, second])]
+    assert said[0] == "snds on 192.0.2.7, 0.20% spam, 4,980 messages, 3 to traps, YELLOW, 2026-05-03"
 
 
 def test_of_two_periods_of_a_day_the_worst_counts(tmp_path: Path) -> None:
