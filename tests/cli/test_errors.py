@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from postroad.embedded import stop_redis
+from postroad.errors import UnavailableError
 from tests.cli.conftest import SETTINGS, Run
 
 
@@ -101,3 +102,13 @@ def test_doctor_says_what_is_wrong_and_fails(run: Run, tmp_path: Path) -> None:
 )
 def test_words_that_cannot_be_used(run: Run, words: tuple[str, ...]) -> None:
     assert_said(run(*words), 2)
+
+
+def test_an_error_beside_other_work_is_said_as_any_other(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = ExceptionGroup("beside", [UnavailableError("the queue is away", remedy="Start it.")])
+
+    def fail() -> None:
+        raise ExceptionGroup("together", [inner, ValueError("and something else")])
+
+    monkeypatch.setattr("postroad.cli.app.app", fail)
+    assert_said(run("campaign", "status"), 6, "the queue is away", "Start it.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from email import policy
 from email.parser import BytesParser
@@ -60,6 +61,6 @@ async def test_a_campaign_arrives_signed_twice_with_its_files(site: Site) -> Non
 async def test_a_worker_whose_key_cannot_be_read_does_not_begin(site: Site) -> None:
     with (site.folder / "postroad.toml").open("a") as file:
         file.write(KEYS)
-    result = site.run("worker", check=False)
-    assert result.returncode == 3
-    assert "the variable ADA_KEY is not set" in result.stderr
+    worker = site.start("worker")
+    assert await asyncio.to_thread(worker.wait, 60) == 3
+    assert "the variable ADA_KEY is not set" in site.log("worker")

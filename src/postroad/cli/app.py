@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -103,8 +103,23 @@ def main() -> None:
     try:
         app()
     except PostroadError as error:
-        print_error(error)
-        sys.exit(error.exit_code)
+        _end_with(error)
+    except BaseExceptionGroup as group:
+        # What runs beside other things fails in a group with them.
+        ours = group.subgroup(PostroadError)
+        if ours is None:
+            raise
+        _end_with(_first_of(ours))
+
+
+def _end_with(error: PostroadError) -> NoReturn:
+    print_error(error)
+    sys.exit(error.exit_code)
+
+
+def _first_of(group: BaseExceptionGroup[PostroadError]) -> PostroadError:
+    first = group.exceptions[0]
+    return _first_of(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 def print_error(error: PostroadError) -> None:

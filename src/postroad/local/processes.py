@@ -138,7 +138,7 @@ class Supervisor:
             await self._until_ready(child, ready, ready_within_s)
         return child
 
-    async def run(self, command: Command, *, within_s: float = 120.0) -> None:
+    async def run(self, command: Command, *, within_s: float = 300.0) -> None:
         """Run a child to its end, which must be exit code 0 and within this time.
 
         Raises UnavailableError, with the end of its log, otherwise.

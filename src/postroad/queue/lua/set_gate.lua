@@ -3,8 +3,7 @@
 -- KEYS[1]  base
 -- ARGV[1]  now_ms     empty for the server's TIME
 -- ARGV[2]  name
--- ARGV[3]  limits     msgpack {count, per_us, burst, limit, left, quota_ms, paused_ms, only}, all optional
---                     only: those not named stay
+-- ARGV[3]  limits     msgpack {count, per_us, burst, limit, left, quota_ms, paused_ms, only}, all optional; `only`: the others stay
 -- returns  1
 -- cost     O(log G)
 
