@@ -69,6 +69,6 @@ async def test_a_lane_that_was_away_saves_up_no_credit(bench: Bench) -> None:
 
 async def test_every_lane_is_served_within_a_bounded_number_of_claims(bench: Bench) -> None:
     for n in range(300):
-        await bench.queue.enqueue(Lane(name=f"{n}", gates=()), jobs(*(f"{n}.{i}" for i in range(20))))
-    # No lane has a second visit, of sixteen jobs, before every other had its first.
-    assert set(await served(bench, claims=96, want=50)) == {f"{n}" for n in range(300)}
+        await bench.queue.enqueue(Lane(name=f"{n}", gates=()), jobs(*(f"{n}.{i}" for i in range(40))))
+    # No lane has a second visit, of twenty jobs, before every other had its first.
+    assert set(await served(bench, claims=120, want=50)) == {f"{n}" for n in range(300)}

@@ -110,13 +110,14 @@ end
 
 function q.write_gates()
   for _, name in ipairs(stirred) do q.gate_of(name).stirred = true end
+  local any_parked = call('EXISTS', keys.wake) == 1
   for name, gate in pairs(gate_cache) do
     if gate.dirty then
       call('HSET', base .. 'gate:' .. name, 'in_flight', q.int(gate.in_flight))
       if gate.left then call('HSET', base .. 'gate:' .. name, 'left', q.int(gate.left)) end
       if gate.count then call('HSET', base .. 'gate:' .. name, 'tat', q.int(gate.tat)) end
     end
-    if gate.stirred or (gate.dirty and call('ZSCORE', keys.wake, name)) then
+    if gate.stirred or (gate.dirty and any_parked and call('ZSCORE', keys.wake, name)) then
       local parked = 0
       for _, class in ipairs(CLASSES) do parked = parked + call('ZCARD', q.parked_key(gate, class)) end
       if parked == 0 then
