@@ -44,7 +44,8 @@ class Layout:
         """What the patterns take, as ``%`` wants it; None: a value does not fit. Raises KeyError for a missing one."""
         values = []
         for field, default, ours, html in self.wanted:
-            octets = _fitting(fields[field] if default is None else fields.get(field, default), ours, html)
+            value = fields[field] if default is None else fields.get(field, default)
+            octets = _fitting(value, ours, html) if isinstance(value, str | int | float) else None
             if octets is None:
                 return None
             values.append(octets)
