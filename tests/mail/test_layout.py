@@ -88,3 +88,9 @@ def test_a_missing_field_is_said() -> None:
     assert layout is not None
     with pytest.raises(KeyError):
         layout.values({})
+
+
+def test_what_is_neither_text_nor_number_is_left_to_the_templates() -> None:
+    _, layout = body_of("{{ a }}", html=False)
+    assert layout is not None
+    assert layout.values({"a": ["x"]}) is None
