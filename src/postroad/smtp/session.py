@@ -294,7 +294,7 @@ def _stuffed(content: bytes) -> bytes:
 def _take_over(client: aiosmtplib.SMTP) -> Wire:
     """Receive in the client's place. Raises ConnectionResetError when the server has closed since its last reply."""
     transport = client.transport
-    if not isinstance(transport, asyncio.Transport) or transport.is_closing():
+    if transport is None or transport.is_closing():
         raise ConnectionResetError("the server closed the connection")
     wire = Wire(transport)
     transport.set_protocol(wire)
