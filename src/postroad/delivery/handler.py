@@ -145,6 +145,8 @@ class Delivery:
         """Compile a step once for each sender; all who want it meanwhile wait for the same compilation."""
         key = step_id, sender_id
         task = self._steps.get(key)
+        if task is not None and task.done() and not task.cancelled() and task.exception() is None:
+            return task.result()
         if task is None:
             task = asyncio.create_task(asyncio.to_thread(self._load_step, step_id, sender_id))
             self._steps[key] = task
