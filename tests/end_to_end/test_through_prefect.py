@@ -99,7 +99,7 @@ async def run_of(house: RunningHouse, campaign: str, follow_seconds: int = 30) -
 
 async def ended(house: RunningHouse, run_id: UUID) -> str:
     async with PrefectApi(house.url) as prefect:
-        state = await prefect.follow(run_id, within_s=120)
+        state = await prefect.follow(run_id, within_s=240)
         return f"{state.name}: {state.message}"
 
 

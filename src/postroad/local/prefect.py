@@ -256,13 +256,18 @@ class PrefectApi:
         return RunState(state["type"], state["name"], state["message"] or "")
 
     async def follow(self, run_id: UUID, within_s: float) -> RunState:
-        """Return the run's last state; raise UnavailableError when it has not ended within this time."""
+        """Return the run's last state; raise UnavailableError when it has not ended within this time.
+
+        A server that does not answer meanwhile is asked again: the run goes on without it.
+        """
         last: RunState | None = None
         try:
             async with asyncio.timeout(within_s):
-                while not (last := await self.state(run_id)).terminal:
+                while True:
+                    with contextlib.suppress(UnavailableError):
+                        if (last := await self.state(run_id)).terminal:
+                            return last
                     await self._clock.sleep(POLL_EVERY_S)
-                return last
         except TimeoutError:
             seen = last.name if last else "nothing"
             raise UnavailableError(
