@@ -19,9 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from benchmarks import costs, house
+from benchmarks import house
 from benchmarks.contestants import Contestant, DidNotRun, Pace, Settings
-from benchmarks.costs import Cost
 from benchmarks.figures import Figure, Measure, alone, beside, median
 from benchmarks.mailers import NODEMAILER, OUR_SENDERS, OURS, PEER_SIGNING, PEERS, Peer, Place, Sender, Signing
 from benchmarks.ours_delivery import FOLDER
@@ -59,10 +58,9 @@ class Effort(Struct, frozen=True, kw_only=True):
 
     rounds: int = 5
     work_s: float = 3.0
-    costs: costs.Effort = costs.Effort()
 
 
-QUICK = Effort(rounds=1, work_s=0.5, costs=costs.QUICK)
+QUICK = Effort(rounds=1, work_s=0.5)
 
 
 class Run(NamedTuple):
@@ -84,7 +82,6 @@ class Found(Struct, kw_only=True):
     redis_us: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     settings: dict[str, Settings] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
-    costs: list[Cost] = field(default_factory=list)
 
     def rate(self, label: str) -> float | None:
         paces = self.paces.get(label)
@@ -130,8 +127,6 @@ async def deliver(server: Server, effort: Effort) -> Found:
 
 
 async def _measure(server: Server, effort: Effort, found: Found, place: Place) -> None:
-    _say("costs, part by part")
-    found.costs = await costs.costs(server, place.sink, effort.costs)
     runs: list[Run] = []
     for sender in OUR_SENDERS:
         await _guarded(found, sender.label, _enter(server, effort, found, place, sender, runs))
@@ -173,7 +168,7 @@ async def _enter(server: Server, effort: Effort, found: Found, place: Place, sen
     first = Run(sender, place.ours(sender.signing), FEWEST)
     # Its settings are the same, however it signs.
     found.settings.setdefault(OURS, await first.contestant.describe())
-    pace, _ = await _work(server, first)
+    pace, _ = await work(server, first)
     runs.append(first.at(pace, effort.work_s))
 
 
@@ -185,7 +180,7 @@ async def _enter_fastest(
     for concurrency in peer.concurrency:
         _say(f"{sender.label}: pace at concurrency {concurrency}")
         first = Run(sender, place.peer(peer, sender.signing, concurrency), PEERS_FEWEST)
-        pace, _ = await _work(server, first)
+        pace, _ = await work(server, first)
         if best is None or pace.jobs_per_s > best[0]:
             best = pace.jobs_per_s, first.at(pace, effort.work_s)
     assert best is not None, f"{peer.name} has no concurrency"
@@ -196,12 +191,12 @@ async def _enter_fastest(
 
 
 async def _turn(server: Server, found: Found, run: Run) -> None:
-    pace, redis_us = await _work(server, run)
+    pace, redis_us = await work(server, run)
     found.paces[run.sender.label].append(pace)
     found.redis_us[run.sender.label].append(redis_us)
 
 
-async def _work(server: Server, run: Run) -> tuple[Pace, float]:
+async def work(server: Server, run: Run) -> tuple[Pace, float]:
     """Fill the queue and let it be emptied. Returns the pace, and the CPU time of Redis per message, µs."""
     warm = round(run.messages * WARM)
     ours = run.contestant.environment.get(FOLDER)
