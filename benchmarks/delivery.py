@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from benchmarks import house
 from benchmarks.contestants import Contestant, DidNotRun, Pace, Settings
 from benchmarks.figures import Figure, Measure, alone, beside, median
-from benchmarks.mailers import NODEMAILER, OUR_SENDERS, OURS, PEER_SIGNING, PEERS, Peer, Place, Sender, Signing
+from benchmarks.mailers import NODEMAILER, OUR_ENTRIES, OURS, PEER_SIGNING, PEERS, Entry, Peer, Place, Signing
 from benchmarks.ours_delivery import FOLDER
 from benchmarks.server import Server
 from benchmarks.sink import SOURCE_SESSIONS, Sink, running_sink, source_pace
@@ -49,8 +49,6 @@ MESSAGE_BYTES = 3_300
 WARM = 0.2
 FEWEST, MOST = 4_000, 100_000
 """Ours is counted in what the recorder writes, which is many at once."""
-PEERS_FEWEST = 150
-"""The slowest sends some eighty a second."""
 
 
 class Effort(Struct, frozen=True, kw_only=True):
@@ -64,9 +62,9 @@ QUICK = Effort(rounds=1, work_s=0.5)
 
 
 class Run(NamedTuple):
-    """A sender's program, counted in messages of its own pace."""
+    """The program of an entry, counted in messages of its own pace."""
 
-    sender: Sender
+    entry: Entry
     contestant: Contestant
     messages: int
 
@@ -90,14 +88,14 @@ class Found(Struct, kw_only=True):
     def figures(self) -> list[Figure]:
         found: list[Figure] = []
         for measure, signing, limit in ((ONE, Signing.NONE, SOURCE), (SIGNED, Signing.RSA, RSA)):
-            ours = self.rate(Sender(OURS, signing).label) or 0
-            theirs = {peer.name: self.rate(Sender(peer.name, signing).label) for peer in PEERS}
+            ours = self.rate(Entry(OURS, signing).label) or 0
+            theirs = {peer.name: self.rate(Entry(peer.name, signing).label) for peer in PEERS}
             for name, rate in {**theirs, limit: self.rate(limit)}.items():
                 bar = OWN_BARS.get((measure, name))
                 if rate is not None or bar is not None:
                     raised = Measure(name=measure.name, bar=bar or measure.bar, at_least=True)
                     found.append(beside(raised, ours, name, rate))
-        one, two = (self.rate(Sender(OURS, processes=processes).label) for processes in (1, 2))
+        one, two = (self.rate(Entry(OURS, processes=processes).label) for processes in (1, 2))
         return [*found, alone(SECOND, two / one if two and one else 0)]
 
     def table(self) -> str:
@@ -113,39 +111,49 @@ class Found(Struct, kw_only=True):
         return "\n".join(lines) + "\n"
 
 
+class _Course(NamedTuple):
+    """Where all take their turns, and what comes of it."""
+
+    server: Server
+    effort: Effort
+    found: Found
+    place: Place
+    runs: list[Run]
+
+
 async def deliver(server: Server, effort: Effort) -> Found:
     """Let all take turns, round by round. A contestant that does not run has a reason instead of figures."""
     found = Found()
     with tempfile.TemporaryDirectory(prefix="postroad-bench-") as folder:
         try:
             async with running_sink() as sink:
-                await _measure(server, effort, found, Place(sink, Path(folder)))
+                await _measure(_Course(server, effort, found, Place(sink, Path(folder)), []))
         except DidNotRun as reason:
             for label in (OURS, *(peer.name for peer in PEERS), SOURCE):
                 found.missing.setdefault(label, str(reason))
     return found
 
 
-async def _measure(server: Server, effort: Effort, found: Found, place: Place) -> None:
-    runs: list[Run] = []
-    for sender in OUR_SENDERS:
-        await _guarded(found, sender.label, _enter(server, effort, found, place, sender, runs))
+async def _measure(course: _Course) -> None:
+    for entry in OUR_ENTRIES:
+        await _guarded(course.found, entry.label, _enter(course, entry))
     for peer in PEERS:
         for signing in PEER_SIGNING:
-            sender = Sender(peer.name, signing)
-            await _guarded(found, sender.label, _enter_fastest(server, effort, found, place, peer, sender, runs))
-    await _rounds(server, effort, found, place, runs)
+            entry = Entry(peer.name, signing)
+            await _guarded(course.found, entry.label, _enter_fastest(course, peer, entry))
+    await _rounds(course)
 
 
-async def _rounds(server: Server, effort: Effort, found: Found, place: Place, runs: list[Run]) -> None:
+async def _rounds(course: _Course) -> None:
+    effort, found, place = course.effort, course.found, course.place
     key = read_key(place.rsa_key.read_bytes(), where=str(place.rsa_key))
     assert isinstance(key, rsa.RSAPrivateKey)
     source_messages = FEWEST
     for n in range(effort.rounds):
-        for run in runs:
-            if run.sender.label not in found.missing:
-                _say(f"round {n + 1}/{effort.rounds}: {run.sender.label}, {run.messages:,} messages")
-                await _guarded(found, run.sender.label, _turn(server, found, run))
+        for run in course.runs:
+            if run.entry.label not in found.missing:
+                _say(f"round {n + 1}/{effort.rounds}: {run.entry.label}, {run.messages:,} messages")
+                await _guarded(found, run.entry.label, _turn(course, run))
         _say(f"round {n + 1}/{effort.rounds}: {SOURCE}, {RSA}")
         await _guarded(found, SOURCE, _source_turn(found, place.sink, source_messages))
         found.paces[RSA].append(_sign(key, effort.work_s / 3))
@@ -162,38 +170,35 @@ async def _guarded(found: Found, label: str, step: Awaitable[None]) -> None:
         _say(f"{label}: {reason}")
 
 
-async def _enter(server: Server, effort: Effort, found: Found, place: Place, sender: Sender, runs: list[Run]) -> None:
+async def _enter(course: _Course, entry: Entry) -> None:
     """Ours takes part, with as many messages as it sends in a turn."""
-    _say(f"{sender.label}: pace")
-    first = Run(sender, place.ours(sender.signing), FEWEST)
+    _say(f"{entry.label}: pace")
+    first = Run(entry, course.place.ours(entry.signing), FEWEST)
     # Its settings are the same, however it signs.
-    found.settings.setdefault(OURS, await first.contestant.describe())
-    pace, _ = await work(server, first)
-    runs.append(first.at(pace, effort.work_s))
+    course.found.settings.setdefault(OURS, await first.contestant.describe())
+    pace, _ = await work(course.server, first)
+    course.runs.append(first.at(pace, course.effort.work_s))
 
 
-async def _enter_fastest(
-    server: Server, effort: Effort, found: Found, place: Place, peer: Peer, sender: Sender, runs: list[Run]
-) -> None:
+async def _enter_fastest(course: _Course, peer: Peer, entry: Entry) -> None:
     """A peer takes part at the concurrency at which it is fastest."""
-    best: tuple[float, Run] | None = None
+    looks: list[tuple[float, Run]] = []
     for concurrency in peer.concurrency:
-        _say(f"{sender.label}: pace at concurrency {concurrency}")
-        first = Run(sender, place.peer(peer, sender.signing, concurrency), PEERS_FEWEST)
-        pace, _ = await work(server, first)
-        if best is None or pace.jobs_per_s > best[0]:
-            best = pace.jobs_per_s, first.at(pace, effort.work_s)
-    assert best is not None, f"{peer.name} has no concurrency"
-    its = await best[1].contestant.describe()
+        _say(f"{entry.label}: pace at concurrency {concurrency}")
+        first = Run(entry, course.place.peer(peer, entry.signing, concurrency), peer.fewest)
+        pace, _ = await work(course.server, first)
+        looks.append((pace.jobs_per_s, first.at(pace, course.effort.work_s)))
+    _, fastest = max(looks, key=lambda look: look[0])
+    its = await fastest.contestant.describe()
     tried = ", ".join(map(str, peer.concurrency))
-    found.settings[sender.label] = replace(its, worker=f"{its.worker}; the fastest of concurrency {tried}")
-    runs.append(best[1])
+    course.found.settings[entry.label] = replace(its, worker=f"{its.worker}; the fastest of concurrency {tried}")
+    course.runs.append(fastest)
 
 
-async def _turn(server: Server, found: Found, run: Run) -> None:
-    pace, redis_us = await work(server, run)
-    found.paces[run.sender.label].append(pace)
-    found.redis_us[run.sender.label].append(redis_us)
+async def _turn(course: _Course, run: Run) -> None:
+    pace, redis_us = await work(course.server, run)
+    course.found.paces[run.entry.label].append(pace)
+    course.found.redis_us[run.entry.label].append(redis_us)
 
 
 async def work(server: Server, run: Run) -> tuple[Pace, float]:
@@ -205,7 +210,7 @@ async def work(server: Server, run: Run) -> tuple[Pace, float]:
         shutil.rmtree(Path(ours) / "state", ignore_errors=True)
     await run.contestant.enqueue(server.url, warm=warm, jobs=run.messages, payload_bytes=0)
     before_s = await server.cpu_s()
-    pace = await run.contestant.work(server.url, warm=warm, jobs=run.messages, workers=run.sender.processes)
+    pace = await run.contestant.work(server.url, warm=warm, jobs=run.messages, workers=run.entry.processes)
     redis_us = (await server.cpu_s() - before_s) * 1e6 / (warm + run.messages)
     if ours:
         await _require_accepted(Path(ours), warm + run.messages)

@@ -1,6 +1,6 @@
 """One Postroad in a folder of its own: settings, a campaign with its templates, recipients in any number.
 
-The message is that of every contestant (`benchmarks.letter`).
+The message is that of every contestant (`benchmarks.same_message`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from benchmarks.letter import (
+from benchmarks.same_message import (
     BOUNCE_DOMAIN,
     FIELDS,
     MAIL,

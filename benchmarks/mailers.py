@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from benchmarks import house, letter
+from benchmarks import house, same_message
 from benchmarks.contestants import ENVS, ROOT, Contestant, DidNotRun
 from benchmarks.ours_delivery import FOLDER
 from benchmarks.sink import Sink
@@ -29,7 +29,7 @@ class Signing(StrEnum):
     BOTH = "DKIM rsa-2048 and ed25519"
 
 
-class Sender(NamedTuple):
+class Entry(NamedTuple):
     """Who sends, how it signs, and with how many processes."""
 
     name: str
@@ -42,19 +42,23 @@ class Sender(NamedTuple):
         return f"{self.name}{signed}{', two processes' if self.processes == 2 else ''}"
 
 
-OUR_SENDERS = tuple(Sender(OURS, signing, processes) for signing in Signing for processes in (1, 2))
+OUR_ENTRIES = tuple(Entry(OURS, signing, processes) for signing in Signing for processes in (1, 2))
 
 
 class Peer(Struct, frozen=True, kw_only=True):
-    """``folder``: of its program and of its environment. ``concurrency``: it is measured at the fastest of these."""
+    """``folder``: of its program and of its environment. ``concurrency``: it is measured at the fastest of these.
+
+    ``fewest``: messages that are enough to tell its pace by, some two seconds of the slowest.
+    """
 
     name: str
     folder: str
     concurrency: tuple[int, ...]
+    fewest: int = 200
 
 
 PEERS = (
-    Peer(name=NODEMAILER, folder="nodemailer", concurrency=(10, 20, 50)),
+    Peer(name=NODEMAILER, folder="nodemailer", concurrency=(10, 20, 50), fewest=500),
     # One: its solo pool; more: its pool of threads.
     Peer(name="Celery + smtplib", folder="celery_smtplib", concurrency=(1, 4, 10, 20)),
     Peer(name="arq + aiosmtplib", folder="arq_aiosmtplib", concurrency=(10, 20, 50)),
@@ -81,11 +85,11 @@ class Place:
         environment = {
             "SMTP_PORT": str(self.sink.port),
             "CONCURRENCY": str(concurrency),
-            "MAIL": str(letter.MAIL),
+            "MAIL": str(same_message.MAIL),
         }
         for key in self._keys(signing):
-            domain = letter.SENDER.partition("@")[2]
-            environment |= {"DKIM_KEY": str(key), "DKIM_DOMAIN": domain, "DKIM_SELECTOR": letter.SELECTOR}
+            domain = same_message.SENDER.partition("@")[2]
+            environment |= {"DKIM_KEY": str(key), "DKIM_DOMAIN": domain, "DKIM_SELECTOR": same_message.SELECTOR}
         if not (ENVS / peer.folder).is_dir():
             raise DidNotRun("not installed; `make bench-peers` does it")
         if peer.name == NODEMAILER:

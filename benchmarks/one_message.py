@@ -16,7 +16,7 @@ from benchmarks.contestants import ROOT
 from benchmarks.costs import Cost, costs
 from benchmarks.delivery import Run, work
 from benchmarks.figures import median
-from benchmarks.mailers import OURS, Place, Sender, Signing
+from benchmarks.mailers import OURS, Entry, Place, Signing
 from benchmarks.message import measured
 from benchmarks.picture import picture_of
 from benchmarks.report import write_section
@@ -70,7 +70,7 @@ async def measure(server: Server, effort: Effort) -> Found:
     whole: list[Cost] = []
     with tempfile.TemporaryDirectory(prefix="postroad-bench-") as folder:
         async with running_sink() as sink:
-            run = Run(Sender(OURS), Place(sink, Path(folder)).ours(Signing.NONE), effort.messages)
+            run = Run(Entry(OURS), Place(sink, Path(folder)).ours(Signing.NONE), effort.messages)
             for n in range(effort.rounds):
                 print(f"round {n + 1}/{effort.rounds}", file=sys.stderr, flush=True)
                 parts.append(await costs(server, sink, effort.messages))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.contestants import Pace
 from benchmarks.delivery import ONE, RSA, SECOND, SIGNED, SOURCE, Found
-from benchmarks.mailers import NODEMAILER, OUR_SENDERS, OURS, PEERS, Sender, Signing
+from benchmarks.mailers import NODEMAILER, OUR_ENTRIES, OURS, PEERS, Entry, Signing
 
 CELERY = PEERS[1].name
 
@@ -17,7 +17,7 @@ def found(**rates: float) -> Found:
 
 
 def test_every_way_to_sign_is_measured_by_one_process_and_by_two() -> None:
-    labels = [sender.label for sender in OUR_SENDERS]
+    labels = [entry.label for entry in OUR_ENTRIES]
     assert len(set(labels)) == 2 * len(Signing)
     assert "postroad" in labels
     assert "postroad, DKIM rsa-2048 and ed25519, two processes" in labels
@@ -38,10 +38,10 @@ def test_ratios_are_to_the_peer_that_signs_as_ours_does() -> None:
     ran = found(
         **{
             OURS: 6_000.0,
-            Sender(OURS, processes=2).label: 12_000.0,
-            Sender(OURS, signed).label: 3_000.0,
+            Entry(OURS, processes=2).label: 12_000.0,
+            Entry(OURS, signed).label: 3_000.0,
             NODEMAILER: 1_000.0,
-            Sender(NODEMAILER, signed).label: 400.0,
+            Entry(NODEMAILER, signed).label: 400.0,
             SOURCE: 10_000.0,
             RSA: 4_000.0,
         }

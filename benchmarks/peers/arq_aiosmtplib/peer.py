@@ -18,7 +18,7 @@ from arq.connections import RedisSettings  # type: ignore[import-not-found, unus
 from arq.worker import Worker  # type: ignore[import-not-found, unused-ignore]
 
 from benchmarks.contract import Contestant, Put, Tally, run
-from benchmarks.letter import Job, Writer, job_of, signed_words
+from benchmarks.same_message import Job, Writer, job_of, signed_words
 
 AT_ONCE = 100
 
@@ -42,9 +42,9 @@ async def work(url: str, tally: Tally) -> None:
     idle: list[aiosmtplib.SMTP] = []
 
     async def send(_: Any, touch: int, address: str, fields: dict[str, str]) -> None:
-        letter = writer.write(Job(touch, address, fields))
+        message = writer.write(Job(touch, address, fields))
         session = idle.pop() if idle else await _connected(port)
-        await session.sendmail(letter.return_path, [letter.recipient], letter.content)
+        await session.sendmail(message.return_path, [message.recipient], message.content)
         idle.append(session)
         tally.add()
 

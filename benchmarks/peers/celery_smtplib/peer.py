@@ -17,7 +17,7 @@ from typing import Any
 from celery import Celery  # type: ignore[import-not-found, unused-ignore]
 
 from benchmarks.contract import Contestant, Put, Tally, run
-from benchmarks.letter import Job, Letter, Writer, job_of, signed_words
+from benchmarks.same_message import Job, Outgoing, Writer, job_of, signed_words
 
 WORKER = "worker --without-gossip --without-mingle --without-heartbeat --loglevel=ERROR"
 
@@ -29,12 +29,12 @@ class Connections:
         self._port = port
         self._idle: deque[smtplib.SMTP] = deque()
 
-    def send(self, letter: Letter) -> None:
+    def send(self, message: Outgoing) -> None:
         try:
             session = self._idle.pop()
         except IndexError:
             session = smtplib.SMTP("127.0.0.1", self._port, local_hostname="sender.example")
-        session.sendmail(letter.return_path, [letter.recipient], letter.content)
+        session.sendmail(message.return_path, [message.recipient], message.content)
         self._idle.append(session)
 
 

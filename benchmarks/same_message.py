@@ -39,7 +39,7 @@ class Job(NamedTuple):
     fields: dict[str, str]
 
 
-class Letter(NamedTuple):
+class Outgoing(NamedTuple):
     """What goes over SMTP."""
 
     return_path: str
@@ -69,7 +69,7 @@ def job_of(payload: str) -> Job:
 
 
 class Writer:
-    """Makes the letters of a peer. Templates are joined from ready pieces, which is quicker than any engine."""
+    """Makes the messages of a peer. Templates are joined from ready pieces, which is quicker than any engine."""
 
     def __init__(self, sign: Signature | None) -> None:
         self._sign = sign
@@ -83,7 +83,7 @@ class Writer:
         key = os.environ.get("DKIM_KEY")
         return cls(_dkimpy(Path(key).read_bytes()) if key else None)
 
-    def write(self, job: Job) -> Letter:
+    def write(self, job: Job) -> Outgoing:
         unsubscribe = f"{PUBLIC_URL}/u/{job.touch}"
         fields = {**job.fields, "unsubscribe_url": unsubscribe, "postal_address": POSTAL_ADDRESS}
         message = EmailMessage(policy=SMTP)
@@ -99,7 +99,7 @@ class Writer:
         content = message.as_bytes()
         if self._sign is not None:
             content = self._sign(content) + content
-        return Letter(f"bounce+{job.touch}@{BOUNCE_DOMAIN}", job.address, content)
+        return Outgoing(f"bounce+{job.touch}@{BOUNCE_DOMAIN}", job.address, content)
 
 
 def signed_words() -> str:

@@ -13,30 +13,30 @@ import dkim
 import pytest
 from pydantic import SecretStr
 
-from benchmarks import letter
+from benchmarks import same_message
 from postroad.mail.dkim import Algorithm, DkimKey, generate_key, read_key
 from postroad.mail.message import SenderIdentity, compile_message
 from postroad.mail.token import TokenSigner
 
-JOB = letter.job_of("5")
+JOB = same_message.job_of("5")
 NOW = datetime(2026, 11, 24, 9, tzinfo=UTC)
 
 
 def ours() -> bytes:
     sender = SenderIdentity(
-        address=letter.SENDER,
-        display_name=letter.SENDER_NAME,
+        address=same_message.SENDER,
+        display_name=same_message.SENDER_NAME,
         reply_to=None,
-        postal_address=letter.POSTAL_ADDRESS,
-        bounce_domain=letter.BOUNCE_DOMAIN,
+        postal_address=same_message.POSTAL_ADDRESS,
+        bounce_domain=same_message.BOUNCE_DOMAIN,
     )
     compiled = compile_message(
         sender=sender,
-        subject=letter.SUBJECT,
-        text=(letter.MAIL / "text.txt").read_text("utf-8"),
-        html=(letter.MAIL / "html.html").read_text("utf-8"),
+        subject=same_message.SUBJECT,
+        text=(same_message.MAIL / "text.txt").read_text("utf-8"),
+        html=(same_message.MAIL / "html.html").read_text("utf-8"),
         signer=TokenSigner(SecretStr("a key of the tests alone")),
-        public_url=letter.PUBLIC_URL,
+        public_url=same_message.PUBLIC_URL,
     )
     return compiled.merge(JOB.touch, JOB.address, JOB.fields, NOW).content
 
@@ -54,7 +54,7 @@ def texts(message: EmailMessage) -> list[str]:
 
 
 def test_a_peer_sends_the_same_message_as_ours() -> None:
-    written = letter.Writer(None).write(JOB)
+    written = same_message.Writer(None).write(JOB)
     theirs, own = parsed(written.content), parsed(ours())
     assert written.recipient == JOB.address
     for header in ("From", "To", "Subject", "List-Unsubscribe-Post", "MIME-Version"):
@@ -71,8 +71,8 @@ def test_a_peer_signs_it_so_that_it_verifies(tmp_path: Path, monkeypatch: pytest
     pem = generate_key(Algorithm.RSA)
     (tmp_path / "key.pem").write_bytes(pem)
     monkeypatch.setenv("DKIM_KEY", str(tmp_path / "key.pem"))
-    content = letter.Writer.of_environment().write(JOB).content
-    key = DkimKey(domain="sender.example", selector=letter.SELECTOR, private_key=read_key(pem, where="test"))
+    content = same_message.Writer.of_environment().write(JOB).content
+    key = DkimKey(domain="sender.example", selector=same_message.SELECTOR, private_key=read_key(pem, where="test"))
 
     def record(name: bytes, timeout: int = 5) -> bytes:
         return key.record.encode() if name == b"bench._domainkey.sender.example." else b""
