@@ -22,7 +22,7 @@ ALPHABET = string.ascii_lowercase + string.digits + "-"
 def test_what_was_signed_is_read(touch_id: int, purpose: Purpose) -> None:
     token = SIGNER.sign(purpose, touch_id)
     assert SIGNER.read(purpose, token) == touch_id
-    assert re.fullmatch(r"[0-9a-f]{1,16}-[a-z2-7]{16}", token)
+    assert re.fullmatch(r"[0-9a-f]{1,16}-[0-9a-f]{20}", token)
     assert SIGNER.sign(purpose, touch_id) == token
 
 
@@ -70,9 +70,10 @@ def test_a_number_has_one_spelling_too(spelling: str) -> None:
     assert SIGNER.read(Purpose.BOUNCE, f"\uff11f-{signature}") is None
 
 
-def test_a_letter_that_only_looks_the_same_in_lower_case_is_another() -> None:
-    token = next(token for n in range(500) if "k" in (token := SIGNER.sign(Purpose.BOUNCE, n)))
-    assert SIGNER.read(Purpose.BOUNCE, token.replace("k", "\N{KELVIN SIGN}")) is None
+def test_a_digit_of_elsewhere_is_another() -> None:
+    token = next(token for n in range(500) if "1" in (token := SIGNER.sign(Purpose.BOUNCE, n)).partition("-")[2])
+    number, _, signature = token.partition("-")
+    assert SIGNER.read(Purpose.BOUNCE, number + "-" + signature.replace("1", "\uff11")) is None
 
 
 @given(TOUCHES, PURPOSES, st.data())
@@ -84,7 +85,7 @@ def test_its_case_does_not_matter(touch_id: int, purpose: Purpose, data: st.Data
 
 
 @given(
-    st.one_of(st.text(), st.text(ALPHABET), st.from_regex(r"[0-9a-f]{0,20}-[a-z2-7]{14,18}", fullmatch=True)), PURPOSES
+    st.one_of(st.text(), st.text(ALPHABET), st.from_regex(r"[0-9a-f]{0,20}-[0-9a-f]{18,22}", fullmatch=True)), PURPOSES
 )
 def test_what_comes_from_elsewhere_is_none(text: str, purpose: Purpose) -> None:
     assert SIGNER.read(purpose, text) is None

@@ -47,11 +47,18 @@ async def start(http: httpx.AsyncClient, name: str, config: Path, **parameters: 
 async def state(http: httpx.AsyncClient, run_id: str, *types: str) -> dict[str, Any]:
     """The state of a run, once it is one of these."""
 
-    async def reached() -> dict[str, Any]:
-        found: dict[str, Any] = (await http.get(f"flow_runs/{run_id}")).raise_for_status().json()["state"]
-        return found if found["type"] in types else {}
+    found: dict[str, Any] = {}
 
-    return await until(reached, within_s=120)
+    async def reached() -> bool:
+        nonlocal found
+        found = (await http.get(f"flow_runs/{run_id}")).raise_for_status().json()["state"]
+        return found["type"] in types
+
+    try:
+        await until(reached, within_s=240)
+    except TimeoutError:
+        pytest.fail(f"the run is in {found}")
+    return found
 
 
 async def tables(http: httpx.AsyncClient, key: str) -> list[dict[str, Any]]:

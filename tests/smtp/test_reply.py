@@ -38,11 +38,11 @@ def test_any_chunking_gives_the_same_replies(replies: list[tuple[int, list[str]]
         transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=ours)
         try:
             wire = Wire(transport)
-            futures = [wire.expect() for _ in replies]
+            answers = [wire.expect((60.0,)) for _ in replies]
             for chunk in chunks:
                 wire.data_received(chunk)
             assert wire.lost is None
-            return [future.result() for future in futures]
+            return [reply for answer in answers for reply in answer.replies]
         finally:
             transport.close()
             theirs.close()

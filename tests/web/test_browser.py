@@ -86,7 +86,7 @@ async def test_somebody_unsubscribes_on_a_phone_in_their_language(web: Web, colo
 async def test_a_broken_link_says_so_in_every_language(web: Web, language: str) -> None:
     async with open_page() as page:
         await page.set_extra_http_headers({"Accept-Language": language})
-        answer = await page.goto(f"{web.http.base_url}/u/1-aaaaaaaaaaaaaaaa")
+        answer = await page.goto(f"{web.http.base_url}/u/1-aaaaaaaaaaaaaaaaaaaa")
         assert answer is not None
         assert answer.status == 404
         assert await page.locator("html").get_attribute("lang") == language

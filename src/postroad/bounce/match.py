@@ -16,7 +16,7 @@ from postroad.errors import DataError
 from postroad.mail.address import normalise_address
 from postroad.mail.token import Purpose, TokenSigner
 
-TOKEN = r"([0-9a-fA-F]{1,16}-[A-Za-z2-7]{16})"  # noqa: S105  (what one looks like)
+TOKEN = r"([0-9a-fA-F]{1,16}-[0-9a-fA-F]{20})"  # noqa: S105  (what one looks like)
 _BOUNCE = re.compile(rf"\bbounce[+=]{TOKEN}@", re.ASCII | re.IGNORECASE)
 _UNSUBSCRIBE = re.compile(rf"\bunsubscribe[+=]{TOKEN}@", re.ASCII | re.IGNORECASE)
 _REPLY = re.compile(rf"(?:^|[^0-9A-Za-z]){TOKEN}@", re.ASCII)

@@ -102,12 +102,13 @@ class Admission:
                 waiting.verdicts.set_result({job.id: refused[job.id] for job in waiting.batch if job.id in refused})
 
     def _admit(self, batch: Sequence[Claimed]) -> dict[str, Verdict]:
+        whens = {job.id: _read_when(job) for job in batch}
         with write(self._engine) as connection:
-            closed = self._closed(connection, batch)
+            closed = self._closed(connection, whens)
             closed |= self._held(connection, [job for job in batch if job.id not in closed])
             by_touch = {touch_of(job.id): job for job in batch if job.id not in closed}
-            hashes = self._hashes(by_touch)
-            senders = {id_: when.sender_id for id_, job in by_touch.items() if (when := _read_when(job)) is not None}
+            hashes = self._hashes({id_: whens[job.id] for id_, job in by_touch.items()})
+            senders = {id_: when.sender_id for id_, job in by_touch.items() if (when := whens[job.id]) is not None}
             claims = [
                 Claim(id_, job.token, job.closed, hashes.get(id_), senders.get(id_, 0)) for id_, job in by_touch.items()
             ]
@@ -118,20 +119,18 @@ class Admission:
             by_touch[touch_id].id: self._verdict(why.get(touch_id), senders.get(touch_id, 0)) for touch_id in rest
         }
 
-    def _hashes(self, by_touch: Mapping[int, Claimed]) -> dict[int, str | None]:
+    def _hashes(self, whens: Mapping[int, _When | None]) -> dict[int, str | None]:
         """Hash of the address of each touch, as its job names it."""
         if self._hash_of is None:
             return {}
-        whom = {touch_id: _read_when(job) for touch_id, job in by_touch.items()}
-        return {id_: self._hash_of(job.address) for id_, job in whom.items() if job is not None and job.address}
+        return {id_: self._hash_of(when.address) for id_, when in whens.items() if when is not None and when.address}
 
-    def _closed(self, connection: sa.Connection, batch: Sequence[Claimed]) -> dict[str, Verdict]:
+    def _closed(self, connection: sa.Connection, whens: Mapping[str, _When | None]) -> dict[str, Verdict]:
         """Put off what is outside its campaign's hours, by its recipient's clock, until they begin."""
         now = self._clock.now()
         opens: dict[tuple[int, str], datetime] = {}
         closed: dict[str, Verdict] = {}
-        for job in batch:
-            when = _read_when(job)
+        for job_id, when in whens.items():
             if when is None:
                 continue
             window, zone = self._window(connection, when.step_id)
@@ -142,7 +141,7 @@ class Admission:
                 opens[key] = window.opens(now, ZoneInfo(when.zone) if when.zone else zone)
             if opens[key] > now:
                 at_ms = int(opens[key].timestamp() * 1000)
-                closed[job.id] = Defer(at_ms=at_ms, cause="outside the campaign's hours", untried=True)
+                closed[job_id] = Defer(at_ms=at_ms, cause="outside the campaign's hours", untried=True)
         return closed
 
     def _held(self, connection: sa.Connection, batch: Sequence[Claimed]) -> dict[str, Verdict]:

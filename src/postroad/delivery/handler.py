@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self, assert_never
 
@@ -34,9 +32,9 @@ from postroad.delivery.outcome import (
 from postroad.delivery.routes import Route
 from postroad.delivery.shaping.limits import TAIL, Scope
 from postroad.delivery.shaping.shaper import Shaper
+from postroad.delivery.signing import Signing
 from postroad.errors import Blame, DataError, PostroadError
 from postroad.mail.dkim import DkimSigner
-from postroad.mail.message import Message
 from postroad.mail.token import TokenSigner
 from postroad.queue import FOREVER_MS, Dead, Defer, Done, Lease, LeaseLost, Queue, Retry, Uncertain
 from postroad.queue import Verdict as QueueVerdict
@@ -51,9 +49,6 @@ log = logging.getLogger(__name__)
 
 ROUTE_PAUSE_MS = (5_000, 10_000, 20_000, 60_000, 300_000)
 """How long a route rests after its first, second, … failure in a row to connect; the last repeats."""
-
-SIGNING_THREADS = min(os.cpu_count() or 1, 4)
-"""RSA signs without Python's lock, so that it can have a core beside the one that merges and sends."""
 
 
 class Delivery:
@@ -83,7 +78,7 @@ class Delivery:
         self._shaper = shaper
         self._dkim = dkim or {}  # by the name of the sender
         self._services = services or {}  # by the name of the route
-        self._signing = ThreadPoolExecutor(SIGNING_THREADS, "dkim")
+        self._signing = Signing()
         self._steps: dict[tuple[int, int], asyncio.Task[StepMessage]] = {}
         self._rests: dict[str, tuple[int, int]] = {}  # route: failures in a row, and the end of its pause
 
@@ -93,7 +88,7 @@ class Delivery:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._signing.shutdown(wait=False)
+        self._signing.close()
 
     async def __call__(self, lease: Lease) -> QueueVerdict:
         """Deliver one job; its touch is ``sending`` already. Every way that it can end is a verdict."""
@@ -101,7 +96,9 @@ class Delivery:
         job = decode_job(claimed.payload)
         step = await self._step(job.step_id, job.sender_id)
         try:
-            message = await self._signed(step.message.merge(job.touch_id, job.address, job.fields, self._clock.now()))
+            message = step.message.merge(job.touch_id, job.address, job.fields, self._clock.now())
+            if message.unsigned:
+                message = await self._signing.signed(message)
         except DataError as error:
             outcome = Outcome(verdict=Verdict.DEAD, cause="template", blame=Blame.MESSAGE)
             return self._verdict(outcome, str(error))
@@ -133,18 +130,18 @@ class Delivery:
             self._shaper.accepted(scope)
         elif reply is not None:
             self._shaper.refused(scope, reply)
-        await self._hold_back(step, scope, outcome, said)
+        if outcome.pause is None:
+            self._rests.pop(step.route, None)
+        else:
+            await self._hold_back(step, scope, outcome.pause, outcome, said)
         return self._verdict(outcome, said, reply)
-
-    async def _signed(self, message: Message) -> Message:
-        if not message.slow_to_sign:
-            return message.signed()  # Ed25519 is done before a thread would have begun.
-        return await asyncio.get_running_loop().run_in_executor(self._signing, message.signed)
 
     async def _step(self, step_id: int, sender_id: int) -> StepMessage:
         """Compile a step once for each sender; all who want it meanwhile wait for the same compilation."""
         key = step_id, sender_id
         task = self._steps.get(key)
+        if task is not None and task.done() and not task.cancelled() and task.exception() is None:
+            return task.result()
         if task is None:
             task = asyncio.create_task(asyncio.to_thread(self._load_step, step_id, sender_id))
             self._steps[key] = task
@@ -166,13 +163,10 @@ class Delivery:
                 sender_id=sender_id or None,
             )
 
-    async def _hold_back(self, step: StepMessage, scope: Scope, outcome: Outcome, said: str) -> None:
+    async def _hold_back(self, step: StepMessage, scope: Scope, pause: Pause, outcome: Outcome, said: str) -> None:
         """Pause the gate behind which more of the same would meet the same."""
         now_ms = self._clock.now_ms()
-        match outcome.pause:
-            case None:
-                self._rests.pop(step.route, None)
-                return
+        match pause:
             case Pause.ROUTE:
                 failures, until_ms = self._rests.get(step.route, (0, 0))
                 if now_ms < until_ms:
@@ -192,7 +186,7 @@ class Delivery:
         how_long = "until it is resumed" if until_ms == FOREVER_MS else f"for {(until_ms - now_ms) / 1000:g} s"
         log.warning("gate %s is paused %s: %s (%s)", gate, how_long, outcome.cause, said)
         await self._queue.suspend(gate, until_ms)
-        if outcome.pause is not Pause.ROUTE:
+        if pause is not Pause.ROUTE:
             self._shaper.paused(gate, scope, outcome, said, until_ms=None if until_ms == FOREVER_MS else until_ms)
 
     def _verdict(self, outcome: Outcome, said: str, reply: Reply | None = None) -> QueueVerdict:

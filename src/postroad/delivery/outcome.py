@@ -281,13 +281,16 @@ def _undeliverable(cause: str) -> Outcome:
     return Outcome(verdict=Verdict.BOUNCED, cause=cause, blame=Blame.RECIPIENT, suppress=True)
 
 
+_ACCEPTED = Outcome(verdict=Verdict.ACCEPTED, cause="accepted")
+
+
 def _of_positive(reply: Reply) -> Outcome:
     if reply.phase is not Phase.DOT:
         # The server has come as far as to ask for more, and no message has left.
         return Outcome(verdict=Verdict.RETRY, cause="protocol error", blame=Blame.US)
     if reply.code >= 300:
         return Outcome(verdict=Verdict.UNKNOWN, cause="no clear word after the final dot", blame=Blame.HOST)
-    return Outcome(verdict=Verdict.ACCEPTED, cause="accepted")
+    return _ACCEPTED
 
 
 def of_transport(error: TransportError) -> Outcome:

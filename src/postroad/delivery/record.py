@@ -11,6 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -66,9 +67,9 @@ class _Fact(msgspec.Struct, frozen=True, kw_only=True):
     touch_id: int
     state: TouchState
     claim: int
-    at: datetime
+    at_ms: int
     attempt: int
-    next_at: datetime | None
+    next_ms: int | None
     reply_code: int | None
     enhanced_code: str | None
     reply: str | None
@@ -78,8 +79,10 @@ class _Fact(msgspec.Struct, frozen=True, kw_only=True):
     noted: bool  # whether it gets a row of its own
 
 
-def _instant(ms: int) -> datetime:
-    return datetime.fromtimestamp(ms / 1000, UTC)
+@lru_cache(maxsize=1024)
+def _sql_instant(ms: int | None, dialect: str) -> str | None:
+    # What was settled together has one instant, and the ledger has it twice.
+    return None if ms is None else sql_instant(datetime.fromtimestamp(ms / 1000, UTC), dialect)
 
 
 def read_event(event: Event) -> _Fact | None:
@@ -93,9 +96,9 @@ def read_event(event: Event) -> _Fact | None:
         touch_id=touch_of(event.id),
         state=state,
         claim=event.token,
-        at=_instant(event.at_ms),
+        at_ms=event.at_ms,
         attempt=event.attempt,
-        next_at=_instant(event.next_ms) if event.next_ms and state is TouchState.DEFERRED else None,
+        next_ms=event.next_ms if event.next_ms and state is TouchState.DEFERRED else None,
         reply_code=note.reply_code if note is not None else None,
         enhanced_code=note.enhanced_code if note is not None else None,
         reply=(note.reply if note is not None else _fitting(event.error, MAX_REPLY)) or None,
@@ -164,6 +167,8 @@ def record(
 
 def _rounds(facts: Sequence[_Fact]) -> list[list[_Fact]]:
     """The first fact of each touch, then the second of those that have one, and so on: each may be of another claim."""
+    if len({fact.touch_id for fact in facts}) == len(facts):
+        return [list(facts)]
     rounds: list[list[_Fact]] = []
     told: Counter[int] = Counter()
     for fact in facts:
@@ -186,8 +191,8 @@ def _insert_events(connection: sa.Connection, facts: Sequence[_Fact]) -> None:
     rows = [
         {
             **msgspec.structs.asdict(fact),
-            "at": sql_instant(fact.at, dialect),
-            "next_at": sql_instant(fact.next_at, dialect) if fact.next_at else None,
+            "at": _sql_instant(fact.at_ms, dialect),
+            "next_at": _sql_instant(fact.next_ms, dialect),
         }
         for fact in facts
     ]
@@ -222,8 +227,8 @@ def _move(connection: sa.Connection, state: TouchState, facts: Sequence[_Fact]) 
             "id": fact.touch_id,
             "claim": fact.claim,
             "reply": fact.reply or fact.cause,
-            "next_at": sql_instant(fact.next_at, dialect) if fact.next_at else None,
-            "settled_at": sql_instant(fact.at, dialect) if state.ended else None,
+            "next_at": _sql_instant(fact.next_ms, dialect),
+            "settled_at": _sql_instant(fact.at_ms, dialect) if state.ended else None,
         }
         for fact in facts
     ]

@@ -16,7 +16,7 @@ _FRAME = len("=?utf-8?b??=")
 
 def clean(value: str) -> str:
     """Return a value with every run of control characters made one space."""
-    return _CONTROLS.sub(" ", value).strip()
+    return value.strip() if value.isprintable() else _CONTROLS.sub(" ", value).strip()
 
 
 def _needs_encoding(value: str) -> bool:
@@ -42,6 +42,9 @@ def _encoded_words(value: str, first_room: int) -> list[str]:
 
 
 def _fold(name: str, parts: list[str]) -> bytes:
+    line = f"{name}: {' '.join(parts)}\r\n"
+    if len(line) <= MAX_LINE + 2:  # Most do.
+        return line.encode()
     lines = [f"{name}:"]
     for number, part in enumerate(parts):
         if number and len(lines[-1]) + 1 + len(part) > MAX_LINE:

@@ -12,7 +12,6 @@ import re
 from binascii import b2a_qp
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from operator import itemgetter
 from typing import Any
 
@@ -45,16 +44,29 @@ class Layout:
         values = []
         for field, default, ours, html in self.wanted:
             value = fields[field] if default is None else fields.get(field, default)
-            octets = _fitting(value, ours, html) if isinstance(value, str | int | float) else None
+            # What a campaign's recipients have in common, such as a city or a plan, is looked at once.
+            octets = _SEEN[html].get(value) if type(value) is str else None
             if octets is None:
-                return None
+                octets = _fitting(value, ours, html) if isinstance(value, str | int | float) else None
+                if octets is None:
+                    return None
+                if not ours and type(value) is str:
+                    _remember(_SEEN[html], value, octets)
             values.append(octets)
         return self.pick(values)
 
 
-@lru_cache(maxsize=4096, typed=True)
+_SEEN: tuple[dict[str, bytes], dict[str, bytes]] = ({}, {})
+_MAX_SEEN = 4096
+
+
+def _remember(seen: dict[str, bytes], value: str, octets: bytes) -> None:
+    if len(seen) >= _MAX_SEEN:
+        seen.clear()  # What is common is soon back.
+    seen[value] = octets
+
+
 def _fitting(value: Any, ours: bool, html: bool) -> bytes | None:
-    # What a campaign's recipients have in common, such as a city or a plan, is looked at once.
     text = str(escape(value) if html else value)
     if len(text) > _OUR_ROOM or not _PLAIN.fullmatch(text):
         return None

@@ -14,6 +14,8 @@ from email.utils import format_datetime
 from functools import cached_property, lru_cache
 from hashlib import sha256
 
+import msgspec
+
 from postroad.errors import ConfigError, DataError
 from postroad.mail.address import ascii_address, ascii_domain, domain_of
 from postroad.mail.body import Entity, File, Fixed, Values, canonical_lines, message_entity
@@ -41,8 +43,7 @@ class SenderIdentity:
         return domain_of(self.address)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Message:
+class Message(msgspec.Struct, frozen=True, kw_only=True):
     """A message ready for the wire: CRLF line ends, no dot stuffing yet.
 
     ``return_path`` and ``recipient`` are its envelope: what MAIL FROM and RCPT TO say (RFC 5321 §2.3.1).
@@ -65,7 +66,7 @@ class Message:
         if not self.unsigned:
             return self
         fields = [unsigned.sign() for unsigned in self.unsigned]
-        return replace(self, content=b"".join([*fields, self.content]), unsigned=())
+        return msgspec.structs.replace(self, content=b"".join([*fields, self.content]), unsigned=())
 
 
 @dataclass(frozen=True, kw_only=True)

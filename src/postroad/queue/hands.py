@@ -40,9 +40,15 @@ class Hands:
     cost more for its task than for itself. So what a handler leaves in a context variable, a later job may find.
     """
 
-    def __init__(self, queue: Queue, handle: Handle, prepare: Prepare | None, lease_ms: int, backoff: Backoff) -> None:
+    def __init__(
+        self, queue: Queue, handle: Handle, prepare: Prepare | None, lease_ms: int, backoff: Backoff, enough: int = 1
+    ) -> None:
+        """``enough``: outcomes that are plenty."""
         self.outbox: list[Outcome] = []
         self.news = asyncio.Event()
+        self.plenty = asyncio.Event()
+        """Nobody need wait for more outcomes: there are many, or none is to come."""
+        self._enough = enough
         self.paused_until_s = 0.0
         """No new jobs before this instant of the loop's clock: preparing them fails."""
         self._queue = queue
@@ -74,6 +80,12 @@ class Hands:
         task = asyncio.create_task(self._prepare_batch(self._prepare, leases))
         self._preparing.add(task)
         task.add_done_callback(self._preparing.discard)
+
+    def take_outcomes(self) -> list[Outcome]:
+        """Empty the outbox."""
+        outcomes, self.outbox = self.outbox, []
+        self.plenty.clear()
+        return outcomes
 
     def give_back(self, jobs: Iterable[Claimed]) -> None:
         """Release jobs that were never started."""
@@ -237,6 +249,8 @@ class Hands:
             self.outbox.append(Outcome(lease.job, verdict, lease.marked))
             if not self._held:
                 self._empty.set()
+            if not self._held or len(self.outbox) >= self._enough:
+                self.plenty.set()
         self.news.set()
 
     def _abandon(self, lease: Lease) -> None:

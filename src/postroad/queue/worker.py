@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 from collections import Counter
+from contextlib import suppress
 from random import Random
 from typing import NamedTuple
 from uuid import uuid4
@@ -27,8 +28,8 @@ logger = logging.getLogger(__name__)
 IDLE_MS = 100
 """How often an idle worker asks."""
 
-LINGER_S = 0.005
-"""How long a verdict waits for company while other handlers are running."""
+LINGER_S = 0.02
+"""How long a verdict waits for company, for enough of them, while other handlers are running."""
 
 GATHER_S = 0.02
 """How long a free slot waits for company while most are taken: what is claimed together is admitted together."""
@@ -98,7 +99,8 @@ class Worker:
         self._idle_s = idle_ms / 1000
         self._clock = clock or SystemClock()
         rng = rng or Random()  # noqa: S311 - it spreads delays
-        self._hands = Hands(queue, handle, prepare, lease_ms, Backoff(rng, first_s=0.5, most_s=30.0))
+        backoff = Backoff(rng, first_s=0.5, most_s=30.0)
+        self._hands = Hands(queue, handle, prepare, lease_ms, backoff, enough=-(-concurrency // GATHER_SHARE))
         self._away = Backoff(rng, first_s=0.1, most_s=5.0)
         self._empty = Backoff(rng, first_s=0.001, most_s=self._idle_s)
         self._watchdog = Watchdog(queue, self.name, watchdog_ms)
@@ -161,7 +163,7 @@ class Worker:
         # Beside another call, only what is worth one of its own.
         if self._calling and not (self._many(len(self._hands.outbox)) or (self._more and self._many(want))):
             return None
-        outcomes, self._hands.outbox = self._hands.outbox, []
+        outcomes = self._hands.take_outcomes()
         return _Call(uuid4().hex, outcomes, want)
 
     @property
@@ -189,7 +191,9 @@ class Worker:
             pass
         else:
             if self._hands.outbox and len(self._hands) and not self._many(len(self._hands.outbox)):
-                await asyncio.sleep(LINGER_S)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LINGER_S):
+                        await self._hands.plenty.wait()
         news.clear()
 
     async def _send(self, name: str, call: _Call) -> Settled | None:

@@ -13,7 +13,8 @@ from postroad.smtp.session import Sendable, Session, Transaction
 class Permit(NamedTuple):
     """An open session, idle since an instant of the monotonic clock, or (None) the right to open one.
 
-    ``transaction``: that of the message that waited, when its commands have left behind another's final dot.
+    ``transaction``: that of the message that waited, when its commands have left behind another's final dot, and are
+    answered.
     """
 
     session: Session | None = None
@@ -54,6 +55,10 @@ class Permits:
         else:
             self._line.append((message, future))
         return future
+
+    def take_first(self) -> asyncio.Future[Permit]:
+        """Take the first in line out of the line: whoever does gives it its permit."""
+        return self._line.popleft()[1]
 
     def put(self, permit: Permit) -> None:
         if self.first_in_line is not None:

@@ -91,7 +91,10 @@ class SessionPool:
             raise
 
     def _follow(self, session: Session) -> Transaction | None:
-        """Hand a session over to the message that waits longest, whose commands then go behind a final dot."""
+        """Hand a session over to the message that waits longest, whose commands then go behind a final dot.
+
+        It hears so when they are answered: before that there is nothing that it could do.
+        """
         message = self._permits.first_in_line
         if message is None or session.transactions >= self._endpoint.messages_per_connection:
             return None
@@ -99,7 +102,16 @@ class SessionPool:
             transaction = session.prepare(message)
         except UnsendableError:
             return None  # It hears so when it has a session to itself.
-        self._permits.put(Permit(session, time.monotonic(), transaction))
+        asked = self._permits.take_first()
+
+        def opened() -> None:
+            if asked.done():  # cancelled meanwhile
+                session.forsake(transaction)
+                self._give_back(session)
+            else:
+                asked.set_result(Permit(session, time.monotonic(), transaction))
+
+        transaction.opened = opened
         return transaction
 
     async def _warm(self, permit: Permit) -> Session | None:

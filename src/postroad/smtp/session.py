@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, cast
 
 import aiosmtplib
 
@@ -21,12 +21,14 @@ from postroad.smtp.endpoint import Endpoint
 from postroad.smtp.failure import Timeouts, TransportError, UnsendableError
 from postroad.smtp.opening import open_client
 from postroad.smtp.reply import Phase, Reply, parse_reply
-from postroad.smtp.wire import Lines, Wire
+from postroad.smtp.wire import Answers, Wire
 
 __all__ = ["Sendable", "Session", "Timeouts", "Transaction", "TransportError", "UnsendableError"]
 
+_GROUP = (Phase.MAIL, Phase.RCPT, Phase.DATA)
 _UNSAFE_PATH = re.compile(r"[\x00-\x20\x7f<>\ud800-\udfff]")
 _RSET = b"RSET\r\n"
+_FAREWELL_S = 2.0
 
 
 class Sendable(Protocol):
@@ -46,8 +48,10 @@ class Transaction:
     def __init__(self, commands: list[bytes], body: bytes) -> None:
         self.commands = commands
         self.body = body
-        self.replies: list[asyncio.Future[Lines]] | None = None  # to its commands, where they were sent as a group
-        self.behind: asyncio.Future[Lines] | None = None  # the final dot that they were sent behind
+        self.opened: Callable[[], None] | None = None
+        """Is called when its commands, sent behind another's final dot, are answered, or will not be."""
+        self.answers: Answers | None = None  # to its commands, where they were sent as a group
+        self.behind: Answers | None = None  # to the final dot that they were sent behind
         self.followed = False
         """Whether the session has gone to another transaction, sent behind this one's dot."""
 
@@ -65,9 +69,9 @@ class Session:
         self._timeouts = timeouts
         self.transactions = 0
         self._over = False  # the server took its leave, or we left a transaction in its middle
-        self._dot: asyncio.Future[Lines] | None = None  # the last one that was sent
+        self._dot: Answers | None = None  # to the last one that was sent
         self._reset_first = False  # a refused transaction is open still (RFC 5321 §4.1.4)
-        self._steps = ((Phase.MAIL, timeouts.mail), (Phase.RCPT, timeouts.rcpt), (Phase.DATA, timeouts.data))
+        self._seconds = (timeouts.mail, timeouts.rcpt, timeouts.data)
         self.pipelining = client.supports_extension("pipelining")
         self._smtputf8 = client.supports_extension("smtputf8")
         self._eightbit = client.supports_extension("8bitmime")
@@ -109,8 +113,9 @@ class Session:
                 return reply
             await before_body()
             dot = self._write_body(transaction, follow)
+            await dot.wait()
             try:
-                return await self._reply(dot, Phase.DOT, self._timeouts.dot)
+                return self._read(dot, 0, Phase.DOT)
             except TransportError as error:
                 # What was written may have reached the server, dot and all.
                 raise TransportError(Phase.DOT, error.reason, unknown=True) from None
@@ -123,7 +128,7 @@ class Session:
 
         It is dropped at once, but for one whose final dot has no answer yet: that is somebody else's, who waits for it.
         """
-        if transaction.behind is None or transaction.behind.done():
+        if transaction.behind is None or transaction.behind.done:
             self.abort()
         else:
             self._over = True
@@ -151,17 +156,13 @@ class Session:
         ]
 
     async def _open_grouped(self, transaction: Transaction) -> Reply:
-        if transaction.replies is None:
-            await self._begin(transaction)
+        answers = transaction.answers or await self._begin(transaction)
+        await answers.wait()
         replies: list[Reply] = []
-        # Not before the dot is answered; whoever waits for that gives up in time, and the connection with it.
-        longer_s = self._timeouts.dot if transaction.behind is not None else 0.0
         try:
-            for future, (phase, seconds) in zip(transaction.replies or (), self._steps, strict=True):
-                reply = await self._reply(future, phase, seconds + longer_s)
-                longer_s = 0.0
-                replies.append(reply)
-                if reply.code == 421:
+            for place, phase in enumerate(_GROUP):
+                replies.append(self._read(answers, place, phase))
+                if replies[-1].code == 421:
                     break
             else:
                 await self._end_refused(*replies)
@@ -171,21 +172,27 @@ class Session:
             self.abort()  # Who refuses may close without the answers that only follow from it. The refusal stands.
         return next((reply for reply in replies if not reply.positive), replies[-1])
 
-    async def _begin(self, transaction: Transaction) -> None:
+    async def _begin(self, transaction: Transaction) -> Answers:
         self.transactions += 1
-        commands = transaction.commands
-        futures = self._write(b"".join([_RSET, *commands] if self._reset_first else commands), 3 + self._reset_first)
-        transaction.replies = futures[-3:]
+        octets = b"".join(transaction.commands)
         if self._reset_first:
-            await self._reply(futures[0], *self._steps[0])
+            reset, answers = self._expect(self._seconds[:1]), self._expect(self._seconds)
+            self._write(_RSET + octets)
+            await reset.wait()
+            self._read(reset, 0, Phase.MAIL)
             self._reset_first = False
+        else:
+            answers = self._expect(self._seconds)
+            self._write(octets)
+        transaction.answers = answers
+        return answers
 
     async def _end_refused(self, mail: Reply, rcpt: Reply, data: Reply) -> None:
         if not data.positive:
             self._reset_first = mail.positive
         elif not rcpt.positive:
             # RFC 2920 §3.1: a server may go on although it took no recipient; a lone dot ends that.
-            await self._reply(self._write(b".\r\n", 1)[0], Phase.DOT, self._timeouts.dot)
+            await self._ask(b".\r\n", Phase.DOT, self._timeouts.dot)
         elif not mail.positive:
             # It refused MAIL, and took the rest: a dot now could make it deliver an empty message.
             self.abort()
@@ -193,53 +200,52 @@ class Session:
     async def _open_in_turn(self, transaction: Transaction) -> Reply:
         self.transactions += 1
         if self._reset_first:
-            await self._reply(self._write(_RSET, 1)[0], *self._steps[0])
+            await self._ask(_RSET, Phase.MAIL, self._timeouts.mail)
             self._reset_first = False
-        mail, rcpt, data = transaction.commands
-        reply = await self._reply(self._write(mail, 1)[0], *self._steps[0])
-        if not reply.positive:
-            return reply
-        for command, (phase, seconds) in zip((rcpt, data), self._steps[1:], strict=True):
-            reply = await self._reply(self._write(command, 1)[0], phase, seconds)
+        for command, phase, seconds in zip(transaction.commands[:-1], _GROUP, self._seconds, strict=False):
+            reply = await self._ask(command, phase, seconds)
             if not reply.positive:
-                self._reset_first = True
-                break
+                self._reset_first = phase is not Phase.MAIL
+                return reply
+        reply = await self._ask(transaction.commands[-1], Phase.DATA, self._timeouts.data)
+        self._reset_first = not reply.positive
         return reply
 
-    def _write_body(self, transaction: Transaction, follow: Follow) -> asyncio.Future[Lines]:
+    def _write_body(self, transaction: Transaction, follow: Follow) -> Answers:
         if not self.usable:
             # It was lost while before_body was busy. Nothing of the body has left, so nothing is unknown.
             raise TransportError(Phase.DATA, self._wire.lost or "the connection was closed")
         following = follow(self) if self.pipelining else None
+        self._dot = dot = self._expect((self._timeouts.dot,))
         if following is None:
-            self._dot = self._write(transaction.body, 1)[0]
-            return self._dot
+            self._write(transaction.body)
+            return dot
         self.transactions += 1
         transaction.followed = True
-        self._dot, *following.replies = self._write(b"".join([transaction.body, *following.commands]), 4)
-        following.behind = self._dot
-        return self._dot
+        following.behind = dot
+        following.answers = self._wire.expect(self._seconds, following.opened)
+        self._write(b"".join([transaction.body, *following.commands]))
+        return dot
 
-    def _write(self, octets: bytes, replies: int) -> list[asyncio.Future[Lines]]:
-        futures = [self._wire.expect() for _ in range(replies)]
+    def _expect(self, seconds: Sequence[float]) -> Answers:
+        return self._wire.expect(seconds)
+
+    def _write(self, octets: bytes) -> None:
         if self._wire.lost is None:
             self._wire.transport.write(octets)
-        return futures
 
-    async def _reply(self, future: asyncio.Future[Lines], phase: Phase, seconds: float) -> Reply:
-        try:
-            if not future.done():  # The replies to a group come together.
-                # A third of what asyncio.timeout takes, twice for every message.
-                timer = asyncio.get_running_loop().call_later(seconds, _expire, future)
-                try:
-                    await future
-                finally:
-                    timer.cancel()
-            code, lines = future.result()
-        except TimeoutError:
-            raise TransportError(phase, f"no reply within {seconds:g} s") from None
-        except ConnectionResetError as error:
-            raise TransportError(phase, str(error)) from None
+    async def _ask(self, octets: bytes, phase: Phase, seconds: float) -> Reply:
+        answers = self._expect((seconds,))
+        self._write(octets)
+        await answers.wait()
+        return self._read(answers, 0, phase)
+
+    def _read(self, answers: Answers, place: int, phase: Phase) -> Reply:
+        if place >= len(answers.replies):
+            if answers.late_s is not None:
+                raise TransportError(phase, f"no reply within {answers.late_s:g} s")
+            raise TransportError(phase, answers.lost or "the connection was closed")
+        code, lines = answers.replies[place]
         # A final dot is answered with a number of the message's own; the other replies are the same all day.
         reply = parse_reply(phase, code, lines) if phase is Phase.DOT else _parse_again(phase, code, lines)
         if reply.positive and (code != 354 if phase is Phase.DATA else code >= 300):
@@ -250,28 +256,21 @@ class Session:
 
     async def close(self) -> None:
         """Say goodbye, and do not wait long: what was accepted is accepted. A dot's reply is waited for."""
-        if self._dot is not None and not self._dot.done():
-            await asyncio.wait([self._dot], timeout=self._timeouts.dot)
-        if self.usable:
-            future = self._write(b"QUIT\r\n", 1)[0]
-            try:
-                async with asyncio.timeout(2):
-                    await future
-            except (TimeoutError, ConnectionResetError):
-                pass  # QUIT may go unanswered; nothing hangs on it.
-            except asyncio.CancelledError:
-                self.abort()
-                raise
+        try:
+            if self._dot is not None:
+                await self._dot.wait()  # It is answered, late or lost in its time.
+            if self.usable:
+                farewell = self._expect((_FAREWELL_S,))
+                self._write(b"QUIT\r\n")
+                await farewell.wait()  # It may go unanswered; nothing hangs on it.
+        except asyncio.CancelledError:
+            self.abort()
+            raise
         self._wire.transport.close()
 
     def abort(self) -> None:
         """Drop the connection at once."""
         self._wire.transport.abort()
-
-
-def _expire(future: asyncio.Future[Lines]) -> None:
-    if not future.done():
-        future.set_exception(TimeoutError())
 
 
 _parse_again = lru_cache(maxsize=64)(parse_reply)
@@ -282,7 +281,8 @@ def _stuffed(content: bytes) -> bytes:
 
     A bare CR or LF is how one message becomes two on a server that takes it for a line end (SMTP smuggling).
     """
-    if not content.count(b"\r\n") == content.count(b"\n") == content.count(b"\r"):
+    # As many octets are of line ends as CR and LF there are: two thirds of what it takes to count all three.
+    if len(content) - len(content.translate(None, b"\r\n")) != 2 * content.count(b"\r\n"):
         raise UnsendableError("the message has a line end that is not CRLF", Blame.US)
     if not content.endswith(b"\r\n"):
         content += b"\r\n"
@@ -293,8 +293,8 @@ def _stuffed(content: bytes) -> bytes:
 
 def _take_over(client: aiosmtplib.SMTP) -> Wire:
     """Receive in the client's place. Raises ConnectionResetError when the server has closed since its last reply."""
-    transport = client.transport
-    if not isinstance(transport, asyncio.Transport) or transport.is_closing():
+    transport = cast(asyncio.Transport | None, client.transport)  # whatever loop it is of
+    if transport is None or transport.is_closing():
         raise ConnectionResetError("the server closed the connection")
     wire = Wire(transport)
     transport.set_protocol(wire)

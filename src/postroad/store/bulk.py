@@ -25,9 +25,10 @@ def json_rows(
     """
     parameter = f"{alias}_rows"
     if connection.dialect.name == "sqlite":
-        picks = ", ".join(f"json_extract(value, '$.{name}') AS {name}" for name in columns)
+        # SQLite reads a row again for each of its columns, and what is short is read faster.
+        picks = ", ".join(f"json_extract(value, '$[{place}]') AS {name}" for place, name in enumerate(columns))
         item = f"(SELECT {picks} FROM json_each(:{parameter})) AS {alias}"
-    else:
-        typed = ", ".join(f"{name} {kind.compile(connection.dialect)}" for name, kind in columns.items())
-        item = f"jsonb_to_recordset(CAST(:{parameter} AS jsonb)) AS {alias}({typed})"
+        return item, {parameter: msgspec.json.encode([[row[name] for name in columns] for row in rows]).decode()}
+    typed = ", ".join(f"{name} {kind.compile(connection.dialect)}" for name, kind in columns.items())
+    item = f"jsonb_to_recordset(CAST(:{parameter} AS jsonb)) AS {alias}({typed})"
     return item, {parameter: msgspec.json.encode(rows).decode()}

@@ -29,7 +29,7 @@ from tests.store.rows import NOW, add_campaign, add_touch, touch_row
 from tests.web.conftest import SIGNER, open_web
 from tests.web.webhooks.conftest import SECRET, Hooks, OpenHooks, public_key
 
-TAG = "1-aaaaaaaaaaaaaaaa"
+TAG = "1-aaaaaaaaaaaaaaaaaaaa"
 DAY_MS = 86_400_000
 BOUNCE = events.sendgrid("bounce", TAG, **events.NO_SUCH_USER)
 

@@ -13,7 +13,7 @@ from postroad.web.webhooks.sns import host_of
 from tests.bounce.services import events
 from tests.web.webhooks.conftest import CERTIFICATE, HOST, Hooks, Sns, certificate_of, stamp
 
-EVENT = events.ses_bounce("1-aaaaaaaaaaaaaaaa")
+EVENT = events.ses_bounce("1-aaaaaaaaaaaaaaaaaaaa")
 
 
 async def post(hooks: Hooks, message: dict[str, Any]) -> int:
@@ -30,7 +30,7 @@ async def test_a_notification_is_kept_and_queued(ses: Hooks, sns: Sns, version: 
 
 async def test_a_subject_is_signed_where_there_is_one(ses: Hooks, sns: Sns) -> None:
     assert await post(ses, sns.notification(EVENT, Subject="Amazon SES Email Event Notification")) == 200
-    without = sns.notification(events.ses_bounce("2-aaaaaaaaaaaaaaaa"))
+    without = sns.notification(events.ses_bounce("2-aaaaaaaaaaaaaaaaaaaa"))
     assert await post(ses, {**without, "Subject": None}) == 200
     assert await post(ses, {**without, "Subject": "added"}) == 403
     assert len(ses.kept()) == 2
