@@ -98,7 +98,7 @@ def measured() -> Iterator[tuple[str, float]]:
         key = DkimKey(domain="example.com", selector="s", private_key=read_key(pem, where="benchmark"))
         keys.append(key)
         signing = replace(message, dkim=DkimSigner([key]))
-        yield f"merge for {algorithm}", _best_us(partial(_merged, signing), 500)
+        yield f"merge, ready for {algorithm}", _best_us(partial(_merged, signing), 500)
         yield f"merge and sign, {algorithm}", _best_us(partial(_signed, signing), 200)
         yield f"bare signature, {algorithm}", _best_us(partial(key.sign, b"x" * 900), 200)
         if algorithm is Algorithm.RSA:
