@@ -13,7 +13,7 @@ export UV_COMPILE_BYTECODE = 1
 PEERS := $(patsubst benchmarks/peers/%/requirements.txt,%,$(wildcard benchmarks/peers/*/requirements.txt))
 NODE_PEERS := $(patsubst benchmarks/peers/%/package.json,%,$(wildcard benchmarks/peers/*/package.json))
 PEER_ENVS := benchmarks/peers/.envs
-BENCHES := queue growth blocking accuracy delivery submit import dns
+BENCHES := queue growth blocking accuracy delivery message submit import dns
 
 help:  ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12

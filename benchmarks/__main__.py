@@ -1,4 +1,4 @@
-"""`python -m benchmarks queue|growth|blocking|accuracy|delivery|submit|import|bounce|dns`.
+"""`python -m benchmarks queue|growth|blocking|accuracy|delivery|message|submit|import|bounce|dns`.
 
 Exits with 1 at a missed bar.
 """
@@ -13,8 +13,8 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import accuracy, blocking, bounce, bulk, comparison, costs, delivery, dns_health, growth, nsd, picture
-from benchmarks.contestants import PEERS
+from benchmarks import accuracy, blocking, bounce, bulk, comparison, delivery, dns_health, growth, nsd, one_message
+from benchmarks.contestants import PEERS, DidNotRun
 from benchmarks.figures import Figure, Measure, markdown_of, show
 from benchmarks.report import circumstances, settings_table, write_section
 from benchmarks.server import Server, running
@@ -24,6 +24,9 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 AsJson = Annotated[bool, typer.Option("--json", help="One object a line instead of a table.")]
 Quick = Annotated[bool, typer.Option("--quick", help="Little of everything: does it run? Its figures say little.")]
 WriteReadme = Annotated[bool, typer.Option("--write-readme", help="Put the results into benchmarks/README.md.")]
+WriteDocs = Annotated[
+    bool, typer.Option("--write-docs", help="Put table and picture into docs/explanation/performance.md.")
+]
 Only = Annotated[list[str] | None, typer.Option("--peer", help=f"Only this peer: {', '.join(PEERS)}. Repeatable.")]
 
 Run = Callable[[Server], Awaitable[tuple[list[Figure], list[str]]]]
@@ -86,16 +89,31 @@ def weigh(as_json: AsJson = False, quick: Quick = False, write_readme: WriteRead
 
 @app.command(name="delivery")
 def deliver(as_json: AsJson = False, quick: Quick = False, write_readme: WriteReadme = False) -> None:
-    """Measure delivery, claimed to recorded, beside BullMQ with Nodemailer, smtp-source and bare signing."""
+    """Measure delivery, claimed to recorded, beside Nodemailer, Celery, arq, smtp-source and bare signing."""
 
     async def run(server: Server) -> tuple[list[Figure], list[str]]:
         found = await delivery.deliver(server, delivery.QUICK if quick else delivery.Effort())
-        parts = costs.table_of(found.costs)
-        if write_readme and found.costs:
-            picture.PLACE.write_text(picture.picture_of(found.costs), "utf-8")
-        return found.figures(), [found.table(), parts, settings_table(found.settings, found.missing)]
+        return found.figures(), [found.table(), settings_table(found.settings, found.missing)]
 
     _report("delivery", run, delivery.MEASURES, as_json=as_json, write_readme=write_readme)
+
+
+@app.command()
+def message(quick: Quick = False, write_docs: WriteDocs = False) -> None:
+    """Measure where the microseconds of one message go: part by part, the whole, and merging and signing alone."""
+
+    async def run() -> tuple[one_message.Found, str]:
+        async with running() as server:
+            found = await one_message.measure(server, one_message.QUICK if quick else one_message.Effort())
+            return found, circumstances(await server.version(), _command())
+
+    try:
+        found, where = asyncio.run(run())
+    except DidNotRun as reason:
+        raise typer.BadParameter(str(reason)) from None
+    print("\n\n".join([where, *found.tables()]))
+    if write_docs:
+        found.write(where)
 
 
 @app.command()
@@ -129,8 +147,7 @@ def judge(as_json: AsJson = False, quick: Quick = False, write_readme: WriteRead
     if root is None:
         raise typer.BadParameter("POSTROAD_CORPORA does not name the folder of conformance data")
     figures, beside = bounce.judge(root, 0.5 if quick else 5.0)
-    command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
-    where = circumstances("no server", command)
+    where = circumstances("no server", _command())
     _tell("bounce", where, figures, bounce.MEASURES, beside, as_json=as_json, write_readme=write_readme)
 
 
@@ -141,7 +158,7 @@ def check(as_json: AsJson = False, quick: Quick = False, write_readme: WriteRead
         found = asyncio.run(dns_health.compare(dns_health.QUICK if quick else dns_health.Effort()))
     except nsd.NotInstalledError as error:
         raise typer.BadParameter(str(error)) from None
-    where = circumstances(found.server, shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]))
+    where = circumstances(found.server, _command())
     beside = [found.table()]
     _tell("dns", where, found.figures(), dns_health.MEASURES, beside, as_json=as_json, write_readme=write_readme)
 
@@ -172,8 +189,11 @@ def _tell(
 async def _measure(run: Run) -> tuple[list[Figure], list[str], str]:
     async with running() as server:
         figures, beside = await run(server)
-        command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
-        return figures, beside, circumstances(await server.version(), command)
+        return figures, beside, circumstances(await server.version(), _command())
+
+
+def _command() -> str:
+    return shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
 
 
 if __name__ == "__main__":

@@ -14,8 +14,6 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple, TypeVar
 
-from msgspec import Struct
-
 from benchmarks import house
 from benchmarks.ours_delivery import apply_campaign, hand_over, import_recipients, settings_of
 from benchmarks.server import Server
@@ -39,36 +37,23 @@ _T = TypeVar("_T")
 
 
 class Cost(NamedTuple):
-    """Of one message, µs of CPU: in our process, and in Redis."""
+    """Of one message, µs of CPU: in our process, and in Redis. ``what``: what is done for it."""
 
     part: str
+    what: str
     ours_us: float
     redis_us: float
 
 
-class Effort(Struct, frozen=True, kw_only=True):
-    messages: int = 10_000
-
-
-QUICK = Effort(messages=1_000)
-
-
-async def costs(server: Server, sink: Sink, effort: Effort) -> list[Cost]:
-    """Return the cost of every part, in the order in which a message meets them."""
+async def costs(server: Server, sink: Sink, messages: int) -> list[Cost]:
+    """Return the cost of every part, in the order in which a message meets them; so many messages have it measured."""
     with tempfile.TemporaryDirectory(prefix="postroad-bench-") as name:
         folder = Path(name)
         house.build(folder, house.Wish(port=sink.port))
         await server.empty()
         async with open_parts(settings_of(folder, server.url)) as parts:
-            meter = _Meter(server, effort.messages)
+            meter = _Meter(server, messages)
             return await _walk(parts, folder, meter)
-
-
-def table_of(found: Sequence[Cost]) -> str:
-    lines = ["| part | CPU of our process, µs | CPU of Redis, µs |", "|---|---:|---:|"]
-    lines += [f"| {cost.part} | {cost.ours_us:.1f} | {cost.redis_us:.1f} |" for cost in found]
-    ours_us, redis_us = sum(cost.ours_us for cost in found), sum(cost.redis_us for cost in found)
-    return "\n".join([*lines, f"| together | {ours_us:.1f} | {redis_us:.1f} |"]) + "\n"
 
 
 class _Meter:
@@ -79,12 +64,12 @@ class _Meter:
         self.messages = messages
         self.found: list[Cost] = []
 
-    async def __call__(self, part: str, work: Awaitable[_T]) -> _T:
+    async def __call__(self, part: str, what: str, work: Awaitable[_T]) -> _T:
         redis_s, ours_s = await self._server.cpu_s(), time.process_time()
         result = await work
         ours_s = time.process_time() - ours_s
         redis_s = await self._server.cpu_s() - redis_s
-        self.found.append(Cost(part, ours_s / self.messages * 1e6, redis_s / self.messages * 1e6))
+        self.found.append(Cost(part, what, ours_s / self.messages * 1e6, redis_s / self.messages * 1e6))
         return result
 
 
@@ -94,16 +79,20 @@ async def _walk(parts: Parts, folder: Path, meter: _Meter) -> list[Cost]:
     apply_campaign(parts, folder)
     await hand_over(parts)
     queue = await parts.queue(SEND_QUEUE)
-    batches = await meter("claim", _claimed(queue, messages))
-    await meter("admit: one UPDATE a batch, SQLite", _admitted(parts, batches))
+    batches = await meter("claim", "one script call for a batch: every gate is looked at", _claimed(queue, messages))
+    what = "one `UPDATE … RETURNING` for a batch, and its commit to the disk"
+    await meter("admit", what, _admitted(parts, batches))
     jobs = [job for batch in batches for job in batch]
     step = _step(parts, decode_job(jobs[0].payload).step_id)
-    merged = await meter("merge: subject, text, HTML, headers", _merged(parts, step, jobs))
-    await meter("SMTP: MAIL, RCPT, DATA, body and dot", _sent(parts, merged))
-    await meter("mark, before the body leaves", _marked(queue, batches))
-    await meter("settle, with its event", _settled(queue, batches))
+    what = "three templates, quoted-printable, headers, three tokens"
+    merged = await meter("merge", what, _merged(parts, step, jobs))
+    what = "MAIL, RCPT and DATA; then the body and its dot, with the next message's commands behind it"
+    await meter("SMTP", what, _sent(parts, merged))
+    await meter("mark", "that the body is about to leave: what makes *unknown* knowable", _marked(queue, batches))
+    await meter("settle", "the outcome and its event, in one step", _settled(queue, batches))
     recorder = Recorder(engine=parts.engine, queue=queue, clock=parts.clock, name="costs")
-    await meter("record: event and state, SQLite; acknowledge", recorder.drain())
+    what = "a row for the event and the state of the touch, in batches; then they are acknowledged"
+    await meter("record", what, recorder.drain())
     assert recorder.recorded == messages, f"{recorder.recorded} of {messages} events were recorded"
     return meter.found
 

@@ -1,6 +1,6 @@
 """One Postroad in a folder of its own: settings, a campaign with its templates, recipients in any number.
 
-The message is that of every contestant: text and HTML with six merge fields, from `benchmarks/mail`.
+The message is that of every contestant (`benchmarks.same_message`).
 """
 
 from __future__ import annotations
@@ -10,20 +10,23 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from postroad.settings import SenderSettings
+from benchmarks.same_message import (
+    BOUNCE_DOMAIN,
+    FIELDS,
+    MAIL,
+    POSTAL_ADDRESS,
+    PUBLIC_URL,
+    SELECTOR,
+    SENDER,
+    SENDER_NAME,
+    SUBJECT,
+    address_of,
+    fields_of,
+)
 
-MAIL = Path(__file__).parent / "mail"
 CAMPAIGN = "bench"
 AUDIENCE = "readers"
-SUBJECT = "{{ first_name }}, what is new in {{ product }}"
-SENDER = "news@sender.example"
-POSTAL_ADDRESS = "Postroad, 1 Old Post Road, 12345 Milestone"
-PUBLIC_URL = "https://mail.sender.example"
-SELECTOR = "bench"
-
-DOMAINS = ("gmail.com", "outlook.com", "yahoo.com", "icloud.com", "gmx.de", "firm.example")
 ZONES = ("Europe/Berlin", "America/New_York", "Asia/Kolkata", "")
-FIELDS = ("first_name", "last_name", "company", "city", "plan", "product")
 
 _SETTINGS = """
 state_dir = "state"
@@ -31,10 +34,10 @@ public_url = "{public_url}"
 secret_key = "a secret of the benchmark alone"
 [senders.news]
 address = "{sender}"
-name = "News of Postroad"
+name = "{sender_name}"
 postal_address = "{postal_address}"
 route = "sink"
-bounce_domain = "bounce.sender.example"
+bounce_domain = "{bounce_domain}"
 {signing}
 [routes.sink]
 host = "127.0.0.1"
@@ -48,7 +51,7 @@ rate = "1000000/1s"
 burst = 1000000
 """
 
-_SIGNING = """
+_KEY = """
 [[senders.news.dkim]]
 selector = "{selector}"
 key_file = "{key_file}"
@@ -68,25 +71,22 @@ steps:
 
 
 class Wish(Struct, frozen=True, kw_only=True):
-    """What a house is for. ``port`` is the sink's; ``key_file`` an RSA key in PEM: messages are signed with it."""
+    """What a house is for. ``port`` is the sink's; ``keys``: files in PEM, each of which signs every message."""
 
     port: int = 25
     connections: int = 20
     concurrency: int = 200
-    key_file: Path | None = None
-
-
-def can_sign() -> bool:
-    """Whether this version signs by DKIM."""
-    return "dkim" in SenderSettings.model_fields
+    keys: tuple[Path, ...] = ()
 
 
 def build(folder: Path, wish: Wish) -> None:
     """Write the files that an operator would."""
-    signing = _SIGNING.format(selector=SELECTOR, key_file=wish.key_file) if wish.key_file else ""
+    signing = "".join(_KEY.format(selector=f"{SELECTOR}{n}", key_file=key) for n, key in enumerate(wish.keys))
     settings = _SETTINGS.format(
         public_url=PUBLIC_URL,
         sender=SENDER,
+        sender_name=SENDER_NAME,
+        bounce_domain=BOUNCE_DOMAIN,
         postal_address=POSTAL_ADDRESS,
         signing=signing,
         port=wish.port,
@@ -104,16 +104,4 @@ def write_recipients(path: Path, count: int, *, first: int = 0) -> None:
         rows.writerow(("email", "tz", *FIELDS))
         for n in range(first, first + count):
             zone = ZONES[n % len(ZONES)]
-            rows.writerow((f"reader.{n}@{DOMAINS[n % len(DOMAINS)]}", zone, *fields_of(n).values()))
-
-
-def fields_of(n: int) -> dict[str, str]:
-    """Merge fields of the n-th recipient."""
-    return {
-        "first_name": f"Ada{n % 1000}",
-        "last_name": f"Müller-{n % 7919}",
-        "company": f"Example & Sons {n % 311}",
-        "city": f"Springfield {n % 97}",
-        "plan": ("free", "team", "business")[n % 3],
-        "product": "Planner",
-    }
+            rows.writerow((address_of(n), zone, *fields_of(n).values()))

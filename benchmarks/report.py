@@ -34,16 +34,16 @@ def settings_table(settings: dict[str, Settings], missing: dict[str, str]) -> st
     return "\n".join(lines) + "\n"
 
 
-def write_section(name: str, parts: Sequence[str]) -> None:
+def write_section(name: str, parts: Sequence[str], page: Path = README) -> None:
     """Put the parts between the markers of this name."""
-    text = README.read_text("utf-8")
+    text = page.read_text("utf-8")
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     between = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
     body = begin + "\n" + "\n\n".join(part.strip() for part in parts) + "\n" + end
     written, found = between.subn(lambda _: body, text)
     if found != 1:
-        raise ValueError(f"{README.name} needs {begin} and {end} once, not {found} times")
-    README.write_text(written, "utf-8")
+        raise ValueError(f"{page.name} needs {begin} and {end} once, not {found} times")
+    page.write_text(written, "utf-8")
 
 
 def _processor() -> str:

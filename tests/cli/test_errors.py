@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from postroad.embedded import stop_redis
 from postroad.errors import UnavailableError
+from postroad.sandbox import Sandbox, SandboxConfig
 from tests.cli.conftest import SETTINGS, Run
 
 
@@ -83,6 +86,22 @@ def test_doctor_says_what_is_wrong_and_fails(run: Run, tmp_path: Path) -> None:
         assert "warn prefect" in result.stdout
     finally:
         stop_redis(tmp_path / ".postroad")
+
+
+async def test_doctor_says_what_to_correct_where_a_relay_refuses_the_login(run: Run, tmp_path: Path) -> None:
+    config = SandboxConfig(directory=str(tmp_path / "sandbox"), credentials={"ada": "correct horse"}, require_auth=True)
+    async with Sandbox(config, rng=Random(7)) as sandbox:
+        login = f'port = {sandbox.port}\nusername = "ada"\nclear_text_login = true'
+        (tmp_path / "postroad.toml").write_text(SETTINGS.replace("port = 1", login))
+        password = {"POSTROAD_ROUTES__RELAY__PASSWORD": "wrong pony"}
+        try:
+            result = await asyncio.to_thread(run, "doctor", PREFECT_API_URL="http://127.0.0.1:1/api", **password)
+        finally:
+            stop_redis(tmp_path / ".postroad")
+        said = " ".join(result.stdout.split())
+        assert f"127.0.0.1:{sandbox.port} refuses the login of ada: 535 5.7.8" in said
+    assert "the password in POSTROAD_ROUTES__RELAY__PASSWORD" in said
+    assert "pony" not in result.stdout + result.stderr
 
 
 @pytest.mark.parametrize(

@@ -232,3 +232,13 @@ def test_soft_bounces_at_delivery_before_an_acceptance_are_no_row(ledger: Ledger
             touch = add_touch(connection, campaign, steps[0], TouchState.SENDING, recipient_id=ada, claim=1)
         ledger.record(event(touch, *how, at_ms=int(NOW.timestamp() * 1000) - 600_000 + minute * 60_000))
     assert ledger.scalar("SELECT count(*) FROM suppression") == 0
+
+
+@pytest.mark.parametrize("kind", [EventKind.RETRY, EventKind.DEAD])
+def test_what_the_queue_says_on_its_own_fits_the_ledger_however_long_it_is(ledger: Ledger, kind: EventKind) -> None:
+    touch_id = ledger.touch(TouchState.QUEUED)
+    ledger.record(event(touch_id, kind, cause="handler: " + "x" * 2_000, error="\0" + "ä" * 2_000))
+    assert ledger.row(touch_id).state is not TouchState.QUEUED
+    said = ledger.row(touch_id).reply
+    assert said is not None
+    assert 100 <= len(said) <= 500

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from datetime import timedelta
 
@@ -9,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from postroad.clock import SystemClock
-from postroad.dns.providers import OTHER, UNANSWERED_S, Providers, provider_table, site_of
+from postroad.dns.providers import MAX_SITE, OTHER, UNANSWERED_S, Providers, provider_table, site_of
 from postroad.dns.resolver import Resolver
 from postroad.store.engine import read
 from tests.dns.nameserver import Nameserver, Trouble
@@ -49,11 +50,28 @@ def test_sites_are_told_apart_by_their_hosts_alone() -> None:
     assert site_of("a.com", ()) == "a.com"
 
 
+LONG = ".".join(["l" * 49] * 5)
+# Nobody's host, but an answer: in its readable form an octet that is no letter takes four characters.
+ODD = ".".join([r"\000" * 60] * 2)
+
+
+@pytest.mark.parametrize(
+    "hosts", [(f"a.{LONG}", f"b.{LONG}"), (f"a.{ODD}.net", f"b.{ODD}.net"), (f"{ODD}.net",), ("mx a/b:c.net",)]
+)
+def test_a_site_has_a_name_that_columns_and_gates_take(hosts: tuple[str, ...]) -> None:
+    name = site_of("a.com", hosts)
+    assert 0 < len(name) <= MAX_SITE
+    assert re.search(r"[\s/:]", name) is None
+    assert name == site_of("b.com", hosts)
+    assert name != site_of("a.com", (*hosts[:-1], f"{hosts[-1]}x"))
+
+
 ZONE = {
     "school.net": {"MX": ["1 aspmx.l.google.com.", "5 alt1.aspmx.l.google.com."]},
     "shop.net": {"MX": ["10 mx1.hoster.net.", "10 mx2.hoster.net."]},
     "club.net": {"MX": ["5 mx2.hoster.net.", "7 mx1.hoster.net."]},
     "silent.net": {"MX": ["5 mx.silent.net."]},
+    "odd.net": {"MX": [f"5 {ODD}.net."]},
 }
 
 
@@ -66,8 +84,8 @@ def kept(engine: sa.Engine) -> dict[str, tuple[str, str]]:
 async def test_domains_are_looked_up_once_and_kept(engine: sa.Engine) -> None:
     async with Nameserver(ZONE) as server, Resolver(server.settings(), SystemClock()) as resolver:
         providers = Providers(resolver, engine, SystemClock())
-        asked = ["school.net", "shop.net", "club.net", "gone.net", "gmail.com", "rehearsal.test", "school.net"]
-        assert await providers.learn(asked) == 4
+        asked = [*ZONE, "gone.net", "gmail.com", "rehearsal.test", "school.net"]
+        assert await providers.learn(asked) == 6
         assert server.asked["school.net", "MX"] == 1
         assert not server.asked["gmail.com", "MX"]
         assert not server.asked["rehearsal.test", "MX"]
@@ -76,7 +94,8 @@ async def test_domains_are_looked_up_once_and_kept(engine: sa.Engine) -> None:
     assert found["shop.net"] == found["club.net"]
     assert found["shop.net"][0] == OTHER
     assert found["gone.net"] == (OTHER, "gone.net")
-    assert set(found) == {"school.net", "shop.net", "club.net", "gone.net"}
+    assert found["odd.net"][0] == OTHER
+    assert set(found) == {*ZONE, "gone.net"}
 
 
 async def test_dns_that_is_away_costs_the_deadline_and_takes_nothing_that_is_known(engine: sa.Engine) -> None:

@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -90,6 +90,18 @@ scache    unix - - n - 1 scache
 postlog   unix-dgram n - n - 1 postlogd
 """
 
+# Whoever has logged in may relay, and nobody else; TLS comes first.
+_SASL = """
+{port}    inet n - n - - smtpd
+  -o smtpd_sasl_auth_enable=yes
+  -o smtpd_sasl_type=dovecot
+  -o smtpd_sasl_path={socket}
+  -o smtpd_sasl_mechanism_filter={mechanism}
+  -o smtpd_tls_auth_only=yes
+  -o smtpd_error_sleep_time=0
+  -o smtpd_relay_restrictions=permit_sasl_authenticated,reject
+"""
+
 _MAIN = """
 compatibility_level = 3.6
 queue_directory = {folder}/spool
@@ -116,20 +128,28 @@ message_size_limit = 100000
 class Postfix:
     """The ports of an instance."""
 
-    def __init__(self, port: int, implicit_tls_port: int, in_turn_port: int) -> None:
+    def __init__(self, port: int, implicit_tls_port: int, in_turn_port: int, login_ports: Mapping[str, int]) -> None:
         self.port = port
         self.implicit_tls_port = implicit_tls_port
         self.in_turn_port = in_turn_port
         """Where PIPELINING is not offered."""
+        self.login_ports = login_ports
+        """By the mechanism that is offered there alone, in lower case."""
 
 
 @contextmanager
-def postfix(folder: Path, next_hop: int, certificates: Certificates) -> Iterator[Postfix]:
-    """A whole Postfix that relays all it takes to the port of the next hop. Needs root, as Postfix does."""
+def postfix(
+    folder: Path, next_hop: int, certificates: Certificates, *, sasl: Path | None = None, mechanisms: Sequence[str] = ()
+) -> Iterator[Postfix]:
+    """A whole Postfix that relays all it takes to the port of the next hop. Needs root, as Postfix does.
+
+    ``sasl``: the socket of a Dovecot that judges who logs in, by one of these mechanisms.
+    """
     program = _program("postfix")
     if os.geteuid() != 0:
         pytest.skip("postfix can be started by root only")
-    instance = Postfix(_free_port(), _free_port(), _free_port())
+    login_ports = {mechanism: _free_port() for mechanism in mechanisms}
+    instance = Postfix(_free_port(), _free_port(), _free_port(), login_ports)
     config = folder / "etc"
     for made in (config, folder / "spool", folder / "data"):
         made.mkdir(parents=True)
@@ -144,6 +164,7 @@ def postfix(folder: Path, next_hop: int, certificates: Certificates) -> Iterator
     )
     (config / "master.cf").write_text(
         _MASTER.format(port=instance.port, implicit=instance.implicit_tls_port, in_turn=instance.in_turn_port).lstrip()
+        + "".join(_SASL.format(port=port, socket=sasl, mechanism=mechanism) for mechanism, port in login_ports.items())
     )
     environment = {"PATH": SBIN + ":/usr/bin:/bin", "MAIL_CONFIG": str(config)}
     started = subprocess.run(

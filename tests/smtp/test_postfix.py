@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from postroad.settings import TlsMode
 from postroad.smtp.pool import SessionPool
 from postroad.smtp.reply import Phase
 from postroad.smtp.session import Session, TransportError, UnsendableError
+from tests.bounce.sources.dovecot import PASSWORD, USER, dovecot
 from tests.smtp.conftest import QUICK, Certificates, Marks, message, nothing, route
 from tests.smtp.postfix import Postfix, postfix, smtp_sink
 from tests.smtp.scripted import ScriptedServer
@@ -145,3 +147,34 @@ async def test_a_whole_postfix(instance: Postfix, next_hop: ScriptedServer, cert
 
     with pytest.raises(TransportError, match=r"(?i)certificate verify failed"):
         await Session.open(route(instance.port, tls=TlsMode.STARTTLS), QUICK)
+
+
+MECHANISMS = ("plain", "login", "cram-md5")
+
+
+async def test_login_at_a_whole_postfix(
+    open_folder: Path, next_hop: ScriptedServer, certificates: Certificates
+) -> None:
+    """Dovecot says who may. Behind STARTTLS, by one mechanism after the other; a wrong password says what to mend."""
+    with (
+        dovecot(certificates, mechanisms=" ".join(MECHANISMS)) as judge,
+        postfix(open_folder, next_hop.port, certificates, sasl=judge.sasl, mechanisms=MECHANISMS) as instance,
+    ):
+        for mechanism, port in instance.login_ports.items():
+            place = partial(route, port, tls=TlsMode.STARTTLS, ca_file=certificates.ca_file)
+            session = await Session.open(place(username=USER, password=PASSWORD), QUICK)
+            assert (await session.send(message(), nothing)).code == 250, mechanism
+            await session.close()
+
+            stranger = await Session.open(place(), QUICK)
+            assert (await stranger.send(message(), nothing)).code == 554, "who has not logged in may not relay"
+            await stranger.close()
+
+            with pytest.raises(TransportError) as caught:
+                await Session.open(place(username=USER, password=f"{PASSWORD}?"), QUICK)
+            error = caught.value
+            assert (error.phase, error.reply and error.reply.code) == (Phase.AUTH, 535)
+            assert error.reason.startswith(f"127.0.0.1:{port} refuses the login of {USER}: 535 5.7.8 ")
+            assert error.reason.endswith("Correct the route's username or password: POSTROAD_ROUTES__NAME__PASSWORD")
+            assert PASSWORD not in repr(error)
+        await arrived(next_hop, len(MECHANISMS))

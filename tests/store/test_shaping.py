@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-from postroad.delivery.shaping.file import MAX_COLUMN, MAX_NAME
+from postroad.delivery.shaping.file import MAX_COLUMN
 from postroad.delivery.shaping.limits import Scope
+from postroad.dns.providers import MAX_SITE
 from postroad.store.engine import read, write
 from postroad.store.shaping import ShapingChange, add_change, count_reply, open_changes
 
@@ -15,7 +16,7 @@ NOW = datetime(2026, 11, 24, 9, tzinfo=UTC)
 LONGEST = Scope(
     sender="a" * 308 + "@example.com",
     provider="p" * MAX_COLUMN,
-    tables=f"site.{'s' * MAX_NAME}/domain.{'d' * MAX_NAME}",
+    tables=f"site.{'s' * MAX_SITE}/domain.{'d' * MAX_SITE}",
 )
 RULE = "r" * MAX_COLUMN
 

@@ -28,6 +28,7 @@ from postroad.mail.dkim_keys import keys_of
 from postroad.parts import Parts, open_parts, redis_url
 from postroad.queue.topology import Health, inspect
 from postroad.settings import RelaySettings, RouteKind, Settings
+from postroad.smtp.reply import Phase
 from postroad.smtp.session import Session, Timeouts, TransportError
 
 LAG_EVENTS = 10_000
@@ -223,7 +224,9 @@ async def _relay(name: str, settings: RelaySettings, helo: str | None) -> Check:
     try:
         session = await Session.open(relay.endpoint, Timeouts(connect=5, greeting=5))
     except TransportError as error:
-        remedy = "Is it running? host, port, tls and password are in postroad.toml or the environment."
+        remedy = "Is it running? host, port, tls and username are in postroad.toml, the password in the environment."
+        if error.phase is Phase.AUTH:
+            remedy = f"username is in postroad.toml, the password in POSTROAD_ROUTES__{name.upper()}__PASSWORD."
         return Check(part=f"route {name}", health=Health.FAIL, seen=f"{where}: {error}", remedy=remedy)
     pipelining = "pipelining" if session.pipelining else "no pipelining: slower"
     await session.close()

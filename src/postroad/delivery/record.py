@@ -56,6 +56,10 @@ _FROM: dict[TouchState, tuple[TouchState, ...]] = {
 """From which states an event may move a touch to another."""
 
 
+MAX_REPLY, MAX_CAUSE = 500, 100
+"""Characters that the ledger has room for."""
+
+
 class _Fact(msgspec.Struct, frozen=True, kw_only=True):
     """One event, read as a row for the ledger."""
 
@@ -97,13 +101,18 @@ def read_event(event: Event) -> _Fact | None:
         next_ms=event.next_ms if event.next_ms and state is TouchState.DEFERRED else None,
         reply_code=note.reply_code if note is not None else None,
         enhanced_code=note.enhanced_code if note is not None else None,
-        reply=(note.reply if note is not None else event.error) or None,
-        cause=(note.cause if note is not None else event.cause) or None,
+        reply=(note.reply if note is not None else _fitting(event.error, MAX_REPLY)) or None,
+        cause=(note.cause if note is not None else _fitting(event.cause, MAX_CAUSE)) or None,
         blame=note.blame if note is not None else None,
         suppress=note.suppress if note is not None else False,
         # A cancelled campaign's million need no row each to say so.
         noted=state is not TouchState.QUEUED and not (state is TouchState.CANCELLED and note is None),
     )
+
+
+def _fitting(said: str, length: int) -> str:
+    """What the queue says on its own, as where a handler failed, may be longer than a column, and have NUL in it."""
+    return said.replace("\0", "")[:length]
 
 
 def _state(event: Event, note: DeliveryNote | None) -> TouchState | None:

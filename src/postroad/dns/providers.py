@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
@@ -31,6 +32,12 @@ UNANSWERED_S = 600
 DEADLINE_S = 5.0
 """How long handing over may wait for DNS, for all domains of a slice together."""
 AT_ONCE = 100
+
+MAX_SITE = 255
+"""Characters in the name of a site: the store and the gates have room for it."""
+
+# What a gate's name cannot have in it, nor a mail host that is one: DNS carries any octet.
+_ODD = re.compile(r"[\s/:]")
 
 # RFC 2606, RFC 6761: nobody's mail hosts are found there.
 _NOWHERE = (".test", ".example", ".invalid", ".localhost", ".local")
@@ -78,14 +85,18 @@ def provider_table() -> ProviderTable:
 
 
 def site_of(domain: str, hosts: tuple[str, ...]) -> str:
-    """Name of the site that these mail hosts are: readable, and the same for every domain that has them."""
+    """Name of the site that these mail hosts are: readable, and the same for every domain that has them.
+
+    It has `MAX_SITE` characters at the most, whatever DNS said.
+    """
     match hosts:
         case ():
             return domain
-        case (host,):
+        case (host,) if len(host) <= MAX_SITE and _ODD.search(host) is None:
             return host
         case _:
-            return f"{hosts[0]}+{hashlib.sha256(' '.join(hosts).encode()).hexdigest()[:8]}"
+            end = f"+{hashlib.sha256(' '.join(hosts).encode()).hexdigest()[:8]}"
+            return _ODD.sub("-", hosts[0])[: MAX_SITE - len(end)] + end
 
 
 def whose(domain: str, hosts: tuple[str, ...]) -> tuple[str, str]:

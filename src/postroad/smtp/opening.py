@@ -15,7 +15,7 @@ from postroad.smtp.dane import check_chain, peer_chain
 from postroad.smtp.endpoint import Endpoint
 from postroad.smtp.failure import Timeouts, TransportError
 from postroad.smtp.oauth import TokenError, TokenSource
-from postroad.smtp.reply import Phase, clean, parse_reply
+from postroad.smtp.reply import Phase, Reply, clean, parse_reply
 from postroad.smtp.tls import client_context
 
 _NO_SUCH_COMMAND = frozenset({500, 501, 502, 504})
@@ -66,7 +66,8 @@ async def _open(endpoint: Endpoint, timeouts: Timeouts) -> aiosmtplib.SMTP:
         if not 200 <= error.code < 600:  # what was said was no reply
             raise TransportError(phase, clean(str(error.message))) from None
         reply = parse_reply(phase, error.code, str(error.message).splitlines())
-        raise TransportError(phase, str(reply), reply=reply) from None
+        reason = _words_for_login(reply, endpoint) if phase is Phase.AUTH else str(reply)
+        raise TransportError(phase, reason, reply=reply) from None
     # ValueError: a host that cannot be a name; OSError: all that goes wrong with sockets, TLS and files.
     except (aiosmtplib.SMTPException, TokenError, OSError, ValueError) as error:
         raise TransportError(phase, str(error) or _words_for(error, endpoint)) from None
@@ -74,6 +75,14 @@ async def _open(endpoint: Endpoint, timeouts: Timeouts) -> aiosmtplib.SMTP:
 
 def _words_for(error: Exception, endpoint: Endpoint) -> str:
     return f"{endpoint.name} does not answer" if isinstance(error, TimeoutError) else type(error).__name__
+
+
+def _words_for_login(reply: Reply, endpoint: Endpoint) -> str:
+    """What somebody who can mend it has to know."""
+    if reply.code < 500:
+        return f"{endpoint.name} takes no login now: {reply}"
+    mend = "password: POSTROAD_ROUTES__NAME__PASSWORD" if endpoint.tokens is None else "section oauth"
+    return f"{endpoint.name} refuses the login of {endpoint.username}: {reply}. Correct the route's username or {mend}"
 
 
 def _context(endpoint: Endpoint) -> ssl.SSLContext | None:

@@ -1,4 +1,4 @@
-"""Dovecot as the IMAP server: a whole instance of it in a folder of its own."""
+"""Dovecot as the IMAP server, and as Postfix's judge of passwords: a whole instance of it in a folder of its own."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ state_dir = {folder}/state
 log_path = {folder}/log
 disable_plaintext_auth = no
 auth_mechanisms = {mechanisms}
+auth_failure_delay = 0
 ssl = yes
 ssl_cert = <{certificate}
 ssl_key = <{private_key}
@@ -36,6 +37,9 @@ mail_location = maildir:{folder}/mail
 first_valid_uid = 1
 service anvil {{
   chroot =
+  unix_listener anvil-auth-penalty {{
+    mode = 0
+  }}
 }}
 service imap-login {{
   chroot =
@@ -45,6 +49,11 @@ service imap-login {{
   inet_listener imaps {{
     port = {tls_port}
     ssl = yes
+  }}
+}}
+service auth {{
+  unix_listener {folder}/sasl {{
+    mode = 0666
   }}
 }}
 passdb {{
@@ -72,6 +81,8 @@ class Dovecot:
         self.certificates = certificates
         self.port = _free_port()
         self.tls_port = _free_port()
+        self.sasl = folder / "sasl"
+        """Where Postfix asks it."""
 
     @contextmanager
     def client(self) -> Iterator[imaplib.IMAP4]:

@@ -14,12 +14,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from postroad.delivery.shaping.limits import TAIL, Level, Limits, LimitTable, Scope, Source, resolve
 from postroad.delivery.shaping.rules import PACE, Condition, Pattern, Rule
+from postroad.dns.providers import MAX_SITE
 from postroad.errors import ConfigError
 from postroad.settings import Settings, line_of_key
 from postroad.smtp.reply import Reply
 
 SHIPPED = "shaping.toml of the package"
-MAX_NAME = 255
 MAX_COLUMN = 100
 """Of the names of rules and providers: the store has no room for more."""
 
@@ -69,7 +69,7 @@ class Shaping(BaseModel):
     @classmethod
     def _can_name_a_gate(cls, tables: dict[str, LimitTable]) -> dict[str, LimitTable]:
         for name in tables:
-            if name != name.lower() or re.search(r"[\s/:]", name) or not 0 < len(name) <= MAX_NAME:
+            if name != name.lower() or re.search(r"[\s/:]", name) or not 0 < len(name) <= MAX_SITE:
                 raise ValueError(f"{name!r} names no site or domain: write it in lower case, as `postroad` shows it")
         return tables
 

@@ -1,0 +1,54 @@
+"""Which bars the delivery benchmark holds ours to, and what it says when somebody did not run."""
+
+from __future__ import annotations
+
+from benchmarks.contestants import Pace
+from benchmarks.delivery import ONE, RSA, SECOND, SIGNED, SOURCE, Found
+from benchmarks.mailers import NODEMAILER, OUR_ENTRIES, OURS, PEERS, Entry, Signing
+
+CELERY = PEERS[1].name
+
+
+def found(**rates: float) -> Found:
+    filled = Found()
+    for label, rate in rates.items():
+        filled.paces[label] = [Pace(rate, 100.0)]
+    return filled
+
+
+def test_every_way_to_sign_is_measured_by_one_process_and_by_two() -> None:
+    labels = [entry.label for entry in OUR_ENTRIES]
+    assert len(set(labels)) == 2 * len(Signing)
+    assert "postroad" in labels
+    assert "postroad, DKIM rsa-2048 and ed25519, two processes" in labels
+
+
+def test_a_bar_that_names_a_peer_needs_it_and_any_other_peer_only_when_it_ran() -> None:
+    ran = found(**{OURS: 5_000.0, CELERY: 300.0})
+    figures = {(figure.measure, figure.peer): figure for figure in ran.figures()}
+    assert figures[ONE.name, CELERY].ok
+    assert figures[ONE.name, CELERY].bar == 1
+    assert (figures[ONE.name, NODEMAILER].theirs, figures[ONE.name, NODEMAILER].ok) == (None, False)
+    assert {key for key in figures if key[0] == SIGNED.name} == {(SIGNED.name, NODEMAILER), (SIGNED.name, RSA)}
+    assert not figures[SECOND.name, None].ok
+
+
+def test_ratios_are_to_the_peer_that_signs_as_ours_does() -> None:
+    signed = Signing.RSA
+    ran = found(
+        **{
+            OURS: 6_000.0,
+            Entry(OURS, processes=2).label: 12_000.0,
+            Entry(OURS, signed).label: 3_000.0,
+            NODEMAILER: 1_000.0,
+            Entry(NODEMAILER, signed).label: 400.0,
+            SOURCE: 10_000.0,
+            RSA: 4_000.0,
+        }
+    )
+    figures = {(figure.measure, figure.peer): figure for figure in ran.figures()}
+    assert (figures[ONE.name, NODEMAILER].ratio, figures[ONE.name, NODEMAILER].ok) == (6, False)
+    assert (figures[SIGNED.name, NODEMAILER].ratio, figures[SIGNED.name, NODEMAILER].ok) == (7.5, True)
+    assert figures[ONE.name, SOURCE].ok
+    assert figures[SIGNED.name, RSA].ok
+    assert figures[SECOND.name, None].ours == 2
