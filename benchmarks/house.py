@@ -74,7 +74,7 @@ class Wish(Struct, frozen=True, kw_only=True):
     """What a house is for. ``port`` is the sink's; ``keys``: files in PEM, each of which signs every message."""
 
     port: int = 25
-    connections: int = 20
+    connections: int = 50
     concurrency: int = 200
     keys: tuple[Path, ...] = ()
 

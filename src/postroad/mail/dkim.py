@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from hashlib import sha256
 
 from cryptography.hazmat.primitives import serialization
@@ -143,12 +144,24 @@ class DkimSigner:
 
         ``header``: its fields, each with its CRLF. ``body_hash``: of `relaxed_body`.
         """
-        found = {field.partition(b":")[0].lower(): field for field in header}
-        names = [name for name in SIGNED if name in found]
-        covered = b"".join([relaxed_field(found[name]) for name in names])
-        h = b":".join([*names, *OVERSIGNED])
-        h = h.replace(b":list-unsubscribe:", b":\r\n list-unsubscribe:").replace(b":mime-", b":\r\n mime-")
+        found = dict(map(_named_field, header))
+        names = tuple([name for name in SIGNED if name in found])
+        covered = b"".join([found[name] for name in names])
+        h = _signed_names(names)
         return tuple([_unsigned(key, covered, h, body_hash, now) for key in self.keys_at(now)])
+
+
+@lru_cache(maxsize=256)
+def _named_field(field: bytes) -> tuple[bytes, bytes]:
+    """Name of a field, and its canonical form. Half of a message's fields are those of the one before."""
+    return field.partition(b":")[0].lower(), relaxed_field(field)
+
+
+@lru_cache(maxsize=64)
+def _signed_names(names: tuple[bytes, ...]) -> bytes:
+    """What the tag ``h`` says, folded."""
+    h = b":".join([*names, *OVERSIGNED])
+    return h.replace(b":list-unsubscribe:", b":\r\n list-unsubscribe:").replace(b":mime-", b":\r\n mime-")
 
 
 @dataclass(frozen=True, kw_only=True)
