@@ -102,8 +102,9 @@ class _Port:
             self._socket.send(octets)
 
     def _receive(self) -> None:
-        # As many as there are: the loop takes longer to come back than they to be read.
-        while True:
+        # As many as there are, for coming back costs more than reading them; and no more than may be meant for us, so
+        # that nobody can keep us here.
+        for _ in range(QUESTIONS_OF_A_PORT):
             try:
                 octets = self._socket.recv(_MAX_DATAGRAM_BYTES)
             except (BlockingIOError, InterruptedError):

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import assert_never
 
 from dns.exception import DNSException
@@ -16,9 +16,10 @@ from postroad.dns.lookup import Found, Lookup
 from postroad.dns.record import Kind as RecordKind
 from postroad.dns.record import Mx, Pointer
 from postroad.dns.resolver import Resolver
-from postroad.dns.spf_macro import MacroError, MacroString, dotted, expand, fit_name, read_macros
+from postroad.dns.spf_macro import MAX_NAME, MacroError, MacroString, dotted, expand, fit_name, read_macros
 from postroad.dns.spf_record import Kind, Mechanism, Qualifier, Record, SpfSyntaxError, is_spf, read_spf
 from postroad.dns.tags import silence, texts
+from postroad.dns.wire import PLAIN_NAME
 
 MAX_LOOKUPS = 10
 MAX_VOID_LOOKUPS = 2
@@ -227,7 +228,8 @@ class _Check:
 
     def _covers(self, mechanism: Mechanism, addresses: Sequence[str]) -> bool:
         prefix = mechanism.prefix4 if self.ip.version == 4 else mechanism.prefix6
-        return any(self.ip in ip_network(f"{address}/{prefix}", strict=False) for address in addresses)
+        rest = self.ip.max_prefixlen - prefix
+        return any(int(ip_address(address)) >> rest == int(self.ip) >> rest for address in addresses)
 
     async def _validated_names(self) -> list[str]:
         """Names of the sending address that lead back to it (§5.5). Without an answer there is none."""
@@ -310,6 +312,8 @@ class _Check:
 
 def _is_domain(name: str) -> bool:
     """Whether a question about a name can be asked, and it is of more than one label (§4.3)."""
+    if PLAIN_NAME.fullmatch(name):
+        return "." in name and len(name) <= MAX_NAME
     try:
         return "." in name and len(from_text(name).labels) > 2
     except (DNSException, UnicodeError):

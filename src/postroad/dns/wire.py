@@ -1,4 +1,4 @@
-"""Questions and answers as octets: RFC 1035 §4, with EDNS (RFC 6891). See decision 23 for why it is written here.
+"""Questions and answers as octets: RFC 1035 §4, with EDNS (RFC 6891). docs/adr says why it is written here.
 
 What arrives is anybody's. Whatever it is, reading it ends soon, in a reply or in a WireError.
 """
@@ -19,6 +19,8 @@ from msgspec import Struct
 from postroad.dns.record import Address, Kind, Mx, Pointer, Record, Soa, Tlsa, Txt
 
 MAX_NAME_OCTETS = 255
+MAX_PARTS = 255
+"""Labels and pointers of one name: of the former no name holds more than 127, of the latter no server needs as many."""
 PAYLOAD_BYTES = 1_232
 """What UDP carries without fragments; what is longer is asked for again by TCP (RFC 7766)."""
 
@@ -48,7 +50,7 @@ _SOA_TIMES = struct.Struct("!5I")
 _HEAD_OF_QUESTION = _HEADER.pack(0, _RD | _AD, 1, 0, 0, 1)[2:]
 _EDNS = b"\0" + _RECORD.pack(_OPT, PAYLOAD_BYTES, 0, 0)
 
-_PLAIN = re.compile(r"(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}")
+PLAIN_NAME = re.compile(r"(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}")
 _PLAIN_OCTETS = re.compile(rb"[A-Za-z0-9_.-]*")
 
 
@@ -88,7 +90,7 @@ class Reply(Struct, frozen=True):
 
 def ask_for(name: str, kind: Kind) -> Question:
     """Return the question for a name in small letters, without its last dot. Raises WireError."""
-    if _PLAIN.fullmatch(name):
+    if PLAIN_NAME.fullmatch(name):
         octets = b"".join([_label(label) for label in name.split(".")]) + b"\0"
         if len(octets) > MAX_NAME_OCTETS:
             raise WireError(f"a name has at most {MAX_NAME_OCTETS} octets")
@@ -96,7 +98,7 @@ def ask_for(name: str, kind: Kind) -> Question:
         try:
             absolute = dns.name.from_text(name)
             octets = absolute.to_wire() or b""
-            name = absolute.to_text(omit_final_dot=True).rstrip(".").lower()
+            name = _in_text(list(absolute.labels[:-1])).lower()
         except (dns.exception.DNSException, UnicodeError) as error:
             raise WireError(str(error)) from None
     return Question(name, kind, octets + _type_and_class(kind))
@@ -133,7 +135,7 @@ def _reply(octets: bytes, question: Question) -> Reply:
         return Reply(rcode, truncated=True)
     message = _Message(octets, end, question)
     answered = message.section(answers, {TYPES[question.kind], TYPES["CNAME"]})
-    said = message.section(authorities, set() if answered and not rcode else {TYPES["SOA"]})
+    said = message.section(authorities, {TYPES["SOA"]})
     rcode |= message.upper_rcode(additional)
     if message.at != len(octets):
         raise WireError("something follows it")
@@ -208,8 +210,12 @@ class _Message:
 
     def _labels(self, at: int) -> tuple[list[bytes], int]:
         """Labels of the name that begins here, and where what follows it begins."""
-        octets, labels, left, behind, start = self.octets, [], MAX_NAME_OCTETS, 0, at
-        while size := octets[at]:
+        octets, left, behind, start = self.octets, MAX_NAME_OCTETS, 0, at
+        labels: list[bytes] = []
+        for _ in range(MAX_PARTS):
+            size = octets[at]
+            if size == 0:
+                return labels, behind or at + 1
             if size < 0x40:
                 label = octets[at + 1 : at + 1 + size]
                 left -= size + 1
@@ -219,13 +225,13 @@ class _Message:
                 at += size + 1
             elif size >= 0xC0:
                 behind = behind or at + 2
-                place = self._pointer(at)
-                if place >= start:  # Always further back: nothing goes in circles.
+                at = self._pointer(at)
+                if at >= start:  # Always further back: nothing goes in circles.
                     raise WireError("a name leads back to itself")
-                at = start = place
+                start = at
             else:
                 raise WireError("a label is of no known form")
-        return labels, behind or at + 1
+        raise WireError("a name has too many parts")
 
 
 def _in_text(labels: list[bytes]) -> str:

@@ -10,7 +10,7 @@ from postroad.dns.record import Tlsa
 from postroad.dns.resolver import Resolver
 
 PORT = 25
-_USAGES, _SELECTORS, _MATCHING = (2, 3), (0, 1), (0, 1, 2)
+_USAGES, _SELECTORS = (2, 3), (0, 1)
 """RFC 7672 §3.1: DANE-TA and DANE-EE only; what other usages say cannot be verified."""
 
 
@@ -55,4 +55,5 @@ def _records(answer: Lookup) -> list[Tlsa]:
 
 
 def _is_usable(record: Tlsa) -> bool:
-    return record.usage in _USAGES and record.selector in _SELECTORS and record.matching_type in _MATCHING
+    size = {0: len(record.association), 1: 32, 2: 64}.get(record.matching_type)
+    return record.usage in _USAGES and record.selector in _SELECTORS and len(record.association) == size
