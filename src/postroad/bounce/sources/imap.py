@@ -174,7 +174,8 @@ class ImapMailbox:
             raise ConfigError(
                 "there is no password",
                 where=self._where,
-                remedy="Set it by the environment: POSTROAD_BOUNCE__SOURCES__NAME__PASSWORD.",
+                remedy="Set it by the environment: POSTROAD_BOUNCE__SOURCES__NAME__PASSWORD of a source, "
+                "POSTROAD_CANARY__MAILBOX__PASSWORD of the mailbox for canaries.",
             )
         secret = password.get_secret_value()
         try:
