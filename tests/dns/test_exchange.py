@@ -229,6 +229,13 @@ async def test_no_more_questions_are_under_way_than_are_allowed_and_all_are_aske
     assert 1 < most <= 7
 
 
+async def test_who_asks_again_as_soon_as_there_is_an_answer_gets_one() -> None:
+    async with Nameserver(ZONE) as server, Resolver(server.settings(concurrency=1), SystemClock()) as resolver:
+        async with asyncio.timeout(10):
+            found = [await resolver.lookup(name, "A") for name in list(ZONE)[:5]]
+    assert all(lookup.found is Found.RECORDS for lookup in found)
+
+
 async def test_who_waits_when_the_resolver_closes_waits_no_longer() -> None:
     heard = asyncio.Event()
 

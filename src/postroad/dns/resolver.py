@@ -10,7 +10,7 @@ import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 import dns.resolver
 
@@ -95,26 +95,30 @@ class Resolver:
         self._pending[key] = [waiter]
         self._queue.append(key)
         if len(self._askers) < self._concurrency:
-            asker = asyncio.create_task(self._ask_what_waits())
-            self._askers.add(asker)
-            asker.add_done_callback(self._askers.discard)
+            self._askers.add(asyncio.create_task(self._ask_what_waits()))
         return waiter
 
     async def _ask_what_waits(self) -> None:
         """Ask one question after the other, until none waits."""
-        while self._queue:
-            key = self._queue.popleft()
-            try:
-                lookup = await self._ask(key)
-            except Exception as error:
-                for waiter in self._pending.pop(key):
-                    if not waiter.done():
-                        waiter.set_exception(error)
-                raise
-            self._keep(key, lookup)
+        try:
+            while self._queue:
+                await self._ask_and_tell(self._queue.popleft())
+        finally:
+            # Not when the task has ended: who wakes before that would count on it, and wait for nobody.
+            self._askers.discard(cast(asyncio.Task[None], asyncio.current_task()))
+
+    async def _ask_and_tell(self, key: Key) -> None:
+        try:
+            lookup = await self._ask(key)
+        except Exception as error:  # A fault of ours is for those who asked, and not for those who ask next.
             for waiter in self._pending.pop(key):
                 if not waiter.done():
-                    waiter.set_result(lookup)
+                    waiter.set_exception(error)
+            return
+        self._keep(key, lookup)
+        for waiter in self._pending.pop(key):
+            if not waiter.done():
+                waiter.set_result(lookup)
 
     def _keep(self, key: Key, lookup: Lookup) -> None:
         self._cache[key] = (lookup, self._clock.now_ms() + lookup.ttl_s * 1000)
