@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
+from random import Random
 
 import pytest
 import sqlalchemy as sa
 
-from postroad.bounce.receivers import MAX_MAIL_BYTES, keep_reports, reports_in
+from postroad.bounce.kept import MAX_REPORT_MAIL_BYTES, kept
+from postroad.bounce.mime import MAX_MESSAGE_BYTES
+from postroad.bounce.receivers import keep_reports, reports_in
 from postroad.dns.reports import unpack
 from postroad.mail.token import TokenSigner
 from postroad.store.engine import read
@@ -18,6 +21,17 @@ from tests.bounce.house import House
 from tests.dns.test_reports import LAUGHS, TLS, XML, mail, zipped
 
 DMARC_MAIL = mail(("application/gzip", "mail.test!acme.dev!1!2.xml.gz", gzip.compress(XML.encode())))
+
+
+def random_octets(size: int) -> bytes:
+    return Random(1).randbytes(size)
+
+
+# As those of a large receiver for a large sender are: packed they have more than a megabyte.
+_NOISE = random_octets(MAX_MESSAGE_BYTES).hex()
+LARGE_MAIL = mail(
+    ("application/gzip", "mail.test!acme.dev!1!2.xml.gz", gzip.compress(f"{XML}<!-- {_NOISE} -->".encode(), 1))
+)
 
 
 @pytest.fixture
@@ -79,8 +93,26 @@ def test_bombs_are_refused_and_the_mail_is_done(
     assert known(house.engine) == [("dmarc", "acme.dev")]  # One that is bad does not keep the others.
 
 
+def test_a_report_of_more_than_a_megabyte_is_kept_whole_and_read(house: House) -> None:
+    [report] = reports_in(kept(LARGE_MAIL), "d")
+    assert report.domain == "acme.dev"
+    assert kept(LARGE_MAIL) == LARGE_MAIL
+    house.process(kept(LARGE_MAIL))
+    assert known(house.engine) == [("dmarc", "acme.dev")]
+
+
+def test_of_any_other_mail_and_beyond_the_size_of_reports_nothing_more_is_kept() -> None:
+    large = mail(("image/png", "photo.png", random_octets(MAX_MESSAGE_BYTES)))
+    assert len(kept(large)) == MAX_MESSAGE_BYTES
+    bomb = LARGE_MAIL + b"x" * MAX_REPORT_MAIL_BYTES
+    assert len(kept(bomb)) == MAX_REPORT_MAIL_BYTES
+    # Where it is said only behind what is looked at, it is no mail of a receiver's.
+    late = b"Content-Type: multipart/mixed; boundary=b\n\n" + b"x" * MAX_MESSAGE_BYTES + b"\n--b\n" + DMARC_MAIL
+    assert len(kept(late)) == MAX_MESSAGE_BYTES
+
+
 def test_a_mail_is_read_up_to_a_size_and_however_deep_it_is_nested(caplog: pytest.LogCaptureFixture) -> None:
-    assert list(reports_in(b"Subject: x\n\n" + b"x" * MAX_MAIL_BYTES, "d")) == []
+    assert list(reports_in(b"Subject: x\n\n" + b"x" * MAX_REPORT_MAIL_BYTES, "d")) == []
     assert "no report is read" in caplog.text
     deep = b"".join(b"Content-Type: multipart/mixed; boundary=b%d\n\n--b%d\n" % (n, n) for n in range(5_000))
     assert list(reports_in(deep + DMARC_MAIL, "d")) == []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from itertools import count
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from aiosmtpd.smtp import SMTP, Envelope, Session
 from pydantic import SecretStr
 
+from postroad.bounce.sources.imap import TAKEN
 from postroad.canary.probe import CanaryReport, send_canary
 from postroad.clock import SystemClock
 from postroad.dns.finding import Verdict
@@ -21,8 +22,10 @@ from postroad.errors import ConfigError
 from postroad.mail.dkim import Algorithm, generate_key
 from postroad.mail.dkim_keys import keys_of
 from postroad.mail.token import TokenSigner
-from postroad.settings import Settings
+from postroad.settings import Settings, SourceKind, SourceSettings
+from tests.bounce.sources.dovecot import PASSWORD, USER, Dovecot, dovecot
 from tests.dns.nameserver import Nameserver
+from tests.smtp.conftest import Certificates
 
 MX = "mx.receiver.example"
 SETTINGS = """
@@ -51,7 +54,7 @@ _numbers = count()
 
 
 class Receiver:
-    """Takes mail, verifies its signature by what DNS has, writes that on it, and files it into a Maildir."""
+    """Takes mail, verifies its signature by what DNS has, writes that on it, and files it: by itself into a Maildir."""
 
     def __init__(self, maildir: Path) -> None:
         self.maildir = maildir
@@ -59,6 +62,7 @@ class Receiver:
         self.says = f"{MX}; spf=pass smtp.mailfrom=sender.test; dkim={{dkim}} header.d=sender.test; dmarc={{dkim}}"
         self.refuses = False
         self.drops = False
+        self.files: Callable[[bytes], None] = self._into_maildir
         self.recipients: list[str] = []
         for folder in ("new", "cur", "tmp"):
             (maildir / folder).mkdir(parents=True)
@@ -75,10 +79,13 @@ class Receiver:
         forged = "Authentication-Results: forged.example; dkim=fail\r\n"
         raw = f"Authentication-Results: {said}\r\n{forged}".encode() + content
         if not self.drops:
-            name = f"{next(_numbers)}.receiver"
-            (self.maildir / "tmp" / name).write_bytes(raw)
-            (self.maildir / "tmp" / name).rename(self.maildir / "new" / name)
+            await asyncio.to_thread(self.files, raw)
         return "250 taken"
+
+    def _into_maildir(self, raw: bytes) -> None:
+        name = f"{next(_numbers)}.receiver"
+        (self.maildir / "tmp" / name).write_bytes(raw)
+        (self.maildir / "tmp" / name).rename(self.maildir / "new" / name)
 
     def _record(self, name: bytes) -> bytes:
         return self.records.get(name.decode().rstrip("."), "").encode()
@@ -163,6 +170,33 @@ async def test_what_is_refused_or_lost_or_not_spoken_of_is_said(
         "canary.refused",
     ]
     assert "5.7.26 not today" in refused.seen
+
+
+def by_imap(settings: Settings, box: Dovecot, password: str) -> Settings:
+    values = {
+        "kind": SourceKind.IMAP,
+        "host": "localhost",
+        "port": box.tls_port,
+        "ca_file": box.certificates.ca_file,
+        "username": USER,
+        "password": SecretStr(password),
+    }
+    assert settings.canary is not None
+    canary = settings.canary.model_copy(update={"mailbox": SourceSettings.model_validate(values)})
+    return settings.model_copy(update={"canary": canary})
+
+
+async def test_a_canary_is_found_by_imap_and_marked_and_other_mail_stays(
+    settings: Settings, receiver: Receiver, engine: sa.Engine, tmp_path: Path
+) -> None:
+    with dovecot(Certificates(tmp_path)) as box:
+        box.put(b"Subject: Canary not ours\r\n\r\nhello\r\n")
+        receiver.files = box.put
+        report = await send(by_imap(settings, box, PASSWORD), receiver, engine)
+        assert codes(report) == {"SPF": "canary.ok", "DKIM": "canary.ok", "DMARC": "canary.ok"}
+        assert [TAKEN in flags for flags in box.flags()] == [False, True]
+        with pytest.raises(ConfigError, match="login was refused"):
+            await send(by_imap(settings, box, "another"), receiver, engine)
 
 
 async def test_without_a_mailbox_there_is_no_canary(

@@ -9,8 +9,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
+from sqlmodel import col
 
+from postroad.parts import ready_engine
+from postroad.settings import Settings
+from postroad.store.campaign import Campaign
+from postroad.store.engine import write
+from postroad.store.ledger import Overflow, TouchState
 from tests.cli.conftest import SETTINGS, Run
+from tests.store.rows import NOW, add_campaign, add_touch
 
 
 def test_a_simulation_needs_no_setup(tmp_path: Path) -> None:
@@ -87,3 +95,24 @@ def test_what_a_provider_reports_is_imported_and_shown(run: Run, tmp_path: Path)
     assert "No sender that warms up is known by 192.0.2.9" in run("warmup", "import", "snds", "snds.csv").stdout
     shown = json.loads(run("warmup", "status", "--json").stdout)
     assert [(each["subject"], each["spam_rate"]) for each in shown["reported"]] == [("example.com", 0.0031)]
+
+
+def test_what_overflow_did_is_shown(run: Run, tmp_path: Path) -> None:
+    engine = ready_engine(Settings.load(tmp_path / "postroad.toml"))
+    with write(engine) as connection:
+        campaign, (step,) = add_campaign(connection, name="spring")
+        other, _ = add_campaign(connection, name="quiet")
+        senders = sa.select(col(Campaign.id), col(Campaign.sender_id)).where(col(Campaign.id).in_((campaign, other)))
+        by_campaign = dict(connection.execute(senders).tuples().all())
+        for state in (TouchState.ACCEPTED, TouchState.ACCEPTED, TouchState.QUEUED):
+            touch = add_touch(connection, campaign, step, state)
+            row = {"from_sender_id": by_campaign[campaign], "sender_id": by_campaign[other], "at": NOW, "why": "full"}
+            connection.execute(sa.insert(Overflow).values(touch_id=touch, **row))
+    engine.dispose()
+    [moved] = json.loads(run("warmup", "overflow", "spring", "--json").stdout)
+    assert (moved["messages"], moved["accepted"], moved["waiting"], moved["why"]) == (3, 2, 1, "full")
+    assert moved["states"] == {"accepted": 2, "queued": 1}
+    assert moved["from_sender"] != moved["sender"]
+    assert moved["sender"] in run("warmup", "overflow", "spring", COLUMNS="200").stdout
+    assert "Nothing of quiet" in run("warmup", "overflow", "quiet").stdout
+    assert run("warmup", "overflow", "summer").returncode == 7

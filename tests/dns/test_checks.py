@@ -368,6 +368,7 @@ OTHERS: list[tuple[dict[str, Any], Code]] = [
     ({"_smtp._tls.acme.dev": {"TXT": ['"v=TLSRPTv1; rua=tls@acme.dev"']}}, Code.TLS_RPT_INVALID),
     ({"_25._tcp.mx.acme.dev": None}, Code.DANE_ABSENT),
     ({"_25._tcp.mx.acme.dev": {"TLSA": ["1 0 1 " + "ab" * 32]}}, Code.DANE_UNUSABLE),
+    ({"_25._tcp.mx.acme.dev": {"TLSA": ["3 1 3 " + "ab" * 32]}}, Code.DANE_UNUSABLE),
     ({"default._bimi.acme.dev": None}, Code.BIMI_ABSENT),
     ({"default._bimi.acme.dev": {"TXT": ['"v=BIMI1; l=http://acme.dev/logo.svg"']}}, Code.BIMI_INVALID),
     ({"_dmarc.acme.dev": {"TXT": ['"v=DMARC1; p=none; rua=mailto:d@acme.dev"']}}, Code.BIMI_NEEDS_DMARC),

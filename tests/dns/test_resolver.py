@@ -7,7 +7,9 @@ import asyncio
 import pytest
 
 from postroad.clock import SystemClock
-from postroad.dns.resolver import UNANSWERED_TTL_S, Found, Resolver
+from postroad.dns.lookup import UNANSWERED_TTL_S, Found
+from postroad.dns.record import Address, Kind, Mx, Record
+from postroad.dns.resolver import Resolver
 from postroad.settings import DnsSettings
 from tests.dns.nameserver import Nameserver, Trouble
 from tests.sandbox.wire import HandClock
@@ -26,22 +28,22 @@ ZONE = {
 @pytest.mark.parametrize(
     ("name", "kind", "found", "records"),
     [
-        ("mx.example.test", "A", Found.RECORDS, {"192.0.2.1", "192.0.2.2"}),
-        ("EXAMPLE.test.", "MX", Found.RECORDS, {"10 mx.example.test."}),
+        ("mx.example.test", "A", Found.RECORDS, {Address("192.0.2.1"), Address("192.0.2.2")}),
+        ("EXAMPLE.test.", "MX", Found.RECORDS, {Mx(10, "mx.example.test")}),
         ("example.test", "AAAA", Found.NO_RECORD, set()),
         ("deep.test", "A", Found.NO_RECORD, set()),  # RFC 8020: something is below it
         ("nobody.test", "A", Found.NO_NAME, set()),
-        ("alias.test", "MX", Found.RECORDS, {"10 mx.example.test."}),
+        ("alias.test", "MX", Found.RECORDS, {Mx(10, "mx.example.test")}),
         ("alias.test", "AAAA", Found.NO_RECORD, set()),
         ("round.test", "A", Found.NO_ANSWER, set()),
         ("x" * 64 + ".test", "A", Found.NO_NAME, set()),
         ("two..dots", "A", Found.NO_NAME, set()),
     ],
 )
-async def test_what_is_found(name: str, kind: str, found: Found, records: set[str]) -> None:
+async def test_what_is_found(name: str, kind: Kind, found: Found, records: set[Record]) -> None:
     async with Nameserver(ZONE) as server, Resolver(server.settings(), SystemClock()) as resolver:
         answer = await resolver.lookup(name, kind)
-    assert (answer.found, {record.to_text() for record in answer.records}) == (found, records)
+    assert (answer.found, set(answer.records)) == (found, records)
 
 
 async def test_the_end_of_cnames_is_told() -> None:
@@ -85,9 +87,9 @@ async def test_an_answer_is_kept_for_as_long_as_it_says() -> None:
         assert server.asked["example.test", "MX"] == 1
         server.zone["example.test"]["MX"] = ["5 other.test."]
         clock.advance(59_999)
-        assert (await resolver.lookup("example.test", "MX")).records[0].to_text() == "10 mx.example.test."
+        assert (await resolver.lookup("example.test", "MX")).records == (Mx(10, "mx.example.test"),)
         clock.advance(1)
-        assert (await resolver.lookup("example.test", "MX")).records[0].to_text() == "5 other.test."
+        assert (await resolver.lookup("example.test", "MX")).records == (Mx(5, "other.test"),)
 
 
 async def test_no_answer_is_asked_again_soon() -> None:

@@ -176,6 +176,13 @@ async def test_a_certificate_that_dns_does_not_name_is_refused() -> None:
     assert not await opens(signed, tlsa(0, signed.anchor), tlsa(1, signed.leaf))  # RFC 7672 §3.1.3: unusable
 
 
+@pytest.mark.parametrize(("matching", "size"), [(0, 1), (1, 32), (2, 64)])
+def test_a_digest_of_another_length_is_no_digest(matching: int, size: int) -> None:
+    """RFC 6698 §4.1: a malformed record is unusable, and no reason to refuse every certificate."""
+    assert Tlsa(DANE_EE, 1, matching, bytes(size)).usable
+    assert not Tlsa(DANE_EE, 1, matching, bytes(size + 1)).usable or matching == 0
+
+
 async def test_name_and_dates_count_below_an_anchor_and_not_for_the_certificate_itself() -> None:
     """RFC 7672 §3.1.1 and §3.1.2."""
     for signed in (Signed("other.test"), Signed(expired=True)):

@@ -52,6 +52,28 @@ def test_a_share_that_may_be_chance_slows_and_does_not_pause() -> None:
     assert judge(Counts(attempts=1_000, accepted=900, bounced=100)).health is Health.PAUSE
 
 
+@pytest.mark.parametrize(
+    ("rate", "health", "says"),
+    [
+        (0.0007, Health.HEALTHY, ""),
+        (0.0009, Health.HOLD, "0.09% (0.18 of 200)"),
+        (0.002, Health.SLOW, "0.20% (0.40 of 200)"),
+        (0.004, Health.SLOW, "0.40% (0.80 of 200)"),  # Less than three events pause nobody.
+        (0.05, Health.PAUSE, "5.00% (10 of 200)"),
+    ],
+)
+def test_a_rate_that_is_reported_of_little_mail_counts_as_what_it_is(rate: float, health: Health, says: str) -> None:
+    judgement = judge(Counts(attempts=200, accepted=200), rate * 200)
+    assert judgement.health is health
+    assert says in judgement.reason
+
+
+def test_a_rate_that_is_reported_counts_only_where_it_is_worse() -> None:
+    own = judge(Counts(attempts=1_000, accepted=1_000, complained=3))
+    assert judge(Counts(attempts=1_000, accepted=1_000, complained=3), 0.003 * 1_000) == own
+    assert "provider" not in own.reason
+
+
 def test_the_worst_gate_decides_and_is_named() -> None:
     judgement = judge(of_10_000(bounced=300, deferred=4_000))
     assert judgement.health is Health.PAUSE

@@ -20,7 +20,8 @@ from postroad.queue import Cancel, Queue
 from postroad.settings import Settings
 from postroad.store.campaign import Campaign, CampaignState, Sender
 from postroad.store.engine import read, write
-from postroad.store.ledger import Overflow, TouchState
+from postroad.store.ledger import Overflow, Touch, TouchState
+from postroad.store.overflow import moved
 from postroad.warmup.caps import Cap
 from postroad.warmup.day import set_cap
 from postroad.warmup.identity import of_sender, warming
@@ -176,6 +177,29 @@ def test_what_is_too_much_goes_to_others_in_their_order_and_is_kept_with_its_rea
     assert len(rows) == 70
     assert {tuple(row) for row in rows} == {(own, "the caps of news at google carry 50 of these in time")}
     assert spill(engine, settings) == 0  # again: nothing more
+
+
+def test_what_went_to_whom_and_why_is_told_with_what_came_of_it(
+    engine: sa.Engine, settings: Settings, clock: HandClock
+) -> None:
+    a_campaign(engine, settings, ("second", "warm"), touches=120)
+    for identity in of_sender(settings, "second"):
+        set_cap(engine, identity, "google", 30, by="ada", why="known there", now=clock.now())
+    spill(engine, settings)
+    with write(engine) as connection:
+        campaign = connection.execute(sa.select(col(Campaign.id))).scalar_one() or 0
+        touches = connection.execute(sa.select(col(Overflow.touch_id)).order_by(col(Overflow.id)).limit(8)).scalars()
+        connection.execute(sa.update(Touch).where(col(Touch.id).in_(touches.all())).values(state=TouchState.ACCEPTED))
+        another, _ = add_campaign(connection, name="another")
+    with read(engine) as connection:
+        told = moved(connection, campaign)
+        assert moved(connection, another) == []
+    assert [(each.from_sender, each.sender, each.states) for each in told] == [
+        ("news", "second", {TouchState.ACCEPTED: 8, TouchState.PLANNED: 22}),
+        ("news", "warm", {TouchState.PLANNED: 40}),
+    ]
+    assert {each.why for each in told} == {"the caps of news at google carry 50 of these in time"}
+    assert {(each.first_at, each.last_at) for each in told} == {(MORNING, MORNING)}
 
 
 def test_mail_that_is_on_its_way_takes_room(engine: sa.Engine, settings: Settings, mail: Mail) -> None:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import msgspec
 import sqlalchemy as sa
 
-from postroad.bounce.mime import MAX_MESSAGE_BYTES
+from postroad.bounce.kept import kept
 from postroad.bounce.report import Envelope
 from postroad.clock import Clock
 from postroad.errors import DataError
@@ -115,7 +115,7 @@ class Intake:
             source=_plain(envelope.source, 24) or "file",
             mail_from=_plain(envelope.mail_from, 320),
             recipient=_plain(envelope.recipient, 320),
-            raw=raw[:MAX_MESSAGE_BYTES],
+            raw=kept(raw),
         )
         new = keep_mail(connection, mail)
         return _Kept(new, not new and is_processed(connection, digest))

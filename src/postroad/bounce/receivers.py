@@ -10,19 +10,17 @@ from collections.abc import Iterator
 
 import sqlalchemy as sa
 
+from postroad.bounce.kept import MAX_REPORT_MAIL_BYTES, attached_reports
 from postroad.bounce.mime import Part, read_message
 from postroad.dns.reports.dmarc import DmarcReport
 from postroad.dns.reports.keep import keep_report
-from postroad.dns.reports.read import MAX_ATTACHMENTS, may_be_report, read_report
+from postroad.dns.reports.read import MAX_ATTACHMENTS, read_report
 from postroad.dns.reports.tls import TlsReport
-from postroad.dns.reports.unpack import MAX_PACKED_BYTES
 from postroad.errors import DataError
 from postroad.store.bounce import raw_of
 from postroad.store.engine import read, write
 
 log = logging.getLogger(__name__)
-
-MAX_MAIL_BYTES = 2 * MAX_PACKED_BYTES
 
 
 def keep_reports(engine: sa.Engine, digest: str) -> int:
@@ -44,12 +42,10 @@ def keep_reports(engine: sa.Engine, digest: str) -> int:
 
 def reports_in(raw: bytes, digest: str) -> Iterator[DmarcReport | TlsReport]:
     """Yield the reports attached to a mail. What looks like one and is none, or an attack, is logged."""
-    if len(raw) > MAX_MAIL_BYTES:
+    if len(raw) > MAX_REPORT_MAIL_BYTES:
         log.warning("mail %s: of its %d bytes no report is read", digest[:16], len(raw))
         return
-    parts = read_message(raw, MAX_MAIL_BYTES).walk()
-    attached = [part for part in parts if not part.parts and may_be_report(part.content_type, part.file_name)]
-    for part in attached[:MAX_ATTACHMENTS]:
+    for part in attached_reports(read_message(raw, MAX_REPORT_MAIL_BYTES))[:MAX_ATTACHMENTS]:
         try:
             yield read_report(_octets(part))
         except DataError as error:

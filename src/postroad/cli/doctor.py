@@ -22,7 +22,8 @@ from postroad.delivery.limits import require_divisible
 from postroad.delivery.record import GROUP
 from postroad.delivery.routes import relay_of
 from postroad.delivery.shaping.file import read_shaping, shaped_senders
-from postroad.dns.resolver import Found, Resolver
+from postroad.dns.lookup import Found
+from postroad.dns.resolver import Resolver
 from postroad.errors import PostroadError
 from postroad.mail.dkim_keys import keys_of
 from postroad.parts import Parts, open_parts, redis_url

@@ -20,7 +20,10 @@ from postroad.errors import UsageError
 from postroad.local.prefect import api_from_environment
 from postroad.parts import Parts
 from postroad.settings import Preset, Settings, WarmupSettings
+from postroad.store.campaign import find_campaign
 from postroad.store.engine import read
+from postroad.store.ledger import TouchState
+from postroad.store.overflow import Moved, moved
 from postroad.store.reputation import ReputationDay
 from postroad.store.warmup import WarmupOverride, overrides_of
 from postroad.warmup.caps import keep_caps, providers
@@ -191,6 +194,31 @@ def override(
         console.print(f"{', '.join(names)} may send {cap:,} today at {provider}", markup=False, soft_wrap=True)
 
 
+@app.command("overflow")
+def overflow(
+    campaign: Annotated[str, typer.Argument(help="Name of a campaign.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show what of a campaign went to other senders: who was to send it, who was given it and why, what came of it."""
+
+    async def work(parts: Parts) -> list[Moved]:
+        def look() -> list[Moved]:
+            with read(parts.engine) as connection:
+                return moved(connection, find_campaign(connection, campaign).id or 0)
+
+        return await asyncio.to_thread(look)
+
+    rows = [_plain_moved(each) for each in with_parts(work)]
+    if as_json:
+        print_json(rows)
+    elif rows:
+        columns = ["step", "from_sender", "sender", "messages", "accepted", "waiting", "why", "first_at", "last_at"]
+        titles = ["step", "was to send", "sends", *columns[3:7], "from", "to"]
+        print_table(f"overflow of {campaign}", titles, ([each[column] for column in columns] for each in rows))
+    else:
+        console.print(f"Nothing of {campaign} went to another sender.", markup=False)
+
+
 @app.command("schedule")
 def schedule(
     minute: Annotated[int, typer.Option(help="Minute of the hour from 04:00 on.", min=0, max=59)] = 20,
@@ -256,6 +284,21 @@ def _plain_day(each: SimulatedDay) -> dict[str, Any]:
         "reason": day.reason,
         "paused_until": day.paused_until,
         **asdict(day.counts),
+    }
+
+
+def _plain_moved(each: Moved) -> dict[str, Any]:
+    return {
+        "step": each.step,
+        "from_sender": each.from_sender,
+        "sender": each.sender,
+        "messages": each.states.total(),
+        "accepted": each.states[TouchState.ACCEPTED],
+        "waiting": sum(count for state, count in each.states.items() if not state.ended),
+        "states": dict(sorted(each.states.items())),
+        "why": each.why,
+        "first_at": each.first_at,
+        "last_at": each.last_at,
     }
 
 

@@ -12,10 +12,11 @@ from postroad.clock import Clock
 from postroad.delivery.outcome import Obstacle, ObstacleError, Pause, of_reply
 from postroad.delivery.shaping.file import Shaping
 from postroad.delivery.shaping.limits import Scope, Terms, terms_of
+from postroad.dns.lookup import Found, Lookup
 from postroad.dns.mta_sts import Policy, StsMode
 from postroad.dns.mx import MailExchange, MailHosts, find_mail_hosts
 from postroad.dns.providers import whose
-from postroad.dns.resolver import Found, Lookup, Resolver
+from postroad.dns.resolver import Resolver
 from postroad.dns.sts_policies import StsPolicies
 from postroad.dns.tlsa import NOTHING_SAID, HostCertificates, find_certificates
 from postroad.mail.address import domain_of
@@ -136,7 +137,7 @@ class DirectRoute:
     ) -> tuple[TlsMode, bool, tuple[Tlsa, ...]]:
         settings = self._settings
         if certificates.records:
-            records = [Tlsa(int(r.usage), int(r.selector), int(r.mtype), bytes(r.cert)) for r in certificates.records]
+            records = [Tlsa(r.usage, r.selector, r.matching_type, r.association) for r in certificates.records]
             # RFC 7672 §2.2: records that none can use still say that there is TLS. RFC 8461 §2: DANE goes first.
             return TlsMode.STARTTLS, False, tuple(sorted(record for record in records if record.usable))
         if policy is not None and policy.mode is not StsMode.NONE:
@@ -202,8 +203,8 @@ def _own_names(*names: str | None) -> Collection[str]:
 
 def _addresses(host: str, lookups: tuple[Lookup, Lookup]) -> tuple[str, ...]:
     # Receivers ask more of what comes by IPv6 (PTR, above all): it is tried second.
-    addresses = tuple(sorted(record.to_text() for record in lookups[0].records))
-    addresses += tuple(sorted(record.to_text() for record in lookups[1].records))
+    addresses = tuple(sorted(lookups[0].addresses))
+    addresses += tuple(sorted(lookups[1].addresses))
     if addresses:
         return addresses
     if Found.NO_ANSWER in (lookups[0].found, lookups[1].found):

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
-from postroad.dns.resolver import Found, Resolver
+from postroad.dns.lookup import Found
+from postroad.dns.resolver import Resolver
 from postroad.dns.tags import silence, texts
 
 _ANSWERS = ip_network("127.0.0.0/8")
@@ -78,7 +79,7 @@ async def ask(resolver: Resolver, subject: str, blocklist: str) -> Listing:
     answer = await resolver.lookup(name, "A")
     if answer.found is Found.NO_ANSWER:
         return Listing(blocklist=blocklist, standing=Standing.UNKNOWN, reason=silence(answer))
-    codes = sorted(record.to_text() for record in answer.records)
+    codes = sorted(answer.addresses)
     if not codes:
         return Listing(blocklist=blocklist, standing=Standing.CLEAR)
     if not all(ip_address(code) in _ANSWERS for code in codes):

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from postroad.dns.dmarc_record import DmarcRecord, PublicSuffix, is_dmarc, read_dmarc
-from postroad.dns.resolver import Found, Lookup, Resolver
+from postroad.dns.lookup import Found, Lookup
+from postroad.dns.resolver import Resolver
 from postroad.dns.tags import RecordError, silence, texts
 
 MAX_LABELS = 8

@@ -306,7 +306,8 @@ def found(code: Code, subject: str, seen: str, *, remedy: str = "", publish: str
 
 def _shown(text: str) -> str:
     """Printable characters, up to a length: an escape sequence must not reach a terminal, nor a new line a page."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in text[:MAX_SHOWN])
+    text = text[:MAX_SHOWN]
+    return text if text.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
 def failures(findings: Iterable[Finding]) -> list[Finding]:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import httpx
-from dns.rdtypes.ANY.TXT import TXT
 
-from postroad.dns.resolver import Found, Lookup, Resolver
+from postroad.dns.lookup import Found, Lookup
+from postroad.dns.resolver import Resolver
+from postroad.dns.tags import texts
 
 MAX_POLICY_BYTES = 65_536
 """RFC 8461 §3.3: a sender may stop there."""
@@ -61,10 +62,7 @@ async def find_policy_id(resolver: Resolver, domain: str) -> tuple[Found, str | 
 
 def _policy_id(answer: Lookup) -> str | None:
     # RFC 8461 §3.1: the strings of a record are joined; other records do not count; of two, neither does.
-    texts = [
-        b"".join(record.strings).decode("ascii", "replace") for record in answer.records if isinstance(record, TXT)
-    ]
-    ours = [text for text in texts if re.match(r"v=STSv1[ \t]*;", text)]
+    ours = [text for text in texts(answer) if re.match(r"v=STSv1[ \t]*;", text)]
     if len(ours) != 1:
         return None
     match = _RECORD.fullmatch(ours[0].rstrip())
@@ -114,7 +112,7 @@ async def fetch_policy(resolver: Resolver, domain: str, trust: ssl.SSLContext, *
 
 async def _addresses(resolver: Resolver, host: str) -> Sequence[str]:
     lookups = await resolver.addresses(host)
-    found = [record.to_text() for lookup in lookups for record in lookup.records]
+    found = [address for lookup in lookups for address in lookup.addresses]
     if not found:
         raise PolicyError(f"{host} has no address ({', '.join(lookup.found for lookup in lookups)})")
     return found

@@ -8,9 +8,9 @@ from enum import StrEnum
 from itertools import groupby
 from random import Random
 
-from dns.rdtypes.ANY.MX import MX
-
-from postroad.dns.resolver import Found, Lookup, Resolver
+from postroad.dns.lookup import Found, Lookup
+from postroad.dns.record import Mx
+from postroad.dns.resolver import Resolver
 
 MAX_HOSTS = 20
 
@@ -79,12 +79,8 @@ async def find_mail_hosts(resolver: Resolver, domain: str) -> MailHosts:
 
 
 def _of_records(domain: str, answer: Lookup) -> MailHosts:
-    found = [
-        (record.preference, record.exchange.to_text(omit_final_dot=True).lower())
-        for record in answer.records
-        if isinstance(record, MX)
-    ]
-    named = [(preference, name) for preference, name in found if name not in ("", ".")]
+    found = [(record.preference, record.exchange.lower()) for record in answer.records if isinstance(record, Mx)]
+    named = [(preference, name) for preference, name in found if name]
     if not named:
         return MailHosts(
             domain=domain,

@@ -7,60 +7,30 @@ takes the last for one of the others bounces good mail, or calls a domain broken
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Coroutine
-from dataclasses import dataclass
-from enum import StrEnum
+from collections import OrderedDict, deque
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Self, cast
 
-import dns.asyncresolver
-import dns.exception
-import dns.flags
-import dns.message
-import dns.name
-import dns.nameserver
-import dns.rdata
-import dns.rdatatype
 import dns.resolver
 
 from postroad.clock import Clock
+from postroad.dns.exchange import Exchange, Server
+from postroad.dns.lookup import MAX_NEGATIVE_TTL_S, UNANSWERED_TTL_S, Found, Lookup, UnusableError, meaning
+from postroad.dns.record import Kind
+from postroad.dns.wire import Question, WireError, ask_for
 from postroad.settings import DnsSettings
 from postroad.settings.dns import split_nameserver
 
 MAX_CACHED = 100_000
-MAX_TTL_S = 86_400
-MAX_NEGATIVE_TTL_S = 3_600
-"""RFC 2308 §5: one to three hours for what is not there."""
-UNANSWERED_TTL_S = 10
-"""RFC 2308 §7: a failure may be remembered for five minutes at the most; campaigns want to know sooner."""
-PAYLOAD_BYTES = 1_232
-"""What UDP carries without fragments; what is longer is asked for again by TCP (RFC 7766)."""
+TRIES = 3
+"""Into so many parts the time for a question is divided: as long, one try of one server may take."""
+LEAST_TRY_S = 0.05
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 2.0
+"""Between rounds of all servers, twice as long each time."""
 
-
-class Found(StrEnum):
-    """What became of a question."""
-
-    RECORDS = "records"
-    NO_RECORD = "no record"  # the name is there, without records of this kind
-    NO_NAME = "no such name"  # RFC 8020: nor is anything below it
-    NO_ANSWER = "no answer"  # SERVFAIL, a refusal, a timeout, nonsense: nothing is known
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Lookup:
-    """The answer to one question. ``secure``: a resolver that is trusted says that DNSSEC vouches for it."""
-
-    name: str
-    kind: str
-    found: Found
-    records: tuple[dns.rdata.Rdata, ...] = ()
-    canonical: str = ""
-    """The name at the end of the CNAMEs, without its dot."""
-    secure: bool = False
-    ttl_s: int = 0
-    why: str = ""
-    """Of no answer: what was tried."""
+Key = tuple[str, Kind]
 
 
 class Resolver:
@@ -68,12 +38,15 @@ class Resolver:
 
     def __init__(self, settings: DnsSettings, clock: Clock) -> None:
         self._clock = clock
+        self._servers = _servers(settings)
         self._trust_ad = settings.trust_ad
         self._timeout_s = settings.timeout_ms / 1000
-        self._asking = asyncio.Semaphore(settings.concurrency)
-        self._cache: OrderedDict[tuple[str, str], tuple[Lookup, int]] = OrderedDict()
-        self._pending: dict[tuple[str, str], asyncio.Task[Lookup]] = {}
-        self._stub = _stub(settings)
+        self._concurrency = settings.concurrency
+        self._exchange = Exchange()
+        self._cache: OrderedDict[Key, tuple[Lookup, int]] = OrderedDict()
+        self._pending: dict[Key, list[asyncio.Future[Lookup]]] = {}
+        self._queue: deque[Key] = deque()
+        self._askers: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         return self
@@ -81,13 +54,31 @@ class Resolver:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        pending = list(self._pending.values())
-        for task in pending:
-            task.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)
+        askers = list(self._askers)
+        for asker in askers:
+            asker.cancel()
+        await asyncio.gather(*askers, return_exceptions=True)
+        for waiting in self._pending.values():
+            for waiter in waiting:
+                waiter.cancel()
 
-    async def lookup(self, name: str, kind: str) -> Lookup:
+    async def lookup(self, name: str, kind: Kind) -> Lookup:
         """Records of a kind (``MX``, ``TXT``, …) at a name. Never raises for what DNS can say or fail to say."""
+        known = self._begin(name, kind)
+        return known if isinstance(known, Lookup) else await known
+
+    async def lookup_all(self, *questions: tuple[str, Kind]) -> list[Lookup]:
+        """Several questions at once, answers in their order."""
+        asked = [self._begin(name, kind) for name, kind in questions]
+        return [known if isinstance(known, Lookup) else await known for known in asked]
+
+    async def addresses(self, name: str) -> tuple[Lookup, Lookup]:
+        """Return the A and the AAAA records of a host."""
+        four, six = await self.lookup_all((name, "A"), (name, "AAAA"))
+        return four, six
+
+    def _begin(self, name: str, kind: Kind) -> Lookup | asyncio.Future[Lookup]:
+        """Return what is remembered, or else what will be known when the question has been asked."""
         key = (name.lower().rstrip("."), kind)
         kept = self._cache.get(key)
         if kept is not None:
@@ -95,81 +86,91 @@ class Resolver:
             if self._clock.now_ms() < until_ms:
                 self._cache.move_to_end(key)
                 return lookup
-        task = self._pending.get(key)
-        if task is None:
-            task = asyncio.create_task(self._ask_and_keep(key))
-            self._pending[key] = task
-            task.add_done_callback(lambda _: self._pending.pop(key, None))
-        return await asyncio.shield(task)  # Who asked first may go; the others still want to know.
+        # One for each who wants to know: who asked first may go, and takes nobody along.
+        waiter: asyncio.Future[Lookup] = asyncio.get_running_loop().create_future()
+        waiting = self._pending.get(key)
+        if waiting is not None:
+            waiting.append(waiter)
+            return waiter
+        self._pending[key] = [waiter]
+        self._queue.append(key)
+        if len(self._askers) < self._concurrency:
+            self._askers.add(asyncio.create_task(self._ask_what_waits()))
+        return waiter
 
-    async def lookup_all(self, *questions: tuple[str, str]) -> list[Lookup]:
-        """Several questions at once, answers in their order."""
-        asked: list[Coroutine[Any, Any, Lookup]] = [self.lookup(name, kind) for name, kind in questions]
-        return list(await asyncio.gather(*asked))
+    async def _ask_what_waits(self) -> None:
+        """Ask one question after the other, until none waits."""
+        try:
+            while self._queue:
+                await self._ask_and_tell(self._queue.popleft())
+        finally:
+            # Not when the task has ended: who wakes before that would count on it, and wait for nobody.
+            self._askers.discard(cast(asyncio.Task[None], asyncio.current_task()))
 
-    async def addresses(self, name: str) -> tuple[Lookup, Lookup]:
-        """Return the A and the AAAA records of a host."""
-        four, six = await self.lookup_all((name, "A"), (name, "AAAA"))
-        return four, six
+    async def _ask_and_tell(self, key: Key) -> None:
+        try:
+            lookup = await self._ask(key)
+        except Exception as error:  # A fault of ours is for those who asked, and not for those who ask next.
+            for waiter in self._pending.pop(key):
+                if not waiter.done():
+                    waiter.set_exception(error)
+            return
+        self._keep(key, lookup)
+        for waiter in self._pending.pop(key):
+            if not waiter.done():
+                waiter.set_result(lookup)
 
-    async def _ask_and_keep(self, key: tuple[str, str]) -> Lookup:
-        async with self._asking:
-            lookup = await self._ask(*key)
+    def _keep(self, key: Key, lookup: Lookup) -> None:
         self._cache[key] = (lookup, self._clock.now_ms() + lookup.ttl_s * 1000)
         self._cache.move_to_end(key)
         if len(self._cache) > MAX_CACHED:
             self._cache.popitem(last=False)
-        return lookup
 
-    async def _ask(self, name: str, kind: str) -> Lookup:
+    async def _ask(self, key: Key) -> Lookup:
+        name, kind = key
         try:
-            absolute = dns.name.from_text(name)
-        except (dns.exception.DNSException, UnicodeError) as error:
+            question = ask_for(name, kind)
+        except WireError as error:
             return Lookup(name=name, kind=kind, found=Found.NO_NAME, why=str(error), ttl_s=MAX_NEGATIVE_TTL_S)
-        try:
-            answer = await self._stub.resolve(
-                absolute, kind, raise_on_no_answer=False, search=False, lifetime=self._timeout_s
-            )
-        except dns.resolver.NXDOMAIN as error:
-            return self._missing(name, kind, error.response(absolute))  # type: ignore[no-untyped-call]
-        except (dns.exception.DNSException, OSError) as error:
-            why = str(error) or type(error).__name__
-            return Lookup(name=name, kind=kind, found=Found.NO_ANSWER, why=why[:500], ttl_s=UNANSWERED_TTL_S)
-        chain = answer.chaining_result
-        canonical = chain.canonical_name.to_text(omit_final_dot=True)
-        secure = self._secure(answer.response)
-        if chain.answer is None:
-            ttl_s = min(chain.minimum_ttl, MAX_NEGATIVE_TTL_S)
-            return Lookup(name=name, kind=kind, found=Found.NO_RECORD, canonical=canonical, secure=secure, ttl_s=ttl_s)
-        return Lookup(
-            name=name,
-            kind=kind,
-            found=Found.RECORDS,
-            records=tuple(chain.answer),
-            canonical=canonical,
-            secure=secure,
-            ttl_s=min(chain.minimum_ttl, MAX_TTL_S),
-        )
+        failures: dict[Server, str] = {}
+        lookup = await self._answer_of_any(question, failures)
+        if lookup is not None:
+            return lookup
+        why = "; ".join(f"{server} {failure}" for server, failure in failures.items())
+        return Lookup(name=name, kind=kind, found=Found.NO_ANSWER, why=why[:500], ttl_s=UNANSWERED_TTL_S)
 
-    def _missing(self, name: str, kind: str, response: dns.message.QueryMessage) -> Lookup:
-        ttl_s = min(response.resolve_chaining().minimum_ttl, MAX_NEGATIVE_TTL_S)
-        return Lookup(name=name, kind=kind, found=Found.NO_NAME, secure=self._secure(response), ttl_s=ttl_s)
+    async def _answer_of_any(self, question: Question, failures: dict[Server, str]) -> Lookup | None:
+        """Ask one server after the other, and again who was silent, until one answers or the time is up: None."""
+        now_s = asyncio.get_running_loop().time
+        end_s = now_s() + self._timeout_s
+        silent, pause_s = self._servers, FIRST_PAUSE_S
+        while True:
+            servers, silent = silent, []
+            for server in servers:
+                left_s = end_s - now_s()
+                if left_s <= 0:
+                    return None
+                try_s = min(left_s, max(self._timeout_s / TRIES, LEAST_TRY_S))
+                try:
+                    reply = await self._exchange.ask(server, question, try_s)
+                    return meaning(question, reply, trust_ad=self._trust_ad)
+                except TimeoutError:
+                    failures[server] = f"timed out after {try_s * 1000:.0f} ms"
+                    silent.append(server)
+                except (OSError, EOFError, WireError, UnusableError) as error:
+                    failures[server] = str(error) or type(error).__name__
+            if not silent:
+                return None
+            await asyncio.sleep(min(pause_s, max(end_s - now_s(), 0)))
+            pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
 
-    def _secure(self, response: dns.message.Message) -> bool:
-        return self._trust_ad and bool(response.flags & dns.flags.AD)
 
-
-def _stub(settings: DnsSettings) -> dns.asyncresolver.Resolver:
+def _servers(settings: DnsSettings) -> Sequence[Server]:
+    if settings.nameservers:
+        return [Server(*split_nameserver(place)) for place in settings.nameservers]
     try:
-        stub = dns.asyncresolver.Resolver(configure=not settings.nameservers)
+        machine = dns.resolver.Resolver()
     except dns.resolver.NoResolverConfiguration:
         # A machine that says nothing of resolvers has one of its own, or none: resolv.conf(5).
-        stub = dns.asyncresolver.Resolver(configure=False)
-        stub.nameservers = ["127.0.0.1"]
-    if settings.nameservers:
-        places = map(split_nameserver, settings.nameservers)
-        stub.nameservers = [dns.nameserver.Do53Nameserver(address, port) for address, port in places]
-    stub.use_edns(0, 0, PAYLOAD_BYTES)
-    stub.flags = dns.flags.RD | dns.flags.AD  # RFC 6840 §5.7: AD in a question asks for AD in the answer.
-    stub.timeout = max(settings.timeout_ms / 1000 / 3, 0.05)  # of one try at one server
-    return stub
+        return [Server("127.0.0.1")]
+    return [Server(str(address), machine.port) for address in machine.nameservers]

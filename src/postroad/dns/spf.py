@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import assert_never
 
 from dns.exception import DNSException
 from dns.name import from_text
-from dns.rdtypes.ANY.MX import MX
-from dns.rdtypes.ANY.PTR import PTR
-from dns.reversename import from_address
 
-from postroad.dns.resolver import Found, Lookup, Resolver
-from postroad.dns.spf_macro import MacroError, MacroString, dotted, expand, fit_name, read_macros
+from postroad.dns.lookup import Found, Lookup
+from postroad.dns.record import Kind as RecordKind
+from postroad.dns.record import Mx, Pointer
+from postroad.dns.resolver import Resolver
+from postroad.dns.spf_macro import MAX_NAME, MacroError, MacroString, dotted, expand, fit_name, read_macros
 from postroad.dns.spf_record import Kind, Mechanism, Qualifier, Record, SpfSyntaxError, is_spf, read_spf
 from postroad.dns.tags import silence, texts
+from postroad.dns.wire import PLAIN_NAME
 
 MAX_LOOKUPS = 10
 MAX_VOID_LOOKUPS = 2
@@ -213,7 +214,7 @@ class _Check:
 
     async def _is_mail_host(self, mechanism: Mechanism, domain: str) -> bool:
         answer = await self._ask(await self._target(mechanism, domain), "MX")
-        hosts = [r.exchange.to_text(omit_final_dot=True) for r in answer.records if isinstance(r, MX)]
+        hosts = [r.exchange for r in answer.records if isinstance(r, Mx)]
         if len(hosts) > MAX_NAMES:
             raise _PermanentError(f"{mechanism.text} of {domain} has {len(hosts)} mail hosts; {MAX_NAMES} are allowed")
         for host in hosts:
@@ -221,28 +222,29 @@ class _Check:
                 return True
         return False
 
-    async def _addresses(self, host: str) -> list[str]:
+    async def _addresses(self, host: str) -> tuple[str, ...]:
         answer = await self._ask(host, "A" if self.ip.version == 4 else "AAAA")
-        return [record.to_text() for record in answer.records]
+        return answer.addresses
 
-    def _covers(self, mechanism: Mechanism, addresses: list[str]) -> bool:
+    def _covers(self, mechanism: Mechanism, addresses: Sequence[str]) -> bool:
         prefix = mechanism.prefix4 if self.ip.version == 4 else mechanism.prefix6
-        return any(self.ip in ip_network(f"{address}/{prefix}", strict=False) for address in addresses)
+        rest = self.ip.max_prefixlen - prefix
+        return any(int(ip_address(address)) >> rest == int(self.ip) >> rest for address in addresses)
 
     async def _validated_names(self) -> list[str]:
         """Names of the sending address that lead back to it (§5.5). Without an answer there is none."""
         if self.stranger:
             return []
-        answer = await self._resolver.lookup(from_address(str(self.ip)).to_text(), "PTR")
+        answer = await self._resolver.lookup(self.ip.reverse_pointer, "PTR")
         if answer.found in (Found.NO_NAME, Found.NO_RECORD):
             self._count_void()
-        names = [r.target.to_text(omit_final_dot=True) for r in answer.records if isinstance(r, PTR)][:MAX_NAMES]
-        kind = "A" if self.ip.version == 4 else "AAAA"
+        names = [r.target for r in answer.records if isinstance(r, Pointer)][:MAX_NAMES]
+        kind: RecordKind = "A" if self.ip.version == 4 else "AAAA"
         answers = await self._resolver.lookup_all(*((name, kind) for name in names))
         return [
             name
             for name, forward in zip(names, answers, strict=True)
-            if any(ip_address(record.to_text()) == self.ip for record in forward.records)
+            if any(ip_address(address) == self.ip for address in forward.addresses)
         ]
 
     async def _target(self, mechanism: Mechanism, domain: str) -> str:
@@ -289,7 +291,7 @@ class _Check:
             return None
         return expand(macros, await self._values(macros, domain))
 
-    async def _ask(self, name: str, kind: str, *, void: bool = True) -> Lookup:
+    async def _ask(self, name: str, kind: RecordKind, *, void: bool = True) -> Lookup:
         answer = await self._resolver.lookup(name, kind)
         if answer.found is Found.NO_ANSWER:
             raise _TemporaryError(silence(answer))
@@ -310,6 +312,8 @@ class _Check:
 
 def _is_domain(name: str) -> bool:
     """Whether a question about a name can be asked, and it is of more than one label (§4.3)."""
+    if PLAIN_NAME.fullmatch(name):
+        return "." in name and len(name) <= MAX_NAME
     try:
         return "." in name and len(from_text(name).labels) > 2
     except (DNSException, UnicodeError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from postroad.dns.spf_macro import MacroError, MacroString, read_domain_spec, read_macros
@@ -74,6 +75,8 @@ _DIRECTIVE = re.compile(r"(?P<qualifier>[+?~-]?)(?P<name>[A-Za-z0-9]+)(?P<rest>(
 _PREFIXES = re.compile(r"(?P<domain>.*?)(?:/(?P<four>0|[1-9]\d?))?(?://(?P<six>0|[1-9]\d{0,2}))?")
 _IP4 = re.compile(r"(?P<address>[0-9.]+)(?:/(?P<prefix>0|[1-9]\d?))?")
 _IP6 = re.compile(r"(?P<address>[0-9A-Fa-f:.]+)(?:/(?P<prefix>0|[1-9]\d{0,2}))?")
+MAX_REMEMBERED = 512
+"""Characters of a record: RFC 7208 §3.4 asks for no more than a UDP answer of that size holds."""
 
 
 def is_spf(text: str) -> bool:
@@ -83,6 +86,11 @@ def is_spf(text: str) -> bool:
 
 def read_spf(text: str) -> Record:
     """Read a record, all of it: an error anywhere spoils it (§4.6). Raises SpfSyntaxError."""
+    # One check comes by the same records several times, and every domain by those of large providers.
+    return _remembered(text) if len(text) <= MAX_REMEMBERED else _read(text)
+
+
+def _read(text: str) -> Record:
     mechanisms: list[Mechanism] = []
     modifiers: dict[str, MacroString] = {}
     for term in text[len(_VERSION) :].split(" "):
@@ -103,6 +111,9 @@ def read_spf(text: str) -> Record:
         except (MacroError, AddressValueError) as error:
             raise SpfSyntaxError(f"{term!r}: {error}") from None
     return Record(mechanisms=tuple(mechanisms), redirect=modifiers.get("redirect"), explanation=modifiers.get("exp"))
+
+
+_remembered = lru_cache(maxsize=4_096)(_read)
 
 
 def _mechanism(term: str) -> Mechanism:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from dns.rdtypes.ANY.TXT import TXT
-
-from postroad.dns.resolver import Lookup
+from postroad.dns.lookup import Lookup
+from postroad.dns.record import Txt
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
@@ -17,8 +16,8 @@ class RecordError(Exception):
 
 
 def texts(lookup: Lookup) -> list[str]:
-    """Texts of the TXT records, the strings of each joined. Octets outside ASCII become U+FFFD."""
-    return [b"".join(r.strings).decode("ascii", "replace") for r in lookup.records if isinstance(r, TXT)]
+    """Texts of the TXT records. Octets outside ASCII become U+FFFD."""
+    return [r.octets.decode("ascii", "replace") for r in lookup.records if isinstance(r, Txt)]
 
 
 def read_tags(text: str) -> dict[str, str]:
@@ -53,5 +52,4 @@ def refuse_unknown(tags: dict[str, str], known: Sequence[str]) -> None:
 
 def silence(lookup: Lookup) -> str:
     """What was asked in vain, and why there is no answer, in few words."""
-    why = "timed out" if "lifetime expired" in lookup.why else lookup.why[:200]
-    return f"no answer about {lookup.kind} of {lookup.name}: {why}"
+    return f"no answer about {lookup.kind} of {lookup.name}: {lookup.why[:200]}"

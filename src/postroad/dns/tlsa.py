@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dns.rdtypes.ANY.TLSA import TLSA
-
-from postroad.dns.resolver import Found, Lookup, Resolver
+from postroad.dns.lookup import Found, Lookup
+from postroad.dns.record import Tlsa
+from postroad.dns.resolver import Resolver
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +14,7 @@ class HostCertificates:
     """What DNS says of a host's certificates. Without ``answered`` nothing may be sent there (RFC 7672 §2.1)."""
 
     answered: bool
-    records: tuple[TLSA, ...] = ()
+    records: tuple[Tlsa, ...] = ()
     why: str = ""
 
 
@@ -34,7 +34,7 @@ async def find_certificates(
     answer = await resolver.lookup(f"_{port}._tcp.{host}", "TLSA")
     match answer.found:
         case Found.RECORDS if answer.secure:
-            return HostCertificates(answered=True, records=tuple(r for r in answer.records if isinstance(r, TLSA)))
+            return HostCertificates(answered=True, records=tuple(r for r in answer.records if isinstance(r, Tlsa)))
         case Found.NO_ANSWER:
             # Whoever can suppress an answer could take the protection away: no answer is not "none".
             return HostCertificates(answered=False, why=answer.why)

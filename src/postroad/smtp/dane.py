@@ -33,7 +33,9 @@ class Tlsa(NamedTuple):
 
     @property
     def usable(self) -> bool:
-        return self.usage in (DANE_TA, DANE_EE) and self.selector in (0, 1) and self.matching in (0, 1, 2)
+        """Whether anything can match it: a digest of another length than digests have is malformed (RFC 6698 §4.1)."""
+        size = {0: len(self.data), 1: 32, 2: 64}.get(self.matching)
+        return self.usage in (DANE_TA, DANE_EE) and self.selector in (0, 1) and len(self.data) == size
 
 
 def _must_be_authority(found: x509.BasicConstraints) -> None:

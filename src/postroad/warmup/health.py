@@ -82,9 +82,10 @@ def judge(counts: Counts, reported: float = 0.0) -> Judgement:
     ``reported``: complaints that there were by the mailbox provider's own count; the worse one counts.
     """
     answered = max(counts.attempts - counts.deferred, 0)
-    complaints, complained = _COMPLAINTS, counts.complained
-    if round(reported) > complained:
-        complaints, complained = _COMPLAINTS._replace(what="complaints, as the provider reports,"), round(reported)
+    complaints, complained = _COMPLAINTS, float(counts.complained)
+    # A share of few mails comes to less than one complaint, and is no less a share. (Rounded: 0.003 · 1000 is above 3.)
+    if (of_provider := round(reported, 6)) > complained:
+        complaints, complained = _COMPLAINTS._replace(what="complaints, as the provider reports,"), of_provider
     seen = (
         (_BOUNCES, counts.bounced, answered),
         (complaints, complained, counts.accepted),
@@ -94,11 +95,11 @@ def judge(counts: Counts, reported: float = 0.0) -> Judgement:
     return max((_judge(gate, events, of) for gate, events, of in seen), key=lambda judgement: judgement.health)
 
 
-def _judge(gate: _Gate, events: int, of: int) -> Judgement:
+def _judge(gate: _Gate, events: float, of: int) -> Judgement:
     share = min(events / of, 1.0) if of > 0 else float(events > 0)
     if share < gate.hold:
         return Judgement(Health.HEALTHY, "")
-    said = f"{gate.what} are {share:.2%} ({events:,} of {of:,})"
+    said = f"{gate.what} are {share:.2%} ({_in_words(events)} of {of:,})"
     if events >= PAUSE_EVENTS and wilson_lower(events, of) >= gate.pause:
         return Judgement(Health.PAUSE, f"{said}, and surely {gate.pause:.1%} or more")
     if share >= gate.slow:
@@ -106,7 +107,11 @@ def _judge(gate: _Gate, events: int, of: int) -> Judgement:
     return Judgement(Health.HOLD, f"{said}: {gate.hold:.2%} or more")
 
 
-def wilson_lower(events: int, of: int) -> float:
+def _in_words(events: float) -> str:
+    return f"{events:,.0f}" if events == int(events) else f"{events:,.2f}"
+
+
+def wilson_lower(events: float, of: int) -> float:
     """Lower bound of the share that these events are a sample of, which nine samples of ten lie above.
 
     Wilson's score interval (1927), one-sided at 90 %.

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from postroad.bounce.intake import Intake, Submitted
+from postroad.bounce.mime import MAX_MESSAGE_BYTES
 from postroad.bounce.report import Envelope
 from postroad.bounce.sources.imap import TAKEN, ImapMailbox
 from postroad.bounce.sources.poll import Polled, poll
@@ -21,6 +22,7 @@ from postroad.settings import SourceKind, SourceSettings, TlsMode
 from postroad.store.engine import read
 from tests.bounce import mails
 from tests.bounce.sources.dovecot import PASSWORD, USER, Dovecot, dovecot
+from tests.bounce.test_receivers import LARGE_MAIL
 from tests.smtp.conftest import Certificates
 
 
@@ -82,6 +84,18 @@ async def test_what_is_fetched_is_marked_and_not_fetched_again(
     assert all(TAKEN in flags and "Seen" not in flags for flags in server.flags())
     server.put(mails.BLOCKED)
     assert await poll("inbox", settings(server), intake.submit) == Polled(source="inbox", taken=1)
+
+
+async def test_a_large_report_is_taken_in_whole_and_of_other_large_mail_the_beginning(
+    server: Dovecot, intake: Intake, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The server hands out every line with CRLF.
+    report = LARGE_MAIL.replace(b"\n", b"\r\n")
+    photo = mails.mail("x" * 70 + "\n") + b"y" * MAX_MESSAGE_BYTES
+    server.put(report, photo, mails.FULL)
+    monkeypatch.setattr("postroad.bounce.sources.imap.MAX_PAGE_BYTES", MAX_MESSAGE_BYTES)  # A page ends with one.
+    assert (await poll("inbox", settings(server), intake.submit)).taken == 3
+    assert kept(engine) == sorted([report, photo[:MAX_MESSAGE_BYTES], mails.FULL])
 
 
 async def test_it_is_moved_or_deleted_where_that_is_asked_for(server: Dovecot, intake: Intake) -> None:

@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from postroad.bounce.intake import Intake
+from postroad.bounce.mime import MAX_MESSAGE_BYTES
 from postroad.bounce.sources.maildir import Maildir
 from postroad.bounce.sources.poll import Polled, open_source, poll
 from postroad.clock import SystemClock
@@ -18,6 +19,7 @@ from postroad.queue import Queue
 from postroad.settings import SourceKind, SourceSettings
 from postroad.store.engine import read
 from tests.bounce import mails
+from tests.bounce.test_receivers import LARGE_MAIL
 
 
 @pytest.fixture
@@ -67,6 +69,23 @@ async def test_what_is_taken_in_goes_from_new_to_cur(
     assert kept(engine) == sorted(MAILS)
     assert (await bounces.stats()).queued == 3
     assert await poll("box", settings(folder), intake.submit) == Polled(source="box")
+
+
+async def test_a_large_report_is_taken_in_whole_and_of_other_large_mail_the_beginning(
+    folder: Path, intake: Intake, engine: sa.Engine
+) -> None:
+    photo = mails.mail("x" * 70 + "\n") + b"y" * MAX_MESSAGE_BYTES
+    deliver(folder, LARGE_MAIL, photo)
+    assert (await poll("box", settings(folder), intake.submit)).taken == 2
+    assert kept(engine) == sorted([LARGE_MAIL, photo[:MAX_MESSAGE_BYTES]])
+
+
+def test_a_page_ends_early_where_mails_are_large(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deliver(folder, LARGE_MAIL, *MAILS, LARGE_MAIL)
+    monkeypatch.setattr("postroad.bounce.sources.maildir.MAX_PAGE_BYTES", MAX_MESSAGE_BYTES)
+    source = Maildir(folder)
+    pages = [[mail.raw for mail in source.fetch(50)] for _ in range(3)]
+    assert pages == [[LARGE_MAIL], [*MAILS, LARGE_MAIL], []]
 
 
 async def test_it_is_deleted_where_that_is_asked_for(folder: Path, intake: Intake, engine: sa.Engine) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from postroad.bounce.kept import MAX_PAGE_BYTES, kept_bytes
 from postroad.bounce.mime import MAX_MESSAGE_BYTES
 from postroad.bounce.sources.fetched import Fetched
 from postroad.errors import ConfigError, UnavailableError
@@ -66,8 +67,24 @@ class ImapMailbox:
             return []
         with self._failing():
             data = self._uid("FETCH", _set(uids), f"(UID BODY.PEEK[]<0.{MAX_MESSAGE_BYTES}>)")
-        found = dict(_bodies(data))
-        return [Fetched(str(uid), found.get(uid), "" if uid in found else "the server gave no text") for uid in uids]
+            beginnings = dict(_bodies(data))
+            found: list[Fetched] = []
+            left = MAX_PAGE_BYTES
+            while uids and left > 0:
+                uid = uids.pop(0)
+                raw = self._whole(uid, beginnings.pop(uid, None))
+                found.append(Fetched(str(uid), raw, "" if raw is not None else "the server gave no text"))
+                left -= len(raw or b"")
+        self._waiting.extend(reversed(uids))
+        return found
+
+    def _whole(self, uid: int, beginning: bytes | None) -> bytes | None:
+        """What is kept of a message, of which this is the beginning."""
+        more = kept_bytes(beginning or b"") - MAX_MESSAGE_BYTES
+        if beginning is None or more == 0:
+            return beginning
+        data = self._uid("FETCH", str(uid), f"(UID BODY.PEEK[]<{MAX_MESSAGE_BYTES}.{more}>)")
+        return beginning + dict(_bodies(data)).get(uid, b"")
 
     def acknowledge(self, keys: Sequence[str]) -> None:
         if not keys:
@@ -157,7 +174,8 @@ class ImapMailbox:
             raise ConfigError(
                 "there is no password",
                 where=self._where,
-                remedy="Set it by the environment: POSTROAD_BOUNCE__SOURCES__NAME__PASSWORD.",
+                remedy="Set it by the environment: POSTROAD_BOUNCE__SOURCES__NAME__PASSWORD of a source, "
+                "POSTROAD_CANARY__MAILBOX__PASSWORD of the mailbox for canaries.",
             )
         secret = password.get_secret_value()
         try:

@@ -11,6 +11,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
+from postroad.bounce.kept import MAX_PAGE_BYTES, kept_bytes
 from postroad.bounce.mime import MAX_MESSAGE_BYTES
 from postroad.bounce.sources.fetched import Fetched
 from postroad.errors import ConfigError, UnavailableError
@@ -36,10 +37,13 @@ class Maildir:
 
     def fetch(self, limit: int) -> list[Fetched]:
         found: list[Fetched] = []
-        while self._waiting and len(found) < limit:
+        left = MAX_PAGE_BYTES
+        while self._waiting and len(found) < limit and left > 0:
             name = self._waiting.pop()
             try:
-                found.append(Fetched(name, _read(self._new / name)))
+                raw = _read(self._new / name)
+                found.append(Fetched(name, raw))
+                left -= len(raw)
             except FileNotFoundError:
                 continue  # Somebody else has put it aside since.
             except OSError as error:
@@ -67,4 +71,5 @@ def _read(path: Path) -> bytes:
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(0, "it is no regular file")
-        return file.read(MAX_MESSAGE_BYTES)
+        beginning = file.read(MAX_MESSAGE_BYTES)
+        return beginning + file.read(kept_bytes(beginning) - MAX_MESSAGE_BYTES)

@@ -23,7 +23,7 @@ from postroad.settings import SourceKind, SourceSettings
 log = logging.getLogger(__name__)
 
 PAGE = 50
-"""Mails in memory at once: 50 MiB at the most."""
+"""Mails in memory at once, or fewer that are large: see `kept`."""
 
 MAX_PAGES = 200
 """Of one pass. A mailbox with more is not done with, and the next pass goes on."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dns.rdtypes.ANY.TLSA import TLSA
-
 from postroad.dns.finding import Code, Finding, found
 from postroad.dns.identity import Identity
+from postroad.dns.lookup import Found, Lookup
 from postroad.dns.mx import find_mail_hosts
-from postroad.dns.resolver import Found, Lookup, Resolver
+from postroad.dns.record import Tlsa
+from postroad.dns.resolver import Resolver
 
 PORT = 25
-_USAGES, _SELECTORS, _MATCHING = (2, 3), (0, 1), (0, 1, 2)
+_USAGES, _SELECTORS = (2, 3), (0, 1)
 """RFC 7672 §3.1: DANE-TA and DANE-EE only; what other usages say cannot be verified."""
 
 
@@ -50,9 +50,10 @@ async def check(resolver: Resolver, identity: Identity) -> list[Finding]:
     return [found(Code.DANE_OK, domain, f"TLSA records of {', '.join(protected)}")]
 
 
-def _records(answer: Lookup) -> list[TLSA]:
-    return [record for record in answer.records if isinstance(record, TLSA)]
+def _records(answer: Lookup) -> list[Tlsa]:
+    return [record for record in answer.records if isinstance(record, Tlsa)]
 
 
-def _is_usable(record: TLSA) -> bool:
-    return record.usage in _USAGES and record.selector in _SELECTORS and record.mtype in _MATCHING
+def _is_usable(record: Tlsa) -> bool:
+    size = {0: len(record.association), 1: 32, 2: 64}.get(record.matching_type)
+    return record.usage in _USAGES and record.selector in _SELECTORS and len(record.association) == size

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from postroad.dns.dkim_key import PublicKey, is_dkim, read_key
 from postroad.dns.finding import Code, Finding, Verdict, found, txt_record
 from postroad.dns.identity import Identity
-from postroad.dns.resolver import Found, Lookup, Resolver
+from postroad.dns.lookup import Found, Lookup
+from postroad.dns.resolver import Resolver
 from postroad.dns.tags import RecordError, silence, texts
 
 LEAST_BITS, GOOD_BITS = 1024, 2048

@@ -8,7 +8,8 @@ from postroad.dns.dmarc import NoAnswerError, Walk, aligned, walk
 from postroad.dns.dmarc_record import REMOVED, DmarcPolicy, DmarcRecord, is_dmarc
 from postroad.dns.finding import Code, Finding, found, txt_record
 from postroad.dns.identity import Identity
-from postroad.dns.resolver import Found, Resolver
+from postroad.dns.lookup import Found
+from postroad.dns.resolver import Resolver
 from postroad.dns.tags import silence, texts
 
 MAX_PLACES = 10

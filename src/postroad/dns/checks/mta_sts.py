@@ -6,9 +6,10 @@ import ssl
 
 from postroad.dns.finding import Code, Finding, found, txt_record
 from postroad.dns.identity import Identity
+from postroad.dns.lookup import Found
 from postroad.dns.mta_sts import PolicyError, StsMode, fetch_policy, find_policy_id
 from postroad.dns.mx import find_mail_hosts
-from postroad.dns.resolver import Found, Resolver
+from postroad.dns.resolver import Resolver
 
 
 async def check(

@@ -6,8 +6,10 @@ from typing import assert_never
 
 from postroad.dns.finding import Code, Finding, found
 from postroad.dns.identity import Identity
+from postroad.dns.lookup import Found
 from postroad.dns.mx import MailExchange, MailHosts, find_mail_hosts
-from postroad.dns.resolver import Found, Resolver
+from postroad.dns.record import Kind
+from postroad.dns.resolver import Resolver
 
 
 async def check(resolver: Resolver, identity: Identity) -> list[Finding]:
@@ -42,8 +44,8 @@ async def _check(resolver: Resolver, domain: str) -> list[Finding]:
 
 
 async def _hosts(resolver: Resolver, hosts: MailHosts) -> list[Finding]:
-    kinds = [(name, kind) for name in hosts.names for kind in ("A", "AAAA")]
-    answers = await resolver.lookup_all(*kinds)
+    kinds: tuple[Kind, ...] = ("A", "AAAA")
+    answers = await resolver.lookup_all(*((name, kind) for name in hosts.names for kind in kinds))
     by_host = {name: {answer.found for answer in answers if answer.name == name} for name in hosts.names}
     silent = [name for name, seen in by_host.items() if Found.RECORDS not in seen and Found.NO_ANSWER in seen]
     dead = [name for name, seen in by_host.items() if not seen & {Found.RECORDS, Found.NO_ANSWER}]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from ipaddress import ip_address
 
-from dns.rdtypes.ANY.PTR import PTR
-
 from postroad.dns.finding import Code, Finding, found
 from postroad.dns.identity import Identity
-from postroad.dns.resolver import Found, Lookup, Resolver
+from postroad.dns.lookup import Found, Lookup
+from postroad.dns.record import Kind, Pointer
+from postroad.dns.resolver import Resolver
 from postroad.dns.tags import silence
 
 MAX_NAMES = 10
@@ -40,10 +40,10 @@ async def _address(resolver: Resolver, ip: str, helo: str | None) -> tuple[list[
     answer = await resolver.lookup(pointer, "PTR")
     if answer.found is Found.NO_ANSWER:
         return [found(Code.PTR_UNKNOWN, ip, silence(answer))], None
-    names = [r.target.to_text(omit_final_dot=True).lower() for r in answer.records if isinstance(r, PTR)][:MAX_NAMES]
+    names = [r.target.lower() for r in answer.records if isinstance(r, Pointer)][:MAX_NAMES]
     if not names:
         return [found(Code.PTR_MISSING, ip, "it has no name", remedy=remedy, publish=publish)], set()
-    kind = "A" if ip_address(ip).version == 4 else "AAAA"
+    kind: Kind = "A" if ip_address(ip).version == 4 else "AAAA"
     answers = await resolver.lookup_all(*((name, kind) for name in names))
     confirmed = {name for name, forward in zip(names, answers, strict=True) if _leads_to(forward, ip)}
     if not confirmed:
@@ -57,7 +57,7 @@ async def _address(resolver: Resolver, ip: str, helo: str | None) -> tuple[list[
 
 
 def _leads_to(answer: Lookup, ip: str) -> bool:
-    return any(ip_address(record.to_text()) == ip_address(ip) for record in answer.records)
+    return any(ip_address(address) == ip_address(ip) for address in answer.addresses)
 
 
 def _is_generic(name: str, ip: str) -> bool:

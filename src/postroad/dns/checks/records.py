@@ -7,7 +7,8 @@ from postroad.dns.dmarc import NoAnswerError, walk
 from postroad.dns.dmarc_record import DmarcPolicy
 from postroad.dns.finding import Code, Finding, found, txt_record
 from postroad.dns.identity import Identity
-from postroad.dns.resolver import Found, Resolver
+from postroad.dns.lookup import Found
+from postroad.dns.resolver import Resolver
 from postroad.dns.tags import RecordError, silence, texts
 from postroad.dns.tls_rpt import is_tls_rpt, read_tls_rpt
 

@@ -7,7 +7,8 @@ from ipaddress import ip_address
 
 from postroad.dns.finding import Code, Finding, Verdict, found, txt_record
 from postroad.dns.identity import Identity
-from postroad.dns.resolver import Found, Resolver
+from postroad.dns.lookup import Found
+from postroad.dns.resolver import Resolver
 from postroad.dns.spf import MAX_LOOKUPS, MAX_VOID_LOOKUPS, Mail, Outcome, Result, Survey, check_host, survey
 from postroad.dns.spf_record import Kind, Qualifier, SpfSyntaxError, is_spf, read_spf
 from postroad.dns.tags import silence, texts
