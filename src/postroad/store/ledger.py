@@ -226,24 +226,20 @@ def due_values(
     return {"campaign_id": campaign_id, "after_id": after_id, "since": since, "until": until, "limit": limit}
 
 
-def take_due(connection: sa.Connection, campaign_id: int, *, after_id: int, until: datetime, limit: int) -> list[int]:
-    """Move planned touches that are due to ``queued``; return which, the first due first. Rows stay locked.
+def take_due(connection: sa.Connection, campaign_id: int, *, after_id: int, until: datetime, limit: int) -> set[int]:
+    """Move planned touches to ``queued``, those that are due first; return which. Rows stay locked.
 
-    ``after_id``: the last one that went before them. What was suppressed since it was planned ends as ``suppressed``
+    ``after_id``: the last of those that went before. What was suppressed since it was planned ends as ``suppressed``
     instead: see `end_suppressed`.
     """
     skip_locked = "" if connection.dialect.name == "sqlite" else "FOR UPDATE SKIP LOCKED"
     # MATERIALIZED: in a plan that ran the inner SELECT more than once, each run would take a limit's worth.
-    statement = (
-        sa.text(
-            f"WITH due AS MATERIALIZED ({DUE} {skip_locked}) "
-            "UPDATE touch SET state = 'queued' WHERE id IN (SELECT id FROM due) RETURNING due_at, id"
-        )
-        .bindparams(*DUE_TYPES)
-        .columns(sa.column("due_at", UtcDateTime()), sa.column("id", sa.Integer()))
-    )
+    statement = sa.text(
+        f"WITH due AS MATERIALIZED ({DUE} {skip_locked}) "
+        "UPDATE touch SET state = 'queued' WHERE id IN (SELECT id FROM due) RETURNING id"
+    ).bindparams(*DUE_TYPES)
     values = due_values(connection, campaign_id, after_id=after_id, until=until, limit=limit)
-    return [id_ for _, id_ in sorted(connection.execute(statement, values).tuples())]
+    return set(connection.execute(statement, values).scalars())
 
 
 def _end_waiting(connection: sa.Connection, where: str, now: datetime, values: Mapping[str, Any]) -> list[int]:
