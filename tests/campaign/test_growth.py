@@ -32,10 +32,10 @@ def test_a_batch_costs_the_same_however_many_are_before_and_behind_it(house: Hou
     campaign, cursor, efforts = launched(house, LARGE), 0, []
     with write(house.engine) as connection:
         for _ in range(LARGE // BATCH):
-            ahead = {"after_id": cursor, "until": NOW, "limit": BATCH}
             with effort_of(connection) as effort:
-                assert len(domains_to_look_up(connection, campaign, **ahead, now=NOW)) == 7
-                taken = ledger.take_due(connection, campaign, **ahead)
+                ahead = domains_to_look_up(connection, campaign, after_id=cursor, until=NOW, now=NOW, limit=BATCH)
+                taken = ledger.take_due(connection, campaign, after_id=cursor, until=NOW, limit=BATCH)
+            assert len(ahead) == 7
             assert len(taken) == BATCH
             cursor = max(taken)  # All are due at one instant.
             efforts.append(effort.count)

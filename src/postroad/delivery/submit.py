@@ -258,7 +258,9 @@ class Receiver(NamedTuple):
     tables: str
 
 
-def _receiver(domain: str, known: str | None, known_site: str | None, shaping: Shaping | None, busy: set[str]) -> Receiver:
+def _receiver(
+    domain: str, known: str | None, known_site: str | None, shaping: Shaping | None, busy: set[str]
+) -> Receiver:
     """As everybody knows, else as DNS said last, else nobody's."""
     famous = provider_table().of_domain(domain)
     if famous is not None:
