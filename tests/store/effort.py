@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -29,6 +29,26 @@ def effort_of(connection: sa.Connection) -> Iterator[Effort]:
         effort.count = _rows_read(connection) - before
         return
 
+    with _instructions(connection, effort):
+        yield effort
+
+
+@contextmanager
+def sqlite_effort_of(engine: sa.Engine) -> Iterator[Effort]:
+    """Count what transactions that begin within it do: of SQLite alone, which tells while it works."""
+    effort = Effort()
+    with ExitStack() as stack:
+
+        def begun(connection: sa.Connection) -> None:
+            stack.enter_context(_instructions(connection, effort))
+
+        sa.event.listen(engine, "begin", begun)
+        stack.callback(sa.event.remove, engine, "begin", begun)
+        yield effort
+
+
+@contextmanager
+def _instructions(connection: sa.Connection, effort: Effort) -> Iterator[None]:
     def told() -> int:
         effort.count += _INSTRUCTIONS
         return 0
@@ -37,7 +57,7 @@ def effort_of(connection: sa.Connection) -> Iterator[Effort]:
     assert driver is not None
     driver.set_progress_handler(told, _INSTRUCTIONS)
     try:
-        yield effort
+        yield
     finally:
         driver.set_progress_handler(None, 0)
 
