@@ -34,6 +34,8 @@ NOBODY: Warming = {}
 
 BATCH = 1_000
 
+LANES_AT_ONCE = 4
+
 LANE_OF_ITS_OWN = 20
 """Touches of a batch that go to one site of no known provider, from which on they do not wait in the tail lane."""
 
@@ -201,7 +203,7 @@ def touch_rows(connection: sa.Connection, touch_ids: Collection[int]) -> Sequenc
 
 
 async def enqueue_touches(queue: Queue, plan: SubmitPlan, rows: Sequence[sa.Row[Any]], expire_ms: int) -> None:
-    """Enqueue touches, all lanes at once. Raises UnavailableError, and then some may have been enqueued."""
+    """Enqueue touches, some lanes at once. Raises UnavailableError, and then some may have been enqueued."""
     busy = _busy_sites(rows)
     receivers: dict[str, Receiver] = {}
     lanes: dict[tuple[int, str, str], list[Job]] = defaultdict(list)
@@ -230,10 +232,15 @@ async def enqueue_touches(queue: Queue, plan: SubmitPlan, rows: Sequence[sa.Row[
                 expires_ms=due_ms + expire_ms,
             )
         )
-    # Each is packed while the server is at another.
-    calls = (queue.enqueue(_lane(plan, *whose), jobs) for whose, jobs in lanes.items())
-    for outcome in await asyncio.gather(*calls, return_exceptions=True):
-        if isinstance(outcome, BaseException):
+    # One is packed while the server is at another; each under way is a connection.
+    free = asyncio.Semaphore(LANES_AT_ONCE)
+
+    async def put(whose: tuple[int, str, str], jobs: list[Job]) -> None:
+        async with free:
+            await queue.enqueue(_lane(plan, *whose), jobs)
+
+    for outcome in await asyncio.gather(*(put(*lane) for lane in lanes.items()), return_exceptions=True):
+        if outcome is not None:
             raise outcome
 
 
