@@ -212,10 +212,11 @@ def open_csv(
     Raises DataError when it cannot be read, or its first line names no columns.
     """
     try:
-        with path.open("rb") as file:
-            yield CsvFile(file, path, start, seen)
+        file = path.open("rb")
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from None
+    with file:
+        yield CsvFile(file, path, start, seen)
 
 
 def read_rows(path: Path) -> tuple[tuple[str, ...], Iterator[CsvRow]]:
