@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from postroad.campaign.audience import import_file
-from postroad.campaign.csv_file import MAX_LINE_BYTES, check_csv, read_rows
+from postroad.campaign.csv_file import MAX_LINE_BYTES, check_csv, open_csv, read_rows
 from postroad.errors import DataError
 from tests.campaign.tables import row_counts
 
@@ -30,6 +30,19 @@ WRONG = {
     "only a byte order mark": Wrong(content=b"\xef\xbb\xbf", line=1, says="the first line names no columns"),
     "blank first line": Wrong(content=b"\n" + GOOD, line=1, says="the first line names no columns"),
     "latin-1": Wrong(content=GOOD + "b@example.com,Jos\xe9\n".encode("latin-1"), line=3, says="byte 0xe9 at column 18"),
+    "latin-1 where the same bytes stand behind a letter": Wrong(
+        content=GOOD + "b@example.com,é\n".encode() + b"\xa9\n", line=4, says="byte 0xa9 at column 1"
+    ),
+    "latin-1 in the second block": Wrong(
+        content=GOOD + b"b@example.com,Bob\n" * 10_000 + b"c@example.com,\xe9\n",
+        line=10_003,
+        says="byte 0xe9 at column 15",
+    ),
+    "NUL in the second block": Wrong(
+        content=GOOD + b"b@example.com,Bob\n" * 10_000 + b"c@example.com,\0\n",
+        line=10_003,
+        says="a NUL byte at column 15",
+    ),
     "latin-1 after a byte order mark": Wrong(
         content=b"\xef\xbb\xbfemail,n\xe4me\n", line=1, says="byte 0xe4 at column 8"
     ),
@@ -146,21 +159,46 @@ def test_a_field_may_have_lines_quotes_and_delimiters_in_it(tmp_path: Path) -> N
     _, rows = read_rows(path)
     found = list(rows)
     assert found[0].fields == ["a@example.com", 'A "da",\r\nLove\nlace']
-    assert [(row.line, row.next_line) for row in found] == [(2, 5), (5, 6)]
-    assert found[1].next_cursor == path.stat().st_size
+    assert [row.line for row in found] == [2, 5]
 
 
-def test_reading_goes_on_from_where_any_row_ended(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_reading_goes_on_from_where_any_row_ended(tmp_path: Path, mark: str) -> None:
     path = tmp_path / "people.csv"
-    text = '\ufeffemail;größe\n\na@example.com;"1\n2"\nb@example.com;é\n\nc@example.com;3'
+    text = mark + 'email;größe\n\na@example.com;"1\n2"\nb@example.com;é\n\nc@example.com;3'
     path.write_bytes(text.encode())
-    columns, rows = read_rows(path)
-    found = list(rows)
-    assert len(found) == 3
-    for number, row in enumerate(found, start=1):
-        again, rest = read_rows(path, cursor=row.next_cursor, line=row.next_line)
-        assert again == columns
-        assert list(rest) == found[number:]
+    with open_csv(path) as file:
+        places, found = [file.place], []
+        for row in file:
+            found.append(row)
+            places.append(file.place)
+    assert [line for line, _ in found] == [3, 5, 7]
+    assert places[-1].cursor == path.stat().st_size
+    for number, place in enumerate(places):
+        with open_csv(path, start=place) as again:
+            assert again.columns == ("address", "größe")
+            assert list(again) == found[number:]
+
+
+def test_blocks_of_a_long_file_join_without_a_seam(tmp_path: Path) -> None:
+    path = tmp_path / "people.csv"
+    notes = ["x" * n for n in (1, 70_000, 3, 65_536, 100_000, 2)] * 5
+    rows = [f'r{n}@example.com,"é\n{note}"\n' for n, note in enumerate(notes)]
+    path.write_bytes(("email,note\n" + "".join(rows)).encode())
+    with open_csv(path) as file:
+        for number, (line, fields) in enumerate(file):
+            assert (line, fields) == (2 + 2 * number, [f"r{number}@example.com", f"é\n{notes[number]}"])
+            assert file.place == (len(("email,note\n" + "".join(rows[: number + 1])).encode()), line + 2)
+
+
+def test_what_is_read_is_seen_whole_and_once(tmp_path: Path) -> None:
+    path = tmp_path / "people.csv"
+    content = b"\xef\xbb\xbfemail\n" + b"a@example.com\n" * 20_000
+    path.write_bytes(content)
+    seen: list[bytes] = []
+    with open_csv(path, seen=seen.append) as file:
+        assert sum(1 for _ in file) == 20_000
+    assert b"".join(seen) == content
 
 
 def test_a_line_of_just_the_most_is_read(tmp_path: Path) -> None:

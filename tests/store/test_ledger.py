@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from itertools import product
 from threading import Thread
 
@@ -115,18 +116,21 @@ def test_take_due_takes_what_is_due_in_order_and_no_more_than_asked(engine: sa.E
         campaign, (step,) = add_campaign(connection)
         other, (other_step,) = add_campaign(connection)
         minute = timedelta(minutes=1)
-        # Due in the opposite order to their ids, so that the order taken is that of the ids.
-        touches = [add_touch(connection, campaign, step, TouchState.PLANNED, due_at=NOW - n * minute) for n in range(6)]
+        # Two at an instant; due in the opposite order to their ids but for those, so that the order taken is seen.
+        touches = [
+            add_touch(connection, campaign, step, TouchState.PLANNED, due_at=NOW - (n // 2) * minute) for n in range(6)
+        ]
+        first, second, third, fourth, fifth, sixth = touches[4], touches[5], touches[2], touches[3], *touches[:2]
         later = add_touch(connection, campaign, step, TouchState.PLANNED, due_at=NOW + timedelta(microseconds=1))
         add_touch(connection, other, other_step, TouchState.PLANNED)
         for state in set(TouchState) - {TouchState.PLANNED}:
             add_touch(connection, campaign, step, state)
     with write(engine) as connection:
-        first = ledger.take_due(connection, campaign, after_id=touches[0], until=NOW, limit=3)
-        assert first == touches[1:4]
-        assert ledger.take_due(connection, campaign, after_id=first[-1], until=NOW, limit=3) == touches[4:]
-        assert ledger.take_due(connection, campaign, after_id=0, until=NOW, limit=10) == touches[:1]
-        assert ledger.take_due(connection, campaign, after_id=0, until=NOW, limit=10) == []
+        taken = partial(ledger.take_due, connection, campaign, until=NOW)
+        assert taken(after_id=first, limit=3) == {second, third, fourth}
+        assert taken(after_id=fourth, limit=3) == {fifth, sixth}
+        assert taken(after_id=0, limit=10) == {first}
+        assert taken(after_id=0, limit=10) == set()
         assert {touch_row(connection, touch).state for touch in touches} == {TouchState.QUEUED}
         assert touch_row(connection, later).state is TouchState.PLANNED
 
@@ -152,8 +156,8 @@ def test_concurrent_takers_get_disjoint_touches_and_do_not_wait(postgresql_engin
     with write(postgresql_engine) as first, write(postgresql_engine) as second:
         # Were the second to wait for the first, this would never end: both are of one thread.
         taken = ledger.take_due(first, campaign, after_id=0, until=NOW, limit=4)
-        assert taken == touches[:4]
-        assert ledger.take_due(second, campaign, after_id=0, until=NOW, limit=10) == touches[4:]
+        assert taken == set(touches[:4])
+        assert ledger.take_due(second, campaign, after_id=0, until=NOW, limit=10) == set(touches[4:])
 
 
 def test_touches_taken_in_a_transaction_that_fails_are_planned_again(engine: sa.Engine) -> None:
@@ -161,7 +165,7 @@ def test_touches_taken_in_a_transaction_that_fails_are_planned_again(engine: sa.
         campaign, (step,) = add_campaign(connection)
         touch = add_touch(connection, campaign, step, TouchState.PLANNED)
     with pytest.raises(RuntimeError), write(engine) as connection:  # noqa: PT012
-        assert ledger.take_due(connection, campaign, after_id=0, until=NOW, limit=1) == [touch]
+        assert ledger.take_due(connection, campaign, after_id=0, until=NOW, limit=1) == {touch}
         raise RuntimeError
     with read(engine) as connection:
         assert touch_row(connection, touch).state is TouchState.PLANNED
@@ -215,7 +219,7 @@ def test_cancel_waiting_tells_also_what_is_queued_while_it_waits(postgresql_engi
             told.append(ledger.cancel_waiting(connection, campaign, NOW))
 
     with write(postgresql_engine) as connection:
-        assert ledger.take_due(connection, campaign, after_id=0, until=NOW, limit=1) == [touch]
+        assert ledger.take_due(connection, campaign, after_id=0, until=NOW, limit=1) == {touch}
         thread = Thread(target=cancel)
         thread.start()
         wait_until_blocked(postgresql_engine)

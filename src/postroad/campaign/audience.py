@@ -11,22 +11,19 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
+from itertools import islice
 from pathlib import Path
-from typing import Any
-from zoneinfo import available_timezones
 
 import sqlalchemy as sa
 from sqlmodel import Session, col, select
 
-from postroad.campaign.csv_file import ADDRESS, TIME_ZONE, CsvRow, check_csv, read_rows, require_unchanged
+from postroad.campaign.csv_file import Place, check_csv, open_csv, require_unchanged
 from postroad.campaign.definition import NAME_PATTERN
+from postroad.campaign.intake import judge
 from postroad.errors import DataError, StateError, UsageError
-from postroad.mail.address import domain_of, normalise_address
-from postroad.store.bulk import json_rows
 from postroad.store.campaign import find_campaign
 from postroad.store.engine import read, write
-from postroad.store.recipient import Audience, AudienceImport, Refusal
+from postroad.store.recipient import Audience, AudienceImport, Bringing, Refusal, take_in
 from postroad.store.types import UtcDateTime
 
 SLICE_ROWS = 5_000
@@ -139,106 +136,31 @@ def import_slice(engine: sa.Engine, import_id: int, now: datetime, rows: int = S
             return _progress(connection, import_id)
         path = Path(state.path)
         require_unchanged(path, state.sha256, state.started_at)
-        columns, reader = read_rows(path, cursor=state.cursor, line=state.line)
-        batch = [row for row, _ in zip(reader, range(rows), strict=False)]
-        taken, refusals = _judge(columns, batch)
-        imported = _upsert(connection, state, taken, now) if taken else 0
-        if refusals:
-            connection.execute(sa.insert(Refusal), [{"import_id": import_id, **refusal} for refusal in refusals])
-        done = state.rows_done + len(batch)
-        if not batch and done != state.rows_total:
+        with open_csv(path, start=Place(state.cursor, state.line) if state.cursor else None) as file:
+            judged = judge(file.columns, islice(file, rows))
+            place = file.place
+        imported = take_in(connection, judged.taken, Bringing(state.audience_id, import_id), now)
+        if judged.refused:
+            rejected = [{"import_id": import_id, **row._asdict()} for row in judged.refused]
+            connection.execute(sa.insert(Refusal), rejected)
+        done = state.rows_done + judged.rows
+        if not judged.rows and done != state.rows_total:
             raise DataError(
                 f"the file changed while it was imported: row {done} of {state.rows_total} is its last now",
                 where=str(path),
                 remedy="Import it again: what it says now counts from its first line.",
             )
         values = {
-            "cursor": batch[-1].next_cursor if batch else state.cursor,
-            "line": batch[-1].next_line if batch else state.line,
+            "cursor": place.cursor,
+            "line": place.line,
             "rows_done": done,
             "imported": state.imported + imported,
-            "duplicates": state.duplicates + len(batch) - len(refusals) - imported,
-            "refused": state.refused + len(refusals),
+            "duplicates": state.duplicates + judged.rows - len(judged.refused) - imported,
+            "refused": state.refused + len(judged.refused),
             "finished_at": now if done >= state.rows_total else None,
         }
         connection.execute(sa.update(AudienceImport).where(col(AudienceImport.id) == import_id).values(**values))
         return _progress(connection, import_id)
-
-
-def _judge(columns: tuple[str, ...], rows: list[CsvRow]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Part the rows of a slice into recipients, one for each address, and refusals."""
-    address_at = columns.index(ADDRESS)
-    zone_at = columns.index(TIME_ZONE) if TIME_ZONE in columns else None
-    attribute_at = [(i, name) for i, name in enumerate(columns) if i not in (address_at, zone_at)]
-    zones = _zones() if zone_at is not None else frozenset()
-    taken: dict[str, dict[str, Any]] = {}
-    refusals: list[dict[str, Any]] = []
-    for row in rows:
-        fields = row.fields
-        try:
-            address = normalise_address(fields[address_at])
-        except DataError as error:
-            refusals.append(_refusal(row, ADDRESS, fields[address_at], error.message))
-            continue
-        zone = fields[zone_at].strip() if zone_at is not None else ""
-        if zone and zone not in zones:
-            refusals.append(_refusal(row, TIME_ZONE, zone, "it is no time zone of the IANA database"))
-            continue
-        attributes = {name: value for i, name in attribute_at if (value := fields[i].strip())}
-        earlier = taken.get(address)
-        if earlier is not None:  # Rows of one address merge as they would in slices of their own.
-            zone = zone or earlier["time_zone"]
-            attributes = {**earlier["attributes"], **attributes}
-        taken[address] = {
-            "address": address,
-            "domain": domain_of(address),
-            "time_zone": zone or None,
-            "attributes": attributes,
-        }
-    # In order: two imports that have the same addresses wait for each other, and never each for the other.
-    return [taken[address] for address in sorted(taken)], refusals
-
-
-@cache
-def _zones() -> frozenset[str]:
-    return frozenset(available_timezones())  # It walks through a folder of some six hundred files.
-
-
-def _refusal(row: CsvRow, field: str, value: str, reason: str) -> dict[str, Any]:
-    return {"line": row.line, "field": field, "value": value[:320], "reason": reason[:200]}
-
-
-_COLUMNS = {"address": sa.Text(), "domain": sa.Text(), "time_zone": sa.Text()}
-
-
-def _upsert(connection: sa.Connection, state: AudienceImport, rows: list[dict[str, Any]], now: datetime) -> int:
-    """Put recipients into their table and the audience. Returns how many this import had not brought before."""
-    postgresql = connection.dialect.name == "postgresql"
-    columns = {**_COLUMNS, "attributes": sa.dialects.postgresql.JSONB() if postgresql else sa.JSON()}
-    new, parameters = json_rows(connection, "new", columns, rows)
-    # Merge fields known from elsewhere stay, and the newer file's value wins.
-    merged = (
-        "recipient.attributes || excluded.attributes"
-        if postgresql
-        else "json_patch(recipient.attributes, excluded.attributes)"
-    )
-    recipients = sa.text(
-        "INSERT INTO recipient (address, domain, time_zone, attributes, created_at) "
-        f"SELECT new.address, new.domain, new.time_zone, new.attributes, :now FROM {new} WHERE true "
-        "ON CONFLICT (address) DO UPDATE SET "
-        f"time_zone = COALESCE(excluded.time_zone, recipient.time_zone), attributes = {merged} "
-        "RETURNING id"
-    ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
-    ids = connection.execute(recipients, {"now": now, **parameters}).scalars()
-    member, parameters = json_rows(connection, "new", {"id": sa.BigInteger()}, [{"id": id_} for id_ in ids])
-    members = sa.text(
-        "INSERT INTO audience_member (audience_id, recipient_id, import_id) "
-        f"SELECT :audience_id, new.id, :import_id FROM {member} WHERE true "
-        "ON CONFLICT (audience_id, recipient_id) DO UPDATE SET import_id = excluded.import_id "
-        "WHERE audience_member.import_id <> excluded.import_id"
-    )
-    values = {"audience_id": state.audience_id, "import_id": state.id, **parameters}
-    return connection.execute(members, values).rowcount
 
 
 def import_file(

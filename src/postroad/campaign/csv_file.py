@@ -8,15 +8,21 @@ from __future__ import annotations
 import csv
 import hashlib
 import unicodedata
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from io import BytesIO
+from itertools import chain, starmap
+from operator import length_hint
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from postroad.errors import DataError
 
 MAX_LINE_BYTES = 1 << 20
+_BLOCK_BYTES = 1 << 16
 MAX_COLUMNS = 200
 _ADDRESS_NAMES = ("address", "email", "e_mail", "email_address", "mail")
 _ZONE_NAMES = ("time_zone", "timezone", "tz")
@@ -34,54 +40,82 @@ class CsvFacts:
     sha256: str
 
 
+class Place(NamedTuple):
+    """Where a row starts, or the file ends: a byte, counted from 0, and a line, counted from 1."""
+
+    cursor: int
+    line: int
+
+
 class CsvRow(NamedTuple):
-    """One row, and where the next one starts."""
+    """One row, and the line that it starts at."""
 
     line: int
     fields: list[str]
-    next_cursor: int
-    next_line: int
 
 
-class _Lines:
-    """Decoded lines of a file from a byte on, counted."""
+class _Text:
+    """The text of a file from a place on, line by line; it is read, checked and decoded in blocks of whole lines."""
 
-    def __init__(
-        self, file: BinaryIO, path: Path, cursor: int, line: int, seen: Callable[[bytes], None] | None
-    ) -> None:
-        file.seek(cursor)
-        self.file, self.path, self.cursor, self.line, self.seen = file, path, cursor, line, seen
+    def __init__(self, file: BinaryIO, path: Path, start: Place, seen: Callable[[bytes], None] | None) -> None:
+        file.seek(start.cursor)
+        self._file, self._path, self._seen = file, path, seen
+        self._block, self._next = start, start
+        self._raw: list[bytes] = []
+        self._lines: Iterator[str] = iter(())
 
     def __iter__(self) -> Iterator[str]:
-        while raw := self.file.readline(MAX_LINE_BYTES + 1):
-            if len(raw) > MAX_LINE_BYTES:
-                raise DataError(
-                    f"a line of more than {MAX_LINE_BYTES:,} bytes: this is no CSV of recipients",
-                    where=self._where(),
-                    remedy="Is it UTF-8 text with one recipient a line?",
-                )
-            if b"\0" in raw:
-                raise DataError(
-                    f"a NUL byte at column {raw.index(0) + 1}",
-                    where=self._where(),
-                    remedy="Export the file again as UTF-8 text.",
-                )
-            if self.seen is not None:
-                self.seen(raw)
-            try:
-                text = raw.decode("utf-8-sig" if self.cursor == 0 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise DataError(
-                    f"not UTF-8: byte 0x{error.object[error.start]:02x} at column {error.start + 1}",
-                    where=self._where(),
-                    remedy="Export the file again as UTF-8 (in a spreadsheet: “CSV UTF-8”).",
-                ) from None
-            self.cursor += len(raw)
-            self.line += 1
-            yield text
+        return chain.from_iterable(self._blocks())
 
-    def _where(self) -> str:
-        return f"{self.path}, line {self.line}"
+    @property
+    def cursor(self) -> int:
+        """The byte behind the last line that was taken."""
+        taken = len(self._raw) - length_hint(self._lines)
+        return self._block.cursor + sum(map(len, self._raw[:taken]))
+
+    def _blocks(self) -> Iterator[Iterator[str]]:
+        while raw := self._file.read(_BLOCK_BYTES):
+            # Up to more than a line may have: what is checked below is a whole line, or too much of one.
+            raw += self._file.readline(MAX_LINE_BYTES + 1)
+            self._block = self._next
+            self._check(raw)
+            if self._seen is not None:
+                self._seen(raw)
+            self._raw = BytesIO(raw).readlines()
+            self._lines = iter(self._decoded())
+            self._next = Place(self._block.cursor + len(raw), self._block.line + len(self._raw))
+            yield self._lines
+
+    def _check(self, raw: bytes) -> None:
+        last = raw.rfind(b"\n", 0, -1) + 1
+        if len(raw) - last > MAX_LINE_BYTES:
+            raise DataError(
+                f"a line of more than {MAX_LINE_BYTES:,} bytes: this is no CSV of recipients",
+                where=self._where(raw, last),
+                remedy="Is it UTF-8 text with one recipient a line?",
+            )
+        at = raw.find(b"\0")
+        if at >= 0:
+            column = at - raw.rfind(b"\n", 0, at)
+            raise DataError(
+                f"a NUL byte at column {column}",
+                where=self._where(raw, at),
+                remedy="Export the file again as UTF-8 text.",
+            )
+
+    def _decoded(self) -> list[str]:
+        try:
+            return list(map(bytes.decode, self._raw))
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"not UTF-8: byte 0x{error.object[error.start]:02x} at column {error.start + 1}",
+                where=f"{self._path}, line {self._block.line + self._raw.index(error.object)}",
+                remedy="Export the file again as UTF-8 (in a spreadsheet: “CSV UTF-8”).",
+            ) from None
+
+    def _where(self, raw: bytes, at: int) -> str:
+        line = self._block.line + raw.count(b"\n", 0, at)
+        return f"{self._path}, line {line}"
 
 
 def _identifier(title: str) -> str:
@@ -126,71 +160,86 @@ def _header(path: Path, text: str) -> tuple[str, tuple[str, ...]]:
     return delimiter, tuple(columns)
 
 
-def read_rows(
-    path: Path, *, cursor: int = 0, line: int = 1, seen: Callable[[bytes], None] | None = None
-) -> tuple[tuple[str, ...], Iterator[CsvRow]]:
-    """Return the columns of a file, and its rows from a cursor on (a byte that an earlier row ended at).
+class CsvFile:
+    """An open CSV: its columns, and its rows from a place on, each with the line that it starts at.
 
-    Blank lines are passed over. The iterator raises DataError at the first thing that is no CSV.
+    Blank lines are passed over. Iterating raises DataError at the first thing that is no CSV.
+    """
+
+    def __init__(self, file: BinaryIO, path: Path, start: Place | None, seen: Callable[[bytes], None] | None) -> None:
+        mark = BOM_UTF8 if file.read(len(BOM_UTF8)) == BOM_UTF8 else b""
+        head = next(iter(_Text(file, path, Place(len(mark), 1), None)), "")
+        delimiter, self.columns = _header(path, head)
+        raw = mark + head.encode()
+        if start is None and seen is not None:
+            seen(raw)
+        self._path = path
+        self._start = start or Place(len(raw), 2)
+        self._text = _Text(file, path, self._start, seen)
+        self._reader = csv.reader(self._text, delimiter=delimiter, strict=True)
+
+    @property
+    def place(self) -> Place:
+        """Where the next row starts."""
+        return Place(self._text.cursor, self._start.line + self._reader.line_num)
+
+    def __iter__(self) -> Iterator[tuple[int, list[str]]]:
+        width, first_line = len(self.columns), self._start.line
+        line = first_line + self._reader.line_num
+        try:
+            for fields in self._reader:
+                if len(fields) == width:
+                    yield line, fields
+                elif fields:
+                    raise DataError(
+                        f"{len(fields)} fields where the first line names {width} columns",
+                        where=f"{self._path}, line {line}",
+                        remedy="Quote a field that has the delimiter in it. Nothing of the file was imported.",
+                    )
+                line = first_line + self._reader.line_num
+        except csv.Error as error:
+            raise DataError(
+                f"not CSV: {error}", where=f"{self._path}, line {line}", remedy="Is a quote in it never closed?"
+            ) from None
+
+
+@contextmanager
+def open_csv(
+    path: Path, *, start: Place | None = None, seen: Callable[[bytes], None] | None = None
+) -> Iterator[CsvFile]:
+    """Open a CSV, to read it from a place on (None: from its first row). Calls ``seen`` with all that is read.
+
+    Raises DataError when it cannot be read, or its first line names no columns.
     """
     try:
-        with path.open("rb") as file:
-            head = next(iter(_Lines(file, path, 0, 1, None)), "")
-            header_bytes = file.tell()
+        file = path.open("rb")
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from None
-    delimiter, columns = _header(path, head)
-    if cursor == 0 and seen is not None:
-        with path.open("rb") as file:
-            seen(file.read(header_bytes))
-    start, first_line = (header_bytes, 2) if cursor == 0 else (cursor, line)
-    return columns, _rows(path, len(columns), delimiter, start, first_line, seen)
+    with file:
+        yield CsvFile(file, path, start, seen)
 
 
-def _rows(
-    path: Path, width: int, delimiter: str, cursor: int, line: int, seen: Callable[[bytes], None] | None
-) -> Iterator[CsvRow]:
-    with path.open("rb") as file:
-        lines = _Lines(file, path, cursor, line, seen)
-        reader = csv.reader(lines, delimiter=delimiter, strict=True)
-        while True:
-            first_line = lines.line
-            try:
-                fields = next(reader, None)
-            except csv.Error as error:
-                raise DataError(
-                    f"not CSV: {error}", where=f"{path}, line {first_line}", remedy="Is a quote in it never closed?"
-                ) from None
-            if fields is None:
-                return
-            if not fields:
-                continue
-            if len(fields) != width:
-                raise DataError(
-                    f"{len(fields)} fields where the first line names {width} columns",
-                    where=f"{path}, line {first_line}",
-                    remedy="Quote a field that has the delimiter in it. Nothing of the file was imported.",
-                )
-            yield CsvRow(first_line, fields, lines.cursor, lines.line)
+def read_rows(path: Path) -> tuple[tuple[str, ...], Iterator[CsvRow]]:
+    """Return the columns of a file, and its rows. The iterator raises DataError at the first thing that is no CSV."""
+    with open_csv(path) as file:
+        columns = file.columns
+    return columns, _rows(path)
+
+
+def _rows(path: Path) -> Iterator[CsvRow]:
+    with open_csv(path) as file:
+        yield from starmap(CsvRow, file)
 
 
 def check_csv(path: Path, progress: Callable[[int], None] | None = None) -> CsvFacts:
     """Read all of a file before anything of it is kept. Calls progress with bytes read. Raises DataError."""
     digest = hashlib.sha256()
-    size = 0
-
-    def seen(raw: bytes) -> None:
-        nonlocal size
-        digest.update(raw)
-        size += len(raw)
-
-    columns, rows = read_rows(path, seen=seen)
     count = 0
-    for _ in rows:
-        count += 1
-        if progress is not None and count % 10_000 == 0:
-            progress(size)
-    return CsvFacts(columns=columns, rows=count, size_bytes=size, sha256=digest.hexdigest())
+    with open_csv(path, seen=digest.update) as file:
+        for count, _ in enumerate(file, start=1):
+            if count % 10_000 == 0 and progress is not None:
+                progress(file.place.cursor)
+        return CsvFacts(columns=file.columns, rows=count, size_bytes=file.place.cursor, sha256=digest.hexdigest())
 
 
 def require_unchanged(path: Path, sha256: str, since: datetime) -> None:

@@ -97,19 +97,25 @@ def _freeze(connection: sa.Connection, campaign: Campaign, first: EmailPlan, now
     item, parameters = json_rows(connection, "due", {"zone": sa.Text(), "due_at": UtcDateTime()}, due)
     insert = sa.text(
         "INSERT INTO touch (campaign_id, step_id, recipient_id, state, due_at, claim) "
-        "SELECT :campaign_id, :step_id, recipient.id, 'planned', due.due_at, 0 FROM audience_member "
-        "JOIN recipient ON recipient.id = audience_member.recipient_id "
-        f"JOIN {item} ON due.zone = COALESCE(recipient.time_zone, '') "
-        "WHERE audience_id = :audience_id ORDER BY recipient.id "
+        f"{_WITH_DUE.format(item=item)} "
+        "SELECT :campaign_id, :step_id, recipient.id, 'planned', due.due_at, 0 "
+        "FROM audience_member CROSS JOIN recipient CROSS JOIN due "
+        "WHERE audience_member.audience_id = :audience_id AND recipient.id = audience_member.recipient_id "
+        "AND due.zone = COALESCE(recipient.time_zone, '') ORDER BY audience_member.recipient_id "
         "ON CONFLICT (campaign_id, step_id, recipient_id) DO NOTHING"
     )
     values = {"campaign_id": campaign.id, "step_id": first.step_id, "audience_id": campaign.audience_id}
     connection.execute(insert, {**values, **parameters})
 
 
+# Due instants are looked up for each recipient. SQLite would go through all recipients for each instant, were it not
+# for CROSS JOIN, by which it joins in the order that is written.
+_WITH_DUE = "WITH due AS MATERIALIZED (SELECT * FROM {item})"
+
 _ACCEPTED = """
-FROM touch AS earlier JOIN recipient ON recipient.id = earlier.recipient_id {join}
-WHERE earlier.campaign_id = :campaign_id AND earlier.step_id = :earlier_id AND earlier.state = 'accepted'
+FROM touch AS earlier CROSS JOIN recipient {join}
+WHERE recipient.id = earlier.recipient_id
+AND earlier.campaign_id = :campaign_id AND earlier.step_id = :earlier_id AND earlier.state = 'accepted'
 AND NOT EXISTS (SELECT 1 FROM touch AS later WHERE later.campaign_id = :campaign_id
                 AND later.step_id = :later_id AND later.recipient_id = earlier.recipient_id)
 """
@@ -202,10 +208,12 @@ def _plan_next(connection: sa.Connection, campaign: Campaign, earlier: EmailPlan
     ]
     columns: dict[str, sa.types.TypeEngine[Any]] = {"zone": sa.Text(), "minute": UtcDateTime(), "due_at": UtcDateTime()}
     item, parameters = json_rows(connection, "due", columns, due)
-    join = f"JOIN {item} ON due.zone = COALESCE(recipient.time_zone, '') AND due.minute = {minute}"
     insert = sa.text(
         "INSERT INTO touch (campaign_id, step_id, recipient_id, state, due_at, claim) "
-        f"SELECT :campaign_id, :later_id, earlier.recipient_id, 'planned', due.due_at, 0 {_ACCEPTED.format(join=join)} "
+        f"{_WITH_DUE.format(item=item)} "
+        "SELECT :campaign_id, :later_id, earlier.recipient_id, 'planned', due.due_at, 0 "
+        f"{_ACCEPTED.format(join='CROSS JOIN due')} "
+        f"AND due.zone = COALESCE(recipient.time_zone, '') AND due.minute = {minute} "
         "ON CONFLICT (campaign_id, step_id, recipient_id) DO NOTHING"
     )
     return connection.execute(insert, {**ids, **parameters}).rowcount if due else 0

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -20,19 +20,21 @@ from postroad.delivery.shaping.file import Shaping
 from postroad.dns.providers import OTHER, Providers, provider_table
 from postroad.mail.address import domain_of
 from postroad.mail.template import RESERVED, compile_template
-from postroad.queue import Job, Queue
+from postroad.queue import Job, Lane, Queue
 from postroad.store.bulk import json_rows
 from postroad.store.campaign import Campaign, CampaignState, StepKind, find_campaign, steps_of
 from postroad.store.engine import read, transient, write_connection
 from postroad.store.ledger import take_due
 from postroad.store.mail_domain import domains_to_look_up
-from postroad.store.types import UtcDateTime
+from postroad.store.types import epoch_ms
 
 Warming = Mapping[str, Sequence[str]]
 """By From address: the identities that a sender warms up. Who is not in it sends without such caps."""
 NOBODY: Warming = {}
 
 BATCH = 1_000
+
+LANES_AT_ONCE = 4
 
 LANE_OF_ITS_OWN = 20
 """Touches of a batch that go to one site of no known provider, from which on they do not wait in the tail lane."""
@@ -132,18 +134,18 @@ async def submit_due(
         taken = await _submit_batch(engine, queue, plan, until, expire_ms, cursor, min(BATCH, limit - submitted))
         if not taken:
             return Submitted(cursor=cursor, submitted=submitted, done=True)
-        cursor = taken[-1]
+        cursor = taken[-1].id
         submitted += len(taken)
     return Submitted(cursor=cursor, submitted=submitted, done=plan.campaign.state is not CampaignState.RUNNING)
 
 
 async def _submit_batch(
     engine: sa.Engine, queue: Queue, plan: SubmitPlan, until: datetime, expire_ms: int, cursor: int, limit: int
-) -> list[int]:
+) -> Sequence[sa.Row[Any]]:
     connection = write_connection(engine)
     try:
-        taken, rows = await asyncio.to_thread(_take, connection, plan, until, cursor, limit)
-        await enqueue_touches(queue, plan, rows, expire_ms)
+        taken = await asyncio.to_thread(_take, connection, plan, until, cursor, limit)
+        await enqueue_touches(queue, plan, taken, expire_ms)
         # Only now are they queued: whatever fails before leaves them planned.
         await asyncio.to_thread(_commit, connection)
         return taken
@@ -161,12 +163,12 @@ def _unknown_domains(
 
 def _take(
     connection: sa.Connection, plan: SubmitPlan, until: datetime, cursor: int, limit: int
-) -> tuple[list[int], Sequence[sa.Row[Any]]]:
+) -> Sequence[sa.Row[Any]]:
     with transient():
         connection.begin()
         assert plan.campaign.id is not None  # noqa: S101  (read from its table)
         taken = take_due(connection, plan.campaign.id, after_id=cursor, until=until, limit=limit)
-        return taken, touch_rows(connection, taken)
+        return touch_rows(connection, taken)
 
 
 def _commit(connection: sa.Connection) -> None:
@@ -174,8 +176,8 @@ def _commit(connection: sa.Connection) -> None:
         connection.commit()
 
 
-def touch_rows(connection: sa.Connection, touch_ids: Sequence[int]) -> Sequence[sa.Row[Any]]:
-    """What a job needs to know of each touch, in order of ids."""
+def touch_rows(connection: sa.Connection, touch_ids: Collection[int]) -> Sequence[sa.Row[Any]]:
+    """What a job needs to know of each touch; the first due first."""
     if not touch_ids:
         return []
     item, parameters = json_rows(connection, "batch", {"id": sa.BigInteger()}, [{"id": i} for i in touch_ids])
@@ -184,12 +186,12 @@ def touch_rows(connection: sa.Connection, touch_ids: Sequence[int]) -> Sequence[
         "recipient.time_zone, mail_domain.provider, mail_domain.site, COALESCE(touch.sender_id, 0) AS sender_id "
         f"FROM {item} JOIN touch ON touch.id = batch.id JOIN recipient ON recipient.id = touch.recipient_id "
         "LEFT JOIN mail_domain ON mail_domain.domain = recipient.domain "
-        "ORDER BY touch.id"
+        "ORDER BY touch.due_at, touch.id"
     ).columns(
         sa.column("id", sa.Integer()),
         sa.column("step_id", sa.Integer()),
-        sa.column("due_at", UtcDateTime()),
-        sa.column("next_at", UtcDateTime()),
+        sa.column("due_at"),  # without their type: see epoch_ms
+        sa.column("next_at"),
         sa.column("address", sa.Text()),
         sa.column("attributes", sa.JSON()),
         sa.column("time_zone", sa.Text()),
@@ -201,60 +203,84 @@ def touch_rows(connection: sa.Connection, touch_ids: Sequence[int]) -> Sequence[
 
 
 async def enqueue_touches(queue: Queue, plan: SubmitPlan, rows: Sequence[sa.Row[Any]], expire_ms: int) -> None:
-    """Enqueue touches, lane by lane."""
-    busy = _busy_sites([row[:9] for row in rows])
+    """Enqueue touches, some lanes at once. Raises UnavailableError, and then some may have been enqueued."""
+    busy = _busy_sites(rows)
+    receivers: dict[str, Receiver] = {}
     lanes: dict[tuple[int, str, str], list[Job]] = defaultdict(list)
     for touch_id, step_id, due_at, next_at, address, attributes, zone, known, known_site, sender_id in rows:
-        fields = {name: str(attributes[name]) for name in plan.fields[step_id] if name in attributes}
-        provider, site = _whose(address, known, known_site)
-        tables = plan.shaping.paced_by(site, domain_of(address)) if plan.shaping is not None else ""
-        if provider == OTHER and not tables and site in busy:
-            provider = site
+        domain = domain_of(address)
+        receiver = receivers.get(domain)
+        if receiver is None:
+            receiver = receivers[domain] = _receiver(domain, known, known_site, plan.shaping, busy)
         message = SendMessage(
             touch_id=touch_id,
             step_id=step_id,
             address=address,
-            fields=fields,
+            fields={name: str(attributes[name]) for name in plan.fields[step_id] if name in attributes},
             zone=zone or "",
-            provider=provider,
-            site=site,
-            tables=tables,
+            provider=receiver.provider,
+            site=receiver.site,
+            tables=receiver.tables,
             sender_id=sender_id,
         )
-        due_ms = int(due_at.timestamp() * 1000)
-        not_before_ms = int(next_at.timestamp() * 1000) if next_at is not None else due_ms
-        lanes[sender_id, provider, tables].append(
+        due_ms = epoch_ms(due_at)
+        lanes[sender_id, receiver.provider, receiver.tables].append(
             Job(
                 id=job_id(touch_id),
                 payload=encode_job(message),
-                due_ms=max(due_ms, not_before_ms),
+                due_ms=due_ms if next_at is None else max(due_ms, epoch_ms(next_at)),
                 expires_ms=due_ms + expire_ms,
             )
         )
-    for (sender_id, provider, tables), jobs in lanes.items():
-        carrier = plan.senders[sender_id]
-        lane = lane_of(
-            sender=carrier.address,
-            provider=provider,
-            campaign=plan.campaign.name,
-            route=carrier.route,
-            job_class=plan.campaign.job_class,
-            warmup=carrier.warmup,
-            tables=tables,
-        )
-        await queue.enqueue(lane, jobs)
+    # One is packed while the server is at another; each under way is a connection.
+    free = asyncio.Semaphore(LANES_AT_ONCE)
+
+    async def put(whose: tuple[int, str, str], jobs: list[Job]) -> None:
+        async with free:
+            await queue.enqueue(_lane(plan, *whose), jobs)
+
+    for outcome in await asyncio.gather(*(put(*lane) for lane in lanes.items()), return_exceptions=True):
+        if outcome is not None:
+            raise outcome
 
 
-def _whose(address: str, known: str | None, site: str | None) -> tuple[str, str]:
-    """Provider and site of an address: as everybody knows, else as DNS said last, else nobody's."""
-    domain = domain_of(address)
+def _lane(plan: SubmitPlan, sender_id: int, provider: str, tables: str) -> Lane:
+    carrier = plan.senders[sender_id]
+    return lane_of(
+        sender=carrier.address,
+        provider=provider,
+        campaign=plan.campaign.name,
+        route=carrier.route,
+        job_class=plan.campaign.job_class,
+        warmup=carrier.warmup,
+        tables=tables,
+    )
+
+
+class Receiver(NamedTuple):
+    """Whose limits hold for a domain: see `SendMessage`."""
+
+    provider: str
+    site: str
+    tables: str
+
+
+def _receiver(
+    domain: str, known: str | None, known_site: str | None, shaping: Shaping | None, busy: set[str]
+) -> Receiver:
+    """As everybody knows, else as DNS said last, else nobody's."""
     famous = provider_table().of_domain(domain)
     if famous is not None:
-        return famous, famous
-    return (known, site) if known is not None and site is not None else (OTHER, domain)
+        provider = site = famous
+    elif known is not None and known_site is not None:
+        provider, site = known, known_site
+    else:
+        provider, site = OTHER, domain
+    tables = shaping.paced_by(site, domain) if shaping is not None else ""
+    return Receiver(site if provider == OTHER and not tables and site in busy else provider, site, tables)
 
 
-def _busy_sites(rows: Sequence[Sequence[Any]]) -> set[str]:
+def _busy_sites(rows: Sequence[sa.Row[Any]]) -> set[str]:
     """Sites of no known provider that get a lane of their own: rare ones share one for each sender."""
-    sites = Counter(site for *_, known, site in rows if known == OTHER)
+    sites = Counter(row.site for row in rows if row.provider == OTHER)
     return {site for site, count in sites.items() if count >= LANE_OF_ITS_OWN}

@@ -15,7 +15,7 @@ A claim is named by the queue's token, which never comes again: an ordinal would
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -66,6 +66,7 @@ class Touch(SQLModel, table=True):
             "ix_touch_planned",
             "campaign_id",
             "due_at",
+            "id",
             sqlite_where=sa.text("state = 'planned'"),
             postgresql_where=sa.text("state = 'planned'"),
         ),
@@ -204,21 +205,41 @@ def refused(
     return {row.id: row for row in connection.execute(statement, parameters)}  # type: ignore[misc]
 
 
-def take_due(connection: sa.Connection, campaign_id: int, *, after_id: int, until: datetime, limit: int) -> list[int]:
-    """Move planned touches that are due to ``queued``, in order of their ids; return which. Rows stay locked.
+_BEFORE_ALL = datetime.min.replace(tzinfo=UTC)
 
-    What was suppressed since it was planned ends as ``suppressed`` instead: see `end_suppressed`.
+DUE = (
+    "SELECT id, recipient_id FROM touch WHERE campaign_id = :campaign_id AND state = 'planned' AND due_at <= :until "
+    "AND (due_at, id) > (:since, :after_id) ORDER BY due_at, id LIMIT :limit"
+)
+"""SQL of a campaign's next due touches. In the order of the index of planned touches, and from a place in it: however
+many have gone before, it reads what it returns and nothing else.
+"""
+DUE_TYPES = [sa.bindparam(name, type_=UtcDateTime()) for name in ("until", "since")]
+
+
+def due_values(
+    connection: sa.Connection, campaign_id: int, *, after_id: int, until: datetime, limit: int
+) -> dict[str, Any]:
+    """What `DUE` reads: planned touches that are due until an instant, behind the touch after_id; 0: from the first."""
+    instant = sa.text("SELECT due_at FROM touch WHERE id = :after_id").columns(sa.column("due_at", UtcDateTime()))
+    since = connection.execute(instant, {"after_id": after_id}).scalar() or _BEFORE_ALL
+    return {"campaign_id": campaign_id, "after_id": after_id, "since": since, "until": until, "limit": limit}
+
+
+def take_due(connection: sa.Connection, campaign_id: int, *, after_id: int, until: datetime, limit: int) -> set[int]:
+    """Move planned touches to ``queued``, those that are due first; return which. Rows stay locked.
+
+    ``after_id``: the last of those that went before. What was suppressed since it was planned ends as ``suppressed``
+    instead: see `end_suppressed`.
     """
     skip_locked = "" if connection.dialect.name == "sqlite" else "FOR UPDATE SKIP LOCKED"
     # MATERIALIZED: in a plan that ran the inner SELECT more than once, each run would take a limit's worth.
     statement = sa.text(
-        "WITH due AS MATERIALIZED ("
-        "SELECT id FROM touch WHERE campaign_id = :campaign_id AND state = 'planned' AND due_at <= :until "
-        f"AND id > :after_id ORDER BY id LIMIT :limit {skip_locked}) "
+        f"WITH due AS MATERIALIZED ({DUE} {skip_locked}) "
         "UPDATE touch SET state = 'queued' WHERE id IN (SELECT id FROM due) RETURNING id"
-    ).bindparams(sa.bindparam("until", type_=UtcDateTime()))
-    values = {"campaign_id": campaign_id, "until": until, "after_id": after_id, "limit": limit}
-    return sorted(connection.execute(statement, values).scalars())
+    ).bindparams(*DUE_TYPES)
+    values = due_values(connection, campaign_id, after_id=after_id, until=until, limit=limit)
+    return set(connection.execute(statement, values).scalars())
 
 
 def _end_waiting(connection: sa.Connection, where: str, now: datetime, values: Mapping[str, Any]) -> list[int]:
@@ -248,7 +269,9 @@ def end_suppressed(
     Suppressions that are kept as hashes are found by ``hash_of``; without it, `admit` finds them later.
     """
     where = "campaign_id = :campaign_id AND recipient_id IN "
-    ended = _end_waiting(connection, f"{where}({_SUPPRESSED_RECIPIENTS})", now, {"campaign_id": campaign_id})
+    # MATERIALIZED: PostgreSQL would read all recipients again for each touch of a campaign that it knows nothing of.
+    found = f"(WITH found AS MATERIALIZED ({_SUPPRESSED_RECIPIENTS}) SELECT id FROM found)"
+    ended = _end_waiting(connection, where + found, now, {"campaign_id": campaign_id})
     hashed = _hashed_recipients(connection, campaign_id, hash_of) if hash_of is not None else []
     if hashed:
         item, parameters = json_rows(connection, "hashed", {"id": sa.BigInteger()}, [{"id": id_} for id_ in hashed])

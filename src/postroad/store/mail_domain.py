@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 
 from postroad.store.bulk import json_rows
+from postroad.store.ledger import DUE, DUE_TYPES, due_values
 from postroad.store.types import UtcDateTime, sql_instant
 
 
@@ -68,14 +69,11 @@ def domains_to_look_up(
 ) -> list[str]:
     """Return the domains of a campaign's next due touches, so many touches ahead, that are unknown or grown old."""
     statement = sa.text(
-        "SELECT DISTINCT recipient.domain FROM ("
-        "SELECT recipient_id FROM touch WHERE campaign_id = :campaign_id AND state = 'planned' "
-        "AND due_at <= :until AND id > :after_id ORDER BY id LIMIT :limit) AS ahead "
-        "JOIN recipient ON recipient.id = ahead.recipient_id "
+        f"SELECT DISTINCT recipient.domain FROM ({DUE}) AS ahead JOIN recipient ON recipient.id = ahead.recipient_id "
         "LEFT JOIN mail_domain ON mail_domain.domain = recipient.domain "
         "WHERE mail_domain.domain IS NULL OR mail_domain.expires_at <= :now"
-    ).bindparams(sa.bindparam("until", type_=UtcDateTime()), sa.bindparam("now", type_=UtcDateTime()))
-    values = {"campaign_id": campaign_id, "after_id": after_id, "until": until, "now": now, "limit": limit}
+    ).bindparams(*DUE_TYPES, sa.bindparam("now", type_=UtcDateTime()))
+    values = {"now": now, **due_values(connection, campaign_id, after_id=after_id, until=until, limit=limit)}
     return list(connection.execute(statement, values).scalars())
 
 

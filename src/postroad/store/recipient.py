@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
+import msgspec
 import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 
-from postroad.store.types import BIG_ID, JSON_OBJECT, UtcDateTime
+from postroad.store.bulk import json_rows
+from postroad.store.types import BIG_ID, JSON_OBJECT, UtcDateTime, sql_instant
 
 
 class Recipient(SQLModel, table=True):
@@ -76,3 +79,78 @@ class Refusal(SQLModel, table=True):
     field: str = Field(sa_type=sa.String(100))
     value: str = Field(sa_type=sa.String(320))
     reason: str = Field(sa_type=sa.String(200))
+
+
+NewRecipient = tuple[str, str, str | None, str]
+"""What a file says of a recipient: address, domain, time zone, and merge fields as a JSON object.
+
+A bare tuple of text, which the garbage collector looks at once: objects cost an import a quarter of its time.
+"""
+
+
+class Bringing(NamedTuple):
+    """The import that brings recipients, and the audience that they come into."""
+
+    audience_id: int
+    import_id: int
+
+
+def take_in(connection: sa.Connection, new: Sequence[NewRecipient], by: Bringing, now: datetime) -> int:
+    """Put recipients, of which no two have one address, into their table and an audience.
+
+    Merge fields known from elsewhere stay, and the newer file's value wins. Returns how many this import had not
+    brought before.
+    """
+    if not new:
+        return 0
+    take = _take_in_sqlite if connection.dialect.name == "sqlite" else _take_in_postgresql
+    return take(connection, new, by, now)
+
+
+_KNOWN = (
+    "ON CONFLICT (address) DO UPDATE SET time_zone = COALESCE(excluded.time_zone, recipient.time_zone), attributes ="
+)
+_MEMBER = (
+    "ON CONFLICT (audience_id, recipient_id) DO UPDATE SET import_id = excluded.import_id "
+    "WHERE audience_member.import_id <> excluded.import_id"
+)
+
+
+def _take_in_sqlite(connection: sa.Connection, new: Sequence[NewRecipient], by: Bringing, now: datetime) -> int:
+    # A row costs half of what it does when it is read from a JSON array, of which each field is found anew.
+    created_at = sql_instant(now, "sqlite")
+    connection.exec_driver_sql(
+        "INSERT INTO recipient (address, domain, time_zone, attributes, created_at) VALUES (?, ?, ?, ?, ?) "
+        f"{_KNOWN} json_patch(recipient.attributes, excluded.attributes)",
+        [(*one, created_at) for one in new],
+    )
+    # CROSS JOIN: from the addresses to the recipients, whatever SQLite thinks of their numbers.
+    members = sa.text(
+        "INSERT INTO audience_member (audience_id, recipient_id, import_id) "
+        "SELECT :audience_id, recipient.id, :import_id FROM json_each(:addresses) AS new "
+        f"CROSS JOIN recipient ON recipient.address = new.value WHERE true {_MEMBER}"
+    )
+    addresses = msgspec.json.encode([address for address, *_ in new]).decode()
+    return connection.execute(members, {**by._asdict(), "addresses": addresses}).rowcount
+
+
+def _take_in_postgresql(connection: sa.Connection, new: Sequence[NewRecipient], by: Bringing, now: datetime) -> int:
+    columns = {
+        "address": sa.Text(),
+        "domain": sa.Text(),
+        "time_zone": sa.Text(),
+        "attributes": sa.dialects.postgresql.JSONB(),
+    }
+    rows = [
+        {"address": address, "domain": domain, "time_zone": zone, "attributes": msgspec.Raw(attributes)}
+        for address, domain, zone, attributes in new
+    ]
+    item, parameters = json_rows(connection, "new", columns, rows)
+    statement = sa.text(
+        "WITH kept AS (INSERT INTO recipient (address, domain, time_zone, attributes, created_at) "
+        f"SELECT new.address, new.domain, new.time_zone, new.attributes, :now FROM {item} "
+        f"{_KNOWN} recipient.attributes || excluded.attributes RETURNING id) "
+        "INSERT INTO audience_member (audience_id, recipient_id, import_id) "
+        f"SELECT :audience_id, kept.id, :import_id FROM kept {_MEMBER}"
+    ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
+    return connection.execute(statement, {"now": now, **by._asdict(), **parameters}).rowcount
