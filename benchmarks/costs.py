@@ -102,7 +102,7 @@ async def _walk(parts: Parts, folder: Path, meter: _Meter) -> list[Cost]:
     await meter("SMTP: MAIL, RCPT, DATA, body and dot", _sent(parts, merged))
     await meter("mark, before the body leaves", _marked(queue, batches))
     await meter("settle, with its event", _settled(queue, batches))
-    recorder = Recorder(engine=parts.engine, queue=queue, clock=parts.clock, name="costs")
+    recorder = Recorder(engine=parts.engine, queue=queue, clock=parts.clock, name="costs", bounce=parts.settings.bounce)
     await meter("record: event and state, SQLite; acknowledge", recorder.drain())
     assert recorder.recorded == messages, f"{recorder.recorded} of {messages} events were recorded"
     return meter.found

@@ -134,7 +134,9 @@ async def open_crew(stage: Stage, speed: float) -> AsyncIterator[Crew]:
     parts, settings = stage.parts, stage.parts.settings
     limits = settings.queue(SEND_QUEUE)
     await set_limits(stage.queue, gates_of(settings, limits))
-    recorder = Recorder(engine=parts.engine, queue=stage.queue, clock=stage.clock, name="rehearsal")
+    recorder = Recorder(
+        engine=parts.engine, queue=stage.queue, clock=stage.clock, name="rehearsal", bounce=settings.bounce
+    )
     async with open_delivery(
         settings,
         engine=parts.engine,
