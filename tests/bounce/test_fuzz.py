@@ -8,7 +8,6 @@ from postroad.bounce.effects import read_and_judge
 from postroad.bounce.report import Envelope
 from tests.bounce.fuzz import GUILTY, INNOCENT, SIGNER, SUPPRESSING, TOUCH, check, run
 
-
 MUTANTS = 100_000
 SLICES = 20
 """A second of work each, so that whichever processes are free share it."""

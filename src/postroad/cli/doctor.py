@@ -14,6 +14,7 @@ import typer
 
 from postroad.bounce.intake import BOUNCE_QUEUE
 from postroad.bounce.sources.listener import greeting
+from postroad.bounce.sources.poll import open_source
 from postroad.cli.output import JsonOption, console, print_json
 from postroad.clock import SystemClock
 from postroad.delivery.control import missing_jobs
@@ -27,7 +28,7 @@ from postroad.errors import PostroadError
 from postroad.mail.dkim_keys import keys_of
 from postroad.parts import Parts, open_parts, redis_url
 from postroad.queue.topology import Health, inspect
-from postroad.settings import RelaySettings, RouteKind, Settings
+from postroad.settings import RelaySettings, RouteKind, Settings, SourceSettings
 from postroad.smtp.session import Session, Timeouts, TransportError
 
 LAG_EVENTS = 10_000
@@ -47,7 +48,10 @@ class Check:
 
 
 def doctor(as_json: JsonOption = False) -> None:
-    """Check every part: settings, keys, Redis, database, recorder, routes, web, Prefect. Exits 1 when one fails."""
+    """Check every part: settings, keys, Redis, database, recorder, sources, routes, web, Prefect.
+
+    Exits 1 when one fails.
+    """
     checks = asyncio.run(_all())
     if as_json:
         print_json(checks)
@@ -86,6 +90,7 @@ async def _all() -> list[Check]:
         checks.append(_failed("database", error))
     if settings.inbound.enabled:
         checks.append(await _inbound(settings))
+    checks += await asyncio.gather(*(_source(*named) for named in settings.bounce.sources.items()))
     checks += [check async for check in _routes(settings)]
     if not settings.public_url.endswith(".invalid"):
         checks.append(await _web(settings))
@@ -198,6 +203,24 @@ async def _bounces(parts: Parts) -> Check:
     return Check(
         part=part, health=Health.WARN, seen=seen, remedy="Is `postroad worker bounce:process` running, and fast enough?"
     )
+
+
+async def _source(name: str, settings: SourceSettings) -> Check:
+    """Whether mail could be fetched there now: it is opened as a pass opens it, and nothing is fetched."""
+    part = f"source {name}"
+
+    def waiting() -> int:
+        source = open_source(settings)
+        try:
+            return source.waiting
+        finally:
+            source.close()
+
+    try:
+        mails = await asyncio.to_thread(waiting)
+    except PostroadError as error:
+        return _failed(part, error)
+    return Check(part=part, health=Health.OK, seen=f"{settings.where}: {mails:,} mails wait")
 
 
 async def _inbound(settings: Settings) -> Check:

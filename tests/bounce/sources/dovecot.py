@@ -29,6 +29,7 @@ state_dir = {folder}/state
 log_path = {folder}/log
 disable_plaintext_auth = no
 auth_mechanisms = {mechanisms}
+auth_failure_delay = 0
 ssl = yes
 ssl_cert = <{certificate}
 ssl_key = <{private_key}
@@ -36,6 +37,10 @@ mail_location = maildir:{folder}/mail
 first_valid_uid = 1
 service anvil {{
   chroot =
+  # Else each login that is refused makes the next one wait longer.
+  unix_listener anvil-auth-penalty {{
+    mode = 0
+  }}
 }}
 service imap-login {{
   chroot =
