@@ -20,7 +20,7 @@ from postroad.bounce.judge import Verdict
 from postroad.errors import UnavailableError
 from postroad.mail.token import Purpose
 from postroad.queue import Queue
-from postroad.settings import BounceSettings, WebSettings
+from postroad.settings import BounceSettings, Rate, WebSettings
 from postroad.store.bounce import waiting_mails
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
@@ -263,6 +263,31 @@ async def test_the_log_says_who_was_refused_and_shows_no_secret(hooks: Hooks, ca
     assert any("webhook of postmark was refused: it does not show the secret" in line for line in ours)
     assert any(line.startswith("POST /webhooks/mailgun 200 in ") for line in ours)
     assert not any(SECRET in line or "ada@" in line or TAG in line for line in ours)
+
+
+async def test_who_forges_again_and_again_is_told_to_wait_and_what_is_signed_never_waits(
+    opened: OpenHooks, web_settings: WebSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = {"rate": Rate(count=60, per_ms=60_000), "trusted_proxies": ("127.0.0.1",)}
+    forged = mailgun(events.mailgun_failed(TAG), key="another key")
+    async with opened(web_settings.model_copy(update=given)) as hooks:
+
+        async def call(document: dict[str, Any], client: str = "192.0.2.1") -> httpx.Response:
+            headers = {"X-Forwarded-For": client}
+            answer: httpx.Response = await hooks.http.post("/webhooks/mailgun", json=document, headers=headers)
+            return answer
+
+        answers = [await call(forged) for _ in range(10)]
+        assert [answer.status_code for answer in answers] == [403] * 3 + [429] * 7  # Each counts for 20.
+        assert int(answers[-1].headers["Retry-After"]) in range(1, 61)
+        assert sum("was refused" in record.getMessage() for record in caplog.records) == 3
+        signed = [mailgun(events.mailgun("delivered", TAG, id=str(n)), token=f"{n:050}") for n in range(100)]
+        assert {(await call(document)).status_code for document in signed} == {200}
+        assert (await call(signed[0])).status_code == 406  # It is Mailgun's, and not to come again.
+        assert (await call(forged, "192.0.2.2")).status_code == 403
+        hooks.clock.ahead_ms = 120_000
+        assert (await call(forged)).status_code == 403
+        assert len(hooks.kept()) == 100
 
 
 async def test_an_answer_is_there_within_milliseconds(hooks: Hooks) -> None:
