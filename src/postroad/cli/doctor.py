@@ -25,6 +25,7 @@ from postroad.delivery.routes import relay_of
 from postroad.delivery.shaping.file import read_shaping, shaped_senders
 from postroad.dns.resolver import Found, Resolver
 from postroad.errors import PostroadError
+from postroad.local.prefect import ALERTS
 from postroad.mail.dkim_keys import keys_of
 from postroad.parts import Parts, open_parts, redis_url
 from postroad.queue.topology import Health, inspect
@@ -95,6 +96,8 @@ async def _all() -> list[Check]:
     if not settings.public_url.endswith(".invalid"):
         checks.append(await _web(settings))
     checks.append(await _prefect())
+    if settings.alert_block is not None:
+        checks.append(await _alerts(settings.alert_block))
     return checks
 
 
@@ -284,8 +287,12 @@ async def _web(settings: Settings) -> Check:
     return Check(part="public_url", health=Health.OK, seen=url)
 
 
+def _prefect_url() -> str:
+    return os.environ.get("PREFECT_API_URL", "http://127.0.0.1:4200/api")
+
+
 async def _prefect() -> Check:
-    url = os.environ.get("PREFECT_API_URL", "http://127.0.0.1:4200/api")
+    url = _prefect_url()
     try:
         async with httpx.AsyncClient(timeout=5) as client:
             response = await client.get(f"{url}/health")
@@ -300,3 +307,20 @@ async def _prefect() -> Check:
         remedy = "`python -m deployments.bootstrap` deploys the flows."
         return Check(part="prefect", health=Health.WARN, seen=f"{url}: no deployment campaign/campaign", remedy=remedy)
     return Check(part="prefect", health=Health.OK, seen=url)
+
+
+async def _alerts(block: str) -> Check:
+    """Whether somebody is told of what is paused. That a block reaches its people only a notification shows."""
+    wanted = {"automations": {"name": {"any_": [ALERTS]}}}
+    try:
+        async with httpx.AsyncClient(timeout=5) as client:
+            answer = await client.post(f"{_prefect_url()}/automations/filter", json=wanted)
+            found = answer.raise_for_status().json()
+    except (httpx.HTTPError, ValueError) as error:
+        return Check(part="alerts", health=Health.WARN, seen=str(error) or type(error).__name__)
+    if not found:
+        remedy = f"Make the block {block} in the UI of Prefect, then run `python -m deployments.bootstrap`."
+        return Check(part="alerts", health=Health.FAIL, seen="their automation is not installed", remedy=remedy)
+    if not found[0]["enabled"]:
+        return Check(part="alerts", health=Health.WARN, seen="somebody turned their automation off")
+    return Check(part="alerts", health=Health.OK, seen=f"go to the block {block}")
