@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from base64 import b64encode
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -15,21 +16,19 @@ import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from postroad.bounce.effects import Rules, process
 from postroad.bounce.judge import Verdict
 from postroad.errors import UnavailableError
-from postroad.mail.token import Purpose
 from postroad.queue import Queue
-from postroad.settings import BounceSettings, Rate, WebSettings
-from postroad.store.bounce import waiting_mails
-from postroad.store.engine import read, write
+from postroad.settings import Rate, WebSettings
+from postroad.store.engine import read
 from postroad.store.ledger import TouchState
 from tests.bounce.services import events
-from tests.store.rows import NOW, add_campaign, add_touch, touch_row
-from tests.web.conftest import SIGNER, open_web
-from tests.web.webhooks.conftest import SECRET, Hooks, OpenHooks, public_key
+from tests.store.rows import touch_row
+from tests.web.conftest import open_web
+from tests.web.webhooks.conftest import SECRET, Hooks, OpenHooks, judged, public_key, unknown_touch
 
 TAG = "1-aaaaaaaaaaaaaaaa"
+Told = Callable[[str, ec.EllipticCurvePrivateKey], tuple[bytes, dict[str, str]]]
 DAY_MS = 86_400_000
 BOUNCE = events.sendgrid("bounce", TAG, **events.NO_SUCH_USER)
 
@@ -190,18 +189,28 @@ async def test_an_event_of_a_subaccount_is_signed_by_the_account_too(hooks: Hook
 # -- all of them
 
 
-async def test_what_is_told_takes_effect_once_it_is_judged(hooks: Hooks) -> None:
-    with write(hooks.engine) as connection:
-        campaign, (step,) = add_campaign(connection)
-        touch = add_touch(connection, campaign, step, TouchState.UNKNOWN)
-    tag = SIGNER.sign(Purpose.MESSAGE_ID, touch)
-    assert (await hooks.http.post("/webhooks/mailgun", json=mailgun(events.mailgun_failed(tag)))).status_code == 200
-    with read(hooks.engine) as connection:
-        digests = waiting_mails(connection, 10)
-    rules = Rules(signer=SIGNER, settings=BounceSettings())
-    [processed] = process(hooks.engine, digests, rules=rules, now=NOW)
-    assert processed is not None
-    assert (processed.verdict, processed.touch_id) == (Verdict.HARD, touch)
+def told_by_sendgrid(tag: str, key: ec.EllipticCurvePrivateKey) -> tuple[bytes, dict[str, str]]:
+    body = json.dumps([events.sendgrid("bounce", tag, **events.NO_SUCH_USER)]).encode()
+    return body, sendgrid(key, body)
+
+
+def told_by_postmark(tag: str, _: ec.EllipticCurvePrivateKey) -> tuple[bytes, dict[str, str]]:
+    return json.dumps(events.postmark_bounce(tag)).encode(), {"X-Postroad-Secret": SECRET}
+
+
+def told_by_mailgun(tag: str, _: ec.EllipticCurvePrivateKey) -> tuple[bytes, dict[str, str]]:
+    return json.dumps(mailgun(events.mailgun_failed(tag))).encode(), {}
+
+
+@pytest.mark.parametrize("told", [told_by_sendgrid, told_by_postmark, told_by_mailgun])
+async def test_what_is_told_takes_effect_once_it_is_judged(
+    hooks: Hooks, sendgrid_key: ec.EllipticCurvePrivateKey, told: Told
+) -> None:
+    touch, tag = unknown_touch(hooks)
+    body, headers = told(tag, sendgrid_key)
+    path = f"/webhooks/{told.__name__.rpartition('_')[2]}"
+    assert (await hooks.http.post(path, content=body, headers=headers)).status_code == 200
+    assert judged(hooks) == [(Verdict.HARD, touch)]
     with read(hooks.engine) as connection:
         assert touch_row(connection, touch).state is TouchState.BOUNCED
 
