@@ -146,9 +146,9 @@ def judge(as_json: AsJson = False, quick: Quick = False, write_readme: WriteRead
     root = bounce.corpora()
     if root is None:
         raise typer.BadParameter("POSTROAD_CORPORA does not name the folder of conformance data")
-    figures, beside = bounce.judge(root, 0.5 if quick else 5.0)
+    figures = bounce.judge(root, 0.5 if quick else 5.0)
     where = circumstances("no server", _command())
-    _tell("bounce", where, figures, bounce.MEASURES, beside, as_json=as_json, write_readme=write_readme)
+    _tell("bounce", where, figures, bounce.MEASURES, [], as_json=as_json, write_readme=write_readme)
 
 
 @app.command(name="dns")

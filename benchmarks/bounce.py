@@ -15,7 +15,7 @@ from pathlib import Path
 
 from flufl.bounce import all_failures
 
-from benchmarks.figures import Figure, Measure, alone
+from benchmarks.figures import Figure, Measure, alone, beside
 from postroad.bounce.explain import Explained, explain
 from postroad.bounce.judge import Verdict
 from postroad.bounce.mailfiles import mails_in
@@ -40,7 +40,11 @@ MEASURES = [
     Measure(name="addresses found, %", bar=99, at_least=True),
     Measure(name="suppressions from mail that is no bounce or the sender's fault", bar=0),
     Measure(name="mails/s of one process", bar=1000, at_least=True),
+    Measure(name="hard or not hard, right, beside flufl.bounce alone, %", bar=1, at_least=True),
+    Measure(name="addresses found, beside flufl.bounce alone, %", bar=1, at_least=True),
+    Measure(name="suppressions that should not be, of labelled mail, beside flufl.bounce alone", bar=0),
 ]
+PEER = "flufl.bounce"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,25 +126,34 @@ def flufl_alone(raw: bytes) -> tuple[set[str], set[str]]:
     )
 
 
-def judge(root: Path, seconds: float) -> tuple[list[Figure], list[str]]:
-    """Figures, and what is told beside them."""
+def judge(root: Path, seconds: float) -> list[Figure]:
+    """Figures: ours alone, then beside those of flufl.bounce."""
     labels, mails, addresses = sisimai_labels(root), sisimai_mails(root), flufl_addresses(root)
     right = found = wrongly = 0
-    hidden = sum(label.file in HIDES_RECIPIENT for label in labels)
     for label in labels:
         given = verdict_of(mails[label.file], label.number)
         right += (given is not None and given[0] is Verdict.HARD) == label.hard
         found += given is not None and given[1] is not None and label.file not in HIDES_RECIPIENT
-        innocent = label.reason in SENDERS_FAULT or label.reason in NO_BOUNCE
-        wrongly += innocent and given is not None and given[0] in SUPPRESSING
+        wrongly += _innocent(label) and given is not None and given[0] in SUPPRESSING
     for file, expected in addresses.items():
         found += _same(found_addresses(flufl_mail(root, file)), expected)
-    for _, raw in returned_messages(root):
-        wrongly += any(one.verdict in SUPPRESSING for one in explain("", raw, Envelope(), None).recipients)
-    asked = len(labels) - hidden + len(addresses)
-    values = [100 * right / len(labels), 100 * found / asked, float(wrongly), _speed(root, seconds)]
-    figures = [alone(measure, value) for measure, value in zip(MEASURES, values, strict=True)]
-    return figures, [_beside_flufl(root, labels, addresses)]
+    returned = sum(
+        any(one.verdict in SUPPRESSING for one in explain("", raw, Envelope(), None).recipients)
+        for _, raw in returned_messages(root)
+    )
+    asked = len(labels) - sum(label.file in HIDES_RECIPIENT for label in labels) + len(addresses)
+    ours = [100 * right / len(labels), 100 * found / asked, float(wrongly)]
+    values = [*ours[:2], float(wrongly + returned), _speed(root, seconds)]
+    figures = [alone(measure, value) for measure, value in zip(MEASURES[:4], values, strict=True)]
+    theirs = _flufl(root, labels, addresses, asked)
+    return figures + [
+        beside(measure, mine, PEER, its) for measure, mine, its in zip(MEASURES[4:], ours, theirs, strict=True)
+    ]
+
+
+def _innocent(label: Labelled) -> bool:
+    """Whether nobody may be suppressed for it."""
+    return label.reason in SENDERS_FAULT | NO_BOUNCE
 
 
 def _same(found: set[str], expected: set[str]) -> bool:
@@ -148,17 +161,15 @@ def _same(found: set[str], expected: set[str]) -> bool:
     return expected <= found if expected else not found
 
 
-def _beside_flufl(root: Path, labels: Sequence[Labelled], addresses: dict[str, set[str]]) -> str:
+def _flufl(root: Path, labels: Sequence[Labelled], addresses: dict[str, set[str]], asked: int) -> list[float]:
+    """What flufl.bounce alone reaches, in the same measures, where what it calls permanent would be suppressed."""
     files = {label.file: (root / "bounces-sisimai/mail" / label.file).read_bytes() for label in labels}
     alone_ = {file: flufl_alone(raw) for file, raw in files.items()}
     right = sum(bool(alone_[label.file][1]) == label.hard for label in labels)
-    found = sum(bool(alone_[label.file][0] | alone_[label.file][1]) for label in labels)
+    found = sum(any(alone_[label.file]) for label in labels if label.file not in HIDES_RECIPIENT)
     found += sum(_same(set().union(*flufl_alone(flufl_mail(root, file))), want) for file, want in addresses.items())
-    wrongly = sum(bool(alone_[label.file][1]) for label in labels if label.reason in SENDERS_FAULT | NO_BOUNCE)
-    return (
-        f"flufl.bounce alone: {100 * right / len(labels):.1f} % hard or not hard, "
-        f"{100 * found / (len(labels) + len(addresses)):.1f} % addresses, {wrongly} suppressions that should not be"
-    )
+    wrongly = sum(bool(alone_[label.file][1]) for label in labels if _innocent(label))
+    return [100 * right / len(labels), 100 * found / asked, float(wrongly)]
 
 
 def _speed(root: Path, seconds: float) -> float:

@@ -90,7 +90,7 @@ async def _walk(parts: Parts, folder: Path, meter: _Meter) -> list[Cost]:
     await meter("SMTP", what, _sent(parts, merged))
     await meter("mark", "that the body is about to leave: what makes *unknown* knowable", _marked(queue, batches))
     await meter("settle", "the outcome and its event, in one step", _settled(queue, batches))
-    recorder = Recorder(engine=parts.engine, queue=queue, clock=parts.clock, name="costs")
+    recorder = Recorder(engine=parts.engine, queue=queue, clock=parts.clock, name="costs", bounce=parts.settings.bounce)
     what = "a row for the event and the state of the touch, in batches; then they are acknowledged"
     await meter("record", what, recorder.drain())
     assert recorder.recorded == messages, f"{recorder.recorded} of {messages} events were recorded"

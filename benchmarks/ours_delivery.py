@@ -101,7 +101,9 @@ async def work(url: str, tally: Tally) -> None:
             clock=parts.clock,
             environ=os.environ,
         )
-        recorder = Recorder(engine=parts.engine, queue=queue, clock=parts.clock, name=name)
+        recorder = Recorder(
+            engine=parts.engine, queue=queue, clock=parts.clock, name=name, bounce=parts.settings.bounce
+        )
         async with opening as delivery, asyncio.TaskGroup() as together:
             worker = Worker(
                 queue,

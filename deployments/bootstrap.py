@@ -38,6 +38,8 @@ from deployments.automations import DEFAULT_HEARTBEAT_S, all_automations
 from deployments.schedules import Account, Change, Create, Delete, Update, account, decide
 from deployments.spec import DeploymentSpec, ProjectSpec, read
 from postroad.errors import UnavailableError
+from postroad.local.prefect import ALERTS
+from postroad.settings import Settings
 from tasks.policy import LIMITS
 
 RECORD: Final = "postroad_schedules"
@@ -48,8 +50,11 @@ WAIT_EVERY_S: Final = 0.2
 logger = logging.getLogger(__name__)
 
 
-async def bootstrap(project: ProjectSpec, wait_s: float = 0.0) -> None:
+async def bootstrap(project: ProjectSpec, wait_s: float = 0.0, *, alert_block: str | None = None) -> None:
     """Bring the server at PREFECT_API_URL to what the project and this package say.
+
+    ``alert_block``: type and name of the block that alerts go to. None: nobody is told any more. A block that is not
+    there is said and changes nothing, for it can only be made on a server that runs.
 
     Raises UnavailableError when no server answers there within `wait_s`.
     """
@@ -68,8 +73,7 @@ async def bootstrap(project: ProjectSpec, wait_s: float = 0.0) -> None:
             record[name] = {schedule.slug: account(schedule) for schedule in spec.schedules}
         if record != recorded:
             await write_record(client, record)
-        for automation in all_automations(heartbeat_s):
-            await ensure_automation(client, automation)
+        await ensure_automations(client, heartbeat_s, alert_block)
 
 
 async def until_ready(client: PrefectClient, wait_s: float) -> None:
@@ -156,6 +160,15 @@ async def _carry_out(client: PrefectClient, deployment_id: UUID, change: Change)
             await client.delete_deployment_schedule(deployment_id, schedule_id)
 
 
+async def ensure_automations(client: PrefectClient, heartbeat_s: int, alert_block: str | None) -> None:
+    """Have the automations of this package, and that of alerts only where a block is named."""
+    block_id = await find_block(client, alert_block) if alert_block is not None else None
+    for automation in all_automations(heartbeat_s, block_id):
+        await ensure_automation(client, automation)
+    if alert_block is None:
+        await forget_automation(client, ALERTS)
+
+
 async def ensure_automation(client: PrefectClient, wanted: AutomationCore) -> None:
     """Have exactly one automation of this name, as wanted; one that was switched off stays off."""
     found = await client.read_automations_by_name(wanted.name)
@@ -169,6 +182,22 @@ async def ensure_automation(client: PrefectClient, wanted: AutomationCore) -> No
         await client.update_automation(first.id, as_left)
     for double in doubles:
         await client.delete_automation(double.id)
+
+
+async def forget_automation(client: PrefectClient, name: str) -> None:
+    for found in await client.read_automations_by_name(name):
+        await client.delete_automation(found.id)
+        logger.info("automation %r deleted", name)
+
+
+async def find_block(client: PrefectClient, block: str) -> UUID | None:
+    """Id of a block, by its type and name. None, and a word about it: there is no such block."""
+    kind, _, name = block.partition("/")
+    try:
+        return (await client.read_block_document_by_name(name, kind)).id
+    except ObjectNotFound:
+        logger.warning("nobody is alerted: there is no block %s; make it under Blocks, then run this again", block)
+        return None
 
 
 def _essence(automation: AutomationCore) -> dict[str, Any]:
@@ -200,7 +229,8 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    asyncio.run(bootstrap(read(arguments.prefect_file), arguments.wait_seconds))
+    project, settings = read(arguments.prefect_file), Settings.load()
+    asyncio.run(bootstrap(project, arguments.wait_seconds, alert_block=settings.alert_block))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from postroad.bounce.intake import BOUNCE_QUEUE, Intake
-from postroad.bounce.sources.poll import Polled, poll
+from postroad.bounce.sources.fetched import Polled
+from postroad.bounce.sources.poll import poll
 from postroad.errors import StateError
 from postroad.parts import open_parts
 from postroad.settings import Settings

@@ -31,13 +31,20 @@ def pytest_xdist_auto_num_workers() -> int:
 
 # The tests of each share a Prefect server, or the ports of a house.
 _TOGETHER = ("tests/end_to_end/", "tests/prefect/")
+# Each test of these is seconds of pure computing, and shares nothing.
+_APART = ("tests/bounce/test_fuzz.py",)
 
 
 class FilesTogether(LoadScopeScheduling):  # type: ignore[misc]
-    """A file's tests run one after the other in one process, as do those of a folder whose tests share a server."""
+    """A file's tests run one after the other in one process, as do those of a folder whose tests share a server.
+
+    Tests that share nothing go to whichever process is free.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
         path = nodeid.partition("::")[0]
+        if path in _APART:
+            return nodeid
         return next((folder for folder in _TOGETHER if path.startswith(folder)), path)
 
 

@@ -252,7 +252,7 @@ def test_an_acceptance_that_is_recorded_after_its_bounce_leaves_it_bounced(house
         note=note,
     )
     with write(house.engine) as connection:
-        record(connection, [event], NOW)
+        record(connection, [event], NOW, BounceSettings())
     assert house.state(touch) is TouchState.BOUNCED
 
 

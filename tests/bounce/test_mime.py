@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
 
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from postroad.bounce.judge import Verdict, judge
-from postroad.bounce.mime import MAX_DEPTH, MAX_PARTS, MAX_TEXT_BYTES, decode_words, read_message
+from postroad.bounce.mime import MAX_DEPTH, MAX_MESSAGE_BYTES, MAX_PARTS, MAX_TEXT_BYTES, decode_words, read_message
 from postroad.bounce.read import read_mail
 
 SUBTYPES = st.sampled_from(["mixed", "report", "alternative", "related", "x-unheard-of"])
@@ -119,6 +120,19 @@ def test_nothing_makes_it_slow(raw: bytes) -> None:
     begin = time.process_time()
     judge(read_mail(raw))
     assert time.process_time() - begin < 1.0
+
+
+def test_nothing_makes_it_large() -> None:
+    """In memory, beside the octets that it is given, however many those are."""
+    part = b"--x\nContent-Transfer-Encoding: base64\n\n"
+    huge = b"Content-Type: multipart/mixed; boundary=x\n\n" + part + b"QUFB" * 5_000_000
+    judge(read_mail(b"x"))  # The tables are read once.
+    for name, raw in {**HOSTILE, "huge": huge}.items():
+        tracemalloc.start()
+        judge(read_mail(raw))
+        _, most_bytes = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert most_bytes < 16 * MAX_MESSAGE_BYTES, name
 
 
 @pytest.mark.parametrize(

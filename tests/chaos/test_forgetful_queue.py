@@ -22,6 +22,7 @@ from postroad.errors import UnavailableError
 from postroad.parts import Parts
 from postroad.queue import Claimed, Defer, Done, Queue, Release, Retry, Uncertain, Verdict
 from postroad.queue.server import connect
+from postroad.settings import BounceSettings
 from postroad.store.engine import read
 from postroad.store.ledger import TouchState
 from tests.chaos.server import Fsync, Server
@@ -36,7 +37,7 @@ class House:
     def __init__(self, parts: Parts, queue: Queue, site: Site) -> None:
         self.queue = queue
         self.admission = Admission(parts.engine, parts.clock)
-        self.recorder = Recorder(engine=parts.engine, queue=queue, clock=parts.clock, name="r")
+        self.recorder = Recorder(engine=parts.engine, queue=queue, clock=parts.clock, name="r", bounce=BounceSettings())
         self._parts = parts
         self._site = site
         self._claims = 0

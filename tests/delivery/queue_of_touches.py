@@ -8,6 +8,7 @@ from postroad.clock import SystemClock
 from postroad.delivery.job import job_id, lane_of
 from postroad.delivery.record import Recorder
 from postroad.queue import Claimed, Job, Lane, Queue
+from postroad.settings import BounceSettings
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState, delivery_events
 from tests.store.rows import add_campaign, add_touch, touch_row
@@ -18,7 +19,7 @@ def lane(campaign: str = "spring") -> Lane:
 
 
 def recorder(engine: sa.Engine, queue: Queue) -> Recorder:
-    return Recorder(engine=engine, queue=queue, clock=SystemClock(), name="r")
+    return Recorder(engine=engine, queue=queue, clock=SystemClock(), name="r", bounce=BounceSettings())
 
 
 async def claim(queue: Queue, want: int = 100) -> list[Claimed]:

@@ -14,6 +14,7 @@ from postroad.delivery.job import SendMessage, encode_job, job_id
 from postroad.delivery.record import Recorder
 from postroad.queue import Gate, Job, Queue, Rate
 from postroad.queue.server import connect
+from postroad.settings import BounceSettings
 from postroad.store.campaign import Campaign, CampaignState
 from postroad.store.engine import write
 from postroad.store.ledger import TouchState
@@ -91,7 +92,7 @@ async def test_who_is_outside_the_hours_waits_until_they_begin_and_used_nothing(
         datetime(2026, 5, 4, 21, 0, tzinfo=UTC),
     ]
     assert [state_of(engine, int(job.id)).value for job in jobs] == ["sending", "queued", "queued", "sending", "queued"]
-    await Recorder(engine=engine, queue=queue, clock=clock, name="r").drain()
+    await Recorder(engine=engine, queue=queue, clock=clock, name="r", bounce=BounceSettings()).drain()
     assert noted(engine, int(jobs[1].id)) == []  # It was no attempt.
     # London's turn: it is a first attempt.
     clock.advance(30 * 60_000)

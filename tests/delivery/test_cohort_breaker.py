@@ -16,7 +16,7 @@ from postroad.delivery.record import Recorder
 from postroad.errors import StateError
 from postroad.queue import Job, JobState, Queue
 from postroad.queue.server import connect
-from postroad.settings import Settings
+from postroad.settings import BounceSettings, Settings
 from postroad.store.cohort import Cohort, Evidence, open_pauses, pauses
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
@@ -220,7 +220,7 @@ async def test_a_pause_holds_for_what_is_queued_until_it_is_lifted(
         return {job.id: getattr(verdicts.get(job.id), "cause", "") for job in batch}
 
     assert await claim("1") == {job_id(good): "", job_id(held): "cohort paused: hard bounces"}
-    await Recorder(engine=engine, queue=queue, clock=clock, name="r").drain()
+    await Recorder(engine=engine, queue=queue, clock=clock, name="r", bounce=BounceSettings()).drain()
     assert state_of(engine, held) is TouchState.QUEUED
     assert noted(engine, held) == []  # It was no attempt.
     assert await claim("2") == {}

@@ -29,7 +29,7 @@ from postroad.queue import Gate, Queue, Verdict, Worker
 from postroad.queue.lease import Lease
 from postroad.sandbox import Fault, Phase, Rule, Sandbox, SandboxConfig
 from postroad.sandbox.rules import Rate as SandboxRate
-from postroad.settings import Settings
+from postroad.settings import BounceSettings, Settings
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
 from postroad.store.shaping import ShapingChange, newest_changes
@@ -144,7 +144,7 @@ class World:
     async def work(self, settings: Settings, resolver: Resolver, workers: int = 2) -> None:
         """Start workers, as `postroad worker` opens them, and a recorder. They stop with the stack."""
         stop = asyncio.Event()
-        recorder = Recorder(engine=self.engine, queue=self.queue, clock=self.clock, name="r")
+        recorder = Recorder(engine=self.engine, queue=self.queue, clock=self.clock, name="r", bounce=BounceSettings())
         tasks: list[asyncio.Task[object]] = [asyncio.create_task(recorder.run(stop))]
         for number in range(workers):
             delivery = await self._stack.enter_async_context(

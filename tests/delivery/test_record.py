@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
 
@@ -13,6 +13,7 @@ from postroad.delivery.job import DeliveryNote, encode_note, job_id
 from postroad.delivery.record import record
 from postroad.errors import Blame
 from postroad.queue import Event, EventKind
+from postroad.settings import BounceSettings
 from postroad.store.engine import read, write
 from postroad.store.ledger import Touch, TouchState
 from tests.store.rows import NOW, add_campaign, add_recipient, add_touch, touch_row
@@ -49,6 +50,7 @@ class Ledger:
     """One campaign's touches, and events put on them."""
 
     engine: sa.Engine
+    bounce: BounceSettings = field(default_factory=BounceSettings)
 
     def touch(self, state: TouchState, claim: int = 1) -> int:
         with write(self.engine) as connection:
@@ -57,7 +59,7 @@ class Ledger:
 
     def record(self, *events: Event) -> None:
         with write(self.engine) as connection:
-            record(connection, events, NOW)
+            record(connection, events, NOW, self.bounce)
 
     def row(self, touch_id: int) -> Touch:
         with read(self.engine) as connection:
@@ -242,3 +244,10 @@ def test_what_the_queue_says_on_its_own_fits_the_ledger_however_long_it_is(ledge
     said = ledger.row(touch_id).reply
     assert said is not None
     assert 100 <= len(said) <= 500
+
+
+@pytest.mark.parametrize(("limit", "suppressed"), [(1, 1), (2, 0)])
+def test_how_many_soft_bounces_suppress_is_for_the_settings_to_say(ledger: Ledger, limit: int, suppressed: int) -> None:
+    ledger.bounce = BounceSettings(soft_limit=limit)
+    ledger.record(event(ledger.touch(TouchState.SENDING), *BOUNCED))
+    assert ledger.scalar("SELECT count(*) FROM suppression") == suppressed

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from postroad.delivery.job import DeliveryNote, encode_note, job_id
 from postroad.delivery.record import BATCH, Recorder
 from postroad.queue import Done, Event, Job, Queue
+from postroad.settings import BounceSettings
 from postroad.store.engine import open_engine, read, write
 from postroad.store.ledger import TouchState
 from tests.delivery.queue_of_touches import lane
@@ -83,7 +84,7 @@ async def test_minutes_without_the_database_lose_nothing_and_hold_one_batch(
     before = _events_in_memory()  # those of other tests, which something may hold still
     [oldest] = await queue.read_events("test", "t", count=1, block_ms=0)
     clock = Patient(oldest.at_ms)
-    recorder = Recorder(engine=engine, queue=queue, clock=clock, name="r")
+    recorder = Recorder(engine=engine, queue=queue, clock=clock, name="r", bounce=BounceSettings())
     assert recorder.lag_seconds == 0
     server.stop()
     stop = asyncio.Event()
@@ -119,7 +120,9 @@ async def test_told_to_stop_without_the_database_it_stops_and_leaves_what_it_had
     clock = Patient(oldest.at_ms)
     stop = asyncio.Event()
     server.stop()
-    running = asyncio.create_task(Recorder(engine=engine, queue=queue, clock=clock, name="r").run(stop))
+    running = asyncio.create_task(
+        Recorder(engine=engine, queue=queue, clock=clock, name="r", bounce=BounceSettings()).run(stop)
+    )
     while clock.waits < 2:
         await asyncio.sleep(0.01)
     stop.set()
@@ -129,7 +132,7 @@ async def test_told_to_stop_without_the_database_it_stops_and_leaves_what_it_had
     async with asyncio.timeout(10):
         # As its next life reads: first what it had in hand.
         queue._log.read_again("recorder")
-        await Recorder(engine=engine, queue=queue, clock=clock, name="r").drain()
+        await Recorder(engine=engine, queue=queue, clock=clock, name="r", bounce=BounceSettings()).drain()
     assert recorded(engine) == (10, 10)
 
 
@@ -140,7 +143,7 @@ async def test_a_database_that_dies_within_a_batch_has_it_once_in_the_end(
     server, engine = away
     await deliver(engine, queue, TOUCHES)
     [oldest] = await queue.read_events("test", "t", count=1, block_ms=0)
-    recorder = Recorder(engine=engine, queue=queue, clock=Patient(oldest.at_ms), name="r")
+    recorder = Recorder(engine=engine, queue=queue, clock=Patient(oldest.at_ms), name="r", bounce=BounceSettings())
     stop = asyncio.Event()
     running = asyncio.create_task(recorder.run(stop))
     for _ in range(3):

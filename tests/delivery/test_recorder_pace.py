@@ -10,6 +10,7 @@ from postroad.clock import SystemClock
 from postroad.delivery.job import DeliveryNote, encode_note
 from postroad.delivery.record import LINGER_S, Recorder
 from postroad.queue import Done, Queue
+from postroad.settings import BounceSettings
 from postroad.store.ledger import TouchState
 from tests.delivery.queue_of_touches import claim, queued_touches, state_of
 
@@ -30,7 +31,7 @@ class Turned(SystemClock):
 async def test_few_events_wait_for_company_and_are_recorded_together(engine: sa.Engine, queue: Queue) -> None:
     touches = await queued_touches(engine, queue, 5)
     clock, stop = Turned(), asyncio.Event()
-    recorder = Recorder(engine=engine, queue=queue, clock=clock, name="r")
+    recorder = Recorder(engine=engine, queue=queue, clock=clock, name="r", bounce=BounceSettings())
     jobs = await claim(queue)
     done = Done(note=encode_note(DeliveryNote(state=TouchState.ACCEPTED)))
     await queue.settle("w", [(jobs[0], done)], nonce="first")

@@ -21,6 +21,7 @@ from postroad.dns.providers import Providers, site_of
 from postroad.dns.resolver import Resolver
 from postroad.errors import StateError, UnavailableError
 from postroad.queue import Done, Enqueued, Job, JobState, Lane, Queue
+from postroad.settings import BounceSettings
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState, counts_by_step
 from tests.dns.nameserver import Nameserver, Trouble
@@ -250,7 +251,7 @@ async def test_rebuild_enqueues_what_waits_and_holds_what_was_on_the_wire(engine
             sa.text("UPDATE touch SET state = 'sending', claim = 1 WHERE id = (SELECT min(id) FROM touch)")
         )
     await queue.cancel([str(i) for i in ids(engine)], "as if the server had been emptied")
-    recorder = Recorder(engine=engine, queue=queue, clock=SystemClock(), name="test")
+    recorder = Recorder(engine=engine, queue=queue, clock=SystemClock(), name="test", bounce=BounceSettings())
     events = await queue.read_events("recorder", "test", count=100, block_ms=0)
     await queue.acknowledge("recorder", events, forget=[event.id for event in events])
     assert await missing_jobs(engine, queue) == 4

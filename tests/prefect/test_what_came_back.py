@@ -144,8 +144,7 @@ async def test_a_paused_list_is_told_of_once(http: httpx.AsyncClient, config: Pa
         found: list[dict[str, Any]] = (
             (await http.post("events/filter", json=wanted)).raise_for_status().json()["events"]
         )
-        return found
+        return [event for event in found if event["payload"].get("source") == "fair.csv"]  # Others emit it, too.
 
     [event] = await until(told, within_s=60)
-    assert event["payload"]["source"] == "fair.csv"
     assert event["payload"]["reason"] == "10 hard bounces of 50"

@@ -81,6 +81,25 @@ def test_a_sender_that_is_refused_for_good_ends_the_rehearsal_and_is_named(scene
     assert {each["enhanced"] for each in report["said"] if each["outcome"] == "dead"} == {"5.7.26"}
 
 
+def test_a_list_that_bounces_is_paused_as_it_would_be_and_the_rest_goes_on(scene: Scene) -> None:
+    scene.write([], rate="60/1h", campaign=CAMPAIGN.partition("  - wait")[0])
+    bad = [f"gone{n}+bounce@mailbox.example,Reader,bought" for n in range(20)]
+    good = [f"reader{n}@mailbox.example,Reader,own" for n in range(20)]
+    mixed = [row for pair in zip(bad, good, strict=True) for row in pair]
+    (scene.folder / "readers.csv").write_text("\n".join(["address,first_name,source", *mixed]) + "\n")
+    report = scene.report("--persona", "gmail", "--speed", "10000x", "--start", "2027-03-01T09:00Z", code=1)
+    [paused] = report["paused"]
+    assert (paused["step"], paused["source"], paused["provider"]) == ("hello", "bought", "other")
+    assert paused["at"].startswith("2027-03-01T09:")
+    counts = report["steps"][0]["counts"]
+    assert (counts["accepted"], counts["queued"]) == (20, paused["waiting"])
+    assert counts["bounced"] + paused["waiting"] == 20
+    # Six bounces of six messages are enough; one or two more are on their way by then.
+    assert 6 <= counts["bounced"] <= 12
+    assert "hard bounces of" in paused["reason"]
+    assert (report["ended"], report["finished"], report["complete"]) == ("held for good", False, True)
+
+
 def test_for_a_person_it_is_a_few_tables_and_a_kept_folder(scene: Scene) -> None:
     scene.write([f"reader{n}@mailbox.example" for n in range(5)], campaign=CAMPAIGN.partition("  - wait")[0])
     result = scene.run("--persona", "gmail", "--directory", "kept")

@@ -114,6 +114,7 @@ WRONG = {
     "an unknown field": ("time_zone = 'UTC'\ncolour = 1\n", ", line 2", "colour: Extra inputs"),
     "an unknown section": ("\n[colours]\nred = 1\n", ", line 2", "colours: Extra inputs"),
     "an unknown zone": ("\ntime_zone = 'Mars'\n", ", line 2", "time_zone: 'Mars' is no time zone"),
+    "a block without its type": ("alert_block = 'ops'\n", ", line 1", "alert_block: String should match pattern"),
     "an unknown level": ("log_level = 'LOUD'\n", ", line 1", "log_level: Input should be 'DEBUG'"),
     "no web address": ("public_url = 'example.com'\n", ", line 1", "public_url: .*pattern"),
     "a port out of range": (GOOD.replace("2525", "99999"), ", line 8", "routes.relay.port: .*65535"),

@@ -25,7 +25,7 @@ from postroad.parts import Parts, open_parts
 from postroad.queue import Queue
 from postroad.queue.lease import Lease, Marker
 from postroad.sandbox import Sandbox, SandboxConfig
-from postroad.settings import Settings
+from postroad.settings import BounceSettings, Settings
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
 from postroad.store.suppression import SuppressionReason, suppress
@@ -264,7 +264,7 @@ async def test_a_days_mail_goes_by_its_own_queue_within_the_cap_and_is_judged(
     assert sum(quota or 0 for quota in quotas) == 50
     assert 8 <= (quotas[1] or 0) <= 10
 
-    recorder = Recorder(engine=engine, queue=seeds, clock=clock, name="r")
+    recorder = Recorder(engine=engine, queue=seeds, clock=clock, name="r", bounce=BounceSettings())
     by_hour: list[int] = []
     async with WORK[WARMUP_QUEUE](parts, seeds, settings.queue(WARMUP_QUEUE)) as work:
         for _ in range(12 * 4):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
@@ -17,11 +17,15 @@ from postroad.bounce.intake import BOUNCE_QUEUE, Intake
 from postroad.bounce.mailfiles import mails_in
 from postroad.bounce.reply import own_addresses
 from postroad.bounce.report import Envelope
-from postroad.bounce.sources.poll import Polled, poll
+from postroad.bounce.sources.fetched import Polled
+from postroad.bounce.sources.metrics import SourceMetrics
+from postroad.bounce.sources.poll import poll
 from postroad.bounce.sources.watch import watch
+from postroad.cli.app import print_error
 from postroad.cli.options import read_duration_ms
 from postroad.cli.output import JsonOption, console, print_json, print_table, with_parts
 from postroad.cli.signals import start_logging, stop_on_signals
+from postroad.cli.worker import MetricsAt, MetricsHost, MetricsPort, measured_parts
 from postroad.errors import PostroadError, UsageError
 from postroad.mail.token import TokenSigner
 from postroad.parts import Parts, known_secret_key
@@ -67,27 +71,42 @@ def poll_(
     The flow `bounces` does the same every five minutes. What was put on the queue is put aside at its source, last.
     """
 
-    async def work(parts: Parts) -> list[Polled]:
+    async def work(parts: Parts) -> tuple[list[Polled], list[PostroadError]]:
         sources = _sources(parts.settings, names)
         intake = Intake(engine=parts.engine, queue=await parts.queue(BOUNCE_QUEUE), clock=parts.clock)
-        return [await poll(name, source, intake.submit) for name, source in sources.items()]
+        polled: list[Polled] = []
+        failed: list[PostroadError] = []
+        for name, source in sources.items():
+            try:
+                polled.append(await poll(name, source, intake.submit))
+            except PostroadError as error:
+                # One mailbox that is away holds up no other.
+                failed.append(error)
+        return polled, failed
 
-    polled = with_parts(work)
+    polled, failed = with_parts(work)
     if as_json:
         print_json(polled)
-    else:
+    elif polled or not failed:
         rows = [(one.source, one.taken, one.known, one.unreadable, one.more) for one in polled]
         print_table("fetched", ["source", "taken", "known", "unreadable", "more"], rows)
+    for error in failed:
+        print_error(error)
+    if failed:
+        raise typer.Exit(failed[0].exit_code)
 
 
 @app.command("watch")
 def watch_(
     names: Annotated[list[str] | None, typer.Argument(metavar="SOURCE…", help="Names of sources; unset: all.")] = None,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = "127.0.0.1",
 ) -> None:
     """Take in what arrives at the sources of the settings, until it is told to stop.
 
     An IMAP server with IDLE says by itself when mail arrives. One without it, and a Maildir, are looked at every
-    look_ms. A server that goes away is tried again. What `poll` has under way meanwhile is taken once.
+    look_ms. A source that fails, be it for a wrong password, is tried again, and the others go on: `postroad doctor`
+    shows which. What `poll` has under way meanwhile is taken once.
     """
     settings = Settings.load()
     sources = _sources(settings, names)
@@ -95,18 +114,22 @@ def watch_(
         raise UsageError("there is no source to watch", remedy="Name one: [bounce.sources.NAME] in postroad.toml.")
     start_logging(settings)
 
-    async def work(parts: Parts) -> None:
-        stop = stop_on_signals()
-        intake = Intake(engine=parts.engine, queue=await parts.queue(BOUNCE_QUEUE), clock=parts.clock)
-        async with asyncio.TaskGroup() as group:
-            for name, source in sources.items():
-                group.create_task(watch(name, source, intake.submit, clock=parts.clock, stop=stop))
-            log.info("watching %s", ", ".join(sources))
+    async def work() -> None:
+        await watch_all(settings, sources, MetricsAt(metrics_host, metrics_port), stop_on_signals())
 
-    try:
-        with_parts(work)
-    except* PostroadError as errors:
-        raise errors.exceptions[0] from None
+    asyncio.run(work())
+
+
+async def watch_all(
+    settings: Settings, sources: Mapping[str, SourceSettings], at: MetricsAt, stop: asyncio.Event
+) -> None:
+    """Watch sources side by side until told to stop, and serve metrics of them where that is asked for."""
+    async with measured_parts(settings, BOUNCE_QUEUE, at) as (parts, queue), asyncio.TaskGroup() as group:
+        intake = Intake(engine=parts.engine, queue=queue, clock=parts.clock)
+        seen = SourceMetrics(parts.metrics.registry, sources).seen if parts.metrics is not None else None
+        for name, source in sources.items():
+            group.create_task(watch(name, source, intake.submit, clock=parts.clock, stop=stop, seen=seen))
+        log.info("watching %s", ", ".join(sources))
     log.info("no longer watching")
 
 

@@ -14,6 +14,7 @@ import typer
 
 from postroad.bounce.intake import BOUNCE_QUEUE
 from postroad.bounce.sources.listener import greeting
+from postroad.bounce.sources.poll import open_source
 from postroad.cli.output import JsonOption, console, print_json
 from postroad.clock import SystemClock
 from postroad.delivery.control import missing_jobs
@@ -25,10 +26,11 @@ from postroad.delivery.shaping.file import read_shaping, shaped_senders
 from postroad.dns.lookup import Found
 from postroad.dns.resolver import Resolver
 from postroad.errors import PostroadError
+from postroad.local.prefect import ALERTS
 from postroad.mail.dkim_keys import keys_of
 from postroad.parts import Parts, open_parts, redis_url
 from postroad.queue.topology import Health, inspect
-from postroad.settings import RelaySettings, RouteKind, Settings
+from postroad.settings import RelaySettings, RouteKind, Settings, SourceSettings
 from postroad.smtp.reply import Phase
 from postroad.smtp.session import Session, Timeouts, TransportError
 
@@ -49,7 +51,10 @@ class Check:
 
 
 def doctor(as_json: JsonOption = False) -> None:
-    """Check every part: settings, keys, Redis, database, recorder, routes, web, Prefect. Exits 1 when one fails."""
+    """Check every part: settings, keys, Redis, database, recorder, sources, routes, web, Prefect.
+
+    Exits 1 when one fails.
+    """
     checks = asyncio.run(_all())
     if as_json:
         print_json(checks)
@@ -88,10 +93,13 @@ async def _all() -> list[Check]:
         checks.append(_failed("database", error))
     if settings.inbound.enabled:
         checks.append(await _inbound(settings))
+    checks += await asyncio.gather(*(_source(*named) for named in settings.bounce.sources.items()))
     checks += [check async for check in _routes(settings)]
     if not settings.public_url.endswith(".invalid"):
         checks.append(await _web(settings))
     checks.append(await _prefect())
+    if settings.alert_block is not None:
+        checks.append(await _alerts(settings.alert_block))
     return checks
 
 
@@ -202,6 +210,24 @@ async def _bounces(parts: Parts) -> Check:
     )
 
 
+async def _source(name: str, settings: SourceSettings) -> Check:
+    """Whether mail could be fetched there now: it is opened as a pass opens it, and nothing is fetched."""
+    part = f"source {name}"
+
+    def waiting() -> int:
+        source = open_source(settings)
+        try:
+            return source.waiting
+        finally:
+            source.close()
+
+    try:
+        mails = await asyncio.to_thread(waiting)
+    except PostroadError as error:
+        return _failed(part, error)
+    return Check(part=part, health=Health.OK, seen=f"{settings.where}: {mails:,} mails wait")
+
+
 async def _inbound(settings: Settings) -> Check:
     where = settings.inbound.smtp or settings.inbound.lmtp or ""
     said = await asyncio.to_thread(greeting, settings.inbound)
@@ -265,8 +291,12 @@ async def _web(settings: Settings) -> Check:
     return Check(part="public_url", health=Health.OK, seen=url)
 
 
+def _prefect_url() -> str:
+    return os.environ.get("PREFECT_API_URL", "http://127.0.0.1:4200/api")
+
+
 async def _prefect() -> Check:
-    url = os.environ.get("PREFECT_API_URL", "http://127.0.0.1:4200/api")
+    url = _prefect_url()
     try:
         async with httpx.AsyncClient(timeout=5) as client:
             response = await client.get(f"{url}/health")
@@ -281,3 +311,20 @@ async def _prefect() -> Check:
         remedy = "`python -m deployments.bootstrap` deploys the flows."
         return Check(part="prefect", health=Health.WARN, seen=f"{url}: no deployment campaign/campaign", remedy=remedy)
     return Check(part="prefect", health=Health.OK, seen=url)
+
+
+async def _alerts(block: str) -> Check:
+    """Whether somebody is told of what is paused. That a block reaches its people only a notification shows."""
+    wanted = {"automations": {"name": {"any_": [ALERTS]}}}
+    try:
+        async with httpx.AsyncClient(timeout=5) as client:
+            answer = await client.post(f"{_prefect_url()}/automations/filter", json=wanted)
+            found = answer.raise_for_status().json()
+    except (httpx.HTTPError, ValueError) as error:
+        return Check(part="alerts", health=Health.WARN, seen=str(error) or type(error).__name__)
+    if not found:
+        remedy = f"Make the block {block} in the UI of Prefect, then run `python -m deployments.bootstrap`."
+        return Check(part="alerts", health=Health.FAIL, seen="their automation is not installed", remedy=remedy)
+    if not found[0]["enabled"]:
+        return Check(part="alerts", health=Health.WARN, seen="somebody turned their automation off")
+    return Check(part="alerts", health=Health.OK, seen=f"go to the block {block}")

@@ -128,7 +128,9 @@ def rebuild(as_json: JsonOption = False) -> None:
 
 
 async def _rebuild(parts: Parts, queue: Queue) -> control.Rebuilt:
-    recorder = Recorder(engine=parts.engine, queue=queue, clock=parts.clock, name="rebuild")
+    recorder = Recorder(
+        engine=parts.engine, queue=queue, clock=parts.clock, name="rebuild", bounce=parts.settings.bounce
+    )
     await restore_limits(queue, gates_of(parts.settings, parts.settings.queue(queue.name)))
     await CapKeeper(parts.settings, engine=parts.engine, queue=queue, clock=parts.clock).turn()
     return await control.rebuild(

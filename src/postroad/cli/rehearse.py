@@ -55,8 +55,8 @@ def rehearse(
     """Rehearse a campaign: all of it, on parts of its own, by a clock that runs faster. Nobody gets anything.
 
     The queue, the database, the worker and SMTP are real; mailbox providers are played by the sandbox, which is the
-    only way out. Says when the campaign would finish, what providers deferred and refused, and which limit held it for
-    how long. Your database, your queue and your relays are not touched.
+    only way out. Says when the campaign would finish, what providers deferred and refused, which limit held it for how
+    long, and which list would have been paused. Your database, your queue and your relays are not touched.
 
     Ends with 1 when the account does not add up or the campaign did not finish.
     """
@@ -159,6 +159,12 @@ def print_report(report: Report) -> None:
         holds.append(["worker", "every slot taken", _span(report.slots_full_seconds)])
     if holds:
         print_table("what held messages back", ["gate", "why", "for"], holds)
+    if report.paused:
+        print_table(
+            "lists that were paused",
+            ["step", "source", "provider", "at", "why", "waiting"],
+            ([p.step, p.source or None, p.provider, p.at, p.reason, p.waiting] for p in report.paused),
+        )
     _print_run(report)
 
 
@@ -176,7 +182,7 @@ def _print_run(report: Report) -> None:
         )
     if report.ended == "held for good":
         stderr.print(
-            "[bold yellow]warning[/] what is left waits behind a gate that somebody must resume; see what held it back"
+            "[bold yellow]warning[/] what is left waits for somebody: behind a gate, or because its list was paused"
         )
     if not report.complete:
         stderr.print("[bold red]error[/] the parts do not sum to the whole: this should not be")

@@ -101,7 +101,7 @@ async def resolve_in(parts: Parts, queue: str, id_: str, outcome: Resolution, *,
     await resolve_touch(
         parts.engine,
         opened,
-        Recorder(engine=parts.engine, queue=opened, clock=parts.clock, name="resolve"),
+        Recorder(engine=parts.engine, queue=opened, clock=parts.clock, name="resolve", bounce=parts.settings.bounce),
         id_,
         outcome,
         by=by,

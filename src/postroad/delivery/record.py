@@ -37,7 +37,6 @@ BATCH = 1_000
 LINGER_S = 0.1
 """How long events wait for company while there are few: a transaction costs as much as some thirty of them."""
 
-_AS_SHIPPED = BounceSettings()
 _FORGET = (EventKind.DONE, EventKind.CANCELLED, EventKind.EXPIRED)
 
 _EVERY = tuple(TouchState)
@@ -141,9 +140,7 @@ def _state(event: Event, note: DeliveryNote | None) -> TouchState | None:
             return None
 
 
-def record(
-    connection: sa.Connection, events: Sequence[Event], now: datetime, bounce: BounceSettings = _AS_SHIPPED
-) -> int:
+def record(connection: sa.Connection, events: Sequence[Event], now: datetime, bounce: BounceSettings) -> int:
     """Put events into the ledger: a row for each new one, the state of its touch, suppressions. Returns how many."""
     facts = [fact for event in events if (fact := read_event(event)) is not None]
     kept = [fact for fact in facts if fact.noted]
@@ -265,9 +262,7 @@ def _addresses(connection: sa.Connection, touch_ids: Sequence[int]) -> list[str]
 class Recorder:
     """Reads the events of a queue, and records them."""
 
-    def __init__(
-        self, *, engine: sa.Engine, queue: Queue, clock: Clock, name: str, bounce: BounceSettings = _AS_SHIPPED
-    ) -> None:
+    def __init__(self, *, engine: sa.Engine, queue: Queue, clock: Clock, name: str, bounce: BounceSettings) -> None:
         """``bounce``: how many soft bounces in a row suppress an address, and within what time."""
         self._engine = engine
         self._bounce = bounce

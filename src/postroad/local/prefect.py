@@ -26,6 +26,8 @@ from postroad.local.processes import Command, Supervisor
 HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 4200
 POOL: Final = "postroad"
+ALERTS: Final = "postroad: tell somebody what is paused or held back"
+"""Name of the automation, which is there where the settings have an `alert_block`."""
 POLL_EVERY_S: Final = 0.25
 REQUEST_WITHIN_S: Final = 60.0
 """A Prefect on SQLite may wait that long for its own writers when the disk is busy."""

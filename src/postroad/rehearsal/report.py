@@ -11,11 +11,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from postroad.campaign.status import StepSummary, summary
+from postroad.delivery.cohorts.breaker import held
 from postroad.rehearsal.holds import Hold
 from postroad.rehearsal.pace import KEPT_UP_MS, Pace
 from postroad.rehearsal.stage import Stage
 from postroad.sandbox import Cast
 from postroad.store.campaign import CampaignState
+from postroad.store.cohort import pauses
 from postroad.store.engine import read
 from postroad.store.ledger import TouchState
 from postroad.store.types import UtcDateTime
@@ -60,6 +62,18 @@ class Said:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PausedList:
+    """A cohort that the breaker paused: when, why, and how many of its touches waited for somebody at the end."""
+
+    step: str
+    source: str
+    provider: str
+    at: datetime
+    reason: str
+    waiting: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """How the rehearsal itself went."""
 
@@ -90,6 +104,7 @@ class Report:
     personas: tuple[PersonaAccount, ...]
     said: tuple[Said, ...]
     holds: tuple[Hold, ...]
+    paused: tuple[PausedList, ...]
     slots_full_seconds: float
     captured: int
     duplicates: int
@@ -120,6 +135,7 @@ def make_report(stage: Stage, name: str, seen: Observed) -> Report:
     with read(stage.parts.engine) as connection:
         said = _said(connection, stage.cast)
         personas = _personas(connection, stage.cast)
+        paused = _paused(connection, stage)
         last: datetime | None = connection.execute(
             sa.text("SELECT max(settled_at) AS last FROM touch").columns(sa.column("last", UtcDateTime()))
         ).scalar()
@@ -137,6 +153,7 @@ def make_report(stage: Stage, name: str, seen: Observed) -> Report:
         personas=personas,
         said=said,
         holds=seen.holds,
+        paused=paused,
         slots_full_seconds=seen.pace.full_ms / 1000,
         captured=len(captured),
         duplicates=duplicates,
@@ -155,6 +172,22 @@ def make_report(stage: Stage, name: str, seen: Observed) -> Report:
 def _step(step: StepSummary) -> Step:
     counts = {str(state): n for state, n in step.counts.items() if n}
     return Step(name=step.name, touches=step.touches, counts=counts)
+
+
+def _paused(connection: sa.Connection, stage: Stage) -> tuple[PausedList, ...]:
+    """In the order in which they were paused."""
+    waiting = held(connection, stage.parts.settings.cohort_breaker.source_field, stage.clock.now())
+    return tuple(
+        PausedList(
+            step=step,
+            source=pause.source,
+            provider=pause.provider,
+            at=pause.at,
+            reason=pause.reason,
+            waiting=waiting[pause.cohort],
+        )
+        for _, step, pause in reversed(pauses(connection))
+    )
 
 
 def _said(connection: sa.Connection, cast: Cast) -> tuple[Said, ...]:

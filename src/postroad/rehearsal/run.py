@@ -17,6 +17,7 @@ from postroad.campaign.plan import advance, launch
 from postroad.campaign.preflight import check
 from postroad.campaign.status import Summary, finish_if_done, summary
 from postroad.clock import ScaledClock
+from postroad.delivery.cohorts.breaker import held
 from postroad.delivery.record import GROUP
 from postroad.delivery.submit import submit_due
 from postroad.queue import QueueStats
@@ -26,6 +27,7 @@ from postroad.rehearsal.pace import LOOK_MS, Look, Pace
 from postroad.rehearsal.report import Observed, Report, make_report
 from postroad.rehearsal.stage import Crew, Order, Stage, open_crew, open_stage
 from postroad.settings import Settings
+from postroad.store.engine import read
 from postroad.store.ledger import LIVE
 
 ADVANCE_EVERY_S = 300.0
@@ -127,7 +129,7 @@ async def _advance(
                 return "finished"
             current = await asyncio.to_thread(_show, stage, launched.campaign, progress)
             stats = await stage.queue.stats()
-        if not submitted and _stuck(stats, current, crew):
+        if not submitted and await _stuck(stage, stats, current, crew):
             return "held for good"
         if stage.clock.now_ms() >= until_ms:
             return "time is up"
@@ -164,11 +166,20 @@ async def _step_on(stage: Stage, name: str) -> tuple[int, bool]:
     return submitted, await asyncio.to_thread(finish_if_done, parts.engine, name, clock.now())
 
 
-def _stuck(stats: QueueStats, current: Summary, crew: Crew) -> bool:
-    """Whether nothing will move by itself any more: what there is waits behind a gate that nobody opens."""
-    # A lane that is ready is one that no claim has looked at yet.
-    waits = stats.queued > 0 and not stats.ready_lanes and crew.worker.next_ms is None
-    return waits and not (stats.scheduled or stats.in_flight or _unrecorded(stats) or current.next_due_at)
+async def _stuck(stage: Stage, stats: QueueStats, current: Summary, crew: Crew) -> bool:
+    """Whether nothing moves by itself any more: it waits behind a gate that nobody opens, or its list is paused."""
+    if stats.ready_lanes or stats.in_flight or _unrecorded(stats) or current.next_due_at:
+        return False
+    if not stats.scheduled:
+        # A lane that is ready is one that no claim has looked at yet.
+        return stats.queued > 0 and crew.worker.next_ms is None
+    return not stats.queued and stats.scheduled == await asyncio.to_thread(_held, stage)
+
+
+def _held(stage: Stage) -> int:
+    with read(stage.parts.engine) as connection:
+        field = stage.parts.settings.cohort_breaker.source_field
+        return held(connection, field, stage.clock.now()).total()
 
 
 def _unrecorded(stats: QueueStats) -> int:
@@ -184,9 +195,10 @@ def _show(stage: Stage, name: str, progress: Progress) -> Summary:
 
 
 async def _watch(stage: Stage, crew: Crew, pace: Pace, holds: Holds) -> None:
-    """Look at the queue, keep account of what holds, and set the clock's speed."""
+    """Judge lists, look at the queue, keep account of what holds, and set the clock's speed."""
     while True:
         await asyncio.sleep(LOOK_MS / 1000)
+        await crew.judging.look()
         # First, so that what the worker claims meanwhile is seen as in flight below.
         next_ms = crew.worker.next_ms
         stats, gates = await stage.queue.stats(), await stage.queue.gates()

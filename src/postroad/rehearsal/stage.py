@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from postroad.clock import ScaledClock
 from postroad.delivery.admit import Admission
+from postroad.delivery.cohorts.breaker import CohortBreaker
 from postroad.delivery.job import SEND_QUEUE
 from postroad.delivery.limits import gates_of, set_limits
 from postroad.delivery.opening import open_delivery
@@ -22,6 +23,7 @@ from postroad.delivery.record import Recorder
 from postroad.embedded import stop_redis
 from postroad.parts import Parts, open_parts
 from postroad.queue import Queue, Worker
+from postroad.rehearsal.judging import Judging
 from postroad.sandbox import Cast, Keep, Sandbox, SandboxConfig
 from postroad.settings import RouteSettings, Settings, TimeoutSettings, TlsMode
 from postroad.store.engine import write
@@ -122,6 +124,7 @@ class Crew:
 
     worker: Worker
     slots: int
+    judging: Judging
     tasks: tuple[asyncio.Task[object], ...]
 
 
@@ -134,7 +137,9 @@ async def open_crew(stage: Stage, speed: float) -> AsyncIterator[Crew]:
     parts, settings = stage.parts, stage.parts.settings
     limits = settings.queue(SEND_QUEUE)
     await set_limits(stage.queue, gates_of(settings, limits))
-    recorder = Recorder(engine=parts.engine, queue=stage.queue, clock=stage.clock, name="rehearsal")
+    recorder = Recorder(
+        engine=parts.engine, queue=stage.queue, clock=stage.clock, name="rehearsal", bounce=settings.bounce
+    )
     async with open_delivery(
         settings,
         engine=parts.engine,
@@ -152,15 +157,17 @@ async def open_crew(stage: Stage, speed: float) -> AsyncIterator[Crew]:
             lease_ms=int(3_600_000 * max(speed, 1)),
             drain_ms=SETTLE_WITHIN_MS,
             idle_ms=IDLE_MS,
-            prepare=Admission(parts.engine, stage.clock, parts.hash_of),
+            prepare=Admission(parts.engine, stage.clock, parts.hash_of, settings.cohort_breaker.source_field),
             name="rehearsal",
             clock=stage.clock,
         )
         stop, stop_recording = asyncio.Event(), asyncio.Event()
         work: asyncio.Task[object] = asyncio.create_task(worker.run(stop))
         record: asyncio.Task[object] = asyncio.create_task(recorder.run(stop_recording))
+        breaker = CohortBreaker(engine=parts.engine, settings=settings, clock=stage.clock)
+        judging = Judging(breaker, recorder, stage.clock)
         try:
-            yield Crew(worker=worker, slots=limits.concurrency, tasks=(work, record))
+            yield Crew(worker=worker, slots=limits.concurrency, judging=judging, tasks=(work, record))
         finally:
             stop.set()
             await asyncio.wait([work])

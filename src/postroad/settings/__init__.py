@@ -257,6 +257,11 @@ class Settings(BaseSettings):
     time_zone: ZoneName = Field(default="UTC", description="of recipients whose own is not known")
     campaigns: tuple[str, ...] = Field(default=(), description="campaign files that `postroad up` applies")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    alert_block: str | None = Field(
+        default=None,
+        pattern=r"^[a-z0-9-]+/[a-z0-9-]+$",
+        description="type and name of the Prefect block that tells somebody what is paused or held back",
+    )
     senders: dict[Name, SenderSettings] = Field(default_factory=dict)
     routes: dict[Name, RouteSettings] = Field(default_factory=dict)
     queues: dict[str, QueueSettings] = Field(default_factory=dict)

@@ -84,6 +84,11 @@ class SourceSettings(Section):
             raise ValueError("tls = 'none' shows the password to all on the way: it needs clear_text_login = true")
         return self
 
+    @property
+    def where(self) -> str:
+        """Where the mailbox is, for a person."""
+        return str(self.path) if self.kind is SourceKind.MAILDIR else f"{self.host}, {self.mailbox}"
+
     def relative_to(self, base: Path) -> Self:
         """Return the same with its paths relative to a folder."""
         paths = {"path": self.path, "ca_file": self.ca_file}

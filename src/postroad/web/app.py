@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from postroad.errors import UnavailableError
 from postroad.store.engine import read
+from postroad.web.clients import Clients
 from postroad.web.unsubscribe import Unsubscribing, WebParts
 from postroad.web.webhooks.paths import Webhooks, endpoints, known_path
 
@@ -37,8 +38,9 @@ log = logging.getLogger(__name__)
 def create_app(parts: WebParts) -> ASGIApp:
     """Return the application of `postroad web`."""
     app = FastAPI(title="Postroad", docs_url=None, redoc_url=None, openapi_url=None)
-    app.include_router(Unsubscribing(parts).router())
-    webhooks = Webhooks(intake=parts.intake, clock=parts.clock)
+    clients = Clients(parts.settings, parts.clock)
+    app.include_router(Unsubscribing(parts, clients).router())
+    webhooks = Webhooks(intake=parts.intake, clock=parts.clock, clients=clients)
     app.include_router(webhooks.router(endpoints(parts.settings.webhooks, parts.http)))
 
     @app.api_route("/healthz", methods=["GET", "HEAD"])

@@ -1,4 +1,4 @@
-"""Who is asking, and how often: a limit for each client address, in bounded memory."""
+"""Who is asking, and how often: a limit for each client address, in bounded memory, for all paths together."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
+from fastapi import Request
+
 from postroad.clock import Clock
-from postroad.settings import Rate
+from postroad.settings import Rate, WebSettings
 
 MAX_CLIENTS = 10_000
 MAX_HOPS = 20
 """A longer X-Forwarded-For is read from its end, which is the part that trusted proxies wrote."""
+
+INVALID_COSTS = 20
+"""Requests that one counts for, in all, whose token or signature is none of ours."""
 
 Network = IPv4Network | IPv6Network
 
@@ -83,3 +88,24 @@ class ClientLimits:
         self._free_ms.move_to_end(client)
         while len(self._free_ms) > MAX_CLIENTS:
             self._free_ms.popitem(last=False)
+
+
+class Clients:
+    """Whose requests they are, and whether there are too many of them, as the settings say."""
+
+    def __init__(self, settings: WebSettings, clock: Clock) -> None:
+        self._limits = ClientLimits(settings.rate, clock)
+        self._trusted = networks(settings.trusted_proxies)
+
+    def of(self, request: Request) -> str:
+        """Return the address that the limit of this request is kept for."""
+        peer = request.client.host if request.client is not None else "unknown"
+        return client_address(peer, ",".join(request.headers.getlist("x-forwarded-for")), self._trusted)
+
+    def wait_s(self, client: str) -> int:
+        """Count a request, and return 0; or, where it is one too many, whole seconds until the next may come."""
+        return self._limits.wait_s(client)
+
+    def invalid(self, client: str) -> None:
+        """Say of a request that was counted that it is none of ours: it counts for more."""
+        self._limits.charge(client, INVALID_COSTS - 1)

@@ -23,14 +23,12 @@ from postroad.mail.token import Purpose, TokenSigner
 from postroad.queue import Queue
 from postroad.settings import WebSettings
 from postroad.web.body import form_fields, read_body
-from postroad.web.clients import ClientLimits, client_address, networks
+from postroad.web.clients import Clients
 from postroad.web.pages import Pages
 from postroad.web.words import Notice
 
 DATABASE_WITHIN_S = 5.0
 RETRY_AFTER_S = 60
-INVALID_COSTS = 20
-"""Requests that one with a token that is none counts for, in all."""
 
 log = logging.getLogger(__name__)
 
@@ -54,11 +52,10 @@ class WebParts:
 class Unsubscribing:
     """The handlers of ``/u/TOKEN``."""
 
-    def __init__(self, parts: WebParts) -> None:
+    def __init__(self, parts: WebParts, clients: Clients) -> None:
         self._parts = parts
+        self._clients = clients
         self._pages = Pages()
-        self._limits = ClientLimits(parts.settings.rate, parts.clock)
-        self._trusted = networks(parts.settings.trusted_proxies)
 
     def router(self) -> APIRouter:
         router = APIRouter()
@@ -102,13 +99,12 @@ class Unsubscribing:
 
     def _touch(self, request: Request, token: str) -> int | Response:
         """Return the touch of a token, or what is answered to too many requests and to a token that is none."""
-        peer = request.client.host if request.client is not None else "unknown"
-        client = client_address(peer, ",".join(request.headers.getlist("x-forwarded-for")), self._trusted)
-        wait_s = self._limits.wait_s(client)
+        client = self._clients.of(request)
+        wait_s = self._clients.wait_s(client)
         if wait_s:
             return self._pages.answer(request, Notice.HURRY, 429, {"Retry-After": str(wait_s)})
         touch_id = self._parts.signer.read(Purpose.UNSUBSCRIBE, token)
         if touch_id is None:
-            self._limits.charge(client, INVALID_COSTS - 1)
+            self._clients.invalid(client)
             return self._pages.answer(request, Notice.INVALID, 404)
         return touch_id

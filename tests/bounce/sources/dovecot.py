@@ -37,6 +37,7 @@ mail_location = maildir:{folder}/mail
 first_valid_uid = 1
 service anvil {{
   chroot =
+  # Else each login that is refused makes the next one wait longer.
   unix_listener anvil-auth-penalty {{
     mode = 0
   }}

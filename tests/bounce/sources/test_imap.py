@@ -13,8 +13,9 @@ from pydantic import SecretStr
 from postroad.bounce.intake import Intake, Submitted
 from postroad.bounce.mime import MAX_MESSAGE_BYTES
 from postroad.bounce.report import Envelope
+from postroad.bounce.sources.fetched import Polled
 from postroad.bounce.sources.imap import TAKEN, ImapMailbox
-from postroad.bounce.sources.poll import Polled, poll
+from postroad.bounce.sources.poll import poll
 from postroad.clock import SystemClock
 from postroad.errors import ConfigError, UnavailableError
 from postroad.queue import Queue

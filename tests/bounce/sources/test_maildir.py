@@ -11,8 +11,9 @@ import sqlalchemy as sa
 
 from postroad.bounce.intake import Intake
 from postroad.bounce.mime import MAX_MESSAGE_BYTES
+from postroad.bounce.sources.fetched import Polled
 from postroad.bounce.sources.maildir import Maildir
-from postroad.bounce.sources.poll import Polled, open_source, poll
+from postroad.bounce.sources.poll import open_source, poll
 from postroad.clock import SystemClock
 from postroad.errors import ConfigError
 from postroad.queue import Queue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -13,11 +14,11 @@ import pytest
 
 from postroad.bounce.intake import Submitted, digest_of
 from postroad.bounce.report import Envelope
-from postroad.bounce.sources.fetched import Source
+from postroad.bounce.sources.fetched import Failed, Polled, Source
 from postroad.bounce.sources.imap import ImapMailbox
-from postroad.bounce.sources.poll import Polled, open_source
-from postroad.bounce.sources.watch import watch
-from postroad.clock import SystemClock
+from postroad.bounce.sources.poll import open_source
+from postroad.bounce.sources.watch import AWAY, REFUSED, Waits, watch
+from postroad.clock import Clock, SystemClock
 from postroad.errors import ConfigError, UnavailableError
 from postroad.settings import SourceKind, SourceSettings
 from tests.bounce import mails
@@ -55,6 +56,7 @@ class Watching:
         self.raws: list[bytes] = []
         self.opened: list[Source] = []
         self.passes: list[Polled] = []
+        self.failures: list[Failed] = []
         self._news = asyncio.Event()
 
     async def submit(self, raw: bytes, envelope: Envelope) -> Submitted:
@@ -62,8 +64,11 @@ class Watching:
         self._news.set()
         return Submitted(digest=digest_of(raw, envelope), new=True)
 
-    def seen(self, polled: Polled) -> None:
-        self.passes.append(polled)
+    def seen(self, told: Polled | Failed) -> None:
+        if isinstance(told, Polled):
+            self.passes.append(told)
+        else:
+            self.failures.append(told)
         self._news.set()
 
     async def until(self, true: Callable[[], bool]) -> None:
@@ -73,9 +78,25 @@ class Watching:
                 await self._news.wait()
 
 
+class HandClock(SystemClock):
+    """Nobody waits by it until somebody lets them, and it knows how long they wanted to."""
+
+    def __init__(self) -> None:
+        self.waited_s: list[float] = []
+        self._turned = asyncio.Event()
+
+    async def sleep(self, seconds: float) -> None:
+        self.waited_s.append(seconds)
+        await self._turned.wait()
+        self._turned.clear()
+
+    def turn(self) -> None:
+        self._turned.set()
+
+
 @asynccontextmanager
 async def watching(
-    of: SourceSettings, open_: Callable[[SourceSettings], Source] = open_source
+    of: SourceSettings, open_: Callable[[SourceSettings], Source] = open_source, clock: Clock | None = None
 ) -> AsyncIterator[Watching]:
     seen, stop = Watching(), asyncio.Event()
 
@@ -84,7 +105,7 @@ async def watching(
         return seen.opened[-1]
 
     task = asyncio.create_task(
-        watch("inbox", of, seen.submit, clock=SystemClock(), stop=stop, open_=opened, seen=seen.seen)
+        watch("inbox", of, seen.submit, clock=clock or SystemClock(), stop=stop, open_=opened, seen=seen.seen)
     )
     try:
         yield seen
@@ -138,7 +159,7 @@ async def test_a_maildir_is_looked_at_again(tmp_path: Path) -> None:
         await seen.until(lambda: seen.raws == [mails.FULL])
 
 
-async def test_a_server_that_is_away_is_tried_again_and_a_wrong_password_is_said(server: Dovecot) -> None:
+async def test_a_server_that_is_away_is_tried_again(server: Dovecot) -> None:
     tries = 0
 
     def away(of: SourceSettings) -> Source:
@@ -151,14 +172,48 @@ async def test_a_server_that_is_away_is_tried_again_and_a_wrong_password_is_said
     server.put(mails.FULL)
     async with watching(settings(server), away) as seen:
         await seen.until(lambda: seen.raws == [mails.FULL])
-    with pytest.raises(ConfigError, match="login was refused"):
-        await watch(
-            "inbox",
-            settings(server, password="wrong"),
-            Watching().submit,
-            clock=SystemClock(),
-            stop=asyncio.Event(),
-        )
+
+
+async def test_a_wrong_password_is_said_and_tried_again_until_somebody_mends_it(
+    server: Dovecot, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock, wrong = HandClock(), settings(server, password="sesame")
+
+    def refused_thrice(of: SourceSettings) -> Source:
+        return open_source(wrong if len(clock.waited_s) < 3 else of)
+
+    server.put(mails.FULL)
+    async with watching(settings(server), refused_thrice, clock) as seen:
+        for failed in range(1, 4):
+            await seen.until(lambda failed=failed: len(seen.failures) == failed)  # type: ignore[misc]
+            clock.turn()
+        await seen.until(lambda: seen.raws == [mails.FULL])
+    assert clock.waited_s == [60, 120, 240]
+    assert all(isinstance(failed.error, ConfigError) for failed in seen.failures)
+    said = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert len(said) == 3
+    assert "source inbox: localhost, INBOX: the login was refused" in said[0].getMessage()
+    assert "Mend username or password. again in 60 s" in said[0].getMessage().replace(";", "")
+    assert "sesame" not in caplog.text
+
+
+async def test_a_source_whose_server_talks_nonsense_is_tried_again_too(tmp_path: Path) -> None:
+    clock = HandClock()
+
+    def broken(_: SourceSettings) -> Source:
+        raise ValueError("nobody thought of this")
+
+    async with watching(SourceSettings(kind=SourceKind.MAILDIR, path=tmp_path), broken, clock) as seen:
+        await seen.until(lambda: len(seen.failures) == 1)
+    assert clock.waited_s == [60]
+
+
+@pytest.mark.parametrize(("waits", "longest_s"), [(AWAY, 60), (REFUSED, 900)])
+def test_the_waits_grow_to_the_longest_and_no_further(waits: Waits, longest_s: float) -> None:
+    grown = [waits.after(failures) for failures in range(2_000)]
+    assert grown[1] == 2 * grown[0]
+    assert grown == sorted(grown)
+    assert grown[-1] == longest_s
 
 
 def test_idle_ends_when_its_time_is_over_and_when_told_to_stop(server: Dovecot) -> None:

@@ -21,12 +21,18 @@ from cryptography.hazmat.primitives.hashes import SHA1, SHA256, HashAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pydantic import SecretStr
 
+from postroad.bounce.effects import Rules, process
+from postroad.bounce.judge import Verdict
 from postroad.clock import SystemClock
+from postroad.mail.token import Purpose
 from postroad.queue import Queue
-from postroad.settings import WebSettings
-from postroad.store.engine import read
+from postroad.settings import BounceSettings, WebSettings
+from postroad.store.bounce import waiting_mails
+from postroad.store.engine import read, write
+from postroad.store.ledger import TouchState
 from tests.https import Site, https
-from tests.web.conftest import open_web
+from tests.store.rows import NOW, add_campaign, add_touch
+from tests.web.conftest import SIGNER, open_web
 
 SECRET = "a secret of the tests"
 TOPIC = "arn:aws:sns:eu-west-1:123456789012:bounces"
@@ -107,6 +113,23 @@ def opened(engine: sa.Engine, queue: Queue, web_settings: WebSettings) -> OpenHo
 async def hooks(opened: OpenHooks) -> AsyncIterator[Hooks]:
     async with opened() as hooks:
         yield hooks
+
+
+def unknown_touch(hooks: Hooks) -> tuple[int, str]:
+    """A touch of which nobody knows what became of it, and the tag that its message left with."""
+    with write(hooks.engine) as connection:
+        campaign, (step,) = add_campaign(connection)
+        touch = add_touch(connection, campaign, step, TouchState.UNKNOWN)
+    return touch, SIGNER.sign(Purpose.MESSAGE_ID, touch)
+
+
+def judged(hooks: Hooks) -> list[tuple[Verdict, int | None]]:
+    """Judge what was kept. Returns the verdict on each, and its touch."""
+    with read(hooks.engine) as connection:
+        digests = waiting_mails(connection, 10)
+    rules = Rules(signer=SIGNER, settings=BounceSettings())
+    processed = process(hooks.engine, digests, rules=rules, now=NOW)
+    return [(one.verdict, one.touch_id) for one in processed if one is not None]
 
 
 # -- SNS

@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from base64 import b64encode
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -15,21 +16,19 @@ import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from postroad.bounce.effects import Rules, process
 from postroad.bounce.judge import Verdict
 from postroad.errors import UnavailableError
-from postroad.mail.token import Purpose
 from postroad.queue import Queue
-from postroad.settings import BounceSettings, WebSettings
-from postroad.store.bounce import waiting_mails
-from postroad.store.engine import read, write
+from postroad.settings import Rate, WebSettings
+from postroad.store.engine import read
 from postroad.store.ledger import TouchState
 from tests.bounce.services import events
-from tests.store.rows import NOW, add_campaign, add_touch, touch_row
-from tests.web.conftest import SIGNER, open_web
-from tests.web.webhooks.conftest import SECRET, Hooks, OpenHooks, public_key
+from tests.store.rows import touch_row
+from tests.web.conftest import open_web
+from tests.web.webhooks.conftest import SECRET, Hooks, OpenHooks, judged, public_key, unknown_touch
 
 TAG = "1-aaaaaaaaaaaaaaaaaaaa"
+Told = Callable[[str, ec.EllipticCurvePrivateKey], tuple[bytes, dict[str, str]]]
 DAY_MS = 86_400_000
 BOUNCE = events.sendgrid("bounce", TAG, **events.NO_SUCH_USER)
 
@@ -190,18 +189,28 @@ async def test_an_event_of_a_subaccount_is_signed_by_the_account_too(hooks: Hook
 # -- all of them
 
 
-async def test_what_is_told_takes_effect_once_it_is_judged(hooks: Hooks) -> None:
-    with write(hooks.engine) as connection:
-        campaign, (step,) = add_campaign(connection)
-        touch = add_touch(connection, campaign, step, TouchState.UNKNOWN)
-    tag = SIGNER.sign(Purpose.MESSAGE_ID, touch)
-    assert (await hooks.http.post("/webhooks/mailgun", json=mailgun(events.mailgun_failed(tag)))).status_code == 200
-    with read(hooks.engine) as connection:
-        digests = waiting_mails(connection, 10)
-    rules = Rules(signer=SIGNER, settings=BounceSettings())
-    [processed] = process(hooks.engine, digests, rules=rules, now=NOW)
-    assert processed is not None
-    assert (processed.verdict, processed.touch_id) == (Verdict.HARD, touch)
+def told_by_sendgrid(tag: str, key: ec.EllipticCurvePrivateKey) -> tuple[bytes, dict[str, str]]:
+    body = json.dumps([events.sendgrid("bounce", tag, **events.NO_SUCH_USER)]).encode()
+    return body, sendgrid(key, body)
+
+
+def told_by_postmark(tag: str, _: ec.EllipticCurvePrivateKey) -> tuple[bytes, dict[str, str]]:
+    return json.dumps(events.postmark_bounce(tag)).encode(), {"X-Postroad-Secret": SECRET}
+
+
+def told_by_mailgun(tag: str, _: ec.EllipticCurvePrivateKey) -> tuple[bytes, dict[str, str]]:
+    return json.dumps(mailgun(events.mailgun_failed(tag))).encode(), {}
+
+
+@pytest.mark.parametrize("told", [told_by_sendgrid, told_by_postmark, told_by_mailgun])
+async def test_what_is_told_takes_effect_once_it_is_judged(
+    hooks: Hooks, sendgrid_key: ec.EllipticCurvePrivateKey, told: Told
+) -> None:
+    touch, tag = unknown_touch(hooks)
+    body, headers = told(tag, sendgrid_key)
+    path = f"/webhooks/{told.__name__.rpartition('_')[2]}"
+    assert (await hooks.http.post(path, content=body, headers=headers)).status_code == 200
+    assert judged(hooks) == [(Verdict.HARD, touch)]
     with read(hooks.engine) as connection:
         assert touch_row(connection, touch).state is TouchState.BOUNCED
 
@@ -263,6 +272,31 @@ async def test_the_log_says_who_was_refused_and_shows_no_secret(hooks: Hooks, ca
     assert any("webhook of postmark was refused: it does not show the secret" in line for line in ours)
     assert any(line.startswith("POST /webhooks/mailgun 200 in ") for line in ours)
     assert not any(SECRET in line or "ada@" in line or TAG in line for line in ours)
+
+
+async def test_who_forges_again_and_again_is_told_to_wait_and_what_is_signed_never_waits(
+    opened: OpenHooks, web_settings: WebSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = {"rate": Rate(count=60, per_ms=60_000), "trusted_proxies": ("127.0.0.1",)}
+    forged = mailgun(events.mailgun_failed(TAG), key="another key")
+    async with opened(web_settings.model_copy(update=given)) as hooks:
+
+        async def call(document: dict[str, Any], client: str = "192.0.2.1") -> httpx.Response:
+            headers = {"X-Forwarded-For": client}
+            answer: httpx.Response = await hooks.http.post("/webhooks/mailgun", json=document, headers=headers)
+            return answer
+
+        answers = [await call(forged) for _ in range(10)]
+        assert [answer.status_code for answer in answers] == [403] * 3 + [429] * 7  # Each counts for 20.
+        assert int(answers[-1].headers["Retry-After"]) in range(1, 61)
+        assert sum("was refused" in record.getMessage() for record in caplog.records) == 3
+        signed = [mailgun(events.mailgun("delivered", TAG, id=str(n)), token=f"{n:050}") for n in range(100)]
+        assert {(await call(document)).status_code for document in signed} == {200}
+        assert (await call(signed[0])).status_code == 406  # It is Mailgun's, and not to come again.
+        assert (await call(forged, "192.0.2.2")).status_code == 403
+        hooks.clock.ahead_ms = 120_000
+        assert (await call(forged)).status_code == 403
+        assert len(hooks.kept()) == 100
 
 
 async def test_an_answer_is_there_within_milliseconds(hooks: Hooks) -> None:

@@ -9,9 +9,22 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from postroad.bounce.judge import Verdict
+from postroad.store.engine import read
+from postroad.store.ledger import TouchState
 from postroad.web.webhooks.sns import host_of
 from tests.bounce.services import events
-from tests.web.webhooks.conftest import CERTIFICATE, HOST, Hooks, Sns, certificate_of, stamp
+from tests.store.rows import touch_row
+from tests.web.webhooks.conftest import (
+    CERTIFICATE,
+    HOST,
+    Hooks,
+    Sns,
+    certificate_of,
+    judged,
+    stamp,
+    unknown_touch,
+)
 
 EVENT = events.ses_bounce("1-aaaaaaaaaaaaaaaaaaaa")
 
@@ -26,6 +39,14 @@ async def test_a_notification_is_kept_and_queued(ses: Hooks, sns: Sns, version: 
     assert await post(ses, sns.notification(EVENT, version=version)) == 200
     assert ses.kept() == [("webhook:ses", EVENT)]
     assert await ses.queued() == 1
+
+
+async def test_what_ses_says_takes_effect_once_it_is_judged(ses: Hooks, sns: Sns) -> None:
+    touch, tag = unknown_touch(ses)
+    assert await post(ses, sns.notification(events.ses_bounce(tag))) == 200
+    assert judged(ses) == [(Verdict.HARD, touch)]
+    with read(ses.engine) as connection:
+        assert touch_row(connection, touch).state is TouchState.BOUNCED
 
 
 async def test_a_subject_is_signed_where_there_is_one(ses: Hooks, sns: Sns) -> None:

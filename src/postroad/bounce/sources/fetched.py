@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 
@@ -21,6 +22,11 @@ class Source(Protocol):
     two loses nothing.
     """
 
+    @property
+    def waiting(self) -> int:
+        """How many mails it has that were not handed out yet."""
+        ...
+
     def fetch(self, limit: int) -> list[Fetched]:
         """The next mails, no more than this many; none: that was all."""
         ...
@@ -30,3 +36,22 @@ class Source(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Polled:
+    """What one pass did, in mails. ``more``: there is more than one pass takes."""
+
+    source: str
+    taken: int = 0
+    known: int = 0
+    unreadable: int = 0
+    more: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed:
+    """A source that could not be looked into, or not to the end, and why."""
+
+    source: str
+    error: Exception

@@ -47,7 +47,7 @@ class ImapMailbox:
     def __init__(self, settings: SourceSettings) -> None:
         """Connect, log in, and look for what is waiting. Raises ConfigError, UnavailableError."""
         self._settings = settings
-        self._where = f"{settings.host}, {settings.mailbox}"
+        self._where = settings.where
         with self._failing():
             self._imap = _connect(settings)
         try:
@@ -59,6 +59,10 @@ class ImapMailbox:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
 
     def fetch(self, limit: int) -> list[Fetched]:
         """As `Source.fetch`; a message is read as far as it is ever looked at, and does not become *seen* by it."""

@@ -35,6 +35,10 @@ class Maildir:
         except OSError as error:
             raise UnavailableError(f"{self._new} cannot be read: {error.strerror}") from None
 
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
     def fetch(self, limit: int) -> list[Fetched]:
         found: list[Fetched] = []
         left = MAX_PAGE_BYTES

@@ -1,10 +1,13 @@
-"""What the listener tells Prometheus. docs/reference/metrics.md lists every metric."""
+"""What sources tell Prometheus. docs/reference/metrics.md lists every metric."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from postroad.bounce.sources.fetched import Failed, Polled
 
 
 class Answer(StrEnum):
@@ -33,3 +36,29 @@ class InboundMetrics:
 
     def answered(self, answer: Answer) -> None:
         self._answers.labels(answer.value).inc()
+
+
+class SourceMetrics:
+    """Of one `postroad bounce watch`."""
+
+    def __init__(self, registry: CollectorRegistry, names: Iterable[str]) -> None:
+        self._up = Gauge(
+            "postroad_bounce_source_up",
+            "1 if the source could be looked into when that was last tried",
+            ["source"],
+            registry=registry,
+        )
+        self._mails = Counter(
+            "postroad_bounce_source_mails", "Mails, by what became of them", ["source", "what"], registry=registry
+        )
+        for name in names:
+            self._up.labels(name)  # 0 until it was looked into for the first time.
+            for what in ("taken", "known", "unreadable"):
+                self._mails.labels(name, what)
+
+    def seen(self, told: Polled | Failed) -> None:
+        """Note a pass, or that there was none."""
+        self._up.labels(told.source).set(isinstance(told, Polled))
+        if isinstance(told, Polled):
+            for what, mails in (("taken", told.taken), ("known", told.known), ("unreadable", told.unreadable)):
+                self._mails.labels(told.source, what).inc(mails)

@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
 from postroad.bounce.report import Envelope
-from postroad.bounce.sources.fetched import Source
+from postroad.bounce.sources.fetched import Polled, Source
 from postroad.bounce.sources.imap import ImapMailbox
 from postroad.bounce.sources.maildir import Maildir
 from postroad.bounce.sources.reception import Submit
@@ -27,17 +26,6 @@ PAGE = 50
 
 MAX_PAGES = 200
 """Of one pass. A mailbox with more is not done with, and the next pass goes on."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Polled:
-    """What one pass did, in mails. ``more``: there is more than one pass takes."""
-
-    source: str
-    taken: int = 0
-    known: int = 0
-    unreadable: int = 0
-    more: bool = False
 
 
 def open_source(settings: SourceSettings) -> Source:

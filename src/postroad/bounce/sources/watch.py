@@ -6,20 +6,33 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
+from typing import NamedTuple
 
-from postroad.bounce.sources.fetched import Source
+from postroad.bounce.sources.fetched import Failed, Polled, Source
 from postroad.bounce.sources.imap import ImapMailbox
-from postroad.bounce.sources.poll import MAX_PAGES, PAGE, Polled, drain, open_source
+from postroad.bounce.sources.poll import MAX_PAGES, PAGE, drain, open_source
 from postroad.bounce.sources.reception import Submit
 from postroad.clock import Clock
-from postroad.errors import UnavailableError
+from postroad.errors import PostroadError, UnavailableError
 from postroad.settings import SourceSettings
 
 log = logging.getLogger(__name__)
 
-FIRST_WAIT_S = 1.0
-LONGEST_WAIT_S = 60.0
-"""Between attempts to reach a server that is away: doubled from the first to the longest."""
+
+class Waits(NamedTuple):
+    """Seconds between attempts: doubled from the first to the longest."""
+
+    first_s: float
+    longest_s: float
+
+    def after(self, failures: int) -> float:
+        """Seconds to wait after so many attempts that failed before this one."""
+        return min(self.first_s * 2.0 ** min(failures, 20), self.longest_s)
+
+
+AWAY = Waits(1.0, 60.0)
+REFUSED = Waits(60.0, 900.0)
+"""What somebody has to mend, such as a wrong password. Servers lock out whoever tries one again and again."""
 
 
 async def watch(
@@ -30,30 +43,49 @@ async def watch(
     clock: Clock,
     stop: asyncio.Event,
     open_: Callable[[SourceSettings], Source] = open_source,
-    seen: Callable[[Polled], None] = lambda _: None,
+    seen: Callable[[Polled | Failed], None] | None = None,
 ) -> None:
-    """Take in what is there and what arrives, until told to stop. ``seen`` hears of every pass.
+    """Take in what is there and what arrives, until told to stop. ``seen`` hears of every pass, and of what stops one.
 
-    A server that goes away is tried again, less and less often. Raises ConfigError for what only a person can mend.
+    Nothing that is wrong with the source ends it, for others are watched beside it: a server that is away is tried
+    again, and so is one that refuses the login or has no such mailbox, less and less often.
     """
     told = threading.Event()
     telling = asyncio.create_task(_tell(stop, told))
-    wait_s = FIRST_WAIT_S
+    failures = 0
+
+    def looked(polled: Polled) -> None:
+        nonlocal failures
+        failures = 0
+        if seen is not None:
+            seen(polled)
+
     try:
         while not stop.is_set():
             try:
                 source = await asyncio.to_thread(open_, settings)
-                wait_s = FIRST_WAIT_S
-                await _stay(name, settings, source, submit, clock, told, seen)
-            except UnavailableError as error:
-                log.warning("source %s: %s; again in %g s", name, error.message, wait_s)
+                await _stay(name, settings, source, submit, told, looked)
+                wait_s = settings.look_ms / 1000
+            except Exception as error:
+                wait_s = (AWAY if isinstance(error, UnavailableError) else REFUSED).after(failures)
+                failures += 1
+                _say(name, error, wait_s)
+                if seen is not None:
+                    seen(Failed(source=name, error=error))
+            if not stop.is_set():
                 await _sleep(clock, wait_s, stop)
-                wait_s = min(2 * wait_s, LONGEST_WAIT_S)
-            else:
-                if not stop.is_set():
-                    await _sleep(clock, settings.look_ms / 1000, stop)
     finally:
         telling.cancel()
+
+
+def _say(name: str, error: Exception, wait_s: float) -> None:
+    match error:
+        case UnavailableError():
+            log.warning("source %s: %s; again in %g s", name, error.message, wait_s)
+        case PostroadError():
+            log.error("source %s: %s; again in %g s", name, " ".join(str(error).split()), wait_s)
+        case _:
+            log.error("source %s failed; again in %g s", name, wait_s, exc_info=error)
 
 
 async def _stay(
@@ -61,7 +93,6 @@ async def _stay(
     settings: SourceSettings,
     source: Source,
     submit: Submit,
-    clock: Clock,
     told: threading.Event,
     seen: Callable[[Polled], None],
 ) -> None:

@@ -181,6 +181,17 @@ def _waiting(engine: sa.Engine, cohort: Cohort, source_field: str, now: datetime
         return [[touch.touch_id for touch in touches if cohort_of(touch) == cohort] for touches in found]
 
 
+def held(connection: sa.Connection, source_field: str, now: datetime) -> Counter[Cohort]:
+    """How many touches of each paused cohort wait on the queue that might have gone by now."""
+    paused = store.open_pauses(connection)
+    found = Counter(dict.fromkeys(paused, 0))
+    for step_id in sorted({cohort.step_id for cohort in paused}):
+        for ids in store.due_queued(connection, step_id, now, CHUNK):
+            cohorts = map(cohort_of, store.whose(connection, ids, source_field=source_field))
+            found.update(cohort for cohort in cohorts if cohort in paused)
+    return found
+
+
 class CohortBreaker:
     """Looks for as long as the recorder runs: whenever something new speaks against a list, and not otherwise."""
 

@@ -17,6 +17,7 @@ from postroad.clock import Clock
 from postroad.errors import PostroadError
 from postroad.settings import Service, WebhookSettings
 from postroad.web.body import read_body
+from postroad.web.clients import Clients
 from postroad.web.webhooks.call import Accepted, Call, CheckHeader, RefusedError, Verify
 from postroad.web.webhooks.mailgun import mailgun
 from postroad.web.webhooks.postmark import check_postmark, postmark
@@ -29,6 +30,8 @@ MAX_CALLS = 32
 """In hand at once: so much memory, times `MAX_BODY_BYTES`, and no more."""
 TAKEN_WITHIN_S = 10.0
 RETRY_AFTER_S = 60
+ALREADY_TAKEN = 406
+"""Tells Mailgun not to try again: what the token came with is kept. It may be Mailgun itself that says it twice."""
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +62,9 @@ def endpoints(settings: WebhookSettings, http: httpx.AsyncClient) -> Iterator[En
 class Webhooks:
     """The handlers of the paths. A call is answered with 200 once its events are kept and queued, and no sooner."""
 
-    def __init__(self, *, intake: Callable[[], Awaitable[Intake]], clock: Clock) -> None:
+    def __init__(self, *, intake: Callable[[], Awaitable[Intake]], clock: Clock, clients: Clients) -> None:
         self._intake = intake
+        self._clients = clients
         self._clock = clock
         self._in_hand = 0
 
@@ -78,12 +82,23 @@ class Webhooks:
             try:
                 return await self._answer(endpoint, request)
             except RefusedError as error:
-                log.warning("a call to the webhook of %s was refused: %s", endpoint.service, error)
-                raise HTTPException(error.status, "refused") from None
+                raise self._refusal(endpoint, request, error) from None
             finally:
                 self._in_hand -= 1
 
         return handle
+
+    def _refusal(self, endpoint: Endpoint, request: Request, error: RefusedError) -> HTTPException:
+        """What is answered to a call that was refused. Only those are counted: what a service signed is never late."""
+        if error.status != ALREADY_TAKEN:
+            client = self._clients.of(request)
+            if wait_s := self._clients.wait_s(client):
+                return HTTPException(
+                    429, "too many", {"Retry-After": str(wait_s)}
+                )  # Not in the log, which it would fill.
+            self._clients.invalid(client)
+        log.warning("a call to the webhook of %s was refused: %s", endpoint.service, error)
+        return HTTPException(error.status, "refused")
 
     async def _answer(self, endpoint: Endpoint, request: Request) -> Response:
         headers = dict(request.headers.items())
@@ -97,8 +112,7 @@ class Webhooks:
                 if accepted is not None:
                     await self._take(endpoint.service, accepted)
         except UsedTokenError as error:
-            # 406 tells Mailgun not to try again: what the token came with is kept.
-            raise RefusedError(error.message, 406) from None
+            raise RefusedError(error.message, ALREADY_TAKEN) from None
         except (PostroadError, TimeoutError) as error:
             why = error.message if isinstance(error, PostroadError) else "it took too long"
             log.warning("a call to the webhook of %s has to come again: %s", endpoint.service, why)

@@ -1,0 +1,123 @@
+"""Somebody is told of what is paused, where the settings name a block that tells them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+from prefect import get_client
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
+from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+from deployments.automations import ALERTING
+from deployments.bootstrap import bootstrap, ensure_automations
+from deployments.spec import read
+from postroad.cli.doctor import _alerts
+from postroad.local.prefect import ALERTS, HEARTBEAT_S, PrefectServer
+from postroad.queue.topology import Health
+from tests.prefect.waiting import until
+
+pytestmark = [pytest.mark.prefect, pytest.mark.timeout(240)]
+
+CHECKOUT = Path(__file__).parents[2]
+PROJECT = read(CHECKOUT / "prefect.yaml")
+BLOCK = "custom-webhook/to-ops"
+
+
+@pytest.fixture(autouse=True)
+def prefect_client_settings(server: PrefectServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("PREFECT_API_URL", server.api_url)  # of the doctor
+    with temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: HEARTBEAT_S}):
+        yield
+
+
+@asynccontextmanager
+async def the_block() -> AsyncIterator[asyncio.Queue[dict[str, str]]]:
+    """A block that the server notifies by, and what came to where it leads."""
+    told: asyncio.Queue[dict[str, str]] = asyncio.Queue()
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        [length] = [int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line[:14] == b"content-length"]
+        told.put_nowait(json.loads(await reader.readexactly(length)))
+        writer.write(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(take, "127.0.0.1", 0) as listening:
+        port = listening.sockets[0].getsockname()[1]
+        body = {"subject": "{{subject}}", "body": "{{body}}"}
+        block = CustomWebhookNotificationBlock(name="ops", url=f"http://127.0.0.1:{port}/", json_data=body)
+        await block.asave(BLOCK.partition("/")[2], overwrite=True)
+        yield told
+
+
+async def installed(http: httpx.AsyncClient) -> list[dict[str, Any]]:
+    wanted = {"automations": {"name": {"any_": [ALERTS]}}}
+    found: list[dict[str, Any]] = (await http.post("automations/filter", json=wanted)).raise_for_status().json()
+    return found
+
+
+async def emit(http: httpx.AsyncClient, event: str, **payload: str) -> None:
+    sent = {
+        "id": str(uuid4()),
+        "occurred": datetime.now(UTC).isoformat(),
+        "event": event,
+        "resource": {"prefect.resource.id": "postroad.cohort.7", "prefect.resource.name": "spring, hello: fair.csv"},
+        "payload": payload,
+    }
+    (await http.post("events", json=[sent])).raise_for_status()
+
+
+async def install(block: str | None) -> None:
+    async with get_client() as client:
+        await ensure_automations(client, HEARTBEAT_S, block)
+
+
+async def doctor_says() -> Health:
+    return (await _alerts(BLOCK)).health
+
+
+async def test_a_list_that_is_paused_reaches_whom_the_block_reaches(
+    http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        await install(BLOCK)
+    assert "there is no block custom-webhook/to-ops" in caplog.text
+    assert (await installed(http), await doctor_says()) == ([], Health.FAIL)
+    try:
+        async with the_block() as told:
+            await bootstrap(PROJECT, alert_block=BLOCK)
+            await install(BLOCK)
+            [automation] = await installed(http)
+            assert set(automation["trigger"]["expect"]) == ALERTING
+            assert await doctor_says() is Health.OK
+
+            # The server hears of a new automation a moment later, and what is emitted before triggers nothing.
+            async def heard() -> dict[str, str]:
+                await emit(http, "postroad.queue.mended", enqueued="1")
+                await emit(http, "postroad.cohort.paused", reason="10 hard bounces of 50", resume="cohort resume 7")
+                return told.get_nowait() if told.qsize() else {}
+
+            assert await until(heard, within_s=60) == {
+                "subject": "postroad.cohort.paused: spring, hello: fair.csv",
+                "body": "reason: 10 hard bounces of 50\nresume: cohort resume 7\n",
+            }
+            others = [told.get_nowait()["subject"] for _ in range(told.qsize())]
+            assert not [subject for subject in others if "cohort.paused" not in subject]
+
+            (await http.patch(f"automations/{automation['id']}", json={"enabled": False})).raise_for_status()
+            await install(BLOCK)
+            assert [one["enabled"] for one in await installed(http)] == [False]
+            assert await doctor_says() is Health.WARN
+    finally:
+        await install(None)
+    assert await installed(http) == []
