@@ -47,6 +47,7 @@ async def test_database_away_for_a_while_stops_sending_and_loses_nothing(
     site.sandbox.use((Rule(phase=Phase.DOT, fault=Fault(delay_ms=50)),))
     await site.launch(RECIPIENTS)
     site.start("recorder")
+    await site.until(lambda: "records email:send" in site.log("recorder"))  # Without a database it does not begin.
     worker = site.start("worker")
     await site.until(lambda: len(site.received()) >= RECIPIENTS // 4)
     postgresql_server.stop()

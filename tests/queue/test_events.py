@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import pytest
+from redis.asyncio import Redis
 
 from postroad.errors import UnavailableError
 from postroad.queue import Claimed, Done, GroupLag, Keep, Lane, Lease, Queue, Retry, Verdict, Worker
@@ -141,6 +143,31 @@ async def test_the_log_survives_a_server_that_was_emptied(bench: Bench) -> None:
     assert [event.id for event in after] == ["1"]
     # Tokens come from the clock, so the same job in its second life is told from the first.
     assert after[0].uid != before[0].uid or bench.clock.now_ms() == before[0].at_ms
+
+
+@pytest.mark.parametrize("block_ms", [0, 500])
+async def test_a_reader_survives_that_its_stream_goes_away_all_the_time(
+    shared_redis: RedisServer, block_ms: int
+) -> None:
+    """Also between the making of its group and the next read, and while it waits."""
+    name = f"vanishing {block_ms}"
+    async with Queue.open(shared_redis.url, name) as queue, Redis.from_url(shared_redis.url) as vandal:
+        enough = asyncio.Event()
+
+        async def take_it_away() -> None:
+            while not enough.is_set():
+                await vandal.delete(f"pr:{{{name}}}:events")
+
+        taking = asyncio.create_task(take_it_away())
+        for _ in range(20):
+            with suppress(UnavailableError):  # It gave up for now.
+                assert await queue.read_events("ledger", "one", count=10, block_ms=block_ms) == []
+        enough.set()
+        await taking
+        await queue.enqueue(LANE, jobs("a"))
+        batch = await queue.claim("w", want=1, lease_ms=60_000, nonce="n")
+        await queue.settle("w", [(batch.jobs[0], Done())])
+        assert [event.id for event in await queue.read_events("ledger", "one", count=10, block_ms=0)] == ["a"]
 
 
 async def test_a_server_that_died_between_a_read_and_its_acknowledgement_counts_what_is_unread(

@@ -14,6 +14,7 @@ from msgspec import Struct
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from postroad.errors import UnavailableError
 from postroad.queue.scripts import LOST, unavailable
 
 MAX_BLOCK_MS = 30_000
@@ -21,6 +22,8 @@ DEAD_CONSUMER_MS = 60_000
 """Events that a consumer has read and not acknowledged for this long go to another one."""
 ENTRIES = 32
 """Entries of the stream in one read; each holds the events of one script, a thousand at the most."""
+CREATIONS = 10
+"""How often a read makes its group anew, where somebody empties the server again and again."""
 
 
 class EventKind(StrEnum):
@@ -216,13 +219,15 @@ class EventLog:
                 raise
 
     async def _fetch(self, group: str, consumer: str, count: int, block_ms: int, idle_ms: int) -> list[Event]:
-        try:
-            return await self._next(group, consumer, count, block_ms, idle_ms)
-        except ResponseError as error:
-            if "NOGROUP" not in str(error):
-                raise
-            await self._create(group)
-            return await self._next(group, consumer, count, block_ms, idle_ms)
+        for _ in range(CREATIONS):
+            try:
+                return await self._next(group, consumer, count, block_ms, idle_ms)
+            except ResponseError as error:
+                # The second is for who waited for events when the stream went away.
+                if not str(error).startswith(("NOGROUP", "UNBLOCKED")):
+                    raise
+                await self._create(group)
+        raise UnavailableError(f"{self._stream} goes away again and again", remedy="Does somebody empty the server?")
 
     async def _next(self, group: str, consumer: str, count: int, block_ms: int, idle_ms: int) -> list[Event]:
         # A consumer that starts anew first gets what it had read and not acknowledged before it died.
