@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
@@ -150,8 +151,8 @@ async def test_a_reader_survives_that_its_stream_goes_away_all_the_time(
     shared_redis: RedisServer, block_ms: int
 ) -> None:
     """Also between the making of its group and the next read, and while it waits."""
-    name = f"vanishing {block_ms}"
-    async with Queue.open(shared_redis.url, name) as queue, Redis.from_url(shared_redis.url) as vandal:
+    name, url = f"vanishing {block_ms}", redis_servers(kind).url
+    async with Queue.open(url, name) as queue, Redis.from_url(url) as vandal:
         enough = asyncio.Event()
 
         async def take_it_away() -> None:
