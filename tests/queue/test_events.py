@@ -147,8 +147,9 @@ async def test_the_log_survives_a_server_that_was_emptied(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("block_ms", [0, 500])
+@pytest.mark.parametrize("kind", ["valkey", "redis"])
 async def test_a_reader_survives_that_its_stream_goes_away_all_the_time(
-    shared_redis: RedisServer, block_ms: int
+    redis_servers: Callable[[str], RedisServer], kind: str, block_ms: int
 ) -> None:
     """Also between the making of its group and the next read, and while it waits."""
     name, url = f"vanishing {block_ms}", redis_servers(kind).url
