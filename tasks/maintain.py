@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from postroad.delivery.control import Rebuilt, missing_jobs, rebuild, together
+from postroad.delivery.control import Rebuilt, missing_jobs, together
 from postroad.delivery.job import MAIL_QUEUES
-from postroad.delivery.limits import gates_of, restore_limits
-from postroad.delivery.record import Recorder
+from postroad.mending import rebuild_queue, restore_gates
 from postroad.parts import Parts, open_parts
 from postroad.queue import Queue
 from postroad.settings import DEFAULT_QUEUES
-from postroad.warmup.caps import CapKeeper
-from postroad.warmup.identity import warming
 from tasks.policy import retried
 from tasks.report import publish_table
 
@@ -66,22 +63,10 @@ async def mend_queue() -> Rebuilt | None:
 
 
 async def _mend(parts: Parts, queue: Queue) -> Rebuilt | None:
-    await restore_limits(queue, gates_of(parts.settings, parts.settings.queue(queue.name)))
-    await CapKeeper(parts.settings, engine=parts.engine, queue=queue, clock=parts.clock).turn()
+    await restore_gates(parts, queue)
     if not await missing_jobs(parts.engine, queue):
         return None
-    recorder = Recorder(
-        engine=parts.engine, queue=queue, clock=parts.clock, name="maintenance", bounce=parts.settings.bounce
-    )
-    return await rebuild(
-        parts.engine,
-        queue,
-        recorder,
-        expire_ms=parts.settings.delivery.expire_ms,
-        now=parts.clock.now(),
-        warming=warming(parts.settings),
-        shaping=parts.shaping,
-    )
+    return await rebuild_queue(parts, queue, by="maintenance")
 
 
 @retried("show depths")

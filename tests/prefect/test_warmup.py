@@ -59,17 +59,11 @@ asyncio.run(main())
 """
 
 
-async def test_a_run_decides_the_day_sets_the_gates_and_says_why(
-    tmp_path: Path, server: PrefectServer, redis_url: str, http: httpx.AsyncClient
-) -> None:
-    (tmp_path / "postroad.toml").write_text(SETTINGS)
-    engine = open_engine(sqlite_url(tmp_path / ".postroad"))
-    migrate.upgrade(engine)
-    Mail(engine).accepted(SystemClock().now() - timedelta(days=1), 50)
-    engine.dispose()
+async def run_twice(folder: Path, server: PrefectServer, redis_url: str) -> list[str]:
+    """Run the flow twice on the parts of a folder. Returns what each run said."""
     environment = server.environment() | {
-        "POSTROAD_CONFIG": str(tmp_path / "postroad.toml"),
-        "POSTROAD_STATE_DIR": str(tmp_path / ".postroad"),
+        "POSTROAD_CONFIG": str(folder / "postroad.toml"),
+        "POSTROAD_STATE_DIR": str(folder / ".postroad"),
         "POSTROAD_REDIS_URL": redis_url,
     }
     done = await asyncio.to_thread(
@@ -82,7 +76,18 @@ async def test_a_run_decides_the_day_sets_the_gates_and_says_why(
         timeout=120,
         check=True,
     )
-    first, again = done.stdout.splitlines()
+    return done.stdout.splitlines()
+
+
+async def test_a_run_decides_the_day_sets_the_gates_and_says_why(
+    tmp_path: Path, server: PrefectServer, redis_url: str, http: httpx.AsyncClient
+) -> None:
+    (tmp_path / "postroad.toml").write_text(SETTINGS)
+    engine = open_engine(sqlite_url(tmp_path / ".postroad"))
+    migrate.upgrade(engine)
+    Mail(engine).accepted(SystemClock().now() - timedelta(days=1), 50)
+    engine.dispose()
+    first, again = await run_twice(tmp_path, server, redis_url)
     assert first.startswith("Completed 2 caps hold today, 2 decided now; ")
     assert again == "Completed 2 caps hold today, 0 decided now; 0 gates changed"
     found = (await http.post("artifacts/latest/filter", json={"artifacts": {"key": {"any_": ["warmup-news"]}}})).json()
@@ -109,22 +114,7 @@ async def test_a_run_plans_the_days_mail_to_the_seed_list_once(
     (tmp_path / "seed.txt").write_text("Is it there?\n{{ unsubscribe_url }}\n{{ postal_address }}\n")
     engine = open_engine(sqlite_url(tmp_path / ".postroad"))
     migrate.upgrade(engine)
-    environment = server.environment() | {
-        "POSTROAD_CONFIG": str(tmp_path / "postroad.toml"),
-        "POSTROAD_STATE_DIR": str(tmp_path / ".postroad"),
-        "POSTROAD_REDIS_URL": redis_url,
-    }
-    done = await asyncio.to_thread(
-        subprocess.run,
-        [sys.executable, "-c", RUN_TWICE],
-        cwd=CHECKOUT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    first, again = done.stdout.splitlines()
+    first, again = await run_twice(tmp_path, server, redis_url)
     # How many depends on how much of the day's hours is left.
     said = re.search(r"; (\d) messages today to 3 of its seed list \(owned\)$", first)
     assert said is not None

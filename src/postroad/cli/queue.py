@@ -13,13 +13,10 @@ from postroad.cli.options import QueueOption
 from postroad.cli.output import JsonOption, console, print_json, print_table, with_parts
 from postroad.delivery import control
 from postroad.delivery.job import MAIL_QUEUES, SEND_QUEUE
-from postroad.delivery.limits import gates_of, restore_limits
-from postroad.delivery.record import Recorder
 from postroad.errors import UsageError
+from postroad.mending import rebuild_queue, restore_gates
 from postroad.parts import Parts
 from postroad.queue import DeadLetter, Queue, QueueStats
-from postroad.warmup.caps import CapKeeper
-from postroad.warmup.identity import warming
 
 app = typer.Typer(help="The queue: depth, jobs, gates, dead letters, rebuilding it.", no_args_is_help=True)
 app.add_typer(queue_gate.app, name="gate")
@@ -128,17 +125,5 @@ def rebuild(as_json: JsonOption = False) -> None:
 
 
 async def _rebuild(parts: Parts, queue: Queue) -> control.Rebuilt:
-    recorder = Recorder(
-        engine=parts.engine, queue=queue, clock=parts.clock, name="rebuild", bounce=parts.settings.bounce
-    )
-    await restore_limits(queue, gates_of(parts.settings, parts.settings.queue(queue.name)))
-    await CapKeeper(parts.settings, engine=parts.engine, queue=queue, clock=parts.clock).turn()
-    return await control.rebuild(
-        parts.engine,
-        queue,
-        recorder,
-        expire_ms=parts.settings.delivery.expire_ms,
-        now=parts.clock.now(),
-        warming=warming(parts.settings),
-        shaping=parts.shaping,
-    )
+    await restore_gates(parts, queue)
+    return await rebuild_queue(parts, queue, by="rebuild")

@@ -1,0 +1,30 @@
+"""A queue whose server lost it, or a part of it: its gates are set again, and its jobs made again from the ledger."""
+
+from __future__ import annotations
+
+from postroad.delivery.control import Rebuilt, rebuild
+from postroad.delivery.limits import gates_of, restore_limits
+from postroad.delivery.record import Recorder
+from postroad.parts import Parts
+from postroad.queue import Queue
+from postroad.warmup.caps import CapKeeper
+from postroad.warmup.identity import warming
+
+
+async def restore_gates(parts: Parts, queue: Queue) -> None:
+    """Set the limits of the settings and the caps of the day, where they are missing. Raises UnavailableError."""
+    await restore_limits(queue, gates_of(parts.settings, parts.settings.queue(queue.name)))
+    await CapKeeper(parts.settings, engine=parts.engine, queue=queue, clock=parts.clock).turn()
+
+
+async def rebuild_queue(parts: Parts, queue: Queue, *, by: str) -> Rebuilt:
+    """Make jobs again that the ledger has and the queue has not. Raises UnavailableError. ``by``: recorder's name."""
+    return await rebuild(
+        parts.engine,
+        queue,
+        Recorder(engine=parts.engine, queue=queue, clock=parts.clock, name=by, bounce=parts.settings.bounce),
+        expire_ms=parts.settings.delivery.expire_ms,
+        now=parts.clock.now(),
+        warming=warming(parts.settings),
+        shaping=parts.shaping,
+    )
