@@ -1,7 +1,7 @@
 """DKIM signatures on threads: RSA signs without Python's lock, so it has a core beside the one that merges and sends.
 
-A trip to a thread and back costs a fifth of a signature, so messages go together: those that come while the threads
-are busy.
+A trip to a thread and back costs besides the signature, so messages go together: those that come while the threads are
+busy.
 """
 
 from __future__ import annotations
