@@ -24,6 +24,8 @@ from postroad.clock import Clock, SystemClock
 from postroad.errors import StateError, UnavailableError
 
 PROBE_EVERY_S: Final = 0.1
+KILLED_WITHIN_S: Final = 2.0
+KILLED_EVERY_S: Final = 0.01
 TAIL_LINES: Final = 20
 TAIL_BYTES: Final = 16_384
 
@@ -72,6 +74,16 @@ class Child:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             # EPERM is what macOS answers for a group of which only zombies are left.
             os.killpg(self.pid, number)
+
+
+    @property
+    def group_is_there(self) -> bool:
+        """Whether anything of its group is left, be it dead and not collected."""
+        try:
+            os.killpg(self.pid, 0)
+        except OSError:
+            return False
+        return True
 
 
 class Supervisor:
@@ -210,6 +222,11 @@ class Supervisor:
                     await child.wait()
         child.signal_group(signal.SIGKILL)
         await child.wait()
+        # What it had started dies on its own time, and whoever adopts it collects it, or in some containers does not.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(KILLED_WITHIN_S):
+                while child.group_is_there:
+                    await asyncio.sleep(KILLED_EVERY_S)
         self._tell_guard("-", child)
         self._children.remove(child)
 
