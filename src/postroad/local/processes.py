@@ -24,7 +24,7 @@ from postroad.clock import Clock, SystemClock
 from postroad.errors import StateError, UnavailableError
 
 PROBE_EVERY_S: Final = 0.1
-KILLED_WITHIN_S: Final = 2.0
+KILLED_WITHIN_S: Final = 0.5
 KILLED_EVERY_S: Final = 0.01
 TAIL_LINES: Final = 20
 TAIL_BYTES: Final = 16_384
@@ -74,7 +74,6 @@ class Child:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             # EPERM is what macOS answers for a group of which only zombies are left.
             os.killpg(self.pid, number)
-
 
     @property
     def group_is_there(self) -> bool:
@@ -226,7 +225,7 @@ class Supervisor:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(KILLED_WITHIN_S):
                 while child.group_is_there:
-                    await asyncio.sleep(KILLED_EVERY_S)
+                    await self._clock.sleep(KILLED_EVERY_S)
         self._tell_guard("-", child)
         self._children.remove(child)
 
