@@ -111,9 +111,9 @@ class PrefectServer:
     def server_command(self) -> Command:
         """Return the server: API, UI and services in one process."""
         self.home.mkdir(parents=True, exist_ok=True)
-        factory = ("--factory", "prefect.server.api.server:create_app")
+        factory = ("--factory", "deployments.server:create_app")
         address = ("--host", HOST, "--port", str(self.port), "--log-level", "warning")
-        # Its own command prints a banner and then does the same.
+        # Its own command prints a banner and then does the same, but for the garbage.
         return self._python("prefect-server", "-m", "uvicorn", *factory, *address)
 
     def deploy_command(self) -> Command:

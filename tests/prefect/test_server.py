@@ -1,0 +1,83 @@
+"""A Prefect server on SQLite goes on answering while its threads wait for the database."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from postroad.local.prefect import PrefectServer
+
+CHECKOUT = Path(__file__).parents[2]
+
+# As in Prefect's server: one connection writes until the event loop lets it commit, another waits for it in a thread,
+# and a cursor of the second, which still has rows to give, has ended in a cycle. How long does the loop stand still?
+DEADLOCK = """
+import asyncio, gc, json, sqlite3, sys, threading, time
+
+async def main(path):
+    if sys.argv[2] == "thread":
+        from deployments.server import collect_in_a_thread
+        collect_in_a_thread()
+    writer = sqlite3.connect(path, isolation_level=None)
+    writer.execute("CREATE TABLE t (n)")
+    waiting = sqlite3.connect(path, isolation_level=None, timeout=4.0, check_same_thread=False)
+    writer.execute("BEGIN IMMEDIATE")
+    cursor = waiting.execute("SELECT 1 UNION ALL SELECT 2")
+    cursor.fetchone()
+    cycle = [cursor]
+    cycle.append(cycle)
+    write = asyncio.create_task(asyncio.to_thread(waiting.execute, "INSERT INTO t VALUES (1)"))
+    await asyncio.sleep(0.2)
+    del cursor, cycle
+    longest_s, commit_at = 0.0, time.monotonic() + 1.5
+    while time.monotonic() < commit_at:
+        began = time.monotonic()
+        garbage = [[] for _ in range(20_000)]
+        await asyncio.sleep(0.01)
+        longest_s = max(longest_s, time.monotonic() - began)
+    writer.execute("COMMIT")
+    try:
+        await write
+        written = True
+    except sqlite3.OperationalError:
+        written = False
+    print(json.dumps({"longest_s": longest_s, "written": written}))
+
+asyncio.run(main(sys.argv[1]))
+"""
+
+
+def stand_still(path: Path, collects: str) -> dict[str, float]:
+    result = subprocess.run(
+        [sys.executable, "-c", DEADLOCK, str(path), collects],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    found: dict[str, float] = json.loads(result.stdout)
+    return found
+
+
+def test_a_collector_of_its_own_lets_the_event_loop_go_on(tmp_path: Path) -> None:
+    found = stand_still(tmp_path / "a.db", "thread")
+    assert found["longest_s"] < 1
+    assert found["written"]
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="the collector of 3.14 may come by later than this test waits")
+def test_a_collector_in_the_event_loop_stops_it_until_the_wait_is_given_up(tmp_path: Path) -> None:
+    """What `deployments.server` is there for. Where this no longer holds, it can go."""
+    found = stand_still(tmp_path / "a.db", "anywhere")
+    assert found["longest_s"] > 2
+    assert not found["written"]
+
+
+def test_the_house_starts_the_server_with_it(tmp_path: Path) -> None:
+    command = PrefectServer(state=tmp_path, checkout=CHECKOUT, port=1).server_command()
+    assert "deployments.server:create_app" in command.argv
