@@ -1,19 +1,28 @@
-"""The Prefect server of a local house: Prefect's own application, whose garbage is collected beside its event loop.
+"""The Prefect server of a local house: Prefect's own application, made to get along with SQLite under load.
 
-On SQLite a server that collects wherever it happens to be may stand still for a minute. A cursor that ended in a
-cycle is finalised by the collector, which waits for the mutex of the cursor's connection; a thread of that connection
-may hold it while it waits for the database's one writer, for as long as `busy_timeout` (60 s, set by Prefect); and the
-writer commits when the event loop tells it to. With the collector in a thread of its own only that thread waits.
+*Writers wait their turn.* Prefect begins a transaction as a reader's; when it comes to write and another has written
+meanwhile, SQLite refuses at once, and the client is answered with 503. Begun as a writer's, it waits for the others.
+
+*Garbage is collected beside the event loop.* A cursor that ended in a cycle is finalised by the collector, which waits
+for the mutex of the cursor's connection; a thread of that connection may hold it while it waits for the writer, for as
+long as `busy_timeout` (60 s, set by Prefect); and the writer commits when the event loop tells it to. Were it the event
+loop that collects, the server would stand still for a minute.
 """
 
 from __future__ import annotations
 
 import gc
 import threading
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Final
 
 from fastapi import FastAPI
 from prefect.server.api import server as prefect_server
+from prefect.server.database import dependencies
+from prefect.server.database.configurations import AioSqliteConfiguration
+from prefect.settings import get_current_settings
+from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
 YOUNG_EVERY_S: Final = 0.5
 OLD_EVERY: Final = 60
@@ -22,8 +31,24 @@ YOUNG: Final = 1
 OLD: Final = 2
 
 
+class PatientSqlite(AioSqliteConfiguration):
+    """Prefect's SQLite, whose transactions all begin as writers (BEGIN IMMEDIATE)."""
+
+    @asynccontextmanager
+    async def begin_transaction(
+        self, session: AsyncSession, with_for_update: bool = True
+    ) -> AsyncGenerator[AsyncSessionTransaction]:
+        """Begin a transaction, when the one writer that there may be has ended."""
+        del with_for_update
+        async with super().begin_transaction(session, with_for_update=True) as transaction:
+            yield transaction
+
+
 def create_app() -> FastAPI:
-    """Return Prefect's application, for `uvicorn --factory`."""
+    """Return Prefect's application, for `uvicorn --factory`. Its database is the SQLite file of the settings."""
+    url = get_current_settings().server.database.connection_url
+    assert url is not None  # noqa: S101  (the house names it)
+    dependencies.MODELS_DEPENDENCIES["database_config"] = PatientSqlite(url.get_secret_value())
     app = prefect_server.create_app()
     collect_in_a_thread()
     return app

@@ -1,12 +1,14 @@
-"""A Prefect server on SQLite goes on answering while its threads wait for the database."""
+"""A Prefect server on SQLite lets writers wait for each other, and goes on answering meanwhile."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from postroad.local.prefect import PrefectServer
@@ -78,6 +80,21 @@ def test_a_collector_in_the_event_loop_stops_it_until_the_wait_is_given_up(tmp_p
     assert not found["written"]
 
 
-def test_the_house_starts_the_server_with_it(tmp_path: Path) -> None:
-    command = PrefectServer(state=tmp_path, checkout=CHECKOUT, port=1).server_command()
-    assert "deployments.server:create_app" in command.argv
+@pytest.mark.prefect
+@pytest.mark.timeout(240)
+async def test_writers_wait_for_each_other(server: PrefectServer) -> None:
+    """A Prefect that is left alone answers nine of ten of these with 503."""
+    async with httpx.AsyncClient(base_url=server.api_url, timeout=60) as http:
+        flow = (await http.post("/flows/", json={"name": "writers"})).json()["id"]
+
+        async def write() -> list[int]:
+            codes = []
+            for _ in range(10):
+                run = await http.post("/flow_runs/", json={"flow_id": flow, "state": {"type": "PENDING"}})
+                end = {"state": {"type": "COMPLETED"}, "force": True}
+                ended = await http.post(f"/flow_runs/{run.json()['id']}/set_state", json=end)
+                codes += [run.status_code, ended.status_code]
+            return codes
+
+        codes = await asyncio.gather(*(write() for _ in range(12)))
+    assert {code for of_writer in codes for code in of_writer} == {httpx.codes.CREATED}
