@@ -46,13 +46,15 @@ def ensure_redis(state_dir: Path, *, wait_s: float = 600.0) -> str:
     folder = _folder(state_dir)
     deadline_s = time.monotonic() + wait_s
     with _locked(folder / "lock", deadline_s):
-        if not _running(folder):
+        if not (_running(folder) and _wait_ready(folder, deadline_s)):
             binary = server_binary()
-            _start(folder, binary)
-            if not _wait_ready(folder, deadline_s) and _mend(folder, binary):
-                _start(folder, binary)
-        if not _wait_ready(folder, deadline_s):
-            raise _failed(folder)
+            _start(folder, binary, deadline_s)
+            if not _wait_ready(folder, deadline_s):
+                if not _mend(folder, binary):
+                    raise _failed(folder)
+                _start(folder, binary, deadline_s)
+                if not _wait_ready(folder, deadline_s):
+                    raise _failed(folder)
         return _url(folder)
 
 
@@ -110,11 +112,15 @@ def _folder(state_dir: Path) -> Path:
 @contextmanager
 def _locked(path: Path, deadline_s: float) -> Iterator[None]:
     with path.open("w") as file:
-        while not _try_lock(file.fileno()):
-            if time.monotonic() > deadline_s:
-                raise UnavailableError(f"Another process has been holding {path} for too long.")
-            time.sleep(_POLL_S)
+        _wait_lock(file.fileno(), path, deadline_s)
         yield
+
+
+def _wait_lock(descriptor: int, path: Path, deadline_s: float) -> None:
+    while not _try_lock(descriptor):
+        if time.monotonic() > deadline_s:
+            raise UnavailableError(f"Another process has been holding {path} for too long.")
+        time.sleep(_POLL_S)
 
 
 def _try_lock(descriptor: int) -> bool:
@@ -127,12 +133,13 @@ def _try_lock(descriptor: int) -> bool:
 
 def _running(folder: Path) -> bool:
     # The server inherits this lock and drops it by dying, whatever killed it. A pid proves
-    # nothing: it may have been given to another process since.
+    # nothing: it may have been given to another process since. For an instant others have the
+    # lock too: who looks, and a child that one of our threads forks meanwhile, until its exec.
     with (folder / "running").open("a") as file:
         return not _try_lock(file.fileno())
 
 
-def _start(folder: Path, binary: Path) -> None:
+def _start(folder: Path, binary: Path, deadline_s: float) -> None:
     address = _choose_address(folder)
     address.unlink(missing_ok=True)
     (folder / "address").write_text(str(address))
@@ -141,7 +148,7 @@ def _start(folder: Path, binary: Path) -> None:
     command += ["--pidfile", str(folder / "server.pid"), "--daemonize", "yes", "--save", ""]
     command += ["--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction"]
     with (folder / "running").open("a") as file:
-        _try_lock(file.fileno())
+        _wait_lock(file.fileno(), folder / "running", deadline_s)
         try:
             started = subprocess.run(
                 command,

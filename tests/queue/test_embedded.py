@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import signal
 import stat
+import threading
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -61,6 +64,39 @@ def test_it_is_private_and_keeps_what_it_is_given(state: Path) -> None:
     assert not redis_running(state)
     with Redis.from_url(ensure_redis(state)) as client:
         assert client.get("a") == b"1"
+
+
+@contextmanager
+def lock_for_an_instant(state: Path) -> Iterator[None]:
+    """As a child has it that was forked while somebody looked whether the server runs, until its exec."""
+    path = state / "redis" / "running"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        ends = threading.Timer(0.3, fcntl.flock, (file, fcntl.LOCK_UN))
+        ends.start()
+        yield
+        ends.join()
+
+
+def test_it_starts_although_somebody_has_its_lock_when_we_look(state: Path) -> None:
+    with lock_for_an_instant(state):
+        _, run = ask(state)
+    assert redis_running(state)
+    assert ask(state)[1] == run
+
+
+def test_it_starts_with_its_lock_although_somebody_has_it_then(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ExitStack() as stack:
+
+        def between_look_and_start() -> Path:
+            stack.enter_context(lock_for_an_instant(state))
+            return server_binary()
+
+        monkeypatch.setattr("postroad.embedded.server_binary", between_look_and_start)
+        _, run = ask(state)
+    assert redis_running(state)
+    assert ask(state)[1] == run
 
 
 def test_stop_and_running_of_a_folder_that_never_had_one(state: Path) -> None:
