@@ -141,9 +141,11 @@ async def test_preflight_failure_fails_the_run_and_mails_nobody(house: RunningHo
 
 
 async def test_maintenance_finds_nothing_missing_and_shows_the_queues(house: RunningHouse) -> None:
-    async with PrefectApi(house.url) as prefect:
-        run_id = await prefect.run_deployment("maintenance/maintenance", {})
-    outcome = await ended(house, run_id)
+    outcome = "Cancelled"
+    while outcome.startswith("Cancelled"):  # as it is while a run of its schedule is under way
+        async with PrefectApi(house.url) as prefect:
+            run_id = await prefect.run_deployment("maintenance/maintenance", {})
+        outcome = await ended(house, run_id)
     assert outcome.startswith("Completed")
     assert "the queue misses nothing" in outcome
     async with httpx.AsyncClient(base_url=f"{house.url}/api/") as http:
