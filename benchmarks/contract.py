@@ -16,10 +16,11 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Any
 
 TELL_S = 0.01
 """How often a worker tells its count."""
@@ -67,6 +68,8 @@ class Contestant:
     source: str
     producer: Callable[[str], AbstractAsyncContextManager[Put]]
     work: Callable[[str, Tally], Awaitable[None]]
+    run: Callable[[Coroutine[Any, Any, None]], None] = asyncio.run
+    """On what event loop it works."""
 
 
 def chunks(payloads: Sequence[str]) -> list[Sequence[str]]:
@@ -84,7 +87,7 @@ def run(contestant: Contestant) -> None:
             seconds = asyncio.run(_enqueue(contestant, url, int(warm), int(jobs), int(size)))
             print(json.dumps({"seconds": seconds}))
         case ["work", url]:
-            asyncio.run(_work(contestant, url))
+            contestant.run(_work(contestant, url))
         case _:
             sys.exit(__doc__)
 

@@ -18,6 +18,7 @@ from postroad.campaign.apply import apply
 from postroad.campaign.audience import import_file
 from postroad.campaign.definition import read_campaign
 from postroad.campaign.plan import launch
+from postroad.cli.event_loop import run as on_uvloop
 from postroad.cli.worker import spare_the_collector
 from postroad.delivery.admit import Admission
 from postroad.delivery.job import SEND_QUEUE
@@ -122,11 +123,12 @@ async def work(url: str, tally: Tally) -> None:
 if __name__ == "__main__":
     run(
         Contestant(
-            packages=("postroad", "redis", "aiosmtplib", "sqlalchemy"),
+            packages=("postroad", "redis", "aiosmtplib", "sqlalchemy", "uvloop"),
             enqueue="import_file, launch, submit_due",
             worker="worker and recorder in each process, SQLite; every message admitted by the ledger, and recorded",
             source="docs/",
             producer=producer,
             work=work,
+            run=on_uvloop,
         )
     )

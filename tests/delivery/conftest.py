@@ -8,6 +8,7 @@ import pytest
 
 from postroad.queue import Queue
 from postroad.queue.server import connect
+from tests.on_uvloop import pytest_asyncio_loop_factories  # noqa: F401
 
 
 @pytest.fixture

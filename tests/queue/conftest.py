@@ -16,6 +16,7 @@ from postroad.embedded import server_binary
 from postroad.queue import Batch, Claimed, Event, Job, Queue, Verdict, Worker, WorkerReport
 from postroad.queue.server import connect
 from tests.conftest import RedisServer
+from tests.on_uvloop import pytest_asyncio_loop_factories  # noqa: F401
 from tests.queue.nodes import free_port
 
 _names = count()

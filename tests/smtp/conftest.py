@@ -17,6 +17,7 @@ from postroad.mail.message import Message
 from postroad.settings import TlsMode
 from postroad.smtp.endpoint import Endpoint
 from postroad.smtp.session import Session, Timeouts
+from tests.on_uvloop import pytest_asyncio_loop_factories  # noqa: F401
 from tests.smtp.scripted import ScriptedServer
 
 # How long an example takes says nothing on a busy machine.

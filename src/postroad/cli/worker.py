@@ -14,6 +14,7 @@ from typing import Annotated, NamedTuple
 import typer
 from prometheus_client import Gauge
 
+from postroad.cli.event_loop import run
 from postroad.cli.signals import start_logging, stop_on_signals
 from postroad.cli.work import WORK
 from postroad.delivery.cohorts.breaker import CohortBreaker
@@ -94,7 +95,7 @@ def worker(
         raise UsageError(str(error)) from None
     start_logging(settings)
     metrics = MetricsAt(metrics_host, metrics_port)
-    asyncio.run(_work(settings, queue, limits, name or f"{socket.gethostname()}-{os.getpid()}", metrics))
+    run(_work(settings, queue, limits, name or f"{socket.gethostname()}-{os.getpid()}", metrics))
 
 
 def spare_the_collector() -> None:
@@ -139,7 +140,7 @@ def recorder(
     settings = Settings.load()
     start_logging(settings)
     metrics = MetricsAt(metrics_host, metrics_port)
-    asyncio.run(_record(settings, name or socket.gethostname(), metrics))
+    run(_record(settings, name or socket.gethostname(), metrics))
 
 
 async def _record(settings: Settings, name: str, at: MetricsAt) -> None:

@@ -112,7 +112,7 @@ class PrefectServer:
         """Return the server: API, UI and services in one process."""
         self.home.mkdir(parents=True, exist_ok=True)
         factory = ("--factory", "deployments.server:create_app")
-        address = ("--host", HOST, "--port", str(self.port), "--log-level", "warning")
+        address = ("--host", HOST, "--port", str(self.port), "--log-level", "warning", "--loop", "asyncio")
         # Its own command prints a banner and then does the same, but for the garbage.
         return self._python("prefect-server", "-m", "uvicorn", *factory, *address)
 

@@ -1,0 +1,3 @@
+from __future__ import annotations
+
+from tests.on_uvloop import pytest_asyncio_loop_factories  # noqa: F401
