@@ -75,7 +75,7 @@ class Wish(Struct, frozen=True, kw_only=True):
 
     port: int = 25
     connections: int = 50
-    concurrency: int = 200
+    concurrency: int = 600
     keys: tuple[Path, ...] = ()
 
 

@@ -113,7 +113,7 @@ class PrefectServer:
         self.home.mkdir(parents=True, exist_ok=True)
         factory = ("--factory", "deployments.server:create_app")
         address = ("--host", HOST, "--port", str(self.port), "--log-level", "warning", "--loop", "asyncio")
-        # Its own command prints a banner and then does the same, but for the garbage.
+        # Its own command prints a banner, and then does the same with an application that is as it comes.
         return self._python("prefect-server", "-m", "uvicorn", *factory, *address)
 
     def deploy_command(self) -> Command:
