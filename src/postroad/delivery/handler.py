@@ -88,7 +88,7 @@ class Delivery:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._signing.close()
+        await self._signing.aclose()
 
     async def __call__(self, lease: Lease) -> QueueVerdict:
         """Deliver one job; its touch is ``sending`` already. Every way that it can end is a verdict."""

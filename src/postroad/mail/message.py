@@ -7,7 +7,7 @@ change from one message to the next is encoded when the step is compiled.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -61,11 +61,19 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
         """Whether signing takes so long that a thread pays."""
         return any(unsigned.key.algorithm is Algorithm.RSA for unsigned in self.unsigned)
 
-    def signed(self) -> Message:
-        """Return the message with its signatures; one that waits for none is returned as it is."""
+    def signed(self, by_rsa: Iterator[bytes] | None = None) -> Message:
+        """Return the message with its signatures; one that waits for none is returned as it is.
+
+        ``by_rsa``: signatures by RSA that are made already, which it takes in the order of ``unsigned``.
+        """
         if not self.unsigned:
             return self
-        fields = [unsigned.sign() for unsigned in self.unsigned]
+        fields = [
+            unsigned.field_with(next(by_rsa))
+            if by_rsa is not None and unsigned.key.algorithm is Algorithm.RSA
+            else unsigned.sign()
+            for unsigned in self.unsigned
+        ]
         return msgspec.structs.replace(self, content=b"".join([*fields, self.content]), unsigned=())
 
 

@@ -231,7 +231,8 @@ class Session:
         return self._wire.expect(seconds)
 
     def _write(self, octets: bytes) -> None:
-        if self._wire.lost is None:
+        # Between its closing and our being told, asyncio takes what is written, and uvloop raises. We are told.
+        if self._wire.lost is None and not self._wire.transport.is_closing():
             self._wire.transport.write(octets)
 
     async def _ask(self, octets: bytes, phase: Phase, seconds: float) -> Reply:
