@@ -60,9 +60,9 @@ class Tally:
 def cpu_ns() -> int:
     """CPU time of this process, user and system, and of its children where the system tells of them."""
     ticks = 0
-    for children in Path("/proc/self/task").glob("*/children"):
-        for pid in children.read_text().split():
-            with suppress(OSError):
+    for thread in Path("/proc/self/task").glob("*"):
+        with suppress(OSError):  # A thread ends, and so does a child.
+            for pid in (thread / "children").read_text().split():
                 user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
                 ticks += int(user) + int(system)
     return time.process_time_ns() + ticks * 1_000_000_000 // os.sysconf("SC_CLK_TCK")

@@ -21,7 +21,7 @@ from fastapi import FastAPI
 from prefect.server.api import server as prefect_server
 from prefect.server.database import dependencies
 from prefect.server.database.configurations import AioSqliteConfiguration
-from prefect.settings import get_current_settings
+from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
 YOUNG_EVERY_S: Final = 0.5
@@ -46,9 +46,8 @@ class PatientSqlite(AioSqliteConfiguration):
 
 def create_app() -> FastAPI:
     """Return Prefect's application, for `uvicorn --factory`. Its database is the SQLite file of the settings."""
-    url = get_current_settings().server.database.connection_url
-    assert url is not None  # noqa: S101  (the house names it)
-    dependencies.MODELS_DEPENDENCIES["database_config"] = PatientSqlite(url.get_secret_value())
+    url = PREFECT_API_DATABASE_CONNECTION_URL.value()
+    dependencies.MODELS_DEPENDENCIES["database_config"] = PatientSqlite(url)
     app = prefect_server.create_app()
     collect_in_a_thread()
     return app

@@ -11,10 +11,10 @@ import sys
 from typing import IO, cast
 
 import msgspec
-from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_der_private_key
+
+from postroad.mail.dkim import rsa_signature
 
 LENGTH = 4
 
@@ -22,7 +22,7 @@ LENGTH = 4
 class Request(msgspec.Struct, frozen=True, array_like=True):
     """``keys``: those that it has not had yet, by number, in DER (PKCS #8). ``work``: of each, its key and its octets.
 
-    The answer is a list of signatures, RSASSA-PKCS1-v1_5 with SHA-256 (RFC 6376 §3.3.1), in the order of ``work``.
+    The answer is a list of signatures, in the order of ``work``.
     """
 
     keys: dict[int, bytes]
@@ -47,7 +47,7 @@ def main(requests: IO[bytes], answers: IO[bytes]) -> None:
     while len(head := requests.read(LENGTH)) == LENGTH:
         request = decode_request(requests.read(int.from_bytes(head)))
         keys |= {number: cast(RSAPrivateKey, load_der_private_key(der, None)) for number, der in request.keys.items()}
-        signatures = [keys[number].sign(octets, PKCS1v15(), SHA256()) for number, octets in request.work]
+        signatures = [rsa_signature(keys[number], octets) for number, octets in request.work]
         answers.write(framed(encode(signatures)))
         answers.flush()
 

@@ -84,8 +84,13 @@ class DkimKey:
 
     def sign(self, octets: bytes) -> bytes:
         if isinstance(self.private_key, RSAPrivateKey):
-            return self.private_key.sign(octets, PKCS1v15(), SHA256())
+            return rsa_signature(self.private_key, octets)
         return self.private_key.sign(sha256(octets).digest())  # RFC 8463 §3
+
+
+def rsa_signature(key: RSAPrivateKey, octets: bytes) -> bytes:
+    """Return the signature of rsa-sha256: RSASSA-PKCS1-v1_5 with SHA-256 (RFC 6376 §3.3.1)."""
+    return key.sign(octets, PKCS1v15(), SHA256())
 
 
 def generate_key(algorithm: Algorithm) -> bytes:
