@@ -92,19 +92,24 @@ class Parts:
 
 @asynccontextmanager
 async def open_parts(
-    settings: Settings | None = None, clock: Clock | None = None, metrics: QueueMetrics | None = None
+    settings: Settings | None = None,
+    clock: Clock | None = None,
+    metrics: QueueMetrics | None = None,
+    *,
+    engine: sa.Engine | None = None,
 ) -> AsyncIterator[Parts]:
     """Open the parts. The embedded database is brought up to date; any other must be: `postroad db upgrade`.
 
     ``clock``: everything goes by it, the queue included, so all processes must share it. None: the machine's.
+    ``engine``: disposed of at the end, and not looked at, so that the queue opens although the database is away.
     """
     settings = settings or Settings.load()
-    engine = await asyncio.to_thread(ready_engine, settings)
+    opened = engine if engine is not None else await asyncio.to_thread(ready_engine, settings)
     try:
         async with AsyncExitStack() as stack:
-            yield Parts(settings, engine, clock, stack, metrics)
+            yield Parts(settings, opened, clock, stack, metrics)
     finally:
-        engine.dispose()
+        opened.dispose()
 
 
 def database_url(settings: Settings) -> str:

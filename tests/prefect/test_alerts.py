@@ -21,7 +21,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
 from deployments.automations import ALERTING
 from deployments.bootstrap import bootstrap, ensure_automations
 from deployments.spec import read
-from postroad.cli.doctor import _alerts
+from postroad.doctor.http import check_alerts
 from postroad.local.prefect import ALERTS, HEARTBEAT_S, PrefectServer
 from postroad.queue.topology import Health
 from tests.prefect.waiting import until
@@ -83,7 +83,8 @@ async def install(block: str | None) -> None:
 
 
 async def doctor_says() -> Health:
-    return (await _alerts(BLOCK)).health
+    [check] = await check_alerts(BLOCK)
+    return check.health
 
 
 async def test_a_list_that_is_paused_reaches_whom_the_block_reaches(

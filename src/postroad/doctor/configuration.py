@@ -1,0 +1,75 @@
+"""The settings, the keys and the files that they name."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+
+from postroad.delivery.job import SEND_QUEUE
+from postroad.delivery.limits import require_divisible
+from postroad.delivery.shaping.file import read_shaping, shaped_senders
+from postroad.doctor.check import Check, failed
+from postroad.errors import PostroadError
+from postroad.mail.dkim_keys import keys_of
+from postroad.parts import secret_key
+from postroad.queue.topology import Health
+from postroad.settings import Settings
+
+
+def check_settings(settings: Settings) -> Check:
+    """Check that there is a sender and an address for recipients."""
+    where = str(settings.config_path or "no postroad.toml")
+    if not settings.senders:
+        remedy = "Add [senders.NAME] and [routes.NAME] to postroad.toml: docs/reference/settings.md."
+        return Check(part="settings", health=Health.WARN, seen=f"{where}: no sender yet", remedy=remedy)
+    if settings.public_url.endswith(".invalid"):
+        remedy = "Set public_url to where recipients reach you; no campaign launches without it."
+        return Check(part="settings", health=Health.WARN, seen=f"{where}: public_url is not set", remedy=remedy)
+    seen = f"{where}: {len(settings.senders)} senders, {len(settings.routes)} routes"
+    return Check(part="settings", health=Health.OK, seen=seen)
+
+
+def check_dkim(settings: Settings) -> Iterator[Check]:
+    """Check that each sender has a key, and that only its owner can read it."""
+    for name, sender in settings.senders.items():
+        part = f"dkim {name}"
+        try:
+            keys = keys_of(name, sender, os.environ)
+        except PostroadError as error:
+            yield failed(part, error)
+            continue
+        shared = [key.key_file for key in sender.dkim if key.key_file and key.key_file.stat().st_mode & 0o077]
+        if shared:
+            remedy = f"chmod 600 {shared[0]}"
+            yield Check(part=part, health=Health.WARN, seen=f"{shared[0]} can be read by others", remedy=remedy)
+        elif keys:
+            seen = ", ".join(f"{key.selector} ({key.algorithm})" for key in keys)
+            yield Check(part=part, health=Health.OK, seen=seen)
+        else:
+            remedy = "`postroad dkim keygen` makes a key; where the relay signs, nothing is amiss."
+            yield Check(part=part, health=Health.WARN, seen="no key: its mail leaves unsigned", remedy=remedy)
+
+
+def check_shaping(settings: Settings) -> Check:
+    """Check that the shaping file can be read, and that shards can share its limits. Raises ConfigError."""
+    shaping = read_shaping(settings.delivery.shaping)
+    require_divisible(settings, shaping, settings.queue(SEND_QUEUE).shards)
+    where = str(settings.delivery.shaping or "as shipped")
+    shaped = len(shaped_senders(settings))
+    return Check(
+        part="shaping", health=Health.OK, seen=f"{where}: holds for {shaped} of {len(settings.senders)} senders"
+    )
+
+
+def check_secret_key(settings: Settings) -> Check:
+    """Check that only its owner can read the key that signs tokens. It is made where there is none yet."""
+    if settings.secret_key is not None:
+        return Check(part="secret key", health=Health.OK, seen="from the settings")
+    secret_key(settings)
+    path = settings.state_dir / "secret.key"
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        remedy = f"chmod 600 {path}"
+        return Check(part="secret key", health=Health.FAIL, seen=f"{path} can be read by others", remedy=remedy)
+    return Check(part="secret key", health=Health.OK, seen=str(path))

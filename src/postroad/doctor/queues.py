@@ -1,0 +1,92 @@
+"""The database, the servers of the queue, the queues, and whether they agree with the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from postroad.bounce.intake import BOUNCE_QUEUE
+from postroad.delivery.control import missing_jobs
+from postroad.delivery.job import SEND_QUEUE
+from postroad.delivery.record import GROUP
+from postroad.doctor.check import Check
+from postroad.doctor.context import Context
+from postroad.errors import PostroadError
+from postroad.queue.topology import Health, inspect
+
+LAG_EVENTS = 10_000
+UNWORKED_MS = 60_000
+MISSING_JOBS = 100
+"""Fewer may seem to be missing while mail is moving."""
+
+
+async def check_database(context: Context) -> Sequence[Check]:
+    """Check that the database answers and has the schema of this version."""
+    engine = await context.database()
+    return [Check(part="database", health=Health.OK, seen=engine.url.render_as_string())]
+
+
+async def check_servers(context: Context) -> Sequence[Check]:
+    """Check server by server: of several, one may be fit and the others not."""
+    url = await context.redis_url()
+    sync_replicas = context.settings.queue(SEND_QUEUE).sync_replicas
+    return [
+        Check(part=finding.part, health=finding.health, seen=finding.seen, remedy=finding.remedy)
+        for finding in await inspect(url, sync_replicas=sync_replicas)
+    ]
+
+
+async def check_send_queue(context: Context) -> Sequence[Check]:
+    """Check that the queue of mail opens, and count what it holds."""
+    limits = context.settings.queue(SEND_QUEUE)
+    queue = await context.queue(SEND_QUEUE)
+    stats = await queue.stats()
+    waiting = stats.queued + stats.scheduled + stats.in_flight
+    seen = f"{waiting:,} jobs, {stats.dead:,} dead letters, {stats.uncertain:,} uncertain"
+    if limits.shards > 1:
+        seen += f", in {limits.shards} shards"
+    return [Check(part=f"queue {queue.name}", health=Health.OK, seen=seen)]
+
+
+async def check_recorder(context: Context) -> Sequence[Check]:
+    """Check that events are recorded about as fast as they arise."""
+    stats = await (await context.queue(SEND_QUEUE)).stats()
+    lag = next((group.pending + group.unread for group in stats.groups if group.name == GROUP), stats.events)
+    health = Health.OK if lag < LAG_EVENTS else Health.WARN
+    remedy = "" if health is Health.OK else "Is `postroad recorder` running, and the database fast enough?"
+    return [Check(part="recorder", health=health, seen=f"{lag:,} events are not recorded yet", remedy=remedy)]
+
+
+async def check_ledger(context: Context) -> Sequence[Check]:
+    """Check that the queue has a job for what the ledger has under way. Without a database there is no telling."""
+    queue = await context.queue(SEND_QUEUE)
+    try:
+        engine = await context.database()
+    except PostroadError:
+        return []  # The check of the database says so.
+    missing = await missing_jobs(engine, queue)
+    if missing <= MISSING_JOBS:
+        return []
+    seen = f"the ledger has {missing:,} messages under way that the queue does not know"
+    remedy = "Run `postroad queue rebuild`; the maintenance flow does it every ten minutes."
+    return [Check(part=f"queue {queue.name}", health=Health.WARN, seen=seen, remedy=remedy)]
+
+
+async def check_invariants(context: Context) -> Sequence[Check]:
+    """Check the invariants of the queue."""
+    queue = await context.queue(SEND_QUEUE)
+    return [
+        Check(part=f"queue {queue.name}", health=Health.FAIL, seen=wrong, remedy="Run `postroad queue rebuild`.")
+        for wrong in await queue.audit()
+    ]
+
+
+async def check_bounce_queue(context: Context) -> Sequence[Check]:
+    """Check that mails that came back are processed."""
+    part = f"queue {BOUNCE_QUEUE}"
+    stats = await (await context.queue(BOUNCE_QUEUE)).stats()
+    seen = f"{stats.queued:,} mails wait, {stats.dead:,} dead letters"
+    if stats.oldest_ready_ms < UNWORKED_MS:
+        return [Check(part=part, health=Health.OK, seen=seen)]
+    seen += f", the oldest since {stats.oldest_ready_ms // 1000} s"
+    remedy = "Is `postroad worker bounce:process` running, and fast enough?"
+    return [Check(part=part, health=Health.WARN, seen=seen, remedy=remedy)]
