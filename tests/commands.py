@@ -13,7 +13,6 @@ from pathlib import Path
 from unittest.mock import patch
 
 from postroad.cli.app import main
-from postroad.cli.output import console
 
 
 def run_command(folder: Path, environment: Mapping[str, str], *words: str) -> subprocess.CompletedProcess[str]:
@@ -22,8 +21,6 @@ def run_command(folder: Path, environment: Mapping[str, str], *words: str) -> su
     with (
         chdir(folder),
         patch.dict(os.environ, environment, clear=True),
-        # Read from the environment when it was made, that is once.
-        patch.object(console, "_width", int(environment.get("COLUMNS", "80"))),
         patch("sys.argv", ["postroad", *words]),
         redirect_stdout(out),
         redirect_stderr(err),

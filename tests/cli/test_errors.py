@@ -126,7 +126,7 @@ def test_words_that_cannot_be_used(run: Run, words: tuple[str, ...]) -> None:
 def test_an_error_beside_other_work_is_said_as_any_other(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     inner = ExceptionGroup("beside", [UnavailableError("the queue is away", remedy="Start it.")])
 
-    def fail() -> None:
+    def fail(*, standalone_mode: bool) -> None:
         raise ExceptionGroup("together", [inner, ValueError("and something else")])
 
     monkeypatch.setattr("postroad.cli.app.app", fail)

@@ -51,7 +51,10 @@ def test_poll_fetches_from_the_others_and_ends_with_the_error(site: Path) -> Non
     done = run_command(site, _environment(site), "bounce", "poll", "--json")
     assert [(one["source"], one["taken"]) for one in json.loads(done.stdout)] == [("box", 1)]
     assert done.returncode == 3
-    assert "nowhere: there is no Maildir" in done.stderr
+    error = json.loads(done.stderr)["error"]
+    assert error["code"] == 3
+    assert error["where"].endswith("nowhere")
+    assert error["message"].startswith("there is no Maildir")
 
 
 def test_doctor_opens_every_source_and_takes_nothing(site: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TextIO, TypeVar
+from typing import Protocol, TypeVar
 
 from postroad.campaign.csv_file import ADDRESS, read_rows
 from postroad.errors import DataError
@@ -111,7 +111,13 @@ def _at_line(file: Path, line: int, column: str, text: str, read: Callable[[str]
         ) from None
 
 
-def write_entries(file: TextIO, listed: Sequence[Listed]) -> None:
+class SupportsWrite(Protocol):
+    """What text is written to: a file, or standard output."""
+
+    def write(self, text: str, /) -> int: ...
+
+
+def write_entries(file: SupportsWrite, listed: Sequence[Listed]) -> None:
     """Write suppressions as a CSV that `read_entries` reads again."""
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(EXPORTED)

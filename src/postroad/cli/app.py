@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
+from types import TracebackType
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
 from typer.core import TyperGroup
 from typer.main import get_group
 
+from postroad.cli.output import print_error, print_failure, print_line, print_traceback
 from postroad.errors import PostroadError
 from postroad.settings import CONFIG_VARIABLE
 
@@ -81,7 +83,7 @@ app = typer.Typer(
 
 def _show_version(value: bool) -> None:
     if value:
-        typer.echo(f"postroad {version('postroad')}")
+        print_line(f"postroad {version('postroad')}")
         raise typer.Exit
 
 
@@ -99,9 +101,10 @@ def root(
 
 
 def main() -> None:
-    """Run a command. An error of ours ends with its exit code: docs/reference/exit-codes.md."""
+    """Run a command. Every failure ends with a message and an exit code: docs/reference/exit-codes.md."""
+    sys.excepthook = _show_fault
     try:
-        app()
+        sys.exit(app(standalone_mode=False))  # Otherwise Typer would print errors itself.
     except PostroadError as error:
         _end_with(error)
     except BaseExceptionGroup as group:
@@ -110,6 +113,28 @@ def main() -> None:
         if ours is None:
             raise
         _end_with(_first_of(ours))
+    except typer.Abort:
+        print_failure(1, "the command was cancelled")
+        sys.exit(1)
+    except Exception as failure:
+        if not hasattr(failure, "format_message"):  # Typer does not export the base of its parser's errors.
+            raise
+        _end_with_usage(failure)
+
+
+def _end_with_usage(failure: Any) -> NoReturn:
+    if message := failure.format_message():  # Empty: the help was shown instead.
+        print_failure(failure.exit_code, _as_sentence(message), remedy=_help_for(failure))
+    sys.exit(failure.exit_code)
+
+
+def _as_sentence(message: str) -> str:
+    return message if len(message) < 2 or message[1].isupper() else message[0].lower() + message[1:]
+
+
+def _help_for(failure: Any) -> str | None:
+    context = getattr(failure, "ctx", None)
+    return f"`{context.command_path} --help` shows how it is used." if context is not None else None
 
 
 def _end_with(error: PostroadError) -> NoReturn:
@@ -122,14 +147,6 @@ def _first_of(group: BaseExceptionGroup[PostroadError]) -> PostroadError:
     return _first_of(first) if isinstance(first, BaseExceptionGroup) else first
 
 
-def print_error(error: PostroadError) -> None:
-    """Say what happened, where, and what to do next."""
-    stderr = Console(stderr=True, highlight=False)
-    where = f"{error.where}: " if error.where else ""
-    stderr.print(f"[bold red]error[/] {_escape(where)}{_escape(error.message)}", soft_wrap=True)
-    if error.remedy:
-        stderr.print(f"      {_escape(error.remedy)}", soft_wrap=True)
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")
+def _show_fault(kind: type[BaseException], fault: BaseException, trace: TracebackType | None) -> None:
+    # Without the variables of each frame, which may hold secrets.
+    print_traceback("".join(traceback.format_exception(kind, fault, trace)))

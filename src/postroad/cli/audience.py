@@ -10,7 +10,8 @@ import sqlalchemy as sa
 import typer
 
 from postroad.campaign.audience import ImportProgress, abandon_imports, import_file, refusals
-from postroad.cli.output import JsonOption, console, print_json, print_table, progress_bar, with_parts
+from postroad.cli.output import JsonOption, print_json, print_line, print_table, progress_bar
+from postroad.cli.parts import with_parts
 from postroad.errors import StateError
 from postroad.parts import Parts
 from postroad.store.engine import read
@@ -53,12 +54,12 @@ def import_(
     if as_json:
         print_json(progress)
         return
-    console.print(
+    print_line(
         f"audience {name}: {progress.rows_total:,} rows = {progress.imported:,} imported "
         f"+ {progress.duplicates:,} duplicates + {progress.refused:,} refused"
     )
     if progress.refused:
-        console.print(f"`postroad audience refusals {name}` lists who was refused, and why.")
+        print_line(f"`postroad audience refusals {name}` lists who was refused, and why.")
 
 
 @app.command("abandon")
@@ -75,7 +76,7 @@ def abandon(name: Annotated[str, typer.Argument(help="The audience.")], as_json:
     if as_json:
         print_json({"abandoned": count})
     else:
-        console.print(f"{count:,} imports are given up")
+        print_line(f"{count:,} imports are given up")
 
 
 @app.command("refusals")

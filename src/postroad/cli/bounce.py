@@ -21,9 +21,9 @@ from postroad.bounce.sources.fetched import Polled
 from postroad.bounce.sources.metrics import SourceMetrics
 from postroad.bounce.sources.poll import poll
 from postroad.bounce.sources.watch import watch
-from postroad.cli.app import print_error
 from postroad.cli.options import read_duration_ms
-from postroad.cli.output import JsonOption, console, print_json, print_table, with_parts
+from postroad.cli.output import JsonOption, print_error, print_json, print_line, print_table
+from postroad.cli.parts import with_parts
 from postroad.cli.signals import start_logging, stop_on_signals
 from postroad.cli.worker import MetricsAt, MetricsHost, MetricsPort, measured_parts
 from postroad.errors import PostroadError, UsageError
@@ -58,7 +58,7 @@ def process(path: MailPath, as_json: JsonOption = False) -> None:
     if as_json:
         print_json({"submitted": taken[True], "known": taken[False]})
     else:
-        console.print(f"{taken[True]:,} mails submitted, {taken[False]:,} were known")
+        print_line(f"{taken[True]:,} mails submitted, {taken[False]:,} were known")
 
 
 @app.command("poll")

@@ -15,7 +15,8 @@ from postroad.campaign.plan import Forecast, forecast
 from postroad.campaign.preflight import PreflightReport, check
 from postroad.campaign.preview import Preview, preview
 from postroad.campaign.status import Summary, campaigns_in, summary
-from postroad.cli.output import JsonOption, console, print_json, print_table, with_parts
+from postroad.cli.output import JsonOption, Styled, confirm, print_json, print_line, print_table, print_text
+from postroad.cli.parts import with_parts
 from postroad.delivery import control
 from postroad.delivery.submit import queue_name
 from postroad.errors import UsageError
@@ -44,7 +45,7 @@ def apply_(
         print_json([{"campaign": campaign.name, "state": campaign.state} for campaign in campaigns])
     else:
         for campaign in campaigns:
-            console.print(f"campaign {campaign.name} is applied ({campaign.state})")
+            print_line(f"campaign {campaign.name} is applied ({campaign.state})")
 
 
 @app.command("launch")
@@ -73,9 +74,8 @@ def launch(
     if as_json:
         print_json({"campaign": name, "flow_run": run_id, "url": url})
     else:
-        console.print(
-            f"campaign {name} is being launched: {url}\n`postroad campaign status {name}` shows how it stands."
-        )
+        print_line(f"campaign {name} is being launched: {url}")
+        print_line(f"`postroad campaign status {name}` shows how it stands.")
 
 
 def _dry_run(name: str, *, as_json: bool) -> None:
@@ -88,7 +88,8 @@ def _dry_run(name: str, *, as_json: bool) -> None:
         print_json({"campaign": name, "ok": report.ok, "findings": report.findings, "forecast": seen})
     else:
         for finding in report.findings:
-            console.print(f"[bold]{finding.level}[/] {finding.what}\n     {finding.remedy}")
+            print_line(Styled(finding.level, "bold"), f" {finding.what}")
+            print_line(f"     {finding.remedy}")
         print_table(
             f"dry run of {name}: {seen.recipients:,} would get it, {seen.suppressed:,} are suppressed",
             ["time zone", "first email due", "recipients"],
@@ -150,10 +151,10 @@ def preview_(
         return
     for title, part in (("header", seen.header), ("text", seen.text), ("HTML", seen.html)):
         if part is not None:
-            console.print(f"[bold]{title}[/]")
-            console.print(part.rstrip() + "\n", markup=False, soft_wrap=True)
+            print_line(Styled(title, "bold"))
+            print_text(part.rstrip() + "\n")
     size = f"step {seen.step} to {seen.recipient}: {len(seen.content):,} bytes, return path {seen.return_path}"
-    console.print(f"{size}{f', written to {out}' if out else ''}", markup=False, soft_wrap=True)
+    print_line(f"{size}{f', written to {out}' if out else ''}")
 
 
 @app.command("status")
@@ -191,21 +192,21 @@ def status(
             ([step.name, step.touches, *(step.counts[state] for state in used)] for step in each.steps),
         )
     if not summaries:
-        console.print("There is no campaign yet. `postroad campaign apply FILE` makes one.")
+        print_line("There is no campaign yet. `postroad campaign apply FILE` makes one.")
 
 
 @app.command("pause")
 def pause(name: NameArgument) -> None:
     """Let nothing more of a campaign leave. What is on the wire finishes."""
     with_parts(lambda parts: _with_queue(parts, "pause", name))
-    console.print(f"campaign {name} is paused; `postroad campaign resume {name}` lets it go on")
+    print_line(f"campaign {name} is paused; `postroad campaign resume {name}` lets it go on")
 
 
 @app.command("resume")
 def resume(name: NameArgument) -> None:
     """Let a paused campaign go on where it stopped. Nobody gets anything twice."""
     with_parts(lambda parts: _with_queue(parts, "resume", name))
-    console.print(f"campaign {name} goes on")
+    print_line(f"campaign {name} goes on")
 
 
 async def _with_queue(parts: Parts, verb: str, name: str) -> None:
@@ -217,10 +218,10 @@ async def _with_queue(parts: Parts, verb: str, name: str) -> None:
 def cancel(name: NameArgument, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False) -> None:
     """End a campaign for good. What is on the wire finishes; everything that waits is cancelled."""
     if not yes:
-        typer.confirm(f"End campaign {name} for good?", abort=True)
+        confirm(f"End campaign {name} for good?")
 
     async def work(parts: Parts) -> int:
         queue = await parts.queue(await asyncio.to_thread(queue_name, parts.engine, name))
         return await control.cancel(parts.engine, queue, name, parts.clock.now())
 
-    console.print(f"campaign {name} is cancelled; {with_parts(work):,} queued messages will not leave")
+    print_line(f"campaign {name} is cancelled; {with_parts(work):,} queued messages will not leave")

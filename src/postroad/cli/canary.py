@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 from msgspec import to_builtins
-from rich.text import Text
 
 from postroad.canary.probe import CanaryReport, send_canary
-from postroad.cli.output import JsonOption, console, print_json, with_parts
+from postroad.cli.output import JsonOption, print_json, print_line
+from postroad.cli.parts import with_parts
 from postroad.dns.finding import Verdict, worst
 from postroad.dns.show import to_mend
 from postroad.errors import UnavailableError
@@ -45,9 +45,9 @@ def canary(
         print_json([{"sender": r.sender, "verdict": r.verdict, "findings": to_builtins(r.findings)} for r in reports])
     for report in [] if as_json else reports:
         for finding in report.findings:
-            console.print(Text(f"{finding.verdict}: {finding.subject}: {finding.seen}"), soft_wrap=True)
+            print_line(f"{finding.verdict}: {finding.subject}: {finding.seen}")
         for finding in to_mend(report.findings):
-            console.print(Text(f"  {finding.why} {finding.remedy}".rstrip()), soft_wrap=True)
+            print_line(f"  {finding.why} {finding.remedy}".rstrip())
     match worst(report.verdict for report in reports):
         case Verdict.FAIL:
             raise typer.Exit(1)

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from postroad.cli.output import JsonOption, console, print_json, print_table, with_parts
+from postroad.cli.output import JsonOption, print_json, print_line, print_table
+from postroad.cli.parts import with_parts
 from postroad.delivery.cohorts.breaker import CohortStanding, lift, standings
 from postroad.delivery.job import SEND_QUEUE
 from postroad.errors import UsageError
@@ -42,7 +43,7 @@ def list_(
         print_json([_plain(one) for one in found])
         return
     if not found:
-        console.print("No cohort is paused.")
+        print_line("No cohort is paused.")
         return
     columns = ["id", "campaign", "step", "source", "provider", "since", "because of", "lifted"]
     rows = [
@@ -59,7 +60,7 @@ def list_(
         for one in found
     ]
     print_table("paused cohorts", columns, rows)
-    console.print("`postroad cohort resume ID --reason …` lets one go on.", markup=False)
+    print_line("`postroad cohort resume ID --reason …` lets one go on.")
 
 
 @app.command("status")
@@ -113,7 +114,7 @@ def resume(
     if as_json:
         print_json(lifted.model_dump(mode="json"))
     else:
-        console.print(f"{lifted.source or 'no source'} at {lifted.provider} goes on", markup=False)
+        print_line(f"{lifted.source or 'no source'} at {lifted.provider} goes on")
 
 
 def _plain(one: NamedPause) -> dict[str, Any]:

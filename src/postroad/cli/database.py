@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from postroad.cli.output import JsonOption, console, print_json
+from postroad.cli.output import JsonOption, print_json, print_line
 from postroad.parts import database_url
 from postroad.settings import Settings
 from postroad.store import migrate
@@ -25,7 +25,7 @@ def upgrade(as_json: JsonOption = False) -> None:
     if as_json:
         print_json({"revision": revision, "database": where})
     else:
-        console.print(f"{where} is at revision {revision}")
+        print_line(f"{where} is at revision {revision}")
 
 
 @app.command("status")
@@ -39,4 +39,4 @@ def status(as_json: JsonOption = False) -> None:
     if as_json:
         print_json({"revision": current, "newest": newest})
     else:
-        console.print(f"at {current or 'none'}, newest {newest}")
+        print_line(f"at {current or 'none'}, newest {newest}")

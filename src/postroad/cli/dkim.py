@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from postroad.cli.output import JsonOption, console, print_json
+from postroad.cli.output import JsonOption, print_json, print_line, print_text
 from postroad.errors import DataError, StateError, UsageError
 from postroad.mail.address import domain_of, normalise_address
 from postroad.mail.dkim import Algorithm, DkimKey, generate_key, read_key, txt_strings, zone_line
@@ -49,11 +49,14 @@ def keygen(
     if as_json:
         print_json({**_record(key), "key_file": str(out)})
         return
-    console.print(f"The private key is in {out}. Publish:\n", soft_wrap=True)
+    print_line(f"The private key is in {out}. Publish:")
+    print_line()
     _show(key)
-    console.print("\nThen let a sender sign with it:\n", soft_wrap=True)
+    print_line()
+    print_line("Then let a sender sign with it:")
+    print_line()
     entry = f'[[senders.NAME.dkim]]\nselector = "{selector}"\nkey_file = "{out}"'
-    console.print(entry, soft_wrap=True, markup=False)
+    print_text(entry)
 
 
 def _read_domain(text: str) -> str:
@@ -73,10 +76,10 @@ def record(
         print_json([_record(key) for key in keys])
         return
     if not keys:
-        console.print(f"Sender {sender} has no key; `postroad dkim keygen` makes one.")
+        print_line(f"Sender {sender} has no key; `postroad dkim keygen` makes one.")
     for key in keys:
         since = f", from {key.since:%Y-%m-%d %H:%M} UTC" if key.since else ""
-        console.print(f"{key.algorithm}, selector {key.selector}{since}", soft_wrap=True)
+        print_line(f"{key.algorithm}, selector {key.selector}{since}")
         _show(key)
 
 
@@ -102,4 +105,4 @@ def _show(key: DkimKey) -> None:
         "In a zone file:",
         zone_line(key),
     ):
-        console.print(line, soft_wrap=True, markup=False)
+        print_line(line)

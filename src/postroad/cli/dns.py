@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-import sys
 from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -13,13 +12,11 @@ from typing import Annotated
 
 import typer
 from pydantic import ValidationError
-from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
 
 from postroad.cli.canary import canary
 from postroad.cli.options import read_duration_ms
-from postroad.cli.output import JsonOption, console, print_json, print_table, with_parts
+from postroad.cli.output import JsonOption, Styled, print_json, print_line, print_table, print_text
+from postroad.cli.parts import with_parts
 from postroad.clock import SystemClock
 from postroad.delivery.dns_health import (
     findings_of,
@@ -95,7 +92,7 @@ def check(
             | {"findings": report.findings}
         )
     elif as_markdown:
-        sys.stdout.write(markdown(report.domain, report.verdict, report.findings))
+        print_text(markdown(report.domain, report.verdict, report.findings).rstrip())
     else:
         _print(report.domain, report.verdict, report.findings)
     if report.verdict is Verdict.FAIL:
@@ -158,21 +155,18 @@ async def _check(settings: DnsSettings, identity: Identity) -> HealthReport:
 
 
 def _print(domain: str, verdict: Verdict, findings: tuple[Finding, ...]) -> None:
-    table = Table(
-        title=Text.assemble(f"{domain}: ", (str(verdict), _COLOURS[verdict])), title_justify="left", header_style="dim"
+    print_table(
+        [f"{domain}: ", Styled(verdict, _COLOURS[verdict])],
+        ["", "standard", "about", "seen"],
+        ([Styled(f.verdict, _COLOURS[f.verdict]), f.standard, f.subject, f.seen] for f in findings),
     )
-    for column in ("", "standard", "about", "seen"):
-        table.add_column(column, overflow="fold")
-    for f in findings:
-        table.add_row(Text(f.verdict, style=_COLOURS[f.verdict]), f.standard, Text(f.subject), Text(f.seen))
-    console.print(table)
     for f in to_mend(findings):
-        console.print()
-        console.print(Text.assemble((f.verdict, _COLOURS[f.verdict]), f" {f.standard}, {f.subject}: {f.why}"))
+        print_line()
+        print_line(Styled(f.verdict, _COLOURS[f.verdict]), f" {f.standard}, {f.subject}: {f.why}")
         if f.remedy:
-            console.print(Text(f"  {f.remedy}"))
+            print_line(f"  {f.remedy}")
         if f.publish:
-            console.print(Text(f"  {f.publish}", style="bold"), soft_wrap=True)
+            print_line(Styled(f"  {f.publish}", "bold"))
 
 
 @app.command("senders")
@@ -203,7 +197,7 @@ def senders(
                 report.checked_at if report else None,
                 hold.failing_since if hold else None,
                 hold.held_at if hold else None,
-                escape(hold.reason) if hold else "",
+                hold.reason if hold else "",
             ]
             for sender, report, hold in rows
         ),
@@ -261,7 +255,7 @@ def read_reports(
         print_json(results)
     else:
         for result in results:
-            console.print(Text(f"{result.file}: {result.outcome}"), soft_wrap=True)
+            print_line(f"{result.file}: {result.outcome}")
     bad = [result.file for result in results if result.refused]
     if bad:
         raise DataError(f"{len(bad)} of {len(files)} files are no report", where=", ".join(bad[:5]))
@@ -286,11 +280,9 @@ def reports(
         return
     for title, rows in (("DMARC: who sends in our names", sources), ("TLS to our mail hosts", results)):
         if rows:
-            # What reports say is anybody's, and no markup.
-            cells = ([escape(v) if isinstance(v, str) else v for v in row.values()] for row in rows)
-            print_table(f"{title}, last {since}", list(rows[0]), cells)
+            print_table(f"{title}, last {since}", list(rows[0]), (list(row.values()) for row in rows))
         else:
-            console.print(f"{title}: no report of the last {since}. `postroad dns read-reports FILE` reads some.")
+            print_line(f"{title}: no report of the last {since}. `postroad dns read-reports FILE` reads some.")
 
 
 def _summary(

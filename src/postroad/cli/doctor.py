@@ -7,7 +7,7 @@ from typing import assert_never
 
 import typer
 
-from postroad.cli.output import JsonOption, console, print_json
+from postroad.cli.output import JsonOption, Styled, print_json, print_line
 from postroad.doctor import Check, examine
 from postroad.queue.topology import Health
 
@@ -38,6 +38,6 @@ def _print(check: Check) -> None:
             colour = "red"
         case other:
             assert_never(other)
-    console.print(f"[{colour}]{check.health:<4}[/] {check.part:<18} {check.seen}", soft_wrap=True)
+    print_line(Styled(f"{check.health:<4}", colour), f" {check.part:<18} {check.seen}")
     if check.remedy:
-        console.print(f"     {'':<18} {check.remedy}", soft_wrap=True)
+        print_line(f"     {'':<18} {check.remedy}")

@@ -8,10 +8,19 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.progress import TaskID
 
 from postroad.campaign.apply import apply_files
-from postroad.cli.output import JsonOption, console, print_json, print_table, progress_bar, stderr
+from postroad.cli.output import (
+    JsonOption,
+    Styled,
+    print_failure,
+    print_json,
+    print_line,
+    print_note,
+    print_table,
+    print_text,
+    progress_bars,
+)
 from postroad.cli.signals import stop_on_signals
 from postroad.embedded import redis_running, stop_redis
 from postroad.errors import UsageError
@@ -40,12 +49,12 @@ async def _up() -> None:
     await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
     if not starting.done():
-        stderr.print("stopping …")
+        print_note("stopping …")
         starting.cancel()
         await asyncio.wait((starting,))
     if not starting.cancelled():
         await starting
-    stderr.print("all stopped")
+    print_note("all stopped")
 
 
 async def _start_and_stay(settings: Settings, stop: asyncio.Event) -> None:
@@ -53,14 +62,13 @@ async def _start_and_stay(settings: Settings, stop: asyncio.Event) -> None:
         async with open_parts(house.settings) as parts:
             campaigns = await asyncio.to_thread(apply_files, parts.engine, parts.settings, parts.clock.now())
         names = ", ".join(campaign.name for campaign in campaigns) or "none yet"
-        console.print(
+        print_text(
             f"\nPrefect UI     {house.prefect.url}\n"
             f"campaigns      {names}\n"
             f"captured mail  {house.sandbox_dir}/Maildir\n"
             f"unsubscribe    {house.settings.public_url}/u/…\n"
             f"logs           {house.settings.state_dir}/logs\n\n"
             "Deployments → campaign → Run → Custom run, type a campaign's name, Submit. Ctrl-C stops everything.",
-            soft_wrap=True,
         )
         await house.supervisor.watch()
 
@@ -74,7 +82,7 @@ class _Reporter:
 
     def __call__(self, part: str) -> None:
         if not self._quiet:
-            stderr.print(f"[green]✓[/] {part:<20} [dim]{time.monotonic() - self._start:5.1f} s[/]")
+            print_note(Styled("✓", "green"), f" {part:<20} ", Styled(f"{time.monotonic() - self._start:5.1f} s", "dim"))
 
 
 def demo(
@@ -94,17 +102,10 @@ def demo(
 async def _demo(recipients: int | None, *, as_json: bool) -> None:
     started = time.monotonic()
     async with open_house(Settings.load(), _Reporter(quiet=as_json)) as house:
-        with progress_bar(quiet=as_json) as bar:
-            tasks: dict[str, TaskID] = {}
-
-            def progress(what: str, done: int, total: int) -> None:
-                if what not in tasks:
-                    tasks[what] = bar.add_task(what, total=total)
-                bar.update(tasks[what], completed=done, total=total)
-
+        with progress_bars(quiet=as_json) as progress:
             result = await run_demo(house, recipients, progress)
         if not as_json:
-            stderr.print("stopping …")
+            print_note("stopping …")
     seconds = time.monotonic() - started
     if as_json:
         print_json({**asdict(result), "seconds": round(seconds, 1)})
@@ -115,7 +116,7 @@ async def _demo(recipients: int | None, *, as_json: bool) -> None:
 
 
 def _print_result(result: DemoResult, house: House, seconds: float) -> None:
-    reasons = "\n".join(f"{n} × {reason}" for reason, n in result.refused_reasons.items())
+    reasons = "; ".join(f"{n} × {reason}" for reason, n in result.refused_reasons.items())
     print_table(
         f"{result.campaign}: {result.rows:,} rows of CSV",
         ["", "rows", ""],
@@ -136,22 +137,21 @@ def _print_result(result: DemoResult, house: House, seconds: float) -> None:
     ]
     print_table("the first email", ["what became of it", "recipients"], states)
     if result.new_messages:
-        console.print(
+        print_line(
             f"{result.new_messages:,} messages in {result.delivery_seconds:g} s: "
             f"{result.messages_per_second:,g}/s; {seconds:.0f} s in all"
         )
     else:
-        console.print(
+        print_line(
             f"0 new messages: everybody was sent this before, and nobody is sent it twice. {seconds:.0f} s in all"
         )
-    console.print(
+    print_text(
         f"captured mail  {house.sandbox_dir}/Maildir ({result.captured:,} messages, {result.duplicates} twice)\n"
         f"Prefect UI     `make up`, then {result.run_url}\n"
         "next           `postroad campaign status`, `postroad queue dead --by cause`",
-        soft_wrap=True,
     )
     if not result.complete:
-        stderr.print("[bold red]error[/] the parts do not sum to the whole: this should not be")
+        print_failure(1, "the parts do not sum to the whole: this should not be")
 
 
 def down(as_json: JsonOption = False) -> None:
@@ -164,4 +164,4 @@ def down(as_json: JsonOption = False) -> None:
     if as_json:
         print_json({"stopped": was_running})
     else:
-        console.print("stopped" if was_running else "it was not running")
+        print_line("stopped" if was_running else "it was not running")

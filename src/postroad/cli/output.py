@@ -1,44 +1,117 @@
-"""How commands speak: tables for people, JSON for scripts, one clear message for an error."""
+"""The one place that prints: lines and tables for people, JSON for scripts, one clear message for an error.
+
+Data is printed as data. No function here reads markup, and control characters are shown as escapes: see
+`postroad.printable`. A style is asked for by `Styled`::
+
+    print_line(Styled("header", "bold"), f": {header}")
+
+On a terminal a table has a frame and its cells wrap. Elsewhere a row is a line, complete, without colours or frames.
+``sys.stdout`` is looked up at each call, so that a test may replace it.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import json
+import os
+import re
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NamedTuple, TextIO
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
-from postroad.parts import Parts, open_parts
-
-T = TypeVar("T")
-
-console = Console(highlight=False)
-stderr = Console(stderr=True, highlight=False)
+from postroad.errors import PostroadError
+from postroad.printable import is_hidden, printable
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
+EXIT_BROKEN_PIPE = 141
+"""The reader of our output went away, as `head` does: 128 and the number of SIGPIPE."""
 
-def with_parts(work: Callable[[Parts], Awaitable[T]]) -> T:
-    """Open the parts, do the work, close them."""
+_COLUMN_GAP = "  "
+_HIDDEN_IN_JSON = re.compile(r"[^\x20-\x7e]")
 
-    async def main() -> T:
-        async with open_parts() as parts:
-            return await work(parts)
 
-    return asyncio.run(main())
+class Styled(NamedTuple):
+    """Text in a style of Rich, such as ``bold red``. Only a terminal shows it."""
+
+    text: str
+    style: str
+
+
+Cell = object
+"""What a table shows: `Styled`, or a value that `_words` puts into words."""
+
+
+def print_line(*parts: str | Styled) -> None:
+    """Print one line to standard output. A line break in the data is shown as an escape."""
+    _write(sys.stdout, _text(parts, keep=""))
+
+
+def print_text(text: str) -> None:
+    """Print a text of several lines, such as a message's source, to standard output. Line breaks and tabs stay."""
+    _write(sys.stdout, Text(printable(text.replace("\r\n", "\n"), keep="\n\t")))
+
+
+def print_note(*parts: str | Styled) -> None:
+    """Print one line about the course of the work to standard error."""
+    _write(sys.stderr, _text(parts, keep=""))
+
+
+def print_warning(text: str) -> None:
+    """Print one line to standard error that needs attention."""
+    print_note(Styled("warning", "bold yellow"), f" {text}")
+
+
+def print_error(error: PostroadError) -> None:
+    """Print to standard error what happened, where, and what to do next. With --json it is one object on one line."""
+    print_failure(error.exit_code, error.message, where=error.where, remedy=error.remedy)
+
+
+def print_failure(code: int, message: str, *, where: str | None = None, remedy: str | None = None) -> None:
+    """Print an error that has no exception of ours. ``code``: the exit code."""
+    if json_is_wanted():
+        failure = {"code": code, "message": message, "where": where, "remedy": remedy}
+        _emit(sys.stderr, _json({"error": failure}, sys.stderr) + "\n")
+        return
+    print_note(Styled("error", "bold red"), f" {where}: " if where else " ", message)
+    if remedy:
+        print_note(f"      {remedy}")
+
+
+def print_traceback(text: str) -> None:
+    """Print the traceback of a fault of ours to standard error. Its message may hold data."""
+    _write(sys.stderr, Text(printable(text.rstrip("\n"), keep="\n")))
+
+
+def json_is_wanted() -> bool:
+    """Whether the command line asks for JSON. Errors may occur before its options are read."""
+    words = sys.argv[1:]
+    return "--json" in (words[: words.index("--")] if "--" in words else words)
 
 
 def print_json(value: Any) -> None:
-    """Print one value on one line."""
-    sys.stdout.write(json.dumps(_plain(value), ensure_ascii=False) + "\n")
-    sys.stdout.flush()
+    """Print one value on one line to standard output."""
+    _emit(sys.stdout, _json(_plain(value), sys.stdout) + "\n")
+
+
+def _json(value: Any, stream: TextIO) -> str:
+    """Encode the value. Control characters, also those that JSON permits, are escapes of JSON."""
+    utf_8 = (stream.encoding or "utf-8").lower().replace("-", "") == "utf8"
+    text = json.dumps(value, ensure_ascii=not utf_8)
+    return _HIDDEN_IN_JSON.sub(lambda found: _json_escape(found[0]) if is_hidden(found[0]) else found[0], text)
+
+
+def _json_escape(char: str) -> str:
+    return json.dumps(char, ensure_ascii=True)[1:-1] if char != "\x7f" else "\\u007f"
 
 
 def _plain(value: Any) -> Any:
@@ -55,39 +128,124 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print rows for a person. Numbers stand to the right."""
+def print_table(title: str | Sequence[str | Styled], columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
+    """Print rows to standard output. Numbers are aligned to the right."""
     rows = [list(row) for row in rows]
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="dim")
-    for number, column in enumerate(columns):
-        numeric = bool(rows) and all(isinstance(row[number], int | float) for row in rows)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    heading = _text([title] if isinstance(title, str) else title, keep="")
+    numeric = [bool(rows) and all(isinstance(row[i], int | float) for row in rows) for i in range(len(columns))]
+    if not sys.stdout.isatty():
+        lines = _aligned(
+            [list(map(printable, columns)), *([_words(cell).text for cell in row] for row in rows)], numeric
+        )
+        _emit(sys.stdout, "".join(f"{line}\n" for line in (heading.plain, *lines)))
+        return
+    table = Table(title=heading, title_justify="left", title_style="bold", header_style="dim")
+    for column, right in zip(columns, numeric, strict=True):
+        table.add_column(Text(printable(column)), justify="right" if right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(_cell(cell) for cell in row))
-    console.print(table)
+        table.add_row(*(Text(words.text, words.style) for words in map(_words, row)))
+    _write(sys.stdout, table)
 
 
-def _cell(cell: object) -> str:
+def _aligned(rows: Sequence[Sequence[str]], numeric: Sequence[bool]) -> Iterable[str]:
+    """Pad every cell to its column's widest one. Nothing is cut, and nothing wraps."""
+    widths = [max(map(cell_len, column), default=0) for column in zip(*rows, strict=True)]
+    for row in rows:
+        padded = []
+        for cell, width, right in zip(row, widths, numeric, strict=True):
+            space = " " * (width - cell_len(cell))
+            padded.append(space + cell if right else cell + space)
+        yield _COLUMN_GAP.join(padded).rstrip()
+
+
+def _words(cell: Cell) -> Styled:
+    """Put a cell into words that are safe to print."""
     match cell:
+        case Styled(text, style):
+            return Styled(printable(text), style)
         case None:
-            return "–"
+            words = "–"
         case bool():
-            return "yes" if cell else "no"
+            words = "yes" if cell else "no"
         case int():
-            return f"{cell:,}"
+            words = f"{cell:,}"
         case datetime():
-            return f"{cell:%Y-%m-%d %H:%M:%S} UTC"
+            words = f"{cell:%Y-%m-%d %H:%M:%S} UTC"
         case _:
-            return str(cell)
+            words = printable(str(cell))
+    return Styled(words, "")
+
+
+def confirm(question: str) -> None:
+    """Ask on standard error, and raise `typer.Abort` unless the answer is yes."""
+    typer.confirm(printable(question), abort=True, err=True)
+
+
+class _Description(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{printable(task.description):<12}")
 
 
 def progress_bar(*, quiet: bool = False) -> Progress:
-    """Bar for long work: on a terminal it moves, elsewhere its last state is printed."""
+    """Return a bar for long work, on standard error. It shows on a terminal only."""
     return Progress(
-        TextColumn("{task.description:<12}"),
+        _Description(),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        console=stderr,
-        disable=quiet,
+        console=Console(stderr=True, highlight=False, markup=False, emoji=False),
+        disable=quiet or not sys.stderr.isatty(),
     )
+
+
+@contextmanager
+def progress_bars(*, quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
+    """Show bars while the block runs, one for each description that its ``report(description, done, total)`` names."""
+    with progress_bar(quiet=quiet) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def report(description: str, done: int, total: int) -> None:
+            if description not in tasks:
+                tasks[description] = bars.add_task(description, total=total)
+            bars.update(tasks[description], completed=done, total=total)
+
+        yield report
+
+
+class DataStream:
+    """Standard output for a file format of its own, such as CSV: unchanged in a pipe or a file, safe on a terminal."""
+
+    def write(self, text: str) -> int:
+        safe = printable(text.replace("\r\n", "\n"), keep="\n\t") if sys.stdout.isatty() else text
+        _emit(sys.stdout, safe)
+        return len(text)
+
+
+def _text(parts: Iterable[str | Styled], *, keep: str) -> Text:
+    text = Text()
+    for part in parts:
+        words, style = (part, "") if isinstance(part, str) else part
+        text.append(printable(words, keep=keep), style)
+    return text
+
+
+def _write(stream: TextIO, content: Text | Table) -> None:
+    if isinstance(content, Text) and not stream.isatty():
+        _emit(stream, f"{content.plain}\n")
+        return
+    console = Console(file=stream, highlight=False, markup=False, emoji=False)
+    with console.capture() as capture:
+        console.print(content, soft_wrap=isinstance(content, Text))
+    _emit(stream, capture.get())
+
+
+def _emit(stream: TextIO, text: str) -> None:
+    """Write text at once. Raises SystemExit where its reader went away, which is no error of anybody."""
+    encoding = stream.encoding or "utf-8"
+    try:
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        stream.flush()
+    except BrokenPipeError:
+        # Python would try to write the rest again when it ends, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        raise SystemExit(EXIT_BROKEN_PIPE) from None

@@ -10,7 +10,8 @@ import typer
 
 from postroad.cli import queue_gate, queue_job, queue_uncertain
 from postroad.cli.options import QueueOption
-from postroad.cli.output import JsonOption, console, print_json, print_table, with_parts
+from postroad.cli.output import JsonOption, print_json, print_line, print_table
+from postroad.cli.parts import with_parts
 from postroad.delivery import control
 from postroad.delivery.job import MAIL_QUEUES, SEND_QUEUE
 from postroad.errors import UsageError
@@ -101,7 +102,7 @@ def replay(
     if as_json:
         print_json({"replayed": count})
     else:
-        console.print(f"{count:,} replayed")
+        print_line(f"{count:,} replayed")
 
 
 @app.command("rebuild")
@@ -119,7 +120,7 @@ def rebuild(as_json: JsonOption = False) -> None:
     if as_json:
         print_json(rebuilt)
     else:
-        console.print(
+        print_line(
             f"{rebuilt.looked_at:,} touches looked at: {rebuilt.enqueued:,} enqueued again, {rebuilt.unknown:,} unknown"
         )
 

@@ -10,7 +10,8 @@ import msgspec
 import typer
 
 from postroad.cli.options import QueueOption, at, read_duration_ms, read_instant_ms
-from postroad.cli.output import JsonOption, console, print_json, print_table, with_parts
+from postroad.cli.output import JsonOption, print_json, print_line, print_table
+from postroad.cli.parts import with_parts
 from postroad.delivery.job import SEND_QUEUE
 from postroad.delivery.shaping import shaper
 from postroad.errors import StateError, UsageError
@@ -63,7 +64,7 @@ def set_gate(
     if as_json:
         print_json(msgspec.to_builtins(state))
     else:
-        console.print(f"{gate}: {_limits(state)}")
+        print_line(f"{gate}: {_limits(state)}")
 
 
 def _rate(text: str, burst: int) -> Rate:
@@ -131,7 +132,7 @@ def suspend(
         await (await parts.queue(queue)).suspend(gate, until_ms)
 
     with_parts(work)
-    console.print(f"{gate} is suspended {f'for {for_}' if for_ else 'until it is resumed'}")
+    print_line(f"{gate} is suspended {f'for {for_}' if for_ else 'until it is resumed'}")
 
 
 @app.command("resume")
@@ -150,4 +151,4 @@ def resume(gate: GateArgument, queue: QueueOption = SEND_QUEUE) -> None:
         )
 
     undone = with_parts(work)
-    console.print(f"{gate} is open" + (f"; {undone} changes of the shaping are undone" if undone else ""))
+    print_line(f"{gate} is open" + (f"; {undone} changes of the shaping are undone" if undone else ""))

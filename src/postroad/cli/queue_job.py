@@ -9,7 +9,8 @@ import msgspec
 import typer
 
 from postroad.cli.options import QueueOption, at, read_instant_ms
-from postroad.cli.output import JsonOption, console, print_json, print_table, with_parts
+from postroad.cli.output import JsonOption, print_json, print_line, print_table
+from postroad.cli.parts import with_parts
 from postroad.delivery import control
 from postroad.delivery.job import MAIL_QUEUES, SEND_QUEUE
 from postroad.delivery.reconcile import events_of
@@ -83,7 +84,7 @@ def explain(id_: IdArgument, queue: QueueOption = SEND_QUEUE, as_json: JsonOptio
         print_json(msgspec.to_builtins(said))
         return
     for sentence in said.words:
-        console.print(sentence)
+        print_line(sentence)
 
 
 def reschedule(
@@ -105,7 +106,7 @@ def reschedule(
     if as_json:
         print_json({"rescheduled": moved})
     else:
-        console.print(f"{moved:,} of {len(ids):,} rescheduled")
+        print_line(f"{moved:,} of {len(ids):,} rescheduled")
 
 
 def cancel(ids: IdsArgument, queue: QueueOption = SEND_QUEUE, as_json: JsonOption = False) -> None:
@@ -121,4 +122,4 @@ def cancel(ids: IdsArgument, queue: QueueOption = SEND_QUEUE, as_json: JsonOptio
     if as_json:
         print_json({"cancelled": cancelled})
     else:
-        console.print(f"{cancelled:,} of {len(ids):,} cancelled")
+        print_line(f"{cancelled:,} of {len(ids):,} cancelled")

@@ -8,7 +8,8 @@ from typing import Annotated, assert_never
 import typer
 
 from postroad.cli.options import QueueOption, at
-from postroad.cli.output import JsonOption, console, print_json, print_table, with_parts
+from postroad.cli.output import JsonOption, print_json, print_line, print_table
+from postroad.cli.parts import with_parts
 from postroad.cli.unknown import ByOption, resolve_in, who_says
 from postroad.delivery.job import SEND_QUEUE
 from postroad.delivery.reconcile import Resolution
@@ -49,7 +50,7 @@ def list_(
     elif rows:
         print_table(f"uncertain in {queue}", list(rows[0]), [list(row.values()) for row in rows])
     else:
-        console.print(f"nothing is uncertain in {queue}")
+        print_line(f"nothing is uncertain in {queue}")
 
 
 @app.command("resolve")
@@ -73,7 +74,7 @@ def resolve(
     if as_json:
         print_json({"id": job, "resolved": ending.value, "by": who})
     else:
-        console.print(f"{job} is resolved as {ending.value} by {who}")
+        print_line(f"{job} is resolved as {ending.value} by {who}")
 
 
 def _resolution(ending: Ending) -> Resolution:

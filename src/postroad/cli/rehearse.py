@@ -13,13 +13,22 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import TaskID
 
 from postroad.cli.options import at, read_duration_ms, read_instant_ms, read_personas
-from postroad.cli.output import JsonOption, console, print_json, print_table, progress_bar, stderr
+from postroad.cli.output import (
+    JsonOption,
+    Styled,
+    print_failure,
+    print_json,
+    print_line,
+    print_table,
+    print_warning,
+    progress_bars,
+)
 from postroad.cli.signals import stop_on_signals
 from postroad.clock import SystemClock
 from postroad.errors import UsageError
+from postroad.printable import PrintableFormatter
 from postroad.rehearsal.report import Report
 from postroad.rehearsal.run import rehearse as run_rehearsal
 from postroad.rehearsal.stage import Order
@@ -73,7 +82,9 @@ def rehearse(
     )
     launch_ms = read_instant_ms(start, now_ms) if start else now_ms
     with _folder(directory) as folder:
-        logging.basicConfig(filename=folder / "rehearsal.log", level=settings.log_level, force=True)
+        handler = logging.FileHandler(folder / "rehearsal.log", encoding="utf-8")
+        handler.setFormatter(PrintableFormatter(logging.BASIC_FORMAT))
+        logging.basicConfig(handlers=[handler], level=settings.log_level, force=True)
         report = asyncio.run(_rehearse(order, settings, folder, launch_ms, quiet=as_json))
     if as_json:
         print_json(report)
@@ -84,14 +95,7 @@ def rehearse(
 
 
 async def _rehearse(order: Order, settings: Settings, folder: Path, launch_ms: int, *, quiet: bool) -> Report:
-    with progress_bar(quiet=quiet) as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def progress(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=done, total=total)
-
+    with progress_bars(quiet=quiet) as progress:
         start = at(launch_ms)
         assert start is not None  # noqa: S101  (of an instant that is known)
         return await run_rehearsal(order, settings, folder, start, progress, stop_on_signals())
@@ -123,7 +127,7 @@ def print_report(report: Report) -> None:
     took = f"{timedelta(seconds=round(report.seconds))} after its launch" if report.seconds is not None else ""
     when = f"finished {report.finished_at:%Y-%m-%d %H:%M} UTC, {took}" if report.finished_at else report.ended
     used = [state for state in TouchState if any(state in step.counts for step in report.steps)]
-    console.print(f"[bold]{report.campaign}[/]: {when}")
+    print_line(Styled(report.campaign, "bold"), f": {when}")
     print_table(
         f"audience {report.audience:,}",
         ["step", "touches", *used],
@@ -170,22 +174,20 @@ def print_report(report: Report) -> None:
 
 def _print_run(report: Report) -> None:
     run = report.run
-    console.print(
+    print_line(
         f"{report.captured:,} messages at the sandbox, {report.duplicates} twice; {run.real_seconds:g} s in all, "
         f"{run.speed_mean:,g} times as fast as it would be (asked for: {run.speed_asked:,g}, slowest: "
         f"{run.speed_slowest:,g}), late by {_span(run.lag_seconds)} at the most"
     )
     if not run.kept_up:
-        stderr.print(
-            f"[bold yellow]warning[/] this machine could not keep up: messages were up to {_span(run.lag_seconds)} "
+        print_warning(
+            f"this machine could not keep up: messages were up to {_span(run.lag_seconds)} "
             "late for no other reason. A lower --speed is more exact."
         )
     if report.ended == "held for good":
-        stderr.print(
-            "[bold yellow]warning[/] what is left waits for somebody: behind a gate, or because its list was paused"
-        )
+        print_warning("what is left waits for somebody: behind a gate, or because its list was paused")
     if not report.complete:
-        stderr.print("[bold red]error[/] the parts do not sum to the whole: this should not be")
+        print_failure(1, "the parts do not sum to the whole: this should not be")
 
 
 def _brief(text: str) -> str:

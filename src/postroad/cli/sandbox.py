@@ -11,7 +11,7 @@ import msgspec
 import typer
 
 from postroad.cli.options import read_personas
-from postroad.cli.output import console, print_json, print_table
+from postroad.cli.output import print_json, print_line, print_table
 from postroad.cli.signals import stop_on_signals
 from postroad.sandbox import SandboxConfig, load_config, provider_replies, serve
 from postroad.settings import Settings
@@ -59,7 +59,7 @@ def sandbox(
         if as_json:
             print_json({"host": chosen.host, "port": listening, "directory": chosen.directory})
         else:
-            console.print(f"sandbox: {chosen.host}:{listening}, mail in {chosen.directory}/Maildir. Ctrl-C stops it.")
+            print_line(f"sandbox: {chosen.host}:{listening}, mail in {chosen.directory}/Maildir. Ctrl-C stops it.")
 
     async def run() -> None:
         await serve(chosen, stop_on_signals(), ready=ready, rng=Random(seed))  # noqa: S311

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from postroad.cli.output import JsonOption, console, print_json, print_table, with_parts
+from postroad.cli.output import JsonOption, print_json, print_line, print_table
+from postroad.cli.parts import with_parts
 from postroad.delivery.job import SEND_QUEUE
 from postroad.delivery.shaping.show import Destination, Standing, Way, destinations, standing, words
 from postroad.errors import UsageError
@@ -62,19 +63,15 @@ def show(sender: SenderOption = None, as_json: JsonOption = False) -> None:
                 for row in limited
             ),
         )
-        console.print(
+        print_line(
             "Rate and connections hold at gates, for all workers together; messages each and TLS at the sessions of "
             "direct routes. `--json` says which gate and which route.",
-            soft_wrap=True,
-            markup=False,
         )
     else:
-        console.print("Nothing of the shaping limits anybody or holds anybody back.")
+        print_line("Nothing of the shaping limits anybody or holds anybody back.")
     for change in {change.id: change for row in rows for change in row.held}.values():
-        console.print(
+        print_line(
             f"{change.gate} is held back by {change.rule}: {words(change)}, because of: {change.reply}",
-            soft_wrap=True,
-            markup=False,
         )
 
 
@@ -105,7 +102,7 @@ def log(
             ([c.at, c.gate, c.rule, words(c), c.restored_at, c.restored_by, c.reply] for c in changes),
         )
     else:
-        console.print("nothing was changed yet")
+        print_line("nothing was changed yet")
 
 
 def _read(parts: Parts, gates: Sequence[str]) -> tuple[list[ShapingChange], list[Destination]]:

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 
+from postroad.printable import PrintableFormatter
 from postroad.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -31,4 +32,6 @@ def stop_on_signals() -> asyncio.Event:
 def start_logging(settings: Settings) -> None:
     """Log to standard error, one line for each thing that happened."""
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(PrintableFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    logging.basicConfig(level=settings.log_level, handlers=[handler])

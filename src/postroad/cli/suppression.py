@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import getpass
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +12,8 @@ import sqlalchemy as sa
 import typer
 
 from postroad.campaign.suppression_file import Defaults, read_entries, suppression_key, write_entries
-from postroad.cli.output import JsonOption, console, print_json, print_table, with_parts
+from postroad.cli.output import DataStream, JsonOption, print_json, print_line, print_table
+from postroad.cli.parts import with_parts
 from postroad.errors import DataError, StateError, UsageError
 from postroad.mail.address_hash import is_hash
 from postroad.parts import Parts
@@ -97,11 +97,11 @@ def export(
 
     listed = with_parts(work)
     if file is None:
-        write_entries(sys.stdout, listed)
+        write_entries(DataStream(), listed)
         return
     with file.open("w", encoding="utf-8", newline="") as output:
         write_entries(output, listed)
-    console.print(f"{len(listed):,} suppressions written to {file}")
+    print_line(f"{len(listed):,} suppressions written to {file}")
 
 
 @app.command("lift")
@@ -141,7 +141,7 @@ def lift(
     if as_json:
         print_json([one.model_dump(mode="json") for one in lifted])
     else:
-        console.print(f"{len(lifted):,} lifted")
+        print_line(f"{len(lifted):,} lifted")
 
 
 @app.command("list")
@@ -175,7 +175,7 @@ def _keep(entries: Callable[[Parts], list[Entry]], *, as_json: bool) -> None:
     if as_json:
         print_json({"suppressed": new, "known": known})
     else:
-        console.print(f"{new:,} suppressed, {known:,} were already")
+        print_line(f"{new:,} suppressed, {known:,} were already")
 
 
 def _key(text: str, read_key: Callable[[str], str]) -> str:

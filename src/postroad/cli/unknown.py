@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from postroad.cli.options import QueueOption, at
-from postroad.cli.output import JsonOption, console, print_json, print_table, with_parts
+from postroad.cli.output import JsonOption, print_json, print_line, print_table
+from postroad.cli.parts import with_parts
 from postroad.delivery.job import MAIL_QUEUES, SEND_QUEUE
 from postroad.delivery.reconcile import Resolution, doubts, resolve_job, resolve_touch
 from postroad.delivery.record import Recorder
@@ -61,7 +62,7 @@ def list_unknown(
         columns = [name.replace("_", " ") for name in rows[0]]
         print_table(f"unknown in {queue}", columns, [list(row.values()) for row in rows])
     else:
-        console.print(f"nothing is unknown in {queue}")
+        print_line(f"nothing is unknown in {queue}")
 
 
 @app.command("resolve")
@@ -85,7 +86,7 @@ def resolve(
     if as_json:
         print_json({"id": job, "resolved": outcome.value, "by": who})
     else:
-        console.print(f"{job} is resolved as {outcome.value} by {who}")
+        print_line(f"{job} is resolved as {outcome.value} by {who}")
 
 
 def who_says(by: str | None) -> str:

@@ -14,7 +14,8 @@ from msgspec.structs import asdict
 from pydantic import ValidationError
 
 from postroad.cli import warmup_import
-from postroad.cli.output import JsonOption, console, print_json, print_table, with_parts
+from postroad.cli.output import JsonOption, print_json, print_line, print_table
+from postroad.cli.parts import with_parts
 from postroad.delivery.job import MAIL_QUEUES
 from postroad.errors import UsageError
 from postroad.local.prefect import api_from_environment
@@ -110,8 +111,8 @@ def simulate(
         ),
     )
     for line in picture(simulated):
-        console.print(line, markup=False, soft_wrap=True)
-    console.print("Each tenfold is as wide as the one before; │ is the plan.")
+        print_line(line)
+    print_line("Each tenfold is as wide as the one before; │ is the plan.")
 
 
 @app.command("status")
@@ -145,17 +146,15 @@ def status(
     if found:
         print_table("warmup", COLUMNS, map(row, found))
     else:
-        console.print("Nothing was sent yet by a sender that warms up.")
+        print_line("Nothing was sent yet by a sender that warms up.")
     if any(each.late for each in found):
-        console.print("Nobody decided today: the last caps hold. `postroad warmup schedule` lets the flow run daily.")
+        print_line("Nobody decided today: the last caps hold. `postroad warmup schedule` lets the flow run daily.")
     for report in newest(reported):
-        console.print(in_words(report), markup=False, soft_wrap=True)
+        print_line(in_words(report))
     for override in overrides:
-        console.print(
+        print_line(
             f"{override.identity} at {override.provider}: {override.cap:,} on {override.day}, "
             f"set by {override.by}: {override.why}",
-            markup=False,
-            soft_wrap=True,
         )
 
 
@@ -191,7 +190,7 @@ def override(
     if as_json:
         print_json({"identities": names, "provider": provider, "cap": cap, "by": who, "why": why})
     else:
-        console.print(f"{', '.join(names)} may send {cap:,} today at {provider}", markup=False, soft_wrap=True)
+        print_line(f"{', '.join(names)} may send {cap:,} today at {provider}")
 
 
 @app.command("overflow")
@@ -216,7 +215,7 @@ def overflow(
         titles = ["step", "was to send", "sends", *columns[3:7], "from", "to"]
         print_table(f"overflow of {campaign}", titles, ([each[column] for column in columns] for each in rows))
     else:
-        console.print(f"Nothing of {campaign} went to another sender.", markup=False)
+        print_line(f"Nothing of {campaign} went to another sender.")
 
 
 @app.command("schedule")
@@ -248,9 +247,9 @@ def schedule(
         print_json([{"sender": name, "made": new} for name, new in made.items()])
         return
     for name, new in made.items():
-        console.print(f"{name}: {'scheduled' if new else 'has a schedule already'}", markup=False)
+        print_line(f"{name}: {'scheduled' if new else 'has a schedule already'}")
     if not made:
-        console.print("no sender warms up")
+        print_line("no sender warms up")
 
 
 def _plan(sender: str | None, preset: Preset, provider: str, first: int | None, ceiling: int | None) -> Plan:

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 from msgspec import Struct
 
-from postroad.cli.output import JsonOption, console, print_json, with_parts
+from postroad.cli.output import JsonOption, print_json, print_line
+from postroad.cli.parts import with_parts
 from postroad.errors import UsageError
 from postroad.mail.address import ascii_domain
 from postroad.parts import Parts
@@ -83,11 +84,9 @@ def _show(outcome: _Outcome, as_json: bool) -> None:
         print_json({name: getattr(outcome, name) for name in outcome.__struct_fields__})
         return
     said = f"{outcome.file}: {outcome.days:,} days of {', '.join(outcome.of) or 'nothing'}, {outcome.new:,} new"
-    console.print(said, markup=False, soft_wrap=True)
+    print_line(said)
     if outcome.nobodys:
-        console.print(
+        print_line(
             f"No sender that warms up is known by {', '.join(outcome.nobodys)}: it is kept, and holds nobody back. "
             "Name a sender's addresses in public_addresses.",
-            markup=False,
-            soft_wrap=True,
         )

@@ -1,0 +1,51 @@
+r"""Shows text from elsewhere as text: control characters become visible escapes, such as ``\x1b``.
+
+A reply of a mail server, a cell of a CSV file or a DNS record may hold escape sequences that clear a terminal, set its
+title or reverse the reading order. Whatever prints for a person passes its data through `printable`.
+"""
+
+from __future__ import annotations
+
+import logging
+import unicodedata
+
+# Cc: C0, DEL and C1; Cf: bidirectional overrides, tags and other invisible marks; Cs: surrogates without a partner,
+# which no encoding can write; Zl and Zp: breaks that some terminals and log readers take for the end of a line.
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+# Zero-width joiners: words of Persian and of Indic scripts, and many emoji, need them.
+_JOINERS = frozenset("\u200c\u200d")
+_NAMED = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    r"""Return the text with every control character as an escape, such as ``\r``, ``\x1b`` or ``\u202e``.
+
+    ``keep``: control characters that stay, such as ``"\n"`` for a text of several lines. Nothing is left out.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char in keep or not is_hidden(char) else _escape(char) for char in text)
+
+
+def is_hidden(char: str) -> bool:
+    """Whether a terminal would act on the character, or show nothing, instead of showing it."""
+    return not char.isprintable() and char not in _JOINERS and unicodedata.category(char) in _HIDDEN
+
+
+def _escape(char: str) -> str:
+    code = ord(char)
+    if char in _NAMED:
+        return _NAMED[char]
+    if code <= 0xFF:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
+
+
+class PrintableFormatter(logging.Formatter):
+    """Formats log records: one line each, whatever data is in the message. A traceback keeps its lines."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  (the name is logging's)
+        return printable(super().formatMessage(record))
+
+    def formatException(self, ei: object) -> str:  # noqa: N802
+        return printable(super().formatException(ei), keep="\n")  # type: ignore[arg-type]
