@@ -20,8 +20,10 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
+from postroad.errors import UnavailableError
 from postroad.store import migrate
 from postroad.store.engine import open_engine, read
+from postroad.store.ledger import TouchState
 
 TEMPLATE = "postroad_template"
 _START_S = 30
@@ -211,7 +213,25 @@ def engine(database_url: str) -> Iterator[sa.Engine]:
     """Engine on a migrated database for this test alone: the test runs once on each kind."""
     engine = open_engine(database_url)
     yield engine
+    assert_counts_agree(engine)
     engine.dispose()
+
+
+def assert_counts_agree(engine: sa.Engine) -> None:
+    """Compare the kept counts of touches with the touches. Touches that ended may have been deleted."""
+    try:
+        with read(engine) as connection:
+            if not sa.inspect(connection).has_table("touch_count"):
+                return
+            found = sa.text("SELECT step_id, state, count(*) FROM touch GROUP BY step_id, state")
+            kept = sa.text("SELECT step_id, state, sum(touches) FROM touch_count GROUP BY step_id, state")
+            counted = {(step_id, state): n for step_id, state, n in connection.execute(found)}
+            for step_id, state, n in connection.execute(kept):
+                there = counted.pop((step_id, state), 0)
+                assert n == there or (TouchState(state).ended and n > there), (step_id, state, n, there)
+            assert not counted
+    except UnavailableError:
+        pass  # The test took the database away.
 
 
 @pytest.fixture

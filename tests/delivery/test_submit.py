@@ -23,7 +23,8 @@ from postroad.errors import StateError, UnavailableError
 from postroad.queue import Done, Enqueued, Job, JobState, Lane, Queue
 from postroad.settings import BounceSettings
 from postroad.store.engine import read, write
-from postroad.store.ledger import TouchState, counts_by_step
+from postroad.store.ledger import TouchState
+from postroad.store.touch_count import counts_by_step
 from tests.dns.nameserver import Nameserver, Trouble
 from tests.store.rows import NOW, add_campaign, add_recipient, add_touch
 

@@ -14,6 +14,7 @@ from postroad.store import ledger
 from postroad.store.campaign import CampaignState
 from postroad.store.engine import read, write
 from postroad.store.ledger import Claim, TouchState
+from postroad.store.touch_count import counts_by_step
 from tests.postgresql import wait_until_blocked
 from tests.store.rows import (
     NOW,
@@ -264,7 +265,7 @@ def test_counts_by_step_count_each_state_of_each_step(engine: sa.Engine) -> None
                 add_touch(connection, campaign, one, state)
         add_touch(connection, campaign, two, TouchState.PLANNED)
         add_touch(connection, other, other_step, TouchState.PLANNED)
-        counts = ledger.counts_by_step(connection, campaign)
+        counts = counts_by_step(connection, campaign)
     assert counts == {one: {s: n for n, s in enumerate(TouchState, start=1)}, two: {TouchState.PLANNED: 1}}
 
 

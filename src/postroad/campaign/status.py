@@ -12,7 +12,8 @@ from sqlmodel import Session, col, select
 from postroad.campaign.sequence import email_sequence
 from postroad.store.campaign import Campaign, CampaignState, find_campaign, steps_of
 from postroad.store.engine import read, write
-from postroad.store.ledger import LIVE, TouchState, counts_by_step
+from postroad.store.ledger import LIVE, TouchState
+from postroad.store.touch_count import counts_by_step
 from postroad.store.types import UtcDateTime
 
 

@@ -24,9 +24,14 @@ from postroad.queue import DeadLetter, Done, JobState, Queue
 from postroad.store import ledger
 from postroad.store.campaign import Campaign, CampaignState, find_campaign
 from postroad.store.engine import read, write
-from postroad.store.ledger import cancel_waiting, hold_unknown, revive
+from postroad.store.ledger import TouchState, cancel_waiting, hold_unknown, revive
+from postroad.store.touch_count import count_in_progress
+from postroad.store.touch_page import touch_pages
 
 CHUNK = 1_000
+
+_IN_PROGRESS = (TouchState.QUEUED, TouchState.DEFERRED, TouchState.SENDING)
+"""States of touches that have a job, unless the queue lost it."""
 
 
 async def pause(engine: sa.Engine, queue: Queue, name: str) -> None:
@@ -221,14 +226,14 @@ async def rebuild(
         if state == CampaignState.PAUSED:
             await queue.pause(campaign)
         plan = await asyncio.to_thread(plan_of, engine, campaign, warming, shaping)
-        cursor = 0
-        while touches := await asyncio.to_thread(_live_touches, engine, campaign_id, cursor):
-            cursor = touches[-1][0]
+        pages = touch_pages(engine, campaign_id)
+        while (page := await asyncio.to_thread(next, pages, None)) is not None:
+            touches = [touch for touch in page if touch.state in _IN_PROGRESS]
             looked_at += len(touches)
-            known = await queue.known([job_id(touch_id) for touch_id, _ in touches])
+            known = await queue.known([job_id(touch.id) for touch in touches]) if touches else []
             lost = [touch for touch, state in zip(touches, known, strict=True) if state is None]
-            waiting = [touch_id for touch_id, state in lost if state != "sending"]
-            sending = [touch_id for touch_id, state in lost if state == "sending"]
+            waiting = [touch.id for touch in lost if touch.state != TouchState.SENDING]
+            sending = [touch.id for touch in lost if touch.state == TouchState.SENDING]
             if waiting:
                 rows = await asyncio.to_thread(_rows, engine, waiting)
                 await enqueue_touches(queue, plan, rows, expire_ms)
@@ -243,9 +248,9 @@ async def missing_jobs(engine: sa.Engine, queue: Queue) -> int:
 
     Few may seem so while mail is moving. `rebuild` finds out which they are.
     """
-    before = await asyncio.to_thread(_under_way, engine, _is_of_seeds(queue))
+    before = await asyncio.to_thread(_in_progress, engine, _is_of_seeds(queue))
     stats = await queue.stats()
-    after = await asyncio.to_thread(_under_way, engine, _is_of_seeds(queue))
+    after = await asyncio.to_thread(_in_progress, engine, _is_of_seeds(queue))
     unrecorded = max((group.pending + group.unread for group in stats.groups), default=stats.events)
     # Handed over or recorded between the looks: only what is under way in both can be missing.
     return max(min(before, after) - stats.queued - stats.scheduled - stats.in_flight - unrecorded, 0)
@@ -256,14 +261,9 @@ def _is_of_seeds(queue: Queue) -> bool:
     return queue.name == WARMUP_QUEUE
 
 
-def _under_way(engine: sa.Engine, seeds: bool) -> int:
-    statement = sa.text(
-        "SELECT count(*) FROM touch JOIN campaign ON campaign.id = touch.campaign_id "
-        "WHERE touch.state IN ('queued', 'deferred', 'sending') AND campaign.state IN ('running', 'paused') "
-        "AND campaign.warmup = :seeds"
-    )
+def _in_progress(engine: sa.Engine, seeds: bool) -> int:
     with read(engine) as connection:
-        return int(connection.execute(statement, {"seeds": seeds}).scalar_one())
+        return count_in_progress(connection, seeds=seeds)
 
 
 def _launched(engine: sa.Engine, seeds: bool) -> list[tuple[str, int, str]]:
@@ -272,16 +272,6 @@ def _launched(engine: sa.Engine, seeds: bool) -> list[tuple[str, int, str]]:
             "SELECT name, id, state FROM campaign WHERE state IN ('running', 'paused') AND warmup = :seeds ORDER BY id"
         )
         return [(row.name, row.id, row.state) for row in connection.execute(statement, {"seeds": seeds})]
-
-
-def _live_touches(engine: sa.Engine, campaign_id: int, cursor: int) -> list[tuple[int, str]]:
-    statement = sa.text(
-        "SELECT id, state FROM touch WHERE campaign_id = :campaign_id AND id > :cursor "
-        "AND state IN ('queued', 'deferred', 'sending') ORDER BY id LIMIT :chunk"
-    )
-    with read(engine) as connection:
-        rows = connection.execute(statement, {"campaign_id": campaign_id, "cursor": cursor, "chunk": CHUNK})
-        return [(row.id, row.state) for row in rows]
 
 
 def _rows(engine: sa.Engine, touch_ids: Sequence[int]) -> Sequence[sa.Row[tuple[object, ...]]]:

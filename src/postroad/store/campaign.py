@@ -80,6 +80,15 @@ class Campaign(SQLModel, table=True):
     overflow: dict[str, Any] | None = Field(
         default=None, sa_type=JSON_OBJECT, nullable=True, description="senders that take what its own cannot carry"
     )
+    freezing_at: datetime | None = Field(
+        default=None, sa_type=UtcDateTime, description="when the launch began that is not complete yet"
+    )
+    suppressions_seen: int = Field(
+        default=0,
+        sa_type=sa.BigInteger,
+        sa_column_kwargs={"server_default": sa.text("0")},
+        description="number of the last suppression that its waiting touches were compared with",
+    )
     created_at: datetime = Field(sa_type=UtcDateTime)
     launched_at: datetime | None = Field(default=None, sa_type=UtcDateTime, description="when the audience was frozen")
     finished_at: datetime | None = Field(default=None, sa_type=UtcDateTime)

@@ -70,6 +70,14 @@ class Touch(SQLModel, table=True):
             sqlite_where=sa.text("state = 'planned'"),
             postgresql_where=sa.text("state = 'planned'"),
         ),
+        sa.Index(
+            "ix_touch_follow_up",
+            "campaign_id",
+            "step_id",
+            "id",
+            sqlite_where=sa.text("follow_up AND state = 'accepted'"),
+            postgresql_where=sa.text("follow_up AND state = 'accepted'"),
+        ),
         sa.Index("ix_touch_recipient", "recipient_id"),
     )
 
@@ -90,6 +98,11 @@ class Touch(SQLModel, table=True):
     )
     next_at: datetime | None = Field(default=None, sa_type=UtcDateTime, description="of a deferred one: not before")
     settled_at: datetime | None = Field(default=None, sa_type=UtcDateTime, description="when it ended")
+    follow_up: bool = Field(
+        default=False,
+        sa_column_kwargs={"server_default": sa.false()},
+        description="once it is accepted, the next email is to be planned",
+    )
 
 
 class DeliveryEvent(SQLModel, table=True):
@@ -101,7 +114,7 @@ class DeliveryEvent(SQLModel, table=True):
     uid: str = Field(sa_type=sa.String(80), unique=True, description="of the queue's event: recorded once")
     touch_id: int = Field(sa_type=BIG_ID, foreign_key="touch.id", index=True)
     state: TouchState = Field(sa_type=Word(TouchState))
-    at: datetime = Field(sa_type=UtcDateTime)
+    at: datetime = Field(sa_type=UtcDateTime, index=True)
     attempt: int
     reply_code: int | None = None
     enhanced_code: str | None = Field(default=None, sa_type=sa.String(12))
@@ -449,15 +462,3 @@ def revive(connection: sa.Connection, touch_ids: Sequence[int]) -> set[int]:
         f"FROM {item} WHERE touch.id = batch.id AND touch.state IN ('dead', 'expired') RETURNING touch.id"
     )
     return set(connection.execute(statement, parameters).scalars())
-
-
-def counts_by_step(connection: sa.Connection, campaign_id: int) -> dict[int, dict[TouchState, int]]:
-    """Number of touches in each state, by step."""
-    rows = connection.execute(
-        sa.text("SELECT step_id, state, count(*) AS n FROM touch WHERE campaign_id = :id GROUP BY step_id, state"),
-        {"id": campaign_id},
-    )
-    counts: dict[int, dict[TouchState, int]] = {}
-    for step_id, state, n in rows:
-        counts.setdefault(step_id, {})[TouchState(state)] = n
-    return counts

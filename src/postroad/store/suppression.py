@@ -49,6 +49,9 @@ class Suppression(SQLModel, table=True):
     reason: SuppressionReason = Field(sa_type=Word(SuppressionReason))
     source: str = Field(sa_type=sa.String(200), description="what said so: a reply, a file, a person")
     created_at: datetime = Field(sa_type=UtcDateTime)
+    number: int | None = Field(
+        default=None, sa_type=sa.BigInteger, index=True, description="in the order in which they were added"
+    )
 
 
 class LiftedSuppression(SQLModel, table=True):
@@ -109,8 +112,11 @@ def keep(connection: sa.Connection, entries: Sequence[Entry]) -> int:
     }
     new, parameters = json_rows(connection, "new", columns, rows)
     names = ", ".join(columns)
+    number = "nextval('suppression_number')"
+    if dialect == "sqlite":
+        number = "(SELECT COALESCE(max(number), 0) FROM suppression) + row_number() OVER ()"
     statement = sa.text(
-        f"INSERT INTO suppression ({names}) SELECT {names} FROM {new} WHERE true "
+        f"INSERT INTO suppression ({names}, number) SELECT {names}, {number} FROM {new} WHERE true "
         "ORDER BY new.address, new.audience_id ON CONFLICT (address, audience_id) DO NOTHING"
     )
     return connection.execute(statement, parameters).rowcount
@@ -173,7 +179,7 @@ def lift(
         ]
         if taken:
             recorded = {"lifted_at": now, "lifted_by": by[:100], "why": why[:200]}
-            rows = [{**one.model_dump(), **recorded} for one in taken]
+            rows = [{**one.model_dump(exclude={"number"}), **recorded} for one in taken]
             connection.execute(sa.insert(LiftedSuppression), rows)
         return taken
 

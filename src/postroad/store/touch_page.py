@@ -1,0 +1,53 @@
+"""The touches of a step, a page at a time, in the order of the index that makes them unique.
+
+The index holds the order and the place to begin at, so both databases read a page alone, whatever they know of the
+table's contents. With ``ORDER BY id`` in its place, SQLite reads and sorts the whole campaign for every page, and so
+does PostgreSQL before its first ANALYZE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import sqlalchemy as sa
+
+from postroad.store.engine import read
+
+PAGE = 1_000
+
+
+class TouchKey(NamedTuple):
+    """One touch: its recipient, its id and its state."""
+
+    recipient_id: int
+    id: int
+    state: str
+
+
+def touch_page(
+    connection: sa.Connection, campaign_id: int, step_id: int, *, after: int, limit: int = PAGE
+) -> list[TouchKey]:
+    """Return the touches of a step whose recipients' ids follow ``after``, in that order. Empty: there are no more."""
+    statement = sa.text(
+        "SELECT recipient_id, id, state FROM touch WHERE campaign_id = :campaign_id AND step_id = :step_id "
+        "AND recipient_id > :after ORDER BY recipient_id LIMIT :limit"
+    )
+    values = {"campaign_id": campaign_id, "step_id": step_id, "after": after, "limit": limit}
+    return [TouchKey(*row) for row in connection.execute(statement, values)]
+
+
+def touch_pages(engine: sa.Engine, campaign_id: int) -> Iterator[list[TouchKey]]:
+    """Yield every touch of a campaign, step by step. Each page is a transaction of its own."""
+    with read(engine) as connection:
+        statement = sa.text("SELECT id FROM step WHERE campaign_id = :id AND kind = 'email' ORDER BY position")
+        step_ids = list(connection.execute(statement, {"id": campaign_id}).scalars())
+    for step_id in step_ids:
+        after = 0
+        while True:
+            with read(engine) as connection:
+                page = touch_page(connection, campaign_id, step_id, after=after)
+            if not page:
+                break
+            yield page
+            after = page[-1].recipient_id
