@@ -32,7 +32,13 @@ def add_recipients(connection: sa.Connection, number: int) -> None:
 
 
 def add_touches(
-    connection: sa.Connection, campaign_id: int, step_id: int, number: int, state: TouchState, *, follow_up: bool = False
+    connection: sa.Connection,
+    campaign_id: int,
+    step_id: int,
+    number: int,
+    state: TouchState,
+    *,
+    follow_up: bool = False,
 ) -> None:
     """Add one touch for each of so many recipients."""
     settled = f"'{DUE}'" if state.ended else "NULL"

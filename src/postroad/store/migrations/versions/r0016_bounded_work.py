@@ -76,7 +76,9 @@ def upgrade() -> None:
         op.execute(statement)
 
     op.add_column("campaign", sa.Column("freezing_at", UtcDateTime(), nullable=True))
-    op.add_column("campaign", sa.Column("suppressions_seen", sa.BigInteger(), nullable=False, server_default=sa.text("0")))
+    op.add_column(
+        "campaign", sa.Column("suppressions_seen", sa.BigInteger(), nullable=False, server_default=sa.text("0"))
+    )
 
     op.add_column("suppression", sa.Column("number", sa.BigInteger(), nullable=True))
     if dialect == "postgresql":
