@@ -52,7 +52,7 @@ def add_touches(
 
 
 def add_large_campaign(connection: sa.Connection, number: int, state: TouchState) -> tuple[int, list[int]]:
-    """Add a running campaign of two emails, with a touch of the first for each recipient. Returns ids: its, its steps'."""
+    """Add a running campaign of two emails, one touch of the first for each recipient. Returns its id and steps."""
     add_recipients(connection, number)
     campaign_id, step_ids = add_campaign(connection, steps=({}, {}))
     add_touches(connection, campaign_id, step_ids[0], number, state, follow_up=True)

@@ -12,13 +12,17 @@ down_revision = "0015"
 
 # One statement for each row on SQLite, one for each statement on PostgreSQL.
 _SQLITE = (
-    "CREATE TRIGGER count_made_touch AFTER INSERT ON touch BEGIN "
-    "INSERT INTO touch_count (step_id, state, slot, touches) VALUES (NEW.step_id, NEW.state, 0, 1) "
-    "ON CONFLICT (step_id, state, slot) DO UPDATE SET touches = touches + 1; END",
-    "CREATE TRIGGER count_moved_touch AFTER UPDATE OF state ON touch WHEN OLD.state <> NEW.state BEGIN "
-    "UPDATE touch_count SET touches = touches - 1 WHERE step_id = OLD.step_id AND state = OLD.state AND slot = 0; "
-    "INSERT INTO touch_count (step_id, state, slot, touches) VALUES (NEW.step_id, NEW.state, 0, 1) "
-    "ON CONFLICT (step_id, state, slot) DO UPDATE SET touches = touches + 1; END",
+    (
+        "CREATE TRIGGER count_made_touch AFTER INSERT ON touch BEGIN "
+        "INSERT INTO touch_count (step_id, state, slot, touches) VALUES (NEW.step_id, NEW.state, 0, 1) "
+        "ON CONFLICT (step_id, state, slot) DO UPDATE SET touches = touches + 1; END"
+    ),
+    (
+        "CREATE TRIGGER count_moved_touch AFTER UPDATE OF state ON touch WHEN OLD.state <> NEW.state BEGIN "
+        "UPDATE touch_count SET touches = touches - 1 WHERE step_id = OLD.step_id AND state = OLD.state AND slot = 0; "
+        "INSERT INTO touch_count (step_id, state, slot, touches) VALUES (NEW.step_id, NEW.state, 0, 1) "
+        "ON CONFLICT (step_id, state, slot) DO UPDATE SET touches = touches + 1; END"
+    ),
 )
 
 _COUNT = """
@@ -37,10 +41,14 @@ _LEFT = "SELECT step_id, state, -count(*) FROM old_rows GROUP BY step_id, state"
 _POSTGRESQL = (
     _COUNT.format(name="count_made_touches", moved=_ARRIVED),
     _COUNT.format(name="count_moved_touches", moved=f"{_ARRIVED} UNION ALL {_LEFT}"),
-    "CREATE TRIGGER count_made_touches AFTER INSERT ON touch REFERENCING NEW TABLE AS new_rows "
-    "FOR EACH STATEMENT EXECUTE FUNCTION count_made_touches()",
-    "CREATE TRIGGER count_moved_touches AFTER UPDATE ON touch REFERENCING OLD TABLE AS old_rows "
-    "NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION count_moved_touches()",
+    (
+        "CREATE TRIGGER count_made_touches AFTER INSERT ON touch REFERENCING NEW TABLE AS new_rows "
+        "FOR EACH STATEMENT EXECUTE FUNCTION count_made_touches()"
+    ),
+    (
+        "CREATE TRIGGER count_moved_touches AFTER UPDATE ON touch REFERENCING OLD TABLE AS old_rows "
+        "NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION count_moved_touches()"
+    ),
 )
 
 
