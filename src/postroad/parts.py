@@ -7,6 +7,7 @@ import fcntl
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 
@@ -28,6 +29,16 @@ from postroad.store import migrate
 from postroad.store.engine import open_engine, sqlite_url
 
 _KEY_FILE = "secret.key"
+
+
+class Role(StrEnum):
+    """What a process of ours does. `postroad processes` shows it."""
+
+    WORKER = "worker"
+    RECORDER = "recorder"
+    INBOUND = "inbound"
+    BOUNCE_WATCH = "bounce-watch"
+    WEB = "web"
 
 
 class Parts:

@@ -1,11 +1,10 @@
-"""A folder with settings, and `postroad doctor` as a process of its own in it."""
+"""A folder with settings, and `postroad doctor` in it."""
 
 from __future__ import annotations
 
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 
 from postroad.embedded import stop_redis
 from tests.cli.conftest import SETTINGS
+from tests.commands import run_command
 
 Checks = dict[str, dict[str, Any]]
 Doctor = Callable[..., Checks]
@@ -28,23 +28,28 @@ def site(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def doctor(site: Path) -> Doctor:
-    """Run `postroad doctor --json` as a process, which must end by itself. Returns its checks by part."""
+def environment(site: Path) -> dict[str, str]:
+    """Return the environment of commands in that folder."""
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith("POSTROAD_")},
+        "POSTROAD_CONFIG": str(site / "postroad.toml"),
+        "PREFECT_API_URL": "http://127.0.0.1:1/api",
+    }
+
+
+@pytest.fixture
+def doctor(site: Path, environment: dict[str, str]) -> Doctor:
+    """Run `postroad doctor --json`. Returns its checks by part."""
 
     def run(**variables: str) -> Checks:
-        environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("POSTROAD_")},
-            "POSTROAD_CONFIG": str(site / "postroad.toml"),
-            "PREFECT_API_URL": "http://127.0.0.1:1/api",
-            **variables,
-        }
-        command = [sys.executable, "-m", "postroad", "doctor", "--json"]
-        done = subprocess.run(
-            command, cwd=site, env=environment, capture_output=True, text=True, timeout=55, check=False
-        )
-        assert "Traceback" not in done.stderr, done.stderr
-        checks = json.loads(done.stdout)
-        assert done.returncode == any(check["health"] == "fail" for check in checks)
-        return {check["part"]: check for check in checks}
+        return checks_of(run_command(site, {**environment, **variables}, "doctor", "--json"))
 
     return run
+
+
+def checks_of(done: subprocess.CompletedProcess[str]) -> Checks:
+    """Read what `postroad doctor --json` printed; its exit code must agree."""
+    assert "Traceback" not in done.stderr, done.stderr
+    checks = json.loads(done.stdout)
+    assert done.returncode == any(check["health"] == "fail" for check in checks)
+    return {check["part"]: check for check in checks}

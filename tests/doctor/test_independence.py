@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import SETTINGS
-from tests.doctor.conftest import Doctor
+from tests.doctor.conftest import Doctor, checks_of
 
 
 @pytest.fixture
@@ -19,14 +21,21 @@ def silent_port() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-def test_silent_servers_are_named_and_the_command_ends(site: Path, doctor: Doctor, silent_port: int) -> None:
+@pytest.mark.timeout(120)
+def test_silent_servers_are_named_and_the_command_ends(
+    site: Path, environment: dict[str, str], silent_port: int
+) -> None:
     (site / "postroad.toml").write_text(SETTINGS.replace("port = 1", f"port = {silent_port}"))
     silent = f"127.0.0.1:{silent_port}"
-    checks = doctor(
-        POSTROAD_REDIS_URL=f"redis://{silent}/0",
-        POSTROAD_DATABASE_URL=f"postgresql://ada:s3cret@{silent}/none",
-        PREFECT_API_URL=f"http://{silent}/api",
-    )
+    environment |= {
+        "POSTROAD_REDIS_URL": f"redis://{silent}/0",
+        "POSTROAD_DATABASE_URL": f"postgresql://ada:s3cret@{silent}/none",
+        "PREFECT_API_URL": f"http://{silent}/api",
+    }
+    # A process of its own, which must end although its threads still wait.
+    command = [sys.executable, "-m", "postroad", "doctor", "--json"]
+    done = subprocess.run(command, cwd=site, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    checks = checks_of(done)
     for part in ("database", "redis", "route relay", "queue email:send"):
         assert checks[part]["health"] == "fail", part
     assert checks["database"]["seen"] == "did not answer in 5 s"

@@ -28,6 +28,7 @@ COMMANDS: Mapping[str, str] = {
     "sandbox": "sandbox:sandbox",
     "rehearse": "rehearse:rehearse",
     "doctor": "doctor:doctor",
+    "processes": "processes:processes",
     "up": "local:up",
     "demo": "local:demo",
     "down": "local:down",

@@ -28,7 +28,7 @@ from postroad.cli.signals import start_logging, stop_on_signals
 from postroad.cli.worker import MetricsAt, MetricsHost, MetricsPort, measured_parts
 from postroad.errors import PostroadError, UsageError
 from postroad.mail.token import TokenSigner
-from postroad.parts import Parts, known_secret_key
+from postroad.parts import Parts, Role, known_secret_key
 from postroad.settings import Settings, SourceSettings
 from postroad.store.bounce import VerdictCount, verdict_counts
 from postroad.store.engine import read
@@ -124,7 +124,10 @@ async def watch_all(
     settings: Settings, sources: Mapping[str, SourceSettings], at: MetricsAt, stop: asyncio.Event
 ) -> None:
     """Watch sources side by side until told to stop, and serve metrics of them where that is asked for."""
-    async with measured_parts(settings, BOUNCE_QUEUE, at) as (parts, queue), asyncio.TaskGroup() as group:
+    async with (
+        measured_parts(settings, BOUNCE_QUEUE, at, role=Role.BOUNCE_WATCH) as (parts, queue),
+        asyncio.TaskGroup() as group,
+    ):
         intake = Intake(engine=parts.engine, queue=queue, clock=parts.clock)
         seen = SourceMetrics(parts.metrics.registry, sources).seen if parts.metrics is not None else None
         for name, source in sources.items():

@@ -16,7 +16,7 @@ from postroad.bounce.sources.metrics import InboundMetrics
 from postroad.cli.signals import start_logging, stop_on_signals
 from postroad.cli.worker import MetricsAt, MetricsHost, MetricsPort, measured_parts
 from postroad.errors import ConfigError
-from postroad.parts import Parts
+from postroad.parts import Parts, Role
 from postroad.settings import REPLY_TOKEN, InboundSettings, Settings
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def inbound(
 
 async def _take_in(settings: Settings, at: MetricsAt) -> None:
     stop = stop_on_signals()
-    async with measured_parts(settings, BOUNCE_QUEUE, at) as (parts, queue):
+    async with measured_parts(settings, BOUNCE_QUEUE, at, role=Role.INBOUND) as (parts, queue):
         intake = Intake(engine=parts.engine, queue=queue, clock=parts.clock)
         addressees = addressees_of(parts)
         async with listen(

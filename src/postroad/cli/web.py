@@ -13,7 +13,10 @@ import typer
 from postroad.bounce.intake import BOUNCE_QUEUE, Intake
 from postroad.cli.signals import start_logging, stop_on_signals
 from postroad.delivery.job import SEND_QUEUE
-from postroad.parts import open_parts
+from postroad.embedded import redis_running
+from postroad.errors import UnavailableError
+from postroad.parts import Role, open_parts
+from postroad.queue import Queue, beating, this_process
 from postroad.settings import Settings
 from postroad.web.app import create_app
 from postroad.web.serve import serving
@@ -54,7 +57,17 @@ async def _serve(settings: Settings, host: str, port: int) -> None:
             http=http,
             settings=settings.web,
         )
-        async with serving(create_app(web_parts), host, port) as listening_at:
+
+        async def running_queue() -> Queue:
+            """Return the queue to beat at. A beat alone starts no server."""
+            if settings.redis_url is None and not await asyncio.to_thread(redis_running, settings.state_dir):
+                raise UnavailableError("The queue's server is not running.")
+            return await parts.queue(SEND_QUEUE)
+
+        async with (
+            serving(create_app(web_parts), host, port) as listening_at,
+            beating(running_queue, this_process(Role.WEB)),
+        ):
             log.info("web listens at http://%s:%d", f"[{host}]" if ":" in host else host, listening_at)
             await stop.wait()
     log.info("web stopped")

@@ -8,7 +8,8 @@ import logging
 import os
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Annotated, NamedTuple
 
 import typer
@@ -21,8 +22,8 @@ from postroad.delivery.cohorts.breaker import CohortBreaker
 from postroad.delivery.job import SEND_QUEUE, WARMUP_QUEUE
 from postroad.delivery.record import Recorder
 from postroad.errors import UsageError
-from postroad.parts import Parts, open_parts
-from postroad.queue import Queue, Worker
+from postroad.parts import Parts, Role, open_parts
+from postroad.queue import Queue, Worker, beating, this_process
 from postroad.queue.metrics import QueueMetrics, serve_metrics
 from postroad.settings import QueueSettings, Settings, parse_duration_ms
 from postroad.settings import Rate as RateSetting
@@ -44,17 +45,18 @@ class MetricsAt(NamedTuple):
 
 
 @asynccontextmanager
-async def measured_parts(settings: Settings, name: str, at: MetricsAt) -> AsyncIterator[tuple[Parts, Queue]]:
-    """Open the parts and a queue, and serve their metrics where that is asked for."""
+async def measured_parts(
+    settings: Settings, queue_name: str, at: MetricsAt, *, role: Role, name: str = ""
+) -> AsyncIterator[tuple[Parts, Queue]]:
+    """Open the parts and a queue, at which this process beats, and serve their metrics where that is asked for."""
     metrics = QueueMetrics() if at.port is not None else None
-    async with open_parts(settings, metrics=metrics) as parts:
-        queue = await parts.queue(name)
-        if metrics is None or at.port is None:
-            yield parts, queue
-            return
-        async with serve_metrics(metrics, [queue], host=at.host, port=at.port) as port:
+    async with open_parts(settings, metrics=metrics) as parts, AsyncExitStack() as stack:
+        queue = await parts.queue(queue_name)
+        if metrics is not None and at.port is not None:
+            port = await stack.enter_async_context(serve_metrics(metrics, [queue], host=at.host, port=at.port))
             log.info("metrics at http://%s:%d/metrics", at.host, port)
-            yield parts, queue
+        await stack.enter_async_context(beating(partial(parts.queue, queue_name), this_process(role, name)))
+        yield parts, queue
 
 
 def worker(
@@ -109,7 +111,7 @@ async def _work(settings: Settings, queue_name: str, limits: QueueSettings, name
     stop = stop_on_signals()
     spare_the_collector()
     async with (
-        measured_parts(settings, queue_name, at) as (parts, queue),
+        measured_parts(settings, queue_name, at, role=Role.WORKER, name=name) as (parts, queue),
         WORK[queue_name](parts, queue, limits) as work,
     ):
         worker = Worker(
@@ -145,7 +147,7 @@ def recorder(
 
 async def _record(settings: Settings, name: str, at: MetricsAt) -> None:
     stop = stop_on_signals()
-    async with measured_parts(settings, SEND_QUEUE, at) as (parts, queue):
+    async with measured_parts(settings, SEND_QUEUE, at, role=Role.RECORDER, name=name) as (parts, queue):
         recorder, seeds = (
             Recorder(engine=parts.engine, queue=of, clock=parts.clock, name=name, bounce=settings.bounce)
             for of in (queue, await parts.queue(WARMUP_QUEUE))

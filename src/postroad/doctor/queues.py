@@ -7,13 +7,11 @@ from collections.abc import Sequence
 from postroad.bounce.intake import BOUNCE_QUEUE
 from postroad.delivery.control import missing_jobs
 from postroad.delivery.job import SEND_QUEUE
-from postroad.delivery.record import GROUP
 from postroad.doctor.check import Check
 from postroad.doctor.context import Context
 from postroad.errors import PostroadError
 from postroad.queue.topology import Health, inspect
 
-LAG_EVENTS = 10_000
 UNWORKED_MS = 60_000
 MISSING_JOBS = 100
 """Fewer may seem to be missing while mail is moving."""
@@ -45,15 +43,6 @@ async def check_send_queue(context: Context) -> Sequence[Check]:
     if limits.shards > 1:
         seen += f", in {limits.shards} shards"
     return [Check(part=f"queue {queue.name}", health=Health.OK, seen=seen)]
-
-
-async def check_recorder(context: Context) -> Sequence[Check]:
-    """Check that events are recorded about as fast as they arise."""
-    stats = await (await context.queue(SEND_QUEUE)).stats()
-    lag = next((group.pending + group.unread for group in stats.groups if group.name == GROUP), stats.events)
-    health = Health.OK if lag < LAG_EVENTS else Health.WARN
-    remedy = "" if health is Health.OK else "Is `postroad recorder` running, and the database fast enough?"
-    return [Check(part="recorder", health=health, seen=f"{lag:,} events are not recorded yet", remedy=remedy)]
 
 
 async def check_ledger(context: Context) -> Sequence[Check]:

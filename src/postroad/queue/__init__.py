@@ -19,6 +19,7 @@ from postroad.queue.jobs import (
 from postroad.queue.keep import Keep
 from postroad.queue.lease import Lease, LeaseLost
 from postroad.queue.opening import open_queue
+from postroad.queue.processes import Beat, Process, beating, this_process
 from postroad.queue.queue import Queue
 from postroad.queue.shares import GateKey
 from postroad.queue.standing import DeadLetter, GroupLag, QueueStats, UncertainJob
@@ -38,6 +39,7 @@ from postroad.queue.worker import Worker, WorkerReport
 __all__ = [
     "FOREVER_MS",
     "Batch",
+    "Beat",
     "Cancel",
     "Claimed",
     "Dead",
@@ -62,6 +64,7 @@ __all__ = [
     "Lease",
     "LeaseLost",
     "Prepare",
+    "Process",
     "Queue",
     "QueueStats",
     "Quota",
@@ -76,5 +79,7 @@ __all__ = [
     "Verdict",
     "Worker",
     "WorkerReport",
+    "beating",
     "open_queue",
+    "this_process",
 ]

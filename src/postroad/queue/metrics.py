@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from postroad.errors import ConfigError, UnavailableError
 from postroad.queue.gates import GateState
+from postroad.queue.processes import Process
 from postroad.queue.queue import Queue
 from postroad.queue.standing import QueueStats
 
@@ -31,6 +32,11 @@ MAX_REQUEST_S = 10.0
 class _Snapshot(NamedTuple):
     stats: QueueStats
     gates: Sequence[GateState]
+    processes: Sequence[Process]
+
+
+async def _look(queue: Queue) -> _Snapshot:
+    return _Snapshot(await queue.stats(), await queue.gates(), await queue.processes())
 
 
 class QueueMetrics:
@@ -78,7 +84,7 @@ class QueueMetrics:
         """See how these queues stand now."""
         for queue in queues:
             try:
-                self._standing.snapshots[queue.name] = _Snapshot(await queue.stats(), await queue.gates())
+                self._standing.snapshots[queue.name] = await _look(queue)
             except UnavailableError:
                 self._standing.snapshots[queue.name] = None
 
@@ -101,6 +107,7 @@ class _Standing(Collector):
         yield from _states(known)
         yield from _events(known)
         yield from _gates(known)
+        yield from _processes(known)
 
 
 def _gauge(name: str, documentation: str, labels: Sequence[str]) -> GaugeMetricFamily:
@@ -116,7 +123,7 @@ def _states(snapshots: dict[str, _Snapshot]) -> Iterator[Metric]:
     total = CounterMetricFamily(
         "postroad_queue_jobs_total", "What happened to jobs since the queue began", labels=["queue", "what"]
     )
-    for name, (stats, _) in snapshots.items():
+    for name, (stats, *_) in snapshots.items():
         for state in ("queued", "scheduled", "in_flight", "uncertain", "dead", "remembered"):
             jobs.add_metric([name, state], getattr(stats, state))
         for job_class, n in stats.queued_by_class.items():
@@ -133,7 +140,7 @@ def _states(snapshots: dict[str, _Snapshot]) -> Iterator[Metric]:
 def _events(snapshots: dict[str, _Snapshot]) -> Iterator[Metric]:
     events = _gauge("events", "Events in the stream", ["queue"])
     lag = _gauge("events_unrecorded", "Events that a group has not acknowledged", ["queue", "group"])
-    for name, (stats, _) in snapshots.items():
+    for name, (stats, *_) in snapshots.items():
         events.add_metric([name], stats.events)
         for group in stats.groups:
             lag.add_metric([name, group.name], group.pending + group.unread)
@@ -145,7 +152,7 @@ def _gates(snapshots: dict[str, _Snapshot]) -> Iterator[Metric]:
     in_flight = _gauge("gate_in_flight", "Jobs in flight behind a gate", labels)
     used = _gauge("gate_used_ratio", "Share of a gate's limit that is in use now; 1: it admits nothing", labels)
     waiting = _gauge("gate_parked_lanes", "Lanes that wait at a gate", labels)
-    for name, (_, gates) in snapshots.items():
+    for name, (_, gates, _) in snapshots.items():
         shown = [state for state in gates if state.room is not None or state.in_flight or state.parked_lanes]
         shown.sort(key=lambda state: (-state.parked_lanes, -state.in_flight))
         for state in shown[:MAX_GATES]:
@@ -154,6 +161,16 @@ def _gates(snapshots: dict[str, _Snapshot]) -> Iterator[Metric]:
             used.add_metric(at, used_ratio(state))
             waiting.add_metric(at, state.parked_lanes)
     yield from (in_flight, used, waiting)
+
+
+def _processes(snapshots: dict[str, _Snapshot]) -> Iterator[Metric]:
+    alive = GaugeMetricFamily(
+        "postroad_processes", "Processes that are alive; one that is gone counts for nothing", labels=["queue", "role"]
+    )
+    for name, (_, _, processes) in snapshots.items():
+        for role in sorted({process.role for process in processes}):
+            alive.add_metric([name, role], sum(process.alive for process in processes if process.role == role))
+    yield alive
 
 
 def used_ratio(state: GateState) -> float:

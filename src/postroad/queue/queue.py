@@ -20,6 +20,7 @@ from postroad.queue.gates import FOREVER_MS, Gate, GateState, Rate, limits_of, r
 from postroad.queue.jobs import Batch, Claimed, Enqueued, Job, JobState, Lane, Reaped, Settled
 from postroad.queue.keep import Keep
 from postroad.queue.layout import require_whole
+from postroad.queue.processes import FORGET_MS, MAX_PROCESSES, Beat, Process, read_processes
 from postroad.queue.server import require_persistence
 from postroad.queue.standing import (
     DeadLetter,
@@ -282,6 +283,18 @@ class Queue:
             return read_stats(await connections.scripts.stats())
         finally:
             await connections.aclose()
+
+    async def beat(self, beat: Beat) -> None:
+        """Note that a process is alive. Harmless as often as it is called."""
+        await self._scripts.beat(beat.id, _pack(beat), FORGET_MS, MAX_PROCESSES)
+
+    async def leave(self, id: str) -> None:  # noqa: A002 - the field's word
+        """Forget a process: it has ended as it was asked to."""
+        await self._scripts.beat(id, b"", FORGET_MS, MAX_PROCESSES)
+
+    async def processes(self) -> list[Process]:
+        """Return the processes that beat within the last hour, the last one to be alive first."""
+        return read_processes(self.name, await self._scripts.processes(MAX_PROCESSES))
 
     async def reconnect(self) -> None:
         """Drop every connection: what is under way fails as if the server had gone, the next call connects anew."""

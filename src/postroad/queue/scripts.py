@@ -194,6 +194,12 @@ class Scripts:
     async def exhume(self, action: str, cause: str, after: int, limit: int, ids: bytes) -> list[int]:
         return cast("list[int]", await self._run("exhume", action, cause, after, limit, ids))
 
+    async def beat(self, id: str, record: bytes, forget_ms: int, kept: int) -> None:  # noqa: A002 - the field's word
+        await self._run("beat", id, record, forget_ms, kept)
+
+    async def processes(self, limit: int) -> list[bytes]:
+        return cast("list[bytes]", await self._run("processes", limit))
+
     async def stats(self) -> bytes:
         return cast("bytes", await self._run("stats"))
 

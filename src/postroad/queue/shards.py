@@ -20,6 +20,7 @@ from postroad.queue.events import DEAD_CONSUMER_MS, Event
 from postroad.queue.find import FoundJob
 from postroad.queue.gates import Gate, GateState, Rate
 from postroad.queue.jobs import Batch, Claimed, Enqueued, Job, JobState, Lane, Reaped, Settled
+from postroad.queue.processes import Beat, Process
 from postroad.queue.queue import Queue
 from postroad.queue.shares import (
     GateKey,
@@ -264,6 +265,16 @@ class ShardedQueue(Queue):
 
     async def probe(self) -> QueueStats:
         return whole_stats(await self._all(lambda queue: queue.probe()))
+
+    async def beat(self, beat: Beat) -> None:
+        """As `Queue.beat`, in the first shard."""
+        await self._shards[0].beat(beat)
+
+    async def leave(self, id: str) -> None:  # noqa: A002 - the field's word
+        await self._shards[0].leave(id)
+
+    async def processes(self) -> list[Process]:
+        return [msgspec.structs.replace(found, queue=self.name) for found in await self._shards[0].processes()]
 
     async def reconnect(self) -> None:
         await self._all(lambda queue: queue.reconnect())

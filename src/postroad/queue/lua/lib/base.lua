@@ -41,6 +41,8 @@ local base = KEYS[1] .. ':'
 --   events      stream
 --   token       string  the last token given
 --   counters    hash
+--   processes   hash    process -> what it is
+--   beats       zset    process -> when it was last alive, ms
 --   life        hash    which life of the server this is, and the last token from before it; where a scan goes on
 local keys = setmetatable({}, {
   __index = function(made, name)

@@ -1,0 +1,84 @@
+"""Whether a sender, or all mail, is held back until somebody acts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+
+from postroad.delivery.job import QUEUE_GATE, SEND_QUEUE, hold_gate, sender_gate
+from postroad.doctor.check import Check
+from postroad.doctor.context import Context
+from postroad.errors import PostroadError
+from postroad.queue import FOREVER_MS, GateState
+from postroad.queue.topology import Health
+from postroad.store.dns_report import open_holds
+from postroad.store.engine import read
+from postroad.store.shaping import open_changes
+
+
+async def check_senders(context: Context) -> Sequence[Check]:
+    """Check that no sender and no gate is paused.
+
+    A pause that only a person ends fails: its mail waits without end. One that ends by itself is a warning.
+    """
+    holds, reasons = await _reasons(context)
+    states = {state.gate.name: state for state in await (await context.queue(SEND_QUEUE)).gates()}
+    now_ms = (await context.parts()).clock.now_ms()
+    paused = {name: until for name, state in states.items() if (until := _paused_until(state, now_ms))}
+    checks = [
+        Check(
+            part=f"sender {sender}",
+            health=Health.FAIL,
+            seen=f"is held back: {why}",
+            remedy="`postroad dns senders` shows what to publish; the next check releases it.",
+        )
+        for sender, why in sorted(holds.items())
+    ]
+    held = {hold_gate(sender) for sender in holds}
+    checks += _paused({name: until for name, until in paused.items() if name not in held}, reasons)
+    names = len(context.settings.senders)
+    return checks or [Check(part="senders", health=Health.OK, seen=f"none of {names} is paused or held back")]
+
+
+async def _reasons(context: Context) -> tuple[dict[str, str], dict[str, str]]:
+    """Return held senders and paused gates, each with its reason, as far as the database knows them."""
+    try:
+        engine = await context.database()
+    except PostroadError:  # The check of the database says so; the queue knows the gates all the same.
+        return {}, {}
+    return await asyncio.to_thread(_read_reasons, engine)
+
+
+def _read_reasons(engine: sa.Engine) -> tuple[dict[str, str], dict[str, str]]:
+    with read(engine) as connection:
+        holds = {sender: hold.reason for sender, hold in open_holds(connection).items() if hold.held_at is not None}
+        suspended = [change for change in open_changes(connection) if change.suspended]
+        return holds, {change.gate: f"{change.rule}: {change.reply}" for change in suspended}
+
+
+def _paused_until(state: GateState, now_ms: int) -> int | None:
+    until_ms = state.gate.paused_until_ms
+    return until_ms if until_ms is not None and until_ms > now_ms else None
+
+
+def _paused(gates: Mapping[str, int], reasons: Mapping[str, str]) -> Iterator[Check]:
+    for name, until_ms in sorted(gates.items()):
+        forever = until_ms >= FOREVER_MS
+        end = "until it is resumed" if forever else f"until {datetime.fromtimestamp(until_ms / 1000, UTC):%F %T} UTC"
+        why = f" ({reasons[name]})" if name in reasons else ""
+        yield Check(
+            part=_part_of(name),
+            health=Health.FAIL if forever else Health.WARN,
+            seen=f"gate {name} is paused {end}{why}",
+            remedy=f"`postroad queue gate resume {name}` resumes it; `postroad shaping show` shows what paused it.",
+        )
+
+
+def _part_of(gate: str) -> str:
+    if gate == QUEUE_GATE:
+        return f"queue {SEND_QUEUE}"
+    prefix = sender_gate("")
+    return f"sender {gate.removeprefix(prefix)}" if gate.startswith(prefix) else f"gate {gate}"

@@ -1,0 +1,100 @@
+"""Doctor is red when a process that mail depends on does not run, whatever ended it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.commands import run_command
+from tests.doctor.conftest import Doctor
+
+GONE_WITHIN_S = 30.0
+Start = Callable[..., "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def start(site: Path, environment: dict[str, str]) -> Iterator[Start]:
+    """Start a command of ours as a process; it is killed with the test."""
+    with (site / "log").open("ab") as log, ExitStack() as stack:
+
+        def started(*words: str) -> subprocess.Popen[bytes]:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "postroad", *words],
+                cwd=site,
+                env=environment,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+            )
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            return process
+
+        yield started
+
+
+@pytest.fixture
+def processes(site: Path, environment: dict[str, str]) -> Callable[[], dict[str, dict[str, Any]]]:
+    """Return what `postroad processes` lists, by role."""
+
+    def listed() -> dict[str, dict[str, Any]]:
+        done = run_command(site, environment, "processes", "--json")
+        assert done.returncode == 0, done.stderr
+        return {process["role"]: process for process in json.loads(done.stdout)}
+
+    return listed
+
+
+def eventually(condition: Callable[[], bool], within_s: float) -> None:
+    deadline_s = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.2)
+
+
+def test_nothing_runs_is_red(doctor: Doctor) -> None:
+    checks = doctor()
+    assert checks["worker email:send"]["health"] == checks["recorder"]["health"] == "fail"
+    assert checks["worker email:send"]["seen"] == "none is alive"
+    assert "postroad worker" in checks["worker email:send"]["remedy"]
+
+
+@pytest.mark.timeout(180)
+def test_processes_that_are_killed_or_stopped_are_gone(
+    doctor: Doctor, start: Start, processes: Callable[[], dict[str, dict[str, Any]]]
+) -> None:
+    worker, recorder, web = start("worker"), start("recorder"), start("web", "--port", "0")
+    pids = {"worker": worker.pid, "recorder": recorder.pid, "web": web.pid}
+    eventually(lambda: {role: process["pid"] for role, process in processes().items()} == pids, 40)
+    checks = doctor()
+    assert checks["worker email:send"]["health"] == checks["recorder"]["health"] == "ok"
+    web.send_signal(signal.SIGTERM)
+    assert web.wait(20) == 0
+    assert processes().keys() == {"worker", "recorder"}
+
+    worker.send_signal(signal.SIGKILL)
+    recorder.send_signal(signal.SIGSTOP)
+    began_s = time.monotonic()
+    eventually(lambda: not any(process["alive"] for process in processes().values()), GONE_WITHIN_S)
+    assert time.monotonic() - began_s < GONE_WITHIN_S
+    checks = doctor()
+    assert checks["worker email:send"]["health"] == checks["recorder"]["health"] == "fail"
+    assert "ended without a word" in checks["worker email:send"]["seen"]
+
+    recorder.send_signal(signal.SIGCONT)
+    eventually(lambda: bool(processes()["recorder"]["alive"]), 20)
+
+
+def test_workers_that_the_settings_need_are_looked_for(site: Path, doctor: Doctor) -> None:
+    assert "worker bounce:process" not in doctor()
+    settings = site / "postroad.toml"
+    settings.write_text(settings.read_text() + '[inbound]\nenabled = true\nsmtp = "127.0.0.1:1"\n')
+    assert doctor()["worker bounce:process"]["health"] == "fail"

@@ -1,0 +1,92 @@
+"""Doctor says which sender is paused or held back, why, and what to do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from postroad.delivery.job import SEND_QUEUE, provider_gate, sender_gate
+from postroad.parts import Parts, open_parts
+from postroad.settings import Settings
+from postroad.store.dns_report import SenderHold, put_hold
+from postroad.store.engine import write
+from tests.doctor.conftest import Doctor
+
+SENDER = "ada@example.com"
+Change = Callable[[Callable[[Parts], Awaitable[None]]], None]
+
+
+@pytest.fixture
+def change(site: Path, monkeypatch: pytest.MonkeyPatch) -> Change:
+    """Change something of the installation, as its processes would."""
+    monkeypatch.setenv("POSTROAD_CONFIG", str(site / "postroad.toml"))
+    monkeypatch.chdir(site)
+
+    def changed(work: Callable[[Parts], Awaitable[None]]) -> None:
+        async def main() -> None:
+            async with open_parts(Settings.load(site / "postroad.toml")) as parts:
+                await work(parts)
+
+        asyncio.run(main())
+
+    return changed
+
+
+def hold(engine: sa.Engine) -> None:
+    now = datetime.now(UTC)
+    with write(engine) as connection:
+        put_hold(connection, SenderHold(sender=SENDER, reason="SPF fails", failing_since=now, held_at=now))
+
+
+def test_senders_that_may_send_are_ok(doctor: Doctor) -> None:
+    assert doctor()["senders"]["health"] == "ok"
+
+
+def test_sender_that_is_paused_until_it_is_resumed_is_red(doctor: Doctor, change: Change) -> None:
+    async def pause(parts: Parts) -> None:
+        await (await parts.queue(SEND_QUEUE)).suspend(sender_gate(SENDER), None)
+
+    change(pause)
+    check = doctor()[f"sender {SENDER}"]
+    assert check["health"] == "fail"
+    assert "until it is resumed" in check["seen"]
+    assert f"postroad queue gate resume sender:{SENDER}" in check["remedy"]
+
+
+def test_pause_that_ends_by_itself_is_a_warning(doctor: Doctor, change: Change) -> None:
+    async def pause(parts: Parts) -> None:
+        queue = await parts.queue(SEND_QUEUE)
+        await queue.suspend(provider_gate(SENDER, "google"), parts.clock.now_ms() + 3_600_000)
+        await queue.suspend("provider:yahoo", parts.clock.now_ms() - 1)
+
+    change(pause)
+    checks = doctor()
+    assert checks[f"gate provider:google:{SENDER}"]["health"] == "warn"
+    assert "gate provider:yahoo" not in checks
+
+
+def test_sender_that_is_held_for_its_dns_is_red_although_the_queue_lost_the_gate(
+    doctor: Doctor, change: Change
+) -> None:
+    async def hold_back(parts: Parts) -> None:
+        await asyncio.to_thread(hold, parts.engine)
+
+    change(hold_back)
+    check = doctor()[f"sender {SENDER}"]
+    assert check["health"] == "fail"
+    assert "SPF fails" in check["seen"]
+
+
+def test_queue_that_is_suspended_is_red_also_without_the_database(doctor: Doctor, change: Change) -> None:
+    async def pause(parts: Parts) -> None:
+        await (await parts.queue(SEND_QUEUE)).suspend("queue", None)
+
+    change(pause)
+    gone = doctor(POSTROAD_DATABASE_URL="postgresql://ada@127.0.0.1:1/none")
+    for checks in (doctor(), gone):
+        assert checks[f"queue {SEND_QUEUE}"]["health"] == "fail"
