@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 import msgspec
 
 from postroad.bounce.intake import BOUNCE_QUEUE
-from postroad.cli.output import JsonOption, print_json, print_table, with_parts
+from postroad.cli.output import JsonOption, print_json, print_table
+from postroad.cli.parts import with_parts
 from postroad.delivery.job import MAIL_QUEUES
 from postroad.parts import Parts
 from postroad.queue import Process
