@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from random import Random
@@ -15,10 +15,12 @@ import sqlalchemy as sa
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from postroad.delivery.destinations import Destinations
 from postroad.delivery.direct import DirectRoute
 from postroad.delivery.outcome import Obstacle, ObstacleError, Outcome, Verdict, of_obstacle
 from postroad.delivery.shaping.file import Shaping, read_shaping
 from postroad.dns.providers import site_of
+from postroad.dns.public_address import Network, networks
 from postroad.dns.resolver import Resolver
 from postroad.dns.sts_policies import StsPolicies
 from postroad.errors import Blame
@@ -64,6 +66,7 @@ ZONE = {
     "_mta-sts.sts.example": {"TXT": ['"v=STSv1; id=1;"']},
     "mta-sts.sts.example": {"A": ["127.0.0.1"]},
 }
+LOOPBACK = networks(["127.0.0.0/8", "::1"])
 SIGNED = {"signed.example", "mx.signed.example"}
 POLICY = "version: STSv1\nmode: {mode}\nmx: {mx}\nmax_age: 86400\n"
 
@@ -104,6 +107,7 @@ class World:
         site: Site | None = None,
         ca_file: Path | None = None,
         shaping: Shaping | None = None,
+        allowed: Sequence[Network] = LOOPBACK,
         **settings: object,
     ) -> DirectRoute:
         usual = {"kind": RouteKind.DIRECT, "port": self.port, "helo": "mail.sender.example", "ca_file": ca_file}
@@ -112,7 +116,12 @@ class World:
         )
         trust = client_context(site.ca_file if site is not None else None)
         policies = StsPolicies(
-            resolver, self._engine, self.clock, trust, https_port=site.port if site is not None else 443
+            resolver,
+            self._engine,
+            self.clock,
+            trust,
+            https_port=site.port if site is not None else 443,
+            allowed=LOOPBACK,
         )
         pools = await self._stack.enter_async_context(Pools(QUICK))
         return DirectRoute(
@@ -123,6 +132,7 @@ class World:
             pools=pools,
             clock=self.clock,
             rng=Random(7),
+            destinations=Destinations(allowed=allowed),
         )
 
     def taken(self) -> dict[int, list[str]]:
@@ -212,6 +222,8 @@ BOUNCED, DEFER, DEAD = Verdict.BOUNCED, Verdict.DEFER, Verdict.DEAD
         (Obstacle.TAKES_NO_MAIL, BOUNCED, Blame.RECIPIENT, True),
         (Obstacle.NO_SUCH_DOMAIN, BOUNCED, Blame.RECIPIENT, True),
         (Obstacle.NO_SUCH_HOST, BOUNCED, Blame.HOST, False),
+        (Obstacle.NOT_PUBLIC, BOUNCED, Blame.HOST, False),
+        (Obstacle.BUSY, DEFER, Blame.HOST, False),
         (Obstacle.LOOP, DEAD, Blame.US, False),
         (Obstacle.NO_ANSWER, DEFER, Blame.HOST, False),
         (Obstacle.HOSTS_DOWN, DEFER, Blame.HOST, False),

@@ -136,6 +136,7 @@ class World:
             helo = "mail.sender.example"
             connections = 5
             [delivery]
+            allowed_networks = ["127.0.0.0/8"]
             shaping = "{self._folder / "shaping.toml"}"
             """
         )

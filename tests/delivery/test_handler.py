@@ -10,12 +10,14 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from postroad.clock import SystemClock
+from postroad.delivery.destinations import Destinations
 from postroad.delivery.handler import Delivery
 from postroad.delivery.job import decode_job, decode_note
 from postroad.delivery.routes import open_routes
 from postroad.delivery.shaping.file import read_shaping
 from postroad.delivery.shaping.shaper import Shaper
 from postroad.delivery.submit import submit_due
+from postroad.dns.public_address import networks
 from postroad.dns.resolver import Resolver
 from postroad.mail.token import TokenSigner
 from postroad.queue import Dead, Defer, Done, Queue
@@ -61,6 +63,7 @@ async def test_what_dns_says_becomes_a_verdict(engine: sa.Engine, queue: Queue, 
                 engine=engine,
                 clock=clock,
                 rng=Random(7),
+                destinations=Destinations(allowed=networks(["127.0.0.0/8"])),
             )
         )
         delivery = Delivery(

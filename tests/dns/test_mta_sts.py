@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from postroad.clock import SystemClock
 from postroad.dns.mta_sts import MAX_AGE_S, Policy, PolicyError, StsMode, fetch_policy, find_policy_id, read_policy
+from postroad.dns.public_address import EVERYWHERE
 from postroad.dns.resolver import Resolver
 from postroad.dns.sts_policies import RETRY_MS, StsPolicies
 from tests.dns.nameserver import Nameserver
@@ -91,7 +92,7 @@ async def test_a_policy_is_fetched_from_a_host_that_proves_its_name(tmp_path: Pa
         Nameserver(ZONE) as server,
         Resolver(server.settings(), SystemClock()) as resolver,
     ):
-        policy = await fetch_policy(resolver, "example.test", trust, port=site.port)
+        policy = await fetch_policy(resolver, "example.test", trust, port=site.port, allowed=EVERYWHERE)
     assert policy.mode is StsMode.ENFORCE
     assert site.requests[0].startswith("GET /.well-known/mta-sts.txt HTTP/1.1\r\n")
     assert "Host: mta-sts.example.test\r\n" in site.requests[0]
@@ -112,7 +113,7 @@ async def test_what_is_no_policy_is_refused(tmp_path: Path, change: dict[str, st
         vars(site).update(change)
         async with Resolver(server.settings(), SystemClock()) as resolver:
             with pytest.raises(PolicyError, match=says):
-                await fetch_policy(resolver, "example.test", trust, port=site.port)
+                await fetch_policy(resolver, "example.test", trust, port=site.port, allowed=EVERYWHERE)
 
 
 async def test_a_certificate_for_another_name_is_refused(tmp_path: Path) -> None:
@@ -122,7 +123,7 @@ async def test_a_certificate_for_another_name_is_refused(tmp_path: Path) -> None
         Resolver(server.settings(), SystemClock()) as resolver,
     ):
         with pytest.raises(PolicyError, match=r"(?i)certificate"):
-            await fetch_policy(resolver, "example.test", trust, port=site.port)
+            await fetch_policy(resolver, "example.test", trust, port=site.port, allowed=EVERYWHERE)
     assert not site.requests
 
 
@@ -133,14 +134,14 @@ async def test_a_policy_holds_until_it_expires_whatever_dns_says_meanwhile(engin
         Nameserver(ZONE, ttl_s=1) as server,
         Resolver(server.settings(), clock) as resolver,
     ):
-        policies = StsPolicies(resolver, engine, clock, trust, https_port=site.port)
+        policies = StsPolicies(resolver, engine, clock, trust, https_port=site.port, allowed=EVERYWHERE)
         first = await policies.of("example.test")
         assert first is not None
         assert first.covers("mx.example.test")
         del server.zone["_mta-sts.example.test"]
         clock.advance(3_600_000)
         # Another process finds it in the store.
-        others = StsPolicies(resolver, engine, clock, trust, https_port=site.port)
+        others = StsPolicies(resolver, engine, clock, trust, https_port=site.port, allowed=EVERYWHERE)
         assert await others.of("example.test") == first
         clock.advance(86_400_000)
         assert await others.of("example.test") is None
@@ -154,7 +155,7 @@ async def test_a_new_id_brings_a_new_policy_and_a_failure_keeps_the_old(engine: 
         Nameserver(ZONE, ttl_s=1) as server,
         Resolver(server.settings(), clock) as resolver,
     ):
-        policies = StsPolicies(resolver, engine, clock, trust, https_port=site.port)
+        policies = StsPolicies(resolver, engine, clock, trust, https_port=site.port, allowed=EVERYWHERE)
         await policies.of("example.test")
         server.zone["_mta-sts.example.test"] = {"TXT": ['"v=STSv1; id=2;"']}
         site.status = "500 Oh"

@@ -19,6 +19,7 @@ from postroad.bounce.sources.poll import open_source
 from postroad.canary.compare import compare, promises
 from postroad.canary.results import results_of
 from postroad.clock import Clock
+from postroad.delivery.destinations import Destinations
 from postroad.delivery.dns_health import identity_of
 from postroad.delivery.outcome import ObstacleError
 from postroad.delivery.routes import open_routes, origins_of
@@ -151,6 +152,7 @@ async def _send(
         engine=engine,
         clock=clock,
         rng=Random(),  # noqa: S311  (it chooses among equals)
+        destinations=Destinations.of(settings.delivery, concurrency=1),
     ) as routes:
         origin = origins_of(settings.senders).get(sender.address, ANYWHERE)
         try:

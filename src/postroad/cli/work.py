@@ -43,6 +43,7 @@ async def _deliver(parts: Parts, queue: Queue, limits: QueueSettings) -> AsyncIt
         clock=parts.clock,
         environ=os.environ,
         registry=parts.metrics.registry if parts.metrics is not None else None,
+        concurrency=limits.concurrency,
     )
     source_field = settings.cohort_breaker.source_field
     caps = CapKeeper(settings, engine=parts.engine, queue=queue, clock=parts.clock)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -9,13 +10,14 @@ from random import Random
 from typing import assert_never
 
 from postroad.clock import Clock
+from postroad.delivery.destinations import Destinations
 from postroad.delivery.outcome import Obstacle, ObstacleError, Pause, of_reply
 from postroad.delivery.shaping.file import Shaping
 from postroad.delivery.shaping.limits import Scope, Terms, terms_of
 from postroad.dns.lookup import Found, Lookup
 from postroad.dns.mta_sts import Policy, StsMode
 from postroad.dns.mx import MailExchange, MailHosts, find_mail_hosts
-from postroad.dns.providers import whose
+from postroad.dns.providers import site_of, whose
 from postroad.dns.resolver import Resolver
 from postroad.dns.sts_policies import StsPolicies
 from postroad.dns.tlsa import NOTHING_SAID, HostCertificates, find_certificates
@@ -48,6 +50,7 @@ class DirectRoute:
         pools: Pools,
         clock: Clock,
         rng: Random,
+        destinations: Destinations | None = None,
     ) -> None:
         self._settings = settings
         self._shaping = shaping  # None: what it says of receivers does not hold here
@@ -55,6 +58,8 @@ class DirectRoute:
         self._resolver = resolver
         self._policies = policies
         self._pools = pools
+        self._destinations = destinations or Destinations()
+        self._hosts_within_s = settings.timeouts.opening_ms / 1000
         self._clock = clock
         self._rng = rng
         self._breakers: OrderedDict[str, Breaker] = OrderedDict()
@@ -71,10 +76,27 @@ class DirectRoute:
         domain = domain_of(message.recipient)
         found = await find_mail_hosts(self._resolver, domain)
         names = self._in_order(found, origin)
+        async with self._destinations.slot(site_of(domain, found.names)):
+            return await self._send_to_best(names, found, message, before_body, origin)
+
+    async def _send_to_best(
+        self,
+        names: Sequence[str],
+        found: MailHosts,
+        message: Sendable,
+        before_body: Callable[[], Awaitable[None]],
+        origin: Origin,
+    ) -> Reply:
+        """One transaction with the first of these hosts that takes part in one."""
+        domain = domain_of(message.recipient)
         policy = await self._policies.of(domain)
         terms = self._terms_of(found, origin)
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + self._hosts_within_s
         obstacle: ObstacleError | None = None
         for name in names[:MAX_HOSTS_TRIED]:
+            if obstacle is not None and loop.time() >= until_s:
+                break  # Slow hosts would take the time of all hosts together. The message comes back later.
             try:
                 endpoint = await self._endpoint(name, found, policy, origin, terms)
                 reply = await self._send_to(endpoint, message, before_body)
@@ -108,7 +130,8 @@ class DirectRoute:
     ) -> Endpoint:
         """Where a mail host is, and how it is to be spoken to. Raises ObstacleError."""
         lookups = await self._resolver.addresses(host)
-        addresses = _addresses(host, lookups)
+        # The session connects to these addresses, and asks no resolver again.
+        addresses = self._addresses(host, lookups)
         settings = self._settings
         certificates = NOTHING_SAID
         if found.secure:  # RFC 7672 §2.2.1: what an unsigned MX leads to is not vouched for by anybody
@@ -177,7 +200,10 @@ class DirectRoute:
             reply = await self._pools.of(endpoint).send(message, before_body)
         except TransportError as error:
             if not error.before_mail:
-                breaker.succeeded()
+                if error.late_s is None:
+                    breaker.succeeded()
+                else:
+                    breaker.failed(str(error))
                 raise
             breaker.failed(str(error))
             raise ObstacleError(Obstacle.HOSTS_DOWN, f"{endpoint.name}: {error}", reply=error.reply) from None
@@ -186,6 +212,20 @@ class DirectRoute:
             raise
         breaker.succeeded()
         return reply
+
+    def _addresses(self, host: str, lookups: tuple[Lookup, Lookup]) -> tuple[str, ...]:
+        """Return the addresses of a mail host that mail may go to. Raises ObstacleError when there is none."""
+        # Receivers ask more of what comes by IPv6 (PTR, above all): it is tried second.
+        found = [*sorted(lookups[0].addresses), *sorted(lookups[1].addresses)]
+        addresses = tuple(address for address in found if self._destinations.may_connect(address))
+        if addresses:
+            return addresses
+        if found:
+            why = f"{host}, a mail host of the domain, has no public address: {', '.join(found[:3])}"
+            raise ObstacleError(Obstacle.NOT_PUBLIC, why)
+        if Found.NO_ANSWER in (lookups[0].found, lookups[1].found):
+            raise ObstacleError(Obstacle.NO_ANSWER, f"no answer about {host}: {lookups[0].why or lookups[1].why}")
+        raise ObstacleError(Obstacle.NO_SUCH_HOST, f"{host}, a mail host of the domain, has no address")
 
     def _breaker(self, name: str) -> Breaker:
         breaker = self._breakers.get(name)
@@ -201,20 +241,9 @@ def _own_names(*names: str | None) -> Collection[str]:
     return {name.lower() for name in names if name is not None}
 
 
-def _addresses(host: str, lookups: tuple[Lookup, Lookup]) -> tuple[str, ...]:
-    # Receivers ask more of what comes by IPv6 (PTR, above all): it is tried second.
-    addresses = tuple(sorted(lookups[0].addresses))
-    addresses += tuple(sorted(lookups[1].addresses))
-    if addresses:
-        return addresses
-    if Found.NO_ANSWER in (lookups[0].found, lookups[1].found):
-        raise ObstacleError(Obstacle.NO_ANSWER, f"no answer about {host}: {lookups[0].why or lookups[1].why}")
-    raise ObstacleError(Obstacle.NO_SUCH_HOST, f"{host}, a mail host of the domain, has no address")
-
-
 def _worse(first: ObstacleError, second: ObstacleError) -> ObstacleError:
     """Of two hosts' obstacles, the one that may pass: while one host may come back, nothing is final."""
-    if first.obstacle is Obstacle.NO_SUCH_HOST:
+    if first.obstacle in (Obstacle.NO_SUCH_HOST, Obstacle.NOT_PUBLIC):
         return second
     # What one of them said is for the shaping to hear.
     return second if first.reply is None and second.reply is not None else first

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from prometheus_client import CollectorRegistry
 
 from postroad.clock import Clock
+from postroad.delivery.destinations import Destinations
 from postroad.delivery.handler import Delivery
 from postroad.delivery.job import SEND_QUEUE
 from postroad.delivery.limits import require_divisible
@@ -34,12 +35,15 @@ async def open_delivery(
     clock: Clock,
     environ: Mapping[str, str],
     registry: CollectorRegistry | None = None,
+    concurrency: int | None = None,
 ) -> AsyncIterator[Delivery]:
     """Open what handles the jobs of ``email:send``; its changes of limits are acted upon as long as this is open.
 
     ``environ`` holds the keys that settings name by variable; ``registry`` takes metrics. Raises ConfigError for a key
-    or a file that cannot be read, and for limits that cannot be held in so many shards.
+    or a file that cannot be read, and for limits that cannot be held in so many shards. ``concurrency``: of the worker;
+    None: as its queue's settings say.
     """
+    destinations = Destinations.of(settings.delivery, concurrency or settings.queue(SEND_QUEUE).concurrency)
     shaping = read_shaping(settings.delivery.shaping)
     require_divisible(settings, shaping, settings.queue(SEND_QUEUE).shards)
     shaper = Shaper(
@@ -53,7 +57,13 @@ async def open_delivery(
     dkim = signers_of(settings, environ)
     rng = Random()  # noqa: S311  (it chooses among equals)
     async with open_routes(
-        settings.routes, shaping=shaping, resolver=resolver, engine=engine, clock=clock, rng=rng
+        settings.routes,
+        shaping=shaping,
+        resolver=resolver,
+        engine=engine,
+        clock=clock,
+        rng=rng,
+        destinations=destinations,
     ) as routes:
         if registry is not None:
             registry.register(RouteMetrics(routes))

@@ -20,6 +20,9 @@ MINUTE_MS = 60_000
 DEFERRAL_MS = (30 * MINUTE_MS, 30 * MINUTE_MS, 120 * MINUTE_MS, 180 * MINUTE_MS)
 """Delay after the first, second, … deferral; the last repeats. RFC 5321 §4.5.4.1: 30 min, later 2–3 h."""
 
+BUSY_MS = (MINUTE_MS, 5 * MINUTE_MS, 30 * MINUTE_MS)
+"""Delay after the first, second, … time that all slots of a slow destination were taken; the last repeats."""
+
 SENDER_PAUSE_MS = 60 * MINUTE_MS
 
 
@@ -50,7 +53,9 @@ class Obstacle(StrEnum):
     NO_SUCH_HOST = "no such host"  # its mail hosts have no address
     LOOP = "loop"  # its best mail host is this machine
     NO_ANSWER = "no answer"  # of DNS
+    NOT_PUBLIC = "not public"  # its mail hosts are at loopback or private addresses only
     HOSTS_DOWN = "hosts down"
+    BUSY = "busy"  # its mail hosts are so slow that all their slots are taken
     POLICY = "policy"  # no host is what the domain's own policy asks for
 
 
@@ -265,12 +270,18 @@ def of_obstacle(obstacle: Obstacle, *, deferrals: int) -> Outcome:
         case Obstacle.NO_SUCH_HOST:
             # The domain is there, and its owner made a mistake that may be mended: it suppresses nobody.
             return Outcome(verdict=Verdict.BOUNCED, cause="no such mail host", blame=Blame.HOST)
+        case Obstacle.NOT_PUBLIC:
+            # As Exim's ignore_target_hosts does: such a host is no host. What DNS says may be mended.
+            return Outcome(verdict=Verdict.BOUNCED, cause="no public mail host", blame=Blame.HOST)
         case Obstacle.LOOP:  # RFC 3463 §3.5: 5.4.6
             return Outcome(verdict=Verdict.DEAD, cause="mail loops back", blame=Blame.US)
         case Obstacle.NO_ANSWER:
             return _deferred("DNS gives no answer", deferrals)
         case Obstacle.HOSTS_DOWN:
             return _deferred("mail hosts down", deferrals)
+        case Obstacle.BUSY:
+            delay_ms = BUSY_MS[min(deferrals, len(BUSY_MS) - 1)]
+            return Outcome(verdict=Verdict.DEFER, cause="mail hosts busy", blame=Blame.HOST, delay_ms=delay_ms)
         case Obstacle.POLICY:  # RFC 8461 §5: to be tried again
             return _deferred("TLS policy not met", deferrals)
         case other:

@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from postroad.clock import Clock
+from postroad.delivery.destinations import Destinations
 from postroad.delivery.direct import DirectRoute
 from postroad.delivery.shaping.file import Shaping
 from postroad.dns.resolver import Resolver
@@ -50,8 +51,13 @@ async def open_routes(
     engine: sa.Engine,
     clock: Clock,
     rng: Random,
+    destinations: Destinations | None = None,
 ) -> AsyncIterator[dict[str, Route]]:
-    """Open every route. Nothing is connected yet. Raises ConfigError for a file of authorities that cannot be used."""
+    """Open every route. Nothing is connected yet. Raises ConfigError for a file of authorities that cannot be used.
+
+    ``destinations``: limits of the direct ones. None: of a worker of ten jobs, and public addresses only.
+    """
+    destinations = destinations or Destinations()
     async with AsyncExitStack() as stack:
         opened: dict[str, Route] = {}
         for name, settings in routes.items():
@@ -62,7 +68,7 @@ async def open_routes(
                     opened[name] = RelayRoute(relays, pools, rng)
                 case RouteKind.DIRECT:
                     trust = await _trust(name, settings)
-                    policies = StsPolicies(resolver, engine, clock, trust)
+                    policies = StsPolicies(resolver, engine, clock, trust, allowed=destinations.allowed)
                     opened[name] = DirectRoute(
                         settings,
                         shaping=shaping if settings.is_shaped else None,
@@ -71,6 +77,7 @@ async def open_routes(
                         pools=pools,
                         clock=clock,
                         rng=rng,
+                        destinations=destinations,
                     )
                 case other:
                     assert_never(other)

@@ -11,8 +11,10 @@ from enum import StrEnum
 import httpx
 
 from postroad.dns.lookup import Found, Lookup
+from postroad.dns.public_address import Network, may_connect
 from postroad.dns.resolver import Resolver
 from postroad.dns.tags import texts
+from postroad.fetch import Answer, FetchError, fetch
 
 MAX_POLICY_BYTES = 65_536
 """RFC 8461 §3.3: a sender may stop there."""
@@ -20,6 +22,8 @@ MAX_AGE_S = 31_557_600
 """RFC 8461 §3.2: about a year."""
 FETCH_SECONDS = 60.0
 """RFC 8461 §3.3."""
+MAX_ADDRESSES = 4
+"""Of one host, that are tried."""
 
 _RECORD = re.compile(r"v=STSv1[ \t]*;[ \t]*id=(?P<id>[A-Za-z0-9]{1,32})[ \t]*(?:;.*)?")
 _HOST = re.compile(r"(\*\.)?[a-z0-9_]([a-z0-9_-]*[a-z0-9])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9])?)*")
@@ -93,45 +97,64 @@ def read_policy(text: str) -> Policy:
     return Policy(mode=mode, hosts=hosts, max_age_s=min(int(max_age), MAX_AGE_S))
 
 
-async def fetch_policy(resolver: Resolver, domain: str, trust: ssl.SSLContext, *, port: int = 443) -> Policy:
-    """Fetch the policy of a domain. Its host is found by our resolver, and must prove its name. Raises PolicyError."""
+async def fetch_policy(
+    resolver: Resolver,
+    domain: str,
+    trust: ssl.SSLContext,
+    *,
+    port: int = 443,
+    allowed: Sequence[Network] = (),
+    within_s: float = FETCH_SECONDS,
+) -> Policy:
+    """Fetch the policy of a domain. Its host is found by our resolver, and must prove its name.
+
+    Args:
+        resolver: Finds the host's addresses. The connection goes to one of those.
+        domain: Whose policy it is.
+        trust: Authorities that may have signed the host's certificate.
+        port: Port of the host.
+        allowed: Networks that are not public, and that it may be fetched from all the same.
+        within_s: Deadline for all addresses together, in seconds.
+
+    Raises:
+        PolicyError: There is no such policy, or it cannot be had.
+    """
     host = f"mta-sts.{domain}"
-    addresses = await _addresses(resolver, host)
-    last: Exception | None = None
-    for address in addresses[:4]:
+    addresses = (await _addresses(resolver, host, allowed))[:MAX_ADDRESSES]
+    why = ""
+    for address in addresses:
         place = f"[{address}]" if ":" in address else address
         try:
-            async with httpx.AsyncClient(
-                verify=trust, timeout=FETCH_SECONDS / 4, follow_redirects=False, trust_env=False
-            ) as client:
-                return await _get(client, f"https://{place}:{port}/.well-known/mta-sts.txt", host)
-        except (httpx.HTTPError, OSError) as error:
-            last = error
-    raise PolicyError(f"https://{host} cannot be reached: {str(last) or type(last).__name__}")
+            async with httpx.AsyncClient(verify=trust, trust_env=False) as client:
+                answer = await fetch(
+                    client,
+                    f"https://{place}:{port}/.well-known/mta-sts.txt",
+                    within_s=within_s / len(addresses),
+                    max_bytes=MAX_POLICY_BYTES,
+                    headers={"Host": host},
+                    extensions={"sni_hostname": host},
+                )
+        except FetchError as error:
+            why = str(error)
+        else:
+            return _policy(answer, host)
+    raise PolicyError(f"https://{host} cannot be reached: {why}")
 
 
-async def _addresses(resolver: Resolver, host: str) -> Sequence[str]:
+async def _addresses(resolver: Resolver, host: str, allowed: Sequence[Network]) -> Sequence[str]:
     lookups = await resolver.addresses(host)
     found = [address for lookup in lookups for address in lookup.addresses]
     if not found:
         raise PolicyError(f"{host} has no address ({', '.join(lookup.found for lookup in lookups)})")
-    return found
+    usable = [address for address in found if may_connect(address, allowed)]
+    if not usable:
+        raise PolicyError(f"{host} has no public address: {', '.join(found[:3])}")
+    return usable
 
 
-async def _get(client: httpx.AsyncClient, url: str, host: str) -> Policy:
-    request = client.build_request("GET", url, headers={"Host": host}, extensions={"sni_hostname": host})
-    response = await client.send(request, stream=True)
-    try:
-        if response.status_code != httpx.codes.OK:
-            raise PolicyError(f"https://{host} answers {response.status_code}")  # RFC 8461 §3.3: no redirects
-        media_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        if media_type != "text/plain":
-            raise PolicyError(f"https://{host} answers {media_type or 'no media type'}, and not text/plain")
-        body = bytearray()
-        async for chunk in response.aiter_bytes():
-            body += chunk
-            if len(body) > MAX_POLICY_BYTES:
-                raise PolicyError(f"the policy at https://{host} is longer than {MAX_POLICY_BYTES} bytes")
-    finally:
-        await response.aclose()
-    return read_policy(body.decode("utf-8", "replace"))
+def _policy(answer: Answer, host: str) -> Policy:
+    if answer.status != httpx.codes.OK:
+        raise PolicyError(f"https://{host} answers {answer.status}")  # RFC 8461 §3.3: no redirects
+    if answer.media_type != "text/plain":
+        raise PolicyError(f"https://{host} answers {answer.media_type[:80] or 'no media type'}, and not text/plain")
+    return read_policy(answer.body.decode("utf-8", "replace"))

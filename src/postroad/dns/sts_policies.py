@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from collections.abc import Sequence
 from datetime import timedelta
 
 import sqlalchemy as sa
 
 from postroad.clock import Clock
 from postroad.dns.mta_sts import Policy, PolicyError, StsMode, fetch_policy, find_policy_id
+from postroad.dns.public_address import Network
 from postroad.dns.resolver import Resolver
 from postroad.errors import UnavailableError
 from postroad.store.engine import read, write
@@ -29,13 +31,22 @@ class StsPolicies:
     """Policies by domain, shared by all processes through the store."""
 
     def __init__(
-        self, resolver: Resolver, engine: sa.Engine, clock: Clock, trust: ssl.SSLContext, *, https_port: int = 443
+        self,
+        resolver: Resolver,
+        engine: sa.Engine,
+        clock: Clock,
+        trust: ssl.SSLContext,
+        *,
+        https_port: int = 443,
+        allowed: Sequence[Network] = (),
     ) -> None:
+        """``allowed``: networks that are not public, and that policies are fetched from all the same."""
         self._resolver = resolver
         self._engine = engine
         self._clock = clock
         self._trust = trust
         self._https_port = https_port
+        self._allowed = allowed
         self._kept: dict[str, StsPolicy | None] = {}
         self._not_before_ms: dict[str, int] = {}
         self._locks: dict[str, asyncio.Lock] = {}
@@ -77,7 +88,9 @@ class StsPolicies:
         if now_ms < self._not_before_ms.get(domain, 0):
             return None
         try:
-            fetched = await fetch_policy(self._resolver, domain, self._trust, port=self._https_port)
+            fetched = await fetch_policy(
+                self._resolver, domain, self._trust, port=self._https_port, allowed=self._allowed
+            )
         except PolicyError as error:
             self._not_before_ms[domain] = now_ms + RETRY_MS
             log.warning("the MTA-STS policy of %s: %s", domain, error)

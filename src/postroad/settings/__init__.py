@@ -41,6 +41,7 @@ from postroad.settings.values import (
     IpAddress,
     MailAddress,
     Name,
+    NetworkText,
     Rate,
     RateField,
     ReplyAddress,
@@ -215,6 +216,15 @@ class DeliverySettings(Section):
         default=259_200_000, gt=0, le=MAX_DURATION_MS, description="a touch not accepted by then expires"
     )
     shaping: Path | None = Field(default=None, description="a shaping.toml, laid over the one that is shipped")
+    destination_concurrency: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000,
+        description="jobs at once for the mail hosts of one destination, for each worker process; unset: half of them",
+    )
+    allowed_networks: tuple[NetworkText, ...] = Field(
+        default=(), description="networks that are not public, and to whose hosts direct routes deliver all the same"
+    )
 
 
 DEFAULT_QUEUES = {

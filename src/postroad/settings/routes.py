@@ -48,7 +48,7 @@ class OAuthSettings(Section):
 
 
 class TimeoutSettings(Section):
-    """How long each reply is waited for. RFC 5321 §4.5.3.2 gives the least for all but the first."""
+    """How long each reply is waited for. RFC 5321 §4.5.3.2 gives the least for those from greeting to dot."""
 
     connect_ms: DurationMs = Field(default=30_000, gt=0, le=MAX_DURATION_MS, description="until a connection stands")
     greeting_ms: DurationMs = Field(
@@ -58,6 +58,12 @@ class TimeoutSettings(Section):
     rcpt_ms: DurationMs = Field(default=300_000, gt=0, le=MAX_DURATION_MS)
     data_ms: DurationMs = Field(default=120_000, gt=0, le=MAX_DURATION_MS)
     dot_ms: DurationMs = Field(default=600_000, gt=0, le=MAX_DURATION_MS)
+    opening_ms: DurationMs = Field(
+        default=600_000, gt=0, le=MAX_DURATION_MS, description="for all that opens a session, together"
+    )
+    transaction_ms: DurationMs = Field(
+        default=600_000, gt=0, le=MAX_DURATION_MS, description="for MAIL, RCPT and DATA, together"
+    )
 
 
 class _Connecting(Section):

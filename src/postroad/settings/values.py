@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import Annotated
 from zoneinfo import available_timezones
 
@@ -97,6 +97,14 @@ def ip_address_text(text: str) -> str:
         raise ValueError(f"{text!r} is no IP address") from None
 
 
+def _network_text(text: str) -> str:
+    try:
+        return str(ip_network(text))
+    except ValueError as error:
+        raise ValueError(f"{text!r} is neither an IP address nor a network: {error}") from None
+
+
+NetworkText = Annotated[str, AfterValidator(_network_text)]
 IpAddress = Annotated[str, AfterValidator(ip_address_text)]
 HostName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:\[\]-]+$", max_length=255)]
 DkimSelector = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$", max_length=190)]

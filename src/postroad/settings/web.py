@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from ipaddress import ip_network
-from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from postroad.settings.values import HostName, Rate, RateField, Section
+from postroad.settings.values import HostName, NetworkText, Rate, RateField, Section
 from postroad.settings.webhooks import WebhookSettings
-
-
-def _network_text(text: str) -> str:
-    try:
-        return str(ip_network(text))
-    except ValueError as error:
-        raise ValueError(f"{text!r} is neither an IP address nor a network: {error}") from None
 
 
 class UnsubscribeScope(StrEnum):
@@ -31,7 +22,7 @@ class WebSettings(Section):
 
     host: HostName = Field(default="127.0.0.1", description="address that it listens at")
     port: int = Field(default=8087, ge=0, le=65535, description="port that it listens at")
-    trusted_proxies: tuple[Annotated[str, AfterValidator(_network_text)], ...] = Field(
+    trusted_proxies: tuple[NetworkText, ...] = Field(
         default=(), description="addresses and networks whose X-Forwarded-For is believed"
     )
     rate: RateField = Field(default=Rate(count=1200, per_ms=60_000), description="requests of one client address")

@@ -12,10 +12,11 @@ from postroad.smtp.reply import Phase, Reply
 
 @dataclass(frozen=True, kw_only=True)
 class Timeouts:
-    """Seconds to wait for each reply. RFC 5321 §4.5.3.2 gives the least for each.
+    """Seconds to wait for each whole reply, all its lines included. RFC 5321 §4.5.3.2 gives the least for each.
 
-    ``connect``, until TCP stands, is ours: a host that takes longer is as good as down. ``greeting`` holds for each
-    step from there until a session stands.
+    ``connect``, for TCP, is ours: a host that takes longer is as good as down. ``greeting`` holds for each step from
+    there until the session is open, ``opening`` for all of them together. ``transaction`` holds for the replies to
+    MAIL, RCPT and DATA together; the final dot has a time of its own, in which the body is written as well.
     """
 
     connect: float = 30
@@ -24,6 +25,8 @@ class Timeouts:
     rcpt: float = 300
     data: float = 120
     dot: float = 600
+    opening: float = 600
+    transaction: float = 600
 
     @classmethod
     def of(cls, settings: TimeoutSettings) -> Self:
@@ -35,18 +38,32 @@ class Timeouts:
             rcpt=settings.rcpt_ms / 1000,
             data=settings.data_ms / 1000,
             dot=settings.dot_ms / 1000,
+            opening=settings.opening_ms / 1000,
+            transaction=settings.transaction_ms / 1000,
         )
 
 
 class TransportError(Exception):
-    """The connection could not be made, or was lost. ``unknown``: it died between the final dot and its reply."""
+    """The connection could not be made, or was lost. ``unknown``: it died between the final dot and its reply.
 
-    def __init__(self, phase: Phase, reason: str, *, unknown: bool = False, reply: Reply | None = None) -> None:
+    ``late_s``: it was cut off by a deadline, of so many seconds.
+    """
+
+    def __init__(
+        self,
+        phase: Phase,
+        reason: str,
+        *,
+        unknown: bool = False,
+        reply: Reply | None = None,
+        late_s: float | None = None,
+    ) -> None:
         super().__init__(f"{phase}: {reason}")
         self.phase = phase
         self.reason = reason
         self.unknown = unknown
         self.reply = reply
+        self.late_s = late_s
 
     @property
     def before_mail(self) -> bool:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import httpx
 from pydantic import SecretStr
 
 from postroad.clock import Clock
+from postroad.fetch import Answer, FetchError, fetch
 from postroad.settings import OAuthSettings
 from postroad.smtp.tls import client_context
 
 EARLY_MS = 60_000
 """How long before its end a token is not used any more: a session takes a while to open."""
 DEFAULT_LIFE_MS = 300_000
+MAX_LIFE_S = 10**9
 MAX_ANSWER_BYTES = 65_536
 
 
@@ -57,26 +60,31 @@ class TokenSource:
         if said.scope is not None:
             form["scope"] = said.scope
         try:
-            async with httpx.AsyncClient(
-                verify=client_context(said.ca_file), timeout=self._timeout_ms / 1000, follow_redirects=False
-            ) as client:
-                response = await client.post(said.token_url, data=form)
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            raise TokenError(f"{said.token_url} gives no token: {str(error) or type(error).__name__}") from None
-        return self._read(response)
+            async with httpx.AsyncClient(verify=client_context(said.ca_file)) as client:
+                answer = await fetch(
+                    client,
+                    said.token_url,
+                    within_s=self._timeout_ms / 1000,
+                    max_bytes=MAX_ANSWER_BYTES,
+                    method="POST",
+                    data=form,
+                )
+        except (FetchError, OSError) as error:
+            raise TokenError(f"{said.token_url} gives no token: {error}") from None
+        return self._read(answer)
 
-    def _read(self, response: httpx.Response) -> tuple[SecretStr, int]:
+    def _read(self, response: Answer) -> tuple[SecretStr, int]:
         where = self._settings.token_url
         try:
-            answer = response.json() if len(response.content) <= MAX_ANSWER_BYTES else None
-        except ValueError:
+            answer = json.loads(response.body)
+        except (ValueError, RecursionError):
             answer = None
         if not isinstance(answer, dict):
-            raise TokenError(f"{where} answers {response.status_code}, and no JSON object")
+            raise TokenError(f"{where} answers {response.status}, and no JSON object")
         token, life_s = answer.get("access_token"), answer.get("expires_in")
-        if response.status_code != httpx.codes.OK or not isinstance(token, str) or not token.isascii():
+        if response.status != httpx.codes.OK or not isinstance(token, str) or not token.isascii():
             # RFC 6749 §5.2: one word, such as invalid_grant. Nothing else of it: it could repeat what we sent.
             word = str(answer.get("error", "no token"))[:40]
-            raise TokenError(f"{where} answers {response.status_code}: {word}")
-        life_ms = int(life_s) * 1000 if isinstance(life_s, int | float) and life_s > 0 else DEFAULT_LIFE_MS
+            raise TokenError(f"{where} answers {response.status}: {word}")
+        life_ms = int(life_s) * 1000 if isinstance(life_s, int | float) and 0 < life_s < MAX_LIFE_S else DEFAULT_LIFE_MS
         return SecretStr(token), life_ms

@@ -1,7 +1,8 @@
-"""How a session comes to stand: connect, greet, secure, log in. aiosmtplib does the talking."""
+"""Open an SMTP session: connect, EHLO, STARTTLS, AUTH. aiosmtplib speaks the protocol."""
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from contextlib import ExitStack
 from dataclasses import replace
@@ -18,23 +19,37 @@ from postroad.smtp.oauth import TokenError, TokenSource
 from postroad.smtp.reply import Phase, Reply, clean, parse_reply
 from postroad.smtp.tls import client_context
 
+MAX_REASON = 500
+"""Characters that are kept of what a server said in place of a reply."""
 _NO_SUCH_COMMAND = frozenset({500, 501, 502, 504})
 _BAD_CREDENTIALS = 535  # RFC 4954 §6; the 334 of XOAUTH2, with its reason in JSON, is followed by it
 
 
 async def open_client(endpoint: Endpoint, timeouts: Timeouts) -> aiosmtplib.SMTP:
-    """Raises TransportError, with the reply where there was one."""
+    """Open a session within `Timeouts.opening`. Raises TransportError, with the reply where there was one."""
+    progress = _Progress()
     try:
-        return await _open(endpoint, timeouts)
-    except TransportError as error:
-        if endpoint.tls is not TlsMode.OPPORTUNISTIC or error.phase is not Phase.TLS:
-            raise
-        # RFC 7435 §3: encryption that does not come about is no reason not to deliver.
-        return await _open(replace(endpoint, tls=TlsMode.NONE), timeouts)
+        async with asyncio.timeout(timeouts.opening):
+            try:
+                return await _open(endpoint, timeouts, progress)
+            except TransportError as error:
+                if endpoint.tls is not TlsMode.OPPORTUNISTIC or error.phase is not Phase.TLS:
+                    raise
+                # RFC 7435 §3: encryption that does not come about is no reason not to deliver.
+                return await _open(replace(endpoint, tls=TlsMode.NONE), timeouts, progress)
+    except TimeoutError:
+        reason = f"{endpoint.name} has not opened a session within {timeouts.opening:g} s"
+        raise TransportError(progress.phase, reason, late_s=timeouts.opening) from None
 
 
-async def _open(endpoint: Endpoint, timeouts: Timeouts) -> aiosmtplib.SMTP:
+class _Progress:
+    """How far the opening of a session has come."""
+
     phase = Phase.CONNECT
+
+
+async def _open(endpoint: Endpoint, timeouts: Timeouts, progress: _Progress) -> aiosmtplib.SMTP:
+    progress.phase = Phase.CONNECT
     try:
         client = aiosmtplib.SMTP(
             hostname=endpoint.host,
@@ -48,29 +63,37 @@ async def _open(endpoint: Endpoint, timeouts: Timeouts) -> aiosmtplib.SMTP:
             unless_it_stands.callback(client.close)
             # From here the socket is asyncio's, which closes it whatever happens: we could close another's by then.
             await client.connect(sock=await connect(endpoint, timeouts.connect))
-            phase = Phase.EHLO
+            progress.phase = Phase.EHLO
             await _greet(client)
             if endpoint.tls is TlsMode.STARTTLS or (
                 endpoint.tls is TlsMode.OPPORTUNISTIC and client.supports_extension("starttls")
             ):
-                phase = Phase.TLS
+                progress.phase = Phase.TLS
                 await client.starttls()
                 _check_tlsa(client, endpoint)
-                phase = Phase.EHLO
+                progress.phase = Phase.EHLO
                 await client.ehlo()
-            phase = Phase.AUTH
+            progress.phase = Phase.AUTH
             await _log_in(client, endpoint)
             unless_it_stands.pop_all()
             return client
     except aiosmtplib.SMTPResponseException as error:
         if not 200 <= error.code < 600:  # what was said was no reply
-            raise TransportError(phase, clean(str(error.message))) from None
-        reply = parse_reply(phase, error.code, str(error.message).splitlines())
-        reason = _words_for_login(reply, endpoint) if phase is Phase.AUTH else str(reply)
-        raise TransportError(phase, reason, reply=reply) from None
+            raise TransportError(progress.phase, clean(str(error.message))[:MAX_REASON]) from None
+        reply = parse_reply(progress.phase, error.code, str(error.message).splitlines())
+        reason = _words_for_login(reply, endpoint) if progress.phase is Phase.AUTH else str(reply)
+        raise TransportError(progress.phase, reason, reply=reply) from None
     # ValueError: a host that cannot be a name; OSError: all that goes wrong with sockets, TLS and files.
     except (aiosmtplib.SMTPException, TokenError, OSError, ValueError) as error:
-        raise TransportError(phase, str(error) or _words_for(error, endpoint)) from None
+        late_s = _late_s(error, timeouts)
+        raise TransportError(progress.phase, str(error) or _words_for(error, endpoint), late_s=late_s) from None
+
+
+def _late_s(error: Exception, timeouts: Timeouts) -> float | None:
+    """The deadline that cut it off, in seconds. None: it failed otherwise."""
+    if isinstance(error, aiosmtplib.SMTPTimeoutError):
+        return timeouts.greeting
+    return timeouts.connect if isinstance(error, TimeoutError) else None
 
 
 def _words_for(error: Exception, endpoint: Endpoint) -> str:

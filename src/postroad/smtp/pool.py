@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -12,6 +13,8 @@ from postroad.smtp.endpoint import Endpoint
 from postroad.smtp.permits import Permit, Permits
 from postroad.smtp.reply import Phase, Reply
 from postroad.smtp.session import Sendable, Session, Timeouts, Transaction, TransportError, UnsendableError
+
+log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 30.0
 
@@ -54,6 +57,16 @@ class SessionPool:
 
     async def send(self, message: Sendable, before_body: Callable[[], Awaitable[None]]) -> Reply:
         """One transaction on some session. See Session.carry. Raises UnsendableError as well."""
+        try:
+            return await self._send(message, before_body)
+        except TransportError as error:
+            if error.late_s is not None:
+                log.warning(
+                    "%s is cut off at %s after %g s: %s", self._endpoint.name, error.phase, error.late_s, error.reason
+                )
+            raise
+
+    async def _send(self, message: Sendable, before_body: Callable[[], Awaitable[None]]) -> Reply:
         session, _, transaction = permit = await self._permit(message)
         try:
             if transaction is None:

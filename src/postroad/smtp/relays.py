@@ -65,7 +65,7 @@ class RelayRoute:
         try:
             reply = await self._pools.of(self._seen_from(origin, relay)).send(message, before_body)
         except TransportError as error:
-            if error.before_mail:
+            if error.before_mail or error.late_s is not None:
                 breaker.failed(str(error))
             else:
                 breaker.succeeded()  # It is there. What became of this message is another matter.

@@ -52,6 +52,7 @@ class Transaction:
         """Is called when its commands, sent behind another's final dot, are answered, or will not be."""
         self.answers: Answers | None = None  # to its commands, where they were sent as a group
         self.behind: Answers | None = None  # to the final dot that they were sent behind
+        self.trailing_octets = 0  # of the commands that were sent behind this one's final dot
         self.followed = False
         """Whether the session has gone to another transaction, sent behind this one's dot."""
 
@@ -117,8 +118,11 @@ class Session:
             try:
                 return self._read(dot, 0, Phase.DOT)
             except TransportError as error:
+                if self._dot_is_unsent(transaction):
+                    reason = f"the server did not read the message within {error.late_s:g} s"
+                    raise TransportError(Phase.DATA, reason, late_s=error.late_s) from None
                 # What was written may have reached the server, dot and all.
-                raise TransportError(Phase.DOT, error.reason, unknown=True) from None
+                raise TransportError(Phase.DOT, error.reason, unknown=True, late_s=error.late_s) from None
         except BaseException:
             self.forsake(transaction)
             raise
@@ -132,6 +136,15 @@ class Session:
             self.abort()
         else:
             self._over = True
+
+    def _dot_is_unsent(self, transaction: Transaction) -> bool:
+        """Whether the final dot has certainly not left this process. It never will: the connection is dropped next.
+
+        Under TLS the transport does not count what waits in the one below it, so there it is never certain.
+        """
+        transport = self._wire.transport
+        plain = transport.get_extra_info("ssl_object") is None
+        return plain and transport.get_write_buffer_size() > transaction.trailing_octets
 
     def _commands(self, message: Sendable) -> list[bytes]:
         return_path, recipient = message.return_path, message.recipient
@@ -176,13 +189,14 @@ class Session:
         self.transactions += 1
         octets = b"".join(transaction.commands)
         if self._reset_first:
-            reset, answers = self._expect(self._seconds[:1]), self._expect(self._seconds)
+            reset = self._expect(self._seconds[:1])
+            answers = self._wire.expect(self._seconds, within_s=self._timeouts.transaction)
             self._write(_RSET + octets)
             await reset.wait()
             self._read(reset, 0, Phase.MAIL)
             self._reset_first = False
         else:
-            answers = self._expect(self._seconds)
+            answers = self._wire.expect(self._seconds, within_s=self._timeouts.transaction)
             self._write(octets)
         transaction.answers = answers
         return answers
@@ -202,14 +216,15 @@ class Session:
         if self._reset_first:
             await self._ask(_RSET, Phase.MAIL, self._timeouts.mail)
             self._reset_first = False
-        for command, phase, seconds in zip(transaction.commands[:-1], _GROUP, self._seconds, strict=False):
-            reply = await self._ask(command, phase, seconds)
-            if not reply.positive:
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + self._timeouts.transaction
+        replies: list[Reply] = []
+        for command, phase, seconds in zip(transaction.commands, _GROUP, self._seconds, strict=True):
+            replies.append(await self._ask(command, phase, min(seconds, max(until_s - loop.time(), 0.0))))
+            if not replies[-1].positive:
                 self._reset_first = phase is not Phase.MAIL
-                return reply
-        reply = await self._ask(transaction.commands[-1], Phase.DATA, self._timeouts.data)
-        self._reset_first = not reply.positive
-        return reply
+                break
+        return replies[-1]
 
     def _write_body(self, transaction: Transaction, follow: Follow) -> Answers:
         if not self.usable:
@@ -223,7 +238,8 @@ class Session:
         self.transactions += 1
         transaction.followed = True
         following.behind = dot
-        following.answers = self._wire.expect(self._seconds, following.opened)
+        following.answers = self._wire.expect(self._seconds, following.opened, within_s=self._timeouts.transaction)
+        transaction.trailing_octets = sum(map(len, following.commands))
         self._write(b"".join([transaction.body, *following.commands]))
         return dot
 
@@ -244,7 +260,7 @@ class Session:
     def _read(self, answers: Answers, place: int, phase: Phase) -> Reply:
         if place >= len(answers.replies):
             if answers.late_s is not None:
-                raise TransportError(phase, f"no reply within {answers.late_s:g} s")
+                raise TransportError(phase, f"no reply within {answers.late_s:g} s", late_s=answers.late_s)
             raise TransportError(phase, answers.lost or "the connection was closed")
         code, lines = answers.replies[place]
         # A final dot is answered with a number of the message's own; the other replies are the same all day.
@@ -267,7 +283,10 @@ class Session:
         except asyncio.CancelledError:
             self.abort()
             raise
-        self._wire.transport.close()
+        if self._wire.transport.get_write_buffer_size():
+            self.abort()  # The server reads nothing, and a transport that closes would wait for it.
+        else:
+            self._wire.transport.close()
 
     def abort(self) -> None:
         """Drop the connection at once."""

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 MAX_REPLY_OCTETS = 32_768
+MAX_LINE_OCTETS = 8_192
+"""RFC 5321 §4.5.3.1.5 allows 512; some servers write longer lines."""
 _LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)  # RFC 5321 §4.2
 _CLOSING = 421  # RFC 5321 §3.8: whoever says so answers nothing more
 
@@ -20,13 +22,15 @@ class Answers:
     """The replies to what left in one write: those that came, and why the others will not.
 
     ``done``: no more is to be waited for, because all are here, one says that the server closes, one took too long
-    (``late_s``: how long it had), or the connection is lost (``lost``: why).
+    (``late_s``: how long it had), or the connection is lost (``lost``: why). ``within_s``: for all replies together.
     """
 
-    __slots__ = ("_future", "_then", "done", "late_s", "lost", "replies", "seconds")
+    __slots__ = ("_future", "_then", "done", "late_s", "lost", "replies", "seconds", "until_s", "within_s")
 
-    def __init__(self, seconds: Sequence[float], then: Callable[[], None] | None) -> None:
+    def __init__(self, seconds: Sequence[float], then: Callable[[], None] | None, within_s: float) -> None:
         self.seconds = seconds
+        self.within_s = within_s
+        self.until_s = float("inf")  # deadline of the last reply, by the loop's clock, once the first is awaited
         self.replies: list[Lines] = []
         self.late_s: float | None = None
         self.lost: str | None = None
@@ -53,9 +57,10 @@ class Answers:
 
 
 class Wire(asyncio.Protocol):
-    """Pairs replies with the commands that they answer, in order (RFC 2920 §3.1), and gives each its time.
+    """Pairs replies with the commands that they answer, in order (RFC 2920 §3.1), and sets each a deadline.
 
-    The time of a reply begins when the one before it has come: a server works on one command after the other.
+    The time of a reply begins when the one before it is complete: a server works on one command after the other.
+    It is the time of the whole reply, all its lines included; a part of a reply does not extend it.
     """
 
     def __init__(self, transport: asyncio.Transport) -> None:
@@ -64,46 +69,57 @@ class Wire(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._rest = b""  # of a line whose end has not come
         self._lines: list[str] = []
-        self._octets = 0  # of the lines so far of a reply of many
+        self._code = 0  # of the lines so far of a reply of many
+        self._octets = 0
         self._waiting: deque[Answers] = deque()
         # One timer for all replies: it looks again when it finds that the next one has time left.
         self._due_s = float("inf")
         self._timer: asyncio.TimerHandle | None = None
 
-    def expect(self, seconds: Sequence[float], then: Callable[[], None] | None = None) -> Answers:
-        """Expect a reply for each of these times that it may take. ``then`` is called when all is over."""
-        answers = Answers(seconds, then)
+    def expect(
+        self, seconds: Sequence[float], then: Callable[[], None] | None = None, *, within_s: float = float("inf")
+    ) -> Answers:
+        """Expect a reply for each of these times that it may take, and all of them within so many seconds.
+
+        ``then`` is called when all is over.
+        """
+        answers = Answers(seconds, then, within_s)
         if self.lost is not None:
             answers.lost = self.lost
             answers.end()
         else:
             self._waiting.append(answers)
             if len(self._waiting) == 1:
-                self._give_time(seconds[0])
+                self._set_deadline()
         return answers
 
     def data_received(self, data: bytes) -> None:
         *lines, self._rest = (self._rest + data).split(b"\n")
+        completed = False
         for line in lines:
-            if self.lost is None:
-                self._line(line.rstrip(b"\r"))
-        if len(self._rest) + self._octets > MAX_REPLY_OCTETS:
+            if self.lost is None and self._line(line.rstrip(b"\r")):
+                completed = True
+        if len(self._rest) > MAX_LINE_OCTETS or len(self._rest) + self._octets > MAX_REPLY_OCTETS:
             self._fail("the server's reply has no end")
-        elif self._waiting:
-            first = self._waiting[0]
-            self._give_time(first.seconds[len(first.replies)])
+        elif completed and self._waiting:
+            self._set_deadline()
 
-    def _line(self, line: bytes) -> None:
-        read = _read_line(line)
+    def _line(self, line: bytes) -> bool:
+        """Whether the line completes a reply that was expected."""
+        read = _read_line(line) if len(line) <= MAX_LINE_OCTETS else None
         if read is None:
             self._fail(f"the server does not speak SMTP: {line[:80].decode('utf-8', 'replace')!r}")
-            return
+            return False
         code, more, text = read
         if more or self._lines:
+            if self._lines and code != self._code:  # RFC 5321 §4.2.1
+                self._fail(f"the lines of the server's reply have different codes: {self._code} and {code}")
+                return False
             self._lines.append(text)
             if more:
+                self._code = code
                 self._octets += len(line) + 2
-                return
+                return False
             lines, self._lines, self._octets = tuple(self._lines), [], 0
         else:
             lines = (text,)
@@ -111,7 +127,7 @@ class Wire(asyncio.Protocol):
             # Nobody asked: a farewell (RFC 5321 §3.8), or a server that has lost count. Either way the next reply
             # might be taken for the answer to something else.
             self._fail(f"the server spoke unasked: {' '.join([str(code), *lines])[:200]}")
-            return
+            return False
         answers = self._waiting[0]
         answers.replies.append((code, lines))
         whole = len(answers.replies) == len(answers.seconds)
@@ -119,9 +135,14 @@ class Wire(asyncio.Protocol):
             self._waiting.popleft()
         if whole or code == _CLOSING:
             answers.end()
+        return True
 
-    def _give_time(self, seconds: float) -> None:
-        self._due_s = self._loop.time() + seconds
+    def _set_deadline(self) -> None:
+        """Set the deadline of the reply that is awaited next."""
+        awaited, now_s = self._waiting[0], self._loop.time()
+        if not awaited.replies:
+            awaited.until_s = now_s + awaited.within_s
+        self._due_s = min(now_s + awaited.seconds[len(awaited.replies)], awaited.until_s)
         if self._timer is None or self._timer.when() > self._due_s:
             self._set_timer()
 
@@ -138,7 +159,7 @@ class Wire(asyncio.Protocol):
             self._set_timer()
             return
         first = self._waiting[0]
-        first.late_s = first.seconds[len(first.replies)]
+        first.late_s = min(first.seconds[len(first.replies)], first.within_s)
         first.end()
 
     def _fail(self, reason: str) -> None:

@@ -9,6 +9,7 @@ from postroad.dns.identity import Identity
 from postroad.dns.lookup import Found
 from postroad.dns.mta_sts import PolicyError, StsMode, fetch_policy, find_policy_id
 from postroad.dns.mx import find_mail_hosts
+from postroad.dns.public_address import EVERYWHERE
 from postroad.dns.resolver import Resolver
 
 
@@ -27,7 +28,7 @@ async def check(
         code = Code.STS_ABSENT
         return [found(code, domain, seen, remedy=remedy, publish=publish)]
     try:
-        policy = await fetch_policy(resolver, domain, trust, port=https_port)
+        policy = await fetch_policy(resolver, domain, trust, port=https_port, allowed=EVERYWHERE)
     except PolicyError as error:
         return [
             found(Code.STS_INVALID, domain, str(error), remedy="Mend the policy, then change the id of the record.")

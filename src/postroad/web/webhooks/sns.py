@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA1, SHA256, HashAlgorithm
 
 from postroad.errors import UnavailableError
+from postroad.fetch import Answer, FetchError, fetch
 from postroad.settings import SesWebhook
 from postroad.web.webhooks.call import Accepted, Call, RefusedError, read_json, require_recent
 
@@ -81,8 +82,8 @@ class SnsTopics:
     async def _confirm(self, url: str, topic: str) -> None:
         _require_of_host(url, host_of(topic))
         answer = await self._get(url)
-        if answer.status_code != 200:
-            raise UnavailableError(f"the subscription to {topic} was not confirmed: {answer.status_code}")
+        if answer.status != 200:
+            raise UnavailableError(f"the subscription to {topic} was not confirmed: {answer.status}")
         log.info("the subscription to topic %s is confirmed", topic)
 
     async def _certificate(self, url: str, host: str, now_ms: int) -> x509.Certificate:
@@ -106,28 +107,19 @@ class SnsTopics:
 
     async def _fetch(self, url: str) -> x509.Certificate:
         answer = await self._get(url)
-        if answer.status_code != 200:
-            raise RefusedError(f"SNS has no such certificate: {answer.status_code}")
+        if answer.status != 200:
+            raise RefusedError(f"SNS has no such certificate: {answer.status}")
         try:
-            return x509.load_pem_x509_certificate(answer.content)
+            return x509.load_pem_x509_certificate(answer.body)
         except ValueError:
             raise RefusedError("what SNS has there is no certificate") from None
 
-    async def _get(self, url: str) -> httpx.Response:
-        """Fetch a small thing. Raises UnavailableError."""
+    async def _get(self, url: str) -> Answer:
+        """Fetch a small answer. Raises UnavailableError."""
         try:
-            async with (
-                asyncio.timeout(FETCH_WITHIN_S),
-                self._http.stream("GET", url, follow_redirects=False) as answer,
-            ):
-                body = bytearray()
-                async for chunk in answer.aiter_bytes():
-                    body += chunk
-                    if len(body) > MAX_CERTIFICATE_BYTES:
-                        raise UnavailableError("SNS says more than it should")
-                return httpx.Response(answer.status_code, content=bytes(body))
-        except (httpx.HTTPError, TimeoutError) as error:
-            raise UnavailableError(f"SNS cannot be asked: {type(error).__name__}") from None
+            return await fetch(self._http, url, within_s=FETCH_WITHIN_S, max_bytes=MAX_CERTIFICATE_BYTES)
+        except FetchError as error:
+            raise UnavailableError(f"SNS cannot be asked: {error}") from None
 
 
 def host_of(topic: str) -> str:
