@@ -25,6 +25,7 @@ from prefect.client.schemas.actions import (
     VariableCreate,
     VariableUpdate,
     WorkPoolCreate,
+    WorkPoolUpdate,
 )
 from prefect.client.schemas.objects import ConcurrencyOptions
 from prefect.events.schemas.automations import AutomationCore
@@ -39,6 +40,7 @@ from deployments.schedules import Account, Change, Create, Delete, Update, accou
 from deployments.spec import DeploymentSpec, ProjectSpec, read
 from postroad.errors import UnavailableError
 from postroad.local.prefect import ALERTS
+from postroad.local.prefect_pool import JOB_TEMPLATE, open_fields
 from postroad.settings import Settings
 from tasks.policy import LIMITS
 
@@ -86,16 +88,28 @@ async def until_ready(client: PrefectClient, wait_s: float) -> None:
 
 
 async def ensure_pool(client: PrefectClient, name: str) -> None:
-    """Create the work pool if it is missing. One that exists stays as its operator set it up."""
+    """Create the work pool if it is missing, and replace a job template that lets a run choose what is executed.
+
+    A template that fixes command, environment and folder stays as its operator set it up; so does one of another type.
+    """
     try:
-        await client.read_work_pool(name)
+        pool = await client.read_work_pool(name)
     except ObjectNotFound:
-        template = ProcessWorker.get_default_base_job_template()
-        pool = WorkPoolCreate(name=name, type=ProcessWorker.type, base_job_template=template)
-        # A worker that starts at this moment creates it just so, and may be first.
+        wanted = WorkPoolCreate(name=name, type=ProcessWorker.type, base_job_template=dict(JOB_TEMPLATE))
+        # A worker that starts at this moment creates it with Prefect's template, and may be first.
         with contextlib.suppress(ObjectAlreadyExists):
-            await client.create_work_pool(pool)
+            await client.create_work_pool(wanted)
             logger.info("work pool %s created", name)
+            return
+        pool = await client.read_work_pool(name)
+    opened = open_fields(pool.base_job_template)
+    if not opened:
+        return
+    if pool.type != ProcessWorker.type:
+        logger.warning("the job template of work pool %s lets a run set %s: fix them", name, ", ".join(opened))
+        return
+    await client.update_work_pool(name, WorkPoolUpdate(base_job_template=dict(JOB_TEMPLATE)))
+    logger.info("work pool %s: a run can no longer set %s", name, ", ".join(opened))
 
 
 async def install(client: PrefectClient, spec: DeploymentSpec) -> tuple[str, UUID]:

@@ -17,12 +17,15 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Final
 
-from fastapi import FastAPI
 from prefect.server.api import server as prefect_server
 from prefect.server.database import dependencies
 from prefect.server.database.configurations import AioSqliteConfiguration
 from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.types import ASGIApp
+
+from postroad.local.prefect_access import LOOPBACK
 
 YOUNG_EVERY_S: Final = 0.5
 OLD_EVERY: Final = 60
@@ -44,13 +47,17 @@ class PatientSqlite(AioSqliteConfiguration):
             yield transaction
 
 
-def create_app() -> FastAPI:
-    """Return Prefect's application, for `uvicorn --factory`. Its database is the SQLite file of the settings."""
+def create_app() -> ASGIApp:
+    """Return Prefect's application, for `uvicorn --factory`. Its database is the SQLite file of the settings.
+
+    A page of another site whose name is made to resolve to this machine (DNS rebinding) is refused by its Host header.
+    The check encloses the application, because Prefect's own services call it in memory by another host name.
+    """
     url = PREFECT_API_DATABASE_CONNECTION_URL.value()
     dependencies.MODELS_DEPENDENCIES["database_config"] = PatientSqlite(url)
     app = prefect_server.create_app()
     collect_in_a_thread()
-    return app
+    return TrustedHostMiddleware(app, allowed_hosts=LOOPBACK, www_redirect=False)
 
 
 def collect_in_a_thread() -> None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from enum import StrEnum
 from functools import cached_property
-from pathlib import Path
 
 import sqlalchemy as sa
 from pydantic import SecretStr
@@ -24,6 +22,7 @@ from postroad.mail.address_hash import AddressHashes
 from postroad.mail.token import TokenSigner
 from postroad.queue import Queue, RetryPolicy, open_queue
 from postroad.queue.metrics import QueueMetrics
+from postroad.secret_file import read_or_make_secret, read_secret
 from postroad.settings import Settings
 from postroad.store import migrate
 from postroad.store.engine import open_engine, sqlite_url
@@ -160,28 +159,12 @@ def _upgrade_embedded(settings: Settings, engine: sa.Engine) -> None:
 
 def secret_key(settings: Settings) -> SecretStr:
     """Return the key that signs tokens: as set, else one made once and kept in the state folder, for its owner only."""
-    return known_secret_key(settings) or _make_key(settings.state_dir / _KEY_FILE)
+    return settings.secret_key or SecretStr(read_or_make_secret(settings.state_dir / _KEY_FILE))
 
 
 def known_secret_key(settings: Settings) -> SecretStr | None:
     """Return the key that signs tokens, if there is one yet."""
     if settings.secret_key is not None:
         return settings.secret_key
-    try:
-        return SecretStr((settings.state_dir / _KEY_FILE).read_text(encoding="ascii").strip())
-    except FileNotFoundError:
-        return None
-
-
-def _make_key(path: Path) -> SecretStr:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-    draft.touch(mode=0o600)
-    draft.write_text(secrets.token_urlsafe(32), encoding="ascii")
-    try:
-        path.hardlink_to(draft)  # Whoever comes second finds the first one's key.
-    except FileExistsError:
-        pass
-    finally:
-        draft.unlink()
-    return SecretStr(path.read_text(encoding="ascii").strip())
+    key = read_secret(settings.state_dir / _KEY_FILE)
+    return None if key is None else SecretStr(key)

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import httpx
 import pytest
 
 from postroad.delivery.job import SEND_QUEUE
 from postroad.embedded import ensure_redis
 from postroad.local.prefect import PrefectApi
+from postroad.local.prefect_access import PrefectAccess, password_of
 from postroad.queue import Queue
 from postroad.sandbox import accepted
 from tests.commands import run_command
@@ -41,6 +41,10 @@ class RunningHouse:
     state_dir: Path
     url: str
     environment: dict[str, str]
+
+    @property
+    def access(self) -> PrefectAccess:
+        return PrefectAccess(url=self.url, password=password_of(self.state_dir))
 
     def postroad(self, *arguments: str) -> Any:
         done = run_command(ROOT, self.environment, *arguments, "--json")
@@ -92,13 +96,13 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHouse]:
 
 
 async def run_of(house: RunningHouse, campaign: str, follow_seconds: int = 30) -> UUID:
-    async with PrefectApi(house.url) as prefect:
+    async with PrefectApi(house.access) as prefect:
         parameters = {"params": {"campaign": campaign, "follow_seconds": follow_seconds}}
         return await prefect.run_deployment("campaign/campaign", parameters)
 
 
 async def ended(house: RunningHouse, run_id: UUID) -> str:
-    async with PrefectApi(house.url) as prefect:
+    async with PrefectApi(house.access) as prefect:
         state = await prefect.follow(run_id, within_s=240)
         return f"{state.name}: {state.message}"
 
@@ -119,7 +123,7 @@ async def test_run_started_through_the_api_delivers_to_everybody(house: RunningH
 async def test_run_leaves_progress_table_and_markdown(house: RunningHouse) -> None:
     house.apply_campaign("artifacts", 50)
     await ended(house, await run_of(house, "artifacts"))
-    async with httpx.AsyncClient(base_url=f"{house.url}/api/") as http:
+    async with house.access.http(60) as http:
         found = (await http.post("artifacts/filter", json={})).raise_for_status().json()
     kinds = {artifact["key"]: artifact for artifact in found if artifact["key"]}
     assert kinds["delivery-artifacts"]["type"] == "progress"
@@ -143,12 +147,12 @@ async def test_preflight_failure_fails_the_run_and_mails_nobody(house: RunningHo
 async def test_maintenance_finds_nothing_missing_and_shows_the_queues(house: RunningHouse) -> None:
     outcome = "Cancelled"
     while outcome.startswith("Cancelled"):  # as it is while a run of its schedule is under way
-        async with PrefectApi(house.url) as prefect:
+        async with PrefectApi(house.access) as prefect:
             run_id = await prefect.run_deployment("maintenance/maintenance", {})
         outcome = await ended(house, run_id)
     assert outcome.startswith("Completed")
     assert "the queue misses nothing" in outcome
-    async with httpx.AsyncClient(base_url=f"{house.url}/api/") as http:
+    async with house.access.http(60) as http:
         found = (await http.post("artifacts/filter", json={})).raise_for_status().json()
     table = next(json.loads(artifact["data"]) for artifact in found if artifact["key"] == "queues")
     assert [row["queue"] for row in table] == ["email:send", "email:warmup", "bounce:process"]

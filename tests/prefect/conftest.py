@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 import pytest_asyncio
+from prefect.settings import (
+    PREFECT_API_AUTH_STRING,
+    PREFECT_API_URL,
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    temporary_settings,
+)
 
-from postroad.local.prefect import PrefectApi, PrefectServer, choose_port
-from postroad.local.processes import Supervisor
+from postroad.local.prefect import HEARTBEAT_S, PrefectApi, PrefectServer, choose_port
+from postroad.local.prefect_access import PrefectAuth
+from postroad.local.processes import Command, Supervisor
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -47,6 +55,42 @@ class Patient(httpx.AsyncHTTPTransport):
 @pytest_asyncio.fixture
 async def http(server: PrefectServer) -> AsyncIterator[httpx.AsyncClient]:
     """The bare HTTP API, to look at what a user of the UI would see."""
-    base_url = f"{server.api_url}/"
-    async with httpx.AsyncClient(base_url=base_url, transport=Patient(), timeout=90.0) as http:
+    base_url, auth = f"{server.api_url}/", PrefectAuth(server.access().password)
+    async with httpx.AsyncClient(base_url=base_url, auth=auth, transport=Patient(), timeout=90.0) as http:
         yield http
+
+
+@pytest.fixture
+def prefect_client_settings(server: PrefectServer) -> Iterator[None]:
+    """Prefect's own client speaks to the server as the server's deployment command does."""
+    password = server.access().password
+    settings = {
+        PREFECT_API_URL: server.api_url,
+        PREFECT_API_AUTH_STRING: password,
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY: HEARTBEAT_S,
+    }
+    with temporary_settings(settings):
+        yield
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def open_pool(server: PrefectServer, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    """Name of a pool with Prefect's own job template, and a worker: its runs may have settings of their own.
+
+    Afterwards the pool and its deployments are gone.
+    """
+    options = ("--pool", "own-settings", "--type", "process", "--name", "own-settings")
+    worker = Command(
+        name="worker",
+        argv=[sys.executable, "-m", "prefect", "worker", "start", *options],
+        env=server.environment(),
+        cwd=CHECKOUT,
+    )
+    async with Supervisor(tmp_path_factory.mktemp("own-settings")) as house, server.client() as api:
+        await house.start(worker, ready=lambda: api.has_worker("own-settings"))
+        yield "own-settings"
+    async with server.access().http(60.0) as http:
+        of_pool = {"work_pools": {"name": {"any_": ["own-settings"]}}}
+        for made in (await http.post("/deployments/filter", json=of_pool)).raise_for_status().json():
+            (await http.delete(f"/deployments/{made['id']}")).raise_for_status()
+        (await http.delete("/work_pools/own-settings")).raise_for_status()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +16,6 @@ import httpx
 import pytest
 from prefect import get_client
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
-from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
 from deployments.automations import ALERTING
 from deployments.bootstrap import bootstrap, ensure_automations
@@ -34,10 +33,9 @@ BLOCK = "custom-webhook/to-ops"
 
 
 @pytest.fixture(autouse=True)
-def prefect_client_settings(server: PrefectServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("PREFECT_API_URL", server.api_url)  # of the doctor
-    with temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: HEARTBEAT_S}):
-        yield
+def doctor_settings(server: PrefectServer, monkeypatch: pytest.MonkeyPatch, prefect_client_settings: None) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", server.api_url)
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", server.access().password or "")
 
 
 @asynccontextmanager

@@ -12,6 +12,7 @@ import pytest
 
 from postroad.errors import UnavailableError
 from postroad.local.prefect import PrefectApi, PrefectServer, choose_port
+from postroad.local.prefect_access import PrefectAccess
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def test_a_port_that_is_taken_is_not_chosen() -> None:
 
 
 async def test_a_server_that_does_not_answer_is_an_error_within_the_time() -> None:
-    async with PrefectApi(f"http://127.0.0.1:{choose_port(0)}") as api:
+    async with PrefectApi(PrefectAccess(url=f"http://127.0.0.1:{choose_port(0)}")) as api:
         with pytest.raises(UnavailableError, match=r"no Prefect server answers at .* within 0\.3 s"):
             await api.wait_ready(within_s=0.3)
         with pytest.raises(UnavailableError, match="Prefect does not answer"):

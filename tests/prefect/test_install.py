@@ -5,20 +5,19 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import pytest_asyncio
-from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
 from deployments.bootstrap import bootstrap
 from deployments.spec import ProjectSpec, ScheduleSpec, read
-from postroad.local.prefect import HEARTBEAT_S, PrefectServer
+from postroad.local.prefect import PrefectServer
 
-pytestmark = [pytest.mark.prefect, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.prefect, pytest.mark.timeout(240), pytest.mark.usefixtures("prefect_client_settings")]
 
 CHECKOUT = Path(__file__).parents[2]
 PROJECT = read(CHECKOUT / "prefect.yaml")
@@ -41,13 +40,6 @@ PASSING = {
     "version_id",
     "version_info",
 }
-
-
-@pytest.fixture(autouse=True)
-def prefect_client_settings(server: PrefectServer) -> Iterator[None]:
-    """Speak to the server as its own deployment command does."""
-    with temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: HEARTBEAT_S}):
-        yield
 
 
 @pytest_asyncio.fixture

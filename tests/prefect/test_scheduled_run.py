@@ -9,7 +9,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from postroad.local.prefect import POOL
+from postroad.local.prefect_pool import POOL
 from tests.prefect.waiting import until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(240)]
@@ -29,7 +29,6 @@ async def ticking(http: httpx.AsyncClient) -> AsyncIterator[str]:
             "flow_id": flow["id"],
             "entrypoint": "tests.prefect.ticking.tick",
             "work_pool_name": POOL,
-            "job_variables": {"command": "python -m prefect.engine"},
             "schedules": [{"schedule": interval, "active": True}],
         },
     )

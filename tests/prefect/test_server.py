@@ -84,7 +84,7 @@ def test_a_collector_in_the_event_loop_stops_it_until_the_wait_is_given_up(tmp_p
 @pytest.mark.timeout(240)
 async def test_writers_wait_for_each_other(server: PrefectServer) -> None:
     """A Prefect that is left alone answers nine of ten of these with 503."""
-    async with httpx.AsyncClient(base_url=server.api_url, timeout=60) as http:
+    async with server.access().http(60) as http:
         flow = (await http.post("/flows/", json={"name": "writers"})).json()["id"]
 
         async def write() -> list[int]:

@@ -6,14 +6,12 @@ import asyncio
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 import sqlalchemy as sa
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from deployments.bootstrap import bootstrap
 from deployments.spec import read as read_spec
@@ -23,16 +21,10 @@ from postroad.store import migrate
 from postroad.store.engine import open_engine, read, sqlite_url
 from tests.warmup.conftest import SETTINGS, Mail
 
-pytestmark = [pytest.mark.prefect, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.prefect, pytest.mark.timeout(240), pytest.mark.usefixtures("prefect_client_settings")]
 
 CHECKOUT = Path(__file__).parents[2]
 WHO = {"params": {"sender": "news"}}
-
-
-@pytest.fixture(autouse=True)
-def prefect_client_settings(server: PrefectServer) -> Iterator[None]:
-    with temporary_settings({PREFECT_API_URL: server.api_url}):
-        yield
 
 
 async def test_a_senders_schedule_is_made_once_and_outlives_the_bootstrap(

@@ -22,7 +22,7 @@ from tests.bounce import mails
 from tests.prefect.waiting import until
 from tests.store.rows import NOW, add_campaign
 
-pytestmark = [pytest.mark.prefect, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.prefect, pytest.mark.timeout(300), pytest.mark.usefixtures("open_pool")]
 
 
 @pytest.fixture
@@ -35,8 +35,17 @@ def config(tmp_path: Path) -> Iterator[Path]:
     stop_redis(tmp_path / ".postroad")
 
 
+async def with_own_settings(http: httpx.AsyncClient, name: str) -> dict[str, Any]:
+    """The deployment of this name, again in the pool whose runs may have settings of their own."""
+    original = (await http.get(f"deployments/name/{name}/{name}")).raise_for_status().json()
+    same = ("flow_id", "entrypoint", "pull_steps", "parameters", "parameter_openapi_schema")
+    wanted = {key: original[key] for key in same} | {"name": "own-settings", "work_pool_name": "own-settings"}
+    made: dict[str, Any] = (await http.post("deployments/", json=wanted)).raise_for_status().json()
+    return made
+
+
 async def start(http: httpx.AsyncClient, name: str, config: Path, **parameters: Any) -> str:
-    deployment = (await http.get(f"deployments/name/{name}/{name}")).raise_for_status().json()
+    deployment = await with_own_settings(http, name)
     made = await http.post(
         f"deployments/{deployment['id']}/create_flow_run",
         json={"parameters": parameters, "job_variables": {"env": {"POSTROAD_CONFIG": str(config)}}},

@@ -20,9 +20,11 @@ from postroad.cli.parts import with_parts
 from postroad.delivery import control
 from postroad.delivery.submit import queue_name
 from postroad.errors import UsageError
-from postroad.local.prefect import api_from_environment
+from postroad.local.prefect import PrefectApi
+from postroad.local.prefect_access import find_prefect
 from postroad.mail.dkim_keys import signers_of
 from postroad.parts import Parts
+from postroad.settings import Settings
 from postroad.store.campaign import Campaign
 from postroad.store.ledger import TouchState
 
@@ -66,7 +68,7 @@ def launch(
         return
 
     async def start() -> tuple[str, str]:
-        async with api_from_environment() as prefect:
+        async with PrefectApi(find_prefect(Settings.load().state_dir)) as prefect:
             run_id = await prefect.run_deployment("campaign/campaign", {"params": {"campaign": name}})
             return str(run_id), prefect.url_of(run_id)
 

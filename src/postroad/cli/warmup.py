@@ -18,7 +18,8 @@ from postroad.cli.output import JsonOption, print_json, print_line, print_table
 from postroad.cli.parts import with_parts
 from postroad.delivery.job import MAIL_QUEUES
 from postroad.errors import UsageError
-from postroad.local.prefect import api_from_environment
+from postroad.local.prefect import PrefectApi
+from postroad.local.prefect_access import find_prefect
 from postroad.parts import Parts
 from postroad.settings import Preset, Settings, WarmupSettings
 from postroad.store.campaign import find_campaign
@@ -231,7 +232,7 @@ def schedule(
     senders = {name: each.warmup for name, each in settings.senders.items() if each.warmup is not None}
 
     async def work() -> dict[str, bool]:
-        async with api_from_environment() as api:
+        async with PrefectApi(find_prefect(settings.state_dir)) as api:
             return {
                 name: await api.add_schedule(
                     "warmup/warmup",

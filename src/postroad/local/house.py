@@ -19,12 +19,12 @@ from postroad.delivery.job import WARMUP_QUEUE
 from postroad.embedded import ensure_redis, redis_running, stop_redis
 from postroad.errors import StateError, UsageError
 from postroad.local.prefect import PrefectServer, choose_port
+from postroad.local.prefect_access import LOOPBACK, forget_url
 from postroad.local.processes import Command, Supervisor
 from postroad.parts import ready_engine
 from postroad.settings import CONFIG_VARIABLE, Settings
 
 SANDBOX_ROUTE = "sandbox"
-LOOPBACK = ("127.0.0.1", "localhost")
 Report = Callable[[str], None]
 
 
@@ -65,6 +65,7 @@ async def open_house(settings: Settings, report: Report) -> AsyncIterator[House]
                     group.create_task(_start_delivery(house, report))
                 yield house
         finally:
+            forget_url(settings.state_dir)
             if owns_redis:
                 await asyncio.to_thread(stop_redis, settings.state_dir)
 

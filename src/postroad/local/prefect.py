@@ -20,12 +20,19 @@ from uuid import UUID
 import httpx
 
 from postroad.clock import Clock, SystemClock
-from postroad.errors import StateError, UnavailableError, UsageError
+from postroad.errors import ConfigError, StateError, UnavailableError, UsageError
+from postroad.local.prefect_access import (
+    DEFAULT_PORT,
+    HOST,
+    LOOPBACK,
+    PASSWORD_FILE,
+    PrefectAccess,
+    password_of,
+    publish_url,
+)
+from postroad.local.prefect_pool import POOL
 from postroad.local.processes import Command, Supervisor
 
-HOST: Final = "127.0.0.1"
-DEFAULT_PORT: Final = 4200
-POOL: Final = "postroad"
 ALERTS: Final = "postroad: tell somebody what is paused or held back"
 """Name of the automation, which is there where the settings have an `alert_block`."""
 POLL_EVERY_S: Final = 0.25
@@ -75,6 +82,15 @@ class PrefectServer:
     def api_url(self) -> str:
         return f"{self.url}/api"
 
+    @property
+    def password_file(self) -> Path:
+        """The file with the password that the UI asks for."""
+        return self.state / PASSWORD_FILE
+
+    def access(self) -> PrefectAccess:
+        """Return how a client reaches this server. The first call generates the password."""
+        return PrefectAccess(url=self.url, password=password_of(self.state))
+
     def environment(self, base: Mapping[str, str] | None = None) -> dict[str, str]:
         """Return the whole environment for a child: `base`, by default ours, with no Prefect but ours."""
         given = os.environ if base is None else base
@@ -91,6 +107,7 @@ class PrefectServer:
             "PREFECT_HOME": str(self.home),
             "PREFECT_API_URL": self.api_url,
             "PREFECT_UI_URL": self.url,
+            **self._protection(),
             "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{self.home / 'prefect.db'}",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
@@ -106,6 +123,17 @@ class PrefectServer:
             "PREFECT_WORKER_QUERY_SECONDS": "1",
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),
             "PREFECT_CLI_PROMPT": "false",
+        }
+
+    def _protection(self) -> dict[str, str]:
+        """What keeps strangers out: whoever may call the API runs code on the workers."""
+        password = password_of(self.state)
+        return {
+            "PREFECT_SERVER_API_AUTH_STRING": password,
+            "PREFECT_API_AUTH_STRING": password,
+            "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
+            # The UI calls 127.0.0.1 even if a person opened it as localhost.
+            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",".join(f"http://{host}:{self.port}" for host in LOOPBACK),
         }
 
     def server_command(self) -> Command:
@@ -126,13 +154,14 @@ class PrefectServer:
         return self._python("prefect-worker", "-m", "prefect", "worker", "start", *options)
 
     def client(self) -> PrefectApi:
-        return PrefectApi(self.url)
+        return PrefectApi(self.access())
 
     async def start(self, house: Supervisor) -> None:
         """Start the server, install everything on it, and start the worker. Then runs can be asked for.
 
         Raises UnavailableError with the end of the log of whichever fails.
         """
+        publish_url(self.state, self.url)
         async with self.client() as api:
             # The deployment imports for 3 s before it asks for the server, on the core that the server
             # leaves free.
@@ -169,10 +198,10 @@ class RunState:
 class PrefectApi:
     """Prefect's HTTP API, as far as a run is started and followed: `async with server.client() as api:`."""
 
-    def __init__(self, url: str, *, clock: Clock | None = None) -> None:
-        self._url = url.rstrip("/")
+    def __init__(self, access: PrefectAccess, *, clock: Clock | None = None) -> None:
+        self._url = access.url
         self._clock = clock or SystemClock()
-        self._http = httpx.AsyncClient(base_url=f"{self._url}/api", timeout=REQUEST_WITHIN_S, trust_env=False)
+        self._http = access.http(REQUEST_WITHIN_S)
 
     async def __aenter__(self) -> Self:
         await self._http.__aenter__()
@@ -282,7 +311,7 @@ class PrefectApi:
         return f"{self._url}/runs/flow-run/{run_id}"
 
     async def _request(self, method: str, path: str, json: Any = None) -> httpx.Response:
-        """Return the answer, whatever its status below 500; raise UnavailableError otherwise.
+        """Return the answer, whatever its status below 500; raise UnavailableError otherwise, and ConfigError for 401.
 
         It asks again after a 503: with that a Prefect on SQLite says that another writer was first, and that
         nothing was done.
@@ -297,15 +326,15 @@ class PrefectApi:
                     await self._clock.sleep(POLL_EVERY_S)
         except (httpx.TransportError, TimeoutError) as error:
             raise UnavailableError(f"Prefect does not answer at {self._url}: {error!r}") from error
+        if answer.status_code == httpx.codes.UNAUTHORIZED:
+            raise ConfigError(
+                f"Prefect at {self._url} refuses the password",
+                remedy=f"Set PREFECT_API_AUTH_STRING. `postroad up` keeps its password in {PASSWORD_FILE} of the "
+                "state folder.",
+            )
         if answer.is_server_error:
             raise UnavailableError(f"Prefect at {self._url} answers {answer.status_code}: {answer.text}")
         return answer
-
-
-def api_from_environment() -> PrefectApi:
-    """Return the Prefect that PREFECT_API_URL names, else one at its usual place on this machine."""
-    url = os.environ.get("PREFECT_API_URL", f"http://{HOST}:{DEFAULT_PORT}/api")
-    return PrefectApi(url.rstrip("/").removesuffix("/api"))
 
 
 def _detail(answer: httpx.Response) -> str:

@@ -1,0 +1,133 @@
+"""How our own clients reach a Prefect server: its address, its password, and its token against forged requests."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import httpx
+
+from postroad.secret_file import read_or_make_secret, read_secret
+
+HOST: Final = "127.0.0.1"
+LOOPBACK: Final = (HOST, "localhost")
+DEFAULT_PORT: Final = 4200
+PASSWORD_FILE: Final = "prefect.password"  # noqa: S105
+URL_FILE: Final = "prefect.url"
+USER: Final = "postroad"
+CHANGES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
+
+class PrefectAuth(httpx.Auth):
+    """Adds what a Prefect server asks for: Basic authentication, and a CSRF token to each request that changes data."""
+
+    requires_response_body = True
+
+    def __init__(self, password: str | None) -> None:
+        self._authorization = f"Basic {base64.b64encode(password.encode()).decode()}" if password else None
+        self._csrf: dict[str, str] = {}
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response]:
+        """Send the request, with a token fetched first if needed, and again if the token had expired."""
+        self._authorize(request)
+        if request.method not in CHANGES:
+            yield request
+            return
+        if not self._csrf:
+            yield from self._fetch_token(request)
+        request.headers.update(self._csrf)
+        response = yield request
+        if response.status_code == httpx.codes.FORBIDDEN and "CSRF" in response.text:
+            yield from self._fetch_token(request)
+            request.headers.update(self._csrf)
+            yield request
+
+    def _authorize(self, request: httpx.Request) -> None:
+        if self._authorization is not None:
+            request.headers["Authorization"] = self._authorization
+
+    def _fetch_token(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response]:
+        # A client identifier for each token: a second token of the same client would void the first, which requests
+        # under way may carry.
+        client = str(uuid4())
+        prefix = request.url.path.partition("/api/")[0]
+        url = request.url.copy_with(path=f"{prefix}/api/csrf-token", query=f"client={client}".encode())
+        asked = httpx.Request("GET", url)
+        self._authorize(asked)
+        response = yield asked
+        # A server without this protection answers 422, and then asks for no token.
+        if response.is_success:
+            self._csrf = {"Prefect-Csrf-Token": response.json()["token"], "Prefect-Csrf-Client": client}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrefectAccess:
+    """A Prefect server as seen by a client. ``url``: the address of its UI, without ``/api``."""
+
+    url: str
+    password: str | None = field(default=None, repr=False)
+
+    @property
+    def api_url(self) -> str:
+        return f"{self.url}/api"
+
+    def http(self, timeout_s: float) -> httpx.AsyncClient:
+        """Return a client of the API; paths are relative to ``/api``."""
+        return httpx.AsyncClient(
+            base_url=self.api_url, auth=PrefectAuth(self.password), timeout=timeout_s, trust_env=False
+        )
+
+
+def password_of(state: Path) -> str:
+    """Return the password of the Prefect server of a state folder. The first call generates it.
+
+    It has the form of Basic authentication, ``user:secret``, so that any HTTP client can send it (RFC 7617).
+    """
+    return read_or_make_secret(state / PASSWORD_FILE, prefix=f"{USER}:")
+
+
+def publish_url(state: Path, url: str) -> None:
+    """Record where the Prefect server of a state folder listens."""
+    draft = state / f"{URL_FILE}.draft"
+    draft.write_text(url, encoding="ascii")
+    draft.replace(state / URL_FILE)
+
+
+def forget_url(state: Path) -> None:
+    """Remove the record: another user may listen on that port from now on, and must not get the password."""
+    (state / URL_FILE).unlink(missing_ok=True)
+
+
+def find_prefect(state: Path) -> PrefectAccess:
+    """Return the Prefect server that commands of this machine talk to.
+
+    Its address is PREFECT_API_URL, else where `postroad up` runs on this state folder, else the default port. Its
+    password is PREFECT_API_AUTH_STRING, else that of the state folder, which only its own server gets.
+    """
+    running = _published_url(state)
+    named = os.environ.get("PREFECT_API_URL")
+    url = named.rstrip("/").removesuffix("/api") if named else running or f"http://{HOST}:{DEFAULT_PORT}"
+    password = os.environ.get("PREFECT_API_AUTH_STRING")
+    if password is None and running is not None and _same_server(url, running):
+        password = read_secret(state / PASSWORD_FILE)
+    return PrefectAccess(url=url, password=password)
+
+
+def _published_url(state: Path) -> str | None:
+    with contextlib.suppress(FileNotFoundError):
+        return (state / URL_FILE).read_text(encoding="ascii").strip()
+    return None
+
+
+def _same_server(one: str, other: str) -> bool:
+    first, second = urlsplit(one), urlsplit(other)
+    if first.hostname in LOOPBACK and second.hostname in LOOPBACK:
+        return (first.scheme, first.port) == (second.scheme, second.port)
+    return one == other
