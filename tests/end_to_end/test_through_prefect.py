@@ -26,7 +26,7 @@ from postroad.local.prefect_access import PrefectAccess, password_of
 from postroad.queue import Queue
 from postroad.sandbox import accepted
 from tests.commands import run_command
-from tests.prefect.browser import open_page
+from tests.prefect.browser import open_page, sign_in
 
 ROOT = Path(__file__).parents[2]
 
@@ -162,7 +162,7 @@ async def test_maintenance_finds_nothing_missing_and_shows_the_queues(house: Run
 async def test_run_started_from_the_form_in_a_browser_delivers(house: RunningHouse) -> None:
     house.apply_campaign("by-hand", 100)
     async with open_page() as page:
-        await page.goto(house.url)
+        await sign_in(page, house.access)
         await page.get_by_role("link", name="Deployments", exact=True).click()
         await page.locator('a[href*="/deployments/deployment/"]').get_by_text("campaign", exact=True).click()
         await page.get_by_role("button", name="Run", exact=True).click()

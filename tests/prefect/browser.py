@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 from playwright.async_api import Page, async_playwright
 
+from postroad.local.prefect_access import PrefectAccess
 from tests.required import missing
 
 OPTIONS = [
@@ -36,3 +37,11 @@ async def open_page() -> AsyncIterator[Page]:
         page.set_default_timeout(PATIENCE_MS)
         yield page
         await browser.close()
+
+
+async def sign_in(page: Page, access: PrefectAccess) -> None:
+    """Open Prefect's UI and type its password, as `postroad up` prints it."""
+    await page.goto(access.url)
+    await page.locator("input[type=password]").fill(access.password or "")
+    await page.get_by_role("button", name="Login").click()
+    await page.get_by_role("link", name="Deployments", exact=True).wait_for()

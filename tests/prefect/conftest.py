@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -17,8 +18,8 @@ from prefect.settings import (
     temporary_settings,
 )
 
-from postroad.local.prefect import HEARTBEAT_S, PrefectApi, PrefectServer, choose_port
-from postroad.local.prefect_access import PrefectAuth
+from postroad.local.prefect import HEARTBEAT_S, STARTS_WITHIN_S, PrefectApi, PrefectServer, choose_port
+from postroad.local.prefect_access import HOST, PrefectAccess, PrefectAuth
 from postroad.local.processes import Command, Supervisor
 
 CHECKOUT = Path(__file__).parents[2]
@@ -94,3 +95,31 @@ async def open_pool(server: PrefectServer, tmp_path_factory: pytest.TempPathFact
         for made in (await http.post("/deployments/filter", json=of_pool)).raise_for_status().json():
             (await http.delete(f"/deployments/{made['id']}")).raise_for_status()
         (await http.delete("/work_pools/own-settings")).raise_for_status()
+
+
+@dataclass(frozen=True)
+class StockServer:
+    """A Prefect server as Prefect comes: no password, no pool, no deployment. ``environment``: that of its clients."""
+
+    access: PrefectAccess
+    environment: dict[str, str]
+    supervisor: Supervisor
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def stock(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[StockServer]:
+    """What `prefect server start` starts on a fresh database."""
+    state = tmp_path_factory.mktemp("stock")
+    ours = PrefectServer(state=state, checkout=CHECKOUT, port=choose_port(preferred=0))
+    protection = ("_AUTH_STRING", "_CSRF_PROTECTION_ENABLED", "_CORS_ALLOWED_ORIGINS", "_DB_VACUUM_ENABLED")
+    environment = {name: value for name, value in ours.environment().items() if not name.endswith(protection)}
+    command = Command(
+        name="stock-prefect",
+        argv=[sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(ours.port)],
+        env=environment,
+        cwd=CHECKOUT,
+    )
+    access = PrefectAccess(url=ours.url)
+    async with Supervisor(state) as supervisor, PrefectApi(access) as api:
+        await supervisor.start(command, ready=api.is_ready, ready_within_s=STARTS_WITHIN_S)
+        yield StockServer(access, environment, supervisor)

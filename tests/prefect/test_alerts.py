@@ -20,22 +20,16 @@ from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from deployments.automations import ALERTING
 from deployments.bootstrap import bootstrap, ensure_automations
 from deployments.spec import read
-from postroad.doctor.http import check_alerts
+from postroad.doctor.prefect import check_alerts
 from postroad.local.prefect import ALERTS, HEARTBEAT_S, PrefectServer
 from postroad.queue.topology import Health
 from tests.prefect.waiting import until
 
-pytestmark = [pytest.mark.prefect, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.prefect, pytest.mark.timeout(240), pytest.mark.usefixtures("prefect_client_settings")]
 
 CHECKOUT = Path(__file__).parents[2]
 PROJECT = read(CHECKOUT / "prefect.yaml")
 BLOCK = "custom-webhook/to-ops"
-
-
-@pytest.fixture(autouse=True)
-def doctor_settings(server: PrefectServer, monkeypatch: pytest.MonkeyPatch, prefect_client_settings: None) -> None:
-    monkeypatch.setenv("PREFECT_API_URL", server.api_url)
-    monkeypatch.setenv("PREFECT_API_AUTH_STRING", server.access().password or "")
 
 
 @asynccontextmanager
@@ -80,25 +74,25 @@ async def install(block: str | None) -> None:
         await ensure_automations(client, HEARTBEAT_S, block)
 
 
-async def doctor_says() -> Health:
-    [check] = await check_alerts(BLOCK)
+async def doctor_says(server: PrefectServer) -> Health:
+    [check] = await check_alerts(server.access(), BLOCK)
     return check.health
 
 
 async def test_a_list_that_is_paused_reaches_whom_the_block_reaches(
-    http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+    server: PrefectServer, http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
         await install(BLOCK)
     assert "there is no block custom-webhook/to-ops" in caplog.text
-    assert (await installed(http), await doctor_says()) == ([], Health.FAIL)
+    assert (await installed(http), await doctor_says(server)) == ([], Health.FAIL)
     try:
         async with the_block() as told:
             await bootstrap(PROJECT, alert_block=BLOCK)
             await install(BLOCK)
             [automation] = await installed(http)
             assert set(automation["trigger"]["expect"]) == ALERTING
-            assert await doctor_says() is Health.OK
+            assert await doctor_says(server) is Health.OK
 
             # The server hears of a new automation a moment later, and what is emitted before triggers nothing.
             async def heard() -> dict[str, str]:
@@ -116,7 +110,7 @@ async def test_a_list_that_is_paused_reaches_whom_the_block_reaches(
             (await http.patch(f"automations/{automation['id']}", json={"enabled": False})).raise_for_status()
             await install(BLOCK)
             assert [one["enabled"] for one in await installed(http)] == [False]
-            assert await doctor_says() is Health.WARN
+            assert await doctor_says(server) is Health.WARN
     finally:
         await install(None)
     assert await installed(http) == []

@@ -11,7 +11,7 @@ import pytest_asyncio
 from playwright.async_api import Page, expect
 
 from postroad.local.prefect import PrefectServer
-from tests.prefect.browser import PATIENCE_MS, open_page
+from tests.prefect.browser import PATIENCE_MS, open_page, sign_in
 from tests.prefect.waiting import until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.browser, pytest.mark.timeout(240)]
@@ -31,7 +31,7 @@ async def runs_of_campaign(http: httpx.AsyncClient) -> list[dict[str, Any]]:
 
 async def open_run_form(page: Page, server: PrefectServer) -> None:
     """Go from the front page to the form of `campaign`, by what is there to be clicked."""
-    await page.goto(server.url)
+    await sign_in(page, server.access())
     await page.get_by_role("link", name="Deployments", exact=True).click()
     # The flow of the same name is a link too.
     await page.locator('a[href*="/deployments/deployment/"]').get_by_text("campaign", exact=True).click()
@@ -62,3 +62,11 @@ async def test_the_form_refuses_a_name_that_cannot_be_one(
     await page.get_by_role("button", name="Submit").click()
     await expect(page.get_by_text("does not match").first).to_be_visible(timeout=PATIENCE_MS)
     assert len(await runs_of_campaign(http)) == before
+
+
+async def test_the_ui_shows_a_stranger_nothing_but_a_login(page: Page, server: PrefectServer) -> None:
+    await page.goto(f"{server.url}/deployments")
+    await page.locator("input[type=password]").fill("postroad:guess")
+    await page.get_by_role("button", name="Login").click()
+    await expect(page.get_by_text("Authentication failed").first).to_be_visible(timeout=PATIENCE_MS)
+    await expect(page.get_by_text("advance-campaigns")).to_have_count(0)

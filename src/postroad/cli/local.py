@@ -13,6 +13,7 @@ from postroad.campaign.apply import apply_files
 from postroad.cli.output import (
     JsonOption,
     Styled,
+    output_is_terminal,
     print_failure,
     print_json,
     print_line,
@@ -36,7 +37,7 @@ def up() -> None:
     That is the queue server, the database, Prefect, the sandbox mail provider, a worker, a recorder and the page to
     unsubscribe at. Campaigns that the setting `campaigns` names are applied. Then open the Prefect UI, pick the
     deployment `campaign`, type the campaign's name into the form and press Run; or run
-    `prefect deployment run campaign/campaign --param params='{"campaign": "welcome"}'`.
+    `postroad campaign launch NAME`. Prefect's UI asks for the password that is printed last.
     """
     asyncio.run(_up())
 
@@ -64,6 +65,7 @@ async def _start_and_stay(settings: Settings, stop: asyncio.Event) -> None:
         names = ", ".join(campaign.name for campaign in campaigns) or "none yet"
         print_text(
             f"\nPrefect UI     {house.prefect.url}\n"
+            f"password       {_shown_password(house)}\n"
             f"campaigns      {names}\n"
             f"captured mail  {house.sandbox_dir}/Maildir\n"
             f"unsubscribe    {house.settings.public_url}/u/…\n"
@@ -71,6 +73,13 @@ async def _start_and_stay(settings: Settings, stop: asyncio.Event) -> None:
             "Deployments → campaign → Run → Custom run, type a campaign's name, Submit. Ctrl-C stops everything.",
         )
         await house.supervisor.watch()
+
+
+def _shown_password(house: House) -> str:
+    """Return the password of Prefect's UI; if the output is not a terminal, and may become a log, where it is kept."""
+    if output_is_terminal():
+        return house.prefect.access().password or ""
+    return f"in {house.prefect.password_file}"
 
 
 class _Reporter:
@@ -148,6 +157,7 @@ def _print_result(result: DemoResult, house: House, seconds: float) -> None:
     print_text(
         f"captured mail  {house.sandbox_dir}/Maildir ({result.captured:,} messages, {result.duplicates} twice)\n"
         f"Prefect UI     `make up`, then {result.run_url}\n"
+        f"password       {_shown_password(house)}\n"
         "next           `postroad campaign status`, `postroad queue dead --by cause`",
     )
     if not result.complete:

@@ -92,6 +92,11 @@ def print_traceback(text: str) -> None:
     _write(sys.stderr, Text(printable(text.rstrip("\n"), keep="\n")))
 
 
+def output_is_terminal() -> bool:
+    """Whether a person sees standard output, and no file or other program does."""
+    return sys.stdout.isatty()
+
+
 def json_is_wanted() -> bool:
     """Whether the command line asks for JSON. Errors may occur before its options are read."""
     words = sys.argv[1:]

@@ -8,10 +8,12 @@ from functools import partial
 
 from postroad.bounce.intake import BOUNCE_QUEUE
 from postroad.delivery.job import SEND_QUEUE
-from postroad.doctor import configuration, http, mail, processes, queues, senders
+from postroad.doctor import configuration, http, mail, prefect, processes, queues, senders
 from postroad.doctor.check import Check, Probe, failed, run_probes
 from postroad.doctor.context import Context
 from postroad.errors import PostroadError
+from postroad.local.prefect_access import find_prefect
+from postroad.local.prefect_pool import POOL
 from postroad.settings import RouteKind, Settings
 
 ROUTE_S = 10.0
@@ -56,9 +58,16 @@ def probes_of(context: Context) -> Iterator[Probe]:
     yield from _routes(settings)
     if not settings.public_url.endswith(".invalid"):
         yield Probe(part="public_url", look=lambda: http.check_web(settings))
-    yield Probe(part="prefect", look=http.check_prefect)
+    yield from _prefect(settings)
+
+
+def _prefect(settings: Settings) -> Iterator[Probe]:
+    access = find_prefect(settings.state_dir)
+    yield Probe(part="prefect", look=partial(prefect.check_prefect, access))
+    yield Probe(part="prefect access", look=partial(prefect.check_protection, access))
+    yield Probe(part=f"work pool {POOL}", look=partial(prefect.check_pool, access))
     if settings.alert_block is not None:
-        yield Probe(part="alerts", look=partial(http.check_alerts, settings.alert_block))
+        yield Probe(part="alerts", look=partial(prefect.check_alerts, access, settings.alert_block))
 
 
 def _routes(settings: Settings) -> Iterator[Probe]:

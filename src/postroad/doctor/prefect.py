@@ -1,0 +1,103 @@
+"""Prefect: whether it has our deployments, keeps strangers out, and tells of pauses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import httpx
+
+from postroad.doctor.check import Check
+from postroad.local.prefect import ALERTS
+from postroad.local.prefect_access import PrefectAccess
+from postroad.local.prefect_pool import POOL, open_fields
+from postroad.queue.topology import Health
+
+TIMEOUT_S: Final = 5.0
+STRANGE_ORIGIN: Final = "http://origin-that-doctor-made-up.invalid"
+PRODUCTION: Final = "docs/how-to/run-in-production.md"
+
+
+async def check_prefect(access: PrefectAccess) -> Sequence[Check]:
+    """Check that Prefect answers, takes our password and has our deployments."""
+    url = access.api_url
+    try:
+        async with access.http(TIMEOUT_S) as client:
+            (await client.get("/health")).raise_for_status()
+            found = await client.get("/deployments/name/campaign/campaign")
+    except httpx.HTTPError as error:
+        remedy = "Start it with `postroad up`, or set PREFECT_API_URL."
+        seen = f"{url}: {str(error) or type(error).__name__}"
+        return [Check(part="prefect", health=Health.WARN, seen=seen, remedy=remedy)]
+    if found.status_code == httpx.codes.UNAUTHORIZED:
+        remedy = "Set PREFECT_API_AUTH_STRING to its password."
+        return [Check(part="prefect", health=Health.FAIL, seen=f"{url}: it refuses the password", remedy=remedy)]
+    if found.status_code != httpx.codes.OK:
+        remedy = "`python -m deployments.bootstrap` deploys the flows."
+        seen = f"{url}: no deployment campaign/campaign"
+        return [Check(part="prefect", health=Health.WARN, seen=seen, remedy=remedy)]
+    return [Check(part="prefect", health=Health.OK, seen=url)]
+
+
+async def check_protection(access: PrefectAccess) -> Sequence[Check]:
+    """Check that Prefect asks for a password, answers no other origin, and asks for a token before a change.
+
+    A Prefect server that does not answer gives no check here: `check_prefect` reports it.
+    """
+    part = "prefect access"
+    try:
+        async with httpx.AsyncClient(base_url=access.api_url, timeout=TIMEOUT_S, trust_env=False) as stranger:
+            without_password = await stranger.get("/admin/version")
+            allowed = (await stranger.get("/health", headers={"Origin": STRANGE_ORIGIN})).headers
+        async with access.http(TIMEOUT_S) as client:
+            token = await client.get("/csrf-token", params={"client": "doctor"})
+    except httpx.HTTPError:
+        return []
+    if without_password.is_success:
+        seen = "answers without a password: whoever reaches it runs code on its workers"
+        remedy = f"Set PREFECT_SERVER_API_AUTH_STRING on the server, PREFECT_API_AUTH_STRING elsewhere: {PRODUCTION}"
+        return [Check(part=part, health=Health.FAIL, seen=seen, remedy=remedy)]
+    if "access-control-allow-origin" in allowed:
+        seen = "answers scripts of every web page"
+        remedy = "Set PREFECT_SERVER_CORS_ALLOWED_ORIGINS on the server to the address of its UI."
+        return [Check(part=part, health=Health.WARN, seen=seen, remedy=remedy)]
+    if token.status_code == httpx.codes.UNPROCESSABLE_ENTITY:
+        seen = "accepts changes without a CSRF token"
+        remedy = "Set PREFECT_SERVER_CSRF_PROTECTION_ENABLED=true on the server."
+        return [Check(part=part, health=Health.WARN, seen=seen, remedy=remedy)]
+    return [Check(part=part, health=Health.OK, seen="wants a password, and a token before a change")]
+
+
+async def check_pool(access: PrefectAccess) -> Sequence[Check]:
+    """Check that no run chooses what the workers of our pool execute. No check if the pool cannot be read."""
+    part = f"work pool {POOL}"
+    try:
+        async with access.http(TIMEOUT_S) as client:
+            answer = await client.get(f"/work_pools/{POOL}")
+    except httpx.HTTPError:
+        return []
+    if not answer.is_success:
+        return []
+    opened = open_fields(answer.json()["base_job_template"])
+    if opened:
+        seen = f"a run may set {', '.join(opened)} of its job, which its worker executes"
+        remedy = "`python -m deployments.bootstrap` replaces the job template."
+        return [Check(part=part, health=Health.WARN, seen=seen, remedy=remedy)]
+    return [Check(part=part, health=Health.OK, seen="a run sets nothing of its job")]
+
+
+async def check_alerts(access: PrefectAccess, block: str) -> Sequence[Check]:
+    """Check that pauses are notified. Whether the block reaches people only a notification shows."""
+    wanted = {"automations": {"name": {"any_": [ALERTS]}}}
+    try:
+        async with access.http(TIMEOUT_S) as client:
+            answer = await client.post("/automations/filter", json=wanted)
+            found: list[dict[str, Any]] = answer.raise_for_status().json()
+    except (httpx.HTTPError, ValueError) as error:
+        return [Check(part="alerts", health=Health.WARN, seen=str(error) or type(error).__name__)]
+    if not found:
+        remedy = f"Make the block {block} in the UI of Prefect, then run `python -m deployments.bootstrap`."
+        return [Check(part="alerts", health=Health.FAIL, seen="their automation is not installed", remedy=remedy)]
+    if not found[0]["enabled"]:
+        return [Check(part="alerts", health=Health.WARN, seen="somebody turned their automation off")]
+    return [Check(part="alerts", health=Health.OK, seen=f"go to the block {block}")]
