@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from postroad.delivery import dead_letters
 from postroad.delivery.control import Rebuilt, rebuild
 from postroad.delivery.limits import gates_of, restore_limits
 from postroad.delivery.record import Recorder
@@ -25,6 +28,19 @@ async def rebuild_queue(parts: Parts, queue: Queue, *, by: str) -> Rebuilt:
         Recorder(engine=parts.engine, queue=queue, clock=parts.clock, name=by, bounce=parts.settings.bounce),
         expire_ms=parts.settings.delivery.expire_ms,
         now=parts.clock.now(),
+        warming=warming(parts.settings),
+        shaping=parts.shaping,
+    )
+
+
+async def replay_dead(parts: Parts, queue: Queue, ids: Sequence[str]) -> int:
+    """Send dead letters again, as `dead_letters.replay` does. Returns how many. Raises UsageError, UnavailableError."""
+    return await dead_letters.replay(
+        parts.engine,
+        queue,
+        ids,
+        now=parts.clock.now(),
+        expire_ms=parts.settings.delivery.expire_ms,
         warming=warming(parts.settings),
         shaping=parts.shaping,
     )

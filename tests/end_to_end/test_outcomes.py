@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import cast
+from collections.abc import Awaitable
+from typing import Any, cast
 
 import pytest
 import sqlalchemy as sa
@@ -12,6 +13,7 @@ from postroad.campaign.plan import advance
 from postroad.campaign.status import finish_if_done
 from postroad.delivery.job import SEND_QUEUE
 from postroad.queue import FOREVER_MS
+from postroad.queue.server import connect
 from postroad.sandbox import Ending, Fault, Phase, Rule
 from postroad.store.campaign import CampaignState
 from postroad.store.engine import read
@@ -98,6 +100,73 @@ async def test_what_bounced_is_not_replayed(site: Site) -> None:
     assert await dead_letters(site) == 1
     assert site.json("queue", "replay", "--all") == {"replayed": 0}
     assert site.states() == {"gone+550-5.1.1@mailbox.example": "bounced"}
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def either_site(request: pytest.FixtureRequest) -> Site:
+    """A site on each of the databases."""
+    name = "site" if request.param == "sqlite" else "postgresql_site"
+    found: Site = request.getfixturevalue(name)
+    return found
+
+
+async def test_dead_touches_are_replayed_after_the_queue_was_lost(either_site: Site) -> None:
+    site = either_site
+    if site.variables:
+        site.run("db", "upgrade")
+    refused = Fault(reply="550 5.7.1 Message refused by policy")
+    site.sandbox.use([Rule(phase=Phase.DOT, fault=refused, recipient="refused*")])
+    addresses = [f"refused{n}@mailbox.example" for n in range(3)]
+    states = await deliver(site, "gone+550-5.1.1@mailbox.example", "ok@mailbox.example", *addresses)
+    assert states == {
+        "gone+550-5.1.1@mailbox.example": "bounced",
+        "ok@mailbox.example": "accepted",
+        **dict.fromkeys(addresses, "dead"),
+    }
+    groups = {group["cause"]: group["jobs"] for group in cast("list[Any]", site.json("queue", "dead", "--by", "cause"))}
+    [cause] = [cause for cause, jobs in groups.items() if jobs == 3]
+    async with site.parts() as parts:
+        assert await asyncio.to_thread(finish_if_done, parts.engine, "trial", parts.clock.now())
+    await site.stop(site.processes.pop())  # Started last: the worker.
+    client = connect(site.redis.url)
+    await cast("Awaitable[object]", client.flushall())
+    await client.aclose()
+    site.run("queue", "rebuild")
+
+    # The ledger has them, each once; what bounced is not among them.
+    letters = cast("list[dict[str, str]]", site.json("queue", "dead"))
+    assert len(letters) == 3
+    assert {letter["cause"] for letter in letters} == {cause}
+    assert all("5.7.1" in letter["error"] for letter in letters)
+    site.sandbox.use([])
+    assert site.json("queue", "replay", "--cause", "another cause") == {"replayed": 0}
+    assert site.json("queue", "replay", letters[0]["id"]) == {"replayed": 1}
+    assert site.json("queue", "replay", "--cause", cause) == {"replayed": 2}
+    assert site.json("queue", "replay", "--all") == {"replayed": 0}
+    site.start("worker")
+    await site.until_settled()
+    assert site.states() == {
+        "gone+550-5.1.1@mailbox.example": "bounced",
+        **dict.fromkeys(["ok@mailbox.example", *addresses], "accepted"),
+    }
+    assert set(site.received().values()) == {1}
+    assert len(site.received()) == 4
+    assert site.json("queue", "dead") == []
+
+
+async def test_dead_letters_of_queue_and_ledger_are_counted_once(site: Site) -> None:
+    site.sandbox.use([Rule(phase=Phase.DOT, fault=Fault(reply="550 5.7.1 Message refused by policy"))])
+    await deliver(site, "a@mailbox.example", "b@mailbox.example")
+    await site.until(lambda: set(site.states().values()) == {"dead"})
+    async with site.parts() as parts:
+        [first, _] = (await (await parts.queue(SEND_QUEUE)).dead_letters(count=10))[0]
+        # One is known to the ledger alone.
+        await (await parts.queue(SEND_QUEUE)).drop([first.id])
+    assert len(cast("list[object]", site.json("queue", "dead"))) == 2
+    site.sandbox.use([])
+    assert site.json("queue", "replay", "--all") == {"replayed": 2}
+    await site.until_settled()
+    assert list(site.received().values()) == [1, 1]
 
 
 async def test_suppression_written_now_holds_for_what_is_queued_already(site: Site) -> None:

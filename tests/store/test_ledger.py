@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from postroad.store import ledger
-from postroad.store.campaign import CampaignState
+from postroad.store.campaign import CampaignState, find_campaign
 from postroad.store.engine import read, write
 from postroad.store.ledger import Claim, TouchState
 from postroad.store.touch_count import counts_by_step
@@ -248,12 +248,24 @@ def test_revive_queues_what_is_dead_or_expired(engine: sa.Engine) -> None:
     with write(engine) as connection:
         campaign, (step,) = add_campaign(connection)
         touches = {state: add_touch(connection, campaign, step, state, settled_at=NOW) for state in TouchState}
-        assert ledger.revive(connection, list(touches.values())) == {touches[state] for state in dead}
+        assert ledger.revive(connection, list(touches.values())).keys() == {touches[state] for state in dead}
         after = states_after(connection, touches)
         assert after == {state: TouchState.QUEUED if state in dead else state for state in TouchState}
         assert touch_row(connection, touches[TouchState.DEAD]).settled_at is None
         assert touch_row(connection, touches[TouchState.ACCEPTED]).settled_at == NOW
-        assert ledger.revive(connection, list(touches.values())) == set()
+        assert ledger.revive(connection, list(touches.values())) == {}
+
+
+def test_revive_reopens_a_finished_campaign_and_leaves_a_cancelled_one(engine: sa.Engine) -> None:
+    with write(engine) as connection:
+        dead = []
+        for state in (CampaignState.FINISHED, CampaignState.CANCELLED):
+            campaign, (step,) = add_campaign(connection, name=state.value, state=state)
+            dead.append(add_touch(connection, campaign, step, TouchState.DEAD, settled_at=NOW))
+        assert ledger.revive(connection, dead) == {dead[0]: "finished"}
+        assert find_campaign(connection, "finished").state is CampaignState.RUNNING
+        assert find_campaign(connection, "cancelled").state is CampaignState.CANCELLED
+        assert touch_row(connection, dead[1]).state is TouchState.DEAD
 
 
 def test_counts_by_step_count_each_state_of_each_step(engine: sa.Engine) -> None:

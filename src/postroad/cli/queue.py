@@ -13,9 +13,10 @@ from postroad.cli.options import QueueOption
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
 from postroad.cli.parts import with_parts
 from postroad.delivery import control
+from postroad.delivery.dead_letters import dead_letters_of
 from postroad.delivery.job import MAIL_QUEUES, SEND_QUEUE
 from postroad.errors import UsageError
-from postroad.mending import rebuild_queue, restore_gates
+from postroad.mending import rebuild_queue, replay_dead, restore_gates
 from postroad.parts import Parts
 from postroad.queue import DeadLetter, Queue, QueueStats
 
@@ -55,12 +56,15 @@ def dead(
     limit: Annotated[int, typer.Option(help="Rows at the most.", min=1)] = 50,
     as_json: JsonOption = False,
 ) -> None:
-    """List dead letters: jobs that ended without success, and why."""
+    """List dead letters: jobs that ended without success, and why.
+
+    Of mail, also those that only the ledger has, as after the loss of the queue's server.
+    """
     if by not in (None, "cause"):
         raise UsageError(f"dead letters are grouped by cause, not by {by}")
 
     async def work(parts: Parts) -> list[DeadLetter]:
-        return await control.all_dead_letters(await parts.queue(queue))
+        return await dead_letters_of(parts.engine, await parts.queue(queue))
 
     letters = with_parts(work)
     if by == "cause":
@@ -86,17 +90,17 @@ def replay(
     queue: QueueOption = SEND_QUEUE,
     as_json: JsonOption = False,
 ) -> None:
-    """Send dead letters again. What bounced for good stays: nobody is mailed who does not exist."""
+    """Send dead letters again. Hard bounces are skipped, and so is what a cancelled campaign was to send.
+
+    A message that only the ledger has, as after the loss of the queue's server, gets a new job.
+    """
     if sum((bool(ids), cause is not None, everything)) != 1:
         raise UsageError("say which dead letters: their ids, --cause, or --all")
 
     async def work(parts: Parts) -> int:
         opened = await parts.queue(queue)
-        if queue in MAIL_QUEUES:
-            return await control.replay(parts.engine, opened, ids=ids, cause=cause)
-        letters = await control.all_dead_letters(opened)
-        chosen = [each for each in letters if (each.id in ids if ids else cause in (None, each.cause))]
-        return await control.replay_letters(parts.engine, opened, chosen)
+        letters = [] if ids else await dead_letters_of(parts.engine, opened, cause=cause)
+        return await replay_dead(parts, opened, ids or [letter.id for letter in letters])
 
     count = with_parts(work)
     if as_json:

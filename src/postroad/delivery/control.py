@@ -15,16 +15,16 @@ import sqlalchemy as sa
 from sqlmodel import col
 
 from postroad.delivery.dns_health import shut_gates
-from postroad.delivery.job import MAIL_QUEUES, WARMUP_QUEUE, job_id, read_touch, touch_of
+from postroad.delivery.job import WARMUP_QUEUE, job_id, read_touch
 from postroad.delivery.record import Recorder
 from postroad.delivery.shaping.file import Shaping
 from postroad.delivery.submit import NOBODY, Warming, enqueue_touches, plan_of, touch_rows
 from postroad.errors import StateError
-from postroad.queue import DeadLetter, Done, JobState, Queue
+from postroad.queue import Done, JobState, Queue
 from postroad.store import ledger
 from postroad.store.campaign import Campaign, CampaignState, find_campaign
 from postroad.store.engine import read, write
-from postroad.store.ledger import TouchState, cancel_waiting, hold_unknown, revive
+from postroad.store.ledger import TouchState, cancel_waiting, hold_unknown
 from postroad.store.touch_count import count_in_progress
 from postroad.store.touch_page import touch_pages
 
@@ -117,73 +117,6 @@ async def follow_ledger(queue: Queue, ended: Sequence[int], known: Sequence[int]
         if state is JobState.UNCERTAIN:
             with suppress(StateError):  # Somebody else may have resolved it meanwhile.
                 await queue.resolve(id_, Done())
-
-
-async def replay(engine: sa.Engine, queue: Queue, *, ids: Sequence[str] | None, cause: str | None) -> int:
-    """Send dead letters again, all of them where neither ids nor a cause are given. Returns how many.
-
-    A touch that bounced stays where it is: what is dead for the queue may still be answered for good.
-    """
-    if ids is None:
-        ids = [letter.id for letter in await all_dead_letters(queue) if cause is None or letter.cause == cause]
-    replayed = 0
-    for start in range(0, len(ids), CHUNK):
-        chunk = [touch_of(id_) for id_ in ids[start : start + CHUNK]]
-        revived = await asyncio.to_thread(_revive, engine, chunk)
-        replayed += await queue.replay([job_id(touch_id) for touch_id in sorted(revived)])
-    return replayed
-
-
-async def all_dead_letters(queue: Queue) -> list[DeadLetter]:
-    """Return every dead letter, the newest first."""
-    letters: list[DeadLetter] = []
-    cursor: int | None = 0
-    while cursor is not None:
-        page, cursor = await queue.dead_letters(count=CHUNK, cursor=cursor)
-        letters += page
-    return letters
-
-
-@dataclass(frozen=True, kw_only=True)
-class DeadGroup:
-    """Dead letters of one cause: how many, when the newest died, and its last error."""
-
-    cause: str
-    letters: int
-    newest_ms: int
-    example: str
-
-
-async def dead_letters_of(queue: Queue, *, cause: str | None, until_ms: int) -> list[DeadLetter]:
-    """Return what died no later than an instant, of one cause or of all."""
-    letters = await all_dead_letters(queue)
-    return [letter for letter in letters if letter.at_ms <= until_ms and cause in (None, letter.cause)]
-
-
-def groups_of(letters: Sequence[DeadLetter]) -> list[DeadGroup]:
-    """Return dead letters by cause, the largest group first."""
-    by_cause: dict[str, list[DeadLetter]] = {}
-    for letter in letters:
-        by_cause.setdefault(letter.cause, []).append(letter)
-    groups = [
-        DeadGroup(cause=cause, letters=len(of), newest_ms=newest.at_ms, example=newest.error)
-        for cause, of in by_cause.items()
-        for newest in [max(of, key=lambda letter: letter.at_ms)]
-    ]
-    return sorted(groups, key=lambda group: (-group.letters, group.cause))
-
-
-async def replay_letters(engine: sa.Engine, queue: Queue, letters: Sequence[DeadLetter]) -> int:
-    """Send these dead letters of any queue again, as `replay` does. Returns how many."""
-    ids = [letter.id for letter in letters]
-    if queue.name in MAIL_QUEUES:
-        return await replay(engine, queue, ids=ids, cause=None)
-    return sum([await queue.replay(ids[start : start + CHUNK]) for start in range(0, len(ids), CHUNK)])
-
-
-def _revive(engine: sa.Engine, touch_ids: Sequence[int]) -> set[int]:
-    with write(engine) as connection:
-        return revive(connection, touch_ids)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -202,8 +202,13 @@ def touch_rows(connection: sa.Connection, touch_ids: Collection[int]) -> Sequenc
     return connection.execute(statement, parameters).all()
 
 
-async def enqueue_touches(queue: Queue, plan: SubmitPlan, rows: Sequence[sa.Row[Any]], expire_ms: int) -> None:
-    """Enqueue touches, some lanes at once. Raises UnavailableError, and then some may have been enqueued."""
+async def enqueue_touches(
+    queue: Queue, plan: SubmitPlan, rows: Sequence[sa.Row[Any]], expire_ms: int, *, since_ms: int = 0
+) -> None:
+    """Enqueue touches, some lanes at once. Raises UnavailableError, and then some may have been enqueued.
+
+    A touch expires ``expire_ms`` after it is due, or after ``since_ms`` where that is later.
+    """
     busy = _busy_sites(rows)
     receivers: dict[str, Receiver] = {}
     lanes: dict[tuple[int, str, str], list[Job]] = defaultdict(list)
@@ -229,7 +234,7 @@ async def enqueue_touches(queue: Queue, plan: SubmitPlan, rows: Sequence[sa.Row[
                 id=job_id(touch_id),
                 payload=encode_job(message),
                 due_ms=due_ms if next_at is None else max(due_ms, epoch_ms(next_at)),
-                expires_ms=due_ms + expire_ms,
+                expires_ms=max(due_ms, since_ms) + expire_ms,
             )
         )
     # One is packed while the server is at another; each under way is a connection.

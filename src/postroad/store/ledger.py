@@ -78,6 +78,13 @@ class Touch(SQLModel, table=True):
             sqlite_where=sa.text("follow_up AND state = 'accepted'"),
             postgresql_where=sa.text("follow_up AND state = 'accepted'"),
         ),
+        sa.Index(
+            "ix_touch_dead",
+            "campaign_id",
+            "id",
+            sqlite_where=sa.text("state = 'dead'"),
+            postgresql_where=sa.text("state = 'dead'"),
+        ),
         sa.Index("ix_touch_recipient", "recipient_id"),
     )
 
@@ -454,11 +461,27 @@ def put_off(connection: sa.Connection, touch_ids: Sequence[int], until: datetime
     return set(connection.execute(statement, {"until": until, **parameters}).scalars())
 
 
-def revive(connection: sa.Connection, touch_ids: Sequence[int]) -> set[int]:
-    """Put dead touches back to ``queued``, for a replay of their dead letters. Returns which moved."""
+def revive(connection: sa.Connection, touch_ids: Sequence[int]) -> dict[int, str]:
+    """Put dead and expired touches back to ``queued``, for a replay. Returns the campaign's name of each that moved.
+
+    A campaign that is finished runs again until they have ended. Those of one that was cancelled stay.
+    """
     item, parameters = json_rows(connection, "batch", {"id": sa.BigInteger()}, [{"id": i} for i in touch_ids])
-    statement = sa.text(
-        "UPDATE touch SET state = 'queued', settled_at = NULL "
-        f"FROM {item} WHERE touch.id = batch.id AND touch.state IN ('dead', 'expired') RETURNING touch.id"
+    # Locked first: `finish_if_done` must see either all of this or nothing.
+    lock = "" if connection.dialect.name == "sqlite" else "FOR UPDATE"
+    campaigns = sa.text(
+        "SELECT id, name FROM campaign WHERE state IN ('running', 'paused', 'finished') AND id IN "
+        f"(SELECT touch.campaign_id FROM {item} JOIN touch ON touch.id = batch.id) ORDER BY id {lock}"
     )
-    return set(connection.execute(statement, parameters).scalars())
+    names = {row.id: row.name for row in connection.execute(campaigns, parameters)}
+    statement = sa.text(
+        f"UPDATE touch SET state = 'queued', settled_at = NULL FROM {item} WHERE touch.id = batch.id "
+        "AND touch.state IN ('dead', 'expired') AND touch.campaign_id IN :campaigns "
+        "RETURNING touch.id, touch.campaign_id"
+    ).bindparams(sa.bindparam("campaigns", expanding=True))
+    rows = connection.execute(statement, {**parameters, "campaigns": list(names)}).all()
+    reopen = sa.text(
+        "UPDATE campaign SET state = 'running', finished_at = NULL WHERE state = 'finished' AND id IN :campaigns"
+    ).bindparams(sa.bindparam("campaigns", expanding=True))
+    connection.execute(reopen, {"campaigns": sorted({row.campaign_id for row in rows})})
+    return {row.id: names[row.campaign_id] for row in rows}
