@@ -26,6 +26,7 @@ from postroad.campaign.calendar import DAYS
 from postroad.campaign.files import Attachments, Inlines, read_step_files, require_images
 from postroad.errors import ConfigError
 from postroad.mail.markup import finished
+from postroad.mail.template import compile_template
 from postroad.settings import DurationMs, ZoneName
 from postroad.store.campaign import OnReply
 
@@ -269,6 +270,10 @@ def _email_step(path: Path, step: EmailStep, where: str) -> StepContent:
         _read(path.parent / file, where=f"{where}.{kind}") if file is not None else None
         for kind, file in (("text", step.text), ("html", step.html), ("mjml", step.mjml))
     )
+    compile_template(step.subject, name=f"{where}.subject")
+    for file, source in ((step.text, text), (step.html, html), (step.mjml, mjml)):
+        if file is not None and source is not None:
+            compile_template(source, name=str(path.parent / file), html=file != step.text)
     files = read_step_files(path.parent, step.attachments, step.inline, where=where)
     settings: dict[str, Any] = {
         "subject": step.subject,

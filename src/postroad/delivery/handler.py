@@ -33,7 +33,7 @@ from postroad.delivery.routes import Route
 from postroad.delivery.shaping.limits import TAIL, Scope
 from postroad.delivery.shaping.shaper import Shaper
 from postroad.delivery.signing import Signing
-from postroad.errors import Blame, DataError, PostroadError
+from postroad.errors import Blame, ConfigError, DataError
 from postroad.mail.dkim import DkimSigner
 from postroad.mail.token import TokenSigner
 from postroad.queue import FOREVER_MS, Dead, Defer, Done, Lease, LeaseLost, Queue, Retry, Uncertain
@@ -49,6 +49,9 @@ log = logging.getLogger(__name__)
 
 ROUTE_PAUSE_MS = (5_000, 10_000, 20_000, 60_000, 300_000)
 """How long a route rests after its first, second, … failure in a row to connect; the last repeats."""
+
+FAILED_STEP_MS = 60_000
+"""How long the error of a step that could not be compiled is the answer for all its jobs."""
 
 
 class Delivery:
@@ -80,6 +83,7 @@ class Delivery:
         self._services = services or {}  # by the name of the route
         self._signing = Signing()
         self._steps: dict[tuple[int, int], asyncio.Task[StepMessage]] = {}
+        self._failed_until_ms: dict[tuple[int, int], int] = {}  # by step and sender: when a failed one is tried again
         self._rests: dict[str, tuple[int, int]] = {}  # route: failures in a row, and the end of its pause
 
     async def __aenter__(self) -> Self:
@@ -94,12 +98,12 @@ class Delivery:
         """Deliver one job; its touch is ``sending`` already. Every way that it can end is a verdict."""
         claimed = lease.job
         job = decode_job(claimed.payload)
-        step = await self._step(job.step_id, job.sender_id)
         try:
+            step = await self._step(job.step_id, job.sender_id)
             message = step.message.merge(job.touch_id, job.address, job.fields, self._clock.now())
             if message.unsigned:
                 message = await self._signing.signed(message)
-        except DataError as error:
+        except (ConfigError, DataError) as error:
             outcome = Outcome(verdict=Verdict.DEAD, cause="template", blame=Blame.MESSAGE)
             return self._verdict(outcome, str(error))
         route = self._routes.get(step.route)
@@ -137,19 +141,24 @@ class Delivery:
         return self._verdict(outcome, said, reply)
 
     async def _step(self, step_id: int, sender_id: int) -> StepMessage:
-        """Compile a step once for each sender; all who want it meanwhile wait for the same compilation."""
+        """Return a step, compiled once for each sender. All jobs that want it meanwhile wait for one compilation.
+
+        Raises:
+            ConfigError: The step cannot be compiled. It is tried again after `FAILED_STEP_MS` at the earliest.
+        """
         key = step_id, sender_id
         task = self._steps.get(key)
-        if task is not None and task.done() and not task.cancelled() and task.exception() is None:
-            return task.result()
-        if task is None:
+        if task is not None and task.done() and not task.cancelled():
+            error = task.exception()
+            if error is None:
+                return task.result()
+            if not isinstance(error, ConfigError) or self._clock.now_ms() >= self._failed_until_ms.get(key, 0):
+                task = None
+        if task is None or task.cancelled():
             task = asyncio.create_task(asyncio.to_thread(self._load_step, step_id, sender_id))
             self._steps[key] = task
-        try:
-            return await asyncio.shield(task)
-        except PostroadError:
-            self._steps.pop(key, None)
-            raise
+            self._failed_until_ms[key] = self._clock.now_ms() + FAILED_STEP_MS
+        return await asyncio.shield(task)
 
     def _load_step(self, step_id: int, sender_id: int) -> StepMessage:
         with read(self._engine) as connection:

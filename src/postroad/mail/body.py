@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import quote
 
 from postroad.mail.dkim import relaxed_lines
-from postroad.mail.template import MessageTemplate, Slot
+from postroad.mail.template import MessageTemplate, Slot, require_length
 
 _TOO_LONG = re.compile(rb"^(.{74,})(=20|=09)$", re.MULTILINE)
 _QUOTABLE = re.compile(r"[!#-\[\]-~]+(?: [!#-\[\]-~]+)*")  # as a quoted-string (RFC 5322 §3.2.4), by any parser
@@ -47,6 +47,7 @@ class Values:
     def __init__(self, fields: Mapping[str, Any]) -> None:
         self.fields = fields
         self._octets: dict[bool, list[bytes]] = {}  # by whether it is for HTML
+        self._length: dict[bool, int] = {}  # of all lines that were merged, in bytes
 
     def of(self, template: MessageTemplate) -> list[bytes]:
         """What goes into each of a template's slots, in their order. Raises KeyError for a missing field."""
@@ -55,6 +56,11 @@ class Values:
             octets = [template.value(slot, self.fields).encode(errors="replace") for slot in template.slots]
             self._octets[template.html] = octets
         return octets
+
+    def require_room(self, template: MessageTemplate, length: int) -> None:
+        """Raises DataError where a template makes more bytes than it may, now that it makes so many more."""
+        self._length[template.html] = length = self._length.get(template.html, 0) + length
+        require_length(length, template.name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +73,11 @@ class Merged:
     pick: itemgetter[Any]
 
     def encode(self, values: Values) -> bytes:
-        """Raises KeyError for a missing field."""
-        return _quoted(self.pattern % self.pick(values.of(self.template)))
+        """Raises KeyError for a missing field, DataError for more than a template may make."""
+        picked = self.pick(values.of(self.template))
+        length = len(picked) if isinstance(picked, bytes) else sum(map(len, picked))
+        values.require_room(self.template, len(self.pattern) + length)
+        return _quoted(self.pattern % picked)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +173,8 @@ def _merged(template: MessageTemplate, segments: Sequence[str | Slot]) -> Merged
     pattern = b"".join(
         [b"%b" if isinstance(part, Slot) else part.encode(errors="replace").replace(b"%", b"%%") for part in segments]
     )
-    places = [template.slots.index(part) for part in segments if isinstance(part, Slot)]
+    order = {slot: place for place, slot in enumerate(template.slots)}
+    places = [order[part] for part in segments if isinstance(part, Slot)]
     return Merged(template=template, segments=tuple(segments), pattern=pattern, pick=itemgetter(*places))
 
 

@@ -93,12 +93,13 @@ def layout_of(pieces: Sequence[Piece]) -> Layout | None:
                 return None
     if not slots:
         return None
-    order = [(template, slot) for template in templates for slot in template.slots]
+    order = [(template.html, slot) for template in templates for slot in template.slots]
+    places = {each: place for place, each in enumerate(order)}
     return Layout(
-        wanted=tuple((slot.field, slot.default, slot.field in RESERVED, template.html) for template, slot in order),
+        wanted=tuple((slot.field, slot.default, slot.field in RESERVED, html) for html, slot in order),
         pattern=b"".join(pattern for pattern, _ in patterns),
         canonical=b"".join(canonical for _, canonical in patterns),
-        pick=itemgetter(*map(order.index, slots)),
+        pick=itemgetter(*(places[template.html, slot] for template, slot in slots)),
     )
 
 

@@ -1,92 +1,352 @@
 """Jinja2's sandbox, with an end to what a template can use up.
 
-The sandbox keeps templates from what they may not touch; it does not keep one from looping in loops, or from asking
-for 9 ** (9 ** 9). A worker merges between two sends, so a template that is busy for ever would hold up all mail.
+The sandbox keeps templates from what they may not touch. It does not keep one from looping in loops, or from asking
+for a text of three gigabytes. A worker merges between two sends, so a template that does not end would stop all mail.
+
+A template is rewritten before it is compiled: what the compiler would turn into bare Python (comparisons, ``~``,
+slices, literals of lists) becomes a filter of ours, which charges the budget of the rendering (`postroad.mail.budget`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any, cast
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import update_wrapper
+from typing import Any, Final, cast
 
-from jinja2 import nodes, pass_context
-from jinja2.runtime import Context, LoopContext
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import Undefined, nodes, pass_context
+from jinja2.exceptions import SecurityError
+from jinja2.ext import Extension
+from jinja2.lexer import Token, TokenStream
+from jinja2.runtime import BlockReference, Context, LoopContext, Macro, TemplateReference, markup_join, str_join
+from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedEscapeFormatter, SandboxedFormatter
+from jinja2.tests import TESTS
+from jinja2.utils import Cycler, Joiner, Namespace, _PassArg
+from jinja2.visitor import NodeTransformer
+from markupsafe import Markup
 
-MAX_STEPS = 100_000
-"""Turns of loops, and calls, in one rendering; a fraction of a second."""
-MAX_LENGTH = 1_000_000
-"""Of a text or list that an operator makes."""
-MAX_BITS = 10_000
-"""Of a whole number that an operator makes."""
+from postroad.errors import ConfigError
+from postroad.mail.budget import MAX_BITS, MAX_LENGTH, LimitedContext, TemplateLimitError, size_of
+from postroad.mail.vocabulary import (
+    ALLOWED_FILTERS,
+    ALLOWED_TESTS,
+    FUNCTIONS,
+    METHODS,
+    REFUSED_STATEMENTS,
+    TEXT_METHODS,
+    filter_cost,
+    instead_of,
+    method_cost,
+    percent_cost,
+    require_format,
+)
 
-_COUNTED = "counted loop"  # no name that a template could write
+MAX_TOKENS: Final = 10_000
+"""Tokens of one template, such as names, operators and brackets. ``{{ name }}`` has three."""
 
-
-class LimitedContext(Context):
-    """A rendering, and how many steps are left of it."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._left = [MAX_STEPS]
-
-    def derived(self, locals: dict[str, Any] | None = None) -> Context:  # noqa: A002  (Jinja's name)
-        context = super().derived(locals)
-        cast(LimitedContext, context)._left = self._left
-        return context
-
-    def step(self) -> None:
-        self._left[0] -= 1
-        if self._left[0] < 0:
-            raise OverflowError(f"it takes more than {MAX_STEPS:,} steps of loops and calls")
-
-    def counted(self, items: Iterable[Any]) -> Iterator[Any]:
-        for item in items:
-            self.step()
-            yield item
+# No names that a template could write.
+_COUNTED, _CHARGED, _READ, _MADE, _JOINED = "counted loop", "charged body", "read value", "made value", "joined values"
+_OBJECTS = (Macro, LoopContext, BlockReference, TemplateReference, Namespace, Cycler, Joiner)
+_NODES_PER_STEP = 4
+_CALL = 40  # A call takes as long as an operation on so many characters.
 
 
-@pass_context
-def _counted(context: LimitedContext, items: Iterable[Any]) -> Iterator[Any]:
-    return context.counted(items)
+class _LimitedTokens(Extension):
+    """Ends a template that has too many tokens before it is parsed."""
+
+    def filter_stream(self, stream: TokenStream) -> Iterator[Token]:
+        for count, token in enumerate(stream, start=1):
+            if count > MAX_TOKENS:
+                raise ConfigError(
+                    f"the template has more than {MAX_TOKENS:,} names, operators and brackets",
+                    where=f"line {token.lineno}",
+                    remedy="Write what is the same for every recipient as text.",
+                )
+            yield token
 
 
 class LimitedEnvironment(ImmutableSandboxedEnvironment):
-    """Templates of it raise OverflowError when they go beyond the limits."""
+    """Renderings raise TemplateLimitError when they pass a limit."""
 
     context_class = LimitedContext
-    intercepted_binops = frozenset({"+", "*", "**"})
+    intercepted_binops = frozenset({"+", "-", "*", "/", "//", "%", "**"})
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self.filters[_COUNTED] = _counted
+        # Jinja's optimizer would work out constant expressions when it compiles, without any limit.
+        super().__init__(optimized=False, finalize=_finalize, extensions=[_LimitedTokens], **options)
+        self.filters = {name: _limited_filter(name, function) for name, function in FUNCTIONS.items()}
+        self.filters |= {_COUNTED: _counted, _CHARGED: _charged, _READ: _read, _MADE: _made, _JOINED: _joined}
+        self.tests = {name: _limited_test(TESTS[name]) for name in ALLOWED_TESTS}
+        del self.globals["lipsum"]
+        self._functions = tuple(self.globals.values())
 
-    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
-        template = super()._parse(source, name, filename)
-        for loop in template.find_all(nodes.For):
-            loop.iter = nodes.Filter(loop.iter, _COUNTED, [], [], None, None, lineno=loop.iter.lineno)
-        return template
+    def limited(self, template: nodes.Template) -> nodes.Template:
+        """Rewrite a parsed template so that its rendering is limited.
+
+        Raises:
+            ConfigError: It uses a word that templates may not use; ``where`` is its line.
+        """
+        return cast(nodes.Template, _Limiter().visit(template))
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        if not super().is_safe_attribute(obj, attr, value):
+            return False
+        return isinstance(obj, _OBJECTS) or attr in _methods_of(obj)
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        wrapped = super().wrap_str_format(value)
+        return _limited_format(self, value) if wrapped is not None else None
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805  (as Jinja's own)
         context = cast(LimitedContext, __context)
-        context.step()
+        given = {name: value for name, value in kwargs.items() if name not in ("_loop_vars", "_block_vars")}
+        context.read(*args, *given.values(), extra=_CALL + __self._call_cost(__obj, args, given))
         if isinstance(__obj, LoopContext) and args:  # a recursive loop
             args = (context.counted(args[0]), *args[1:])
-        return super().call(context, __obj, *args, **kwargs)
+        return context.made(super().call(context, __obj, *args, **kwargs))
+
+    def _call_cost(self, obj: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
+        """Return how many characters a call handles beside its arguments. Raises SecurityError."""
+        if isinstance(obj, (*_OBJECTS, Undefined)) or not callable(obj) or hasattr(obj, "limited_format"):
+            return 0
+        owner = getattr(obj, "__self__", None)
+        if isinstance(obj, types.MethodType | types.BuiltinMethodType) and obj.__name__ in _methods_of(owner):
+            return method_cost(obj.__name__, owner, args, kwargs)
+        if isinstance(owner, Cycler | LoopContext) or any(obj is function for function in self._functions):
+            return 0
+        raise SecurityError(f"{obj!r} is not safely callable")
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        limited = cast(LimitedContext, context)
+        extra = 0
         if isinstance(left, int) and isinstance(right, int):
-            bits = {"+": 0, "*": left.bit_length() + right.bit_length(), "**": left.bit_length() * right}[operator]
-            if bits > MAX_BITS:
-                raise OverflowError(f"a number of more than {MAX_BITS:,} bits")
-        elif _length(operator, left, right) > MAX_LENGTH:
-            raise OverflowError(f"a text or list longer than {MAX_LENGTH:,}")
-        return super().call_binop(context, operator, left, right)
+            _require_bits(operator, left, right)
+        elif operator == "*":
+            sized, times = (right, left) if isinstance(left, int) else (left, right)
+            if isinstance(times, int) and hasattr(sized, "__len__"):
+                extra = size_of(sized) * max(times, 0)
+                if extra > MAX_LENGTH:
+                    raise TemplateLimitError(f"a value is larger than {MAX_LENGTH:,} characters")
+        elif operator == "%" and isinstance(left, str):
+            extra = percent_cost(left)
+        limited.read(left, right, extra=extra)
+        return limited.made(super().call_binop(context, operator, left, right))
 
 
-def _length(operator: str, left: Any, right: Any) -> int:
-    """How long what an operator makes of texts and lists will be."""
-    if operator == "+":
-        return len(left) + len(right) if hasattr(left, "__len__") and hasattr(right, "__len__") else 0
-    sized, times = (right, left) if isinstance(left, int) else (left, right)
-    return len(sized) * times if hasattr(sized, "__len__") and isinstance(times, int) else 0
+def _methods_of(obj: Any) -> frozenset[str]:
+    return next((names for kind, names in METHODS.items() if isinstance(obj, kind)), frozenset())
+
+
+def _require_bits(operator: str, left: int, right: int) -> None:
+    bits = 0
+    if operator == "*":
+        bits = left.bit_length() + right.bit_length()
+    elif operator == "**":
+        bits = left.bit_length() * right
+    if bits > MAX_BITS:
+        raise TemplateLimitError(f"a number has more than {MAX_BITS:,} bits")
+
+
+@pass_context
+def _finalize(context: LimitedContext, value: Any) -> Any:
+    """Charge what an output writes."""
+    context.read(value)
+    return value
+
+
+@pass_context
+def _counted(context: LimitedContext, items: Any, steps: int) -> Any:
+    return context.counted(items, steps)
+
+
+@pass_context
+def _charged(context: LimitedContext, steps: int) -> None:
+    context.charge(steps)
+
+
+@pass_context
+def _read(context: LimitedContext, value: Any) -> Any:
+    context.read(value)
+    return value
+
+
+@pass_context
+def _made(context: LimitedContext, value: Any) -> Any:
+    return context.made(value)
+
+
+@pass_context
+def _joined(context: LimitedContext, values: tuple[Any, ...]) -> Any:
+    """Do what ``~`` does."""
+    context.read(*values)
+    return context.made(markup_join(values) if context.eval_ctx.autoescape else str_join(values))
+
+
+def _limited_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    wanted = _PassArg.from_obj(function)
+
+    @pass_context
+    def limited(context: LimitedContext, *args: Any, **kwargs: Any) -> Any:
+        context.read(*args, *kwargs.values(), extra=filter_cost(name, args, kwargs))
+        match wanted:
+            case _PassArg.context:
+                args = (context, *args)
+            case _PassArg.eval_context:
+                args = (context.eval_ctx, *args)
+            case _PassArg.environment:
+                args = (context.environment, *args)
+        return context.made(function(*args, **kwargs))
+
+    return limited
+
+
+def _limited_test(function: Any) -> Callable[..., Any]:
+    @pass_context
+    def limited(context: LimitedContext, *args: Any) -> Any:
+        context.read(*args)
+        return function(*args)
+
+    return limited
+
+
+class _LimitedFormatter(SandboxedFormatter):
+    """``str.format``, with every value charged, and every column bounded."""
+
+    def __init__(self, env: Any, context: LimitedContext, **options: Any) -> None:
+        super().__init__(env, **options)
+        self._context = context
+
+    def convert_field(self, value: Any, conversion: Any) -> Any:
+        self._context.read(value)
+        return super().convert_field(value, conversion)
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        self._context.read(value, format_spec, extra=require_format(format_spec))
+        return cast(str, self._context.made(super().format_field(value, format_spec)))
+
+
+class _LimitedEscapeFormatter(_LimitedFormatter, SandboxedEscapeFormatter):
+    """The same for HTML."""
+
+
+def _limited_format(environment: LimitedEnvironment, value: Any) -> Callable[..., str]:
+    pattern: str = value.__self__
+
+    @pass_context
+    def limited(context: LimitedContext, *args: Any, **kwargs: Any) -> str:
+        if value.__name__ == "format_map":
+            args, kwargs = (), dict(*args, **kwargs)
+        context.read(pattern)
+        if isinstance(pattern, Markup):
+            formatter: _LimitedFormatter = _LimitedEscapeFormatter(environment, context, escape=pattern.escape)
+        else:
+            formatter = _LimitedFormatter(environment, context)
+        return type(pattern)(formatter.vformat(pattern, args, kwargs))
+
+    update_wrapper(limited, value)
+    limited.limited_format = True  # type: ignore[attr-defined]
+    return limited
+
+
+class _Limiter(NodeTransformer):
+    """Rewrites a template: whatever costs more than a step is done by a filter that charges for it."""
+
+    def generic_visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> nodes.Node:
+        if type(node) in REFUSED_STATEMENTS:
+            raise ConfigError(
+                f"{{% {REFUSED_STATEMENTS[type(node)]} %}} is not available in templates",
+                where=f"line {node.lineno}",
+                remedy="Write what it would bring into the template itself.",
+            )
+        return super().generic_visit(node, *args, **kwargs)
+
+    def visit_Filter(self, node: nodes.Filter) -> nodes.Node:  # noqa: N802  (Jinja's names, here and below)
+        _require(node.name in ALLOWED_FILTERS, node, f"the filter {node.name}", instead_of(node.name, "filters"))
+        return self.generic_visit(node)
+
+    def visit_Test(self, node: nodes.Test) -> nodes.Node:  # noqa: N802
+        _require(node.name in ALLOWED_TESTS, node, f"the test {node.name}", instead_of(node.name, "tests"))
+        return self.generic_visit(node)
+
+    def visit_Call(self, node: nodes.Call) -> nodes.Node:  # noqa: N802
+        if isinstance(node.node, nodes.Getattr):
+            name = node.node.attr
+            known = not hasattr(str, name) or name in TEXT_METHODS or name.startswith("_")
+            _require(known, node, f"the method {name}", instead_of(name, "methods"))
+        return self.generic_visit(node)
+
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        return _by(nodes.Tuple(node.nodes, "load", lineno=node.lineno), _JOINED)
+
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        node.expr = _read_first(node.expr)
+        for operand in node.ops:
+            operand.expr = _read_first(operand.expr)
+        return node
+
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        if isinstance(node.arg, nodes.Slice):  # which Jinja does not ask its sandbox for
+            node.node = _read_first(node.node)
+        else:
+            node.arg = _read_first(node.arg)
+        return node
+
+    def visit_List(self, node: nodes.List) -> nodes.Node:  # noqa: N802
+        return self._literal(node)
+
+    def visit_Dict(self, node: nodes.Dict) -> nodes.Node:  # noqa: N802
+        return self._literal(node)
+
+    def visit_Tuple(self, node: nodes.Tuple) -> nodes.Node:  # noqa: N802
+        return self._literal(node) if node.ctx == "load" else self.generic_visit(node)
+
+    def _literal(self, node: nodes.Expr) -> nodes.Node:
+        constant = all(isinstance(each, _CONSTANT) for each in node.find_all(nodes.Node))
+        return node if constant else _by(self.generic_visit(node), _MADE)
+
+    def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        steps = nodes.Const(_steps([node.test] if node.test is not None else []), lineno=node.lineno)
+        node.iter = _by(node.iter, _COUNTED, steps)
+        return _charge_body(node)
+
+    def visit_Macro(self, node: nodes.Macro) -> nodes.Node:  # noqa: N802
+        return _charge_body(self.generic_visit(node))
+
+    def visit_CallBlock(self, node: nodes.CallBlock) -> nodes.Node:  # noqa: N802
+        return _charge_body(self.generic_visit(node))
+
+    def visit_Block(self, node: nodes.Block) -> nodes.Node:  # noqa: N802
+        return _charge_body(self.generic_visit(node))
+
+
+_CONSTANT = (nodes.Const, nodes.TemplateData, nodes.List, nodes.Tuple, nodes.Dict, nodes.Pair)
+
+
+def _require(allowed: bool, node: nodes.Node, what: str, remedy: str) -> None:
+    if not allowed:
+        raise ConfigError(f"{what} is not available in templates", where=f"line {node.lineno}", remedy=remedy)
+
+
+def _by(node: nodes.Node, name: str, *args: nodes.Expr) -> nodes.Filter:
+    return nodes.Filter(node, name, list(args), [], None, None, lineno=node.lineno)
+
+
+def _read_first(node: nodes.Expr) -> nodes.Expr:
+    return node if isinstance(node, nodes.Const) else _by(node, _READ)
+
+
+def _charge_body(node: Any) -> nodes.Node:
+    """Charge for a body each time it begins: all its parts, and the text in it."""
+    steps = nodes.Const(_steps(node.body), lineno=node.lineno)
+    node.body.insert(0, nodes.ExprStmt(_by(steps, _CHARGED), lineno=node.lineno))
+    return cast(nodes.Node, node)
+
+
+def _steps(body: Sequence[nodes.Node]) -> int:
+    parts = [part for node in body for part in (node, *node.find_all(nodes.Node))]
+    characters = sum(len(part.data) for part in parts if isinstance(part, nodes.TemplateData))
+    return 1 + len(parts) // _NODES_PER_STEP + characters // 10

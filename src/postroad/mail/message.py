@@ -27,6 +27,9 @@ from postroad.mail.template import MessageTemplate, compile_template
 from postroad.mail.token import Purpose, TokenSigner
 from postroad.settings import REPLY_TOKEN, Service
 
+MAX_SUBJECT = 10_000
+"""Characters of a subject. No mail program shows a hundredth of it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SenderIdentity:
@@ -118,7 +121,7 @@ class CompiledMessage:
         header = [
             self._from,
             address_field("To", address),
-            text_field("Subject", self.subject.render(merged)),
+            text_field("Subject", self._subject(merged)),
             _date_field(int(now.timestamp())),
             raw_field("Message-ID", [message_id]),
             *self._reply_to(touch_id),
@@ -140,6 +143,12 @@ class CompiledMessage:
             content=b"".join([*header, b"\r\n", body]),
             unsigned=unsigned,
         )
+
+    def _subject(self, merged: Mapping[str, object]) -> str:
+        subject = self.subject.render(merged)
+        if len(subject) > MAX_SUBJECT:
+            raise DataError(f"the subject has more than {MAX_SUBJECT:,} characters", where=self.subject.name)
+        return subject
 
     def message_id(self, touch_id: int) -> str:
         """Under the sender's domain, and the same for every attempt (RFC 5322 §3.6.4)."""

@@ -6,6 +6,7 @@ in a twentieth of the time that Jinja takes; what comes out is the same.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +17,9 @@ from jinja2.exceptions import SecurityError
 from markupsafe import escape
 
 from postroad.errors import ConfigError, DataError
+from postroad.mail.budget import MAX_LENGTH, TemplateLimitError
 from postroad.mail.limits import LimitedEnvironment
+from postroad.mail.vocabulary import MAX_DIGITS
 
 RESERVED = frozenset({"address", "postal_address", "sender_name", "unsubscribe_url"})
 """Merge fields that Postroad itself fills in for every message."""
@@ -62,8 +65,15 @@ class MessageTemplate:
         return self._render(fields)
 
     def fill(self, segments: Sequence[str | Slot], fields: Mapping[str, Any]) -> str:
-        """Put merge fields into segments of this template, as Jinja does. Raises KeyError for a missing one."""
-        return "".join([part if isinstance(part, str) else self.value(part, fields) for part in segments])
+        """Put merge fields into segments of this template, as Jinja does.
+
+        Raises:
+            KeyError: A merge field is missing.
+            DataError: The result is longer than a template may make it.
+        """
+        parts = [part if isinstance(part, str) else self.value(part, fields) for part in segments]
+        require_length(sum(map(len, parts)), self.name)
+        return "".join(parts)
 
     def value(self, slot: Slot, fields: Mapping[str, Any]) -> str:
         """What goes into a slot. Raises KeyError for a missing field."""
@@ -71,15 +81,25 @@ class MessageTemplate:
         return escape(value) if self.html else str(value)
 
     def _render(self, fields: Mapping[str, Any]) -> str:
+        pieces, length = [], 0
         try:
-            return self.template.render(fields)
+            for piece in self.template.generate(fields):
+                length += len(piece)
+                require_length(length, self.name)
+                pieces.append(piece)
+            return "".join(pieces)
+        except DataError:
+            raise
         except UndefinedError as error:
-            raise DataError(str(error.message), where=self._where(error)) from None
+            raise DataError(_short(error), where=self._where(error)) from None
         except SecurityError as error:
-            raise DataError(f"the template does what templates may not: {error}", where=self._where(error)) from None
+            what = f"the template does what templates may not: {_short(error)}"
+            raise DataError(what, where=self._where(error)) from None
+        except TemplateLimitError as error:
+            raise DataError(str(error), where=self._where(error), remedy=_LIMITS) from None
         except Exception as error:
             # A template can raise anything (AttributeError, RecursionError), and it is the template's fault.
-            raise DataError(f"the template fails: {error}", where=self._where(error)) from None
+            raise DataError(f"the template fails: {_short(error)}", where=self._where(error)) from None
 
     def _where(self, error: BaseException) -> str:
         trace, line = error.__traceback__, None
@@ -90,25 +110,52 @@ class MessageTemplate:
         return f"{self.name}, line {line}" if line else self.name
 
 
+def require_length(length: int, name: str) -> None:
+    """Raises DataError for more characters than a template may make."""
+    if length > MAX_LENGTH:
+        raise DataError(f"the template makes more than {MAX_LENGTH:,} characters", where=name, remedy=_LIMITS)
+
+
+def _short(error: Exception) -> str:
+    """Return what an error says; a value of a recipient, which may be in it, is cut off."""
+    text = str(error)
+    return text if len(text) <= _MAX_ERROR else f"{text[:_MAX_ERROR]}…"
+
+
+_MAX_ERROR = 200
+_DIGITS = re.compile(rf"[0-9][0-9_]{{{MAX_DIGITS}}}")  # Jinja's lexer keeps a state for each digit of a number.
+_LIMITS = "docs/reference/campaign-file.md says what templates may use, and how much."
+
+
 def compile_template(source: str, *, name: str, html: bool = False) -> MessageTemplate:
     """Compile a template; in HTML, what merge fields hold is escaped. Raises ConfigError with file and line."""
     environment = _HTML if html else _TEXT
+    if len(source) > MAX_LENGTH:
+        raise ConfigError(f"the template has more than {MAX_LENGTH:,} characters", where=name)
+    if _DIGITS.search(source):
+        raise ConfigError(f"a number has more than {MAX_DIGITS:,} digits", where=name)
     try:
         parsed = environment.parse(source)
-        fields = meta.find_undeclared_variables(parsed)
-        template = environment.from_string(source)
+        segments = _segments(parsed)
+        limited = environment.limited(parsed)
+        fields = meta.find_undeclared_variables(limited)
+        template = environment.from_string(limited)
+    except ConfigError as error:
+        raise ConfigError(error.message, where=f"{name}, {error.where}", remedy=error.remedy) from None
     except TemplateSyntaxError as error:
-        raise ConfigError(str(error.message), where=f"{name}, line {error.lineno}") from None
+        raise ConfigError(_short(error), where=f"{name}, line {error.lineno}") from None
+    except RecursionError:
+        raise ConfigError("the template is nested too deep", where=name) from None
     except Exception as error:
-        # The compiler has limits too: RecursionError, or ValueError for a number of thousands of digits.
-        raise ConfigError(f"the template cannot be compiled: {error}", where=name) from None
+        # The compiler has limits too, such as ValueError for a number of thousands of digits.
+        raise ConfigError(f"the template cannot be compiled: {_short(error)}", where=name) from None
     template.globals = dict(template.globals)  # A third of a rendering is spent on copying what would be a ChainMap.
     return MessageTemplate(
         name=name,
         html=html,
         fields=frozenset(fields - environment.globals.keys()),
         template=template,
-        segments=_segments(parsed),
+        segments=segments,
     )
 
 

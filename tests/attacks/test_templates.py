@@ -1,0 +1,298 @@
+"""No template takes more processor time or memory than its budget: at apply, preflight, preview and merge."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from postroad.campaign.preflight import Level, check
+from postroad.campaign.preview import preview
+from postroad.errors import ConfigError, DataError
+from postroad.mail.budget import MAX_LENGTH
+from postroad.mail.message import SenderIdentity, compile_message
+from postroad.mail.template import compile_template
+from postroad.mail.vocabulary import ALLOWED_FILTERS, ALLOWED_TESTS, TEXT_METHODS
+from tests.attacks.limits import run_limited
+from tests.campaign.house import NOW, House
+from tests.campaign.test_preflight import SIGNER
+
+CPU_S = 2.0
+"""Processor time of one rendering. Unloaded it is a tenth; without a budget, minutes or for ever."""
+MEMORY_MIB = 100
+FIELDS = {"name": "Ada", "word": "a" * 9_000, "words": "ab " * 3_000, "tags": '<b>&"' * 100}
+FOOT = "{{ unsubscribe_url }} {{ postal_address }}"
+
+
+def endless(body: str, before: str = "") -> str:
+    return before + "{% for i in range(99999) %}" + body + "{% endfor %}"
+
+
+def in_namespace(value: str) -> str:
+    return endless("{% set s.s = " + value + " %}", "{% set s = namespace(s='x') %}")
+
+
+LARGE = [
+    '{{ "x"|center(3000000000) }}',
+    '{{ "x".center(3000000000) }}',
+    '{{ "x".ljust(3000000000) }}',
+    '{{ "x".rjust(3000000000) }}',
+    '{{ "x".zfill(3000000000) }}',
+    '{{ "x"|center(width=3000000000) }}',
+    '{{ ["x"]|map("center", 3000000000)|list }}',
+    '{{ "%3000000000d" % 1 }}',
+    '{{ "%.3000000000f" % 1 }}',
+    '{{ "%*d" % (3000000000, 1) }}',
+    '{{ "%3000000000d"|format(1) }}',
+    '{{ "%(a)3000000000d"|format(a=1) }}',
+    '{{ "%(a b)3000000000d" % {"a b": 1} }}',
+    '{{ "{:3000000000}".format(1) }}',
+    '{{ "{:{}}".format(1, 3000000000) }}',
+    '{{ "{a:3000000000}".format_map({"a": 1}) }}',
+    '{{ "x" * 3000000000 }}',
+    "{{ [0] * 3000000000 }}",
+    '{{ "x"|indent(3000000000, true) }}',
+    '{{ ("x\n" * 1000)|indent("y" * 900000) }}',
+    '{{ ("x" * 999999)|replace("x", "y" * 999999) }}',
+    '{{ ("x" * 999999).replace("", "y" * 999999) }}',
+    '{{ range(99999)|join("y" * 999999) }}',
+    '{{ ("y" * 999999).join("x" * 999999) }}',
+    '{{ ("x" * 999999)|wordwrap(1) }}',
+    '{{ "x y"|wordwrap(1, true, "y" * 999999) }}',
+    "{{ [1]|batch(3000000000, 0)|list }}",
+    "{{ [1]|slice(3000000000)|list }}",
+    "{{ [[1] * 9000] * 9000 }}",
+    "{{ ([[1] * 300] * 300)|sum(start=[]) }}",
+    "{{ 1.5|round(-3000000000) }}",
+    '{{ 1.5|round(3000000000, "floor") }}',
+    "{{ [1]|tojson(3000000000) }}",
+    "{{ [1]|tojson(indent=3000000000) }}",
+    '{{ ("9" * 999999)|int }}',
+    '{{ ("f" * 999999)|int(0, 16) }}',
+    '{{ ("9" * 999999)|float }}',
+    "{{ 9 ** (9 ** 9) }}",
+    '{{ "x" ~ "y" * 3000000000 }}',
+    '{% autoescape "x" * 3000000000 %}{% endautoescape %}',
+    '{% autoescape "x"|center(3000000000) %}{% endautoescape %}',
+    '{% set a = "x" * 3000000000 %}',
+    '{% if "x" * 3000000000 %}{% endif %}',
+    '{% for i in "x" * 3000000000 %}{% endfor %}',
+    '{% macro m(a="x" * 3000000000) %}{{ a }}{% endmacro %}{{ m() }}',
+    '{{ ("&" * 999999)|forceescape|forceescape|forceescape }}',
+]
+LONG = [
+    endless("{{ words|upper|length }}"),
+    endless("{{ words|title|length }}{{ words|urlencode|length }}{{ words|wordwrap(2)|length }}"),
+    endless("{{ word.upper()|length }}{{ words.split()|length }}"),
+    endless("{{ words.rfind('b' * 900) }}{{ words.strip('a' * 9000) }}"),
+    endless("{{ word ~ word }}"),
+    endless("{% if word == word ~ 'x' %}{% endif %}{% if word ~ 'x' in words %}{% endif %}"),
+    endless("{{ word[1:]|length }}"),
+    endless("{{ words|list|sort|length }}{{ words|groupby(0)|length }}{{ words|unique|list|length }}"),
+    endless("{{ words|map('upper')|list|length }}{{ words|select|list|length }}"),
+    endless("{{ words|map(attribute='a.' * 900, default=1)|list|length }}"),
+    endless("{% filter upper %}{{ words }}{% endfilter %}"),
+    endless("{% set a %}{{ words }}{% endset %}"),
+    endless("x" * 3_000),
+    endless("{{ name if name else name }}" * 100),
+    endless("{% if false %}" + "{{ name }}" * 500 + "{% endif %}"),
+    endless(endless("{{ name }}")),
+    endless("", "{% for i in range(99999) if i > 99998 %}{% endfor %}"),
+    endless("{{ loop.length }}{{ loop.changed(words) }}{{ loop.cycle(words, word)|length }}"),
+    endless("{{ '%s'|format(words)|length }}{{ '{}'.format(words)|length }}{{ words|tojson|length }}"),
+    endless("{{ ('{}' * 100).format(*range(100)) }}"),
+    in_namespace("[s.s, s.s]"),
+    in_namespace("(s.s, s.s)"),
+    in_namespace("{'a': s.s, 'b': s.s}"),
+    in_namespace("[s.s]"),
+    in_namespace("s.s ~ s.s"),
+    in_namespace("s.s + s.s"),
+    in_namespace("s.s|replace('x', 'xx')"),
+    in_namespace("s.s|join('xxxx')"),
+    in_namespace("s.s|e"),
+    in_namespace("'%s%s'|format(s.s, s.s)"),
+    in_namespace("'{0}{0}'.format(s.s)"),
+    in_namespace("dict(a=s.s, b=s.s)"),
+    in_namespace("[s, s]"),
+    "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+    "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(60) }}",
+    "{% macro m(n) %}{% if n %}{% call m(n - 1) %}{% endcall %}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(60) }}",
+    "{% for a in [1] recursive %}{{ loop(range(99)) if loop.depth < 9 }}{% endfor %}",
+    "{% set n = namespace(n=60) %}{% block b %}{% if n.n %}{% set n.n = n.n - 1 %}{{ self.b() }}{{ self.b() }}"
+    "{% endif %}{% endblock %}" + endless(endless("{{ self.b() }}")),
+    "{{ word }}" * 200,
+]
+UNREADABLE = [
+    "{{ x }}" * 150_000,
+    "{{ x }}" * 100_000,
+    "{% if x %}" * 90_000,
+    "{% for x in y %}" * 60_000,
+    "{{ " + "(" * 900_000,
+    "{{ " + "[" * 900_000,
+    "{{ 1" + "+1" * 450_000 + " }}",
+    "{{ x" + "|upper" * 160_000 + " }}",
+    "{{ x" + ".a" * 450_000 + " }}",
+    "{{ " + "not " * 240_000 + "x }}",
+    "{{ " + "1" * 900_000 + " }}",
+    "{{ 0x" + "f" * 900_000 + " }}",
+    "{% if x %}{% set a = 1 %}" * 30_000,
+    "{{" * 490_000,
+    "{" * 990_000,
+    "{#" * 490_000,
+    "{% raw %}" * 110_000,
+    "{{ '" + "a\\" * 450_000,
+    "x" * 1_000_001,
+]
+
+
+def render(source: str, html: bool) -> int:
+    """Compile and render, as apply, preflight, preview and merge do."""
+    try:
+        return len(compile_template(source, name="t", html=html).render(dict(FIELDS)))
+    except (ConfigError, DataError) as error:
+        return -1 if error.where and len(str(error)) < 1_500 else -2
+
+
+def render_all(sources: list[str], html: bool) -> list[tuple[str, int, float]]:
+    """Return of each template its beginning, the length of what it made, and the processor time that it took."""
+    costs = []
+    for source in sources:
+        begun = time.process_time()
+        made = render(source, html)
+        costs.append((source[:200], made, time.process_time() - begun))
+    return costs
+
+
+@pytest.mark.parametrize("html", [False, True])
+@pytest.mark.parametrize("sources", [LARGE, LONG, UNREADABLE], ids=["large", "long", "unreadable"])
+def test_templates_without_end_are_bounded(sources: list[str], html: bool) -> None:
+    outcome = run_limited(
+        "tests.attacks.test_templates:render_all", sources, html, cpu_s=0.5 * len(sources), memory_mib=MEMORY_MIB
+    )
+    assert outcome.error is None, outcome.message
+    for source, made, cpu_s in outcome.value:
+        assert cpu_s < CPU_S, source
+        assert made <= MAX_LENGTH, source
+    assert all(made == -1 for source, made, _ in outcome.value if "autoescape" not in source), outcome.value
+
+
+LITERALS = st.sampled_from(
+    ["name", "word", "words", "tags", "i", "s.s", "loop", "'x'", "''", "'a b' * 9999", "3000000000", "-1", "0", "7"]  # noqa: RUF005
+    + ["range(9999)", "[word, words]", "{'a': word}", "('%9999s' * 9)", "('{:>9999}' * 9)", "none", "1.5", "missing"]
+)
+
+
+def _expressions(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    args = st.lists(inner, max_size=3).map(", ".join)
+    filters, tests = sorted(ALLOWED_FILTERS), sorted(test for test in ALLOWED_TESTS if test.isidentifier())
+    return st.one_of(
+        st.builds("({})|{}({})".format, inner, st.sampled_from(filters), args),
+        st.builds("({})|map('{}', {})|list".format, inner, st.sampled_from(filters), inner),
+        st.builds("({}).{}({})".format, inner, st.sampled_from(sorted(TEXT_METHODS)), args),
+        st.builds("(({}) is {}({}))".format, inner, st.sampled_from(tests), inner),
+        st.builds(
+            "(({}) {} ({}))".format,
+            inner,
+            st.sampled_from(["+", "-", "*", "/", "//", "**", "%", "~", "==", "<", "in", "and", "or"]),
+            inner,
+        ),
+        st.builds("({})[{}]".format, inner, inner),
+        st.builds("({})[{}:{}]".format, inner, inner, inner),
+        st.builds("[{0}, {0}, {1}]".format, inner, inner),
+        st.builds("({} if {} else {})".format, inner, inner, inner),
+    )
+
+
+EXPRESSIONS = st.recursive(LITERALS, _expressions, max_leaves=8)
+
+
+def _statements(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    return st.one_of(
+        st.builds("{{% for i in {} %}}{}{{% endfor %}}".format, EXPRESSIONS, inner),
+        st.builds("{{% for i in range(99999) %}}{}{{% endfor %}}".format, inner),
+        st.builds("{{% set s.s = {} %}}{}".format, EXPRESSIONS, inner),
+        st.builds("{{% if {} %}}{}{{% endif %}}".format, EXPRESSIONS, inner),
+        st.builds("{{% macro m(i) %}}{}{{% endmacro %}}{{{{ m({}) }}}}".format, inner, EXPRESSIONS),
+        st.builds("{{% filter {} %}}{}{{% endfilter %}}".format, st.sampled_from(sorted(ALLOWED_FILTERS)), inner),
+        st.builds("{}{}".format, inner, inner),
+    )
+
+
+TEMPLATES = st.recursive(EXPRESSIONS.map("{{{{ {} }}}}".format), _statements, max_leaves=5)
+
+
+@given(TEMPLATES, st.booleans())
+@settings(deadline=None, max_examples=60)
+def test_whatever_the_words_of_templates_can_say_is_bounded(body: str, html: bool) -> None:
+    source = "{% set s = namespace(s=words) %}{% macro m(i) %}{% endmacro %}" + body
+    begun = time.process_time()
+    made = render(source, html)
+    assert time.process_time() - begun < CPU_S
+    assert -1 <= made <= MAX_LENGTH
+
+
+@pytest.mark.parametrize(
+    ("source", "line", "word", "instead"),
+    [
+        ("x\n{{ name|pprint }}", 2, "the filter pprint", "tojson"),
+        ("x\n{{ name|urlize }}", 2, "the filter urlize", "<a href"),
+        ("\n\n{{ name|no_such }}", 3, "the filter no_such", "upper"),
+        ("{% if x %}\n{{ name|no_such }}{% endif %}", 2, "the filter no_such", "upper"),
+        ("{% filter pprint %}{% endfilter %}", 1, "the filter pprint", "tojson"),
+        ("\n{{ name is filter('e') }}", 2, "the test filter", "defined"),
+        ("\n{{ name.expandtabs(9999999) }}", 2, "the method expandtabs", "replace"),
+        ("\n{{ name.encode() }}", 2, "the method encode", "urlencode"),
+        ("\n{% include 'x' %}", 2, "{% include %}", "into the template"),
+        ("\n{% import 'x' as x %}", 2, "{% import %}", "into the template"),
+        ("\n{% from 'x' import y %}", 2, "{% from %}", "into the template"),
+        ("\n{% extends 'x' %}", 2, "{% extends %}", "into the template"),
+    ],
+)
+def test_a_word_that_is_not_allowed_is_named_with_its_line(source: str, line: int, word: str, instead: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compile_template(source, name="welcome.txt")
+    assert caught.value.where == f"welcome.txt, line {line}"
+    assert caught.value.message == f"{word} is not available in templates"
+    assert instead in (caught.value.remedy or "")
+
+
+def test_fields_of_one_recipient_do_not_make_a_message_without_end() -> None:
+    identity = SenderIdentity(
+        address="ada@example.com", display_name="", reply_to=None, postal_address="1 Road", bounce_domain=None
+    )
+    lines = "{{ word }} and {{ word }}\n\n" * 700
+    message = compile_message(
+        sender=identity, subject="Hi", text=lines, html=f"<p>{lines}</p>", signer=SIGNER, public_url="https://x.example"
+    )
+    with pytest.raises(DataError, match="makes more than") as caught:
+        message.merge(1, "b@example.com", {"word": "é" * 50_000}, NOW)
+    assert caught.value.where == "text"
+    subject = compile_message(
+        sender=identity, subject="{{ word }}", text="x", html=None, signer=SIGNER, public_url="https://x.example"
+    )
+    with pytest.raises(DataError, match="the subject has more than") as caught:
+        subject.merge(1, "b@example.com", {"word": "é" * 50_000}, NOW)
+
+
+def test_a_template_without_end_is_found_by_preflight_and_preview(house: House) -> None:
+    house.fill(["a@example.com,,Ada"])
+    house.template("hello.txt", FOOT + endless("{{ postal_address|upper|length }}"))
+    house.apply()
+    found = check(house.engine, house.settings, SIGNER, "spring").findings
+    assert [finding.what for finding in found if finding.level is Level.FAIL] == [
+        "campaign spring, step hello, text, line 1: the template takes more than 200,000 steps (for a@example.com)"
+    ]
+    with pytest.raises(DataError, match="more than 200,000 steps"):
+        preview(house.engine, house.settings, SIGNER, {}, "spring", step=None, address=None, now=NOW)
+
+
+def test_apply_refuses_a_word_that_is_not_allowed(house: House) -> None:
+    house.template("hello.txt", FOOT + "\n{{ name|pprint }}")
+    with pytest.raises(ConfigError) as caught:
+        house.apply()
+    assert "hello.txt, line 2" in (caught.value.where or "")
+    with house.engine.connect() as connection:
+        assert connection.execute(sa.text("SELECT count(*) FROM campaign")).scalar_one() == 0
