@@ -22,7 +22,7 @@ from tests.campaign.test_preflight import SIGNER
 
 CPU_S = 2.0
 """Processor time of one rendering. Unloaded it is a tenth; without a budget, minutes or for ever."""
-MEMORY_MIB = 100
+MEMORY_MIB = 220
 FIELDS = {"name": "Ada", "word": "a" * 9_000, "words": "ab " * 3_000, "tags": '<b>&"' * 100}
 FOOT = "{{ unsubscribe_url }} {{ postal_address }}"
 
