@@ -11,7 +11,6 @@ from postroad.campaign.plan import advance, launch
 from postroad.store import ledger
 from postroad.store.engine import write
 from postroad.store.mail_domain import domains_to_look_up
-from postroad.store.suppression import SuppressionReason, suppress
 from tests.campaign.house import CAMPAIGN, NOW, House
 from tests.store.effort import effort_of, sqlite_effort_of
 
@@ -64,24 +63,10 @@ def test_a_batch_costs_the_same_however_many_are_before_and_behind_it(house: Hou
         for _ in range(LARGE // BATCH):
             with effort_of(connection) as effort:
                 ahead = domains_to_look_up(connection, campaign, after_id=cursor, until=NOW, now=NOW, limit=BATCH)
-                taken = ledger.take_due(connection, campaign, after_id=cursor, until=NOW, limit=BATCH)
+                due = ledger.due_touches(connection, campaign, after_id=cursor, until=NOW, limit=BATCH)
+                ledger.mark_queued(connection, due)
             assert len(ahead) == 7
-            assert len(taken) == BATCH
-            cursor = max(taken)  # All are due at one instant.
+            assert len(due) == BATCH
+            cursor = max(due)  # All are due at one instant.
             efforts.append(effort.count)
     assert max(efforts) <= 1.3 * min(efforts)
-
-
-@pytest.mark.parametrize("suppressed", [[], ["r1@d1.example", "@d2.example", "nobody@else.example"]])
-def test_the_suppressed_are_looked_for_once_and_not_for_each_recipient(house: House, suppressed: list[str]) -> None:
-    efforts = []
-    for recipients in (SMALL, LARGE):
-        campaign = launched(house, recipients)
-        with write(house.engine) as connection:
-            suppress(connection, suppressed, SuppressionReason.MANUAL, "test", NOW)
-            with effort_of(connection) as effort:
-                ended = ledger.end_suppressed(connection, campaign, NOW)
-            connection.execute(sa.text("DELETE FROM suppression"))  # The next launch is to find nothing.
-        assert ended == (1 + len(range(2, recipients, 7)) if suppressed else 0)
-        efforts.append(effort.count / recipients)
-    assert efforts[1] <= 1.3 * efforts[0]

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from postroad.store import ledger
 from postroad.store.campaign import CampaignState, find_campaign
+from postroad.store.ending import cancel_waiting, end_suppressed
 from postroad.store.engine import read, write
 from postroad.store.ledger import Claim, TouchState
 from postroad.store.touch_count import counts_by_step
@@ -112,64 +113,36 @@ def test_two_claims_of_one_touch_at_once_are_admitted_once(postgresql_engine: sa
     assert admitted == [{touch}, set()]
 
 
-def test_take_due_takes_what_is_due_in_order_and_no_more_than_asked(engine: sa.Engine) -> None:
+def test_due_touches_come_in_order_and_no_more_than_asked(engine: sa.Engine) -> None:
     with write(engine) as connection:
         campaign, (step,) = add_campaign(connection)
         other, (other_step,) = add_campaign(connection)
         minute = timedelta(minutes=1)
-        # Two at an instant; due in the opposite order to their ids but for those, so that the order taken is seen.
+        # Two at an instant; due in the opposite order to their ids but for those, so that the order is seen.
         touches = [
             add_touch(connection, campaign, step, TouchState.PLANNED, due_at=NOW - (n // 2) * minute) for n in range(6)
         ]
         first, second, third, fourth, fifth, sixth = touches[4], touches[5], touches[2], touches[3], *touches[:2]
-        later = add_touch(connection, campaign, step, TouchState.PLANNED, due_at=NOW + timedelta(microseconds=1))
+        add_touch(connection, campaign, step, TouchState.PLANNED, due_at=NOW + timedelta(microseconds=1))
         add_touch(connection, other, other_step, TouchState.PLANNED)
         for state in set(TouchState) - {TouchState.PLANNED}:
             add_touch(connection, campaign, step, state)
-    with write(engine) as connection:
-        taken = partial(ledger.take_due, connection, campaign, until=NOW)
-        assert taken(after_id=first, limit=3) == {second, third, fourth}
-        assert taken(after_id=fourth, limit=3) == {fifth, sixth}
-        assert taken(after_id=0, limit=10) == {first}
-        assert taken(after_id=0, limit=10) == set()
-        assert {touch_row(connection, touch).state for touch in touches} == {TouchState.QUEUED}
-        assert touch_row(connection, later).state is TouchState.PLANNED
-
-
-@pytest.mark.postgresql
-def test_take_due_keeps_its_limit_whatever_plan_the_database_makes(postgresql_engine: sa.Engine) -> None:
-    """A plan that runs the inner SELECT once for each row outside would take more each time."""
-    with write(postgresql_engine) as connection:
-        campaign, (step,) = add_campaign(connection)
-        for _ in range(20):
-            add_touch(connection, campaign, step, TouchState.PLANNED)
-    with write(postgresql_engine) as connection:
-        for plan in ("hashagg", "hashjoin", "mergejoin", "material", "sort"):
-            connection.execute(sa.text(f"SET LOCAL enable_{plan} = off"))
-        assert len(ledger.take_due(connection, campaign, after_id=0, until=NOW, limit=3)) == 3
-
-
-@pytest.mark.postgresql
-def test_concurrent_takers_get_disjoint_touches_and_do_not_wait(postgresql_engine: sa.Engine) -> None:
-    with write(postgresql_engine) as connection:
-        campaign, (step,) = add_campaign(connection)
-        touches = [add_touch(connection, campaign, step, TouchState.PLANNED) for _ in range(10)]
-    with write(postgresql_engine) as first, write(postgresql_engine) as second:
-        # Were the second to wait for the first, this would never end: both are of one thread.
-        taken = ledger.take_due(first, campaign, after_id=0, until=NOW, limit=4)
-        assert taken == set(touches[:4])
-        assert ledger.take_due(second, campaign, after_id=0, until=NOW, limit=10) == set(touches[4:])
-
-
-def test_touches_taken_in_a_transaction_that_fails_are_planned_again(engine: sa.Engine) -> None:
-    with write(engine) as connection:
-        campaign, (step,) = add_campaign(connection)
-        touch = add_touch(connection, campaign, step, TouchState.PLANNED)
-    with pytest.raises(RuntimeError), write(engine) as connection:  # noqa: PT012
-        assert ledger.take_due(connection, campaign, after_id=0, until=NOW, limit=1) == {touch}
-        raise RuntimeError
     with read(engine) as connection:
-        assert touch_row(connection, touch).state is TouchState.PLANNED
+        due = partial(ledger.due_touches, connection, campaign, until=NOW)
+        assert due(after_id=first, limit=3) == [second, third, fourth]
+        assert due(after_id=fourth, limit=3) == [fifth, sixth]
+        assert due(after_id=0, limit=10) == [first, second, third, fourth, fifth, sixth]
+
+
+def test_mark_queued_moves_what_is_still_planned(engine: sa.Engine) -> None:
+    with write(engine) as connection:
+        campaign, (step,) = add_campaign(connection)
+        touches = {state: add_touch(connection, campaign, step, state) for state in TouchState}
+        other = add_touch(connection, campaign, step, TouchState.PLANNED)
+        assert ledger.mark_queued(connection, list(touches.values())) == 1
+        after = states_after(connection, touches)
+        assert after == {**{state: state for state in TouchState}, TouchState.PLANNED: TouchState.QUEUED}
+        assert touch_row(connection, other).state is TouchState.PLANNED
 
 
 def states_after(connection: sa.Connection, touches: dict[TouchState, int]) -> dict[TouchState, TouchState]:
@@ -185,49 +158,42 @@ def test_end_suppressed_ends_what_waits_for_suppressed_recipients(engine: sa.Eng
             suppress_recipient(connection, recipient)
             touches[state] = add_touch(connection, campaign, step, state, recipient_id=recipient)
             bystanders[state] = add_touch(connection, campaign, step, state)
-        assert ledger.end_suppressed(connection, campaign, NOW) == len(WAITING)
+    assert end_suppressed(engine, campaign, NOW) == len(WAITING)
+    with read(engine) as connection:
         after = states_after(connection, touches)
         assert after == {state: TouchState.SUPPRESSED if state in WAITING else state for state in TouchState}
         assert states_after(connection, bystanders) == {state: state for state in TouchState}
         assert touch_row(connection, touches[TouchState.PLANNED]).settled_at == NOW
-        assert ledger.end_suppressed(connection, campaign, NOW) == 0
+    assert end_suppressed(engine, campaign, NOW) == 0
 
 
-def test_cancel_waiting_ends_what_is_not_on_the_wire_and_tells_what_may_be_queued(engine: sa.Engine) -> None:
+def test_end_suppressed_finds_what_was_suppressed_since(engine: sa.Engine) -> None:
+    with write(engine) as connection:
+        campaign, (step,) = add_campaign(connection)
+        recipients = [add_recipient(connection) for _ in range(2)]
+        touches = [add_touch(connection, campaign, step, TouchState.QUEUED, recipient_id=id_) for id_ in recipients]
+    for recipient, touch in zip(recipients, touches, strict=True):
+        with write(engine) as connection:
+            suppress_recipient(connection, recipient)
+        assert end_suppressed(engine, campaign, NOW) == 1
+        assert end_suppressed(engine, campaign, NOW) == 0
+        with read(engine) as connection:
+            assert touch_row(connection, touch).state is TouchState.SUPPRESSED
+
+
+def test_cancel_waiting_ends_what_is_not_on_the_wire(engine: sa.Engine) -> None:
     with write(engine) as connection:
         campaign, (step,) = add_campaign(connection)
         other, (other_step,) = add_campaign(connection)
         touches = {state: add_touch(connection, campaign, step, state) for state in TouchState}
         bystander = add_touch(connection, other, other_step, TouchState.QUEUED)
-        queued = ledger.cancel_waiting(connection, campaign, NOW)
-        assert sorted(queued) == sorted([touches[TouchState.QUEUED], touches[TouchState.DEFERRED]])
+    assert cancel_waiting(engine, campaign, NOW) == len(WAITING)
+    assert cancel_waiting(engine, campaign, NOW) == 0
+    with read(engine) as connection:
         after = states_after(connection, touches)
         assert after == {state: TouchState.CANCELLED if state in WAITING else state for state in TouchState}
         assert touch_row(connection, touches[TouchState.QUEUED]).settled_at == NOW
         assert touch_row(connection, bystander).state is TouchState.QUEUED
-
-
-@pytest.mark.postgresql
-def test_cancel_waiting_tells_also_what_is_queued_while_it_waits(postgresql_engine: sa.Engine) -> None:
-    """What a submission has in hand is queued by the time that the cancellation gets to it."""
-    with write(postgresql_engine) as connection:
-        campaign, (step,) = add_campaign(connection)
-        touch = add_touch(connection, campaign, step, TouchState.PLANNED)
-    told: list[list[int]] = []
-
-    def cancel() -> None:
-        with write(postgresql_engine) as connection:
-            told.append(ledger.cancel_waiting(connection, campaign, NOW))
-
-    with write(postgresql_engine) as connection:
-        assert ledger.take_due(connection, campaign, after_id=0, until=NOW, limit=1) == {touch}
-        thread = Thread(target=cancel)
-        thread.start()
-        wait_until_blocked(postgresql_engine)
-    thread.join()
-    with read(postgresql_engine) as connection:
-        assert touch_row(connection, touch).state is TouchState.CANCELLED
-    assert told == [[touch]]
 
 
 def test_hold_unknown_holds_what_was_on_the_wire(engine: sa.Engine) -> None:

@@ -45,7 +45,7 @@ def apply(
                 warmup=warmup,
                 created_at=now,
             )
-        elif campaign.state is not CampaignState.DRAFT:
+        elif campaign.state is not CampaignState.DRAFT or campaign.freezing_at is not None:
             _refuse_changes(session, campaign, file, sender_id, overflow)
             # It changes nothing of what people get, and may be thought of late.
             campaign.on_reply = definition.on_reply

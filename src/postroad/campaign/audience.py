@@ -196,7 +196,7 @@ def file_to_import(engine: sa.Engine, campaign: str) -> AudienceFile | None:
     """
     with read(engine) as connection:
         found = find_campaign(connection, campaign)
-        if found.audience_file is None or found.launched_at is not None:
+        if found.audience_file is None or found.launched_at is not None or found.freezing_at is not None:
             return None
         name = connection.execute(
             sa.text("SELECT name FROM audience WHERE id = :id"), {"id": found.audience_id}

@@ -1,16 +1,15 @@
 """Launch freezes the audience as touches of the first email; advance plans the next email of whoever got the last.
 
-The frozen audience is the touches of the first step: nobody joins or leaves it afterwards. Touches are made by one
-statement for each group of recipients that share a due instant, so an audience of a million costs a few statements.
+The frozen audience is the touches of the first step: nobody joins or leaves it afterwards. Both work in steps of a
+thousand recipients, each a short transaction: an audience of a million never holds up the mail that is being sent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
-from typing import Any
 from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
@@ -19,12 +18,20 @@ from sqlmodel import col
 from postroad.campaign.calendar import Window
 from postroad.campaign.sequence import EmailPlan, email_sequence
 from postroad.errors import StateError
-from postroad.store.bulk import json_rows
 from postroad.store.campaign import Campaign, CampaignState, find_campaign, steps_of
+from postroad.store.ending import HashOf, end_suppressed, last_suppression
 from postroad.store.engine import read, write
-from postroad.store.ledger import end_suppressed
+from postroad.store.ledger import TouchState
+from postroad.store.planning import (
+    NewTouch,
+    PlannedStep,
+    awaiting_follow_up,
+    plan_touches,
+    take_follow_ups,
+    unfrozen_members,
+)
 from postroad.store.suppression import suppressed_sql
-from postroad.store.types import UtcDateTime, sql_instant
+from postroad.store.touch_count import counts_by_step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,37 +44,91 @@ class Launched:
     already: bool
 
 
-def launch(engine: sa.Engine, name: str, now: datetime, hash_of: Callable[[str], str] | None = None) -> Launched:
-    """Freeze the audience of a campaign and set it running, in one transaction. Again: nothing more.
+def launch(engine: sa.Engine, name: str, now: datetime, hash_of: HashOf | None = None) -> Launched:
+    """Freeze the audience of a campaign in bounded steps, then set it running. Again: nothing more.
 
-    ``hash_of``: hashes an address, for suppressions that are kept so; without it, only the last look finds them.
-    Raises StateError for a campaign that was cancelled, or whose audience is empty.
+    A launch that was interrupted is continued by the next one, with the due instants of the first. Who comes into the
+    audience meanwhile is in it or not. ``hash_of``: hashes an address, for suppressions that are kept so; without it,
+    only the last look finds them. Raises StateError for a campaign that was cancelled, or whose audience is empty.
     """
+    campaign, already = _begin_launch(engine, name, now)
+    if not already:
+        with read(engine) as connection:
+            emails = _emails(connection, campaign)
+        while _freeze_step(engine, campaign, emails, hash_of):
+            pass
+        already = not _finish_launch(engine, name)
+    with read(engine) as connection:
+        first = _emails(connection, campaign)[0]
+        counts = counts_by_step(connection, _id(campaign)).get(first.step_id, {})
+    suppressed = counts.get(TouchState.SUPPRESSED, 0)
+    return Launched(campaign=name, audience=sum(counts.values()), suppressed=suppressed, already=already)
+
+
+def _begin_launch(engine: sa.Engine, name: str, now: datetime) -> tuple[Campaign, bool]:
+    """Return the campaign, and whether it was launched before."""
     with write(engine) as connection:
         campaign = find_campaign(connection, name, for_update=True)
-        first = _emails(connection, campaign)[0]
-        already = campaign.launched_at is not None
-        if campaign.state is CampaignState.CANCELLED:
-            raise StateError(
-                f"campaign {name} was cancelled", remedy="Apply it under another name to send it after all."
-            )
-        if not already:
-            _freeze(connection, campaign, first, now)
-            end_suppressed(connection, _id(campaign), now, hash_of)
-            values = {"state": CampaignState.RUNNING, "launched_at": now}
-            connection.execute(sa.update(Campaign).where(col(Campaign.id) == campaign.id).values(**values))
-        audience, suppressed = connection.execute(
-            sa.text(
-                "SELECT count(*), count(*) FILTER (WHERE state = 'suppressed') FROM touch "
-                "WHERE campaign_id = :campaign_id AND step_id = :step_id"
-            ),
-            {"campaign_id": campaign.id, "step_id": first.step_id},
-        ).one()
-        if audience == 0:
+        _require_not_cancelled(campaign)
+        if campaign.launched_at is not None:
+            return campaign, True
+        anyone = sa.text("SELECT 1 FROM audience_member WHERE audience_id = :id LIMIT 1")
+        if connection.execute(anyone, {"id": campaign.audience_id}).first() is None:
             raise StateError(
                 f"the audience of campaign {name} is empty", remedy="Import it: `postroad audience import NAME FILE`."
             )
-        return Launched(campaign=name, audience=audience, suppressed=suppressed, already=already)
+        if campaign.freezing_at is None:
+            campaign.freezing_at = now
+            # What is suppressed later is found by `advance`.
+            values = {"freezing_at": now, "suppressions_seen": last_suppression(connection)}
+            connection.execute(sa.update(Campaign).where(col(Campaign.id) == campaign.id).values(**values))
+        return campaign, False
+
+
+def _require_not_cancelled(campaign: Campaign) -> None:
+    if campaign.state is CampaignState.CANCELLED:
+        raise StateError(
+            f"campaign {campaign.name} was cancelled", remedy="Apply it under another name to send it after all."
+        )
+
+
+def _freeze_step(engine: sa.Engine, campaign: Campaign, emails: Sequence[EmailPlan], hash_of: HashOf | None) -> bool:
+    """Plan the first email of the next members. Returns whether there were any."""
+    now = campaign.freezing_at
+    assert now is not None  # noqa: S101  (set when the launch began)
+    step = PlannedStep(_id(campaign), emails[0].step_id, follow_up=len(emails) > 1)
+    with read(engine) as connection:
+        members = unfrozen_members(connection, campaign.audience_id, step)
+    if not members:
+        return False
+    due = _DueInstants(emails[0], campaign)
+    touches = [
+        NewTouch(
+            member.recipient_id,
+            due.after(now, member.time_zone),
+            hash_of(member.address) if hash_of is not None else None,
+        )
+        for member in members
+    ]
+    with write(engine) as connection:
+        current = find_campaign(connection, campaign.name, for_update=True)
+        _require_not_cancelled(current)
+        if current.launched_at is not None:
+            return False  # Another launch was faster.
+        plan_touches(connection, step, touches, now)
+    return True
+
+
+def _finish_launch(engine: sa.Engine, name: str) -> bool:
+    """Set a campaign running. Returns False where another launch did."""
+    with write(engine) as connection:
+        campaign = find_campaign(connection, name, for_update=True)
+        _require_not_cancelled(campaign)
+        if campaign.launched_at is not None:
+            return False
+        values = {"state": CampaignState.RUNNING, "launched_at": campaign.freezing_at, "freezing_at": None}
+        connection.execute(sa.update(Campaign).where(col(Campaign.id) == campaign.id).values(**values))
+        return True
 
 
 def _id(campaign: Campaign) -> int:
@@ -79,46 +140,20 @@ def _emails(connection: sa.Connection, campaign: Campaign) -> list[EmailPlan]:
     return email_sequence(steps_of(connection, _id(campaign)), Window.of(campaign.sending_window))
 
 
-def _freeze(connection: sa.Connection, campaign: Campaign, first: EmailPlan, now: datetime) -> None:
-    zones = connection.execute(
-        sa.text(
-            "SELECT DISTINCT recipient.time_zone FROM audience_member "
-            "JOIN recipient ON recipient.id = audience_member.recipient_id WHERE audience_id = :audience_id"
-        ),
-        {"audience_id": campaign.audience_id},
-    ).scalars()
-    due = [
-        {
-            "zone": zone or "",
-            "due_at": sql_instant(first.due_at(now, ZoneInfo(zone or campaign.time_zone)), connection.dialect.name),
-        }
-        for zone in zones
-    ]
-    item, parameters = json_rows(connection, "due", {"zone": sa.Text(), "due_at": UtcDateTime()}, due)
-    insert = sa.text(
-        "INSERT INTO touch (campaign_id, step_id, recipient_id, state, due_at, claim) "
-        f"{_WITH_DUE.format(item=item)} "
-        "SELECT :campaign_id, :step_id, recipient.id, 'planned', due.due_at, 0 "
-        "FROM audience_member CROSS JOIN recipient CROSS JOIN due "
-        "WHERE audience_member.audience_id = :audience_id AND recipient.id = audience_member.recipient_id "
-        "AND due.zone = COALESCE(recipient.time_zone, '') ORDER BY audience_member.recipient_id "
-        "ON CONFLICT (campaign_id, step_id, recipient_id) DO NOTHING"
-    )
-    values = {"campaign_id": campaign.id, "step_id": first.step_id, "audience_id": campaign.audience_id}
-    connection.execute(insert, {**values, **parameters})
+class _DueInstants:
+    """When an email is due. Recipients share few zones and minutes, and an instant takes longer than a row."""
 
+    def __init__(self, email: EmailPlan, campaign: Campaign) -> None:
+        self._email = email
+        self._default_zone = campaign.time_zone
+        self._known: dict[tuple[datetime, str | None], datetime] = {}
 
-# Due instants are looked up for each recipient. SQLite would go through all recipients for each instant, were it not
-# for CROSS JOIN, by which it joins in the order that is written.
-_WITH_DUE = "WITH due AS MATERIALIZED (SELECT * FROM {item})"
-
-_ACCEPTED = """
-FROM touch AS earlier CROSS JOIN recipient {join}
-WHERE recipient.id = earlier.recipient_id
-AND earlier.campaign_id = :campaign_id AND earlier.step_id = :earlier_id AND earlier.state = 'accepted'
-AND NOT EXISTS (SELECT 1 FROM touch AS later WHERE later.campaign_id = :campaign_id
-                AND later.step_id = :later_id AND later.recipient_id = earlier.recipient_id)
-"""
+    def after(self, since: datetime, time_zone: str | None) -> datetime:
+        due = self._known.get((since, time_zone))
+        if due is None:
+            due = self._email.due_at(since, ZoneInfo(time_zone or self._default_zone))
+            self._known[since, time_zone] = due
+        return due
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,53 +202,51 @@ def forecast(engine: sa.Engine, name: str, now: datetime) -> Forecast:
     )
 
 
-def advance(engine: sa.Engine, name: str, now: datetime, hash_of: Callable[[str], str] | None = None) -> int:
-    """Plan the next email of everyone whose last one was accepted, and end what is suppressed.
+def advance(engine: sa.Engine, name: str, now: datetime, hash_of: HashOf | None = None) -> int:
+    """Plan the next email of everyone whose last one was accepted, and end what is suppressed, in bounded steps.
 
-    The due instant counts from the minute in which the email before was accepted. Returns how many were planned.
+    The due instant counts from the minute in which the email before was accepted. Where there is nothing to do, nothing
+    is written. Returns how many were planned.
     """
-    planned = 0
-    with write(engine) as connection:
-        campaign = find_campaign(connection, name, for_update=True)
-        if campaign.state is not CampaignState.RUNNING:
-            return 0
+    with read(engine) as connection:
+        campaign = find_campaign(connection, name)
         emails = _emails(connection, campaign)
-        for earlier, later in pairwise(emails):
-            planned += _plan_next(connection, campaign, earlier, later)
-        end_suppressed(connection, _id(campaign), now, hash_of)
+    if campaign.state is not CampaignState.RUNNING:
+        return 0
+    planned = 0
+    for place, (earlier, later) in enumerate(pairwise(emails), start=2):
+        step = PlannedStep(_id(campaign), later.step_id, follow_up=place < len(emails))
+        planned += _plan_follow_ups(engine, campaign, earlier, step, _DueInstants(later, campaign), hash_of, now)
+    end_suppressed(engine, _id(campaign), now, hash_of)
     return planned
 
 
-def _plan_next(connection: sa.Connection, campaign: Campaign, earlier: EmailPlan, later: EmailPlan) -> int:
-    dialect = connection.dialect.name
-    minute = (
-        "strftime('%Y-%m-%d %H:%M:00.000000', earlier.settled_at)"
-        if dialect == "sqlite"
-        else "date_trunc('minute', earlier.settled_at)"
-    )
-    ids = {"campaign_id": campaign.id, "earlier_id": earlier.step_id, "later_id": later.step_id}
-    groups = connection.execute(
-        sa.text(f"SELECT DISTINCT recipient.time_zone, {minute} AS minute {_ACCEPTED.format(join='')}").columns(
-            sa.column("time_zone", sa.Text()), sa.column("minute", UtcDateTime())
-        ),
-        ids,
-    )
-    due = [
-        {
-            "zone": zone or "",
-            "minute": sql_instant(since, dialect),
-            "due_at": sql_instant(later.due_at(since, ZoneInfo(zone or campaign.time_zone)), dialect),
+def _plan_follow_ups(
+    engine: sa.Engine,
+    campaign: Campaign,
+    earlier: EmailPlan,
+    step: PlannedStep,
+    due: _DueInstants,
+    hash_of: HashOf | None,
+    now: datetime,
+) -> int:
+    planned, after = 0, 0
+    while True:
+        with read(engine) as connection:
+            accepted = awaiting_follow_up(connection, step.campaign_id, earlier.step_id, after=after)
+        if not accepted:
+            return planned
+        after = accepted[-1].touch_id
+        touches = {
+            touch.touch_id: NewTouch(
+                touch.recipient_id,
+                due.after(touch.settled_at.replace(second=0, microsecond=0), touch.time_zone),
+                hash_of(touch.address) if hash_of is not None else None,
+            )
+            for touch in accepted
         }
-        for zone, since in groups
-    ]
-    columns: dict[str, sa.types.TypeEngine[Any]] = {"zone": sa.Text(), "minute": UtcDateTime(), "due_at": UtcDateTime()}
-    item, parameters = json_rows(connection, "due", columns, due)
-    insert = sa.text(
-        "INSERT INTO touch (campaign_id, step_id, recipient_id, state, due_at, claim) "
-        f"{_WITH_DUE.format(item=item)} "
-        "SELECT :campaign_id, :later_id, earlier.recipient_id, 'planned', due.due_at, 0 "
-        f"{_ACCEPTED.format(join='CROSS JOIN due')} "
-        f"AND due.zone = COALESCE(recipient.time_zone, '') AND due.minute = {minute} "
-        "ON CONFLICT (campaign_id, step_id, recipient_id) DO NOTHING"
-    )
-    return connection.execute(insert, {**ids, **parameters}).rowcount if due else 0
+        with write(engine) as connection:
+            if find_campaign(connection, campaign.name, for_update=True).state is not CampaignState.RUNNING:
+                return planned
+            taken = take_follow_ups(connection, list(touches))
+            planned += plan_touches(connection, step, [touches[id_] for id_ in sorted(taken)], now)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise
 
 import sqlalchemy as sa
 from sqlmodel import Session, col, select
@@ -13,6 +12,7 @@ from postroad.campaign.sequence import email_sequence
 from postroad.store.campaign import Campaign, CampaignState, find_campaign, steps_of
 from postroad.store.engine import read, write
 from postroad.store.ledger import LIVE, TouchState
+from postroad.store.planning import any_follow_up
 from postroad.store.touch_count import counts_by_step
 from postroad.store.types import UtcDateTime
 
@@ -107,31 +107,21 @@ def finish_if_done(engine: sa.Engine, name: str, now: datetime) -> bool:
 
     Call after `plan.advance`. Touches that are ``unknown`` have ended: they are shown, and wait for a person.
     """
+    with read(engine) as connection:
+        if not _is_done(connection, find_campaign(connection, name)):
+            return False
     with write(engine) as connection:
         campaign = find_campaign(connection, name, for_update=True)
-        if campaign.state is not CampaignState.RUNNING or campaign.launched_at is None:
-            return False
-        current = _summary(connection, campaign)
-        waits_for_plan = any(
-            earlier.counts[TouchState.ACCEPTED] > later.touches for earlier, later in pairwise(current.steps)
-        )
-        if waits_for_plan or any(step.live for step in current.steps):
-            return False
-        # The sums do not tell all: who replied has a touch of each later step, accepted before or not.
-        emails = email_sequence(steps_of(connection, campaign.id or 0))
-        if any(_unplanned(connection, earlier.step_id, later.step_id) for earlier, later in pairwise(emails)):
+        if not _is_done(connection, campaign):
             return False
         values = {"state": CampaignState.FINISHED, "finished_at": now}
         connection.execute(sa.update(Campaign).where(col(Campaign.id) == campaign.id).values(**values))
         return True
 
 
-def _unplanned(connection: sa.Connection, earlier_id: int, later_id: int) -> bool:
-    """Whether somebody accepted one step and has no touch of the next."""
-    statement = sa.text(
-        "SELECT 1 FROM touch AS earlier JOIN step ON step.id = earlier.step_id "
-        "WHERE earlier.campaign_id = step.campaign_id AND earlier.step_id = :earlier_id AND earlier.state = 'accepted' "
-        "AND NOT EXISTS (SELECT 1 FROM touch AS later WHERE later.campaign_id = step.campaign_id "
-        "AND later.step_id = :later_id AND later.recipient_id = earlier.recipient_id) LIMIT 1"
-    )
-    return connection.execute(statement, {"earlier_id": earlier_id, "later_id": later_id}).first() is not None
+def _is_done(connection: sa.Connection, campaign: Campaign) -> bool:
+    assert campaign.id is not None  # noqa: S101  (read from its table)
+    if campaign.state is not CampaignState.RUNNING or campaign.launched_at is None:
+        return False
+    live = any(step.live for step in _summary(connection, campaign).steps)
+    return not live and not any_follow_up(connection, campaign.id)

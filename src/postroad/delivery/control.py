@@ -23,8 +23,9 @@ from postroad.errors import StateError
 from postroad.queue import Done, JobState, Queue
 from postroad.store import ledger
 from postroad.store.campaign import Campaign, CampaignState, find_campaign
+from postroad.store.ending import cancel_waiting
 from postroad.store.engine import read, write
-from postroad.store.ledger import TouchState, cancel_waiting, hold_unknown
+from postroad.store.ledger import TouchState, hold_unknown
 from postroad.store.touch_count import count_in_progress
 from postroad.store.touch_page import touch_pages
 
@@ -72,9 +73,10 @@ def _move_campaign(connection: sa.Connection, name: str, state: CampaignState, a
 
 def _cancel(engine: sa.Engine, name: str, now: datetime) -> int:
     with write(engine) as connection:
-        allowed = (CampaignState.DRAFT, CampaignState.RUNNING, CampaignState.PAUSED)
+        # Also one that is cancelled: an earlier call may have been interrupted.
+        allowed = (CampaignState.DRAFT, CampaignState.RUNNING, CampaignState.PAUSED, CampaignState.CANCELLED)
         campaign_id = _move_campaign(connection, name, CampaignState.CANCELLED, allowed)
-        return len(cancel_waiting(connection, campaign_id, now))
+    return cancel_waiting(engine, campaign_id, now)
 
 
 async def cancel_touches(engine: sa.Engine, queue: Queue, ids: Sequence[str], now: datetime) -> int:

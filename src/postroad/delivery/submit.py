@@ -1,7 +1,8 @@
-"""Hand touches to the queue: in batches, each in a transaction that ends only when the queue has them.
+"""Hand touches to the queue: read a batch, enqueue it, then mark it as queued in a short transaction.
 
-Should it end otherwise, the touches are still planned and are handed over again, which the queue ignores for those it
-knows. It knows an id until the recorder has put its outcome into the ledger.
+No transaction is open while the queue's server is asked. A submission that dies in between leaves touches that are
+planned and have a job. The next submission enqueues them again, which the queue ignores for ids that it knows. It knows
+an id until the recorder has put its outcome into the ledger, and from then on the ledger admits no job of that touch.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from postroad.mail.template import RESERVED, compile_template
 from postroad.queue import Job, Lane, Queue
 from postroad.store.bulk import json_rows
 from postroad.store.campaign import Campaign, CampaignState, StepKind, find_campaign, steps_of
-from postroad.store.engine import read, transient, write_connection
-from postroad.store.ledger import take_due
+from postroad.store.engine import read, write
+from postroad.store.ledger import due_touches, mark_queued
 from postroad.store.mail_domain import domains_to_look_up
 from postroad.store.types import epoch_ms
 
@@ -142,15 +143,12 @@ async def submit_due(
 async def _submit_batch(
     engine: sa.Engine, queue: Queue, plan: SubmitPlan, until: datetime, expire_ms: int, cursor: int, limit: int
 ) -> Sequence[sa.Row[Any]]:
-    connection = write_connection(engine)
-    try:
-        taken = await asyncio.to_thread(_take, connection, plan, until, cursor, limit)
-        await enqueue_touches(queue, plan, taken, expire_ms)
+    due = await asyncio.to_thread(_due, engine, plan, until, cursor, limit)
+    if due:
+        await enqueue_touches(queue, plan, due, expire_ms)
         # Only now are they queued: whatever fails before leaves them planned.
-        await asyncio.to_thread(_commit, connection)
-        return taken
-    finally:
-        await asyncio.to_thread(connection.close)
+        await asyncio.to_thread(_mark_queued, engine, [row.id for row in due])
+    return due
 
 
 def _unknown_domains(
@@ -161,19 +159,16 @@ def _unknown_domains(
         return domains_to_look_up(connection, plan.campaign.id, after_id=cursor, until=until, now=now, limit=limit)
 
 
-def _take(
-    connection: sa.Connection, plan: SubmitPlan, until: datetime, cursor: int, limit: int
-) -> Sequence[sa.Row[Any]]:
-    with transient():
-        connection.begin()
-        assert plan.campaign.id is not None  # noqa: S101  (read from its table)
-        taken = take_due(connection, plan.campaign.id, after_id=cursor, until=until, limit=limit)
-        return touch_rows(connection, taken)
+def _due(engine: sa.Engine, plan: SubmitPlan, until: datetime, cursor: int, limit: int) -> Sequence[sa.Row[Any]]:
+    assert plan.campaign.id is not None  # noqa: S101  (read from its table)
+    with read(engine) as connection:
+        due = due_touches(connection, plan.campaign.id, after_id=cursor, until=until, limit=limit)
+        return touch_rows(connection, due)
 
 
-def _commit(connection: sa.Connection) -> None:
-    with transient():
-        connection.commit()
+def _mark_queued(engine: sa.Engine, touch_ids: Sequence[int]) -> None:
+    with write(engine) as connection:
+        mark_queued(connection, touch_ids)
 
 
 def touch_rows(connection: sa.Connection, touch_ids: Collection[int]) -> Sequence[sa.Row[Any]]:

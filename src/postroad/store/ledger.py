@@ -14,7 +14,7 @@ A claim is named by the queue's token, which never comes again: an ordinal would
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -246,20 +246,39 @@ def due_values(
     return {"campaign_id": campaign_id, "after_id": after_id, "since": since, "until": until, "limit": limit}
 
 
-def take_due(connection: sa.Connection, campaign_id: int, *, after_id: int, until: datetime, limit: int) -> set[int]:
-    """Move planned touches to ``queued``, those that are due first; return which. Rows stay locked.
-
-    ``after_id``: the last of those that went before. What was suppressed since it was planned ends as ``suppressed``
-    instead: see `end_suppressed`.
-    """
-    skip_locked = "" if connection.dialect.name == "sqlite" else "FOR UPDATE SKIP LOCKED"
-    # MATERIALIZED: in a plan that ran the inner SELECT more than once, each run would take a limit's worth.
-    statement = sa.text(
-        f"WITH due AS MATERIALIZED ({DUE} {skip_locked}) "
-        "UPDATE touch SET state = 'queued' WHERE id IN (SELECT id FROM due) RETURNING id"
-    ).bindparams(*DUE_TYPES)
+def due_touches(
+    connection: sa.Connection, campaign_id: int, *, after_id: int, until: datetime, limit: int
+) -> list[int]:
+    """Return planned touches that are due, the first due first. ``after_id``: the last of those that went before."""
     values = due_values(connection, campaign_id, after_id=after_id, until=until, limit=limit)
-    return set(connection.execute(statement, values).scalars())
+    return list(connection.execute(sa.text(DUE).bindparams(*DUE_TYPES), values).scalars())
+
+
+def mark_queued(connection: sa.Connection, touch_ids: Sequence[int]) -> int:
+    """Move planned touches that the queue has to ``queued``. Returns how many moved.
+
+    Those that a worker admitted meanwhile, or that ended, stay as they are.
+    """
+    fence, parameters = locked_batch(connection, touch_ids, "state")
+    statement = sa.text(
+        f"{fence} UPDATE touch SET state = 'queued' FROM mine WHERE touch.id = mine.id AND mine.state = 'planned'"
+    )
+    return connection.execute(statement, parameters).rowcount
+
+
+def locked_batch(connection: sa.Connection, touch_ids: Sequence[int], columns: str) -> tuple[str, dict[str, str]]:
+    """Return a WITH clause `mine` of these touches, locked, with their ids and these columns; and its parameter.
+
+    A condition on a column of `mine` is not one on the table. Otherwise PostgreSQL, before its first ANALYZE, reads all
+    of a partial index whose condition it is.
+    """
+    item, parameters = json_rows(connection, "batch", {"id": sa.BigInteger()}, [{"id": id_} for id_ in touch_ids])
+    picks = ", ".join(f"touch.{column}" for column in ("id", *columns.split(", ")))
+    lock = "" if connection.dialect.name == "sqlite" else "ORDER BY touch.id FOR UPDATE OF touch"
+    return (
+        f"WITH mine AS MATERIALIZED (SELECT {picks} FROM {item} JOIN touch ON touch.id = batch.id {lock})",
+        parameters,
+    )
 
 
 def _end_waiting(connection: sa.Connection, where: str, now: datetime, values: Mapping[str, Any]) -> list[int]:
@@ -268,53 +287,6 @@ def _end_waiting(connection: sa.Connection, where: str, now: datetime, values: M
     states = "('planned', 'queued', 'deferred') RETURNING id"
     statement = sa.text(ended + states).bindparams(sa.bindparam("now", type_=UtcDateTime()))
     return list(connection.execute(statement, {"now": now, **values}).scalars())
-
-
-# From the suppressions to the recipients: there are few of the former.
-_SUPPRESSED_RECIPIENTS = """
-SELECT recipient.id FROM suppression JOIN recipient ON recipient.address = suppression.address
-WHERE suppression.audience_id IN (0, (SELECT audience_id FROM campaign WHERE id = :campaign_id))
-UNION ALL
-SELECT recipient.id FROM suppression JOIN recipient ON recipient.domain = substr(suppression.address, 2)
-WHERE suppression.address LIKE '@%'
-AND suppression.audience_id IN (0, (SELECT audience_id FROM campaign WHERE id = :campaign_id))
-"""
-
-
-def end_suppressed(
-    connection: sa.Connection, campaign_id: int, now: datetime, hash_of: Callable[[str], str] | None = None
-) -> int:
-    """End touches that wait for recipients who are suppressed by now. Returns how many.
-
-    Suppressions that are kept as hashes are found by ``hash_of``; without it, `admit` finds them later.
-    """
-    where = "campaign_id = :campaign_id AND recipient_id IN "
-    # MATERIALIZED: PostgreSQL would read all recipients again for each touch of a campaign that it knows nothing of.
-    found = f"(WITH found AS MATERIALIZED ({_SUPPRESSED_RECIPIENTS}) SELECT id FROM found)"
-    ended = _end_waiting(connection, where + found, now, {"campaign_id": campaign_id})
-    hashed = _hashed_recipients(connection, campaign_id, hash_of) if hash_of is not None else []
-    if hashed:
-        item, parameters = json_rows(connection, "hashed", {"id": sa.BigInteger()}, [{"id": id_} for id_ in hashed])
-        values = {"campaign_id": campaign_id, **parameters}
-        ended += _end_waiting(connection, f"{where}(SELECT hashed.id FROM {item})", now, values)
-    return len(ended)
-
-
-def _hashed_recipients(connection: sa.Connection, campaign_id: int, hash_of: Callable[[str], str]) -> list[int]:
-    """Recipients of touches that wait whose addresses are suppressed by their hash."""
-    kept = sa.text(
-        "SELECT address FROM suppression WHERE address LIKE '#%' "
-        "AND audience_id IN (0, (SELECT audience_id FROM campaign WHERE id = :campaign_id))"
-    )
-    hashes = set(connection.execute(kept, {"campaign_id": campaign_id}).scalars())
-    if not hashes:
-        return []  # Nearly always. Else every address is hashed: about a second for a million.
-    waiting = sa.text(
-        "SELECT recipient.id, recipient.address FROM touch JOIN recipient ON recipient.id = touch.recipient_id "
-        "WHERE touch.campaign_id = :campaign_id AND touch.state IN ('planned', 'queued', 'deferred')"
-    )
-    rows = connection.execute(waiting, {"campaign_id": campaign_id})
-    return sorted({row.id for row in rows if hash_of(row.address) in hashes})
 
 
 def end_touches_of(connection: sa.Connection, recipient_id: int, now: datetime, audience_id: int = 0) -> list[int]:
@@ -370,20 +342,6 @@ def end_sequence_of(
         "AND state IN ('planned', 'queued', 'deferred') RETURNING id"
     ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
     return sorted(connection.execute(waiting, values).scalars())
-
-
-def cancel_waiting(connection: sa.Connection, campaign_id: int, now: datetime) -> list[int]:
-    """End every touch of a campaign that is not on the wire. Returns those that may be on a queue."""
-    cancelled = (
-        "UPDATE touch SET state = 'cancelled', settled_at = :now WHERE campaign_id = :campaign_id AND state IN {states}"
-    )
-    values = {"campaign_id": campaign_id, "now": now}
-    now_type = sa.bindparam("now", type_=UtcDateTime())
-    # The planned first: one that a submission has in hand is waited for, and is among the queued afterwards.
-    planned = sa.text(cancelled.format(states="('planned')"))
-    connection.execute(planned.bindparams(now_type), values)
-    queued = sa.text(cancelled.format(states="('queued', 'deferred')") + " RETURNING id")
-    return list(connection.execute(queued.bindparams(now_type), values).scalars())
 
 
 def hold_unknown(connection: sa.Connection, touch_ids: Sequence[int], now: datetime) -> int:

@@ -1,0 +1,132 @@
+"""Touches that are to be planned: members of an audience, and recipients who accepted the email before.
+
+Each is read a step at a time and planned by one short transaction, so that neither an audience nor a day's follow-ups
+hold the database for longer than a thousand rows take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.types import TypeEngine
+
+from postroad.store.bulk import json_rows
+from postroad.store.ledger import locked_batch
+from postroad.store.suppression import suppressed_sql
+from postroad.store.types import UtcDateTime, sql_instant
+
+STEP = 1_000
+"""Touches that one transaction plans."""
+
+
+class Member(NamedTuple):
+    """A recipient who is to get the first email of a campaign."""
+
+    recipient_id: int
+    address: str
+    time_zone: str | None
+
+
+class Accepted(NamedTuple):
+    """A touch that was accepted, and whose recipient is to get the next email."""
+
+    touch_id: int
+    recipient_id: int
+    address: str
+    time_zone: str | None
+    settled_at: datetime
+
+
+class NewTouch(NamedTuple):
+    """A touch to plan. ``hashed``: the hash of the address, which a suppression may be kept by."""
+
+    recipient_id: int
+    due_at: datetime
+    hashed: str | None
+
+
+class PlannedStep(NamedTuple):
+    """The step that touches are planned for. ``follow_up``: another email comes after it."""
+
+    campaign_id: int
+    step_id: int
+    follow_up: bool
+
+
+def unfrozen_members(connection: sa.Connection, audience_id: int, step: PlannedStep, limit: int = STEP) -> list[Member]:
+    """Return the next members of an audience without a touch of a campaign's first step, in order of their ids."""
+    frozen = sa.text(
+        "SELECT recipient_id FROM touch WHERE campaign_id = :campaign_id AND step_id = :step_id "
+        "ORDER BY recipient_id DESC LIMIT 1"
+    )
+    last = connection.execute(frozen, {"campaign_id": step.campaign_id, "step_id": step.step_id}).scalar() or 0
+    # The limit is inside, so that no plan joins more than it returns. CROSS JOIN is an order to SQLite.
+    statement = sa.text(
+        "SELECT recipient.id, recipient.address, recipient.time_zone FROM (SELECT recipient_id FROM audience_member "
+        "WHERE audience_id = :audience_id AND recipient_id > :last ORDER BY recipient_id LIMIT :limit) AS member "
+        "CROSS JOIN recipient WHERE recipient.id = member.recipient_id ORDER BY recipient.id"
+    )
+    values = {"audience_id": audience_id, "last": last, "limit": limit}
+    return [Member(*row) for row in connection.execute(statement, values)]
+
+
+def awaiting_follow_up(
+    connection: sa.Connection, campaign_id: int, step_id: int, *, after: int, limit: int = STEP
+) -> list[Accepted]:
+    """Return accepted touches of a step whose recipients' next email is not planned, in order of ids."""
+    statement = sa.text(
+        "SELECT accepted.id, accepted.recipient_id, recipient.address, recipient.time_zone, accepted.settled_at "
+        "FROM (SELECT id, recipient_id, settled_at FROM touch WHERE campaign_id = :campaign_id "
+        "AND step_id = :step_id AND follow_up AND state = 'accepted' AND id > :after ORDER BY id LIMIT :limit) "
+        "AS accepted CROSS JOIN recipient WHERE recipient.id = accepted.recipient_id ORDER BY accepted.id"
+    ).columns(
+        sa.column("id", sa.Integer()),
+        sa.column("recipient_id", sa.Integer()),
+        sa.column("address", sa.Text()),
+        sa.column("time_zone", sa.Text()),
+        sa.column("settled_at", UtcDateTime()),
+    )
+    values = {"campaign_id": campaign_id, "step_id": step_id, "after": after, "limit": limit}
+    return [Accepted(*row) for row in connection.execute(statement, values)]
+
+
+def any_follow_up(connection: sa.Connection, campaign_id: int) -> bool:
+    """Return whether anyone accepted an email of a campaign and the next one is not planned."""
+    statement = sa.text(
+        "SELECT 1 FROM touch WHERE campaign_id = :campaign_id AND follow_up AND state = 'accepted' LIMIT 1"
+    )
+    return connection.execute(statement, {"campaign_id": campaign_id}).first() is not None
+
+
+def take_follow_ups(connection: sa.Connection, touch_ids: Sequence[int]) -> set[int]:
+    """Note that the next emails of accepted touches are planned. Returns those that nobody noted before."""
+    fence, parameters = locked_batch(connection, touch_ids, "state, follow_up")
+    statement = sa.text(
+        f"{fence} UPDATE touch SET follow_up = false FROM mine WHERE touch.id = mine.id AND mine.follow_up "
+        "AND mine.state = 'accepted' RETURNING touch.id"
+    )
+    return set(connection.execute(statement, parameters).scalars())
+
+
+def plan_touches(connection: sa.Connection, step: PlannedStep, touches: Sequence[NewTouch], now: datetime) -> int:
+    """Plan touches of a step; those of suppressed recipients end as such. Returns how many there were not before."""
+    dialect = connection.dialect.name
+    columns: dict[str, TypeEngine[Any]] = {"id": sa.BigInteger(), "due_at": UtcDateTime(), "hashed": sa.Text()}
+    rows = [
+        {"id": touch.recipient_id, "due_at": sql_instant(touch.due_at, dialect), "hashed": touch.hashed}
+        for touch in touches
+    ]
+    item, parameters = json_rows(connection, "new", columns, rows)
+    insert = sa.text(
+        "INSERT INTO touch (campaign_id, step_id, recipient_id, state, due_at, claim, settled_at, follow_up) "
+        "SELECT :campaign_id, :step_id, found.id, CASE WHEN found.suppressed THEN 'suppressed' ELSE 'planned' END, "
+        "found.due_at, 0, CASE WHEN found.suppressed THEN :now END, :follow_up "
+        f"FROM (SELECT new.id, new.due_at, {suppressed_sql('new.hashed')} AS suppressed "
+        f"FROM {item} CROSS JOIN recipient CROSS JOIN campaign "
+        "WHERE recipient.id = new.id AND campaign.id = :campaign_id) AS found "
+        "WHERE true ORDER BY found.id ON CONFLICT (campaign_id, step_id, recipient_id) DO NOTHING"
+    ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
+    return connection.execute(insert, {**step._asdict(), "now": now, **parameters}).rowcount
