@@ -6,7 +6,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from tasks.maintain import mend_queue, publish_depths, tidy_queues
+from tasks.maintain import mend_queue, publish_depths, tidy_ledger, tidy_queues
 from tasks.report import announce
 
 
@@ -18,6 +18,7 @@ async def maintenance() -> State[None]:
     the queues are. Nothing is sent twice by it: before a message leaves, the ledger has the last word.
     """
     moved = await tidy_queues()
+    await tidy_ledger()
     rebuilt = await mend_queue()
     depths = await publish_depths()
     found = "the queue misses nothing"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import asdict, dataclass
+
+import sqlalchemy as sa
 
 from postroad.delivery.control import Rebuilt, missing_jobs, together
 from postroad.delivery.job import MAIL_QUEUES
@@ -10,6 +13,9 @@ from postroad.mending import rebuild_queue, restore_gates
 from postroad.parts import Parts, open_parts
 from postroad.queue import Queue
 from postroad.settings import DEFAULT_QUEUES
+from postroad.store.ending import complete_cancellations
+from postroad.store.engine import write
+from postroad.store.touch_count import fold_counts
 from tasks.policy import retried
 from tasks.report import publish_table
 
@@ -52,6 +58,20 @@ async def tidy_queues() -> int:
             reaped = await queue.reap()
             moved += reaped.given_back + reaped.uncertain + await queue.promote()
     return moved
+
+
+@retried("tidy the ledger")
+async def tidy_ledger() -> int:
+    """End what waits of campaigns whose cancellation was interrupted, and fold counts. Returns how many touches."""
+    async with open_parts() as parts:
+        ended = await asyncio.to_thread(complete_cancellations, parts.engine, parts.clock.now())
+        await asyncio.to_thread(_fold_counts, parts.engine)
+    return ended
+
+
+def _fold_counts(engine: sa.Engine) -> None:
+    with write(engine) as connection:
+        fold_counts(connection)
 
 
 @retried("compare queue and ledger")

@@ -58,6 +58,19 @@ def cancel_waiting(engine: sa.Engine, campaign_id: int, now: datetime) -> int:
     return queued
 
 
+def complete_cancellations(engine: sa.Engine, now: datetime) -> int:
+    """End what waits of cancelled campaigns, where a cancellation was interrupted. Returns how many may be on a queue."""
+    with read(engine) as connection:
+        statement = sa.text(
+            "SELECT campaign.id FROM campaign JOIN step ON step.campaign_id = campaign.id "
+            "JOIN touch_count ON touch_count.step_id = step.id WHERE campaign.state = 'cancelled' "
+            "AND touch_count.state IN ('planned', 'queued', 'deferred') "
+            "GROUP BY campaign.id, touch_count.state HAVING sum(touch_count.touches) > 0"
+        )
+        campaigns = set(connection.execute(statement).scalars())
+    return sum(cancel_waiting(engine, campaign_id, now) for campaign_id in sorted(campaigns))
+
+
 def last_suppression(connection: sa.Connection) -> int:
     """Return the number of the newest suppression; 0: there are none."""
     return int(connection.execute(sa.text("SELECT COALESCE(max(number), 0) FROM suppression")).scalar_one())

@@ -261,9 +261,10 @@ def mark_queued(connection: sa.Connection, touch_ids: Sequence[int]) -> int:
     """
     fence, parameters = locked_batch(connection, touch_ids, "state")
     statement = sa.text(
-        f"{fence} UPDATE touch SET state = 'queued' FROM mine WHERE touch.id = mine.id AND mine.state = 'planned'"
+        f"{fence} UPDATE touch SET state = 'queued' FROM mine WHERE touch.id = mine.id AND mine.state = 'planned' "
+        "RETURNING touch.id"
     )
-    return connection.execute(statement, parameters).rowcount
+    return len(connection.execute(statement, parameters).all())
 
 
 def locked_batch(connection: sa.Connection, touch_ids: Sequence[int], columns: str) -> tuple[str, dict[str, str]]:
