@@ -59,7 +59,7 @@ def cancel_waiting(engine: sa.Engine, campaign_id: int, now: datetime) -> int:
 
 
 def complete_cancellations(engine: sa.Engine, now: datetime) -> int:
-    """End what waits of cancelled campaigns, where a cancellation was interrupted. Returns how many may be on a queue."""
+    """End what waits of cancelled campaigns whose cancellation was interrupted. Returns how many may be on a queue."""
     with read(engine) as connection:
         statement = sa.text(
             "SELECT campaign.id FROM campaign JOIN step ON step.campaign_id = campaign.id "
