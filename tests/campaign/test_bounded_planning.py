@@ -16,6 +16,7 @@ from postroad.store.campaign import CampaignState, find_campaign
 from postroad.store.ending import complete_cancellations, end_suppressed
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
+from postroad.store.planning import plan_touches
 from postroad.store.suppression import SuppressionReason, suppress_now
 from tests.campaign.house import CAMPAIGN, NOW, House
 from tests.store.effort import sqlite_effort_of
@@ -31,7 +32,7 @@ class CrashError(Exception):
 def crash_after(monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
     """Let the planning of touches be interrupted after so many steps, between two transactions."""
     done = 0
-    planned: Callable[..., int] = plan.plan_touches
+    planned: Callable[..., int] = plan_touches
 
     def interrupted(*args: object) -> int:
         nonlocal done
