@@ -187,7 +187,7 @@ def test_cancel_waiting_ends_what_is_not_on_the_wire(engine: sa.Engine) -> None:
         other, (other_step,) = add_campaign(connection)
         touches = {state: add_touch(connection, campaign, step, state) for state in TouchState}
         bystander = add_touch(connection, other, other_step, TouchState.QUEUED)
-    assert cancel_waiting(engine, campaign, NOW) == len(WAITING)
+    assert cancel_waiting(engine, campaign, NOW) == len(WAITING) - 1  # All but the planned one may be on a queue.
     assert cancel_waiting(engine, campaign, NOW) == 0
     with read(engine) as connection:
         after = states_after(connection, touches)
