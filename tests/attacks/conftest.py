@@ -1,6 +1,24 @@
-"""The Prefect server and the operator's folder of the other tests: fixtures are found by name."""
+"""Fixtures of the attacks: a queue, and by name the Prefect server and the folder of other tests."""
 
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from postroad.queue import Queue
+from postroad.queue.server import connect
 from tests.campaign.conftest import house
 from tests.prefect.conftest import api, http, prefect_client_settings, server
 
 __all__ = ["api", "house", "http", "prefect_client_settings", "server"]
+
+
+@pytest.fixture
+async def queue(redis_url: str) -> AsyncIterator[Queue]:
+    async with Queue.open(redis_url, "attacks") as queue:
+        yield queue
+    client = connect(redis_url)
+    for key in await client.keys("pr:{attacks}:*"):
+        await client.delete(key)
+    await client.aclose()

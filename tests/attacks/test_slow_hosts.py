@@ -28,7 +28,6 @@ from postroad.dns.resolver import Resolver
 from postroad.mail.token import TokenSigner
 from postroad.queue import Lease, Queue, Worker
 from postroad.queue import Verdict as QueueVerdict
-from postroad.queue.server import connect
 from postroad.sandbox import Sandbox, SandboxConfig
 from postroad.settings import RouteSettings, TlsMode
 from postroad.smtp.pool import SessionPool
@@ -241,16 +240,6 @@ ZONE = {
     "private.example": {"MX": ["10 mx.private.example."]},
     "mx.private.example": {"A": ["10.0.0.1", "169.254.169.254"], "AAAA": ["::1", "::ffff:127.0.0.1"]},
 }
-
-
-@pytest.fixture
-async def queue(redis_url: str) -> AsyncIterator[Queue]:
-    async with Queue.open(redis_url, "slow") as queue:
-        yield queue
-    client = connect(redis_url)
-    for key in await client.keys("pr:{slow}:*"):
-        await client.delete(key)
-    await client.aclose()
 
 
 @asynccontextmanager

@@ -19,6 +19,7 @@ from postroad.queue.server import connect
 from postroad.settings import WebSettings
 from postroad.store.engine import open_engine, read
 from postroad.web.app import create_app
+from postroad.web.connections import Door, door_of
 from postroad.web.serve import serving
 from postroad.web.unsubscribe import WebParts
 from tests.conftest import RedisServer, a_server
@@ -53,6 +54,7 @@ async def open_web(
     bounces: Callable[[], Awaitable[Queue]] | None = None,
     clock: Clock | None = None,
     asks: httpx.AsyncClient | None = None,
+    door: Door | None = None,
 ) -> AsyncIterator[httpx.AsyncClient]:
     """``bounces``: the queue of what comes back, if it is not ``queue``; ``asks``: what fetches from others."""
     clock = clock or SystemClock()
@@ -71,7 +73,8 @@ async def open_web(
             http=http,
             settings=settings or WebSettings(),
         )
-        port = await stack.enter_async_context(serving(create_app(parts), "127.0.0.1", 0))
+        door = door if door is not None else door_of(parts.settings)
+        port = await stack.enter_async_context(serving(create_app(parts), "127.0.0.1", 0, door))
         yield await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20))
 
 

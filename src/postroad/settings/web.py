@@ -25,6 +25,10 @@ class WebSettings(Section):
     trusted_proxies: tuple[NetworkText, ...] = Field(
         default=(), description="addresses and networks whose X-Forwarded-For is believed"
     )
+    connections: int = Field(default=512, ge=1, le=100_000, description="at once, of all clients")
+    connections_per_client: int = Field(
+        default=64, ge=1, le=100_000, description="connections, and requests under way, of one client address"
+    )
     rate: RateField = Field(default=Rate(count=1200, per_ms=60_000), description="requests of one client address")
     unsubscribe: UnsubscribeScope = Field(
         default=UnsubscribeScope.EVERYWHERE, description="everywhere, or of the campaign's audience only"

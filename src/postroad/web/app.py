@@ -9,7 +9,7 @@ from collections.abc import MutableMapping
 from typing import Any
 
 import sqlalchemy as sa
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -53,7 +53,7 @@ def create_app(parts: WebParts) -> ASGIApp:
             return JSONResponse({"service": "postroad", "database": "away"}, 503, {"Retry-After": "60"})
         return JSONResponse({"service": "postroad", "database": "ok"})
 
-    return Outermost(app)
+    return Outermost(app, clients)
 
 
 def _look(engine: sa.Engine) -> None:
@@ -62,10 +62,14 @@ def _look(engine: sa.Engine) -> None:
 
 
 class Outermost:
-    """Puts the headers of safety on every answer, also on errors, and logs it without its token."""
+    """Puts the headers of safety on every answer, also on errors, and logs it without its token.
 
-    def __init__(self, app: ASGIApp) -> None:
+    A client that has too many requests under way is refused before anything is read of the next.
+    """
+
+    def __init__(self, app: ASGIApp, clients: Clients) -> None:
         self._app = app
+        self._clients = clients
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -81,7 +85,15 @@ class Outermost:
                 log.info("%s %s %d in %.1f ms", scope["method"], _path(scope["path"]), message["status"], took_ms)
             await send(message)
 
-        await self._app(scope, receive, send_safely)
+        client = self._clients.of(Request(scope))
+        if not self._clients.enter(client):
+            refusal = Response(status_code=429, headers={"Connection": "close", "Retry-After": "60"})
+            await refusal(scope, receive, send_safely)
+            return
+        try:
+            await self._app(scope, receive, send_safely)
+        finally:
+            self._clients.leave(client)
 
 
 def _path(path: str) -> str:

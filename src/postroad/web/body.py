@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from email.parser import BytesParser
 from email.policy import HTTP
 from urllib.parse import parse_qsl
 
 from fastapi import HTTPException, Request
+from starlette.requests import ClientDisconnect
 
 MAX_BODY_BYTES = 8_192
 BODY_WITHIN_S = 10.0
@@ -15,15 +19,60 @@ MAX_FIELDS = 20
 MAX_CONTENT_TYPE_CHARACTERS = 300
 
 
-async def read_body(request: Request, within_s: float = BODY_WITHIN_S, *, max_bytes: int = MAX_BODY_BYTES) -> bytes:
-    """Return the body of a request. Raises HTTPException: 413 when it is too long, 408 when it is too slow."""
+class BodyMemory:
+    """Bounds the bytes of bodies that are in memory: of one client, and of all.
+
+    What counts are bytes that came, not requests: one that sends its body slowly takes no more than it sent.
+    """
+
+    def __init__(self, *, most_bytes: int, most_bytes_per_client: int) -> None:
+        self._most = most_bytes
+        self._most_per_client = most_bytes_per_client
+        self._held: Counter[str] = Counter()
+
+    @contextmanager
+    def of(self, client: str) -> Iterator[Callable[[int], None]]:
+        """Yield what counts bytes of one body, until the block ends. It raises HTTPException where there is no room."""
+        taken = 0
+
+        def take(count: int) -> None:
+            nonlocal taken
+            if self._held[client] + count > self._most_per_client or self._held.total() + count > self._most:
+                raise HTTPException(503, "later", {"Connection": "close", "Retry-After": "60"})
+            self._held[client] += count
+            taken += count
+
+        try:
+            yield take
+        finally:
+            self._held[client] -= taken
+            if self._held[client] <= 0:
+                del self._held[client]
+
+
+async def read_body(
+    request: Request,
+    within_s: float = BODY_WITHIN_S,
+    *,
+    max_bytes: int = MAX_BODY_BYTES,
+    take: Callable[[int], None] | None = None,
+) -> bytes:
+    """Return the body of a request. ``take`` counts the bytes of each part; see `BodyMemory`.
+
+    Raises HTTPException: 413 when it is too long, 408 when it is too slow, or what ``take`` raises.
+    """
     body = bytearray()
     try:
         async with asyncio.timeout(within_s):
             async for chunk in request.stream():
+                if take is not None:
+                    take(len(chunk))
                 body += chunk
                 if len(body) > max_bytes:
                     raise HTTPException(413, "too long", {"Connection": "close"})
+    except ClientDisconnect:
+        # An answer that is not sent. Otherwise whoever goes away writes a traceback into our log.
+        raise HTTPException(400, "gone") from None
     except TimeoutError:
         raise HTTPException(408, "too slow", {"Connection": "close"}) from None
     return bytes(body)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
@@ -42,6 +42,12 @@ def client_address(peer: str, forwarded_for: str, trusted: Sequence[Network]) ->
     if found is None:
         return peer
     return str(ip_network((found, 64), strict=False)) if isinstance(found, IPv6Address) else str(found)
+
+
+def is_in(address: str, of: Sequence[Network]) -> bool:
+    """Return whether an address is in one of these networks."""
+    found = _read(address)
+    return found is not None and any(found in network for network in of)
 
 
 def _read(text: str) -> IPv4Address | IPv6Address | None:
@@ -96,6 +102,8 @@ class Clients:
     def __init__(self, settings: WebSettings, clock: Clock) -> None:
         self._limits = ClientLimits(settings.rate, clock)
         self._trusted = networks(settings.trusted_proxies)
+        self._most_under_way = settings.connections_per_client
+        self._under_way: Counter[str] = Counter()
 
     def of(self, request: Request) -> str:
         """Return the address that the limit of this request is kept for."""
@@ -105,6 +113,19 @@ class Clients:
     def wait_s(self, client: str) -> int:
         """Count a request, and return 0; or, where it is one too many, whole seconds until the next may come."""
         return self._limits.wait_s(client)
+
+    def enter(self, client: str) -> bool:
+        """Count a request that is under way. Returns False where the client has too many of them."""
+        if self._under_way[client] >= self._most_under_way:
+            return False
+        self._under_way[client] += 1
+        return True
+
+    def leave(self, client: str) -> None:
+        """Count a request no more: it is answered."""
+        self._under_way[client] -= 1
+        if self._under_way[client] <= 0:
+            del self._under_way[client]
 
     def invalid(self, client: str) -> None:
         """Say of a request that was counted that it is none of ours: it counts for more."""

@@ -12,8 +12,8 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from postroad.errors import ConfigError
+from postroad.web.connections import Door
 
-MAX_CONNECTIONS = 512
 MAX_HEAD_BYTES = 16_384
 IDLE_S = 5
 STOP_WITHIN_S = 10
@@ -26,20 +26,22 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serving(app: ASGIApp, host: str, port: int) -> AsyncIterator[int]:
-    """Serve while the block runs. Yields the port: the one asked for, or a free one for 0. Raises ConfigError."""
+async def serving(app: ASGIApp, host: str, port: int, door: Door) -> AsyncIterator[int]:
+    """Serve while the block runs, whom the door lets in.
+
+    Yields the port: the one asked for, or a free one for 0. Raises ConfigError.
+    """
     listener = _listen(host, port)
     config = uvicorn.Config(
         app,
         access_log=False,
         log_config=None,
         lifespan="off",
-        http="h11",
+        http=door.protocol,  # type: ignore[arg-type]  # uvicorn only calls it
         ws="none",
         proxy_headers=False,
         server_header=False,
         h11_max_incomplete_event_size=MAX_HEAD_BYTES,
-        limit_concurrency=MAX_CONNECTIONS,
         timeout_keep_alive=IDLE_S,
         timeout_graceful_shutdown=STOP_WITHIN_S,
     )
@@ -47,11 +49,14 @@ async def serving(app: ASGIApp, host: str, port: int) -> AsyncIterator[int]:
     logging.getLogger("uvicorn.access").disabled = True
     server = _Server(config)
     serving_task = asyncio.create_task(server.serve(sockets=[listener]))
+    watching = asyncio.create_task(door.watch())
     try:
         yield int(listener.getsockname()[1])  # It listens already: who comes before the server runs, waits.
     finally:
         server.should_exit = True
         await serving_task
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -28,7 +28,11 @@ log = logging.getLogger(__name__)
 
 MAX_LINE_BYTES = 65_536  # RFC 5321 §4.5.3.1.6 says 1000, and bounces that quote what was longer exist
 MAX_COMMAND_BYTES = 1_000
-COMMAND_S = 300.0  # RFC 5321 §4.5.3.2.7
+COMMAND_S = 300.0  # RFC 5321 §4.5.3.2.7; for a whole command, DATA with its mail included
+SESSION_S = 1_800.0
+"""For all of a connection: what a client may hold, however many commands it sends."""
+OVERRUN = 2
+"""A command, or a mail, that is so many times longer than it may be is not read to its end."""
 # For each connection over the network. A client that guesses addresses is cut off, one that has more mail comes again.
 CALLS = {"MAIL": 1_000, "RCPT": 2_000, "DATA": 1_000, "RSET": 1_000, "*": 50}
 TOO_MANY_CONNECTIONS = b"421 4.7.0 Too many connections, try again\r\n"
@@ -46,6 +50,8 @@ class _Connection(SMTP):
             reception, enable_SMTPUTF8=True, auth_exclude_mechanism=("LOGIN", "PLAIN"), timeout=COMMAND_S, **options
         )
         self._door = door
+        self._received = 0  # bytes since the last command
+        self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # Under STARTTLS a connection is made a second time.
@@ -54,9 +60,25 @@ class _Connection(SMTP):
             transport.write(TOO_MANY_CONNECTIONS)  # type: ignore[attr-defined]
             transport.close()
             return
+        if self._deadline is None:
+            self._deadline = self.loop.call_later(SESSION_S, self._door.cut_off, self, "its session takes too long")
         super().connection_made(transport)
 
+    def data_received(self, data: bytes) -> None:
+        # aiosmtpd keeps all of a line that does not end.
+        self._received += len(data)
+        if self._received > OVERRUN * max(self.data_size_limit or 0, MAX_LINE_BYTES):
+            self._door.cut_off(self, "its command or mail has no end")
+            return
+        super().data_received(data)
+
+    def _reset_timeout(self, duration: float | None = None) -> None:
+        self._received = 0  # A command begins.
+        super()._reset_timeout(duration)
+
     def connection_lost(self, error: Exception | None) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
         self._door.leave(self)
         super().connection_lost(error)
 
@@ -86,6 +108,8 @@ class Door:
 
     def enter(self, transport: asyncio.BaseTransport, connection: SMTP) -> bool:
         client = None if isinstance(connection, LMTP) else client_of(transport.get_extra_info("peername"))
+        if self._connections.full and not self._connections.has_its_share(client):
+            self._make_room()
         if not self._connections.enter(client):
             log.info("%s has too many connections, or all have", client or "a local client")
             if self._metrics is not None:
@@ -100,6 +124,21 @@ class Door:
             client, _ = self._open.pop(connection)
             self._connections.leave(client)
             self._show()
+
+    def cut_off(self, connection: SMTP, why: str) -> None:
+        """Close a connection at once."""
+        if connection in self._open:
+            client, transport = self._open[connection]
+            log.warning("the connection of %s is cut off: %s", client or "a local client", why)
+            self.leave(connection)
+            transport.abort()  # type: ignore[attr-defined]
+
+    def _make_room(self) -> None:
+        """Close the oldest connection of the client that has most of them. A local client's are kept."""
+        heaviest = self._connections.heaviest
+        oldest = next((each for each, (client, _) in self._open.items() if client == heaviest), None)
+        if heaviest is not None and oldest is not None:
+            self.cut_off(oldest, "all connections are taken, and it has most of them")
 
     def _show(self) -> None:
         if self._metrics is not None:

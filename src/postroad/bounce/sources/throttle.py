@@ -66,11 +66,24 @@ class Connections:
         self._most_per_client = most_per_client
         self._open: Counter[str | None] = Counter()
 
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for another, whoever it is of."""
+        return self._open.total() >= self._most
+
+    @property
+    def heaviest(self) -> str | None:
+        """The client over the network that has most of them, if it has more than one."""
+        counts = [(count, client) for client, count in self._open.items() if client is not None and count > 1]
+        return max(counts)[1] if counts else None
+
+    def has_its_share(self, client: str | None) -> bool:
+        """Whether a client has as many as one may have."""
+        return client is not None and self._open[client] >= self._most_per_client
+
     def enter(self, client: str | None) -> bool:
         """Count one more, or say no. A local client has the whole of them."""
-        if self._open.total() >= self._most:
-            return False
-        if client is not None and self._open[client] >= self._most_per_client:
+        if self.full or self.has_its_share(client):
             return False
         self._open[client] += 1
         return True

@@ -16,7 +16,7 @@ from postroad.bounce.services.read import events_of, source_of
 from postroad.clock import Clock
 from postroad.errors import PostroadError
 from postroad.settings import Service, WebhookSettings
-from postroad.web.body import read_body
+from postroad.web.body import BodyMemory, read_body
 from postroad.web.clients import Clients
 from postroad.web.webhooks.call import Accepted, Call, CheckHeader, RefusedError, Verify
 from postroad.web.webhooks.mailgun import mailgun
@@ -27,7 +27,10 @@ from postroad.web.webhooks.sns import SnsTopics
 MAX_BODY_BYTES = 1_048_576
 """SendGrid sends 768 KiB at the most, SNS 256 KiB."""
 MAX_CALLS = 32
-"""In hand at once: so much memory, times `MAX_BODY_BYTES`, and no more."""
+"""Complete calls that are worked on at once."""
+MAX_MEMORY_BYTES = 32 * MAX_BODY_BYTES
+MAX_CLIENT_MEMORY_BYTES = 8 * MAX_BODY_BYTES
+"""For bodies, in all and of one client. A call that has not sent its body takes nothing of it."""
 TAKEN_WITHIN_S = 10.0
 RETRY_AFTER_S = 60
 ALREADY_TAKEN = 406
@@ -67,6 +70,7 @@ class Webhooks:
         self._clients = clients
         self._clock = clock
         self._in_hand = 0
+        self._memory = BodyMemory(most_bytes=MAX_MEMORY_BYTES, most_bytes_per_client=MAX_CLIENT_MEMORY_BYTES)
 
     def router(self, found: Iterator[Endpoint]) -> APIRouter:
         router = APIRouter()
@@ -76,17 +80,27 @@ class Webhooks:
 
     def _handler(self, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
         async def handle(request: Request) -> Response:
+            try:
+                return await self._read_and_answer(endpoint, request)
+            except RefusedError as error:
+                raise self._refusal(endpoint, request, error) from None
+
+        return handle
+
+    async def _read_and_answer(self, endpoint: Endpoint, request: Request) -> Response:
+        headers = dict(request.headers.items())
+        if endpoint.check_header is not None:
+            endpoint.check_header(headers)
+        with self._memory.of(self._clients.of(request)) as take:
+            body = await read_body(request, max_bytes=MAX_BODY_BYTES, take=take)
+            # Only now: whoever sends slowly keeps no other call from being worked on.
             if self._in_hand >= MAX_CALLS:
                 return _later()
             self._in_hand += 1
             try:
-                return await self._answer(endpoint, request)
-            except RefusedError as error:
-                raise self._refusal(endpoint, request, error) from None
+                return await self._answer(endpoint, Call(headers=headers, body=body, now_ms=self._clock.now_ms()))
             finally:
                 self._in_hand -= 1
-
-        return handle
 
     def _refusal(self, endpoint: Endpoint, request: Request, error: RefusedError) -> HTTPException:
         """What is answered to a call that was refused. Only those are counted: what a service signed is never late."""
@@ -100,12 +114,7 @@ class Webhooks:
         log.warning("a call to the webhook of %s was refused: %s", endpoint.service, error)
         return HTTPException(error.status, "refused")
 
-    async def _answer(self, endpoint: Endpoint, request: Request) -> Response:
-        headers = dict(request.headers.items())
-        if endpoint.check_header is not None:
-            endpoint.check_header(headers)
-        body = await read_body(request, max_bytes=MAX_BODY_BYTES)
-        call = Call(headers=headers, body=body, now_ms=self._clock.now_ms())
+    async def _answer(self, endpoint: Endpoint, call: Call) -> Response:
         try:
             async with asyncio.timeout(TAKEN_WITHIN_S):
                 accepted = await endpoint.verify(call)
