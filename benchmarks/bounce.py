@@ -20,6 +20,7 @@ from postroad.bounce.explain import Explained, explain
 from postroad.bounce.judge import Verdict
 from postroad.bounce.mailfiles import mails_in
 from postroad.bounce.mime import read_message
+from postroad.bounce.reader import read_kept
 from postroad.bounce.report import Envelope
 
 SENDERS_FAULT = frozenset(
@@ -77,7 +78,7 @@ def sisimai_mails(root: Path) -> dict[str, list[Explained]]:
     """Every mail of bounces-sisimai, by its file, as we read it."""
     read: dict[str, list[Explained]] = {}
     for file, raw in mails_in(root / "bounces-sisimai/mail"):
-        read.setdefault(file.name, []).append(explain(file.name, raw, Envelope(), None))
+        read.setdefault(file.name, []).append(explain(file.name, raw, Envelope(), None, read=read_kept))
     return read
 
 
@@ -109,7 +110,7 @@ def verdict_of(mails: Sequence[Explained], number: int) -> tuple[Verdict, str | 
 
 def found_addresses(raw: bytes) -> set[str]:
     """Addresses that failed, as we find them; none where it is no bounce."""
-    explained = explain("", raw, Envelope(), None)
+    explained = explain("", raw, Envelope(), None, read=read_kept)
     bounced = (Verdict.HARD, Verdict.SOFT, Verdict.BLOCK, Verdict.COMPLAINT)
     return {one.address.lower() for one in explained.recipients if one.address and one.verdict in bounced}
 
@@ -138,7 +139,7 @@ def judge(root: Path, seconds: float) -> list[Figure]:
     for file, expected in addresses.items():
         found += _same(found_addresses(flufl_mail(root, file)), expected)
     returned = sum(
-        any(one.verdict in SUPPRESSING for one in explain("", raw, Envelope(), None).recipients)
+        any(one.verdict in SUPPRESSING for one in explain("", raw, Envelope(), None, read=read_kept).recipients)
         for _, raw in returned_messages(root)
     )
     asked = len(labels) - sum(label.file in HIDES_RECIPIENT for label in labels) + len(addresses)
@@ -178,6 +179,6 @@ def _speed(root: Path, seconds: float) -> float:
     done, begin = 0, time.process_time()
     while time.process_time() - begin < seconds:
         for raw in raws:
-            explain("", raw, Envelope(), None)
+            explain("", raw, Envelope(), None, read=read_kept)
         done += len(raws)
     return done / (time.process_time() - begin)

@@ -10,6 +10,8 @@ import sqlalchemy as sa
 
 from postroad.bounce.effects import Processed, Rules, process
 from postroad.bounce.intake import digest_of
+from postroad.bounce.reader import read_kept
+from postroad.bounce.reading import Read
 from postroad.bounce.report import Envelope
 from postroad.mail.token import Purpose, TokenSigner
 from postroad.settings import BounceSettings
@@ -28,6 +30,7 @@ class House:
     engine: sa.Engine
     signer: TokenSigner
     settings: BounceSettings = field(default_factory=BounceSettings)
+    read: Read = read_kept
 
     def recipient(self) -> int:
         with write(self.engine) as connection:
@@ -68,7 +71,8 @@ class House:
 
     def process(self, raw: bytes, envelope: Envelope | None = None, *, now: datetime = NOW) -> Processed:
         digest = self.keep(raw, envelope, now=now)
-        [processed] = process(self.engine, [digest], rules=Rules(signer=self.signer, settings=self.settings), now=now)
+        rules = Rules(signer=self.signer, settings=self.settings)
+        [processed] = process(self.engine, [digest], rules=rules, read=self.read, now=now)
         assert processed is not None
         return processed
 

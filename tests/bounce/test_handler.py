@@ -39,6 +39,7 @@ def handler(house: House, mail: Queue, engine: sa.Engine | None = None) -> Bounc
     return BounceHandler(
         engine=engine or house.engine,
         rules=Rules(signer=house.signer, settings=BounceSettings()),
+        read=house.read,
         clock=SystemClock(),
         follow=follow,
     )

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from postroad.bounce.explain import explain
 from postroad.bounce.judge import Verdict
 from postroad.bounce.match import MatchedBy
+from postroad.bounce.reader import read_kept
 from postroad.bounce.reply import OURS, RULE, own_addresses
 from postroad.bounce.report import Envelope, Kind
 from postroad.campaign.plan import advance
@@ -241,10 +242,10 @@ def test_own_addresses_are_those_without_their_token() -> None:
 
 def test_explain_shows_a_reply_by_its_kind_and_rule_and_leaves_the_verdicts_what_they_are(story: Story) -> None:
     own = own_addresses([("news@example.com", None)])
-    explained = explain("1.eml", story.reply(), Envelope(), story.house.signer, own)
+    explained = explain("1.eml", story.reply(), Envelope(), story.house.signer, own, read=read_kept)
     assert (explained.kind, explained.touch) == (Kind.REPLY, story.touch)
     assert [(one.address, one.verdict, one.rule) for one in explained.recipients] == [
         ("ada@example.org", Verdict.UNRELATED, RULE)
     ]
-    ours = explain("2.eml", story.reply(From="news@example.com"), Envelope(), story.house.signer, own)
+    ours = explain("2.eml", story.reply(From="news@example.com"), Envelope(), story.house.signer, own, read=read_kept)
     assert [one.rule for one in ours.recipients] == [OURS]

@@ -12,11 +12,10 @@ import sqlalchemy as sa
 from postroad.bounce.judge import Judgement, Verdict, judge
 from postroad.bounce.match import Match, MatchedBy, Tokens, addresses_of, read_tokens
 from postroad.bounce.policy import NOTHING, REPLIED, Consequence, History, judgement_for, policy, unsubscribed
-from postroad.bounce.read import read_mail
+from postroad.bounce.reading import Read
 from postroad.bounce.receivers import keep_reports
 from postroad.bounce.reply import RULE, answered, own_addresses
 from postroad.bounce.report import Envelope, Kind, Report
-from postroad.bounce.services.read import read_event, service_of
 from postroad.mail.token import TokenSigner
 from postroad.settings import BounceSettings, UnsubscribeScope
 from postroad.store.bounce import (
@@ -27,13 +26,15 @@ from postroad.store.bounce import (
     effects_of,
     end_waiting_of,
     finish_mail,
+    mail_of,
     move_touch,
+    raw_of,
     soft_bounces_in_a_row,
-    take_mail,
     take_touch,
     touches_sent_to,
 )
 from postroad.store.campaign import OnReply, sender_addresses
+from postroad.store.engine import read as reading
 from postroad.store.engine import write
 from postroad.store.ledger import TouchState, end_sequence_of, note_reply
 from postroad.store.suppression import SuppressionReason, strengthen, suppress
@@ -66,15 +67,19 @@ class Processed:
     known: Sequence[int] = ()
 
 
-def read_and_judge(
-    raw: bytes, envelope: Envelope, signer: TokenSigner | None, own: Collection[str] = ()
-) -> tuple[Report, tuple[Judgement, ...], Tokens]:
-    """A mail or an event, read and judged, and what its tokens say (nothing without a signer).
+class Judged(NamedTuple):
+    """What a mail or an event says, the judgement on each recipient, and what its tokens say."""
 
-    ``own``: addresses that we write from, so that what we wrote ourselves is nobody's reply.
+    report: Report
+    judgements: tuple[Judgement, ...]
+    tokens: Tokens
+
+
+def judged(report: Report, signer: TokenSigner | None, own: Collection[str] = ()) -> Judged:
+    """Judge what was read. Without a signer its tokens say nothing.
+
+    ``own``: addresses that we write from, so that what we wrote ourselves is not taken for a reply.
     """
-    service = service_of(envelope.source)
-    report = read_event(service, raw) if service is not None else read_mail(raw, envelope)
     tokens = Tokens(None, forged=False)
     if signer is not None:
         tokens = read_tokens(report, signer)
@@ -82,7 +87,7 @@ def read_and_judge(
     judgements = judge(report)
     if tokens.match is not None and tokens.match.by is MatchedBy.UNSUBSCRIBE:
         judgements = unsubscribed(report, judgements)
-    return report, judgements, tokens
+    return Judged(report, judgements, tokens)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,34 +99,64 @@ class Rules:
     scope: UnsubscribeScope = UnsubscribeScope.EVERYWHERE
 
 
-def process(engine: sa.Engine, digests: Sequence[str], *, rules: Rules, now: datetime) -> list[Processed | None]:
+def process(
+    engine: sa.Engine, digests: Sequence[str], *, rules: Rules, read: Read, now: datetime
+) -> list[Processed | None]:
     """Judge kept mails and carry out what follows, all of it or nothing. None: there is no such mail.
 
-    Of one that was judged before nothing changes, and what it came to is returned again. Behind that, reports of
-    receivers are kept that mails about no message of ours bring. Raises UnavailableError.
+    Of one that was judged before nothing changes, and what it came to is returned again; but one that could not be read
+    is read again. All mails are read before the transaction begins: it applies results of a bounded size.
+    Then reports of receivers are kept that mails about no message of ours bring. Raises UnavailableError.
     """
+    results = judge_waiting(engine, digests, rules, read)
     with write(engine) as connection:
-        own = own_addresses(sender_addresses(connection))
-        found = [_process(connection, digest, rules, own, now) for digest in digests]
+        found = [_process(connection, digest, results.get(digest), rules, now) for digest in digests]
     for digest, one in zip(digests, found, strict=True):
         if one is not None and one.touch_id is None:
             keep_reports(engine, digest)
     return found
 
 
+class _Result(NamedTuple):
+    """``named``: recipients by whom a touch may be looked for, as the ledger spells them."""
+
+    judged: Judged
+    named: Sequence[str]
+
+
+def judge_waiting(engine: sa.Engine, digests: Sequence[str], rules: Rules, read: Read) -> dict[str, _Result]:
+    """Read and judge those of these mails that wait for it, each by itself, while nothing in the database is locked."""
+    with reading(engine) as connection:
+        own = own_addresses(sender_addresses(connection))
+        waiting = [mail for digest in dict.fromkeys(digests) if (mail := mail_of(connection, digest)) and _waits(mail)]
+    results = {}
+    for mail in waiting:
+        with reading(engine) as connection:
+            raw = raw_of(connection, mail.digest)
+        if raw is None:
+            continue
+        envelope = Envelope(mail_from=mail.mail_from, recipient=mail.recipient, source=mail.source)
+        one = judged(read(raw, envelope), rules.signer, own)
+        about_a_message = any(judgement.verdict in _ABOUT_A_MESSAGE for judgement in one.judgements)
+        unnamed = one.tokens.match is not None or one.tokens.forged or not about_a_message
+        results[mail.digest] = _Result(one, [] if unnamed else addresses_of(one.report))
+    return results
+
+
+def _waits(mail: BounceMail) -> bool:
+    return mail.processed_at is None or mail.verdict == Verdict.UNREADABLE
+
+
 def _process(
-    connection: sa.Connection, digest: str, rules: Rules, own: Collection[str], now: datetime
+    connection: sa.Connection, digest: str, result: _Result | None, rules: Rules, now: datetime
 ) -> Processed | None:
-    mail = take_mail(connection, digest)
+    mail = mail_of(connection, digest, lock=True)
     if mail is None:
         return None
-    if mail.processed_at is not None or mail.raw is None:
+    if result is None or not _waits(mail):
         return _as_it_was(connection, mail)
-    envelope = Envelope(mail_from=mail.mail_from, recipient=mail.recipient, source=mail.source)
-    report, judgements, tokens = read_and_judge(mail.raw, envelope, rules.signer, own)
-    match = tokens.match
-    if match is None and not tokens.forged:
-        match = _by_recipient_and_time(connection, report, judgements, mail.received_at, rules.settings)
+    report, judgements, tokens = result.judged
+    match = tokens.match or _by_recipient_and_time(connection, result.named, mail.received_at, rules.settings)
     touch = take_touch(connection, match.touch_id) if match is not None else None
     judgement = judgement_for(judgements, touch.address if touch is not None else "")
     changes: list[Change] = []
@@ -158,16 +193,9 @@ _ABOUT_A_MESSAGE = (Verdict.HARD, Verdict.SOFT, Verdict.BLOCK, Verdict.COMPLAINT
 
 
 def _by_recipient_and_time(
-    connection: sa.Connection,
-    report: Report,
-    judgements: Sequence[Judgement],
-    received_at: datetime,
-    settings: BounceSettings,
+    connection: sa.Connection, addresses: Sequence[str], received_at: datetime, settings: BounceSettings
 ) -> Match | None:
-    """The one touch that went to a recipient whom the report names, within the window. Of two it is neither."""
-    if all(one.verdict not in _ABOUT_A_MESSAGE for one in judgements):
-        return None
-    addresses = addresses_of(report)
+    """The one touch that went to one of these recipients, within the window. Of two it is neither."""
     if not addresses:
         return None
     since = received_at - timedelta(milliseconds=settings.match_window_ms)

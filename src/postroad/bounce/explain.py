@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from postroad.bounce.effects import read_and_judge
+from postroad.bounce.effects import judged
 from postroad.bounce.judge import Verdict
+from postroad.bounce.reading import Read
 from postroad.bounce.report import Envelope, Kind
 from postroad.mail.token import TokenSigner
 
@@ -33,10 +34,13 @@ class Explained:
 
 
 def explain(
-    file: str, raw: bytes, envelope: Envelope, signer: TokenSigner | None, own: Collection[str] = ()
+    file: str, raw: bytes, envelope: Envelope, signer: TokenSigner | None, own: Collection[str] = (), *, read: Read
 ) -> Explained:
-    """Read and judge one mail. Nothing follows from it. ``own``: addresses that we write from."""
-    report, judgements, tokens = read_and_judge(raw, envelope, signer, own)
+    """Read and judge one mail. Nothing follows from it. ``own``: addresses that we write from.
+
+    Raises UnavailableError, as ``read`` does.
+    """
+    report, judgements, tokens = judged(read(raw, envelope), signer, own)
     return Explained(
         file=file,
         kind=report.kind,

@@ -11,6 +11,8 @@ import sqlalchemy as sa
 
 from postroad.bounce.effects import Processed, Rules, process
 from postroad.bounce.intake import Intake, decode_job
+from postroad.bounce.judge import Verdict as MailVerdict
+from postroad.bounce.reading import Read
 from postroad.clock import Clock
 from postroad.errors import UnavailableError
 from postroad.queue import Claimed, Dead, Defer, Done, Lease, Verdict
@@ -33,9 +35,11 @@ Follow = Callable[[Sequence[int], Sequence[int]], Awaitable[None]]
 class BounceHandler:
     """Handles jobs of ``bounce:process``. Each may be handled again at any time: nothing happens twice."""
 
-    def __init__(self, *, engine: sa.Engine, rules: Rules, clock: Clock, follow: Follow) -> None:
+    def __init__(self, *, engine: sa.Engine, rules: Rules, read: Read, clock: Clock, follow: Follow) -> None:
+        """``read``: reads a mail, and always returns: see `reading.MailReader`."""
         self._engine = engine
         self._rules = rules
+        self._read = read
         self._clock = clock
         self._follow = follow
 
@@ -48,7 +52,9 @@ class BounceHandler:
             # One that cannot be judged, or a lock that somebody else holds, must not keep the others.
             log.warning("%d mails are judged one by one: %s", len(jobs), error)
             return {}
-        return {id_: Done() for id_, one in zip(digests, processed, strict=True) if one is not None}
+        return {
+            id_: _settled(digest, one) for (id_, digest), one in zip(digests.items(), processed, strict=True) if one
+        }
 
     async def __call__(self, lease: Lease) -> Verdict:
         """Judge one mail. It marks nothing: its effects are one transaction, which repeats without harm."""
@@ -58,10 +64,14 @@ class BounceHandler:
         except UnavailableError as error:
             # Only what is the database's or the queue's own trouble waits; an attempt is used by what is ours.
             return Defer(at_ms=self._clock.now_ms() + AWAY_MS, cause="a server is away", error=error.message)
-        return Done() if processed is not None else Dead(cause="no such mail", error=f"the store has no mail {digest}")
+        if processed is None:
+            return Dead(cause="no such mail", error=f"the store has no mail {digest}")
+        return _settled(digest, processed)
 
     async def _process(self, digests: Sequence[str]) -> Sequence[Processed | None]:
-        processed = await asyncio.to_thread(process, self._engine, digests, rules=self._rules, now=self._clock.now())
+        processed = await asyncio.to_thread(
+            process, self._engine, digests, rules=self._rules, read=self._read, now=self._clock.now()
+        )
         ended = [touch_id for one in processed if one is not None for touch_id in one.ended]
         known = [touch_id for one in processed if one is not None for touch_id in one.known]
         if ended or known:
@@ -71,6 +81,13 @@ class BounceHandler:
             if one is not None:
                 log.info("mail %s: %s (%s), touch %s", digest[:16], one.verdict, one.rule, one.touch_id or "unknown")
         return processed
+
+
+def _settled(digest: str, processed: Processed) -> Verdict:
+    """A mail that cannot be read is a dead letter: it is not tried again by itself, and holds up no other."""
+    if processed.verdict is MailVerdict.UNREADABLE:
+        return Dead(cause="unreadable mail", error=f"mail {digest}: {processed.rule}")
+    return Done()
 
 
 async def keep_house(

@@ -22,6 +22,7 @@ from postroad.errors import DataError
 from postroad.queue import Job, Lane, Queue
 from postroad.store.bounce import BounceMail, is_processed, keep_mail, waiting_mails
 from postroad.store.engine import read, write
+from postroad.store.text import storable_text
 from postroad.store.webhook import use_token
 
 BOUNCE_QUEUE = "bounce:process"
@@ -103,19 +104,21 @@ class Intake:
 
     def _keep(self, mails: Sequence[tuple[str, bytes, Envelope]], token: str | None) -> list[_Kept]:
         now = self._clock.now()
+        # To cut a mail takes a look into it, for which no transaction waits.
+        cut = [(digest, kept(raw), envelope) for digest, raw, envelope in mails]
         with write(self._engine) as connection:
             if token is not None and not use_token(connection, sha256(token.encode()).hexdigest(), now):
                 raise UsedTokenError("it came before, with a call that was taken")
-            return [self._keep_one(connection, digest, raw, envelope, now) for digest, raw, envelope in mails]
+            return [self._keep_one(connection, digest, raw, envelope, now) for digest, raw, envelope in cut]
 
     def _keep_one(self, connection: sa.Connection, digest: str, raw: bytes, envelope: Envelope, now: datetime) -> _Kept:
         mail = BounceMail(
             digest=digest,
             received_at=now,
-            source=_plain(envelope.source, 24) or "file",
-            mail_from=_plain(envelope.mail_from, 320),
-            recipient=_plain(envelope.recipient, 320),
-            raw=kept(raw),
+            source=storable_text(envelope.source, 24) or "file",
+            mail_from=None if envelope.mail_from is None else storable_text(envelope.mail_from, 320),
+            recipient=None if envelope.recipient is None else storable_text(envelope.recipient, 320),
+            raw=raw,
         )
         new = keep_mail(connection, mail)
         return _Kept(new, not new and is_processed(connection, digest))
@@ -123,8 +126,3 @@ class Intake:
     def _waiting(self) -> list[str]:
         with read(self._engine) as connection:
             return waiting_mails(connection, CHUNK)
-
-
-def _plain(text: str | None, length: int) -> str | None:
-    """What a column takes: no NUL, no lone surrogate, no more than its length."""
-    return None if text is None else text.encode("utf-8", "replace").decode().replace("\0", "")[:length]

@@ -29,6 +29,7 @@ class Verdict(StrEnum):
     AUTO_REPLY = "auto-reply"
     CHALLENGE = "challenge"
     UNRELATED = "unrelated"
+    UNREADABLE = "unreadable"  # not judged: reading it passed a limit
 
 
 class Judgement(Struct, frozen=True, kw_only=True):
@@ -89,6 +90,8 @@ def _judge_one(report: Report, one: Reported) -> Judgement:
             verdict, rule = Verdict.UNRELATED, "receipt"
         case Kind.OTHER | Kind.REPLY:
             verdict, rule = Verdict.UNRELATED, report.format
+        case Kind.UNREADABLE:
+            verdict, rule = Verdict.UNREADABLE, report.format
         case other:
             assert_never(other)
     return Judgement(reported=one, verdict=verdict, rule=rule)

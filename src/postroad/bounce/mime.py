@@ -6,10 +6,12 @@ broken. This one reads what a bounce needs (RFC 5322 §2.2, RFC 2045 §5, RFC 20
 
 from __future__ import annotations
 
+import codecs
 import re
 from base64 import b64decode
 from binascii import Error as Base64Error
 from binascii import a2b_qp
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -22,7 +24,7 @@ MAX_PARTS = 64
 MAX_DEPTH = 8
 
 _HEADER = re.compile(rb"(?:[!-9;-~]+[ \t]*:[^\n]*(?:\n|\Z)|[ \t][^\n]*(?:\n|\Z))+")
-_FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:((?:[^\n]*\n[ \t])*[^\n]*)")
+_FIELD_NAME = re.compile(rb"[ \t]*([!-9;-~]+)[ \t]*:")
 _TYPE = re.compile(r"[\w.+-]+/[\w.+-]+", re.ASCII)
 _PARAMETER = re.compile(r';\s*([\w*-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"?|([^\s;]+))', re.ASCII)
 _ENCODED_WORD = re.compile(r"=\?([^?\s]{1,40})\?([bBqQ])\?([^?]{0,2000})\?=(?:\s+(?==\?))?")
@@ -30,19 +32,27 @@ _TAG = re.compile(r"<[^<>]*>")
 _BLOCK = re.compile(r"(?i)<(?:br|/?p|/?div|/?tr|/?li|/?h\d|/?table)\b[^<>]*>")
 _ENTITIES = {"&lt;": "<", "&gt;": ">", "&quot;": '"', "&#64;": "@", "&#39;": "'", "&nbsp;": " ", "&amp;": "&"}
 # How the delimiter of a multipart looks whose header names none, or another one.
-_GUESSED_DELIMITER = re.compile(
-    rb"^--([^\s-][^\n]{0,69}|-[^\n]{1,69}?)[ \t]*\n(?=content-)", re.MULTILINE | re.IGNORECASE
-)
+_GUESSED_DELIMITER = re.compile(rb"^--([^\n]{1,100})\n(?=content-)", re.MULTILINE | re.IGNORECASE)
+MAX_BOUNDARY_BYTES = 200  # RFC 2046 §5.1.1 says 70
+_CHARSET = re.compile(r"[\w.:-]{1,40}", re.ASCII)
+# Python's names that are no charset of MIME. The first two take time that is quadratic in the length of the text.
+_NO_CHARSETS = frozenset({"punycode", "idna", "unicode_escape", "raw_unicode_escape", "undefined"})
 
 
 def decode_octets(octets: bytes, charset: str) -> str:
     """Text of octets in a charset; where that is wrong or unknown, in UTF-8, else Latin-1, which takes everything."""
     for name in (charset or "utf-8", "utf-8"):
         try:
+            if name != "utf-8" and not _is_charset(name):
+                continue
             return octets.decode(name)
         except (LookupError, UnicodeError, ValueError):
             continue
     return octets.decode("latin-1")
+
+
+def _is_charset(name: str) -> bool:
+    return _CHARSET.fullmatch(name) is not None and codecs.lookup(name).name not in _NO_CHARSETS
 
 
 def _decode_word(match: re.Match[str]) -> str:
@@ -64,10 +74,8 @@ class Headers:
 
     def __init__(self, block: bytes) -> None:
         self.fields: dict[str, list[str]] = {}
-        for match in _FIELD.finditer(block):
-            value = b" ".join(match[2].split(None)) if b"\n" in match[2] else match[2].strip()
-            text = decode_octets(value, "utf-8")
-            self.fields.setdefault(match[1].decode("ascii").lower(), []).append(text)
+        for name, value in _fields(block):
+            self.fields.setdefault(name.decode("ascii").lower(), []).append(decode_octets(value, "utf-8"))
 
     def __contains__(self, name: str) -> bool:
         return name in self.fields
@@ -80,6 +88,24 @@ class Headers:
     def all(self, *names: str) -> list[str]:
         """Every value of these fields."""
         return [value for name in names for value in self.fields.get(name, ())]
+
+
+def _fields(block: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield name and unfolded value of each field, line by line. A line before the first field is no continuation."""
+    name, lines = b"", list[bytes]()
+    for line in block.split(b"\n"):
+        if name and line[:1] in (b" ", b"\t"):
+            lines.append(line)
+        elif match := _FIELD_NAME.match(line):
+            if name:
+                yield name, _unfolded(lines)
+            name, lines = match[1], [line[match.end() :]]
+    if name:
+        yield name, _unfolded(lines)
+
+
+def _unfolded(lines: list[bytes]) -> bytes:
+    return lines[0].strip() if len(lines) == 1 else b" ".join(b" ".join(lines).split())
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,11 +211,19 @@ class _Reader:
 def _pieces(part: Part) -> list[bytes]:
     """Contents of the parts of a multipart, in order; none where no delimiter is found."""
     boundary = part.parameter("boundary").encode("utf-8", "replace").rstrip()
-    found = _cuts(part.body, boundary) if boundary else []
+    found = _cuts(part.body, boundary) if 0 < len(boundary) <= MAX_BOUNDARY_BYTES else []
     if not found:
-        guess = _GUESSED_DELIMITER.search(part.body)
-        found = _cuts(part.body, guess[1].rstrip()) if guess else []
+        guess = _guessed_boundary(part.body)
+        found = _cuts(part.body, guess) if guess else []
     return [part.body[start:end] for start, end in found]
+
+
+def _guessed_boundary(body: bytes) -> bytes:
+    for match in _GUESSED_DELIMITER.finditer(body):
+        boundary = match[1].rstrip(b" \t")
+        if boundary not in (b"", b"-") and len(boundary) <= 70 and not boundary[:1].isspace():
+            return boundary
+    return b""
 
 
 def _cuts(body: bytes, boundary: bytes) -> list[tuple[int, int]]:

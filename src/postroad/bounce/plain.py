@@ -14,6 +14,11 @@ from postroad.bounce.words import answers_rcpt, find_addresses, find_reply_code,
 MAX_WORDS = 16_000
 """Characters of a server's own words that are read."""
 MAX_RECIPIENTS = 100
+"""Recipients of one report that are read. The first count; of the rest nothing is known."""
+MAX_ADDRESSES = 1_000
+"""Addresses of the fields of a header that are read."""
+MAX_FIELD = 32_000
+"""Characters of one field that are searched for addresses."""
 
 _HEADER_LINE = re.compile(
     r"^[ \t]*(?:Return-Path|Received|Message-ID|X-Originating-IP|DKIM-Signature|MIME-Version|X-Mailer|Reply-To)"
@@ -21,7 +26,7 @@ _HEADER_LINE = re.compile(
     re.MULTILINE | re.IGNORECASE,
 )
 _RETURNED_FIELD = re.compile(
-    r"^[ \t>]*(message-id|return-path|from|to)[ \t]*:[ \t]*([^\n]*(?:\n[ \t]+[^\n:]*$)?)",
+    r"^[ \t>]*(message-id|return-path|from|to)[ \t]*:[ \t]*([^\n]*(?:\n[ \t][^\n:]*$)?)",
     re.IGNORECASE | re.MULTILINE,
 )
 _ALIAS = re.compile(r"\((?:expanded|generated) from:?[ \t]*([^)\n]{3,320})\)", re.IGNORECASE)  # sendmail, Exim
@@ -60,9 +65,10 @@ def read_plain(words: str, listed: Sequence[str], ours: Collection[str]) -> tupl
     """The name of the format that read it, and what is said of each recipient.
 
     ``listed``: recipients that a header field names. ``ours``: addresses that are no failed recipient, in lower case.
+    Of more than MAX_RECIPIENTS the first are read.
     """
     if listed:
-        return "X-Failed-Recipients", _reported(words, list(listed))
+        return "X-Failed-Recipients", reported_each(words, listed[:MAX_RECIPIENTS])
     for one, pattern in formats():
         found: dict[str, str] = {}
         for match in pattern.finditer(words):
@@ -72,21 +78,27 @@ def read_plain(words: str, listed: Sequence[str], ours: Collection[str]) -> tupl
             if len(found) >= MAX_RECIPIENTS:
                 break
         if found and one.whole_line:
-            return one.name, tuple(_answered(words, address) for address in found.values())
+            return one.name, _answered(words, list(found.values()))
         if found:
-            return one.name, _reported(words, list(found.values()))
+            return one.name, reported_each(words, list(found.values()))
     return "", ()
 
 
-def _reported(words: str, addresses: list[str]) -> tuple[Reported, ...]:
-    return tuple(reported_of(address, said_of(words, address, addresses)) for address in addresses)
+def reported_each(words: str, addresses: Sequence[str]) -> tuple[Reported, ...]:
+    """Return each of these recipients with what a text says of it. The cost is that of lines times addresses."""
+    return tuple(map(reported_of, addresses, said_of_each(words, addresses)))
 
 
-def _answered(words: str, address: str) -> Reported:
-    """One recipient of a transcript, each line of which is an answer: to RCPT TO, unless it says otherwise."""
-    said = "\n".join(line for line in words.splitlines() if address.lower() in line.lower())
-    reported = reported_of(address, said)
-    return msgspec.structs.replace(reported, at_rcpt=reported.at_rcpt or not _AT_DATA.search(words))
+def _answered(words: str, addresses: Sequence[str]) -> tuple[Reported, ...]:
+    """Recipients of a transcript, each line of which is an answer: to RCPT TO, unless it says otherwise."""
+    at_rcpt = _AT_DATA.search(words) is None
+    lines = [(line, line.lower()) for line in words.splitlines() if "@" in line]
+    answered = []
+    for address in addresses:
+        mine = address.lower()
+        reported = reported_of(address, "\n".join(line for line, low in lines if mine in low))
+        answered.append(msgspec.structs.replace(reported, at_rcpt=reported.at_rcpt or at_rcpt))
+    return tuple(answered)
 
 
 def reported_of(address: str | None, said: str) -> Reported:
@@ -102,27 +114,34 @@ def reported_of(address: str | None, said: str) -> Reported:
     )
 
 
-def said_of(words: str, address: str, addresses: Sequence[str]) -> str:
-    """What a text says of one address: its own lines and those below, and, where there is no other, then the rest."""
+def said_of_one(words: str, address: str) -> str:
+    """Return a text that is about one address: from the line that names it, and then what stands before that."""
+    at = words.rfind("\n", 0, max(words.lower().find(address.lower()), 0)) + 1
+    return f"{words[at:]}\n{words[:at]}"
+
+
+def said_of_each(words: str, addresses: Sequence[str]) -> list[str]:
+    """Return what a text says of each address: the lines that name it, and those below up to one that names another.
+
+    Of a single address all of it is said.
+    """
     if len(addresses) == 1:
-        at = words.rfind("\n", 0, max(words.lower().find(address.lower()), 0)) + 1
-        return f"{words[at:]}\n{words[:at]}"
-    mine, others = address.lower(), [other.lower() for other in addresses if other.lower() != address.lower()]
-    kept: list[str] = []
-    follows = False
+        return [said_of_one(words, addresses[0])]
+    names = [address.lower() for address in addresses]
+    kept: list[list[str]] = [[] for _ in names]
+    about: list[int] = []
     for line in words.splitlines():
         low = line.lower()
-        if mine in low:
-            follows = True
-        elif any(other in low for other in others):
-            follows = False
-        if follows:
-            kept.append(line)
-    said = "\n".join(kept)
+        about = [number for number, name in enumerate(names) if name in low] or about
+        for number in about:
+            kept[number].append(line)
     # Names alone, and the reason in a transcript for all: then all of it is said of each.
-    return said if len(said) > len(address) * max(len(kept), 1) + 8 else words
+    return [
+        said if len(said := "\n".join(lines)) > len(address) * max(len(lines), 1) + 8 else words
+        for address, lines in zip(addresses, kept, strict=True)
+    ]
 
 
 def addresses_in(values: Sequence[str]) -> list[str]:
-    """Every address of some fields, in order."""
-    return [address for value in values for address in find_addresses(value)]
+    """Return the addresses of some fields, in order; of many the first MAX_ADDRESSES."""
+    return [address for value in values for address in find_addresses(value[:MAX_FIELD])][:MAX_ADDRESSES]

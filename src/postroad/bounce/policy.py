@@ -62,6 +62,8 @@ def policy(
             return Consequence(touch=TouchState.ACCEPTED, suppress=SuppressionReason.UNSUBSCRIBE)
         case Verdict.SOFT | Verdict.BLOCK | Verdict.AUTO_REPLY | Verdict.CHALLENGE:
             return _ARRIVED
+        case Verdict.UNREADABLE:
+            return NOTHING
         case Verdict.UNRELATED:
             delivered = judgement.reported.action in (Action.DELIVERED, Action.RELAYED, Action.EXPANDED)
             return _ARRIVED if delivered else NOTHING

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import Enum, StrEnum
+from typing import Any
 
 from msgspec import Struct
+
+from postroad.store.text import storable_text
+
+MAX_TEXT = 4_000
+"""Characters of any text of a report."""
+MAX_FIELDS = 200
 
 
 class Kind(StrEnum):
@@ -18,6 +25,7 @@ class Kind(StrEnum):
     REPLY = "reply"  # a person answers
     CHALLENGE = "challenge"  # "prove that you are a person, and your mail is delivered"
     OTHER = "other"
+    UNREADABLE = "unreadable"  # reading it passed a limit
 
 
 class Action(StrEnum):
@@ -88,3 +96,25 @@ class Report(Struct, frozen=True, kw_only=True):
     personal: bool = False
     feedback_type: str = ""
     fields: dict[str, str] = {}
+
+
+def storable(report: Report) -> Report:
+    """Return a report whose texts a database can hold, each of at most MAX_TEXT characters."""
+    clean: Report = _storable(report)
+    return clean
+
+
+def _storable(value: Any) -> Any:
+    match value:
+        case Enum():
+            return value
+        case str():
+            return storable_text(value, MAX_TEXT)
+        case tuple():
+            return tuple(map(_storable, value))
+        case dict():
+            return {_storable(name): _storable(text) for name, text in list(value.items())[:MAX_FIELDS]}
+        case Struct():
+            return type(value)(**{name: _storable(getattr(value, name)) for name in value.__struct_fields__})
+        case _:
+            return value

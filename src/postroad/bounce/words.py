@@ -17,7 +17,7 @@ _RCPT = re.compile(
     r"rcpt[ _]to|after rcpt|to rcpt|>>> rcpt|our rcpt|smtp:rcpt|does not like recipient|\[rcpt", re.IGNORECASE
 )
 # Of all replies, those to RCPT name the address, as Postfix and sendmail write them.
-_NAMES_ADDRESS = re.compile(r"(?:^|[\s:])5[05]\d[ -](?:5\.[013-9]\.\d+ )?<[^<>\s]+@[^<>\s]+>", re.MULTILINE)
+_NAMES_ADDRESS = re.compile(r"(?:^|[\s:])5[05]\d[ -](?:5\.[013-9]\.\d+ )?<[^<>\s@]+@[^<>\s@]+>", re.MULTILINE)
 _DATA = re.compile(r"end of data|>>> data|to data\b|after data|\[data|in reply to message|>>> \.", re.IGNORECASE)
 MAX_DIAGNOSTIC = 2_000
 """Characters of what a server said that are kept and judged."""

@@ -15,6 +15,7 @@ import typer
 from postroad.bounce.explain import explain
 from postroad.bounce.intake import BOUNCE_QUEUE, Intake
 from postroad.bounce.mailfiles import mails_in
+from postroad.bounce.reading import MailReader
 from postroad.bounce.reply import own_addresses
 from postroad.bounce.report import Envelope
 from postroad.bounce.sources.fetched import Polled
@@ -152,16 +153,20 @@ def explain_(path: MailPath, as_json: JsonOption = False) -> None:
     key = known_secret_key(settings)
     signer = TokenSigner(key) if key is not None else None
     own = own_addresses((sender.address, sender.reply_to) for sender in settings.senders.values())
-    explained = (explain(_name(path, file), raw, Envelope(source="file"), signer, own) for file, raw in mails_in(path))
-    if as_json:
-        for one in explained:
-            print_json(one)
-        return
-    rows = [
-        (one.file, one.kind, who.address, who.status, who.reply_code, who.verdict, who.rule, one.touch)
-        for one in explained
-        for who in one.recipients
-    ]
+    envelope = Envelope(source="file")
+    with MailReader() as reader:
+        explained = (
+            explain(_name(path, file), raw, envelope, signer, own, read=reader) for file, raw in mails_in(path)
+        )
+        if as_json:
+            for one in explained:
+                print_json(one)
+            return
+        rows = [
+            (one.file, one.kind, who.address, who.status, who.reply_code, who.verdict, who.rule, one.touch)
+            for one in explained
+            for who in one.recipients
+        ]
     columns = ["file", "kind", "recipient", "status", "reply", "verdict", "rule", "touch"]
     print_table(f"mails in {path}", columns, rows)
 

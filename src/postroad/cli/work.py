@@ -11,6 +11,7 @@ from typing import NamedTuple
 from postroad.bounce.effects import Rules
 from postroad.bounce.handler import BounceHandler, keep_house
 from postroad.bounce.intake import BOUNCE_QUEUE, Intake
+from postroad.bounce.reading import MailReader
 from postroad.delivery.admit import Admission
 from postroad.delivery.control import follow_ledger
 from postroad.delivery.job import MAIL_QUEUES, SEND_QUEUE, WARMUP_QUEUE
@@ -72,13 +73,15 @@ async def _judge_bounces(parts: Parts, queue: Queue, limits: QueueSettings) -> A
         keep_house(parts.engine, intake, settings.bounce, parts.clock, window_ms=settings.web.webhooks.window_ms)
     )
     try:
-        handler = BounceHandler(
-            engine=parts.engine,
-            rules=Rules(signer=parts.signer, settings=settings.bounce, scope=settings.web.unsubscribe),
-            clock=parts.clock,
-            follow=follow,
-        )
-        yield Work(handler, handler.prepare)
+        with MailReader() as read:
+            handler = BounceHandler(
+                engine=parts.engine,
+                rules=Rules(signer=parts.signer, settings=settings.bounce, scope=settings.web.unsubscribe),
+                read=read,
+                clock=parts.clock,
+                follow=follow,
+            )
+            yield Work(handler, handler.prepare)
     finally:
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)

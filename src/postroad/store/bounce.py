@@ -99,10 +99,11 @@ def keep_mail(connection: sa.Connection, mail: BounceMail) -> bool:
     return connection.execute(statement, {**values, "now": mail.received_at}).rowcount == 1
 
 
-def take_mail(connection: sa.Connection, digest: str) -> BounceMail | None:
-    """The mail of a digest, which nobody else takes until the transaction ends. None: there is none."""
-    statement = sa.select(BounceMail.__table__).where(sa.column("digest") == digest)  # type: ignore[attr-defined]
-    row = connection.execute(statement.with_for_update()).mappings().one_or_none()
+def mail_of(connection: sa.Connection, digest: str, *, lock: bool = False) -> BounceMail | None:
+    """Return the mail of a digest without its octets, or None. ``lock``: until the transaction ends."""
+    columns = [column for column in BounceMail.__table__.columns if column.name != "raw"]  # type: ignore[attr-defined]
+    statement = sa.select(*columns).where(sa.column("digest") == digest)
+    row = connection.execute(statement.with_for_update() if lock else statement).mappings().one_or_none()
     return None if row is None else BounceMail(**row)
 
 

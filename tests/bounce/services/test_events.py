@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from postroad.bounce.effects import read_and_judge
+from postroad.bounce.effects import judged
 from postroad.bounce.judge import Verdict
 from postroad.bounce.match import MatchedBy
+from postroad.bounce.reader import read_kept
 from postroad.bounce.report import Action, Envelope
 from postroad.bounce.services.read import events_of, read_event, service_of, source_of
 from postroad.mail.token import Purpose, TokenSigner
@@ -87,7 +88,7 @@ def test_an_event_is_judged_as_a_mail_would_be_and_finds_its_touch_by_the_tag(
     service: Service, document: Any, verdict: Verdict
 ) -> None:
     [raw] = events_of(service, document)
-    report, judgements, tokens = read_and_judge(raw, Envelope(source=source_of(service)), SIGNER)
+    report, judgements, tokens = judged(read_kept(raw, Envelope(source=source_of(service))), SIGNER)
     assert [(one.reported.address, one.verdict) for one in judgements] == [("ada@example.org", verdict)]
     assert tokens.match == (TOUCH, MatchedBy.TAG)
     assert report.format
@@ -103,7 +104,7 @@ def test_an_event_is_judged_as_a_mail_would_be_and_finds_its_touch_by_the_tag(
 )
 def test_without_a_tag_the_message_id_tells_the_touch(service: Service, document: Any) -> None:
     [raw] = events_of(service, document)
-    _, _, tokens = read_and_judge(raw, Envelope(source=source_of(service)), SIGNER)
+    _, _, tokens = judged(read_kept(raw, Envelope(source=source_of(service))), SIGNER)
     assert tokens.match == (TOUCH, MatchedBy.MESSAGE_ID)
 
 
@@ -166,5 +167,5 @@ def test_whatever_stands_in_a_field_nothing_raises(service: Service, case: Any, 
             break
         place = place[key]
     for raw in events_of(service, document):
-        read_and_judge(raw, Envelope(source=source_of(service)), SIGNER)
+        judged(read_kept(raw, Envelope(source=source_of(service))), SIGNER)
     read_event(service, json.dumps(junk).encode())

@@ -164,13 +164,14 @@ async def test_a_mail_to_it_does_what_one_click_does(
 
 def test_the_scope_of_the_settings_holds_for_it_too(house: House) -> None:
     from postroad.bounce.effects import Rules, process
+    from postroad.bounce.reader import read_kept
     from postroad.settings import UnsubscribeScope
 
     ada = house.recipient()
     touch, waits = house.touch(ada), house.touch(ada, TouchState.QUEUED)
     digest = house.keep(unsubscribe_mail(house, touch)[1])
     rules = Rules(signer=house.signer, settings=house.settings, scope=UnsubscribeScope.AUDIENCE)
-    [processed] = process(house.engine, [digest], rules=rules, now=NOW)
+    [processed] = process(house.engine, [digest], rules=rules, read=read_kept, now=NOW)
     assert processed is not None
     assert (processed.ended, house.state(waits)) == ([], TouchState.QUEUED)
     [(_, audience, *_)] = what_holds(house, touch)

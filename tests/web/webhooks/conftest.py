@@ -23,6 +23,7 @@ from pydantic import SecretStr
 
 from postroad.bounce.effects import Rules, process
 from postroad.bounce.judge import Verdict
+from postroad.bounce.reader import read_kept
 from postroad.clock import SystemClock
 from postroad.mail.token import Purpose
 from postroad.queue import Queue
@@ -128,7 +129,7 @@ def judged(hooks: Hooks) -> list[tuple[Verdict, int | None]]:
     with read(hooks.engine) as connection:
         digests = waiting_mails(connection, 10)
     rules = Rules(signer=SIGNER, settings=BounceSettings())
-    processed = process(hooks.engine, digests, rules=rules, now=NOW)
+    processed = process(hooks.engine, digests, rules=rules, read=read_kept, now=NOW)
     return [(one.verdict, one.touch_id) for one in processed if one is not None]
 
 

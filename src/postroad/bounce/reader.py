@@ -1,0 +1,32 @@
+"""The process that reads mails and does nothing else: ``python -m postroad.bounce.reader``."""
+
+from __future__ import annotations
+
+import msgspec
+
+from postroad.bounce.read import read_mail
+from postroad.bounce.reading import LIMITS, ReadRequest
+from postroad.bounce.report import Envelope, Report, storable
+from postroad.bounce.services.read import read_event, service_of
+from postroad.bounce.tables import formats, signs
+from postroad.confined import serve
+
+_decode = msgspec.msgpack.Decoder(ReadRequest).decode
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def read_kept(raw: bytes, envelope: Envelope) -> Report:
+    """Read a mail, or the event that a webhook kept, in this process. The report holds what a database can hold."""
+    service = service_of(envelope.source)
+    return storable(read_event(service, raw) if service is not None else read_mail(raw, envelope))
+
+
+def answer(request: bytes) -> bytes:
+    """Read the mail of an encoded `ReadRequest`, and return the encoded report."""
+    asked = _decode(request)
+    return _encode(read_kept(asked.raw, asked.envelope))
+
+
+if __name__ == "__main__":
+    signs(), formats()
+    serve(answer, LIMITS)

@@ -1,0 +1,55 @@
+"""A reader of mails that does what a mail tells it: for tests of the limits of the process that reads.
+
+::
+
+    python -m tests.attacks.hostile_reader
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+
+from postroad.bounce.reader import answer
+from postroad.confined import Limits, serve
+
+LIMITS = Limits(cpu_s=0.3, wall_s=5.0, memory_mib=64)
+
+
+def obey(request: bytes) -> bytes:
+    if b"please-spin" in request:
+        while True:
+            pass
+    if b"please-swallow" in request:
+        return _swallow()
+    if b"please-allocate" in request:
+        return bytes(1 << 30)[:1]
+    if b"please-recurse" in request:
+        return obey_again(request)
+    if b"please-exit" in request:
+        os._exit(3)
+    if b"please-die" in request:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if b"please-sleep" in request:
+        signal.pause()
+    if b"please-lie" in request:
+        return b"\xc1"
+    return answer(request)
+
+
+def obey_again(request: bytes) -> bytes:
+    return obey_again(request) + b"x"
+
+
+def _swallow() -> bytes:
+    """As a library may that catches whatever is raised: the timer has to come again."""
+    for _ in range(3):
+        with suppress(Exception):
+            while True:
+                pass
+    return b""
+
+
+if __name__ == "__main__":
+    serve(obey, LIMITS)

@@ -1,0 +1,344 @@
+"""Mail from strangers: it takes time and memory in proportion to its size, locks nothing, and holds up no other."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from postroad.bounce.effects import Rules, process
+from postroad.bounce.intake import LANE, Intake, ProcessBounce, encode_job
+from postroad.bounce.judge import Verdict
+from postroad.bounce.kept import kept
+from postroad.bounce.read import _Mail
+from postroad.bounce.reader import read_kept
+from postroad.bounce.reading import MailReader
+from postroad.bounce.report import Envelope, Kind, Report
+from postroad.clock import SystemClock
+from postroad.errors import UnavailableError
+from postroad.mail.token import TokenSigner
+from postroad.queue import Job, Queue
+from postroad.settings import BounceSettings
+from postroad.store.engine import open_engine, read, write
+from postroad.store.ledger import TouchState
+from tests.attacks.hostile_reader import LIMITS as HOSTILE_LIMITS
+from tests.attacks.limits import cost_ratio, run_limited
+from tests.attacks.mails import HOSTILE
+from tests.bounce import mails
+from tests.bounce.conftest import *  # noqa: F403 - its fixtures
+from tests.bounce.house import House
+from tests.bounce.test_handler import handler, work_off
+from tests.store.rows import NOW
+
+SMALL, LARGE = 6_000, 60_000
+
+
+@pytest.fixture(scope="module")
+def reader() -> Iterator[MailReader]:
+    with MailReader() as reader:
+        yield reader
+
+
+@pytest.fixture
+def hostile_reader() -> Iterator[MailReader]:
+    with MailReader("tests.attacks.hostile_reader", HOSTILE_LIMITS) as reader:
+        yield reader
+
+
+@pytest.fixture
+def house(engine: sa.Engine, signer: TokenSigner) -> House:
+    return House(engine, signer)
+
+
+# -- cost
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_reading_costs_in_proportion_to_the_size(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # flufl.bounce is not ours, and has its limits in the child: it is measured below.
+    monkeypatch.setattr(_Mail, "_by_flufl", lambda _: [])
+    build = HOSTILE[name]
+    read_kept(build(SMALL), Envelope())
+    assert cost_ratio(lambda raw: read_kept(raw, Envelope()), build(SMALL), build(LARGE)) < 30
+
+
+def read_all(size: int) -> int:
+    for build in HOSTILE.values():
+        read_kept(build(size), Envelope())
+    return len(HOSTILE)
+
+
+def test_all_hostile_mails_of_a_megabyte_are_read_within_bounds() -> None:
+    assert run_limited("tests.attacks.test_inbound_mail:read_all", 1 << 20, cpu_s=60, memory_mib=256).error is None
+
+
+def test_every_hostile_mail_is_read_by_the_child(reader: MailReader) -> None:
+    reports = {name: reader(build(LARGE), Envelope()) for name, build in HOSTILE.items()}
+    assert {name: report.format for name, report in reports.items() if report.kind is Kind.UNREADABLE} == {}
+    assert max(len(report.recipients) for report in reports.values()) == 100
+
+
+def test_five_hundred_failed_recipients_take_a_moment() -> None:
+    raw = HOSTILE["failed recipients that the words name"](15_000)
+    assert raw.count(b"@example.net") > 1_000
+    run_limited("tests.attacks.test_inbound_mail:read_one", raw, cpu_s=1.5)
+
+
+def read_one(raw: bytes) -> str:
+    return read_kept(raw, Envelope()).format
+
+
+def test_to_keep_a_mail_of_many_megabytes_costs_in_proportion() -> None:
+    raw = HOSTILE["nested parts"](1 << 20) + b"x" * (8 << 20)
+    run_limited("tests.attacks.test_inbound_mail:keep_one", raw, cpu_s=3)
+
+
+def keep_one(raw: bytes) -> int:
+    return len(kept(raw))
+
+
+# -- the child and its limits
+
+
+@pytest.mark.parametrize(
+    ("order", "cause"),
+    [
+        ("please-spin", "it takes more than 0.3 s of processor time"),
+        ("please-swallow", "the answer of its parser cannot be read"),
+        ("please-allocate", "it takes more than 64 MiB of memory"),
+        ("please-recurse", "it is nested too deeply"),
+        ("please-exit", "the process that read it ended with 3"),
+        ("please-die", "the process that read it ended with -9"),
+        ("please-sleep", "it was not read within 5 s"),
+        ("please-lie", "the answer of its parser cannot be read"),
+    ],
+)
+def test_a_mail_that_breaks_its_parser_is_unreadable_and_the_next_is_read(
+    hostile_reader: MailReader, order: str, cause: str
+) -> None:
+    report = hostile_reader(f"Subject: {order}\n\n".encode(), Envelope())
+    assert (report.kind, report.format) == (Kind.UNREADABLE, f"unreadable: {cause}")
+    assert hostile_reader(mails.UNKNOWN, Envelope()).kind is Kind.BOUNCE
+
+
+def test_the_child_has_no_secret_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTROAD_SECRET_KEY", "hunter2")
+    with MailReader() as reader:
+        reader(mails.UNKNOWN, Envelope())
+        process = reader._confined._process
+        assert process is not None
+        environment = Path(f"/proc/{process.pid}/environ").read_bytes()
+        assert b"PATH=" in environment
+        assert b"hunter2" not in environment
+    assert process.poll() is not None
+
+
+def test_closing_does_not_wait_for_a_mail(hostile_reader: MailReader) -> None:
+    hostile_reader(mails.UNKNOWN, Envelope())  # It has started.
+    raised: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            hostile_reader(b"Subject: please-sleep\n\n", Envelope())
+        except UnavailableError as error:
+            raised.append(error)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    while not hostile_reader._confined._lock.locked():
+        pass
+    hostile_reader.__exit__(None, None, None)
+    asking.join(HOSTILE_LIMITS.wall_s / 2)
+    assert not asking.is_alive()
+    assert raised
+
+
+def test_without_a_process_a_mail_waits_and_is_not_judged(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.executable", "/does/not/exist")
+    with MailReader() as reader, pytest.raises(UnavailableError):
+        replace(house, read=reader).process(mails.UNKNOWN)
+    with read(house.engine) as connection:
+        assert connection.execute(sa.text("SELECT count(*) FROM bounce_mail WHERE processed_at IS NULL")).scalar() == 1
+
+
+# -- the database
+
+
+def test_while_a_mail_is_read_others_write(house: House) -> None:
+    other = open_engine(house.engine.url.render_as_string(hide_password=False))
+    written: list[int] = []
+
+    def slow_read(raw: bytes, envelope: Envelope) -> Report:
+        with write(other) as connection:  # It would wait 30 s for a lock that the reader held, and fail.
+            written.append(connection.execute(sa.text("UPDATE recipient SET address = address")).rowcount)
+        return read_kept(raw, envelope)
+
+    touch = house.touch(house.recipient())
+    replace(house, read=slow_read).process(mails.dsn(to=house.return_path(touch)))
+    other.dispose()
+    assert written == [1]
+    assert house.state(touch) is TouchState.BOUNCED
+
+
+@pytest.mark.parametrize(
+    "diagnostic",
+    ["550 5.1.1 no =00 such user", "550 5.1.1 user unknown \0", "550 5.1.1 user unknown \udcff"],
+)
+@pytest.mark.parametrize("encoding", ["8bit", "quoted-printable"])
+def test_what_no_database_holds_does_not_save_a_mailbox_that_is_gone(
+    house: House, diagnostic: str, encoding: str
+) -> None:
+    touch = house.touch(house.recipient())
+    raw = mails.dsn(
+        to=house.return_path(touch), diagnostic=diagnostic.encode("utf-8", "surrogateescape").decode("latin-1")
+    )
+    raw = raw.replace(
+        b"Content-Type: message/delivery-status",
+        f"Content-Type: message/delivery-status\nContent-Transfer-Encoding: {encoding}".encode(),
+    )
+    assert house.process(raw).verdict is Verdict.HARD
+    assert house.state(touch) is TouchState.BOUNCED
+
+
+def test_lone_surrogates_of_utf_7_do_not_save_a_mailbox_that_is_gone(house: House) -> None:
+    touch = house.touch(house.recipient())
+    raw = (
+        f"From: MAILER-DAEMON@example.org\nTo: {house.return_path(touch)}\nSubject: Undelivered mail\n"
+        "Content-Type: text/plain; charset=utf-7\n\n"
+        "<ada+AEA-example.net>: host said: 550 5.1.1 user unknown +2AA-\n"
+    )
+    assert house.process(raw.encode()).verdict is Verdict.HARD
+    with read(house.engine) as connection:
+        statement = sa.text("SELECT reply FROM delivery_event WHERE touch_id = :id")
+        assert "user unknown" in str(connection.execute(statement, {"id": touch}).scalar_one())
+
+
+# -- the queue
+
+
+async def test_unreadable_mails_hold_up_no_other_and_end_as_dead_letters(
+    house: House, bounces: Queue, mail: Queue, hostile_reader: MailReader
+) -> None:
+    intake = Intake(engine=house.engine, queue=bounces, clock=SystemClock())
+    touches = [house.touch(house.recipient()) for _ in range(4)]
+    bad = []
+    for touch, order in zip(touches, ["please-spin", "please-exit", "please-allocate", "please-recurse"], strict=True):
+        submitted = await intake.submit(f"Subject: {order}\n\n".encode(), Envelope(recipient=house.return_path(touch)))
+        bad.append(submitted.digest)
+        await intake.submit(mails.dsn(to=house.return_path(touch)), Envelope())
+    await work_off(bounces, handler(replace(house, read=hostile_reader), mail), 8)
+    assert {house.state(touch) for touch in touches} == {TouchState.BOUNCED}
+    letters, _ = await bounces.dead_letters(count=10)
+    assert sorted(letter.id for letter in letters) == sorted(bad)
+    assert {letter.cause for letter in letters} == {"unreadable mail"}
+    assert await intake.resume() == 0  # Not tried again by itself.
+
+
+async def test_a_replayed_letter_is_read_again(house: House, bounces: Queue, mail: Queue) -> None:
+    touch = house.touch(house.recipient())
+    raw = mails.dsn(to=house.return_path(touch))
+    broken = replace(house, read=lambda _, envelope: Report(kind=Kind.UNREADABLE, format="unreadable: for a test"))
+    assert broken.process(raw).verdict is Verdict.UNREADABLE
+    await bounces.enqueue(LANE, [Job(id="replayed", payload=encode_job(ProcessBounce(digest=house.keep(raw))))])
+    await work_off(bounces, handler(house, mail), 1)
+    assert house.state(touch) is TouchState.BOUNCED
+
+
+def test_an_unreadable_mail_to_an_unsubscribe_address_unsubscribes(house: House, hostile_reader: MailReader) -> None:
+    touch = house.touch(house.recipient())
+    envelope = Envelope(recipient=house.unsubscribe(touch))
+    processed = replace(house, read=hostile_reader).process(b"Subject: please-exit\n\n", envelope)
+    assert processed.verdict is Verdict.UNSUBSCRIBE
+    assert list(house.suppressed().values()) == ["unsubscribe"]
+
+
+# -- structured mails, by chance
+
+_NASTY = st.sampled_from(
+    [
+        *b'=00|+2AA-|=?utf-7?q?+2AA-?=|<@@>|(((|"|\\|550 5.1.1 user unknown|a@b.c|@|; charset=utf-7|9999'.split(
+            b"|"
+        ),
+        *(b"\0", b"\xff", b"\n ", b"\n\n", b"=\n", b"\xed\xa0\x80", b"\r"),
+    ]
+)
+_TEXT = st.lists(_NASTY, max_size=12).map(b" ".join)
+_TYPES = st.sampled_from(
+    b"text/plain|text/plain; charset=utf-7|text/html; charset=utf-16|message/delivery-status|message/feedback-report|"
+    b"message/rfc822|text/rfc822-headers|message/disposition-notification|application/zip|text/xml".split(b"|")
+)
+_FIELDS = st.lists(
+    st.tuples(
+        st.sampled_from(
+            b"X-Failed-Recipients From To Subject Final-Recipient Action Status Date Diagnostic-Code Message-ID "
+            b"References Feedback-Type Original-Rcpt-To Return-Path".split()
+        ),
+        _TEXT,
+    ),
+    max_size=8,
+).map(lambda fields: b"".join(b"%b: %b\n" % field for field in fields))
+_PART = st.builds(
+    lambda kind, encoding, fields, text: (
+        b"Content-Type: %b\nContent-Transfer-Encoding: %b\n\n%b%b\n" % (kind, encoding, fields, text)
+    ),
+    _TYPES,
+    st.sampled_from([b"8bit", b"base64", b"quoted-printable"]),
+    _FIELDS,
+    _TEXT,
+)
+_MAIL = st.builds(
+    lambda fields, parts: (
+        fields
+        + b"Content-Type: multipart/report; boundary=b\n\n"
+        + b"".join(b"--b\n%b" % part for part in parts)
+        + b"--b--\n"
+    ),
+    _FIELDS,
+    st.lists(_PART, max_size=4),
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(raws=st.lists(_MAIL, min_size=1, max_size=8, unique=True), text=st.text(max_size=40))
+def test_whatever_comes_is_judged_and_kept(
+    engine: sa.Engine, signer: TokenSigner, reader: MailReader, raws: list[bytes], text: str
+) -> None:
+    house = House(engine, signer)
+    touch = house.touch(house.recipient())
+    envelope = Envelope(recipient=house.return_path(touch), mail_from="")
+    digests = [house.keep(raw, envelope) for raw in raws]
+    rules = Rules(signer=signer, settings=BounceSettings())
+    found = process(engine, digests, rules=rules, read=reader, now=NOW)
+    assert all(one is not None and one.touch_id == touch for one in found)
+
+
+# -- the listener's own parser
+
+
+COMMANDS = ["(" * 900, "<" * 900, "<" + "@" * 900, '"' * 900, "<@a," * 220, "a" * 900 + "@b.c", "<" + "(a" * 400 + ">"]
+COMMANDS += [
+    '<"' + "\\" * 900,
+    "=?a?q?" * 150,
+    "<" + "a." * 440 + "@b>",
+    "<a@" + "[" * 900,
+    " " * 900 + "<",
+    ":;" * 450,
+]
+
+
+def parse_commands() -> int:
+    from postroad.bounce.sources.listener import _Smtp
+
+    for command in COMMANDS:
+        _Smtp._getaddr(_Smtp.__new__(_Smtp), command)
+    return len(COMMANDS)
+
+
+def test_a_command_of_the_longest_length_is_parsed_in_bounded_time() -> None:
+    assert run_limited("tests.attacks.test_inbound_mail:parse_commands", cpu_s=2.0).error is None
