@@ -190,8 +190,9 @@ def serve(handle: Callable[[bytes], bytes], limits: Limits) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGVTALRM, _raise_too_slow)
-    requests, answers = sys.stdin.buffer, sys.stdout.buffer
-    sys.stdout = sys.stderr  # What a library prints is no answer.
+    # The answers go to a descriptor of their own: what a library prints is no answer.
+    requests, answers = os.fdopen(0, "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
     _limit_process(limits)
     _write(answers, _READY)
     while len(head := requests.read(_LENGTH)) == _LENGTH:
