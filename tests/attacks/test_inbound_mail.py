@@ -262,9 +262,7 @@ def test_an_unreadable_mail_to_an_unsubscribe_address_unsubscribes(house: House,
 
 _NASTY = st.sampled_from(
     [
-        *b'=00|+2AA-|=?utf-7?q?+2AA-?=|<@@>|(((|"|\\|550 5.1.1 user unknown|a@b.c|@|; charset=utf-7|9999'.split(
-            b"|"
-        ),
+        *b'=00|+2AA-|=?utf-7?q?+2AA-?=|<@@>|(((|"|\\|550 5.1.1 user unknown|a@b.c|@|; charset=utf-7|9999'.split(b"|"),
         *(b"\0", b"\xff", b"\n ", b"\n\n", b"=\n", b"\xed\xa0\x80", b"\r"),
     ]
 )
