@@ -13,6 +13,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from enum import StrEnum
 
 
@@ -80,3 +82,24 @@ class StateError(PostroadError):
     """The request does not fit the state that things are in."""
 
     exit_code = 7
+
+
+FEW_NAMES = 8
+"""So many names an error lists by itself."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str], *, listed_by: str = "") -> StateError:
+    """Return the error for a name that does not exist: with names like it, and where all of them are listed.
+
+    ``kind``: what it would be the name of, such as ``campaign``; ``listed_by``: the command that lists them.
+    """
+    names = sorted(set(known))
+    near = get_close_matches(name, names, n=3)
+    hints = []
+    if near:
+        hints.append(f"Did you mean {' or '.join(map(repr, near))}?")
+    elif len(names) <= FEW_NAMES:
+        hints.append(f"Known: {', '.join(names)}." if names else f"There is no {kind} yet.")
+    if listed_by:
+        hints.append(f"`{listed_by}` lists them.")
+    return StateError(f"there is no {kind} named {name!r}", remedy=" ".join(hints) or None)

@@ -23,7 +23,7 @@ from postroad.campaign.intake import judge
 from postroad.errors import DataError, StateError, UsageError
 from postroad.store.campaign import find_campaign
 from postroad.store.engine import read, write
-from postroad.store.recipient import Audience, AudienceImport, Bringing, Refusal, take_in
+from postroad.store.recipient import Audience, AudienceImport, Bringing, Refusal, find_audience, take_in
 from postroad.store.types import UtcDateTime
 
 SLICE_ROWS = 5_000
@@ -222,11 +222,7 @@ def abandon_imports(engine: sa.Engine, audience: str, now: datetime) -> int:
     Returns how many. Raises StateError when there is no audience of that name.
     """
     with write(engine) as connection:
-        audience_id = connection.execute(
-            sa.text("SELECT id FROM audience WHERE name = :name"), {"name": audience}
-        ).scalar()
-        if audience_id is None:
-            raise StateError(f"there is no audience named {audience!r}", remedy="`postroad audience list` names them.")
+        audience_id = find_audience(connection, audience)
         unfinished = (col(AudienceImport.audience_id) == audience_id, col(AudienceImport.finished_at).is_(None))
         return connection.execute(sa.update(AudienceImport).where(*unfinished).values(finished_at=now)).rowcount
 

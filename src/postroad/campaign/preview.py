@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from postroad.campaign.message import step_message
-from postroad.errors import StateError
+from postroad.errors import StateError, unknown_name
 from postroad.mail.address import normalise_address
 from postroad.mail.dkim import DkimSigner
 from postroad.mail.token import TokenSigner
@@ -79,8 +79,7 @@ def _find_step(connection: sa.Connection, campaign: Campaign, name: str | None) 
     for step in emails:
         if name in (None, step.name):
             return step
-    known = ", ".join(step.name for step in emails) or "none"
-    raise StateError(f"campaign {campaign.name} has no email step named {name!r} (known: {known})")
+    raise unknown_name(f"email step of campaign {campaign.name}", name or "", [step.name for step in emails])
 
 
 def _find_member(connection: sa.Connection, campaign: Campaign, address: str | None) -> tuple[str, dict[str, Any]]:

@@ -15,6 +15,7 @@ from postroad.cli.parts import with_parts
 from postroad.errors import StateError
 from postroad.parts import Parts
 from postroad.store.engine import read
+from postroad.store.recipient import find_audience
 
 app = typer.Typer(help="Recipients: import them from CSV, see who was refused and why.", no_args_is_help=True)
 
@@ -90,15 +91,11 @@ def refusals_(
     async def work(parts: Parts) -> list[dict[str, object]]:
         def find() -> list[dict[str, object]]:
             with read(parts.engine) as connection:
-                import_id = connection.execute(
-                    sa.text(
-                        "SELECT max(audience_import.id) FROM audience_import JOIN audience "
-                        "ON audience.id = audience_import.audience_id WHERE audience.name = :name"
-                    ),
-                    {"name": name},
-                ).scalar()
+                statement = sa.text("SELECT max(id) FROM audience_import WHERE audience_id = :audience_id")
+                audience_id = find_audience(connection, name)
+                import_id = connection.execute(statement, {"audience_id": audience_id}).scalar()
             if import_id is None:
-                raise StateError(f"nothing was imported into an audience named {name!r}")
+                raise StateError(f"nothing was imported into the audience {name} yet")
             found = refusals(parts.engine, import_id, limit)
             return [{"line": r.line, "field": r.field, "value": r.value, "reason": r.reason} for r in found]
 

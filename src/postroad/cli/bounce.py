@@ -27,7 +27,7 @@ from postroad.cli.output import JsonOption, print_error, print_json, print_line,
 from postroad.cli.parts import with_parts
 from postroad.cli.signals import start_logging, stop_on_signals
 from postroad.cli.worker import MetricsAt, MetricsHost, MetricsPort, measured_parts
-from postroad.errors import PostroadError, UsageError
+from postroad.errors import PostroadError, UsageError, unknown_name
 from postroad.mail.token import TokenSigner
 from postroad.parts import Parts, Role, known_secret_key
 from postroad.settings import Settings, SourceSettings
@@ -141,8 +141,7 @@ def _sources(settings: Settings, names: Sequence[str] | None) -> dict[str, Sourc
     sources = settings.bounce.sources
     for name in names or ():
         if name not in sources:
-            known = ", ".join(sorted(sources)) or "none"
-            raise UsageError(f"there is no source named {name!r} (known: {known})")
+            raise unknown_name("source", name, sources, listed_by="postroad doctor")
     return {name: sources[name] for name in names or sorted(sources)}
 
 

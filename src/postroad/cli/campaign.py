@@ -25,7 +25,7 @@ from postroad.local.prefect_access import find_prefect
 from postroad.mail.dkim_keys import signers_of
 from postroad.parts import Parts
 from postroad.settings import Settings
-from postroad.store.campaign import Campaign
+from postroad.store.campaign import Campaign, CampaignState
 from postroad.store.ledger import TouchState
 
 app = typer.Typer(help="Campaigns: apply their files, launch, watch, pause, cancel.", no_args_is_help=True)
@@ -198,17 +198,23 @@ def status(
 
 
 @app.command("pause")
-def pause(name: NameArgument) -> None:
+def pause(name: NameArgument, as_json: JsonOption = False) -> None:
     """Let nothing more of a campaign leave. What is on the wire finishes."""
     with_parts(lambda parts: _with_queue(parts, "pause", name))
-    print_line(f"campaign {name} is paused; `postroad campaign resume {name}` lets it go on")
+    if as_json:
+        print_json({"campaign": name, "state": CampaignState.PAUSED})
+    else:
+        print_line(f"campaign {name} is paused; `postroad campaign resume {name}` lets it go on")
 
 
 @app.command("resume")
-def resume(name: NameArgument) -> None:
+def resume(name: NameArgument, as_json: JsonOption = False) -> None:
     """Let a paused campaign go on where it stopped. Nobody gets anything twice."""
     with_parts(lambda parts: _with_queue(parts, "resume", name))
-    print_line(f"campaign {name} goes on")
+    if as_json:
+        print_json({"campaign": name, "state": CampaignState.RUNNING})
+    else:
+        print_line(f"campaign {name} goes on")
 
 
 async def _with_queue(parts: Parts, verb: str, name: str) -> None:
@@ -217,7 +223,11 @@ async def _with_queue(parts: Parts, verb: str, name: str) -> None:
 
 
 @app.command("cancel")
-def cancel(name: NameArgument, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False) -> None:
+def cancel(
+    name: NameArgument,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: JsonOption = False,
+) -> None:
     """End a campaign for good. What is on the wire finishes; everything that waits is cancelled."""
     if not yes:
         confirm(f"End campaign {name} for good?")
@@ -226,4 +236,8 @@ def cancel(name: NameArgument, yes: Annotated[bool, typer.Option("--yes", "-y", 
         queue = await parts.queue(await asyncio.to_thread(queue_name, parts.engine, name))
         return await control.cancel(parts.engine, queue, name, parts.clock.now())
 
-    print_line(f"campaign {name} is cancelled; {with_parts(work):,} queued messages will not leave")
+    cancelled = with_parts(work)
+    if as_json:
+        print_json({"campaign": name, "state": CampaignState.CANCELLED, "cancelled": cancelled})
+    else:
+        print_line(f"campaign {name} is cancelled; {cancelled:,} queued messages will not leave")

@@ -9,6 +9,7 @@ import typer
 from msgspec import to_builtins
 
 from postroad.canary.probe import CanaryReport, send_canary
+from postroad.cli.names import named_sender
 from postroad.cli.output import JsonOption, print_json, print_line
 from postroad.cli.parts import with_parts
 from postroad.dns.finding import Verdict, worst
@@ -27,6 +28,8 @@ def canary(
     """
 
     async def work(parts: Parts) -> list[CanaryReport]:
+        if sender is not None:
+            named_sender(parts.settings, sender)
         return [
             await send_canary(
                 parts.settings,

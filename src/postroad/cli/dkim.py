@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from postroad.cli.names import named_sender
 from postroad.cli.output import JsonOption, print_json, print_line, print_text
 from postroad.errors import DataError, StateError, UsageError
 from postroad.mail.address import domain_of, normalise_address
@@ -71,7 +72,7 @@ def record(
     sender: Annotated[str, typer.Argument(help="Name of the sender in postroad.toml.")], as_json: JsonOption = False
 ) -> None:
     """Show the DNS record of each key of a sender."""
-    keys = keys_of(sender, Settings.load().sender(sender), os.environ)
+    keys = keys_of(sender, named_sender(Settings.load(), sender), os.environ)
     if as_json:
         print_json([_record(key) for key in keys])
         return

@@ -34,7 +34,7 @@ from postroad.dns.health import HealthReport, check_identity
 from postroad.dns.identity import Identity
 from postroad.dns.resolver import Resolver
 from postroad.dns.show import markdown, to_mend
-from postroad.errors import DataError, UnavailableError, UsageError
+from postroad.errors import DataError, UnavailableError, UsageError, unknown_name
 from postroad.mail.address import ascii_domain
 from postroad.parts import Parts
 from postroad.settings import DnsHealthSettings, DnsSettings, Settings
@@ -275,6 +275,10 @@ def reports(
         return await asyncio.to_thread(_summary, parts, back, domain, limit)
 
     sources, results = with_parts(work)
+    if domain is not None and not (sources or results):
+        ours = {sender.domain for sender in Settings.load().senders.values()}
+        if domain not in ours:
+            raise unknown_name("domain with a report or a sender", domain, ours)
     if as_json:
         print_json({"dmarc": sources, "tls": results})
         return

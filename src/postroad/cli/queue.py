@@ -9,13 +9,14 @@ import msgspec
 import typer
 
 from postroad.cli import queue_gate, queue_job, queue_uncertain
+from postroad.cli.names import named_queue, require_jobs
 from postroad.cli.options import QueueOption
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
 from postroad.cli.parts import with_parts
 from postroad.delivery import control
 from postroad.delivery.dead_letters import dead_letters_of
 from postroad.delivery.job import MAIL_QUEUES, SEND_QUEUE
-from postroad.errors import UsageError
+from postroad.errors import UsageError, unknown_name
 from postroad.mending import rebuild_queue, replay_dead, restore_gates
 from postroad.parts import Parts
 from postroad.queue import DeadLetter, Queue, QueueStats
@@ -34,7 +35,7 @@ def stats(queue: QueueOption = SEND_QUEUE, as_json: JsonOption = False) -> None:
     """Show how many jobs are in each state."""
 
     async def work(parts: Parts) -> QueueStats:
-        return await (await parts.queue(queue)).stats()
+        return await (await named_queue(parts, queue)).stats()
 
     found = msgspec.to_builtins(with_parts(work))
     if as_json:
@@ -64,7 +65,7 @@ def dead(
         raise UsageError(f"dead letters are grouped by cause, not by {by}")
 
     async def work(parts: Parts) -> list[DeadLetter]:
-        return await dead_letters_of(parts.engine, await parts.queue(queue))
+        return await dead_letters_of(parts.engine, await named_queue(parts, queue))
 
     letters = with_parts(work)
     if by == "cause":
@@ -98,9 +99,15 @@ def replay(
         raise UsageError("say which dead letters: their ids, --cause, or --all")
 
     async def work(parts: Parts) -> int:
-        opened = await parts.queue(queue)
-        letters = [] if ids else await dead_letters_of(parts.engine, opened, cause=cause)
-        return await replay_dead(parts, opened, ids or [letter.id for letter in letters])
+        opened = await named_queue(parts, queue)
+        if ids:
+            await require_jobs(parts, opened, ids)
+            return await replay_dead(parts, opened, ids)
+        letters = await dead_letters_of(parts.engine, opened, cause=cause)
+        if cause is not None and not letters:
+            causes = {letter.cause for letter in await dead_letters_of(parts.engine, opened)}
+            raise unknown_name("cause of a dead letter", cause, causes, listed_by="postroad queue dead --by cause")
+        return await replay_dead(parts, opened, [letter.id for letter in letters])
 
     count = with_parts(work)
     if as_json:

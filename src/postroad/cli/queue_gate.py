@@ -9,19 +9,32 @@ from typing import Annotated
 import msgspec
 import typer
 
+from postroad.cli.names import named_queue, require_gate
 from postroad.cli.options import QueueOption, at, read_duration_ms, read_instant_ms
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
 from postroad.cli.parts import with_parts
 from postroad.delivery.job import SEND_QUEUE
 from postroad.delivery.shaping import shaper
-from postroad.errors import StateError, UsageError
+from postroad.errors import UsageError
 from postroad.parts import Parts
-from postroad.queue import FOREVER_MS, Gate, GateState, Quota, Rate
+from postroad.queue import FOREVER_MS, Gate, GateState, Queue, Quota, Rate
 from postroad.settings import Rate as RateSetting
 
 app = typer.Typer(help="Gates: the limits that jobs wait behind.", no_args_is_help=True)
 
 GateArgument = Annotated[str, typer.Argument(help="Name of a gate, such as sender:ada@example.com.")]
+
+NewOption = Annotated[
+    bool, typer.Option("--new", help="Also a gate that no setting, sender, campaign or job names: yours to make.")
+]
+
+
+async def _open(parts: Parts, queue_name: str, gate: str, *, new: bool = False) -> Queue:
+    """Open a queue. Raises StateError unless the gate exists, will be made by a job, or is to be a new one."""
+    queue = await named_queue(parts, queue_name)
+    if not new:
+        await require_gate(parts, queue, gate)
+    return queue
 
 
 @app.command("set")
@@ -35,6 +48,7 @@ def set_gate(
         str | None, typer.Option(help="End of the quota: 24h from now, or 2027-01-31T09:00Z; then nothing limits.")
     ] = None,
     queue: QueueOption = SEND_QUEUE,
+    new: NewOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Set a gate's limits. All workers on all hosts obey from their next claim.
@@ -48,7 +62,7 @@ def set_gate(
         raise UsageError("--quota and --until belong together")
 
     async def work(parts: Parts) -> GateState:
-        opened = await parts.queue(queue)
+        opened = await _open(parts, queue, gate, new=new)
         wanted = Gate(
             name=gate,
             rate=_rate(rate, burst or 1) if rate else None,
@@ -90,7 +104,7 @@ def list_gates(queue: QueueOption = SEND_QUEUE, as_json: JsonOption = False) -> 
     """List gates: their limits, what is in flight, how many lanes wait."""
 
     async def work(parts: Parts) -> list[GateState]:
-        return await (await parts.queue(queue)).gates()
+        return await (await named_queue(parts, queue)).gates()
 
     states = with_parts(work)
     if as_json:
@@ -124,25 +138,30 @@ def suspend(
     gate: GateArgument,
     for_: Annotated[str | None, typer.Option("--for", help="How long, as in 30m; unset: until it is resumed.")] = None,
     queue: QueueOption = SEND_QUEUE,
+    new: NewOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Let nothing through a gate. What is in flight finishes."""
+    for_ms = read_duration_ms(for_) if for_ else None
 
-    async def work(parts: Parts) -> None:
-        until_ms = parts.clock.now_ms() + read_duration_ms(for_) if for_ else None
-        await (await parts.queue(queue)).suspend(gate, until_ms)
+    async def work(parts: Parts) -> int | None:
+        until_ms = parts.clock.now_ms() + for_ms if for_ms is not None else None
+        await (await _open(parts, queue, gate, new=new)).suspend(gate, until_ms)
+        return until_ms
 
-    with_parts(work)
+    until_ms = with_parts(work)
+    if as_json:
+        print_json({"gate": gate, "queue": queue, "paused": True, "until": at(until_ms)})
+        return
     print_line(f"{gate} is suspended {f'for {for_}' if for_ else 'until it is resumed'}")
 
 
 @app.command("resume")
-def resume(gate: GateArgument, queue: QueueOption = SEND_QUEUE) -> None:
+def resume(gate: GateArgument, queue: QueueOption = SEND_QUEUE, as_json: JsonOption = False) -> None:
     """Lift the pause of a gate, and undo what a receiver's reply had set: see `postroad shaping show`."""
 
     async def work(parts: Parts) -> int:
-        opened = await parts.queue(queue)
-        if gate not in {state.gate.name for state in await opened.gates()}:
-            raise StateError(f"there is no gate named {gate!r}", remedy="`postroad queue gate list` names them.")
+        opened = await _open(parts, queue, gate)
         if queue != SEND_QUEUE:
             await opened.lift(gate)
             return 0
@@ -151,4 +170,7 @@ def resume(gate: GateArgument, queue: QueueOption = SEND_QUEUE) -> None:
         )
 
     undone = with_parts(work)
+    if as_json:
+        print_json({"gate": gate, "queue": queue, "paused": False, "undone": undone})
+        return
     print_line(f"{gate} is open" + (f"; {undone} changes of the shaping are undone" if undone else ""))

@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 import typer
 
+from postroad.cli.names import named_queue, require_jobs
 from postroad.cli.options import QueueOption, at, read_instant_ms
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
 from postroad.cli.parts import with_parts
@@ -30,7 +31,7 @@ def job(id_: IdArgument, queue: QueueOption = SEND_QUEUE, as_json: JsonOption = 
     """
 
     async def work(parts: Parts) -> tuple[FoundJob, list[dict[str, object]]]:
-        found = await (await parts.queue(queue)).find(id_)
+        found = await (await named_queue(parts, queue)).find(id_)
         if queue in MAIL_QUEUES:
             return found, await asyncio.to_thread(events_of, parts.engine, id_)
         return found, [
@@ -77,7 +78,9 @@ def explain(id_: IdArgument, queue: QueueOption = SEND_QUEUE, as_json: JsonOptio
     """Say why a job is where it is: its lane, the gate that holds it and since when, the instant it may go."""
 
     async def work(parts: Parts) -> Explanation:
-        return await (await parts.queue(queue)).explain(id_)
+        opened = await named_queue(parts, queue)
+        await require_jobs(parts, opened, [id_])
+        return await opened.explain(id_)
 
     said = with_parts(work)
     if as_json:
@@ -97,7 +100,8 @@ def reschedule(
 
     async def work(parts: Parts) -> int:
         due_ms = read_instant_ms(to, parts.clock.now_ms())
-        opened = await parts.queue(queue)
+        opened = await named_queue(parts, queue)
+        await require_jobs(parts, opened, ids)
         if queue in MAIL_QUEUES:
             return await control.reschedule_touches(parts.engine, opened, ids, due_ms)
         return sum(await opened.reschedule(ids, due_ms))
@@ -113,7 +117,8 @@ def cancel(ids: IdsArgument, queue: QueueOption = SEND_QUEUE, as_json: JsonOptio
     """Cancel jobs that are queued or scheduled, for good. What is on the wire finishes."""
 
     async def work(parts: Parts) -> int:
-        opened = await parts.queue(queue)
+        opened = await named_queue(parts, queue)
+        await require_jobs(parts, opened, ids)
         if queue in MAIL_QUEUES:
             return await control.cancel_touches(parts.engine, opened, ids, parts.clock.now())
         return await opened.cancel(ids, "cancelled by hand")

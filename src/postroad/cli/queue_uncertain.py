@@ -7,6 +7,7 @@ from typing import Annotated, assert_never
 
 import typer
 
+from postroad.cli.names import named_queue
 from postroad.cli.options import QueueOption, at
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
 from postroad.cli.parts import with_parts
@@ -39,7 +40,7 @@ def list_(
     """
 
     async def work(parts: Parts) -> list[UncertainJob]:
-        return await (await parts.queue(queue)).uncertain(limit)
+        return await (await named_queue(parts, queue)).uncertain(limit)
 
     rows = [
         {"id": job.id, "since": at(job.since_ms), "lane": job.lane, "worker": job.worker, "attempt": job.attempt}

@@ -12,7 +12,7 @@ from postroad.cli.output import JsonOption, print_json, print_line, print_table
 from postroad.cli.parts import with_parts
 from postroad.delivery.job import SEND_QUEUE
 from postroad.delivery.shaping.show import Destination, Standing, Way, destinations, standing, words
-from postroad.errors import UsageError
+from postroad.errors import unknown_name
 from postroad.parts import Parts
 from postroad.settings import Settings
 from postroad.store.engine import read
@@ -122,7 +122,7 @@ def _address(parts: Parts, sender: str, known: Sequence[str]) -> str:
     named = parts.settings.senders.get(sender)
     address = named.address if named is not None else sender
     if address not in known:
-        raise UsageError(f"there is no sender {sender!r}", remedy=f"Name one of: {', '.join(known) or 'none'}.")
+        raise unknown_name("sender", sender, {*known, *parts.settings.senders})
     return address
 
 

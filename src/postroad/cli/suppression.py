@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
-import sqlalchemy as sa
 import typer
 
 from postroad.campaign.suppression_file import Defaults, read_entries, suppression_key, write_entries
@@ -19,6 +18,7 @@ from postroad.mail.address_hash import is_hash
 from postroad.parts import Parts
 from postroad.store import suppression as store
 from postroad.store.engine import read
+from postroad.store.recipient import audience_ids, find_audience
 from postroad.store.suppression import EVERYWHERE, Entry, SuppressionReason
 
 app = typer.Typer(
@@ -44,7 +44,7 @@ def add(
 
     def entries(parts: Parts) -> list[Entry]:
         hash_of = parts.hash_of if hashed else None
-        audience_id = EVERYWHERE if audience is None else _audience_id(_audiences(parts), audience)
+        audience_id = _audience_id(parts, audience)
         keys = [_key(address, lambda text: suppression_key(text, hash_of)) for address in addresses]
         return [Entry(key, reason, "command line", parts.clock.now(), audience_id) for key in keys]
 
@@ -72,12 +72,13 @@ def import_(
     """
 
     def entries(parts: Parts) -> list[Entry]:
-        audiences = _audiences(parts)
+        with read(parts.engine) as connection:
+            audiences = audience_ids(connection)
         defaults = Defaults(
             reason=reason,
             source=str(file),
             now=parts.clock.now(),
-            audience_id=EVERYWHERE if audience is None else _audience_id(audiences, audience),
+            audience_id=_audience_id(parts, audience),
             audiences=audiences,
             hash_of=parts.hash_of if hashed else None,
         )
@@ -89,19 +90,29 @@ def import_(
 @app.command("export")
 def export(
     file: Annotated[Path | None, typer.Argument(help="CSV to write; unset: standard output.")] = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Write every suppression as a CSV that `import` reads. Hashes stay hashes."""
+    """Write every suppression as a CSV that `import` reads. Hashes stay hashes.
+
+    With --json, and no file, they are printed as JSON instead.
+    """
 
     async def work(parts: Parts) -> list[store.Listed]:
         return await asyncio.to_thread(store.suppressions, parts.engine)
 
     listed = with_parts(work)
+    if file is None and as_json:
+        print_json([row._asdict() for row in listed])
+        return
     if file is None:
         write_entries(DataStream(), listed)
         return
     with file.open("w", encoding="utf-8", newline="") as output:
         write_entries(output, listed)
-    print_line(f"{len(listed):,} suppressions written to {file}")
+    if as_json:
+        print_json({"suppressions": len(listed), "file": str(file)})
+    else:
+        print_line(f"{len(listed):,} suppressions written to {file}")
 
 
 @app.command("lift")
@@ -123,7 +134,7 @@ def lift(
         hashes = [parts.hash_of(key) for key in keys if not key.startswith("@") and not is_hash(key)]
 
         def lifted() -> list[store.Suppression]:
-            audience_id = None if audience is None else _audience_id(_audiences(parts), audience)
+            audience_id = None if audience is None else _audience_id(parts, audience)
             return store.lift(
                 parts.engine,
                 [*keys, *hashes],
@@ -185,13 +196,8 @@ def _key(text: str, read_key: Callable[[str], str]) -> str:
         raise UsageError(f"{text!r} is neither address nor @domain nor #hash: {error.message}") from None
 
 
-def _audiences(parts: Parts) -> dict[str, int]:
+def _audience_id(parts: Parts, name: str | None) -> int:
+    if name is None:
+        return EVERYWHERE
     with read(parts.engine) as connection:
-        rows = connection.execute(sa.text("SELECT name, id FROM audience")).all()
-        return {row.name: row.id for row in rows}
-
-
-def _audience_id(audiences: dict[str, int], name: str) -> int:
-    if name not in audiences:
-        raise StateError(f"there is no audience named {name!r}", remedy="`postroad audience list` names them.")
-    return audiences[name]
+        return find_audience(connection, name)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from postroad.cli.names import named_queue
 from postroad.cli.options import QueueOption, at
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
 from postroad.cli.parts import with_parts
@@ -37,7 +38,7 @@ def list_unknown(
     """
 
     async def work(parts: Parts) -> list[dict[str, object]]:
-        opened = await parts.queue(queue)
+        opened = await named_queue(parts, queue)
         if queue in MAIL_QUEUES:
             return [
                 {
@@ -95,7 +96,7 @@ def who_says(by: str | None) -> str:
 
 async def resolve_in(parts: Parts, queue: str, id_: str, outcome: Resolution, *, by: str) -> None:
     """Settle one uncertain job of a queue, and its touch where that sends mail. Raises StateError: it is not."""
-    opened = await parts.queue(queue)
+    opened = await named_queue(parts, queue)
     if queue not in MAIL_QUEUES:
         await resolve_job(opened, id_, outcome, by=by)
         return

@@ -14,10 +14,11 @@ from msgspec.structs import asdict
 from pydantic import ValidationError
 
 from postroad.cli import warmup_import
+from postroad.cli.names import named_sender, require_provider
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
 from postroad.cli.parts import with_parts
 from postroad.delivery.job import MAIL_QUEUES
-from postroad.errors import UsageError
+from postroad.errors import UsageError, unknown_name
 from postroad.local.prefect import PrefectApi
 from postroad.local.prefect_access import find_prefect
 from postroad.parts import Parts
@@ -28,7 +29,7 @@ from postroad.store.ledger import TouchState
 from postroad.store.overflow import Moved, moved
 from postroad.store.reputation import ReputationDay
 from postroad.store.warmup import WarmupOverride, overrides_of
-from postroad.warmup.caps import keep_caps, providers
+from postroad.warmup.caps import keep_caps
 from postroad.warmup.day import set_cap
 from postroad.warmup.identity import Identity, identities, of_sender
 from postroad.warmup.plan import Plan, plan_for
@@ -124,7 +125,7 @@ def status(
     """Show today's caps at each mailbox provider, why they are so, what providers report, and who set one by hand."""
 
     async def work(parts: Parts) -> tuple[list[Standing], list[ReputationDay], list[WarmupOverride]]:
-        found = identities(parts.settings) if sender is None else of_sender(parts.settings, sender)
+        found = identities(parts.settings) if sender is None else _identities_of(parts.settings, sender)
         now = parts.clock.now()
 
         def look() -> tuple[list[Standing], list[ReputationDay], list[WarmupOverride]]:
@@ -173,13 +174,12 @@ def override(
 ) -> None:
     """Set today's cap by hand and end a pause. It holds at once on all workers; who did it and why is kept."""
     who = by or f"{getpass.getuser()}@{socket.gethostname()}"
-    if provider not in providers():
-        raise UsageError(f"there is no mailbox provider {provider!r}", remedy=f"Name one of: {', '.join(providers())}.")
+    require_provider(provider)
     if not why.strip():
         raise UsageError("--why is empty", remedy="Say why: the next one to look will want to know.")
 
     async def work(parts: Parts) -> list[str]:
-        chosen = _chosen(of_sender(parts.settings, sender), identity)
+        chosen = _chosen(_identities_of(parts.settings, sender), identity)
         now = parts.clock.now()
         for each in chosen:
             await asyncio.to_thread(set_cap, parts.engine, each, provider, cap, by=who, why=why, now=now)
@@ -254,10 +254,9 @@ def schedule(
 
 
 def _plan(sender: str | None, preset: Preset, provider: str, first: int | None, ceiling: int | None) -> Plan:
-    if provider not in providers():
-        raise UsageError(f"there is no mailbox provider {provider!r}", remedy=f"Name one of: {', '.join(providers())}.")
+    require_provider(provider)
     if sender is not None:
-        return plan_for(of_sender(Settings.load(), sender)[0].warmup, provider)
+        return plan_for(_identities_of(Settings.load(), sender)[0].warmup, provider)
     try:
         return plan_for(WarmupSettings(preset=preset, first=first, ceiling=ceiling), provider)
     except ValidationError as error:
@@ -268,9 +267,13 @@ def _plan(sender: str | None, preset: Preset, provider: str, first: int | None, 
 def _chosen(found: list[Identity], name: str | None) -> list[Identity]:
     chosen = [identity for identity in found if name in (None, identity.name)]
     if not chosen:
-        known = ", ".join(identity.name for identity in found)
-        raise UsageError(f"{name!r} is no identity of this sender", remedy=f"Name one of: {known}.")
+        raise unknown_name("identity of this sender", name or "", [identity.name for identity in found])
     return chosen
+
+
+def _identities_of(settings: Settings, sender: str) -> list[Identity]:
+    named_sender(settings, sender)
+    return of_sender(settings, sender)
 
 
 def _plain_day(each: SimulatedDay) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from postroad.cli.work import WORK
 from postroad.delivery.cohorts.breaker import CohortBreaker
 from postroad.delivery.job import SEND_QUEUE, WARMUP_QUEUE
 from postroad.delivery.record import Recorder
-from postroad.errors import UsageError
+from postroad.errors import UsageError, unknown_name
 from postroad.parts import Parts, Role, open_parts
 from postroad.queue import Queue, Worker, beating, this_process
 from postroad.queue.metrics import QueueMetrics, serve_metrics
@@ -82,7 +82,7 @@ def worker(
         raise UsageError(f"two queues are named, {queue!r} and {named!r}", remedy="Start a worker for each.")
     queue = queue or named or SEND_QUEUE
     if queue not in WORK:
-        raise UsageError(f"there is no worker for a queue named {queue!r}", remedy=f"Name one of: {', '.join(WORK)}.")
+        raise unknown_name("worker for a queue", queue, WORK)
     settings = Settings.load()
     configured = settings.queue(queue)
     try:

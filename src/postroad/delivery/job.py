@@ -70,9 +70,13 @@ def touch_of(id_: str) -> int:
     return int(id_)
 
 
+MAX_DIGITS = 18
+"""Of the id of a touch: what every database can compare."""
+
+
 def read_touch(text: str) -> int:
     """Return the touch that a person names. Raises UsageError."""
-    if not (text.isascii() and text.isdecimal()):
+    if not (text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS):
         raise UsageError(f"{text!r} is the id of no touch: that is a number")
     return int(text)
 

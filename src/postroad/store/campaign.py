@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlmodel import Field, Session, SQLModel, col, select
 
-from postroad.errors import StateError
+from postroad.errors import StateError, unknown_name
 from postroad.store.types import BIG_ID, JSON_OBJECT, UtcDateTime, Word
 
 
@@ -139,13 +139,16 @@ def find_campaign(connection: sa.Connection, name: str, *, for_update: bool = Fa
     statement = select(Campaign).where(Campaign.name == name)
     campaign = session.exec(statement.with_for_update() if for_update else statement).one_or_none()
     if campaign is None:
-        known = ", ".join(session.exec(select(Campaign.name).order_by(Campaign.name))) or "none"
-        raise StateError(
-            f"there is no campaign named {name!r} (known: {known})",
-            remedy="`postroad campaign apply FILE` makes one from its campaign.yaml.",
-        )
+        error = unknown_name("campaign", name, campaign_names(connection), listed_by="postroad campaign status")
+        remedy = f"{error.remedy} `postroad campaign apply FILE` makes one from its campaign.yaml."
+        raise StateError(error.message, remedy=remedy)
     session.expunge_all()
     return campaign
+
+
+def campaign_names(connection: sa.Connection) -> list[str]:
+    """Return the names of all campaigns, in their order."""
+    return list(Session(connection).exec(select(Campaign.name).order_by(Campaign.name)))
 
 
 def sender_addresses(connection: sa.Connection) -> list[tuple[str, str | None]]:

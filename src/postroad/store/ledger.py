@@ -400,6 +400,13 @@ def delivery_events(connection: sa.Connection, touch_id: int) -> list[sa.Row[tup
     return list(connection.execute(statement, {"id": touch_id}).all())
 
 
+def known_touches(connection: sa.Connection, touch_ids: Sequence[int]) -> set[int]:
+    """Return which of these touches exist."""
+    touch_id = sa.column("id", sa.BigInteger())
+    statement = sa.select(touch_id).select_from(sa.table("touch")).where(touch_id.in_(touch_ids))
+    return set(connection.execute(statement).scalars())
+
+
 def cancel_touches(connection: sa.Connection, touch_ids: Sequence[int], now: datetime) -> set[int]:
     """End touches that are not on the wire. Returns which."""
     item, parameters = json_rows(connection, "batch", {"id": sa.BigInteger()}, [{"id": i} for i in touch_ids])

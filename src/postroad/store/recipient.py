@@ -10,6 +10,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 
+from postroad.errors import unknown_name
 from postroad.store.bulk import json_rows
 from postroad.store.types import BIG_ID, JSON_OBJECT, UtcDateTime, sql_instant
 
@@ -93,6 +94,19 @@ class Bringing(NamedTuple):
 
     audience_id: int
     import_id: int
+
+
+def audience_ids(connection: sa.Connection) -> dict[str, int]:
+    """Return the id of each audience by its name."""
+    return {row.name: row.id for row in connection.execute(sa.text("SELECT name, id FROM audience"))}
+
+
+def find_audience(connection: sa.Connection, name: str) -> int:
+    """Return the id of an audience. Raises StateError when there is none of that name."""
+    ids = audience_ids(connection)
+    if name not in ids:
+        raise unknown_name("audience", name, ids, listed_by="postroad audience list")
+    return ids[name]
 
 
 def take_in(connection: sa.Connection, new: Sequence[NewRecipient], by: Bringing, now: datetime) -> int:

@@ -1,0 +1,122 @@
+"""Names that a person types: each must exist. What does not is refused with the names that are like it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from itertools import product
+
+import sqlalchemy as sa
+
+from postroad.delivery.job import (
+    MAIL_QUEUES,
+    QUEUE_GATE,
+    campaign_gate,
+    hold_gate,
+    provider_gate,
+    read_touch,
+    route_gate,
+    sender_gate,
+    shared_gate,
+    warmup_gate,
+)
+from postroad.delivery.shaping.show import destinations
+from postroad.errors import StateError, unknown_name
+from postroad.parts import Parts
+from postroad.queue import Queue
+from postroad.settings import DEFAULT_QUEUES, SenderSettings, Settings
+from postroad.store.campaign import campaign_names, sender_addresses
+from postroad.store.engine import read
+from postroad.store.ledger import known_touches
+from postroad.warmup.caps import providers
+from postroad.warmup.identity import identities
+
+
+async def named_queue(parts: Parts, name: str) -> Queue:
+    """Return the queue of this name: of the settings, or one that has ever held a job or a gate. Raises StateError."""
+    queue = await parts.queue(name)
+    known = {*DEFAULT_QUEUES, *parts.settings.queues}
+    if name not in known and not await _is_used(queue):
+        raise unknown_name("queue", name, known)
+    return queue
+
+
+async def _is_used(queue: Queue) -> bool:
+    stats = await queue.stats()
+    return bool(stats.lanes or stats.events or any(stats.counters.values()) or await queue.gates())
+
+
+def named_sender(settings: Settings, name: str) -> SenderSettings:
+    """Return the settings of a sender. Raises StateError."""
+    if name not in settings.senders:
+        error = unknown_name("sender", name, settings.senders)
+        where = settings.config_path or "postroad.toml"
+        sections = f"Senders are the sections [senders.NAME] of {where}."
+        raise StateError(error.message, remedy=f"{error.remedy} {sections}" if error.remedy else sections)
+    return settings.senders[name]
+
+
+def require_provider(name: str) -> None:
+    """Raise StateError unless caps are set for a mailbox provider of this name."""
+    if name not in providers():
+        raise unknown_name("mailbox provider", name, providers(), listed_by="postroad shaping show")
+
+
+async def require_gate(parts: Parts, queue: Queue, name: str) -> None:
+    """Raise StateError unless the queue has this gate, or a job that may come will wait behind it."""
+    known = await known_gates(parts, queue)
+    if name not in known:
+        raise unknown_name("gate", name, known, listed_by="postroad queue gate list")
+
+
+async def known_gates(parts: Parts, queue: Queue) -> set[str]:
+    """Return the names of the gates that the queue has, and of those that its next jobs may make.
+
+    The queue makes a gate when the first job waits behind it. One that is to be shut before that is known by the
+    settings and the ledger.
+    """
+    existing = {state.gate.name for state in await queue.gates()} | {QUEUE_GATE}
+    if queue.name not in MAIL_QUEUES:
+        return existing
+    return existing | await asyncio.to_thread(_implied_gates, parts, existing)
+
+
+def _implied_gates(parts: Parts, existing: Iterable[str]) -> set[str]:
+    with read(parts.engine) as connection:
+        senders = {address for address, _ in sender_addresses(connection)}
+        campaigns = campaign_names(connection)
+        named = destinations(connection, parts.shaping, existing, [])
+    senders |= {sender.address for sender in parts.settings.senders.values()}
+    of_providers = {*providers(), *(destination.provider for destination in named)}
+    receivers = {*of_providers, *(destination.receiver for destination in named)}
+    warming = [identity.name for identity in identities(parts.settings)]
+    return {
+        *map(campaign_gate, campaigns),
+        *map(sender_gate, senders),
+        *map(hold_gate, senders),
+        *map(route_gate, parts.settings.routes),
+        *map(shared_gate, of_providers),
+        *(provider_gate(sender, receiver) for sender, receiver in product(senders, receivers)),
+        *(warmup_gate(provider, identity) for provider, identity in product(providers(), warming)),
+    }
+
+
+async def require_jobs(parts: Parts, queue: Queue, ids: Sequence[str]) -> None:
+    """Raise StateError, naming the first, unless the queue or the ledger knows each of these jobs."""
+    states = await queue.known(ids)
+    unknown = [id_ for id_, state in zip(ids, states, strict=True) if state is None]
+    if unknown and queue.name in MAIL_QUEUES:
+        touches = {id_: read_touch(id_) for id_ in unknown}
+        in_ledger = await asyncio.to_thread(_in_ledger, parts.engine, list(touches.values()))
+        unknown = [id_ for id_, touch in touches.items() if touch not in in_ledger]
+    if unknown:
+        more = f", and {len(unknown) - 1:,} more are unknown" if len(unknown) > 1 else ""
+        raise StateError(
+            f"{queue.name} knows no job {unknown[0]!r}{more}",
+            remedy="Nothing was changed. It never had it, or it ended and was forgotten.",
+        )
+
+
+def _in_ledger(engine: sa.Engine, touches: Sequence[int]) -> set[int]:
+    with read(engine) as connection:
+        return known_touches(connection, touches)

@@ -1,0 +1,207 @@
+"""A name that does not exist is refused by every command that takes one, with names like it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from contextlib import chdir
+from uuid import uuid4
+
+import pytest
+
+from postroad.parts import open_parts
+from postroad.queue import Job, JobClass, Lane
+from postroad.settings import Settings
+from tests.cli.enumerate import commands
+from tests.cli.site import Site, a_site
+
+NOT_FOUND = 7
+
+TYPOS = {
+    ("worker", "queue"): ["worker", "email:sent"],
+    ("worker", "named"): ["worker", "--queue", "email:sent"],
+    ("campaign launch", "name"): ["campaign", "launch", "sprong", "--dry-run"],
+    ("campaign preview", "name"): ["campaign", "preview", "sprong"],
+    ("campaign preview", "step"): ["campaign", "preview", "spring", "--step", "helo"],
+    ("campaign preview", "recipient"): ["campaign", "preview", "spring", "--recipient", "rob@example.org"],
+    ("campaign status", "name"): ["campaign", "status", "sprong"],
+    ("campaign pause", "name"): ["campaign", "pause", "sprong"],
+    ("campaign resume", "name"): ["campaign", "resume", "sprong"],
+    ("campaign cancel", "name"): ["campaign", "cancel", "sprong", "--yes"],
+    ("audience abandon", "name"): ["audience", "abandon", "poeple"],
+    ("audience refusals", "name"): ["audience", "refusals", "poeple"],
+    ("suppression add", "audience"): ["suppression", "add", "x@example.org", "--audience", "poeple"],
+    ("suppression import", "audience"): ["suppression", "import", "people.csv", "--audience", "poeple"],
+    ("suppression lift", "audience"): [
+        *("suppression", "lift", "x@example.org", "--reason", "asked", "--audience", "poeple"),
+    ],
+    ("suppression lift", "addresses"): ["suppression", "lift", "x@example.org", "--reason", "asked"],
+    ("unknown list", "queue"): ["unknown", "list", "--queue", "email:sent"],
+    ("unknown resolve", "job"): ["unknown", "resolve", "4711", "--as", "dead"],
+    ("unknown resolve", "queue"): ["unknown", "resolve", "1", "--as", "dead", "--queue", "email:sent"],
+    ("shaping show", "sender"): ["shaping", "show", "--sender", "adda"],
+    ("shaping log", "sender"): ["shaping", "log", "--sender", "adda"],
+    ("bounce poll", "names"): ["bounce", "poll", "bos"],
+    ("bounce watch", "names"): ["bounce", "watch", "bos"],
+    ("cohort status", "campaign"): ["cohort", "status", "sprong"],
+    ("cohort resume", "pause"): ["cohort", "resume", "4711", "--reason", "clean"],
+    ("warmup plan", "sender"): ["warmup", "plan", "--sender", "adda"],
+    ("warmup plan", "provider"): ["warmup", "plan", "--provider", "gogle"],
+    ("warmup simulate", "sender"): ["warmup", "simulate", "--sender", "adda"],
+    ("warmup simulate", "provider"): ["warmup", "simulate", "--provider", "gogle"],
+    ("warmup status", "sender"): ["warmup", "status", "adda"],
+    ("warmup override", "sender"): ["warmup", "override", "adda", "google", "--cap", "1", "--why", "test"],
+    ("warmup override", "provider"): ["warmup", "override", "ada", "gogle", "--cap", "1", "--why", "test"],
+    ("warmup override", "identity"): [
+        *("warmup", "override", "ada", "google", "--cap", "1", "--why", "test", "--identity", "ada@example.co"),
+    ],
+    ("warmup overflow", "campaign"): ["warmup", "overflow", "sprong"],
+    ("queue job", "id_"): ["queue", "job", "4711"],
+    ("queue job", "queue"): ["queue", "job", "1", "--queue", "email:sent"],
+    ("queue explain", "id_"): ["queue", "explain", "4711"],
+    ("queue explain", "queue"): ["queue", "explain", "1", "--queue", "email:sent"],
+    ("queue reschedule", "ids"): ["queue", "reschedule", "4711", "--to", "1h"],
+    ("queue reschedule", "queue"): ["queue", "reschedule", "1", "--to", "1h", "--queue", "email:sent"],
+    ("queue cancel", "ids"): ["queue", "cancel", "4711"],
+    ("queue cancel", "queue"): ["queue", "cancel", "1", "--queue", "email:sent"],
+    ("queue stats", "queue"): ["queue", "stats", "--queue", "email:sent"],
+    ("queue dead", "queue"): ["queue", "dead", "--queue", "email:sent"],
+    ("queue replay", "ids"): ["queue", "replay", "4711"],
+    ("queue replay", "cause"): ["queue", "replay", "--cause", "tempalte"],
+    ("queue replay", "queue"): ["queue", "replay", "--all", "--queue", "email:sent"],
+    ("queue gate set", "gate"): ["queue", "gate", "set", "sender:adda@example.com", "--rate", "1/1s"],
+    ("queue gate set", "queue"): ["queue", "gate", "set", "queue", "--rate", "1/1s", "--queue", "email:sent"],
+    ("queue gate list", "queue"): ["queue", "gate", "list", "--queue", "email:sent"],
+    ("queue gate suspend", "gate"): ["queue", "gate", "suspend", "sender:adda@example.com"],
+    ("queue gate suspend", "queue"): ["queue", "gate", "suspend", "queue", "--queue", "email:sent"],
+    ("queue gate resume", "gate"): ["queue", "gate", "resume", "sender:adda@example.com"],
+    ("queue gate resume", "queue"): ["queue", "gate", "resume", "queue", "--queue", "email:sent"],
+    ("queue uncertain list", "queue"): ["queue", "uncertain", "list", "--queue", "email:sent"],
+    ("queue uncertain resolve", "job"): ["queue", "uncertain", "resolve", "4711", "dead"],
+    ("queue uncertain resolve", "queue"): ["queue", "uncertain", "resolve", "1", "dead", "--queue", "email:sent"],
+    ("dkim record", "sender"): ["dkim", "record", "adda"],
+    ("dns canary", "sender"): ["dns", "canary", "adda"],
+    ("dns reports", "domain"): ["dns", "reports", "--domain", "example.co"],
+}
+"""By command and parameter: a call that names what does not exist."""
+
+NEW = {
+    ("worker", "name"): "a name for this process",
+    ("recorder", "name"): "a name for this process",
+    ("audience import", "name"): "it makes the audience",
+    ("suppression add", "addresses"): "it makes the suppression",
+    ("dkim keygen", "domain"): "the key is for any domain",
+    ("dkim keygen", "selector"): "it makes the key",
+    ("dns check", "domain"): "any domain can be checked",
+    ("dns check", "bounce_domain"): "any domain can be checked",
+    ("dns check", "dkim_selector"): "what does not exist is a finding",
+    ("warmup import postmaster", "domain"): "it is kept, and the command says that no sender has it",
+}
+"""Parameters that name what need not exist, and why."""
+
+NO_NAMES = {
+    *("rate", "drain", "metrics_host", "smtp", "lmtp", "host", "speed", "start", "within", "since", "to", "until"),
+    *("for_", "reason", "by", "why", "sender_ip", "helo", "resolver", "seed"),
+    *("persona", "algorithm"),  # One of a few words: what is none of them ends with 2, and a list of them.
+}
+"""Parameters that are values."""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with a_site(tmp_path_factory.mktemp("site")) as site:
+        yield site
+
+
+def _texts() -> Iterator[tuple[str, str]]:
+    for words, command in commands().items():
+        for parameter in command.params:
+            kind = parameter.type_descriptor
+            is_value = kind.is_choice or kind.is_ranged or kind.is_path or kind.annotation is bool
+            if parameter.name != "help" and not is_value and "Path" not in str(kind.annotation):
+                yield words, parameter.name
+
+
+def test_every_parameter_is_a_name_that_is_tried_here_or_none() -> None:
+    texts = set(_texts())
+    named = {each for each in texts if each[1] not in NO_NAMES and each != ("queue dead", "by")}
+    assert named == TYPOS.keys() | NEW.keys()
+
+
+@pytest.mark.parametrize("words", TYPOS.values(), ids=" ".join)
+def test_a_name_that_does_not_exist_is_refused(words: list[str], site: Site) -> None:
+    done = site.run(*words)
+    assert done.returncode == NOT_FOUND, (done.stdout, done.stderr)
+    assert done.stdout == ""
+    assert done.stderr.startswith("error ")
+    assert len(done.stderr.splitlines()) == 2, "it says what to do"
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (("campaign", "pause", "sprong"), "spring"),
+        (("audience", "refusals", "poeple"), "people"),
+        (("queue", "gate", "suspend", "sender:adda@example.com"), "sender:ada@example.com"),
+        (("queue", "stats", "--queue", "email:sent"), "email:send"),
+        (("dkim", "record", "adda"), "ada"),
+        (("warmup", "plan", "--provider", "gogle"), "google"),
+        (("bounce", "poll", "bos"), "box"),
+    ],
+)
+def test_the_error_names_what_may_be_meant(words: tuple[str, ...], meant: str, site: Site) -> None:
+    done = site.run(*words, "--json")
+    error = json.loads(done.stderr)["error"]
+    assert f"Did you mean {meant!r}" in error["remedy"] or f" {meant!r}" in error["remedy"]
+
+
+@pytest.mark.parametrize(
+    "gate",
+    [
+        "queue",
+        "route:relay",
+        "campaign:spring",
+        "sender:ada@example.com",
+        "hold:ada@example.com",
+        "provider:google",
+        "provider:google:ada@example.com",
+        "warmup:google:ada@example.com",
+    ],
+)
+def test_a_gate_is_suspended_before_any_job_made_it(gate: str, site: Site) -> None:
+    done = site.run("queue", "gate", "suspend", gate, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"gate": gate, "queue": "email:send", "paused": True, "until": None}
+    assert _claims(site, gate) == 0, "a job that comes later waits behind it"
+    assert json.loads(site.run("queue", "gate", "resume", gate, "--json").stdout)["paused"] is False
+    assert _claims(site, gate) == 1
+
+
+def _claims(site: Site, gate: str) -> int:
+    """Enqueue a job behind the gate, once, and count what a worker may claim."""
+
+    async def work() -> int:
+        with chdir(site.folder):
+            settings = Settings.load()
+        async with open_parts(settings) as parts:
+            queue = await parts.queue("email:send")
+            lane = Lane(name=f"test {gate}", gates=(gate,), job_class=JobClass.NORMAL)
+            await queue.enqueue(lane, [Job(id=gate, payload=b"")])
+            batch = await queue.claim("test", want=10, lease_ms=60_000, nonce=uuid4().hex)
+            return len(batch.jobs)
+
+    return asyncio.run(work())
+
+
+def test_a_gate_of_your_own_is_made_when_it_is_asked_for(site: Site) -> None:
+    assert site.run("queue", "gate", "set", "mine", "--rate", "1/1s").returncode == NOT_FOUND
+    assert site.run("queue", "gate", "set", "mine", "--rate", "1/1s", "--new").returncode == 0
+    assert site.run("queue", "gate", "suspend", "mine").returncode == 0, "it exists now"
+
+
+def test_a_refused_name_changes_nothing(site: Site) -> None:
+    before = site.run("queue", "gate", "list", "--json").stdout
+    site.run("queue", "gate", "suspend", "sender:adda@example.com")
+    site.run("queue", "gate", "set", "nothing", "--concurrency", "1")
+    assert site.run("queue", "gate", "list", "--json").stdout == before
