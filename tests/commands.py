@@ -15,9 +15,29 @@ from unittest.mock import patch
 from postroad.cli.app import main
 
 
-def run_command(folder: Path, environment: Mapping[str, str], *words: str) -> subprocess.CompletedProcess[str]:
-    """Run `postroad` with these words to its end, in this folder and with nothing but this environment."""
-    out, err = TextIOWrapper(BytesIO(), "utf-8"), TextIOWrapper(BytesIO(), "utf-8")
+class Screen(TextIOWrapper):
+    """Standard output as a command sees it: of a terminal, or of a pipe."""
+
+    def __init__(self, *, terminal: bool, encoding: str = "utf-8") -> None:
+        super().__init__(BytesIO(), encoding)
+        self._terminal = terminal
+
+    def isatty(self) -> bool:
+        return self._terminal
+
+    def text(self) -> str:
+        self.seek(0)
+        return self.read()
+
+
+def run_command(
+    folder: Path, environment: Mapping[str, str], *words: str, terminal: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Run `postroad` with these words to its end, in this folder and with nothing but this environment.
+
+    ``terminal``: it takes its output for a terminal, else for a pipe.
+    """
+    out, err = Screen(terminal=terminal), Screen(terminal=terminal)
     with (
         chdir(folder),
         patch.dict(os.environ, environment, clear=True),
@@ -26,13 +46,7 @@ def run_command(folder: Path, environment: Mapping[str, str], *words: str) -> su
         redirect_stderr(err),
     ):
         code = _exit_code()
-    written = [_text(out), _text(err)]
-    return subprocess.CompletedProcess(words, code, *written)
-
-
-def _text(stream: TextIOWrapper) -> str:
-    stream.seek(0)
-    return stream.read()
+    return subprocess.CompletedProcess(words, code, out.text(), err.text())
 
 
 def _exit_code() -> int:

@@ -46,8 +46,8 @@ class Site:
             "PREFECT_API_URL": "http://127.0.0.1:1/api",
         }
 
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return run_command(self.folder, self.environment, *words)
+    def run(self, *words: str, terminal: bool = False) -> subprocess.CompletedProcess[str]:
+        return run_command(self.folder, self.environment, *words, terminal=terminal)
 
 
 @contextmanager

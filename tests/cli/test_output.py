@@ -6,11 +6,9 @@ import ast
 import json
 import logging
 import os
-import re
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
-from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
@@ -18,8 +16,10 @@ import pytest
 from postroad.cli import output
 from postroad.cli.output import DataStream, Styled
 from postroad.errors import StateError
-from postroad.printable import PrintableFormatter, is_hidden, printable
+from postroad.printable import PrintableFormatter, printable
 from tests.cli.conftest import Run
+from tests.cli.hostile import hidden_in, without_styles
+from tests.commands import Screen
 
 HOSTILE = (
     "[/policy] [/red]x :apple: [bad-rep] \x1b]0;title\x07 \x1b[2J \r\n\t \u202e \x9b31m \u2028 \x7f \udc9b \U000e0041"
@@ -28,30 +28,6 @@ SHOWN = (
     r"[/policy] [/red]x :apple: [bad-rep] \x1b]0;title\x07 \x1b[2J \r\n\t \u202e \x9b31m \u2028 \x7f \udc9b \U000e0041"
 )
 ROOT = Path(__file__).parents[2]
-
-
-class Screen(TextIOWrapper):
-    """Standard output as a command sees it: of a terminal, or of a pipe."""
-
-    def __init__(self, *, terminal: bool, encoding: str = "utf-8") -> None:
-        super().__init__(BytesIO(), encoding)
-        self._terminal = terminal
-
-    def isatty(self) -> bool:
-        return self._terminal
-
-    def text(self) -> str:
-        self.seek(0)
-        return self.read()
-
-
-def hidden_in(text: str) -> set[str]:
-    return {char for char in text if is_hidden(char) and char != "\n"}
-
-
-def without_styles(text: str) -> str:
-    """Leave out the colours, which are ours."""
-    return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
 def test_printable_shows_every_control_character_and_keeps_the_rest() -> None:

@@ -36,7 +36,6 @@ from postroad.settings import Settings
 from postroad.store.ledger import TouchState
 
 MOST_SPEED = 100_000.0
-REPLY_LENGTH = 100
 
 
 def rehearse(
@@ -153,10 +152,7 @@ def print_report(report: Report) -> None:
         print_table(
             "what was not accepted at once",
             ["played by", "became", "times", "recipients", "reply"],
-            (
-                [s.persona, s.outcome, s.times, s.recipients, _brief(s.reply or s.cause or "") or None]
-                for s in report.said
-            ),
+            ([s.persona, s.outcome, s.times, s.recipients, s.reply or s.cause] for s in report.said),
         )
     holds = [[hold.gate, hold.why, _span(hold.seconds)] for hold in report.holds]
     if report.slots_full_seconds:
@@ -188,10 +184,6 @@ def _print_run(report: Report) -> None:
         print_warning("what is left waits for somebody: behind a gate, or because its list was paused")
     if not report.complete:
         print_failure(1, "the parts do not sum to the whole: this should not be")
-
-
-def _brief(text: str) -> str:
-    return text if len(text) <= REPLY_LENGTH else f"{text[:REPLY_LENGTH].rsplit(' ', 1)[0]} …"
 
 
 def _span(seconds: float | None) -> str:
