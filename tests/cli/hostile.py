@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from postroad.parts import Parts
 from postroad.printable import is_hidden, printable
-from postroad.queue import Claimed, Dead, Job, JobClass, Lane, Uncertain, Verdict
+from postroad.queue import Claimed, Dead, Job, JobClass, Lane, Uncertain, Verdict, this_process
 
 BAD = "[/policy][/red]x:apple:[bad-rep]<b>\x1b]0;title\x07\x1b[2J\r\u202e\x9b31m\x7f"
 NOW = datetime.now(UTC)
@@ -122,3 +122,4 @@ async def fill_queue(parts: Parts) -> None:
         await queue.settle(bad("worker"), list(zip(jobs, verdicts, strict=True)))
         await queue.enqueue(lane, [Job(id="73", payload=b"")])
         await queue.suspend(bad("gate"), None)
+        await queue.beat(this_process("worker", bad("process")))

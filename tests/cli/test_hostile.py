@@ -68,6 +68,7 @@ CALLS: dict[str, Call] = {
     "warmup simulate": Call(()),
     "warmup status": Call((), ("warmup_day.reason", "warmup_override.by", "warmup_override.why")),
     "warmup overflow": Call((SPRING,), ("overflow.why",)),
+    "processes": Call((), ("process",)),
     "queue job": Call((str(TOUCH),), ("delivery_event.reply", "delivery_event.cause")),
     "queue explain": Call(("73", *OF_HOSTILE), ("gate",)),
     "queue stats": Call(OF_HOSTILE),

@@ -109,7 +109,9 @@ async def test_a_gate_set_while_two_workers_run_holds_for_both_at_once(redis_url
 
 
 async def test_a_gate_is_set_as_a_whole_and_refuses_what_makes_no_limit(run: Run) -> None:
-    state = await run("gate", "set", "s", "--rate", "30/1h", "--burst", "2", "--quota", "1000", "--until", "24h")
+    state = await run(
+        "gate", "set", "s", "--rate", "30/1h", "--burst", "2", "--quota", "1000", "--until", "24h", "--new"
+    )
     assert state["gate"]["rate"] == {"count": 30.0, "per_ms": 3_600_000, "burst": 2}
     assert state["gate"]["quota"]["left"] == 1000
     state = await run("gate", "set", "s", "--concurrency", "5")
@@ -134,7 +136,13 @@ async def test_a_job_is_shown_explained_rescheduled_and_cancelled(redis_url: str
         shown = await run("job", "later")
         assert [event["event"] for event in shown["history"]] == ["cancelled"]
         await queue.lift("g")
-    await run("job", "nobody", fails=True)
+    for words in (
+        ("job", "nobody"),
+        ("explain", "nobody"),
+        ("cancel", "nobody"),
+        ("reschedule", "nobody", "--to", "1h"),
+    ):
+        await run(*words, fails=True)
 
 
 async def test_uncertain_jobs_are_listed_and_resolved(redis_url: str, run: Run) -> None:

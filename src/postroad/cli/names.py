@@ -32,11 +32,14 @@ from postroad.warmup.caps import providers
 from postroad.warmup.identity import identities
 
 
-async def named_queue(parts: Parts, name: str) -> Queue:
-    """Return the queue of this name: of the settings, or one that has ever held a job or a gate. Raises StateError."""
+async def named_queue(parts: Parts, name: str, *, new: bool = False) -> Queue:
+    """Return the queue of this name: of the settings, or one that has ever held a job or a gate. Raises StateError.
+
+    ``new``: also one that holds nothing yet.
+    """
     queue = await parts.queue(name)
     known = {*DEFAULT_QUEUES, *parts.settings.queues}
-    if name not in known and not await _is_used(queue):
+    if not new and name not in known and not await _is_used(queue):
         raise unknown_name("queue", name, known)
     return queue
 
@@ -102,13 +105,18 @@ def _implied_gates(parts: Parts, existing: Iterable[str]) -> set[str]:
 
 
 async def require_jobs(parts: Parts, queue: Queue, ids: Sequence[str]) -> None:
-    """Raise StateError, naming the first, unless the queue or the ledger knows each of these jobs."""
+    """Raise StateError, naming the first, for jobs that do not exist.
+
+    The ledger knows every touch. A queue without a ledger forgets jobs that ended: there, one known job is enough.
+    """
     states = await queue.known(ids)
     unknown = [id_ for id_, state in zip(ids, states, strict=True) if state is None]
     if unknown and queue.name in MAIL_QUEUES:
         touches = {id_: read_touch(id_) for id_ in unknown}
         in_ledger = await asyncio.to_thread(_in_ledger, parts.engine, list(touches.values()))
         unknown = [id_ for id_, touch in touches.items() if touch not in in_ledger]
+    elif len(unknown) < len(ids):
+        return
     if unknown:
         more = f", and {len(unknown) - 1:,} more are unknown" if len(unknown) > 1 else ""
         raise StateError(

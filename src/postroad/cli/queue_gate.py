@@ -25,13 +25,13 @@ app = typer.Typer(help="Gates: the limits that jobs wait behind.", no_args_is_he
 GateArgument = Annotated[str, typer.Argument(help="Name of a gate, such as sender:ada@example.com.")]
 
 NewOption = Annotated[
-    bool, typer.Option("--new", help="Also a gate that no setting, sender, campaign or job names: yours to make.")
+    bool, typer.Option("--new", help="Also a gate that no setting, sender, campaign or job names, of any queue.")
 ]
 
 
 async def _open(parts: Parts, queue_name: str, gate: str, *, new: bool = False) -> Queue:
     """Open a queue. Raises StateError unless the gate exists, will be made by a job, or is to be a new one."""
-    queue = await named_queue(parts, queue_name)
+    queue = await named_queue(parts, queue_name, new=new)
     if not new:
         await require_gate(parts, queue, gate)
     return queue
