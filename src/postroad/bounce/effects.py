@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -37,6 +37,7 @@ from postroad.store.campaign import OnReply, sender_addresses
 from postroad.store.engine import read as reading
 from postroad.store.engine import write
 from postroad.store.ledger import TouchState, end_sequence_of, note_reply
+from postroad.store.outcome import DeliveryOutcome, TouchOutcome
 from postroad.store.suppression import SuppressionReason, strengthen, suppress
 from postroad.store.types import UtcDateTime
 from postroad.store.unsubscribe import unsubscribe_touch
@@ -56,7 +57,8 @@ class Cause(NamedTuple):
 class Processed:
     """What one mail came to. ``ended``: touches whose jobs have no place on the queue any more.
 
-    ``known``: touches of which the queue may believe that nobody knows what became of them.
+    ``known``: touches of which the queue may believe that nobody knows what became of them. ``outcomes``: what to
+    count; nothing of a mail that was processed before.
     """
 
     verdict: Verdict
@@ -65,6 +67,7 @@ class Processed:
     matched_by: MatchedBy | None
     ended: Sequence[int] = ()
     known: Sequence[int] = ()
+    outcomes: Sequence[TouchOutcome] = ()
 
 
 class Judged(NamedTuple):
@@ -169,7 +172,20 @@ def _process(
     mail.touch_id = touch.id if touch is not None else None
     mail.matched_by = match.by.value if match is not None and touch is not None else None
     finish_mail(connection, mail)
-    return _processed(mail, changes)
+    return replace(_processed(mail, changes), outcomes=_outcomes(touch, judgement.verdict, changes))
+
+
+def _outcomes(touch: MatchedTouch | None, verdict: Verdict, changes: Sequence[Change]) -> list[TouchOutcome]:
+    found = [TouchOutcome(id_, _OUTCOMES[kind]) for kind, id_, _ in changes if kind in _OUTCOMES]
+    if touch is not None and verdict is Verdict.COMPLAINT:
+        found.append(TouchOutcome(touch.id, DeliveryOutcome.COMPLAINED))
+    return found
+
+
+_OUTCOMES = {
+    BounceEffectKind.TOUCH_BOUNCED: DeliveryOutcome.BOUNCED,
+    BounceEffectKind.TOUCH_ACCEPTED: DeliveryOutcome.ACCEPTED,
+}
 
 
 def _as_it_was(connection: sa.Connection, mail: BounceMail) -> Processed:

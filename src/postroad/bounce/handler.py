@@ -19,6 +19,7 @@ from postroad.queue import Claimed, Dead, Defer, Done, Lease, Verdict
 from postroad.settings import BounceSettings
 from postroad.store.bounce import forget_raw
 from postroad.store.engine import write
+from postroad.store.outcome import TouchOutcome
 from postroad.store.webhook import forget_tokens
 
 log = logging.getLogger(__name__)
@@ -32,12 +33,21 @@ Follow = Callable[[Sequence[int], Sequence[int]], Awaitable[None]]
 """Lets the queue of mail follow the ledger: touches that ended while they waited, and touches that are known now."""
 
 
+Count = Callable[[Sequence[TouchOutcome]], None]
+
+
 class BounceHandler:
     """Handles jobs of ``bounce:process``. Each may be handled again at any time: nothing happens twice."""
 
-    def __init__(self, *, engine: sa.Engine, rules: Rules, read: Read, clock: Clock, follow: Follow) -> None:
-        """``read``: reads a mail, and always returns: see `reading.MailReader`."""
+    def __init__(
+        self, *, engine: sa.Engine, rules: Rules, read: Read, clock: Clock, follow: Follow, count: Count | None = None
+    ) -> None:
+        """``read``: reads a mail, and always returns: see `reading.MailReader`.
+
+        ``count``: counts outcomes for metrics; None: they are not counted.
+        """
         self._engine = engine
+        self._count = count
         self._rules = rules
         self._read = read
         self._clock = clock
@@ -72,6 +82,9 @@ class BounceHandler:
         processed = await asyncio.to_thread(
             process, self._engine, digests, rules=self._rules, read=self._read, now=self._clock.now()
         )
+        if self._count is not None:
+            outcomes = [outcome for one in processed if one is not None for outcome in one.outcomes]
+            await asyncio.to_thread(self._count, outcomes)
         ended = [touch_id for one in processed if one is not None for touch_id in one.ended]
         known = [touch_id for one in processed if one is not None for touch_id in one.known]
         if ended or known:

@@ -16,6 +16,7 @@ from postroad.delivery.admit import Admission
 from postroad.delivery.control import follow_ledger
 from postroad.delivery.job import MAIL_QUEUES, SEND_QUEUE, WARMUP_QUEUE
 from postroad.delivery.limits import gates_of, keep_limits, set_limits
+from postroad.delivery.metrics import DeliveryMetrics
 from postroad.delivery.opening import open_delivery
 from postroad.parts import Parts
 from postroad.queue import Handle, Prepare, Queue
@@ -72,6 +73,7 @@ async def _judge_bounces(parts: Parts, queue: Queue, limits: QueueSettings) -> A
     keeping = asyncio.create_task(
         keep_house(parts.engine, intake, settings.bounce, parts.clock, window_ms=settings.web.webhooks.window_ms)
     )
+    count = DeliveryMetrics(parts.engine, parts.metrics.registry).count if parts.metrics is not None else None
     try:
         with MailReader() as read:
             handler = BounceHandler(
@@ -80,6 +82,7 @@ async def _judge_bounces(parts: Parts, queue: Queue, limits: QueueSettings) -> A
                 read=read,
                 clock=parts.clock,
                 follow=follow,
+                count=count,
             )
             yield Work(handler, handler.prepare)
     finally:

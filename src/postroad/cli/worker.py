@@ -20,6 +20,7 @@ from postroad.cli.signals import start_logging, stop_on_signals
 from postroad.cli.work import WORK
 from postroad.delivery.cohorts.breaker import CohortBreaker
 from postroad.delivery.job import SEND_QUEUE, WARMUP_QUEUE
+from postroad.delivery.metrics import DeliveryMetrics
 from postroad.delivery.record import Recorder
 from postroad.errors import UsageError, unknown_name
 from postroad.parts import Parts, Role, open_parts
@@ -148,8 +149,11 @@ def recorder(
 async def _record(settings: Settings, name: str, at: MetricsAt) -> None:
     stop = stop_on_signals()
     async with measured_parts(settings, SEND_QUEUE, at, role=Role.RECORDER, name=name) as (parts, queue):
+        metrics = DeliveryMetrics(parts.engine, parts.metrics.registry) if parts.metrics is not None else None
         recorder, seeds = (
-            Recorder(engine=parts.engine, queue=of, clock=parts.clock, name=name, bounce=settings.bounce)
+            Recorder(
+                engine=parts.engine, queue=of, clock=parts.clock, name=name, bounce=settings.bounce, metrics=metrics
+            )
             for of in (queue, await parts.queue(WARMUP_QUEUE))
         )
         if parts.metrics is not None:

@@ -20,6 +20,7 @@ from sqlalchemy.types import TypeEngine
 
 from postroad.clock import Clock
 from postroad.delivery.job import DeliveryNote, decode_note, touch_of
+from postroad.delivery.metrics import DeliveryMetrics
 from postroad.errors import UnavailableError
 from postroad.queue import Event, EventKind, Queue
 from postroad.settings import BounceSettings
@@ -27,6 +28,7 @@ from postroad.store.bounce import bounced_out
 from postroad.store.bulk import json_rows
 from postroad.store.engine import write
 from postroad.store.ledger import LIVE, TouchState
+from postroad.store.outcome import DeliveryOutcome, TouchOutcome
 from postroad.store.suppression import SuppressionReason, suppress
 from postroad.store.types import UtcDateTime, sql_instant
 
@@ -162,6 +164,21 @@ def record(connection: sa.Connection, events: Sequence[Event], now: datetime, bo
     return len(facts)
 
 
+_OUTCOMES = {
+    TouchState.ACCEPTED: DeliveryOutcome.ACCEPTED,
+    TouchState.BOUNCED: DeliveryOutcome.BOUNCED,
+    TouchState.DEFERRED: DeliveryOutcome.DEFERRED,
+    TouchState.DEAD: DeliveryOutcome.DEAD,
+    TouchState.UNKNOWN: DeliveryOutcome.UNKNOWN,
+}
+
+
+def outcomes_in(events: Sequence[Event]) -> list[TouchOutcome]:
+    """Return the outcomes of attempts among events, for metrics."""
+    facts = [fact for event in events if (fact := read_event(event)) is not None]
+    return [TouchOutcome(fact.touch_id, _OUTCOMES[fact.state]) for fact in facts if fact.state in _OUTCOMES]
+
+
 def _rounds(facts: Sequence[_Fact]) -> list[list[_Fact]]:
     """The first fact of each touch, then the second of those that have one, and so on: each may be of another claim."""
     if len({fact.touch_id for fact in facts}) == len(facts):
@@ -262,8 +279,21 @@ def _addresses(connection: sa.Connection, touch_ids: Sequence[int]) -> list[str]
 class Recorder:
     """Reads the events of a queue, and records them."""
 
-    def __init__(self, *, engine: sa.Engine, queue: Queue, clock: Clock, name: str, bounce: BounceSettings) -> None:
-        """``bounce``: how many soft bounces in a row suppress an address, and within what time."""
+    def __init__(
+        self,
+        *,
+        engine: sa.Engine,
+        queue: Queue,
+        clock: Clock,
+        name: str,
+        bounce: BounceSettings,
+        metrics: DeliveryMetrics | None = None,
+    ) -> None:
+        """``bounce``: how many soft bounces in a row suppress an address, and within what time.
+
+        ``metrics``: counts what was recorded; None: it is not counted.
+        """
+        self._metrics = metrics
         self._engine = engine
         self._bounce = bounce
         self._queue = queue
@@ -333,3 +363,5 @@ class Recorder:
     def _write(self, events: Sequence[Event]) -> None:
         with write(self._engine) as connection:
             record(connection, events, self._clock.now(), self._bounce)
+        if self._metrics is not None:
+            self._metrics.count(outcomes_in(events))
