@@ -25,10 +25,11 @@ def test_domains_of_unknown_providers_are_counted_together(engine: sa.Engine) ->
     with write(engine) as connection:
         campaign, (step,) = add_campaign(connection)
         domains = ["gmail.com", *(f"rare{n}.example" for n in range(50))]
-        recipients = [add_recipient(connection, f"a@{domain}") for domain in domains]
         touches = [
-            add_touch(connection, campaign, step, TouchState.ACCEPTED, recipient_id=recipient)
-            for recipient in recipients
+            add_touch(
+                connection, campaign, step, TouchState.ACCEPTED, recipient_id=add_recipient(connection, f"a@{domain}")
+            )
+            for domain in domains
         ]
     registry = CollectorRegistry()
     metrics = DeliveryMetrics(engine, registry)
