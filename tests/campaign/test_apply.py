@@ -145,7 +145,7 @@ def test_the_sender_of_a_launched_campaign_is_brought_up_to_date(house: House) -
 
 def test_find_campaign_says_which_there_are(house: House) -> None:
     house.apply()
-    with read(house.engine) as connection, pytest.raises(StateError, match=r"named 'winter' \(known: spring"):
+    with read(house.engine) as connection, pytest.raises(StateError, match=r"named 'winter'\nKnown: spring\."):
         find_campaign(connection, "winter")
 
 

@@ -61,7 +61,7 @@ def test_it_is_signed_as_the_sender_signs(filled: House) -> None:
 
 
 def test_what_is_not_there_is_said(filled: House) -> None:
-    with pytest.raises(StateError, match=r"no email step named 'more' \(known: hello, again\)"):
+    with pytest.raises(StateError, match=r"named 'more'\nKnown: again, hello\."):
         shown(filled, step="more")
     with pytest.raises(StateError, match=r"x@example\.com is not in the audience of campaign spring"):
         shown(filled, address="x@example.com")

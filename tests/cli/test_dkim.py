@@ -92,4 +92,4 @@ def test_a_preview_is_written_as_a_file_that_verifies(run: Run, tmp_path: Path) 
     assert seen["size_bytes"] > 1000
     missing = run("campaign", "preview", "spring", "--step", "more")
     assert missing.returncode == 7
-    assert "no email step named 'more'" in missing.stderr
+    assert "no email step of campaign spring named 'more'" in missing.stderr

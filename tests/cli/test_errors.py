@@ -108,8 +108,6 @@ async def test_doctor_says_what_to_correct_where_a_relay_refuses_the_login(run: 
     "words",
     [
         ("worker", "--rate", "fast"),
-        ("worker", "email:nothing"),
-        ("worker", "--queue", "email:nothing"),
         ("worker", "email:send", "--queue", "bounce:process"),
         ("bounce", "status", "--since", "long ago"),
         ("worker", "--concurrency", "0"),

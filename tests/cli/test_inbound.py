@@ -128,7 +128,7 @@ def test_a_bounce_in_a_maildir_bounces_its_touch(site: Site) -> None:
         worker.wait()
     assert "box" in site.run("bounce", "poll", "box").stdout
     wrong = site.run("bounce", "poll", "bax")
-    assert wrong.returncode == 2
+    assert wrong.returncode == 7
     assert "no source named 'bax'" in wrong.stderr
 
 

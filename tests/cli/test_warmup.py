@@ -52,10 +52,10 @@ def test_a_plan_is_that_of_the_preset(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (("plan", "--provider", "nobody"), 2, "no mailbox provider 'nobody'"),
+        (("plan", "--provider", "nobody"), 7, "no mailbox provider named 'nobody'"),
         (("plan", "--preset", "table"), 2, "table belongs to preset 'table'"),
         (("plan", "--sender", "ada"), 3, "sender ada does not warm up"),
-        (("status", "nobody"), 3, "no sender named 'nobody'"),
+        (("status", "nobody"), 7, "no sender named 'nobody'"),
         (("override", "ada", "google", "--cap", "5", "--why", "x"), 3, "sender ada does not warm up"),
         (("override", "ada", "google", "--cap", "5", "--why", " "), 2, "--why is empty"),
     ],
