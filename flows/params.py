@@ -30,7 +30,10 @@ class ImportParams(Params):
         min_length=1,
         max_length=1024,
         title="CSV file",
-        description="The file to read, seen from the worker's project folder. It needs an `email` column.",
+        description=(
+            "The file to read, seen from the worker's project folder: in `audiences`, or beside a campaign. "
+            "It needs an `email` column."
+        ),
         examples=["audiences/newsletter.csv"],
     )
 

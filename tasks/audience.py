@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Final
 
 from postroad.campaign.audience import (
     AudienceFile,
     ImportProgress,
     file_to_import,
+    import_progress,
     import_slice,
     open_import,
     refusals,
 )
+from postroad.campaign.reading import import_rules
 from postroad.parts import open_parts
 from tasks.policy import retried
 from tasks.report import publish_table
@@ -31,9 +34,9 @@ async def find_unimported_file(campaign: str) -> AudienceFile | None:
 async def open_file(audience: str, path: str) -> ImportProgress:
     """Check the whole file and begin its import, or take up the one that was interrupted."""
     async with open_parts() as parts:
-        return await asyncio.to_thread(
-            open_import, parts.engine, audience, parts.settings.base_dir / path, parts.clock.now()
-        )
+        file = parts.settings.base_dir / path
+        rules = await asyncio.to_thread(import_rules, parts.engine, parts.settings, file)
+        return await asyncio.to_thread(open_import, parts.engine, audience, file, parts.clock.now(), rules=rules)
 
 
 @retried("import rows", run_name="import rows from {cursor}")
@@ -44,7 +47,9 @@ async def import_rows(import_id: int, cursor: int, rows: int) -> ImportProgress:
     was lost repeats nothing; `cursor` only names the task run.
     """
     async with open_parts() as parts:
-        return await asyncio.to_thread(import_slice, parts.engine, import_id, parts.clock.now(), rows)
+        progress = await asyncio.to_thread(import_progress, parts.engine, import_id)
+        rules = await asyncio.to_thread(import_rules, parts.engine, parts.settings, Path(progress.path))
+        return await asyncio.to_thread(import_slice, parts.engine, import_id, parts.clock.now(), rows, rules)
 
 
 @retried("list refused rows")

@@ -15,6 +15,7 @@ from postroad.campaign import files
 from postroad.campaign.definition import read_campaign
 from postroad.campaign.message import step_message
 from postroad.campaign.plan import launch
+from postroad.campaign.reading import FileRules
 from postroad.errors import ConfigError, StateError
 from postroad.store.campaign import find_campaign, steps_of
 from postroad.store.engine import read, write
@@ -165,5 +166,5 @@ def test_files_of_a_step_have_a_bound_together(tmp_path: Path, monkeypatch: pyte
 def test_what_may_not_be_base64_or_is_not_known_goes_as_octets(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"x")
     wanted = files.AttachmentDefinition(file=Path(name))
-    found = files.read_step_files(tmp_path, (wanted,), (), where="t")
+    found = files.read_step_files(tmp_path, FileRules(folders=(tmp_path,)), (wanted,), (), where="t")
     assert found.settings["files"][0]["type"] == "application/octet-stream"

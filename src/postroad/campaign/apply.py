@@ -150,4 +150,4 @@ def apply_files(engine: sa.Engine, settings: Settings, now: datetime) -> list[Ca
                 remedy="Paths are relative to postroad.toml; * stands for any name.",
             )
         paths += found
-    return [apply(engine, settings, read_campaign(path), now) for path in sorted(set(paths))]
+    return [apply(engine, settings, read_campaign(path, settings), now) for path in sorted(set(paths))]

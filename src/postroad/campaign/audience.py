@@ -17,9 +17,10 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlmodel import Session, col, select
 
-from postroad.campaign.csv_file import Place, check_csv, open_csv, require_unchanged
+from postroad.campaign.csv_file import Place, check_csv, open_csv, open_file, require_unchanged
 from postroad.campaign.definition import NAME_PATTERN
 from postroad.campaign.intake import judge
+from postroad.campaign.reading import FileRules
 from postroad.errors import DataError, StateError, UsageError
 from postroad.store.campaign import find_campaign
 from postroad.store.engine import read, write
@@ -62,9 +63,11 @@ def open_import(
     path: Path,
     now: datetime,
     progress: Callable[[int], None] | None = None,
+    rules: FileRules | None = None,
 ) -> ImportProgress:
     """Check a whole file, then begin its import, or find the one begun before.
 
+    ``rules``: where the file may be; None: anywhere, as the operator named it.
     Raises DataError for the file, UsageError for a name that no campaign.yaml could have, and then keeps nothing.
     """
     if not re.fullmatch(NAME_PATTERN, audience):
@@ -72,7 +75,7 @@ def open_import(
             f"an audience cannot be called {audience!r}",
             remedy="Use at most 64 lower case letters, digits, hyphens and underscores, the first no sign.",
         )
-    facts = check_csv(path, progress)
+    facts = check_csv(path, progress, rules)
     with write(engine) as connection:
         audience_id = open_audience(connection, audience, now)
         statement = sa.text(
@@ -121,7 +124,9 @@ def import_progress(engine: sa.Engine, import_id: int) -> ImportProgress:
         return _progress(connection, import_id)
 
 
-def import_slice(engine: sa.Engine, import_id: int, now: datetime, rows: int = SLICE_ROWS) -> ImportProgress:
+def import_slice(
+    engine: sa.Engine, import_id: int, now: datetime, rows: int = SLICE_ROWS, rules: FileRules | None = None
+) -> ImportProgress:
     """Import the next rows of a file, and move its cursor, in one transaction.
 
     Raises DataError when the file is no longer the one that was checked.
@@ -136,7 +141,8 @@ def import_slice(engine: sa.Engine, import_id: int, now: datetime, rows: int = S
             return _progress(connection, import_id)
         path = Path(state.path)
         require_unchanged(path, state.sha256, state.started_at)
-        with open_csv(path, start=Place(state.cursor, state.line) if state.cursor else None) as file:
+        start = Place(state.cursor, state.line) if state.cursor else None
+        with open_csv(path, start=start, rules=rules) as file:
             judged = judge(file.columns, islice(file, rows))
             place = file.place
         imported = take_in(connection, judged.taken, Bringing(state.audience_id, import_id), now)
@@ -202,11 +208,8 @@ def file_to_import(engine: sa.Engine, campaign: str) -> AudienceFile | None:
             sa.text("SELECT name FROM audience WHERE id = :id"), {"id": found.audience_id}
         ).scalar_one()
         path = Path(found.audience_file)
-        try:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from None
+        with open_file(path) as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
         finished = connection.execute(
             sa.text(
                 "SELECT 1 FROM audience_import WHERE audience_id = :id AND sha256 = :sha256 AND finished_at IS NOT NULL"

@@ -13,15 +13,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from io import BytesIO
+from io import BufferedReader, BytesIO
 from itertools import chain, starmap
 from operator import length_hint
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from postroad.campaign.reading import ALLOW_IT, FileRefusedError, FileRules, open_regular
 from postroad.errors import DataError
 
 MAX_LINE_BYTES = 1 << 20
+MAX_ROW_BYTES = 1 << 20
+"""Of a row of several lines; it is found when a block of lines ends within it."""
 _BLOCK_BYTES = 1 << 16
 MAX_COLUMNS = 200
 _ADDRESS_NAMES = ("address", "email", "e_mail", "email_address", "mail")
@@ -61,6 +64,9 @@ class _Text:
         file.seek(start.cursor)
         self._file, self._path, self._seen = file, path, seen
         self._block, self._next = start, start
+        self.row_line = start.line
+        """Where the row starts that is being read: whoever reads rows keeps it."""
+        self._row_bytes = 0
         self._raw: list[bytes] = []
         self._lines: Iterator[str] = iter(())
 
@@ -77,6 +83,7 @@ class _Text:
         while raw := self._file.read(_BLOCK_BYTES):
             # Up to more than a line may have: what is checked below is a whole line, or too much of one.
             raw += self._file.readline(MAX_LINE_BYTES + 1)
+            self._require_end_of_row()
             self._block = self._next
             self._check(raw)
             if self._seen is not None:
@@ -85,6 +92,18 @@ class _Text:
             self._lines = iter(self._decoded())
             self._next = Place(self._block.cursor + len(raw), self._block.line + len(self._raw))
             yield self._lines
+
+    def _require_end_of_row(self) -> None:
+        """Raises DataError where a row goes on for too long: usually a quote in it is never closed."""
+        if self.row_line > self._block.line:
+            self._row_bytes = 0
+        self._row_bytes += self._next.cursor - self._block.cursor
+        if self._row_bytes > MAX_ROW_BYTES:
+            raise DataError(
+                f"a row of more than {MAX_ROW_BYTES:,} bytes starts here",
+                where=f"{self._path}, line {self.row_line}",
+                remedy="Is a quote in it never closed?",
+            )
 
     def _check(self, raw: bytes) -> None:
         last = raw.rfind(b"\n", 0, -1) + 1
@@ -108,7 +127,7 @@ class _Text:
             return list(map(bytes.decode, self._raw))
         except UnicodeDecodeError as error:
             raise DataError(
-                f"not UTF-8: byte 0x{error.object[error.start]:02x} at column {error.start + 1}",
+                f"not UTF-8 at column {error.start + 1}",
                 where=f"{self._path}, line {self._block.line + self._raw.index(error.object)}",
                 remedy="Export the file again as UTF-8 (in a spreadsheet: “CSV UTF-8”).",
             ) from None
@@ -138,22 +157,25 @@ def _header(path: Path, text: str) -> tuple[str, tuple[str, ...]]:
         raise DataError(
             "the first line names no columns", where=where, remedy="Its first line must, one of them `address`."
         )
+    if len(titles) > MAX_COLUMNS:
+        raise DataError(f"{len(titles)} columns, and {MAX_COLUMNS} is the most", where=where)
     columns = [_identifier(title) for title in titles]
     columns = [ADDRESS if name in _ADDRESS_NAMES else TIME_ZONE if name in _ZONE_NAMES else name for name in columns]
-    if len(columns) > MAX_COLUMNS:
-        raise DataError(f"{len(columns)} columns, and {MAX_COLUMNS} is the most", where=where)
     for number, name in enumerate(columns, start=1):
         if not name or not name.isidentifier():
             raise DataError(
-                f"column {number} is called {titles[number - 1]!r}, which cannot be a merge field",
+                f"column {number} has no name that could be a merge field",
                 where=where,
                 remedy="Use letters, digits and underscores, a letter first.",
             )
         if name in columns[: number - 1]:
-            raise DataError(f"two columns are called {name!r}", where=where, remedy="Rename or remove one of them.")
+            first = columns.index(name) + 1
+            raise DataError(
+                f"columns {first} and {number} have one name", where=where, remedy="Rename or remove one of them."
+            )
     if ADDRESS not in columns:
         raise DataError(
-            f"there is no column `address` (or `email`) among {', '.join(columns)}",
+            f"there is no column `address` (or `email`) among the {len(columns)} of the first line",
             where=where,
             remedy="Name the column that holds the e-mail addresses `address`.",
         )
@@ -196,26 +218,37 @@ class CsvFile:
                         where=f"{self._path}, line {line}",
                         remedy="Quote a field that has the delimiter in it. Nothing of the file was imported.",
                     )
-                line = first_line + self._reader.line_num
+                line = self._text.row_line = first_line + self._reader.line_num
         except csv.Error as error:
             raise DataError(
                 f"not CSV: {error}", where=f"{self._path}, line {line}", remedy="Is a quote in it never closed?"
             ) from None
 
 
+def open_file(path: Path, rules: FileRules | None = None) -> BufferedReader:
+    """Open a regular file. Raises DataError."""
+    try:
+        return rules.open(path) if rules is not None else open_regular(path)
+    except FileRefusedError as error:
+        raise DataError(str(error), where=str(path), remedy=ALLOW_IT) from None
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from None
+
+
 @contextmanager
 def open_csv(
-    path: Path, *, start: Place | None = None, seen: Callable[[bytes], None] | None = None
+    path: Path,
+    *,
+    start: Place | None = None,
+    seen: Callable[[bytes], None] | None = None,
+    rules: FileRules | None = None,
 ) -> Iterator[CsvFile]:
     """Open a CSV, to read it from a place on (None: from its first row). Calls ``seen`` with all that is read.
 
-    Raises DataError when it cannot be read, or its first line names no columns.
+    ``rules``: where it may be; None: anywhere, as the operator named it.
+    Raises DataError when it cannot be read, or its first line names no columns. No error quotes what the file holds.
     """
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from None
-    with file:
+    with open_file(path, rules) as file:
         yield CsvFile(file, path, start, seen)
 
 
@@ -231,11 +264,11 @@ def _rows(path: Path) -> Iterator[CsvRow]:
         yield from starmap(CsvRow, file)
 
 
-def check_csv(path: Path, progress: Callable[[int], None] | None = None) -> CsvFacts:
+def check_csv(path: Path, progress: Callable[[int], None] | None = None, rules: FileRules | None = None) -> CsvFacts:
     """Read all of a file before anything of it is kept. Calls progress with bytes read. Raises DataError."""
     digest = hashlib.sha256()
     count = 0
-    with open_csv(path, seen=digest.update) as file:
+    with open_csv(path, seen=digest.update, rules=rules) as file:
         for count, _ in enumerate(file, start=1):
             if count % 10_000 == 0 and progress is not None:
                 progress(file.place.cursor)
@@ -249,7 +282,7 @@ def require_unchanged(path: Path, sha256: str, since: datetime) -> None:
         # ctime too: a copy may come with the time of its original.
         if max(status.st_mtime, status.st_ctime) < since.timestamp():
             return
-        with path.open("rb") as file:
+        with open_file(path) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from None

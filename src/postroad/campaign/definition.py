@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import time
 from pathlib import Path
@@ -24,25 +23,21 @@ from pydantic import (
 
 from postroad.campaign.calendar import DAYS
 from postroad.campaign.files import Attachments, Inlines, read_step_files, require_images
+from postroad.campaign.reading import ALLOW_IT, FileRefusedError, FileRules, read_named
+from postroad.campaign.yaml_file import load_yaml
 from postroad.errors import ConfigError
 from postroad.mail.markup import finished
 from postroad.mail.template import compile_template
-from postroad.settings import DurationMs, ZoneName
+from postroad.settings import DurationMs, Settings, ZoneName
 from postroad.store.campaign import OnReply
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 """A name that is also the key of an artifact, a label of a metric, and part of a file name."""
 
+MAX_TEXT_BYTES = 1_000_000
+"""Of a campaign.yaml, and of each template."""
+
 MAX_WAIT_MS = 10 * 366 * 86_400_000
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which all but nothing (``~``) is text: YAML 1.1 would read 10:30 as the number 630, and no as false."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012  (as its parent has it)
-        first: [(tag, pattern) for tag, pattern in known if tag.endswith((":null", ":merge"))]
-        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
 
 
 def _text(value: str) -> str:
@@ -56,7 +51,7 @@ def _time_of_day(value: object) -> time | None:
         return None
     match = re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)", value, re.ASCII) if isinstance(value, str) else None
     if match is None:
-        raise ValueError(f"{value!r} is no time of day: write hours and minutes, as in 09:30")
+        raise ValueError("it is no time of day: write hours and minutes, as in 09:30")
     return time(int(match[1]), int(match[2]))
 
 
@@ -183,9 +178,23 @@ class CampaignFile:
         return (self.path.parent / file).resolve() if file is not None else None
 
 
-def read_campaign(path: Path) -> CampaignFile:
-    """Read a campaign.yaml and its templates. Raises ConfigError with file, line and field."""
-    node, values = _load(path, _read(path, where=str(path)))
+def read_campaign(path: Path, settings: Settings | None = None, *, folders: tuple[Path, ...] = ()) -> CampaignFile:
+    """Read a campaign.yaml and the files that it names.
+
+    Args:
+        path: The campaign.yaml.
+        settings: Name folders that its files may be in beside its own, and files that stay closed.
+        folders: More folders that its files may be in.
+
+    Raises:
+        ConfigError: Something is wrong, with file, line and field.
+    """
+    own = (path.parent, *folders)
+    if settings is not None:
+        rules = FileRules.of(settings, *own)
+    else:
+        rules = FileRules(folders=tuple(folder.resolve() for folder in own))
+    node, values = load_yaml(path, _read(path, None, where=str(path)))
     if not isinstance(values, dict) or node is None:
         raise ConfigError("it must be a mapping with name, sender, audience and steps", where=f"{path}, line 1")
     try:
@@ -202,54 +211,23 @@ def read_campaign(path: Path) -> CampaignFile:
             where=f"{path}, line {_line_of(node, loc)}",
             remedy="docs/reference/campaign-file.md lists every field.",
         ) from None
-    return CampaignFile(path=path, definition=definition, steps=_steps(path, node, definition))
+    audience_file = definition.audience.file
+    if audience_file is not None:
+        _require_allowed(path.parent / audience_file, rules, where=f"{path}, line {_line_of(node, ['audience'])}")
+    return CampaignFile(path=path, definition=definition, steps=_steps(path, node, definition, rules))
 
 
-def _load(path: Path, text: str) -> tuple[yaml.Node | None, Any]:
-    """Return the one document of a text, as nodes that know their lines, and as values."""
+def _require_allowed(audience_file: Path, rules: FileRules, *, where: str) -> None:
+    """It need not be there yet. Raises ConfigError."""
     try:
-        loader = _Loader(text)
-        node = loader.get_single_node()
-        _require_single_keys(path, node)
-        return node, loader.construct_document(node) if node is not None else None
-    except yaml.reader.ReaderError as error:
-        where = f"{path}, line {text.count(chr(10), 0, error.position) + 1}"
-        raise ConfigError(f"not YAML: the character {chr(error.character)!r}", where=where) from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = f", line {mark.line + 1}" if mark is not None else ""
-        raise ConfigError(f"not YAML: {error.problem or error.context}", where=f"{path}{line}") from None
+        rules.folder_of(audience_file)
+    except FileRefusedError as error:
+        raise ConfigError(str(error), where=f"{where}, audience.file", remedy=ALLOW_IT) from None
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ConfigError(f"{audience_file} is no path: {error}", where=f"{where}, audience.file") from None
 
 
-def _require_single_keys(path: Path, node: yaml.Node | None) -> None:
-    """Of two keys of one name YAML would take the last, without a word."""
-    for mapping in _mappings(node):
-        seen: set[str] = set()
-        for key, _ in mapping.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise ConfigError(
-                    f"{key.value!r} is there twice", where=f"{path}, line {key.start_mark.line + 1}, {key.value}"
-                )
-            seen.add(str(key.value))
-
-
-def _mappings(root: yaml.Node | None) -> Iterator[yaml.MappingNode]:
-    """Every mapping under a node, once: an alias may name a node many times, or one that it is itself in."""
-    visited: set[int] = set()
-    waiting = [root]
-    while waiting:
-        node = waiting.pop()
-        if node is None or id(node) in visited:
-            continue
-        visited.add(id(node))
-        if isinstance(node, yaml.MappingNode):
-            yield node
-            waiting += [value for _, value in node.value]
-        elif isinstance(node, yaml.SequenceNode):
-            waiting += node.value
-
-
-def _steps(path: Path, node: yaml.Node, definition: CampaignDefinition) -> tuple[StepContent, ...]:
+def _steps(path: Path, node: yaml.Node, definition: CampaignDefinition, rules: FileRules) -> tuple[StepContent, ...]:
     steps: list[StepContent] = []
     for number, step in enumerate(definition.steps):
         if isinstance(step, WaitStep):
@@ -258,23 +236,23 @@ def _steps(path: Path, node: yaml.Node, definition: CampaignDefinition) -> tuple
         where = f"{path}, line {_line_of(node, ['steps', number])}, steps.{number}"
         if step.email in (known.name for known in steps):
             raise ConfigError(f"two steps are called {step.email!r}", where=where)
-        steps.append(_email_step(path, step, where))
+        steps.append(_email_step(path, step, rules, where))
     if definition.steps and isinstance(definition.steps[-1], WaitStep):
         where = f"{path}, line {_line_of(node, ['steps', len(definition.steps) - 1])}"
         raise ConfigError("the last step waits for nothing", where=where, remedy="Remove it, or add an email after it.")
     return tuple(steps)
 
 
-def _email_step(path: Path, step: EmailStep, where: str) -> StepContent:
+def _email_step(path: Path, step: EmailStep, rules: FileRules, where: str) -> StepContent:
     text, html, mjml = (
-        _read(path.parent / file, where=f"{where}.{kind}") if file is not None else None
+        _read(path.parent / file, rules, where=f"{where}.{kind}") if file is not None else None
         for kind, file in (("text", step.text), ("html", step.html), ("mjml", step.mjml))
     )
     compile_template(step.subject, name=f"{where}.subject")
     for file, source in ((step.text, text), (step.html, html), (step.mjml, mjml)):
         if file is not None and source is not None:
             compile_template(source, name=str(path.parent / file), html=file != step.text)
-    files = read_step_files(path.parent, step.attachments, step.inline, where=where)
+    files = read_step_files(path.parent, rules, step.attachments, step.inline, where=where)
     settings: dict[str, Any] = {
         "subject": step.subject,
         "text": text,
@@ -289,19 +267,15 @@ def _email_step(path: Path, step: EmailStep, where: str) -> StepContent:
     return StepContent(name=step.email, kind="email", settings=settings, files=files.octets)
 
 
-def _read(path: Path, *, where: str) -> str:
+def _read(path: Path, rules: FileRules | None, *, where: str) -> str:
+    content = read_named(path, rules, MAX_TEXT_BYTES, where=where)
+    if len(content) > MAX_TEXT_BYTES:
+        raise ConfigError(f"{path} has more than {MAX_TEXT_BYTES:,} bytes", where=where)
     try:
-        text = path.read_text(encoding="utf-8-sig")  # Some editors begin a file with a mark that is none of its text.
-    except FileNotFoundError:
-        raise ConfigError(
-            f"there is no file {path}", where=where, remedy="Paths are relative to campaign.yaml."
-        ) from None
+        # Some editors begin a file with a mark that is none of its text.
+        text = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 at byte {error.start}", where=where) from None
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}", where=where) from None
-    except ValueError as error:  # A NUL in its name
-        raise ConfigError(f"{path} cannot be read: {error}", where=where) from None
     try:
         return _text(text)
     except ValueError as error:

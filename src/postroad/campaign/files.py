@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from postroad.campaign.reading import FileRules, read_named
 from postroad.errors import ConfigError
 from postroad.mail.body import File
 
@@ -19,7 +20,7 @@ MAX_FILES_BYTES = 10_000_000
 """Of all files of one step. In base64 that is 13.7 MB; providers refuse from 20 or 25 MB on, and many hosts before."""
 
 _WORD_OF_TYPE = r"[A-Za-z0-9!#$&^_.+-]{1,127}"  # RFC 6838 §4.2
-_CID = re.compile(r"""["'(=]\s*cid:([^"')\s>{]+)""", re.IGNORECASE)
+_CID = re.compile(r"""["'(=]\s{0,100}cid:([^"')\s>{]+)""", re.IGNORECASE)
 # RFC 2046 §5.2: neither may be base64. As files they are octets.
 _COMPOSITE = ("message/", "multipart/")
 
@@ -60,8 +61,10 @@ class StepFiles:
     octets: dict[str, bytes]
 
 
-def read_step_files(folder: Path, attachments: Attachments, inlines: Inlines, *, where: str) -> StepFiles:
-    """Read the files of a step. Raises ConfigError with file, line and field."""
+def read_step_files(
+    folder: Path, rules: FileRules, attachments: Attachments, inlines: Inlines, *, where: str
+) -> StepFiles:
+    """Read the files of a step, as the rules allow. Raises ConfigError with file, line and field."""
     entries: list[dict[str, Any]] = []
     octets: dict[str, bytes] = {}
     left_bytes = MAX_FILES_BYTES
@@ -70,7 +73,7 @@ def read_step_files(folder: Path, attachments: Attachments, inlines: Inlines, *,
         *((f"{where}.inline.{number}", wanted) for number, wanted in enumerate(inlines)),
     ]
     for place, wanted in all_wanted:
-        content = _read(folder / wanted.file, left_bytes, where=place)
+        content = _read(folder / wanted.file, rules, left_bytes, where=place)
         left_bytes -= len(content)
         digest = sha256(content).hexdigest()
         octets[digest] = content
@@ -102,16 +105,8 @@ def _type_of(name: str) -> str:
     return found[0]
 
 
-def _read(path: Path, left_bytes: int, *, where: str) -> bytes:
-    try:
-        with path.open("rb") as file:
-            content = file.read(left_bytes + 1)
-    except FileNotFoundError:
-        raise ConfigError(
-            f"there is no file {path}", where=where, remedy="Paths are relative to campaign.yaml."
-        ) from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in its name
-        raise ConfigError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}", where=where) from None
+def _read(path: Path, rules: FileRules, left_bytes: int, *, where: str) -> bytes:
+    content = read_named(path, rules, left_bytes, where=where)
     if len(content) > left_bytes:
         raise ConfigError(
             f"with {path} the files of this step have more than {MAX_FILES_BYTES:,} bytes",

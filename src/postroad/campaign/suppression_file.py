@@ -105,7 +105,7 @@ def _at_line(file: Path, line: int, column: str, text: str, read: Callable[[str]
         return read(text)
     except DataError as error:
         raise DataError(
-            f"{column}: {text!r}: {error.message}",
+            f"{column}: {error.message}",
             where=f"{file}, line {line}",
             remedy="Mend or remove that row: a suppression that is not understood would not hold.",
         ) from None

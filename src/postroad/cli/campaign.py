@@ -37,7 +37,8 @@ def apply_(
     files: Annotated[list[Path], typer.Argument(help="One or more campaign.yaml.")], as_json: JsonOption = False
 ) -> None:
     """Make a campaign from its file, or bring it up to date. The steps of a launched one cannot change."""
-    read = [read_campaign(file) for file in files]  # All are read before any is applied.
+    settings = Settings.load()
+    read = [read_campaign(file, settings) for file in files]  # All are read before any is applied.
 
     async def work(parts: Parts) -> list[Campaign]:
         return [await asyncio.to_thread(apply, parts.engine, parts.settings, file, parts.clock.now()) for file in read]

@@ -133,7 +133,8 @@ def _apply(parts: Parts, folder: Path) -> str:
     now = parts.clock.now()
     suppressions = folder / "suppressions.csv"
     suppress_now(parts.engine, read_addresses(suppressions), SuppressionReason.MANUAL, suppressions.name, now)
-    return apply(parts.engine, parts.settings, read_campaign(folder / "campaign.yaml"), now).name
+    file = read_campaign(folder / "campaign.yaml", folders=(parts.settings.base_dir / EXAMPLE,))
+    return apply(parts.engine, parts.settings, file, now).name
 
 
 async def _run(house: House, parts: Parts, name: str, progress: Progress) -> str:

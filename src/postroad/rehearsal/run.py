@@ -56,7 +56,7 @@ async def rehearse(
         PreflightError: it could not be launched as it stands.
         UnavailableError: a part of the rehearsal does not start.
     """
-    file = read_campaign(order.campaign)
+    file = read_campaign(order.campaign, settings)
     rows = await asyncio.to_thread(audience_file, file, folder, order.recipients)
     clock = ScaledClock(start, min(order.speed, 1.0))
     async with AsyncExitStack() as stack:

@@ -23,6 +23,7 @@ from postroad.settings.canary import CanarySettings
 from postroad.settings.cohort import CohortBreakerSettings, EvidenceSettings
 from postroad.settings.dkim import DkimSettings
 from postroad.settings.dns import DnsHealthSettings, DnsSettings
+from postroad.settings.files import FilesSettings
 from postroad.settings.routes import (
     OAuthSettings,
     RelaySettings,
@@ -73,6 +74,7 @@ __all__ = [
     "DnsSettings",
     "DurationMs",
     "EvidenceSettings",
+    "FilesSettings",
     "InboundSettings",
     "MailgunWebhook",
     "OAuthSettings",
@@ -282,6 +284,7 @@ class Settings(BaseSettings):
     dns: DnsSettings = DnsSettings()
     dns_health: DnsHealthSettings = DnsHealthSettings()
     canary: CanarySettings | None = Field(default=None, description="unset: no canary is sent")
+    files: FilesSettings = FilesSettings()
     web: WebSettings = WebSettings()
 
     _config_path: Path | None = None

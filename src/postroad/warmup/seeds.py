@@ -110,7 +110,7 @@ def make_campaign(engine: sa.Engine, settings: Settings, sender: str, now: datet
     seeds = seeds_of(settings, sender)
     if seeds is None:
         return None
-    file = read_campaign(seeds.campaign)
+    file = read_campaign(seeds.campaign, settings)
     _require_fit(file, sender)
     day = day_of(of_sender(settings, sender)[0], now)
     name = f"{file.definition.name}-{day}"

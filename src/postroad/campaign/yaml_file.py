@@ -1,0 +1,115 @@
+"""YAML as campaign files use it: a small part of the language, bounded in size, depth and what aliases expand to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from postroad.errors import ConfigError
+
+MAX_CHARACTERS: Final = 200_000
+MAX_DEPTH: Final = 20
+"""Of mappings and lists in each other."""
+MAX_VALUES: Final = 10_000
+"""Keys, texts, mappings and lists, each counted as often as aliases repeat it."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which all but nothing (``~``) is text: YAML 1.1 would read 10:30 as the number 630, and no as false."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  (as its parent has it)
+        first: [(tag, pattern) for tag, pattern in known if tag.endswith((":null", ":merge"))]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = 0
+        self._sizes: dict[int, tuple[int, int]] = {}  # by node: how many values, and how deep
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Compose a node, as YAML does, and measure it: an alias counts as all that it stands for."""
+        event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
+        if getattr(event, "tag", None) not in (None, "!"):
+            raise _error(event, "tags such as !!int are not available")
+        self._depth += 1
+        try:
+            if self._depth > MAX_DEPTH:
+                raise _error(event, f"it is nested deeper than {MAX_DEPTH} levels")
+            node = super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
+        if node is not None and id(node) not in self._sizes:
+            if isinstance(event, yaml.AliasEvent):
+                raise _error(event, "an alias is within what it stands for")
+            self._sizes[id(node)] = self._measured(node)
+        size, depth = self._sizes[id(node)] if node is not None else (0, 0)
+        if size > MAX_VALUES:
+            raise _error(event, f"it has more than {MAX_VALUES:,} values")
+        if self._depth + depth > MAX_DEPTH:
+            raise _error(event, f"it is nested deeper than {MAX_DEPTH} levels")
+        return node
+
+    def _measured(self, node: yaml.Node) -> tuple[int, int]:
+        if isinstance(node, yaml.ScalarNode):
+            return 1, 1
+        pairs = [each for pair in node.value for each in (pair if isinstance(pair, tuple) else (pair,))]
+        sizes = [self._sizes[id(each)] for each in pairs]
+        return 1 + sum(size for size, _ in sizes), 1 + max((depth for _, depth in sizes), default=0)
+
+
+def _error(event: yaml.Event, problem: str) -> yaml.MarkedYAMLError:
+    return yaml.composer.ComposerError(None, None, problem, event.start_mark)  # type: ignore[arg-type]
+
+
+def load_yaml(path: Path, text: str) -> tuple[yaml.Node | None, Any]:
+    """Return the one document of a text, as nodes that know their lines, and as values.
+
+    Raises:
+        ConfigError: It is no YAML, or passes a bound; with file and line.
+    """
+    if len(text) > MAX_CHARACTERS:
+        raise ConfigError(f"it has more than {MAX_CHARACTERS:,} characters", where=str(path))
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        _require_single_keys(path, node)
+        return node, loader.construct_document(node) if node is not None else None
+    except yaml.reader.ReaderError as error:
+        where = f"{path}, line {text.count(chr(10), 0, error.position) + 1}"
+        raise ConfigError(f"not YAML: the character {chr(error.character)!r}", where=where) from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f", line {mark.line + 1}" if mark is not None else ""
+        raise ConfigError(f"not YAML: {error.problem or error.context}", where=f"{path}{line}") from None
+
+
+def _require_single_keys(path: Path, node: yaml.Node | None) -> None:
+    """Of two keys of one name YAML would take the last, without a word."""
+    for mapping in _mappings(node):
+        seen: set[str] = set()
+        for key, _ in mapping.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise ConfigError(
+                    f"{key.value!r} is there twice", where=f"{path}, line {key.start_mark.line + 1}, {key.value}"
+                )
+            seen.add(str(key.value))
+
+
+def _mappings(root: yaml.Node | None) -> Iterator[yaml.MappingNode]:
+    """Every mapping under a node, once: an alias may name a node many times."""
+    visited: set[int] = set()
+    waiting = [root]
+    while waiting:
+        node = waiting.pop()
+        if node is None or id(node) in visited:
+            continue
+        visited.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            yield node
+            waiting += [value for _, value in node.value]
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += node.value
