@@ -8,6 +8,7 @@ from postroad.bounce.judge import Judgement, Verdict
 from postroad.bounce.match import MatchedBy
 from postroad.bounce.policy import NOTHING, Consequence, History, judgement_for, policy
 from postroad.bounce.report import Action, Reported
+from postroad.classify.classify import Cause
 from postroad.errors import Blame
 from postroad.store.ledger import TouchState
 from postroad.store.suppression import SuppressionReason
@@ -17,7 +18,8 @@ ARRIVED = Consequence(touch=TouchState.ACCEPTED)
 
 def _judged(verdict: Verdict, *, address: str = "ada@example.org", final: bool = True, **told: object) -> Judgement:
     reported = Reported(address=address, action=told.get("action"))  # type: ignore[arg-type]
-    return Judgement(reported=reported, verdict=verdict, rule="a rule", final=final)
+    cause: Cause | None = told.get("cause")  # type: ignore[assignment]
+    return Judgement(reported=reported, verdict=verdict, rule="a rule", final=final, cause=cause)
 
 
 def _policy(judgement: Judgement, *, soft: int = 0, by: MatchedBy = MatchedBy.RETURN_PATH) -> Consequence:
@@ -32,9 +34,14 @@ def _policy(judgement: Judgement, *, soft: int = 0, by: MatchedBy = MatchedBy.RE
             0,
             Consequence(touch=TouchState.BOUNCED, blame=Blame.RECIPIENT, suppress=SuppressionReason.HARD_BOUNCE),
         ),
-        (_judged(Verdict.SOFT), 1, Consequence(touch=TouchState.BOUNCED, blame=Blame.RECIPIENT)),
+        (_judged(Verdict.SOFT), 99, Consequence(touch=TouchState.BOUNCED, blame=Blame.HOST)),
         (
-            _judged(Verdict.SOFT),
+            _judged(Verdict.SOFT, cause=Cause.MAILBOX_FULL),
+            1,
+            Consequence(touch=TouchState.BOUNCED, blame=Blame.RECIPIENT),
+        ),
+        (
+            _judged(Verdict.SOFT, cause=Cause.MAILBOX_FULL),
             2,
             Consequence(touch=TouchState.BOUNCED, blame=Blame.RECIPIENT, suppress=SuppressionReason.SOFT_BOUNCE),
         ),

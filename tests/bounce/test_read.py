@@ -114,7 +114,7 @@ def test_bounces_in_other_languages_are_read(subject: str, words: str) -> None:
 def test_user_unknown_said_of_the_message_and_not_of_the_recipient_is_no_hard_bounce() -> None:
     said = "550 User unknown (in reply to end of DATA command)"
     [judgement] = judge(read_mail(mails.dsn(status="5.0.0", diagnostic=said)))
-    assert (judgement.verdict, judgement.rule) == (Verdict.SOFT, "no such mailbox, it seems")
+    assert judgement.verdict is Verdict.SOFT
     [judgement] = judge(
         read_mail(mails.dsn(status="5.0.0", diagnostic="550 User unknown (in reply to RCPT TO command)"))
     )

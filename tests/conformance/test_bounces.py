@@ -18,11 +18,10 @@ from postroad.bounce.reader import read_kept
 from postroad.bounce.report import Envelope, Kind
 
 JUDGED_OTHERWISE = {
-    "lhost-activehunter-02.eml": "`550 <address>: User unknown` is what Postfix answers to RCPT",
-    "lhost-apachejames-01.eml": "lhost-verizon-02 says the same, and is labelled hard",
+    "lhost-exim-31.eml": "it says that the account may not exist, or may be blacklisted",
     "lhost-opensmtpd-12.eml": "it says that the mail is delayed, and tried for seven days",
+    "lhost-postfix-46.eml": "`Recipient address rejected.` gives no reason",
     "rhost-aol-06.eml": "lhost-postfix-17 says the same, and is labelled not hard",
-    "rhost-messagelabs-02.eml": "`No such user`, but no word of when it was said",
     "rhost-messagelabs-03.eml": "`542 Rejected` gives no reason",
 }
 """Mails of bounces-sisimai that we do not judge as labelled, and why."""

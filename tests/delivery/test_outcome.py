@@ -75,7 +75,7 @@ def parsed(phase: Phase, said: str) -> Reply:
 
 @pytest.mark.parametrize(("meaning", "phase", "said"), REPLIES, ids=[said[:60] for _, _, said in REPLIES])
 def test_what_servers_say(meaning: str, phase: Phase, said: str) -> None:
-    outcome = of_reply(parsed(phase, said), deferrals=0)
+    outcome = of_reply(parsed(phase, said), deferrals=0, provider="google" if meaning == "unauthenticated" else "")
     assert Meaning(outcome.verdict, outcome.blame, outcome.suppress, outcome.pause) == MEANINGS[meaning]
     if meaning.startswith("unauthenticated") or "DMARC" in said:
         assert outcome.cause.startswith("sender authentication")
@@ -140,11 +140,53 @@ def test_the_schedule_is_that_of_rfc_5321() -> None:
     assert 120 * MINUTE_MS <= DEFERRAL_MS[-1] <= 180 * MINUTE_MS
 
 
-@given(st.sampled_from(TRANSACTION), st.integers(500, 599), st.integers(0, 999), st.one_of(WORDS, st.text(max_size=60)))
-def test_5_7_never_suppresses(phase: Phase, code: int, detail: int, text: str) -> None:
-    outcome = of_reply(parse_reply(phase, code, [f"5.7.{detail} {text}"]), deferrals=0)
-    assert not outcome.suppress
-    assert outcome.verdict is not Verdict.ACCEPTED
+ABOUT_THE_SENDER = [
+    "sender",
+    "spf",
+    "dkim",
+    "dmarc",
+    "blacklisted",
+    "spam",
+    "policy",
+    "rate limit",
+    "quota exceeded",
+    "too many connections",
+    "access denied",
+    "blocked",
+    "try again later",
+    "too large",
+    "relaying denied",
+    "your ip",
+    "virus",
+    "not allowed",
+    "suspended",
+    "mailbox full",
+    "reputation",
+    "throttled",
+    "reverse dns",
+]
+HARD_WORDS = ["user unknown", "no such user", "mailbox not found", "does not exist", "unknown recipient", ""]
+
+
+@given(
+    st.sampled_from(TRANSACTION),
+    st.integers(400, 599),
+    st.sampled_from(["", "5.1.1 ", "5.1.2 ", "5.7.1 ", "5.1.0 ", "5.2.1 ", "5.1.90 ", "5.4.1 "]),
+    st.permutations(["{sender}", "{hard}", "message", "host"]),
+    st.sampled_from(ABOUT_THE_SENDER),
+    st.sampled_from(HARD_WORDS),
+    st.sampled_from([" ", ", ", ": ", "; ", " - ", " or "]),
+)
+def test_no_text_about_the_sender_suppresses(
+    phase: Phase, code: int, status: str, order: list[str], sender: str, hard: str, between: str
+) -> None:
+    text = between.join(order).format(sender=sender, hard=hard)
+    assert not of_reply(parse_reply(phase, code, [status + text]), deferrals=0).suppress
+
+
+def test_unmistakable_words_beat_a_code_of_policy() -> None:
+    outcome = of_reply(parse_reply(Phase.RCPT, 550, ["5.7.1 No such user!"]), deferrals=0)
+    assert (outcome.verdict, outcome.suppress, outcome.pause) == (Verdict.BOUNCED, True, None)
 
 
 @given(replies((Phase.MAIL,), 400, 599))

@@ -304,7 +304,7 @@ def _note(
         "reply_code": reported.reply_code,
         "enhanced_code": reported.status,
         "reply": reported.diagnostic[:500] or None,
-        "cause": f"came back: {judgement.rule}"[:100],
+        "cause": f"came back: {judgement.cause or judgement.rule}"[:100],
         "blame": what.blame,
     }
     connection.execute(statement, values)

@@ -1,21 +1,23 @@
-"""What a report means for whoever it is about: a pure function, its rules a table that ships with the package.
+"""Decides what a report means for each recipient that it names: a pure function.
 
-An unrelated mail, an automatic reply and the sender's own fault never count against a recipient, and neither does a
-failure whose reason nobody gives: only a rule of `verdicts.toml` says *hard*.
+An unrelated mail, an automatic reply, the sender's own fault and a failure without a known reason never count against
+a recipient. What a server says of a failure is classified by `postroad.classify`, as a reply on the way out is.
 """
 
 from __future__ import annotations
 
-import re
 from enum import StrEnum
-from functools import cache
 from typing import assert_never
 
-import msgspec
 from msgspec import Struct
 
-from postroad.bounce.report import Action, Kind, Report, Reported
-from postroad.bounce.tables import read_table
+from postroad.bounce.report import Action, Kind, Report, Reported, Returned
+from postroad.classify.classify import Cause, Classification, Confidence, Statement, classify
+from postroad.classify.evidence import Evidence, find_evidence
+from postroad.classify.text import clean
+from postroad.errors import Blame
+
+NOTHING_RETURNED = Returned()
 
 
 class Verdict(StrEnum):
@@ -33,41 +35,16 @@ class Verdict(StrEnum):
 
 
 class Judgement(Struct, frozen=True, kw_only=True):
-    """The verdict on one recipient, and the rule that gave it. ``final``: nothing more is tried for this mail."""
+    """The verdict on one recipient, and the rule that gave it.
+
+    ``cause``: why it failed, where it did and that is known. ``final``: nothing more is tried for this mail.
+    """
 
     reported: Reported
     verdict: Verdict
     rule: str
+    cause: Cause | None = None
     final: bool = True
-
-
-class Rule(Struct, frozen=True, kw_only=True):
-    """One row of `verdicts.toml`. All that it names must hold."""
-
-    name: str
-    verdict: Verdict
-    example: str
-    status: str | None = None
-    codes: frozenset[int] = frozenset()
-    phrases: tuple[str, ...] = ()
-    unless: tuple[str, ...] = ()
-    at_rcpt: bool = False
-
-    def fits(self, status: str | None, code: int | None, said: str) -> bool:
-        """Whether it decides on this status, reply code, and text in lower case."""
-        if self.codes and code not in self.codes:
-            return False
-        if self.status is not None and re.fullmatch(self.status, status or "") is None:
-            return False
-        if self.phrases and not any(phrase in said for phrase in self.phrases):
-            return False
-        return not any(phrase in said for phrase in self.unless)
-
-
-@cache
-def rules() -> tuple[Rule, ...]:
-    """The rules, as shipped, in order."""
-    return msgspec.convert(read_table("verdicts.toml")["rule"], tuple[Rule, ...])
 
 
 def judge(report: Report) -> tuple[Judgement, ...]:
@@ -79,7 +56,7 @@ def judge(report: Report) -> tuple[Judgement, ...]:
 def _judge_one(report: Report, one: Reported) -> Judgement:
     match report.kind:
         case Kind.DSN | Kind.BOUNCE:
-            return _judge_failure(one)
+            return _judge_failure(one, report.returned)
         case Kind.FEEDBACK:
             verdict, rule = _FEEDBACK.get(report.feedback_type, (Verdict.COMPLAINT, "feedback report"))
         case Kind.AUTO_REPLY:
@@ -106,7 +83,7 @@ _FEEDBACK = {
 }
 
 
-def _judge_failure(one: Reported) -> Judgement:
+def _judge_failure(one: Reported, returned: Returned) -> Judgement:
     match one.action:
         case Action.DELIVERED | Action.RELAYED | Action.EXPANDED:
             return Judgement(reported=one, verdict=Verdict.UNRELATED, rule=f"{one.action}, not failed")
@@ -114,23 +91,58 @@ def _judge_failure(one: Reported) -> Judgement:
             # RFC 3464 §2.3.3: it is tried on, and what comes of it is told by another mail, or by none.
             return Judgement(reported=one, verdict=Verdict.SOFT, rule="delayed", final=False)
         case Action.FAILED | None:
-            verdict, rule = decide(one)
-            return Judgement(reported=one, verdict=verdict, rule=rule)
+            verdict, cause, rule = decide(one, returned)
+            return Judgement(reported=one, verdict=verdict, rule=rule, cause=cause)
         case other:
             assert_never(other)
 
 
-def decide(one: Reported) -> tuple[Verdict, str]:
-    """Verdict on a failure, and the name of the rule, from its status, its reply code and what was said of it."""
-    words, status = one.diagnostic.lower(), one.status
-    temporary = (status or str(one.reply_code or "5"))[0] == "4"
-    for rule in rules():
-        if rule.fits(status, one.reply_code, words):
-            if rule.verdict is Verdict.HARD and temporary:
-                return Verdict.SOFT, f"{rule.name}, for now"
-            if rule.at_rcpt and not (one.at_rcpt or (status or "").startswith("5.1.")):
-                return Verdict.SOFT, f"{rule.name}, it seems"
-            return rule.verdict, rule.name
-    if status is not None and status[0] == "2":
-        return Verdict.UNRELATED, "a status of success"
-    return Verdict.SOFT, "refused for now" if temporary else "refused without a reason"
+def decide(one: Reported, returned: Returned = NOTHING_RETURNED) -> tuple[Verdict, Cause | None, str]:
+    """Return the verdict on a failure, its cause where one is known, and the name of the rule.
+
+    ``returned``: what came back of the message, which names who had sent it.
+    """
+    senders = tuple(filter(None, (returned.sender, returned.return_path)))
+    succeeded = one.status is not None and one.status[0] == "2"
+    said = _classify(one, one.quoted or one.diagnostic, senders)
+    if succeeded and not said.suppresses:
+        return Verdict.UNRELATED, None, "a status of success"
+    if one.quoted and (said.confidence is Confidence.LOW or (said.suppresses and _is_there(one.diagnostic))):
+        # The remote host's own words come first. Where they give no reason, or the local server knows that the mailbox
+        # is there, what the local server says counts.
+        said = _classify(one, one.diagnostic, senders)
+    rule = f"{said.cause}: {said.rule}"
+    if said.suppresses:
+        return Verdict.HARD, said.cause, rule
+    return _verdict_of(said), said.cause, rule
+
+
+def _is_there(text: str) -> bool:
+    """Whether a text says that the mailbox exists: it is full, or at rest."""
+    there = (Evidence.MAILBOX_FULL, Evidence.INACTIVE)
+    return any(found.evidence in there for found in find_evidence(clean(text)))
+
+
+def _classify(one: Reported, text: str, senders: tuple[str, ...]) -> Classification:
+    return classify(
+        Statement(
+            text=text,
+            code=one.reply_code,
+            status=one.status if one.status is None or one.status[0] != "2" else None,
+            phase=one.phase,
+            recipient=one.original or one.address or "",
+            senders=senders,
+        )
+    )
+
+
+def _verdict_of(said: Classification) -> Verdict:
+    match said.fault:
+        case Blame.SENDER | Blame.US:
+            return Verdict.BLOCK
+        case Blame.MESSAGE:
+            return Verdict.BLOCK if said.cause is Cause.CONTENT else Verdict.SOFT
+        case Blame.RECIPIENT | Blame.HOST:
+            return Verdict.SOFT
+        case other:
+            assert_never(other)

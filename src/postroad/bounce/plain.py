@@ -9,7 +9,17 @@ import msgspec
 
 from postroad.bounce.report import Reported, Returned
 from postroad.bounce.tables import formats, signs
-from postroad.bounce.words import answers_rcpt, find_addresses, find_reply_code, find_status, first_address, squeeze
+from postroad.bounce.words import (
+    drop_field_lines,
+    find_addresses,
+    find_phase,
+    find_quoted,
+    find_reply_code,
+    find_status,
+    first_address,
+    squeeze,
+)
+from postroad.smtp.reply import Phase
 
 MAX_WORDS = 16_000
 """Characters of a server's own words that are read."""
@@ -91,13 +101,13 @@ def reported_each(words: str, addresses: Sequence[str]) -> tuple[Reported, ...]:
 
 def _answered(words: str, addresses: Sequence[str]) -> tuple[Reported, ...]:
     """Recipients of a transcript, each line of which is an answer: to RCPT TO, unless it says otherwise."""
-    at_rcpt = _AT_DATA.search(words) is None
+    answers = Phase.DOT if _AT_DATA.search(words) else Phase.RCPT
     lines = [(line, line.lower()) for line in words.splitlines() if "@" in line]
     answered = []
     for address in addresses:
         mine = address.lower()
         reported = reported_of(address, "\n".join(line for line, low in lines if mine in low))
-        answered.append(msgspec.structs.replace(reported, at_rcpt=reported.at_rcpt or at_rcpt))
+        answered.append(msgspec.structs.replace(reported, phase=reported.phase or answers))
     return tuple(answered)
 
 
@@ -109,8 +119,9 @@ def reported_of(address: str | None, said: str) -> Reported:
         original=first_address(origin[1]) if origin else None,
         status=find_status(said),
         reply_code=find_reply_code(said),
-        diagnostic=squeeze(said),
-        at_rcpt=answers_rcpt(said),
+        diagnostic=squeeze(drop_field_lines(said)),
+        quoted=find_quoted(said),
+        phase=find_phase(said),
     )
 
 

@@ -48,10 +48,12 @@ def policy(
         case Verdict.HARD:
             return Consequence(touch=TouchState.BOUNCED, blame=Blame.RECIPIENT, suppress=SuppressionReason.HARD_BOUNCE)
         case Verdict.SOFT if judgement.final:
-            enough = history.soft_in_a_row + 1 >= soft_limit
+            # Only a known reason that lies in the mailbox counts: what nobody explains may be ours.
+            fault = judgement.cause.fault if judgement.cause is not None else Blame.HOST
+            enough = fault is Blame.RECIPIENT and history.soft_in_a_row + 1 >= soft_limit
             return Consequence(
                 touch=TouchState.BOUNCED,
-                blame=Blame.RECIPIENT,
+                blame=fault,
                 suppress=SuppressionReason.SOFT_BOUNCE if enough else None,
             )
         case Verdict.BLOCK if judgement.final:

@@ -31,7 +31,7 @@ from postroad.bounce.plain import (
 from postroad.bounce.report import Action, Envelope, Kind, Report, Reported, Returned
 from postroad.bounce.services import ses
 from postroad.bounce.tables import signs
-from postroad.bounce.words import answers_rcpt, first_address
+from postroad.bounce.words import find_phase, first_address
 
 _RETURNED_TYPES = (
     "message/rfc822",
@@ -160,7 +160,7 @@ class _Mail:
         """A recipient with no words of its own gets those that the mail's text has for it."""
         if one.diagnostic and (one.reply_code or not _telling_nothing(one.diagnostic)):
             about = self.words if count == 1 else _lines_about(self.words, one.address or one.original or "")
-            return msgspec.structs.replace(one, at_rcpt=answers_rcpt(f"{one.diagnostic}\n{about}"))
+            return msgspec.structs.replace(one, phase=find_phase(f"{one.diagnostic}\n{about}"))
         address = one.address or one.original or ""
         said = said_of_one(self.words, address) if count == 1 else _lines_about(self.words, address)
         from_text = reported_of(one.address, f"{one.diagnostic} {said}")
@@ -171,7 +171,8 @@ class _Mail:
             status=from_text.status if better else one.status,
             reply_code=one.reply_code or from_text.reply_code,
             diagnostic=from_text.diagnostic,
-            at_rcpt=from_text.at_rcpt,
+            phase=from_text.phase,
+            quoted=from_text.quoted,
         )
 
     def _by_signs(self) -> Report:

@@ -7,6 +7,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from postroad.smtp.reply import Phase
 from postroad.store.text import storable_text
 
 MAX_TEXT = 4_000
@@ -49,8 +50,9 @@ class Envelope(Struct, frozen=True, kw_only=True):
 class Reported(Struct, frozen=True, kw_only=True):
     """What is said of one recipient. ``address`` is where it failed, ``original`` what we had written to.
 
-    ``diagnostic``: the words of whoever refused it. ``at_rcpt``: they answered RCPT TO. ``fields``: every field of a
-    DSN's block, names in lower case.
+    ``diagnostic``: the words of whoever refused it. ``quoted``: the reply of the remote host within it, where the local
+    server quotes one. ``phase``: what was answered; None where no SMTP dialogue is reported. ``fields``: every field of
+    a DSN's block, names in lower case.
     """
 
     address: str | None
@@ -59,7 +61,8 @@ class Reported(Struct, frozen=True, kw_only=True):
     status: str | None = None
     reply_code: int | None = None
     diagnostic: str = ""
-    at_rcpt: bool = False
+    quoted: str = ""
+    phase: Phase | None = None
     remote_mta: str | None = None
     fields: dict[str, str] = {}
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from postroad.smtp.reply import Phase
+
 # Bounded, so that no text makes it slow. Domains may be single words: old bounces name hosts as their networks do.
 ADDRESS = re.compile(
     r"(?<![\w.+-])([\w!#$%&'*+/=?^`{|}~-][\w.!#$%&'*+/=?^`{|}~-]{0,63}@(?:[\w-]{1,63}\.){0,8}[\w-]{1,63})(?![\w@-])"
@@ -19,6 +21,7 @@ _RCPT = re.compile(
 # Of all replies, those to RCPT name the address, as Postfix and sendmail write them.
 _NAMES_ADDRESS = re.compile(r"(?:^|[\s:])5[05]\d[ -](?:5\.[013-9]\.\d+ )?<[^<>\s@]+@[^<>\s@]+>", re.MULTILINE)
 _DATA = re.compile(r"end of data|>>> data|to data\b|after data|\[data|in reply to message|>>> \.", re.IGNORECASE)
+_MAIL = re.compile(r"(?:reply to|>>>|after|to|smtp:) ?mail(?:[ _]from)?\b(?: command)?[:) \n<]", re.IGNORECASE)
 MAX_DIAGNOSTIC = 2_000
 """Characters of what a server said that are kept and judged."""
 
@@ -82,9 +85,47 @@ def find_reply_code(text: str) -> int | None:
     return next((code for code in found if code >= 400), found[0] if found else None)
 
 
-def answers_rcpt(text: str) -> bool:
-    """Whether a text says that RCPT TO was answered so, and not the message."""
-    return (_RCPT.search(text) or _NAMES_ADDRESS.search(text)) is not None and _DATA.search(text) is None
+def find_phase(text: str) -> Phase | None:
+    """Return what a text says was answered: the message, RCPT TO or MAIL FROM. None: it does not say."""
+    if _DATA.search(text):
+        return Phase.DOT
+    if _RCPT.search(text) or _NAMES_ADDRESS.search(text):
+        return Phase.RCPT
+    return Phase.MAIL if _MAIL.search(text) else None
+
+
+_QUOTED = re.compile(r"(?<![\d.#/:-])[45][0-5]\d(?:[ -]|: ?)(?=\S)", re.ASCII)
+_FIELD_LINE = re.compile(r"^[ \t]*(?:[\w-]{1,30}(?: [\w-]{1,20}){0,2}):(?:\s|$)")
+_REPLY_LINE = re.compile(r"^[ \t]*[45][0-5]\d[ -]")
+
+
+def find_quoted(text: str) -> str:
+    """Return the reply that a text quotes: from its code to the end of its paragraph. Empty: it quotes none.
+
+    A line of a header ends it, for what follows is about the message.
+    """
+    match = _QUOTED.search(text)
+    if match is None:
+        return ""
+    first, *rest = text[match.start() :].split("\n")
+    lines = [first]
+    for line in rest:
+        if not line.strip() or (_FIELD_LINE.match(line) and not _REPLY_LINE.match(line)):
+            break
+        lines.append(line)
+    return squeeze("\n".join(lines))
+
+
+def drop_field_lines(text: str) -> str:
+    """Return a text without the lines of a header that it repeats."""
+    return "\n".join(line for line in text.split("\n") if not _HEADER_LINE.match(line))
+
+
+_HEADER_LINE = re.compile(
+    r"^[ \t>]*(?:subject|from|to|cc|bcc|date|sent|sent date|message-id|sender|mail from|return-path|reply-to|received"
+    r"|x-[\w-]{1,40}|size \(in bytes\)|number of lines)[ \t]*:",
+    re.IGNORECASE,
+)
 
 
 def squeeze(text: str) -> str:

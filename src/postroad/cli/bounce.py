@@ -22,6 +22,7 @@ from postroad.bounce.sources.fetched import Polled
 from postroad.bounce.sources.metrics import SourceMetrics
 from postroad.bounce.sources.poll import poll
 from postroad.bounce.sources.watch import watch
+from postroad.cli.bounce_classify import classify_command
 from postroad.cli.options import read_duration_ms
 from postroad.cli.output import JsonOption, print_error, print_json, print_line, print_table
 from postroad.cli.parts import with_parts
@@ -35,6 +36,8 @@ from postroad.store.bounce import VerdictCount, verdict_counts
 from postroad.store.engine import read
 
 app = typer.Typer(help="Mail that came back: bounces, complaints, automatic replies.", no_args_is_help=True)
+
+app.command("classify")(classify_command)
 
 log = logging.getLogger(__name__)
 

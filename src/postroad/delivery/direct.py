@@ -40,6 +40,8 @@ MAX_BREAKERS = 10_000
 class DirectRoute:
     """Sends to the mail hosts of the recipient's domain, the best that can be had."""
 
+    is_relay = False
+
     def __init__(
         self,
         settings: RouteSettings,

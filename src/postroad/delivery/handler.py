@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Self, assert_never
 
 import sqlalchemy as sa
 
 from postroad.campaign.message import StepMessage, step_message
+from postroad.classify.classify import Cause, Speaker
 from postroad.clock import Clock
 from postroad.delivery.job import (
     DeliveryNote,
@@ -29,10 +31,12 @@ from postroad.delivery.outcome import (
     of_reply,
     of_transport,
 )
+from postroad.delivery.refusals import AuthenticationRefusals
 from postroad.delivery.routes import Route
 from postroad.delivery.shaping.limits import TAIL, Scope
 from postroad.delivery.shaping.shaper import Shaper
 from postroad.delivery.signing import Signing
+from postroad.dns.providers import provider_table
 from postroad.errors import Blame, ConfigError, DataError
 from postroad.mail.dkim import DkimSigner
 from postroad.mail.token import TokenSigner
@@ -82,6 +86,7 @@ class Delivery:
         self._dkim = dkim or {}  # by the name of the sender
         self._services = services or {}  # by the name of the route
         self._signing = Signing()
+        self._refusals = AuthenticationRefusals()
         self._steps: dict[tuple[int, int], asyncio.Task[StepMessage]] = {}
         self._failed_until_ms: dict[tuple[int, int], int] = {}  # by step and sender: when a failed one is tried again
         self._rests: dict[str, tuple[int, int]] = {}  # route: failures in a row, and the end of its pause
@@ -114,7 +119,13 @@ class Delivery:
         deferrals = claimed.claim - claimed.attempt
         try:
             reply = await route.send(message, lease.mark, self._origins.get(step.sender, ANYWHERE))
-            outcome = of_reply(reply, deferrals=deferrals)
+            outcome = of_reply(
+                reply,
+                deferrals=deferrals,
+                speaker=Speaker.RELAY if route.is_relay else Speaker.RECEIVER,
+                provider=job.provider if job.provider in provider_table().names else "",
+                recipient=job.address,
+            )
             said = str(reply)
         except TransportError as error:
             reply, said = error.reply, error.reason
@@ -129,6 +140,7 @@ class Delivery:
             raise
         except UnsendableError as error:
             outcome, said = Outcome(verdict=Verdict.DEAD, cause="unsendable", blame=error.blame), error.reason
+        outcome = self._with_others(outcome, step.sender, job.address)
         scope = Scope(sender=step.sender, provider=job.provider, tables=job.tables)
         if outcome.verdict is Verdict.ACCEPTED:
             self._shaper.accepted(scope)
@@ -171,6 +183,13 @@ class Delivery:
                 self._services,
                 sender_id=sender_id or None,
             )
+
+    def _with_others(self, outcome: Outcome, sender: str, address: str) -> Outcome:
+        """Stop the sender everywhere if this receiver is one of several that refuse its authentication."""
+        if outcome.cause != Cause.SENDER_AUTHENTICATION or outcome.pause is not Pause.SENDER_AT_PROVIDER:
+            return outcome
+        agreed = self._refusals.add(sender, address.rpartition("@")[2], self._clock.now_ms())
+        return replace(outcome, pause=Pause.SENDER) if agreed else outcome
 
     async def _hold_back(self, step: StepMessage, scope: Scope, pause: Pause, outcome: Outcome, said: str) -> None:
         """Pause the gate behind which more of the same would meet the same."""

@@ -1,17 +1,18 @@
-"""What a reply means for a touch: a pure function, and its rules as tables.
+"""Decides what a reply means for a touch: pure functions.
 
-The enhanced code decides first (RFC 3463, RFC 5248), then the reply code, then the text. A permanent reply that
-blames the sender never counts against the recipient.
+What the reply says is classified by `postroad.classify`. A refusal that is the sender's fault never counts against the
+recipient.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import assert_never
+from typing import Final, assert_never
 
+from postroad.classify.classify import HARD_CAUSES as HARD
+from postroad.classify.classify import Cause, Classification, Speaker, Statement, classify
 from postroad.errors import Blame
 from postroad.smtp.reply import Phase, Reply
 from postroad.smtp.session import TransportError
@@ -81,183 +82,110 @@ class Outcome:
     pause: Pause | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Rule:
-    """A reply that matches means this."""
-
-    cause: str
-    blame: Blame
-    verdict: Verdict = Verdict.BOUNCED
-    enhanced: str | None = None  # regular expression for all of the enhanced code
-    codes: tuple[int, ...] = ()
-    text: str | None = None  # regular expression anywhere in the text, for replies without a telling code
-    suppress: bool = False
-    pause: Pause | None = None
-
-    def matches(self, reply: Reply) -> bool:
-        if reply.phase is Phase.MAIL and self.blame is Blame.RECIPIENT:
-            return False  # Nobody has named a recipient yet.
-        if self.enhanced is not None and re.fullmatch(self.enhanced, reply.enhanced or "") is None:
-            return False
-        if self.codes and reply.code not in self.codes:
-            return False
-        return self.text is None or re.search(self.text, reply.text, re.IGNORECASE) is not None
-
-
-_SENDER_TEXT = (
-    r"spam|blocked|black ?list|block ?list|reputation|policy|dmarc|spf|dkim|denied|not (allowed|permitted)|prohibit"
-    r"|unauthenticated|sender (verify|address rejected|rejected|denied)|(daily|hourly|sending) .{0,20}(limit|quota)"
-)
-_UNKNOWN_TEXT = (
-    r"user (is )?unknown|unknown (user|recipient|mailbox|address)|no such (user|recipient|mailbox|person|address)"
-    r"|does ?n[o']t exist|does ?n[o']t have an? .{0,80}account|no mailbox|mailbox (not found|does not)"
-    r"|invalid (recipient|mailbox)|recipient (not found|unknown)|not a valid|unrouteable address"
-)
-
-_AUTHENTICATION = "2[0-79]|3[0-2]|40"
-"""Last part of the codes that say so: RFC 7372 (20 to 26), Google's (25 to 32, 40). Not 28: a flood of mail."""
-
-_ROUTE_CODES = frozenset({530, 534, 535, 538})
-"""RFC 4954 §6, RFC 3207 §4: the relay wants a login, or TLS, before it takes anything from anybody."""
-_ROUTE_ENHANCED = frozenset({"5.4.5"})
+_ROUTE_CODES: Final = frozenset({530, 534, 535, 538})
+"""RFC 4954 §6, RFC 3207 §4: the relay wants a login, or TLS, before it takes anything."""
+_ROUTE_ENHANCED: Final = frozenset({"5.4.5"})
 """How Google's relay words a day's limit that is used up."""
 
-PERMANENT: Sequence[_Rule] = (
-    # The sender's authentication is broken: Microsoft 5.7.515, Google 5.7.26 and its kin.
-    _Rule(
-        cause="sender authentication",
-        blame=Blame.SENDER,
-        verdict=Verdict.DEAD,
-        enhanced=rf"5\.7\.({_AUTHENTICATION}|515|509)",
-        pause=Pause.SENDER,
-    ),
-    # As receivers word it who have no code of their own for it, Apple among them. One of them may be wrong.
-    _Rule(
-        cause="sender authentication",
-        blame=Blame.SENDER,
-        verdict=Verdict.DEAD,
-        enhanced=r"5\.7\.\d+",
-        text=r"\bdmarc\b|\b(spf|dkim)\b.{0,40}(fail|not pass)|(fail|did not pass).{0,40}\b(spf|dkim)\b",
-        pause=Pause.SENDER_AT_PROVIDER,
-    ),
-    # RFC 3463 §3.8 for X.7.2, and Microsoft's own: a list or a person that takes mail from few. Others take ours.
-    _Rule(cause="not for us to write to", blame=Blame.RECIPIENT, enhanced=r"5\.7\.(2|124|129|13[346])"),
-    _Rule(
-        cause="sender refused",
-        blame=Blame.SENDER,
-        verdict=Verdict.DEAD,
-        enhanced=r"5\.7\.\d+",
-        pause=Pause.SENDER_AT_PROVIDER,
-    ),
-    # RFC 3463 §3.2: X.1.7 and X.1.8 are about the sender's address, X.1.0 may be.
-    _Rule(cause="sender address refused", blame=Blame.SENDER, verdict=Verdict.DEAD, enhanced=r"5\.1\.[78]"),
-    _Rule(
-        cause="sender address refused",
-        blame=Blame.SENDER,
-        verdict=Verdict.DEAD,
-        enhanced=r"5\.1\.0",
-        text=r"\bsender\b",
-    ),
-    _Rule(cause="no such mailbox", blame=Blame.RECIPIENT, enhanced=r"5\.1\.(1|2|3|6|10)", suppress=True),
-    _Rule(cause="recipient address", blame=Blame.RECIPIENT, enhanced=r"5\.1\.\d+", suppress=True),
-    _Rule(cause="mailbox disabled", blame=Blame.RECIPIENT, enhanced=r"5\.2\.1"),
-    _Rule(cause="mailbox full", blame=Blame.RECIPIENT, enhanced=r"5\.2\.2"),
-    _Rule(cause="message too big", blame=Blame.MESSAGE, enhanced=r"5\.(2\.3|3\.4)"),
-    # How Microsoft says that it knows nobody of that name: the first at Office 365, the second at Outlook.com.
-    _Rule(
-        cause="no such mailbox",
-        blame=Blame.RECIPIENT,
-        enhanced=r"5\.4\.1",
-        text="recipient address rejected",
-        suppress=True,
-    ),
-    _Rule(
-        cause="no such mailbox", blame=Blame.RECIPIENT, enhanced=r"5\.5\.0", text="mailbox unavailable", suppress=True
-    ),
-    # RFC 7504 §4: the domain takes no mail at all.
-    _Rule(cause="domain takes no mail", blame=Blame.RECIPIENT, codes=(556,), suppress=True),
-    _Rule(cause="message refused", blame=Blame.MESSAGE, verdict=Verdict.DEAD, enhanced=r"5\.6\.\d+"),
-    # RFC 3463 §3.6: the two of us disagree about the protocol, and nothing was said about the message.
-    _Rule(cause="protocol error", blame=Blame.US, verdict=Verdict.RETRY, enhanced=r"5\.5\.\d+"),
-    _Rule(cause="protocol error", blame=Blame.US, verdict=Verdict.RETRY, codes=(500, 502, 503, 504)),
-    _Rule(cause="sender refused", blame=Blame.SENDER, verdict=Verdict.DEAD, text=_SENDER_TEXT),
-    _Rule(
-        cause="no such mailbox",
-        blame=Blame.RECIPIENT,
-        codes=(550, 551, 552, 553, 554),
-        text=_UNKNOWN_TEXT,
-        suppress=True,
-    ),
-    # RFC 5321 §4.2.3, word for word, is what GMX and its like say of a mailbox that is not there.
-    _Rule(cause="no such mailbox", blame=Blame.RECIPIENT, codes=(550,), text="mailbox unavailable", suppress=True),
-    _Rule(
-        cause="mailbox full",
-        blame=Blame.RECIPIENT,
-        text=r"quota|mailbox (is )?full|insufficient storage|too many messages on",
-    ),
-    _Rule(
-        cause="mailbox disabled",
-        blame=Blame.RECIPIENT,
-        text=r"(mailbox|account|user|address)\b.{0,40}\b(disabled|suspended|inactive|deactivated)",
-    ),
-    # A bare 552 is about room, RFC 5321 §4.2.3.
-    _Rule(cause="mailbox full", blame=Blame.RECIPIENT, codes=(552,)),
-)
-
-TEMPORARY: Sequence[_Rule] = (
-    _Rule(cause="sender authentication, so far", blame=Blame.SENDER, enhanced=rf"4\.7\.({_AUTHENTICATION})"),
-    _Rule(cause="greylisted", blame=Blame.HOST, text=r"gr[ae]y-?list"),
-    _Rule(cause="mailbox full, so far", blame=Blame.RECIPIENT, enhanced=r"4\.2\.2"),
-    _Rule(cause="mailbox full, so far", blame=Blame.RECIPIENT, text=r"over ?quota|mailbox (is )?full"),
-    _Rule(
-        cause="recipient gets too much mail",
-        blame=Blame.RECIPIENT,
-        text=r"receiving (e?mail|messages?) (too quickly|at a rate)",
-    ),
-    _Rule(cause="sender address, so far", blame=Blame.SENDER, enhanced=r"4\.1\.[78]"),
-    _Rule(
-        cause="sender not trusted, so far",
-        blame=Blame.SENDER,
-        text=r"reputation|complaint|unsolicited|\bspam\b|suspicious",
-    ),
-)
-
-"""Whose doing a deferral is. All of them wait alike: what it means for others is for the shaping to say."""
-
-HARD_CAUSES = tuple(
-    sorted({rule.cause for rule in PERMANENT if rule.suppress} | {"domain takes no mail", "no such domain"})
-)
-"""Causes of bounces that say that there is no such mailbox: what they are many of was no clean list."""
-
-_DEFERRED = _Rule(cause="deferred by the host", blame=Blame.HOST)
+HARD_CAUSES: Final = tuple(sorted(cause.value for cause in HARD))
+"""Causes of bounces that say that there is no such mailbox: a list that has many of them is not clean."""
 
 
-def of_reply(reply: Reply, *, deferrals: int) -> Outcome:
-    """Judge a reply. ``deferrals``: how often the touch was deferred before."""
+def of_reply(
+    reply: Reply,
+    *,
+    deferrals: int,
+    speaker: Speaker = Speaker.RECEIVER,
+    provider: str = "",
+    recipient: str = "",
+) -> Outcome:
+    """Return what a reply means for a touch.
+
+    Args:
+        reply: The reply, and the phase of the transaction that it answers.
+        deferrals: How often the touch was deferred before.
+        speaker: Whether a mail host of the recipient's domain replied, or the relay that the operator named.
+        provider: Name of the mailbox provider, where it is a known one.
+        recipient: The address that the message is for.
+    """
     if reply.positive:
         return _of_positive(reply)
     if reply.phase in (Phase.CONNECT, Phase.EHLO, Phase.TLS, Phase.AUTH):
-        # Nothing was said about this message: the route is not to be had, for all.
+        # Nothing was said about this message: no session can be opened on this route.
         return route_down(str(reply))
-    if reply.code < 500:
-        why = next((rule for rule in TEMPORARY if rule.matches(reply)), _DEFERRED)
-        return _deferred(why.cause, deferrals, why.blame)
     if reply.code in _ROUTE_CODES or reply.enhanced in _ROUTE_ENHANCED:
         return route_down(str(reply))
-    for rule in PERMANENT:
-        if rule.matches(reply):
+    said = classify(
+        Statement(
+            text=reply.text,
+            code=reply.code,
+            status=reply.enhanced,
+            phase=reply.phase,
+            speaker=speaker,
+            provider=provider,
+            recipient=recipient,
+        )
+    )
+    if speaker is Speaker.RELAY and said.cause in _ACCOUNT_CAUSES:
+        return _account_refused(reply, said, deferrals)
+    if said.temporary:
+        return _deferred(f"{said.cause}, so far", deferrals, said.fault)
+    return _refused(said, reply, known_provider=bool(provider))
+
+
+_ACCOUNT_CAUSES: Final = frozenset({Cause.RELAY_ACCOUNT, Cause.RELAYING})
+_NAMES_SENDER: Final = re.compile(
+    r"sender|from address|not verified|unverified|identit|send ?as|not owned", re.IGNORECASE
+)
+
+
+def _account_refused(reply: Reply, said: Classification, deferrals: int) -> Outcome:
+    """The relay refuses our account there: no touch ends, and the sender or the whole route waits."""
+    cause = f"{said.cause}: {reply}"[:100]
+    if said.temporary or _NAMES_SENDER.search(reply.text) is None:
+        return Outcome(
+            verdict=Verdict.DEFER, cause=cause, blame=Blame.US, delay_ms=_delay_ms(deferrals), pause=Pause.ROUTE
+        )
+    return Outcome(
+        verdict=Verdict.DEFER, cause=cause, blame=Blame.SENDER, delay_ms=_delay_ms(deferrals), pause=Pause.SENDER
+    )
+
+
+def _refused(said: Classification, reply: Reply, *, known_provider: bool) -> Outcome:
+    """Return what a permanent refusal means."""
+    cause, by_policy = said.cause, (reply.enhanced or "").startswith("5.7.")
+    match said.fault:
+        case Blame.RECIPIENT if reply.phase is not Phase.MAIL:
+            return Outcome(verdict=Verdict.BOUNCED, cause=cause, blame=Blame.RECIPIENT, suppress=said.suppresses)
+        case Blame.MESSAGE if cause is Cause.TOO_BIG:
+            return Outcome(verdict=Verdict.BOUNCED, cause=cause, blame=Blame.MESSAGE)
+        case Blame.MESSAGE if not (cause is Cause.CONTENT and by_policy):
+            return Outcome(verdict=Verdict.DEAD, cause=cause, blame=Blame.MESSAGE)
+        case Blame.US if cause is Cause.PROTOCOL:
+            return Outcome(verdict=Verdict.RETRY, cause=cause, blame=Blame.US)
+        case Blame.HOST if reply.phase is not Phase.MAIL:
+            return Outcome(verdict=Verdict.BOUNCED, cause=cause, blame=Blame.HOST)
+        case _:
             return Outcome(
-                verdict=rule.verdict, cause=rule.cause, blame=rule.blame, suppress=rule.suppress, pause=rule.pause
+                verdict=Verdict.DEAD, cause=cause, blame=Blame.SENDER, pause=_pause(cause, by_policy, known_provider)
             )
-    if reply.phase is Phase.MAIL:
-        return Outcome(verdict=Verdict.DEAD, cause="sender refused", blame=Blame.SENDER)
-    # Permanent, and nobody says why: it ends this touch, and suppresses nobody.
-    return Outcome(verdict=Verdict.BOUNCED, cause="refused without a reason", blame=Blame.HOST)
+
+
+def _pause(cause: Cause, by_policy: bool, known_provider: bool) -> Pause | None:
+    """Return what is held back besides. One host of an unknown domain stops nothing but itself."""
+    if not by_policy:
+        return None
+    if cause is Cause.SENDER_AUTHENTICATION and known_provider:
+        return Pause.SENDER
+    return Pause.SENDER_AT_PROVIDER
 
 
 def _deferred(cause: str, deferrals: int, blame: Blame = Blame.HOST) -> Outcome:
-    delay_ms = DEFERRAL_MS[min(deferrals, len(DEFERRAL_MS) - 1)]
-    return Outcome(verdict=Verdict.DEFER, cause=cause, blame=blame, delay_ms=delay_ms)
+    return Outcome(verdict=Verdict.DEFER, cause=cause, blame=blame, delay_ms=_delay_ms(deferrals))
+
+
+def _delay_ms(deferrals: int) -> int:
+    return DEFERRAL_MS[min(deferrals, len(DEFERRAL_MS) - 1)]
 
 
 def of_obstacle(obstacle: Obstacle, *, deferrals: int) -> Outcome:

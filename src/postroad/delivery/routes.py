@@ -32,7 +32,10 @@ from postroad.smtp.tls import client_context
 
 
 class Route(Protocol):
-    """A way out."""
+    """A way out. ``is_relay``: its replies are those of a submission host, and not of the recipient's."""
+
+    @property
+    def is_relay(self) -> bool: ...
 
     @property
     def breakers(self) -> Sequence[Breaker]: ...

@@ -24,6 +24,8 @@ class Relay(NamedTuple):
 class RelayRoute:
     """Sends by any of its relays. It is down only when all of them are."""
 
+    is_relay = True
+
     def __init__(self, relays: Sequence[Relay], pools: Pools, rng: Random) -> None:
         self.relays = relays
         self._pools = pools

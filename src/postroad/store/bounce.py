@@ -181,13 +181,13 @@ def touches_sent_to(
     return list(connection.execute(statement, values).scalars())
 
 
-# What was the fault of the sender, of the message or ours is not counted: it says nothing of the mailbox.
+# Only bounces for a known reason that lies in the mailbox count: any other may be the fault of the sender or of a host.
 _BOUNCED_IN_A_ROW = (
     "touch.state = 'bounced' AND touch.settled_at > :since "
     "AND touch.settled_at > COALESCE((SELECT max(other.settled_at) FROM touch AS other "
     "WHERE other.recipient_id = touch.recipient_id AND other.id <> :but_id AND other.state = 'accepted'), :since) "
-    "AND NOT EXISTS (SELECT 1 FROM delivery_event WHERE delivery_event.touch_id = touch.id "
-    "AND delivery_event.state = 'bounced' AND delivery_event.blame IN ('sender', 'message', 'us'))"
+    "AND EXISTS (SELECT 1 FROM delivery_event WHERE delivery_event.touch_id = touch.id "
+    "AND delivery_event.state = 'bounced' AND delivery_event.blame = 'recipient')"
 )
 
 

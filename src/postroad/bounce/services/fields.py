@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from postroad.bounce.report import Action, Reported
-from postroad.bounce.words import answers_rcpt, find_reply_code, find_status, first_address, squeeze
+from postroad.bounce.words import find_phase, find_reply_code, find_status, first_address, squeeze
 from postroad.mail.tag import TAG
 
 MAX_ITEMS = 100
@@ -54,7 +54,7 @@ def failed(
         status=given,
         reply_code=told or find_reply_code(words),
         diagnostic=words,
-        at_rcpt=answers_rcpt(words),
+        phase=find_phase(words),
     )
 
 

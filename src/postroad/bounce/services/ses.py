@@ -44,7 +44,11 @@ def read(event: dict[str, Any]) -> Report | None:
     kind, feedback_type = Kind.DSN, ""
     match word(event.get("notificationType") or event.get("eventType")):
         case "Bounce":
-            recipients = _bounced(table(event.get("bounce")))
+            told = table(event.get("bounce"))
+            if told.get("bounceType") == "Transient" and _gives_no_reason(told):
+                # Amazon says so of out-of-office replies too: it is no failure of this mailbox.
+                kind = Kind.OTHER
+            recipients = _bounced(told)
         case "Complaint":
             told = table(event.get("complaint"))
             kind, feedback_type = Kind.FEEDBACK, word(told.get("complaintFeedbackType")).lower() or "abuse"
@@ -77,10 +81,21 @@ def read(event: dict[str, Any]) -> Report | None:
     )
 
 
+def _gives_no_reason(told: dict[str, Any]) -> bool:
+    recipients = [table(one) for one in items(told.get("bouncedRecipients"))]
+    return told.get("bounceSubType") in ("General", None) and not any(one.get("diagnosticCode") for one in recipients)
+
+
 def _bounced(told: dict[str, Any]) -> list[Reported]:
     # SES says "Transient" of a full mailbox with status 5.2.2 as well; what it says is the milder word.
     temporary = told.get("bounceType") == "Transient"
-    return [_refused(table(one), Action.FAILED, temporary=temporary) for one in items(told.get("bouncedRecipients"))]
+    recipients = [table(one) for one in items(told.get("bouncedRecipients"))]
+    if told.get("bounceType") == "Permanent":
+        said = f"Amazon SES: permanent bounce ({word(told.get('bounceSubType'))})"
+        recipients = [
+            one if one.get("diagnosticCode") else {**one, "diagnosticCode": f"ses; {said}"} for one in recipients
+        ]
+    return [_refused(one, Action.FAILED, temporary=temporary) for one in recipients]
 
 
 def _refused(one: dict[str, Any], action: Action, *, temporary: bool) -> Reported:

@@ -1,0 +1,119 @@
+"""Cleans what a server says before it is matched: what is left are the words that carry a meaning."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import Final
+
+MAX_CHARACTERS: Final = 2_000
+SENTENCE_END: Final = "|"
+
+# Every pattern begins with a character or a literal that bounds where it may start, and repeats within a limit.
+_URL = re.compile(r"(?:https?|ftp|mailto):[^\s<>\"'()]{1,500}|www\.[^\s<>\"'()]{1,300}", re.IGNORECASE)
+_BRACKETED = re.compile(r"<[^<>\s]{0,320}>|\[[^\[\]\s]{1,200}\]|\{[^{}\s]{1,200}\}")
+_ADDRESS = re.compile(r"[^\s<>()\[\]:;,\"]{1,64}@[^\s<>()\[\]:;,\"]{1,255}|\"[^\"\n]{1,62}\"@[^\s<>()\[\],;\"]{1,255}")
+_QUOTED_WORD = re.compile(
+    r"(?<!\w)(['\"`\u2018\u201c\u201e])[^\s'\"`\u2018\u2019\u201c\u201d]{1,64}['\"`\u2019\u201d\u201c](?!\w)"
+)
+"""A single word in quotation marks is a name: a local part, a mailbox, a command."""
+_SENDMAIL = re.compile(r"(?:^|\s)[^\s.]{1,64}\.{3}(?=\s|$)")
+"""A local part alone, as sendmail names it: ``ada... User unknown``."""
+_MICROSOFT = re.compile(r"\b(?:resolver|storedrv|submission|cat|smtpsend|routing)(?:\.\w{1,60}){1,5}", re.IGNORECASE)
+_HOST = re.compile(
+    r"(?<![\w.-])(?:[a-z0-9_-]{1,63}\.){1,8}(?:[a-z]{2,24}|xn--[a-z0-9-]{1,59})(?![\w-])\.?", re.IGNORECASE
+)
+_IPV4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w])")
+_IPV6 = re.compile(r"(?<![\w:])(?:[0-9a-f]{0,4}:){2,7}[0-9a-f]{0,4}(?![\w:])", re.IGNORECASE)
+_STATUS = re.compile(r"(?<![\w.])#?[245]\.\d{1,3}\.\d{1,3}(?![\w.])")
+_CODE = re.compile(r"(?:^|(?<=\s))[245]\d\d(?=[ \-]|$)")
+_PHASE_NOTE = re.compile(
+    r"\(?in reply to (?:end of )?(?:[a-z]{2,8}(?: from| to)?)(?: command)?\)?"
+    r"|(?:smtp )?error from remote (?:mail )?server after [a-z]{2,12}(?: (?:from|to))?(?: command)?"
+    r"|after (?:rcpt to|mail from|end of data|data)\b|>>> ?(?:rcpt to|mail from|data)\b:? ?",
+    re.IGNORECASE,
+)
+_FIXED = re.compile(
+    r"recipient address(?:es)? rejected ?:(?=\s*\w)|requested (?:mail )?action (?:not taken|aborted) ?:(?=\s*\w)"
+    r"|host \S{1,255} (?:said|says) ?:|remote (?:host|server) (?:said|says) ?:|(?:smtp|lmtp);",
+    re.IGNORECASE,
+)
+_FOOTER = re.compile(
+    r"(?:for (?:more|further|additional) (?:information|info|details|help)"
+    r"|for (?:assistance|help|an? explanation|explanation)"
+    r"|(?:please )?(?:see|visit|refer to|go to) (?:https?:|www\.|\|)|if you (?:believe|feel|think) (?:that )?this"
+    r"|learn more|more information (?:is|can|at)|weitere informationen|pour plus d|para más información)[^.;\n]{0,300}",
+    re.IGNORECASE,
+)
+_ADVICE = re.compile(
+    r"(?:please )?(?:check|verify|correct|double.?check)\b[^.;|\n]{0,100}"
+    r"\btry (?:again|sending|resending|to resend)[^.;|\n]{0,60}",
+    re.IGNORECASE,
+)
+"""What a person should do with an address that is wrong. "Try again" says nothing of a time there."""
+_BOILERPLATE = re.compile(
+    r"this (?:message|mail|e-?mail) was (?:created|generated) automatically[^.\n]{0,80}\.?|message headers follow\.?"
+    r"|a message that you (?:have )?sent could not be delivered to [^.\n]{0,80}\.?"
+    r"|the following address(?:\(es\)|es)? failed:?"
+    r"|the attachment contains the original mail headers\.?|hi\. this is the [^.\n]{0,40}program at[^\n.]{0,40}",
+    re.IGNORECASE,
+)
+_APOSTROPHE = re.compile(r"(?<=\w)['\u2018\u2019\u02bc`\u00b4](?=\w)")
+_END = re.compile(r"[.;:!?()\n\u2026\u3002\uff1b\uff1a\uff01\uff1f/|]+")
+_OTHER = re.compile(r"[^\w|]+|_+")
+
+
+def clean(text: str, recipient: str = "") -> str:
+    """Return the words of a reply in lower case, one space between them and ``|`` between sentences.
+
+    Addresses, host names, URLs, IP addresses, identifiers in brackets, codes, notes about the SMTP phase, fixed
+    prefixes and pointers to help pages are left out: a word in one of them says nothing about the message.
+
+    Args:
+        text: What the server said; only the first `MAX_CHARACTERS` count.
+        recipient: The address that the message was for. Its local part is left out where it is quoted alone.
+    """
+    text = unicodedata.normalize("NFKC", text[:MAX_CHARACTERS])
+    local = recipient.rpartition("@")[0]
+    if local:
+        text = re.sub(rf"(['\"(]){re.escape(local)}(?=['\")])", r"\1 ", text, flags=re.IGNORECASE)
+    text = _PHASE_NOTE.sub(" | ", text)
+    text = _FIXED.sub(" | ", text)
+    text = _BOILERPLATE.sub(" | ", text)
+    text = _FOOTER.sub(" | ", text)
+    text = _ADVICE.sub(" | ", text)
+    text = _URL.sub(" | ", text)
+    text = _BRACKETED.sub(" ", text)
+    text = _ADDRESS.sub(" ", text)
+    text = _QUOTED_WORD.sub(" ", text)
+    text = _SENDMAIL.sub(" ", text)
+    text = _STATUS.sub(" ", text)
+    text = _MICROSOFT.sub(lambda match: match[0].replace(".", " "), text)
+    text = _IPV4.sub(" ", text)
+    text = _IPV6.sub(" ", text)
+    text = _HOST.sub(" ", text)
+    text = _CODE.sub(" ", text)
+    text = _APOSTROPHE.sub("", text)
+    text = _END.sub(" | ", text.casefold())
+    return " ".join(_OTHER.sub(" ", text).split())
+
+
+def names_any(text: str, addresses: Sequence[str], *, but_not: str = "") -> bool:
+    """Return whether a text names one of these addresses or the domain of one, other than in another address.
+
+    Args:
+        text: What the server said.
+        addresses: Addresses that are looked for.
+        but_not: An address whose domain does not count.
+    """
+    if not addresses:
+        return False
+    wanted = {address.casefold() for address in addresses}
+    domains = {address.rpartition("@")[2] for address in wanted} - {but_not.rpartition("@")[2].casefold(), ""}
+    rest = _BOILERPLATE.sub(" ", text[:MAX_CHARACTERS]).casefold()
+    others = (match[0] for match in _ADDRESS.finditer(rest))
+    if any(other.strip("'`=") in wanted for other in others):
+        return True
+    named = {match[0].rstrip(".") for match in _HOST.finditer(_ADDRESS.sub(" ", rest))}
+    return not domains.isdisjoint(named)

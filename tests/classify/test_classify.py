@@ -1,0 +1,163 @@
+"""What servers say is classified by its meaning, and not by words in addresses, hosts and footers."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from postroad.classify.classify import Cause, Speaker, Statement, classify, known_replies
+from postroad.classify.evidence import Evidence, find_evidence
+from postroad.classify.text import clean
+from postroad.errors import Blame
+from postroad.smtp.reply import Phase, parse_reply
+from tests.attacks.limits import cost_ratio
+
+REPLIES = tomllib.loads(Path(__file__).with_name("replies.toml").read_text(encoding="utf-8"))["reply"]
+TABLES = tomllib.loads((Path(__file__).parents[2] / "src/postroad/classify/evidence.toml").read_text(encoding="utf-8"))
+SUPPRESS = "S"
+FAULTS = {
+    "S": {Blame.RECIPIENT},
+    "R": {Blame.RECIPIENT, Blame.HOST, Blame.MESSAGE},
+    "X": {Blame.SENDER, Blame.MESSAGE, Blame.US, Blame.HOST},
+}
+
+
+def said(text: str, *, phase: Phase | None = Phase.RCPT, provider: str = "", recipient: str = "") -> Statement:
+    lines = text.split("\n")
+    reply = parse_reply(phase or Phase.RCPT, int(lines[0][:3]), [line[4:] for line in lines])
+    return Statement(
+        text=reply.text,
+        code=reply.code,
+        status=reply.enhanced,
+        phase=phase,
+        provider=provider,
+        recipient=recipient,
+    )
+
+
+@pytest.mark.parametrize("row", REPLIES, ids=lambda row: row["said"][:60])
+def test_a_reply_is_classified_as_labelled(row: dict[str, str]) -> None:
+    found = classify(said(row["said"], provider=row.get("provider", "")))
+    assert found.suppresses is (row["label"] == SUPPRESS), found
+    if row["label"] in FAULTS:
+        assert found.fault in FAULTS[row["label"]], found
+    if row["label"] in ("D", "L"):
+        assert found.temporary
+    if row["label"] == "L":
+        assert found.cause in (Cause.RATE, Cause.REPUTATION)
+
+
+WORDS = sorted(
+    {
+        word.rstrip("*")
+        for table in TABLES.values()
+        for phrase in table["phrases"]
+        for word in phrase.split()
+        if word.isascii()
+    }
+    - {"..."}
+)
+DEAD = "550 5.1.1 <{address}>: Recipient address rejected: User unknown in relay table (host {host}[192.0.2.1])"
+PLAIN = "550 {address} {host} said no such user here"
+FULL = "552 5.2.2 <{address}>: Mailbox full at {host}"
+BLOCKED = "554 5.7.1 {host} refused <{address}>: your IP is on a blacklist"
+
+
+@pytest.mark.parametrize("template", [DEAD, PLAIN, FULL, BLOCKED])
+def test_no_word_in_an_address_or_a_host_changes_a_classification(template: str) -> None:
+    plain = classify(said(template.format(address="ada@example.org", host="mx.example.org")))
+    wrong = []
+    for word in WORDS:
+        for address, host in (
+            (f"{word}@example.org", "mx.example.org"),
+            (f"ada@{word}.example.org", "mx.example.org"),
+            (f"ada@{word}.com", "mx.example.org"),
+            ("ada@example.org", f"{word}.example.org"),
+            ("ada@example.org", f"mx-{word}.example.org"),
+        ):
+            found = classify(said(template.format(address=address, host=host), recipient=address))
+            if (found.cause, found.suppresses) != (plain.cause, plain.suppresses):
+                wrong.append((address, host, found))
+    assert wrong == []
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+@pytest.mark.parametrize("text", ["450 5.1.1 User unknown", "421 4.1.1 No such user", "451 4.2.2 mailbox full"])
+def test_a_temporary_reply_never_suppresses(phase: Phase, text: str) -> None:
+    assert not classify(said(text, phase=phase)).suppresses
+
+
+def test_what_answers_mail_never_means_the_recipient() -> None:
+    found = classify(said("550 5.1.1 User unknown", phase=Phase.MAIL))
+    assert (found.suppresses, found.fault) == (False, Blame.SENDER)
+
+
+def test_words_after_the_message_need_a_code_that_says_the_same() -> None:
+    assert not classify(said("550 User unknown", phase=Phase.DOT)).suppresses
+    assert classify(said("550 5.1.1 User unknown", phase=Phase.DOT)).suppresses
+
+
+def test_a_report_without_a_dialogue_counts() -> None:
+    assert classify(said("550 User unknown", phase=None)).suppresses
+
+
+def test_a_negation_is_respected() -> None:
+    assert Evidence.REPUTATION not in {one.evidence for one in find_evidence(clean("not listed in the directory"))}
+    assert classify(said("550 5.1.1 ada is not listed in the directory")).suppresses
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "554 Message rejected: Email address is not verified. The following identities failed the check: a@example.com",
+        "554 5.2.0 STOREDRV.Submission.Exception:SubmissionQuotaExceededException; the sender's quota was exceeded.",
+        "454 4.7.0 Throttling failure: Daily message quota exceeded.",
+        "550 5.4.5 Daily SMTP relay limit exceeded for user.",
+        "550 Maximum credits exceeded",
+        "554 5.7.1 Relay access denied",
+    ],
+)
+def test_a_relay_that_refuses_our_account_is_no_fault_of_a_recipient(text: str) -> None:
+    reply = said(text, phase=Phase.DOT)
+    found = classify(
+        Statement(text=reply.text, code=reply.code, status=reply.status, phase=Phase.DOT, speaker=Speaker.RELAY)
+    )
+    assert found.cause in (Cause.RELAY_ACCOUNT, Cause.RELAYING)
+    assert not found.suppresses
+
+
+def test_every_documented_reply_names_its_source() -> None:
+    assert all(reply.source for reply in known_replies())
+    assert len({reply.name for reply in known_replies()}) == len(known_replies())
+
+
+def test_phrases_are_in_the_form_of_cleaned_text() -> None:
+    for kind, table in TABLES.items():
+        assert Evidence(kind)
+        for phrase in table["phrases"]:
+            if not phrase.isascii() and " " not in phrase:
+                continue  # Cleaned as a text is, when the table is read.
+            bare = phrase.replace("*", "").replace("...", " ")
+            assert clean(bare) == " ".join(bare.casefold().split()), phrase
+
+
+@given(st.text(max_size=300), st.integers(400, 599), st.sampled_from([None, *Phase]))
+def test_any_text_is_classified(text: str, code: int, phase: Phase | None) -> None:
+    found = classify(Statement(text=text, code=code, phase=phase))
+    assert found.rule
+    assert found.reason
+
+
+@pytest.mark.parametrize(
+    "piece", ["<", "@", "a@", "a.", "[", '"', "5.1.", "no ", "user ", "exceed ", ">>> ", "check ", "::"]
+)
+def test_cleaning_and_matching_are_linear(piece: str) -> None:
+    def judge(text: str) -> None:
+        classify(Statement(text=text, code=550))
+
+    ratio = cost_ratio(judge, piece * (500 // len(piece)), piece * (2_000 // len(piece)), repeats=5)
+    assert ratio < 16
