@@ -43,6 +43,7 @@ class Cause(StrEnum):
     MAILBOX_DISABLED = "mailbox disabled"
     NOT_WANTED = "not wanted by the recipient"
     RECIPIENT_BUSY = "recipient gets too much mail"
+    BOUNCED_BEFORE = "on the mail service's list of bounces"
     SENDER_AUTHENTICATION = "sender authentication"
     SENDER_ADDRESS = "sender address refused"
     SENDER_NAME = "sender's host name"
@@ -138,7 +139,7 @@ HARD_CAUSES: Final = frozenset({Cause.NO_MAILBOX, Cause.NO_DOMAIN, Cause.NO_MAIL
 _FAULTS: Final = {
     **dict.fromkeys((Cause.NO_MAILBOX, Cause.NO_DOMAIN, Cause.NO_MAIL, Cause.MOVED), Blame.RECIPIENT),
     **dict.fromkeys((Cause.MAILBOX_FULL, Cause.MAILBOX_DISABLED), Blame.RECIPIENT),
-    **dict.fromkeys((Cause.NOT_WANTED, Cause.RECIPIENT_BUSY), Blame.RECIPIENT),
+    **dict.fromkeys((Cause.NOT_WANTED, Cause.RECIPIENT_BUSY, Cause.BOUNCED_BEFORE), Blame.RECIPIENT),
     **dict.fromkeys((Cause.SENDER_AUTHENTICATION, Cause.SENDER_ADDRESS, Cause.SENDER_NAME), Blame.SENDER),
     **dict.fromkeys((Cause.REPUTATION, Cause.RATE, Cause.POLICY, Cause.RELAYING), Blame.SENDER),
     **dict.fromkeys((Cause.CONTENT, Cause.TOO_BIG, Cause.MALFORMED), Blame.MESSAGE),

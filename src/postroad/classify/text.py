@@ -56,7 +56,7 @@ _BOILERPLATE = re.compile(
     r"this (?:message|mail|e-?mail) was (?:created|generated) automatically[^.\n]{0,80}\.?|message headers follow\.?"
     r"|a message that you (?:have )?sent could not be delivered to [^.\n]{0,80}\.?"
     r"|the following address(?:\(es\)|es)? failed:?"
-    r"|the attachment contains the original mail headers\.?|hi\. this is the [^.\n]{0,40}program at[^\n.]{0,40}",
+    r"|the attachment contains the original mail headers\.?|this is the [^\n]{0,60}? at (?:host )?[\w.-]{1,255}",
     re.IGNORECASE,
 )
 _APOSTROPHE = re.compile(r"(?<=\w)['\u2018\u2019\u02bc`\u00b4](?=\w)")
