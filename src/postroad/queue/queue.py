@@ -12,6 +12,7 @@ import msgspec
 
 from postroad.clock import Clock
 from postroad.errors import ConfigError, PostroadError, StateError
+from postroad.queue.audit import STEP, audit
 from postroad.queue.connections import Connections, Metrics
 from postroad.queue.events import DEAD_CONSUMER_MS, Event
 from postroad.queue.explain import Explanation, explain
@@ -208,7 +209,13 @@ class Queue:
 
     async def gates(self) -> list[GateState]:
         """Every gate that was ever set or named by a lane, by name."""
-        return read_states(await self._scripts.gates())
+        found: dict[str, GateState] = {}  # A scan may return one twice.
+        cursor = b"0"
+        while True:
+            cursor, packed = await self._scripts.gates(cursor, STEP)
+            found |= {state.gate.name: state for state in read_states(packed)}
+            if cursor == b"0":
+                return [found[name] for name in sorted(found)]
 
     async def suspend(self, gate: str, until_ms: int | None) -> None:
         """Pause a gate until an instant, or (None) until `lift`. Jobs in flight are not touched."""
@@ -223,22 +230,35 @@ class Queue:
     async def pause(self, group: str) -> None:
         """Hold back every lane of a group, now and later ones, until `resume`: the next claim gets none of them.
 
-        Jobs in flight are not touched. It costs as much as the group has lanes, however many jobs wait in them.
+        Jobs in flight are not touched. It costs as much as the group has lanes, however many jobs wait in them. Many
+        lanes are held back in steps: if the caller dies, the rest goes on until a group is paused again.
         """
-        await self._scripts.pause(_named(group))
+        after = await self._scripts.pause(_named(group), 0, STEP)
+        while after:
+            after = await self._scripts.pause(group, after, STEP)
 
     async def resume(self, group: str) -> bool:
-        """Let a paused group go on. False: it was not paused."""
-        return await self._scripts.resume(_named(group)) == 1
+        """Let a paused group go on. False: it was not paused.
+
+        Many lanes go on in steps; if the caller dies, claims go on with it.
+        """
+        more = await self._scripts.resume(_named(group), STEP)
+        if more < 0:
+            return False
+        while more > 0:
+            more = await self._scripts.resume(group, STEP)
+        return True
 
     async def cancel_group(self, group: str, cause: str) -> int:
         """End every job of a group that is queued or scheduled; return how many ended. A pause of it ends as well.
 
-        The first step costs as much as the group has lanes, and from then on no claim gets any of their jobs. The
-        rest ends in steps of at most a thousand; if the caller dies, claims go on with it. What is in flight,
-        uncertain or dead stays so, and ends if it comes back. Jobs enqueued later are not touched.
+        At first its lanes are cancelled, in steps, and from then on no claim gets any of their jobs. The rest ends in
+        steps of at most a thousand; if the caller dies, claims go on with it. What is in flight, uncertain or dead
+        stays so, and ends if it comes back. Jobs enqueued later are not touched.
         """
-        await self._scripts.cancel_group(_named(group), cause)
+        upto = await self._scripts.cancel_group(_named(group), cause, 0, STEP)
+        while upto:
+            upto = await self._scripts.cancel_group(group, cause, upto, STEP)
         cancelled, stay, looked = 0, 0, MAX_JOBS
         while looked == MAX_JOBS:
             looked, scheduled, gone, ended = await self._scripts.drain(MAX_JOBS, stay)
@@ -305,8 +325,11 @@ class Queue:
         return bool(stats.groups) and stats.events >= self._keep.events
 
     async def audit(self) -> list[str]:
-        """Return the invariants that do not hold, in words. Reads everything: for tests and for doubts."""
-        return [wrong.decode() for wrong in await self._scripts.audit()]
+        """Return the invariants that do not hold, in words.
+
+        It reads every job, in steps that take the server some milliseconds each: see `postroad.queue.audit`.
+        """
+        return await audit(self._scripts)
 
     async def known(self, ids: Sequence[str]) -> list[JobState | None]:
         """State of each id; None for one that the queue does not know."""

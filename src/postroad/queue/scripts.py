@@ -152,14 +152,14 @@ class Scripts:
     async def suspend(self, name: str, until_ms: int) -> None:
         await self._run("suspend", name, until_ms)
 
-    async def pause(self, group: str) -> int:
-        return int(await self._run("pause", group))
+    async def pause(self, group: str, after: int, limit: int) -> int:
+        return int(await self._run("pause", group, after, limit))
 
-    async def resume(self, group: str) -> int:
-        return int(await self._run("resume", group))
+    async def resume(self, group: str, limit: int) -> int:
+        return int(await self._run("resume", group, limit))
 
-    async def cancel_group(self, group: str, cause: str) -> int:
-        return int(await self._run("cancel_group", group, cause))
+    async def cancel_group(self, group: str, cause: str, upto: int, limit: int) -> int:
+        return int(await self._run("cancel_group", group, cause, upto, limit))
 
     async def drain(self, limit: int, after: int) -> list[int]:
         return cast("list[int]", await self._run("drain", limit, after))
@@ -182,8 +182,8 @@ class Scripts:
     async def find(self, id: str) -> list[Any]:  # noqa: A002 - the field's word
         return cast("list[Any]", await self._run("find", id))
 
-    async def gates(self) -> bytes:
-        return cast("bytes", await self._run("gates"))
+    async def gates(self, cursor: bytes, limit: int) -> list[bytes]:
+        return cast("list[bytes]", await self._run("gates", cursor, limit))
 
     async def uncertain(self, limit: int, id: str) -> bytes:  # noqa: A002 - the field's word
         return cast("bytes", await self._run("uncertain", limit, id))
@@ -203,5 +203,5 @@ class Scripts:
     async def stats(self) -> bytes:
         return cast("bytes", await self._run("stats"))
 
-    async def audit(self) -> list[bytes]:
-        return cast("list[bytes]", await self._run("audit"))
+    async def audit(self, part: str, subject: str | bytes, cursor: str, limit: int) -> bytes:
+        return cast("bytes", await self._run("audit", part, subject, cursor, limit))

@@ -1,15 +1,17 @@
--- Let a group that was paused go on.
+-- Let a group that was paused go on, a step at a time. Should the caller die, claims go on with it.
 -- uses     base lanes events gates moves
 -- KEYS[1]  base
 -- ARGV[1]  now_ms  empty for the server's TIME
 -- ARGV[2]  group
--- returns  1 if it was paused, else 0
--- cost     O(its lanes)
+-- ARGV[3]  limit   lanes to look at
+-- returns  1: call it again, 0: that was all, -1: it was not paused
+-- cost     O(limit log n)
 
-local paused = call('HDEL', keys.paused, ARGV[2])
-for _, n in ipairs(paused == 1 and call('ZRANGE', q.group_key(ARGV[2]), 0, -1) or {}) do
-  local lane = q.lane_of(tonumber(n))
-  if call('EXISTS', lane.list) == 1 then q.house(lane) end
+if call('HDEL', keys.paused, ARGV[2]) == 1 then
+  call('HSET', keys.resuming, ARGV[2], 0)
+elseif call('HEXISTS', keys.resuming, ARGV[2]) == 0 then
+  return -1
 end
+local more = q.resume_some(ARGV[2], tonumber(ARGV[3]))
 q.finish()
-return paused
+return more and 1 or 0

@@ -19,6 +19,7 @@ local base = KEYS[1] .. ':'
 --   live        hash    number -> jobs of the lane that have not ended, wherever they are
 --   idle        zset    number of a lane without any -> since, ms
 --   paused      hash    group -> since, ms
+--   resuming    hash    group that is no longer paused -> the last lane that was looked at; others may have no home yet
 --   doomed      hash    number of a lane that was cancelled -> cause
 --   drain       zset    number of a cancelled lane that still lists ids
 --   home        hash    number -> 'r', or 'p' and the gate it is parked on; paused lanes have none

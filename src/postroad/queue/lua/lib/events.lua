@@ -52,9 +52,15 @@ function q.counts_of(entry)
 end
 function q.events_waiting() return q.clock_of('events') - q.clock_of('trimmed') end
 
--- Trim what stands before an entry's id.
+local TRIM_ENTRIES = 10000
+
+-- Trim what stands before an entry's id; of a stream of many entries only the beginning, and the next call trims more.
 function q.trim_events(first)
-  call('XTRIM', keys.events, 'MINID', first)
+  if q.counts_of(first) - q.clock_of('trimmed') > TRIM_ENTRIES and call('XLEN', keys.events) > TRIM_ENTRIES then
+    call('XTRIM', keys.events, 'MINID', '~', first, 'LIMIT', TRIM_ENTRIES)
+  else
+    call('XTRIM', keys.events, 'MINID', first)
+  end
   local left = call('XRANGE', keys.events, '-', '+', 'COUNT', 1)[1]
   local trimmed = q.clock_of('events')
   if left then

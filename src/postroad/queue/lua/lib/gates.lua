@@ -90,16 +90,20 @@ function q.park(lane, tag, gate)
   gate.stirred = true
 end
 
--- Release lanes of gates whose instant has come: per class, no more lanes than the gate admits jobs.
+-- Release lanes of gates whose instant has come: per class, no more lanes than the gate admits jobs, and no more of all
+-- gates together than `lanes_at_most` and those of the last gate. A gate that is not reached stays due.
 function q.wake_gates(gates_at_most, lanes_at_most)
   local due = call('ZRANGEBYSCORE', keys.wake, '-inf', q.int(now_ms), 'LIMIT', 0, gates_at_most)
+  local released = 0
   for _, name in ipairs(due) do
+    if released >= lanes_at_most then break end
     local gate = q.gate_of(name)
     local n = math.min(q.room(gate), lanes_at_most)
     gate.stirred = true
     for _, class in ipairs(n > 0 and CLASSES or {}) do
       local key = q.parked_key(gate, class)
       local freed = call('ZRANGE', key, 0, n - 1, 'WITHSCORES')
+      released = released + #freed / 2
       for i = 1, #freed, 2 do
         call('ZREM', key, freed[i])
         q.make_ready(q.lane_of(tonumber(freed[i])), tonumber(freed[i + 1]))

@@ -79,6 +79,22 @@ function q.evict(lane)
   if home ~= 'r' then stirred[#stirred + 1] = string.sub(home, 2) end
 end
 
+-- Lanes of a group that is no longer paused find their homes again, in order of their numbers. Returns whether more are left.
+function q.resume_some(group, at_most)
+  local after = call('HGET', keys.resuming, group)
+  local lanes = after and call('ZRANGEBYSCORE', q.group_key(group), '(' .. after, '+inf', 'LIMIT', 0, at_most) or {}
+  for _, n in ipairs(lanes) do
+    local lane = q.lane_of(tonumber(n))
+    if call('EXISTS', lane.list) == 1 then q.house(lane) end
+  end
+  if #lanes == at_most then
+    call('HSET', keys.resuming, group, lanes[#lanes])
+    return true
+  end
+  call('HDEL', keys.resuming, group)
+  return false
+end
+
 -- How many jobs of each lane have not ended: a lane without any is forgotten after a while.
 local ties = {}
 function q.tie(n, by) ties[n] = (ties[n] or 0) + by end

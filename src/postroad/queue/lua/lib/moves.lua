@@ -187,6 +187,7 @@ function q.sweep(remember_ms)
   q.forget_old(remember_ms, 500)
   q.drain(1000)
   q.forget_lanes(100)
+  if call('EXISTS', keys.resuming) == 1 then q.resume_some(call('HRANDFIELD', keys.resuming), 100) end
 end
 
 function q.finish()

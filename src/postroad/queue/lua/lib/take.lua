@@ -152,7 +152,7 @@ local full = false
 function q.check_events(cap)
   if q.events_waiting() < cap then return end
   if #call('XINFO', 'GROUPS', keys.events) == 0 then
-    q.trim_events(q.int(q.clock_of('events') - math.floor(cap * 0.99) + 1))
+    q.trim_events(q.int(q.clock_of('events') - math.floor(cap * 0.99) + 1) .. '-0')
   else
     full = true
     q.count('full')
