@@ -35,7 +35,7 @@ async def fill(queue: Queue, first: int, last: int) -> None:
 async def move(queue: Queue, stop: asyncio.Event) -> int:
     """Claim, settle in every way, pause, resume, cancel and enqueue until told to stop. Returns how many jobs moved."""
     moved, number = 0, JOBS
-    verdicts = [
+    verdicts: list[Verdict] = [
         Done(),
         Release(),
         Retry(cause="c", at_ms=1),
