@@ -17,9 +17,11 @@ from postroad.delivery import control
 from postroad.delivery.dead_letters import dead_letters_of
 from postroad.delivery.job import MAIL_QUEUES, SEND_QUEUE
 from postroad.errors import UsageError, unknown_name
+from postroad.explain import touch_ids
 from postroad.mending import rebuild_queue, replay_dead, restore_gates
 from postroad.parts import Parts
 from postroad.queue import DeadLetter, Queue, QueueStats
+from postroad.store.ledger import TouchState
 
 app = typer.Typer(help="The queue: depth, jobs, gates, dead letters, rebuilding it.", no_args_is_help=True)
 app.add_typer(queue_gate.app, name="gate")
@@ -85,7 +87,7 @@ def dead(
 
 @app.command("replay")
 def replay(
-    ids: Annotated[list[str] | None, typer.Argument(help="Ids of dead letters.")] = None,
+    ids: Annotated[list[str] | None, typer.Argument(help="Ids of dead letters; of mail also addresses.")] = None,
     cause: Annotated[str | None, typer.Option(help="All of this cause.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
     queue: QueueOption = SEND_QUEUE,
@@ -101,8 +103,10 @@ def replay(
     async def work(parts: Parts) -> int:
         opened = await named_queue(parts, queue)
         if ids:
-            await require_jobs(parts, opened, ids)
-            return await replay_dead(parts, opened, ids)
+            dead = (TouchState.DEAD, TouchState.EXPIRED)
+            chosen = await touch_ids(parts, ids, queue, dead) if queue in MAIL_QUEUES else ids
+            await require_jobs(parts, opened, chosen)
+            return await replay_dead(parts, opened, chosen)
         letters = await dead_letters_of(parts.engine, opened, cause=cause)
         if cause is not None and not letters:
             causes = {letter.cause for letter in await dead_letters_of(parts.engine, opened)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
@@ -16,11 +17,20 @@ from postroad.delivery import control
 from postroad.delivery.job import MAIL_QUEUES, SEND_QUEUE
 from postroad.delivery.reconcile import events_of
 from postroad.errors import StateError
+from postroad.explain import TouchExplanation, explain_touch, find_touches, is_address, touch_ids
 from postroad.parts import Parts
 from postroad.queue import Explanation, FoundJob
+from postroad.store.ledger import WAITING, TouchState
 
-IdArgument = Annotated[str, typer.Argument(metavar="ID", help="Id of the job; in email:send that of the touch.")]
-IdsArgument = Annotated[list[str], typer.Argument(metavar="ID…", help="Ids of jobs; in email:send those of touches.")]
+IdArgument = Annotated[
+    str, typer.Argument(metavar="ID", help="Id of the job; of mail the id of the touch, or the recipient's address.")
+]
+IdsArgument = Annotated[
+    list[str],
+    typer.Argument(metavar="ID…", help="Ids of jobs; of mail the ids of touches, or recipients' addresses."),
+]
+History = list[dict[str, object]]
+WAITING_IN_QUEUE = (TouchState.QUEUED, TouchState.DEFERRED)
 
 
 def job(id_: IdArgument, queue: QueueOption = SEND_QUEUE, as_json: JsonOption = False) -> None:
@@ -30,26 +40,45 @@ def job(id_: IdArgument, queue: QueueOption = SEND_QUEUE, as_json: JsonOption = 
     keeps all.
     """
 
-    async def work(parts: Parts) -> tuple[FoundJob, list[dict[str, object]]]:
-        found = await (await named_queue(parts, queue)).find(id_)
+    async def work(parts: Parts) -> list[tuple[FoundJob, History]]:
+        opened = await named_queue(parts, queue)
         if queue in MAIL_QUEUES:
-            return found, await asyncio.to_thread(events_of, parts.engine, id_)
-        return found, [
-            {
-                "at": at(event.at_ms),
-                "event": event.kind.value,
-                "attempt": event.attempt,
-                "cause": event.cause or None,
-                "said": event.error or None,
-            }
-            for event in found.history
-        ]
+            ids = await touch_ids(parts, [id_], queue)
+            return [(await opened.find(one), await asyncio.to_thread(events_of, parts.engine, one)) for one in ids]
+        found = await opened.find(id_)
+        return [(found, _history_in_queue(found))]
 
-    found, history = with_parts(work)
-    if found.state is None and not history:
-        raise StateError(f"{queue} knows no job {id_!r}", remedy="It never had it, or it ended and was forgotten.")
-    shown = {
-        "id": id_,
+    jobs = with_parts(work)
+    if all(found.state is None and not history for found, history in jobs):
+        remedy = "It never had it, or it ended and was forgotten. `postroad queue explain` asks the ledger as well."
+        raise StateError(f"{queue} knows no job {id_!r}", remedy=remedy)
+    shown = [{**_shown(found), "history": history} for found, history in jobs]
+    if as_json:
+        print_json(shown if is_address(id_) else shown[0])
+        return
+    for found, history in jobs:
+        rows = [[name, ", ".join(value) if isinstance(value, list) else value] for name, value in _shown(found).items()]
+        print_table(f"job {found.id} of {queue}", ["", "value"], [row for row in rows if row[1]])
+        if history:
+            print_table("history", list(history[0]), [list(row.values()) for row in history])
+
+
+def _history_in_queue(found: FoundJob) -> History:
+    return [
+        {
+            "at": at(event.at_ms),
+            "event": event.kind.value,
+            "attempt": event.attempt,
+            "cause": event.cause or None,
+            "said": event.error or None,
+        }
+        for event in found.history
+    ]
+
+
+def _shown(found: FoundJob) -> dict[str, object]:
+    return {
+        "id": found.id,
         "state": found.state.value if found.state else "ended",
         "lane": found.lane.name if found.lane else None,
         "class": found.lane.job_class.value if found.lane else None,
@@ -62,31 +91,48 @@ def job(id_: IdArgument, queue: QueueOption = SEND_QUEUE, as_json: JsonOption = 
         "worker": found.worker,
         "payload_bytes": len(found.payload),
     }
-    if as_json:
-        print_json({**shown, "history": history})
-        return
-    print_table(
-        f"job {id_} of {queue}",
-        ["", "value"],
-        [[name, ", ".join(value) if isinstance(value, list) else value] for name, value in shown.items() if value],
-    )
-    if history:
-        print_table("history", list(history[0]), [list(row.values()) for row in history])
 
 
 def explain(id_: IdArgument, queue: QueueOption = SEND_QUEUE, as_json: JsonOption = False) -> None:
-    """Say why a job is where it is: its lane, the gate that holds it and since when, the instant it may go."""
+    """Say why a message is where it is: its lane, what holds it and since when, the time it may go.
 
-    async def work(parts: Parts) -> Explanation:
+    The ledger is asked as well: it knows what is planned, suppressed, cancelled, or has ended. Of an address every
+    message is explained, the newest first; with --json as a list.
+    """
+
+    async def work(parts: Parts) -> list[TouchExplanation] | Explanation:
         opened = await named_queue(parts, queue)
+        if queue in MAIL_QUEUES:
+            touches = await find_touches(parts, id_)
+            if touches:
+                return [await explain_touch(parts, touch) for touch in touches]
+            if is_address(id_):
+                raise StateError(f"the ledger has no message to {id_!r}", remedy="It is in no campaign's audience.")
         await require_jobs(parts, opened, [id_])
         return await opened.explain(id_)
 
     said = with_parts(work)
-    if as_json:
-        print_json(msgspec.to_builtins(said))
+    if isinstance(said, Explanation):
+        print_explanation(said.words, msgspec.to_builtins(said) if as_json else None)
         return
-    for sentence in said.words:
+    if as_json:
+        found = msgspec.to_builtins(said)
+        print_json(found if is_address(id_) else found[0])
+        return
+    for one in said:
+        if is_address(id_):
+            print_line(
+                f"message {one.id} to {one.address}, campaign {one.campaign}, step {one.step}: {one.touch_state}"
+            )
+        print_explanation(one.words, None)
+
+
+def print_explanation(words: Sequence[str], as_json: object | None) -> None:
+    """Print sentences, or the object in their place."""
+    if as_json is not None:
+        print_json(as_json)
+        return
+    for sentence in words:
         print_line(sentence)
 
 
@@ -98,33 +144,37 @@ def reschedule(
 ) -> None:
     """Let scheduled jobs go at another time. Those that are not scheduled any more are left alone."""
 
-    async def work(parts: Parts) -> int:
+    async def work(parts: Parts) -> tuple[int, int]:
         due_ms = read_instant_ms(to, parts.clock.now_ms())
         opened = await named_queue(parts, queue)
-        await require_jobs(parts, opened, ids)
         if queue in MAIL_QUEUES:
-            return await control.reschedule_touches(parts.engine, opened, ids, due_ms)
-        return sum(await opened.reschedule(ids, due_ms))
+            chosen = await touch_ids(parts, ids, queue, WAITING_IN_QUEUE)
+            await require_jobs(parts, opened, chosen)
+            return await control.reschedule_touches(parts.engine, opened, chosen, due_ms), len(chosen)
+        await require_jobs(parts, opened, ids)
+        return sum(await opened.reschedule(ids, due_ms)), len(ids)
 
-    moved = with_parts(work)
+    moved, of = with_parts(work)
     if as_json:
         print_json({"rescheduled": moved})
     else:
-        print_line(f"{moved:,} of {len(ids):,} rescheduled")
+        print_line(f"{moved:,} of {of:,} rescheduled")
 
 
 def cancel(ids: IdsArgument, queue: QueueOption = SEND_QUEUE, as_json: JsonOption = False) -> None:
     """Cancel jobs that are queued or scheduled, for good. What is on the wire finishes."""
 
-    async def work(parts: Parts) -> int:
+    async def work(parts: Parts) -> tuple[int, int]:
         opened = await named_queue(parts, queue)
-        await require_jobs(parts, opened, ids)
         if queue in MAIL_QUEUES:
-            return await control.cancel_touches(parts.engine, opened, ids, parts.clock.now())
-        return await opened.cancel(ids, "cancelled by hand")
+            chosen = await touch_ids(parts, ids, queue, WAITING)
+            await require_jobs(parts, opened, chosen)
+            return await control.cancel_touches(parts.engine, opened, chosen, parts.clock.now()), len(chosen)
+        await require_jobs(parts, opened, ids)
+        return await opened.cancel(ids, "cancelled by hand"), len(ids)
 
-    cancelled = with_parts(work)
+    cancelled, of = with_parts(work)
     if as_json:
         print_json({"cancelled": cancelled})
     else:
-        print_line(f"{cancelled:,} of {len(ids):,} cancelled")
+        print_line(f"{cancelled:,} of {of:,} cancelled")

@@ -12,10 +12,13 @@ from postroad.cli.names import named_queue
 from postroad.cli.options import QueueOption, at
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
 from postroad.cli.parts import with_parts
-from postroad.delivery.job import MAIL_QUEUES, SEND_QUEUE
+from postroad.delivery.job import MAIL_QUEUES, SEND_QUEUE, job_id
 from postroad.delivery.reconcile import Resolution, doubts, resolve_job, resolve_touch
 from postroad.delivery.record import Recorder
+from postroad.errors import StateError
+from postroad.explain import find_touches, is_address
 from postroad.parts import Parts
+from postroad.store.ledger import TouchState
 from postroad.warmup.identity import warming
 
 app = typer.Typer(
@@ -68,7 +71,10 @@ def list_unknown(
 
 @app.command("resolve")
 def resolve(
-    job: Annotated[str, typer.Argument(metavar="ID", help="Id of the touch; in other queues that of the job.")],
+    job: Annotated[
+        str,
+        typer.Argument(metavar="ID", help="Id of the touch, or the recipient's address; in other queues the job's id."),
+    ],
     outcome: Annotated[Resolution, typer.Option("--as", help="What became of it.")],
     by: ByOption = None,
     queue: QueueOption = SEND_QUEUE,
@@ -80,14 +86,27 @@ def resolve(
     """
     who = who_says(by)
 
-    async def work(parts: Parts) -> None:
-        await resolve_in(parts, queue, job, outcome, by=who)
+    async def work(parts: Parts) -> str:
+        id_ = await _unknown_id(parts, job) if queue in MAIL_QUEUES and is_address(job) else job
+        await resolve_in(parts, queue, id_, outcome, by=who)
+        return id_
 
-    with_parts(work)
+    id_ = with_parts(work)
     if as_json:
-        print_json({"id": job, "resolved": outcome.value, "by": who})
+        print_json({"id": id_, "resolved": outcome.value, "by": who})
     else:
         print_line(f"{job} is resolved as {outcome.value} by {who}")
+
+
+async def _unknown_id(parts: Parts, address: str) -> str:
+    """Return the id of the one touch of an address that is unknown. Raises StateError for none, or several."""
+    # One that is on the wire for the ledger may be uncertain for the queue already.
+    found = await find_touches(parts, address, states=(TouchState.UNKNOWN, TouchState.SENDING))
+    if len(found) != 1:
+        several = ", ".join(f"{touch.id} ({touch.campaign}, {touch.step})" for touch in found)
+        remedy = f"Name one of them: {several}." if found else "`postroad unknown list` lists what is."
+        raise StateError(f"{len(found) or 'no'} messages to {address} are unknown", remedy=remedy)
+    return job_id(found[0].id)
 
 
 def who_says(by: str | None) -> str:

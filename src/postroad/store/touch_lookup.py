@@ -1,0 +1,119 @@
+"""Touches looked up for a person: by their ids, or by the recipient's address."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+from postroad.store.campaign import CampaignState
+from postroad.store.ledger import SENDER_OF_TOUCH, TouchState
+from postroad.store.suppression import SuppressionReason
+from postroad.store.types import UtcDateTime
+
+MAX_TOUCHES = 100
+
+
+class FoundTouch(NamedTuple):
+    """One touch, with what its fate follows from. ``sending_window`` and ``zone``: of the campaign and recipient."""
+
+    id: int
+    step_id: int
+    state: TouchState
+    due_at: datetime
+    next_at: datetime | None
+    settled_at: datetime | None
+    reply: str | None
+    address: str
+    zone: str
+    campaign: str
+    campaign_state: CampaignState
+    audience_id: int
+    warmup: bool
+    sending_window: dict[str, Any] | None
+    step: str
+    sender: str
+
+
+class FoundSuppression(NamedTuple):
+    """Why nothing is sent to an address."""
+
+    address: str
+    reason: SuppressionReason
+    source: str
+    created_at: datetime
+
+
+_TOUCHES = f"""
+SELECT touch.id, touch.step_id, touch.state, touch.due_at, touch.next_at, touch.settled_at, touch.reply,
+  recipient.address, COALESCE(recipient.time_zone, campaign.time_zone) AS zone, campaign.name AS campaign,
+  campaign.state AS campaign_state, campaign.audience_id, campaign.warmup, campaign.sending_window,
+  step.name AS step, sender.address AS sender
+FROM touch JOIN recipient ON recipient.id = touch.recipient_id JOIN campaign ON campaign.id = touch.campaign_id
+JOIN step ON step.id = touch.step_id JOIN sender ON sender.id = {SENDER_OF_TOUCH}
+WHERE {{where}} ORDER BY touch.id DESC LIMIT :limit
+"""
+_COLUMNS = (
+    sa.column("id", sa.Integer()),
+    sa.column("step_id", sa.Integer()),
+    sa.column("state", sa.Text()),
+    sa.column("due_at", UtcDateTime()),
+    sa.column("next_at", UtcDateTime()),
+    sa.column("settled_at", UtcDateTime()),
+    sa.column("reply", sa.Text()),
+    sa.column("address", sa.Text()),
+    sa.column("zone", sa.Text()),
+    sa.column("campaign", sa.Text()),
+    sa.column("campaign_state", sa.Text()),
+    sa.column("audience_id", sa.Integer()),
+    sa.column("warmup", sa.Boolean()),
+    sa.column("sending_window", sa.JSON()),
+    sa.column("step", sa.Text()),
+    sa.column("sender", sa.Text()),
+)
+
+
+def touch_by_id(connection: sa.Connection, touch_id: int) -> FoundTouch | None:
+    """Return one touch; None: the ledger does not have it."""
+    found = _touches(connection, "touch.id = :id", {"id": touch_id, "limit": 1})
+    return found[0] if found else None
+
+
+def touches_of_address(
+    connection: sa.Connection, address: str, *, states: Sequence[TouchState] = tuple(TouchState), limit: int
+) -> list[FoundTouch]:
+    """Return the touches of a normalised address in these states, the newest first, at most ``limit``."""
+    where = "recipient.address = :address AND touch.state IN :states"
+    values = {"address": address, "states": [state.value for state in states], "limit": limit}
+    return _touches(connection, where, values)
+
+
+def _touches(connection: sa.Connection, where: str, values: dict[str, Any]) -> list[FoundTouch]:
+    statement = sa.text(_TOUCHES.format(where=where))
+    if "states" in values:
+        statement = statement.bindparams(sa.bindparam("states", expanding=True))
+    return [
+        FoundTouch(**{**row, "state": TouchState(row["state"]), "campaign_state": CampaignState(row["campaign_state"])})
+        for row in connection.execute(statement.columns(*_COLUMNS), values).mappings()
+    ]
+
+
+def suppression_of(
+    connection: sa.Connection, address: str, audience_id: int, hashed: str | None
+) -> FoundSuppression | None:
+    """Return the suppression that holds for an address in an audience: its own, its domain's or its hash's."""
+    statement = sa.text(
+        "SELECT address, reason, source, created_at FROM suppression WHERE address IN (:address, :domain, :hashed) "
+        "AND audience_id IN (0, :audience_id) ORDER BY created_at LIMIT 1"
+    ).columns(
+        sa.column("address", sa.Text()),
+        sa.column("reason", sa.Text()),
+        sa.column("source", sa.Text()),
+        sa.column("created_at", UtcDateTime()),
+    )
+    domain = f"@{address.rpartition('@')[2]}"
+    values = {"address": address, "domain": domain, "hashed": hashed, "audience_id": audience_id}
+    row = connection.execute(statement, values).one_or_none()
+    return FoundSuppression(row.address, SuppressionReason(row.reason), row.source, row.created_at) if row else None

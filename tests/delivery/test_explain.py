@@ -1,0 +1,415 @@
+"""Every state and every hold of a message is explained: what holds it, until when, and what the ledger knows of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import sqlalchemy as sa
+
+from postroad.delivery import control
+from postroad.delivery.job import DeliveryNote, encode_note, hold_gate, job_id, lane_of, sender_gate, warmup_gate
+from postroad.explain import TouchExplanation, explain_touch, find_touches, touch_ids
+from postroad.parts import Parts, open_parts
+from postroad.queue import Claimed, Dead, Defer, Done, Gate, Job, Queue, Quota, Rate, Retry, Uncertain
+from postroad.settings import Settings
+from postroad.store.campaign import Campaign
+from postroad.store.cohort import CohortPause, Evidence, add_pause
+from postroad.store.dns_report import SenderHold, put_hold
+from postroad.store.engine import write
+from postroad.store.ledger import TouchState
+from postroad.store.shaping import ShapingChange, add_change
+from postroad.store.suppression import SuppressionReason, suppress
+from postroad.store.types import UtcDateTime
+from postroad.warmup.caps import CapKeeper
+from postroad.warmup.day import set_cap
+from postroad.warmup.identity import of_sender, warming
+from tests.conftest import RedisServer
+from tests.delivery.queue_of_touches import recorder
+from tests.queue.conftest import HandClock
+from tests.store.rows import add_campaign, add_recipient, add_touch
+
+MORNING = datetime(2026, 5, 4, 6, tzinfo=UTC)  # Monday, 08:00 in Berlin
+NEWS, ADA = "news@example.com", "ada@gmail.com"
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+SETTINGS = f"""
+[routes.relay]
+host = "127.0.0.1"
+[senders.news]
+address = "{NEWS}"
+postal_address = "1 High Street, Springfield"
+route = "relay"
+[senders.news.warmup]
+zone = "Europe/Berlin"
+"""
+GOOGLE = warmup_gate("google", NEWS)
+
+
+class Scene:
+    """A campaign with one message to Ada, in the ledger and on the queue, and a clock."""
+
+    def __init__(self, parts: Parts, queue: Queue, clock: HandClock) -> None:
+        self.parts, self.queue, self.clock = parts, queue, clock
+        with write(parts.engine) as connection:
+            self.campaign_id, (self.step,) = add_campaign(connection, name="spring", time_zone="Europe/Berlin")
+            self.recipient = add_recipient(connection, ADA)
+            self.touch = add_touch(
+                connection,
+                self.campaign_id,
+                self.step,
+                TouchState.QUEUED,
+                recipient_id=self.recipient,
+                due_at=MORNING,
+            )
+        self._claims = count()
+
+    async def enqueue(self, *, due: datetime = MORNING, warm: bool = False) -> None:
+        lane = lane_of(
+            sender=NEWS,
+            provider="google",
+            campaign="spring",
+            route="relay",
+            job_class="bulk",
+            warmup=warming(self.parts.settings)[NEWS] if warm else (),
+        )
+        await self.queue.enqueue(lane, [Job(id=job_id(self.touch), payload=b"", due_ms=ms(due))])
+
+    async def claim(self, *, admitted: bool = True) -> Claimed:
+        [job] = (await self.queue.claim("w", want=1, lease_ms=60_000, nonce=f"n{next(self._claims)}")).jobs
+        if admitted:
+            self.state(TouchState.SENDING)
+            with write(self.parts.engine) as connection:
+                values = {"claim": job.token, "id": self.touch}
+                connection.execute(sa.text("UPDATE touch SET claim = :claim WHERE id = :id"), values)
+        return job
+
+    async def record(self) -> None:
+        await recorder(self.parts.engine, self.queue).drain()
+
+    def state(self, state: TouchState, *, reply: str | None = None) -> None:
+        settled = MORNING if state.ended else None
+        values = {"state": state.value, "reply": reply, "id": self.touch}
+        statement = sa.text("UPDATE touch SET state = :state, reply = :reply, settled_at = :settled WHERE id = :id")
+        with write(self.parts.engine) as connection:
+            connection.execute(
+                statement.bindparams(sa.bindparam("settled", type_=UtcDateTime())), {**values, "settled": settled}
+            )
+
+    def set_campaign(self, **values: object) -> None:
+        with write(self.parts.engine) as connection:
+            connection.execute(sa.update(Campaign).values(**values))
+
+    async def explain(self) -> TouchExplanation:
+        [touch] = await find_touches(self.parts, str(self.touch))
+        return await explain_touch(self.parts, touch)
+
+
+def ms(instant: datetime) -> int:
+    return int(instant.timestamp() * 1000)
+
+
+@pytest.fixture
+async def scene(
+    own_redis: RedisServer, engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Scene]:
+    monkeypatch.delenv("POSTROAD_CONFIG", raising=False)
+    monkeypatch.setenv("POSTROAD_REDIS_URL", own_redis.url)
+    monkeypatch.setenv("POSTROAD_STATE_DIR", str(tmp_path / "state"))
+    (tmp_path / "postroad.toml").write_text(SETTINGS)
+    clock = HandClock(ms(MORNING))
+    async with open_parts(Settings.load(tmp_path / "postroad.toml"), clock, engine=engine) as parts:
+        yield Scene(parts, await parts.queue("email:send"), clock)
+
+
+class Case(NamedTuple):
+    """What is done to the message, and what the explanation says."""
+
+    arrange: Callable[[Scene], Awaitable[None]]
+    held_by: str | None
+    not_before: datetime | None
+    words: tuple[str, ...]
+    touch_state: TouchState = TouchState.QUEUED
+
+
+async def _ready(scene: Scene) -> None:
+    await scene.enqueue()
+
+
+async def _paused_gate(scene: Scene) -> None:
+    await scene.enqueue()
+    await scene.queue.suspend("campaign:spring", None)
+
+
+async def _timed_gate(scene: Scene) -> None:
+    await scene.enqueue()
+    await scene.queue.suspend("route:relay", ms(MORNING + HOUR))
+
+
+async def _paused_campaign(scene: Scene) -> None:
+    await scene.enqueue()
+    await control.pause(scene.parts.engine, scene.queue, "spring")
+
+
+async def _rate(scene: Scene) -> None:
+    await scene.queue.set_gate(Gate(name=sender_gate(NEWS), rate=Rate(count=1, per_ms=3_600_000)))
+    await _one_goes_first(scene)
+
+
+async def _one_goes_first(scene: Scene) -> None:
+    lane = lane_of(sender=NEWS, provider="google", campaign="spring", route="relay", job_class="bulk")
+    await scene.queue.enqueue(lane, [Job(id="999999", payload=b"")])
+    await scene.queue.claim("w", want=1, lease_ms=10**9, nonce="first")
+    await scene.enqueue()
+
+
+async def _quota(scene: Scene) -> None:
+    await scene.queue.set_gate(Gate(name=sender_gate(NEWS), quota=Quota(left=0, until_ms=ms(MORNING + 3 * HOUR))))
+    await scene.enqueue()
+
+
+async def _concurrency(scene: Scene) -> None:
+    await scene.queue.set_gate(Gate(name=sender_gate(NEWS), concurrency=1))
+    await _one_goes_first(scene)
+
+
+async def _cap_used(scene: Scene) -> None:
+    [identity] = [one for one in of_sender(scene.parts.settings, "news") if one.name == NEWS]
+    set_cap(scene.parts.engine, identity, "google", 0, by="ada", why="test", now=MORNING)
+    await _keep_caps(scene)
+    await scene.enqueue(warm=True)
+
+
+async def _keep_caps(scene: Scene) -> None:
+    await CapKeeper(scene.parts.settings, engine=scene.parts.engine, queue=scene.queue, clock=scene.clock).turn()
+
+
+async def _before_hours_of_warmup(scene: Scene) -> None:
+    scene.clock.advance(-3_600_000)  # 07:00 in Berlin
+    await _keep_caps(scene)
+    await scene.enqueue(due=MORNING - DAY, warm=True)
+
+
+async def _outside_window(scene: Scene) -> None:
+    scene.set_campaign(sending_window={"from": "09:00", "to": "17:00", "days": ["mon", "tue"]})
+    await scene.enqueue()
+
+
+async def _deferred_to_window(scene: Scene) -> None:
+    """As admit puts it off."""
+    await _outside_window(scene)
+    job = await scene.claim(admitted=False)
+    verdict = Defer(at_ms=ms(MORNING + HOUR), cause="outside the campaign's hours", untried=True)
+    await scene.queue.settle("w", [(job, verdict)])
+    await scene.record()
+
+
+async def _scheduled(scene: Scene) -> None:
+    await scene.enqueue(due=MORNING + 5 * HOUR)
+
+
+async def _scheduled_past_window(scene: Scene) -> None:
+    scene.set_campaign(sending_window={"from": "09:00", "to": "12:00", "days": ["mon", "tue"]})
+    await scene.enqueue(due=MORNING + 5 * HOUR)  # 13:00 in Berlin
+
+
+async def _retry_wait(scene: Scene) -> None:
+    await scene.enqueue()
+    note = encode_note(DeliveryNote(state=TouchState.DEFERRED, cause="connect", reply="refused"))
+    retry = Retry(cause="connect", error="refused", at_ms=ms(MORNING + HOUR), note=note)
+    await scene.queue.settle("w", [(await scene.claim(), retry)])
+    await scene.record()
+
+
+async def _cohort_paused(scene: Scene) -> None:
+    await scene.enqueue()
+    pause = CohortPause(
+        step_id=scene.step, source="", provider="google", evidence=Evidence.COMPLAINTS, reason="r", at=MORNING
+    )
+    with write(scene.parts.engine) as connection:
+        assert add_pause(connection, pause)
+
+
+async def _dns_hold(scene: Scene) -> None:
+    await scene.enqueue()
+    hold = SenderHold(sender=NEWS, reason="SPF fails", failing_since=MORNING, held_at=MORNING)
+    with write(scene.parts.engine) as connection:
+        put_hold(connection, hold)
+    await scene.queue.suspend(hold_gate(NEWS), None)
+
+
+async def _shaped(scene: Scene) -> None:
+    gate = f"provider:google:{NEWS}"
+    await scene.enqueue()
+    change = ShapingChange(
+        gate=gate, rule="unusual rate", sender=NEWS, provider="google", reply="421 4.7.28 slow down", at=MORNING,
+        ends_at=MORNING + HOUR, suspended=True,
+    )  # fmt: skip
+    with write(scene.parts.engine) as connection:
+        assert add_change(connection, change)
+    await scene.queue.suspend(gate, ms(MORNING + HOUR))
+
+
+async def _in_flight(scene: Scene) -> None:
+    await scene.enqueue()
+    await scene.queue.mark([await scene.claim()])
+
+
+async def _uncertain(scene: Scene) -> None:
+    await scene.enqueue()
+    await scene.queue.settle("w", [(await scene.claim(), Uncertain(cause="connection lost"))])
+
+
+async def _unknown(scene: Scene) -> None:
+    await _uncertain(scene)
+    await scene.record()
+
+
+async def _dead(scene: Scene) -> None:
+    await scene.enqueue()
+    note = encode_note(DeliveryNote(state=TouchState.DEAD, cause="policy", reply="550 5.7.1 no"))
+    await scene.queue.settle("w", [(await scene.claim(), Dead(cause="policy", error="550 5.7.1 no", note=note))])
+    await scene.record()
+
+
+async def _bounced(scene: Scene) -> None:
+    await scene.enqueue()
+    note = encode_note(DeliveryNote(state=TouchState.BOUNCED, cause="no mailbox", reply="550 5.1.1 no", suppress=True))
+    await scene.queue.settle("w", [(await scene.claim(), Dead(cause="no mailbox", error="550 5.1.1 no", note=note))])
+    await scene.record()
+
+
+async def _accepted(scene: Scene) -> None:
+    await scene.enqueue()
+    note = encode_note(DeliveryNote(state=TouchState.ACCEPTED, reply="250 ok"))
+    await scene.queue.settle("w", [(await scene.claim(), Done(note=note))])
+    await scene.record()
+
+
+async def _suppressed(scene: Scene) -> None:
+    with write(scene.parts.engine) as connection:
+        suppress(connection, [ADA], SuppressionReason.COMPLAINT, "feedback loop", MORNING)
+    scene.state(TouchState.SUPPRESSED)
+
+
+async def _to_be_suppressed(scene: Scene) -> None:
+    await scene.enqueue()
+    with write(scene.parts.engine) as connection:
+        suppress(connection, [ADA], SuppressionReason.UNSUBSCRIBE, "one-click", MORNING)
+
+
+async def _cancelled(scene: Scene) -> None:
+    scene.state(TouchState.CANCELLED, reply="replied")
+
+
+async def _expired(scene: Scene) -> None:
+    scene.state(TouchState.EXPIRED)
+
+
+async def _planned(scene: Scene) -> None:
+    scene.state(TouchState.PLANNED)
+
+
+async def _planned_of_paused(scene: Scene) -> None:
+    scene.state(TouchState.PLANNED)
+    await control.pause(scene.parts.engine, scene.queue, "spring")
+
+
+async def _lost(scene: Scene) -> None:
+    """The ledger has it queued, and the queue never got it."""
+
+
+CASES = {
+    "ready": Case(_ready, None, MORNING, ("No gate holds its lane",)),
+    "gate paused": Case(_paused_gate, "gate campaign:spring", None, ("until it is resumed",)),
+    "gate paused until": Case(_timed_gate, "gate route:relay", MORNING + HOUR, ("until 2026-05-04 07:00:00 UTC",)),
+    "campaign paused": Case(_paused_campaign, "group spring", None, ("campaign spring is paused",)),
+    "rate": Case(_rate, f"gate sender:{NEWS}", MORNING + HOUR, ("the next one goes at 2026-05-04 07:00:00 UTC",)),
+    "quota": Case(_quota, f"gate sender:{NEWS}", MORNING + 3 * HOUR, ("used up until 2026-05-04 09:00:00 UTC",)),
+    "concurrency": Case(_concurrency, f"gate sender:{NEWS}", None, ("1 in flight of 1",)),
+    "warmup cap used up": Case(
+        _cap_used,
+        f"gate {GOOGLE}",
+        MORNING + DAY,
+        ("used up until 2026-05-05 06:00:00 UTC", "begins at 2026-05-05 08:00 in Europe/Berlin"),
+    ),
+    "before the hours of the warmup": Case(
+        _before_hours_of_warmup, f"gate {GOOGLE}", MORNING, ("they open at 2026-05-04 08:00 in Europe/Berlin",)
+    ),
+    "outside the window": Case(_outside_window, "hours", MORNING + HOUR, ("they open at 2026-05-04 09:00 there",)),
+    "deferred to the window": Case(
+        _deferred_to_window,
+        "hours",
+        MORNING + HOUR,
+        ("Outside the campaign's hours", "due at 2026-05-04 07"),
+    ),
+    "scheduled": Case(_scheduled, None, MORNING + 5 * HOUR, ("Scheduled: due at 2026-05-04 11:00:00 UTC",)),
+    "scheduled when the window is shut": Case(
+        _scheduled_past_window, "hours", MORNING + DAY + HOUR, ("they open at 2026-05-05 09:00 there",)
+    ),
+    "retry": Case(
+        _retry_wait,
+        None,
+        MORNING + HOUR,
+        ("put off at 2026-05-04 06:00:00 UTC after attempt 1: connect (refused)",),
+        TouchState.DEFERRED,
+    ),
+    "cohort paused": Case(_cohort_paused, "cohort", None, ("its cohort is paused (complaints)",)),
+    "dns hold": Case(_dns_hold, f"gate hold:{NEWS}", None, ("SPF fails",)),
+    "shaped": Case(_shaped, f"gate provider:google:{NEWS}", MORNING + HOUR, ("unusual rate: 421 4.7.28 slow down",)),
+    "in flight": Case(_in_flight, None, None, ("has begun the act",), TouchState.SENDING),
+    "uncertain": Case(_uncertain, None, None, ("Uncertain since",), TouchState.SENDING),
+    "unknown": Case(_unknown, None, None, ("It may have arrived", "unknown resolve"), TouchState.UNKNOWN),
+    "dead": Case(_dead, None, None, ("550 5.7.1 no", "queue replay"), TouchState.DEAD),
+    "bounced": Case(_bounced, None, None, ("550 5.1.1 no", "hard bounce"), TouchState.BOUNCED),
+    "accepted": Case(_accepted, None, None, ("Accepted by the receiver", "250 ok"), TouchState.ACCEPTED),
+    "suppressed": Case(_suppressed, None, None, ("complaint (feedback loop)",), TouchState.SUPPRESSED),
+    "queued and suppressed": Case(_to_be_suppressed, "suppression", None, ("unsubscribe (one-click)",)),
+    "cancelled": Case(_cancelled, None, None, ("Cancelled at 2026-05-04 06:00:00 UTC: replied",), TouchState.CANCELLED),
+    "expired": Case(_expired, None, None, ("was not delivered in time",), TouchState.EXPIRED),
+    "planned": Case(_planned, None, MORNING, ("Planned: due at 2026-05-04 06:00:00 UTC",), TouchState.PLANNED),
+    "planned of a paused campaign": Case(
+        _planned_of_paused, "campaign", MORNING, ("campaign spring is paused",), TouchState.PLANNED
+    ),
+    "lost by the queue": Case(_lost, None, None, ("the queue has no job of it", "queue rebuild")),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+async def test_state_and_hold_are_explained(scene: Scene, name: str) -> None:
+    case = CASES[name]
+    await case.arrange(scene)
+    said = await scene.explain()
+    text = " ".join(said.words)
+    for words in case.words:
+        assert words in text
+    not_before = None if case.not_before is None else ms(case.not_before)
+    assert (said.held_by, said.not_before_ms, said.touch_state) == (case.held_by, not_before, case.touch_state), text
+
+
+async def test_cap_that_is_used_up_opens_when_explained(scene: Scene) -> None:
+    """The time that is named is the time at which the queue lets the message go."""
+    await _cap_used(scene)
+    said = await scene.explain()
+    assert said.not_before_ms is not None
+    scene.clock.advance(said.not_before_ms - scene.clock.now_ms() - 60_000)
+    with write(scene.parts.engine) as connection:
+        connection.execute(sa.text("UPDATE warmup_day SET cap = 50"))
+    await _keep_caps(scene)
+    assert (await scene.queue.claim("w", want=1, lease_ms=1000, nonce="early")).jobs == []
+    scene.clock.advance(60_000)
+    await _keep_caps(scene)
+    assert len((await scene.queue.claim("w", want=1, lease_ms=1000, nonce="due")).jobs) == 1
+
+
+async def test_an_address_stands_for_its_messages_the_newest_first(scene: Scene) -> None:
+    with write(scene.parts.engine) as connection:
+        campaign, (step,) = add_campaign(connection, name="autumn")
+        later = add_touch(connection, campaign, step, TouchState.DEAD, recipient_id=scene.recipient)
+    found = await find_touches(scene.parts, " Ada@GMAIL.com ")
+    assert [(touch.id, touch.campaign) for touch in found] == [(later, "autumn"), (scene.touch, "spring")]
+    assert await touch_ids(scene.parts, [ADA, "7"], "email:send") == [str(later), str(scene.touch), "7"]
+    assert await touch_ids(scene.parts, [ADA], "email:send", (TouchState.DEAD,)) == [str(later)]
