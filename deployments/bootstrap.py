@@ -1,15 +1,14 @@
 """Install everything on a Prefect server: `python -m deployments.bootstrap`, as often as you like.
 
 The work pool, the limits, the deployments of prefect.yaml with their schedules, and the automations.
-`prefect deploy --all` installs the deployments too, but knows no limits, duplicates nothing only by luck,
-and turns schedules that were changed in the UI back to what the file says.
+`prefect deploy --all` installs the pool and the deployments too, and the first runs create the limits. It makes no
+automation, and turns schedules that were changed in the UI back to what the file says.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Mapping
@@ -24,23 +23,20 @@ from prefect.client.schemas.actions import (
     DeploymentUpdate,
     VariableCreate,
     VariableUpdate,
-    WorkPoolCreate,
-    WorkPoolUpdate,
 )
 from prefect.client.schemas.objects import ConcurrencyOptions
 from prefect.events.schemas.automations import AutomationCore
-from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.exceptions import ObjectNotFound
 from prefect.flows import load_flow_from_entrypoint
 from prefect.settings import get_current_settings
 from prefect.utilities.callables import parameter_schema
-from prefect.workers.process import ProcessWorker
 
 from deployments.automations import DEFAULT_HEARTBEAT_S, all_automations
+from deployments.pool import ensure_pool
 from deployments.schedules import Account, Change, Create, Delete, Update, account, decide
 from deployments.spec import DeploymentSpec, ProjectSpec, read
 from postroad.errors import UnavailableError
 from postroad.local.prefect import ALERTS
-from postroad.local.prefect_pool import JOB_TEMPLATE, open_fields
 from postroad.settings import Settings
 from tasks.policy import LIMITS
 
@@ -85,31 +81,6 @@ async def until_ready(client: PrefectClient, wait_s: float) -> None:
         if time.monotonic() >= until:
             raise UnavailableError(f"no Prefect server answers at {client.api_url}: {problem}")
         await asyncio.sleep(WAIT_EVERY_S)
-
-
-async def ensure_pool(client: PrefectClient, name: str) -> None:
-    """Create the work pool if it is missing, and replace a job template that lets a run choose what is executed.
-
-    A template that fixes command, environment and folder stays as its operator set it up; so does one of another type.
-    """
-    try:
-        pool = await client.read_work_pool(name)
-    except ObjectNotFound:
-        wanted = WorkPoolCreate(name=name, type=ProcessWorker.type, base_job_template=dict(JOB_TEMPLATE))
-        # A worker that starts at this moment creates it with Prefect's template, and may be first.
-        with contextlib.suppress(ObjectAlreadyExists):
-            await client.create_work_pool(wanted)
-            logger.info("work pool %s created", name)
-            return
-        pool = await client.read_work_pool(name)
-    opened = open_fields(pool.base_job_template)
-    if not opened:
-        return
-    if pool.type != ProcessWorker.type:
-        logger.warning("the job template of work pool %s lets a run set %s: fix them", name, ", ".join(opened))
-        return
-    await client.update_work_pool(name, WorkPoolUpdate(base_job_template=dict(JOB_TEMPLATE)))
-    logger.info("work pool %s: a run can no longer set %s", name, ", ".join(opened))
 
 
 async def install(client: PrefectClient, spec: DeploymentSpec) -> tuple[str, UUID]:

@@ -39,7 +39,7 @@ async def campaign(params: CampaignParams) -> State[None]:
         submitted, cursor, done = submitted + step.submitted, step.cursor, step.done
 
     state = await follow(params.campaign, params.follow_seconds)
-    await publish_result(state, submitted)
+    await publish_result(state)
     announce(
         "postroad.campaign.submitted",
         f"postroad.campaign.{params.campaign}",

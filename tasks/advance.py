@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from postroad.campaign.plan import advance
-from postroad.campaign.status import finish_if_done, running_campaigns
+from postroad.campaign.status import finish_if_done, running_campaigns, summary
 from postroad.parts import open_parts
 from tasks.policy import campaign_slot, retried
 from tasks.report import publish_table
+from tasks.result import renew_result
 from tasks.slices import MIN_ROWS
 from tasks.submit import hand_over
 
@@ -36,7 +37,7 @@ async def advance_campaign(campaign: str) -> Advance:
     """Plan, submit and close one campaign.
 
     One task run for the three calls: with a task run each, sixteen campaigns would be a burst of fifty.
-    Each call is safe to repeat, so a retry begins at the first.
+    Each call is safe to repeat, so a retry begins at the first. Then what the campaign's run shows is renewed.
     """
     async with campaign_slot(), open_parts() as parts:
         planned = await asyncio.to_thread(advance, parts.engine, campaign, parts.clock.now(), parts.hash_of)
@@ -45,6 +46,8 @@ async def advance_campaign(campaign: str) -> Advance:
             step = await hand_over(parts, campaign, cursor=cursor, rows=MIN_ROWS)
             submitted, cursor, done = submitted + step.submitted, step.cursor, step.done
         finished = await asyncio.to_thread(finish_if_done, parts.engine, campaign, parts.clock.now())
+        state = await asyncio.to_thread(summary, parts.engine, campaign)
+    await renew_result(state)
     return Advance(campaign, planned, submitted, finished)
 
 

@@ -21,6 +21,8 @@ from tasks.policy import retried
 from tasks.report import publish_table
 
 REFUSALS_SHOWN: Final = 500
+VALUE_SHOWN: Final = 32
+"""So many characters of a refused value fit beside its reason. `postroad audience refusals` shows it whole."""
 
 
 @retried("find the audience file")
@@ -61,6 +63,10 @@ async def publish_refusals(progress: ImportProgress) -> None:
         found = await asyncio.to_thread(refusals, parts.engine, progress.import_id, REFUSALS_SHOWN)
     await publish_table(
         f"refused-{progress.audience}",
-        [{"line": r.line, "field": r.field, "value": r.value, "reason": r.reason} for r in found],
+        [{"line": r.line, "field": r.field, "value": _shortened(r.value), "reason": r.reason} for r in found],
         f"{progress.refused:,} of {progress.rows_total:,} rows were refused; {len(found)} are listed.",
     )
+
+
+def _shortened(value: str) -> str:
+    return value if len(value) <= VALUE_SHOWN else f"{value[: VALUE_SHOWN - 1]}…"

@@ -12,8 +12,8 @@ from postroad.campaign.status import Summary, summary
 from postroad.delivery.submit import Submitted
 from postroad.parts import open_parts
 from tasks.policy import campaign_slot, retried
-from tasks.report import ProgressBar, publish_table
-from tasks.result import ended
+from tasks.report import ProgressBar, publish_sentences
+from tasks.result import delivery_title, ended
 from tasks.submit import hand_over
 
 FOLLOW_EVERY_S: Final = 1.0
@@ -28,7 +28,7 @@ async def preflight(campaign: str) -> PreflightReport:
     async with campaign_slot(), open_parts() as parts:
         report = await asyncio.to_thread(check, parts.engine, parts.settings, parts.signer, campaign)
     if report.findings:
-        await publish_table(
+        await publish_sentences(
             f"preflight-{campaign}",
             [{"level": str(f.level), "what": f.what, "remedy": f.remedy} for f in report.findings],
             f"What was found before sending {campaign}.",
@@ -61,7 +61,7 @@ async def follow(campaign: str, follow_seconds: int) -> Summary:
     Takes no slot: it only looks.
     """
     until = time.monotonic() + follow_seconds
-    bar = await ProgressBar.open(f"delivery-{campaign}", f"Messages of {campaign} that reached their end")
+    bar = await ProgressBar.open(f"delivery-{campaign}", delivery_title(campaign))
     async with open_parts() as parts:
         while True:
             state = await asyncio.to_thread(summary, parts.engine, campaign)

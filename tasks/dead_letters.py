@@ -8,7 +8,7 @@ from postroad.delivery.dead_letters import DeadGroup, dead_letters_of, groups_of
 from postroad.mending import replay_dead
 from postroad.parts import open_parts
 from tasks.policy import retried
-from tasks.report import publish_table
+from tasks.report import publish_sentences
 
 
 @retried("preview dead letters")
@@ -22,7 +22,7 @@ async def preview(queue: str, cause: str | None, until: datetime) -> list[DeadGr
             {"cause": one.cause, "letters": one.letters, "newest": _at(one.newest_ms), "example": one.example}
             for one in groups
         ]
-        await publish_table(
+        await publish_sentences(
             f"dead-letters-{queue.replace(':', '-')}",
             rows,
             f"Dead letters of {queue}, by cause, each with an example.",

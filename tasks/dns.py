@@ -23,7 +23,7 @@ from postroad.delivery.dns_health import (
 )
 from postroad.delivery.job import MAIL_QUEUES
 from postroad.delivery.volume import with_volume
-from postroad.dns.finding import Verdict, failures, in_words
+from postroad.dns.finding import Finding, Verdict, in_words
 from postroad.dns.health import check_identity
 from postroad.dns.show import markdown
 from postroad.errors import UnavailableError
@@ -112,11 +112,13 @@ async def publish_canaries(reports: Sequence[CanaryReport]) -> None:
     if not reports:
         return
     rows = [
-        {"sender": report.sender, "verdict": str(f.verdict), "about": f.subject, "seen": f.seen, "remedy": f.remedy}
+        {"sender": report.sender, "verdict": str(f.verdict), "about": f.subject, "seen, and what to do": _advice(f)}
         for report in reports
         for f in report.findings
     ]
-    await publish_table("canaries", rows, f"What a receiver made of the mail of {len(reports)} senders.")
+    await publish_table(
+        "canaries", rows, f"What a receiver made of the mail of {len(reports)} senders.", only_changes=True
+    )
     for report in reports:
         if report.verdict is Verdict.FAIL:
             failing = [finding for finding in report.findings if finding.verdict is Verdict.FAIL]
@@ -127,11 +129,12 @@ async def publish_canaries(reports: Sequence[CanaryReport]) -> None:
 async def publish_health(results: Sequence[SenderHealth]) -> None:
     """Show all senders in a table, and a page with remedies for each that is not well or has changed."""
     rows = [_row(result) for result in results]
-    await publish_table("dns-health", rows, f"What was found of the DNS of {len(rows)} senders.")
+    await publish_table("dns-health", rows, f"What was found of the DNS of {len(rows)} senders.", only_changes=True)
     for result in results:
         if result.verdict in (Verdict.WARN, Verdict.FAIL) or result.change.new or result.change.gone:
             page = markdown(result.domain, result.verdict, result.findings, result.change)
-            await publish_markdown(artifact_key(result.sender), page, f"The DNS of {result.sender}")
+            title = f"The DNS of {result.sender}"
+            await publish_markdown(artifact_key(result.sender), page, title, only_changes=True)
 
 
 def artifact_key(sender: str) -> str:
@@ -139,15 +142,17 @@ def artifact_key(sender: str) -> str:
     return f"dns-{re.sub('[^a-z0-9]+', '-', sender.lower()).strip('-')}"
 
 
+def _advice(finding: Finding) -> str:
+    return f"{finding.seen} {finding.remedy}".strip()
+
+
 def _row(result: SenderHealth) -> dict[str, Any]:
     return {
         "sender": result.sender,
         "verdict": str(result.verdict),
-        "before": str(result.before or "–"),
         "new": len(result.change.new),
         "gone": len(result.change.gone),
         "held back": "yes" if result.held else "no",
-        "why": in_words(failures(result.findings)),
     }
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -17,7 +18,9 @@ from postroad.store.ending import complete_cancellations
 from postroad.store.engine import write
 from postroad.store.touch_count import fold_counts
 from tasks.policy import retried
-from tasks.report import publish_table
+from tasks.report import publish_table, renew_table
+
+TITLE: Final = "How the queues stand."
 
 
 @dataclass(frozen=True)
@@ -93,5 +96,21 @@ async def _mend(parts: Parts, queue: Queue) -> Rebuilt | None:
 async def publish_depths() -> list[Depth]:
     async with open_parts() as parts:
         depths = [await Depth.of(await parts.queue(name)) for name in DEFAULT_QUEUES]
-    await publish_table("queues", [asdict(depth) for depth in depths], "How the queues stand.")
+    rows = [_row(depth) for depth in depths]
+    if not await renew_table("queues", rows, TITLE):
+        await publish_table("queues", rows, TITLE)
     return depths
+
+
+def _row(depth: Depth) -> dict[str, Any]:
+    """Return what is shown: few and narrow columns, for a table of the UI is 580 pixels wide."""
+    return {
+        "queue": depth.queue,
+        "queued": depth.queued,
+        "scheduled": depth.scheduled,
+        "in flight": depth.in_flight,
+        "uncertain": depth.uncertain,
+        "dead": depth.dead,
+        "unrecorded": depth.unrecorded,
+        "oldest": f"{depth.oldest_ready_ms // 1000} s",
+    }

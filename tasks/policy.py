@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, ParamSpec, TypeVar
 
 import redis.exceptions
 import sqlalchemy.exc
-from prefect import Task, task
+from prefect import Task, get_client, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.concurrency.asyncio import concurrency, rate_limit
+from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError, concurrency, rate_limit
+from prefect.exceptions import ObjectAlreadyExists
 from prefect.tasks import exponential_backoff
 
 from postroad.errors import UnavailableError
@@ -81,15 +84,41 @@ def retried(
 async def campaign_slot() -> AsyncIterator[None]:
     """Hold one of the slots that campaign orchestration has, on every worker together.
 
-    Strict: a server without the limits refuses the task; it would otherwise run unlimited and only warn.
+    Strict: without the limit the task would run unlimited, and only warn. A limit that is missing is created.
     """
-    await rate_limit(CAMPAIGN_PROCESS_RATE.name, strict=True)
-    async with concurrency(CAMPAIGN_PROCESS.name, strict=True):
+    await _or_create(CAMPAIGN_PROCESS_RATE, lambda: rate_limit(CAMPAIGN_PROCESS_RATE.name, strict=True))
+    async with _slot(CAMPAIGN_PROCESS):
         yield
 
 
 @asynccontextmanager
 async def dns_slot() -> AsyncIterator[None]:
     """Hold one of the slots for checks of DNS, on every worker together. Strict, as above."""
-    async with concurrency(DNS_CHECK.name, strict=True):
+    async with _slot(DNS_CHECK):
         yield
+
+
+@asynccontextmanager
+async def _slot(limit: Limit) -> AsyncIterator[None]:
+    async with AsyncExitStack() as stack:
+        await _or_create(limit, lambda: stack.enter_async_context(concurrency(limit.name, strict=True)))
+        yield
+
+
+async def _or_create(limit: Limit, acquire: Callable[[], Awaitable[None]]) -> None:
+    """Acquire; if the server has no such limit, because only `prefect deploy` was run on it, create it first."""
+    try:
+        await acquire()
+    except ConcurrencySlotAcquisitionError:
+        async with get_client() as client:
+            await create_limit(client, limit)
+        await acquire()
+
+
+async def create_limit(client: PrefectClient, limit: Limit) -> None:
+    """Create a limit on the server, if it is not there. One that is there stays as its operator set it."""
+    wanted = GlobalConcurrencyLimitCreate(
+        name=limit.name, limit=limit.slots, slot_decay_per_second=limit.decay_per_second
+    )
+    with suppress(ObjectAlreadyExists):  # Another run was first.
+        await client.create_global_concurrency_limit(wanted)

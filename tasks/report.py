@@ -1,18 +1,31 @@
-"""What a run shows: progress bars, tables, texts, events."""
+"""What a run shows: progress bars, tables, texts, events.
+
+A flow that a person starts publishes: each run gets a version of its own. A flow that runs by itself publishes only
+what has changed, or renews the last version in place, so that the server's database does not grow with every run.
+"""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
+from prefect import get_client
 from prefect.artifacts import (
     acreate_markdown_artifact,
     acreate_progress_artifact,
     acreate_table_artifact,
     aupdate_progress_artifact,
 )
+from prefect.client.schemas.actions import ArtifactUpdate
+from prefect.client.schemas.filters import ArtifactCollectionFilter, ArtifactCollectionFilterKey
+from prefect.client.schemas.objects import ArtifactCollection
 from prefect.events import emit_event
+from prefect.settings import PREFECT_UI_URL
+
+Row = Mapping[str, Any]
 
 
 class ProgressBar:
@@ -29,19 +42,111 @@ class ProgressBar:
 
     async def move(self, done: int, total: int) -> None:
         """Show `done` of `total`, where nothing to do is all done. A bar that stays sends nothing."""
-        percent = round(100.0 * done / total, 1) if total else 100.0
+        percent = percent_of(done, total)
         if percent != self._percent:
             self._percent = percent
             await aupdate_progress_artifact(self._artifact_id, percent)
 
 
-async def publish_table(key: str, rows: Sequence[Mapping[str, Any]], description: str) -> None:
-    """Show rows under Artifacts; the key collects the versions of earlier runs."""
+async def publish_table(key: str, rows: Sequence[Row], description: str, *, only_changes: bool = False) -> None:
+    """Show rows under Artifacts; the key collects the versions of earlier runs.
+
+    Args:
+        key: Name of the artifact.
+        rows: Its rows, with the same columns.
+        description: A sentence above the table.
+        only_changes: Publish nothing if the last version has the same rows.
+    """
+    if only_changes and _same(await _latest(key), rows):
+        return
     await acreate_table_artifact([dict(row) for row in rows], key=_key(key), description=description)
 
 
-async def publish_markdown(key: str, markdown: str, description: str) -> None:
+async def publish_sentences(key: str, rows: Sequence[Row], description: str, *, only_changes: bool = False) -> None:
+    """Show rows whose cells are sentences. The UI breaks lines in a text, and never in a table artifact.
+
+    The parameters are those of `publish_table`.
+    """
+    await publish_markdown(key, markdown_table(rows), description, only_changes=only_changes)
+
+
+def markdown_table(rows: Sequence[Row]) -> str:
+    """Return rows with the same columns as a table in Markdown. Pure.
+
+    Every punctuation character of the data is escaped, so that data is never markup, a link or HTML.
+    """
+    if not rows:
+        return "None."
+    lines = [[*rows[0]], ["---"] * len(rows[0]), *([_escaped(str(cell)) for cell in row.values()] for row in rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(text.split()))
+
+
+async def publish_markdown(key: str, markdown: str, description: str, *, only_changes: bool = False) -> None:
+    """Show a text under Artifacts. ``only_changes``: publish nothing if the last version has the same text."""
+    if only_changes and _same(await _latest(key), markdown):
+        return
     await acreate_markdown_artifact(markdown, key=_key(key), description=description)
+
+
+async def renew_table(key: str, rows: Sequence[Row], description: str) -> bool:
+    """Bring the last version of a table up to date, in place. Returns whether there is a version."""
+    return await _renew(key, rows, description)
+
+
+async def renew_markdown(key: str, markdown: str, description: str) -> bool:
+    """Bring the last version of a text up to date, in place. Returns whether there is a version."""
+    return await _renew(key, markdown, description)
+
+
+async def renew_progress(key: str, done: int, total: int, description: str) -> bool:
+    """Bring the last version of a progress bar up to date, in place. Returns whether there is a version."""
+    return await _renew(key, percent_of(done, total), description)
+
+
+def percent_of(done: int, total: int) -> float:
+    """Return the share in percent, where nothing to do is all done."""
+    return round(100.0 * done / total, 1) if total else 100.0
+
+
+def artifact_url(key: str) -> str:
+    """Return the page of an artifact in Prefect's UI."""
+    return f"{ui_url()}/artifacts/key/{_key(key)}"
+
+
+def ui_url() -> str:
+    """Return the address of Prefect's UI, without a slash at its end."""
+    return str(PREFECT_UI_URL.value() or "").rstrip("/")
+
+
+async def _latest(key: str) -> ArtifactCollection | None:
+    wanted = ArtifactCollectionFilter(key=ArtifactCollectionFilterKey(any_=[_key(key)]))
+    async with get_client() as client:
+        found = await client.read_latest_artifacts(artifact_filter=wanted)
+    return found[0] if found else None
+
+
+async def _renew(key: str, content: Sequence[Row] | str | float, description: str) -> bool:
+    latest = await _latest(key)
+    if latest is None:
+        return False
+    if not _same(latest, content):
+        update = ArtifactUpdate(data=_stored(content), description=description)
+        async with get_client() as client:
+            await client.update_artifact(latest.latest_id, update)
+    return True
+
+
+def _same(latest: ArtifactCollection | None, content: Sequence[Row] | str | float) -> bool:
+    return latest is not None and latest.data == _stored(content)
+
+
+def _stored(content: Sequence[Row] | str | float) -> str | float:
+    """Return the content as Prefect stores it: a table is JSON."""
+    return content if isinstance(content, str | float) else json.dumps([dict(row) for row in content])
 
 
 def announce(event: str, resource_id: str, resource_name: str, payload: Mapping[str, Any]) -> None:

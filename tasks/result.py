@@ -1,11 +1,19 @@
-"""What a campaign run leaves behind to read: where its audience stands, and where to look next."""
+"""What the run of a campaign shows: where its audience stands, and where to look next."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from postroad.campaign.status import Summary
-from tasks.report import publish_markdown, publish_table
+from tasks.report import (
+    artifact_url,
+    publish_markdown,
+    publish_table,
+    renew_markdown,
+    renew_progress,
+    renew_table,
+    ui_url,
+)
 
 
 def ended(state: Summary) -> int:
@@ -22,38 +30,49 @@ def completeness(state: Summary) -> list[dict[str, Any]]:
     return rows
 
 
-def where_to_look(state: Summary, submitted: int) -> str:
-    """Markdown: what this run did, and the commands that tell more."""
+def where_to_look(state: Summary) -> str:
+    """Return Markdown: where the campaign stands, and the pages that tell more."""
     name = state.campaign
     rest = state.audience - ended(state)
-    going_on = (
-        f"**{rest:,}** are still under way: due later, or being retried. Delivery goes on without this run."
+    outlook = (
+        f"**{rest:,}** are still under way: due later, or being retried. Delivery continues without this run, and this "
+        "page is renewed every few minutes."
         if rest
         else "Everybody in the audience is settled."
     )
     return f"""# {name}
 
-This run handed **{submitted:,}** messages to the queue, for a frozen audience of **{state.audience:,}**.
-{going_on}
+The frozen audience has **{state.audience:,}** people. {outlook}
 
-| To see | run |
-|---|---|
-| where everybody stands | `postroad campaign status {name}` |
-| what could not be delivered, by cause | `postroad queue dead --by cause` |
-| how fast the queue moves | `postroad queue stats` |
+* [Where everybody stands]({artifact_url(f"completeness-{name}")}), step by step
+* [How far delivery is]({artifact_url(f"delivery-{name}")})
+* [How the queues stand]({artifact_url("queues")})
+* [Deployments]({ui_url()}/deployments): run `dead-letters` to see by cause what could not be delivered
 """
 
 
-async def publish_result(state: Summary, submitted: int) -> None:
+async def publish_result(state: Summary) -> None:
     """Show the completeness table and where to look next."""
-    await publish_table(
-        f"completeness-{state.campaign}",
-        completeness(state),
-        f"Where the {state.audience:,} people of {state.campaign} stand, step by step.",
-    )
-    await publish_markdown(
-        f"result-{state.campaign}", where_to_look(state, submitted), f"The result of {state.campaign}"
-    )
+    await publish_table(f"completeness-{state.campaign}", completeness(state), _standing(state))
+    await publish_markdown(f"result-{state.campaign}", where_to_look(state), f"The result of {state.campaign}")
+
+
+async def renew_result(state: Summary) -> None:
+    """Bring what the campaign's run shows up to date. A campaign whose run showed nothing, or long ago, has nothing."""
+    name = state.campaign
+    if not await renew_progress(f"delivery-{name}", ended(state), state.audience, delivery_title(name)):
+        return
+    await renew_table(f"completeness-{name}", completeness(state), _standing(state))
+    await renew_markdown(f"result-{name}", where_to_look(state), f"The result of {name}")
+
+
+def delivery_title(campaign: str) -> str:
+    """Return the description of the progress bar of a campaign's delivery."""
+    return f"Messages of {campaign} that reached their end"
+
+
+def _standing(state: Summary) -> str:
+    return f"Where the {state.audience:,} people of {state.campaign} stand, step by step."
 
 
 def _row(step: str, name: str, people: int, touches: int) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from postroad.queue import Queue, RetryPolicy, open_queue
 from postroad.queue.metrics import QueueMetrics
 from postroad.secret_file import read_or_make_secret, read_secret
 from postroad.settings import Settings
+from postroad.state_folder import close_state_folder
 from postroad.store import migrate
 from postroad.store.engine import open_engine, sqlite_url
 
@@ -114,6 +115,7 @@ async def open_parts(
     ``engine``: disposed of at the end, and not looked at, so that the queue opens although the database is away.
     """
     settings = settings or Settings.load()
+    await asyncio.to_thread(close_state_folder, settings.state_dir)
     opened = engine if engine is not None else await asyncio.to_thread(ready_engine, settings)
     try:
         async with AsyncExitStack() as stack:

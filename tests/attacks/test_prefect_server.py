@@ -17,7 +17,7 @@ from prefect import get_client
 from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.workers.process import ProcessWorker
 
-from deployments.bootstrap import ensure_pool
+from deployments.pool import ensure_pool
 from postroad.local.prefect import PrefectServer
 from postroad.local.prefect_access import PrefectAccess
 from postroad.local.prefect_pool import JOB_TEMPLATE, POOL, open_fields

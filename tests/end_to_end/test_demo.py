@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.attacks.test_state_folder import modes
+
 ROOT = Path(__file__).parents[2]
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(300)]
@@ -24,6 +26,7 @@ def run_demo(state_dir: Path, *options: str) -> subprocess.CompletedProcess[str]
         capture_output=True,
         text=True,
         timeout=240,
+        umask=0o022,
         check=False,
     )
 
@@ -45,6 +48,8 @@ def test_demo_accounts_for_everybody_and_again_sends_nothing(tmp_path: Path) -> 
     assert min(first[part] for part in (*parts, "refused", "duplicate_rows")) > 0, "it shows nothing of this"
     mail = list((tmp_path / "sandbox/Maildir/new").iterdir())
     assert len(mail) == first["accepted"]
+
+    assert modes(tmp_path) == {}, "another user of the machine can read this"
 
     second = account(tmp_path)
     assert second["new_messages"] == 0

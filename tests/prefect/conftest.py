@@ -18,7 +18,7 @@ from prefect.settings import (
     temporary_settings,
 )
 
-from postroad.local.prefect import HEARTBEAT_S, STARTS_WITHIN_S, PrefectApi, PrefectServer, choose_port
+from postroad.local.prefect import HEARTBEAT_S, STARTS_WITHIN_S, VACUUM, PrefectApi, PrefectServer, choose_port
 from postroad.local.prefect_access import HOST, PrefectAccess, PrefectAuth
 from postroad.local.processes import Command, Supervisor
 
@@ -103,7 +103,6 @@ class StockServer:
 
     access: PrefectAccess
     environment: dict[str, str]
-    supervisor: Supervisor
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -111,7 +110,7 @@ async def stock(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stock
     """What `prefect server start` starts on a fresh database."""
     state = tmp_path_factory.mktemp("stock")
     ours = PrefectServer(state=state, checkout=CHECKOUT, port=choose_port(preferred=0))
-    protection = ("_AUTH_STRING", "_CSRF_PROTECTION_ENABLED", "_CORS_ALLOWED_ORIGINS", "_DB_VACUUM_ENABLED")
+    protection = ("_AUTH_STRING", "_CSRF_PROTECTION_ENABLED", "_CORS_ALLOWED_ORIGINS", *VACUUM)
     environment = {name: value for name, value in ours.environment().items() if not name.endswith(protection)}
     command = Command(
         name="stock-prefect",
@@ -122,4 +121,4 @@ async def stock(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stock
     access = PrefectAccess(url=ours.url)
     async with Supervisor(state) as supervisor, PrefectApi(access) as api:
         await supervisor.start(command, ready=api.is_ready, ready_within_s=STARTS_WITHIN_S)
-        yield StockServer(access, environment, supervisor)
+        yield StockServer(access, environment)

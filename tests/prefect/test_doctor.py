@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from prefect import get_client
 from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.workers.process import ProcessWorker
 
-from deployments.bootstrap import ensure_pool
-from postroad.doctor.prefect import check_pool, check_prefect, check_protection
+from deployments.pool import ensure_pool
+from postroad.doctor.prefect import check_growth, check_pool, check_prefect, check_protection
 from postroad.local.prefect import PrefectServer
 from postroad.local.prefect_access import PrefectAccess, find_prefect, forget_url, publish_url
 from postroad.local.prefect_pool import POOL
@@ -29,6 +31,20 @@ async def test_a_server_without_a_password_is_red(stock: StockServer) -> None:
     assert check.health is Health.FAIL
     assert "without a password" in check.seen
     assert "PREFECT_SERVER_API_AUTH_STRING" in check.remedy
+
+
+async def test_a_database_that_grows_for_ever_is_yellow(
+    stock: StockServer, server: PrefectServer, tmp_path: Path
+) -> None:
+    [check] = await check_growth(stock.access, tmp_path / "prefect.db")
+    assert check.health is Health.WARN
+    assert "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED=events,flow_runs" in check.remedy
+    large = tmp_path / "large.db"
+    with large.open("wb") as file:
+        file.truncate(5 << 30)  # It takes no space.
+    for database, health in ((server.home / "prefect.db", Health.OK), (large, Health.WARN)):
+        [check] = await check_growth(server.access(), database)
+        assert check.health is health, check
 
 
 async def test_a_wrong_password_is_red(server: PrefectServer) -> None:

@@ -18,6 +18,7 @@ from postroad.store.campaign import CampaignState
 from postroad.store.ledger import TouchState
 from tasks import advance, audience, bounces, campaign, dead_letters, dns, maintain, warmup
 from tasks.policy import is_transient
+from tasks.report import markdown_table
 from tasks.result import completeness, ended, where_to_look
 from tasks.slices import MAX_SLICES, MIN_ROWS, rows_per_slice
 
@@ -127,5 +128,13 @@ def test_the_completeness_table_adds_up_to_the_frozen_audience() -> None:
 def test_under_way_is_who_has_reached_no_end() -> None:
     state = summary_of(accepted=5, unknown=1, dead=1, queued=2, deferred=1)
     assert ended(state) == 7
-    assert "**3** are still under way" in where_to_look(state, submitted=9)
-    assert "Everybody in the audience is settled" in where_to_look(summary_of(expired=1), submitted=0)
+    assert "**3** are still under way" in where_to_look(state)
+    assert "Everybody in the audience is settled" in where_to_look(summary_of(expired=1))
+
+
+def test_data_in_a_markdown_table_is_never_markup() -> None:
+    hostile = "a|b\n<img src=x> [x](https://evil.example) **`\\"
+    table = markdown_table([{"cause": hostile, "letters": 3}])
+    head, rule, row = table.splitlines()
+    assert (head, rule) == ("| cause | letters |", "| --- | --- |")
+    assert row == (r"| a\|b \<img src\=x\> \[x\]\(https\:\/\/evil\.example\) \*\*\`\\ | 3 |")

@@ -124,12 +124,17 @@ async def test_dead_letters_wait_for_an_approval(
     assert datetime.fromisoformat(paused["state_details"]["pause_timeout"]) > datetime.now(UTC) + timedelta(hours=23)
     assert await counts(config) == (0, 2)
     [table, *_] = await tables(http, "dead-letters-bounce-process")
-    assert '"letters": 1' in table["data"]
+    assert "| 1 |" in table["data"]
     assert "one failed" in table["data"]
 
     await kill_a_job(config, "late", "a server is away")  # Nobody has seen that one.
-    answer = await http.post(f"flow_runs/{run_id}/resume", json={"run_input": {"send_again": send_again}})
-    assert answer.raise_for_status().json()["status"] == "ACCEPT"
+
+    async def accepted() -> bool:
+        # Prefect keeps the form's schema a moment after the run has paused, and refuses an answer until then.
+        answer = await http.post(f"flow_runs/{run_id}/resume", json={"run_input": {"send_again": send_again}})
+        return bool(answer.raise_for_status().json()["status"] == "ACCEPT")
+
+    await until(accepted, within_s=60)
     ended = await state(http, run_id, "COMPLETED", "FAILED", "CRASHED")
     assert ended["type"] == "COMPLETED", ended
     assert await counts(config) == left

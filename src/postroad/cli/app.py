@@ -19,6 +19,7 @@ from typer.main import get_group
 from postroad.cli.output import print_error, print_failure, print_line, print_traceback
 from postroad.errors import PostroadError
 from postroad.settings import CONFIG_VARIABLE
+from postroad.state_folder import make_files_private
 
 COMMANDS: Mapping[str, str] = {
     "worker": "worker:worker",
@@ -104,6 +105,7 @@ def root(
 def main() -> None:
     """Run a command. Every failure ends with a message and an exit code: docs/reference/exit-codes.md."""
     sys.excepthook = _show_fault
+    make_files_private()
     try:
         sys.exit(app(standalone_mode=False))  # Otherwise Typer would print errors itself.
     except PostroadError as error:

@@ -15,6 +15,7 @@ from postroad.mail.dkim_keys import keys_of
 from postroad.parts import secret_key
 from postroad.queue.topology import Health
 from postroad.settings import Settings
+from postroad.state_folder import open_entries
 
 
 def check_settings(settings: Settings) -> Check:
@@ -60,6 +61,17 @@ def check_shaping(settings: Settings) -> Check:
     return Check(
         part="shaping", health=Health.OK, seen=f"{where}: holds for {shaped} of {len(settings.senders)} senders"
     )
+
+
+def check_state_folder(settings: Settings) -> Check:
+    """Check that only its owner can access the state folder, which holds addresses, mails and keys."""
+    folder = settings.state_dir
+    opened = open_entries(folder, 3) if folder.exists() else []
+    if opened:
+        seen = f"other users can access {', '.join(map(str, opened))}"
+        remedy = f"chmod -R go-rwx {folder}"
+        return Check(part="state folder", health=Health.FAIL, seen=seen, remedy=remedy)
+    return Check(part="state folder", health=Health.OK, seen=str(folder))
 
 
 def check_secret_key(settings: Settings) -> Check:

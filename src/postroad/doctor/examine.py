@@ -40,6 +40,7 @@ def probes_of(context: Context) -> Iterator[Probe]:
     yield _pure("dkim", lambda: configuration.check_dkim(settings))
     yield _pure("shaping", lambda: [configuration.check_shaping(settings)])
     yield _shared("database", queues.check_database, context)
+    yield _pure("state folder", lambda: [configuration.check_state_folder(settings)])
     yield _pure("secret key", lambda: [configuration.check_secret_key(settings)])
     yield _shared("redis", queues.check_servers, context)
     yield _shared(f"queue {SEND_QUEUE}", queues.check_send_queue, context)
@@ -66,6 +67,8 @@ def _prefect(settings: Settings) -> Iterator[Probe]:
     yield Probe(part="prefect", look=partial(prefect.check_prefect, access))
     yield Probe(part="prefect access", look=partial(prefect.check_protection, access))
     yield Probe(part=f"work pool {POOL}", look=partial(prefect.check_pool, access))
+    database = settings.state_dir / "prefect" / "prefect.db"
+    yield Probe(part="prefect database", look=partial(prefect.check_growth, access, database))
     if settings.alert_block is not None:
         yield Probe(part="alerts", look=partial(prefect.check_alerts, access, settings.alert_block))
 

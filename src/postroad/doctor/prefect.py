@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import httpx
@@ -15,6 +17,10 @@ from postroad.queue.topology import Health
 
 TIMEOUT_S: Final = 5.0
 STRANGE_ORIGIN: Final = "http://origin-that-doctor-made-up.invalid"
+RUNS_A_DAY: Final = 724
+MANY_RUNS: Final = 150 * RUNS_A_DAY
+LARGE_GIB: Final = 4.0
+GIBIBYTE: Final = 1 << 30
 PRODUCTION: Final = "docs/how-to/run-in-production.md"
 
 
@@ -84,6 +90,35 @@ async def check_pool(access: PrefectAccess) -> Sequence[Check]:
         remedy = "`python -m deployments.bootstrap` replaces the job template."
         return [Check(part=part, health=Health.WARN, seen=seen, remedy=remedy)]
     return [Check(part=part, health=Health.OK, seen="a run sets nothing of its job")]
+
+
+async def check_growth(access: PrefectAccess, database: Path) -> Sequence[Check]:
+    """Check that Prefect deletes old runs, and that its database is not large yet. No check if it does not say.
+
+    ``database``: its SQLite file, if it is on this machine.
+    """
+    part = "prefect database"
+    try:
+        async with access.http(TIMEOUT_S) as client:
+            settings = (await client.get("/admin/settings")).raise_for_status().json()
+            runs = int((await client.post("/flow_runs/count", json={})).raise_for_status().text)
+        vacuum = settings["server"]["services"]["db_vacuum"]["enabled"]
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        return []
+    if vacuum is not True and "flow_runs" not in (vacuum or ()):
+        seen = f"keeps every run for ever; it has {runs:,}, and our schedules make {RUNS_A_DAY} a day"
+        remedy = f"Set PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED=events,flow_runs on the server: {PRODUCTION}"
+        return [Check(part=part, health=Health.WARN, seen=seen, remedy=remedy)]
+    gibibytes = await asyncio.to_thread(_gibibytes, database)
+    size = f"{runs:,} runs" + (f", {gibibytes:.1f} GiB" if gibibytes else "")
+    if runs > MANY_RUNS or gibibytes > LARGE_GIB:
+        remedy = "Shorten PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD on the server."
+        return [Check(part=part, health=Health.WARN, seen=f"is large: {size}", remedy=remedy)]
+    return [Check(part=part, health=Health.OK, seen=f"{size}; old ones are deleted")]
+
+
+def _gibibytes(file: Path) -> float:
+    return file.stat().st_size / GIBIBYTE if file.exists() else 0.0
 
 
 async def check_alerts(access: PrefectAccess, block: str) -> Sequence[Check]:

@@ -23,6 +23,7 @@ from postroad.local.prefect_access import LOOPBACK, forget_url
 from postroad.local.processes import Command, Supervisor
 from postroad.parts import ready_engine
 from postroad.settings import CONFIG_VARIABLE, Settings
+from postroad.state_folder import close_state_folder
 
 SANDBOX_ROUTE = "sandbox"
 Report = Callable[[str], None]
@@ -45,7 +46,8 @@ async def open_house(settings: Settings, report: Report) -> AsyncIterator[House]
     Children read the same settings file; what is chosen here, such as a free port, reaches them by the environment.
     """
     checkout = _checkout(settings)
-    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    close_state_folder(settings.state_dir)
     with (settings.state_dir / "house.lock").open("w") as lock:
         _lock(lock, settings)
         settings = _choose_ports(settings)

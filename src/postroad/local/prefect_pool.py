@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 POOL: Final = "postroad"
-COMMAND: Final = "python -m prefect.engine"
-"""Named, a run is one process in its worker's process group. Left out, Prefect starts a second process first, to
-resolve the flow's workspace, which takes 3 s. `python` is the one on the worker's PATH."""
+COMMAND: Final = "sh -c 'umask 077 && exec python -m prefect.engine'"
+"""What a worker executes for a run. Files that a flow makes are its owner's alone, whatever the umask of the worker.
+
+With a command there is one process for a run, in its worker's process group. Left out, Prefect starts a second process
+first, to resolve the flow's workspace, which takes 3 s. `python` is the one on the worker's PATH.
+"""
 
 JOB_TEMPLATE: Final[Mapping[str, Any]] = {
     # No `env`: Prefect merges a run's `env` into a mapping here, whether or not there is such a variable.
