@@ -232,7 +232,7 @@ async def test_unreadable_mails_hold_up_no_other_and_end_as_dead_letters(
         submitted = await intake.submit(f"Subject: {order}\n\n".encode(), Envelope(recipient=house.return_path(touch)))
         bad.append(submitted.digest)
         await intake.submit(mails.dsn(to=house.return_path(touch)), Envelope())
-    await work_off(bounces, handler(replace(house, read=hostile_reader), mail), 8)
+    await work_off(bounces, handler(replace(house, read=hostile_reader), bounces, mail), 8)
     assert {house.state(touch) for touch in touches} == {TouchState.BOUNCED}
     letters, _ = await bounces.dead_letters(count=10)
     assert sorted(letter.id for letter in letters) == sorted(bad)
@@ -246,7 +246,7 @@ async def test_a_replayed_letter_is_read_again(house: House, bounces: Queue, mai
     broken = replace(house, read=lambda _, envelope: Report(kind=Kind.UNREADABLE, format="unreadable: for a test"))
     assert broken.process(raw).verdict is Verdict.UNREADABLE
     await bounces.enqueue(LANE, [Job(id="replayed", payload=encode_job(ProcessBounce(digest=house.keep(raw))))])
-    await work_off(bounces, handler(house, mail), 1)
+    await work_off(bounces, handler(house, bounces, mail), 1)
     assert house.state(touch) is TouchState.BOUNCED
 
 

@@ -12,7 +12,9 @@ from postroad.bounce.effects import Processed, Rules, process
 from postroad.bounce.intake import digest_of
 from postroad.bounce.reader import read_kept
 from postroad.bounce.reading import Read
+from postroad.bounce.receivers import ReportRules, keep_reports
 from postroad.bounce.report import Envelope
+from postroad.bounce.report_reader import read_reports
 from postroad.mail.token import Purpose, TokenSigner
 from postroad.settings import BounceSettings
 from postroad.store.bounce import BounceMail, effects_of, keep_mail
@@ -31,6 +33,7 @@ class House:
     signer: TokenSigner
     settings: BounceSettings = field(default_factory=BounceSettings)
     read: Read = read_kept
+    reports: ReportRules = field(default_factory=lambda: ReportRules(read=read_reports, domains=("acme.dev",)))
 
     def recipient(self) -> int:
         with write(self.engine) as connection:
@@ -74,6 +77,8 @@ class House:
         rules = Rules(signer=self.signer, settings=self.settings)
         [processed] = process(self.engine, [digest], rules=rules, read=self.read, now=now)
         assert processed is not None
+        if processed.reports:
+            keep_reports(self.engine, digest, self.reports, now)
         return processed
 
     def state(self, touch: int) -> TouchState:

@@ -32,7 +32,7 @@ def house(engine: sa.Engine, signer: TokenSigner) -> House:
     return House(engine, signer)
 
 
-def handler(house: House, mail: Queue, engine: sa.Engine | None = None) -> BounceHandler:
+def handler(house: House, bounces: Queue, mail: Queue, engine: sa.Engine | None = None) -> BounceHandler:
     async def follow(ended: Sequence[int], known: Sequence[int]) -> None:
         await follow_ledger(mail, ended, known)
 
@@ -40,6 +40,8 @@ def handler(house: House, mail: Queue, engine: sa.Engine | None = None) -> Bounc
         engine=engine or house.engine,
         rules=Rules(signer=house.signer, settings=BounceSettings()),
         read=house.read,
+        reports=house.reports,
+        intake=intake(house, bounces),
         clock=SystemClock(),
         follow=follow,
     )
@@ -82,7 +84,7 @@ async def test_a_bounce_is_taken_in_judged_and_stops_what_is_queued(
     submitted = await intake(house, bounces).submit(raw, envelope)
     again = await intake(house, bounces).submit(raw, envelope)
     assert (submitted.new, again.new) == (True, False)
-    await work_off(bounces, handler(house, mail), 1, together=together)
+    await work_off(bounces, handler(house, bounces, mail), 1, together=together)
     assert (house.state(touch), house.state(waits)) == (TouchState.BOUNCED, TouchState.SUPPRESSED)
     assert await mail.known([job_id(waits)]) != [JobState.QUEUED]
     await intake(house, bounces).submit(raw, envelope)
@@ -96,7 +98,7 @@ async def test_an_unknown_touch_that_the_queue_holds_is_done(house: House, bounc
     [job] = (await mail.claim("w", want=1, lease_ms=10_000, nonce="1")).jobs
     await mail.settle("w", [(job, Uncertain(cause="connection lost"))])
     await intake(house, bounces).submit(mails.dsn(to=house.return_path(touch)), Envelope())
-    await work_off(bounces, handler(house, mail), 1)
+    await work_off(bounces, handler(house, bounces, mail), 1)
     assert house.state(touch) is TouchState.BOUNCED
     assert await mail.known([job_id(touch)]) != [JobState.UNCERTAIN]
     assert await mail.uncertain(10) == []
@@ -106,7 +108,7 @@ async def test_a_queue_that_lost_its_jobs_gets_them_from_the_store(house: House,
     touch = house.touch(house.recipient())
     house.keep(mails.dsn(to=house.return_path(touch)))  # As if its queue had been emptied since.
     assert await intake(house, bounces).resume() == 1
-    await work_off(bounces, handler(house, mail), 1)
+    await work_off(bounces, handler(house, bounces, mail), 1)
     assert house.state(touch) is TouchState.BOUNCED
 
 
@@ -118,7 +120,7 @@ async def test_what_is_behind_the_commit_is_done_by_the_next_try(house: House, b
     house.process(raw)  # A worker that died before it told the queue.
     assert await mail.known([job_id(waits)]) == [JobState.QUEUED]
     await bounces.enqueue(LANE, [Job(id="again", payload=encode_job(ProcessBounce(digest=house.keep(raw))))])
-    await work_off(bounces, handler(house, mail), 1)
+    await work_off(bounces, handler(house, bounces, mail), 1)
     assert await mail.known([job_id(waits)]) != [JobState.QUEUED]
 
 
@@ -128,7 +130,7 @@ async def test_while_the_database_is_away_a_mail_waits_and_uses_no_attempt(
     touch = house.touch(house.recipient())
     submitted = await intake(house, bounces).submit(mails.dsn(to=house.return_path(touch)), Envelope())
     away = open_engine("postgresql://nobody@127.0.0.1:1/nothing")
-    await work_off(bounces, handler(house, mail, away), 1)
+    await work_off(bounces, handler(house, bounces, mail, away), 1)
     away.dispose()
     assert (await bounces.stats()).counters.get("dead", 0) == 0
     assert await bounces.known([submitted.digest]) == [JobState.SCHEDULED]
@@ -142,14 +144,14 @@ async def test_many_mails_are_judged_together_and_one_that_is_lost_keeps_none(
     for touch in touches:
         await intake(house, bounces).submit(mails.dsn(to=house.return_path(touch)), Envelope())
     await bounces.enqueue(LANE, [Job(id="lost", payload=encode_job(ProcessBounce(digest="0" * 64)))])
-    await work_off(bounces, handler(house, mail), 10)
+    await work_off(bounces, handler(house, bounces, mail), 10)
     assert {house.state(touch) for touch in touches} == {TouchState.BOUNCED}
     assert len(house.suppressed()) == 9
 
 
 async def test_a_job_of_no_mail_is_a_dead_letter(house: House, bounces: Queue, mail: Queue) -> None:
     await bounces.enqueue(LANE, [Job(id="lost", payload=encode_job(ProcessBounce(digest="0" * 64)))])
-    await work_off(bounces, handler(house, mail), 1)
+    await work_off(bounces, handler(house, bounces, mail), 1)
     [letter] = (await bounces.dead_letters(count=10))[0]
     assert (letter.id, letter.cause) == ("lost", "no such mail")
 

@@ -7,8 +7,9 @@ from datetime import timedelta
 
 import sqlalchemy as sa
 
-from postroad.delivery.mail_reports import keep
+from postroad.delivery import mail_reports
 from postroad.dns.reports.dmarc import DmarcReport, DmarcRow
+from postroad.dns.reports.keep import Kept
 from postroad.dns.reports.tls import TlsReport, TlsRow
 from postroad.store.engine import read
 from postroad.store.mail_report import dmarc_sources, tls_results
@@ -42,6 +43,10 @@ def sources(engine: sa.Engine, domain: str | None = None, days: int = 30) -> lis
     with read(engine) as connection:
         rows = dmarc_sources(connection, since=NOW - timedelta(days=days), domain=domain, limit=10)
     return [(row.source_ip, row.mails, row.passed, row.by_dkim, row.by_spf, row.reporters) for row in rows]
+
+
+def keep(engine: sa.Engine, report: DmarcReport | TlsReport) -> bool:
+    return mail_reports.keep(engine, report, NOW) is Kept.NEW
 
 
 def test_mail_is_summed_by_source_and_a_report_counts_once(engine: sa.Engine) -> None:

@@ -13,7 +13,7 @@ from postroad.bounce.judge import Judgement, Verdict, judge
 from postroad.bounce.match import Match, MatchedBy, Tokens, addresses_of, read_tokens
 from postroad.bounce.policy import NOTHING, REPLIED, Consequence, History, judgement_for, policy, unsubscribed
 from postroad.bounce.reading import Read
-from postroad.bounce.receivers import keep_reports
+from postroad.bounce.receivers import KIND as REPORTS
 from postroad.bounce.reply import RULE, answered, own_addresses
 from postroad.bounce.report import Envelope, Kind, Report
 from postroad.mail.token import TokenSigner
@@ -58,7 +58,7 @@ class Processed:
     """What one mail came to. ``ended``: touches whose jobs have no place on the queue any more.
 
     ``known``: touches of which the queue may believe that nobody knows what became of them. ``outcomes``: what to
-    count; nothing of a mail that was processed before.
+    count; nothing of a mail that was processed before. ``reports``: its reports wait to be read.
     """
 
     verdict: Verdict
@@ -68,6 +68,7 @@ class Processed:
     ended: Sequence[int] = ()
     known: Sequence[int] = ()
     outcomes: Sequence[TouchOutcome] = ()
+    reports: bool = False
 
 
 class Judged(NamedTuple):
@@ -109,15 +110,12 @@ def process(
 
     Of one that was judged before nothing changes, and what it came to is returned again; but one that could not be read
     is read again. All mails are read before the transaction begins: it applies results of a bounded size.
-    Then reports of receivers are kept that mails about no message of ours bring. Raises UnavailableError.
+    A mail with reports of receivers, and about no message of ours, goes on waiting for `receivers`.
+    Raises UnavailableError.
     """
     results = judge_waiting(engine, digests, rules, read)
     with write(engine) as connection:
-        found = [_process(connection, digest, results.get(digest), rules, now) for digest in digests]
-    for digest, one in zip(digests, found, strict=True):
-        if one is not None and one.touch_id is None:
-            keep_reports(engine, digest)
-    return found
+        return [_process(connection, digest, results.get(digest), rules, now) for digest in digests]
 
 
 class _Result(NamedTuple):
@@ -147,7 +145,7 @@ def judge_waiting(engine: sa.Engine, digests: Sequence[str], rules: Rules, read:
 
 
 def _waits(mail: BounceMail) -> bool:
-    return mail.processed_at is None or mail.verdict == Verdict.UNREADABLE
+    return (mail.processed_at is None and mail.kind != REPORTS) or mail.verdict == Verdict.UNREADABLE
 
 
 def _process(
@@ -168,6 +166,8 @@ def _process(
         changes = _carry_out(connection, touch, what, judgement, Cause(digest, mail.source, now), rules.scope)
     add_effects(connection, digest, changes, now)
     mail.processed_at, mail.kind = now, report.kind.value
+    if touch is None and report.carries_reports:
+        mail.processed_at, mail.kind = None, REPORTS
     mail.verdict, mail.rule = judgement.verdict.value, judgement.rule[:100]
     mail.touch_id = touch.id if touch is not None else None
     mail.matched_by = match.by.value if match is not None and touch is not None else None
@@ -202,6 +202,7 @@ def _processed(mail: BounceMail, changes: Sequence[Change]) -> Processed:
         matched_by=MatchedBy(mail.matched_by) if mail.matched_by else None,
         ended=[touch_id for kind, touch_id, _ in changes if kind in ended],
         known=[touch_id for kind, touch_id, _ in changes if kind in moved],
+        reports=mail.kind == REPORTS and mail.processed_at is None,
     )
 
 

@@ -13,6 +13,7 @@ from postroad.bounce.effects import Processed, Rules, process
 from postroad.bounce.intake import Intake, decode_job
 from postroad.bounce.judge import Verdict as MailVerdict
 from postroad.bounce.reading import Read
+from postroad.bounce.receivers import ReportRules, forget_reports, keep_reports
 from postroad.clock import Clock
 from postroad.errors import UnavailableError
 from postroad.queue import Claimed, Dead, Defer, Done, Lease, Verdict
@@ -40,13 +41,24 @@ class BounceHandler:
     """Handles jobs of ``bounce:process``. Each may be handled again at any time: nothing happens twice."""
 
     def __init__(
-        self, *, engine: sa.Engine, rules: Rules, read: Read, clock: Clock, follow: Follow, count: Count | None = None
+        self,
+        *,
+        engine: sa.Engine,
+        rules: Rules,
+        read: Read,
+        reports: ReportRules,
+        intake: Intake,
+        clock: Clock,
+        follow: Follow,
+        count: Count | None = None,
     ) -> None:
         """``read``: reads a mail, and always returns: see `reading.MailReader`.
 
         ``count``: counts outcomes for metrics; None: they are not counted.
         """
         self._engine = engine
+        self._reports = reports
+        self._intake = intake
         self._count = count
         self._rules = rules
         self._read = read
@@ -55,7 +67,11 @@ class BounceHandler:
 
     async def prepare(self, jobs: Sequence[Claimed]) -> Mapping[str, Verdict]:
         """Judge what was claimed together in one transaction. What that cannot do is left to `__call__`, one by one."""
-        digests = {job.id: decode_job(job.payload).digest for job in jobs}
+        asked = {job.id: decode_job(job.payload) for job in jobs}
+        # Reports are read later, each mail by itself.
+        digests = {id_: one.digest for id_, one in asked.items() if not one.reports}
+        if not digests:
+            return {}
         try:
             processed = await self._process(list(digests.values()))
         except Exception as error:
@@ -68,8 +84,12 @@ class BounceHandler:
 
     async def __call__(self, lease: Lease) -> Verdict:
         """Judge one mail. It marks nothing: its effects are one transaction, which repeats without harm."""
-        digest = decode_job(lease.job.payload).digest
+        job = decode_job(lease.job.payload)
+        digest = job.digest
         try:
+            if job.reports:
+                await asyncio.to_thread(keep_reports, self._engine, digest, self._reports, self._clock.now())
+                return Done()
             [processed] = await self._process([digest])
         except UnavailableError as error:
             # Only what is the database's or the queue's own trouble waits; an attempt is used by what is ours.
@@ -90,6 +110,9 @@ class BounceHandler:
         if ended or known:
             # Behind the commit: should this fail, the jobs come again, and find what they had to do.
             await self._follow(ended, known)
+        await self._intake.enqueue_reports(
+            [digest for digest, one in zip(digests, processed, strict=True) if one is not None and one.reports]
+        )
         for digest, one in zip(digests, processed, strict=True):
             if one is not None:
                 log.info("mail %s: %s (%s), touch %s", digest[:16], one.verdict, one.rule, one.touch_id or "unknown")
@@ -116,6 +139,7 @@ async def keep_house(
             now = clock.now()
             tokens_before = now - timedelta(milliseconds=window_ms + SKEW_MS)
             await asyncio.to_thread(_forget, engine, now - timedelta(milliseconds=settings.keep_ms), tokens_before)
+            await asyncio.to_thread(forget_reports, engine, now - timedelta(milliseconds=settings.reports_keep_ms))
         except UnavailableError as error:
             log.warning("looking for mails that wait: %s", error.message)
         await clock.sleep(LOOK_SECONDS)

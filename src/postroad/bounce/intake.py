@@ -19,7 +19,7 @@ from postroad.bounce.kept import kept
 from postroad.bounce.report import Envelope
 from postroad.clock import Clock
 from postroad.errors import DataError
-from postroad.queue import Job, Lane, Queue
+from postroad.queue import Job, JobClass, Lane, Queue
 from postroad.store.bounce import BounceMail, is_processed, keep_mail, waiting_mails
 from postroad.store.engine import read, write
 from postroad.store.text import storable_text
@@ -28,13 +28,16 @@ from postroad.store.webhook import use_token
 BOUNCE_QUEUE = "bounce:process"
 QUEUE_GATE = "queue"
 LANE = Lane(name="what came back", gates=(QUEUE_GATE,))
+REPORTS_GATE = "reports"
+REPORTS_LANE = Lane(name="reports of receivers", gates=(QUEUE_GATE, REPORTS_GATE), job_class=JobClass.BULK)
 CHUNK = 1_000
 
 
 class ProcessBounce(msgspec.Struct, frozen=True, kw_only=True, tag="bounce.v1"):
-    """Judge one mail, which the store keeps under this digest."""
+    """Judge one mail, which the store keeps under this digest. ``reports``: read its reports instead."""
 
     digest: str
+    reports: bool = False
 
 
 encode_job = msgspec.msgpack.Encoder().encode
@@ -94,8 +97,18 @@ class Intake:
     async def resume(self) -> int:
         """Put on the queue what is kept and was not judged, as after a loss of the queue. Returns how many."""
         waiting = await asyncio.to_thread(self._waiting)
-        await self._enqueue(waiting)
+        await self._enqueue([digest for digest, reports in waiting if not reports])
+        await self.enqueue_reports([digest for digest, reports in waiting if reports])
         return len(waiting)
+
+    async def enqueue_reports(self, digests: Sequence[str]) -> None:
+        """Have the reports of judged mails read, one mail at a time, and after what came back."""
+        jobs = [
+            Job(id=f"{digest}:reports", payload=encode_job(ProcessBounce(digest=digest, reports=True)))
+            for digest in digests
+        ]
+        if jobs:
+            await self._queue.enqueue(REPORTS_LANE, jobs)
 
     async def _enqueue(self, digests: list[str]) -> None:
         jobs = [Job(id=digest, payload=encode_job(ProcessBounce(digest=digest))) for digest in digests]
@@ -123,6 +136,6 @@ class Intake:
         new = keep_mail(connection, mail)
         return _Kept(new, not new and is_processed(connection, digest))
 
-    def _waiting(self) -> list[str]:
+    def _waiting(self) -> list[tuple[str, bool]]:
         with read(self._engine) as connection:
             return waiting_mails(connection, CHUNK)

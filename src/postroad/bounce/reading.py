@@ -5,19 +5,44 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from types import TracebackType
+from typing import Self
 
 import msgspec
 
 from postroad.bounce.report import Envelope, Kind, Report
 from postroad.confined import Confined, Limits, RefusedError
+from postroad.dns.reports.dmarc import DmarcReport
+from postroad.dns.reports.tls import TlsReport
 
 log = logging.getLogger(__name__)
 
 LIMITS = Limits(cpu_s=2.0, wall_s=20.0, memory_mib=512)
 """Of one mail. The largest mail that is read takes a tenth of a second."""
 
+REPORT_LIMITS = Limits(cpu_s=30.0, wall_s=120.0, memory_mib=768)
+"""Of one mail with reports: 20 attachments, of which each may have 20 MiB unpacked."""
+
 Read = Callable[[bytes, Envelope], Report]
 """Reads a mail or a kept event. It raises nothing but UnavailableError; what cannot be read is `unreadable`."""
+
+
+class Reports(msgspec.Struct, frozen=True, array_like=True):
+    """Reports attached to one mail. ``refused``: why others are not kept."""
+
+    dmarc: tuple[DmarcReport, ...] = ()
+    tls: tuple[TlsReport, ...] = ()
+    refused: tuple[str, ...] = ()
+
+
+class ReportsRequest(msgspec.Struct, frozen=True, array_like=True):
+    """A mail, and the domains whose reports are kept."""
+
+    raw: bytes
+    domains: tuple[str, ...]
+
+
+ReadReports = Callable[[bytes, tuple[str, ...]], Reports]
+"""Reads the reports attached to a mail. It raises nothing but UnavailableError."""
 
 
 class ReadRequest(msgspec.Struct, frozen=True, array_like=True):
@@ -31,17 +56,43 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Report).decode
 
 
-class MailReader:
-    """Reads mails in a child process of its own. Use it as a context manager."""
+_decode_reports = msgspec.msgpack.Decoder(Reports).decode
 
-    def __init__(self, module: str = "postroad.bounce.reader", limits: Limits = LIMITS) -> None:
+
+class _Reader:
+    """Has its requests answered by a child process. Use it as a context manager."""
+
+    def __init__(self, module: str, limits: Limits) -> None:
         self._confined = Confined(module, limits)
 
-    def __enter__(self) -> MailReader:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._confined.close()
+
+
+class ReportReader(_Reader):
+    """Reads the reports attached to mails in a child process of its own."""
+
+    def __init__(self, module: str = "postroad.bounce.report_reader", limits: Limits = REPORT_LIMITS) -> None:
+        super().__init__(module, limits)
+
+    def __call__(self, raw: bytes, domains: tuple[str, ...]) -> Reports:
+        """Read the reports of a mail. Blocking. Raises UnavailableError if the child cannot be started."""
+        try:
+            return _decode_reports(self._confined.ask(_encode(ReportsRequest(raw, domains))))
+        except RefusedError as error:
+            return Reports(refused=(error.message,))
+        except msgspec.DecodeError:
+            return Reports(refused=("the answer of its parser cannot be read",))
+
+
+class MailReader(_Reader):
+    """Reads mails in a child process of its own."""
+
+    def __init__(self, module: str = "postroad.bounce.reader", limits: Limits = LIMITS) -> None:
+        super().__init__(module, limits)
 
     def __call__(self, raw: bytes, envelope: Envelope) -> Report:
         """Read a mail. Blocking. Raises UnavailableError if the child cannot be started."""

@@ -3,64 +3,66 @@
 from __future__ import annotations
 
 import logging
-from base64 import b64decode
-from binascii import Error as Base64Error
-from binascii import a2b_qp
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
 
 import sqlalchemy as sa
 
-from postroad.bounce.kept import MAX_REPORT_MAIL_BYTES, attached_reports
-from postroad.bounce.mime import Part, read_message
+from postroad.bounce.reading import ReadReports
 from postroad.dns.reports.dmarc import DmarcReport
-from postroad.dns.reports.keep import keep_report
-from postroad.dns.reports.read import MAX_ATTACHMENTS, read_report
+from postroad.dns.reports.keep import Kept, keep_report
 from postroad.dns.reports.tls import TlsReport
-from postroad.errors import DataError
-from postroad.store.bounce import raw_of
+from postroad.store.bounce import finish_reports, raw_of
 from postroad.store.engine import read, write
+from postroad.store.mail_report import forget_mail_report
 
 log = logging.getLogger(__name__)
 
+KIND: Final = "reports"
+"""Kind of a mail that waits for its reports to be read. Nothing else is to be done with it."""
+MAX_STEPS = 200
+"""Transactions of one turn that forgets."""
 
-def keep_reports(engine: sa.Engine, digest: str) -> int:
-    """Keep the reports in a mail that came back. One that is known changes nothing. Returns how many are new.
 
-    Raises UnavailableError; the next try keeps what is missing.
+@dataclass(frozen=True, kw_only=True)
+class ReportRules:
+    """Which reports are kept. ``domains``: of senders, in lower case and A-labels."""
+
+    read: ReadReports
+    domains: Sequence[str]
+
+
+def keep_reports(engine: sa.Engine, digest: str, rules: ReportRules, now: datetime) -> int:
+    """Keep the reports in a mail that came back, and drop its octets. Returns how many are new.
+
+    Each report is a short transaction of its own; one that is known changes nothing. Raises UnavailableError: the next
+    try keeps what is missing.
     """
     with read(engine) as connection:
         raw = raw_of(connection, digest)
     new = 0
-    for report in reports_in(raw or b"", digest):
+    reports = rules.read(raw or b"", tuple(rules.domains))
+    received: tuple[DmarcReport | TlsReport, ...] = (*reports.dmarc, *reports.tls)
+    for report in received:
         with write(engine) as connection:
-            kept = keep_report(connection, report)
-        new += kept
-        if kept:
-            log.info("mail %s: %s reports on %s", digest[:16], report.organisation, report.domain)
+            kept = keep_report(connection, report, now, capped=True)
+        new += kept is Kept.NEW
+        note = f"; {report.left_out} rows left out" if report.left_out else ""
+        level = logging.WARNING if kept is Kept.TOO_MANY else logging.INFO
+        log.log(level, "mail %s: %s on %s: %s%s", digest[:16], report.organisation, report.domain, kept, note)
+    for why in reports.refused:
+        log.warning("mail %s: a report is not kept: %s", digest[:16], why)
+    with write(engine) as connection:
+        finish_reports(connection, digest, now)
     return new
 
 
-def reports_in(raw: bytes, digest: str) -> Iterator[DmarcReport | TlsReport]:
-    """Yield the reports attached to a mail. What looks like one and is none, or an attack, is logged."""
-    if len(raw) > MAX_REPORT_MAIL_BYTES:
-        log.warning("mail %s: of its %d bytes no report is read", digest[:16], len(raw))
-        return
-    for part in attached_reports(read_message(raw, MAX_REPORT_MAIL_BYTES))[:MAX_ATTACHMENTS]:
-        try:
-            yield read_report(_octets(part))
-        except DataError as error:
-            log.warning("mail %s: no report of a receiver: %s", digest[:16], error.message)
-
-
-def _octets(part: Part) -> bytes:
-    """All of a part, of which `Part.octets` has the beginning."""
-    match part.headers.get("content-transfer-encoding").lower().strip():
-        case "base64":
-            try:
-                return b64decode(part.body)
-            except Base64Error:
-                raise DataError("its base64 is broken") from None
-        case "quoted-printable":
-            return a2b_qp(part.body)
-        case _:
-            return part.body
+def forget_reports(engine: sa.Engine, before: datetime) -> int:
+    """Delete reports that came before a time, in short transactions. Returns how many it took; there may be more."""
+    for step in range(MAX_STEPS):
+        with write(engine) as connection:
+            if not forget_mail_report(connection, before):
+                return step
+    return MAX_STEPS

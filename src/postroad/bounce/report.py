@@ -84,7 +84,8 @@ class Returned(Struct, frozen=True, kw_only=True):
 class Report(Struct, frozen=True, kw_only=True):
     """One mail, read. ``format`` names the rule that read it, ``fields`` are those of the whole message.
 
-    ``personal``: nothing in it says that a program wrote it. ``message_id``: its own.
+    ``personal``: nothing in it says that a program wrote it. ``message_id``: its own. ``carries_reports``: parts of it
+    look like reports of a receiver.
     """
 
     kind: Kind
@@ -97,6 +98,7 @@ class Report(Struct, frozen=True, kw_only=True):
     subject: str = ""
     message_id: str = ""
     personal: bool = False
+    carries_reports: bool = False
     feedback_type: str = ""
     fields: dict[str, str] = {}
 

@@ -248,7 +248,7 @@ def read_reports(
     """Keep reports that receivers sent. One that is known changes nothing; a bad one is named, and the rest read."""
 
     async def work(parts: Parts) -> list[FileOutcome]:
-        return [await asyncio.to_thread(keep_file, parts.engine, path) for path in files]
+        return [await asyncio.to_thread(keep_file, parts.engine, path, parts.clock.now()) for path in files]
 
     results = with_parts(work)
     if as_json:

@@ -10,17 +10,19 @@ from typing import NamedTuple
 
 from postroad.bounce.effects import Rules
 from postroad.bounce.handler import BounceHandler, keep_house
-from postroad.bounce.intake import BOUNCE_QUEUE, Intake
-from postroad.bounce.reading import MailReader
+from postroad.bounce.intake import BOUNCE_QUEUE, REPORTS_GATE, Intake
+from postroad.bounce.reading import MailReader, ReportReader
+from postroad.bounce.receivers import ReportRules
 from postroad.delivery.admit import Admission
 from postroad.delivery.control import follow_ledger
 from postroad.delivery.job import MAIL_QUEUES, SEND_QUEUE, WARMUP_QUEUE
 from postroad.delivery.limits import gates_of, keep_limits, set_limits
 from postroad.delivery.metrics import DeliveryMetrics
 from postroad.delivery.opening import open_delivery
+from postroad.mail.address import ascii_domain
 from postroad.parts import Parts
-from postroad.queue import Handle, Prepare, Queue
-from postroad.settings import QueueSettings
+from postroad.queue import Gate, Handle, Prepare, Queue
+from postroad.settings import QueueSettings, Settings
 from postroad.warmup.caps import CapKeeper
 
 
@@ -63,7 +65,8 @@ async def _deliver(parts: Parts, queue: Queue, limits: QueueSettings) -> AsyncIt
 async def _judge_bounces(parts: Parts, queue: Queue, limits: QueueSettings) -> AsyncIterator[Work]:
     settings = parts.settings
     mail_queues = [await parts.queue(name) for name in MAIL_QUEUES]
-    await set_limits(queue, gates_of(settings, limits)[:1])  # The queue's own: nothing here is of a sender.
+    # The queue's own, as nothing here is of a sender, and one that has reports read one mail at a time.
+    await set_limits(queue, [*gates_of(settings, limits)[:1], Gate(name=REPORTS_GATE, concurrency=1)])
 
     async def follow(ended: Sequence[int], known: Sequence[int]) -> None:
         for mail_queue in mail_queues:
@@ -75,11 +78,13 @@ async def _judge_bounces(parts: Parts, queue: Queue, limits: QueueSettings) -> A
     )
     count = DeliveryMetrics(parts.engine, parts.metrics.registry).count if parts.metrics is not None else None
     try:
-        with MailReader() as read:
+        with MailReader() as read, ReportReader() as read_reports:
             handler = BounceHandler(
                 engine=parts.engine,
                 rules=Rules(signer=parts.signer, settings=settings.bounce, scope=settings.web.unsubscribe),
                 read=read,
+                reports=ReportRules(read=read_reports, domains=_domains(settings)),
+                intake=intake,
                 clock=parts.clock,
                 follow=follow,
                 count=count,
@@ -88,6 +93,12 @@ async def _judge_bounces(parts: Parts, queue: Queue, limits: QueueSettings) -> A
     finally:
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
+
+
+def _domains(settings: Settings) -> tuple[str, ...]:
+    """Return the domains that reports of receivers are kept for: of From, and of return paths."""
+    names = {name for sender in settings.senders.values() for name in (sender.domain, sender.bounce_domain) if name}
+    return tuple(sorted(ascii_domain(name.lower()) for name in names))
 
 
 Serve = Callable[[Parts, Queue, QueueSettings], AbstractAsyncContextManager[Work]]

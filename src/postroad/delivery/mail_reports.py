@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import sqlalchemy as sa
 
+from postroad.dns.reports.condense import condense
 from postroad.dns.reports.dmarc import DmarcReport
-from postroad.dns.reports.keep import keep_report
+from postroad.dns.reports.keep import Kept, keep_report
 from postroad.dns.reports.read import reports_of
 from postroad.dns.reports.tls import TlsReport
 from postroad.dns.reports.unpack import MAX_PACKED_BYTES
@@ -19,10 +21,11 @@ MAX_FILE_BYTES = 3 * MAX_PACKED_BYTES
 """More than this is refused whatever it is: the rest of the file is not read."""
 
 
-def keep(engine: sa.Engine, report: DmarcReport | TlsReport) -> bool:
-    """Keep a report. False: it is known already. Raises UnavailableError."""
+def keep(engine: sa.Engine, report: DmarcReport | TlsReport, now: datetime) -> Kept:
+    """Keep a report of whatever domain: somebody chose the file. Raises UnavailableError."""
+    condensed = condense(report, None) or report
     with write(engine) as connection:
-        return keep_report(connection, report)
+        return keep_report(connection, condensed, now, capped=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +38,7 @@ class FileOutcome:
     outcome: str
 
 
-def keep_file(engine: sa.Engine, path: Path) -> FileOutcome:
+def keep_file(engine: sa.Engine, path: Path, now: datetime) -> FileOutcome:
     """Keep the reports in a file, which may be a mail with reports attached. Raises UnavailableError."""
     try:
         with path.open("rb") as file:
@@ -43,9 +46,10 @@ def keep_file(engine: sa.Engine, path: Path) -> FileOutcome:
     except (DataError, OSError) as error:
         why = error.message if isinstance(error, DataError) else error.strerror
         return FileOutcome(file=str(path), refused=True, new=0, outcome=f"refused: {why}")
-    kept = [(report, keep(engine, report)) for report in reports]
+    kept = [(report, keep(engine, report, now)) for report in reports]
     said = [
-        f"{report.organisation} on {report.domain}, {len(report.rows):,} rows{'' if new else ': known already'}"
-        for report, new in kept
+        f"{report.organisation} on {report.domain}, {len(report.rows):,} rows{'' if how is Kept.NEW else f': {how}'}"
+        for report, how in kept
     ]
-    return FileOutcome(file=str(path), refused=False, new=sum(new for _, new in kept), outcome="; ".join(said))
+    new = sum(how is Kept.NEW for _, how in kept)
+    return FileOutcome(file=str(path), refused=False, new=new, outcome="; ".join(said))

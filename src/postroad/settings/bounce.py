@@ -101,6 +101,12 @@ class BounceSettings(Section):
     keep_ms: DurationMs = Field(
         default=2_592_000_000, ge=0, le=MAX_DURATION_MS, description="how long the mail itself is kept"
     )
+    reports_keep_ms: DurationMs = Field(
+        default=90 * 86_400_000,
+        gt=0,
+        le=MAX_DURATION_MS,
+        description="how long DMARC and TLS reports of receivers are kept after they came",
+    )
     soft_limit: int = Field(default=3, ge=1, le=100, description="soft bounces in a row that suppress an address")
     soft_window_ms: DurationMs = Field(
         default=1_209_600_000, gt=0, le=MAX_DURATION_MS, description="within which they count as a row"

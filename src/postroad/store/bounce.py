@@ -107,12 +107,19 @@ def mail_of(connection: sa.Connection, digest: str, *, lock: bool = False) -> Bo
     return None if row is None else BounceMail(**row)
 
 
-def waiting_mails(connection: sa.Connection, limit: int) -> list[str]:
-    """Digests of mails that nobody has judged yet, the oldest first."""
+def waiting_mails(connection: sa.Connection, limit: int) -> list[tuple[str, bool]]:
+    """Return digests of mails that wait, and whether their reports do; those last, the oldest first."""
     statement = sa.text(
-        "SELECT digest FROM bounce_mail WHERE processed_at IS NULL ORDER BY received_at, digest LIMIT :limit"
+        "SELECT digest, kind IS NOT NULL AS reports FROM bounce_mail WHERE processed_at IS NULL "
+        "ORDER BY reports, received_at, digest LIMIT :limit"
     )
-    return list(connection.execute(statement, {"limit": limit}).scalars())
+    return [(row.digest, bool(row.reports)) for row in connection.execute(statement, {"limit": limit})]
+
+
+def finish_reports(connection: sa.Connection, digest: str, now: datetime) -> None:
+    """Note that the reports of a mail were read, and drop its octets, which may be many."""
+    statement = _text("UPDATE bounce_mail SET processed_at = :now, raw = NULL WHERE digest = :digest", "now")
+    connection.execute(statement, {"digest": digest, "now": now})
 
 
 def is_processed(connection: sa.Connection, digest: str) -> bool:

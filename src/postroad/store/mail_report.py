@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -35,6 +36,9 @@ class MailReport(SQLModel, table=True):
     domain: str = Field(sa_type=sa.String(255))
     begins_at: datetime = Field(sa_type=UtcDateTime)
     ends_at: datetime = Field(sa_type=UtcDateTime, index=True)
+    received_at: datetime = Field(sa_type=UtcDateTime, index=True)
+    row_count: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    left_out: int = Field(default=0, sa_column_kwargs={"server_default": "0"}, description="rows that were not kept")
 
 
 class DmarcReportRow(SQLModel, table=True):
@@ -69,6 +73,41 @@ class TlsReportRow(SQLModel, table=True):
 
 
 _TABLES: dict[ReportKind, type[SQLModel]] = {ReportKind.DMARC: DmarcReportRow, ReportKind.TLS: TlsReportRow}
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptOf:
+    """How many reports of one domain were kept, and how many rows they have."""
+
+    reports: int
+    rows: int
+
+
+def kept_since(connection: sa.Connection, domain: str, since: datetime) -> KeptOf:
+    """Return how much of a domain was kept since a time."""
+    statement = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(col(MailReport.row_count)), 0)).where(
+        col(MailReport.received_at) > since, col(MailReport.domain) == domain
+    )
+    row = connection.execute(statement).one()
+    return KeptOf(reports=int(row[0]), rows=int(row[1]))
+
+
+def forget_mail_report(connection: sa.Connection, before: datetime) -> bool:
+    """Delete at most CHUNK rows of the oldest report that came before a time, or the report. False: there is none."""
+    oldest = (
+        sa.select(col(MailReport.id), col(MailReport.kind))
+        .where(col(MailReport.received_at) < before)
+        .order_by(col(MailReport.received_at))
+        .limit(1)
+    )
+    found = connection.execute(oldest).one_or_none()
+    if found is None:
+        return False
+    table = _TABLES[found.kind].__table__  # type: ignore[attr-defined]
+    some = sa.select(table.c.id).where(table.c.mail_report_id == found.id).limit(CHUNK)
+    if connection.execute(sa.delete(table).where(table.c.id.in_(some))).rowcount < CHUNK:
+        connection.execute(sa.delete(MailReport).where(col(MailReport.id) == found.id))
+    return True
 
 
 def keep_mail_report(connection: sa.Connection, report: MailReport, rows: Sequence[dict[str, Any]]) -> bool:

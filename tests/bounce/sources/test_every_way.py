@@ -123,7 +123,7 @@ async def test_a_bounce_ends_its_touch_and_what_waits_whichever_way_it_comes(
     bounce = Arrived("", address, mails.dsn(to=address).replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"))
     await way(house, Intake(engine=house.engine, queue=bounces, clock=SystemClock()), bounce, tmp_path, mailbox)
     assert house.state(touch) is TouchState.ACCEPTED  # Nothing yet: it is judged by a worker.
-    await work_off(bounces, handler(house, mail), 1)
+    await work_off(bounces, handler(house, bounces, mail), 1)
     assert (house.state(touch), house.state(waits)) == (TouchState.BOUNCED, TouchState.SUPPRESSED)
     assert await mail.known([job_id(waits)]) != [JobState.QUEUED]
 
@@ -155,7 +155,7 @@ async def test_a_mail_to_it_does_what_one_click_does(
     # People's servers give a return path, as bounces do not.
     await way(house, intake, Arrived("ada@example.org", *unsubscribe_mail(house, touch)), tmp_path, mailbox)
     assert what_holds(house, touch) == []  # Nothing yet: it is judged by a worker.
-    await work_off(bounces, handler(house, mail), 1)
+    await work_off(bounces, handler(house, bounces, mail), 1)
     await unsubscribe(house.engine, the_queue, other, "one-click (RFC 8058)", NOW)
     assert what_holds(house, touch) == what_holds(house, other) == [("unsubscribe", 0, "unsubscribe", "accepted")]
     assert house.state(waits) is house.state(bob_waits) is TouchState.SUPPRESSED

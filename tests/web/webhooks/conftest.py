@@ -127,7 +127,7 @@ def unknown_touch(hooks: Hooks) -> tuple[int, str]:
 def judged(hooks: Hooks) -> list[tuple[Verdict, int | None]]:
     """Judge what was kept. Returns the verdict on each, and its touch."""
     with read(hooks.engine) as connection:
-        digests = waiting_mails(connection, 10)
+        digests = [digest for digest, _ in waiting_mails(connection, 10)]
     rules = Rules(signer=SIGNER, settings=BounceSettings())
     processed = process(hooks.engine, digests, rules=rules, read=read_kept, now=NOW)
     return [(one.verdict, one.touch_id) for one in processed if one is not None]

@@ -10,7 +10,8 @@ from postroad.dns.reports.xml import Node, read_xml
 from postroad.errors import DataError
 
 MAX_ROWS = 200_000
-MAX_COUNT = 10**12
+MAX_COUNT = 10**10
+"""Of one row: sums of many rows stay within 64 bits."""
 _MAX_TEXT = 255
 
 
@@ -29,7 +30,10 @@ class DmarcRow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DmarcReport:
-    """One receiver's account of one domain over a time. ``policy``: what it found published."""
+    """One receiver's account of one domain over a time.
+
+    ``policy``: what it found published. ``left_out``: rows that are not kept.
+    """
 
     organisation: str
     report_id: str
@@ -38,6 +42,7 @@ class DmarcReport:
     begins_at: datetime
     ends_at: datetime
     rows: tuple[DmarcRow, ...]
+    left_out: int = 0
 
 
 def read_dmarc_report(data: bytes) -> DmarcReport:
@@ -76,7 +81,8 @@ def _row(record: Node, number: int) -> DmarcRow:
     evaluated = row.first("policy_evaluated")
     where = f"record {number}"
     try:
-        source_ip = str(ip_address(row.first("source_ip").text))
+        # Of an address with a zone (fe80::1%eth0) the zone may have any length.
+        source_ip = str(ip_address(row.first("source_ip").text.partition("%")[0]))
     except ValueError:
         raise DataError(f"{where}: source_ip {row.first('source_ip').text[:60]!r} is no address") from None
     return DmarcRow(

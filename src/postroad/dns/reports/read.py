@@ -29,12 +29,16 @@ def reports_of(data: bytes) -> list[DmarcReport | TlsReport]:
         return [read_report(data)]
     if len(data) > MAX_PACKED_BYTES * 2:
         raise DataError(f"it is a mail of {len(data):,} bytes; at most {MAX_PACKED_BYTES * 2:,} are read")
-    message = BytesParser(policy=policy.default).parsebytes(data)
-    attached = [
-        part
-        for part in message.walk()
-        if not part.is_multipart() and may_be_report(part.get_content_type(), part.get_filename() or "")
-    ]
+    try:
+        # The policy that reads no field until it is asked for.
+        message = BytesParser(policy=policy.compat32).parsebytes(data)
+        attached = [
+            part
+            for part in message.walk()
+            if not part.is_multipart() and may_be_report(part.get_content_type(), part.get_filename() or "")
+        ]
+    except RecursionError:
+        raise DataError("it is a mail whose parts are nested too deeply") from None
     if not attached:
         raise DataError("it is a mail without a report: neither XML nor JSON, in gzip or zip or bare")
     if len(attached) > MAX_ATTACHMENTS:

@@ -9,6 +9,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from postroad.dns.reports.dmarc import MAX_COUNT
 from postroad.errors import DataError
 
 MAX_ROWS = 50_000
@@ -16,7 +17,7 @@ MAX_ROWS = 50_000
 _PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f]*$"
 Text = Annotated[str, Meta(max_length=255, pattern=_PRINTABLE)]
 Named = Annotated[str, Meta(min_length=1, max_length=255, pattern=_PRINTABLE)]
-Count = Annotated[int, Meta(ge=0, le=10**12)]
+Count = Annotated[int, Meta(ge=0, le=MAX_COUNT)]
 
 
 class _Wire(Struct, frozen=True, rename="kebab"):
@@ -73,7 +74,7 @@ class TlsRow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TlsReport:
-    """One sender's account of TLS to a domain's mail hosts over a time."""
+    """One sender's account of TLS to a domain's mail hosts over a time. ``left_out``: rows that are not kept."""
 
     organisation: str
     report_id: str
@@ -81,6 +82,7 @@ class TlsReport:
     begins_at: datetime
     ends_at: datetime
     rows: tuple[TlsRow, ...]
+    left_out: int = 0
 
 
 _decoder = msgspec.json.Decoder(_Report)
@@ -92,6 +94,8 @@ def read_tls_report(data: bytes) -> TlsReport:
         report = _decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"it is no report about TLS: {error}") from None
+    if sum(2 + len(result.failure_details) for result in report.policies) > 2 * MAX_ROWS:
+        raise DataError(f"it has more than {MAX_ROWS:,} rows")
     rows = [row for result in report.policies for row in _rows(result)]
     if not report.policies or len(rows) > MAX_ROWS:
         raise DataError(f"it has {len(report.policies)} policies and {len(rows):,} rows; 1 to {MAX_ROWS:,} are read")
@@ -130,4 +134,7 @@ def _rows(result: _PolicyResult) -> list[TlsRow]:
 
 
 def _utc(instant: datetime) -> datetime:
-    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+    try:
+        return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+    except OverflowError:
+        raise DataError(f"its time {instant} is not between the years 1 and 9999") from None

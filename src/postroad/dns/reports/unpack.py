@@ -12,7 +12,13 @@ MAX_PACKED_BYTES = 10 * 1024 * 1024
 MAX_BYTES = 20 * 1024 * 1024
 """Of the report itself. Those of the largest receivers for the largest senders have a few megabytes."""
 
+MAX_MEMBERS = 16
+"""Of a gzip. A report is one."""
+MAX_ENTRIES = 64
+"""Of a zip, by the marks of its directory, before that is read."""
+
 _GZIP, _ZIP = b"\x1f\x8b", b"PK\x03\x04"
+_ENTRY = b"PK\x01\x02"
 
 
 def unpack(data: bytes) -> bytes:
@@ -27,8 +33,11 @@ def unpack(data: bytes) -> bytes:
 
 
 def _gunzip(data: bytes) -> bytes:
-    out = bytearray()
+    out, members = bytearray(), 0
     while data:  # RFC 1952 §2.2: a file is a series of members
+        members += 1
+        if members > MAX_MEMBERS:
+            raise DataError(f"its gzip has more than {MAX_MEMBERS} members")
         member = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
         try:
             out += member.decompress(data, MAX_BYTES + 1 - len(out))
@@ -43,19 +52,28 @@ def _gunzip(data: bytes) -> bytes:
 
 
 def _unzip(data: bytes) -> bytes:
+    if data.count(_ENTRY) > MAX_ENTRIES:
+        raise DataError(f"its zip has more than {MAX_ENTRIES} files; a report is one")
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            files = [entry for entry in archive.infolist() if not entry.is_dir()]
-            if len(files) != 1:
-                raise DataError(f"its zip has {len(files)} files; a report is one")
-            # The size that the archive states may be a lie: no more is read than is allowed.
-            with archive.open(files[0]) as file:
-                out = file.read(MAX_BYTES + 1)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
-        raise DataError(f"its zip is broken: {error}") from None
+        # The size that the archive states may be a lie: no more is read than is allowed.
+        with zipfile.ZipFile(io.BytesIO(data)) as archive, archive.open(_report_in(archive)) as file:
+            out = file.read(MAX_BYTES + 1)
+    except DataError:
+        raise
+    except Exception as error:  # zipfile raises what it likes on what is damaged.
+        raise DataError(f"its zip is broken: {type(error).__name__}: {str(error)[:100]}") from None
     if len(out) > MAX_BYTES:
         raise _bomb()
     return out
+
+
+def _report_in(archive: zipfile.ZipFile) -> zipfile.ZipInfo:
+    files = [entry for entry in archive.infolist() if not entry.is_dir()]
+    if len(files) != 1:
+        raise DataError(f"its zip has {len(files)} files; a report is one")
+    if files[0].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise DataError("its zip is not packed by deflate")  # LZMA may ask for gigabytes.
+    return files[0]
 
 
 def _bomb() -> DataError:

@@ -11,6 +11,8 @@ from postroad.errors import DataError
 MAX_DEPTH = 16
 MAX_NODES = 2_000
 """Of one part that is handed on whole."""
+MAX_TEXT = 4_096
+"""Characters of one element."""
 
 
 @dataclass(slots=True)
@@ -71,7 +73,12 @@ class _Reader:
         self._stack.append((name, Node()))
 
     def text(self, text: str) -> None:
-        self._stack[-1][1].text += text
+        name, node = self._stack[-1]
+        if len(self._stack) == 1:
+            return  # Between the parts.
+        if len(node.text) + len(text) > MAX_TEXT:
+            raise DataError(f"the text of <{name[:40]}> has more than {MAX_TEXT:,} characters")
+        node.text += text
 
     def end(self, _tag: str) -> None:
         name, node = self._stack.pop()

@@ -1,0 +1,314 @@
+"""DMARC and TLS reports from strangers: what is kept of them is bounded, and no archive raises what is not expected."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import struct
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from random import Random
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from postroad.bounce.intake import Intake
+from postroad.bounce.reading import ReportReader
+from postroad.bounce.receivers import ReportRules, forget_reports, keep_reports
+from postroad.bounce.report import Envelope
+from postroad.bounce.report_reader import read_reports
+from postroad.clock import SystemClock
+from postroad.dns.reports import keep
+from postroad.dns.reports.condense import MAX_KEPT_ROWS, is_ours
+from postroad.dns.reports.read import read_report, reports_of
+from postroad.errors import DataError
+from postroad.mail.token import TokenSigner
+from postroad.queue import Queue
+from postroad.store import mail_report
+from postroad.store.engine import read
+from postroad.store.ledger import TouchState
+from tests.attacks.limits import cost_ratio, run_limited
+from tests.bounce import mails
+from tests.bounce.conftest import *  # noqa: F403 - its fixtures
+from tests.bounce.house import House
+from tests.bounce.test_handler import handler, work_off
+from tests.dns.test_reports import RECORD, TLS, XML, zipped
+from tests.dns.test_reports import mail as mail_with
+from tests.store.rows import NOW
+
+OURS = ("acme.dev",)
+
+
+@pytest.fixture
+def house(engine: sa.Engine, signer: TokenSigner) -> House:
+    return House(engine, signer)
+
+
+@pytest.fixture(scope="module")
+def reader() -> Iterator[ReportReader]:
+    with ReportReader() as reader:
+        yield reader
+
+
+def dmarc(rows: int, report_id: str = "r-1", domain: str = "acme.dev") -> bytes:
+    records = "".join(
+        RECORD.replace("198.51.100.7", f"198.51.{n >> 8 & 255}.{n & 255}").replace("<count>12<", f"<count>{n + 1}<")
+        for n in range(rows)
+    )
+    return XML.replace(RECORD, records).replace("r-1", report_id).replace("acme.dev", domain).encode()
+
+
+def attached(data: bytes) -> bytes:
+    return mail_with(("application/gzip", "r.xml.gz", gzip.compress(data)))
+
+
+def count(engine: sa.Engine, table: str) -> int:
+    with read(engine) as connection:
+        return int(connection.execute(sa.text(f"SELECT count(*) FROM {table}")).scalar_one())
+
+
+# -- what is kept
+
+
+def test_a_report_of_many_rows_is_cut_to_the_largest(house: House) -> None:
+    house.process(attached(dmarc(3_000)))
+    assert count(house.engine, "dmarc_report_row") == MAX_KEPT_ROWS
+    with read(house.engine) as connection:
+        row = connection.execute(sa.text("SELECT row_count, left_out FROM mail_report")).one()
+        least = connection.execute(sa.text("SELECT min(count) FROM dmarc_report_row")).scalar_one()
+    assert (row.row_count, row.left_out, least) == (MAX_KEPT_ROWS, 2_500, 2_501)
+
+
+def test_equal_rows_are_added_up(house: House) -> None:
+    house.process(attached(XML.replace(RECORD, RECORD * 1_000).encode()))
+    with read(house.engine) as connection:
+        assert connection.execute(sa.text("SELECT count FROM dmarc_report_row")).scalars().all() == [12_000]
+
+
+def test_reports_on_other_domains_are_not_kept(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    house.process(attached(dmarc(1, domain="stranger.example")))
+    assert count(house.engine, "mail_report") == 0
+    assert "not a domain of a sender" in caplog.text
+
+
+def test_rows_about_other_domains_are_not_kept() -> None:
+    xml = XML.replace(RECORD, RECORD + RECORD.replace("Acme.dev", "stranger.example"))
+    [report] = read_reports(attached(xml.encode()), OURS).dmarc
+    assert [row.header_from for row in report.rows] == ["acme.dev"]
+
+
+@pytest.mark.parametrize(
+    ("domain", "ours"),
+    [
+        *(("acme.dev", True), ("ACME.dev.", True), ("news.acme.dev", True)),
+        *(("dev", False), ("notacme.dev", False), ("", False), ("stranger.example", False)),
+    ],
+)
+def test_a_domain_is_ours_with_those_above_and_below(domain: str, ours: bool) -> None:
+    assert is_ours(domain, OURS) is ours
+    assert is_ours("acme.dev", ("news.acme.dev",))  # The policy of the organisational domain.
+
+
+def test_a_day_brings_a_domain_no_more_than_its_most(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keep, "MAX_ROWS_A_DAY", 50)
+    monkeypatch.setattr(keep, "MAX_REPORTS_A_DAY", 4)
+    for number in range(4):
+        house.process(attached(dmarc(20, f"large-{number}")))
+    assert (count(house.engine, "mail_report"), count(house.engine, "dmarc_report_row")) == (2, 40)
+    for number in range(4):
+        house.process(attached(dmarc(1, f"small-{number}")))
+    assert count(house.engine, "mail_report") == 4
+    house.process(attached(dmarc(20, "next-day")), now=NOW + timedelta(days=1, seconds=1))
+    assert count(house.engine, "mail_report") == 5
+
+
+def test_reports_are_forgotten_in_short_transactions(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mail_report, "CHUNK", 100)
+    house.process(attached(dmarc(250, "old")))
+    house.process(attached(dmarc(10, "new")), now=NOW + timedelta(days=2))
+    assert forget_reports(house.engine, NOW + timedelta(days=1)) == 3
+    assert (count(house.engine, "mail_report"), count(house.engine, "dmarc_report_row")) == (1, 10)
+
+
+def test_a_report_that_claims_to_be_of_the_future_is_forgotten_too(house: House) -> None:
+    house.process(attached(XML.replace("1790086399", "9999999999").encode()))
+    assert count(house.engine, "mail_report") == 1
+    forget_reports(house.engine, NOW + timedelta(days=1))
+    assert count(house.engine, "mail_report") == 0
+
+
+def test_the_octets_of_a_report_mail_are_dropped_once_it_is_read(house: House) -> None:
+    house.process(attached(dmarc(1)))
+    with read(house.engine) as connection:
+        row = connection.execute(sa.text("SELECT raw, processed_at FROM bounce_mail")).one()
+    assert row.raw is None
+    assert row.processed_at is not None
+
+
+# -- never in the way of bounces
+
+
+async def test_reports_wait_while_bounces_are_judged(house: House, bounces: Queue, mail: Queue) -> None:
+    intake = Intake(engine=house.engine, queue=bounces, clock=SystemClock())
+    order: list[str] = []
+
+    def slowly(raw: bytes, domains: tuple[str, ...]) -> Any:
+        order.append("report")
+        return read_reports(raw, domains)
+
+    house = replace(house, reports=ReportRules(read=slowly, domains=OURS))
+    touches = [house.touch(house.recipient()) for _ in range(3)]
+    for number, touch in enumerate(touches):
+        await intake.submit(attached(dmarc(1, f"r{number}")), Envelope())
+        await intake.submit(mails.dsn(to=house.return_path(touch)), Envelope())
+    # Six mails, and a job for each of three reports.
+    await work_off(bounces, handler(house, bounces, mail), 9)
+    assert {house.state(touch) for touch in touches} == {TouchState.BOUNCED}
+    assert len(order) == 3
+    assert count(house.engine, "mail_report") == 3
+    assert await intake.resume() == 0
+
+
+async def test_a_lost_queue_gets_waiting_reports_from_the_store(house: House, bounces: Queue, mail: Queue) -> None:
+    intake = Intake(engine=house.engine, queue=bounces, clock=SystemClock())
+    broken = replace(house, reports=ReportRules(read=lambda *_: pytest.fail("too early"), domains=OURS))
+    from postroad.bounce.effects import Rules, process
+
+    digest = broken.keep(attached(dmarc(1)))
+    [one] = process(
+        house.engine, [digest], rules=Rules(signer=house.signer, settings=house.settings), read=house.read, now=NOW
+    )
+    assert one is not None
+    assert one.reports
+    assert await intake.resume() == 1
+    await work_off(bounces, handler(house, bounces, mail), 1)
+    assert count(house.engine, "mail_report") == 1
+
+
+# -- archives and texts
+
+
+def _with_wrong_crc() -> bytes:
+    data = bytearray(zipped(("r.xml", XML.encode())))
+    data[14] ^= 0xFF
+    at = data.rindex(b"PK\x01\x02")
+    data[at + 16] ^= 0xFF
+    return bytes(data)
+
+
+def _lzma(member: bytes = b"") -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("r.xml", XML)
+    return out.getvalue()
+
+
+def _encrypted() -> bytes:
+    data = bytearray(zipped(("r.xml", XML.encode())))
+    data[6] |= 1
+    at = data.rindex(b"PK\x01\x02")
+    data[at + 8] |= 1
+    return bytes(data)
+
+
+DAMAGED = {
+    "zip bomb": zipped(("r.xml", b" " * (21 << 20))),
+    "zip in a zip": zipped(("r.zip", zipped(("r.xml", XML.encode())))),
+    "zip with a wrong CRC": _with_wrong_crc(),
+    "zip by LZMA": _lzma(),
+    "zip with a password": _encrypted(),
+    "zip of many files": zipped(*((f"{n}.xml", b"") for n in range(1_000))),
+    "zip without an end": zipped(("r.xml", XML.encode()))[:-30],
+    "zip of noise": b"PK\x03\x04" + Random(1).randbytes(10_000),
+    "zip with a directory elsewhere": zipped(("r.xml", XML.encode()))[:-6] + struct.pack("<IH", 0xFFFFFFF0, 0),
+    "gzip bomb": gzip.compress(b" " * (21 << 20)),
+    "gzip of many members": gzip.compress(b"") * 50_000,
+    "gzip without an end": gzip.compress(XML.encode())[:-20],
+    "gzip with a wrong CRC": gzip.compress(XML.encode())[:-8] + b"\0" * 8,
+    "gzip of noise": b"\x1f\x8b" + Random(1).randbytes(10_000),
+    "billion laughs": b'<!DOCTYPE a [<!ENTITY a "a">]><feedback>&a;</feedback>',
+    "a file of ours": b'<!DOCTYPE a [<!ENTITY a SYSTEM "file:///etc/passwd">]><feedback>&a;</feedback>',
+    "deep XML": b"<feedback>" + b"<a>" * 1_000_000,
+    "one huge attribute": b'<feedback a="' + b"a" * (10 << 20) + b'"><record/></feedback>',
+    "many attributes": b"<feedback " + b"".join(b'a%d="" ' % n for n in range(200_000)) + b"><record/></feedback>",
+    "one huge text": b"<feedback><record><a>" + b"a" * (10 << 20) + b"</a></record></feedback>",
+    "lines of text": b"<feedback><record><a>" + b"a\n" * (5 << 20) + b"</a></record></feedback>",
+    "many elements": b"<feedback><record>" + b"<a/>" * 1_000_000 + b"</record></feedback>",
+    "an encoding that is none": b'<?xml version="1.0" encoding="idna"?><feedback/>',
+    "NUL": b"<feedback>\0</feedback>",
+    "deep JSON": b'{"a":' * 1_000_000,
+    "a huge number": json.dumps(TLS).replace("90", "9" * 100_000, 1).encode(),
+    "a number beyond all": json.dumps(TLS).replace("90", "1e999999", 1).encode(),
+    "a date before all": json.dumps(TLS).replace("2026-11-01T00:00:00Z", "0001-01-01T00:00:00+14:00").encode(),
+    "a lone surrogate": json.dumps(TLS).replace("Mail Test", "\\ud800").encode(),
+    "many policies": json.dumps(TLS | {"policies": TLS["policies"] * 40_000}).encode(),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_what_is_damaged_or_an_attack_raises_one_error_of_ours(name: str) -> None:
+    with pytest.raises(DataError):
+        read_report(DAMAGED[name])
+
+
+def read_damaged() -> list[str]:
+    refused = []
+    for name, data in DAMAGED.items():
+        try:
+            read_report(data)
+        except DataError:
+            refused.append(name)
+    return refused
+
+
+def test_all_of_them_take_bounded_time_and_memory() -> None:
+    outcome = run_limited("tests.attacks.test_reports:read_damaged", cpu_s=20, memory_mib=384)
+    assert outcome.value == list(DAMAGED)
+
+
+def test_all_of_them_in_mails_are_refused_by_the_child(reader: ReportReader, house: House) -> None:
+    house = replace(house, reports=ReportRules(read=reader, domains=OURS))
+    for data in DAMAGED.values():
+        house.process(mail_with(("application/gzip", "r.gz", data[: 1 << 20])))
+    good = house.keep(attached(dmarc(1)))
+    assert keep_reports(house.engine, good, house.reports, NOW) == 1
+    assert count(house.engine, "mail_report") == 1
+
+
+def test_names_that_no_column_takes_are_cut(house: House) -> None:
+    long = "İ" * 250 + ".acme.dev"  # In lower case each is two characters.
+    xml = XML.replace("198.51.100.7", "fe80::1%" + "a" * 500).replace("<envelope_from>b", f"<envelope_from>{long}")
+    house.process(attached(xml.encode()))
+    tls = TLS | {"organization-name": "İ" * 255}
+    house.process(mail_with(("application/tlsrpt+gzip", "r", gzip.compress(json.dumps(tls).encode()))))
+    assert count(house.engine, "mail_report") == 2
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda n: b"<feedback>" + b" \n" * n + b"</feedback>",
+        lambda n: b"<feedback>" + b"<!-- a -->" * n,
+        lambda n: dmarc(n // 50),
+        lambda n: json.dumps(TLS | {"policies": TLS["policies"] * (n // 50)}).encode(),
+        lambda n: zipped(("r.xml", b"<feedback>" + b"<a></a>" * n)),
+    ],
+)
+def test_reading_a_report_costs_in_proportion_to_its_size(build: Any) -> None:
+    def attempt(data: bytes) -> None:
+        try:
+            read_report(data)
+        except DataError:
+            return
+
+    assert cost_ratio(attempt, build(10_000), build(100_000)) < 30
+
+
+def test_a_mail_file_whose_parts_are_nested_deeply_is_refused() -> None:
+    deep = b"".join(b"Content-Type: multipart/mixed; boundary=b%d\n\n--b%d\n" % (n, n) for n in range(5_000))
+    with pytest.raises(DataError):
+        reports_of(deep)
