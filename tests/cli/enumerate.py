@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 from typer.main import get_command
@@ -10,6 +11,7 @@ from typer.main import get_command
 from postroad.cli.app import app
 
 
+@cache
 def commands() -> dict[str, Any]:
     """Every command by its words, such as ``queue gate set``, as the parser has it."""
     return dict(_below((), get_command(app), None))

@@ -58,7 +58,7 @@ def test_a_key_is_never_written_over(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [("rsa", "dsa"), ("example.com", "exa mple.com"), ("2026a", "a b"), ("a.pem", "no/where/a.pem")]
+    "change", [("rsa", "dsa"), ("example.com", "exa mple.com"), ("2026a", "a b"), ("a.pem", "postroad.toml/a.pem")]
 )
 def test_words_that_cannot_be_used(run: Run, change: tuple[str, str]) -> None:
     words = [change[1] if word == change[0] else word for word in (*KEYGEN, "--algorithm", "rsa")]

@@ -24,6 +24,7 @@ from tests.cli.hostile import BAD, TOUCH, bad, fill, fill_queue, hidden_in, show
 from tests.cli.site import Site, a_site
 from tests.commands import Screen
 from tests.dns.nameserver import Nameserver
+from tests.docs.pages import ROOT
 
 EXIT_CODES = range(8)
 SPRING = bad("campaign.name")
@@ -237,3 +238,27 @@ def _report() -> Report:
         complete=False,
         run=run,
     )
+
+
+def test_the_page_about_rehearsals_shows_the_tables_that_are_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its numbers are of one run. Titles and columns are those of every run."""
+    monkeypatch.setenv("COLUMNS", "5000")
+    out = Screen(terminal=True)
+    with redirect_stdout(out), redirect_stderr(out):
+        print_report(_report())
+    page = (ROOT / "docs/how-to/rehearse-a-campaign.md").read_text(encoding="utf-8")
+    printed = _tables(without_styles(out.text()))
+    written = _tables(page)
+    assert written
+    # Of the steps there are columns for the states that occur; lists are not always paused.
+    assert all(printed[title] == columns for title, columns in written.items() if not title.startswith("audience"))
+
+
+def _tables(text: str) -> dict[str, list[str]]:
+    """Return the columns of each table by its title."""
+    lines = [line.strip() for line in text.splitlines()]
+    return {
+        lines[number - 1]: [column.strip() for column in lines[number + 1].strip("┃").split("┃")]
+        for number, line in enumerate(lines)
+        if line.startswith("┏")
+    }

@@ -25,7 +25,9 @@ _ALGORITHMS = {"rsa": Algorithm.RSA, "ed25519": Algorithm.ED25519}
 def keygen(
     domain: Annotated[str, typer.Option(help="Domain of the sender's address.")],
     selector: Annotated[str, typer.Option(help="Name of the key below that domain, such as 2027a.")],
-    out: Annotated[Path, typer.Option(help="File to write the private key to; it must not be there yet.")],
+    out: Annotated[
+        Path, typer.Option(help="File to write the private key to; it must not exist yet. Its folder is made.")
+    ],
     algorithm: Annotated[str, typer.Option(help="rsa (2048 bits, which every receiver checks) or ed25519.")] = "rsa",
     as_json: JsonOption = False,
 ) -> None:
@@ -39,6 +41,10 @@ def keygen(
     pem = generate_key(_ALGORITHMS[algorithm])
     domain = _read_domain(domain)
     key = DkimKey(domain=domain, selector=selector, private_key=read_key(pem, where=str(out)))
+    try:
+        out.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{out.parent} cannot be made: {error.strerror}") from None
     try:
         descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:

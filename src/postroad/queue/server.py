@@ -47,11 +47,11 @@ def fault_of(info: Mapping[str, Any]) -> StateError | None:
         return StateError(
             "The Redis server evicts keys when it is full, so it would drop jobs "
             f"(maxmemory-policy {info.get('maxmemory_policy')}).",
-            remedy="Set `maxmemory-policy noeviction`, or accept the loss of jobs with --ephemeral.",
+            remedy="Set `maxmemory-policy noeviction`, or open the queue with `ephemeral=True`: its jobs may be lost.",
         )
     if not int(info.get("aof_enabled", 0)):
         return StateError(
             "The Redis server has no append-only file: a restart would lose jobs.",
-            remedy="Set `appendonly yes`, or accept the loss of jobs with --ephemeral.",
+            remedy="Set `appendonly yes`, or open the queue with `ephemeral=True`: its jobs may be lost.",
         )
     return None
