@@ -178,7 +178,9 @@ async def explain_touch(parts: Parts, touch: FoundTouch) -> TouchExplanation:
 
 def _facts(parts: Parts, touch: FoundTouch) -> _Facts:
     with read(parts.engine) as connection:
-        suppression = suppression_of(connection, touch.address, touch.audience_id, parts.hash_of(touch.address))
+        hashes = (parts.hash_of(touch.address), *parts.hash_of.older(touch.address))
+        found = (suppression_of(connection, touch.address, touch.audience_id, hashed) for hashed in hashes)
+        suppression = next((one for one in found if one is not None), None)
         holds = {hold_gate(sender): h.reason for sender, h in open_holds(connection).items() if h.held_at is not None}
         holds |= {c.gate: f"{c.rule}: {c.reply}" for c in open_changes(connection) if c.suspended}
         return _Facts(

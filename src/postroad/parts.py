@@ -56,9 +56,9 @@ class Parts:
         self.engine = engine
         self.clock: Clock = clock or SystemClock()
         self.metrics = metrics
-        key = secret_key(settings)
-        self.signer = TokenSigner(key)
-        self.hash_of = AddressHashes(key)
+        ring = secret_keys(settings)
+        self.signer = TokenSigner(*ring)
+        self.hash_of = AddressHashes(*ring)
         self._stack = stack
         self._queues: dict[str, Queue] = {}
         # Without a clock of our own the queue goes by its server's, the one that workers on all hosts share.
@@ -159,14 +159,18 @@ def _upgrade_embedded(settings: Settings, engine: sa.Engine) -> None:
         migrate.upgrade(engine)
 
 
-def secret_key(settings: Settings) -> SecretStr:
-    """Return the key that signs tokens: as set, else one made once and kept in the state folder, for its owner only."""
-    return settings.secret_key or SecretStr(read_or_make_secret(settings.state_dir / _KEY_FILE))
+def secret_keys(settings: Settings) -> tuple[SecretStr, ...]:
+    """Return the ring of keys, of which the first signs tokens and all verify.
+
+    It is as set, else one key that is made once and kept in the state folder, for its owner only.
+    """
+    return known_secret_keys(settings) or (SecretStr(read_or_make_secret(settings.state_dir / _KEY_FILE)),)
 
 
-def known_secret_key(settings: Settings) -> SecretStr | None:
-    """Return the key that signs tokens, if there is one yet."""
-    if settings.secret_key is not None:
-        return settings.secret_key
+def known_secret_keys(settings: Settings) -> tuple[SecretStr, ...]:
+    """Return the ring of keys; it is empty where no key is set, and none was made yet."""
+    last = (settings.secret_key,) if settings.secret_key else ()
+    if ring := tuple(dict.fromkeys((*settings.secret_keys, *last))):
+        return ring
     key = read_secret(settings.state_dir / _KEY_FILE)
-    return None if key is None else SecretStr(key)
+    return () if key is None else (SecretStr(key),)

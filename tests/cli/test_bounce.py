@@ -15,7 +15,7 @@ import pytest
 
 from postroad.embedded import stop_redis
 from postroad.mail.token import Purpose, TokenSigner
-from postroad.parts import ready_engine, secret_key
+from postroad.parts import ready_engine, secret_keys
 from postroad.settings import Settings
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
@@ -98,7 +98,7 @@ def test_what_is_handed_in_is_judged_by_a_worker_and_counted(site: Site) -> None
         campaign, (step,) = add_campaign(connection)
         ada = add_recipient(connection)
         touch = add_touch(connection, campaign, step, TouchState.ACCEPTED, recipient_id=ada, settled_at=NOW)
-    token = TokenSigner(secret_key(site.settings)).sign(Purpose.BOUNCE, touch)
+    token = TokenSigner(*secret_keys(site.settings)).sign(Purpose.BOUNCE, touch)
     (site.folder / "box").write_bytes(
         b"From MAILER-DAEMON Mon May  4 08:30:00 2026\n"
         + mails.dsn(to=f"bounce+{token}@bounces.example.com")

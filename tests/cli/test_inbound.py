@@ -17,7 +17,7 @@ import pytest
 
 from postroad.embedded import stop_redis
 from postroad.mail.token import Purpose, TokenSigner
-from postroad.parts import ready_engine, secret_key
+from postroad.parts import ready_engine, secret_keys
 from postroad.settings import Settings
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
@@ -51,7 +51,7 @@ class Site:
             campaign, (step,) = add_campaign(connection)
             ada = add_recipient(connection)
             self.touch = add_touch(connection, campaign, step, TouchState.ACCEPTED, recipient_id=ada, settled_at=NOW)
-        token = TokenSigner(secret_key(settings)).sign(Purpose.BOUNCE, self.touch)
+        token = TokenSigner(*secret_keys(settings)).sign(Purpose.BOUNCE, self.touch)
         self.return_path = f"bounce+{token}@bounces.example.com"
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:

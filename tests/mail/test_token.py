@@ -93,3 +93,14 @@ def test_what_comes_from_elsewhere_is_none(text: str, purpose: Purpose) -> None:
 
 def test_the_key_is_not_shown() -> None:
     assert "a key" not in repr(SIGNER) + str(vars(SIGNER))
+
+
+@given(TOUCHES, PURPOSES)
+def test_the_first_key_of_a_ring_signs_and_all_verify(touch_id: int, purpose: Purpose) -> None:
+    old, new, stranger = (SecretStr(name) for name in ("old", "new", "stranger"))
+    ring = TokenSigner(new, old)
+    assert ring.sign(purpose, touch_id) == TokenSigner(new).sign(purpose, touch_id)
+    assert ring.read(purpose, TokenSigner(new).sign(purpose, touch_id)) == touch_id
+    assert ring.read(purpose, TokenSigner(old).sign(purpose, touch_id)) == touch_id
+    assert ring.read(purpose, TokenSigner(stranger).sign(purpose, touch_id)) is None
+    assert TokenSigner(old).read(purpose, ring.sign(purpose, touch_id)) is None

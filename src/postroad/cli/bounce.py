@@ -30,7 +30,7 @@ from postroad.cli.signals import start_logging, stop_on_signals
 from postroad.cli.worker import MetricsAt, MetricsHost, MetricsPort, measured_parts
 from postroad.errors import PostroadError, UsageError, unknown_name
 from postroad.mail.token import TokenSigner
-from postroad.parts import Parts, Role, known_secret_key
+from postroad.parts import Parts, Role, known_secret_keys
 from postroad.settings import Settings, SourceSettings
 from postroad.store.bounce import VerdictCount, verdict_counts
 from postroad.store.engine import read
@@ -152,8 +152,8 @@ def _sources(settings: Settings, names: Sequence[str] | None) -> dict[str, Sourc
 def explain_(path: MailPath, as_json: JsonOption = False) -> None:
     """Say how mails are read, and why. Nothing follows from it. With --json one object a line for each mail."""
     settings = Settings.load()
-    key = known_secret_key(settings)
-    signer = TokenSigner(key) if key is not None else None
+    ring = known_secret_keys(settings)
+    signer = TokenSigner(*ring) if ring else None
     own = own_addresses((sender.address, sender.reply_to) for sender in settings.senders.values())
     envelope = Envelope(source="file")
     with MailReader() as reader:

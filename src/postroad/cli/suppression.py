@@ -131,7 +131,8 @@ def lift(
     keys = [_key(address, suppression_key) for address in addresses]
 
     async def work(parts: Parts) -> list[store.Suppression]:
-        hashes = [parts.hash_of(key) for key in keys if not key.startswith("@") and not is_hash(key)]
+        in_clear = [key for key in keys if not key.startswith("@") and not is_hash(key)]
+        hashes = [hashed for key in in_clear for hashed in (parts.hash_of(key), *parts.hash_of.older(key))]
 
         def lifted() -> list[store.Suppression]:
             audience_id = None if audience is None else _audience_id(parts, audience)

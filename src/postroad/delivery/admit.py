@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple, assert_never
 from zoneinfo import ZoneInfo
@@ -22,11 +22,13 @@ from postroad.campaign.calendar import Window
 from postroad.clock import Clock
 from postroad.delivery.cohorts.breaker import cohort_of
 from postroad.delivery.job import DeliveryNote, encode_note, touch_of
+from postroad.mail.address_hash import AddressHashes
 from postroad.queue import Cancel, Claimed, Defer, Uncertain, Verdict
 from postroad.store.campaign import Campaign, CampaignState, Step
 from postroad.store.cohort import open_pauses, whose
 from postroad.store.engine import write
 from postroad.store.ledger import Claim, Refused, TouchState, admit, refused
+from postroad.store.suppression import rekey
 
 PAUSED_DELAY_MS = 60_000
 """A job of a paused campaign that slips past its gate is looked at again after this."""
@@ -50,10 +52,12 @@ class Admission:
         self,
         engine: sa.Engine,
         clock: Clock,
-        hash_of: Callable[[str], str] | None = None,
+        hash_of: AddressHashes | None = None,
         source_field: str = "source",
     ) -> None:
         """``hash_of``: hashes an address. None: suppressions that are kept as hashes are not looked for.
+
+        Those that are kept by the hash of an older key are kept by that of the first from then on.
 
         ``source_field``: merge field that names the list a recipient is from, as in cohort_breaker.source_field.
         """
@@ -107,6 +111,7 @@ class Admission:
             closed = self._closed(connection, whens)
             closed |= self._held(connection, [job for job in batch if job.id not in closed])
             by_touch = {touch_of(job.id): job for job in batch if job.id not in closed}
+            self._rekey(connection, [when.address for when in whens.values() if when is not None and when.address])
             hashes = self._hashes({id_: whens[job.id] for id_, job in by_touch.items()})
             senders = {id_: when.sender_id for id_, job in by_touch.items() if (when := whens[job.id]) is not None}
             claims = [
@@ -118,6 +123,12 @@ class Admission:
         return closed | {
             by_touch[touch_id].id: self._verdict(why.get(touch_id), senders.get(touch_id, 0)) for touch_id in rest
         }
+
+    def _rekey(self, connection: sa.Connection, addresses: Sequence[str]) -> None:
+        """Only the last look has every address at hand, and no key can turn one hash into another."""
+        if self._hash_of is not None:
+            pairs = {old: self._hash_of(address) for address in addresses for old in self._hash_of.older(address)}
+            rekey(connection, pairs)
 
     def _hashes(self, whens: Mapping[int, _When | None]) -> dict[int, str | None]:
         """Hash of the address of each touch, as its job names it."""

@@ -12,7 +12,7 @@ from postroad.delivery.shaping.file import read_shaping, shaped_senders
 from postroad.doctor.check import Check, failed
 from postroad.errors import PostroadError
 from postroad.mail.dkim_keys import keys_of
-from postroad.parts import secret_key
+from postroad.parts import secret_keys
 from postroad.queue.topology import Health
 from postroad.settings import Settings
 from postroad.state_folder import open_entries
@@ -76,9 +76,10 @@ def check_state_folder(settings: Settings) -> Check:
 
 def check_secret_key(settings: Settings) -> Check:
     """Check that only its owner can read the key that signs tokens. It is made where there is none yet."""
-    if settings.secret_key is not None:
-        return Check(part="secret key", health=Health.OK, seen="from the settings")
-    secret_key(settings)
+    ring = secret_keys(settings)
+    if settings.secret_keys or settings.secret_key is not None:
+        seen = f"from the settings{f', {len(ring)} keys' if len(ring) > 1 else ''}"
+        return Check(part="secret key", health=Health.OK, seen=seen)
     path = settings.state_dir / "secret.key"
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:

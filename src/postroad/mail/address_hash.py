@@ -18,15 +18,24 @@ _HASHED = re.compile(r"#[0-9a-f]{64}")
 
 
 class AddressHashes:
-    """Hashes normalised addresses with one secret key. What was kept with another key holds no more."""
+    """Hashes normalised addresses with a ring of secret keys. A hash by a key outside the ring has no effect."""
 
-    def __init__(self, key: SecretStr) -> None:
+    def __init__(self, key: SecretStr, *older: SecretStr) -> None:
+        """``key`` makes the hashes that are kept from now on; ``older`` keys made those that were kept before."""
         # A key of its own: who gets hold of one of them learns nothing of the tokens' key.
-        self._key = hmac.digest(key.get_secret_value().encode(), b"suppression", sha256)
+        self._keys = [hmac.digest(one.get_secret_value().encode(), b"suppression", sha256) for one in (key, *older)]
 
     def __call__(self, address: str) -> str:
         """Return ``#`` and 64 hexadecimal digits."""
-        return MARK + hmac.digest(self._key, address.encode(), "sha256").hex()
+        return _hash(self._keys[0], address)
+
+    def older(self, address: str) -> list[str]:
+        """Return the hashes of an address by the older keys."""
+        return [_hash(key, address) for key in self._keys[1:]]
+
+
+def _hash(key: bytes, address: str) -> str:
+    return MARK + hmac.digest(key, address.encode(), "sha256").hex()
 
 
 def is_hash(text: str) -> bool:

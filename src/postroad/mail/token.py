@@ -8,6 +8,7 @@ so that it survives servers that change the case of a local part.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from enum import StrEnum
 from hashlib import blake2b
 from hmac import compare_digest
@@ -27,29 +28,35 @@ class Purpose(StrEnum):
     REPLY = "reply"
 
 
+def _states(key: SecretStr) -> dict[Purpose, blake2b]:
+    # A key for each purpose, of the 64 bytes at most that BLAKE2b takes; a message has three tokens, and to copy a
+    # state takes a third of what it takes to make one.
+    secret = blake2b(key.get_secret_value().encode()).digest()
+    return {
+        purpose: blake2b(key=blake2b(purpose.value.encode(), key=secret).digest(), digest_size=_SIGNATURE_BYTES)
+        for purpose in Purpose
+    }
+
+
+def _sign(states: Mapping[Purpose, blake2b], purpose: Purpose, touch_id: int) -> str:
+    state = states[purpose].copy()
+    state.update(touch_id.to_bytes(8))
+    return f"{touch_id:x}-{state.hexdigest()}"
+
+
 class TokenSigner:
-    """Makes and reads tokens with one secret key."""
+    """Makes and reads tokens with a ring of secret keys."""
 
-    def __init__(self, key: SecretStr) -> None:
-        # A key for each purpose, of the 64 bytes at most that BLAKE2b takes; a message has three tokens, and to copy a
-        # state takes a third of what it takes to make one.
-        secret = blake2b(key.get_secret_value().encode()).digest()
-        self._states = {
-            purpose: blake2b(key=blake2b(purpose.value.encode(), key=secret).digest(), digest_size=_SIGNATURE_BYTES)
-            for purpose in Purpose
-        }
-
-    def _signature(self, purpose: Purpose, touch_id: int) -> str:
-        state = self._states[purpose].copy()
-        state.update(touch_id.to_bytes(8))
-        return state.hexdigest()
+    def __init__(self, key: SecretStr, *older: SecretStr) -> None:
+        """``key`` signs; it and ``older`` keys verify."""
+        self._ring = [_states(one) for one in (key, *older)]
 
     def sign(self, purpose: Purpose, touch_id: int) -> str:
         """Token of a touch: its number in hexadecimal and the signature, joined by a hyphen."""
-        return f"{touch_id:x}-{self._signature(purpose, touch_id)}"
+        return _sign(self._ring[0], purpose, touch_id)
 
     def read(self, purpose: Purpose, token: str) -> int | None:
-        """Return the touch of a token, or None if this key did not sign it for this purpose."""
+        """Return the touch of a token, or None if no key of the ring signed it for this purpose."""
         token = token.strip()
         if not token.isascii():
             return None  # compare_digest takes nothing else.
@@ -58,4 +65,5 @@ class TokenSigner:
         if not _NUMBER.fullmatch(number):
             return None
         touch_id = int(number, 16)
-        return touch_id if compare_digest(self.sign(purpose, touch_id), token) else None
+        signed = [compare_digest(_sign(states, purpose, touch_id), token) for states in self._ring]
+        return touch_id if any(signed) else None

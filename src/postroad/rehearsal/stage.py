@@ -114,7 +114,14 @@ def _settings(settings: Settings, folder: Path, sandbox: Sandbox, speed: float) 
         )
         for name, route in settings.routes.items()
     }
-    own = {"state_dir": folder, "redis_url": None, "database_url": None, "secret_key": None, "campaigns": ()}
+    own = {
+        "state_dir": folder,
+        "redis_url": None,
+        "database_url": None,
+        "secret_key": None,
+        "secret_keys": (),
+        "campaigns": (),
+    }
     return settings.model_copy(update={**own, "routes": routes})
 
 

@@ -11,7 +11,7 @@ import re
 import tomllib
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, Self, assert_never
+from typing import Annotated, Any, Literal, Self, assert_never
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
@@ -266,6 +266,9 @@ class Settings(BaseSettings):
         description="where recipients reach `postroad web`: the address in List-Unsubscribe",
     )
     secret_key: SecretStr | None = Field(default=None, description="signs tokens; unset: kept in the state folder")
+    secret_keys: tuple[Annotated[SecretStr, Field(min_length=1)], ...] = Field(
+        default=(), description="a ring: the first key signs, and all verify; secret_key is its last, if both are set"
+    )
     time_zone: ZoneName = Field(default="UTC", description="of recipients whose own is not known")
     campaigns: tuple[str, ...] = Field(default=(), description="campaign files that `postroad up` applies")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -6,7 +6,7 @@ that may not be kept in clear.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -132,6 +132,27 @@ def suppress(
 ) -> int:
     """Suppress normalised addresses; the first reason given for one stays. Returns how many are new."""
     return keep(connection, [Entry(address, reason, source, now, audience_id) for address in addresses])
+
+
+def rekey(connection: sa.Connection, hashes: Mapping[str, str]) -> int:
+    """Keep suppressions by a new hash that are kept by an old one; ``hashes``: the new of each old. Returns how many."""
+    if not hashes:
+        return 0
+    item, parameters = json_rows(connection, "old", {"address": sa.Text()}, [{"address": old} for old in hashes])
+    picked = f"WHERE address IN (SELECT old.address FROM {item})"
+    statement = sa.text(f"SELECT address, audience_id, reason, source, created_at FROM suppression {picked}")
+    found = connection.execute(statement.columns(*_COLUMNS), parameters).all()
+    if not found:
+        return 0
+    keep(
+        connection,
+        [
+            Entry(hashes[row.address], SuppressionReason(row.reason), row.source, row.created_at, row.audience_id)
+            for row in found
+        ],
+    )
+    connection.execute(sa.text(f"DELETE FROM suppression {picked}"), parameters)
+    return len(found)
 
 
 def strengthen(connection: sa.Connection, address: str, reason: SuppressionReason, source: str) -> None:
