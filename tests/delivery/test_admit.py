@@ -8,16 +8,19 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from pydantic import SecretStr
 
 from postroad.delivery.admit import Admission
 from postroad.delivery.job import SendMessage, encode_job, job_id
 from postroad.delivery.record import Recorder
+from postroad.mail.address_hash import AddressHashes
 from postroad.queue import Gate, Job, Queue, Rate
 from postroad.queue.server import connect
 from postroad.settings import BounceSettings
 from postroad.store.campaign import Campaign, CampaignState
 from postroad.store.engine import write
 from postroad.store.ledger import TouchState
+from postroad.store.suppression import SuppressionReason, suppress
 from tests.delivery.queue_of_touches import lane, noted, state_of
 from tests.queue.conftest import HandClock
 from tests.store.rows import add_campaign, add_recipient, add_touch, suppress_recipient
@@ -64,13 +67,15 @@ async def rate_room(queue: Queue) -> int:
     return room
 
 
-async def admit(engine: sa.Engine, queue: Queue, clock: HandClock, jobs: list[Job]) -> dict[str, str]:
+async def admit(
+    engine: sa.Engine, queue: Queue, clock: HandClock, jobs: list[Job], hash_of: AddressHashes | None = None
+) -> dict[str, str]:
     """Claim, look, and settle what may not go. Returns the cause of each refusal."""
     await queue.set_gate(Gate(name="queue", rate=Rate(count=1, per_ms=3_600_000, burst=10)))
     await queue.enqueue(lane(), jobs)
     before = await rate_room(queue)
     batch = (await queue.claim("w", want=100, lease_ms=10**9, nonce="n")).jobs
-    verdicts = await Admission(engine, clock)(batch)
+    verdicts = await Admission(engine, clock, hash_of)(batch)
     by_id = {job.id: job for job in batch}
     await queue.settle("w", [(by_id[id_], verdict) for id_, verdict in verdicts.items()])
     assert await rate_room(queue) == before - (len(batch) - len(verdicts))
@@ -126,3 +131,17 @@ async def test_a_job_that_cannot_be_read_is_left_to_its_handler(
 ) -> None:
     [job] = add(engine, "", window=OFFICE)
     assert await admit(engine, queue, clock, [Job(id=job.id, payload=b"?")]) == {}
+
+
+async def test_a_hash_of_an_older_key_suppresses_and_becomes_one_of_the_first(
+    engine: sa.Engine, queue: Queue, clock: HandClock
+) -> None:
+    old, new = SecretStr("old"), SecretStr("new")
+    with write(engine) as connection:
+        suppress(connection, [AddressHashes(old)("a@example.com")], SuppressionReason.COMPLAINT, "a list", MONDAY)
+    [job] = add(engine, "")
+    refused = await admit(engine, queue, clock, [job], AddressHashes(new, old))
+    assert refused == {job.id: "suppressed"}
+    with write(engine) as connection:
+        kept = connection.execute(sa.text("SELECT address FROM suppression")).scalars().all()
+    assert kept == [AddressHashes(new)("a@example.com")]

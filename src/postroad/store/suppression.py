@@ -135,7 +135,7 @@ def suppress(
 
 
 def rekey(connection: sa.Connection, hashes: Mapping[str, str]) -> int:
-    """Keep suppressions by a new hash that are kept by an old one; ``hashes``: the new of each old. Returns how many."""
+    """Replace old hashes of suppressions by new ones. ``hashes``: the new hash of each old one. Returns how many."""
     if not hashes:
         return 0
     item, parameters = json_rows(connection, "old", {"address": sa.Text()}, [{"address": old} for old in hashes])
