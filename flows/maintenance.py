@@ -6,7 +6,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from tasks.maintain import mend_queue, publish_depths, tidy_ledger, tidy_queues
+from tasks.maintain import delete_old_rows, mend_queue, publish_depths, tidy_ledger, tidy_queues
 from tasks.report import announce
 
 
@@ -19,6 +19,7 @@ async def maintenance() -> State[None]:
     """
     moved = await tidy_queues()
     await tidy_ledger()
+    deleted = await delete_old_rows()
     rebuilt = await mend_queue()
     depths = await publish_depths()
     found = "the queue misses nothing"
@@ -30,4 +31,10 @@ async def maintenance() -> State[None]:
             "email:send",
             {"enqueued": rebuilt.enqueued, "unknown": rebuilt.unknown},
         )
-    return Completed(message=f"{sum(d.queued for d in depths):,} queued, {moved:,} moved; {found}")
+    old = ""
+    if any(deleted):
+        old = (
+            f"; deleted for their age: {deleted.touches:,} touches, {deleted.events:,} events, "
+            f"{deleted.bounce_effects:,} effects of bounces"
+        )
+    return Completed(message=f"{sum(d.queued for d in depths):,} queued, {moved:,} moved; {found}{old}")

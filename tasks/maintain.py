@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -16,6 +17,7 @@ from postroad.queue import Queue
 from postroad.settings import DEFAULT_QUEUES
 from postroad.store.ending import complete_cancellations
 from postroad.store.engine import write
+from postroad.store.retention import Before, Deleted, delete_old
 from postroad.store.touch_count import fold_counts
 from tasks.policy import retried
 from tasks.report import publish_table, renew_table
@@ -75,6 +77,19 @@ async def tidy_ledger() -> int:
 def _fold_counts(engine: sa.Engine) -> None:
     with write(engine) as connection:
         fold_counts(connection)
+
+
+@retried("delete what is old")
+async def delete_old_rows() -> Deleted:
+    """Delete what is older than `[retention]` says, up to 50,000 rows of each kind; the next run continues."""
+    async with open_parts() as parts:
+        kept, now = parts.settings.retention, parts.clock.now()
+
+        def ago(ms: int) -> datetime:
+            return now - timedelta(milliseconds=ms)
+
+        before = Before(ago(kept.touches_ms), ago(kept.events_ms), ago(kept.bounce_effects_ms))
+        return await asyncio.to_thread(delete_old, parts.engine, before, now)
 
 
 @retried("compare queue and ledger")

@@ -18,6 +18,7 @@ from postroad.settings import BounceSettings
 from postroad.store.bounce import forget_raw, raw_of, verdict_counts
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState, delivery_events
+from postroad.store.retention import Before, delete_old
 from tests.bounce import mails
 from tests.bounce.house import House
 from tests.store.rows import NOW
@@ -188,6 +189,20 @@ def test_a_complaint_is_matched_by_the_return_path_that_it_returns(house: House)
     by_header = mails.feedback(returned=f"Return-Path: <{house.return_path(touch)}>\nFrom: news@example.com\n\nNews.")
     by_field = mails.feedback(more=f"Original-Mail-From: <{house.return_path(touch)}>\n")
     assert [house.process(raw).touch_id for raw in (by_header, by_field)] == [touch, touch]
+
+
+def test_a_mail_unsubscribes_also_where_its_touch_was_deleted(house: House) -> None:
+    ada = house.recipient()
+    touch, waiting = house.touch(ada), house.touch(ada, TouchState.QUEUED)
+    with write(house.engine) as connection:
+        connection.execute(sa.text("UPDATE campaign SET state = 'finished' WHERE id IN (SELECT min(id) FROM campaign)"))
+    later = NOW + timedelta(days=1_000)
+    assert delete_old(house.engine, Before(later, later, later), later).touches == 1
+    envelope = Envelope(recipient=house.unsubscribe(touch))
+    raw = mails.mail("", From="ada@example.org", To=house.unsubscribe(touch), Subject="unsubscribe")
+    assert house.process(raw, envelope).ended == [waiting]
+    assert house.suppressed() == {house.address(ada): "unsubscribe"}
+    assert house.state(waiting) is TouchState.SUPPRESSED
 
 
 def test_a_mail_to_the_address_of_list_unsubscribe_unsubscribes(house: House) -> None:

@@ -164,6 +164,9 @@ def _process(
     if touch is not None and match is not None:
         what = REPLIED if report.kind is Kind.REPLY else _follows(connection, touch, judgement, match.by, rules, now)
         changes = _carry_out(connection, touch, what, judgement, Cause(digest, mail.source, now), rules.scope)
+    elif match is not None and match.by is MatchedBy.UNSUBSCRIBE:
+        # The touch was deleted, and its link still holds.
+        changes = _unsubscribe(connection, match.touch_id, Cause(digest, mail.source, now), rules.scope, past=True)
     add_effects(connection, digest, changes, now)
     mail.processed_at, mail.kind = now, report.kind.value
     if touch is None and report.carries_reports:
@@ -251,19 +254,22 @@ def _carry_out(
         case None:
             pass
         case SuppressionReason.UNSUBSCRIBE:
-            changes += _unsubscribe(connection, touch, cause, scope)
+            changes += _unsubscribe(connection, touch.id, cause, scope)
         case reason:
             changes += _suppress(connection, touch, reason, cause)
     return changes
 
 
-def _unsubscribe(connection: sa.Connection, touch: MatchedTouch, cause: Cause, scope: UnsubscribeScope) -> list[Change]:
-    """As one-click does, so that it is the same whichever way they chose."""
+def _unsubscribe(
+    connection: sa.Connection, touch_id: int, cause: Cause, scope: UnsubscribeScope, *, past: bool = False
+) -> list[Change]:
+    """As one-click does, so that it is the same whichever way they chose. ``past``: there is no row for an effect."""
     reason = SuppressionReason.UNSUBSCRIBE.value
-    done = unsubscribe_touch(connection, touch.id, f"by {cause.source}, {cause.digest[:16]}", cause.at, scope)
+    done = unsubscribe_touch(connection, touch_id, f"by {cause.source}, {cause.digest[:16]}", cause.at, scope)
     if done is None:
         return []
-    first: list[Change] = [(BounceEffectKind.ADDRESS_SUPPRESSED, touch.id, reason)] if done.suppressed else []
+    new = done.suppressed and not past
+    first: list[Change] = [(BounceEffectKind.ADDRESS_SUPPRESSED, touch_id, reason)] if new else []
     return first + [(BounceEffectKind.TOUCH_SUPPRESSED, other, reason) for other in done.ended]
 
 

@@ -76,6 +76,8 @@ def _cancel(engine: sa.Engine, name: str, now: datetime) -> int:
         # Also one that is cancelled: an earlier call may have been interrupted.
         allowed = (CampaignState.DRAFT, CampaignState.RUNNING, CampaignState.PAUSED, CampaignState.CANCELLED)
         campaign_id = _move_campaign(connection, name, CampaignState.CANCELLED, allowed)
+        over = sa.update(Campaign).where(col(Campaign.id) == campaign_id, col(Campaign.finished_at).is_(None))
+        connection.execute(over.values(finished_at=now))
     return cancel_waiting(engine, campaign_id, now)
 
 

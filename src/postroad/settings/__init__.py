@@ -24,6 +24,7 @@ from postroad.settings.cohort import CohortBreakerSettings, EvidenceSettings
 from postroad.settings.dkim import DkimSettings
 from postroad.settings.dns import DnsHealthSettings, DnsSettings
 from postroad.settings.files import FilesSettings
+from postroad.settings.retention import RetentionSettings
 from postroad.settings.routes import (
     OAuthSettings,
     RelaySettings,
@@ -288,6 +289,7 @@ class Settings(BaseSettings):
     dns_health: DnsHealthSettings = DnsHealthSettings()
     canary: CanarySettings | None = Field(default=None, description="unset: no canary is sent")
     files: FilesSettings = FilesSettings()
+    retention: RetentionSettings = RetentionSettings()
     web: WebSettings = WebSettings()
 
     _config_path: Path | None = None

@@ -91,7 +91,10 @@ class Campaign(SQLModel, table=True):
     )
     created_at: datetime = Field(sa_type=UtcDateTime)
     launched_at: datetime | None = Field(default=None, sa_type=UtcDateTime, description="when the audience was frozen")
-    finished_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    finished_at: datetime | None = Field(default=None, sa_type=UtcDateTime, description="or when it was cancelled")
+    emptied_at: datetime | None = Field(
+        default=None, sa_type=UtcDateTime, description="when its touches were deleted, long after it was over"
+    )
 
 
 class Step(SQLModel, table=True):

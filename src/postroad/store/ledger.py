@@ -447,7 +447,8 @@ def revive(connection: sa.Connection, touch_ids: Sequence[int]) -> dict[int, str
     ).bindparams(sa.bindparam("campaigns", expanding=True))
     rows = connection.execute(statement, {**parameters, "campaigns": list(names)}).all()
     reopen = sa.text(
-        "UPDATE campaign SET state = 'running', finished_at = NULL WHERE state = 'finished' AND id IN :campaigns"
+        "UPDATE campaign SET state = 'running', finished_at = NULL, emptied_at = NULL "
+        "WHERE state = 'finished' AND id IN :campaigns"
     ).bindparams(sa.bindparam("campaigns", expanding=True))
     connection.execute(reopen, {"campaigns": sorted({row.campaign_id for row in rows})})
     return {row.id: names[row.campaign_id] for row in rows}

@@ -24,6 +24,14 @@ class Unsubscribed:
     ended: tuple[int, ...]
 
 
+# Of a touch that was deleted: its link has to work for good.
+_PAST = sa.text(
+    "SELECT recipient.id, recipient.address, campaign.audience_id FROM past_touch "
+    "JOIN recipient ON recipient.id = past_touch.recipient_id "
+    "JOIN campaign ON campaign.id = past_touch.campaign_id WHERE past_touch.id = :id"
+)
+
+
 def unsubscribe_touch(
     connection: sa.Connection, touch_id: int, source: str, now: datetime, scope: UnsubscribeScope
 ) -> Unsubscribed | None:
@@ -36,6 +44,8 @@ def unsubscribe_touch(
         ),
         {"id": touch_id},
     ).one_or_none()
+    if whom is None:
+        whom = connection.execute(_PAST, {"id": touch_id}).one_or_none()
     if whom is None:
         return None
     audience_id = EVERYWHERE if scope is UnsubscribeScope.EVERYWHERE else whom.audience_id

@@ -1,0 +1,134 @@
+"""Deletes what is older than its retention, a thousand rows a transaction.
+
+What is old is found by reading. Two sorts of rows are never deleted: events of cause ``unsubscribe``, with their
+touches, and touches of which nobody knows what became. A touch goes only when its campaign is over, which never runs
+again, so that no launch, replay or rebuild can mail its recipient a second time. Its id, campaign and recipient are
+kept, because the unsubscribe link in its message has to work for good. Its count stays in ``touch_count``.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import NamedTuple
+
+import sqlalchemy as sa
+from sqlmodel import Field, SQLModel
+
+from postroad.store.bulk import json_rows
+from postroad.store.engine import read, write
+from postroad.store.ledger import LIVE, TouchState
+from postroad.store.touch_page import touch_pages
+from postroad.store.types import BIG_ID, UtcDateTime
+
+STEP = 1_000
+"""Rows that one transaction deletes."""
+
+
+class PastTouch(SQLModel, table=True):
+    """A touch that was deleted: who was written to, and in which campaign."""
+
+    __tablename__ = "past_touch"
+
+    id: int = Field(primary_key=True, sa_type=BIG_ID, sa_column_kwargs={"autoincrement": False})
+    campaign_id: int = Field(sa_type=BIG_ID, foreign_key="campaign.id")
+    recipient_id: int = Field(sa_type=BIG_ID, foreign_key="recipient.id")
+
+
+class Deleted(NamedTuple):
+    """How many rows a call deleted."""
+
+    touches: int
+    events: int
+    bounce_effects: int
+
+
+class Before(NamedTuple):
+    """What is older than this is deleted."""
+
+    touches: datetime
+    events: datetime
+    bounce_effects: datetime
+
+
+def delete_old(engine: sa.Engine, before: Before, now: datetime, *, steps: int = 50) -> Deleted:
+    """Delete what is old, so many steps of each kind at the most: the next call continues. Raises UnavailableError."""
+    effects = _delete_by_age(engine, "bounce_effect", _OLD_EFFECTS, before.bounce_effects, steps)
+    events = _delete_by_age(engine, "delivery_event", _OLD_EVENTS, before.events, steps)
+    return Deleted(_delete_touches(engine, before.touches, now, steps), events, effects)
+
+
+# In the order of an index: where the first row is not old, nothing else is read.
+_OLD_EVENTS = (
+    "SELECT id FROM delivery_event WHERE at < :before AND (cause IS NULL OR cause <> 'unsubscribe') "
+    "ORDER BY at LIMIT :limit"
+)
+_OLD_EFFECTS = (
+    "SELECT id FROM (SELECT id, at FROM bounce_effect ORDER BY id LIMIT :limit) AS oldest WHERE oldest.at < :before"
+)
+
+
+def _delete_by_age(engine: sa.Engine, table: str, old: str, before: datetime, steps: int) -> int:
+    statement = sa.text(old).bindparams(sa.bindparam("before", type_=UtcDateTime()))
+    deleted = 0
+    for _ in range(steps):
+        with read(engine) as connection:
+            ids = list(connection.execute(statement, {"before": before, "limit": STEP}).scalars())
+        if not ids:
+            break
+        with write(engine) as connection:
+            item, parameters = json_rows(connection, "old", {"id": sa.BigInteger()}, [{"id": id_} for id_ in ids])
+            delete = sa.text(f"DELETE FROM {table} WHERE id IN (SELECT old.id FROM {item})")
+            deleted += connection.execute(delete, parameters).rowcount
+    return deleted
+
+
+def _delete_touches(engine: sa.Engine, before: datetime, now: datetime, steps: int) -> int:
+    deleted = 0
+    with read(engine) as connection:
+        statement = sa.text(
+            "SELECT id FROM campaign WHERE state IN ('finished', 'cancelled') AND emptied_at IS NULL "
+            "AND COALESCE(finished_at, launched_at, created_at) < :before ORDER BY id"
+        ).bindparams(sa.bindparam("before", type_=UtcDateTime()))
+        campaigns = list(connection.execute(statement, {"before": before}).scalars())
+    for campaign_id in campaigns:
+        for page in touch_pages(engine, campaign_id):
+            with write(engine) as connection:
+                if not _is_over(connection, campaign_id):
+                    break
+                deleted += _delete_page(connection, [touch.id for touch in page])
+            steps -= 1
+            if steps <= 0:
+                return deleted
+        else:
+            with write(engine) as connection:
+                emptied = sa.text("UPDATE campaign SET emptied_at = :now WHERE id = :id")
+                emptied = emptied.bindparams(sa.bindparam("now", type_=UtcDateTime()))
+                connection.execute(emptied, {"now": now, "id": campaign_id})
+    return deleted
+
+
+def _is_over(connection: sa.Connection, campaign_id: int) -> bool:
+    """Return whether a campaign is over, and let it stay so until the transaction ends: a replay may open it again."""
+    lock = "" if connection.dialect.name == "sqlite" else "FOR UPDATE"
+    statement = sa.text(f"SELECT 1 FROM campaign WHERE id = :id AND state IN ('finished', 'cancelled') {lock}")
+    return connection.execute(statement, {"id": campaign_id}).first() is not None
+
+
+def _delete_page(connection: sa.Connection, touch_ids: list[int]) -> int:
+    """Delete touches that ended, and all that belongs to them, but for those that an unsubscribe is noted of."""
+    item, parameters = json_rows(connection, "batch", {"id": sa.BigInteger()}, [{"id": id_} for id_ in touch_ids])
+    kept = ", ".join(f"'{state}'" for state in (*LIVE, TouchState.UNKNOWN))
+    ended = sa.text(
+        f"SELECT touch.id FROM {item} JOIN touch ON touch.id = batch.id WHERE touch.state NOT IN ({kept}) "
+        "AND NOT EXISTS (SELECT 1 FROM delivery_event "
+        "WHERE delivery_event.touch_id = touch.id AND delivery_event.cause = 'unsubscribe')"
+    )
+    ids = list(connection.execute(ended, parameters).scalars())
+    item, parameters = json_rows(connection, "batch", {"id": sa.BigInteger()}, [{"id": id_} for id_ in ids])
+    old = f"(SELECT batch.id FROM {item})"
+    keep = "INSERT INTO past_touch (id, campaign_id, recipient_id) SELECT id, campaign_id, recipient_id FROM touch"
+    connection.execute(sa.text(f"{keep} WHERE id IN {old}"), parameters)
+    for table in ("delivery_event", "bounce_effect", "overflow"):
+        connection.execute(sa.text(f"DELETE FROM {table} WHERE touch_id IN {old}"), parameters)
+    connection.execute(sa.text(f"UPDATE bounce_mail SET touch_id = NULL WHERE touch_id IN {old}"), parameters)
+    return connection.execute(sa.text(f"DELETE FROM touch WHERE id IN {old}"), parameters).rowcount

@@ -1,0 +1,151 @@
+"""What is old goes in short transactions. Nobody is mailed twice for it, and nobody who unsubscribed is forgotten."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from postroad.campaign.plan import advance, launch
+from postroad.campaign.status import finish_if_done, summary
+from postroad.settings import UnsubscribeScope
+from postroad.store import retention
+from postroad.store.campaign import CampaignState
+from postroad.store.engine import read, write
+from postroad.store.ledger import Claim, TouchState, admit, due_touches, note_unsubscribe, revive
+from postroad.store.retention import Before, delete_old
+from postroad.store.suppression import suppressions
+from postroad.store.types import UtcDateTime
+from postroad.store.unsubscribe import unsubscribe_touch
+from tests.store.rows import NOW, add_campaign, add_recipient, add_touch
+
+LATER = NOW + timedelta(days=1_000)
+BEFORE = LATER - timedelta(days=365)
+ALL_OLD = Before(BEFORE, BEFORE, BEFORE)
+
+
+def finished(engine: sa.Engine, *states: TouchState, name: str = "old", at: datetime = NOW) -> tuple[int, list[int]]:
+    """Add a campaign that finished at an instant. Returns its id and its touches' ids, one for each state."""
+    with write(engine) as connection:
+        campaign, [step] = add_campaign(connection, name=name, state=CampaignState.FINISHED, launched_at=at)
+        touches = [add_touch(connection, campaign, step, state, settled_at=at) for state in states]
+        over = sa.text("UPDATE campaign SET finished_at = :at WHERE id = :id")
+        over = over.bindparams(sa.bindparam("at", type_=UtcDateTime()))
+        connection.execute(over, {"at": at, "id": campaign})
+    return campaign, touches
+
+
+def add_event(engine: sa.Engine, touch: int, uid: str, at: datetime, cause: str | None = None) -> None:
+    statement = sa.text(
+        "INSERT INTO delivery_event (uid, touch_id, state, at, attempt, cause) "
+        "VALUES (:uid, :touch, 'accepted', :at, 1, :cause)"
+    ).bindparams(sa.bindparam("at", type_=UtcDateTime()))
+    with write(engine) as connection:
+        connection.execute(statement, {"uid": uid, "touch": touch, "at": at, "cause": cause})
+
+
+def ids(engine: sa.Engine, table: str = "touch") -> list[int]:
+    with read(engine) as connection:
+        return list(connection.execute(sa.text(f"SELECT id FROM {table} ORDER BY id")).scalars())
+
+
+def test_touches_of_a_campaign_that_is_long_over_go_and_its_counts_stay(engine: sa.Engine) -> None:
+    _, touches = finished(engine, TouchState.ACCEPTED, TouchState.BOUNCED, TouchState.UNKNOWN)
+    _, recent = finished(engine, TouchState.ACCEPTED, name="recent", at=LATER)
+    add_event(engine, touches[0], "1", NOW)
+    before = summary(engine, "old")
+    assert delete_old(engine, ALL_OLD, LATER).touches == 2
+    assert ids(engine) == [touches[2], *recent]
+    assert summary(engine, "old") == before
+    assert delete_old(engine, ALL_OLD, LATER) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("state", [CampaignState.DRAFT, CampaignState.RUNNING, CampaignState.PAUSED])
+def test_touches_of_a_campaign_that_is_not_over_stay(engine: sa.Engine, state: CampaignState) -> None:
+    with write(engine) as connection:
+        campaign, [step] = add_campaign(connection, state=state, launched_at=NOW)
+        touch = add_touch(connection, campaign, step, TouchState.ACCEPTED, settled_at=NOW)
+    assert delete_old(engine, ALL_OLD, LATER).touches == 0
+    assert ids(engine) == [touch]
+
+
+def test_old_events_go_and_unsubscribes_stay_for_good(engine: sa.Engine) -> None:
+    _, [touch] = finished(engine, TouchState.ACCEPTED)
+    add_event(engine, touch, "old", NOW)
+    add_event(engine, touch, "new", LATER)
+    with write(engine) as connection:
+        note_unsubscribe(connection, touch, "one click", NOW)
+    assert delete_old(engine, ALL_OLD, LATER) == (0, 1, 0)
+    with read(engine) as connection:
+        kept = connection.execute(sa.text("SELECT uid FROM delivery_event ORDER BY uid")).scalars().all()
+    assert kept == [f"{touch}:unsubscribe", "new"]
+    assert ids(engine) == [touch]
+
+
+@pytest.mark.parametrize("scope", UnsubscribeScope)
+def test_the_unsubscribe_link_of_a_deleted_touch_works(engine: sa.Engine, scope: UnsubscribeScope) -> None:
+    _, [touch] = finished(engine, TouchState.ACCEPTED)
+    delete_old(engine, ALL_OLD, LATER)
+    with write(engine) as connection:
+        done = unsubscribe_touch(connection, touch, "one click", LATER, scope)
+    assert done is not None
+    assert done.suppressed
+    assert [listed.reason for listed in suppressions(engine)] == ["unsubscribe"]
+
+
+def test_nothing_mails_a_second_time_what_was_deleted(engine: sa.Engine) -> None:
+    campaign, touches = finished(engine, TouchState.ACCEPTED, TouchState.DEAD)
+    with write(engine) as connection:
+        connection.execute(
+            sa.text(
+                "INSERT INTO audience_member (audience_id, recipient_id, import_id) "
+                "SELECT campaign.audience_id, touch.recipient_id, audience_import.id FROM touch "
+                "JOIN campaign ON campaign.id = touch.campaign_id "
+                "JOIN audience_import ON audience_import.audience_id = campaign.audience_id"
+            )
+        )
+    delete_old(engine, ALL_OLD, LATER)
+    assert ids(engine) == []
+    assert launch(engine, "old", LATER).already
+    assert advance(engine, "old", LATER) == 0
+    with write(engine) as connection:
+        assert revive(connection, touches) == {}
+        assert due_touches(connection, campaign, after_id=0, until=LATER, limit=10) == []
+        assert admit(connection, [Claim(touch, 1) for touch in touches]) == set()
+    assert ids(engine) == []
+
+
+def test_a_replay_that_opens_a_campaign_again_keeps_its_touches(engine: sa.Engine) -> None:
+    _, [first, second] = finished(engine, TouchState.DEAD, TouchState.ACCEPTED)
+    with write(engine) as connection:
+        assert revive(connection, [first])
+    assert delete_old(engine, ALL_OLD, LATER).touches == 0
+    assert ids(engine) == [first, second]
+    assert not finish_if_done(engine, "old", LATER)
+
+
+def test_what_is_left_of_a_run_goes_in_the_next(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "STEP", 2)
+    _, [touch] = finished(engine, TouchState.UNKNOWN)
+    for number in range(7):
+        add_event(engine, touch, str(number), NOW + timedelta(minutes=number))
+    assert [delete_old(engine, ALL_OLD, LATER, steps=2).events for _ in range(3)] == [4, 3, 0]
+
+
+def test_effects_of_bounces_go_by_their_age(engine: sa.Engine) -> None:
+    with write(engine) as connection:
+        campaign, [step] = add_campaign(connection)
+        touch = add_touch(connection, campaign, step, TouchState.BOUNCED, recipient_id=add_recipient(connection))
+        connection.execute(
+            sa.text("INSERT INTO bounce_mail (digest, received_at, source) VALUES ('d', :at, 'smtp')").bindparams(
+                sa.bindparam("at", NOW, type_=UtcDateTime())
+            )
+        )
+        add = sa.text(
+            "INSERT INTO bounce_effect (digest, effect, touch_id, detail, at) VALUES ('d', :effect, :touch, '', :at)"
+        ).bindparams(sa.bindparam("at", type_=UtcDateTime()))
+        for effect, at in (("touch_bounced", NOW), ("address_suppressed", LATER)):
+            connection.execute(add, {"effect": effect, "touch": touch, "at": at})
+    assert delete_old(engine, ALL_OLD, LATER) == (0, 0, 1)
+    assert len(ids(engine, "bounce_effect")) == 1
