@@ -85,6 +85,7 @@ __all__ = [
     "Rate",
     "RateField",
     "RelaySettings",
+    "RetentionSettings",
     "RouteKind",
     "RouteSettings",
     "SeedPermission",
