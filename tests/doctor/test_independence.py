@@ -21,7 +21,7 @@ def silent_port() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(150)
 def test_silent_servers_are_named_and_the_command_ends(
     site: Path, environment: dict[str, str], silent_port: int
 ) -> None:
@@ -34,7 +34,7 @@ def test_silent_servers_are_named_and_the_command_ends(
     }
     # A process of its own, which must end although its threads still wait.
     command = [sys.executable, "-m", "postroad", "doctor", "--json"]
-    done = subprocess.run(command, cwd=site, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=site, env=environment, capture_output=True, text=True, timeout=110, check=False)
     checks = checks_of(done)
     for part in ("database", "redis", "route relay", "queue email:send"):
         assert checks[part]["health"] == "fail", part
