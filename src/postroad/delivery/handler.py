@@ -125,6 +125,7 @@ class Delivery:
                 speaker=Speaker.RELAY if route.is_relay else Speaker.RECEIVER,
                 provider=job.provider if job.provider in provider_table().names else "",
                 recipient=job.address,
+                senders=(step.sender, message.return_path),
             )
             said = str(reply)
         except TransportError as error:

@@ -98,6 +98,7 @@ def of_reply(
     speaker: Speaker = Speaker.RECEIVER,
     provider: str = "",
     recipient: str = "",
+    senders: tuple[str, ...] = (),
 ) -> Outcome:
     """Return what a reply means for a touch.
 
@@ -107,6 +108,7 @@ def of_reply(
         speaker: Whether a mail host of the recipient's domain replied, or the relay that the operator named.
         provider: Name of the mailbox provider, where it is a known one.
         recipient: The address that the message is for.
+        senders: The addresses that it is sent from.
     """
     if reply.positive:
         return _of_positive(reply)
@@ -124,6 +126,7 @@ def of_reply(
             speaker=speaker,
             provider=provider,
             recipient=recipient,
+            senders=senders,
         )
     )
     if speaker is Speaker.RELAY and said.cause in _ACCOUNT_CAUSES:
