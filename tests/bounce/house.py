@@ -85,6 +85,14 @@ class House:
         with read(self.engine) as connection:
             return touch_row(connection, touch).state
 
+    def address_of(self, touch: int) -> str:
+        """Return the address that a touch went to."""
+        statement = sa.text(
+            "SELECT address FROM recipient JOIN touch ON recipient_id = recipient.id WHERE touch.id = :id"
+        )
+        with read(self.engine) as connection:
+            return str(connection.execute(statement, {"id": touch}).scalar_one())
+
     def address(self, recipient: int) -> str:
         with read(self.engine) as connection:
             statement = sa.text("SELECT address FROM recipient WHERE id = :id")

@@ -34,7 +34,7 @@ def house(engine: sa.Engine, signer: TokenSigner) -> House:
 def test_a_hard_bounce_ends_the_touch_suppresses_the_address_and_what_waits_for_it(house: House) -> None:
     ada = house.recipient()
     touch, waits, other = house.touch(ada), house.touch(ada, TouchState.QUEUED), house.touch(house.recipient())
-    raw = mails.dsn(to=house.return_path(touch))
+    raw = mails.dsn(to=house.return_path(touch), recipient=house.address_of(touch))
     processed = house.process(raw)
     assert (processed.verdict, processed.matched_by) == (Verdict.HARD, MatchedBy.RETURN_PATH)
     assert (processed.ended, processed.known) == ([waits], [touch])
@@ -55,7 +55,7 @@ def test_a_hard_bounce_ends_the_touch_suppresses_the_address_and_what_waits_for_
 def test_the_same_mail_again_changes_nothing_and_says_the_same(house: House) -> None:
     ada = house.recipient()
     touch, waits = house.touch(ada), house.touch(ada, TouchState.QUEUED)
-    raw = mails.dsn(to=house.return_path(touch))
+    raw = mails.dsn(to=house.return_path(touch), recipient=house.address_of(touch))
     first = house.process(raw)
     later = house.touch(ada, TouchState.PLANNED)
     # The second time there is nothing new to count.
@@ -86,11 +86,28 @@ def test_a_forged_token_does_nothing_even_where_the_recipient_would_fit(engine: 
     assert (house.state(touch), house.suppressed(), house.effects(raw)) == (TouchState.ACCEPTED, {}, [])
 
 
-def test_the_address_of_the_touch_is_suppressed_and_not_what_the_mail_names(house: House) -> None:
-    ada = house.recipient()
-    touch = house.touch(ada)
-    house.process(mails.dsn(to=house.return_path(touch), recipient="victim@example.net"))
-    assert house.suppressed() == {house.address(ada): "hard_bounce"}
+def test_a_report_about_another_address_suppresses_neither_that_nor_ours(house: House) -> None:
+    touch = house.touch(house.recipient())
+    processed = house.process(mails.dsn(to=house.return_path(touch), recipient="victim@example.net"))
+    assert processed.verdict is Verdict.SOFT
+    assert house.suppressed() == {}
+
+
+def test_a_bounce_that_a_person_sends_on_suppresses_no_one(house: House) -> None:
+    touch = house.touch(house.recipient())
+    inner = mails.dsn(to="eve@example.org", recipient="friend@example.net").decode().replace("\r\n", "\n")
+    for recipient in ("friend@example.net", house.address_of(touch)):
+        raw = mails.mail(
+            f"--outer\nContent-Type: text/plain\n\nLook what I got.\n--outer\nContent-Type: message/rfc822\n\n"
+            f"{inner.replace('friend@example.net', recipient).replace(mails.BOUNDARY, 'inner')}\n--outer--\n",
+            From="Eve <eve@example.org>",
+            Subject="Fwd: Undelivered Mail Returned to Sender",
+            In_Reply_To=house.message_id(touch),
+            **{"Content-Type": 'multipart/mixed; boundary="outer"'},
+        )
+        house.process(raw)
+        assert house.suppressed() == {}
+        assert house.state(touch) is TouchState.ACCEPTED
 
 
 def test_a_senders_fault_suppresses_nobody_however_often(house: House) -> None:
@@ -177,7 +194,7 @@ def test_an_unknown_touch_is_known_by_what_comes_back(house: House, raw: bytes, 
 def test_a_complaint_is_matched_by_the_message_id_that_it_returns_and_is_for_good(house: House) -> None:
     ada = house.recipient()
     touch = house.touch(ada)
-    house.process(mails.dsn(to=house.return_path(touch)))
+    house.process(mails.dsn(to=house.return_path(touch), recipient=house.address_of(touch)))
     raw = mails.feedback(returned=f"Message-ID: {house.message_id(touch)}\nFrom: news@example.com\n\nNews.")
     processed = house.process(raw)
     assert (processed.verdict, processed.matched_by) == (Verdict.COMPLAINT, MatchedBy.MESSAGE_ID)
@@ -253,7 +270,7 @@ def test_an_acceptance_that_is_recorded_after_its_bounce_leaves_it_bounced(house
     from postroad.delivery.record import record
 
     touch = house.touch(house.recipient(), TouchState.SENDING)
-    house.process(mails.dsn(to=house.return_path(touch)))
+    house.process(mails.dsn(to=house.return_path(touch), recipient=house.address_of(touch)))
     note = encode_note(DeliveryNote(state=TouchState.ACCEPTED, cause="accepted"))
     event = Event(
         entry="1-1",
@@ -275,7 +292,7 @@ def test_an_acceptance_that_is_recorded_after_its_bounce_leaves_it_bounced(house
 
 def test_counts_for_health_gates_tell_sender_domain_and_what_was_not_matched(house: House) -> None:
     touch = house.touch(house.recipient())
-    house.process(mails.dsn(to=house.return_path(touch)))
+    house.process(mails.dsn(to=house.return_path(touch), recipient=house.address_of(touch)))
     house.process(mails.BLOCKED)
     with read(house.engine) as connection:
         counts = verdict_counts(connection, NOW - DAY)
@@ -287,7 +304,7 @@ def test_counts_for_health_gates_tell_sender_domain_and_what_was_not_matched(hou
 
 def test_the_octets_are_dropped_when_their_time_is_over_and_the_rest_stays(house: House) -> None:
     touch = house.touch(house.recipient())
-    raw = mails.dsn(to=house.return_path(touch))
+    raw = mails.dsn(to=house.return_path(touch), recipient=house.address_of(touch))
     waits = house.keep(mails.BLOCKED)
     house.process(raw)
     with write(house.engine) as connection:

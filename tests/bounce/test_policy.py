@@ -67,6 +67,12 @@ def test_each_verdict_has_its_consequence(judgement: Judgement, soft: int, conse
     assert _policy(judgement, soft=soft) == consequence
 
 
+@pytest.mark.parametrize("by", [MatchedBy.REFERENCE, MatchedBy.REPLY])
+@pytest.mark.parametrize("verdict", [Verdict.HARD, Verdict.SOFT, Verdict.BLOCK])
+def test_a_failure_that_only_answers_a_message_of_ours_has_none(verdict: Verdict, by: MatchedBy) -> None:
+    assert _policy(_judged(verdict, cause=Cause.MAILBOX_FULL), soft=99, by=by) == NOTHING
+
+
 @pytest.mark.parametrize("verdict", Verdict)
 def test_what_nobody_signed_has_none(verdict: Verdict) -> None:
     assert _policy(_judged(verdict), soft=99, by=MatchedBy.RECIPIENT) == NOTHING
@@ -76,4 +82,5 @@ def test_the_judgement_on_our_own_address_counts_else_the_mildest() -> None:
     hard, soft = _judged(Verdict.HARD, address="one@x.example"), _judged(Verdict.SOFT, address="two@x.example")
     assert judgement_for((hard, soft), "one@x.example") is hard
     assert judgement_for((hard, soft), "ada@example.org") is soft
-    assert judgement_for((hard,), "ada@example.org") is hard
+    other = judgement_for((hard,), "ada@example.org")
+    assert (other.verdict, other.rule) == (Verdict.SOFT, "another address: a rule")

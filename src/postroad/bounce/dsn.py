@@ -17,6 +17,7 @@ MARK = re.compile(r"^[ \t]*(?:final|original)-recipient[ \t]*:", re.MULTILINE | 
 _ACTION = re.compile(
     r"^[ \t]*action[ \t]*:[ \t]*(?:fail|delayed|delivered|relayed|expanded)", re.MULTILINE | re.IGNORECASE
 )
+_TYPED = re.compile(r"(?:[\d.a-f:]{2,45} #\d\.\d{1,3}\.\d{1,3} )?[\w-]{1,20}\s*;", re.IGNORECASE)
 _EMPTY_LINE = re.compile(r"\n[ \t]*\n")
 
 _ACTIONS = {action.value: action for action in Action} | {"failure": Action.FAILED, "deliverable": Action.DELIVERED}
@@ -58,8 +59,9 @@ def _blocks(text: str) -> Iterator[dict[str, str]]:
 
 
 def _recipient(fields: dict[str, str]) -> Reported:
-    diagnostic = fields.get("diagnostic-code", "")
-    words = diagnostic.partition(";")[2].strip() if re.match(r"(?i)[\w-]{1,20}\s*;", diagnostic) else diagnostic
+    # IronPort writes what the remote host said into a field of its own: <192.0.2.1 #5.0.0 smtp; 550 "Unknown user">
+    diagnostic = fields.get("diagnostic-code") or fields.get("x-supplementary-info", "").strip("<>")
+    words = diagnostic.partition(";")[2].strip() if _TYPED.match(diagnostic) else diagnostic
     status = find_status(fields.get("status", ""))
     said = find_status(words)
     # What a gateway makes of a reply is vaguer than the reply itself: 5.0.0 beside "550 5.1.1 User unknown".

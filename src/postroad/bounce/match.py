@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import NamedTuple
 
-from postroad.bounce.report import Report
+from postroad.bounce.report import Kind, Report
 from postroad.errors import DataError
 from postroad.mail.address import normalise_address
 from postroad.mail.token import Purpose, TokenSigner
@@ -78,12 +78,14 @@ def _tokens(report: Report) -> Iterator[tuple[MatchedBy, Purpose, str]]:
     for address in report.addressed_to:
         if found := _REPLY.search(address):
             yield MatchedBy.REPLY, Purpose.REPLY, found[1]
-    for reference in report.references:
-        if found := _MESSAGE_ID.search(reference):
-            yield MatchedBy.REFERENCE, Purpose.MESSAGE_ID, found[1]
-    for text in (returned.message_id, report.fields.get("original-message-id", "")):
+    references = [(MatchedBy.REFERENCE, text) for text in report.references]
+    returned_ids = (returned.message_id, report.fields.get("original-message-id", ""))
+    of_returned = [(MatchedBy.MESSAGE_ID, text) for text in returned_ids]
+    # A report is about the message that it returns, an answer about the one that it answers.
+    reports = report.kind in (Kind.DSN, Kind.BOUNCE, Kind.FEEDBACK, Kind.DISPOSITION)
+    for by, text in of_returned + references if reports else references + of_returned:
         if found := _MESSAGE_ID.search(text):
-            yield MatchedBy.MESSAGE_ID, Purpose.MESSAGE_ID, found[1]
+            yield by, Purpose.MESSAGE_ID, found[1]
     if returned.tag:
         yield MatchedBy.TAG, Purpose.MESSAGE_ID, returned.tag
 

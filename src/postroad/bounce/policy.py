@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
+import msgspec
 from msgspec import Struct
 
 from postroad.bounce.judge import Judgement, Verdict
@@ -32,6 +33,7 @@ class Consequence(Struct, frozen=True, kw_only=True):
     replied: bool = False
 
 
+_OF_A_FAILURE = (Verdict.HARD, Verdict.SOFT, Verdict.BLOCK)
 NOTHING = Consequence()
 # Something came back from behind the wire, so the message was taken there.
 _ARRIVED = Consequence(touch=TouchState.ACCEPTED)
@@ -43,6 +45,9 @@ def policy(
 ) -> Consequence:
     """What follows from a verdict on a touch. What nobody signed has no consequence, unless the operator wants it."""
     if not by.signed and not act_on_unsigned:
+        return NOTHING
+    if by in (MatchedBy.REFERENCE, MatchedBy.REPLY) and judgement.verdict in _OF_A_FAILURE:
+        # It answers a message of ours, and does not return one: somebody sent on a bounce of another message.
         return NOTHING
     match judgement.verdict:
         case Verdict.HARD:
@@ -84,7 +89,11 @@ def judgement_for(judgements: tuple[Judgement, ...], address: str) -> Judgement:
     """
     own = [one for one in judgements if any(named.lower() == address for named in one.reported.addresses)]
     candidates = own or list(judgements)
-    return max(candidates, key=lambda one: _WEIGHT.get(one.verdict, len(_WEIGHT)))
+    found = max(candidates, key=lambda one: _WEIGHT.get(one.verdict, len(_WEIGHT)))
+    if address and not own and found.verdict is Verdict.HARD:
+        # The mailbox that is gone is another one, which ours leads to or is a member of.
+        return msgspec.structs.replace(found, verdict=Verdict.SOFT, rule=f"another address: {found.rule}")
+    return found
 
 
 def unsubscribed(report: Report, judgements: tuple[Judgement, ...]) -> tuple[Judgement, ...]:

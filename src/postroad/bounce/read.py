@@ -13,6 +13,7 @@ from functools import cached_property
 import msgspec
 from flufl.bounce import all_failures
 
+from postroad.bounce.answer import is_answer, is_automatic, is_receipt, own_words
 from postroad.bounce.dsn import TYPES as DSN_TYPES
 from postroad.bounce.dsn import looks_like_dsn, read_dsn
 from postroad.bounce.feedback import TYPES as FEEDBACK_TYPES
@@ -114,7 +115,19 @@ class _Mail:
                 return self._made(Kind.FEEDBACK, "RFC 5965", (reported,), fields, feedback_type=kind)
             if part.content_type in _DISPOSITION_TYPES:
                 return self._disposition(part)
-        return self._dsn() or self._notification() or self._inner() or self._by_signs()
+        return self._dsn() or self._hotmail() or self._notification() or self._inner() or self._by_signs()
+
+    def _hotmail(self) -> Report | None:
+        """A report of Hotmail's feedback programme, older than RFC 5965: the message, and at most a line of subject."""
+        for part in self.parts:
+            if part.content_type in _RETURNED_TYPES:
+                fields = Headers(split_header(part.octets.lstrip(b"\n"))[0])
+                named = first_address(fields.get("x-hmxmroriginalrecipient"))
+                old = self.sender.lower() == "staff@hotmail.com" and self.subject.lower().startswith("complaint about")
+                if named or old:
+                    reported = Reported(address=named or self.returned.recipient or None)
+                    return self._made(Kind.FEEDBACK, "Hotmail", (reported,), feedback_type="abuse")
+        return None
 
     def _notification(self) -> Report | None:
         """What Amazon SES says by mail. The words are not cut where a message is returned: it is one line of JSON."""
@@ -176,18 +189,19 @@ class _Mail:
         )
 
     def _by_signs(self) -> Report:
-        subject, words = self.subject.lower(), " ".join(self.words.lower().split())
+        # The words of our own subject and message, which an answer repeats, are no signs.
+        answer = is_answer(self.subject)
+        subject = "" if answer else self.subject.lower()
+        words = " ".join((own_words(self.words) if answer else self.words).lower().split())
         told = {kind: _any(phrases, words) for kind, phrases in signs().body.items()}
-        titled = {kind: _any(phrases, subject) for kind, phrases in signs().subject.items()}
-        if told["challenge"] or (titled["challenge"] and not told["bounce"]):
+        titled = {kind: _any(signs().subject[kind], subject) for kind in ("bounce", "challenge")}
+        if (told["challenge"] and not answer) or (titled["challenge"] and not told["bounce"]):
             return self._made(Kind.CHALLENGE, "signs of a challenge", (self._of_sender(),))
-        automatic = self._automatic()
-        if (titled["auto_reply"] and not self._listed) or (
-            automatic and not self._from_server() and not (titled["bounce"] and told["bounce"])
-        ):
+        automatic, server = self._automatic(), self._from_server()
+        bounce = titled["bounce"] and told["bounce"]
+        if not self._listed and not bounce and (is_automatic(self.subject) or (automatic and not server)):
             return self._made(Kind.AUTO_REPLY, "RFC 3834", (self._of_sender(),))
-        server = self._from_server()
-        both = titled["bounce"] and told["bounce"] and not self._from_person()
+        both = bounce and not self._from_person()
         # That nobody could answer it is said by autoresponders too, and by some people's clients.
         if both or self._listed or (server and titled["bounce"]) or (self._named_server() and told["bounce"]):
             return self._plain(delayed=told["delayed"] and not self._listed)
@@ -242,7 +256,7 @@ class _Mail:
     def _from_person(self) -> bool:
         """Whether somebody forwards a bounce, or answers to one: a server comes to the point at once."""
         at_once = _any(signs().body["bounce"], " ".join(self.words[:200].lower().split()))
-        return self.subject.lower().startswith(signs().subject["answers"]) and not at_once
+        return is_answer(self.subject) and not at_once
 
     def _automatic(self) -> bool:
         """RFC 3834 §5, and what was the custom before it."""
@@ -261,8 +275,10 @@ class _Mail:
             return False
         if "x-auto-response-suppress" in headers or "list-unsubscribe" in headers:
             return False
+        if is_receipt(self.subject) or any(part.content_type == "text/calendar" for part in self.parts):
+            return False  # An answer to an invitation, or a receipt, that a program wrote at the press of a button.
         local = self.sender.lower().partition("@")[0]
-        begins = " ".join(self.words[:600].lower().split())
+        begins = " ".join(own_words(self.words)[:600].lower().split())
         return local not in signs().nobody and not _any(signs().body["automatic"], begins)
 
     def _of_sender(self) -> Reported:

@@ -47,7 +47,8 @@ class Addressees:
     def refusal(self, recipient: str, mail_from: str) -> str | None:
         """Reply that refuses a recipient, or None: it is taken. ``mail_from`` empty: the null return path."""
         address = _comparable(recipient)
-        if address in self._addresses:
+        # RFC 5321 §4.5.1: `RCPT TO:<postmaster>`, without a domain, is taken everywhere.
+        if address in self._addresses or recipient.strip().lower() == "postmaster":
             return None
         local, _, domain = address.rpartition("@")
         if domain not in self._domains:

@@ -1,0 +1,134 @@
+"""What a person writes is an answer, whatever words of ours it repeats; what a program writes is none."""
+
+from __future__ import annotations
+
+import pytest
+
+from postroad.bounce.answer import is_answer, is_automatic, is_receipt, own_words
+from postroad.bounce.read import read_mail
+from postroad.bounce.report import Kind
+from tests.attacks.limits import cost_ratio
+from tests.bounce import mails
+
+PERSONS = [
+    ("Re: Welcome to the road", "Yes, please call me tomorrow.\n"),
+    ("Re: Your vacation plans for summer", "Yes, please call me tomorrow.\n"),
+    (
+        "Re: Our spring party",
+        "Great, I will be there.\n\nOn Mon, 1 Jan 2024, News wrote:\n> Dear Eve,\n> you are on the guest list of our spring party.\n",  # noqa: E501
+    ),
+    (
+        "Re: Spring concert",
+        "How much is it for two?\n\nOn Mon, 1 Jan 2024, News wrote:\n> Dear Eve,\n> buy your ticket now.\n",
+    ),
+    ("Re: Spring concert", "Hello, where do I get your ticket for Saturday?\n"),
+    ("AW: Angebote für Familien im Urlaub", "Bitte rufen Sie mich an.\n"),
+    (
+        "Re: Delivery failed? How to get your mail through",
+        "Our newsletters could not be delivered to Outlook last week. Please call me.\n",
+    ),
+    ("Re: How to write a good auto-reply", "Nice article, can we talk?\n"),
+    (
+        "Re: Invoice tool",
+        "Sounds good!\n\n> This is an automated message of our shop.\n> Please do not reply to this.\n",
+    ),
+    ("Re: Please verify your interest in our course", "Yes, I am interested.\n"),
+    ("Re: Welcome", "Yes, call me.\n"),
+    ("Re: What to do on holiday", "Tell me more.\n"),
+    ("Re: Welcome", "I am on holiday until Monday. Call me then!\n"),
+    (
+        "Re: Out of Office: how to write it",
+        "Good one!\n\nAm 01.01.2024 um 10:00 schrieb News:\n> This is an automated message.\n",
+    ),
+    ("AW: Abwesenheitsnotizen richtig schreiben", "Danke!\n"),
+    (
+        "RE: Undeliverable: what to do",
+        "Nice.\n\nFrom: News <news@example.com>\nSent: Monday\nTo: Eve\n\nThis message could not be delivered.\n",
+    ),
+    ("回复: 自动回复的写法", "谢谢\n"),
+]
+PROGRAMS = [
+    ("Automatic reply: Our spring party", "I am away.\n"),
+    ("Automatische Antwort: Angebote", "Ich bin nicht im Büro.\n"),
+    ("Réponse automatique : Offres", "Je suis absent.\n"),
+    ("Automatyczna odpowiedź: Oferta", "Jestem na urlopie.\n"),
+    ("自动回复: 春季", "我不在\n"),
+    ("[Auto-Reply] Spring", "Thank you.\n"),
+    ("Out of Office: Re: Spring", "Back on Monday.\n"),
+]
+NO_ANSWERS = [
+    "Accepted: Spring party",
+    "Zugesagt: Frühlingsfest",
+    "Read: Spring",
+    "Gelesen: Frühling",
+    "Lu : Printemps",
+]
+
+
+def answer(subject: str, body: str, **headers: str) -> bytes:
+    return mails.mail(body, **{"From": "Eve <eve@example.org>", "Subject": subject, "In_Reply_To": "<1@x>", **headers})
+
+
+@pytest.mark.parametrize(("subject", "body"), PERSONS, ids=[subject for subject, _ in PERSONS])
+def test_what_a_person_writes_is_personal(subject: str, body: str) -> None:
+    report = read_mail(answer(subject, body))
+    assert (report.kind, report.personal) == (Kind.OTHER, True)
+
+
+@pytest.mark.parametrize(("subject", "body"), PROGRAMS, ids=[subject for subject, _ in PROGRAMS])
+def test_what_a_program_writes_is_an_automatic_reply(subject: str, body: str) -> None:
+    assert read_mail(answer(subject, body)).kind is Kind.AUTO_REPLY
+
+
+@pytest.mark.parametrize(("subject", "body"), PERSONS[:3])
+def test_the_headers_of_rfc_3834_come_first(subject: str, body: str) -> None:
+    assert read_mail(answer(subject, body, Auto_Submitted="auto-replied")).kind is Kind.AUTO_REPLY
+
+
+@pytest.mark.parametrize("subject", NO_ANSWERS)
+def test_an_accepted_invitation_and_a_receipt_are_no_answers(subject: str) -> None:
+    assert is_receipt(subject)
+    assert not read_mail(answer(subject, "Eve has accepted.\n")).personal
+
+
+def test_a_calendar_is_no_answer() -> None:
+    raw = answer("Re: Spring", "BEGIN:VCALENDAR\nMETHOD:REPLY\nEND:VCALENDAR\n", **{"Content-Type": "text/calendar"})
+    assert not read_mail(raw).personal
+
+
+@pytest.mark.parametrize(
+    "quote",
+    [
+        "On Mon, 1 Jan 2024 at 10:00, News <news@example.com> wrote:\n> spam\n",
+        "On Mon, 1 Jan 2024 at 10:00, News\n<news@example.com> wrote:\n\n> spam\n",
+        "Am Mo., 1. Jan. 2024 um 10:00 Uhr schrieb News <news@example.com>:\n> spam\n",
+        "Le lun. 1 janv. 2024 à 10:00, News <news@example.com> a écrit :\n> spam\n",
+        "El lun, 1 ene 2024 a las 10:00, News (<news@example.com>) escribió:\n> spam\n",
+        "-----Original Message-----\nspam\n",
+        "-----Ursprüngliche Nachricht-----\nspam\n",
+        "________________________________\nVon: News\nGesendet: Montag\nAn: Eve\n\nspam\n",
+        "From: News <news@example.com>\nSent: Monday\nTo: Eve\nSubject: Spring\n\nspam\n",
+        "-- \nspam\n",
+        "> spam\n",
+    ],
+)
+def test_what_is_quoted_is_left_out(quote: str) -> None:
+    assert own_words(f"Sounds good!\n\n{quote}").strip() == "Sounds good!"
+
+
+def test_an_answer_below_the_quotation_is_kept() -> None:
+    assert "Sounds good!" in own_words("> spam\n> ham\n\nSounds good!\n")
+
+
+def test_prefixes() -> None:
+    assert is_answer("AW: WG: x")
+    assert is_answer("RE: x")
+    assert not is_answer("Regarding x")
+    assert not is_automatic("Re: Automatic reply: x")
+
+
+@pytest.mark.parametrize(
+    "piece", ["> a\n", "from: ", "From: x\n", "wrote ", "schrieb ", "____", "-- \n", "a:\n", "< ", "On "]
+)
+def test_finding_the_own_words_is_linear(piece: str) -> None:
+    assert cost_ratio(own_words, piece * (20_000 // len(piece)), piece * (80_000 // len(piece))) < 12
