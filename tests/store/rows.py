@@ -109,7 +109,17 @@ def add_touch(
         settled_at=settled_at,
         next_at=NOW if state is TouchState.DEFERRED else None,
     )
-    return _add(connection, touch)
+    touch_id = _add(connection, touch)
+    connection.execute(_FOLLOWED, {"id": touch_id})
+    return touch_id
+
+
+_FOLLOWED = sa.text(
+    "UPDATE touch SET follow_up = true WHERE id = :id AND EXISTS (SELECT 1 FROM step JOIN step AS later "
+    "ON later.campaign_id = step.campaign_id AND later.position > step.position AND later.kind = 'email' "
+    "WHERE step.id = touch.step_id)"
+)
+"""As planning marks it: another email comes after this one."""
 
 
 def suppress_recipient(connection: sa.Connection, recipient_id: int) -> None:

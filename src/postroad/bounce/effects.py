@@ -178,11 +178,11 @@ def _process(
     return replace(_processed(mail, changes), outcomes=_outcomes(touch, judgement.verdict, changes))
 
 
-def _outcomes(touch: MatchedTouch | None, verdict: Verdict, changes: Sequence[Change]) -> list[TouchOutcome]:
+def _outcomes(touch: MatchedTouch | None, verdict: Verdict, changes: Sequence[Change]) -> tuple[TouchOutcome, ...]:
     found = [TouchOutcome(id_, _OUTCOMES[kind]) for kind, id_, _ in changes if kind in _OUTCOMES]
     if touch is not None and verdict is Verdict.COMPLAINT:
         found.append(TouchOutcome(touch.id, DeliveryOutcome.COMPLAINED))
-    return found
+    return tuple(found)
 
 
 _OUTCOMES = {

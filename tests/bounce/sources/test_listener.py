@@ -100,11 +100,17 @@ async def test_nobody_else_is_taken_for(house: House, opened: Open) -> None:
             (f"unsubscribe+{token}@{DOMAIN}", "550 5.1.1"),  # of another purpose
             (f"x.bounce+{token}@{DOMAIN}", "550 5.1.1"),
             (f"postmaster@{DOMAIN}", "550 5.1.1"),
-            ("postmaster", "550 5.7.1"),
         ):
             assert (await wire.mail(recipient, mails.UNKNOWN)).startswith(said), recipient
         assert (await wire.say("DATA")).startswith("503")
     assert kept(house) == []
+
+
+async def test_postmaster_without_a_domain_is_taken(house: House, opened: Open) -> None:
+    # RFC 5321 §4.5.1
+    async with opened() as listening, connected(listening.places[0]) as wire:
+        assert (await wire.mail("postmaster", mails.UNKNOWN)).startswith("250")
+    assert len(kept(house)) == 1
 
 
 @pytest.mark.parametrize(
