@@ -9,9 +9,10 @@ import pytest
 from postroad.queue import Queue
 from postroad.queue.server import connect
 from tests.campaign.conftest import house
+from tests.end_to_end.conftest import redis, site
 from tests.prefect.conftest import api, http, prefect_client_settings, server
 
-__all__ = ["api", "house", "http", "prefect_client_settings", "server"]
+__all__ = ["api", "house", "http", "prefect_client_settings", "redis", "server", "site"]
 
 
 @pytest.fixture

@@ -25,9 +25,11 @@ from postroad.queue.lease import Lease, Marker
 from postroad.sandbox import Sandbox, SandboxConfig
 from postroad.settings import RouteSettings
 from postroad.smtp.endpoint import Origin
+from postroad.store.campaign import Step
 from postroad.store.engine import write
 from postroad.store.ledger import TouchState
 from tests.dns.nameserver import Nameserver, Trouble
+from tests.queue.conftest import HandClock
 from tests.store.rows import NOW, add_campaign, add_recipient, add_touch
 
 ZONE = {
@@ -99,3 +101,46 @@ async def test_what_dns_says_becomes_a_verdict(engine: sa.Engine, queue: Queue, 
         for state in await queue.gates()
         if state.gate.name.startswith("route:") and state.paused_since_ms is not None
     ]
+
+
+async def test_a_step_that_cannot_be_compiled_is_compiled_once_a_minute(engine: sa.Engine, queue: Queue) -> None:
+    with write(engine) as connection:
+        campaign_id, (step,) = add_campaign(connection, name="trial")
+        for _ in range(20):
+            add_touch(connection, campaign_id, step, TouchState.PLANNED)
+    await submit_due(
+        engine, queue, "trial", now=NOW, horizon_ms=1, expire_ms=10 * 365 * 86_400_000, cursor=0, limit=100
+    )
+    with write(engine) as connection:
+        settings = connection.execute(sa.select(Step.__table__.c.settings)).scalar_one()  # type: ignore[attr-defined]
+        connection.execute(sa.update(Step).values(settings={**settings, "text": "{{ 'x'|pprint }}"}))
+    compilations: list[str] = []
+
+    def count(*call: object) -> None:
+        if "FROM step" in str(call[2]):
+            compilations.append(str(call[2]))
+
+    sa.event.listen(engine, "before_cursor_execute", count)
+    clock = HandClock(int(NOW.timestamp() * 1000))
+    delivery = Delivery(
+        engine=engine,
+        queue=queue,
+        routes={},
+        origins={},
+        signer=TokenSigner(SecretStr("a key that is only used in tests")),
+        public_url="https://mail.example.com",
+        clock=clock,
+        shaper=Shaper(engine=engine, queue=queue, shaping=read_shaping(None), shaped=(), clock=clock),
+    )
+    marker = Marker(queue)
+    jobs = (await queue.claim("w", want=100, lease_ms=60_000, nonce="n")).jobs
+    assert len(jobs) == 20
+    for job in jobs[:19]:
+        dead = await delivery(Lease(job, marker))
+        assert isinstance(dead, Dead)
+        assert dead.cause == "template"
+        assert "the filter pprint is not available in templates" in dead.error
+    assert len(compilations) == 1
+    clock.advance(60_000)
+    assert isinstance(await delivery(Lease(jobs[19], marker)), Dead)
+    assert len(compilations) == 2

@@ -26,7 +26,7 @@ from postroad.campaign.files import Attachments, Inlines, read_step_files, requi
 from postroad.campaign.reading import ALLOW_IT, FileRefusedError, FileRules, read_named
 from postroad.campaign.yaml_file import load_yaml
 from postroad.errors import ConfigError
-from postroad.mail.markup import finished
+from postroad.mail.markup_process import finish
 from postroad.mail.template import compile_template
 from postroad.settings import DurationMs, Settings, ZoneName
 from postroad.store.campaign import OnReply
@@ -261,7 +261,7 @@ def _email_step(path: Path, step: EmailStep, rules: FileRules, where: str) -> St
         **({"mjml": mjml} if mjml is not None else {}),  # Steps that were launched before there was any have none.
         **files.settings,
     }
-    _, shown = finished(text=text, html=html, mjml=mjml, name=where)
+    _, shown = finish(text=text, html=html, mjml=mjml, name=where)
     if shown is not None:
         require_images(shown, files.settings, where=f"{where}.inline")
     return StepContent(name=step.email, kind="email", settings=settings, files=files.octets)

@@ -11,7 +11,7 @@ from sqlmodel import Session, col, select
 from postroad.campaign.files import step_files
 from postroad.errors import StateError
 from postroad.mail.dkim import DkimSigner
-from postroad.mail.markup import finished
+from postroad.mail.markup_process import finish
 from postroad.mail.message import CompiledMessage, SenderIdentity, compile_message
 from postroad.mail.token import TokenSigner
 from postroad.settings import Service
@@ -67,7 +67,7 @@ def step_message(
         bounce_domain=sender.bounce_domain,
     )
     name = f"campaign {campaign.name}, step {step.name}"
-    text, html = finished(
+    text, html = finish(
         text=step.settings["text"], html=step.settings["html"], mjml=step.settings.get("mjml"), name=name
     )
     entries = step.settings.get("files", [])
