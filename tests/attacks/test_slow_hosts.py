@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -273,6 +273,21 @@ async def delivering(
         yield delivery
 
 
+def listening_at(hosts: list[str], stack: AsyncExitStack) -> int:
+    """Accept connections at one port of these addresses, free at 127.0.0.1, and say nothing there."""
+    while True:
+        with ExitStack() as listeners:
+            try:
+                with socket.create_server(("127.0.0.1", 0)) as free:
+                    port: int = free.getsockname()[1]
+                    for host in hosts:
+                        listeners.enter_context(socket.create_server((host, port), backlog=100))
+            except OSError:
+                continue  # It is in use at one of them.
+            stack.callback(listeners.pop_all().close)
+            return port
+
+
 async def enqueue(engine: sa.Engine, queue: Queue, addresses: list[str]) -> None:
     with write(engine) as connection:
         campaign_id, (step,) = add_campaign(connection, name="trial")
@@ -293,11 +308,9 @@ async def test_recipients_at_a_slow_destination_do_not_stop_the_others(
     verdicts: dict[str, QueueVerdict] = {}
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(Nameserver(ZONE))
-        config = SandboxConfig(directory=str(tmp_path / "sandbox"), host="127.0.0.1")
+        port = listening_at([f"127.0.0.{number + 1}" for number in (1, 2, 3)], stack)
+        config = SandboxConfig(directory=str(tmp_path / "sandbox"), host="127.0.0.1", port=port)
         sandbox = await stack.enter_async_context(Sandbox(config, rng=Random(7)))
-        for number in (1, 2, 3):
-            listener = socket.create_server((f"127.0.0.{number + 1}", sandbox.port), backlog=100)
-            stack.callback(listener.close)
         await enqueue(engine, queue, addresses)
         destinations = Destinations(jobs=CONCURRENCY // 2, allowed=networks(["127.0.0.0/8"]), patience_s=SHORT_S)
         delivery = await stack.enter_async_context(delivering(engine, queue, server, sandbox.port, destinations))

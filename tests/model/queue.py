@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 FOREVER_MS = 2**53 - 1
+SWEEP_MS = 1000
 
 
 class Happened(NamedTuple):
@@ -34,6 +35,7 @@ class ModelGate:
     quota_ms: int = 0
     quota_token: int = 0
     paused_ms: int = 0
+    paused_since_ms: int = 0
     tat_us: int = 0
     in_flight: int = 0
 
@@ -41,6 +43,19 @@ class ModelGate:
     def interval_us(self) -> float:
         assert self.rate
         return self.rate[1] * 1000 / self.rate[0]
+
+    def clock_stepped_back(self, now_ms: int) -> None:
+        """What was stored as an instant after now waits no longer than its burst, or its own length."""
+        if self.rate:
+            self.tat_us = min(self.tat_us, math.ceil(now_ms * 1000 + self.rate[2] * self.interval_us))
+        if now_ms < self.paused_since_ms and 0 < self.paused_ms < FOREVER_MS:
+            self.paused_ms = now_ms + max(self.paused_ms - self.paused_since_ms, 0)
+            self.paused_since_ms = now_ms
+
+    def suspend(self, until_ms: int, now_ms: int) -> None:
+        if self.paused_ms <= now_ms:
+            self.paused_since_ms = now_ms
+        self.paused_ms = until_ms
 
     def room(self, now_ms: int) -> float:
         return min(self._limits(now_ms), default=math.inf)
@@ -117,6 +132,8 @@ class Model:
     last_token: int = 0
     logs: dict[str, list[str]] = field(default_factory=lambda: {"done": [], "failed": []})
     paused: set[str] = field(default_factory=set)
+    seen_ms: int = 0
+    swept_ms: int = 0
 
     def __post_init__(self) -> None:
         self.queues = {lane: [] for lane in self.lanes}
@@ -185,6 +202,22 @@ class Model:
             self.logs["done"].append(job.id)
 
     # -- time
+
+    def notice_clock(self, now_ms: int) -> None:
+        """Whoever changes a gate, or sweeps, notices that the server's clock stepped back."""
+        behind_ms, self.seen_ms = self.seen_ms - now_ms, now_ms
+        if behind_ms > 0:
+            for gate in self.gates.values():
+                gate.clock_stepped_back(now_ms)
+            for job in self.jobs.values():
+                if job.state == "in_flight":
+                    job.lease_end_ms -= behind_ms
+
+    def sweep(self, now_ms: int) -> None:
+        """Every claim sweeps, at most once a second."""
+        if not 0 <= now_ms - self.swept_ms < SWEEP_MS:
+            self.swept_ms = now_ms
+            self.notice_clock(now_ms)
 
     def old(self, now_ms: int) -> list[str]:
         """Remembered ids that may be forgotten: some at a time, when claims come by."""

@@ -44,7 +44,7 @@ from postroad.queue import (
     Uncertain,
     Verdict,
 )
-from tests.model.queue import FOREVER_MS, Happened, Model
+from tests.model.queue import FOREVER_MS, SWEEP_MS, Happened, Model
 from tests.queue.conftest import HandClock
 
 T = TypeVar("T")
@@ -57,6 +57,8 @@ LANES = [
     Lane(name="e", gates=("g3", "g1"), weight=3.0),
 ]
 LEASE_MS = 60_000
+LONGEST_PAUSE_MS = 30_000
+HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 REMEMBER_MS = 500_000
 POLICY = RetryPolicy(attempts=2, delays_ms=(5_000, 10_000))
 MAX_SETTLED = 8
@@ -141,6 +143,19 @@ class Machine(RuleBasedStateMachine):
     def advance(self, ms: int) -> None:
         self.clock.advance(ms)
 
+    @rule(ms=st.sampled_from([-1, -700, -5_000, -HOUR_MS, -DAY_MS, HOUR_MS, DAY_MS]), again=st.booleans())
+    def step(self, ms: int, again: bool) -> None:
+        """The server's clock steps. Whatever it does, what a rate or a pause holds back is not held for as long."""
+        self.clock.advance(ms)
+        if again:
+            self._claim("w1", 20)
+            for gate in self.model.gates.values():
+                if gate.rate:
+                    ahead_us = gate.tat_us - self.now_ms * 1000
+                    assert ahead_us <= gate.rate[2] * gate.interval_us + SWEEP_MS * 1000
+                if 0 < gate.paused_ms < FOREVER_MS:
+                    assert gate.paused_ms - self.now_ms <= LONGEST_PAUSE_MS + SWEEP_MS
+
     def _claim(self, worker: str, want: int) -> None:
         nonce = f"n{next(self.nonces)}"
         batch = self.run(self.queue.claim(worker, want=want, lease_ms=LEASE_MS, nonce=nonce))
@@ -160,6 +175,7 @@ class Machine(RuleBasedStateMachine):
 
     def check_batch(self, batch: Batch, want: int) -> None:
         now_ms, model = self.now_ms, self.model
+        model.sweep(now_ms)
         self.forget_old()
         model.reap(now_ms)
         model.promote(now_ms)
@@ -230,6 +246,7 @@ class Machine(RuleBasedStateMachine):
             st.just(Retry(cause="c")),
             at_ms.map(lambda at_ms: Retry(cause="c", at_ms=at_ms)),
             st.builds(Defer, cause=st.just("c"), at_ms=at_ms, untried=st.booleans()),
+            st.builds(Defer, cause=st.just("c"), delay_ms=st.sampled_from([0, 700, 5_000]), untried=st.booleans()),
             st.just(Dead(cause="c")),
             st.just(Uncertain(cause="c")),
             st.just(Cancel(cause="c")),
@@ -266,7 +283,8 @@ class Machine(RuleBasedStateMachine):
                 delay_ms = POLICY.delays_ms[job.attempt - 1]
                 return "retry", verdict.at_ms or self.now_ms + delay_ms, verdict.cause
             case Defer():
-                return "put_off" if verdict.untried else "defer", verdict.at_ms, verdict.cause
+                at_ms = self.now_ms + verdict.delay_ms if verdict.at_ms is None else verdict.at_ms
+                return "put_off" if verdict.untried else "defer", at_ms, verdict.cause
             case Cancel():
                 return "cancelled", 0, verdict.cause
             case Release():
@@ -318,6 +336,7 @@ class Machine(RuleBasedStateMachine):
 
     def set_limits(self, name: str, rate: Rate | None, limit: int | None, left: int | None, until: int) -> None:
         quota = None if left is None else Quota(left=left, until_ms=self.now_ms + until)
+        self.model.notice_clock(self.now_ms)
         self.run(self.queue.set_gate(Gate(name=name, rate=rate, concurrency=limit, quota=quota)))
         gate = self.model.gates[name]
         gate.rate = None if rate is None else (rate.count, rate.per_ms, rate.burst)
@@ -327,14 +346,19 @@ class Machine(RuleBasedStateMachine):
         if rate:
             gate.tat_us = min(gate.tat_us, -int(-(self.now_ms * 1000 + rate.burst * gate.interval_us) // 1))
 
-    @rule(name=gates, until=st.sampled_from([1, 1000, 30_000, None]))
-    def suspend(self, name: str, until: int | None) -> None:
+    @rule(name=gates, until=st.sampled_from([1, 1000, LONGEST_PAUSE_MS, None]), relative=st.booleans())
+    def suspend(self, name: str, until: int | None, relative: bool) -> None:
         until_ms = None if until is None else self.now_ms + until
-        self.run(self.queue.suspend(name, until_ms))
-        self.model.gates[name].paused_ms = FOREVER_MS if until_ms is None else until_ms
+        self.model.notice_clock(self.now_ms)
+        if relative and until is not None:
+            self.run(self.queue.suspend_for(name, until))
+        else:
+            self.run(self.queue.suspend(name, until_ms))
+        self.model.gates[name].suspend(FOREVER_MS if until_ms is None else until_ms, self.now_ms)
 
     @rule(names=st.sampled_from([["g1"], ["g2"], ["g3"], ["g1", "g2", "g3"]]))
     def lift(self, names: list[str]) -> None:
+        self.model.notice_clock(self.now_ms)
         for name in names:
             self.run(self.queue.lift(name))
             self.run(self.queue.set_gate(Gate(name=name)))

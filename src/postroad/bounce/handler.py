@@ -93,7 +93,7 @@ class BounceHandler:
             [processed] = await self._process([digest])
         except UnavailableError as error:
             # Only what is the database's or the queue's own trouble waits; an attempt is used by what is ours.
-            return Defer(at_ms=self._clock.now_ms() + AWAY_MS, cause="a server is away", error=error.message)
+            return Defer(delay_ms=AWAY_MS, cause="a server is away", error=error.message)
         if processed is None:
             return Dead(cause="no such mail", error=f"the store has no mail {digest}")
         return _settled(digest, processed)

@@ -54,7 +54,8 @@ def set_gate(
     """Set a gate's limits. All workers on all hosts obey from their next claim.
 
     Limits that are not named are lifted; a pause stays, see `resume`. The gates of the queue, and of senders with a
-    rate, are set again from postroad.toml whenever a worker starts.
+    rate, are set again from postroad.toml whenever a worker starts. A limit that leaves postroad.toml is lifted at the
+    next start; one that was set here stays.
     """
     if burst is not None and rate is None:
         raise UsageError("--burst belongs to --rate")
@@ -145,9 +146,12 @@ def suspend(
     for_ms = read_duration_ms(for_) if for_ else None
 
     async def work(parts: Parts) -> int | None:
-        until_ms = parts.clock.now_ms() + for_ms if for_ms is not None else None
-        await (await _open(parts, queue, gate, new=new)).suspend(gate, until_ms)
-        return until_ms
+        opened = await _open(parts, queue, gate, new=new)
+        if for_ms is None:
+            await opened.suspend(gate, None)
+            return None
+        await opened.suspend_for(gate, for_ms)
+        return next(state.gate.paused_until_ms for state in await opened.gates() if state.gate.name == gate)
 
     until_ms = with_parts(work)
     if as_json:

@@ -197,7 +197,7 @@ class Admission:
             return _cancel(TouchState.SUPPRESSED, "suppressed")
         match CampaignState(row.campaign_state):
             case CampaignState.PAUSED | CampaignState.DRAFT:
-                return Defer(at_ms=self._clock.now_ms() + PAUSED_DELAY_MS, cause="campaign paused", untried=True)
+                return Defer(delay_ms=PAUSED_DELAY_MS, cause="campaign paused", untried=True)
             case CampaignState.CANCELLED | CampaignState.FINISHED:
                 return _cancel(TouchState.CANCELLED, "campaign cancelled")
             case CampaignState.RUNNING if row.sender_id != sender_id:
@@ -205,7 +205,7 @@ class Admission:
                 return _cancel(TouchState.QUEUED, "another sender sends it")
             case CampaignState.RUNNING:
                 # It moved between the two statements' readings of it; the next claim finds out.
-                return Defer(at_ms=self._clock.now_ms() + 1_000, cause="the ledger moved", untried=True)
+                return Defer(delay_ms=1_000, cause="the ledger moved", untried=True)
             case other:
                 assert_never(other)
 

@@ -214,7 +214,10 @@ class Delivery:
                 assert_never(other)
         how_long = "until it is resumed" if until_ms == FOREVER_MS else f"for {(until_ms - now_ms) / 1000:g} s"
         log.warning("gate %s is paused %s: %s (%s)", gate, how_long, outcome.cause, said)
-        await self._queue.suspend(gate, until_ms)
+        if until_ms == FOREVER_MS:
+            await self._queue.suspend(gate, None)
+        else:
+            await self._queue.suspend_for(gate, until_ms - now_ms)
         if pause is not Pause.ROUTE:
             self._shaper.paused(gate, scope, outcome, said, until_ms=None if until_ms == FOREVER_MS else until_ms)
 
@@ -236,8 +239,7 @@ class Delivery:
             case Verdict.RETRY:
                 return Retry(cause=outcome.cause, error=said, note=note)
             case Verdict.DEFER:
-                at_ms = self._clock.now_ms() + (outcome.delay_ms or 0)
-                return Defer(at_ms=at_ms, cause=outcome.cause, error=said, note=note)
+                return Defer(delay_ms=outcome.delay_ms or 0, cause=outcome.cause, error=said, note=note)
             case Verdict.BOUNCED | Verdict.DEAD:
                 return Dead(cause=outcome.cause, error=said, note=note)
             case Verdict.UNKNOWN:

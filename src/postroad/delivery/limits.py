@@ -16,6 +16,8 @@ from postroad.settings import Rate as RateSetting
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 10.0
+SETTINGS = "settings"
+"""Owner of the gates that are set by the settings."""
 
 
 def gates_of(settings: Settings, limits: QueueSettings) -> list[Gate]:
@@ -60,16 +62,28 @@ def smooth_rate(count: float, per_ms: int, burst: int | None = None) -> Rate:
 
 
 async def set_limits(queue: Queue, gates: list[Gate]) -> None:
-    """Set gates. The queue's holds for all its workers: the last one started says."""
+    """Set the gates that the settings name, and lift the limits of those that they named once.
+
+    They hold for all workers of the queue: the last one started says. A limit that a command set is not lifted.
+    """
+    await _set(queue, gates)
+    named = {gate.name for gate in gates}
+    for state in await queue.gates():
+        if state.owner == SETTINGS and state.gate.name not in named:
+            await queue.set_gate(Gate(name=state.gate.name))
+            log.info("gate %s has no limit in the settings any more: its limit is lifted", state.gate.name)
+
+
+async def _set(queue: Queue, gates: list[Gate]) -> None:
     for gate in gates:
-        await queue.set_gate(gate)
+        await queue.set_gate(gate, owner=SETTINGS)
 
 
 async def restore_limits(queue: Queue, gates: list[Gate]) -> int:
     """Set the gates of which the queue knows no rate, as after its server was emptied. Returns how many."""
     known = {state.gate.name for state in await queue.gates() if state.gate.rate is not None}
     lost = [gate for gate in gates if gate.rate is not None and gate.name not in known]
-    await set_limits(queue, lost)
+    await _set(queue, lost)
     return len(lost)
 
 

@@ -45,7 +45,7 @@ class GateState(Struct, frozen=True, kw_only=True):
     """``room``: jobs it admits now, None for any number. ``wake_ms``: when its parked lanes are looked at.
 
     ``rate_used``: share of its rate's burst that is used up, 0 to 1. ``rested_ms``: when nothing of it is (GCRA's
-    theoretical arrival time).
+    theoretical arrival time). ``owner``: what set its limits; empty: a command, or nothing.
     """
 
     gate: Gate
@@ -56,11 +56,14 @@ class GateState(Struct, frozen=True, kw_only=True):
     rested_ms: float | None = None
     rate_used: float = 0
     paused_since_ms: int | None = None
+    owner: str = ""
 
 
-def limits_of(gate: Gate, *, only: bool = False) -> bytes:
+def limits_of(gate: Gate, *, only: bool = False, owner: str = "") -> bytes:
     """The limits as the script ``set_gate`` reads them; absent ones are left out. ``only``: those stay as they are."""
-    limits: dict[str, float] = {}
+    limits: dict[str, float | str] = {}
+    if owner:
+        limits["owner"] = owner
     if only:
         limits["only"] = 1
     if gate.rate is not None:
@@ -92,6 +95,7 @@ class StoredGate(Struct, frozen=True, kw_only=True):
     paused_ms: float | None = None
     paused_since_ms: float | None = None
     rate_used: float = 0
+    owner: str = ""
     tat: float = 0
 
     def state(self) -> GateState:
@@ -116,6 +120,7 @@ class StoredGate(Struct, frozen=True, kw_only=True):
             rested_ms=None if rate is None else self.tat / 1000,
             rate_used=min(self.rate_used, 1.0),
             paused_since_ms=None if self.paused_since_ms is None else int(self.paused_since_ms),
+            owner=self.owner,
         )
 
 

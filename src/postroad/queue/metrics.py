@@ -16,7 +16,7 @@ from postroad.errors import ConfigError, UnavailableError
 from postroad.queue.gates import GateState
 from postroad.queue.processes import Process
 from postroad.queue.queue import Queue
-from postroad.queue.standing import QueueStats
+from postroad.queue.standing import STEPPED_BACK_MS, STEPS_BACK, QueueStats
 
 logger = logging.getLogger(__name__)
 
@@ -123,6 +123,11 @@ def _states(snapshots: dict[str, _Snapshot]) -> Iterator[Metric]:
     total = CounterMetricFamily(
         "postroad_queue_jobs_total", "What happened to jobs since the queue began", labels=["queue", "what"]
     )
+    stepped = CounterMetricFamily(
+        "postroad_queue_clock_stepped_back_seconds",
+        "How far the clock of the queue's server has stepped back, in all",
+        labels=["queue"],
+    )
     for name, (stats, *_) in snapshots.items():
         for state in ("queued", "scheduled", "in_flight", "uncertain", "dead", "remembered"):
             jobs.add_metric([name, state], getattr(stats, state))
@@ -133,8 +138,10 @@ def _states(snapshots: dict[str, _Snapshot]) -> Iterator[Metric]:
         oldest.add_metric([name], stats.oldest_ready_ms / 1000)
         paused.add_metric([name], len(stats.paused_groups))
         for what, n in stats.counters.items():
-            total.add_metric([name, what], n)
-    yield from (jobs, depth, lanes, oldest, paused, total)
+            if what not in (STEPS_BACK, STEPPED_BACK_MS):
+                total.add_metric([name, what], n)
+        stepped.add_metric([name], stats.counters.get(STEPPED_BACK_MS, 0) / 1000)
+    yield from (jobs, depth, lanes, oldest, paused, total, stepped)
 
 
 def _events(snapshots: dict[str, _Snapshot]) -> Iterator[Metric]:

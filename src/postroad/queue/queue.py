@@ -199,9 +199,12 @@ class Queue:
 
     # -- gates
 
-    async def set_gate(self, gate: Gate) -> None:
-        """Set a gate's limits; those absent are lifted. A pause stays unless the gate names another."""
-        await self._scripts.set_gate(gate.name, limits_of(gate))
+    async def set_gate(self, gate: Gate, *, owner: str = "") -> None:
+        """Set a gate's limits; those absent are lifted. A pause stays unless the gate names another.
+
+        ``owner``: what sets them, shown by `gates`, so that it can find and lift the limits that it had set.
+        """
+        await self._scripts.set_gate(gate.name, limits_of(gate, owner=owner))
 
     async def set_rate(self, gate: str, rate: Rate) -> None:
         """Set a gate's rate alone: its other limits stay, and what of them is used."""
@@ -220,6 +223,10 @@ class Queue:
     async def suspend(self, gate: str, until_ms: int | None) -> None:
         """Pause a gate until an instant, or (None) until `lift`. Jobs in flight are not touched."""
         await self._scripts.suspend(gate, FOREVER_MS if until_ms is None else max(until_ms, 1))
+
+    async def suspend_for(self, gate: str, pause_ms: int) -> None:
+        """Pause a gate for so long, in ms, by the clock of the server. Jobs in flight are not touched."""
+        await self._scripts.suspend(gate, -max(pause_ms, 1))
 
     async def lift(self, gate: str) -> None:
         """End the pause of a gate."""

@@ -160,14 +160,14 @@ class ShardedQueue(Queue):
 
     # -- gates
 
-    async def set_gate(self, gate: Gate) -> None:
+    async def set_gate(self, gate: Gate, *, owner: str = "") -> None:
         """As `Queue.set_gate`. A gate that has no key is divided, see `shares.divide`."""
         key = self._key_of(gate.name)
         if key is not None:
-            await self._home(key).set_gate(gate)
+            await self._home(key).set_gate(gate, owner=owner)
             return
         shares = divide(gate, len(self._shards))
-        await _together(queue.set_gate(share) for queue, share in zip(self._shards, shares, strict=True))
+        await _together(queue.set_gate(share, owner=owner) for queue, share in zip(self._shards, shares, strict=True))
 
     async def set_rate(self, gate: str, rate: Rate) -> None:
         key = self._key_of(gate)
@@ -186,6 +186,9 @@ class ShardedQueue(Queue):
 
     async def suspend(self, gate: str, until_ms: int | None) -> None:
         await _together(queue.suspend(gate, until_ms) for queue in self._of_gate(gate))
+
+    async def suspend_for(self, gate: str, pause_ms: int) -> None:
+        await _together(queue.suspend_for(gate, pause_ms) for queue in self._of_gate(gate))
 
     async def lift(self, gate: str) -> None:
         await _together(queue.lift(gate) for queue in self._of_gate(gate))

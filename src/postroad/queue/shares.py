@@ -109,6 +109,7 @@ def _whole(name: str, states: Sequence[GateState], shares: int) -> GateState:
         rested_ms=max((state.rested_ms for state in states if state.rested_ms is not None), default=None),
         rate_used=sum(used) / gate.rate.burst if gate.rate else 0.0,
         paused_since_ms=_least(state.paused_since_ms for state in states),
+        owner=states[0].owner,
     )
 
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct, field
 
+STEPS_BACK = "clock_steps_back"
+STEPPED_BACK_MS = "clock_stepped_back_ms"
+"""Counters: how often, and how far in all, the server's clock stepped back."""
+
 
 class GroupLag(Struct, frozen=True, array_like=True):
     """One group of event consumers: read but not acknowledged, and not read yet."""

@@ -32,10 +32,14 @@ class Retry(Struct, frozen=True, kw_only=True):
 
 
 class Defer(Struct, frozen=True, kw_only=True):
-    """Not now but at ``at_ms``. No attempt is used. ``untried``: and what its claim took from gates is given back."""
+    """Not now but later. No attempt is used. ``untried``: and what its claim took from gates is given back.
 
-    at_ms: int
+    ``delay_ms``: after so long, by the clock of the server. ``at_ms``: at a time of day instead, epoch.
+    """
+
     cause: str
+    at_ms: int | None = None
+    delay_ms: int = 0
     error: str = ""
     note: bytes = b""
     untried: bool = False
@@ -121,8 +125,8 @@ def order(job: Claimed, verdict: Undone, policy: RetryPolicy, rng: Random) -> Or
                 job.id,
                 job.token,
                 "put_off" if verdict.untried else "defer",
-                max(verdict.at_ms, 1),
-                0,
+                0 if verdict.at_ms is None else max(verdict.at_ms, 1),
+                verdict.delay_ms,
                 _plain(verdict.cause),
                 _plain(verdict.error),
             )

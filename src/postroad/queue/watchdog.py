@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from postroad.queue.queue import Queue
+from postroad.queue.standing import STEPPED_BACK_MS, QueueStats
 
 logger = logging.getLogger(__name__)
 
@@ -48,27 +49,44 @@ class Watchdog:
 
     async def _look(self, asks: Callable[[], bool], over: asyncio.Event) -> None:
         hungry_looks = 0
+        stepped_back_ms: int | None = None
         while not over.is_set():
             self._fed = False
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._after_s / 2):
                     await over.wait()
                     return
-            hungry = not self._fed and asks() and await self._jobs_are_ready()
+            stats = await self._probe()
+            if stats is None:
+                hungry_looks = 0
+                continue
+            stepped_back_ms = self._compare_clock(stats, stepped_back_ms)
+            ready = stats.ready_lanes > 0 and not self._queue.is_full(stats)
+            hungry = not self._fed and asks() and ready
             hungry_looks = hungry_looks + 1 if hungry and not self._fed else 0
             # Once may be chance: others took what was ready. Twice in a row, with no claim between, is not.
             if hungry_looks == 2:
                 hungry_looks = 0
                 await self._trip()
 
-    async def _jobs_are_ready(self) -> bool:
+    async def _probe(self) -> QueueStats | None:
         try:
-            stats = await self._queue.probe()
+            return await self._queue.probe()
         except Exception as error:
             # Whoever claims has the same trouble and says so.
             logger.debug("%s: the watchdog cannot look: %s", self._name, error)
-            return False
-        return stats.ready_lanes > 0 and not self._queue.is_full(stats)
+            return None
+
+    def _compare_clock(self, stats: QueueStats, before_ms: int | None) -> int:
+        """Log that the server's clock stepped back since the last look. Returns how far it has in all, ms."""
+        now_ms = stats.counters.get(STEPPED_BACK_MS, 0)
+        if before_ms is not None and now_ms > before_ms:
+            logger.error(
+                "%s: the clock of the queue's server stepped back by %g s; limits, pauses and leases follow it",
+                self._name,
+                (now_ms - before_ms) / 1000,
+            )
+        return now_ms
 
     async def _trip(self) -> None:
         self.trips += 1

@@ -337,3 +337,21 @@ async def test_what_is_heard_while_acting_is_done_at_once_and_the_last_word_is_k
                 await asyncio.sleep(0.01)
         worker.refused(GMAIL, BUSY)
     assert {change.rule for change in log(engine)} == {"yahoo-deferral", "busy"}
+
+
+async def test_a_limit_that_leaves_the_file_leaves_the_queue(
+    engine: sa.Engine, queue: Queue, clock: HandClock, tmp_path: Path
+) -> None:
+    own = tmp_path / "shaping.toml"
+    own.write_text("[provider.google]\nconnections_in_all = 3\n", encoding="utf-8")
+    by_hand = Gate(name="provider:yahoo", concurrency=2)
+
+    async def turn(path: Path | None, shaped: Collection[str]) -> Gate:
+        await queue.set_gate(by_hand)
+        await Shaper(engine=engine, queue=queue, shaping=read_shaping(path), shaped=shaped, clock=clock).turn()
+        return await gate(queue, "provider:google")
+
+    await queue.set_gate(Gate(name="provider:google"))
+    assert (await turn(own, {SENDER})).concurrency == 3
+    assert (await turn(own, ())).concurrency is None  # its sender goes by a relay now
+    assert await gate(queue, "provider:yahoo") == by_hand

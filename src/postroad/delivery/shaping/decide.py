@@ -83,14 +83,22 @@ def _at_share(change: ShapingChange, limits: Limits, share: float, now: datetime
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What a gate is to admit. ``set_limits`` False: its limits are somebody else's, and stay."""
+    """What a gate is to admit. ``set_limits`` False: its limits are somebody else's, and stay.
+
+    ``owned``: the shaping has limits for it. Else its limits are only lifted.
+    """
 
     gate: Gate
     set_limits: bool
+    owned: bool = False
 
 
-def wanted(name: str, limits: Limits | None, changes: Iterable[ShapingChange], now: datetime) -> Wanted:
+def wanted(
+    name: str, limits: Limits | None, changes: Iterable[ShapingChange], now: datetime, *, owned: bool = False
+) -> Wanted:
     """What a gate is to admit now: its limits, each lowered by the changes that hold. ``limits`` None: none are set.
+
+    ``owned``: the shaping had set its limits, so that they are lifted where it has none any more.
 
     A pause is only ever wanted, never lifted: it ends by itself, and somebody else may want one too.
     """
@@ -112,7 +120,8 @@ def wanted(name: str, limits: Limits | None, changes: Iterable[ShapingChange], n
         if change.connections is not None:
             connections = min(connections or change.connections, change.connections)
     gate = Gate(name=name, rate=rate, concurrency=connections, paused_until_ms=until_ms)
-    return Wanted(gate=gate, set_limits=limits is not None or slowed)
+    holds = limits is not None or slowed
+    return Wanted(gate=gate, set_limits=holds or owned, owned=holds)
 
 
 def over(change: ShapingChange, now: datetime) -> bool:

@@ -34,6 +34,8 @@ from postroad.store.shaping import ShapingChange
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 10.0
+SHAPING = "shaping"
+"""Owner of the gates that are set by shaping.toml, or by its rules."""
 LAST_WORDS_SECONDS = 5.0
 HELD_ELSEWHERE = timedelta(minutes=1)
 """A rule that has acted is not asked again for this long by a worker that knows so."""
@@ -274,7 +276,8 @@ class Shaper:
         gate = want.gate
         if want.set_limits:
             quota = state.gate.quota if state is not None else None  # Somebody else's, and no matter of ours.
-            await self._queue.set_gate(Gate(name=gate.name, rate=gate.rate, concurrency=gate.concurrency, quota=quota))
+            told = Gate(name=gate.name, rate=gate.rate, concurrency=gate.concurrency, quota=quota)
+            await self._queue.set_gate(told, owner=SHAPING if want.owned else "")
         if (gate.paused_until_ms or 0) > ((state.gate.paused_until_ms if state else None) or 0):
             await self._queue.suspend(gate.name, gate.paused_until_ms)
 
@@ -290,7 +293,8 @@ class Shaper:
         found = []
         for name in sorted(states.keys() | by_gate.keys()):
             limits = self._shaping.limits_of_gate(name, self._shaped)
-            want = wanted(name, limits, by_gate.get(name, ()), now)
+            owned = name in states and states[name].owner == SHAPING
+            want = wanted(name, limits, by_gate.get(name, ()), now, owned=owned)
             if differs(states[name].gate if name in states else Gate(name=name), want):
                 found.append(want)
         return found

@@ -3,10 +3,11 @@
 -- KEYS[1]  base
 -- ARGV[1]  now_ms     empty for the server's TIME
 -- ARGV[2]  name
--- ARGV[3]  limits     msgpack {count, per_us, burst, limit, left, quota_ms, paused_ms, only}, all optional; `only`: the others stay
+-- ARGV[3]  limits     msgpack {count, per_us, burst, limit, left, quota_ms, paused_ms, owner, only}, all optional; `owner`: what sets them; `only`: the others stay
 -- returns  1
 -- cost     O(log G)
 
+q.notice_clock()
 local name, limits = ARGV[2], cmsgpack.unpack(ARGV[3])
 local key = base .. 'gate:' .. name
 call('SADD', keys.gates, name)
@@ -17,8 +18,14 @@ for _, field in ipairs({ 'count', 'per_us', 'burst', 'limit', 'left', 'quota_ms'
     call('HDEL', key, field)
   end
 end
+if limits.owner then
+  call('HSET', key, 'owner', limits.owner)
+elseif not limits.only then
+  call('HDEL', key, 'owner')
+end
 if limits.paused_ms then call('HSET', key, 'paused_ms', q.int(limits.paused_ms), 'paused_since_ms', q.int(now_ms)) end
 if limits.left then call('HSET', key, 'quota_token', q.int(q.last_token())) end
+q.forget_gate(name)
 local gate = q.gate_of(name)
 if gate.count then
   -- What a slower rate had spent in advance may not hold back the faster one.

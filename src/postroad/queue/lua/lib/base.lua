@@ -44,7 +44,7 @@ local base = KEYS[1] .. ':'
 --   counters    hash
 --   processes   hash    process -> what it is
 --   beats       zset    process -> when it was last alive, ms
---   life        hash    which life of the server this is, and the last token from before it; where a scan goes on
+--   life        hash    which life of the server this is, and the last token from before it; where scans go on
 local keys = setmetatable({}, {
   __index = function(made, name)
     local key = base .. name

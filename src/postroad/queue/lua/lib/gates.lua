@@ -18,6 +18,13 @@ function q.gate_of(name)
   return gate
 end
 
+-- Read a gate again: its fields were set beside it.
+function q.forget_gate(name)
+  local gate = gate_cache[name]
+  if gate and gate.dirty then q.write_gates() end
+  gate_cache[name] = nil
+end
+
 -- How many jobs the gate admits now; when none: the instant to look again, ms (INF: when something changes).
 function q.room(gate)
   local n = INF
@@ -49,15 +56,41 @@ function q.show_gate(name)
   local n = q.room(gate)
   local wake = tonumber(call('ZSCORE', keys.wake, name) or nil)
   shown.name = name
-  shown.paused_since_ms = tonumber(call('HGET', base .. 'gate:' .. name, 'paused_since_ms') or nil)
+  local noted = call('HMGET', base .. 'gate:' .. name, 'paused_since_ms', 'owner')
+  shown.paused_since_ms = tonumber(noted[1] or nil)
+  shown.owner = noted[2] or ''
   if gate.count then shown.rate_used = math.max(gate.tat - now_us, 0) / (gate.burst * gate.interval) end
   shown.room = n == INF and -1 or n
-  shown.wake_ms = (wake and wake < INF) and wake or -1
+  shown.wake_ms = (wake and wake < INF) and math.max(wake, now_ms) or -1
   shown.parked = 0
   for _, class in ipairs(CLASSES) do
     shown.parked = shown.parked + call('ZCARD', base .. 'parked:' .. name .. ':' .. class)
   end
   return shown
+end
+
+-- The clock stepped back. What was stored as an instant after now waits no longer than it would have: a rate for its
+-- burst, a pause for its own length. Each call looks at some gates, until all were looked at.
+function q.clamp_gates(look_at)
+  local found = call('SSCAN', keys.gates, call('HGET', keys.life, 'clamp') or '0', 'COUNT', look_at)
+  for _, name in ipairs(found[2]) do
+    local gate, key = q.gate_of(name), base .. 'gate:' .. name
+    if gate.count then
+      local most = math.ceil(now_us + gate.burst * gate.interval)
+      if gate.tat > most then gate.tat, gate.dirty = most, true end
+    end
+    local since_ms = gate.paused_ms and tonumber(call('HGET', key, 'paused_since_ms') or nil)
+    if since_ms and since_ms > now_ms and gate.paused_ms < FOREVER then
+      gate.paused_ms = now_ms + math.max(gate.paused_ms - since_ms, 0)
+      call('HSET', key, 'paused_ms', q.int(gate.paused_ms), 'paused_since_ms', q.int(now_ms))
+    end
+    gate.stirred = true
+  end
+  if found[1] == '0' then
+    call('HDEL', keys.life, 'clamp')
+  else
+    call('HSET', keys.life, 'clamp', found[1])
+  end
 end
 
 function q.debit(gate, n)
@@ -129,7 +162,8 @@ function q.write_gates()
       else
         local n, next_ms = q.room(gate)
         -- Room and still somebody parked: worth looking again at once, or freed room might be forgotten.
-        call('ZADD', keys.wake, n > 0 and q.int(now_ms) or (next_ms == INF and '+inf' or q.int(next_ms)), name)
+        -- 0 and not now: a clock that steps back makes now an instant to come.
+        call('ZADD', keys.wake, n > 0 and 0 or (next_ms == INF and '+inf' or q.int(next_ms)), name)
       end
     end
     gate.dirty, gate.stirred = nil, nil

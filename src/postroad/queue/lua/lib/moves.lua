@@ -178,12 +178,32 @@ function q.forget_lanes(at_most)
   end
 end
 
+-- The server's clock may step back. Then leases would end, and gates would open, later by as much.
+function q.notice_clock()
+  local behind_ms = q.clock_of('seen') - now_ms
+  q.set_clock('seen', now_ms)
+  if behind_ms <= 0 then
+    if call('HEXISTS', keys.life, 'clamp') == 1 then q.clamp_gates(500) end
+    return
+  end
+  call('HDEL', keys.life, 'clamp')
+  q.clamp_gates(500)
+  -- Those of live workers are renewed anyway.
+  local flying, moved = call('ZREVRANGE', keys.inflight, 0, 9999, 'WITHSCORES'), {}
+  for i = 1, #flying, 2 do moved[i], moved[i + 1] = q.int(tonumber(flying[i + 1]) - behind_ms), flying[i] end
+  q.call_many('ZADD', keys.inflight, moved)
+  q.count('clock_steps_back')
+  q.count('clock_stepped_back_ms', behind_ms)
+end
+
 local SWEEP_MS = 1000
 
 -- What need not be done in every claim.
 function q.sweep(remember_ms)
-  if now_ms - q.clock_of('swept') < SWEEP_MS then return end
+  local since_ms = now_ms - q.clock_of('swept')
+  if since_ms >= 0 and since_ms < SWEEP_MS then return end
   q.set_clock('swept', now_ms)
+  q.notice_clock()
   q.forget_old(remember_ms, 500)
   q.drain(1000)
   q.forget_lanes(100)

@@ -1,0 +1,67 @@
+"""Limits of the settings in the queue: a limit that leaves the settings leaves the queue, and one set by hand stays."""
+
+from __future__ import annotations
+
+from postroad.delivery.job import QUEUE_GATE, SEND_QUEUE, sender_gate
+from postroad.delivery.limits import gates_of, restore_limits, set_limits
+from postroad.queue import Gate, Queue, Rate
+from postroad.settings import Settings
+
+ADA, BOB = "ada@example.com", "bob@example.com"
+
+
+def settings(**rates: str) -> Settings:
+    """Settings of two senders, with the rates that are given."""
+    senders = {
+        name: {"address": address, "postal_address": "1 High Street, Springfield", "route": "relay"}
+        | ({"rate": rates[name]} if name in rates else {})
+        for name, address in (("ada", ADA), ("bob", BOB))
+    }
+    return Settings.model_validate({"routes": {"relay": {"host": "127.0.0.1", "tls": "none"}}, "senders": senders})
+
+
+async def start_worker(queue: Queue, said: Settings) -> None:
+    """Set the limits, as a worker does when it starts."""
+    await set_limits(queue, gates_of(said, said.queue(SEND_QUEUE)))
+
+
+async def rates(queue: Queue) -> dict[str, Rate | None]:
+    return {state.gate.name: state.gate.rate for state in await queue.gates()}
+
+
+async def test_a_rate_that_leaves_the_settings_leaves_the_queue(queue: Queue) -> None:
+    await start_worker(queue, settings(ada="1/1m", bob="2/1m"))
+    assert (await rates(queue))[sender_gate(ADA)] is not None
+    await start_worker(queue, settings(bob="2/1m"))
+    found = await rates(queue)
+    assert found[sender_gate(ADA)] is None
+    assert found[sender_gate(BOB)] is not None
+    assert found[QUEUE_GATE] is not None
+
+
+async def test_a_rate_that_was_set_by_hand_stays(queue: Queue) -> None:
+    by_hand = Rate(count=7, per_ms=60_000)
+    await start_worker(queue, settings(ada="1/1m"))
+    await queue.set_gate(Gate(name=sender_gate(ADA), rate=by_hand))
+    await queue.set_gate(Gate(name=sender_gate(BOB), rate=by_hand))
+    await start_worker(queue, settings())
+    found = await rates(queue)
+    assert found[sender_gate(ADA)] == by_hand
+    assert found[sender_gate(BOB)] == by_hand
+
+
+async def test_a_pause_stays_when_the_rate_leaves(queue: Queue) -> None:
+    await start_worker(queue, settings(ada="1/1m"))
+    await queue.suspend(sender_gate(ADA), None)
+    await start_worker(queue, settings())
+    (state,) = [state for state in await queue.gates() if state.gate.name == sender_gate(ADA)]
+    assert state.gate.rate is None
+    assert state.gate.paused_until_ms is not None
+
+
+async def test_limits_that_are_restored_belong_to_the_settings(queue: Queue) -> None:
+    said = settings(ada="1/1m")
+    gates = gates_of(said, said.queue(SEND_QUEUE))
+    assert await restore_limits(queue, gates) == len(gates)
+    await start_worker(queue, settings())
+    assert (await rates(queue))[sender_gate(ADA)] is None

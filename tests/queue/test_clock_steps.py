@@ -1,0 +1,144 @@
+"""The clock of the queue's server steps: what waits for it waits no longer than it would have."""
+
+from __future__ import annotations
+
+import re
+from itertools import count
+
+import pytest
+
+from postroad.queue import Defer, Done, Gate, JobState, Lane, Lease, Queue, Quota, Rate, Verdict, Worker
+from postroad.queue.metrics import QueueMetrics
+from tests.queue.conftest import Bench, HandClock, ids, jobs, running, until
+
+LANE = Lane(name="a", gates=("g",), group="x")
+OTHER = Lane(name="b", gates=(), group="y")
+HOUR_MS, DAY_MS = 3_600_000, 86_400_000
+STEPS = [700, HOUR_MS, DAY_MS]
+
+
+async def done(lease: Lease) -> Verdict:
+    return Done()
+
+
+@pytest.mark.parametrize("back_ms", STEPS)
+async def test_a_rate_admits_again_after_its_burst(bench: Bench, back_ms: int) -> None:
+    await bench.queue.set_gate(Gate(name="g", rate=Rate(count=1, per_ms=10_000, burst=2)))
+    await bench.queue.enqueue(LANE, jobs(*map(str, range(6))))
+    assert len(await bench.claim()) == 2
+    assert await bench.claim() == []
+    bench.clock.advance(-back_ms)
+    await bench.claim()
+    bench.clock.advance(10_000 + 1_000)
+    assert len(await bench.claim()) == 1
+    bench.clock.advance(10_000)
+    assert len(await bench.claim()) == 1
+    assert await bench.queue.audit() == []
+
+
+@pytest.mark.parametrize("back_ms", STEPS)
+async def test_a_pause_is_no_longer_than_it_was_meant_to_be(bench: Bench, back_ms: int) -> None:
+    await bench.queue.enqueue(LANE, jobs("1"))
+    await bench.queue.suspend_for("g", 5_000)
+    assert await bench.claim() == []
+    bench.clock.advance(-back_ms)
+    await bench.claim()
+    bench.clock.advance(5_000 + 1_000)
+    assert ids(await bench.claim()) == ["1"]
+
+
+async def test_a_pause_until_it_is_lifted_stays(bench: Bench) -> None:
+    await bench.queue.enqueue(LANE, jobs("1"))
+    await bench.queue.suspend("g", None)
+    bench.clock.advance(-DAY_MS)
+    assert await bench.claim() == []
+    bench.clock.advance(2 * DAY_MS)
+    assert await bench.claim() == []
+    await bench.queue.lift("g")
+    assert ids(await bench.claim()) == ["1"]
+
+
+@pytest.mark.parametrize("back_ms", [HOUR_MS, DAY_MS])
+async def test_jobs_of_a_worker_that_died_come_back_after_its_lease(bench: Bench, back_ms: int) -> None:
+    await bench.queue.enqueue(LANE, jobs("1"))
+    assert len(await bench.claim(lease_ms=60_000)) == 1
+    bench.clock.advance(-back_ms)
+    await bench.claim(worker="other")
+    bench.clock.advance(60_000 + 1_000)
+    assert ids(await bench.claim(worker="other")) == ["1"]
+
+
+async def test_room_that_was_freed_is_used_at_once(bench: Bench) -> None:
+    await bench.queue.set_gate(
+        Gate(name="g", concurrency=1, quota=Quota(left=10, until_ms=bench.clock.now_ms() + DAY_MS))
+    )
+    await bench.queue.enqueue(LANE, jobs("1", "2"))
+    first = await bench.claim()
+    assert ids(first) == ["1"]
+    bench.clock.advance(-HOUR_MS)
+    assert await bench.settle(Done(), *first) == []
+    assert ids(await bench.claim()) == ["2"]
+
+
+async def test_claims_go_on_with_what_was_cancelled(bench: Bench) -> None:
+    await bench.queue.enqueue(OTHER, jobs("1", "2"))
+    assert len(await bench.claim(1)) == 1
+    bench.clock.advance(-HOUR_MS)
+    await bench.queue._scripts.cancel_group("y", "over")  # whoever asked for it died before the rest
+    assert await bench.claim() == []
+    assert await bench.queue.known(["2"]) == [JobState.REMEMBERED]
+
+
+@pytest.mark.parametrize("ms", [HOUR_MS, DAY_MS])
+async def test_a_step_forward_and_back_holds_nothing_up(bench: Bench, ms: int) -> None:
+    await bench.queue.set_gate(Gate(name="g", rate=Rate(count=1, per_ms=1_000)))
+    await bench.queue.enqueue(LANE, jobs(*map(str, range(5))))
+    bench.clock.advance(ms)
+    assert len(await bench.claim()) == 1
+    await bench.queue.suspend_for("g", 5_000)
+    bench.clock.advance(-ms)
+    await bench.claim()
+    bench.clock.advance(6_000)
+    assert len(await bench.claim()) == 1
+    assert await bench.queue.audit() == []
+
+
+async def test_a_delay_goes_by_the_clock_of_the_server(redis_url: str) -> None:
+    """No client's clock is asked: the delay is a length, and the server knows when it began."""
+    async with Queue.open(redis_url, "one-clock") as queue:
+        await queue.enqueue(OTHER, jobs("1"))
+        batch = await queue.claim("w", want=1, lease_ms=60_000, nonce="n")
+        assert (await queue.settle("w", [(batch.jobs[0], Defer(cause="c", delay_ms=1))])).stale == []
+        nonces = count()
+
+        async def again() -> bool:
+            return bool((await queue.claim("w", want=1, lease_ms=60_000, nonce=f"again {next(nonces)}")).jobs)
+
+        await until(again)
+
+
+async def test_the_watchdog_and_a_metric_tell_of_a_step(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    clock, metrics = HandClock(), QueueMetrics()
+    async with Queue.open(redis_url, "stepping", clock=clock, metrics=metrics) as queue:
+        await queue.enqueue(OTHER, jobs("1"))
+        async with running(Worker(queue, done, clock=clock, watchdog_ms=50)):
+
+            async def ended(job: str) -> bool:
+                return await queue.known([job]) == [JobState.REMEMBERED]
+
+            await until(lambda: ended("1"))
+
+            async def told() -> bool:
+                # The first look only learns how far it had stepped before.
+                clock.advance(-HOUR_MS)
+                return "stepped back by" in caplog.text
+
+            await until(told)
+        await metrics.look([queue])
+    text = metrics.text().decode()
+    told_s = re.search(r'postroad_queue_clock_stepped_back_seconds_total\{queue="stepping"\} (\S+)', text)
+    assert told_s is not None
+    assert float(told_s[1]) >= HOUR_MS / 1000
+    assert "clock_step" not in "".join(
+        line for line in text.splitlines() if line.startswith("postroad_queue_jobs_total")
+    )
