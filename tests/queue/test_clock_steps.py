@@ -84,7 +84,7 @@ async def test_claims_go_on_with_what_was_cancelled(bench: Bench) -> None:
     await bench.queue.enqueue(OTHER, jobs("1", "2"))
     assert len(await bench.claim(1)) == 1
     bench.clock.advance(-HOUR_MS)
-    await bench.queue._scripts.cancel_group("y", "over")  # whoever asked for it died before the rest
+    await bench.queue._scripts.cancel_group("y", "over", 0, 100)  # whoever asked for it died before the rest
     assert await bench.claim() == []
     assert await bench.queue.known(["2"]) == [JobState.REMEMBERED]
 
