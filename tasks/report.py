@@ -7,7 +7,6 @@ what has changed, or renews the last version in place, so that the server's data
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
@@ -24,6 +23,8 @@ from prefect.client.schemas.filters import ArtifactCollectionFilter, ArtifactCol
 from prefect.client.schemas.objects import ArtifactCollection
 from prefect.events import emit_event
 from prefect.settings import PREFECT_UI_URL
+
+from postroad.printable import escape_active_markdown, escape_markdown
 
 Row = Mapping[str, Any]
 
@@ -57,9 +58,18 @@ async def publish_table(key: str, rows: Sequence[Row], description: str, *, only
         description: A sentence above the table.
         only_changes: Publish nothing if the last version has the same rows.
     """
+    rows = literal_cells(rows)
     if only_changes and _same(await _latest(key), rows):
         return
     await acreate_table_artifact([dict(row) for row in rows], key=_key(key), description=description)
+
+
+def literal_cells(rows: Sequence[Row]) -> list[Row]:
+    """Return rows whose texts the UI shows literally. It reads each cell of a table artifact as Markdown. Pure."""
+    return [
+        {name: escape_active_markdown(cell) if isinstance(cell, str) else cell for name, cell in row.items()}
+        for row in rows
+    ]
 
 
 async def publish_sentences(key: str, rows: Sequence[Row], description: str, *, only_changes: bool = False) -> None:
@@ -77,12 +87,12 @@ def markdown_table(rows: Sequence[Row]) -> str:
     """
     if not rows:
         return "None."
-    lines = [[*rows[0]], ["---"] * len(rows[0]), *([_escaped(str(cell)) for cell in row.values()] for row in rows)]
+    lines = [
+        [*rows[0]],
+        ["---"] * len(rows[0]),
+        *([escape_markdown(str(cell)) for cell in row.values()] for row in rows),
+    ]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def _escaped(text: str) -> str:
-    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(text.split()))
 
 
 async def publish_markdown(key: str, markdown: str, description: str, *, only_changes: bool = False) -> None:
@@ -94,7 +104,7 @@ async def publish_markdown(key: str, markdown: str, description: str, *, only_ch
 
 async def renew_table(key: str, rows: Sequence[Row], description: str) -> bool:
     """Bring the last version of a table up to date, in place. Returns whether there is a version."""
-    return await _renew(key, rows, description)
+    return await _renew(key, literal_cells(rows), description)
 
 
 async def renew_markdown(key: str, markdown: str, description: str) -> bool:

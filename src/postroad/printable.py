@@ -7,6 +7,7 @@ title or reverse the reading order. Whatever prints for a person passes its data
 from __future__ import annotations
 
 import logging
+import re
 import unicodedata
 
 # Cc: C0, DEL and C1; Cf: bidirectional overrides, tags and other invisible marks; Cs: surrogates without a partner,
@@ -39,6 +40,20 @@ def _escape(char: str) -> str:
     if code <= 0xFF:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
+
+
+_ACTIVE = re.compile(r"[\\`*\[\]<>|~$!#&]|://|www\.|(?<!\w)_|_(?!\w)|^([-+]|\d+[.)])\s|^[-=]+$")
+
+
+def escape_markdown(text: str) -> str:
+    """Return the text on one line, with every punctuation character escaped: it is no markup, link, HTML or table."""
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", printable(" ".join(text.split())))
+
+
+def escape_active_markdown(text: str) -> str:
+    """Return the text on one line, escaped only where Markdown would not show it literally."""
+    line = " ".join(text.split())
+    return escape_markdown(line) if _ACTIVE.search(line) or not line.isprintable() else line
 
 
 class PrintableFormatter(logging.Formatter):

@@ -79,7 +79,8 @@ async def test_a_domain_that_fails_is_shown_held_and_let_go(
             page = await artifact(http, "dns-news-acme-dev")
             assert page.startswith("# acme.dev: fail")
             assert '_dmarc.acme.dev. IN TXT "v=DMARC1; p=none; rua=mailto:dmarc@acme.dev"' in page
-            assert "no record at _dmarc.acme.dev" in await artifact(http, "dns-health")
+            assert r"no record at \_dmarc\.acme\.dev" in page, "data in a page is no markup"
+            assert '"verdict": "fail"' in await artifact(http, "dns-health")
 
             nameserver.zone["_dmarc.acme.dev"] = GOOD["_dmarc.acme.dev"]
             assert await run_flow(server, config) == "1 senders checked, 0 fail, 0 are held back"

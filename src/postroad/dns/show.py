@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from postroad.dns.finding import Finding, Verdict
 from postroad.dns.health import Change
+from postroad.printable import escape_active_markdown, printable
 
 _MARKS = {Verdict.PASS: "✓", Verdict.INFO: "·", Verdict.UNKNOWN: "?", Verdict.WARN: "!", Verdict.FAIL: "✗"}
 
@@ -14,18 +15,19 @@ def markdown(domain: str, verdict: Verdict, findings: Sequence[Finding], change:
     """Return a page: what was found, what is new, and how to mend what is not well."""
     lines = [f"# {domain}: {verdict}", "", "| | standard | about | seen |", "|---|---|---|---|"]
     lines += [
-        f"| {_MARKS[f.verdict]} {f.verdict} | {f.standard} | {_cell(f.subject)} | {_cell(f.seen)} |" for f in findings
+        f"| {_MARKS[f.verdict]} {f.verdict} | {f.standard} | {_literal(f.subject)} | {_literal(f.seen)} |"
+        for f in findings
     ]
     if change is not None and (change.new or change.gone):
         lines += ["", "## Since the last check", ""]
-        lines += [f"* new: {f.standard} {_inline(f.subject)}: {_inline(f.seen)}" for f in change.new]
-        lines += [f"* gone: {f.standard} {_inline(f.subject)}: {_inline(f.seen)}" for f in change.gone]
+        lines += [f"* new: {f.standard} {_literal(f.subject)}: {_literal(f.seen)}" for f in change.new]
+        lines += [f"* gone: {f.standard} {_literal(f.subject)}: {_literal(f.seen)}" for f in change.gone]
     for finding in to_mend(findings):
-        lines += ["", f"## {finding.standard}, {_inline(finding.subject)}", "", finding.why]
+        lines += ["", f"## {finding.standard}, {_literal(finding.subject)}", "", finding.why]
         if finding.remedy:
-            lines += ["", _inline(finding.remedy)]
+            lines += ["", _literal(finding.remedy)]
         if finding.publish:
-            lines += ["", "```", finding.publish.replace("```", ""), "```"]
+            lines += ["", "```", printable(finding.publish.replace("```", ""), keep="\n"), "```"]
     return "\n".join(lines) + "\n"
 
 
@@ -35,10 +37,6 @@ def to_mend(findings: Sequence[Finding]) -> list[Finding]:
     return grave + [finding for finding in findings if finding.verdict is Verdict.WARN]
 
 
-def _cell(text: str) -> str:
-    return _inline(text).replace("|", "\\|")
-
-
-def _inline(text: str) -> str:
-    # What DNS says is anybody's: no line of it may become a heading, nor any of it a link or a tag.
-    return "".join(f"\\{c}" if c in "<[]" else c for c in " ".join(text.split()))
+def _literal(text: str) -> str:
+    # Anybody may publish a record: none of its text may become a heading, a link or a tag.
+    return escape_active_markdown(text)

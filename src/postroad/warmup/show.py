@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from math import log10
 
+from postroad.printable import escape_active_markdown
 from postroad.warmup.simulate import SimulatedDay
 
 WIDTH = 40
@@ -39,4 +40,4 @@ def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> 
 def _cell(cell: object) -> str:
     if isinstance(cell, int) and not isinstance(cell, bool):
         return f"{cell:,}"
-    return str("–" if cell is None else cell).replace("|", r"\|").replace("\n", " ").replace("<", "&lt;")
+    return escape_active_markdown(str("–" if cell is None else cell))
