@@ -41,6 +41,7 @@ class RunningHouse:
     state_dir: Path
     url: str
     environment: dict[str, str]
+    campaigns: Path
 
     @property
     def access(self) -> PrefectAccess:
@@ -53,7 +54,7 @@ class RunningHouse:
 
     def apply_campaign(self, name: str, recipients: int) -> None:
         """Apply a campaign of this name, with an audience of its own that nothing goes wrong for."""
-        folder = self.state_dir / name
+        folder = self.campaigns / name
         folder.mkdir()
         rows = [f"{name}-{n}@mailbox.example,Reader {n}" for n in range(recipients)]
         (folder / "people.csv").write_text("\n".join(["address,first_name", *rows]))
@@ -85,7 +86,13 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHouse]:
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < end, log.read_text()
             time.sleep(0.1)
-        yield RunningHouse(process, state_dir, found[1], {**environment, "PREFECT_API_URL": f"{found[1]}/api"})
+        yield RunningHouse(
+            process,
+            state_dir,
+            found[1],
+            {**environment, "PREFECT_API_URL": f"{found[1]}/api"},
+            tmp_path_factory.mktemp("campaigns"),
+        )
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0, log.read_text()
         left = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
@@ -135,9 +142,9 @@ async def test_run_leaves_progress_table_and_markdown(house: RunningHouse) -> No
 
 async def test_preflight_failure_fails_the_run_and_mails_nobody(house: RunningHouse) -> None:
     house.apply_campaign("broken", 20)
-    text = house.state_dir / "broken" / "text.txt"
+    text = house.campaigns / "broken" / "text.txt"
     text.write_text("Hello {{ nickname }}\n{{ unsubscribe_url }}\n{{ postal_address }}\n")
-    house.postroad("campaign", "apply", str(house.state_dir / "broken" / "campaign.yaml"))
+    house.postroad("campaign", "apply", str(house.campaigns / "broken" / "campaign.yaml"))
     outcome = await ended(house, await run_of(house, "broken"))
     assert outcome.startswith("Failed")
     assert "nickname" in outcome
