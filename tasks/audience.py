@@ -43,7 +43,7 @@ async def open_file(audience: str, path: str) -> ImportProgress:
 
 @retried("import rows", run_name="import rows from {cursor}")
 async def import_rows(import_id: int, cursor: int, rows: int) -> ImportProgress:
-    """Import the next rows in one transaction.
+    """Import the next rows, a thousand in a transaction.
 
     The library reads on from the cursor it recorded with the rows, so a retry after a commit whose answer
     was lost repeats nothing; `cursor` only names the task run.

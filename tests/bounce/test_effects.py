@@ -15,7 +15,7 @@ from postroad.bounce.report import Envelope
 from postroad.mail.token import TokenSigner
 from postroad.queue import Event, EventKind
 from postroad.settings import BounceSettings
-from postroad.store.bounce import forget_raw, raw_of, verdict_counts
+from postroad.store.bounce import forget_raw, mails_to_empty, raw_of, verdict_counts
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState, delivery_events
 from postroad.store.retention import Before, delete_old
@@ -308,7 +308,7 @@ def test_the_octets_are_dropped_when_their_time_is_over_and_the_rest_stays(house
     waits = house.keep(mails.BLOCKED)
     house.process(raw)
     with write(house.engine) as connection:
-        assert forget_raw(connection, NOW) == 0
-        assert forget_raw(connection, NOW + DAY) == 1
+        assert mails_to_empty(connection, NOW, 10) == []
+        assert forget_raw(connection, mails_to_empty(connection, NOW + DAY, 10)) == 1
         assert raw_of(connection, waits) == mails.BLOCKED  # It waits to be judged.
     assert house.process(raw).verdict is Verdict.HARD

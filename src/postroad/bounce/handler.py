@@ -18,15 +18,17 @@ from postroad.clock import Clock
 from postroad.errors import UnavailableError
 from postroad.queue import Claimed, Dead, Defer, Done, Lease, Verdict
 from postroad.settings import BounceSettings
-from postroad.store.bounce import forget_raw
-from postroad.store.engine import write
+from postroad.store.bounce import forget_raw, mails_to_empty
+from postroad.store.engine import read, write
 from postroad.store.outcome import TouchOutcome
-from postroad.store.webhook import forget_tokens
+from postroad.store.webhook import any_token_before, forget_tokens
 
 log = logging.getLogger(__name__)
 
 AWAY_MS = 5_000
 LOOK_SECONDS = 60.0
+FORGET_STEP = 200
+"""Mails that one transaction empties: each may have a megabyte."""
 SKEW_MS = 600_000
 """Clocks differ. A token is remembered for so long after its signature is too old by ours."""
 
@@ -146,6 +148,15 @@ async def keep_house(
 
 
 def _forget(engine: sa.Engine, raw_before: datetime, tokens_before: datetime) -> None:
-    with write(engine) as connection:
-        forget_raw(connection, raw_before)
-        forget_tokens(connection, tokens_before)
+    while True:
+        with read(engine) as connection:
+            digests = mails_to_empty(connection, raw_before, FORGET_STEP)
+        if not digests:
+            break
+        with write(engine) as connection:
+            forget_raw(connection, digests)
+    with read(engine) as connection:
+        any_token = any_token_before(connection, tokens_before)
+    if any_token:
+        with write(engine) as connection:
+            forget_tokens(connection, tokens_before)

@@ -28,6 +28,8 @@ from postroad.store.recipient import Audience, AudienceImport, Bringing, Refusal
 from postroad.store.types import UtcDateTime
 
 SLICE_ROWS = 5_000
+STEP_ROWS = 1_000
+"""Rows that one transaction imports."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,35 +129,49 @@ def import_progress(engine: sa.Engine, import_id: int) -> ImportProgress:
 def import_slice(
     engine: sa.Engine, import_id: int, now: datetime, rows: int = SLICE_ROWS, rules: FileRules | None = None
 ) -> ImportProgress:
-    """Import the next rows of a file, and move its cursor, in one transaction.
+    """Import the next rows of a file, and move its cursor, in transactions of a thousand rows.
 
     Raises DataError when the file is no longer the one that was checked.
     """
-    with write(engine) as connection:
-        state = (
-            Session(connection)
-            .exec(select(AudienceImport).where(AudienceImport.id == import_id).with_for_update())
-            .one_or_none()
-        )
+    left = rows
+    while True:
+        progress, imported = _import_step(engine, import_id, now, min(left, STEP_ROWS), rules)
+        left -= imported
+        if progress.finished or left <= 0:
+            return progress
+
+
+def _import_step(
+    engine: sa.Engine, import_id: int, now: datetime, rows: int, rules: FileRules | None
+) -> tuple[ImportProgress, int]:
+    """Returns how far the import is, and how many rows this step imported. The file is read before the transaction."""
+    with read(engine) as connection:
+        state = Session(connection).get(AudienceImport, import_id)
         if state is None or state.finished_at is not None:
-            return _progress(connection, import_id)
-        path = Path(state.path)
-        require_unchanged(path, state.sha256, state.started_at)
-        start = Place(state.cursor, state.line) if state.cursor else None
-        with open_csv(path, start=start, rules=rules) as file:
-            judged = judge(file.columns, islice(file, rows))
-            place = file.place
+            return _progress(connection, import_id), 0
+    path = Path(state.path)
+    require_unchanged(path, state.sha256, state.started_at)
+    start = Place(state.cursor, state.line) if state.cursor else None
+    with open_csv(path, start=start, rules=rules) as file:
+        judged = judge(file.columns, islice(file, rows))
+        place = file.place
+    done = state.rows_done + judged.rows
+    if not judged.rows and done != state.rows_total:
+        raise DataError(
+            f"the file changed while it was imported: row {done} of {state.rows_total} is its last now",
+            where=str(path),
+            remedy="Import it again: what it says now counts from its first line.",
+        )
+    with write(engine) as connection:
+        current = connection.execute(
+            sa.select(col(AudienceImport.rows_done)).where(col(AudienceImport.id) == import_id).with_for_update()
+        ).scalar_one()
+        if current != state.rows_done:  # Another process was faster with these rows: the next ones are ours.
+            return _progress(connection, import_id), 0
         imported = take_in(connection, judged.taken, Bringing(state.audience_id, import_id), now)
         if judged.refused:
             rejected = [{"import_id": import_id, **row._asdict()} for row in judged.refused]
             connection.execute(sa.insert(Refusal), rejected)
-        done = state.rows_done + judged.rows
-        if not judged.rows and done != state.rows_total:
-            raise DataError(
-                f"the file changed while it was imported: row {done} of {state.rows_total} is its last now",
-                where=str(path),
-                remedy="Import it again: what it says now counts from its first line.",
-            )
         values = {
             "cursor": place.cursor,
             "line": place.line,
@@ -166,7 +182,7 @@ def import_slice(
             "finished_at": now if done >= state.rows_total else None,
         }
         connection.execute(sa.update(AudienceImport).where(col(AudienceImport.id) == import_id).values(**values))
-        return _progress(connection, import_id)
+        return _progress(connection, import_id), judged.rows
 
 
 def import_file(

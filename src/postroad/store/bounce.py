@@ -28,6 +28,12 @@ class BounceMail(SQLModel, table=True):
             postgresql_where=sa.text("processed_at IS NULL"),
         ),
         sa.Index("ix_bounce_mail_verdict", "verdict", "received_at"),
+        sa.Index(
+            "ix_bounce_mail_raw",
+            "received_at",
+            sqlite_where=sa.text("raw IS NOT NULL"),
+            postgresql_where=sa.text("raw IS NOT NULL"),
+        ),
     )
 
     digest: str = Field(primary_key=True, sa_type=sa.String(64))
@@ -135,14 +141,21 @@ def raw_of(connection: sa.Connection, digest: str) -> bytes | None:
     return None if raw is None else bytes(raw)
 
 
-def forget_raw(connection: sa.Connection, before: datetime) -> int:
-    """Drop the octets of mails that were judged and came before an instant; their rows stay. Returns how many."""
+def mails_to_empty(connection: sa.Connection, before: datetime, limit: int) -> list[str]:
+    """Return digests of judged mails that came before an instant and have their octets, the oldest first."""
     statement = _text(
-        "UPDATE bounce_mail SET raw = NULL "
-        "WHERE received_at < :before AND raw IS NOT NULL AND processed_at IS NOT NULL",
+        "SELECT digest FROM bounce_mail WHERE raw IS NOT NULL AND received_at < :before "
+        "AND processed_at IS NOT NULL ORDER BY received_at LIMIT :limit",
         "before",
     )
-    return connection.execute(statement, {"before": before}).rowcount
+    return list(connection.execute(statement, {"before": before, "limit": limit}).scalars())
+
+
+def forget_raw(connection: sa.Connection, digests: Sequence[str]) -> int:
+    """Drop the octets of mails; their rows stay. Returns how many."""
+    item, parameters = json_rows(connection, "old", {"digest": sa.Text()}, [{"digest": digest} for digest in digests])
+    statement = sa.text(f"UPDATE bounce_mail SET raw = NULL WHERE digest IN (SELECT old.digest FROM {item})")
+    return connection.execute(statement, parameters).rowcount
 
 
 def finish_mail(connection: sa.Connection, mail: BounceMail) -> None:

@@ -109,6 +109,12 @@ _WHOSE = (
 )
 
 
+# With the campaign, so that the index of (campaign, step, recipient) is used: there is none of the step alone.
+_OF_STEP = (
+    "touch.campaign_id = (SELECT step.campaign_id FROM step WHERE step.id = :step_id) AND touch.step_id = :step_id"
+)
+
+
 def _source(connection: sa.Connection) -> str:
     if connection.dialect.name == "sqlite":
         field = "CAST(json_extract(recipient.attributes, '$.\"' || :source_field || '\"') AS TEXT)"
@@ -142,7 +148,7 @@ def tallies(
         f"SELECT {_source(connection)} AS source, recipient.domain, mail_domain.provider, {day} AS day, "
         f"sum(CASE WHEN {_TRIED} THEN 1 ELSE 0 END), sum(CASE WHEN {_HARD} THEN 1 ELSE 0 END), "
         f"sum(CASE WHEN {_COMPLAINED} THEN 1 ELSE 0 END) "
-        f"FROM touch {_WHOSE} WHERE touch.step_id = :step_id {newer} "
+        f"FROM touch {_WHOSE} WHERE {_OF_STEP} {newer} "
         "GROUP BY 1, recipient.domain, mail_domain.provider, 4"
     ).bindparams(sa.bindparam("hard_causes", list(hard_causes), expanding=True))
     values: dict[str, object] = {"step_id": step_id, "source_field": source_field, "act_on_unsigned": act_on_unsigned}
@@ -283,14 +289,14 @@ def mark_announced(connection: sa.Connection, ids: Sequence[int], now: datetime)
 def due_queued(connection: sa.Connection, step_id: int, now: datetime, chunk: int) -> Iterator[list[int]]:
     """Touches of a step that wait on the queue and might have gone by now, a chunk at a time."""
     statement = sa.text(
-        "SELECT id FROM touch WHERE step_id = :step_id AND state = 'queued' AND due_at <= :now "
-        "AND (next_at IS NULL OR next_at <= :now) AND id > :after ORDER BY id LIMIT :chunk"
+        f"SELECT id, recipient_id FROM touch WHERE {_OF_STEP} AND state = 'queued' AND due_at <= :now "
+        "AND (next_at IS NULL OR next_at <= :now) AND recipient_id > :after ORDER BY recipient_id LIMIT :chunk"
     ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
     after = 0
     while True:
         values = {"step_id": step_id, "now": now, "after": after, "chunk": chunk}
-        found = list(connection.execute(statement, values).scalars())
+        found = connection.execute(statement, values).all()
         if not found:
             return
-        yield found
-        after = found[-1]
+        yield [row.id for row in found]
+        after = found[-1].recipient_id

@@ -164,18 +164,27 @@ def strengthen(connection: sa.Connection, address: str, reason: SuppressionReaso
     connection.execute(statement, {"address": address, "reason": reason.value, "source": source})
 
 
+STEP = 1_000
+"""Suppressions that one transaction keeps."""
+
+
 def suppress_now(
     engine: sa.Engine, addresses: Iterable[str], reason: SuppressionReason, source: str, now: datetime
 ) -> int:
-    """Suppress addresses in a transaction of its own. Returns how many are new."""
-    with write(engine) as connection:
-        return suppress(connection, addresses, reason, source, now)
+    """Suppress addresses everywhere, as `keep_now` does. Returns how many are new."""
+    return keep_now(engine, [Entry(address, reason, source, now) for address in addresses])
 
 
 def keep_now(engine: sa.Engine, entries: Sequence[Entry]) -> int:
-    """Keep suppressions in a transaction of its own. Returns how many are new."""
-    with write(engine) as connection:
-        return keep(connection, entries)
+    """Keep suppressions in transactions of their own, a thousand in each. Returns how many are new.
+
+    What was kept before a failure holds, and keeping it again changes nothing.
+    """
+    new = 0
+    for start in range(0, len(entries), STEP):
+        with write(engine) as connection:
+            new += keep(connection, entries[start : start + STEP])
+    return new
 
 
 def lift(

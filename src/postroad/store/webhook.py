@@ -27,6 +27,14 @@ def use_token(connection: sa.Connection, token: str, now: datetime) -> bool:
     return connection.execute(statement, {"token": token, "now": now}).rowcount == 1
 
 
+def any_token_before(connection: sa.Connection, before: datetime) -> bool:
+    """Return whether any token came before an instant."""
+    statement = sa.text("SELECT 1 FROM webhook_token WHERE seen_at < :before LIMIT 1").bindparams(
+        sa.bindparam("before", type_=UtcDateTime())
+    )
+    return connection.execute(statement, {"before": before}).first() is not None
+
+
 def forget_tokens(connection: sa.Connection, before: datetime) -> int:
     """Forget tokens that came before an instant. Returns how many."""
     statement = sa.text("DELETE FROM webhook_token WHERE seen_at < :before").bindparams(

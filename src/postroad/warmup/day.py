@@ -46,13 +46,16 @@ def pass_day(engine: sa.Engine, identity: Identity, now: datetime) -> list[Warmu
     today = day_of(identity, now)
     if identity.warmup.start is not None and today < identity.warmup.start:
         return []
-    with write(engine) as connection:
-        store.one_at_a_time(connection)
-        known = store.days_of(connection, [identity.name], since=today - timedelta(days=KEPT_DAYS))
+    kept_since = today - timedelta(days=KEPT_DAYS)
+    with read(engine) as connection:  # Counting takes as long as there is mail: nobody waits for it.
+        known = store.days_of(connection, [identity.name], since=kept_since)
         last = max((row.day for row in known), default=today)
         since = min(today - timedelta(days=JUDGED_DAYS), last)
         counted = count_mail(connection, identity, [since + timedelta(days=n) for n in range((today - since).days + 1)])
         reported = spam_rates(reputation_of(connection, identity.known_as, since))
+    with write(engine) as connection:
+        store.one_at_a_time(connection)
+        known = store.days_of(connection, [identity.name], since=kept_since)  # Another may have decided meanwhile.
         rows: list[WarmupDayRow] = []
         for provider, days in _by_provider(known, counted).items():
             rates = reported.get(provider, NOTHING_REPORTED)

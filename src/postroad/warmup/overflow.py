@@ -17,12 +17,15 @@ from msgspec import Struct
 from postroad.settings import Settings, WarmupSettings
 from postroad.store import warmup as store
 from postroad.store.bulk import json_rows
-from postroad.store.campaign import CampaignState, find_campaign
+from postroad.store.campaign import Campaign, CampaignState, find_campaign
 from postroad.store.engine import read, write
 from postroad.store.types import UtcDateTime
 from postroad.warmup.caps import Cap, effective, hours_of
 from postroad.warmup.day import count_mail, day_of, midnight, provider_of
 from postroad.warmup.identity import Identity, identities
+
+STEP = 1_000
+"""Touches that one transaction moves."""
 
 
 class Sender(Struct, frozen=True, kw_only=True):
@@ -90,26 +93,55 @@ def overflow(engine: sa.Engine, settings: Settings, campaign: str, *, now: datet
     """Give touches of a running campaign that are due, and on no queue yet, to the senders that it names for what its
     own cannot carry. Who was to send them, who does and why is kept. Returns how many moved.
 
-    Raises UnavailableError; nothing has moved then.
+    It is decided by reading, and moved in steps. Where another campaign moved touches meanwhile, which may fill the
+    same room, the rest is decided again. Raises UnavailableError; what has moved then stays moved.
     """
-    with read(engine) as connection:
-        if find_campaign(connection, campaign).overflow is None:
-            return 0
-    with write(engine) as connection:
-        found = find_campaign(connection, campaign, for_update=True)
-        if found.overflow is None or found.state is not CampaignState.RUNNING:
-            return 0
-        store.one_at_a_time(connection)  # Two campaigns must not fill the same room.
-        until = now + timedelta(milliseconds=found.overflow["within_ms"])
-        touches = _due(connection, found.id, now + timedelta(milliseconds=horizon_ms))
-        providers = {provider for _, provider in touches}
-        senders = _senders(connection, settings, [found.sender_id, *found.overflow["senders"]], providers, now, until)
-        if found.sender_id not in senders:
-            return 0
-        own = senders[found.sender_id]
-        others = [senders[id_] for id_ in found.overflow["senders"] if id_ in senders]
-        moves = share_out(touches, own, others)
-        return _move(connection, moves, found.sender_id, now) if moves else 0
+    moved, complete = 0, False
+    while not complete:
+        with read(engine) as connection:
+            seen = _last_move(connection)
+            found = find_campaign(connection, campaign)
+            moves = _decide(connection, settings, found, now, now + timedelta(milliseconds=horizon_ms))
+        step, complete = _move_in_steps(engine, found, moves, seen, now)
+        moved += step
+    return moved
+
+
+def _decide(
+    connection: sa.Connection, settings: Settings, campaign: Campaign, now: datetime, horizon: datetime
+) -> list[Move]:
+    if campaign.overflow is None or campaign.state is not CampaignState.RUNNING:
+        return []
+    until = now + timedelta(milliseconds=campaign.overflow["within_ms"])
+    touches = _due(connection, campaign.id, horizon)
+    providers = {provider for _, provider in touches}
+    ids = [campaign.sender_id, *campaign.overflow["senders"]]
+    senders = _senders(connection, settings, ids, providers, now, until)
+    if campaign.sender_id not in senders:
+        return []
+    others = [senders[id_] for id_ in campaign.overflow["senders"] if id_ in senders]
+    return share_out(touches, senders[campaign.sender_id], others)
+
+
+def _move_in_steps(
+    engine: sa.Engine, campaign: Campaign, moves: Sequence[Move], seen: int, now: datetime
+) -> tuple[int, bool]:
+    """Returns how many moved, and whether that was all. ``seen``: the last move that the decision knew of."""
+    moved = 0
+    for start in range(0, len(moves), STEP):
+        with write(engine) as connection:
+            store.one_at_a_time(connection)
+            if find_campaign(connection, campaign.name, for_update=True).state is not CampaignState.RUNNING:
+                return moved, True
+            if _last_move(connection) != seen:
+                return moved, False
+            moved += _move(connection, moves[start : start + STEP], campaign.sender_id, now)
+            seen = _last_move(connection)
+    return moved, True
+
+
+def _last_move(connection: sa.Connection) -> int:
+    return int(connection.execute(sa.text("SELECT COALESCE(max(id), 0) FROM overflow")).scalar_one())
 
 
 def _due(connection: sa.Connection, campaign_id: int | None, until: datetime) -> list[tuple[int, str]]:

@@ -29,6 +29,7 @@ from postroad.store.suppression import suppressed_sql
 from postroad.store.types import UtcDateTime, sql_instant
 from postroad.warmup.caps import effective, hours_of
 from postroad.warmup.day import count_mail, count_seeds, day_of, midnight, provider_of
+from postroad.warmup.health import Counts
 from postroad.warmup.identity import Identity, of_sender
 
 SHARE = 2
@@ -173,6 +174,9 @@ def plan_seeds(engine: sa.Engine, settings: Settings, sender: str, name: str, no
     seeds = seeds_of(settings, sender)
     if seeds is None:
         raise ConfigError(f"sender {sender} has no seed list", where=f"senders.{sender}.warmup.seeds")
+    today = day_of(found[0], now)
+    with read(engine) as connection:  # Counting takes as long as there is mail: nobody waits for it.
+        sent = [count_mail(connection, identity, [today], seeds=False)[today] for identity in found]
     with write(engine) as connection:
         store.one_at_a_time(connection)  # Senders that share a domain share its room.
         campaign = find_campaign(connection, name, for_update=True)
@@ -181,7 +185,7 @@ def plan_seeds(engine: sa.Engine, settings: Settings, sender: str, name: str, no
         if not already:
             since, until = _hours(found[0], now)
             left = max((until - since) / hours_of(found[0].warmup), 0.0)
-            rooms = _rooms(connection, found, {seed.provider for seed in members}, now)
+            rooms = _rooms(connection, found, {seed.provider for seed in members}, sent, now)
             rooms = {provider: int(room * left) for provider, room in rooms.items()}
             chosen = choose(members, rooms, per_day=seeds.per_day, day=day_of(found[0], now))
             _plan_touches(connection, campaign, due_instants(chosen, since, until, seeded_by=name))
@@ -211,7 +215,11 @@ def _members(connection: sa.Connection, campaign: Campaign) -> list[Seed]:
 
 
 def _rooms(
-    connection: sa.Connection, found: Sequence[Identity], providers: Collection[str], now: datetime
+    connection: sa.Connection,
+    found: Sequence[Identity],
+    providers: Collection[str],
+    sent: Sequence[Mapping[str, Counts]],
+    now: datetime,
 ) -> dict[str, int]:
     """By provider: messages to seed lists that today's caps leave room for."""
     newest = {
@@ -219,7 +227,6 @@ def _rooms(
         for row in store.newest_days(connection, [identity.name for identity in found])
     }
     today = day_of(found[0], now)
-    sent = [count_mail(connection, identity, [today], seeds=False)[today] for identity in found]
     planned = [count_seeds(connection, identity, today) for identity in found]
     rooms: dict[str, int] = {}
     for provider in providers:
