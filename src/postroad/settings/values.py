@@ -11,14 +11,14 @@ from zoneinfo import available_timezones
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 _UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_DURATION = re.compile(r"(?P<n>\d+(?:\.\d+)?)\s*(?P<unit>ms|s|m|h|d)")
+_DURATION = re.compile(r"(?P<n>\d{1,15}(?:\.\d{1,9})?)\s{0,9}(?P<unit>ms|s|m|h|d)")
 
 
 def parse_duration_ms(text: str) -> int:
     """Milliseconds of ``500ms``, ``30s``, ``15m``, ``2h`` or ``3d``. Raises ValueError."""
     match = _DURATION.fullmatch(text.strip())
     if match is None:
-        raise ValueError(f"{text!r} is no duration: write a number and ms, s, m, h or d, as in 15m")
+        raise ValueError(f"{text[:40]!r} is no duration: write a number and ms, s, m, h or d, as in 15m")
     return round(Fraction(match["n"]) * _UNIT_MS[match["unit"]])
 
 
@@ -33,8 +33,8 @@ class Rate(BaseModel):
     @classmethod
     def parse(cls, text: str) -> Rate:
         count, slash, per = text.partition("/")
-        if not slash or not count.strip().isdecimal() or int(count) == 0:
-            raise ValueError(f"{text!r} is no rate: write a count, a slash and a duration, as in 100/1s")
+        if not slash or len(count) > 15 or not count.strip().isdecimal() or int(count) == 0:
+            raise ValueError(f"{text[:40]!r} is no rate: write a count, a slash and a duration, as in 100/1s")
         per_ms = parse_duration_ms(per if per.strip()[:1].isdecimal() else f"1{per.strip()}")
         if per_ms == 0:
             raise ValueError(f"{text!r} is no rate: its duration is nothing")
