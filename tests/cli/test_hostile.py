@@ -60,6 +60,7 @@ CALLS: dict[str, Call] = {
     "shaping show": Call((), ("shaping_change.rule", "shaping_change.reply")),
     "shaping log": Call((), ("shaping_change.rule", "shaping_change.reply", "shaping_change.restored_by")),
     "bounce explain": Call(("mails",)),
+    "bounce classify": Call((f"550 5.1.1 {bad('reply')}",), ("reply",)),
     "bounce status": Call((), ()),
     "cohort list": Call(
         ("--lifted",), tuple(f"cohort_pause.{it}" for it in ("source", "provider", "reason", "lifted_by", "lifted_why"))

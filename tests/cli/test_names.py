@@ -44,6 +44,7 @@ TYPOS = {
     ("shaping log", "sender"): ["shaping", "log", "--sender", "adda"],
     ("bounce poll", "names"): ["bounce", "poll", "bos"],
     ("bounce watch", "names"): ["bounce", "watch", "bos"],
+    ("bounce classify", "provider"): ["bounce", "classify", "550 5.1.1 no", "--provider", "gogle"],
     ("cohort status", "campaign"): ["cohort", "status", "sprong"],
     ("cohort resume", "pause"): ["cohort", "resume", "4711", "--reason", "clean"],
     ("warmup plan", "sender"): ["warmup", "plan", "--sender", "adda"],
@@ -102,7 +103,7 @@ NEW = {
 
 NO_NAMES = {
     *("rate", "drain", "metrics_host", "smtp", "lmtp", "host", "speed", "start", "within", "since", "to", "until"),
-    *("for_", "reason", "by", "why", "sender_ip", "helo", "resolver", "seed"),
+    *("for_", "reply", "reason", "by", "why", "sender_ip", "helo", "resolver", "seed"),
     *("persona", "algorithm"),  # One of a few words: what is none of them ends with 2, and a list of them.
 }
 """Parameters that are values."""

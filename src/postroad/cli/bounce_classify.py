@@ -11,6 +11,7 @@ from typing import Annotated, Final
 import typer
 
 from postroad.classify.classify import Confidence, Speaker, Statement, classify
+from postroad.cli.names import require_provider
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
 from postroad.delivery.outcome import of_reply
 from postroad.errors import Blame
@@ -67,6 +68,8 @@ def classify_command(
 
     Example: postroad bounce classify "550 5.1.1 User unknown"
     """
+    if provider:
+        require_provider(provider)
     found = (_classify(text, phase, provider, speaker) for text in (_lines(sys.stdin) if reply == "-" else [reply]))
     if as_json:
         for one in found:
