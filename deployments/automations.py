@@ -7,13 +7,17 @@ from typing import Final
 from uuid import UUID
 
 from prefect.client.schemas.objects import StateType
-from prefect.events.actions import ChangeFlowRunState, SendNotification
+from prefect.events.actions import ChangeFlowRunState, RunDeployment, SendNotification
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 
 from postroad.local.prefect import ALERTS
 
 DEFAULT_HEARTBEAT_S: Final = 180
 MISSED_HEARTBEATS: Final = 3
+STARTS_WITHIN_S: Final = 90
+"""A run that is Pending for so long has no process. Shorter than the leases of prefect.yaml, `grace_period_seconds`."""
+STOPPING_STATES: Final = ("Cancelling", "Cancelled", "Paused", "Suspended")
+PAUSE_DEPLOYMENT: Final = "pause-campaigns/pause-campaigns"
 ALERTING: Final = frozenset(
     {
         "postroad.canary.failed",
@@ -55,6 +59,55 @@ def silent_runs_crash(heartbeat_s: int) -> AutomationCore:
     )
 
 
+def stuck_runs_crash(within_s: int = STARTS_WITHIN_S) -> AutomationCore:
+    """Declare a flow run crashed that was taken by a worker and never started.
+
+    A worker that is killed between the two leaves its run *Pending* for ever. The slot of its deployment's limit goes
+    with it, for ever if the server restarts meanwhile: the lease is in the memory of the server, the count of slots
+    in its database. To crash the run frees the slot in both cases.
+    """
+    pending = "prefect.flow-run.Pending"
+    return AutomationCore(
+        name="postroad: a flow run that does not start has crashed",
+        description="Its worker died before the run began. The next run of the schedule does its work.",
+        trigger=EventTrigger(
+            posture=Posture.Proactive,
+            match={"prefect.resource.id": ["prefect.flow-run.*"]},
+            for_each={"prefect.resource.id"},
+            after={pending},
+            expect={"prefect.flow-run.*"},
+            threshold=1,
+            within=timedelta(seconds=within_s),
+        ),
+        actions=[
+            ChangeFlowRunState(
+                state=StateType.CRASHED,
+                message="It did not start: its worker died. Starting it again is safe.",
+            )
+        ],
+    )
+
+
+def stopped_runs_pause(deployment_id: UUID) -> AutomationCore:
+    """Start the deployment `pause-campaigns` when a run of `campaign` is cancelled or suspended.
+
+    The recorder sees the same within seconds. This is for an installation whose recorder cannot reach Prefect.
+    """
+    return AutomationCore(
+        name="postroad: a campaign whose run is cancelled or suspended is paused",
+        description="Cancelling a run stops the run. Its mail waits on the queue, which this stops.",
+        trigger=EventTrigger(
+            posture=Posture.Reactive,
+            match={"prefect.resource.id": ["prefect.flow-run.*"]},
+            match_related={"prefect.resource.role": ["flow"], "prefect.resource.name": ["campaign"]},
+            expect={f"prefect.flow-run.{name}" for name in STOPPING_STATES},
+            threshold=1,
+            within=timedelta(0),
+        ),
+        actions=[RunDeployment(source="selected", deployment_id=deployment_id)],
+    )
+
+
 def alerts(block_id: UUID) -> AutomationCore:
     """Tell somebody by a notification block, once for each event."""
     return AutomationCore(
@@ -77,6 +130,16 @@ def alerts(block_id: UUID) -> AutomationCore:
     )
 
 
-def all_automations(heartbeat_s: int, alert_block_id: UUID | None) -> list[AutomationCore]:
-    told = [alerts(alert_block_id)] if alert_block_id is not None else []
-    return [silent_runs_crash(heartbeat_s), *told]
+def all_automations(
+    heartbeat_s: int, alert_block_id: UUID | None, pause_deployment_id: UUID | None
+) -> list[AutomationCore]:
+    """Return the automations that a server should have.
+
+    Args:
+        heartbeat_s: How often a flow run shows that it is alive.
+        alert_block_id: The block that alerts go to. None: there are no alerts.
+        pause_deployment_id: The deployment `pause-campaigns`. None: the project has no such deployment.
+    """
+    pausing = [stopped_runs_pause(pause_deployment_id)] if pause_deployment_id is not None else []
+    alerting = [alerts(alert_block_id)] if alert_block_id is not None else []
+    return [silent_runs_crash(heartbeat_s), stuck_runs_crash(), *pausing, *alerting]

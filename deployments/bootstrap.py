@@ -31,12 +31,15 @@ from prefect.flows import load_flow_from_entrypoint
 from prefect.settings import get_current_settings
 from prefect.utilities.callables import parameter_schema
 
-from deployments.automations import DEFAULT_HEARTBEAT_S, all_automations
+from deployments.automations import DEFAULT_HEARTBEAT_S, PAUSE_DEPLOYMENT, all_automations
 from deployments.pool import ensure_pool
 from deployments.schedules import Account, Change, Create, Delete, Update, account, decide
 from deployments.spec import DeploymentSpec, ProjectSpec, read
-from postroad.errors import UnavailableError
-from postroad.local.prefect import ALERTS
+from postroad.cli.app import shown_errors
+from postroad.errors import ConfigError, PostroadError, UnavailableError
+from postroad.local.campaign_form import offer_campaigns
+from postroad.local.prefect import ALERTS, open_prefect
+from postroad.parts import ready_engine
 from postroad.settings import Settings
 from tasks.policy import LIMITS
 
@@ -65,13 +68,15 @@ async def bootstrap(project: ProjectSpec, wait_s: float = 0.0, *, alert_block: s
             await client.upsert_global_concurrency_limit_by_name(limit.name, limit.slots, limit.decay_per_second)
         recorded = await read_record(client)
         record: dict[str, Any] = {}
+        ids: dict[str, UUID] = {}
         for spec in project.deployments:
             name, deployment_id = await install(client, spec)
+            ids[name] = deployment_id
             await reconcile(client, deployment_id, spec, recorded.get(name, {}))
             record[name] = {schedule.slug: account(schedule) for schedule in spec.schedules}
         if record != recorded:
             await write_record(client, record)
-        await ensure_automations(client, heartbeat_s, alert_block)
+        await ensure_automations(client, heartbeat_s, alert_block, ids.get(PAUSE_DEPLOYMENT))
 
 
 async def until_ready(client: PrefectClient, wait_s: float) -> None:
@@ -145,10 +150,12 @@ async def _carry_out(client: PrefectClient, deployment_id: UUID, change: Change)
             await client.delete_deployment_schedule(deployment_id, schedule_id)
 
 
-async def ensure_automations(client: PrefectClient, heartbeat_s: int, alert_block: str | None) -> None:
+async def ensure_automations(
+    client: PrefectClient, heartbeat_s: int, alert_block: str | None, pause_deployment_id: UUID | None = None
+) -> None:
     """Have the automations of this package, and that of alerts only where a block is named."""
     block_id = await find_block(client, alert_block) if alert_block is not None else None
-    for automation in all_automations(heartbeat_s, block_id):
+    for automation in all_automations(heartbeat_s, block_id, pause_deployment_id):
         await ensure_automation(client, automation)
     if alert_block is None:
         await forget_automation(client, ALERTS)
@@ -202,6 +209,20 @@ async def write_record(client: PrefectClient, record: dict[str, Any]) -> None:
         await client.update_variable(VariableUpdate(name=RECORD, value=record))
 
 
+async def install_all(project: ProjectSpec, settings: Settings, wait_s: float) -> None:
+    """Bring the server to the project, and its form of a campaign to the campaigns of the ledger."""
+    await bootstrap(project, wait_s, alert_block=settings.alert_block)
+    try:
+        engine = await asyncio.to_thread(ready_engine, settings)
+        try:
+            async with open_prefect(settings) as prefect:
+                await offer_campaigns(engine, prefect)
+        finally:
+            engine.dispose()
+    except PostroadError as error:
+        logger.warning("the form of a campaign has no list of campaigns yet: %s", error)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m deployments.bootstrap", description=__doc__)
     parser.add_argument("--prefect-file", type=Path, default=Path("prefect.yaml"), help="default: %(default)s")
@@ -214,8 +235,15 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    project, settings = read(arguments.prefect_file), Settings.load()
-    asyncio.run(bootstrap(project, arguments.wait_seconds, alert_block=settings.alert_block))
+    with shown_errors():
+        project, settings = read(arguments.prefect_file), Settings.load()
+        if get_current_settings().api.url is None:  # Prefect would start a server of its own, and forget it.
+            raise ConfigError(
+                "no Prefect server is named",
+                where="PREFECT_API_URL",
+                remedy="Set it, such as PREFECT_API_URL=http://127.0.0.1:4200/api. `postroad up` does so by itself.",
+            )
+        asyncio.run(install_all(project, settings, arguments.wait_seconds))
 
 
 if __name__ == "__main__":

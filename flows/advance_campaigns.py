@@ -6,7 +6,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from tasks.advance import advance_campaign, list_running, publish_advances
+from tasks.advance import advance_campaign, list_running, publish_advances, record_advance
 
 
 @flow(name="advance-campaigns")
@@ -26,6 +26,8 @@ async def advance_campaigns() -> State[None]:
             # One campaign with a fault must not hold up the others. Its task run shows where it came from.
             failed.append(f"{name}: {error}")
 
+    if advances or not failed:
+        await record_advance()
     await publish_advances(advances)
     if failed:
         return Failed(message="; ".join(failed))

@@ -9,7 +9,7 @@ from prefect.states import Completed
 from flows.import_audience import import_audience
 from flows.params import CampaignParams, ImportParams
 from tasks.audience import find_unimported_file
-from tasks.campaign import follow, freeze_audience, preflight, submit_slice
+from tasks.campaign import begin, follow, freeze_audience, preflight, record_failure, submit_slice
 from tasks.report import announce
 from tasks.result import publish_result
 from tasks.slices import rows_per_slice
@@ -24,7 +24,19 @@ async def campaign(params: CampaignParams) -> State[None]:
     later is not part of this campaign. Then the messages go out, each person's in their own time zone.
 
     Starting the same campaign again mails nobody twice: it continues whatever an earlier run left undone.
+
+    Cancelling or suspending this run stops the mail: the campaign is paused. Starting it again resumes it.
     """
+    try:
+        return await send(params)
+    except Exception as error:
+        await record_failure(params.campaign, str(error))
+        raise
+
+
+async def send(params: CampaignParams) -> State[None]:
+    """Do what the flow does. Raises what made it fail."""
+    await begin(params.campaign)
     source = await find_unimported_file(params.campaign)
     if source is not None:
         await import_audience(ImportParams(audience=source.audience, path=str(source.path)))

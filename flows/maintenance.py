@@ -6,7 +6,14 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from tasks.maintain import delete_old_rows, mend_queue, publish_depths, tidy_ledger, tidy_queues
+from tasks.maintain import (
+    delete_old_rows,
+    list_in_form,
+    mend_queue,
+    publish_depths,
+    tidy_ledger,
+    tidy_queues,
+)
 from tasks.report import announce
 
 
@@ -15,12 +22,14 @@ async def maintenance() -> State[None]:
     """Look after the queues.
 
     Takes back what dead workers held, makes jobs again for messages that the queue lost, and shows how deep
-    the queues are. Nothing is sent twice by it: before a message leaves, the ledger has the last word.
+    the queues are. It also brings the list of campaigns in the form of `campaign` up to date. Nothing is sent
+    twice by it: before a message leaves, the ledger has the last word.
     """
     moved = await tidy_queues()
     await tidy_ledger()
     deleted = await delete_old_rows()
     rebuilt = await mend_queue()
+    await list_in_form()
     depths = await publish_depths()
     found = "the queue misses nothing"
     if rebuilt is not None and (rebuilt.enqueued or rebuilt.unknown):

@@ -9,7 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from postroad.campaign.definition import NAME_PATTERN
 
-Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+NO_LINE_BREAK = "(?!\\n)"
+"""After `$`, which in Python also matches before a line break at the end. The server checks forms with Python, its page
+with JavaScript, and the flow with Rust, whose `$` is the end and which has no such condition."""
+Name = Annotated[str, Field(pattern=NAME_PATTERN, json_schema_extra={"pattern": NAME_PATTERN + NO_LINE_BREAK})]
+ONE_LINE = r"^[^\r\n]*$"
+Line = Annotated[str, Field(pattern=ONE_LINE, json_schema_extra={"pattern": ONE_LINE + NO_LINE_BREAK})]
 
 
 class Params(BaseModel):
@@ -26,7 +31,7 @@ class ImportParams(Params):
         description="The list these people join. Those already on it are updated; nobody is removed.",
         examples=["newsletter"],
     )
-    path: str = Field(
+    path: Line = Field(
         min_length=1,
         max_length=1024,
         title="CSV file",
@@ -61,7 +66,7 @@ class CampaignParams(Params):
 class WarmupParams(Params):
     """Whose warmup goes on by a day."""
 
-    sender: str = Field(
+    sender: Line = Field(
         min_length=1,
         max_length=100,
         title="Sender",
@@ -78,7 +83,7 @@ class DeadLetterParams(Params):
         title="Queue",
         description="Where they lie: mail that could not be sent, or mail that came back and could not be judged.",
     )
-    cause: str | None = Field(
+    cause: Line | None = Field(
         default=None,
         max_length=200,
         title="Cause",

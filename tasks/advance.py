@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
-from postroad.campaign.plan import advance
-from postroad.campaign.status import finish_if_done, running_campaigns, summary
+from postroad import advancing
+from postroad.advancing import Advance
+from postroad.campaign.status import running_campaigns, summary
 from postroad.parts import open_parts
 from tasks.policy import campaign_slot, retried
 from tasks.report import publish_table
 from tasks.result import renew_result
-from tasks.slices import MIN_ROWS
-from tasks.submit import hand_over
-
-
-@dataclass(frozen=True)
-class Advance:
-    """What one pass did for one campaign, in touches."""
-
-    campaign: str
-    planned: int
-    submitted: int
-    finished: bool
 
 
 @retried("list running campaigns")
@@ -40,15 +29,17 @@ async def advance_campaign(campaign: str) -> Advance:
     Each call is safe to repeat, so a retry begins at the first. Then what the campaign's run shows is renewed.
     """
     async with campaign_slot(), open_parts() as parts:
-        planned = await asyncio.to_thread(advance, parts.engine, campaign, parts.clock.now(), parts.hash_of)
-        submitted, cursor, done = 0, 0, False
-        while not done:
-            step = await hand_over(parts, campaign, cursor=cursor, rows=MIN_ROWS)
-            submitted, cursor, done = submitted + step.submitted, step.cursor, step.done
-        finished = await asyncio.to_thread(finish_if_done, parts.engine, campaign, parts.clock.now())
+        done = await advancing.advance_campaign(parts, campaign)
         state = await asyncio.to_thread(summary, parts.engine, campaign)
     await renew_result(state)
-    return Advance(campaign, planned, submitted, finished)
+    return done
+
+
+@retried("record the pass")
+async def record_advance() -> None:
+    """Record that a pass was made, for `postroad_last_advance_age_seconds`."""
+    async with open_parts() as parts:
+        await asyncio.to_thread(advancing.record_pass, parts)
 
 
 async def publish_advances(advances: Sequence[Advance]) -> None:

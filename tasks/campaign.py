@@ -6,17 +6,64 @@ import asyncio
 import time
 from typing import Final
 
+from prefect.context import FlowRunContext
+from prefect.runtime import flow_run
+
+from postroad.advancing import hand_over
 from postroad.campaign.plan import Launched, launch
 from postroad.campaign.preflight import PreflightReport, check
 from postroad.campaign.status import Summary, summary
-from postroad.delivery.submit import Submitted
+from postroad.delivery.campaign_runs import begin_run
+from postroad.delivery.submit import Submitted, queue_name
+from postroad.local.run_watch import pause_stopped
 from postroad.parts import open_parts
+from postroad.store.campaign import record_launch_error
+from postroad.store.engine import write
 from tasks.policy import campaign_slot, retried
 from tasks.report import ProgressBar, publish_sentences
 from tasks.result import delivery_title, ended
-from tasks.submit import hand_over
 
 FOLLOW_EVERY_S: Final = 1.0
+
+
+@retried("begin")
+async def begin(campaign: str) -> None:
+    """Record that this run works on the campaign: if it is cancelled or suspended, the campaign is paused.
+
+    A campaign that a stopped run paused is resumed, unless a schedule started this run. Raises StateError for one that
+    is paused otherwise.
+    """
+    run = FlowRunContext.get()
+    assert run is not None and run.flow_run is not None  # noqa: S101, PT018  (a task of a flow)
+    async with campaign_slot(), open_parts() as parts:
+        queue = await parts.queue(await asyncio.to_thread(queue_name, parts.engine, campaign))
+        await begin_run(
+            parts.engine,
+            queue,
+            campaign,
+            str(run.flow_run.id),
+            scheduled=run.flow_run.auto_scheduled,
+            now=parts.clock.now(),
+        )
+
+
+@retried("pause stopped campaigns")
+async def pause_stopped_campaigns() -> list[str]:
+    """Pause each campaign whose run was cancelled or suspended. Returns their names."""
+    async with open_parts() as parts:
+        return await pause_stopped(parts)
+
+
+@retried("record the failed launch")
+async def record_failure(campaign: str, error: str) -> None:
+    """Keep why a launch failed, so that `postroad campaign status` shows it."""
+    async with open_parts() as parts:
+
+        def write_failure() -> None:
+            with write(parts.engine) as connection:
+                record_launch_error(connection, campaign, error, parts.clock.now())
+
+        await asyncio.to_thread(write_failure)
 
 
 @retried("preflight")
@@ -39,9 +86,14 @@ async def preflight(campaign: str) -> PreflightReport:
 
 @retried("freeze the audience")
 async def freeze_audience(campaign: str) -> Launched:
-    """Write down who this campaign goes to. A second call finds the same people."""
+    """Write down who this campaign goes to. A second call finds the same people.
+
+    Raises StateError where the run was cancelled or suspended meanwhile, and its process did not notice.
+    """
     async with campaign_slot(), open_parts() as parts:
-        return await asyncio.to_thread(launch, parts.engine, campaign, parts.clock.now(), parts.hash_of)
+        return await asyncio.to_thread(
+            launch, parts.engine, campaign, parts.clock.now(), parts.hash_of, run_id=flow_run.get_id()
+        )
 
 
 @retried("submit", run_name="submit from {cursor}", retries=5)

@@ -11,6 +11,8 @@ import sqlalchemy as sa
 
 from postroad.delivery.control import Rebuilt, missing_jobs, together
 from postroad.delivery.job import MAIL_QUEUES
+from postroad.local.campaign_form import offer_campaigns
+from postroad.local.prefect import open_prefect
 from postroad.mending import rebuild_queue, restore_gates
 from postroad.parts import Parts, open_parts
 from postroad.queue import Queue
@@ -105,6 +107,13 @@ async def _mend(parts: Parts, queue: Queue) -> Rebuilt | None:
     if not await missing_jobs(parts.engine, queue):
         return None
     return await rebuild_queue(parts, queue, by="maintenance")
+
+
+@retried("list campaigns in the form")
+async def list_in_form() -> bool:
+    """Bring the drop-down in the form of `campaign` to the campaigns that exist. Returns whether it was changed."""
+    async with open_parts() as parts, open_prefect(parts.settings) as prefect:
+        return await offer_campaigns(parts.engine, prefect)
 
 
 @retried("show depths")

@@ -6,13 +6,13 @@ import asyncio
 
 import pytest
 
+from postroad.advancing import hand_over
 from postroad.campaign.apply import apply
 from postroad.campaign.audience import import_file
 from postroad.campaign.definition import read_campaign
 from postroad.campaign.plan import launch
 from postroad.campaign.status import summary
 from postroad.store.ledger import TouchState
-from tasks.submit import hand_over
 from tests.end_to_end.site import CAMPAIGN, TEXT, Site
 
 LOOPS = "{% for i in range(99999) %}{% for j in range(99999) %}{{ first_name|upper|length }}{% endfor %}{% endfor %}"

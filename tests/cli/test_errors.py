@@ -50,11 +50,6 @@ def test_database_that_does_not_answer(run: Run) -> None:
     assert "s3cret" not in result.stdout + result.stderr
 
 
-def test_prefect_that_does_not_answer(run: Run) -> None:
-    result = run("campaign", "launch", "spring", PREFECT_API_URL="http://127.0.0.1:1/api")
-    assert_said(result, 6, "http://127.0.0.1:1")
-
-
 def test_broken_csv_names_file_and_line_and_keeps_nothing(run: Run, tmp_path: Path) -> None:
     (tmp_path / "people.csv").write_text("address,first_name\na@example.com,A\nb@example.com\n")
     assert_said(run("audience", "import", "people", "people.csv"), 4, "people.csv", "line 3", "1 fields")

@@ -25,7 +25,7 @@ async def test_a_paused_campaign_is_not_claimed_and_others_are(engine: sa.Engine
         add_campaign(connection, name="spring")
     await queue.enqueue(lane(), [Job(id="1", payload=b"")])
     await queue.enqueue(lane("autumn"), [Job(id="2", payload=b"")])
-    await control.pause(engine, queue, "spring")
+    await control.pause(engine, queue, "spring", by="a test", now=NOW)
     assert [job.id for job in await claim(queue)] == ["2"]
     await control.resume(engine, queue, "spring")
     assert [job.id for job in await claim(queue)] == ["1"]

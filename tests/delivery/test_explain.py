@@ -31,7 +31,7 @@ from postroad.warmup.identity import of_sender, warming
 from tests.conftest import RedisServer
 from tests.delivery.queue_of_touches import recorder
 from tests.queue.conftest import HandClock
-from tests.store.rows import add_campaign, add_recipient, add_touch
+from tests.store.rows import NOW, add_campaign, add_recipient, add_touch
 
 MORNING = datetime(2026, 5, 4, 6, tzinfo=UTC)  # Monday, 08:00 in Berlin
 NEWS, ADA = "news@example.com", "ada@gmail.com"
@@ -151,7 +151,7 @@ async def _timed_gate(scene: Scene) -> None:
 
 async def _paused_campaign(scene: Scene) -> None:
     await scene.enqueue()
-    await control.pause(scene.parts.engine, scene.queue, "spring")
+    await control.pause(scene.parts.engine, scene.queue, "spring", by="a test", now=NOW)
 
 
 async def _rate(scene: Scene) -> None:
@@ -315,7 +315,7 @@ async def _planned(scene: Scene) -> None:
 
 async def _planned_of_paused(scene: Scene) -> None:
     scene.state(TouchState.PLANNED)
-    await control.pause(scene.parts.engine, scene.queue, "spring")
+    await control.pause(scene.parts.engine, scene.queue, "spring", by="a test", now=NOW)
 
 
 async def _lost(scene: Scene) -> None:

@@ -225,10 +225,10 @@ async def test_batch_that_the_queue_has_and_the_ledger_does_not_is_not_enqueued_
 
 async def test_campaign_that_does_not_run_hands_nothing_over(engine: sa.Engine, queue: Queue) -> None:
     campaign_of(engine, 5)
-    await pause(engine, queue, "trial")
+    await pause(engine, queue, "trial", by="a test", now=NOW)
     assert (await submit(engine, queue)).submitted == 0
     with pytest.raises(StateError):
-        await pause(engine, queue, "trial")
+        await pause(engine, queue, "trial", by="a test", now=NOW)
     await resume(engine, queue, "trial")
     assert (await submit(engine, queue)).submitted == 5
 

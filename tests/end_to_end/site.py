@@ -17,6 +17,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from postroad.advancing import hand_over
 from postroad.campaign.status import Summary, summary
 from postroad.delivery.job import SEND_QUEUE
 from postroad.parts import Parts, open_parts
@@ -24,7 +25,6 @@ from postroad.sandbox import Sandbox, SandboxConfig
 from postroad.settings import Settings
 from postroad.store.engine import read
 from postroad.store.ledger import TouchState
-from tasks.submit import hand_over
 from tests.commands import run_command
 from tests.conftest import RedisServer
 

@@ -149,6 +149,13 @@ async def test_preflight_failure_fails_the_run_and_mails_nobody(house: RunningHo
     assert outcome.startswith("Failed")
     assert "nickname" in outcome
     assert not house.received("broken")
+    status = house.postroad("campaign", "status", "broken")
+    assert status["state"] == "draft"
+    assert "nickname" in status["launch_error"]
+    text.write_text("Hello\n{{ unsubscribe_url }}\n{{ postal_address }}\n")
+    house.postroad("campaign", "apply", str(house.state_dir / "broken" / "campaign.yaml"))
+    assert (await ended(house, await run_of(house, "broken"))).startswith("Completed")
+    assert house.postroad("campaign", "status", "broken")["launch_error"] is None
 
 
 async def test_maintenance_finds_nothing_missing_and_shows_the_queues(house: RunningHouse) -> None:
@@ -174,7 +181,8 @@ async def test_run_started_from_the_form_in_a_browser_delivers(house: RunningHou
         await page.locator('a[href*="/deployments/deployment/"]').get_by_text("campaign", exact=True).click()
         await page.get_by_role("button", name="Run", exact=True).click()
         await page.get_by_role("menuitem", name="Custom run").click()
-        await page.locator("textarea").fill("by-hand")
+        await page.get_by_text("Select", exact=True).click()
+        await page.get_by_role("option", name="by-hand").click()
         await page.get_by_role("button", name="Submit").click()
         async with asyncio.timeout(90):
             while len(house.received("by-hand")) < 100:

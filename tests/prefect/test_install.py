@@ -13,6 +13,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from deployments.automations import stuck_runs_crash
 from deployments.bootstrap import bootstrap
 from deployments.spec import ProjectSpec, ScheduleSpec, read
 from postroad.local.prefect import PrefectServer
@@ -114,9 +115,9 @@ def prefect_deploy_all(server: PrefectServer) -> None:
 async def test_installing_twice_is_installing_once(http: httpx.AsyncClient) -> None:
     before = await everything(http)
     names = ["advance-campaigns", "bounces", "campaign", "dead-letters", "dns-health", "import-audience"]
-    names += ["maintenance", "warmup"]
+    names += ["maintenance", "pause-campaigns", "warmup"]
     assert [d["name"] for d in before["deployments"]] == names
-    assert len(before["automations"]) == 1
+    assert len(before["automations"]) == 3
     assert {"campaign-process", "campaign-process-rate", "dns-check"} <= {limit["name"] for limit in before["limits"]}
     await bootstrap(PROJECT)
     assert await everything(http) == before
@@ -164,10 +165,11 @@ async def test_a_slug_that_left_the_file_goes_and_the_rest_stay(http: httpx.Asyn
 
 
 async def test_an_automation_that_somebody_turned_off_stays_off(http: httpx.AsyncClient) -> None:
-    (automation,) = (await http.post("automations/filter", json={})).raise_for_status().json()
+    wanted = {"automations": {"name": {"any_": [stuck_runs_crash().name]}}}
+    (automation,) = (await http.post("automations/filter", json=wanted)).raise_for_status().json()
     for enabled in (False, True):
         (await http.patch(f"automations/{automation['id']}", json={"enabled": enabled})).raise_for_status()
         await bootstrap(PROJECT)
-        (found,) = (await http.post("automations/filter", json={})).raise_for_status().json()
+        (found,) = (await http.post("automations/filter", json=wanted)).raise_for_status().json()
         assert found["enabled"] is enabled
         assert found["id"] == automation["id"]

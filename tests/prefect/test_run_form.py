@@ -20,6 +20,7 @@ DEPLOYMENTS = (
     "dns-health",
     "import-audience",
     "maintenance",
+    "pause-campaigns",
     "warmup",
 )
 

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from postroad.advancing import hand_over
 from postroad.campaign.audience import file_to_import, import_file
 from postroad.campaign.status import summary
 from postroad.cli.work import WORK, Work
@@ -33,7 +34,6 @@ from postroad.warmup.caps import keep_caps
 from postroad.warmup.day import count_mail, day_of, pass_day, set_cap
 from postroad.warmup.identity import of_sender
 from postroad.warmup.seeds import Seed, choose, due_instants, left_over, make_campaign, plan_seeds
-from tasks.submit import hand_over
 from tests.conftest import RedisServer
 from tests.queue.conftest import HandClock
 from tests.warmup.conftest import SETTINGS, Load

@@ -18,7 +18,8 @@ from sqlmodel import col
 from postroad.campaign.calendar import Window
 from postroad.campaign.sequence import EmailPlan, email_sequence
 from postroad.errors import StateError
-from postroad.store.campaign import Campaign, CampaignState, find_campaign, steps_of
+from postroad.store.campaign import Campaign, CampaignState, clear_launch_error, find_campaign, steps_of
+from postroad.store.campaign_run import has_run
 from postroad.store.ending import HashOf, end_suppressed, last_suppression
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
@@ -44,20 +45,26 @@ class Launched:
     already: bool
 
 
-def launch(engine: sa.Engine, name: str, now: datetime, hash_of: HashOf | None = None) -> Launched:
+def launch(
+    engine: sa.Engine, name: str, now: datetime, hash_of: HashOf | None = None, *, run_id: str | None = None
+) -> Launched:
     """Freeze the audience of a campaign in bounded steps, then set it running. Again: nothing more.
 
     A launch that was interrupted is continued by the next one, with the due instants of the first. Who comes into the
     audience meanwhile is in it or not. ``hash_of``: hashes an address, for suppressions that are kept so; without it,
-    only the last look finds them. Raises StateError for a campaign that was cancelled, or whose audience is empty.
+    only the last look finds them. ``run_id``: the Prefect run that launches it; one that was stopped launches nothing.
+    Raises StateError for a campaign that was cancelled, or whose audience is empty, and for a run that was stopped.
     """
-    campaign, already = _begin_launch(engine, name, now)
+    campaign, already = _begin_launch(engine, name, now, run_id)
     if not already:
         with read(engine) as connection:
             emails = _emails(connection, campaign)
         while _freeze_step(engine, campaign, emails, hash_of):
             pass
-        already = not _finish_launch(engine, name)
+        already = not _finish_launch(engine, name, run_id)
+    if campaign.launch_error is not None:
+        with write(engine) as connection:
+            clear_launch_error(connection, name)
     with read(engine) as connection:
         first = _emails(connection, campaign)[0]
         counts = counts_by_step(connection, _id(campaign)).get(first.step_id, {})
@@ -65,10 +72,11 @@ def launch(engine: sa.Engine, name: str, now: datetime, hash_of: HashOf | None =
     return Launched(campaign=name, audience=sum(counts.values()), suppressed=suppressed, already=already)
 
 
-def _begin_launch(engine: sa.Engine, name: str, now: datetime) -> tuple[Campaign, bool]:
+def _begin_launch(engine: sa.Engine, name: str, now: datetime, run_id: str | None) -> tuple[Campaign, bool]:
     """Return the campaign, and whether it was launched before."""
     with write(engine) as connection:
         campaign = find_campaign(connection, name, for_update=True)
+        _require_active(connection, name, run_id)
         _require_not_cancelled(campaign)
         if campaign.launched_at is not None:
             return campaign, True
@@ -83,6 +91,15 @@ def _begin_launch(engine: sa.Engine, name: str, now: datetime) -> tuple[Campaign
             values = {"freezing_at": now, "suppressions_seen": last_suppression(connection)}
             connection.execute(sa.update(Campaign).where(col(Campaign.id) == campaign.id).values(**values))
         return campaign, False
+
+
+def _require_active(connection: sa.Connection, name: str, run_id: str | None) -> None:
+    """Refuse to launch for a Prefect run that was stopped, whose process did not notice."""
+    if run_id is not None and not has_run(connection, run_id):
+        raise StateError(
+            f"the Prefect run {run_id} was stopped before campaign {name} was launched",
+            remedy="Start the campaign again to send it.",
+        )
 
 
 def _require_not_cancelled(campaign: Campaign) -> None:
@@ -119,11 +136,12 @@ def _freeze_step(engine: sa.Engine, campaign: Campaign, emails: Sequence[EmailPl
     return True
 
 
-def _finish_launch(engine: sa.Engine, name: str) -> bool:
+def _finish_launch(engine: sa.Engine, name: str, run_id: str | None) -> bool:
     """Set a campaign running. Returns False where another launch did."""
     with write(engine) as connection:
         campaign = find_campaign(connection, name, for_update=True)
         _require_not_cancelled(campaign)
+        _require_active(connection, name, run_id)
         if campaign.launched_at is not None:
             return False
         values = {"state": CampaignState.RUNNING, "launched_at": campaign.freezing_at, "freezing_at": None}

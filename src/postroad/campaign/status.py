@@ -35,7 +35,10 @@ class StepSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """How a campaign stands. ``audience`` is the frozen one: the touches of the first step."""
+    """How a campaign stands. ``audience`` is the frozen one: the touches of the first step.
+
+    ``paused_by`` says in words who paused it, ``launch_error`` why its last launch failed.
+    """
 
     campaign: str
     state: CampaignState
@@ -43,6 +46,10 @@ class Summary:
     steps: tuple[StepSummary, ...]
     launched_at: datetime | None
     next_due_at: datetime | None
+    paused_at: datetime | None
+    paused_by: str | None
+    launch_failed_at: datetime | None
+    launch_error: str | None
 
     @property
     def settled(self) -> bool:
@@ -85,6 +92,10 @@ def _summary(connection: sa.Connection, campaign: Campaign) -> Summary:
         steps=steps,
         launched_at=campaign.launched_at,
         next_due_at=next_due_at,
+        paused_at=campaign.paused_at,
+        paused_by=campaign.paused_by,
+        launch_failed_at=campaign.launch_failed_at,
+        launch_error=campaign.launch_error,
     )
 
 

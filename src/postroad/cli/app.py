@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +18,7 @@ from typer.core import TyperGroup
 from typer.main import get_group
 
 from postroad.cli.output import print_error, print_failure, print_line, print_traceback
-from postroad.errors import PostroadError
+from postroad.errors import ConfigError, PostroadError
 from postroad.settings import CONFIG_VARIABLE
 from postroad.state_folder import make_files_private
 
@@ -34,6 +35,7 @@ COMMANDS: Mapping[str, str] = {
     "demo": "local:demo",
     "down": "local:down",
     "campaign": "campaign:app",
+    "advance": "advance:advance",
     "audience": "audience:app",
     "suppression": "suppression:app",
     "unknown": "unknown:app",
@@ -104,10 +106,17 @@ def root(
 
 def main() -> None:
     """Run a command. Every failure ends with a message and an exit code: docs/reference/exit-codes.md."""
+    with shown_errors():
+        sys.exit(app(standalone_mode=False))  # Otherwise Typer would print errors itself.
+
+
+@contextmanager
+def shown_errors() -> Iterator[None]:
+    """Print a failure as a message, and exit with its code."""
     sys.excepthook = _show_fault
     make_files_private()
     try:
-        sys.exit(app(standalone_mode=False))  # Otherwise Typer would print errors itself.
+        yield
     except PostroadError as error:
         _end_with(error)
     except BaseExceptionGroup as group:
@@ -119,10 +128,23 @@ def main() -> None:
     except typer.Abort:
         print_failure(1, "the command was cancelled")
         sys.exit(1)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _end_with(_unusable_file(error))
     except Exception as failure:
         if not hasattr(failure, "format_message"):  # Typer does not export the base of its parser's errors.
             raise
         _end_with_usage(failure)
+
+
+def _unusable_file(error: OSError) -> ConfigError:
+    """Return the error of a file or folder that the machine refuses, such as a state folder that cannot be made."""
+    return ConfigError(
+        f"the file or folder cannot be used: {error.strerror}",
+        where=os.fsdecode(error.filename),
+        remedy="Check its owner, its permissions and the disk. POSTROAD_STATE_DIR names another state folder.",
+    )
 
 
 def _end_with_usage(failure: Any) -> NoReturn:

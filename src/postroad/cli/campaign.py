@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from postroad.campaign.apply import apply
+from postroad.campaign.audience import AudienceFile, file_to_import
 from postroad.campaign.definition import read_campaign
 from postroad.campaign.plan import Forecast, forecast
 from postroad.campaign.preflight import PreflightReport, check
 from postroad.campaign.preview import Preview, preview
 from postroad.campaign.status import Summary, campaigns_in, summary
-from postroad.cli.output import JsonOption, Styled, confirm, print_json, print_line, print_table, print_text
+from postroad.cli.output import JsonOption, Styled, confirm, print_json, print_line, print_note, print_table, print_text
 from postroad.cli.parts import with_parts
 from postroad.delivery import control
+from postroad.delivery.campaign_runs import require_launchable
 from postroad.delivery.submit import queue_name
-from postroad.errors import UsageError
-from postroad.local.prefect import PrefectApi
-from postroad.local.prefect_access import find_prefect
+from postroad.errors import DataError, PostroadError, UsageError
+from postroad.local.campaign_form import offer_campaigns
+from postroad.local.prefect import open_prefect
 from postroad.mail.dkim_keys import signers_of
 from postroad.parts import Parts
 from postroad.settings import Settings
@@ -29,6 +32,9 @@ from postroad.store.campaign import Campaign, CampaignState
 from postroad.store.ledger import TouchState
 
 app = typer.Typer(help="Campaigns: apply their files, launch, watch, pause, cancel.", no_args_is_help=True)
+FORM_WITHIN_S = 10.0
+"""How long an apply waits for Prefect at the most."""
+
 NameArgument = Annotated[str, typer.Argument(help="Name of the campaign.")]
 
 
@@ -41,7 +47,10 @@ def apply_(
     read = [read_campaign(file, settings) for file in files]  # All are read before any is applied.
 
     async def work(parts: Parts) -> list[Campaign]:
-        return [await asyncio.to_thread(apply, parts.engine, parts.settings, file, parts.clock.now()) for file in read]
+        now = parts.clock.now()
+        applied = [await asyncio.to_thread(apply, parts.engine, parts.settings, file, now) for file in read]
+        await _offer_in_prefect(parts)
+        return applied
 
     campaigns = with_parts(work)
     if as_json:
@@ -49,6 +58,19 @@ def apply_(
     else:
         for campaign in campaigns:
             print_line(f"campaign {campaign.name} is applied ({campaign.state})")
+
+
+async def _offer_in_prefect(parts: Parts) -> None:
+    """List the campaigns in the form of Prefect's UI. An apply never fails because there is no Prefect."""
+    try:
+        async with asyncio.timeout(FORM_WITHIN_S), open_prefect(parts.settings) as prefect:
+            await offer_campaigns(parts.engine, prefect)
+    except (PostroadError, TimeoutError) as error:
+        why = error.message if isinstance(error, PostroadError) else f"no answer within {FORM_WITHIN_S:g} s"
+        print_note(
+            f"The list of campaigns in Prefect's form is not updated: {why}. "
+            "The flow `maintenance` updates it; until then the name can be typed there, under Other."
+        )
 
 
 @app.command("launch")
@@ -62,18 +84,25 @@ def launch(
     """Launch a campaign: preflight, freeze its audience, hand over what is due.
 
     It starts the Prefect deployment `campaign`, as the button Run in the Prefect UI does. Launched again, it hands over
-    what is due and was not handed over yet, and sends nobody anything twice.
+    what is due and was not handed over yet, and sends nobody anything twice. A campaign that was paused because its
+    run was cancelled or suspended is resumed.
+
+    Nothing is started where preflight fails (exit code 5), or the campaign does not exist, has ended or was paused by
+    `postroad campaign pause` (exit code 7). `postroad campaign status` says why a launch failed later.
     """
     if dry_run:
         _dry_run(name, as_json=as_json)
         return
 
-    async def start() -> tuple[str, str]:
-        async with PrefectApi(find_prefect(Settings.load().state_dir)) as prefect:
+    async def start(parts: Parts) -> tuple[str, str]:
+        await asyncio.to_thread(require_launchable, parts.engine, name)
+        report, _ = await asyncio.to_thread(_preflight, parts, name)
+        report.require_ok()
+        async with open_prefect(parts.settings) as prefect:
             run_id = await prefect.run_deployment("campaign/campaign", {"params": {"campaign": name}})
             return str(run_id), prefect.url_of(run_id)
 
-    run_id, url = asyncio.run(start())
+    run_id, url = with_parts(start)
     if as_json:
         print_json({"campaign": name, "flow_run": run_id, "url": url})
     else:
@@ -81,14 +110,27 @@ def launch(
         print_line(f"`postroad campaign status {name}` shows how it stands.")
 
 
-def _dry_run(name: str, *, as_json: bool) -> None:
-    async def work(parts: Parts) -> tuple[PreflightReport, Forecast]:
-        report = await asyncio.to_thread(check, parts.engine, parts.settings, parts.signer, name)
-        return report, await asyncio.to_thread(forecast, parts.engine, name, parts.clock.now())
+def _preflight(parts: Parts, name: str) -> tuple[PreflightReport, AudienceFile | None]:
+    """Check a campaign, and return the file that its launch would import first, if that can be read here."""
+    file, before_import = None, True
+    with suppress(DataError):  # It may be on the host of Prefect's worker alone, where the launch reads it.
+        file = file_to_import(parts.engine, name)
+        before_import = file is not None
+    return check(parts.engine, parts.settings, parts.signer, name, before_import=before_import), file
 
-    report, seen = with_parts(work)
+
+def _dry_run(name: str, *, as_json: bool) -> None:
+    async def work(parts: Parts) -> tuple[PreflightReport, AudienceFile | None, Forecast]:
+        await asyncio.to_thread(require_launchable, parts.engine, name)
+        report, file = await asyncio.to_thread(_preflight, parts, name)
+        return report, file, await asyncio.to_thread(forecast, parts.engine, name, parts.clock.now())
+
+    report, file, seen = with_parts(work)
     if as_json:
-        print_json({"campaign": name, "ok": report.ok, "findings": report.findings, "forecast": seen})
+        to_import = str(file.path) if file is not None else None
+        print_json(
+            {"campaign": name, "ok": report.ok, "findings": report.findings, "forecast": seen, "to_import": to_import}
+        )
     else:
         for finding in report.findings:
             print_line(Styled(finding.level, "bold"), f" {finding.what}")
@@ -98,6 +140,8 @@ def _dry_run(name: str, *, as_json: bool) -> None:
             ["time zone", "first email due", "recipients"],
             ([due.time_zone, due.due_at, due.recipients] for due in seen.due),
         )
+        if file is not None:
+            print_line(f"The launch imports {file.path} first; its people are not counted here.")
     report.require_ok()
 
 
@@ -182,6 +226,10 @@ def status(
                 "steps": [{"step": step.name, "touches": step.touches, "counts": step.counts} for step in each.steps],
                 "launched_at": each.launched_at,
                 "next_due_at": each.next_due_at,
+                "paused_at": each.paused_at,
+                "paused_by": each.paused_by,
+                "launch_failed_at": each.launch_failed_at,
+                "launch_error": each.launch_error,
             }
             for each in summaries
         ]
@@ -194,8 +242,22 @@ def status(
             ["step", "touches", *used],
             ([step.name, step.touches, *(step.counts[state] for state in used)] for step in each.steps),
         )
+        for line in _notes(each):
+            print_text(f"{line}\n")
     if not summaries:
         print_line("There is no campaign yet. `postroad campaign apply FILE` makes one.")
+
+
+def _notes(summary: Summary) -> list[str]:
+    """Return what a person has to know of a campaign that its table does not show."""
+    notes = []
+    if summary.state is CampaignState.PAUSED:
+        since = f" since {summary.paused_at:%Y-%m-%d %H:%M:%S} UTC" if summary.paused_at else ""
+        by = f" by {summary.paused_by}" if summary.paused_by else ""
+        notes.append(f"paused{since}{by}; `postroad campaign resume {summary.campaign}` resumes it")
+    if summary.launch_error is not None:
+        notes.append(f"the launch at {summary.launch_failed_at:%Y-%m-%d %H:%M:%S} UTC failed: {summary.launch_error}")
+    return notes
 
 
 @app.command("pause")
@@ -220,7 +282,10 @@ def resume(name: NameArgument, as_json: JsonOption = False) -> None:
 
 async def _with_queue(parts: Parts, verb: str, name: str) -> None:
     queue = await parts.queue(await asyncio.to_thread(queue_name, parts.engine, name))
-    await (control.pause if verb == "pause" else control.resume)(parts.engine, queue, name)
+    if verb == "pause":
+        await control.pause(parts.engine, queue, name, by="`postroad campaign pause`", now=parts.clock.now())
+    else:
+        await control.resume(parts.engine, queue, name)
 
 
 @app.command("cancel")

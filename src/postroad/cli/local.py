@@ -25,6 +25,7 @@ from postroad.cli.output import (
 from postroad.cli.signals import stop_on_signals
 from postroad.embedded import redis_running, stop_redis
 from postroad.errors import UsageError
+from postroad.local.campaign_form import offer_campaigns
 from postroad.local.demo import DemoResult, run_demo
 from postroad.local.house import House, open_house
 from postroad.parts import open_parts
@@ -36,7 +37,7 @@ def up() -> None:
 
     That is the queue server, the database, Prefect, the sandbox mail provider, a worker, a recorder and the page to
     unsubscribe at. Campaigns that the setting `campaigns` names are applied. Then open the Prefect UI, pick the
-    deployment `campaign`, type the campaign's name into the form and press Run; or run
+    deployment `campaign`, choose the campaign in the form and press Run; or run
     `postroad campaign launch NAME`. Prefect's UI asks for the password that is printed last.
     """
     asyncio.run(_up())
@@ -62,6 +63,8 @@ async def _start_and_stay(settings: Settings, stop: asyncio.Event) -> None:
     async with open_house(settings, _Reporter(quiet=False)) as house:
         async with open_parts(house.settings) as parts:
             campaigns = await asyncio.to_thread(apply_files, parts.engine, parts.settings, parts.clock.now())
+            async with house.prefect.client() as prefect:
+                await offer_campaigns(parts.engine, prefect)
         names = ", ".join(campaign.name for campaign in campaigns) or "none yet"
         print_text(
             f"\nPrefect UI     {house.prefect.url}\n"
@@ -70,7 +73,7 @@ async def _start_and_stay(settings: Settings, stop: asyncio.Event) -> None:
             f"captured mail  {house.sandbox_dir}/Maildir\n"
             f"unsubscribe    {house.settings.public_url}/u/…\n"
             f"logs           {house.settings.state_dir}/logs\n\n"
-            "Deployments → campaign → Run → Custom run, type a campaign's name, Submit. Ctrl-C stops everything.",
+            "Deployments → campaign → Run → Custom run, choose a campaign, Submit. Ctrl-C stops everything.",
         )
         await house.supervisor.watch()
 
@@ -165,13 +168,19 @@ def _print_result(result: DemoResult, house: House, seconds: float) -> None:
 
 
 def down(as_json: JsonOption = False) -> None:
-    """Stop the embedded queue server of the state folder, where a command started it. Its data stays."""
+    """Stop the embedded queue server of the state folder, where a command started it. Its data stays.
+
+    It stops nothing else: Ctrl-C stops `postroad up` and all that it started. A worker or recorder that runs by itself
+    waits until a command starts the queue server again.
+    """
     settings = Settings.load()
     if settings.redis_url is not None:
         raise UsageError("the settings name a server of your own, which is not ours to stop")
     was_running = redis_running(settings.state_dir)
     stop_redis(settings.state_dir)
     if as_json:
-        print_json({"stopped": was_running})
+        print_json({"stopped": was_running, "what": "queue server", "state_dir": str(settings.state_dir)})
+    elif was_running:
+        print_line(f"the embedded queue server of {settings.state_dir} is stopped; its data stays")
     else:
-        print_line("stopped" if was_running else "it was not running")
+        print_line(f"the embedded queue server of {settings.state_dir} was not running; there is nothing to stop")

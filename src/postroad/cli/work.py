@@ -19,6 +19,7 @@ from postroad.delivery.job import MAIL_QUEUES, SEND_QUEUE, WARMUP_QUEUE
 from postroad.delivery.limits import gates_of, keep_limits, set_limits
 from postroad.delivery.metrics import DeliveryMetrics
 from postroad.delivery.opening import open_delivery
+from postroad.delivery.sent_log import log_sent
 from postroad.mail.address import ascii_domain
 from postroad.parts import Parts
 from postroad.queue import Gate, Handle, Prepare, Queue
@@ -52,13 +53,17 @@ async def _deliver(parts: Parts, queue: Queue, limits: QueueSettings) -> AsyncIt
     source_field = settings.cohort_breaker.source_field
     caps = CapKeeper(settings, engine=parts.engine, queue=queue, clock=parts.clock)
     await caps.turn()
-    keeping = asyncio.gather(keep_limits(queue, gates, parts.clock), caps.keep())
-    try:
-        async with opening as delivery:
+    async with opening as delivery:
+        keeping = asyncio.gather(
+            keep_limits(queue, gates, parts.clock),
+            caps.keep(),
+            log_sent(delivery.counts, queue.name, parts.clock),
+        )
+        try:
             yield Work(delivery, Admission(parts.engine, parts.clock, parts.hash_of, source_field))
-    finally:
-        keeping.cancel()
-        await asyncio.gather(keeping, return_exceptions=True)
+        finally:
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ import gc
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Annotated, NamedTuple
@@ -15,6 +15,7 @@ from typing import Annotated, NamedTuple
 import typer
 from prometheus_client import Gauge
 
+from postroad.advancing import PassAge
 from postroad.cli.event_loop import run
 from postroad.cli.signals import start_logging, stop_on_signals
 from postroad.cli.work import WORK
@@ -23,6 +24,7 @@ from postroad.delivery.job import SEND_QUEUE, WARMUP_QUEUE
 from postroad.delivery.metrics import DeliveryMetrics
 from postroad.delivery.record import Recorder
 from postroad.errors import UsageError, unknown_name
+from postroad.local.run_watch import watch_runs
 from postroad.parts import Parts, Role, open_parts
 from postroad.queue import Queue, Worker, beating, this_process
 from postroad.queue.metrics import QueueMetrics, serve_metrics
@@ -137,6 +139,7 @@ def recorder(
     """Write what happened into the ledger, until it is told to stop. One is enough; several share the work.
 
     Whenever something new speaks against a list, it judges its cohorts, and pauses the guilty: `postroad cohort list`.
+    When a run of the deployment `campaign` is cancelled or suspended in Prefect, it pauses that campaign.
 
     A recorder that is started again under its name goes on at once with what it had in hand when it died.
     """
@@ -156,21 +159,34 @@ async def _record(settings: Settings, name: str, at: MetricsAt) -> None:
             )
             for of in (queue, await parts.queue(WARMUP_QUEUE))
         )
-        if parts.metrics is not None:
-            lag = Gauge(
-                "postroad_recorder_lag_seconds",
-                "Age of the oldest event that this recorder has not recorded",
-                registry=parts.metrics.registry,
-            )
-            lag.set_function(lambda: max(recorder.lag_seconds, seeds.lag_seconds))
-        log.info("recorder %s records %s and %s", name, SEND_QUEUE, WARMUP_QUEUE)
         breaker = CohortBreaker(engine=parts.engine, settings=settings, clock=parts.clock)
-        judging = asyncio.create_task(breaker.keep())
+        age = PassAge(parts)
+        if parts.metrics is not None:
+            _measure(parts.metrics, lambda: max(recorder.lag_seconds, seeds.lag_seconds), lambda: age.seconds)
+        log.info("recorder %s records %s and %s", name, SEND_QUEUE, WARMUP_QUEUE)
+        endless = (breaker.keep(), watch_runs(parts), age.keep())
+        background = [asyncio.create_task(work) for work in endless]
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(recorder.run(stop))
                 group.create_task(seeds.run(stop))
         finally:
-            judging.cancel()
-            await asyncio.gather(judging, return_exceptions=True)
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
     log.info("recorder %s stopped: %d events recorded", name, recorder.recorded + seeds.recorded)
+
+
+def _measure(metrics: QueueMetrics, lag_s: Callable[[], float], advance_age_s: Callable[[], float]) -> None:
+    lag = Gauge(
+        "postroad_recorder_lag_seconds",
+        "Age of the oldest event that this recorder has not recorded",
+        registry=metrics.registry,
+    )
+    lag.set_function(lag_s)
+    age = Gauge(
+        "postroad_last_advance_age_seconds",
+        "Time since the last pass over the running campaigns",
+        registry=metrics.registry,
+    )
+    age.set_function(advance_age_s)

@@ -22,7 +22,7 @@ from postroad.delivery.submit import NOBODY, Warming, enqueue_touches, plan_of, 
 from postroad.errors import StateError
 from postroad.queue import Done, JobState, Queue
 from postroad.store import ledger
-from postroad.store.campaign import Campaign, CampaignState, find_campaign
+from postroad.store.campaign import Campaign, CampaignState, find_campaign, record_pause, set_state
 from postroad.store.ending import cancel_waiting
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState, hold_unknown
@@ -35,15 +35,37 @@ _IN_PROGRESS = (TouchState.QUEUED, TouchState.DEFERRED, TouchState.SENDING)
 """States of touches that have a job, unless the queue lost it."""
 
 
-async def pause(engine: sa.Engine, queue: Queue, name: str) -> None:
-    """Let nothing more of a campaign leave. What is on the wire finishes. Raises StateError."""
-    await asyncio.to_thread(_set_state, engine, name, CampaignState.PAUSED, (CampaignState.RUNNING,))
+async def pause(engine: sa.Engine, queue: Queue, name: str, *, by: str, now: datetime) -> None:
+    """Let nothing more of a campaign leave. What is on the wire finishes.
+
+    Args:
+        by: Who pauses it, in words, such as "`postroad campaign pause`".
+
+    Raises:
+        StateError: The campaign does not run.
+    """
+
+    def write_pause() -> None:
+        with write(engine) as connection:
+            campaign_id = _move_campaign(connection, name, CampaignState.PAUSED, (CampaignState.RUNNING,))
+            record_pause(connection, campaign_id, by=by, run_id=None, now=now)
+
+    await asyncio.to_thread(write_pause)
     await queue.pause(name)
 
 
 async def resume(engine: sa.Engine, queue: Queue, name: str) -> None:
-    """Let a paused campaign go on. Raises StateError."""
-    await asyncio.to_thread(_set_state, engine, name, CampaignState.RUNNING, (CampaignState.PAUSED,))
+    """Let a paused campaign go on.
+
+    Raises:
+        StateError: The campaign is not paused.
+    """
+
+    def write_resume() -> None:
+        with write(engine) as connection:
+            _move_campaign(connection, name, CampaignState.RUNNING, (CampaignState.PAUSED,))
+
+    await asyncio.to_thread(write_resume)
     await queue.resume(name)
 
 
@@ -54,11 +76,6 @@ async def cancel(engine: sa.Engine, queue: Queue, name: str, now: datetime) -> i
     return cancelled
 
 
-def _set_state(engine: sa.Engine, name: str, state: CampaignState, allowed: Sequence[CampaignState]) -> int:
-    with write(engine) as connection:
-        return _move_campaign(connection, name, state, allowed)
-
-
 def _move_campaign(connection: sa.Connection, name: str, state: CampaignState, allowed: Sequence[CampaignState]) -> int:
     campaign = find_campaign(connection, name, for_update=True)
     assert campaign.id is not None  # noqa: S101  (read from its table)
@@ -67,7 +84,7 @@ def _move_campaign(connection: sa.Connection, name: str, state: CampaignState, a
             f"campaign {name} is {campaign.state}, so it cannot become {state}",
             remedy=f"`postroad campaign status {name}` shows how it stands.",
         )
-    connection.execute(sa.update(Campaign).where(col(Campaign.id) == campaign.id).values(state=state))
+    set_state(connection, campaign.id, state)
     return campaign.id
 
 

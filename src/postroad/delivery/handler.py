@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from types import TracebackType
@@ -87,6 +88,8 @@ class Delivery:
         self._services = services or {}  # by the name of the route
         self._signing = Signing()
         self._refusals = AuthenticationRefusals()
+        self.counts: Counter[TouchState] = Counter()
+        """What became of the messages that this process tried."""
         self._steps: dict[tuple[int, int], asyncio.Task[StepMessage]] = {}
         self._failed_until_ms: dict[tuple[int, int], int] = {}  # by step and sender: when a failed one is tried again
         self._rests: dict[str, tuple[int, int]] = {}  # route: failures in a row, and the end of its pause
@@ -222,6 +225,7 @@ class Delivery:
             self._shaper.paused(gate, scope, outcome, said, until_ms=None if until_ms == FOREVER_MS else until_ms)
 
     def _verdict(self, outcome: Outcome, said: str, reply: Reply | None = None) -> QueueVerdict:
+        self.counts[_STATES[outcome.verdict]] += 1
         note = encode_note(
             DeliveryNote(
                 state=_STATES[outcome.verdict],

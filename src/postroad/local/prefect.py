@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -27,11 +29,13 @@ from postroad.local.prefect_access import (
     LOOPBACK,
     PASSWORD_FILE,
     PrefectAccess,
+    find_prefect,
     password_of,
     publish_url,
 )
 from postroad.local.prefect_pool import POOL
 from postroad.local.processes import Command, Supervisor
+from postroad.settings import Settings
 
 ALERTS: Final = "postroad: tell somebody what is paused or held back"
 """Name of the automation, which is there where the settings have an `alert_block`."""
@@ -124,6 +128,9 @@ class PrefectServer:
             "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
             # A child that lost the address would otherwise start a server of its own, unseen.
             "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
+            # By default leases are in the server's memory, and the slots that they hold in its database: a slot that
+            # was held when the server stopped stayed taken.
+            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
             "PREFECT_LOGGING_EXTRA_LOGGERS": "postroad",
             # On SQLite the recorder falls behind a burst of task runs and the next flow run waits for it:
             # 6 s after a hundred of them with the default, 2 s with this.
@@ -281,13 +288,38 @@ class PrefectApi:
         answer.raise_for_status()
         return True
 
+    async def schema(self, name: str) -> dict[str, Any]:
+        """Return the schema of the parameters of the deployment `flow/deployment`.
+
+        Raises:
+            StateError: It is not installed.
+            UnavailableError: No server answers.
+        """
+        schema: dict[str, Any] = (await self._read_deployment(name))["parameter_openapi_schema"]
+        return schema
+
+    async def set_schema(self, name: str, schema: Mapping[str, Any]) -> None:
+        """Replace the schema of the parameters of the deployment `flow/deployment`.
+
+        Raises:
+            StateError: It is not installed.
+            UnavailableError: No server answers.
+        """
+        path = f"/deployments/{await self._deployment(name)}"
+        answer = await self._request("PATCH", path, json={"parameter_openapi_schema": dict(schema)})
+        answer.raise_for_status()
+
     async def _deployment(self, name: str) -> str:
+        return str((await self._read_deployment(name))["id"])
+
+    async def _read_deployment(self, name: str) -> dict[str, Any]:
         answer = await self._request("GET", f"/deployments/name/{name}")
         if answer.status_code == httpx.codes.NOT_FOUND:
             raise StateError(
                 f"no deployment {name} is installed", remedy="Install them: python -m deployments.bootstrap"
             )
-        return str(answer.raise_for_status().json()["id"])
+        deployment: dict[str, Any] = answer.raise_for_status().json()
+        return deployment
 
     async def state(self, run_id: UUID) -> RunState:
         """Return the state the run is in now."""
@@ -296,6 +328,29 @@ class PrefectApi:
             raise StateError(f"there is no flow run {run_id}")
         state = answer.raise_for_status().json()["state"]
         return RunState(state["type"], state["name"], state["message"] or "")
+
+    async def states(self, run_ids: Sequence[str]) -> dict[str, RunState]:
+        """Return the present states of runs by their ids. A run that the server does not have is left out.
+
+        Raises:
+            UnavailableError: No server answers.
+        """
+        wanted = {"flow_runs": {"id": {"any_": list(run_ids)}}}
+        answer = (await self._request("POST", "/flow_runs/filter", json=wanted)).raise_for_status()
+        return {
+            run["id"]: RunState(state["type"], state["name"], state["message"] or "")
+            for run in answer.json()
+            if (state := run["state"]) is not None
+        }
+
+    async def add_log(self, run_id: str, message: str, at: datetime) -> None:
+        """Add a warning to the log that the page of a run shows.
+
+        Raises:
+            UnavailableError: No server answers.
+        """
+        line = {"name": "postroad", "level": logging.WARNING, "message": message, "timestamp": at.isoformat()}
+        await self._request("POST", "/logs/", json=[line | {"flow_run_id": run_id}])
 
     async def follow(self, run_id: UUID, within_s: float) -> RunState:
         """Return the run's last state; raise UnavailableError when it has not ended within this time.
@@ -353,3 +408,8 @@ def _detail(answer: httpx.Response) -> str:
         return str(answer.json().get("detail") or answer.text)
     except ValueError:
         return answer.text
+
+
+def open_prefect(settings: Settings) -> PrefectApi:
+    """Return a client of the Prefect server that commands and processes with these settings use."""
+    return PrefectApi(find_prefect(settings.state_dir))

@@ -161,7 +161,7 @@ class Supervisor:
         except TimeoutError:
             raise _failure(child, f"did not finish within {within_s:g} s") from None
         finally:
-            await self._end(child)
+            await self.end(child)
         if code != 0:
             raise _failure(child, f"ended with {_exit(code)}")
 
@@ -181,7 +181,7 @@ class Supervisor:
     async def stop(self) -> None:
         """Stop all children, the last one started first. Safe to call again."""
         while self._children:
-            await self._end(self._children[-1])
+            await self.end(self._children[-1])
 
     async def _spawn(self, command: Command) -> Child:
         log = self._logs / f"{command.name}.log"
@@ -211,7 +211,8 @@ class Supervisor:
         except TimeoutError:
             raise _failure(child, f"was not ready within {ready_within_s:g} s") from None
 
-    async def _end(self, child: Child) -> None:
+    async def end(self, child: Child) -> None:
+        """Stop one child: SIGTERM, then SIGKILL for what is left of its group."""
         if child.exit_code is None:
             # To the child alone: it knows best in which order its own children end.
             with contextlib.suppress(ProcessLookupError):

@@ -95,6 +95,13 @@ class Campaign(SQLModel, table=True):
     emptied_at: datetime | None = Field(
         default=None, sa_type=UtcDateTime, description="when its touches were deleted, long after it was over"
     )
+    paused_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    paused_by: str | None = Field(default=None, sa_type=sa.Text, description="who paused it, in words")
+    paused_run_id: str | None = Field(
+        default=None, sa_type=sa.String(36), description="the Prefect run whose cancellation or suspension paused it"
+    )
+    launch_failed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    launch_error: str | None = Field(default=None, sa_type=sa.Text, description="why the last launch failed")
 
 
 class Step(SQLModel, table=True):
@@ -152,6 +159,30 @@ def find_campaign(connection: sa.Connection, name: str, *, for_update: bool = Fa
 def campaign_names(connection: sa.Connection) -> list[str]:
     """Return the names of all campaigns, in their order."""
     return list(Session(connection).exec(select(Campaign.name).order_by(Campaign.name)))
+
+
+def set_state(connection: sa.Connection, campaign_id: int, state: CampaignState) -> None:
+    """Move a campaign to a state. What is known of a pause is forgotten."""
+    values = {"state": state, "paused_at": None, "paused_by": None, "paused_run_id": None}
+    connection.execute(sa.update(Campaign).where(col(Campaign.id) == campaign_id).values(**values))
+
+
+def record_pause(connection: sa.Connection, campaign_id: int, *, by: str, run_id: str | None, now: datetime) -> None:
+    """Pause a campaign, and record who did so. ``run_id``: of the Prefect run that was stopped, if one was."""
+    values = {"state": CampaignState.PAUSED, "paused_at": now, "paused_by": by, "paused_run_id": run_id}
+    connection.execute(sa.update(Campaign).where(col(Campaign.id) == campaign_id).values(**values))
+
+
+def record_launch_error(connection: sa.Connection, name: str, error: str, now: datetime) -> None:
+    """Record why a campaign could not be launched. A campaign that does not exist is left alone."""
+    values = {"launch_failed_at": now, "launch_error": error}
+    connection.execute(sa.update(Campaign).where(col(Campaign.name) == name).values(**values))
+
+
+def clear_launch_error(connection: sa.Connection, name: str) -> None:
+    """Forget why a campaign could not be launched, once it was."""
+    values = {"launch_failed_at": None, "launch_error": None}
+    connection.execute(sa.update(Campaign).where(col(Campaign.name) == name).values(**values))
 
 
 def sender_addresses(connection: sa.Connection) -> list[tuple[str, str | None]]:

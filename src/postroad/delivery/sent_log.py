@@ -1,0 +1,44 @@
+"""One log line a minute of what a worker sent."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from typing import Final
+
+from postroad.clock import Clock
+from postroad.store.ledger import TouchState
+
+log = logging.getLogger(__name__)
+
+EVERY_S: Final = 60.0
+SHOWN: Final = {
+    TouchState.ACCEPTED: "accepted",
+    TouchState.DEFERRED: "deferred",
+    TouchState.BOUNCED: "bounced",
+    TouchState.DEAD: "failed",
+    TouchState.UNKNOWN: "unknown",
+}
+
+
+def describe(counts: Mapping[TouchState, int]) -> str:
+    """Return counts in words, without those that are zero: "1,200 accepted, 3 deferred"."""
+    return ", ".join(f"{counts[state]:,} {word}" for state, word in SHOWN.items() if counts.get(state))
+
+
+async def log_sent(counts: Counter[TouchState], queue: str, clock: Clock) -> None:
+    """Log once a minute what was sent since the last line and in total, until cancelled. No line where that is nothing.
+
+    Args:
+        counts: What became of the messages that this process tried, kept up to date by its handler.
+        queue: Name of the queue, for the line.
+        clock: The clock.
+    """
+    before: Counter[TouchState] = Counter()
+    while True:
+        await clock.sleep(EVERY_S)
+        now = Counter(counts)
+        if now != before:
+            log.info("%s, last minute: %s; since the start: %s", queue, describe(now - before), describe(now))
+        before = now

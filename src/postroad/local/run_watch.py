@@ -1,0 +1,105 @@
+"""Pauses campaigns whose Prefect run was cancelled or suspended.
+
+The recorder looks every two seconds, so that it needs no worker of Prefect. The deployment `pause-campaigns` does the
+same once; an automation starts it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Final
+
+from postroad.delivery.campaign_runs import end_runs, stop_run
+from postroad.delivery.submit import queue_name
+from postroad.errors import UnavailableError
+from postroad.local.prefect import PrefectApi, RunState, open_prefect
+from postroad.parts import Parts
+from postroad.store.campaign_run import ActiveRun, active_runs
+from postroad.store.engine import read
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY_S: Final = 2.0
+STOPPED: Final = {"CANCELLING": "was cancelled", "CANCELLED": "was cancelled", "PAUSED": "was suspended"}
+"""Kinds of state that stop mail, and what happened to the run."""
+AT_ONCE: Final = 200
+"""Runs that Prefect returns in one answer."""
+
+
+async def pause_stopped(parts: Parts) -> list[str]:
+    """Pause each campaign whose run was cancelled or suspended, and say so on the run's page.
+
+    Idempotent. It asks Prefect only while runs work on campaigns.
+
+    Returns:
+        The names of the campaigns that it paused.
+
+    Raises:
+        UnavailableError: Prefect, the database or the queue does not answer.
+    """
+    runs = await asyncio.to_thread(_active_runs, parts)
+    if not runs:
+        return []
+    paused: list[str] = []
+    async with open_prefect(parts.settings) as prefect:  # Each time: it may have moved to another port.
+        for start in range(0, len(runs), AT_ONCE):
+            paused += await _look_at(parts, prefect, runs[start : start + AT_ONCE])
+    return paused
+
+
+def _active_runs(parts: Parts) -> list[ActiveRun]:
+    with read(parts.engine) as connection:
+        return active_runs(connection)
+
+
+async def _look_at(parts: Parts, prefect: PrefectApi, runs: Sequence[ActiveRun]) -> list[str]:
+    states = await prefect.states([run.run_id for run in runs])
+    paused: list[str] = []
+    ended: list[str] = []
+    for run in runs:
+        state = states.get(run.run_id)
+        why = STOPPED.get(state.kind) if state is not None else None
+        if why is not None:
+            paused += await _stop(parts, prefect, run, why)
+        elif _has_ended(state):
+            ended.append(run.run_id)
+    if ended:
+        await asyncio.to_thread(end_runs, parts.engine, ended)
+    return paused
+
+
+def _has_ended(state: RunState | None) -> bool:
+    """Whether a run will do no more: it ended, or its record was deleted."""
+    return state is None or state.terminal
+
+
+async def _stop(parts: Parts, prefect: PrefectApi, run: ActiveRun, why: str) -> list[str]:
+    name = run.campaign
+    queue = await parts.queue(await asyncio.to_thread(queue_name, parts.engine, name))
+    if not await stop_run(parts.engine, queue, run, why, parts.clock.now()):
+        return []
+    message = (
+        f"Mail of campaign {name} has stopped: this run {why}, so the campaign is paused. "
+        f"To resume it, run `postroad campaign resume {name}`, or start this deployment again with the same campaign."
+    )
+    log.warning("campaign %s is paused: its Prefect run %s %s", name, run.run_id, why)
+    await prefect.add_log(run.run_id, message, parts.clock.now())
+    return [name]
+
+
+async def watch_runs(parts: Parts) -> None:
+    """Look again and again, until cancelled. A server that does not answer is asked again."""
+    failing = False
+    while True:
+        try:
+            await pause_stopped(parts)
+            failing = False
+        except Exception as error:
+            # Whatever it is: without this, cancelling a run would not stop mail any more.
+            fault = None if isinstance(error, UnavailableError) else error
+            if not failing:
+                log.warning("cancelling a run in Prefect does not pause its campaign now: %s", error, exc_info=fault)
+            failing = True
+        await parts.clock.sleep(LOOK_EVERY_S)
