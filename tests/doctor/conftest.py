@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from postroad.embedded import stop_redis
+from postroad.parts import Parts, open_parts
+from postroad.settings import Settings
 from tests.cli.conftest import SETTINGS
 from tests.commands import run_command
 
 Checks = dict[str, dict[str, Any]]
 Doctor = Callable[..., Checks]
+Change = Callable[[Callable[[Parts], Awaitable[None]]], None]
 
 
 @pytest.fixture
@@ -53,3 +57,19 @@ def checks_of(done: subprocess.CompletedProcess[str]) -> Checks:
     checks = json.loads(done.stdout)
     assert done.returncode == any(check["health"] == "fail" for check in checks)
     return {check["part"]: check for check in checks}
+
+
+@pytest.fixture
+def change(site: Path, monkeypatch: pytest.MonkeyPatch) -> Change:
+    """Change something of the installation, as its processes would."""
+    monkeypatch.setenv("POSTROAD_CONFIG", str(site / "postroad.toml"))
+    monkeypatch.chdir(site)
+
+    def changed(work: Callable[[Parts], Awaitable[None]]) -> None:
+        async def main() -> None:
+            async with open_parts(Settings.load(site / "postroad.toml")) as parts:
+                await work(parts)
+
+        asyncio.run(main())
+
+    return changed

@@ -3,38 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from pathlib import Path
 
-import pytest
 import sqlalchemy as sa
 
 from postroad.delivery.job import SEND_QUEUE, provider_gate, sender_gate
-from postroad.parts import Parts, open_parts
-from postroad.settings import Settings
+from postroad.parts import Parts
 from postroad.store.dns_report import SenderHold, put_hold
 from postroad.store.engine import write
-from tests.doctor.conftest import Doctor
+from tests.doctor.conftest import Change, Doctor
 
 SENDER = "ada@example.com"
-Change = Callable[[Callable[[Parts], Awaitable[None]]], None]
-
-
-@pytest.fixture
-def change(site: Path, monkeypatch: pytest.MonkeyPatch) -> Change:
-    """Change something of the installation, as its processes would."""
-    monkeypatch.setenv("POSTROAD_CONFIG", str(site / "postroad.toml"))
-    monkeypatch.chdir(site)
-
-    def changed(work: Callable[[Parts], Awaitable[None]]) -> None:
-        async def main() -> None:
-            async with open_parts(Settings.load(site / "postroad.toml")) as parts:
-                await work(parts)
-
-        asyncio.run(main())
-
-    return changed
 
 
 def hold(engine: sa.Engine) -> None:
