@@ -8,7 +8,7 @@ from functools import partial
 
 from postroad.bounce.intake import BOUNCE_QUEUE
 from postroad.delivery.job import SEND_QUEUE
-from postroad.doctor import configuration, http, mail, prefect, processes, queues, senders
+from postroad.doctor import campaigns, configuration, http, mail, prefect, processes, queues, senders
 from postroad.doctor.check import Check, Probe, failed, run_probes
 from postroad.doctor.context import Context
 from postroad.errors import PostroadError
@@ -48,6 +48,7 @@ def probes_of(context: Context) -> Iterator[Probe]:
         yield Probe(part=needed.part, look=partial(processes.check_worker, needed, context))
     yield _shared("recorder", processes.check_recorder, context)
     yield _shared("senders", senders.check_senders, context)
+    yield _shared("advance", campaigns.check_advance, context)
     yield _shared("ledger", queues.check_ledger, context)
     yield Probe(part="audit", look=partial(queues.check_invariants, context), deadline_s=AUDIT_S)
     if settings.inbound.enabled or settings.bounce.sources:

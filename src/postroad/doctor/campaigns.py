@@ -1,0 +1,53 @@
+"""Whether running campaigns take their next steps."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+from sqlmodel import col
+
+from postroad.doctor.check import Check
+from postroad.doctor.context import Context
+from postroad.queue.topology import Health
+from postroad.store.campaign import Campaign, CampaignState
+from postroad.store.engine import read
+from postroad.store.heartbeat import ADVANCE, last_heartbeat
+
+STALE = timedelta(minutes=15)
+"""Age of the last pass over running campaigns that fails. A pass is made every five minutes."""
+
+REMEDY = "Does Prefect run the flow advance-campaigns? `postroad advance` makes a pass without it."
+
+
+async def check_advance(context: Context) -> Sequence[Check]:
+    """Check the age of the last pass over running campaigns. Without a running campaign there is no need of one."""
+    engine = await context.database()
+    running, launched_at, last = await asyncio.to_thread(_read, engine)
+    if not running:
+        return [Check(part="advance", health=Health.OK, seen="no campaign is running")]
+    now = (await context.parts()).clock.now()
+    seen = f"{running} campaigns are running; "
+    seen += "no pass was ever made over them" if last is None else f"the last pass is {_age(now - last)} old"
+    # A campaign that was launched a moment ago need not have been looked at.
+    since = max((instant for instant in (last, launched_at) if instant is not None), default=None)
+    if since is None or now - since > STALE:
+        return [Check(part="advance", health=Health.FAIL, seen=seen, remedy=REMEDY)]
+    return [Check(part="advance", health=Health.OK, seen=seen)]
+
+
+def _read(engine: sa.Engine) -> tuple[int, datetime | None, datetime | None]:
+    """Number of running campaigns, when the first of them was launched, and when the last pass was made."""
+    statement = sa.select(sa.func.count(), sa.func.min(col(Campaign.launched_at))).where(
+        col(Campaign.state) == CampaignState.RUNNING
+    )
+    with read(engine) as connection:
+        running, launched_at = connection.execute(statement).one()
+        return running, launched_at, last_heartbeat(connection, ADVANCE)
+
+
+def _age(age: timedelta) -> str:
+    seconds = int(age.total_seconds())
+    return f"{seconds} s" if seconds < 120 else f"{seconds // 60:,} min"
