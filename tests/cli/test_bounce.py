@@ -68,7 +68,7 @@ def test_explain_prints_one_object_for_each_mail_and_makes_nothing(site: Site) -
                     "status": "5.1.1",
                     "reply_code": 550,
                     "verdict": "hard",
-                    "rule": "no such mailbox",
+                    "rule": "no such mailbox: words: user unknown",
                 }
             ],
             "touch": None,
@@ -96,7 +96,7 @@ def test_what_is_handed_in_is_judged_by_a_worker_and_counted(site: Site) -> None
     engine = ready_engine(site.settings)
     with write(engine) as connection:
         campaign, (step,) = add_campaign(connection)
-        ada = add_recipient(connection)
+        ada = add_recipient(connection, "ada@example.org")
         touch = add_touch(connection, campaign, step, TouchState.ACCEPTED, recipient_id=ada, settled_at=NOW)
     token = TokenSigner(*secret_keys(site.settings)).sign(Purpose.BOUNCE, touch)
     (site.folder / "box").write_bytes(
