@@ -80,9 +80,10 @@ def _summary(connection: sa.Connection, campaign: Campaign) -> Summary:
         for email in email_sequence(steps_of(connection, campaign.id))
     )
     next_due_at = connection.execute(
-        sa.text("SELECT min(due_at) AS due FROM touch WHERE campaign_id = :id AND state = 'planned'").columns(
-            sa.column("due", UtcDateTime())
-        ),
+        # Not min(): PostgreSQL, which knows little of a new campaign, would read all that are planned.
+        sa.text(
+            "SELECT due_at FROM touch WHERE campaign_id = :id AND state = 'planned' ORDER BY due_at, id LIMIT 1"
+        ).columns(sa.column("due_at", UtcDateTime())),
         {"id": campaign.id},
     ).scalar()
     return Summary(

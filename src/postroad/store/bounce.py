@@ -10,7 +10,7 @@ from enum import StrEnum
 import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 
-from postroad.store.bulk import json_rows
+from postroad.store.bulk import any_of, json_rows
 from postroad.store.campaign import OnReply
 from postroad.store.ledger import SENDER_OF_TOUCH, TouchState
 from postroad.store.types import BIG_ID, UtcDateTime, Word
@@ -154,7 +154,8 @@ def mails_to_empty(connection: sa.Connection, before: datetime, limit: int) -> l
 def forget_raw(connection: sa.Connection, digests: Sequence[str]) -> int:
     """Drop the octets of mails; their rows stay. Returns how many."""
     item, parameters = json_rows(connection, "old", {"digest": sa.Text()}, [{"digest": digest} for digest in digests])
-    statement = sa.text(f"UPDATE bounce_mail SET raw = NULL WHERE digest IN (SELECT old.digest FROM {item})")
+    old = any_of(connection, f"SELECT old.digest FROM {item}")
+    statement = sa.text(f"UPDATE bounce_mail SET raw = NULL WHERE digest {old}")
     return connection.execute(statement, parameters).rowcount
 
 

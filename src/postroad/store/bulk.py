@@ -32,3 +32,11 @@ def json_rows(
     typed = ", ".join(f"{name} {kind.compile(connection.dialect)}" for name, kind in columns.items())
     item = f"jsonb_to_recordset(CAST(:{parameter} AS jsonb)) AS {alias}({typed})"
     return item, {parameter: msgspec.json.encode(rows).decode()}
+
+
+def any_of(connection: sa.Connection, select: str) -> str:
+    """Return a condition in SQL: the column before it is one of what a SELECT returns, which are few.
+
+    PostgreSQL joins a SELECT of unknown size to the whole table. An array is looked up in the column's index.
+    """
+    return f"IN ({select})" if connection.dialect.name == "sqlite" else f"= ANY(ARRAY({select}))"

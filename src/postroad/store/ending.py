@@ -10,7 +10,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from postroad.store.bulk import json_rows
+from postroad.store.bulk import any_of, json_rows
 from postroad.store.engine import read, write
 from postroad.store.ledger import WAITING, TouchState
 from postroad.store.touch_page import touch_pages
@@ -123,11 +123,13 @@ def _waiting_for(engine: sa.Engine, campaign_id: int, addresses: Sequence[str]) 
     with read(engine) as connection:
         rows = [{"address": address} for address in addresses]
         item, parameters = json_rows(connection, "taken", {"address": sa.Text()}, rows)
-        # CROSS JOIN: SQLite joins in the order that is written. An address has few touches, and a campaign has many.
+        addressed = any_of(connection, f"SELECT taken.address FROM {item}")
+        recipients = any_of(connection, f"SELECT id FROM recipient WHERE address {addressed}")
+        # MATERIALIZED: a recipient has few touches, and a campaign has many.
         statement = sa.text(
-            f"SELECT touch.id FROM {item} CROSS JOIN recipient CROSS JOIN touch "
-            "WHERE recipient.address = taken.address AND touch.recipient_id = recipient.id "
-            "AND touch.campaign_id = :campaign_id AND touch.state IN ('planned', 'queued', 'deferred')"
+            "WITH theirs AS MATERIALIZED "
+            f"(SELECT id, campaign_id, state FROM touch WHERE recipient_id {recipients}) SELECT id FROM theirs "
+            "WHERE campaign_id = :campaign_id AND state IN ('planned', 'queued', 'deferred')"
         )
         return list(connection.execute(statement, {"campaign_id": campaign_id, **parameters}).scalars())
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.types import TypeEngine
 
-from postroad.store.bulk import json_rows
+from postroad.store.bulk import any_of, json_rows
 from postroad.store.ledger import locked_batch
 from postroad.store.suppression import suppressed_sql
 from postroad.store.types import UtcDateTime, sql_instant
@@ -63,11 +63,12 @@ def unfrozen_members(connection: sa.Connection, audience_id: int, step: PlannedS
         "ORDER BY recipient_id DESC LIMIT 1"
     )
     last = connection.execute(frozen, {"campaign_id": step.campaign_id, "step_id": step.step_id}).scalar() or 0
-    # The limit is inside, so that no plan joins more than it returns. CROSS JOIN is an order to SQLite.
+    members = (
+        "SELECT recipient_id FROM audience_member WHERE audience_id = :audience_id AND recipient_id > :last "
+        "ORDER BY recipient_id LIMIT :limit"
+    )
     statement = sa.text(
-        "SELECT recipient.id, recipient.address, recipient.time_zone FROM (SELECT recipient_id FROM audience_member "
-        "WHERE audience_id = :audience_id AND recipient_id > :last ORDER BY recipient_id LIMIT :limit) AS member "
-        "CROSS JOIN recipient WHERE recipient.id = member.recipient_id ORDER BY recipient.id"
+        f"SELECT id, address, time_zone FROM recipient WHERE id {any_of(connection, members)} ORDER BY id"
     )
     values = {"audience_id": audience_id, "last": last, "limit": limit}
     return [Member(*row) for row in connection.execute(statement, values)]
@@ -120,13 +121,17 @@ def plan_touches(connection: sa.Connection, step: PlannedStep, touches: Sequence
         for touch in touches
     ]
     item, parameters = json_rows(connection, "new", columns, rows)
+    recipients = (
+        f"SELECT id, address, domain FROM recipient WHERE id {any_of(connection, f'SELECT new.id FROM {item}')}"
+    )
+    # MATERIALIZED: whether somebody is suppressed is asked once.
     insert = sa.text(
         "INSERT INTO touch (campaign_id, step_id, recipient_id, state, due_at, claim, settled_at, follow_up) "
+        f"WITH found AS MATERIALIZED (SELECT new.id, new.due_at, {suppressed_sql('new.hashed')} AS suppressed "
+        f"FROM {item} JOIN ({recipients}) AS recipient ON recipient.id = new.id "
+        "CROSS JOIN campaign WHERE campaign.id = :campaign_id) "
         "SELECT :campaign_id, :step_id, found.id, CASE WHEN found.suppressed THEN 'suppressed' ELSE 'planned' END, "
-        "found.due_at, 0, CASE WHEN found.suppressed THEN :now END, :follow_up "
-        f"FROM (SELECT new.id, new.due_at, {suppressed_sql('new.hashed')} AS suppressed "
-        f"FROM {item} CROSS JOIN recipient CROSS JOIN campaign "
-        "WHERE recipient.id = new.id AND campaign.id = :campaign_id) AS found "
+        "found.due_at, 0, CASE WHEN found.suppressed THEN :now END, :follow_up FROM found "
         "WHERE true ORDER BY found.id ON CONFLICT (campaign_id, step_id, recipient_id) DO NOTHING"
     ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
     return connection.execute(insert, {**step._asdict(), "now": now, **parameters}).rowcount

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 
-from postroad.store.bulk import json_rows
+from postroad.store.bulk import any_of, json_rows
 from postroad.store.engine import read, write
 from postroad.store.ledger import LIVE, TouchState
 from postroad.store.touch_page import touch_pages
@@ -77,7 +77,7 @@ def _delete_by_age(engine: sa.Engine, table: str, old: str, before: datetime, st
             break
         with write(engine) as connection:
             item, parameters = json_rows(connection, "old", {"id": sa.BigInteger()}, [{"id": id_} for id_ in ids])
-            delete = sa.text(f"DELETE FROM {table} WHERE id IN (SELECT old.id FROM {item})")
+            delete = sa.text(f"DELETE FROM {table} WHERE id {any_of(connection, f'SELECT old.id FROM {item}')}")
             deleted += connection.execute(delete, parameters).rowcount
     return deleted
 
@@ -125,10 +125,10 @@ def _delete_page(connection: sa.Connection, touch_ids: list[int]) -> int:
     )
     ids = list(connection.execute(ended, parameters).scalars())
     item, parameters = json_rows(connection, "batch", {"id": sa.BigInteger()}, [{"id": id_} for id_ in ids])
-    old = f"(SELECT batch.id FROM {item})"
+    old = any_of(connection, f"SELECT batch.id FROM {item}")
     keep = "INSERT INTO past_touch (id, campaign_id, recipient_id) SELECT id, campaign_id, recipient_id FROM touch"
-    connection.execute(sa.text(f"{keep} WHERE id IN {old}"), parameters)
+    connection.execute(sa.text(f"{keep} WHERE id {old}"), parameters)
     for table in ("delivery_event", "bounce_effect", "overflow"):
-        connection.execute(sa.text(f"DELETE FROM {table} WHERE touch_id IN {old}"), parameters)
-    connection.execute(sa.text(f"UPDATE bounce_mail SET touch_id = NULL WHERE touch_id IN {old}"), parameters)
-    return connection.execute(sa.text(f"DELETE FROM touch WHERE id IN {old}"), parameters).rowcount
+        connection.execute(sa.text(f"DELETE FROM {table} WHERE touch_id {old}"), parameters)
+    connection.execute(sa.text(f"UPDATE bounce_mail SET touch_id = NULL WHERE touch_id {old}"), parameters)
+    return connection.execute(sa.text(f"DELETE FROM touch WHERE id {old}"), parameters).rowcount

@@ -1,0 +1,290 @@
+"""What writes to the ledger while mail flows, tried on ledgers of several sizes: no transaction may grow with them.
+
+`OPERATIONS` is the registry. `write_sites` finds every function that begins a transaction that writes, in the source.
+One that no operation reaches has to say in `ROWS_OF_THE_CALLER` why its work is bounded.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import sqlalchemy as sa
+
+from benchmarks.large_ledger import NOW, LargeLedger, large_ledger
+from benchmarks.transactions import Transaction, watched
+from postroad.bounce.handler import _forget
+from postroad.campaign.audience import import_file
+from postroad.campaign.plan import advance, launch
+from postroad.campaign.status import finish_if_done, summary
+from postroad.clock import SystemClock
+from postroad.delivery import control, dead_letters, submit, unsubscribe
+from postroad.delivery.admit import Admission
+from postroad.delivery.job import DeliveryNote, SendMessage, encode_job, encode_note
+from postroad.delivery.record import Recorder
+from postroad.queue import Claimed, Event, EventKind
+from postroad.settings import BounceSettings, Settings, UnsubscribeScope
+from postroad.store.campaign import CampaignState
+from postroad.store.ending import complete_cancellations, end_suppressed
+from postroad.store.engine import read, write
+from postroad.store.ledger import TouchState, due_touches
+from postroad.store.retention import Before, delete_old
+from postroad.store.suppression import SuppressionReason, suppress_now
+from postroad.store.touch_page import touch_pages
+from postroad.warmup.day import pass_day
+from postroad.warmup.identity import identities
+
+BATCH = 1_000
+LATER = NOW + timedelta(days=2_000)
+
+ROWS_OF_THE_CALLER = {
+    "postroad.bounce.effects:process": "mails of one claim",
+    "postroad.bounce.intake:Intake._keep": "one mail",
+    "postroad.bounce.receivers:keep_reports": "rows of one report, a hundred at a time",
+    "postroad.bounce.receivers:forget_reports": "reports, a thousand rows at a time",
+    "postroad.campaign.apply:apply": "one campaign and its steps",
+    "postroad.campaign.audience:abandon_imports": "imports of one audience",
+    "postroad.delivery.cohorts.breaker:look": "pauses of one step's cohorts, which were judged before",
+    "postroad.delivery.cohorts.breaker:lift.<locals>.lifted": "one pause",
+    "postroad.delivery.control:_set_state": "one campaign",
+    "postroad.delivery.control:_write": "touches that a person names",
+    "postroad.delivery.dns_health:record": "one sender's report",
+    "postroad.delivery.dns_health:forget_others": "senders",
+    "postroad.delivery.mail_reports:keep": "rows of one report",
+    "postroad.delivery.reconcile:_settle": "one touch",
+    "postroad.delivery.reconcile:_resolve": "one touch",
+    "postroad.delivery.shaping.shaper:Shaper._keep": "one reply",
+    "postroad.delivery.shaping.shaper:Shaper._set_together": "one gate",
+    "postroad.delivery.shaping.shaper:resume.<locals>.close": "one change",
+    "postroad.dns.providers:Providers._keep": "domains of one submission",
+    "postroad.dns.sts_policies:StsPolicies._keep": "one domain",
+    "postroad.rehearsal.stage:Stage.teach_providers": "a database of its own",
+    "postroad.store.migrate:upgrade": "no mail flows",
+    "postroad.store.suppression:lift": "addresses that a person names",
+    "postroad.warmup.day:set_cap": "one cap",
+    "postroad.warmup.overflow:_move_in_steps": "a thousand touches, which were chosen before",
+    "postroad.warmup.reputation:import_file": "days of one file",
+    "postroad.warmup.seeds:plan_seeds": "one seed list",
+    "tasks.cohorts:_mark": "pauses that were announced",
+    "tasks.maintain:_fold_counts": "connections that ended",
+}
+
+
+def write_sites(source: Path) -> set[str]:
+    """Return module and qualified name of each function in `source` that begins a transaction that writes."""
+    return {
+        site for top in ("src", "tasks") for path in (source / top).rglob("*.py") for site in _sites_in(path, source)
+    }
+
+
+def _sites_in(path: Path, source: Path) -> Iterator[str]:
+    parts = path.relative_to(source).with_suffix("").parts
+    module = ".".join(parts[1:] if parts[0] == "src" else parts)
+    if module == "postroad.store.engine":
+        return
+
+    def visit(node: ast.AST, names: tuple[str, ...]) -> Iterator[str]:
+        for child in ast.iter_child_nodes(node):
+            called = child.func.id if isinstance(child, ast.Call) and isinstance(child.func, ast.Name) else ""
+            if called in {"write", "write_connection"}:
+                yield f"{module}:{'.'.join(names)}"
+            inner = names
+            if isinstance(child, ast.ClassDef):
+                inner = (*names, child.name)
+            elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+                function = names and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+                inner = (*names, "<locals>", child.name) if function else (*names, child.name)
+            yield from visit(child, inner)
+
+    yield from visit(ast.parse(path.read_text(encoding="utf-8")), ())
+
+
+Operation = Callable[[LargeLedger], None]
+OPERATIONS: list[Operation] = []
+
+
+def _operation(function: Operation) -> Operation:
+    OPERATIONS.append(function)
+    return function
+
+
+class _NoQueue:
+    """Where a queue is named and none is asked."""
+
+
+def _sending(ledger: LargeLedger, name: str, state: str, number: int = 2 * BATCH) -> tuple[int, list[int]]:
+    """Add a running campaign with so many touches in a state. Returns its id, and its touches' ids."""
+    campaign, [step] = ledger.campaign(name, CampaignState.RUNNING)
+    ledger.touches(campaign, step, state, 1, number)
+    return campaign, [touch.id for page in touch_pages(ledger.engine, campaign) for touch in page]
+
+
+@_operation
+def launch_everyone(ledger: LargeLedger) -> None:
+    ledger.campaign("launched", CampaignState.DRAFT, steps=2)
+    assert launch(ledger.engine, "launched", NOW).audience == ledger.size
+
+
+@_operation
+def follow_up_everyone(ledger: LargeLedger) -> None:
+    campaign, steps = ledger.campaign("followed", CampaignState.RUNNING, steps=2)
+    ledger.touches(campaign, steps[0], "accepted", 1, ledger.size, follow_up=True)
+    assert advance(ledger.engine, "followed", NOW) == ledger.size
+
+
+@_operation
+def advance_with_nothing_due(ledger: LargeLedger) -> None:
+    assert advance(ledger.engine, "followed", NOW) == 0
+    assert not finish_if_done(ledger.engine, "followed", NOW)
+
+
+@_operation
+def show_status(ledger: LargeLedger) -> None:
+    assert summary(ledger.engine, "followed").audience == ledger.size
+
+
+@_operation
+def suppress_and_end(ledger: LargeLedger) -> None:
+    campaign, _ = _sending(ledger, "suppressed", "queued")
+    end_suppressed(ledger.engine, campaign, NOW)  # All that were there before: once, after an upgrade.
+    addresses = [f"r{n}@d{n % 97}.example" for n in range(1, BATCH + 1)]
+    assert suppress_now(ledger.engine, addresses, SuppressionReason.MANUAL, "test", NOW) == BATCH
+    assert end_suppressed(ledger.engine, campaign, NOW) == BATCH
+    with write(ledger.engine) as connection:
+        connection.execute(sa.text("DELETE FROM suppression WHERE address LIKE 'r%'"))
+
+
+@_operation
+def cancel_everyone(ledger: LargeLedger) -> None:
+    assert control._cancel(ledger.engine, "launched", NOW) == 0  # They were planned, and on no queue.
+    assert complete_cancellations(ledger.engine, NOW) == 0
+
+
+@_operation
+def finish_a_campaign(ledger: LargeLedger) -> None:
+    _sending(ledger, "done", "accepted")
+    assert finish_if_done(ledger.engine, "done", NOW)
+
+
+@_operation
+def hand_over_a_batch(ledger: LargeLedger) -> None:
+    campaign, _ = _sending(ledger, "submitted", "planned")
+    plan = submit.plan_of(ledger.engine, "submitted")
+    due = submit._due(ledger.engine, plan, LATER, 0, BATCH)
+    submit._mark_queued(ledger.engine, [row.id for row in due])
+    with read(ledger.engine) as connection:
+        assert len(due_touches(connection, campaign, after_id=0, until=LATER, limit=2 * BATCH)) == BATCH
+
+
+@_operation
+def admit_and_record(ledger: LargeLedger) -> None:
+    _, touches = _sending(ledger, "sent", "queued", BATCH)
+    payload = encode_job(SendMessage(touch_id=0, step_id=0, address="", fields={}))
+    jobs = [Claimed(str(id_), 1_000 + id_, 1, 1, payload, 0, "lane") for id_ in touches]
+    assert Admission(ledger.engine, SystemClock())._admit(jobs) == {}
+    note = encode_note(DeliveryNote(state=TouchState.ACCEPTED, reply_code=250, reply="2.0.0 ok"))
+    events = [
+        Event(
+            entry=f"{job.id}-1",
+            id=job.id,
+            token=job.token,
+            kind=EventKind.DONE,
+            at_ms=int(NOW.timestamp() * 1000),
+            attempt=1,
+            claim=1,
+            next_ms=0,
+            cause="",
+            error="",
+            note=note,
+        )
+        for job in jobs
+    ]
+    queue: Any = _NoQueue()
+    recorder = Recorder(engine=ledger.engine, queue=queue, clock=SystemClock(), name="r", bounce=BounceSettings())
+    recorder._write(events)
+
+
+@_operation
+def unsubscribe_one(ledger: LargeLedger) -> None:
+    _, [touch] = _sending(ledger, "unsubscribed", "accepted", 1)
+    everywhere = UnsubscribeScope.EVERYWHERE
+    assert unsubscribe._unsubscribe(ledger.engine, touch, "one click", NOW, everywhere) is not None
+
+
+@_operation
+def hold_and_revive(ledger: LargeLedger) -> None:
+    _, touches = _sending(ledger, "lost", "sending", BATCH)
+    assert control._hold(ledger.engine, touches, NOW) == BATCH
+    _, dead = _sending(ledger, "dead", "dead", BATCH)
+    assert len(dead_letters._revive(ledger.engine, dead)) == BATCH
+
+
+@_operation
+def import_a_file(ledger: LargeLedger) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "people.csv"
+        path.write_text("email\n" + "".join(f"new{n}@example.com\n" for n in range(3 * BATCH)), encoding="utf-8")
+        assert import_file(ledger.engine, "others", path, NOW).imported == 3 * BATCH
+
+
+@_operation
+def end_a_warmup_day(ledger: LargeLedger) -> None:
+    with TemporaryDirectory() as folder:
+        config = Path(folder) / "postroad.toml"
+        config.write_text(
+            '[routes.relay]\nhost = "smtp.example.com"\n[senders.news]\naddress = "news@example.com"\nname = "News"\n'
+            'postal_address = "1 High Street"\nroute = "relay"\n[senders.news.warmup]\n',
+            encoding="utf-8",
+        )
+        [identity, *_] = identities(Settings.load(config))
+    assert pass_day(ledger.engine, identity, NOW)
+
+
+@_operation
+def keep_house(ledger: LargeLedger) -> None:
+    """Last, for it deletes: octets of old mails, and what is older than its retention."""
+    with write(ledger.engine) as connection:
+        mail = sa.text(
+            "INSERT INTO bounce_mail (digest, received_at, source, raw, processed_at) "
+            "VALUES (:digest, :at, 'smtp', 'x', :at)"
+        )
+        connection.execute(mail, [{"digest": str(n), "at": f"{NOW:%Y-%m-%d %H:%M:%S.%f}"} for n in range(BATCH)])
+        token = sa.text("INSERT INTO webhook_token (token, seen_at) VALUES ('t', :at)")
+        connection.execute(token, {"at": f"{NOW:%Y-%m-%d %H:%M:%S.%f}"})
+    _forget(ledger.engine, LATER, LATER)
+    deleted = delete_old(ledger.engine, Before(LATER, LATER, LATER), LATER, steps=3)
+    assert deleted.touches
+    assert deleted.events
+
+
+def measure(engine: sa.Engine, size: int) -> dict[str, Transaction]:
+    """Carry out every operation on a ledger of a size, in an empty database. Returns the worst transaction by site."""
+    ledger = large_ledger(engine, size)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(sa.text("ANALYZE"))
+    with watched(engine) as watch:
+        for operation in OPERATIONS:
+            operation(ledger)
+    mine = ("benchmarks.", "elsewhere")
+    return {site: worst for site, worst in watch.worst().items() if not site.startswith(mine)}
+
+
+GROWS_BY_READING = {
+    "postroad.warmup.day:pass_day": "counts the events of the days that are judged, in a transaction that only reads",
+}
+
+
+def growing(small: dict[str, Transaction], large: dict[str, Transaction], slack: int) -> list[str]:
+    """Return the sites whose worst transaction does more on the larger ledger, but for what may grow.
+
+    ``slack``: instructions or rows by which two runs may differ, as where a planner chooses to sort the last few pages.
+    """
+    return [
+        f"{site}: {small[site].effort} -> {worst.effort}"
+        for site, worst in large.items()
+        if site in small and site not in GROWS_BY_READING and worst.effort > 1.3 * small[site].effort + slack
+    ]
