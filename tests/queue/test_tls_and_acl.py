@@ -25,6 +25,7 @@ from postroad.queue import (
     Uncertain,
     Verdict,
     Worker,
+    this_process,
 )
 from postroad.queue.connections import Connections
 from tests.queue.conftest import jobs, until
@@ -109,6 +110,10 @@ async def use_everything(queue: Queue, shards: int = 1) -> None:
     assert [state.gate.name for state in await queue.gates()] == ["g"]
     assert (await queue.stats()).lanes == (await queue.probe()).lanes == 1
     assert await queue.audit() == []
+    beat = this_process("worker")
+    await queue.beat(beat)
+    assert [process.id for process in await queue.processes()] == [beat.id]
+    await queue.leave(beat.id)
     await queue.cancel_group("campaign", "over")
     await queue.reconnect()
     assert await queue.audit() == []
@@ -118,7 +123,7 @@ def test_the_guide_permits_no_command_that_a_queue_does_not_use() -> None:
     source = Path(Queue.__module__.replace(".", "/")).parent
     root = Path(__file__).parents[2] / "src" / source
     scripts = "".join(file.read_text("utf-8") for file in root.glob("lua/**/*.lua"))
-    used = {first.lower() for first in re.findall(r"""(?:\bcall|pcall|call_many)\('([A-Z]+)'""", scripts)}
+    used = {first.lower() for first in re.findall(r"""(?:\bcall|pcall|call_many|\bscan)\('([A-Z]+)'""", scripts)}
     # What the client sends itself: see scripts.py, route.py, events.py, layout.py.
     used |= {"evalsha", "eval", "info", "select", "wait", "client", "xreadgroup", "xautoclaim", "xgroup", "get", "set"}
     used |= {"cluster"}
