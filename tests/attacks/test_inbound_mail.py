@@ -204,7 +204,9 @@ def test_what_no_database_holds_does_not_save_a_mailbox_that_is_gone(
 ) -> None:
     touch = house.touch(house.recipient())
     raw = mails.dsn(
-        to=house.return_path(touch), diagnostic=diagnostic.encode("utf-8", "surrogateescape").decode("latin-1")
+        to=house.return_path(touch),
+        recipient=house.address_of(touch),
+        diagnostic=diagnostic.encode("utf-8", "surrogateescape").decode("latin-1"),
     )
     raw = raw.replace(
         b"Content-Type: message/delivery-status",
@@ -219,7 +221,7 @@ def test_lone_surrogates_of_utf_7_do_not_save_a_mailbox_that_is_gone(house: Hous
     raw = (
         f"From: MAILER-DAEMON@example.org\nTo: {house.return_path(touch)}\nSubject: Undelivered mail\n"
         "Content-Type: text/plain; charset=utf-7\n\n"
-        "<ada+AEA-example.net>: host said: 550 5.1.1 user unknown +2AA-\n"
+        f"<{house.address_of(touch).replace('@', '+AEA-')}>: host said: 550 5.1.1 user unknown +2AA-\n"
     )
     assert house.process(raw.encode()).verdict is Verdict.HARD
     with read(house.engine) as connection:
