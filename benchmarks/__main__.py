@@ -13,7 +13,19 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import accuracy, blocking, bounce, bulk, comparison, delivery, dns_health, growth, nsd, one_message
+from benchmarks import (
+    accuracy,
+    blocking,
+    bounce,
+    bounded,
+    bulk,
+    comparison,
+    delivery,
+    dns_health,
+    growth,
+    nsd,
+    one_message,
+)
 from benchmarks.contestants import PEERS, DidNotRun
 from benchmarks.figures import Figure, Measure, markdown_of, show
 from benchmarks.report import circumstances, settings_table, write_section
@@ -49,8 +61,9 @@ def queue(as_json: AsJson = False, quick: Quick = False, write_readme: WriteRead
 
 @app.command(name="growth")
 def grow(as_json: AsJson = False, quick: Quick = False, write_readme: WriteReadme = False) -> None:
-    """Measure what a job costs when many are queued, and when there are many lanes."""
+    """Measure what a job costs in a long queue and over many lanes, and how long locks and scripts hold others up."""
     effort = growth.QUICK if quick else growth.Effort()
+    bounds = bounded.QUICK if quick else bounded.Effort()
 
     async def run(server: Server) -> tuple[list[Figure], list[str]]:
         figures, costs = await growth.grow(server, effort)
@@ -60,9 +73,10 @@ def grow(as_json: AsJson = False, quick: Quick = False, write_readme: WriteReadm
             lines += [
                 f"| {n:,} {what} | {c.wall_us:.1f} | {c.cpu_us:.1f} |" for n, c in zip(at, costs[what], strict=True)
             ]
-        return figures, ["\n".join(lines)]
+        return figures + await bounded.bound(server, bounds), ["\n".join(lines)]
 
-    _report("growth", run, growth.measures(effort), as_json=as_json, write_readme=write_readme)
+    measures = growth.measures(effort) + bounded.measures(bounds)
+    _report("growth", run, measures, as_json=as_json, write_readme=write_readme)
 
 
 @app.command(name="blocking")

@@ -50,7 +50,14 @@ ROWS_OF_THE_CALLER = {
     "postroad.campaign.audience:abandon_imports": "imports of one audience",
     "postroad.delivery.cohorts.breaker:look": "pauses of one step's cohorts, which were judged before",
     "postroad.delivery.cohorts.breaker:lift.<locals>.lifted": "one pause",
-    "postroad.delivery.control:_set_state": "one campaign",
+    "postroad.advancing:record_pass": "one heartbeat",
+    "postroad.delivery.campaign_runs:begin_run.<locals>.write_begin": "one run",
+    "postroad.campaign.plan:launch": "one campaign, of which an earlier launch failed",
+    "postroad.delivery.campaign_runs:end_runs": "runs that ended",
+    "postroad.delivery.campaign_runs:stop_run.<locals>.write_stop": "one run",
+    "postroad.delivery.control:pause.<locals>.write_pause": "one campaign",
+    "postroad.delivery.control:resume.<locals>.write_resume": "one campaign",
+    "tasks.campaign:record_failure.<locals>.write_failure": "one campaign",
     "postroad.delivery.control:_write": "touches that a person names",
     "postroad.delivery.dns_health:record": "one sender's report",
     "postroad.delivery.dns_health:forget_others": "senders",
@@ -87,20 +94,18 @@ def _sites_in(path: Path, source: Path) -> Iterator[str]:
     if module == "postroad.store.engine":
         return
 
-    def visit(node: ast.AST, names: tuple[str, ...]) -> Iterator[str]:
+    def visit(node: ast.AST, names: tuple[str, ...], in_function: bool) -> Iterator[str]:
         for child in ast.iter_child_nodes(node):
             called = child.func.id if isinstance(child, ast.Call) and isinstance(child.func, ast.Name) else ""
             if called in {"write", "write_connection"}:
                 yield f"{module}:{'.'.join(names)}"
-            inner = names
-            if isinstance(child, ast.ClassDef):
-                inner = (*names, child.name)
-            elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
-                function = names and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-                inner = (*names, "<locals>", child.name) if function else (*names, child.name)
-            yield from visit(child, inner)
+            if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                inner = (*names, "<locals>", child.name) if in_function else (*names, child.name)
+                yield from visit(child, inner, not isinstance(child, ast.ClassDef))
+            else:
+                yield from visit(child, names, in_function)
 
-    yield from visit(ast.parse(path.read_text(encoding="utf-8")), ())
+    yield from visit(ast.parse(path.read_text(encoding="utf-8")), (), False)
 
 
 Operation = Callable[[LargeLedger], None]

@@ -1,7 +1,7 @@
 """Launch freezes the audience as touches of the first email; advance plans the next email of whoever got the last.
 
-The frozen audience is the touches of the first step: nobody joins or leaves it afterwards. Both work in steps of a
-thousand recipients, each a short transaction: an audience of a million never holds up the mail that is being sent.
+The frozen audience is the touches of the first step: nobody joins or leaves it afterwards. Both work in steps of some
+hundred recipients, each a short transaction: an audience of a million never holds up the mail that is being sent.
 """
 
 from __future__ import annotations

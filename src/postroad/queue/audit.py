@@ -22,7 +22,7 @@ from postroad.queue.scripts import Scripts
 STEP = 250
 """Items that one script looks at."""
 
-SUMS = 5_000
+SUMS = 3_000
 """Lanes, gates and leases together, of which sums are taken in one script: some 15 ms."""
 
 _SCANNED = ("leases", "held", "scheduled", "uncertain", "dead")

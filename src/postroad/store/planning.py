@@ -1,7 +1,7 @@
 """Touches that are to be planned: members of an audience, and recipients who accepted the email before.
 
 Each is read a step at a time and planned by one short transaction, so that neither an audience nor a day's follow-ups
-hold the database for longer than a thousand rows take.
+hold the database for longer than some hundred rows take.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from postroad.store.ledger import locked_batch
 from postroad.store.suppression import suppressed_sql
 from postroad.store.types import UtcDateTime, sql_instant
 
-STEP = 1_000
+STEP = 500
 """Touches that one transaction plans."""
 
 

@@ -4,7 +4,7 @@
 -- ARGV[1]  now_ms  empty for the server's TIME
 -- ARGV[2]  id
 -- returns  msgpack {state, ...}, payload or '', then of the stream and the history what holds its events: entries, blocks, events
--- cost     O(history), and for a queued job O(its place in its lane)
+-- cost     O(history), and for a queued job O(its place in its lane), of which 250,000 are looked at
 
 local id = ARGV[2]
 local record = call('HGET', keys.jobs, id)
@@ -33,7 +33,7 @@ if record then
     found.cause, found.error = letter[4], letter[5]
   else
     local lane = q.lane_of(job.lane)
-    found.ahead = call('LPOS', lane.list, id, 'MAXLEN', 1000000) or nil
+    found.ahead = call('LPOS', lane.list, id, 'MAXLEN', 250000) or nil
     found.lane_depth = call('LLEN', lane.list)
     local home = call('HGET', keys.home, job.lane)
     found.parked_on = home and home ~= 'r' and string.sub(home, 2) or nil
