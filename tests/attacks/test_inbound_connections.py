@@ -77,6 +77,22 @@ async def test_what_has_no_end_is_cut_off(commands: bytes, unit: bytes) -> None:
     assert sent < 20 * OVERRUN * SIZE  # what fits into the buffers of both sides comes on top
 
 
+async def test_a_mail_of_too_many_lines_is_refused_as_they_arrive() -> None:
+    lines = listener.MAX_LINES + 10
+    assert 2 * lines < OVERRUN * SIZE  # Its bytes alone would be read to their end.
+    async with listening() as port, asyncio.timeout(BOUND_S):
+        reader, writer, _ = await connect(port, "127.0.0.2")
+        writer.write(MAIL.replace(b"%s", ADDRESS.encode()))
+        replies = [await reader.readline() for _ in range(4)]
+        writer.write(b"\r\n" * lines)
+        refusal = await reader.readline()
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
+        writer.close()
+    assert replies[-1].startswith(b"354 ")
+    assert refusal.startswith(b"552 5.3.4")
+
+
 async def test_a_session_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listener, "SESSION_S", 0.5)
     async with listening() as port, asyncio.timeout(BOUND_S):

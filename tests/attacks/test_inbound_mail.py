@@ -24,7 +24,7 @@ from postroad.bounce.reading import MailReader
 from postroad.bounce.report import Envelope, Kind, Report
 from postroad.clock import SystemClock
 from postroad.errors import UnavailableError
-from postroad.mail.token import TokenSigner
+from postroad.mail.token import Purpose, TokenSigner
 from postroad.queue import Job, Queue
 from postroad.settings import BounceSettings
 from postroad.store.engine import open_engine, read, write
@@ -34,7 +34,7 @@ from tests.attacks.limits import cost_ratio, run_limited
 from tests.attacks.mails import HOSTILE
 from tests.bounce import mails
 from tests.bounce.conftest import *  # noqa: F403 - its fixtures
-from tests.bounce.house import House
+from tests.bounce.house import DOMAIN, House
 from tests.bounce.test_handler import handler, work_off
 from tests.store.rows import NOW
 
@@ -350,3 +350,15 @@ def parse_commands() -> int:
 
 def test_a_command_of_the_longest_length_is_parsed_in_bounded_time() -> None:
     assert run_limited("tests.attacks.test_inbound_mail:parse_commands", cpu_s=2.0).error is None
+
+
+async def test_a_mail_to_many_spellings_of_one_token_is_kept_once(house: House, bounces: Queue) -> None:
+    intake = Intake(engine=house.engine, queue=bounces, clock=SystemClock())
+    token, other = (house.signer.sign(Purpose.REPLY, touch) for touch in (1, 2))
+    spellings = [f"p{number}+{token}@{DOMAIN}" for number in range(20)]
+    spellings += [f"P+{token.upper()}@{DOMAIN}", f"p+{token}@another.example"]
+    for recipient in (*spellings, f"p+{other}@{DOMAIN}", house.return_path(1), house.unsubscribe(1)):
+        await intake.submit(b"From: ada@example.org\r\n\r\nhello", Envelope(mail_from="", recipient=recipient))
+    with read(house.engine) as connection:
+        rows = connection.execute(sa.text("SELECT count(*) FROM bounce_mail")).scalar_one()
+    assert rows == 4  # One for each token and purpose.

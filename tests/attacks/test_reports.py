@@ -23,7 +23,7 @@ from postroad.bounce.report import Envelope
 from postroad.bounce.report_reader import read_reports
 from postroad.clock import SystemClock
 from postroad.dns.reports import keep
-from postroad.dns.reports.condense import MAX_KEPT_ROWS, is_ours
+from postroad.dns.reports.condense import MAX_KEPT_ROWS, owner_of, policy_owner_of
 from postroad.dns.reports.read import read_report, reports_of
 from postroad.errors import DataError
 from postroad.mail.token import TokenSigner
@@ -108,9 +108,27 @@ def test_rows_about_other_domains_are_not_kept() -> None:
         *(("dev", False), ("notacme.dev", False), ("", False), ("stranger.example", False)),
     ],
 )
-def test_a_domain_is_ours_with_those_above_and_below(domain: str, ours: bool) -> None:
-    assert is_ours(domain, OURS) is ours
-    assert is_ours("acme.dev", ("news.acme.dev",))  # The policy of the organisational domain.
+def test_a_domain_is_ours_with_those_below(domain: str, ours: bool) -> None:
+    assert (owner_of(domain, OURS) is not None) is ours
+
+
+def test_the_policy_of_the_organisational_domain_is_kept_and_that_of_a_public_suffix_is_not() -> None:
+    assert policy_owner_of("acme.dev", ("news.acme.dev",)) == "news.acme.dev"
+    ours = dmarc(1).replace(b"<header_from>Acme.dev", b"<header_from>news.acme.dev")
+    [report] = read_reports(attached(ours), ("news.acme.dev",)).dmarc
+    assert (report.domain, len(report.rows)) == ("acme.dev", 1)
+    assert read_reports(attached(dmarc(1, domain="co.uk").replace(b"Acme.dev", b"co.uk")), ("acme.co.uk",)).dmarc == ()
+
+
+def test_new_names_below_and_above_ours_have_one_limit_together(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keep, "MAX_ROWS_A_DAY", 50)
+    house = replace(house, reports=replace(house.reports, domains=("news.acme.dev",)))
+    above = dmarc(20).replace(b"<header_from>Acme.dev", b"<header_from>news.acme.dev")
+    house.process(attached(above))
+    for number in range(4):
+        house.process(attached(dmarc(20, domain=f"X{number}.News.acme.dev").replace(b"Acme.dev", b"news.acme.dev")))
+    house.process(attached(dmarc(20, domain=f"{'x.' * 130}news.acme.dev")))  # Longer than its column.
+    assert (count(house.engine, "mail_report"), count(house.engine, "dmarc_report_row")) == (2, 40)
 
 
 def test_a_day_brings_a_domain_no_more_than_its_most(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ import msgspec
 import sqlalchemy as sa
 
 from postroad.bounce.kept import kept
+from postroad.bounce.match import recipient_key
 from postroad.bounce.report import Envelope
 from postroad.clock import Clock
 from postroad.errors import DataError
@@ -53,8 +54,8 @@ class Submitted:
 
 
 def digest_of(raw: bytes, envelope: Envelope) -> str:
-    """Name of a mail: the same octets to the same address are the same mail, whoever brings them."""
-    digest = sha256((envelope.recipient or "").lower().encode("utf-8", "replace") + b"\0")
+    """Name of a mail: the same octets for the same token or address are the same mail, whoever brings them."""
+    digest = sha256(recipient_key(envelope.recipient or "").encode("utf-8", "replace") + b"\0")
     digest.update(raw)
     return digest.hexdigest()
 

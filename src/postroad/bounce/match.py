@@ -13,10 +13,12 @@ from typing import NamedTuple
 
 from postroad.bounce.report import Kind, Report
 from postroad.errors import DataError
-from postroad.mail.address import normalise_address
+from postroad.mail.address import ascii_domain, normalise_address
 from postroad.mail.token import Purpose, TokenSigner
 
 TOKEN = r"([0-9a-fA-F]{1,16}-[0-9a-fA-F]{20})"  # noqa: S105  (what one looks like)
+SIGNED = re.compile(rf"(?:(bounce|unsubscribe)[+=]|.*[^0-9A-Za-z]){TOKEN}", re.ASCII | re.IGNORECASE)
+"""Local part with a token: its purpose (none: a reply) and the token."""
 _BOUNCE = re.compile(rf"\bbounce[+=]{TOKEN}@", re.ASCII | re.IGNORECASE)
 _UNSUBSCRIBE = re.compile(rf"\bunsubscribe[+=]{TOKEN}@", re.ASCII | re.IGNORECASE)
 _REPLY = re.compile(rf"(?:^|[^0-9A-Za-z]){TOKEN}@", re.ASCII)
@@ -88,6 +90,24 @@ def _tokens(report: Report) -> Iterator[tuple[MatchedBy, Purpose, str]]:
             yield by, Purpose.MESSAGE_ID, found[1]
     if returned.tag:
         yield MatchedBy.TAG, Purpose.MESSAGE_ID, returned.tag
+
+
+def comparable(address: str) -> str:
+    """Return the spelling that addresses are compared in; empty if it is no address."""
+    local, _, domain = address.strip().rpartition("@")
+    try:
+        return f"{local}@{ascii_domain(domain)}".lower()
+    except (DataError, UnicodeError):  # Octets that are no UTF-8 are surrogates here.
+        return ""
+
+
+def recipient_key(recipient: str) -> str:
+    """Return what a recipient stands for, however it is spelled: the purpose and the token, else the address."""
+    address = comparable(recipient)
+    found = SIGNED.fullmatch(address.rpartition("@")[0])
+    if found is None:
+        return address or recipient.strip().lower()
+    return f"{found[1] or Purpose.REPLY}+{found[2]}"
 
 
 def addresses_of(report: Report) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from postroad.bounce.reading import ReadReports
+from postroad.dns.reports.condense import policy_owner_of
 from postroad.dns.reports.dmarc import DmarcReport
 from postroad.dns.reports.keep import Kept, keep_report
 from postroad.dns.reports.tls import TlsReport
@@ -46,8 +47,10 @@ def keep_reports(engine: sa.Engine, digest: str, rules: ReportRules, now: dateti
     reports = rules.read(raw or b"", tuple(rules.domains))
     received: tuple[DmarcReport | TlsReport, ...] = (*reports.dmarc, *reports.tls)
     for report in received:
+        # What the child reads and is about no domain of ours has a limit of its own.
+        owner = policy_owner_of(report.domain, rules.domains) or report.domain
         with write(engine) as connection:
-            kept = keep_report(connection, report, now, capped=True)
+            kept = keep_report(connection, report, now, owner=owner)
         new += kept is Kept.NEW
         note = f"; {report.left_out} rows left out" if report.left_out else ""
         level = logging.WARNING if kept is Kept.TOO_MANY else logging.INFO

@@ -25,7 +25,7 @@ def keep(engine: sa.Engine, report: DmarcReport | TlsReport, now: datetime) -> K
     """Keep a report of whatever domain: somebody chose the file. Raises UnavailableError."""
     condensed = condense(report, None) or report
     with write(engine) as connection:
-        return keep_report(connection, condensed, now, capped=False)
+        return keep_report(connection, condensed, now, owner=None)
 
 
 @dataclass(frozen=True, kw_only=True)

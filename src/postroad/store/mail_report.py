@@ -77,16 +77,19 @@ _TABLES: dict[ReportKind, type[SQLModel]] = {ReportKind.DMARC: DmarcReportRow, R
 
 @dataclass(frozen=True, kw_only=True)
 class KeptOf:
-    """How many reports of one domain were kept, and how many rows they have."""
+    """How many reports of a domain were kept, and how many rows they have."""
 
     reports: int
     rows: int
 
 
 def kept_since(connection: sa.Connection, domain: str, since: datetime) -> KeptOf:
-    """Return how much of a domain was kept since a time."""
+    """Return how much of a domain, and of those below and above it, was kept since a time."""
+    labels = domain.split(".")
+    lineage = [".".join(labels[start:]) for start in range(len(labels))]
     statement = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(col(MailReport.row_count)), 0)).where(
-        col(MailReport.received_at) > since, col(MailReport.domain) == domain
+        col(MailReport.received_at) > since,
+        col(MailReport.domain).in_(lineage) | col(MailReport.domain).endswith(f".{domain}", autoescape=True),
     )
     row = connection.execute(statement).one()
     return KeptOf(reports=int(row[0]), rows=int(row[1]))

@@ -7,16 +7,12 @@ server that is refused here tells its own sender.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
-from postroad.bounce.match import TOKEN
-from postroad.errors import DataError
+from postroad.bounce.match import SIGNED, comparable
 from postroad.mail.address import ascii_domain
 from postroad.mail.token import Purpose, TokenSigner
-
-_SIGNED = re.compile(rf"(?:(bounce|unsubscribe)[+=]|.*[^0-9A-Za-z]){TOKEN}", re.ASCII | re.IGNORECASE)
 
 RELAYING = "550 5.7.1 Mail for that domain is not taken here"
 NO_SUCH_ADDRESS = "550 5.1.1 There is no such address here"
@@ -35,7 +31,7 @@ class Addressees:
         senders: Iterable[str] = (),
     ) -> None:
         self._signer = signer
-        self._addresses = frozenset(_comparable(address) for address in addresses)
+        self._addresses = frozenset(comparable(address) for address in addresses)
         self._domains = frozenset(ascii_domain(domain).lower() for domain in domains)
         self._senders = tuple(sender.lower() for sender in senders)
 
@@ -46,14 +42,14 @@ class Addressees:
 
     def refusal(self, recipient: str, mail_from: str) -> str | None:
         """Reply that refuses a recipient, or None: it is taken. ``mail_from`` empty: the null return path."""
-        address = _comparable(recipient)
+        address = comparable(recipient)
         # RFC 5321 §4.5.1: `RCPT TO:<postmaster>`, without a domain, is taken everywhere.
         if address in self._addresses or recipient.strip().lower() == "postmaster":
             return None
         local, _, domain = address.rpartition("@")
         if domain not in self._domains:
             return RELAYING
-        found = _SIGNED.fullmatch(local)
+        found = SIGNED.fullmatch(local)
         if found is None:
             return NO_SUCH_ADDRESS
         purpose = Purpose(found[1].lower()) if found[1] else Purpose.REPLY
@@ -66,12 +62,3 @@ class Addressees:
 
     def _may_return(self, mail_from: str) -> bool:
         return not mail_from or any(fnmatchcase(mail_from.lower(), pattern) for pattern in self._senders)
-
-
-def _comparable(address: str) -> str:
-    """The spelling that addresses are compared in. What is no address is like none."""
-    local, _, domain = address.strip().rpartition("@")
-    try:
-        return f"{local}@{ascii_domain(domain)}".lower()
-    except (DataError, UnicodeError):  # Octets that are no UTF-8 are surrogates here.
-        return ""

@@ -33,6 +33,11 @@ SESSION_S = 1_800.0
 """For all of a connection: what a client may hold, however many commands it sends."""
 OVERRUN = 2
 """A command, or a mail, that is so many times longer than it may be is not read to its end."""
+MAX_LINES = 50_000
+MEAN_LINE_BYTES = 40
+"""A mail has at most MAX_LINES; where a larger mail is allowed, so many that its lines have this mean. Each line is an
+object of its own until the mail is complete. A line of base64 has 78 bytes."""
+TOO_MANY_LINES = b"552 5.3.4 Too many lines\r\n"
 # For each connection over the network. A client that guesses addresses is cut off, one that has more mail comes again.
 CALLS = {"MAIL": 1_000, "RCPT": 2_000, "DATA": 1_000, "RSET": 1_000, "*": 50}
 TOO_MANY_CONNECTIONS = b"421 4.7.0 Too many connections, try again\r\n"
@@ -51,6 +56,7 @@ class _Connection(SMTP):
         )
         self._door = door
         self._received = 0  # bytes since the last command
+        self._lines = 0
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -70,10 +76,16 @@ class _Connection(SMTP):
         if self._received > OVERRUN * max(self.data_size_limit or 0, MAX_LINE_BYTES):
             self._door.cut_off(self, "its command or mail has no end")
             return
+        self._lines += data.count(b"\n")
+        if self._lines > max(MAX_LINES, (self.data_size_limit or 0) // MEAN_LINE_BYTES):
+            if isinstance(self.transport, asyncio.WriteTransport) and not self.transport.is_closing():
+                self.transport.write(TOO_MANY_LINES)
+                self.transport.close()  # Its deadline ends it where the client reads no reply.
+            return
         super().data_received(data)
 
     def _reset_timeout(self, duration: float | None = None) -> None:
-        self._received = 0  # A command begins.
+        self._received = self._lines = 0  # A command begins.
         super()._reset_timeout(duration)
 
     def connection_lost(self, error: Exception | None) -> None:

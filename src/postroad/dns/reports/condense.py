@@ -12,26 +12,42 @@ from postroad.dns.reports.tls import TlsReport, TlsRow
 MAX_KEPT_ROWS = 500
 """Of one report: sources of mail in one domain's name, as one receiver saw them."""
 
+MAX_DOMAIN_CHARACTERS = 253
+"""RFC 1035 §2.3.4, written as text. A longer one would be cut, and would not end like ours any more."""
+
 _Row = TypeVar("_Row", DmarcRow, TlsRow)
 
 
-def is_ours(domain: str, ours: Collection[str]) -> bool:
-    """Whether a domain is one of ours, or above or below one: a policy may be that of the organisational domain."""
-    domain = domain.lower().rstrip(".")
-    if "." not in domain:
-        return False
-    return any(domain == own or own.endswith(f".{domain}") or domain.endswith(f".{own}") for own in ours)
+def owner_of(domain: str, ours: Collection[str]) -> str | None:
+    """Return the domain of ours that a domain is or lies below, the highest of several. None: there is none."""
+    domain = _spelled(domain)
+    if len(domain) > MAX_DOMAIN_CHARACTERS:
+        return None
+    return min((own for own in ours if domain == own or domain.endswith(f".{own}")), key=len, default=None)
+
+
+def policy_owner_of(domain: str, ours: Collection[str]) -> str | None:
+    """Return `owner_of` a domain, or else the first domain of ours below it: a policy of DMARC may be inherited."""
+    below = [own for own in ours if "." in domain and own.endswith(f".{_spelled(domain)}")]
+    return owner_of(domain, ours) or min(below, default=None)
 
 
 def condense(report: DmarcReport | TlsReport, ours: Collection[str] | None) -> DmarcReport | TlsReport | None:
     """Return what is kept of a report; None: it is about no domain of ours. ``ours`` None: every domain counts."""
-    if ours is not None and not is_ours(report.domain, ours):
-        return None
+    domain = _spelled(report.domain)
     if isinstance(report, DmarcReport):
-        rows, left_out = _largest([row for row in report.rows if ours is None or is_ours(row.header_from, ours)])
-        return replace(report, rows=rows, left_out=left_out)
-    sessions, left_out = _largest([row for row in report.rows if ours is None or is_ours(row.domain, ours)])
-    return replace(report, rows=sessions, left_out=left_out)
+        rows, left_out = _largest([row for row in report.rows if ours is None or owner_of(row.header_from, ours)])
+        if ours is not None and not owner_of(domain, ours) and not (rows and policy_owner_of(domain, ours)):
+            return None  # What is above ours is that of others too, as a public suffix is.
+        return replace(report, domain=domain, rows=rows, left_out=left_out)
+    if ours is not None and not owner_of(domain, ours):
+        return None
+    sessions, left_out = _largest([row for row in report.rows if ours is None or owner_of(row.domain, ours)])
+    return replace(report, domain=domain, rows=sessions, left_out=left_out)
+
+
+def _spelled(domain: str) -> str:
+    return domain.lower().rstrip(".")
 
 
 def _largest(rows: Collection[_Row]) -> tuple[tuple[_Row, ...], int]:

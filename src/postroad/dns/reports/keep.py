@@ -15,7 +15,8 @@ from postroad.store.text import storable_text
 
 MAX_REPORTS_A_DAY = 1_000
 MAX_ROWS_A_DAY = 10_000
-"""Of one domain: a domain with mail to every large receiver gets some 300 reports a day."""
+"""Of one domain of ours, with those below and above it. One with mail to every large receiver gets some 300 reports a
+day."""
 
 
 class Kept(StrEnum):
@@ -26,10 +27,13 @@ class Kept(StrEnum):
     TOO_MANY = "not kept: its domain has the most that a day may bring"
 
 
-def keep_report(connection: sa.Connection, report: DmarcReport | TlsReport, now: datetime, *, capped: bool) -> Kept:
+def keep_report(
+    connection: sa.Connection, report: DmarcReport | TlsReport, now: datetime, *, owner: str | None
+) -> Kept:
     """Keep a report, condensed before: at most `condense.MAX_KEPT_ROWS` rows.
 
-    ``capped``: of one domain at most MAX_REPORTS_A_DAY and MAX_ROWS_A_DAY are kept within 24 hours.
+    ``owner``: our domain that it is about, of which at most MAX_REPORTS_A_DAY and MAX_ROWS_A_DAY are kept within 24
+    hours, whatever names below it the reports are on. None: without a limit.
     """
     rows = [
         {name: storable_text(value, 255) if isinstance(value, str) else value for name, value in row.items()}
@@ -46,8 +50,8 @@ def keep_report(connection: sa.Connection, report: DmarcReport | TlsReport, now:
         row_count=len(rows),
         left_out=report.left_out,
     )
-    if capped:
-        today = kept_since(connection, row.domain, now - timedelta(days=1))
+    if owner is not None:
+        today = kept_since(connection, owner, now - timedelta(days=1))
         if today.reports >= MAX_REPORTS_A_DAY or today.rows + len(rows) > MAX_ROWS_A_DAY:
             return Kept.TOO_MANY
     return Kept.NEW if keep_mail_report(connection, row, rows) else Kept.KNOWN
