@@ -16,7 +16,7 @@ from postroad.campaign.suppression_file import read_addresses
 from postroad.errors import ConfigError, DataError
 from postroad.settings import Settings
 from tests.attacks.limits import run_limited
-from tests.campaign.house import CAMPAIGN, CONFIG, NOW, TEXT
+from tests.campaign.house import CAMPAIGN, CONFIG, NOW, TEXT, House
 
 SECRET = "5ec4e7f00dcafe5ec4e7f00dcafe"
 NAMED = {
@@ -169,6 +169,26 @@ def test_the_form_reads_allowed_folders_and_those_of_campaigns(project: Path, en
         file.write_text(f"email\n{path[:3]}@example.com\n")
         progress = open_import(engine, "people", file, NOW, rules=import_rules(engine, settings, file))  # type: ignore[arg-type]
         assert progress.rows_total == 1
+
+
+@pytest.mark.parametrize("target", ["state", "../other"])
+def test_a_folder_that_becomes_a_link_after_apply_is_not_followed(house: House, tmp_path: Path, target: str) -> None:
+    audience = house.settings.base_dir / "audiences"
+    audience.mkdir()
+    (audience / "people.csv").write_text("email\na@example.com\n")
+    house.apply(CAMPAIGN.replace("name: people", "name: people\n  file: audiences/people.csv"))
+    file = (audience / "people.csv").resolve()
+    rules = import_rules(house.engine, house.settings, file)
+    with rules.open(file) as opened:
+        assert opened.read().startswith(b"email")
+    folder = tmp_path / "outside" if target == "../other" else house.settings.state_dir
+    folder.mkdir(exist_ok=True)
+    (folder / "people.csv").write_text(f"email,{SECRET}\n")
+    audience.rename(audience.with_name("before"))
+    audience.symlink_to(folder)
+    for held in (rules, import_rules(house.engine, house.settings, file)):
+        with pytest.raises(FileRefusedError):
+            held.open(file)
 
 
 QUOTING = {

@@ -124,8 +124,19 @@ LONG = [
     "{% set n = namespace(n=60) %}{% block b %}{% if n.n %}{% set n.n = n.n - 1 %}{{ self.b() }}{{ self.b() }}"
     "{% endif %}{% endblock %}" + endless(endless("{{ self.b() }}")),
     "{{ word }}" * 200,
+    "{% macro m(" + ",".join(f"a{n}=1" for n in range(1_500)) + ") %}{% endmacro %}" + endless("{% set a = m() %}"),
 ]
+_MODULUS = 2**61 - 1  # of Python's hash of a number: all its multiples share one
+LARGE += [
+    "{% set m = 2**61 - 1 %}{{ range(0, m * 18000, m)|unique|first }}",
+    "{% set m = 2**61 - 1 %}{{ dict(range(0, m * 18000, m)|batch(2))|length }}",
+    "{{ ('" + " ".join(str(_MODULUS * n) for n in range(9_000)) + "').split()|map('int')|unique|list|length }}",
+    "{{ {" + ",".join(f"{_MODULUS * n}:1" for n in range(2_400)) + "}|length }}",
+    "{{ 2 ** 63 * 2 }}{{ 1 + 18446744073709551615 }}",
+]
+_SETS = "".join(f"{{% set a{n}=1 %}}" for n in range(500))
 UNREADABLE = [
+    _SETS + "".join(f"{{% block b{n} scoped %}}{{% endblock %}}" for n in range(500)),
     "{{ x }}" * 150_000,
     "{{ x }}" * 100_000,
     "{% if x %}" * 90_000,
@@ -245,6 +256,7 @@ def test_whatever_the_words_of_templates_can_say_is_bounded(body: str, html: boo
         ("\n{{ name is filter('e') }}", 2, "the test filter", "defined"),
         ("\n{{ name.expandtabs(9999999) }}", 2, "the method expandtabs", "replace"),
         ("\n{{ name.encode() }}", 2, "the method encode", "urlencode"),
+        ("\n{% block b scoped %}{% endblock %}", 2, "{% block … scoped %}", "macro with parameters"),
         ("\n{% include 'x' %}", 2, "{% include %}", "into the template"),
         ("\n{% import 'x' as x %}", 2, "{% import %}", "into the template"),
         ("\n{% from 'x' import y %}", 2, "{% from %}", "into the template"),
@@ -257,6 +269,42 @@ def test_a_word_that_is_not_allowed_is_named_with_its_line(source: str, line: in
     assert caught.value.where == f"welcome.txt, line {line}"
     assert caught.value.message == f"{word} is not available in templates"
     assert instead in (caught.value.remedy or "")
+
+
+OBJECTS = [
+    "{{ name.join }}",
+    "{{ [name.join] }}",
+    "{{ {'a': (name.upper,)} }}",
+    "{{ name.join ~ '' }}",
+    "{{ name.join|string }}",
+    "{{ '%s' % name.join }}",
+    "{{ '{}'.format(name.join) }}",
+    "{{ range }}",
+    "{{ [dict]|join }}",
+    "{{ joiner() }}",
+    "{{ cycler(1) }}",
+    "{{ self }}",
+    "{{ namespace() }}",
+    "{% for i in [1] %}{{ loop }}{% endfor %}",
+    "{% macro m() %}{% endmacro %}{{ m }}",
+]
+
+
+@pytest.mark.parametrize("html", [False, True])
+@pytest.mark.parametrize("source", OBJECTS)
+def test_no_mail_shows_an_object_of_the_program(source: str, html: bool) -> None:
+    with pytest.raises(DataError, match="does what templates may not"):
+        compile_template(source, name="t", html=html).render(dict(FIELDS))
+
+
+def test_what_templates_do_with_objects_and_numbers_stays_possible() -> None:
+    source = (
+        "{% set s = joiner('-') %}{% set n = namespace(i=2**63) %}{% macro m(f) %}{{ f(1) }}{% endmacro %}"
+        "{% macro g(x) %}{{ s() }}{{ n.i }}{{ s() }}{{ x }}{% endmacro %}{{ m(g) }}{{ 'a'.join(['1', '2']) }}"
+        "{% block b %}{{ -18446744073709551615 }}{% endblock %}{{ self.b() }}"
+    )
+    rendered = compile_template(source, name="t").render({})
+    assert rendered == "9223372036854775808-11a2-18446744073709551615-18446744073709551615"
 
 
 def test_fields_of_one_recipient_do_not_make_a_message_without_end() -> None:

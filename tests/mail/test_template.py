@@ -172,7 +172,7 @@ ENDLESS = [
     "{% for x in range(99999) %}{% for y in range(99999) %}x{% endfor %}{% endfor %}",
     "{% set xs = range(5000)|list %}{% for a in xs %}{% for b in xs %}{{ a }}{% endfor %}{% endfor %}",
     "{% for a in tags * 500 %}{% for b in tags * 500 %}{% for c in tags * 500 %}{% endfor %}{% endfor %}{% endfor %}",
-    "{% for i in range(99999) %}{% block b scoped %}{% for j in range(99999) %}{% endfor %}{% endblock %}{% endfor %}",
+    "{% for i in range(99999) %}{% block b %}{% for j in range(99999) %}{% endfor %}{% endblock %}{% endfor %}",
     "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
     "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(60) }}",
     "{% for x in [[1]] recursive %}{{ loop([[1]]) }}{% endfor %}",

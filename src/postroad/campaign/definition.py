@@ -220,7 +220,7 @@ def read_campaign(path: Path, settings: Settings | None = None, *, folders: tupl
 def _require_allowed(audience_file: Path, rules: FileRules, *, where: str) -> None:
     """It need not be there yet. Raises ConfigError."""
     try:
-        rules.folder_of(audience_file)
+        rules.resolve(audience_file)
     except FileRefusedError as error:
         raise ConfigError(str(error), where=f"{where}, audience.file", remedy=ALLOW_IT) from None
     except (OSError, RuntimeError, ValueError) as error:

@@ -50,8 +50,8 @@ class FileRules:
             refused=tuple(path.resolve() for path in (settings.state_dir, *_secrets_of(settings))),
         )
 
-    def folder_of(self, path: Path) -> tuple[Path, Path]:
-        """Return the folder that a path leads into, and the path that is meant, both without symbolic links.
+    def resolve(self, path: Path) -> Path:
+        """Return where a path leads, without symbolic links.
 
         Raises:
             FileRefusedError: The path leads out of the folders, or to a file that is refused.
@@ -64,7 +64,7 @@ class FileRules:
             if meant == folder:
                 raise IsADirectoryError(EISDIR, "Is a directory")
             if meant.is_relative_to(folder):
-                return folder, meant
+                return meant
         raise FileRefusedError(f"{path} is outside the folders that may be read")
 
     def open(self, path: Path) -> BufferedReader:
@@ -77,9 +77,8 @@ class FileRules:
             FileRefusedError: It leads out of the folders, is refused, or is no regular file.
             OSError: It cannot be opened.
         """
-        folder, meant = self.folder_of(path)
-        *parents, name = meant.relative_to(folder).parts
-        inside = os.open(folder, _FOLDER)
+        root, *parents, name = self.resolve(path).parts
+        inside = os.open(root, _FOLDER)
         try:
             for parent in parents:
                 outside, inside = inside, os.open(parent, _FOLDER | os.O_NOFOLLOW, dir_fd=inside)
@@ -137,7 +136,8 @@ def import_rules(engine: sa.Engine, settings: Settings, path: Path) -> FileRules
     with read(engine) as connection:
         statement = sa.text("SELECT 1 FROM campaign WHERE audience_file = :path LIMIT 1")
         if connection.execute(statement, {"path": str(path)}).scalar():
-            return FileRules(folders=(path.parent.resolve(),))
+            # It was resolved then. It is not resolved again: a folder that became a link since leads elsewhere.
+            return FileRules(folders=(path.parent,), refused=FileRules.of(settings).refused)
     patterns = [str(settings.base_dir / pattern) for pattern in settings.campaigns]
     files = [Path(found) for pattern in patterns for found in glob(pattern, recursive=True)]  # noqa: PTH207
     return FileRules.of(settings, *(file.parent for file in files))

@@ -7,10 +7,12 @@ The cost of a step is a microsecond at most, so a rendering ends after about 0.2
 
 from __future__ import annotations
 
+import types
 from collections.abc import Iterable, Iterator, KeysView, ValuesView
 from collections.abc import Set as AbstractSet
 from typing import Any, Final, cast
 
+from jinja2.exceptions import SecurityError
 from jinja2.runtime import Context, LoopContext
 from jinja2.utils import Namespace
 from markupsafe import Markup
@@ -19,8 +21,9 @@ MAX_STEPS: Final = 200_000
 """Steps of one rendering. Each turn of a loop, call, operator and filter takes one, and one more for 10 characters."""
 MAX_LENGTH: Final = 1_000_000
 """Characters of a value, a template or what a template makes. An element of a list counts as eight."""
-MAX_BITS: Final = 10_000
-"""Bits of a whole number."""
+MAX_BITS: Final = 64
+"""Bits of a whole number. Python's hash of one is its remainder by 2**61 - 1: of larger ones, many share a hash, and a
+set or a dict of those takes the square of their count."""
 CHARACTERS_PER_STEP: Final = 10
 _ELEMENT: Final = 8  # characters that an element of a container counts as, beside its own
 
@@ -33,17 +36,19 @@ def size_of(value: Any) -> int:
     """Return the size of a value in characters, with all that is in it.
 
     Raises:
-        TemplateLimitError: The value is larger than `MAX_LENGTH`. The count ends there, so a list that holds
-            itself many times over costs no more than any other.
+        SecurityError: A method or function is in it, whose text would be an address in memory.
+        TemplateLimitError: The value is larger than `MAX_LENGTH`, or a whole number than `MAX_BITS`. The count ends
+            there, so a list that holds itself many times over costs no more than any other.
     """
     kind = type(value)
     if kind is str or kind is Markup:
         size = len(value)
     elif kind is int:
-        size = value.bit_length() // 3 + 1
+        size = _size_of_number(value)
     elif isinstance(value, _CONTAINERS):
         size = _size_of_container(value)
     else:
+        _require_no_function(value)
         size = _ELEMENT
     if size > MAX_LENGTH:
         raise TemplateLimitError(f"a value is larger than {MAX_LENGTH:,} characters")
@@ -51,6 +56,13 @@ def size_of(value: Any) -> int:
 
 
 _CONTAINERS = (list, tuple, dict, AbstractSet, KeysView, ValuesView, Namespace, range)
+
+
+def _size_of_number(number: int) -> int:
+    bits = number.bit_length()
+    if bits > MAX_BITS:
+        raise TemplateLimitError(f"a whole number has more than {MAX_BITS} bits")
+    return bits // 3 + 1
 
 
 def _size_of_container(root: Any) -> int:
@@ -63,7 +75,7 @@ def _size_of_container(root: Any) -> int:
         if kind is str or kind is Markup:
             total += len(value)
         elif kind is int:
-            total += value.bit_length() // 3 + 1
+            total += _size_of_number(value)
         elif kind is range:
             total += _ELEMENT * len(value)
         elif isinstance(value, dict):
@@ -74,7 +86,18 @@ def _size_of_container(root: Any) -> int:
             total += _ELEMENT * len(value)
             if total <= MAX_LENGTH:
                 waiting += value
+        else:
+            _require_no_function(value)
     return total
+
+
+def _require_no_function(value: Any) -> None:
+    """Its text would be an address in memory."""
+    if isinstance(value, _FUNCTIONS):
+        raise SecurityError("a method or function is used as a value: () is missing after its name")
+
+
+_FUNCTIONS = (types.MethodType, types.BuiltinMethodType, types.FunctionType, type)
 
 
 class LimitedContext(Context):

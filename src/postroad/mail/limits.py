@@ -119,9 +119,10 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         limited = cast(LimitedContext, context)
         extra = 0
-        if isinstance(left, int) and isinstance(right, int):
-            _require_bits(operator, left, right)
-        elif operator == "*":
+        if operator == "**" and isinstance(left, int) and isinstance(right, int):
+            if (left.bit_length() - 1) * right > MAX_BITS:
+                raise TemplateLimitError(f"a whole number has more than {MAX_BITS} bits")
+        elif operator == "*" and not (isinstance(left, int) and isinstance(right, int)):
             sized, times = (right, left) if isinstance(left, int) else (left, right)
             if isinstance(times, int) and hasattr(sized, "__len__"):
                 extra = size_of(sized) * max(times, 0)
@@ -137,19 +138,11 @@ def _methods_of(obj: Any) -> frozenset[str]:
     return next((names for kind, names in METHODS.items() if isinstance(obj, kind)), frozenset())
 
 
-def _require_bits(operator: str, left: int, right: int) -> None:
-    bits = 0
-    if operator == "*":
-        bits = left.bit_length() + right.bit_length()
-    elif operator == "**":
-        bits = left.bit_length() * right
-    if bits > MAX_BITS:
-        raise TemplateLimitError(f"a number has more than {MAX_BITS:,} bits")
-
-
 @pass_context
 def _finalize(context: LimitedContext, value: Any) -> Any:
-    """Charge what an output writes."""
+    """Charge what an output writes. What Jinja keeps its state in is no text."""
+    if isinstance(value, _OBJECTS):
+        raise SecurityError(f"{type(value).__name__.lower()} is written as text: only values can be")
     context.read(value)
     return value
 
@@ -294,6 +287,15 @@ class _Limiter(NodeTransformer):
             node.arg = _read_first(node.arg)
         return node
 
+    def visit_Const(self, node: nodes.Const) -> nodes.Node:  # noqa: N802
+        if isinstance(node.value, int) and node.value.bit_length() > MAX_BITS:
+            raise ConfigError(
+                f"a whole number has more than {MAX_BITS} bits",
+                where=f"line {node.lineno}",
+                remedy="Write it in quotes, as text.",
+            )
+        return node
+
     def visit_List(self, node: nodes.List) -> nodes.Node:  # noqa: N802
         return self._literal(node)
 
@@ -305,7 +307,8 @@ class _Limiter(NodeTransformer):
 
     def _literal(self, node: nodes.Expr) -> nodes.Node:
         constant = all(isinstance(each, _CONSTANT) for each in node.find_all(nodes.Node))
-        return node if constant else _by(self.generic_visit(node), _MADE)
+        made = self.generic_visit(node)
+        return made if constant else _by(made, _MADE)
 
     def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
@@ -320,6 +323,13 @@ class _Limiter(NodeTransformer):
         return _charge_body(self.generic_visit(node))
 
     def visit_Block(self, node: nodes.Block) -> nodes.Node:  # noqa: N802
+        # The compiler writes all variables of the template into each of them.
+        if node.scoped:
+            raise ConfigError(
+                "{% block … scoped %} is not available in templates",
+                where=f"line {node.lineno}",
+                remedy="Write a macro with parameters instead.",
+            )
         return _charge_body(self.generic_visit(node))
 
 
@@ -340,8 +350,9 @@ def _read_first(node: nodes.Expr) -> nodes.Expr:
 
 
 def _charge_body(node: Any) -> nodes.Node:
-    """Charge for a body each time it begins: all its parts, and the text in it."""
-    steps = nodes.Const(_steps(node.body), lineno=node.lineno)
+    """Charge for a body each time it begins: all its parts, the text in it, and the parameters of a macro."""
+    parameters = [*node.args, *node.defaults] if isinstance(node, nodes.Macro | nodes.CallBlock) else []
+    steps = nodes.Const(_steps([*parameters, *node.body]), lineno=node.lineno)
     node.body.insert(0, nodes.ExprStmt(_by(steps, _CHARGED), lineno=node.lineno))
     return cast(nodes.Node, node)
 
