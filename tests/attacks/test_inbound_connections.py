@@ -74,7 +74,7 @@ async def test_what_has_no_end_is_cut_off(commands: bytes, unit: bytes) -> None:
                 await writer.drain()
                 sent += len(unit)
         writer.close()
-    assert sent < 20 * OVERRUN * SIZE  # what fits into the buffers of both sides comes on top
+    assert sent < 100 * OVERRUN * SIZE  # the kernel's buffers of both sides come on top: some MiB each
 
 
 async def test_a_mail_of_too_many_lines_is_refused_as_they_arrive() -> None:

@@ -65,9 +65,17 @@ async def test_replies_end_in_the_state_that_they_mean(site: Site) -> None:
     assert await suppressed(site) == {"gone+550-5.1.1@mailbox.example": "hard_bounce"}
 
 
+async def test_one_host_of_an_unknown_domain_does_not_stop_a_sender(site: Site) -> None:
+    states = await deliver(site, "strict+550-5.7.515@mailbox.example", "ada@mailbox.example")
+    assert states == {"strict+550-5.7.515@mailbox.example": "dead", "ada@mailbox.example": "accepted"}
+    async with site.parts() as parts:
+        gates = {state.gate.name: state.gate for state in await (await parts.queue(SEND_QUEUE)).gates()}
+        assert not gates["sender:ada@sender.example"].paused_until_ms
+
+
 async def test_broken_authentication_pauses_the_sender_and_suppresses_nobody(site: Site) -> None:
-    states = await deliver(site, "strict+550-5.7.515@mailbox.example")
-    assert states == {"strict+550-5.7.515@mailbox.example": "dead"}
+    states = await deliver(site, "strict+550-5.7.515@outlook.com")
+    assert states == {"strict+550-5.7.515@outlook.com": "dead"}
     assert await suppressed(site) == {}
     async with site.parts() as parts:
         queue = await parts.queue(SEND_QUEUE)
@@ -78,13 +86,13 @@ async def test_broken_authentication_pauses_the_sender_and_suppresses_nobody(sit
     [held] = cast("list[dict[str, str]]", site.json("shaping", "log"))
     assert (held["rule"], held["gate"]) == ("sender authentication", "sender:ada@sender.example")
     assert "5.7.515" in held["reply"]
-    # Resumed and replayed, it is tried again; this provider has not changed its mind.
+    # Resumed and replayed, it is tried again; this known provider replies the same.
     site.run("queue", "gate", "resume", "sender:ada@sender.example")
     assert site.json("queue", "replay", "--all") == {"replayed": 1}
 
     async def dead_again() -> bool:
         # The ledger hears of it a moment after the queue.
-        return await dead_letters(site) == 1 and site.states() == {"strict+550-5.7.515@mailbox.example": "dead"}
+        return await dead_letters(site) == 1 and site.states() == {"strict+550-5.7.515@outlook.com": "dead"}
 
     await site.until(dead_again)
     assert site.sandbox.counters.refused[Phase.RCPT] == 2
