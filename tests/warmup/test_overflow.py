@@ -22,6 +22,7 @@ from postroad.store.campaign import Campaign, CampaignState, Sender
 from postroad.store.engine import read, write
 from postroad.store.ledger import Overflow, Touch, TouchState
 from postroad.store.overflow import moved
+from postroad.warmup import overflow as overflowing
 from postroad.warmup.caps import Cap
 from postroad.warmup.day import set_cap
 from postroad.warmup.identity import of_sender, warming
@@ -200,6 +201,41 @@ def test_what_went_to_whom_and_why_is_told_with_what_came_of_it(
     ]
     assert {each.why for each in told} == {"the caps of news at google carry 50 of these in time"}
     assert {(each.first_at, each.last_at) for each in told} == {(MORNING, MORNING)}
+
+
+def test_what_another_campaign_moved_meanwhile_is_counted_before_anything_moves(
+    engine: sa.Engine, settings: Settings, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the decision and the first step another campaign fills a part of the same room."""
+    a_campaign(engine, settings, ("second",), touches=120)
+    for identity in of_sender(settings, "second"):
+        set_cap(engine, identity, "google", 30, by="ada", why="known there", now=clock.now())
+    steps = overflowing._move_in_steps
+
+    def late(*args: Any) -> tuple[int, bool]:
+        monkeypatch.setattr(overflowing, "_move_in_steps", steps)
+        with write(engine) as connection:
+            second = connection.execute(sa.select(col(Sender.id)).where(col(Sender.name) == "second")).scalar_one()
+            campaign, (step,) = add_campaign(connection, name="other")
+            recipients = [add_recipient(connection, f"r{next(_numbers)}@gmail.com") for _ in range(20)]
+            planned = [
+                add_touch(connection, campaign, step, TouchState.PLANNED, recipient_id=recipient)
+                for recipient in recipients
+            ]
+            connection.execute(sa.update(Touch).where(col(Touch.id).in_(planned)).values(sender_id=second))
+            moved = {
+                "touch_id": planned[0],
+                "from_sender_id": second,
+                "sender_id": second,
+                "at": MORNING,
+                "why": "test",
+            }
+            connection.execute(sa.insert(Overflow).values(**moved))
+        return steps(*args)
+
+    monkeypatch.setattr(overflowing, "_move_in_steps", late)
+    assert spill(engine, settings) == 10
+    assert by_sender(engine) == {"news": 110, "second": 30}
 
 
 def test_mail_that_is_on_its_way_takes_room(engine: sa.Engine, settings: Settings, mail: Mail) -> None:

@@ -249,7 +249,9 @@ def complaints(connection: sa.Connection, senders: Sequence[str], spans: Sequenc
 
 
 class UnderWay(NamedTuple):
-    """How many touches of one sender to one domain are on a queue or the wire, or are planned for a seed list."""
+    """How many touches of one sender to one domain are on a queue or the wire, or are planned for a seed list or by an
+    overflow.
+    """
 
     sender: str
     domain: str
@@ -265,7 +267,8 @@ def under_way(connection: sa.Connection, senders: Sequence[str]) -> list[UnderWa
         "JOIN recipient ON recipient.id = touch.recipient_id "
         "LEFT JOIN mail_domain ON mail_domain.domain = recipient.domain "
         "WHERE campaign.state IN ('running', 'paused') AND sender.address IN :senders "
-        "AND (touch.state IN ('queued', 'sending', 'deferred') OR (campaign.warmup AND touch.state = 'planned')) "
+        "AND (touch.state IN ('queued', 'sending', 'deferred') "
+        "OR (touch.state = 'planned' AND (campaign.warmup OR touch.sender_id IS NOT NULL))) "
         "GROUP BY sender.address, recipient.domain, mail_domain.provider"
     ).bindparams(sa.bindparam("senders", list(senders), expanding=True))
     return [UnderWay(*row) for row in connection.execute(statement)]
