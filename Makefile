@@ -68,9 +68,11 @@ clean:  ## remove the environment and the state folder
 
 .tools/bin/uv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Postroad needs Python 3.11 or newer; name one: make PYTHON=python3.12 …")'
+	@echo "installing uv into .tools"
 	$(PYTHON) -m venv .tools
 	.tools/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 
 .venv/ready: pyproject.toml uv.lock | $(UV)
-	$(UV) sync --locked --quiet --python $(PYTHON)
+	@echo "making the Python environment in .venv: about 130 packages, about a minute"
+	$(UV) sync --locked --python $(PYTHON)
 	@touch $@

@@ -15,7 +15,7 @@ from postroad.warmup.day import pass_day
 from postroad.warmup.decide import Move
 from postroad.warmup.identity import of_sender
 from postroad.warmup.seeds import SeedPlan, left_over, make_campaign, plan_seeds
-from postroad.warmup.status import markdown, standings
+from postroad.warmup.status import curve_ahead, markdown, standings
 from tasks.policy import retried
 from tasks.report import publish_markdown
 
@@ -93,7 +93,8 @@ async def explain(sender: str) -> None:
     async with open_parts() as parts:
         identities = of_sender(parts.settings, sender)
         found = await asyncio.to_thread(standings, parts.engine, identities, parts.clock.now())
-    await publish_markdown(f"warmup-{_key(sender)}", markdown(sender, found), f"How the warmup of {sender} stands.")
+    text = markdown(sender, found, curve_ahead(identities))
+    await publish_markdown(f"warmup-{_key(sender)}", text, f"How the warmup of {sender} stands.")
 
 
 def _key(sender: str) -> str:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import subprocess
+import sys
 from pathlib import Path
 from random import Random
 
 import pytest
 
-from postroad.embedded import stop_redis
+from postroad.embedded import ensure_redis, stop_redis
 from postroad.errors import UnavailableError
 from postroad.sandbox import Sandbox, SandboxConfig
 from tests.cli.conftest import SETTINGS, Run
@@ -124,3 +127,37 @@ def test_an_error_beside_other_work_is_said_as_any_other(run: Run, monkeypatch: 
 
     monkeypatch.setattr("postroad.cli.app.app", fail)
     assert_said(run("campaign", "status"), 6, "the queue is away", "Start it.")
+
+
+@pytest.mark.parametrize("words", [("up",), ("doctor",), ("campaign", "status"), ("advance",), ("worker",)])
+def test_a_state_folder_that_cannot_be_made_is_named(run: Run, tmp_path: Path, words: tuple[str, ...]) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "prefect.yaml").touch()
+    state_dir = tmp_path / "file" / "state"
+    result = run(*words, POSTROAD_STATE_DIR=str(state_dir))
+    assert_said(result, 3, str(state_dir), "cannot be used")
+    assert "Traceback" not in result.stderr
+
+
+def test_down_says_what_it_stops(run: Run, tmp_path: Path) -> None:
+    state_dir = tmp_path / "state"
+    there = {"POSTROAD_STATE_DIR": str(state_dir)}
+    assert f"the embedded queue server of {state_dir} was not running" in run("down", **there).stdout
+    ensure_redis(state_dir)
+    stopped = run("down", "--json", **there)
+    assert json.loads(stopped.stdout) == {"stopped": True, "what": "queue server", "state_dir": str(state_dir)}
+
+
+@pytest.mark.parametrize(
+    ("url", "code", "said"),
+    [(None, 3, "no Prefect server is named"), ("http://127.0.0.1:9/api", 6, "no Prefect server answers")],
+)
+def test_a_bootstrap_without_a_server_ends_without_a_traceback(url: str | None, code: int, said: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    named = {} if url is None else {"PREFECT_API_URL": url}
+    command = [sys.executable, "-m", "deployments.bootstrap"]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, env=environment | named, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr

@@ -124,6 +124,7 @@ ELSEWHERE = {
     "web": "its log: test_output.py",
     "bounce watch": "its log: test_output.py",
     "up": "shows names that were validated",
+    "advance": "shows names that were validated",
     "demo": "shows names that were validated",
     "down": "shows no data",
 }

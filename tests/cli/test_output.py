@@ -9,7 +9,9 @@ import os
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
+from io import BytesIO
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -186,3 +188,29 @@ def test_one_module_prints() -> None:
         if (calls := _printing_calls(path)) and str(path.relative_to(package)) not in others
     }
     assert not found
+
+
+def test_long_work_says_every_few_seconds_that_it_goes_on() -> None:
+    err = Screen(terminal=False)
+    with redirect_stderr(err), output.working("starting Prefect", every_s=0.01):
+        while _shown(err).count("\n") < 3:
+            pass
+    lines = _shown(err).splitlines()
+    assert set(lines) == {"starting Prefect … 0 s"}
+    with redirect_stderr(err), output.working("starting Prefect", every_s=0.0, quiet=True):
+        pass
+    assert _shown(err).splitlines() == lines
+
+
+def test_long_work_shows_a_spinner_with_its_time_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    err = Screen(terminal=True)
+    with redirect_stderr(err), output.working("starting Prefect"):
+        output.print_note("a line beside it")
+    assert "starting Prefect" in _shown(err)
+    assert "0:00:00" in _shown(err)
+    assert "a line beside it" in _shown(err)
+
+
+def _shown(screen: Screen) -> str:
+    return cast(BytesIO, screen.buffer).getvalue().decode()

@@ -27,6 +27,7 @@ from postroad.queue import Queue
 from postroad.sandbox import accepted
 from tests.commands import run_command
 from tests.prefect.browser import open_page, sign_in
+from tests.prefect.waiting import until
 
 ROOT = Path(__file__).parents[2]
 
@@ -153,7 +154,7 @@ async def test_preflight_failure_fails_the_run_and_mails_nobody(house: RunningHo
     assert status["state"] == "draft"
     assert "nickname" in status["launch_error"]
     text.write_text("Hello\n{{ unsubscribe_url }}\n{{ postal_address }}\n")
-    house.postroad("campaign", "apply", str(house.state_dir / "broken" / "campaign.yaml"))
+    house.postroad("campaign", "apply", str(house.campaigns / "broken" / "campaign.yaml"))
     assert (await ended(house, await run_of(house, "broken"))).startswith("Completed")
     assert house.postroad("campaign", "status", "broken")["launch_error"] is None
 
@@ -232,3 +233,23 @@ def flow_processes(house: RunningHouse) -> list[int]:
         if b"prefect.engine" in arguments and str(house.state_dir).encode() in environment:
             found.append(int(process.name))
     return found
+
+
+async def test_a_sender_that_warms_up_has_a_schedule_a_run_and_its_curve(house: RunningHouse) -> None:
+    async with house.access.http(timeout_s=60) as http:
+        deployment = (await http.get("/deployments/name/warmup/warmup")).raise_for_status().json()
+        [schedule] = deployment["schedules"]
+        assert schedule["parameters"] == {"params": {"sender": "grace"}}
+        assert (schedule["active"], schedule["schedule"]["cron"]) == (True, "20 4 * * *")
+        wanted = {
+            "flow_runs": {"deployment_id": {"any_": [deployment["id"]]}, "state": {"type": {"any_": ["COMPLETED"]}}}
+        }
+
+        async def completed() -> bool:
+            return bool((await http.post("/flow_runs/filter", json=wanted)).raise_for_status().json())
+
+        await until(completed, within_s=120)
+        artifact = (await http.get("/artifacts/warmup-grace/latest")).raise_for_status().json()
+    assert artifact["type"] == "markdown"
+    assert "The curve of the plan" in artifact["data"]
+    assert artifact["data"].count("█\n") >= 29

@@ -17,7 +17,7 @@ from postroad.store.warmup import WarmupDayRow, days_of, overrides_of
 from postroad.warmup.day import pass_day, set_cap
 from postroad.warmup.decide import Move
 from postroad.warmup.identity import Identity, identities, of_sender, warming
-from postroad.warmup.status import markdown, standings
+from postroad.warmup.status import curve_ahead, markdown, standings
 from tests.warmup.conftest import NEWS, OFFERS, SETTINGS, Load, Mail
 
 DAY = date(2026, 5, 4)
@@ -186,4 +186,9 @@ def test_the_page_of_a_run_shows_caps_reasons_and_the_curve(
     [standing] = standings(engine, [address], NOON + 2 * ONE)
     assert standing.late
     assert "decided 2026-05-05" in markdown("news", [standing])
-    assert "Nothing was sent yet" in markdown("news", [])
+    unsent = markdown("news", [], curve_ahead([address]))
+    assert "Nothing was sent yet" in unsent
+    assert [line.split()[:2] for line in unsent.splitlines() if "█" in line][:2] == [
+        ["1", str(curve_ahead([address])[0])],
+        ["2", str(curve_ahead([address])[1])],
+    ]

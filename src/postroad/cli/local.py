@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
 from typing import Annotated
 
@@ -21,6 +23,7 @@ from postroad.cli.output import (
     print_table,
     print_text,
     progress_bars,
+    working,
 )
 from postroad.cli.signals import stop_on_signals
 from postroad.embedded import redis_running, stop_redis
@@ -28,6 +31,7 @@ from postroad.errors import UsageError
 from postroad.local.campaign_form import offer_campaigns
 from postroad.local.demo import DemoResult, run_demo
 from postroad.local.house import House, open_house
+from postroad.local.warmups import start_warmups
 from postroad.parts import open_parts
 from postroad.settings import Settings
 
@@ -36,8 +40,10 @@ def up() -> None:
     """Start everything on this machine and stay until Ctrl-C.
 
     That is the queue server, the database, Prefect, the sandbox mail provider, a worker, a recorder and the page to
-    unsubscribe at. Campaigns that the setting `campaigns` names are applied. Then open the Prefect UI, pick the
-    deployment `campaign`, choose the campaign in the form and press Run; or run
+    unsubscribe at. Campaigns that the setting `campaigns` names are applied. A sender that warms up gets its daily
+    schedule and its first run: Deployments › warmup in the UI, and the artifact `warmup-NAME`.
+
+    Then open the Prefect UI, pick the deployment `campaign`, choose the campaign in the form and press Run; or run
     `postroad campaign launch NAME`. Prefect's UI asks for the password that is printed last.
     """
     asyncio.run(_up())
@@ -60,11 +66,12 @@ async def _up() -> None:
 
 
 async def _start_and_stay(settings: Settings, stop: asyncio.Event) -> None:
-    async with open_house(settings, _Reporter(quiet=False)) as house:
+    async with _started(settings, quiet=False) as house:
         async with open_parts(house.settings) as parts:
             campaigns = await asyncio.to_thread(apply_files, parts.engine, parts.settings, parts.clock.now())
             async with house.prefect.client() as prefect:
                 await offer_campaigns(parts.engine, prefect)
+                await start_warmups(parts.settings, prefect)
         names = ", ".join(campaign.name for campaign in campaigns) or "none yet"
         print_text(
             f"\nPrefect UI     {house.prefect.url}\n"
@@ -76,6 +83,15 @@ async def _start_and_stay(settings: Settings, stop: asyncio.Event) -> None:
             "Deployments → campaign → Run → Custom run, choose a campaign, Submit. Ctrl-C stops everything.",
         )
         await house.supervisor.watch()
+
+
+@asynccontextmanager
+async def _started(settings: Settings, *, quiet: bool) -> AsyncIterator[House]:
+    """Open the house, and show meanwhile that it starts: Prefect takes from 10 s to a minute."""
+    async with AsyncExitStack() as stack:
+        with working("starting Prefect and the rest", quiet=quiet):
+            house = await stack.enter_async_context(open_house(settings, _Reporter(quiet=quiet)))
+        yield house
 
 
 def _shown_password(house: House) -> str:
@@ -113,7 +129,7 @@ def demo(
 
 async def _demo(recipients: int | None, *, as_json: bool) -> None:
     started = time.monotonic()
-    async with open_house(Settings.load(), _Reporter(quiet=as_json)) as house:
+    async with _started(Settings.load(), quiet=as_json) as house:
         with progress_bars(quiet=as_json) as progress:
             result = await run_demo(house, recipients, progress)
         if not as_json:

@@ -15,6 +15,8 @@ import json
 import os
 import re
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
@@ -24,7 +26,16 @@ from typing import Annotated, Any, NamedTuple, TextIO
 import typer
 from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TaskID,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -215,6 +226,36 @@ def progress_bars(*, quiet: bool = False) -> Iterator[Callable[[str, int, int], 
             bars.update(tasks[description], completed=done, total=total)
 
         yield report
+
+
+@contextmanager
+def working(what: str, *, quiet: bool = False, every_s: float = 5.0) -> Iterator[None]:
+    """Show on standard error that work is under way, and for how long, while the block runs.
+
+    A terminal shows a spinner with the elapsed time. Elsewhere a line appears every few seconds.
+    """
+    if quiet:
+        yield
+    elif sys.stderr.isatty():
+        console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+        with Progress(SpinnerColumn(), _Description(), TimeElapsedColumn(), console=console, transient=True) as spinner:
+            spinner.add_task(what, total=None)
+            yield
+    else:
+        ended = threading.Event()
+        telling = threading.Thread(target=_tell_until, args=(ended, what, every_s), daemon=True)
+        telling.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            telling.join()
+
+
+def _tell_until(ended: threading.Event, what: str, every_s: float) -> None:
+    began = time.monotonic()
+    while not ended.wait(every_s):
+        print_note(f"{what} … {time.monotonic() - began:.0f} s")
 
 
 class DataStream:

@@ -19,8 +19,8 @@ from postroad.cli.output import JsonOption, print_json, print_line, print_table
 from postroad.cli.parts import with_parts
 from postroad.delivery.job import MAIL_QUEUES
 from postroad.errors import UsageError, unknown_name
-from postroad.local.prefect import PrefectApi
-from postroad.local.prefect_access import find_prefect
+from postroad.local.prefect import open_prefect
+from postroad.local.warmups import MINUTE, schedule_warmups, warming_senders
 from postroad.parts import Parts
 from postroad.settings import Preset, Settings, WarmupSettings
 from postroad.store.campaign import find_campaign
@@ -221,7 +221,7 @@ def overflow(
 
 @app.command("schedule")
 def schedule(
-    minute: Annotated[int, typer.Option(help="Minute of the hour from 04:00 on.", min=0, max=59)] = 20,
+    minute: Annotated[int, typer.Option(help="Minute of the hour from 04:00 on.", min=0, max=59)] = MINUTE,
     as_json: JsonOption = False,
 ) -> None:
     """Let Prefect close the day of each sender that warms up, at 04:20 by the clock of its zone.
@@ -229,21 +229,12 @@ def schedule(
     A sender that has a schedule keeps it as it is; you see and edit them in Prefect's UI.
     """
     settings = Settings.load()
-    senders = {name: each.warmup for name, each in settings.senders.items() if each.warmup is not None}
 
     async def work() -> dict[str, bool]:
-        async with PrefectApi(find_prefect(settings.state_dir)) as api:
-            return {
-                name: await api.add_schedule(
-                    "warmup/warmup",
-                    f"{minute} 4 * * *",
-                    warmup.zone or settings.time_zone,
-                    {"params": {"sender": name}},
-                )
-                for name, warmup in senders.items()
-            }
+        async with open_prefect(settings) as prefect:
+            return await schedule_warmups(settings, prefect, minute)
 
-    made = asyncio.run(work()) if senders else {}
+    made = asyncio.run(work()) if warming_senders(settings) else {}
     if as_json:
         print_json([{"sender": name, "made": new} for name, new in made.items()])
         return

@@ -21,6 +21,7 @@ from postroad.delivery.record import GROUP
 from postroad.errors import StateError, UnavailableError
 from postroad.local.example import write_recipients
 from postroad.local.house import House
+from postroad.local.warmups import schedule_warmups
 from postroad.parts import Parts, open_parts
 from postroad.sandbox import accepted
 from postroad.store.engine import read
@@ -140,6 +141,7 @@ def _apply(parts: Parts, folder: Path) -> str:
 async def _run(house: House, parts: Parts, name: str, progress: Progress) -> str:
     async with house.prefect.client() as prefect:
         run_id = await prefect.run_deployment("campaign/campaign", {"params": {"campaign": name, "follow_seconds": 0}})
+        await schedule_warmups(parts.settings, prefect)
         until = time.monotonic() + RUN_WITHIN_SECONDS
         while not (state := await prefect.state(run_id)).terminal:
             await asyncio.to_thread(_show, parts, name, progress)

@@ -30,6 +30,12 @@ def picture(days: Sequence[SimulatedDay]) -> list[str]:
     ]
 
 
+def planned_picture(caps: Sequence[int]) -> list[str]:
+    """Return one line for each day of a plan: number, cap and bar."""
+    most = max(caps, default=1)
+    return [f"{number:>3} {cap:>11,} {bar(cap, 0, most)}" for number, cap in enumerate(caps, start=1)]
+
+
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A table as markdown shows it. What is in a cell stays in it."""
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]

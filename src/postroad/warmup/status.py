@@ -8,6 +8,7 @@ from datetime import date, datetime, timedelta
 import sqlalchemy as sa
 from msgspec import Struct
 
+from postroad.dns.providers import OTHER
 from postroad.store.engine import read
 from postroad.store.reputation import ReputationDay, reputation_of
 from postroad.store.warmup import WarmupDayRow
@@ -15,7 +16,7 @@ from postroad.warmup.day import day_of, history_of, read_day
 from postroad.warmup.decide import Move, WarmupDay
 from postroad.warmup.identity import Identity
 from postroad.warmup.plan import plan_for
-from postroad.warmup.show import markdown_table, picture
+from postroad.warmup.show import markdown_table, picture, planned_picture
 from postroad.warmup.simulate import SimulatedDay
 
 SHOWN = timedelta(days=400)
@@ -142,10 +143,26 @@ def in_words(report: ReputationDay) -> str:
     return f"{report.source} on {report.subject}, {', '.join(said)}, {report.day}"
 
 
-def markdown(sender: str, found: Sequence[Standing]) -> str:
-    """How a sender stands, for the page of a run: the table of today, and each curve beside the plan's."""
+def curve_ahead(identities: Sequence[Identity], provider: str = OTHER) -> list[int]:
+    """Return the caps of the next days by the plan, when all goes well. Identities of one sender have one plan."""
+    caps = plan_for(identities[0].warmup, provider).caps()
+    return [cap for _, cap in zip(range(PICTURED), caps, strict=False)]
+
+
+def markdown(sender: str, found: Sequence[Standing], ahead: Sequence[int] = ()) -> str:
+    """Describe a sender's warmup for the page of a run: the table of today, and each curve beside the plan's.
+
+    Args:
+        sender: Its name.
+        found: How it stands at each provider that mail went to.
+        ahead: The caps of the plan, shown while nothing was sent.
+    """
     if not found:
-        return f"# Warmup of {sender}\n\nNothing was sent yet: the plan's first cap holds at every provider."
+        return (
+            f"# Warmup of {sender}\n\nNothing was sent yet: the plan's first cap holds at every provider.\n\n"
+            f"## The curve of the plan, day by day\n\n```\n{chr(10).join(planned_picture(ahead))}\n```\n\n"
+            "Each tenfold is as wide as the one before. At Google it grows more slowly."
+        )
     parts = [f"# Warmup of {sender}", markdown_table(COLUMNS, map(row, found))]
     for standing in found:
         parts += [
