@@ -33,7 +33,8 @@ SENDER = "news@acme.dev"
 async def run_flow(server: PrefectServer, config: Path) -> str:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", RUN),
-        env=server.environment() | {"POSTROAD_CONFIG": str(config)},
+        env=server.environment()
+        | {"POSTROAD_CONFIG": str(config), "POSTROAD_STATE_DIR": str(config.parent / ".postroad")},
         cwd=config.parent,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
