@@ -33,9 +33,10 @@ pytestmark = [pytest.mark.prefect, pytest.mark.timeout(600), pytest.mark.asyncio
 class Running:
     """What `postroad up` starts, without the one who stops all of it when one process dies."""
 
-    def __init__(self, house: House, prefect: PrefectApi) -> None:
+    def __init__(self, house: House, prefect: PrefectApi, campaigns: Path) -> None:
         self.house = house
         self.prefect = prefect
+        self.campaigns = campaigns
 
     def postroad(self, *arguments: str) -> Any:
         done = run_command(ROOT, dict(os.environ), *arguments)
@@ -47,7 +48,7 @@ class Running:
 
     async def launch_slowly(self, name: str) -> UUID:
         """Start a campaign whose mail takes a while, by a run that stays; return once some of it was delivered."""
-        folder = self.house.settings.state_dir / name
+        folder = self.campaigns / name
         folder.mkdir()
         rows = [f"{name}-{n}@mailbox.example,Reader {n}" for n in range(RECIPIENTS)]
         (folder / "people.csv").write_text("\n".join(["address,first_name", *rows]))
@@ -77,6 +78,12 @@ class Running:
         async with self.house.prefect.access().http(timeout_s=60) as http:
             answer = await http.post(f"flow_runs/{run}/set_state", json={"state": state})
         assert answer.json()["status"] == "ACCEPT", answer.text
+
+    async def kill(self, name: str) -> None:
+        """Kill a process and all that it started."""
+        [child] = [child for child in self.house.supervisor.children if child.name == name]
+        child.signal_group(signal.SIGKILL)
+        await self.house.supervisor.end(child)
 
     async def log_of(self, run: UUID) -> str:
         wanted = {"logs": {"flow_run_id": {"any_": [str(run)]}}}
@@ -135,7 +142,7 @@ async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Run
         patch.setenv("POSTROAD_STATE_DIR", str(state_dir))
         settings = Settings.load(ROOT / "postroad.toml")
         async with open_house(settings, lambda _: None) as house, house.prefect.client() as prefect:
-            yield Running(house, prefect)
+            yield Running(house, prefect, tmp_path_factory.mktemp("campaigns"))
 
 
 async def test_cancelling_the_run_stops_the_mail_and_resume_sends_the_rest(running: Running) -> None:
@@ -157,8 +164,16 @@ async def test_suspending_the_run_stops_the_mail_and_starting_again_sends_the_re
 
 async def test_cancelling_stops_the_mail_also_when_the_worker_was_killed(running: Running) -> None:
     run = await running.launch_slowly("orphaned")
-    [worker] = [child for child in running.house.supervisor.children if child.name == "prefect-worker"]
-    worker.signal_group(signal.SIGKILL)
-    await running.house.supervisor.end(worker)
+    await running.kill("prefect-worker")
     await running.set_state(run, type="CANCELLING")
     await running.require_stopped("orphaned", run, "was cancelled")
+
+
+async def test_the_automation_stops_the_mail_where_no_recorder_watches(running: Running) -> None:
+    supervisor = running.house.supervisor
+    if not any(child.name == "prefect-worker" for child in supervisor.children):
+        await supervisor.start(running.house.prefect.worker_command(), ready=running.prefect.has_worker)
+    run = await running.launch_slowly("unwatched")
+    await running.kill("recorder")
+    await running.set_state(run, type="CANCELLING")
+    await running.require_stopped("unwatched", run, "was cancelled")
