@@ -35,9 +35,9 @@ class House:
     read: Read = read_kept
     reports: ReportRules = field(default_factory=lambda: ReportRules(read=read_reports, domains=("acme.dev",)))
 
-    def recipient(self) -> int:
+    def recipient(self, address: str | None = None) -> int:
         with write(self.engine) as connection:
-            return add_recipient(connection)
+            return add_recipient(connection, address)
 
     def touch(
         self, recipient: int, state: TouchState = TouchState.ACCEPTED, *, settled_at: datetime | None = NOW

@@ -26,17 +26,15 @@ CHECKOUT = Path(__file__).parents[2]
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def server(
-    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> AsyncIterator[PrefectServer]:
+async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[PrefectServer]:
     """A server on a free port, everything installed by the bootstrap, and one process worker."""
     state = tmp_path_factory.mktemp("house")
-    patch = pytest.MonkeyPatch()
-    patch.setenv("POSTROAD_STATE_DIR", str(state))  # Of the bootstrap, which lists the campaigns of the ledger.
-    request.addfinalizer(patch.undo)
     server = PrefectServer(state=state, checkout=CHECKOUT, port=choose_port(preferred=0))
     async with Supervisor(state) as house:
-        await server.start(house)
+        with pytest.MonkeyPatch.context() as patch:
+            # Of its processes alone: the bootstrap lists the campaigns of the ledger. Tests have folders of their own.
+            patch.setenv("POSTROAD_STATE_DIR", str(state))
+            await server.start(house)
         yield server
 
 

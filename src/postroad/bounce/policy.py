@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import assert_never
 
-import msgspec
 from msgspec import Struct
 
 from postroad.bounce.judge import Judgement, Verdict
@@ -89,11 +88,7 @@ def judgement_for(judgements: tuple[Judgement, ...], address: str) -> Judgement:
     """
     own = [one for one in judgements if any(named.lower() == address for named in one.reported.addresses)]
     candidates = own or list(judgements)
-    found = max(candidates, key=lambda one: _WEIGHT.get(one.verdict, len(_WEIGHT)))
-    if address and not own and found.verdict is Verdict.HARD:
-        # The mailbox that is gone is another one, which ours leads to or is a member of.
-        return msgspec.structs.replace(found, verdict=Verdict.SOFT, rule=f"another address: {found.rule}")
-    return found
+    return max(candidates, key=lambda one: _WEIGHT.get(one.verdict, len(_WEIGHT)))
 
 
 def unsubscribed(report: Report, judgements: tuple[Judgement, ...]) -> tuple[Judgement, ...]:

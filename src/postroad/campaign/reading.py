@@ -136,8 +136,8 @@ def import_rules(engine: sa.Engine, settings: Settings, path: Path) -> FileRules
     with read(engine) as connection:
         statement = sa.text("SELECT 1 FROM campaign WHERE audience_file = :path LIMIT 1")
         if connection.execute(statement, {"path": str(path)}).scalar():
-            # It was resolved and permitted then, in a demo inside the state folder. It is not resolved again, and no link
-            # is followed: a folder that became a link since leads nowhere.
+            # It was resolved and permitted then, in a demo inside the state folder. It is not resolved again, and
+            # no link is followed: a folder that became a link since leads nowhere.
             return FileRules(folders=(path.parent,))
     patterns = [str(settings.base_dir / pattern) for pattern in settings.campaigns]
     files = [Path(found) for pattern in patterns for found in glob(pattern, recursive=True)]  # noqa: PTH207

@@ -36,7 +36,7 @@ def tell(house: House, service: Service, document: Any) -> Any:
 
 
 def test_a_bounce_ends_the_touch_and_suppresses_the_address_of_the_touch(house: House) -> None:
-    ada = house.recipient()
+    ada = house.recipient(events.ADA)
     touch, waits = house.touch(ada), house.touch(ada, TouchState.QUEUED)
     processed = tell(house, Service.SES, events.ses_bounce(token(house, touch)))
     assert (processed.verdict, processed.matched_by, processed.ended) == (Verdict.HARD, MatchedBy.TAG, [waits])
