@@ -45,7 +45,12 @@ def run_command(
         redirect_stdout(out),
         redirect_stderr(err),
     ):
-        code = _exit_code()
+        mask = os.umask(0)
+        os.umask(mask)
+        try:
+            code = _exit_code()
+        finally:
+            os.umask(mask)  # A command closes what it makes to others; servers of other users run in tests after it.
     return subprocess.CompletedProcess(words, code, out.text(), err.text())
 
 

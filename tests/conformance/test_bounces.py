@@ -28,6 +28,7 @@ JUDGED_OTHERWISE = {
 
 OTHER_ADDRESSES = {
     "sendmail_01.txt": "an address and the one it was expanded from: the recipient is one, and we wrote to the latter",
+    "simple_20.txt": "its subject is that of an answer, and no header says that a server wrote it",
     "simple_42.txt": "its Final-Recipient is shortened with dots, which is no address, but is what it says",
     "simple_43.txt": "it names nobody; we take whom the returned message was to",
 }

@@ -209,7 +209,7 @@ async def test_broken_authentication_is_shown_and_paused_again_should_the_queue_
 ) -> None:
     worker = shaper(engine, queue, clock)
     refusal = said("550 5.7.515 Access denied, sending domain example.com does not meet the required level")
-    outcome = of_reply(refusal, deferrals=0)
+    outcome = of_reply(refusal, deferrals=0, provider="outlook")
     assert outcome.pause is Pause.SENDER
     worker.paused(f"sender:{SENDER}", YAHOO, outcome, str(refusal), until_ms=None)
     await worker.turn()
