@@ -31,7 +31,7 @@ async def test_a_server_that_may_lose_jobs_is_refused_unless_told(
         async with Queue.open(own_redis.url, "q"):
             pass
     assert caught.value.remedy
-    assert "--ephemeral" in caught.value.remedy
+    assert "ephemeral=True" in caught.value.remedy
     async with Queue.open(own_redis.url, "q", ephemeral=True) as queue:
         assert (await queue.enqueue(LANE, jobs("1"))).accepted == 1
 
