@@ -20,7 +20,7 @@ from postroad.store.engine import read, write
 from postroad.store.ledger import revive
 from postroad.store.types import UtcDateTime
 
-CHUNK = 1_000
+CHUNK = 500
 NO_CAUSE = "not recorded"
 
 
