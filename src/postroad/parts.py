@@ -13,14 +13,13 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from postroad.clock import Clock, SystemClock
-from postroad.delivery.job import gate_key
 from postroad.delivery.shaping.file import Shaping, read_shaping
 from postroad.dns.providers import Providers
 from postroad.dns.resolver import Resolver
 from postroad.embedded import ensure_redis
 from postroad.mail.address_hash import AddressHashes
 from postroad.mail.token import TokenSigner
-from postroad.queue import Queue, RetryPolicy, open_queue
+from postroad.queue import Queue, RetryPolicy, forget_shards
 from postroad.queue.metrics import QueueMetrics
 from postroad.secret_file import read_or_make_secret, read_secret
 from postroad.settings import Settings
@@ -87,11 +86,9 @@ class Parts:
             limits = self.settings.queue(name)
             retry = RetryPolicy(attempts=limits.attempts, delays_ms=limits.retry_delays_ms, jitter=limits.jitter)
             self._queues[name] = await self._stack.enter_async_context(
-                open_queue(
+                Queue.open(
                     url,
                     name,
-                    shards=limits.shards,
-                    key_of=gate_key,
                     retry=retry,
                     clock=self._queue_clock,
                     metrics=self.metrics,
@@ -99,6 +96,10 @@ class Parts:
                 )
             )
         return self._queues[name]
+
+    async def forget_shards(self, name: str) -> None:
+        """Make a queue that an earlier version split into shards open as an empty one. Raises UnavailableError."""
+        await forget_shards(await asyncio.to_thread(redis_url, self.settings), name)
 
 
 @asynccontextmanager

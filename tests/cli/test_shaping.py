@@ -21,8 +21,6 @@ messages_per_connection = 30
 nameservers = ["127.0.0.1:9"]
 [delivery]
 shaping = "shaping.toml"
-[queues."email:send"]
-shards = {shards}
 """
 SHAPING = """
 [provider.apple]
@@ -38,35 +36,18 @@ tls = "required"
 
 @pytest.fixture
 def configured(tmp_path: Path, run: Run, redis_url: str) -> Run:
-    def command(*arguments: str, shards: int = 1) -> object:
+    def command(*arguments: str) -> object:
         config = tmp_path / "postroad.toml"
-        if DIRECT.partition("{")[0] not in config.read_text():
-            config.write_text(config.read_text() + DIRECT.format(shards=shards))
+        if DIRECT not in config.read_text():
+            config.write_text(config.read_text() + DIRECT)
             (tmp_path / "shaping.toml").write_text(SHAPING)
         return run(*arguments, POSTROAD_REDIS_URL=redis_url, POSTROAD_STATE_DIR=str(tmp_path / "state"))
 
     return command  # type: ignore[return-value]
 
 
-def test_worker_and_doctor_refuse_a_limit_that_the_shards_cannot_share(configured: Run) -> None:
-    refused = configured("worker", shards=8)
-    assert refused.returncode == 3
-    said = " ".join(refused.stderr.split())
-    for words in (
-        "gate provider:google admits 5 connections in all",
-        "the 8 shards of email:send",
-        "shaping.toml: provider.google.connections_in_all",
-        "Set connections_in_all of [provider.google] in the file that delivery.shaping names to 8 or more",
-        "to 5 or fewer",
-    ):
-        assert words in said
-    checks = {check["part"]: check for check in json.loads(configured("doctor", "--json").stdout)}
-    assert checks["shaping"]["health"] == "fail"
-    assert "gate provider:google admits 5 connections in all" in checks["shaping"]["seen"]
-
-
 def test_doctor_says_for_how_many_the_limits_hold(configured: Run) -> None:
-    checks = {check["part"]: check for check in json.loads(configured("doctor", "--json", shards=4).stdout)}
+    checks = {check["part"]: check for check in json.loads(configured("doctor", "--json").stdout)}
     assert checks["shaping"]["health"] == "ok"
     assert checks["shaping"]["seen"].endswith("shaping.toml: holds for 1 of 2 senders")
 

@@ -76,6 +76,21 @@ async def test_redis_emptied_in_mid_campaign_is_rebuilt_from_the_ledger(site: Si
     assert site.json("queue", "rebuild") == {"looked_at": 0, "enqueued": 0, "unknown": 0}
 
 
+async def test_queue_in_shards_is_rebuilt_from_the_ledger(site: Site) -> None:
+    await site.launch(20)
+    # What an earlier version left: the number of the shards, and no job where this version looks for it.
+    async with Redis.from_url(site.redis.url) as client:
+        await client.flushall()
+        await client.set("pr:{email:send}:layout", 4)
+    refused = site.run("queue", "stats", check=False)
+    assert refused.returncode == 7, refused.stderr
+    assert "is in 4 shards" in refused.stderr
+    assert site.json("queue", "rebuild") == {"looked_at": 20, "enqueued": 20, "unknown": 0}
+    site.start("recorder")
+    site.start("worker")
+    assert_all_accounted_for(site, await site.until_settled(), 20)
+
+
 async def test_smtp_server_down_for_a_while_delays_and_kills_nothing(site: Site) -> None:
     site.sandbox.use(SLOW)
     await site.launch(RECIPIENTS)

@@ -8,7 +8,7 @@ import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
 from postroad.errors import UnavailableError
-from postroad.queue import Beat, Queue, beating, open_queue, this_process
+from postroad.queue import Beat, Queue, beating, this_process
 from postroad.queue.metrics import QueueMetrics
 from postroad.queue.processes import ALIVE_MS, FORGET_MS, MAX_PROCESSES
 from tests.queue.conftest import Bench, until
@@ -60,14 +60,6 @@ async def test_clock_that_steps_back_leaves_ages_at_zero(bench: Bench) -> None:
     await bench.queue.beat(a_process())
     bench.clock.advance(-60_000)
     assert [process.beat_age_ms for process in await bench.queue.processes()] == [0]
-
-
-async def test_a_queue_in_shards_has_each_process_once(redis_url: str) -> None:
-    async with open_queue(redis_url, "processes-in-shards", shards=3) as queue:
-        await queue.beat(a_process())
-        assert [process.queue for process in await queue.processes()] == ["processes-in-shards"]
-        await queue.leave("worker-0")
-        assert await queue.processes() == []
 
 
 async def test_beating_outlives_a_server_that_is_away(bench: Bench) -> None:

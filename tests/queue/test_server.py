@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from postroad.errors import ConfigError, StateError, UnavailableError
-from postroad.queue import Job, Lane, Queue, scripts
+from postroad.queue import Job, Lane, Queue, forget_shards, scripts
 from postroad.queue.server import connect
 from tests.conftest import RedisServer
 from tests.queue.conftest import jobs, until
@@ -34,6 +34,34 @@ async def test_a_server_that_may_lose_jobs_is_refused_unless_told(
     assert "ephemeral=True" in caught.value.remedy
     async with Queue.open(own_redis.url, "q", ephemeral=True) as queue:
         assert (await queue.enqueue(LANE, jobs("1"))).accepted == 1
+
+
+async def write_layout(redis_url: str, name: str, shards: int) -> None:
+    key = f"pr:{{{name}}}:layout"
+    client = connect(redis_url, key)
+    await client.execute_command("SET", key, shards)
+    await client.aclose()
+
+
+async def test_a_queue_in_shards_is_refused_until_they_are_forgotten(redis_url: str) -> None:
+    # What version 0.1 wrote for a queue with `shards = 4`; the shards are queues of their own.
+    await write_layout(redis_url, "sharded", 4)
+    async with Queue.open(redis_url, "sharded:3") as shard:
+        await shard.enqueue(LANE, jobs("1"))
+    with pytest.raises(StateError, match="is in 4 shards") as caught:
+        async with Queue.open(redis_url, "sharded"):
+            pass
+    assert "postroad queue rebuild" in str(caught.value.remedy)
+    await forget_shards(redis_url, "sharded")
+    await forget_shards(redis_url, "sharded")
+    async with Queue.open(redis_url, "sharded") as queue:
+        assert (await queue.enqueue(LANE, jobs("1"))).accepted == 1
+
+
+async def test_a_queue_that_was_in_one_shard_opens(redis_url: str) -> None:
+    await write_layout(redis_url, "whole", 1)
+    async with Queue.open(redis_url, "whole") as queue:
+        assert (await queue.stats()).queued == 0
 
 
 async def test_a_limit_without_eviction_is_accepted(own_redis: RedisServer) -> None:

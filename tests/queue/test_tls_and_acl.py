@@ -68,9 +68,8 @@ async def test_the_permissions_of_the_guide_suffice_for_everything_a_queue_does(
     assert denied == []
 
 
-async def use_everything(queue: Queue, shards: int = 1) -> None:
-    """Every method of a queue. Its jobs are in one shard, which is asked for its part of what is wanted."""
-    want = 6 * shards
+async def use_everything(queue: Queue) -> None:
+    """Call every method of a queue."""
     await queue.set_gate(Gate(name="g", rate=Rate(count=1000, per_ms=1, burst=1000), concurrency=50))
     await queue.set_gate(Gate(name="g", quota=Quota(left=1000, until_ms=2**45)))
     assert (await queue.enqueue(LANE, jobs(*"abcdefgh"))).accepted == 8
@@ -84,8 +83,8 @@ async def use_everything(queue: Queue, shards: int = 1) -> None:
     await queue.lift("g")
     await queue.pause("campaign")
     await queue.resume("campaign")
-    batch = (await queue.claim("w", want=want, lease_ms=60_000, nonce="2")).jobs
-    assert (await queue.claim("w", want=want, lease_ms=60_000, nonce="2")).jobs == batch
+    batch = (await queue.claim("w", want=6, lease_ms=60_000, nonce="2")).jobs
+    assert (await queue.claim("w", want=6, lease_ms=60_000, nonce="2")).jobs == batch
     assert await queue.mark(batch) == await queue.extend(batch, 60_000) == [True] * 6
     one, two, three, four, *_ = batch
     settled: list[tuple[Claimed, Verdict]] = [
@@ -124,7 +123,7 @@ def test_the_guide_permits_no_command_that_a_queue_does_not_use() -> None:
     root = Path(__file__).parents[2] / "src" / source
     scripts = "".join(file.read_text("utf-8") for file in root.glob("lua/**/*.lua"))
     used = {first.lower() for first in re.findall(r"""(?:\bcall|pcall|call_many|\bscan)\('([A-Z]+)'""", scripts)}
-    # What the client sends itself: see scripts.py, route.py, events.py, layout.py.
+    # What the client sends itself: see scripts.py, route.py, events.py, server.py.
     used |= {"evalsha", "eval", "info", "select", "wait", "client", "xreadgroup", "xautoclaim", "xgroup", "get", "set"}
     used |= {"cluster"}
     permitted = {rule[1:].split("|")[0] for rule in rules() if rule.startswith("+")}

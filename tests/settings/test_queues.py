@@ -53,6 +53,28 @@ def test_what_makes_no_policy_is_refused_with_its_place(tmp_path: Path, text: st
     assert "postroad.toml, line" in str(refused.value)
 
 
+@pytest.mark.parametrize("written", ["file", "variable"])
+def test_one_shard_is_accepted_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, written: str
+) -> None:
+    if written == "variable":
+        monkeypatch.setenv("POSTROAD_QUEUES", '{"mine": {"shards": 1}}')
+    settings = load(tmp_path, "[queues.mine]\nshards = 1\n" if written == "file" else "")
+    assert settings.queue("mine").concurrency == QueueSettings().concurrency
+    [record] = [record for record in caplog.records if record.name == "postroad.settings"]
+    assert record.levelname == "WARNING"
+    assert "queues.mine.shards is deprecated" in record.getMessage()
+    assert ("postroad.toml, line 2" if written == "file" else "POSTROAD_QUEUES") in record.getMessage()
+
+
+@pytest.mark.parametrize("shards", [0, 2, 256])
+def test_several_shards_are_refused_with_a_remedy(tmp_path: Path, shards: int) -> None:
+    with pytest.raises(ConfigError, match="no longer split into shards") as refused:
+        load(tmp_path, f'[queues."email:send"]\nshards = {shards}\n')
+    assert "postroad.toml, line 2" in str(refused.value)
+    assert "postroad queue rebuild" in str(refused.value)
+
+
 async def test_a_queue_retries_as_its_settings_say(
     tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

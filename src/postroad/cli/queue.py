@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 import typer
 
+from postroad.bounce.intake import BOUNCE_QUEUE
 from postroad.cli import queue_gate, queue_job, queue_uncertain
 from postroad.cli.names import named_queue, require_jobs
 from postroad.cli.options import QueueOption
@@ -125,10 +126,12 @@ def rebuild(as_json: JsonOption = False) -> None:
     """Make the queue again from the ledger, after its server lost it.
 
     What waits is enqueued again. What was on the wire and is known to nobody becomes `unknown`: held and shown, never
-    sent again by itself. Harmless when nothing was lost.
+    sent again by itself. Harmless when nothing was lost. A queue that an earlier version split into shards becomes one.
     """
 
     async def work(parts: Parts) -> control.Rebuilt:
+        for name in (*MAIL_QUEUES, BOUNCE_QUEUE):
+            await parts.forget_shards(name)
         return control.together([await _rebuild(parts, await parts.queue(name)) for name in MAIL_QUEUES])
 
     rebuilt = with_parts(work)

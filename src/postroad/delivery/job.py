@@ -124,19 +124,6 @@ def campaign_gate(campaign: str) -> str:
 QUEUE_GATE = "queue"
 
 
-def gate_key(gate: str) -> str | None:
-    """What keeps a sender's gates in the shard of its lanes, where they are exact. Others are divided over shards."""
-    match gate.split(":", 2):
-        case ["sender" | "hold", *sender]:
-            return ":".join(sender)
-        case ["provider", _, sender]:
-            return sender
-        case ["warmup", _, identity] if "@" in identity:
-            return identity
-        case _:
-            return None
-
-
 def lane_of(
     *,
     sender: str,

@@ -6,9 +6,8 @@ import asyncio
 import logging
 
 from postroad.clock import Clock
-from postroad.delivery.job import QUEUE_GATE, SEND_QUEUE, sender_gate, shared_gate
-from postroad.delivery.shaping.file import SHIPPED, Shaping, shaped_senders
-from postroad.errors import ConfigError, UnavailableError
+from postroad.delivery.job import QUEUE_GATE, sender_gate
+from postroad.errors import UnavailableError
 from postroad.queue import Gate, Queue, Rate
 from postroad.settings import QueueSettings, Settings
 from postroad.settings import Rate as RateSetting
@@ -24,34 +23,14 @@ def gates_of(settings: Settings, limits: QueueSettings) -> list[Gate]:
     """Gates of the queue and its senders. A sender without a rate has none: what an operator set by hand stands."""
     limited = [sender for sender in settings.senders.values() if sender.rate is not None]
     return [
-        Gate(name=QUEUE_GATE, rate=gate_rate(limits.rate, limits.burst, limits.shards)),
+        Gate(name=QUEUE_GATE, rate=gate_rate(limits.rate, limits.burst)),
         *(Gate(name=sender_gate(sender.address), rate=gate_rate(sender.rate, None)) for sender in limited),
     ]
 
 
-def require_divisible(settings: Settings, shaping: Shaping, shards: int) -> None:
-    """Raises ConfigError for a limit of all senders at a provider that is too small for each shard to have a part."""
-    if shards == 1 or not shaped_senders(settings):
-        return
-    for name, table in shaping.provider.items():
-        in_all = table.connections_in_all
-        if in_all is not None and in_all < shards:
-            where = str(settings.delivery.shaping) if settings.delivery.shaping is not None else SHIPPED
-            raise ConfigError(
-                f"gate {shared_gate(name)} admits {in_all} connections in all, "
-                f"which cannot be divided over the {shards} shards of {SEND_QUEUE}",
-                where=f"{where}: provider.{name}.connections_in_all",
-                remedy=f"Set connections_in_all of [provider.{name}] in the file that delivery.shaping names to "
-                f'{shards} or more, or shards of [queues."{SEND_QUEUE}"] to {in_all} or fewer.',
-            )
-
-
-def gate_rate(rate: RateSetting | None, burst: int | None, shards: int = 1) -> Rate | None:
-    """A rate of the settings as the queue takes it. ``burst`` None: a smooth one, with a part for every shard."""
-    if rate is None:
-        return None
-    smooth = smooth_rate(rate.count, rate.per_ms, burst)
-    return Rate(count=smooth.count, per_ms=smooth.per_ms, burst=burst or max(smooth.burst, shards))
+def gate_rate(rate: RateSetting | None, burst: int | None) -> Rate | None:
+    """Convert a rate of the settings to one of the queue. ``burst`` None: as `smooth_rate` says."""
+    return None if rate is None else smooth_rate(rate.count, rate.per_ms, burst)
 
 
 def smooth_rate(count: float, per_ms: int, burst: int | None = None) -> Rate:

@@ -13,7 +13,6 @@ from postroad.clock import Clock
 from postroad.delivery.destinations import Destinations
 from postroad.delivery.handler import Delivery
 from postroad.delivery.job import SEND_QUEUE
-from postroad.delivery.limits import require_divisible
 from postroad.delivery.routes import RouteMetrics, open_routes, origins_of
 from postroad.delivery.shaping.file import read_shaping, shaped_senders
 from postroad.delivery.shaping.shaper import Shaper
@@ -40,12 +39,10 @@ async def open_delivery(
     """Open what handles the jobs of ``email:send``; its changes of limits are acted upon as long as this is open.
 
     ``environ`` holds the keys that settings name by variable; ``registry`` takes metrics. Raises ConfigError for a key
-    or a file that cannot be read, and for limits that cannot be held in so many shards. ``concurrency``: of the worker;
-    None: as its queue's settings say.
+    or a file that cannot be read. ``concurrency``: of the worker; None: as its queue's settings say.
     """
     destinations = Destinations.of(settings.delivery, concurrency or settings.queue(SEND_QUEUE).concurrency)
     shaping = read_shaping(settings.delivery.shaping)
-    require_divisible(settings, shaping, settings.queue(SEND_QUEUE).shards)
     shaper = Shaper(
         engine=engine,
         queue=queue,

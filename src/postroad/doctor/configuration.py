@@ -6,8 +6,6 @@ import os
 import stat
 from collections.abc import Iterator
 
-from postroad.delivery.job import SEND_QUEUE
-from postroad.delivery.limits import require_divisible
 from postroad.delivery.shaping.file import read_shaping, shaped_senders
 from postroad.doctor.check import Check, failed
 from postroad.errors import PostroadError
@@ -53,9 +51,8 @@ def check_dkim(settings: Settings) -> Iterator[Check]:
 
 
 def check_shaping(settings: Settings) -> Check:
-    """Check that the shaping file can be read, and that shards can share its limits. Raises ConfigError."""
-    shaping = read_shaping(settings.delivery.shaping)
-    require_divisible(settings, shaping, settings.queue(SEND_QUEUE).shards)
+    """Check that the shaping file can be read. Raises ConfigError."""
+    read_shaping(settings.delivery.shaping)
     where = str(settings.delivery.shaping or "as shipped")
     shaped = len(shaped_senders(settings))
     return Check(

@@ -18,10 +18,9 @@ from postroad.queue.jobs import (
 )
 from postroad.queue.keep import Keep
 from postroad.queue.lease import Lease, LeaseLost
-from postroad.queue.opening import open_queue
 from postroad.queue.processes import Beat, Process, beating, this_process
 from postroad.queue.queue import Queue
-from postroad.queue.shares import GateKey
+from postroad.queue.server import forget_shards
 from postroad.queue.standing import DeadLetter, GroupLag, QueueStats, UncertainJob
 from postroad.queue.verdicts import (
     Cancel,
@@ -52,7 +51,6 @@ __all__ = [
     "Explanation",
     "FoundJob",
     "Gate",
-    "GateKey",
     "GateState",
     "GroupLag",
     "Handle",
@@ -80,6 +78,6 @@ __all__ = [
     "Worker",
     "WorkerReport",
     "beating",
-    "open_queue",
+    "forget_shards",
     "this_process",
 ]

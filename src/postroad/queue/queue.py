@@ -20,9 +20,8 @@ from postroad.queue.find import FoundJob, read_found
 from postroad.queue.gates import FOREVER_MS, Gate, GateState, Rate, limits_of, read_states
 from postroad.queue.jobs import Batch, Claimed, Enqueued, Job, JobState, Lane, Reaped, Settled
 from postroad.queue.keep import Keep
-from postroad.queue.layout import require_whole
 from postroad.queue.processes import FORGET_MS, MAX_PROCESSES, Beat, Process, read_processes
-from postroad.queue.server import require_persistence
+from postroad.queue.server import require_persistence, require_unsharded
 from postroad.queue.standing import (
     DeadLetter,
     QueueStats,
@@ -91,7 +90,7 @@ class Queue:
         connections = Connections(url, f"pr:{{{name}}}", clock, ran, sync_replicas)
         try:
             await require_persistence(connections.client, ephemeral=ephemeral)
-            await require_whole(connections.client, name)
+            await require_unsharded(connections.client, name)
             yield cls(name, connections, retry, rng or Random(), keep, metrics)  # noqa: S311
         finally:
             await connections.aclose()

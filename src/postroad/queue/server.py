@@ -41,6 +41,58 @@ async def require_persistence(client: Redis, *, ephemeral: bool) -> None:
         raise fault
 
 
+async def require_unsharded(client: Client, name: str) -> None:
+    """Refuse a queue that an earlier version split into shards.
+
+    Args:
+        client: Connected to the server that has the queue's slot.
+        name: Name of the queue.
+
+    Raises:
+        StateError: The queue is in more than one shard.
+        UnavailableError: The server does not reply.
+    """
+    shards = int(await _execute(client, "GET", _shards_key(name)) or 1)
+    if shards != 1:
+        raise StateError(
+            f"Queue {name} is in {shards} shards, which this version does not support.",
+            remedy="Let it run empty with the version before, and open it there once with `shards = 1`. "
+            "Or stop every process of it and run `postroad queue rebuild`: it makes the jobs again from the ledger.",
+        )
+
+
+async def forget_shards(url: str, name: str) -> None:
+    """Delete the record that a queue is in shards, so that it opens as an empty queue. Idempotent.
+
+    The jobs in the shards are not read again. The caller makes them again from its own records.
+
+    Args:
+        url: Address of the server, see `postroad.queue.address`.
+        name: Name of the queue.
+
+    Raises:
+        ConfigError: The address is not valid, or the server refuses this client.
+        UnavailableError: The server does not reply.
+    """
+    client = connect(url, _shards_key(name))
+    try:
+        await _execute(client, "DEL", _shards_key(name))
+    finally:
+        await client.aclose()
+
+
+def _shards_key(name: str) -> str:
+    return f"pr:{{{name}}}:layout"
+
+
+async def _execute(client: Client, *command: str) -> Any:
+    try:
+        async with asyncio.timeout(REPLY_S):
+            return await client.execute_command(*command)
+    except LOST as error:
+        raise unavailable(error) from error
+
+
 def fault_of(info: Mapping[str, Any]) -> StateError | None:
     """Why a server of this `INFO` may lose jobs, if it may."""
     if int(info.get("maxmemory", 0)) > 0 and info.get("maxmemory_policy") != "noeviction":

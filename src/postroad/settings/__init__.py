@@ -6,6 +6,7 @@ levels (``POSTROAD_ROUTES__RELAY__PASSWORD``). Secrets belong there, not in the 
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import tomllib
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, assert_never
 from zoneinfo import ZoneInfo
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from postroad.errors import ConfigError
@@ -109,6 +110,8 @@ __all__ = [
     "parse_duration_ms",
 ]
 
+log = logging.getLogger(__name__)
+
 CONFIG_VARIABLE = "POSTROAD_CONFIG"
 CONFIG_NAME = "postroad.toml"
 
@@ -173,6 +176,15 @@ class Backoff(StrEnum):
     LIST = "list"
 
 
+def _require_one_shard(shards: int) -> int:
+    if shards != 1:
+        raise ValueError(
+            "a queue is no longer split into shards. Let it run empty with the version before, set shards = 1 there, "
+            "and remove the setting; or remove it and run `postroad queue rebuild`"
+        )
+    return shards
+
+
 class QueueSettings(Section):
     """One queue's limits, and how often it tries."""
 
@@ -186,9 +198,11 @@ class QueueSettings(Section):
     delay_ms: DurationMs = Field(default=5_000, ge=0, description="the one of `fixed`, the first of `exponential`")
     max_delay_ms: DurationMs = Field(default=3_600_000, ge=0, description="what `exponential` grows to")
     delays_ms: tuple[DurationMs, ...] = Field(default=(), description="those of `list`, of which the last repeats")
-    shards: int = Field(default=1, ge=1, le=256, description="parts that may be on different nodes of a cluster")
     sync_replicas: int = Field(default=0, ge=0, le=10, description="have a job or a mark before it counts")
     jitter: float = Field(default=0.0, ge=0, lt=1, description="0.1 spreads a delay over 90 % to 110 % of it")
+    shards: Annotated[int, AfterValidator(_require_one_shard)] | None = Field(
+        default=None, description="deprecated: only 1 is allowed, and the next release removes it"
+    )
 
     @model_validator(mode="after")
     def _delays_are_those_of_the_backoff(self) -> Self:
@@ -348,7 +362,17 @@ class Settings(BaseSettings):
         senders = {name: sender.relative_to(base) for name, sender in settings.senders.items()}
         object.__setattr__(settings, "senders", senders)
         settings._check_references(path, text)
+        settings._warn_of_deprecated(path, text)
         return settings
+
+    def _warn_of_deprecated(self, path: Path | None, text: str) -> None:
+        for name, queue in self.queues.items():
+            if queue.shards is not None:
+                log.warning(
+                    "%s: queues.%s.shards is deprecated and has no effect. Remove it: the next release refuses it.",
+                    _source(path, text, ["queues", name, "shards"]),
+                    name,
+                )
 
     def _check_references(self, path: Path | None, text: str) -> None:
         for name, sender in self.senders.items():

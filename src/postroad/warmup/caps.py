@@ -22,7 +22,7 @@ from msgspec import Struct
 
 from postroad.campaign.calendar import Window
 from postroad.clock import Clock
-from postroad.delivery.job import WARMUP_QUEUE, gate_key, warmup_gate
+from postroad.delivery.job import WARMUP_QUEUE, warmup_gate
 from postroad.dns.providers import OTHER, provider_table
 from postroad.errors import UnavailableError
 from postroad.queue import Gate, GateState, Queue, Quota, Rate
@@ -102,7 +102,7 @@ def pace_ms(name: str, identity: Identity, now: datetime) -> int:
     return round(spread_ms(warmup) / (1 + moved))
 
 
-def cap_gate(name: str, identity: Identity, cap: Cap, *, used: int, now: datetime, shards: int = 1) -> Gate:
+def cap_gate(name: str, identity: Identity, cap: Cap, *, used: int, now: datetime) -> Gate:
     """Return the gate of a cap, of which ``used`` is gone today.
 
     The quota outlives its day by one, so that nothing is unlimited while the next one is not set yet. Outside the
@@ -115,7 +115,7 @@ def cap_gate(name: str, identity: Identity, cap: Cap, *, used: int, now: datetim
         until = midnight(day_of(identity, now) + timedelta(days=2), identity.zone)
         quota = Quota(left=max(cap.cap - used, 0), until_ms=_ms(until))
     # A second's worth: at a large cap each lost moment would otherwise be lost for the day.
-    burst = max(1 if gate_key(name) else shards, cap.cap * 1000 // spread_ms(identity.warmup))
+    burst = max(1, cap.cap * 1000 // spread_ms(identity.warmup))
     # A rate of nothing is none; one that rounds to nothing is shut by its quota.
     count, per_ms = cap.cap or 0.4, pace_ms(name, identity, now)
     if cap.of:
@@ -130,7 +130,7 @@ def stands(gate: Gate, state: Gate | None) -> bool:
         return False
     same_day = state.quota.until_ms == gate.quota.until_ms
     shut = gate.quota.left > 0 or state.quota.left == 0
-    # A rate that is divided over shards comes back as the sum of its parts.
+    # The server stores a rate as a decimal number.
     return isclose(state.rate.count, gate.rate.count) and same_day and shut
 
 
@@ -156,7 +156,6 @@ class CapKeeper:
         self._queue = queue
         self._groups = together(identities(settings))
         self._clock = clock
-        self._shards = settings.queue(queue.name).shards
         self._seeds = queue.name == WARMUP_QUEUE
 
     async def turn(self) -> int:
@@ -210,7 +209,7 @@ class CapKeeper:
         await self._queue.set_gate(Gate(name=gate.name, rate=gate.rate, quota=gate.quota, concurrency=concurrency))
 
     def _gate(self, name: str, identity: Identity, cap: Cap, used: int, now: datetime) -> Gate:
-        return cap_gate(name, identity, cap, used=used, now=now, shards=self._shards)
+        return cap_gate(name, identity, cap, used=used, now=now)
 
     def _read_caps(self, now: datetime) -> dict[str, tuple[Identity, Cap]]:
         """By the name of its gate: this queue's part of the cap, and the narrowest identity that it holds for."""
