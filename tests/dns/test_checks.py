@@ -130,6 +130,35 @@ SPF: list[tuple[str, Code]] = [
 ]
 
 
+@pytest.mark.parametrize("text", [text for text, _ in SPF[5:]])
+async def test_what_receivers_do_not_reach_in_spf_is_no_failure(text: str) -> None:
+    # Mail from the sender's address passes at the first term; a syntax error spoils the record wherever it is.
+    report = await check({"acme.dev": {**GOOD["acme.dev"], "TXT": [txt(text)]}})
+    elsewhere = await check({"acme.dev": {**GOOD["acme.dev"], "TXT": [txt(text.replace("100.7", "100.8"))]}})
+    costly = [finding for finding in elsewhere.findings if finding.code.startswith("spf.")]
+    if "ipx" in text:
+        assert [finding.code for finding in failures(report.findings)] == ["spf.invalid"]
+    else:
+        assert failures(report.findings) == []
+        assert Verdict.FAIL in {finding.verdict for finding in costly}
+
+
+async def test_an_spf_record_that_fails_holds_a_sender_whose_addresses_are_unknown() -> None:
+    text = "v=spf1 ip4:198.51.100.7 include:nowhere.test -all"
+    report = await check({"acme.dev": {**GOOD["acme.dev"], "TXT": [txt(text)]}}, replace(IDENTITY, sender_ips=()))
+    assert only(report, Code.SPF_INVALID).verdict is Verdict.FAIL
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["v=spf1 ip4:198.51.100.7 -all include:nowhere.test", "v=spf1 ip4:198.51.100.7 ~all redirect=nowhere.test"],
+)
+async def test_terms_after_all_are_a_warning(text: str) -> None:
+    report = await check({"acme.dev": {**GOOD["acme.dev"], "TXT": [txt(text)]}})
+    assert {word for word in codes(report) if word.startswith("spf.")} == {"spf.after-all"}
+    assert only(report, Code.SPF_AFTER_ALL).verdict is Verdict.WARN
+
+
 @pytest.mark.parametrize(("text", "code"), SPF, ids=[code.word for _, code in SPF])
 async def test_spf(text: str, code: Code) -> None:
     report = await check({"acme.dev": {**GOOD["acme.dev"], "TXT": [txt(text)]}})
@@ -198,6 +227,8 @@ DKIM: list[tuple[str | None, Code]] = [
     ("v=DKIM1; p=!!!", Code.DKIM_INVALID),
     ("v=DKIM1; k=dsa; p=AAAA", Code.DKIM_INVALID),
     (f"v=DKIM1; h=sha1; p={RSA}", Code.DKIM_INVALID),
+    (f"v=DKIM1;; p={RSA}", Code.DKIM_INVALID),  # RFC 6376 §6.1.2: verifiers ignore what is not of the format
+    (f"v=dkim1; p={RSA}", Code.DKIM_INVALID),
     (f"v=DKIM1; s=web; p={RSA}", Code.DKIM_INVALID),
     (f"v=DKIM1; k=ed25519; p={RSA}", Code.DKIM_INVALID),
     (f"v=DKIM1; p={OTHER_RSA}", Code.DKIM_OTHER_KEY),
@@ -219,6 +250,23 @@ async def test_dkim(text: str | None, code: Code) -> None:
 async def test_short_keys(key: str, code: Code) -> None:
     report = await check({"a._domainkey.acme.dev": {"TXT": [txt(f"v=DKIM1; p={key}")]}}, replace(IDENTITY, keys={}))
     assert code.word in codes(report)
+
+
+@pytest.mark.parametrize(
+    ("selector", "text"), [("a", f"k=rsa; v=DKIM1; p={RSA}"), ("b", f"v=DKIM1; k=ed25519; p={ED.rstrip('=')}")]
+)
+async def test_faults_of_a_key_that_verifiers_pass_over_warn(selector: str, text: str) -> None:
+    report = await check({f"{selector}._domainkey.acme.dev": {"TXT": [txt(text)]}})
+    assert {f.code: f.verdict for f in report.findings if f.subject.startswith(f"{selector}.")} == {
+        "dkim.faults": Verdict.WARN
+    }
+
+
+async def test_a_key_record_of_another_version_is_discarded() -> None:
+    records = [txt(f"v=DKIM2; p={OTHER_RSA}"), txt(f"v=DKIM1; p={RSA}")]
+    assert "dkim.ok" in codes(await check({"a._domainkey.acme.dev": {"TXT": records}}))
+    alone = await check({"a._domainkey.acme.dev": {"TXT": records[:1]}})
+    assert only(alone, Code.DKIM_INVALID).verdict is Verdict.FAIL
 
 
 async def test_rsa_alone_is_worth_a_word() -> None:
@@ -243,7 +291,11 @@ DMARC: list[tuple[list[str], Code]] = [
     (["v=DMARC1; p=reject; pct=50; rua=mailto:d@acme.dev"], Code.DMARC_TAGS),
     (["v=DMARC1; p=reject; t=y; rua=mailto:d@acme.dev"], Code.DMARC_TESTING),
     (["v=DMARC1; p=refuse"], Code.DMARC_INVALID),
-    (["v=DMARC1; p=reject; aspf=x; rua=mailto:d@acme.dev"], Code.DMARC_INVALID),
+    (["v=DMARC1; p=refuse; rua=https://acme.dev/d"], Code.DMARC_NONE),
+    (["v=DMARC1; p=reject; sp=bad"], Code.DMARC_INVALID),
+    (["v=DMARC1; p=reject; p=none; rua=mailto:d@acme.dev"], Code.DMARC_INVALID),
+    (["v=dmarc1; p=reject; rua=mailto:d@acme.dev"], Code.DMARC_MISSING),
+    (["p=reject; v=DMARC1; rua=mailto:d@acme.dev"], Code.DMARC_MISSING),
     (["v=DMARC1; p=reject; rua=mailto:d@other.dev"], Code.DMARC_REPORTS_REFUSED),
     ([], Code.DMARC_MISSING),
     (["v=DMARC1; p=none", "v=DMARC1; p=reject"], Code.DMARC_SEVERAL),
@@ -258,8 +310,53 @@ async def test_dmarc(records: list[str], code: Code) -> None:
     assert "dmarc.ok" not in found
 
 
+FAULTS: list[tuple[str, set[Code]]] = [
+    ("p=reject; rua=mailto:d@acme.dev;;", {Code.DMARC_FAULTS}),
+    ("p=reject;; rua=mailto:d@acme.dev; ;", {Code.DMARC_FAULTS}),
+    ("p=reject; rua=d@acme.dev", {Code.DMARC_FAULTS, Code.DMARC_NO_REPORTS}),
+    ("p=reject; rua=d@acme.dev,mailto:d@acme.dev", {Code.DMARC_FAULTS}),
+    ("p=reject; rua=mailto:d@acme.dev; ruf=mailto:; fo=1", {Code.DMARC_FAULTS}),
+    ("p=reject; rua=mailto:d@acme.dev; ruf=mailto://acme.dev", {Code.DMARC_FAULTS}),
+    ("p=reject; adkim=relaxed; rua=mailto:d@acme.dev", {Code.DMARC_FAULTS}),
+    ("p=reject; aspf=; rua=mailto:d@acme.dev", {Code.DMARC_FAULTS}),
+    ("p=reject; fo=2; t=maybe; psd=x; rua=mailto:d@acme.dev", {Code.DMARC_FAULTS}),
+    ("p=reject; hello; rua=mailto:d@acme.dev", {Code.DMARC_FAULTS}),
+    ("p=reject; x-tag=1; rua=mailto:d@acme.dev", {Code.DMARC_FAULTS}),
+    ("sp=reject; p=reject; rua=mailto:d@acme.dev", {Code.DMARC_FAULTS}),
+    ("p=reject; pct=150; ri=daily; rf=x; colour=red; rua=mailto:d@acme.dev", {Code.DMARC_TAGS}),
+    ("p=refuse; rua=mailto:d@acme.dev", {Code.DMARC_FAULTS, Code.DMARC_NONE}),
+    ("p=reject; sp=bad; rua=mailto:d@acme.dev", {Code.DMARC_FAULTS, Code.DMARC_NONE}),
+    ("p=reject; rua=mailto:d@acme.dev!10m", {Code.DMARC_REPORT_URI}),
+    ("p=reject; rua=mailto:d@acme.dev,https://acme.dev/reports", {Code.DMARC_REPORT_URI}),
+    ("p=reject; rua=mailto:d@bare.dev", {Code.DMARC_REPORTS_LOST}),
+    ("p=reject; rua=mailto:d@null.dev", {Code.DMARC_REPORTS_LOST}),
+    (" P = Reject ; RUA = mailto:d@acme.dev ; ", {Code.DMARC_OK}),
+]
+
+
+@pytest.mark.parametrize(("tags", "expected"), FAULTS, ids=[tags for tags, _ in FAULTS])
+async def test_faults_that_receivers_pass_over_warn_and_hold_no_sender(tags: str, expected: set[Code]) -> None:
+    changes = {
+        "_dmarc.acme.dev": {"TXT": [txt(f"v=DMARC1; {tags}")]},
+        "null.dev": {"MX": ["0 ."]},
+        "acme.dev._report._dmarc.null.dev": {"TXT": ['"v=DMARC1"']},
+        "acme.dev._report._dmarc.bare.dev": {"TXT": ['"v=DMARC1"']},
+    }
+    report = await check(changes)
+    assert {word for word in codes(report) if word.startswith("dmarc.")} == {code.word for code in expected}
+    assert failures(report.findings) == []
+
+
+async def test_a_record_above_that_receivers_do_not_apply_is_named() -> None:
+    identity = replace(IDENTITY, domain="news.acme.dev", bounce_domain="acme.dev")
+    report = await check({"_dmarc.acme.dev": {"TXT": ['"v=DMARC1; p=refuse"']}}, identity)
+    assert "p=refuse" in only(report, Code.DMARC_INVALID).seen
+    assert "dmarc.missing" not in codes(report)
+
+
 async def test_a_place_of_reports_that_agrees_is_well() -> None:
     changes = {
+        "other.dev": {"MX": ["10 mx.acme.dev."]},
         "_dmarc.acme.dev": {"TXT": ['"v=DMARC1; p=reject; rua=mailto:d@other.dev"']},
         "acme.dev._report._dmarc.other.dev": {"TXT": ['"v=DMARC1"']},
     }
@@ -283,6 +380,17 @@ MX: list[tuple[dict[str, Any], Code]] = [
     ({"mx.acme.dev": None, "_25._tcp.mx.acme.dev": None}, Code.MX_NO_ADDRESS),
     ({"acme.dev": {**GOOD["acme.dev"], "MX": ["10 mx.acme.dev.", "20 gone.test."]}}, Code.MX_DEAD_HOST),
 ]
+
+
+@pytest.mark.parametrize("mx", [["10 alias.acme.dev."], ["10 mx.acme.dev.", "20 alias.acme.dev."]])
+async def test_a_mail_host_that_is_an_alias_is_a_warning(mx: list[str]) -> None:
+    changes = {
+        "acme.dev": {**GOOD["acme.dev"], "MX": mx},
+        "alias.acme.dev": {"CNAME": ["mx.acme.dev."]},
+    }
+    finding = only(await check(changes), Code.MX_CNAME)
+    assert (finding.verdict, finding.subject) == (Verdict.WARN, "alias.acme.dev")
+    assert "mx.acme.dev" in finding.seen
 
 
 @pytest.mark.parametrize(("changes", "code"), MX)
@@ -366,6 +474,8 @@ OTHERS: list[tuple[dict[str, Any], Code]] = [
     ({"_mta-sts.acme.dev": None}, Code.STS_ABSENT),
     ({"_smtp._tls.acme.dev": None}, Code.TLS_RPT_ABSENT),
     ({"_smtp._tls.acme.dev": {"TXT": ['"v=TLSRPTv1; rua=tls@acme.dev"']}}, Code.TLS_RPT_INVALID),
+    ({"_smtp._tls.acme.dev": {"TXT": ['"v=TLSRPTv1; rua=tls@acme.dev,mailto:t@acme.dev"']}}, Code.TLS_RPT_FAULTS),
+    ({"_smtp._tls.acme.dev": {"TXT": ['"v=TLSRPTv1;; rua=mailto:t@acme.dev"']}}, Code.TLS_RPT_FAULTS),
     ({"_25._tcp.mx.acme.dev": None}, Code.DANE_ABSENT),
     ({"_25._tcp.mx.acme.dev": {"TLSA": ["1 0 1 " + "ab" * 32]}}, Code.DANE_UNUSABLE),
     ({"_25._tcp.mx.acme.dev": {"TLSA": ["3 1 3 " + "ab" * 32]}}, Code.DANE_UNUSABLE),
@@ -384,8 +494,22 @@ async def test_tls_and_logo(changes: dict[str, Any], code: Code) -> None:
     assert code.word in codes(await check(changes))
 
 
-async def test_tlsa_records_that_dnssec_does_not_vouch_for_do_not_count() -> None:
-    assert "dane.unsigned" in codes(await check(signed=()))
+@pytest.mark.parametrize(
+    "signed", [(), SIGNED[:1], SIGNED[:2], SIGNED[1:], ("acme.dev", "_25._tcp.mx.acme.dev")], ids=str
+)
+@pytest.mark.parametrize("tlsa", ["3 1 1 " + "ab" * 32, "1 0 1 " + "ab" * 32, "3 1 3 " + "ab" * 32])
+async def test_tlsa_records_that_dnssec_does_not_vouch_for_do_not_count(signed: tuple[str, ...], tlsa: str) -> None:
+    report = await check({"_25._tcp.mx.acme.dev": {"TLSA": [tlsa]}}, signed=signed)
+    assert only(report, Code.DANE_UNSIGNED).verdict is Verdict.INFO
+    assert Verdict.FAIL not in {finding.verdict for finding in report.findings}
+
+
+@pytest.mark.parametrize("signed", [(), SIGNED[:1]])
+async def test_no_answer_about_tlsa_of_an_unsigned_host_is_no_question(signed: tuple[str, ...]) -> None:
+    # RFC 7672 §2.2.2: senders do not ask for them.
+    report = await check(signed=signed, troubles={"_25._tcp.mx.acme.dev": Trouble.SERVFAIL})
+    assert "dane.absent" in codes(report)
+    assert not report.unanswered
 
 
 @pytest.mark.parametrize(

@@ -11,19 +11,23 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from postroad.dns.tags import RecordError, read_tags
+from postroad.dns.tags import RecordError, first_tag_is, read_tags
 
 ED25519_BYTES = 32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PublicKey:
-    """A public key. ``octets``: as `p` has them; empty: revoked. ``bits``: of an RSA modulus."""
+    """A public key. ``octets``: as `p` has them; empty: revoked. ``bits``: of an RSA modulus.
+
+    ``faults``: what verifiers pass over.
+    """
 
     algorithm: str
     octets: bytes
     bits: int = 0
     testing: bool = False
+    faults: tuple[str, ...] = ()
 
 
 def is_dkim(text: str) -> bool:
@@ -31,16 +35,28 @@ def is_dkim(text: str) -> bool:
     return "p" in {part.partition("=")[0].strip().lower() for part in text.split(";")}
 
 
+def has_other_version(text: str) -> bool:
+    """Whether a record begins with a version that is not DKIM1."""
+    return text.partition("=")[0].strip().lower() == "v" and not first_tag_is(text, "v", "DKIM1")
+
+
 def read_key(text: str) -> PublicKey:
-    """Read a key record. Raises RecordError."""
+    """Read a key record. Verifiers refuse what does not follow the syntax (RFC 6376 §6.1.2). Raises RecordError."""
     tags = read_tags(text)
-    if "v" in tags and (tags["v"] != "DKIM1" or next(iter(tags)) != "v"):
-        raise RecordError("v=DKIM1 is to be its first tag")
+    faults = []
+    if "v" in tags and tags["v"] != "DKIM1":
+        raise RecordError(f"v={tags['v'][:40]}: DKIM1 is the only version")
+    if "v" in tags and next(iter(tags)) != "v":
+        faults.append("v=DKIM1 is not the first tag")
     if "p" not in tags:
         raise RecordError("it has no p=")
     _check_use(tags)
     try:
-        octets = base64.b64decode("".join(tags["p"].split()), validate=True)
+        packed = "".join(tags["p"].split())
+        if len(packed) % 4 > 1 and not packed.endswith("="):  # The syntax of §2.10 does not need the padding.
+            faults.append("the base64 of p= has no padding")
+            packed += "=" * (-len(packed) % 4)
+        octets = base64.b64decode(packed, validate=True)
     except binascii.Error as error:
         raise RecordError(f"p= is not base64: {error}") from None
     algorithm = tags.get("k", "rsa").lower()
@@ -49,9 +65,10 @@ def read_key(text: str) -> PublicKey:
         return PublicKey(algorithm=algorithm, octets=b"", testing=testing)
     match algorithm:
         case "rsa":
-            return PublicKey(algorithm="rsa", octets=octets, bits=_rsa_bits(octets), testing=testing)
+            bits = _rsa_bits(octets)
+            return PublicKey(algorithm="rsa", octets=octets, bits=bits, testing=testing, faults=tuple(faults))
         case "ed25519" if len(octets) == ED25519_BYTES:
-            return PublicKey(algorithm="ed25519", octets=octets, testing=testing)
+            return PublicKey(algorithm="ed25519", octets=octets, testing=testing, faults=tuple(faults))
         case "ed25519":
             raise RecordError(f"an Ed25519 key is {ED25519_BYTES} octets long, and p= has {len(octets)}")
         case other:

@@ -34,7 +34,8 @@ class Walk:
     """A walk from a domain up. ``organisation``: domains that share it are aligned."""
 
     domain: str
-    own: Stop
+    stops: tuple[Stop, ...]
+    """From the domain up."""
     organisation: str
     policy: Stop | None
     """Where the policy for the domain was found: there, at its organisation, or at the public suffix above."""
@@ -54,7 +55,7 @@ async def walk(resolver: Resolver, domain: str) -> Walk:
     by_name = {stop.domain: stop for stop in with_record}
     # §4.10.1: the domain's own; else its organisation's; else that of the public suffix above it.
     policy = by_name.get(domain) or by_name.get(organisation) or by_name.get(organisation.partition(".")[2])
-    return Walk(domain=domain, own=stops[0], organisation=organisation, policy=policy)
+    return Walk(domain=domain, stops=tuple(stops), organisation=organisation, policy=policy)
 
 
 async def aligned(resolver: Resolver, first: str, second: str, *, strict: bool) -> bool:

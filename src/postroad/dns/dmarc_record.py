@@ -13,7 +13,8 @@ KNOWN = frozenset({"v", "p", "sp", "np", "adkim", "aspf", "fo", "psd", "rua", "r
 REMOVED = frozenset({"pct", "rf", "ri"})
 """Of RFC 7489; RFC 9989 took them out, and receivers pass over them."""
 
-_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[\x21-\x7e]+")
+_MAILTO = re.compile(r"mailto:[^\s@,!/?][^\s@,!?]*@[^\s@,!/?]+(\?[\x21-\x7e]*)?", re.IGNORECASE | re.ASCII)
+_OTHER_URI = re.compile(r"(?!mailto:)[A-Za-z][A-Za-z0-9+.-]*:[\x21-\x7e]+", re.IGNORECASE)
 _SIZE = re.compile(r"!\d{1,20}[kmgt]?", re.IGNORECASE)
 
 
@@ -35,7 +36,11 @@ class PublicSuffix(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DmarcRecord:
-    """A record as receivers apply it. ``faults``: tags whose values are wrong. ``ignored``: tags without effect."""
+    """A record as receivers apply it.
+
+    ``faults``: what receivers pass over. ``ignored``: tags without effect. ``doubtful``: URIs that RFC 9989 lets
+    receivers leave out, and sizes that it removed.
+    """
 
     policy: DmarcPolicy
     subdomain_policy: DmarcPolicy
@@ -49,6 +54,7 @@ class DmarcRecord:
     failures_to: tuple[str, ...]
     policy_named: bool
     faults: tuple[str, ...]
+    doubtful: tuple[str, ...]
     ignored: tuple[str, ...]
 
 
@@ -60,20 +66,24 @@ def is_dmarc(text: str) -> bool:
 def read_dmarc(text: str) -> DmarcRecord:
     """Read a record. Raises RecordError for what receivers do not apply at all.
 
-    A wrong value falls back to its default. A wrong or missing `p`, or a wrong `sp` or `np`, makes the record
-    p=none if it names a place for reports, and none at all if not (§4.10.1).
+    What is not a tag is passed over, and a wrong value falls back to its default (§4.7). A wrong or missing `p`, or a
+    wrong `sp` or `np`, makes the record p=none if it names a place for reports. If not, receivers apply no DMARC
+    (§4.10.1).
     """
     if not is_dmarc(text):
         raise RecordError("it does not begin with v=DMARC1")
-    tags = read_tags(text)
     faults: list[str] = []
-    reports_to = _uris(tags, "rua", faults)
-    failures_to = _uris(tags, "ruf", faults)
+    doubtful: list[str] = []
+    tags = read_tags(text, faults)
+    reports_to = _uris(tags, "rua", faults, doubtful)
+    failures_to = _uris(tags, "ruf", faults, doubtful)
     policies = {name: _policy(tags, name, faults) for name in ("p", "sp", "np")}
     if "p" not in tags or any(name in tags and policy is None for name, policy in policies.items()):
         if not reports_to:
             raise RecordError("; ".join(faults) or "it has no p=")
         policies = {"p": DmarcPolicy.NONE, "sp": None, "np": None}
+    elif list(tags)[1] != "p":
+        faults.append("p= is not the second tag, where RFC 7489 wants it")
     policy = policies["p"] or DmarcPolicy.NONE
     subdomain = policies["sp"] or policy
     fo = tags.get("fo", "0")
@@ -91,6 +101,7 @@ def read_dmarc(text: str) -> DmarcRecord:
         failures_to=failures_to,
         policy_named="p" in tags,
         faults=tuple(faults),
+        doubtful=tuple(doubtful),
         ignored=tuple(name for name in tags if name not in KNOWN),
     )
 
@@ -114,13 +125,16 @@ def _choice(tags: Mapping[str, str], name: str, allowed: str, faults: list[str])
     return allowed[0]
 
 
-def _uris(tags: Mapping[str, str], name: str, faults: list[str]) -> tuple[str, ...]:
-    """URIs of a tag, without the sizes that RFC 7489 allowed behind them."""
+def _uris(tags: Mapping[str, str], name: str, faults: list[str], doubtful: list[str]) -> tuple[str, ...]:
+    """Return the URIs of a tag, without the sizes that RFC 7489 allowed after them."""
     good = []
     for item in tags[name].split(",") if name in tags else ():
         uri, mark, size = item.strip().partition("!")
-        if _URI.fullmatch(uri) and (not mark or _SIZE.fullmatch(mark + size)):
-            good.append(uri)
-        else:
+        is_mail = bool(_MAILTO.fullmatch(uri))
+        if not (is_mail or _OTHER_URI.fullmatch(uri)) or (mark and not _SIZE.fullmatch(mark + size)):
             faults.append(f"{name}={item.strip()[:80]}: that is no URI, as mailto:dmarc@example.com is")
+            continue
+        good.append(uri)
+        if mark or not is_mail:
+            doubtful.append(f"{name}={item.strip()[:80]}")
     return tuple(good)

@@ -20,8 +20,12 @@ def texts(lookup: Lookup) -> list[str]:
     return [r.octets.decode("ascii", "replace") for r in lookup.records if isinstance(r, Txt)]
 
 
-def read_tags(text: str) -> dict[str, str]:
-    """Tags in their order, names in small letters, white space around both taken off. Raises RecordError."""
+def read_tags(text: str, faults: list[str] | None = None) -> dict[str, str]:
+    """Return the tags in their order, names in lower case, without the white space around both.
+
+    ``faults``: gets what is not a tag, which is then passed over. None: such a record is refused.
+    Raises RecordError: a tag that occurs twice makes all of a list invalid (RFC 6376 §3.2).
+    """
     tags: dict[str, str] = {}
     parts = text.split(";")
     if not parts[-1].strip():
@@ -30,7 +34,11 @@ def read_tags(text: str) -> dict[str, str]:
         name, equals, value = part.partition("=")
         name = name.strip().lower()
         if not equals or not _NAME.fullmatch(name):
-            raise RecordError(f"{part.strip()[:60]!r} is no tag: write name=value")
+            fault = f"{part.strip()[:60]!r} is no tag: write name=value"
+            if faults is None:
+                raise RecordError(fault)
+            faults.append(fault if part.strip() else "two semicolons have no tag between them")
+            continue
         if name in tags:
             raise RecordError(f"{name}= is there twice")
         tags[name] = value.strip()

@@ -13,12 +13,14 @@ def is_tls_rpt(text: str) -> bool:
     return first_tag_is(text, "v", "TLSRPTv1")
 
 
-def read_tls_rpt(text: str) -> tuple[str, ...]:
-    """Return the places that reports go to. Raises RecordError."""
+def read_tls_rpt(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the places that reports go to, and the faults of the record. Raises RecordError if there is no place."""
     if not is_tls_rpt(text):
         raise RecordError("it does not begin with v=TLSRPTv1")
-    places = [place.strip() for place in read_tags(text).get("rua", "").split(",")]
-    for place in places:
-        if not _PLACE.fullmatch(place):
-            raise RecordError(f"rua={place[:80]}: mailto:… and https://… are allowed")
-    return tuple(places)
+    faults: list[str] = []
+    places = [place.strip() for place in read_tags(text, faults).get("rua", "").split(",")]
+    good = tuple(place for place in places if _PLACE.fullmatch(place))
+    faults += [f"rua={place[:80]}: mailto:… and https://… are allowed" for place in places if place not in good]
+    if not good:
+        raise RecordError("; ".join(faults))
+    return good, tuple(faults)

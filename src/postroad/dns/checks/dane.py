@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from postroad.dns.finding import Code, Finding, found
 from postroad.dns.identity import Identity
 from postroad.dns.lookup import Found, Lookup
 from postroad.dns.mx import find_mail_hosts
-from postroad.dns.record import Tlsa
+from postroad.dns.record import Kind, Tlsa
 from postroad.dns.resolver import Resolver
 
 PORT = 25
@@ -27,7 +29,9 @@ async def check(resolver: Resolver, identity: Identity) -> list[Finding]:
             strict=True,
         )
     )
-    silent = [name for name, answer in answers.items() if answer.found is Found.NO_ANSWER]
+    # RFC 7672 §2.2.2: senders ask for TLSA records only where DNSSEC vouches for the addresses of the host.
+    signed = await _signed_hosts(resolver, hosts.names) if hosts.secure else set()
+    silent = [name for name, answer in answers.items() if answer.found is Found.NO_ANSWER and name in signed]
     if silent:
         return [found(Code.DANE_UNKNOWN, domain, f"no answer about the TLSA records of {', '.join(silent)}")]
     protected = [name for name, answer in answers.items() if answer.records]
@@ -35,19 +39,28 @@ async def check(resolver: Resolver, identity: Identity) -> list[Finding]:
         publish = f"_{PORT}._tcp.{hosts.names[0]}. IN TLSA 3 1 1 SHA-256-OF-THE-PUBLIC-KEY"
         remedy = "The zones of the domain and of its mail hosts must be signed with DNSSEC first."
         return [found(Code.DANE_ABSENT, domain, "no TLSA record", remedy=remedy, publish=publish)]
-    unusable = [name for name in protected if not any(map(_is_usable, _records(answers[name])))]
+    unsigned = [name for name in protected if not answers[name].secure or name not in signed]
+    unusable = [
+        name for name in protected if name not in unsigned and not any(map(_is_usable, _records(answers[name])))
+    ]
     if unusable:
         seen = f"no record of {', '.join(unusable)} has usage 2 or 3"
         return [found(Code.DANE_UNUSABLE, domain, seen, remedy="Publish 3 1 1, or 2 1 1, records.")]
-    unsigned = [name for name in protected if not answers[name].secure]
-    if unsigned or not hosts.secure:
-        seen = f"DNSSEC does not vouch for {', '.join(unsigned) or f'the MX records of {domain}'}"
+    if unsigned:
+        seen = f"DNSSEC does not vouch for {', '.join(unsigned) if hosts.secure else f'the MX records of {domain}'}"
         remedy = "Sign the zone; ask a resolver that validates, and say so: dns.trust_ad."
         return [found(Code.DANE_UNSIGNED, domain, seen, remedy=remedy)]
     bare = [name for name in hosts.names if name not in protected]
     if bare:
         return [found(Code.DANE_SOME, domain, f"no TLSA record of {', '.join(bare)}", remedy="Publish theirs too.")]
     return [found(Code.DANE_OK, domain, f"TLSA records of {', '.join(protected)}")]
+
+
+async def _signed_hosts(resolver: Resolver, names: Sequence[str]) -> set[str]:
+    kinds: tuple[Kind, ...] = ("A", "AAAA")
+    answers = await resolver.lookup_all(*((name, kind) for name in names for kind in kinds))
+    held = [answer for answer in answers if answer.found is Found.RECORDS]
+    return {answer.name for answer in held} - {answer.name for answer in held if not answer.secure}
 
 
 def _records(answer: Lookup) -> list[Tlsa]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 
-from postroad.dns.dkim_key import PublicKey, is_dkim, read_key
+from postroad.dns.dkim_key import PublicKey, has_other_version, is_dkim, read_key
 from postroad.dns.finding import Code, Finding, Verdict, found, txt_record
 from postroad.dns.identity import Identity
 from postroad.dns.lookup import Found, Lookup
@@ -44,6 +44,8 @@ def _read(name: str, answer: Lookup, expected: str) -> PublicKey | Finding:
     if answer.found is Found.NO_ANSWER:
         return found(Code.DKIM_UNKNOWN, name, silence(answer))
     records = [text for text in texts(answer) if is_dkim(text)]
+    if len(records) > 1:  # Verifiers discard those of another version (RFC 6376 §3.6.1).
+        records = [text for text in records if not has_other_version(text)] or records[:1]
     publish = _proposal(name, expected)
     if not records:
         return found(Code.DKIM_MISSING, name, "there is no key record", publish=publish)
@@ -69,6 +71,8 @@ def _judge(name: str, key: PublicKey, expected: str) -> Iterator[Finding]:
         yield found(Code.DKIM_WEAK, name, f"RSA, {key.bits} bits", remedy="Make a key of 2048 bits at a new selector.")
     elif key.algorithm == "rsa" and key.bits < GOOD_BITS:
         yield found(Code.DKIM_SHORT, name, f"RSA, {key.bits} bits", remedy="Make a key of 2048 bits at a new selector.")
+    if key.faults:
+        yield found(Code.DKIM_FAULTS, name, "; ".join(key.faults), remedy="Correct the record.")
     if key.testing:
         yield found(Code.DKIM_TESTING, name, "t=y", remedy="Take t=y out of the record.")
 

@@ -9,6 +9,7 @@ from postroad.dns.dmarc_record import REMOVED, DmarcPolicy, DmarcRecord, is_dmar
 from postroad.dns.finding import Code, Finding, found, txt_record
 from postroad.dns.identity import Identity
 from postroad.dns.lookup import Found
+from postroad.dns.mx import MailExchange, find_mail_hosts
 from postroad.dns.resolver import Resolver
 from postroad.dns.tags import silence, texts
 
@@ -37,15 +38,21 @@ def _proposal(walk: Walk, policy: str = "quarantine") -> str:
 
 
 def _policy(walk: Walk) -> Iterator[Finding]:
-    own, stop = walk.own, walk.policy
-    name = f"_dmarc.{own.domain}"
-    if own.several:
-        remedy = "Delete all but one."
-        yield found(Code.DMARC_SEVERAL, walk.domain, f"{own.several} records at {name}", remedy=remedy)
-    if own.wrong:
-        yield found(Code.DMARC_INVALID, walk.domain, f'"{own.text}": {own.wrong}', publish=_proposal(walk))
+    stop = walk.policy
+    unread = [each for each in walk.stops if each.several or each.wrong]
+    if stop is not None:
+        unread = [each for each in unread if each is walk.stops[0]]  # What is above does not decide.
+    for each in unread:
+        name = f"_dmarc.{each.domain}"
+        if each.several:
+            remedy = "Delete all but one."
+            yield found(Code.DMARC_SEVERAL, walk.domain, f"{each.several} records at {name}", remedy=remedy)
+        else:
+            seen = f'"{each.text}" at {name}: {each.wrong}'
+            yield found(Code.DMARC_INVALID, walk.domain, seen, publish=_proposal(walk))
     if stop is None or stop.record is None:
-        if not own.several and not own.wrong:
+        if not unread:
+            name = f"_dmarc.{walk.domain}"
             # To begin with p=none, and to tighten it when the reports show that nothing good fails.
             remedy = "Begin with p=none, read the reports, then go on to quarantine and reject."
             seen = f"no record at {name}, nor above it"
@@ -53,7 +60,8 @@ def _policy(walk: Walk) -> Iterator[Finding]:
         return
     record = stop.record
     if record.faults:
-        yield found(Code.DMARC_INVALID, walk.domain, f'"{stop.text}": {"; ".join(record.faults)}', remedy="Mend it.")
+        seen = f'"{stop.text}": {"; ".join(record.faults)}'
+        yield found(Code.DMARC_FAULTS, walk.domain, seen, remedy="Correct the record.")
     inherited = stop.domain != walk.domain
     policy = record.subdomain_policy if inherited else record.policy
     if policy is DmarcPolicy.NONE:
@@ -69,6 +77,9 @@ def _tags(domain: str, text: str, record: DmarcRecord) -> Iterator[Finding]:
     if not record.reports_to:
         remedy = "Add rua=mailto:… and read the reports: `postroad dns reports`."
         yield found(Code.DMARC_NO_REPORTS, domain, f'"{text}"', remedy=remedy)
+    if record.doubtful:
+        remedy = "Write rua=mailto:dmarc@example.com, without a size."
+        yield found(Code.DMARC_REPORT_URI, domain, "; ".join(record.doubtful), remedy=remedy)
     if record.ignored:
         removed = [name for name in record.ignored if name in REMOVED]
         seen = ", ".join(record.ignored) + (" (RFC 9989 took out pct, rf and ri)" if removed else "")
@@ -90,13 +101,19 @@ async def _alignment(resolver: Resolver, identity: Identity, walk: Walk, signed:
 
 
 async def _reports(resolver: Resolver, walk: Walk) -> list[Finding]:
-    """Ask the places of reports that are in other organisations whether they want them (RFC 9990)."""
+    """Check whether the places of reports accept mail, and whether those of others want reports (RFC 9990)."""
     stop = walk.policy
     if stop is None or stop.record is None:
         return []
     findings: list[Finding] = []
     places = dict.fromkeys(_mail_domain(uri) for uri in (*stop.record.reports_to, *stop.record.failures_to))
     for place in [place for place in places if place][:MAX_PLACES]:
+        hosts = await find_mail_hosts(resolver, place)
+        if hosts.exchange is MailExchange.UNKNOWN:
+            findings.append(found(Code.DMARC_UNKNOWN, place, hosts.why))
+        elif hosts.exchange is not MailExchange.HOSTS:
+            remedy = "Name an address whose domain accepts mail."
+            findings.append(found(Code.DMARC_REPORTS_LOST, place, hosts.why, remedy=remedy))
         if await aligned(resolver, place, stop.domain, strict=False):
             continue
         name = f"{stop.domain}._report._dmarc.{place}"

@@ -11,6 +11,8 @@ from postroad.dns.mx import MailExchange, MailHosts, find_mail_hosts
 from postroad.dns.record import Kind
 from postroad.dns.resolver import Resolver
 
+_UNALIAS = "Name the host itself in the MX record, or give this name an A or AAAA record in place of the CNAME."
+
 
 async def check(resolver: Resolver, identity: Identity) -> list[Finding]:
     """Return what is to be said of both domains' mail hosts."""
@@ -46,6 +48,7 @@ async def _check(resolver: Resolver, domain: str) -> list[Finding]:
 async def _hosts(resolver: Resolver, hosts: MailHosts) -> list[Finding]:
     kinds: tuple[Kind, ...] = ("A", "AAAA")
     answers = await resolver.lookup_all(*((name, kind) for name in hosts.names for kind in kinds))
+    alias = {a.name: a.canonical.lower() for a in answers if a.canonical and a.canonical.lower() != a.name.lower()}
     by_host = {name: {answer.found for answer in answers if answer.name == name} for name in hosts.names}
     silent = [name for name, seen in by_host.items() if Found.RECORDS not in seen and Found.NO_ANSWER in seen]
     dead = [name for name, seen in by_host.items() if not seen & {Found.RECORDS, Found.NO_ANSWER}]
@@ -54,6 +57,11 @@ async def _hosts(resolver: Resolver, hosts: MailHosts) -> list[Finding]:
         return [found(Code.MX_NO_ADDRESS, hosts.domain, f"no address: {', '.join(dead)}", remedy=remedy)]
     findings = [
         found(Code.MX_DEAD_HOST, name, f"a mail host of {hosts.domain} without address", remedy=remedy) for name in dead
+    ]
+    findings += [
+        found(Code.MX_CNAME, name, f"a mail host of {hosts.domain} is an alias of {target}", remedy=_UNALIAS)
+        for name, target in alias.items()
+        if name not in dead
     ]
     findings += [found(Code.MX_UNKNOWN, name, "no answer about its addresses") for name in silent]
     return findings or [found(Code.MX_OK, hosts.domain, ", ".join(name for _, name in hosts.hosts))]

@@ -27,9 +27,11 @@ async def check_tls_rpt(resolver: Resolver, identity: Identity) -> list[Finding]
     if len(records) > 1:
         return [found(Code.TLS_RPT_INVALID, domain, f"{len(records)} records at {name}", remedy="Delete all but one.")]
     try:
-        places = read_tls_rpt(records[0])
+        places, faults = read_tls_rpt(records[0])
     except RecordError as error:
         return [found(Code.TLS_RPT_INVALID, domain, str(error), publish=publish)]
+    if faults:
+        return [found(Code.TLS_RPT_FAULTS, domain, "; ".join(faults), publish=publish)]
     return [found(Code.TLS_RPT_OK, domain, f"reports go to {', '.join(places)}")]
 
 

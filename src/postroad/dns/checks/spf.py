@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from ipaddress import ip_address
 
 from postroad.dns.finding import Code, Finding, Verdict, found, txt_record
@@ -37,15 +38,30 @@ async def check(resolver: Resolver, identity: Identity) -> list[Finding]:
         remedy = "Mend this term."
         return [found(Code.SPF_INVALID, domain, str(error), remedy=remedy, publish=_proposal(domain, ips))]
     seen = await survey(resolver, domain)
-    findings = [*_cost(domain, text, seen), *_content(domain, text, seen)]
+    outcomes = {ip: await check_host(resolver, _mail(identity, ip), domain) for ip in ips}
+    findings = list(_cost(domain, text, seen))
+    if ips and all(outcome.result is Result.PASS for outcome in outcomes.values()):
+        findings = [_unreached(finding) for finding in findings]
+    findings += _content(domain, text, seen)
     findings += await _open_to_all(resolver, domain, text)
-    for ip in ips:
-        mail = Mail(ip=ip_address(ip), sender=f"postmaster@{domain}", helo=identity.helo or domain)
-        outcome = await check_host(resolver, mail, domain)
+    for ip, outcome in outcomes.items():
         if outcome.result is Result.PERMERROR and any(finding.verdict is Verdict.FAIL for finding in findings):
             continue  # It has been said why.
         findings += _coverage(domain, text, ip, outcome)
     return findings or [found(Code.SPF_OK, domain, f'"{text}"; {seen.outcome.lookups} lookups of {MAX_LOOKUPS}')]
+
+
+def _mail(identity: Identity, ip: str) -> Mail:
+    domain = identity.return_path
+    return Mail(ip=ip_address(ip), sender=f"postmaster@{domain}", helo=identity.helo or domain)
+
+
+def _unreached(finding: Finding) -> Finding:
+    """Return a warning for a failure: receivers stop at the term that matches (RFC 7208 §4.6.2)."""
+    if finding.verdict is not Verdict.FAIL:
+        return finding
+    seen = f"{finding.seen}; mail from the addresses of the sender passes before receivers evaluate this"
+    return replace(finding, verdict=Verdict.WARN, seen=seen)
 
 
 def _cost(domain: str, text: str, seen: Survey) -> Iterator[Finding]:
@@ -71,6 +87,7 @@ def _content(domain: str, text: str, seen: Survey) -> Iterator[Finding]:
     used = [mechanism for _, record in seen.records for mechanism in record.mechanisms]
     if any(mechanism.kind is Kind.PTR for mechanism in used):
         yield found(Code.SPF_PTR, domain, f'"{text}"', remedy="Name the addresses by ip4: and ip6: in its place.")
+    yield from _after_all(domain, seen)
     if seen.last is None:
         if seen.outcome.result is Result.NEUTRAL:
             publish = txt_record(domain, _with_all(text, "~all")) if len(seen.records) == 1 else ""
@@ -83,6 +100,18 @@ def _content(domain: str, text: str, seen: Survey) -> Iterator[Finding]:
         publish = txt_record(domain, _with_all(text, "~all")) if where == domain else ""
         remedy = f"Let the record of {where} end with ~all or -all."
         yield found(Code.SPF_NEUTRAL_ALL, domain, f"{last.all.text} of {where}", remedy=remedy, publish=publish)
+
+
+def _after_all(domain: str, seen: Survey) -> Iterator[Finding]:
+    """Find terms of the domain's own record that receivers never evaluate."""
+    own = next((record for where, record in seen.records if where == domain), None)
+    if own is None or own.all is None:
+        return
+    unused = [mechanism.text for mechanism in own.mechanisms[own.mechanisms.index(own.all) + 1 :]]
+    unused += ["redirect="] * (own.redirect is not None)
+    if unused:
+        remedy = f"Write them before {own.all.text}, or take them out."
+        yield found(Code.SPF_AFTER_ALL, domain, f"after {own.all.text}: {' '.join(unused)}", remedy=remedy)
 
 
 async def _open_to_all(resolver: Resolver, domain: str, text: str) -> list[Finding]:
