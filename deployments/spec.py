@@ -15,6 +15,7 @@ from prefect.client.schemas.schedules import CronSchedule
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from postroad.errors import ConfigError
+from postroad.settings import ZoneName
 
 
 class Spec(BaseModel):
@@ -26,7 +27,7 @@ class ScheduleSpec(Spec):
 
     slug: str
     cron: str
-    timezone: str
+    timezone: ZoneName
     active: bool
     parameters: dict[str, Any] = Field(default_factory=dict)
 

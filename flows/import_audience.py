@@ -18,7 +18,8 @@ async def import_audience(params: ImportParams) -> State[None]:
 
     The whole file is checked before the first row is kept. Rows that cannot be mailed are left out and
     listed, with line and reason, under Artifacts. Running it again after an interruption continues where it
-    stopped; running it again on the same file changes nothing.
+    stopped; running it again on the same file changes nothing. If another file was imported meanwhile, the file is
+    read from its first row, so that its values count.
     """
     progress = await open_file(params.audience, params.path)
     rows = rows_per_slice(progress.rows_total)
@@ -40,6 +41,8 @@ async def import_audience(params: ImportParams) -> State[None]:
             "refused": progress.refused,
         },
     )
+    if progress.already:
+        return Completed(message=f"nothing to do: {params.path} was imported, and no other import came after it")
     return Completed(
         message=f"{progress.imported:,} people imported into {params.audience}; "
         f"{progress.duplicates:,} rows were double, {progress.refused:,} refused"

@@ -6,10 +6,12 @@ import asyncio
 from pathlib import Path
 from typing import Final
 
+from prefect.logging import get_run_logger
+
 from postroad.campaign.audience import (
     AudienceFile,
     ImportProgress,
-    file_to_import,
+    audience_file,
     import_progress,
     import_slice,
     open_import,
@@ -29,7 +31,11 @@ VALUE_SHOWN: Final = 32
 async def find_unimported_file(campaign: str) -> AudienceFile | None:
     """Return the file that the campaign names for its audience, or None when nothing is left to import."""
     async with open_parts() as parts:
-        return await asyncio.to_thread(file_to_import, parts.engine, campaign)
+        file = await asyncio.to_thread(audience_file, parts.engine, campaign)
+    if file is None or file.to_import:
+        return file
+    get_run_logger().info("%s", file.why_not)
+    return None
 
 
 @retried("check the file")

@@ -25,6 +25,8 @@ class Wrong:
 
 
 GOOD = b"email,name\na@example.com,Ada\n"
+UTF_16 = "the file is UTF-16"
+TWO_ADDRESSES = "columns 1 and 2 have one name: each could hold the e-mail addresses"
 WRONG = {
     "empty": Wrong(content=b"", line=1, says="the first line names no columns"),
     "only a byte order mark": Wrong(content=b"\xef\xbb\xbf", line=1, says="the first line names no columns"),
@@ -46,9 +48,16 @@ WRONG = {
     "latin-1 after a byte order mark": Wrong(
         content=b"\xef\xbb\xbfemail,n\xe4me\n", line=1, says="not UTF-8 at column 8"
     ),
-    "UTF-16 little end first": Wrong(content=GOOD.decode().encode("utf-16-le"), line=1, says="a NUL byte at column 2"),
-    "UTF-16 with its mark": Wrong(content=GOOD.decode().encode("utf-16"), line=1, says="a NUL byte at column 4"),
-    "UTF-16 big end first": Wrong(content=GOOD.decode().encode("utf-16-be"), line=1, says="a NUL byte at column 1"),
+    "UTF-16 little end first": Wrong(
+        content=GOOD.decode().encode("utf-16-le"), line=1, says="a NUL byte at column 2: the file is UTF-16"
+    ),
+    "UTF-16 with its mark": Wrong(
+        content=GOOD.decode().encode("utf-16"), line=1, says="a NUL byte at column 4: the file is UTF-16"
+    ),
+    "UTF-16 big end first": Wrong(
+        content=GOOD.decode().encode("utf-16-be"), line=1, says="a NUL byte at column 1: the file is UTF-16"
+    ),
+    "UTF-16 without a NUL": Wrong(content="名前".encode("utf-16"), line=1, says=UTF_16),
     "NUL": Wrong(content=GOOD + b"b@example.com,B\0b\n", line=3, says="a NUL byte at column 16"),
     "too few fields": Wrong(content=GOOD + b"b@example.com\n", line=3, says="1 fields where .* names 2 columns"),
     "too many fields": Wrong(content=GOOD + b"b@example.com,Bob,x\n", line=3, says="3 fields where .* names 2 columns"),
@@ -57,14 +66,43 @@ WRONG = {
     ),
     "no address": Wrong(content=b"name,city\nAda,London\n", line=1, says="no column `address` .* among the 2 of"),
     "two of a name": Wrong(
-        content=b"email,Name,name\na@example.com,A,B\n", line=1, says="columns 2 and 3 have one name"
+        content=b"email,Name,name\na@example.com,A,B\n", line=1, says="columns 2 and 3 have one name, as letter case"
     ),
-    "two of addresses": Wrong(content=b"email,E-Mail\na@example.com,b\n", line=1, says="columns 1 and 2 have one name"),
+    "two of a title": Wrong(content=b"email;tag;tag\n", line=1, says="columns 2 and 3 have one name$"),
+    "two of addresses": Wrong(
+        content=b"email,E-Mail\na@example.com,b\n",
+        line=1,
+        says=TWO_ADDRESSES,
+    ),
+    "two of addresses in less common names": Wrong(
+        content=b"Subscriber,Primary Email\na@example.com,b\n",
+        line=1,
+        says=TWO_ADDRESSES,
+    ),
+    "a street and no e-mail": Wrong(content=b"Street Address,name\n", line=1, says="no column `address`"),
     "two of time zones": Wrong(
-        content=b"email,tz,Time zone\na@example.com,,\n", line=1, says="columns 2 and 3 have one name"
+        content=b"email,tz,Time zone\na@example.com,,\n", line=1, says="have one name: each could hold the time zones"
     ),
     "a column without a name": Wrong(content=b"email,,x\n", line=1, says="column 2 has no name"),
     "a column that starts with a digit": Wrong(content=b"email,1st\n", line=1, says="column 2 has no name"),
+    "an unnamed column that holds something": Wrong(
+        content=b"email,name,,\na@example.com,Ada,,\nb@example.com,Bob,,x\n", line=3, says="4 fields where .* 2 columns"
+    ),
+    "too few fields beside empty columns": Wrong(
+        content=b"email,name,,\na@example.com\n", line=2, says="1 fields where .* 2 columns"
+    ),
+    "more empty fields than any file has": Wrong(
+        content=GOOD + b"b@example.com,Bob" + b"," * 300 + b"\n", line=3, says="302 fields where"
+    ),
+    "a header with a quote that is never closed": Wrong(
+        content=b'email,"name\na@example.com,Ada\n', line=1, says="not CSV: unexpected end of data"
+    ),
+    "what is wrong after a header of two lines": Wrong(
+        content=b'email,"First\nname"\na@example.com,Ada\nb@example.com\n', line=4, says="1 fields where"
+    ),
+    "what is wrong after a line that names the delimiter": Wrong(
+        content=b"sep=;\nname;city\n", line=2, says="no column `address` .* among the 2 of"
+    ),
     "a column of signs": Wrong(content=b"email,???\n", line=1, says="column 2 has no name"),
     "too many columns": Wrong(
         content=b"email," + b",".join(b"c%d" % n for n in range(200)) + b"\n", line=1, says="201 columns, and 200 is"
@@ -119,6 +157,43 @@ COLUMNS = {
     "mail,имя,名前".encode(): ("address", "имя", "名前"),
     "mail,नाम".encode(): ("address", "नाम"),  # its vowel sign is a mark, not a letter
     b"mail, if ": ("address", "if"),
+    b"email": ("address",),
+    b"email,": ("address",),
+    b"email,name,,": ("address", "name"),
+    b"name;email;;": ("name", "address"),
+    # Delimiters and line breaks in quoted titles, and the other delimiters in plain ones.
+    b'"Name, first";email': ("name_first", "address"),
+    b'"Name; first","a;b;c",email': ("name_first", "a_b_c", "address"),
+    b'email,"Name; first; last; second"': ("address", "name_first_last_second"),
+    b'email\t"a,b,c,d"': ("address", "a_b_c_d"),
+    b"Name, first;email": ("name_first", "address"),
+    b"a,b,c,d\temail": ("a_b_c_d", "address"),
+    b'email,"First\nname"': ("address", "first_name"),
+    b'email,"First\r\nname"\r': ("address", "first_name"),
+    b'"E-mail\n\nAddress";"Town ""or"" city"': ("address", "town_or_city"),
+    b'\xef\xbb\xbf"email";"a\nb"': ("address", "a_b"),
+    b"sep=;\nname;email": ("name", "address"),
+    b"\xef\xbb\xbfsep=|\r\na,b|email": ("a_b", "address"),
+    # What exports call the column of the addresses.
+    b"First Name,E-mail Address,E-mail Type,E-mail 2 Address": (  # Outlook
+        *("first_name", "address", "e_mail_type", "e_mail_2_address"),
+    ),
+    b"Vorname;E-Mail-Adresse": ("vorname", "address"),
+    "Prénom;Adresse de messagerie".encode(): ("prénom", "address"),
+    b"First Name,E-mail 1 - Label,E-mail 1 - Value,E-mail 2 - Value": (  # Google Contacts
+        *("first_name", "e_mail_1_label", "address", "e_mail_2_value"),
+    ),
+    b"Email Address [Required],Recovery Email": ("address", "recovery_email"),  # Google Workspace
+    b"Email Address,First Name,Address,TIMEZONE,TAGS": (  # Mailchimp
+        *("address", "first_name", "street_address", "time_zone", "tags"),
+    ),
+    b"CONTACT ID;EMAIL;FIRSTNAME": ("contact_id", "address", "firstname"),  # Brevo
+    b"Record ID,Email,Work email,Email Domain": ("record_id", "address", "work_email", "email_domain"),  # HubSpot
+    b'"Mailing Street","Email","Email Opt Out"': ("mailing_street", "address", "email_opt_out"),  # Salesforce
+    b"Id,PersonEmail": ("id", "address"),
+    b"Subscriber,Fields": ("address", "fields"),  # MailerLite
+    b"email,subscriber": ("address", "subscriber"),
+    b"Address,name": ("address", "name"),
 }
 
 
@@ -139,6 +214,12 @@ ROWS = {
     "semicolons": (b"email;name\na@example.com;Ada\nb@example.com;Bob\n", [2, 3]),
     "tabs": (b"email\tname\na@example.com\tAda\nb@example.com\tBob\n", [2, 3]),
     "quotes": (b'"email","name"\n"a@example.com","Ada"\n"b@example.com","Bob"\n', [2, 3]),
+    "header of two lines": (b'email,"na\nme"\na@example.com,Ada\nb@example.com,Bob\n', [3, 4]),
+    "comma in a quoted title": (b'email;"Name, first"\na@example.com;Ada\nb@example.com;Bob\n', [2, 3]),
+    "empty columns at the end": (b"email,name,,\na@example.com,Ada,,\nb@example.com,Bob, ,\n", [2, 3]),
+    "empty columns in the first line alone": (b"email,name,\na@example.com,Ada\nb@example.com,Bob\n", [2, 3]),
+    "delimiters at the end of rows": (b"email,name\na@example.com,Ada,\nb@example.com,Bob,,,\n", [2, 3]),
+    "line that names the delimiter": (b"sep=;\r\nemail;name\r\na@example.com;Ada\r\nb@example.com;Bob\r\n", [3, 4]),
     "mark": (b"\xef\xbb\xbfemail,name\na@example.com,Ada\nb@example.com,Bob\n", [2, 3]),
 }
 
@@ -162,21 +243,25 @@ def test_a_field_may_have_lines_quotes_and_delimiters_in_it(tmp_path: Path) -> N
     assert [row.line for row in found] == [2, 5]
 
 
-@pytest.mark.parametrize("mark", ["", "\ufeff"])
-def test_reading_goes_on_from_where_any_row_ended(tmp_path: Path, mark: str) -> None:
+@pytest.mark.parametrize(
+    ("head", "lines"),
+    [("email;größe\n", 0), ("\ufeffemail;größe\n", 0), ('email;"grö\nße";\n', 1), ("sep=;\nemail;größe\n", 1)],
+)
+def test_reading_goes_on_from_where_any_row_ended(tmp_path: Path, head: str, lines: int) -> None:
     path = tmp_path / "people.csv"
-    text = mark + 'email;größe\n\na@example.com;"1\n2"\nb@example.com;é\n\nc@example.com;3'
+    name = "größe" if "größe" in head else "grö_ße"
+    text = head + '\na@example.com;"1\n2"\nb@example.com;é\n\nc@example.com;3'
     path.write_bytes(text.encode())
     with open_csv(path) as file:
         places, found = [file.place], []
         for row in file:
             found.append(row)
             places.append(file.place)
-    assert [line for line, _ in found] == [3, 5, 7]
+    assert [line - lines for line, _ in found] == [3, 5, 7]
     assert places[-1].cursor == path.stat().st_size
     for number, place in enumerate(places):
         with open_csv(path, start=place) as again:
-            assert again.columns == ("address", "größe")
+            assert again.columns == ("address", name)
             assert list(again) == found[number:]
 
 
@@ -193,7 +278,7 @@ def test_blocks_of_a_long_file_join_without_a_seam(tmp_path: Path) -> None:
 
 def test_what_is_read_is_seen_whole_and_once(tmp_path: Path) -> None:
     path = tmp_path / "people.csv"
-    content = b"\xef\xbb\xbfemail\n" + b"a@example.com\n" * 20_000
+    content = b'\xef\xbb\xbfsep=,\n"email","na\nme",\n' + b"a@example.com,\n" * 20_000
     path.write_bytes(content)
     seen: list[bytes] = []
     with open_csv(path, seen=seen.append) as file:

@@ -1,7 +1,8 @@
 """From a CSV to an audience: slice by slice, each in one transaction with the cursor that it ends at.
 
-An import that is cut short goes on where it stopped; one that is done again changes nothing. Every row ends in exactly
-one of imported, duplicate and refused.
+An import that was interrupted continues where it stopped, and a file that was imported is not imported again. Both hold
+while no other import changed recipients since; after one, a file is imported from its first row, so that its values
+count. Every row ends in exactly one of imported, duplicate and refused.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -17,14 +18,23 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlmodel import Session, col, select
 
-from postroad.campaign.csv_file import Place, check_csv, open_csv, open_file, require_unchanged
+from postroad.campaign.csv_file import CsvFacts, Place, check_csv, open_csv, open_file, require_unchanged
 from postroad.campaign.definition import NAME_PATTERN
 from postroad.campaign.intake import judge
 from postroad.campaign.reading import FileRules
 from postroad.errors import DataError, StateError, UsageError
 from postroad.store.campaign import find_campaign
 from postroad.store.engine import read, write
-from postroad.store.recipient import Audience, AudienceImport, Bringing, Refusal, find_audience, take_in
+from postroad.store.recipient import (
+    Audience,
+    AudienceImport,
+    Bringing,
+    Refusal,
+    find_audience,
+    mark_overtaken,
+    one_import_at_a_time,
+    take_in,
+)
 from postroad.store.types import UtcDateTime
 
 SLICE_ROWS = 5_000
@@ -34,7 +44,10 @@ STEP_ROWS = 1_000
 
 @dataclass(frozen=True, kw_only=True)
 class ImportProgress:
-    """How far an import is. ``imported + duplicates + refused == rows_done``."""
+    """How far an import is. ``imported + duplicates + refused == rows_done``.
+
+    ``already``: an earlier import of the same file did it all, and no other changed recipients since.
+    """
 
     import_id: int
     audience: str
@@ -46,6 +59,7 @@ class ImportProgress:
     duplicates: int
     refused: int
     finished: bool
+    already: bool = field(default=False, compare=False)
 
 
 def open_audience(connection: sa.Connection, name: str, now: datetime) -> int:
@@ -78,22 +92,36 @@ def open_import(
             remedy="Use at most 64 lower case letters, digits, hyphens and underscores, the first no sign.",
         )
     facts = check_csv(path, progress, rules)
+    return _begin(engine, audience, path.resolve(), facts, now)
+
+
+def _begin(engine: sa.Engine, audience: str, path: Path, facts: CsvFacts, now: datetime) -> ImportProgress:
     with write(engine) as connection:
         audience_id = open_audience(connection, audience, now)
-        statement = sa.text(
-            "INSERT INTO audience_import (audience_id, path, sha256, rows_total, cursor, line, rows_done, imported, "
-            "duplicates, refused, started_at) VALUES (:audience_id, :path, :sha256, :rows, 0, 1, 0, 0, 0, 0, :now) "
-            "ON CONFLICT (audience_id, sha256) DO UPDATE SET path = excluded.path RETURNING id"
-        ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
         values = {
             "audience_id": audience_id,
-            "path": str(path.resolve()),
+            "path": str(path),
             "sha256": facts.sha256,
             "rows": facts.rows,
             "now": now,
         }
-        import_id = int(connection.execute(statement, values).scalar_one())
-        return _progress(connection, import_id)
+        import_id = int(connection.execute(_OPEN, values).scalar_one())
+        connection.execute(_END_OVERTAKEN, {**values, "id": import_id})
+        progress = _progress(connection, import_id)
+    return replace(progress, already=progress.finished)
+
+
+_OPEN = sa.text(
+    "INSERT INTO audience_import (audience_id, path, sha256, current_key, rows_total, cursor, line, rows_done, "
+    "imported, duplicates, refused, started_at) "
+    "VALUES (:audience_id, :path, :sha256, :sha256, :rows, 0, 1, 0, 0, 0, 0, :now) "
+    "ON CONFLICT (audience_id, current_key) DO UPDATE SET path = excluded.path RETURNING id"
+).bindparams(sa.bindparam("now", type_=UtcDateTime()))
+
+_END_OVERTAKEN = sa.text(
+    "UPDATE audience_import SET finished_at = :now WHERE audience_id = :audience_id AND sha256 = :sha256 "
+    "AND id <> :id AND finished_at IS NULL"
+).bindparams(sa.bindparam("now", type_=UtcDateTime()))
 
 
 def _progress(connection: sa.Connection, import_id: int) -> ImportProgress:
@@ -163,6 +191,7 @@ def _import_step(
             remedy="Import it again: what it says now counts from its first line.",
         )
     with write(engine) as connection:
+        one_import_at_a_time(connection)
         current = connection.execute(
             sa.select(col(AudienceImport.rows_done)).where(col(AudienceImport.id) == import_id).with_for_update()
         ).scalar_one()
@@ -182,6 +211,8 @@ def _import_step(
             "finished_at": now if done >= state.rows_total else None,
         }
         connection.execute(sa.update(AudienceImport).where(col(AudienceImport.id) == import_id).values(**values))
+        if judged.rows:
+            mark_overtaken(connection, import_id)
         return _progress(connection, import_id), judged.rows
 
 
@@ -205,16 +236,32 @@ def import_file(
 
 @dataclass(frozen=True, kw_only=True)
 class AudienceFile:
-    """The file that fills the audience of a campaign."""
+    """The file that fills the audience of a campaign.
+
+    ``to_import``: the launch imports it. It does not where all of it was imported already, and then ``overtaken`` is
+    whether another import changed recipients since.
+    """
 
     audience: str
     path: Path
+    to_import: bool
+    overtaken: bool = False
+
+    @property
+    def why_not(self) -> str:
+        """Why a launch does not import the file again, in words."""
+        since = "; another file changed recipients since, and its values stay" if self.overtaken else ""
+        return (
+            f"{self.path} was imported before and is not imported again{since}. "
+            f"`postroad audience import {self.audience} FILE` applies it again."
+        )
 
 
-def file_to_import(engine: sa.Engine, campaign: str) -> AudienceFile | None:
-    """Return the file that a campaign names for its audience.
+def audience_file(engine: sa.Engine, campaign: str) -> AudienceFile | None:
+    """Return the file that a campaign names for its audience, and whether a launch imports it.
 
-    None: it names none, all of it was imported, or the audience is frozen already, so that it would change nothing.
+    A launch imports what the file holds now once: what somebody imported from another file since stays in force.
+    None: the campaign names no file, or the audience is frozen already, so that an import would change nothing.
     """
     with read(engine) as connection:
         found = find_campaign(connection, campaign)
@@ -226,24 +273,40 @@ def file_to_import(engine: sa.Engine, campaign: str) -> AudienceFile | None:
         path = Path(found.audience_file)
         with open_file(path) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        finished = connection.execute(
-            sa.text(
-                "SELECT 1 FROM audience_import WHERE audience_id = :id AND sha256 = :sha256 AND finished_at IS NOT NULL"
-            ),
-            {"id": found.audience_id, "sha256": digest},
-        ).scalar()
-    return None if finished else AudienceFile(audience=name, path=path)
+        values = {"id": found.audience_id, "path": str(path.resolve()), "sha256": digest}
+        finished = connection.execute(_CURRENT, values).scalar()
+        last = connection.execute(_LAST_OF_PATH, values).scalar()
+    done = finished if finished is not None else last == digest
+    return AudienceFile(audience=name, path=path, to_import=not done, overtaken=bool(done) and finished is None)
+
+
+_CURRENT = sa.text(
+    "SELECT finished_at IS NOT NULL FROM audience_import WHERE audience_id = :id AND current_key = :sha256"
+)
+_LAST_OF_PATH = sa.text(
+    "SELECT CASE WHEN finished_at IS NOT NULL THEN sha256 END FROM audience_import "
+    "WHERE audience_id = :id AND path = :path ORDER BY id DESC LIMIT 1"
+)
+
+
+def file_to_import(engine: sa.Engine, campaign: str) -> AudienceFile | None:
+    """Return the file that the launch of a campaign imports, or None."""
+    file = audience_file(engine, campaign)
+    return file if file is not None and file.to_import else None
 
 
 def abandon_imports(engine: sa.Engine, audience: str, now: datetime) -> int:
-    """End the imports of an audience that were cut short: who came in stays, the rest is not expected any more.
+    """End the imports of an audience that were interrupted. Recipients that were imported stay.
 
-    Returns how many. Raises StateError when there is no audience of that name.
+    The same file imported again starts from its first row. Returns how many imports ended. Raises StateError when there
+    is no audience of that name.
     """
     with write(engine) as connection:
-        audience_id = find_audience(connection, audience)
-        unfinished = (col(AudienceImport.audience_id) == audience_id, col(AudienceImport.finished_at).is_(None))
-        return connection.execute(sa.update(AudienceImport).where(*unfinished).values(finished_at=now)).rowcount
+        statement = sa.text(
+            "UPDATE audience_import SET finished_at = :now, current_key = '#' || id "
+            "WHERE audience_id = :id AND finished_at IS NULL"
+        ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
+        return connection.execute(statement, {"id": find_audience(connection, audience), "now": now}).rowcount
 
 
 def refusals(engine: sa.Engine, import_id: int, limit: int = 1000) -> list[Refusal]:

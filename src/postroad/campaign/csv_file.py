@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import unicodedata
-from codecs import BOM_UTF8
-from collections.abc import Callable, Iterator
+import re
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from io import BufferedReader, BytesIO
 from itertools import chain, starmap
-from operator import length_hint
+from operator import itemgetter, length_hint
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from postroad.campaign.csv_header import MAX_COLUMNS, holds_addresses, name_columns
 from postroad.campaign.reading import ALLOW_IT, FileRefusedError, FileRules, open_regular
 from postroad.errors import DataError
 
@@ -26,11 +27,7 @@ MAX_LINE_BYTES = 1 << 20
 MAX_ROW_BYTES = 1 << 20
 """Of a row of several lines; it is found when a block of lines ends within it."""
 _BLOCK_BYTES = 1 << 16
-MAX_COLUMNS = 200
-_ADDRESS_NAMES = ("address", "email", "e_mail", "email_address", "mail")
-_ZONE_NAMES = ("time_zone", "timezone", "tz")
-ADDRESS = "address"
-TIME_ZONE = "time_zone"
+_AS_UTF_8 = "Export the file again as UTF-8 (in a spreadsheet: “CSV UTF-8”)."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +126,7 @@ class _Text:
             raise DataError(
                 f"not UTF-8 at column {error.start + 1}",
                 where=f"{self._path}, line {self._block.line + self._raw.index(error.object)}",
-                remedy="Export the file again as UTF-8 (in a spreadsheet: “CSV UTF-8”).",
+                remedy=_AS_UTF_8,
             ) from None
 
     def _where(self, raw: bytes, at: int) -> str:
@@ -137,49 +134,61 @@ class _Text:
         return f"{self._path}, line {line}"
 
 
-def _identifier(title: str) -> str:
-    # Composed, because macOS writes é as two characters. Not \W: it matches the marks that Hindi and Thai spell with.
-    text = unicodedata.normalize("NFC", title.strip().lower())
-    words = "".join(character if f"a{character}".isidentifier() else " " for character in text).split()
-    return "_".join(words).strip("_")
+class _Header(NamedTuple):
+    """The first row: how it separates fields, what it names, and where the next row starts."""
+
+    delimiter: str
+    columns: tuple[str, ...]
+    end: Place
 
 
-def _header(path: Path, text: str) -> tuple[str, tuple[str, ...]]:
-    delimiter = max((",", ";", "\t"), key=text.count)
-    where = f"{path}, line 1"
+def _read_header(file: BinaryIO, path: Path) -> _Header:
+    """Read the first row, in which quoted titles may have delimiters and line breaks.
+
+    The delimiter is that by which a column of addresses is found; else that by which most columns are.
+    """
+    start, delimiters = _start_of_header(file, path)
+    found: list[tuple[tuple[bool, int], list[str], str, Place]] = []
+    wrong: csv.Error | None = None
+    for delimiter in delimiters:
+        text = _Text(file, path, start, None)
+        reader = csv.reader(text, delimiter=delimiter, strict=True)
+        try:
+            titles = next(reader, [])
+        except csv.Error as error:
+            wrong = wrong or error
+            continue
+        end = Place(text.cursor, start.line + reader.line_num)
+        found.append(((holds_addresses(titles), len(titles)), titles, delimiter, end))
+    where = f"{path}, line {start.line}"
+    if not found:
+        raise DataError(f"not CSV: {wrong}", where=where, remedy="Is a quote in the first line never closed?")
+    _, titles, delimiter, end = max(found, key=itemgetter(0))
     try:
-        titles = next(csv.reader([text], delimiter=delimiter), [])
-    except csv.Error as error:
+        return _Header(delimiter, name_columns(titles), end)
+    except DataError as error:
+        raise DataError(error.message, where=where, remedy=error.remedy) from None
+
+
+def _start_of_header(file: BinaryIO, path: Path) -> tuple[Place, Sequence[str]]:
+    """Return where the first row starts and by what it may be separated. Raises DataError for UTF-16."""
+    file.seek(0)
+    begin = file.read(16)
+    if begin.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or b"\0" in begin[:4]:
+        at = begin.find(b"\0") + 1
         raise DataError(
-            f"not CSV: {error}", where=where, remedy="Its first line must name the columns, and no more."
-        ) from None
-    if not any(title.strip() for title in titles):
-        raise DataError(
-            "the first line names no columns", where=where, remedy="Its first line must, one of them `address`."
+            f"{f'a NUL byte at column {at}' if at else 'not UTF-8 at column 1'}: the file is UTF-16 or UTF-32",
+            where=f"{path}, line 1",
+            remedy=_AS_UTF_8,
         )
-    if len(titles) > MAX_COLUMNS:
-        raise DataError(f"{len(titles)} columns, and {MAX_COLUMNS} is the most", where=where)
-    columns = [_identifier(title) for title in titles]
-    columns = [ADDRESS if name in _ADDRESS_NAMES else TIME_ZONE if name in _ZONE_NAMES else name for name in columns]
-    for number, name in enumerate(columns, start=1):
-        if not name or not name.isidentifier():
-            raise DataError(
-                f"column {number} has no name that could be a merge field",
-                where=where,
-                remedy="Use letters, digits and underscores, a letter first.",
-            )
-        if name in columns[: number - 1]:
-            first = columns.index(name) + 1
-            raise DataError(
-                f"columns {first} and {number} have one name", where=where, remedy="Rename or remove one of them."
-            )
-    if ADDRESS not in columns:
-        raise DataError(
-            f"there is no column `address` (or `email`) among the {len(columns)} of the first line",
-            where=where,
-            remedy="Name the column that holds the e-mail addresses `address`.",
-        )
-    return delimiter, tuple(columns)
+    mark = len(BOM_UTF8) if begin.startswith(BOM_UTF8) else 0
+    if told := _DELIMITER_LINE.match(begin, mark):
+        return Place(told.end(), 2), (told[1].decode(),)
+    return Place(mark, 1), (",", ";", "\t")
+
+
+_DELIMITER_LINE = re.compile(rb'"?sep=([!-~\t])"?\r?\n', re.IGNORECASE)
+"""A first line by which Excel says what separates fields."""
 
 
 class CsvFile:
@@ -189,16 +198,15 @@ class CsvFile:
     """
 
     def __init__(self, file: BinaryIO, path: Path, start: Place | None, seen: Callable[[bytes], None] | None) -> None:
-        mark = BOM_UTF8 if file.read(len(BOM_UTF8)) == BOM_UTF8 else b""
-        head = next(iter(_Text(file, path, Place(len(mark), 1), None)), "")
-        delimiter, self.columns = _header(path, head)
-        raw = mark + head.encode()
+        header = _read_header(file, path)
+        self.columns = header.columns
         if start is None and seen is not None:
-            seen(raw)
+            file.seek(0)
+            seen(file.read(header.end.cursor))
         self._path = path
-        self._start = start or Place(len(raw), 2)
+        self._start = start or header.end
         self._text = _Text(file, path, self._start, seen)
-        self._reader = csv.reader(self._text, delimiter=delimiter, strict=True)
+        self._reader = csv.reader(self._text, delimiter=header.delimiter, strict=True)
 
     @property
     def place(self) -> Place:
@@ -213,16 +221,23 @@ class CsvFile:
                 if len(fields) == width:
                     yield line, fields
                 elif fields:
-                    raise DataError(
-                        f"{len(fields)} fields where the first line names {width} columns",
-                        where=f"{self._path}, line {line}",
-                        remedy="Quote a field that has the delimiter in it. Nothing of the file was imported.",
-                    )
+                    self._require_empty_end(fields, line)
+                    yield line, fields[:width]
                 line = self._text.row_line = first_line + self._reader.line_num
         except csv.Error as error:
             raise DataError(
                 f"not CSV: {error}", where=f"{self._path}, line {line}", remedy="Is a quote in it never closed?"
             ) from None
+
+    def _require_empty_end(self, fields: list[str], line: int) -> None:
+        """Raises DataError unless all that a row has more than there are columns are some empty fields."""
+        width = len(self.columns)
+        if len(fields) < width or len(fields) > MAX_COLUMNS or any(map(str.strip, fields[width:])):
+            raise DataError(
+                f"{len(fields)} fields where the first line names {width} columns",
+                where=f"{self._path}, line {line}",
+                remedy="Quote a field that has the delimiter in it. Nothing of the file was imported.",
+            )
 
 
 def open_file(path: Path, rules: FileRules | None = None) -> BufferedReader:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cache
 from typing import NamedTuple
-from zoneinfo import available_timezones
 
 import msgspec
 
-from postroad.campaign.csv_file import ADDRESS, TIME_ZONE
+from postroad.campaign.csv_header import ADDRESS, TIME_ZONE
 from postroad.errors import DataError
 from postroad.mail.address import domain_of, normalise_address
+from postroad.settings.values import time_zones
 from postroad.store.recipient import NewRecipient
 
 encode_json = msgspec.json.Encoder().encode
@@ -44,7 +43,7 @@ def judge(columns: tuple[str, ...], rows: Iterable[tuple[int, list[str]]]) -> Ju
     address_at = columns.index(ADDRESS)
     # Where it stands once the address is taken out of the row.
     zone_at = None if TIME_ZONE not in columns else [name for name in columns if name != ADDRESS].index(TIME_ZONE)
-    zones = _zones() if zone_at is not None else frozenset()
+    zones = time_zones() if zone_at is not None else frozenset()
     taken: dict[str, NewRecipient] = {}
     refused: list[RefusedRow] = []
     count = 0
@@ -74,8 +73,3 @@ def judge(columns: tuple[str, ...], rows: Iterable[tuple[int, list[str]]]) -> Ju
 
 def _refused(line: int, field: str, value: str, reason: str) -> RefusedRow:
     return RefusedRow(line, field, value[:320], reason[:200])
-
-
-@cache
-def _zones() -> frozenset[str]:
-    return frozenset(available_timezones())  # It walks through a folder of some six hundred files.

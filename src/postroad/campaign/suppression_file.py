@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from postroad.campaign.csv_file import ADDRESS, read_rows
+from postroad.campaign.csv_file import read_rows
+from postroad.campaign.csv_header import ADDRESS
 from postroad.errors import DataError
 from postroad.mail.address import domain_of, normalise_address
 from postroad.mail.address_hash import is_hash

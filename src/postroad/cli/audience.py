@@ -30,9 +30,10 @@ def import_(
 ) -> None:
     """Import a CSV of recipients.
 
-    The whole file is checked before anything of it is kept. An import that is cut short goes on where it stopped
-    when it is run again; one that is finished changes nothing. Columns: `address` (or `email`) is required,
-    `time_zone` is optional, every other column becomes a merge field.
+    The whole file is checked before anything of it is kept. An import that was interrupted continues where it stopped
+    when it is run again; one that is finished changes nothing, and says so. If another import changed recipients
+    since, the file is imported from its first row, so that its values count. Columns: `address` (or `email`) is
+    required, `time_zone` is optional, every other column becomes a merge field.
     """
 
     async def work(parts: Parts) -> ImportProgress:
@@ -55,6 +56,8 @@ def import_(
     if as_json:
         print_json(progress)
         return
+    if progress.already:
+        print_line(f"audience {name}: nothing to do, this file was imported and no other import came after it")
     print_line(
         f"audience {name}: {progress.rows_total:,} rows = {progress.imported:,} imported "
         f"+ {progress.duplicates:,} duplicates + {progress.refused:,} refused"

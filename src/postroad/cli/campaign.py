@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from postroad.campaign.apply import apply
-from postroad.campaign.audience import AudienceFile, file_to_import
+from postroad.campaign.audience import AudienceFile, audience_file
 from postroad.campaign.definition import read_campaign
 from postroad.campaign.plan import Forecast, forecast
 from postroad.campaign.preflight import PreflightReport, check
@@ -111,11 +111,11 @@ def launch(
 
 
 def _preflight(parts: Parts, name: str) -> tuple[PreflightReport, AudienceFile | None]:
-    """Check a campaign, and return the file that its launch would import first, if that can be read here."""
+    """Check a campaign, and return the file of its audience, if that can be read here."""
     file, before_import = None, True
     with suppress(DataError):  # It may be on the host of Prefect's worker alone, where the launch reads it.
-        file = file_to_import(parts.engine, name)
-        before_import = file is not None
+        file = audience_file(parts.engine, name)
+        before_import = file is not None and file.to_import
     return check(parts.engine, parts.settings, parts.signer, name, before_import=before_import), file
 
 
@@ -127,7 +127,7 @@ def _dry_run(name: str, *, as_json: bool) -> None:
 
     report, file, seen = with_parts(work)
     if as_json:
-        to_import = str(file.path) if file is not None else None
+        to_import = str(file.path) if file is not None and file.to_import else None
         print_json(
             {"campaign": name, "ok": report.ok, "findings": report.findings, "forecast": seen, "to_import": to_import}
         )
@@ -140,8 +140,10 @@ def _dry_run(name: str, *, as_json: bool) -> None:
             ["time zone", "first email due", "recipients"],
             ([due.time_zone, due.due_at, due.recipients] for due in seen.due),
         )
-        if file is not None:
+        if file is not None and file.to_import:
             print_line(f"The launch imports {file.path} first; its people are not counted here.")
+        elif file is not None:
+            print_line(file.why_not)
     report.require_ok()
 
 

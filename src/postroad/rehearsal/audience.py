@@ -6,7 +6,8 @@ import csv
 from itertools import count
 from pathlib import Path
 
-from postroad.campaign.csv_file import ADDRESS, read_rows
+from postroad.campaign.csv_file import read_rows
+from postroad.campaign.csv_header import ADDRESS
 from postroad.campaign.definition import CampaignFile
 from postroad.errors import DataError, UsageError
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from functools import cache
+from importlib.resources import files
 from ipaddress import ip_address, ip_network
 from typing import Annotated
-from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -47,9 +48,20 @@ class Rate(BaseModel):
         return f"{self.count}/{self.per_ms}ms"
 
 
+@cache
+def time_zones() -> frozenset[str]:
+    """Return the names of the IANA database, the same on every host.
+
+    They are those of the package tzdata. A system's folder also has `localtime` and others, and may ignore case.
+    `Factory` is a placeholder: it shows that a zone is not set.
+    """
+    names = files("tzdata").joinpath("zones").read_text("ascii").split()
+    return frozenset(names) - {"Factory"}
+
+
 def _zone(name: str) -> str:
-    if name not in available_timezones():
-        raise ValueError(f"{name!r} is no time zone of the IANA database, such as Europe/Berlin")
+    if name not in time_zones():
+        raise ValueError(f"{name[:64]!r} is no time zone of the IANA database, such as Europe/Berlin")
     return name
 
 
