@@ -50,6 +50,41 @@ async def test_a_multipart_post_counts_the_same(web: Web, boundary: str) -> None
     assert state_of(web.engine, touch) == "suppressed"
 
 
+FORM = "application/x-www-form-urlencoded"
+MULTIPART = 'multipart/form-data; charset=UTF-8; boundary="b"'
+PART = b'Content-Disposition: form-data; name="List-Unsubscribe"'
+SPACED = {
+    "line break after it": (FORM, b"List-Unsubscribe=One-Click\r\n"),
+    "line feed after it": (FORM, b"List-Unsubscribe=One-Click\n"),
+    "white space around it": (FORM, b" \r\n\tList-Unsubscribe = One-Click \t\r\n"),
+    "white space encoded": (FORM, b"List-Unsubscribe=One-Click%0D%0A"),
+    "plus after it": (FORM, b"List-Unsubscribe=+One-Click+"),
+    "another field after it": (FORM, b"List-Unsubscribe=One-Click\r\n&x=\xc3\xa9"),
+    "byte order mark": (FORM, b"\xef\xbb\xbfList-Unsubscribe=One-Click"),
+    "charset": (f"{FORM}; charset=UTF-8", b"List-Unsubscribe=One-Click\r\n"),
+    "charset without white space": (f'{FORM.upper()};charset="utf-8"', b"List-Unsubscribe=One-Click"),
+    "multipart": (MULTIPART, b"--b\r\n" + PART + b"\r\n\r\nOne-Click\r\n--b--\r\n"),
+    "multipart with line breaks": (MULTIPART, b"\r\n--b \r\n" + PART + b"\r\n\r\n\r\nOne-Click\r\n\r\n--b--\r\n"),
+    "multipart with line feeds": (MULTIPART, b"--b\n" + PART + b"\n\nOne-Click\n--b--\n"),
+    "multipart with a type": (
+        "Multipart/Form-Data;boundary=b; charset=utf-8",
+        b"--b\r\nContent-Type: text/plain; charset=utf-8\r\n" + PART + b"\r\n\r\nOne-Click\r\n--b--",
+    ),
+    "multipart with white space in its fields": (
+        "multipart/form-data ; boundary = b",
+        b'--b\r\ncontent-disposition : form-data ; name = "List-Unsubscribe "\r\n\r\n One-Click \r\n--b--',
+    ),
+}
+
+
+@pytest.mark.parametrize(("content_type", "body"), SPACED.values(), ids=SPACED)
+async def test_white_space_and_parameters_do_not_matter(web: Web, content_type: str, body: bytes) -> None:
+    (touch,) = await queued_touches(web.engine, web.queue, 1)
+    answer = await web.http.post(path_of(touch), content=body, headers={"Content-Type": content_type})
+    assert answer.status_code == 200
+    assert state_of(web.engine, touch) == "suppressed"
+
+
 async def test_a_second_post_changes_nothing_and_is_confirmed_too(web: Web) -> None:
     (touch,) = await queued_touches(web.engine, web.queue, 1)
     answers = [await web.http.post(path_of(touch), data=ONE_CLICK) for _ in range(3)]

@@ -81,7 +81,8 @@ async def read_body(
 def form_fields(content_type: str, body: bytes) -> dict[str, str]:
     """Return the fields of a form, urlencoded or multipart (RFC 7578), the first of each name. Anything else: none.
 
-    RFC 8058 §3.1 lets senders of the POST use either.
+    RFC 8058 §3.1 lets senders of the POST use either. White space around names and values is left out: some end the
+    body with a line break. Parameters such as ``charset`` do not matter.
     """
     match content_type.partition(";")[0].strip().lower():
         case "application/x-www-form-urlencoded":
@@ -92,13 +93,14 @@ def form_fields(content_type: str, body: bytes) -> dict[str, str]:
             pairs = []
     fields: dict[str, str] = {}
     for name, value in pairs:
-        fields.setdefault(name, value)
+        fields.setdefault(name.strip(), value.strip())
     return fields
 
 
 def _urlencoded(body: bytes) -> list[tuple[str, str]]:
     try:
-        return parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=MAX_FIELDS)
+        text = body.decode("utf-8-sig", "replace").strip()
+        return parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FIELDS)
     except ValueError:
         return []
 
@@ -114,16 +116,17 @@ def _multipart(content_type: str, body: bytes) -> list[tuple[str, str]]:
         return []
     delimiter = b"\r\n--" + (found[1] or found[2]).encode()
     pairs = []
+    body = body.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")  # Some write bare line feeds.
     # The end of the form is its delimiter with two more hyphens. What stands before the first delimiter is not of it.
     for part in (b"\r\n" + body).split(delimiter, MAX_FIELDS + 1)[1 : MAX_FIELDS + 1]:
         head, _, content = part.partition(b"\r\n\r\n")
         name = next((_NAME.search(line[:MAX_HEADER_BYTES]) for line in head.split(b"\r\n") if _FIELD.match(line)), None)
         if name is not None and not part.startswith(b"--"):
             value = (name[1] if name[1] is not None else name[2]).decode("utf-8", "replace")
-            pairs.append((value, content.decode("utf-8", "replace").strip()))
+            pairs.append((value, content.decode("utf-8", "replace")))
     return pairs
 
 
-_BOUNDARY = re.compile(r';\s{0,9}boundary=(?:"([^"]{1,200})"|([^\s;"]{1,200}))', re.IGNORECASE)
-_FIELD = re.compile(rb"content-disposition:", re.IGNORECASE)
-_NAME = re.compile(rb';\s{0,9}name=(?:"([^"]{0,100})"|([^\s;"]{1,100}))', re.IGNORECASE)
+_BOUNDARY = re.compile(r';\s{0,9}boundary\s{0,9}=\s{0,9}(?:"([^"]{1,200})"|([^\s;"]{1,200}))', re.IGNORECASE)
+_FIELD = re.compile(rb"content-disposition[ \t]{0,9}:", re.IGNORECASE)
+_NAME = re.compile(rb';\s{0,9}name\s{0,9}=\s{0,9}(?:"([^"]{0,100})"|([^\s;"]{1,100}))', re.IGNORECASE)
