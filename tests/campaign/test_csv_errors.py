@@ -68,7 +68,7 @@ WRONG = {
     "two of a name": Wrong(
         content=b"email,Name,name\na@example.com,A,B\n", line=1, says="columns 2 and 3 have one name, as letter case"
     ),
-    "two of a title": Wrong(content=b"email;tag;tag\n", line=1, says="columns 2 and 3 have one name$"),
+    "two of a title": Wrong(content=b"email;tag;tag\n", line=1, says="columns 2 and 3 have one name\n"),
     "two of addresses": Wrong(
         content=b"email,E-Mail\na@example.com,b\n",
         line=1,

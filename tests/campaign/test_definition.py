@@ -100,6 +100,15 @@ WRONG = {
         line=9,
         field="window",
     ),
+    "overflow to its own sender": Wrong(
+        text=CAMPAIGN + "overflow: {senders: [news], within: 1d}\n", says="campaign: overflow.senders names each other"
+    ),
+    "time of day after the window": Wrong(
+        text=CAMPAIGN + "    at: 17:00\nwindow: {from: 9:00, to: 17:00}\n", says="at: 17:00, when the window is closed"
+    ),
+    "time of day before the window": Wrong(
+        text=CAMPAIGN + "    at: 8:59\nwindow: {from: 9:00, to: 00:00}\n", says="at: 08:59, when the window is closed"
+    ),
     "window without an end": Wrong(text=CAMPAIGN + "window: {from: 9:00}\n", says="required", field="window.to"),
     "day that is none": Wrong(
         text=CAMPAIGN + "window:\n  from: 9:00\n  to: 17:00\n  days: [monday]\n", says="mon", line=12

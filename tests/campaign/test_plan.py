@@ -270,6 +270,19 @@ def test_waits_add_up_from_the_minute_of_acceptance_and_then_the_time_of_day_com
     ]
 
 
+def test_a_weekly_email_is_due_on_its_weekday_though_the_one_before_was_late(house: House) -> None:
+    house.fill(ROWS)
+    house.apply(AT_NINE + "  - wait: 7d\n  - email: again\n    subject: Again\n    text: hello.txt\n    at: 9:00\n")
+    launch(house.engine, "spring", NOW)
+    settle(house, "hello", "a@example.com", TouchState.ACCEPTED, due("2026-05-05 07:04:10"))
+    settle(house, "hello", "c@example.com", TouchState.ACCEPTED, due("2026-05-07 03:31:00"))
+    assert advance(house.engine, "spring", NOW + timedelta(days=4)) == 2
+    assert [touch for touch in house.touches() if touch[0] == "again"] == [
+        ("again", "a@example.com", "planned", due("2026-05-12 07:00")),
+        ("again", "c@example.com", "planned", due("2026-05-12 03:30")),
+    ]
+
+
 def test_advancing_again_plans_nobody_twice(house: House) -> None:
     launched_sequence(house)
     settle(house, "hello", "a@example.com", TouchState.ACCEPTED, NOW)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Self
 from zoneinfo import ZoneInfo
 
@@ -21,11 +21,24 @@ def due_at(after: datetime, at: time | None, zone: ZoneInfo) -> datetime:
         return after.astimezone(UTC)
     day = after.astimezone(zone).date() - timedelta(days=1)
     while True:
-        # fold=0 reads a skipped time with the offset from before the jump, and of two the first: PEP 495.
-        due = datetime.combine(day, at, tzinfo=zone).astimezone(UTC)
+        due = time_on(day, at, zone)
         if due >= after:
             return due
         day += timedelta(days=1)
+
+
+def time_on(day: date, at: time, zone: ZoneInfo) -> datetime:
+    """Return when a clock in the zone shows ``at`` on a day. Skipped and double times are as in `due_at`."""
+    # fold=0 reads a skipped time with the offset from before the jump, and of two the first: PEP 495.
+    return datetime.combine(day, at, tzinfo=zone).astimezone(UTC)
+
+
+def add_days(after: datetime, days: int, zone: ZoneInfo) -> datetime:
+    """Return the same time of day in the zone, so many days later. No day: ``after`` itself."""
+    if not days:
+        return after.astimezone(UTC)
+    shown = after.astimezone(zone)
+    return time_on(shown.date() + timedelta(days=days), shown.time(), zone)
 
 
 @dataclass(frozen=True, kw_only=True)

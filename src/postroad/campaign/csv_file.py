@@ -161,9 +161,9 @@ def _read_header(file: BinaryIO, path: Path) -> _Header:
         end = Place(text.cursor, start.line + reader.line_num)
         found.append(((holds_addresses(titles), len(titles)), titles, delimiter, end))
     where = f"{path}, line {start.line}"
-    if not found:
+    (has_address, count), titles, delimiter, end = max(found, key=itemgetter(0), default=((False, 0), [], "", start))
+    if wrong is not None and not has_address and count <= 1:
         raise DataError(f"not CSV: {wrong}", where=where, remedy="Is a quote in the first line never closed?")
-    _, titles, delimiter, end = max(found, key=itemgetter(0))
     try:
         return _Header(delimiter, name_columns(titles), end)
     except DataError as error:

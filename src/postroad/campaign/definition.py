@@ -119,6 +119,9 @@ class WindowDefinition(_Strict):
             raise ValueError("it must end after it begins, on the same day; 00:00 is midnight")
         return self
 
+    def __contains__(self, moment: time) -> bool:
+        return self.start <= moment and (self.end == time() or moment < self.end)
+
     @property
     def kept(self) -> dict[str, Any]:
         """As it stands in the campaign table."""
@@ -151,6 +154,16 @@ class CampaignDefinition(_Strict):
         others = self.overflow.senders if self.overflow is not None else ()
         if self.sender in others or len(set(others)) < len(others):
             raise ValueError("overflow.senders names each other sender once, and not the campaign's own")
+        return self
+
+    @model_validator(mode="after")
+    def _times_of_day_are_in_the_window(self) -> Self:
+        for step in self.steps:
+            if isinstance(step, EmailStep) and step.at is not None and self.window and step.at not in self.window:
+                raise ValueError(
+                    f"step {step.email} has at: {step.at:%H:%M}, when the window is closed. "
+                    "Name a time of day within the window, or leave it out"
+                )
         return self
 
 
@@ -202,7 +215,7 @@ def read_campaign(path: Path, settings: Settings | None = None, *, folders: tupl
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         loc = list(first["loc"])
-        if loc[0] == "steps":
+        if loc and loc[0] == "steps":
             del loc[2:3]  # the kind of the step, which no file names
         field = ".".join(str(part) for part in loc)
         message = first["msg"].removeprefix("Value error, ")

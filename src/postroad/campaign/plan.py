@@ -164,13 +164,14 @@ class _DueInstants:
     def __init__(self, email: EmailPlan, campaign: Campaign) -> None:
         self._email = email
         self._default_zone = campaign.time_zone
-        self._known: dict[tuple[datetime, str | None], datetime] = {}
+        self._known: dict[tuple[datetime, datetime | None, str | None], datetime] = {}
 
-    def after(self, since: datetime, time_zone: str | None) -> datetime:
-        due = self._known.get((since, time_zone))
+    def after(self, since: datetime, time_zone: str | None, planned: datetime | None = None) -> datetime:
+        key = since, planned, time_zone
+        due = self._known.get(key)
         if due is None:
-            due = self._email.due_at(since, ZoneInfo(time_zone or self._default_zone))
-            self._known[since, time_zone] = due
+            due = self._email.due_at(since, ZoneInfo(time_zone or self._default_zone), planned=planned)
+            self._known[key] = due
         return due
 
 
@@ -223,8 +224,8 @@ def forecast(engine: sa.Engine, name: str, now: datetime) -> Forecast:
 def advance(engine: sa.Engine, name: str, now: datetime, hash_of: HashOf | None = None) -> int:
     """Plan the next email of everyone whose last one was accepted, and end what is suppressed, in bounded steps.
 
-    The due instant counts from the minute in which the email before was accepted. Where there is nothing to do, nothing
-    is written. Returns how many were planned.
+    The due time counts from the minute in which the email before was accepted, or from when that was due: see
+    `EmailPlan`. Where there is nothing to do, nothing is written. Returns how many were planned.
     """
     with read(engine) as connection:
         campaign = find_campaign(connection, name)
@@ -258,7 +259,7 @@ def _plan_follow_ups(
         touches = {
             touch.touch_id: NewTouch(
                 touch.recipient_id,
-                due.after(touch.settled_at.replace(second=0, microsecond=0), touch.time_zone),
+                due.after(touch.settled_at.replace(second=0, microsecond=0), touch.time_zone, touch.due_at),
                 hash_of(touch.address) if hash_of is not None else None,
             )
             for touch in accepted

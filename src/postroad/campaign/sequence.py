@@ -4,17 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, time, timedelta
+from datetime import date, datetime, time, timedelta
 from typing import assert_never
 from zoneinfo import ZoneInfo
 
-from postroad.campaign.calendar import Window, due_at
+from postroad.campaign.calendar import Window, add_days, due_at, time_on
 from postroad.store.campaign import Step, StepKind
+
+_LATE = timedelta(hours=12)
+"""An email that left at most this long, and half of the wait, after it was due counts as sent when it was due."""
+_DAY = timedelta(days=1)
+_WEEK_DAYS = 7
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmailPlan:
-    """An email step, and when it is due after the email before it was accepted (or the launch)."""
+    """An email step, and when it is due after the email before it was accepted (or the launch).
+
+    Days of a wait are counted on the recipient's calendar; the rest of it is time that passes. With a time of day, and
+    in a wait of whole weeks, the lateness of the email before is not passed on: the wait counts from when it was due.
+    """
 
     step_id: int
     name: str
@@ -22,9 +31,47 @@ class EmailPlan:
     at: time | None
     window: Window | None = None
 
-    def due_at(self, after: datetime, zone: ZoneInfo) -> datetime:
-        due = due_at(after + self.wait, self.at, zone)
-        return due if self.window is None else self.window.opens(due, zone)
+    def due_at(self, after: datetime, zone: ZoneInfo, *, planned: datetime | None = None) -> datetime:
+        """Return when the email is due.
+
+        Args:
+            after: When the email before was accepted, or the campaign was launched.
+            zone: The recipient's time zone.
+            planned: When the email before was due. None: it is `after`.
+        """
+        planned = after if planned is None else planned
+        days, rest = divmod(self.wait, _DAY)
+        if days > 0 and not rest and days % _WEEK_DAYS == 0:
+            after = add_days(planned, _whole_weeks(_date(after, zone) - _date(planned, zone)), zone)
+        elif self.at is not None and after - planned <= min(_LATE, self.wait / 2):
+            after = min(after, planned)
+        if self.at is not None and days > 0 and not rest:
+            due = time_on(_day_of(after, self.at, zone) + days * _DAY, self.at, zone)
+        else:
+            due = due_at(add_days(after, days, zone) + rest, self.at, zone)
+        return due if self.window is None else self._opens(self.window, due, zone)
+
+    def _opens(self, window: Window, due: datetime, zone: ZoneInfo) -> datetime:
+        """Return when the window is open, at the email's time of day if it is open then on the same day."""
+        opens = window.opens(due, zone)
+        again = due_at(opens, self.at, zone)
+        same_day = _date(again, zone) == _date(opens, zone)
+        return again if same_day and window.opens(again, zone) == again else opens
+
+
+def _date(at: datetime, zone: ZoneInfo) -> date:
+    return at.astimezone(zone).date()
+
+
+def _day_of(due: datetime, at: time, zone: ZoneInfo) -> date:
+    """Return the day for which an email was due: the one before where its clock skipped ``at`` until past midnight."""
+    day = _date(due, zone)
+    return day - _DAY if time_on(day - _DAY, at, zone) == due else day
+
+
+def _whole_weeks(late: timedelta) -> int:
+    """Return the days of the whole weeks that are nearest to a lateness, so that a weekday stays."""
+    return max(0, (late.days + _WEEK_DAYS // 2) // _WEEK_DAYS * _WEEK_DAYS)
 
 
 def email_sequence(steps: Sequence[Step], window: Window | None = None) -> list[EmailPlan]:

@@ -38,6 +38,7 @@ class Accepted(NamedTuple):
     address: str
     time_zone: str | None
     settled_at: datetime
+    due_at: datetime
 
 
 class NewTouch(NamedTuple):
@@ -79,8 +80,8 @@ def awaiting_follow_up(
 ) -> list[Accepted]:
     """Return accepted touches of a step whose recipients' next email is not planned, in order of ids."""
     statement = sa.text(
-        "SELECT accepted.id, accepted.recipient_id, recipient.address, recipient.time_zone, accepted.settled_at "
-        "FROM (SELECT id, recipient_id, settled_at FROM touch WHERE campaign_id = :campaign_id "
+        "SELECT accepted.id, accepted.recipient_id, recipient.address, recipient.time_zone, accepted.settled_at, "
+        "accepted.due_at FROM (SELECT id, recipient_id, settled_at, due_at FROM touch WHERE campaign_id = :campaign_id "
         "AND step_id = :step_id AND follow_up AND state = 'accepted' AND id > :after ORDER BY id LIMIT :limit) "
         "AS accepted CROSS JOIN recipient WHERE recipient.id = accepted.recipient_id ORDER BY accepted.id"
     ).columns(
@@ -89,6 +90,7 @@ def awaiting_follow_up(
         sa.column("address", sa.Text()),
         sa.column("time_zone", sa.Text()),
         sa.column("settled_at", UtcDateTime()),
+        sa.column("due_at", UtcDateTime()),
     )
     values = {"campaign_id": campaign_id, "step_id": step_id, "after": after, "limit": limit}
     return [Accepted(*row) for row in connection.execute(statement, values)]
