@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from email import policy
 from email.message import EmailMessage, MIMEPart
 from email.parser import BytesParser
@@ -147,6 +148,11 @@ def test_parts_stand_as_mail_readers_want_them(files: list[File], html: str | No
 @example(value="", octets=b"", name=" a  b ")
 @example(value="", octets=b"", name="<>")
 @example(value="", octets=b"", name='"a"')
+@example(value="", octets=b"", name="資料" * 100 + ".pdf")
+@example(value="", octets=b"", name="Prüfbericht 🎉 " * 14)
+@example(value="", octets=b"", name="long name " * 20 + ".pdf")
+@example(value="", octets=b"", name="x" * 255)
+@example(value="", octets=b"", name='"; x="' * 40)
 @example(value="", octets=b"\r\n.\r\n", name="a \"quoted\" 'name'; x=y.pdf")
 def test_files_arrive_as_they_were_whatever_the_message_says(value: str, octets: bytes, name: str) -> None:
     file = File(name=name, media_type="application/octet-stream", octets=octets)
@@ -158,6 +164,7 @@ def test_files_arrive_as_they_were_whatever_the_message_says(value: str, octets:
     assert attachment.get_content_disposition() == "attachment"
     # Not `get_filename`, which takes blanks, brackets and quotes from its ends.
     assert attachment["Content-Disposition"].params["filename"] == name
+    assert max(map(len, content.partition(b"\r\n\r\n")[2].split(b"\r\n"))) <= 78
     images = [part for part in message.walk() if part.get_content_type() == "image/png"]
     assert [(part["Content-ID"], part.get_payload(decode=True)) for part in images] == [("<logo.png>", LOGO.octets)]
     assert images[0].get_content_disposition() == "inline"
@@ -186,3 +193,31 @@ def test_domains_leave_in_ascii(address: str, written: str) -> None:
     assert message.return_path == written
     assert message.message_id.endswith(f"@{written.partition('@')[2]}>")
     assert message.content.isascii() == written.isascii()
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("x" * 60 + ".pdf", ['filename="' + "x" * 60 + '.pdf"']),
+        ("x" * 100, ['filename*0="' + "x" * 50 + '"', 'filename*1="' + "x" * 50 + '"']),
+        ("ü" * 9, ["filename*=utf-8''" + "%C3%BC" * 9]),
+        (
+            "🎉" * 8,
+            [
+                "filename*0*=utf-8''" + "%F0%9F%8E%89" * 3,
+                "filename*1*=" + "%F0%9F%8E%89" * 4,
+                "filename*2*=%F0%9F%8E%89",
+            ],
+        ),
+        ("a\nBcc: x@y\x00\udcff.pdf", ['filename="a Bcc: x@y .pdf"']),
+    ],
+)
+def test_a_long_file_name_is_continued_between_its_characters(name: str, lines: list[str]) -> None:
+    content = (
+        with_files(File(name=name, media_type="text/plain", octets=b""))
+        .merge(7, "a@b.example", {"field": ""}, NOW)
+        .content
+    )
+    _, _, found = content.partition(b"Content-Disposition: attachment;\r\n ")
+    field = re.split(rb"\r\n(?! )", found)[0].decode()
+    assert field.split(";\r\n ") == lines

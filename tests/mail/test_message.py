@@ -188,6 +188,7 @@ def test_no_header_line_is_longer_than_it_should_be(value: str) -> None:
     for line in header_lines(message.content):
         # What cannot be folded is one word. A line of blanks alone is obsolete (RFC 5322 §4.2).
         assert len(line) <= 78 or line.count(b" ") <= 1, line
+        assert len(line) <= MAX_LINE_OCTETS
         assert line.strip(), message.content
 
 

@@ -117,6 +117,16 @@ WRONG = {
     "a block without its type": ("alert_block = 'ops'\n", ", line 1", "alert_block: String should match pattern"),
     "an unknown level": ("log_level = 'LOUD'\n", ", line 1", "log_level: Input should be 'DEBUG'"),
     "no web address": ("public_url = 'example.com'\n", ", line 1", "public_url: .*pattern"),
+    "a web address in letters of no header": (
+        "public_url = 'https://müller.example'\n",
+        ", line 1",
+        "public_url: .*pattern",
+    ),
+    "a web address longer than a line": (
+        f"public_url = 'https://example.com/{'x' * 500}'\n",
+        ", line 1",
+        "public_url: .*at most 500",
+    ),
     "a port out of range": (GOOD.replace("2525", "99999"), ", line 8", "routes.relay.port: .*65535"),
     "a port that is a word": (GOOD.replace("2525", "'smtp'"), ", line 8", "routes.relay.port: .*integer"),
     "no host": (GOOD.replace('host = "smtp.example.com"\n', ""), ", line 6", "routes.relay: Field required: host"),

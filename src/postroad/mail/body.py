@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
-from urllib.parse import quote
 
 from postroad.mail.dkim import relaxed_lines
+from postroad.mail.header import parameter
 from postroad.mail.template import MessageTemplate, Slot, require_length
 
 _TOO_LONG = re.compile(rb"^(.{74,})(=20|=09)$", re.MULTILINE)
-_QUOTABLE = re.compile(r"[!#-\[\]-~]+(?: [!#-\[\]-~]+)*")  # as a quoted-string (RFC 5322 §3.2.4), by any parser
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,17 +129,11 @@ def _file_entity(file: File) -> Entity:
     header = [
         f"Content-Type: {file.media_type}\r\n".encode(),
         b"Content-Transfer-Encoding: base64\r\n",
-        f"Content-Disposition: {disposition};\r\n {_file_name(file.name)}\r\n".encode(),
+        f"Content-Disposition: {disposition};\r\n {parameter('filename', file.name)}\r\n".encode(),
     ]
     if file.content_id is not None:
         header.append(f"Content-ID: <{file.content_id}>\r\n".encode())
     return Entity(header=tuple(header), body=(_fixed(encodebytes(file.octets).replace(b"\n", b"\r\n")),))
-
-
-def _file_name(name: str) -> str:
-    if _QUOTABLE.fullmatch(name):
-        return f'filename="{name}"'
-    return f"filename*=utf-8''{quote(name, safe='')}"  # RFC 2231 §4
 
 
 def _multipart(subtype: str, entities: Sequence[Entity], parameters: bytes = b"") -> Entity:

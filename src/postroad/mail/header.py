@@ -1,9 +1,11 @@
-"""Header fields: encoded by RFC 2047, folded by RFC 5322 §2.2.3, and never more than one field each."""
+"""Header fields: encoded by RFC 2047 and RFC 2231, folded by RFC 5322 §2.2.3, and never more than one field each."""
 
 from __future__ import annotations
 
 import re
 from base64 import b64encode
+from collections.abc import Iterator
+from urllib.parse import quote
 
 # Line breaks and other controls would end the field, and begin one that somebody else wrote (header injection).
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
@@ -12,6 +14,8 @@ MAX_LINE = 78  # RFC 5322 §2.1.1, characters, without CRLF
 _MAX_PLAIN = MAX_LINE - 20  # what fits into a line behind its name; longer words are encoded, for those can be folded
 _MAX_WORD = 75  # RFC 2047 §2
 _FRAME = len("=?utf-8?b??=")
+_QUOTABLE = re.compile(r"[!#-\[\]-~]+(?: [!#-\[\]-~]+)*")  # as a quoted-string (RFC 5322 §3.2.4), by any parser
+_MAX_SEGMENT = 50  # characters of a parameter's value in one line, beside its name and number
 
 
 def clean(value: str) -> str:
@@ -78,3 +82,33 @@ def address_field(name: str, address: str, display_name: str = "") -> bytes:
 def raw_field(name: str, parts: list[str]) -> bytes:
     """Return a field of ASCII parts that we made ourselves, folded between them, with its CRLF."""
     return _fold(name, parts)
+
+
+def parameter(name: str, value: str) -> str:
+    """Return a parameter of a MIME field, in as many lines as it takes (RFC 2231 §3, §4). No line is longer than 78.
+
+    A value that any parser reads in quotes is quoted. Any other is percent-encoded UTF-8; no character is split.
+    """
+    value = _CONTROLS.sub(" ", value)
+    if _QUOTABLE.fullmatch(value):
+        line = f'{name}="{value}"'
+        if len(line) < MAX_LINE - 1:
+            return line
+        segments = [f'"{segment}"' for segment in _segments(list(value))]
+        return ";\r\n ".join(f"{name}*{number}={segment}" for number, segment in enumerate(segments))
+    line = f"{name}*=utf-8''{quote(value, safe='')}"
+    if len(line) < MAX_LINE - 1:
+        return line
+    encoded = _segments(["utf-8''", *(quote(character, safe="") for character in value)])
+    return ";\r\n ".join(f"{name}*{number}*={segment}" for number, segment in enumerate(encoded))
+
+
+def _segments(atoms: list[str]) -> Iterator[str]:
+    """Join atoms into segments that fit into a line with the name of their parameter, its number and quotes."""
+    segment = ""
+    for atom in atoms:
+        if len(segment) + len(atom) > _MAX_SEGMENT:
+            yield segment
+            segment = ""
+        segment += atom
+    yield segment

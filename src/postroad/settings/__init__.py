@@ -278,7 +278,8 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = Field(default=None, description="unset: SQLite in the state folder")
     public_url: str = Field(
         default="https://postroad.invalid",
-        pattern=r"^https?://[^\s/?#]+[^\s?#]*$",
+        pattern=r"^https?://[!$-.0-;=@-~]+[!$-;=@-~]*$",  # ASCII, and no < or >: it is written into header fields
+        max_length=500,
         description="where recipients reach `postroad web`: the address in List-Unsubscribe",
     )
     secret_key: SecretStr | None = Field(default=None, description="signs tokens; unset: kept in the state folder")
