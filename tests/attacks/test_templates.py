@@ -271,7 +271,7 @@ def test_a_word_that_is_not_allowed_is_named_with_its_line(source: str, line: in
     assert instead in (caught.value.remedy or "")
 
 
-OBJECTS = [
+UNCALLED = [
     "{{ name.join }}",
     "{{ [name.join] }}",
     "{{ {'a': (name.upper,)} }}",
@@ -279,14 +279,49 @@ OBJECTS = [
     "{{ name.join|string }}",
     "{{ '%s' % name.join }}",
     "{{ '{}'.format(name.join) }}",
-    "{{ range }}",
-    "{{ [dict]|join }}",
+    "{{ name['join'] }}",
+    "{{ name|attr('join') }}",
+    "{{ (name|trim).join }}",
+    "{{ name.upper().strip }}",
+    "{{ name.split(' ')[0].title }}",
+    "{{ name.split(' ').index }}",
+    "{{ name[1:].lower }}",
+    "{{ (name|default('x')).upper }}",
+    "{% if name.isupper %}x{% endif %}",
+    "{% macro m() %}{% endmacro %}{{ m }}",
+    "{% macro m() %}{% endmacro %}{{ m|upper }}",
+]
+
+
+@pytest.mark.parametrize("html", [False, True])
+@pytest.mark.parametrize("source", UNCALLED)
+def test_a_method_that_is_not_called_is_an_error_when_the_template_is_compiled(source: str, html: bool) -> None:
+    with pytest.raises(ConfigError, match=r"used as a value: \(\) is missing|macro m is shown as text") as caught:
+        compile_template(f"\n{source}", name="t", html=html)
+    assert caught.value.where == "t, line 2"
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("{% set item = {'title': 'T', 'index': 1} %}{{ item.title }}{{ item['index'] }}", "T1"),
+        ("{% for x in 'ab' %}{{ loop.index }}{% endfor %}", "12"),
+        ("{% set n = namespace(count=3) %}{{ n.count }}", "3"),
+        ("{% block title %}T{% endblock %}{{ self.title() }}", "TT"),
+        ("{{ name.upper()[0].lower() }}{{ ','.join(name.split('d')) }}", "aA,a"),
+    ],
+)
+def test_what_is_named_as_a_method_and_is_none_is_shown(source: str, shown: str) -> None:
+    assert compile_template(source, name="t").render({"name": "Ada"}) == shown
+
+
+OBJECTS = [
+    "{% set n = name %}{{ n.join }}",
     "{{ joiner() }}",
     "{{ cycler(1) }}",
-    "{{ self }}",
     "{{ namespace() }}",
-    "{% for i in [1] %}{{ loop }}{% endfor %}",
-    "{% macro m() %}{% endmacro %}{{ m }}",
+    "{% for i in [1] %}{% set l = loop %}{{ l }}{% endfor %}",
+    "{% macro m() %}{% endmacro %}{% set n = m %}{{ n }}",
 ]
 
 
@@ -344,3 +379,52 @@ def test_apply_refuses_a_word_that_is_not_allowed(house: House) -> None:
     assert "hello.txt, line 2" in (caught.value.where or "")
     with house.engine.connect() as connection:
         assert connection.execute(sa.text("SELECT count(*) FROM campaign")).scalar_one() == 0
+
+
+def colliding_pairs(count: int) -> list[tuple[int, int]]:
+    """Return tuples of one hash: Python's hash of a tuple has no key (Objects/tupleobject.c), so it can be solved."""
+    first, second, start, bits = 11400714785074694791, 14029467366897019727, 2870177450012600261, 1 << 64
+    pairs: list[tuple[int, int]] = []
+    number = 0
+    while len(pairs) < count:
+        number += 1
+        mixed = (start + number * second) % bits
+        mixed = ((mixed << 31) | (mixed >> 33)) * first % bits
+        solved = (12345 - mixed) * pow(second, -1, bits) % bits
+        solved -= bits if solved >> 63 else 0
+        if abs(solved) < (1 << 61) - 1:  # Larger numbers have another hash than themselves.
+            pairs.append((number, solved))
+    assert len({hash(pair) for pair in pairs}) == 1
+    return pairs
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("{% for x in dict(l|batch(2)).items()|unique %}{% endfor %}", "takes more than"),
+        ("{% for x in [dict(l|batch(2)).items()|list]|map('unique')|first %}{% endfor %}", "takes more than"),
+        (
+            "{% for i in range(99) %}{% set x = (dict(l[:600]|batch(2)).items()|unique)|list %}{% endfor %}",
+            "takes more",
+        ),
+        ("{% set d = dict(dict(l[:600]|batch(2)).items()|batch(2)) %}", "a key of a mapping is a list"),
+        ("{% set d = dict(dict(l[:600]|batch(2)).items()|batch(2)|list) %}", "a key of a mapping is a list"),
+        ("{% set k = (1, 2) %}{% set d = {k: 3} %}", "a key of a mapping is a list"),
+        ("{% set d = dict([(range(3), 3)]) %}", "a key of a mapping is a list"),
+        ("{% set d = dict([{'a': (1, 2), 'b': 3}.values()]) %}", "a key of a mapping is a list"),
+    ],
+)
+def test_tuples_of_one_hash_take_no_time_beyond_the_budget(body: str, says: str) -> None:
+    numbers = ",".join(f"{first},{second}" for first, second in colliding_pairs(2_200))
+    template = compile_template("{% set l = numbers.split(',')|map('int')|list %}" + body, name="t")
+    begun = time.process_time()
+    with pytest.raises(DataError, match=says):
+        template.render({"numbers": numbers})
+    assert time.process_time() - begun < CPU_S / 4
+
+
+def test_lists_that_are_alike_are_shown_once_and_are_no_keys() -> None:
+    source = "{% for k, v in [('a', 1), ('b', 2), ('a', 1)]|unique %}{{ k }}{{ v }}{% endfor %}"
+    assert compile_template(source, name="t").render({}) == "a1b2"
+    with pytest.raises(ConfigError, match="a key of a mapping is a list"):
+        compile_template("{% set d = {(1, 2): 3} %}", name="t")

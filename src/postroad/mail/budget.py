@@ -80,6 +80,7 @@ def _size_of_container(root: Any) -> int:
             total += _ELEMENT * len(value)
         elif isinstance(value, dict):
             total += 2 * _ELEMENT * len(value)
+            require_keys(value)
             waiting += value.keys()
             waiting += value.values()
         elif isinstance(value, _CONTAINERS):
@@ -89,6 +90,21 @@ def _size_of_container(root: Any) -> int:
         else:
             _require_no_function(value)
     return total
+
+
+def require_keys(keys: Iterable[Any]) -> None:
+    """Refuse keys of a mapping whose hashes a template could choose: a mapping takes the square of their count.
+
+    Python's hash of a text has a secret key, and few numbers share one. That of a tuple or range has no key.
+
+    Raises:
+        TemplateLimitError: A key is a tuple or a range.
+    """
+    if any(isinstance(key, _KEYLESS) for key in keys):
+        raise TemplateLimitError("a key of a mapping is a list: keys are texts and numbers")
+
+
+_KEYLESS = (tuple, range)
 
 
 def _require_no_function(value: Any) -> None:

@@ -10,23 +10,23 @@ slices, literals of lists) becomes a filter of ours, which charges the budget of
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import update_wrapper
-from typing import Any, Final, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 from jinja2 import Undefined, nodes, pass_context
 from jinja2.exceptions import SecurityError
-from jinja2.ext import Extension
-from jinja2.lexer import Token, TokenStream
 from jinja2.runtime import BlockReference, Context, LoopContext, Macro, TemplateReference, markup_join, str_join
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedEscapeFormatter, SandboxedFormatter
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.tests import TESTS
 from jinja2.utils import Cycler, Joiner, Namespace, _PassArg
 from jinja2.visitor import NodeTransformer
-from markupsafe import Markup
 
 from postroad.errors import ConfigError
 from postroad.mail.budget import MAX_BITS, MAX_LENGTH, LimitedContext, TemplateLimitError, size_of
+from postroad.mail.lexing import LimitedTokens
+from postroad.mail.limited_format import limited_format
+from postroad.mail.names import CALLED, FIELD
+from postroad.mail.names import FUNCTIONS as OWN_FUNCTIONS
 from postroad.mail.vocabulary import (
     ALLOWED_FILTERS,
     ALLOWED_TESTS,
@@ -38,31 +38,14 @@ from postroad.mail.vocabulary import (
     instead_of,
     method_cost,
     percent_cost,
-    require_format,
+    require_pairs,
 )
-
-MAX_TOKENS: Final = 10_000
-"""Tokens of one template, such as names, operators and brackets. ``{{ name }}`` has three."""
 
 # No names that a template could write.
 _COUNTED, _CHARGED, _READ, _MADE, _JOINED = "counted loop", "charged body", "read value", "made value", "joined values"
 _OBJECTS = (Macro, LoopContext, BlockReference, TemplateReference, Namespace, Cycler, Joiner)
 _NODES_PER_STEP = 4
 _CALL = 40  # A call takes as long as an operation on so many characters.
-
-
-class _LimitedTokens(Extension):
-    """Ends a template that has too many tokens before it is parsed."""
-
-    def filter_stream(self, stream: TokenStream) -> Iterator[Token]:
-        for count, token in enumerate(stream, start=1):
-            if count > MAX_TOKENS:
-                raise ConfigError(
-                    f"the template has more than {MAX_TOKENS:,} names, operators and brackets",
-                    where=f"line {token.lineno}",
-                    remedy="Write what is the same for every recipient as text.",
-                )
-            yield token
 
 
 class LimitedEnvironment(ImmutableSandboxedEnvironment):
@@ -73,12 +56,14 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
 
     def __init__(self, **options: Any) -> None:
         # Jinja's optimizer would work out constant expressions when it compiles, without any limit.
-        super().__init__(optimized=False, finalize=_finalize, extensions=[_LimitedTokens], **options)
+        super().__init__(optimized=False, finalize=_finalize, extensions=[LimitedTokens], **options)
         self.filters = {name: _limited_filter(name, function) for name, function in FUNCTIONS.items()}
+        self.filters |= {CALLED: _called, FIELD: _field}
         self.filters |= {_COUNTED: _counted, _CHARGED: _charged, _READ: _read, _MADE: _made, _JOINED: _joined}
         self.tests = {name: _limited_test(TESTS[name]) for name in ALLOWED_TESTS}
-        del self.globals["lipsum"]
-        self._functions = tuple(self.globals.values())
+        # They are no names of templates: see postroad.mail.names.
+        self._functions = {name: function for name, function in self.globals.items() if name in OWN_FUNCTIONS}
+        self.globals.clear()
 
     def limited(self, template: nodes.Template) -> nodes.Template:
         """Rewrite a parsed template so that its rendering is limited.
@@ -88,6 +73,10 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
         """
         return cast(nodes.Template, _Limiter().visit(template))
 
+    def function(self, name: str) -> Callable[..., Any]:
+        """Return one of Jinja's own functions."""
+        return cast(Callable[..., Any], self._functions[name])
+
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         if not super().is_safe_attribute(obj, attr, value):
             return False
@@ -95,7 +84,7 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
         wrapped = super().wrap_str_format(value)
-        return _limited_format(self, value) if wrapped is not None else None
+        return limited_format(self, value) if wrapped is not None else None
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805  (as Jinja's own)
         context = cast(LimitedContext, __context)
@@ -109,10 +98,12 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
         """Return how many characters a call handles beside its arguments. Raises SecurityError."""
         if isinstance(obj, (*_OBJECTS, Undefined)) or not callable(obj) or hasattr(obj, "limited_format"):
             return 0
+        if obj is dict:
+            require_pairs(args[0] if args else None)
         owner = getattr(obj, "__self__", None)
         if isinstance(obj, types.MethodType | types.BuiltinMethodType) and obj.__name__ in _methods_of(owner):
             return method_cost(obj.__name__, owner, args, kwargs)
-        if isinstance(owner, Cycler | LoopContext) or any(obj is function for function in self._functions):
+        if isinstance(owner, Cycler | LoopContext) or any(obj is function for function in self._functions.values()):
             return 0
         raise SecurityError(f"{obj!r} is not safely callable")
 
@@ -145,6 +136,19 @@ def _finalize(context: LimitedContext, value: Any) -> Any:
         raise SecurityError(f"{type(value).__name__.lower()} is written as text: only values can be")
     context.read(value)
     return value
+
+
+@pass_context
+def _called(context: LimitedContext, own: Any, name: str) -> Any:
+    """Return the function that a call means: a variable of the template that is no text, else the one of Jinja."""
+    if own is None or isinstance(own, str | Undefined):
+        return cast(LimitedEnvironment, context.environment).function(name)
+    return own
+
+
+@pass_context
+def _field(context: LimitedContext, name: str) -> Any:
+    return context.resolve(name)
 
 
 @pass_context
@@ -202,45 +206,6 @@ def _limited_test(function: Any) -> Callable[..., Any]:
     return limited
 
 
-class _LimitedFormatter(SandboxedFormatter):
-    """``str.format``, with every value charged, and every column bounded."""
-
-    def __init__(self, env: Any, context: LimitedContext, **options: Any) -> None:
-        super().__init__(env, **options)
-        self._context = context
-
-    def convert_field(self, value: Any, conversion: Any) -> Any:
-        self._context.read(value)
-        return super().convert_field(value, conversion)
-
-    def format_field(self, value: Any, format_spec: str) -> str:
-        self._context.read(value, format_spec, extra=require_format(format_spec))
-        return cast(str, self._context.made(super().format_field(value, format_spec)))
-
-
-class _LimitedEscapeFormatter(_LimitedFormatter, SandboxedEscapeFormatter):
-    """The same for HTML."""
-
-
-def _limited_format(environment: LimitedEnvironment, value: Any) -> Callable[..., str]:
-    pattern: str = value.__self__
-
-    @pass_context
-    def limited(context: LimitedContext, *args: Any, **kwargs: Any) -> str:
-        if value.__name__ == "format_map":
-            args, kwargs = (), dict(*args, **kwargs)
-        context.read(pattern)
-        if isinstance(pattern, Markup):
-            formatter: _LimitedFormatter = _LimitedEscapeFormatter(environment, context, escape=pattern.escape)
-        else:
-            formatter = _LimitedFormatter(environment, context)
-        return type(pattern)(formatter.vformat(pattern, args, kwargs))
-
-    update_wrapper(limited, value)
-    limited.limited_format = True  # type: ignore[attr-defined]
-    return limited
-
-
 class _Limiter(NodeTransformer):
     """Rewrites a template: whatever costs more than a step is done by a filter that charges for it."""
 
@@ -254,7 +219,8 @@ class _Limiter(NodeTransformer):
         return super().generic_visit(node, *args, **kwargs)
 
     def visit_Filter(self, node: nodes.Filter) -> nodes.Node:  # noqa: N802  (Jinja's names, here and below)
-        _require(node.name in ALLOWED_FILTERS, node, f"the filter {node.name}", instead_of(node.name, "filters"))
+        allowed = node.name in ALLOWED_FILTERS or node.name in (CALLED, FIELD)
+        _require(allowed, node, f"the filter {node.name}", instead_of(node.name, "filters"))
         return self.generic_visit(node)
 
     def visit_Test(self, node: nodes.Test) -> nodes.Node:  # noqa: N802
@@ -300,6 +266,11 @@ class _Limiter(NodeTransformer):
         return self._literal(node)
 
     def visit_Dict(self, node: nodes.Dict) -> nodes.Node:  # noqa: N802
+        for pair in node.items:
+            if isinstance(pair.key, nodes.Tuple):
+                raise ConfigError(
+                    "a key of a mapping is a list", where=f"line {pair.lineno}", remedy="Keys are texts and numbers."
+                )
         return self._literal(node)
 
     def visit_Tuple(self, node: nodes.Tuple) -> nodes.Node:  # noqa: N802

@@ -19,6 +19,7 @@ from markupsafe import escape
 from postroad.errors import ConfigError, DataError
 from postroad.mail.budget import MAX_LENGTH, TemplateLimitError
 from postroad.mail.limits import LimitedEnvironment
+from postroad.mail.names import resolve_names
 from postroad.mail.vocabulary import MAX_DIGITS
 
 RESERVED = frozenset({"address", "postal_address", "sender_name", "unsubscribe_url"})
@@ -26,7 +27,6 @@ RESERVED = frozenset({"address", "postal_address", "sender_name", "unsubscribe_u
 
 _TEXT = LimitedEnvironment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
 _HTML = LimitedEnvironment(undefined=StrictUndefined, autoescape=True, keep_trailing_newline=True)
-_NO_FIELDS = frozenset({*_TEXT.globals, "self"})  # names that mean something of Jinja's own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,8 +139,9 @@ def compile_template(source: str, *, name: str, html: bool = False) -> MessageTe
     try:
         parsed = environment.parse(source)
         segments = _segments(parsed)
+        looked_up = resolve_names(parsed)
         limited = environment.limited(parsed)
-        fields = meta.find_undeclared_variables(limited)
+        fields = meta.find_undeclared_variables(limited) | looked_up
         template = environment.from_string(limited)
     except ConfigError as error:
         raise ConfigError(error.message, where=f"{name}, {error.where}", remedy=error.remedy) from None
@@ -155,7 +156,7 @@ def compile_template(source: str, *, name: str, html: bool = False) -> MessageTe
     return MessageTemplate(
         name=name,
         html=html,
-        fields=frozenset(fields - environment.globals.keys()),
+        fields=frozenset(fields),
         template=template,
         segments=segments,
     )
@@ -177,11 +178,11 @@ def _segments(parsed: nodes.Template) -> tuple[str | Slot, ...] | None:
 
 def _slot(node: nodes.Expr) -> Slot | None:
     match node:
-        case nodes.Name(name=name) if name not in _NO_FIELDS:
+        case nodes.Name(name=name):
             return Slot(field=name)
         case nodes.Filter(
             node=nodes.Name(name=name), name="default" | "d", args=[nodes.Const(value=str() as value)], kwargs=[]
-        ) if name not in _NO_FIELDS and node.dyn_args is None and node.dyn_kwargs is None:
+        ) if node.dyn_args is None and node.dyn_kwargs is None:
             return Slot(field=name, default=value)
         case _:
             return None

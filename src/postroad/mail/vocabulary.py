@@ -6,14 +6,14 @@ Whatever is not listed here is refused when the template is compiled. docs/refer
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 from jinja2 import nodes
 from jinja2.filters import FILTERS
 from jinja2.tests import TESTS
 
-from postroad.mail.budget import TemplateLimitError, size_of
+from postroad.mail.budget import TemplateLimitError, require_keys, size_of
 
 MAX_WIDTH: Final = 9_999
 """Of a column in a format, such as ``%20s`` or ``{:>20}``."""
@@ -22,17 +22,18 @@ MAX_DIGITS: Final = 4_000
 _MAX_PRECISION: Final = 100
 
 
-def _words(text: str) -> frozenset[str]:
+def words(text: str) -> frozenset[str]:
+    """Return the words of a text."""
     return frozenset(text.split())
 
 
-ON_VALUES: Final = _words(
+ON_VALUES: Final = words(
     "abs attr capitalize center count d default e escape filesizeformat float forceescape format indent int length "
     "lower replace round safe string striptags title tojson trim truncate upper urlencode wordcount wordwrap "
     "xmlattr"
 )
 """Filters that look at a value as a whole."""
-ON_ELEMENTS: Final = _words(
+ON_ELEMENTS: Final = words(
     "batch dictsort first groupby items join last list map max min random reject rejectattr reverse select "
     "selectattr slice sort sum unique"
 )
@@ -42,7 +43,7 @@ _SORTING: Final = frozenset({"dictsort", "groupby", "sort"})
 
 ALLOWED_TESTS: Final = frozenset(TESTS) - {"filter", "test"}
 
-TEXT_METHODS: Final = _words(
+TEXT_METHODS: Final = words(
     "capitalize casefold center count endswith find format format_map index isalnum isalpha isascii isdecimal isdigit "
     "islower isnumeric isspace istitle isupper join ljust lower lstrip partition removeprefix removesuffix replace "
     "rfind rindex rjust rpartition rsplit rstrip split splitlines startswith strip swapcase title upper zfill"
@@ -77,8 +78,8 @@ def instead_of(name: str, kind: str) -> str:
     if name in _REPLACEMENTS:
         return f"Use {_REPLACEMENTS[name]} instead."
     known = {"filters": ALLOWED_FILTERS, "tests": ALLOWED_TESTS, "methods": TEXT_METHODS}[kind]
-    words = ", ".join(sorted(word for word in known if word.isidentifier()))
-    return f"The {kind} are: {words}."
+    names = ", ".join(sorted(word for word in known if word.isidentifier()))
+    return f"The {kind} are: {names}."
 
 
 def filter_cost(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
@@ -108,6 +109,13 @@ def method_cost(name: str, owner: Any, args: Sequence[Any], kwargs: Mapping[str,
         elif name == "join":
             extra += (_ELEMENT + len(owner)) * (_count(args[0]) if args else 0)
     return extra
+
+
+def require_pairs(pairs: Any) -> None:
+    """Check the keys of pairs that a mapping is to be made of. Raises TemplateLimitError."""
+    if isinstance(pairs, Collection) and not isinstance(pairs, str | Mapping):
+        lists = (pair for pair in pairs if isinstance(pair, Collection) and not isinstance(pair, str))
+        require_keys(next(iter(pair), None) for pair in lists)
 
 
 def percent_cost(pattern: str) -> int:
@@ -240,6 +248,13 @@ def _sum(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
     return 0
 
 
+def _unique(args: Sequence[Any], _kwargs: Mapping[str, Any]) -> int:
+    # Each element may be compared with all others: a template can choose lists that share a hash.
+    if not isinstance(args[0], Collection) or all(isinstance(each, str | int | float) for each in args[0]):
+        return 0
+    return len(args[0]) * size_of(args[0]) // 50
+
+
 def _trim(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
     return size_of(args[0]) * size_of(_argument(args, kwargs, 1, "chars", "")) // 100
 
@@ -257,6 +272,7 @@ _COSTS: Final[Mapping[str, Callable[[Sequence[Any], Mapping[str, Any]], int]]] =
     "sum": _sum,
     "tojson": _tojson,
     "trim": _trim,
+    "unique": _unique,
     "wordwrap": _wordwrap,
 }
 

@@ -1,0 +1,106 @@
+"""Style sheets, parted into rules that can be written onto elements and rules that only ``<style>`` can hold.
+
+A rule can be written onto an element where its selectors depend on the document alone. What depends on the reader's
+program or on what they do there (``:hover``, ``@media``, ``u + .body``) stays in the style sheet, as it was written.
+CSS is read by CSS Syntax Module Level 3, §5.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from postroad.mail.vocabulary import words
+
+_PARTS = re.compile(
+    r"""(?P<comment>/\*.*?(?:\*/|\Z)|<!--|-->)|"(?:\\.|[^"\\\n])*"?|'(?:\\.|[^'\\\n])*'?|\\.|(?P<sign>[{}()\[\];,])""",
+    re.DOTALL,
+)
+_OPENING, _CLOSING = "{([", "})]"
+_PSEUDO = re.compile(r"::?([A-Za-z-]+)")
+_NOT_PSEUDO = re.compile(r"""\\.|\[[^\]]*\]|"[^"]*"|'[^']*'""", re.DOTALL)
+# Selectors Level 4, §14: what the place in the document decides. `:root` is left out: it holds variables.
+_STRUCTURAL = words(
+    "empty first-child first-of-type has is last-child last-of-type not nth-child nth-last-child nth-last-of-type "
+    "nth-of-type only-child only-of-type where"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StyleRule:
+    """One rule of a style sheet. ``text``: as written, with the blanks and comments before it.
+
+    ``selectors`` and ``declarations``: what is between its commas and in its braces; no selectors: it stays.
+    """
+
+    text: str
+    selectors: tuple[str, ...] = ()
+    declarations: str = ""
+
+    def of(self, selectors: list[str]) -> str:
+        """Return the text of the rule for some of its selectors."""
+        if len(selectors) == len(self.selectors):
+            return self.text
+        return f"\n{', '.join(selectors)} {{{self.declarations}}}" if selectors else ""
+
+
+def read_rules(css: str, stays: Callable[[str], bool]) -> list[StyleRule]:
+    """Part a style sheet. ``stays``: whether a text has logic in it; all from the first to the last such rule stays."""
+    texts = list(_rules(css))
+    logic = [number for number, (text, _) in enumerate(texts) if stays(text)]
+    conditional = range(logic[0], logic[-1] + 1) if logic else range(0)
+    return [
+        _rule(text, brace) if number not in conditional else StyleRule(text=text)
+        for number, (text, brace) in enumerate(texts)
+    ]
+
+
+def depends_on_document(selector: str) -> bool:
+    """Return whether the document alone decides which elements a selector is for."""
+    plain = _NOT_PSEUDO.sub("", selector)
+    return all(
+        name[1].lower() in _STRUCTURAL and not name[0].startswith("::") for name in _PSEUDO.finditer(plain)
+    )
+
+
+def _rules(css: str) -> Iterator[tuple[str, int | None]]:
+    """Yield the rules as they are written, each with the place of its brace."""
+    start, brace, depth = 0, None, 0
+    for part in _PARTS.finditer(css):
+        sign = part["sign"]
+        if sign is None:
+            continue
+        if sign == "{" and depth == 0:
+            brace = part.start() - start
+        depth = depth + 1 if sign in _OPENING else max(depth - 1, 0) if sign in _CLOSING else depth
+        at_rule = _without_comments(css[start : part.start()]).startswith("@") if sign == ";" and depth == 0 else False
+        if depth == 0 and (sign == "}" or at_rule):
+            yield css[start : part.end()], brace
+            start, brace = part.end(), None
+    if css[start:]:
+        yield css[start:], brace
+
+
+def _rule(text: str, brace: int | None) -> StyleRule:
+    prelude = _without_comments(text[:brace]) if brace is not None else ""
+    block = text[brace + 1 :].strip().removesuffix("}") if brace is not None else ""
+    nested = any(part["sign"] == "{" for part in _PARTS.finditer(block))
+    if not prelude or prelude.startswith("@") or nested:
+        return StyleRule(text=text)
+    return StyleRule(text=text, selectors=tuple(_selectors(prelude)), declarations=block)
+
+
+def _selectors(prelude: str) -> Iterator[str]:
+    start = depth = 0
+    for part in _PARTS.finditer(prelude):
+        sign = part["sign"] or ""
+        depth += (sign in _OPENING) - (sign in _CLOSING) if sign else 0
+        if sign == "," and depth == 0:
+            yield prelude[start : part.start()].strip()
+            start = part.end()
+    yield prelude[start:].strip()
+
+
+def _without_comments(css: str) -> str:
+    return _PARTS.sub(lambda part: " " if part["comment"] else part[0], css).strip()
