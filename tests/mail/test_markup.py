@@ -91,7 +91,6 @@ def test_a_field_in_a_style_goes_where_the_style_goes() -> None:
     [
         ("\n<p {% if x %}class='a'{% endif %}>z</p>", "{% if x %} stands between the attributes of a tag", 2),
         ("\n<p {{ x }}>z</p>", "{{ x }} stands between the attributes of a tag", 2),
-        ("<style>\n{% if x %}p { color: blue }{% endif %}</style>", "{% if x %} stands where it cannot be kept", 2),
         ("{% if x %}<div class=a>{% else %}<div class=b>{% endif %}</div>", "its tags do not match in pairs", None),
         ("\n\n{% if x %}", "Unexpected end of template", 3),
         ("\n{{ x", "unexpected end of template", 2),
@@ -221,3 +220,123 @@ def test_a_text_that_was_written_is_kept() -> None:
 @given(st.text())
 def test_any_text_at_all_is_read_without_an_error(html: str) -> None:
     assert plain_text(html).endswith("\n")
+
+
+STAYS = [
+    "a:hover{color:blue !important}",
+    "a:visited { color: red }",
+    "A:HOVER b , i:Focus-Within{color:red}",
+    "a:not(:hover) { color: red }",
+    "p::before { content: '}' }",
+    "p:first-line{color:green}",
+    ":root { --brand: #f00 }",
+    "@font-face{font-family:X;src:url(x.woff)}",
+    "@import url(http://x/y.css?a=1;b=2);",
+    "@media (prefers-color-scheme: dark){.d{color:#fff !important} p:hover{top:0}}",
+    "@supports (display: grid) { p { display: grid } }",
+    "@keyframes k { from { top: 0 } to { top: 1px } }",
+    "@media screen { @media (min-width: 1px) { p { top: 0 } } }",
+    "u + .body .x{color:#111}",
+    "[data-ogsc] .d{color:#222}",
+    ".ExternalClass, .ExternalClass p {width:100%}",
+    "#outlook a{padding:0}",
+    "* [lang='x{y}'] { color: red }",
+    ".mail { p { color: red } &:hover { color: blue } }",
+    "/* a } comment */ .nowhere{/* { */color:red}",
+    ".a\\:hover{color:red}",
+    "p { {% if x %}color: blue{% endif %} }",
+    "{% if x %}p { color: blue } p { top: 0 } p { left: 0 }{% endif %}",
+]
+
+
+@pytest.mark.parametrize("rule", STAYS)
+def test_a_rule_that_is_for_no_element_here_stays_as_it_is_written(rule: str) -> None:
+    html = inlined(
+        f"<html><head><style>p{{color:red}} {rule}\n td{{top:0}}</style></head><body class=body><p>x</p></body></html>"
+    )
+    assert f"{rule}" in html
+    assert '<p style="color: red;">x</p>' in html
+    assert "p{color:red}" not in html
+    assert "zr" not in html
+
+
+@pytest.mark.parametrize(
+    "rule", [rule for rule in STAYS if rule.startswith(("a:", "A:", "p:", "p {", ":", "@", "{%", ".mail"))]
+)
+def test_html_none_of_whose_rules_can_be_moved_is_left_as_it_is(rule: str) -> None:
+    source = f"<!DOCTYPE html>\n<style>{rule}</style><DIV title='a'><br/>{{{{ name }}}}</DIV>"
+    assert inlined(source) == source
+
+
+def test_of_several_selectors_those_stay_that_are_for_no_element_here() -> None:
+    html = inlined("<style>p, a:hover, .x > u, p:first-child{color:red}</style><p>x</p>")
+    assert "<style>\na:hover, .x > u {color:red}</style>" in html
+    assert '<p style="color: red;">x</p>' in html
+
+
+@pytest.mark.parametrize("media", ["print", "'(max-width: 600px)'", '"screen and (max-width: 1px)"'])
+def test_a_style_sheet_for_some_media_stays(media: str) -> None:
+    sheet = f"<style media={media}>p{{color:red}}</style>"
+    assert sheet in inlined(f"{sheet}<style>p{{top:0}}</style><p>x</p>")
+    assert '<p style="top: 0;">' in inlined(f"{sheet}<style media='all' type=\"text/css\">p{{top:0}}</style><p>x</p>")
+
+
+COMMENTS = [
+    "<!--[if mso]><table width=600><tr><td class='b'><![endif]-->",
+    "<!--[if mso]></td></tr></table><![endif]-->",
+    "<!--[if (gte mso 9)|(IE)]><xml><o:AllowPNG/></xml><style>.b{color:blue}</style><![endif]-->",
+    "<!--[if mso]><v:roundrect href='{{ url }}' style=height:40px><center>Go</center></v:roundrect><![endif]-->",
+    "<!--[if !mso]><!-->",
+    "<!--<![endif]-->",
+    "<!--[if !mso]><!-- -->",
+    "<![if !mso]>",
+    "<![endif]>",
+    "<!--[if mso]><!--[if gte mso 9]>x<![endif]--><![endif]-->",
+    "<!--[if mso]>{% for r in rows %}<td>{{ r }}</td>{% endfor %}<![endif]-->",
+    "<?xml version='1.0'?>",
+    "<!-- a -- comment > of <b>any</b> kind -->",
+    "<!---->",
+]
+
+
+@pytest.mark.parametrize("comment", COMMENTS)
+@pytest.mark.parametrize(
+    "doctype",
+    [
+        "",
+        "<!doctype html>",
+        '<!DOCTYPE html PUBLIC "-//W3C//DTD XHTML 1.0 Transitional//EN"\n "http://www.w3.org/TR/xhtml1/DTD/xhtml1-transitional.dtd">',
+    ],
+)
+def test_comments_and_the_doctype_stay_as_they_are_written(comment: str, doctype: str) -> None:
+    body = f"{comment}<p>x{comment}</p>{comment}"
+    html = inlined(f"{doctype}<html><head>{comment}<style>p{{color:red}}</style></head><body>{body}</body></html>")
+    assert html.startswith(f"{doctype}<html><head>{comment}")
+    assert f'<body>{comment}<p style="color: red;">x{comment}</p>{comment}' in html
+
+
+@given(st.lists(st.sampled_from([*COMMENTS, "<p>x</p>", "{{ name }}", "<b>y</b>"]), max_size=8))
+def test_comments_of_any_number_stay_in_their_order(parts: list[str]) -> None:
+    html = inlined(f"<html><head><style>p{{color:red}} a:hover{{}}</style></head><body>{''.join(parts)}</body></html>")
+    at = 0
+    for part in parts:
+        at = html.index(part.replace("<p>", '<p style="color: red;">'), at) + 1
+
+
+def test_a_rule_for_what_outlook_reads_stays_and_is_written_onto_the_others() -> None:
+    html = inlined("<style>.b{color:red} i{top:0}</style><!--[if mso]><a class=b>x</a><![endif]--><i class=b>y</i>")
+    assert "<style>.b{color:red}</style>" in html
+    assert '<i class="b" style="top: 0;color: red;">y</i>' in html
+
+
+def test_a_rule_stays_for_classes_that_the_template_makes() -> None:
+    html = inlined('<style>.b{color:red} i{top:0}</style><i class="{{ name }}">x</i><i class=b>y</i>')
+    assert "<style>.b{color:red}</style>" in html
+    assert '<i class="b" style="top: 0;color: red;">y</i>' in html
+
+
+def test_a_selector_with_a_field_in_it_stays() -> None:
+    source = '<style>.{{ name }} p{color:{{ colour }}} p{top:{{ x }}px}</style><div class="{{ name }}"><p>x</p></div>'
+    shown = rendered(inlined(source), **{**FIELDS, "name": "ada"})
+    assert "<style>.ada p{color:#333}</style>" in shown
+    assert '<p style="top: 2px;">' in shown

@@ -42,6 +42,19 @@ class MarkedHtml:
     html: str
     marks: tuple[Mark, ...]
 
+    @property
+    def statements(self) -> re.Pattern[str]:
+        """What finds a statement of the template."""
+        words = "|".join(mark.word for mark in self.marks if mark.statement)
+        return re.compile(words or r"(?!)")
+
+    @property
+    def has_dynamic_class(self) -> bool:
+        """Whether an element has a class or an id that the template makes."""
+        words = "|".join(mark.word for mark in self.marks)
+        value = rf"""(?:"[^"]*?(?:{words})|'[^']*?(?:{words})|(?:{words}))"""
+        return bool(words) and re.search(rf"\b(?:class|id)\s*=\s*{value}", self.html, re.IGNORECASE) is not None
+
     def undo(self, text: str, *, name: str, remedy: str) -> str:
         """Put what the marks stand for back into what a tool made. Raises ConfigError where it lost one.
 
@@ -63,14 +76,19 @@ class MarkedHtml:
         return pattern.sub(lambda match: by_word[match[1] or match[2]].source, text)
 
 
+def unused(prefix: str, source: str) -> str:
+    """Return letters that a text does not contain: these, or more of them."""
+    while prefix in source:
+        prefix += prefix[-1]
+    return prefix
+
+
 def mark(source: str, *, name: str, comments: bool = True) -> MarkedHtml:
     """Mark a template. ``comments``: expressions between tags become comments too, and not words.
 
     Raises ConfigError for Jinja between the attributes of a tag, where no mark can stand.
     """
-    prefix = "zq"
-    while prefix in source:
-        prefix += "q"
+    prefix = unused("zq", source)
     reader, marks, html = _Reader(), list[Mark](), [""]
     for token in tokens(source):
         if token.kind == "data":

@@ -8,11 +8,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-from css_inline import CSSInliner, InlineError
+from css_inline import InlineError
 from mjml import mjml2html
 
 from postroad.errors import ConfigError
-from postroad.mail.marks import MarkedHtml, mark
+from postroad.mail.inline_styles import inline_styles
+from postroad.mail.marks import MarkedHtml, mark, unused
 from postroad.mail.plain_text import plain_text
 from postroad.mail.template import compile_template
 
@@ -52,7 +53,9 @@ def finished(*, text: str | None, html: str | None, mjml: str | None, name: str)
 
 
 def inline_css(source: str, *, name: str) -> str:
-    """Move the rules of ``<style>`` onto the elements that they are for; media queries stay. Nothing is loaded.
+    """Move the rules of ``<style>`` onto the elements that they are for. Nothing is loaded.
+
+    What cannot be moved, such as media queries and ``:hover``, stays, and so do comments and the doctype, as written.
 
     A template without styles is returned as it is. Raises ConfigError where logic and styles do not go together.
     """
@@ -61,16 +64,20 @@ def inline_css(source: str, *, name: str) -> str:
     compile_template(source, name=name, html=True)  # What is wrong with it is said of the source.
     marked = mark(source, name=name)
     try:
-        inlined = _inliner().inline(marked.html)
+        inlined = inline_styles(
+            marked.html, prefix=unused("zr", marked.html), logic=marked.statements, dynamic=marked.has_dynamic_class
+        )
     except InlineError as error:
         raise ConfigError(f"its CSS cannot be read: {error}", where=name, remedy=_KEEP_STYLES) from None
-    if marked.marks and _tags(marked.html) != _tags(inlined):
+    if inlined is None:
+        return source
+    if marked.marks and _tags(inlined.before) != _tags(inlined.after):
         raise ConfigError(
             "its tags do not match in pairs, as its logic stands, so that CSS cannot find its elements",
             where=name,
             remedy=f"Let every block of logic hold whole elements. Or: {_KEEP_STYLES}",
         )
-    return marked.undo(inlined, name=name, remedy=_KEEP_STYLES)
+    return marked.undo(inlined.html, name=name, remedy=_KEEP_STYLES)
 
 
 def mjml_to_html(source: str, *, name: str) -> str:
@@ -105,10 +112,6 @@ def _undo_loosely(marked: MarkedHtml, text: str) -> str:
     for found in reversed(marked.marks):
         text = text.replace(f"<!--{found.comment}-->", found.source).replace(found.word, found.source)
     return text
-
-
-def _inliner() -> CSSInliner:
-    return CSSInliner(keep_at_rules=True, keep_link_tags=True, load_remote_stylesheets=False)
 
 
 def _tags(html: str) -> Counter[str]:

@@ -8,7 +8,7 @@ CSS is read by CSS Syntax Module Level 3, §5.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from postroad.mail.vocabulary import words
@@ -45,11 +45,16 @@ class StyleRule:
         return f"\n{', '.join(selectors)} {{{self.declarations}}}" if selectors else ""
 
 
-def read_rules(css: str, stays: Callable[[str], bool]) -> list[StyleRule]:
-    """Part a style sheet. ``stays``: whether a text has logic in it; all from the first to the last such rule stays."""
+def read_rules(css: str, logic: re.Pattern[str]) -> list[StyleRule]:
+    """Part a style sheet.
+
+    Args:
+        css: The style sheet.
+        logic: Finds what makes rules conditional. All from the first to the last such rule stays.
+    """
     texts = list(_rules(css))
-    logic = [number for number, (text, _) in enumerate(texts) if stays(text)]
-    conditional = range(logic[0], logic[-1] + 1) if logic else range(0)
+    found = [number for number, (text, _) in enumerate(texts) if logic.search(text)]
+    conditional = range(found[0], found[-1] + 1) if found else range(0)
     return [
         _rule(text, brace) if number not in conditional else StyleRule(text=text)
         for number, (text, brace) in enumerate(texts)
@@ -59,9 +64,7 @@ def read_rules(css: str, stays: Callable[[str], bool]) -> list[StyleRule]:
 def depends_on_document(selector: str) -> bool:
     """Return whether the document alone decides which elements a selector is for."""
     plain = _NOT_PSEUDO.sub("", selector)
-    return all(
-        name[1].lower() in _STRUCTURAL and not name[0].startswith("::") for name in _PSEUDO.finditer(plain)
-    )
+    return all(name[1].lower() in _STRUCTURAL and not name[0].startswith("::") for name in _PSEUDO.finditer(plain))
 
 
 def _rules(css: str) -> Iterator[tuple[str, int | None]]:
