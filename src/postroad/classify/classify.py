@@ -154,6 +154,8 @@ _CAUSES: Final = {
     Evidence.NO_MAIL: Cause.NO_MAIL,
     Evidence.MOVED: Cause.MOVED,
     Evidence.MAILBOX_UNAVAILABLE: Cause.UNKNOWN,
+    Evidence.OTHER_THING: Cause.UNKNOWN,
+    Evidence.MISSING: Cause.UNKNOWN,
     Evidence.MAILBOX_FULL: Cause.MAILBOX_FULL,
     Evidence.INACTIVE: Cause.MAILBOX_DISABLED,
     Evidence.NOT_WANTED: Cause.NOT_WANTED,
@@ -202,7 +204,7 @@ _CODES: Final = (
     (re.compile(r"[45]\.7\.(?:2[0-79]|3[0-2]|40|509|515)"), Cause.SENDER_AUTHENTICATION),
     (re.compile(r"[45]\.7\.28"), Cause.RATE),
     # RFC 3463 §3.8 for X.7.2, and Microsoft's own: a list or a person that takes mail from few.
-    (re.compile(r"[45]\.7\.(?:2|124|129|13[346])"), Cause.NOT_WANTED),
+    (re.compile(r"[45]\.7\.(?:2|124|129|13[346]|193)"), Cause.NOT_WANTED),
     (re.compile(r"[45]\.7\.\d+"), Cause.POLICY),
 )
 _CODE_WEIGHT: Final = 4
@@ -267,9 +269,9 @@ def _weighed(said: Statement, found: Sequence[Found]) -> Classification:
     weights: Counter[Cause] = Counter()
     phrases: dict[Cause, str] = {}
     for one in sorted(found, key=lambda one: -one.weight):
-        if one.evidence in HARD or one.evidence is Evidence.MAILBOX_UNAVAILABLE:
-            continue
         cause = _CAUSES[one.evidence]
+        if one.evidence in HARD or cause is Cause.UNKNOWN:
+            continue
         weights[cause] += one.weight
         phrases.setdefault(cause, one.phrase)
     by_code = _by_code(said)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from functools import cache
 from importlib.resources import files
-from typing import Final
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -23,17 +23,21 @@ _NEGATIONS: Final = frozenset(
     }
 )
 _NEGATION_REACH: Final = 2
+_HEDGES: Final = frozenset({"may", "might", "whether", "if", "peut", "können", "möglicherweise", "podría", "potrebbe"})
+"""Words that make a statement a guess: "it may not exist"."""
 
 
 class Evidence(StrEnum):
     """What words are evidence of; the tables of `evidence.toml`."""
 
     NO_MAILBOX = "no-mailbox"
+    MISSING = "missing"
     NO_DOMAIN = "no-domain"
     NO_MAIL = "no-mail"
     MOVED = "moved"
     MAILBOX_UNAVAILABLE = "mailbox-unavailable"
     MAILBOX_FULL = "mailbox-full"
+    OTHER_THING = "other-thing"
     INACTIVE = "inactive"
     NOT_WANTED = "not-wanted"
     SENDER_AUTHENTICATION = "sender-authentication"
@@ -58,16 +62,23 @@ class Evidence(StrEnum):
 HARD: Final = frozenset({Evidence.NO_MAILBOX, Evidence.NO_DOMAIN, Evidence.NO_MAIL, Evidence.MOVED})
 """Words that say that the recipient is not there."""
 
+_SUBJECTS: Final = frozenset(
+    {Evidence.SENDER_ADDRESS, Evidence.SENDER_AUTHENTICATION, Evidence.SENDER_NAME, Evidence.OTHER_THING}
+)
+"""Words that name what a reply is about, other than the recipient."""
+
+Word = str | frozenset[str]
+
 
 class Phrase(Struct, frozen=True):
-    """One phrase of the table. ``words``: each a whole word, one that ends in ``*``, or ``...``.
+    """One phrase of the table. ``words``: each a whole word, one that ends in ``*``, ``...``, or the words of a class.
 
     ``weight``: how many words it has, or what its table says.
     """
 
     evidence: Evidence
     text: str
-    words: tuple[str, ...]
+    words: tuple[Word, ...]
     weight: int
 
 
@@ -80,23 +91,40 @@ class Found(Struct, frozen=True):
 
 
 @cache
+def _content() -> dict[str, dict[str, Any]]:
+    return tomllib.loads(files("postroad.classify").joinpath("evidence.toml").read_text(encoding="utf-8"))
+
+
+@cache
+def _subjects() -> tuple[frozenset[str], frozenset[str]]:
+    """Return words that name a recipient, and words that name nothing."""
+    classes = _content()["classes"]
+    return frozenset(classes["recipient"]) | frozenset(classes["named"]), frozenset(classes["empty"])
+
+
+@cache
 def _tables() -> tuple[Mapping[str, Sequence[Phrase]], Sequence[tuple[str, Phrase]], Sequence[tuple[str, Phrase]]]:
     """Return phrases by their first word, those whose first word has any ending, and those that match anywhere."""
-    content = tomllib.loads(files("postroad.classify").joinpath("evidence.toml").read_text(encoding="utf-8"))
+    content = _content()
+    classes = {f"{{{name}}}": frozenset(words) for name, words in content["classes"].items()}
     by_word: dict[str, list[Phrase]] = defaultdict(list)
     by_stem: list[tuple[str, Phrase]] = []
     anywhere: list[tuple[str, Phrase]] = []
     for kind, table in content.items():
-        for text in table["phrases"]:
-            words = tuple(text.casefold().split())
-            weight = table.get("weight") or sum(1 for word in words if word != "...")
+        for text in table.get("phrases", ()):
+            words = tuple(classes.get(word, word) for word in text.casefold().split())
+            weight = table.get("weight") or sum(1 for word in words if word not in ("...", SENTENCE_END))
             phrase = Phrase(Evidence(kind), text, words, weight)
+            first = words[0]
             if _has_no_spaces(text):
                 anywhere.append((clean(text), phrase))
-            elif phrase.words[0].endswith("*"):
-                by_stem.append((phrase.words[0].rstrip("*"), phrase))
+            elif isinstance(first, frozenset):
+                for word in first:
+                    by_word[word].append(phrase)
+            elif first.endswith("*"):
+                by_stem.append((first.rstrip("*"), phrase))
             else:
-                by_word[phrase.words[0]].append(phrase)
+                by_word[first].append(phrase)
     return by_word, by_stem, anywhere
 
 
@@ -106,24 +134,51 @@ def _has_no_spaces(text: str) -> bool:
 
 
 def find_evidence(cleaned: str) -> tuple[Found, ...]:
-    """Return the phrases that a cleaned text contains, each once, but for those that a negation comes before."""
-    by_word, by_stem, anywhere = _tables()
-    words = cleaned.split(" ")
+    """Return the phrases that a cleaned text contains, each once, but for those after a negation or a guess."""
     found: dict[str, Found] = {}
-    for position, word in enumerate(words):
-        candidates = [*by_word.get(word, ()), *(phrase for stem, phrase in by_stem if word.startswith(stem))]
-        for phrase in candidates:
-            length = _match(phrase.words, words, position)
-            if length and not _is_negated(phrase, words, position):
-                found.setdefault(phrase.text, Found(phrase.evidence, phrase.text, phrase.weight))
-    if not cleaned.isascii():
-        for characters, phrase in anywhere:
-            if characters in cleaned:
-                found.setdefault(phrase.text, Found(phrase.evidence, phrase.text, 2))
+    for sentence in cleaned.split(SENTENCE_END):
+        if sentence.strip():
+            for one in _in_sentence(sentence.strip()):
+                found.setdefault(one.phrase, one)
     return tuple(found.values())
 
 
-def _match(pattern: Sequence[str], words: Sequence[str], position: int) -> int:
+def _in_sentence(sentence: str) -> list[Found]:
+    """Return what one sentence is evidence of. One that names another thing says of no recipient that it is missing."""
+    by_word, by_stem, anywhere = _tables()
+    words = [*sentence.split(" "), SENTENCE_END]
+    found = []
+    for position, word in enumerate(words):
+        candidates = [*by_word.get(word, ()), *(phrase for stem, phrase in by_stem if word.startswith(stem))]
+        for phrase in candidates:
+            if _match(phrase.words, words, position) and not _is_taken_back(phrase, words[:position]):
+                evidence = _evidence(phrase, words[:position])
+                found.append(Found(evidence, phrase.text, phrase.weight))
+    if not sentence.isascii():
+        found += [Found(phrase.evidence, phrase.text, 2) for text, phrase in anywhere if text in sentence]
+    names_other = any(one.evidence is Evidence.OTHER_THING for one in found)
+    says_missing = any(one.evidence in HARD or one.evidence is Evidence.MISSING for one in found)
+    dropped = {Evidence.MISSING}
+    if names_other:
+        dropped |= HARD
+    if not says_missing:
+        dropped |= {Evidence.OTHER_THING}
+    return [one for one in found if one.evidence not in dropped]
+
+
+def _evidence(phrase: Phrase, before: Sequence[str]) -> Evidence:
+    """Return what a phrase is evidence of, after these words of its sentence.
+
+    That something is missing means the recipient where the words before it name one, or name nothing.
+    """
+    if phrase.evidence is not Evidence.MISSING:
+        return phrase.evidence
+    recipients, empty = _subjects()
+    is_recipient = any(word in recipients for word in before) or all(word in empty for word in before)
+    return Evidence.NO_MAILBOX if is_recipient else Evidence.MISSING
+
+
+def _match(pattern: Sequence[Word], words: Sequence[str], position: int) -> int:
     """Return how many words from this position on the pattern covers. 0: it does not match there."""
     at = position
     for place, wanted in enumerate(pattern):
@@ -147,17 +202,20 @@ def _gaps(words: Sequence[str], at: int) -> Iterator[int]:
             return
 
 
-def _same(wanted: str, word: str) -> bool:
+def _same(wanted: Word, word: str) -> bool:
+    if isinstance(wanted, frozenset):
+        return word in wanted
     return word.startswith(wanted[:-1]) if wanted.endswith("*") else word == wanted
 
 
-def _is_negated(phrase: Phrase, words: Sequence[str], position: int) -> bool:
-    """Whether a negation comes shortly before, in the same sentence. Words for a missing mailbox are one themselves."""
-    if phrase.evidence in HARD or phrase.evidence is Evidence.MAILBOX_UNAVAILABLE:
+def _is_taken_back(phrase: Phrase, before: Sequence[str]) -> bool:
+    """Whether a negation comes shortly before, in the same sentence.
+
+    Words for a missing mailbox are a negation themselves: what takes them back is a word that makes them a guess.
+    Words that name what a reply is about name it with a negation too: "no valid sender".
+    """
+    if phrase.evidence in _SUBJECTS:
         return False
-    for word in reversed(words[max(position - _NEGATION_REACH, 0) : position]):
-        if word == SENTENCE_END:
-            return False
-        if word in _NEGATIONS:
-            return True
-    return False
+    is_negation = phrase.evidence in HARD or phrase.evidence in (Evidence.MISSING, Evidence.MAILBOX_UNAVAILABLE)
+    takes_back = _HEDGES if is_negation else _NEGATIONS
+    return any(word in takes_back for word in before[-_NEGATION_REACH:])

@@ -13,7 +13,9 @@ SENTENCE_END: Final = "|"
 # Every pattern begins with a character or a literal that bounds where it may start, and repeats within a limit.
 _URL = re.compile(r"(?:https?|ftp|mailto):[^\s<>\"'()]{1,500}|www\.[^\s<>\"'()]{1,300}", re.IGNORECASE)
 _BRACKETED = re.compile(r"<[^<>\s]{0,320}>|\[[^\[\]\s]{1,200}\]|\{[^{}\s]{1,200}\}")
-_ADDRESS = re.compile(r"[^\s<>()\[\]:;,\"]{1,64}@[^\s<>()\[\]:;,\"]{1,255}|\"[^\"\n]{1,62}\"@[^\s<>()\[\],;\"]{1,255}")
+_ADDRESS = re.compile(
+    r"[^\s<>()\[\]:;,\"]{1,64}@(?:(?!\.\.)[^\s<>()\[\]:;,\"]){1,255}|\"[^\"\n]{1,62}\"@[^\s<>()\[\],;\"]{1,255}"
+)
 _QUOTED_WORD = re.compile(
     r"(?<!\w)(['\"`\u2018\u201c\u201e])[^\s'\"`\u2018\u2019\u201c\u201d]{1,64}['\"`\u2019\u201d\u201c](?!\w)"
 )
@@ -42,7 +44,7 @@ _FIXED = re.compile(
 _FOOTER = re.compile(
     r"(?:for (?:more|further|additional) (?:information|info|details|help)"
     r"|for (?:assistance|help|an? explanation|explanation)"
-    r"|(?:please )?(?:see|visit|refer to|go to) (?:https?:|www\.|\|)|if you (?:believe|feel|think) (?:that )?this"
+    r"|\b(?:please )?(?:see|visit|refer to|go to) (?:https?:|www\.|\|)|if you (?:believe|feel|think) (?:that )?this"
     r"|learn more|more information (?:is|can|at)|weitere informationen|pour plus d|para más información)[^.;\n]{0,300}",
     re.IGNORECASE,
 )
@@ -60,6 +62,10 @@ _BOILERPLATE = re.compile(
     re.IGNORECASE,
 )
 _APOSTROPHE = re.compile(r"(?<=\w)['\u2018\u2019\u02bc`\u00b4](?=\w)")
+_ELISION = re.compile(r"(?<!\w)(?:[cdjlmnst]|qu|all|dall|dell|nell|sull|un)['\u2018\u2019](?=\w)", re.IGNORECASE)
+"""An article or a particle that is written together with its noun in French, Italian and Catalan: `l'adresse`."""
+_E_MAIL = re.compile(r"\be[- \u2010\u2011]mail", re.IGNORECASE)
+_EMPTY_BRACKETS = re.compile(r"\(\s*\)|<\s*>|\[\s*\]")
 _END = re.compile(r"[.;:!?()\n\u2026\u3002\uff1b\uff1a\uff01\uff1f/|]+")
 _OTHER = re.compile(r"[^\w|]+|_+")
 
@@ -94,6 +100,9 @@ def clean(text: str, recipient: str = "") -> str:
     text = _IPV6.sub(" ", text)
     text = _HOST.sub(" ", text)
     text = _CODE.sub(" ", text)
+    text = _E_MAIL.sub("email", text)
+    text = _EMPTY_BRACKETS.sub(" ", text)
+    text = _ELISION.sub(lambda match: match[0][:-1] + " ", text)
     text = _APOSTROPHE.sub("", text)
     text = _END.sub(" | ", text.casefold())
     return " ".join(_OTHER.sub(" ", text).split())
