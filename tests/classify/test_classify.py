@@ -146,6 +146,22 @@ def test_phrases_are_in_the_form_of_cleaned_text() -> None:
         assert clean(bare) == " ".join(bare.casefold().split()), phrase
 
 
+OTHER_THINGS = [
+    *("sender", "sending domain", "your mail server", "reverse DNS entry", "PTR record", "SPF record", "DKIM key"),
+    *("HELO name", "hostname", "DNS name", "client host", "certificate", "command", "Reply-To address", "IP address"),
+    *("originating host", "network", "file", "table", "URL", "login", "source address", "author domain", "encoding"),
+]
+MISSING = ["does not exist", "not found", "is unknown", "is invalid", "could not be found", "no longer exists"]
+
+
+@pytest.mark.parametrize("status", [None, "5.7.1"])
+@pytest.mark.parametrize("thing", OTHER_THINGS)
+def test_another_thing_that_is_missing_is_no_recipient(thing: str, status: str | None) -> None:
+    texts = [f"{begin}{thing} {missing}" for begin in ("", "The ", "Rejected: ") for missing in MISSING]
+    wrong = [text for text in texts if classify(Statement(text=text, code=550, status=status)).suppresses]
+    assert wrong == []
+
+
 @given(st.text(max_size=300), st.integers(400, 599), st.sampled_from([None, *Phase]))
 def test_any_text_is_classified(text: str, code: int, phase: Phase | None) -> None:
     found = classify(Statement(text=text, code=code, phase=phase))

@@ -63,9 +63,12 @@ HARD: Final = frozenset({Evidence.NO_MAILBOX, Evidence.NO_DOMAIN, Evidence.NO_MA
 """Words that say that the recipient is not there."""
 
 _SUBJECTS: Final = frozenset(
-    {Evidence.SENDER_ADDRESS, Evidence.SENDER_AUTHENTICATION, Evidence.SENDER_NAME, Evidence.OTHER_THING}
+    {
+        *(Evidence.SENDER_ADDRESS, Evidence.SENDER_AUTHENTICATION, Evidence.SENDER_NAME, Evidence.OTHER_THING),
+        *(Evidence.NOT_WANTED, Evidence.RELAYING, Evidence.RELAY_ACCOUNT, Evidence.GREYLISTED),
+    }
 )
-"""Words that name what a reply is about, other than the recipient."""
+"""Evidence whose words name what a reply is about: "no valid sender" and "not whitelisted" are about it as well."""
 
 Word = str | frozenset[str]
 
@@ -147,22 +150,27 @@ def _in_sentence(sentence: str) -> list[Found]:
     """Return what one sentence is evidence of. One that names another thing says of no recipient that it is missing."""
     by_word, by_stem, anywhere = _tables()
     words = [*sentence.split(" "), SENTENCE_END]
+    matches = [
+        (phrase, position, position + length)
+        for position, word in enumerate(words)
+        for phrase in (*by_word.get(word, ()), *(phrase for stem, phrase in by_stem if word.startswith(stem)))
+        if (length := _match(phrase.words, words, position))
+    ]
+    ends = [end for phrase, _, end in matches if _is_negation(phrase)]
     found = []
-    for position, word in enumerate(words):
-        candidates = [*by_word.get(word, ()), *(phrase for stem, phrase in by_stem if word.startswith(stem))]
-        for phrase in candidates:
-            if _match(phrase.words, words, position) and not _is_taken_back(phrase, words[:position]):
-                evidence = _evidence(phrase, words[:position])
-                found.append(Found(evidence, phrase.text, phrase.weight))
+    for phrase, position, _ in matches:
+        # "mailbox not found blacklisted": the negation is part of the words before, and takes back none after them.
+        begin = max((end for end in ends if end <= position), default=0)
+        if not _is_taken_back(phrase, words[begin:position]):
+            found.append(Found(_evidence(phrase, words[:position]), phrase.text, phrase.weight))
     if not sentence.isascii():
         found += [Found(phrase.evidence, phrase.text, 2) for text, phrase in anywhere if text in sentence]
+    mailbox = {Evidence.NO_MAILBOX, Evidence.MOVED}
     names_other = any(one.evidence is Evidence.OTHER_THING for one in found)
-    says_missing = any(one.evidence in HARD or one.evidence is Evidence.MISSING for one in found)
-    dropped = {Evidence.MISSING}
-    if names_other:
-        dropped |= HARD
+    says_missing = any(one.evidence in mailbox or one.evidence is Evidence.MISSING for one in found)
+    dropped = {Evidence.MISSING} | (mailbox if names_other else set())
     if not says_missing:
-        dropped |= {Evidence.OTHER_THING}
+        dropped.add(Evidence.OTHER_THING)
     return [one for one in found if one.evidence not in dropped]
 
 
@@ -212,10 +220,12 @@ def _is_taken_back(phrase: Phrase, before: Sequence[str]) -> bool:
     """Whether a negation comes shortly before, in the same sentence.
 
     Words for a missing mailbox are a negation themselves: what takes them back is a word that makes them a guess.
-    Words that name what a reply is about name it with a negation too: "no valid sender".
     """
     if phrase.evidence in _SUBJECTS:
         return False
-    is_negation = phrase.evidence in HARD or phrase.evidence in (Evidence.MISSING, Evidence.MAILBOX_UNAVAILABLE)
-    takes_back = _HEDGES if is_negation else _NEGATIONS
+    takes_back = _HEDGES if _is_negation(phrase) else _NEGATIONS
     return any(word in takes_back for word in before[-_NEGATION_REACH:])
+
+
+def _is_negation(phrase: Phrase) -> bool:
+    return phrase.evidence in HARD or phrase.evidence in (Evidence.MISSING, Evidence.MAILBOX_UNAVAILABLE)

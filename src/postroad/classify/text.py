@@ -61,6 +61,7 @@ _BOILERPLATE = re.compile(
     r"|the attachment contains the original mail headers\.?|this is the [^\n]{0,60}? at (?:host )?[\w.-]{1,255}",
     re.IGNORECASE,
 )
+_POSSESSIVE = re.compile(r"(?<=\w)['\u2019]s(?!\w)", re.IGNORECASE)
 _APOSTROPHE = re.compile(r"(?<=\w)['\u2018\u2019\u02bc`\u00b4](?=\w)")
 _ELISION = re.compile(r"(?<!\w)(?:[cdjlmnst]|qu|all|dall|dell|nell|sull|un)['\u2018\u2019](?=\w)", re.IGNORECASE)
 """An article or a particle that is written together with its noun in French, Italian and Catalan: `l'adresse`."""
@@ -103,6 +104,7 @@ def clean(text: str, recipient: str = "") -> str:
     text = _E_MAIL.sub("email", text)
     text = _EMPTY_BRACKETS.sub(" ", text)
     text = _ELISION.sub(lambda match: match[0][:-1] + " ", text)
+    text = _POSSESSIVE.sub("", text)
     text = _APOSTROPHE.sub("", text)
     text = _END.sub(" | ", text.casefold())
     return " ".join(_OTHER.sub(" ", text).split())
