@@ -263,6 +263,14 @@ DAMAGED = {
     "a number beyond all": json.dumps(TLS).replace("90", "1e999999", 1).encode(),
     "a date before all": json.dumps(TLS).replace("2026-11-01T00:00:00Z", "0001-01-01T00:00:00+14:00").encode(),
     "a lone surrogate": json.dumps(TLS).replace("Mail Test", "\\ud800").encode(),
+    "broken in every record": b"<feedback>" + b"<record><row></record>" * 500_000,
+    "broken parts without an end": b"<feedback>" + b"<record><" * 1_000_000,
+    "ampersands": b"<feedback><record><a>" + b"&" * (5 << 20),
+    "no UTF-8": b"<feedback><record><a>" + b"\xff" * (10 << 20),
+    "control characters": b"<feedback>" + b"\x01\n" * (5 << 20),
+    "UTF-16 of noise": b"\xff\xfe" + Random(2).randbytes(1 << 20),
+    "many values": b'{"policies":[' + b"{}," * 2_000_000 + b"{}]}",
+    "many failures": json.dumps(TLS | {"policies": [{"failure-details": [{}] * 120_000}]}).encode(),
     "many policies": json.dumps(TLS | {"policies": TLS["policies"] * 40_000}).encode(),
 }
 
@@ -313,6 +321,10 @@ def test_names_that_no_column_takes_are_cut(house: House) -> None:
         lambda n: b"<feedback>" + b"<!-- a -->" * n,
         lambda n: dmarc(n // 50),
         lambda n: json.dumps(TLS | {"policies": TLS["policies"] * (n // 50)}).encode(),
+        lambda n: b"<feedback>" + b"<record><row></record>" * (n // 10),
+        lambda n: b"<feedback><record><a>" + b"&" * n,
+        lambda n: b"<feedback><record>" + b"\xff\x01" * n,
+        lambda n: XML.replace(RECORD, RECORD.replace("198.51.100.7", "me") * (n // 500)).encode(),
         lambda n: zipped(("r.xml", b"<feedback>" + b"<a></a>" * n)),
     ],
 )

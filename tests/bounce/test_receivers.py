@@ -20,7 +20,7 @@ from postroad.store.engine import read
 from postroad.store.ledger import TouchState
 from tests.bounce import mails
 from tests.bounce.house import House
-from tests.dns.test_reports import LAUGHS, TLS, XML, mail, zipped
+from tests.dns.test_reports import LAUGHS, RECORD, TLS, XML, mail, zipped
 from tests.store.rows import NOW
 
 DMARC_MAIL = mail(("application/gzip", "mail.test!acme.dev!1!2.xml.gz", gzip.compress(XML.encode())))
@@ -120,3 +120,48 @@ def test_a_mail_is_read_up_to_a_size_and_however_deep_it_is_nested() -> None:
     assert read_reports(b"Subject: x\n\n" + b"x" * MAX_REPORT_MAIL_BYTES, ("acme.dev",)) == Reports()
     deep = b"".join(b"Content-Type: multipart/mixed; boundary=b%d\n\n--b%d\n" % (n, n) for n in range(5_000))
     assert read_reports(deep + DMARC_MAIL, ("acme.dev",)) == Reports()
+
+
+BARE = {"policy": {"policy-type": "no-policy-found"}, "summary": {"total-successful-session-count": 4}}
+
+
+def test_what_of_a_report_cannot_be_read_is_named_and_the_rest_is_kept(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad = XML.replace(RECORD, RECORD + RECORD.replace("198.51.100.7", "me"))
+    house.process(
+        mail(
+            ("application/zip", "logo.zip", b"PK\x03\x04"),
+            ("application/gzip", "mail.test!acme.dev!1!2.xml.gz", gzip.compress(bad.encode())),
+            ("application/json", "mail.test!acme.dev!1!2!1.json", json.dumps(TLS | {"policies": [BARE]}).encode()),
+        )
+    )
+    assert known(house.engine) == [("dmarc", "acme.dev"), ("tls", "acme.dev")]
+    for said in ("logo.zip: its zip is broken", "record 2: source_ip 'me'", "policy 1: policy-domain"):
+        assert said in caplog.text
+    with read(house.engine) as connection:
+        assert connection.execute(sa.text("SELECT left_out FROM mail_report ORDER BY id")).scalars().all() == [1, 0]
+
+
+def test_a_report_that_names_no_domain_is_not_kept(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    message = mail(("application/json", "r.json", json.dumps(TLS | {"policies": [BARE]}).encode()))
+    house.process(message.replace(b"Report Domain: acme.dev", b"Hello"))
+    assert known(house.engine) == []
+    assert "r.json: it is about no domain" in caplog.text
+
+
+def test_base64_without_padding_is_read(house: House) -> None:
+    data = XML.encode() + b" " * ((1 - len(XML.encode())) % 3)
+    padded = mail(("application/xml", "r.xml", data))
+    assert padded.count(b"IA==\n") == 1
+    house.process(padded.replace(b"IA==\n", b"IA\n"))
+    assert known(house.engine) == [("dmarc", "acme.dev")]
+
+
+def test_reports_times_and_ids_that_are_missing_do_not_keep_the_rest(house: House) -> None:
+    xml = XML.replace("1790000000", "").replace("1790086399", "").replace("<report_id>r-1</report_id>", "")
+    for copy in (b"1", b"2"):
+        house.process(b"X-Copy: " + copy + b"\n" + mail(("application/xml", "r.xml", xml.encode())))
+    with read(house.engine) as connection:
+        [row] = connection.execute(sa.text("SELECT ends_at, received_at FROM mail_report")).all()
+    assert row.ends_at == row.received_at

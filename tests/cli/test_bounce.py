@@ -21,6 +21,8 @@ from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
 from tests.bounce import mails
 from tests.commands import run_command
+from tests.dns.test_reports import RECORD, XML
+from tests.dns.test_reports import mail as mail_with
 from tests.store.rows import NOW, add_campaign, add_recipient, add_touch, touch_row
 
 SETTINGS = 'public_url = "https://mail.example.com"\n'
@@ -90,6 +92,21 @@ def test_explain_prints_one_object_for_each_mail_and_makes_nothing(site: Site) -
     ]
     assert "no such mailbox" in site.run("bounce", "explain", "inbox/1.eml")
     assert not site.settings.state_dir.exists()
+
+
+def test_explain_names_what_of_attached_reports_cannot_be_read(site: Site) -> None:
+    bad = XML.replace(RECORD, RECORD + RECORD.replace("198.51.100.7", "me"))
+    parts = [("application/zip", "logo.zip", b"PK\x03\x04"), ("application/xml", "r.xml", bad.encode())]
+    (site.folder / "1.eml").write_bytes(mail_with(*parts))
+    explained = json.loads(site.run("bounce", "explain", "1.eml", "--json"))
+    [report] = explained["reports"]
+    assert (report["organisation"], report["domain"], report["rows"]) == ("mail.test", "acme.dev", 1)
+    assert report["problems"] == ["record 2: source_ip 'me' is no address"]
+    assert explained["not_read"] == ["logo.zip: its zip is broken: BadZipFile: File is not a zip file"]
+    shown = site.run("bounce", "explain", "1.eml")
+    assert "report of mail.test on acme.dev, 1 rows" in shown
+    assert "not read: record 2" in shown
+    assert "not read: logo.zip" in shown
 
 
 def test_what_is_handed_in_is_judged_by_a_worker_and_counted(site: Site) -> None:

@@ -15,7 +15,7 @@ from postroad.embedded import stop_redis
 from tests.commands import run_command
 from tests.dns.nameserver import Nameserver, Trouble
 from tests.dns.test_checks import GOOD, zone_with
-from tests.dns.test_reports import TLS, XML
+from tests.dns.test_reports import RECORD, TLS, XML, mail
 
 ZONE = zone_with({"_mta-sts.acme.dev": None})
 OPTIONS = ("--sender-ip", "198.51.100.7", "--dkim-selector", "a", "--dkim-selector", "b", "--helo", "out.acme.dev")
@@ -107,6 +107,24 @@ async def test_reports_are_kept_once_and_summarised_by_source(tmp_path: Path) ->
         ("certificate-expired", 7),
         ("failure", 3),
     }
+
+
+async def test_what_of_a_report_cannot_be_read_is_named_and_the_rest_is_kept(tmp_path: Path) -> None:
+    bad = XML.replace(RECORD, RECORD + RECORD.replace("198.51.100.7", "me"))
+    parts = [("application/zip", "logo.zip", b"PK\x03\x04"), ("application/xml", "r.xml", bad.encode())]
+    (tmp_path / "1.eml").write_bytes(mail(*parts))
+    try:
+        code, out, _ = await postroad(tmp_path, "dns", "read-reports", "1.eml", "--json")
+        again, shown, _ = await postroad(tmp_path, "dns", "read-reports", "1.eml")
+    finally:
+        stop_redis(tmp_path / ".postroad")
+    [outcome] = json.loads(out)
+    assert (code, again, outcome["refused"], outcome["new"]) == (0, 0, False, 1)
+    assert outcome["problems"] == [
+        "logo.zip: its zip is broken: BadZipFile: File is not a zip file",
+        "record 2: source_ip 'me' is no address",
+    ]
+    assert "not read: record 2: source_ip 'me'" in shown
 
 
 async def test_senders_are_checked_held_back_and_let_go(tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from postroad.bounce.effects import judged
 from postroad.bounce.judge import Verdict
-from postroad.bounce.reading import Read
+from postroad.bounce.reading import Read, ReadReports, Reports
 from postroad.bounce.report import Envelope, Kind
+from postroad.dns.reports.dmarc import DmarcReport
+from postroad.dns.reports.tls import TlsReport
 from postroad.mail.token import TokenSigner
 
 
@@ -24,23 +26,51 @@ class ExplainedRecipient:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExplainedReport:
+    """One DMARC or TLS report attached to a mail. ``problems``: what of it could not be read."""
+
+    organisation: str
+    report_id: str
+    domain: str
+    rows: int
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Explained:
-    """One mail. ``touch``: what its tokens say; None where there is none that this installation signed."""
+    """One mail. ``touch``: what its tokens say; None where there is none that this installation signed.
+
+    ``reports``: those attached to it. ``not_read``: attached reports that cannot be read, and why.
+    """
 
     file: str
     kind: Kind
     recipients: tuple[ExplainedRecipient, ...]
     touch: int | None
+    reports: tuple[ExplainedReport, ...] = ()
+    not_read: tuple[str, ...] = ()
 
 
 def explain(
-    file: str, raw: bytes, envelope: Envelope, signer: TokenSigner | None, own: Collection[str] = (), *, read: Read
+    file: str,
+    raw: bytes,
+    envelope: Envelope,
+    signer: TokenSigner | None,
+    own: Collection[str] = (),
+    *,
+    read: Read,
+    read_reports: ReadReports | None = None,
 ) -> Explained:
-    """Read and judge one mail. Nothing follows from it. ``own``: addresses that we write from.
+    """Read and judge one mail. Nothing follows from it.
 
-    Raises UnavailableError, as ``read`` does.
+    ``own``: addresses that we write from. ``read_reports``: reads attached reports, of every domain; None: they are
+    left out. Raises UnavailableError, as ``read`` does.
     """
     report, judgements, tokens = judged(read(raw, envelope), signer, own)
+    attached = Reports()
+    if report.carries_reports and read_reports is not None:
+        attached = read_reports(raw, None)
+    received: tuple[DmarcReport | TlsReport, ...] = (*attached.dmarc, *attached.tls)
     return Explained(
         file=file,
         kind=report.kind,
@@ -55,4 +85,15 @@ def explain(
             for one in judgements
         ),
         touch=tokens.match.touch_id if tokens.match is not None else None,
+        reports=tuple(
+            ExplainedReport(
+                organisation=one.organisation,
+                report_id=one.report_id,
+                domain=one.domain,
+                rows=len(one.rows),
+                problems=one.problems,
+            )
+            for one in received
+        ),
+        not_read=attached.refused,
     )

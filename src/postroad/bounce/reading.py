@@ -35,13 +35,13 @@ class Reports(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ReportsRequest(msgspec.Struct, frozen=True, array_like=True):
-    """A mail, and the domains whose reports are kept."""
+    """A mail, and the domains whose reports are kept. None: those of every domain."""
 
     raw: bytes
-    domains: tuple[str, ...]
+    domains: tuple[str, ...] | None
 
 
-ReadReports = Callable[[bytes, tuple[str, ...]], Reports]
+ReadReports = Callable[[bytes, tuple[str, ...] | None], Reports]
 """Reads the reports attached to a mail. It raises nothing but UnavailableError."""
 
 
@@ -78,7 +78,7 @@ class ReportReader(_Reader):
     def __init__(self, module: str = "postroad.bounce.report_reader", limits: Limits = REPORT_LIMITS) -> None:
         super().__init__(module, limits)
 
-    def __call__(self, raw: bytes, domains: tuple[str, ...]) -> Reports:
+    def __call__(self, raw: bytes, domains: tuple[str, ...] | None) -> Reports:
         """Read the reports of a mail. Blocking. Raises UnavailableError if the child cannot be started."""
         try:
             return _decode_reports(self._confined.ask(_encode(ReportsRequest(raw, domains))))

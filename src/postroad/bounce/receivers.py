@@ -55,6 +55,8 @@ def keep_reports(engine: sa.Engine, digest: str, rules: ReportRules, now: dateti
         note = f"; {report.left_out} rows left out" if report.left_out else ""
         level = logging.WARNING if kept is Kept.TOO_MANY else logging.INFO
         log.log(level, "mail %s: %s on %s: %s%s", digest[:16], report.organisation, report.domain, kept, note)
+        for problem in report.problems if kept is Kept.NEW else ():
+            log.warning("mail %s: %s on %s: %s", digest[:16], report.organisation, report.domain, problem)
     for why in reports.refused:
         log.warning("mail %s: a report is not kept: %s", digest[:16], why)
     with write(engine) as connection:

@@ -17,7 +17,7 @@ from postroad.bounce.reading import REPORT_LIMITS, Reports, ReportsRequest
 from postroad.confined import serve
 from postroad.dns.reports.condense import condense
 from postroad.dns.reports.dmarc import DmarcReport
-from postroad.dns.reports.read import MAX_ATTACHMENTS, read_report
+from postroad.dns.reports.read import MAX_ATTACHMENTS, domain_named, printable_name, read_report
 from postroad.dns.reports.tls import TlsReport
 from postroad.errors import DataError
 
@@ -25,20 +25,29 @@ _decode = msgspec.msgpack.Decoder(ReportsRequest).decode
 _encode = msgspec.msgpack.Encoder().encode
 
 
-def read_reports(raw: bytes, domains: tuple[str, ...]) -> Reports:
-    """Read the reports attached to a mail, in this process, and cut each down to what is kept of it."""
+def read_reports(raw: bytes, domains: tuple[str, ...] | None) -> Reports:
+    """Read the reports attached to a mail, in this process, and cut each down to what is kept of it.
+
+    ``domains``: of senders; reports on others are refused. None: reports on every domain are read.
+    """
+    mail = read_message(raw, MAX_REPORT_MAIL_BYTES)
+    subject = mail.headers.get("subject")
     dmarc: list[DmarcReport] = []
     tls: list[TlsReport] = []
     refused: list[str] = []
-    for part in attached_reports(read_message(raw, MAX_REPORT_MAIL_BYTES))[:MAX_ATTACHMENTS]:
+    attached = attached_reports(mail)
+    if len(attached) > MAX_ATTACHMENTS:
+        refused.append(f"{len(attached) - MAX_ATTACHMENTS} parts are not read: {MAX_ATTACHMENTS} are the most")
+    for part in attached[:MAX_ATTACHMENTS]:
         try:
-            read = read_report(_octets(part))
+            read = read_report(_octets(part), domain_named(part.file_name, subject))
         except DataError as error:
-            refused.append(error.message[:200])
+            refused.append(f"{printable_name(part.file_name)}: {error.message}"[:300])
             continue
         match condense(read, domains):
             case None:
-                refused.append(f"it is about {read.domain[:100]}, which is not a domain of a sender")
+                about = f"{read.domain[:100]}, which is not a domain of a sender" if read.domain else "no domain"
+                refused.append(f"{printable_name(part.file_name)}: it is about {about}")
             case DmarcReport() as report:
                 dmarc.append(report)
             case TlsReport() as report:
@@ -51,7 +60,7 @@ def _octets(part: Part) -> bytes:
     match part.headers.get("content-transfer-encoding").lower().strip():
         case "base64":
             try:
-                return b64decode(part.body)
+                return b64decode(part.body + b"==")  # Some writers leave out the padding.
             except Base64Error:
                 raise DataError("its base64 is broken") from None
         case "quoted-printable":

@@ -12,10 +12,10 @@ from typing import Annotated
 
 import typer
 
-from postroad.bounce.explain import explain
+from postroad.bounce.explain import Explained, explain
 from postroad.bounce.intake import BOUNCE_QUEUE, Intake
 from postroad.bounce.mailfiles import mails_in
-from postroad.bounce.reading import MailReader
+from postroad.bounce.reading import MailReader, ReportReader
 from postroad.bounce.reply import own_addresses
 from postroad.bounce.report import Envelope
 from postroad.bounce.sources.fetched import Polled
@@ -156,21 +156,40 @@ def explain_(path: MailPath, as_json: JsonOption = False) -> None:
     signer = TokenSigner(*ring) if ring else None
     own = own_addresses((sender.address, sender.reply_to) for sender in settings.senders.values())
     envelope = Envelope(source="file")
-    with MailReader() as reader:
+    with MailReader() as reader, ReportReader() as reports:
         explained = (
-            explain(_name(path, file), raw, envelope, signer, own, read=reader) for file, raw in mails_in(path)
+            explain(_name(path, file), raw, envelope, signer, own, read=reader, read_reports=reports)
+            for file, raw in mails_in(path)
         )
         if as_json:
             for one in explained:
-                print_json(one)
+                print_json(_as_json(one))
             return
+        explained_mails = list(explained)
         rows = [
             (one.file, one.kind, who.address, who.status, who.reply_code, who.verdict, who.rule, one.touch)
-            for one in explained
+            for one in explained_mails
             for who in one.recipients
         ]
     columns = ["file", "kind", "recipient", "status", "reply", "verdict", "rule", "touch"]
     print_table(f"mails in {path}", columns, rows)
+    _print_reports(explained_mails)
+
+
+def _as_json(mail: Explained) -> dict[str, object]:
+    """Return what is printed of a mail; of reports only where it has some."""
+    return {name: held for name, held in vars(mail).items() if held or name not in ("reports", "not_read")}
+
+
+def _print_reports(mails: Sequence[Explained]) -> None:
+    for mail in mails:
+        for report in mail.reports:
+            about = f"{report.organisation} on {report.domain or 'no domain'}"
+            print_line(f"{mail.file}: report of {about}, {report.rows:,} rows")
+            for problem in report.problems:
+                print_line(f"  not read: {problem}")
+        for why in mail.not_read:
+            print_line(f"{mail.file}: not read: {why}")
 
 
 def _name(path: Path, file: Path) -> str:

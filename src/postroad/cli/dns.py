@@ -245,7 +245,10 @@ def read_reports(
     ],
     as_json: JsonOption = False,
 ) -> None:
-    """Keep reports that receivers sent. One that is known changes nothing; a bad one is named, and the rest read."""
+    """Keep reports that receivers sent. One that is known changes nothing.
+
+    What of a file cannot be read is named, and the rest is kept.
+    """
 
     async def work(parts: Parts) -> list[FileOutcome]:
         return [await asyncio.to_thread(keep_file, parts.engine, path, parts.clock.now()) for path in files]
@@ -256,6 +259,8 @@ def read_reports(
     else:
         for result in results:
             print_line(f"{result.file}: {result.outcome}")
+            for problem in result.problems:
+                print_line(f"  not read: {problem}")
     bad = [result.file for result in results if result.refused]
     if bad:
         raise DataError(f"{len(bad)} of {len(files)} files are no report", where=", ".join(bad[:5]))

@@ -30,26 +30,34 @@ def keep(engine: sa.Engine, report: DmarcReport | TlsReport, now: datetime) -> K
 
 @dataclass(frozen=True, kw_only=True)
 class FileOutcome:
-    """What became of a file. ``new``: reports of it that were not known before."""
+    """What became of a file.
+
+    ``refused``: not one report of it can be read. ``new``: reports of it that were not known before. ``problems``: what
+    of it could not be read.
+    """
 
     file: str
     refused: bool
     new: int
     outcome: str
+    problems: tuple[str, ...] = ()
 
 
 def keep_file(engine: sa.Engine, path: Path, now: datetime) -> FileOutcome:
     """Keep the reports in a file, which may be a mail with reports attached. Raises UnavailableError."""
+    problems: list[str] = []
     try:
         with path.open("rb") as file:
-            reports = reports_of(file.read(MAX_FILE_BYTES))
+            reports = reports_of(file.read(MAX_FILE_BYTES), path.name, problems)
     except (DataError, OSError) as error:
         why = error.message if isinstance(error, DataError) else error.strerror
         return FileOutcome(file=str(path), refused=True, new=0, outcome=f"refused: {why}")
     kept = [(report, keep(engine, report, now)) for report in reports]
     said = [
-        f"{report.organisation} on {report.domain}, {len(report.rows):,} rows{'' if how is Kept.NEW else f': {how}'}"
+        f"{report.organisation} on {report.domain or 'no domain'}, {len(report.rows):,} rows"
+        f"{'' if how is Kept.NEW else f': {how}'}"
         for report, how in kept
     ]
     new = sum(how is Kept.NEW for _, how in kept)
-    return FileOutcome(file=str(path), refused=False, new=new, outcome="; ".join(said))
+    problems += [problem for report in reports for problem in report.problems]
+    return FileOutcome(file=str(path), refused=False, new=new, outcome="; ".join(said), problems=tuple(problems))

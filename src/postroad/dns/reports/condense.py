@@ -39,11 +39,11 @@ def condense(report: DmarcReport | TlsReport, ours: Collection[str] | None) -> D
         rows, left_out = _largest([row for row in report.rows if ours is None or owner_of(row.header_from, ours)])
         if ours is not None and not owner_of(domain, ours) and not (rows and policy_owner_of(domain, ours)):
             return None  # What is above ours is that of others too, as a public suffix is.
-        return replace(report, domain=domain, rows=rows, left_out=left_out)
+        return replace(report, domain=domain, rows=rows, left_out=report.left_out + left_out)
     if ours is not None and not owner_of(domain, ours):
         return None
     sessions, left_out = _largest([row for row in report.rows if ours is None or owner_of(row.domain, ours)])
-    return replace(report, domain=domain, rows=sessions, left_out=left_out)
+    return replace(report, domain=domain, rows=sessions, left_out=report.left_out + left_out)
 
 
 def _spelled(domain: str) -> str:

@@ -13,6 +13,8 @@ from postroad.dns.reports.unpack import MAX_PACKED_BYTES, unpack
 from postroad.errors import DataError
 
 _HEADER = re.compile(rb"[A-Za-z][A-Za-z0-9-]*:|From ")
+_SUBJECT = re.compile(r"(?i)\breport[ -]domain:\s{0,20}([A-Za-z0-9._-]{1,253})")
+_DOMAIN = re.compile(r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63}){1,126}")
 _NAMES = (".xml", ".xml.gz", ".json", ".json.gz", ".zip", ".gz")
 _MEDIA_TYPES = (
     *("application/xml", "text/xml", "application/gzip", "application/x-gzip", "application/zip"),
@@ -23,10 +25,13 @@ _MEDIA_TYPES = (
 MAX_ATTACHMENTS = 20
 
 
-def reports_of(data: bytes) -> list[DmarcReport | TlsReport]:
-    """Read the reports of a file: itself, or those attached to it where it is a mail. Raises DataError."""
+def reports_of(data: bytes, file_name: str = "", refused: list[str] | None = None) -> list[DmarcReport | TlsReport]:
+    """Read the reports of a file: itself, or those attached to it where it is a mail.
+
+    ``refused``: gets why other attached reports cannot be read. Raises DataError if not one can be read.
+    """
     if not _HEADER.match(data[:1_000]):
-        return [read_report(data)]
+        return [read_report(data, domain_named(file_name))]
     if len(data) > MAX_PACKED_BYTES * 2:
         raise DataError(f"it is a mail of {len(data):,} bytes; at most {MAX_PACKED_BYTES * 2:,} are read")
     try:
@@ -43,7 +48,33 @@ def reports_of(data: bytes) -> list[DmarcReport | TlsReport]:
         raise DataError("it is a mail without a report: neither XML nor JSON, in gzip or zip or bare")
     if len(attached) > MAX_ATTACHMENTS:
         raise DataError(f"it is a mail with {len(attached)} reports; at most {MAX_ATTACHMENTS} are read")
-    return [read_report(_octets(part)) for part in attached]
+    reports: list[DmarcReport | TlsReport] = []
+    wrong: list[str] = []
+    for part in attached:
+        name = part.get_filename() or ""
+        try:
+            reports.append(read_report(_octets(part), domain_named(name, str(message.get("subject", "")))))
+        except DataError as error:
+            wrong.append(f"{printable_name(name)}: {error.message}")
+    if not reports:
+        raise DataError("; ".join(wrong)[:1_000])
+    if refused is not None:
+        refused += wrong
+    return reports
+
+
+def domain_named(file_name: str, subject: str = "") -> str:
+    """Return the policy domain that a file's name or a mail's subject has (RFC 9990, RFC 8460 §5.3); empty: none."""
+    parts = file_name.rpartition("/")[2].split("!")
+    domain = parts[1] if len(parts) >= 4 else ""
+    if not domain and (match := _SUBJECT.search(subject[:1_000])):
+        domain = match[1]
+    return domain.lower() if _DOMAIN.fullmatch(domain) else ""
+
+
+def printable_name(file_name: str) -> str:
+    """Return the name of an attached file, as it can be shown."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in file_name[:60]) or "a part without a name"
 
 
 def may_be_report(media_type: str, file_name: str) -> bool:
@@ -56,11 +87,15 @@ def _octets(part: Message) -> bytes:
     return payload if isinstance(payload, bytes) else b""
 
 
-def read_report(data: bytes) -> DmarcReport | TlsReport:
-    """Read a report: XML or JSON, bare, in gzip or in zip. Raises DataError with what is wrong."""
+def read_report(data: bytes, domain: str = "") -> DmarcReport | TlsReport:
+    """Read a report: XML or JSON, bare, in gzip or in zip.
+
+    ``domain``: the policy domain of a report that names none. Raises DataError with what is wrong.
+    """
     text = unpack(data).removeprefix(b"\xef\xbb\xbf").lstrip()
-    if text.startswith(b"{"):
-        return read_tls_report(text)
-    if text.startswith((b"<", b"\xff\xfe", b"\xfe\xff")):
-        return read_dmarc_report(text)
+    begin = text[:100].translate(None, b"\x00\xff\xfe").lstrip()  # of UTF-16 too
+    if begin.startswith((b"{", b"[")):
+        return read_tls_report(text, domain)
+    if begin.startswith(b"<"):
+        return read_dmarc_report(text, domain)
     raise DataError("it is neither XML (DMARC) nor JSON (TLS-RPT), bare, in gzip or in zip")

@@ -48,6 +48,8 @@ def _gunzip(data: bytes) -> bytes:
         if not member.eof:
             raise DataError("its gzip ends too early")
         data = member.unused_data.lstrip(b"\x00")
+        if not data.startswith(_GZIP):
+            break  # gzip too leaves out what follows the last member.
     return bytes(out)
 
 
@@ -68,7 +70,7 @@ def _unzip(data: bytes) -> bytes:
 
 
 def _report_in(archive: zipfile.ZipFile) -> zipfile.ZipInfo:
-    files = [entry for entry in archive.infolist() if not entry.is_dir()]
+    files = [entry for entry in archive.infolist() if not (entry.is_dir() or entry.filename.startswith("__MACOSX/"))]
     if len(files) != 1:
         raise DataError(f"its zip has {len(files)} files; a report is one")
     if files[0].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from xml.parsers import expat
 
+from postroad.dns.reports.encoding import repair_xml, to_utf8
+from postroad.dns.reports.problems import Problems
 from postroad.errors import DataError
 
 MAX_DEPTH = 16
@@ -13,13 +16,20 @@ MAX_NODES = 2_000
 """Of one part that is handed on whole."""
 MAX_TEXT = 4_096
 """Characters of one element."""
+MAX_RESTARTS = 20
+"""Of one report, after places where its XML is broken."""
+_PART = re.compile(rb"(?i)<(?:[a-z0-9]{1,20}:)?(?:report_metadata|policy_published|record)(?=[\s>])")
 
 
 @dataclass(slots=True)
 class Node:
-    """An element: its text, and its children by name, without namespaces."""
+    """An element: its text, and its children by name, in lower case and without namespaces.
+
+    ``wrong``: what of it was left out.
+    """
 
     text: str = ""
+    wrong: str = ""
     children: dict[str, list[Node]] = field(default_factory=dict)
 
     def first(self, name: str) -> Node:
@@ -33,24 +43,45 @@ class Node:
 _EMPTY = Node()
 
 
-def read_xml(data: bytes, root: str, part: Callable[[str, Node], None]) -> None:
-    """Hand on the children of the root, each when it is complete. Raises DataError.
+def read_xml(data: bytes, root: str, part: Callable[[str, Node], None], problems: Problems) -> None:
+    """Hand on the children of the root, each when it is complete. Raises DataError for an attack.
 
     `part` gets name and content of each and keeps what it wants: a report of any length takes the memory of one part.
+    A place where the XML is broken is named, and reading goes on with the next part.
+    """
+    data = repair_xml(to_utf8(data, problems), problems)
+    broken_at = _parse(data, root, part, problems)
+    for _ in range(MAX_RESTARTS):
+        following = _PART.search(data, broken_at + 1) if broken_at is not None else None
+        if following is None:
+            return
+        start = following.start()
+        ended_at = _parse(memoryview(data)[start:], root, part, problems, inside=True)
+        broken_at = None if ended_at is None else start + ended_at
+
+
+def _parse(
+    data: bytes | memoryview, root: str, part: Callable[[str, Node], None], problems: Problems, *, inside: bool = False
+) -> int | None:
+    """Parse up to where the XML is broken, and return that position; None: there is none.
+
+    ``inside``: the data begins with a part, after the start of the root.
     """
     reader = _Reader(root, part)
-    parser = expat.ParserCreate()
+    parser = expat.ParserCreate("utf-8")  # whatever the declaration says
     parser.buffer_text = True
     parser.StartDoctypeDeclHandler = reader.doctype
     parser.StartElementHandler = reader.start
     parser.EndElementHandler = reader.end
     parser.CharacterDataHandler = reader.text
+    opened = f"<{root}>".encode() if inside else b""
     try:
+        parser.Parse(opened, False)
         parser.Parse(data, True)
     except expat.ExpatError as error:
-        raise DataError(f"its XML is broken: {error}") from None
-    except (LookupError, ValueError) as error:  # an encoding that Python does not know, or that is none
-        raise DataError(f"its XML cannot be decoded: {error}") from None
+        problems.add(f"its XML is broken: {expat.ErrorString(error.code)} at byte {parser.ErrorByteIndex:,}")
+        return max(0, parser.ErrorByteIndex - len(opened))
+    return None
 
 
 class _Reader:
@@ -64,7 +95,7 @@ class _Reader:
         raise DataError("it has a DTD, which no report has: it may be an attack")
 
     def start(self, tag: str, _attributes: dict[str, str]) -> None:
-        name = tag.rpartition(":")[2]
+        name = tag.rpartition(":")[2].lower()
         if not self._stack and name != self._root:
             raise DataError(f"its root is <{name[:40]}>, and not <{self._root}>")
         self._nodes += 1
@@ -76,8 +107,11 @@ class _Reader:
         name, node = self._stack[-1]
         if len(self._stack) == 1:
             return  # Between the parts.
+        if node.wrong:
+            return
         if len(node.text) + len(text) > MAX_TEXT:
-            raise DataError(f"the text of <{name[:40]}> has more than {MAX_TEXT:,} characters")
+            node.text, node.wrong = "", f"the text of <{name[:40]}> has more than {MAX_TEXT:,} characters"
+            return
         node.text += text
 
     def end(self, _tag: str) -> None:
@@ -90,4 +124,5 @@ class _Reader:
                 self._nodes = 1
                 self._part(name, node)
             case _:
+                self._stack[-1][1].wrong = self._stack[-1][1].wrong or node.wrong
                 self._stack[-1][1].children.setdefault(name, []).append(node)
