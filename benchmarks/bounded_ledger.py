@@ -26,7 +26,7 @@ from postroad.delivery import control, dead_letters, submit, unsubscribe
 from postroad.delivery.admit import Admission
 from postroad.delivery.job import DeliveryNote, SendMessage, encode_job, encode_note
 from postroad.delivery.record import Recorder
-from postroad.queue import Claimed, Event, EventKind
+from postroad.queue import ClaimedJob, Event, EventKind
 from postroad.settings import BounceSettings, Settings, UnsubscribeScope
 from postroad.store.campaign import CampaignState
 from postroad.store.ending import complete_cancellations, end_suppressed
@@ -189,7 +189,7 @@ def hand_over_a_batch(ledger: LargeLedger) -> None:
 def admit_and_record(ledger: LargeLedger) -> None:
     _, touches = _sending(ledger, "sent", "queued", BATCH)
     payload = encode_job(SendMessage(touch_id=0, step_id=0, address="", fields={}))
-    jobs = [Claimed(str(id_), 1_000 + id_, 1, 1, payload, 0, "lane") for id_ in touches]
+    jobs = [ClaimedJob(str(id_), 1_000 + id_, 1, 1, payload, 0, "lane") for id_ in touches]
     assert Admission(ledger.engine, SystemClock())._admit(jobs) == {}
     note = encode_note(DeliveryNote(state=TouchState.ACCEPTED, reply_code=250, reply="2.0.0 ok"))
     events = [

@@ -141,7 +141,7 @@ CALLS: dict[str, Call] = {
     "exhume": lambda large: large.queue.replay([f"dead{n}" for n in range(50)]),
     "reschedule": lambda large: large.queue.reschedule(_ids("later"), FAR_MS + 1),
     "cancel": lambda large: large.queue.cancel(_ids("later"), "test"),
-    "report_late": lambda large: large.queue.append_late("main1", 1, b""),
+    "report_late": lambda large: large.queue.record_late_outcome("main1", 1, b""),
     "beat": lambda large: large.queue._scripts.beat("w", msgspec.msgpack.encode({}), LEASE_MS, 100),
     "processes": lambda large: large.queue._scripts.processes(100),
     "audit": _audit,

@@ -25,7 +25,7 @@ from postroad.delivery.record import Recorder
 from postroad.delivery.routes import Route, open_routes
 from postroad.mail.message import Message
 from postroad.parts import Parts, open_parts
-from postroad.queue import Claimed, Done, Queue
+from postroad.queue import ClaimedJob, Done, Queue
 from postroad.store.engine import read
 from postroad.store.ledger import TouchState
 
@@ -97,8 +97,8 @@ async def _walk(parts: Parts, folder: Path, meter: _Meter) -> list[Cost]:
     return meter.found
 
 
-async def _claimed(queue: Queue, messages: int) -> list[Sequence[Claimed]]:
-    batches: list[Sequence[Claimed]] = []
+async def _claimed(queue: Queue, messages: int) -> list[Sequence[ClaimedJob]]:
+    batches: list[Sequence[ClaimedJob]] = []
     while (left := messages - sum(map(len, batches))) > 0:
         batch = await queue.claim(WORKER, want=min(BATCH, left), lease_ms=LEASE_MS, nonce=f"claim-{len(batches)}")
         assert batch.jobs, f"{left} jobs are not to be had"
@@ -106,7 +106,7 @@ async def _claimed(queue: Queue, messages: int) -> list[Sequence[Claimed]]:
     return batches
 
 
-async def _admitted(parts: Parts, batches: Sequence[Sequence[Claimed]]) -> None:
+async def _admitted(parts: Parts, batches: Sequence[Sequence[ClaimedJob]]) -> None:
     admission = Admission(parts.engine, parts.clock, parts.hash_of)
     for batch in batches:
         refused = await admission(batch)
@@ -118,7 +118,7 @@ def _step(parts: Parts, step_id: int) -> StepMessage:
         return step_message(connection, step_id, parts.signer, parts.settings.public_url)
 
 
-async def _merged(parts: Parts, step: StepMessage, jobs: Sequence[Claimed]) -> list[Message]:
+async def _merged(parts: Parts, step: StepMessage, jobs: Sequence[ClaimedJob]) -> list[Message]:
     return [
         step.message.merge(job.touch_id, job.address, job.fields, parts.clock.now())
         for job in (decode_job(claimed.payload) for claimed in jobs)
@@ -151,7 +151,7 @@ async def _unmarked() -> None:
     """The mark has a line of its own."""
 
 
-async def _marked(queue: Queue, batches: Sequence[Sequence[Claimed]]) -> None:
+async def _marked(queue: Queue, batches: Sequence[Sequence[ClaimedJob]]) -> None:
     for batch in batches:
         # As many together as there are connections.
         for start in range(0, len(batch), TOGETHER):
@@ -159,7 +159,7 @@ async def _marked(queue: Queue, batches: Sequence[Sequence[Claimed]]) -> None:
             assert all(held), "a lease was lost"
 
 
-async def _settled(queue: Queue, batches: Sequence[Sequence[Claimed]]) -> None:
+async def _settled(queue: Queue, batches: Sequence[Sequence[ClaimedJob]]) -> None:
     note = encode_note(DeliveryNote(state=TouchState.ACCEPTED, reply_code=250, reply="250 2.0.0 Ok"))
     for n, batch in enumerate(batches):
         settled = await queue.settle(WORKER, [(job, Done(note=note)) for job in batch], want=0, nonce=f"settle-{n}")

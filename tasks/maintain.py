@@ -63,7 +63,7 @@ async def tidy_queues() -> int:
         for name in DEFAULT_QUEUES:
             queue = await parts.queue(name)
             reaped = await queue.reap()
-            moved += reaped.given_back + reaped.uncertain + await queue.promote()
+            moved += reaped.released + reaped.uncertain + await queue.promote()
     return moved
 
 

@@ -18,7 +18,7 @@ from postroad.delivery.job import SEND_QUEUE, WARMUP_QUEUE, hold_gate, job_id, r
 from postroad.errors import DataError, StateError, UsageError
 from postroad.mail.address import normalise_address
 from postroad.parts import Parts
-from postroad.queue import Explanation, FoundJob, GateState, JobState
+from postroad.queue import Explanation, GateState, JobDetails, JobState
 from postroad.queue.explain import explain as explain_job
 from postroad.store.campaign import CampaignState
 from postroad.store.cohort import Evidence, open_pauses, whose
@@ -247,7 +247,7 @@ def _of_ledger(touch: FoundTouch, facts: _Facts, said: Explanation) -> tuple[lis
 def _of_queue(
     touch: FoundTouch,
     facts: _Facts,
-    job: FoundJob,
+    job: JobDetails,
     said: Explanation,
     now: datetime,
 ) -> tuple[list[str], str | None, int | None]:

@@ -20,7 +20,7 @@ from postroad.delivery.submit import enqueue_touches, plan_of, touch_rows
 from postroad.embedded import server_binary
 from postroad.errors import UnavailableError
 from postroad.parts import Parts
-from postroad.queue import Claimed, Defer, Done, Queue, Release, Retry, Uncertain, Verdict
+from postroad.queue import ClaimedJob, Defer, Done, Queue, Release, Retry, Uncertain, Verdict
 from postroad.queue.server import connect
 from postroad.settings import BounceSettings
 from postroad.store.engine import read
@@ -42,19 +42,19 @@ class House:
         self._site = site
         self._claims = 0
 
-    async def claim(self, lease_ms: int = LEASE_MS) -> Claimed:
+    async def claim(self, lease_ms: int = LEASE_MS) -> ClaimedJob:
         self._claims += 1
         [job] = (await self.queue.claim("w", want=1, lease_ms=lease_ms, nonce=f"n{self._claims}")).jobs
         return job
 
     async def reap(self) -> tuple[int, int]:
         reaped = await self.queue.reap()
-        return reaped.given_back, reaped.uncertain
+        return reaped.released, reaped.uncertain
 
-    async def admit(self, job: Claimed) -> Verdict | None:
+    async def admit(self, job: ClaimedJob) -> Verdict | None:
         return (await self.admission([job])).get(job.id)
 
-    async def settle(self, job: Claimed, verdict: Verdict) -> None:
+    async def settle(self, job: ClaimedJob, verdict: Verdict) -> None:
         assert (await self.queue.settle("w", [(job, verdict)])).stale == []
 
     async def forget(self) -> None:

@@ -17,16 +17,16 @@ from postroad.clock import SystemClock
 from postroad.errors import UnavailableError
 from postroad.queue import (
     Cancel,
-    Claimed,
+    ClaimedJob,
     Dead,
     Defer,
     Done,
     Lease,
-    LeaseLost,
+    LeaseLostError,
     Queue,
     Retry,
     RetryPolicy,
-    Settled,
+    SettleResult,
     Verdict,
     Worker,
 )
@@ -89,12 +89,12 @@ class _Watched(Queue):
     async def settle(
         self,
         worker: str,
-        verdicts: Sequence[tuple[Claimed, Verdict]],
+        verdicts: Sequence[tuple[ClaimedJob, Verdict]],
         *,
         want: int = 0,
         lease_ms: int = 60_000,
         nonce: str | None = None,
-    ) -> Settled:
+    ) -> SettleResult:
         if verdicts:
             self.steps.reach(Step.SETTLE)
         settled = await super().settle(worker, verdicts, want=want, lease_ms=lease_ms, nonce=nonce)
@@ -113,7 +113,7 @@ class Hand:
         self._careless = careless
         self._clock = SystemClock()
 
-    async def prepare(self, batch: Sequence[Claimed]) -> Mapping[str, Verdict]:
+    async def prepare(self, batch: Sequence[ClaimedJob]) -> Mapping[str, Verdict]:
         self._steps.reach(Step.CLAIM)
         await asyncio.sleep(self._rng.uniform(0, 0.005))
         skipped: dict[str, Verdict] = {
@@ -157,7 +157,7 @@ class Hand:
         await asyncio.sleep(self._rng.uniform(0, 0.01))
         try:
             await lease.mark()
-        except LeaseLost:
+        except LeaseLostError:
             self._steps.note(f"{REFUSED} {lease.job.id}")
             raise
 

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from postroad.parts import Parts
 from postroad.printable import is_hidden, printable
-from postroad.queue import Claimed, Dead, Job, JobClass, Lane, Uncertain, Verdict, this_process
+from postroad.queue import ClaimedJob, Dead, Job, JobClass, Lane, Uncertain, Verdict, this_process
 
 BAD = "[/policy][/red]x:apple:[bad-rep]<b>\x1b]0;title\x07\x1b[2J\r\u202e\x9b31m\x7f"
 NOW = datetime.now(UTC)
@@ -116,7 +116,7 @@ async def fill_queue(parts: Parts) -> None:
         lane = Lane(name=bad("lane"), gates=(bad("gate"),), job_class=JobClass.NORMAL, group=bad("group"))
         for id_ in ("71", "72"):
             await queue.enqueue(lane, [Job(id=id_, payload=b"")])
-        jobs: list[Claimed] = (await queue.claim(bad("worker"), want=2, lease_ms=60_000, nonce="1")).jobs
+        jobs: list[ClaimedJob] = (await queue.claim(bad("worker"), want=2, lease_ms=60_000, nonce="1")).jobs
         assert len(jobs) == 2
         verdicts: list[Verdict] = [Dead(cause=bad("cause"), error=bad("error")), Uncertain(cause=bad("cause"))]
         await queue.settle(bad("worker"), list(zip(jobs, verdicts, strict=True)))

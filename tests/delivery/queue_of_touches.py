@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from postroad.clock import SystemClock
 from postroad.delivery.job import job_id, lane_of
 from postroad.delivery.record import Recorder
-from postroad.queue import Claimed, Job, Lane, Queue
+from postroad.queue import ClaimedJob, Job, Lane, Queue
 from postroad.settings import BounceSettings
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState, delivery_events
@@ -22,7 +22,7 @@ def recorder(engine: sa.Engine, queue: Queue) -> Recorder:
     return Recorder(engine=engine, queue=queue, clock=SystemClock(), name="r", bounce=BounceSettings())
 
 
-async def claim(queue: Queue, want: int = 100) -> list[Claimed]:
+async def claim(queue: Queue, want: int = 100) -> list[ClaimedJob]:
     nonce = str((await queue.stats()).counters)
     return (await queue.claim("w", want=want, lease_ms=60_000, nonce=nonce)).jobs
 

@@ -62,7 +62,7 @@ def add(engine: sa.Engine, *zones: str, window: dict[str, Any] | None = None, su
 
 
 async def rate_room(queue: Queue) -> int:
-    room = next(state.room for state in await queue.gates() if state.gate.name == "queue")
+    room = next(state.capacity for state in await queue.gates() if state.gate.name == "queue")
     assert room is not None
     return room
 

@@ -11,14 +11,14 @@ from postroad.clock import SystemClock
 from postroad.delivery.admit import Admission
 from postroad.delivery.job import job_id
 from postroad.errors import UnavailableError
-from postroad.queue import Cancel, Claimed, Queue, Uncertain
+from postroad.queue import Cancel, ClaimedJob, Queue, Uncertain
 from postroad.store.engine import open_engine
 from postroad.store.ledger import TouchState
 from tests.delivery.queue_of_touches import queued_touches, set_state, state_of
 
 
-def claimed(touch: int, token: int) -> Claimed:
-    return Claimed(job_id(touch), token, 1, 1, b"", 0, "lane")
+def claimed(touch: int, token: int) -> ClaimedJob:
+    return ClaimedJob(job_id(touch), token, 1, 1, b"", 0, "lane")
 
 
 def commits_of(engine: sa.Engine) -> list[None]:

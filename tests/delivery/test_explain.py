@@ -15,7 +15,7 @@ from postroad.delivery import control
 from postroad.delivery.job import DeliveryNote, encode_note, hold_gate, job_id, lane_of, sender_gate, warmup_gate
 from postroad.explain import TouchExplanation, explain_touch, find_touches, touch_ids
 from postroad.parts import Parts, open_parts
-from postroad.queue import Claimed, Dead, Defer, Done, Gate, Job, Queue, Quota, Rate, Retry, Uncertain
+from postroad.queue import ClaimedJob, Dead, Defer, Done, Gate, Job, Queue, Quota, Rate, Retry, Uncertain
 from postroad.settings import Settings
 from postroad.store.campaign import Campaign
 from postroad.store.cohort import CohortPause, Evidence, add_pause
@@ -78,7 +78,7 @@ class Scene:
         )
         await self.queue.enqueue(lane, [Job(id=job_id(self.touch), payload=b"", due_ms=ms(due))])
 
-    async def claim(self, *, admitted: bool = True) -> Claimed:
+    async def claim(self, *, admitted: bool = True) -> ClaimedJob:
         [job] = (await self.queue.claim("w", want=1, lease_ms=60_000, nonce=f"n{next(self._claims)}")).jobs
         if admitted:
             self.state(TouchState.SENDING)

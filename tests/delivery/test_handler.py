@@ -21,7 +21,7 @@ from postroad.dns.public_address import networks
 from postroad.dns.resolver import Resolver
 from postroad.mail.token import TokenSigner
 from postroad.queue import Dead, Defer, Done, Queue
-from postroad.queue.lease import Lease, Marker
+from postroad.queue.lease import Lease, MarkBatcher
 from postroad.sandbox import Sandbox, SandboxConfig
 from postroad.settings import RouteSettings
 from postroad.smtp.endpoint import Origin
@@ -78,7 +78,7 @@ async def test_what_dns_says_becomes_a_verdict(engine: sa.Engine, queue: Queue, 
             clock=clock,
             shaper=Shaper(engine=engine, queue=queue, shaping=read_shaping(None), shaped=(), clock=clock),
         )
-        marker = Marker(queue)
+        marker = MarkBatcher(queue)
         verdicts = {}
         for job in (await queue.claim("w", want=100, lease_ms=60_000, nonce="n")).jobs:
             domain = decode_job(job.payload).address.partition("@")[2]
@@ -132,7 +132,7 @@ async def test_a_step_that_cannot_be_compiled_is_compiled_once_a_minute(engine: 
         clock=clock,
         shaper=Shaper(engine=engine, queue=queue, shaping=read_shaping(None), shaped=(), clock=clock),
     )
-    marker = Marker(queue)
+    marker = MarkBatcher(queue)
     jobs = (await queue.claim("w", want=100, lease_ms=60_000, nonce="n")).jobs
     assert len(jobs) == 20
     for job in jobs[:19]:

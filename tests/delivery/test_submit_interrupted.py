@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from postroad.delivery import submit as submitting
 from postroad.delivery.job import job_id, touch_of
-from postroad.queue import Claimed, Done, Enqueued, Job, Lane, Queue
+from postroad.queue import ClaimedJob, Done, Enqueued, Job, Lane, Queue
 from postroad.store.engine import write
 from postroad.store.ledger import Claim, TouchState, admit
 from tests.delivery.queue_of_touches import claim, recorder, state_of
@@ -52,7 +52,7 @@ async def die_before_marking(engine: sa.Engine, queue: Queue, monkeypatch: pytes
             await submit(engine, queue)
 
 
-def admit_all(engine: sa.Engine, jobs: Sequence[Claimed]) -> set[int]:
+def admit_all(engine: sa.Engine, jobs: Sequence[ClaimedJob]) -> set[int]:
     with write(engine) as connection:
         return admit(connection, [Claim(touch_of(job.id), job.token) for job in jobs])
 

@@ -13,7 +13,7 @@ import pytest
 from redis.asyncio import Redis
 
 from postroad.embedded import server_binary
-from postroad.queue import Batch, Claimed, Event, Job, Queue, Verdict, Worker, WorkerReport
+from postroad.queue import Batch, ClaimedJob, Event, Job, Queue, Verdict, Worker, WorkerReport
 from postroad.queue.server import connect
 from tests.conftest import RedisServer
 from tests.on_uvloop import pytest_asyncio_loop_factories  # noqa: F401
@@ -57,10 +57,10 @@ class Bench:
     async def batch(self, want: int = 100, *, worker: str = "w", lease_ms: int = 60_000) -> Batch:
         return await self.queue.claim(worker, want=want, lease_ms=lease_ms, nonce=f"n{next(self._nonces)}")
 
-    async def claim(self, want: int = 100, *, worker: str = "w", lease_ms: int = 60_000) -> list[Claimed]:
+    async def claim(self, want: int = 100, *, worker: str = "w", lease_ms: int = 60_000) -> list[ClaimedJob]:
         return (await self.batch(want, worker=worker, lease_ms=lease_ms)).jobs
 
-    async def settle(self, verdict: Verdict, *jobs: Claimed) -> list[str]:
+    async def settle(self, verdict: Verdict, *jobs: ClaimedJob) -> list[str]:
         return (await self.queue.settle("w", [(job, verdict) for job in jobs])).stale
 
     async def empty_server(self) -> None:
@@ -76,7 +76,7 @@ def jobs(*ids: str, payload: bytes = b"p", due_ms: int = 0, expires_ms: int = 0)
     return [Job(id=name, payload=payload, due_ms=due_ms, expires_ms=expires_ms) for name in ids]
 
 
-def ids(batch: Sequence[Claimed]) -> list[str]:
+def ids(batch: Sequence[ClaimedJob]) -> list[str]:
     return [job.id for job in batch]
 
 

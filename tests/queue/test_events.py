@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from postroad.errors import UnavailableError
-from postroad.queue import Claimed, Done, GroupLag, Keep, Lane, Lease, Queue, Retry, Verdict, Worker
+from postroad.queue import ClaimedJob, Done, GroupLag, Lane, Lease, Queue, Retention, Retry, Verdict, Worker
 from tests.conftest import RedisServer
 from tests.queue.conftest import Bench, HandClock, ids, jobs, running, until
 
@@ -53,8 +53,8 @@ async def test_each_group_sees_every_event_and_the_slowest_holds_the_stream(benc
 async def test_events_of_one_script_are_handed_out_as_asked_for_and_acknowledged_together(bench: Bench) -> None:
     await bench.queue.enqueue(LANE, jobs(*"12345"))
     claimed = await bench.claim()
-    stale = Claimed("5", 1, 1, 1, b"", 0, "a")
-    verdicts: list[tuple[Claimed, Verdict]] = [(job, Done(note=job.id.encode())) for job in [*claimed[:3], stale]]
+    stale = ClaimedJob("5", 1, 1, 1, b"", 0, "a")
+    verdicts: list[tuple[ClaimedJob, Verdict]] = [(job, Done(note=job.id.encode())) for job in [*claimed[:3], stale]]
     verdicts += [(claimed[3], Retry(cause="c", note=b"4")), (claimed[0], Done(note=b"twice"))]
     assert (await bench.queue.settle("w", verdicts)).stale == ["5", "1"]
     first = await bench.queue.read_events("g", "c", count=1, block_ms=0)
@@ -126,7 +126,7 @@ async def test_a_waiting_read_ends_when_something_happens(bench: Bench) -> None:
 
 
 async def test_a_late_outcome_is_an_event_of_its_own(bench: Bench) -> None:
-    await bench.queue.append_late("1", 42, b"250 ok")
+    await bench.queue.record_late_outcome("1", 42, b"250 ok")
     [event] = await bench.queue.read_events("g", "c", count=10, block_ms=0)
     assert (event.uid, event.note) == ("1:42:late", b"250 ok")
 
@@ -195,7 +195,7 @@ async def test_a_server_that_died_between_a_read_and_its_acknowledgement_counts_
         assert await lag() == [GroupLag("g", 0, 0)]
 
 
-async def claim_one(queue: Queue) -> list[Claimed]:
+async def claim_one(queue: Queue) -> list[ClaimedJob]:
     return (await queue.claim("w", want=1, lease_ms=60_000, nonce=str((await queue.stats()).counters))).jobs
 
 
@@ -205,7 +205,7 @@ async def test_a_full_stream_stops_claims_and_drops_nothing(
     async def done(lease: Lease) -> Verdict:
         return Done()
 
-    async with Queue.open(redis_url, "full", clock=clock, keep=Keep(events=100)) as queue:
+    async with Queue.open(redis_url, "full", clock=clock, retention=Retention(events=100)) as queue:
         assert await queue.read_events("g", "c", count=1, block_ms=0) == []
         names = [f"{n}" for n in range(300)]
         await queue.enqueue(LANE, jobs(*names))
@@ -233,7 +233,7 @@ async def test_a_full_stream_stops_claims_and_drops_nothing(
 async def test_events_that_no_group_reads_are_kept_up_to_the_cap_and_stop_nothing(
     redis_url: str, clock: HandClock
 ) -> None:
-    async with Queue.open(redis_url, "unread", clock=clock, keep=Keep(events=100)) as queue:
+    async with Queue.open(redis_url, "unread", clock=clock, retention=Retention(events=100)) as queue:
         await queue.enqueue(LANE, jobs(*(f"{n}" for n in range(300))))
         for _ in range(300):
             [job] = await claim_one(queue)
@@ -244,7 +244,7 @@ async def test_events_that_no_group_reads_are_kept_up_to_the_cap_and_stop_nothin
 
 
 async def test_a_consumer_that_is_gone_and_owes_nothing_is_forgotten(redis_url: str, clock: HandClock) -> None:
-    async with Queue.open(redis_url, "consumers", clock=clock, keep=Keep(consumer_ms=0)) as queue:
+    async with Queue.open(redis_url, "consumers", clock=clock, retention=Retention(consumer_ms=0)) as queue:
         await queue.enqueue(LANE, jobs("1", "2"))
         for consumer in ("gone", "owes"):
             [job] = await claim_one(queue)

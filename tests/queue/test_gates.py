@@ -61,7 +61,7 @@ async def test_no_window_sees_more_than_its_burst_and_its_rate(
             assert batch.next_ms is not None
             # Asking at the instant named is always worth it.
             bench.clock.advance(batch.next_ms - bench.clock.now_ms())
-            assert (await gate_state(bench, "g")).room
+            assert (await gate_state(bench, "g")).capacity
     interval_ms = per_ms / count
     for first in range(60):
         for last in range(first, 60):
@@ -112,7 +112,7 @@ async def test_concurrency_is_exact_whatever_ends_a_flight(bench: Bench) -> None
         assert (await gate_state(bench, "g")).in_flight == 4
         [_] = await bench.claim()
     bench.clock.advance(60_000)
-    assert (await bench.queue.reap()).given_back == 5
+    assert (await bench.queue.reap()).released == 5
     assert (await gate_state(bench, "g")).in_flight == 0
     assert bench.clock.now_ms() == now_ms + 60_000
 
@@ -145,10 +145,10 @@ async def test_a_refund_goes_to_the_quota_it_was_taken_from(bench: Bench) -> Non
     await bench.queue.enqueue(lane("g"), jobs("1", "2", "3"))
     first, second = await bench.claim()
     await bench.settle(Release(), first)
-    assert (await gate_state(bench, "g")).room == 1
+    assert (await gate_state(bench, "g")).capacity == 1
     await bench.queue.set_gate(Gate(name="g", quota=quota))
     await bench.settle(Release(), second)
-    assert (await gate_state(bench, "g")).room == 2
+    assert (await gate_state(bench, "g")).capacity == 2
 
 
 @pytest.mark.parametrize(
@@ -166,9 +166,9 @@ async def test_a_rate_gets_back_what_was_not_used(bench: Bench, verdict: Verdict
     await bench.queue.set_gate(Gate(name="g", rate=Rate(count=1, per_ms=1000, burst=3)))
     await bench.queue.enqueue(lane("g"), jobs("1", "2"))
     first, _ = await bench.claim()
-    assert (await gate_state(bench, "g")).room == 1
+    assert (await gate_state(bench, "g")).capacity == 1
     await bench.settle(verdict, first)
-    assert (await gate_state(bench, "g")).room == room
+    assert (await gate_state(bench, "g")).capacity == room
 
 
 async def test_a_paused_gate_admits_nothing_until_its_instant_or_until_told(bench: Bench) -> None:

@@ -95,7 +95,7 @@ async def test_what_is_in_flight_when_its_group_is_cancelled_finishes_or_ends(be
     ended = ["done", "retry", "released"]
     assert await bench.queue.known(ended) == [JobState.REMEMBERED] * 3
     bench.clock.advance(60_000)
-    assert (await bench.queue.reap()).given_back == 1
+    assert (await bench.queue.reap()).released == 1
     assert await bench.queue.known(["lapsed", "deferred"]) == [JobState.REMEMBERED, JobState.SCHEDULED]
     bench.clock.advance(60_000)
     await bench.queue.promote()

@@ -97,9 +97,9 @@ async def test_an_unmarked_lease_that_runs_out_goes_back_to_the_head_with_its_at
     await bench.queue.enqueue(LANE, jobs("1", "2", "3"))
     await bench.claim(2, lease_ms=1000)
     bench.clock.advance(999)
-    assert (await bench.queue.reap()).given_back == 0
+    assert (await bench.queue.reap()).released == 0
     bench.clock.advance(1)
-    assert (await bench.queue.reap()).given_back == 2
+    assert (await bench.queue.reap()).released == 2
     assert [(job.id, job.attempt, job.claim) for job in await bench.claim()] == [
         ("1", 1, 2),
         ("2", 1, 2),
@@ -273,13 +273,13 @@ async def test_an_unmarked_lease_from_before_a_restart_is_held_because_its_mark_
         [after] = (await queue.claim("w", want=1, lease_ms=1000, nonce="2")).jobs
         assert (before.id, after.id) == ("1", "2")
         clock.advance(1000)
-        assert await queue.reap() == Reaped(given_back=1, uncertain=1)
+        assert await queue.reap() == Reaped(released=1, uncertain=1)
         assert await queue.known(["1", "2"]) == [JobState.UNCERTAIN, JobState.QUEUED]
         # Whoever had it knows better.
         assert (await queue.settle("w", [(before, Release())])).stale == []
         assert await queue.known(["1"]) == [JobState.QUEUED]
         again = (await queue.claim("w", want=2, lease_ms=1000, nonce="3")).jobs
         clock.advance(1000)
-        assert await queue.reap() == Reaped(given_back=2, uncertain=0), "they are of this life of the server"
+        assert await queue.reap() == Reaped(released=2, uncertain=0), "they are of this life of the server"
         assert {job.id: job.closed for job in again} == {"1": (before.token,), "2": (after.token,)}
         assert await queue.audit() == []

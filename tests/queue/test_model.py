@@ -24,7 +24,7 @@ from postroad.errors import StateError
 from postroad.queue import (
     Batch,
     Cancel,
-    Claimed,
+    ClaimedJob,
     Dead,
     Defer,
     Done,
@@ -33,12 +33,12 @@ from postroad.queue import (
     Gate,
     Job,
     JobClass,
-    Keep,
     Lane,
     Queue,
     Quota,
     Rate,
     Release,
+    Retention,
     Retry,
     RetryPolicy,
     Uncertain,
@@ -62,7 +62,7 @@ HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 REMEMBER_MS = 500_000
 POLICY = RetryPolicy(attempts=2, delays_ms=(5_000, 10_000))
 MAX_SETTLED = 8
-KEEP = Keep(done=3, failed=2, remember_ms=REMEMBER_MS)
+KEEP = Retention(done=3, failed=2, remember_ms=REMEMBER_MS)
 ENDINGS = {"expired", "cancelled"}
 
 lanes = st.sampled_from(LANES)
@@ -88,13 +88,13 @@ class Machine(RuleBasedStateMachine):
         self.model = Model(
             {lane.name: lane.gates for lane in LANES}, {lane.name: lane.group for lane in LANES}, REMEMBER_MS
         )
-        self.claims: list[Claimed] = []
+        self.claims: list[ClaimedJob] = []
         self.last: dict[str, tuple[Any, ...]] = {}
         self.ids: list[str] = []
         self.nonces = count()
         self.drawn = 0
         self.runner = asyncio.Runner()
-        self.opened = Queue.open(self.url, f"model{next(_queue_names)}", clock=self.clock, retry=POLICY, keep=KEEP)
+        self.opened = Queue.open(self.url, f"model{next(_queue_names)}", clock=self.clock, retry=POLICY, retention=KEEP)
         self.queue = self.run(self.opened.__aenter__())
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -231,12 +231,12 @@ class Machine(RuleBasedStateMachine):
     )
     settle_more = precondition(lambda self: self.claims)(rule(data=st.data(), want=st.just(8), worker=workers)(_settle))
 
-    def choose(self, data: st.DataObject) -> list[Claimed]:
+    def choose(self, data: st.DataObject) -> list[ClaimedJob]:
         """Mostly leases that hold, sometimes any, and then often none of them does."""
         live = [job for job in self.claims if self.model.holds(job.id, job.token)]
         prefer: bool = data.draw(st.sampled_from([True, True, True, False]))
         pool = st.sampled_from(live if live and prefer else self.claims)
-        chosen: list[Claimed] = data.draw(st.lists(pool, min_size=3, max_size=MAX_SETTLED))
+        chosen: list[ClaimedJob] = data.draw(st.lists(pool, min_size=3, max_size=MAX_SETTLED))
         return chosen
 
     def verdicts(self) -> st.SearchStrategy[Verdict]:
@@ -253,10 +253,10 @@ class Machine(RuleBasedStateMachine):
             st.just(Release()),
         )
 
-    def settle_model(self, verdicts: list[tuple[Claimed, Verdict]]) -> list[str]:
+    def settle_model(self, verdicts: list[tuple[ClaimedJob, Verdict]]) -> list[str]:
         stale: list[str] = []
         released: dict[str, list[str]] = {}
-        first: dict[str, tuple[Claimed, Verdict]] = {}
+        first: dict[str, tuple[ClaimedJob, Verdict]] = {}
         for job, verdict in verdicts:
             if job.id in first:
                 stale.append(job.id)
@@ -275,7 +275,7 @@ class Machine(RuleBasedStateMachine):
             self.model.queues[lane] = ids + rest
         return stale
 
-    def meaning(self, job: Claimed, verdict: Verdict) -> tuple[str, int, str]:
+    def meaning(self, job: ClaimedJob, verdict: Verdict) -> tuple[str, int, str]:
         match verdict:
             case Retry() if job.attempt >= POLICY.attempts:
                 return "dead", 0, verdict.cause
@@ -317,7 +317,7 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def reap(self) -> None:
         reaped = self.run(self.queue.reap())
-        assert (reaped.given_back, reaped.uncertain) == self.model.reap(self.now_ms)
+        assert (reaped.released, reaped.uncertain) == self.model.reap(self.now_ms)
 
     @rule()
     def promote(self) -> None:
@@ -407,7 +407,7 @@ class Machine(RuleBasedStateMachine):
         job = self.model.jobs.get(id)
         if job and job.state == "uncertain":
             self.run(self.queue.resolve(id, verdict))
-            claimed = Claimed(id, job.token, 0, 0, b"", 0, job.lane)
+            claimed = ClaimedJob(id, job.token, 0, 0, b"", 0, job.lane)
             assert self.settle_model([(claimed, verdict)]) == []
         else:
             with pytest.raises(StateError):
@@ -502,7 +502,7 @@ class Machine(RuleBasedStateMachine):
             gate = self.model.gates[state.gate.name]
             room = gate.room(self.now_ms)
             assert state.in_flight == gate.in_flight >= 0
-            assert state.room == (None if room == float("inf") else room)
+            assert state.capacity == (None if room == float("inf") else room)
 
 
 @pytest.mark.timeout(120)

@@ -12,7 +12,7 @@ import trustme
 
 from postroad.errors import ConfigError, StateError, UnavailableError
 from postroad.queue import (
-    Claimed,
+    ClaimedJob,
     Dead,
     Done,
     Gate,
@@ -87,7 +87,7 @@ async def use_everything(queue: Queue) -> None:
     assert (await queue.claim("w", want=6, lease_ms=60_000, nonce="2")).jobs == batch
     assert await queue.mark(batch) == await queue.extend(batch, 60_000) == [True] * 6
     one, two, three, four, *_ = batch
-    settled: list[tuple[Claimed, Verdict]] = [
+    settled: list[tuple[ClaimedJob, Verdict]] = [
         (one, Done()),
         (two, Dead(cause="c")),
         (three, Uncertain(cause="u")),
@@ -102,7 +102,7 @@ async def use_everything(queue: Queue) -> None:
     await queue.reap()
     events = await queue.read_events("g", "c", count=100, block_ms=10)
     await queue.acknowledge("g", events, forget=[one.id])
-    await queue.append_late(one.id, one.token, b"late")
+    await queue.record_late_outcome(one.id, one.token, b"late")
     await queue.known(["a", "h"])
     assert (await queue.find(two.id)).state
     assert (await queue.explain("h")).words

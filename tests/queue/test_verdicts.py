@@ -7,7 +7,7 @@ import pytest
 
 from postroad.queue import (
     Cancel,
-    Claimed,
+    ClaimedJob,
     Dead,
     Defer,
     Lane,
@@ -17,32 +17,32 @@ from postroad.queue import (
     RetryPolicy,
     Uncertain,
 )
-from postroad.queue.verdicts import MAX_TEXT, Order, Undone, order
+from postroad.queue.verdicts import MAX_TEXT, SettleCommand, Undone, to_command
 
 POLICY = RetryPolicy()
 
 
-def ordered(verdict: Undone, attempt: int = 1) -> Order:
-    return order(Claimed("1", 7, attempt, 1, b"", 0, "a"), verdict, POLICY, Random(1))
+def ordered(verdict: Undone, attempt: int = 1) -> SettleCommand:
+    return to_command(ClaimedJob("1", 7, attempt, 1, b"", 0, "a"), verdict, POLICY, Random(1))
 
 
 @pytest.mark.parametrize(
     ("verdict", "attempt", "wanted"),
     [
-        (Retry(cause="c", error="e"), 1, Order("1", 7, "retry", 0, 5_000, "c", "e")),
-        (Retry(cause="c", error="e"), 2, Order("1", 7, "retry", 0, 10_000, "c", "e")),
-        (Retry(cause="c", error="e", at_ms=99), 2, Order("1", 7, "retry", 99, 0, "c", "e")),
-        (Retry(cause="c", error="e"), 3, Order("1", 7, "dead", 0, 0, "c", "e")),
-        (Retry(cause="c", error="e", at_ms=99), 3, Order("1", 7, "dead", 0, 0, "c", "e")),
-        (Defer(at_ms=99, cause="c", error="e"), 9, Order("1", 7, "defer", 99, 0, "c", "e")),
-        (Defer(at_ms=99, cause="c", untried=True), 9, Order("1", 7, "put_off", 99, 0, "c")),
-        (Dead(cause="c", error="e"), 1, Order("1", 7, "dead", 0, 0, "c", "e")),
-        (Uncertain(cause="c"), 1, Order("1", 7, "uncertain", 0, 0, "c")),
-        (Cancel(cause="c"), 1, Order("1", 7, "cancelled", 0, 0, "c")),
-        (Release(), 1, Order("1", 7, "released")),
+        (Retry(cause="c", error="e"), 1, SettleCommand("1", 7, "retry", 0, 5_000, "c", "e")),
+        (Retry(cause="c", error="e"), 2, SettleCommand("1", 7, "retry", 0, 10_000, "c", "e")),
+        (Retry(cause="c", error="e", at_ms=99), 2, SettleCommand("1", 7, "retry", 99, 0, "c", "e")),
+        (Retry(cause="c", error="e"), 3, SettleCommand("1", 7, "dead", 0, 0, "c", "e")),
+        (Retry(cause="c", error="e", at_ms=99), 3, SettleCommand("1", 7, "dead", 0, 0, "c", "e")),
+        (Defer(at_ms=99, cause="c", error="e"), 9, SettleCommand("1", 7, "defer", 99, 0, "c", "e")),
+        (Defer(at_ms=99, cause="c", untried=True), 9, SettleCommand("1", 7, "put_off", 99, 0, "c")),
+        (Dead(cause="c", error="e"), 1, SettleCommand("1", 7, "dead", 0, 0, "c", "e")),
+        (Uncertain(cause="c"), 1, SettleCommand("1", 7, "uncertain", 0, 0, "c")),
+        (Cancel(cause="c"), 1, SettleCommand("1", 7, "cancelled", 0, 0, "c")),
+        (Release(), 1, SettleCommand("1", 7, "released")),
     ],
 )
-def test_what_a_verdict_means_for_the_queue(verdict: Undone, attempt: int, wanted: Order) -> None:
+def test_what_a_verdict_means_for_the_queue(verdict: Undone, attempt: int, wanted: SettleCommand) -> None:
     assert ordered(verdict, attempt) == wanted
 
 

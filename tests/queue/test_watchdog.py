@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from postroad.queue import Done, Gate, JobState, Keep, Lane, Lease, Queue, Verdict, Worker
+from postroad.queue import Done, Gate, JobState, Lane, Lease, Queue, Retention, Verdict, Worker
 from postroad.queue.metrics import QueueMetrics
 from postroad.queue.watchdog import Watchdog
 from tests.conftest import RedisServer
@@ -82,14 +82,14 @@ async def looked_three_times(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> N
 async def test_a_worker_with_reason_to_be_idle_is_left_alone(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, why: str
 ) -> None:
-    async with Queue.open(redis_url, f"idle {why}", keep=Keep(events=100)) as queue:
+    async with Queue.open(redis_url, f"idle {why}", retention=Retention(events=100)) as queue:
         await queue.set_gate(Gate(name="g", concurrency=0 if "gate" in why else None))
         if "nothing" not in why:
             await queue.enqueue(LANE, jobs("1"))
         if "full" in why:
             await queue.read_events("g", "c", count=1, block_ms=0)
             for n in range(100):
-                await queue.append_late(f"{n}", n, b"")
+                await queue.record_late_outcome(f"{n}", n, b"")
         worker = Worker(queue, done, watchdog_ms=20)
         async with running(worker):
             await looked_three_times(queue, monkeypatch)

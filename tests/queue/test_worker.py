@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from postroad.queue import (
-    Claimed,
+    ClaimedJob,
     Defer,
     Done,
     Gate,
     JobState,
     Lane,
     Lease,
-    LeaseLost,
+    LeaseLostError,
     Queue,
     Verdict,
     Worker,
@@ -73,7 +73,7 @@ async def test_marks_of_many_jobs_share_round_trips(bench: Bench, monkeypatch: p
     sizes: list[int] = []
     mark = bench.queue.mark
 
-    async def counted(batch: Sequence[Claimed]) -> list[bool]:
+    async def counted(batch: Sequence[ClaimedJob]) -> list[bool]:
         sizes.append(len(batch))
         return await mark(batch)
 
@@ -121,7 +121,7 @@ async def test_prepare_sees_the_batch_first_and_its_verdicts_go_unhandled(bench:
     handled: list[str] = []
     batches: list[int] = []
 
-    async def prepare(batch: Sequence[Claimed]) -> Mapping[str, Verdict]:
+    async def prepare(batch: Sequence[ClaimedJob]) -> Mapping[str, Verdict]:
         batches.append(len(batch))
         return {job.id: Defer(at_ms=bench.clock.now_ms() + 1, cause="p") for job in batch if job.id in "02468"}
 
@@ -144,7 +144,7 @@ async def test_prepare_sees_the_batch_first_and_its_verdicts_go_unhandled(bench:
 async def test_a_batch_that_cannot_be_prepared_is_released_and_comes_back(bench: Bench) -> None:
     failures = 1
 
-    async def prepare(batch: Sequence[Claimed]) -> Mapping[str, Verdict]:
+    async def prepare(batch: Sequence[ClaimedJob]) -> Mapping[str, Verdict]:
         nonlocal failures
         if failures:
             failures -= 1
@@ -222,7 +222,7 @@ async def test_a_lease_is_renewed_while_its_handler_runs(redis_url: str, monkeyp
         await queue.enqueue(LANE, jobs("1"))
         extend = queue.extend
 
-        async def counted(batch: Sequence[Claimed], lease_ms: int) -> list[bool]:
+        async def counted(batch: Sequence[ClaimedJob], lease_ms: int) -> list[bool]:
             nonlocal renewals
             renewals += 1
             if renewals == 5:
@@ -252,7 +252,7 @@ async def test_whoever_lost_its_lease_does_not_act(bench: Bench) -> None:
         await go_on.wait()
         try:
             await lease.mark()
-        except LeaseLost:
+        except LeaseLostError:
             lost.set()
             raise
         acted.append(lease.job.id)

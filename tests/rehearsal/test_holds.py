@@ -10,7 +10,7 @@ from postroad.rehearsal.holds import Hold, Holds, why_shut
 
 
 def state(gate: Gate, *, parked: int = 1, room: int | None = 0, in_flight: int = 0) -> GateState:
-    return GateState(gate=gate, in_flight=in_flight, parked_lanes=parked, room=room, wake_ms=None)
+    return GateState(gate=gate, in_flight=in_flight, parked_lanes=parked, capacity=room, next_check_ms=None)
 
 
 def test_time_counts_for_a_gate_that_is_shut_and_has_somebody_behind_it() -> None:

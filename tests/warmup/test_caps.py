@@ -66,7 +66,7 @@ async def send_until(queue: Queue, clock: HandClock, end_ms: int) -> int:
     sent = 0
     while clock.now_ms() < end_ms:
         sent += await send(queue)
-        waking = [s.wake_ms for s in await queue.gates() if s.parked_lanes and s.wake_ms is not None]
+        waking = [s.next_check_ms for s in await queue.gates() if s.parked_lanes and s.next_check_ms is not None]
         clock.advance(max(min([*waking, end_ms]) - clock.now_ms(), 1))
     return sent
 

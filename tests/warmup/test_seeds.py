@@ -24,7 +24,7 @@ from postroad.delivery.record import Recorder
 from postroad.errors import ConfigError
 from postroad.parts import Parts, open_parts
 from postroad.queue import Queue
-from postroad.queue.lease import Lease, Marker
+from postroad.queue.lease import Lease, MarkBatcher
 from postroad.sandbox import Sandbox, SandboxConfig
 from postroad.settings import BounceSettings, Settings
 from postroad.store.engine import read, write
@@ -291,7 +291,7 @@ _nonces = itertools.count()
 async def send_what_may_go(queue: Queue, work: Work) -> None:
     """Do what a worker does, until its queue has nothing that may go now."""
     assert work.prepare is not None
-    marker = Marker(queue)
+    marker = MarkBatcher(queue)
     while jobs := (await queue.claim("w", want=10, lease_ms=60_000, nonce=f"n{next(_nonces)}")).jobs:
         verdicts = dict(await work.prepare(jobs))
         for job in jobs:

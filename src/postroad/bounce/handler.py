@@ -16,7 +16,7 @@ from postroad.bounce.reading import Read
 from postroad.bounce.receivers import ReportRules, forget_reports, keep_reports
 from postroad.clock import Clock
 from postroad.errors import UnavailableError
-from postroad.queue import Claimed, Dead, Defer, Done, Lease, Verdict
+from postroad.queue import ClaimedJob, Dead, Defer, Done, Lease, Verdict
 from postroad.settings import BounceSettings
 from postroad.store.bounce import forget_raw, mails_to_empty
 from postroad.store.engine import read, write
@@ -67,7 +67,7 @@ class BounceHandler:
         self._clock = clock
         self._follow = follow
 
-    async def prepare(self, jobs: Sequence[Claimed]) -> Mapping[str, Verdict]:
+    async def prepare(self, jobs: Sequence[ClaimedJob]) -> Mapping[str, Verdict]:
         """Judge what was claimed together in one transaction. What that cannot do is left to `__call__`, one by one."""
         asked = {job.id: decode_job(job.payload) for job in jobs}
         # Reports are read later, each mail by itself.

@@ -19,7 +19,7 @@ from postroad.delivery.reconcile import events_of
 from postroad.errors import StateError
 from postroad.explain import TouchExplanation, explain_touch, find_touches, is_address, touch_ids
 from postroad.parts import Parts
-from postroad.queue import Explanation, FoundJob
+from postroad.queue import Explanation, JobDetails
 from postroad.store.ledger import WAITING, TouchState
 
 IdArgument = Annotated[
@@ -40,7 +40,7 @@ def job(id_: IdArgument, queue: QueueOption = SEND_QUEUE, as_json: JsonOption = 
     keeps all.
     """
 
-    async def work(parts: Parts) -> list[tuple[FoundJob, History]]:
+    async def work(parts: Parts) -> list[tuple[JobDetails, History]]:
         opened = await named_queue(parts, queue)
         if queue in MAIL_QUEUES:
             ids = await touch_ids(parts, [id_], queue)
@@ -63,7 +63,7 @@ def job(id_: IdArgument, queue: QueueOption = SEND_QUEUE, as_json: JsonOption = 
             print_table("history", list(history[0]), [list(row.values()) for row in history])
 
 
-def _history_in_queue(found: FoundJob) -> History:
+def _history_in_queue(found: JobDetails) -> History:
     return [
         {
             "at": at(event.at_ms),
@@ -76,7 +76,7 @@ def _history_in_queue(found: FoundJob) -> History:
     ]
 
 
-def _shown(found: FoundJob) -> dict[str, object]:
+def _shown(found: JobDetails) -> dict[str, object]:
     return {
         "id": found.id,
         "state": found.state.value if found.state else "ended",

@@ -23,7 +23,7 @@ from postroad.clock import Clock
 from postroad.delivery.cohorts.breaker import cohort_of
 from postroad.delivery.job import DeliveryNote, encode_note, touch_of
 from postroad.mail.address_hash import AddressHashes
-from postroad.queue import Cancel, Claimed, Defer, Uncertain, Verdict
+from postroad.queue import Cancel, ClaimedJob, Defer, Uncertain, Verdict
 from postroad.store.campaign import Campaign, CampaignState, Step
 from postroad.store.cohort import open_pauses, whose
 from postroad.store.engine import write
@@ -38,7 +38,7 @@ COHORT_DELAY_MS = 900_000
 
 
 class _Waiting(NamedTuple):
-    batch: Sequence[Claimed]
+    batch: Sequence[ClaimedJob]
     verdicts: asyncio.Future[Mapping[str, Verdict]]
 
 
@@ -69,7 +69,7 @@ class Admission:
         self._waiting: deque[_Waiting] = deque()
         self._admitting: asyncio.Task[None] | None = None
 
-    async def __call__(self, batch: Sequence[Claimed]) -> Mapping[str, Verdict]:
+    async def __call__(self, batch: Sequence[ClaimedJob]) -> Mapping[str, Verdict]:
         """Return a verdict for each job that may not be sent. Raises UnavailableError: none may."""
         verdicts: asyncio.Future[Mapping[str, Verdict]] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(batch, verdicts))
@@ -105,7 +105,7 @@ class Admission:
             if not waiting.verdicts.done():
                 waiting.verdicts.set_result({job.id: refused[job.id] for job in waiting.batch if job.id in refused})
 
-    def _admit(self, batch: Sequence[Claimed]) -> dict[str, Verdict]:
+    def _admit(self, batch: Sequence[ClaimedJob]) -> dict[str, Verdict]:
         whens = {job.id: _read_when(job) for job in batch}
         with write(self._engine) as connection:
             closed = self._closed(connection, whens)
@@ -155,7 +155,7 @@ class Admission:
                 closed[job_id] = Defer(at_ms=at_ms, cause="outside the campaign's hours", untried=True)
         return closed
 
-    def _held(self, connection: sa.Connection, batch: Sequence[Claimed]) -> dict[str, Verdict]:
+    def _held(self, connection: sa.Connection, batch: Sequence[ClaimedJob]) -> dict[str, Verdict]:
         """Put off what is of a paused cohort."""
         paused = open_pauses(connection)
         if not paused:
@@ -222,7 +222,7 @@ class _When(msgspec.Struct, frozen=True, tag="send.v1"):
 _decode_when = msgspec.msgpack.Decoder(_When).decode
 
 
-def _read_when(job: Claimed) -> _When | None:
+def _read_when(job: ClaimedJob) -> _When | None:
     try:
         return _decode_when(job.payload)
     except msgspec.DecodeError:

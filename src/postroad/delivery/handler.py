@@ -41,7 +41,7 @@ from postroad.dns.providers import provider_table
 from postroad.errors import Blame, ConfigError, DataError
 from postroad.mail.dkim import DkimSigner
 from postroad.mail.token import TokenSigner
-from postroad.queue import FOREVER_MS, Dead, Defer, Done, Lease, LeaseLost, Queue, Retry, Uncertain
+from postroad.queue import FOREVER_MS, Dead, Defer, Done, Lease, LeaseLostError, Queue, Retry, Uncertain
 from postroad.queue import Verdict as QueueVerdict
 from postroad.settings import Service
 from postroad.smtp.endpoint import ANYWHERE, Origin
@@ -137,10 +137,10 @@ class Delivery:
         except ObstacleError as error:
             reply, said = error.reply, error.reason
             outcome = of_obstacle(error.obstacle, deferrals=deferrals)
-        except LeaseLost:
+        except LeaseLostError:
             # The queue gave the job away, or was emptied, before anything was sent; the ledger must not think it was.
             note = DeliveryNote(state=TouchState.QUEUED, cause="lease lost before the wire")
-            await self._queue.append_late(claimed.id, claimed.token, encode_note(note))
+            await self._queue.record_late_outcome(claimed.id, claimed.token, encode_note(note))
             raise
         except UnsendableError as error:
             outcome, said = Outcome(verdict=Verdict.DEAD, cause="unsendable", blame=error.blame), error.reason

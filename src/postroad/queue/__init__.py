@@ -2,22 +2,22 @@
 
 from postroad.queue.events import Event, EventKind
 from postroad.queue.explain import Explanation
-from postroad.queue.find import FoundJob
+from postroad.queue.find import JobDetails
 from postroad.queue.gates import FOREVER_MS, Gate, GateState, Quota, Rate
 from postroad.queue.hands import Handle, Prepare
 from postroad.queue.jobs import (
     Batch,
-    Claimed,
+    ClaimedJob,
     Enqueued,
     Job,
     JobClass,
     JobState,
     Lane,
     Reaped,
-    Settled,
+    SettleResult,
 )
-from postroad.queue.keep import Keep
-from postroad.queue.lease import Lease, LeaseLost
+from postroad.queue.keep import Retention
+from postroad.queue.lease import Lease, LeaseLostError
 from postroad.queue.processes import Beat, Process, beating, this_process
 from postroad.queue.queue import Queue
 from postroad.queue.server import forget_shards
@@ -40,7 +40,7 @@ __all__ = [
     "Batch",
     "Beat",
     "Cancel",
-    "Claimed",
+    "ClaimedJob",
     "Dead",
     "DeadLetter",
     "Defer",
@@ -49,18 +49,17 @@ __all__ = [
     "Event",
     "EventKind",
     "Explanation",
-    "FoundJob",
     "Gate",
     "GateState",
     "GroupLag",
     "Handle",
     "Job",
     "JobClass",
+    "JobDetails",
     "JobState",
-    "Keep",
     "Lane",
     "Lease",
-    "LeaseLost",
+    "LeaseLostError",
     "Prepare",
     "Process",
     "Queue",
@@ -69,9 +68,10 @@ __all__ = [
     "Rate",
     "Reaped",
     "Release",
+    "Retention",
     "Retry",
     "RetryPolicy",
-    "Settled",
+    "SettleResult",
     "Uncertain",
     "UncertainJob",
     "Verdict",

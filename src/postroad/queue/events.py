@@ -45,7 +45,7 @@ class Event(Struct, frozen=True, kw_only=True):
     """One thing that happened to one job.
 
     ``uid`` never repeats, so recording the same event twice can be told from recording two. ``attempt``
-    counts this one, ``claim`` is that of `Claimed` (0: it ended without one). ``next_ms``: when the job is
+    counts this one, ``claim`` is that of `ClaimedJob` (0: it ended without one). ``next_ms``: when the job is
     tried again, 0 if not. ``entry``: its place in the stream.
     """
 

@@ -7,7 +7,7 @@ from typing import assert_never
 
 from msgspec import Struct
 
-from postroad.queue.find import FoundJob
+from postroad.queue.find import JobDetails
 from postroad.queue.gates import FOREVER_MS, GateState, Rate
 from postroad.queue.jobs import JobState
 
@@ -29,7 +29,7 @@ class Explanation(Struct, frozen=True, kw_only=True):
     words: list[str]
 
 
-def explain(job: FoundJob) -> Explanation:
+def explain(job: JobDetails) -> Explanation:
     held_by: str | None = None
     since_ms = job.at_ms
     not_before_ms: int | None = None
@@ -72,7 +72,7 @@ def explain(job: FoundJob) -> Explanation:
     )
 
 
-def _ended(job: FoundJob) -> str | None:
+def _ended(job: JobDetails) -> str | None:
     if not job.history:
         return None
     last = job.history[0]
@@ -81,7 +81,7 @@ def _ended(job: FoundJob) -> str | None:
     return f"It ended as {last.kind} at {_at(last.at_ms)}, attempt {last.attempt}{why}{said}."
 
 
-def _scheduled(job: FoundJob) -> list[str]:
+def _scheduled(job: JobDetails) -> list[str]:
     assert job.lane  # noqa: S101 - what lives has a lane
     words = [f"Scheduled: due at {_at(job.at_ms)}. Then it goes to the end of lane {job.lane.name}."]
     if job.history and job.claims:
@@ -90,12 +90,12 @@ def _scheduled(job: FoundJob) -> list[str]:
     return words
 
 
-def _in_flight(job: FoundJob) -> str:
+def _in_flight(job: JobDetails) -> str:
     act = "has begun the act" if job.marked else "has not begun the act"
     return f"In flight: worker {job.worker} holds it until {_at(job.at_ms)}, attempt {job.attempts + 1}, and {act}."
 
 
-def _queued(job: FoundJob) -> tuple[str | None, int | None, list[str]]:
+def _queued(job: JobDetails) -> tuple[str | None, int | None, list[str]]:
     """What holds it, the instant before which it cannot go, and words."""
     assert job.lane  # noqa: S101 - what lives has a lane
     if job.cancelled_for is not None:
@@ -113,7 +113,7 @@ def _queued(job: FoundJob) -> tuple[str | None, int | None, list[str]]:
             0, f"Held: group {job.lane.group} is paused since {_at(job.paused_since_ms)}, until it is resumed."
         )
         return f"group {job.lane.group}", None, words
-    shut = [gate for gate in job.gates if gate.room == 0]
+    shut = [gate for gate in job.gates if gate.capacity == 0]
     for gate in shut:
         words.insert(shut.index(gate), f"Held by gate {gate.gate.name}: {_why(gate, job.now_ms)}.")
     if not shut:
@@ -150,9 +150,9 @@ def _opening_ms(state: GateState, ahead: int, now_ms: int) -> int | None:
         return None
     if gate.quota is not None and now_ms < gate.quota.until_ms and gate.quota.left <= ahead:
         at_ms = max(at_ms, gate.quota.until_ms)
-    if gate.rate is not None and state.rested_ms is not None:
+    if gate.rate is not None and state.tat_ms is not None:
         interval_ms = gate.rate.per_ms / gate.rate.count
-        at_ms = max(at_ms, max(state.rested_ms, now_ms) + (ahead - gate.rate.burst + 1) * interval_ms)
+        at_ms = max(at_ms, max(state.tat_ms, now_ms) + (ahead - gate.rate.burst + 1) * interval_ms)
     return int(-(-at_ms // 1))
 
 

@@ -14,7 +14,7 @@ from postroad.queue.gates import GateState, StoredGate
 from postroad.queue.jobs import JobClass, JobState, Lane
 
 
-class FoundJob(Struct, frozen=True, kw_only=True):
+class JobDetails(Struct, frozen=True, kw_only=True):
     """All that the queue knows of one id, at ``now_ms`` of the queue's clock.
 
     ``state`` None: it knows no such job. ``at_ms``: when a scheduled job is due, a lease ends, or since when
@@ -84,11 +84,11 @@ def _history(id: str, entries: Iterable[list[bytes]], blocks: list[bytes], rows:
     return sorted(found.values(), key=lambda event: (event.at_ms, event.token), reverse=True)
 
 
-def read_found(id: str, reply: list[Any]) -> FoundJob:  # noqa: A002 - the field's word
+def read_found(id: str, reply: list[Any]) -> JobDetails:  # noqa: A002 - the field's word
     """What the script `find` returns."""
     head, payload, entries, blocks, rows = reply
     found = msgspec.msgpack.decode(head, type=_Found)
-    return FoundJob(
+    return JobDetails(
         id=id,
         now_ms=int(found.now_ms),
         state=JobState(found.state) if found.state else None,

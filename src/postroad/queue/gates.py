@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 FOREVER_MS = 2**53 - 1
 """A pause until somebody lifts it."""
@@ -42,18 +42,19 @@ class Gate(Struct, frozen=True, kw_only=True):
 
 
 class GateState(Struct, frozen=True, kw_only=True):
-    """``room``: jobs it admits now, None for any number. ``wake_ms``: when its parked lanes are looked at.
+    """A gate and its use. JSON keeps the field names of earlier versions.
 
-    ``rate_used``: share of its rate's burst that is used up, 0 to 1. ``rested_ms``: when nothing of it is (GCRA's
-    theoretical arrival time). ``owner``: what set its limits; empty: a command, or nothing.
+    ``capacity``: jobs that it admits now; None: no limit. ``next_check_ms``: when its parked lanes are checked again.
+    ``tat_ms``: GCRA's theoretical arrival time, when the burst is whole again. ``rate_used``: share of the burst that
+    is used up, 0 to 1. ``owner``: component that set the limits; empty: a command, or none.
     """
 
     gate: Gate
     in_flight: int
     parked_lanes: int
-    room: int | None
-    wake_ms: int | None
-    rested_ms: float | None = None
+    capacity: int | None = field(name="room")
+    next_check_ms: int | None = field(name="wake_ms")
+    tat_ms: float | None = field(default=None, name="rested_ms")
     rate_used: float = 0
     paused_since_ms: int | None = None
     owner: str = ""
@@ -115,9 +116,9 @@ class StoredGate(Struct, frozen=True, kw_only=True):
             gate=gate,
             in_flight=int(self.in_flight),
             parked_lanes=self.parked,
-            room=None if self.room < 0 else int(self.room),
-            wake_ms=None if self.wake_ms < 0 else int(self.wake_ms),
-            rested_ms=None if rate is None else self.tat / 1000,
+            capacity=None if self.room < 0 else int(self.room),
+            next_check_ms=None if self.wake_ms < 0 else int(self.wake_ms),
+            tat_ms=None if rate is None else self.tat / 1000,
             rate_used=min(self.rate_used, 1.0),
             paused_since_ms=None if self.paused_since_ms is None else int(self.paused_since_ms),
             owner=self.owner,

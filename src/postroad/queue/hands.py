@@ -11,24 +11,24 @@ from typing import NamedTuple
 
 from postroad.errors import UnavailableError
 from postroad.queue.backoff import Backoff
-from postroad.queue.jobs import Claimed
-from postroad.queue.lease import Lease, LeaseLost, Marker
+from postroad.queue.jobs import ClaimedJob
+from postroad.queue.lease import Lease, LeaseLostError, MarkBatcher
 from postroad.queue.queue import Queue
 from postroad.queue.verdicts import Release, Retry, Uncertain, Verdict
 
 logger = logging.getLogger(__name__)
 
 Handle = Callable[[Lease], Awaitable[Verdict]]
-Prepare = Callable[[Sequence[Claimed]], Awaitable[Mapping[str, Verdict]]]
+Prepare = Callable[[Sequence[ClaimedJob]], Awaitable[Mapping[str, Verdict]]]
 
 STUBBORN_S = 1.0
 """How long a handler that was cancelled may still take."""
 
 
-class Outcome(NamedTuple):
+class JobOutcome(NamedTuple):
     """A verdict to be settled, and whether the job had been marked."""
 
-    job: Claimed
+    job: ClaimedJob
     verdict: Verdict
     marked: bool
 
@@ -44,7 +44,7 @@ class Hands:
         self, queue: Queue, handle: Handle, prepare: Prepare | None, lease_ms: int, backoff: Backoff, enough: int = 1
     ) -> None:
         """``enough``: outcomes that are plenty."""
-        self.outbox: list[Outcome] = []
+        self.outbox: list[JobOutcome] = []
         self.news = asyncio.Event()
         self.plenty = asyncio.Event()
         """Nobody need wait for more outcomes: there are many, or none is to come."""
@@ -56,7 +56,7 @@ class Hands:
         self._prepare = prepare
         self._lease_ms = lease_ms
         self._backoff = backoff
-        self._marker = Marker(queue)
+        self._marker = MarkBatcher(queue)
         # By lease: a job may come back under a new one while an old handler is still on its way out. With the hand.
         self._held: dict[Lease, asyncio.Task[None] | None] = {}
         self._empty = asyncio.Event()
@@ -70,7 +70,7 @@ class Hands:
     def __len__(self) -> int:
         return len(self._held)
 
-    def accept(self, jobs: Sequence[Claimed]) -> None:
+    def accept(self, jobs: Sequence[ClaimedJob]) -> None:
         """Prepare these jobs together, then handle each."""
         leases = [Lease(job, self._marker) for job in jobs]
         self._held.update(dict.fromkeys(leases))
@@ -81,15 +81,15 @@ class Hands:
         self._preparing.add(task)
         task.add_done_callback(self._preparing.discard)
 
-    def take_outcomes(self) -> list[Outcome]:
+    def take_outcomes(self) -> list[JobOutcome]:
         """Empty the outbox."""
         outcomes, self.outbox = self.outbox, []
         self.plenty.clear()
         return outcomes
 
-    def give_back(self, jobs: Iterable[Claimed]) -> None:
+    def give_back(self, jobs: Iterable[ClaimedJob]) -> None:
         """Release jobs that were never started."""
-        self.outbox += [Outcome(job, Release(), False) for job in jobs]
+        self.outbox += [JobOutcome(job, Release(), False) for job in jobs]
         self.news.set()
 
     async def renew(self) -> None:
@@ -224,7 +224,7 @@ class Hands:
             return verdict
         except asyncio.CancelledError:
             return self._stopped(lease)
-        except LeaseLost as error:
+        except LeaseLostError as error:
             logger.warning("%s", error)
             # Should the queue hold it as uncertain, it now hears that nothing happened; else this is stale.
             return Release()
@@ -246,7 +246,7 @@ class Hands:
         if lease in self._held:
             del self._held[lease]
             lease.revoke()
-            self.outbox.append(Outcome(lease.job, verdict, lease.marked))
+            self.outbox.append(JobOutcome(lease.job, verdict, lease.marked))
             if not self._held:
                 self._empty.set()
             if not self._held or len(self.outbox) >= self._enough:

@@ -59,7 +59,7 @@ class Lane(Struct, frozen=True, kw_only=True):
             raise ValueError(f"lane {self.name} has weight {self.weight}; it must be above 0")
 
 
-class Claimed(Struct, frozen=True):
+class ClaimedJob(Struct, frozen=True):
     """One job under lease.
 
     ``token`` fences: whoever holds an older one can neither mark nor settle. ``attempt`` counts
@@ -82,12 +82,12 @@ class Claimed(Struct, frozen=True):
 class Batch(Struct, frozen=True):
     """Jobs claimed, and the earliest instant at which asking again is worth it (None: nothing waits).
 
-    ``events_full``: nothing was claimed because too many events wait to be recorded. See `Keep`.
+    ``events_full``: nothing was claimed because too many events wait to be recorded. See `Retention`.
     ``more``: lanes are ready still. With less than was wanted it means that the claim had looked at as many
     lanes as one may, most of which their gates refused: ask again at once.
     """
 
-    jobs: list[Claimed]
+    jobs: list[ClaimedJob]
     next_ms: int | None
     events_full: bool = False
     more: bool = False
@@ -100,7 +100,7 @@ class Enqueued(Struct, frozen=True):
     known: int
 
 
-class Settled(Struct, frozen=True):
+class SettleResult(Struct, frozen=True):
     """``stale`` ids changed nothing: their lease is no longer the caller's."""
 
     stale: list[str]
@@ -108,9 +108,9 @@ class Settled(Struct, frozen=True):
 
 
 class Reaped(Struct, frozen=True):
-    """Expired leases: ``given_back`` to their lanes, or held as ``uncertain``: marked, or older than a restart of the
+    """Expired leases: ``released`` to their lanes, or held as ``uncertain``: marked, or older than a restart of the
     server, which may have lost their marks.
     """
 
-    given_back: int
+    released: int
     uncertain: int

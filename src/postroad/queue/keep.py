@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 
-class Keep(Struct, frozen=True, kw_only=True):
+class Retention(Struct, frozen=True, kw_only=True):
     """What a queue keeps of jobs that ended: at least the last ``done``, and the last ``failed`` (died or expired).
 
     ``remember_ms``: how long an ended id stays known if nobody acknowledges its outcome. Dead letters are

@@ -5,23 +5,23 @@ from __future__ import annotations
 import asyncio
 
 from postroad.errors import StateError, UnavailableError
-from postroad.queue.jobs import Claimed
+from postroad.queue.jobs import ClaimedJob
 from postroad.queue.queue import Queue
 
 
-class LeaseLost(StateError):  # noqa: N818 - a fact, like CancelledError's
+class LeaseLostError(StateError):
     """The job is no longer ours: somebody else may have it. Whoever gets this must not act."""
 
 
-class Marker:
+class MarkBatcher:
     """Marks the jobs of many handlers; those that ask while a call is under way share the next one."""
 
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
-        self._waiting: list[tuple[Claimed, asyncio.Future[bool]]] = []
+        self._waiting: list[tuple[ClaimedJob, asyncio.Future[bool]]] = []
         self._sender: asyncio.Task[None] | None = None
 
-    async def mark(self, job: Claimed) -> bool:
+    async def mark(self, job: ClaimedJob) -> bool:
         answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.append((job, answer))
         if self._sender is None:
@@ -53,7 +53,7 @@ class Marker:
 class Lease:
     """One claimed job. Call `mark` immediately before the act that cannot be taken back."""
 
-    def __init__(self, job: Claimed, marker: Marker) -> None:
+    def __init__(self, job: ClaimedJob, marker: MarkBatcher) -> None:
         self.job = job
         self.marked = False
         self.unmarkable = False
@@ -61,18 +61,18 @@ class Lease:
         self._revoked = False
 
     async def mark(self) -> None:
-        """Return when the act may go ahead. `LeaseLost`, `UnavailableError`: it may not."""
+        """Return when the act may go ahead. `LeaseLostError`, `UnavailableError`: it may not."""
         if self.marked:
             return
         if self._revoked:
-            raise LeaseLost(f"Job {self.job.id} was taken back before its act.")
+            raise LeaseLostError(f"Job {self.job.id} was taken back before its act.")
         try:
             ours = await self._marker.mark(self.job)
         except UnavailableError:
             self.unmarkable = True
             raise
         if not ours or self._revoked:
-            raise LeaseLost(f"Job {self.job.id} is no longer leased under token {self.job.token}.")
+            raise LeaseLostError(f"Job {self.job.id} is no longer leased under token {self.job.token}.")
         self.marked = True
 
     def revoke(self) -> None:

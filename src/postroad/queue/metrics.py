@@ -160,7 +160,7 @@ def _gates(snapshots: dict[str, _Snapshot]) -> Iterator[Metric]:
     used = _gauge("gate_used_ratio", "Share of a gate's limit that is in use now; 1: it admits nothing", labels)
     waiting = _gauge("gate_parked_lanes", "Lanes that wait at a gate", labels)
     for name, (_, gates, _) in snapshots.items():
-        shown = [state for state in gates if state.room is not None or state.in_flight or state.parked_lanes]
+        shown = [state for state in gates if state.capacity is not None or state.in_flight or state.parked_lanes]
         shown.sort(key=lambda state: (-state.parked_lanes, -state.in_flight))
         for state in shown[:MAX_GATES]:
             at = [name, state.gate.name]
@@ -182,9 +182,9 @@ def _processes(snapshots: dict[str, _Snapshot]) -> Iterator[Metric]:
 
 def used_ratio(state: GateState) -> float:
     """0: idle. 1: it admits nothing more. Between: the most used of its concurrency and its rate's burst."""
-    if state.room is None:
+    if state.capacity is None:
         return 0.0
-    if state.room == 0:
+    if state.capacity == 0:
         return 1.0
     return max(state.in_flight / state.gate.concurrency if state.gate.concurrency else 0.0, state.rate_used)
 

@@ -16,10 +16,10 @@ from postroad.queue.audit import STEP, audit
 from postroad.queue.connections import Connections, Metrics
 from postroad.queue.events import DEAD_CONSUMER_MS, Event
 from postroad.queue.explain import Explanation, explain
-from postroad.queue.find import FoundJob, read_found
+from postroad.queue.find import JobDetails, read_found
 from postroad.queue.gates import FOREVER_MS, Gate, GateState, Rate, limits_of, read_states
-from postroad.queue.jobs import Batch, Claimed, Enqueued, Job, JobState, Lane, Reaped, Settled
-from postroad.queue.keep import Keep
+from postroad.queue.jobs import Batch, ClaimedJob, Enqueued, Job, JobState, Lane, Reaped, SettleResult
+from postroad.queue.keep import Retention
 from postroad.queue.processes import FORGET_MS, MAX_PROCESSES, Beat, Process, read_processes
 from postroad.queue.server import require_persistence, require_unsharded
 from postroad.queue.standing import (
@@ -30,11 +30,11 @@ from postroad.queue.standing import (
     read_stats,
     read_uncertain,
 )
-from postroad.queue.verdicts import Dead, Done, Order, Release, RetryPolicy, Verdict, order
+from postroad.queue.verdicts import Dead, Done, Release, RetryPolicy, SettleCommand, Verdict, to_command
 from postroad.queue.wire import MAX_JOBS, chunks_of, done_of, read_settled
 
 DEFAULT_RETRY = RetryPolicy()
-DEFAULT_KEEP = Keep()
+DEFAULT_RETENTION = Retention()
 
 _pack = msgspec.msgpack.encode
 
@@ -51,7 +51,7 @@ class Queue:
         connections: Connections,
         retry: RetryPolicy,
         rng: Random,
-        keep: Keep,
+        retention: Retention,
         metrics: Metrics | None,
     ) -> None:
         self.name = name
@@ -61,7 +61,7 @@ class Queue:
         self._log = connections.log
         self._retry = retry
         self._rng = rng
-        self._keep = keep
+        self._retention = retention
 
     @classmethod
     @asynccontextmanager
@@ -74,7 +74,7 @@ class Queue:
         clock: Clock | None = None,
         rng: Random | None = None,
         ephemeral: bool = False,
-        keep: Keep = DEFAULT_KEEP,
+        retention: Retention = DEFAULT_RETENTION,
         metrics: Metrics | None = None,
         sync_replicas: int = 0,
     ) -> AsyncIterator[Queue]:
@@ -91,7 +91,7 @@ class Queue:
         try:
             await require_persistence(connections.client, ephemeral=ephemeral)
             await require_unsharded(connections.client, name)
-            yield cls(name, connections, retry, rng or Random(), keep, metrics)  # noqa: S311
+            yield cls(name, connections, retry, rng or Random(), retention, metrics)  # noqa: S311
         finally:
             await connections.aclose()
 
@@ -111,7 +111,7 @@ class Queue:
 
     async def promote(self, limit: int = 1000) -> int:
         """Move due jobs into their lanes; `claim` does it as well. Returns how many."""
-        return await self._scripts.promote(limit, self._keep.remember_ms)
+        return await self._scripts.promote(limit, self._retention.remember_ms)
 
     async def reschedule(self, ids: Sequence[str], due_ms: int) -> list[bool]:
         """Let scheduled jobs be due at another instant; one that has passed: now. False: it is not scheduled."""
@@ -137,42 +137,42 @@ class Queue:
         claim or settle under way at a time: the queue remembers only its last nonce, for ``lease_ms``.
         """
         want = min(want, MAX_JOBS)
-        reply = await self._scripts.claim(worker, nonce, want, lease_ms, *self._keep.bounds)
+        reply = await self._scripts.claim(worker, nonce, want, lease_ms, *self._retention.bounds)
         return read_settled(reply).batch
 
-    async def mark(self, jobs: Sequence[Claimed]) -> list[bool]:
+    async def mark(self, jobs: Sequence[ClaimedJob]) -> list[bool]:
         """Mark jobs just before their irreversible act. False: the lease is no longer ours, do not act."""
         return [held == 1 for held in await self._scripts.mark(_leases(jobs))]
 
     async def settle(
         self,
         worker: str,
-        verdicts: Sequence[tuple[Claimed, Verdict]],
+        verdicts: Sequence[tuple[ClaimedJob, Verdict]],
         *,
         want: int = 0,
         lease_ms: int = 60_000,
         nonce: str | None = None,
-    ) -> Settled:
+    ) -> SettleResult:
         """Settle jobs, append their events and claim the next batch, in one round trip.
 
         A job that became uncertain is settled by its own token as well. The same nonce again changes
         nothing and returns the same reply.
         """
-        done, orders, notes, twice = self._sorted(verdicts)
+        done, commands, notes, twice = self._partition(verdicts)
         nonce, want = nonce or uuid4().hex, min(want, MAX_JOBS)
         reply = await self._scripts.settle(
-            worker, nonce, want, lease_ms, *self._keep.bounds, *done_of(done), _pack(orders), *notes
+            worker, nonce, want, lease_ms, *self._retention.bounds, *done_of(done), _pack(commands), *notes
         )
         settled = read_settled(reply)
         settled.stale.extend(twice)
         return settled
 
-    def _sorted(
-        self, verdicts: Sequence[tuple[Claimed, Verdict]]
-    ) -> tuple[list[tuple[Claimed, Done]], list[Order], list[bytes], list[str]]:
-        """Jobs that ended well, orders for the others and their notes, and ids that came twice: the first counts."""
-        done: list[tuple[Claimed, Done]] = []
-        orders: list[Order] = []
+    def _partition(
+        self, verdicts: Sequence[tuple[ClaimedJob, Verdict]]
+    ) -> tuple[list[tuple[ClaimedJob, Done]], list[SettleCommand], list[bytes], list[str]]:
+        """Jobs that ended well, commands for the others and their notes, and ids that came twice: the first counts."""
+        done: list[tuple[ClaimedJob, Done]] = []
+        commands: list[SettleCommand] = []
         notes: list[bytes] = []
         twice: list[str] = []
         seen: set[str] = set()
@@ -184,11 +184,11 @@ class Queue:
             if isinstance(verdict, Done):
                 done.append((job, verdict))
             else:
-                orders.append(order(job, verdict, self._retry, self._rng))
+                commands.append(to_command(job, verdict, self._retry, self._rng))
                 notes.append(verdict.note)
-        return done, orders, notes, twice
+        return done, commands, notes, twice
 
-    async def extend(self, jobs: Sequence[Claimed], lease_ms: int) -> list[bool]:
+    async def extend(self, jobs: Sequence[ClaimedJob], lease_ms: int) -> list[bool]:
         """Let leases end ``lease_ms`` from now. False: the lease is no longer ours."""
         return [held == 1 for held in await self._scripts.extend(_leases(jobs), lease_ms)]
 
@@ -274,7 +274,7 @@ class Queue:
 
     # -- events
 
-    async def append_late(self, id: str, token: int, note: bytes) -> None:  # noqa: A002 - the field's word
+    async def record_late_outcome(self, id: str, token: int, note: bytes) -> None:  # noqa: A002 - the field's word
         """Append an outcome that settled stale, as an event of kind LATE."""
         await self._scripts.report_late(id, token, note)
 
@@ -292,7 +292,7 @@ class Queue:
         """Say that these events are recorded, and that these ids need no memory of their own any more."""
         entries = _pack(self._log.acknowledge(group, events))
         try:
-            await self._scripts.acknowledge(group, entries, _pack(forget), self._keep.consumer_ms)
+            await self._scripts.acknowledge(group, entries, _pack(forget), self._retention.consumer_ms)
         except PostroadError:
             self._log.read_again(group)
             raise
@@ -326,9 +326,9 @@ class Queue:
         """Drop every connection: what is under way fails as if the server had gone, the next call connects anew."""
         await self._connections.drop()
 
-    def is_full(self, stats: QueueStats) -> bool:
+    def events_backlogged(self, stats: QueueStats) -> bool:
         """Whether so many events wait to be recorded that nothing is claimed."""
-        return bool(stats.groups) and stats.events >= self._keep.events
+        return bool(stats.groups) and stats.events >= self._retention.events
 
     async def audit(self) -> list[str]:
         """Return the invariants that do not hold, in words.
@@ -341,7 +341,7 @@ class Queue:
         """State of each id; None for one that the queue does not know."""
         return [JobState(state.decode()) if state else None for state in await self._scripts.known(_pack(ids))]
 
-    async def find(self, id: str) -> FoundJob:  # noqa: A002 - the field's word
+    async def find(self, id: str) -> JobDetails:  # noqa: A002 - the field's word
         """All that the queue knows of one id, its history included as far as that is kept."""
         return read_found(id, await self._scripts.find(id))
 
@@ -356,13 +356,13 @@ class Queue:
 
     async def replay(self, ids: Sequence[str] | None = None, *, cause: str | None = None) -> int:
         """Put dead letters back into their lanes, attempts afresh. Neither ids nor cause: all of them."""
-        return await self._exhume("replay", ids, cause)
+        return await self._process_dead_letters("replay", ids, cause)
 
     async def drop(self, ids: Sequence[str] | None = None, *, cause: str | None = None) -> int:
         """Drop dead letters; their ids stay remembered. Neither ids nor cause: all of them."""
-        return await self._exhume("drop", ids, cause)
+        return await self._process_dead_letters("drop", ids, cause)
 
-    async def _exhume(self, action: str, ids: Sequence[str] | None, cause: str | None) -> int:
+    async def _process_dead_letters(self, action: str, ids: Sequence[str] | None, cause: str | None) -> int:
         total = 0
         if ids is not None:
             for start in range(0, len(ids), MAX_JOBS):
@@ -388,7 +388,7 @@ class Queue:
         found = read_uncertain(await self._scripts.uncertain(1, id))
         if found:
             held = found[0]
-            job = Claimed(held.id, held.token, held.attempt, held.claim, b"", 0, held.lane)
+            job = ClaimedJob(held.id, held.token, held.attempt, held.claim, b"", 0, held.lane)
             if not (await self.settle(f"resolve:{id}", [(job, verdict)])).stale:
                 return
         raise StateError(f"Job {id} is not uncertain.", remedy="Look again: somebody else may have resolved it.")
@@ -400,5 +400,5 @@ def _named(group: str) -> str:
     return group
 
 
-def _leases(jobs: Sequence[Claimed]) -> bytes:
+def _leases(jobs: Sequence[ClaimedJob]) -> bytes:
     return _pack(([job.id for job in jobs], [job.token for job in jobs]))

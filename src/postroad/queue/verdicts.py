@@ -7,7 +7,7 @@ from typing import TypeAlias, assert_never
 
 from msgspec import Struct
 
-from postroad.queue.jobs import Claimed
+from postroad.queue.jobs import ClaimedJob
 
 MAX_TEXT = 2000
 """Characters of a cause or an error that are kept."""
@@ -97,7 +97,7 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
         return round(delay * (1 + self.jitter * rng.uniform(-1, 1))) if self.jitter else delay
 
 
-class Order(Struct, frozen=True, array_like=True):
+class SettleCommand(Struct, frozen=True, array_like=True):
     """Any verdict but `Done` as the script ``settle`` reads it. ``at_ms`` 0: ``delay_ms`` after the server's now."""
 
     id: str
@@ -109,19 +109,19 @@ class Order(Struct, frozen=True, array_like=True):
     error: str = ""
 
 
-def order(job: Claimed, verdict: Undone, policy: RetryPolicy, rng: Random) -> Order:
+def to_command(job: ClaimedJob, verdict: Undone, policy: RetryPolicy, rng: Random) -> SettleCommand:
     """Decide what the queue is to do with this job. The delay is relative, so no client clock is trusted."""
     match verdict:
         case Retry() if job.attempt >= policy.attempts:
-            return Order(job.id, job.token, "dead", cause=_plain(verdict.cause), error=_plain(verdict.error))
+            return SettleCommand(job.id, job.token, "dead", cause=_plain(verdict.cause), error=_plain(verdict.error))
         case Retry() if verdict.at_ms is None:
             delay_ms = policy.delay_ms(job.attempt, rng)
-            return Order(job.id, job.token, "retry", 0, delay_ms, _plain(verdict.cause), _plain(verdict.error))
+            return SettleCommand(job.id, job.token, "retry", 0, delay_ms, _plain(verdict.cause), _plain(verdict.error))
         case Retry():
             at_ms = max(verdict.at_ms or 0, 1)
-            return Order(job.id, job.token, "retry", at_ms, 0, _plain(verdict.cause), _plain(verdict.error))
+            return SettleCommand(job.id, job.token, "retry", at_ms, 0, _plain(verdict.cause), _plain(verdict.error))
         case Defer():
-            return Order(
+            return SettleCommand(
                 job.id,
                 job.token,
                 "put_off" if verdict.untried else "defer",
@@ -131,13 +131,13 @@ def order(job: Claimed, verdict: Undone, policy: RetryPolicy, rng: Random) -> Or
                 _plain(verdict.error),
             )
         case Dead():
-            return Order(job.id, job.token, "dead", cause=_plain(verdict.cause), error=_plain(verdict.error))
+            return SettleCommand(job.id, job.token, "dead", cause=_plain(verdict.cause), error=_plain(verdict.error))
         case Uncertain():
-            return Order(job.id, job.token, "uncertain", cause=_plain(verdict.cause))
+            return SettleCommand(job.id, job.token, "uncertain", cause=_plain(verdict.cause))
         case Cancel():
-            return Order(job.id, job.token, "cancelled", cause=_plain(verdict.cause))
+            return SettleCommand(job.id, job.token, "cancelled", cause=_plain(verdict.cause))
         case Release():
-            return Order(job.id, job.token, "released")
+            return SettleCommand(job.id, job.token, "released")
         case _:
             assert_never(verdict)
 

@@ -61,7 +61,7 @@ class Watchdog:
                 hungry_looks = 0
                 continue
             stepped_back_ms = self._compare_clock(stats, stepped_back_ms)
-            ready = stats.ready_lanes > 0 and not self._queue.is_full(stats)
+            ready = stats.ready_lanes > 0 and not self._queue.events_backlogged(stats)
             hungry = not self._fed and asks() and ready
             hungry_looks = hungry_looks + 1 if hungry and not self._fed else 0
             # Once may be chance: others took what was ready. Twice in a row, with no claim between, is not.

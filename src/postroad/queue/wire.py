@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 from msgspec import Struct
 
-from postroad.queue.jobs import Batch, Claimed, Job, Settled
+from postroad.queue.jobs import Batch, ClaimedJob, Job, SettleResult
 from postroad.queue.verdicts import Done
 
 _pack = msgspec.msgpack.encode
@@ -38,7 +38,7 @@ class _Reply(Struct, frozen=True, array_like=True):
 _decode_reply = msgspec.msgpack.Decoder(_Reply).decode
 
 
-def read_settled(reply: list[bytes]) -> Settled:
+def read_settled(reply: list[bytes]) -> SettleResult:
     """What the scripts `claim` and `settle` return."""
     head = _decode_reply(reply[0])
     lanes = dict(head.lanes)
@@ -50,8 +50,8 @@ def read_settled(reply: list[bytes]) -> Settled:
             tokens, payload = _closed_tokens(record, closed)
         else:
             tokens, payload = (), record[size:]
-        jobs.append(Claimed(id_, token, attempts + 1, closed + 1, payload, int(expires_ms), lanes[lane], tokens))
-    return Settled(head.stale, Batch(jobs, head.next_ms or None, head.events_full, head.more))
+        jobs.append(ClaimedJob(id_, token, attempts + 1, closed + 1, payload, int(expires_ms), lanes[lane], tokens))
+    return SettleResult(head.stale, Batch(jobs, head.next_ms or None, head.events_full, head.more))
 
 
 def _closed_tokens(record: bytes, closed: int) -> tuple[tuple[int, ...], bytes]:
@@ -60,7 +60,7 @@ def _closed_tokens(record: bytes, closed: int) -> tuple[tuple[int, ...], bytes]:
     return tuple(map(int, tokens.unpack_from(record, _HEADER.size))), record[_HEADER.size + tokens.size :]
 
 
-def done_of(settled: Sequence[tuple[Claimed, Done]]) -> tuple[bytes, bytes]:
+def done_of(settled: Sequence[tuple[ClaimedJob, Done]]) -> tuple[bytes, bytes]:
     """Jobs that ended well as the script `settle` takes them: their ids and tokens, and the block of their events."""
     if not settled:
         return _NONE_DONE

@@ -17,8 +17,8 @@ from msgspec import Struct
 from postroad.clock import Clock, SystemClock
 from postroad.errors import UnavailableError
 from postroad.queue.backoff import Backoff
-from postroad.queue.hands import Handle, Hands, Outcome, Prepare
-from postroad.queue.jobs import Batch, Settled
+from postroad.queue.hands import Handle, Hands, JobOutcome, Prepare
+from postroad.queue.jobs import Batch, SettleResult
 from postroad.queue.queue import Queue
 from postroad.queue.verdicts import Done, Release, Uncertain
 from postroad.queue.watchdog import Watchdog
@@ -60,7 +60,7 @@ class _Call(NamedTuple):
     """One settle-and-claim. It is repeated word for word until it is answered."""
 
     nonce: str
-    outcomes: list[Outcome]
+    outcomes: list[JobOutcome]
     want: int
 
 
@@ -196,7 +196,7 @@ class Worker:
                         await self._hands.plenty.wait()
         news.clear()
 
-    async def _send(self, name: str, call: _Call) -> Settled | None:
+    async def _send(self, name: str, call: _Call) -> SettleResult | None:
         """Send until there is an answer; None: not before the drain was over."""
         self._calling += 1
         self._wanted += call.want
@@ -206,7 +206,7 @@ class Worker:
             self._calling -= 1
             self._wanted -= call.want
 
-    async def _send_until_answered(self, name: str, call: _Call) -> Settled | None:
+    async def _send_until_answered(self, name: str, call: _Call) -> SettleResult | None:
         verdicts = [(outcome.job, outcome.verdict) for outcome in call.outcomes]
         while True:
             try:
@@ -223,7 +223,7 @@ class Worker:
                     logger.info("%s: the queue is back", self.name)
                 return settled
 
-    def _receive(self, call: _Call, settled: Settled, *, stopping: bool) -> list[Outcome]:
+    def _receive(self, call: _Call, settled: SettleResult, *, stopping: bool) -> list[JobOutcome]:
         """Take the jobs in hand. Returns what settled stale and has to be told all the same."""
         stale, verdicts, late = set(settled.stale), [], []
         for outcome in call.outcomes:
@@ -272,12 +272,12 @@ class Worker:
         # A clock that runs ahead of the server's must not make an idle worker spin.
         return max(until_next_s, self._empty.next_s())
 
-    async def _report(self, late: list[Outcome]) -> bool:
+    async def _report(self, late: list[JobOutcome]) -> bool:
         """Tell what settled stale, and empty the list; False: not before the drain was over."""
         while late:
             outcome = late[0]
             try:
-                await self._queue.append_late(outcome.job.id, outcome.job.token, outcome.verdict.note)
+                await self._queue.record_late_outcome(outcome.job.id, outcome.job.token, outcome.verdict.note)
             except Exception as error:
                 if not await self._wait_for_server(error):
                     return False

@@ -33,7 +33,7 @@ class Holds:
         """Count the time since the last look for every gate that holds something now."""
         elapsed_ms, self._before_ms = now_ms - self._before_ms, now_ms
         for state in gates:
-            if state.parked_lanes and state.room == 0:
+            if state.parked_lanes and state.capacity == 0:
                 key = (state.gate.name, why_shut(state, now_ms))
                 self._held_ms[key] = self._held_ms.get(key, 0) + elapsed_ms
 
