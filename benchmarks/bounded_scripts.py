@@ -108,8 +108,8 @@ async def _acknowledge(large: LargeQueue) -> None:
 
 
 async def _pause_and_resume(large: LargeQueue) -> None:
-    await large.queue.pause("large")
-    await large.queue.resume("large")
+    await large.queue.pause_group("large")
+    await large.queue.resume_group("large")
 
 
 def _ids(prefix: str) -> list[str]:
@@ -132,10 +132,10 @@ CALLS: dict[str, Call] = {
     "reap": _mark_and_hold,
     "uncertain": lambda large: large.queue.uncertain(),
     "set_gate": lambda large: large.queue.set_gate(Gate(name="main", rate=Rate(count=1_000_000, per_ms=1))),
-    "suspend": lambda large: large.queue.suspend("gate-1", FAR_MS),
+    "suspend": lambda large: large.queue.pause_gate("gate-1", FAR_MS),
     "gates": lambda large: large.queue.gates(),
     "stats": lambda large: large.queue.stats(),
-    "known": lambda large: large.queue.known(_ids("main")),
+    "known": lambda large: large.queue.states(_ids("main")),
     "find": lambda large: large.queue.find(f"main{large.size // 2 - 1}"),
     "letters": lambda large: large.queue.dead_letters(count=100),
     "exhume": lambda large: large.queue.replay([f"dead{n}" for n in range(50)]),

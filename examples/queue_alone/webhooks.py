@@ -95,7 +95,7 @@ class Delivery:
             case 429 | 503:
                 # RFC 9110 §10.2.3. All that goes to this receiver waits, and nothing else does.
                 until_ms = self._clock.now_ms() + self._rest_ms(response.headers.get("Retry-After"))
-                await self._queue.suspend(gate_of(hook.url), until_ms)
+                await self._queue.pause_gate(gate_of(hook.url), until_ms)
                 return Defer(at_ms=until_ms, cause=said)
             case status if status >= 500:
                 return Retry(cause=said, error=response.text)

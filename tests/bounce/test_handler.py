@@ -86,7 +86,7 @@ async def test_a_bounce_is_taken_in_judged_and_stops_what_is_queued(
     assert (submitted.new, again.new) == (True, False)
     await work_off(bounces, handler(house, bounces, mail), 1, together=together)
     assert (house.state(touch), house.state(waits)) == (TouchState.BOUNCED, TouchState.SUPPRESSED)
-    assert await mail.known([job_id(waits)]) != [JobState.QUEUED]
+    assert await mail.states([job_id(waits)]) != [JobState.QUEUED]
     await intake(house, bounces).submit(raw, envelope)
     assert await intake(house, bounces).resume() == 0
     assert (await bounces.stats()).counters["done"] == 1
@@ -100,7 +100,7 @@ async def test_an_unknown_touch_that_the_queue_holds_is_done(house: House, bounc
     await intake(house, bounces).submit(mails.dsn(to=house.return_path(touch)), Envelope())
     await work_off(bounces, handler(house, bounces, mail), 1)
     assert house.state(touch) is TouchState.BOUNCED
-    assert await mail.known([job_id(touch)]) != [JobState.UNCERTAIN]
+    assert await mail.states([job_id(touch)]) != [JobState.UNCERTAIN]
     assert await mail.uncertain(10) == []
 
 
@@ -118,10 +118,10 @@ async def test_what_is_behind_the_commit_is_done_by_the_next_try(house: House, b
     await mail.enqueue(SEND_LANE, [Job(id=job_id(waits), payload=b"")])
     raw = mails.dsn(to=house.return_path(touch))
     house.process(raw)  # A worker that died before it told the queue.
-    assert await mail.known([job_id(waits)]) == [JobState.QUEUED]
+    assert await mail.states([job_id(waits)]) == [JobState.QUEUED]
     await bounces.enqueue(LANE, [Job(id="again", payload=encode_job(ProcessBounce(digest=house.keep(raw))))])
     await work_off(bounces, handler(house, bounces, mail), 1)
-    assert await mail.known([job_id(waits)]) != [JobState.QUEUED]
+    assert await mail.states([job_id(waits)]) != [JobState.QUEUED]
 
 
 async def test_while_the_database_is_away_a_mail_waits_and_uses_no_attempt(
@@ -133,7 +133,7 @@ async def test_while_the_database_is_away_a_mail_waits_and_uses_no_attempt(
     await work_off(bounces, handler(house, bounces, mail, away), 1)
     away.dispose()
     assert (await bounces.stats()).counters.get("dead", 0) == 0
-    assert await bounces.known([submitted.digest]) == [JobState.SCHEDULED]
+    assert await bounces.states([submitted.digest]) == [JobState.SCHEDULED]
     assert house.state(touch) is TouchState.ACCEPTED
 
 

@@ -217,7 +217,7 @@ async def _reckon(setting: Setting, scene: _Scene, queue: Queue, submitter: Subm
     states: dict[str, JobState | None] = {}
     for start in range(0, len(ids), 1_000):
         chunk = ids[start : start + 1_000]
-        states |= zip(chunk, await queue.known(chunk), strict=True)
+        states |= zip(chunk, await queue.states(chunk), strict=True)
     accounts = reckon(
         accepted_at_ms=submitter.accepted_at_ms,
         states=states,

@@ -121,5 +121,5 @@ async def fill_queue(parts: Parts) -> None:
         verdicts: list[Verdict] = [Dead(cause=bad("cause"), error=bad("error")), Uncertain(cause=bad("cause"))]
         await queue.settle(bad("worker"), list(zip(jobs, verdicts, strict=True)))
         await queue.enqueue(lane, [Job(id="73", payload=b"")])
-        await queue.suspend(bad("gate"), None)
+        await queue.pause_gate(bad("gate"), None)
         await queue.beat(this_process("worker", bad("process")))

@@ -233,7 +233,7 @@ async def test_a_pause_holds_for_what_is_queued_until_it_is_lifted(
         engine, queue, pause.id, settings=SETTINGS, by="ada", why="the list was cleaned", now=clock.now()
     )
     assert (lifted.lifted_by, lifted.lifted_why) == ("ada", "the list was cleaned")
-    assert await queue.known([job_id(held)]) == [JobState.QUEUED]
+    assert await queue.states([job_id(held)]) == [JobState.QUEUED]
     assert await claim("4") == {job_id(held): ""}
     with pytest.raises(StateError, match="no pause"):
         await lift(engine, queue, pause.id, settings=SETTINGS, by="ada", why="again", now=clock.now())

@@ -61,7 +61,7 @@ async def test_a_scheduled_touch_goes_at_another_time_in_the_ledger_too(engine: 
         assert touch_row(connection, touch).next_at == datetime.fromtimestamp(FAR_MS / 1000 + 60, UTC)
     assert (await queue.find(job_id(touch))).at_ms == FAR_MS + 60_000
     assert await control.reschedule_touches(engine, queue, [job_id(touch)], 1) == 1
-    assert await queue.known([job_id(touch)]) == [JobState.QUEUED]
+    assert await queue.states([job_id(touch)]) == [JobState.QUEUED]
     assert await control.reschedule_touches(engine, queue, [job_id(touch)], FAR_MS) == 0
 
 

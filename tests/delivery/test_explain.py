@@ -141,12 +141,12 @@ async def _ready(scene: Scene) -> None:
 
 async def _paused_gate(scene: Scene) -> None:
     await scene.enqueue()
-    await scene.queue.suspend("campaign:spring", None)
+    await scene.queue.pause_gate("campaign:spring", None)
 
 
 async def _timed_gate(scene: Scene) -> None:
     await scene.enqueue()
-    await scene.queue.suspend("route:relay", ms(MORNING + HOUR))
+    await scene.queue.pause_gate("route:relay", ms(MORNING + HOUR))
 
 
 async def _paused_campaign(scene: Scene) -> None:
@@ -238,7 +238,7 @@ async def _dns_hold(scene: Scene) -> None:
     hold = SenderHold(sender=NEWS, reason="SPF fails", failing_since=MORNING, held_at=MORNING)
     with write(scene.parts.engine) as connection:
         put_hold(connection, hold)
-    await scene.queue.suspend(hold_gate(NEWS), None)
+    await scene.queue.pause_gate(hold_gate(NEWS), None)
 
 
 async def _shaped(scene: Scene) -> None:
@@ -250,7 +250,7 @@ async def _shaped(scene: Scene) -> None:
     )  # fmt: skip
     with write(scene.parts.engine) as connection:
         assert add_change(connection, change)
-    await scene.queue.suspend(gate, ms(MORNING + HOUR))
+    await scene.queue.pause_gate(gate, ms(MORNING + HOUR))
 
 
 async def _in_flight(scene: Scene) -> None:

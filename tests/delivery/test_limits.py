@@ -52,7 +52,7 @@ async def test_a_rate_that_was_set_by_hand_stays(queue: Queue) -> None:
 
 async def test_a_pause_stays_when_the_rate_leaves(queue: Queue) -> None:
     await start_worker(queue, settings(ada="1/1m"))
-    await queue.suspend(sender_gate(ADA), None)
+    await queue.pause_gate(sender_gate(ADA), None)
     await start_worker(queue, settings())
     (state,) = [state for state in await queue.gates() if state.gate.name == sender_gate(ADA)]
     assert state.gate.rate is None

@@ -59,7 +59,7 @@ async def test_the_ledger_says_who_settled_it_and_the_queue_follows(
     assert (doubt.id, doubt.campaign, doubt.queued) == (job_id(touch), "spring", True)
     await resolve(engine, queue, touch, how)
     assert state_of(engine, touch) is state
-    assert await queue.known([job_id(touch)]) == [job_state]
+    assert await queue.states([job_id(touch)]) == [job_state]
     assert (state.value, "resolved", f"resolved as {state} by ada@house") in noted(engine, touch)
     assert await doubts(engine, queue, 10) == []
 
@@ -78,7 +78,7 @@ async def test_what_only_the_ledger_knows_of_is_settled_as_well(
     assert (doubt.id, doubt.queued) == (job_id(touch), False)
     await resolve(engine, queue, touch, how)
     assert state_of(engine, touch).value == {"accepted": "accepted", "not-sent": "queued", "dead": "dead"}[how]
-    assert await queue.known([job_id(touch)]) == [job_state]
+    assert await queue.states([job_id(touch)]) == [job_state]
 
 
 async def test_nothing_is_settled_twice(engine: sa.Engine, queue: Queue) -> None:
@@ -107,7 +107,7 @@ async def test_what_comes_back_later_settles_it_by_itself_and_once(
     assert not await come_back(engine, queue, touch, state)
     await recorder(engine, queue).drain()
     assert state_of(engine, touch) is state
-    assert await queue.known([job_id(touch)]) == [job_state]
+    assert await queue.states([job_id(touch)]) == [job_state]
     assert [row for row in noted(engine, touch) if row[1] == "resolved"] == [
         (state.value, "resolved", f"resolved as {state} by dsn: 550 5.1.1 nobody")
     ]

@@ -260,7 +260,7 @@ async def test_rebuild_enqueues_what_waits_and_holds_what_was_on_the_wire(engine
     assert (rebuilt.looked_at, rebuilt.enqueued, rebuilt.unknown) == (4, 3, 1)
     assert await missing_jobs(engine, queue) == 0
     assert counts(engine, campaign_id) == {TouchState.PLANNED: 2, TouchState.QUEUED: 3, TouchState.UNKNOWN: 1}
-    states = await queue.known([str(i) for i in ids(engine)])
+    states = await queue.states([str(i) for i in ids(engine)])
     assert states.count(JobState.QUEUED) == 3
     again = await rebuild(engine, queue, recorder, expire_ms=1000 * HOUR_MS * 24 * 365, now=NOW)
     assert (again.looked_at, again.enqueued, again.unknown) == (3, 0, 0)

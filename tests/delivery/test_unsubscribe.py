@@ -73,7 +73,7 @@ async def test_all_that_waits_for_them_ends_and_what_is_on_the_wire_goes_on(engi
     after = {state: state_of(engine, touch) for state, touch in story.touches.items()}
     assert after == {state: TouchState.SUPPRESSED if state in WAITING else state for state in TouchState}
     assert state_of(engine, story.elsewhere) == TouchState.SUPPRESSED
-    known = await queue.known([job_id(touch) for touch in jobs])
+    known = await queue.states([job_id(touch) for touch in jobs])
     assert known == [JobState.REMEMBERED, JobState.REMEMBERED, JobState.QUEUED]
     assert kept(engine) == [("ada@example.com", 0, "unsubscribe", "reply")]
     assert noted(engine, said) == [("accepted", "unsubscribe", "reply")]

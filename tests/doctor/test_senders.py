@@ -28,7 +28,7 @@ def test_senders_that_may_send_are_ok(doctor: Doctor) -> None:
 
 def test_sender_that_is_paused_until_it_is_resumed_is_red(doctor: Doctor, change: Change) -> None:
     async def pause(parts: Parts) -> None:
-        await (await parts.queue(SEND_QUEUE)).suspend(sender_gate(SENDER), None)
+        await (await parts.queue(SEND_QUEUE)).pause_gate(sender_gate(SENDER), None)
 
     change(pause)
     check = doctor()[f"sender {SENDER}"]
@@ -40,8 +40,8 @@ def test_sender_that_is_paused_until_it_is_resumed_is_red(doctor: Doctor, change
 def test_pause_that_ends_by_itself_is_a_warning(doctor: Doctor, change: Change) -> None:
     async def pause(parts: Parts) -> None:
         queue = await parts.queue(SEND_QUEUE)
-        await queue.suspend(provider_gate(SENDER, "google"), parts.clock.now_ms() + 3_600_000)
-        await queue.suspend("provider:yahoo", parts.clock.now_ms() - 1)
+        await queue.pause_gate(provider_gate(SENDER, "google"), parts.clock.now_ms() + 3_600_000)
+        await queue.pause_gate("provider:yahoo", parts.clock.now_ms() - 1)
 
     change(pause)
     checks = doctor()
@@ -63,7 +63,7 @@ def test_sender_that_is_held_for_its_dns_is_red_although_the_queue_lost_the_gate
 
 def test_queue_that_is_suspended_is_red_also_without_the_database(doctor: Doctor, change: Change) -> None:
     async def pause(parts: Parts) -> None:
-        await (await parts.queue(SEND_QUEUE)).suspend("queue", None)
+        await (await parts.queue(SEND_QUEUE)).pause_gate("queue", None)
 
     change(pause)
     gone = doctor(POSTROAD_DATABASE_URL="postgresql://ada@127.0.0.1:1/none")

@@ -93,7 +93,7 @@ async def test_every_receiver_gets_its_events_once_at_its_own_pace(
         ended = [JobState.REMEMBERED, JobState.REMEMBERED, JobState.DEAD, JobState.UNCERTAIN, JobState.REMEMBERED]
 
         async def settled() -> bool:
-            return await queue.known(names) == [*ended, *[JobState.REMEMBERED] * 20]
+            return await queue.states(names) == [*ended, *[JobState.REMEMBERED] * 20]
 
         begun_ms = SystemClock().now_ms()
         async with running(Worker(queue, Delivery(queue, client, SystemClock()), concurrency=50)):

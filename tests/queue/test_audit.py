@@ -84,7 +84,7 @@ async def queue(redis_url: str) -> AsyncIterator[Queue]:
         await queue.enqueue(LANE, jobs("dead", "unsure", "flying", "queued"))
         await queue.enqueue(LANE, jobs("waiting", due_ms=clock.now_ms() + 1_000_000))
         await queue.enqueue(Lane(name="c", gates=(), group="paused"), jobs("paused"))
-        await queue.pause("paused")
+        await queue.pause_group("paused")
         await queue.enqueue(Lane(name="d", gates=(), group="doomed"), jobs("doomed"))
         await queue._scripts.cancel_group("doomed", "over", 0, 100)
         dead, unsure, _ = (await queue.claim("w", want=3, lease_ms=1000, nonce="2")).jobs

@@ -53,8 +53,8 @@ async def move(queue: Queue, stop: asyncio.Event) -> int:
         await fill(queue, number, number + 30)
         number += 30
         group = f"group-{turn % 3}"
-        await queue.pause(group)
-        await queue.resume(group)
+        await queue.pause_group(group)
+        await queue.resume_group(group)
         if turn % 20 == 19:
             await queue.cancel_group(group, "over")
         if turn % 7 == 0:
@@ -119,11 +119,11 @@ async def test_many_lanes_are_paused_resumed_and_cancelled_in_steps(queue: Queue
     lanes = STEP * 2 + 10
     for n in range(lanes):
         await queue.enqueue(Lane(name=f"l{n}", gates=(), group="large"), [Job(id=f"j{n}", payload=b"")])
-    await queue.pause("large")
+    await queue.pause_group("large")
     assert not (await queue.claim("w", want=1000, lease_ms=60_000, nonce="1")).jobs
     assert await queue.audit() == []
-    assert await queue.resume("large")
-    assert not await queue.resume("large")
+    assert await queue.resume_group("large")
+    assert not await queue.resume_group("large")
     assert await queue.audit() == []
     assert len((await queue.claim("w", want=5, lease_ms=60_000, nonce="2")).jobs) == 5
     assert await queue.cancel_group("large", "over") == lanes - 5
@@ -133,7 +133,7 @@ async def test_many_lanes_are_paused_resumed_and_cancelled_in_steps(queue: Queue
 async def test_claims_go_on_with_a_resume_whose_caller_died(queue: Queue) -> None:
     for n in range(20):
         await queue.enqueue(Lane(name=f"l{n}", gates=(), group="large"), [Job(id=f"j{n}", payload=b"")])
-    await queue.pause("large")
+    await queue.pause_group("large")
     assert await queue._scripts.resume("large", 5) == 1
     assert await queue.audit() == []
     claimed: set[str] = set()

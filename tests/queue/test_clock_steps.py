@@ -39,7 +39,7 @@ async def test_a_rate_admits_again_after_its_burst(bench: Bench, back_ms: int) -
 @pytest.mark.parametrize("back_ms", STEPS)
 async def test_a_pause_is_no_longer_than_it_was_meant_to_be(bench: Bench, back_ms: int) -> None:
     await bench.queue.enqueue(LANE, jobs("1"))
-    await bench.queue.suspend_for("g", 5_000)
+    await bench.queue.pause_gate_for("g", 5_000)
     assert await bench.claim() == []
     bench.clock.advance(-back_ms)
     await bench.claim()
@@ -49,12 +49,12 @@ async def test_a_pause_is_no_longer_than_it_was_meant_to_be(bench: Bench, back_m
 
 async def test_a_pause_until_it_is_lifted_stays(bench: Bench) -> None:
     await bench.queue.enqueue(LANE, jobs("1"))
-    await bench.queue.suspend("g", None)
+    await bench.queue.pause_gate("g", None)
     bench.clock.advance(-DAY_MS)
     assert await bench.claim() == []
     bench.clock.advance(2 * DAY_MS)
     assert await bench.claim() == []
-    await bench.queue.lift("g")
+    await bench.queue.resume_gate("g")
     assert ids(await bench.claim()) == ["1"]
 
 
@@ -86,7 +86,7 @@ async def test_claims_go_on_with_what_was_cancelled(bench: Bench) -> None:
     bench.clock.advance(-HOUR_MS)
     await bench.queue._scripts.cancel_group("y", "over", 0, 100)  # whoever asked for it died before the rest
     assert await bench.claim() == []
-    assert await bench.queue.known(["2"]) == [JobState.REMEMBERED]
+    assert await bench.queue.states(["2"]) == [JobState.REMEMBERED]
 
 
 @pytest.mark.parametrize("ms", [HOUR_MS, DAY_MS])
@@ -95,7 +95,7 @@ async def test_a_step_forward_and_back_holds_nothing_up(bench: Bench, ms: int) -
     await bench.queue.enqueue(LANE, jobs(*map(str, range(5))))
     bench.clock.advance(ms)
     assert len(await bench.claim()) == 1
-    await bench.queue.suspend_for("g", 5_000)
+    await bench.queue.pause_gate_for("g", 5_000)
     bench.clock.advance(-ms)
     await bench.claim()
     bench.clock.advance(6_000)
@@ -124,7 +124,7 @@ async def test_the_watchdog_and_a_metric_tell_of_a_step(redis_url: str, caplog: 
         async with running(Worker(queue, done, clock=clock, watchdog_ms=50)):
 
             async def ended(job: str) -> bool:
-                return await queue.known([job]) == [JobState.REMEMBERED]
+                return await queue.states([job]) == [JobState.REMEMBERED]
 
             await until(lambda: ended("1"))
 

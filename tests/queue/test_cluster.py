@@ -82,7 +82,7 @@ async def test_a_worker_goes_on_while_its_slot_moves(house: ClusterOf, caplog: p
 
             async def ended() -> bool:
                 try:
-                    return await queue.known(NAMES) == [JobState.REMEMBERED] * len(NAMES)
+                    return await queue.states(NAMES) == [JobState.REMEMBERED] * len(NAMES)
                 except UnavailableError:
                     return False
 
@@ -128,7 +128,7 @@ async def test_a_moved_slot_is_found_within_the_same_call(house: ClusterOf) -> N
         owner, heir = await begin_to_move(house)
         await move_keys(owner, heir)
         await end_the_move(house, owner, heir)
-        assert await queue.known(["1"]) == [JobState.QUEUED]
+        assert await queue.states(["1"]) == [JobState.QUEUED]
         assert await queue.read_events("g", "c", count=1, block_ms=0) == []
 
 
@@ -162,7 +162,7 @@ async def test_a_replica_takes_over_from_a_node_that_died(tmp_path: Path) -> Non
 
                 async def ended() -> bool:
                     try:
-                        return await queue.known(NAMES) == [JobState.REMEMBERED] * len(NAMES)
+                        return await queue.states(NAMES) == [JobState.REMEMBERED] * len(NAMES)
                     except UnavailableError:
                         return False
 

@@ -129,13 +129,13 @@ async def test_a_job_is_shown_explained_rescheduled_and_cancelled(redis_url: str
         assert await run("reschedule", "later", "--to", "2999-01-01T00:00Z") == {"rescheduled": 1}
         assert "due at 2999-01-01 00:00:00 UTC" in (await run("explain", "later"))["words"][0]
         assert await run("reschedule", "later", "--to", "0s") == {"rescheduled": 1}
-        await queue.suspend("g", None)
+        await queue.pause_gate("g", None)
         said = await run("explain", "later")
         assert (said["held_by"], said["not_before_ms"], said["ahead"]) == ("gate g", None, 0)
         assert await run("cancel", "later", "nobody") == {"cancelled": 1}
         shown = await run("job", "later")
         assert [event["event"] for event in shown["history"]] == ["cancelled"]
-        await queue.lift("g")
+        await queue.resume_gate("g")
     for words in (
         ("job", "nobody"),
         ("explain", "nobody"),
@@ -154,7 +154,7 @@ async def test_uncertain_jobs_are_listed_and_resolved(redis_url: str, run: Run) 
         for job, how in (("u1", "accepted"), ("u2", "not-sent"), ("u3", "dead")):
             resolved = await run("unknown", "resolve", job, "--as", how, "--by", "ada")
             assert resolved == {"id": job, "resolved": how, "by": "ada"}
-        assert [str(state) for state in await queue.known(["u1", "u2", "u3"])] == ["remembered", "queued", "dead"]
+        assert [str(state) for state in await queue.states(["u1", "u2", "u3"])] == ["remembered", "queued", "dead"]
         await run("unknown", "resolve", "u1", "--as", "dead", fails=True)
         assert await run("unknown", "list") == []
 
@@ -169,7 +169,7 @@ async def test_uncertain_jobs_are_the_queues_own_matter_too(redis_url: str, run:
         for job, how in (("v1", "done"), ("v2", "release"), ("v3", "dead")):
             resolved = await run("uncertain", "resolve", job, how, "--by", "ada", queue="uncertain")
             assert resolved == {"id": job, "resolved": how, "by": "ada"}
-        assert [str(state) for state in await queue.known(["v1", "v2", "v3"])] == ["remembered", "queued", "dead"]
+        assert [str(state) for state in await queue.states(["v1", "v2", "v3"])] == ["remembered", "queued", "dead"]
         await run("uncertain", "resolve", "v1", "dead", queue="uncertain", fails=True)
         assert await run("uncertain", "list", queue="uncertain") == []
 

@@ -45,7 +45,7 @@ async def test_an_ended_id_is_remembered_until_its_outcome_is_recorded(bench: Be
     assert (await bench.queue.enqueue(LANE, jobs("1"))).known == 1
     events = await bench.queue.read_events("g", "c", count=1, block_ms=0)
     await bench.queue.acknowledge("g", events, forget=["1"])
-    assert await bench.queue.known(["1"]) == [None]
+    assert await bench.queue.states(["1"]) == [None]
     assert (await bench.queue.enqueue(LANE, jobs("1"))).accepted == 1
 
 
@@ -54,11 +54,11 @@ async def test_a_remembered_id_is_forgotten_after_its_time(bench: Bench) -> None
     await bench.settle(Done(), *await bench.claim())
     bench.clock.advance(DEFAULT_RETENTION.remember_ms - 1)
     await bench.claim()
-    assert await bench.queue.known(["1"]) == [JobState.REMEMBERED]
+    assert await bench.queue.states(["1"]) == [JobState.REMEMBERED]
     # Claims look once a second.
     bench.clock.advance(1000)
     await bench.claim()
-    assert await bench.queue.known(["1"]) == [None]
+    assert await bench.queue.states(["1"]) == [None]
 
 
 async def test_a_scheduled_job_waits_for_its_instant(bench: Bench) -> None:
@@ -86,7 +86,7 @@ async def test_an_expired_job_ends_instead_of_being_handed_out(bench: Bench) -> 
     [job] = await bench.claim()
     assert (job.id, job.expires_ms) == ("good", now_ms + 1000)
     assert await bench.kinds() == ["expired"]
-    assert await bench.queue.known(["old"]) == [JobState.REMEMBERED]
+    assert await bench.queue.states(["old"]) == [JobState.REMEMBERED]
 
 
 async def test_every_state_is_known_by_its_name(bench: Bench) -> None:
@@ -105,7 +105,7 @@ async def test_every_state_is_known_by_its_name(bench: Bench) -> None:
     await queue.enqueue(LANE, jobs("waiting", due_ms=bench.clock.now_ms() + 1))
     await queue.enqueue(LANE, jobs("queued"))
     names = ["queued", "waiting", "flying", "unsure", "dead", "gone", "nobody"]
-    assert await queue.known(names) == [
+    assert await queue.states(names) == [
         JobState.QUEUED,
         JobState.SCHEDULED,
         JobState.IN_FLIGHT,

@@ -96,17 +96,17 @@ async def test_a_rate_says_when_the_job_may_go_at_the_earliest(bench: Bench, par
 
 async def test_a_pause_says_since_when_and_until_when(bench: Bench) -> None:
     await bench.queue.enqueue(LANE, jobs("1"))
-    await bench.queue.suspend("campaign", None)
-    await bench.queue.suspend("sender", bench.clock.now_ms() + 60_000)
+    await bench.queue.pause_gate("campaign", None)
+    await bench.queue.pause_gate("sender", bench.clock.now_ms() + 60_000)
     bench.clock.advance(1000)
-    await bench.queue.suspend("sender", bench.clock.now_ms() + 60_000)
+    await bench.queue.pause_gate("sender", bench.clock.now_ms() + 60_000)
     said = await explained(bench)
     assert said.words[:2] == [
         f"Held by gate campaign: it is paused since {START}, until it is resumed.",
         f"Held by gate sender: it is paused since {START}, until 2026-09-21 14:14:21 UTC.",
     ]
     assert said.not_before_ms is None
-    await bench.queue.lift("campaign")
+    await bench.queue.resume_gate("campaign")
     assert (await explained(bench)).not_before_ms == bench.clock.now_ms() + 60_000
 
 
@@ -128,7 +128,7 @@ async def test_a_quota_and_a_concurrency_say_what_is_used_up(bench: Bench) -> No
 async def test_a_paused_group_and_a_cancelled_one_hold_their_jobs(bench: Bench) -> None:
     await bench.queue.enqueue(LANE, jobs("1", "2"))
     [held] = await bench.claim(1)
-    await bench.queue.pause("spring")
+    await bench.queue.pause_group("spring")
     said = await explained(bench, "2")
     assert said.held_by == "group spring"
     assert said.words[0] == f"Held: group spring is paused since {START}, until it is resumed."

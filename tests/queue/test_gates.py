@@ -42,7 +42,7 @@ async def test_a_gate_reads_back_as_it_was_set(bench: Bench) -> None:
     assert (await gate_state(bench, "all")).gate == gate
     await bench.queue.set_gate(Gate(name="all"))
     assert (await gate_state(bench, "all")).gate == Gate(name="all", paused_until_ms=FOREVER_MS)
-    await bench.queue.lift("all")
+    await bench.queue.resume_gate("all")
     assert (await gate_state(bench, "all")).gate == Gate(name="all")
 
 
@@ -173,15 +173,15 @@ async def test_a_rate_gets_back_what_was_not_used(bench: Bench, verdict: Verdict
 
 async def test_a_paused_gate_admits_nothing_until_its_instant_or_until_told(bench: Bench) -> None:
     await bench.queue.enqueue(lane("g"), jobs("1", "2", "3"))
-    await bench.queue.suspend("g", bench.clock.now_ms() + 500)
+    await bench.queue.pause_gate("g", bench.clock.now_ms() + 500)
     batch = await bench.batch()
     assert (batch.jobs, batch.next_ms) == ([], bench.clock.now_ms() + 500)
     bench.clock.advance(500)
     assert ids(await bench.claim(1)) == ["1"]
-    await bench.queue.suspend("g", None)
+    await bench.queue.pause_gate("g", None)
     bench.clock.advance(10)
     assert await bench.claim() == []
-    await bench.queue.lift("g")
+    await bench.queue.resume_gate("g")
     assert ids(await bench.claim()) == ["2", "3"]
 
 

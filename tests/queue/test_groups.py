@@ -19,21 +19,21 @@ async def fill(bench: Bench, count: int = 4) -> None:
 
 async def test_a_paused_group_is_passed_over_by_the_next_claim_and_the_others_are_not(bench: Bench) -> None:
     await fill(bench)
-    await bench.queue.pause("spring")
+    await bench.queue.pause_group("spring")
     batch = await bench.batch()
     assert ids(batch.jobs) == ["a1", "a2"]
     # Nothing of it is ready or waiting for an instant: asking again is worth it when the leases end, not before.
     assert batch.next_ms == bench.clock.now_ms() + 60_000
     assert (await bench.queue.stats()).paused_groups == ["spring"]
-    assert await bench.queue.resume("spring")
+    assert await bench.queue.resume_group("spring")
     assert len(await bench.claim()) == 12
-    assert not await bench.queue.resume("spring")
+    assert not await bench.queue.resume_group("spring")
 
 
 async def test_a_pause_holds_for_what_comes_later_and_for_what_comes_back(bench: Bench) -> None:
     await fill(bench)
     held = [job for job in await bench.claim() if job.lane.startswith("spring")]
-    await bench.queue.pause("spring")
+    await bench.queue.pause_group("spring")
     verdicts: list[Verdict] = [
         Release(),
         Retry(cause="c", at_ms=1),
@@ -47,7 +47,7 @@ async def test_a_pause_holds_for_what_comes_later_and_for_what_comes_back(bench:
     await bench.queue.enqueue(Lane(name="new", gates=("g",), group="spring"), jobs("newer"))
     bench.clock.advance(50_000)
     assert await bench.claim() == []
-    await bench.queue.resume("spring")
+    await bench.queue.resume_group("spring")
     assert {"late", "newer", *ids(held[:4])} <= set(ids(await bench.claim()))
 
 
@@ -56,12 +56,12 @@ async def test_a_paused_group_waits_for_its_gates_again_when_it_is_resumed(bench
     await fill(bench)
     assert await bench.claim() == []
     assert (await bench.queue.stats()).parked_lanes == 4
-    await bench.queue.pause("spring")
+    await bench.queue.pause_group("spring")
     assert (await bench.queue.stats()).parked_lanes == 1
     await bench.queue.set_gate(Gate(name="g"))
     assert ids(await bench.claim()) == ["a1", "a2"]
     await bench.queue.set_gate(Gate(name="g", concurrency=1))
-    await bench.queue.resume("spring")
+    await bench.queue.resume_group("spring")
     assert await bench.claim() == []
     await bench.queue.set_gate(Gate(name="g", concurrency=100))
     assert len(await bench.claim()) == 12
@@ -72,7 +72,7 @@ async def test_a_cancelled_group_ends_queued_and_scheduled_and_nothing_else(benc
     later_ms = bench.clock.now_ms() + 10_000
     await bench.queue.enqueue(SPRING[0], jobs("later", due_ms=later_ms))
     await bench.queue.enqueue(AUTUMN, jobs("a3", due_ms=later_ms))
-    await bench.queue.pause("spring")
+    await bench.queue.pause_group("spring")
     assert await bench.queue.cancel_group("spring", "over") == 13
     stats = await bench.queue.stats()
     assert (stats.queued, stats.scheduled, stats.counters["cancelled"]) == (2, 1, 13)
@@ -93,14 +93,14 @@ async def test_what_is_in_flight_when_its_group_is_cancelled_finishes_or_ends(be
     await bench.settle(Dead(cause="c"), held["dead"])
     await bench.settle(Defer(cause="c", at_ms=bench.clock.now_ms() + 70_000), held["deferred"])
     ended = ["done", "retry", "released"]
-    assert await bench.queue.known(ended) == [JobState.REMEMBERED] * 3
+    assert await bench.queue.states(ended) == [JobState.REMEMBERED] * 3
     bench.clock.advance(60_000)
     assert (await bench.queue.reap()).released == 1
-    assert await bench.queue.known(["lapsed", "deferred"]) == [JobState.REMEMBERED, JobState.SCHEDULED]
+    assert await bench.queue.states(["lapsed", "deferred"]) == [JobState.REMEMBERED, JobState.SCHEDULED]
     bench.clock.advance(60_000)
     await bench.queue.promote()
     assert await bench.queue.replay(["dead"]) == 1
-    assert await bench.queue.known(["deferred", "dead"]) == [JobState.REMEMBERED] * 2
+    assert await bench.queue.states(["deferred", "dead"]) == [JobState.REMEMBERED] * 2
     assert await bench.claim() == []
 
 
@@ -145,7 +145,7 @@ async def test_an_id_that_was_cancelled_and_forgotten_may_come_back_while_its_gr
         await bench.queue.cancel_group("spring", "over")
     assert (await bench.queue.enqueue(SPRING[0], jobs("1"))).accepted == 1
     assert ids(await bench.claim()) == ["1"]
-    assert await bench.queue.known(["2"]) == [JobState.REMEMBERED]
+    assert await bench.queue.states(["2"]) == [JobState.REMEMBERED]
 
 
 async def test_a_lane_that_had_no_job_for_an_hour_is_forgotten_and_comes_back_when_needed(bench: Bench) -> None:
@@ -174,6 +174,6 @@ async def test_a_cancelled_lane_is_forgotten_with_its_last_job(bench: Bench) -> 
 
 
 async def test_lanes_without_a_group_are_no_group(bench: Bench) -> None:
-    for call in (bench.queue.pause, bench.queue.resume):
+    for call in (bench.queue.pause_group, bench.queue.resume_group):
         with pytest.raises(ValueError, match="no group"):
             await call("")

@@ -88,7 +88,7 @@ async def test_a_stale_settle_changes_nothing(bench: Bench) -> None:
         assert await bench.settle(verdict, old) == ["1"]
     assert await bench.queue.mark([old]) == [False]
     assert await bench.queue.extend([old], 1000) == [False]
-    assert await bench.queue.known(["1"]) == [JobState.IN_FLIGHT]
+    assert await bench.queue.states(["1"]) == [JobState.IN_FLIGHT]
     assert await bench.settle(Done(), new) == []
     assert await bench.kinds() == ["released", "done"]
 
@@ -138,7 +138,7 @@ async def test_a_worker_that_comes_back_settles_its_uncertain_job(
     bench.clock.advance(1000)
     await bench.queue.reap()
     assert await bench.settle(verdict, job) == []
-    assert await bench.queue.known(["1"]) == [state]
+    assert await bench.queue.states(["1"]) == [state]
 
 
 async def test_an_uncertain_job_that_is_said_to_be_uncertain_stays_as_it_is(bench: Bench) -> None:
@@ -223,7 +223,7 @@ async def test_dead_letters_are_replayed_or_dropped_by_id_by_cause_and_all(bench
     assert await bench.queue.replay([]) == 0
     assert await bench.queue.replay(["1", "nobody"]) == 1
     assert await bench.queue.drop(cause="even") == 3
-    assert await bench.queue.known(["1", "2", "3"]) == [JobState.QUEUED, JobState.REMEMBERED, JobState.DEAD]
+    assert await bench.queue.states(["1", "2", "3"]) == [JobState.QUEUED, JobState.REMEMBERED, JobState.DEAD]
     page, cursor = await bench.queue.dead_letters(count=1)
     assert (len(page), cursor) == (1, 1)
     assert await bench.queue.replay() == 2
@@ -274,10 +274,10 @@ async def test_an_unmarked_lease_from_before_a_restart_is_held_because_its_mark_
         assert (before.id, after.id) == ("1", "2")
         clock.advance(1000)
         assert await queue.reap() == Reaped(released=1, uncertain=1)
-        assert await queue.known(["1", "2"]) == [JobState.UNCERTAIN, JobState.QUEUED]
+        assert await queue.states(["1", "2"]) == [JobState.UNCERTAIN, JobState.QUEUED]
         # Whoever had it knows better.
         assert (await queue.settle("w", [(before, Release())])).stale == []
-        assert await queue.known(["1"]) == [JobState.QUEUED]
+        assert await queue.states(["1"]) == [JobState.QUEUED]
         again = (await queue.claim("w", want=2, lease_ms=1000, nonce="3")).jobs
         clock.advance(1000)
         assert await queue.reap() == Reaped(released=2, uncertain=0), "they are of this life of the server"

@@ -44,7 +44,7 @@ async def test_metrics_tell_what_the_queue_and_its_worker_did(redis_url: str) ->
         await queue.read_events("recorder", "c", count=1, block_ms=0)
         await queue.enqueue(LANE, jobs("1", "2", "bad"))
         await queue.enqueue(Lane(name="b", gates=("shut",)), jobs("waits"))
-        await queue.pause("paused")
+        await queue.pause_group("paused")
 
         async def ended() -> bool:
             return (await queue.stats()).queued == 1

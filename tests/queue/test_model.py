@@ -169,7 +169,7 @@ class Machine(RuleBasedStateMachine):
     def forget_old(self) -> None:
         """Take over which of the old ids the queue has come to forget."""
         old = self.model.old(self.now_ms)
-        for id, state in zip(old, self.run(self.queue.known(old)), strict=True):
+        for id, state in zip(old, self.run(self.queue.states(old)), strict=True):
             if state is None:
                 del self.model.remembered[id]
 
@@ -351,16 +351,16 @@ class Machine(RuleBasedStateMachine):
         until_ms = None if until is None else self.now_ms + until
         self.model.notice_clock(self.now_ms)
         if relative and until is not None:
-            self.run(self.queue.suspend_for(name, until))
+            self.run(self.queue.pause_gate_for(name, until))
         else:
-            self.run(self.queue.suspend(name, until_ms))
+            self.run(self.queue.pause_gate(name, until_ms))
         self.model.gates[name].suspend(FOREVER_MS if until_ms is None else until_ms, self.now_ms)
 
     @rule(names=st.sampled_from([["g1"], ["g2"], ["g3"], ["g1", "g2", "g3"]]))
     def lift(self, names: list[str]) -> None:
         self.model.notice_clock(self.now_ms)
         for name in names:
-            self.run(self.queue.lift(name))
+            self.run(self.queue.resume_gate(name))
             self.run(self.queue.set_gate(Gate(name=name)))
             gate = self.model.gates[name]
             gate.paused_ms, gate.rate, gate.limit, gate.left = 0, None, None, None
@@ -379,12 +379,12 @@ class Machine(RuleBasedStateMachine):
 
     @rule(group=groups)
     def pause(self, group: str) -> None:
-        self.run(self.queue.pause(group))
+        self.run(self.queue.pause_group(group))
         self.model.paused.add(group)
 
     @rule(group=groups)
     def resume(self, group: str) -> None:
-        assert self.run(self.queue.resume(group)) == (group in self.model.paused)
+        assert self.run(self.queue.resume_group(group)) == (group in self.model.paused)
         self.model.paused.discard(group)
 
     # A group that was cancelled has nothing left: often is too often.
@@ -497,7 +497,7 @@ class Machine(RuleBasedStateMachine):
             self.model.jobs[id].state if id in self.model.jobs else "remembered" * (id in self.model.remembered)
             for id in self.ids
         ]
-        assert [state or "" for state in await self.queue.known(self.ids)] == wanted
+        assert [state or "" for state in await self.queue.states(self.ids)] == wanted
         for state in await self.queue.gates():
             gate = self.model.gates[state.gate.name]
             room = gate.room(self.now_ms)

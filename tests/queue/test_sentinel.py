@@ -44,7 +44,7 @@ async def replicated(primary: Node, replica: Node) -> None:
 async def settled(queue: Queue, names: list[str]) -> bool:
     """Whether each is over, or held because of the failover."""
     try:
-        states = await queue.known(names)
+        states = await queue.states(names)
     except UnavailableError:
         return False
     return set(states) <= {JobState.REMEMBERED, JobState.UNCERTAIN}
@@ -123,7 +123,7 @@ async def test_a_worker_goes_on_by_itself_when_the_primary_is_killed(
                 while not await all_over():
                     await asyncio.sleep(0.05)
         # What was marked and replicated was settled at the new primary, whose scripts had to be sent anew.
-        assert await queue.known(NAMES) == [JobState.REMEMBERED] * len(NAMES)
+        assert await queue.states(NAMES) == [JobState.REMEMBERED] * len(NAMES)
         assert set(acts.values()) == {1}
         assert sorted(event.id for event in await all_events(queue)) == sorted(NAMES)
         assert await queue.audit() == []
@@ -151,7 +151,7 @@ async def test_a_mark_that_may_be_lost_leaves_its_job_uncertain(house: Failover)
         [held] = await queue.uncertain()
         assert held.id == "1"
         assert [event.cause for event in await all_events(queue)] == ["restart"]
-        assert await queue.known(["1", "2"]) == [JobState.UNCERTAIN, JobState.QUEUED]
+        assert await queue.states(["1", "2"]) == [JobState.UNCERTAIN, JobState.QUEUED]
     old.start()
 
 
@@ -176,7 +176,7 @@ async def test_a_worker_follows_a_primary_that_is_demoted(house: Failover) -> No
         async def accepted() -> bool:
             try:
                 await queue.enqueue(LANE, jobs("1"))
-                return await queue.known(["1"]) == [JobState.REMEMBERED]
+                return await queue.states(["1"]) == [JobState.REMEMBERED]
             except UnavailableError:
                 return False
 

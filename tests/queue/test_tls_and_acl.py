@@ -78,11 +78,11 @@ async def use_everything(queue: Queue) -> None:
     assert await queue.cancel(["never", "h"], "cause") == 2
     await queue.enqueue(LANE, jobs("h"))
     await queue.promote()
-    await queue.suspend("g", None)
+    await queue.pause_gate("g", None)
     assert (await queue.claim("w", want=1, lease_ms=60_000, nonce="1")).jobs == []
-    await queue.lift("g")
-    await queue.pause("campaign")
-    await queue.resume("campaign")
+    await queue.resume_gate("g")
+    await queue.pause_group("campaign")
+    await queue.resume_group("campaign")
     batch = (await queue.claim("w", want=6, lease_ms=60_000, nonce="2")).jobs
     assert (await queue.claim("w", want=6, lease_ms=60_000, nonce="2")).jobs == batch
     assert await queue.mark(batch) == await queue.extend(batch, 60_000) == [True] * 6
@@ -103,7 +103,7 @@ async def use_everything(queue: Queue) -> None:
     events = await queue.read_events("g", "c", count=100, block_ms=10)
     await queue.acknowledge("g", events, forget=[one.id])
     await queue.record_late_outcome(one.id, one.token, b"late")
-    await queue.known(["a", "h"])
+    await queue.states(["a", "h"])
     assert (await queue.find(two.id)).state
     assert (await queue.explain("h")).words
     assert [state.gate.name for state in await queue.gates()] == ["g"]
@@ -193,7 +193,7 @@ async def test_a_worker_goes_on_when_its_password_is_right_again(
         async def works() -> bool:
             try:
                 await queue.enqueue(LANE, jobs("1"))
-                return await queue.known(["1"]) == [JobState.REMEMBERED]
+                return await queue.states(["1"]) == [JobState.REMEMBERED]
             except ConfigError:
                 return False
 

@@ -54,7 +54,7 @@ async def test_a_worker_whose_connection_outlived_a_failover_finds_the_new_serve
             await new.enqueue(LANE, jobs("1", "2"))
 
             async def ended() -> bool:
-                return await new.known(["1", "2"]) == [JobState.REMEMBERED] * 2
+                return await new.states(["1", "2"]) == [JobState.REMEMBERED] * 2
 
             await until(ended)
     assert caplog.text.count("connecting anew") == 1

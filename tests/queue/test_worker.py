@@ -35,7 +35,7 @@ async def done_marked(lease: Lease) -> Verdict:
 
 
 async def states(queue: Queue) -> set[JobState | None]:
-    return set(await queue.known(NAMES))
+    return set(await queue.states(NAMES))
 
 
 async def test_every_job_is_handled_once_and_settled(bench: Bench) -> None:
@@ -97,7 +97,7 @@ async def test_a_handler_that_fails_is_retried_before_its_mark_and_uncertain_beh
     wanted = [JobState.UNCERTAIN, JobState.SCHEDULED]
 
     async def concluded() -> bool:
-        return await bench.queue.known(["marked", "unmarked"]) == wanted
+        return await bench.queue.states(["marked", "unmarked"]) == wanted
 
     async with running(Worker(bench.queue, fail, clock=bench.clock)):
         await until(concluded)
@@ -138,7 +138,7 @@ async def test_prepare_sees_the_batch_first_and_its_verdicts_go_unhandled(bench:
         await until(settled)
     assert sorted(handled) == list("13579")
     assert batches == [10]
-    assert await bench.queue.known(["0", "1"]) == [JobState.SCHEDULED, JobState.REMEMBERED]
+    assert await bench.queue.states(["0", "1"]) == [JobState.SCHEDULED, JobState.REMEMBERED]
 
 
 async def test_a_batch_that_cannot_be_prepared_is_released_and_comes_back(bench: Bench) -> None:
@@ -180,7 +180,7 @@ async def test_stop_releases_the_unmarked_and_waits_for_the_marked(bench: Bench)
         stop.set()
 
         async def released() -> bool:
-            return await bench.queue.known(["unmarked"]) == [JobState.QUEUED]
+            return await bench.queue.states(["unmarked"]) == [JobState.QUEUED]
 
         await until(released)
         assert not task.done()
@@ -206,7 +206,7 @@ async def test_a_marked_job_that_outlasts_the_drain_is_uncertain(bench: Bench) -
         stop.set()
         report = await task
     assert report.settled == {"uncertain": 1}
-    assert await bench.queue.known(["1"]) == [JobState.UNCERTAIN]
+    assert await bench.queue.states(["1"]) == [JobState.UNCERTAIN]
 
 
 async def test_a_lease_is_renewed_while_its_handler_runs(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,7 +233,7 @@ async def test_a_lease_is_renewed_while_its_handler_runs(redis_url: str, monkeyp
         async with running(Worker(queue, handle, lease_ms=300)) as (stop, task):
 
             async def remembered() -> bool:
-                return await queue.known(["1"]) == [JobState.REMEMBERED]
+                return await queue.states(["1"]) == [JobState.REMEMBERED]
 
             await until(remembered)
             stop.set()

@@ -54,7 +54,7 @@ async def test_a_restart_of_the_server_loses_no_verdict(
             own_redis.start()
 
             async def ended() -> bool:
-                return set(await queue.known(NAMES)) == {JobState.REMEMBERED}
+                return set(await queue.states(NAMES)) == {JobState.REMEMBERED}
 
             await until(ended)
             stop.set()
@@ -92,7 +92,7 @@ async def test_a_mark_that_gets_no_answer_gives_the_job_back(
             own_redis.start()
 
             async def ended() -> bool:
-                return await queue.known(["1"]) == [JobState.REMEMBERED]
+                return await queue.states(["1"]) == [JobState.REMEMBERED]
 
             await until(ended)
             stop.set()
@@ -129,7 +129,7 @@ async def test_what_happened_is_told_even_to_a_server_that_was_emptied(own_redis
             await queue.enqueue(LANE, jobs("new"))
 
             async def handled() -> bool:
-                return await queue.known(["new"]) == [JobState.REMEMBERED]
+                return await queue.states(["new"]) == [JobState.REMEMBERED]
 
             await until(handled)
             stop.set()
@@ -201,7 +201,7 @@ async def test_a_worker_that_was_held_off_says_of_its_uncertain_jobs_that_nothin
             go_on.set()
 
             async def ended() -> bool:
-                return await queue.known(["1"]) == [JobState.REMEMBERED]
+                return await queue.states(["1"]) == [JobState.REMEMBERED]
 
             await until(ended)
             stop.set()

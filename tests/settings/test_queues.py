@@ -82,7 +82,7 @@ async def test_a_queue_retries_as_its_settings_say(
     settings = load(tmp_path, '[queues.retried]\nattempts = 2\nbackoff = "list"\ndelays_ms = ["7m"]\n')
     async with open_parts(settings) as parts:
         queue = await parts.queue("retried")
-        assert await queue.known(["1"]) == [None]
+        assert await queue.states(["1"]) == [None]
         await queue.enqueue(Lane(name="a", gates=()), jobs("1"))
         await fail(queue)
         found = await queue.find("1")
@@ -90,7 +90,7 @@ async def test_a_queue_retries_as_its_settings_say(
         assert found.at_ms - found.history[0].at_ms == 7 * 60_000
         await queue.reschedule(["1"], 0)
         await fail(queue)
-        assert await queue.known(["1"]) == [JobState.DEAD]
+        assert await queue.states(["1"]) == [JobState.DEAD]
 
 
 async def fail(queue: Queue) -> None:

@@ -198,7 +198,7 @@ async def test_what_an_operator_did_to_a_gate_stays(
     settings: Settings, engine: sa.Engine, queue: Queue, clock: HandClock
 ) -> None:
     await queue.set_gate(Gate(name=GOOGLE, concurrency=3))
-    await queue.suspend(GOOGLE, clock.now_ms() + HOUR_MS)
+    await queue.pause_gate(GOOGLE, clock.now_ms() + HOUR_MS)
     await keeper(settings, engine, queue, clock).turn()
     left = await gate(queue)
     assert (left.concurrency, left.paused_until_ms) == (3, clock.now_ms() + HOUR_MS)

@@ -37,7 +37,7 @@ async def test_a_one_click_post_acts_at_once_in_ledger_and_queue(web: Web) -> No
     assert "set-cookie" not in answer.headers
     assert web.suppressed() == {address_of(web.engine, touch): (0, "unsubscribe", "one-click (RFC 8058)")}
     assert [state_of(web.engine, one) for one in (touch, other)] == ["suppressed", "queued"]
-    assert await web.queue.known([job_id(touch), job_id(other)]) == [JobState.REMEMBERED, JobState.QUEUED]
+    assert await web.queue.states([job_id(touch), job_id(other)]) == [JobState.REMEMBERED, JobState.QUEUED]
 
 
 @pytest.mark.parametrize("boundary", ["x", "----WebKitFormBoundary7MA4YWxkTrZu0gW"])

@@ -109,7 +109,7 @@ async def require_jobs(parts: Parts, queue: Queue, ids: Sequence[str]) -> None:
 
     The ledger knows every touch. A queue without a ledger forgets jobs that ended: there, one known job is enough.
     """
-    states = await queue.known(ids)
+    states = await queue.states(ids)
     unknown = [id_ for id_, state in zip(ids, states, strict=True) if state is None]
     if unknown and queue.name in MAIL_QUEUES:
         touches = {id_: read_touch(id_) for id_ in unknown}

@@ -148,9 +148,9 @@ def suspend(
     async def work(parts: Parts) -> int | None:
         opened = await _open(parts, queue, gate, new=new)
         if for_ms is None:
-            await opened.suspend(gate, None)
+            await opened.pause_gate(gate, None)
             return None
-        await opened.suspend_for(gate, for_ms)
+        await opened.pause_gate_for(gate, for_ms)
         return next(state.gate.paused_until_ms for state in await opened.gates() if state.gate.name == gate)
 
     until_ms = with_parts(work)
@@ -167,7 +167,7 @@ def resume(gate: GateArgument, queue: QueueOption = SEND_QUEUE, as_json: JsonOpt
     async def work(parts: Parts) -> int:
         opened = await _open(parts, queue, gate)
         if queue != SEND_QUEUE:
-            await opened.lift(gate)
+            await opened.resume_gate(gate)
             return 0
         return await shaper.resume(
             parts.engine, opened, gate, by=f"{getpass.getuser()}@{socket.gethostname()}", now=parts.clock.now()

@@ -48,7 +48,7 @@ async def begin_run(engine: sa.Engine, queue: Queue, name: str, run_id: str, *, 
 
     if await asyncio.to_thread(write_begin):
         # Of a running campaign too: an earlier attempt may have died between the two.
-        await queue.resume(name)
+        await queue.resume_group(name)
 
 
 def require_launchable(engine: sa.Engine, name: str) -> None:
@@ -109,7 +109,7 @@ async def stop_run(engine: sa.Engine, queue: Queue, run: ActiveRun, why: str, no
 
     paused = await asyncio.to_thread(write_stop)
     if paused:
-        await queue.pause(run.campaign)
+        await queue.pause_group(run.campaign)
     return paused
 
 

@@ -51,7 +51,7 @@ async def pause(engine: sa.Engine, queue: Queue, name: str, *, by: str, now: dat
             record_pause(connection, campaign_id, by=by, run_id=None, now=now)
 
     await asyncio.to_thread(write_pause)
-    await queue.pause(name)
+    await queue.pause_group(name)
 
 
 async def resume(engine: sa.Engine, queue: Queue, name: str) -> None:
@@ -66,7 +66,7 @@ async def resume(engine: sa.Engine, queue: Queue, name: str) -> None:
             _move_campaign(connection, name, CampaignState.RUNNING, (CampaignState.PAUSED,))
 
     await asyncio.to_thread(write_resume)
-    await queue.resume(name)
+    await queue.resume_group(name)
 
 
 async def cancel(engine: sa.Engine, queue: Queue, name: str, now: datetime) -> int:
@@ -109,7 +109,7 @@ async def cancel_touches(engine: sa.Engine, queue: Queue, ids: Sequence[str], no
 async def reschedule_touches(engine: sa.Engine, queue: Queue, ids: Sequence[str], due_ms: int) -> int:
     """Let single touches that are scheduled go at another time. Returns how many. Raises UsageError."""
     by_id = {job_id(read_touch(id_)): read_touch(id_) for id_ in ids}
-    states = await queue.known(list(by_id))
+    states = await queue.states(list(by_id))
     scheduled = [id_ for id_, state in zip(by_id, states, strict=True) if state is JobState.SCHEDULED]
     until = datetime.fromtimestamp(due_ms / 1000, UTC)
     await asyncio.to_thread(_write, engine, ledger.put_off, [by_id[id_] for id_ in scheduled], until)
@@ -134,7 +134,7 @@ async def follow_ledger(queue: Queue, ended: Sequence[int], known: Sequence[int]
     """
     await queue.cancel([job_id(touch_id) for touch_id in ended], "ended by what came back")
     ids = [job_id(touch_id) for touch_id in known]
-    for id_, state in zip(ids, await queue.known(ids) if ids else [], strict=True):
+    for id_, state in zip(ids, await queue.states(ids) if ids else [], strict=True):
         if state is JobState.UNCERTAIN:
             with suppress(StateError):  # Somebody else may have resolved it meanwhile.
                 await queue.resolve(id_, Done())
@@ -178,13 +178,13 @@ async def rebuild(
     looked_at = enqueued = unknown = 0
     for campaign, campaign_id, state in await asyncio.to_thread(_launched, engine, _is_of_seeds(queue)):
         if state == CampaignState.PAUSED:
-            await queue.pause(campaign)
+            await queue.pause_group(campaign)
         plan = await asyncio.to_thread(plan_of, engine, campaign, warming, shaping)
         pages = touch_pages(engine, campaign_id)
         while (page := await asyncio.to_thread(next, pages, None)) is not None:
             touches = [touch for touch in page if touch.state in _IN_PROGRESS]
             looked_at += len(touches)
-            known = await queue.known([job_id(touch.id) for touch in touches]) if touches else []
+            known = await queue.states([job_id(touch.id) for touch in touches]) if touches else []
             lost = [touch for touch, state in zip(touches, known, strict=True) if state is None]
             waiting = [touch.id for touch in lost if touch.state != TouchState.SENDING]
             sending = [touch.id for touch in lost if touch.state == TouchState.SENDING]

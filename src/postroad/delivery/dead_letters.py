@@ -151,7 +151,7 @@ async def replay(
         chunk = [read_touch(id_) for id_ in ids[start : start + CHUNK]]
         campaigns = await asyncio.to_thread(_revive, engine, chunk)
         revived = sorted(campaigns)
-        states = await queue.known([job_id(touch_id) for touch_id in revived])
+        states = await queue.states([job_id(touch_id) for touch_id in revived])
         by_state = dict(zip(revived, states, strict=True))
         kept = [job_id(touch_id) for touch_id, state in by_state.items() if state is JobState.DEAD]
         replayed += await queue.replay(kept) if kept else 0

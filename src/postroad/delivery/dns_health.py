@@ -194,7 +194,7 @@ def held_senders(engine: sa.Engine) -> set[str]:
 async def shut_gates(engine: sa.Engine, queue: Queue) -> None:
     """Shut the gates of senders that are held back. Harmless where they are shut."""
     for sender in sorted(await asyncio.to_thread(held_senders, engine)):
-        await queue.suspend(hold_gate(sender), None)
+        await queue.pause_gate(hold_gate(sender), None)
 
 
 async def follow_holds(engine: sa.Engine, queue: Queue) -> None:
@@ -204,4 +204,4 @@ async def follow_holds(engine: sa.Engine, queue: Queue) -> None:
     held = await asyncio.to_thread(held_senders, engine)
     for name in shut:
         if name.startswith(_HOLD) and name.removeprefix(_HOLD) not in held:
-            await queue.lift(name)
+            await queue.resume_gate(name)

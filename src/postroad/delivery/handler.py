@@ -218,9 +218,9 @@ class Delivery:
         how_long = "until it is resumed" if until_ms == FOREVER_MS else f"for {(until_ms - now_ms) / 1000:g} s"
         log.warning("gate %s is paused %s: %s (%s)", gate, how_long, outcome.cause, said)
         if until_ms == FOREVER_MS:
-            await self._queue.suspend(gate, None)
+            await self._queue.pause_gate(gate, None)
         else:
-            await self._queue.suspend_for(gate, until_ms - now_ms)
+            await self._queue.pause_gate_for(gate, until_ms - now_ms)
         if pause is not Pause.ROUTE:
             self._shaper.paused(gate, scope, outcome, said, until_ms=None if until_ms == FOREVER_MS else until_ms)
 

@@ -106,7 +106,7 @@ async def resolve_touch(
     # What the queue knows and the ledger does not yet would undo what is said now.
     await recorder.drain()
     resolved = await asyncio.to_thread(_resolve, engine, touch_id, resolution, by, now)
-    [state] = await queue.known([id_])
+    [state] = await queue.states([id_])
     if state is JobState.UNCERTAIN:
         await queue.resolve(id_, _verdict(resolution, by))
     elif state in (None, JobState.REMEMBERED) and resolution is Resolution.NOT_SENT:
@@ -135,13 +135,13 @@ async def settle_unknown(
     if state not in (TouchState.ACCEPTED, TouchState.BOUNCED, TouchState.DEAD):
         raise ValueError(f"a touch that is unknown cannot become {state} by what came back")
     if not await asyncio.to_thread(_settle, engine, touch_id, state, said, by, now):
-        if await queue.known([job_id(touch_id)]) != [JobState.UNCERTAIN]:
+        if await queue.states([job_id(touch_id)]) != [JobState.UNCERTAIN]:
             return False
         # The queue holds it already, and the ledger has not heard of it yet.
         await recorder.drain()
         if not await asyncio.to_thread(_settle, engine, touch_id, state, said, by, now):
             return False
-    if await queue.known([job_id(touch_id)]) == [JobState.UNCERTAIN]:
+    if await queue.states([job_id(touch_id)]) == [JobState.UNCERTAIN]:
         verdict = Done() if state is TouchState.ACCEPTED else Dead(cause=f"{state} by {by}", error=said)
         with suppress(StateError):  # Somebody resolved it at the same moment; the ledger has the first word.
             await queue.resolve(job_id(touch_id), verdict)

@@ -219,22 +219,22 @@ class Queue:
             if cursor == b"0":
                 return [found[name] for name in sorted(found)]
 
-    async def suspend(self, gate: str, until_ms: int | None) -> None:
-        """Pause a gate until an instant, or (None) until `lift`. Jobs in flight are not touched."""
+    async def pause_gate(self, gate: str, until_ms: int | None) -> None:
+        """Pause a gate until an instant, or (None) until `resume_gate`. Jobs in flight are not touched."""
         await self._scripts.suspend(gate, FOREVER_MS if until_ms is None else max(until_ms, 1))
 
-    async def suspend_for(self, gate: str, pause_ms: int) -> None:
+    async def pause_gate_for(self, gate: str, pause_ms: int) -> None:
         """Pause a gate for so long, in ms, by the clock of the server. Jobs in flight are not touched."""
         await self._scripts.suspend(gate, -max(pause_ms, 1))
 
-    async def lift(self, gate: str) -> None:
+    async def resume_gate(self, gate: str) -> None:
         """End the pause of a gate."""
         await self._scripts.suspend(gate, 0)
 
     # -- groups
 
-    async def pause(self, group: str) -> None:
-        """Hold back every lane of a group, now and later ones, until `resume`: the next claim gets none of them.
+    async def pause_group(self, group: str) -> None:
+        """Hold back every lane of a group, now and later ones, until `resume_group`: the next claim gets none of them.
 
         Jobs in flight are not touched. It costs as much as the group has lanes, however many jobs wait in them. Many
         lanes are held back in steps: if the caller dies, the rest goes on until a group is paused again.
@@ -243,7 +243,7 @@ class Queue:
         while after:
             after = await self._scripts.pause(group, after, STEP)
 
-    async def resume(self, group: str) -> bool:
+    async def resume_group(self, group: str) -> bool:
         """Let a paused group go on. False: it was not paused.
 
         Many lanes go on in steps; if the caller dies, claims go on with it.
@@ -337,7 +337,7 @@ class Queue:
         """
         return await audit(self._scripts)
 
-    async def known(self, ids: Sequence[str]) -> list[JobState | None]:
+    async def states(self, ids: Sequence[str]) -> list[JobState | None]:
         """State of each id; None for one that the queue does not know."""
         return [JobState(state.decode()) if state else None for state in await self._scripts.known(_pack(ids))]
 

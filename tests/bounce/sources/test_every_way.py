@@ -125,7 +125,7 @@ async def test_a_bounce_ends_its_touch_and_what_waits_whichever_way_it_comes(
     assert house.state(touch) is TouchState.ACCEPTED  # Nothing yet: it is judged by a worker.
     await work_off(bounces, handler(house, bounces, mail), 1)
     assert (house.state(touch), house.state(waits)) == (TouchState.BOUNCED, TouchState.SUPPRESSED)
-    assert await mail.known([job_id(waits)]) != [JobState.QUEUED]
+    assert await mail.states([job_id(waits)]) != [JobState.QUEUED]
 
 
 def what_holds(house: House, touch: int) -> list[tuple[object, ...]]:
@@ -159,7 +159,7 @@ async def test_a_mail_to_it_does_what_one_click_does(
     await unsubscribe(house.engine, the_queue, other, "one-click (RFC 8058)", NOW)
     assert what_holds(house, touch) == what_holds(house, other) == [("unsubscribe", 0, "unsubscribe", "accepted")]
     assert house.state(waits) is house.state(bob_waits) is TouchState.SUPPRESSED
-    assert JobState.QUEUED not in await mail.known([job_id(waits), job_id(bob_waits)])
+    assert JobState.QUEUED not in await mail.states([job_id(waits), job_id(bob_waits)])
 
 
 def test_the_scope_of_the_settings_holds_for_it_too(house: House) -> None:

@@ -216,7 +216,7 @@ async def test_broken_authentication_is_shown_and_paused_again_should_the_queue_
     [change] = log(engine)
     assert (change.rule, change.provider, change.ends_at) == ("sender authentication", None, None)
     assert (await gate(queue, f"sender:{SENDER}")).paused_until_ms == FOREVER_MS
-    await queue.lift(f"sender:{SENDER}")  # As if the queue's server had lost it.
+    await queue.resume_gate(f"sender:{SENDER}")  # As if the queue's server had lost it.
     clock.advance(100 * 24 * 60 * MINUTE_MS)
     await shaper(engine, queue, clock).turn()
     assert (await gate(queue, f"sender:{SENDER}")).paused_until_ms == FOREVER_MS

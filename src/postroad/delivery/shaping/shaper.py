@@ -279,7 +279,7 @@ class Shaper:
             told = Gate(name=gate.name, rate=gate.rate, concurrency=gate.concurrency, quota=quota)
             await self._queue.set_gate(told, owner=SHAPING if want.owned else "")
         if (gate.paused_until_ms or 0) > ((state.gate.paused_until_ms if state else None) or 0):
-            await self._queue.suspend(gate.name, gate.paused_until_ms)
+            await self._queue.pause_gate(gate.name, gate.paused_until_ms)
 
     def _read_open(self) -> Sequence[ShapingChange]:
         with read(self._engine) as connection:
@@ -318,7 +318,7 @@ async def resume(engine: sa.Engine, queue: Queue, gate: str, *, by: str, now: da
     if any(not change.suspended for change in closed):
         # A worker whose sender is limited by the file sets those limits again when it looks next.
         await queue.set_gate(Gate(name=gate))
-    await queue.lift(gate)
+    await queue.resume_gate(gate)
     return len(closed)
 
 
