@@ -166,7 +166,7 @@ def work(job: Job) -> None:
     """Run one worker until SIGTERM. What a process of its own begins with."""
     logging.basicConfig(filename=job.folder / "worker.log", format="%(process)d %(levelname)s %(message)s")
     # A thousand outages are what a run is made of; a refused call is not.
-    logging.getLogger("postroad.queue.hands").addFilter(
+    logging.getLogger("postroad.queue.job_runner").addFilter(
         lambda record: "a handler that fails" not in str(record.exc_info)
     )
     asyncio.run(_work(job))

@@ -212,7 +212,7 @@ async def test_a_full_stream_stops_claims_and_drops_nothing(
         seen: list[str] = []
 
         async def stopped() -> bool:
-            return "too many events wait" in caplog.text
+            return "too many events are not recorded" in caplog.text
 
         async def goes_on() -> bool:
             events = await queue.read_events("g", "c", count=1000, block_ms=0)

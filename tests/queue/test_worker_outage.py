@@ -48,7 +48,7 @@ async def test_a_restart_of_the_server_loses_no_verdict(
             go_on.set()
 
             async def noticed() -> bool:
-                return "the queue is away" in caplog.text
+                return "the queue is unavailable" in caplog.text
 
             await until(noticed)
             own_redis.start()
@@ -62,14 +62,14 @@ async def test_a_restart_of_the_server_loses_no_verdict(
         assert report == WorkerReport(claimed=50, settled={"done": 50}, stale=0, unsettled=0)
         assert sorted(event.id for event in await all_events(queue)) == sorted(NAMES)
         assert await queue.audit() == []
-        assert caplog.text.count("the queue is away") == 1
+        assert caplog.text.count("the queue is unavailable") == 1
 
 
 async def test_a_mark_that_gets_no_answer_gives_the_job_back(
     own_redis: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def away() -> bool:
-        return "the queue is away" in caplog.text
+        return "the queue is unavailable" in caplog.text
 
     acted: list[int] = []
     go_on, started = asyncio.Event(), asyncio.Event()

@@ -4,7 +4,7 @@ from postroad.queue.events import Event, EventKind
 from postroad.queue.explain import Explanation
 from postroad.queue.find import JobDetails
 from postroad.queue.gates import FOREVER_MS, Gate, GateState, Quota, Rate
-from postroad.queue.hands import Handle, Prepare
+from postroad.queue.job_runner import Handle, Prepare
 from postroad.queue.jobs import (
     Batch,
     ClaimedJob,

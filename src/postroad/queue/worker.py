@@ -1,4 +1,4 @@
-"""A worker: claims into free slots, has each job handled, settles, and gives the rest back at the end."""
+"""A worker: claims jobs for its free slots, runs their handler, and settles their outcomes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from msgspec import Struct
 
 from postroad.clock import Clock, SystemClock
 from postroad.errors import UnavailableError
-from postroad.queue.backoff import Backoff
-from postroad.queue.hands import Handle, Hands, JobOutcome, Prepare
+from postroad.queue.job_runner import Backoff, Handle, JobOutcome, JobRunner, Prepare
 from postroad.queue.jobs import Batch, SettleResult
 from postroad.queue.queue import Queue
 from postroad.queue.verdicts import Done, Release, Uncertain
@@ -26,29 +25,32 @@ from postroad.queue.watchdog import Watchdog
 logger = logging.getLogger(__name__)
 
 IDLE_MS = 100
-"""How often an idle worker asks."""
+"""Poll interval of an idle worker."""
 
-LINGER_S = 0.02
-"""How long a verdict waits for company, for enough of them, while other handlers are running."""
+SETTLE_DELAY_S = 0.02
+"""Maximum delay before settling, so that several outcomes share one call."""
 
-GATHER_S = 0.02
-"""How long a free slot waits for company while most are taken: what is claimed together is admitted together."""
+CLAIM_DELAY_S = 0.02
+"""Maximum delay before claiming for few free slots, so that several jobs share one claim and one preparation."""
 
-GATHER_SHARE = 4
-"""A busy worker asks when one in so many of its slots is free, or one has waited for that long."""
+BATCH_SHARE = 4
+"""A call is worth its cost when it is for one slot in this many."""
 
-CONVERSATIONS = 2
-"""Calls under way at once: while the server works on one, the jobs that came with the other are handled."""
+MAX_CONCURRENT_CALLS = 2
+"""While the server executes one call, the worker handles the jobs of the other."""
 
-FULL_CALL = 50
-"""Jobs that are worth a call: with so many, the slots are shared between conversations."""
+MIN_BATCH = 50
+"""Jobs of one claim, before the slots are divided between concurrent calls."""
 
-LAST_WORDS_S = 2.0
-"""What is left for settling when the handlers used up the whole drain."""
+FINAL_SETTLE_S = 2.0
+"""Time to settle when the handlers used up the whole drain."""
 
 
 class WorkerReport(Struct, frozen=True, kw_only=True):
-    """What one run did. ``unsettled``: outcomes that the server could not be told in time."""
+    """Counts of one run. ``settled``: by verdict. ``stale``: verdicts that changed nothing, because the lease was lost.
+
+    ``unsettled``: outcomes that the server did not get in time.
+    """
 
     claimed: int
     settled: dict[str, int]
@@ -57,7 +59,7 @@ class WorkerReport(Struct, frozen=True, kw_only=True):
 
 
 class _Call(NamedTuple):
-    """One settle-and-claim. It is repeated word for word until it is answered."""
+    """One settle-and-claim call. It is repeated unchanged until the server replies."""
 
     nonce: str
     outcomes: list[JobOutcome]
@@ -65,14 +67,7 @@ class _Call(NamedTuple):
 
 
 class Worker:
-    """Runs ``handle`` for up to ``concurrency`` jobs at once, until told to stop. Good for one `run`.
-
-    ``prepare`` sees every claimed batch before any handler; the ids it returns a verdict for are settled
-    with that and not handled. If it fails, its batch is released and no other is claimed for a while.
-    ``watchdog_ms``: with jobs ready and no claim for so long, it connects anew.
-    ``drain_ms``: how long marked jobs may go on after stop. ``idle_ms``: how often it asks when there is nothing.
-    All three are real time, whatever ``clock``, the queue's, says. ``name`` must be this worker's alone.
-    """
+    """Runs a handler for up to ``concurrency`` jobs at once. For one call of `run`."""
 
     def __init__(
         self,
@@ -89,8 +84,24 @@ class Worker:
         watchdog_ms: int = 30_000,
         idle_ms: int = IDLE_MS,
     ) -> None:
+        """Make a worker. ``drain_ms``, ``watchdog_ms`` and ``idle_ms`` are real time, also with another ``clock``.
+
+        Args:
+            queue: Queue to claim from.
+            handle: Handler of one job.
+            concurrency: Jobs that are handled at once.
+            lease_ms: Duration of a lease, in ms. Leases are renewed.
+            prepare: Gets every claimed batch before its jobs are handled. A job for which it returns a verdict is
+                settled with it and not handled. If it raises, the batch is released and claims pause.
+            name: Unique name of this worker. None: made from host and process id.
+            clock: Clock of the queue. None: the system's.
+            drain_ms: Time that marked jobs have to end after the stop, in ms.
+            rng: Spreads delays.
+            watchdog_ms: The worker reconnects if jobs are ready and it has claimed none for this long, in ms.
+            idle_ms: Poll interval when no job is ready, in ms.
+        """
         self.next_ms: int | None = None
-        """When, by the queue's clock, there may be something to claim, as the last claim that found nothing said."""
+        """Time of the queue's clock at which a job may be ready, from the last claim. None: no job waits."""
         self.name = name or f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         self._queue = queue
         self._concurrency = concurrency
@@ -100,46 +111,55 @@ class Worker:
         self._clock = clock or SystemClock()
         rng = rng or Random()  # noqa: S311 - it spreads delays
         backoff = Backoff(rng, first_s=0.5, most_s=30.0)
-        self._hands = Hands(queue, handle, prepare, lease_ms, backoff, enough=-(-concurrency // GATHER_SHARE))
-        self._away = Backoff(rng, first_s=0.1, most_s=5.0)
-        self._empty = Backoff(rng, first_s=0.001, most_s=self._idle_s)
+        self._runner = JobRunner(
+            queue, handle, prepare, lease_ms, backoff, flush_threshold=-(-concurrency // BATCH_SHARE)
+        )
+        self._reconnect_backoff = Backoff(rng, first_s=0.1, most_s=5.0)
+        self._idle_backoff = Backoff(rng, first_s=0.001, most_s=self._idle_s)
         self._watchdog = Watchdog(queue, self.name, watchdog_ms)
-        self._calling = 0  # calls under way, and the slots that they ask jobs for
+        self._calls = 0  # calls in progress, and the jobs that they ask for
         self._wanted = 0
-        self._more = False  # whether the last claim left jobs that could be had
+        self._more = False  # whether the last claim left jobs that are ready
         self._drained = asyncio.Event()
-        self._ask_at_s = 0.0
-        self._asked_s = float("-inf")  # when jobs were last claimed
-        self._give_up_at_s = float("inf")
+        self._claim_at_s = 0.0
+        self._claimed_at_s = float("-inf")  # when jobs were last claimed
+        self._deadline_s = float("inf")
         self._counts: Counter[str] = Counter()
         self._claimed = self._stale = 0
         self._events_full = False
 
     async def run(self, stop: asyncio.Event) -> WorkerReport:
-        """Work until ``stop``; then take no more, drain, settle everything, and say what was done."""
-        beside = [
-            asyncio.create_task(self._hands.renew()),
+        """Handle jobs until ``stop`` is set. Then claim no more, drain, and settle every outcome.
+
+        Args:
+            stop: Ends the run.
+
+        Returns:
+            Counts of this run. It raises nothing when the server is unavailable: it retries until the drain is over.
+        """
+        background = [
+            asyncio.create_task(self._runner.renew()),
             asyncio.create_task(self._drain_on(stop)),
         ]
         try:
-            async with self._watchdog.watching(lambda: self._asks(stop)), asyncio.TaskGroup() as group:
-                # What the server remembers of the last call, it remembers by this name.
-                names = [f"{self.name}/{n}" for n in range(CONVERSATIONS)]
-                conversations = [group.create_task(self._converse(name, stop)) for name in names]
+            async with self._watchdog.watching(lambda: self._keeps_claiming(stop)), asyncio.TaskGroup() as group:
+                # The server stores the last call of each name.
+                names = [f"{self.name}/{n}" for n in range(MAX_CONCURRENT_CALLS)]
+                loops = [group.create_task(self._settle_and_claim_loop(name, stop)) for name in names]
         finally:
-            for task in beside:
+            for task in background:
                 task.cancel()
-            await asyncio.gather(*beside, return_exceptions=True)
-            await self._hands.aclose()
-        unsettled = sum(conversation.result() for conversation in conversations) + len(self._hands.outbox)
+            await asyncio.gather(*background, return_exceptions=True)
+            await self._runner.aclose()
+        unsettled = sum(loop.result() for loop in loops) + len(self._runner.outbox)
         return WorkerReport(claimed=self._claimed, settled=dict(self._counts), stale=self._stale, unsettled=unsettled)
 
-    async def _converse(self, name: str, stop: asyncio.Event) -> int:
-        """Settle and claim until all is drained. Returns how many outcomes it could not tell."""
-        while not (self._drained.is_set() and not self._hands.outbox):
+    async def _settle_and_claim_loop(self, name: str, stop: asyncio.Event) -> int:
+        """Settle and claim until every job is drained. Returns the number of outcomes that were not settled."""
+        while not (self._drained.is_set() and not self._runner.outbox):
             call = self._next_call(stopping=stop.is_set())
             if call is None:
-                await self._wait_for_news(stopping=stop.is_set())
+                await self._wait_for_work(stopping=stop.is_set())
                 continue
             settled = await self._send(name, call)
             if settled is None:
@@ -149,64 +169,64 @@ class Worker:
                 return len(late)
         return 0
 
-    def _asks(self, stop: asyncio.Event) -> bool:
-        """Whether it would take jobs now."""
-        return not stop.is_set() and len(self._hands) < self._concurrency and _now_s() >= self._hands.paused_until_s
+    def _keeps_claiming(self, stop: asyncio.Event) -> bool:
+        """Return whether the worker would claim a job now."""
+        return not stop.is_set() and len(self._runner) < self._concurrency and _now_s() >= self._runner.paused_until_s
 
     def _next_call(self, *, stopping: bool) -> _Call | None:
         now_s = _now_s()
-        want = min(self._free, max(self._concurrency // CONVERSATIONS, FULL_CALL))
-        if stopping or now_s < max(self._hands.paused_until_s, self._gather_until_s()):
+        want = min(self._free, max(self._concurrency // MAX_CONCURRENT_CALLS, MIN_BATCH))
+        if stopping or now_s < max(self._runner.paused_until_s, self._claim_delayed_until_s()):
             want = 0
-        if not self._hands.outbox and (want == 0 or now_s < self._ask_at_s):
+        if not self._runner.outbox and (want == 0 or now_s < self._claim_at_s):
             return None
-        # Beside another call, only what is worth one of its own.
-        if self._calling and not (self._many(len(self._hands.outbox)) or (self._more and self._many(want))):
+        # During another call, only a call that is worth its cost.
+        if self._calls and not (self._is_batch(len(self._runner.outbox)) or (self._more and self._is_batch(want))):
             return None
-        outcomes = self._hands.take_outcomes()
+        outcomes = self._runner.take_outcomes()
         return _Call(uuid4().hex, outcomes, want)
 
     @property
     def _free(self) -> int:
-        """Slots that neither hold a job nor are being asked one for."""
-        return max(self._concurrency - len(self._hands) - self._wanted, 0)
+        """Slots without a job, and for which no call asks for one."""
+        return max(self._concurrency - len(self._runner) - self._wanted, 0)
 
-    def _many(self, jobs: int) -> bool:
-        return jobs * GATHER_SHARE >= self._concurrency
+    def _is_batch(self, jobs: int) -> bool:
+        return jobs * BATCH_SHARE >= self._concurrency
 
-    def _gather_until_s(self) -> float:
-        """Not before this instant does it ask for jobs: its hands are nearly full of the last ones."""
-        return 0.0 if self._many(self._free) else self._asked_s + GATHER_S
+    def _claim_delayed_until_s(self) -> float:
+        """Return the time until which a claim is delayed, because few slots are free."""
+        return 0.0 if self._is_batch(self._free) else self._claimed_at_s + CLAIM_DELAY_S
 
-    async def _wait_for_news(self, *, stopping: bool) -> None:
-        """Until a verdict arrives, or until asking for jobs is worth it; in any case not long."""
-        wait_s = max(self._ask_at_s, self._hands.paused_until_s, self._gather_until_s()) - _now_s()
-        if stopping or not self._free or self._calling or wait_s > self._idle_s:
+    async def _wait_for_work(self, *, stopping: bool) -> None:
+        """Wait for an outcome, or until a claim is worth its cost. At most the poll interval."""
+        wait_s = max(self._claim_at_s, self._runner.paused_until_s, self._claim_delayed_until_s()) - _now_s()
+        if stopping or not self._free or self._calls or wait_s > self._idle_s:
             wait_s = self._idle_s
-        news = self._hands.news
+        ready = self._runner.outcome_ready
         try:
             async with asyncio.timeout(max(wait_s, 0.001)):
-                await news.wait()
+                await ready.wait()
         except TimeoutError:
             pass
         else:
-            if self._hands.outbox and len(self._hands) and not self._many(len(self._hands.outbox)):
+            if self._runner.outbox and len(self._runner) and not self._is_batch(len(self._runner.outbox)):
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(LINGER_S):
-                        await self._hands.plenty.wait()
-        news.clear()
+                    async with asyncio.timeout(SETTLE_DELAY_S):
+                        await self._runner.flush_ready.wait()
+        ready.clear()
 
     async def _send(self, name: str, call: _Call) -> SettleResult | None:
-        """Send until there is an answer; None: not before the drain was over."""
-        self._calling += 1
+        """Send a call until the server replies. Returns None if the drain ended first."""
+        self._calls += 1
         self._wanted += call.want
         try:
-            return await self._send_until_answered(name, call)
+            return await self._send_until_reply(name, call)
         finally:
-            self._calling -= 1
+            self._calls -= 1
             self._wanted -= call.want
 
-    async def _send_until_answered(self, name: str, call: _Call) -> SettleResult | None:
+    async def _send_until_reply(self, name: str, call: _Call) -> SettleResult | None:
         verdicts = [(outcome.job, outcome.verdict) for outcome in call.outcomes]
         while True:
             try:
@@ -216,15 +236,15 @@ class Worker:
             except Exception as error:
                 if not await self._wait_for_server(error):
                     return None
-                # The claim in this call reaps leases that ran out while the server was away: ours first.
-                await self._hands.renew_now()
+                # This call reaps leases that expired during the outage. Renew ours first.
+                await self._runner.renew_now()
             else:
-                if self._away.reset():
-                    logger.info("%s: the queue is back", self.name)
+                if self._reconnect_backoff.reset():
+                    logger.info("%s: the queue is available again", self.name)
                 return settled
 
     def _receive(self, call: _Call, settled: SettleResult, *, stopping: bool) -> list[JobOutcome]:
-        """Take the jobs in hand. Returns what settled stale and has to be told all the same."""
+        """Count the reply and accept its jobs. Returns stale outcomes that must be recorded nevertheless."""
         stale, verdicts, late = set(settled.stale), [], []
         for outcome in call.outcomes:
             if outcome.job.id not in stale:
@@ -232,7 +252,7 @@ class Worker:
             elif isinstance(outcome.verdict, Done) or (
                 outcome.marked and not isinstance(outcome.verdict, Release | Uncertain)
             ):
-                # The queue has given the job away or lost it, and yet this is what happened.
+                # Another worker may have the job, or the queue lost it, but the act happened.
                 late.append(outcome)
         self._counts.update(verdicts)
         self._stale += len(stale)
@@ -241,23 +261,23 @@ class Worker:
         if call.want:
             self.next_ms = batch.next_ms
         if batch.jobs:
-            self._asked_s = _now_s()
+            self._claimed_at_s = _now_s()
             self._watchdog.fed()
         if self._queue.metrics:
             self._queue.metrics.worked(self._queue.name, claimed=len(batch.jobs), settled=verdicts, stale=len(stale))
         if batch.events_full != self._events_full:
             self._events_full = batch.events_full
             if batch.events_full:
-                logger.error("%s: nothing is claimed, because too many events wait to be recorded", self.name)
+                logger.error("%s: no job is claimed: too many events are not recorded", self.name)
             else:
-                logger.info("%s: events are recorded again; claiming goes on", self.name)
+                logger.info("%s: events are recorded again; jobs are claimed", self.name)
         if call.want:
-            self._ask_at_s, self._more = _now_s() + self._pause_s(batch), batch.more
-            self._hands.news.set()  # The other conversation may now have something to ask.
+            self._claim_at_s, self._more = _now_s() + self._pause_s(batch), batch.more
+            self._runner.outcome_ready.set()  # The other loop may now have a reason to call.
         if batch.jobs and stopping:
-            self._hands.give_back(batch.jobs)
+            self._runner.release(batch.jobs)
         elif batch.jobs:
-            self._hands.accept(batch.jobs)
+            self._runner.accept(batch.jobs)
         return late
 
     def _pause_s(self, batch: Batch) -> float:
@@ -265,15 +285,15 @@ class Worker:
         if batch.next_ms is not None:
             until_next_s = min((batch.next_ms - self._clock.now_ms()) / 1000, self._idle_s)
         if batch.jobs:
-            self._empty.reset()
+            self._idle_backoff.reset()
             return max(until_next_s, 0.0)
         if batch.more:
             return 0.0
-        # A clock that runs ahead of the server's must not make an idle worker spin.
-        return max(until_next_s, self._empty.next_s())
+        # An idle worker must not spin if its clock is ahead of the server's.
+        return max(until_next_s, self._idle_backoff.next_s())
 
     async def _report(self, late: list[JobOutcome]) -> bool:
-        """Tell what settled stale, and empty the list; False: not before the drain was over."""
+        """Record stale outcomes and remove them from the list. Returns False if the drain ended first."""
         while late:
             outcome = late[0]
             try:
@@ -286,26 +306,26 @@ class Worker:
         return True
 
     async def _wait_for_server(self, error: Exception) -> bool:
-        """Wait a while, longer each time; False when there is no time left to wait."""
-        if not self._away.failures:
-            logger.warning("%s: the queue is away; going on when it is back: %s", self.name, error)
+        """Wait for the backoff. Returns False if the drain is over."""
+        if not self._reconnect_backoff.failures:
+            logger.warning("%s: the queue is unavailable; retrying until it replies: %s", self.name, error)
         if not isinstance(error, UnavailableError):
             logger.error("%s: the queue refused a call", self.name, exc_info=error)
-        left_s = self._give_up_at_s - _now_s()
+        left_s = self._deadline_s - _now_s()
         if left_s <= 0:
-            logger.error("%s: stopped with outcomes that the queue could not be told", self.name)
+            logger.error("%s: stopped with outcomes that are not settled", self.name)
             return False
-        await asyncio.sleep(min(self._away.next_s(), left_s))
+        await asyncio.sleep(min(self._reconnect_backoff.next_s(), left_s))
         return True
 
     async def _drain_on(self, stop: asyncio.Event) -> None:
         await stop.wait()
-        self._give_up_at_s = _now_s() + self._drain_s
-        self._hands.news.set()
-        await self._hands.drain(self._drain_s)
-        self._give_up_at_s = max(self._give_up_at_s, _now_s() + LAST_WORDS_S)
+        self._deadline_s = _now_s() + self._drain_s
+        self._runner.outcome_ready.set()
+        await self._runner.drain(self._drain_s)
+        self._deadline_s = max(self._deadline_s, _now_s() + FINAL_SETTLE_S)
         self._drained.set()
-        self._hands.news.set()
+        self._runner.outcome_ready.set()
 
 
 def _now_s() -> float:
