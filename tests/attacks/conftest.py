@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from postroad.queue import Queue
-from postroad.queue.server import connect
+from postroad.queue.redis.client import connect
 from tests.campaign.conftest import house
 from tests.end_to_end.conftest import redis, site
 from tests.prefect.conftest import api, http, prefect_client_settings, server

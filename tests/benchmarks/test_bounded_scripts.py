@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from benchmarks.bounded_scripts import CALLS, STEP_COMMANDS, measure, scripts
-from postroad.queue.server import connect
+from postroad.queue.redis.client import connect
 
 FOLDER = Path(str(files("postroad.queue").joinpath("lua")))
 SMALL, LARGE = 6_000, 40_000

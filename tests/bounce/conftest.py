@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from postroad.mail.token import TokenSigner
 from postroad.queue import Queue
-from postroad.queue.server import connect
+from postroad.queue.redis.client import connect
 
 
 @asynccontextmanager

@@ -16,7 +16,7 @@ from pathlib import Path
 from redis.exceptions import RedisError
 
 from postroad.embedded import server_binary
-from postroad.queue.server import connect
+from postroad.queue.redis.client import connect
 from tests.conftest import RedisServer
 
 LOST_S = 1.0

@@ -21,7 +21,7 @@ from postroad.embedded import server_binary
 from postroad.errors import UnavailableError
 from postroad.parts import Parts
 from postroad.queue import ClaimedJob, Defer, Done, Queue, Release, Retry, Uncertain, Verdict
-from postroad.queue.server import connect
+from postroad.queue.redis.client import connect
 from postroad.settings import BounceSettings
 from postroad.store.engine import read
 from postroad.store.ledger import TouchState

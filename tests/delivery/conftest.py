@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from postroad.queue import Queue
-from postroad.queue.server import connect
+from postroad.queue.redis.client import connect
 from tests.on_uvloop import pytest_asyncio_loop_factories  # noqa: F401
 
 

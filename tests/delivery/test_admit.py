@@ -15,7 +15,7 @@ from postroad.delivery.job import SendMessage, encode_job, job_id
 from postroad.delivery.record import Recorder
 from postroad.mail.address_hash import AddressHashes
 from postroad.queue import Gate, Job, Queue, Rate
-from postroad.queue.server import connect
+from postroad.queue.redis.client import connect
 from postroad.settings import BounceSettings
 from postroad.store.campaign import Campaign, CampaignState
 from postroad.store.engine import write

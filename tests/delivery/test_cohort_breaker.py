@@ -15,7 +15,7 @@ from postroad.delivery.job import SendMessage, encode_job, job_id
 from postroad.delivery.record import Recorder
 from postroad.errors import StateError
 from postroad.queue import Job, JobState, Queue
-from postroad.queue.server import connect
+from postroad.queue.redis.client import connect
 from postroad.settings import BounceSettings, Settings
 from postroad.store.cohort import Cohort, Evidence, open_pauses, pauses
 from postroad.store.engine import read, write

@@ -13,7 +13,7 @@ from postroad.campaign.plan import advance
 from postroad.campaign.status import finish_if_done
 from postroad.delivery.job import SEND_QUEUE
 from postroad.queue import FOREVER_MS
-from postroad.queue.server import connect
+from postroad.queue.redis.client import connect
 from postroad.sandbox import Ending, Fault, Phase, Rule
 from postroad.store.campaign import CampaignState
 from postroad.store.engine import read

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 
 from postroad.embedded import server_binary
 from postroad.queue import Batch, ClaimedJob, Event, Job, Queue, Verdict, Worker, WorkerReport
-from postroad.queue.server import connect
+from postroad.queue.redis.client import connect
 from tests.conftest import RedisServer
 from tests.on_uvloop import pytest_asyncio_loop_factories  # noqa: F401
 from tests.queue.nodes import free_port

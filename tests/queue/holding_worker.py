@@ -7,7 +7,7 @@ import signal
 import sys
 
 from postroad.queue import Done, Lease, Queue, Verdict, Worker
-from postroad.queue.server import connect
+from postroad.queue.redis.client import connect
 
 
 async def main(url: str, name: str, worker_name: str) -> None:

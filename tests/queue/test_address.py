@@ -7,26 +7,26 @@ from pathlib import Path
 import pytest
 
 from postroad.errors import ConfigError
-from postroad.queue.address import Address, Tls, Topology, read_address
+from postroad.queue.redis.url import RedisUrl, Tls, Topology, parse_redis_url
 
 
 @pytest.mark.parametrize(
     ("url", "address"),
     [
-        ("redis://", Address(topology=Topology.SERVER, hosts=(("localhost", 6379),))),
-        ("redis://h:7/3", Address(topology=Topology.SERVER, hosts=(("h", 7),), db=3)),
-        ("redis://h?db=2", Address(topology=Topology.SERVER, hosts=(("h", 6379),), db=2)),
-        ("redis://[::1]:7", Address(topology=Topology.SERVER, hosts=(("::1", 7),))),
+        ("redis://", RedisUrl(topology=Topology.SERVER, hosts=(("localhost", 6379),))),
+        ("redis://h:7/3", RedisUrl(topology=Topology.SERVER, hosts=(("h", 7),), db=3)),
+        ("redis://h?db=2", RedisUrl(topology=Topology.SERVER, hosts=(("h", 6379),), db=2)),
+        ("redis://[::1]:7", RedisUrl(topology=Topology.SERVER, hosts=(("::1", 7),))),
         (
             "redis://ada:p%40ss%2F@h",
-            Address(topology=Topology.SERVER, hosts=(("h", 6379),), username="ada", password="p@ss/"),
+            RedisUrl(topology=Topology.SERVER, hosts=(("h", 6379),), username="ada", password="p@ss/"),
         ),
-        ("redis://:secret@h", Address(topology=Topology.SERVER, hosts=(("h", 6379),), password="secret")),
-        ("unix:///run/a%20b.sock?db=1", Address(topology=Topology.SERVER, path="/run/a b.sock", db=1)),
-        ("rediss://h", Address(topology=Topology.SERVER, hosts=(("h", 6379),), tls=Tls())),
+        ("redis://:secret@h", RedisUrl(topology=Topology.SERVER, hosts=(("h", 6379),), password="secret")),
+        ("unix:///run/a%20b.sock?db=1", RedisUrl(topology=Topology.SERVER, path="/run/a b.sock", db=1)),
+        ("rediss://h", RedisUrl(topology=Topology.SERVER, hosts=(("h", 6379),), tls=Tls())),
         (
             "redis+sentinel://u:p@a,b:7/mail/2?sentinel_username=s&sentinel_password=w%26",
-            Address(
+            RedisUrl(
                 topology=Topology.SENTINEL,
                 hosts=(("a", 26379), ("b", 7)),
                 db=2,
@@ -39,7 +39,7 @@ from postroad.queue.address import Address, Tls, Topology, read_address
         ),
         (
             "rediss+cluster://u:p@a:1,b:2?ssl_check_hostname=false",
-            Address(
+            RedisUrl(
                 topology=Topology.CLUSTER,
                 hosts=(("a", 1), ("b", 2)),
                 username="u",
@@ -49,8 +49,8 @@ from postroad.queue.address import Address, Tls, Topology, read_address
         ),
     ],
 )
-def test_an_address_is_read(url: str, address: Address) -> None:
-    assert read_address(url) == address
+def test_an_address_is_read(url: str, address: RedisUrl) -> None:
+    assert parse_redis_url(url) == address
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_an_address_is_read(url: str, address: Address) -> None:
 )
 def test_what_is_no_address_is_refused_and_not_shown(url: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words) as caught:
-        read_address(url)
+        parse_redis_url(url)
     shown = f"{caught.value} {caught.value!r} {caught.value.__cause__}"
     assert "s3cret" not in shown
 
@@ -84,5 +84,5 @@ def test_what_is_no_address_is_refused_and_not_shown(url: str, words: str) -> No
 def test_an_address_is_shown_without_its_secrets(tmp_path: Path) -> None:
     authority = tmp_path / "ca.pem"
     authority.touch()
-    address = read_address(f"rediss+sentinel://u:s3cret@a,b/mail?sentinel_password=s3cret&ssl_ca_certs={authority}")
+    address = parse_redis_url(f"rediss+sentinel://u:s3cret@a,b/mail?sentinel_password=s3cret&ssl_ca_certs={authority}")
     assert str(address) == repr(address) == "rediss+sentinel://a:26379,b:26379/mail"

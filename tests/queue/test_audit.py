@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from postroad.queue import Dead, Done, Gate, Lane, Queue
-from postroad.queue.server import connect
+from postroad.queue.redis.client import connect
 from tests.queue.conftest import HandClock, jobs
 
 LANE = Lane(name="a", gates=("g",))

@@ -10,7 +10,7 @@ import pytest
 
 from postroad.queue import Dead, Defer, Done, Gate, Job, Lane, Queue, Rate, Release, Retry
 from postroad.queue.audit import STEP
-from postroad.queue.server import connect
+from postroad.queue.redis.client import connect
 from postroad.queue.verdicts import Verdict
 
 JOBS = 1_500

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from postroad.cli.app import app
 from postroad.queue import Gate, Job, Lane, Queue, Uncertain
-from postroad.queue.server import connect
+from postroad.queue.redis.client import connect
 from tests.conftest import RedisServer
 from tests.queue.conftest import jobs, until
 

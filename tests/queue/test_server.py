@@ -8,7 +8,7 @@ import pytest
 
 from postroad.errors import ConfigError, StateError, UnavailableError
 from postroad.queue import Job, Lane, Queue, forget_shards, scripts
-from postroad.queue.server import connect
+from postroad.queue.redis.client import connect
 from tests.conftest import RedisServer
 from tests.queue.conftest import jobs, until
 

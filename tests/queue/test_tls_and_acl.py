@@ -123,7 +123,7 @@ def test_the_guide_permits_no_command_that_a_queue_does_not_use() -> None:
     root = Path(__file__).parents[2] / "src" / source
     scripts = "".join(file.read_text("utf-8") for file in root.glob("lua/**/*.lua"))
     used = {first.lower() for first in re.findall(r"""(?:\bcall|pcall|call_many|\bscan)\('([A-Z]+)'""", scripts)}
-    # What the client sends itself: see scripts.py, route.py, events.py, server.py.
+    # What the client sends itself: see scripts.py, events.py and redis/.
     used |= {"evalsha", "eval", "info", "select", "wait", "client", "xreadgroup", "xautoclaim", "xgroup", "get", "set"}
     used |= {"cluster"}
     permitted = {rule[1:].split("|")[0] for rule in rules() if rule.startswith("+")}

@@ -6,25 +6,25 @@ from pathlib import Path
 
 import pytest
 
-from postroad.queue.topology import Finding, Health, inspect
+from postroad.queue.redis.server import Health, ServerFinding, inspect_servers
 from tests.conftest import RedisServer
 from tests.queue.conftest import until
 from tests.queue.nodes import cluster, failover
 
 
-def worst(findings: list[Finding]) -> list[str]:
+def worst(findings: list[ServerFinding]) -> list[str]:
     return [f"{finding.health} {finding.seen}" for finding in findings if finding.health is not Health.OK]
 
 
 async def test_a_lone_server_that_keeps_jobs_is_well(own_redis: RedisServer) -> None:
-    [finding] = await inspect(own_redis.url)
+    [finding] = await inspect_servers(own_redis.url)
     assert finding.health is Health.OK
     assert "persistent, evicts nothing" in finding.seen
     own_redis.kill()
-    [finding] = await inspect(own_redis.url)
+    [finding] = await inspect_servers(own_redis.url)
     assert (finding.health, "does not answer" in finding.seen) == (Health.FAIL, True)
     own_redis.start("--appendonly", "no")
-    [finding] = await inspect(own_redis.url)
+    [finding] = await inspect_servers(own_redis.url)
     assert "append-only file" in finding.seen
     assert "appendonly yes" in finding.remedy
 
@@ -32,7 +32,7 @@ async def test_a_lone_server_that_keeps_jobs_is_well(own_redis: RedisServer) -> 
 async def test_every_server_that_may_become_primary_is_looked_at(tmp_path: Path) -> None:
     async with failover("valkey", tmp_path) as house:
         old, new = house.servers
-        findings = await inspect(house.url)
+        findings = await inspect_servers(house.url)
         assert [finding.part for finding in findings] == [
             "sentinels",
             f"redis {old.host}",
@@ -42,16 +42,16 @@ async def test_every_server_that_may_become_primary_is_looked_at(tmp_path: Path)
         assert worst(findings) == [
             "warn a failover may lose its last writes, and cut off from its replicas it goes on writing"
         ]
-        assert worst(await inspect(house.url, sync_replicas=1)) == []
-        assert "nothing is accepted" in worst(await inspect(house.url, sync_replicas=2))[0]
+        assert worst(await inspect_servers(house.url, sync_replicas=1)) == []
+        assert "nothing is accepted" in worst(await inspect_servers(house.url, sync_replicas=2))[0]
         await old.ask("CONFIG", "SET", "min-replicas-to-write", 1)
-        assert worst(await inspect(house.url)) == []
+        assert worst(await inspect_servers(house.url)) == []
         # The primary is fit, and who would follow it is not.
         await new.ask("CONFIG", "SET", "appendonly", "no")
-        assert "replica: The Redis server has no append-only file" in worst(await inspect(house.url))[0]
+        assert "replica: The Redis server has no append-only file" in worst(await inspect_servers(house.url))[0]
         house.sentinels[1].kill()
         house.sentinels[2].kill()
-        found = worst(await inspect(house.url))
+        found = worst(await inspect_servers(house.url))
         assert any("1 of 3 answer" in seen for seen in found)
         for sentinel in house.sentinels[1:]:
             sentinel.start()
@@ -67,7 +67,7 @@ async def test_a_replica_that_does_not_follow_is_told(tmp_path: Path) -> None:
             return bool((await new.ask("INFO", "replication"))["master_link_status"] == "down")
 
         await until(cut_off)
-        found = worst(await inspect(house.url))
+        found = worst(await inspect_servers(house.url))
         assert any("its link to its primary is down" in seen for seen in found)
         assert any("does not accept user and password" in seen for seen in found)
 
@@ -75,10 +75,10 @@ async def test_a_replica_that_does_not_follow_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("replicas", [0, 3])
 async def test_a_cluster_is_looked_at_node_by_node(tmp_path: Path, replicas: int) -> None:
     async with cluster("valkey", tmp_path, replicas=replicas) as house:
-        findings = await inspect(house.url, sync_replicas=1 if replicas else 0)
+        findings = await inspect_servers(house.url, sync_replicas=1 if replicas else 0)
         assert findings[0].seen == "3 primaries serve 16384 of 16384 slots"
         assert {finding.part for finding in findings[1:]} == {f"redis {node.host}" for node in house.nodes}
-        nobody_follows = "warn no replica follows it: nobody takes over when it dies"
+        nobody_follows = "warn no replica follows it: it has no successor when it fails"
         assert worst(findings) == ([] if replicas else [nobody_follows] * 3)
         await house.nodes[0].ask("CLUSTER", "DELSLOTS", 7)
-        assert "fail 3 primaries serve 16383 of 16384 slots" in worst(await inspect(house.url))
+        assert "fail 3 primaries serve 16383 of 16384 slots" in worst(await inspect_servers(house.url))

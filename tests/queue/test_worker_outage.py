@@ -19,7 +19,7 @@ from postroad.queue import (
     Worker,
     WorkerReport,
 )
-from postroad.queue.server import connect
+from postroad.queue.redis.client import connect
 from tests.conftest import RedisServer
 from tests.queue.conftest import HandClock, all_events, jobs, running, until
 

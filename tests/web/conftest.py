@@ -15,7 +15,7 @@ from postroad.bounce.intake import Intake
 from postroad.clock import Clock, SystemClock
 from postroad.mail.token import Purpose, TokenSigner
 from postroad.queue import Queue
-from postroad.queue.server import connect
+from postroad.queue.redis.client import connect
 from postroad.settings import WebSettings
 from postroad.store.engine import open_engine, read
 from postroad.web.app import create_app

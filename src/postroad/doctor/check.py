@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from postroad.errors import PostroadError
-from postroad.queue.topology import Health
+from postroad.queue.redis.server import Health
 
 DEADLINE_S = 5.0
 

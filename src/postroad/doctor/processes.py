@@ -12,7 +12,7 @@ from postroad.doctor.check import Check
 from postroad.doctor.context import Context
 from postroad.parts import Role
 from postroad.queue import Process, QueueStats
-from postroad.queue.topology import Health
+from postroad.queue.redis.server import Health
 from postroad.settings import Settings
 
 LAG_EVENTS = 10_000

@@ -11,7 +11,7 @@ from postroad.delivery.job import SEND_QUEUE
 from postroad.doctor.check import DEADLINE_S, Check
 from postroad.doctor.context import Context
 from postroad.errors import PostroadError
-from postroad.queue.topology import Health, inspect
+from postroad.queue.redis.server import Health, inspect_servers
 
 UNWORKED_MS = 60_000
 MISSING_JOBS = 100
@@ -30,7 +30,7 @@ async def check_servers(context: Context) -> Sequence[Check]:
     sync_replicas = context.settings.queue(SEND_QUEUE).sync_replicas
     return [
         Check(part=finding.part, health=finding.health, seen=finding.seen, remedy=finding.remedy)
-        for finding in await inspect(url, sync_replicas=sync_replicas)
+        for finding in await inspect_servers(url, sync_replicas=sync_replicas)
     ]
 
 

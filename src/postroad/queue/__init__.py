@@ -20,7 +20,7 @@ from postroad.queue.keep import Retention
 from postroad.queue.lease import Lease, LeaseLostError
 from postroad.queue.processes import Beat, Process, beating, this_process
 from postroad.queue.queue import Queue
-from postroad.queue.server import forget_shards
+from postroad.queue.redis.server import forget_shards
 from postroad.queue.standing import DeadLetter, GroupLag, QueueStats, UncertainJob
 from postroad.queue.verdicts import (
     Cancel,

@@ -8,8 +8,8 @@ from typing import Protocol
 
 from postroad.clock import Clock
 from postroad.queue.events import EventLog
+from postroad.queue.redis.client import connect
 from postroad.queue.scripts import Ran, Scripts
-from postroad.queue.server import connect
 
 
 class Metrics(Protocol):

@@ -15,14 +15,14 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from postroad.errors import UnavailableError
-from postroad.queue.scripts import LOST, unavailable
+from postroad.queue.redis.errors import LOST, unavailable
 
 MAX_BLOCK_MS = 30_000
 DEAD_CONSUMER_MS = 60_000
 """Events that a consumer has read and not acknowledged for this long go to another one."""
 ENTRIES = 32
 """Entries of the stream in one read; each holds the events of one script, a thousand at the most."""
-CREATIONS = 10
+MAX_GROUP_RECREATIONS = 10
 """How often a read makes its group anew, where somebody empties the server again and again."""
 
 
@@ -44,7 +44,7 @@ class EventKind(StrEnum):
 class Event(Struct, frozen=True, kw_only=True):
     """One thing that happened to one job.
 
-    ``uid`` never repeats, so recording the same event twice can be told from recording two. ``attempt``
+    ``uid`` never repeats, so recording the same event twice can be distinguished from recording two. ``attempt``
     counts this one, ``claim`` is that of `ClaimedJob` (0: it ended without one). ``next_ms``: when the job is
     tried again, 0 if not. ``entry``: its place in the stream.
     """
@@ -219,7 +219,7 @@ class EventLog:
                 raise
 
     async def _fetch(self, group: str, consumer: str, count: int, block_ms: int, idle_ms: int) -> list[Event]:
-        for _ in range(CREATIONS):
+        for _ in range(MAX_GROUP_RECREATIONS):
             try:
                 return await self._next(group, consumer, count, block_ms, idle_ms)
             except ResponseError as error:
@@ -257,7 +257,7 @@ class EventLog:
     async def _read_group(
         self, group: str, consumer: str, after: str, at_most: int, block_ms: int | None
     ) -> list[_Entry]:
-        # The client waits longer than the server, so that a silent server is told from a quiet stream.
+        # The client waits longer than the server, so that a silent server is distinguished from an idle stream.
         async with asyncio.timeout(10 + (block_ms or 0) / 1000):
             reply = await self._client.xreadgroup(group, consumer, {self._stream: after}, count=at_most, block=block_ms)
         streams = cast("list[tuple[bytes, list[Any]]]", reply)

@@ -21,7 +21,7 @@ from postroad.queue.gates import FOREVER_MS, Gate, GateState, Rate, limits_of, r
 from postroad.queue.jobs import Batch, ClaimedJob, Enqueued, Job, JobState, Lane, Reaped, SettleResult
 from postroad.queue.keep import Retention
 from postroad.queue.processes import FORGET_MS, MAX_PROCESSES, Beat, Process, read_processes
-from postroad.queue.server import require_persistence, require_unsharded
+from postroad.queue.redis.server import require_persistence, require_unsharded
 from postroad.queue.standing import (
     DeadLetter,
     QueueStats,

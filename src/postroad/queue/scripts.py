@@ -11,23 +11,15 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, cast
 
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoPermissionError, NoScriptError, OutOfMemoryError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import NoScriptError, OutOfMemoryError
 
 from postroad.clock import Clock
-from postroad.errors import PostroadError, UnavailableError
-from postroad.queue.refusal import refusal
-from postroad.queue.route import Client
-
-LOST = (RedisConnectionError, RedisTimeoutError, TimeoutError, OSError, NoPermissionError)
-"""What redis-py raises when the server is away, restarting, still loading, silent, or refuses us."""
+from postroad.errors import UnavailableError
+from postroad.queue.redis.client import Client
+from postroad.queue.redis.errors import LOST, REPLY_S, unavailable
 
 Ran = Callable[[str, float], None]
-"""Is told the name of each script that ran, and its seconds."""
-
-REPLY_S = 15.0
-"""How long a server may be silent before it counts as lost."""
+"""Called with the name of each script that ran, and its duration in seconds."""
 
 _USES = re.compile(r"^-- uses +(.+)$", re.MULTILINE)
 
@@ -45,14 +37,6 @@ def source_of(name: str) -> str:
 @cache
 def _sha_of(name: str) -> str:
     return hashlib.sha1(source_of(name).encode(), usedforsecurity=False).hexdigest()
-
-
-def unavailable(error: BaseException | str) -> PostroadError:
-    """What to raise for one of LOST: that the server is away, or why it will not have us until somebody mends it."""
-    return refusal(error) or UnavailableError(
-        f"The queue's Redis server does not answer: {error}",
-        remedy="Nothing is lost; try again when it is back.",
-    )
 
 
 class Scripts:
@@ -94,7 +78,7 @@ class Scripts:
 
     async def _send(self, replicas: int, *command: str | bytes | int) -> Any:
         if replicas:
-            return await self._client.confirmed(replicas, *command)
+            return await self._client.execute_and_wait(replicas, *command)
         return await self._client.execute_command(*command)
 
     async def enqueue(self, definition: bytes, times: bytes, *jobs: str | bytes) -> int:

@@ -44,7 +44,7 @@ def clock() -> HandClock:
 
 @pytest.fixture
 async def queue(redis_url: str, clock: HandClock) -> AsyncIterator[Queue]:
-    from postroad.queue.server import connect
+    from postroad.queue.redis.client import connect
 
     async with Queue.open(redis_url, "shaping", clock=clock) as queue:
         yield queue

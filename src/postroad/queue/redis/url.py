@@ -1,4 +1,4 @@
-"""Where a queue's server is: the address that a person writes, read into its parts.
+"""Parses the URL of a queue's server.
 
 ::
 
@@ -26,7 +26,7 @@ Host = tuple[str, int]
 
 
 class Topology(StrEnum):
-    """How many servers there are, and who says which of them has the queue."""
+    """How the server that has the queue is found."""
 
     SERVER = "server"
     SENTINEL = "sentinel"
@@ -34,7 +34,7 @@ class Topology(StrEnum):
 
 
 class Tls(Struct, frozen=True, kw_only=True):
-    """Authorities to trust (None: the system's), and the certificate by which we are known, as PEM files."""
+    """PEM files: trusted authorities (None: the system's), and the client's certificate with its key."""
 
     ca_file: str | None = None
     cert_file: str | None = None
@@ -42,7 +42,7 @@ class Tls(Struct, frozen=True, kw_only=True):
     check_hostname: bool = True
 
 
-class Address(Struct, frozen=True, kw_only=True):
+class RedisUrl(Struct, frozen=True, kw_only=True):
     """``hosts``: of the server, the sentinels, or some nodes of the cluster. ``path``: of a unix socket instead.
 
     ``service``: the name under which the sentinels know the primary.
@@ -60,7 +60,7 @@ class Address(Struct, frozen=True, kw_only=True):
     tls: Tls | None = None
 
     def __str__(self) -> str:
-        """Without what is secret."""
+        """Return the URL without secrets."""
         if self.path is not None:
             return f"unix://{self.path}"
         scheme = ("rediss" if self.tls else "redis") + ("" if self.topology is Topology.SERVER else f"+{self.topology}")
@@ -70,8 +70,15 @@ class Address(Struct, frozen=True, kw_only=True):
     __repr__ = __str__
 
 
-def read_address(url: str) -> Address:
-    """Read an address. `ConfigError`: it is none, and never says what was in it, for that may be a password."""
+def parse_redis_url(url: str) -> RedisUrl:
+    """Parse a URL.
+
+    Args:
+        url: As in the examples of this module.
+
+    Raises:
+        ConfigError: It is not the URL of a Redis server. The message does not quote it: it may contain a password.
+    """
     try:
         parts = urlsplit(url)
         tls, topology = _scheme(parts.scheme)
@@ -88,7 +95,7 @@ def read_address(url: str) -> Address:
         number = int(options.pop("db", "0") if is_unix else db or options.pop("db", "0"))
         if number and topology is Topology.CLUSTER:
             raise _none("a cluster has no databases but 0")
-        return Address(
+        return RedisUrl(
             topology=topology,
             hosts=() if is_unix else _hosts(hosts, SENTINEL_PORT if topology is Topology.SENTINEL else REDIS_PORT),
             path=path if is_unix else None,
@@ -145,7 +152,7 @@ def _tls(options: dict[str, str]) -> Tls:
     ca_file, cert_file, key_file = (options.get(name) for name in _TLS_OPTIONS[:3])
     for name, file in zip(_TLS_OPTIONS, (ca_file, cert_file, key_file), strict=False):
         if file is not None and not Path(file).is_file():
-            raise ConfigError(f"{name} of the Redis server's address names no file: {file}", remedy="Mend the path.")
+            raise ConfigError(f"{name} of the Redis server's address names no file: {file}", remedy="Correct the path.")
     if (cert_file is None) != (key_file is None):
         raise ConfigError(
             "The Redis server's address names a certificate without its key, or a key without its certificate.",

@@ -1,0 +1,1 @@
+"""Finds, opens and checks the Redis or Valkey servers of a queue: one server, Sentinel or Cluster."""
