@@ -13,10 +13,9 @@ import msgspec
 from msgspec import Struct
 from redis.asyncio import Redis
 
-from postroad.queue import Dead, Defer, Done, Gate, Job, Lane, Queue, Rate, Release
+from postroad.queue import Dead, Defer, Done, Gate, Job, Lane, Queue, Rate, Release, Verdict
 from postroad.queue.audit import STEP
 from postroad.queue.scripts import _sha_of, source_of
-from postroad.queue.verdicts import Verdict
 
 BATCH = 1_000
 WANT = 100

@@ -19,7 +19,7 @@ from postroad.errors import DataError, StateError, UsageError
 from postroad.mail.address import normalise_address
 from postroad.parts import Parts
 from postroad.queue import Explanation, GateState, JobDetails, JobState
-from postroad.queue.explain import explain as explain_job
+from postroad.queue import explain as explain_job
 from postroad.store.campaign import CampaignState
 from postroad.store.cohort import Evidence, open_pauses, whose
 from postroad.store.dns_report import open_holds

@@ -25,8 +25,7 @@ from postroad.delivery.submit import submit_due
 from postroad.dns.providers import Providers
 from postroad.dns.resolver import Resolver
 from postroad.mail.token import TokenSigner
-from postroad.queue import Gate, Queue, Verdict, Worker
-from postroad.queue.lease import Lease
+from postroad.queue import Gate, Lease, Queue, Verdict, Worker
 from postroad.sandbox import Fault, Phase, Rule, Sandbox, SandboxConfig
 from postroad.sandbox.rules import Rate as SandboxRate
 from postroad.settings import BounceSettings, Settings

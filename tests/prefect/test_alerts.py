@@ -22,7 +22,7 @@ from deployments.bootstrap import bootstrap, ensure_automations
 from deployments.spec import read
 from postroad.doctor.prefect import check_alerts
 from postroad.local.prefect import ALERTS, HEARTBEAT_S, PrefectServer
-from postroad.queue.redis.server import Health
+from postroad.queue import Health
 from tests.prefect.waiting import until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(240), pytest.mark.usefixtures("prefect_client_settings")]

@@ -14,7 +14,7 @@ from postroad.doctor.prefect import check_growth, check_pool, check_prefect, che
 from postroad.local.prefect import PrefectServer
 from postroad.local.prefect_access import PrefectAccess, find_prefect, forget_url, publish_url
 from postroad.local.prefect_pool import POOL
-from postroad.queue.redis.server import Health
+from postroad.queue import Health
 from tests.prefect.conftest import StockServer
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(240)]

@@ -11,7 +11,7 @@ import pytest
 from postroad.queue import Dead, Defer, Done, Gate, Job, Lane, Queue, Rate, Release, Retry
 from postroad.queue.audit import STEP
 from postroad.queue.redis.client import connect
-from postroad.queue.verdicts import Verdict
+from postroad.queue.types import Verdict
 
 JOBS = 1_500
 LANES = 7

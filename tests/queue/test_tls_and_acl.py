@@ -27,7 +27,7 @@ from postroad.queue import (
     Worker,
     this_process,
 )
-from postroad.queue.connections import Connections
+from postroad.queue.scripts import Connections
 from tests.queue.conftest import jobs, until
 from tests.queue.nodes import PERSISTENT, Node, binary_of, free_port, started
 
@@ -213,7 +213,7 @@ def test_what_a_queue_is_made_of_shows_no_password() -> None:
             connections.client,
             connections.client.connection_pool,
             connections.scripts,
-            connections.log,
+            connections.blocking,
         )
     )
     assert "s3cret" not in shown

@@ -17,7 +17,8 @@ from postroad.queue import (
     RetryPolicy,
     Uncertain,
 )
-from postroad.queue.verdicts import MAX_TEXT, SettleCommand, Undone, to_command
+from postroad.queue.codec import MAX_TEXT, SettleCommand, to_command
+from postroad.queue.types import Undone
 
 POLICY = RetryPolicy()
 

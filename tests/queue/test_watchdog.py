@@ -57,7 +57,7 @@ async def test_a_worker_whose_connection_outlived_a_failover_finds_the_new_serve
                 return await new.states(["1", "2"]) == [JobState.REMEMBERED] * 2
 
             await until(ended)
-    assert caplog.text.count("connecting anew") == 1
+    assert caplog.text.count("; reconnecting") == 1
     assert b'postroad_queue_watchdog_trips_total{queue="failover"} 1.0' in metrics.text()
 
 
@@ -102,7 +102,7 @@ async def test_a_claim_between_two_looks_feeds_the_watchdog(bench: Bench, monkey
     probe = bench.queue.probe
 
     async def fed_meanwhile() -> object:
-        watchdog.fed()
+        watchdog.claimed()
         return await probe()
 
     with monkeypatch.context() as patch:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from postroad.queue import FOREVER_MS, Gate, Quota, Rate
-from postroad.queue.gates import GateState
+from postroad.queue import FOREVER_MS, Gate, GateState, Quota, Rate
 from postroad.rehearsal.holds import Hold, Holds, why_shut
 
 

@@ -9,7 +9,7 @@ import typer
 
 from postroad.cli.output import JsonOption, Styled, print_json, print_line
 from postroad.doctor import Check, examine
-from postroad.queue.redis.server import Health
+from postroad.queue import Health
 
 
 def doctor(as_json: JsonOption = False) -> None:

@@ -11,7 +11,7 @@ from sqlmodel import col
 
 from postroad.doctor.check import Check
 from postroad.doctor.context import Context
-from postroad.queue.redis.server import Health
+from postroad.queue import Health
 from postroad.store.campaign import Campaign, CampaignState
 from postroad.store.engine import read
 from postroad.store.heartbeat import ADVANCE, last_heartbeat

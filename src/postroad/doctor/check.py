@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from postroad.errors import PostroadError
-from postroad.queue.redis.server import Health
+from postroad.queue import Health
 
 DEADLINE_S = 5.0
 

@@ -11,7 +11,7 @@ from postroad.doctor.check import Check, failed
 from postroad.errors import PostroadError
 from postroad.mail.dkim_keys import keys_of
 from postroad.parts import secret_keys
-from postroad.queue.redis.server import Health
+from postroad.queue import Health
 from postroad.settings import Settings
 from postroad.state_folder import open_entries
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import httpx
 
 from postroad.doctor.check import Check
-from postroad.queue.redis.server import Health
+from postroad.queue import Health
 from postroad.settings import Settings
 
 

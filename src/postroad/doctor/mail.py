@@ -12,7 +12,7 @@ from postroad.delivery.routes import relay_of
 from postroad.dns.lookup import Found
 from postroad.dns.resolver import Resolver
 from postroad.doctor.check import Check
-from postroad.queue.redis.server import Health
+from postroad.queue import Health
 from postroad.settings import RelaySettings, Settings, SourceSettings
 from postroad.smtp.reply import Phase
 from postroad.smtp.session import Session, Timeouts, TransportError

@@ -13,7 +13,7 @@ from postroad.doctor.check import Check
 from postroad.local.prefect import ALERTS
 from postroad.local.prefect_access import PrefectAccess
 from postroad.local.prefect_pool import POOL, open_fields
-from postroad.queue.redis.server import Health
+from postroad.queue import Health
 
 TIMEOUT_S: Final = 5.0
 STRANGE_ORIGIN: Final = "http://origin-that-doctor-made-up.invalid"

@@ -11,8 +11,7 @@ from postroad.delivery.record import GROUP
 from postroad.doctor.check import Check
 from postroad.doctor.context import Context
 from postroad.parts import Role
-from postroad.queue import Process, QueueStats
-from postroad.queue.redis.server import Health
+from postroad.queue import Health, Process, QueueStats
 from postroad.settings import Settings
 
 LAG_EVENTS = 10_000

@@ -11,7 +11,7 @@ from postroad.delivery.job import SEND_QUEUE
 from postroad.doctor.check import DEADLINE_S, Check
 from postroad.doctor.context import Context
 from postroad.errors import PostroadError
-from postroad.queue.redis.server import Health, inspect_servers
+from postroad.queue import Health, inspect_servers
 
 UNWORKED_MS = 60_000
 MISSING_JOBS = 100

@@ -12,8 +12,7 @@ from postroad.delivery.job import QUEUE_GATE, SEND_QUEUE, hold_gate, sender_gate
 from postroad.doctor.check import Check
 from postroad.doctor.context import Context
 from postroad.errors import PostroadError
-from postroad.queue import FOREVER_MS, GateState
-from postroad.queue.redis.server import Health
+from postroad.queue import FOREVER_MS, GateState, Health
 from postroad.store.dns_report import open_holds
 from postroad.store.engine import read
 from postroad.store.shaping import open_changes

@@ -1,35 +1,67 @@
-"""A generic at-least-once queue on Redis or Valkey: lanes, gates, leases. It knows nothing of email."""
+"""A generic at-least-once queue on Redis or Valkey: lanes, gates, leases. It contains nothing about email.
+
+This is the public interface, with `postroad.queue.metrics` for Prometheus. The modules:
+
+==============  =====================================================================================
+`types`         jobs, lanes, verdicts, options
+`gates`         limits and pauses of gates and groups
+`queue`         `Queue`: open, enqueue, claim, mark, settle
+`events`        the event stream and its consumer groups
+`inspect`       state, history and explanation of one job
+`recovery`      dead letters, uncertain jobs
+`stats`         counts of the queue
+`processes`     heartbeats of workers and other processes
+`audit`         the invariants
+`worker`        `Worker`: claims, settles, drains
+`job_runner`    tasks that run the handler of a worker, and renew its leases
+`lease`         the lease that a handler gets
+`watchdog`      reconnects a worker that is idle while jobs are ready
+`metrics`       Prometheus
+`scripts`       one method for each script in `lua/`
+`codec`         what scripts read and return
+`redis`         url, discovery, client, errors, server: how the server is found and checked
+==============  =====================================================================================
+
+A job passes through::
+
+    enqueue ──> scheduled ──due──> lane ──claim──> in flight ──settle──> ended ──acknowledge──> forgotten
+                    ^               ^  (all gates)   │    │
+                    │               ├── Release ─────┤    ├── Dead ──> dead letter ──replay──> lane
+                    └── Retry, Defer ────────────────┘    └── lease expired after mark ──> uncertain ──resolve──> any
+
+and a call through::
+
+    Worker ──> Queue ──> codec ──> Scripts ──> redis.client ──> lua/*.lua on the server
+"""
 
 from postroad.queue.events import Event, EventKind
-from postroad.queue.explain import Explanation
-from postroad.queue.find import JobDetails
 from postroad.queue.gates import FOREVER_MS, Gate, GateState, Quota, Rate
+from postroad.queue.inspect import Explanation, JobDetails, explain, rate_in_words
 from postroad.queue.job_runner import Handle, Prepare
-from postroad.queue.jobs import (
+from postroad.queue.lease import Lease, LeaseLostError
+from postroad.queue.processes import Beat, Process, beating, this_process
+from postroad.queue.queue import Queue
+from postroad.queue.recovery import DeadLetter, UncertainJob
+from postroad.queue.redis.server import Health, ServerFinding, forget_shards, inspect_servers
+from postroad.queue.stats import GroupLag, QueueStats
+from postroad.queue.types import (
     Batch,
+    Cancel,
     ClaimedJob,
+    Dead,
+    Defer,
+    Done,
     Enqueued,
     Job,
     JobClass,
     JobState,
     Lane,
     Reaped,
-    SettleResult,
-)
-from postroad.queue.keep import Retention
-from postroad.queue.lease import Lease, LeaseLostError
-from postroad.queue.processes import Beat, Process, beating, this_process
-from postroad.queue.queue import Queue
-from postroad.queue.redis.server import forget_shards
-from postroad.queue.standing import DeadLetter, GroupLag, QueueStats, UncertainJob
-from postroad.queue.verdicts import (
-    Cancel,
-    Dead,
-    Defer,
-    Done,
     Release,
+    Retention,
     Retry,
     RetryPolicy,
+    SettleResult,
     Uncertain,
     Verdict,
 )
@@ -53,6 +85,7 @@ __all__ = [
     "GateState",
     "GroupLag",
     "Handle",
+    "Health",
     "Job",
     "JobClass",
     "JobDetails",
@@ -71,6 +104,7 @@ __all__ = [
     "Retention",
     "Retry",
     "RetryPolicy",
+    "ServerFinding",
     "SettleResult",
     "Uncertain",
     "UncertainJob",
@@ -78,6 +112,9 @@ __all__ = [
     "Worker",
     "WorkerReport",
     "beating",
+    "explain",
     "forget_shards",
+    "inspect_servers",
+    "rate_in_words",
     "this_process",
 ]

@@ -1,16 +1,20 @@
-"""Gates: named limits that lanes share."""
+"""Limits and pauses: gates, which lanes share, and groups of lanes."""
 
 from __future__ import annotations
 
 import msgspec
 from msgspec import Struct, field
 
+from postroad.queue.audit import STEP
+from postroad.queue.codec import MAX_JOBS
+from postroad.queue.scripts import Scripts
+
 FOREVER_MS = 2**53 - 1
-"""A pause until somebody lifts it."""
+"""End of a pause that has no end."""
 
 
 class Rate(Struct, frozen=True, kw_only=True):
-    """``count`` jobs per ``per_ms``, evenly, and at most ``burst`` at once (GCRA).
+    """``count`` jobs per ``per_ms``, evenly, and at most ``burst`` at once (GCRA, ITU-T I.371).
 
     In any window of w ms at most ``burst + w * count / per_ms`` jobs are admitted.
     """
@@ -25,14 +29,14 @@ class Rate(Struct, frozen=True, kw_only=True):
 
 
 class Quota(Struct, frozen=True, kw_only=True):
-    """``left`` more jobs until ``until_ms``. Behind that instant the quota limits nothing."""
+    """``left`` more jobs until ``until_ms``. After that time the quota limits nothing."""
 
     left: int
     until_ms: int
 
 
 class Gate(Struct, frozen=True, kw_only=True):
-    """One named gate. It may carry several limits; one that is absent admits."""
+    """One named gate with any number of limits. Every limit must admit a job."""
 
     name: str
     rate: Rate | None = None
@@ -61,7 +65,7 @@ class GateState(Struct, frozen=True, kw_only=True):
 
 
 def limits_of(gate: Gate, *, only: bool = False, owner: str = "") -> bytes:
-    """The limits as the script ``set_gate`` reads them; absent ones are left out. ``only``: those stay as they are."""
+    """Encode the limits of a gate for the script ``set_gate``. ``only``: absent limits are kept, not removed."""
     limits: dict[str, float | str] = {}
     if owner:
         limits["owner"] = owner
@@ -80,7 +84,7 @@ def limits_of(gate: Gate, *, only: bool = False, owner: str = "") -> bytes:
 
 
 class StoredGate(Struct, frozen=True, kw_only=True):
-    """A gate as scripts return it."""
+    """A gate as the scripts encode it."""
 
     name: str
     in_flight: float
@@ -100,6 +104,7 @@ class StoredGate(Struct, frozen=True, kw_only=True):
     tat: float = 0
 
     def state(self) -> GateState:
+        """Convert to a GateState."""
         rate = quota = None
         if self.count is not None and self.per_us is not None and self.burst is not None:
             rate = Rate(count=self.count, per_ms=int(self.per_us / 1000), burst=int(self.burst))
@@ -126,5 +131,133 @@ class StoredGate(Struct, frozen=True, kw_only=True):
 
 
 def read_states(blob: bytes) -> list[GateState]:
-    # An empty Lua table is an empty array in msgpack, so no gates is [] as well.
+    """Decode the gates that the script ``gates`` returns."""
     return [stored.state() for stored in msgspec.msgpack.decode(blob, type=list[StoredGate])]
+
+
+class GateOperations:
+    """The methods of `Queue` for gates and groups. All raise UnavailableError if the server does not reply."""
+
+    _scripts: Scripts
+
+    async def set_gate(self, gate: Gate, *, owner: str = "") -> None:
+        """Set all limits of a gate. An absent limit is removed. A pause is kept unless the gate contains another.
+
+        Args:
+            gate: Name and limits.
+            owner: Component that sets the limits. `gates` returns it, so that the component can find them again.
+        """
+        await self._scripts.set_gate(gate.name, limits_of(gate, owner=owner))
+
+    async def set_rate(self, gate: str, rate: Rate) -> None:
+        """Set the rate of a gate. Its other limits and their use are kept.
+
+        Args:
+            gate: Name of the gate.
+            rate: The new rate.
+        """
+        await self._scripts.set_gate(gate, limits_of(Gate(name=gate, rate=rate), only=True))
+
+    async def gates(self) -> list[GateState]:
+        """Return every gate that was set, or that a lane names, sorted by name."""
+        found: dict[str, GateState] = {}  # A scan may return a gate twice.
+        cursor = b"0"
+        while True:
+            cursor, packed = await self._scripts.gates(cursor, STEP)
+            found |= {state.gate.name: state for state in read_states(packed)}
+            if cursor == b"0":
+                return [found[name] for name in sorted(found)]
+
+    async def pause_gate(self, gate: str, until_ms: int | None) -> None:
+        """Pause a gate. Jobs in flight are not affected.
+
+        Args:
+            gate: Name of the gate.
+            until_ms: End of the pause, in ms since the epoch. None: until `resume_gate`.
+        """
+        await self._scripts.suspend(gate, FOREVER_MS if until_ms is None else max(until_ms, 1))
+
+    async def pause_gate_for(self, gate: str, pause_ms: int) -> None:
+        """Pause a gate for a duration by the server's clock. Jobs in flight are not affected.
+
+        Args:
+            gate: Name of the gate.
+            pause_ms: Duration of the pause, in ms.
+        """
+        await self._scripts.suspend(gate, -max(pause_ms, 1))
+
+    async def resume_gate(self, gate: str) -> None:
+        """End the pause of a gate.
+
+        Args:
+            gate: Name of the gate.
+        """
+        await self._scripts.suspend(gate, 0)
+
+    async def pause_group(self, group: str) -> None:
+        """Pause every lane of a group, also later ones, until `resume_group`. The next claim gets no job of them.
+
+        Jobs in flight are not affected. The cost depends on the number of lanes, not of jobs. Many lanes are paused in
+        steps. If the caller dies, the remaining lanes are not paused until this is called again.
+
+        Args:
+            group: Name of the group.
+
+        Raises:
+            ValueError: The name is empty.
+        """
+        after = await self._scripts.pause(_require_name(group), 0, STEP)
+        while after:
+            after = await self._scripts.pause(group, after, STEP)
+
+    async def resume_group(self, group: str) -> bool:
+        """Resume a paused group. Many lanes are resumed in steps; if the caller dies, claims complete them.
+
+        Args:
+            group: Name of the group.
+
+        Returns:
+            Whether the group was paused.
+
+        Raises:
+            ValueError: The name is empty.
+        """
+        more = await self._scripts.resume(_require_name(group), STEP)
+        if more < 0:
+            return False
+        while more > 0:
+            more = await self._scripts.resume(group, STEP)
+        return True
+
+    async def cancel_group(self, group: str, cause: str) -> int:
+        """End every queued or scheduled job of a group, and its pause.
+
+        First all lanes are marked as cancelled, in steps. From then on no claim gets their jobs. Then the jobs end in
+        steps of at most a thousand; if the caller dies, claims complete them. A job that is in flight, uncertain or
+        dead ends when it returns to its lane. Jobs that are enqueued later are not affected.
+
+        Args:
+            group: Name of the group.
+            cause: Reason, for the events.
+
+        Returns:
+            Number of jobs that this call ended.
+
+        Raises:
+            ValueError: The name is empty.
+        """
+        upto = await self._scripts.cancel_group(_require_name(group), cause, 0, STEP)
+        while upto:
+            upto = await self._scripts.cancel_group(group, cause, upto, STEP)
+        cancelled, kept, processed = 0, 0, MAX_JOBS
+        while processed == MAX_JOBS:
+            processed, scheduled, gone, ended = await self._scripts.drain(MAX_JOBS, kept)
+            kept += scheduled - gone
+            cancelled += ended
+        return cancelled
+
+
+def _require_name(group: str) -> str:
+    if not group:
+        raise ValueError("lanes without a group are no group; pause a gate that all of them share")
+    return group

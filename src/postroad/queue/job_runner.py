@@ -11,10 +11,9 @@ from random import Random
 from typing import NamedTuple
 
 from postroad.errors import UnavailableError
-from postroad.queue.jobs import ClaimedJob
 from postroad.queue.lease import Lease, LeaseLostError, MarkBatcher
 from postroad.queue.queue import Queue
-from postroad.queue.verdicts import Release, Retry, Uncertain, Verdict
+from postroad.queue.types import ClaimedJob, Release, Retry, Uncertain, Verdict
 
 logger = logging.getLogger(__name__)
 

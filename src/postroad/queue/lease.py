@@ -1,20 +1,20 @@
-"""A job in a worker's hands: what its handler gets, and how marks of many handlers share a round trip."""
+"""The lease of a job, which its handler gets, and the batching of marks."""
 
 from __future__ import annotations
 
 import asyncio
 
 from postroad.errors import StateError, UnavailableError
-from postroad.queue.jobs import ClaimedJob
 from postroad.queue.queue import Queue
+from postroad.queue.types import ClaimedJob
 
 
 class LeaseLostError(StateError):
-    """The job is no longer ours: somebody else may have it. Whoever gets this must not act."""
+    """The lease was lost, so another worker may have the job. The handler must not act."""
 
 
 class MarkBatcher:
-    """Marks the jobs of many handlers; those that ask while a call is under way share the next one."""
+    """Marks the jobs of many handlers. Marks that are requested during a call share the next one."""
 
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
@@ -22,6 +22,7 @@ class MarkBatcher:
         self._sender: asyncio.Task[None] | None = None
 
     async def mark(self, job: ClaimedJob) -> bool:
+        """Mark a job. Returns whether its lease is valid. Raises UnavailableError."""
         answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.append((job, answer))
         if self._sender is None:
@@ -44,14 +45,14 @@ class MarkBatcher:
         self._sender = None
 
     async def aclose(self) -> None:
-        """Drop a call that is still under way."""
+        """Cancel a call in progress."""
         if self._sender:
             self._sender.cancel()
             await asyncio.gather(self._sender, return_exceptions=True)
 
 
 class Lease:
-    """One claimed job. Call `mark` immediately before the act that cannot be taken back."""
+    """One claimed job. Call `mark` directly before the irreversible act."""
 
     def __init__(self, job: ClaimedJob, marker: MarkBatcher) -> None:
         self.job = job
@@ -61,11 +62,16 @@ class Lease:
         self._revoked = False
 
     async def mark(self) -> None:
-        """Return when the act may go ahead. `LeaseLostError`, `UnavailableError`: it may not."""
+        """Mark the job. The act may happen once this has returned.
+
+        Raises:
+            LeaseLostError: The lease was lost.
+            UnavailableError: The server does not reply.
+        """
         if self.marked:
             return
         if self._revoked:
-            raise LeaseLostError(f"Job {self.job.id} was taken back before its act.")
+            raise LeaseLostError(f"Job {self.job.id} was revoked before its act.")
         try:
             ours = await self._marker.mark(self.job)
         except UnavailableError:
@@ -76,5 +82,5 @@ class Lease:
         self.marked = True
 
     def revoke(self) -> None:
-        """From now on `mark` refuses."""
+        """Make `mark` fail from now on."""
         self._revoked = True

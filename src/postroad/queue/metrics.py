@@ -16,7 +16,7 @@ from postroad.errors import ConfigError, UnavailableError
 from postroad.queue.gates import GateState
 from postroad.queue.processes import Process
 from postroad.queue.queue import Queue
-from postroad.queue.standing import STEPPED_BACK_MS, STEPS_BACK, QueueStats
+from postroad.queue.stats import STEPPED_BACK_MS, STEPS_BACK, QueueStats
 
 logger = logging.getLogger(__name__)
 

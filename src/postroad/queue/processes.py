@@ -1,4 +1,4 @@
-"""Which processes work with a queue, and which of them are alive: each beats every few seconds."""
+"""Heartbeats of the processes of a queue. Each process sends one every few seconds."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ import msgspec
 from msgspec import Struct
 
 from postroad.errors import PostroadError
+from postroad.queue.scripts import Scripts
 
 logger = logging.getLogger(__name__)
 
 BEAT_S = 4.0
-"""Interval between two beats of a process."""
+"""Interval between two heartbeats."""
 
 ALIVE_MS = 20_000
-"""A process whose last beat is older is gone: it was killed, stopped, or does not reach the server."""
+"""A process with an older heartbeat is not alive: it was killed, stopped, or cannot reach the server."""
 
 FORGET_MS = 3_600_000
-"""A process that is gone is shown for so long."""
+"""Time for which a process is listed after its last heartbeat."""
 
 MAX_PROCESSES = 1000
 LEAVE_S = 2.0
 
 
 class Beat(Struct, frozen=True, kw_only=True):
-    """What a process writes about itself. ``started_ms``: since the epoch, by its machine's clock."""
+    """The heartbeat of a process. ``started_ms``: ms since the epoch, by the clock of its machine."""
 
     id: str
     role: str
@@ -46,19 +47,24 @@ class Beat(Struct, frozen=True, kw_only=True):
 
 
 class Process(Beat, frozen=True, kw_only=True):
-    """A process as its queue knows it. ``beat_age_ms``: time since its last beat, by the queue's clock."""
+    """A process of a queue. ``beat_age_ms``: time since its last heartbeat, by the queue's clock."""
 
     queue: str
     beat_age_ms: int
 
     @property
     def alive(self) -> bool:
-        """Whether it has beaten lately."""
+        """Whether its last heartbeat is recent."""
         return self.beat_age_ms < ALIVE_MS
 
 
 def this_process(role: str, name: str = "") -> Beat:
-    """Return the beat of this process in a role; ``name`` as it is called in logs."""
+    """Return the heartbeat of this process.
+
+    Args:
+        role: What the process does, as in ``worker``.
+        name: Its name in logs. Empty: made from host and process id.
+    """
     host, pid = socket.gethostname(), os.getpid()
     return Beat(
         id=uuid4().hex,
@@ -79,18 +85,18 @@ def _version() -> str:
 
 
 def read_processes(queue: str, reply: Sequence[bytes]) -> list[Process]:
-    """Read the reply of the script ``processes``."""
+    """Decode the reply of the script ``processes``."""
     ages = msgspec.msgpack.decode(reply[0], type=list[float])
     found: list[Process] = []
     for age_ms, record in zip(ages, reply[1:], strict=True):
-        with suppress(msgspec.MsgspecError):  # Of another version, while a rollout is under way.
+        with suppress(msgspec.MsgspecError):  # Another version wrote it, during a rollout.
             beat = msgspec.msgpack.decode(record, type=Beat)
             found.append(Process(queue=queue, beat_age_ms=int(age_ms), **msgspec.structs.asdict(beat)))
     return found
 
 
 class _Registry(Protocol):
-    """The part of `Queue` that beats need."""
+    """The part of `Queue` that heartbeats need."""
 
     async def beat(self, beat: Beat) -> None: ...
 
@@ -99,7 +105,12 @@ class _Registry(Protocol):
 
 @asynccontextmanager
 async def beating(open_queue: Callable[[], Awaitable[_Registry]], beat: Beat) -> AsyncIterator[None]:
-    """Beat for as long as this is open, and leave at its end. A server that is away is tried again at the next beat."""
+    """Send heartbeats while this is open, and leave at its end. A failed heartbeat is repeated after the interval.
+
+    Args:
+        open_queue: Opens the queue, or returns it if it is open.
+        beat: The heartbeat.
+    """
     task = asyncio.create_task(_beat(open_queue, beat))
     try:
         yield
@@ -116,5 +127,32 @@ async def _beat(open_queue: Callable[[], Awaitable[_Registry]], beat: Beat) -> N
         try:
             await (await open_queue()).beat(beat)
         except PostroadError as error:
-            logger.debug("no beat: %s", error)
+            logger.debug("no heartbeat: %s", error)
         await asyncio.sleep(BEAT_S)
+
+
+class ProcessOperations:
+    """The methods of `Queue` for processes. All raise UnavailableError if the server does not reply."""
+
+    name: str
+    _scripts: Scripts
+
+    async def beat(self, beat: Beat) -> None:
+        """Store a heartbeat.
+
+        Args:
+            beat: Heartbeat of a process.
+        """
+        await self._scripts.beat(beat.id, msgspec.msgpack.encode(beat), FORGET_MS, MAX_PROCESSES)
+
+    async def leave(self, id: str) -> None:  # noqa: A002 - the field's word
+        """Delete a process that ended as requested.
+
+        Args:
+            id: Id of its heartbeat.
+        """
+        await self._scripts.beat(id, b"", FORGET_MS, MAX_PROCESSES)
+
+    async def processes(self) -> list[Process]:
+        """Return the processes with a heartbeat in the last hour, the latest first."""
+        return read_processes(self.name, await self._scripts.processes(MAX_PROCESSES))

@@ -7,7 +7,7 @@ import hashlib
 import re
 import time
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from typing import Any, cast
 
@@ -15,7 +15,7 @@ from redis.exceptions import NoScriptError, OutOfMemoryError
 
 from postroad.clock import Clock
 from postroad.errors import UnavailableError
-from postroad.queue.redis.client import Client
+from postroad.queue.redis.client import Client, connect
 from postroad.queue.redis.errors import LOST, REPLY_S, unavailable
 
 Ran = Callable[[str, float], None]
@@ -26,7 +26,7 @@ _USES = re.compile(r"^-- uses +(.+)$", re.MULTILINE)
 
 @cache
 def source_of(name: str) -> str:
-    """The script behind the pieces of `lib/` that its header names."""
+    """Return the text of a script, after the pieces of `lib/` that its header names."""
     folder = files("postroad.queue").joinpath("lua")
     script = folder.joinpath(f"{name}.lua").read_text("utf-8")
     uses = _USES.search(script)
@@ -40,7 +40,10 @@ def _sha_of(name: str) -> str:
 
 
 class Scripts:
-    """Runs scripts on one queue. No call is ever repeated here: the caller knows whether it may."""
+    """Runs scripts on one queue. It never repeats a call: only the caller knows whether it may.
+
+    Every method raises UnavailableError, and ConfigError for an error that a retry cannot fix.
+    """
 
     def __init__(
         self, client: Client, base: str, clock: Clock | None, ran: Ran | None = None, replicas: int = 0
@@ -68,12 +71,12 @@ class Scripts:
                 self._ran(name, time.perf_counter() - began_s)
 
     async def _call(self, name: str, *args: str | bytes | int) -> Any:
-        # What a caller acts upon once it returned: that a job was taken, and that it may go out.
+        # Callers act on these two once they return: a job is accepted, and an act is allowed.
         replicas = self._replicas if name in {"enqueue", "mark"} else 0
         try:
             return await self._send(replicas, "EVALSHA", _sha_of(name), 1, self._base, *args)
         except NoScriptError:
-            # A restart or a failover forgets scripts; EVAL runs this one and has it remembered.
+            # After a restart or a failover the script cache is empty. EVAL fills it.
             return await self._send(replicas, "EVAL", source_of(name), 1, self._base, *args)
 
     async def _send(self, replicas: int, *command: str | bytes | int) -> Any:
@@ -189,3 +192,24 @@ class Scripts:
 
     async def audit(self, part: str, subject: str | bytes, cursor: str, limit: int) -> bytes:
         return cast("bytes", await self._run("audit", part, subject, cursor, limit))
+
+
+class Connections:
+    """A client for scripts, and one for reads that block on the server."""
+
+    def __init__(self, url: str, base: str, clock: Clock | None, ran: Ran | None, replicas: int = 0) -> None:
+        self.client = connect(url, base)
+        self.blocking = connect(url, base)
+        self.scripts = Scripts(self.client, base, clock, ran, replicas)
+        self.clone = partial(Connections, url, base, clock, ran, replicas)
+        """Opens the same connections again."""
+
+    async def drop(self) -> None:
+        """Close every connection, also those in use. The next call opens a new one."""
+        for client in (self.client, self.blocking):
+            await client.connection_pool.disconnect(inuse_connections=True)
+
+    async def aclose(self) -> None:
+        """Close both clients."""
+        await self.client.aclose()
+        await self.blocking.aclose()

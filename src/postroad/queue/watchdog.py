@@ -1,6 +1,6 @@
-"""A worker that is alive and idle while jobs are ready: noticed, said, and connected anew.
+"""Detects a worker that is idle while jobs are ready, and reconnects it.
 
-It happens when a connection outlives its server's role, as after a failover: the old server answers, and has nothing.
+This happens if a connection survives a failover: the old server still replies, and has no jobs.
 """
 
 from __future__ import annotations
@@ -12,73 +12,78 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from postroad.queue.queue import Queue
-from postroad.queue.standing import STEPPED_BACK_MS, QueueStats
+from postroad.queue.stats import STEPPED_BACK_MS, QueueStats
 
 logger = logging.getLogger(__name__)
 
-LAST_LOOK_S = 1.0
-"""How long a look may go on when its worker ends."""
+FINAL_CHECK_S = 1.0
+"""Time that a check has to end when its worker ends."""
 
 
 class Watchdog:
-    """Looks after one worker. ``fed`` is called whenever it claims something."""
+    """Watches one worker, which calls ``claimed`` after each claim that returned jobs."""
 
     def __init__(self, queue: Queue, name: str, after_ms: int) -> None:
         self.trips = 0
         self._queue = queue
         self._name = name
         self._after_s = after_ms / 1000
-        self._fed = False
+        self._claimed = False
 
-    def fed(self) -> None:
-        self._fed = True
+    def claimed(self) -> None:
+        """Note that the worker claimed jobs."""
+        self._claimed = True
 
     @asynccontextmanager
-    async def watching(self, asks: Callable[[], bool]) -> AsyncIterator[None]:
-        """Look from time to time. ``asks``: whether the worker wants jobs now."""
+    async def watching(self, keeps_claiming: Callable[[], bool]) -> AsyncIterator[None]:
+        """Check periodically while this is open.
+
+        Args:
+            keeps_claiming: Returns whether the worker would claim a job now.
+        """
         over = asyncio.Event()
-        task = asyncio.create_task(self._look(asks, over))
+        task = asyncio.create_task(self._check(keeps_claiming, over))
         try:
             yield
         finally:
             over.set()
-            # Let a look end by itself: a connection that is cancelled while it is made is never closed by redis-py.
-            await asyncio.wait([task], timeout=LAST_LOOK_S)
+            # Not cancelled at once: redis-py never closes a connection that is cancelled while it is made.
+            await asyncio.wait([task], timeout=FINAL_CHECK_S)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def _look(self, asks: Callable[[], bool], over: asyncio.Event) -> None:
-        hungry_looks = 0
+    async def _check(self, keeps_claiming: Callable[[], bool], over: asyncio.Event) -> None:
+        starved_checks = 0
         stepped_back_ms: int | None = None
         while not over.is_set():
-            self._fed = False
+            self._claimed = False
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._after_s / 2):
                     await over.wait()
                     return
             stats = await self._probe()
             if stats is None:
-                hungry_looks = 0
+                starved_checks = 0
                 continue
             stepped_back_ms = self._compare_clock(stats, stepped_back_ms)
             ready = stats.ready_lanes > 0 and not self._queue.events_backlogged(stats)
-            hungry = not self._fed and asks() and ready
-            hungry_looks = hungry_looks + 1 if hungry and not self._fed else 0
-            # Once may be chance: others took what was ready. Twice in a row, with no claim between, is not.
-            if hungry_looks == 2:
-                hungry_looks = 0
+            starved = not self._claimed and keeps_claiming() and ready
+            starved_checks = starved_checks + 1 if starved and not self._claimed else 0
+            # Once may be chance: other workers claimed the jobs. Twice in a row is not.
+            if starved_checks == 2:
+                starved_checks = 0
                 await self._trip()
 
     async def _probe(self) -> QueueStats | None:
         try:
             return await self._queue.probe()
         except Exception as error:
-            # Whoever claims has the same trouble and says so.
-            logger.debug("%s: the watchdog cannot look: %s", self._name, error)
+            # The worker's next call fails in the same way and logs it.
+            logger.debug("%s: the watchdog cannot check: %s", self._name, error)
             return None
 
     def _compare_clock(self, stats: QueueStats, before_ms: int | None) -> int:
-        """Log that the server's clock stepped back since the last look. Returns how far it has in all, ms."""
+        """Log that the server's clock stepped back since the last check. Returns the total, in ms."""
         now_ms = stats.counters.get(STEPPED_BACK_MS, 0)
         if before_ms is not None and now_ms > before_ms:
             logger.error(
@@ -92,5 +97,5 @@ class Watchdog:
         self.trips += 1
         if self._queue.metrics:
             self._queue.metrics.watchdog_tripped(self._queue.name)
-        logger.error("%s: jobs are ready and none was claimed for %g s; connecting anew", self._name, self._after_s)
+        logger.error("%s: jobs are ready and none was claimed for %g s; reconnecting", self._name, self._after_s)
         await self._queue.reconnect()

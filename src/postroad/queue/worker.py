@@ -17,9 +17,8 @@ from msgspec import Struct
 from postroad.clock import Clock, SystemClock
 from postroad.errors import UnavailableError
 from postroad.queue.job_runner import Backoff, Handle, JobOutcome, JobRunner, Prepare
-from postroad.queue.jobs import Batch, SettleResult
 from postroad.queue.queue import Queue
-from postroad.queue.verdicts import Done, Release, Uncertain
+from postroad.queue.types import Batch, Done, Release, SettleResult, Uncertain
 from postroad.queue.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
@@ -262,7 +261,7 @@ class Worker:
             self.next_ms = batch.next_ms
         if batch.jobs:
             self._claimed_at_s = _now_s()
-            self._watchdog.fed()
+            self._watchdog.claimed()
         if self._queue.metrics:
             self._queue.metrics.worked(self._queue.name, claimed=len(batch.jobs), settled=verdicts, stale=len(stale))
         if batch.events_full != self._events_full:

@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from postroad.queue import FOREVER_MS
-from postroad.queue.explain import rate_in_words
-from postroad.queue.gates import GateState
+from postroad.queue import FOREVER_MS, GateState, rate_in_words
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,17 +1,20 @@
-"""How things stand: statistics, dead letters, jobs held as uncertain."""
+"""Statistics of a queue."""
 
 from __future__ import annotations
 
 import msgspec
 from msgspec import Struct, field
 
+from postroad.queue.scripts import Connections, Scripts
+from postroad.queue.types import Retention
+
 STEPS_BACK = "clock_steps_back"
 STEPPED_BACK_MS = "clock_stepped_back_ms"
-"""Counters: how often, and how far in all, the server's clock stepped back."""
+"""Counters: how often the server's clock stepped back, and how far in total."""
 
 
 class GroupLag(Struct, frozen=True, array_like=True):
-    """One group of event consumers: read but not acknowledged, and not read yet."""
+    """Lag of one group of event consumers. ``pending``: read and not acknowledged. ``unread``: not read."""
 
     name: str
     pending: int
@@ -19,10 +22,10 @@ class GroupLag(Struct, frozen=True, array_like=True):
 
 
 class QueueStats(Struct, frozen=True, kw_only=True):
-    """Counts by state; by class, what stands in lanes; counters since the queue began.
+    """Counts by state. ``queued_by_class``: jobs in lanes. ``counters``: since the queue was created.
 
-    ``groups``: of event consumers. ``paused_groups``: of lanes; their jobs count as queued.
-    ``oldest_ready_ms``: how long the oldest job of a ready lane has been so (looks at 200 lanes a class).
+    ``groups``: of event consumers. ``paused_groups``: of lanes; their jobs count as queued. ``oldest_ready_ms``: age
+    of the oldest job of a ready lane, in ms, among 200 lanes of each class.
     """
 
     queued: int
@@ -62,7 +65,7 @@ class _Stats(Struct, frozen=True):
     lanes: _Lanes
     oldest_ready_ms: int
     events: int
-    # An empty Lua table is an empty array in msgpack, whatever it was meant to be.
+    # An empty Lua table is encoded as an empty array.
     depth: dict[str, int] | list[int] = field(default_factory=dict)
     counters: dict[str, int] | list[int] = field(default_factory=dict)
     groups: list[GroupLag] = field(default_factory=list)
@@ -70,6 +73,7 @@ class _Stats(Struct, frozen=True):
 
 
 def read_stats(blob: bytes) -> QueueStats:
+    """Decode the reply of the script ``stats``."""
     stats = msgspec.msgpack.decode(blob, type=_Stats)
     return QueueStats(
         queued=stats.states.queued,
@@ -90,48 +94,29 @@ def read_stats(blob: bytes) -> QueueStats:
     )
 
 
-class DeadLetter(Struct, frozen=True, kw_only=True):
-    """A job that will not be tried again unless somebody replays it. ``attempt``: how many were used."""
+class StatsOperations:
+    """The methods of `Queue` for statistics. All raise UnavailableError if the server does not reply."""
 
-    id: str
-    at_ms: int
-    lane: str
-    token: int
-    attempt: int
-    cause: str
-    error: str
-    payload: bytes
+    _connections: Connections
+    _scripts: Scripts
+    _retention: Retention
 
+    async def stats(self) -> QueueStats:
+        """Return the statistics of the queue."""
+        return read_stats(await self._scripts.stats())
 
-class _Letter(Struct, frozen=True, array_like=True):
-    id: str
-    at_ms: int
-    lane: str
-    token: int
-    attempt: int
-    cause: str
-    error: str
+    async def probe(self) -> QueueStats:
+        """Return the statistics by a new connection, hence from the server that has the queue now."""
+        connections = self._connections.clone()
+        try:
+            return read_stats(await connections.scripts.stats())
+        finally:
+            await connections.aclose()
 
+    def events_backlogged(self, stats: QueueStats) -> bool:
+        """Return whether no job is claimed, because too many events are not acknowledged.
 
-def read_letters(reply: list[bytes]) -> list[DeadLetter]:
-    letters = msgspec.msgpack.decode(reply[0], type=list[_Letter])
-    return [
-        DeadLetter(**msgspec.structs.asdict(letter), payload=payload)
-        for letter, payload in zip(letters, reply[1:], strict=True)
-    ]
-
-
-class UncertainJob(Struct, frozen=True, array_like=True):
-    """A job that was marked and whose outcome is not known: neither lost nor to be repeated unseen."""
-
-    id: str
-    token: int
-    attempt: int
-    since_ms: int
-    lane: str
-    worker: str
-    claim: int
-
-
-def read_uncertain(blob: bytes) -> list[UncertainJob]:
-    return msgspec.msgpack.decode(blob, type=list[UncertainJob])
+        Args:
+            stats: Statistics of this queue.
+        """
+        return bool(stats.groups) and stats.events >= self._retention.events

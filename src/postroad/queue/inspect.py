@@ -1,22 +1,126 @@
-"""Why a job is where it is, and when it may go, in words. No input, no output."""
+"""Inspection of one job: where it is, what holds it, and what happened to it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import assert_never
+from itertools import chain
+from typing import Any, assert_never
 
-from msgspec import Struct
+import msgspec
+from msgspec import Struct, field
 
-from postroad.queue.find import JobDetails
-from postroad.queue.gates import FOREVER_MS, GateState, Rate
-from postroad.queue.jobs import JobState
+from postroad.queue.events import Event, events_of, events_of_history
+from postroad.queue.gates import FOREVER_MS, GateState, Rate, StoredGate
+from postroad.queue.scripts import Scripts
+from postroad.queue.types import JobClass, JobState, Lane
+
+
+class JobDetails(Struct, frozen=True, kw_only=True):
+    """State and history of one id at ``now_ms`` of the queue's clock.
+
+    ``state`` None: the queue has no such job. ``at_ms``: time when it is due, when its lease ends, or since when it is
+    uncertain, dead or ended. ``since_ms``: since when it could be claimed. ``ahead``: jobs before it in its lane; None:
+    more than a million. ``lane_depth``: jobs of its lane. ``parked_on``: gate at which its lane is parked.
+    ``cancelled_for``: cause for which its group was cancelled; the job ends when it returns to its lane. ``history``:
+    newest first.
+    """
+
+    id: str
+    now_ms: int
+    state: JobState | None
+    lane: Lane | None
+    gates: list[GateState]
+    attempts: int
+    claims: int
+    at_ms: int | None
+    since_ms: int
+    expires_ms: int
+    ahead: int | None
+    lane_depth: int
+    parked_on: str | None
+    paused_since_ms: int | None
+    cancelled_for: str | None
+    worker: str | None
+    marked: bool
+    cause: str | None
+    error: str | None
+    payload: bytes
+    history: list[Event]
+
+
+class _Definition(Struct, frozen=True, array_like=True):
+    name: str
+    # An empty Lua table is an empty array in msgpack, and so is a tuple.
+    gates: tuple[str, ...]
+    job_class: JobClass
+    weight: float
+    group: str
+
+
+class _Found(Struct, frozen=True):
+    now_ms: float
+    state: str
+    lane: _Definition | None = None
+    gates: list[StoredGate] = field(default_factory=list)
+    attempts: int = 0
+    closed: int = 0
+    at_ms: float | None = None
+    since_ms: float = 0
+    expires_ms: float = 0
+    ahead: int | None = None
+    lane_depth: int = 0
+    parked_on: str | None = None
+    paused_since_ms: float | None = None
+    doomed: str | None = None
+    worker: str | None = None
+    marked: bool = False
+    cause: str | None = None
+    error: str | None = None
+
+
+def _history(id: str, entries: Iterable[list[bytes]], blocks: list[bytes], rows: list[bytes]) -> list[Event]:  # noqa: A002
+    """Return the events of one id, newest first."""
+    streamed = [events_of(dict(zip(fields[::2], fields[1::2], strict=True))) for fields in entries]
+    # The end of a job is in the stream and in the history.
+    found = {event.uid: event for event in chain(events_of_history(blocks, rows), *streamed) if event.id == id}
+    return sorted(found.values(), key=lambda event: (event.at_ms, event.token), reverse=True)
+
+
+def read_details(id: str, reply: list[Any]) -> JobDetails:  # noqa: A002 - the field's word
+    """Decode the reply of the script ``find``."""
+    head, payload, entries, blocks, rows = reply
+    found = msgspec.msgpack.decode(head, type=_Found)
+    return JobDetails(
+        id=id,
+        now_ms=int(found.now_ms),
+        state=JobState(found.state) if found.state else None,
+        lane=Lane(**msgspec.structs.asdict(found.lane)) if found.lane else None,
+        gates=[gate.state() for gate in found.gates],
+        attempts=found.attempts,
+        claims=found.closed,
+        at_ms=None if found.at_ms is None else int(found.at_ms),
+        since_ms=int(found.since_ms),
+        expires_ms=int(found.expires_ms),
+        ahead=found.ahead,
+        lane_depth=found.lane_depth,
+        parked_on=found.parked_on,
+        paused_since_ms=None if found.paused_since_ms is None else int(found.paused_since_ms),
+        cancelled_for=found.doomed,
+        worker=found.worker,
+        marked=found.marked,
+        cause=found.cause,
+        error=found.error,
+        payload=payload,
+        history=_history(id, entries, blocks, rows),
+    )
 
 
 class Explanation(Struct, frozen=True, kw_only=True):
-    """``held_by``: what keeps the job, ``gate …`` or ``group …``; None when nothing does.
+    """Why a job is where it is. ``held_by``: ``gate …`` or ``group …``; None: it is not held.
 
-    ``since_ms``: since when it is as it is. ``not_before_ms``: it cannot go earlier, though others may go first;
-    None when no instant is known. ``words``: sentences, the most important one first.
+    ``since_ms``: since when it is in this state. ``not_before_ms``: earliest time of a claim; None: not known.
+    ``words``: sentences, the most important one first.
     """
 
     id: str
@@ -30,6 +134,11 @@ class Explanation(Struct, frozen=True, kw_only=True):
 
 
 def explain(job: JobDetails) -> Explanation:
+    """Explain where a job is and when it can be claimed.
+
+    Args:
+        job: Its details, from `Queue.find`.
+    """
     held_by: str | None = None
     since_ms = job.at_ms
     not_before_ms: int | None = None
@@ -96,7 +205,7 @@ def _in_flight(job: JobDetails) -> str:
 
 
 def _queued(job: JobDetails) -> tuple[str | None, int | None, list[str]]:
-    """What holds it, the instant before which it cannot go, and words."""
+    """Return what holds it, the earliest time of a claim, and sentences."""
     assert job.lane  # noqa: S101 - what lives has a lane
     if job.cancelled_for is not None:
         return f"group {job.lane.group}", None, [f"Queued in lane {job.lane.name}, which is being cancelled."]
@@ -124,7 +233,7 @@ def _queued(job: JobDetails) -> tuple[str | None, int | None, list[str]]:
 
 
 def _why(state: GateState, now_ms: int) -> str:
-    """Why a gate admits nothing now."""
+    """Return why a gate admits no job now."""
     gate = state.gate
     if gate.paused_until_ms is not None and gate.paused_until_ms > now_ms:
         since = f"since {_at(state.paused_since_ms)}, " if state.paused_since_ms else ""
@@ -139,7 +248,7 @@ def _why(state: GateState, now_ms: int) -> str:
 
 
 def _opening_ms(state: GateState, ahead: int, now_ms: int) -> int | None:
-    """Earliest instant at which a gate lets through the job behind this many. None: when somebody says so."""
+    """Return the earliest time at which a gate admits the job after ``ahead`` others. None: it is not known."""
     gate = state.gate
     at_ms = float(now_ms)
     if gate.paused_until_ms is not None and gate.paused_until_ms > now_ms:
@@ -157,7 +266,7 @@ def _opening_ms(state: GateState, ahead: int, now_ms: int) -> int | None:
 
 
 def rate_in_words(rate: Rate) -> str:
-    """As in `30 in 3600 s, 1 at once`."""
+    """Return a rate in words, as in `30 in 3600 s, 1 at once`."""
     return f"{rate.count:g} in {rate.per_ms / 1000:g} s, {rate.burst} at once"
 
 
@@ -169,3 +278,34 @@ def _at(ms: int | None) -> str:
 
 def _times(n: int, what: str) -> str:
     return f"{n} {what}{'' if n == 1 else 's'}"
+
+
+class InspectOperations:
+    """The methods of `Queue` that inspect jobs. All raise UnavailableError if the server does not reply."""
+
+    _scripts: Scripts
+
+    async def states(self, ids: Sequence[str]) -> list[JobState | None]:
+        """Return the state of each id. None: the queue does not know it.
+
+        Args:
+            ids: Ids of jobs.
+        """
+        replies = await self._scripts.known(msgspec.msgpack.encode(ids))
+        return [JobState(state.decode()) if state else None for state in replies]
+
+    async def find(self, id: str) -> JobDetails:  # noqa: A002 - the field's word
+        """Return state and history of one id. The history is bounded, see `Retention`.
+
+        Args:
+            id: Id of the job.
+        """
+        return read_details(id, await self._scripts.find(id))
+
+    async def explain(self, id: str) -> Explanation:  # noqa: A002 - the field's word
+        """Explain where a job is and when it can be claimed.
+
+        Args:
+            id: Id of the job.
+        """
+        return explain(await self.find(id))
