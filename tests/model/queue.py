@@ -309,8 +309,8 @@ class Model:
             return False
         if verdict == "uncertain" and job.state == "uncertain":
             return True
-        self._land(job, refund=verdict in {"cancelled", "released", "put_off"}, now_ms=now_ms)
-        verdict = "defer" if verdict == "put_off" else verdict
+        self._land(job, refund=verdict in {"cancelled", "released", "delay"}, now_ms=now_ms)
+        verdict = "defer" if verdict == "delay" else verdict
         attempt = job.attempts + 1
         event = Happened(verdict, id, token, attempt, 0, cause)
         match verdict:

@@ -134,7 +134,7 @@ async def test_claims_go_on_with_a_resume_whose_caller_died(queue: Queue) -> Non
     for n in range(20):
         await queue.enqueue(Lane(name=f"l{n}", gates=(), group="large"), [Job(id=f"j{n}", payload=b"")])
     await queue.pause_group("large")
-    assert await queue._scripts.resume("large", 5) == 1
+    assert await queue._scripts.resume_group("large", 5) == 1
     assert await queue.audit() == []
     claimed: set[str] = set()
     async with asyncio.timeout(30):

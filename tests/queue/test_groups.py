@@ -108,7 +108,7 @@ async def test_claims_go_on_with_a_cancellation_whose_caller_died(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await fill(bench, count=1200)
-    drain = bench.queue._scripts.drain
+    drain = bench.queue._scripts.cancel_step
     calls = 0
 
     async def dies(limit: int, after: int) -> list[int]:
@@ -118,7 +118,7 @@ async def test_claims_go_on_with_a_cancellation_whose_caller_died(
             raise ConnectionResetError
         return await drain(limit, after)
 
-    monkeypatch.setattr(bench.queue._scripts, "drain", dies)
+    monkeypatch.setattr(bench.queue._scripts, "cancel_step", dies)
     with pytest.raises(ConnectionResetError):
         await bench.queue.cancel_group("spring", "over")
     assert (await bench.queue.stats()).queued == 2602
@@ -141,7 +141,7 @@ async def test_an_id_that_was_cancelled_and_forgotten_may_come_back_while_its_gr
         return [0, 0, 0, 0]
 
     with monkeypatch.context() as patch:
-        patch.setattr(bench.queue._scripts, "drain", nothing)
+        patch.setattr(bench.queue._scripts, "cancel_step", nothing)
         await bench.queue.cancel_group("spring", "over")
     assert (await bench.queue.enqueue(SPRING[0], jobs("1"))).accepted == 1
     assert ids(await bench.claim()) == ["1"]

@@ -284,7 +284,7 @@ class Machine(RuleBasedStateMachine):
                 return "retry", verdict.at_ms or self.now_ms + delay_ms, verdict.cause
             case Defer():
                 at_ms = self.now_ms + verdict.delay_ms if verdict.at_ms is None else verdict.at_ms
-                return "put_off" if verdict.untried else "defer", at_ms, verdict.cause
+                return "delay" if verdict.untried else "defer", at_ms, verdict.cause
             case Cancel():
                 return "cancelled", 0, verdict.cause
             case Release():

@@ -36,11 +36,11 @@ def ordered(verdict: Undone, attempt: int = 1) -> SettleCommand:
         (Retry(cause="c", error="e"), 3, SettleCommand("1", 7, "dead", 0, 0, "c", "e")),
         (Retry(cause="c", error="e", at_ms=99), 3, SettleCommand("1", 7, "dead", 0, 0, "c", "e")),
         (Defer(at_ms=99, cause="c", error="e"), 9, SettleCommand("1", 7, "defer", 99, 0, "c", "e")),
-        (Defer(at_ms=99, cause="c", untried=True), 9, SettleCommand("1", 7, "put_off", 99, 0, "c")),
+        (Defer(at_ms=99, cause="c", untried=True), 9, SettleCommand("1", 7, "delay", 99, 0, "c")),
         (Dead(cause="c", error="e"), 1, SettleCommand("1", 7, "dead", 0, 0, "c", "e")),
         (Uncertain(cause="c"), 1, SettleCommand("1", 7, "uncertain", 0, 0, "c")),
         (Cancel(cause="c"), 1, SettleCommand("1", 7, "cancelled", 0, 0, "c")),
-        (Release(), 1, SettleCommand("1", 7, "released")),
+        (Release(), 1, SettleCommand("1", 7, "release")),
     ],
 )
 def test_what_a_verdict_means_for_the_queue(verdict: Undone, attempt: int, wanted: SettleCommand) -> None:

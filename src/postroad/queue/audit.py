@@ -126,7 +126,7 @@ class _Audit:
         places = ["ready", *(f"parked:{name}" for name in dict.fromkeys(await self._all("gates")))]
         for place in places:
             for job_class in _CLASSES:
-                await self._all("homes", f"{place}:{job_class}")
+                await self._all("lane_states", f"{place}:{job_class}")
 
     async def _still_missing(self) -> dict[str, int]:
         """Return jobs that no lane listed, that are in no other place by now, and that did not leave a lane since."""

@@ -143,7 +143,7 @@ def to_command(job: ClaimedJob, verdict: Undone, policy: RetryPolicy, rng: Rando
             return SettleCommand(
                 job.id,
                 job.token,
-                "put_off" if verdict.untried else "defer",
+                "delay" if verdict.untried else "defer",
                 0 if verdict.at_ms is None else max(verdict.at_ms, 1),
                 verdict.delay_ms,
                 _storable(verdict.cause),
@@ -158,7 +158,7 @@ def to_command(job: ClaimedJob, verdict: Undone, policy: RetryPolicy, rng: Rando
         case Cancel():
             return SettleCommand(job.id, job.token, "cancelled", cause=_storable(verdict.cause))
         case Release():
-            return SettleCommand(job.id, job.token, "released")
+            return SettleCommand(job.id, job.token, "release")
         case _:
             assert_never(verdict)
 

@@ -175,7 +175,7 @@ class GateOperations:
             gate: Name of the gate.
             until_ms: End of the pause, in ms since the epoch. None: until `resume_gate`.
         """
-        await self._scripts.suspend(gate, FOREVER_MS if until_ms is None else max(until_ms, 1))
+        await self._scripts.pause_gate(gate, FOREVER_MS if until_ms is None else max(until_ms, 1))
 
     async def pause_gate_for(self, gate: str, pause_ms: int) -> None:
         """Pause a gate for a duration by the server's clock. Jobs in flight are not affected.
@@ -184,7 +184,7 @@ class GateOperations:
             gate: Name of the gate.
             pause_ms: Duration of the pause, in ms.
         """
-        await self._scripts.suspend(gate, -max(pause_ms, 1))
+        await self._scripts.pause_gate(gate, -max(pause_ms, 1))
 
     async def resume_gate(self, gate: str) -> None:
         """End the pause of a gate.
@@ -192,7 +192,7 @@ class GateOperations:
         Args:
             gate: Name of the gate.
         """
-        await self._scripts.suspend(gate, 0)
+        await self._scripts.pause_gate(gate, 0)
 
     async def pause_group(self, group: str) -> None:
         """Pause every lane of a group, also later ones, until `resume_group`. The next claim gets no job of them.
@@ -206,9 +206,9 @@ class GateOperations:
         Raises:
             ValueError: The name is empty.
         """
-        after = await self._scripts.pause(_require_name(group), 0, STEP)
+        after = await self._scripts.pause_group(_require_name(group), 0, STEP)
         while after:
-            after = await self._scripts.pause(group, after, STEP)
+            after = await self._scripts.pause_group(group, after, STEP)
 
     async def resume_group(self, group: str) -> bool:
         """Resume a paused group. Many lanes are resumed in steps; if the caller dies, claims complete them.
@@ -222,11 +222,11 @@ class GateOperations:
         Raises:
             ValueError: The name is empty.
         """
-        more = await self._scripts.resume(_require_name(group), STEP)
+        more = await self._scripts.resume_group(_require_name(group), STEP)
         if more < 0:
             return False
         while more > 0:
-            more = await self._scripts.resume(group, STEP)
+            more = await self._scripts.resume_group(group, STEP)
         return True
 
     async def cancel_group(self, group: str, cause: str) -> int:
@@ -251,7 +251,7 @@ class GateOperations:
             upto = await self._scripts.cancel_group(group, cause, upto, STEP)
         cancelled, kept, processed = 0, 0, MAX_JOBS
         while processed == MAX_JOBS:
-            processed, scheduled, gone, ended = await self._scripts.drain(MAX_JOBS, kept)
+            processed, scheduled, gone, ended = await self._scripts.cancel_step(MAX_JOBS, kept)
             kept += scheduled - gone
             cancelled += ended
         return cancelled

@@ -72,7 +72,7 @@ class _Found(Struct, frozen=True):
     lane_depth: int = 0
     parked_on: str | None = None
     paused_since_ms: float | None = None
-    doomed: str | None = None
+    cancelled_for: str | None = None
     worker: str | None = None
     marked: bool = False
     cause: str | None = None
@@ -106,7 +106,7 @@ def read_details(id: str, reply: list[Any]) -> JobDetails:  # noqa: A002 - the f
         lane_depth=found.lane_depth,
         parked_on=found.parked_on,
         paused_since_ms=None if found.paused_since_ms is None else int(found.paused_since_ms),
-        cancelled_for=found.doomed,
+        cancelled_for=found.cancelled_for,
         worker=found.worker,
         marked=found.marked,
         cause=found.cause,
@@ -291,7 +291,7 @@ class InspectOperations:
         Args:
             ids: Ids of jobs.
         """
-        replies = await self._scripts.known(msgspec.msgpack.encode(ids))
+        replies = await self._scripts.states(msgspec.msgpack.encode(ids))
         return [JobState(state.decode()) if state else None for state in replies]
 
     async def find(self, id: str) -> JobDetails:  # noqa: A002 - the field's word

@@ -75,7 +75,7 @@ class RecoveryOperations:
         Returns:
             The letters, and the cursor of the next page. None: this is the last one.
         """
-        letters = read_letters(await self._scripts.letters(cursor, count))
+        letters = read_letters(await self._scripts.dead_letters(cursor, count))
         return letters, cursor + count if len(letters) == count else None
 
     async def replay(self, ids: Sequence[str] | None = None, *, cause: str | None = None) -> int:
@@ -108,11 +108,11 @@ class RecoveryOperations:
         if ids is not None:
             for start in range(0, len(ids), MAX_JOBS):
                 chunk = encode(ids[start : start + MAX_JOBS])
-                total += (await self._scripts.exhume(action, cause or "", 0, MAX_JOBS, chunk))[1]
+                total += (await self._scripts.replay_or_drop(action, cause or "", 0, MAX_JOBS, chunk))[1]
             return total
         kept, processed = 0, MAX_JOBS
         while processed == MAX_JOBS:
-            processed, moved = await self._scripts.exhume(action, cause or "", kept, MAX_JOBS, encode([]))
+            processed, moved = await self._scripts.replay_or_drop(action, cause or "", kept, MAX_JOBS, encode([]))
             kept += processed - moved
             total += moved
         return total

@@ -123,11 +123,11 @@ class Scripts:
         events_cap: int,
         done: bytes,
         block: bytes,
-        orders: bytes,
+        commands: bytes,
         *notes: bytes,
     ) -> list[bytes]:
         keep = (remember_ms, done_kept, failed_kept, events_cap)
-        reply = await self._run("settle", worker, nonce, want, lease_ms, *keep, done, block, orders, *notes)
+        reply = await self._run("settle", worker, nonce, want, lease_ms, *keep, done, block, commands, *notes)
         return cast("list[bytes]", reply)
 
     async def reap(self, limit: int) -> list[int]:
@@ -136,20 +136,20 @@ class Scripts:
     async def set_gate(self, name: str, limits: bytes) -> None:
         await self._run("set_gate", name, limits)
 
-    async def suspend(self, name: str, until_ms: int) -> None:
-        await self._run("suspend", name, until_ms)
+    async def pause_gate(self, name: str, until_ms: int) -> None:
+        await self._run("pause_gate", name, until_ms)
 
-    async def pause(self, group: str, after: int, limit: int) -> int:
-        return int(await self._run("pause", group, after, limit))
+    async def pause_group(self, group: str, after: int, limit: int) -> int:
+        return int(await self._run("pause_group", group, after, limit))
 
-    async def resume(self, group: str, limit: int) -> int:
-        return int(await self._run("resume", group, limit))
+    async def resume_group(self, group: str, limit: int) -> int:
+        return int(await self._run("resume_group", group, limit))
 
     async def cancel_group(self, group: str, cause: str, upto: int, limit: int) -> int:
         return int(await self._run("cancel_group", group, cause, upto, limit))
 
-    async def drain(self, limit: int, after: int) -> list[int]:
-        return cast("list[int]", await self._run("drain", limit, after))
+    async def cancel_step(self, limit: int, after: int) -> list[int]:
+        return cast("list[int]", await self._run("cancel_step", limit, after))
 
     async def cancel(self, cause: str, *ids: str) -> int:
         return int(await self._run("cancel", cause, *ids))
@@ -163,8 +163,8 @@ class Scripts:
     async def acknowledge(self, group: str, entries: bytes, ids: bytes, gone_ms: int) -> int:
         return int(await self._run("acknowledge", group, entries, ids, gone_ms))
 
-    async def known(self, ids: bytes) -> list[bytes]:
-        return cast("list[bytes]", await self._run("known", ids))
+    async def states(self, ids: bytes) -> list[bytes]:
+        return cast("list[bytes]", await self._run("states", ids))
 
     async def find(self, id: str) -> list[Any]:  # noqa: A002 - the field's word
         return cast("list[Any]", await self._run("find", id))
@@ -175,11 +175,11 @@ class Scripts:
     async def uncertain(self, limit: int, id: str) -> bytes:  # noqa: A002 - the field's word
         return cast("bytes", await self._run("uncertain", limit, id))
 
-    async def letters(self, offset: int, limit: int) -> list[bytes]:
-        return cast("list[bytes]", await self._run("letters", offset, limit))
+    async def dead_letters(self, offset: int, limit: int) -> list[bytes]:
+        return cast("list[bytes]", await self._run("dead_letters", offset, limit))
 
-    async def exhume(self, action: str, cause: str, after: int, limit: int, ids: bytes) -> list[int]:
-        return cast("list[int]", await self._run("exhume", action, cause, after, limit, ids))
+    async def replay_or_drop(self, action: str, cause: str, after: int, limit: int, ids: bytes) -> list[int]:
+        return cast("list[int]", await self._run("replay_or_drop", action, cause, after, limit, ids))
 
     async def beat(self, id: str, record: bytes, forget_ms: int, kept: int) -> None:  # noqa: A002 - the field's word
         await self._run("beat", id, record, forget_ms, kept)

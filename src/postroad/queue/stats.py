@@ -57,7 +57,7 @@ class _States(Struct, frozen=True):
 class _Lanes(Struct, frozen=True):
     ready: int
     known: int
-    housed: int
+    placed: int
 
 
 class _Stats(Struct, frozen=True):
@@ -85,7 +85,7 @@ def read_stats(blob: bytes) -> QueueStats:
         queued_by_class=stats.depth if isinstance(stats.depth, dict) else {},
         counters=stats.counters if isinstance(stats.counters, dict) else {},
         ready_lanes=stats.lanes.ready,
-        parked_lanes=stats.lanes.housed - stats.lanes.ready,
+        parked_lanes=stats.lanes.placed - stats.lanes.ready,
         lanes=stats.lanes.known,
         oldest_ready_ms=stats.oldest_ready_ms,
         events=stats.events,

@@ -1,11 +1,11 @@
--- Acknowledge events, forget ids whose outcome is recorded, and trim the stream behind the slowest group.
+-- Acknowledge events, forget ids whose outcome is recorded, and trim the stream after the slowest group.
 -- uses     base lanes events gates moves
 -- KEYS[1]  base
 -- ARGV[1]  now_ms   empty for the server's TIME
 -- ARGV[2]  group
 -- ARGV[3]  entries  msgpack [stream entry id, ...]
 -- ARGV[4]  ids      msgpack [job id, ...] to forget
--- ARGV[5]  gone_ms  a consumer that owes nothing and was not seen for so long is forgotten
+-- ARGV[5]  gone_ms  an idle consumer without pending events is deleted after this time
 -- returns  how many events were trimmed
 -- cost     O(n log R)
 
@@ -15,7 +15,7 @@ for from = 1, #entries, 2000 do
 end
 q.call_many('HDEL', keys.remembered, ids)
 
--- Consumers that are gone for good are looked for once a minute.
+-- Delete idle consumers, once a minute.
 local function tidy()
   local left = 100
   -- A group that never read anything is an error here, and a table without items.
@@ -29,7 +29,7 @@ local function tidy()
   end
 end
 
--- The first entry that some group has still to see or to acknowledge.
+-- The first entry that a group has not read or not acknowledged.
 local function first_needed()
   local first, first_total
   for _, info in ipairs(call('XINFO', 'GROUPS', keys.events)) do

@@ -1,4 +1,4 @@
--- Check one part of the queue's invariants, a step at a time. Read-only. `queue.audit` puts the parts together.
+-- Check one part of the invariants, in steps. Read-only. `postroad.queue.audit` combines the parts.
 -- uses     base lanes gates
 -- KEYS[1]  base
 -- ARGV[1]  now_ms  empty for the server's TIME
@@ -15,7 +15,7 @@ local function check(ok, code, format, ...)
   if not ok and #wrong < 100 then wrong[#wrong + 1] = { code, string.format(format, ...) } end
 end
 
--- Where a job is beside a lane. It may be in one place at the most.
+-- Where a job is, except in a lane. It may be in one place only.
 local function place_of(id)
   local place
   local function put(where)
@@ -68,19 +68,19 @@ function parts.lanes()
     local n = found[2][i]
     local lane, length = q.lane_of(tonumber(n)), call('LLEN', base .. 'lane:' .. n)
     -- A lane that is not empty is in exactly one of ready or parked, unless its group is paused or was cancelled.
-    local home, doomed = call('HGET', keys.home, n), call('HEXISTS', keys.doomed, n) == 1
-    local held_back = doomed or (lane.group ~= '' and call('HEXISTS', keys.paused, lane.group) == 1)
+    local state, cancelled = call('HGET', keys.lane_state, n), call('HEXISTS', keys.cancelled_lanes, n) == 1
+    local held_back = cancelled or (lane.group ~= '' and call('HEXISTS', keys.paused, lane.group) == 1)
     local resuming = lane.group ~= '' and call('HEXISTS', keys.resuming, lane.group) == 1
-    check((length > 0 and not held_back) == (home and true or false) or (resuming and not home), 'home ' .. n, 'lane %s holds %d ids%s and its home is %s',
-      n, length, held_back and ' back' or '', tostring(home))
-    check((doomed and length > 0) == (call('ZSCORE', keys.drain, n) and true or false), 'drain ' .. n,
+    check((length > 0 and not held_back) == (state and true or false) or (resuming and not state), 'home ' .. n, 'lane %s holds %d ids%s and its state is %s',
+      n, length, held_back and ' back' or '', tostring(state))
+    check((cancelled and length > 0) == (call('ZSCORE', keys.drain, n) and true or false), 'drain ' .. n,
       'lane %s holds %d ids and drains wrongly', n, length)
-    check(doomed or lane.group == '' or call('ZSCORE', q.group_key(lane.group), n), 'group ' .. n, 'lane %s is not in its group', n)
+    check(cancelled or lane.group == '' or call('ZSCORE', q.group_key(lane.group), n), 'group ' .. n, 'lane %s is not in its group', n)
     local numbered = call('HGET', keys.lane_ids, found[2][i + 1])
-    check(doomed and numbered ~= n or numbered == n, 'number ' .. n, 'lane %s is cancelled and takes jobs, or is not and takes none', n)
-    if home then
-      local key = base .. (home == 'r' and 'ready:' or 'parked:' .. string.sub(home, 2) .. ':') .. lane.class
-      check(call('ZSCORE', key, n), 'housed ' .. n, 'lane %s is not where its home says: %s', n, home)
+    check(cancelled and numbered ~= n or numbered == n, 'number ' .. n, 'lane %s is cancelled and takes jobs, or is not and takes none', n)
+    if state then
+      local key = base .. (state == 'r' and 'ready:' or 'parked:' .. string.sub(state, 2) .. ':') .. lane.class
+      check(call('ZSCORE', key, n), 'place ' .. n, 'lane %s is not where its state says: %s', n, state)
     end
     local live, idle = tonumber(call('HGET', keys.live, n) or 0), call('ZSCORE', keys.idle, n)
     seen[#seen + 1] = { tonumber(n), length, live, idle and 1 or 0 }
@@ -153,12 +153,12 @@ function parts.gates()
 end
 
 -- Lanes that are ready or parked know it. `subject`: `ready:` or `parked:` and a gate, and a class.
-function parts.homes()
+function parts.lane_states()
   local gate = string.match(subject, '^parked:(.*):%a+$')
-  local home = gate and 'p' .. gate or 'r'
+  local state = gate and 'p' .. gate or 'r'
   return scan('ZSCAN', base .. subject, function(n)
-    local known = call('HGET', keys.home, n)
-    check(known == home, 'place ' .. n, 'lane %s is in %s and its home is %s', n, subject, tostring(known))
+    local known = call('HGET', keys.lane_state, n)
+    check(known == state, 'place ' .. n, 'lane %s is in %s and its state is %s', n, subject, tostring(known))
   end)
 end
 
@@ -188,7 +188,7 @@ function parts.sums()
   end
 
   if call('HLEN', keys.lanes) + call('SCARD', keys.gates) + call('HLEN', keys.leases) > limit then return 0 end
-  local depths, housed, in_flight = {}, 0, {}
+  local depths, placed, in_flight = {}, 0, {}
   for _, n in ipairs(call('HKEYS', keys.lanes)) do
     local lane = q.lane_of(tonumber(n))
     depths[lane.class] = (depths[lane.class] or 0) + call('LLEN', lane.list)
@@ -196,18 +196,18 @@ function parts.sums()
   for _, class in ipairs(CLASSES) do
     local depth = tonumber(call('HGET', keys.depth, class) or 0)
     check(depth == (depths[class] or 0), 'depth ' .. class, 'class %s counts %d ids in lanes and holds %d', class, depth, depths[class] or 0)
-    housed = housed + call('ZCARD', base .. 'ready:' .. class)
+    placed = placed + call('ZCARD', base .. 'ready:' .. class)
   end
   for _, packed in ipairs(call('HVALS', keys.leases)) do
     for _, name in ipairs(q.lane_of(q.read_lease(packed).lane).gates) do in_flight[name] = (in_flight[name] or 0) + 1 end
   end
   for _, name in ipairs(call('SMEMBERS', keys.gates)) do
-    for _, class in ipairs(CLASSES) do housed = housed + call('ZCARD', q.parked_key({ name = name }, class)) end
+    for _, class in ipairs(CLASSES) do placed = placed + call('ZCARD', q.parked_key({ name = name }, class)) end
     local counted, n = q.gate_of(name).in_flight, in_flight[name] or 0
     check(counted == n, 'gate ' .. name, 'gate %s counts %d in flight, there are %d', name, counted, n)
   end
-  local home = call('HLEN', keys.home)
-  check(housed == home, 'homes', '%d lanes are ready or parked, %d have a home', housed, home)
+  local state = call('HLEN', keys.lane_state)
+  check(placed == state, 'homes', '%d lanes are ready or parked, %d have a state', placed, state)
   return 0
 end
 

@@ -1,13 +1,13 @@
--- Note that a process is alive, or that it has ended; forget those that were last alive long ago.
+-- Store or delete the heartbeat of a process, and delete old ones.
 -- uses     base
 -- KEYS[1]  base
 -- ARGV[1]  now_ms     empty for the server's TIME
 -- ARGV[2]  id         of the process
--- ARGV[3]  record     what it is, opaque; empty: it has ended
--- ARGV[4]  forget_ms  age at which a process is forgotten
--- ARGV[5]  kept       the most processes that are remembered
+-- ARGV[3]  record     opaque; empty: the process has ended
+-- ARGV[4]  forget_ms  age at which a heartbeat is deleted
+-- ARGV[5]  kept       maximum number of processes
 -- returns  1
--- cost     O(log n), and at most 100 that are forgotten
+-- cost     O(log n), and at most 100 deletions
 
 local id, record, forget_ms, kept = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 

@@ -1,4 +1,4 @@
--- Cancel jobs that wait in a lane or in the schedule; others are left alone.
+-- Cancel queued and scheduled jobs. Others are not affected.
 -- uses     base lanes events gates moves
 -- KEYS[1]  base
 -- ARGV[1]  now_ms  empty for the server's TIME

@@ -7,7 +7,7 @@
 -- ARGV[4]  want         1 to 1000
 -- ARGV[5]  lease_ms
 -- ARGV[6]  remember_ms  how long an ended id stays known without an acknowledgement
--- ARGV[7]  done_kept    jobs in the history of those that ended well
+-- ARGV[7]  done_kept    completed jobs in the history
 -- ARGV[8]  failed_kept  and of those that died or expired
 -- ARGV[9]  events_cap   events that wait to be recorded: with so many, nothing is claimed
 -- returns  msgpack [stale ids, next_ms or 0, [id, ...], token, [[lane number, name], ...], full, more], then records

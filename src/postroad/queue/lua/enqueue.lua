@@ -1,4 +1,4 @@
--- Put jobs into one lane, or into the schedule when they are due later. A known id is left as it is.
+-- Enqueue jobs in one lane, or schedule those that are due later. A known id is not changed.
 -- uses     base lanes events gates moves
 -- KEYS[1]  base
 -- ARGV[1]  now_ms      empty for the server's TIME
@@ -15,7 +15,7 @@ local live = q.get_many(keys.jobs, ids)
 local remembered = call('EXISTS', keys.remembered) == 1 and q.get_many(keys.remembered, ids) or {}
 local any_cancelled = call('EXISTS', keys.cancelled) == 1
 
--- Jobs that came together mostly have the same header.
+-- Most jobs of one call have the same header.
 local header_due_ms, header_expires_ms, header
 local function header_of(due_ms, expires_ms)
   if due_ms ~= header_due_ms or expires_ms ~= header_expires_ms then
@@ -26,15 +26,15 @@ local function header_of(due_ms, expires_ms)
   return header
 end
 
--- The id was cancelled and forgotten while its old entry still stands in a lane: that one has to go.
+-- Remove the old entry of an id that was cancelled and forgotten, if its lane still lists it.
 local function remove_cancelled(id)
-  local stands_in = call('HGET', keys.cancelled, id)
-  if not stands_in then return end
-  local old = q.lane_of(tonumber(stands_in))
+  local listed_in = call('HGET', keys.cancelled, id)
+  if not listed_in then return end
+  local old = q.lane_of(tonumber(listed_in))
   call('LREM', old.list, 1, id)
   call('HDEL', keys.cancelled, id)
-  q.deepen(old.class, -1)
-  if call('EXISTS', old.list) == 0 then q.evict(old) end
+  q.add_depth(old.class, -1)
+  if call('EXISTS', old.list) == 0 then q.clear_lane_state(old) end
 end
 
 local new, seen, records, accepted = {}, {}, {}, 0
@@ -57,7 +57,7 @@ for _, i in ipairs(new) do
     q.push_tail(lane.n, id)
   end
 end
-q.tie(lane.n, accepted)
+q.adjust_live(lane.n, accepted)
 q.count('enqueued', accepted)
 q.count('known', #times - accepted)
 q.finish()

@@ -1,4 +1,4 @@
--- All that is known of one id. Read-only.
+-- Return state and history of one id. Read-only.
 -- uses     base lanes events gates
 -- KEYS[1]  base
 -- ARGV[1]  now_ms  empty for the server's TIME
@@ -18,7 +18,7 @@ if record then
   found.gates = {}
   for i, name in ipairs(definition[4]) do found.gates[i] = q.show_gate(name) end
   found.paused_since_ms = tonumber(call('HGET', keys.paused, definition[5]) or nil)
-  found.doomed = call('HGET', keys.doomed, job.lane) or nil
+  found.cancelled_for = call('HGET', keys.cancelled_lanes, job.lane) or nil
   local lease, held = call('HGET', keys.leases, id), call('HGET', keys.held, id)
   if lease or held then
     local read = q.read_lease(lease or held)
@@ -35,8 +35,8 @@ if record then
     local lane = q.lane_of(job.lane)
     found.ahead = call('LPOS', lane.list, id, 'MAXLEN', 250000) or nil
     found.lane_depth = call('LLEN', lane.list)
-    local home = call('HGET', keys.home, job.lane)
-    found.parked_on = home and home ~= 'r' and string.sub(home, 2) or nil
+    local state = call('HGET', keys.lane_state, job.lane)
+    found.parked_on = state and state ~= 'r' and string.sub(state, 2) or nil
   end
 else
   local ended_ms = call('HGET', keys.remembered, id)

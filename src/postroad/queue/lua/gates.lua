@@ -1,9 +1,9 @@
--- Gates, a step of a scan: limits, what is in flight, lanes parked on it, what it admits now. Read-only.
+-- Return gates, one step of a scan: limits, jobs in flight, parked lanes, capacity. Read-only.
 -- uses     base lanes gates
 -- KEYS[1]  base
 -- ARGV[1]  now_ms  empty for the server's TIME
 -- ARGV[2]  cursor  0 at first, then what this returned
--- ARGV[3]  limit   gates to look at, about
+-- ARGV[3]  limit   approximate number of gates
 -- returns  the next cursor, 0 at the end; msgpack [{name, fields as stored, parked, wake_ms or -1, room or -1 for no limit}, ...]
 -- cost     O(limit log n)
 

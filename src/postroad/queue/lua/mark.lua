@@ -1,4 +1,4 @@
--- Mark jobs just before their irreversible act: a lease that runs out now leaves the job uncertain.
+-- Mark jobs directly before their irreversible act: if a marked lease expires, its job is uncertain.
 -- uses     base
 -- KEYS[1]  base
 -- ARGV[1]  now_ms  empty for the server's TIME

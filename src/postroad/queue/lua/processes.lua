@@ -1,8 +1,8 @@
--- The processes that work with this queue, the last one to be alive first. Read-only.
+-- Return the processes of this queue, latest heartbeat first. Read-only.
 -- uses     base
 -- KEYS[1]  base
 -- ARGV[1]  now_ms  empty for the server's TIME
--- ARGV[2]  limit   at most so many
+-- ARGV[2]  limit   maximum number of processes
 -- returns  msgpack [age_ms, ...], then a record per process
 -- cost     O(n)
 

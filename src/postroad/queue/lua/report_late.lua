@@ -1,4 +1,4 @@
--- Append an outcome that came too late to settle: the fact must not be lost.
+-- Append the outcome of a job whose lease was lost.
 -- uses     base lanes events gates moves
 -- KEYS[1]  base
 -- ARGV[1]  now_ms  empty for the server's TIME

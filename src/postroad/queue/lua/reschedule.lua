@@ -1,4 +1,4 @@
--- Let scheduled jobs be due at another instant. Jobs that are not in the schedule are left alone.
+-- Change the due time of scheduled jobs. Other jobs are not affected.
 -- uses     base lanes events gates moves
 -- KEYS[1]  base
 -- ARGV[1]  now_ms  empty for the server's TIME

@@ -1,9 +1,9 @@
--- Set the limits of a gate; those not named are lifted, except a pause, which only `suspend` lifts.
+-- Set the limits of a gate. Absent ones are removed, except a pause, which only `pause_gate` ends.
 -- uses     base lanes events gates moves
 -- KEYS[1]  base
 -- ARGV[1]  now_ms     empty for the server's TIME
 -- ARGV[2]  name
--- ARGV[3]  limits     msgpack {count, per_us, burst, limit, left, quota_ms, paused_ms, owner, only}, all optional; `owner`: what sets them; `only`: the others stay
+-- ARGV[3]  limits     msgpack {count, per_us, burst, limit, left, quota_ms, paused_ms, owner, only}, all optional; `owner`: component that sets them; `only`: absent ones are kept
 -- returns  1
 -- cost     O(log G)
 
@@ -28,7 +28,7 @@ if limits.left then call('HSET', key, 'quota_token', q.int(q.last_token())) end
 q.forget_gate(name)
 local gate = q.gate_of(name)
 if gate.count then
-  -- What a slower rate had spent in advance may not hold back the faster one.
+  -- A faster rate must not wait for what a slower one used in advance.
   gate.tat = math.min(gate.tat, math.ceil(now_us + gate.burst * gate.interval))
 end
 gate.dirty = true

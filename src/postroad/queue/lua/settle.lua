@@ -7,13 +7,13 @@
 -- ARGV[4]  want         jobs to claim, 0 to 1000
 -- ARGV[5]  lease_ms
 -- ARGV[6]  remember_ms  how long an ended id stays known without an acknowledgement
--- ARGV[7]  done_kept    jobs in the history of those that ended well
+-- ARGV[7]  done_kept    completed jobs in the history
 -- ARGV[8]  failed_kept  and of those that died or expired
 -- ARGV[9]  events_cap   events that wait to be recorded: with so many, nothing is claimed
 -- ARGV[10] done         msgpack [[id, ...], [token, ...]]: jobs whose act happened, no id twice
 -- ARGV[11] block        the events of those, see lib/events.lua
--- ARGV[12] orders       msgpack [[id, token, verdict, at_ms or 0, delay_ms, cause, error], ...]; at_ms 0: now + delay_ms
--- ARGV[13…] notes       one per order
+-- ARGV[12] commands       msgpack [[id, token, verdict, at_ms or 0, delay_ms, cause, error], ...]; at_ms 0: now + delay_ms
+-- ARGV[13…] notes       one per command
 -- returns  as claim; the stale ids are those whose lease is no longer the one named
 -- cost     O(n log I), and that of claim
 
@@ -33,8 +33,8 @@ local function held_lease(id, of)
   end
 end
 
--- Most jobs end well. They are taken out of flight lane by lane, and nothing of theirs is read but the lease.
-local function end_well(done, tokens, block)
+-- Most jobs are completed. They are released lane by lane, and only their leases are read.
+local function complete(done, tokens, block)
   local mine, missed, per_lane = {}, {}, {}
   q.each_lease(q.get_many(keys.leases, done), tokens, function(i, lease)
     mine[#mine + 1] = done[i]
@@ -42,8 +42,8 @@ local function end_well(done, tokens, block)
   end, function(i)
     local lease = held_lease(done[i], tokens[i])
     if lease then
-      q.unlease(done[i], lease)
-      q.tie(lease.lane, -1)
+      q.release_lease(done[i], lease)
+      q.adjust_live(lease.lane, -1)
       ended[#ended + 1] = done[i]
     else
       missed[#missed + 1] = i - 1
@@ -52,9 +52,9 @@ local function end_well(done, tokens, block)
   end)
   for n, jobs in pairs(per_lane) do
     q.credit(q.lane_of(n), jobs)
-    q.tie(n, -jobs)
+    q.adjust_live(n, -jobs)
   end
-  for i = 1, #mine do ended[#ended + 1], unleased[#unleased + 1] = mine[i], mine[i] end
+  for i = 1, #mine do ended[#ended + 1], released_leases[#released_leases + 1] = mine[i], mine[i] end
   local n = #done - #missed
   q.emit_done(block, n, missed)
   q.log_done(block, n, missed)
@@ -63,20 +63,20 @@ local function end_well(done, tokens, block)
 end
 
 local done, tokens = unpack(cmsgpack.unpack(ARGV[10]))
-if #done > 0 then end_well(done, tokens, ARGV[11]) end
+if #done > 0 then complete(done, tokens, ARGV[11]) end
 
-local orders, subjects = cmsgpack.unpack(ARGV[12]), {}
-for i, order in ipairs(orders) do subjects[i] = order[1] end
+local commands, subjects = cmsgpack.unpack(ARGV[12]), {}
+for i, command in ipairs(commands) do subjects[i] = command[1] end
 local found, records = q.get_many(keys.leases, subjects), q.get_many(keys.jobs, subjects)
 
--- The lease the order names: in flight, or run out with its job held as uncertain.
+-- The lease that a command names: in flight, or expired and held as uncertain.
 local function lease_of(i, id, of)
   local lease = found[i] and q.read_lease(found[i])
   if lease and lease.token == of then return lease end
   return held_lease(id, of)
 end
 
--- Back to its lane or to the schedule, its claim closed without the act.
+-- Return a job to its lane or to the schedule. Its claim is closed without the act.
 local function put_back(job, id, record, at_ms, lease)
   q.close_claim(job, lease.token)
   job.since_ms = math.max(at_ms, now_ms)
@@ -86,11 +86,11 @@ end
 
 local act = {}
 function act.cancelled(job, id, lease, e)
-  q.unlease(id, lease, true)
+  q.release_lease(id, lease, true)
   q.end_job('cancelled', id, job.lane, e)
 end
 function act.retry(job, id, lease, e, record)
-  q.unlease(id, lease)
+  q.release_lease(id, lease)
   job.attempts = job.attempts + 1
   put_back(job, id, record, e.next_ms, lease)
   if e.next_ms <= now_ms then q.push_tail(job.lane, id) end
@@ -98,15 +98,15 @@ function act.retry(job, id, lease, e, record)
   q.count('retry')
 end
 function act.defer(job, id, lease, e, record, untried)
-  q.unlease(id, lease, untried)
+  q.release_lease(id, lease, untried)
   put_back(job, id, record, e.next_ms, lease)
   if e.next_ms <= now_ms then q.push_tail(job.lane, id) end
   q.emit('defer', e)
   q.count('defer')
 end
-function act.put_off(job, id, lease, e, record) act.defer(job, id, lease, e, record, true) end
-function act.released(job, id, lease, e, record)
-  q.unlease(id, lease, true)
+function act.delay(job, id, lease, e, record) act.defer(job, id, lease, e, record, true) end
+function act.release(job, id, lease, e, record)
+  q.release_lease(id, lease, true)
   e.next_ms = now_ms
   put_back(job, id, record, now_ms, lease)
   q.push_head(job.lane, id)
@@ -114,22 +114,22 @@ function act.released(job, id, lease, e, record)
   q.count('released')
 end
 function act.dead(job, id, lease, e, record)
-  q.unlease(id, lease)
+  q.release_lease(id, lease)
   job.attempts = job.attempts + 1
   q.close_claim(job, lease.token)
   call('HSET', keys.jobs, id, q.pack_record(job, q.payload_of(record)))
-  q.bury(id, q.lane_of(job.lane), e)
+  q.dead_letter(id, q.lane_of(job.lane), e)
 end
 function act.uncertain(job, id, lease, e)
   if lease.held then return end
-  q.unlease(id, lease)
+  q.release_lease(id, lease)
   q.hold(id, lease, e)
 end
 
-local LATER = { retry = true, defer = true, put_off = true }
+local LATER = { retry = true, defer = true, delay = true }
 local settled = {}
-for i, order in ipairs(orders) do
-  local id, of, verdict, at_ms, delay_ms, cause, err = unpack(order)
+for i, command in ipairs(commands) do
+  local id, of, verdict, at_ms, delay_ms, cause, err = unpack(command)
   local lease = not settled[id] and lease_of(i, id, of)
   if lease then
     local job = q.read_record(records[i])

@@ -1,4 +1,4 @@
--- What is where, and what happened since the queue began. Read-only.
+-- Return counts by state, and counters since the queue was created. Read-only.
 -- uses     base lanes events
 -- KEYS[1]  base
 -- ARGV[1]  now_ms  empty for the server's TIME
@@ -33,7 +33,7 @@ if call('EXISTS', keys.events) == 1 then
   for i, info in ipairs(call('XINFO', 'GROUPS', keys.events)) do
     local group = {}
     for j = 1, #info, 2 do group[info[j]] = info[j + 1] end
-    -- A group begins at 0-0, and what stands before the first entry is not waiting for it.
+    -- A group begins at 0-0; trimmed entries do not count as unread.
     local read = math.max(q.counts_of(group['last-delivered-id']), q.clock_of('trimmed'))
     local pending = 0
     if group.pending > 0 then
@@ -46,6 +46,6 @@ end
 return cmsgpack.pack({
   states = states, depth = hash(keys.depth), counters = hash(keys.counters), events = q.events_waiting(), groups = groups,
   paused_groups = call('HKEYS', keys.paused),
-  lanes = { ready = ready, known = call('HLEN', keys.lanes), housed = call('HLEN', keys.home) },
+  lanes = { ready = ready, known = call('HLEN', keys.lanes), placed = call('HLEN', keys.lane_state) },
   oldest_ready_ms = now_ms - oldest_ms,
 })

@@ -1,4 +1,4 @@
--- Jobs held because their act may or may not have happened. Read-only.
+-- Return uncertain jobs: whether their act happened is not known. Read-only.
 -- uses     base lanes
 -- KEYS[1]  base
 -- ARGV[1]  now_ms  empty for the server's TIME

@@ -1,6 +1,6 @@
 -- Names, time, tokens and counters. Every script begins with this.
--- All functions are in one table. The server makes them anew for every call of a script, and what that takes grows with
--- the number of locals that they share, not with the number of functions.
+-- All functions are in one table. The server creates them for every call of a script, and the cost grows with the
+-- number of locals that they share, not with the number of functions.
 -- KEYS[1] is `pr:{queue}`: all keys share its hash tag, so they live in one slot of a cluster.
 -- ARGV[1] is now in ms, or empty for the server's own TIME, which is the only clock that all workers share.
 
@@ -11,19 +11,19 @@ local CLASS_WEIGHT = { urgent = 8, normal = 4, bulk = 1 }
 
 local base = KEYS[1] .. ':'
 
--- Keys, each made when it is first named:
+-- Keys. Each name is built when it is first used. Where code and server differ, STORED maps the name:
 --   jobs        hash    id -> record
 --   lanes       hash    number -> definition
 --   lane_ids    hash    definition -> number
 --   lane_n      string  the last number given to a lane
---   live        hash    number -> jobs of the lane that have not ended, wherever they are
+--   live        hash    number -> jobs of the lane that have not ended, in any state
 --   idle        zset    number of a lane without any -> since, ms
 --   paused      hash    group -> since, ms
---   resuming    hash    group that is no longer paused -> the last lane that was looked at; others may have no home yet
---   doomed      hash    number of a lane that was cancelled -> cause
+--   resuming    hash    group that is no longer paused -> the last lane that was processed; later ones may have no state yet
+--   cancelled_lanes  hash  number -> cause
 --   drain       zset    number of a cancelled lane that still lists ids
---   home        hash    number -> 'r', or 'p' and the gate it is parked on; paused lanes have none
---   tags        hash    number -> virtual time at which an empty lane may come back
+--   lane_state  hash    number -> 'r' ready, or 'p' and the gate at which it is parked; paused lanes have none
+--   tags        hash    number -> virtual time at which an empty lane is ready again
 --   vtime       hash    virtual clocks
 --   depth       hash    class -> ids in its lanes
 --   cancelled   hash    id -> lane that still lists it
@@ -35,19 +35,20 @@ local base = KEYS[1] .. ':'
 --   dead        zset    id -> since, ms
 --   letters     hash    id -> cause, error and circumstances
 --   remembered  hash    id -> ended, ms
---   log:done    list    the last jobs that ended well, as blocks of their events
+--   log:done    list    the last completed jobs, as blocks of their events
 --   log:failed  list    the last that died or expired, as their events
 --   gates       set     names
---   wake        zset    gate with parked lanes -> instant worth looking, ms
+--   wake        zset    gate with parked lanes -> time of its next check, ms
 --   events      stream
 --   token       string  the last token given
 --   counters    hash
 --   processes   hash    process -> what it is
 --   beats       zset    process -> when it was last alive, ms
---   life        hash    which life of the server this is, and the last token from before it; where scans go on
+--   server_epoch  hash  id of this start of the server, the last token before it; cursors of scans
+local STORED = { lane_state = 'home', cancelled_lanes = 'doomed', server_epoch = 'life' }  -- names on the server
 local keys = setmetatable({}, {
   __index = function(made, name)
-    local key = base .. name
+    local key = base .. (STORED[name] or name)
     made[name] = key
     return key
   end,
@@ -83,8 +84,8 @@ function q.get_many(key, fields)
   return found
 end
 
--- Tokens come from the clock, so that they never repeat, even after the server was emptied. A script draws one at the
--- most, for all that it claims or ends: with the id, it is unique.
+-- Tokens come from the clock, so that they never repeat, also after the server was emptied. A script draws at most one,
+-- for all jobs that it claims or ends: together with the id it is unique.
 local token, token_drawn
 function q.last_token()
   if not token then token = tonumber(call('GET', keys.token) or 0) end
@@ -97,7 +98,7 @@ end
 
 local tally, depth = {}, {}
 function q.count(what, n) tally[what] = (tally[what] or 0) + (n or 1) end
-function q.deepen(class, n) depth[class] = (depth[class] or 0) + n end
+function q.add_depth(class, n) depth[class] = (depth[class] or 0) + n end
 
 function q.write_base()
   if token_drawn then call('SET', keys.token, q.int(token)) end
@@ -106,8 +107,8 @@ function q.write_base()
   tally, depth = {}, {}
 end
 
--- A job's record: lane, attempts used, claims closed without the act, instants of expiry and readiness; the tokens
--- of the last closed claims, none in a job that was never claimed; payload.
+-- A job's record: lane, attempts used, claims closed without the act, times of expiry and readiness; the tokens
+-- of the last closed claims; payload.
 local HEADER, HEADER_SIZE, TOKENS_KEPT = '<I4I4I4dd', 28, 8
 function q.pack_record(job, payload)
   local header = struct.pack(HEADER, job.lane, job.attempts, job.closed, job.expires_ms, job.since_ms)
@@ -119,7 +120,7 @@ function q.read_record(record)
   local job = { lane = lane, attempts = attempts, closed = closed, expires_ms = expires_ms, since_ms = since_ms }
   if closed > 0 then
     job.tokens = { struct.unpack('<' .. string.rep('d', math.min(closed, TOKENS_KEPT)), record, HEADER_SIZE + 1) }
-    job.tokens[#job.tokens] = nil -- where unpack came to stand
+    job.tokens[#job.tokens] = nil -- the position after the last value
   end
   return job
 end
@@ -147,7 +148,7 @@ function q.read_lease(packed)
   return { token = of, lane = lane, marked = marked, worker = string.sub(packed, LEASE_SIZE + 1) }
 end
 
--- Which of these leases hold, each the one of its token: calls `holds(i, lease)` for those, `lost(i)` for the others.
+-- Compare leases with tokens: calls `holds(i, lease)` for each valid one, `lost(i)` for the others.
 -- The leases of one claim on one lane are the same string, so they are read once.
 function q.each_lease(packed, tokens, holds, lost)
   local last, lease

@@ -1,25 +1,25 @@
 -- Events: what happened to jobs. All of one script are one entry of the stream, whose id is the number of events so far,
 -- a dash, and the number of those in it. The fields of an entry:
 --   a  now, ms
---   d  events of jobs that ended well, as the worker packed them: [[id, token, attempt, claim, note], ...]
---   s  msgpack [index, ...] of those that did not happen: their leases were somebody else's
+--   d  events of completed jobs, as the worker packed them: [[id, token, attempt, claim, note], ...]
+--   s  msgpack [index, ...] of those whose lease was lost
 --   e  msgpack of all others: [[kind, id, token, at_ms, attempt, claim, next_ms, cause, error, octets of its note], ...]
---   n  their notes, one behind the other
+--   n  their notes, concatenated
 
-local told, notes = {}, {}
+local emitted, notes = {}, {}
 local done_block, done_n, done_stale = '', 0, {}
 
--- Tell of one; returns it packed.
+-- Emit one event. Returns it packed.
 function q.emit(kind, e)
   local note = e.note or ''
   local packed = cmsgpack.pack({
     kind, e.id, e.token, now_ms, e.attempt or 0, e.claim or 0, e.next_ms or 0, e.cause or '', e.error or '', #note,
   })
-  told[#told + 1], notes[#notes + 1] = packed, note
+  emitted[#emitted + 1], notes[#notes + 1] = packed, note
   return packed
 end
 
--- Tell of all that ended well at once. `stale`: places in the block, from 0, of what did not.
+-- Emit the events of completed jobs. `stale`: indexes in the block, from 0, of those whose lease was lost.
 function q.emit_done(block, n, stale)
   done_block, done_n, done_stale = block, n, stale
 end
@@ -29,7 +29,7 @@ function q.array_of(packed)
 end
 
 function q.write_events()
-  local n = #told + done_n
+  local n = #emitted + done_n
   if n == 0 then return end
   local total = q.clock_of('events') + n
   q.set_clock('events', total)
@@ -37,15 +37,15 @@ function q.write_events()
   local function add(field, value) entry[#entry + 1], entry[#entry + 2] = field, value end
   if done_n > 0 then add('d', done_block) end
   if #done_stale > 0 then add('s', cmsgpack.pack(done_stale)) end
-  if #told > 0 then
-    add('e', q.array_of(told))
+  if #emitted > 0 then
+    add('e', q.array_of(emitted))
     add('n', table.concat(notes))
   end
   call('XADD', keys.events, q.int(total) .. '-' .. n, unpack(entry))
-  told, notes, done_block, done_n, done_stale = {}, {}, '', 0, {}
+  emitted, notes, done_block, done_n, done_stale = {}, {}, '', 0, {}
 end
 
--- Number of events up to an entry, itself included, and of those in it.
+-- Number of events up to and including an entry, and in it.
 function q.counts_of(entry)
   local total, n = string.match(entry, '^(%d+)-(%d+)$')
   return tonumber(total), tonumber(n)
@@ -54,7 +54,7 @@ function q.events_waiting() return q.clock_of('events') - q.clock_of('trimmed') 
 
 local TRIM_ENTRIES = 10000
 
--- Trim what stands before an entry's id; of a stream of many entries only the beginning, and the next call trims more.
+-- Trim the entries before an id. Of many entries only some, and the next call trims more.
 function q.trim_events(first)
   if q.counts_of(first) - q.clock_of('trimmed') > TRIM_ENTRIES and call('XLEN', keys.events) > TRIM_ENTRIES then
     call('XTRIM', keys.events, 'MINID', '~', first, 'LIMIT', TRIM_ENTRIES)
@@ -70,13 +70,13 @@ function q.trim_events(first)
   q.set_clock('trimmed', trimmed)
 end
 
--- History: the newest of what ended. Scripts that end jobs by a claim say how much of it is kept.
+-- History: the newest ended jobs. Scripts that claim pass how many are kept.
 local failed, kept_done, kept_failed = {}, 0, 0
 function q.keep_last(n_done, n_failed) kept_done, kept_failed = tonumber(n_done), tonumber(n_failed) end
 function q.log_failed(packed) failed[#failed + 1] = packed end
 
--- Its number of events, now, the octets of what is stale in it, this, and the block, which stays until as many as are
--- kept stand behind it.
+-- Append a block: number of events, time, bytes of the stale indexes, these, events. It is removed once as many events
+-- as are kept follow it.
 function q.log_done(block, n, stale)
   if n == 0 then return end
   if kept_done == 0 then

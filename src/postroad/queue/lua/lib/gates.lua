@@ -1,4 +1,4 @@
--- Gates: how much each admits now, and the lanes parked on it. Read once and written once per script.
+-- Gates: their capacity, and the lanes that are parked at them. Read once and written once per script.
 
 local FIELDS = { 'count', 'per_us', 'burst', 'tat', 'limit', 'in_flight', 'left', 'quota_ms', 'quota_token', 'paused_ms' }
 local FOREVER = 9007199254740991
@@ -18,15 +18,15 @@ function q.gate_of(name)
   return gate
 end
 
--- Read a gate again: its fields were set beside it.
+-- Read a gate again after its fields were set directly.
 function q.forget_gate(name)
   local gate = gate_cache[name]
   if gate and gate.dirty then q.write_gates() end
   gate_cache[name] = nil
 end
 
--- How many jobs the gate admits now; when none: the instant to look again, ms (INF: when something changes).
-function q.room(gate)
+-- Number of jobs that a gate admits now. If 0, also the time of the next check, ms (INF: after a change).
+function q.capacity(gate)
   local n = INF
   if gate.paused_ms and gate.paused_ms > now_ms then
     return 0, gate.paused_ms >= FOREVER and INF or gate.paused_ms
@@ -48,12 +48,12 @@ function q.room(gate)
   return n
 end
 
--- What is to be seen of a gate.
+-- A gate as a table for Python.
 function q.show_gate(name)
   local gate = q.gate_of(name)
   local shown = {}
   for _, field in ipairs(FIELDS) do shown[field] = gate[field] end
-  local n = q.room(gate)
+  local n = q.capacity(gate)
   local wake = tonumber(call('ZSCORE', keys.wake, name) or nil)
   shown.name = name
   local noted = call('HMGET', base .. 'gate:' .. name, 'paused_since_ms', 'owner')
@@ -69,10 +69,10 @@ function q.show_gate(name)
   return shown
 end
 
--- The clock stepped back. What was stored as an instant after now waits no longer than it would have: a rate for its
--- burst, a pause for its own length. Each call looks at some gates, until all were looked at.
+-- Clamp stored times after the clock stepped back: a rate waits at most for its burst, a pause for its own length. Each
+-- call processes some gates.
 function q.clamp_gates(look_at)
-  local found = call('SSCAN', keys.gates, call('HGET', keys.life, 'clamp') or '0', 'COUNT', look_at)
+  local found = call('SSCAN', keys.gates, call('HGET', keys.server_epoch, 'clamp') or '0', 'COUNT', look_at)
   for _, name in ipairs(found[2]) do
     local gate, key = q.gate_of(name), base .. 'gate:' .. name
     if gate.count then
@@ -84,12 +84,12 @@ function q.clamp_gates(look_at)
       gate.paused_ms = now_ms + math.max(gate.paused_ms - since_ms, 0)
       call('HSET', key, 'paused_ms', q.int(gate.paused_ms), 'paused_since_ms', q.int(now_ms))
     end
-    gate.stirred = true
+    gate.touched = true
   end
   if found[1] == '0' then
-    call('HDEL', keys.life, 'clamp')
+    call('HDEL', keys.server_epoch, 'clamp')
   else
-    call('HSET', keys.life, 'clamp', found[1])
+    call('HSET', keys.server_epoch, 'clamp', found[1])
   end
 end
 
@@ -100,7 +100,7 @@ function q.debit(gate, n)
   gate.dirty = true
 end
 
--- `n` jobs are no longer in flight. `refund_token`: it is one, the act did not happen, give back what its claim took.
+-- `n` jobs are no longer in flight. `refund_token`: token of one job without its act; returns what its claim took.
 function q.credit(lane, n, refund_token)
   for _, name in ipairs(lane.gates) do
     local gate = q.gate_of(name)
@@ -119,20 +119,20 @@ function q.parked_key(gate, class) return base .. 'parked:' .. gate.name .. ':' 
 function q.park(lane, tag, gate)
   call('ZREM', base .. 'ready:' .. lane.class, lane.n)
   call('ZADD', q.parked_key(gate, lane.class), q.real(tag), lane.n)
-  call('HSET', keys.home, lane.n, 'p' .. gate.name)
-  gate.stirred = true
+  call('HSET', keys.lane_state, lane.n, 'p' .. gate.name)
+  gate.touched = true
 end
 
--- Release lanes of gates whose instant has come: per class, no more lanes than the gate admits jobs, and no more of all
--- gates together than `lanes_at_most` and those of the last gate. A gate that is not reached stays due.
+-- Make lanes of due gates ready: per class, at most as many as the gate admits jobs, and of all gates at most
+-- `lanes_at_most` and those of the last gate. A gate that is not reached stays due.
 function q.wake_gates(gates_at_most, lanes_at_most)
   local due = call('ZRANGEBYSCORE', keys.wake, '-inf', q.int(now_ms), 'LIMIT', 0, gates_at_most)
   local released = 0
   for _, name in ipairs(due) do
     if released >= lanes_at_most then break end
     local gate = q.gate_of(name)
-    local n = math.min(q.room(gate), lanes_at_most)
-    gate.stirred = true
+    local n = math.min(q.capacity(gate), lanes_at_most)
+    gate.touched = true
     for _, class in ipairs(n > 0 and CLASSES or {}) do
       local key = q.parked_key(gate, class)
       local freed = call('ZRANGE', key, 0, n - 1, 'WITHSCORES')
@@ -146,7 +146,7 @@ function q.wake_gates(gates_at_most, lanes_at_most)
 end
 
 function q.write_gates()
-  for _, name in ipairs(stirred) do q.gate_of(name).stirred = true end
+  for _, name in ipairs(touched_gates) do q.gate_of(name).touched = true end
   local any_parked = call('EXISTS', keys.wake) == 1
   for name, gate in pairs(gate_cache) do
     if gate.dirty then
@@ -154,18 +154,18 @@ function q.write_gates()
       if gate.left then call('HSET', base .. 'gate:' .. name, 'left', q.int(gate.left)) end
       if gate.count then call('HSET', base .. 'gate:' .. name, 'tat', q.int(gate.tat)) end
     end
-    if gate.stirred or (gate.dirty and any_parked and call('ZSCORE', keys.wake, name)) then
+    if gate.touched or (gate.dirty and any_parked and call('ZSCORE', keys.wake, name)) then
       local parked = 0
       for _, class in ipairs(CLASSES) do parked = parked + call('ZCARD', q.parked_key(gate, class)) end
       if parked == 0 then
         call('ZREM', keys.wake, name)
       else
-        local n, next_ms = q.room(gate)
-        -- Room and still somebody parked: worth looking again at once, or freed room might be forgotten.
-        -- 0 and not now: a clock that steps back makes now an instant to come.
+        local n, next_ms = q.capacity(gate)
+        -- Capacity and still a parked lane: check again at once, or freed capacity might be missed.
+        -- 0 and not now: after a step of the clock, now may be in the future.
         call('ZADD', keys.wake, n > 0 and 0 or (next_ms == INF and '+inf' or q.int(next_ms)), name)
       end
     end
-    gate.dirty, gate.stirred = nil, nil
+    gate.dirty, gate.touched = nil, nil
   end
 end

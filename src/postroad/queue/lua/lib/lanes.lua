@@ -1,7 +1,7 @@
--- Lanes: a lane is its definition [name, class, weight, gates, group], known inside by a number.
+-- Lanes: a lane is identified by its definition [name, class, weight, gates, group], and stored by number.
 
 local lane_cache = {}
-local stirred = {}  -- gates that lost a parked lane; write_gates looks after them
+local touched_gates = {}  -- gates that lost a parked lane; write_gates updates them
 function q.lane_of(n)
   local lane = lane_cache[n]
   if not lane then
@@ -54,38 +54,38 @@ function q.write_clocks()
   clocks_moved = nil
 end
 
--- Ready at `tag`, but not before its class's clock: a lane that was away saves up no credit.
+-- Make a lane ready at `tag`, but not before the clock of its class: an absent lane accumulates no credit.
 function q.make_ready(lane, tag)
   call('ZADD', base .. 'ready:' .. lane.class, q.real(math.max(tag, q.clock_of('lanes:' .. lane.class))), lane.n)
-  call('HSET', keys.home, lane.n, 'r')
+  call('HSET', keys.lane_state, lane.n, 'r')
 end
 
-function q.house(lane)
-  if call('HEXISTS', keys.home, lane.n) == 1 then return end
+function q.set_lane_state(lane)
+  if call('HEXISTS', keys.lane_state, lane.n) == 1 then return end
   if lane.group ~= '' and call('HEXISTS', keys.paused, lane.group) == 1 then return end
   q.make_ready(lane, tonumber(call('HGET', keys.tags, lane.n) or 0))
   call('HDEL', keys.tags, lane.n)
 end
 
--- A lane that is empty, paused or cancelled has no home; its tag waits for it.
-function q.evict(lane)
-  local home = call('HGET', keys.home, lane.n)
-  if not home then return end
+-- A lane that is empty, paused or cancelled has no state. Its tag is stored until it is ready again.
+function q.clear_lane_state(lane)
+  local state = call('HGET', keys.lane_state, lane.n)
+  if not state then return end
   local key = base .. 'ready:' .. lane.class
-  if home ~= 'r' then key = base .. 'parked:' .. string.sub(home, 2) .. ':' .. lane.class end
+  if state ~= 'r' then key = base .. 'parked:' .. string.sub(state, 2) .. ':' .. lane.class end
   call('HSET', keys.tags, lane.n, call('ZSCORE', key, lane.n))
   call('ZREM', key, lane.n)
-  call('HDEL', keys.home, lane.n)
-  if home ~= 'r' then stirred[#stirred + 1] = string.sub(home, 2) end
+  call('HDEL', keys.lane_state, lane.n)
+  if state ~= 'r' then touched_gates[#touched_gates + 1] = string.sub(state, 2) end
 end
 
--- Lanes of a group that is no longer paused find their homes again, in order of their numbers. Returns whether more are left.
+-- Make the lanes of a resumed group ready, in order of their numbers. Returns whether more are left.
 function q.resume_some(group, at_most)
   local after = call('HGET', keys.resuming, group)
   local lanes = after and call('ZRANGEBYSCORE', q.group_key(group), '(' .. after, '+inf', 'LIMIT', 0, at_most) or {}
   for _, n in ipairs(lanes) do
     local lane = q.lane_of(tonumber(n))
-    if call('EXISTS', lane.list) == 1 then q.house(lane) end
+    if call('EXISTS', lane.list) == 1 then q.set_lane_state(lane) end
   end
   if #lanes == at_most then
     call('HSET', keys.resuming, group, lanes[#lanes])
@@ -95,11 +95,11 @@ function q.resume_some(group, at_most)
   return false
 end
 
--- How many jobs of each lane have not ended: a lane without any is forgotten after a while.
-local ties = {}
-function q.tie(n, by) ties[n] = (ties[n] or 0) + by end
-function q.write_ties()
-  for n, by in pairs(ties) do
+-- Number of live jobs of each lane. A lane without any is deleted after an hour.
+local live_changes = {}
+function q.adjust_live(n, by) live_changes[n] = (live_changes[n] or 0) + by end
+function q.write_live()
+  for n, by in pairs(live_changes) do
     if by ~= 0 then
       local live = call('HINCRBY', keys.live, n, by)
       if live == 0 then
@@ -109,10 +109,10 @@ function q.write_ties()
       end
     end
   end
-  ties = {}
+  live_changes = {}
 end
 
--- Ids on their way into lanes: collected, then pushed lane by lane.
+-- Ids to push to lanes: collected, then pushed lane by lane.
 local heads, tails = {}, {}
 function q.push(side, n, id)
   local ids = side[n]
@@ -129,14 +129,14 @@ function q.write_pushes()
   for n, ids in pairs(tails) do
     local lane = q.lane_of(n)
     q.call_many('RPUSH', lane.list, ids)
-    q.deepen(lane.class, #ids)
-    q.house(lane)
+    q.add_depth(lane.class, #ids)
+    q.set_lane_state(lane)
   end
   for n, ids in pairs(heads) do
     local lane = q.lane_of(n)
     for i = #ids, 1, -1 do call('LPUSH', lane.list, ids[i]) end
-    q.deepen(lane.class, #ids)
-    q.house(lane)
+    q.add_depth(lane.class, #ids)
+    q.set_lane_state(lane)
   end
   heads, tails = {}, {}
 end

@@ -1,24 +1,24 @@
--- Jobs change state here and nowhere else.
+-- Changes of the state of jobs. No other module makes them.
 
--- What leaves is collected and removed in few calls, always before anything is leased in the same script.
-local ended, unleased = {}, {}
+-- Ended jobs and released leases: collected, and removed in few calls before the same script leases any job.
+local ended, released_leases = {}, {}
 
--- The job is over. Its id stays known until somebody says that the outcome is recorded.
+-- End a job. Its id stays known until its outcome is acknowledged.
 function q.end_job(kind, id, lane_n, e)
   ended[#ended + 1] = id
-  q.tie(lane_n, -1)
+  q.adjust_live(lane_n, -1)
   e.id = id
   local packed = q.emit(kind, e)
   if kind == 'expired' then q.log_failed(packed) end
   q.count(kind)
 end
 
--- What comes back to a lane that was cancelled ends instead.
-function q.condemn()
-  if not (next(heads) or next(tails)) or call('EXISTS', keys.doomed) == 0 then return end
+-- End the jobs that would return to a cancelled lane.
+function q.end_cancelled()
+  if not (next(heads) or next(tails)) or call('EXISTS', keys.cancelled_lanes) == 0 then return end
   for _, side in ipairs({ heads, tails }) do
     for n, ids in pairs(side) do
-      local cause = call('HGET', keys.doomed, n)
+      local cause = call('HGET', keys.cancelled_lanes, n)
       if cause then
         local records = q.get_many(keys.jobs, ids)
         for i, id in ipairs(ids) do
@@ -32,18 +32,18 @@ function q.condemn()
 end
 
 function q.write_moves()
-  q.condemn()
+  q.end_cancelled()
   q.call_many('HDEL', keys.jobs, ended)
   local remembered, at = {}, q.int(now_ms)
   for i = 1, #ended do remembered[2 * i - 1], remembered[2 * i] = ended[i], at end
   q.call_many('HSET', keys.remembered, remembered)
-  q.call_many('HDEL', keys.leases, unleased)
-  q.call_many('ZREM', keys.inflight, unleased)
-  ended, unleased = {}, {}
+  q.call_many('HDEL', keys.leases, released_leases)
+  q.call_many('ZREM', keys.inflight, released_leases)
+  ended, released_leases = {}, {}
   q.write_pushes()
 end
 
-function q.bury(id, lane, e)
+function q.dead_letter(id, lane, e)
   call('ZADD', keys.dead, q.int(now_ms), id)
   call('HSET', keys.letters, id, cmsgpack.pack({ lane.name, e.token, e.attempt, e.cause, e.error }))
   e.id = id
@@ -51,7 +51,7 @@ function q.bury(id, lane, e)
   q.count('dead')
 end
 
--- Whether the irreversible act happened is not known: hold the job under the token of its lease.
+-- Hold a job as uncertain under the token of its lease: whether the irreversible act happened is not known.
 function q.hold(id, lease, e)
   call('HSET', keys.held, id, q.pack_lease(lease))
   call('ZADD', keys.uncertain, q.int(now_ms), id)
@@ -60,13 +60,13 @@ function q.hold(id, lease, e)
   q.count('uncertain')
 end
 
--- Take the job out of flight, wherever its lease lies.
-function q.unlease(id, lease, refund)
+-- Release the lease of a job in flight or of an uncertain one.
+function q.release_lease(id, lease, refund)
   if lease.held then
     call('HDEL', keys.held, id)
     call('ZREM', keys.uncertain, id)
   else
-    unleased[#unleased + 1] = id
+    released_leases[#released_leases + 1] = id
     q.credit(q.lane_of(lease.lane), 1, refund and lease.token)
   end
 end
@@ -77,35 +77,35 @@ function q.promote(at_most)
   local records = q.get_many(keys.jobs, due)
   for i, id in ipairs(due) do q.push_tail(q.read_record(records[i]).lane, id) end
   q.call_many('ZREM', keys.scheduled, due)
-  q.condemn()
+  q.end_cancelled()
   q.write_pushes()
   return #due
 end
 
--- A server that was restarted, or a replica that took over, may have lost its last writes: a mark, while it still
--- knows the lease. Returns the last token from before. Claims call this first, so every later lease is of this life.
-function q.last_doubtful_token()
-  -- Drawn anew at every start, and whenever a replica becomes a master.
-  local life = string.match(call('INFO', 'replication'), 'master_replid:(%x+)')
-  local known = call('HMGET', keys.life, 'id', 'token')
-  if known[1] == life then return tonumber(known[2]) end
-  call('HSET', keys.life, 'id', life, 'token', q.int(q.last_token()))
+-- A restarted server, or a promoted replica, may have lost its last writes: a mark, but not its lease. Returns the last
+-- token before that. Claims call this first, so every later lease is newer.
+function q.last_token_before_restart()
+  -- It changes at every start, and when a replica is promoted.
+  local epoch = string.match(call('INFO', 'replication'), 'master_replid:(%x+)')
+  local known = call('HMGET', keys.server_epoch, 'id', 'token')
+  if known[1] == epoch then return tonumber(known[2]) end
+  call('HSET', keys.server_epoch, 'id', epoch, 'token', q.int(q.last_token()))
   return q.last_token()
 end
 
--- Leases that ran out: a job that is marked, or whose mark may be lost, is uncertain; any other goes back to the head
--- of its lane.
+-- End expired leases: a job that is marked, or whose mark may be lost, is uncertain. Any other returns to the head of
+-- its lane.
 function q.reap(at_most)
-  local doubtful = q.last_doubtful_token()
+  local last_before_restart = q.last_token_before_restart()
   local over = call('ZRANGEBYSCORE', keys.inflight, '-inf', q.int(now_ms), 'LIMIT', 0, at_most)
   local leases, records = q.get_many(keys.leases, over), q.get_many(keys.jobs, over)
-  local given_back, uncertain = 0, 0
+  local released, uncertain = 0, 0
   for i, id in ipairs(over) do
     local lease, job = q.read_lease(leases[i]), q.read_record(records[i])
     local e = { id = id, token = lease.token, attempt = job.attempts + 1, claim = job.closed + 1, cause = 'lease' }
-    local acted = lease.marked == 1 or lease.token <= doubtful
+    local acted = lease.marked == 1 or lease.token <= last_before_restart
     if lease.marked == 0 and acted then e.cause = 'restart' end
-    q.unlease(id, lease, not acted)
+    q.release_lease(id, lease, not acted)
     if acted then
       q.hold(id, lease, e)
       uncertain = uncertain + 1
@@ -115,32 +115,32 @@ function q.reap(at_most)
       q.push_head(job.lane, id)
       q.emit('released', e)
       q.count('reaped')
-      given_back = given_back + 1
+      released = released + 1
     end
   end
   q.write_moves()
-  return given_back, uncertain
+  return released, uncertain
 end
 
--- Ids whose outcome nobody recorded are forgotten in the end. Each call looks at some, in turn.
+-- Forget old ids whose outcome was not acknowledged. Each call scans some of them.
 function q.forget_old(remember_ms, look_at)
-  local from = call('HGET', keys.life, 'scan') or '0'
+  local from = call('HGET', keys.server_epoch, 'scan') or '0'
   local found = call('HSCAN', keys.remembered, from, 'COUNT', look_at)
   local old, ids = {}, found[2]
   for i = 1, #ids, 2 do
     if tonumber(ids[i + 1]) <= now_ms - remember_ms then old[#old + 1] = ids[i] end
   end
   q.call_many('HDEL', keys.remembered, old)
-  if found[1] ~= from then call('HSET', keys.life, 'scan', found[1]) end
+  if found[1] ~= from then call('HSET', keys.server_epoch, 'scan', found[1]) end
 end
 
--- End what stands in lanes that were cancelled. Returns how many ended, of how many ids.
-function q.drain(at_most)
+-- End jobs of cancelled lanes. Returns how many ended, and how many ids were processed.
+function q.cancel_step(at_most)
   local n_ended, looked = 0, 0
   while looked < at_most do
     local n = call('ZRANGE', keys.drain, 0, 0)[1]
     if not n then break end
-    local lane, cause = q.lane_of(tonumber(n)), call('HGET', keys.doomed, n)
+    local lane, cause = q.lane_of(tonumber(n)), call('HGET', keys.cancelled_lanes, n)
     local ids = call('LPOP', lane.list, at_most - looked) or {}
     local records = q.get_many(keys.jobs, ids)
     for i, id in ipairs(ids) do
@@ -153,7 +153,7 @@ function q.drain(at_most)
       end
     end
     looked = looked + #ids
-    q.deepen(lane.class, -#ids)
+    q.add_depth(lane.class, -#ids)
     if call('EXISTS', lane.list) == 0 then call('ZREM', keys.drain, n) end
   end
   return n_ended, looked
@@ -167,28 +167,28 @@ function q.forget_lanes(at_most)
   for _, n in ipairs(idle) do
     local lane, definition = q.lane_of(tonumber(n)), call('HGET', keys.lanes, n)
     if call('EXISTS', lane.list) == 1 then
-      -- It lists nothing but ids that were cancelled, behind a gate or a pause that keeps claims from them.
+      -- It lists only cancelled ids, which a gate or a pause keeps from claims.
       call('ZADD', keys.idle, q.int(now_ms), n)
     else
       if call('HGET', keys.lane_ids, definition) == n then call('HDEL', keys.lane_ids, definition) end
-      for _, key in ipairs({ keys.lanes, keys.tags, keys.live, keys.doomed }) do call('HDEL', key, n) end
+      for _, key in ipairs({ keys.lanes, keys.tags, keys.live, keys.cancelled_lanes }) do call('HDEL', key, n) end
       if lane.group ~= '' then call('ZREM', q.group_key(lane.group), n) end
       call('ZREM', keys.idle, n)
     end
   end
 end
 
--- The server's clock may step back. Then leases would end, and gates would open, later by as much.
+-- Detect that the server's clock stepped back. Leases would end and gates would open later by as much.
 function q.notice_clock()
   local behind_ms = q.clock_of('seen') - now_ms
   q.set_clock('seen', now_ms)
   if behind_ms <= 0 then
-    if call('HEXISTS', keys.life, 'clamp') == 1 then q.clamp_gates(500) end
+    if call('HEXISTS', keys.server_epoch, 'clamp') == 1 then q.clamp_gates(500) end
     return
   end
-  call('HDEL', keys.life, 'clamp')
+  call('HDEL', keys.server_epoch, 'clamp')
   q.clamp_gates(500)
-  -- Those of live workers are renewed anyway.
+  -- Leases of live workers are renewed anyway.
   local flying, moved = call('ZREVRANGE', keys.inflight, 0, 9999, 'WITHSCORES'), {}
   for i = 1, #flying, 2 do moved[i], moved[i + 1] = q.int(tonumber(flying[i + 1]) - behind_ms), flying[i] end
   q.call_many('ZADD', keys.inflight, moved)
@@ -198,21 +198,21 @@ end
 
 local SWEEP_MS = 1000
 
--- What need not be done in every claim.
+-- Maintenance that is not needed in every claim.
 function q.sweep(remember_ms)
   local since_ms = now_ms - q.clock_of('swept')
   if since_ms >= 0 and since_ms < SWEEP_MS then return end
   q.set_clock('swept', now_ms)
   q.notice_clock()
   q.forget_old(remember_ms, 500)
-  q.drain(1000)
+  q.cancel_step(1000)
   q.forget_lanes(100)
   if call('EXISTS', keys.resuming) == 1 then q.resume_some(call('HRANDFIELD', keys.resuming), 100) end
 end
 
 function q.finish()
   q.write_moves()
-  q.write_ties()
+  q.write_live()
   q.write_events()
   q.write_failed()
   q.write_gates()

@@ -1,8 +1,8 @@
--- Claim: choose a class, in it a lane, take a quantum of it that all its gates admit; until enough.
+-- Claim: choose a class and a lane, take a quantum that all its gates admit, and repeat.
 
-local VISIT = 20 -- jobs of one lane in one go, though many lanes are ready
+local VISIT = 20 -- jobs that are taken from one lane at once, also when many lanes are ready
 
--- A repeated nonce gets what the first got, as far as it still holds the leases.
+-- A repeated nonce gets the same reply, without the leases that were settled or lost since.
 function q.memory_key(worker) return base .. 'claim:' .. worker end
 function q.recall(worker, nonce)
   local memory = call('GET', q.memory_key(worker))
@@ -31,7 +31,7 @@ function q.choose_class(ready)
   return chosen, start, other
 end
 
--- How many jobs of one lane to take in one go: neither classes nor lanes may run far ahead of each other.
+-- Number of jobs to take from one lane at once: neither classes nor lanes may run far ahead of each other.
 function q.quantum(class, start, other, share, missing)
   local n = math.min(missing, share)
   if other < INF then
@@ -46,14 +46,14 @@ function q.admitted(lane, at_most)
   local n = at_most
   for _, name in ipairs(lane.gates) do
     local gate = q.gate_of(name)
-    local free = q.room(gate)
+    local free = q.capacity(gate)
     if free <= 0 then return 0, gate end
     n = math.min(n, free)
   end
   return n
 end
 
--- Add what of these ids is still a job to a batch; returns how many.
+-- Add the ids that are still jobs to a batch. Returns how many.
 function q.grant_all(lane, popped, ids, records)
   local found = call('HMGET', keys.jobs, unpack(popped))
   local before = #ids
@@ -73,10 +73,10 @@ function q.grant_all(lane, popped, ids, records)
   return #ids - before
 end
 
--- Returns ids and records of up to `want` jobs, leased under this script's token, and the names of their lanes.
+-- Lease up to `want` jobs under this script's token. Returns their ids, records and the names of their lanes.
 function q.take(worker, want, lease_ms)
   local ids, records, lanes = {}, {}, {}
-  -- Written in two calls at the end, however many lanes the batch is made of.
+  -- Written in two calls at the end, for any number of lanes.
   local leases, ends, end_ms = {}, {}, q.int(now_ms + lease_ms)
   local function lease(lane, from)
     local packed = q.pack_lease({ token = q.this_token(), lane = lane.n, marked = 0, worker = worker })
@@ -108,7 +108,7 @@ function q.take(worker, want, lease_ms)
       local popped = call('LPOP', lane.list, n)
       local granted = q.grant_all(lane, popped, ids, records)
       scans = scans - #popped
-      q.deepen(class, -#popped)
+      q.add_depth(class, -#popped)
       if granted > 0 then
         lease(lane, #ids - granted + 1)
         for _, name in ipairs(lane.gates) do q.debit(q.gate_of(name), granted) end
@@ -119,7 +119,7 @@ function q.take(worker, want, lease_ms)
       tag = tag + granted / lane.weight
       if #popped < n or call('EXISTS', lane.list) == 0 then
         call('ZREM', key, lane.n)
-        call('HDEL', keys.home, lane.n)
+        call('HDEL', keys.lane_state, lane.n)
         call('HSET', keys.tags, lane.n, q.real(tag))
         ready[class] = ready[class] - 1
       else
@@ -133,7 +133,7 @@ function q.take(worker, want, lease_ms)
   return ids, records, lanes
 end
 
--- The earliest instant at which asking again is worth it, ms; 0: nothing is waiting for anything.
+-- Earliest time at which another claim may find a job, ms; 0: no job waits.
 function q.next_instant()
   for _, class in ipairs(CLASSES) do
     if call('EXISTS', base .. 'ready:' .. class) == 1 then return now_ms, true end
@@ -146,8 +146,7 @@ function q.next_instant()
   return at == INF and 0 or math.max(at, now_ms), false
 end
 
--- Whether so many events wait for somebody to record them that no more work may be begun. Events that nobody reads are
--- kept up to the same number.
+-- Stop claims if too many events are not acknowledged. Without a consumer group, the newest are kept instead.
 local full = false
 function q.check_events(cap)
   if q.events_waiting() < cap then return end
@@ -159,7 +158,7 @@ function q.check_events(cap)
   end
 end
 
--- The reply that Python reads: a blob, then the records as they are.
+-- The reply: a packed header, then the records as stored.
 function q.reply(stale, ids, under, records, lanes)
   local named = {}
   for n, name in pairs(lanes) do named[#named + 1] = { n, name } end
@@ -181,7 +180,7 @@ function q.reply_again(stale, ids, under)
   return q.reply(stale, held, under, records, lanes)
 end
 
--- House-keeping in bounded steps, so that no other process need tick; then take.
+-- Maintenance in bounded steps, so that no process need run it; then take.
 function q.claim_batch(worker, want, lease_ms, remember_ms, events_cap)
   q.sweep(remember_ms)
   q.reap(100)

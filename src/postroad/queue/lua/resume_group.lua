@@ -1,10 +1,10 @@
--- Let a group that was paused go on, a step at a time. Should the caller die, claims go on with it.
+-- Resume a paused group, in steps. If the caller dies, claims complete them.
 -- uses     base lanes events gates moves
 -- KEYS[1]  base
 -- ARGV[1]  now_ms  empty for the server's TIME
 -- ARGV[2]  group
--- ARGV[3]  limit   lanes to look at
--- returns  1: call it again, 0: that was all, -1: it was not paused
+-- ARGV[3]  limit   lanes to process
+-- returns  1: more steps, 0: complete, -1: the group was not paused
 -- cost     O(limit log n)
 
 if call('HDEL', keys.paused, ARGV[2]) == 1 then

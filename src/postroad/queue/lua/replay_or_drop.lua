@@ -1,13 +1,13 @@
--- Put dead letters back into their lanes, or drop them. By id, or a slice of all, optionally of one cause.
+-- Return dead letters to their lanes, or delete them: by id, or a slice of all, optionally of one cause.
 -- uses     base lanes events gates moves
 -- KEYS[1]  base
 -- ARGV[1]  now_ms  empty for the server's TIME
--- ARGV[2]  action  `replay`: attempts start afresh; `drop`: the job is gone, its id remembered
+-- ARGV[2]  action  `replay`: attempts start again; `drop`: the job is deleted, its id remembered
 -- ARGV[3]  cause   only letters of this cause, if not empty
--- ARGV[4]  after   letters by age: go on behind this many that stay
--- ARGV[5]  limit   letters to look at
+-- ARGV[4]  after   letters to skip, by age
+-- ARGV[5]  limit   letters to process
 -- ARGV[6]  ids     msgpack [id, ...]; empty: by age
--- returns  how many were looked at, how many were put back or dropped
+-- returns  letters processed, letters replayed or dropped
 -- cost     O(n log n)
 
 local ids = cmsgpack.unpack(ARGV[6])
@@ -20,7 +20,7 @@ for _, id in ipairs(ids) do
     call('HDEL', keys.letters, id)
     call('ZREM', keys.dead, id)
     if ARGV[2] == 'drop' then
-      q.tie(q.read_record(call('HGET', keys.jobs, id)).lane, -1)
+      q.adjust_live(q.read_record(call('HGET', keys.jobs, id)).lane, -1)
       call('HDEL', keys.jobs, id)
       call('HSET', keys.remembered, id, q.int(now_ms))
       q.count('dropped')

@@ -1,9 +1,9 @@
--- Suspend a gate until an instant, or lift that.
+-- Pause a gate until a time, or resume it.
 -- uses     base lanes events gates moves
 -- KEYS[1]  base
 -- ARGV[1]  now_ms    empty for the server's TIME
 -- ARGV[2]  name
--- ARGV[3]  until_ms  0: lift; 9007199254740991: until lifted; below 0: so many ms from now
+-- ARGV[3]  until_ms  0: resume; 9007199254740991: no end; below 0: ms from now
 -- returns  1
 -- cost     O(log G)
 

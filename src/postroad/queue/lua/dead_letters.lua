@@ -1,4 +1,4 @@
--- Dead letters, the newest first. Read-only.
+-- Return dead letters, newest first. Read-only.
 -- uses     base
 -- KEYS[1]  base
 -- ARGV[1]  now_ms  empty for the server's TIME

@@ -1,4 +1,4 @@
--- The state of each id. Read-only.
+-- Return the state of each id. Read-only.
 -- uses     base
 -- KEYS[1]  base
 -- ARGV[1]  now_ms  empty for the server's TIME
