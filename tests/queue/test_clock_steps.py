@@ -134,7 +134,7 @@ async def test_the_watchdog_and_a_metric_tell_of_a_step(redis_url: str, caplog: 
                 return "stepped back by" in caplog.text
 
             await until(told)
-        await metrics.look([queue])
+        await metrics.refresh([queue])
     text = metrics.text().decode()
     told_s = re.search(r'postroad_queue_clock_stepped_back_seconds_total\{queue="stepping"\} (\S+)', text)
     assert told_s is not None

@@ -154,7 +154,7 @@ async def test_every_other_state_says_what_it_is(bench: Bench) -> None:
             "In flight: worker host-1 holds it until 2026-09-21 14:14:20 UTC, attempt 1, and has begun the act.",
         ],
         "unsure": [
-            f"Uncertain since {START}: {begun}. It is held until somebody resolves it.",
+            f"Uncertain since {START}: {begun}. It is held until it is resolved.",
         ],
         "dead": [f"A dead letter since {START}, after 1 attempt: user unknown (550 5.1.1)."],
         "later": [

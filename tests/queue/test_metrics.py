@@ -85,7 +85,7 @@ async def test_every_metric_of_a_queue_is_documented_and_every_documented_one_is
     metrics.worked("q", claimed=1, settled=["done"], stale=1)
     metrics.watchdog_tripped("q")
     await bench.queue.read_events("g", "c", count=1, block_ms=0)
-    await metrics.look([bench.queue])
+    await metrics.refresh([bench.queue])
     exposed = {
         # A counter's family is named without the ending of its samples.
         family.name + ("_total" if family.type == "counter" else ""): {
@@ -103,7 +103,7 @@ async def test_every_metric_of_a_queue_is_documented_and_every_documented_one_is
 async def test_a_server_that_is_away_is_said_to_be_away(own_redis: RedisServer) -> None:
     metrics = QueueMetrics()
     async with Queue.open(own_redis.url, "away", metrics=metrics) as queue:
-        await metrics.look([queue])
+        await metrics.refresh([queue])
         own_redis.kill()
         async with serve_metrics(metrics, [queue], host="127.0.0.1", port=0) as port:
             found = values((await get(port)).text)

@@ -87,7 +87,7 @@ async def test_metrics_count_the_living_by_role(bench: Bench) -> None:
     bench.clock.advance(ALIVE_MS)
     await bench.queue.beat(a_process(2))
     metrics = QueueMetrics()
-    await metrics.look([bench.queue])
+    await metrics.refresh([bench.queue])
     found = {
         sample.labels["role"]: sample.value
         for family in text_string_to_metric_families(metrics.text().decode())

@@ -1,11 +1,11 @@
 """Checks the invariants of a queue in short steps, while jobs move.
 
-What is true of one job, lane or gate is looked at in one script, and is exact at any time. Sums over lanes and gates
-are taken in one script while that is short, and left out where it is not. What only all steps together tell, such as a
-job that is in no lane, is exact when nothing moved meanwhile. Otherwise it has to be found by two audits in a row, of a
-job that did not leave its lane in between.
+An invariant of one job, lane or gate is checked in one script, so the result is always exact. Sums over lanes and gates
+are checked in one script if the queue is small, and omitted otherwise. Other invariants, as that a job is in a lane,
+need all steps: the result is exact if no job moved. Otherwise a violation counts only if two audits in a row find it,
+of a job that did not leave its lane meanwhile.
 
-A lane's list is read from its tail. Jobs are taken from its head and added at its tail, so none that stays is missed.
+A list is read from its tail. Jobs are claimed from its head and added at its tail, so no queued job is missed.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import msgspec
 from postroad.queue.scripts import Scripts
 
 STEP = 250
-"""Items that one script looks at."""
+"""Lanes, gates or jobs that one call processes. It takes the server some milliseconds."""
 
 SUMS = 3_000
-"""Lanes, gates and leases together, of which sums are taken in one script: some 15 ms."""
+"""Maximum number of lanes, gates and leases of which one script takes sums: some 15 ms."""
 
 _SCANNED = ("leases", "held", "scheduled", "uncertain", "dead")
 _CLASSES = ("urgent", "normal", "bulk")
@@ -31,16 +31,23 @@ _CLASSES = ("urgent", "normal", "bulk")
 
 @dataclass
 class _Findings:
-    """What is wrong, by a code that names the fault and its subject, and whether nothing moved meanwhile."""
+    """Violations by code and subject, and whether no job moved meanwhile."""
 
     wrong: dict[str, str] = field(default_factory=dict)
     quiet: bool = False
 
 
 async def audit(scripts: Scripts) -> list[str]:
-    """Return the invariants that do not hold, in words. Memory: some 150 bytes for each job.
+    """Check all invariants. Needs some 150 bytes of memory for each job.
 
-    Raises UnavailableError.
+    Args:
+        scripts: Scripts of the queue.
+
+    Returns:
+        One sentence for each invariant that does not hold.
+
+    Raises:
+        UnavailableError: The server does not reply.
     """
     first = await _Audit(scripts).run()
     if first.quiet or not first.wrong:
@@ -53,9 +60,9 @@ class _Audit:
     def __init__(self, scripts: Scripts) -> None:
         self._scripts = scripts
         self._found = _Findings()
-        self._in_lane: dict[str, int] = {}  # jobs that have to be in a lane, and how often they left it
+        self._in_lane: dict[str, int] = {}  # jobs that must be in a lane, and how often they left it
         self._jobs_of: Counter[int] = Counter()
-        self._cancelled = 0  # ids that stand in lanes and were cancelled
+        self._cancelled = 0  # cancelled ids that lanes still list
 
     async def run(self) -> _Findings:
         before = await self._stamp()

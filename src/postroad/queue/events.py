@@ -294,6 +294,9 @@ class EventOperations:
             id: Id of the job.
             token: Token of the lost lease.
             note: Opaque data of the outcome.
+
+        Raises:
+            UnavailableError: The server does not reply.
         """
         await self._scripts.report_late(id, token, note)
 
@@ -311,6 +314,9 @@ class EventOperations:
             count: Maximum number of events.
             block_ms: Time to wait for an event, in ms, at most 30,000. 0: none.
             idle_ms: Time after which events of another consumer are taken over, in ms.
+
+        Raises:
+            UnavailableError: The server does not reply.
         """
         return await self._log.read(group, consumer, count=count, block_ms=block_ms, idle_ms=idle_ms)
 
@@ -321,6 +327,9 @@ class EventOperations:
             group: Name of the group.
             events: Events that it has read.
             forget: Ids of ended jobs that the queue need not remember.
+
+        Raises:
+            UnavailableError: The server does not reply.
         """
         entries = msgspec.msgpack.encode(self._log.acknowledge(group, events))
         try:

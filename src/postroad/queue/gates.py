@@ -146,6 +146,9 @@ class GateOperations:
         Args:
             gate: Name and limits.
             owner: Component that sets the limits. `gates` returns it, so that the component can find them again.
+
+        Raises:
+            UnavailableError: The server does not reply.
         """
         await self._scripts.set_gate(gate.name, limits_of(gate, owner=owner))
 
@@ -155,11 +158,18 @@ class GateOperations:
         Args:
             gate: Name of the gate.
             rate: The new rate.
+
+        Raises:
+            UnavailableError: The server does not reply.
         """
         await self._scripts.set_gate(gate, limits_of(Gate(name=gate, rate=rate), only=True))
 
     async def gates(self) -> list[GateState]:
-        """Return every gate that was set, or that a lane names, sorted by name."""
+        """Return every gate that was set, or that a lane names, sorted by name.
+
+        Raises:
+            UnavailableError: The server does not reply.
+        """
         found: dict[str, GateState] = {}  # A scan may return a gate twice.
         cursor = b"0"
         while True:
@@ -174,6 +184,9 @@ class GateOperations:
         Args:
             gate: Name of the gate.
             until_ms: End of the pause, in ms since the epoch. None: until `resume_gate`.
+
+        Raises:
+            UnavailableError: The server does not reply.
         """
         await self._scripts.pause_gate(gate, FOREVER_MS if until_ms is None else max(until_ms, 1))
 
@@ -183,6 +196,9 @@ class GateOperations:
         Args:
             gate: Name of the gate.
             pause_ms: Duration of the pause, in ms.
+
+        Raises:
+            UnavailableError: The server does not reply.
         """
         await self._scripts.pause_gate(gate, -max(pause_ms, 1))
 
@@ -191,6 +207,9 @@ class GateOperations:
 
         Args:
             gate: Name of the gate.
+
+        Raises:
+            UnavailableError: The server does not reply.
         """
         await self._scripts.pause_gate(gate, 0)
 
@@ -205,6 +224,7 @@ class GateOperations:
 
         Raises:
             ValueError: The name is empty.
+            UnavailableError: The server does not reply.
         """
         after = await self._scripts.pause_group(_require_name(group), 0, STEP)
         while after:
@@ -221,6 +241,7 @@ class GateOperations:
 
         Raises:
             ValueError: The name is empty.
+            UnavailableError: The server does not reply.
         """
         more = await self._scripts.resume_group(_require_name(group), STEP)
         if more < 0:
@@ -245,6 +266,7 @@ class GateOperations:
 
         Raises:
             ValueError: The name is empty.
+            UnavailableError: The server does not reply.
         """
         upto = await self._scripts.cancel_group(_require_name(group), cause, 0, STEP)
         while upto:

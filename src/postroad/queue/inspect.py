@@ -157,7 +157,7 @@ def explain(job: JobDetails) -> Explanation:
             words, since_ms = [_in_flight(job)], None
         case JobState.UNCERTAIN:
             begun = f"worker {job.worker} had begun the act and its outcome is not known"
-            words = [f"Uncertain since {_at(job.at_ms)}: {begun}. It is held until somebody resolves it."]
+            words = [f"Uncertain since {_at(job.at_ms)}: {begun}. It is held until it is resolved."]
         case JobState.DEAD:
             said = f" ({job.error})" if job.error else ""
             words = [
@@ -272,7 +272,7 @@ def rate_in_words(rate: Rate) -> str:
 
 def _at(ms: int | None) -> str:
     if ms is None:
-        return "an unknown instant"
+        return "an unknown time"
     return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
@@ -290,6 +290,9 @@ class InspectOperations:
 
         Args:
             ids: Ids of jobs.
+
+        Raises:
+            UnavailableError: The server does not reply.
         """
         replies = await self._scripts.states(msgspec.msgpack.encode(ids))
         return [JobState(state.decode()) if state else None for state in replies]
@@ -299,6 +302,9 @@ class InspectOperations:
 
         Args:
             id: Id of the job.
+
+        Raises:
+            UnavailableError: The server does not reply.
         """
         return read_details(id, await self._scripts.find(id))
 
@@ -307,5 +313,8 @@ class InspectOperations:
 
         Args:
             id: Id of the job.
+
+        Raises:
+            UnavailableError: The server does not reply.
         """
         return explain(await self.find(id))

@@ -1,4 +1,4 @@
-"""What a process tells Prometheus of its queues. docs/reference/metrics.md lists every metric."""
+"""Prometheus metrics of queues and their workers. docs/reference/metrics.md lists them."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from postroad.queue.stats import STEPPED_BACK_MS, STEPS_BACK, QueueStats
 logger = logging.getLogger(__name__)
 
 SCRIPT_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
-"""Buckets of the latency of a script, the way to the server and back included."""
+"""Buckets of the latency of a script, with its round trip."""
 
 MAX_GATES = 500
-"""Gates that are shown, those with most lanes waiting first: each is a time series."""
+"""Maximum number of exported gates, those with most parked lanes first. Each is a time series."""
 
 MAX_REQUEST_S = 10.0
 
@@ -35,17 +35,17 @@ class _Snapshot(NamedTuple):
     processes: Sequence[Process]
 
 
-async def _look(queue: Queue) -> _Snapshot:
+async def _snapshot(queue: Queue) -> _Snapshot:
     return _Snapshot(await queue.stats(), await queue.gates(), await queue.processes())
 
 
 class QueueMetrics:
-    """Give it to `Queue.open`; `serve_metrics` shows it. One for each process, whatever queues it has."""
+    """The metrics of one process, for `Queue.open` and `serve_metrics`."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._standing = _Standing()
-        self.registry.register(self._standing)
+        self._collector = _QueueCollector()
+        self.registry.register(self._collector)
         self._scripts = Histogram(
             "postroad_queue_script_seconds",
             "Latency of scripts, as this process sees it",
@@ -68,37 +68,45 @@ class QueueMetrics:
         return Counter(name, documentation, labels, registry=self.registry)
 
     def script_ran(self, queue: str, script: str, seconds: float) -> None:
+        """Count one call of a script."""
         self._scripts.labels(queue, script).observe(seconds)
 
     def worked(self, queue: str, *, claimed: int, settled: Iterable[str], stale: int) -> None:
-        """One round trip of a worker."""
+        """Count the jobs of one call of a worker."""
         self._claimed.labels(queue).inc(claimed)
         self._stale.labels(queue).inc(stale)
         for verdict in settled:
             self._settled.labels(queue, verdict).inc()
 
     def watchdog_tripped(self, queue: str) -> None:
+        """Count a worker that was idle while jobs were ready."""
         self._trips.labels(queue).inc()
 
-    async def look(self, queues: Iterable[Queue]) -> None:
-        """See how these queues stand now."""
+    async def refresh(self, queues: Iterable[Queue]) -> None:
+        """Take a snapshot of each queue.
+
+        Args:
+            queues: Queues of this process. An unavailable one is exported as down.
+        """
         for queue in queues:
             try:
-                self._standing.snapshots[queue.name] = await _look(queue)
+                self._collector.snapshots[queue.name] = await _snapshot(queue)
             except UnavailableError:
-                self._standing.snapshots[queue.name] = None
+                self._collector.snapshots[queue.name] = None
 
     def text(self) -> bytes:
+        """Return the metrics in the text format of Prometheus."""
         return generate_latest(self.registry)
 
 
-class _Standing(Collector):
-    """What is the same whoever asks: it is read from the server, at every look."""
+class _QueueCollector(Collector):
+    """Exports the state of queues, from the last snapshots."""
 
     def __init__(self) -> None:
         self.snapshots: dict[str, _Snapshot | None] = {}
 
     def collect(self) -> Iterator[Metric]:
+        """Yield the metrics of all snapshots."""
         up = _gauge("up", "1 if the queue's server answers", ["queue"])
         for name, snapshot in self.snapshots.items():
             up.add_metric([name], snapshot is not None)
@@ -156,9 +164,9 @@ def _events(snapshots: dict[str, _Snapshot]) -> Iterator[Metric]:
 
 def _gates(snapshots: dict[str, _Snapshot]) -> Iterator[Metric]:
     labels = ["queue", "gate"]
-    in_flight = _gauge("gate_in_flight", "Jobs in flight behind a gate", labels)
+    in_flight = _gauge("gate_in_flight", "Jobs in flight that a gate counts", labels)
     used = _gauge("gate_used_ratio", "Share of a gate's limit that is in use now; 1: it admits nothing", labels)
-    waiting = _gauge("gate_parked_lanes", "Lanes that wait at a gate", labels)
+    waiting = _gauge("gate_parked_lanes", "Lanes that are parked at a gate", labels)
     for name, (_, gates, _) in snapshots.items():
         shown = [state for state in gates if state.capacity is not None or state.in_flight or state.parked_lanes]
         shown.sort(key=lambda state: (-state.parked_lanes, -state.in_flight))
@@ -171,9 +179,7 @@ def _gates(snapshots: dict[str, _Snapshot]) -> Iterator[Metric]:
 
 
 def _processes(snapshots: dict[str, _Snapshot]) -> Iterator[Metric]:
-    alive = GaugeMetricFamily(
-        "postroad_processes", "Processes that are alive; one that is gone counts for nothing", labels=["queue", "role"]
-    )
+    alive = GaugeMetricFamily("postroad_processes", "Processes that are alive", labels=["queue", "role"])
     for name, (_, _, processes) in snapshots.items():
         for role in sorted({process.role for process in processes}):
             alive.add_metric([name, role], sum(process.alive for process in processes if process.role == role))
@@ -181,7 +187,14 @@ def _processes(snapshots: dict[str, _Snapshot]) -> Iterator[Metric]:
 
 
 def used_ratio(state: GateState) -> float:
-    """0: idle. 1: it admits nothing more. Between: the most used of its concurrency and its rate's burst."""
+    """Return the used share of a gate, 0 to 1: the larger of its concurrency and its burst.
+
+    Args:
+        state: State of the gate.
+
+    Returns:
+        0 if the gate is idle, 1 if it admits no job.
+    """
     if state.capacity is None:
         return 0.0
     if state.capacity == 0:
@@ -191,7 +204,20 @@ def used_ratio(state: GateState) -> float:
 
 @asynccontextmanager
 async def serve_metrics(metrics: QueueMetrics, queues: Sequence[Queue], *, host: str, port: int) -> AsyncIterator[int]:
-    """Answer ``GET /metrics`` in Prometheus' text format; yields the port (0 asks for any). Raises ConfigError."""
+    """Serve ``GET /metrics`` in the text format of Prometheus while this is open.
+
+    Args:
+        metrics: Metrics of this process.
+        queues: Queues of which each request takes a snapshot.
+        host: Address to listen at.
+        port: Port. 0: any free one.
+
+    Yields:
+        The port.
+
+    Raises:
+        ConfigError: The address cannot be used.
+    """
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -207,7 +233,7 @@ async def serve_metrics(metrics: QueueMetrics, queues: Sequence[Queue], *, host:
     try:
         server = await asyncio.start_server(answer, host, port)
     except OSError as error:
-        raise ConfigError(f"metrics cannot be served at {host}:{port}: {error}", remedy="Name another port.") from error
+        raise ConfigError(f"Metrics cannot be served at {host}:{port}: {error}.", remedy="Set another port.") from error
     async with server:
         yield server.sockets[0].getsockname()[1]
 
@@ -217,7 +243,7 @@ async def _response(head: bytes, metrics: QueueMetrics, queues: Sequence[Queue])
     path = rest.partition(b" ")[0].partition(b"?")[0]
     if method != b"GET" or path != b"/metrics":
         return b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-    await metrics.look(queues)
+    await metrics.refresh(queues)
     body = metrics.text()
     return (
         f"HTTP/1.1 200 OK\r\nContent-Type: {CONTENT_TYPE_LATEST}\r\nContent-Length: {len(body)}\r\n"

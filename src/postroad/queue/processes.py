@@ -142,6 +142,9 @@ class ProcessOperations:
 
         Args:
             beat: Heartbeat of a process.
+
+        Raises:
+            UnavailableError: The server does not reply.
         """
         await self._scripts.beat(beat.id, msgspec.msgpack.encode(beat), FORGET_MS, MAX_PROCESSES)
 
@@ -150,9 +153,16 @@ class ProcessOperations:
 
         Args:
             id: Id of its heartbeat.
+
+        Raises:
+            UnavailableError: The server does not reply.
         """
         await self._scripts.beat(id, b"", FORGET_MS, MAX_PROCESSES)
 
     async def processes(self) -> list[Process]:
-        """Return the processes with a heartbeat in the last hour, the latest first."""
+        """Return the processes with a heartbeat in the last hour, the latest first.
+
+        Raises:
+            UnavailableError: The server does not reply.
+        """
         return read_processes(self.name, await self._scripts.processes(MAX_PROCESSES))

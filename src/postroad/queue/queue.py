@@ -124,6 +124,9 @@ class Queue(GateOperations, EventOperations, InspectOperations, RecoveryOperatio
 
         Returns:
             How many jobs were accepted, and how many ids were known.
+
+        Raises:
+            UnavailableError: The server does not reply.
         """
         definition = _pack([lane.name, lane.job_class, lane.weight, lane.gates, lane.group])
         accepted = 0
@@ -143,6 +146,9 @@ class Queue(GateOperations, EventOperations, InspectOperations, RecoveryOperatio
 
         Returns:
             Number of moved jobs.
+
+        Raises:
+            UnavailableError: The server does not reply.
         """
         return await self._scripts.promote(limit, self._retention.remember_ms)
 
@@ -155,6 +161,9 @@ class Queue(GateOperations, EventOperations, InspectOperations, RecoveryOperatio
 
         Returns:
             For each id, whether it was scheduled.
+
+        Raises:
+            UnavailableError: The server does not reply.
         """
         moved: list[bool] = []
         for start in range(0, len(ids), MAX_JOBS):
@@ -171,6 +180,9 @@ class Queue(GateOperations, EventOperations, InspectOperations, RecoveryOperatio
 
         Returns:
             Number of jobs that ended.
+
+        Raises:
+            UnavailableError: The server does not reply.
         """
         cancelled = 0
         for start in range(0, len(ids), MAX_JOBS):
@@ -186,6 +198,9 @@ class Queue(GateOperations, EventOperations, InspectOperations, RecoveryOperatio
             want: Maximum number of jobs, 1 to 1000.
             lease_ms: Duration of the leases, in ms.
             nonce: Unique id of this call. The same nonce again returns the same jobs, without those settled since.
+
+        Raises:
+            UnavailableError: The server does not reply.
         """
         want = min(want, MAX_JOBS)
         reply = await self._scripts.claim(worker, nonce, want, lease_ms, *self._retention.bounds)
@@ -199,6 +214,9 @@ class Queue(GateOperations, EventOperations, InspectOperations, RecoveryOperatio
 
         Returns:
             For each job, whether its lease is valid. If not, the act must not happen.
+
+        Raises:
+            UnavailableError: The server does not reply.
         """
         return [held == 1 for held in await self._scripts.mark(_leases(jobs))]
 
@@ -224,6 +242,9 @@ class Queue(GateOperations, EventOperations, InspectOperations, RecoveryOperatio
 
         Returns:
             Ids whose lease was lost, and the claimed jobs.
+
+        Raises:
+            UnavailableError: The server does not reply.
         """
         done, commands, notes, twice = self._partition(verdicts)
         nonce, want = nonce or uuid4().hex, min(want, MAX_JOBS)
@@ -264,6 +285,9 @@ class Queue(GateOperations, EventOperations, InspectOperations, RecoveryOperatio
 
         Returns:
             For each job, whether its lease is valid.
+
+        Raises:
+            UnavailableError: The server does not reply.
         """
         return [held == 1 for held in await self._scripts.extend(_leases(jobs), lease_ms)]
 
@@ -275,6 +299,9 @@ class Queue(GateOperations, EventOperations, InspectOperations, RecoveryOperatio
 
         Returns:
             How many jobs were released, and how many are uncertain.
+
+        Raises:
+            UnavailableError: The server does not reply.
         """
         return Reaped(*await self._scripts.reap(limit))
 
@@ -287,6 +314,7 @@ class Queue(GateOperations, EventOperations, InspectOperations, RecoveryOperatio
 
         Raises:
             StateError: The job is not uncertain.
+            UnavailableError: The server does not reply.
         """
         found = read_uncertain(await self._scripts.uncertain(1, id))
         if found:
@@ -305,6 +333,9 @@ class Queue(GateOperations, EventOperations, InspectOperations, RecoveryOperatio
 
         Returns:
             One sentence for each invariant that does not hold.
+
+        Raises:
+            UnavailableError: The server does not reply.
         """
         return await audit(self._scripts)
 

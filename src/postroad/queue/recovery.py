@@ -74,6 +74,9 @@ class RecoveryOperations:
 
         Returns:
             The letters, and the cursor of the next page. None: this is the last one.
+
+        Raises:
+            UnavailableError: The server does not reply.
         """
         letters = read_letters(await self._scripts.dead_letters(cursor, count))
         return letters, cursor + count if len(letters) == count else None
@@ -87,6 +90,9 @@ class RecoveryOperations:
 
         Returns:
             Number of replayed jobs.
+
+        Raises:
+            UnavailableError: The server does not reply.
         """
         return await self._process_dead_letters("replay", ids, cause)
 
@@ -99,6 +105,9 @@ class RecoveryOperations:
 
         Returns:
             Number of deleted jobs.
+
+        Raises:
+            UnavailableError: The server does not reply.
         """
         return await self._process_dead_letters("drop", ids, cause)
 
@@ -122,5 +131,8 @@ class RecoveryOperations:
 
         Args:
             limit: Maximum number of jobs.
+
+        Raises:
+            UnavailableError: The server does not reply.
         """
         return read_uncertain(await self._scripts.uncertain(limit, ""))

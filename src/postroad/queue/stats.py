@@ -102,11 +102,19 @@ class StatsOperations:
     _retention: Retention
 
     async def stats(self) -> QueueStats:
-        """Return the statistics of the queue."""
+        """Return the statistics of the queue.
+
+        Raises:
+            UnavailableError: The server does not reply.
+        """
         return read_stats(await self._scripts.stats())
 
     async def probe(self) -> QueueStats:
-        """Return the statistics by a new connection, hence from the server that has the queue now."""
+        """Return the statistics by a new connection, hence from the server that has the queue now.
+
+        Raises:
+            UnavailableError: The server does not reply.
+        """
         connections = self._connections.clone()
         try:
             return read_stats(await connections.scripts.stats())

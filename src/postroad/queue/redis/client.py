@@ -50,6 +50,7 @@ class Client(Redis):
     finder: ServerFinder | None = None
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Run a command on the server that has the queue."""
         run = cast("Callable[..., Awaitable[Any]]", super().execute_command)
         return await self._with_redirects(lambda: run(*args, **options))
 

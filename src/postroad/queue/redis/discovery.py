@@ -136,6 +136,8 @@ class SentinelFinder(_Discovery):
         """Do nothing: only sentinels name the primary."""
 
     async def find(self, gone: Set[Host]) -> Host:
+        """Ask the sentinels for the primary, see `ServerFinder.find`."""
+
         async def ask(client: Redis, _: Host) -> Host | None:
             named = await raw_reply(client, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service)
             return (text_of(named[0]), int(named[1])) if named else None
@@ -159,6 +161,8 @@ class ClusterFinder(_Discovery):
         self._slot = key_slot(key.encode())
 
     async def find(self, gone: Set[Host]) -> Host:
+        """Ask the nodes for the owner of the slot, see `ServerFinder.find`."""
+
         async def ask(client: Redis, asked: Host) -> Host | None:
             owner = None
             for first, last, *nodes in await raw_reply(client, "CLUSTER", "SLOTS"):
@@ -183,6 +187,7 @@ class DiscoveringConnection(Connection):
         self._finder = finder
 
     async def connect_check_health(self, check_health: bool = True, retry_socket_connect: bool = True) -> None:
+        """Connect to the server that the finder names. If it does not reply, ask once more."""
         connect = super().connect_check_health
         gone: set[Host] = set()
         while not self.is_connected:
@@ -198,6 +203,7 @@ class DiscoveringConnection(Connection):
                 gone.add(host)
 
     async def on_connect_check_health(self, check_health: bool = True) -> None:
+        """Log in, and refuse a server that is not a primary."""
         await super().on_connect_check_health(check_health=check_health)
         # The view of a sentinel may be old. A replica would reply to reads with old data.
         await self.send_command("INFO", "replication", check_health=False)
