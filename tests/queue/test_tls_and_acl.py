@@ -27,7 +27,7 @@ from postroad.queue import (
     Worker,
     this_process,
 )
-from postroad.queue.scripts import Connections
+from postroad.queue.scripts import ServerConnections
 from tests.queue.conftest import jobs, until
 from tests.queue.nodes import PERSISTENT, Node, binary_of, free_port, started
 
@@ -205,7 +205,7 @@ async def test_a_worker_goes_on_when_its_password_is_right_again(
 
 
 def test_what_a_queue_is_made_of_shows_no_password() -> None:
-    connections = Connections("redis+sentinel://u:s3cret@h/m?sentinel_password=s3cret", "pr:{q}", None, None)
+    connections = ServerConnections("redis+sentinel://u:s3cret@h/m?sentinel_password=s3cret", "pr:{q}", None, None)
     shown = "".join(
         repr(part)
         for part in (

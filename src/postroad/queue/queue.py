@@ -20,7 +20,7 @@ from postroad.queue.inspect import InspectOperations
 from postroad.queue.processes import ProcessOperations
 from postroad.queue.recovery import RecoveryOperations, read_uncertain
 from postroad.queue.redis.server import require_persistence, require_unsharded
-from postroad.queue.scripts import Connections
+from postroad.queue.scripts import ServerConnections
 from postroad.queue.stats import StatsOperations
 from postroad.queue.types import (
     Batch,
@@ -55,7 +55,7 @@ class Queue(GateOperations, EventOperations, InspectOperations, RecoveryOperatio
     def __init__(
         self,
         name: str,
-        connections: Connections,
+        connections: ServerConnections,
         retry: RetryPolicy,
         rng: Random,
         retention: Retention,
@@ -107,7 +107,7 @@ class Queue(GateOperations, EventOperations, InspectOperations, RecoveryOperatio
         if not name or "}" in name:
             raise ConfigError(f"{name!r} is not a valid queue name.", remedy="It may not be empty or contain a brace.")
         ran = partial(metrics.script_ran, name) if metrics else None
-        connections = Connections(url, f"pr:{{{name}}}", clock, ran, sync_replicas)
+        connections = ServerConnections(url, f"pr:{{{name}}}", clock, ran, sync_replicas)
         try:
             await require_persistence(connections.client, ephemeral=ephemeral)
             await require_unsharded(connections.client, name)

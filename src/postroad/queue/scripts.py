@@ -194,14 +194,14 @@ class Scripts:
         return cast("bytes", await self._run("audit", part, subject, cursor, limit))
 
 
-class Connections:
+class ServerConnections:
     """A client for scripts, and one for reads that block on the server."""
 
     def __init__(self, url: str, base: str, clock: Clock | None, ran: Ran | None, replicas: int = 0) -> None:
         self.client = connect(url, base)
         self.blocking = connect(url, base)
         self.scripts = Scripts(self.client, base, clock, ran, replicas)
-        self.clone = partial(Connections, url, base, clock, ran, replicas)
+        self.clone = partial(ServerConnections, url, base, clock, ran, replicas)
         """Opens the same connections again."""
 
     async def drop(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct, field
 
-from postroad.queue.scripts import Connections, Scripts
+from postroad.queue.scripts import Scripts, ServerConnections
 from postroad.queue.types import Retention
 
 STEPS_BACK = "clock_steps_back"
@@ -97,7 +97,7 @@ def read_stats(blob: bytes) -> QueueStats:
 class StatsOperations:
     """The methods of `Queue` for statistics. All raise UnavailableError if the server does not reply."""
 
-    _connections: Connections
+    _connections: ServerConnections
     _scripts: Scripts
     _retention: Retention
 
