@@ -123,6 +123,9 @@ def to_command(job: ClaimedJob, verdict: Undone, policy: RetryPolicy, rng: Rando
         verdict: Any verdict but `Done`.
         policy: Number of attempts and their delays.
         rng: Spreads delays.
+
+    Returns:
+        The command, as the script reads it.
     """
     match verdict:
         case Retry() if job.attempt >= policy.attempts:

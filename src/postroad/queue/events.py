@@ -315,6 +315,9 @@ class EventOperations:
             block_ms: Time to wait for an event, in ms, at most 30,000. 0: none.
             idle_ms: Time after which events of another consumer are taken over, in ms.
 
+        Returns:
+            Events in the order of the stream. Empty: there was none in time.
+
         Raises:
             UnavailableError: The server does not reply.
         """

@@ -134,7 +134,7 @@ class Explanation(Struct, frozen=True, kw_only=True):
 
 
 def explain(job: JobDetails) -> Explanation:
-    """Explain where a job is and when it can be claimed.
+    """Return where a job is, what holds it and when it can be claimed.
 
     Args:
         job: Its details, from `Queue.find`.
@@ -309,7 +309,7 @@ class InspectOperations:
         return read_details(id, await self._scripts.find(id))
 
     async def explain(self, id: str) -> Explanation:  # noqa: A002 - the field's word
-        """Explain where a job is and when it can be claimed.
+        """Return where a job is, what holds it and when it can be claimed.
 
         Args:
             id: Id of the job.

@@ -199,6 +199,9 @@ class Queue(GateOperations, EventOperations, InspectOperations, RecoveryOperatio
             lease_ms: Duration of the leases, in ms.
             nonce: Unique id of this call. The same nonce again returns the same jobs, without those settled since.
 
+        Returns:
+            The claimed jobs, and when to claim again.
+
         Raises:
             UnavailableError: The server does not reply.
         """

@@ -76,6 +76,9 @@ def parse_redis_url(url: str) -> RedisUrl:
     Args:
         url: As in the examples of this module.
 
+    Returns:
+        The parts of the URL.
+
     Raises:
         ConfigError: It is not the URL of a Redis server. The message does not quote it: it may contain a password.
     """
