@@ -48,11 +48,10 @@ def step_message(
     found = (
         Session(connection)
         .exec(
-            select(Step, Campaign, Sender).where(
-                Step.id == step_id,
-                col(Campaign.id) == col(Step.campaign_id),
-                col(Sender.id) == (col(Campaign.sender_id) if sender_id is None else sender_id),
-            )
+            select(Step, Campaign, Sender)
+            .join(Campaign, col(Campaign.id) == col(Step.campaign_id))
+            .join(Sender, col(Sender.id) == (col(Campaign.sender_id) if sender_id is None else sender_id))
+            .where(Step.id == step_id)
         )
         .one_or_none()
     )

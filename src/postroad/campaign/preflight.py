@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
 import sqlalchemy as sa
 
-from postroad.campaign.message import StepMessage, step_message
+from postroad.campaign.message import step_message
+from postroad.campaign.trial import RenderingFault, StepTrial, Tried, try_audience
 from postroad.dns.finding import Finding as DnsFinding
 from postroad.dns.finding import failures, in_words
 from postroad.dns.identity import is_reserved
-from postroad.errors import ConfigError, DataError, PreflightError
-from postroad.mail.template import RESERVED
+from postroad.errors import ConfigError, PreflightError
+from postroad.mail.message import CompiledMessage
 from postroad.mail.token import TokenSigner
 from postroad.settings import Settings
 from postroad.store.campaign import Campaign, StepKind, find_campaign, steps_of
 from postroad.store.dns_report import last_report, open_holds
 from postroad.store.engine import read
+
+RENDERING_S: Final = 600.0
+"""Processor time for renderings. A million recipients of an ordinary template take a minute at most."""
 
 
 class Level(StrEnum):
@@ -33,11 +37,16 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing that is wrong, and how to mend it."""
+    """One thing that is wrong, and how to correct it.
+
+    ``recipients``: how many it concerns; ``examples``: some of them. Unset: it concerns the campaign.
+    """
 
     level: Level
     what: str
     remedy: str
+    recipients: int | None = None
+    examples: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +72,29 @@ class PreflightReport:
 
 
 def check(
-    engine: sa.Engine, settings: Settings, signer: TokenSigner, name: str, *, before_import: bool = False
+    engine: sa.Engine,
+    settings: Settings,
+    signer: TokenSigner,
+    name: str,
+    *,
+    before_import: bool = False,
+    budget_s: float = RENDERING_S,
+    progress: Callable[[int, int], None] | None = None,
 ) -> PreflightReport:
-    """Check a campaign as it stands in the store. Raises StateError when there is none of that name.
+    """Check a campaign as it is in the store, and render its steps for its audience.
 
-    ``before_import``: the launch imports the audience's file first, so an audience that is empty or cut short is no
-    finding yet.
+    Args:
+        engine: The database.
+        settings: Those of postroad.toml.
+        signer: Signs the links of renderings.
+        name: The campaign's.
+        before_import: The launch imports the audience's file first, so an audience that is empty or whose import did
+            not end is no finding yet.
+        budget_s: Processor time for renderings, in seconds. What remains is said by a warning.
+        progress: Is called with the number of recipients that were looked at, and with that of all.
+
+    Raises:
+        StateError: No campaign has that name.
     """
     with read(engine) as connection:
         campaign = find_campaign(connection, name)
@@ -77,12 +103,15 @@ def check(
                 sa.text("SELECT count(*) FROM audience_member WHERE audience_id = :id"), {"id": campaign.audience_id}
             ).scalar_one()
         )
+        of_steps, trials = _check_steps(connection, settings, signer, campaign)
         findings = [
             *(() if before_import else _check_audience(connection, campaign, recipients)),
             *_check_settings(connection, settings, campaign),
             *_check_dns(connection, settings, campaign),
-            *_check_steps(connection, settings, signer, campaign),
+            *of_steps,
         ]
+    tried = try_audience(engine, campaign.audience_id, trials, total=recipients, budget_s=budget_s, progress=progress)
+    findings += _check_renderings(trials, tried)
     return PreflightReport(campaign=name, recipients=recipients, findings=tuple(findings))
 
 
@@ -161,62 +190,63 @@ def _check_sender_dns(connection: sa.Connection, settings: Settings, sender: str
 
 def _check_steps(
     connection: sa.Connection, settings: Settings, signer: TokenSigner, campaign: Campaign
-) -> Iterator[Finding]:
+) -> tuple[list[Finding], list[StepTrial]]:
+    """Check each step by itself. Returns what is wrong, and trials of the steps that compile."""
     assert campaign.id is not None  # noqa: S101  (read from its table)
+    findings: list[Finding] = []
+    trials: list[StepTrial] = []
     for step in steps_of(connection, campaign.id):
         if step.kind is not StepKind.EMAIL or step.id is None:
             continue
         try:
-            compiled = step_message(connection, step.id, signer, settings.public_url)
+            messages = [
+                step_message(connection, step.id, signer, settings.public_url, sender_id=sender).message
+                for (sender,) in _senders(connection, campaign, "id")
+            ]
         except ConfigError as error:
-            yield _fail(f"{error.where}: {error.message}", "Mend the template, and apply the campaign again.")
+            findings.append(
+                _fail(f"{error.where}: {error.message}", "Correct the template, and apply the campaign again.")
+            )
             continue
-        bodies = [compiled.message.text, *([compiled.message.html] if compiled.message.html else [])]
-        for body in bodies:
-            for field, why in (
-                ("unsubscribe_url", "every message shows a way out"),
-                ("postal_address", "every message says where its sender is"),
-            ):
-                if field not in body.fields:
-                    yield _fail(f"{body.name} has no {{{{ {field} }}}}", f"Put {{{{ {field} }}}} into it: {why}.")
-        yield from _check_fields(connection, campaign, compiled)
+        findings += _check_bodies(messages[0])
+        trials.append(StepTrial(messages))
+    return findings, trials
 
 
-def _check_fields(connection: sa.Connection, campaign: Campaign, compiled: StepMessage) -> Iterator[Finding]:
-    """Render the step once for each set of merge fields that recipients have: what one lacks is found for all."""
-    names = sorted(compiled.message.fields - RESERVED)
-    failing: dict[str, tuple[str, int]] = {}  # what is wrong: one recipient that it is wrong for, and how many
-    for attributes, address, count in _samples(connection, campaign.audience_id, names):
-        try:
-            fields = {name: attributes[name] for name in names if name in attributes}
-            merged = {**fields, **compiled.message.reserved_fields(0, address)}
-            for part in (compiled.message.subject, compiled.message.text, compiled.message.html):
-                if part is not None:
-                    part.render(merged)
-        except DataError as error:
-            what = f"{error.where}: {error.message}"
-            first, others = failing.get(what, (address, 0))
-            failing[what] = (first, others + count)
-    for what, (address, count) in failing.items():
-        yield _fail(
-            f"{what} (for {address}{f' and {count - 1:,} others' if count > 1 else ''})",
-            "Give these recipients the field, or the template a default: {{ field|default('…') }}.",
+def _check_bodies(message: CompiledMessage) -> Iterator[Finding]:
+    for body in (message.text, message.html):
+        for field, why in (
+            ("unsubscribe_url", "every message shows a way out"),
+            ("postal_address", "every message says where its sender is"),
+        ):
+            if body is not None and field not in body.fields:
+                yield _fail(f"{body.name} has no {{{{ {field} }}}}", f"Put {{{{ {field} }}}} into it: {why}.")
+
+
+def _check_renderings(trials: list[StepTrial], tried: Tried) -> Iterator[Finding]:
+    for trial in trials:
+        for fault in trial.faults:
+            yield Finding(
+                level=Level.FAIL,
+                what=f"{fault.what} (for {_recipients(fault)})",
+                remedy=_RENDERING_REMEDY,
+                recipients=fault.recipients,
+                examples=tuple(fault.examples),
+            )
+    if tried.recipients < tried.total:
+        yield Finding(
+            level=Level.WARN,
+            what=f"only the first {tried.recipients:,} of {tried.total:,} recipients were tried: rendering takes long",
+            remedy="Use fewer loops and conditions on merge fields, or prepare the values in the CSV.",
         )
 
 
-def _samples(connection: sa.Connection, audience_id: int, names: list[str]) -> list[tuple[dict[str, Any], str, int]]:
-    """One recipient, with the number that it stands for, of each set of these merge fields that recipients have."""
-    present = (
-        "json_type(recipient.attributes, '$.{name}') IS NOT NULL"
-        if connection.dialect.name == "sqlite"
-        else "jsonb_exists(recipient.attributes, '{name}')"
-    )
-    patterns = ", ".join(present.format(name=name) for name in names)
-    group = f"GROUP BY {patterns}" if names else ""
-    statement = sa.text(
-        "SELECT r.attributes AS attributes, r.address AS address, n "
-        "FROM (SELECT min(recipient.id) AS id, count(*) AS n FROM audience_member "
-        "JOIN recipient ON recipient.id = audience_member.recipient_id "
-        f"WHERE audience_id = :audience_id {group}) AS sample JOIN recipient AS r ON r.id = sample.id ORDER BY r.id"
-    ).columns(sa.column("attributes", sa.JSON()), sa.column("address", sa.Text()), sa.column("n", sa.Integer()))
-    return [(row.attributes, row.address, row.n) for row in connection.execute(statement, {"audience_id": audience_id})]
+_RENDERING_REMEDY = (
+    "`postroad campaign preview NAME --recipient ADDRESS` shows the error. A template can ask for what may be missing: "
+    "{{ field|default('…') }}, {% if … %}."
+)
+
+
+def _recipients(fault: RenderingFault) -> str:
+    others = fault.recipients - len(fault.examples)
+    return ", ".join(fault.examples) + (f" and {others:,} others" if others else "")

@@ -17,7 +17,17 @@ from postroad.campaign.plan import Forecast, forecast
 from postroad.campaign.preflight import PreflightReport, check
 from postroad.campaign.preview import Preview, preview
 from postroad.campaign.status import Summary, campaigns_in, summary
-from postroad.cli.output import JsonOption, Styled, confirm, print_json, print_line, print_note, print_table, print_text
+from postroad.cli.output import (
+    JsonOption,
+    Styled,
+    confirm,
+    print_json,
+    print_line,
+    print_note,
+    print_table,
+    print_text,
+    progress_bars,
+)
 from postroad.cli.parts import with_parts
 from postroad.delivery import control
 from postroad.delivery.campaign_runs import require_launchable
@@ -96,7 +106,7 @@ def launch(
 
     async def start(parts: Parts) -> tuple[str, str]:
         await asyncio.to_thread(require_launchable, parts.engine, name)
-        report, _ = await asyncio.to_thread(_preflight, parts, name)
+        report, _ = await asyncio.to_thread(_preflight, parts, name, quiet=as_json)
         report.require_ok()
         async with open_prefect(parts.settings) as prefect:
             run_id = await prefect.run_deployment("campaign/campaign", {"params": {"campaign": name}})
@@ -110,19 +120,28 @@ def launch(
         print_line(f"`postroad campaign status {name}` shows how it stands.")
 
 
-def _preflight(parts: Parts, name: str) -> tuple[PreflightReport, AudienceFile | None]:
+def _preflight(parts: Parts, name: str, *, quiet: bool) -> tuple[PreflightReport, AudienceFile | None]:
     """Check a campaign, and return the file of its audience, if that can be read here."""
     file, before_import = None, True
     with suppress(DataError):  # It may be on the host of Prefect's worker alone, where the launch reads it.
         file = audience_file(parts.engine, name)
         before_import = file is not None and file.to_import
-    return check(parts.engine, parts.settings, parts.signer, name, before_import=before_import), file
+    with progress_bars(quiet=quiet) as bars:
+        report = check(
+            parts.engine,
+            parts.settings,
+            parts.signer,
+            name,
+            before_import=before_import,
+            progress=lambda done, total: bars("rendering", done, total),
+        )
+    return report, file
 
 
 def _dry_run(name: str, *, as_json: bool) -> None:
     async def work(parts: Parts) -> tuple[PreflightReport, AudienceFile | None, Forecast]:
         await asyncio.to_thread(require_launchable, parts.engine, name)
-        report, file = await asyncio.to_thread(_preflight, parts, name)
+        report, file = await asyncio.to_thread(_preflight, parts, name, quiet=as_json)
         return report, file, await asyncio.to_thread(forecast, parts.engine, name, parts.clock.now())
 
     report, file, seen = with_parts(work)

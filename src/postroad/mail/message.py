@@ -101,8 +101,23 @@ class CompiledMessage:
     @property
     def fields(self) -> frozenset[str]:
         """Merge fields that the templates name."""
-        parts = (self.subject, self.text, self.html)
-        return frozenset().union(*(part.fields for part in parts if part is not None))
+        return frozenset().union(*(part.fields for part in self._templates))
+
+    @property
+    def value_fields(self) -> frozenset[str]:
+        """Merge fields whose value can make a rendering fail, and not only their absence or length."""
+        return frozenset().union(*(part.value_fields for part in self._templates))
+
+    @property
+    def _templates(self) -> list[MessageTemplate]:
+        return [part for part in (self.subject, self.text, self.html) if part is not None]
+
+    def require_rendering(self, merged: Mapping[str, object]) -> None:
+        """Render all templates with the fields of a recipient and ours. Raises DataError where a merge would."""
+        self._subject(merged)
+        for part in (self.text, self.html):
+            if part is not None:
+                part.render(merged)
 
     def reserved_fields(self, touch_id: int, address: str) -> dict[str, str]:
         """Merge fields that are ours to fill in."""

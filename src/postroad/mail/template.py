@@ -20,6 +20,7 @@ from postroad.errors import ConfigError, DataError
 from postroad.mail.budget import MAX_LENGTH, TemplateLimitError
 from postroad.mail.limits import LimitedEnvironment
 from postroad.mail.names import resolve_names
+from postroad.mail.value_fields import value_fields
 from postroad.mail.vocabulary import MAX_DIGITS
 
 RESERVED = frozenset({"address", "postal_address", "sender_name", "unsubscribe_url"})
@@ -41,12 +42,14 @@ class Slot:
 class MessageTemplate:
     """One compiled template, and the merge fields it names.
 
+    ``value_fields``: those whose value can make a rendering fail, and not only their absence or length.
     ``segments``: its literals and slots in their order, where it holds nothing else; otherwise only Jinja knows.
     """
 
     name: str
     html: bool
     fields: frozenset[str]
+    value_fields: frozenset[str]
     template: Template
     segments: tuple[str | Slot, ...] | None
 
@@ -140,6 +143,7 @@ def compile_template(source: str, *, name: str, html: bool = False) -> MessageTe
         parsed = environment.parse(source)
         segments = _segments(parsed)
         looked_up = resolve_names(parsed)
+        by_value = value_fields(parsed) | looked_up if segments is None else frozenset[str]()
         limited = environment.limited(parsed)
         fields = meta.find_undeclared_variables(limited) | looked_up
         template = environment.from_string(limited)
@@ -157,6 +161,7 @@ def compile_template(source: str, *, name: str, html: bool = False) -> MessageTe
         name=name,
         html=html,
         fields=frozenset(fields),
+        value_fields=by_value & fields,
         template=template,
         segments=segments,
     )
