@@ -8,7 +8,7 @@ from postroad.bounce.judge import Judgement, Verdict
 from postroad.bounce.match import MatchedBy
 from postroad.bounce.policy import NOTHING, Consequence, History, judgement_for, policy
 from postroad.bounce.report import Action, Reported
-from postroad.classify.classify import Cause
+from postroad.classify.cause import Cause
 from postroad.errors import Blame
 from postroad.store.ledger import TouchState
 from postroad.store.suppression import SuppressionReason

@@ -10,8 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postroad.classify.classify import Cause, Speaker, Statement, classify, known_replies
+from postroad.classify.cause import Cause
+from postroad.classify.classify import classify
 from postroad.classify.evidence import Evidence, find_evidence
+from postroad.classify.known import known_replies
+from postroad.classify.statement import Speaker, Statement
 from postroad.classify.text import clean
 from postroad.errors import Blame
 from postroad.smtp.reply import Phase, parse_reply

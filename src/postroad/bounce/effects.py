@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from postroad.bounce.judge import Judgement, Verdict, judge
 from postroad.bounce.match import Match, MatchedBy, Tokens, addresses_of, read_tokens
-from postroad.bounce.policy import NOTHING, REPLIED, Consequence, History, judgement_for, policy, unsubscribed
+from postroad.bounce.policy import NOTHING, REPLIED, Consequence, History, judgement_for, mildest, policy, unsubscribed
 from postroad.bounce.reading import Read
 from postroad.bounce.receivers import KIND as REPORTS
 from postroad.bounce.reply import RULE, answered, own_addresses
@@ -159,7 +159,7 @@ def _process(
     report, judgements, tokens = result.judged
     match = tokens.match or _by_recipient_and_time(connection, result.named, mail.received_at, rules.settings)
     touch = take_touch(connection, match.touch_id) if match is not None else None
-    judgement = judgement_for(judgements, touch.address if touch is not None else "")
+    judgement = judgement_for(judgements, touch.address, report.sender) if touch is not None else mildest(judgements)
     changes: list[Change] = []
     if touch is not None and match is not None:
         what = REPLIED if report.kind is Kind.REPLY else _follows(connection, touch, judgement, match.by, rules, now)

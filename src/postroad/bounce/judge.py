@@ -12,8 +12,10 @@ from typing import assert_never
 from msgspec import Struct
 
 from postroad.bounce.report import Action, Kind, Report, Reported, Returned
-from postroad.classify.classify import Cause, Classification, Confidence, Statement, classify
+from postroad.classify.cause import Cause
+from postroad.classify.classify import Classification, Confidence, classify
 from postroad.classify.evidence import Evidence, find_evidence
+from postroad.classify.statement import Statement
 from postroad.classify.text import clean
 from postroad.errors import Blame
 

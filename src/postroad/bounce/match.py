@@ -77,17 +77,24 @@ def _tokens(report: Report) -> Iterator[tuple[MatchedBy, Purpose, str]]:
     for text in (*report.addressed_to, returned.return_path, mail_from):
         if found := _BOUNCE.search(text):
             yield MatchedBy.RETURN_PATH, Purpose.BOUNCE, found[1]
+    returned_ids = (returned.message_id, report.fields.get("original-message-id", ""))
+    of_returned = [
+        (MatchedBy.MESSAGE_ID, Purpose.MESSAGE_ID, found[1])
+        for text in returned_ids
+        if (found := _MESSAGE_ID.search(text))
+    ]
+    # A report is about the message that it returns, an answer about the one that it answers.
+    reports = report.kind in (Kind.DSN, Kind.BOUNCE, Kind.FEEDBACK, Kind.DISPOSITION)
+    if reports:
+        yield from of_returned
     for address in report.addressed_to:
         if found := _REPLY.search(address):
             yield MatchedBy.REPLY, Purpose.REPLY, found[1]
-    references = [(MatchedBy.REFERENCE, text) for text in report.references]
-    returned_ids = (returned.message_id, report.fields.get("original-message-id", ""))
-    of_returned = [(MatchedBy.MESSAGE_ID, text) for text in returned_ids]
-    # A report is about the message that it returns, an answer about the one that it answers.
-    reports = report.kind in (Kind.DSN, Kind.BOUNCE, Kind.FEEDBACK, Kind.DISPOSITION)
-    for by, text in of_returned + references if reports else references + of_returned:
+    for text in report.references:
         if found := _MESSAGE_ID.search(text):
-            yield by, Purpose.MESSAGE_ID, found[1]
+            yield MatchedBy.REFERENCE, Purpose.MESSAGE_ID, found[1]
+    if not reports:
+        yield from of_returned
     if returned.tag:
         yield MatchedBy.TAG, Purpose.MESSAGE_ID, returned.tag
 
@@ -99,6 +106,26 @@ def comparable(address: str) -> str:
         return f"{local}@{ascii_domain(domain)}".lower()
     except (DataError, UnicodeError):  # Octets that are no UTF-8 are surrogates here.
         return ""
+
+
+def same_mailbox(one: str, other: str) -> bool:
+    """Return whether two spellings name one mailbox.
+
+    A server may drop a subaddress (RFC 5233), and leave the domain out or put its own host name in place of it.
+    """
+    (first_local, first_domain), (second_local, second_domain) = _mailbox(one), _mailbox(other)
+    if not first_local or first_local != second_local:
+        return False
+    if not first_domain or not second_domain:
+        return True
+    return f".{first_domain}".endswith(f".{second_domain}") or f".{second_domain}".endswith(f".{first_domain}")
+
+
+def _mailbox(address: str) -> tuple[str, str]:
+    """Return local part and domain of an address, without what does not tell mailboxes apart."""
+    local, _, domain = comparable(address).rpartition("@") if "@" in address else (address.strip().lower(), "", "")
+    local = local.strip("\"'")
+    return local.partition("+")[0] or local, "gmail.com" if domain == "googlemail.com" else domain
 
 
 def recipient_key(recipient: str) -> str:

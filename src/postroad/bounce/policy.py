@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import assert_never
 
+import msgspec
 from msgspec import Struct
 
 from postroad.bounce.judge import Judgement, Verdict
-from postroad.bounce.match import MatchedBy
+from postroad.bounce.match import MatchedBy, same_mailbox
 from postroad.bounce.report import Action, Kind, Report, Reported
 from postroad.errors import Blame
 from postroad.store.ledger import TouchState
@@ -45,8 +47,8 @@ def policy(
     """What follows from a verdict on a touch. What nobody signed has no consequence, unless the operator wants it."""
     if not by.signed and not act_on_unsigned:
         return NOTHING
-    if by in (MatchedBy.REFERENCE, MatchedBy.REPLY) and judgement.verdict in _OF_A_FAILURE:
-        # It answers a message of ours, and does not return one: somebody sent on a bounce of another message.
+    if by in (MatchedBy.REFERENCE, MatchedBy.REPLY) and judgement.verdict in (*_OF_A_FAILURE, Verdict.COMPLAINT):
+        # It answers a message of ours and does not return one: a person forwarded a report about another message.
         return NOTHING
     match judgement.verdict:
         case Verdict.HARD:
@@ -80,15 +82,31 @@ def policy(
 _WEIGHT = {verdict: place for place, verdict in enumerate((Verdict.HARD, Verdict.SOFT, Verdict.BLOCK))}
 
 
-def judgement_for(judgements: tuple[Judgement, ...], address: str) -> Judgement:
-    """The judgement that counts for the address that we wrote to: its own, the only one, or the mildest.
+def mildest(judgements: Sequence[Judgement]) -> Judgement:
+    """Return the judgement with the least consequences."""
+    return max(judgements, key=lambda one: _WEIGHT.get(one.verdict, len(_WEIGHT)))
 
-    Several recipients of which none is ours are members of what our address stands for. That one of them is gone
-    does not mean that ours is.
+
+def judgement_for(judgements: tuple[Judgement, ...], address: str, sender: str = "") -> Judgement:
+    """Return the judgement that counts for the address that we wrote to: that on the address itself, or the mildest.
+
+    A failure counts against an address only if the report names it. Mail to a list, or to an address that is forwarded,
+    fails for another address: that one may be gone, and ours is there. Who writes from the address has it.
+
+    Args:
+        judgements: One for each recipient that the report names.
+        address: Recipient of the touch.
+        sender: From address of the report.
     """
-    own = [one for one in judgements if any(named.lower() == address for named in one.reported.addresses)]
-    candidates = own or list(judgements)
-    return max(candidates, key=lambda one: _WEIGHT.get(one.verdict, len(_WEIGHT)))
+    own = [one for one in judgements if any(same_mailbox(named, address) for named in one.reported.addresses)]
+    found = mildest(own or judgements)
+    if found.verdict not in _OF_A_FAILURE:
+        return found
+    if same_mailbox(sender, address):
+        return msgspec.structs.replace(found, verdict=Verdict.UNRELATED, rule="written from the address itself")
+    if found.verdict is Verdict.BLOCK or (own and not found.reported.inferred):
+        return found
+    return msgspec.structs.replace(found, verdict=Verdict.SOFT, cause=None, rule=f"other address: {found.rule}")
 
 
 def unsubscribed(report: Report, judgements: tuple[Judgement, ...]) -> tuple[Judgement, ...]:

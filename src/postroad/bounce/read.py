@@ -32,7 +32,7 @@ from postroad.bounce.plain import (
 from postroad.bounce.report import Action, Envelope, Kind, Report, Reported, Returned
 from postroad.bounce.services import ses
 from postroad.bounce.tables import signs
-from postroad.bounce.words import find_phase, first_address
+from postroad.bounce.words import find_phase, first_address, names_local_part
 
 _RETURNED_TYPES = (
     "message/rfc822",
@@ -213,7 +213,10 @@ class _Mail:
     def _plain(self, *, delayed: bool) -> Report:
         name, recipients = read_plain(self.words, self._listed, self._not_recipients())
         if not recipients and self.returned.recipient:
-            name, recipients = "recipient of the returned message", (reported_of(self.returned.recipient, self.words),)
+            reported = reported_of(self.returned.recipient, self.words)
+            named = names_local_part(self.words, self.returned.recipient)
+            reported = msgspec.structs.replace(reported, inferred=not named)
+            name, recipients = "recipient of the returned message", (reported,)
         if not recipients:
             found = self._by_flufl()[:MAX_RECIPIENTS]
             name, recipients = "flufl.bounce", reported_each(self.words, found)

@@ -52,7 +52,8 @@ class Reported(Struct, frozen=True, kw_only=True):
 
     ``diagnostic``: the words of whoever refused it. ``quoted``: the reply of the remote host within it, where the local
     server quotes one. ``phase``: what was answered; None where no SMTP dialogue is reported. ``fields``: every field of
-    a DSN's block, names in lower case.
+    a DSN's block, names in lower case. ``inferred``: the report names no address, and this one is that of the returned
+    message.
     """
 
     address: str | None
@@ -65,6 +66,7 @@ class Reported(Struct, frozen=True, kw_only=True):
     phase: Phase | None = None
     remote_mta: str | None = None
     fields: dict[str, str] = {}
+    inferred: bool = False
 
     @property
     def addresses(self) -> tuple[str, ...]:

@@ -44,6 +44,14 @@ def first_address(text: str) -> str | None:
     return found[0] if found else None
 
 
+def names_local_part(text: str, address: str) -> bool:
+    """Whether a text names an address by its local part alone, as in "User ada unknown"."""
+    local = address.rpartition("@")[0]
+    return (
+        bool(local) and re.search(rf"(?<![\w.+@-]){re.escape(local)}(?![\w+@-]|\.\w)", text, re.IGNORECASE) is not None
+    )
+
+
 def read_typed_address(value: str) -> str | None:
     """Address of ``rfc822; address`` or ``utf-8; address`` (RFC 3464 §2.1.2, RFC 6533 §3), its encoding undone."""
     kind, semicolon, address = value.partition(";")

@@ -8,65 +8,20 @@ a time.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections import Counter
 from collections.abc import Sequence
 from enum import StrEnum
-from functools import cache
-from importlib.resources import files
 from typing import Final
 
-import msgspec
 from msgspec import Struct
 
+from postroad.classify.cause import HARD_CAUSES, Cause
 from postroad.classify.evidence import HARD, Evidence, Found, find_evidence
+from postroad.classify.known import known_replies
+from postroad.classify.statement import Speaker, Statement
 from postroad.classify.text import clean, names_any
 from postroad.errors import Blame
 from postroad.smtp.reply import Phase
-
-
-class Speaker(StrEnum):
-    """Who says it."""
-
-    RECEIVER = "receiver"  # a mail host of the recipient's domain
-    RELAY = "relay"  # the submission host that we hand mail to
-
-
-class Cause(StrEnum):
-    """Why a message was not taken."""
-
-    NO_MAILBOX = "no such mailbox"
-    NO_DOMAIN = "no such domain"
-    NO_MAIL = "domain takes no mail"
-    MOVED = "moved away"
-    MAILBOX_FULL = "mailbox full"
-    MAILBOX_DISABLED = "mailbox disabled"
-    NOT_WANTED = "not wanted by the recipient"
-    RECIPIENT_BUSY = "recipient gets too much mail"
-    BOUNCED_BEFORE = "on the mail service's list of bounces"
-    SENDER_AUTHENTICATION = "sender authentication"
-    SENDER_ADDRESS = "sender address refused"
-    SENDER_NAME = "sender's host name"
-    REPUTATION = "reputation"
-    RATE = "too fast"
-    RELAYING = "relaying denied"
-    POLICY = "policy"
-    RELAY_ACCOUNT = "account at the relay"
-    CONTENT = "content"
-    TOO_BIG = "message too big"
-    MALFORMED = "message refused"
-    GREYLISTED = "greylisted"
-    TEMPORARY = "not now"
-    SYSTEM = "error of the server"
-    NETWORK = "did not get through"
-    LOOP = "mail loop"
-    PROTOCOL = "protocol error"
-    UNKNOWN = "refused without a reason"
-
-    @property
-    def fault(self) -> Blame:
-        """Whose fault it is."""
-        return _FAULTS[self]
 
 
 class Confidence(StrEnum):
@@ -75,37 +30,6 @@ class Confidence(StrEnum):
     HIGH = "high"  # a documented reply, or words and code that agree
     MEDIUM = "medium"  # words alone
     LOW = "low"  # a code alone, or nothing
-
-
-class Statement(Struct, frozen=True, kw_only=True):
-    """What was said, and where.
-
-    Attributes:
-        text: The words, without the codes.
-        code: Reply code (RFC 5321 §4.2). None: not known.
-        status: Enhanced code (RFC 3463). None: not known.
-        phase: What was answered. None: a report without an SMTP dialogue.
-        speaker: Who said it.
-        provider: Name of the mailbox provider, where it is a known one.
-        recipient: The address that the message was for, as far as it is known.
-        senders: Addresses that the message was sent from: From and return path, as far as they are known.
-    """
-
-    text: str
-    code: int | None = None
-    status: str | None = None
-    phase: Phase | None = None
-    speaker: Speaker = Speaker.RECEIVER
-    provider: str = ""
-    recipient: str = ""
-    senders: tuple[str, ...] = ()
-
-    @property
-    def is_temporary(self) -> bool:
-        """Whether the server may take the message later. The reply code counts before the enhanced code."""
-        if self.code is not None and self.code >= 400:
-            return self.code < 500
-        return (self.status or "5")[0] == "4"
 
 
 class Classification(Struct, frozen=True, kw_only=True):
@@ -132,21 +56,6 @@ class Classification(Struct, frozen=True, kw_only=True):
         """Whose fault it is."""
         return self.cause.fault
 
-
-HARD_CAUSES: Final = frozenset({Cause.NO_MAILBOX, Cause.NO_DOMAIN, Cause.NO_MAIL, Cause.MOVED})
-"""Causes that say that the recipient is not there."""
-
-_FAULTS: Final = {
-    **dict.fromkeys((Cause.NO_MAILBOX, Cause.NO_DOMAIN, Cause.NO_MAIL, Cause.MOVED), Blame.RECIPIENT),
-    **dict.fromkeys((Cause.MAILBOX_FULL, Cause.MAILBOX_DISABLED), Blame.RECIPIENT),
-    **dict.fromkeys((Cause.NOT_WANTED, Cause.RECIPIENT_BUSY, Cause.BOUNCED_BEFORE), Blame.RECIPIENT),
-    **dict.fromkeys((Cause.SENDER_AUTHENTICATION, Cause.SENDER_ADDRESS, Cause.SENDER_NAME), Blame.SENDER),
-    **dict.fromkeys((Cause.REPUTATION, Cause.RATE, Cause.POLICY, Cause.RELAYING), Blame.SENDER),
-    **dict.fromkeys((Cause.CONTENT, Cause.TOO_BIG, Cause.MALFORMED), Blame.MESSAGE),
-    **dict.fromkeys((Cause.GREYLISTED, Cause.TEMPORARY, Cause.SYSTEM), Blame.HOST),
-    **dict.fromkeys((Cause.NETWORK, Cause.LOOP, Cause.UNKNOWN), Blame.HOST),
-    **dict.fromkeys((Cause.RELAY_ACCOUNT, Cause.PROTOCOL), Blame.US),
-}
 
 _CAUSES: Final = {
     Evidence.NO_MAILBOX: Cause.NO_MAILBOX,
@@ -209,40 +118,6 @@ _CODES: Final = (
 )
 _CODE_WEIGHT: Final = 4
 """What a code of the same meaning adds to words, in words. One that names the sender's authentication counts alone."""
-
-
-class KnownReply(Struct, frozen=True, kw_only=True):
-    """One row of `known.toml`."""
-
-    name: str
-    text: str
-    cause: Cause
-    source: str
-    status: str | None = None
-    provider: str = ""
-
-    def fits(self, said: Statement) -> bool:
-        """Whether a statement is this reply."""
-        if self.provider and self.provider != said.provider:
-            return False
-        if self.status is not None and re.fullmatch(self.status, said.status or "") is None:
-            return False
-        return _compiled(self.text).search(_LEADING_CODES.sub("", said.text)) is not None
-
-
-_LEADING_CODES: Final = re.compile(r"^(?:\s*(?:[245]\d\d[ -]|#?[245]\.\d{1,3}\.\d{1,3}\b))+\s*")
-
-
-@cache
-def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern, re.IGNORECASE)
-
-
-@cache
-def known_replies() -> tuple[KnownReply, ...]:
-    """Return the documented replies, as shipped, in order."""
-    content = tomllib.loads(files("postroad.classify").joinpath("known.toml").read_text(encoding="utf-8"))
-    return msgspec.convert(content["reply"], tuple[KnownReply, ...])
 
 
 def classify(said: Statement) -> Classification:

@@ -13,7 +13,8 @@ from typing import Self, assert_never
 import sqlalchemy as sa
 
 from postroad.campaign.message import StepMessage, step_message
-from postroad.classify.classify import Cause, Speaker
+from postroad.classify.cause import Cause
+from postroad.classify.statement import Speaker
 from postroad.clock import Clock
 from postroad.delivery.job import (
     DeliveryNote,

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, assert_never
 
-from postroad.classify.classify import HARD_CAUSES as HARD
-from postroad.classify.classify import Cause, Classification, Speaker, Statement, classify
+from postroad.classify.cause import HARD_CAUSES as HARD
+from postroad.classify.cause import Cause
+from postroad.classify.classify import Classification, classify
+from postroad.classify.statement import Speaker, Statement
 from postroad.errors import Blame
 from postroad.smtp.reply import Phase, Reply
 from postroad.smtp.session import TransportError
