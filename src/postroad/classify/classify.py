@@ -18,6 +18,7 @@ from msgspec import Struct
 from postroad.classify.cause import HARD_CAUSES, Cause
 from postroad.classify.evidence import HARD, Evidence, Found, find_evidence
 from postroad.classify.known import known_replies
+from postroad.classify.relay import as_relay_means, names_account_by_code
 from postroad.classify.statement import Speaker, Statement
 from postroad.classify.text import clean, names_any
 from postroad.errors import Blame
@@ -77,6 +78,7 @@ _CAUSES: Final = {
     Evidence.POLICY: Cause.POLICY,
     Evidence.RELAYING: Cause.RELAYING,
     Evidence.RELAY_ACCOUNT: Cause.RELAY_ACCOUNT,
+    Evidence.RELAY_SENDER: Cause.RELAY_ACCOUNT,
     Evidence.TOO_BIG: Cause.TOO_BIG,
     Evidence.MALFORMED: Cause.MALFORMED,
     Evidence.GREYLISTED: Cause.GREYLISTED,
@@ -150,7 +152,7 @@ def _weighed(said: Statement, found: Sequence[Found]) -> Classification:
         weights[cause] += one.weight
         phrases.setdefault(cause, one.phrase)
     by_code = _by_code(said)
-    alone = by_code is Cause.SENDER_AUTHENTICATION
+    alone = by_code in (Cause.SENDER_AUTHENTICATION, Cause.RELAY_ACCOUNT)
     if by_code is not None and by_code is not Cause.POLICY and (alone or weights[by_code]):
         weights[by_code] += _CODE_WEIGHT
     weights = +weights
@@ -191,7 +193,8 @@ def _made(said: Statement, cause: Cause, confidence: Confidence, rule: str, *, h
 
 def _find(said: Statement) -> tuple[Found, ...]:
     """Return the evidence in a statement. That it names an address or a domain of the sender is evidence too."""
-    found = find_evidence(clean(said.text, said.recipient))
+    cleaned = clean(said.text, said.recipient)
+    found = as_relay_means(said, cleaned, find_evidence(cleaned))
     if names_any(said.text, said.senders, but_not=said.recipient):
         return (*found, Found(Evidence.SENDER_ADDRESS, "a domain of the sender", 3))
     return found
@@ -215,6 +218,8 @@ def _hard_code(said: Statement) -> Evidence | None:
 
 
 def _by_code(said: Statement) -> Cause | None:
+    if names_account_by_code(said):
+        return Cause.RELAY_ACCOUNT
     status = said.status or ""
     found = next((cause for pattern, cause in _CODES if pattern.fullmatch(status)), None)
     if found is None and not status:

@@ -49,6 +49,7 @@ class Evidence(StrEnum):
     POLICY = "policy"
     RELAYING = "relaying"
     RELAY_ACCOUNT = "relay-account"
+    RELAY_SENDER = "relay-sender"
     TOO_BIG = "too-big"
     MALFORMED = "malformed"
     GREYLISTED = "greylisted"

@@ -217,7 +217,7 @@ class Delivery:
             case other:
                 assert_never(other)
         how_long = "until it is resumed" if until_ms == FOREVER_MS else f"for {(until_ms - now_ms) / 1000:g} s"
-        log.warning("gate %s is paused %s: %s (%s)", gate, how_long, outcome.cause, said)
+        log.warning("gate %s is paused %s: %s (%s)%s", gate, how_long, outcome.cause, said, _what_to_do(outcome, gate))
         if until_ms == FOREVER_MS:
             await self._queue.pause_gate(gate, None)
         else:
@@ -251,6 +251,13 @@ class Delivery:
                 return Uncertain(cause=outcome.cause, note=note)
             case other:
                 assert_never(other)
+
+
+def _what_to_do(outcome: Outcome, gate: str) -> str:
+    """Return what a person should do about a pause that no time ends."""
+    if outcome.verdict is not Verdict.DEFER or outcome.pause is not Pause.SENDER:
+        return ""
+    return f". Put the sender in order at the relay, then run: postroad queue gate resume {gate}"
 
 
 _STATES = {

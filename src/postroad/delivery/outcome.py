@@ -6,7 +6,6 @@ recipient.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, assert_never
@@ -14,7 +13,9 @@ from typing import Final, assert_never
 from postroad.classify.cause import HARD_CAUSES as HARD
 from postroad.classify.cause import Cause
 from postroad.classify.classify import Classification, classify
+from postroad.classify.relay import names_sender
 from postroad.classify.statement import Speaker, Statement
+from postroad.classify.text import clean
 from postroad.errors import Blame
 from postroad.smtp.reply import Phase, Reply
 from postroad.smtp.session import TransportError
@@ -131,28 +132,35 @@ def of_reply(
             senders=senders,
         )
     )
-    if speaker is Speaker.RELAY and said.cause in _ACCOUNT_CAUSES:
-        return _account_refused(reply, said, deferrals)
+    if speaker is Speaker.RELAY and _is_about_account(said, reply.phase):
+        return _account_refused(reply, said)
     if said.temporary:
         return _deferred(f"{said.cause}, so far", deferrals, said.fault)
+    if speaker is Speaker.RELAY and said.fault is Blame.HOST and reply.phase in (Phase.DATA, Phase.DOT):
+        # The relay took the recipient and refuses the message for no reason that is known: it is not the recipient's.
+        return Outcome(verdict=Verdict.DEAD, cause=said.cause, blame=Blame.HOST)
     return _refused(said, reply, known_provider=bool(provider))
 
 
-_ACCOUNT_CAUSES: Final = frozenset({Cause.RELAY_ACCOUNT, Cause.RELAYING})
-_NAMES_SENDER: Final = re.compile(
-    r"sender|from address|not verified|unverified|identit|send ?as|not owned", re.IGNORECASE
-)
+def _is_about_account(said: Classification, phase: Phase) -> bool:
+    """Whether a relay refuses our account there, our address, or our pace."""
+    if said.cause in (Cause.RELAY_ACCOUNT, Cause.RELAYING):
+        return True
+    return not said.temporary and (
+        said.cause is Cause.RATE or (said.cause is Cause.SENDER_ADDRESS and phase is Phase.MAIL)
+    )
 
 
-def _account_refused(reply: Reply, said: Classification, deferrals: int) -> Outcome:
-    """The relay refuses our account there: no touch ends, and the sender or the whole route waits."""
-    cause = f"{said.cause}: {reply}"[:100]
-    if said.temporary or _NAMES_SENDER.search(reply.text) is None:
-        return Outcome(
-            verdict=Verdict.DEFER, cause=cause, blame=Blame.US, delay_ms=_delay_ms(deferrals), pause=Pause.ROUTE
-        )
+def _account_refused(reply: Reply, said: Classification) -> Outcome:
+    """Return what a relay's refusal of our account means: no touch ends, and the sender or the whole route waits."""
+    names = said.cause is Cause.RELAY_ACCOUNT and names_sender(clean(reply.text))
+    of_sender = not said.temporary and (names or said.cause is Cause.SENDER_ADDRESS)
     return Outcome(
-        verdict=Verdict.DEFER, cause=cause, blame=Blame.SENDER, delay_ms=_delay_ms(deferrals), pause=Pause.SENDER
+        verdict=Verdict.DEFER,
+        cause=f"{said.cause}: {reply}"[:100],
+        blame=Blame.SENDER if of_sender else Blame.US,
+        delay_ms=MINUTE_MS,  # The pause holds it; when that ends, it goes soon.
+        pause=Pause.SENDER if of_sender else Pause.ROUTE,
     )
 
 
