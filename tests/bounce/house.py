@@ -20,6 +20,7 @@ from postroad.settings import BounceSettings
 from postroad.store.bounce import BounceMail, effects_of, keep_mail
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
+from tests.bounce import mails
 from tests.store.rows import NOW, add_campaign, add_recipient, add_touch, touch_row
 
 DOMAIN = "bounces.example.com"
@@ -92,6 +93,10 @@ class House:
         )
         with read(self.engine) as connection:
             return str(connection.execute(statement, {"id": touch}).scalar_one())
+
+    def dsn_of(self, touch: int, **more: str) -> bytes:
+        """Return a DSN that came to a touch's return path, of the address that the touch went to."""
+        return mails.dsn(to=self.return_path(touch), recipient=self.address_of(touch), **more)
 
     def address(self, recipient: int) -> str:
         with read(self.engine) as connection:

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from postroad.bounce.judge import Verdict
 from postroad.bounce.match import MatchedBy
 from postroad.bounce.report import Envelope
-from postroad.mail.token import TokenSigner
+from postroad.mail.token import Purpose, TokenSigner
 from postroad.queue import Event, EventKind
 from postroad.settings import BounceSettings
 from postroad.store.bounce import forget_raw, mails_to_empty, raw_of, verdict_counts
@@ -34,7 +34,7 @@ def house(engine: sa.Engine, signer: TokenSigner) -> House:
 def test_a_hard_bounce_ends_the_touch_suppresses_the_address_and_what_waits_for_it(house: House) -> None:
     ada = house.recipient()
     touch, waits, other = house.touch(ada), house.touch(ada, TouchState.QUEUED), house.touch(house.recipient())
-    raw = mails.dsn(to=house.return_path(touch), recipient=house.address_of(touch))
+    raw = house.dsn_of(touch)
     processed = house.process(raw)
     assert (processed.verdict, processed.matched_by) == (Verdict.HARD, MatchedBy.RETURN_PATH)
     assert (processed.ended, processed.known) == ([waits], [touch])
@@ -55,7 +55,7 @@ def test_a_hard_bounce_ends_the_touch_suppresses_the_address_and_what_waits_for_
 def test_the_same_mail_again_changes_nothing_and_says_the_same(house: House) -> None:
     ada = house.recipient()
     touch, waits = house.touch(ada), house.touch(ada, TouchState.QUEUED)
-    raw = mails.dsn(to=house.return_path(touch), recipient=house.address_of(touch))
+    raw = house.dsn_of(touch)
     first = house.process(raw)
     later = house.touch(ada, TouchState.PLANNED)
     # The second time there is nothing new to count.
@@ -86,11 +86,82 @@ def test_a_forged_token_does_nothing_even_where_the_recipient_would_fit(engine: 
     assert (house.state(touch), house.suppressed(), house.effects(raw)) == (TouchState.ACCEPTED, {}, [])
 
 
-def test_the_address_of_the_touch_is_suppressed_and_not_what_the_mail_names(house: House) -> None:
+@pytest.mark.parametrize("status", ["5.1.1", "5.2.2"])
+def test_a_bounce_of_another_address_suppresses_nobody(house: House, status: str) -> None:
     ada = house.recipient()
-    touch = house.touch(ada)
-    house.process(mails.dsn(to=house.return_path(touch), recipient="victim@example.net"))
-    assert house.suppressed() == {house.address(ada): "hard_bounce"}
+    for number in range(4):
+        touch = house.touch(ada)
+        said = f"550 {status} <bob@example.net>: {'User unknown' if status == '5.1.1' else 'Mailbox full'}"
+        raw = mails.dsn(to=house.return_path(touch), recipient="bob@example.net", status=status, diagnostic=said)
+        assert house.process(raw, now=NOW + timedelta(hours=number)).verdict is Verdict.SOFT
+        assert house.state(touch) is TouchState.BOUNCED
+    assert house.suppressed() == {}
+
+
+@pytest.mark.parametrize(
+    ("mailed", "named"),
+    [
+        ("ada@example.org", "Ada@Example.ORG"),
+        ("ada+news@example.org", "ada@example.org"),
+        ("ada@example.org", "ada@mx1.example.org"),
+        ("ada@example.org", "ada"),
+        ("ada@xn--bcher-kva.example.org", "ada@bücher.example.org"),
+    ],
+)
+def test_a_bounce_names_the_mailbox_in_the_spelling_of_its_server(house: House, mailed: str, named: str) -> None:
+    touch = house.touch(house.recipient(mailed))
+    house.process(mails.dsn(to=house.return_path(touch), recipient=named, diagnostic="550 5.1.1 User unknown"))
+    assert house.suppressed() == {mailed: "hard_bounce"}
+
+
+def test_the_address_before_forwarding_is_named_by_original_recipient(house: House) -> None:
+    touch = house.touch(house.recipient("ada@example.org"))
+    fields = (
+        "Reporting-MTA: dns; mx.example.net\n\nOriginal-Recipient: rfc822; ada@example.org\n"
+        "Final-Recipient: rfc822; bob@example.net\nAction: failed\nStatus: 5.1.1\n"
+        "Diagnostic-Code: smtp; 550 5.1.1 User unknown\n"
+    )
+    house.process(mails.multipart(("message/delivery-status", fields), To=house.return_path(touch)))
+    assert house.suppressed() == {"ada@example.org": "hard_bounce"}
+
+
+@pytest.mark.parametrize(("words", "reason"), [("User unknown.", None), ("Unknown user: ada.", "hard_bounce")])
+def test_a_bounce_that_names_no_address_is_not_hard(house: House, words: str, reason: str | None) -> None:
+    touch = house.touch(house.recipient("ada@example.org"))
+    raw = mails.mail(
+        f"Your message could not be delivered.\n{words}\n\n--- Below this line is a copy of the message.\n\n"
+        f"Return-Path: <{house.return_path(touch)}>\nFrom: news@example.com\nTo: ada@example.org\n",
+        Subject="Undelivered mail",
+        To=house.return_path(touch),
+        Return_Path="<>",
+    )
+    assert house.process(raw).touch_id == touch
+    assert house.suppressed() == ({"ada@example.org": reason} if reason else {})
+
+
+def test_a_mail_from_the_address_itself_is_no_bounce_of_it(house: House) -> None:
+    touch = house.touch(house.recipient("ada@example.org"))
+    body = "Your message could not be delivered.\n\n<ada@example.org>: 550 5.1.1 User unknown\n"
+    raw = mails.mail(body, From="ada@example.org", Subject="Mail delivery failed", To=house.return_path(touch))
+    house.process(raw, Envelope(recipient=house.return_path(touch), mail_from=""))
+    assert (house.state(touch), house.suppressed()) == (TouchState.ACCEPTED, {})
+
+
+def test_a_report_to_the_reply_address_counts_by_the_message_that_it_returns(house: House) -> None:
+    touch = house.touch(house.recipient("ada@example.org"))
+    token = house.signer.sign(Purpose.REPLY, house.touch(house.recipient()))
+    raw = mails.dsn(to=f"hello+{token}@example.com", returned=f"Message-ID: {house.message_id(touch)}\n")
+    processed = house.process(raw)
+    assert (processed.touch_id, processed.matched_by) == (touch, MatchedBy.MESSAGE_ID)
+    assert house.suppressed() == {"ada@example.org": "hard_bounce"}
+
+
+def test_a_complaint_that_a_person_forwards_is_not_theirs(house: House) -> None:
+    touch = house.touch(house.recipient("ada@example.org"))
+    report = mails.feedback(returned="Message-ID: <another@example.net>\nFrom: a@example.net\n\nHi.")
+    raw = f"In-Reply-To: {house.message_id(touch)}\r\n".encode() + report
+    house.process(raw)
+    assert house.suppressed() == {}
 
 
 def test_a_bounce_that_a_person_sends_on_suppresses_no_one(house: House) -> None:
@@ -115,17 +186,17 @@ def test_a_senders_fault_suppresses_nobody_however_often(house: House) -> None:
     said = "554 5.7.1 Service unavailable; Client host [192.0.2.7] blocked using zen.spamhaus.org"
     for _ in range(5):
         touch = house.touch(ada)
-        raw = mails.dsn(to=house.return_path(touch), status="5.7.1", diagnostic=said)
+        raw = house.dsn_of(touch, status="5.7.1", diagnostic=said)
         assert house.process(raw).verdict is Verdict.BLOCK
         assert house.state(touch) is TouchState.BOUNCED
     assert house.suppressed() == {}
     # Nor do they make a row with what is the recipient's.
-    house.process(mails.dsn(to=house.return_path(house.touch(ada)), status="5.2.2", diagnostic="552 5.2.2 full"))
+    house.process(house.dsn_of(house.touch(ada), status="5.2.2", diagnostic="552 5.2.2 full"))
     assert house.suppressed() == {}
 
 
 def _full(house: House, touch: int, day: int) -> Verdict:
-    raw = mails.dsn(to=house.return_path(touch), status="5.2.2", diagnostic="552 5.2.2 mailbox is full")
+    raw = house.dsn_of(touch, status="5.2.2", diagnostic="552 5.2.2 mailbox is full")
     return house.process(raw, now=NOW + day * DAY).verdict
 
 
@@ -154,12 +225,27 @@ def test_soft_bounces_of_long_ago_are_no_row(house: House) -> None:
     assert house.suppressed() == {}
 
 
+@pytest.mark.parametrize(("words", "left"), [("5.1.1 Rejected", 0), ("5.1.1 User unknown", 8)])
+def test_the_same_words_to_many_recipients_are_about_us(house: House, words: str, left: int) -> None:
+    touches = [house.touch(house.recipient(f"user{number}@provider.example")) for number in range(8)]
+    verdicts = [
+        house.process(house.dsn_of(touch, diagnostic=f"550 {words} <{house.address_of(touch)}>")).verdict
+        for touch in touches
+    ]
+    assert len(house.suppressed()) == left
+    assert verdicts[-1] is (Verdict.HARD if left else Verdict.BLOCK)
+    assert {house.state(touch) for touch in touches} == {TouchState.BOUNCED}
+    with read(house.engine) as connection:
+        blames = {event.blame for touch in touches for event in delivery_events(connection, touch)}
+    assert blames == {"recipient" if left else "sender"}
+
+
 def test_several_mails_about_one_touch_are_one_soft_bounce(house: House) -> None:
     ada = house.recipient()
     touch = house.touch(ada)
     for number in range(4):
         said = f"552 5.2.2 mailbox is full, attempt {number}"
-        house.process(mails.dsn(to=house.return_path(touch), status="5.2.2", diagnostic=said))
+        house.process(house.dsn_of(touch, status="5.2.2", diagnostic=said))
     assert house.suppressed() == {}
 
 
@@ -194,7 +280,7 @@ def test_an_unknown_touch_is_known_by_what_comes_back(house: House, raw: bytes, 
 def test_a_complaint_is_matched_by_the_message_id_that_it_returns_and_is_for_good(house: House) -> None:
     ada = house.recipient()
     touch = house.touch(ada)
-    house.process(mails.dsn(to=house.return_path(touch), recipient=house.address_of(touch)))
+    house.process(house.dsn_of(touch))
     raw = mails.feedback(returned=f"Message-ID: {house.message_id(touch)}\nFrom: news@example.com\n\nNews.")
     processed = house.process(raw)
     assert (processed.verdict, processed.matched_by) == (Verdict.COMPLAINT, MatchedBy.MESSAGE_ID)
@@ -270,7 +356,7 @@ def test_an_acceptance_that_is_recorded_after_its_bounce_leaves_it_bounced(house
     from postroad.delivery.record import record
 
     touch = house.touch(house.recipient(), TouchState.SENDING)
-    house.process(mails.dsn(to=house.return_path(touch), recipient=house.address_of(touch)))
+    house.process(house.dsn_of(touch))
     note = encode_note(DeliveryNote(state=TouchState.ACCEPTED, cause="accepted"))
     event = Event(
         entry="1-1",
@@ -292,7 +378,7 @@ def test_an_acceptance_that_is_recorded_after_its_bounce_leaves_it_bounced(house
 
 def test_counts_for_health_gates_tell_sender_domain_and_what_was_not_matched(house: House) -> None:
     touch = house.touch(house.recipient())
-    house.process(mails.dsn(to=house.return_path(touch), recipient=house.address_of(touch)))
+    house.process(house.dsn_of(touch))
     house.process(mails.BLOCKED)
     with read(house.engine) as connection:
         counts = verdict_counts(connection, NOW - DAY)
@@ -304,7 +390,7 @@ def test_counts_for_health_gates_tell_sender_domain_and_what_was_not_matched(hou
 
 def test_the_octets_are_dropped_when_their_time_is_over_and_the_rest_stays(house: House) -> None:
     touch = house.touch(house.recipient())
-    raw = mails.dsn(to=house.return_path(touch), recipient=house.address_of(touch))
+    raw = house.dsn_of(touch)
     waits = house.keep(mails.BLOCKED)
     house.process(raw)
     with write(house.engine) as connection:

@@ -79,7 +79,7 @@ async def test_a_bounce_is_taken_in_judged_and_stops_what_is_queued(
     ada = house.recipient()
     touch, waits = house.touch(ada), house.touch(ada, TouchState.QUEUED)
     await mail.enqueue(SEND_LANE, [Job(id=job_id(waits), payload=b"")])
-    raw = mails.dsn()
+    raw = mails.dsn(recipient=house.address_of(touch))
     envelope = Envelope(recipient=house.return_path(touch), mail_from="", source="smtp")
     submitted = await intake(house, bounces).submit(raw, envelope)
     again = await intake(house, bounces).submit(raw, envelope)
@@ -97,7 +97,7 @@ async def test_an_unknown_touch_that_the_queue_holds_is_done(house: House, bounc
     await mail.enqueue(SEND_LANE, [Job(id=job_id(touch), payload=b"")])
     [job] = (await mail.claim("w", want=1, lease_ms=10_000, nonce="1")).jobs
     await mail.settle("w", [(job, Uncertain(cause="connection lost"))])
-    await intake(house, bounces).submit(mails.dsn(to=house.return_path(touch)), Envelope())
+    await intake(house, bounces).submit(house.dsn_of(touch), Envelope())
     await work_off(bounces, handler(house, bounces, mail), 1)
     assert house.state(touch) is TouchState.BOUNCED
     assert await mail.states([job_id(touch)]) != [JobState.UNCERTAIN]
@@ -106,7 +106,7 @@ async def test_an_unknown_touch_that_the_queue_holds_is_done(house: House, bounc
 
 async def test_a_queue_that_lost_its_jobs_gets_them_from_the_store(house: House, bounces: Queue, mail: Queue) -> None:
     touch = house.touch(house.recipient())
-    house.keep(mails.dsn(to=house.return_path(touch)))  # As if its queue had been emptied since.
+    house.keep(house.dsn_of(touch))  # As if its queue had been emptied since.
     assert await intake(house, bounces).resume() == 1
     await work_off(bounces, handler(house, bounces, mail), 1)
     assert house.state(touch) is TouchState.BOUNCED
@@ -116,7 +116,7 @@ async def test_what_is_behind_the_commit_is_done_by_the_next_try(house: House, b
     ada = house.recipient()
     touch, waits = house.touch(ada), house.touch(ada, TouchState.QUEUED)
     await mail.enqueue(SEND_LANE, [Job(id=job_id(waits), payload=b"")])
-    raw = mails.dsn(to=house.return_path(touch))
+    raw = house.dsn_of(touch)
     house.process(raw)  # A worker that died before it told the queue.
     assert await mail.states([job_id(waits)]) == [JobState.QUEUED]
     await bounces.enqueue(LANE, [Job(id="again", payload=encode_job(ProcessBounce(digest=house.keep(raw))))])
@@ -128,7 +128,7 @@ async def test_while_the_database_is_away_a_mail_waits_and_uses_no_attempt(
     house: House, bounces: Queue, mail: Queue
 ) -> None:
     touch = house.touch(house.recipient())
-    submitted = await intake(house, bounces).submit(mails.dsn(to=house.return_path(touch)), Envelope())
+    submitted = await intake(house, bounces).submit(house.dsn_of(touch), Envelope())
     away = open_engine("postgresql://nobody@127.0.0.1:1/nothing")
     await work_off(bounces, handler(house, bounces, mail, away), 1)
     away.dispose()
@@ -142,7 +142,7 @@ async def test_many_mails_are_judged_together_and_one_that_is_lost_keeps_none(
 ) -> None:
     touches = [house.touch(house.recipient()) for _ in range(9)]
     for touch in touches:
-        await intake(house, bounces).submit(mails.dsn(to=house.return_path(touch)), Envelope())
+        await intake(house, bounces).submit(house.dsn_of(touch), Envelope())
     await bounces.enqueue(LANE, [Job(id="lost", payload=encode_job(ProcessBounce(digest="0" * 64)))])
     await work_off(bounces, handler(house, bounces, mail), 10)
     assert {house.state(touch) for touch in touches} == {TouchState.BOUNCED}

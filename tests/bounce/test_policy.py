@@ -78,8 +78,24 @@ def test_what_nobody_signed_has_none(verdict: Verdict) -> None:
     assert _policy(_judged(verdict), soft=99, by=MatchedBy.RECIPIENT) == NOTHING
 
 
-def test_the_judgement_on_our_own_address_counts_else_the_mildest() -> None:
-    hard, soft = _judged(Verdict.HARD, address="one@x.example"), _judged(Verdict.SOFT, address="two@x.example")
-    assert judgement_for((hard, soft), "one@x.example") is hard
-    assert judgement_for((hard, soft), "ada@example.org") is soft
-    assert judgement_for((hard,), "ada@example.org") is hard
+def test_only_a_judgement_on_our_own_address_counts_against_it() -> None:
+    hard = _judged(Verdict.HARD, address="one@x.example", cause=Cause.NO_MAILBOX)
+    full = _judged(Verdict.SOFT, address="two@x.example", cause=Cause.MAILBOX_FULL)
+    block = _judged(Verdict.BLOCK, address="three@x.example")
+    assert judgement_for((hard, full), "one@x.example") is hard
+    assert judgement_for((hard, block), "ada@example.org") is block
+    for judgements in ((hard, full), (hard,), (full,)):
+        found = judgement_for(judgements, "ada@example.org")
+        assert (found.verdict, found.cause) == (Verdict.SOFT, None)
+        assert _policy(found, soft=99) == Consequence(touch=TouchState.BOUNCED, blame=Blame.HOST)
+
+
+def test_an_address_that_the_report_does_not_name_itself_is_no_evidence() -> None:
+    reported = Reported(address="ada@example.org", inferred=True)
+    hard = Judgement(reported=reported, verdict=Verdict.HARD, rule="a rule")
+    assert judgement_for((hard,), "ada@example.org").verdict is Verdict.SOFT
+
+
+def test_a_failure_written_from_the_address_itself_has_none() -> None:
+    found = judgement_for((_judged(Verdict.HARD),), "ada@example.org", sender="Ada@example.org")
+    assert _policy(found) == NOTHING

@@ -33,7 +33,7 @@ def after(engine: sa.Engine) -> House:
 
 def test_a_bounce_of_what_the_old_key_signed_counts(before: House, after: House) -> None:
     touch = before.touch(before.recipient())
-    assert after.process(mails.dsn(to=before.return_path(touch))).verdict is Verdict.HARD
+    assert after.process(before.dsn_of(touch)).verdict is Verdict.HARD
     assert after.state(touch) is TouchState.BOUNCED
 
 

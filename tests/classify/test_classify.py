@@ -15,7 +15,7 @@ from postroad.classify.classify import classify
 from postroad.classify.evidence import Evidence, find_evidence
 from postroad.classify.known import known_replies
 from postroad.classify.statement import Speaker, Statement
-from postroad.classify.text import clean
+from postroad.classify.text import clean, words_for_all
 from postroad.errors import Blame
 from postroad.smtp.reply import Phase, parse_reply
 from tests.attacks.limits import cost_ratio
@@ -181,3 +181,48 @@ def test_cleaning_and_matching_are_linear(piece: str) -> None:
 
     ratio = cost_ratio(judge, piece * (500 // len(piece)), piece * (2_000 // len(piece)), repeats=5)
     assert ratio < 16
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "550 5.1.1 User unknown",
+        "550 No such user here",
+        "550-5.1.1 The email account that you tried to reach does not exist. https://support.google.com/mail/?p=NoSuchUser",
+        "552 5.2.2 Mailbox full",
+        "550 Mailbox is over quota",
+        "550 5.2.1 The mailbox is disabled",
+        "550 5.7.1 RESOLVER.RST.NotAuthorized; not authorized",
+    ],
+)
+def test_clear_words_mean_the_recipient_however_many_get_them(text: str) -> None:
+    assert not classify(said(text)).doubtful
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "550 5.1.1 Rejected",
+        "550 5.1.1 <ada@example.org>",
+        "550 Requested action not taken",
+        "550 5.2.1 Refused",
+        "550 Rejected by the recipient",
+        "550 The account is locked",
+    ],
+)
+def test_a_code_alone_or_a_wish_may_mean_the_sender(text: str) -> None:
+    assert classify(said(text)).doubtful
+
+
+def test_the_words_for_all_recipients_leave_out_what_differs() -> None:
+    texts = [
+        ("<ada@example.org>: rejected, ada, id x12si345 (mx1.example.org) 1482519786", "ada@example.org"),
+        (
+            "<bob.s@example.net>: rejected, bob.s, id a9si77 (mx2.example.net) 1482519999",
+            "bob.s@example.net",
+        ),
+    ]
+    first, second = (words_for_all(text, recipient) for text, recipient in texts)
+    assert first == second
+    assert words_for_all("rejected by policy", "ada@example.org") != first
+    assert words_for_all("550", "ada@example.org", "5.1.1") == "5.1.1"

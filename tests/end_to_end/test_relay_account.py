@@ -81,3 +81,14 @@ async def test_one_missing_address_is_suppressed_and_the_sender_sends_on(site: S
     assert counts == {TouchState.ACCEPTED: 5, TouchState.BOUNCED: 1}
     assert _suppressed(site) == {"q0@mailbox.example"}
     assert "sender:ada@sender.example" not in await _paused_gates(site)
+
+
+@pytest.mark.parametrize(
+    ("said", "suppressed"), [("550 5.1.1 Rejected", False), ("550 5.1.1 User unknown", True)], ids=["vague", "clear"]
+)
+async def test_the_same_words_to_all_suppress_only_if_they_mean_the_mailbox(
+    site: Site, said: str, suppressed: bool
+) -> None:
+    await _start(site, Rule(phase=Phase.RCPT, fault=Fault(reply=said)))
+    await site.until(lambda: set(site.states().values()) == {"bounced"})
+    await site.until(lambda: _suppressed(site) == (set(ADDRESSES) if suppressed else set()))

@@ -8,10 +8,20 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import sqlalchemy as sa
+from msgspec import structs
 
 from postroad.bounce.judge import Judgement, Verdict, judge
 from postroad.bounce.match import Match, MatchedBy, Tokens, addresses_of, read_tokens
-from postroad.bounce.policy import NOTHING, REPLIED, Consequence, History, judgement_for, mildest, policy, unsubscribed
+from postroad.bounce.policy import (
+    REPLIED,
+    Consequence,
+    History,
+    about_sender,
+    judgement_for,
+    mildest,
+    policy,
+    unsubscribed,
+)
 from postroad.bounce.reading import Read
 from postroad.bounce.receivers import KIND as REPORTS
 from postroad.bounce.reply import RULE, answered, own_addresses
@@ -38,6 +48,7 @@ from postroad.store.engine import read as reading
 from postroad.store.engine import write
 from postroad.store.ledger import TouchState, end_sequence_of, note_reply
 from postroad.store.outcome import DeliveryOutcome, TouchOutcome
+from postroad.store.same_words import blame_sender_for, words_key
 from postroad.store.suppression import SuppressionReason, strengthen, suppress
 from postroad.store.types import UtcDateTime
 from postroad.store.unsubscribe import unsubscribe_touch
@@ -163,7 +174,12 @@ def _process(
     changes: list[Change] = []
     if touch is not None and match is not None:
         what = REPLIED if report.kind is Kind.REPLY else _follows(connection, touch, judgement, match.by, rules, now)
-        changes = _carry_out(connection, touch, what, judgement, Cause(digest, mail.source, now), rules.scope)
+        cause = Cause(digest, mail.source, now)
+        words = words_key(touch.receiver, judgement.words) if judgement.words else None
+        changes = _settle(connection, touch, what, judgement, cause, words)
+        if words is not None and blame_sender_for(connection, [words], now):
+            judgement, what = about_sender(judgement), structs.replace(what, suppress=None)
+        changes += _carry_out(connection, touch, what, cause, rules.scope)
     elif match is not None and match.by is MatchedBy.UNSUBSCRIBE:
         # The touch was deleted, and its link still holds.
         changes = _unsubscribe(connection, match.touch_id, Cause(digest, mail.source, now), rules.scope, past=True)
@@ -232,22 +248,28 @@ def _follows(
     return policy(history, judgement, by, soft_limit=settings.soft_limit, act_on_unsigned=settings.act_on_unsigned)
 
 
-def _carry_out(
+def _settle(
     connection: sa.Connection,
     touch: MatchedTouch,
     what: Consequence,
     judgement: Judgement,
     cause: Cause,
-    scope: UnsubscribeScope,
+    words: str | None,
 ) -> list[Change]:
-    if what == NOTHING:
-        return []
+    """Move the touch to what came of it, and note why. ``words``: key of the words, see `store.same_words`."""
     said = judgement.reported.diagnostic or judgement.rule
+    if what.touch is None or not move_touch(connection, touch.id, what.touch, said, cause.at):
+        return []
+    _note(connection, touch, what, judgement, cause, words)
+    kind = BounceEffectKind.TOUCH_BOUNCED if what.touch is TouchState.BOUNCED else BounceEffectKind.TOUCH_ACCEPTED
+    return [(kind, touch.id, f"was {touch.state}: {judgement.rule}")]
+
+
+def _carry_out(
+    connection: sa.Connection, touch: MatchedTouch, what: Consequence, cause: Cause, scope: UnsubscribeScope
+) -> list[Change]:
+    """End the sequence and suppress, as far as that follows."""
     changes: list[Change] = []
-    if what.touch is not None and move_touch(connection, touch.id, what.touch, said, cause.at):
-        _note(connection, touch, what, judgement, cause)
-        kind = BounceEffectKind.TOUCH_BOUNCED if what.touch is TouchState.BOUNCED else BounceEffectKind.TOUCH_ACCEPTED
-        changes.append((kind, touch.id, f"was {touch.state}: {judgement.rule}"))
     if what.replied:
         changes += _end_sequence(connection, touch, cause)
     match what.suppress:
@@ -293,14 +315,19 @@ def _end_sequence(connection: sa.Connection, touch: MatchedTouch, cause: Cause) 
 
 
 def _note(
-    connection: sa.Connection, touch: MatchedTouch, what: Consequence, judgement: Judgement, cause: Cause
+    connection: sa.Connection,
+    touch: MatchedTouch,
+    what: Consequence,
+    judgement: Judgement,
+    cause: Cause,
+    words: str | None,
 ) -> None:
     """One row of what happened to the touch, beside those of its delivery."""
     reported = judgement.reported
     statement = sa.text(
         "INSERT INTO delivery_event "
-        "(uid, touch_id, state, at, attempt, reply_code, enhanced_code, reply, cause, blame) "
-        "VALUES (:uid, :touch_id, :state, :at, 0, :reply_code, :enhanced_code, :reply, :cause, :blame) "
+        "(uid, touch_id, state, at, attempt, reply_code, enhanced_code, reply, cause, blame, words) "
+        "VALUES (:uid, :touch_id, :state, :at, 0, :reply_code, :enhanced_code, :reply, :cause, :blame, :words) "
         "ON CONFLICT (uid) DO NOTHING"
     ).bindparams(sa.bindparam("at", type_=UtcDateTime()))
     values = {
@@ -313,5 +340,6 @@ def _note(
         "reply": reported.diagnostic[:500] or None,
         "cause": f"came back: {judgement.cause or judgement.rule}"[:100],
         "blame": what.blame,
+        "words": words,
     }
     connection.execute(statement, values)

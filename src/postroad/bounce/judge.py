@@ -16,10 +16,8 @@ from postroad.classify.cause import Cause
 from postroad.classify.classify import Classification, Confidence, classify
 from postroad.classify.evidence import Evidence, find_evidence
 from postroad.classify.statement import Statement
-from postroad.classify.text import clean
+from postroad.classify.text import clean, words_for_all
 from postroad.errors import Blame
-
-NOTHING_RETURNED = Returned()
 
 
 class Verdict(StrEnum):
@@ -40,6 +38,7 @@ class Judgement(Struct, frozen=True, kw_only=True):
     """The verdict on one recipient, and the rule that gave it.
 
     ``cause``: why it failed, where it did and that is known. ``final``: nothing more is tried for this mail.
+    ``words``: those of a failure that is about the sender if many recipients get it.
     """
 
     reported: Reported
@@ -47,6 +46,7 @@ class Judgement(Struct, frozen=True, kw_only=True):
     rule: str
     cause: Cause | None = None
     final: bool = True
+    words: str = ""
 
 
 def judge(report: Report) -> tuple[Judgement, ...]:
@@ -93,30 +93,30 @@ def _judge_failure(one: Reported, returned: Returned) -> Judgement:
             # RFC 3464 §2.3.3: it is tried on, and what comes of it is told by another mail, or by none.
             return Judgement(reported=one, verdict=Verdict.SOFT, rule="delayed", final=False)
         case Action.FAILED | None:
-            verdict, cause, rule = decide(one, returned)
-            return Judgement(reported=one, verdict=verdict, rule=rule, cause=cause)
+            return _decide(one, returned)
         case other:
             assert_never(other)
 
 
-def decide(one: Reported, returned: Returned = NOTHING_RETURNED) -> tuple[Verdict, Cause | None, str]:
-    """Return the verdict on a failure, its cause where one is known, and the name of the rule.
-
-    ``returned``: what came back of the message, which names who had sent it.
-    """
+def _decide(one: Reported, returned: Returned) -> Judgement:
+    """Return the judgement on a failure. ``returned``: what came back of the message, which names who had sent it."""
     senders = tuple(filter(None, (returned.sender, returned.return_path)))
     succeeded = one.status is not None and one.status[0] == "2"
     said = _classify(one, one.quoted or one.diagnostic, senders)
     if succeeded and not said.suppresses:
-        return Verdict.UNRELATED, None, "a status of success"
+        return Judgement(reported=one, verdict=Verdict.UNRELATED, rule="a status of success")
     if one.quoted and (said.confidence is Confidence.LOW or (said.suppresses and _is_there(one.diagnostic))):
         # The remote host's own words come first. Where they give no reason, or the local server knows that the mailbox
         # is there, what the local server says counts.
         said = _classify(one, one.diagnostic, senders)
-    rule = f"{said.cause}: {said.rule}"
-    if said.suppresses:
-        return Verdict.HARD, said.cause, rule
-    return _verdict_of(said), said.cause, rule
+    address = one.original or one.address or ""
+    return Judgement(
+        reported=one,
+        verdict=Verdict.HARD if said.suppresses else _verdict_of(said),
+        rule=f"{said.cause}: {said.rule}",
+        cause=said.cause,
+        words=words_for_all(one.quoted or one.diagnostic, address, one.status) if said.doubtful else "",
+    )
 
 
 def _is_there(text: str) -> bool:

@@ -13,6 +13,7 @@ from postroad.bounce.match import MatchedBy, same_mailbox
 from postroad.bounce.report import Action, Kind, Report, Reported
 from postroad.errors import Blame
 from postroad.store.ledger import TouchState
+from postroad.store.same_words import SAME_WORDS
 from postroad.store.suppression import SuppressionReason
 
 
@@ -106,7 +107,13 @@ def judgement_for(judgements: tuple[Judgement, ...], address: str, sender: str =
         return msgspec.structs.replace(found, verdict=Verdict.UNRELATED, rule="written from the address itself")
     if found.verdict is Verdict.BLOCK or (own and not found.reported.inferred):
         return found
-    return msgspec.structs.replace(found, verdict=Verdict.SOFT, cause=None, rule=f"other address: {found.rule}")
+    rule = f"other address: {found.rule}"
+    return msgspec.structs.replace(found, verdict=Verdict.SOFT, cause=None, words="", rule=rule)
+
+
+def about_sender(judgement: Judgement) -> Judgement:
+    """Return the judgement on a failure whose words many recipients got."""
+    return msgspec.structs.replace(judgement, verdict=Verdict.BLOCK, cause=None, rule=SAME_WORDS)
 
 
 def unsubscribed(report: Report, judgements: tuple[Judgement, ...]) -> tuple[Judgement, ...]:

@@ -57,6 +57,16 @@ class Classification(Struct, frozen=True, kw_only=True):
         """Whose fault it is."""
         return self.cause.fault
 
+    @property
+    def doubtful(self) -> bool:
+        """Whether the words do not clearly mean this recipient: the same ones to many are about the sender."""
+        if self.cause is Cause.UNKNOWN:
+            return True
+        if self.fault is not Blame.RECIPIENT:
+            return False
+        names_mailbox = self.cause in HARD_CAUSES or self.cause is Cause.MAILBOX_FULL
+        return self.confidence is Confidence.LOW or (self.confidence is Confidence.MEDIUM and not names_mailbox)
+
 
 _CAUSES: Final = {
     Evidence.NO_MAILBOX: Cause.NO_MAILBOX,
@@ -137,7 +147,7 @@ def classify(said: Statement) -> Classification:
         confidence = Confidence.HIGH if hard_code is not None else Confidence.MEDIUM
         return _made(said, _CAUSES[words.evidence], confidence, f"words: {words.phrase}", hard=True)
     if hard_code is not None and not hard and not vetoes and not _is_error(found) and said.phase is not Phase.MAIL:
-        return _made(said, _CAUSES[hard_code], Confidence.MEDIUM, f"code {said.status}", hard=True)
+        return _made(said, _CAUSES[hard_code], Confidence.LOW, f"code {said.status or said.code}", hard=True)
     return _weighed(said, found)
 
 

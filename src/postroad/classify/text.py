@@ -110,6 +110,19 @@ def clean(text: str, recipient: str = "") -> str:
     return " ".join(_OTHER.sub(" ", text).split())
 
 
+def words_for_all(text: str, recipient: str, status: str | None = None) -> str:
+    """Return the words of a reply without what differs between recipients and messages, for comparison.
+
+    Args:
+        text: What the server said.
+        recipient: The address that the message was for. Its parts are left out.
+        status: Enhanced code, which stands for words where there are none.
+    """
+    own = set(_OTHER.sub(" ", recipient.casefold()).split())
+    words = [word for word in clean(text, recipient).split() if word.isalpha() and word not in own]
+    return " ".join(words) or status or "no words"
+
+
 def names_any(text: str, addresses: Sequence[str], *, but_not: str = "") -> bool:
     """Return whether a text names one of these addresses or the domain of one, other than in another address.
 

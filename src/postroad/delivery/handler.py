@@ -18,6 +18,7 @@ from postroad.classify.statement import Speaker
 from postroad.clock import Clock
 from postroad.delivery.job import (
     DeliveryNote,
+    SendMessage,
     decode_job,
     encode_note,
     route_gate,
@@ -40,6 +41,7 @@ from postroad.delivery.shaping.shaper import Shaper
 from postroad.delivery.signing import Signing
 from postroad.dns.providers import provider_table
 from postroad.errors import Blame, ConfigError, DataError
+from postroad.mail.address import domain_of
 from postroad.mail.dkim import DkimSigner
 from postroad.mail.token import TokenSigner
 from postroad.queue import FOREVER_MS, Dead, Defer, Done, Lease, LeaseLostError, Queue, Retry, Uncertain
@@ -50,6 +52,7 @@ from postroad.smtp.reply import Reply
 from postroad.smtp.session import TransportError, UnsendableError
 from postroad.store.engine import read
 from postroad.store.ledger import TouchState
+from postroad.store.same_words import words_key
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +148,7 @@ class Delivery:
             raise
         except UnsendableError as error:
             outcome, said = Outcome(verdict=Verdict.DEAD, cause="unsendable", blame=error.blame), error.reason
-        outcome = self._with_others(outcome, step.sender, job.address)
+        outcome = self._with_others(outcome, step.sender, _receiver(job))
         scope = Scope(sender=step.sender, provider=job.provider, tables=job.tables)
         if outcome.verdict is Verdict.ACCEPTED:
             self._shaper.accepted(scope)
@@ -155,7 +158,8 @@ class Delivery:
             self._rests.pop(step.route, None)
         else:
             await self._hold_back(step, scope, outcome.pause, outcome, said)
-        return self._verdict(outcome, said, reply)
+        receiver = f"relay {step.route}" if route.is_relay else _receiver(job)
+        return self._verdict(outcome, said, reply, words_key(receiver, outcome.words) if outcome.words else "")
 
     async def _step(self, step_id: int, sender_id: int) -> StepMessage:
         """Return a step, compiled once for each sender. All jobs that want it meanwhile wait for one compilation.
@@ -189,11 +193,11 @@ class Delivery:
                 sender_id=sender_id or None,
             )
 
-    def _with_others(self, outcome: Outcome, sender: str, address: str) -> Outcome:
+    def _with_others(self, outcome: Outcome, sender: str, receiver: str) -> Outcome:
         """Stop the sender everywhere if this receiver is one of several that refuse its authentication."""
         if outcome.cause != Cause.SENDER_AUTHENTICATION or outcome.pause is not Pause.SENDER_AT_PROVIDER:
             return outcome
-        agreed = self._refusals.add(sender, address.rpartition("@")[2], self._clock.now_ms())
+        agreed = self._refusals.add(sender, receiver, self._clock.now_ms())
         return replace(outcome, pause=Pause.SENDER) if agreed else outcome
 
     async def _hold_back(self, step: StepMessage, scope: Scope, pause: Pause, outcome: Outcome, said: str) -> None:
@@ -225,7 +229,7 @@ class Delivery:
         if pause is not Pause.ROUTE:
             self._shaper.paused(gate, scope, outcome, said, until_ms=None if until_ms == FOREVER_MS else until_ms)
 
-    def _verdict(self, outcome: Outcome, said: str, reply: Reply | None = None) -> QueueVerdict:
+    def _verdict(self, outcome: Outcome, said: str, reply: Reply | None = None, words: str = "") -> QueueVerdict:
         self.counts[_STATES[outcome.verdict]] += 1
         note = encode_note(
             DeliveryNote(
@@ -236,6 +240,7 @@ class Delivery:
                 enhanced_code=reply.enhanced if reply is not None else None,
                 reply=said[:500],
                 suppress=outcome.suppress,
+                words=words,
             )
         )
         match outcome.verdict:
@@ -251,6 +256,13 @@ class Delivery:
                 return Uncertain(cause=outcome.cause, note=note)
             case other:
                 assert_never(other)
+
+
+def _receiver(job: SendMessage) -> str:
+    """Return whose words a reply is: the mailbox provider, else the site, else the domain."""
+    if job.provider in provider_table().names:
+        return job.provider
+    return job.site or domain_of(job.address)
 
 
 def _what_to_do(outcome: Outcome, gate: str) -> str:

@@ -43,7 +43,11 @@ class SendMessage(msgspec.Struct, frozen=True, kw_only=True, tag="send.v1", omit
 
 
 class DeliveryNote(msgspec.Struct, frozen=True, kw_only=True, tag="delivery.v1", omit_defaults=True):
-    """What happened to a touch on one claim, as the recorder puts it into the ledger."""
+    """What happened to a touch on one claim, as the recorder puts it into the ledger.
+
+    ``words``: key of a refusal's words, where they would mean the sender if many recipients got them; see
+    `postroad.store.same_words`.
+    """
 
     state: TouchState
     cause: str | None = None
@@ -52,6 +56,7 @@ class DeliveryNote(msgspec.Struct, frozen=True, kw_only=True, tag="delivery.v1",
     enhanced_code: str | None = None
     reply: str | None = None
     suppress: bool = False
+    words: str = ""
 
 
 encode_job = msgspec.msgpack.Encoder().encode

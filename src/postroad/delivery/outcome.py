@@ -6,7 +6,7 @@ recipient.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final, assert_never
 
@@ -15,7 +15,7 @@ from postroad.classify.cause import Cause
 from postroad.classify.classify import Classification, classify
 from postroad.classify.relay import names_sender
 from postroad.classify.statement import Speaker, Statement
-from postroad.classify.text import clean
+from postroad.classify.text import clean, words_for_all
 from postroad.errors import Blame
 from postroad.smtp.reply import Phase, Reply
 from postroad.smtp.session import TransportError
@@ -75,7 +75,10 @@ class ObstacleError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """The judgement on one attempt."""
+    """The judgement on one attempt.
+
+    ``words``: those of a refusal that is about the sender if many recipients get it. Empty: it means this recipient.
+    """
 
     verdict: Verdict
     cause: str
@@ -83,6 +86,7 @@ class Outcome:
     delay_ms: int | None = None
     suppress: bool = False
     pause: Pause | None = None
+    words: str = ""
 
 
 _ROUTE_CODES: Final = frozenset({530, 534, 535, 538})
@@ -139,7 +143,10 @@ def of_reply(
     if speaker is Speaker.RELAY and said.fault is Blame.HOST and reply.phase in (Phase.DATA, Phase.DOT):
         # The relay took the recipient and refuses the message for no reason that is known: it is not the recipient's.
         return Outcome(verdict=Verdict.DEAD, cause=said.cause, blame=Blame.HOST)
-    return _refused(said, reply, known_provider=bool(provider))
+    outcome = _refused(said, reply, known_provider=bool(provider))
+    if outcome.verdict is Verdict.BOUNCED and said.doubtful:
+        return replace(outcome, words=words_for_all(reply.text, recipient, reply.enhanced))
+    return outcome
 
 
 def _is_about_account(said: Classification, phase: Phase) -> bool:

@@ -19,8 +19,8 @@ import sqlalchemy as sa
 from sqlalchemy.types import TypeEngine
 
 from postroad.clock import Clock
-from postroad.delivery.job import DeliveryNote, decode_note, touch_of
 from postroad.delivery.metrics import DeliveryMetrics
+from postroad.delivery.touch_fact import TouchFact, read_event
 from postroad.errors import UnavailableError
 from postroad.queue import Event, EventKind, Queue
 from postroad.settings import BounceSettings
@@ -29,6 +29,7 @@ from postroad.store.bulk import json_rows
 from postroad.store.engine import write
 from postroad.store.ledger import LIVE, TouchState
 from postroad.store.outcome import DeliveryOutcome, TouchOutcome
+from postroad.store.same_words import blame_sender_for
 from postroad.store.suppression import SuppressionReason, suppress
 from postroad.store.types import UtcDateTime, sql_instant
 
@@ -57,89 +58,10 @@ _FROM: dict[TouchState, tuple[TouchState, ...]] = {
 """From which states an event may move a touch to another."""
 
 
-MAX_REPLY, MAX_CAUSE = 500, 100
-"""Characters that the ledger has room for."""
-
-
-class _Fact(msgspec.Struct, frozen=True, kw_only=True):
-    """One event, read as a row for the ledger."""
-
-    uid: str
-    touch_id: int
-    state: TouchState
-    claim: int
-    at_ms: int
-    attempt: int
-    next_ms: int | None
-    reply_code: int | None
-    enhanced_code: str | None
-    reply: str | None
-    cause: str | None
-    blame: str | None
-    suppress: bool
-    noted: bool  # whether it gets a row of its own
-
-
 @lru_cache(maxsize=1024)
 def _sql_instant(ms: int | None, dialect: str) -> str | None:
     # What was settled together has one instant, and the ledger has it twice.
     return None if ms is None else sql_instant(datetime.fromtimestamp(ms / 1000, UTC), dialect)
-
-
-def read_event(event: Event) -> _Fact | None:
-    """What an event says of its touch; None where it says nothing that the ledger keeps."""
-    note = decode_note(event.note) if event.note else None
-    state = _state(event, note)
-    if state is None:
-        return None
-    return _Fact(
-        uid=event.uid,
-        touch_id=touch_of(event.id),
-        state=state,
-        claim=event.token,
-        at_ms=event.at_ms,
-        attempt=event.attempt,
-        next_ms=event.next_ms if event.next_ms and state is TouchState.DEFERRED else None,
-        reply_code=note.reply_code if note is not None else None,
-        enhanced_code=note.enhanced_code if note is not None else None,
-        reply=(note.reply if note is not None else _fitting(event.error, MAX_REPLY)) or None,
-        cause=(note.cause if note is not None else _fitting(event.cause, MAX_CAUSE)) or None,
-        blame=note.blame if note is not None else None,
-        suppress=note.suppress if note is not None else False,
-        # A cancelled campaign's million need no row each to say so.
-        noted=state is not TouchState.QUEUED and not (state is TouchState.CANCELLED and note is None),
-    )
-
-
-def _fitting(said: str, length: int) -> str:
-    """What the queue says on its own, as where a handler failed, may be longer than a column, and have NUL in it."""
-    return said.replace("\0", "")[:length]
-
-
-def _state(event: Event, note: DeliveryNote | None) -> TouchState | None:
-    match kind := event.kind:
-        case EventKind.DONE | EventKind.LATE:
-            return note.state if note is not None else None
-        case EventKind.RETRY | EventKind.DEFER:
-            # Without a note it was put off before the wire, as by the pause of a campaign.
-            return TouchState.DEFERRED if note is not None or kind is EventKind.RETRY else TouchState.QUEUED
-        case EventKind.DEAD:
-            # The last attempt of a retry is dead for the queue, whatever the note hoped for.
-            bounced = note is not None and note.state is TouchState.BOUNCED
-            return TouchState.BOUNCED if bounced else TouchState.DEAD
-        case EventKind.UNCERTAIN:
-            return TouchState.UNKNOWN
-        case EventKind.CANCELLED if note is None and event.claim == 0:
-            # Its campaign was cancelled while it was on the wire; it came back, and the queue ended it.
-            return TouchState.CANCELLED
-        case EventKind.CANCELLED:
-            return note.state if note is not None else None
-        case EventKind.EXPIRED:
-            return TouchState.EXPIRED
-        case EventKind.RELEASED:
-            return TouchState.QUEUED
-        case EventKind.REPLAYED:
-            return None
 
 
 def record(connection: sa.Connection, events: Sequence[Event], now: datetime, bounce: BounceSettings) -> int:
@@ -148,14 +70,16 @@ def record(connection: sa.Connection, events: Sequence[Event], now: datetime, bo
     kept = [fact for fact in facts if fact.noted]
     if kept:
         _insert_events(connection, kept)
+    about_us = blame_sender_for(connection, {fact.words for fact in kept if fact.words}, now)
+    ended = [fact for fact in kept if fact.state is TouchState.BOUNCED and fact.words not in about_us]
     for together in _rounds(facts):
         for state, of_state in _by_state(together).items():
             _move(connection, state, of_state)
-    bounced = [fact.touch_id for fact in kept if fact.suppress]
+    bounced = [fact.touch_id for fact in ended if fact.suppress]
     if bounced:
         addresses = _addresses(connection, bounced)
         suppress(connection, addresses, SuppressionReason.HARD_BOUNCE, "reply at delivery", now)
-    softly = [fact.touch_id for fact in kept if fact.state is TouchState.BOUNCED and not fact.suppress]
+    softly = [fact.touch_id for fact in ended if not fact.suppress]
     if softly:
         # As for bounces that come back by mail: the same rows, the same limit.
         since = now - timedelta(milliseconds=bounce.soft_window_ms)
@@ -179,11 +103,11 @@ def outcomes_in(events: Sequence[Event]) -> list[TouchOutcome]:
     return [TouchOutcome(fact.touch_id, _OUTCOMES[fact.state]) for fact in facts if fact.state in _OUTCOMES]
 
 
-def _rounds(facts: Sequence[_Fact]) -> list[list[_Fact]]:
+def _rounds(facts: Sequence[TouchFact]) -> list[list[TouchFact]]:
     """The first fact of each touch, then the second of those that have one, and so on: each may be of another claim."""
     if len({fact.touch_id for fact in facts}) == len(facts):
         return [list(facts)]
-    rounds: list[list[_Fact]] = []
+    rounds: list[list[TouchFact]] = []
     told: Counter[int] = Counter()
     for fact in facts:
         if told[fact.touch_id] == len(rounds):
@@ -193,14 +117,14 @@ def _rounds(facts: Sequence[_Fact]) -> list[list[_Fact]]:
     return rounds
 
 
-def _by_state(facts: Sequence[_Fact]) -> dict[TouchState, list[_Fact]]:
-    by_state: dict[TouchState, list[_Fact]] = {}
+def _by_state(facts: Sequence[TouchFact]) -> dict[TouchState, list[TouchFact]]:
+    by_state: dict[TouchState, list[TouchFact]] = {}
     for fact in facts:
         by_state.setdefault(fact.state, []).append(fact)
     return by_state
 
 
-def _insert_events(connection: sa.Connection, facts: Sequence[_Fact]) -> None:
+def _insert_events(connection: sa.Connection, facts: Sequence[TouchFact]) -> None:
     dialect = connection.dialect.name
     rows = [
         {
@@ -222,6 +146,7 @@ def _insert_events(connection: sa.Connection, facts: Sequence[_Fact]) -> None:
         "cause": sa.Text(),
         "blame": sa.Text(),
         "next_at": UtcDateTime(),
+        "words": sa.Text(),
     }
     names = ", ".join(columns)
     picks = ", ".join(f"new.{name}" for name in columns)
@@ -234,7 +159,7 @@ def _insert_events(connection: sa.Connection, facts: Sequence[_Fact]) -> None:
     connection.execute(statement, parameters)
 
 
-def _move(connection: sa.Connection, state: TouchState, facts: Sequence[_Fact]) -> None:
+def _move(connection: sa.Connection, state: TouchState, facts: Sequence[TouchFact]) -> None:
     dialect = connection.dialect.name
     rows = [
         {

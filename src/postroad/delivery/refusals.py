@@ -5,28 +5,28 @@ from __future__ import annotations
 from typing import Final
 
 INDEPENDENT_RECEIVERS: Final = 3
-"""So many recipient domains must refuse a sender's authentication before it stops everywhere."""
+"""So many receivers must refuse a sender's authentication before it stops everywhere."""
 WINDOW_MS: Final = 60 * 60_000
-_MAX_DOMAINS: Final = 100
+_MAX_RECEIVERS: Final = 100
 
 
 class AuthenticationRefusals:
-    """Recipient domains that lately refused the authentication of each sender, as one worker sees them."""
+    """Receivers that lately refused the authentication of each sender, as one worker sees them."""
 
     def __init__(self) -> None:
         self._seen: dict[str, dict[str, int]] = {}
 
-    def add(self, sender: str, domain: str, now_ms: int) -> bool:
+    def add(self, sender: str, receiver: str, now_ms: int) -> bool:
         """Record a refusal, and return whether several independent receivers say the same.
 
         Args:
             sender: The From address.
-            domain: Domain of the recipient.
+            receiver: Name of the provider or site. Domains with the same mail hosts are one receiver.
             now_ms: Time of the reply, in milliseconds since 1970.
         """
         seen = self._seen.setdefault(sender, {})
-        seen[domain.casefold()] = now_ms
+        seen[receiver.casefold()] = now_ms
         for known, at_ms in list(seen.items()):
-            if at_ms <= now_ms - WINDOW_MS or len(seen) > _MAX_DOMAINS:
+            if at_ms <= now_ms - WINDOW_MS or len(seen) > _MAX_RECEIVERS:
                 del seen[known]
         return len(seen) >= INDEPENDENT_RECEIVERS

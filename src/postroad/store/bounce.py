@@ -77,7 +77,7 @@ class BounceEffect(SQLModel, table=True):
 
 @dataclass(frozen=True, kw_only=True)
 class MatchedTouch:
-    """What effects need to know of a touch."""
+    """What effects need to know of a touch. ``receiver``: mailbox provider, else site, else domain."""
 
     id: int
     state: TouchState
@@ -85,6 +85,7 @@ class MatchedTouch:
     recipient_id: int
     address: str
     on_reply: OnReply
+    receiver: str = ""
 
 
 _TIMES = {name: sa.bindparam(name, type_=UtcDateTime()) for name in ("now", "since", "until", "before")}
@@ -174,8 +175,10 @@ def take_touch(connection: sa.Connection, touch_id: int) -> MatchedTouch | None:
     """A touch, which nobody else moves until the transaction ends. None: it is not in this ledger."""
     lock = "" if connection.dialect.name == "sqlite" else " FOR UPDATE OF touch"
     statement = sa.text(
-        "SELECT touch.id, touch.state, touch.campaign_id, touch.recipient_id, recipient.address, campaign.on_reply "
+        "SELECT touch.id, touch.state, touch.campaign_id, touch.recipient_id, recipient.address, campaign.on_reply, "
+        "COALESCE(NULLIF(mail_domain.provider, 'other'), mail_domain.site, recipient.domain) AS receiver "
         "FROM touch JOIN recipient ON recipient.id = touch.recipient_id "
+        "LEFT JOIN mail_domain ON mail_domain.domain = recipient.domain "
         f"JOIN campaign ON campaign.id = touch.campaign_id WHERE touch.id = :id{lock}"
     )
     row = connection.execute(statement, {"id": touch_id}).one_or_none()

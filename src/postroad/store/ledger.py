@@ -116,6 +116,16 @@ class DeliveryEvent(SQLModel, table=True):
     """One thing that happened to a touch on its way."""
 
     __tablename__ = "delivery_event"
+    __table_args__ = (
+        sa.Index(
+            "ix_delivery_event_words",
+            "words",
+            "blame",
+            "at",
+            sqlite_where=sa.text("words IS NOT NULL"),
+            postgresql_where=sa.text("words IS NOT NULL"),
+        ),
+    )
 
     id: int | None = Field(default=None, primary_key=True, sa_type=BIG_ID)
     uid: str = Field(sa_type=sa.String(80), unique=True, description="of the queue's event: recorded once")
@@ -129,6 +139,9 @@ class DeliveryEvent(SQLModel, table=True):
     cause: str | None = Field(default=None, sa_type=sa.String(100))
     blame: str | None = Field(default=None, sa_type=sa.String(16))
     next_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    words: str | None = Field(
+        default=None, sa_type=sa.String(32), description="key of words that mean the sender if many recipients get them"
+    )
 
 
 class Overflow(SQLModel, table=True):

@@ -203,15 +203,51 @@ def lift(
             "RETURNING address, audience_id, reason, source, created_at"
         ).columns(*_COLUMNS)
         values = {"everywhere": audience_id is None, "audience_id": audience_id or EVERYWHERE, **parameters}
-        taken = [
-            Suppression(**{**row._mapping, "reason": SuppressionReason(row.reason)})
-            for row in connection.execute(statement, values)
-        ]
-        if taken:
-            recorded = {"lifted_at": now, "lifted_by": by[:100], "why": why[:200]}
-            rows = [{**one.model_dump(exclude={"number"}), **recorded} for one in taken]
-            connection.execute(sa.insert(LiftedSuppression), rows)
+        taken = _suppressions_in(connection.execute(statement, values))
+        _note_lifted(connection, taken, by=by, why=why, now=now)
         return taken
+
+
+def lift_bounces(
+    connection: sa.Connection, touch_ids: Sequence[int], *, since: datetime, why: str, now: datetime
+) -> int:
+    """Take away suppressions of these touches' recipients that bounces gave since a time. Returns how many.
+
+    A recipient of whom another bounce counts since then stays suppressed.
+    """
+    if not touch_ids:
+        return 0
+    item, parameters = json_rows(connection, "lifted", {"id": sa.BigInteger()}, [{"id": id_} for id_ in touch_ids])
+    statement = (
+        sa.text(
+            "DELETE FROM suppression WHERE audience_id = 0 AND reason IN ('hard_bounce', 'soft_bounce') "
+            "AND created_at > :since AND address IN ("
+            f"SELECT recipient.address FROM {item} JOIN touch ON touch.id = lifted.id "
+            "JOIN recipient ON recipient.id = touch.recipient_id WHERE NOT EXISTS ("
+            "SELECT 1 FROM touch AS other JOIN delivery_event ON delivery_event.touch_id = other.id "
+            "WHERE other.recipient_id = recipient.id AND delivery_event.state = 'bounced' "
+            "AND delivery_event.blame = 'recipient' AND delivery_event.at > :since)) "
+            "RETURNING address, audience_id, reason, source, created_at"
+        )
+        .bindparams(sa.bindparam("since", type_=UtcDateTime()))
+        .columns(*_COLUMNS)
+    )
+    taken = _suppressions_in(connection.execute(statement, {"since": since, **parameters}))
+    _note_lifted(connection, taken, by="postroad", why=why, now=now)
+    return len(taken)
+
+
+def _suppressions_in(rows: Iterable[sa.Row[Any]]) -> list[Suppression]:
+    return [Suppression(**{**row._mapping, "reason": SuppressionReason(row.reason)}) for row in rows]
+
+
+def _note_lifted(connection: sa.Connection, taken: Sequence[Suppression], *, by: str, why: str, now: datetime) -> None:
+    if not taken:
+        return
+    recorded = {"lifted_at": now, "lifted_by": by[:100], "why": why[:200]}
+    connection.execute(
+        sa.insert(LiftedSuppression), [{**one.model_dump(exclude={"number"}), **recorded} for one in taken]
+    )
 
 
 _COLUMNS = (

@@ -70,7 +70,7 @@ def test_a_complaint_is_for_good_and_an_unsubscribe_is_noted_as_one_click_is(hou
 
 
 def test_the_third_time_that_a_service_does_not_send_because_of_its_own_list_suppresses(house: House) -> None:
-    ada = house.recipient()
+    ada = house.recipient(events.ADA)
     for number in range(3):
         assert house.suppressed() == {}
         event = events.sendgrid("dropped", token(house, house.touch(ada)), reason="Bounced Address", n=number)
