@@ -12,12 +12,14 @@ from typing import assert_never
 from msgspec import Struct
 
 from postroad.bounce.report import Action, Kind, Report, Reported, Returned
-from postroad.classify.cause import Cause
-from postroad.classify.classify import Classification, Confidence, classify
+from postroad.classify.cause import Cause, Confidence
+from postroad.classify.classify import Classification, classify
 from postroad.classify.evidence import Evidence, find_evidence
 from postroad.classify.statement import Statement
 from postroad.classify.text import clean, words_for_all
+from postroad.dns.providers import OTHER, provider_table
 from postroad.errors import Blame
+from postroad.mail.address import domain_of
 
 
 class Verdict(StrEnum):
@@ -132,10 +134,22 @@ def _classify(one: Reported, text: str, senders: tuple[str, ...]) -> Classificat
             code=one.reply_code,
             status=one.status if one.status is None or one.status[0] != "2" else None,
             phase=one.phase,
+            provider=_provider_of(one),
             recipient=one.original or one.address or "",
             senders=senders,
         )
     )
+
+
+def _provider_of(one: Reported) -> str:
+    """Return the known mailbox provider that refused, by the recipient's domain or the remote host. Empty: no one."""
+    table = provider_table()
+    famous = table.of_domain(domain_of((one.original or one.address or "").lower()))
+    if famous is not None:
+        return famous
+    host = (one.remote_mta or "").partition(" ")[0].strip("[]()").lower().rstrip(".")
+    found = table.of_hosts([host]) if host else OTHER
+    return "" if found == OTHER else found
 
 
 def _verdict_of(said: Classification) -> Verdict:

@@ -45,6 +45,14 @@ class Cause(StrEnum):
         return _FAULTS[self]
 
 
+class Confidence(StrEnum):
+    """What a classification rests on."""
+
+    HIGH = "high"  # a documented reply, or words and code that agree
+    MEDIUM = "medium"  # words alone
+    LOW = "low"  # a code alone, or nothing
+
+
 HARD_CAUSES: Final = frozenset({Cause.NO_MAILBOX, Cause.NO_DOMAIN, Cause.NO_MAIL, Cause.MOVED})
 """Causes that say that the recipient is not there."""
 

@@ -10,12 +10,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from enum import StrEnum
 from typing import Final
 
 from msgspec import Struct
 
-from postroad.classify.cause import HARD_CAUSES, Cause
+from postroad.classify.cause import HARD_CAUSES, Cause, Confidence
 from postroad.classify.evidence import HARD, Evidence, Found, find_evidence
 from postroad.classify.known import known_replies
 from postroad.classify.relay import as_relay_means, names_account_by_code
@@ -23,14 +22,6 @@ from postroad.classify.statement import Speaker, Statement
 from postroad.classify.text import clean, names_any
 from postroad.errors import Blame
 from postroad.smtp.reply import Phase
-
-
-class Confidence(StrEnum):
-    """What a classification rests on."""
-
-    HIGH = "high"  # a documented reply, or words and code that agree
-    MEDIUM = "medium"  # words alone
-    LOW = "low"  # a code alone, or nothing
 
 
 class Classification(Struct, frozen=True, kw_only=True):
@@ -137,7 +128,7 @@ def classify(said: Statement) -> Classification:
     known = next((reply for reply in known_replies() if reply.fits(said)), None)
     if known is not None:
         suppresses = known.cause in HARD_CAUSES and not _names_others(said)
-        return _made(said, known.cause, Confidence.HIGH, known.name, hard=suppresses)
+        return _made(said, known.cause, known.confidence_in(said), known.name, hard=suppresses)
     found = _find(said)
     hard = [one for one in found if one.evidence in HARD]
     vetoes = [one for one in found if one.evidence not in _NO_VETO]

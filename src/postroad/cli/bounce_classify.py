@@ -10,7 +10,8 @@ from typing import Annotated, Final
 
 import typer
 
-from postroad.classify.classify import Confidence, classify
+from postroad.classify.cause import Confidence
+from postroad.classify.classify import classify
 from postroad.classify.statement import Speaker, Statement
 from postroad.cli.names import require_provider
 from postroad.cli.output import JsonOption, print_json, print_line, print_table

@@ -6,13 +6,17 @@ https://docs.aws.amazon.com/ses/latest/dg/event-publishing-retrieving-sns-conten
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
+
+from msgspec import structs
 
 from postroad.bounce.report import Action, Kind, Report, Reported, Returned
 from postroad.bounce.services.fields import address, delivered, failed, items, table, tag_of, word
 
 _MARKS = ('"notificationType', '"eventType')
+_TYPE = re.compile(r"^\s*[\w-]{1,20}\s*;")  # smtp; 550 …
 _TAGS_HEADER = "x-ses-message-tags"
 
 
@@ -48,6 +52,8 @@ def read(event: dict[str, Any]) -> Report | None:
             if told.get("bounceType") == "Transient" and _gives_no_reason(told):
                 # Amazon says so of out-of-office replies too: it is no failure of this mailbox.
                 kind = Kind.OTHER
+            elif told.get("bounceSubType") == "UnsubscribedRecipient":
+                kind, feedback_type = Kind.FEEDBACK, "opt-out"
             recipients = _bounced(told)
         case "Complaint":
             told = table(event.get("complaint"))
@@ -90,16 +96,22 @@ def _bounced(told: dict[str, Any]) -> list[Reported]:
     # SES says "Transient" of a full mailbox with status 5.2.2 as well; what it says is the milder word.
     temporary = told.get("bounceType") == "Transient"
     recipients = [table(one) for one in items(told.get("bouncedRecipients"))]
-    if told.get("bounceType") == "Permanent":
-        said = f"Amazon SES: permanent bounce ({word(told.get('bounceSubType'))})"
-        recipients = [
-            one if one.get("diagnosticCode") else {**one, "diagnosticCode": f"ses; {said}"} for one in recipients
-        ]
-    return [_refused(one, Action.FAILED, temporary=temporary) for one in recipients]
+    says = f"Amazon SES: {word(told.get('bounceType')).lower()} bounce ({word(told.get('bounceSubType'))})"
+    return [_bounced_one(one, says, temporary=temporary) for one in recipients]
+
+
+def _bounced_one(one: dict[str, Any], says: str, *, temporary: bool) -> Reported:
+    """Return a recipient with the words of the receiver, and with those of SES where the receiver gives no reason."""
+    found = _refused(one, Action.FAILED, temporary=temporary)
+    if found.diagnostic.startswith("Amazon SES"):
+        return found
+    own = f"{says}: {found.diagnostic}" if found.diagnostic else says
+    return structs.replace(found, diagnostic=own, quoted=found.diagnostic)
 
 
 def _refused(one: dict[str, Any], action: Action, *, temporary: bool) -> Reported:
-    said = str(one.get("diagnosticCode") or "").partition(";")[2].strip()
+    given = str(one.get("diagnosticCode") or "")
+    said = _TYPE.sub("", given).strip()
     return failed(one.get("emailAddress"), said, status=one.get("status"), temporary=temporary, action=action)
 
 
