@@ -16,6 +16,7 @@ from postroad.classify.evidence import Evidence, find_evidence
 from postroad.classify.known import known_replies
 from postroad.classify.statement import Speaker, Statement
 from postroad.classify.text import clean, words_for_all
+from postroad.dns.providers import provider_table
 from postroad.errors import Blame
 from postroad.smtp.reply import Phase, parse_reply
 from tests.attacks.limits import cost_ratio
@@ -226,3 +227,15 @@ def test_the_words_for_all_recipients_leave_out_what_differs() -> None:
     assert first == second
     assert words_for_all("rejected by policy", "ada@example.org") != first
     assert words_for_all("550", "ada@example.org", "5.1.1") == "5.1.1"
+
+
+def test_a_documented_reply_is_that_of_its_provider() -> None:
+    text = "550 Requested action not taken: mailbox unavailable"
+    by_its_own, by_unknown, by_another = (classify(said(text, provider=name)) for name in ("gmx", "", "yahoo"))
+    assert (by_its_own.suppresses, by_its_own.doubtful) == (True, False)
+    assert (by_unknown.suppresses, by_unknown.doubtful) == (True, True)
+    assert (by_another.suppresses, by_another.doubtful) == (False, True)
+
+
+def test_providers_of_documented_replies_are_known() -> None:
+    assert {name for reply in known_replies() for name in reply.providers} <= provider_table().names

@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from postroad.bounce.effects import judged
-from postroad.bounce.judge import Verdict
+from postroad.bounce.judge import Verdict, judge
 from postroad.bounce.match import MatchedBy
 from postroad.bounce.reader import read_kept
 from postroad.bounce.report import Action, Envelope
+from postroad.bounce.services import sendgrid, ses
 from postroad.bounce.services.read import events_of, read_event, service_of, source_of
+from postroad.classify.cause import Cause
 from postroad.mail.token import Purpose, TokenSigner
 from postroad.settings import Service
 from tests.bounce.services import events
@@ -169,3 +171,51 @@ def test_whatever_stands_in_a_field_nothing_raises(service: Service, case: Any, 
     for raw in events_of(service, document):
         judged(read_kept(raw, Envelope(source=source_of(service))), SIGNER)
     read_event(service, json.dumps(junk).encode())
+
+
+def _ses_bounce(kind: str, subtype: str, said: str) -> dict[str, Any]:
+    one = {"emailAddress": events.ADA, "action": "failed", **({"diagnosticCode": said} if said else {})}
+    return events.ses(
+        "Bounce", TOKEN, bounce={"bounceType": kind, "bounceSubType": subtype, "bouncedRecipients": [one]}
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "subtype", "said", "verdict", "cause"),
+    [
+        ("Transient", "General", "", Verdict.UNRELATED, None),
+        ("Transient", "MailboxFull", "", Verdict.SOFT, Cause.MAILBOX_FULL),
+        ("Transient", "MessageTooLarge", "", Verdict.SOFT, Cause.TOO_BIG),
+        ("Transient", "ContentRejected", "", Verdict.BLOCK, Cause.CONTENT),
+        ("Transient", "AttachmentRejected", "", Verdict.BLOCK, Cause.CONTENT),
+        ("Permanent", "General", "", Verdict.HARD, Cause.NO_MAILBOX),
+        ("Permanent", "NoEmail", "", Verdict.HARD, Cause.NO_MAILBOX),
+        ("Permanent", "General", "smtp; 550 5.0.0 failed", Verdict.HARD, Cause.NO_MAILBOX),
+        ("Permanent", "General", "smtp; 550 5.7.1 blocked as spam", Verdict.BLOCK, Cause.REPUTATION),
+        ("Permanent", "General", "smtp; 552 5.2.2 mailbox full", Verdict.SOFT, Cause.MAILBOX_FULL),
+        ("Permanent", "OnAccountSuppressionList", "", Verdict.SOFT, Cause.BOUNCED_BEFORE),
+        (
+            "Permanent",
+            "Suppressed",
+            "Amazon SES has suppressed sending to this address because it has a recent history of bouncing.",
+            Verdict.SOFT,
+            Cause.BOUNCED_BEFORE,
+        ),
+        ("Permanent", "UnsubscribedRecipient", "", Verdict.UNSUBSCRIBE, None),
+        ("Undetermined", "Undetermined", "", Verdict.SOFT, Cause.UNKNOWN),
+    ],
+)
+def test_a_bounce_of_ses_counts_by_its_subtype_where_the_receiver_gives_no_reason(
+    kind: str, subtype: str, said: str, verdict: Verdict, cause: Cause | None
+) -> None:
+    report = ses.read(_ses_bounce(kind, subtype, said))
+    assert report is not None
+    [judgement] = judge(report)
+    assert (judgement.verdict, judgement.cause) == (verdict, cause)
+
+
+def test_a_quota_at_the_service_is_ours() -> None:
+    report = sendgrid.read(events.sendgrid("dropped", TOKEN, reason="Recipient List over Package Quota"))
+    assert report is not None
+    [judgement] = judge(report)
+    assert (judgement.verdict, judgement.cause) == (Verdict.BLOCK, Cause.RELAY_ACCOUNT)
