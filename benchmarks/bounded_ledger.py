@@ -224,8 +224,8 @@ def unsubscribe_one(ledger: LargeLedger) -> None:
 def hold_and_revive(ledger: LargeLedger) -> None:
     _, touches = _sending(ledger, "lost", "sending", BATCH)
     assert control._hold(ledger.engine, touches, NOW) == BATCH
-    _, dead = _sending(ledger, "dead", "dead", BATCH)
-    assert len(dead_letters._revive(ledger.engine, dead)) == BATCH
+    _, dead = _sending(ledger, "dead", "dead", dead_letters.CHUNK)
+    assert len(dead_letters._revive(ledger.engine, dead)) == dead_letters.CHUNK
 
 
 @_operation

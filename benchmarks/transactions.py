@@ -39,13 +39,14 @@ class Watch:
     transactions: list[Transaction] = field(default_factory=list)
 
     def worst(self) -> dict[str, Transaction]:
-        """Return by site the transaction of the largest effort, with the longest time of any."""
+        """Return by site the transaction of the largest effort, with the longest time of any that writes."""
         found: dict[str, Transaction] = {}
         for each in self.transactions:
             known = found.setdefault(each.site, Transaction(each.site, each.writes, each.began_s))
             known.writes |= each.writes
             known.effort = max(known.effort, each.effort)
-            known.seconds = max(known.seconds, each.seconds)
+            if each.writes:  # What only reads holds no lock.
+                known.seconds = max(known.seconds, each.seconds)
         return found
 
 

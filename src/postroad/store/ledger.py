@@ -23,7 +23,7 @@ import sqlalchemy as sa
 from sqlalchemy.types import TypeEngine
 from sqlmodel import Field, SQLModel
 
-from postroad.store.bulk import json_rows
+from postroad.store.bulk import any_of, json_rows
 from postroad.store.suppression import suppressed_sql
 from postroad.store.types import BIG_ID, UtcDateTime, Word
 
@@ -453,9 +453,11 @@ def revive(connection: sa.Connection, touch_ids: Sequence[int]) -> dict[int, str
         f"(SELECT touch.campaign_id FROM {item} JOIN touch ON touch.id = batch.id) ORDER BY id {lock}"
     )
     names = {row.id: row.name for row in connection.execute(campaigns, parameters)}
+    ids = f"SELECT batch.id FROM {item}"
+    # The sign before campaign_id: SQLite must not search a whole campaign for each of the ids.
     statement = sa.text(
-        f"UPDATE touch SET state = 'queued', settled_at = NULL FROM {item} WHERE touch.id = batch.id "
-        "AND touch.state IN ('dead', 'expired') AND touch.campaign_id IN :campaigns "
+        f"UPDATE touch SET state = 'queued', settled_at = NULL WHERE touch.id {any_of(connection, ids)} "
+        "AND touch.state IN ('dead', 'expired') AND +touch.campaign_id IN :campaigns "
         "RETURNING touch.id, touch.campaign_id"
     ).bindparams(sa.bindparam("campaigns", expanding=True))
     rows = connection.execute(statement, {**parameters, "campaigns": list(names)}).all()
