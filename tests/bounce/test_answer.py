@@ -46,6 +46,28 @@ PERSONS = [
         "Nice.\n\nFrom: News <news@example.com>\nSent: Monday\nTo: Eve\n\nThis message could not be delivered.\n",
     ),
     ("回复: 自动回复的写法", "谢谢\n"),
+    ("Vacation rentals in June", "Do you still have something free for the second week of June?\n"),
+    ("Im Urlaub auch geöffnet?", "Haben Sie im August offen?\n"),
+    ("Semester i fjällen", "Har ni stuga ledig vecka 8?\n"),
+    ("Absence of my invoice", "I have not received my invoice yet.\n"),
+    ("Ticket #2 for the concert", "Please book me a second ticket.\n"),
+    ("Thank you for your message", "Call me at five. Eve\n"),
+    ("Automatic doors: quote", "Could you send us a quote for automatic doors?\n"),
+    ("We have received your parcel", "but it was broken. What now?\n"),
+    ("Abwesenheit am Freitag", "Am Freitag kann ich leider nicht kommen.\n"),
+    ("My mail to you bounced: user unknown", "I got an error: 550 5.1.1 user unknown. Which address should I use?\n"),
+    ("Undeliverable parcel 7", "The parcel you sent could not be delivered, the driver said.\n"),
+    ("Challenge accepted!", "I'd like to take part in the spring challenge.\n"),
+    ("Please verify my address", "Please verify that you have my new address: Road 5.\n"),
+    ("Re: Welcome", "We have received your message and my boss says yes. When can you start?\n"),
+    ("Re: Welcome", "Please do not reply to this address, use eve@home.example instead.\n"),
+    (
+        "Fwd: Undelivered Mail Returned to Sender",
+        (
+            "Your colleague's address does not work, see below.\n\n---------- Forwarded message ---------\n"
+            "From: Mail Delivery System <MAILER-DAEMON@mx.example.net>\n\n<tim@example.net>: 550 5.1.1 User unknown\n"
+        ),
+    ),
 ]
 PROGRAMS = [
     ("Automatic reply: Our spring party", "I am away.\n"),
@@ -55,6 +77,14 @@ PROGRAMS = [
     ("自动回复: 春季", "我不在\n"),
     ("[Auto-Reply] Spring", "Thank you.\n"),
     ("Out of Office: Re: Spring", "Back on Monday.\n"),
+    ("Absence du bureau : Offre", "Je suis absent.\n"),
+    ("Nieobecność: Oferta", "Nie ma mnie.\n"),
+    ("부재중: 봄 세일", "부재중입니다.\n"),
+    ("מענה אוטומטי: הצעה", "אני לא במשרד\n"),
+    ("Vacation", "I am on vacation and will be back on 5 May.\n"),
+    ("Ihre Anfrage ist eingegangen", "Vielen Dank für Ihre Anfrage. Wir melden uns schnellstmöglich.\n"),
+    ("Eve Reader ist außer Haus", "Ich werde erst am Montag antworten.\n"),
+    ("[Ticket#20240101] Spring", "Thank you for contacting us. Your ticket has been created.\n"),
 ]
 NO_ANSWERS = [
     "Accepted: Spring party",
@@ -83,6 +113,23 @@ def test_what_a_program_writes_is_an_automatic_reply(subject: str, body: str) ->
 @pytest.mark.parametrize(("subject", "body"), PERSONS[:3])
 def test_the_headers_of_rfc_3834_come_first(subject: str, body: str) -> None:
     assert read_mail(answer(subject, body, Auto_Submitted="auto-replied")).kind is Kind.AUTO_REPLY
+
+
+@pytest.mark.parametrize("header", ["X_MS_Exchange_Inbox_Rules_Loop", "X_Autorespond", "X_Auto_Reply_From"])
+def test_headers_that_only_programs_write_count(header: str) -> None:
+    assert read_mail(answer("Re: Spring", "Eve is away.\n", **{header: "eve@example.org"})).kind is Kind.AUTO_REPLY
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "This is an automated response. We will answer.\n",
+        "##- Please type your reply above this line -##\nYour request is being reviewed.\n",
+        "Thank you for contacting us. Your request has been received.\n",
+    ],
+)
+def test_what_a_ticket_system_begins_with_is_no_answer(body: str) -> None:
+    assert not read_mail(answer("Re: Spring", body)).personal
 
 
 @pytest.mark.parametrize("subject", NO_ANSWERS)

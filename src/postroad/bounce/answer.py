@@ -81,10 +81,42 @@ def is_answer(subject: str) -> bool:
     return _begins(subject, signs().subject["answers"])
 
 
-def is_automatic(subject: str) -> bool:
-    """Whether a subject begins as a program begins it: "Automatic reply: …", in the languages of the large systems."""
-    bare = subject.lstrip(" \t[(*#")
-    return not is_answer(subject) and _begins(bare, signs().subject["auto_reply"])
+def is_automatic(subject: str, text: str = "") -> bool:
+    """Whether a subject begins as a program begins it: "Automatic reply: …", in the languages of the large systems.
+
+    Words that people begin a subject with too, such as "Vacation", count if a colon follows, or if the text says that
+    it is automatic or that its writer is away.
+
+    Args:
+        subject: The subject as it was given.
+        text: What the writer wrote, in lower case.
+    """
+    if is_answer(subject):
+        return False
+    titles = signs().subject
+    bare = subject.strip().lower().lstrip(" \t[(*#")
+    if _begins(bare, titles["auto_reply"]) or any(words in bare[:120] for words in titles["absent_person"]):
+        return True
+    start = max((words for words in titles["auto_reply_words"] if bare.startswith(words)), key=len, default=None)
+    if start is None:
+        return False
+    return _PREFIX_ENDS.match(bare, len(start)) is not None or _says_automatic(text)
+
+
+_PREFIX_ENDS = re.compile(r"[^\W\d]{0,12}\s?[:\uff1a]")
+
+
+def _says_automatic(text: str) -> bool:
+    told = signs().body
+    return any(phrase in text for kind in ("auto_reply", "automatic", "acknowledging") for phrase in told[kind])
+
+
+def is_automatic_text(begins: str) -> bool:
+    """Whether a text begins as programs write that say so in no header: one phrase of theirs, or two of anybody's."""
+    told = signs().body
+    if any(phrase in begins for phrase in told["automatic"]):
+        return True
+    return sum(phrase in begins for phrase in told["acknowledging"]) > 1
 
 
 def is_receipt(subject: str) -> bool:
