@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from email import policy
+from email.parser import BytesParser
+
 import dkim
 import pytest
 import sqlalchemy as sa
@@ -73,3 +76,48 @@ def test_an_empty_audience_is_said(house: House) -> None:
     house.apply()
     with pytest.raises(StateError, match="its audience is empty"):
         shown(house)
+
+
+RICH_SUBJECT = "Mix 3:o:1 [bold]now[/bold] :100: {{ name }} 🎉👩‍💻 für „dich“  zwei"
+RICH_HTML = """<!DOCTYPE html><html><head><style>p{color:red} p:hover{color:blue}</style></head><body>
+<!--[if mso]><b>{{ name }}</b><![endif]--><p>{{ name }} &amp; 3:o:1 🎉</p>
+<p><a href="{{ unsubscribe_url }}">Leave</a> {{ postal_address }}</p></body></html>"""
+
+
+@pytest.fixture
+def rich(house: House) -> House:
+    house.template("hello.txt", f"{RICH_SUBJECT}\n.\n  [red]x[/red] [link]\n" + TEXT + "=20\n")
+    house.template("hello.html", RICH_HTML)
+    house.fill(["ada@example.com,,Ada", "zoe@example.com,,Zoë 🚀", 'x@example.com,,"<b>:tm:</b> [b]"'])
+    house.apply(
+        CAMPAIGN.replace("subject: Hello {{ name|default('you') }}", f"subject: '{RICH_SUBJECT}'")
+        + "    html: hello.html\n"
+    )
+    return house
+
+
+@pytest.mark.parametrize(
+    ("address", "name", "escaped"),
+    [
+        ("ada@example.com", "Ada", "Ada"),
+        ("zoe@example.com", "Zoë 🚀", "Zoë 🚀"),
+        ("x@example.com", "<b>:tm:</b> [b]", "&lt;b&gt;:tm:&lt;/b&gt; [b]"),
+    ],
+)
+def test_it_shows_what_the_mail_program_of_each_recipient_shows(
+    rich: House, address: str, name: str, escaped: str
+) -> None:
+    seen = shown(rich, address=address)
+    assert seen.subject == RICH_SUBJECT.replace("{{ name }}", name)
+    assert seen.header.count("=?utf-8?b?") > 1
+    assert seen.text.startswith(f"{seen.subject}\n.\n  [red]x[/red] [link]\nHello {name}.")
+    assert seen.text.endswith("=20\n")
+    assert seen.html is not None
+    assert f'<p style="color: red;">{escaped} &amp; 3:o:1 🎉</p>' in seen.html
+    assert "<style> p:hover{color:blue}</style>" in seen.html
+    assert f"<!--[if mso]><b>{escaped}</b><![endif]-->" in seen.html
+    message = BytesParser(policy=policy.default).parsebytes(seen.content)
+    for subtype, part in (("plain", seen.text), ("html", seen.html)):
+        body = message.get_body((subtype,))
+        assert body is not None
+        assert body.get_payload(decode=True).decode().replace("\r\n", "\n") == part

@@ -74,7 +74,9 @@ def test_a_preview_is_written_as_a_file_that_verifies(run: Run, tmp_path: Path) 
     (tmp_path / "postroad.toml").write_text(SETTINGS.replace("[routes.relay]", f"{key}[routes.relay]"))
     (tmp_path / "hello.html").write_text(HTML)
     (tmp_path / "campaign.yaml").write_text(CAMPAIGN)
-    (tmp_path / "people.csv").write_text("address,first_name\nbob@example.org,Bob\neve@example.org,Eve\n")
+    (tmp_path / "people.csv").write_text(
+        "address,first_name\nbob@example.org,Bob\neve@example.org,Eve\nzoe@example.org,Zoë :100: 🎉\n"
+    )
     assert run("campaign", "apply", "campaign.yaml").returncode == 0
     assert run("audience", "import", "people", "people.csv").returncode == 0
 
@@ -86,10 +88,15 @@ def test_a_preview_is_written_as_a_file_that_verifies(run: Run, tmp_path: Path) 
     assert '<p style="color: red;">Hello [b]Eve[/b]</p>' in shown.stdout
     assert "\nHello [b]Eve[/b]\n" in shown.stdout
     assert f"{len(content):,} bytes" in shown.stdout
+    assert "\nsubject\n" not in shown.stdout
+    shown = run("campaign", "preview", "spring", "--recipient", "zoe@example.org")
+    assert "Subject: =?utf-8?b?" in shown.stdout
+    assert "\nsubject\nHello Zoë :100: 🎉\n" in shown.stdout
 
     seen = json.loads(run("campaign", "preview", "spring", "--json").stdout)
     assert (seen["step"], seen["recipient"], seen["file"]) == ("hello", "bob@example.org", None)
     assert seen["size_bytes"] > 1000
+    assert seen["subject"] == "Hello Bob"
     missing = run("campaign", "preview", "spring", "--step", "more")
     assert missing.returncode == 7
     assert "no email step of campaign spring named 'more'" in missing.stderr

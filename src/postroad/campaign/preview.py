@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from email import policy
+from email.header import decode_header, make_header
+from email.message import EmailMessage
+from email.parser import BytesParser
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
@@ -24,11 +28,12 @@ PREVIEW_TOUCH = 0
 
 @dataclass(frozen=True, kw_only=True)
 class Preview:
-    """One message as it would leave. ``text`` and ``html`` are its parts before they are encoded."""
+    """One message as it would leave. ``subject``, ``text`` and ``html``: what a mail program reads in it."""
 
     step: str
     recipient: str
     return_path: str
+    subject: str
     text: str
     html: str | None
     content: bytes
@@ -62,15 +67,27 @@ def preview(
         compiled = step_of.message
     fields = {field: str(attributes[field]) for field in compiled.fields if field in attributes}
     message = compiled.merge(PREVIEW_TOUCH, recipient, fields, now).signed()
-    merged = {**fields, **compiled.reserved_fields(PREVIEW_TOUCH, recipient)}
+    parsed = BytesParser(policy=policy.default).parsebytes(message.content)
     return Preview(
         step=found.name,
         recipient=recipient,
         return_path=message.return_path,
-        text=compiled.text.render(merged),
-        html=compiled.html.render(merged) if compiled.html is not None else None,
+        subject=_subject(message.content),
+        text=_part(parsed, "plain") or "",
+        html=_part(parsed, "html"),
         content=message.content,
     )
+
+
+def _subject(content: bytes) -> str:
+    """Decode the subject (RFC 2047 §6.2): blanks between encoded words are none of it, those in them are."""
+    folded = str(BytesParser(policy=policy.compat32).parsebytes(content, headersonly=True)["Subject"])
+    return str(make_header(decode_header(folded.replace("\r\n", ""))))
+
+
+def _part(message: EmailMessage, subtype: Literal["plain", "html"]) -> str | None:
+    part = message.get_body((subtype,))
+    return part.get_content().replace("\r\n", "\n") if part is not None else None
 
 
 def _find_step(connection: sa.Connection, campaign: Campaign, name: str | None) -> Step:
