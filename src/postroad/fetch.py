@@ -1,20 +1,22 @@
-"""Fetch a small HTTP answer within limits that the server cannot stretch: of time, of size, and of work.
+"""Fetch HTTP answers within limits that the server cannot stretch: of time, of size, and of work.
 
 The deadline holds for all of it together: connection, TLS, headers and body. The body is counted as it comes from the
 wire, and a content coding is refused, so nothing is unpacked. No redirect is followed. The headers are bounded by h11,
 to 100 KiB.
+
+Every HTTP client of this package is a `BoundedClient`. `fetch` is for single requests with limits of their own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 import httpx
 
-_IDENTITY: Final = ("", "identity")
+_CODED: Final = "the answer has a content coding, which was not asked for"
 
 
 class FetchError(Exception):
@@ -33,6 +35,66 @@ class Answer(NamedTuple):
         """The media type, in lower case and without parameters. Empty: none is given."""
         content_type: str = self.headers.get("Content-Type", "")
         return content_type.partition(";")[0].strip().lower()
+
+
+class BoundedClient(httpx.AsyncClient):
+    """An HTTP client whose requests have one deadline each, and whose answers have a largest size and no coding.
+
+    A request that passes a limit raises `httpx.TransportError`.
+
+    Args:
+        within_s: Deadline of a request with its complete answer, in seconds.
+        max_bytes: Size of the largest body.
+        options: What else `httpx.AsyncClient` takes.
+    """
+
+    def __init__(self, *, within_s: float = 30.0, max_bytes: int = 1 << 20, **options: Any) -> None:
+        hooks: dict[str, list[Callable[..., Any]]] = {"request": [_refuse_codings], "response": [self._bound]}
+        # A connection whose opening is cancelled is left to the collector; one that passes its own limit is closed.
+        limits = httpx.Timeout(within_s, connect=within_s / 3)
+        super().__init__(timeout=limits, event_hooks=hooks, **options)
+        self._within_s, self._max_bytes = within_s, max_bytes
+
+    async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        """Send a request, with its deadline. The body of a streamed answer is read after it."""
+        try:
+            async with asyncio.timeout(self._within_s):
+                return await super().send(request, **options)
+        except TimeoutError:
+            raise httpx.ReadTimeout(f"no complete answer within {self._within_s:g} s", request=request) from None
+
+    async def _bound(self, response: httpx.Response) -> None:
+        assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101  (that of an asynchronous client)
+        response.stream = _BoundedStream(response, response.stream, self._max_bytes)
+
+
+async def _refuse_codings(request: httpx.Request) -> None:
+    request.headers["Accept-Encoding"] = "identity"
+
+
+class _BoundedStream(httpx.AsyncByteStream):
+    """The body of an answer, as it comes from the wire, up to a size."""
+
+    def __init__(self, response: httpx.Response, stream: httpx.AsyncByteStream, max_bytes: int) -> None:
+        self._response, self._stream, self._max_bytes = response, stream, max_bytes
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        if _is_coded(self._response):
+            raise httpx.RemoteProtocolError(_CODED, request=self._response.request)
+        left = self._max_bytes
+        async for chunk in self._stream:
+            left -= len(chunk)
+            if left < 0:
+                why = f"the answer is longer than {self._max_bytes} bytes"
+                raise httpx.RemoteProtocolError(why, request=self._response.request)
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+def _is_coded(response: httpx.Response) -> bool:
+    return response.headers.get("Content-Encoding", "").strip().lower() not in ("", "identity")
 
 
 async def fetch(
@@ -80,9 +142,8 @@ async def fetch(
 
 
 async def _body(response: httpx.Response, max_bytes: int) -> bytes:
-    coding = response.headers.get("Content-Encoding", "").strip().lower()
-    if coding not in _IDENTITY:
-        raise FetchError("the answer has a content coding, which was not asked for")
+    if _is_coded(response):
+        raise FetchError(_CODED)
     body = bytearray()
     async for chunk in response.aiter_raw():
         body += chunk

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -18,9 +19,14 @@ from postroad.clock import SystemClock
 from postroad.dns.mta_sts import MAX_POLICY_BYTES, PolicyError, fetch_policy
 from postroad.dns.public_address import EVERYWHERE
 from postroad.dns.resolver import Resolver
+from postroad.doctor.http import check_web
+from postroad.doctor.prefect import check_prefect, check_protection
 from postroad.errors import UnavailableError
 from postroad.fetch import Answer, FetchError, fetch
-from postroad.settings import OAuthSettings, SesWebhook
+from postroad.local import prefect_access
+from postroad.local.prefect_access import PrefectAccess
+from postroad.queue import Health
+from postroad.settings import OAuthSettings, SesWebhook, Settings
 from postroad.smtp.oauth import TokenError, TokenSource
 from postroad.web.webhooks import sns
 from tests.attacks.limits import MEBIBYTE, run_limited
@@ -160,6 +166,48 @@ def test_a_packed_answer_is_not_unpacked() -> None:
     outcome = run_limited("tests.attacks.test_http_answers:fetch_packed", memory_mib=40)
     assert outcome.error is None
     assert "content coding" in outcome.value
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_an_answer_to_a_client_of_prefect_ends_within_limits(
+    monkeypatch: pytest.MonkeyPatch, method: str, attack: Attack
+) -> None:
+    """A POST asks for a token first: the client reads that answer by itself."""
+    monkeypatch.setattr(prefect_access, "MAX_ANSWER_BYTES", MAX_BYTES)
+    async with attacker(attack) as port, asyncio.timeout(BOUND_S):
+        access = PrefectAccess(url=f"http://127.0.0.1:{port}", password="postroad:secret")
+        async with access.http(WITHIN_S) as client:
+            with pytest.raises(httpx.TransportError):
+                await client.request(method, "/health")
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+async def test_doctor_ends_its_checks_within_limits(monkeypatch: pytest.MonkeyPatch, attack: Attack) -> None:
+    monkeypatch.setattr("postroad.doctor.http.WITHIN_S", WITHIN_S)
+    monkeypatch.setattr("postroad.doctor.prefect.TIMEOUT_S", WITHIN_S)
+    async with attacker(attack) as port, asyncio.timeout(BOUND_S):
+        url = f"http://127.0.0.1:{port}"
+        [check] = await check_web(Settings(public_url=url))
+        assert (check.part, check.health) == ("public_url", Health.WARN)
+        access = PrefectAccess(url=url, password=None)
+        assert [check.health for check in await check_prefect(access)] == [Health.WARN]
+        assert await check_protection(access) == []
+
+
+CLIENTS = re.compile(
+    r"\b(httpx\.(AsyncClient|Client|get|post|put|patch|delete|head|options|request|stream)\(|urlopen\(|http\.client"
+    r"|urllib\.request|urllib3|aiohttp|import requests|from httpx import|from requests)"
+)
+
+
+def test_no_other_module_makes_an_http_client() -> None:
+    root = Path(__file__).parents[2]
+    files = [file for folder in ("src", "flows", "tasks", "deployments") for file in (root / folder).rglob("*.py")]
+    assert len(files) > 300
+    found = {file.name for file in files if CLIENTS.search(file.read_text())}
+    assert found == set()
+    assert CLIENTS.search("async with httpx.AsyncClient() as client:")
 
 
 async def test_no_redirect_is_followed() -> None:

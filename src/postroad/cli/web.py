@@ -7,7 +7,6 @@ import logging
 from functools import partial
 from typing import Annotated
 
-import httpx
 import typer
 
 from postroad.bounce.intake import BOUNCE_QUEUE, Intake
@@ -15,6 +14,7 @@ from postroad.cli.signals import start_logging, stop_on_signals
 from postroad.delivery.job import SEND_QUEUE
 from postroad.embedded import redis_running
 from postroad.errors import UnavailableError
+from postroad.fetch import BoundedClient
 from postroad.parts import Role, open_parts
 from postroad.queue import Queue, beating, this_process
 from postroad.settings import Settings
@@ -44,7 +44,7 @@ def web(
 
 async def _serve(settings: Settings, host: str, port: int) -> None:
     stop = stop_on_signals()
-    async with open_parts(settings) as parts, httpx.AsyncClient() as http:
+    async with open_parts(settings) as parts, BoundedClient() as http:
 
         async def intake() -> Intake:
             return Intake(engine=parts.engine, queue=await parts.queue(BOUNCE_QUEUE), clock=parts.clock)

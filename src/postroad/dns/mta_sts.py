@@ -14,7 +14,7 @@ from postroad.dns.lookup import Found, Lookup
 from postroad.dns.public_address import Network, may_connect
 from postroad.dns.resolver import Resolver
 from postroad.dns.tags import texts
-from postroad.fetch import Answer, FetchError, fetch
+from postroad.fetch import Answer, BoundedClient, FetchError, fetch
 
 MAX_POLICY_BYTES = 65_536
 """RFC 8461 §3.3: a sender may stop there."""
@@ -125,7 +125,7 @@ async def fetch_policy(
     for address in addresses:
         place = f"[{address}]" if ":" in address else address
         try:
-            async with httpx.AsyncClient(verify=trust, trust_env=False) as client:
+            async with BoundedClient(verify=trust, trust_env=False) as client:
                 answer = await fetch(
                     client,
                     f"https://{place}:{port}/.well-known/mta-sts.txt",

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from typing import Final
 
 import httpx
 
 from postroad.doctor.check import Check
+from postroad.fetch import BoundedClient, FetchError, fetch
 from postroad.queue import Health
 from postroad.settings import Settings
+
+WITHIN_S: Final = 5.0
+MAX_BYTES: Final = 65_536
 
 
 async def check_web(settings: Settings) -> Sequence[Check]:
@@ -16,16 +22,16 @@ async def check_web(settings: Settings) -> Sequence[Check]:
     url = f"{settings.public_url.rstrip('/')}/healthz"
     remedy = f"Is `postroad web` running, and does {settings.public_url} lead to it? Nobody can unsubscribe otherwise."
     try:
-        async with httpx.AsyncClient(timeout=5) as client:
-            response = await client.get(url)
-        found = response.json() if response.headers.get("content-type") == "application/json" else {}
-    except (httpx.HTTPError, ValueError) as error:
-        seen = f"{url}: {str(error) or type(error).__name__}"
+        async with BoundedClient() as client:
+            answer = await fetch(client, url, within_s=WITHIN_S, max_bytes=MAX_BYTES)
+        found = json.loads(answer.body) if answer.media_type == "application/json" else {}
+    except (FetchError, ValueError, RecursionError) as error:
+        seen = f"{url}: {error}"
         return [Check(part="public_url", health=Health.WARN, seen=seen, remedy=remedy)]
     if not isinstance(found, dict) or found.get("service") != "postroad":
-        seen = f"{url}: somebody else answers, with {response.status_code}"
+        seen = f"{url}: somebody else answers, with {answer.status}"
         return [Check(part="public_url", health=Health.WARN, seen=seen, remedy=remedy)]
-    if response.status_code != httpx.codes.OK:
+    if answer.status != httpx.codes.OK:
         seen = f"{url}: it answers, and its database is away"
         remedy = "Is the database reachable from there?"
         return [Check(part="public_url", health=Health.FAIL, seen=seen, remedy=remedy)]

@@ -10,6 +10,7 @@ from typing import Any, Final
 import httpx
 
 from postroad.doctor.check import Check
+from postroad.fetch import BoundedClient
 from postroad.local.prefect import ALERTS
 from postroad.local.prefect_access import PrefectAccess
 from postroad.local.prefect_pool import POOL, open_fields
@@ -52,7 +53,7 @@ async def check_protection(access: PrefectAccess) -> Sequence[Check]:
     """
     part = "prefect access"
     try:
-        async with httpx.AsyncClient(base_url=access.api_url, timeout=TIMEOUT_S, trust_env=False) as stranger:
+        async with BoundedClient(base_url=access.api_url, within_s=TIMEOUT_S, trust_env=False) as stranger:
             without_password = await stranger.get("/admin/version")
             allowed = (await stranger.get("/health", headers={"Origin": STRANGE_ORIGIN})).headers
         async with access.http(TIMEOUT_S) as client:

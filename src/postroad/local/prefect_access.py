@@ -14,9 +14,11 @@ from uuid import uuid4
 
 import httpx
 
+from postroad.fetch import BoundedClient
 from postroad.secret_file import read_or_make_secret, read_secret
 
 HOST: Final = "127.0.0.1"
+MAX_ANSWER_BYTES: Final = 16 << 20
 LOOPBACK: Final = (HOST, "localhost")
 DEFAULT_PORT: Final = 4200
 PASSWORD_FILE: Final = "prefect.password"  # noqa: S105
@@ -78,10 +80,14 @@ class PrefectAccess:
     def api_url(self) -> str:
         return f"{self.url}/api"
 
-    def http(self, timeout_s: float) -> httpx.AsyncClient:
-        """Return a client of the API; paths are relative to ``/api``."""
-        return httpx.AsyncClient(
-            base_url=self.api_url, auth=PrefectAuth(self.password), timeout=timeout_s, trust_env=False
+    def http(self, timeout_s: float) -> BoundedClient:
+        """Return a client of the API; paths are relative to ``/api``. ``timeout_s``: for each complete answer."""
+        return BoundedClient(
+            base_url=self.api_url,
+            auth=PrefectAuth(self.password),
+            within_s=timeout_s,
+            max_bytes=MAX_ANSWER_BYTES,
+            trust_env=False,
         )
 
 

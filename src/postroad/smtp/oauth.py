@@ -9,7 +9,7 @@ import httpx
 from pydantic import SecretStr
 
 from postroad.clock import Clock
-from postroad.fetch import Answer, FetchError, fetch
+from postroad.fetch import Answer, BoundedClient, FetchError, fetch
 from postroad.settings import OAuthSettings
 from postroad.smtp.tls import client_context
 
@@ -60,7 +60,7 @@ class TokenSource:
         if said.scope is not None:
             form["scope"] = said.scope
         try:
-            async with httpx.AsyncClient(verify=client_context(said.ca_file)) as client:
+            async with BoundedClient(verify=client_context(said.ca_file)) as client:
                 answer = await fetch(
                     client,
                     said.token_url,
