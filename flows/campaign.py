@@ -25,7 +25,8 @@ async def campaign(params: CampaignParams) -> State[None]:
 
     Starting the same campaign again mails nobody twice: it continues whatever an earlier run left undone.
 
-    Cancelling or suspending this run stops the mail: the campaign is paused. Starting it again resumes it.
+    Cancelling or suspending this run stops the mail: the campaign is paused. Starting it again resumes it. After the
+    run's end, `postroad campaign pause` does the same, and so does cancelling a second run of the campaign.
     """
     try:
         return await send(params)
@@ -58,5 +59,13 @@ async def send(params: CampaignParams) -> State[None]:
         params.campaign,
         {"audience": frozen.audience, "submitted": submitted, "counts": dict(state.counts)},
     )
-    outlook = "everything due is settled" if state.settled else "delivery goes on"
+    outlook = "everything due is settled" if state.settled else continuing(params.campaign)
     return Completed(message=f"{submitted:,} handed to the queue, for an audience of {frozen.audience:,}; {outlook}")
+
+
+def continuing(campaign: str) -> str:
+    """Return what a run says whose mail goes out after its end, when it can no longer be cancelled."""
+    return (
+        f"delivery continues. To stop it: `postroad campaign pause {campaign}`, or start {campaign} again here and "
+        "cancel that run"
+    )

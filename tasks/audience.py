@@ -20,7 +20,7 @@ from postroad.campaign.audience import (
 from postroad.campaign.reading import import_rules
 from postroad.parts import open_parts
 from tasks.policy import retried
-from tasks.report import publish_table
+from tasks.report import publish_sentences
 
 REFUSALS_SHOWN: Final = 500
 VALUE_SHOWN: Final = 32
@@ -67,7 +67,7 @@ async def publish_refusals(progress: ImportProgress) -> None:
         return
     async with open_parts() as parts:
         found = await asyncio.to_thread(refusals, parts.engine, progress.import_id, REFUSALS_SHOWN)
-    await publish_table(
+    await publish_sentences(
         f"refused-{progress.audience}",
         [{"line": r.line, "field": r.field, "value": _shortened(r.value), "reason": r.reason} for r in found],
         f"{progress.refused:,} of {progress.rows_total:,} rows were refused; {len(found)} are listed.",

@@ -29,7 +29,7 @@ from postroad.dns.show import markdown
 from postroad.errors import UnavailableError
 from postroad.parts import open_parts
 from tasks.policy import dns_slot, retried
-from tasks.report import announce, publish_markdown, publish_table
+from tasks.report import announce, publish_markdown, publish_sentences, publish_table
 from tasks.slices import MAX_SLICES
 
 RETRIES: Final = 2
@@ -116,7 +116,7 @@ async def publish_canaries(reports: Sequence[CanaryReport]) -> None:
         for report in reports
         for f in report.findings
     ]
-    await publish_table(
+    await publish_sentences(
         "canaries", rows, f"What a receiver made of the mail of {len(reports)} senders.", only_changes=True
     )
     for report in reports:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from prefect import get_client
@@ -27,6 +27,10 @@ from prefect.settings import PREFECT_UI_URL
 from postroad.printable import escape_active_markdown, escape_markdown
 
 Row = Mapping[str, Any]
+
+MAX_COLUMNS: Final = 8
+MAX_CELL_CHARACTERS: Final = 40
+"""A table in the UI is 580 pixels wide and breaks no line. What is longer belongs into `publish_sentences`."""
 
 
 class ProgressBar:
@@ -58,10 +62,21 @@ async def publish_table(key: str, rows: Sequence[Row], description: str, *, only
         description: A sentence above the table.
         only_changes: Publish nothing if the last version has the same rows.
     """
-    rows = literal_cells(rows)
+    rows = literal_cells(narrow(rows))
     if only_changes and _same(await _latest(key), rows):
         return
     await acreate_table_artifact([dict(row) for row in rows], key=_key(key), description=description)
+
+
+def narrow(rows: Sequence[Row]) -> list[Row]:
+    """Return rows whose long texts are cut. Pure. Raises ValueError for rows with too many columns to be read."""
+    if any(len(row) > MAX_COLUMNS for row in rows):
+        raise ValueError(f"a table has at most {MAX_COLUMNS} columns")
+    return [{name: _cut(cell) if isinstance(cell, str) else cell for name, cell in row.items()} for row in rows]
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_CELL_CHARACTERS else f"{text[: MAX_CELL_CHARACTERS - 1]}…"
 
 
 def literal_cells(rows: Sequence[Row]) -> list[Row]:
@@ -104,7 +119,7 @@ async def publish_markdown(key: str, markdown: str, description: str, *, only_ch
 
 async def renew_table(key: str, rows: Sequence[Row], description: str) -> bool:
     """Bring the last version of a table up to date, in place. Returns whether there is a version."""
-    return await _renew(key, literal_cells(rows), description)
+    return await _renew(key, literal_cells(narrow(rows)), description)
 
 
 async def renew_markdown(key: str, markdown: str, description: str) -> bool:

@@ -40,6 +40,12 @@ def where_to_look(state: Summary) -> str:
         if rest
         else "Everybody in the audience is settled."
     )
+    stop = (
+        f"* To stop the mail, start `campaign` for {name} again on the page [Deployments]({ui_url()}/deployments), and "
+        "cancel that run while it is running: that pauses the campaign\n"
+        if rest
+        else ""
+    )
     return f"""# {name}
 
 The frozen audience has **{state.audience:,}** people. {outlook}
@@ -48,7 +54,7 @@ The frozen audience has **{state.audience:,}** people. {outlook}
 * [How far delivery is]({artifact_url(f"delivery-{name}")})
 * [How the queues stand]({artifact_url("queues")})
 * [Deployments]({ui_url()}/deployments): run `dead-letters` to see by cause what could not be delivered
-"""
+{stop}"""
 
 
 async def publish_result(state: Summary) -> None:

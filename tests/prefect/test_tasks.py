@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Any, cast
+from dataclasses import asdict
+from typing import Any, cast, get_type_hints
 
 import pytest
 import redis.exceptions
@@ -12,15 +13,19 @@ from prefect import Task
 from prefect.client.schemas.objects import TaskRun
 from prefect.states import exception_to_failed_state
 
+from flows.campaign import continuing
+from postroad.advancing import Advance
+from postroad.bounce.sources.fetched import Polled
 from postroad.campaign.status import StepSummary, Summary
 from postroad.errors import ConfigError, DataError, PreflightError, StateError, UnavailableError
 from postroad.store.campaign import CampaignState
 from postroad.store.ledger import TouchState
 from tasks import advance, audience, bounces, campaign, dead_letters, dns, maintain, warmup
 from tasks.policy import is_transient
-from tasks.report import markdown_table
+from tasks.report import markdown_table, narrow
 from tasks.result import completeness, ended, where_to_look
 from tasks.slices import MAX_SLICES, MIN_ROWS, rows_per_slice
+from tests.docs.pages import ROOT
 
 ALL_TASKS: list[Task[..., Any]] = [
     advance.advance_campaign,
@@ -139,6 +144,45 @@ def test_under_way_is_who_has_reached_no_end() -> None:
     assert ended(state) == 7
     assert "**3** are still under way" in where_to_look(state)
     assert "Everybody in the audience is settled" in where_to_look(summary_of(expired=1))
+
+
+def test_a_result_links_to_pages_and_says_how_to_stop_the_mail() -> None:
+    text = where_to_look(summary_of(accepted=5, queued=2))
+    assert len(re.findall(r"\]\([^)]*/(?:artifacts/key/[a-z0-9-]+|deployments)\)", text)) >= 5
+    assert "`postroad" not in text
+    assert "To stop the mail, start `campaign` for welcome again" in text
+    assert "To stop the mail" not in where_to_look(summary_of(accepted=7))
+    assert "`postroad campaign pause welcome`" in continuing("welcome")
+
+
+LONG = "x" * 300
+DEPTH: dict[str, Any] = dict.fromkeys(get_type_hints(maintain.Depth), 10**6) | {"queue": "email:warmup"}
+TABLES: list[list[dict[str, Any]]] = [
+    completeness(summary_of(**{state.value: 10**9 for state in TouchState})),
+    [asdict(Advance(campaign=LONG, planned=10**9, submitted=10**9, finished=False))],
+    [asdict(Polled(source=LONG))],
+    [maintain._row(maintain.Depth(**DEPTH))],
+    [{"sender": LONG, "verdict": "warn", "new": 10, "gone": 10, "held back": "yes"}],
+]
+
+
+@pytest.mark.parametrize("rows", TABLES)
+def test_tables_are_narrow_enough_to_read(rows: list[dict[str, Any]]) -> None:
+    for row in narrow(rows):
+        widths = [max(len(name), len(str(cell))) for name, cell in row.items()]
+        assert sum(widths) <= 90
+    with pytest.raises(ValueError, match="at most 8 columns"):
+        narrow([{str(number): 1 for number in range(9)}])
+
+
+def test_every_table_goes_through_the_module_that_narrows_it() -> None:
+    makes = re.compile(r"create_table_artifact|ArtifactUpdate\(")
+    files = [file for folder in ("tasks", "flows", "deployments") for file in (ROOT / folder).glob("*.py")]
+    assert [file.name for file in files if makes.search(file.read_text())] == ["report.py"]
+    tables = {key for file in files for key in re.findall(r"""publish_table\(\s*f?"([^"]+)""", file.read_text())}
+    assert tables == {"advances", "bounces", "completeness-{state.campaign}", "dns-health", "queues"}, (
+        "add it to TABLES"
+    )
 
 
 def test_data_in_a_markdown_table_is_never_markup() -> None:

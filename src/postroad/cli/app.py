@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import version
@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 from typer.main import get_group
 
 from postroad.cli.output import print_error, print_failure, print_line, print_traceback
-from postroad.errors import ConfigError, PostroadError
+from postroad.errors import ConfigError, PostroadError, UsageError
 from postroad.settings import CONFIG_VARIABLE
 from postroad.state_folder import make_files_private
 
@@ -49,6 +49,9 @@ COMMANDS: Mapping[str, str] = {
     "db": "database:app",
 }
 """Commands and groups of them, in the order of the help: module of `postroad.cli`, and name in it."""
+
+
+MAX_WORD_CHARACTERS = 10_000
 
 
 class Commands(TyperGroup):
@@ -107,7 +110,19 @@ def root(
 def main() -> None:
     """Run a command. Every failure ends with a message and an exit code: docs/reference/exit-codes.md."""
     with shown_errors():
+        require_bounded(sys.argv[1:])
         sys.exit(app(standalone_mode=False))  # Otherwise Typer would print errors itself.
+
+
+def require_bounded(words: Sequence[str]) -> None:
+    """Raise UsageError for an argument that is too long, or no text: nothing behind the parser handles it."""
+    for place, word in enumerate(words, start=1):
+        if len(word) > MAX_WORD_CHARACTERS:
+            raise UsageError(
+                f"argument {place} is too long: {len(word):,} characters, and {MAX_WORD_CHARACTERS:,} is the most"
+            )
+        if any("\ud800" <= character <= "\udfff" for character in word):
+            raise UsageError(f"argument {place} is not UTF-8 text")
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from postroad.cli.options import MAX_NUMBER
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
 from postroad.cli.parts import with_parts
 from postroad.delivery.cohorts.breaker import CohortStanding, lift, standings
@@ -90,7 +91,9 @@ def status(campaign: Annotated[str, typer.Argument(help="Name of a campaign.")],
 
 @app.command("resume")
 def resume(
-    pause: Annotated[int, typer.Argument(metavar="ID", help="Id of the pause: `postroad cohort list`.")],
+    pause: Annotated[
+        int, typer.Argument(metavar="ID", help="Id of the pause: `postroad cohort list`.", min=1, max=MAX_NUMBER)
+    ],
     reason: Annotated[str, typer.Option(help="Why: what was found, and mended.")],
     by: Annotated[str, typer.Option(help="Who decides; unset: who you are on this machine.")] = "",
     as_json: JsonOption = False,

@@ -14,7 +14,7 @@ import typer
 from pydantic import ValidationError
 
 from postroad.cli.canary import canary
-from postroad.cli.options import read_duration_ms
+from postroad.cli.options import MAX_NUMBER, read_duration_ms
 from postroad.cli.output import JsonOption, Styled, print_json, print_line, print_table, print_text
 from postroad.cli.parts import with_parts
 from postroad.clock import SystemClock
@@ -270,7 +270,7 @@ def read_reports(
 def reports(
     domain: Annotated[str | None, typer.Option(help="Only of this domain.")] = None,
     since: Annotated[str, typer.Option(help="How far back, as 30d.")] = "30d",
-    limit: Annotated[int, typer.Option(min=1, help="Rows of each table.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=MAX_NUMBER, help="Rows of each table.")] = 50,
     as_json: JsonOption = False,
 ) -> None:
     """Show who sends in our domains' names and whether DMARC passes, and how TLS to our mail hosts goes."""

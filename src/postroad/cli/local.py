@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from postroad.campaign.apply import apply_files
+from postroad.cli.options import MAX_NUMBER
 from postroad.cli.output import (
     JsonOption,
     Styled,
@@ -115,7 +116,8 @@ class _Reporter:
 
 def demo(
     recipients: Annotated[
-        int | None, typer.Option(help="Send to this many made-up people; unset: the example's 1,000.", min=10)
+        int | None,
+        typer.Option(help="Send to this many made-up people; unset: the example's 1,000.", min=10, max=MAX_NUMBER),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

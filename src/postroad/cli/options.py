@@ -10,7 +10,10 @@ import typer
 from postroad.delivery.job import SEND_QUEUE
 from postroad.errors import UsageError
 from postroad.sandbox import parse_shares
-from postroad.settings import parse_duration_ms
+from postroad.settings import MAX_DURATION_MS, parse_duration_ms
+
+MAX_NUMBER = 1_000_000_000
+"""Of what is counted on the command line: rows, jobs, messages. It fits into every database and server."""
 
 QueueOption = Annotated[str, typer.Option("--queue", help=f"Name of the queue, such as {SEND_QUEUE}.")]
 
@@ -20,14 +23,14 @@ def read_instant_ms(text: str, now_ms: int) -> int:
     zone). Raises UsageError.
     """
     try:
-        return now_ms + parse_duration_ms(text)
+        return now_ms + _bounded_ms(text)
     except ValueError:
         pass
     try:
         instant = datetime.fromisoformat(text)
     except ValueError:
         raise UsageError(
-            f"{text!r} is neither a duration, as 30m is, nor an instant, as 2027-01-31T09:00Z is"
+            f"{text[:40]!r} is neither a duration, as 30m is, nor an instant, as 2027-01-31T09:00Z is"
         ) from None
     if instant.tzinfo is None:
         instant = instant.replace(tzinfo=UTC)
@@ -35,11 +38,18 @@ def read_instant_ms(text: str, now_ms: int) -> int:
 
 
 def read_duration_ms(text: str) -> int:
-    """Raises UsageError."""
+    """Read a duration of at most ten years. Raises UsageError."""
     try:
-        return parse_duration_ms(text)
+        return _bounded_ms(text)
     except ValueError as error:
         raise UsageError(str(error)) from None
+
+
+def _bounded_ms(text: str) -> int:
+    duration_ms = parse_duration_ms(text)
+    if duration_ms > MAX_DURATION_MS:
+        raise ValueError(f"{text[:40]!r} is too long: ten years are the most")
+    return duration_ms
 
 
 def read_personas(text: str) -> dict[str, float]:

@@ -10,7 +10,7 @@ import msgspec
 import typer
 
 from postroad.cli.names import named_queue, require_gate
-from postroad.cli.options import QueueOption, at, read_duration_ms, read_instant_ms
+from postroad.cli.options import MAX_NUMBER, QueueOption, at, read_duration_ms, read_instant_ms
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
 from postroad.cli.parts import with_parts
 from postroad.delivery.job import SEND_QUEUE
@@ -41,9 +41,11 @@ async def _open(parts: Parts, queue_name: str, gate: str, *, new: bool = False) 
 def set_gate(
     gate: GateArgument,
     rate: Annotated[str | None, typer.Option(help="Jobs per time, evenly: 30/1h.")] = None,
-    burst: Annotated[int | None, typer.Option(help="Of the rate: jobs at once after a rest.", min=1)] = None,
-    concurrency: Annotated[int | None, typer.Option(help="Jobs in flight at once.", min=0)] = None,
-    quota: Annotated[int | None, typer.Option(help="Jobs in all until --until.", min=0)] = None,
+    burst: Annotated[
+        int | None, typer.Option(help="Of the rate: jobs at once after a rest.", min=1, max=MAX_NUMBER)
+    ] = None,
+    concurrency: Annotated[int | None, typer.Option(help="Jobs in flight at once.", min=0, max=MAX_NUMBER)] = None,
+    quota: Annotated[int | None, typer.Option(help="Jobs in all until --until.", min=0, max=MAX_NUMBER)] = None,
     until: Annotated[
         str | None, typer.Option(help="End of the quota: 24h from now, or 2027-01-31T09:00Z; then nothing limits.")
     ] = None,

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from postroad.cli.options import at, read_duration_ms, read_instant_ms, read_personas
+from postroad.cli.options import MAX_NUMBER, at, read_duration_ms, read_instant_ms, read_personas
 from postroad.cli.output import (
     JsonOption,
     Styled,
@@ -45,7 +45,8 @@ def rehearse(
     ] = "gmail=0.5,outlook=0.2,yahoo=0.1",
     speed: Annotated[str, typer.Option(help="How fast the clock may run: 100x.")] = "1000x",
     recipients: Annotated[
-        int | None, typer.Option(help="Rows of the audience's file, repeated as need be; unset: all.", min=1)
+        int | None,
+        typer.Option(help="Rows of the audience's file, repeated as need be; unset: all.", min=1, max=MAX_NUMBER),
     ] = None,
     require_authentication: Annotated[
         bool, typer.Option("--require-authentication", help="Let providers refuse what is unsigned or unaligned.")

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from postroad.cli import warmup_import
 from postroad.cli.names import named_sender, require_provider
+from postroad.cli.options import MAX_NUMBER
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
 from postroad.cli.parts import with_parts
 from postroad.delivery.job import MAIL_QUEUES
@@ -46,8 +47,12 @@ app.add_typer(warmup_import.app, name="import")
 SenderOption = Annotated[str | None, typer.Option(help="Take the plan of this sender in postroad.toml.")]
 PresetOption = Annotated[Preset, typer.Option(help="How the cap grows.")]
 ProviderOption = Annotated[str, typer.Option(help="Mailbox provider; `google` grows more slowly by the curve.")]
-FirstOption = Annotated[int | None, typer.Option(help="Cap of the first day; unset: the preset's.", min=1)]
-CeilingOption = Annotated[int | None, typer.Option(help="It grows no further; unset: the preset's.", min=1)]
+FirstOption = Annotated[
+    int | None, typer.Option(help="Cap of the first day; unset: the preset's.", min=1, max=MAX_NUMBER)
+]
+CeilingOption = Annotated[
+    int | None, typer.Option(help="It grows no further; unset: the preset's.", min=1, max=MAX_NUMBER)
+]
 DaysOption = Annotated[int, typer.Option(help="Days to show.", min=1, max=400)]
 
 

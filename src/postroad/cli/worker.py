@@ -17,6 +17,7 @@ from prometheus_client import Gauge
 
 from postroad.advancing import PassAge
 from postroad.cli.event_loop import run
+from postroad.cli.options import MAX_NUMBER
 from postroad.cli.signals import start_logging, stop_on_signals
 from postroad.cli.work import WORK
 from postroad.delivery.cohorts.breaker import CohortBreaker
@@ -67,7 +68,9 @@ def worker(
         str | None, typer.Argument(help=f"Name of the queue: {' or '.join(WORK)}; unset: {SEND_QUEUE}.")
     ] = None,
     named: Annotated[str | None, typer.Option("--queue", help="Name of the queue, said in another way.")] = None,
-    concurrency: Annotated[int | None, typer.Option(help="Jobs at once in this process.", min=1)] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(help="Jobs at once in this process.", min=1, max=MAX_NUMBER)
+    ] = None,
     rate: Annotated[str | None, typer.Option(help="Limit of the whole queue, all workers together: 100/1s.")] = None,
     drain: Annotated[str | None, typer.Option(help="From SIGTERM to exit at the most: 20s.")] = None,
     name: Annotated[str | None, typer.Option(help="Name in events and logs; unset: host and process.")] = None,

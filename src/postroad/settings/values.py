@@ -12,6 +12,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 _UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+MAX_DURATION_MS = 10 * 366 * 86_400_000
 _DURATION = re.compile(r"(?P<n>\d+(?:\.\d+)?)\s*(?P<unit>ms|s|m|h|d)")
 
 
@@ -28,8 +29,8 @@ class Rate(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    count: int = Field(gt=0)
-    per_ms: int = Field(gt=0)
+    count: int = Field(gt=0, le=1_000_000_000)
+    per_ms: int = Field(gt=0, le=MAX_DURATION_MS)
 
     @classmethod
     def parse(cls, text: str) -> Rate:
@@ -95,7 +96,6 @@ MAX_LOCAL_PART = 64  # RFC 5321 §4.5.3.1.1
 # Where replies go. With {token} in it each touch has an address of its own.
 ReplyAddress = Annotated[MailAddress, AfterValidator(_reply_address)]
 Name = Annotated[str, Field(min_length=1, max_length=100)]
-MAX_DURATION_MS = 10 * 366 * 86_400_000
 
 
 class Section(BaseModel):
