@@ -10,7 +10,7 @@ import msgspec
 import typer
 
 from postroad.cli.names import named_queue, require_gate
-from postroad.cli.options import MAX_NUMBER, QueueOption, at, read_duration_ms, read_instant_ms
+from postroad.cli.options import MAX_NUMBER, QueueOption, at, read_duration_ms, read_instant_ms, read_rate
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
 from postroad.cli.parts import with_parts
 from postroad.delivery.job import SEND_QUEUE
@@ -18,7 +18,6 @@ from postroad.delivery.shaping import shaper
 from postroad.errors import UsageError
 from postroad.parts import Parts
 from postroad.queue import FOREVER_MS, Gate, GateState, Queue, Quota, Rate
-from postroad.settings import Rate as RateSetting
 
 app = typer.Typer(help="Gates: the limits that jobs wait behind.", no_args_is_help=True)
 
@@ -85,10 +84,7 @@ def set_gate(
 
 
 def _rate(text: str, burst: int) -> Rate:
-    try:
-        rate = RateSetting.parse(text)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+    rate = read_rate(text)
     return Rate(count=rate.count, per_ms=rate.per_ms, burst=burst)
 
 

@@ -17,7 +17,7 @@ from prometheus_client import Gauge
 
 from postroad.advancing import PassAge
 from postroad.cli.event_loop import run
-from postroad.cli.options import MAX_NUMBER
+from postroad.cli.options import MAX_NUMBER, read_duration_ms, read_rate
 from postroad.cli.signals import start_logging, stop_on_signals
 from postroad.cli.work import WORK
 from postroad.delivery.cohorts.breaker import CohortBreaker
@@ -29,8 +29,7 @@ from postroad.local.run_watch import watch_runs
 from postroad.parts import Parts, Role, open_parts
 from postroad.queue import Queue, Worker, beating, this_process
 from postroad.queue.metrics import QueueMetrics, serve_metrics
-from postroad.settings import QueueSettings, Settings, parse_duration_ms
-from postroad.settings import Rate as RateSetting
+from postroad.settings import QueueSettings, Settings
 
 log = logging.getLogger(__name__)
 
@@ -91,16 +90,13 @@ def worker(
         raise unknown_name("worker for a queue", queue, WORK)
     settings = Settings.load()
     configured = settings.queue(queue)
-    try:
-        limits = configured.model_copy(
-            update={
-                "concurrency": concurrency or configured.concurrency,
-                "rate": RateSetting.parse(rate) if rate else configured.rate,
-                "drain_ms": parse_duration_ms(drain) if drain else configured.drain_ms,
-            }
-        )
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+    limits = configured.model_copy(
+        update={
+            "concurrency": concurrency or configured.concurrency,
+            "rate": read_rate(rate) if rate else configured.rate,
+            "drain_ms": read_duration_ms(drain) if drain else configured.drain_ms,
+        }
+    )
     start_logging(settings)
     metrics = MetricsAt(metrics_host, metrics_port)
     run(_work(settings, queue, limits, name or f"{socket.gethostname()}-{os.getpid()}", metrics))
