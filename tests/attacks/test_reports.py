@@ -174,7 +174,7 @@ async def test_reports_wait_while_bounces_are_judged(house: House, bounces: Queu
     intake = Intake(engine=house.engine, queue=bounces, clock=SystemClock())
     order: list[str] = []
 
-    def slowly(raw: bytes, domains: tuple[str, ...]) -> Any:
+    def slowly(raw: bytes, domains: tuple[str, ...] | None) -> Any:
         order.append("report")
         return read_reports(raw, domains)
 
