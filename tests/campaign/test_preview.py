@@ -120,4 +120,6 @@ def test_it_shows_what_the_mail_program_of_each_recipient_shows(
     for subtype, part in (("plain", seen.text), ("html", seen.html)):
         body = message.get_body((subtype,))
         assert body is not None
-        assert body.get_payload(decode=True).decode().replace("\r\n", "\n") == part
+        octets = body.get_payload(decode=True)
+        assert isinstance(octets, bytes)
+        assert octets.decode().replace("\r\n", "\n") == part
