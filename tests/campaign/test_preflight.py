@@ -176,6 +176,17 @@ def test_one_name_of_one_word_among_thousands_is_found(house: House) -> None:
     assert len(seen) == 3
 
 
+def test_a_column_of_the_name_of_a_field_of_ours_is_a_warning(house: House) -> None:
+    house.fill(["a@example.com,Elm Street,Ada", "b@example.com,,Bob"], header="email,postal_address,sender_name")
+    house.apply()
+    [finding] = preflight(house).findings
+    assert (finding.level, finding.recipients) == (Level.WARN, 1)
+    assert finding.what == (
+        "campaign spring, step hello shows {{ postal_address }}, which Postroad fills in, "
+        "and not the column of 1 recipients"
+    )
+
+
 def test_a_trial_that_takes_too_long_says_how_far_it_came(house: House) -> None:
     house.fill([f"r{n}@example.com,,Ada" for n in range(2_500)])
     house.apply()

@@ -233,6 +233,14 @@ def _check_renderings(trials: list[StepTrial], tried: Tried) -> Iterator[Finding
                 recipients=fault.recipients,
                 examples=tuple(fault.examples),
             )
+        for name, recipients in sorted(trial.shadowed.items()):
+            what = f"{trial.name} shows {{{{ {name} }}}}, which Postroad fills in"
+            yield Finding(
+                level=Level.WARN,
+                what=f"{what}, and not the column of {recipients:,} recipients",
+                remedy="Rename the column to show its values.",
+                recipients=recipients,
+            )
     if tried.recipients < tried.total:
         yield Finding(
             level=Level.WARN,

@@ -9,6 +9,7 @@ and few are rendered; who cannot stand for others is rendered alone.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -56,6 +57,9 @@ class StepTrial:
         self._messages = messages if by_value & of_sender else messages[:1]
         self._fields = [(name, name in by_value) for name in sorted(messages[0].fields - RESERVED)]
         self._address_by_value = "address" in by_value
+        self._ours = messages[0].fields & RESERVED
+        self.name = messages[0].name
+        self.shadowed: Counter[str] = Counter()  # recipients who have a column of the name of a field of ours
         self._known: dict[int, Any] = {}  # what a set of values leads to, by its hash
         self._faults: dict[str, RenderingFault] = {}
 
@@ -65,6 +69,7 @@ class StepTrial:
 
     def look_at(self, address: str, attributes: Mapping[str, Any]) -> None:
         """Find out whether the step can be rendered for a recipient."""
+        self.shadowed.update(self._ours & attributes.keys())
         what = self._outcome(address, attributes)
         if what is None:
             return

@@ -104,6 +104,11 @@ class CompiledMessage:
         return frozenset().union(*(part.fields for part in self._templates))
 
     @property
+    def name(self) -> str:
+        """Campaign and step, as errors name them."""
+        return self.subject.name.removesuffix("subject").removesuffix(", ")
+
+    @property
     def value_fields(self) -> frozenset[str]:
         """Merge fields whose value can make a rendering fail, and not only their absence or length."""
         return frozenset().union(*(part.value_fields for part in self._templates))
