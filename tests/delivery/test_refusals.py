@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from postroad.delivery.refusals import INDEPENDENT_RECEIVERS, WINDOW_MS, AuthenticationRefusals
+from postroad.delivery.job import SendMessage
+from postroad.delivery.refusals import INDEPENDENT_RECEIVERS, WINDOW_MS, AuthenticationRefusals, receiver_named
 
 SENDER = "ada@example.com"
 
@@ -26,3 +27,24 @@ def test_what_was_said_long_ago_does_not_count() -> None:
 def test_senders_are_counted_apart() -> None:
     refusals = AuthenticationRefusals()
     assert not any(refusals.add(f"s{n}@example.com", f"d{n}.example", n) for n in range(2 * INDEPENDENT_RECEIVERS))
+
+
+def test_domains_with_the_same_mail_hosts_are_one_receiver() -> None:
+    refusals = AuthenticationRefusals()
+    jobs = [
+        SendMessage(
+            touch_id=n,
+            step_id=1,
+            address=f"ada@d{n}.example",
+            fields={},
+            provider="mx.host.example",
+            site="mx.host.example",
+        )
+        for n in range(2 * INDEPENDENT_RECEIVERS)
+    ]
+    assert not any(refusals.add(SENDER, receiver_named(job), 0) for job in jobs)
+    known = SendMessage(
+        touch_id=9, step_id=1, address="ada@shop.example", fields={}, provider="google", site="x.google.com"
+    )
+    unknown = SendMessage(touch_id=9, step_id=1, address="ada@shop.example", fields={})
+    assert (receiver_named(known), receiver_named(unknown)) == ("google", "shop.example")

@@ -18,7 +18,6 @@ from postroad.classify.statement import Speaker
 from postroad.clock import Clock
 from postroad.delivery.job import (
     DeliveryNote,
-    SendMessage,
     decode_job,
     encode_note,
     route_gate,
@@ -34,14 +33,13 @@ from postroad.delivery.outcome import (
     of_reply,
     of_transport,
 )
-from postroad.delivery.refusals import AuthenticationRefusals
+from postroad.delivery.refusals import AuthenticationRefusals, receiver_named
 from postroad.delivery.routes import Route
 from postroad.delivery.shaping.limits import TAIL, Scope
 from postroad.delivery.shaping.shaper import Shaper
 from postroad.delivery.signing import Signing
 from postroad.dns.providers import provider_table
 from postroad.errors import Blame, ConfigError, DataError
-from postroad.mail.address import domain_of
 from postroad.mail.dkim import DkimSigner
 from postroad.mail.token import TokenSigner
 from postroad.queue import FOREVER_MS, Dead, Defer, Done, Lease, LeaseLostError, Queue, Retry, Uncertain
@@ -148,7 +146,7 @@ class Delivery:
             raise
         except UnsendableError as error:
             outcome, said = Outcome(verdict=Verdict.DEAD, cause="unsendable", blame=error.blame), error.reason
-        outcome = self._with_others(outcome, step.sender, _receiver(job))
+        outcome = self._with_others(outcome, step.sender, receiver_named(job))
         scope = Scope(sender=step.sender, provider=job.provider, tables=job.tables)
         if outcome.verdict is Verdict.ACCEPTED:
             self._shaper.accepted(scope)
@@ -158,7 +156,7 @@ class Delivery:
             self._rests.pop(step.route, None)
         else:
             await self._hold_back(step, scope, outcome.pause, outcome, said)
-        receiver = f"relay {step.route}" if route.is_relay else _receiver(job)
+        receiver = f"relay {step.route}" if route.is_relay else receiver_named(job)
         return self._verdict(outcome, said, reply, words_key(receiver, outcome.words) if outcome.words else "")
 
     async def _step(self, step_id: int, sender_id: int) -> StepMessage:
@@ -256,13 +254,6 @@ class Delivery:
                 return Uncertain(cause=outcome.cause, note=note)
             case other:
                 assert_never(other)
-
-
-def _receiver(job: SendMessage) -> str:
-    """Return whose words a reply is: the mailbox provider, else the site, else the domain."""
-    if job.provider in provider_table().names:
-        return job.provider
-    return job.site or domain_of(job.address)
 
 
 def _what_to_do(outcome: Outcome, gate: str) -> str:

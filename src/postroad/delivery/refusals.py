@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from postroad.delivery.job import SendMessage
+from postroad.dns.providers import provider_table
+from postroad.mail.address import domain_of
+
 INDEPENDENT_RECEIVERS: Final = 3
 """So many receivers must refuse a sender's authentication before it stops everywhere."""
 WINDOW_MS: Final = 60 * 60_000
@@ -30,3 +34,10 @@ class AuthenticationRefusals:
             if at_ms <= now_ms - WINDOW_MS or len(seen) > _MAX_RECEIVERS:
                 del seen[known]
         return len(seen) >= INDEPENDENT_RECEIVERS
+
+
+def receiver_named(job: SendMessage) -> str:
+    """Return the name of the receiver of a message: the known mailbox provider, else the site, else the domain."""
+    if job.provider in provider_table().names:
+        return job.provider
+    return job.site or domain_of(job.address)
