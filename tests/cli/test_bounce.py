@@ -70,7 +70,7 @@ def test_explain_prints_one_object_for_each_mail_and_makes_nothing(site: Site) -
                     "status": "5.1.1",
                     "reply_code": 550,
                     "verdict": "hard",
-                    "rule": "no such mailbox: words: user unknown",
+                    "rule": "no such mailbox: words: {recipient} unknown",
                 }
             ],
             "touch": None,
