@@ -182,6 +182,16 @@ async def test_an_answer_to_a_client_of_prefect_ends_within_limits(
                 await client.request(method, "/health")
 
 
+@pytest.mark.parametrize(("attack", "says"), [(packed, "content coding"), (endless_body, "longer than")])
+async def test_a_client_refuses_what_is_packed_or_too_large_before_its_deadline(
+    monkeypatch: pytest.MonkeyPatch, attack: Attack, says: str
+) -> None:
+    monkeypatch.setattr(prefect_access, "MAX_ANSWER_BYTES", MAX_BYTES)
+    async with attacker(attack) as port, PrefectAccess(url=f"http://127.0.0.1:{port}").http(BOUND_S) as client:
+        with pytest.raises(httpx.RemoteProtocolError, match=says):
+            await client.get("/health")
+
+
 @pytest.mark.parametrize("attack", ATTACKS)
 async def test_doctor_ends_its_checks_within_limits(monkeypatch: pytest.MonkeyPatch, attack: Attack) -> None:
     monkeypatch.setattr("postroad.doctor.http.WITHIN_S", WITHIN_S)
