@@ -40,7 +40,7 @@ async def test_every_server_that_may_become_primary_is_looked_at(tmp_path: Path)
             f"redis {new.host}",
         ]
         assert worst(findings) == [
-            "warn a failover may lose its last writes, and cut off from its replicas it goes on writing"
+            "warn a failover may lose its last writes, and it still accepts writes when it is cut off from its replicas"
         ]
         assert worst(await inspect_servers(house.url, sync_replicas=1)) == []
         assert "nothing is accepted" in worst(await inspect_servers(house.url, sync_replicas=2))[0]

@@ -1,4 +1,4 @@
-"""Discovers the server that has a queue: the primary behind sentinels, or the node of a cluster with its slot.
+"""Discovers the server that has a queue: the primary that sentinels name, or the node of a cluster with its slot.
 
 A connection asks before it connects. A server that replies that it is not the one loses its connections, so the next
 call asks again.

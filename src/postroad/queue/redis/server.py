@@ -120,7 +120,7 @@ async def _cluster(address: RedisUrl, sync_replicas: int) -> list[ServerFinding]
             primary, *others = [(text_of(node[0] or b"") or host[0], int(node[1])) for node in nodes]
             served += last - first + 1
             replicas_of[primary] = others
-        remedy = "" if served == ALL_SLOTS else "Queues whose slot nobody serves stand still: add the slots."
+        remedy = "" if served == ALL_SLOTS else "A queue whose slot no node serves does not work: add the slots."
         health = Health.OK if served == ALL_SLOTS else Health.FAIL
         seen = f"{len(replicas_of)} primaries serve {served} of {ALL_SLOTS} slots"
         findings.append(ServerFinding(part="cluster", health=health, seen=seen, remedy=remedy))
@@ -166,7 +166,7 @@ def _replication(part: str, info: Mapping[str, Any], sync_replicas: int) -> list
         return [ServerFinding(part=part, health=Health.FAIL, seen=seen, remedy="Start more, or lower sync_replicas.")]
     # INFO names good replicas only where their number is asked for.
     if not sync_replicas and "min_slaves_good_slaves" not in info:
-        seen = "a failover may lose its last writes, and cut off from its replicas it goes on writing"
+        seen = "a failover may lose its last writes, and it still accepts writes when it is cut off from its replicas"
         remedy = "Set `min-replicas-to-write 1` on every server, and sync_replicas = 1 for what may not be repeated."
         return [ServerFinding(part=part, health=Health.WARN, seen=seen, remedy=remedy)]
     return []
