@@ -164,3 +164,43 @@ BROKEN = {
 def test_a_broken_dsn_is_read_nevertheless(how: str) -> None:
     [judgement] = judge(read_mail(BROKEN[how](mails.UNKNOWN)))
     assert (judgement.verdict, judgement.reported.address) == (Verdict.HARD, "ada@example.org")
+
+
+EXIM_FAILED = (
+    "A message that you sent could not be delivered to one or more of its\n"
+    "recipients. This is a permanent error. The following address(es) failed:\n\n  kim@shop.example\n"
+    "    host mx.shop.example [192.0.2.5]\n"
+)
+QMAIL_FAILED = (
+    "Hi. This is the qmail-send program at mx.shop.example.\nI'm afraid I wasn't able to deliver your message.\n"
+    "This is a permanent error; I've given up.\n\n<kim@shop.example>:\n"
+)
+SERVER_WORDS = [
+    (
+        EXIM_FAILED
+        + "    SMTP error from remote mail server after RCPT TO:<kim@shop.example>:\n    550 no such account\n",
+        True,
+    ),
+    (
+        EXIM_FAILED + "    SMTP error from remote mail server after end of data:\n    554 5.7.1 scored 12 as spam\n",
+        False,
+    ),
+    (
+        EXIM_FAILED
+        + "    SMTP error from remote mail server after MAIL FROM:<b@x.example>:\n    550 5.1.1 not known\n",
+        False,
+    ),
+    (QMAIL_FAILED + "192.0.2.5 does not like recipient.\nRemote host said: 550 no such person at this address\n", True),
+    (QMAIL_FAILED + "Remote host said: 553 sorry, your domain does not exist (#5.1.8)\n", False),
+    (QMAIL_FAILED + "This message is looping: it already has my Delivered-To line. (#5.4.6)\n", False),
+    ("Ihre Nachricht konnte nicht zugestellt werden:\n\n<kim@shop.example>: Empfänger unbekannt\n", True),
+    ("Ihre Nachricht konnte nicht zugestellt werden:\n\n<kim@shop.example>: Unbekannter Fehler\n", False),
+]
+
+
+@pytest.mark.parametrize(("words", "hard"), SERVER_WORDS)
+def test_words_of_a_server_are_hard_only_about_the_recipient(words: str, hard: bool) -> None:
+    raw = mails.mail(words, From="Mail Delivery System <MAILER-DAEMON@mx.example>", Subject="Mail delivery failed")
+    report = read_mail(raw)
+    assert [one.address for one in report.recipients] == ["kim@shop.example"]
+    assert [one.verdict is Verdict.HARD for one in judge(report)] == [hard]
