@@ -60,6 +60,13 @@ class World:
         ) as http:
             return (await http.post(path, data=ONE_CLICK_FORM, headers=headers)).status_code
 
+    async def get(self, path: str, client: str) -> int:
+        transport = httpx.AsyncHTTPTransport(local_address=client)
+        async with httpx.AsyncClient(
+            transport=transport, base_url=f"http://127.0.0.1:{self.port}", timeout=BOUND_S
+        ) as http:
+            return (await http.get(path)).status_code
+
 
 ONE_CLICK_FORM = {"List-Unsubscribe": "One-Click"}
 
@@ -198,3 +205,47 @@ async def test_bodies_take_a_bounded_part_of_the_memory(engine: sa.Engine, queue
         for task in ended:
             task.cancel()
         await asyncio.gather(*ended, return_exceptions=True)
+
+
+FEW = MAILGUN.model_copy(update={"rate": WebSettings.model_validate({"rate": "40/1h"}).rate})
+"""Two refused calls, which count for 20 each."""
+
+
+async def test_healthz_has_the_limit_of_its_client(engine: sa.Engine, queue: Queue) -> None:
+    settings = MAILGUN.model_copy(update={"rate": WebSettings.model_validate({"rate": "5/1h"}).rate})
+    async with opened_world(engine, queue, PATIENT, settings) as world, asyncio.timeout(BOUND_S):
+        assert [await world.get("/healthz", "127.0.0.2") for _ in range(7)] == [200] * 5 + [429] * 2
+        assert await world.get("/healthz", "127.0.0.3") == 200
+
+
+@pytest.mark.parametrize(
+    ("begun", "limits"),
+    [
+        (HALF_A_CALL.replace(b"9999", b"9999999") + b" " * (1 << 21), PATIENT),
+        (HALF_A_CALL, QUICK),
+        (HALF_A_CALL.replace(b"Content-Length: 9999", b"Transfer-Encoding: chunked") + b"\r\n", QUICK),
+    ],
+    ids=["too long", "too slow", "chunks that do not come"],
+)
+async def test_calls_with_a_slow_or_long_body_are_charged_to_their_client(
+    engine: sa.Engine, queue: Queue, begun: bytes, limits: ConnectionLimits
+) -> None:
+    async with opened_world(engine, queue, limits, FEW) as world, asyncio.timeout(BOUND_S):
+        for _ in range(2):
+            await closed([await world.connect("127.0.0.2", begun)])
+        # What is not a call of the service gets 400, until its client has used up its rate.
+        assert await world.post("/webhooks/mailgun", "127.0.0.2") == 429
+        assert await world.post("/webhooks/mailgun", "127.0.0.3") == 400
+
+
+async def test_a_call_that_is_abandoned_is_charged_to_its_client(engine: sa.Engine, queue: Queue) -> None:
+    async with opened_world(engine, queue, PATIENT, FEW) as world, asyncio.timeout(BOUND_S):
+        for _ in range(2):
+            _, writer = await world.connect("127.0.0.2", HALF_A_CALL)
+            while not len(world.door):
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.2)  # so that its head was read
+            writer.close()
+            while len(world.door):
+                await asyncio.sleep(0.01)
+        assert await world.post("/webhooks/mailgun", "127.0.0.2") == 429

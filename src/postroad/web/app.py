@@ -44,8 +44,10 @@ def create_app(parts: WebParts) -> ASGIApp:
     app.include_router(webhooks.router(endpoints(parts.settings.webhooks, parts.http)))
 
     @app.api_route("/healthz", methods=["GET", "HEAD"])
-    async def healthz() -> Response:
-        """Whether it could act on a request: 200, or 503 while the database is away."""
+    async def healthz(request: Request) -> Response:
+        """Whether it could act on a request: 200, or 503 while the database is away. It counts as a request."""
+        if wait_s := clients.wait_s(clients.of(request)):
+            return JSONResponse({"service": "postroad"}, 429, {"Retry-After": str(wait_s)})
         try:
             async with asyncio.timeout(DATABASE_WITHIN_S):
                 await asyncio.to_thread(_look, parts.engine)

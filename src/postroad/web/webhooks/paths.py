@@ -33,6 +33,8 @@ MAX_CLIENT_MEMORY_BYTES = 8 * MAX_BODY_BYTES
 """For bodies, in all and of one client. A call that has not sent its body takes nothing of it."""
 TAKEN_WITHIN_S = 10.0
 RETRY_AFTER_S = 60
+BODY_FAULTS = (400, 408, 413)
+"""Answers of `read_body` to a body that ends early, comes slowly or is too long."""
 ALREADY_TAKEN = 406
 """Tells Mailgun not to try again: what the token came with is kept. It may be Mailgun itself that says it twice."""
 
@@ -84,6 +86,10 @@ class Webhooks:
                 return await self._read_and_answer(endpoint, request)
             except RefusedError as error:
                 raise self._refusal(endpoint, request, error) from None
+            except HTTPException as error:
+                if error.status_code in BODY_FAULTS:
+                    self._charge(request)
+                raise
 
         return handle
 
@@ -104,15 +110,19 @@ class Webhooks:
 
     def _refusal(self, endpoint: Endpoint, request: Request, error: RefusedError) -> HTTPException:
         """What is answered to a call that was refused. Only those are counted: what a service signed is never late."""
-        if error.status != ALREADY_TAKEN:
-            client = self._clients.of(request)
-            if wait_s := self._clients.wait_s(client):
-                return HTTPException(
-                    429, "too many", {"Retry-After": str(wait_s)}
-                )  # Not in the log, which it would fill.
-            self._clients.invalid(client)
+        if error.status != ALREADY_TAKEN and (wait_s := self._charge(request)):
+            # Not in the log, which it would fill.
+            return HTTPException(429, "too many", {"Retry-After": str(wait_s)})
         log.warning("a call to the webhook of %s was refused: %s", endpoint.service, error)
         return HTTPException(error.status, "refused")
+
+    def _charge(self, request: Request) -> int:
+        """Count a call that is not one of a service, and return 0; or seconds to wait where it is one too many."""
+        client = self._clients.of(request)
+        wait_s = self._clients.wait_s(client)
+        if not wait_s:
+            self._clients.invalid(client)
+        return wait_s
 
     async def _answer(self, endpoint: Endpoint, call: Call) -> Response:
         try:
