@@ -32,7 +32,7 @@ from postroad.store.campaign import CampaignState
 from postroad.store.ending import complete_cancellations, end_suppressed
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState, due_touches
-from postroad.store.retention import Before, delete_old
+from postroad.store.retention import Before, delete_old, delete_old_mails
 from postroad.store.suppression import SuppressionReason, suppress_now
 from postroad.store.touch_page import touch_pages
 from postroad.warmup.day import pass_day
@@ -264,6 +264,7 @@ def keep_house(ledger: LargeLedger) -> None:
     deleted = delete_old(ledger.engine, Before(LATER, LATER, LATER), LATER, steps=3)
     assert deleted.touches
     assert deleted.events
+    assert delete_old_mails(ledger.engine, LATER, steps=3)
 
 
 def measure(engine: sa.Engine, size: int) -> dict[str, Transaction]:

@@ -7,6 +7,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from tasks.maintain import (
+    delete_old_bounce_mails,
     delete_old_rows,
     list_in_form,
     mend_queue,
@@ -28,6 +29,7 @@ async def maintenance() -> State[None]:
     moved = await tidy_queues()
     await tidy_ledger()
     deleted = await delete_old_rows()
+    mails = await delete_old_bounce_mails()
     rebuilt = await mend_queue()
     await list_in_form()
     depths = await publish_depths()
@@ -41,9 +43,9 @@ async def maintenance() -> State[None]:
             {"enqueued": rebuilt.enqueued, "unknown": rebuilt.unknown},
         )
     old = ""
-    if any(deleted):
+    if any(deleted) or mails:
         old = (
             f"; deleted for their age: {deleted.touches:,} touches, {deleted.events:,} events, "
-            f"{deleted.bounce_effects:,} effects of bounces"
+            f"{deleted.bounce_effects:,} effects of bounces, {mails:,} mails that came back"
         )
     return Completed(message=f"{sum(d.queued for d in depths):,} queued, {moved:,} moved; {found}{old}")

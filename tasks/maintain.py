@@ -19,7 +19,7 @@ from postroad.queue import Queue
 from postroad.settings import DEFAULT_QUEUES
 from postroad.store.ending import complete_cancellations
 from postroad.store.engine import write
-from postroad.store.retention import Before, Deleted, delete_old
+from postroad.store.retention import Before, Deleted, delete_old, delete_old_mails
 from postroad.store.touch_count import fold_counts
 from tasks.policy import retried
 from tasks.report import publish_table, renew_table
@@ -92,6 +92,16 @@ async def delete_old_rows() -> Deleted:
 
         before = Before(ago(kept.touches_ms), ago(kept.events_ms), ago(kept.bounce_effects_ms))
         return await asyncio.to_thread(delete_old, parts.engine, before, now)
+
+
+@retried("delete old mails")
+async def delete_old_bounce_mails() -> int:
+    """Delete rows of mail that came back, up to 50,000; the next run continues. Returns how many."""
+    async with open_parts() as parts:
+        kept = parts.settings.retention
+        kept_ms = max(kept.bounce_mails_ms, kept.bounce_effects_ms, parts.settings.bounce.keep_ms)
+        before = parts.clock.now() - timedelta(milliseconds=kept_ms)
+        return await asyncio.to_thread(delete_old_mails, parts.engine, before)
 
 
 @retried("compare queue and ledger")

@@ -9,16 +9,18 @@ import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
 
+from postroad.bounce.intake import Intake
 from postroad.bounce.judge import Verdict
 from postroad.bounce.match import MatchedBy
 from postroad.bounce.report import Envelope
+from postroad.clock import SystemClock
 from postroad.mail.token import Purpose, TokenSigner
-from postroad.queue import Event, EventKind
+from postroad.queue import Event, EventKind, Queue
 from postroad.settings import BounceSettings
 from postroad.store.bounce import forget_raw, mails_to_empty, raw_of, verdict_counts
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState, delivery_events
-from postroad.store.retention import Before, delete_old
+from postroad.store.retention import Before, delete_old, delete_old_mails
 from tests.bounce import mails
 from tests.bounce.house import House
 from tests.store.rows import NOW
@@ -308,6 +310,19 @@ def test_a_mail_unsubscribes_also_where_its_touch_was_deleted(house: House) -> N
     assert house.process(raw, envelope).ended == [waiting]
     assert house.suppressed() == {house.address(ada): "unsubscribe"}
     assert house.state(waiting) is TouchState.SUPPRESSED
+
+
+async def test_a_mail_whose_row_was_deleted_is_not_judged_again(house: House, bounces: Queue) -> None:
+    touch = house.touch(house.recipient())
+    raw = mails.dsn(to=house.return_path(touch))
+    house.process(raw)
+    with write(house.engine) as connection:
+        connection.execute(sa.text("DELETE FROM bounce_effect"))
+    assert delete_old_mails(house.engine, NOW + timedelta(days=1_000)) == 1
+    intake = Intake(engine=house.engine, queue=bounces, clock=SystemClock())
+    assert not (await intake.submit(raw, Envelope())).new
+    assert (await bounces.stats()).queued == 0
+    assert await intake.resume() == 0
 
 
 def test_a_mail_to_the_address_of_list_unsubscribe_unsubscribes(house: House) -> None:

@@ -11,10 +11,11 @@ from postroad.campaign.plan import advance, launch
 from postroad.campaign.status import finish_if_done, summary
 from postroad.settings import UnsubscribeScope
 from postroad.store import retention
+from postroad.store.bounce import BounceMail, is_processed, keep_mail
 from postroad.store.campaign import CampaignState
 from postroad.store.engine import read, write
 from postroad.store.ledger import Claim, TouchState, admit, due_touches, note_unsubscribe, revive
-from postroad.store.retention import Before, delete_old
+from postroad.store.retention import Before, delete_old, delete_old_mails
 from postroad.store.suppression import suppressions
 from postroad.store.types import UtcDateTime
 from postroad.store.unsubscribe import unsubscribe_touch
@@ -131,6 +132,51 @@ def test_what_is_left_of_a_run_goes_in_the_next(engine: sa.Engine, monkeypatch: 
     for number in range(7):
         add_event(engine, touch, str(number), NOW + timedelta(minutes=number))
     assert [delete_old(engine, ALL_OLD, LATER, steps=2).events for _ in range(3)] == [4, 3, 0]
+
+
+def add_mail(engine: sa.Engine, digest: str, at: datetime, processed_at: datetime | None = NOW) -> None:
+    times = (sa.bindparam("at", type_=UtcDateTime()), sa.bindparam("processed", type_=UtcDateTime()))
+    add = (
+        "INSERT INTO bounce_mail (digest, received_at, processed_at, source) VALUES (:digest, :at, :processed, 'smtp')"
+    )
+    with write(engine) as connection:
+        connection.execute(sa.text(add).bindparams(*times), {"digest": digest, "at": at, "processed": processed_at})
+
+
+def digests(engine: sa.Engine, table: str = "bounce_mail") -> list[str]:
+    with read(engine) as connection:
+        return list(connection.execute(sa.text(f"SELECT digest FROM {table} ORDER BY digest")).scalars())
+
+
+def test_old_mails_go_in_steps_and_a_copy_of_one_is_known(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "STEP", 2)
+    for number in range(5):
+        add_mail(engine, f"old-{number}", NOW + timedelta(seconds=number))
+    add_mail(engine, "recent", LATER)
+    add_mail(engine, "waiting", NOW, None)
+    assert [delete_old_mails(engine, BEFORE, steps=2) for _ in range(3)] == [4, 1, 0]
+    assert digests(engine) == ["recent", "waiting"]
+    with write(engine) as connection:
+        assert not keep_mail(connection, BounceMail(digest="old-0", received_at=LATER, source="file", raw=b"x"))
+        assert is_processed(connection, "old-0")
+        assert not is_processed(connection, "waiting")
+        assert keep_mail(connection, BounceMail(digest="new", received_at=LATER, source="file", raw=b"x"))
+    assert digests(engine) == ["new", "recent", "waiting"]
+
+
+def test_a_mail_stays_for_as_long_as_its_effects(engine: sa.Engine) -> None:
+    add_mail(engine, "d", NOW)
+    with write(engine) as connection:
+        campaign, [step] = add_campaign(connection)
+        touch = add_touch(connection, campaign, step, TouchState.BOUNCED, recipient_id=add_recipient(connection))
+        add = (
+            "INSERT INTO bounce_effect (digest, effect, touch_id, detail, at) VALUES ('d', 'replied', :touch, '', :at)"
+        )
+        at = sa.bindparam("at", LATER, type_=UtcDateTime())
+        connection.execute(sa.text(add).bindparams(at), {"touch": touch})
+    assert delete_old_mails(engine, BEFORE) == 0
+    assert delete_old(engine, Before(BEFORE, BEFORE, LATER + timedelta(days=1)), LATER).bounce_effects == 1
+    assert delete_old_mails(engine, BEFORE) == 1
 
 
 def test_effects_of_bounces_go_by_their_age(engine: sa.Engine) -> None:

@@ -23,3 +23,9 @@ class RetentionSettings(Section):
     bounce_effects_ms: DurationMs = Field(
         default=400 * _DAY_MS, ge=_MIN_MS, le=_MAX_MS, description="what mail that came back changed"
     )
+    bounce_mails_ms: DurationMs = Field(
+        default=400 * _DAY_MS,
+        ge=_MIN_MS,
+        le=_MAX_MS,
+        description="how mail that came back was judged; never shorter than its effects and octets are kept",
+    )

@@ -27,6 +27,7 @@ class BounceMail(SQLModel, table=True):
             sqlite_where=sa.text("processed_at IS NULL"),
             postgresql_where=sa.text("processed_at IS NULL"),
         ),
+        sa.Index("ix_bounce_mail_received", "received_at"),
         sa.Index("ix_bounce_mail_verdict", "verdict", "received_at"),
         sa.Index(
             "ix_bounce_mail_raw",
@@ -48,6 +49,14 @@ class BounceMail(SQLModel, table=True):
     rule: str | None = Field(default=None, sa_type=sa.String(100))
     matched_by: str | None = Field(default=None, sa_type=sa.String(24), description="none: no touch is known")
     touch_id: int | None = Field(default=None, sa_type=BIG_ID, foreign_key="touch.id", index=True)
+
+
+class PastBounceMail(SQLModel, table=True):
+    """A mail whose row was deleted for its age. It is still known, and is not judged a second time."""
+
+    __tablename__ = "past_bounce_mail"
+
+    digest: str = Field(primary_key=True, sa_type=sa.String(64))
 
 
 class BounceEffectKind(StrEnum):
@@ -96,7 +105,9 @@ def _text(statement: str, *times: str) -> sa.TextClause:
 
 
 def keep_mail(connection: sa.Connection, mail: BounceMail) -> bool:
-    """Keep a mail. False: it is kept already, and stays as it is."""
+    """Keep a mail. False: it is kept already, or was judged and deleted since; nothing is changed."""
+    if is_past(connection, mail.digest):
+        return False
     statement = _text(
         "INSERT INTO bounce_mail (digest, received_at, source, mail_from, recipient, raw) "
         "VALUES (:digest, :now, :source, :mail_from, :recipient, :raw) ON CONFLICT (digest) DO NOTHING",
@@ -129,10 +140,16 @@ def finish_reports(connection: sa.Connection, digest: str, now: datetime) -> Non
     connection.execute(statement, {"digest": digest, "now": now})
 
 
+def is_past(connection: sa.Connection, digest: str) -> bool:
+    """Whether a mail was judged, and its row deleted for its age."""
+    statement = sa.text("SELECT 1 FROM past_bounce_mail WHERE digest = :digest")
+    return connection.execute(statement, {"digest": digest}).scalar() is not None
+
+
 def is_processed(connection: sa.Connection, digest: str) -> bool:
     """Whether a mail was judged."""
     statement = sa.text("SELECT 1 FROM bounce_mail WHERE digest = :digest AND processed_at IS NOT NULL")
-    return connection.execute(statement, {"digest": digest}).scalar() is not None
+    return connection.execute(statement, {"digest": digest}).scalar() is not None or is_past(connection, digest)
 
 
 def raw_of(connection: sa.Connection, digest: str) -> bytes | None:

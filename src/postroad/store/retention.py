@@ -57,6 +57,29 @@ def delete_old(engine: sa.Engine, before: Before, now: datetime, *, steps: int =
     return Deleted(_delete_touches(engine, before.touches, now, steps), events, effects)
 
 
+def delete_old_mails(engine: sa.Engine, before: datetime, *, steps: int = 50) -> int:
+    """Delete mails that came back before a time and were judged; the next call continues. Returns how many.
+
+    ``before``: not later than the time up to which effects are deleted; a mail with effects stays. The digests are
+    kept, so that a mail that is read again is known. Raises UnavailableError.
+    """
+    statement = sa.text(_OLD_MAILS).bindparams(sa.bindparam("before", type_=UtcDateTime()))
+    deleted = 0
+    for _ in range(steps):
+        with read(engine) as connection:
+            digests = list(connection.execute(statement, {"before": before, "limit": STEP}).scalars())
+        if not digests:
+            break
+        with write(engine) as connection:
+            rows = [{"digest": digest} for digest in digests]
+            item, parameters = json_rows(connection, "old", {"digest": sa.Text()}, rows)
+            old = any_of(connection, f"SELECT old.digest FROM {item}")
+            keep = f"INSERT INTO past_bounce_mail (digest) SELECT digest FROM bounce_mail WHERE digest {old}"
+            connection.execute(sa.text(keep), parameters)
+            deleted += connection.execute(sa.text(f"DELETE FROM bounce_mail WHERE digest {old}"), parameters).rowcount
+    return deleted
+
+
 # In the order of an index: where the first row is not old, nothing else is read.
 _OLD_EVENTS = (
     "SELECT id FROM delivery_event WHERE at < :before AND (cause IS NULL OR cause <> 'unsubscribe') "
@@ -64,6 +87,11 @@ _OLD_EVENTS = (
 )
 _OLD_EFFECTS = (
     "SELECT id FROM (SELECT id, at FROM bounce_effect ORDER BY id LIMIT :limit) AS oldest WHERE oldest.at < :before"
+)
+_OLD_MAILS = (
+    "SELECT digest FROM bounce_mail WHERE received_at < :before AND processed_at IS NOT NULL "
+    "AND NOT EXISTS (SELECT 1 FROM bounce_effect WHERE bounce_effect.digest = bounce_mail.digest) "
+    "ORDER BY received_at LIMIT :limit"
 )
 
 

@@ -1,0 +1,14 @@
+"""Rows of mails that came back may be deleted: the digest stays, so that the mail is not judged a second time."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0023"
+down_revision = "0022"
+
+
+def upgrade() -> None:
+    op.create_table("past_bounce_mail", sa.Column("digest", sa.String(64), primary_key=True))
+    op.create_index("ix_bounce_mail_received", "bounce_mail", ["received_at"])
