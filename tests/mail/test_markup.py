@@ -340,3 +340,9 @@ def test_a_selector_with_a_field_in_it_stays() -> None:
     shown = rendered(inlined(source), **{**FIELDS, "name": "ada"})
     assert "<style>.ada p{color:#333}</style>" in shown
     assert '<p style="top: 2px;">' in shown
+
+
+def test_a_style_sheet_of_comments_alone_leaves_nothing() -> None:
+    html = inlined("<style><!-- /* p */ p{color:red} --></style><p>x</p>")
+    assert "<style" not in html
+    assert '<p style="color: red;">' in html

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from css_inline import CSSInliner
 
-from postroad.mail.style_sheet import StyleRule, depends_on_document, read_rules
+from postroad.mail.style_sheet import StyleRule, depends_on_document, read_rules, without_comments
 
 _STYLE = re.compile(r"<style\b(?P<attributes>[^>]*)>(?P<css>.*?)(?:</style\s*>|\Z)", re.IGNORECASE | re.DOTALL)
 _UNTOUCHED = re.compile(
@@ -147,4 +147,4 @@ class _Document:
             else rule.text
             for rule, keys in rules
         )
-        return f"<style{attributes}>{css}</style>" if css.strip() else ""
+        return f"<style{attributes}>{css}</style>" if without_comments(css) else ""

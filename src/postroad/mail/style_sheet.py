@@ -77,7 +77,7 @@ def _rules(css: str) -> Iterator[tuple[str, int | None]]:
         if sign == "{" and depth == 0:
             brace = part.start() - start
         depth = depth + 1 if sign in _OPENING else max(depth - 1, 0) if sign in _CLOSING else depth
-        at_rule = _without_comments(css[start : part.start()]).startswith("@") if sign == ";" and depth == 0 else False
+        at_rule = without_comments(css[start : part.start()]).startswith("@") if sign == ";" and depth == 0 else False
         if depth == 0 and (sign == "}" or at_rule):
             yield css[start : part.end()], brace
             start, brace = part.end(), None
@@ -86,7 +86,7 @@ def _rules(css: str) -> Iterator[tuple[str, int | None]]:
 
 
 def _rule(text: str, brace: int | None) -> StyleRule:
-    prelude = _without_comments(text[:brace]) if brace is not None else ""
+    prelude = without_comments(text[:brace]) if brace is not None else ""
     block = text[brace + 1 :].strip().removesuffix("}") if brace is not None else ""
     nested = any(part["sign"] == "{" for part in _PARTS.finditer(block))
     if not prelude or prelude.startswith("@") or nested:
@@ -105,5 +105,6 @@ def _selectors(prelude: str) -> Iterator[str]:
     yield prelude[start:].strip()
 
 
-def _without_comments(css: str) -> str:
+def without_comments(css: str) -> str:
+    """Return a style sheet without comments, CDO and CDC (CSS Syntax §4.3)."""
     return _PARTS.sub(lambda part: " " if part["comment"] else part[0], css).strip()
