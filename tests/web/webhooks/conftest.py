@@ -31,8 +31,9 @@ from postroad.settings import BounceSettings, WebSettings
 from postroad.store.bounce import waiting_mails
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
+from tests.bounce.services import events
 from tests.https import Site, https
-from tests.store.rows import NOW, add_campaign, add_touch
+from tests.store.rows import NOW, add_campaign, add_recipient, add_touch
 from tests.web.conftest import SIGNER, open_web
 
 SECRET = "a secret of the tests"
@@ -120,7 +121,8 @@ def unknown_touch(hooks: Hooks) -> tuple[int, str]:
     """A touch of which nobody knows what became of it, and the tag that its message left with."""
     with write(hooks.engine) as connection:
         campaign, (step,) = add_campaign(connection)
-        touch = add_touch(connection, campaign, step, TouchState.UNKNOWN)
+        recipient = add_recipient(connection, events.ADA)
+        touch = add_touch(connection, campaign, step, TouchState.UNKNOWN, recipient_id=recipient)
     return touch, SIGNER.sign(Purpose.MESSAGE_ID, touch)
 
 
