@@ -120,7 +120,7 @@ async def test_a_bounce_ends_its_touch_and_what_waits_whichever_way_it_comes(
     touch, waits = house.touch(ada), house.touch(ada, TouchState.QUEUED)
     await mail.enqueue(SEND_LANE, [Job(id=job_id(waits), payload=b"")])
     address = house.return_path(touch)
-    bounce = Arrived("", address, mails.dsn(to=address).replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"))
+    bounce = Arrived("", address, house.dsn_of(touch).replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"))
     await way(house, Intake(engine=house.engine, queue=bounces, clock=SystemClock()), bounce, tmp_path, mailbox)
     assert house.state(touch) is TouchState.ACCEPTED  # Nothing yet: it is judged by a worker.
     await work_off(bounces, handler(house, bounces, mail), 1)
