@@ -75,7 +75,7 @@ async def test_what_postfix_brings_back_finds_its_touch(
     engine: sa.Engine, signer: TokenSigner, relay: Postfix, tmp_path: Path
 ) -> None:
     house = House(engine, signer)
-    touches = {address: house.touch(house.recipient()) for address in ADDRESSES}
+    touches = {address: house.touch(house.recipient(address)) for address in ADDRESSES}
     session = await Session.open(route(relay.port), QUICK)
     for address, touch in touches.items():
         assert (await session.send(merged(house, touch, address), nothing)).code == 250

@@ -27,7 +27,6 @@ from postroad.queue import Job, JobState, Queue
 from postroad.settings import InboundSettings, SourceKind, SourceSettings
 from postroad.store.engine import read
 from postroad.store.ledger import TouchState
-from tests.bounce import mails
 from tests.bounce.house import DOMAIN, House
 from tests.bounce.sources.dovecot import PASSWORD, USER, Dovecot, dovecot
 from tests.bounce.sources.wire import connected
