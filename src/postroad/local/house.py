@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -17,15 +17,17 @@ from urllib.parse import urlsplit
 from postroad.bounce.sources.listener import greeting
 from postroad.delivery.job import WARMUP_QUEUE
 from postroad.embedded import ensure_redis, redis_running, stop_redis
-from postroad.errors import StateError, UsageError
+from postroad.errors import StateError, UnavailableError, UsageError
 from postroad.local.prefect import PrefectServer, choose_port
-from postroad.local.prefect_access import LOOPBACK, forget_url
+from postroad.local.prefect_access import HOST, LOOPBACK, forget_url
 from postroad.local.processes import Command, Supervisor
 from postroad.parts import ready_engine
 from postroad.settings import CONFIG_VARIABLE, Settings
 from postroad.state_folder import close_state_folder
 
 SANDBOX_ROUTE = "sandbox"
+PORT_ATTEMPTS = 4
+"""Starts with other ports, each after another program took one between its choice and its use."""
 Report = Callable[[str], None]
 
 
@@ -37,6 +39,13 @@ class House:
     prefect: PrefectServer
     supervisor: Supervisor
     sandbox_dir: Path | None
+
+    @property
+    def ports(self) -> list[tuple[str, int]]:
+        """Hosts and ports that were chosen for it."""
+        route, web = self.settings.routes.get(SANDBOX_ROUTE), self.settings.web
+        sandbox = [(route.host, route.port)] if route is not None and route.host is not None else []
+        return [(HOST, self.prefect.port), (web.host, web.port), *sandbox]
 
 
 @asynccontextmanager
@@ -50,26 +59,47 @@ async def open_house(settings: Settings, report: Report) -> AsyncIterator[House]
     close_state_folder(settings.state_dir)
     with (settings.state_dir / "house.lock").open("w") as lock:
         _lock(lock, settings)
-        settings = _choose_ports(settings)
-        prefect = PrefectServer(state=settings.state_dir, checkout=checkout, port=choose_port())
-        os.environ["PREFECT_API_URL"] = prefect.api_url
         owns_redis = settings.redis_url is None and not redis_running(settings.state_dir)
         try:
-            async with Supervisor(settings.state_dir, stop_within_s=30) as supervisor:
-                house = House(
-                    settings=settings,
-                    prefect=prefect,
-                    supervisor=supervisor,
-                    sandbox_dir=settings.state_dir / "sandbox" if SANDBOX_ROUTE in settings.routes else None,
-                )
-                async with asyncio.TaskGroup() as group:
-                    group.create_task(_start_prefect(house, report))
-                    group.create_task(_start_delivery(house, report))
-                yield house
+            async with AsyncExitStack() as running:
+                yield await _start(running, settings, checkout, report)
         finally:
             forget_url(settings.state_dir)
             if owns_redis:
                 await asyncio.to_thread(stop_redis, settings.state_dir)
+
+
+async def _start(running: AsyncExitStack, settings: Settings, checkout: Path, report: Report) -> House:
+    """Start every process; `running` stops them. If another program took a chosen port meanwhile, start on other ports.
+
+    Raises:
+        UnavailableError: A process did not start, or other programs took the ports each time.
+    """
+    for attempts_left in reversed(range(PORT_ATTEMPTS)):
+        house = _choose_ports(settings, checkout)
+        try:
+            async with AsyncExitStack() as starting:
+                await starting.enter_async_context(house.supervisor)
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(_start_prefect(house, report))
+                    group.create_task(_start_delivery(house, report))
+                # A server of another program may have answered in place of a child that could not listen.
+                house.supervisor.require_alive()
+                running.push_async_exit(starting.pop_all())
+        except (UnavailableError, ExceptionGroup) as error:
+            # All children are stopped, so the listener on a port that is taken now is not ours.
+            taken = [str(port) for host, port in house.ports if choose_port(port, host) != port]
+            if not taken:
+                raise
+            if not attempts_left:
+                raise UnavailableError(
+                    f"port {' and '.join(taken)} is taken by another program",
+                    remedy="Stop that program, or another `postroad up` that starts now, and run the command again.",
+                ) from error
+            report(f"other ports: {' and '.join(taken)} is taken")
+        else:
+            return house
+    raise AssertionError  # The last attempt returns or raises.
 
 
 def _checkout(settings: Settings) -> Path:
@@ -93,8 +123,10 @@ def _lock(file: TextIO, settings: Settings) -> None:
         ) from None
 
 
-def _choose_ports(settings: Settings) -> Settings:
-    """Let sandbox and web listen where the settings say, or, if that port is taken, anywhere free; tell the children.
+def _choose_ports(settings: Settings, checkout: Path) -> House:
+    """Choose the ports of Prefect, sandbox and web: the usual ones, or free ones if those are taken.
+
+    Children read them from the environment. Nothing is started.
 
     Links that lead to this machine follow web to its port; any other public_url is somebody's to lead here.
     """
@@ -110,7 +142,14 @@ def _choose_ports(settings: Settings) -> Settings:
     reached_at = urlsplit(settings.public_url).hostname
     if reached_at in LOOPBACK:
         os.environ["POSTROAD_PUBLIC_URL"] = f"http://{reached_at}:{port}"
-    return Settings.load(settings.config_path)
+    prefect = PrefectServer(state=settings.state_dir, checkout=checkout, port=choose_port())
+    os.environ["PREFECT_API_URL"] = prefect.api_url
+    return House(
+        settings=Settings.load(settings.config_path),
+        prefect=prefect,
+        supervisor=Supervisor(settings.state_dir, stop_within_s=30),
+        sandbox_dir=settings.state_dir / "sandbox" if SANDBOX_ROUTE in settings.routes else None,
+    )
 
 
 async def _start_prefect(house: House, report: Report) -> None:

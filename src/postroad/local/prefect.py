@@ -185,7 +185,7 @@ class PrefectServer:
             # leaves free.
             deployed = asyncio.create_task(house.run(self.deploy_command()))
             try:
-                await house.start(self.server_command(), ready=api.is_ready, ready_within_s=STARTS_WITHIN_S)
+                await house.start(self.server_command(), ready=api.is_own, ready_within_s=STARTS_WITHIN_S)
                 await house.start(self.worker_command(), ready=api.has_worker)
                 await deployed
             finally:
@@ -234,6 +234,20 @@ class PrefectApi:
         """Tell whether the server answers and its database is migrated."""
         with contextlib.suppress(httpx.HTTPError):
             return (await self._http.get("/ready")).is_success
+        return False
+
+    async def is_own(self) -> bool:
+        """Return whether the server is ready, refuses requests without a password, and accepts ours.
+
+        A server of another program at the same port does one of them differently.
+        """
+        if not await self.is_ready():
+            return False
+        with contextlib.suppress(httpx.HTTPError):
+            without = await self._http.get("/admin/version", auth=None)
+            return without.status_code == httpx.codes.UNAUTHORIZED and (
+                (await self._http.get("/admin/version")).is_success
+            )
         return False
 
     async def has_worker(self, pool: str = POOL) -> bool:

@@ -178,6 +178,12 @@ class Supervisor:
         first = ended.pop()
         raise _failure(waits[first], f"ended with {_exit(first.result())}")
 
+    def require_alive(self) -> None:
+        """Raise UnavailableError, with the end of its log, if a child has ended."""
+        for child in self._children:
+            if child.exit_code is not None:
+                raise _failure(child, f"ended with {_exit(child.exit_code)}")
+
     async def stop(self) -> None:
         """Stop all children, the last one started first. Safe to call again."""
         while self._children:

@@ -1,0 +1,94 @@
+"""Two programs want one port: the house starts on ports of its own."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from postroad.errors import UnavailableError
+from postroad.local import house
+from postroad.local.house import House, Report, open_house
+from postroad.local.prefect import PrefectApi, PrefectServer
+from postroad.local.prefect_access import PrefectAccess
+from postroad.settings import CONFIG_VARIABLE, Settings
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    # open_house writes what it chose into the environment, which is ours.
+    for name in ("PREFECT_API_URL", "POSTROAD_ROUTES__sandbox__PORT", "POSTROAD_WEB__PORT", "POSTROAD_PUBLIC_URL"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv(CONFIG_VARIABLE, str(ROOT / "postroad.toml"))
+    monkeypatch.setenv("POSTROAD_STATE_DIR", str(tmp_path))
+    return Settings.load(ROOT / "postroad.toml")
+
+
+class Contest:
+    """Starts of a house in which another program takes a chosen port first, the first `lost` times."""
+
+    def __init__(self, lost: int) -> None:
+        self.lost = lost
+        self.starts: list[list[tuple[str, int]]] = []
+        self.sockets: list[socket.socket] = []
+
+    async def start(self, running: House, report: Report) -> None:
+        self.starts.append(running.ports)
+        if len(self.starts) <= self.lost:
+            self.sockets.append(socket.create_server(running.ports[len(self.starts) % len(running.ports)]))
+            raise UnavailableError("a child ended before it was ready")
+
+    async def start_nothing(self, running: House, report: Report) -> None:
+        pass
+
+
+@pytest.fixture
+def contest(monkeypatch: pytest.MonkeyPatch) -> Iterator[Contest]:
+    contest = Contest(lost=2)
+    monkeypatch.setattr(house, "_start_prefect", contest.start)
+    monkeypatch.setattr(house, "_start_delivery", contest.start_nothing)
+    yield contest
+    for taken in contest.sockets:
+        taken.close()
+
+
+async def test_a_port_taken_during_the_start_is_replaced(settings: Settings, contest: Contest) -> None:
+    said: list[str] = []
+    async with open_house(settings, said.append) as running:
+        taken = [place.getsockname() for place in contest.sockets]
+        assert len(taken) == len(said) == 2
+        assert not set(taken) & set(running.ports)
+        assert os.environ["PREFECT_API_URL"] == running.prefect.api_url
+        assert int(os.environ["POSTROAD_WEB__PORT"]) == running.settings.web.port
+
+
+async def test_ports_that_are_always_taken_are_an_error(settings: Settings, contest: Contest) -> None:
+    contest.lost = 100
+    with pytest.raises(UnavailableError, match="taken by another program"):
+        async with open_house(settings, lambda _: None):
+            pass
+
+
+async def test_another_failure_is_not_tried_again(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(running: House, report: Report) -> None:
+        raise UnavailableError("the disk is full")
+
+    monkeypatch.setattr(house, "_start_prefect", fail)
+    monkeypatch.setattr(house, "_start_delivery", fail)
+    with pytest.raises(ExceptionGroup) as failed:
+        async with open_house(settings, lambda _: None):
+            pass
+    assert failed.group_contains(UnavailableError, match="the disk is full")
+
+
+async def test_a_server_with_another_password_is_not_ours(server: PrefectServer) -> None:
+    async with server.client() as ours, PrefectApi(PrefectAccess(url=server.url, password="postroad:no")) as theirs:
+        assert await ours.is_own()
+        assert await theirs.is_ready()
+        assert not await theirs.is_own()
