@@ -42,6 +42,11 @@ def _escape(char: str) -> str:
     return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
 
 
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """Return a count with its noun: ``1 row``, ``2 rows``, ``1,000 rows``. ``plural``: unset, the noun with an s."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
 _ACTIVE = re.compile(r"[\\`*\[\]<>|~$!#&]|://|www\.|(?<!\w)_|_(?!\w)|^([-+]|\d+[.)])\s|^[-=]+$")
 
 

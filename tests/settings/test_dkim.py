@@ -66,7 +66,7 @@ def test_a_date_is_midnight_and_what_names_no_zone_is_utc(load: Load, written: s
         (ACTIVE + 'key_env = "X"\n', "name either key_file or key_env"),
         (ACTIVE.replace("2026a", "a b; d=evil"), "senders.news.dkim.0.selector"),
         (NEXT, "a dkim key without since must be there"),
-        (ACTIVE + 'algorithm = "rsa"\n', "Extra inputs"),
+        (ACTIVE + 'algorithm = "rsa"\n', "algorithm is no setting of .senders.news.dkim.0."),
         (ACTIVE + 'since = "soon"\n', "since: Invalid isoformat"),
     ],
 )

@@ -88,7 +88,7 @@ OAUTH = 'oauth = { token_url = "https://a.example/token", client_id = "x", refre
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("[routes.r]\nport = 25\n", "routes.r: Field required: host"),
+        ("[routes.r]\nport = 25\n", "routes.r: it needs host"),
         (RELAY + 'relays = [{ host = "b.example.net" }]\n', "not both"),
         ('[routes.r]\nkind = "direct"\nhost = "a.example.net"\n', "no host, relays or username"),
         ('[routes.r]\nkind = "direct"\ntls = "implicit"\n', "opportunistic, starttls or none"),

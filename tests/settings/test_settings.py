@@ -8,6 +8,7 @@ import pytest
 
 from postroad.errors import ConfigError
 from postroad.settings import Rate, Settings, find_config
+from postroad.settings.origin import unknown_variables
 from tests.settings.conftest import Load
 
 GOOD = """
@@ -111,16 +112,16 @@ def test_the_environment_wins_over_the_file(load: Load, monkeypatch: pytest.Monk
 WRONG = {
     "no TOML": ("time_zone = \n", "", "not TOML: .*line 1"),
     "no TOML further down": (GOOD + "[routes.relay]\n", "", "not TOML: .*(line 25|[Cc]annot)"),
-    "an unknown field": ("time_zone = 'UTC'\ncolour = 1\n", ", line 2", "colour: Extra inputs"),
-    "an unknown section": ("\n[colours]\nred = 1\n", ", line 2", "colours: Extra inputs"),
+    "an unknown field": ("time_zone = 'UTC'\ncolour = 1\n", ", line 2", "colour is no setting of postroad.toml"),
+    "an unknown section": ("\n[colours]\nred = 1\n", ", line 2", "colours is no setting of postroad.toml"),
     "an unknown zone": ("\ntime_zone = 'Mars'\n", ", line 2", "time_zone: 'Mars' is no time zone"),
-    "a block without its type": ("alert_block = 'ops'\n", ", line 1", "alert_block: String should match pattern"),
-    "an unknown level": ("log_level = 'LOUD'\n", ", line 1", "log_level: Input should be 'DEBUG'"),
-    "no web address": ("public_url = 'example.com'\n", ", line 1", "public_url: .*pattern"),
+    "a block without its type": ("alert_block = 'ops'\n", ", line 1", "alert_block: it must be the type and the name"),
+    "an unknown level": ("log_level = 'LOUD'\n", ", line 1", "log_level: it must be 'DEBUG'"),
+    "no web address": ("public_url = 'example.com'\n", ", line 1", "public_url: it must be a web address in ASCII"),
     "a web address in letters of no header": (
         "public_url = 'https://müller.example'\n",
         ", line 1",
-        "public_url: .*pattern",
+        "public_url: it must be a web address in ASCII",
     ),
     "a web address longer than a line": (
         f"public_url = 'https://example.com/{'x' * 500}'\n",
@@ -128,14 +129,22 @@ WRONG = {
         "public_url: .*at most 500",
     ),
     "a port out of range": (GOOD.replace("2525", "99999"), ", line 8", "routes.relay.port: .*65535"),
-    "a port that is a word": (GOOD.replace("2525", "'smtp'"), ", line 8", "routes.relay.port: .*integer"),
-    "no host": (GOOD.replace('host = "smtp.example.com"\n', ""), ", line 6", "routes.relay: Field required: host"),
+    "a port that is a word": (
+        GOOD.replace("2525", "'smtp'"),
+        ", line 8",
+        "routes.relay.port: it must be a whole number",
+    ),
+    "no host": (GOOD.replace('host = "smtp.example.com"\n', ""), ", line 6", "routes.relay: it needs host"),
     "a mode that is none": (
         GOOD.replace("port = 2525", "tls = 'ssl'"),
         ", line 8",
-        "routes.relay.tls: Input should be 'none'",
+        "routes.relay.tls: it must be 'none'",
     ),
-    "a sender without a route": (GOOD.replace('route = "relay"\n', ""), ", line 11", "senders.news.route: Field"),
+    "a sender without a route": (
+        GOOD.replace('route = "relay"\n', ""),
+        ", line 11",
+        "senders.news.route: .*missing",
+    ),
     "a route that is not there": (
         GOOD.replace('route = "relay"', 'route = "fast"'),
         ", line 14",
@@ -200,9 +209,50 @@ def test_what_is_wrong_is_said_with_file_line_and_field(
     assert (caught.value.where or "").startswith(f"{tmp_path / 'postroad.toml'}{where}")
 
 
-def test_of_several_mistakes_the_others_are_counted(load: Load) -> None:
-    with pytest.raises(ConfigError, match="2 more after this one"):
-        load("a = 1\nb = 1\nc = 1\n")
+def test_all_mistakes_are_listed_and_misspelt_names_come_first(load: Load) -> None:
+    text = GOOD.replace("address =", "addres =", 1).replace("2525", "'smtp'")
+    with pytest.raises(ConfigError, match=r"addres is no setting of .senders.news.") as caught:
+        load(text)
+    assert (caught.value.where or "").endswith("postroad.toml, line 12")
+    remedy = (caught.value.remedy or "").splitlines()
+    assert remedy[0] == "Did you mean address or dkim?" or remedy[0].startswith("Did you mean address")
+    assert sorted(remedy[1:-1]) == [
+        "Also line 11: senders.news.address: it is missing.",
+        "Also line 8: routes.relay.port: it must be a whole number.",
+    ]
+
+
+def test_of_very_many_mistakes_some_are_counted(load: Load) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load("".join(f"a{number} = 1\n" for number in range(12)))
+    assert "And 2 more." in (caught.value.remedy or "")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("[senders]\n[senders.news] # us\naddres = 'a'\n", 3),
+        ("[senders]\nnews.name = 'x'\nnews.addres = 'a'\n", 3),
+        ("\n[senders]\nnews = {name = 'x', addres = 'a'}\n", 3),
+        ("\nsenders.'news'.'addres' = 'a'\n", 2),
+        ("state_dir = 'addres'\n\n[senders.news]\n# addres = 'b'\naddres = 'a'\n", 5),
+    ],
+)
+def test_the_line_is_that_of_the_misspelt_key(load: Load, text: str, line: int) -> None:
+    with pytest.raises(ConfigError, match=r"addres is no setting of .senders.news.") as caught:
+        load(text)
+    assert (caught.value.where or "").endswith(f", line {line}")
+
+
+def test_a_misspelt_section_of_a_variable_is_said_with_the_variable(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POSTROAD_ROUTES__RELAZ__PASSWORD", "hunter2")
+    with pytest.raises(ConfigError, match=r"routes.relaz: it needs host") as caught:
+        load(GOOD)
+    assert caught.value.where == "POSTROAD_ROUTES__RELAZ__PASSWORD"
+    assert "Did you mean POSTROAD_ROUTES__RELAY__PASSWORD?" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
 
 
 def test_a_file_that_cannot_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,7 +271,7 @@ def test_a_file_that_cannot_be_read_is_said(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("variable", "value", "says"),
     [
-        ("POSTROAD_TIME_ZONE", "Mars", "time_zone: 'Mars' is no time zone"),
+        ("POSTROAD_TIME_ZONE", "Mars", "time_zone: the value is no time zone"),
         ("POSTROAD_ROUTES__RELAY__PORT", "smtp", "routes.relay.port: "),
         ("POSTROAD_CAMPAIGNS", "one.yaml", "campaigns: .*JSON"),
         ("POSTROAD_ROUTES", '{"relay": ', "routes: .*JSON"),
@@ -282,3 +332,14 @@ def test_settings_do_not_change(load: Load) -> None:
     settings = load(GOOD)
     with pytest.raises(ValueError, match="frozen"):
         settings.time_zone = "UTC"  # type: ignore[misc]
+
+
+def test_variables_that_no_setting_reads_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOGLEVEL", "TIME_ZON", "ROUTE__RELAY__PASSWORD", "WEB_PORT", "TIME_ZONE", "WEB__PORT", "CONFIG"):
+        monkeypatch.setenv(f"POSTROAD_{name}", "hunter2")
+    assert dict(unknown_variables(Settings, ["POSTROAD_CONFIG"])) == {
+        "POSTROAD_LOGLEVEL": "Did you mean POSTROAD_LOG_LEVEL?",
+        "POSTROAD_ROUTE__RELAY__PASSWORD": "Did you mean POSTROAD_ROUTES__RELAY__PASSWORD?",
+        "POSTROAD_TIME_ZON": "Did you mean POSTROAD_TIME_ZONE?",
+        "POSTROAD_WEB_PORT": "Did you mean POSTROAD_WEB__PORT?",
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import time
 from pathlib import Path
@@ -26,6 +27,7 @@ from postroad.campaign.files import Attachments, Inlines, read_step_files, requi
 from postroad.campaign.reading import ALLOW_IT, FileRefusedError, FileRules, read_named
 from postroad.campaign.yaml_file import load_yaml
 from postroad.errors import ConfigError
+from postroad.field_faults import field_faults, listed
 from postroad.mail.markup_process import finish
 from postroad.mail.template import compile_template
 from postroad.settings import DurationMs, Settings, ZoneName
@@ -213,16 +215,17 @@ def read_campaign(path: Path, settings: Settings | None = None, *, folders: tupl
     try:
         definition = CampaignDefinition.model_validate(values)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        loc = list(first["loc"])
-        if loc and loc[0] == "steps":
-            del loc[2:3]  # the kind of the step, which no file names
-        field = ".".join(str(part) for part in loc)
-        message = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(
-            f"{field or 'campaign'}: {message}",
-            where=f"{path}, line {_line_of(node, loc)}",
-            remedy="docs/reference/campaign-file.md lists every field.",
+        faults = field_faults(error, CampaignDefinition, kind="field", top="campaign.yaml")
+        raise listed(
+            [
+                (
+                    f"{path}, line {_line_of(node, fault.keys)}",
+                    str(fault) if fault.keys else f"campaign: {fault}",
+                    fault.hint,
+                )
+                for fault in faults
+            ],
+            "docs/reference/campaign-file.md lists every field.",
         ) from None
     audience_file = definition.audience.file
     if audience_file is not None:
@@ -295,18 +298,19 @@ def _read(path: Path, rules: FileRules | None, *, where: str) -> str:
         raise ConfigError(f"{path} is no text: {error}", where=where) from None
 
 
-def _line_of(node: yaml.Node, loc: list[Any]) -> int:
-    """Line of the deepest node on the way to a field that is there."""
+def _line_of(node: yaml.Node, loc: Sequence[Any]) -> int:
+    """Return the line of the name of a field; of a field that is missing, the line where it would be."""
+    line = int(node.start_mark.line)
     for part in loc:
         children: list[tuple[Any, yaml.Node, yaml.Node]] = []
         if isinstance(node, yaml.MappingNode):
             children = [(key.value, key, value) for key, value in node.value]
         elif isinstance(node, yaml.SequenceNode):
             children = [(number, value, value) for number, value in enumerate(node.value)]
-        for name, _, value in children:
+        for name, key, value in children:
             if name == part:
-                node = value
+                node, line = value, int(key.start_mark.line)
                 break
         else:
-            break
-    return int(node.start_mark.line) + 1
+            return int(node.start_mark.line) + 1
+    return line + 1

@@ -94,8 +94,8 @@ def print_failure(code: int, message: str, *, where: str | None = None, remedy: 
         _emit(sys.stderr, _json({"error": failure}, sys.stderr) + "\n")
         return
     print_note(Styled("error", "bold red"), f" {where}: " if where else " ", message)
-    if remedy:
-        print_note(f"      {remedy}")
+    for line in (remedy or "").splitlines():
+        print_note(f"      {line}")
 
 
 def print_traceback(text: str) -> None:

@@ -9,10 +9,13 @@ from collections.abc import Iterator
 from postroad.delivery.shaping.file import read_shaping, shaped_senders
 from postroad.doctor.check import Check, failed
 from postroad.errors import PostroadError
+from postroad.field_faults import did_you_mean
 from postroad.mail.dkim_keys import keys_of
 from postroad.parts import secret_keys
+from postroad.printable import counted
 from postroad.queue import Health
-from postroad.settings import Settings
+from postroad.settings import CONFIG_VARIABLE, DEFAULT_QUEUES, Settings
+from postroad.settings.origin import unknown_variables
 from postroad.state_folder import open_entries
 
 
@@ -25,8 +28,22 @@ def check_settings(settings: Settings) -> Check:
     if settings.public_url.endswith(".invalid"):
         remedy = "Set public_url to where recipients reach you; no campaign launches without it."
         return Check(part="settings", health=Health.WARN, seen=f"{where}: public_url is not set", remedy=remedy)
-    seen = f"{where}: {len(settings.senders)} senders, {len(settings.routes)} routes"
+    seen = f"{where}: {counted(len(settings.senders), 'sender')}, {counted(len(settings.routes), 'route')}"
     return Check(part="settings", health=Health.OK, seen=seen)
+
+
+def check_names(settings: Settings) -> Iterator[Check]:
+    """Check that every variable and every section of a queue has a name that something reads."""
+    for variable, hint in unknown_variables(Settings, [CONFIG_VARIABLE]):
+        remedy = hint or "Remove it: docs/reference/settings.md lists every setting."
+        seen = f"no setting reads the variable {variable}"
+        yield Check(part="environment", health=Health.WARN, seen=seen, remedy=remedy)
+    for name in settings.queues:
+        if name not in DEFAULT_QUEUES:
+            hint = did_you_mean(name, DEFAULT_QUEUES) or f"Postroad's own are {', '.join(DEFAULT_QUEUES)}."
+            remedy = f"{hint} A queue that only your own workers use may have any name."
+            seen = f"no part of Postroad uses the queue {name!r} of the settings"
+            yield Check(part="queue names", health=Health.WARN, seen=seen, remedy=remedy)
 
 
 def check_dkim(settings: Settings) -> Iterator[Check]:
@@ -56,7 +73,9 @@ def check_shaping(settings: Settings) -> Check:
     where = str(settings.delivery.shaping or "as shipped")
     shaped = len(shaped_senders(settings))
     return Check(
-        part="shaping", health=Health.OK, seen=f"{where}: holds for {shaped} of {len(settings.senders)} senders"
+        part="shaping",
+        health=Health.OK,
+        seen=f"{where}: holds for {shaped} of {counted(len(settings.senders), 'sender')}",
     )
 
 

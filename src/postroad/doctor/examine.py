@@ -37,6 +37,7 @@ def probes_of(context: Context) -> Iterator[Probe]:
     """Return what to look at. To add a check, add its line here."""
     settings = context.settings
     yield _pure("settings", lambda: [configuration.check_settings(settings)])
+    yield _pure("names", lambda: configuration.check_names(settings))
     yield _pure("dkim", lambda: configuration.check_dkim(settings))
     yield _pure("shaping", lambda: [configuration.check_shaping(settings)])
     yield _shared("database", queues.check_database, context)

@@ -25,6 +25,7 @@ from postroad.settings.cohort import CohortBreakerSettings, EvidenceSettings
 from postroad.settings.dkim import DkimSettings
 from postroad.settings.dns import DnsHealthSettings, DnsSettings
 from postroad.settings.files import FilesSettings
+from postroad.settings.origin import line_of_key, settings_error, source_of
 from postroad.settings.retention import RetentionSettings
 from postroad.settings.routes import (
     OAuthSettings,
@@ -63,6 +64,7 @@ from postroad.settings.webhooks import (
 )
 
 __all__ = [
+    "CONFIG_VARIABLE",
     "DEFAULT_QUEUES",
     "MAX_DURATION_MS",
     "REPLY_TOKEN",
@@ -250,7 +252,7 @@ DEFAULT_QUEUES = {
     "email:warmup": QueueSettings(concurrency=5, rate=Rate(count=50, per_ms=1000)),
     "bounce:process": QueueSettings(concurrency=10),
 }
-"""Every queue there is, as shipped. What postroad.toml says of one replaces single fields."""
+"""Every queue that Postroad uses, as shipped. What postroad.toml says of one replaces single fields."""
 
 
 def find_config() -> Path | None:
@@ -346,7 +348,7 @@ class Settings(BaseSettings):
         try:
             settings = cls(**values)
         except ValidationError as error:
-            raise _config_error(error, path, text) from None
+            raise settings_error(error, cls, path, text) from None
         except SettingsError as error:
             raise _variable_error(error) from None
         settings._config_path = path.resolve() if path is not None else None
@@ -371,7 +373,7 @@ class Settings(BaseSettings):
             if queue.shards is not None:
                 log.warning(
                     "%s: queues.%s.shards is deprecated and has no effect. Remove it: the next release refuses it.",
-                    _source(path, text, ["queues", name, "shards"]),
+                    source_of(path, text, ["queues", name, "shards"]),
                     name,
                 )
 
@@ -381,13 +383,13 @@ class Settings(BaseSettings):
                 known = ", ".join(sorted(self.routes)) or "none"
                 raise ConfigError(
                     f"there is no route named {sender.route!r} (known: {known})",
-                    where=f"{_source(path, text, ['senders', name, 'route'])}, senders.{name}.route",
+                    where=f"{source_of(path, text, ['senders', name, 'route'])}, senders.{name}.route",
                     remedy=f"Add a section [routes.{sender.route}], or name one that is there.",
                 )
         for name, other, identity in unlike_plans(self.senders):
             raise ConfigError(
                 f"it is not that of senders.{other}, and both send as {identity}, which warms up by one plan",
-                where=f"{_source(path, text, ['senders', name, 'warmup'])}, senders.{name}.warmup",
+                where=f"{source_of(path, text, ['senders', name, 'warmup'])}, senders.{name}.warmup",
                 remedy="Write the same in both, or give them domains and source addresses of their own.",
             )
 
@@ -427,19 +429,6 @@ class Settings(BaseSettings):
         return ZoneInfo(self.time_zone)
 
 
-def _config_error(error: ValidationError, path: Path | None, text: str) -> ConfigError:
-    first = error.errors(include_url=False, include_input=False)[0]
-    keys = [str(part) for part in first["loc"]]
-    field = ".".join(keys)
-    message = first["msg"].removeprefix("Value error, ")
-    more = error.error_count() - 1
-    return ConfigError(
-        f"{field}: {message}" + (f" ({more} more after this one)" if more else ""),
-        where=_source(path, text, keys),
-        remedy="docs/reference/settings.md lists every setting.",
-    )
-
-
 def _variable_error(error: SettingsError) -> ConfigError:
     """What pydantic-settings says of a variable that is to hold a list or a table, and does not."""
     found = re.search(r'field "(\w+)"', str(error))
@@ -449,30 +438,3 @@ def _variable_error(error: SettingsError) -> ConfigError:
         where=f"POSTROAD_{field.upper()}",
         remedy='Write ["one", "two"] or {"name": {"field": "value"}}.',
     )
-
-
-def _source(path: Path | None, text: str, keys: list[str]) -> str:
-    """Where a value comes from: the variable that sets it, or one that it is in, else its line of the file."""
-    names = ["POSTROAD_" + "__".join(keys[:depth]).upper() for depth in range(len(keys), 0, -1)]
-    set_by = next((name for name in names if name in os.environ), None)
-    if set_by is None and path is not None:
-        return f"{path}, line {line_of_key(text, keys)}"
-    return set_by or names[0]
-
-
-def line_of_key(text: str, keys: list[str]) -> int:
-    """Line of a key in a TOML text, or of the last section on the way to it, or 1."""
-    found = 1
-    section: list[str] = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        stripped = line.strip()
-        if stripped.startswith("["):
-            section = [
-                part.strip().strip("\"'")
-                for part in re.split(r"\.(?=(?:[^\"]*\"[^\"]*\")*[^\"]*$)", stripped.strip("[] "))
-            ]
-            if section == keys[: len(section)]:
-                found = number
-        elif section == keys[:-1] and stripped.partition("=")[0].strip().strip("\"'") == keys[-1]:
-            return number
-    return found

@@ -145,7 +145,7 @@ class RouteSettings(_Connecting):
 
     def _require_relays(self) -> None:
         if self.host is None and not self.relays:
-            raise ValueError("Field required: host, or relays, a list of them")
+            raise ValueError("it needs host, or relays: a list of them")
         if self.host is not None and self.relays:
             raise ValueError("a route has a host, or a list of relays, and not both")
         logins = [(relay.host.lower(), relay.port, relay.username) for relay in self.relay_pool]

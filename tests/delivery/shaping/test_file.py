@@ -142,7 +142,7 @@ def test_an_operators_rules_come_first_and_change_single_fields_of_what_is_shipp
     ("text", "line", "message"),
     [
         ("[provider.google]\nconnections = 0", 2, "provider.google.connections"),
-        ("[provider.google]\n\nconections = 3", 3, "provider.google.conections"),
+        ("[provider.google]\n\nconections = 3", 3, "conections is no setting of [provider.google]"),
         ("[default]\nrate = 'fast'", 2, "is no rate"),
         ("[site.x]\nconnections_in_all = 3", 1, "stands in [provider.NAME]"),
         ("[default]\nconnections_in_all = 3", 1, "stands in [provider.NAME]"),

@@ -16,6 +16,7 @@ from postroad.delivery.shaping.limits import TAIL, Level, Limits, LimitTable, Sc
 from postroad.delivery.shaping.rules import PACE, Condition, Pattern, Rule
 from postroad.dns.providers import MAX_SITE
 from postroad.errors import ConfigError
+from postroad.field_faults import field_faults, listed
 from postroad.settings import Settings, line_of_key
 from postroad.smtp.reply import Reply
 
@@ -157,16 +158,13 @@ def read_shaping(path: Path | None) -> Shaping:
     try:
         return Shaping.model_validate(_over(tomllib.loads(shipped), own))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        keys = [str(part) for part in first["loc"]]
-        message = first["msg"].removeprefix("Value error, ")
-        in_own = not own or keys[0] in own
-        line = line_of_key(text if in_own else shipped, keys)
-        raise ConfigError(
-            f"{'.'.join(keys)}: {message}",
-            where=f"{path if in_own else SHIPPED}, line {line}",
-            remedy="docs/reference/shaping.md lists every field.",
-        ) from None
+        faults = []
+        for fault in field_faults(error, Shaping, kind="setting", top="shaping.toml"):
+            keys = [str(key) for key in fault.keys]
+            in_own = not own or keys[0] in own
+            line = line_of_key(text if in_own else shipped, keys)
+            faults.append((f"{path if in_own else SHIPPED}, line {line}", str(fault), fault.hint))
+        raise listed(faults, "docs/reference/shaping.md lists every field.") from None
 
 
 def _read(path: Path) -> str:

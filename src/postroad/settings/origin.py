@@ -1,0 +1,140 @@
+"""Where a setting comes from, a line of postroad.toml or a variable, and the error for one that is wrong."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import BaseModel, ValidationError
+
+from postroad.errors import ConfigError
+from postroad.field_faults import FieldFault, did_you_mean, field_faults, listed
+
+PREFIX: Final = "POSTROAD_"
+
+
+def settings_error(error: ValidationError, model: type[BaseModel], path: Path | None, text: str) -> ConfigError:
+    """Return the error with all faults: the first one in full, and a line for each other one."""
+    described: list[tuple[str, str, str]] = []
+    for fault in field_faults(error, model, kind="setting", top="postroad.toml"):
+        keys = [str(key) for key in fault.keys]
+        variable = _variable_of(text, keys)
+        message, hint = str(fault), fault.hint
+        if variable is not None:
+            message = _without_value(message, fault)
+            hint = _like_variable(variable, keys, text) or ("" if not fault.unknown else hint)
+        described.append((variable or _line(path, text, keys), message, hint))
+    return listed(described, "docs/reference/settings.md lists every setting.")
+
+
+def source_of(path: Path | None, text: str, keys: Sequence[str]) -> str:
+    """Return the variable that sets a value, or one that it is in, else its line of the file."""
+    return _variable_of(text, keys) or _line(path, text, keys)
+
+
+def line_of_key(text: str, keys: Sequence[str]) -> int:
+    """Return the line of a key in a TOML text, or of the deepest section or key on the way to it, or 1."""
+    best, found = 0, 1
+    section: list[str] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        stripped = line.strip()
+        if stripped.startswith("["):
+            path = section = _path_of(stripped) or section
+        else:
+            name = stripped.partition("=")[0]
+            own = _path_of(f"{name}=0") if "=" in stripped else []
+            if not own:
+                continue
+            path = [*section, *own]
+        depth = min(len(path), len(keys))
+        if path[:depth] == list(keys[:depth]) and depth > best:
+            best, found = depth, number
+    return found
+
+
+def unknown_variables(model: type[BaseModel], others: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield each variable whose name begins as ours do, and that no setting reads, with a sentence of likely names.
+
+    ``others``: variables that are no settings.
+    """
+    tops = {name.upper(): field.annotation for name, field in model.model_fields.items()}
+    nested = [
+        f"{top}__{name.upper()}"
+        for top, kind in tops.items()
+        if isinstance(kind, type) and issubclass(kind, BaseModel)
+        for name in kind.model_fields
+    ]
+    for variable in sorted(os.environ):
+        top, delimiter, rest = variable.upper().removeprefix(PREFIX).partition("__")
+        if not variable.upper().startswith(PREFIX) or top in tops or variable in others:
+            continue
+        if near := get_close_matches(top, tops, n=1):
+            yield variable, f"Did you mean {PREFIX}{near[0]}{delimiter}{rest}?"
+        else:
+            near = get_close_matches(variable.upper().removeprefix(PREFIX), nested, n=1)
+            yield variable, f"Did you mean {PREFIX}{near[0]}?" if near else ""
+
+
+def _path_of(line: str) -> list[str]:
+    """Return the names in a header or in a key with a value; an empty list for a line that is no whole TOML."""
+    try:
+        value: Any = tomllib.loads(line)
+    except tomllib.TOMLDecodeError:
+        return []
+    path: list[str] = []
+    while value and isinstance(value, dict | list):
+        if isinstance(value, dict):
+            path.append(next(iter(value)))
+            value = value[path[-1]]
+        else:
+            value = value[0]
+    return path
+
+
+def _line(path: Path | None, text: str, keys: Sequence[str]) -> str:
+    return f"{path}, line {line_of_key(text, keys)}" if path is not None else PREFIX + "__".join(keys).upper()
+
+
+def _variable_of(text: str, keys: Sequence[str]) -> str | None:
+    """Return the variable that sets a key, that holds it as JSON, or that alone makes the section it is in."""
+    given = {name.upper(): name for name in os.environ}
+    names = [PREFIX + "__".join(keys[:depth]).upper() for depth in range(len(keys), 0, -1)]
+    for name in names:
+        if name in given:
+            return given[name]
+    values: Any = tomllib.loads(text)
+    for depth, key in enumerate(keys, start=1):
+        if not isinstance(values, dict) or key not in values:
+            inside = PREFIX + "__".join(keys[:depth]).upper() + "__"
+            return next((given[name] for name in sorted(given) if name.startswith(inside)), None)
+        values = values[key]
+    return None
+
+
+def _like_variable(variable: str, keys: Sequence[str], text: str) -> str:
+    """Return a sentence with the variable that is meant, where the file has a section of a similar name."""
+    values: Any = tomllib.loads(text)
+    parts = variable.split("__")
+    for place, key in enumerate(keys):
+        if not isinstance(values, dict):
+            return ""
+        if key not in values:
+            near = did_you_mean(key, map(str, values))
+            meant = near.removeprefix("Did you mean ").removesuffix("?").split(" or ")[0].upper()
+            first = PREFIX if place == 0 else ""
+            return f"Did you mean {'__'.join([*parts[:place], first + meant, *parts[place + 1 :]])}?" if near else ""
+        values = values[key]
+    return ""
+
+
+def _without_value(message: str, fault: FieldFault) -> str:
+    """Return the message without the value: a variable may hold a secret."""
+    value = str(fault.input)
+    for shown in (repr(value), repr(value[:40]), value):
+        if len(shown) > 1:
+            message = message.replace(shown, "the value")
+    return message
