@@ -253,7 +253,9 @@ async def test_short_keys(key: str, code: Code) -> None:
 
 
 @pytest.mark.parametrize(
-    ("selector", "text"), [("a", f"k=rsa; v=DKIM1; p={RSA}"), ("b", f"v=DKIM1; k=ed25519; p={ED.rstrip('=')}")]
+    ("selector", "text"),
+    [("a", f"k=rsa; v=DKIM1; p={RSA}"), ("b", f"v=DKIM1; k=ed25519; p={ED.rstrip('=')}")],
+    ids=["tags in another order", "padding left out"],
 )
 async def test_faults_of_a_key_that_verifiers_pass_over_warn(selector: str, text: str) -> None:
     report = await check({f"{selector}._domainkey.acme.dev": {"TXT": [txt(text)]}})
