@@ -6,7 +6,7 @@ import pytest
 
 from postroad.dns.finding import Verdict
 from postroad.dns.show import markdown
-from postroad.printable import escape_active_markdown, escape_markdown
+from postroad.printable import counted, escape_active_markdown, escape_markdown
 from postroad.warmup.show import markdown_table
 from tasks.report import literal_cells
 
@@ -49,3 +49,8 @@ def test_plain_text_stays_as_it_is(text: str) -> None:
 
 def test_a_page_about_dns_has_one_heading_whatever_a_record_says() -> None:
     assert markdown("example.com", Verdict.PASS, []).count("#") == 1
+
+
+def test_a_count_of_one_has_the_singular() -> None:
+    shown = [counted(0, "row"), counted(1, "row"), counted(2, "row"), counted(1_000, "touch", "touches")]
+    assert shown == ["0 rows", "1 row", "2 rows", "1,000 touches"]

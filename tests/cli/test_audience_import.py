@@ -16,7 +16,7 @@ def test_a_file_is_imported_again_after_another_and_else_says_that_nothing_is_to
     monkeypatch.chdir(tmp_path)
     for day, city in (("day1", "Bern"), ("day2", "Basel")):
         (tmp_path / f"{day}.csv").write_text(f"email,city\nsync@example.com,{city}\n")
-    done = "audience people: 1 rows = 1 imported + 0 duplicates + 0 refused"
+    done = "audience people: 1 row = 1 imported + 0 duplicates + 0 refused"
     for day in ("day1", "day2", "day1"):
         assert run("audience", "import", "people", f"{day}.csv").stdout.splitlines()[-1] == done
     again = run("audience", "import", "people", "day1.csv").stdout.splitlines()

@@ -104,7 +104,7 @@ def test_explain_names_what_of_attached_reports_cannot_be_read(site: Site) -> No
     assert report["problems"] == ["record 2: source_ip 'me' is no address"]
     assert explained["not_read"] == ["logo.zip: its zip is broken: BadZipFile: File is not a zip file"]
     shown = site.run("bounce", "explain", "1.eml")
-    assert "report of mail.test on acme.dev, 1 rows" in shown
+    assert "report of mail.test on acme.dev, 1 row" in shown
     assert "not read: record 2" in shown
     assert "not read: logo.zip" in shown
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import subprocess
@@ -12,7 +13,7 @@ from random import Random
 
 import pytest
 
-from postroad.embedded import ensure_redis, stop_redis
+from postroad.embedded import ensure_redis, redis_running, stop_redis
 from postroad.errors import UnavailableError
 from postroad.sandbox import Sandbox, SandboxConfig
 from tests.cli.conftest import SETTINGS, Run
@@ -161,3 +162,24 @@ def test_a_bootstrap_without_a_server_ends_without_a_traceback(url: str | None, 
     assert done.returncode == code
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_down_refuses_while_everything_runs(run: Run, tmp_path: Path) -> None:
+    state_dir = tmp_path / "state"
+    there = {"POSTROAD_STATE_DIR": str(state_dir)}
+    ensure_redis(state_dir)
+    with (state_dir / "house.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert_said(run("down", **there), 7, "`postroad up` or `postroad demo` runs", "Ctrl-C")
+        assert redis_running(state_dir)
+        assert run("down", "--force", **there).returncode == 0
+    assert not redis_running(state_dir)
+
+
+def test_an_error_with_lines_is_printed_as_lines(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*, standalone_mode: bool) -> None:
+        raise UnavailableError("worker ended", remedy="Its log ends:\nfirst\nsecond")
+
+    monkeypatch.setattr("postroad.cli.app.app", fail)
+    lines = run("campaign", "status").stderr.splitlines()
+    assert [line.strip() for line in lines[-3:]] == ["Its log ends:", "first", "second"]

@@ -125,9 +125,10 @@ async def test_watch_tells_which_child_died(tmp_path: Path) -> None:
         await house.start(family("steady", tmp_path), ready=is_up("steady", tmp_path))
         child = await house.start(family("frail", tmp_path), ready=is_up("frail", tmp_path))
         os.kill(child.pid, signal.SIGKILL)
-        with pytest.raises(UnavailableError, match="frail ended with SIGKILL"):
+        with pytest.raises(UnavailableError, match=r"^frail ended with SIGKILL") as caught:
             async with asyncio.timeout(10):
                 await house.watch()
+    assert "Run the command again" in (caught.value.remedy or "")
 
 
 async def test_run_wants_exit_code_0(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from postroad.dns.reports.condense import policy_owner_of
 from postroad.dns.reports.dmarc import DmarcReport
 from postroad.dns.reports.keep import Kept, keep_report
 from postroad.dns.reports.tls import TlsReport
+from postroad.printable import counted
 from postroad.store.bounce import finish_reports, raw_of
 from postroad.store.engine import read, write
 from postroad.store.mail_report import forget_mail_report
@@ -52,7 +53,7 @@ def keep_reports(engine: sa.Engine, digest: str, rules: ReportRules, now: dateti
         with write(engine) as connection:
             kept = keep_report(connection, report, now, owner=owner)
         new += kept is Kept.NEW
-        note = f"; {report.left_out} rows left out" if report.left_out else ""
+        note = f"; {counted(report.left_out, 'row')} left out" if report.left_out else ""
         level = logging.WARNING if kept is Kept.TOO_MANY else logging.INFO
         log.log(level, "mail %s: %s on %s: %s%s", digest[:16], report.organisation, report.domain, kept, note)
         for problem in report.problems if kept is Kept.NEW else ():

@@ -15,6 +15,7 @@ from postroad.cli.output import JsonOption, print_json, print_line, print_table,
 from postroad.cli.parts import with_parts
 from postroad.errors import StateError
 from postroad.parts import Parts
+from postroad.printable import counted
 from postroad.store.engine import read
 from postroad.store.recipient import find_audience
 
@@ -60,8 +61,8 @@ def import_(
     if progress.already:
         print_line(f"audience {name}: nothing to do, this file was imported and no other import came after it")
     print_line(
-        f"audience {name}: {progress.rows_total:,} rows = {progress.imported:,} imported "
-        f"+ {progress.duplicates:,} duplicates + {progress.refused:,} refused"
+        f"audience {name}: {counted(progress.rows_total, 'row')} = {progress.imported:,} imported "
+        f"+ {counted(progress.duplicates, 'duplicate')} + {progress.refused:,} refused"
     )
     if progress.refused:
         print_line(f"`postroad audience refusals {name}` lists who was refused, and why.")

@@ -31,6 +31,7 @@ from postroad.cli.worker import MetricsAt, MetricsHost, MetricsPort, measured_pa
 from postroad.errors import PostroadError, UsageError, unknown_name
 from postroad.mail.token import TokenSigner
 from postroad.parts import Parts, Role, known_secret_keys
+from postroad.printable import counted
 from postroad.settings import Settings, SourceSettings
 from postroad.store.bounce import VerdictCount, verdict_counts
 from postroad.store.engine import read
@@ -185,7 +186,7 @@ def _print_reports(mails: Sequence[Explained]) -> None:
     for mail in mails:
         for report in mail.reports:
             about = f"{report.organisation} on {report.domain or 'no domain'}"
-            print_line(f"{mail.file}: report of {about}, {report.rows:,} rows")
+            print_line(f"{mail.file}: report of {about}, {counted(report.rows, 'row')}")
             for problem in report.problems:
                 print_line(f"  not read: {problem}")
         for why in mail.not_read:

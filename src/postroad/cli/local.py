@@ -28,12 +28,13 @@ from postroad.cli.output import (
 )
 from postroad.cli.signals import stop_on_signals
 from postroad.embedded import redis_running, stop_redis
-from postroad.errors import UsageError
+from postroad.errors import StateError, UsageError
 from postroad.local.campaign_form import offer_campaigns
 from postroad.local.demo import DemoResult, run_demo
-from postroad.local.house import House, open_house
+from postroad.local.house import House, house_is_open, open_house
 from postroad.local.warmups import start_warmups
 from postroad.parts import open_parts
+from postroad.printable import counted
 from postroad.settings import Settings
 
 
@@ -148,7 +149,7 @@ async def _demo(recipients: int | None, *, as_json: bool) -> None:
 def _print_result(result: DemoResult, house: House, seconds: float) -> None:
     reasons = "; ".join(f"{n} × {reason}" for reason, n in result.refused_reasons.items())
     print_table(
-        f"{result.campaign}: {result.rows:,} rows of CSV",
+        f"{result.campaign}: {counted(result.rows, 'row')} of CSV",
         ["", "rows", ""],
         [
             ["imported", result.imported, ""],
@@ -168,7 +169,7 @@ def _print_result(result: DemoResult, house: House, seconds: float) -> None:
     print_table("the first email", ["what became of it", "recipients"], states)
     if result.new_messages:
         print_line(
-            f"{result.new_messages:,} messages in {result.delivery_seconds:g} s: "
+            f"{counted(result.new_messages, 'message')} in {result.delivery_seconds:g} s: "
             f"{result.messages_per_second:,g}/s; {seconds:.0f} s in all"
         )
     else:
@@ -176,7 +177,8 @@ def _print_result(result: DemoResult, house: House, seconds: float) -> None:
             f"0 new messages: everybody was sent this before, and nobody is sent it twice. {seconds:.0f} s in all"
         )
     print_text(
-        f"captured mail  {house.sandbox_dir}/Maildir ({result.captured:,} messages, {result.duplicates} twice)\n"
+        f"captured mail  {house.sandbox_dir}/Maildir "
+        f"({counted(result.captured, 'message')}, {result.duplicates} twice)\n"
         f"Prefect UI     `make up`, then {result.run_url}\n"
         f"password       {_shown_password(house)}\n"
         "next           `postroad campaign status`, `postroad queue dead --by cause`",
@@ -185,15 +187,24 @@ def _print_result(result: DemoResult, house: House, seconds: float) -> None:
         print_failure(1, "the parts do not sum to the whole: this should not be")
 
 
-def down(as_json: JsonOption = False) -> None:
+def down(
+    force: Annotated[bool, typer.Option("--force", help="Also under a running `postroad up` or `demo`.")] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Stop the embedded queue server of the state folder, where a command started it. Its data stays.
 
     It stops nothing else: Ctrl-C stops `postroad up` and all that it started. A worker or recorder that runs by itself
-    waits until a command starts the queue server again.
+    waits until a command starts the queue server again. It refuses while `postroad up` or `postroad demo` runs.
     """
     settings = Settings.load()
     if settings.redis_url is not None:
         raise UsageError("the settings name a server of your own, which is not ours to stop")
+    if not force and house_is_open(settings.state_dir):
+        raise StateError(
+            "`postroad up` or `postroad demo` runs on this state folder, and needs its queue server",
+            where=str(settings.state_dir),
+            remedy="Stop it with Ctrl-C where it runs: the queue server stops with it. --force stops the server alone.",
+        )
     was_running = redis_running(settings.state_dir)
     stop_redis(settings.state_dir)
     if as_json:

@@ -21,6 +21,7 @@ from postroad.errors import UsageError, unknown_name
 from postroad.explain import touch_ids
 from postroad.mending import rebuild_queue, replay_dead, restore_gates
 from postroad.parts import Parts
+from postroad.printable import counted
 from postroad.queue import DeadLetter, Queue, QueueStats
 from postroad.store.ledger import TouchState
 
@@ -139,7 +140,8 @@ def rebuild(as_json: JsonOption = False) -> None:
         print_json(rebuilt)
     else:
         print_line(
-            f"{rebuilt.looked_at:,} touches looked at: {rebuilt.enqueued:,} enqueued again, {rebuilt.unknown:,} unknown"
+            f"{counted(rebuilt.looked_at, 'touch', 'touches')} looked at: "
+            f"{rebuilt.enqueued:,} enqueued again, {rebuilt.unknown:,} unknown"
         )
 
 

@@ -28,7 +28,7 @@ from postroad.cli.output import (
 from postroad.cli.signals import stop_on_signals
 from postroad.clock import SystemClock
 from postroad.errors import UsageError
-from postroad.printable import PrintableFormatter
+from postroad.printable import PrintableFormatter, counted
 from postroad.rehearsal.report import Report
 from postroad.rehearsal.run import rehearse as run_rehearsal
 from postroad.rehearsal.stage import Order
@@ -172,7 +172,8 @@ def print_report(report: Report) -> None:
 def _print_run(report: Report) -> None:
     run = report.run
     print_line(
-        f"{report.captured:,} messages at the sandbox, {report.duplicates} twice; {run.real_seconds:g} s in all, "
+        f"{counted(report.captured, 'message')} at the sandbox, {report.duplicates} twice; "
+        f"{run.real_seconds:g} s in all, "
         f"{run.speed_mean:,g} times as fast as it would be (asked for: {run.speed_asked:,g}, slowest: "
         f"{run.speed_slowest:,g}), late by {_span(run.lag_seconds)} at the most"
     )

@@ -82,7 +82,7 @@ MAX_DIGITS = 18
 def read_touch(text: str) -> int:
     """Return the touch that a person names. Raises UsageError."""
     if not (text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS):
-        raise UsageError(f"{text!r} is the id of no touch: that is a number")
+        raise UsageError(f"{text!r} is not a touch id (a number) or an email address")
     return int(text)
 
 

@@ -15,6 +15,7 @@ from postroad.dns.reports.read import reports_of
 from postroad.dns.reports.tls import TlsReport
 from postroad.dns.reports.unpack import MAX_PACKED_BYTES
 from postroad.errors import DataError
+from postroad.printable import counted
 from postroad.store.engine import write
 
 MAX_FILE_BYTES = 3 * MAX_PACKED_BYTES
@@ -54,7 +55,7 @@ def keep_file(engine: sa.Engine, path: Path, now: datetime) -> FileOutcome:
         return FileOutcome(file=str(path), refused=True, new=0, outcome=f"refused: {why}")
     kept = [(report, keep(engine, report, now)) for report in reports]
     said = [
-        f"{report.organisation} on {report.domain or 'no domain'}, {len(report.rows):,} rows"
+        f"{report.organisation} on {report.domain or 'no domain'}, {counted(len(report.rows), 'row')}"
         f"{'' if how is Kept.NEW else f': {how}'}"
         for report, how in kept
     ]

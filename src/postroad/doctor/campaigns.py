@@ -11,6 +11,7 @@ from sqlmodel import col
 
 from postroad.doctor.check import Check
 from postroad.doctor.context import Context
+from postroad.printable import counted
 from postroad.queue import Health
 from postroad.store.campaign import Campaign, CampaignState
 from postroad.store.engine import read
@@ -29,7 +30,7 @@ async def check_advance(context: Context) -> Sequence[Check]:
     if not running:
         return [Check(part="advance", health=Health.OK, seen="no campaign is running")]
     now = (await context.parts()).clock.now()
-    seen = f"{running} campaigns are running; "
+    seen = f"{counted(running, 'campaign is', 'campaigns are')} running; "
     seen += "no pass was ever made over them" if last is None else f"the last pass is {_age(now - last)} old"
     # A campaign that was launched a moment ago need not have been looked at.
     since = max((instant for instant in (last, launched_at) if instant is not None), default=None)

@@ -11,6 +11,7 @@ from postroad.delivery.job import SEND_QUEUE
 from postroad.doctor.check import DEADLINE_S, Check
 from postroad.doctor.context import Context
 from postroad.errors import PostroadError
+from postroad.printable import counted
 from postroad.queue import Health, inspect_servers
 
 UNWORKED_MS = 60_000
@@ -39,7 +40,7 @@ async def check_send_queue(context: Context) -> Sequence[Check]:
     queue = await context.queue(SEND_QUEUE)
     stats = await queue.stats()
     waiting = stats.queued + stats.scheduled + stats.in_flight
-    seen = f"{waiting:,} jobs, {stats.dead:,} dead letters, {stats.uncertain:,} uncertain"
+    seen = f"{counted(waiting, 'job')}, {counted(stats.dead, 'dead letter')}, {stats.uncertain:,} uncertain"
     return [Check(part=f"queue {queue.name}", health=Health.OK, seen=seen)]
 
 
@@ -53,7 +54,7 @@ async def check_ledger(context: Context) -> Sequence[Check]:
     missing = await missing_jobs(engine, queue)
     if missing <= MISSING_JOBS:
         return []
-    seen = f"the ledger has {missing:,} messages under way that the queue does not know"
+    seen = f"the ledger has {counted(missing, 'message')} under way that the queue does not know"
     remedy = "Run `postroad queue rebuild`; the maintenance flow does it every ten minutes."
     return [Check(part=f"queue {queue.name}", health=Health.WARN, seen=seen, remedy=remedy)]
 

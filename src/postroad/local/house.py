@@ -123,6 +123,18 @@ def _lock(file: TextIO, settings: Settings) -> None:
         ) from None
 
 
+def house_is_open(state_dir: Path) -> bool:
+    """Whether a `postroad up` or `postroad demo` runs on this state folder."""
+    try:
+        with (state_dir / "house.lock").open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
 def _choose_ports(settings: Settings, checkout: Path) -> House:
     """Choose the ports of Prefect, sandbox and web: the usual ones, or free ones if those are taken.
 

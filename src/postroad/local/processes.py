@@ -243,7 +243,10 @@ class Supervisor:
 
 def _failure(child: Child, what: str) -> UnavailableError:
     tail = child.tail() or "(it wrote nothing)"
-    return UnavailableError(f"{child.name} {what}", where=str(child.log), remedy=f"The end of its log:\n{tail}")
+    remedy = (
+        f"All that was started is stopped. Run the command again; if this repeats, {child.log} says why. It ends:\n"
+    )
+    return UnavailableError(f"{child.name} {what}", remedy=remedy + tail)
 
 
 def _exit(code: int) -> str:

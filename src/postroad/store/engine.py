@@ -122,5 +122,6 @@ def transient() -> Iterator[None]:
     except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
         reason = str(error.orig).strip().partition("\n")[0]
         raise UnavailableError(
-            f"the database does not answer: {reason}", remedy="`postroad doctor` checks every part."
+            f"the database does not answer: {reason}",
+            remedy="Check that its server runs and that `database_url` is right; then run the command again.",
         ) from error

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from msgspec import Struct
 
 from postroad.dns.providers import OTHER
+from postroad.printable import counted
 from postroad.store.engine import read
 from postroad.store.reputation import ReputationDay, reputation_of
 from postroad.store.warmup import WarmupDayRow
@@ -136,7 +137,7 @@ def in_words(report: ReputationDay) -> str:
     """One line of what a provider said of a domain or an address."""
     said = [
         f"{report.spam_rate:.2%} spam" if report.spam_rate is not None else "no rate",
-        *([f"{report.messages:,} messages"] if report.messages is not None else []),
+        *([counted(report.messages, "message")] if report.messages is not None else []),
         *([f"{report.trap_hits:,} to traps"] if report.trap_hits else []),
         *([report.verdict] if report.verdict else []),
     ]
