@@ -55,6 +55,7 @@ def test_applying_again_changes_nothing(house: House) -> None:
 def test_a_draft_is_brought_up_to_date(house: House) -> None:
     first = house.apply()
     house.configure(CONFIG.replace('name = "News"', 'name = "The News"'))
+    house.template("friends.csv", "email\n")
     text = CAMPAIGN.replace("name: people", "name: friends\n  file: friends.csv") + SEQUEL + "time_zone: Asia/Tokyo\n"
     changed = house.apply(text)
     assert changed.id == first.id
@@ -222,6 +223,7 @@ def test_a_relative_campaign_file_gives_an_absolute_audience_file(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     house.campaign_file(CAMPAIGN.replace("  name: people", "  name: people\n  file: people.csv"))
+    house.template("people.csv", "email\n")
     monkeypatch.chdir(house.folder)
     campaign = apply(house.engine, house.settings, read_campaign(Path("campaign.yaml")), NOW)
     assert campaign.audience_file == str(house.folder / "people.csv")

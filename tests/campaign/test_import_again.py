@@ -129,8 +129,9 @@ def test_a_file_whose_import_was_abandoned_is_imported_from_its_first_row(engine
 
 
 def campaign_with_file(house: House) -> Path:
+    path = export(house.folder, "people.csv", "Bern")
     house.apply(CAMPAIGN.replace("name: people", "name: people\n  file: people.csv"))
-    return export(house.folder, "people.csv", "Bern")
+    return path
 
 
 def test_a_launch_imports_a_file_that_holds_again_what_it_held_before(house: House) -> None:

@@ -177,7 +177,7 @@ def test_a_forecast_is_what_a_launch_then_does(house: House, now: datetime) -> N
     for group in seen.due:
         expected[group.due_at] += group.recipients
     assert +expected == planned
-    assert [group.time_zone for group in seen.due if group.recipients == 0] == [None]
+    assert [group.time_zone for group in seen.due if group.recipients == 0] == ["Asia/Kathmandu"]
 
 
 def test_a_forecast_of_nobody(house: House) -> None:

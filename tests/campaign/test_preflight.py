@@ -65,7 +65,7 @@ def test_a_campaign_that_is_not_there_is_said(house: House) -> None:
 
 def test_an_empty_audience_fails(house: House) -> None:
     house.apply()
-    assert fails(house) == ["its audience is empty"]
+    assert fails(house) == ["its audience 'people' is empty"]
 
 
 def test_a_missing_merge_field_is_found_for_all_who_lack_it(house: House) -> None:

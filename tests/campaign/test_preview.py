@@ -74,7 +74,7 @@ def test_what_is_not_there_is_said(filled: House) -> None:
 
 def test_an_empty_audience_is_said(house: House) -> None:
     house.apply()
-    with pytest.raises(StateError, match="its audience is empty"):
+    with pytest.raises(StateError, match="its audience 'people' is empty"):
         shown(house)
 
 

@@ -72,7 +72,7 @@ def test_launch_that_preflight_refuses_says_everything(run: Run, tmp_path: Path)
     )
     assert run("campaign", "apply", "campaign.yaml").returncode == 0
     result = run("campaign", "launch", "spring", "--dry-run")
-    assert_said(result, 5, "its audience is empty", "unsubscribe_url", "postal_address")
+    assert_said(result, 5, "its audience 'people' is empty", "unsubscribe_url", "postal_address")
 
 
 def test_doctor_says_what_is_wrong_and_fails(run: Run, tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ from sqlmodel import Session, col, select
 
 from postroad.campaign.audience import open_audience
 from postroad.campaign.definition import CampaignDefinition, CampaignFile, read_campaign
-from postroad.errors import ConfigError, StateError
+from postroad.campaign.reading import read_named
+from postroad.errors import ConfigError, StateError, unknown_name
 from postroad.settings import Settings
 from postroad.store.campaign import Campaign, CampaignState, Sender, Step, StepKind, keep_files
-from postroad.store.engine import write
+from postroad.store.engine import read, write
 from postroad.store.recipient import Audience
 
 
@@ -24,7 +25,8 @@ def apply(
 ) -> Campaign:
     """Make or update a campaign. ``warmup``: it is a day's mail to a seed list.
 
-    Raises StateError where a launched one would change, ConfigError for its senders.
+    Raises StateError where a launched one would change, ConfigError for its senders and a file of its audience that
+    cannot be read.
     """
     definition = file.definition
     with write(engine) as connection:
@@ -53,6 +55,8 @@ def apply(
             session.flush()
             session.expunge_all()
             return campaign
+        if file.audience_file is not None:  # Of a launched one it may be gone.
+            read_named(file.audience_file, None, 0, where=f"{file.path}, audience.file")
         campaign.audience_id = open_audience(connection, definition.audience.name, now)
         campaign.sender_id = sender_id
         campaign.overflow = overflow
@@ -79,6 +83,18 @@ def apply(
         session.flush()
         session.expunge_all()
         return campaign
+
+
+def warn_of_new_audience(engine: sa.Engine, file: CampaignFile) -> str | None:
+    """Return a warning if an apply would make an empty audience, as one whose name is misspelled. Call it before."""
+    name = file.definition.audience.name
+    with read(engine) as connection:
+        known = list(connection.execute(sa.text("SELECT name FROM audience")).scalars())
+    if name in known or file.audience_file is not None:
+        return None
+    error = unknown_name("audience", name, known)
+    hint = f" {error.remedy}" if error.remedy and known else ""
+    return f"campaign {file.definition.name}: {error.message}, so an empty one is made.{hint}"
 
 
 def apply_sender(session: Session, settings: Settings, name: str) -> int:

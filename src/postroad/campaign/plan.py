@@ -6,6 +6,7 @@ hundred recipients, each a short transaction: an audience of a million never hol
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +17,7 @@ import sqlalchemy as sa
 from sqlmodel import col
 
 from postroad.campaign.calendar import Window
+from postroad.campaign.file_trial import FileTrial
 from postroad.campaign.sequence import EmailPlan, email_sequence
 from postroad.errors import StateError
 from postroad.store.campaign import Campaign, CampaignState, clear_launch_error, find_campaign, steps_of
@@ -177,9 +179,9 @@ class _DueInstants:
 
 @dataclass(frozen=True, kw_only=True)
 class Due:
-    """Recipients of one time zone, and when their first email is due. None: their zone is not known."""
+    """Recipients of one time zone, and when their first email is due. Without a zone they have the campaign's."""
 
-    time_zone: str | None
+    time_zone: str
     due_at: datetime
     recipients: int
 
@@ -191,10 +193,22 @@ class Forecast:
     recipients: int
     suppressed: int
     due: tuple[Due, ...]
+    time_zone: str
+    """The campaign's."""
 
 
-def forecast(engine: sa.Engine, name: str, now: datetime) -> Forecast:
-    """Who would get the first email when, were the campaign launched now. Changes nothing. Raises StateError."""
+def forecast(engine: sa.Engine, name: str, now: datetime, coming: FileTrial | None = None) -> Forecast:
+    """Return who would get the first email when, were the campaign launched now. Nothing is changed.
+
+    Args:
+        engine: The database.
+        name: The campaign's.
+        now: When it would be launched.
+        coming: What the launch would import first.
+
+    Raises:
+        StateError: No campaign has that name.
+    """
     with read(engine) as connection:
         campaign = find_campaign(connection, name)
         first = _emails(connection, campaign)[0]
@@ -207,17 +221,18 @@ def forecast(engine: sa.Engine, name: str, now: datetime) -> Forecast:
             ),
             {"id": campaign.id},
         ).all()
+    coming = coming or FileTrial()
+    zones: Counter[str] = Counter()
+    for zone, recipients in (*((row.time_zone, row.n - row.suppressed) for row in rows), *coming.zones.items()):
+        zones[zone or campaign.time_zone] += recipients
     return Forecast(
-        recipients=sum(row.n - row.suppressed for row in rows),
-        suppressed=sum(row.suppressed for row in rows),
+        recipients=zones.total(),
+        suppressed=sum(row.suppressed for row in rows) + coming.suppressed,
         due=tuple(
-            Due(
-                time_zone=row.time_zone,
-                due_at=first.due_at(now, ZoneInfo(row.time_zone or campaign.time_zone)),
-                recipients=row.n - row.suppressed,
-            )
-            for row in rows
+            Due(time_zone=zone, due_at=first.due_at(now, ZoneInfo(zone)), recipients=recipients)
+            for zone, recipients in sorted(zones.items())
         ),
+        time_zone=campaign.time_zone,
     )
 
 

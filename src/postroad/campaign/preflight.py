@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
 import sqlalchemy as sa
 
+from postroad.campaign.file_trial import FileTrial, try_file
 from postroad.campaign.message import step_message
 from postroad.campaign.trial import RenderingFault, StepTrial, Tried, try_audience
 from postroad.dns.finding import Finding as DnsFinding
 from postroad.dns.finding import failures, in_words
 from postroad.dns.identity import is_reserved
-from postroad.errors import ConfigError, PreflightError
+from postroad.errors import ConfigError, DataError, PreflightError
 from postroad.mail.message import CompiledMessage
 from postroad.mail.token import TokenSigner
 from postroad.settings import Settings
@@ -56,6 +58,8 @@ class PreflightReport:
     campaign: str
     recipients: int
     findings: tuple[Finding, ...]
+    file: FileTrial | None = None
+    """What the launch would import first."""
 
     @property
     def ok(self) -> bool:
@@ -77,7 +81,7 @@ def check(
     signer: TokenSigner,
     name: str,
     *,
-    before_import: bool = False,
+    file: Path | None = None,
     budget_s: float = RENDERING_S,
     progress: Callable[[int, int], None] | None = None,
 ) -> PreflightReport:
@@ -88,10 +92,10 @@ def check(
         settings: Those of postroad.toml.
         signer: Signs the links of renderings.
         name: The campaign's.
-        before_import: The launch imports the audience's file first, so an audience that is empty or whose import did
-            not end is no finding yet.
+        file: The CSV that the launch imports first, if it imports one. It is read, and not imported.
         budget_s: Processor time for renderings, in seconds. What remains is said by a warning.
-        progress: Is called with the number of recipients that were looked at, and with that of all.
+        progress: Is called with the number of recipients, or bytes of the file, that were looked at, and with that
+            of all.
 
     Raises:
         StateError: No campaign has that name.
@@ -105,18 +109,51 @@ def check(
         )
         of_steps, trials = _check_steps(connection, settings, signer, campaign)
         findings = [
-            *(() if before_import else _check_audience(connection, campaign, recipients)),
+            *(_check_audience(connection, campaign, recipients) if file is None else ()),
             *_check_settings(connection, settings, campaign),
             *_check_dns(connection, settings, campaign),
             *of_steps,
         ]
-    tried = try_audience(engine, campaign.audience_id, trials, total=recipients, budget_s=budget_s, progress=progress)
+    coming = FileTrial()
+    if file is not None:
+        try:
+            coming = try_file(engine, campaign.audience_id, file, trials, budget_s=budget_s, progress=progress)
+        except DataError as error:
+            findings.append(_fail(f"{error.where}: {error.message}", error.remedy or "Correct the file."))
+        else:
+            findings += _check_file(file, coming, recipients)
+    tried = try_audience(
+        engine,
+        campaign.audience_id,
+        trials,
+        total=recipients,
+        budget_s=budget_s,
+        progress=progress,
+        apart=coming.known,
+    )
+    tried = Tried(recipients=tried.recipients + coming.tried, total=tried.total + len(coming.known))
     findings += _check_renderings(trials, tried)
-    return PreflightReport(campaign=name, recipients=recipients, findings=tuple(findings))
+    return PreflightReport(
+        campaign=name,
+        recipients=recipients + coming.new,
+        findings=tuple(findings),
+        file=coming if file is not None else None,
+    )
 
 
 def _fail(what: str, remedy: str) -> Finding:
     return Finding(level=Level.FAIL, what=what, remedy=remedy)
+
+
+def _check_file(file: Path, coming: FileTrial, recipients: int) -> Iterator[Finding]:
+    if coming.refused:
+        yield Finding(
+            level=Level.WARN,
+            what=f"{coming.refused:,} of {coming.rows:,} rows of {file} are not valid and are not imported",
+            remedy="`postroad audience refusals NAME` shows them after the import.",
+        )
+    if not recipients + coming.new:
+        yield _fail(f"{file} has no valid row, and the audience is empty", "Add recipients to the file.")
 
 
 def _check_audience(connection: sa.Connection, campaign: Campaign, recipients: int) -> Iterator[Finding]:
@@ -136,7 +173,14 @@ def _check_audience(connection: sa.Connection, campaign: Campaign, recipients: i
             "Import that file again: it goes on where it stopped. Or give it up: `postroad audience abandon NAME`.",
         )
     if recipients == 0:
-        yield _fail("its audience is empty", "Import a CSV: `postroad audience import NAME FILE`.")
+        audience = connection.execute(
+            sa.text("SELECT name FROM audience WHERE id = :id"), {"id": campaign.audience_id}
+        ).scalar_one()
+        yield _fail(
+            f"its audience {audience!r} is empty",
+            f"Import a CSV: `postroad audience import {audience} FILE`. If another audience is meant, correct "
+            "audience.name in the campaign's file.",
+        )
 
 
 def _check_settings(connection: sa.Connection, settings: Settings, campaign: Campaign) -> Iterator[Finding]:

@@ -110,6 +110,13 @@ def _find_member(connection: sa.Connection, campaign: Campaign, address: str | N
         values["address"] = normalise_address(address)
     found = connection.execute(statement, values).one_or_none()
     if found is None:
-        who = f"{address} is not in the audience of campaign {campaign.name}" if address else "its audience is empty"
-        raise StateError(who, remedy="Import a CSV: `postroad audience import NAME FILE`.")
+        audience = connection.execute(
+            sa.text("SELECT name FROM audience WHERE id = :audience_id"), {"audience_id": campaign.audience_id}
+        ).scalar_one()
+        who = (
+            f"{address} is not in the audience {audience!r} of campaign {campaign.name}"
+            if address
+            else f"its audience {audience!r} is empty"
+        )
+        raise StateError(who, remedy=f"Import a CSV: `postroad audience import {audience} FILE`.")
     return found.address, found.attributes

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -137,6 +137,7 @@ def try_audience(
     total: int,
     budget_s: float,
     progress: Callable[[int, int], None] | None = None,
+    apart: Set[int] = frozenset(),
 ) -> Tried:
     """Show all recipients of an audience to trials, in short transactions.
 
@@ -147,10 +148,13 @@ def try_audience(
         total: How many recipients the audience has.
         budget_s: Processor time after which the trial ends, in seconds.
         progress: Is called with the number of recipients that were looked at, and with ``total``.
+        apart: Hashes of addresses that are not shown: a file that is imported first changes those recipients.
     """
     begun, done = time.thread_time(), 0
     for page in _pages(engine, audience_id):
         for address, attributes in page:
+            if hash(address) in apart:
+                continue
             for trial in trials:
                 trial.look_at(address, attributes)
         done += len(page)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
+from zoneinfo import ZoneInfo
 
 import typer
 
-from postroad.campaign.apply import apply
+from postroad.campaign.apply import apply, warn_of_new_audience
 from postroad.campaign.audience import AudienceFile, audience_file
 from postroad.campaign.definition import read_campaign
 from postroad.campaign.plan import Forecast, forecast
@@ -26,13 +26,14 @@ from postroad.cli.output import (
     print_note,
     print_table,
     print_text,
+    print_warning,
     progress_bars,
 )
 from postroad.cli.parts import with_parts
 from postroad.delivery import control
 from postroad.delivery.campaign_runs import require_launchable
 from postroad.delivery.submit import queue_name
-from postroad.errors import DataError, PostroadError, UsageError
+from postroad.errors import DataError, PostroadError, PreflightError, UsageError
 from postroad.local.campaign_form import offer_campaigns
 from postroad.local.prefect import open_prefect
 from postroad.mail.dkim_keys import signers_of
@@ -58,6 +59,10 @@ def apply_(
 
     async def work(parts: Parts) -> list[Campaign]:
         now = parts.clock.now()
+        for file in read:
+            warning = await asyncio.to_thread(warn_of_new_audience, parts.engine, file)
+            if warning is not None:
+                print_warning(warning)
         applied = [await asyncio.to_thread(apply, parts.engine, parts.settings, file, now) for file in read]
         await _offer_in_prefect(parts)
         return applied
@@ -121,19 +126,24 @@ def launch(
 
 
 def _preflight(parts: Parts, name: str, *, quiet: bool) -> tuple[PreflightReport, AudienceFile | None]:
-    """Check a campaign, and return the file of its audience, if that can be read here."""
-    file, before_import = None, True
-    with suppress(DataError):  # It may be on the host of Prefect's worker alone, where the launch reads it.
+    """Check a campaign, and return the file of its audience. Raises PreflightError if the file cannot be read."""
+    try:
         file = audience_file(parts.engine, name)
-        before_import = file is not None and file.to_import
+    except DataError as error:
+        raise PreflightError(
+            f"the file of its audience is not readable: {error.message}",
+            where=error.where,
+            remedy="Restore the file, or correct audience.file and apply the campaign again. If only the host of "
+            "Prefect's worker has the file, launch the campaign there.",
+        ) from None
     with progress_bars(quiet=quiet) as bars:
         report = check(
             parts.engine,
             parts.settings,
             parts.signer,
             name,
-            before_import=before_import,
-            progress=lambda done, total: bars("rendering", done, total),
+            file=file.path if file is not None and file.to_import else None,
+            progress=lambda done, total: bars("checking", done, total),
         )
     return report, file
 
@@ -142,7 +152,7 @@ def _dry_run(name: str, *, as_json: bool) -> None:
     async def work(parts: Parts) -> tuple[PreflightReport, AudienceFile | None, Forecast]:
         await asyncio.to_thread(require_launchable, parts.engine, name)
         report, file = await asyncio.to_thread(_preflight, parts, name, quiet=as_json)
-        return report, file, await asyncio.to_thread(forecast, parts.engine, name, parts.clock.now())
+        return report, file, await asyncio.to_thread(forecast, parts.engine, name, parts.clock.now(), report.file)
 
     report, file, seen = with_parts(work)
     if as_json:
@@ -154,13 +164,17 @@ def _dry_run(name: str, *, as_json: bool) -> None:
         for finding in report.findings:
             print_line(Styled(finding.level, "bold"), f" {finding.what}")
             print_line(f"     {finding.remedy}")
+        zone = ZoneInfo(seen.time_zone)
         print_table(
             f"dry run of {name}: {seen.recipients:,} would get it, {seen.suppressed:,} are suppressed",
-            ["time zone", "first email due", "recipients"],
-            ([due.time_zone, due.due_at, due.recipients] for due in seen.due),
+            ["time zone", "first email due", f"in {seen.time_zone}", "recipients"],
+            (
+                [due.time_zone, due.due_at, f"{due.due_at.astimezone(zone):%Y-%m-%d %H:%M}", due.recipients]
+                for due in seen.due
+            ),
         )
         if file is not None and file.to_import:
-            print_line(f"The launch imports {file.path} first; its people are not counted here.")
+            print_line(f"The launch imports {file.path} first; its people are counted here.")
         elif file is not None:
             print_line(file.why_not)
     report.require_ok()
