@@ -6,7 +6,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from tasks.advance import advance_campaign, list_running, publish_advances, record_advance
+from tasks.advance import advance_campaign, list_running, publish_advances, record_advance, renew_stopped
 
 
 @flow(name="advance-campaigns")
@@ -26,6 +26,7 @@ async def advance_campaigns() -> State[None]:
             # One campaign with a fault must not hold up the others. Its task run shows where it came from.
             failed.append(f"{name}: {error}")
 
+    await renew_stopped()
     if advances or not failed:
         await record_advance()
     await publish_advances(advances)

@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import timedelta
+from typing import Final
 
 from postroad import advancing
 from postroad.advancing import Advance
-from postroad.campaign.status import running_campaigns, summary
+from postroad.campaign.status import campaigns_stopped_since, running_campaigns, summary
 from postroad.parts import open_parts
 from tasks.policy import campaign_slot, retried
 from tasks.report import publish_table
 from tasks.result import renew_result
+
+SETTLES_WITHIN: Final = timedelta(hours=1)
+"""For so long after a campaign stopped its result is renewed: what was on the wire settles meanwhile."""
 
 
 @retried("list running campaigns")
@@ -33,6 +38,19 @@ async def advance_campaign(campaign: str) -> Advance:
         state = await asyncio.to_thread(summary, parts.engine, campaign)
     await renew_result(state)
     return done
+
+
+@retried("renew results")
+async def renew_stopped() -> None:
+    """Bring the results of campaigns that stopped up to date: once each, and again while their last mail settles."""
+    async with open_parts() as parts:
+        now = parts.clock.now()
+        last = await asyncio.to_thread(advancing.last_pass, parts)
+        since = min(last or now, now - SETTLES_WITHIN)
+        names = await asyncio.to_thread(campaigns_stopped_since, parts.engine, since)
+        states = [await asyncio.to_thread(summary, parts.engine, name) for name in names]
+    for state in states:
+        await renew_result(state)
 
 
 @retried("record the pass")

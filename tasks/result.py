@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from postroad.campaign.status import Summary
+from postroad.store.campaign import CampaignState
+from postroad.store.ledger import TouchState
 from tasks.report import (
     artifact_url,
     publish_markdown,
@@ -33,28 +35,39 @@ def completeness(state: Summary) -> list[dict[str, Any]]:
 def where_to_look(state: Summary) -> str:
     """Return Markdown: where the campaign stands, and the pages that tell more."""
     name = state.campaign
-    rest = state.audience - ended(state)
-    outlook = (
-        f"**{rest:,}** are still under way: due later, or being retried. Delivery continues without this run, and this "
-        "page is renewed every few minutes."
-        if rest
-        else "Everybody in the audience is settled."
-    )
+    rest = sum(step.live for step in state.steps)
     stop = (
         f"* To stop the mail, start `campaign` for {name} again on the page [Deployments]({ui_url()}/deployments), and "
         "cancel that run while it is running: that pauses the campaign\n"
-        if rest
+        if rest and state.state is CampaignState.RUNNING
         else ""
     )
     return f"""# {name}
 
-The frozen audience has **{state.audience:,}** people. {outlook}
+The frozen audience has **{state.audience:,}** people. {_outlook(state, rest)}
 
 * [Where everybody stands]({artifact_url(f"completeness-{name}")}), step by step
 * [How far delivery is]({artifact_url(f"delivery-{name}")})
 * [How the queues stand]({artifact_url("queues")})
 * [Deployments]({ui_url()}/deployments): run `dead-letters` to see by cause what could not be delivered
 {stop}"""
+
+
+def _outlook(state: Summary, rest: int) -> str:
+    """Say what is still to come, of all steps."""
+    if state.state is CampaignState.CANCELLED:
+        wire = f" **{rest:,}** messages were on the wire, and finish." if rest else ""
+        return f"The campaign is cancelled: {state.counts[TouchState.CANCELLED]:,} messages were not sent.{wire}"
+    if not rest:
+        return "Everybody in the audience is settled."
+    planned = state.counts[TouchState.PLANNED]
+    later = f", **{planned:,}** of them planned for later" if planned else ""
+    if state.state is CampaignState.PAUSED:
+        return f"The campaign is paused. **{rest:,}** messages are not settled{later}."
+    return (
+        f"**{rest:,}** messages are still under way{later}: due later, or being retried. Delivery continues without "
+        "this run, and this page is renewed every few minutes."
+    )
 
 
 async def publish_result(state: Summary) -> None:

@@ -50,7 +50,7 @@ async def test_a_result_is_renewed_in_place_while_mail_goes_out(http: httpx.Asyn
     [table] = await versions(http, "completeness-renewed")
     assert {"step": "hello", "state": "accepted", "people": 3, "percent": 75.0} in json.loads(table)
     [text] = await versions(http, "result-renewed")
-    assert "**1** are still under way" in text
+    assert "**1** messages are still under way" in text
     assert "`postroad" not in text
     latest = (await http.get("artifacts/completeness-renewed/latest")).raise_for_status().json()
     assert latest["data"] == table

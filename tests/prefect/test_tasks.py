@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, cast, get_type_hints
 
 import pytest
@@ -31,6 +31,7 @@ ALL_TASKS: list[Task[..., Any]] = [
     advance.advance_campaign,
     advance.list_running,
     advance.record_advance,
+    advance.renew_stopped,
     audience.find_unimported_file,
     audience.import_rows,
     audience.open_file,
@@ -142,8 +143,23 @@ def test_the_completeness_table_adds_up_to_the_frozen_audience() -> None:
 def test_under_way_is_who_has_reached_no_end() -> None:
     state = summary_of(accepted=5, unknown=1, dead=1, queued=2, deferred=1)
     assert ended(state) == 7
-    assert "**3** are still under way" in where_to_look(state)
+    assert "**3** messages are still under way: due later" in where_to_look(state)
     assert "Everybody in the audience is settled" in where_to_look(summary_of(expired=1))
+
+
+def test_a_result_counts_planned_follow_ups_and_says_that_a_campaign_stopped() -> None:
+    running = summary_of(accepted=3, queued=1)
+    (first,) = running.steps
+    empty = dict.fromkeys(TouchState, 0)
+    later = StepSummary(name="again", counts=empty | {TouchState.PLANNED: 3})
+    state = replace(running, steps=(first, later))
+    assert "**4** messages are still under way, **3** of them planned for later" in where_to_look(state)
+    paused = where_to_look(replace(state, state=CampaignState.PAUSED))
+    assert "The campaign is paused. **4** messages are not settled" in paused
+    later = StepSummary(name="again", counts=empty | {TouchState.CANCELLED: 3})
+    cancelled = where_to_look(replace(state, steps=(first, later), state=CampaignState.CANCELLED))
+    assert "is cancelled: 3 messages were not sent. **1** messages were on the wire" in cancelled
+    assert not re.search("under way|Delivery continues|To stop the mail", paused + cancelled)
 
 
 def test_a_result_links_to_pages_and_says_how_to_stop_the_mail() -> None:

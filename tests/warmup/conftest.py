@@ -107,6 +107,17 @@ class Mail:
     def accepted(self, at: datetime, times: int, *, domain: str = "gmail.com", sender: str = NEWS) -> None:
         self.came_to(at, TouchState.ACCEPTED, times, domain=domain, sender=sender, reply_code=250)
 
+    def waits(self, times: int, *, domain: str = "gmail.com", sender: str = NEWS) -> None:
+        """So many messages of this sender to a domain are on the queue."""
+        with write(self._engine) as connection:
+            campaign, (step,) = add_campaign(connection)
+            sender_id = sa.select(col(Campaign.sender_id)).where(col(Campaign.id) == campaign).scalar_subquery()
+            connection.execute(sa.update(Sender).where(col(Sender.id) == sender_id).values(address=sender))
+            connection.execute(sa.update(Campaign).where(col(Campaign.id) == campaign).values(state="running"))
+            for _ in range(times):
+                recipient = add_recipient(connection, f"{uuid.uuid4().hex}@{domain}")
+                add_touch(connection, campaign, step, TouchState.QUEUED, recipient_id=recipient)
+
     def _touch(self, connection: sa.Connection, sender: str, domain: str) -> int:
         if (sender, domain) not in self._touches:
             campaign, (step,) = add_campaign(connection)

@@ -175,13 +175,31 @@ def test_one_gate_holds_for_identities_with_the_same_senders(load: Load) -> None
     }
 
 
+def test_the_first_day_shows_the_cap_what_was_sent_and_what_waits(
+    engine: sa.Engine, address: Identity, mail: Mail
+) -> None:
+    mail.accepted(NOON - ONE, 7, domain="yahoo.com")
+    mail.accepted(NOON, 3)
+    mail.waits(2)
+    mail.waits(4, domain="rare.example")
+    found = {each.provider: each for each in standings(engine, [address], NOON)}
+    assert {name: (each.today.cap, each.used, each.waiting) for name, each in found.items()} == {
+        "google": (50, 3, 2),
+        "other": (50, 0, 4),
+    }
+    assert {(each.today.move, each.late) for each in found.values()} == {(Move.START, False)}
+    assert "| news@example.com | google | 50 | 50 | 3 | 2 | start | the first day |" in markdown(
+        "news", [*found.values()]
+    )
+
+
 def test_the_page_of_a_run_shows_caps_reasons_and_the_curve(
     engine: sa.Engine, settings: Settings, address: Identity, mail: Mail
 ) -> None:
     mail.accepted(NOON, 50)
     pass_day(engine, address, NOON + ONE)
     text = markdown("news", standings(engine, [address], NOON + ONE))
-    assert "| news@example.com | google | 74 | 74 | grow | 50 of 50 delivered the day before | 50 |" in text
+    assert "| news@example.com | google | 74 | 74 | 0 | 0 | grow | 50 of 50 delivered the day before | 50 |" in text
     assert "█" in text
     [standing] = standings(engine, [address], NOON + 2 * ONE)
     assert standing.late

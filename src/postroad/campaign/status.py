@@ -114,6 +114,25 @@ def running_campaigns(engine: sa.Engine) -> list[str]:
     return campaigns_in(engine, CampaignState.RUNNING)
 
 
+def campaigns_stopped_since(engine: sa.Engine, since: datetime) -> list[str]:
+    """Return the names of the campaigns that finished, were cancelled or were paused since then."""
+    statement = (
+        select(Campaign.name)
+        .where(
+            sa.or_(
+                sa.and_(
+                    col(Campaign.state).in_([CampaignState.FINISHED, CampaignState.CANCELLED]),
+                    col(Campaign.finished_at) >= since,
+                ),
+                sa.and_(col(Campaign.state) == CampaignState.PAUSED, col(Campaign.paused_at) >= since),
+            )
+        )
+        .order_by(Campaign.name)
+    )
+    with read(engine) as connection:
+        return list(Session(connection).exec(statement))
+
+
 def finish_if_done(engine: sa.Engine, name: str, now: datetime) -> bool:
     """Set a running campaign finished once every touch of every step has ended, and no next one is to be planned.
 

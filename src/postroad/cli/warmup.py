@@ -153,7 +153,7 @@ def status(
     if found:
         print_table("warmup", COLUMNS, map(row, found))
     else:
-        print_line("Nothing was sent yet by a sender that warms up.")
+        print_line("A sender that warms up sent nothing yet, and nothing waits to be sent by it.")
     if any(each.late for each in found):
         print_line("Nobody decided today: the last caps hold. `postroad warmup schedule` lets the flow run daily.")
     for report in newest(reported):
@@ -306,5 +306,7 @@ def _plain_standing(each: Standing) -> dict[str, Any]:
         "identity": each.identity,
         "provider": each.provider,
         "late": each.late,
+        "used": each.used,
+        "waiting": each.waiting,
         "days": [_plain_day(day) for day in each.days],
     }

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 
 import sqlalchemy as sa
 from msgspec import Struct
+from msgspec.structs import replace
 
 from postroad.dns.providers import OTHER
 from postroad.printable import counted
 from postroad.store.engine import read
 from postroad.store.reputation import ReputationDay, reputation_of
-from postroad.store.warmup import WarmupDayRow
-from postroad.warmup.day import day_of, history_of, read_day
+from postroad.store.warmup import under_way
+from postroad.warmup.day import Pair, count_mail, day_of, history_of, provider_of, read_day
 from postroad.warmup.decide import Move, WarmupDay
 from postroad.warmup.identity import Identity
 from postroad.warmup.plan import plan_for
@@ -39,17 +41,53 @@ class Standing(Struct, frozen=True, kw_only=True):
     """All of its days, each beside the plan's cap."""
     reported: list[ReputationDay] = []
     """What the provider said of it in the last month, the oldest first."""
+    used: int = 0
+    """Messages of today that were attempted."""
+    waiting: int = 0
+    """Messages on the queue or the wire."""
 
 
 def standings(engine: sa.Engine, identities: Sequence[Identity], now: datetime) -> list[Standing]:
-    """Return how each identity stands at each provider that mail went to. Raises UnavailableError."""
+    """Return how each identity stands at each provider that mail went to, or waits for.
+
+    Before the first day of a provider is decided, the plan's first cap holds.
+
+    Raises:
+        UnavailableError: The database does not answer.
+    """
     by_name = {identity.name: identity for identity in identities}
     first = min((day_of(identity, now) for identity in identities), default=now.date())
     reports = reports_on(engine, identities, now)
-    return [
-        _standing(by_name[name], provider, rows, day_of(by_name[name], now), reports)
-        for (name, provider), rows in history_of(engine, list(by_name), first - SHOWN)
-    ]
+    history = dict(history_of(engine, list(by_name), first - SHOWN))
+    used, waiting = _today(engine, identities, now)
+    found = []
+    for name, provider in sorted({*history, *used, *waiting}):
+        identity, pair = by_name[name], (name, provider)
+        today = day_of(identity, now)
+        rows = [read_day(row) for row in history.get(pair, ())] or [_first_day(identity, provider, today)]
+        standing = _standing(identity, provider, rows, today, reports)
+        found.append(replace(standing, used=used[pair], waiting=waiting[pair]))
+    return found
+
+
+def _today(engine: sa.Engine, identities: Sequence[Identity], now: datetime) -> tuple[Counter[Pair], Counter[Pair]]:
+    """Return the messages that were attempted today, and those that wait, by identity and provider."""
+    used: Counter[Pair] = Counter()
+    waiting: Counter[Pair] = Counter()
+    with read(engine) as connection:
+        for identity in identities:
+            today = day_of(identity, now)
+            for provider, counts in count_mail(connection, identity, [today])[today].items():
+                used[identity.name, provider] += counts.attempts
+            for touches in under_way(connection, identity.senders):
+                waiting[identity.name, provider_of(touches.domain, touches.provider)] += touches.touches
+    return used, waiting
+
+
+def _first_day(identity: Identity, provider: str, today: date) -> WarmupDay:
+    start = identity.warmup.start
+    reason = "the first day" if start is None or start <= today else f"it starts on {start}"
+    return WarmupDay(day=today, cap=plan_for(identity.warmup, provider).first, move=Move.START, reason=reason)
 
 
 def reports_on(engine: sa.Engine, identities: Sequence[Identity], now: datetime) -> list[ReputationDay]:
@@ -60,12 +98,12 @@ def reports_on(engine: sa.Engine, identities: Sequence[Identity], now: datetime)
 
 
 def _standing(
-    identity: Identity, provider: str, rows: Sequence[WarmupDayRow], today: date, reports: Sequence[ReputationDay]
+    identity: Identity, provider: str, rows: Sequence[WarmupDay], today: date, reports: Sequence[ReputationDay]
 ) -> Standing:
     plan = plan_for(identity.warmup, provider)
     days: list[SimulatedDay] = []
     caps = plan.caps()
-    for number, day in enumerate(map(read_day, rows), start=1):
+    for number, day in enumerate(rows, start=1):
         if day.move is Move.RESTART:
             caps = plan.caps()
         days.append(SimulatedDay(number=number, planned=next(caps), day=day))
@@ -87,6 +125,8 @@ COLUMNS = (
     "provider",
     "cap",
     "of the plan",
+    "used",
+    "waiting",
     "today",
     "why",
     "sent the day before",
@@ -108,6 +148,8 @@ def row(standing: Standing) -> list[object]:
         standing.provider,
         today.cap,
         standing.planned,
+        standing.used,
+        standing.waiting,
         f"{today.move} (decided {today.day})" if standing.late else today.move,
         today.reason + paused,
         *(
@@ -155,8 +197,8 @@ def markdown(sender: str, found: Sequence[Standing], ahead: Sequence[int] = ()) 
 
     Args:
         sender: Its name.
-        found: How it stands at each provider that mail went to.
-        ahead: The caps of the plan, shown while nothing was sent.
+        found: How it stands at each provider that mail went to, or waits for.
+        ahead: The caps of the plan, shown while there was no mail.
     """
     if not found:
         return (
