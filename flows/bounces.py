@@ -6,6 +6,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
+from postroad.printable import counted
 from tasks.bounces import fetch, list_sources, publish_fetched
 from tasks.cohorts import announce_pauses
 
@@ -31,5 +32,7 @@ async def bounces() -> State[None]:
     paused = await announce_pauses()
     if failed:
         return Failed(message="; ".join(failed))
-    told = f"; {len(paused)} lists are paused" if paused else ""
-    return Completed(message=f"{sum(p.taken for p in passes):,} mails from {len(passes)} sources{told}")
+    told = f"; {counted(len(paused), 'list is', 'lists are')} paused" if paused else ""
+    return Completed(
+        message=f"{counted(sum(p.taken for p in passes), 'mail')} from {counted(len(passes), 'source')}{told}"
+    )

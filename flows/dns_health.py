@@ -9,6 +9,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from postroad.dns.finding import Verdict
+from postroad.printable import counted
 from tasks.dns import (
     announce_changes,
     check_senders,
@@ -43,4 +44,4 @@ async def dns_health() -> State[None]:
         return Failed(message="; ".join(faults))
     failing = sum(result.verdict is Verdict.FAIL for result in results)
     held = sum(result.held for result in results)
-    return Completed(message=f"{len(results)} senders checked, {failing} fail, {held} are held back")
+    return Completed(message=f"{counted(len(results), 'sender')} checked, {failing} with faults, {held} held back")

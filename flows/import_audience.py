@@ -7,6 +7,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from flows.params import ImportParams
+from postroad.printable import counted
 from tasks.audience import import_rows, open_file, publish_refusals
 from tasks.report import ProgressBar, announce
 from tasks.slices import rows_per_slice
@@ -44,6 +45,6 @@ async def import_audience(params: ImportParams) -> State[None]:
     if progress.already:
         return Completed(message=f"nothing to do: {params.path} was imported, and no other import came after it")
     return Completed(
-        message=f"{progress.imported:,} people imported into {params.audience}; "
-        f"{progress.duplicates:,} rows were double, {progress.refused:,} refused"
+        message=f"{counted(progress.imported, 'recipient')} imported into {params.audience}; "
+        f"{counted(progress.duplicates, 'row was', 'rows were')} double, {progress.refused:,} refused"
     )

@@ -6,6 +6,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
+from postroad.printable import counted
 from tasks.maintain import (
     delete_old_bounce_mails,
     delete_old_rows,
@@ -35,7 +36,7 @@ async def maintenance() -> State[None]:
     depths = await publish_depths()
     found = "the queue misses nothing"
     if rebuilt is not None and (rebuilt.enqueued or rebuilt.unknown):
-        found = f"{rebuilt.enqueued:,} jobs were missing and are there again, {rebuilt.unknown:,} are unknown"
+        found = f"{counted(rebuilt.enqueued, 'missing job')} enqueued again, {rebuilt.unknown:,} unknown"
         announce(
             "postroad.queue.mended",
             "postroad.queue.email:send",

@@ -94,6 +94,8 @@ def field_faults(error: ValidationError, model: type[BaseModel], *, kind: str, t
         top: The name of what holds the fields that are in no other one, such as ``postroad.toml``.
     """
     details = error.errors(include_url=False)
+    # pydantic counts only the valid entries of a list: one that is too short for its faulty entries has no fault.
+    details = [each for each in details if each["type"] != "too_short" or not _has_faults_within(each, details)]
     faults = [_fault(each, model, kind, top) for each in details]
     return sorted(faults, key=lambda fault: not fault.unknown)
 
@@ -113,8 +115,13 @@ def listed(faults: Sequence[tuple[str, str, str]], remedy: str) -> ConfigError:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return a sentence with the names that are like this one, or an empty text."""
-    near = get_close_matches(name, sorted(set(known)), n=2)
+    near = get_close_matches(name, sorted(set(known)), n=2, cutoff=0.7)
     return f"Did you mean {' or '.join(near)}?" if near else ""
+
+
+def _has_faults_within(detail: ErrorDetails, details: Sequence[ErrorDetails]) -> bool:
+    own = detail["loc"]
+    return any(len(each["loc"]) > len(own) and each["loc"][: len(own)] == own for each in details)
 
 
 def _fault(detail: ErrorDetails, model: type[BaseModel], kind: str, top: str) -> FieldFault:
@@ -129,11 +136,11 @@ def _fault(detail: ErrorDetails, model: type[BaseModel], kind: str, top: str) ->
         if not hint and len(fields) <= FEW_NAMES:
             hint = f"It has: {', '.join(fields)}."
     else:
-        message, hint = _words(detail, own)
+        message, hint = _words(detail, own, "table" if kind == "setting" else "mapping")
     return FieldFault(keys=keys, message=message, hint=hint, unknown=unknown, input=detail["input"])
 
 
-def _words(detail: ErrorDetails, own: Sequence[Any]) -> tuple[str, str]:
+def _words(detail: ErrorDetails, own: Sequence[Any], table: str) -> tuple[str, str]:
     context: Mapping[str, Any] = detail.get("ctx", {})
     match detail["type"]:
         case "string_pattern_mismatch":
@@ -145,9 +152,9 @@ def _words(detail: ErrorDetails, own: Sequence[Any]) -> tuple[str, str]:
             return f"it must be {context.get('expected')}", hint
         case "model_type" | "model_attributes_type" | "dataclass_type":
             fields = [name for branch in own for name in _names(branch)]
-            return f"it must be a table with the fields {', '.join(fields)}", ""
+            return f"it must be a {table} with the fields {', '.join(fields)}", ""
         case "too_short":
-            return f"it must have at least {context.get('min_length')} of them", ""
+            return f"it must have {context.get('min_length')} or more entries", ""
         case known if known in _PLAIN:
             return _PLAIN[known], ""
     message = detail["msg"].removeprefix("Value error, ")

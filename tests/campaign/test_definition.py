@@ -143,7 +143,7 @@ WRONG = {
     "no name of the audience": Wrong(
         text=changed("  name: people", "  file: x.csv"), says="audience.name: it is missing", line=4
     ),
-    "no steps": Wrong(text=CAMPAIGN[: CAMPAIGN.index("steps")] + "steps: []\n", says="steps: .* at least 1", line=5),
+    "no steps": Wrong(text=CAMPAIGN[: CAMPAIGN.index("steps")] + "steps: []\n", says="steps: .* 1 or more", line=5),
     "steps are no list": Wrong(
         text=CAMPAIGN[: CAMPAIGN.index("steps")] + "steps: hello\n",
         says="steps: it must be a list",
@@ -159,7 +159,7 @@ WRONG = {
     "an unknown field": Wrong(text=CAMPAIGN + "colour: red\n", says="colour is no field of campaign", line=9),
     "an unknown class": Wrong(text=CAMPAIGN + "class: fast\n", says="class: it must be 'urgent'", line=9),
     "an unknown zone": Wrong(text=CAMPAIGN + "time_zone: Mars\n", says="time_zone: 'Mars' is no time zone", line=9),
-    "a step that is a word": Wrong(text=CAMPAIGN + "  - hello\n", says="steps.1: it must be a table", line=9),
+    "a step that is a word": Wrong(text=CAMPAIGN + "  - hello\n", says="steps.1: it must be a mapping", line=9),
     "a step without a name": Wrong(
         text=CAMPAIGN + "  - subject: Hi\n    text: hello.txt\n", says="steps.1.email: it is missing", line=9
     ),

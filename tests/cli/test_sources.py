@@ -61,7 +61,7 @@ def test_doctor_opens_every_source_and_takes_nothing(site: Path) -> None:
     done = run_command(site, _environment(site), "doctor", "--json")
     checks = {check["part"]: check for check in json.loads(done.stdout)}
     assert (checks["source box"]["health"], checks["source away"]["health"]) == ("ok", "fail")
-    assert checks["source box"]["seen"].endswith("box: 1 mails wait")
+    assert checks["source box"]["seen"].endswith("box: 1 mail waits")
     assert "there is no Maildir" in checks["source away"]["seen"]
     assert checks["source away"]["remedy"] == "Mend its path."
     assert done.returncode == 1

@@ -75,7 +75,7 @@ async def test_a_domain_that_fails_is_shown_held_and_let_go(
             '[senders.nobody]\naddress = "x@example.com"\nroute = "r"\npostal_address = "1 Post Road, Milestone"\n'
         )
         try:
-            assert await run_flow(server, config) == "1 senders checked, 1 fail, 1 are held back"
+            assert await run_flow(server, config) == "1 sender checked, 1 with faults, 1 held back"
             assert await is_shut(state_dir)
             page = await artifact(http, "dns-news-acme-dev")
             assert page.startswith("# acme.dev: fail")
@@ -84,7 +84,7 @@ async def test_a_domain_that_fails_is_shown_held_and_let_go(
             assert '"verdict": "fail"' in await artifact(http, "dns-health")
 
             nameserver.zone["_dmarc.acme.dev"] = GOOD["_dmarc.acme.dev"]
-            assert await run_flow(server, config) == "1 senders checked, 0 fail, 0 are held back"
+            assert await run_flow(server, config) == "1 sender checked, 0 with faults, 0 held back"
             assert not await is_shut(state_dir)
             assert "* gone: DMARC acme.dev" in await artifact(http, "dns-news-acme-dev")
         finally:

@@ -50,7 +50,7 @@ async def test_a_file_is_imported_again_after_another_and_not_twice_in_a_row(
         timeout=200,
         check=True,
     )
-    imported = "Completed 1 people imported into people; 0 rows were double, 0 refused"
+    imported = "Completed 1 recipient imported into people; 0 rows were double, 0 refused"
     nothing = "Completed nothing to do: audiences/day1.csv was imported, and no other import came after it"
     assert done.stdout.splitlines() == [imported, imported, imported, nothing]
     engine = open_engine(sqlite_url(tmp_path / ".postroad"))

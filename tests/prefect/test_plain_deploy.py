@@ -55,7 +55,7 @@ async def test_a_plain_deploy_is_enough(stock: StockServer, tmp_path: Path) -> N
                 state = await api.follow(run_id, within_s=200)
         finally:
             stop_redis(tmp_path / ".postroad")
-        assert "1 senders checked" in state.message
+        assert "1 sender checked" in state.message
         assert await limits(http) == {"dns-check": 10}
 
 

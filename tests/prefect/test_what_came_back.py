@@ -105,7 +105,7 @@ async def counts(config: Path) -> tuple[int, int]:
 async def test_what_is_in_a_maildir_is_fetched(http: httpx.AsyncClient, config: Path) -> None:
     (config.parent / "box" / "new" / "1.mx").write_bytes(mails.UNKNOWN)
     ended = await fetched(http, config)
-    assert (ended["type"], ended["message"]) == ("COMPLETED", "1 mails from 1 sources")
+    assert (ended["type"], ended["message"]) == ("COMPLETED", "1 mail from 1 source")
     assert [file.name for file in (config.parent / "box" / "cur").iterdir()] == ["1.mx:2,S"]
     assert await counts(config) == (1, 0)
     assert await tables(http, "bounces")
@@ -159,7 +159,7 @@ async def test_a_paused_list_is_told_of_once(http: httpx.AsyncClient, config: Pa
                 at=NOW,
             )
             add_pause(connection, pause)
-    for said in ("0 mails from 1 sources; 1 lists are paused", "0 mails from 1 sources"):
+    for said in ("0 mails from 1 source; 1 list is paused", "0 mails from 1 source"):
         ended = await fetched(http, config)
         assert (ended["type"], ended["message"]) == ("COMPLETED", said)
 

@@ -188,6 +188,7 @@ WRONG = {
     ),
     "a long name of a sender": (GOOD.replace("news]", "x" * 101 + "]"), ", line ", "at most 100"),
     "no postal address": (GOOD.replace("1 High Street, Springfield", ""), ", line 13", "senders.news.postal_address: "),
+    "a rate that is a number": (GOOD.replace('"30/1h"', "30"), ", line 15", "senders.news.rate: '30' is no rate"),
     "a rate that is none": (GOOD.replace("30/1h", "fast"), ", line 15", "senders.news.rate: 'fast' is no rate"),
     "a lease too short": (GOOD.replace("90s", "10ms"), ", line 19", "queues.email:send.lease_ms: .*1000"),
     "a horizon that is none": (GOOD.replace('"5m"', '"soon"'), ", line 22", "delivery.horizon_ms: 'soon' is no dur"),
@@ -216,9 +217,9 @@ def test_all_mistakes_are_listed_and_misspelt_names_come_first(load: Load) -> No
     assert (caught.value.where or "").endswith("postroad.toml, line 12")
     remedy = (caught.value.remedy or "").splitlines()
     assert remedy[0] == "Did you mean address or dkim?" or remedy[0].startswith("Did you mean address")
-    assert sorted(remedy[1:-1]) == [
-        "Also line 11: senders.news.address: it is missing.",
+    assert remedy[1:-1] == [
         "Also line 8: routes.relay.port: it must be a whole number.",
+        "Also line 11: senders.news.address: it is missing.",
     ]
 
 

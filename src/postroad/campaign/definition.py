@@ -223,7 +223,7 @@ def read_campaign(path: Path, settings: Settings | None = None, *, folders: tupl
                     str(fault) if fault.keys else f"campaign: {fault}",
                     fault.hint,
                 )
-                for fault in faults
+                for fault in sorted(faults, key=lambda fault: (not fault.unknown, _line_of(node, fault.keys)))
             ],
             "docs/reference/campaign-file.md lists every field.",
         ) from None

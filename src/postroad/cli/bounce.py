@@ -63,7 +63,7 @@ def process(path: MailPath, as_json: JsonOption = False) -> None:
     if as_json:
         print_json({"submitted": taken[True], "known": taken[False]})
     else:
-        print_line(f"{taken[True]:,} mails submitted, {taken[False]:,} were known")
+        print_line(f"{counted(taken[True], 'mail')} submitted, {taken[False]:,} known already")
 
 
 @app.command("poll")

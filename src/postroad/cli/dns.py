@@ -35,6 +35,7 @@ from postroad.dns.identity import Identity
 from postroad.dns.resolver import Resolver
 from postroad.dns.show import markdown, to_mend
 from postroad.errors import DataError, UnavailableError, UsageError, unknown_name
+from postroad.field_faults import field_faults
 from postroad.mail.address import ascii_domain
 from postroad.parts import Parts
 from postroad.settings import DnsHealthSettings, DnsSettings, Settings
@@ -107,7 +108,8 @@ def _dns_settings(resolvers: list[str] | None) -> DnsSettings:
     try:
         return DnsSettings(nameservers=tuple(resolvers))
     except ValidationError as error:
-        raise UsageError(f"--resolver: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+        fault = field_faults(error, DnsSettings, kind="setting", top="[dns]")[0]
+        raise UsageError(f"--resolver: {fault.message}") from None
 
 
 def _identity(

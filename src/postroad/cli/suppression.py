@@ -17,6 +17,7 @@ from postroad.cli.parts import with_parts
 from postroad.errors import DataError, StateError, UsageError
 from postroad.mail.address_hash import is_hash
 from postroad.parts import Parts
+from postroad.printable import counted
 from postroad.store import suppression as store
 from postroad.store.engine import read
 from postroad.store.recipient import audience_ids, find_audience
@@ -113,7 +114,7 @@ def export(
     if as_json:
         print_json({"suppressions": len(listed), "file": str(file)})
     else:
-        print_line(f"{len(listed):,} suppressions written to {file}")
+        print_line(f"{counted(len(listed), 'suppression')} written to {file}")
 
 
 @app.command("lift")

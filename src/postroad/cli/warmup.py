@@ -20,6 +20,7 @@ from postroad.cli.output import JsonOption, print_json, print_line, print_table
 from postroad.cli.parts import with_parts
 from postroad.delivery.job import MAIL_QUEUES
 from postroad.errors import UsageError, unknown_name
+from postroad.field_faults import field_faults
 from postroad.local.prefect import open_prefect
 from postroad.local.warmups import MINUTE, schedule_warmups, warming_senders
 from postroad.parts import Parts
@@ -256,8 +257,8 @@ def _plan(sender: str | None, preset: Preset, provider: str, first: int | None, 
     try:
         return plan_for(WarmupSettings(preset=preset, first=first, ceiling=ceiling), provider)
     except ValidationError as error:
-        message = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise UsageError(message, remedy="A table of your own is in postroad.toml: name its --sender.") from None
+        fault = field_faults(error, WarmupSettings, kind="setting", top="[senders.NAME.warmup]")[0]
+        raise UsageError(str(fault), remedy="A table of your own is in postroad.toml: name its --sender.") from None
 
 
 def _chosen(found: list[Identity], name: str | None) -> list[Identity]:

@@ -12,6 +12,7 @@ from postroad.delivery.routes import relay_of
 from postroad.dns.lookup import Found
 from postroad.dns.resolver import Resolver
 from postroad.doctor.check import Check
+from postroad.printable import counted
 from postroad.queue import Health
 from postroad.settings import RelaySettings, Settings, SourceSettings
 from postroad.smtp.reply import Phase
@@ -29,7 +30,13 @@ async def check_source(name: str, settings: SourceSettings) -> Sequence[Check]:
             source.close()
 
     mails = await asyncio.to_thread(waiting)
-    return [Check(part=f"source {name}", health=Health.OK, seen=f"{settings.where}: {mails:,} mails wait")]
+    return [
+        Check(
+            part=f"source {name}",
+            health=Health.OK,
+            seen=f"{settings.where}: {counted(mails, 'mail waits', 'mails wait')}",
+        )
+    ]
 
 
 async def check_inbound(settings: Settings) -> Sequence[Check]:

@@ -76,7 +76,7 @@ async def check_bounce_queue(context: Context) -> Sequence[Check]:
     """Check that mails that came back are processed."""
     part = f"queue {BOUNCE_QUEUE}"
     stats = await (await context.queue(BOUNCE_QUEUE)).stats()
-    seen = f"{stats.queued:,} mails wait, {stats.dead:,} dead letters"
+    seen = f"{counted(stats.queued, 'mail waits', 'mails wait')}, {counted(stats.dead, 'dead letter')}"
     if stats.oldest_ready_ms < UNWORKED_MS:
         return [Check(part=part, health=Health.OK, seen=seen)]
     seen += f", the oldest since {stats.oldest_ready_ms // 1000} s"

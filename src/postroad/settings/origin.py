@@ -20,7 +20,8 @@ PREFIX: Final = "POSTROAD_"
 def settings_error(error: ValidationError, model: type[BaseModel], path: Path | None, text: str) -> ConfigError:
     """Return the error with all faults: the first one in full, and a line for each other one."""
     described: list[tuple[str, str, str]] = []
-    for fault in field_faults(error, model, kind="setting", top="postroad.toml"):
+    faults = field_faults(error, model, kind="setting", top="postroad.toml")
+    for fault in sorted(faults, key=lambda fault: (not fault.unknown, line_of_key(text, list(map(str, fault.keys))))):
         keys = [str(key) for key in fault.keys]
         variable = _variable_of(text, keys)
         message, hint = str(fault), fault.hint

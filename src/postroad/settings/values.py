@@ -66,8 +66,12 @@ def _zone(name: str) -> str:
     return name
 
 
+def _rate(value: object) -> object:
+    return value if isinstance(value, Rate | dict) else Rate.parse(str(value))
+
+
 DurationMs = Annotated[int, BeforeValidator(lambda v: parse_duration_ms(v) if isinstance(v, str) else v)]
-RateField = Annotated[Rate, BeforeValidator(lambda v: Rate.parse(v) if isinstance(v, str) else v)]
+RateField = Annotated[Rate, BeforeValidator(_rate)]
 ZoneName = Annotated[str, AfterValidator(_zone)]
 
 # What goes into a header or the database: no control characters in it, and no longer than its column.
