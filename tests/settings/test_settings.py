@@ -272,6 +272,7 @@ def test_a_file_that_cannot_be_read_is_said(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("variable", "value", "says"),
     [
+        ("POSTROAD_TIME_ZONE", "no", "time_zone: the value is no time zone"),
         ("POSTROAD_TIME_ZONE", "Mars", "time_zone: the value is no time zone"),
         ("POSTROAD_ROUTES__RELAY__PORT", "smtp", "routes.relay.port: "),
         ("POSTROAD_CAMPAIGNS", "one.yaml", "campaigns: .*JSON"),

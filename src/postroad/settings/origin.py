@@ -15,6 +15,8 @@ from postroad.errors import ConfigError
 from postroad.field_faults import FieldFault, did_you_mean, field_faults, listed
 
 PREFIX: Final = "POSTROAD_"
+MIN_SECRET: Final = 6
+"""Characters of a value that is looked for without quotes: a shorter one may be a word of the message."""
 
 
 def settings_error(error: ValidationError, model: type[BaseModel], path: Path | None, text: str) -> ConfigError:
@@ -135,7 +137,6 @@ def _like_variable(variable: str, keys: Sequence[str], text: str) -> str:
 def _without_value(message: str, fault: FieldFault) -> str:
     """Return the message without the value: a variable may hold a secret."""
     value = str(fault.input)
-    for shown in (repr(value), repr(value[:40]), value):
-        if len(shown) > 1:
-            message = message.replace(shown, "the value")
-    return message
+    for shown in (repr(value), repr(value[:40])):
+        message = message.replace(shown, "the value")
+    return message.replace(value, "the value") if len(value) >= MIN_SECRET else message
