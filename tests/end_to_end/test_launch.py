@@ -79,7 +79,9 @@ async def test_a_campaign_that_a_person_paused_is_exit_code_7(site: Site) -> Non
 async def test_a_campaign_that_may_be_launched_needs_prefect(site: Site, prepare: Callable[[Site], None]) -> None:
     if prepare is applied:
         prepare(site)
-        assert "The launch imports" in site.run("campaign", "launch", "trial", "--dry-run").stdout
+        shown = site.run("campaign", "launch", "trial", "--dry-run").stdout
+        assert "The launch imports" in shown
+        assert "3 would get it" in shown
     else:
         path = site.write_campaign(3, CAMPAIGN.replace(", file: readers.csv", ""))
         site.run("audience", "import", "readers", str(site.folder / "readers.csv"))
@@ -91,6 +93,15 @@ async def test_a_campaign_that_may_be_launched_needs_prefect(site: Site, prepare
 async def test_an_empty_audience_is_exit_code_5(site: Site) -> None:
     site.run("campaign", "apply", str(site.write_campaign(3, CAMPAIGN.replace(", file: readers.csv", ""))))
     assert "is empty" in refused(site, 5)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--dry-run"]])
+async def test_an_audience_file_that_is_gone_is_exit_code_5(site: Site, arguments: list[str]) -> None:
+    applied(site)
+    (site.folder / "readers.csv").unlink()
+    said = refused(site, 5, *arguments)
+    assert "readers.csv" in said
+    assert "the file of its audience is not readable" in said
 
 
 async def test_status_says_why_the_last_launch_failed_and_who_paused(site: Site) -> None:
