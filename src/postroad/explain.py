@@ -232,7 +232,7 @@ def _of_ledger(touch: FoundTouch, facts: _Facts, said: Explanation) -> tuple[lis
             words = [f"Dead{at}{reply}.", f"`postroad queue replay {touch.id}` sends it again."]
         case TouchState.UNKNOWN:
             words = [f"Unknown{at}{reply}. It may have arrived, and is not sent again by itself."]
-            words.append(f"`postroad unknown resolve {touch.id}` settles it.")
+            words.append(f"`postroad unknown resolve {touch.id} --as accepted`, or `--as not-sent`, settles it.")
         case TouchState.QUEUED | TouchState.SENDING | TouchState.DEFERRED:
             raise AssertionError(touch.state)
         case other:

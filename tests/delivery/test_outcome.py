@@ -222,3 +222,11 @@ def test_a_lost_connection(phase: Phase, unknown: bool) -> None:
         assert outcome.delay_ms is not None
     else:
         assert (outcome.verdict, outcome.delay_ms) == (Verdict.RETRY, None)
+
+
+@pytest.mark.parametrize(
+    "text", ["550 5.7.64 TenantAttribution; Relay Access Denied", "554 5.7.1 <kim@example.net>: Relay access denied"]
+)
+def test_a_receiver_without_the_domain_pauses_no_sender(text: str) -> None:
+    reply = parse_reply(Phase.RCPT, int(text[:3]), [text[4:]])
+    assert of_reply(reply, deferrals=0, provider="office365").pause is None

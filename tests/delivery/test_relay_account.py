@@ -25,6 +25,10 @@ HOLDS_ROUTE = [
     (Phase.DOT, "550 Your account is pending approval."),
     (Phase.DOT, "502 5.7.0 Your SMTP account is not yet activated"),
     (Phase.DOT, "525 5.7.13 Unauthorized IP address"),
+    # A client that the relay does not know
+    (Phase.RCPT, "550 5.7.1 Relaying denied. IP name lookup failed [192.0.2.1]"),
+    (Phase.RCPT, "554 5.7.1 <unknown[192.0.2.1]>: Client host rejected: Access denied"),
+    (Phase.RCPT, "550 5.7.1 Client does not have permissions to send"),
     # Google
     (
         Phase.DOT,

@@ -82,6 +82,9 @@ _FEEDBACK = {
     # RFC 5965 §7.3, RFC 6430, RFC 6591. A failed authentication tells of us, or of somebody who uses our name.
     "not-spam": (Verdict.UNRELATED, "feedback report: not spam"),
     "auth-failure": (Verdict.BLOCK, "feedback report: authentication failed"),
+    **dict.fromkeys(
+        ("dkim", "dmarc", "spf"), (Verdict.BLOCK, "feedback report: authentication failed")
+    ),  # before RFC 6591
     "opt-out": (Verdict.UNSUBSCRIBE, "feedback report: opt-out"),
     "opt-out-list": (Verdict.UNSUBSCRIBE, "feedback report: opt-out"),
 }

@@ -22,7 +22,9 @@ _QUOTED_WORD = re.compile(
 """A single word in quotation marks is a name: a local part, a mailbox, a command."""
 _SENDMAIL = re.compile(r"(?:^|\s)[^\s.]{1,64}\.{3}(?=\s|$)")
 """A local part alone, as sendmail names it: ``ada... User unknown``."""
-_MICROSOFT = re.compile(r"\b(?:resolver|storedrv|submission|cat|smtpsend|routing)(?:\.\w{1,60}){1,5}", re.IGNORECASE)
+_MICROSOFT = re.compile(
+    r"\b(?:resolver|transport|storedrv|submission|cat|smtpsend|routing)(?:\.\w{1,60}){1,5}", re.IGNORECASE
+)
 _HOST = re.compile(
     r"(?<![\w.-])(?:[a-z0-9_-]{1,63}\.){1,8}(?:[a-z]{2,24}|xn--[a-z0-9-]{1,59})(?![\w-])\.?", re.IGNORECASE
 )
@@ -37,7 +39,8 @@ _PHASE_NOTE = re.compile(
     re.IGNORECASE,
 )
 _FIXED = re.compile(
-    r"recipient address(?:es)? rejected ?:(?=\s*\w)|requested (?:mail )?action (?:not taken|aborted) ?:(?=\s*\w)"
+    r"recipient address(?:es)? rejected ?:(?=\s*\w)|(?:undeliverable|unverified) address ?:(?=\s*\w)"
+    r"|requested (?:mail )?action (?:not taken|aborted) ?:(?=\s*\w)"
     r"|host \S{1,255} (?:said|says) ?:|remote (?:host|server) (?:said|says) ?:|(?:smtp|lmtp);",
     re.IGNORECASE,
 )

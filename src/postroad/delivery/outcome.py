@@ -151,7 +151,7 @@ def of_reply(
 
 def _is_about_account(said: Classification, phase: Phase) -> bool:
     """Whether a relay refuses our account there, our address, or our pace."""
-    if said.cause in (Cause.RELAY_ACCOUNT, Cause.RELAYING):
+    if said.cause in (Cause.RELAY_ACCOUNT, Cause.RELAYING, Cause.SENDER_NAME):
         return True
     return not said.temporary and (
         said.cause is Cause.RATE or (said.cause is Cause.SENDER_ADDRESS and phase is Phase.MAIL)
@@ -193,7 +193,7 @@ def _refused(said: Classification, reply: Reply, *, known_provider: bool) -> Out
 
 def _pause(cause: Cause, by_policy: bool, known_provider: bool) -> Pause | None:
     """Return what is held back besides. One host of an unknown domain stops nothing but itself."""
-    if not by_policy:
+    if not by_policy or cause is Cause.RELAYING:  # The receiver has no such domain: a matter of its own settings.
         return None
     if cause is Cause.SENDER_AUTHENTICATION and known_provider:
         return Pause.SENDER
