@@ -98,7 +98,7 @@ def test_an_audience_file_is_within_the_folders_too(project: Path, path: str) ->
     file.write_text(CAMPAIGN.replace("name: people", f"name: people\n  file: {path}"))
     with pytest.raises(ConfigError, match=r"may not be read|outside the folders") as caught:
         read_campaign(file, Settings.load(project / "postroad.toml"))
-    assert "campaign.yaml, line 5, audience.file" in (caught.value.where or "")
+    assert "campaign.yaml, line 6, audience.file" in (caught.value.where or "")
 
 
 def test_the_state_folder_and_keys_stay_closed_within_allowed_folders(project: Path) -> None:

@@ -57,6 +57,7 @@ MEANINGS = {
     "unauthenticated": UNAUTHENTICATED,
     "unwanted": UNWANTED,
     "sender": SENDER,
+    "no_relay": SENDER,
     "route": ROUTE,
     "protocol": PROTOCOL,
     "no_reason": NO_REASON,

@@ -229,7 +229,8 @@ def read_campaign(path: Path, settings: Settings | None = None, *, folders: tupl
         ) from None
     audience_file = definition.audience.file
     if audience_file is not None:
-        _require_allowed(path.parent / audience_file, rules, where=f"{path}, line {_line_of(node, ['audience'])}")
+        line = _line_of(node, ["audience", "file"])
+        _require_allowed(path.parent / audience_file, rules, where=f"{path}, line {line}")
     return CampaignFile(path=path, definition=definition, steps=_steps(path, node, definition, rules))
 
 
