@@ -84,7 +84,8 @@ async def test_a_run_decides_the_day_sets_the_gates_and_says_why(
     assert again == "Completed 2 caps hold today, 0 decided now; 0 gates changed"
     found = (await http.post("artifacts/latest/filter", json={"artifacts": {"key": {"any_": ["warmup-news"]}}})).json()
     [artifact] = found
-    assert "| news@example.com | google | 74 | 74 | grow | 50 of 50 delivered the day before |" in artifact["data"]
+    row = "| news@example.com | google | 74 | 74 | 0 | 0 | grow | 50 of 50 delivered the day before |"
+    assert row in artifact["data"]
 
 
 SEEDS = """
