@@ -108,6 +108,9 @@ NO_NAMES = {
 }
 """Parameters that are values."""
 
+NUMBERS_OF_THINGS = {("cohort resume", "pause")}
+"""Parameters within a range that are the number of something that exists or does not."""
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
@@ -119,7 +122,8 @@ def _texts() -> Iterator[tuple[str, str]]:
     for words, command in commands().items():
         for parameter in command.params:
             kind = parameter.type_descriptor
-            is_value = kind.is_choice or kind.is_ranged or kind.is_path or kind.annotation is bool
+            is_number = kind.is_ranged and (words, parameter.name) not in NUMBERS_OF_THINGS
+            is_value = kind.is_choice or is_number or kind.is_path or kind.annotation is bool
             if parameter.name != "help" and not is_value and "Path" not in str(kind.annotation):
                 yield words, parameter.name
 
