@@ -157,6 +157,9 @@ def test_every_command_is_tried_here_or_elsewhere() -> None:
 @pytest.mark.parametrize("name", CALLS)
 def test_data_is_shown_complete_and_literally(name: str, site: Site) -> None:
     words = (*name.split(), *CALLS[name].words)
+    places = [shown(place) for place in CALLS[name].shows]
+    if name == "campaign preview":  # In the message itself a carriage return is a line break.
+        places = [place.replace(r"\r", "\n") for place in places]
     for arguments, terminal in ((words, False), (words, True), ((*words, "--json"), False)):
         done = site.run(*arguments, terminal=terminal)
         assert done.returncode in EXIT_CODES
@@ -164,13 +167,13 @@ def test_data_is_shown_complete_and_literally(name: str, site: Site) -> None:
         seen = without_styles(done.stdout + done.stderr) if terminal else done.stdout + done.stderr
         assert not hidden_in(seen), name
         if arguments is words and done.returncode == 0:
-            for place in CALLS[name].shows:
-                assert shown(place) in seen, place
+            for expected in places:
+                assert expected in seen, expected
         if "--json" in arguments:
             for line in (done.stdout or done.stderr).splitlines():
                 json.loads(line)
         if not terminal and arguments is words and CALLS[name].shows:
-            assert any(shown(place) in seen for place in CALLS[name].shows)
+            assert any(expected in seen for expected in places)
 
 
 def test_an_export_is_unchanged_in_a_pipe_and_safe_on_a_terminal(site: Site) -> None:
