@@ -66,7 +66,7 @@ def test_it_is_signed_as_the_sender_signs(filled: House) -> None:
 def test_what_is_not_there_is_said(filled: House) -> None:
     with pytest.raises(StateError, match=r"named 'more'\nKnown: again, hello\."):
         shown(filled, step="more")
-    with pytest.raises(StateError, match=r"x@example\.com is not in the audience of campaign spring"):
+    with pytest.raises(StateError, match=r"x@example\.com is not in the audience 'people' of campaign spring"):
         shown(filled, address="x@example.com")
     with pytest.raises(DataError, match="'name' is undefined"):
         shown(filled, step="again", address="c@example.com")
