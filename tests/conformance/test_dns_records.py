@@ -28,7 +28,7 @@ NEWER = {
 """Records that RFC 7489 refuses and RFC 9989 takes."""
 
 STRICTER = {
-    "v=DMARC1; p=none; ruf=mailto://abuse.com": "RFC 6068 §2: no address; receivers apply the record, and a check warns",
+    "v=DMARC1; p=none; ruf=mailto://abuse.com": "RFC 6068 §2: no address; receivers apply it, and a check warns",
     "v=DMARC1; p=none; ruf=mailto://abuse.com; foo=bar; buzz=happy;": "the same",
     "v=DMARC1; sp=none; p=reject": "RFC 7489 §6.3 wants p= second: receivers apply the record, and a check warns",
     "v=DMARC1; p=reject; sp=invalid; rua=mailto:mjl@mox.example": (
