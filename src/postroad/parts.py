@@ -13,8 +13,8 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from postroad.clock import Clock, SystemClock
+from postroad.delivery.provider_lookup import Providers
 from postroad.delivery.shaping.file import Shaping, read_shaping
-from postroad.dns.providers import Providers
 from postroad.dns.resolver import Resolver
 from postroad.embedded import ensure_redis
 from postroad.mail.address_hash import AddressHashes

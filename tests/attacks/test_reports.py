@@ -22,9 +22,8 @@ from postroad.bounce.receivers import ReportRules, forget_reports, keep_reports
 from postroad.bounce.report import Envelope
 from postroad.bounce.report_reader import read_reports
 from postroad.clock import SystemClock
-from postroad.dns.reports import keep
 from postroad.dns.reports.condense import MAX_KEPT_ROWS, owner_of, policy_owner_of
-from postroad.dns.reports.read import read_report, reports_of
+from postroad.dns.reports.read import parse_report, reports_of
 from postroad.errors import DataError
 from postroad.mail.token import TokenSigner
 from postroad.queue import Queue
@@ -121,7 +120,7 @@ def test_the_policy_of_the_organisational_domain_is_kept_and_that_of_a_public_su
 
 
 def test_new_names_below_and_above_ours_have_one_limit_together(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keep, "MAX_ROWS_A_DAY", 50)
+    monkeypatch.setattr(mail_report, "MAX_ROWS_A_DAY", 50)
     house = replace(house, reports=replace(house.reports, domains=("news.acme.dev",)))
     above = dmarc(20).replace(b"<header_from>Acme.dev", b"<header_from>news.acme.dev")
     house.process(attached(above))
@@ -132,8 +131,8 @@ def test_new_names_below_and_above_ours_have_one_limit_together(house: House, mo
 
 
 def test_a_day_brings_a_domain_no_more_than_its_most(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keep, "MAX_ROWS_A_DAY", 50)
-    monkeypatch.setattr(keep, "MAX_REPORTS_A_DAY", 4)
+    monkeypatch.setattr(mail_report, "MAX_ROWS_A_DAY", 50)
+    monkeypatch.setattr(mail_report, "MAX_REPORTS_A_DAY", 4)
     for number in range(4):
         house.process(attached(dmarc(20, f"large-{number}")))
     assert (count(house.engine, "mail_report"), count(house.engine, "dmarc_report_row")) == (2, 40)
@@ -278,14 +277,14 @@ DAMAGED = {
 @pytest.mark.parametrize("name", DAMAGED)
 def test_what_is_damaged_or_an_attack_raises_one_error_of_ours(name: str) -> None:
     with pytest.raises(DataError):
-        read_report(DAMAGED[name])
+        parse_report(DAMAGED[name])
 
 
 def read_damaged() -> list[str]:
     refused = []
     for name, data in DAMAGED.items():
         try:
-            read_report(data)
+            parse_report(data)
         except DataError:
             refused.append(name)
     return refused
@@ -331,7 +330,7 @@ def test_names_that_no_column_takes_are_cut(house: House) -> None:
 def test_reading_a_report_costs_in_proportion_to_its_size(build: Any) -> None:
     def attempt(data: bytes) -> None:
         try:
-            read_report(data)
+            parse_report(data)
         except DataError:
             return
 

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from postroad.clock import SystemClock
-from postroad.dns.bimi import read_bimi
-from postroad.dns.dmarc_record import read_dmarc
-from postroad.dns.mta_sts import PolicyError, find_policy_id, read_policy
+from postroad.dns.bimi import parse_bimi
+from postroad.dns.dmarc_record import parse_dmarc
+from postroad.dns.mta_sts import PolicyError, find_policy_id, parse_policy
 from postroad.dns.resolver import Resolver
 from postroad.dns.spf import Result, survey
-from postroad.dns.spf_record import SpfSyntaxError, is_spf, read_spf
+from postroad.dns.spf_record import SpfSyntaxError, is_spf, parse_spf
 from postroad.dns.tags import RecordError
-from postroad.dns.tls_rpt import read_tls_rpt
+from postroad.dns.tls_rpt import parse_tls_rpt
 from tests.conformance.corpora import REASON, corpus, not_here
 from tests.dns.nameserver import Nameserver
 
@@ -79,7 +79,7 @@ def _dmarc_cases() -> list[Any]:
 
 def _is_right_dmarc(record: str) -> bool:
     try:
-        return not read_dmarc(record).faults
+        return not parse_dmarc(record).faults
     except RecordError:
         return False
 
@@ -101,7 +101,7 @@ def test_every_difference_is_one() -> None:
 @pytest.mark.parametrize(("record", "ok"), _cases("parse_bimi_record"))
 def test_bimi_records(record: str, ok: bool) -> None:
     try:
-        read_bimi(record)
+        parse_bimi(record)
     except RecordError:
         assert not ok
     else:
@@ -111,7 +111,7 @@ def test_bimi_records(record: str, ok: bool) -> None:
 @pytest.mark.parametrize(("record", "ok"), _cases("parse_smtp_tls_reporting_record"))
 def test_tls_rpt_records(record: str, ok: bool) -> None:
     try:
-        read_tls_rpt(record)
+        parse_tls_rpt(record)
     except RecordError:
         assert not ok
     else:
@@ -130,7 +130,7 @@ async def test_mta_sts_records(record: str, ok: bool) -> None:
 def test_mta_sts_policies(record: str, ok: bool) -> None:
     ours = ok or any(f"\r\n{line}\r\n" in record for line in STS_POLICY_OTHERWISE)
     try:
-        read_policy(record)
+        parse_policy(record)
     except PolicyError:
         assert not ours
     else:
@@ -154,7 +154,7 @@ async def test_spf_records(record: str, domain: str, error: str) -> None:
     text = "".join(record.split('"')) if record.startswith('"') else record
     assert is_spf(text)
     try:
-        read_spf(text)
+        parse_spf(text)
     except SpfSyntaxError:
         assert error == "SPFSyntaxError" or record in SPF_STRICTER
         return

@@ -19,10 +19,10 @@ from postroad.delivery.destinations import Destinations
 from postroad.delivery.direct import DirectRoute
 from postroad.delivery.outcome import Obstacle, ObstacleError, Outcome, Verdict, of_obstacle
 from postroad.delivery.shaping.file import Shaping, read_shaping
+from postroad.delivery.sts_policies import StsPolicies
 from postroad.dns.providers import site_of
 from postroad.dns.public_address import Network, networks
 from postroad.dns.resolver import Resolver
-from postroad.dns.sts_policies import StsPolicies
 from postroad.errors import Blame
 from postroad.sandbox import Sandbox, SandboxConfig
 from postroad.settings import RouteKind, RouteSettings

@@ -19,10 +19,10 @@ from pydantic import SecretStr
 from postroad.delivery.admit import Admission
 from postroad.delivery.job import decode_job, provider_gate, shared_gate
 from postroad.delivery.opening import open_delivery
+from postroad.delivery.provider_lookup import Providers
 from postroad.delivery.record import Recorder
 from postroad.delivery.shaping.file import read_shaping
 from postroad.delivery.submit import submit_due
-from postroad.dns.providers import Providers
 from postroad.dns.resolver import Resolver
 from postroad.mail.token import TokenSigner
 from postroad.queue import Gate, Lease, Queue, Verdict, Worker

@@ -14,10 +14,11 @@ import sqlalchemy as sa
 from postroad.clock import SystemClock
 from postroad.delivery.control import cancel, missing_jobs, pause, rebuild, resume
 from postroad.delivery.job import decode_job, receiver_of
+from postroad.delivery.provider_lookup import Providers
 from postroad.delivery.record import Recorder
 from postroad.delivery.shaping.file import Shaping, read_shaping
 from postroad.delivery.submit import LANE_OF_ITS_OWN, Submitted, submit_due
-from postroad.dns.providers import Providers, site_of
+from postroad.dns.providers import site_of
 from postroad.dns.resolver import Resolver
 from postroad.errors import StateError, UnavailableError
 from postroad.queue import Done, Enqueued, Job, JobState, Lane, Queue

@@ -1,4 +1,4 @@
-"""Large senders are counted by organisation: domains of one count together, and each day for itself."""
+"""Bulk senders are counted by organisation: domains of one count together, and each day for itself."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ async def test_a_domain_that_is_well_in_everything(tmp_path: Path) -> None:
     async with https(tmp_path, "mta-sts.acme.dev", POLICY) as (site, trust):
         report = await check(trust=trust, https_port=site.port)
     assert {finding.verdict for finding in report.findings} == {Verdict.PASS}, report.findings
-    assert {finding.standard for finding in report.findings} == set(Standard) - {Standard.CANARY, Standard.LARGE_SENDER}
+    assert {finding.standard for finding in report.findings} == set(Standard) - {Standard.CANARY, Standard.BULK_SENDER}
     assert report.verdict is Verdict.PASS
 
 

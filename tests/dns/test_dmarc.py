@@ -6,7 +6,7 @@ import pytest
 
 from postroad.clock import SystemClock
 from postroad.dns.dmarc import NoAnswerError, aligned, walk
-from postroad.dns.dmarc_record import DmarcPolicy, read_dmarc
+from postroad.dns.dmarc_record import DmarcPolicy, parse_dmarc
 from postroad.dns.resolver import Resolver
 from postroad.dns.tags import RecordError
 from tests.dns.nameserver import Nameserver, Trouble
@@ -87,15 +87,15 @@ async def test_silence_on_the_way_is_said_and_not_taken_for_no_record() -> None:
 
 
 def test_defaults_follow_from_each_other() -> None:
-    record = read_dmarc("v=DMARC1; p=reject")
+    record = parse_dmarc("v=DMARC1; p=reject")
     assert (record.subdomain_policy, record.missing_policy) == (DmarcPolicy.REJECT, DmarcPolicy.REJECT)
-    record = read_dmarc("v=DMARC1; p=reject; sp=none")
+    record = parse_dmarc("v=DMARC1; p=reject; sp=none")
     assert (record.subdomain_policy, record.missing_policy) == (DmarcPolicy.NONE, DmarcPolicy.NONE)
 
 
 def test_a_wrong_policy_is_none_where_reports_are_asked_for_and_no_record_where_not() -> None:
-    record = read_dmarc("v=DMARC1; p=refuse; rua=mailto:d@acme.dev")
+    record = parse_dmarc("v=DMARC1; p=refuse; rua=mailto:d@acme.dev")
     assert record.policy is DmarcPolicy.NONE
     assert record.faults
     with pytest.raises(RecordError, match="p=refuse"):
-        read_dmarc("v=DMARC1; p=refuse")
+        parse_dmarc("v=DMARC1; p=refuse")

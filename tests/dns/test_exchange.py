@@ -11,7 +11,7 @@ import pytest
 
 from postroad.clock import SystemClock
 from postroad.dns.exchange import QUESTIONS_OF_A_PORT, Exchange, Server
-from postroad.dns.lookup import Found
+from postroad.dns.lookup import LookupStatus
 from postroad.dns.record import Address
 from postroad.dns.resolver import Resolver
 from postroad.dns.wire import WireError, ask_for
@@ -184,7 +184,7 @@ async def test_another_server_answers_for_one_in_trouble(trouble: Trouble) -> No
         both = (f"127.0.0.1:{bad.port}", f"127.0.0.1:{good.port}")
         async with Resolver(DnsSettings(nameservers=both, timeout_ms=600), SystemClock()) as resolver:
             found = await resolver.lookup("h1.test", "A")
-        assert (found.found, found.records) == (Found.RECORDS, (TRUE,))
+        assert (found.status, found.records) == (LookupStatus.RECORDS, (TRUE,))
         assert bad.asked["h1.test", "A"] >= 1
         assert good.asked["h1.test", "A"] == (0 if trouble is Trouble.TRUNCATED else 1)
 
@@ -197,7 +197,7 @@ async def test_without_an_answer_it_is_said_what_each_server_did() -> None:
         both = (f"127.0.0.1:{silent.port}", f"127.0.0.1:{failing.port}")
         async with Resolver(DnsSettings(nameservers=both, timeout_ms=400), SystemClock()) as resolver:
             found = await resolver.lookup("h1.test", "A")
-        assert found.found is Found.NO_ANSWER
+        assert found.status is LookupStatus.NO_ANSWER
         assert f"127.0.0.1:{silent.port} timed out" in found.why
         assert f"127.0.0.1:{failing.port} says SERVFAIL" in found.why
         # Who is silent may have lost the question; who says that it fails has said so.
@@ -225,7 +225,7 @@ async def test_no_more_questions_are_under_way_than_are_allowed_and_all_are_aske
         settings = DnsSettings(nameservers=(str(server),), concurrency=7)
         async with Resolver(settings, SystemClock()) as resolver:
             found = await resolver.lookup_all(*((name, "A") for name in ZONE))
-    assert all(lookup.found is Found.RECORDS for lookup in found)
+    assert all(lookup.status is LookupStatus.RECORDS for lookup in found)
     assert 1 < most <= 7
 
 
@@ -233,7 +233,7 @@ async def test_who_asks_again_as_soon_as_there_is_an_answer_gets_one() -> None:
     async with Nameserver(ZONE) as server, Resolver(server.settings(concurrency=1), SystemClock()) as resolver:
         async with asyncio.timeout(10):
             found = [await resolver.lookup(name, "A") for name in list(ZONE)[:5]]
-    assert all(lookup.found is Found.RECORDS for lookup in found)
+    assert all(lookup.status is LookupStatus.RECORDS for lookup in found)
 
 
 async def test_who_waits_when_the_resolver_closes_waits_no_longer() -> None:

@@ -8,10 +8,10 @@ import pytest
 import sqlalchemy as sa
 
 from postroad.clock import SystemClock
-from postroad.dns.mta_sts import MAX_AGE_S, Policy, PolicyError, StsMode, fetch_policy, find_policy_id, read_policy
+from postroad.delivery.sts_policies import RETRY_MS, StsPolicies
+from postroad.dns.mta_sts import MAX_AGE_S, Policy, PolicyError, StsMode, fetch_policy, find_policy_id, parse_policy
 from postroad.dns.public_address import EVERYWHERE
 from postroad.dns.resolver import Resolver
-from postroad.dns.sts_policies import RETRY_MS, StsPolicies
 from tests.dns.nameserver import Nameserver
 from tests.https import https
 from tests.sandbox.wire import HandClock
@@ -47,9 +47,9 @@ async def test_policy_ids(texts: list[str], policy_id: str | None) -> None:
 
 
 def test_a_policy_is_read() -> None:
-    policy = read_policy(POLICY)
+    policy = parse_policy(POLICY)
     assert policy == Policy(mode=StsMode.ENFORCE, hosts=("mx.example.test", "*.example.test"), max_age_s=86_400)
-    assert read_policy("version: STSv1\nmode: none\nmax_age: 99999999\nnew: x\n").max_age_s == MAX_AGE_S
+    assert parse_policy("version: STSv1\nmode: none\nmax_age: 99999999\nnew: x\n").max_age_s == MAX_AGE_S
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_a_policy_is_read() -> None:
 )
 def test_a_policy_that_is_none(text: str, says: str) -> None:
     with pytest.raises(PolicyError, match=says):
-        read_policy(text)
+        parse_policy(text)
 
 
 @pytest.mark.parametrize(

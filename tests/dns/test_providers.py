@@ -10,7 +10,8 @@ import pytest
 import sqlalchemy as sa
 
 from postroad.clock import SystemClock
-from postroad.dns.providers import MAX_SITE, OTHER, UNANSWERED_S, Providers, provider_table, site_of
+from postroad.delivery.provider_lookup import UNANSWERED_S, Providers
+from postroad.dns.providers import MAX_SITE, OTHER, provider_table, site_of
 from postroad.dns.resolver import Resolver
 from postroad.store.engine import read
 from tests.dns.nameserver import Nameserver, Trouble

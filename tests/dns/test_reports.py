@@ -17,7 +17,7 @@ import pytest
 from postroad.dns.reports import dmarc, unpack
 from postroad.dns.reports.dmarc import DmarcReport, DmarcRow
 from postroad.dns.reports.problems import MAX_PROBLEMS
-from postroad.dns.reports.read import read_report, reports_of
+from postroad.dns.reports.read import parse_report, reports_of
 from postroad.dns.reports.tls import TlsReport, TlsRow
 from postroad.errors import DataError
 
@@ -79,7 +79,7 @@ def zipped(*files: tuple[str, bytes]) -> bytes:
     ids=["bare", "bom", "utf-16", "gzip", "gzip-of-two-members", "zip", "rfc-7489"],
 )
 def test_dmarc_reports_are_read_however_they_come(data: bytes) -> None:
-    assert read_report(data) == DmarcReport(
+    assert parse_report(data) == DmarcReport(
         organisation="mail.test",
         report_id="r-1",
         domain="acme.dev",
@@ -102,7 +102,7 @@ def test_dmarc_reports_are_read_however_they_come(data: bytes) -> None:
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, lambda data: zipped(("r.json", data))])
 def test_tls_reports_are_read_and_failures_without_details_are_counted(pack: Any) -> None:
-    report = read_report(pack(json.dumps(TLS).encode()))
+    report = parse_report(pack(json.dumps(TLS).encode()))
     assert isinstance(report, TlsReport)
     assert report.rows == (
         TlsRow(domain="acme.dev", policy="sts", result="success", count=90),
@@ -136,7 +136,7 @@ def test_reports_attached_to_a_mail_are_read() -> None:
         )
     )
     assert [type(report) for report in found] == [DmarcReport, TlsReport]
-    assert reports_of(XML.encode()) == [read_report(XML.encode())]
+    assert reports_of(XML.encode()) == [parse_report(XML.encode())]
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ LAUGHS = '<!DOCTYPE feedback [<!ENTITY a "ha">' + "".join(
 )
 def test_what_is_no_report_is_refused_and_says_why(data: bytes, says: str) -> None:
     with pytest.raises(DataError, match=says):
-        read_report(data)
+        parse_report(data)
 
 
 # -- what is damaged in part
@@ -230,7 +230,7 @@ DAMAGED_DMARC: dict[str, tuple[bytes, str]] = {
 @pytest.mark.parametrize("name", DAMAGED_DMARC)
 def test_what_is_damaged_of_a_dmarc_report_is_named_and_the_rest_is_read(name: str) -> None:
     data, says = DAMAGED_DMARC[name]
-    report = read_report(data)
+    report = parse_report(data)
     assert isinstance(report, DmarcReport)
     assert [(row.source_ip, row.count) for row in report.rows] == [("198.51.100.7", 12)]
     assert report.domain == "acme.dev"
@@ -254,7 +254,7 @@ def test_what_is_damaged_of_a_dmarc_report_is_named_and_the_rest_is_read(name: s
     ],
 )
 def test_variants_that_receivers_write_are_read_without_a_problem(data: bytes) -> None:
-    report = read_report(data)
+    report = parse_report(data)
     assert isinstance(report, DmarcReport)
     assert ([row.count for row in report.rows], report.problems) == ([12], ())
 
@@ -267,13 +267,13 @@ def test_variants_that_receivers_write_are_read_without_a_problem(data: bytes) -
     ],
 )
 def test_addresses_of_ipv6_are_read_however_they_are_written(written: str, address: str) -> None:
-    [row] = read_report(XML.replace("198.51.100.7", written).encode()).rows
+    [row] = parse_report(XML.replace("198.51.100.7", written).encode()).rows
     assert isinstance(row, DmarcRow)
     assert row.source_ip == address
 
 
 def test_problems_of_one_report_are_bounded() -> None:
-    report = read_report(XML.replace(RECORD, RECORD + BAD_RECORD * 500).encode())
+    report = parse_report(XML.replace(RECORD, RECORD + BAD_RECORD * 500).encode())
     assert len(report.problems) == MAX_PROBLEMS + 1
     assert report.problems[-1] == f"{500 - MAX_PROBLEMS} more problems"
     assert report.left_out == 500
@@ -282,7 +282,7 @@ def test_problems_of_one_report_are_bounded() -> None:
 def test_a_report_without_an_id_is_known_again() -> None:
     data = XML.replace("<report_id>r-1</report_id>", "").encode()
     other = data.replace(b">12<", b">13<")
-    assert read_report(data).report_id == read_report(data).report_id != read_report(other).report_id
+    assert parse_report(data).report_id == parse_report(data).report_id != parse_report(other).report_id
 
 
 def tls(**members: Any) -> dict[str, Any]:
@@ -328,7 +328,7 @@ DAMAGED_TLS: dict[str, tuple[dict[str, Any], list[tuple[str, int]], str]] = {
 @pytest.mark.parametrize("name", DAMAGED_TLS)
 def test_what_is_damaged_of_a_tls_report_is_named_and_the_rest_is_read(name: str) -> None:
     members, rows, says = DAMAGED_TLS[name]
-    report = read_report(json.dumps(members).encode())
+    report = parse_report(json.dumps(members).encode())
     assert isinstance(report, TlsReport)
     assert [row for row in rows if row not in [(got.result, got.count) for got in report.rows]] == []
     assert any(says in problem for problem in report.problems), report.problems
@@ -350,7 +350,7 @@ def test_what_is_damaged_of_a_tls_report_is_named_and_the_rest_is_read(name: str
     ],
 )
 def test_variants_of_tls_reports_are_read_without_a_problem(members: dict[str, Any]) -> None:
-    report = read_report(json.dumps(members).encode())
+    report = parse_report(json.dumps(members).encode())
     assert isinstance(report, TlsReport)
     assert (report.rows[0], report.problems) == (replace(report.rows[0], domain="acme.dev", count=90), ())
     assert sum(row.count for row in report.rows) == 100
@@ -358,12 +358,12 @@ def test_variants_of_tls_reports_are_read_without_a_problem(members: dict[str, A
 
 def test_a_policy_without_a_domain_is_about_that_of_the_others_or_of_the_file() -> None:
     bare = {"policy": {"policy-type": "no-policy-found"}, "summary": {"total-successful-session-count": 4}}
-    mixed = read_report(json.dumps(TLS | {"policies": [bare, *TLS["policies"]]}).encode())
+    mixed = parse_report(json.dumps(TLS | {"policies": [bare, *TLS["policies"]]}).encode())
     assert isinstance(mixed, TlsReport)
     assert {row.domain for row in mixed.rows} == {"acme.dev"}
     assert "policy 1: policy-domain" in mixed.problems[0]
     alone = json.dumps(TLS | {"policies": [bare]}).encode()
-    assert read_report(alone).domain == ""
+    assert parse_report(alone).domain == ""
     [named] = reports_of(alone, "mail.test!acme.dev!1!2!1.json")
     assert named.domain == "acme.dev"
     [attached] = reports_of(mail(("application/json", "r.json", alone)))  # by the subject of the mail
@@ -384,19 +384,19 @@ def test_a_zip_that_lies_about_its_size_is_read_no_further_than_allowed() -> Non
     honest = zipped(("r.xml", b" " * (unpack.MAX_BYTES + 1)))
     size = (unpack.MAX_BYTES + 1).to_bytes(4, "little")
     with pytest.raises(DataError):
-        read_report(honest.replace(size, (10).to_bytes(4, "little")))
+        parse_report(honest.replace(size, (10).to_bytes(4, "little")))
 
 
 def test_what_is_too_large_to_unpack_is_not_unpacked() -> None:
     with pytest.raises(DataError, match="at most"):
-        read_report(b"x" * (unpack.MAX_PACKED_BYTES + 1))
+        parse_report(b"x" * (unpack.MAX_PACKED_BYTES + 1))
 
 
 def test_a_long_report_takes_the_memory_of_its_rows() -> None:
     many = XML.replace(RECORD, RECORD * 20_000).encode()
     tracemalloc.start()
     try:
-        report = read_report(many)
+        report = parse_report(many)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -407,4 +407,4 @@ def test_a_long_report_takes_the_memory_of_its_rows() -> None:
 def test_more_records_than_any_receiver_has_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dmarc, "MAX_ROWS", 2)
     with pytest.raises(DataError, match="more than 2 records"):
-        read_report(XML.replace(RECORD, RECORD * 3).encode())
+        parse_report(XML.replace(RECORD, RECORD * 3).encode())

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from postroad.clock import SystemClock
-from postroad.dns.lookup import UNANSWERED_TTL_S, Found
+from postroad.dns.lookup import UNANSWERED_TTL_S, LookupStatus
 from postroad.dns.record import Address, Kind, Mx, Record
 from postroad.dns.resolver import Resolver
 from postroad.settings import DnsSettings
@@ -28,22 +28,22 @@ ZONE = {
 @pytest.mark.parametrize(
     ("name", "kind", "found", "records"),
     [
-        ("mx.example.test", "A", Found.RECORDS, {Address("192.0.2.1"), Address("192.0.2.2")}),
-        ("EXAMPLE.test.", "MX", Found.RECORDS, {Mx(10, "mx.example.test")}),
-        ("example.test", "AAAA", Found.NO_RECORD, set()),
-        ("deep.test", "A", Found.NO_RECORD, set()),  # RFC 8020: something is below it
-        ("nobody.test", "A", Found.NO_NAME, set()),
-        ("alias.test", "MX", Found.RECORDS, {Mx(10, "mx.example.test")}),
-        ("alias.test", "AAAA", Found.NO_RECORD, set()),
-        ("round.test", "A", Found.NO_ANSWER, set()),
-        ("x" * 64 + ".test", "A", Found.NO_NAME, set()),
-        ("two..dots", "A", Found.NO_NAME, set()),
+        ("mx.example.test", "A", LookupStatus.RECORDS, {Address("192.0.2.1"), Address("192.0.2.2")}),
+        ("EXAMPLE.test.", "MX", LookupStatus.RECORDS, {Mx(10, "mx.example.test")}),
+        ("example.test", "AAAA", LookupStatus.NO_RECORD, set()),
+        ("deep.test", "A", LookupStatus.NO_RECORD, set()),  # RFC 8020: something is below it
+        ("nobody.test", "A", LookupStatus.NO_NAME, set()),
+        ("alias.test", "MX", LookupStatus.RECORDS, {Mx(10, "mx.example.test")}),
+        ("alias.test", "AAAA", LookupStatus.NO_RECORD, set()),
+        ("round.test", "A", LookupStatus.NO_ANSWER, set()),
+        ("x" * 64 + ".test", "A", LookupStatus.NO_NAME, set()),
+        ("two..dots", "A", LookupStatus.NO_NAME, set()),
     ],
 )
-async def test_what_is_found(name: str, kind: Kind, found: Found, records: set[Record]) -> None:
+async def test_what_is_found(name: str, kind: Kind, found: LookupStatus, records: set[Record]) -> None:
     async with Nameserver(ZONE) as server, Resolver(server.settings(), SystemClock()) as resolver:
         answer = await resolver.lookup(name, kind)
-    assert (answer.found, set(answer.records)) == (found, records)
+    assert (answer.status, set(answer.records)) == (found, records)
 
 
 async def test_the_end_of_cnames_is_told() -> None:
@@ -58,7 +58,7 @@ async def test_trouble_is_no_answer_and_never_no_record(trouble: Trouble) -> Non
         Resolver(server.settings(timeout_ms=300), SystemClock()) as resolver,
     ):
         answer = await resolver.lookup("example.test", "MX")
-    assert (answer.found, answer.ttl_s) == (Found.NO_ANSWER, UNANSWERED_TTL_S)
+    assert (answer.status, answer.ttl_s) == (LookupStatus.NO_ANSWER, UNANSWERED_TTL_S)
     assert answer.why
 
 
@@ -66,7 +66,7 @@ async def test_nobody_listening_is_no_answer() -> None:
     async with Nameserver(ZONE) as server:
         settings = server.settings(timeout_ms=300)
     async with Resolver(settings, SystemClock()) as resolver:
-        assert (await resolver.lookup("example.test", "MX")).found is Found.NO_ANSWER
+        assert (await resolver.lookup("example.test", "MX")).status is LookupStatus.NO_ANSWER
 
 
 @pytest.mark.parametrize("name", ["long.test", "example.test"])
@@ -98,11 +98,11 @@ async def test_no_answer_is_asked_again_soon() -> None:
         Nameserver(ZONE, troubles={"example.test": Trouble.SERVFAIL}) as server,
         Resolver(server.settings(), clock) as resolver,
     ):
-        assert (await resolver.lookup("example.test", "MX")).found is Found.NO_ANSWER
+        assert (await resolver.lookup("example.test", "MX")).status is LookupStatus.NO_ANSWER
         server.troubles.clear()
-        assert (await resolver.lookup("example.test", "MX")).found is Found.NO_ANSWER
+        assert (await resolver.lookup("example.test", "MX")).status is LookupStatus.NO_ANSWER
         clock.advance(UNANSWERED_TTL_S * 1000)
-        assert (await resolver.lookup("example.test", "MX")).found is Found.RECORDS
+        assert (await resolver.lookup("example.test", "MX")).status is LookupStatus.RECORDS
 
 
 async def test_many_who_ask_at_once_are_one_question_and_one_who_leaves_takes_nobody_along() -> None:
@@ -112,7 +112,9 @@ async def test_many_who_ask_at_once_are_one_question_and_one_who_leaves_takes_no
         asking[0].cancel()
         answers = await asyncio.gather(*asking, return_exceptions=True)
         assert isinstance(answers[0], asyncio.CancelledError)
-        assert all(not isinstance(answer, BaseException) and answer.found is Found.RECORDS for answer in answers[1:])
+        assert all(
+            not isinstance(answer, BaseException) and answer.status is LookupStatus.RECORDS for answer in answers[1:]
+        )
         assert server.asked["example.test", "MX"] == 1
 
 

@@ -22,7 +22,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postroad.dns.lookup import MAX_NEGATIVE_TTL_S, MAX_TTL_S, Found, UnusableError, meaning
+from postroad.dns.lookup import MAX_NEGATIVE_TTL_S, MAX_TTL_S, LookupStatus, UnusableError, interpret
 from postroad.dns.record import Address, Kind, Mx, Pointer, Record, Tlsa, Txt
 from postroad.dns.wire import PAYLOAD_BYTES, TYPES, WireError, ask_for, read_reply
 
@@ -127,7 +127,7 @@ def test_an_answer_is_read_as_dnspython_reads_it(made: tuple[Kind, dns.message.Q
     theirs = dns.message.from_wire(octets)
     assert isinstance(theirs, dns.message.QueryMessage)
     try:
-        ours = meaning(question, read_reply(octets, question), trust_ad=True)
+        ours = interpret(question, read_reply(octets, question), trust_ad=True)
     except UnusableError:
         if theirs.rcode() in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
             with pytest.raises((dns.message.ChainTooLong, dns.message.AnswerForNXDOMAIN)):
@@ -138,11 +138,11 @@ def test_an_answer_is_read_as_dnspython_reads_it(made: tuple[Kind, dns.message.Q
     assert ours.canonical.lower() == _text(chain.canonical_name).lower()
     assert ours.secure is bool(theirs.flags & dns.flags.AD)
     assert {comparable(record) for record in ours.records} == {in_our_form(each) for each in chain.answer or ()}
-    if ours.found is Found.RECORDS:
+    if ours.status is LookupStatus.RECORDS:
         assert ours.ttl_s == min(chain.minimum_ttl, MAX_TTL_S)
     else:
         assert ours.ttl_s == min(chain.minimum_ttl, MAX_NEGATIVE_TTL_S)
-        assert ours.found is (Found.NO_NAME if theirs.rcode() == dns.rcode.NXDOMAIN else Found.NO_RECORD)
+        assert ours.status is (LookupStatus.NO_NAME if theirs.rcode() == dns.rcode.NXDOMAIN else LookupStatus.NO_RECORD)
 
 
 @given(name=NAMES, kind=st.sampled_from(ASKED))
@@ -157,7 +157,7 @@ def test_a_question_is_one_as_dnspython_reads_it(name: dns.name.Name, kind: Kind
 def reads_or_refuses(octets: bytes, kind: Kind, name: str = "a.test") -> None:
     question = ask_for(name, kind)
     with suppress(WireError, UnusableError):
-        meaning(question, read_reply(octets, question), trust_ad=True)
+        interpret(question, read_reply(octets, question), trust_ad=True)
 
 
 @given(octets=st.binary(max_size=300), kind=st.sampled_from(ASKED))

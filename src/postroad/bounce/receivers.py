@@ -13,12 +13,11 @@ import sqlalchemy as sa
 from postroad.bounce.reading import ReadReports
 from postroad.dns.reports.condense import policy_owner_of
 from postroad.dns.reports.dmarc import DmarcReport
-from postroad.dns.reports.keep import Kept, keep_report
 from postroad.dns.reports.tls import TlsReport
 from postroad.printable import counted
 from postroad.store.bounce import finish_reports, raw_of
 from postroad.store.engine import read, write
-from postroad.store.mail_report import forget_mail_report
+from postroad.store.mail_report import Kept, forget_mail_report, save_report
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +50,7 @@ def keep_reports(engine: sa.Engine, digest: str, rules: ReportRules, now: dateti
         # What the child reads and is about no domain of ours has a limit of its own.
         owner = policy_owner_of(report.domain, rules.domains) or report.domain
         with write(engine) as connection:
-            kept = keep_report(connection, report, now, owner=owner)
+            kept = save_report(connection, report, now, owner=owner)
         new += kept is Kept.NEW
         note = f"; {counted(report.left_out, 'row')} left out" if report.left_out else ""
         level = logging.WARNING if kept is Kept.TOO_MANY else logging.INFO

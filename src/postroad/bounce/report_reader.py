@@ -17,7 +17,7 @@ from postroad.bounce.reading import REPORT_LIMITS, Reports, ReportsRequest
 from postroad.confined import serve
 from postroad.dns.reports.condense import condense
 from postroad.dns.reports.dmarc import DmarcReport
-from postroad.dns.reports.read import MAX_ATTACHMENTS, domain_named, printable_name, read_report
+from postroad.dns.reports.read import MAX_ATTACHMENTS, domain_named, parse_report, printable_name
 from postroad.dns.reports.tls import TlsReport
 from postroad.errors import DataError
 
@@ -40,7 +40,7 @@ def read_reports(raw: bytes, domains: tuple[str, ...] | None) -> Reports:
         refused.append(f"{len(attached) - MAX_ATTACHMENTS} parts are not read: {MAX_ATTACHMENTS} are the most")
     for part in attached[:MAX_ATTACHMENTS]:
         try:
-            read = read_report(_octets(part), domain_named(part.file_name, subject))
+            read = parse_report(_octets(part), domain_named(part.file_name, subject))
         except DataError as error:
             refused.append(f"{printable_name(part.file_name)}: {error.message}"[:300])
             continue

@@ -13,7 +13,7 @@ from postroad.cli.names import named_sender
 from postroad.cli.output import JsonOption, print_json, print_line
 from postroad.cli.parts import with_parts
 from postroad.dns.finding import Verdict, worst
-from postroad.dns.show import to_mend
+from postroad.dns.show import to_fix
 from postroad.errors import UnavailableError
 from postroad.parts import Parts
 
@@ -49,7 +49,7 @@ def canary(
     for report in [] if as_json else reports:
         for finding in report.findings:
             print_line(f"{finding.verdict}: {finding.subject}: {finding.seen}")
-        for finding in to_mend(report.findings):
+        for finding in to_fix(report.findings):
             print_line(f"  {finding.why} {finding.remedy}".rstrip())
     match worst(report.verdict for report in reports):
         case Verdict.FAIL:

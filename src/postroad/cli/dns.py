@@ -33,7 +33,7 @@ from postroad.dns.finding import Finding, Verdict
 from postroad.dns.health import HealthReport, check_identity
 from postroad.dns.identity import Identity
 from postroad.dns.resolver import Resolver
-from postroad.dns.show import markdown, to_mend
+from postroad.dns.show import markdown, to_fix
 from postroad.errors import DataError, UnavailableError, UsageError, unknown_name
 from postroad.field_faults import field_faults
 from postroad.mail.address import ascii_domain
@@ -162,7 +162,7 @@ def _print(domain: str, verdict: Verdict, findings: tuple[Finding, ...]) -> None
         ["", "standard", "about", "seen"],
         ([Styled(f.verdict, _COLOURS[f.verdict]), f.standard, f.subject, f.seen] for f in findings),
     )
-    for f in to_mend(findings):
+    for f in to_fix(findings):
         print_line()
         print_line(Styled(f.verdict, _COLOURS[f.verdict]), f" {f.standard}, {f.subject}: {f.why}")
         if f.remedy:

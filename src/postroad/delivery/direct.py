@@ -14,13 +14,13 @@ from postroad.delivery.destinations import Destinations
 from postroad.delivery.outcome import Obstacle, ObstacleError, Pause, of_reply
 from postroad.delivery.shaping.file import Shaping
 from postroad.delivery.shaping.limits import Scope, Terms, terms_of
-from postroad.dns.lookup import Found, Lookup
+from postroad.delivery.sts_policies import StsPolicies
+from postroad.dns.lookup import Lookup, LookupStatus
 from postroad.dns.mta_sts import Policy, StsMode
 from postroad.dns.mx import MailExchange, MailHosts, find_mail_hosts
-from postroad.dns.providers import site_of, whose
+from postroad.dns.providers import provider_for, site_of
 from postroad.dns.resolver import Resolver
-from postroad.dns.sts_policies import StsPolicies
-from postroad.dns.tlsa import NOTHING_SAID, HostCertificates, find_certificates
+from postroad.dns.tlsa import NO_TLSA, HostCertificates, find_certificates
 from postroad.mail.address import domain_of
 from postroad.settings import RouteSettings, TlsMode
 from postroad.smtp.breaker import Breaker
@@ -135,7 +135,7 @@ class DirectRoute:
         # The session connects to these addresses, and asks no resolver again.
         addresses = self._addresses(host, lookups)
         settings = self._settings
-        certificates = NOTHING_SAID
+        certificates = NO_TLSA
         if found.secure:  # RFC 7672 §2.2.1: what an unsigned MX leads to is not vouched for by anybody
             certificates = await find_certificates(self._resolver, host, settings.port, lookups)
         if not certificates.answered:
@@ -181,7 +181,7 @@ class DirectRoute:
         settings = self._settings
         if self._shaping is None:
             return terms_of(settings, None)
-        provider, site = whose(found.domain, found.names)
+        provider, site = provider_for(found.domain, found.names)
         # Few have tables of their own; all others of a provider are one entry.
         named_site = site if site in self._shaping.site else None
         named_domain = found.domain if found.domain in self._shaping.domain else None
@@ -225,7 +225,7 @@ class DirectRoute:
         if found:
             why = f"{host}, a mail host of the domain, has no public address: {', '.join(found[:3])}"
             raise ObstacleError(Obstacle.NOT_PUBLIC, why)
-        if Found.NO_ANSWER in (lookups[0].found, lookups[1].found):
+        if LookupStatus.NO_ANSWER in (lookups[0].status, lookups[1].status):
             raise ObstacleError(Obstacle.NO_ANSWER, f"no answer about {host}: {lookups[0].why or lookups[1].why}")
         raise ObstacleError(Obstacle.NO_SUCH_HOST, f"{host}, a mail host of the domain, has no address")
 

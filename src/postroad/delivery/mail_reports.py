@@ -10,13 +10,13 @@ import sqlalchemy as sa
 
 from postroad.dns.reports.condense import condense
 from postroad.dns.reports.dmarc import DmarcReport
-from postroad.dns.reports.keep import Kept, keep_report
 from postroad.dns.reports.read import reports_of
 from postroad.dns.reports.tls import TlsReport
 from postroad.dns.reports.unpack import MAX_PACKED_BYTES
 from postroad.errors import DataError
 from postroad.printable import counted
 from postroad.store.engine import write
+from postroad.store.mail_report import Kept, save_report
 
 MAX_FILE_BYTES = 3 * MAX_PACKED_BYTES
 """More than this is refused whatever it is: the rest of the file is not read."""
@@ -26,7 +26,7 @@ def keep(engine: sa.Engine, report: DmarcReport | TlsReport, now: datetime) -> K
     """Keep a report of whatever domain: somebody chose the file. Raises UnavailableError."""
     condensed = condense(report, None) or report
     with write(engine) as connection:
-        return keep_report(connection, condensed, now, owner=None)
+        return save_report(connection, condensed, now, owner=None)
 
 
 @dataclass(frozen=True, kw_only=True)

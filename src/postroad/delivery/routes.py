@@ -17,8 +17,8 @@ from postroad.clock import Clock
 from postroad.delivery.destinations import Destinations
 from postroad.delivery.direct import DirectRoute
 from postroad.delivery.shaping.file import Shaping
+from postroad.delivery.sts_policies import StsPolicies
 from postroad.dns.resolver import Resolver
-from postroad.dns.sts_policies import StsPolicies
 from postroad.errors import ConfigError
 from postroad.settings import RelaySettings, RouteKind, RouteSettings, SenderSettings
 from postroad.smtp.breaker import Breaker, BreakerState

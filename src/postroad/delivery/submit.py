@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from postroad.delivery.job import SendMessage, encode_job, job_id, lane_of, queue_of
+from postroad.delivery.provider_lookup import Providers
 from postroad.delivery.shaping.file import Shaping
-from postroad.dns.providers import OTHER, Providers, provider_table
+from postroad.dns.providers import OTHER, provider_table
 from postroad.mail.address import domain_of
 from postroad.mail.template import RESERVED, compile_template
 from postroad.queue import Job, Lane, Queue

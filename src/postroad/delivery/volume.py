@@ -10,9 +10,9 @@ from datetime import UTC, date, datetime, time, timedelta
 
 import sqlalchemy as sa
 
+from postroad.dns.bulk_sender import bulk_sender
 from postroad.dns.dmarc import NoAnswerError, walk
 from postroad.dns.health import HealthReport
-from postroad.dns.large_sender import large_sender
 from postroad.dns.providers import OTHER, provider_table
 from postroad.dns.resolver import Resolver
 from postroad.errors import DataError
@@ -45,7 +45,7 @@ async def with_volume(
 def _judged(report: HealthReport, volumes: Volumes, organisations: Mapping[str, str]) -> HealthReport:
     organisation = organisations[report.domain]
     most = busiest(volume for domain, volume in volumes.items() if organisations[domain] == organisation)
-    return replace(report, findings=(*report.findings, *large_sender(organisation, most, report.findings)))
+    return replace(report, findings=(*report.findings, *bulk_sender(organisation, most, report.findings)))
 
 
 async def _organisation(resolver: Resolver, domain: str) -> str:

@@ -1,1 +1,1 @@
-"""The domain name system: one resolver, and one module for each standard that is asked by it."""
+"""DNS: a resolver, the standards of email that publish records in DNS, and checks of a domain against them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from postroad.dns.tags import RecordError, first_tag_is, read_tags, refuse_unknown
+from postroad.dns.tags import RecordError, first_tag_is, parse_tags, refuse_unknown
 
 _KNOWN = ("v", "l", "a", "avp", "lps")
 _SELECTOR = re.compile(r"[a-z0-9-]{1,63}")
@@ -23,11 +23,11 @@ def is_bimi(text: str) -> bool:
     return first_tag_is(text, "v", "BIMI1")
 
 
-def read_bimi(text: str) -> Bimi:
-    """Read a record. Raises RecordError."""
+def parse_bimi(text: str) -> Bimi:
+    """Parse a record. Raises RecordError."""
     if not is_bimi(text):
         raise RecordError("it does not begin with v=BIMI1")
-    tags = read_tags(text)
+    tags = parse_tags(text)
     refuse_unknown(tags, _KNOWN)
     for name in ("l", "a"):
         if tags.get(name) and not tags[name].lower().startswith("https://"):

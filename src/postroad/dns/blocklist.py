@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
-from postroad.dns.lookup import Found
+from postroad.dns.lookup import LookupStatus
 from postroad.dns.resolver import Resolver
-from postroad.dns.tags import silence, texts
+from postroad.dns.tags import texts, unanswered_reason
 
 _ANSWERS = ip_network("127.0.0.0/8")
 _REFUSALS = ip_network("127.255.255.0/24")
@@ -77,8 +77,8 @@ async def ask(resolver: Resolver, subject: str, blocklist: str) -> Listing:
     """Ask a list about an address or a domain. An answer outside 127.0.0.0/8 is none: the list has ended."""
     name = question(subject, blocklist)
     answer = await resolver.lookup(name, "A")
-    if answer.found is Found.NO_ANSWER:
-        return Listing(blocklist=blocklist, standing=Standing.UNKNOWN, reason=silence(answer))
+    if answer.status is LookupStatus.NO_ANSWER:
+        return Listing(blocklist=blocklist, standing=Standing.UNKNOWN, reason=unanswered_reason(answer))
     codes = sorted(answer.addresses)
     if not codes:
         return Listing(blocklist=blocklist, standing=Standing.CLEAR)

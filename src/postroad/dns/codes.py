@@ -38,7 +38,7 @@ class Standard(StrEnum):
     DANE = "DANE"
     BIMI = "BIMI"
     CANARY = "CANARY"
-    LARGE_SENDER = "LARGE-SENDER"
+    BULK_SENDER = "LARGE-SENDER"  # as reports that are stored have it
 
     @property
     def is_about_sending(self) -> bool:
@@ -268,19 +268,19 @@ class Code(Enum):
     CANARY_REFUSED = "canary.refused", Verdict.FAIL, "What happens to a canary happens to other mail by this route."
     CANARY_LOST = "canary.lost", Verdict.FAIL, "It was filed as spam, dropped, or is on its way for very long."
 
-    LARGE_SMALL = "large-sender.small", Verdict.PASS, "The rules for large senders do not hold for it yet."
-    LARGE_NEAR = (
+    BULK_SMALL = "large-sender.small", Verdict.PASS, "The rules for bulk senders do not hold for it yet."
+    BULK_NEAR = (
         "large-sender.near",
         Verdict.WARN,
         "From 5,000 a day on mail without SPF, DKIM and DMARC, aligned, is refused; at Google for good.",
     )
-    LARGE_MET = "large-sender.met", Verdict.PASS, "The rules for large senders hold for it, and its DNS keeps them."
-    LARGE_OPEN = (
+    BULK_MET = "large-sender.met", Verdict.PASS, "The rules for bulk senders hold for it, and its DNS keeps them."
+    BULK_OPEN = (
         "large-sender.open",
         Verdict.INFO,
-        "The rules for large senders hold for it; whether it keeps them was not to be seen.",
+        "The rules for bulk senders hold for it; whether it keeps them was not to be seen.",
     )
-    LARGE_UNMET = "large-sender.unmet", Verdict.FAIL, "Receivers refuse mail of large senders that break their rules."
+    BULK_UNMET = "large-sender.unmet", Verdict.FAIL, "Receivers refuse mail of bulk senders that break their rules."
 
     def __init__(self, word: str, verdict: Verdict, why: str) -> None:
         self.word = word

@@ -11,7 +11,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from postroad.dns.tags import RecordError, first_tag_is, read_tags
+from postroad.dns.tags import RecordError, first_tag_is, parse_tags
 
 ED25519_BYTES = 32
 
@@ -40,9 +40,9 @@ def has_other_version(text: str) -> bool:
     return text.partition("=")[0].strip().lower() == "v" and not first_tag_is(text, "v", "DKIM1")
 
 
-def read_key(text: str) -> PublicKey:
-    """Read a key record. Verifiers refuse what does not follow the syntax (RFC 6376 §6.1.2). Raises RecordError."""
-    tags = read_tags(text)
+def parse_key(text: str) -> PublicKey:
+    """Parse a key record. Verifiers refuse what does not follow the syntax (RFC 6376 §6.1.2). Raises RecordError."""
+    tags = parse_tags(text)
     faults = []
     if "v" in tags and tags["v"] != "DKIM1":
         raise RecordError(f"v={tags['v'][:40]}: DKIM1 is the only version")

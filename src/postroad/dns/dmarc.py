@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from postroad.dns.dmarc_record import DmarcRecord, PublicSuffix, is_dmarc, read_dmarc
-from postroad.dns.lookup import Found, Lookup
+from postroad.dns.dmarc_record import DmarcRecord, PublicSuffix, is_dmarc, parse_dmarc
+from postroad.dns.lookup import Lookup, LookupStatus
 from postroad.dns.resolver import Resolver
-from postroad.dns.tags import RecordError, silence, texts
+from postroad.dns.tags import RecordError, texts, unanswered_reason
 
 MAX_LABELS = 8
 """From a longer name the walk jumps to its last seven labels, so that it takes eight questions at the most."""
@@ -79,13 +79,13 @@ def _names(domain: str) -> Iterator[str]:
 
 
 def _stop(domain: str, answer: Lookup) -> Stop:
-    if answer.found is Found.NO_ANSWER:
-        raise NoAnswerError(silence(answer))
+    if answer.status is LookupStatus.NO_ANSWER:
+        raise NoAnswerError(unanswered_reason(answer))
     ours = [text for text in texts(answer) if is_dmarc(text)]
     if len(ours) != 1:
         return Stop(domain=domain, several=len(ours))
     try:
-        return Stop(domain=domain, text=ours[0], record=read_dmarc(ours[0]))
+        return Stop(domain=domain, text=ours[0], record=parse_dmarc(ours[0]))
     except RecordError as error:
         return Stop(domain=domain, text=ours[0], wrong=str(error))
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from postroad.dns.tags import RecordError, first_tag_is, read_tags
+from postroad.dns.tags import RecordError, first_tag_is, parse_tags
 
 KNOWN = frozenset({"v", "p", "sp", "np", "adkim", "aspf", "fo", "psd", "rua", "ruf", "t"})
 REMOVED = frozenset({"pct", "rf", "ri"})
@@ -63,8 +63,8 @@ def is_dmarc(text: str) -> bool:
     return first_tag_is(text, "v", "DMARC1")
 
 
-def read_dmarc(text: str) -> DmarcRecord:
-    """Read a record. Raises RecordError for what receivers do not apply at all.
+def parse_dmarc(text: str) -> DmarcRecord:
+    """Parse a record. Raises RecordError for what receivers do not apply at all.
 
     What is not a tag is passed over, and a wrong value falls back to its default (§4.7). A wrong or missing `p`, or a
     wrong `sp` or `np`, makes the record p=none if it names a place for reports. If not, receivers apply no DMARC
@@ -74,7 +74,7 @@ def read_dmarc(text: str) -> DmarcRecord:
         raise RecordError("it does not begin with v=DMARC1")
     faults: list[str] = []
     doubtful: list[str] = []
-    tags = read_tags(text, faults)
+    tags = parse_tags(text, faults)
     reports_to = _uris(tags, "rua", faults, doubtful)
     failures_to = _uris(tags, "ruf", faults, doubtful)
     policies = {name: _policy(tags, name, faults) for name in ("p", "sp", "np")}

@@ -20,7 +20,7 @@ UNANSWERED_TTL_S = 10
 MAX_CNAMES = 16
 
 
-class Found(StrEnum):
+class LookupStatus(StrEnum):
     """What became of a question."""
 
     RECORDS = "records"
@@ -34,7 +34,7 @@ class Lookup(Struct, frozen=True, kw_only=True):
 
     name: str
     kind: Kind
-    found: Found
+    status: LookupStatus
     records: tuple[Record, ...] = ()
     canonical: str = ""
     """The name at the end of the CNAMEs, without its dot."""
@@ -52,20 +52,20 @@ class UnusableError(Exception):
     """A server answers, and its answer says nothing of the question. Says why; another server may know."""
 
 
-def meaning(question: Question, reply: Reply, *, trust_ad: bool) -> Lookup:
+def interpret(question: Question, reply: Reply, *, trust_ad: bool) -> Lookup:
     """What a reply says of the question. Raises UnusableError."""
     if reply.rcode not in (NO_ERROR, NO_NAME):
         raise UnusableError(f"says {dns.rcode.to_text(dns.rcode.Rcode(reply.rcode))}")
     canonical, held, ttl_s = _follow(question, reply.answers)
     if held and reply.rcode == NO_NAME:
         raise UnusableError("says that there is no such name, and what is there")
-    found = Found.RECORDS if held else Found.NO_NAME if reply.rcode == NO_NAME else Found.NO_RECORD
+    found = LookupStatus.RECORDS if held else LookupStatus.NO_NAME if reply.rcode == NO_NAME else LookupStatus.NO_RECORD
     if not held:
         ttl_s = min(ttl_s, _negative_ttl_s(canonical, reply.authorities))
     return Lookup(
         name=question.name,
         kind=question.kind,
-        found=found,
+        status=found,
         records=tuple(dict.fromkeys(each.record for each in held)),
         canonical=canonical,
         secure=trust_ad and reply.authentic,

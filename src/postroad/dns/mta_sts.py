@@ -10,7 +10,7 @@ from enum import StrEnum
 
 import httpx
 
-from postroad.dns.lookup import Found, Lookup
+from postroad.dns.lookup import Lookup, LookupStatus
 from postroad.dns.public_address import Network, may_connect
 from postroad.dns.resolver import Resolver
 from postroad.dns.tags import texts
@@ -58,10 +58,10 @@ class PolicyError(Exception):
     """There is a policy, or should be, and it cannot be had or used. Says why."""
 
 
-async def find_policy_id(resolver: Resolver, domain: str) -> tuple[Found, str | None]:
+async def find_policy_id(resolver: Resolver, domain: str) -> tuple[LookupStatus, str | None]:
     """Return the id of the policy that a domain says it has, and what DNS answered."""
     answer = await resolver.lookup(f"_mta-sts.{domain}", "TXT")
-    return answer.found, _policy_id(answer)
+    return answer.status, _policy_id(answer)
 
 
 def _policy_id(answer: Lookup) -> str | None:
@@ -73,8 +73,8 @@ def _policy_id(answer: Lookup) -> str | None:
     return match["id"] if match else None
 
 
-def read_policy(text: str) -> Policy:
-    """Read a policy (RFC 8461 §3.2). Unknown keys are passed over. Raises PolicyError."""
+def parse_policy(text: str) -> Policy:
+    """Parse a policy (RFC 8461 §3.2). Unknown keys are passed over. Raises PolicyError."""
     values: dict[str, list[str]] = {}
     for line in text.splitlines():
         key, colon, value = line.partition(":")
@@ -145,7 +145,7 @@ async def _addresses(resolver: Resolver, host: str, allowed: Sequence[Network]) 
     lookups = await resolver.addresses(host)
     found = [address for lookup in lookups for address in lookup.addresses]
     if not found:
-        raise PolicyError(f"{host} has no address ({', '.join(lookup.found for lookup in lookups)})")
+        raise PolicyError(f"{host} has no address ({', '.join(lookup.status for lookup in lookups)})")
     usable = [address for address in found if may_connect(address, allowed)]
     if not usable:
         raise PolicyError(f"{host} has no public address: {', '.join(found[:3])}")
@@ -157,4 +157,4 @@ def _policy(answer: Answer, host: str) -> Policy:
         raise PolicyError(f"https://{host} answers {answer.status}")  # RFC 8461 §3.3: no redirects
     if answer.media_type != "text/plain":
         raise PolicyError(f"https://{host} answers {answer.media_type[:80] or 'no media type'}, and not text/plain")
-    return read_policy(answer.body.decode("utf-8", "replace"))
+    return parse_policy(answer.body.decode("utf-8", "replace"))

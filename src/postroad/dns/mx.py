@@ -8,7 +8,7 @@ from enum import StrEnum
 from itertools import groupby
 from random import Random
 
-from postroad.dns.lookup import Found, Lookup
+from postroad.dns.lookup import Lookup, LookupStatus
 from postroad.dns.record import Mx
 from postroad.dns.resolver import Resolver
 
@@ -60,13 +60,13 @@ def _shuffled(equal: Iterator[tuple[int, str]], rng: Random) -> list[str]:
 async def find_mail_hosts(resolver: Resolver, domain: str) -> MailHosts:
     """Look up who takes the mail of a domain in ASCII form."""
     answer = await resolver.lookup(domain, "MX")
-    match answer.found:
-        case Found.RECORDS:
+    match answer.status:
+        case LookupStatus.RECORDS:
             return _of_records(domain, answer)
-        case Found.NO_RECORD:
+        case LookupStatus.NO_RECORD:
             # Only then: an MX that leads nowhere is not made good by an address (RFC 5321 §5.1).
             return await _implicit(resolver, answer)
-        case Found.NO_NAME:
+        case LookupStatus.NO_NAME:
             return MailHosts(
                 domain=domain,
                 exchange=MailExchange.NONE,
@@ -74,7 +74,7 @@ async def find_mail_hosts(resolver: Resolver, domain: str) -> MailHosts:
                 ttl_s=answer.ttl_s,
                 why=answer.why or "there is no such domain",
             )
-        case Found.NO_ANSWER:
+        case LookupStatus.NO_ANSWER:
             return MailHosts(domain=domain, exchange=MailExchange.UNKNOWN, ttl_s=answer.ttl_s, why=answer.why)
 
 
@@ -99,12 +99,12 @@ async def _implicit(resolver: Resolver, mx: Lookup) -> MailHosts:
     four, six = await resolver.addresses(domain)
     ttl_s = min(mx.ttl_s, four.ttl_s, six.ttl_s)
     secure = mx.secure and four.secure and six.secure
-    if Found.RECORDS in (four.found, six.found):
+    if LookupStatus.RECORDS in (four.status, six.status):
         host = (mx.canonical or domain).lower()
         return MailHosts(
             domain=domain, exchange=MailExchange.HOSTS, hosts=((0, host),), implicit=True, secure=secure, ttl_s=ttl_s
         )
-    if Found.NO_ANSWER in (four.found, six.found):
+    if LookupStatus.NO_ANSWER in (four.status, six.status):
         return MailHosts(domain=domain, exchange=MailExchange.UNKNOWN, ttl_s=ttl_s, why=four.why or six.why)
     return MailHosts(
         domain=domain,

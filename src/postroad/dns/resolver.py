@@ -16,7 +16,7 @@ import dns.resolver
 
 from postroad.clock import Clock
 from postroad.dns.exchange import Exchange, Server
-from postroad.dns.lookup import MAX_NEGATIVE_TTL_S, UNANSWERED_TTL_S, Found, Lookup, UnusableError, meaning
+from postroad.dns.lookup import MAX_NEGATIVE_TTL_S, UNANSWERED_TTL_S, Lookup, LookupStatus, UnusableError, interpret
 from postroad.dns.record import Kind
 from postroad.dns.wire import Question, WireError, ask_for
 from postroad.settings import DnsSettings
@@ -25,7 +25,7 @@ from postroad.settings.dns import split_nameserver
 MAX_CACHED = 100_000
 TRIES = 3
 """Into so many parts the time for a question is divided: as long, one try of one server may take."""
-LEAST_TRY_S = 0.05
+MIN_TRY_S = 0.05
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 2.0
 """Between rounds of all servers, twice as long each time."""
@@ -131,13 +131,13 @@ class Resolver:
         try:
             question = ask_for(name, kind)
         except WireError as error:
-            return Lookup(name=name, kind=kind, found=Found.NO_NAME, why=str(error), ttl_s=MAX_NEGATIVE_TTL_S)
+            return Lookup(name=name, kind=kind, status=LookupStatus.NO_NAME, why=str(error), ttl_s=MAX_NEGATIVE_TTL_S)
         failures: dict[Server, str] = {}
         lookup = await self._answer_of_any(question, failures)
         if lookup is not None:
             return lookup
         why = "; ".join(f"{server} {failure}" for server, failure in failures.items())
-        return Lookup(name=name, kind=kind, found=Found.NO_ANSWER, why=why[:500], ttl_s=UNANSWERED_TTL_S)
+        return Lookup(name=name, kind=kind, status=LookupStatus.NO_ANSWER, why=why[:500], ttl_s=UNANSWERED_TTL_S)
 
     async def _answer_of_any(self, question: Question, failures: dict[Server, str]) -> Lookup | None:
         """Ask one server after the other, and again who was silent, until one answers or the time is up: None."""
@@ -150,10 +150,10 @@ class Resolver:
                 left_s = end_s - now_s()
                 if left_s <= 0:
                     return None
-                try_s = min(left_s, max(self._timeout_s / TRIES, LEAST_TRY_S))
+                try_s = min(left_s, max(self._timeout_s / TRIES, MIN_TRY_S))
                 try:
                     reply = await self._exchange.ask(server, question, try_s)
-                    return meaning(question, reply, trust_ad=self._trust_ad)
+                    return interpret(question, reply, trust_ad=self._trust_ad)
                 except TimeoutError:
                     failures[server] = f"timed out after {try_s * 1000:.0f} ms"
                     silent.append(server)

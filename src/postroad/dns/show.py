@@ -12,7 +12,7 @@ _MARKS = {Verdict.PASS: "✓", Verdict.INFO: "·", Verdict.UNKNOWN: "?", Verdict
 
 
 def markdown(domain: str, verdict: Verdict, findings: Sequence[Finding], change: Change | None = None) -> str:
-    """Return a page: what was found, what is new, and how to mend what is not well."""
+    """Return a page: what was found, what is new, and how to fix each fault."""
     lines = [f"# {domain}: {verdict}", "", "| | standard | about | seen |", "|---|---|---|---|"]
     lines += [
         f"| {_MARKS[f.verdict]} {f.verdict} | {f.standard} | {_literal(f.subject)} | {_literal(f.seen)} |"
@@ -22,7 +22,7 @@ def markdown(domain: str, verdict: Verdict, findings: Sequence[Finding], change:
         lines += ["", "## Since the last check", ""]
         lines += [f"* new: {f.standard} {_literal(f.subject)}: {_literal(f.seen)}" for f in change.new]
         lines += [f"* gone: {f.standard} {_literal(f.subject)}: {_literal(f.seen)}" for f in change.gone]
-    for finding in to_mend(findings):
+    for finding in to_fix(findings):
         lines += ["", f"## {finding.standard}, {_literal(finding.subject)}", "", finding.why]
         if finding.remedy:
             lines += ["", _literal(finding.remedy)]
@@ -31,8 +31,8 @@ def markdown(domain: str, verdict: Verdict, findings: Sequence[Finding], change:
     return "\n".join(lines) + "\n"
 
 
-def to_mend(findings: Sequence[Finding]) -> list[Finding]:
-    """Findings that something is to be done about, the gravest first."""
+def to_fix(findings: Sequence[Finding]) -> list[Finding]:
+    """Return the failures, then the warnings."""
     grave = [finding for finding in findings if finding.verdict is Verdict.FAIL]
     return grave + [finding for finding in findings if finding.verdict is Verdict.WARN]
 

@@ -12,13 +12,13 @@ from typing import assert_never
 from dns.exception import DNSException
 from dns.name import from_text
 
-from postroad.dns.lookup import Found, Lookup
+from postroad.dns.lookup import Lookup, LookupStatus
 from postroad.dns.record import Kind as RecordKind
 from postroad.dns.record import Mx, Pointer
 from postroad.dns.resolver import Resolver
-from postroad.dns.spf_macro import MAX_NAME, MacroError, MacroString, dotted, expand, fit_name, read_macros
-from postroad.dns.spf_record import Kind, Mechanism, Qualifier, Record, SpfSyntaxError, is_spf, read_spf
-from postroad.dns.tags import silence, texts
+from postroad.dns.spf_macro import MAX_NAME, MacroError, MacroString, dotted, expand, fit_name, parse_macros
+from postroad.dns.spf_record import Kind, Mechanism, Qualifier, Record, SpfSyntaxError, is_spf, parse_spf
+from postroad.dns.tags import texts, unanswered_reason
 from postroad.dns.wire import PLAIN_NAME
 
 MAX_LOOKUPS = 10
@@ -176,7 +176,7 @@ class _Check:
         if not found[0].isascii():
             raise _PermanentError(f"the SPF record of {domain} is not ASCII")
         try:
-            return read_spf(found[0])
+            return parse_spf(found[0])
         except SpfSyntaxError as error:
             raise _PermanentError(f"the SPF record of {domain}: {error}") from None
 
@@ -198,7 +198,7 @@ class _Check:
                 return await self._is_mail_host(mechanism, domain)
             case Kind.EXISTS:
                 answer = await self._ask(await self._target(mechanism, domain), "A")
-                return answer.found is Found.RECORDS
+                return answer.status is LookupStatus.RECORDS
             case Kind.PTR:
                 target = await self._target(mechanism, domain)
                 return any(_is_below(name, target) for name in await self._validated_names())
@@ -236,7 +236,7 @@ class _Check:
         if self.stranger:
             return []
         answer = await self._resolver.lookup(self.ip.reverse_pointer, "PTR")
-        if answer.found in (Found.NO_NAME, Found.NO_RECORD):
+        if answer.status in (LookupStatus.NO_NAME, LookupStatus.NO_RECORD):
             self._count_void()
         names = [r.target for r in answer.records if isinstance(r, Pointer)][:MAX_NAMES]
         kind: RecordKind = "A" if self.ip.version == 4 else "AAAA"
@@ -286,16 +286,16 @@ class _Check:
         if len(said) != 1 or not said[0].isascii():
             return None
         try:
-            macros = read_macros(said[0], explanation=True)
+            macros = parse_macros(said[0], explanation=True)
         except MacroError:
             return None
         return expand(macros, await self._values(macros, domain))
 
     async def _ask(self, name: str, kind: RecordKind, *, void: bool = True) -> Lookup:
         answer = await self._resolver.lookup(name, kind)
-        if answer.found is Found.NO_ANSWER:
-            raise _TemporaryError(silence(answer))
-        if void and answer.found is not Found.RECORDS:
+        if answer.status is LookupStatus.NO_ANSWER:
+            raise _TemporaryError(unanswered_reason(answer))
+        if void and answer.status is not LookupStatus.RECORDS:
             self._count_void()
         return answer
 

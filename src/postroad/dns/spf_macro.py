@@ -32,8 +32,8 @@ class MacroString:
     letters: frozenset[str]
 
 
-def read_macros(text: str, *, explanation: bool = False) -> MacroString:
-    """Read a macro-string (§7.1); an explanation may have spaces, and c, r and t. Raises MacroError."""
+def parse_macros(text: str, *, explanation: bool = False) -> MacroString:
+    """Parse a macro-string (§7.1); an explanation may have spaces, and c, r and t. Raises MacroError."""
     parts: list[str | re.Match[str]] = []
     position = 0
     while position < len(text):
@@ -59,9 +59,9 @@ def read_macros(text: str, *, explanation: bool = False) -> MacroString:
     return MacroString(text=text, parts=tuple(parts), letters=letters)
 
 
-def read_domain_spec(text: str) -> MacroString:
-    """Read a domain-spec: it ends in a macro or a top label (§7.1). Raises MacroError."""
-    macros = read_macros(text)
+def parse_domain_spec(text: str) -> MacroString:
+    """Parse a domain-spec: it ends in a macro or a top label (§7.1). Raises MacroError."""
+    macros = parse_macros(text)
     last = next((part for part in reversed(macros.parts) if part), "")
     if isinstance(last, str) and not _TOP_LABEL.search(text):
         raise MacroError(f"{text!r} does not end in the name of a top-level domain")

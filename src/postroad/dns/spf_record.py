@@ -8,7 +8,7 @@ from enum import StrEnum
 from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from postroad.dns.spf_macro import MacroError, MacroString, read_domain_spec, read_macros
+from postroad.dns.spf_macro import MacroError, MacroString, parse_domain_spec, parse_macros
 
 
 class Qualifier(StrEnum):
@@ -84,8 +84,8 @@ def is_spf(text: str) -> bool:
     return text[:6].lower() == _VERSION and text[6:7] in ("", " ")
 
 
-def read_spf(text: str) -> Record:
-    """Read a record, all of it: an error anywhere spoils it (§4.6). Raises SpfSyntaxError."""
+def parse_spf(text: str) -> Record:
+    """Parse a record, all of it: an error anywhere spoils it (§4.6). Raises SpfSyntaxError."""
     # One check comes by the same records several times, and every domain by those of large providers.
     return _remembered(text) if len(text) <= MAX_REMEMBERED else _read(text)
 
@@ -103,11 +103,11 @@ def _read(text: str) -> Record:
                 continue
             name = modifier["name"].lower()
             if name not in ("redirect", "exp"):
-                read_macros(modifier["value"])  # An unknown modifier is passed over, but must be one (§6).
+                parse_macros(modifier["value"])  # An unknown modifier is passed over, but must be one (§6).
             elif name in modifiers:
                 raise SpfSyntaxError(f"{name}= is there twice")
             else:
-                modifiers[name] = read_domain_spec(modifier["value"])
+                modifiers[name] = parse_domain_spec(modifier["value"])
         except (MacroError, AddressValueError) as error:
             raise SpfSyntaxError(f"{term!r}: {error}") from None
     return Record(mechanisms=tuple(mechanisms), redirect=modifiers.get("redirect"), explanation=modifiers.get("exp"))
@@ -134,11 +134,11 @@ def _mechanism(term: str) -> Mechanism:
         case Kind.INCLUDE | Kind.EXISTS:
             if not rest.startswith(":"):
                 raise SpfSyntaxError(f"{term!r} names no domain")
-            return Mechanism(text=term, kind=kind, qualifier=qualifier, domain=read_domain_spec(rest[1:]))
+            return Mechanism(text=term, kind=kind, qualifier=qualifier, domain=parse_domain_spec(rest[1:]))
         case Kind.PTR:
             if rest.startswith("/"):
                 raise SpfSyntaxError(f"{term!r}: `ptr` takes no prefix length")
-            domain = read_domain_spec(rest[1:]) if rest else None
+            domain = parse_domain_spec(rest[1:]) if rest else None
             return Mechanism(text=term, kind=kind, qualifier=qualifier, domain=domain)
         case Kind.A | Kind.MX:
             return _with_prefixes(term, kind, qualifier, rest)
@@ -151,7 +151,7 @@ def _with_prefixes(term: str, kind: Kind, qualifier: Qualifier, rest: str) -> Me
     named = match["domain"]
     if four > 32 or six > 128 or named == ":" or (named and not named.startswith(":")):
         raise SpfSyntaxError(f"{term!r} has a prefix length or a domain that is none")
-    domain = read_domain_spec(named[1:]) if named else None
+    domain = parse_domain_spec(named[1:]) if named else None
     return Mechanism(text=term, kind=kind, qualifier=qualifier, domain=domain, prefix4=four, prefix6=six)
 
 

@@ -20,7 +20,7 @@ def texts(lookup: Lookup) -> list[str]:
     return [r.octets.decode("ascii", "replace") for r in lookup.records if isinstance(r, Txt)]
 
 
-def read_tags(text: str, faults: list[str] | None = None) -> dict[str, str]:
+def parse_tags(text: str, faults: list[str] | None = None) -> dict[str, str]:
     """Return the tags in their order, names in lower case, without the white space around both.
 
     ``faults``: gets what is not a tag, which is then passed over. None: such a record is refused.
@@ -58,6 +58,6 @@ def refuse_unknown(tags: dict[str, str], known: Sequence[str]) -> None:
             raise RecordError(f"{name}= is no tag of this record")
 
 
-def silence(lookup: Lookup) -> str:
-    """What was asked in vain, and why there is no answer, in few words."""
+def unanswered_reason(lookup: Lookup) -> str:
+    """Return which query has no answer, and why, in few words."""
     return f"no answer about {lookup.kind} of {lookup.name}: {lookup.why[:200]}"

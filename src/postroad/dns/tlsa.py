@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from postroad.dns.lookup import Found, Lookup
+from postroad.dns.lookup import Lookup, LookupStatus
 from postroad.dns.record import Tlsa
 from postroad.dns.resolver import Resolver
 
@@ -18,7 +18,7 @@ class HostCertificates:
     why: str = ""
 
 
-NOTHING_SAID = HostCertificates(answered=True)
+NO_TLSA = HostCertificates(answered=True)
 
 
 async def find_certificates(
@@ -28,15 +28,15 @@ async def find_certificates(
 
     RFC 7672 §2.2.2: a host whose addresses are not signed has none, and is not even asked.
     """
-    held = [lookup for lookup in addresses if lookup.found is Found.RECORDS]
+    held = [lookup for lookup in addresses if lookup.status is LookupStatus.RECORDS]
     if not held or not all(lookup.secure for lookup in held):
-        return NOTHING_SAID
+        return NO_TLSA
     answer = await resolver.lookup(f"_{port}._tcp.{host}", "TLSA")
-    match answer.found:
-        case Found.RECORDS if answer.secure:
+    match answer.status:
+        case LookupStatus.RECORDS if answer.secure:
             return HostCertificates(answered=True, records=tuple(r for r in answer.records if isinstance(r, Tlsa)))
-        case Found.NO_ANSWER:
+        case LookupStatus.NO_ANSWER:
             # Whoever can suppress an answer could take the protection away: no answer is not "none".
             return HostCertificates(answered=False, why=answer.why)
         case _:
-            return NOTHING_SAID
+            return NO_TLSA

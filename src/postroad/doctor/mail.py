@@ -9,7 +9,7 @@ from postroad.bounce.sources.listener import greeting
 from postroad.bounce.sources.poll import open_source
 from postroad.clock import SystemClock
 from postroad.delivery.routes import relay_of
-from postroad.dns.lookup import Found
+from postroad.dns.lookup import LookupStatus
 from postroad.dns.resolver import Resolver
 from postroad.doctor.check import Check
 from postroad.printable import counted
@@ -69,7 +69,7 @@ async def check_direct(name: str, settings: Settings) -> Sequence[Check]:
     """Check that DNS answers, which everything depends on. Only sending shows whether port 25 is open to the world."""
     async with Resolver(settings.dns, SystemClock()) as resolver:
         root = await resolver.lookup(".", "NS")
-    if root.found is Found.NO_ANSWER:
+    if root.status is LookupStatus.NO_ANSWER:
         remedy = "Mail would wait. Is the resolver of this machine, or that of dns.nameservers, running?"
         return [Check(part=f"route {name}", health=Health.FAIL, seen=f"DNS does not answer: {root.why}", remedy=remedy)]
     dane = "vouches for DNSSEC" if root.secure else "is not trusted with DNSSEC: no DANE"

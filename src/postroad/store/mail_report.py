@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import sqlalchemy as sa
 from sqlmodel import Field, SQLModel, col
 
+from postroad.store.text import storable_text
 from postroad.store.types import BIG_ID, UtcDateTime, Word
 
 CHUNK = 1_000
+MAX_REPORTS_A_DAY = 1_000
+MAX_ROWS_A_DAY = 10_000
+"""Limits for one domain of ours, with the domains below and above it. One that sends to every large receiver gets some
+300 reports a day."""
 
 
 class ReportKind(StrEnum):
@@ -137,6 +142,73 @@ def keep_mail_report(connection: sa.Connection, report: MailReport, rows: Sequen
             sa.insert(table), [row | {"mail_report_id": report_id} for row in rows[start : start + CHUNK]]
         )
     return True
+
+
+class ReceivedReport(Protocol):
+    """What is stored of a parsed report, whichever standard it follows."""
+
+    kind: ClassVar[str]
+    """A value of ReportKind."""
+
+    @property
+    def organisation(self) -> str: ...
+    @property
+    def report_id(self) -> str: ...
+    @property
+    def domain(self) -> str: ...
+    @property
+    def begins_at(self) -> datetime | None: ...
+    @property
+    def ends_at(self) -> datetime | None: ...
+    @property
+    def rows(self) -> Sequence[Any]:
+        """Return dataclasses with the columns of the kind's table."""
+
+    @property
+    def left_out(self) -> int: ...
+
+
+class Kept(StrEnum):
+    """What became of a report."""
+
+    NEW = "kept"
+    KNOWN = "known already"
+    TOO_MANY = "not kept: its domain has the most that a day may bring"
+
+
+def save_report(connection: sa.Connection, report: ReceivedReport, now: datetime, *, owner: str | None) -> Kept:
+    """Store a report and its rows, unless it is known or its domain has reached the limits of a day.
+
+    Args:
+        connection: A connection in a transaction that writes.
+        report: The report, condensed to few rows before.
+        now: When it was received.
+        owner: The domain of ours that it is about. At most MAX_REPORTS_A_DAY reports and MAX_ROWS_A_DAY rows about it
+            are stored within 24 hours, whatever names below it they are on. None: no limit applies.
+
+    Returns:
+        What became of the report.
+    """
+    rows = [
+        {name: storable_text(value, 255) if isinstance(value, str) else value for name, value in row.items()}
+        for row in map(asdict, report.rows)
+    ]
+    row = MailReport(
+        kind=ReportKind(report.kind),
+        organisation=storable_text(report.organisation, 255),
+        report_id=storable_text(report.report_id, 255),
+        domain=storable_text(report.domain, 255),
+        begins_at=report.begins_at or now,
+        ends_at=report.ends_at or now,
+        received_at=now,
+        row_count=len(rows),
+        left_out=report.left_out,
+    )
+    if owner is not None:
+        today = kept_since(connection, owner, now - timedelta(days=1))
+        if today.reports >= MAX_REPORTS_A_DAY or today.rows + len(rows) > MAX_ROWS_A_DAY:
+            return Kept.TOO_MANY
+    return Kept.NEW if keep_mail_report(connection, row, rows) else Kept.KNOWN
 
 
 def dmarc_sources(connection: sa.Connection, *, since: datetime, domain: str | None, limit: int) -> list[sa.Row[Any]]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from postroad.dns.finding import Code, Finding, found
 from postroad.dns.identity import Identity
-from postroad.dns.lookup import Found, Lookup
+from postroad.dns.lookup import Lookup, LookupStatus
 from postroad.dns.mx import find_mail_hosts
 from postroad.dns.record import Kind, Tlsa
 from postroad.dns.resolver import Resolver
@@ -31,7 +31,7 @@ async def check(resolver: Resolver, identity: Identity) -> list[Finding]:
     )
     # RFC 7672 §2.2.2: senders ask for TLSA records only where DNSSEC vouches for the addresses of the host.
     signed = await _signed_hosts(resolver, hosts.names) if hosts.secure else set()
-    silent = [name for name, answer in answers.items() if answer.found is Found.NO_ANSWER and name in signed]
+    silent = [name for name, answer in answers.items() if answer.status is LookupStatus.NO_ANSWER and name in signed]
     if silent:
         return [found(Code.DANE_UNKNOWN, domain, f"no answer about the TLSA records of {', '.join(silent)}")]
     protected = [name for name, answer in answers.items() if answer.records]
@@ -59,7 +59,7 @@ async def check(resolver: Resolver, identity: Identity) -> list[Finding]:
 async def _signed_hosts(resolver: Resolver, names: Sequence[str]) -> set[str]:
     kinds: tuple[Kind, ...] = ("A", "AAAA")
     answers = await resolver.lookup_all(*((name, kind) for name in names for kind in kinds))
-    held = [answer for answer in answers if answer.found is Found.RECORDS]
+    held = [answer for answer in answers if answer.status is LookupStatus.RECORDS]
     return {answer.name for answer in held} - {answer.name for answer in held if not answer.secure}
 
 

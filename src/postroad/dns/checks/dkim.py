@@ -5,14 +5,14 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 
-from postroad.dns.dkim_key import PublicKey, has_other_version, is_dkim, read_key
+from postroad.dns.dkim_key import PublicKey, has_other_version, is_dkim, parse_key
 from postroad.dns.finding import Code, Finding, Verdict, found, txt_record
 from postroad.dns.identity import Identity
-from postroad.dns.lookup import Found, Lookup
+from postroad.dns.lookup import Lookup, LookupStatus
 from postroad.dns.resolver import Resolver
-from postroad.dns.tags import RecordError, silence, texts
+from postroad.dns.tags import RecordError, texts, unanswered_reason
 
-LEAST_BITS, GOOD_BITS = 1024, 2048
+MIN_BITS, GOOD_BITS = 1024, 2048
 
 
 async def check(resolver: Resolver, identity: Identity) -> list[Finding]:
@@ -41,8 +41,8 @@ async def check(resolver: Resolver, identity: Identity) -> list[Finding]:
 
 
 def _read(name: str, answer: Lookup, expected: str) -> PublicKey | Finding:
-    if answer.found is Found.NO_ANSWER:
-        return found(Code.DKIM_UNKNOWN, name, silence(answer))
+    if answer.status is LookupStatus.NO_ANSWER:
+        return found(Code.DKIM_UNKNOWN, name, unanswered_reason(answer))
     records = [text for text in texts(answer) if is_dkim(text)]
     if len(records) > 1:  # Verifiers discard those of another version (RFC 6376 §3.6.1).
         records = [text for text in records if not has_other_version(text)] or records[:1]
@@ -53,7 +53,7 @@ def _read(name: str, answer: Lookup, expected: str) -> PublicKey | Finding:
         remedy = "Delete all but the one that belongs to the private key in use."
         return found(Code.DKIM_SEVERAL, name, f"{len(records)} key records", remedy=remedy, publish=publish)
     try:
-        return read_key(records[0])
+        return parse_key(records[0])
     except RecordError as error:
         return found(Code.DKIM_INVALID, name, str(error), publish=publish)
 
@@ -67,7 +67,7 @@ def _judge(name: str, key: PublicKey, expected: str) -> Iterator[Finding]:
     if expected and base64.b64encode(key.octets).decode() != "".join(expected.split()):
         seen = "the key in DNS is not that of the private key mail is signed with"
         yield found(Code.DKIM_OTHER_KEY, name, seen, publish=publish)
-    if key.algorithm == "rsa" and key.bits < LEAST_BITS:
+    if key.algorithm == "rsa" and key.bits < MIN_BITS:
         yield found(Code.DKIM_WEAK, name, f"RSA, {key.bits} bits", remedy="Make a key of 2048 bits at a new selector.")
     elif key.algorithm == "rsa" and key.bits < GOOD_BITS:
         yield found(Code.DKIM_SHORT, name, f"RSA, {key.bits} bits", remedy="Make a key of 2048 bits at a new selector.")

@@ -8,10 +8,10 @@ from postroad.dns.dmarc import NoAnswerError, Walk, aligned, walk
 from postroad.dns.dmarc_record import REMOVED, DmarcPolicy, DmarcRecord, is_dmarc
 from postroad.dns.finding import Code, Finding, found, txt_record
 from postroad.dns.identity import Identity
-from postroad.dns.lookup import Found
+from postroad.dns.lookup import LookupStatus
 from postroad.dns.mx import MailExchange, find_mail_hosts
 from postroad.dns.resolver import Resolver
-from postroad.dns.tags import silence, texts
+from postroad.dns.tags import texts, unanswered_reason
 
 MAX_PLACES = 10
 """Of reports, that are asked whether they want them."""
@@ -118,8 +118,8 @@ async def _reports(resolver: Resolver, walk: Walk) -> list[Finding]:
             continue
         name = f"{stop.domain}._report._dmarc.{place}"
         answer = await resolver.lookup(name, "TXT")
-        if answer.found is Found.NO_ANSWER:
-            findings.append(found(Code.DMARC_UNKNOWN, name, silence(answer)))
+        if answer.status is LookupStatus.NO_ANSWER:
+            findings.append(found(Code.DMARC_UNKNOWN, name, unanswered_reason(answer)))
         elif not any(is_dmarc(text) for text in texts(answer)):
             seen = f"reports go to {place}, which does not say that it wants them"
             publish = txt_record(name, "v=DMARC1")

@@ -6,7 +6,7 @@ import ssl
 
 from postroad.dns.finding import Code, Finding, found, txt_record
 from postroad.dns.identity import Identity
-from postroad.dns.lookup import Found
+from postroad.dns.lookup import LookupStatus
 from postroad.dns.mta_sts import PolicyError, StsMode, fetch_policy, find_policy_id
 from postroad.dns.mx import find_mail_hosts
 from postroad.dns.public_address import EVERYWHERE
@@ -19,7 +19,7 @@ async def check(
     """Return what is to be said of the From domain's policy."""
     domain = identity.domain
     said, policy_id = await find_policy_id(resolver, domain)
-    if said is Found.NO_ANSWER:
+    if said is LookupStatus.NO_ANSWER:
         return [found(Code.STS_UNKNOWN, domain, f"no answer about _mta-sts.{domain}")]
     if policy_id is None:
         seen = f"no valid record at _mta-sts.{domain}"
@@ -30,9 +30,7 @@ async def check(
     try:
         policy = await fetch_policy(resolver, domain, trust, port=https_port, allowed=EVERYWHERE)
     except PolicyError as error:
-        return [
-            found(Code.STS_INVALID, domain, str(error), remedy="Mend the policy, then change the id of the record.")
-        ]
+        return [found(Code.STS_INVALID, domain, str(error), remedy="Fix the policy, then change the id of the record.")]
     if policy.mode is StsMode.NONE:
         return [found(Code.STS_ABSENT, domain, "its mode is none", remedy="Set it to testing, then to enforce.")]
     hosts = await find_mail_hosts(resolver, domain)

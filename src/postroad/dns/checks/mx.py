@@ -6,7 +6,7 @@ from typing import assert_never
 
 from postroad.dns.finding import Code, Finding, found
 from postroad.dns.identity import Identity
-from postroad.dns.lookup import Found
+from postroad.dns.lookup import LookupStatus
 from postroad.dns.mx import MailExchange, MailHosts, find_mail_hosts
 from postroad.dns.record import Kind
 from postroad.dns.resolver import Resolver
@@ -32,7 +32,7 @@ async def _check(resolver: Resolver, domain: str) -> list[Finding]:
             return [found(Code.MX_NULL, domain, hosts.why, publish=publish)]
         case MailExchange.NONE:
             apex = await resolver.lookup(domain, "SOA")
-            if apex.found is Found.NO_NAME:
+            if apex.status is LookupStatus.NO_NAME:
                 remedy = "Is it spelt right, and registered? Make its zone before you send from it."
                 return [found(Code.MX_NO_DOMAIN, domain, hosts.why, remedy=remedy)]
             return [found(Code.MX_MISSING, domain, hosts.why, publish=publish)]
@@ -49,9 +49,11 @@ async def _hosts(resolver: Resolver, hosts: MailHosts) -> list[Finding]:
     kinds: tuple[Kind, ...] = ("A", "AAAA")
     answers = await resolver.lookup_all(*((name, kind) for name in hosts.names for kind in kinds))
     alias = {a.name: a.canonical.lower() for a in answers if a.canonical and a.canonical.lower() != a.name.lower()}
-    by_host = {name: {answer.found for answer in answers if answer.name == name} for name in hosts.names}
-    silent = [name for name, seen in by_host.items() if Found.RECORDS not in seen and Found.NO_ANSWER in seen]
-    dead = [name for name, seen in by_host.items() if not seen & {Found.RECORDS, Found.NO_ANSWER}]
+    by_host = {name: {answer.status for answer in answers if answer.name == name} for name in hosts.names}
+    silent = [
+        name for name, seen in by_host.items() if LookupStatus.NO_ANSWER in seen and LookupStatus.RECORDS not in seen
+    ]
+    dead = [name for name, seen in by_host.items() if not seen & {LookupStatus.RECORDS, LookupStatus.NO_ANSWER}]
     remedy = "Give it an address, or take it out of the MX records."
     if len(dead) == len(hosts.names):
         return [found(Code.MX_NO_ADDRESS, hosts.domain, f"no address: {', '.join(dead)}", remedy=remedy)]

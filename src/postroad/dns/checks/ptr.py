@@ -7,10 +7,10 @@ from ipaddress import ip_address
 
 from postroad.dns.finding import Code, Finding, found
 from postroad.dns.identity import Identity
-from postroad.dns.lookup import Found, Lookup
+from postroad.dns.lookup import Lookup, LookupStatus
 from postroad.dns.record import Kind, Pointer
 from postroad.dns.resolver import Resolver
-from postroad.dns.tags import silence
+from postroad.dns.tags import unanswered_reason
 
 MAX_NAMES = 10
 _POOL = re.compile(r"(^|[.-])(dynamic|dyn|dhcp|pool|dsl|adsl|vdsl|dialup|ppp|broadband)[0-9]*([.-]|$)")
@@ -38,8 +38,8 @@ async def _address(resolver: Resolver, ip: str, helo: str | None) -> tuple[list[
     publish = f"{pointer}. IN PTR {helo or 'NAME-OF-THE-HOST'}."
     remedy = "Whoever the address is rented from sets it."
     answer = await resolver.lookup(pointer, "PTR")
-    if answer.found is Found.NO_ANSWER:
-        return [found(Code.PTR_UNKNOWN, ip, silence(answer))], None
+    if answer.status is LookupStatus.NO_ANSWER:
+        return [found(Code.PTR_UNKNOWN, ip, unanswered_reason(answer))], None
     names = [r.target.lower() for r in answer.records if isinstance(r, Pointer)][:MAX_NAMES]
     if not names:
         return [found(Code.PTR_MISSING, ip, "it has no name", remedy=remedy, publish=publish)], set()
@@ -47,7 +47,7 @@ async def _address(resolver: Resolver, ip: str, helo: str | None) -> tuple[list[
     answers = await resolver.lookup_all(*((name, kind) for name in names))
     confirmed = {name for name, forward in zip(names, answers, strict=True) if _leads_to(forward, ip)}
     if not confirmed:
-        if any(forward.found is Found.NO_ANSWER for forward in answers):
+        if any(forward.status is LookupStatus.NO_ANSWER for forward in answers):
             return [found(Code.PTR_UNKNOWN, ip, f"no answer about {', '.join(names)}")], None
         seen = f"{', '.join(names)} does not lead back to {ip}"
         return [found(Code.PTR_UNCONFIRMED, ip, seen, publish=f"{names[0]}. IN {kind} {ip}")], set()
@@ -75,9 +75,10 @@ async def _helo(resolver: Resolver, helo: str, names: dict[str, set[str]]) -> li
     """Whether the name in EHLO leads to an address, and is that of each sending address."""
     helo = helo.lower().rstrip(".")
     four, six = await resolver.addresses(helo)
-    if Found.RECORDS not in (four.found, six.found):
-        if Found.NO_ANSWER in (four.found, six.found):
-            return [found(Code.PTR_UNKNOWN, helo, silence(four if four.found is Found.NO_ANSWER else six))]
+    if LookupStatus.RECORDS not in (four.status, six.status):
+        if LookupStatus.NO_ANSWER in (four.status, six.status):
+            unanswered = four if four.status is LookupStatus.NO_ANSWER else six
+            return [found(Code.PTR_UNKNOWN, helo, unanswered_reason(unanswered))]
         ip = next(iter(names), "ADDRESS-THAT-SENDS")
         kind = "AAAA" if ":" in ip else "A"
         return [found(Code.HELO_NOT_FOUND, helo, "it leads to no address", publish=f"{helo}. IN {kind} {ip}")]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from postroad.dns.bimi import is_bimi, read_bimi
+from postroad.dns.bimi import is_bimi, parse_bimi
 from postroad.dns.dmarc import NoAnswerError, walk
 from postroad.dns.dmarc_record import DmarcPolicy
 from postroad.dns.finding import Code, Finding, found, txt_record
 from postroad.dns.identity import Identity
-from postroad.dns.lookup import Found
+from postroad.dns.lookup import LookupStatus
 from postroad.dns.resolver import Resolver
-from postroad.dns.tags import RecordError, silence, texts
-from postroad.dns.tls_rpt import is_tls_rpt, read_tls_rpt
+from postroad.dns.tags import RecordError, texts, unanswered_reason
+from postroad.dns.tls_rpt import is_tls_rpt, parse_tls_rpt
 
 
 async def check_tls_rpt(resolver: Resolver, identity: Identity) -> list[Finding]:
@@ -18,8 +18,8 @@ async def check_tls_rpt(resolver: Resolver, identity: Identity) -> list[Finding]
     domain = identity.domain
     name = f"_smtp._tls.{domain}"
     answer = await resolver.lookup(name, "TXT")
-    if answer.found is Found.NO_ANSWER:
-        return [found(Code.TLS_RPT_UNKNOWN, domain, silence(answer))]
+    if answer.status is LookupStatus.NO_ANSWER:
+        return [found(Code.TLS_RPT_UNKNOWN, domain, unanswered_reason(answer))]
     records = [text for text in texts(answer) if is_tls_rpt(text)]
     publish = txt_record(name, f"v=TLSRPTv1; rua=mailto:tls-reports@{domain}")
     if not records:
@@ -27,7 +27,7 @@ async def check_tls_rpt(resolver: Resolver, identity: Identity) -> list[Finding]
     if len(records) > 1:
         return [found(Code.TLS_RPT_INVALID, domain, f"{len(records)} records at {name}", remedy="Delete all but one.")]
     try:
-        places, faults = read_tls_rpt(records[0])
+        places, faults = parse_tls_rpt(records[0])
     except RecordError as error:
         return [found(Code.TLS_RPT_INVALID, domain, str(error), publish=publish)]
     if faults:
@@ -40,14 +40,14 @@ async def check_bimi(resolver: Resolver, identity: Identity) -> list[Finding]:
     domain = identity.domain
     name = f"default._bimi.{domain}"
     answer = await resolver.lookup(name, "TXT")
-    if answer.found is Found.NO_ANSWER:
-        return [found(Code.BIMI_UNKNOWN, domain, silence(answer))]
+    if answer.status is LookupStatus.NO_ANSWER:
+        return [found(Code.BIMI_UNKNOWN, domain, unanswered_reason(answer))]
     records = [text for text in texts(answer) if is_bimi(text)]
     if not records:
         publish = txt_record(name, f"v=BIMI1; l=https://{domain}/logo.svg; a=https://{domain}/logo.pem")
         return [found(Code.BIMI_ABSENT, domain, f"no record at {name}", publish=publish)]
     try:
-        bimi = read_bimi(records[0])
+        bimi = parse_bimi(records[0])
         policy = (await walk(resolver, domain)).policy
     except RecordError as error:
         return [found(Code.BIMI_INVALID, domain, str(error))]

@@ -8,11 +8,11 @@ from ipaddress import ip_address
 
 from postroad.dns.finding import Code, Finding, Verdict, found, txt_record
 from postroad.dns.identity import Identity
-from postroad.dns.lookup import Found
+from postroad.dns.lookup import LookupStatus
 from postroad.dns.resolver import Resolver
 from postroad.dns.spf import MAX_LOOKUPS, MAX_VOID_LOOKUPS, Mail, Outcome, Result, Survey, check_host, survey
-from postroad.dns.spf_record import Kind, Qualifier, SpfSyntaxError, is_spf, read_spf
-from postroad.dns.tags import silence, texts
+from postroad.dns.spf_record import Kind, Qualifier, SpfSyntaxError, is_spf, parse_spf
+from postroad.dns.tags import texts, unanswered_reason
 
 MANY_LOOKUPS = 8
 NOBODYS_ADDRESS = "203.0.113.255"
@@ -23,8 +23,8 @@ async def check(resolver: Resolver, identity: Identity) -> list[Finding]:
     """Return what is to be said of SPF."""
     domain, ips = identity.return_path, identity.sender_ips
     answer = await resolver.lookup(domain, "TXT")
-    if answer.found is Found.NO_ANSWER:
-        return [found(Code.SPF_UNKNOWN, domain, silence(answer))]
+    if answer.status is LookupStatus.NO_ANSWER:
+        return [found(Code.SPF_UNKNOWN, domain, unanswered_reason(answer))]
     records = [text for text in texts(answer) if is_spf(text)]
     if not records:
         return [found(Code.SPF_MISSING, domain, "there is no SPF record", publish=_proposal(domain, ips))]
@@ -33,9 +33,9 @@ async def check(resolver: Resolver, identity: Identity) -> list[Finding]:
         return [found(Code.SPF_SEVERAL, domain, " and ".join(f'"{text}"' for text in records), remedy=remedy)]
     text = records[0]
     try:
-        read_spf(text)
+        parse_spf(text)
     except SpfSyntaxError as error:
-        remedy = "Mend this term."
+        remedy = "Fix this term."
         return [found(Code.SPF_INVALID, domain, str(error), remedy=remedy, publish=_proposal(domain, ips))]
     seen = await survey(resolver, domain)
     outcomes = {ip: await check_host(resolver, _mail(identity, ip), domain) for ip in ips}
@@ -73,7 +73,7 @@ def _cost(domain: str, text: str, seen: Survey) -> Iterator[Finding]:
         remedy = f"Take out includes whose hosts no longer send for you, until at most {MAX_LOOKUPS} lookups are left."
         yield found(Code.SPF_LOOKUPS_OVER, domain, f'"{text}" takes {outcome.lookups} lookups', remedy=remedy)
     elif outcome.result is Result.PERMERROR:
-        yield found(Code.SPF_INVALID, domain, outcome.why, remedy="Mend it, or take out the term that leads there.")
+        yield found(Code.SPF_INVALID, domain, outcome.why, remedy="Fix it, or take out the term that leads there.")
     elif outcome.lookups >= MANY_LOOKUPS:
         remedy = "Take out includes whose hosts no longer send for you."
         yield found(Code.SPF_LOOKUPS_MANY, domain, f"it takes {outcome.lookups} lookups of 10", remedy=remedy)
@@ -96,7 +96,7 @@ def _content(domain: str, text: str, seen: Survey) -> Iterator[Finding]:
         return
     where, last = seen.last
     if last.all is not None and last.all.qualifier is Qualifier.NEUTRAL:
-        # Behind `all` a redirect is never looked at: the record to mend is the one that it leads to.
+        # Behind `all` a redirect is never looked at: the record to fix is the one that it leads to.
         publish = txt_record(domain, _with_all(text, "~all")) if where == domain else ""
         remedy = f"Let the record of {where} end with ~all or -all."
         yield found(Code.SPF_NEUTRAL_ALL, domain, f"{last.all.text} of {where}", remedy=remedy, publish=publish)
@@ -131,7 +131,7 @@ def _coverage(domain: str, text: str, ip: str, outcome: Outcome) -> Iterator[Fin
         case Result.PASS:
             return
         case Result.PERMERROR:
-            yield found(Code.SPF_INVALID, ip, outcome.why, remedy="Mend it, or take out the term that leads there.")
+            yield found(Code.SPF_INVALID, ip, outcome.why, remedy="Fix it, or take out the term that leads there.")
         case Result.TEMPERROR:
             yield found(Code.SPF_UNKNOWN, ip, outcome.why)
         case _:

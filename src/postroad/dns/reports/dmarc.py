@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from ipaddress import IPv6Address, ip_address
+from typing import ClassVar
 
 from postroad.dns.reports.problems import Problems, named_text
-from postroad.dns.reports.xml import Node, read_xml
+from postroad.dns.reports.xml import Node, parse_xml
 from postroad.errors import DataError
 
 MAX_ROWS = 200_000
@@ -42,6 +43,7 @@ class DmarcReport:
     The times are None where the report has none.
     """
 
+    kind: ClassVar[str] = "dmarc"
     organisation: str
     report_id: str
     domain: str
@@ -53,8 +55,8 @@ class DmarcReport:
     problems: tuple[str, ...] = ()
 
 
-def read_dmarc_report(data: bytes, domain: str = "") -> DmarcReport:
-    """Read the XML as far as it can be read.
+def parse_dmarc_report(data: bytes, domain: str = "") -> DmarcReport:
+    """Parse the XML as far as it can be read.
 
     ``domain``: the policy domain by the name of the file, for a report without one. Raises DataError, with what is
     wrong, if no row can be read.
@@ -78,7 +80,7 @@ def read_dmarc_report(data: bytes, domain: str = "") -> DmarcReport:
             case _:
                 pass  # version, and what extensions add
 
-    read_xml(data, "feedback", part, problems)
+    parse_xml(data, "feedback", part, problems)
     begins_at, ends_at = _dates(metadata.first("date_range"), problems)
     report = DmarcReport(
         organisation=_organisation(metadata, problems),

@@ -7,8 +7,8 @@ from email import policy
 from email.message import Message
 from email.parser import BytesParser
 
-from postroad.dns.reports.dmarc import DmarcReport, read_dmarc_report
-from postroad.dns.reports.tls import TlsReport, read_tls_report
+from postroad.dns.reports.dmarc import DmarcReport, parse_dmarc_report
+from postroad.dns.reports.tls import TlsReport, parse_tls_report
 from postroad.dns.reports.unpack import MAX_PACKED_BYTES, unpack
 from postroad.errors import DataError
 
@@ -31,7 +31,7 @@ def reports_of(data: bytes, file_name: str = "", refused: list[str] | None = Non
     ``refused``: gets why other attached reports cannot be read. Raises DataError if not one can be read.
     """
     if not _HEADER.match(data[:1_000]):
-        return [read_report(data, domain_named(file_name))]
+        return [parse_report(data, domain_named(file_name))]
     if len(data) > MAX_PACKED_BYTES * 2:
         raise DataError(f"it is a mail of {len(data):,} bytes; at most {MAX_PACKED_BYTES * 2:,} are read")
     try:
@@ -53,7 +53,7 @@ def reports_of(data: bytes, file_name: str = "", refused: list[str] | None = Non
     for part in attached:
         name = part.get_filename() or ""
         try:
-            reports.append(read_report(_octets(part), domain_named(name, str(message.get("subject", "")))))
+            reports.append(parse_report(_octets(part), domain_named(name, str(message.get("subject", "")))))
         except DataError as error:
             wrong.append(f"{printable_name(name)}: {error.message}")
     if not reports:
@@ -87,15 +87,15 @@ def _octets(part: Message) -> bytes:
     return payload if isinstance(payload, bytes) else b""
 
 
-def read_report(data: bytes, domain: str = "") -> DmarcReport | TlsReport:
-    """Read a report: XML or JSON, bare, in gzip or in zip.
+def parse_report(data: bytes, domain: str = "") -> DmarcReport | TlsReport:
+    """Parse a report: XML or JSON, bare, in gzip or in zip.
 
     ``domain``: the policy domain of a report that names none. Raises DataError with what is wrong.
     """
     text = unpack(data).removeprefix(b"\xef\xbb\xbf").lstrip()
     begin = text[:100].translate(None, b"\x00\xff\xfe").lstrip()  # of UTF-16 too
     if begin.startswith((b"{", b"[")):
-        return read_tls_report(text, domain)
+        return parse_tls_report(text, domain)
     if begin.startswith(b"<"):
-        return read_dmarc_report(text, domain)
+        return parse_dmarc_report(text, domain)
     raise DataError("it is neither XML (DMARC) nor JSON (TLS-RPT), bare, in gzip or in zip")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -40,6 +40,7 @@ class TlsReport:
     names none, and the times are None where it has none.
     """
 
+    kind: ClassVar[str] = "tls"
     organisation: str
     report_id: str
     domain: str
@@ -54,8 +55,8 @@ _decode = msgspec.json.Decoder().decode
 Members = dict[str, Any]
 
 
-def read_tls_report(data: bytes, domain: str = "") -> TlsReport:
-    """Read the JSON as far as it can be read.
+def parse_tls_report(data: bytes, domain: str = "") -> TlsReport:
+    """Parse the JSON as far as it can be read.
 
     ``domain``: the policy domain by the name of the file, for a report without one. Raises DataError, with what is
     wrong, if no row can be read.

@@ -43,7 +43,7 @@ class Node:
 _EMPTY = Node()
 
 
-def read_xml(data: bytes, root: str, part: Callable[[str, Node], None], problems: Problems) -> None:
+def parse_xml(data: bytes, root: str, part: Callable[[str, Node], None], problems: Problems) -> None:
     """Hand on the children of the root, each when it is complete. Raises DataError for an attack.
 
     `part` gets name and content of each and keeps what it wants: a report of any length takes the memory of one part.

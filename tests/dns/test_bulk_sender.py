@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from postroad.dns.bulk_sender import bulk_sender
 from postroad.dns.finding import Code, failures, found
-from postroad.dns.large_sender import large_sender
 
 WELL = [found(code, "acme.dev", "") for code in (Code.SPF_OK, Code.DKIM_OK, Code.DMARC_OK)]
 
@@ -22,7 +22,7 @@ WELL = [found(code, "acme.dev", "") for code in (Code.SPF_OK, Code.DKIM_OK, Code
     ],
 )
 def test_rules_hold_from_a_volume_on(most: dict[str, int], codes: list[str]) -> None:
-    assert [finding.code for finding in large_sender("acme.dev", most, WELL)] == codes
+    assert [finding.code for finding in bulk_sender("acme.dev", most, WELL)] == codes
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_rules_hold_from_a_volume_on(most: dict[str, int], codes: list[str]) -> 
     ],
 )
 def test_what_fails_of_spf_dkim_and_dmarc_breaks_them(also: Code, code: str) -> None:
-    [finding] = large_sender("acme.dev", {"google": 6_000}, [*WELL, found(also, "acme.dev", "")])
+    [finding] = bulk_sender("acme.dev", {"google": 6_000}, [*WELL, found(also, "acme.dev", "")])
     assert (finding.code, finding.subject) == (code, "acme.dev at google")
     assert "6,000 messages" in finding.seen
     assert failures([finding]) == []  # The finding that breaks them holds the sender back, and this one not again.
