@@ -16,8 +16,8 @@ CHECKDMARC = "checkdmarc"
 FAR_MS = 10.0
 """Between a resolver in the same network and a public one."""
 
-NEAR = Measure(name="domains/s checked by DNS, name server on loopback", bar=10, at_least=True)
-FAR = Measure(name=f"domains/s checked by DNS, name server {FAR_MS:.0f} ms away", bar=10, at_least=True)
+NEAR = Measure(name="domains/s checked by DNS, name server on loopback", bar=2, at_least=True)
+FAR = Measure(name=f"domains/s checked by DNS, name server {FAR_MS:.0f} ms away", bar=20, at_least=True)
 MEASURES = (NEAR, FAR)
 
 LIMIT_S = 600.0

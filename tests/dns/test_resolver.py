@@ -1,4 +1,4 @@
-"""Three things that look alike to the careless: no such name, no such record, and no answer."""
+"""No such name, no record and no answer are three results; the cache keeps each for as long as it may."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ ZONE = {
         ("two..dots", "A", LookupStatus.NO_NAME, set()),
     ],
 )
-async def test_what_is_found(name: str, kind: Kind, found: LookupStatus, records: set[Record]) -> None:
+async def test_lookups_and_their_status(name: str, kind: Kind, found: LookupStatus, records: set[Record]) -> None:
     async with Nameserver(ZONE) as server, Resolver(server.settings(), SystemClock()) as resolver:
         answer = await resolver.lookup(name, kind)
     assert (answer.status, set(answer.records)) == (found, records)
 
 
-async def test_the_end_of_cnames_is_told() -> None:
+async def test_the_end_of_a_cname_chain_is_canonical() -> None:
     async with Nameserver(ZONE) as server, Resolver(server.settings(), SystemClock()) as resolver:
         assert (await resolver.lookup("alias.test", "MX")).canonical == "example.test"
 
 
 @pytest.mark.parametrize("trouble", [Trouble.SERVFAIL, Trouble.REFUSED, Trouble.SILENT, Trouble.GARBAGE])
-async def test_trouble_is_no_answer_and_never_no_record(trouble: Trouble) -> None:
+async def test_a_failure_is_no_answer_and_not_no_record(trouble: Trouble) -> None:
     async with (
         Nameserver(ZONE, troubles={"example.test": trouble}) as server,
         Resolver(server.settings(timeout_ms=300), SystemClock()) as resolver,
@@ -62,7 +62,7 @@ async def test_trouble_is_no_answer_and_never_no_record(trouble: Trouble) -> Non
     assert answer.why
 
 
-async def test_nobody_listening_is_no_answer() -> None:
+async def test_a_closed_port_is_no_answer() -> None:
     async with Nameserver(ZONE) as server:
         settings = server.settings(timeout_ms=300)
     async with Resolver(settings, SystemClock()) as resolver:
@@ -70,7 +70,7 @@ async def test_nobody_listening_is_no_answer() -> None:
 
 
 @pytest.mark.parametrize("name", ["long.test", "example.test"])
-async def test_what_is_cut_short_is_asked_for_again_by_tcp(name: str) -> None:
+async def test_a_truncated_response_is_fetched_over_tcp(name: str) -> None:
     troubles = {"example.test": Trouble.TRUNCATED, "long.test": Trouble.TRUNCATED}
     async with Nameserver(ZONE, troubles=troubles) as server:
         async with Resolver(server.settings(), SystemClock()) as resolver:
@@ -79,7 +79,7 @@ async def test_what_is_cut_short_is_asked_for_again_by_tcp(name: str) -> None:
     assert len(answer.records) == len(ZONE[name]["TXT"])
 
 
-async def test_an_answer_is_kept_for_as_long_as_it_says() -> None:
+async def test_an_answer_is_cached_for_its_ttl() -> None:
     clock = HandClock()
     async with Nameserver(ZONE, ttl_s=60) as server, Resolver(server.settings(), clock) as resolver:
         for _ in range(3):
@@ -92,7 +92,7 @@ async def test_an_answer_is_kept_for_as_long_as_it_says() -> None:
         assert (await resolver.lookup("example.test", "MX")).records == (Mx(5, "other.test"),)
 
 
-async def test_no_answer_is_asked_again_soon() -> None:
+async def test_a_failure_is_cached_briefly() -> None:
     clock = HandClock()
     async with (
         Nameserver(ZONE, troubles={"example.test": Trouble.SERVFAIL}) as server,
@@ -105,21 +105,20 @@ async def test_no_answer_is_asked_again_soon() -> None:
         assert (await resolver.lookup("example.test", "MX")).status is LookupStatus.RECORDS
 
 
-async def test_many_who_ask_at_once_are_one_question_and_one_who_leaves_takes_nobody_along() -> None:
+async def test_concurrent_lookups_share_one_query() -> None:
     async with Nameserver(ZONE) as server, Resolver(server.settings(), SystemClock()) as resolver:
         asking = [asyncio.create_task(resolver.lookup("example.test", "MX")) for _ in range(50)]
         await asyncio.sleep(0)
         asking[0].cancel()
         answers = await asyncio.gather(*asking, return_exceptions=True)
         assert isinstance(answers[0], asyncio.CancelledError)
-        assert all(
-            not isinstance(answer, BaseException) and answer.status is LookupStatus.RECORDS for answer in answers[1:]
-        )
+        rest = [answer for answer in answers[1:] if not isinstance(answer, BaseException)]
+        assert [answer.status for answer in rest] == [LookupStatus.RECORDS] * 49
         assert server.asked["example.test", "MX"] == 1
 
 
 @pytest.mark.parametrize("trusted", [True, False])
-async def test_dnssec_is_believed_only_from_a_resolver_that_is_trusted(trusted: bool) -> None:
+async def test_only_a_trusted_resolver_vouches_for_dnssec(trusted: bool) -> None:
     async with (
         Nameserver(ZONE, signed=["example.test"]) as server,
         Resolver(server.settings(trust_ad=trusted), SystemClock()) as resolver,
@@ -138,3 +137,15 @@ def test_a_nameserver_is_an_address(wrong: str) -> None:
 
 def test_nameservers_with_and_without_ports() -> None:
     DnsSettings(nameservers=("192.0.2.1", "192.0.2.1:5353", "2001:db8::1", "[2001:db8::1]:5353", "[2001:db8::1]"))
+
+
+async def test_a_lookup_ends_at_its_time_limit() -> None:
+    async with (
+        Nameserver(ZONE, troubles={"example.test": Trouble.SILENT}) as server,
+        Resolver(server.settings(timeout_ms=500), SystemClock()) as resolver,
+    ):
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        assert (await resolver.lookup("example.test", "MX")).status is LookupStatus.NO_ANSWER
+        assert 0.45 < loop.time() - began_s < 5
+        assert server.asked["example.test", "MX"] > 1

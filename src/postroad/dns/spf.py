@@ -9,17 +9,13 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import assert_never
 
-from dns.exception import DNSException
-from dns.name import from_text
-
-from postroad.dns.lookup import Lookup, LookupStatus
+from postroad.dns.lookup import Lookup, LookupStatus, parse_name
 from postroad.dns.record import Kind as RecordKind
 from postroad.dns.record import Mx, Pointer
 from postroad.dns.resolver import Resolver
-from postroad.dns.spf_macro import MAX_NAME, MacroError, MacroString, dotted, expand, fit_name, parse_macros
+from postroad.dns.spf_macro import MacroError, MacroString, dotted, expand, fit_name, parse_macros
 from postroad.dns.spf_record import Kind, Mechanism, Qualifier, Record, SpfSyntaxError, is_spf, parse_spf
 from postroad.dns.tags import texts, unanswered_reason
-from postroad.dns.wire import PLAIN_NAME
 
 MAX_LOOKUPS = 10
 MAX_VOID_LOOKUPS = 2
@@ -311,12 +307,10 @@ class _Check:
 
 
 def _is_domain(name: str) -> bool:
-    """Whether a question about a name can be asked, and it is of more than one label (§4.3)."""
-    if PLAIN_NAME.fullmatch(name):
-        return "." in name and len(name) <= MAX_NAME
+    """Return whether a name is valid and has more than one label (§4.3)."""
     try:
-        return "." in name and len(from_text(name).labels) > 2
-    except (DNSException, UnicodeError):
+        return "." in name and len(parse_name(name).labels) > 2
+    except ValueError:
         return False
 
 

@@ -40,7 +40,9 @@ class DnsSettings(Section):
         description="believe what the resolver says of DNSSEC: only of one that validates, over a safe way",
     )
     timeout_ms: DurationMs = Field(default=5_000, gt=0, le=MAX_DURATION_MS, description="for one question in all")
-    concurrency: int = Field(default=100, ge=1, le=10_000, description="questions at once, for each process")
+    concurrency: int = Field(
+        default=100, ge=1, le=10_000, description="queries in flight, for each process; each takes a socket"
+    )
 
 
 BlocklistName = Annotated[str, Field(pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)+$", max_length=200)]

@@ -1,0 +1,84 @@
+"""Sends one query to one name server: over UDP, and over TCP if the response is truncated.
+
+RFC 5452 says what makes a response hard to forge. Each query has a socket of its own on a port that the kernel picks
+at random. The socket is connected, so that the kernel drops datagrams from any other address or port. dnspython picks
+a random query id, and ignores a datagram that is malformed or that has another id or another question.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from dataclasses import dataclass
+
+import dns.asyncbackend
+import dns.asyncquery
+import dns.flags
+import dns.inet
+import dns.message
+import dns.name
+
+from postroad.dns.record import Kind
+
+MAX_UDP_BYTES = 1_232
+"""EDNS payload size (RFC 6891): what UDP carries without fragments. A longer response comes over TCP (RFC 7766)."""
+_FLAGS = dns.flags.RD | dns.flags.AD  # RFC 6840 §5.7: AD in a query asks for AD in the response.
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A name server: its address, with a zone if it needs one, and its port."""
+
+    address: str
+    port: int = 53
+
+    def __str__(self) -> str:
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+
+async def send_query(server: Server, name: dns.name.Name, kind: Kind, timeout_s: float) -> dns.message.Message:
+    """Send a query to a name server and return its response.
+
+    Args:
+        server: The name server.
+        name: An absolute name.
+        kind: The record type.
+        timeout_s: The time limit for UDP, and again for TCP.
+
+    Returns:
+        A response that belongs to the query and is not truncated.
+
+    Raises:
+        TimeoutError: No such response came in time.
+        OSError: The network or the server's host refuses.
+        EOFError: The response over TCP is truncated, or the server closed the connection before its end.
+        dns.exception.DNSException: The response over TCP is malformed, or of another query.
+    """
+    query = dns.message.make_query(name, kind, use_edns=0, payload=MAX_UDP_BYTES, flags=_FLAGS)
+    async with asyncio.timeout(timeout_s):
+        try:
+            return await _over_udp(server, query)
+        except dns.message.Truncated:
+            pass
+    async with asyncio.timeout(timeout_s):
+        response = await dns.asyncquery.tcp(query, server.address, port=server.port)
+    if response.flags & dns.flags.TC:
+        raise EOFError("sent a truncated response over TCP")
+    return response
+
+
+async def _over_udp(server: Server, query: dns.message.Message) -> dns.message.Message:
+    """Raises OSError, or dns.message.Truncated for a response to this query that is truncated."""
+    backend = dns.asyncbackend.get_default_backend()
+    family = dns.inet.af_for_address(server.address)
+    # A connected socket also reports that the server's port is closed. Without a peer in the calls, dnspython leaves
+    # the comparison of addresses, which have several spellings, to the kernel.
+    async with await backend.make_socket(  # type: ignore[no-untyped-call]
+        family, socket.SOCK_DGRAM, destination=(server.address, server.port)
+    ) as connected:
+        await dns.asyncquery.send_udp(connected, query, None)
+        response, _, _ = await dns.asyncquery.receive_udp(
+            connected, query=query, ignore_errors=True, raise_on_truncation=True
+        )
+    assert isinstance(response, dns.message.Message)  # noqa: S101  (dnspython declares any type)
+    return response
