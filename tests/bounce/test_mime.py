@@ -119,7 +119,7 @@ HOSTILE = {
 def test_nothing_makes_it_slow(raw: bytes) -> None:
     begin = time.process_time()
     judge(read_mail(raw))
-    assert time.process_time() - begin < 4.0  # Its own limit is 2 s; a busy machine counts more for the same work.
+    assert time.process_time() - begin < 1.0
 
 
 def test_nothing_makes_it_large() -> None:

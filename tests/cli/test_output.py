@@ -54,7 +54,8 @@ def test_lines_tables_and_errors_show_data_literally(terminal: bool, monkeypatch
     seen = without_styles(out.text() + err.text())
     assert hidden_in(seen) <= {"\t"}  # of the text of several lines
     assert seen.count("[/policy] [/red]x :apple: [bad-rep]") == 10
-    assert seen.count(SHOWN) == 8  # the text of several lines and the remedy keep their line breaks
+    assert seen.count(SHOWN) == 8  # the text of several lines keeps its line breaks, and so does
+    assert seen.count(SHOWN.replace(r"\n", "\n      ")) == 1  # the remedy, each of whose lines is indented
 
 
 def test_a_bar_shows_its_description_literally(monkeypatch: pytest.MonkeyPatch) -> None:

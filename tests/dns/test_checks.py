@@ -324,7 +324,7 @@ FAULTS: list[tuple[str, set[Code]]] = [
     ("p=reject; fo=2; t=maybe; psd=x; rua=mailto:d@acme.dev", {Code.DMARC_FAULTS}),
     ("p=reject; hello; rua=mailto:d@acme.dev", {Code.DMARC_FAULTS}),
     ("p=reject; x-tag=1; rua=mailto:d@acme.dev", {Code.DMARC_FAULTS}),
-    ("sp=reject; p=reject; rua=mailto:d@acme.dev", {Code.DMARC_FAULTS}),
+    ("sp=reject; p=reject; rua=mailto:d@acme.dev", {Code.DMARC_OK}),
     ("p=reject; pct=150; ri=daily; rf=x; colour=red; rua=mailto:d@acme.dev", {Code.DMARC_TAGS}),
     ("p=refuse; rua=mailto:d@acme.dev", {Code.DMARC_FAULTS, Code.DMARC_NONE}),
     ("p=reject; sp=bad; rua=mailto:d@acme.dev", {Code.DMARC_FAULTS, Code.DMARC_NONE}),

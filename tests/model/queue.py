@@ -35,7 +35,7 @@ class ModelGate:
     quota_ms: int = 0
     quota_token: int = 0
     paused_ms: int = 0
-    paused_since_ms: int = 0
+    paused_set_ms: int = 0
     tat_us: int = 0
     in_flight: int = 0
 
@@ -48,13 +48,12 @@ class ModelGate:
         """What was stored as an instant after now waits no longer than its burst, or its own length."""
         if self.rate:
             self.tat_us = min(self.tat_us, math.ceil(now_ms * 1000 + self.rate[2] * self.interval_us))
-        if now_ms < self.paused_since_ms and 0 < self.paused_ms < FOREVER_MS:
-            self.paused_ms = now_ms + max(self.paused_ms - self.paused_since_ms, 0)
-            self.paused_since_ms = now_ms
+        if now_ms < self.paused_set_ms and 0 < self.paused_ms < FOREVER_MS:
+            self.paused_ms = now_ms + max(self.paused_ms - self.paused_set_ms, 0)
+            self.paused_set_ms = now_ms
 
     def suspend(self, until_ms: int, now_ms: int) -> None:
-        if self.paused_ms <= now_ms:
-            self.paused_since_ms = now_ms
+        self.paused_set_ms = now_ms
         self.paused_ms = until_ms
 
     def room(self, now_ms: int) -> float:

@@ -154,9 +154,7 @@ class Machine(RuleBasedStateMachine):
                     ahead_us = gate.tat_us - self.now_ms * 1000
                     assert ahead_us <= gate.rate[2] * gate.interval_us + SWEEP_MS * 1000
                 if 0 < gate.paused_ms < FOREVER_MS:
-                    # A pause that was extended is as long as from its begin to its end.
-                    length_ms = gate.paused_ms - gate.paused_since_ms
-                    assert gate.paused_ms - self.now_ms <= max(length_ms, LONGEST_PAUSE_MS) + SWEEP_MS
+                    assert gate.paused_ms - self.now_ms <= LONGEST_PAUSE_MS + SWEEP_MS
 
     def _claim(self, worker: str, want: int) -> None:
         nonce = f"n{next(self.nonces)}"

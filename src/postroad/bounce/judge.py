@@ -82,9 +82,8 @@ _FEEDBACK = {
     # RFC 5965 §7.3, RFC 6430, RFC 6591. A failed authentication tells of us, or of somebody who uses our name.
     "not-spam": (Verdict.UNRELATED, "feedback report: not spam"),
     "auth-failure": (Verdict.BLOCK, "feedback report: authentication failed"),
-    **dict.fromkeys(
-        ("dkim", "dmarc", "spf"), (Verdict.BLOCK, "feedback report: authentication failed")
-    ),  # before RFC 6591
+    # The types that auth-failure replaced, still sent by some.
+    **dict.fromkeys(("dkim", "dmarc", "spf"), (Verdict.BLOCK, "feedback report: authentication failed")),
     "opt-out": (Verdict.UNSUBSCRIBE, "feedback report: opt-out"),
     "opt-out-list": (Verdict.UNSUBSCRIBE, "feedback report: opt-out"),
 }
@@ -107,20 +106,22 @@ def _decide(one: Reported, returned: Returned) -> Judgement:
     """Return the judgement on a failure. ``returned``: what came back of the message, which names who had sent it."""
     senders = tuple(filter(None, (returned.sender, returned.return_path)))
     succeeded = one.status is not None and one.status[0] == "2"
-    said = _classify(one, one.quoted or one.diagnostic, senders)
+    text = one.quoted or one.diagnostic
+    said = _classify(one, text, senders)
     if succeeded and not said.suppresses:
         return Judgement(reported=one, verdict=Verdict.UNRELATED, rule="a status of success")
     if one.quoted and (said.confidence is Confidence.LOW or (said.suppresses and _is_there(one.diagnostic))):
         # The remote host's own words come first. Where they give no reason, or the local server knows that the mailbox
         # is there, what the local server says counts.
-        said = _classify(one, one.diagnostic, senders)
+        text = one.diagnostic
+        said = _classify(one, text, senders)
     address = one.original or one.address or ""
     return Judgement(
         reported=one,
         verdict=Verdict.HARD if said.suppresses else _verdict_of(said),
         rule=f"{said.cause}: {said.rule}",
         cause=said.cause,
-        words=words_for_all(one.quoted or one.diagnostic, address, one.status) if said.doubtful else "",
+        words=words_for_all(text, address, one.status) if said.doubtful else "",
     )
 
 

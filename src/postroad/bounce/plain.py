@@ -96,7 +96,13 @@ def read_plain(words: str, listed: Sequence[str], ours: Collection[str]) -> tupl
 
 def reported_each(words: str, addresses: Sequence[str]) -> tuple[Reported, ...]:
     """Return each of these recipients with what a text says of it. The cost is that of lines times addresses."""
-    return tuple(map(reported_of, addresses, said_of_each(words, addresses)))
+    read: dict[str, Reported] = {}  # Where nothing tells them apart, the same text is about each.
+    reported = []
+    for address, said in zip(addresses, said_of_each(words, addresses), strict=True):
+        if said not in read:
+            read[said] = reported_of(None, said)
+        reported.append(msgspec.structs.replace(read[said], address=address))
+    return tuple(reported)
 
 
 def _answered(words: str, addresses: Sequence[str]) -> tuple[Reported, ...]:

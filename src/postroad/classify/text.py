@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 MAX_CHARACTERS: Final = 2_000
@@ -84,7 +85,12 @@ def clean(text: str, recipient: str = "") -> str:
         text: What the server said; only the first `MAX_CHARACTERS` count.
         recipient: The address that the message was for. Its local part is left out where it is quoted alone.
     """
-    text = unicodedata.normalize("NFKC", text[:MAX_CHARACTERS])
+    return _clean(text[:MAX_CHARACTERS], recipient)
+
+
+@lru_cache(maxsize=8)  # One statement is looked at several times in a row.
+def _clean(text: str, recipient: str) -> str:
+    text = unicodedata.normalize("NFKC", text)
     local = recipient.rpartition("@")[0]
     if local:
         text = re.sub(rf"(['\"(]){re.escape(local)}(?=['\")])", r"\1 ", text, flags=re.IGNORECASE)

@@ -39,5 +39,5 @@ def _print(check: Check) -> None:
         case other:
             assert_never(other)
     print_line(Styled(f"{check.health:<4}", colour), f" {check.part:<18} {check.seen}")
-    for line in check.remedy.splitlines():
+    for line in check.remedy.split("\n") if check.remedy else ():
         print_line(f"     {'':<18} {line}")

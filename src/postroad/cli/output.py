@@ -94,7 +94,7 @@ def print_failure(code: int, message: str, *, where: str | None = None, remedy: 
         _emit(sys.stderr, _json({"error": failure}, sys.stderr) + "\n")
         return
     print_note(Styled("error", "bold red"), f" {where}: " if where else " ", message)
-    for line in (remedy or "").splitlines():
+    for line in remedy.split("\n") if remedy else ():
         print_note(f"      {line}")
 
 

@@ -82,8 +82,6 @@ def parse_dmarc(text: str) -> DmarcRecord:
         if not reports_to:
             raise RecordError("; ".join(faults) or "it has no p=")
         policies = {"p": DmarcPolicy.NONE, "sp": None, "np": None}
-    elif list(tags)[1] != "p":
-        faults.append("p= is not the second tag, where RFC 7489 wants it")
     policy = policies["p"] or DmarcPolicy.NONE
     subdomain = policies["sp"] or policy
     fo = tags.get("fo", "0")

@@ -12,11 +12,11 @@ local key, wanted_ms = base .. 'gate:' .. ARGV[2], tonumber(ARGV[3])
 if wanted_ms < 0 then wanted_ms = now_ms - wanted_ms end
 call('SADD', keys.gates, ARGV[2])
 if wanted_ms == 0 then
-  call('HDEL', key, 'paused_ms', 'paused_since_ms')
+  call('HDEL', key, 'paused_ms', 'paused_since_ms', 'paused_set_ms')
 else
   local until_ms = tonumber(call('HGET', key, 'paused_ms') or 0)
   if until_ms <= now_ms then call('HSET', key, 'paused_since_ms', q.int(now_ms)) end
-  call('HSET', key, 'paused_ms', q.int(wanted_ms))
+  call('HSET', key, 'paused_ms', q.int(wanted_ms), 'paused_set_ms', q.int(now_ms))
 end
 q.forget_gate(ARGV[2])
 q.gate_of(ARGV[2]).dirty = true

@@ -23,7 +23,9 @@ if limits.owner then
 elseif not limits.only then
   call('HDEL', key, 'owner')
 end
-if limits.paused_ms then call('HSET', key, 'paused_ms', q.int(limits.paused_ms), 'paused_since_ms', q.int(now_ms)) end
+if limits.paused_ms then
+  call('HSET', key, 'paused_ms', q.int(limits.paused_ms), 'paused_since_ms', q.int(now_ms), 'paused_set_ms', q.int(now_ms))
+end
 if limits.left then call('HSET', key, 'quota_token', q.int(q.last_token())) end
 q.forget_gate(name)
 local gate = q.gate_of(name)

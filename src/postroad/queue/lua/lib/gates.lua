@@ -69,8 +69,8 @@ function q.show_gate(name)
   return shown
 end
 
--- Clamp stored times after the clock stepped back: a rate waits at most for its burst, a pause for its own length. Each
--- call processes some gates.
+-- Clamp stored times after the clock stepped back: a rate waits at most for its burst, a pause for as long as it
+-- had left when its end was set (`paused_set_ms`; before that was kept, its begin). Each call processes some gates.
 function q.clamp_gates(look_at)
   local found = call('SSCAN', keys.gates, call('HGET', keys.server_epoch, 'clamp') or '0', 'COUNT', look_at)
   for _, name in ipairs(found[2]) do
@@ -79,10 +79,14 @@ function q.clamp_gates(look_at)
       local most = math.ceil(now_us + gate.burst * gate.interval)
       if gate.tat > most then gate.tat, gate.dirty = most, true end
     end
-    local since_ms = gate.paused_ms and tonumber(call('HGET', key, 'paused_since_ms') or nil)
-    if since_ms and since_ms > now_ms and gate.paused_ms < FOREVER then
-      gate.paused_ms = now_ms + math.max(gate.paused_ms - since_ms, 0)
-      call('HSET', key, 'paused_ms', q.int(gate.paused_ms), 'paused_since_ms', q.int(now_ms))
+    if gate.paused_ms and gate.paused_ms < FOREVER then
+      local noted = call('HMGET', key, 'paused_set_ms', 'paused_since_ms')
+      local set_ms, since_ms = tonumber(noted[1] or noted[2] or nil), tonumber(noted[2] or nil)
+      if set_ms and set_ms > now_ms then
+        gate.paused_ms = now_ms + math.max(gate.paused_ms - set_ms, 0)
+        call('HSET', key, 'paused_ms', q.int(gate.paused_ms), 'paused_set_ms', q.int(now_ms),
+          'paused_since_ms', q.int(math.min(since_ms or now_ms, now_ms)))
+      end
     end
     gate.touched = true
   end
