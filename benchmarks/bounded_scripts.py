@@ -134,7 +134,7 @@ CALLS: dict[str, Call] = {
     "extend": _mark_and_hold,
     "reap": _mark_and_hold,
     "uncertain": lambda large: large.queue.uncertain(),
-    "set_gate": lambda large: large.queue.set_gate(Gate(name="main", rate=Rate(count=1_000_000, per_ms=1))),
+    "update_gate": lambda large: large.queue.update_gate("main", rate=Rate(count=1_000_000, per_ms=1)),
     "pause_gate": lambda large: large.queue.pause_gate("gate-1", FAR_MS),
     "gates": lambda large: large.queue.gates(),
     "stats": lambda large: large.queue.stats(),

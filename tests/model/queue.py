@@ -52,6 +52,16 @@ class ModelGate:
             self.paused_ms = now_ms + max(self.paused_ms - self.paused_set_ms, 0)
             self.paused_set_ms = now_ms
 
+    def set_rate(self, rate: tuple[float, int, int] | None, now_ms: int) -> None:
+        self.rate = rate
+        if rate:
+            self.tat_us = min(self.tat_us, math.ceil(now_ms * 1000 + rate[2] * self.interval_us))
+
+    def set_quota(self, left: int | None, until_ms: int, token: int) -> None:
+        self.left = left
+        if left is not None:
+            self.quota_ms, self.quota_token = until_ms, token
+
     def suspend(self, until_ms: int, now_ms: int) -> None:
         self.paused_set_ms = now_ms
         self.paused_ms = until_ms

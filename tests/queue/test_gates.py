@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import time
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -44,6 +45,54 @@ async def test_a_gate_reads_back_as_it_was_set(bench: Bench) -> None:
     assert (await gate_state(bench, "all")).gate == Gate(name="all", paused_until_ms=FOREVER_MS)
     await bench.queue.resume_gate("all")
     assert (await gate_state(bench, "all")).gate == Gate(name="all")
+
+
+ALL_LIMITS: dict[str, Any] = {
+    "rate": Rate(count=1, per_ms=3_600_000, burst=9),
+    "concurrency": 8,
+    "quota": Quota(left=7, until_ms=FOREVER_MS, size=7),
+    "owner": "settings",
+}
+
+
+@pytest.mark.parametrize("changed", ALL_LIMITS)
+@pytest.mark.parametrize("removed", [False, True])
+async def test_an_update_keeps_every_limit_that_it_does_not_name(bench: Bench, changed: str, removed: bool) -> None:
+    await bench.queue.update_gate("g", **ALL_LIMITS)
+    await bench.queue.pause_gate("g", FOREVER_MS - 1)
+    others: dict[str, Any] = {
+        "rate": Rate(count=2, per_ms=1000),
+        "concurrency": 0,
+        "quota": Quota(left=0, until_ms=5),
+        "owner": "shaping",
+    }
+    value: Any = ("" if changed == "owner" else None) if removed else others[changed]
+    await bench.queue.update_gate("g", **{changed: value})
+    state = await gate_state(bench, "g")
+    limits = ALL_LIMITS | {changed: value}
+    assert state.owner == limits.pop("owner")
+    assert state.gate == Gate(name="g", paused_until_ms=FOREVER_MS - 1, **limits)
+
+
+async def test_an_update_keeps_what_is_used_of_the_other_limits(bench: Bench) -> None:
+    await bench.queue.update_gate("g", **ALL_LIMITS)
+    await bench.queue.enqueue(lane("g"), jobs(*map(str, range(20))))
+    assert len(await bench.claim(3)) == 3
+    before = await gate_state(bench, "g")
+    await bench.queue.update_gate("g", concurrency=100)
+    after = await gate_state(bench, "g")
+    assert (after.gate.quota, after.tat_ms, after.in_flight) == (before.gate.quota, before.tat_ms, 3)
+    assert after.gate.quota == Quota(left=4, until_ms=FOREVER_MS, size=7)
+    await bench.queue.update_gate("g", rate=None)
+    assert len(await bench.claim(20)) == 4
+
+
+async def test_an_update_makes_the_gate_that_no_lane_named_yet(bench: Bench) -> None:
+    await bench.queue.update_gate("new", concurrency=0)
+    await bench.queue.enqueue(lane("new"), jobs("1"))
+    assert await bench.claim() == []
+    await bench.queue.update_gate("new", concurrency=None)
+    assert ids(await bench.claim()) == ["1"]
 
 
 @pytest.mark.parametrize(("count", "per_ms", "burst"), [(100, 1000, 1), (3, 1000, 4), (7, 60_000, 2), (50, 1000, 25)])

@@ -19,6 +19,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from msgspec import UNSET, UnsetType
 
 from postroad.errors import StateError
 from postroad.queue import (
@@ -77,6 +78,10 @@ rates = st.builds(
     Rate, count=st.sampled_from([1, 3, 10]), per_ms=st.sampled_from([1000, 60_000]), burst=st.integers(1, 4)
 )
 _queue_names = count()
+
+
+def _plain(rate: Rate | None) -> tuple[float, int, int] | None:
+    return None if rate is None else (rate.count, rate.per_ms, rate.burst)
 
 
 class Machine(RuleBasedStateMachine):
@@ -339,12 +344,36 @@ class Machine(RuleBasedStateMachine):
         self.model.notice_clock(self.now_ms)
         self.run(self.queue.set_gate(Gate(name=name, rate=rate, concurrency=limit, quota=quota)))
         gate = self.model.gates[name]
-        gate.rate = None if rate is None else (rate.count, rate.per_ms, rate.burst)
-        gate.limit, gate.left = limit, left
-        if left is not None:
-            gate.quota_ms, gate.quota_token = self.now_ms + until, self.model.last_token
-        if rate:
-            gate.tat_us = min(gate.tat_us, -int(-(self.now_ms * 1000 + rate.burst * gate.interval_us) // 1))
+        gate.set_rate(_plain(rate), self.now_ms)
+        gate.limit = limit
+        gate.set_quota(left, self.now_ms + until, self.model.last_token)
+
+    @rule(
+        name=gates,
+        rate=st.just(UNSET) | st.none() | rates,
+        limit=st.sampled_from([UNSET, UNSET, None, 0, 2, 5]),
+        left=st.sampled_from([UNSET, UNSET, None, 0, 3, 8]),
+        until=st.sampled_from([500, 30_000]),
+    )
+    def update_gate(
+        self,
+        name: str,
+        rate: Rate | UnsetType | None,
+        limit: int | UnsetType | None,
+        left: int | UnsetType | None,
+        until: int,
+    ) -> None:
+        """What is not named is kept, and so is what is used of it."""
+        quota = Quota(left=left, until_ms=self.now_ms + until) if isinstance(left, int) else left
+        self.model.notice_clock(self.now_ms)
+        self.run(self.queue.update_gate(name, rate=rate, concurrency=limit, quota=quota))
+        gate = self.model.gates[name]
+        if rate is not UNSET:
+            gate.set_rate(_plain(rate), self.now_ms)
+        if limit is not UNSET:
+            gate.limit = limit
+        if left is not UNSET:
+            gate.set_quota(left, self.now_ms + until, self.model.last_token)
 
     @rule(name=gates, until=st.sampled_from([1, 1000, LONGEST_PAUSE_MS, None]), relative=st.booleans())
     def suspend(self, name: str, until: int | None, relative: bool) -> None:
@@ -503,6 +532,9 @@ class Machine(RuleBasedStateMachine):
             room = gate.room(self.now_ms)
             assert state.in_flight == gate.in_flight >= 0
             assert state.capacity == (None if room == float("inf") else room)
+            quota = state.gate.quota
+            shown = (_plain(state.gate.rate), state.gate.concurrency, None if quota is None else quota.left)
+            assert shown == (gate.rate, gate.limit, gate.left)
 
 
 @pytest.mark.timeout(120)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import UNSET, Struct, UnsetType, field
 
 from postroad.queue.audit import STEP
 from postroad.queue.codec import MAX_JOBS
@@ -28,11 +28,15 @@ class Rate(Struct, frozen=True, kw_only=True):
             raise ValueError(f"{self} admits nothing: count, per_ms and burst start above 0; to stop, pause")
 
 
-class Quota(Struct, frozen=True, kw_only=True):
-    """``left`` more jobs until ``until_ms``. After that time the quota limits nothing."""
+class Quota(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """``left`` more jobs until ``until_ms``. After that time the quota limits nothing.
+
+    ``size``: number of jobs that ``left`` was counted down from, if whoever set the quota recorded it.
+    """
 
     left: int
     until_ms: int
+    size: int | None = None
 
 
 class Gate(Struct, frozen=True, kw_only=True):
@@ -64,23 +68,36 @@ class GateState(Struct, frozen=True, kw_only=True):
     owner: str = ""
 
 
-def limits_of(gate: Gate, *, only: bool = False, owner: str = "") -> bytes:
-    """Encode the limits of a gate for the script ``set_gate``. ``only``: absent limits are kept, not removed."""
-    limits: dict[str, float | str] = {}
-    if owner:
-        limits["owner"] = owner
-    if only:
-        limits["only"] = 1
-    if gate.rate is not None:
+def encode_changes(
+    *,
+    rate: Rate | UnsetType | None = UNSET,
+    concurrency: int | UnsetType | None = UNSET,
+    quota: Quota | UnsetType | None = UNSET,
+    owner: str | UnsetType = UNSET,
+    paused_until_ms: int | None = None,
+) -> bytes:
+    """Encode changes of a gate for the script ``update_gate``: UNSET keeps a limit, None or an empty owner removes it.
+
+    ``paused_until_ms`` None keeps the pause.
+    """
+    changes: dict[str, float | str] = {}  # False removes a field.
+    if rate is None:
+        changes |= dict.fromkeys(("count", "per_us", "burst"), False)
+    elif rate is not UNSET:
         # The scripts count in microseconds.
-        limits |= {"count": gate.rate.count, "per_us": gate.rate.per_ms * 1000, "burst": gate.rate.burst}
-    if gate.concurrency is not None:
-        limits["limit"] = gate.concurrency
-    if gate.quota is not None:
-        limits |= {"left": gate.quota.left, "quota_ms": gate.quota.until_ms}
-    if gate.paused_until_ms is not None:
-        limits["paused_ms"] = gate.paused_until_ms
-    return msgspec.msgpack.encode(limits)
+        changes |= {"count": rate.count, "per_us": rate.per_ms * 1000, "burst": rate.burst}
+    if concurrency is not UNSET:
+        changes["limit"] = False if concurrency is None else concurrency
+    if quota is None:
+        changes |= dict.fromkeys(("left", "quota_ms", "quota_size"), False)
+    elif quota is not UNSET:
+        size = False if quota.size is None else quota.size
+        changes |= {"left": quota.left, "quota_ms": quota.until_ms, "quota_size": size}
+    if owner is not UNSET:
+        changes["owner"] = owner or False
+    if paused_until_ms is not None:
+        changes["paused_ms"] = paused_until_ms
+    return msgspec.msgpack.encode(changes)
 
 
 class StoredGate(Struct, frozen=True, kw_only=True):
@@ -97,6 +114,7 @@ class StoredGate(Struct, frozen=True, kw_only=True):
     limit: float | None = None
     left: float | None = None
     quota_ms: float | None = None
+    quota_size: float | None = None
     paused_ms: float | None = None
     paused_since_ms: float | None = None
     rate_used: float = 0
@@ -109,7 +127,8 @@ class StoredGate(Struct, frozen=True, kw_only=True):
         if self.count is not None and self.per_us is not None and self.burst is not None:
             rate = Rate(count=self.count, per_ms=int(self.per_us / 1000), burst=int(self.burst))
         if self.left is not None and self.quota_ms is not None:
-            quota = Quota(left=int(self.left), until_ms=int(self.quota_ms))
+            size = None if self.quota_size is None else int(self.quota_size)
+            quota = Quota(left=int(self.left), until_ms=int(self.quota_ms), size=size)
         gate = Gate(
             name=self.name,
             rate=rate,
@@ -150,19 +169,38 @@ class GateOperations:
         Raises:
             UnavailableError: The server does not reply.
         """
-        await self._scripts.set_gate(gate.name, limits_of(gate, owner=owner))
+        changes = encode_changes(
+            rate=gate.rate,
+            concurrency=gate.concurrency,
+            quota=gate.quota,
+            owner=owner,
+            paused_until_ms=gate.paused_until_ms,
+        )
+        await self._scripts.update_gate(gate.name, changes)
 
-    async def set_rate(self, gate: str, rate: Rate) -> None:
-        """Set the rate of a gate. Its other limits and their use are kept.
+    async def update_gate(
+        self,
+        name: str,
+        *,
+        rate: Rate | UnsetType | None = UNSET,
+        concurrency: int | UnsetType | None = UNSET,
+        quota: Quota | UnsetType | None = UNSET,
+        owner: str | UnsetType = UNSET,
+    ) -> None:
+        """Change the limits of a gate that are named. The others, their use and a pause are kept.
 
         Args:
-            gate: Name of the gate.
-            rate: The new rate.
+            name: Name of the gate.
+            rate: The new rate. None removes it.
+            concurrency: The new number of jobs in flight. None removes the limit.
+            quota: The new quota. None removes it.
+            owner: Component that sets the limits. Empty: none.
 
         Raises:
             UnavailableError: The server does not reply.
         """
-        await self._scripts.set_gate(gate, limits_of(Gate(name=gate, rate=rate), only=True))
+        changes = encode_changes(rate=rate, concurrency=concurrency, quota=quota, owner=owner)
+        await self._scripts.update_gate(name, changes)
 
     async def gates(self) -> list[GateState]:
         """Return every gate that was set, or that a lane names, sorted by name.

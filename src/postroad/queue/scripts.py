@@ -133,8 +133,8 @@ class Scripts:
     async def reap(self, limit: int) -> list[int]:
         return cast("list[int]", await self._run("reap", limit))
 
-    async def set_gate(self, name: str, limits: bytes) -> None:
-        await self._run("set_gate", name, limits)
+    async def update_gate(self, name: str, changes: bytes) -> None:
+        await self._run("update_gate", name, changes)
 
     async def pause_gate(self, name: str, until_ms: int) -> None:
         await self._run("pause_gate", name, until_ms)

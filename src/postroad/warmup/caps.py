@@ -171,7 +171,7 @@ class CapKeeper:
         for name, gate in wanted.items():
             rate = other_pace(gate, _gate_of(states, name))
             if rate is not None:
-                await self._queue.set_rate(name, rate)
+                await self._queue.update_gate(name, rate=rate)
         if wrong:
             used = await asyncio.to_thread(self._count_used, {each.name: each for each in wrong.values()}, now)
             for name, identity in wrong.items():
@@ -205,8 +205,7 @@ class CapKeeper:
         # The ledger may be behind the queue, and the queue may have forgotten: the larger number is nearer.
         used = max(counted, used_up(self._gate(name, identity, cap, 0, now), state))
         gate = self._gate(name, identity, cap, used, now)
-        concurrency = state.concurrency if state is not None else None  # Somebody else's, and no matter of ours.
-        await self._queue.set_gate(Gate(name=gate.name, rate=gate.rate, quota=gate.quota, concurrency=concurrency))
+        await self._queue.update_gate(gate.name, rate=gate.rate, quota=gate.quota)
 
     def _gate(self, name: str, identity: Identity, cap: Cap, used: int, now: datetime) -> Gate:
         return cap_gate(name, identity, cap, used=used, now=now)

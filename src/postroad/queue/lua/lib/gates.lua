@@ -56,9 +56,10 @@ function q.show_gate(name)
   local n = q.capacity(gate)
   local wake = tonumber(call('ZSCORE', keys.wake, name) or nil)
   shown.name = name
-  local noted = call('HMGET', base .. 'gate:' .. name, 'paused_since_ms', 'owner')
+  local noted = call('HMGET', base .. 'gate:' .. name, 'paused_since_ms', 'owner', 'quota_size')
   shown.paused_since_ms = tonumber(noted[1] or nil)
   shown.owner = noted[2] or ''
+  shown.quota_size = tonumber(noted[3] or nil)
   if gate.count then shown.rate_used = math.max(gate.tat - now_us, 0) / (gate.burst * gate.interval) end
   shown.room = n == INF and -1 or n
   shown.wake_ms = (wake and wake < INF) and math.max(wake, now_ms) or -1
