@@ -14,7 +14,8 @@ from msgspec import Struct
 
 from postroad.campaign.calendar import Window
 from postroad.delivery.cohorts.breaker import cohort_of
-from postroad.delivery.job import SEND_QUEUE, WARMUP_QUEUE, hold_gate, job_id, read_touch, warmup_gate
+from postroad.delivery.gate_name import GateKind, GateName, kind_of
+from postroad.delivery.job import SEND_QUEUE, WARMUP_QUEUE, job_id, read_touch
 from postroad.errors import DataError, StateError, UsageError
 from postroad.mail.address import normalise_address
 from postroad.parts import Parts
@@ -35,7 +36,7 @@ from postroad.store.touch_lookup import (
     touches_of_address,
 )
 from postroad.store.warmup import newest_days
-from postroad.warmup.caps import PREFIX, Cap, effective, opens_at, providers
+from postroad.warmup.caps import Cap, effective, opens_at, providers
 from postroad.warmup.day import day_of, midnight
 from postroad.warmup.identity import Identity, identities, together
 
@@ -181,7 +182,8 @@ def _facts(parts: Parts, touch: FoundTouch) -> _Facts:
         hashes = (parts.hash_of(touch.address), *parts.hash_of.older(touch.address))
         found = (suppression_of(connection, touch.address, touch.audience_id, hashed) for hashed in hashes)
         suppression = next((one for one in found if one is not None), None)
-        holds = {hold_gate(sender): h.reason for sender, h in open_holds(connection).items() if h.held_at is not None}
+        held = {sender: h for sender, h in open_holds(connection).items() if h.held_at is not None}
+        holds = {str(GateName.hold(sender)): hold.reason for sender, hold in held.items()}
         holds |= {c.gate: f"{c.rule}: {c.reply}" for c in open_changes(connection) if c.suspended}
         return _Facts(
             suppression=suppression,
@@ -324,7 +326,7 @@ def _caps(connection: sa.Connection, parts: Parts) -> dict[str, _WarmupCap]:
     names = [identity.name for group in groups for identity in group]
     newest = {(row.identity, row.provider): row for row in newest_days(connection, names)} if names else {}
     return {
-        warmup_gate(provider, group[0].name): _WarmupCap(group[0], effective(group, provider, newest))
+        str(GateName.warmup(provider, group[0].name)): _WarmupCap(group[0], effective(group, provider, newest))
         for group in groups
         for provider in providers()
     }
@@ -343,7 +345,8 @@ def _real_end(state: GateState, caps: Mapping[str, _WarmupCap], now: datetime) -
 
 
 def _is_used_up(state: GateState) -> bool:
-    return state.gate.name.startswith(PREFIX) and state.gate.quota is not None and state.gate.quota.left <= 0
+    quota = state.gate.quota
+    return quota is not None and quota.left <= 0 and kind_of(state.gate.name) is GateKind.WARMUP
 
 
 def _warmup_words(state: GateState, caps: Mapping[str, _WarmupCap], now: datetime) -> str:

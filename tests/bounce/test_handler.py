@@ -14,6 +14,7 @@ from postroad.bounce.intake import LANE, Intake, ProcessBounce, encode_job
 from postroad.bounce.report import Envelope
 from postroad.clock import SystemClock
 from postroad.delivery.control import follow_ledger
+from postroad.delivery.gate_name import Receiver
 from postroad.delivery.job import job_id, lane_of
 from postroad.errors import UnavailableError
 from postroad.mail.token import TokenSigner
@@ -24,7 +25,9 @@ from postroad.store.ledger import TouchState
 from tests.bounce import mails
 from tests.bounce.house import House
 
-SEND_LANE = lane_of(sender="a@example.com", provider="other", campaign="spring", route="relay", job_class="bulk")
+SEND_LANE = lane_of(
+    sender="a@example.com", receiver=Receiver("other"), campaign="spring", route="relay", job_class="bulk"
+)
 
 
 @pytest.fixture

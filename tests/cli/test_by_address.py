@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from postroad.delivery.gate_name import Receiver
 from postroad.delivery.job import SEND_QUEUE, job_id, lane_of
 from postroad.embedded import stop_redis
 from postroad.parts import open_parts
@@ -35,7 +36,7 @@ def touches(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
                 for state in (TouchState.QUEUED, TouchState.DEAD, TouchState.UNKNOWN, TouchState.ACCEPTED):
                     campaign, (step,) = add_campaign(connection, name=state.value)
                     found[state] = job_id(add_touch(connection, campaign, step, state, recipient_id=recipient))
-            lane = lane_of(sender=ADA, provider="google", campaign="queued", route="relay", job_class="bulk")
+            lane = lane_of(sender=ADA, receiver=Receiver("google"), campaign="queued", route="relay", job_class="bulk")
             due = Job(id=found[TouchState.QUEUED], payload=b"", due_ms=4_000_000_000_000)
             await (await parts.queue(SEND_QUEUE)).enqueue(lane, [due])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from postroad.clock import SystemClock
+from postroad.delivery.gate_name import Receiver
 from postroad.delivery.job import job_id, lane_of
 from postroad.delivery.record import Recorder
 from postroad.queue import ClaimedJob, Job, Lane, Queue
@@ -15,7 +16,9 @@ from tests.store.rows import add_campaign, add_touch, touch_row
 
 
 def lane(campaign: str = "spring") -> Lane:
-    return lane_of(sender="a@example.com", provider="other", campaign=campaign, route="relay", job_class="bulk")
+    return lane_of(
+        sender="a@example.com", receiver=Receiver("other"), campaign=campaign, route="relay", job_class="bulk"
+    )
 
 
 def recorder(engine: sa.Engine, queue: Queue) -> Recorder:

@@ -17,7 +17,8 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from postroad.delivery.admit import Admission
-from postroad.delivery.job import decode_job, provider_gate, shared_gate
+from postroad.delivery.gate_name import GateName, Receiver
+from postroad.delivery.job import decode_job
 from postroad.delivery.opening import open_delivery
 from postroad.delivery.provider_lookup import Providers
 from postroad.delivery.record import Recorder
@@ -179,7 +180,7 @@ class World:
     def _counted(self, deliver: Callable[[Lease], Awaitable[Verdict]]) -> Callable[[Lease], Awaitable[Verdict]]:
         async def handle(lease: Lease) -> Verdict:
             job = decode_job(lease.job.payload)
-            who = f"{job.provider}/{job.tables}" if job.tables else job.provider
+            who = str(job.receiver)
             self.at_once[who] += 1
             self.most_at_once[who] = max(self.most_at_once[who], self.at_once[who])
             try:
@@ -240,15 +241,15 @@ async def test_one_that_says_too_fast_is_given_time_and_the_other_is_not_held(wo
     await world.until(lambda: not any(world.at_once.values()))
     # Yahoo took some, and the sender goes slower there, and nowhere else.
     assert len(world.accepted(YAHOO)) == 8
-    at_yahoo = provider_gate(SENDER, "yahoo")
+    at_yahoo = str(GateName.at_receiver(SENDER, Receiver("yahoo")))
     assert {(change.gate, change.rule) for change in world.log()} == {(at_yahoo, "pace")}
     assert TOO_FAST in world.log()[-1].reply
     slowed = await world.gate(at_yahoo)
     assert slowed.rate is not None
     assert slowed.rate.count / slowed.rate.per_ms < 100 / 1000
     assert slowed.concurrency in (1, 3)
-    free = await world.gate(provider_gate(SENDER, "google"))
-    assert (free.concurrency, (await world.gate(shared_gate("google"))).concurrency) == (3, 5)
+    free = await world.gate(str(GateName.at_receiver(SENDER, Receiver("google"))))
+    assert (free.concurrency, (await world.gate(str(GateName.provider("google")))).concurrency) == (3, 5)
     assert free.paused_until_ms is None
 
     yahoo.use([])
@@ -273,7 +274,7 @@ async def test_a_site_that_the_file_names_has_a_gate_that_all_workers_keep_to(wo
     # Both domains together, in both workers; the other receiver's mail went beside it.
     assert world.most_at_once["other/site.mx.small.net"] == 1
     assert 1 < world.most_at_once["yahoo"] <= 6
-    gate = await world.gate(provider_gate(SENDER, "other/site.mx.small.net"))
+    gate = await world.gate(str(GateName.at_receiver(SENDER, Receiver("other", site="mx.small.net"))))
     assert gate.rate is not None
     assert (gate.rate.count, gate.rate.per_ms, gate.concurrency) == (20, 1000, 1)
 
@@ -314,5 +315,5 @@ async def test_no_rule_meets_what_no_receiver_said(world: World) -> None:
     await world.submit(["gone@shop.net"], settings, resolver)
     await world.until(lambda: bool(world.log()), step_ms=1)
     [change] = world.log()
-    assert (change.rule, change.gate) == ("anything", provider_gate(SENDER, "yahoo"))
+    assert (change.rule, change.gate) == ("anything", str(GateName.at_receiver(SENDER, Receiver("yahoo"))))
     assert "No such user" in change.reply

@@ -23,7 +23,7 @@ from postroad.delivery.dns_health import (
     senders_to_check,
     shut_gates,
 )
-from postroad.delivery.job import hold_gate, sender_gate
+from postroad.delivery.gate_name import GateName
 from postroad.dns.finding import Code, Finding, Verdict, found
 from postroad.dns.health import HealthReport
 from postroad.mail.dkim import Algorithm, generate_key
@@ -169,11 +169,11 @@ async def test_a_sender_that_is_held_is_not_claimed_and_others_pauses_stay(engin
     checked(engine, 0, BAD, settings=DnsHealthSettings(grace_ms=0))
     await follow_holds(engine, queue)
     assert await claimed(queue) == []
-    await queue.pause_gate(sender_gate(SENDER), None)  # a receiver said 5.7.26, or a person paused it
+    await queue.pause_gate(str(GateName.sender(SENDER)), None)  # a receiver said 5.7.26, or a person paused it
     checked(engine, 6, GOOD)
     await follow_holds(engine, queue)
     assert await claimed(queue) == []
-    await queue.resume_gate(sender_gate(SENDER))
+    await queue.resume_gate(str(GateName.sender(SENDER)))
     assert await claimed(queue) == ["1"]
 
 
@@ -182,7 +182,7 @@ async def test_a_queue_that_forgot_is_told_again(engine: sa.Engine, queue: Queue
     await control.rebuild(engine, queue, recorder(engine, queue), expire_ms=1, now=NOW)
     await queue.enqueue(lane(), [Job(id="1", payload=b"")])
     assert await claimed(queue) == []
-    await queue.resume_gate(hold_gate(SENDER))
+    await queue.resume_gate(str(GateName.hold(SENDER)))
     await shut_gates(engine, queue)
     assert await claimed(queue) == []
 

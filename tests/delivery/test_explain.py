@@ -12,7 +12,8 @@ import pytest
 import sqlalchemy as sa
 
 from postroad.delivery import control
-from postroad.delivery.job import DeliveryNote, encode_note, hold_gate, job_id, lane_of, sender_gate, warmup_gate
+from postroad.delivery.gate_name import GateName, Receiver
+from postroad.delivery.job import DeliveryNote, encode_note, job_id, lane_of
 from postroad.explain import TouchExplanation, explain_touch, find_touches, touch_ids
 from postroad.parts import Parts, open_parts
 from postroad.queue import ClaimedJob, Dead, Defer, Done, Gate, Job, Queue, Quota, Rate, Retry, Uncertain
@@ -46,7 +47,7 @@ route = "relay"
 [senders.news.warmup]
 zone = "Europe/Berlin"
 """
-GOOGLE = warmup_gate("google", NEWS)
+GOOGLE = str(GateName.warmup("google", NEWS))
 
 
 class Scene:
@@ -70,7 +71,7 @@ class Scene:
     async def enqueue(self, *, due: datetime = MORNING, warm: bool = False) -> None:
         lane = lane_of(
             sender=NEWS,
-            provider="google",
+            receiver=Receiver("google"),
             campaign="spring",
             route="relay",
             job_class="bulk",
@@ -155,24 +156,25 @@ async def _paused_campaign(scene: Scene) -> None:
 
 
 async def _rate(scene: Scene) -> None:
-    await scene.queue.set_gate(Gate(name=sender_gate(NEWS), rate=Rate(count=1, per_ms=3_600_000)))
+    await scene.queue.set_gate(Gate(name=str(GateName.sender(NEWS)), rate=Rate(count=1, per_ms=3_600_000)))
     await _one_goes_first(scene)
 
 
 async def _one_goes_first(scene: Scene) -> None:
-    lane = lane_of(sender=NEWS, provider="google", campaign="spring", route="relay", job_class="bulk")
+    lane = lane_of(sender=NEWS, receiver=Receiver("google"), campaign="spring", route="relay", job_class="bulk")
     await scene.queue.enqueue(lane, [Job(id="999999", payload=b"")])
     await scene.queue.claim("w", want=1, lease_ms=10**9, nonce="first")
     await scene.enqueue()
 
 
 async def _quota(scene: Scene) -> None:
-    await scene.queue.set_gate(Gate(name=sender_gate(NEWS), quota=Quota(left=0, until_ms=ms(MORNING + 3 * HOUR))))
+    quota = Quota(left=0, until_ms=ms(MORNING + 3 * HOUR))
+    await scene.queue.set_gate(Gate(name=str(GateName.sender(NEWS)), quota=quota))
     await scene.enqueue()
 
 
 async def _concurrency(scene: Scene) -> None:
-    await scene.queue.set_gate(Gate(name=sender_gate(NEWS), concurrency=1))
+    await scene.queue.set_gate(Gate(name=str(GateName.sender(NEWS)), concurrency=1))
     await _one_goes_first(scene)
 
 
@@ -238,7 +240,7 @@ async def _dns_hold(scene: Scene) -> None:
     hold = SenderHold(sender=NEWS, reason="SPF fails", failing_since=MORNING, held_at=MORNING)
     with write(scene.parts.engine) as connection:
         put_hold(connection, hold)
-    await scene.queue.pause_gate(hold_gate(NEWS), None)
+    await scene.queue.pause_gate(str(GateName.hold(NEWS)), None)
 
 
 async def _shaped(scene: Scene) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from postroad.delivery.job import QUEUE_GATE, SEND_QUEUE, sender_gate
+from postroad.delivery.gate_name import QUEUE_GATE, GateName
+from postroad.delivery.job import SEND_QUEUE
 from postroad.delivery.limits import gates_of, restore_limits, set_limits
 from postroad.queue import Gate, Queue, Rate
 from postroad.settings import Settings
@@ -31,30 +32,30 @@ async def rates(queue: Queue) -> dict[str, Rate | None]:
 
 async def test_a_rate_that_leaves_the_settings_leaves_the_queue(queue: Queue) -> None:
     await start_worker(queue, settings(ada="1/1m", bob="2/1m"))
-    assert (await rates(queue))[sender_gate(ADA)] is not None
+    assert (await rates(queue))[str(GateName.sender(ADA))] is not None
     await start_worker(queue, settings(bob="2/1m"))
     found = await rates(queue)
-    assert found[sender_gate(ADA)] is None
-    assert found[sender_gate(BOB)] is not None
-    assert found[QUEUE_GATE] is not None
+    assert found[str(GateName.sender(ADA))] is None
+    assert found[str(GateName.sender(BOB))] is not None
+    assert found[str(QUEUE_GATE)] is not None
 
 
 async def test_a_rate_that_was_set_by_hand_stays(queue: Queue) -> None:
     by_hand = Rate(count=7, per_ms=60_000)
     await start_worker(queue, settings(ada="1/1m"))
-    await queue.set_gate(Gate(name=sender_gate(ADA), rate=by_hand))
-    await queue.set_gate(Gate(name=sender_gate(BOB), rate=by_hand))
+    await queue.set_gate(Gate(name=str(GateName.sender(ADA)), rate=by_hand))
+    await queue.set_gate(Gate(name=str(GateName.sender(BOB)), rate=by_hand))
     await start_worker(queue, settings())
     found = await rates(queue)
-    assert found[sender_gate(ADA)] == by_hand
-    assert found[sender_gate(BOB)] == by_hand
+    assert found[str(GateName.sender(ADA))] == by_hand
+    assert found[str(GateName.sender(BOB))] == by_hand
 
 
 async def test_a_pause_stays_when_the_rate_leaves(queue: Queue) -> None:
     await start_worker(queue, settings(ada="1/1m"))
-    await queue.pause_gate(sender_gate(ADA), None)
+    await queue.pause_gate(str(GateName.sender(ADA)), None)
     await start_worker(queue, settings())
-    (state,) = [state for state in await queue.gates() if state.gate.name == sender_gate(ADA)]
+    (state,) = [state for state in await queue.gates() if state.gate.name == str(GateName.sender(ADA))]
     assert state.gate.rate is None
     assert state.gate.paused_until_ms is not None
 
@@ -64,4 +65,4 @@ async def test_limits_that_are_restored_belong_to_the_settings(queue: Queue) -> 
     gates = gates_of(said, said.queue(SEND_QUEUE))
     assert await restore_limits(queue, gates) == len(gates)
     await start_worker(queue, settings())
-    assert (await rates(queue))[sender_gate(ADA)] is None
+    assert (await rates(queue))[str(GateName.sender(ADA))] is None

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from postroad.clock import SystemClock
 from postroad.delivery.control import cancel, missing_jobs, pause, rebuild, resume
-from postroad.delivery.job import decode_job, receiver_of
+from postroad.delivery.job import decode_job
 from postroad.delivery.provider_lookup import Providers
 from postroad.delivery.record import Recorder
 from postroad.delivery.shaping.file import Shaping, read_shaping
@@ -70,7 +70,7 @@ async def lanes_of(
     found: dict[str, set[str]] = defaultdict(set)
     for job in (await queue.claim("w", want=10_000, lease_ms=60_000, nonce="n")).jobs:
         message = decode_job(job.payload)
-        found[receiver_of(message.provider, message.tables)].add(message.address.partition("@")[2])
+        found[str(message.receiver)].add(message.address.partition("@")[2])
     return dict(found)
 
 

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-from postroad.delivery.job import SEND_QUEUE, provider_gate, sender_gate
+from postroad.delivery.gate_name import GateName, Receiver
+from postroad.delivery.job import SEND_QUEUE
 from postroad.parts import Parts
 from postroad.store.dns_report import SenderHold, put_hold
 from postroad.store.engine import write
@@ -28,7 +29,7 @@ def test_senders_that_may_send_are_ok(doctor: Doctor) -> None:
 
 def test_sender_that_is_paused_until_it_is_resumed_is_red(doctor: Doctor, change: Change) -> None:
     async def pause(parts: Parts) -> None:
-        await (await parts.queue(SEND_QUEUE)).pause_gate(sender_gate(SENDER), None)
+        await (await parts.queue(SEND_QUEUE)).pause_gate(str(GateName.sender(SENDER)), None)
 
     change(pause)
     check = doctor()[f"sender {SENDER}"]
@@ -40,7 +41,7 @@ def test_sender_that_is_paused_until_it_is_resumed_is_red(doctor: Doctor, change
 def test_pause_that_ends_by_itself_is_a_warning(doctor: Doctor, change: Change) -> None:
     async def pause(parts: Parts) -> None:
         queue = await parts.queue(SEND_QUEUE)
-        await queue.pause_gate(provider_gate(SENDER, "google"), parts.clock.now_ms() + 3_600_000)
+        await queue.pause_gate(str(GateName.at_receiver(SENDER, Receiver("google"))), parts.clock.now_ms() + 3_600_000)
         await queue.pause_gate("provider:yahoo", parts.clock.now_ms() - 1)
 
     change(pause)

@@ -11,7 +11,8 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from postroad.delivery.job import SEND_QUEUE, hold_gate
+from postroad.delivery.gate_name import GateName
+from postroad.delivery.job import SEND_QUEUE
 from postroad.embedded import ensure_redis, stop_redis
 from postroad.local.prefect import PrefectServer
 from postroad.queue import Queue
@@ -58,7 +59,7 @@ async def events(http: httpx.AsyncClient, prefix: str) -> list[dict[str, Any]]:
 async def is_shut(state_dir: Path) -> bool:
     async with Queue.open(ensure_redis(state_dir), SEND_QUEUE) as queue:
         gates = {state.gate.name: state.gate for state in await queue.gates()}
-    gate = gates.get(hold_gate(SENDER))
+    gate = gates.get(str(GateName.hold(SENDER)))
     return gate is not None and gate.paused_until_ms is not None
 
 

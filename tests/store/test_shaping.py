@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
+from postroad.delivery.gate_name import Receiver
 from postroad.delivery.shaping.file import MAX_COLUMN
 from postroad.delivery.shaping.limits import Scope
 from postroad.dns.providers import MAX_SITE
@@ -15,8 +16,7 @@ from postroad.store.shaping import ShapingChange, add_change, count_reply, open_
 NOW = datetime(2026, 11, 24, 9, tzinfo=UTC)
 LONGEST = Scope(
     sender="a" * 308 + "@example.com",
-    provider="p" * MAX_COLUMN,
-    tables=f"site.{'s' * MAX_SITE}/domain.{'d' * MAX_SITE}",
+    receiver=Receiver("p" * MAX_COLUMN, "s" * MAX_SITE, "d" * MAX_SITE),
 )
 RULE = "r" * MAX_COLUMN
 

@@ -9,7 +9,8 @@ from itertools import count
 import pytest
 import sqlalchemy as sa
 
-from postroad.delivery.job import job_id, lane_of, warmup_gate
+from postroad.delivery.gate_name import GateName, Receiver
+from postroad.delivery.job import job_id, lane_of
 from postroad.delivery.submit import submit_due
 from postroad.queue import Done, Gate, Job, Lane, Queue
 from postroad.settings import Settings
@@ -27,7 +28,7 @@ from tests.warmup.conftest import NEWS, OFFERS, SETTINGS, Load, Mail
 
 MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 MORNING = datetime(2026, 5, 4, 6, tzinfo=UTC)  # 08:00 in Berlin
-GOOGLE = warmup_gate("google", NEWS)
+GOOGLE = str(GateName.warmup("google", NEWS))
 _ids = count(1)
 
 
@@ -47,7 +48,8 @@ def keeper(settings: Settings, engine: sa.Engine, queue: Queue, clock: HandClock
 
 def lane(settings: Settings, sender: str = NEWS, provider: str = "google") -> Lane:
     warmup = warming(settings)[sender]
-    return lane_of(sender=sender, provider=provider, campaign="spring", route="relay", job_class="bulk", warmup=warmup)
+    to = Receiver(provider)
+    return lane_of(sender=sender, receiver=to, campaign="spring", route="relay", job_class="bulk", warmup=warmup)
 
 
 async def fill(queue: Queue, into: Lane, jobs: int = 300) -> None:
@@ -210,7 +212,7 @@ async def test_jobs_of_a_sender_that_warms_up_wait_behind_its_gates_and_others_d
 ) -> None:
     settings = load(SETTINGS + OFFERS)
     for sender, gates in (
-        (NEWS, {GOOGLE, warmup_gate("google", "example.com")}),
+        (NEWS, {GOOGLE, str(GateName.warmup("google", "example.com"))}),
         ("warm@example.com", set()),
     ):
         with write(engine) as connection:
@@ -237,7 +239,7 @@ async def test_jobs_of_a_sender_that_warms_up_wait_behind_its_gates_and_others_d
 
 @pytest.mark.parametrize("provider", ["mx.rare.example", "other"])
 def test_all_sites_of_no_known_provider_share_a_gate(provider: str) -> None:
-    assert warmup_gate(provider, NEWS) == "warmup:other:news@example.com"
+    assert str(GateName.warmup(provider, NEWS)) == "warmup:other:news@example.com"
 
 
 @pytest.mark.timeout(180)
@@ -280,7 +282,7 @@ async def test_sixty_days_with_an_incident(
     assert sent_by_day[-1] >= 58
 
 
-@pytest.mark.parametrize("name", [GOOGLE, warmup_gate("other", "example.com")])
+@pytest.mark.parametrize("name", [GOOGLE, str(GateName.warmup("other", "example.com"))])
 def test_hours_have_paces_that_differ_and_come_to_the_even_one(settings: Settings, name: str) -> None:
     identity = of_sender(settings, "news")[0]
     hours = [MORNING + timedelta(hours=n) for n in range(12)]

@@ -19,7 +19,8 @@ from postroad.advancing import hand_over
 from postroad.campaign.audience import file_to_import, import_file
 from postroad.campaign.status import summary
 from postroad.cli.work import WORK, Work
-from postroad.delivery.job import SEND_QUEUE, WARMUP_QUEUE, warmup_gate
+from postroad.delivery.gate_name import GateName
+from postroad.delivery.job import SEND_QUEUE, WARMUP_QUEUE
 from postroad.delivery.record import Recorder
 from postroad.errors import ConfigError
 from postroad.parts import Parts, open_parts
@@ -256,7 +257,7 @@ async def test_a_days_mail_goes_by_its_own_queue_within_the_cap_and_is_judged(
     send, seeds = await parts.queue(SEND_QUEUE), await parts.queue(WARMUP_QUEUE)
     clock.advance(2 * 3_600_000)
     await keep_caps(settings, engine=engine, queues=[send, seeds], clock=clock)
-    google = warmup_gate("google", "news@example.com")
+    google = str(GateName.warmup("google", "news@example.com"))
     quotas = []
     for queue in (send, seeds):
         [gate] = [state.gate for state in await queue.gates() if state.gate.name == google]

@@ -8,18 +8,8 @@ from itertools import product
 
 import sqlalchemy as sa
 
-from postroad.delivery.job import (
-    MAIL_QUEUES,
-    QUEUE_GATE,
-    campaign_gate,
-    hold_gate,
-    provider_gate,
-    read_touch,
-    route_gate,
-    sender_gate,
-    shared_gate,
-    warmup_gate,
-)
+from postroad.delivery.gate_name import QUEUE_GATE, GateName, Receiver
+from postroad.delivery.job import MAIL_QUEUES, read_touch
 from postroad.delivery.shaping.show import destinations
 from postroad.errors import StateError, unknown_name
 from postroad.parts import Parts
@@ -78,7 +68,7 @@ async def known_gates(parts: Parts, queue: Queue) -> set[str]:
     The queue makes a gate when the first job waits behind it. One that is to be shut before that is known by the
     settings and the ledger.
     """
-    existing = {state.gate.name for state in await queue.gates()} | {QUEUE_GATE}
+    existing = {state.gate.name for state in await queue.gates()} | {str(QUEUE_GATE)}
     if queue.name not in MAIL_QUEUES:
         return existing
     return existing | await asyncio.to_thread(_implied_gates, parts, existing)
@@ -90,18 +80,19 @@ def _implied_gates(parts: Parts, existing: Iterable[str]) -> set[str]:
         campaigns = campaign_names(connection)
         named = destinations(connection, parts.shaping, existing, [])
     senders |= {sender.address for sender in parts.settings.senders.values()}
-    of_providers = {*providers(), *(destination.provider for destination in named)}
-    receivers = {*of_providers, *(destination.receiver for destination in named)}
+    of_providers = {*providers(), *(receiver.provider for receiver in named)}
+    receivers = {*map(Receiver, of_providers), *named}
     warming = [identity.name for identity in identities(parts.settings)]
-    return {
-        *map(campaign_gate, campaigns),
-        *map(sender_gate, senders),
-        *map(hold_gate, senders),
-        *map(route_gate, parts.settings.routes),
-        *map(shared_gate, of_providers),
-        *(provider_gate(sender, receiver) for sender, receiver in product(senders, receivers)),
-        *(warmup_gate(provider, identity) for provider, identity in product(providers(), warming)),
-    }
+    names = [
+        *map(GateName.campaign, campaigns),
+        *map(GateName.sender, senders),
+        *map(GateName.hold, senders),
+        *map(GateName.route, parts.settings.routes),
+        *map(GateName.provider, of_providers),
+        *(GateName.at_receiver(sender, receiver) for sender, receiver in product(senders, receivers)),
+        *(GateName.warmup(provider, identity) for provider, identity in product(providers(), warming)),
+    ]
+    return set(map(str, names))
 
 
 async def require_jobs(parts: Parts, queue: Queue, ids: Sequence[str]) -> None:

@@ -11,8 +11,9 @@ import typer
 from postroad.cli.options import MAX_NUMBER
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
 from postroad.cli.parts import with_parts
+from postroad.delivery.gate_name import Receiver
 from postroad.delivery.job import SEND_QUEUE
-from postroad.delivery.shaping.show import Destination, Standing, Way, destinations, standing, words
+from postroad.delivery.shaping.show import Standing, Way, destinations, standing, words
 from postroad.errors import unknown_name
 from postroad.parts import Parts
 from postroad.settings import Settings
@@ -106,7 +107,7 @@ def log(
         print_line("nothing was changed yet")
 
 
-def _read(parts: Parts, gates: Sequence[str]) -> tuple[list[ShapingChange], list[Destination]]:
+def _read(parts: Parts, gates: Sequence[str]) -> tuple[list[ShapingChange], list[Receiver]]:
     with read(parts.engine) as connection:
         changes = open_changes(connection)
         return changes, destinations(connection, parts.shaping, gates, changes)

@@ -11,6 +11,7 @@ from typing import assert_never
 
 from postroad.clock import Clock
 from postroad.delivery.destinations import Destinations
+from postroad.delivery.gate_name import Receiver
 from postroad.delivery.outcome import Obstacle, ObstacleError, Pause, of_reply
 from postroad.delivery.shaping.file import Shaping
 from postroad.delivery.shaping.limits import Scope, Terms, terms_of
@@ -56,7 +57,7 @@ class DirectRoute:
     ) -> None:
         self._settings = settings
         self._shaping = shaping  # None: what it says of receivers does not hold here
-        self._terms: dict[tuple[Scope, str | None, str | None], Terms] = {}
+        self._terms: dict[Scope, Terms] = {}
         self._resolver = resolver
         self._policies = policies
         self._pools = pools
@@ -185,11 +186,10 @@ class DirectRoute:
         # Few have tables of their own; all others of a provider are one entry.
         named_site = site if site in self._shaping.site else None
         named_domain = found.domain if found.domain in self._shaping.domain else None
-        scope = Scope(sender=origin.sender or "", provider=provider)
-        terms = self._terms.get((scope, named_site, named_domain))
+        scope = Scope(sender=origin.sender or "", receiver=Receiver(provider, named_site, named_domain))
+        terms = self._terms.get(scope)
         if terms is None:
-            terms = terms_of(settings, self._shaping.limits(scope, site=named_site, domain=named_domain))
-            self._terms[scope, named_site, named_domain] = terms
+            terms = self._terms[scope] = terms_of(settings, self._shaping.limits(scope))
         return terms
 
     async def _send_to(

@@ -17,7 +17,7 @@ from ipaddress import ip_address
 import msgspec
 import sqlalchemy as sa
 
-from postroad.delivery.job import hold_gate
+from postroad.delivery.gate_name import GateKind, GateName
 from postroad.dns.finding import Finding, Verdict, failures, in_words
 from postroad.dns.health import Change, HealthReport, difference
 from postroad.dns.identity import Identity, is_reserved
@@ -28,8 +28,6 @@ from postroad.queue import Queue
 from postroad.settings import DnsHealthSettings, RouteKind, Settings
 from postroad.store.dns_report import DnsReport, SenderHold, keep_report, last_report, lock_sender, open_holds, put_hold
 from postroad.store.engine import read, write
-
-_HOLD = hold_gate("")
 
 
 class Step(StrEnum):
@@ -194,7 +192,7 @@ def held_senders(engine: sa.Engine) -> set[str]:
 async def shut_gates(engine: sa.Engine, queue: Queue) -> None:
     """Shut the gates of senders that are held back. Harmless where they are shut."""
     for sender in sorted(await asyncio.to_thread(held_senders, engine)):
-        await queue.pause_gate(hold_gate(sender), None)
+        await queue.pause_gate(str(GateName.hold(sender)), None)
 
 
 async def follow_holds(engine: sa.Engine, queue: Queue) -> None:
@@ -203,5 +201,6 @@ async def follow_holds(engine: sa.Engine, queue: Queue) -> None:
     shut = [state.gate.name for state in await queue.gates() if state.gate.paused_until_ms is not None]
     held = await asyncio.to_thread(held_senders, engine)
     for name in shut:
-        if name.startswith(_HOLD) and name.removeprefix(_HOLD) not in held:
+        parsed = GateName.parse(name)
+        if parsed is not None and parsed.kind is GateKind.HOLD and parsed.of not in held:
             await queue.resume_gate(name)

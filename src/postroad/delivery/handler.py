@@ -16,13 +16,8 @@ from postroad.campaign.message import StepMessage, step_message
 from postroad.classify.cause import Cause
 from postroad.classify.statement import Speaker
 from postroad.clock import Clock
-from postroad.delivery.job import (
-    DeliveryNote,
-    decode_job,
-    encode_note,
-    route_gate,
-    sender_gate,
-)
+from postroad.delivery.gate_name import GateName
+from postroad.delivery.job import DeliveryNote, decode_job, encode_note
 from postroad.delivery.outcome import (
     SENDER_PAUSE_MS,
     ObstacleError,
@@ -147,7 +142,7 @@ class Delivery:
         except UnsendableError as error:
             outcome, said = Outcome(verdict=Verdict.DEAD, cause="unsendable", blame=error.blame), error.reason
         outcome = self._with_others(outcome, step.sender, receiver_named(job))
-        scope = Scope(sender=step.sender, provider=job.provider, tables=job.tables)
+        scope = Scope(sender=step.sender, receiver=job.receiver)
         if outcome.verdict is Verdict.ACCEPTED:
             self._shaper.accepted(scope)
         elif reply is not None:
@@ -208,9 +203,9 @@ class Delivery:
                     return  # Others failed beside this one; that is one failure of the route.
                 until_ms = now_ms + ROUTE_PAUSE_MS[min(failures, len(ROUTE_PAUSE_MS) - 1)]
                 self._rests[step.route] = (failures + 1, until_ms)
-                gate = route_gate(step.route)
+                gate = str(GateName.route(step.route))
             case Pause.SENDER:
-                gate, until_ms = sender_gate(step.sender), FOREVER_MS
+                gate, until_ms = str(GateName.sender(step.sender)), FOREVER_MS
             case Pause.SENDER_AT_PROVIDER if scope.known_as == TAIL:
                 return  # One of many hosts: when several say so, a rule of the shaping acts.
             case Pause.SENDER_AT_PROVIDER:

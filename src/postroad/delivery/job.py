@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from postroad.dns.providers import OTHER, provider_table
+from postroad.delivery.gate_name import QUEUE_GATE, GateName, Receiver
 from postroad.errors import Blame, UsageError
 from postroad.queue import JobClass, Lane
 from postroad.store.campaign import Campaign
@@ -40,6 +40,13 @@ class SendMessage(msgspec.Struct, frozen=True, kw_only=True, tag="send.v1", omit
     """Tables of shaping.toml that give its site or domain a pace of its own: `site.mx.example.net`; empty: none."""
     sender_id: int = 0
     """Who sends it in place of its campaign's sender; 0: nobody."""
+
+    @property
+    def receiver(self) -> Receiver:
+        """Whose limits hold for it."""
+        if not self.tables:
+            return Receiver(self.provider)
+        return Receiver.parse(f"{self.provider}/{self.tables}") or Receiver(self.provider)
 
 
 class DeliveryNote(msgspec.Struct, frozen=True, kw_only=True, tag="delivery.v1", omit_defaults=True):
@@ -86,73 +93,29 @@ def read_touch(text: str) -> int:
     return int(text)
 
 
-def sender_gate(sender: str) -> str:
-    """Name of the gate that limits one sender."""
-    return f"sender:{sender}"
-
-
-def hold_gate(sender: str) -> str:
-    """Name of the gate that is shut while a sender's domain fails; what else pauses the sender has gates of its own."""
-    return f"hold:{sender}"
-
-
-def receiver_of(provider: str, tables: str = "") -> str:
-    """Name of whose limits hold together: a provider, or a site or domain behind it that shaping.toml gives a pace."""
-    return f"{provider}/{tables}" if tables else provider
-
-
-def provider_gate(sender: str, receiver: str) -> str:
-    """Name of the gate that limits one sender at one receiver."""
-    return f"provider:{receiver}:{sender}"
-
-
-def shared_gate(provider: str) -> str:
-    """Name of the gate that limits all senders together at one mailbox provider."""
-    return f"provider:{provider}"
-
-
-def route_gate(route: str) -> str:
-    """Name of the gate that limits one route."""
-    return f"route:{route}"
-
-
-def warmup_gate(provider: str, identity: str) -> str:
-    """Name of the gate that holds an identity to its warmup's cap at one mailbox provider."""
-    return f"warmup:{provider if provider in provider_table().names else OTHER}:{identity}"
-
-
-def campaign_gate(campaign: str) -> str:
-    """Name of the gate that limits one campaign."""
-    return f"campaign:{campaign}"
-
-
-QUEUE_GATE = "queue"
-
-
 def lane_of(
     *,
     sender: str,
-    provider: str,
+    receiver: Receiver,
     campaign: str,
     route: str,
     job_class: str,
-    tables: str = "",
     warmup: Sequence[str] = (),
 ) -> Lane:
     """Lane of the touches of one campaign that are limited alike. ``warmup``: identities of its sender that warm up."""
-    receiver = receiver_of(provider, tables)
+    gates = (
+        GateName.campaign(campaign),
+        GateName.hold(sender),
+        GateName.sender(sender),
+        GateName.at_receiver(sender, receiver),
+        GateName.provider(receiver.provider),
+        *(GateName.warmup(receiver.provider, identity) for identity in warmup),
+        GateName.route(route),
+        QUEUE_GATE,
+    )
     return Lane(
         name=f"{sender} {receiver} {campaign}",
-        gates=(
-            campaign_gate(campaign),
-            hold_gate(sender),
-            sender_gate(sender),
-            provider_gate(sender, receiver),
-            shared_gate(provider),
-            *(warmup_gate(provider, identity) for identity in warmup),
-            route_gate(route),
-            QUEUE_GATE,
-        ),
+        gates=tuple(map(str, gates)),
         job_class=JobClass(job_class),
         group=campaign,
     )

@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from postroad.clock import Clock
-from postroad.delivery.job import QUEUE_GATE, sender_gate
+from postroad.delivery.gate_name import QUEUE_GATE, GateName
 from postroad.errors import UnavailableError
 from postroad.queue import Gate, Queue, Rate
 from postroad.settings import QueueSettings, Settings
@@ -23,8 +23,8 @@ def gates_of(settings: Settings, limits: QueueSettings) -> list[Gate]:
     """Gates of the queue and its senders. A sender without a rate has none: what an operator set by hand stands."""
     limited = [sender for sender in settings.senders.values() if sender.rate is not None]
     return [
-        Gate(name=QUEUE_GATE, rate=gate_rate(limits.rate, limits.burst)),
-        *(Gate(name=sender_gate(sender.address), rate=gate_rate(sender.rate, None)) for sender in limited),
+        Gate(name=str(QUEUE_GATE), rate=gate_rate(limits.rate, limits.burst)),
+        *(Gate(name=str(GateName.sender(sender.address)), rate=gate_rate(sender.rate, None)) for sender in limited),
     ]
 
 

@@ -12,10 +12,11 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 import sqlalchemy as sa
 
+from postroad.delivery.gate_name import Receiver
 from postroad.delivery.job import SendMessage, encode_job, job_id, lane_of, queue_of
 from postroad.delivery.provider_lookup import Providers
 from postroad.delivery.shaping.file import Shaping
@@ -206,13 +207,14 @@ async def enqueue_touches(
     A touch expires ``expire_ms`` after it is due, or after ``since_ms`` where that is later.
     """
     busy = _busy_sites(rows)
-    receivers: dict[str, Receiver] = {}
-    lanes: dict[tuple[int, str, str], list[Job]] = defaultdict(list)
+    receivers: dict[str, tuple[Receiver, str]] = {}
+    lanes: dict[tuple[int, Receiver], list[Job]] = defaultdict(list)
     for touch_id, step_id, due_at, next_at, address, attributes, zone, known, known_site, sender_id in rows:
         domain = domain_of(address)
-        receiver = receivers.get(domain)
-        if receiver is None:
-            receiver = receivers[domain] = _receiver(domain, known, known_site, plan.shaping, busy)
+        found = receivers.get(domain)
+        if found is None:
+            found = receivers[domain] = _receiver(domain, known, known_site, plan.shaping, busy)
+        receiver, site = found
         message = SendMessage(
             touch_id=touch_id,
             step_id=step_id,
@@ -220,12 +222,12 @@ async def enqueue_touches(
             fields={name: str(attributes[name]) for name in plan.fields[step_id] if name in attributes},
             zone=zone or "",
             provider=receiver.provider,
-            site=receiver.site,
+            site=site,
             tables=receiver.tables,
             sender_id=sender_id,
         )
         due_ms = epoch_ms(due_at)
-        lanes[sender_id, receiver.provider, receiver.tables].append(
+        lanes[sender_id, receiver].append(
             Job(
                 id=job_id(touch_id),
                 payload=encode_job(message),
@@ -236,7 +238,7 @@ async def enqueue_touches(
     # One is packed while the server is at another; each under way is a connection.
     free = asyncio.Semaphore(LANES_AT_ONCE)
 
-    async def put(whose: tuple[int, str, str], jobs: list[Job]) -> None:
+    async def put(whose: tuple[int, Receiver], jobs: list[Job]) -> None:
         async with free:
             await queue.enqueue(_lane(plan, *whose), jobs)
 
@@ -245,31 +247,22 @@ async def enqueue_touches(
             raise outcome
 
 
-def _lane(plan: SubmitPlan, sender_id: int, provider: str, tables: str) -> Lane:
+def _lane(plan: SubmitPlan, sender_id: int, receiver: Receiver) -> Lane:
     carrier = plan.senders[sender_id]
     return lane_of(
         sender=carrier.address,
-        provider=provider,
+        receiver=receiver,
         campaign=plan.campaign.name,
         route=carrier.route,
         job_class=plan.campaign.job_class,
         warmup=carrier.warmup,
-        tables=tables,
     )
-
-
-class Receiver(NamedTuple):
-    """Whose limits hold for a domain: see `SendMessage`."""
-
-    provider: str
-    site: str
-    tables: str
 
 
 def _receiver(
     domain: str, known: str | None, known_site: str | None, shaping: Shaping | None, busy: set[str]
-) -> Receiver:
-    """As everybody knows, else as DNS said last, else nobody's."""
+) -> tuple[Receiver, str]:
+    """Return whose limits hold for a domain, and its site: as everybody knows, else as DNS said last, else its own."""
     famous = provider_table().of_domain(domain)
     if famous is not None:
         provider = site = famous
@@ -277,8 +270,9 @@ def _receiver(
         provider, site = known, known_site
     else:
         provider, site = OTHER, domain
-    tables = shaping.paced_by(site, domain) if shaping is not None else ""
-    return Receiver(site if provider == OTHER and not tables and site in busy else provider, site, tables)
+    receiver = shaping.receiver_of(provider, site, domain) if shaping is not None else Receiver(provider)
+    of_its_own = provider == OTHER and receiver == Receiver(OTHER) and site in busy
+    return Receiver(site) if of_its_own else receiver, site
 
 
 def _busy_sites(rows: Sequence[sa.Row[Any]]) -> set[str]:

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-from postroad.delivery.job import QUEUE_GATE, SEND_QUEUE, hold_gate, sender_gate
+from postroad.delivery.gate_name import GateKind, GateName
+from postroad.delivery.job import SEND_QUEUE
 from postroad.doctor.check import Check
 from postroad.doctor.context import Context
 from postroad.errors import PostroadError
@@ -36,7 +37,7 @@ async def check_senders(context: Context) -> Sequence[Check]:
         )
         for sender, why in sorted(holds.items())
     ]
-    held = {hold_gate(sender) for sender in holds}
+    held = {str(GateName.hold(sender)) for sender in holds}
     checks += _paused({name: until for name, until in paused.items() if name not in held}, reasons)
     names = len(context.settings.senders)
     return checks or [Check(part="senders", health=Health.OK, seen=f"none of {names} is paused or held back")]
@@ -77,7 +78,10 @@ def _paused(gates: Mapping[str, int], reasons: Mapping[str, str]) -> Iterator[Ch
 
 
 def _part_of(gate: str) -> str:
-    if gate == QUEUE_GATE:
-        return f"queue {SEND_QUEUE}"
-    prefix = sender_gate("")
-    return f"sender {gate.removeprefix(prefix)}" if gate.startswith(prefix) else f"gate {gate}"
+    match GateName.parse(gate):
+        case GateName(kind=GateKind.QUEUE):
+            return f"queue {SEND_QUEUE}"
+        case GateName(kind=GateKind.SENDER, of=sender):
+            return f"sender {sender}"
+        case _:
+            return f"gate {gate}"

@@ -22,7 +22,8 @@ from msgspec import Struct
 
 from postroad.campaign.calendar import Window
 from postroad.clock import Clock
-from postroad.delivery.job import WARMUP_QUEUE, warmup_gate
+from postroad.delivery.gate_name import GateKind, GateName, kind_of
+from postroad.delivery.job import WARMUP_QUEUE
 from postroad.dns.providers import OTHER, provider_table
 from postroad.errors import UnavailableError
 from postroad.queue import Gate, GateState, Queue, Quota, Rate
@@ -36,7 +37,6 @@ from postroad.warmup.plan import plan_for
 
 log = logging.getLogger(__name__)
 
-PREFIX = "warmup:"
 LOOK_SECONDS = 10.0
 GRACE = timedelta(minutes=1)
 SPREAD = timedelta(hours=12)
@@ -179,7 +179,7 @@ class CapKeeper:
         orphans = [
             name
             for name, state in states.items()
-            if name.startswith(PREFIX) and name not in caps and (state.gate.rate or state.gate.quota)
+            if kind_of(name) is GateKind.WARMUP and name not in caps and (state.gate.rate or state.gate.quota)
         ]
         for name in orphans:
             await self._queue.set_gate(Gate(name=name))
@@ -221,7 +221,7 @@ class CapKeeper:
             for provider in providers():
                 planned = seeds[group[0].name].get(provider, 0)
                 cap = part_of(effective(group, provider, newest), planned, to_seeds=self._seeds)
-                caps[warmup_gate(provider, group[0].name)] = group[0], cap
+                caps[str(GateName.warmup(provider, group[0].name))] = group[0], cap
         return caps
 
     def _count_used(self, by_name: Mapping[str, Identity], now: datetime) -> dict[tuple[str, str], int]:
@@ -232,7 +232,7 @@ class CapKeeper:
                 today = day_of(identity, now)
                 counted = count_mail(connection, identity, [today], seeds=self._seeds)[today]
                 for provider, counts in counted.items():
-                    used[warmup_gate(provider, name), name] += counts.attempts
+                    used[str(GateName.warmup(provider, name)), name] += counts.attempts
         return used
 
 

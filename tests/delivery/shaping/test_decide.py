@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from postroad.delivery.gate_name import Receiver
 from postroad.delivery.shaping.decide import (
     GROW_EVERY,
     SETTLE,
@@ -27,7 +28,7 @@ from postroad.store.shaping import ShapingChange
 
 NOW = datetime(2026, 5, 4, 8, 30, tzinfo=UTC)
 HOUR = timedelta(hours=1)
-SCOPE = Scope(sender="news@example.com", provider="google")
+SCOPE = Scope(sender="news@example.com", receiver=Receiver("google"))
 LIMITS = Limits(connections=10, rate=RateSetting(count=100, per_ms=1000))
 RULES = read_shaping(None).rule
 

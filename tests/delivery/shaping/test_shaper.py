@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 from prometheus_client import CollectorRegistry
 
+from postroad.delivery.gate_name import Receiver
 from postroad.delivery.outcome import Outcome, Pause, of_reply
 from postroad.delivery.shaping.file import read_shaping
 from postroad.delivery.shaping.limits import Scope
@@ -24,7 +25,7 @@ from tests.delivery.queue_of_touches import lane
 from tests.queue.conftest import HandClock
 
 SENDER = "a@example.com"
-GMAIL, YAHOO = Scope(sender=SENDER, provider="google"), Scope(sender=SENDER, provider="yahoo")
+GMAIL, YAHOO = Scope(sender=SENDER, receiver=Receiver("google")), Scope(sender=SENDER, receiver=Receiver("yahoo"))
 MINUTE_MS = 60_000
 
 
@@ -106,7 +107,7 @@ async def test_a_limit_of_the_file_holds_where_mail_goes_straight_there(
 ) -> None:
     from postroad.delivery.job import lane_of
 
-    google = lane_of(sender=SENDER, provider="google", campaign="spring", route="direct", job_class="bulk")
+    google = lane_of(sender=SENDER, receiver=Receiver("google"), campaign="spring", route="direct", job_class="bulk")
     await queue.enqueue(google, [Job(id="1", payload=b"")])
     await queue.set_gate(Gate(name=GMAIL.gate, quota=Quota(left=7, until_ms=FOREVER_MS)))
     worker = shaper(engine, queue, clock, shaped={SENDER})
@@ -239,8 +240,8 @@ async def test_the_tail_of_unknown_domains_is_not_slowed_by_one_of_them(
     engine: sa.Engine, queue: Queue, clock: HandClock
 ) -> None:
     worker = shaper(engine, queue, clock)
-    worker.refused(Scope(sender=SENDER, provider="other"), BUSY)
-    worker.refused(Scope(sender=SENDER, provider="other"), said("421 too many connections"))
+    worker.refused(Scope(sender=SENDER, receiver=Receiver("other")), BUSY)
+    worker.refused(Scope(sender=SENDER, receiver=Receiver("other")), said("421 too many connections"))
     await worker.turn()
     assert log(engine) == []
 
@@ -259,7 +260,7 @@ async def test_what_is_open_is_a_metric(engine: sa.Engine, queue: Queue, clock: 
 
 
 async def test_the_tail_is_suspended_when_many_of_it_refuse(engine: sa.Engine, queue: Queue, clock: HandClock) -> None:
-    tail = Scope(sender=SENDER, provider="other")
+    tail = Scope(sender=SENDER, receiver=Receiver("other"))
     listed = said("554 5.7.1 Service unavailable; Client host [192.0.2.1] blocked using zen.spamhaus.org")
     one, other = shaper(engine, queue, clock), shaper(engine, queue, clock)
     for worker, times in ((one, 4), (other, 5)):

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from postroad.delivery.gate_name import GateKind, GateName, Receiver
 from postroad.delivery.shaping.limits import TAIL, Level, Limits, LimitTable, Scope, Source, resolve
 from postroad.delivery.shaping.rules import PACE, Condition, Pattern, Rule
 from postroad.dns.providers import MAX_SITE
@@ -84,34 +85,42 @@ class Shaping(BaseModel):
         return value
 
     @cached_property
-    def named(self) -> Mapping[str, LimitTable]:
-        """Tables of sites and domains, by name: `site.NAME`, `domain.NAME`."""
-        levels: tuple[tuple[Level, Mapping[str, LimitTable]], ...] = (("site", self.site), ("domain", self.domain))
-        return {f"{level}.{name}": table for level, tables in levels for name, table in tables.items()}
+    def paced_sites(self) -> frozenset[str]:
+        """Sites whose table sets a pace of its own."""
+        return frozenset(name for name, table in self.site.items() if table.sets_pace)
 
     @cached_property
-    def paced(self) -> frozenset[str]:
-        """Those of them that set a pace of their own."""
-        return frozenset(name for name, table in self.named.items() if table.sets_pace)
+    def paced_domains(self) -> frozenset[str]:
+        """Domains whose table sets a pace of its own."""
+        return frozenset(name for name, table in self.domain.items() if table.sets_pace)
 
-    def paced_by(self, site: str, domain: str) -> str:
-        """The tables by which mail to a domain has a lane and a gate of its own, as a `Scope` has them."""
-        if not self.paced:
-            return ""
-        return "/".join(table for table in (f"site.{site}", f"domain.{domain}") if table in self.paced)
+    def receiver_of(self, provider: str, site: str, domain: str) -> Receiver:
+        """Return the receiver of mail to a domain: its provider, or a site or domain that has a gate of its own."""
+        return Receiver(
+            provider,
+            site if site in self.paced_sites else None,
+            domain if domain in self.paced_domains else None,
+        )
 
-    def limits(self, scope: Scope, *, site: str | None = None, domain: str | None = None) -> Limits:
-        """Return what holds for one sender at one receiver: default < provider < site < domain, each < its sender.
+    def gated(self, receiver: Receiver) -> Receiver:
+        """Return the receiver whose gate holds mail to this one: without the tables that set no pace.
 
-        Site and domain are those of the scope's own tables, unless they are given.
+        A table that the file does not have is kept, as mail may wait behind a gate that it once made.
         """
-        return self.explained(scope, site=site, domain=domain)[0]
+        site, domain = receiver.site, receiver.domain
+        return Receiver(
+            receiver.provider,
+            None if site in self.site and site not in self.paced_sites else site,
+            None if domain in self.domain and domain not in self.paced_domains else domain,
+        )
 
-    def explained(
-        self, scope: Scope, *, site: str | None = None, domain: str | None = None
-    ) -> tuple[Limits, dict[str, str]]:
+    def limits(self, scope: Scope) -> Limits:
+        """Return what holds for one sender at one receiver: default < provider < site < domain, each < its sender."""
+        return self.explained(scope)[0]
+
+    def explained(self, scope: Scope) -> tuple[Limits, dict[str, str]]:
         """`limits`, and the table that each comes from."""
-        return resolve(self._sources(scope, site, domain))
+        return resolve(self._sources(scope))
 
     def limits_of_gate(self, gate: str, shaped: Collection[str]) -> Limits | None:
         """Return the limits of the file for a gate of the queue; None: it sets none there. ``shaped``: for whom it may.
@@ -122,17 +131,20 @@ class Shaping(BaseModel):
         if scope is not None:
             tail = scope.known_as == TAIL and TAIL not in self.provider
             return self.limits(scope) if scope.sender in shaped and not tail else None
-        kind, _, provider = gate.partition(":")
-        table = self.provider.get(provider) if kind == "provider" else None
-        in_all = table.connections_in_all if table is not None else None
-        return Limits(connections=in_all) if shaped and in_all is not None else None
+        match GateName.parse(gate):
+            case GateName(kind=GateKind.PROVIDER, receiver=Receiver() as receiver) if str(receiver) in self.provider:
+                in_all = self.provider[str(receiver)].connections_in_all
+                return Limits(connections=in_all) if shaped and in_all is not None else None
+            case _:
+                return None
 
-    def _sources(self, scope: Scope, site: str | None, domain: str | None) -> Iterator[Source]:
+    def _sources(self, scope: Scope) -> Iterator[Source]:
         yield from _of_table("default", self.default, scope.sender)
+        receiver = scope.receiver
         named: tuple[tuple[Level, str | None, Mapping[str, LimitTable]], ...] = (
-            ("provider", scope.provider, self.provider),
-            ("site", site or scope.named("site"), self.site),
-            ("domain", domain or scope.named("domain"), self.domain),
+            ("provider", receiver.provider, self.provider),
+            ("site", receiver.site, self.site),
+            ("domain", receiver.domain, self.domain),
         )
         for level, name, tables in named:
             if name is not None and name in tables:

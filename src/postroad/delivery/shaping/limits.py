@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, Self
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
-from postroad.delivery.job import provider_gate, receiver_of
+from postroad.delivery.gate_name import GateKind, GateName, Receiver
 from postroad.settings import RateField, RouteSettings, TlsMode
 
 TAIL = "other"
@@ -70,44 +70,32 @@ class Source(_Table):
 
 
 class Scope(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose replies are counted together, and who is slowed down by them: one sender at one receiver.
-
-    ``tables``: those of a site and a domain that have a pace of their own, as ``site.NAME/domain.NAME``; empty: the
-    receiver is the mailbox provider.
-    """
+    """Whose replies are counted together, and who is slowed down by them: one sender at one receiver."""
 
     sender: str
-    provider: str
-    tables: str = ""
+    receiver: Receiver
 
     @classmethod
     def of_gate(cls, gate: str) -> Self | None:
         """The scope that a gate is of. None: it is of no sender at a receiver."""
-        match gate.split(":", 2):
-            case ["provider", receiver, sender]:
-                provider, _, tables = receiver.partition("/")
-                return cls(sender=sender, provider=provider, tables=tables)
+        match GateName.parse(gate):
+            case GateName(kind=GateKind.PROVIDER, of=sender, receiver=Receiver() as receiver) if sender:
+                return cls(sender=sender, receiver=receiver)
             case _:
                 return None
 
     @property
-    def receiver(self) -> str:
-        """The name in its gate and its lanes."""
-        return receiver_of(self.provider, self.tables)
+    def provider(self) -> str:
+        return self.receiver.provider
 
     @property
     def gate(self) -> str:
-        return provider_gate(self.sender, self.receiver)
+        return str(GateName.at_receiver(self.sender, self.receiver))
 
     @property
     def known_as(self) -> str:
         """The provider that rules know it by: what has a gate of its own is none of the many hosts of the tail."""
-        return self.receiver if self.provider == TAIL else self.provider
-
-    def named(self, level: Level) -> str | None:
-        """The site, or the domain, whose table it has."""
-        tables = (table.partition(".") for table in self.tables.split("/"))
-        return next((name for kind, _, name in tables if kind == level), None)
+        return str(self.receiver) if self.provider == TAIL else self.provider
 
 
 class Terms(NamedTuple):

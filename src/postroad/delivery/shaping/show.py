@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from postroad.delivery.job import receiver_of, sender_gate, shared_gate
+from postroad.delivery.gate_name import GateName, Receiver
 from postroad.delivery.shaping.decide import over, wanted
 from postroad.delivery.shaping.file import Shaping
 from postroad.delivery.shaping.limits import TAIL, Limits, Scope, Terms, terms_of
@@ -46,24 +46,6 @@ class Way(NamedTuple):
         return self.settings is not None and self.settings.is_shaped
 
 
-class Destination(NamedTuple):
-    """A provider, or a site or domain behind it that a table names."""
-
-    provider: str
-    site: str | None = None
-    domain: str | None = None
-
-    @property
-    def receiver(self) -> str:
-        """With the tables that are about it, whether or not they give it a gate of its own."""
-        return receiver_of(self.provider, "/".join(self.tables))
-
-    @property
-    def tables(self) -> list[str]:
-        named = (("site", self.site), ("domain", self.domain))
-        return [f"{level}.{name}" for level, name in named if name is not None]
-
-
 @dataclass(frozen=True, kw_only=True)
 class Standing:
     """How fast one sender may go at one receiver now.
@@ -87,26 +69,26 @@ class Standing:
 
 def destinations(
     connection: sa.Connection, shaping: Shaping, gates: Iterable[str], changes: Iterable[ShapingChange]
-) -> list[Destination]:
+) -> list[Receiver]:
     """Everything that there is something to say of: what the file names, and what has a gate or a change."""
-    found = {Destination(provider) for provider in (TAIL, *shaping.provider)}
+    found = {Receiver(provider) for provider in (TAIL, *shaping.provider)}
     names = {*gates, *(change.gate for change in changes)}
     for scope in filter(None, map(Scope.of_gate, names)):
-        found.add(Destination(scope.provider, scope.named("site"), scope.named("domain")))
+        found.add(scope.receiver)
     sites = providers_of_sites(connection, shaping.site)
-    found |= {Destination(sites.get(site, TAIL), site) for site in shaping.site}
+    found |= {Receiver(sites.get(site, TAIL), site) for site in shaping.site}
     known = whose_domains(connection, shaping.domain)
     for domain in shaping.domain:
         famous = provider_table().of_domain(domain)
         provider, site = (famous, famous) if famous is not None else known.get(domain, (TAIL, domain))
-        found.add(Destination(provider, site if site in shaping.site else None, domain))
-    return sorted(found, key=lambda each: each.receiver)
+        found.add(Receiver(provider, site if site in shaping.site else None, domain))
+    return sorted(found, key=str)
 
 
 def standing(
     shaping: Shaping,
     ways: Iterable[Way],
-    receivers: Sequence[Destination],
+    receivers: Sequence[Receiver],
     changes: Iterable[ShapingChange],
     now: datetime,
 ) -> list[Standing]:
@@ -115,28 +97,26 @@ def standing(
     return [_standing(shaping, way, receiver, holding, now) for way in ways for receiver in receivers]
 
 
-def _standing(shaping: Shaping, way: Way, to: Destination, holding: Sequence[ShapingChange], now: datetime) -> Standing:
-    # A table that the file no longer has is known by a gate that it once gave.
-    without_gate = shaping.named.keys() - shaping.paced
-    tables = "/".join(table for table in to.tables if table not in without_gate)
-    scope = Scope(sender=way.sender, provider=to.provider, tables=tables)
-    held = [change for change in holding if change.gate in (scope.gate, sender_gate(way.sender))]
+def _standing(shaping: Shaping, way: Way, to: Receiver, holding: Sequence[ShapingChange], now: datetime) -> Standing:
+    scope = Scope(sender=way.sender, receiver=shaping.gated(to))
+    held = [change for change in holding if change.gate in (scope.gate, str(GateName.sender(way.sender)))]
     at_gate = shaping.limits_of_gate(scope.gate, [way.sender] if way.shaped else [])
-    limits, why = shaping.explained(scope, site=to.site, domain=to.domain) if way.shaped else (None, {})
+    limits, why = shaping.explained(Scope(sender=way.sender, receiver=to)) if way.shaped else (None, {})
     gate = wanted(scope.gate, at_gate, held, now).gate
     terms = None
     enforced: dict[str, str] = {}
     if limits is not None and at_gate is not None:
         enforced = {name: scope.gate for name in ("rate", "connections") if getattr(limits, name) is not None}
-        if shaping.limits_of_gate(shared_gate(to.provider), [way.sender]) is not None:
-            enforced["connections_in_all"] = shared_gate(to.provider)
+        shared = str(GateName.provider(to.provider))
+        if shaping.limits_of_gate(shared, [way.sender]) is not None:
+            enforced["connections_in_all"] = shared
     if limits is not None and way.settings is not None and way.settings.kind is RouteKind.DIRECT:
         terms = terms_of(way.settings, limits)
         enforced |= dict.fromkeys(("messages_per_connection", "tls"), f"route {way.route}")
     return Standing(
         sender=way.sender,
         provider=to.provider,
-        receiver=to.receiver,
+        receiver=str(to),
         gate=scope.gate,
         limits=limits,
         why=why,
