@@ -65,7 +65,7 @@ ROWS_OF_THE_CALLER = {
     "postroad.delivery.reconcile:_settle": "one touch",
     "postroad.delivery.reconcile:_resolve": "one touch",
     "postroad.delivery.shaping.shaper:Shaper._keep": "one reply",
-    "postroad.delivery.shaping.shaper:Shaper._set_together": "one gate",
+    "postroad.delivery.gate_controller:GateController._apply_locked": "one gate",
     "postroad.delivery.shaping.shaper:resume.<locals>.close": "one change",
     "postroad.delivery.provider_lookup:Providers._store": "domains of one submission",
     "postroad.delivery.sts_policies:StsPolicies._keep": "one domain",

@@ -22,7 +22,6 @@ from postroad.cli.event_loop import run as on_uvloop
 from postroad.cli.worker import spare_the_collector
 from postroad.delivery.admit import Admission
 from postroad.delivery.job import SEND_QUEUE
-from postroad.delivery.limits import gates_of, set_limits
 from postroad.delivery.opening import open_delivery
 from postroad.delivery.record import Recorder
 from postroad.delivery.submit import submit_due
@@ -92,11 +91,12 @@ async def work(url: str, tally: Tally) -> None:
         queue = await parts.queue(SEND_QUEUE)
         name = f"bench-{os.getpid()}"
         limits = parts.settings.queue(SEND_QUEUE)
-        await set_limits(queue, gates_of(parts.settings, limits))
+        gates = parts.gates(queue, limits, starting=True)
         opening = open_delivery(
             parts.settings,
             engine=parts.engine,
             queue=queue,
+            gates=gates,
             signer=parts.signer,
             resolver=await parts.resolver(),
             clock=parts.clock,

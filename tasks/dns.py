@@ -15,7 +15,6 @@ from postroad.canary.probe import CanaryReport, send_canary
 from postroad.delivery.dns_health import (
     SenderHealth,
     Step,
-    follow_holds,
     forget_others,
     identity_of,
     record,
@@ -82,7 +81,7 @@ async def settle_holds() -> None:
     async with open_parts() as parts:
         await asyncio.to_thread(forget_others, parts.engine, parts.settings, parts.clock.now())
         for name in MAIL_QUEUES:
-            await follow_holds(parts.engine, await parts.queue(name))
+            await parts.gates(await parts.queue(name), releasing=True).apply()
 
 
 @retried("send canaries", retries=RETRIES, delays_s=DELAYS_S)

@@ -13,7 +13,7 @@ from postroad.delivery.control import Rebuilt, missing_jobs, together
 from postroad.delivery.job import MAIL_QUEUES
 from postroad.local.campaign_form import offer_campaigns
 from postroad.local.prefect import open_prefect
-from postroad.mending import rebuild_queue, restore_gates
+from postroad.mending import rebuild_queue
 from postroad.parts import Parts, open_parts
 from postroad.queue import Queue
 from postroad.settings import DEFAULT_QUEUES
@@ -113,7 +113,7 @@ async def mend_queue() -> Rebuilt | None:
 
 
 async def _mend(parts: Parts, queue: Queue) -> Rebuilt | None:
-    await restore_gates(parts, queue)
+    await parts.gates(queue).apply()
     if not await missing_jobs(parts.engine, queue):
         return None
     return await rebuild_queue(parts, queue, by="maintenance")

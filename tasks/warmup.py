@@ -7,10 +7,10 @@ import re
 from dataclasses import dataclass
 
 from postroad.delivery import control
+from postroad.delivery.gate_controller import count_corrected
 from postroad.delivery.job import MAIL_QUEUES
 from postroad.delivery.submit import queue_name
 from postroad.parts import Parts, open_parts
-from postroad.warmup.caps import keep_caps
 from postroad.warmup.day import pass_day
 from postroad.warmup.decide import Move
 from postroad.warmup.identity import of_sender
@@ -59,7 +59,7 @@ async def set_caps() -> int:
 async def _set_caps(parts: Parts) -> int:
     # That of all other mail first: what the seed lists get must be taken from it before.
     queues = [await parts.queue(name) for name in MAIL_QUEUES]
-    return await keep_caps(parts.settings, engine=parts.engine, queues=queues, clock=parts.clock)
+    return sum([count_corrected(await parts.gates(queue).apply()) for queue in queues])
 
 
 @retried("make the day's campaign")

@@ -12,13 +12,11 @@ from datetime import datetime
 
 from postroad.campaign.plan import advance
 from postroad.campaign.status import finish_if_done
-from postroad.delivery.dns_health import shut_gates
 from postroad.delivery.submit import Submitted, queue_name, submit_due
 from postroad.errors import UnavailableError
 from postroad.parts import Parts
 from postroad.store.engine import read, write
 from postroad.store.heartbeat import ADVANCE, last_heartbeat, record_heartbeat
-from postroad.warmup.caps import CapKeeper
 from postroad.warmup.identity import warming
 from postroad.warmup.overflow import overflow
 
@@ -60,11 +58,8 @@ async def hand_over(parts: Parts, campaign: str, *, cursor: int, rows: int) -> S
     """Hand over what is due within the settings' horizon, up to so many rows, after the cursor."""
     delivery = parts.settings.delivery
     queue = await parts.queue(await asyncio.to_thread(queue_name, parts.engine, campaign))
-    await shut_gates(parts.engine, queue)  # A queue that was emptied has forgotten whom the ledger holds back.
-    warm = warming(parts.settings)
-    if warm:
-        # Before there are jobs: a queue that was emptied would let them all through.
-        await CapKeeper(parts.settings, engine=parts.engine, queue=queue, clock=parts.clock).turn()
+    # Before there are jobs: a queue that was lost would let them all through.
+    await parts.gates(queue).apply()
     now, horizon_ms = parts.clock.now(), delivery.horizon_ms
     if cursor == 0:
         await asyncio.to_thread(overflow, parts.engine, parts.settings, campaign, now=now, horizon_ms=horizon_ms)
@@ -78,7 +73,7 @@ async def hand_over(parts: Parts, campaign: str, *, cursor: int, rows: int) -> S
         cursor=cursor,
         limit=rows,
         providers=await parts.providers(),
-        warming=warm,
+        warming=warming(parts.settings),
         shaping=parts.shaping,
     )
 

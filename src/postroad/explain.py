@@ -335,7 +335,7 @@ def _caps(connection: sa.Connection, parts: Parts) -> dict[str, _WarmupCap]:
 def _real_end(state: GateState, caps: Mapping[str, _WarmupCap], now: datetime) -> GateState:
     """Put in place of the end of a warmup's quota the time at which mail may leave again.
 
-    The quota itself ends later, so that nothing is unlimited before the next day's cap is set: see `cap_gate`.
+    The quota itself ends later, so that nothing is unlimited before the next day's cap is set: see `cap_quota`.
     """
     of = caps.get(state.gate.name)
     if of is None or state.gate.quota is None:

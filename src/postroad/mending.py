@@ -6,22 +6,18 @@ from collections.abc import Sequence
 
 from postroad.delivery import dead_letters
 from postroad.delivery.control import Rebuilt, rebuild
-from postroad.delivery.limits import gates_of, restore_limits
 from postroad.delivery.record import Recorder
 from postroad.parts import Parts
 from postroad.queue import Queue
-from postroad.warmup.caps import CapKeeper
 from postroad.warmup.identity import warming
 
 
-async def restore_gates(parts: Parts, queue: Queue) -> None:
-    """Set the limits of the settings and the caps of the day, where they are missing. Raises UnavailableError."""
-    await restore_limits(queue, gates_of(parts.settings, parts.settings.queue(queue.name)))
-    await CapKeeper(parts.settings, engine=parts.engine, queue=queue, clock=parts.clock).turn()
-
-
 async def rebuild_queue(parts: Parts, queue: Queue, *, by: str) -> Rebuilt:
-    """Make jobs again that the ledger has and the queue has not. Raises UnavailableError. ``by``: recorder's name."""
+    """Set the gates of a queue, and make jobs again that the ledger has and the queue has not.
+
+    ``by``: recorder's name. Raises UnavailableError.
+    """
+    await parts.gates(queue).apply()
     return await rebuild(
         parts.engine,
         queue,

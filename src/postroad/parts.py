@@ -13,8 +13,12 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from postroad.clock import Clock, SystemClock
+from postroad.delivery.dns_health import DnsHolds
+from postroad.delivery.gate_controller import GateController
+from postroad.delivery.limits import SettingsLimits, gates_of
 from postroad.delivery.provider_lookup import Providers
-from postroad.delivery.shaping.file import Shaping, read_shaping
+from postroad.delivery.shaping.file import Shaping, read_shaping, shaped_senders
+from postroad.delivery.shaping.source import ShapingLimits
 from postroad.dns.resolver import Resolver
 from postroad.embedded import ensure_redis
 from postroad.mail.address_hash import AddressHashes
@@ -22,10 +26,11 @@ from postroad.mail.token import TokenSigner
 from postroad.queue import Queue, RetryPolicy, forget_shards
 from postroad.queue.metrics import QueueMetrics
 from postroad.secret_file import read_or_make_secret, read_secret
-from postroad.settings import Settings
+from postroad.settings import QueueSettings, Settings
 from postroad.state_folder import close_state_folder
 from postroad.store import migrate
 from postroad.store.engine import open_engine, sqlite_url
+from postroad.warmup.caps import WarmupCaps
 
 _KEY_FILE = "secret.key"
 
@@ -96,6 +101,29 @@ class Parts:
                 )
             )
         return self._queues[name]
+
+    def gates(
+        self, queue: Queue, limits: QueueSettings | None = None, *, starting: bool = False, releasing: bool = False
+    ) -> GateController:
+        """Return the controller of a mail queue's gates, with every source of limits.
+
+        Args:
+            queue: The queue.
+            limits: Settings of the queue. None: as postroad.toml has them.
+            starting: A worker starts, see `SettingsLimits`.
+            releasing: The senders' DNS was checked, see `DnsHolds`.
+        """
+        settings = self.settings
+        return GateController(
+            self.engine,
+            queue,
+            [
+                SettingsLimits(gates_of(settings, limits or settings.queue(queue.name)), starting=starting),
+                WarmupCaps(settings, engine=self.engine, queue=queue.name, clock=self.clock),
+                DnsHolds(self.engine, releasing=releasing),
+            ],
+            expiring=ShapingLimits(self.engine, self.shaping, shaped_senders(settings), self.clock),
+        )
 
     async def forget_shards(self, name: str) -> None:
         """Make a queue that an earlier version split into shards open as an empty one. Raises UnavailableError."""

@@ -16,6 +16,7 @@ from pydantic import SecretStr
 
 from postroad.clock import SystemClock
 from postroad.delivery.destinations import Destinations
+from postroad.delivery.gate_controller import GateController
 from postroad.delivery.handler import Delivery
 from postroad.delivery.job import decode_job
 from postroad.delivery.outcome import Obstacle, ObstacleError, Verdict, of_transport
@@ -267,7 +268,12 @@ async def delivering(
             signer=TokenSigner(SecretStr("a key that is only used in tests")),
             public_url="https://mail.example.com",
             clock=clock,
-            shaper=Shaper(engine=engine, queue=queue, shaping=read_shaping(None), shaped=(), clock=clock),
+            shaper=Shaper(
+                engine=engine,
+                gates=GateController(engine, queue, []),
+                shaping=read_shaping(None),
+                clock=clock,
+            ),
         ) as delivery,
     ):
         yield delivery

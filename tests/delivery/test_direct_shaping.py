@@ -17,12 +17,14 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from postroad.delivery.admit import Admission
+from postroad.delivery.gate_controller import GateController
 from postroad.delivery.gate_name import GateName, Receiver
 from postroad.delivery.job import decode_job
 from postroad.delivery.opening import open_delivery
 from postroad.delivery.provider_lookup import Providers
 from postroad.delivery.record import Recorder
-from postroad.delivery.shaping.file import read_shaping
+from postroad.delivery.shaping.file import read_shaping, shaped_senders
+from postroad.delivery.shaping.source import ShapingLimits
 from postroad.delivery.submit import submit_due
 from postroad.dns.resolver import Resolver
 from postroad.mail.token import TokenSigner
@@ -153,6 +155,7 @@ class World:
                     settings,
                     engine=self.engine,
                     queue=self.queue,
+                    gates=self._gates(settings),
                     signer=TokenSigner(SecretStr("a key that is only used in tests")),
                     resolver=resolver,
                     clock=self.clock,
@@ -176,6 +179,11 @@ class World:
             await asyncio.gather(*tasks)
 
         self._stack.push_async_callback(leave)
+
+    def _gates(self, settings: Settings) -> GateController:
+        shaping = read_shaping(settings.delivery.shaping)
+        limits = ShapingLimits(self.engine, shaping, shaped_senders(settings), self.clock)
+        return GateController(self.engine, self.queue, [], expiring=limits)
 
     def _counted(self, deliver: Callable[[Lease], Awaitable[Verdict]]) -> Callable[[Lease], Awaitable[Verdict]]:
         async def handle(lease: Lease) -> Verdict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64decode
+from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -10,28 +11,29 @@ from uuid import uuid4
 import pytest
 import sqlalchemy as sa
 
-from postroad.delivery import control
 from postroad.delivery.dns_health import (
+    DnsHolds,
     SenderHealth,
     Step,
     findings_of,
-    follow_holds,
     forget_others,
     held_senders,
     identity_of,
     record,
     senders_to_check,
-    shut_gates,
 )
+from postroad.delivery.gate_controller import GateController
 from postroad.delivery.gate_name import GateName
 from postroad.dns.finding import Code, Finding, Verdict, found
 from postroad.dns.health import HealthReport
 from postroad.mail.dkim import Algorithm, generate_key
+from postroad.mending import rebuild_queue
+from postroad.parts import Parts
 from postroad.queue import Job, Queue
 from postroad.settings import DnsHealthSettings, Settings
 from postroad.store.dns_report import KEPT, holds_of, last_report, open_holds
 from postroad.store.engine import read
-from tests.delivery.queue_of_touches import lane, recorder
+from tests.delivery.queue_of_touches import lane
 from tests.processes import run_together
 from tests.store.rows import NOW
 
@@ -164,6 +166,11 @@ def test_old_reports_are_forgotten_and_those_of_others_stay(engine: sa.Engine) -
     assert counts == {SENDER: KEPT, "b@example.com": 1}
 
 
+async def follow_holds(engine: sa.Engine, queue: Queue) -> None:
+    """Bring the gates to the holds, as a check does."""
+    await GateController(engine, queue, [DnsHolds(engine, releasing=True)]).apply()
+
+
 async def test_a_sender_that_is_held_is_not_claimed_and_others_pauses_stay(engine: sa.Engine, queue: Queue) -> None:
     await queue.enqueue(lane(), [Job(id="1", payload=b"")])
     checked(engine, 0, BAD, settings=DnsHealthSettings(grace_ms=0))
@@ -177,13 +184,14 @@ async def test_a_sender_that_is_held_is_not_claimed_and_others_pauses_stay(engin
     assert await claimed(queue) == ["1"]
 
 
-async def test_a_queue_that_forgot_is_told_again(engine: sa.Engine, queue: Queue) -> None:
+async def test_a_queue_that_forgot_is_told_again(engine: sa.Engine, queue: Queue, tmp_path: Path) -> None:
     checked(engine, 0, BAD, settings=DnsHealthSettings(grace_ms=0))
-    await control.rebuild(engine, queue, recorder(engine, queue), expire_ms=1, now=NOW)
+    async with AsyncExitStack() as stack:
+        await rebuild_queue(Parts(settings(tmp_path, SENDER), engine, None, stack), queue, by="test")
     await queue.enqueue(lane(), [Job(id="1", payload=b"")])
     assert await claimed(queue) == []
     await queue.resume_gate(str(GateName.hold(SENDER)))
-    await shut_gates(engine, queue)
+    await GateController(engine, queue, [DnsHolds(engine)]).apply()
     assert await claimed(queue) == []
 
 

@@ -26,7 +26,6 @@ from postroad.store.ledger import TouchState
 from postroad.store.shaping import ShapingChange, add_change
 from postroad.store.suppression import SuppressionReason, suppress
 from postroad.store.types import UtcDateTime
-from postroad.warmup.caps import CapKeeper
 from postroad.warmup.day import set_cap
 from postroad.warmup.identity import of_sender, warming
 from tests.conftest import RedisServer
@@ -168,8 +167,9 @@ async def _one_goes_first(scene: Scene) -> None:
 
 
 async def _quota(scene: Scene) -> None:
-    quota = Quota(left=0, until_ms=ms(MORNING + 3 * HOUR))
-    await scene.queue.set_gate(Gate(name=str(GateName.sender(NEWS)), quota=quota))
+    await scene.queue.set_gate(
+        Gate(name=str(GateName.sender(NEWS)), quota=Quota(left=0, until_ms=ms(MORNING + 3 * HOUR)))
+    )
     await scene.enqueue()
 
 
@@ -186,7 +186,7 @@ async def _cap_used(scene: Scene) -> None:
 
 
 async def _keep_caps(scene: Scene) -> None:
-    await CapKeeper(scene.parts.settings, engine=scene.parts.engine, queue=scene.queue, clock=scene.clock).turn()
+    await scene.parts.gates(scene.queue).apply()
 
 
 async def _before_hours_of_warmup(scene: Scene) -> None:

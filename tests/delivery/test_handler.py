@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from postroad.clock import SystemClock
 from postroad.delivery.destinations import Destinations
+from postroad.delivery.gate_controller import GateController
 from postroad.delivery.handler import Delivery
 from postroad.delivery.job import decode_job, decode_note
 from postroad.delivery.routes import open_routes
@@ -76,7 +77,12 @@ async def test_what_dns_says_becomes_a_verdict(engine: sa.Engine, queue: Queue, 
             signer=TokenSigner(SecretStr("a key that is only used in tests")),
             public_url="https://mail.example.com",
             clock=clock,
-            shaper=Shaper(engine=engine, queue=queue, shaping=read_shaping(None), shaped=(), clock=clock),
+            shaper=Shaper(
+                engine=engine,
+                gates=GateController(engine, queue, []),
+                shaping=read_shaping(None),
+                clock=clock,
+            ),
         )
         marker = MarkBatcher(queue)
         verdicts = {}
@@ -130,7 +136,12 @@ async def test_a_step_that_cannot_be_compiled_is_compiled_once_a_minute(engine: 
         signer=TokenSigner(SecretStr("a key that is only used in tests")),
         public_url="https://mail.example.com",
         clock=clock,
-        shaper=Shaper(engine=engine, queue=queue, shaping=read_shaping(None), shaped=(), clock=clock),
+        shaper=Shaper(
+            engine=engine,
+            gates=GateController(engine, queue, []),
+            shaping=read_shaping(None),
+            clock=clock,
+        ),
     )
     marker = MarkBatcher(queue)
     jobs = (await queue.claim("w", want=100, lease_ms=60_000, nonce="n")).jobs

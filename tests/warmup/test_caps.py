@@ -9,6 +9,7 @@ from itertools import count
 import pytest
 import sqlalchemy as sa
 
+from postroad.delivery.gate_controller import GateController, count_corrected
 from postroad.delivery.gate_name import GateName, Receiver
 from postroad.delivery.job import job_id, lane_of
 from postroad.delivery.submit import submit_due
@@ -17,7 +18,7 @@ from postroad.settings import Settings
 from postroad.store.engine import write
 from postroad.store.ledger import TouchState
 from postroad.store.warmup import WarmupDayRow
-from postroad.warmup.caps import CapKeeper, pace_ms
+from postroad.warmup.caps import WarmupCaps, pace_ms
 from postroad.warmup.day import pass_day, set_cap
 from postroad.warmup.decide import Move
 from postroad.warmup.identity import of_sender, warming
@@ -42,14 +43,28 @@ def settings(load: Load) -> Settings:
     return load(SETTINGS)
 
 
-def keeper(settings: Settings, engine: sa.Engine, queue: Queue, clock: HandClock) -> CapKeeper:
-    return CapKeeper(settings, engine=engine, queue=queue, clock=clock)
+class Caps:
+    """The controller of one queue's gates, with the caps of warmup alone."""
+
+    def __init__(self, settings: Settings, engine: sa.Engine, queue: Queue, clock: HandClock) -> None:
+        self._gates = GateController(
+            engine, queue, [WarmupCaps(settings, engine=engine, queue=queue.name, clock=clock)]
+        )
+
+    async def turn(self) -> int:
+        """Set the gates. Returns how many were not as they should be."""
+        return count_corrected(await self._gates.apply())
+
+
+def keeper(settings: Settings, engine: sa.Engine, queue: Queue, clock: HandClock) -> Caps:
+    return Caps(settings, engine, queue, clock)
 
 
 def lane(settings: Settings, sender: str = NEWS, provider: str = "google") -> Lane:
     warmup = warming(settings)[sender]
-    to = Receiver(provider)
-    return lane_of(sender=sender, receiver=to, campaign="spring", route="relay", job_class="bulk", warmup=warmup)
+    return lane_of(
+        sender=sender, receiver=Receiver(provider), campaign="spring", route="relay", job_class="bulk", warmup=warmup
+    )
 
 
 async def fill(queue: Queue, into: Lane, jobs: int = 300) -> None:

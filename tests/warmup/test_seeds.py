@@ -31,7 +31,6 @@ from postroad.settings import BounceSettings, Settings
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
 from postroad.store.suppression import SuppressionReason, suppress
-from postroad.warmup.caps import keep_caps
 from postroad.warmup.day import count_mail, day_of, pass_day, set_cap
 from postroad.warmup.identity import of_sender
 from postroad.warmup.seeds import Seed, choose, due_instants, left_over, make_campaign, plan_seeds
@@ -256,7 +255,8 @@ async def test_a_days_mail_goes_by_its_own_queue_within_the_cap_and_is_judged(
     assert plan_seeds(engine, settings, "news", name, clock.now()).planned == 12
     send, seeds = await parts.queue(SEND_QUEUE), await parts.queue(WARMUP_QUEUE)
     clock.advance(2 * 3_600_000)
-    await keep_caps(settings, engine=engine, queues=[send, seeds], clock=clock)
+    for queue in (send, seeds):
+        await parts.gates(queue).apply()
     google = str(GateName.warmup("google", "news@example.com"))
     quotas = []
     for queue in (send, seeds):

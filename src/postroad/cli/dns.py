@@ -20,7 +20,6 @@ from postroad.cli.parts import with_parts
 from postroad.clock import SystemClock
 from postroad.delivery.dns_health import (
     findings_of,
-    follow_holds,
     forget_others,
     identity_of,
     record,
@@ -217,7 +216,7 @@ async def _check_senders(parts: Parts) -> None:
         await asyncio.to_thread(record, parts.engine, settings.sender(name).address, report, settings.dns_health)
     await asyncio.to_thread(forget_others, parts.engine, settings, parts.clock.now())
     for name in MAIL_QUEUES:
-        await follow_holds(parts.engine, await parts.queue(name))
+        await parts.gates(await parts.queue(name), releasing=True).apply()
 
 
 def _last(parts: Parts) -> list[tuple[str, DnsReport | None, SenderHold | None]]:

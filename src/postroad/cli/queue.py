@@ -19,10 +19,10 @@ from postroad.delivery.dead_letters import dead_letters_of
 from postroad.delivery.job import MAIL_QUEUES, SEND_QUEUE
 from postroad.errors import UsageError, unknown_name
 from postroad.explain import touch_ids
-from postroad.mending import rebuild_queue, replay_dead, restore_gates
+from postroad.mending import rebuild_queue, replay_dead
 from postroad.parts import Parts
 from postroad.printable import counted
-from postroad.queue import DeadLetter, Queue, QueueStats
+from postroad.queue import DeadLetter, QueueStats
 from postroad.store.ledger import TouchState
 
 app = typer.Typer(help="The queue: depth, jobs, gates, dead letters, rebuilding it.", no_args_is_help=True)
@@ -133,7 +133,9 @@ def rebuild(as_json: JsonOption = False) -> None:
     async def work(parts: Parts) -> control.Rebuilt:
         for name in (*MAIL_QUEUES, BOUNCE_QUEUE):
             await parts.forget_shards(name)
-        return control.together([await _rebuild(parts, await parts.queue(name)) for name in MAIL_QUEUES])
+        return control.together(
+            [await rebuild_queue(parts, await parts.queue(name), by="rebuild") for name in MAIL_QUEUES]
+        )
 
     rebuilt = with_parts(work)
     if as_json:
@@ -143,8 +145,3 @@ def rebuild(as_json: JsonOption = False) -> None:
             f"{counted(rebuilt.looked_at, 'touch', 'touches')} looked at: "
             f"{rebuilt.enqueued:,} enqueued again, {rebuilt.unknown:,} unknown"
         )
-
-
-async def _rebuild(parts: Parts, queue: Queue) -> control.Rebuilt:
-    await restore_gates(parts, queue)
-    return await rebuild_queue(parts, queue, by="rebuild")

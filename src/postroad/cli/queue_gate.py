@@ -167,9 +167,9 @@ def resume(gate: GateArgument, queue: QueueOption = SEND_QUEUE, as_json: JsonOpt
         if queue != SEND_QUEUE:
             await opened.resume_gate(gate)
             return 0
-        return await shaper.resume(
-            parts.engine, opened, gate, by=f"{getpass.getuser()}@{socket.gethostname()}", now=parts.clock.now()
-        )
+        who = f"{getpass.getuser()}@{socket.gethostname()}"
+        gates = parts.gates(opened)
+        return await shaper.resume(parts.engine, opened, gate, gates=gates, by=who, now=parts.clock.now())
 
     undone = with_parts(work)
     if as_json:

@@ -31,7 +31,6 @@ from postroad.store.ledger import TouchState
 from postroad.store.overflow import Moved, moved
 from postroad.store.reputation import ReputationDay
 from postroad.store.warmup import WarmupOverride, overrides_of
-from postroad.warmup.caps import keep_caps
 from postroad.warmup.day import set_cap
 from postroad.warmup.identity import Identity, identities, of_sender
 from postroad.warmup.plan import Plan, plan_for
@@ -189,8 +188,8 @@ def override(
         now = parts.clock.now()
         for each in chosen:
             await asyncio.to_thread(set_cap, parts.engine, each, provider, cap, by=who, why=why, now=now)
-        queues = [await parts.queue(name) for name in MAIL_QUEUES]
-        await keep_caps(parts.settings, engine=parts.engine, queues=queues, clock=parts.clock)
+        for queue in [await parts.queue(name) for name in MAIL_QUEUES]:
+            await parts.gates(queue).apply()
         return [each.name for each in chosen]
 
     names = with_parts(work)

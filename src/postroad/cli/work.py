@@ -15,8 +15,9 @@ from postroad.bounce.reading import MailReader, ReportReader
 from postroad.bounce.receivers import ReportRules
 from postroad.delivery.admit import Admission
 from postroad.delivery.control import follow_ledger
+from postroad.delivery.gate_controller import GateController
 from postroad.delivery.job import MAIL_QUEUES, SEND_QUEUE, WARMUP_QUEUE
-from postroad.delivery.limits import gates_of, keep_limits, set_limits
+from postroad.delivery.limits import SettingsLimits, gates_of
 from postroad.delivery.metrics import DeliveryMetrics
 from postroad.delivery.opening import open_delivery
 from postroad.delivery.sent_log import log_sent
@@ -24,7 +25,6 @@ from postroad.mail.address import ascii_domain
 from postroad.parts import Parts
 from postroad.queue import Gate, Handle, Prepare, Queue
 from postroad.settings import QueueSettings, Settings
-from postroad.warmup.caps import CapKeeper
 
 
 class Work(NamedTuple):
@@ -37,12 +37,12 @@ class Work(NamedTuple):
 @asynccontextmanager
 async def _deliver(parts: Parts, queue: Queue, limits: QueueSettings) -> AsyncIterator[Work]:
     settings = parts.settings
-    gates = gates_of(settings, limits)
-    await set_limits(queue, gates)
+    await parts.gates(queue, limits, starting=True).apply()
     opening = open_delivery(
         settings,
         engine=parts.engine,
         queue=queue,
+        gates=parts.gates(queue, limits),
         signer=parts.signer,
         resolver=await parts.resolver(),
         clock=parts.clock,
@@ -51,19 +51,13 @@ async def _deliver(parts: Parts, queue: Queue, limits: QueueSettings) -> AsyncIt
         concurrency=limits.concurrency,
     )
     source_field = settings.cohort_breaker.source_field
-    caps = CapKeeper(settings, engine=parts.engine, queue=queue, clock=parts.clock)
-    await caps.turn()
     async with opening as delivery:
-        keeping = asyncio.gather(
-            keep_limits(queue, gates, parts.clock),
-            caps.keep(),
-            log_sent(delivery.counts, queue.name, parts.clock),
-        )
+        reporting = asyncio.create_task(log_sent(delivery.counts, queue.name, parts.clock))
         try:
             yield Work(delivery, Admission(parts.engine, parts.clock, parts.hash_of, source_field))
         finally:
-            keeping.cancel()
-            await asyncio.gather(keeping, return_exceptions=True)
+            reporting.cancel()
+            await asyncio.gather(reporting, return_exceptions=True)
 
 
 @asynccontextmanager
@@ -71,7 +65,8 @@ async def _judge_bounces(parts: Parts, queue: Queue, limits: QueueSettings) -> A
     settings = parts.settings
     mail_queues = [await parts.queue(name) for name in MAIL_QUEUES]
     # The queue's own, as nothing here is of a sender, and one that has reports read one mail at a time.
-    await set_limits(queue, [*gates_of(settings, limits)[:1], Gate(name=REPORTS_GATE, concurrency=1)])
+    gates = [*gates_of(settings, limits)[:1], Gate(name=REPORTS_GATE, concurrency=1)]
+    await GateController(parts.engine, queue, [SettingsLimits(gates, starting=True)]).apply()
 
     async def follow(ended: Sequence[int], known: Sequence[int]) -> None:
         for mail_queue in mail_queues:

@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 from sqlmodel import col
 
-from postroad.delivery.dns_health import shut_gates
 from postroad.delivery.job import WARMUP_QUEUE, job_id, read_touch
 from postroad.delivery.record import Recorder
 from postroad.delivery.shaping.file import Shaping
@@ -168,13 +167,12 @@ async def rebuild(
     warming: Warming = NOBODY,
     shaping: Shaping | None = None,
 ) -> Rebuilt:
-    """Make the queue again from the ledger, as after its server was emptied.
+    """Make the jobs of a queue again from the ledger, as after its server was emptied. Its gates must be set before.
 
     What waits is enqueued again. What was on the wire, and is known to nobody, becomes unknown: it may have been
     delivered. A worker that still has it in hand reports it later, and that settles it.
     """
     await recorder.drain()
-    await shut_gates(engine, queue)
     looked_at = enqueued = unknown = 0
     for campaign, campaign_id, state in await asyncio.to_thread(_launched, engine, _is_of_seeds(queue)):
         if state == CampaignState.PAUSED:

@@ -1,8 +1,7 @@
 """What a sender's DNS means for its mail: each report is kept, a domain that fails holds its sender back, and a domain
 that is mended lets it go.
 
-The store decides who is held back; the gates of the queue follow it, and are set again whenever the queue may have
-forgotten them.
+The store decides who is held back, and the gates of the queue follow it.
 """
 
 from __future__ import annotations
@@ -17,17 +16,21 @@ from ipaddress import ip_address
 import msgspec
 import sqlalchemy as sa
 
-from postroad.delivery.gate_name import GateKind, GateName
+from postroad.delivery.gate_name import GateName
+from postroad.delivery.gate_plan import Contribution, SourceTraits
 from postroad.dns.finding import Finding, Verdict, failures, in_words
 from postroad.dns.health import Change, HealthReport, difference
 from postroad.dns.identity import Identity, is_reserved
 from postroad.errors import ConfigError, DataError
 from postroad.mail.address import ascii_domain
 from postroad.mail.dkim_keys import keys_of
-from postroad.queue import Queue
+from postroad.queue import FOREVER_MS, GateState
 from postroad.settings import DnsHealthSettings, RouteKind, Settings
 from postroad.store.dns_report import DnsReport, SenderHold, keep_report, last_report, lock_sender, open_holds, put_hold
 from postroad.store.engine import read, write
+
+DNS = "dns"
+"""Mark of gates that are paused for DNS."""
 
 
 class Step(StrEnum):
@@ -189,18 +192,26 @@ def held_senders(engine: sa.Engine) -> set[str]:
         return {sender for sender, hold in open_holds(connection).items() if hold.held_at is not None}
 
 
-async def shut_gates(engine: sa.Engine, queue: Queue) -> None:
-    """Shut the gates of senders that are held back. Harmless where they are shut."""
-    for sender in sorted(await asyncio.to_thread(held_senders, engine)):
-        await queue.pause_gate(str(GateName.hold(sender)), None)
+class DnsHolds:
+    """Contributes the pauses of senders that are held back.
 
+    Who is released is let go by the next check. Elsewhere a pause of these gates is only ever set.
+    """
 
-async def follow_holds(engine: sa.Engine, queue: Queue) -> None:
-    """Bring the gates of the queue to what the store says: shut, and open again."""
-    await shut_gates(engine, queue)
-    shut = [state.gate.name for state in await queue.gates() if state.gate.paused_until_ms is not None]
-    held = await asyncio.to_thread(held_senders, engine)
-    for name in shut:
-        parsed = GateName.parse(name)
-        if parsed is not None and parsed.kind is GateKind.HOLD and parsed.of not in held:
-            await queue.resume_gate(name)
+    def __init__(self, engine: sa.Engine, *, releasing: bool = False) -> None:
+        """Make the source.
+
+        Args:
+            engine: Database of the holds.
+            releasing: A check was made, so that every sender that is not held is released.
+        """
+        self._engine = engine
+        self.traits = SourceTraits(name=DNS, pauses=True, withdraws=releasing, locks=True)
+
+    async def contribute(self, states: Mapping[str, GateState]) -> list[Contribution]:
+        """Return a pause without end for each sender that is held. Raises UnavailableError."""
+        held = await asyncio.to_thread(held_senders, self._engine)
+        return [
+            Contribution(source=DNS, gate=str(GateName.hold(sender)), paused_until_ms=FOREVER_MS)
+            for sender in sorted(held)
+        ]

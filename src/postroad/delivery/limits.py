@@ -1,26 +1,26 @@
-"""The limits that the settings name, as gates of the queue. The queue's server keeps them, and may lose them."""
+"""What the settings contribute to gates: the rates of the queue and of its senders."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
+from collections.abc import Mapping, Sequence
 
-from postroad.clock import Clock
 from postroad.delivery.gate_name import QUEUE_GATE, GateName
-from postroad.errors import UnavailableError
-from postroad.queue import Gate, Queue, Rate
+from postroad.delivery.gate_plan import ALL_LIMITS, Contribution, GateLimit, SourceTraits
+from postroad.queue import Gate, GateState, Rate
 from postroad.settings import QueueSettings, Settings
 from postroad.settings import Rate as RateSetting
 
-log = logging.getLogger(__name__)
-
-LOOK_SECONDS = 10.0
 SETTINGS = "settings"
-"""Owner of the gates that are set by the settings."""
+"""Mark of the gates that are set by the settings."""
+LIMITED = frozenset({GateLimit.RATE, GateLimit.CONCURRENCY})
+"""Limits that settings have."""
 
 
 def gates_of(settings: Settings, limits: QueueSettings) -> list[Gate]:
-    """Gates of the queue and its senders. A sender without a rate has none: what an operator set by hand stands."""
+    """Return the gates of the queue and its senders.
+
+    A sender without a rate has none, so that what an operator set by hand is kept.
+    """
     limited = [sender for sender in settings.senders.values() if sender.rate is not None]
     return [
         Gate(name=str(QUEUE_GATE), rate=gate_rate(limits.rate, limits.burst)),
@@ -40,39 +40,34 @@ def smooth_rate(count: float, per_ms: int, burst: int | None = None) -> Rate:
     return Rate(count=count, per_ms=per_ms, burst=burst or max(1, round(count * 50 / per_ms)))
 
 
-async def set_limits(queue: Queue, gates: list[Gate]) -> None:
-    """Set the gates that the settings name, and lift the limits of those that they named once.
+class SettingsLimits:
+    """Contributes the limits of the settings.
 
-    They hold for all workers of the queue: the last one started says. A limit that a command set is not lifted.
+    When a worker starts they are set, and those that left the settings are removed. They hold for all workers of the
+    queue, so the last one started decides. Later they are only set where a gate has none, as after the queue was lost:
+    what an operator sets meanwhile is kept until a worker starts.
     """
-    await _set(queue, gates)
-    named = {gate.name for gate in gates}
-    for state in await queue.gates():
-        if state.owner == SETTINGS and state.gate.name not in named:
-            await queue.set_gate(Gate(name=state.gate.name))
-            log.info("gate %s has no limit in the settings any more: its limit is lifted", state.gate.name)
 
+    def __init__(self, gates: Sequence[Gate], *, starting: bool = False) -> None:
+        """Make the source.
 
-async def _set(queue: Queue, gates: list[Gate]) -> None:
-    for gate in gates:
-        await queue.set_gate(gate, owner=SETTINGS)
+        Args:
+            gates: What the settings say, see `gates_of`.
+            starting: A worker starts.
+        """
+        self._gates = gates
+        self._decides = ALL_LIMITS if starting else frozenset()
+        self.traits = SourceTraits(name=SETTINGS, limits=LIMITED, withdraws=starting)
 
-
-async def restore_limits(queue: Queue, gates: list[Gate]) -> int:
-    """Set the gates of which the queue knows no rate, as after its server was emptied. Returns how many."""
-    known = {state.gate.name for state in await queue.gates() if state.gate.rate is not None}
-    lost = [gate for gate in gates if gate.rate is not None and gate.name not in known]
-    await _set(queue, lost)
-    return len(lost)
-
-
-async def keep_limits(queue: Queue, gates: list[Gate], clock: Clock) -> None:
-    """Restore limits that the server lost, for as long as this runs: without them mail would leave unlimited."""
-    while True:
-        await clock.sleep(LOOK_SECONDS)
-        try:
-            restored = await asyncio.shield(restore_limits(queue, gates))
-        except UnavailableError:
-            continue  # The worker speaks of it.
-        if restored:
-            log.warning("the queue had lost %d limits; they are set again", restored)
+    async def contribute(self, states: Mapping[str, GateState]) -> list[Contribution]:
+        """Return the contribution to each gate that the settings name."""
+        return [
+            Contribution(
+                source=SETTINGS,
+                gate=gate.name,
+                rate=gate.rate,
+                concurrency=gate.concurrency,
+                decides=self._decides,
+            )
+            for gate in self._gates
+        ]

@@ -11,10 +11,11 @@ from prometheus_client import CollectorRegistry
 
 from postroad.clock import Clock
 from postroad.delivery.destinations import Destinations
+from postroad.delivery.gate_controller import GateController
 from postroad.delivery.handler import Delivery
 from postroad.delivery.job import SEND_QUEUE
 from postroad.delivery.routes import RouteMetrics, open_routes, origins_of
-from postroad.delivery.shaping.file import read_shaping, shaped_senders
+from postroad.delivery.shaping.file import read_shaping
 from postroad.delivery.shaping.shaper import Shaper
 from postroad.dns.resolver import Resolver
 from postroad.mail.dkim_keys import signers_of
@@ -29,6 +30,7 @@ async def open_delivery(
     *,
     engine: sa.Engine,
     queue: Queue,
+    gates: GateController,
     signer: TokenSigner,
     resolver: Resolver,
     clock: Clock,
@@ -38,19 +40,13 @@ async def open_delivery(
 ) -> AsyncIterator[Delivery]:
     """Open what handles the jobs of ``email:send``; its changes of limits are acted upon as long as this is open.
 
-    ``environ`` holds the keys that settings name by variable; ``registry`` takes metrics. Raises ConfigError for a key
-    or a file that cannot be read. ``concurrency``: of the worker; None: as its queue's settings say.
+    ``gates``: controller of the queue's gates. ``environ`` holds the keys that settings name by variable; ``registry``
+    takes metrics. Raises ConfigError for a key or a file that cannot be read. ``concurrency``: of the worker; None: as
+    its queue's settings say.
     """
     destinations = Destinations.of(settings.delivery, concurrency or settings.queue(SEND_QUEUE).concurrency)
     shaping = read_shaping(settings.delivery.shaping)
-    shaper = Shaper(
-        engine=engine,
-        queue=queue,
-        shaping=shaping,
-        shaped=shaped_senders(settings),
-        clock=clock,
-        registry=registry,
-    )
+    shaper = Shaper(engine=engine, gates=gates, shaping=shaping, clock=clock, registry=registry)
     dkim = signers_of(settings, environ)
     rng = Random()  # noqa: S311  (it chooses among equals)
     async with open_routes(

@@ -16,10 +16,13 @@ import sqlalchemy as sa
 from postroad.clock import ScaledClock
 from postroad.delivery.admit import Admission
 from postroad.delivery.cohorts.breaker import CohortBreaker
+from postroad.delivery.gate_controller import GateController
 from postroad.delivery.job import SEND_QUEUE
-from postroad.delivery.limits import gates_of, set_limits
+from postroad.delivery.limits import SettingsLimits, gates_of
 from postroad.delivery.opening import open_delivery
 from postroad.delivery.record import Recorder
+from postroad.delivery.shaping.file import shaped_senders
+from postroad.delivery.shaping.source import ShapingLimits
 from postroad.embedded import stop_redis
 from postroad.parts import Parts, open_parts
 from postroad.queue import Queue, Worker
@@ -143,7 +146,6 @@ async def open_crew(stage: Stage, speed: float) -> AsyncIterator[Crew]:
     """
     parts, settings = stage.parts, stage.parts.settings
     limits = settings.queue(SEND_QUEUE)
-    await set_limits(stage.queue, gates_of(settings, limits))
     recorder = Recorder(
         engine=parts.engine, queue=stage.queue, clock=stage.clock, name="rehearsal", bounce=settings.bounce
     )
@@ -151,6 +153,7 @@ async def open_crew(stage: Stage, speed: float) -> AsyncIterator[Crew]:
         settings,
         engine=parts.engine,
         queue=stage.queue,
+        gates=_gates(stage),
         signer=parts.signer,
         resolver=await parts.resolver(),
         clock=stage.clock,
@@ -181,6 +184,14 @@ async def open_crew(stage: Stage, speed: float) -> AsyncIterator[Crew]:
             stop_recording.set()
             await asyncio.wait([record])
         await recorder.drain()
+
+
+def _gates(stage: Stage) -> GateController:
+    """Return the controller of the gates: limits of settings and receivers, no caps of warmup."""
+    parts, settings = stage.parts, stage.parts.settings
+    limits = SettingsLimits(gates_of(settings, settings.queue(SEND_QUEUE)), starting=True)
+    shaping = ShapingLimits(parts.engine, parts.shaping, shaped_senders(settings), stage.clock)
+    return GateController(parts.engine, stage.queue, [limits], expiring=shaping)
 
 
 def _timeouts(speed: float) -> TimeoutSettings:

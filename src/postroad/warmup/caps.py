@@ -1,7 +1,7 @@
-"""The caps as gates of the queue: what the store says holds on all workers at once, and again when it was lost.
+"""What warmup contributes to gates: the caps that the store says, on all workers at once, and after a queue was lost.
 
-The gates follow the store, and any worker sets them: see docs/adr/0009. A cap holds until another is written, also
-when nobody decides a day; and a gate without a day of its own lets through the plan's first cap.
+Any process may set the gates: see docs/adr/0009. A cap holds until another is written, also when nobody decides a day;
+and a gate without a day of its own lets through the plan's first cap.
 
 Mail to seed lists has a queue of its own, which counts for itself: its part of a cap is what is planned for the day,
 and the rest of the cap is that of all other mail.
@@ -10,11 +10,10 @@ and the rest of the cap is that of all other mail.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
-from math import ceil, isclose
+from math import ceil
 from random import Random
 
 import sqlalchemy as sa
@@ -22,11 +21,11 @@ from msgspec import Struct
 
 from postroad.campaign.calendar import Window
 from postroad.clock import Clock
-from postroad.delivery.gate_name import GateKind, GateName, kind_of
+from postroad.delivery.gate_name import GateName
+from postroad.delivery.gate_plan import Contribution, GateLimit, SourceTraits
 from postroad.delivery.job import WARMUP_QUEUE
 from postroad.dns.providers import OTHER, provider_table
-from postroad.errors import UnavailableError
-from postroad.queue import Gate, GateState, Queue, Quota, Rate
+from postroad.queue import Gate, GateState, Quota, Rate
 from postroad.settings import Settings, WarmupSettings
 from postroad.store import warmup as store
 from postroad.store.engine import read
@@ -35,9 +34,10 @@ from postroad.warmup.day import Pair, count_mail, count_seeds, day_of, midnight
 from postroad.warmup.identity import Identity, identities, together
 from postroad.warmup.plan import plan_for
 
-log = logging.getLogger(__name__)
-
-LOOK_SECONDS = 10.0
+WARMUP = "warmup"
+"""Mark of gates that are set by warmup, and not of its own kind."""
+CAPPED = frozenset({GateLimit.RATE, GateLimit.QUOTA})
+"""Limits that warmup sets."""
 GRACE = timedelta(minutes=1)
 SPREAD = timedelta(hours=12)
 """A day's cap is spread over no more than this: the rate in an hour is a twelfth, or more where the hours are fewer."""
@@ -102,113 +102,111 @@ def pace_ms(name: str, identity: Identity, now: datetime) -> int:
     return round(spread_ms(warmup) / (1 + moved))
 
 
-def cap_gate(name: str, identity: Identity, cap: Cap, *, used: int, now: datetime) -> Gate:
-    """Return the gate of a cap, of which ``used`` is gone today.
-
-    The quota outlives its day by one, so that nothing is unlimited while the next one is not set yet. Outside the
-    hours, and in a pause, it is empty until they are over, and a little longer for the same reason.
-    """
-    opens = opens_at(identity.warmup, identity, cap, now)
-    if opens > now:
-        quota = Quota(left=0, until_ms=_ms(opens + GRACE))
-    else:
-        until = midnight(day_of(identity, now) + timedelta(days=2), identity.zone)
-        quota = Quota(left=max(cap.cap - used, 0), until_ms=_ms(until))
+def cap_rate(name: str, identity: Identity, cap: Cap, now: datetime) -> Rate:
+    """Return the rate of a cap at the pace of this hour."""
     # A second's worth: at a large cap each lost moment would otherwise be lost for the day.
     burst = max(1, cap.cap * 1000 // spread_ms(identity.warmup))
     # A rate of nothing is none; one that rounds to nothing is shut by its quota.
     count, per_ms = cap.cap or 0.4, pace_ms(name, identity, now)
     if cap.of:
         per_ms = max(round(per_ms * count / cap.of), 1)
-    rate = Rate(count=count, per_ms=per_ms, burst=burst)
-    return Gate(name=name, rate=rate, quota=quota)
+    return Rate(count=count, per_ms=per_ms, burst=burst)
 
 
-def stands(gate: Gate, state: Gate | None) -> bool:
-    """Tell whether a gate is as it should be, but for its pace. How much of a quota is left is the queue's to count."""
-    if state is None or state.rate is None or state.quota is None or gate.rate is None or gate.quota is None:
+def cap_quota(identity: Identity, cap: Cap, *, used: int, now: datetime) -> Quota:
+    """Return the quota of a cap, of which ``used`` is gone today.
+
+    The quota outlives its day by one, so that nothing is unlimited while the next one is not set yet. Outside the
+    hours, and in a pause, it is empty until they are over, and a little longer for the same reason.
+    """
+    opens = opens_at(identity.warmup, identity, cap, now)
+    if opens > now:
+        return Quota(left=0, until_ms=_ms(opens + GRACE), size=cap.cap)
+    until = midnight(day_of(identity, now) + timedelta(days=2), identity.zone)
+    return Quota(left=max(cap.cap - used, 0), until_ms=_ms(until), size=cap.cap)
+
+
+def counts_down(wanted: Quota, current: Gate) -> bool:
+    """Return whether the quota of a gate is that of today's cap. How much is left of it is the queue's to count.
+
+    Args:
+        wanted: The quota, of which nothing is used.
+        current: The gate as the queue has it.
+    """
+    if current.quota is None or current.quota.until_ms != wanted.until_ms or _size_of(current) != wanted.size:
         return False
-    same_day = state.quota.until_ms == gate.quota.until_ms
-    shut = gate.quota.left > 0 or state.quota.left == 0
-    # The server stores a rate as a decimal number.
-    return isclose(state.rate.count, gate.rate.count) and same_day and shut
+    return wanted.left > 0 or current.quota.left == 0
 
 
-def other_pace(gate: Gate, state: Gate | None) -> Rate | None:
-    """Return the rate to set where a gate stands, and another hour has another pace."""
-    if not stands(gate, state) or state is None or state.rate is None or gate.rate is None:
-        return None
-    return gate.rate if state.rate.per_ms != gate.rate.per_ms else None
-
-
-def used_up(gate: Gate, state: Gate | None) -> int:
-    """How much of today's cap the queue has let through, by what is left of it there. 0: it is another day's."""
-    if state is None or state.rate is None or state.quota is None or gate.quota is None:
+def used_up(wanted: Quota, current: Gate) -> int:
+    """Return how much of today's cap the queue has let through. 0: its quota is another day's."""
+    size = _size_of(current)
+    if current.quota is None or size is None or current.quota.until_ms != wanted.until_ms:
         return 0
-    return max(round(state.rate.count) - state.quota.left, 0) if state.quota.until_ms == gate.quota.until_ms else 0
+    return max(size - current.quota.left, 0)
 
 
-class CapKeeper:
-    """Brings the gates of the queue to what the store says."""
+def _size_of(gate: Gate) -> int | None:
+    """Return the cap that a gate's quota is of. The version before kept it as the count of its rate only."""
+    if gate.quota is not None and gate.quota.size is not None:
+        return gate.quota.size
+    return None if gate.rate is None else round(gate.rate.count)
 
-    def __init__(self, settings: Settings, *, engine: sa.Engine, queue: Queue, clock: Clock) -> None:
+
+class WarmupCaps:
+    """Contributes the caps that the store says: a rate and a quota for each gate."""
+
+    traits = SourceTraits(name=WARMUP, limits=CAPPED)
+
+    def __init__(self, settings: Settings, *, engine: sa.Engine, queue: str, clock: Clock) -> None:
+        """Make the source.
+
+        Args:
+            settings: Settings, whose senders may warm up.
+            engine: Database of the caps.
+            queue: Name of the queue: that of mail to seed lists has its own part of each cap.
+            clock: Time that days and hours go by.
+        """
         self._engine = engine
-        self._queue = queue
         self._groups = together(identities(settings))
         self._clock = clock
-        self._seeds = queue.name == WARMUP_QUEUE
+        self._seeds = queue == WARMUP_QUEUE
 
-    async def turn(self) -> int:
-        """Set the gates that are not as they should be, and open those of nobody. Returns how many.
-
-        The pace of another hour is set too, and is no gate that was wrong. Raises UnavailableError.
-        """
-        states = {state.gate.name: state for state in await self._queue.gates()}
+    async def contribute(self, states: Mapping[str, GateState]) -> list[Contribution]:
+        """Return the contribution to each gate of an identity that warms up. Raises UnavailableError."""
+        if not self._groups:
+            return []
         now = self._clock.now()
         caps = await asyncio.to_thread(self._read_caps, now)
-        wanted = {name: self._gate(name, identity, cap, 0, now) for name, (identity, cap) in caps.items()}
-        wrong = {name: caps[name][0] for name, gate in wanted.items() if not stands(gate, _gate_of(states, name))}
-        for name, gate in wanted.items():
-            rate = other_pace(gate, _gate_of(states, name))
-            if rate is not None:
-                await self._queue.update_gate(name, rate=rate)
-        if wrong:
-            used = await asyncio.to_thread(self._count_used, {each.name: each for each in wrong.values()}, now)
-            for name, identity in wrong.items():
-                await self._set(name, identity, caps[name][1], used[name, identity.name], states, now)
-        orphans = [
-            name
-            for name, state in states.items()
-            if kind_of(name) is GateKind.WARMUP and name not in caps and (state.gate.rate or state.gate.quota)
+        quotas = await self._quotas(caps, states, now)
+        return [
+            Contribution(
+                source=WARMUP, gate=name, rate=cap_rate(name, identity, cap, now), quota=quotas[name], decides=CAPPED
+            )
+            for name, (identity, cap) in caps.items()
         ]
-        for name in orphans:
-            await self._queue.set_gate(Gate(name=name))
-        return len(wrong) + len(orphans)
 
-    async def keep(self) -> None:
-        """Keep the gates right for as long as this runs. Where nobody warms up, it ends at once."""
-        failing = False
-        while self._groups:
-            await self._clock.sleep(LOOK_SECONDS)
-            try:
-                await asyncio.shield(self.turn())
-                failing = False
-            except UnavailableError as error:
-                if not failing:
-                    log.warning("caps of the warmup wait: %s", error.message)
-                failing = True
-
-    async def _set(
-        self, name: str, identity: Identity, cap: Cap, counted: int, states: Mapping[str, GateState], now: datetime
-    ) -> None:
-        state = _gate_of(states, name)
-        # The ledger may be behind the queue, and the queue may have forgotten: the larger number is nearer.
-        used = max(counted, used_up(self._gate(name, identity, cap, 0, now), state))
-        gate = self._gate(name, identity, cap, used, now)
-        await self._queue.update_gate(gate.name, rate=gate.rate, quota=gate.quota)
-
-    def _gate(self, name: str, identity: Identity, cap: Cap, used: int, now: datetime) -> Gate:
-        return cap_gate(name, identity, cap, used=used, now=now)
+    async def _quotas(
+        self, caps: Mapping[str, tuple[Identity, Cap]], states: Mapping[str, GateState], now: datetime
+    ) -> dict[str, Quota]:
+        """Return the quota of each gate: the one that it has, or a new one, less what was sent today."""
+        quotas: dict[str, Quota] = {}
+        new: dict[str, Quota] = {}
+        for name, (identity, cap) in caps.items():
+            unused = cap_quota(identity, cap, used=0, now=now)
+            gate = states[name].gate if name in states else Gate(name=name)
+            if gate.quota is not None and counts_down(unused, gate):
+                quotas[name] = gate.quota
+            else:
+                new[name] = unused
+        # This reads all mail of the day, so only where it is needed.
+        counted = await asyncio.to_thread(self._count_used, {caps[name][0].name: caps[name][0] for name in new}, now)
+        for name, unused in new.items():
+            identity, cap = caps[name]
+            # The ledger may be behind the queue, and the queue may have forgotten: the larger number is nearer.
+            used = max(counted[name], used_up(unused, states[name].gate) if name in states else 0)
+            quotas[name] = cap_quota(identity, cap, used=used, now=now)
+        return quotas
 
     def _read_caps(self, now: datetime) -> dict[str, tuple[Identity, Cap]]:
         """By the name of its gate: this queue's part of the cap, and the narrowest identity that it holds for."""
@@ -224,15 +222,17 @@ class CapKeeper:
                 caps[str(GateName.warmup(provider, group[0].name))] = group[0], cap
         return caps
 
-    def _count_used(self, by_name: Mapping[str, Identity], now: datetime) -> dict[tuple[str, str], int]:
-        """By gate and identity: attempts of today, as the ledger knows them."""
-        used: dict[tuple[str, str], int] = defaultdict(int)
+    def _count_used(self, by_name: Mapping[str, Identity], now: datetime) -> dict[str, int]:
+        """By gate: attempts of today, as the ledger knows them."""
+        used: dict[str, int] = defaultdict(int)
+        if not by_name:
+            return used
         with read(self._engine) as connection:
             for name, identity in by_name.items():
                 today = day_of(identity, now)
                 counted = count_mail(connection, identity, [today], seeds=self._seeds)[today]
                 for provider, counts in counted.items():
-                    used[str(GateName.warmup(provider, name)), name] += counts.attempts
+                    used[str(GateName.warmup(provider, name))] += counts.attempts
         return used
 
 
@@ -244,11 +244,6 @@ def part_of(cap: Cap, seeds: int, *, to_seeds: bool) -> Cap:
     return Cap(cap=cap.cap - part, paused_until=cap.paused_until)
 
 
-async def keep_caps(settings: Settings, *, engine: sa.Engine, queues: Iterable[Queue], clock: Clock) -> int:
-    """Bring the gates of several queues to what the store says. Returns how many were set. Raises UnavailableError."""
-    return sum([await CapKeeper(settings, engine=engine, queue=queue, clock=clock).turn() for queue in queues])
-
-
 def effective(group: Sequence[Identity], provider: str, newest: Mapping[Pair, WarmupDayRow]) -> Cap:
     """Return the cap that holds for identities with the same senders, by the newest day of each."""
     return least(_cap(identity, provider, newest.get((identity.name, provider))) for identity in group)
@@ -258,10 +253,6 @@ def _cap(identity: Identity, provider: str, row: WarmupDayRow | None) -> Cap:
     if row is None:
         return Cap(cap=plan_for(identity.warmup, provider).first)
     return Cap(cap=row.cap, paused_until=row.paused_until)
-
-
-def _gate_of(states: Mapping[str, GateState], name: str) -> Gate | None:
-    return states[name].gate if name in states else None
 
 
 def _ms(instant: datetime) -> int:

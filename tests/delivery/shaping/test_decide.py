@@ -9,20 +9,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postroad.delivery.gate_name import Receiver
+from postroad.delivery.gate_plan import Contribution, GateChange, plan_changes
 from postroad.delivery.shaping.decide import (
     GROW_EVERY,
     SETTLE,
+    SHAPED,
+    SHAPING,
     SLOWEST,
     by_rule,
-    differs,
+    contribution,
     faster,
     over,
     slower,
-    wanted,
 )
 from postroad.delivery.shaping.file import read_shaping
 from postroad.delivery.shaping.limits import Limits, Scope
-from postroad.queue import FOREVER_MS, Gate, Rate
+from postroad.delivery.shaping.source import ShapingLimits
+from postroad.queue import FOREVER_MS, Gate, GateState, Rate
 from postroad.settings import Rate as RateSetting
 from postroad.store.shaping import ShapingChange
 
@@ -64,32 +67,38 @@ def test_the_least_of_what_holds_is_admitted_and_the_longest_pause() -> None:
     slower_ = change(rule="s", rate_count=2.0, rate_per_ms=60_000, connections=1)
     ended = change(rule="e", rate_count=0.1, rate_per_ms=60_000, ends_at=NOW)
     pause, longer = change(rule="p", suspended=True), change(rule="q", suspended=True, ends_at=NOW + 2 * HOUR)
-    want = wanted("g", LIMITS, [slow, slower_, ended, pause, longer], NOW)
-    assert want.gate == Gate(
-        name="g",
+    assert contribution("g", LIMITS, [slow, slower_, ended, pause, longer], NOW) == Contribution(
+        source=SHAPING,
+        gate="g",
         rate=Rate(count=1, per_ms=60_000),
         concurrency=1,
         paused_until_ms=int((NOW + 2 * HOUR).timestamp() * 1000),
+        decides=SHAPED,
     )
 
 
 def test_nothing_is_set_where_nobody_limits_and_nothing_slowed() -> None:
-    assert not wanted("g", None, [], NOW).set_limits
-    forever = wanted("g", None, [change(suspended=True, ends_at=None)], NOW)
-    assert (forever.set_limits, forever.gate.paused_until_ms) == (False, FOREVER_MS)
+    assert contribution("g", None, [], NOW) is None
+    forever = contribution("g", None, [change(suspended=True, ends_at=None)], NOW)
+    assert forever == Contribution(source=SHAPING, gate="g", paused_until_ms=FOREVER_MS)
     # What was slowed is set free again.
-    freed = wanted("g", None, [change(connections=1, ends_at=NOW)], NOW)
-    assert (freed.set_limits, freed.gate) == (True, Gate(name="g"))
-    assert wanted("g", LIMITS, [], NOW).gate == Gate(
-        name="g", rate=Rate(count=100, per_ms=1000, burst=5), concurrency=10
-    )
+    freed = contribution("g", None, [change(connections=1, ends_at=NOW)], NOW)
+    assert freed == Contribution(source=SHAPING, gate="g", decides=SHAPED)
+    limited = contribution("g", LIMITS, [], NOW)
+    rate = Rate(count=100, per_ms=1000, burst=5)
+    assert limited == Contribution(source=SHAPING, gate="g", rate=rate, concurrency=10, decides=SHAPED)
 
 
 def test_a_pause_is_never_lifted_and_a_longer_one_stays() -> None:
-    want = wanted("g", None, [change(suspended=True)], NOW)
-    assert differs(Gate(name="g"), want)
-    assert not differs(Gate(name="g", paused_until_ms=FOREVER_MS), want)
-    assert not differs(Gate(name="g", paused_until_ms=5, concurrency=2), wanted("g", None, [], NOW))
+    def plan(gate: Gate, *changes: ShapingChange) -> list[GateChange]:
+        wanted = contribution("g", None, changes, NOW)
+        state = GateState(gate=gate, in_flight=0, parked_lanes=0, capacity=None, next_check_ms=None)
+        return plan_changes({"g": state}, [wanted] if wanted else [], [ShapingLimits.traits])
+
+    paused = change(suspended=True)
+    assert [each.pause_until_ms for each in plan(Gate(name="g"), paused)] == [int((NOW + HOUR).timestamp() * 1000)]
+    assert plan(Gate(name="g", paused_until_ms=FOREVER_MS), paused) == []
+    assert plan(Gate(name="g", paused_until_ms=5, concurrency=2)) == []
 
 
 def test_one_burst_of_deferrals_halves_the_pace_once() -> None:

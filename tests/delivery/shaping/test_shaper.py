@@ -10,11 +10,14 @@ import pytest
 import sqlalchemy as sa
 from prometheus_client import CollectorRegistry
 
+from postroad.clock import Clock, SystemClock
+from postroad.delivery.gate_controller import GateController
 from postroad.delivery.gate_name import Receiver
 from postroad.delivery.outcome import Outcome, Pause, of_reply
 from postroad.delivery.shaping.file import read_shaping
 from postroad.delivery.shaping.limits import Scope
 from postroad.delivery.shaping.shaper import Shaper, resume
+from postroad.delivery.shaping.source import ShapingLimits
 from postroad.errors import UnavailableError
 from postroad.queue import FOREVER_MS, Gate, Job, Queue, Quota, Rate
 from postroad.smtp.reply import Phase, Reply, parse_reply
@@ -56,8 +59,26 @@ async def queue(redis_url: str, clock: HandClock) -> AsyncIterator[Queue]:
     await client.aclose()
 
 
-def shaper(engine: sa.Engine, queue: Queue, clock: HandClock, shaped: Collection[str] = ()) -> Shaper:
-    return Shaper(engine=engine, queue=queue, shaping=read_shaping(None), shaped=shaped, clock=clock)
+def controller(
+    engine: sa.Engine,
+    queue: Queue,
+    clock: Clock,
+    shaped: Collection[str] = (),
+    path: Path | None = None,
+) -> GateController:
+    return GateController(engine, queue, [], expiring=ShapingLimits(engine, read_shaping(path), shaped, clock))
+
+
+def shaper(
+    engine: sa.Engine,
+    queue: Queue,
+    clock: Clock,
+    shaped: Collection[str] = (),
+    path: Path | None = None,
+    registry: CollectorRegistry | None = None,
+) -> Shaper:
+    gates = controller(engine, queue, clock, shaped, path)
+    return Shaper(engine=engine, gates=gates, shaping=read_shaping(path), clock=clock, registry=registry)
 
 
 async def gate(queue: Queue, name: str) -> Gate:
@@ -230,7 +251,8 @@ async def test_what_is_resumed_stays_so_and_the_log_says_by_whom(
     worker.refused(GMAIL, BUSY)
     worker.paused(GMAIL.gate, GMAIL, Outcome(verdict="dead", cause="x", pause=Pause.SENDER), "550", until_ms=None)  # type: ignore[arg-type]
     await worker.turn()
-    assert await resume(engine, queue, GMAIL.gate, by="ada@house", now=clock.now()) == 2
+    gates = controller(engine, queue, clock)
+    assert await resume(engine, queue, GMAIL.gate, gates=gates, by="ada@house", now=clock.now()) == 2
     await worker.turn()
     assert await gate(queue, GMAIL.gate) == Gate(name=GMAIL.gate)
     assert {change.restored_by for change in log(engine)} == {"ada@house"}
@@ -248,7 +270,7 @@ async def test_the_tail_of_unknown_domains_is_not_slowed_by_one_of_them(
 
 async def test_what_is_open_is_a_metric(engine: sa.Engine, queue: Queue, clock: HandClock) -> None:
     registry = CollectorRegistry()
-    worker = Shaper(engine=engine, queue=queue, shaping=read_shaping(None), shaped=(), clock=clock, registry=registry)
+    worker = shaper(engine, queue, clock, registry=registry)
     worker.refused(YAHOO, TSS04)
     await worker.turn()
     shown = {"rule": "yahoo-deferral", "gate": YAHOO.gate}
@@ -285,9 +307,7 @@ async def test_the_default_for_each_host_is_no_limit_of_the_tail(
 async def test_a_fault_of_ours_does_not_end_the_shaping(
     engine: sa.Engine, queue: Queue, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from postroad.clock import SystemClock
-
-    worker = Shaper(engine=engine, queue=queue, shaping=read_shaping(None), shaped=(), clock=SystemClock())
+    worker = shaper(engine, queue, SystemClock())
     async with worker.acting():
         worker._pauses["g"] = ShapingChange(gate="g", rule="r")  # type: ignore[call-arg]  # no table takes it
         worker._news.set()
@@ -301,7 +321,9 @@ async def test_a_fault_of_ours_does_not_end_the_shaping(
 async def test_nothing_heard_is_lost_while_the_database_is_away(
     tmp_path: Path, engine: sa.Engine, queue: Queue, clock: HandClock
 ) -> None:
-    worker = shaper(open_engine(f"sqlite:///{tmp_path / 'no-tables.db'}"), queue, clock)
+    away = open_engine(f"sqlite:///{tmp_path / 'no-tables.db'}")
+    gates = controller(engine, queue, clock)
+    worker = Shaper(engine=away, gates=gates, shaping=read_shaping(None), clock=clock)
     worker.refused(YAHOO, TSS04)
     with pytest.raises(UnavailableError):
         await worker.turn()
@@ -328,9 +350,7 @@ async def test_the_queue_away_leaves_the_row_and_the_gate_follows(
 async def test_what_is_heard_while_acting_is_done_at_once_and_the_last_word_is_kept(
     engine: sa.Engine, queue: Queue
 ) -> None:
-    from postroad.clock import SystemClock
-
-    worker = Shaper(engine=engine, queue=queue, shaping=read_shaping(None), shaped=(), clock=SystemClock())
+    worker = shaper(engine, queue, SystemClock())
     async with worker.acting():
         worker.refused(YAHOO, TSS04)
         async with asyncio.timeout(10):
@@ -349,7 +369,7 @@ async def test_a_limit_that_leaves_the_file_leaves_the_queue(
 
     async def turn(path: Path | None, shaped: Collection[str]) -> Gate:
         await queue.set_gate(by_hand)
-        await Shaper(engine=engine, queue=queue, shaping=read_shaping(path), shaped=shaped, clock=clock).turn()
+        await shaper(engine, queue, clock, shaped, path).turn()
         return await gate(queue, "provider:google")
 
     await queue.set_gate(Gate(name="provider:google"))

@@ -7,13 +7,13 @@ once for what was in flight together, and grown by a fixed share for each while 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from postroad.delivery.limits import gate_rate, smooth_rate
+from postroad.delivery.gate_plan import Contribution, GateLimit, strictest
+from postroad.delivery.limits import smooth_rate
 from postroad.delivery.shaping.limits import Limits, Scope
 from postroad.delivery.shaping.rules import PACE, Rule
-from postroad.queue import FOREVER_MS, Gate, Rate
+from postroad.queue import FOREVER_MS
 from postroad.store.shaping import ShapingChange
 
 SLOWER, GROWTH, SLOWEST = 0.5, 1 / 16, 1 / 64
@@ -23,6 +23,11 @@ SETTLE = timedelta(seconds=30)
 """A decrease shows in the replies after this long: until then, what is said was said of the pace before."""
 
 GROW_EVERY = timedelta(minutes=1)
+
+SHAPING = "shaping"
+"""Mark of the gates that are set by shaping.toml, or by its rules."""
+SHAPED = frozenset({GateLimit.RATE, GateLimit.CONCURRENCY})
+"""Limits that the shaping sets."""
 
 
 def by_rule(name: str, rule: Rule, scope: Scope, said: str, *, times: int, now: datetime) -> ShapingChange | None:
@@ -81,29 +86,25 @@ def _at_share(change: ShapingChange, limits: Limits, share: float, now: datetime
     return change
 
 
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """What a gate is to admit. ``set_limits`` False: its limits are somebody else's, and stay.
+def contribution(
+    gate: str, limits: Limits | None, changes: Iterable[ShapingChange], now: datetime
+) -> Contribution | None:
+    """Return what the shaping wants of a gate now: its limits, each lowered by the changes that hold.
 
-    ``owned``: the shaping has limits for it. Else its limits are only lifted.
+    Where the file has limits, or a change has some, the shaping decides rate and concurrency, also right after the
+    change is over. A pause ends by itself.
+
+    Args:
+        gate: Name of the gate.
+        limits: What the file says of it. None: nothing.
+        changes: Open changes of the gate, also those that are over.
+        now: Time by which a change may be over.
+
+    Returns:
+        The contribution. None: there is none.
     """
-
-    gate: Gate
-    set_limits: bool
-    owned: bool = False
-
-
-def wanted(
-    name: str, limits: Limits | None, changes: Iterable[ShapingChange], now: datetime, *, owned: bool = False
-) -> Wanted:
-    """What a gate is to admit now: its limits, each lowered by the changes that hold. ``limits`` None: none are set.
-
-    ``owned``: the shaping had set its limits, so that they are lifted where it has none any more.
-
-    A pause is only ever wanted, never lifted: it ends by itself, and somebody else may want one too.
-    """
-    rate = gate_rate(limits.rate, None) if limits is not None else None
-    connections = limits.connections if limits is not None else None
+    rates = [smooth_rate(limits.rate.count, limits.rate.per_ms)] if limits is not None and limits.rate else []
+    connections = [limits.connections] if limits is not None and limits.connections is not None else []
     until_ms: int | None = None
     slowed = False
     for change in changes:
@@ -115,29 +116,22 @@ def wanted(
             until_ms = max(until_ms or 0, ends_ms)
             continue
         if change.rate_count is not None and change.rate_per_ms is not None:
-            given = smooth_rate(change.rate_count, change.rate_per_ms)
-            rate = given if rate is None or given.count / given.per_ms < rate.count / rate.per_ms else rate
+            rates.append(smooth_rate(change.rate_count, change.rate_per_ms))
         if change.connections is not None:
-            connections = min(connections or change.connections, change.connections)
-    gate = Gate(name=name, rate=rate, concurrency=connections, paused_until_ms=until_ms)
-    holds = limits is not None or slowed
-    return Wanted(gate=gate, set_limits=holds or owned, owned=holds)
+            connections.append(change.connections)
+    decides = limits is not None or slowed
+    if not decides and until_ms is None:
+        return None
+    return Contribution(
+        source=SHAPING,
+        gate=gate,
+        rate=strictest(GateLimit.RATE, rates),
+        concurrency=strictest(GateLimit.CONCURRENCY, connections),
+        paused_until_ms=until_ms,
+        decides=SHAPED if decides else frozenset(),
+    )
 
 
 def over(change: ShapingChange, now: datetime) -> bool:
     """Whether an open change has nothing left to hold back."""
     return (change.ends_at is not None and change.ends_at <= now) or (change.share is not None and change.share >= 1)
-
-
-def differs(state: Gate, want: Wanted) -> bool:
-    """Whether the queue has to be told."""
-    pause = (want.gate.paused_until_ms or 0) > (state.paused_until_ms or 0)
-    limits = state.concurrency != want.gate.concurrency or not _alike(state.rate, want.gate.rate)
-    return pause or (want.set_limits and limits)
-
-
-def _alike(one: Rate | None, other: Rate | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    # The queue keeps numbers as text, not each of them to the last bit.
-    return abs(one.count / one.per_ms - other.count / other.per_ms) < 1e-9 and one.burst == other.burst

@@ -1,14 +1,14 @@
-"""Hear what receivers say, keep it in the store, and set the gates by it: every worker does, and all do the same.
+"""Hear what receivers say, and record what follows from it in the store: every worker does, and all do the same.
 
-The store says what holds; the gates follow it. So it does not matter which worker heard a reply, who restarts, or
-that the queue's server forgets: whoever looks next sets what is to be.
+The store says what holds, and the gates follow it. So it does not matter which worker heard a reply, who restarts, or
+that the queue was lost: the next controller of any process sets the gates.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,24 +18,23 @@ import sqlalchemy as sa
 from prometheus_client import CollectorRegistry, Gauge
 
 from postroad.clock import Clock
+from postroad.delivery.gate_controller import GateController
 from postroad.delivery.outcome import Outcome, Pause
-from postroad.delivery.shaping.decide import SETTLE, Wanted, by_rule, differs, faster, over, slower, wanted
+from postroad.delivery.shaping.decide import SETTLE, by_rule, faster, over, slower
 from postroad.delivery.shaping.file import Shaping
 from postroad.delivery.shaping.limits import TAIL, Scope
 from postroad.delivery.shaping.rules import PACE, Rule, rule_for
 from postroad.delivery.shaping.show import words
 from postroad.errors import UnavailableError
-from postroad.queue import Gate, GateState, Queue
+from postroad.queue import Queue
 from postroad.smtp.reply import Reply
 from postroad.store import shaping as store
-from postroad.store.engine import read, transient, write, write_connection
+from postroad.store.engine import read, write
 from postroad.store.shaping import ShapingChange
 
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 10.0
-SHAPING = "shaping"
-"""Owner of the gates that are set by shaping.toml, or by its rules."""
 LAST_WORDS_SECONDS = 5.0
 HELD_ELSEWHERE = timedelta(minutes=1)
 """A rule that has acted is not asked again for this long by a worker that knows so."""
@@ -57,22 +56,20 @@ class _Heard:
 
 
 class Shaper:
-    """What one worker hears and does. ``shaped``: From addresses for which the limits of the file hold."""
+    """What one worker hears, and the changes that follow from it. It has the gates set by their controller."""
 
     def __init__(
         self,
         *,
         engine: sa.Engine,
-        queue: Queue,
+        gates: GateController,
         shaping: Shaping,
-        shaped: Collection[str],
         clock: Clock,
         registry: CollectorRegistry | None = None,
     ) -> None:
         self._engine = engine
-        self._queue = queue
+        self._gates = gates
         self._shaping = shaping
-        self._shaped = frozenset(shaped)
         self._clock = clock
         self._rules = tuple(shaping.rule.items())
         self._heard: dict[_Subject, _Heard] = {}
@@ -174,7 +171,7 @@ class Shaper:
                 task.cancel()
 
     async def turn(self) -> None:
-        """Keep what was heard, undo what is over, and set the gates that are not as they should be.
+        """Record what was heard, and set the gates that are not as they should be.
 
         Raises UnavailableError; what was heard is kept for the next turn.
         """
@@ -188,7 +185,10 @@ class Shaper:
         except UnavailableError:
             self._heard, self._pauses = heard | self._heard, pauses | self._pauses
             raise
-        await self._set_gates()
+        self._show(await asyncio.to_thread(self._read_open))
+        lost = [change.gate for change in await self._gates.apply() if change.restores]
+        if lost:
+            log.warning("the queue had lost limits of %d gates; they are set again: %s", len(lost), ", ".join(lost))
 
     def _keep(self, heard: dict[_Subject, _Heard], pauses: dict[str, ShapingChange], accepted: set[str]) -> None:
         now = self._clock.now()
@@ -238,66 +238,11 @@ class Shaper:
         if grown is not None and change.moved_at is not None:
             store.move_pace(connection, grown, change.moved_at)
 
-    # -- gates
-
-    async def _set_gates(self) -> None:
-        states = {state.gate.name: state for state in await self._queue.gates()}
-        changes = await asyncio.to_thread(self._read_open)
-        self._show(changes)
-        if self._to_set(states, changes) or any(over(change, self._clock.now()) for change in changes):
-            await self._set_together(states)
-
-    async def _set_together(self, states: dict[str, GateState]) -> None:
-        """Set gates and close what is over while nobody else does: the last word is that of the newest reading."""
-        connection = write_connection(self._engine)
-        try:
-            changes = await asyncio.to_thread(self._lock, connection)
-            for want in self._to_set(states, changes):
-                await self._tell(want, states.get(want.gate.name))
-            await asyncio.to_thread(self._commit_closed, connection, changes)
-        finally:
-            await asyncio.to_thread(connection.close)
-
-    def _lock(self, connection: sa.Connection) -> Sequence[ShapingChange]:
-        with transient():
-            connection.begin()
-            store.one_at_a_time(connection)
-            return store.open_changes(connection)
-
-    def _commit_closed(self, connection: sa.Connection, changes: Sequence[ShapingChange]) -> None:
-        now = self._clock.now()
-        with transient():
-            ended = [change for change in changes if over(change, now)]
-            if ended and store.restore(connection, [_id(change) for change in ended], now, "end"):
-                log.info("as before: %s", ", ".join(f"{change.gate} ({change.rule})" for change in ended))
-            connection.commit()
-
-    async def _tell(self, want: Wanted, state: GateState | None) -> None:
-        gate = want.gate
-        if want.set_limits:
-            quota = state.gate.quota if state is not None else None  # Somebody else's, and no matter of ours.
-            told = Gate(name=gate.name, rate=gate.rate, concurrency=gate.concurrency, quota=quota)
-            await self._queue.set_gate(told, owner=SHAPING if want.owned else "")
-        if (gate.paused_until_ms or 0) > ((state.gate.paused_until_ms if state else None) or 0):
-            await self._queue.pause_gate(gate.name, gate.paused_until_ms)
+    # -- what is shown
 
     def _read_open(self) -> Sequence[ShapingChange]:
         with read(self._engine) as connection:
             return store.open_changes(connection)
-
-    def _to_set(self, states: dict[str, GateState], changes: Sequence[ShapingChange]) -> list[Wanted]:
-        now = self._clock.now()
-        by_gate: dict[str, list[ShapingChange]] = {}
-        for change in changes:
-            by_gate.setdefault(change.gate, []).append(change)
-        found = []
-        for name in sorted(states.keys() | by_gate.keys()):
-            limits = self._shaping.limits_of_gate(name, self._shaped)
-            owned = name in states and states[name].owner == SHAPING
-            want = wanted(name, limits, by_gate.get(name, ()), now, owned=owned)
-            if differs(states[name].gate if name in states else Gate(name=name), want):
-                found.append(want)
-        return found
 
     def _show(self, changes: Sequence[ShapingChange]) -> None:
         self._paced = frozenset(change.gate for change in changes if change.rule == PACE)
@@ -307,8 +252,23 @@ class Shaper:
                 self._open.labels(change.rule, change.gate).set(1)
 
 
-async def resume(engine: sa.Engine, queue: Queue, gate: str, *, by: str, now: datetime) -> int:
-    """Undo what holds a gate back, and open it. Returns how many changes were closed."""
+async def resume(engine: sa.Engine, queue: Queue, gate: str, *, gates: GateController, by: str, now: datetime) -> int:
+    """Undo what a receiver's reply had set at a gate, and resume it.
+
+    Args:
+        engine: Database of the changes.
+        queue: Queue of the gate.
+        gate: Name of the gate.
+        gates: Controller of the queue's gates. It sets the limits that hold without the changes.
+        by: Who asks for it.
+        now: Time that the changes end at.
+
+    Returns:
+        Number of changes that were closed.
+
+    Raises:
+        UnavailableError: The database or the queue does not reply.
+    """
 
     def close() -> list[ShapingChange]:
         with write(engine) as connection:
@@ -316,8 +276,7 @@ async def resume(engine: sa.Engine, queue: Queue, gate: str, *, by: str, now: da
 
     closed = await asyncio.to_thread(close)
     if any(not change.suspended for change in closed):
-        # A worker whose sender is limited by the file sets those limits again when it looks next.
-        await queue.set_gate(Gate(name=gate))
+        await gates.apply(only=gate)
     await queue.resume_gate(gate)
     return len(closed)
 

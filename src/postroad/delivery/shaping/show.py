@@ -10,7 +10,8 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from postroad.delivery.gate_name import GateName, Receiver
-from postroad.delivery.shaping.decide import over, wanted
+from postroad.delivery.gate_plan import Contribution
+from postroad.delivery.shaping.decide import SHAPING, contribution, over
 from postroad.delivery.shaping.file import Shaping
 from postroad.delivery.shaping.limits import TAIL, Limits, Scope, Terms, terms_of
 from postroad.dns.providers import provider_table
@@ -102,7 +103,7 @@ def _standing(shaping: Shaping, way: Way, to: Receiver, holding: Sequence[Shapin
     held = [change for change in holding if change.gate in (scope.gate, str(GateName.sender(way.sender)))]
     at_gate = shaping.limits_of_gate(scope.gate, [way.sender] if way.shaped else [])
     limits, why = shaping.explained(Scope(sender=way.sender, receiver=to)) if way.shaped else (None, {})
-    gate = wanted(scope.gate, at_gate, held, now).gate
+    wanted = contribution(scope.gate, at_gate, held, now) or Contribution(source=SHAPING, gate=scope.gate)
     terms = None
     enforced: dict[str, str] = {}
     if limits is not None and at_gate is not None:
@@ -120,8 +121,8 @@ def _standing(shaping: Shaping, way: Way, to: Receiver, holding: Sequence[Shapin
         gate=scope.gate,
         limits=limits,
         why=why,
-        rate=f"{gate.rate.count:g} in {gate.rate.per_ms / 1000:g} s" if gate.rate is not None else None,
-        connections=gate.concurrency,
+        rate=f"{wanted.rate.count:g} in {wanted.rate.per_ms / 1000:g} s" if wanted.rate is not None else None,
+        connections=wanted.concurrency,
         terms=terms,
         enforced=enforced,
         held=held,

@@ -1,0 +1,148 @@
+"""Keeps the gates of a queue equal to what all sources contribute to them, also after the queue was lost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
+
+import sqlalchemy as sa
+
+from postroad.delivery.gate_plan import Contribution, GateChange, SourceTraits, plan_changes
+from postroad.queue import FOREVER_MS, GateState, Queue
+from postroad.store.engine import transient, write_connection
+from postroad.store.shaping import one_at_a_time
+
+log = logging.getLogger(__name__)
+
+
+class GateSource(Protocol):
+    """A part of the system that has something to say of gates. It only reads; the controller sets the gates."""
+
+    @property
+    def traits(self) -> SourceTraits:
+        """What it may do."""
+        ...
+
+    async def contribute(self, states: Mapping[str, GateState]) -> Sequence[Contribution]:
+        """Return what it wants of each gate.
+
+        Args:
+            states: The gates that the queue has, by name. A quota that is counted down there is contributed as it is.
+
+        Raises:
+            UnavailableError: The database does not reply.
+        """
+        ...
+
+
+class ExpiringSource(GateSource, Protocol):
+    """A source that records when what it contributed has ended."""
+
+    def has_expired(self) -> bool:
+        """Return whether something has ended of what was contributed last."""
+        ...
+
+    def close_expired(self, connection: sa.Connection) -> None:
+        """Record the end of it, after the gates were set."""
+        ...
+
+
+class GateController:
+    """Merges the contributions of all sources, and sets the gates that differ.
+
+    Any number of processes may do so at once. Changes of sources that lock are applied by one at a time, with what is
+    read then, so that the gates end as the newest reading says.
+    """
+
+    def __init__(
+        self,
+        engine: sa.Engine,
+        queue: Queue,
+        sources: Sequence[GateSource],
+        *,
+        expiring: ExpiringSource | None = None,
+    ) -> None:
+        """Make a controller.
+
+        Args:
+            engine: Database whose lock is taken.
+            queue: Queue whose gates are set.
+            sources: All sources of this process.
+            expiring: One more source, whose ends are recorded under the lock.
+        """
+        self._engine = engine
+        self._queue = queue
+        self._expiring = expiring
+        self._sources = [*sources, *([expiring] if expiring is not None else [])]
+        self._locking = {source.traits.name for source in self._sources if source.traits.locks}
+
+    async def apply(self, *, only: str | None = None) -> list[GateChange]:
+        """Set the gates that are not as they should be.
+
+        Args:
+            only: Name of the gate to set. None: all.
+
+        Returns:
+            What was changed.
+
+        Raises:
+            UnavailableError: The database or the queue does not reply. The next call completes what is left.
+        """
+        changes = await self._plan(only)
+        free = [change for change in changes if not change.sources & self._locking]
+        for change in free:
+            await self._set(change)
+        ends = only is None and self._expiring is not None and self._expiring.has_expired()
+        if len(free) == len(changes) and not ends:
+            return free
+        return free + await self._apply_locked(only)
+
+    async def _apply_locked(self, only: str | None) -> list[GateChange]:
+        connection = write_connection(self._engine)
+        try:
+            await asyncio.to_thread(self._lock, connection)
+            changes = [change for change in await self._plan(only) if change.sources & self._locking]
+            for change in changes:
+                await self._set(change)
+            await asyncio.to_thread(self._commit, connection, ends=only is None)
+        finally:
+            await asyncio.to_thread(connection.close)
+        return changes
+
+    async def _plan(self, only: str | None) -> list[GateChange]:
+        states = {state.gate.name: state for state in await self._queue.gates()}
+        contributions = [each for source in self._sources for each in await source.contribute(states)]
+        changes = plan_changes(states, contributions, [source.traits for source in self._sources])
+        return [change for change in changes if only is None or change.gate == only]
+
+    async def _set(self, change: GateChange) -> None:
+        match change.pause_until_ms:
+            case None:
+                pass
+            case 0:
+                await self._queue.resume_gate(change.gate)
+            case until_ms:
+                await self._queue.pause_gate(change.gate, None if until_ms >= FOREVER_MS else until_ms)
+        if change.limits:
+            await self._queue.update_gate(change.gate, **change.limits)
+        removed = [limit for limit, value in change.limits.items() if value is None]
+        if removed:
+            log.info("gate %s has no limit any more: %s", change.gate, ", ".join(removed))
+
+    def _lock(self, connection: sa.Connection) -> None:
+        with transient():
+            connection.begin()
+            one_at_a_time(connection)
+
+    def _commit(self, connection: sa.Connection, *, ends: bool) -> None:
+        with transient():
+            if ends and self._expiring is not None:
+                self._expiring.close_expired(connection)
+            connection.commit()
+
+
+def count_corrected(changes: Iterable[GateChange]) -> int:
+    """Return the number of gates that were not as they should be. Another pace for the hour does not count."""
+    return sum(not change.paces for change in changes)

@@ -1,0 +1,217 @@
+"""Merges what several sources contribute to gates, and compares it with what the queue has. Pure.
+
+Every limit of a gate is decided for itself: the strictest value of all contributions holds. What is set is marked with
+the names of its sources, as the gate's owner, so that it can be removed when a source no longer contributes it. A limit
+without such a mark was set by a person.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
+from math import isclose
+from typing import Any, Final
+
+from msgspec import Struct
+
+from postroad.delivery.gate_name import GateKind, kind_of
+from postroad.queue import Gate, GateState, Quota, Rate
+
+
+class GateLimit(StrEnum):
+    """The limits of a gate, by the names of their fields."""
+
+    RATE = "rate"
+    CONCURRENCY = "concurrency"
+    QUOTA = "quota"
+
+
+ALL_LIMITS: Final = frozenset(GateLimit)
+
+_OWN_KINDS: Final = {GateKind.HOLD: "dns", GateKind.WARMUP: "warmup"}
+"""Kinds of gates that are a source's own, so that they need no mark. The version before wrote none there."""
+
+
+class SourceTraits(Struct, frozen=True, kw_only=True):
+    """What a source of limits may do.
+
+    ``name``: mark of the gates that it limits. ``limits``: those that it contributes. ``pauses``: whether it also ends
+    pauses that it contributed. ``withdraws``: whether what it no longer contributes is removed now, or stays until a
+    round in which it is. ``locks``: whether its changes are applied under the lock, by one process at a time.
+    """
+
+    name: str
+    limits: frozenset[GateLimit] = frozenset()
+    pauses: bool = False
+    withdraws: bool = True
+    locks: bool = False
+
+
+class Contribution(Struct, frozen=True, kw_only=True):
+    """What one source wants of one gate. None: no such limit.
+
+    ``decides``: limits that are set to the merged value whatever the queue has. Another limit is only set where the
+    gate has none, so that what a person set is kept.
+    """
+
+    source: str
+    gate: str
+    rate: Rate | None = None
+    concurrency: int | None = None
+    quota: Quota | None = None
+    paused_until_ms: int | None = None
+    decides: frozenset[GateLimit] = frozenset()
+
+    @property
+    def limits(self) -> frozenset[GateLimit]:
+        """Those that it contains."""
+        return frozenset(limit for limit in GateLimit if getattr(self, limit) is not None)
+
+
+class GateChange(Struct, frozen=True, kw_only=True):
+    """How a gate has to change.
+
+    ``limits``: arguments of `Queue.update_gate`. ``pause_until_ms``: new end of its pause; 0: it is resumed; None: its
+    pause is kept. ``sources``: all that contribute to it, or did. ``restores``: limits that nobody removed are missing.
+    ``paces``: only the time that the same count is spread over changes.
+    """
+
+    gate: str
+    limits: dict[str, Any]
+    pause_until_ms: int | None
+    sources: frozenset[str]
+    restores: bool = False
+    paces: bool = False
+
+
+def plan_changes(
+    states: Mapping[str, GateState], contributions: Iterable[Contribution], sources: Sequence[SourceTraits]
+) -> list[GateChange]:
+    """Return how the gates of a queue have to change.
+
+    Args:
+        states: All gates of the queue, by name.
+        contributions: What all sources contribute. The order makes no difference.
+        sources: The sources. What one of another name has set is kept.
+    """
+    by_gate: dict[str, list[Contribution]] = defaultdict(list)
+    for contribution in contributions:
+        by_gate[contribution.gate].append(contribution)
+    known = {source.name: source for source in sources}
+    plans = (_Plan(name, states.get(name), by_gate[name], known) for name in sorted(states.keys() | by_gate.keys()))
+    return [change for plan in plans if (change := plan.change()) is not None]
+
+
+def strictest(limit: GateLimit, values: Iterable[Any]) -> Any:
+    """Return the value of a limit that admits the least. None: there is none.
+
+    Of rates the lowest one, with the smallest burst of all. Of quotas that with the fewest jobs left.
+    """
+    values = list(values)
+    if not values:
+        return None
+    match limit:
+        case GateLimit.RATE:
+            lowest = min(values, key=lambda rate: (rate.count / rate.per_ms, rate.per_ms))
+            return Rate(count=lowest.count, per_ms=lowest.per_ms, burst=min(rate.burst for rate in values))
+        case GateLimit.CONCURRENCY:
+            return min(values)
+        case GateLimit.QUOTA:
+            return min(values, key=lambda quota: (quota.left, -quota.until_ms))
+
+
+class _Plan:
+    """The plan for one gate: who contributes to it, whose limits it has, and what of them has to go."""
+
+    def __init__(
+        self,
+        name: str,
+        state: GateState | None,
+        contributions: Sequence[Contribution],
+        known: Mapping[str, SourceTraits],
+    ) -> None:
+        self._gate = state.gate if state is not None else Gate(name=name)
+        self._owner = state.owner if state is not None else ""
+        self._contributions = contributions
+        self._known = known
+        kind = kind_of(name)
+        self._implied = {_OWN_KINDS[kind]} if kind in _OWN_KINDS else set()
+        self._owners = {mark for mark in self._owner.split(",") if mark} | self._implied
+        absent = self._owners - {contribution.source for contribution in contributions}
+        self._leaving = {mark for mark in absent if mark in known and known[mark].withdraws}
+        self._staying = absent - self._leaving
+
+    def change(self) -> GateChange | None:
+        """Return the change of the gate. None: it is as it should be."""
+        decided = {limit for limit in GateLimit if self._is_decided(limit)}
+        limits = {limit.value: value for limit in GateLimit if (value := self._new(limit, decided)) is not _KEPT}
+        changed = frozenset(GateLimit(limit) for limit in limits)
+        paces = changed == {GateLimit.RATE} and _same_count(self._gate.rate, limits["rate"])
+        owner = self._new_owner(changed)
+        marks = any(each.decides or self._is_pause(each) for each in self._contributions)
+        if owner != self._owner and (limits or self._leaving or marks):
+            limits["owner"] = owner
+        pause = self._new_pause()
+        if not limits and pause is None:
+            return None
+        return GateChange(
+            gate=self._gate.name,
+            limits=limits,
+            pause_until_ms=pause,
+            sources=frozenset(self._owners | {each.source for each in self._contributions}),
+            restores=any(limit not in decided and limits[limit] is not None for limit in changed),
+            paces=paces and pause is None,
+        )
+
+    def _is_decided(self, limit: GateLimit) -> bool:
+        leaves = any(limit in self._known[mark].limits for mark in self._leaving)
+        return leaves or any(limit in each.decides for each in self._contributions)
+
+    def _is_pause(self, each: Contribution) -> bool:
+        return each.paused_until_ms is not None and self._known[each.source].pauses
+
+    def _new(self, limit: GateLimit, decided: set[GateLimit]) -> Any:
+        current = getattr(self._gate, limit)
+        if limit not in decided and current is not None:
+            return _KEPT
+        values = [value for each in self._contributions if (value := getattr(each, limit)) is not None]
+        if current is not None and any(self._may_set(mark, limit) for mark in self._staying):
+            values.append(current)
+        value = strictest(limit, values)
+        return _KEPT if _same(current, value) else value
+
+    def _may_set(self, mark: str, limit: GateLimit) -> bool:
+        return mark not in self._known or limit in self._known[mark].limits
+
+    def _new_owner(self, changed: frozenset[GateLimit]) -> str:
+        marks = set(self._staying)
+        for each in self._contributions:
+            # What is not decided may be a person's, unless it was marked, or is set only now.
+            is_own = bool(each.decides or each.source in self._owners or changed & each.limits)
+            if (each.limits and is_own) or self._is_pause(each):
+                marks.add(each.source)
+        return ",".join(sorted(marks - self._implied))
+
+    def _new_pause(self) -> int | None:
+        current = self._gate.paused_until_ms or 0
+        wanted = max((each.paused_until_ms or 0 for each in self._contributions), default=0)
+        if wanted > current:
+            return wanted
+        # A pause of another source, or of a person, ends by itself or by a command.
+        ends = current > wanted and any(self._known[mark].pauses for mark in self._leaving)
+        return wanted if ends else None
+
+
+_KEPT: Final = object()
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, Rate) and isinstance(other, Rate):
+        # The queue stores rates as decimal numbers.
+        return isclose(one.count / one.per_ms, other.count / other.per_ms) and one.burst == other.burst
+    return bool(one == other)
+
+
+def _same_count(one: Rate | None, other: Rate | None) -> bool:
+    return one is not None and other is not None and isclose(one.count, other.count)
