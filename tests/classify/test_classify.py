@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postroad.classify.cause import Cause
+from postroad.classify.cause import Cause, Confidence
 from postroad.classify.classify import classify
 from postroad.classify.evidence import Evidence, find_evidence
 from postroad.classify.known import known_replies
@@ -134,6 +134,22 @@ def test_a_relay_that_refuses_our_account_is_no_fault_of_a_recipient(text: str) 
     )
     assert found.cause in (Cause.RELAY_ACCOUNT, Cause.RELAYING)
     assert not found.suppresses
+
+
+def test_exim_says_of_which_address_the_verification_failed() -> None:
+    text = "550-Verification failed for <ada@example.org>\n550 No such person at this address"
+    assert classify(said(text, recipient="ada@example.org")).suppresses
+    assert not classify(said(text, recipient="bob@example.org")).suppresses
+
+
+@pytest.mark.parametrize("text", ["550 5.1.1", "550 5.1.1 Rejected", "550 5.1.1 Ilyen postafiók nincs nálunk"])
+def test_a_code_alone_counts_where_the_words_say_nothing_else(text: str) -> None:
+    found = classify(said(text))
+    assert (found.suppresses, found.confidence) == (True, Confidence.LOW)
+
+
+def test_no_part_of_a_url_is_left_as_words() -> None:
+    assert clean("No user, see https://a.example/spam?quota for details. Bye") == "no user see | for details | bye"
 
 
 def test_every_documented_reply_names_its_source() -> None:

@@ -15,7 +15,7 @@ from typing import Final
 from msgspec import Struct
 
 from postroad.classify.cause import HARD_CAUSES, Cause, Confidence
-from postroad.classify.evidence import HARD, Evidence, Found, find_evidence
+from postroad.classify.evidence import HARD, Evidence, Found, find_evidence, find_other_subject
 from postroad.classify.known import known_replies
 from postroad.classify.relay import as_relay_means, names_account_by_code
 from postroad.classify.statement import Speaker, Statement
@@ -77,6 +77,7 @@ _CAUSES: Final = {
     Evidence.RATE: Cause.RATE,
     Evidence.CONTENT: Cause.CONTENT,
     Evidence.POLICY: Cause.POLICY,
+    Evidence.REFUSED: Cause.POLICY,
     Evidence.RELAYING: Cause.RELAYING,
     Evidence.RELAY_ACCOUNT: Cause.RELAY_ACCOUNT,
     Evidence.RELAY_SENDER: Cause.RELAY_ACCOUNT,
@@ -91,8 +92,10 @@ _CAUSES: Final = {
 }
 
 _ERRORS: Final = frozenset({Evidence.SYSTEM, Evidence.NETWORK, Evidence.LOOP, Evidence.MALFORMED, Evidence.PROTOCOL})
-_NO_VETO: Final = HARD | _ERRORS | {Evidence.MAILBOX_UNAVAILABLE}
-"""Evidence that does not speak against a missing mailbox. All other does."""
+_AGAINST_CODES: Final = _ERRORS | {Evidence.REFUSED}
+"""Evidence that does not speak against words for a missing mailbox, but against a code without such words."""
+_NO_VETO: Final = HARD | _AGAINST_CODES | {Evidence.MAILBOX_UNAVAILABLE}
+"""Evidence that does not speak against words for a missing mailbox. All other does."""
 
 _HARD_CODES: Final = (
     (re.compile(r"5\.1\.[13]"), Evidence.NO_MAILBOX),  # RFC 3463 §3.2
@@ -137,7 +140,7 @@ def classify(said: Statement) -> Classification:
         words = max(hard, key=lambda one: one.weight)
         confidence = Confidence.HIGH if hard_code is not None else Confidence.MEDIUM
         return _made(said, _CAUSES[words.evidence], confidence, f"words: {words.phrase}", hard=True)
-    if hard_code is not None and not hard and not vetoes and not _is_error(found) and said.phase is not Phase.MAIL:
+    if hard_code is not None and not hard and not vetoes and _is_told_by_code(said, found):
         return _made(said, _CAUSES[hard_code], Confidence.LOW, f"code {said.status or said.code}", hard=True)
     return _weighed(said, found)
 
@@ -207,8 +210,11 @@ def _names_others(said: Statement) -> bool:
     return any(one.evidence in others for one in _find(said))
 
 
-def _is_error(found: Sequence[Found]) -> bool:
-    return any(one.evidence in _ERRORS for one in found)
+def _is_told_by_code(said: Statement, found: Sequence[Found]) -> bool:
+    """Whether a code counts alone: it can mean the recipient, and no words mean something else."""
+    if said.phase is Phase.MAIL or any(one.evidence in _AGAINST_CODES for one in found):
+        return False
+    return not find_other_subject(clean(said.text, said.recipient))
 
 
 def _hard_code(said: Statement) -> Evidence | None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from functools import cache
 from importlib.resources import files
+from itertools import pairwise
 from typing import Any, Final
 
 from msgspec import Struct
@@ -16,6 +17,8 @@ from postroad.classify.text import SENTENCE_END, clean
 
 MAX_GAP: Final = 4
 """Words that ``...`` in a phrase may stand for."""
+STEM_KEY: Final = 2
+"""Characters by which phrases with any ending are looked up; no stem is shorter."""
 _NEGATIONS: Final = frozenset(
     {
         *("no", "not", "never", "isnt", "arent", "wasnt", "without", "nor", "non"),
@@ -47,6 +50,7 @@ class Evidence(StrEnum):
     RATE = "rate"
     CONTENT = "content"
     POLICY = "policy"
+    REFUSED = "refused"
     RELAYING = "relaying"
     RELAY_ACCOUNT = "relay-account"
     RELAY_SENDER = "relay-sender"
@@ -107,12 +111,24 @@ def _subjects() -> tuple[frozenset[str], frozenset[str]]:
 
 
 @cache
-def _tables() -> tuple[Mapping[str, Sequence[Phrase]], Sequence[tuple[str, Phrase]], Sequence[tuple[str, Phrase]]]:
-    """Return phrases by their first word, those whose first word has any ending, and those that match anywhere."""
+def _neutral() -> frozenset[str]:
+    """Return English words that name a recipient, a failure or nothing."""
+    classes = _content()["classes"]
+    return frozenset(word for name in ("recipient", "named", "empty", "kind", "neutral") for word in classes[name])
+
+
+@cache
+def _tables() -> tuple[
+    Mapping[str, Sequence[Phrase]], Mapping[str, Sequence[tuple[str, Phrase]]], Sequence[tuple[str, Phrase]]
+]:
+    """Return phrases by their first word, those whose first word has any ending, and those that match anywhere.
+
+    Those whose first word has any ending are by its first `STEM_KEY` characters.
+    """
     content = _content()
     classes = {f"{{{name}}}": frozenset(words) for name, words in content["classes"].items()}
     by_word: dict[str, list[Phrase]] = defaultdict(list)
-    by_stem: list[tuple[str, Phrase]] = []
+    by_stem: dict[str, list[tuple[str, Phrase]]] = defaultdict(list)
     anywhere: list[tuple[str, Phrase]] = []
     for kind, table in content.items():
         for text in table.get("phrases", ()):
@@ -126,7 +142,7 @@ def _tables() -> tuple[Mapping[str, Sequence[Phrase]], Sequence[tuple[str, Phras
                 for word in first:
                     by_word[word].append(phrase)
             elif first.endswith("*"):
-                by_stem.append((first.rstrip("*"), phrase))
+                by_stem[first[:STEM_KEY]].append((first.rstrip("*"), phrase))
             else:
                 by_word[first].append(phrase)
     return by_word, by_stem, anywhere
@@ -149,23 +165,9 @@ def find_evidence(cleaned: str) -> tuple[Found, ...]:
 
 def _in_sentence(sentence: str) -> list[Found]:
     """Return what one sentence is evidence of. One that names another thing says of no recipient that it is missing."""
-    by_word, by_stem, anywhere = _tables()
-    words = [*sentence.split(" "), SENTENCE_END]
-    matches = [
-        (phrase, position, position + length)
-        for position, word in enumerate(words)
-        for phrase in (*by_word.get(word, ()), *(phrase for stem, phrase in by_stem if word.startswith(stem)))
-        if (length := _match(phrase.words, words, position))
-    ]
-    ends = [end for phrase, _, end in matches if _is_negation(phrase)]
-    found = []
-    for phrase, position, _ in matches:
-        # "mailbox not found blacklisted": the negation is part of the words before, and takes back none after them.
-        begin = max((end for end in ends if end <= position), default=0)
-        if not _is_taken_back(phrase, words[begin:position]):
-            found.append(Found(_evidence(phrase, words[:position]), phrase.text, phrase.weight))
+    found = [one for one, _ in _matches([*sentence.split(" "), SENTENCE_END])]
     if not sentence.isascii():
-        found += [Found(phrase.evidence, phrase.text, 2) for text, phrase in anywhere if text in sentence]
+        found += [Found(phrase.evidence, phrase.text, 2) for text, phrase in _tables()[2] if text in sentence]
     mailbox = {Evidence.NO_MAILBOX, Evidence.MOVED}
     names_other = any(one.evidence is Evidence.OTHER_THING for one in found)
     says_missing = any(one.evidence in mailbox or one.evidence is Evidence.MISSING for one in found)
@@ -173,6 +175,64 @@ def _in_sentence(sentence: str) -> list[Found]:
     if not says_missing:
         dropped.add(Evidence.OTHER_THING)
     return [one for one in found if one.evidence not in dropped]
+
+
+def _matches(words: Sequence[str]) -> Iterator[tuple[Found, int]]:
+    """Yield what the phrases in the words of a sentence are evidence of, and at which word each begins."""
+    by_word, by_stem, _ = _tables()
+    matches = [
+        (phrase, position, position + length)
+        for position, word in enumerate(words)
+        for phrase in (
+            *by_word.get(word, ()),
+            *(phrase for stem, phrase in by_stem.get(word[:STEM_KEY], ()) if word.startswith(stem)),
+        )
+        if (length := _match(phrase.words, words, position))
+    ]
+    ends = [end for phrase, _, end in matches if _is_negation(phrase)]
+    for phrase, position, _ in matches:
+        # "mailbox not found blacklisted": the negation is part of the words before, and takes back none after them.
+        begin = max((end for end in ends if end <= position), default=0)
+        if not _is_taken_back(phrase, words[begin:position]):
+            yield Found(_evidence(phrase, words[:position]), phrase.text, phrase.weight), position
+
+
+def find_other_subject(cleaned: str) -> str:
+    """Return words of a cleaned text, which is no evidence of a missing recipient, that say something else.
+
+    They are the name of another thing, "the certificate" with words that it is missing, "invalid character", or an
+    English sentence with a word that is neither for a recipient nor for a failure. Of a language that the tables do not
+    have, nothing is known.
+
+    Returns:
+        The first such words. Empty: there are none.
+    """
+    sentences = (sentence.split() for sentence in cleaned.split(SENTENCE_END))
+    return next(filter(None, map(_other_subject, sentences)), "")
+
+
+_ARTICLES: Final = frozenset({"the", "this", "that", "a", "an", "your", "our", "its"})
+_QUALITIES: Final = frozenset(
+    {"unknown", "invalid", "bad", "illegal", "wrong", "incorrect", "unsupported", "missing", "such"}
+)
+_MIN_ENGLISH: Final = 2
+"""Words of the table that make a sentence an English one."""
+
+
+def _other_subject(words: Sequence[str]) -> str:
+    found = list(_matches([*words, SENTENCE_END]))
+    other = next((one.phrase for one, _ in found if one.evidence is Evidence.OTHER_THING), "")
+    if other:
+        return other
+    for one, position in found:
+        if one.evidence is Evidence.MISSING:
+            return "" if _ARTICLES.isdisjoint(words[:position]) else one.phrase
+    neutral = _neutral()
+    strange = [word for word in words if word not in neutral and word.isascii() and word.isalpha()]
+    if any(word in _QUALITIES and noun in strange for word, noun in pairwise(words)):
+        return strange[0]
+    known = sum(1 for word in words if word in neutral)
+    return strange[0] if strange and known >= _MIN_ENGLISH else ""
 
 
 def _evidence(phrase: Phrase, before: Sequence[str]) -> Evidence:

@@ -48,8 +48,9 @@ _FIXED = re.compile(
 _FOOTER = re.compile(
     r"(?:for (?:more|further|additional) (?:information|info|details|help)"
     r"|for (?:assistance|help|an? explanation|explanation)"
-    r"|\b(?:please )?(?:see|visit|refer to|go to) (?:https?:|www\.|\|)|if you (?:believe|feel|think) (?:that )?this"
-    r"|learn more|more information (?:is|can|at)|weitere informationen|pour plus d|para más información)[^.;\n]{0,300}",
+    r"|if you (?:believe|feel|think) (?:that )?this"
+    r"|learn more|more information (?:is|can|at)|weitere informationen|pour plus d|para más información)"
+    r"[^.;|\n]{0,300}",
     re.IGNORECASE,
 )
 _ADVICE = re.compile(
@@ -59,12 +60,18 @@ _ADVICE = re.compile(
 )
 """What a person should do with an address that is wrong. "Try again" says nothing of a time there."""
 _BOILERPLATE = re.compile(
-    r"this (?:message|mail|e-?mail) was (?:created|generated) automatically[^.\n]{0,80}\.?|message headers follow\.?"
+    r"\bdelivery status notification\b"
+    r"|this (?:message|mail|e-?mail) was (?:created|generated) automatically[^.\n]{0,80}\.?|message headers follow\.?"
+    r"|\breturn(?:ed|ing)?(?: (?:mail|message))? to (?:the )?sender\b"
     r"|a message that you (?:have )?sent could not be delivered to [^.\n]{0,80}\.?"
     r"|the following address(?:\(es\)|es)? failed:?"
     r"|the attachment contains the original mail headers\.?|this is the [^\n]{0,60}? at (?:host )?[\w.-]{1,255}",
     re.IGNORECASE,
 )
+_VERIFICATION_OF: Final = r"\bverification failed for <?"
+_VERIFICATION = re.compile(_VERIFICATION_OF, re.IGNORECASE)
+_VERIFIED_RECIPIENT = re.compile(r"\brecipient verify failed\b", re.IGNORECASE)
+"""Exim says of which address the verification failed, and then of which kind it was: of the sender or the recipient."""
 _POSSESSIVE = re.compile(r"(?<=\w)['\u2019]s(?!\w)", re.IGNORECASE)
 _APOSTROPHE = re.compile(r"(?<=\w)['\u2018\u2019\u02bc`\u00b4](?=\w)")
 _ELISION = re.compile(r"(?<!\w)(?:[cdjlmnst]|qu|all|dall|dell|nell|sull|un)['\u2018\u2019](?=\w)", re.IGNORECASE)
@@ -92,14 +99,17 @@ def clean(text: str, recipient: str = "") -> str:
 def _clean(text: str, recipient: str) -> str:
     text = unicodedata.normalize("NFKC", text)
     local = recipient.rpartition("@")[0]
+    if _VERIFIED_RECIPIENT.search(text):
+        text = _VERIFICATION.sub("", text)
     if local:
+        text = re.sub(rf"{_VERIFICATION_OF}{re.escape(recipient)}(?![\w.])", "", text, flags=re.IGNORECASE)
         text = re.sub(rf"(['\"(]){re.escape(local)}(?=['\")])", r"\1 ", text, flags=re.IGNORECASE)
     text = _PHASE_NOTE.sub(" | ", text)
+    text = _URL.sub(" | ", text)  # Before the footers, which would leave the end of a URL behind as words.
     text = _FIXED.sub(" | ", text)
     text = _BOILERPLATE.sub(" | ", text)
     text = _FOOTER.sub(" | ", text)
     text = _ADVICE.sub(" | ", text)
-    text = _URL.sub(" | ", text)
     text = _BRACKETED.sub(" ", text)
     text = _ADDRESS.sub(" ", text)
     text = _QUOTED_WORD.sub(" ", text)
@@ -115,7 +125,7 @@ def _clean(text: str, recipient: str) -> str:
     text = _ELISION.sub(lambda match: match[0][:-1] + " ", text)
     text = _POSSESSIVE.sub("", text)
     text = _APOSTROPHE.sub("", text)
-    text = _END.sub(" | ", text.casefold())
+    text = _END.sub(" | ", text.casefold().replace("i\u0307", "i"))  # The Turkish capital I with a dot.
     return " ".join(_OTHER.sub(" ", text).split())
 
 
