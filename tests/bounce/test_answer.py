@@ -61,6 +61,11 @@ PERSONS = [
     ("Please verify my address", "Please verify that you have my new address: Road 5.\n"),
     ("Re: Welcome", "We have received your message and my boss says yes. When can you start?\n"),
     ("Re: Welcome", "Please do not reply to this address, use eve@home.example instead.\n"),
+    ("Accepted: your offer?", "We accepted it last week, send the invoice.\n"),
+    ("Declined: your quote", "Sorry, too dear for us.\n"),
+    ("Read: the article", "I read it with joy. Is lime needed?\n"),
+    ("Delivered: one crate", "One crate too few. When does the other one come?\n"),
+    ("Zugesagt: Angebot", "Wir nehmen es.\n"),
     (
         "Fwd: Undelivered Mail Returned to Sender",
         (
@@ -136,6 +141,27 @@ def test_what_a_ticket_system_begins_with_is_no_answer(body: str) -> None:
 def test_an_accepted_invitation_and_a_receipt_are_no_answers(subject: str) -> None:
     assert is_receipt(subject)
     assert not read_mail(answer(subject, "Eve has accepted.\n")).personal
+
+
+@pytest.mark.parametrize(
+    ("subject", "body"),
+    [
+        ("Read: Spring", "Your message\n\n  To: Eve\n  Subject: Spring\n\nwas read on Monday, 1 January 2024 10:00.\n"),
+        ("Gelesen: Frühling", "Ihre Nachricht an Eve wurde am 01.01.2024 um 10:00 gelesen.\n"),
+        ("Accepted: Spring party", ""),
+        ("Delivered: Spring", "Delivery to the following recipient is complete: eve@example.org\n"),
+    ],
+)
+def test_a_receipt_says_so_or_speaks_for_no_person(subject: str, body: str) -> None:
+    assert not read_mail(answer(subject, body)).personal
+
+
+@pytest.mark.parametrize("sender", ["postmaster@example.org", "Dr. Postmaster <eve@example.org>"])
+def test_a_postmaster_who_answers_is_a_person(sender: str) -> None:
+    assert read_mail(answer("Re: Spring", "I like it. Call me.\n", From=sender)).personal
+    assert not read_mail(answer("Spring", "I like it. Call me.\n", From=sender)).personal
+    assert not read_mail(answer("Re: Spring", "I like it.\n", From=sender, Return_Path="<>")).personal
+    assert not read_mail(answer("Re: Spring", "I like it.\n", From="MAILER-DAEMON@example.org")).personal
 
 
 def test_a_calendar_is_no_answer() -> None:

@@ -195,6 +195,9 @@ SERVER_WORDS = [
     (QMAIL_FAILED + "This message is looping: it already has my Delivered-To line. (#5.4.6)\n", False),
     ("Ihre Nachricht konnte nicht zugestellt werden:\n\n<kim@shop.example>: Empfänger unbekannt\n", True),
     ("Ihre Nachricht konnte nicht zugestellt werden:\n\n<kim@shop.example>: Unbekannter Fehler\n", False),
+    ("This mail could not be delivered:\n\nkim@shop.example: no such mailbox\n", True),
+    ("This mail could not be delivered:\n\n * kim@shop.example: over quota\n", False),
+    ("Zprávu nelze doručit:\n\n<kim@shop.example> 550 5.1.1 Uživatel nenalezen (in reply to RCPT TO command)\n", True),
 ]
 
 
@@ -204,3 +207,10 @@ def test_words_of_a_server_are_hard_only_about_the_recipient(words: str, hard: b
     report = read_mail(raw)
     assert [one.address for one in report.recipients] == ["kim@shop.example"]
     assert [one.verdict is Verdict.HARD for one in judge(report)] == [hard]
+
+
+def test_a_server_that_quotes_a_refusal_bounces_in_any_language() -> None:
+    words = "Zprávu se nepodařilo předat:\n\n<kim@shop.example>\n    odpověď: 550 5.1.1 Uživatel nenalezen\n"
+    raw = mails.mail(words, From="MAILER-DAEMON@mx.example", Subject="Nedoručitelná zpráva")
+    [judgement] = judge(read_mail(raw))
+    assert (judgement.verdict, judgement.reported.address) == (Verdict.HARD, "kim@shop.example")

@@ -124,5 +124,19 @@ def is_receipt(subject: str) -> bool:
     return _begins(subject, signs().subject["receipt"])
 
 
+def is_receipt_text(begins: str) -> bool:
+    """Return whether a text is that of a receipt: it says so, or it neither speaks for a person nor asks.
+
+    Args:
+        begins: What the writer wrote first, in lower case.
+    """
+    if any(phrase in begins for phrase in signs().receipt_text):
+        return True
+    return "?" not in begins and signs().personal_words.isdisjoint(_WORD.findall(begins))
+
+
+_WORD = re.compile(r"\w{1,20}")
+
+
 def _begins(subject: str, starts: tuple[str, ...]) -> bool:
     return subject.strip().lower().startswith(starts)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from postroad.bounce.effects import judged
 from postroad.bounce.judge import Verdict
 from postroad.bounce.reading import Read, ReadReports, Reports
+from postroad.bounce.receivers import KIND as REPORTS
 from postroad.bounce.report import Envelope, Kind
 from postroad.dns.reports.dmarc import DmarcReport
 from postroad.dns.reports.tls import TlsReport
@@ -38,13 +39,14 @@ class ExplainedReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Explained:
-    """One mail. ``touch``: what its tokens say; None where there is none that this installation signed.
+    """One mail. ``kind``: what it is; `reports`: it carries reports of receivers.
 
+    ``touch``: what its tokens say; None where there is none that this installation signed.
     ``reports``: those attached to it. ``not_read``: attached reports that cannot be read, and why.
     """
 
     file: str
-    kind: Kind
+    kind: str
     recipients: tuple[ExplainedRecipient, ...]
     touch: int | None
     reports: tuple[ExplainedReport, ...] = ()
@@ -71,16 +73,17 @@ def explain(
     if report.carries_reports and read_reports is not None:
         attached = read_reports(raw, None)
     received: tuple[DmarcReport | TlsReport, ...] = (*attached.dmarc, *attached.tls)
+    is_report = bool(received) and report.kind is Kind.OTHER
     return Explained(
         file=file,
-        kind=report.kind,
+        kind=REPORTS if is_report else report.kind,
         recipients=tuple(
             ExplainedRecipient(
                 address=one.reported.original or one.reported.address,
                 status=one.reported.status,
                 reply_code=one.reported.reply_code,
                 verdict=one.verdict,
-                rule=one.rule,
+                rule=_rule_of(attached) if is_report else one.rule,
             )
             for one in judgements
         ),
@@ -97,3 +100,9 @@ def explain(
         ),
         not_read=attached.refused,
     )
+
+
+def _rule_of(attached: Reports) -> str:
+    """Return what kind of reports a mail carries."""
+    kinds = [name for name, found in (("DMARC", attached.dmarc), ("TLS", attached.tls)) if found]
+    return f"{' and '.join(kinds)} report"

@@ -13,7 +13,7 @@ from functools import cached_property
 import msgspec
 from flufl.bounce import all_failures
 
-from postroad.bounce.answer import is_answer, is_automatic, is_automatic_text, is_receipt, own_words
+from postroad.bounce.answer import is_answer, is_automatic, is_automatic_text, is_receipt, is_receipt_text, own_words
 from postroad.bounce.dsn import TYPES as DSN_TYPES
 from postroad.bounce.dsn import looks_like_dsn, read_dsn
 from postroad.bounce.feedback import TYPES as FEEDBACK_TYPES
@@ -32,7 +32,7 @@ from postroad.bounce.plain import (
 from postroad.bounce.report import Action, Envelope, Kind, Report, Reported, Returned
 from postroad.bounce.services import ses
 from postroad.bounce.tables import signs
-from postroad.bounce.words import find_phase, first_address, names_local_part
+from postroad.bounce.words import find_phase, first_address, names_local_part, quotes_failure
 
 _RETURNED_TYPES = (
     "message/rfc822",
@@ -205,7 +205,8 @@ class _Mail:
             return self._made(Kind.AUTO_REPLY, "RFC 3834", (self._of_sender(),))
         both = bounce and not self._from_person()
         # That nobody could answer it is said by autoresponders too, and by some people's clients.
-        if both or self._listed or (server and titled["bounce"]) or (self._named_server() and told["bounce"]):
+        says_failed = told["bounce"] or (not answer and quotes_failure(self.words))
+        if both or self._listed or (server and titled["bounce"]) or (says_failed and self._named_server()):
             return self._plain(delayed=told["delayed"] and not self._listed)
         if automatic or (server and told["auto_reply"]):
             return self._made(Kind.AUTO_REPLY, "RFC 3834", (self._of_sender(),))
@@ -280,15 +281,29 @@ class _Mail:
     def _personal(self) -> bool:
         """Whether nothing says that a program wrote it, be it one that does not follow RFC 3834."""
         headers = self.headers
-        if self._from_server() or not self.sender or headers.get("precedence").lower().strip() in ("bulk", "junk"):
+        if not self.sender or headers.get("precedence").lower().strip() in ("bulk", "junk"):
+            return False
+        if self._from_server() and not self._answers_in_a_role():
             return False
         if "x-auto-response-suppress" in headers or "list-unsubscribe" in headers:
             return False
-        if is_receipt(self.subject) or any(part.content_type == "text/calendar" for part in self.parts):
+        begins = " ".join(own_words(self.words)[:600].lower().split())
+        is_calendar = any(part.content_type == "text/calendar" for part in self.parts)
+        if is_calendar or (is_receipt(self.subject) and is_receipt_text(begins)):
             return False  # An answer to an invitation, or a receipt, that a program wrote at the press of a button.
         local = self.sender.lower().partition("@")[0]
-        begins = " ".join(own_words(self.words)[:600].lower().split())
         return local not in signs().nobody and not is_automatic_text(begins)
+
+    def _answers_in_a_role(self) -> bool:
+        """Whether a message of ours is answered from an address that servers and people share, such as postmaster."""
+        if not is_answer(self.subject) or not self.headers.get("in-reply-to").strip():
+            return False
+        null_path = self.envelope.mail_from == "" or self.headers.get("return-path").strip() == "<>"
+        if null_path or self._listed or self.top.content_type == "multipart/report":
+            return False
+        local = self.sender.lower().partition("@")[0]
+        is_daemon = local in signs().daemons or local.startswith("mailer-daemon")
+        return local in signs().roles or not is_daemon
 
     def _of_sender(self) -> Reported:
         return Reported(address=self.sender or None)

@@ -17,6 +17,9 @@ class Signs(Struct, frozen=True):
 
     daemons: frozenset[str]
     nobody: frozenset[str]
+    roles: frozenset[str]
+    personal_words: frozenset[str]
+    receipt_text: tuple[str, ...]
     daemon_names: tuple[str, ...]
     returned: tuple[str, ...]
     subject: dict[str, tuple[str, ...]]

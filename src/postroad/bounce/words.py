@@ -124,6 +124,16 @@ def find_quoted(text: str) -> str:
     return squeeze("\n".join(lines))
 
 
+_FAILURE = re.compile(
+    r"(?<![\w.])[45][0-5]\d[ -][45]\.\d{1,3}\.\d{1,3}(?![\w.])|\(in reply to [a-z ]{3,12} command\)", re.IGNORECASE
+)
+
+
+def quotes_failure(text: str) -> bool:
+    """Return whether a text quotes a reply that refuses: both codes, or Postfix's note of the command."""
+    return _FAILURE.search(text) is not None
+
+
 def drop_field_lines(text: str) -> str:
     """Return a text without the lines of a header that it repeats."""
     return "\n".join(line for line in text.split("\n") if not _HEADER_LINE.match(line))
