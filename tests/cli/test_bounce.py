@@ -94,11 +94,25 @@ def test_explain_prints_one_object_for_each_mail_and_makes_nothing(site: Site) -
     assert not site.settings.state_dir.exists()
 
 
+@pytest.mark.parametrize("text", ["hello", "250 OK", "250-Fine\\n250 OK", "220 mx.example.org ESMTP"])
+def test_classify_refuses_what_is_no_reply_of_a_failure(site: Site, text: str) -> None:
+    done = run_command(site.folder, site.environment, "bounce", "classify", text)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "not a reply of a failure" in done.stderr
+
+
+@pytest.mark.parametrize("text", ["5.1.1", "User unknown", "smtp; 550 5.1.1 User unknown"])
+def test_classify_takes_a_failure_without_a_reply_code(site: Site, text: str) -> None:
+    assert json.loads(site.run("bounce", "classify", text, "--json"))["suppresses"]
+
+
 def test_explain_names_what_of_attached_reports_cannot_be_read(site: Site) -> None:
     bad = XML.replace(RECORD, RECORD + RECORD.replace("198.51.100.7", "me"))
     parts = [("application/zip", "logo.zip", b"PK\x03\x04"), ("application/xml", "r.xml", bad.encode())]
     (site.folder / "1.eml").write_bytes(mail_with(*parts))
     explained = json.loads(site.run("bounce", "explain", "1.eml", "--json"))
+    assert explained["kind"] == "reports"
+    assert [one["rule"] for one in explained["recipients"]] == ["DMARC report"]
     [report] = explained["reports"]
     assert (report["organisation"], report["domain"], report["rows"]) == ("mail.test", "acme.dev", 1)
     assert report["problems"] == ["record 2: source_ip 'me' is no address"]

@@ -12,14 +12,19 @@ import typer
 
 from postroad.classify.cause import Confidence
 from postroad.classify.classify import classify
+from postroad.classify.evidence import find_evidence
 from postroad.classify.statement import Speaker, Statement
+from postroad.classify.text import clean
 from postroad.cli.names import require_provider
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
 from postroad.delivery.outcome import of_reply
-from postroad.errors import Blame
+from postroad.errors import Blame, UsageError
+from postroad.printable import counted
 from postroad.smtp.reply import Phase, Reply, parse_reply
 
 _LINE: Final = re.compile(r"\s*([2-5]\d\d)(?:[ \-]|$)(.*)")
+NOT_A_FAILURE: Final = "not a failure"
+_REMEDY: Final = 'Give a reply as the server sent it: "550 5.1.1 User unknown".'
 _IN_TRANSACTION: Final = (Phase.MAIL, Phase.RCPT, Phase.DATA, Phase.DOT)
 
 
@@ -68,20 +73,62 @@ def classify_command(
 
     Nothing is sent and nothing changes. Lines of one reply are separated by `\\n`, written as these two characters.
 
+    A text that is not a reply of a failure is an error. Of several lines, the others are classified all the same.
+
     Example: postroad bounce classify "550 5.1.1 User unknown"
     """
     if provider:
         require_provider(provider)
-    found = (_classify(text, phase, provider, speaker) for text in (_lines(sys.stdin) if reply == "-" else [reply]))
-    if as_json:
-        for one in found:
-            print_json(one.as_json())
-        return
     if reply != "-":
-        _print_one(next(found))
+        problem = _not_a_failure(reply)
+        if problem:
+            raise UsageError(f"this is not a reply of a failure: {problem}", remedy=_REMEDY)
+        one = _classify(reply, phase, provider, speaker)
+        if as_json:
+            print_json(one.as_json())
+        else:
+            _print_one(one)
         return
-    rows = [(one.cause, one.suppresses, one.pauses, one.rule, one.reply) for one in found]
-    print_table("replies", ["class", "suppresses", "pauses", "rule", "reply"], rows)
+    found = []
+    for text in _lines(sys.stdin):
+        problem = _not_a_failure(text)
+        one = _unclassified(text, problem) if problem else _classify(text, phase, provider, speaker)
+        found.append(one)
+        if as_json:
+            print_json(one.as_json())
+    if not as_json:
+        rows = [(one.cause, one.suppresses, one.pauses, one.rule, one.reply) for one in found]
+        print_table("replies", ["class", "suppresses", "pauses", "rule", "reply"], rows)
+    wrong = sum(1 for one in found if one.cause == NOT_A_FAILURE)
+    if wrong:
+        raise UsageError(f"{wrong:,} of {counted(len(found), 'line')} are not replies of a failure", remedy=_REMEDY)
+
+
+def _not_a_failure(text: str) -> str:
+    """Return why a text is not a reply that refuses or defers. Empty: it is one.
+
+    Words without a code are one where they say why a message failed.
+    """
+    codes = [int(match[1]) for line in re.split(r"\\n|\r?\n", text) if (match := _LINE.match(line))]
+    if codes:
+        return "" if codes[-1] >= 400 else f"{codes[-1]} is not a code of a failure"
+    if re.search(r"(?<![\w.])#?[45]\.\d{1,3}\.\d{1,3}(?![\w.])|(?<![\w.])[45]\d\d(?![\w.])", text):
+        return ""
+    return "" if find_evidence(clean(text)) else "it has no code"
+
+
+def _unclassified(text: str, problem: str) -> ClassifiedReply:
+    return ClassifiedReply(
+        reply=text,
+        cause=NOT_A_FAILURE,
+        suppresses=False,
+        pauses=None,
+        fault=None,
+        outcome=NOT_A_FAILURE,
+        confidence=Confidence.LOW,
+        rule=problem,
+        reason=f"This is not a reply of a failure: {problem}.",
+    )
 
 
 def _print_one(one: ClassifiedReply) -> None:
