@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from enum import StrEnum
 
@@ -88,16 +88,25 @@ FEW_NAMES = 8
 """So many names an error lists by itself."""
 
 
+def near_names(name: str, known: Iterable[str]) -> list[str]:
+    """Return the known names that are like this one, at most three, the most alike first."""
+    return get_close_matches(name, sorted(set(known)), n=3)
+
+
+def did_you_mean(names: Sequence[str]) -> str:
+    """Return a sentence that asks whether one of these names is meant. It is empty without names."""
+    return f"Did you mean {' or '.join(map(repr, names))}?" if names else ""
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str], *, listed_by: str = "") -> StateError:
     """Return the error for a name that does not exist: with names like it, and where all of them are listed.
 
     ``kind``: what it would be the name of, such as ``campaign``; ``listed_by``: the command that lists them.
     """
     names = sorted(set(known))
-    near = get_close_matches(name, names, n=3)
     hints = []
-    if near:
-        hints.append(f"Did you mean {' or '.join(map(repr, near))}?")
+    if near := near_names(name, names):
+        hints.append(did_you_mean(near))
     elif len(names) <= FEW_NAMES:
         hints.append(f"Known: {', '.join(names)}." if names else f"There is no {kind} yet.")
     if listed_by:

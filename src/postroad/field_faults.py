@@ -6,16 +6,15 @@ pydantic finds the faults, in words for programmers: "Extra inputs are not permi
 from __future__ import annotations
 
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from enum import Enum
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, Tag, ValidationError
 from pydantic_core import ErrorDetails
 
-from postroad.errors import FEW_NAMES, ConfigError
+from postroad.errors import FEW_NAMES, ConfigError, did_you_mean, near_names
 
 PATTERN_WORDS: Final = {
     r"^[a-z0-9][a-z0-9_-]{0,63}$": (
@@ -113,12 +112,6 @@ def listed(faults: Sequence[tuple[str, str, str]], remedy: str) -> ConfigError:
     return ConfigError(message, where=where, remedy="\n".join([*lines, remedy]))
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return a sentence with the names that are like this one, or an empty text."""
-    near = get_close_matches(name, sorted(set(known)), n=2, cutoff=0.7)
-    return f"Did you mean {' or '.join(near)}?" if near else ""
-
-
 def _has_faults_within(detail: ErrorDetails, details: Sequence[ErrorDetails]) -> bool:
     own = detail["loc"]
     return any(len(each["loc"]) > len(own) and each["loc"][: len(own)] == own for each in details)
@@ -132,7 +125,7 @@ def _fault(detail: ErrorDetails, model: type[BaseModel], kind: str, top: str) ->
         section = ".".join(map(str, keys[:-1]))
         where = f"[{section}]" if section and kind == "setting" else section or top
         message = f"{'.'.join(map(str, keys[-1:]))} is no {kind} of {where}"
-        hint = did_you_mean(str(keys[-1]), fields)
+        hint = did_you_mean(near_names(str(keys[-1]), fields))
         if not hint and len(fields) <= FEW_NAMES:
             hint = f"It has: {', '.join(fields)}."
     else:
@@ -148,7 +141,7 @@ def _words(detail: ErrorDetails, own: Sequence[Any], table: str) -> tuple[str, s
             return PATTERN_WORDS.get(pattern, f"it must be of the form {pattern}"), ""
         case "literal_error" | "enum":
             allowed = [str(value) for branch in own for value in _values(branch)]
-            hint = did_you_mean(str(detail["input"])[:100], allowed)
+            hint = did_you_mean(near_names(str(detail["input"])[:100], allowed))
             return f"it must be {context.get('expected')}", hint
         case "model_type" | "model_attributes_type" | "dataclass_type":
             fields = [name for branch in own for name in _names(branch)]

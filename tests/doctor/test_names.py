@@ -17,7 +17,7 @@ def test_misspelt_queues_and_variables_are_warnings(tmp_path: Path, monkeypatch:
     found = {check.part: check for check in check_names(Settings.load(tmp_path / "postroad.toml"))}
     assert {check.health for check in found.values()} == {Health.WARN}
     assert "POSTROAD_LOGLEVEL" in found["environment"].seen
-    assert found["environment"].remedy == "Did you mean POSTROAD_LOG_LEVEL?"
+    assert found["environment"].remedy == "Did you mean 'POSTROAD_LOG_LEVEL'?"
     assert "'email:sned'" in found["queue names"].seen
-    assert found["queue names"].remedy.startswith("Did you mean email:send")
+    assert found["queue names"].remedy.startswith("Did you mean 'email:send'")
     assert not any("hunter2" in f"{check.seen} {check.remedy}" for check in found.values())

@@ -42,6 +42,11 @@ class Preview:
     def header(self) -> str:
         return self.content.partition(b"\r\n\r\n")[0].decode().replace("\r\n", "\n")
 
+    @property
+    def encoded_subject(self) -> str | None:
+        """The subject as a mail program reads it, if the header has it encoded."""
+        return None if f"Subject: {self.subject}\n" in self.header.replace("\n ", " ") else self.subject
+
 
 def preview(
     engine: sa.Engine,

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 import typer
 
 from postroad.campaign.audience import ImportProgress, abandon_imports, import_file, refusals
-from postroad.cli.options import MAX_NUMBER
+from postroad.cli.options import LimitOption
 from postroad.cli.output import JsonOption, print_json, print_line, print_table, progress_bar
 from postroad.cli.parts import with_parts
 from postroad.errors import StateError
@@ -88,7 +88,7 @@ def abandon(name: Annotated[str, typer.Argument(help="The audience.")], as_json:
 @app.command("refusals")
 def refusals_(
     name: Annotated[str, typer.Argument(help="The audience.")],
-    limit: Annotated[int, typer.Option(help="Rows at the most.", min=1, max=MAX_NUMBER)] = 100,
+    limit: LimitOption = 100,
     as_json: JsonOption = False,
 ) -> None:
     """List the rows of the last import that were refused, with line, field and reason."""

@@ -232,18 +232,13 @@ def preview_(
             }
         )
         return
-    for title, part in _shown(seen):
+    parts = (("header", seen.header), ("subject", seen.encoded_subject), ("text", seen.text), ("HTML", seen.html))
+    for title, part in parts:
         if part is not None:
             print_line(Styled(title, "bold"))
             print_text(part.rstrip() + "\n")
     size = f"step {seen.step} to {seen.recipient}: {len(seen.content):,} bytes, return path {seen.return_path}"
     print_line(f"{size}{f', written to {out}' if out else ''}")
-
-
-def _shown(seen: Preview) -> list[tuple[str, str | None]]:
-    """Return the parts of a preview with their titles. An encoded subject is shown decoded too."""
-    encoded = seen.subject if f"Subject: {seen.subject}\n" not in seen.header.replace("\n ", " ") else None
-    return [("header", seen.header), ("subject", encoded), ("text", seen.text), ("HTML", seen.html)]
 
 
 @app.command("status")

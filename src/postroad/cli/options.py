@@ -15,6 +15,7 @@ from postroad.settings import MAX_DURATION_MS, Rate, parse_duration_ms
 MAX_NUMBER = 1_000_000_000
 """Of what is counted on the command line: rows, jobs, messages. It fits into every database and server."""
 
+LimitOption = Annotated[int, typer.Option(help="Maximum number of rows.", min=1, max=MAX_NUMBER)]
 QueueOption = Annotated[str, typer.Option("--queue", help=f"Name of the queue, such as {SEND_QUEUE}.")]
 
 

@@ -11,7 +11,7 @@ import typer
 from postroad.bounce.intake import BOUNCE_QUEUE
 from postroad.cli import queue_gate, queue_job, queue_uncertain
 from postroad.cli.names import named_queue, require_jobs
-from postroad.cli.options import MAX_NUMBER, QueueOption
+from postroad.cli.options import LimitOption, QueueOption
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
 from postroad.cli.parts import with_parts
 from postroad.delivery import control
@@ -58,7 +58,7 @@ def stats(queue: QueueOption = SEND_QUEUE, as_json: JsonOption = False) -> None:
 def dead(
     queue: QueueOption = SEND_QUEUE,
     by: Annotated[str | None, typer.Option(help="Group: `cause`.")] = None,
-    limit: Annotated[int, typer.Option(help="Rows at the most.", min=1, max=MAX_NUMBER)] = 50,
+    limit: LimitOption = 50,
     as_json: JsonOption = False,
 ) -> None:
     """List dead letters: jobs that ended without success, and why.

@@ -8,7 +8,7 @@ from typing import Annotated, assert_never
 import typer
 
 from postroad.cli.names import named_queue
-from postroad.cli.options import MAX_NUMBER, QueueOption, at
+from postroad.cli.options import LimitOption, QueueOption, at
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
 from postroad.cli.parts import with_parts
 from postroad.cli.unknown import ByOption, resolve_in, who_says
@@ -31,7 +31,7 @@ class Ending(StrEnum):
 @app.command("list")
 def list_(
     queue: QueueOption = SEND_QUEUE,
-    limit: Annotated[int, typer.Option(help="Rows at the most.", min=1, max=MAX_NUMBER)] = 100,
+    limit: LimitOption = 100,
     as_json: JsonOption = False,
 ) -> None:
     """List the uncertain jobs of a queue, the oldest first. They are held until somebody finds out.

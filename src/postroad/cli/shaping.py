@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from postroad.cli.options import MAX_NUMBER
+from postroad.cli.options import LimitOption
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
 from postroad.cli.parts import with_parts
 from postroad.delivery.gate_name import Receiver
@@ -80,7 +80,7 @@ def show(sender: SenderOption = None, as_json: JsonOption = False) -> None:
 @app.command("log")
 def log(
     sender: SenderOption = None,
-    limit: Annotated[int, typer.Option(help="Rows at the most, newest first.", min=1, max=MAX_NUMBER)] = 100,
+    limit: LimitOption = 100,
     as_json: JsonOption = False,
 ) -> None:
     """List what was changed: by which reply and rule, what it set, when it ends or was undone, and by whom."""

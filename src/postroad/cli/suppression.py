@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from postroad.campaign.suppression_file import Defaults, read_entries, suppression_key, write_entries
-from postroad.cli.options import MAX_NUMBER
+from postroad.cli.options import LimitOption
 from postroad.cli.output import DataStream, JsonOption, print_json, print_line, print_table
 from postroad.cli.parts import with_parts
 from postroad.errors import DataError, StateError, UsageError
@@ -160,7 +160,7 @@ def lift(
 
 @app.command("list")
 def list_(
-    limit: Annotated[int, typer.Option(help="Rows at the most, newest first.", min=1, max=MAX_NUMBER)] = 100,
+    limit: LimitOption = 100,
     as_json: JsonOption = False,
 ) -> None:
     """List what is suppressed with reason, source and time."""

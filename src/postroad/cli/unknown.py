@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from postroad.cli.names import named_queue
-from postroad.cli.options import MAX_NUMBER, QueueOption, at
+from postroad.cli.options import LimitOption, QueueOption, at
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
 from postroad.cli.parts import with_parts
 from postroad.delivery.job import MAIL_QUEUES, SEND_QUEUE, job_id
@@ -31,7 +31,7 @@ ByOption = Annotated[str | None, typer.Option(help="Who says so; unset: your use
 @app.command("list")
 def list_unknown(
     queue: QueueOption = SEND_QUEUE,
-    limit: Annotated[int, typer.Option(help="Rows at the most.", min=1, max=MAX_NUMBER)] = 100,
+    limit: LimitOption = 100,
     as_json: JsonOption = False,
 ) -> None:
     """List what may or may not have been sent. It is held, and not sent again, until somebody finds out.

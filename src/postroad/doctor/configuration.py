@@ -8,8 +8,7 @@ from collections.abc import Iterator
 
 from postroad.delivery.shaping.file import read_shaping, shaped_senders
 from postroad.doctor.check import Check, failed
-from postroad.errors import PostroadError
-from postroad.field_faults import did_you_mean
+from postroad.errors import PostroadError, did_you_mean, near_names
 from postroad.mail.dkim_keys import keys_of
 from postroad.parts import secret_keys
 from postroad.printable import counted
@@ -40,7 +39,7 @@ def check_names(settings: Settings) -> Iterator[Check]:
         yield Check(part="environment", health=Health.WARN, seen=seen, remedy=remedy)
     for name in settings.queues:
         if name not in DEFAULT_QUEUES:
-            hint = did_you_mean(name, DEFAULT_QUEUES) or f"Postroad's own are {', '.join(DEFAULT_QUEUES)}."
+            hint = did_you_mean(near_names(name, DEFAULT_QUEUES)) or f"Postroad's own are {', '.join(DEFAULT_QUEUES)}."
             remedy = f"{hint} A queue that only your own workers use may have any name."
             seen = f"no part of Postroad uses the queue {name!r} of the settings"
             yield Check(part="queue names", health=Health.WARN, seen=seen, remedy=remedy)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
-from postroad.errors import ConfigError
-from postroad.field_faults import FieldFault, did_you_mean, field_faults, listed
+from postroad.errors import ConfigError, did_you_mean, near_names
+from postroad.field_faults import FieldFault, field_faults, listed
 
 PREFIX: Final = "POSTROAD_"
 MIN_SECRET: Final = 6
@@ -75,11 +74,9 @@ def unknown_variables(model: type[BaseModel], others: Sequence[str]) -> Iterator
         top, delimiter, rest = variable.upper().removeprefix(PREFIX).partition("__")
         if not variable.upper().startswith(PREFIX) or top in tops or variable in others:
             continue
-        if near := get_close_matches(top, tops, n=1):
-            yield variable, f"Did you mean {PREFIX}{near[0]}{delimiter}{rest}?"
-        else:
-            near = get_close_matches(variable.upper().removeprefix(PREFIX), nested, n=1)
-            yield variable, f"Did you mean {PREFIX}{near[0]}?" if near else ""
+        near = [f"{name}{delimiter}{rest}" for name in near_names(top, tops)]
+        near = near or near_names(variable.upper().removeprefix(PREFIX), nested)
+        yield variable, did_you_mean([f"{PREFIX}{name}" for name in near[:1]])
 
 
 def _path_of(line: str) -> list[str]:
@@ -126,10 +123,11 @@ def _like_variable(variable: str, keys: Sequence[str], text: str) -> str:
         if not isinstance(values, dict):
             return ""
         if key not in values:
-            near = did_you_mean(key, map(str, values))
-            meant = near.removeprefix("Did you mean ").removesuffix("?").split(" or ")[0].upper()
+            near = near_names(key, map(str, values))[:1]
             first = PREFIX if place == 0 else ""
-            return f"Did you mean {'__'.join([*parts[:place], first + meant, *parts[place + 1 :]])}?" if near else ""
+            return did_you_mean(
+                ["__".join([*parts[:place], first + name.upper(), *parts[place + 1 :]]) for name in near]
+            )
         values = values[key]
     return ""
 
