@@ -125,9 +125,8 @@ def _like_variable(variable: str, keys: Sequence[str], text: str) -> str:
         if key not in values:
             near = near_names(key, map(str, values))[:1]
             first = PREFIX if place == 0 else ""
-            return did_you_mean(
-                ["__".join([*parts[:place], first + name.upper(), *parts[place + 1 :]]) for name in near]
-            )
+            meant = ["__".join([*parts[:place], first + name.upper(), *parts[place + 1 :]]) for name in near]
+            return did_you_mean(meant)
         values = values[key]
     return ""
 
