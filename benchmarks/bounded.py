@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -107,6 +108,7 @@ def _ledger(url: str, size: int) -> dict[str, Transaction]:
 def _of_scripts(sizes: tuple[int, int], found: list[dict[str, ScriptCost]]) -> list[Figure]:
     small, large = found
     more = [name for name in large if large[name].commands > max(1.3 * small[name].commands + 50, STEP_COMMANDS)]
+    _name_growing("script", more)
     figures = [alone(_scripts_grow(sizes), len(more))]
     for size, costs in zip(sizes, found, strict=True):
         figures += [alone(_script(name, size), costs[name].longest_ms) for name in sorted(costs)]
@@ -115,10 +117,17 @@ def _of_scripts(sizes: tuple[int, int], found: list[dict[str, ScriptCost]]) -> l
 
 def _of_ledgers(database: str, sizes: tuple[int, int], found: list[dict[str, Transaction]]) -> list[Figure]:
     small, large = found
-    figures = [alone(_ledger_grows(database, sizes), len(growing(small, large, SLACK)))]
+    more = growing(small, large, SLACK)
+    _name_growing(f"{database}: transaction", more)
+    figures = [alone(_ledger_grows(database, sizes), len(more))]
     for size, worst in zip(sizes, found, strict=True):
         figures += [alone(_lock(database, site, size), _held_ms(worst, site)) for site in _sites()]
     return figures
+
+
+def _name_growing(kind: str, names: Sequence[str]) -> None:
+    for name in names:
+        print(f"{kind} that does more on the larger size: {name}", file=sys.stderr)
 
 
 def _held_ms(worst: Mapping[str, Transaction], site: str) -> float:

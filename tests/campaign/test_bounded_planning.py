@@ -16,13 +16,13 @@ from postroad.store.campaign import CampaignState, find_campaign
 from postroad.store.ending import complete_cancellations, end_suppressed
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
-from postroad.store.planning import plan_touches
+from postroad.store.planning import STEP, plan_touches
 from postroad.store.suppression import SuppressionReason, suppress_now
 from tests.campaign.house import CAMPAIGN, NOW, House
 from tests.store.effort import sqlite_effort_of
 
 TWICE = CAMPAIGN + "  - email: again\n    subject: Again\n    text: hello.txt\n"
-RECIPIENTS = 1_300  # three steps of five hundred
+RECIPIENTS = 2 * STEP + STEP // 2  # three steps
 
 
 class CrashError(Exception):
@@ -67,7 +67,7 @@ def test_an_interrupted_launch_sends_nothing_and_is_continued(house: House, monk
         with pytest.raises(CrashError):
             launch(house.engine, "spring", NOW)
     assert state_of(house.engine) is CampaignState.DRAFT
-    assert summary(house.engine, "spring").audience == 500
+    assert summary(house.engine, "spring").audience == STEP
     with pytest.raises(StateError):  # Its steps have touches, so they may not change.
         house.apply(TWICE.replace("Again", "Other"))
 
@@ -98,7 +98,7 @@ def test_an_interrupted_advance_plans_the_rest_the_next_time(house: House, monke
         with pytest.raises(CrashError):
             advance(house.engine, "spring", NOW)
     assert not finish_if_done(house.engine, "spring", NOW)
-    assert advance(house.engine, "spring", NOW) == RECIPIENTS - 500
+    assert advance(house.engine, "spring", NOW) == RECIPIENTS - STEP
     assert advance(house.engine, "spring", NOW) == 0
     assert [step.touches for step in summary(house.engine, "spring").steps] == [RECIPIENTS, RECIPIENTS]
     accept_all(house.engine)

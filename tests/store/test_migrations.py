@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlmodel import SQLModel
 
 from postroad.errors import ConfigError
@@ -28,6 +30,15 @@ def test_models_and_migrations_name_the_same_partial_index(engine: sa.Engine) ->
         indexes = {index["name"]: index for index in sa.inspect(connection).get_indexes("touch")}
     where = indexes["ix_touch_planned"]["dialect_options"][f"{engine.dialect.name}_where"]
     assert "planned" in str(where)
+
+
+def test_revisions_are_named_by_their_files_in_the_order_of_alembic() -> None:
+    folder = Path(migrate.__file__).parent / "migrations"
+    config = Config()
+    config.set_main_option("script_location", str(folder))
+    scripts = [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()]
+    assert [file.name[1:5] for file in sorted((folder / "versions").glob("r*.py"))] == scripts[::-1]
+    assert migrate.newest_revision() == scripts[0]
 
 
 def test_an_upgrade_done_again_changes_nothing(engine: sa.Engine) -> None:

@@ -8,79 +8,96 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NamedTuple, NoReturn
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from typer.main import get_group
 
 from postroad.cli.output import print_error, print_failure, print_line, print_traceback
 from postroad.errors import ConfigError, PostroadError, UsageError
-from postroad.settings import CONFIG_VARIABLE
 from postroad.state_folder import make_files_private
 
-COMMANDS: Mapping[str, str] = {
-    "worker": "worker:worker",
-    "recorder": "worker:recorder",
-    "inbound": "inbound:inbound",
-    "web": "web:web",
-    "sandbox": "sandbox:sandbox",
-    "rehearse": "rehearse:rehearse",
-    "doctor": "doctor:doctor",
-    "processes": "processes:processes",
-    "up": "local:up",
-    "demo": "local:demo",
-    "down": "local:down",
-    "campaign": "campaign:app",
-    "advance": "advance:advance",
-    "audience": "audience:app",
-    "suppression": "suppression:app",
-    "unknown": "unknown:app",
-    "shaping": "shaping:app",
-    "bounce": "bounce:app",
-    "cohort": "cohort:app",
-    "warmup": "warmup:app",
-    "queue": "queue:app",
-    "dkim": "dkim:app",
-    "dns": "dns:app",
-    "db": "database:app",
+
+class ListedCommand(NamedTuple):
+    """A command or group as the help lists it. ``target``: module of `postroad.cli`, and the name in it."""
+
+    target: str
+    summary: str
+
+
+COMMANDS: Mapping[str, ListedCommand] = {
+    "worker": ListedCommand("worker:worker", "Deliver the messages of a queue, or process its bounces, until SIGTERM."),
+    "recorder": ListedCommand("worker:recorder", "Write outcomes into the ledger until SIGTERM. One is enough."),
+    "inbound": ListedCommand("inbound:inbound", "Receive bounces and complaints over SMTP and LMTP until SIGTERM."),
+    "web": ListedCommand("web:web", "Serve one-click unsubscribe and the webhooks of mail services until SIGTERM."),
+    "sandbox": ListedCommand("sandbox:sandbox", "Run a mail provider on this machine that keeps what it receives."),
+    "rehearse": ListedCommand("rehearse:rehearse", "Rehearse a campaign with an accelerated clock. No mail leaves."),
+    "doctor": ListedCommand("doctor:doctor", "Check every part, and say how to fix what does not work."),
+    "processes": ListedCommand("processes:processes", "List the running processes of all hosts."),
+    "up": ListedCommand("local:up", "Start everything on this machine, until Ctrl-C."),
+    "demo": ListedCommand("local:demo", "Run the example campaign once, on embedded parts. No mail leaves."),
+    "down": ListedCommand("local:down", "Stop the embedded queue server of the state folder. Its data is kept."),
+    "campaign": ListedCommand("campaign:app", "Apply, launch, watch, pause and cancel campaigns."),
+    "advance": ListedCommand("advance:advance", "Plan and submit what is due in all running campaigns, once."),
+    "audience": ListedCommand("audience:app", "Import recipients from CSV, and list refused rows with the reason."),
+    "suppression": ListedCommand("suppression:app", "Manage addresses, domains and hashes that get no mail."),
+    "unknown": ListedCommand("unknown:app", "Resolve messages of which it is unknown whether they were sent."),
+    "shaping": ListedCommand("shaping:app", "Show the rate of each sender at each mailbox provider, and its changes."),
+    "bounce": ListedCommand("bounce:app", "Read and classify bounces, complaints and automatic replies."),
+    "cohort": ListedCommand("cohort:app", "Show and resume paused parts of a campaign: one step, list and provider."),
+    "warmup": ListedCommand("warmup:app", "Manage the daily limits of new senders at each mailbox provider."),
+    "queue": ListedCommand("queue:app", "Inspect a queue: depth, jobs, gates and dead letters. Rebuild it."),
+    "dkim": ListedCommand("dkim:app", "Make DKIM keys, and show the DNS records to publish."),
+    "dns": ListedCommand("dns:app", "Check what receivers see of a domain, and show what they report."),
+    "db": ListedCommand("database:app", "Upgrade the database, and show its revision."),
 }
-"""Commands and groups of them, in the order of the help: module of `postroad.cli`, and name in it."""
+"""Commands and groups of commands, in the order of the help."""
 
 
 MAX_WORD_CHARACTERS = 10_000
 
 
-class Commands(TyperGroup):
-    """Imports a command when it is asked for: what all of them need takes two seconds to import."""
+class LazyGroup(TyperGroup):
+    """Imports a command when it runs. The help, completion and a misspelt name need only the list."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in COMMANDS:  # A slip: the names that it may have meant are looked up among those imported.
-            for name in COMMANDS:
-                self.get_command(ctx, name)
-        elif cmd_name not in self.commands:
-            module, _, name = COMMANDS[cmd_name].partition(":")
+        if cmd_name in COMMANDS and cmd_name not in self.commands:
+            module, _, name = COMMANDS[cmd_name].target.partition(":")
             found = getattr(import_module(f"postroad.cli.{module}"), name)
             alone = typer.Typer(rich_markup_mode="markdown", pretty_exceptions_enable=False)
             if isinstance(found, typer.Typer):
-                alone.add_typer(found, name=cmd_name)
+                alone.add_typer(found, name=cmd_name, short_help=COMMANDS[cmd_name].summary)
             else:
-                alone.command(cmd_name)(found)
+                alone.command(cmd_name, short_help=COMMANDS[cmd_name].summary)(found)
             self.commands.update(get_group(alone).commands)
+        elif cmd_name not in COMMANDS:
+            self._list_all()  # The names that may be meant are taken from this list.
         return super().get_command(ctx, cmd_name)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        self._list_all()
+        super().format_help(ctx, formatter)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        self._list_all()
+        return super().shell_complete(ctx, incomplete)
+
+    def _list_all(self) -> None:
+        for name, listed in COMMANDS.items():
+            self.commands.setdefault(name, TyperCommand(name, help=listed.summary))
 
 
 app = typer.Typer(
     name="postroad",
-    cls=Commands,
+    cls=LazyGroup,
     help="Campaigns that people asked for, sent from infrastructure you own.\n\n"
-    "Begin with `postroad demo`; `postroad doctor` checks every part and says how to mend it.",
+    "Begin with `postroad demo`; `postroad doctor` checks every part and says how to fix it.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
@@ -90,6 +107,8 @@ app = typer.Typer(
 
 def _show_version(value: bool) -> None:
     if value:
+        from importlib.metadata import version  # noqa: PLC0415
+
         print_line(f"postroad {version('postroad')}")
         raise typer.Exit
 
@@ -104,6 +123,8 @@ def root(
     ] = False,
 ) -> None:
     if config is not None:
+        from postroad.settings import CONFIG_VARIABLE  # noqa: PLC0415  (half a second, which the help need not wait for)
+
         os.environ[CONFIG_VARIABLE] = str(config.resolve())
 
 

@@ -16,7 +16,7 @@ from postroad.store.ledger import WAITING, TouchState
 from postroad.store.touch_page import touch_pages
 from postroad.store.types import UtcDateTime
 
-STEP = 1_000
+STEP = 500
 """Rows that one transaction moves."""
 
 LATE_NUMBERS = 5_000

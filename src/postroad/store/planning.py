@@ -18,7 +18,7 @@ from postroad.store.ledger import locked_batch
 from postroad.store.suppression import suppressed_sql
 from postroad.store.types import UtcDateTime, sql_instant
 
-STEP = 500
+STEP = 250
 """Touches that one transaction plans."""
 
 
