@@ -8,29 +8,29 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from enum import StrEnum
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from pydantic import SecretStr
 
 from postroad.clock import Clock, SystemClock
-from postroad.delivery.dns_health import DnsHolds
-from postroad.delivery.gate_controller import GateController
-from postroad.delivery.limits import SettingsLimits, gates_of
-from postroad.delivery.provider_lookup import Providers
-from postroad.delivery.shaping.file import Shaping, read_shaping, shaped_senders
-from postroad.delivery.shaping.source import ShapingLimits
-from postroad.dns.resolver import Resolver
-from postroad.embedded import ensure_redis
 from postroad.mail.address_hash import AddressHashes
 from postroad.mail.token import TokenSigner
-from postroad.queue import Queue, RetryPolicy, forget_shards
-from postroad.queue.metrics import QueueMetrics
 from postroad.secret_file import read_or_make_secret, read_secret
 from postroad.settings import QueueSettings, Settings
 from postroad.state_folder import close_state_folder
 from postroad.store import migrate
 from postroad.store.engine import open_engine, sqlite_url
-from postroad.warmup.caps import WarmupCaps
+
+if TYPE_CHECKING:
+    from postroad.delivery.gate_controller import GateController
+    from postroad.delivery.provider_lookup import Providers
+    from postroad.delivery.shaping.file import Shaping
+    from postroad.dns.resolver import Resolver
+    from postroad.queue import Queue
+    from postroad.queue.metrics import QueueMetrics
+
+# A part is imported when it is opened: what needs only the database does not wait for DNS and Redis.
 
 _KEY_FILE = "secret.key"
 
@@ -72,20 +72,28 @@ class Parts:
     @cached_property
     def shaping(self) -> Shaping:
         """The shaping that the settings name, read once. Raises ConfigError with file, line and field."""
+        from postroad.delivery.shaping.file import read_shaping
+
         return read_shaping(self.settings.delivery.shaping)
 
     async def resolver(self) -> Resolver:
         """Return the resolver of this process, opened once."""
+        from postroad.dns.resolver import Resolver
+
         if self._resolver is None:
             self._resolver = await self._stack.enter_async_context(Resolver(self.settings.dns, self.clock))
         return self._resolver
 
     async def providers(self) -> Providers:
         """Return what finds out whose a domain's mail hosts are."""
+        from postroad.delivery.provider_lookup import Providers
+
         return Providers(await self.resolver(), self.engine, self.clock)
 
     async def queue(self, name: str) -> Queue:
         """Return the queue of this name, opened once. Raises UnavailableError, or StateError for an unsafe server."""
+        from postroad.queue import Queue, RetryPolicy
+
         if name not in self._queues:
             url = await asyncio.to_thread(redis_url, self.settings)
             limits = self.settings.queue(name)
@@ -113,6 +121,13 @@ class Parts:
             starting: A worker starts, see `SettingsLimits`.
             releasing: The senders' DNS was checked, see `DnsHolds`.
         """
+        from postroad.delivery.dns_health import DnsHolds
+        from postroad.delivery.gate_controller import GateController
+        from postroad.delivery.limits import SettingsLimits, gates_of
+        from postroad.delivery.shaping.file import shaped_senders
+        from postroad.delivery.shaping.source import ShapingLimits
+        from postroad.warmup.caps import WarmupCaps
+
         settings = self.settings
         return GateController(
             self.engine,
@@ -127,6 +142,8 @@ class Parts:
 
     async def forget_shards(self, name: str) -> None:
         """Make a queue that an earlier version split into shards open as an empty one. Raises UnavailableError."""
+        from postroad.queue import forget_shards
+
         await forget_shards(await asyncio.to_thread(redis_url, self.settings), name)
 
 
@@ -164,6 +181,8 @@ def redis_url(settings: Settings) -> str:
     """Return the named server, else the embedded one, which is started where it does not run."""
     if settings.redis_url is not None:
         return settings.redis_url.get_secret_value()
+    from postroad.embedded import ensure_redis
+
     return ensure_redis(settings.state_dir)
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from alembic import command
 
 from postroad.campaign.audience import (
     ImportProgress,
@@ -178,9 +177,7 @@ def test_the_newest_import_of_an_older_version_is_current(empty_database_url: st
     engine = open_engine(empty_database_url)
     at = datetime(2026, 5, 4, tzinfo=UTC).isoformat(" ")
     with write(engine) as connection:
-        config = migrate._config()
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0021")
+        migrate.run_migrations(connection, "0021")
         connection.execute(
             sa.text("INSERT INTO audience (id, name, created_at) VALUES (1, 'people', :now)"), {"now": at}
         )

@@ -112,16 +112,13 @@ def test_lifting_for_one_audience_leaves_the_rest(engine: sa.Engine) -> None:
 
 
 def test_what_was_suppressed_before_the_table_knew_audiences_still_holds(empty_database_url: str) -> None:
-    from alembic import command
 
     from postroad.store import migrate
     from postroad.store.engine import open_engine
 
     engine = open_engine(empty_database_url)
-    config = migrate._config()
     with write(engine) as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0005")
+        migrate.run_migrations(connection, "0005")
         connection.execute(
             sa.text(
                 "INSERT INTO suppression (address, reason, source, created_at) VALUES ('a@b.de', 'manual', 's', :now)"

@@ -107,7 +107,7 @@ app = typer.Typer(
 
 def _show_version(value: bool) -> None:
     if value:
-        from importlib.metadata import version  # noqa: PLC0415
+        from importlib.metadata import version
 
         print_line(f"postroad {version('postroad')}")
         raise typer.Exit
@@ -123,7 +123,7 @@ def root(
     ] = False,
 ) -> None:
     if config is not None:
-        from postroad.settings import CONFIG_VARIABLE  # noqa: PLC0415  (half a second, which the help need not wait for)
+        from postroad.settings import CONFIG_VARIABLE  # half a second, which the help need not wait for
 
         os.environ[CONFIG_VARIABLE] = str(config.resolve())
 

@@ -18,20 +18,25 @@ def upgrade(engine: sa.Engine) -> str:
 
     Processes that upgrade at once wait for each other. Raises ConfigError for the schema of a newer version.
     """
-    from alembic import command  # noqa: PLC0415  (half a second, and only an upgrade needs it)
-    from alembic.config import Config  # noqa: PLC0415
-
-    config = Config()
-    config.set_main_option("script_location", str(_FOLDER))
     with write(engine) as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
         current = _revision_in(connection)
         if current is not None and current not in _revisions():
             raise _wrong_revision(engine, current)
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        run_migrations(connection, "head")
     return newest_revision()
+
+
+def run_migrations(connection: sa.Connection, revision: str) -> None:
+    """Run the migrations up to a revision, in the transaction of the connection."""
+    from alembic import command  # half a second, and only an upgrade needs it
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(_FOLDER))
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
 
 
 def newest_revision() -> str:
