@@ -1,4 +1,4 @@
-"""`python -m benchmarks queue|growth|blocking|accuracy|delivery|message|submit|import|bounce|dns`.
+"""`python -m benchmarks queue|growth|blocking|accuracy|delivery|message|submit|import|bounce|dns|startup`.
 
 Exits with 1 at a missed bar.
 """
@@ -25,6 +25,7 @@ from benchmarks import (
     growth,
     nsd,
     one_message,
+    startup,
 )
 from benchmarks.contestants import PEERS, DidNotRun
 from benchmarks.figures import Figure, Measure, markdown_of, show
@@ -175,6 +176,14 @@ def check(as_json: AsJson = False, quick: Quick = False, write_readme: WriteRead
     where = circumstances(found.server, _command())
     beside = [found.table()]
     _tell("dns", where, found.figures(), dns_health.MEASURES, beside, as_json=as_json, write_readme=write_readme)
+
+
+@app.command(name="startup")
+def start(as_json: AsJson = False, quick: Quick = False, write_readme: WriteReadme = False) -> None:
+    """Measure the processor time that the command line needs to start."""
+    figures = startup.start_up(startup.QUICK if quick else startup.Effort())
+    where = circumstances("no server", _command())
+    _tell("startup", where, figures, startup.MEASURES, [], as_json=as_json, write_readme=write_readme)
 
 
 def _report(name: str, run: Run, measures: Sequence[Measure], *, as_json: bool, write_readme: bool) -> None:

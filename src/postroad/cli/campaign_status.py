@@ -1,0 +1,74 @@
+"""postroad campaign status: touches of a campaign by state, and why it does not send."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from postroad.cli.output import JsonOption, print_json, print_line, print_table, print_text
+from postroad.cli.parts import with_parts
+
+if TYPE_CHECKING:
+    from postroad.campaign.status import Summary
+    from postroad.parts import Parts
+
+
+def status(
+    name: Annotated[str | None, typer.Argument(help="Name of the campaign; all where none is named.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show how a campaign stands: its touches by state, which sum to its frozen audience."""
+    from postroad.campaign.status import campaigns_in, summary
+    from postroad.store.ledger import TouchState
+
+    async def work(parts: Parts) -> list[Summary]:
+        names = [name] if name else await asyncio.to_thread(campaigns_in, parts.engine)
+        return [await asyncio.to_thread(summary, parts.engine, each) for each in names]
+
+    summaries = with_parts(work)
+    if as_json:
+        rows = [
+            {
+                "campaign": each.campaign,
+                "state": each.state,
+                "audience": each.audience,
+                "counts": each.counts,
+                "steps": [{"step": step.name, "touches": step.touches, "counts": step.counts} for step in each.steps],
+                "launched_at": each.launched_at,
+                "next_due_at": each.next_due_at,
+                "paused_at": each.paused_at,
+                "paused_by": each.paused_by,
+                "launch_failed_at": each.launch_failed_at,
+                "launch_error": each.launch_error,
+            }
+            for each in summaries
+        ]
+        print_json(rows[0] if name else rows)
+        return
+    for each in summaries:
+        used = [state for state in TouchState if each.counts[state]]
+        print_table(
+            f"{each.campaign}: {each.state}, audience {each.audience:,}",
+            ["step", "touches", *used],
+            ([step.name, step.touches, *(step.counts[state] for state in used)] for step in each.steps),
+        )
+        for line in _notes(each):
+            print_text(f"{line}\n")
+    if not summaries:
+        print_line("There is no campaign yet. `postroad campaign apply FILE` makes one.")
+
+
+def _notes(summary: Summary) -> list[str]:
+    """Return what a person has to know of a campaign that its table does not show."""
+    from postroad.store.campaign import CampaignState
+
+    notes = []
+    if summary.state is CampaignState.PAUSED:
+        since = f" since {summary.paused_at:%Y-%m-%d %H:%M:%S} UTC" if summary.paused_at else ""
+        by = f" by {summary.paused_by}" if summary.paused_by else ""
+        notes.append(f"paused{since}{by}; `postroad campaign resume {summary.campaign}` resumes it")
+    if summary.launch_error is not None:
+        notes.append(f"the launch at {summary.launch_failed_at:%Y-%m-%d %H:%M:%S} UTC failed: {summary.launch_error}")
+    return notes
