@@ -17,7 +17,7 @@ from flufl.bounce import all_failures
 
 from benchmarks.figures import Figure, Measure, alone, beside
 from postroad.bounce.explain import Explained, explain
-from postroad.bounce.judge import Verdict
+from postroad.bounce.judge import BounceClass
 from postroad.bounce.mailfiles import mails_in
 from postroad.bounce.mime import read_message
 from postroad.bounce.reader import read_kept
@@ -32,7 +32,7 @@ SENDERS_FAULT = frozenset(
 )
 """Reasons, as the labels name them, for which no recipient may be suppressed."""
 NO_BOUNCE = frozenset({"vacation", "delivered"})
-SUPPRESSING = frozenset({Verdict.HARD, Verdict.COMPLAINT, Verdict.UNSUBSCRIBE})
+SUPPRESSING = frozenset({BounceClass.HARD, BounceClass.COMPLAINT, BounceClass.UNSUBSCRIBE})
 RETURNS_A_BOUNCE = frozenset({"rfc3464-26.eml"})
 """What it returns is a bounce itself, which says that a mailbox does not exist."""
 HIDES_RECIPIENT = frozenset({"arf-11.eml", "arf-15.eml"})
@@ -122,7 +122,7 @@ def returned_messages(root: Path) -> Iterator[tuple[str, bytes]]:
                     yield file.name, part.octets
 
 
-def verdict_of(mails: Sequence[Explained], number: int) -> tuple[Verdict, str | None] | None:
+def verdict_of(mails: Sequence[Explained], number: int) -> tuple[BounceClass, str | None] | None:
     """Verdict on the recipient of this number in a file, and their address. None: there is no such one."""
     recipients = [one for mail in mails for one in mail.recipients]
     return (recipients[number].verdict, recipients[number].address) if number < len(recipients) else None
@@ -131,7 +131,7 @@ def verdict_of(mails: Sequence[Explained], number: int) -> tuple[Verdict, str | 
 def found_addresses(raw: bytes) -> set[str]:
     """Addresses that failed, as we find them; none where it is no bounce."""
     explained = explain("", raw, Envelope(), None, read=read_kept)
-    bounced = (Verdict.HARD, Verdict.SOFT, Verdict.BLOCK, Verdict.COMPLAINT)
+    bounced = (BounceClass.HARD, BounceClass.SOFT, BounceClass.BLOCK, BounceClass.COMPLAINT)
     return {one.address.lower() for one in explained.recipients if one.address and one.verdict in bounced}
 
 
@@ -153,7 +153,7 @@ def judge(root: Path, seconds: float) -> list[Figure]:
     right = found = wrongly = 0
     for label in labels:
         given = verdict_of(mails[label.file], label.number)
-        right += (given is not None and given[0] is Verdict.HARD) == label.hard
+        right += (given is not None and given[0] is BounceClass.HARD) == label.hard
         found += given is not None and given[1] is not None and label.file not in HIDES_RECIPIENT
         wrongly += _innocent(label) and given is not None and given[0] in SUPPRESSING
     for file, expected in addresses.items():

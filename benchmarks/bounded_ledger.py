@@ -24,7 +24,7 @@ from postroad.campaign.status import finish_if_done, summary
 from postroad.clock import SystemClock
 from postroad.delivery import control, dead_letters, submit, unsubscribe
 from postroad.delivery.admit import Admission
-from postroad.delivery.job import DeliveryNote, SendMessage, encode_job, encode_note
+from postroad.delivery.job import DeliveryResult, SendJob, encode_job, encode_note
 from postroad.delivery.record import Recorder
 from postroad.queue import ClaimedJob, Event, EventKind
 from postroad.settings import BounceSettings, Settings, UnsubscribeScope
@@ -188,10 +188,10 @@ def hand_over_a_batch(ledger: LargeLedger) -> None:
 @_operation
 def admit_and_record(ledger: LargeLedger) -> None:
     _, touches = _sending(ledger, "sent", "queued", BATCH)
-    payload = encode_job(SendMessage(touch_id=0, step_id=0, address="", fields={}))
+    payload = encode_job(SendJob(touch_id=0, step_id=0, address="", fields={}))
     jobs = [ClaimedJob(str(id_), 1_000 + id_, 1, 1, payload, 0, "lane") for id_ in touches]
     assert Admission(ledger.engine, SystemClock())._admit(jobs) == {}
-    note = encode_note(DeliveryNote(state=TouchState.ACCEPTED, reply_code=250, reply="2.0.0 ok"))
+    note = encode_note(DeliveryResult(state=TouchState.ACCEPTED, reply_code=250, reply="2.0.0 ok"))
     events = [
         Event(
             entry=f"{job.id}-1",

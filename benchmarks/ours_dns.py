@@ -9,13 +9,13 @@ from benchmarks.dns_contract import Checker, run
 from benchmarks.domains import SELECTOR
 from postroad.clock import SystemClock
 from postroad.dns.checks import dane, dkim, dmarc, mx, records, spf
-from postroad.dns.finding import Verdict
+from postroad.dns.finding import RecordVerdict
 from postroad.dns.identity import Identity
 from postroad.dns.mta_sts import find_policy_id
 from postroad.dns.resolver import Resolver
 from postroad.settings import DnsSettings
 
-_WELL = {Verdict.PASS, Verdict.INFO}
+_WELL = {RecordVerdict.PASS, RecordVerdict.INFO}
 
 
 def check(host: str, port: int, domains: Sequence[str]) -> int:

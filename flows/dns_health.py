@@ -8,7 +8,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from postroad.dns.finding import Verdict
+from postroad.dns.finding import RecordVerdict
 from postroad.printable import counted
 from tasks.dns import (
     announce_changes,
@@ -42,6 +42,6 @@ async def dns_health() -> State[None]:
     faults = [str(outcome) for outcome in outcomes if isinstance(outcome, BaseException)]
     if faults:
         return Failed(message="; ".join(faults))
-    failing = sum(result.verdict is Verdict.FAIL for result in results)
+    failing = sum(result.verdict is RecordVerdict.FAIL for result in results)
     held = sum(result.held for result in results)
     return Completed(message=f"{counted(len(results), 'sender')} checked, {failing} with faults, {held} held back")

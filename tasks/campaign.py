@@ -14,7 +14,7 @@ from postroad.campaign.plan import Launched, launch
 from postroad.campaign.preflight import PreflightReport, check
 from postroad.campaign.status import Summary, summary
 from postroad.delivery.campaign_runs import begin_run
-from postroad.delivery.submit import Submitted, queue_name
+from postroad.delivery.submit import SubmitResult, queue_name
 from postroad.local.run_watch import pause_stopped
 from postroad.parts import open_parts
 from postroad.store.campaign import record_launch_error
@@ -97,7 +97,7 @@ async def freeze_audience(campaign: str) -> Launched:
 
 
 @retried("submit", run_name="submit from {cursor}", retries=5)
-async def submit_slice(campaign: str, cursor: int, rows: int) -> Submitted:
+async def submit_slice(campaign: str, cursor: int, rows: int) -> SubmitResult:
     """Hand the next messages that are due to the queue, starting after `cursor`.
 
     A job's id derives from the ledger, so what a lost answer makes us submit twice is queued once.

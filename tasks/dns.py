@@ -13,8 +13,8 @@ from prefect.runtime import task_run
 
 from postroad.canary.probe import CanaryReport, send_canary
 from postroad.delivery.dns_health import (
+    HealthStep,
     SenderHealth,
-    Step,
     forget_others,
     identity_of,
     record,
@@ -22,7 +22,7 @@ from postroad.delivery.dns_health import (
 )
 from postroad.delivery.job import MAIL_QUEUES
 from postroad.delivery.volume import with_volume
-from postroad.dns.finding import Finding, Verdict, in_words
+from postroad.dns.finding import Finding, RecordVerdict, in_words
 from postroad.dns.health import check_identity
 from postroad.dns.show import markdown
 from postroad.errors import UnavailableError
@@ -119,8 +119,8 @@ async def publish_canaries(reports: Sequence[CanaryReport]) -> None:
         "canaries", rows, f"What a receiver made of the mail of {len(reports)} senders.", only_changes=True
     )
     for report in reports:
-        if report.verdict is Verdict.FAIL:
-            failing = [finding for finding in report.findings if finding.verdict is Verdict.FAIL]
+        if report.verdict is RecordVerdict.FAIL:
+            failing = [finding for finding in report.findings if finding.verdict is RecordVerdict.FAIL]
             payload = {"sender": report.sender, "why": in_words(failing)}
             announce("postroad.canary.failed", f"postroad.sender.{report.sender}", report.sender, payload)
 
@@ -130,7 +130,7 @@ async def publish_health(results: Sequence[SenderHealth]) -> None:
     rows = [_row(result) for result in results]
     await publish_table("dns-health", rows, f"What was found of the DNS of {len(rows)} senders.", only_changes=True)
     for result in results:
-        if result.verdict in (Verdict.WARN, Verdict.FAIL) or result.change.new or result.change.gone:
+        if result.verdict in (RecordVerdict.WARN, RecordVerdict.FAIL) or result.change.new or result.change.gone:
             page = markdown(result.domain, result.verdict, result.findings, result.change)
             title = f"The DNS of {result.sender}"
             await publish_markdown(artifact_key(result.sender), page, title, only_changes=True)
@@ -158,10 +158,10 @@ def _row(result: SenderHealth) -> dict[str, Any]:
 def announce_changes(results: Sequence[SenderHealth]) -> None:
     """Emit an event for each thing that is different from the check before."""
     for result in results:
-        domain, fails = f"postroad.domain.{result.domain}", result.verdict is Verdict.FAIL
+        domain, fails = f"postroad.domain.{result.domain}", result.verdict is RecordVerdict.FAIL
         payload = {"sender": result.sender, "verdict": str(result.verdict), "why": result.why}
-        if fails != (result.before is Verdict.FAIL) and (fails or result.before is not None):
+        if fails != (result.before is RecordVerdict.FAIL) and (fails or result.before is not None):
             word = "unhealthy" if fails else "healthy"
             announce(f"postroad.domain.{word}", domain, result.domain, payload)
-        if result.step in (Step.HELD, Step.RELEASED):
+        if result.step in (HealthStep.HELD, HealthStep.RELEASED):
             announce(f"postroad.sender.{result.step}", f"postroad.sender.{result.sender}", result.sender, payload)

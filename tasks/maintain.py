@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from postroad.delivery.control import Rebuilt, missing_jobs, together
+from postroad.delivery.control import RebuildResult, missing_jobs, together
 from postroad.delivery.job import MAIL_QUEUES
 from postroad.local.campaign_form import offer_campaigns
 from postroad.local.prefect import open_prefect
@@ -105,14 +105,14 @@ async def delete_old_bounce_mails() -> int:
 
 
 @retried("compare queue and ledger")
-async def mend_queue() -> Rebuilt | None:
+async def mend_queue() -> RebuildResult | None:
     """Make jobs again for touches that the queue lost, and limits that it lost. None: nothing was missing."""
     async with open_parts() as parts:
         found = [rebuilt for name in MAIL_QUEUES if (rebuilt := await _mend(parts, await parts.queue(name)))]
     return together(found) if found else None
 
 
-async def _mend(parts: Parts, queue: Queue) -> Rebuilt | None:
+async def _mend(parts: Parts, queue: Queue) -> RebuildResult | None:
     await parts.gates(queue).apply()
     if not await missing_jobs(parts.engine, queue):
         return None

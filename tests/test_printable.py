@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from postroad.dns.finding import Verdict
+from postroad.dns.finding import RecordVerdict
 from postroad.dns.show import markdown
 from postroad.printable import counted, escape_active_markdown, escape_markdown
 from postroad.warmup.show import markdown_table
@@ -48,7 +48,7 @@ def test_plain_text_stays_as_it_is(text: str) -> None:
 
 
 def test_a_page_about_dns_has_one_heading_whatever_a_record_says() -> None:
-    assert markdown("example.com", Verdict.PASS, []).count("#") == 1
+    assert markdown("example.com", RecordVerdict.PASS, []).count("#") == 1
 
 
 def test_a_count_of_one_has_the_singular() -> None:

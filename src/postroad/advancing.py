@@ -12,7 +12,7 @@ from datetime import datetime
 
 from postroad.campaign.plan import advance
 from postroad.campaign.status import finish_if_done
-from postroad.delivery.submit import Submitted, queue_name, submit_due
+from postroad.delivery.submit import SubmitResult, queue_name, submit_due
 from postroad.errors import UnavailableError
 from postroad.parts import Parts
 from postroad.store.engine import read, write
@@ -54,7 +54,7 @@ async def advance_campaign(parts: Parts, campaign: str) -> Advance:
     return Advance(campaign=campaign, planned=planned, submitted=submitted, finished=finished)
 
 
-async def hand_over(parts: Parts, campaign: str, *, cursor: int, rows: int) -> Submitted:
+async def hand_over(parts: Parts, campaign: str, *, cursor: int, rows: int) -> SubmitResult:
     """Hand over what is due within the settings' horizon, up to so many rows, after the cursor."""
     delivery = parts.settings.delivery
     queue = await parts.queue(await asyncio.to_thread(queue_name, parts.engine, campaign))

@@ -32,7 +32,7 @@ _RESERVE_CPU_S = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class ProcessLimits:
     """Limits of one request. ``memory_mib``: how much the process may grow beyond what it has imported."""
 
     cpu_s: float
@@ -40,7 +40,7 @@ class Limits:
     memory_mib: int
 
 
-class RefusedError(DataError):
+class RequestRefusedError(DataError):
     """A request passed a limit, or made the child fail. The message says which."""
 
 
@@ -55,7 +55,7 @@ class _EndedError(Exception):
 class Confined:
     """Asks one child process, which is started when it is first needed and again after it ended. Thread-safe."""
 
-    def __init__(self, module: str, limits: Limits) -> None:
+    def __init__(self, module: str, limits: ProcessLimits) -> None:
         """``module``: run as ``python -m module``; its main calls `serve` with the same limits."""
         self._module = module
         self._limits = limits
@@ -73,7 +73,7 @@ class Confined:
                 try:
                     return self._ask(request)
                 except _EndedError as error:
-                    raise RefusedError(str(error)) from None
+                    raise RequestRefusedError(str(error)) from None
 
     def close(self) -> None:
         """End the child, and with it what it is doing. It is not started again."""
@@ -95,7 +95,7 @@ class Confined:
             raise
         if answer[:1] == _DONE:
             return answer[1:]
-        raise RefusedError(answer[1:].decode("utf-8", "replace")[:200])
+        raise RequestRefusedError(answer[1:].decode("utf-8", "replace")[:200])
 
     def _start(self) -> subprocess.Popen[bytes]:
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
@@ -184,7 +184,7 @@ def _how_it_ended(process: subprocess.Popen[bytes]) -> str:
     return f"the process that read it ended with {process.returncode}"
 
 
-def serve(handle: Callable[[bytes], bytes], limits: Limits) -> None:
+def serve(handle: Callable[[bytes], bytes], limits: ProcessLimits) -> None:
     """Answer requests from standard input until it ends, as it does with the process that asks, however that ends."""
     # Both are sent to a whole group of processes. Whoever started this one finishes what is under way first.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -226,7 +226,7 @@ def _raise_too_slow(_number: int, _frame: object) -> None:
     raise TooSlowError
 
 
-def _limit_process(limits: Limits) -> None:
+def _limit_process(limits: ProcessLimits) -> None:
     for what in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE):
         resource.setrlimit(what, (0, resource.getrlimit(what)[1]))
     if sys.platform == "linux":  # Elsewhere the limit of address space is not kept, or cannot be set.

@@ -22,7 +22,7 @@ from postroad.parts import Parts
 from postroad.queue import Explanation, GateState, JobDetails, JobState
 from postroad.queue import explain as explain_job
 from postroad.store.campaign import CampaignState
-from postroad.store.cohort import Evidence, open_pauses, whose
+from postroad.store.cohort import CohortEvidence, open_pauses, whose
 from postroad.store.dns_report import open_holds
 from postroad.store.engine import read
 from postroad.store.ledger import TouchState, delivery_events
@@ -38,7 +38,7 @@ from postroad.store.touch_lookup import (
 from postroad.store.warmup import newest_days
 from postroad.warmup.caps import Cap, effective, opens_at, providers
 from postroad.warmup.day import day_of, midnight
-from postroad.warmup.identity import Identity, identities, together
+from postroad.warmup.identity import WarmingIdentity, identities, together
 
 
 class TouchExplanation(Struct, frozen=True, kw_only=True):
@@ -123,7 +123,7 @@ class _Facts(NamedTuple):
     """What the database says that a touch's fate follows from."""
 
     suppression: FoundSuppression | None
-    cohort: Evidence | None
+    cohort: CohortEvidence | None
     put_off: str | None
     """What the last attempt came to, if it is tried again."""
     holds: dict[str, str]
@@ -133,7 +133,7 @@ class _Facts(NamedTuple):
 
 
 class _WarmupCap(NamedTuple):
-    identity: Identity
+    identity: WarmingIdentity
     cap: Cap
 
     def opens(self, now: datetime) -> datetime:
@@ -203,7 +203,7 @@ def _put_off(connection: sa.Connection, touch: FoundTouch) -> str | None:
     return None
 
 
-def _cohort_pause(connection: sa.Connection, touch: FoundTouch, parts: Parts) -> Evidence | None:
+def _cohort_pause(connection: sa.Connection, touch: FoundTouch, parts: Parts) -> CohortEvidence | None:
     paused = open_pauses(connection)
     if not paused:
         return None

@@ -23,7 +23,7 @@ class FetchError(Exception):
     """There is no answer, or it passed a limit. The message says why, and quotes nothing that was sent."""
 
 
-class Answer(NamedTuple):
+class HttpAnswer(NamedTuple):
     """A complete answer: status code, headers, and the body as it was sent."""
 
     status: int
@@ -106,7 +106,7 @@ async def fetch(
     method: str = "GET",
     headers: Mapping[str, str] | None = None,
     **request: Any,
-) -> Answer:
+) -> HttpAnswer:
     """Send a request and return the complete answer, whatever its status.
 
     Args:
@@ -130,7 +130,7 @@ async def fetch(
             )
             response = await client.send(asked, stream=True, follow_redirects=False)
             try:
-                return Answer(response.status_code, response.headers, await _body(response, max_bytes))
+                return HttpAnswer(response.status_code, response.headers, await _body(response, max_bytes))
             finally:
                 await response.aclose()
     except TimeoutError:

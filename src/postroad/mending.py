@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from postroad.delivery import dead_letters
-from postroad.delivery.control import Rebuilt, rebuild
+from postroad.delivery.control import RebuildResult, rebuild
 from postroad.delivery.record import Recorder
 from postroad.parts import Parts
 from postroad.queue import Queue
 from postroad.warmup.identity import warming
 
 
-async def rebuild_queue(parts: Parts, queue: Queue, *, by: str) -> Rebuilt:
+async def rebuild_queue(parts: Parts, queue: Queue, *, by: str) -> RebuildResult:
     """Set the gates of a queue, and make jobs again that the ledger has and the queue has not.
 
     ``by``: recorder's name. Raises UnavailableError.

@@ -12,9 +12,9 @@ import signal
 from contextlib import suppress
 
 from postroad.bounce.reader import answer
-from postroad.confined import Limits, serve
+from postroad.confined import ProcessLimits, serve
 
-LIMITS = Limits(cpu_s=0.3, wall_s=5.0, memory_mib=64)
+LIMITS = ProcessLimits(cpu_s=0.3, wall_s=5.0, memory_mib=64)
 
 
 def obey(request: bytes) -> bytes:

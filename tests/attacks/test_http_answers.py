@@ -22,7 +22,7 @@ from postroad.dns.resolver import Resolver
 from postroad.doctor.http import check_web
 from postroad.doctor.prefect import check_prefect, check_protection
 from postroad.errors import UnavailableError
-from postroad.fetch import Answer, FetchError, fetch
+from postroad.fetch import FetchError, HttpAnswer, fetch
 from postroad.local import prefect_access
 from postroad.local.prefect_access import PrefectAccess
 from postroad.queue import Health
@@ -136,7 +136,7 @@ async def attacker(attack: Attack, context: ssl.SSLContext | None = None) -> Asy
         yield server.sockets[0].getsockname()[1]
 
 
-async def fetch_from(attack: Attack) -> Answer:
+async def fetch_from(attack: Attack) -> HttpAnswer:
     async with attacker(attack) as port, httpx.AsyncClient(trust_env=False) as client:
         return await fetch(client, f"http://127.0.0.1:{port}/", within_s=WITHIN_S, max_bytes=MAX_BYTES)
 

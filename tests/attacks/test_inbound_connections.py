@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 import pytest
 from pydantic import SecretStr
 
-from postroad.bounce.intake import Submitted
+from postroad.bounce.intake import IntakeResult
 from postroad.bounce.report import Envelope
 from postroad.bounce.sources import listener
 from postroad.bounce.sources.addressees import Addressees
@@ -23,7 +23,7 @@ SIZE = 100_000
 ADDRESS = "postmaster@example.com"
 
 
-async def no_mail(raw: bytes, envelope: Envelope) -> Submitted:
+async def no_mail(raw: bytes, envelope: Envelope) -> IntakeResult:
     raise AssertionError(f"{len(raw)} bytes from {envelope.mail_from} were taken for a mail")
 
 

@@ -15,13 +15,13 @@ from pydantic import SecretStr
 
 from postroad.bounce.effects import Rules, judged, process
 from postroad.bounce.intake import LANE, Intake, ProcessBounce, encode_job
-from postroad.bounce.judge import Verdict
+from postroad.bounce.judge import BounceClass
 from postroad.bounce.kept import kept
 from postroad.bounce.match import addresses_of
 from postroad.bounce.read import _Mail
 from postroad.bounce.reader import read_kept
 from postroad.bounce.reading import MailReader
-from postroad.bounce.report import Envelope, Kind, Report
+from postroad.bounce.report import Envelope, MailKind, ParsedMail
 from postroad.clock import SystemClock
 from postroad.errors import UnavailableError
 from postroad.mail.token import Purpose, TokenSigner
@@ -88,7 +88,7 @@ def test_all_hostile_mails_of_a_megabyte_are_read_within_bounds() -> None:
 
 def test_every_hostile_mail_is_read_by_the_child(reader: MailReader) -> None:
     reports = {name: reader(build(LARGE), Envelope()) for name, build in HOSTILE.items()}
-    assert {name: report.format for name, report in reports.items() if report.kind is Kind.UNREADABLE} == {}
+    assert {name: report.format for name, report in reports.items() if report.kind is MailKind.UNREADABLE} == {}
     assert max(len(report.recipients) for report in reports.values()) == 100
 
 
@@ -131,8 +131,8 @@ def test_a_mail_that_breaks_its_parser_is_unreadable_and_the_next_is_read(
     hostile_reader: MailReader, order: str, cause: str
 ) -> None:
     report = hostile_reader(f"Subject: {order}\n\n".encode(), Envelope())
-    assert (report.kind, report.format) == (Kind.UNREADABLE, f"unreadable: {cause}")
-    assert hostile_reader(mails.UNKNOWN, Envelope()).kind is Kind.DSN
+    assert (report.kind, report.format) == (MailKind.UNREADABLE, f"unreadable: {cause}")
+    assert hostile_reader(mails.UNKNOWN, Envelope()).kind is MailKind.DSN
 
 
 def test_the_child_has_no_secret_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +182,7 @@ def test_while_a_mail_is_read_others_write(house: House) -> None:
     other = open_engine(house.engine.url.render_as_string(hide_password=False))
     written: list[int] = []
 
-    def slow_read(raw: bytes, envelope: Envelope) -> Report:
+    def slow_read(raw: bytes, envelope: Envelope) -> ParsedMail:
         with write(other) as connection:  # It would wait 30 s for a lock that the reader held, and fail.
             written.append(connection.execute(sa.text("UPDATE recipient SET address = address")).rowcount)
         return read_kept(raw, envelope)
@@ -212,7 +212,7 @@ def test_what_no_database_holds_does_not_save_a_mailbox_that_is_gone(
         b"Content-Type: message/delivery-status",
         f"Content-Type: message/delivery-status\nContent-Transfer-Encoding: {encoding}".encode(),
     )
-    assert house.process(raw).verdict is Verdict.HARD
+    assert house.process(raw).verdict is BounceClass.HARD
     assert house.state(touch) is TouchState.BOUNCED
 
 
@@ -223,7 +223,7 @@ def test_lone_surrogates_of_utf_7_do_not_save_a_mailbox_that_is_gone(house: Hous
         "Content-Type: text/plain; charset=utf-7\n\n"
         f"<{house.address_of(touch).replace('@', '+AEA-')}>: host said: 550 5.1.1 user unknown +2AA-\n"
     )
-    assert house.process(raw.encode()).verdict is Verdict.HARD
+    assert house.process(raw.encode()).verdict is BounceClass.HARD
     with read(house.engine) as connection:
         statement = sa.text("SELECT reply FROM delivery_event WHERE touch_id = :id")
         assert "user unknown" in str(connection.execute(statement, {"id": touch}).scalar_one())
@@ -253,8 +253,10 @@ async def test_unreadable_mails_hold_up_no_other_and_end_as_dead_letters(
 async def test_a_replayed_letter_is_read_again(house: House, bounces: Queue, mail: Queue) -> None:
     touch = house.touch(house.recipient())
     raw = mails.dsn(to=house.return_path(touch))
-    broken = replace(house, read=lambda _, envelope: Report(kind=Kind.UNREADABLE, format="unreadable: for a test"))
-    assert broken.process(raw).verdict is Verdict.UNREADABLE
+    broken = replace(
+        house, read=lambda _, envelope: ParsedMail(kind=MailKind.UNREADABLE, format="unreadable: for a test")
+    )
+    assert broken.process(raw).verdict is BounceClass.UNREADABLE
     await bounces.enqueue(LANE, [Job(id="replayed", payload=encode_job(ProcessBounce(digest=house.keep(raw))))])
     await work_off(bounces, handler(house, bounces, mail), 1)
     assert house.state(touch) is TouchState.BOUNCED
@@ -264,7 +266,7 @@ def test_an_unreadable_mail_to_an_unsubscribe_address_unsubscribes(house: House,
     touch = house.touch(house.recipient())
     envelope = Envelope(recipient=house.unsubscribe(touch))
     processed = replace(house, read=hostile_reader).process(b"Subject: please-exit\n\n", envelope)
-    assert processed.verdict is Verdict.UNSUBSCRIBE
+    assert processed.verdict is BounceClass.UNSUBSCRIBE
     assert list(house.suppressed().values()) == ["unsubscribe"]
 
 

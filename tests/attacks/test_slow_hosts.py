@@ -17,9 +17,9 @@ from pydantic import SecretStr
 from postroad.clock import SystemClock
 from postroad.delivery.destinations import Destinations
 from postroad.delivery.gate_controller import GateController
-from postroad.delivery.handler import Delivery
+from postroad.delivery.handler import SendHandler
 from postroad.delivery.job import decode_job
-from postroad.delivery.outcome import Obstacle, ObstacleError, Verdict, of_transport
+from postroad.delivery.outcome import DeliveryVerdict, NoMailHostError, UnreachableReason, of_transport
 from postroad.delivery.routes import open_routes
 from postroad.delivery.shaping.file import read_shaping
 from postroad.delivery.shaping.shaper import Shaper
@@ -33,7 +33,7 @@ from postroad.sandbox import Sandbox, SandboxConfig
 from postroad.settings import RouteSettings, TlsMode
 from postroad.smtp.pool import SessionPool
 from postroad.smtp.reply import Phase
-from postroad.smtp.session import Session, Timeouts, TransportError
+from postroad.smtp.session import SmtpSession, Timeouts, TransportError
 from postroad.store.engine import write
 from postroad.store.ledger import TouchState
 from tests.dns.nameserver import Nameserver
@@ -71,7 +71,7 @@ def trickling(unit: bytes) -> Callable[[Connection], Awaitable[None]]:
 @pytest.mark.parametrize("phase", ["MAIL", "RCPT", "DATA", "DOT"])
 async def test_a_reply_that_trickles_is_cut_off(phase: str, unit: bytes, extensions: tuple[str, ...]) -> None:
     async with ScriptedServer({phase: trickling(unit)}, extensions=extensions) as server, asyncio.timeout(BOUND_S):
-        session = await Session.open(route(server.port), SHORT)
+        session = await SmtpSession.open(route(server.port), SHORT)
         with pytest.raises(TransportError) as caught:
             await session.send(message(), nothing)
     error = caught.value
@@ -79,7 +79,7 @@ async def test_a_reply_that_trickles_is_cut_off(phase: str, unit: bytes, extensi
     assert error.late_s == SHORT_S
     assert error.unknown is (phase == "DOT")
     assert not session.usable
-    assert of_transport(error).verdict is (Verdict.UNKNOWN if phase == "DOT" else Verdict.RETRY)
+    assert of_transport(error).verdict is (DeliveryVerdict.UNKNOWN if phase == "DOT" else DeliveryVerdict.RETRY)
 
 
 @pytest.mark.parametrize("unit", [b"x", b"x\r\n250-"], ids=["one line", "many lines"])
@@ -99,7 +99,7 @@ async def test_a_session_whose_opening_trickles_is_cut_off(step: str, unit: byte
     )
     async with server, asyncio.timeout(BOUND_S):
         with pytest.raises(TransportError) as caught:
-            await Session.open(replace(endpoint, port=server.port), SHORT)
+            await SmtpSession.open(replace(endpoint, port=server.port), SHORT)
     assert caught.value.late_s == SHORT_S
     assert caught.value.before_mail
 
@@ -122,7 +122,7 @@ async def test_a_tls_handshake_that_never_ends_is_cut_off(tls: TlsMode, certific
         asyncio.timeout(BOUND_S),
     ):
         with pytest.raises(TransportError) as caught:
-            await Session.open(route(server.port, tls=tls, ca_file=certificates.ca_file), SHORT)
+            await SmtpSession.open(route(server.port, tls=tls, ca_file=certificates.ca_file), SHORT)
     assert caught.value.before_mail
 
 
@@ -138,7 +138,7 @@ def slowly(reply: str) -> Callable[[Connection], Awaitable[None]]:
 async def test_slow_replies_are_cut_off_by_the_deadline_of_the_transaction(extensions: tuple[str, ...]) -> None:
     answers = {"MAIL": slowly("250 ok"), "RCPT": slowly("250 ok"), "DATA": slowly("354 go on")}
     async with ScriptedServer(answers, extensions=extensions) as server, asyncio.timeout(BOUND_S):
-        session = await Session.open(route(server.port), replace(QUICK, transaction=SHORT_S))
+        session = await SmtpSession.open(route(server.port), replace(QUICK, transaction=SHORT_S))
         with pytest.raises(TransportError) as caught:
             await session.send(message(), nothing)
     assert caught.value.phase in (Phase.RCPT, Phase.DATA)
@@ -150,7 +150,7 @@ async def test_slow_steps_are_cut_off_by_the_deadline_of_the_opening() -> None:
     async with ScriptedServer(answers) as server, asyncio.timeout(BOUND_S):
         endpoint = route(server.port, username="ada", password="pony")
         with pytest.raises(TransportError) as caught:
-            await Session.open(endpoint, replace(QUICK, opening=SHORT_S))
+            await SmtpSession.open(endpoint, replace(QUICK, opening=SHORT_S))
     assert caught.value.phase in (Phase.EHLO, Phase.AUTH)
     assert caught.value.late_s == SHORT_S
 
@@ -182,7 +182,7 @@ async def test_a_host_that_does_not_read_is_cut_off_and_took_nothing() -> None:
         serving = asyncio.create_task(accept())
         try:
             async with asyncio.timeout(BOUND_S):
-                session = await Session.open(route(listener.getsockname()[1]), replace(QUICK, dot=SHORT_S))
+                session = await SmtpSession.open(route(listener.getsockname()[1]), replace(QUICK, dot=SHORT_S))
                 body = b"Subject: x\r\n\r\n" + b"0123456789abcdef\r\n" * 1_000_000
                 with pytest.raises(TransportError) as caught:
                     await session.send(message(body), nothing)
@@ -205,7 +205,7 @@ async def test_a_host_that_does_not_read_is_cut_off_and_took_nothing() -> None:
 )
 async def test_a_reply_that_is_malformed_or_too_long_ends_the_session(reply: bytes, why: str) -> None:
     async with ScriptedServer({"RCPT": reply}) as server, asyncio.timeout(BOUND_S):
-        session = await Session.open(route(server.port), QUICK)
+        session = await SmtpSession.open(route(server.port), QUICK)
         with pytest.raises(TransportError, match=why) as caught:
             await session.send(message(), nothing)
     assert caught.value.phase is Phase.RCPT
@@ -214,7 +214,7 @@ async def test_a_reply_that_is_malformed_or_too_long_ends_the_session(reply: byt
 
 async def test_a_quit_that_is_never_answered_holds_nothing_up() -> None:
     async with ScriptedServer({"QUIT": trickling(b"x")}) as server, asyncio.timeout(BOUND_S):
-        session = await Session.open(route(server.port), QUICK)
+        session = await SmtpSession.open(route(server.port), QUICK)
         assert (await session.send(message(), nothing)).code == 250
         await session.close()
         assert not session.usable
@@ -246,7 +246,7 @@ ZONE = {
 @asynccontextmanager
 async def delivering(
     engine: sa.Engine, queue: Queue, server: Nameserver, port: int, destinations: Destinations
-) -> AsyncIterator[Delivery]:
+) -> AsyncIterator[SendHandler]:
     clock = SystemClock()
     settings = RouteSettings.model_validate({"kind": "direct", "port": port, "tls": "none"})
     async with (
@@ -260,7 +260,7 @@ async def delivering(
             rng=Random(7),
             destinations=destinations,
         ) as routes,
-        Delivery(
+        SendHandler(
             engine=engine,
             queue=queue,
             routes=routes,
@@ -383,6 +383,6 @@ async def test_a_domain_whose_hosts_are_not_public_is_not_connected_to(engine: s
         async with open_routes(
             routes, shaping=read_shaping(None), resolver=resolver, engine=engine, clock=clock, rng=Random(7)
         ) as opened:
-            with pytest.raises(ObstacleError, match=r"no public address: 10\.0\.0\.1") as caught:
+            with pytest.raises(NoMailHostError, match=r"no public address: 10\.0\.0\.1") as caught:
                 await opened["direct"].send(message(recipient="ada@private.example"), nothing)
-    assert caught.value.obstacle is Obstacle.NOT_PUBLIC
+    assert caught.value.obstacle is UnreachableReason.NOT_PUBLIC

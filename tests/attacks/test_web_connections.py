@@ -17,7 +17,7 @@ from postroad.settings import WebSettings
 from postroad.store.engine import write
 from postroad.store.ledger import TouchState
 from postroad.web.clients import networks
-from postroad.web.connections import ConnectionLimits, Door
+from postroad.web.connections import ConnectionLimits, WebConnectionLimiter
 from tests.store.rows import add_campaign, add_touch
 from tests.web.conftest import open_web, path_of
 
@@ -38,7 +38,7 @@ class World:
     """A server with a touch to unsubscribe, and clients at addresses of their own."""
 
     port: int
-    door: Door
+    door: WebConnectionLimiter
     path: str
     stack: AsyncExitStack
 
@@ -82,7 +82,7 @@ async def opened_world(
     async def opened() -> Queue:
         return queue
 
-    door = Door(limits, networks(settings.trusted_proxies))
+    door = WebConnectionLimiter(limits, networks(settings.trusted_proxies))
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(open_web(engine, opened, settings, door=door))
         clients = await stack.enter_async_context(AsyncExitStack())

@@ -16,7 +16,7 @@ from random import Random
 from pydantic import SecretStr
 
 from postroad.bounce.effects import judged
-from postroad.bounce.judge import Verdict
+from postroad.bounce.judge import BounceClass
 from postroad.bounce.reader import read_kept
 from postroad.bounce.report import Envelope
 from postroad.mail.token import Purpose, TokenSigner
@@ -26,7 +26,7 @@ TOUCH = 4711
 SIGNER = TokenSigner(SecretStr("a key for tests"))
 TOKEN = SIGNER.sign(Purpose.BOUNCE, TOUCH)
 TO = f"bounce+{TOKEN}@bounces.example.com"
-SUPPRESSING = frozenset({Verdict.HARD, Verdict.COMPLAINT, Verdict.UNSUBSCRIBE})
+SUPPRESSING = frozenset({BounceClass.HARD, BounceClass.COMPLAINT, BounceClass.UNSUBSCRIBE})
 
 
 def _addressed(raw: bytes) -> bytes:

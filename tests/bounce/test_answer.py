@@ -6,7 +6,7 @@ import pytest
 
 from postroad.bounce.answer import is_answer, is_automatic, is_receipt, own_words
 from postroad.bounce.read import read_mail
-from postroad.bounce.report import Kind
+from postroad.bounce.report import MailKind
 from tests.attacks.limits import cost_ratio
 from tests.bounce import mails
 
@@ -107,22 +107,22 @@ def answer(subject: str, body: str, **headers: str) -> bytes:
 @pytest.mark.parametrize(("subject", "body"), PERSONS, ids=[subject for subject, _ in PERSONS])
 def test_what_a_person_writes_is_personal(subject: str, body: str) -> None:
     report = read_mail(answer(subject, body))
-    assert (report.kind, report.personal) == (Kind.OTHER, True)
+    assert (report.kind, report.personal) == (MailKind.OTHER, True)
 
 
 @pytest.mark.parametrize(("subject", "body"), PROGRAMS, ids=[subject for subject, _ in PROGRAMS])
 def test_what_a_program_writes_is_an_automatic_reply(subject: str, body: str) -> None:
-    assert read_mail(answer(subject, body)).kind is Kind.AUTO_REPLY
+    assert read_mail(answer(subject, body)).kind is MailKind.AUTO_REPLY
 
 
 @pytest.mark.parametrize(("subject", "body"), PERSONS[:3])
 def test_the_headers_of_rfc_3834_come_first(subject: str, body: str) -> None:
-    assert read_mail(answer(subject, body, Auto_Submitted="auto-replied")).kind is Kind.AUTO_REPLY
+    assert read_mail(answer(subject, body, Auto_Submitted="auto-replied")).kind is MailKind.AUTO_REPLY
 
 
 @pytest.mark.parametrize("header", ["X_MS_Exchange_Inbox_Rules_Loop", "X_Autorespond", "X_Auto_Reply_From"])
 def test_headers_that_only_programs_write_count(header: str) -> None:
-    assert read_mail(answer("Re: Spring", "Eve is away.\n", **{header: "eve@example.org"})).kind is Kind.AUTO_REPLY
+    assert read_mail(answer("Re: Spring", "Eve is away.\n", **{header: "eve@example.org"})).kind is MailKind.AUTO_REPLY
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from postroad.bounce.intake import Intake
-from postroad.bounce.judge import Verdict
+from postroad.bounce.judge import BounceClass
 from postroad.bounce.match import MatchedBy
 from postroad.bounce.report import Envelope
 from postroad.clock import SystemClock
@@ -38,7 +38,7 @@ def test_a_hard_bounce_ends_the_touch_suppresses_the_address_and_what_waits_for_
     touch, waits, other = house.touch(ada), house.touch(ada, TouchState.QUEUED), house.touch(house.recipient())
     raw = house.dsn_of(touch)
     processed = house.process(raw)
-    assert (processed.verdict, processed.matched_by) == (Verdict.HARD, MatchedBy.RETURN_PATH)
+    assert (processed.verdict, processed.matched_by) == (BounceClass.HARD, MatchedBy.RETURN_PATH)
     assert (processed.ended, processed.known) == ([waits], [touch])
     assert house.state(touch) is TouchState.BOUNCED
     assert house.state(waits) is TouchState.SUPPRESSED
@@ -84,7 +84,7 @@ def test_a_forged_token_does_nothing_even_where_the_recipient_would_fit(engine: 
     touch = house.touch(ada)
     raw = mails.dsn(to=stranger.return_path(touch), recipient=house.address(ada))
     processed = house.process(raw)
-    assert (processed.verdict, processed.touch_id) == (Verdict.HARD, None)
+    assert (processed.verdict, processed.touch_id) == (BounceClass.HARD, None)
     assert (house.state(touch), house.suppressed(), house.effects(raw)) == (TouchState.ACCEPTED, {}, [])
 
 
@@ -95,7 +95,7 @@ def test_a_bounce_of_another_address_suppresses_nobody(house: House, status: str
         touch = house.touch(ada)
         said = f"550 {status} <bob@example.net>: {'User unknown' if status == '5.1.1' else 'Mailbox full'}"
         raw = mails.dsn(to=house.return_path(touch), recipient="bob@example.net", status=status, diagnostic=said)
-        assert house.process(raw, now=NOW + timedelta(hours=number)).verdict is Verdict.SOFT
+        assert house.process(raw, now=NOW + timedelta(hours=number)).verdict is BounceClass.SOFT
         assert house.state(touch) is TouchState.BOUNCED
     assert house.suppressed() == {}
 
@@ -189,7 +189,7 @@ def test_a_senders_fault_suppresses_nobody_however_often(house: House) -> None:
     for _ in range(5):
         touch = house.touch(ada)
         raw = house.dsn_of(touch, status="5.7.1", diagnostic=said)
-        assert house.process(raw).verdict is Verdict.BLOCK
+        assert house.process(raw).verdict is BounceClass.BLOCK
         assert house.state(touch) is TouchState.BOUNCED
     assert house.suppressed() == {}
     # Nor do they make a row with what is the recipient's.
@@ -197,7 +197,7 @@ def test_a_senders_fault_suppresses_nobody_however_often(house: House) -> None:
     assert house.suppressed() == {}
 
 
-def _full(house: House, touch: int, day: int) -> Verdict:
+def _full(house: House, touch: int, day: int) -> BounceClass:
     raw = house.dsn_of(touch, status="5.2.2", diagnostic="552 5.2.2 mailbox is full")
     return house.process(raw, now=NOW + day * DAY).verdict
 
@@ -205,7 +205,7 @@ def _full(house: House, touch: int, day: int) -> Verdict:
 def test_the_third_soft_bounce_in_a_row_suppresses(house: House) -> None:
     ada = house.recipient()
     for day in (0, 1):
-        assert _full(house, house.touch(ada, settled_at=NOW + day * DAY), day) is Verdict.SOFT
+        assert _full(house, house.touch(ada, settled_at=NOW + day * DAY), day) is BounceClass.SOFT
         assert house.suppressed() == {}
     _full(house, house.touch(ada, settled_at=NOW + 2 * DAY), 2)
     assert house.suppressed() == {house.address(ada): "soft_bounce"}
@@ -235,7 +235,7 @@ def test_the_same_words_to_many_recipients_are_about_us(house: House, words: str
         for touch in touches
     ]
     assert len(house.suppressed()) == left
-    assert verdicts[-1] is (Verdict.HARD if left else Verdict.BLOCK)
+    assert verdicts[-1] is (BounceClass.HARD if left else BounceClass.BLOCK)
     assert {house.state(touch) for touch in touches} == {TouchState.BOUNCED}
     with read(house.engine) as connection:
         causes = {event.cause for touch in touches for event in delivery_events(connection, touch)}
@@ -287,7 +287,7 @@ def test_a_complaint_is_matched_by_the_message_id_that_it_returns_and_is_for_goo
     house.process(house.dsn_of(touch))
     raw = mails.feedback(returned=f"Message-ID: {house.message_id(touch)}\nFrom: news@example.com\n\nNews.")
     processed = house.process(raw)
-    assert (processed.verdict, processed.matched_by) == (Verdict.COMPLAINT, MatchedBy.MESSAGE_ID)
+    assert (processed.verdict, processed.matched_by) == (BounceClass.COMPLAINT, MatchedBy.MESSAGE_ID)
     assert house.suppressed() == {house.address(ada): "complaint"}
 
 
@@ -329,7 +329,7 @@ def test_a_mail_to_the_address_of_list_unsubscribe_unsubscribes(house: House) ->
     ada = house.recipient()
     touch = house.touch(ada)
     raw = mails.mail("", From="ada@example.org", To=house.unsubscribe(touch), Subject="unsubscribe")
-    assert house.process(raw).verdict is Verdict.UNSUBSCRIBE
+    assert house.process(raw).verdict is BounceClass.UNSUBSCRIBE
     assert house.suppressed() == {house.address(ada): "unsubscribe"}
 
 
@@ -369,12 +369,12 @@ def test_an_alias_of_which_one_member_is_gone_is_not_gone(house: House) -> None:
 
 
 def test_an_acceptance_that_is_recorded_after_its_bounce_leaves_it_bounced(house: House) -> None:
-    from postroad.delivery.job import DeliveryNote, encode_note
+    from postroad.delivery.job import DeliveryResult, encode_note
     from postroad.delivery.record import record
 
     touch = house.touch(house.recipient(), TouchState.SENDING)
     house.process(house.dsn_of(touch))
-    note = encode_note(DeliveryNote(state=TouchState.ACCEPTED, cause="accepted"))
+    note = encode_note(DeliveryResult(state=TouchState.ACCEPTED, cause="accepted"))
     event = Event(
         entry="1-1",
         id=str(touch),
@@ -414,4 +414,4 @@ def test_the_octets_are_dropped_when_their_time_is_over_and_the_rest_stays(house
         assert mails_to_empty(connection, NOW, 10) == []
         assert forget_raw(connection, mails_to_empty(connection, NOW + DAY, 10)) == 1
         assert raw_of(connection, waits) == mails.BLOCKED  # It waits to be judged.
-    assert house.process(raw).verdict is Verdict.HARD
+    assert house.process(raw).verdict is BounceClass.HARD

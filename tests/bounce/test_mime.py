@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from postroad.bounce.judge import Verdict, judge
+from postroad.bounce.judge import BounceClass, judge
 from postroad.bounce.mime import MAX_DEPTH, MAX_MESSAGE_BYTES, MAX_PARTS, MAX_TEXT_BYTES, decode_words, read_message
 from postroad.bounce.read import read_mail
 
@@ -60,9 +60,9 @@ def test_any_nesting_is_read_within_bounds_and_suppresses_nobody(entity: bytes) 
         assert len(part.octets) <= MAX_TEXT_BYTES
         assert isinstance(part.text, str)
     assert {one.verdict for one in judge(read_mail(entity))} <= {
-        Verdict.UNRELATED,
-        Verdict.CHALLENGE,
-        Verdict.AUTO_REPLY,
+        BounceClass.UNRELATED,
+        BounceClass.CHALLENGE,
+        BounceClass.AUTO_REPLY,
     }
 
 

@@ -11,13 +11,13 @@ from random import Random
 import pytest
 import sqlalchemy as sa
 
-from postroad.bounce.judge import Verdict
+from postroad.bounce.judge import BounceClass
 from postroad.bounce.mailfiles import mails_in
 from postroad.bounce.match import MatchedBy
 from postroad.mail.message import Message, SenderIdentity, compile_message
 from postroad.mail.token import TokenSigner
 from postroad.sandbox import Sandbox, SandboxConfig
-from postroad.smtp.session import Session
+from postroad.smtp.session import SmtpSession
 from postroad.store.ledger import TouchState
 from tests.bounce.house import DOMAIN, House
 from tests.smtp.conftest import QUICK, Certificates, nothing, route
@@ -27,9 +27,9 @@ from tests.store.rows import NOW
 pytestmark = pytest.mark.postfix
 
 ADDRESSES = {
-    "ada+bounce@example.org": (Verdict.HARD, TouchState.BOUNCED),
-    "bob+full@example.org": (Verdict.SOFT, TouchState.BOUNCED),
-    "eve+550-5.7.1@example.org": (Verdict.BLOCK, TouchState.BOUNCED),
+    "ada+bounce@example.org": (BounceClass.HARD, TouchState.BOUNCED),
+    "bob+full@example.org": (BounceClass.SOFT, TouchState.BOUNCED),
+    "eve+550-5.7.1@example.org": (BounceClass.BLOCK, TouchState.BOUNCED),
 }
 
 
@@ -76,7 +76,7 @@ async def test_what_postfix_brings_back_finds_its_touch(
 ) -> None:
     house = House(engine, signer)
     touches = {address: house.touch(house.recipient(address)) for address in ADDRESSES}
-    session = await Session.open(route(relay.port), QUICK)
+    session = await SmtpSession.open(route(relay.port), QUICK)
     for address, touch in touches.items():
         assert (await session.send(merged(house, touch, address), nothing)).code == 250
     await session.close()

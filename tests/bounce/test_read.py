@@ -4,34 +4,34 @@ from __future__ import annotations
 
 import pytest
 
-from postroad.bounce.judge import Verdict, judge
+from postroad.bounce.judge import BounceClass, judge
 from postroad.bounce.read import read_mail
-from postroad.bounce.report import Action, Envelope, Kind
+from postroad.bounce.report import Action, Envelope, MailKind
 from tests.bounce import mails
 
 
 @pytest.mark.parametrize(
     ("raw", "kind", "verdict"),
     [
-        (mails.UNKNOWN, Kind.DSN, Verdict.HARD),
-        (mails.FULL, Kind.DSN, Verdict.SOFT),
-        (mails.BLOCKED, Kind.DSN, Verdict.BLOCK),
-        (mails.DELAYED, Kind.DSN, Verdict.SOFT),
-        (mails.DELIVERED, Kind.DSN, Verdict.UNRELATED),
-        (mails.QMAIL, Kind.BOUNCE, Verdict.HARD),
-        (mails.VACATION, Kind.AUTO_REPLY, Verdict.AUTO_REPLY),
-        (mails.LEFT_THE_COMPANY, Kind.AUTO_REPLY, Verdict.AUTO_REPLY),
-        (mails.CHALLENGE, Kind.CHALLENGE, Verdict.CHALLENGE),
-        (mails.RECEIPT, Kind.DISPOSITION, Verdict.UNRELATED),
-        (mails.HUMAN, Kind.OTHER, Verdict.UNRELATED),
-        (mails.NEWSLETTER, Kind.OTHER, Verdict.UNRELATED),
-        (mails.feedback(), Kind.FEEDBACK, Verdict.COMPLAINT),
-        (mails.feedback(kind="not-spam"), Kind.FEEDBACK, Verdict.UNRELATED),
-        (mails.feedback(kind="opt-out"), Kind.FEEDBACK, Verdict.UNSUBSCRIBE),
-        (mails.feedback(kind="auth-failure"), Kind.FEEDBACK, Verdict.BLOCK),
+        (mails.UNKNOWN, MailKind.DSN, BounceClass.HARD),
+        (mails.FULL, MailKind.DSN, BounceClass.SOFT),
+        (mails.BLOCKED, MailKind.DSN, BounceClass.BLOCK),
+        (mails.DELAYED, MailKind.DSN, BounceClass.SOFT),
+        (mails.DELIVERED, MailKind.DSN, BounceClass.UNRELATED),
+        (mails.QMAIL, MailKind.BOUNCE, BounceClass.HARD),
+        (mails.VACATION, MailKind.AUTO_REPLY, BounceClass.AUTO_REPLY),
+        (mails.LEFT_THE_COMPANY, MailKind.AUTO_REPLY, BounceClass.AUTO_REPLY),
+        (mails.CHALLENGE, MailKind.CHALLENGE, BounceClass.CHALLENGE),
+        (mails.RECEIPT, MailKind.DISPOSITION, BounceClass.UNRELATED),
+        (mails.HUMAN, MailKind.OTHER, BounceClass.UNRELATED),
+        (mails.NEWSLETTER, MailKind.OTHER, BounceClass.UNRELATED),
+        (mails.feedback(), MailKind.FEEDBACK, BounceClass.COMPLAINT),
+        (mails.feedback(kind="not-spam"), MailKind.FEEDBACK, BounceClass.UNRELATED),
+        (mails.feedback(kind="opt-out"), MailKind.FEEDBACK, BounceClass.UNSUBSCRIBE),
+        (mails.feedback(kind="auth-failure"), MailKind.FEEDBACK, BounceClass.BLOCK),
     ],
 )
-def test_a_mail_is_read_and_judged(raw: bytes, kind: Kind, verdict: Verdict) -> None:
+def test_a_mail_is_read_and_judged(raw: bytes, kind: MailKind, verdict: BounceClass) -> None:
     report = read_mail(raw)
     assert (report.kind, [one.verdict for one in judge(report)]) == (kind, [verdict])
 
@@ -57,10 +57,10 @@ def test_a_dsn_of_several_recipients_tells_of_each() -> None:
     assert report.recipients[1].fields["will-retry-until"] == "Tue"
     verdicts = [(one.verdict, one.final) for one in judge(report)]
     assert verdicts == [
-        (Verdict.HARD, True),
-        (Verdict.SOFT, False),
-        (Verdict.UNRELATED, True),
-        (Verdict.UNRELATED, True),
+        (BounceClass.HARD, True),
+        (BounceClass.SOFT, False),
+        (BounceClass.UNRELATED, True),
+        (BounceClass.UNRELATED, True),
     ]
 
 
@@ -105,26 +105,26 @@ def test_bounces_in_other_languages_are_read(subject: str, words: str) -> None:
     report = read_mail(mails.mail(words + "\n", Subject=subject, **{"Content-Type": "text/plain; charset=utf-8"}))
     [judgement] = judge(report)
     assert (report.kind, judgement.reported.address, judgement.verdict) == (
-        Kind.BOUNCE,
+        MailKind.BOUNCE,
         "ada@example.org",
-        Verdict.HARD,
+        BounceClass.HARD,
     )
 
 
 def test_user_unknown_said_of_the_message_and_not_of_the_recipient_is_no_hard_bounce() -> None:
     said = "550 User unknown (in reply to end of DATA command)"
     [judgement] = judge(read_mail(mails.dsn(status="5.0.0", diagnostic=said)))
-    assert judgement.verdict is Verdict.SOFT
+    assert judgement.verdict is BounceClass.SOFT
     [judgement] = judge(
         read_mail(mails.dsn(status="5.0.0", diagnostic="550 User unknown (in reply to RCPT TO command)"))
     )
-    assert judgement.verdict is Verdict.HARD
+    assert judgement.verdict is BounceClass.HARD
 
 
 def test_a_null_return_path_is_known_from_the_envelope_too() -> None:
     raw = mails.mail("ada@example.org\n  550 5.1.1 no\n", From="x@example.org", Subject="Undeliverable: News")
-    assert read_mail(raw).kind is Kind.OTHER
-    assert read_mail(raw, Envelope(mail_from="")).kind is Kind.BOUNCE
+    assert read_mail(raw).kind is MailKind.OTHER
+    assert read_mail(raw, Envelope(mail_from="")).kind is MailKind.BOUNCE
 
 
 def test_a_dsn_within_a_forwarded_mail_counts() -> None:
@@ -143,7 +143,7 @@ def test_a_dsn_within_a_forwarded_mail_counts() -> None:
 )
 def test_what_is_hardly_a_mail_is_unrelated(raw: bytes) -> None:
     [judgement] = judge(read_mail(raw))
-    assert judgement.verdict is Verdict.UNRELATED
+    assert judgement.verdict is BounceClass.UNRELATED
 
 
 BROKEN = {
@@ -163,7 +163,7 @@ BROKEN = {
 @pytest.mark.parametrize("how", BROKEN)
 def test_a_broken_dsn_is_read_nevertheless(how: str) -> None:
     [judgement] = judge(read_mail(BROKEN[how](mails.UNKNOWN)))
-    assert (judgement.verdict, judgement.reported.address) == (Verdict.HARD, "ada@example.org")
+    assert (judgement.verdict, judgement.reported.address) == (BounceClass.HARD, "ada@example.org")
 
 
 EXIM_FAILED = (
@@ -206,11 +206,11 @@ def test_words_of_a_server_are_hard_only_about_the_recipient(words: str, hard: b
     raw = mails.mail(words, From="Mail Delivery System <MAILER-DAEMON@mx.example>", Subject="Mail delivery failed")
     report = read_mail(raw)
     assert [one.address for one in report.recipients] == ["kim@shop.example"]
-    assert [one.verdict is Verdict.HARD for one in judge(report)] == [hard]
+    assert [one.verdict is BounceClass.HARD for one in judge(report)] == [hard]
 
 
 def test_a_server_that_quotes_a_refusal_bounces_in_any_language() -> None:
     words = "Zprávu se nepodařilo předat:\n\n<kim@shop.example>\n    odpověď: 550 5.1.1 Uživatel nenalezen\n"
     raw = mails.mail(words, From="MAILER-DAEMON@mx.example", Subject="Nedoručitelná zpráva")
     [judgement] = judge(read_mail(raw))
-    assert (judgement.verdict, judgement.reported.address) == (Verdict.HARD, "kim@shop.example")
+    assert (judgement.verdict, judgement.reported.address) == (BounceClass.HARD, "kim@shop.example")

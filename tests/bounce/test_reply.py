@@ -8,11 +8,11 @@ import pytest
 import sqlalchemy as sa
 
 from postroad.bounce.explain import explain
-from postroad.bounce.judge import Verdict
+from postroad.bounce.judge import BounceClass
 from postroad.bounce.match import MatchedBy
 from postroad.bounce.reader import read_kept
 from postroad.bounce.reply import OURS, RULE, own_addresses
-from postroad.bounce.report import Envelope, Kind
+from postroad.bounce.report import Envelope, MailKind
 from postroad.campaign.plan import advance
 from postroad.campaign.status import finish_if_done
 from postroad.mail.token import Purpose, TokenSigner
@@ -81,7 +81,11 @@ def test_a_reply_ends_what_that_campaign_still_had_for_them_and_nothing_else(sto
     house = story.house
     raw = story.reply()
     processed = house.process(raw)
-    assert (processed.verdict, processed.rule, processed.matched_by) == (Verdict.UNRELATED, RULE, MatchedBy.REFERENCE)
+    assert (processed.verdict, processed.rule, processed.matched_by) == (
+        BounceClass.UNRELATED,
+        RULE,
+        MatchedBy.REFERENCE,
+    )
     assert processed.ended == [story.waits]
     assert story.states(story.touch) == ["accepted", "cancelled", "cancelled", "cancelled"]
     assert story.states(story.bob) == ["accepted"]
@@ -233,7 +237,7 @@ def test_a_reply_with_tokens_of_another_key_is_nobodys(story: Story) -> None:
 
 def test_a_bounce_of_a_message_that_answers_one_is_a_bounce(story: Story) -> None:
     raw = mails.dsn(returned=f"Message-ID: {story.house.message_id(story.touch)}\nFrom: news@example.com\n")
-    assert story.house.process(raw).verdict is Verdict.HARD
+    assert story.house.process(raw).verdict is BounceClass.HARD
 
 
 def test_own_addresses_are_those_without_their_token() -> None:
@@ -244,9 +248,9 @@ def test_own_addresses_are_those_without_their_token() -> None:
 def test_explain_shows_a_reply_by_its_kind_and_rule_and_leaves_the_verdicts_what_they_are(story: Story) -> None:
     own = own_addresses([("news@example.com", None)])
     explained = explain("1.eml", story.reply(), Envelope(), story.house.signer, own, read=read_kept)
-    assert (explained.kind, explained.touch) == (Kind.REPLY, story.touch)
+    assert (explained.kind, explained.touch) == (MailKind.REPLY, story.touch)
     assert [(one.address, one.verdict, one.rule) for one in explained.recipients] == [
-        ("ada@example.org", Verdict.UNRELATED, RULE)
+        ("ada@example.org", BounceClass.UNRELATED, RULE)
     ]
     ours = explain("2.eml", story.reply(From="news@example.com"), Envelope(), story.house.signer, own, read=read_kept)
     assert [one.rule for one in ours.recipients] == [OURS]

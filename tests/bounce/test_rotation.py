@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
 
-from postroad.bounce.judge import Verdict
+from postroad.bounce.judge import BounceClass
 from postroad.mail.address_hash import AddressHashes
 from postroad.mail.token import TokenSigner
 from postroad.parts import known_secret_keys, secret_keys
@@ -33,14 +33,14 @@ def after(engine: sa.Engine) -> House:
 
 def test_a_bounce_of_what_the_old_key_signed_counts(before: House, after: House) -> None:
     touch = before.touch(before.recipient())
-    assert after.process(before.dsn_of(touch)).verdict is Verdict.HARD
+    assert after.process(before.dsn_of(touch)).verdict is BounceClass.HARD
     assert after.state(touch) is TouchState.BOUNCED
 
 
 def test_a_mail_to_an_unsubscribe_address_of_the_old_key_unsubscribes(before: House, after: House) -> None:
     touch = before.touch(before.recipient())
     raw = f"From: ada@example.org\nTo: {before.unsubscribe(touch)}\nSubject: no more\n\nplease\n".encode()
-    assert after.process(raw).verdict is Verdict.UNSUBSCRIBE
+    assert after.process(raw).verdict is BounceClass.UNSUBSCRIBE
     assert list(after.suppressed().values()) == ["unsubscribe"]
 
 

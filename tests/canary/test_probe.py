@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from postroad.bounce.sources.imap import TAKEN
 from postroad.canary.probe import CanaryReport, send_canary
 from postroad.clock import SystemClock
-from postroad.dns.finding import Verdict
+from postroad.dns.finding import RecordVerdict
 from postroad.dns.resolver import Resolver
 from postroad.errors import ConfigError
 from postroad.mail.dkim import Algorithm, generate_key
@@ -140,7 +140,7 @@ async def test_a_canary_that_passes_is_put_aside_and_other_mail_stays(
     (receiver.maildir / "new" / "other").write_bytes(b"Subject: Canary not ours\r\n\r\nhello\r\n")
     report = await send(settings, receiver, engine)
     assert codes(report) == {"SPF": "canary.ok", "DKIM": "canary.ok", "DMARC": "canary.ok"}
-    assert report.verdict is Verdict.PASS
+    assert report.verdict is RecordVerdict.PASS
     assert receiver.recipients == ["canary@receiver.example"]
     assert [file.name for file in (receiver.maildir / "new").iterdir()] == ["other"]
     [seen] = (receiver.maildir / "cur").iterdir()
@@ -152,7 +152,7 @@ async def test_a_signature_that_does_not_verify_differs_from_what_dns_promises(
 ) -> None:
     report = await send(settings, receiver, engine, published=False)
     assert codes(report) == {"SPF": "canary.ok", "DKIM": "canary.differs", "DMARC": "canary.differs"}
-    assert report.verdict is Verdict.FAIL
+    assert report.verdict is RecordVerdict.FAIL
 
 
 async def test_what_is_refused_or_lost_or_not_spoken_of_is_said(

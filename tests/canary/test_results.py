@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postroad.canary.compare import compare, promises
-from postroad.canary.results import Result, read_field, results_of
+from postroad.canary.results import CanaryResult, read_field, results_of
 from postroad.dns.finding import Code, Finding, Standard, found
 
 MX = "mx.receiver.example"
@@ -65,22 +65,22 @@ def test_only_the_fields_of_the_named_host_count() -> None:
     assert [(r.method, r.result) for r in results_of(raw, MX)] == [("spf", "fail"), ("dkim", "none")]
 
 
-def judged(*results: Result, promised: dict[Standard, bool | None] | None = None) -> dict[str, str]:
+def judged(*results: CanaryResult, promised: dict[Standard, bool | None] | None = None) -> dict[str, str]:
     findings = compare(results, promised or ALL, sender="news@example.com", authserv_id=MX)
     return {finding.subject.partition(" ")[0]: finding.code for finding in findings}
 
 
 def test_a_finding_for_each_method() -> None:
-    spf = Result("spf", "pass", {"smtp.mailfrom": "b.example.com"})
-    dkim = Result("dkim", "fail", {"header.d": "example.com"})
+    spf = CanaryResult("spf", "pass", {"smtp.mailfrom": "b.example.com"})
+    dkim = CanaryResult("dkim", "fail", {"header.d": "example.com"})
     assert judged(spf, dkim) == {"SPF": "canary.ok", "DKIM": "canary.differs", "DMARC": "canary.unsaid"}
 
 
 def test_a_signature_of_somebody_else_says_nothing_and_one_of_ours_is_enough() -> None:
-    relay = Result("dkim", "pass", {"header.d": "relay.example"})
-    ours = Result("dkim", "pass", {"header.d": "example.com"})
-    broken = Result("dkim", "fail", {"header.i": "@example.com"})
-    lookalike = Result("dkim", "pass", {"header.d": "notexample.com"})
+    relay = CanaryResult("dkim", "pass", {"header.d": "relay.example"})
+    ours = CanaryResult("dkim", "pass", {"header.d": "example.com"})
+    broken = CanaryResult("dkim", "fail", {"header.i": "@example.com"})
+    lookalike = CanaryResult("dkim", "pass", {"header.d": "notexample.com"})
     assert judged(relay)["DKIM"] == "canary.unsaid"
     assert judged(relay, lookalike, broken)["DKIM"] == "canary.differs"
     assert judged(broken, ours)["DKIM"] == "canary.ok"
@@ -100,7 +100,7 @@ def test_a_signature_of_somebody_else_says_nothing_and_one_of_ours_is_enough() -
     ],
 )
 def test_what_was_seen_beside_what_is_promised(result: str, promised: bool | None, code: str) -> None:
-    assert judged(Result("spf", result, {}), promised=ALL | {Standard.SPF: promised})["SPF"] == code
+    assert judged(CanaryResult("spf", result, {}), promised=ALL | {Standard.SPF: promised})["SPF"] == code
 
 
 def test_without_a_word_of_the_host_there_is_one_finding() -> None:

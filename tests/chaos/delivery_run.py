@@ -22,7 +22,7 @@ from postroad.campaign.status import summary
 from postroad.delivery.job import SEND_QUEUE
 from postroad.errors import UnavailableError
 from postroad.parts import ready_engine
-from postroad.sandbox import Fault, Keep, Phase, Rule, Sandbox, SandboxConfig
+from postroad.sandbox import Fault, Keep, RulePhase, Sandbox, SandboxConfig, SandboxRule
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
 from tests.chaos.plan import Blow, Planned, blows
@@ -186,7 +186,7 @@ async def _scene(setting: Setting, folder: Path, set_env: Callable[[str, str], N
     sandbox = SandboxConfig(
         directory=str(folder / "sandbox"),
         keep=Keep.LEDGER,
-        rules=(Rule(phase=Phase.DOT, fault=Fault(delay_ms=50)),),
+        rules=(SandboxRule(phase=RulePhase.DOT, fault=Fault(delay_ms=50)),),
     )
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(Server.running(setting.binary, folder, Fsync.EVERYSEC))

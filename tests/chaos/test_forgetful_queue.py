@@ -14,7 +14,7 @@ import pytest
 
 from postroad.campaign.status import summary
 from postroad.delivery.admit import Admission
-from postroad.delivery.job import SEND_QUEUE, DeliveryNote, encode_note
+from postroad.delivery.job import SEND_QUEUE, DeliveryResult, encode_note
 from postroad.delivery.record import Recorder
 from postroad.delivery.submit import enqueue_touches, plan_of, touch_rows
 from postroad.embedded import server_binary
@@ -87,7 +87,7 @@ async def _house(site: Site) -> AsyncIterator[House]:
 
 
 def note(state: TouchState) -> bytes:
-    return encode_note(DeliveryNote(state=state))
+    return encode_note(DeliveryResult(state=state))
 
 
 async def test_a_forgotten_claim_is_not_sent_again_by_the_next(house: House) -> None:

@@ -17,7 +17,7 @@ from postroad.local.house import _start_bounces
 from postroad.local.processes import Child, Command, Probe, Supervisor
 from postroad.parts import ready_engine
 from postroad.settings import CONFIG_VARIABLE, Settings
-from postroad.store.cohort import CohortPause, Evidence, add_pause
+from postroad.store.cohort import CohortEvidence, CohortPause, add_pause
 from postroad.store.engine import write
 from postroad.store.ledger import TouchState
 from tests.store.rows import NOW, add_campaign, add_recipient, add_touch
@@ -44,7 +44,12 @@ def add_bad_list(site: Path) -> None:
             ada = add_recipient(connection, f"{number}@gmail.com", source="fair")
             add_touch(connection, campaign, step, TouchState.ACCEPTED, recipient_id=ada, settled_at=NOW)
         pause = CohortPause(
-            step_id=step, source="fair", provider="google", evidence=Evidence.COMPLAINTS, reason="too many", at=NOW
+            step_id=step,
+            source="fair",
+            provider="google",
+            evidence=CohortEvidence.COMPLAINTS,
+            reason="too many",
+            at=NOW,
         )
         assert add_pause(connection, pause)
         assert not add_pause(connection, pause)

@@ -16,7 +16,7 @@ import pytest
 from postroad.cli.rehearse import print_report
 from postroad.parts import open_parts
 from postroad.rehearsal.holds import Hold
-from postroad.rehearsal.report import PausedList, Report, Run, Said, Step
+from postroad.rehearsal.report import PausedList, RehearsalReport, RehearsalRun, RehearsedStep, Said
 from postroad.settings import Settings
 from postroad.store.engine import write
 from tests.cli.enumerate import commands
@@ -209,8 +209,8 @@ def test_a_rehearsal_shows_replies_literally(terminal: bool, monkeypatch: pytest
         assert shown(place) in seen
 
 
-def _report() -> Report:
-    run = Run(real_seconds=1, speed_asked=1, speed_mean=1, speed_slowest=1, lag_seconds=0, kept_up=False)
+def _report() -> RehearsalReport:
+    run = RehearsalRun(real_seconds=1, speed_asked=1, speed_mean=1, speed_slowest=1, lag_seconds=0, kept_up=False)
     said = Said(
         persona="gmail",
         outcome="bounced",
@@ -224,7 +224,7 @@ def _report() -> Report:
     paused = PausedList(
         step="hello", source=bad("source"), provider="google", at=datetime.now(UTC), reason=bad("reason"), waiting=1
     )
-    return Report(
+    return RehearsalReport(
         campaign=bad("campaign"),
         finished=False,
         ended="held for good",
@@ -232,7 +232,7 @@ def _report() -> Report:
         finished_at=None,
         seconds=None,
         audience=1,
-        steps=(Step(name="hello", touches=1, counts={}),),
+        steps=(RehearsedStep(name="hello", touches=1, counts={}),),
         personas=(),
         said=(said,),
         holds=(Hold(gate=bad("gate"), why=bad("why"), seconds=1.0),),

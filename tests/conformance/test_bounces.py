@@ -10,12 +10,12 @@ import pytest
 from benchmarks import bounce
 from benchmarks.bounce import NO_BOUNCE, SENDERS_FAULT, SUPPRESSING, Labelled
 from postroad.bounce.explain import Explained, explain
-from postroad.bounce.judge import Verdict
+from postroad.bounce.judge import BounceClass
 from postroad.bounce.mailfiles import mails_in
 from postroad.bounce.mime import read_message
 from postroad.bounce.read import read_mail
 from postroad.bounce.reader import read_kept
-from postroad.bounce.report import Envelope, Kind
+from postroad.bounce.report import Envelope, MailKind
 
 JUDGED_OTHERWISE = {
     "lhost-exim-31.eml": "it says that the account may not exist, or may be blacklisted",
@@ -68,7 +68,7 @@ def test_a_recipient_is_judged_as_labelled(sisimai: dict[str, list[Explained]], 
     verdict, address = given
     if label.file not in bounce.HIDES_RECIPIENT:
         assert address
-    assert ((verdict is Verdict.HARD) == label.hard) is (label.file not in JUDGED_OTHERWISE)
+    assert ((verdict is BounceClass.HARD) == label.hard) is (label.file not in JUDGED_OTHERWISE)
     if label.reason in SENDERS_FAULT | NO_BOUNCE:
         assert verdict not in SUPPRESSING
 
@@ -88,7 +88,7 @@ def test_every_field_of_a_report_is_parsed(path: Path) -> None:
     parsed = [report.fields, *(one.fields for one in report.recipients)]
     types = ("message/delivery-status", "message/feedback-report")
     [part] = [part for part in read_message(raw).walk() if part.content_type in types]
-    assert report.kind is (Kind.DSN if part.content_type == types[0] else Kind.FEEDBACK)
+    assert report.kind is (MailKind.DSN if part.content_type == types[0] else MailKind.FEEDBACK)
     unfolded = part.text.replace("\n ", " ").replace("\n\t", " ")
     lines = [line.partition(":") for line in unfolded.splitlines() if ":" in line]
     assert lines
@@ -96,7 +96,7 @@ def test_every_field_of_a_report_is_parsed(path: Path) -> None:
         plain = " ".join(value.split())
         assert any(plain in fields.get(name.strip().lower(), "") for fields in parsed), name
     for one in report.recipients:
-        assert report.kind is Kind.FEEDBACK or (one.address and one.action and one.status)
+        assert report.kind is MailKind.FEEDBACK or (one.address and one.action and one.status)
 
 
 def test_what_a_bounce_returns_is_not_taken_for_one() -> None:

@@ -12,7 +12,7 @@ from postroad.dns.bimi import parse_bimi
 from postroad.dns.dmarc_record import parse_dmarc
 from postroad.dns.mta_sts import PolicyError, find_policy_id, parse_policy
 from postroad.dns.resolver import Resolver
-from postroad.dns.spf import Result, survey
+from postroad.dns.spf import SpfResult, survey
 from postroad.dns.spf_record import SpfSyntaxError, is_spf, parse_spf
 from postroad.dns.tags import RecordError
 from postroad.dns.tls_rpt import parse_tls_rpt
@@ -167,7 +167,7 @@ async def test_spf_records(record: str, domain: str, error: str) -> None:
     async with Nameserver(zone) as server, Resolver(server.settings(), SystemClock()) as resolver:
         seen = await survey(resolver, domain)
     if error in ("SPFIncludeLoop", "SPFRedirectLoop"):
-        assert seen.outcome.result is Result.PERMERROR
+        assert seen.outcome.result is SpfResult.PERMERROR
         assert seen.outcome.lookups > 10
     else:
         assert error == "SPFTooManyVoidDNSLookups"

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from postroad.delivery.admit import Admission
-from postroad.delivery.job import SendMessage, encode_job, job_id
+from postroad.delivery.job import SendJob, encode_job, job_id
 from postroad.delivery.record import Recorder
 from postroad.mail.address_hash import AddressHashes
 from postroad.queue import Gate, Job, Queue, Rate
@@ -56,7 +56,7 @@ def add(engine: sa.Engine, *zones: str, window: dict[str, Any] | None = None, su
             if suppressed:
                 suppress_recipient(connection, recipient)
             touch = add_touch(connection, campaign, step, TouchState.QUEUED, recipient_id=recipient)
-            message = SendMessage(touch_id=touch, step_id=step, address="a@example.com", fields={}, zone=zone)
+            message = SendJob(touch_id=touch, step_id=step, address="a@example.com", fields={}, zone=zone)
             jobs.append(Job(id=job_id(touch), payload=encode_job(message)))
     return jobs
 

@@ -10,14 +10,14 @@ import sqlalchemy as sa
 
 from postroad.delivery.admit import COHORT_DELAY_MS, Admission
 from postroad.delivery.cohorts.breaker import CohortBreaker, lift, look, standings
-from postroad.delivery.cohorts.sequential import Finding
-from postroad.delivery.job import SendMessage, encode_job, job_id
+from postroad.delivery.cohorts.sequential import CohortFinding
+from postroad.delivery.job import SendJob, encode_job, job_id
 from postroad.delivery.record import Recorder
 from postroad.errors import StateError
 from postroad.queue import Job, JobState, Queue
 from postroad.queue.redis.client import connect
 from postroad.settings import BounceSettings, Settings
-from postroad.store.cohort import Cohort, Evidence, open_pauses, pauses
+from postroad.store.cohort import Cohort, CohortEvidence, open_pauses, pauses
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
 from postroad.store.recipient import AudienceImport, AudienceMember
@@ -93,7 +93,7 @@ class Ledger:
                     statement, {"digest": f"c{touch}", "at": at, "matched_by": matched_by, "touch": touch}
                 )
 
-    def paused(self) -> dict[Cohort, Evidence]:
+    def paused(self) -> dict[Cohort, CohortEvidence]:
         with read(self.engine) as connection:
             return open_pauses(connection)
 
@@ -132,7 +132,7 @@ def test_only_the_guilty_cohort_is_paused_and_once(ledger: Ledger) -> None:
     guilty = Cohort(ledger.step, "bought.csv", "google")
     assert ledger.look() == [guilty]
     assert ledger.look() == []
-    assert ledger.paused() == {guilty: Evidence.HARD_BOUNCES}
+    assert ledger.paused() == {guilty: CohortEvidence.HARD_BOUNCES}
     with read(ledger.engine) as connection:
         [(campaign, step, pause)] = pauses(connection)
     assert (campaign, step) == ("spring", "step-1")
@@ -165,7 +165,7 @@ def test_who_was_deferred_was_tried_and_who_waits_was_not(ledger: Ledger) -> Non
         [standing] = standings(connection, ledger.step, SETTINGS)
     assert (standing.tried, standing.hard) == (65, 5)
     # Five at once, of which the greylisted good ones are not heard yet, are no proof.
-    assert standing.findings[Evidence.HARD_BOUNCES] is Finding.OPEN
+    assert standing.findings[CohortEvidence.HARD_BOUNCES] is CohortFinding.OPEN
 
 
 def test_complaints_pause_a_cohort_and_forged_ones_do_not(ledger: Ledger) -> None:
@@ -174,7 +174,7 @@ def test_complaints_pause_a_cohort_and_forged_ones_do_not(ledger: Ledger) -> Non
     assert ledger.look() == []
     ledger.complain(touches[20:30])
     assert ledger.look() == [Cohort(ledger.step, "fair.csv", "google")]
-    assert set(ledger.paused().values()) == {Evidence.COMPLAINTS}
+    assert set(ledger.paused().values()) == {CohortEvidence.COMPLAINTS}
 
 
 def test_the_keeper_looks_at_news_and_at_everything_when_it_starts(ledger: Ledger, clock: HandClock) -> None:
@@ -207,7 +207,7 @@ async def test_a_pause_holds_for_what_is_queued_until_it_is_lifted(
     [held] = ledger.touches(1, TouchState.QUEUED, path="bought.csv")
     jobs = []
     for touch in (good, held):
-        message = SendMessage(touch_id=touch, step_id=ledger.step, address="a@gmail.com", fields={})
+        message = SendJob(touch_id=touch, step_id=ledger.step, address="a@gmail.com", fields={})
         jobs.append(Job(id=job_id(touch), payload=encode_job(message)))
     await queue.enqueue(lane(), jobs)
     ledger.look()

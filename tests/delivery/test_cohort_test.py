@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from postroad.delivery.cohorts.sequential import DayCount, Finding, judge, log_evidence, log_ratio
+from postroad.delivery.cohorts.sequential import CohortFinding, DayCount, judge, log_evidence, log_ratio
 from postroad.settings import CohortBreakerSettings, EvidenceSettings
 
 DAY = date(2026, 5, 4)
@@ -50,10 +50,10 @@ def ends(test: EvidenceSettings, share: float, seed: int, **how: int | bool) -> 
         for days in looks(rng, share, **how):  # type: ignore[arg-type]
             finding = judge(test, days, DAY)
             found.add(finding)
-            if finding is Finding.GUILTY:
+            if finding is CohortFinding.GUILTY:
                 break
-        guilty += Finding.GUILTY in found
-        healthy += Finding.HEALTHY in found
+        guilty += CohortFinding.GUILTY in found
+        healthy += CohortFinding.HEALTHY in found
     return guilty, healthy
 
 
@@ -83,26 +83,26 @@ def test_a_list_that_turns_bad_late_is_found_in_spite_of_its_past() -> None:
     past = [DayCount(DAY + timedelta(days=n), 5_000, 75) for n in range(4)]
     today = DayCount(DAY + timedelta(days=4), 100, 25)
     assert log_ratio(HARD, 20_100, 325) < 0
-    assert judge(HARD, past, DAY) is Finding.HEALTHY
-    assert judge(HARD, [*past, today], DAY) is Finding.GUILTY
+    assert judge(HARD, past, DAY) is CohortFinding.HEALTHY
+    assert judge(HARD, [*past, today], DAY) is CohortFinding.GUILTY
 
 
 @pytest.mark.parametrize(
     ("test", "tried", "bad", "finding"),
     [
-        (HARD, 0, 0, Finding.OPEN),
-        (HARD, 3, 3, Finding.OPEN),
-        (HARD, 20, 7, Finding.GUILTY),
-        (HARD, 20, 6, Finding.OPEN),
-        (HARD, 200, 4, Finding.HEALTHY),
-        (HARD, 100, 5, Finding.OPEN),
-        (COMPLAINTS, 39, 1, Finding.OPEN),
-        (COMPLAINTS, 1_000, 3, Finding.OPEN),
-        (COMPLAINTS, 1_000, 10, Finding.GUILTY),
-        (COMPLAINTS, 10_000, 8, Finding.HEALTHY),
+        (HARD, 0, 0, CohortFinding.OPEN),
+        (HARD, 3, 3, CohortFinding.OPEN),
+        (HARD, 20, 7, CohortFinding.GUILTY),
+        (HARD, 20, 6, CohortFinding.OPEN),
+        (HARD, 200, 4, CohortFinding.HEALTHY),
+        (HARD, 100, 5, CohortFinding.OPEN),
+        (COMPLAINTS, 39, 1, CohortFinding.OPEN),
+        (COMPLAINTS, 1_000, 3, CohortFinding.OPEN),
+        (COMPLAINTS, 1_000, 10, CohortFinding.GUILTY),
+        (COMPLAINTS, 10_000, 8, CohortFinding.HEALTHY),
     ],
 )
-def test_what_counts_mean(test: EvidenceSettings, tried: int, bad: int, finding: Finding) -> None:
+def test_what_counts_mean(test: EvidenceSettings, tried: int, bad: int, finding: CohortFinding) -> None:
     assert judge(test, one_day(tried, bad), DAY) is finding
 
 

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from postroad.delivery.destinations import Destinations
 from postroad.delivery.direct import DirectRoute
-from postroad.delivery.outcome import Obstacle, ObstacleError, Outcome, Verdict, of_obstacle
+from postroad.delivery.outcome import DeliveryVerdict, NoMailHostError, Outcome, UnreachableReason, of_obstacle
 from postroad.delivery.shaping.file import Shaping, read_shaping
 from postroad.delivery.sts_policies import StsPolicies
 from postroad.dns.providers import site_of
@@ -27,7 +27,7 @@ from postroad.errors import Blame
 from postroad.sandbox import Sandbox, SandboxConfig
 from postroad.settings import RouteKind, RouteSettings
 from postroad.smtp.breaker import FAILURES_IN_A_ROW, PAUSES_MS
-from postroad.smtp.endpoint import Origin
+from postroad.smtp.endpoint import LocalBinding
 from postroad.smtp.pools import Pools
 from postroad.smtp.session import TransportError
 from postroad.smtp.tls import client_context
@@ -150,9 +150,9 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return Certificates(tmp_path_factory.mktemp("tls"))
 
 
-async def obstacle_to(route: DirectRoute, address: str) -> ObstacleError:
+async def obstacle_to(route: DirectRoute, address: str) -> NoMailHostError:
     marks = Marks()
-    with pytest.raises(ObstacleError) as caught:
+    with pytest.raises(NoMailHostError) as caught:
         await route.send(message(recipient=address), marks)
     assert marks.count == 0
     return caught.value
@@ -188,18 +188,20 @@ async def test_one_host_of_many_domains_has_one_warm_session(world: World) -> No
 @pytest.mark.parametrize(
     ("domain", "obstacle"),
     [
-        ("null.example", Obstacle.TAKES_NO_MAIL),
-        ("nobody.example", Obstacle.NO_SUCH_DOMAIN),
-        ("nothing.example", Obstacle.NO_SUCH_DOMAIN),
-        ("dangling.example", Obstacle.NO_SUCH_HOST),
-        ("us.example", Obstacle.LOOP),
-        ("servfail.example", Obstacle.NO_ANSWER),
-        ("silent.example", Obstacle.NO_ANSWER),
-        ("host-servfail.example", Obstacle.NO_ANSWER),
-        ("round.example", Obstacle.NO_ANSWER),
+        ("null.example", UnreachableReason.TAKES_NO_MAIL),
+        ("nobody.example", UnreachableReason.NO_SUCH_DOMAIN),
+        ("nothing.example", UnreachableReason.NO_SUCH_DOMAIN),
+        ("dangling.example", UnreachableReason.NO_SUCH_HOST),
+        ("us.example", UnreachableReason.LOOP),
+        ("servfail.example", UnreachableReason.NO_ANSWER),
+        ("silent.example", UnreachableReason.NO_ANSWER),
+        ("host-servfail.example", UnreachableReason.NO_ANSWER),
+        ("round.example", UnreachableReason.NO_ANSWER),
     ],
 )
-async def test_what_dns_says_of_a_domain_that_cannot_be_reached(world: World, domain: str, obstacle: Obstacle) -> None:
+async def test_what_dns_says_of_a_domain_that_cannot_be_reached(
+    world: World, domain: str, obstacle: UnreachableReason
+) -> None:
     await world.host(1)
     troubles = {
         "servfail.example": Trouble.SERVFAIL,
@@ -213,24 +215,26 @@ async def test_what_dns_says_of_a_domain_that_cannot_be_reached(world: World, do
     assert world.taken() == {1: []}
 
 
-BOUNCED, DEFER, DEAD = Verdict.BOUNCED, Verdict.DEFER, Verdict.DEAD
+BOUNCED, DEFER, DEAD = DeliveryVerdict.BOUNCED, DeliveryVerdict.DEFER, DeliveryVerdict.DEAD
 
 
 @pytest.mark.parametrize(
     ("obstacle", "verdict", "blame", "suppress"),
     [
-        (Obstacle.TAKES_NO_MAIL, BOUNCED, Blame.RECIPIENT, True),
-        (Obstacle.NO_SUCH_DOMAIN, BOUNCED, Blame.RECIPIENT, True),
-        (Obstacle.NO_SUCH_HOST, BOUNCED, Blame.HOST, False),
-        (Obstacle.NOT_PUBLIC, BOUNCED, Blame.HOST, False),
-        (Obstacle.BUSY, DEFER, Blame.HOST, False),
-        (Obstacle.LOOP, DEAD, Blame.US, False),
-        (Obstacle.NO_ANSWER, DEFER, Blame.HOST, False),
-        (Obstacle.HOSTS_DOWN, DEFER, Blame.HOST, False),
-        (Obstacle.POLICY, DEFER, Blame.HOST, False),
+        (UnreachableReason.TAKES_NO_MAIL, BOUNCED, Blame.RECIPIENT, True),
+        (UnreachableReason.NO_SUCH_DOMAIN, BOUNCED, Blame.RECIPIENT, True),
+        (UnreachableReason.NO_SUCH_HOST, BOUNCED, Blame.HOST, False),
+        (UnreachableReason.NOT_PUBLIC, BOUNCED, Blame.HOST, False),
+        (UnreachableReason.BUSY, DEFER, Blame.HOST, False),
+        (UnreachableReason.LOOP, DEAD, Blame.US, False),
+        (UnreachableReason.NO_ANSWER, DEFER, Blame.HOST, False),
+        (UnreachableReason.HOSTS_DOWN, DEFER, Blame.HOST, False),
+        (UnreachableReason.POLICY, DEFER, Blame.HOST, False),
     ],
 )
-def test_what_an_obstacle_means(obstacle: Obstacle, verdict: Verdict, blame: Blame, suppress: bool) -> None:
+def test_what_an_obstacle_means(
+    obstacle: UnreachableReason, verdict: DeliveryVerdict, blame: Blame, suppress: bool
+) -> None:
     outcome: Outcome = of_obstacle(obstacle, deferrals=0)
     assert (outcome.verdict, outcome.blame, outcome.suppress, outcome.pause) == (verdict, blame, suppress, None)
     assert (outcome.delay_ms is not None) is (verdict is DEFER)
@@ -256,7 +260,7 @@ async def test_hosts_that_are_down_defer_their_own_domains_only_and_are_tried_ag
         route = await world.route(server)
         await first.__aexit__(None, None, None)
         for _ in range(FAILURES_IN_A_ROW + 2):
-            assert (await obstacle_to(route, "ada@address.example")).obstacle is Obstacle.HOSTS_DOWN
+            assert (await obstacle_to(route, "ada@address.example")).obstacle is UnreachableReason.HOSTS_DOWN
         assert (await route.send(message(recipient="ada@aliased-host.example"), Marks())).code == 250
         await world.host(1)
         world.clock.advance(PAUSES_MS[0])
@@ -273,13 +277,15 @@ async def test_a_reply_is_the_hosts_own_and_ends_the_search(world: World) -> Non
         with pytest.raises(TransportError) as caught:
             await route.send(message(recipient="a+drop-after-dot@two.example"), Marks())
         assert caught.value.unknown
-        assert (await obstacle_to_reply(route, "a+530-5.7.0-at-rcpt@two.example")).obstacle is Obstacle.HOSTS_DOWN
+        assert (
+            await obstacle_to_reply(route, "a+530-5.7.0-at-rcpt@two.example")
+        ).obstacle is UnreachableReason.HOSTS_DOWN
     assert world.taken() == {1: [], 2: []}
 
 
-async def obstacle_to_reply(route: DirectRoute, address: str) -> ObstacleError:
+async def obstacle_to_reply(route: DirectRoute, address: str) -> NoMailHostError:
     """One that a reply stands behind."""
-    with pytest.raises(ObstacleError) as caught:
+    with pytest.raises(NoMailHostError) as caught:
         await route.send(message(recipient=address), Marks())
     assert caught.value.reply is not None
     return caught.value
@@ -289,7 +295,7 @@ async def test_mail_leaves_from_the_senders_address_under_the_senders_name(world
     await world.host(1)
     async with Nameserver(ZONE) as server:
         route = await world.route(server)
-        origin = Origin(source_address="127.0.0.5", helo="news.sender.example")
+        origin = LocalBinding(source_address="127.0.0.5", helo="news.sender.example")
         await route.send(message(recipient="ada@two.example"), Marks(), origin)
     kept = next(path for path in world.hosts[1].maildir_path.rglob("*") if path.is_file()).read_text()
     assert "news.sender.example" in kept
@@ -315,7 +321,7 @@ def shaping_of(folder: Path, text: str) -> Shaping:
 
 async def send_to(route: DirectRoute, *addresses: str, sender: str | None = None) -> None:
     for address in addresses:
-        reply = await route.send(message(recipient=address), Marks(), Origin(sender=sender))
+        reply = await route.send(message(recipient=address), Marks(), LocalBinding(sender=sender))
         assert reply.code == 250
 
 
@@ -373,7 +379,7 @@ async def test_a_receiver_that_asks_for_tls_gets_nothing_in_the_clear(
     async with Nameserver(ZONE) as server:
         route = await world.route(server, shaping=shaping, tls=tls)
         if secured is None:
-            assert (await obstacle_to(route, "ada@address.example")).obstacle is Obstacle.HOSTS_DOWN
+            assert (await obstacle_to(route, "ada@address.example")).obstacle is UnreachableReason.HOSTS_DOWN
             assert world.taken() == {1: []}
         else:
             await send_to(route, "ada@address.example")
@@ -385,7 +391,7 @@ async def test_google_is_known_by_its_hosts_and_gets_nothing_in_the_clear(world:
     zone = {"school.net": {"MX": ["1 aspmx.l.google.com."]}, "aspmx.l.google.com": {"A": ["127.0.0.1"]}}
     async with Nameserver(zone) as server:
         route = await world.route(server, shaping=read_shaping(None))
-        assert (await obstacle_to(route, "ada@school.net")).obstacle is Obstacle.HOSTS_DOWN
+        assert (await obstacle_to(route, "ada@school.net")).obstacle is UnreachableReason.HOSTS_DOWN
     assert world.taken() == {1: []}
 
 
@@ -420,7 +426,7 @@ async def test_dane_decides_where_dnssec_vouches_for_it(world: World, tmp_path: 
             assert (await route.send(message(recipient="ada@signed.example"), Marks())).code == 250
         else:
             error = await obstacle_to(route, "ada@signed.example")
-            assert error.obstacle is Obstacle.HOSTS_DOWN
+            assert error.obstacle is UnreachableReason.HOSTS_DOWN
             assert "TLSA" in error.reason
 
 
@@ -439,7 +445,7 @@ async def test_no_answer_about_certificates_where_dns_is_signed_is_no_delivery(w
     name = f"_{world.port}._tcp.mx.signed.example"
     async with Nameserver(ZONE, signed=SIGNED, troubles={name: Trouble.SERVFAIL}) as server:
         route = await world.route(server)
-        assert (await obstacle_to(route, "ada@signed.example")).obstacle is Obstacle.NO_ANSWER
+        assert (await obstacle_to(route, "ada@signed.example")).obstacle is UnreachableReason.NO_ANSWER
     assert world.taken() == {1: []}
 
 
@@ -449,7 +455,7 @@ async def test_a_signed_host_without_tls_and_with_tlsa_gets_nothing_in_the_clear
     zone: Mapping[str, Mapping[str, list[str]]] = ZONE | {name: {"TLSA": ["0 0 1 " + "00" * 32]}}
     async with Nameserver(zone, signed=SIGNED | {name}) as server:
         route = await world.route(server)
-        assert (await obstacle_to(route, "ada@signed.example")).obstacle is Obstacle.HOSTS_DOWN
+        assert (await obstacle_to(route, "ada@signed.example")).obstacle is UnreachableReason.HOSTS_DOWN
     assert world.taken() == {1: []}
 
 
@@ -476,7 +482,7 @@ async def test_mta_sts(
             assert (await route.send(message(recipient="ada@sts.example"), Marks())).code == 250
         else:
             error = await obstacle_to(route, "ada@sts.example")
-            assert error.obstacle in (Obstacle.HOSTS_DOWN, Obstacle.POLICY)
+            assert error.obstacle in (UnreachableReason.HOSTS_DOWN, UnreachableReason.POLICY)
     assert len(world.taken()[1]) == int(delivered)
 
 
@@ -486,7 +492,7 @@ async def test_a_host_without_tls_gets_nothing_from_a_domain_that_enforces_it(wo
     body = POLICY.format(mode="enforce", mx="mx.sts.example")
     async with https(tmp_path / "https", "mta-sts.sts.example", body) as (site, _), Nameserver(ZONE) as server:
         route = await world.route(server, site=site)
-        assert (await obstacle_to(route, "ada@sts.example")).obstacle is Obstacle.HOSTS_DOWN
+        assert (await obstacle_to(route, "ada@sts.example")).obstacle is UnreachableReason.HOSTS_DOWN
     assert world.taken() == {1: []}
 
 

@@ -29,8 +29,8 @@ from postroad.delivery.submit import submit_due
 from postroad.dns.resolver import Resolver
 from postroad.mail.token import TokenSigner
 from postroad.queue import Gate, Lease, Queue, Verdict, Worker
-from postroad.sandbox import Fault, Phase, Rule, Sandbox, SandboxConfig
-from postroad.sandbox.rules import Rate as SandboxRate
+from postroad.sandbox import Fault, RulePhase, Sandbox, SandboxConfig, SandboxRule
+from postroad.sandbox.rules import RuleRate as SandboxRate
 from postroad.settings import BounceSettings, Settings
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
@@ -238,7 +238,7 @@ async def test_one_that_says_too_fast_is_given_time_and_the_other_is_not_held(wo
     await world.host(YAHOO)
     yahoo = world.hosts[YAHOO]
     beyond = SandboxRate(count=8, per_ms=3_600_000)
-    yahoo.use([Rule(phase=Phase.RCPT, fault=Fault(reply=TOO_FAST), over=beyond)])
+    yahoo.use([SandboxRule(phase=RulePhase.RCPT, fault=Fault(reply=TOO_FAST), over=beyond)])
     settings, resolver = world.settings(), await world.resolver()
     at_club = sorted(f"ada{number}@club.net" for number in range(40))
     at_shop = sorted(f"bob{number}@shop.net" for number in range(40))
@@ -292,7 +292,7 @@ async def test_no_rule_meets_what_no_receiver_said(world: World) -> None:
     await world.host(SMALL)
     await world.host(YAHOO)
     yahoo = world.hosts[YAHOO]
-    yahoo.use([Rule(phase=Phase.RCPT, fault=Fault(reply="550 5.1.1 No such user"), local_part="gone")])
+    yahoo.use([SandboxRule(phase=RulePhase.RCPT, fault=Fault(reply="550 5.1.1 No such user"), local_part="gone")])
     settings = world.settings(SHAPING.replace("off = true", ""))
     resolver = await world.resolver({"silent.net": Trouble.SILENT, "servfail.net": Trouble.SERVFAIL})
     domains = ["null.net", "nobody.net", "down.net", "addressless.net", "silent.net", "servfail.net"]

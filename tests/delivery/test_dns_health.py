@@ -13,8 +13,8 @@ import sqlalchemy as sa
 
 from postroad.delivery.dns_health import (
     DnsHolds,
+    HealthStep,
     SenderHealth,
-    Step,
     findings_of,
     forget_others,
     held_senders,
@@ -24,7 +24,7 @@ from postroad.delivery.dns_health import (
 )
 from postroad.delivery.gate_controller import GateController
 from postroad.delivery.gate_name import GateName
-from postroad.dns.finding import Code, Finding, Verdict, found
+from postroad.dns.finding import Code, Finding, RecordVerdict, found
 from postroad.dns.health import HealthReport
 from postroad.mail.dkim import Algorithm, generate_key
 from postroad.mending import rebuild_queue
@@ -52,7 +52,7 @@ def checked(
     return record(engine, sender, HealthReport(domain="acme.dev", checked_at=now, findings=findings), settings)
 
 
-def steps(engine: sa.Engine, *history: tuple[float, Finding]) -> list[Step]:
+def steps(engine: sa.Engine, *history: tuple[float, Finding]) -> list[HealthStep]:
     return [checked(engine, hours, GOOD, finding).step for hours, finding in history]
 
 
@@ -96,13 +96,13 @@ def test_silence_neither_fails_a_domain_nor_mends_it(engine: sa.Engine) -> None:
     assert steps(engine, (0, SILENT), (48, SILENT)) == ["nothing", "nothing"]
     assert steps(engine, (49, BAD), (80, SILENT), (81, BAD)) == ["grace", "nothing", "held"]
     assert checked(engine, 90, GOOD, SILENT).held
-    assert checked(engine, 91, GOOD).step is Step.RELEASED
+    assert checked(engine, 91, GOOD).step is HealthStep.RELEASED
 
 
 def test_a_blocklist_that_refuses_does_not_keep_a_domain_from_being_mended(engine: sa.Engine) -> None:
     steps(engine, (0, BAD), (30, BAD))
     refused = found(Code.DNSBL_REFUSED, "acme.dev at dbl.test", "127.255.255.254")
-    assert checked(engine, 36, GOOD, refused).step is Step.RELEASED
+    assert checked(engine, 36, GOOD, refused).step is HealthStep.RELEASED
 
 
 def test_what_protects_mail_to_the_domain_holds_no_mail_from_it_back(engine: sa.Engine) -> None:
@@ -110,15 +110,15 @@ def test_what_protects_mail_to_the_domain_holds_no_mail_from_it_back(engine: sa.
 
 
 def test_without_a_grace_period_it_is_held_at_once(engine: sa.Engine) -> None:
-    assert checked(engine, 0, BAD, settings=DnsHealthSettings(grace_ms=0)).step is Step.HELD
+    assert checked(engine, 0, BAD, settings=DnsHealthSettings(grace_ms=0)).step is HealthStep.HELD
 
 
 def test_holding_that_is_turned_off_lets_go(engine: sa.Engine) -> None:
     off = DnsHealthSettings(hold=False, grace_ms=0)
-    assert checked(engine, 0, BAD, settings=off).step is Step.GRACE
-    assert checked(engine, 48, BAD, settings=off).step is Step.NOTHING
-    assert checked(engine, 49, BAD).step is Step.HELD
-    assert checked(engine, 50, BAD, settings=off).step is Step.RELEASED
+    assert checked(engine, 0, BAD, settings=off).step is HealthStep.GRACE
+    assert checked(engine, 48, BAD, settings=off).step is HealthStep.NOTHING
+    assert checked(engine, 49, BAD).step is HealthStep.HELD
+    assert checked(engine, 50, BAD, settings=off).step is HealthStep.RELEASED
     with read(engine) as connection:
         assert holds_of(connection, SENDER)[0].ended_why == "dns_health.hold is off"
 
@@ -145,7 +145,7 @@ def test_checks_that_end_together_hold_a_sender_once(database_url: str) -> None:
 def test_the_difference_from_the_last_report_is_told(engine: sa.Engine) -> None:
     first = checked(engine, 0, GOOD)
     second = checked(engine, 6, GOOD, BAD)
-    assert (first.before, second.before, second.verdict) == (None, Verdict.PASS, Verdict.FAIL)
+    assert (first.before, second.before, second.verdict) == (None, RecordVerdict.PASS, RecordVerdict.FAIL)
     assert (second.change.new, second.change.gone) == ((BAD,), ())
     third = checked(engine, 12, GOOD)
     assert (third.change.new, third.change.gone) == ((), (BAD,))

@@ -13,13 +13,13 @@ import sqlalchemy as sa
 
 from postroad.delivery import control
 from postroad.delivery.gate_name import GateName, Receiver
-from postroad.delivery.job import DeliveryNote, encode_note, job_id, lane_of
+from postroad.delivery.job import DeliveryResult, encode_note, job_id, lane_of
 from postroad.explain import TouchExplanation, explain_touch, find_touches, touch_ids
 from postroad.parts import Parts, open_parts
 from postroad.queue import ClaimedJob, Dead, Defer, Done, Gate, Job, Queue, Quota, Rate, Retry, Uncertain
 from postroad.settings import Settings
 from postroad.store.campaign import Campaign
-from postroad.store.cohort import CohortPause, Evidence, add_pause
+from postroad.store.cohort import CohortEvidence, CohortPause, add_pause
 from postroad.store.dns_report import SenderHold, put_hold
 from postroad.store.engine import write
 from postroad.store.ledger import TouchState
@@ -220,7 +220,7 @@ async def _scheduled_past_window(scene: Scene) -> None:
 
 async def _retry_wait(scene: Scene) -> None:
     await scene.enqueue()
-    note = encode_note(DeliveryNote(state=TouchState.DEFERRED, cause="connect", reply="refused"))
+    note = encode_note(DeliveryResult(state=TouchState.DEFERRED, cause="connect", reply="refused"))
     retry = Retry(cause="connect", error="refused", at_ms=ms(MORNING + HOUR), note=note)
     await scene.queue.settle("w", [(await scene.claim(), retry)])
     await scene.record()
@@ -229,7 +229,7 @@ async def _retry_wait(scene: Scene) -> None:
 async def _cohort_paused(scene: Scene) -> None:
     await scene.enqueue()
     pause = CohortPause(
-        step_id=scene.step, source="", provider="google", evidence=Evidence.COMPLAINTS, reason="r", at=MORNING
+        step_id=scene.step, source="", provider="google", evidence=CohortEvidence.COMPLAINTS, reason="r", at=MORNING
     )
     with write(scene.parts.engine) as connection:
         assert add_pause(connection, pause)
@@ -272,21 +272,23 @@ async def _unknown(scene: Scene) -> None:
 
 async def _dead(scene: Scene) -> None:
     await scene.enqueue()
-    note = encode_note(DeliveryNote(state=TouchState.DEAD, cause="policy", reply="550 5.7.1 no"))
+    note = encode_note(DeliveryResult(state=TouchState.DEAD, cause="policy", reply="550 5.7.1 no"))
     await scene.queue.settle("w", [(await scene.claim(), Dead(cause="policy", error="550 5.7.1 no", note=note))])
     await scene.record()
 
 
 async def _bounced(scene: Scene) -> None:
     await scene.enqueue()
-    note = encode_note(DeliveryNote(state=TouchState.BOUNCED, cause="no mailbox", reply="550 5.1.1 no", suppress=True))
+    note = encode_note(
+        DeliveryResult(state=TouchState.BOUNCED, cause="no mailbox", reply="550 5.1.1 no", suppress=True)
+    )
     await scene.queue.settle("w", [(await scene.claim(), Dead(cause="no mailbox", error="550 5.1.1 no", note=note))])
     await scene.record()
 
 
 async def _accepted(scene: Scene) -> None:
     await scene.enqueue()
-    note = encode_note(DeliveryNote(state=TouchState.ACCEPTED, reply="250 ok"))
+    note = encode_note(DeliveryResult(state=TouchState.ACCEPTED, reply="250 ok"))
     await scene.queue.settle("w", [(await scene.claim(), Done(note=note))])
     await scene.record()
 

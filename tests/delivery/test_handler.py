@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from postroad.clock import SystemClock
 from postroad.delivery.destinations import Destinations
 from postroad.delivery.gate_controller import GateController
-from postroad.delivery.handler import Delivery
+from postroad.delivery.handler import SendHandler
 from postroad.delivery.job import decode_job, decode_note
 from postroad.delivery.routes import open_routes
 from postroad.delivery.shaping.file import read_shaping
@@ -25,7 +25,7 @@ from postroad.queue import Dead, Defer, Done, Queue
 from postroad.queue.lease import Lease, MarkBatcher
 from postroad.sandbox import Sandbox, SandboxConfig
 from postroad.settings import RouteSettings
-from postroad.smtp.endpoint import Origin
+from postroad.smtp.endpoint import LocalBinding
 from postroad.store.campaign import Step
 from postroad.store.engine import write
 from postroad.store.ledger import TouchState
@@ -69,11 +69,11 @@ async def test_what_dns_says_becomes_a_verdict(engine: sa.Engine, queue: Queue, 
                 destinations=Destinations(allowed=networks(["127.0.0.0/8"])),
             )
         )
-        delivery = Delivery(
+        delivery = SendHandler(
             engine=engine,
             queue=queue,
             routes=routes,
-            origins={"news@example.com": Origin(helo="news.sender.example")},
+            origins={"news@example.com": LocalBinding(helo="news.sender.example")},
             signer=TokenSigner(SecretStr("a key that is only used in tests")),
             public_url="https://mail.example.com",
             clock=clock,
@@ -128,7 +128,7 @@ async def test_a_step_that_cannot_be_compiled_is_compiled_once_a_minute(engine: 
 
     sa.event.listen(engine, "before_cursor_execute", count)
     clock = HandClock(int(NOW.timestamp() * 1000))
-    delivery = Delivery(
+    delivery = SendHandler(
         engine=engine,
         queue=queue,
         routes={},

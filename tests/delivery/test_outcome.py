@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postroad.delivery.outcome import DEFERRAL_MS, MINUTE_MS, Outcome, Pause, Verdict, of_reply, of_transport
+from postroad.delivery.outcome import DEFERRAL_MS, MINUTE_MS, DeliveryVerdict, Outcome, Pause, of_reply, of_transport
 from postroad.errors import Blame
 from postroad.smtp.reply import Phase, Reply, parse_reply
 from postroad.smtp.session import TransportError
@@ -23,26 +23,26 @@ from postroad.smtp.session import TransportError
 class Meaning:
     """The parts of an outcome that decide what is done."""
 
-    verdict: Verdict
+    verdict: DeliveryVerdict
     blame: Blame | None
     suppress: bool = False
     pause: Pause | None = None
 
 
-ACCEPTED = Meaning(Verdict.ACCEPTED, None)
-LATER = Meaning(Verdict.DEFER, Blame.HOST)
-RECIPIENT_YET = Meaning(Verdict.DEFER, Blame.RECIPIENT)
-UNWANTED_YET = Meaning(Verdict.DEFER, Blame.SENDER)
-NOBODY = Meaning(Verdict.BOUNCED, Blame.RECIPIENT, suppress=True)
-SOFT = Meaning(Verdict.BOUNCED, Blame.RECIPIENT)
-TOO_BIG = Meaning(Verdict.BOUNCED, Blame.MESSAGE)
-CONTENT = Meaning(Verdict.DEAD, Blame.MESSAGE)
-UNAUTHENTICATED = Meaning(Verdict.DEAD, Blame.SENDER, pause=Pause.SENDER)
-UNWANTED = Meaning(Verdict.DEAD, Blame.SENDER, pause=Pause.SENDER_AT_PROVIDER)
-SENDER = Meaning(Verdict.DEAD, Blame.SENDER)
-ROUTE = Meaning(Verdict.DEFER, Blame.US, pause=Pause.ROUTE)
-PROTOCOL = Meaning(Verdict.RETRY, Blame.US)
-NO_REASON = Meaning(Verdict.BOUNCED, Blame.HOST)
+ACCEPTED = Meaning(DeliveryVerdict.ACCEPTED, None)
+LATER = Meaning(DeliveryVerdict.DEFER, Blame.HOST)
+RECIPIENT_YET = Meaning(DeliveryVerdict.DEFER, Blame.RECIPIENT)
+UNWANTED_YET = Meaning(DeliveryVerdict.DEFER, Blame.SENDER)
+NOBODY = Meaning(DeliveryVerdict.BOUNCED, Blame.RECIPIENT, suppress=True)
+SOFT = Meaning(DeliveryVerdict.BOUNCED, Blame.RECIPIENT)
+TOO_BIG = Meaning(DeliveryVerdict.BOUNCED, Blame.MESSAGE)
+CONTENT = Meaning(DeliveryVerdict.DEAD, Blame.MESSAGE)
+UNAUTHENTICATED = Meaning(DeliveryVerdict.DEAD, Blame.SENDER, pause=Pause.SENDER)
+UNWANTED = Meaning(DeliveryVerdict.DEAD, Blame.SENDER, pause=Pause.SENDER_AT_PROVIDER)
+SENDER = Meaning(DeliveryVerdict.DEAD, Blame.SENDER)
+ROUTE = Meaning(DeliveryVerdict.DEFER, Blame.US, pause=Pause.ROUTE)
+PROTOCOL = Meaning(DeliveryVerdict.RETRY, Blame.US)
+NO_REASON = Meaning(DeliveryVerdict.BOUNCED, Blame.HOST)
 
 MEANINGS = {
     "accepted": ACCEPTED,
@@ -86,7 +86,7 @@ def test_the_table_covers_every_meaning() -> None:
     assert len(REPLIES) >= 130
     assert {said for _, _, said in REPLIES if said.count("\n")}
     assert {meaning for meaning, _, _ in REPLIES} == set(MEANINGS)
-    assert {MEANINGS[meaning].verdict for meaning, _, _ in REPLIES} >= set(Verdict) - {Verdict.UNKNOWN}
+    assert {MEANINGS[meaning].verdict for meaning, _, _ in REPLIES} >= set(DeliveryVerdict) - {DeliveryVerdict.UNKNOWN}
     assert {MEANINGS[meaning].pause for meaning, _, _ in REPLIES} == {None, *Pause}
 
 
@@ -112,23 +112,23 @@ def test_every_reply_has_an_outcome_that_makes_sense(reply: Reply, deferrals: in
     outcome = of_reply(reply, deferrals=deferrals)
     assert outcome.cause
     assert len(outcome.cause) <= 100
-    assert (outcome.blame is None) is (outcome.verdict is Verdict.ACCEPTED)
-    assert (outcome.verdict is Verdict.ACCEPTED) is (reply.phase is Phase.DOT and reply.code < 300)
-    assert (outcome.delay_ms is not None) is (outcome.verdict is Verdict.DEFER)
+    assert (outcome.blame is None) is (outcome.verdict is DeliveryVerdict.ACCEPTED)
+    assert (outcome.verdict is DeliveryVerdict.ACCEPTED) is (reply.phase is Phase.DOT and reply.code < 300)
+    assert (outcome.delay_ms is not None) is (outcome.verdict is DeliveryVerdict.DEFER)
     if outcome.suppress:
         assert outcome.blame is Blame.RECIPIENT
-        assert outcome.verdict is Verdict.BOUNCED
+        assert outcome.verdict is DeliveryVerdict.BOUNCED
         assert reply.phase in (Phase.RCPT, Phase.DATA, Phase.DOT)
     if outcome.pause in (Pause.SENDER, Pause.SENDER_AT_PROVIDER):
         assert outcome.blame is Blame.SENDER
-    if outcome.verdict is Verdict.UNKNOWN:
+    if outcome.verdict is DeliveryVerdict.UNKNOWN:
         assert reply.phase is Phase.DOT
 
 
 @given(replies(TRANSACTION, 400, 499), st.integers(0, 50))
 def test_a_4xx_defers_by_the_schedule_and_does_no_harm(reply: Reply, deferrals: int) -> None:
     outcome = of_reply(reply, deferrals=deferrals)
-    assert outcome.verdict is Verdict.DEFER
+    assert outcome.verdict is DeliveryVerdict.DEFER
     assert not outcome.suppress
     assert outcome.pause is None
     assert outcome.delay_ms == DEFERRAL_MS[min(deferrals, len(DEFERRAL_MS) - 1)]
@@ -187,7 +187,7 @@ def test_no_text_about_the_sender_suppresses(
 
 def test_unmistakable_words_beat_a_code_of_policy() -> None:
     outcome = of_reply(parse_reply(Phase.RCPT, 550, ["5.7.1 No such user!"]), deferrals=0)
-    assert (outcome.verdict, outcome.suppress, outcome.pause) == (Verdict.BOUNCED, True, None)
+    assert (outcome.verdict, outcome.suppress, outcome.pause) == (DeliveryVerdict.BOUNCED, True, None)
 
 
 @given(replies((Phase.MAIL,), 400, 599))
@@ -200,7 +200,7 @@ def test_nothing_said_to_mail_is_held_against_the_recipient(reply: Reply) -> Non
 @given(replies(OPENING, 400, 599), st.integers(0, 50))
 def test_what_is_said_while_opening_is_about_the_route(reply: Reply, deferrals: int) -> None:
     outcome = of_reply(reply, deferrals=deferrals)
-    assert (outcome.verdict, outcome.pause, outcome.suppress) == (Verdict.DEFER, Pause.ROUTE, False)
+    assert (outcome.verdict, outcome.pause, outcome.suppress) == (DeliveryVerdict.DEFER, Pause.ROUTE, False)
 
 
 @pytest.mark.parametrize("phase", list(Phase))
@@ -217,12 +217,12 @@ def test_a_lost_connection(phase: Phase, unknown: bool) -> None:
     assert isinstance(outcome, Outcome)
     assert not outcome.suppress
     if unknown:
-        assert outcome.verdict is Verdict.UNKNOWN
+        assert outcome.verdict is DeliveryVerdict.UNKNOWN
     elif phase in OPENING:
-        assert (outcome.verdict, outcome.pause) == (Verdict.DEFER, Pause.ROUTE)
+        assert (outcome.verdict, outcome.pause) == (DeliveryVerdict.DEFER, Pause.ROUTE)
         assert outcome.delay_ms is not None
     else:
-        assert (outcome.verdict, outcome.delay_ms) == (Verdict.RETRY, None)
+        assert (outcome.verdict, outcome.delay_ms) == (DeliveryVerdict.RETRY, None)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import asyncio
 import sqlalchemy as sa
 
 from postroad.clock import SystemClock
-from postroad.delivery.job import DeliveryNote, encode_note
+from postroad.delivery.job import DeliveryResult, encode_note
 from postroad.delivery.record import LINGER_S, Recorder
 from postroad.queue import Done, Queue
 from postroad.settings import BounceSettings
@@ -33,7 +33,7 @@ async def test_few_events_wait_for_company_and_are_recorded_together(engine: sa.
     clock, stop = Turned(), asyncio.Event()
     recorder = Recorder(engine=engine, queue=queue, clock=clock, name="r", bounce=BounceSettings())
     jobs = await claim(queue)
-    done = Done(note=encode_note(DeliveryNote(state=TouchState.ACCEPTED)))
+    done = Done(note=encode_note(DeliveryResult(state=TouchState.ACCEPTED)))
     await queue.settle("w", [(jobs[0], done)], nonce="first")
     running = asyncio.create_task(recorder.run(stop))
     assert await clock.asleep.get() == LINGER_S

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from postroad.delivery.job import SendMessage
+from postroad.delivery.job import SendJob
 from postroad.delivery.refusals import INDEPENDENT_RECEIVERS, WINDOW_MS, AuthenticationRefusals, receiver_named
 
 SENDER = "ada@example.com"
@@ -32,7 +32,7 @@ def test_senders_are_counted_apart() -> None:
 def test_domains_with_the_same_mail_hosts_are_one_receiver() -> None:
     refusals = AuthenticationRefusals()
     jobs = [
-        SendMessage(
+        SendJob(
             touch_id=n,
             step_id=1,
             address=f"ada@d{n}.example",
@@ -43,8 +43,8 @@ def test_domains_with_the_same_mail_hosts_are_one_receiver() -> None:
         for n in range(2 * INDEPENDENT_RECEIVERS)
     ]
     assert not any(refusals.add(SENDER, receiver_named(job), 0) for job in jobs)
-    known = SendMessage(
+    known = SendJob(
         touch_id=9, step_id=1, address="ada@shop.example", fields={}, provider="google", site="x.google.com"
     )
-    unknown = SendMessage(touch_id=9, step_id=1, address="ada@shop.example", fields={})
+    unknown = SendJob(touch_id=9, step_id=1, address="ada@shop.example", fields={})
     assert (receiver_named(known), receiver_named(unknown)) == ("google", "shop.example")

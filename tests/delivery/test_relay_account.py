@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from postroad.classify.statement import Speaker
-from postroad.delivery.outcome import Pause, Verdict, of_reply
+from postroad.delivery.outcome import DeliveryVerdict, Pause, of_reply
 from postroad.smtp.reply import Phase, Reply, parse_reply
 
 HOLDS_ROUTE = [
@@ -71,15 +71,20 @@ HOLDS_SENDER = [
     (Phase.MAIL, "550 Rejected"),
 ]  # fmt: skip
 NOT_THE_ACCOUNT = [
-    (Phase.RCPT, "550 5.1.1 User unknown", Verdict.BOUNCED, True),
-    (Phase.RCPT, "550 5.7.1 No such user!", Verdict.BOUNCED, True),
-    (Phase.RCPT, "552 5.2.2 Mailbox full", Verdict.BOUNCED, False),
-    (Phase.RCPT, "550 5.2.1 Account disabled", Verdict.BOUNCED, False),
-    (Phase.DOT, "554 Transaction failed: Address blacklisted.", Verdict.BOUNCED, False),
-    (Phase.DOT, "550 You tried to send to recipient(s) that have been marked as inactive.", Verdict.BOUNCED, False),
-    (Phase.DOT, "552 5.3.4 Message size exceeds fixed limit", Verdict.BOUNCED, False),
-    (Phase.DOT, "550 5.7.1 Message contains spam or virus", Verdict.DEAD, False),
-    (Phase.DOT, "554 Transaction failed", Verdict.DEAD, False),
+    (Phase.RCPT, "550 5.1.1 User unknown", DeliveryVerdict.BOUNCED, True),
+    (Phase.RCPT, "550 5.7.1 No such user!", DeliveryVerdict.BOUNCED, True),
+    (Phase.RCPT, "552 5.2.2 Mailbox full", DeliveryVerdict.BOUNCED, False),
+    (Phase.RCPT, "550 5.2.1 Account disabled", DeliveryVerdict.BOUNCED, False),
+    (Phase.DOT, "554 Transaction failed: Address blacklisted.", DeliveryVerdict.BOUNCED, False),
+    (
+        Phase.DOT,
+        "550 You tried to send to recipient(s) that have been marked as inactive.",
+        DeliveryVerdict.BOUNCED,
+        False,
+    ),
+    (Phase.DOT, "552 5.3.4 Message size exceeds fixed limit", DeliveryVerdict.BOUNCED, False),
+    (Phase.DOT, "550 5.7.1 Message contains spam or virus", DeliveryVerdict.DEAD, False),
+    (Phase.DOT, "554 Transaction failed", DeliveryVerdict.DEAD, False),
 ]
 
 
@@ -93,12 +98,12 @@ def _reply(phase: Phase, said: str) -> Reply:
 )
 def test_a_refused_account_holds_and_ends_no_touch(pause: Pause, phase: Phase, said: str) -> None:
     outcome = of_reply(_reply(phase, said), deferrals=0, speaker=Speaker.RELAY)
-    assert (outcome.verdict, outcome.pause, outcome.suppress) == (Verdict.DEFER, pause, False)
+    assert (outcome.verdict, outcome.pause, outcome.suppress) == (DeliveryVerdict.DEFER, pause, False)
 
 
 @pytest.mark.parametrize(("phase", "said", "verdict", "suppresses"), NOT_THE_ACCOUNT)
 def test_what_is_not_about_the_account_ends_the_touch(
-    phase: Phase, said: str, verdict: Verdict, suppresses: bool
+    phase: Phase, said: str, verdict: DeliveryVerdict, suppresses: bool
 ) -> None:
     outcome = of_reply(_reply(phase, said), deferrals=0, speaker=Speaker.RELAY)
     assert (outcome.verdict, outcome.suppress) == (verdict, suppresses)

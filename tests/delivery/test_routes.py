@@ -16,7 +16,7 @@ from postroad.dns.resolver import Resolver
 from postroad.errors import ConfigError
 from postroad.settings import DnsSettings, RouteSettings, SenderSettings
 from postroad.smtp.breaker import FAILURES_IN_A_ROW, PAUSES_MS
-from postroad.smtp.endpoint import Origin
+from postroad.smtp.endpoint import LocalBinding
 from postroad.smtp.relays import RelayRoute
 from postroad.smtp.session import TransportError
 from tests.dns.nameserver import Nameserver
@@ -98,6 +98,6 @@ def test_a_senders_origin_is_what_it_says() -> None:
         "own": SenderSettings.model_validate(plain | {"address": "b@x.example", "source_address": "192.0.2.1"}),
     }
     assert origins_of(senders) == {
-        "a@x.example": Origin(sender="a@x.example"),
-        "b@x.example": Origin(sender="b@x.example", source_address="192.0.2.1"),
+        "a@x.example": LocalBinding(sender="a@x.example"),
+        "b@x.example": LocalBinding(sender="b@x.example", source_address="192.0.2.1"),
     }

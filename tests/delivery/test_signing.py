@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from postroad.delivery.signing import TOGETHER, Signing
+from postroad.delivery.signing import TOGETHER, SigningPool
 from postroad.mail.dkim import Algorithm, DkimKey, DkimSigner, generate_key, read_key
 from postroad.mail.message import CompiledMessage, Message, compile_message
 from tests.mail.conftest import SIGNER, sender
@@ -26,8 +26,8 @@ MANY = 3 * TOGETHER + 1
 
 
 @pytest.fixture
-async def signing() -> AsyncIterator[Signing]:
-    signing = Signing(processes=2)
+async def signing() -> AsyncIterator[SigningPool]:
+    signing = SigningPool(processes=2)
     yield signing
     await signing.aclose()
 
@@ -69,7 +69,7 @@ def merged(template: CompiledMessage, number: int) -> Message:
     return template.merge(number, f"r{number}@example.org", {"name": f"Reader {number}"}, NOW)
 
 
-async def test_each_gets_its_own(signing: Signing, template: CompiledMessage) -> None:
+async def test_each_gets_its_own(signing: SigningPool, template: CompiledMessage) -> None:
     messages = [merged(template, number) for number in range(MANY)]
     signed = await asyncio.gather(*(signing.signed(message) for message in messages))
     assert [message.content for message in signed] == [message.signed().content for message in messages]
@@ -77,7 +77,7 @@ async def test_each_gets_its_own(signing: Signing, template: CompiledMessage) ->
     assert not any(message.unsigned for message in signed)
 
 
-async def test_who_gave_up_is_no_trouble_for_the_others(signing: Signing, template: CompiledMessage) -> None:
+async def test_who_gave_up_is_no_trouble_for_the_others(signing: SigningPool, template: CompiledMessage) -> None:
     asked = [asyncio.create_task(signing.signed(merged(template, number))) for number in range(MANY)]
     await asyncio.sleep(0)
     for task in asked[::3]:
@@ -87,7 +87,7 @@ async def test_who_gave_up_is_no_trouble_for_the_others(signing: Signing, templa
     assert (await signing.signed(merged(template, 1))).content == merged(template, 1).signed().content
 
 
-async def test_messages_of_several_senders_and_with_several_signatures(signing: Signing) -> None:
+async def test_messages_of_several_senders_and_with_several_signatures(signing: SigningPool) -> None:
     """An answer says nothing of whose signature it is but by its place."""
     templates = [
         a_template(a_key(Algorithm.RSA), a_key(Algorithm.ED25519)),
@@ -101,7 +101,7 @@ async def test_messages_of_several_senders_and_with_several_signatures(signing: 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 async def test_a_process_that_dies_or_hangs_costs_no_signature(
-    signing: Signing, template: CompiledMessage, how: signal.Signals, monkeypatch: pytest.MonkeyPatch
+    signing: SigningPool, template: CompiledMessage, how: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("postroad.delivery.signing.ANSWERS_WITHIN_S", 1.0)
     await asyncio.gather(*(signing.signed(merged(template, number)) for number in range(MANY)))
@@ -116,7 +116,7 @@ async def test_a_process_that_dies_or_hangs_costs_no_signature(
     assert not set(signers()) & set(before)
 
 
-async def test_a_signal_to_all_leaves_it_to_us_when_it_ends(signing: Signing, template: CompiledMessage) -> None:
+async def test_a_signal_to_all_leaves_it_to_us_when_it_ends(signing: SigningPool, template: CompiledMessage) -> None:
     await signing.signed(merged(template, 1))
     [signer] = signers()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -152,7 +152,7 @@ async def test_it_ends_with_whoever_started_it_and_is_told_no_key_by_its_name() 
         await asyncio.sleep(0.02)
 
 
-async def test_behind_its_end_it_says_so(signing: Signing, template: CompiledMessage) -> None:
+async def test_behind_its_end_it_says_so(signing: SigningPool, template: CompiledMessage) -> None:
     await signing.signed(merged(template, 1))
     assert signers()
     await signing.aclose()

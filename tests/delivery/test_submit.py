@@ -17,7 +17,7 @@ from postroad.delivery.job import decode_job
 from postroad.delivery.provider_lookup import Providers
 from postroad.delivery.record import Recorder
 from postroad.delivery.shaping.file import Shaping, read_shaping
-from postroad.delivery.submit import LANE_OF_ITS_OWN, Submitted, submit_due
+from postroad.delivery.submit import LANE_OF_ITS_OWN, SubmitResult, submit_due
 from postroad.dns.providers import site_of
 from postroad.dns.resolver import Resolver
 from postroad.errors import StateError, UnavailableError
@@ -166,7 +166,7 @@ async def submit(
     limit: int = 1000,
     providers: Providers | None = None,
     shaping: Shaping | None = None,
-) -> Submitted:
+) -> SubmitResult:
     return await submit_due(
         engine,
         queue,

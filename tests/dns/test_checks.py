@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers, gene
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from postroad.clock import SystemClock
-from postroad.dns.finding import Code, Finding, Standard, Verdict, failures
+from postroad.dns.finding import Code, Finding, RecordVerdict, Standard, failures
 from postroad.dns.health import HealthReport, check_identity, difference
 from postroad.dns.identity import Identity
 from postroad.dns.resolver import Resolver
@@ -111,9 +111,9 @@ def only(report: HealthReport, code: Code) -> Finding:
 async def test_a_domain_that_is_well_in_everything(tmp_path: Path) -> None:
     async with https(tmp_path, "mta-sts.acme.dev", POLICY) as (site, trust):
         report = await check(trust=trust, https_port=site.port)
-    assert {finding.verdict for finding in report.findings} == {Verdict.PASS}, report.findings
+    assert {finding.verdict for finding in report.findings} == {RecordVerdict.PASS}, report.findings
     assert {finding.standard for finding in report.findings} == set(Standard) - {Standard.CANARY, Standard.BULK_SENDER}
-    assert report.verdict is Verdict.PASS
+    assert report.verdict is RecordVerdict.PASS
 
 
 SPF: list[tuple[str, Code]] = [
@@ -140,13 +140,13 @@ async def test_what_receivers_do_not_reach_in_spf_is_no_failure(text: str) -> No
         assert [finding.code for finding in failures(report.findings)] == ["spf.invalid"]
     else:
         assert failures(report.findings) == []
-        assert Verdict.FAIL in {finding.verdict for finding in costly}
+        assert RecordVerdict.FAIL in {finding.verdict for finding in costly}
 
 
 async def test_an_spf_record_that_fails_holds_a_sender_whose_addresses_are_unknown() -> None:
     text = "v=spf1 ip4:198.51.100.7 include:nowhere.test -all"
     report = await check({"acme.dev": {**GOOD["acme.dev"], "TXT": [txt(text)]}}, replace(IDENTITY, sender_ips=()))
-    assert only(report, Code.SPF_INVALID).verdict is Verdict.FAIL
+    assert only(report, Code.SPF_INVALID).verdict is RecordVerdict.FAIL
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ async def test_an_spf_record_that_fails_holds_a_sender_whose_addresses_are_unkno
 async def test_terms_after_all_are_a_warning(text: str) -> None:
     report = await check({"acme.dev": {**GOOD["acme.dev"], "TXT": [txt(text)]}})
     assert {word for word in codes(report) if word.startswith("spf.")} == {"spf.after-all"}
-    assert only(report, Code.SPF_AFTER_ALL).verdict is Verdict.WARN
+    assert only(report, Code.SPF_AFTER_ALL).verdict is RecordVerdict.WARN
 
 
 @pytest.mark.parametrize(("text", "code"), SPF, ids=[code.word for _, code in SPF])
@@ -242,7 +242,7 @@ async def test_dkim(text: str | None, code: Code) -> None:
     report = await check(changes)
     finding = only(report, code)
     assert finding.subject == "a._domainkey.acme.dev"
-    if finding.verdict is Verdict.FAIL:
+    if finding.verdict is RecordVerdict.FAIL:
         assert f"p={RSA[:50]}" in finding.publish
 
 
@@ -260,7 +260,7 @@ async def test_short_keys(key: str, code: Code) -> None:
 async def test_faults_of_a_key_that_verifiers_pass_over_warn(selector: str, text: str) -> None:
     report = await check({f"{selector}._domainkey.acme.dev": {"TXT": [txt(text)]}})
     assert {f.code: f.verdict for f in report.findings if f.subject.startswith(f"{selector}.")} == {
-        "dkim.faults": Verdict.WARN
+        "dkim.faults": RecordVerdict.WARN
     }
 
 
@@ -268,7 +268,7 @@ async def test_a_key_record_of_another_version_is_discarded() -> None:
     records = [txt(f"v=DKIM2; p={OTHER_RSA}"), txt(f"v=DKIM1; p={RSA}")]
     assert "dkim.ok" in codes(await check({"a._domainkey.acme.dev": {"TXT": records}}))
     alone = await check({"a._domainkey.acme.dev": {"TXT": records[:1]}})
-    assert only(alone, Code.DKIM_INVALID).verdict is Verdict.FAIL
+    assert only(alone, Code.DKIM_INVALID).verdict is RecordVerdict.FAIL
 
 
 async def test_rsa_alone_is_worth_a_word() -> None:
@@ -283,7 +283,7 @@ async def test_two_keys_at_one_selector() -> None:
 async def test_what_was_not_named_is_said_and_nothing_is_held_against_the_domain() -> None:
     report = await check(identity=Identity(domain="acme.dev"))
     assert {"dkim.unasked", "ptr.unasked"} <= codes(report)
-    assert report.verdict is Verdict.INFO
+    assert report.verdict is RecordVerdict.INFO
 
 
 DMARC: list[tuple[list[str], Code]] = [
@@ -368,9 +368,9 @@ async def test_a_place_of_reports_that_agrees_is_well() -> None:
 async def test_a_return_path_elsewhere_is_not_aligned_and_without_dkim_nothing_is() -> None:
     elsewhere = replace(IDENTITY, bounce_domain="bounces.other.dev")
     other = {"bounces.other.dev": {"TXT": ['"v=spf1 ip4:198.51.100.7 -all"'], "A": ["198.51.100.9"]}}
-    assert only(await check(other, elsewhere), Code.DMARC_SPF_UNALIGNED).verdict is Verdict.WARN
+    assert only(await check(other, elsewhere), Code.DMARC_SPF_UNALIGNED).verdict is RecordVerdict.WARN
     unsigned = {**other, "a._domainkey.acme.dev": None, "b._domainkey.acme.dev": None}
-    assert only(await check(unsigned, elsewhere), Code.DMARC_UNALIGNED).verdict is Verdict.FAIL
+    assert only(await check(unsigned, elsewhere), Code.DMARC_UNALIGNED).verdict is RecordVerdict.FAIL
     below = {"bounces.acme.dev": other["bounces.other.dev"]}
     assert "dmarc.ok" in codes(await check(below, replace(IDENTITY, bounce_domain="bounces.acme.dev")))
 
@@ -391,7 +391,7 @@ async def test_a_mail_host_that_is_an_alias_is_a_warning(mx: list[str]) -> None:
         "alias.acme.dev": {"CNAME": ["mx.acme.dev."]},
     }
     finding = only(await check(changes), Code.MX_CNAME)
-    assert (finding.verdict, finding.subject) == (Verdict.WARN, "alias.acme.dev")
+    assert (finding.verdict, finding.subject) == (RecordVerdict.WARN, "alias.acme.dev")
     assert "mx.acme.dev" in finding.seen
 
 
@@ -404,7 +404,7 @@ async def test_a_domain_that_does_not_exist_fails_and_is_no_silence() -> None:
     report = await check(identity=Identity(domain="acmee.dev"))
     assert {"mx.no-domain", "spf.missing", "dmarc.missing"} <= codes(report)
     assert not report.unanswered
-    assert report.verdict is Verdict.FAIL
+    assert report.verdict is RecordVerdict.FAIL
 
 
 PTR: list[tuple[dict[str, Any], Code]] = [
@@ -448,7 +448,7 @@ async def test_blocklists(blocklist: str, answers: list[str], code: Code) -> Non
 
 async def test_a_list_that_refuses_is_no_verdict_and_no_reason_to_ask_again() -> None:
     report = await check({"acme.dev.dbl.test": {"A": ["127.255.255.252"]}})
-    assert report.verdict is Verdict.UNKNOWN
+    assert report.verdict is RecordVerdict.UNKNOWN
     assert not report.unanswered
     assert failures(report.findings) == []
 
@@ -502,8 +502,8 @@ async def test_tls_and_logo(changes: dict[str, Any], code: Code) -> None:
 @pytest.mark.parametrize("tlsa", ["3 1 1 " + "ab" * 32, "1 0 1 " + "ab" * 32, "3 1 3 " + "ab" * 32])
 async def test_tlsa_records_that_dnssec_does_not_vouch_for_do_not_count(signed: tuple[str, ...], tlsa: str) -> None:
     report = await check({"_25._tcp.mx.acme.dev": {"TLSA": [tlsa]}}, signed=signed)
-    assert only(report, Code.DANE_UNSIGNED).verdict is Verdict.INFO
-    assert Verdict.FAIL not in {finding.verdict for finding in report.findings}
+    assert only(report, Code.DANE_UNSIGNED).verdict is RecordVerdict.INFO
+    assert RecordVerdict.FAIL not in {finding.verdict for finding in report.findings}
 
 
 @pytest.mark.parametrize("signed", [(), SIGNED[:1]])
@@ -534,7 +534,7 @@ async def test_no_answer_is_never_a_failure(name: str, code: Code, trouble: Trou
     report = await check(troubles={name: trouble})
     assert code.word in codes(report)
     assert report.unanswered
-    assert report.verdict is Verdict.UNKNOWN, [f for f in report.findings if f.verdict is not Verdict.PASS]
+    assert report.verdict is RecordVerdict.UNKNOWN, [f for f in report.findings if f.verdict is not RecordVerdict.PASS]
 
 
 async def test_what_is_new_and_what_is_gone_and_silence_is_neither() -> None:
@@ -554,6 +554,6 @@ def test_every_kind_of_finding_is_tested_here() -> None:
     untested = [
         code
         for code in Code
-        if code.verdict is not Verdict.PASS and f"Code.{code.name}" not in text and code.word not in text
+        if code.verdict is not RecordVerdict.PASS and f"Code.{code.name}" not in text and code.word not in text
     ]
     assert untested == [], [code.word for code in untested]

@@ -102,12 +102,12 @@ def test_every_documented_setting_exists() -> None:
 
 
 def test_every_field_and_every_rule_of_the_shaping_is_documented() -> None:
-    from postroad.delivery.shaping.file import Pace, read_shaping
-    from postroad.delivery.shaping.limits import Limits
-    from postroad.delivery.shaping.rules import Rule
+    from postroad.delivery.shaping.file import AdaptiveRate, read_shaping
+    from postroad.delivery.shaping.limits import ReceiverLimits
+    from postroad.delivery.shaping.rules import ShapingRule
 
     text = (DOCS / "reference/shaping.md").read_text(encoding="utf-8")
-    for model in (Limits, Rule, Pace):
+    for model in (ReceiverLimits, ShapingRule, AdaptiveRate):
         for name, field in model.model_fields.items():
             assert f"`{field.alias or name}`" in text
     for name in read_shaping(None).rule:

@@ -7,11 +7,11 @@ import signal
 import pytest
 from redis.asyncio import Redis
 
-from postroad.sandbox import Fault, Phase, Rule, Sandbox
+from postroad.sandbox import Fault, RulePhase, Sandbox, SandboxRule
 from postroad.store.ledger import TouchState
 from tests.end_to_end.site import Site
 
-SLOW = (Rule(phase=Phase.DOT, fault=Fault(delay_ms=30)),)
+SLOW = (SandboxRule(phase=RulePhase.DOT, fault=Fault(delay_ms=30)),)
 RECIPIENTS = 400
 
 pytestmark = pytest.mark.timeout(120)
@@ -110,7 +110,7 @@ async def test_smtp_server_down_for_a_while_delays_and_kills_nothing(site: Site)
 
 
 async def test_sigterm_finishes_what_is_on_the_wire_and_gives_back_the_rest(site: Site) -> None:
-    site.sandbox.use((Rule(phase=Phase.DOT, fault=Fault(delay_ms=300)),))
+    site.sandbox.use((SandboxRule(phase=RulePhase.DOT, fault=Fault(delay_ms=300)),))
     await site.launch(200)
     site.start("recorder")
     worker = site.start("worker")
@@ -126,7 +126,7 @@ async def test_sigterm_finishes_what_is_on_the_wire_and_gives_back_the_rest(site
 
 
 async def test_second_signal_ends_the_worker_at_once(site: Site) -> None:
-    site.sandbox.use((Rule(phase=Phase.DOT, fault=Fault(delay_ms=20_000)),))
+    site.sandbox.use((SandboxRule(phase=RulePhase.DOT, fault=Fault(delay_ms=20_000)),))
     await site.launch(20)
     worker = site.start("worker")
     # It waits for the answer to a message, which it may not leave: without one, the first signal would end it.

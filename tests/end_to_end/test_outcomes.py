@@ -14,7 +14,7 @@ from postroad.campaign.status import finish_if_done
 from postroad.delivery.job import SEND_QUEUE
 from postroad.queue import FOREVER_MS
 from postroad.queue.redis.client import connect
-from postroad.sandbox import Ending, Fault, Phase, Rule
+from postroad.sandbox import ConnectionEnding, Fault, RulePhase, SandboxRule
 from postroad.store.campaign import CampaignState
 from postroad.store.engine import read
 from postroad.store.ledger import TouchState
@@ -95,7 +95,7 @@ async def test_broken_authentication_pauses_the_sender_and_suppresses_nobody(sit
         return await dead_letters(site) == 1 and site.states() == {"strict+550-5.7.515@outlook.com": "dead"}
 
     await site.until(dead_again)
-    assert site.sandbox.counters.refused[Phase.RCPT] == 2
+    assert site.sandbox.counters.refused[RulePhase.RCPT] == 2
 
 
 async def dead_letters(site: Site) -> int:
@@ -123,7 +123,7 @@ async def test_dead_touches_are_replayed_after_the_queue_was_lost(either_site: S
     if site.variables:
         site.run("db", "upgrade")
     refused = Fault(reply="550 5.7.1 Message refused by policy")
-    site.sandbox.use([Rule(phase=Phase.DOT, fault=refused, recipient="refused*")])
+    site.sandbox.use([SandboxRule(phase=RulePhase.DOT, fault=refused, recipient="refused*")])
     addresses = [f"refused{n}@mailbox.example" for n in range(3)]
     states = await deliver(site, "gone+550-5.1.1@mailbox.example", "ok@mailbox.example", *addresses)
     assert states == {
@@ -163,7 +163,7 @@ async def test_dead_touches_are_replayed_after_the_queue_was_lost(either_site: S
 
 
 async def test_dead_letters_of_queue_and_ledger_are_counted_once(site: Site) -> None:
-    site.sandbox.use([Rule(phase=Phase.DOT, fault=Fault(reply="550 5.7.1 Message refused by policy"))])
+    site.sandbox.use([SandboxRule(phase=RulePhase.DOT, fault=Fault(reply="550 5.7.1 Message refused by policy"))])
     await deliver(site, "a@mailbox.example", "b@mailbox.example")
     await site.until(lambda: set(site.states().values()) == {"dead"})
     async with site.parts() as parts:
@@ -220,7 +220,7 @@ async def test_cancelled_campaign_ends_all_that_waits(site: Site) -> None:
 
 
 async def test_connection_lost_before_the_dot_is_tried_again_and_delivered(site: Site) -> None:
-    site.sandbox.use([Rule(phase=Phase.DATA, fault=Fault(ending=Ending.DROP), first_attempts=1)])
+    site.sandbox.use([SandboxRule(phase=RulePhase.DATA, fault=Fault(ending=ConnectionEnding.DROP), first_attempts=1)])
     await site.launch(["once@mailbox.example"])
     site.start("recorder")
     site.start("worker")

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from postroad.sandbox import Fault, Phase, Rule
+from postroad.sandbox import Fault, RulePhase, SandboxRule
 from postroad.store.ledger import TouchState
 from tests.end_to_end.site import Site
 from tests.end_to_end.test_failures import RECIPIENTS, SLOW, assert_all_accounted_for
@@ -44,7 +44,7 @@ async def test_database_away_for_a_while_stops_sending_and_loses_nothing(
 ) -> None:
     site = postgresql_site
     site.run("db", "upgrade")
-    site.sandbox.use((Rule(phase=Phase.DOT, fault=Fault(delay_ms=50)),))
+    site.sandbox.use((SandboxRule(phase=RulePhase.DOT, fault=Fault(delay_ms=50)),))
     await site.launch(RECIPIENTS)
     site.start("recorder")
     await site.until(lambda: "records email:send" in site.log("recorder"))  # Without a database it does not begin.

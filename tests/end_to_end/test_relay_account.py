@@ -5,32 +5,34 @@ from __future__ import annotations
 import pytest
 
 from postroad.delivery.job import SEND_QUEUE
-from postroad.sandbox import Fault, Phase, Rule
+from postroad.sandbox import Fault, RulePhase, SandboxRule
 from postroad.store.ledger import TouchState
 from tests.end_to_end.site import Site
 
 pytestmark = pytest.mark.timeout(120)
 
-FULL = Rule(phase=Phase.RCPT, fault=Fault(reply="552 5.1.1 Boite pleine. Recipient overquota. OFR_417 [417]"))
-NOT_VERIFIED = Rule(
-    phase=Phase.DOT,
+FULL = SandboxRule(
+    phase=RulePhase.RCPT, fault=Fault(reply="552 5.1.1 Boite pleine. Recipient overquota. OFR_417 [417]")
+)
+NOT_VERIFIED = SandboxRule(
+    phase=RulePhase.DOT,
     fault=Fault(
         reply="554 Message rejected: Email address is not verified. The following identities failed the check in "
         "region EU-WEST-1: ada@sender.example"
     ),
 )
-QUOTA = Rule(
-    phase=Phase.DOT,
+QUOTA = SandboxRule(
+    phase=RulePhase.DOT,
     fault=Fault(
         reply="554 5.2.0 STOREDRV.Submission.Exception:SubmissionQuotaExceededException; The message can't be "
         "submitted because the sender's submission quota was exceeded."
     ),
 )
-NO_SUCH_USER = Rule(phase=Phase.RCPT, local_part="q0", fault=Fault(reply="550 5.7.1 No such user!"))
+NO_SUCH_USER = SandboxRule(phase=RulePhase.RCPT, local_part="q0", fault=Fault(reply="550 5.7.1 No such user!"))
 ADDRESSES = [f"q{number}@mailbox.example" for number in range(6)]
 
 
-async def _start(site: Site, rule: Rule) -> None:
+async def _start(site: Site, rule: SandboxRule) -> None:
     site.sandbox.use([rule])
     await site.launch(ADDRESSES)
     site.start("recorder")
@@ -58,7 +60,9 @@ async def test_a_full_mailbox_suppresses_nobody(site: Site) -> None:
 @pytest.mark.parametrize(
     ("rule", "gate"), [(NOT_VERIFIED, "sender:ada@sender.example"), (QUOTA, "route:sandbox")], ids=["sender", "route"]
 )
-async def test_a_refused_account_is_held_and_its_touches_are_sent_later(site: Site, rule: Rule, gate: str) -> None:
+async def test_a_refused_account_is_held_and_its_touches_are_sent_later(
+    site: Site, rule: SandboxRule, gate: str
+) -> None:
     await _start(site, rule)
     await site.until(lambda: f"gate {gate} is paused" in site.log("worker"))
     await site.until(lambda: "deferred" in site.states().values())
@@ -89,6 +93,6 @@ async def test_one_missing_address_is_suppressed_and_the_sender_sends_on(site: S
 async def test_the_same_words_to_all_suppress_only_if_they_mean_the_mailbox(
     site: Site, said: str, suppressed: bool
 ) -> None:
-    await _start(site, Rule(phase=Phase.RCPT, fault=Fault(reply=said)))
+    await _start(site, SandboxRule(phase=RulePhase.RCPT, fault=Fault(reply=said)))
     await site.until(lambda: set(site.states().values()) == {"bounced"})
     await site.until(lambda: _suppressed(site) == (set(ADDRESSES) if suppressed else set()))

@@ -16,7 +16,7 @@ import pytest_asyncio
 
 from postroad.delivery.job import SEND_QUEUE
 from postroad.embedded import ensure_redis
-from postroad.local.house import House, open_house
+from postroad.local.house import LocalStack, open_house
 from postroad.local.prefect import PrefectApi
 from postroad.queue import Queue
 from postroad.sandbox import accepted
@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.prefect, pytest.mark.timeout(600), pytest.mark.asyncio
 class Running:
     """What `postroad up` starts, without the one who stops all of it when one process dies."""
 
-    def __init__(self, house: House, prefect: PrefectApi, campaigns: Path) -> None:
+    def __init__(self, house: LocalStack, prefect: PrefectApi, campaigns: Path) -> None:
         self.house = house
         self.prefect = prefect
         self.campaigns = campaigns

@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from postroad.errors import DataError
-from postroad.mail.body import File, Fixed, Merged, Values, message_entity, quoted_printable
+from postroad.mail.body import File, StaticChunk, TemplateChunk, Values, message_entity, quoted_printable
 from postroad.mail.dkim import relaxed_lines
 from postroad.mail.message import CompiledMessage, compile_message
 from postroad.mail.template import compile_template
@@ -56,9 +56,10 @@ def test_a_body_encoded_ahead_is_the_whole_rendering_encoded(
     other = compile_template("", name="t")
     entity = message_entity(template, None, []) if not html else message_entity(other, template, [])
     values = Values(fields)
-    wire = b"".join(piece.wire if isinstance(piece, Fixed) else piece.encode(values) for piece in entity.body)
+    wire = b"".join(piece.wire if isinstance(piece, StaticChunk) else piece.encode(values) for piece in entity.body)
     canonical = b"".join(
-        piece.canonical if isinstance(piece, Fixed) else relaxed_lines(piece.encode(values)) for piece in entity.body
+        piece.canonical if isinstance(piece, StaticChunk) else relaxed_lines(piece.encode(values))
+        for piece in entity.body
     )
     assert canonical == relaxed_lines(wire)
     if html:
@@ -75,8 +76,8 @@ def test_a_template_of_slots_alone_needs_no_jinja_when_it_is_merged(source: str)
 def test_lines_without_a_field_are_one_piece() -> None:
     text = compile_template("one\ntwo é\n{{ a }} three\nfour\nfive\n", name="t")
     body = message_entity(text, None, []).body
-    assert [type(piece) for piece in body] == [Fixed, Merged, Fixed]
-    assert body[0] == Fixed(wire=b"one\r\ntwo =C3=A9\r\n", canonical=b"one\r\ntwo =C3=A9\r\n")
+    assert [type(piece) for piece in body] == [StaticChunk, TemplateChunk, StaticChunk]
+    assert body[0] == StaticChunk(wire=b"one\r\ntwo =C3=A9\r\n", canonical=b"one\r\ntwo =C3=A9\r\n")
 
 
 @pytest.mark.parametrize("part", ["text", "html"])
@@ -174,7 +175,7 @@ def test_files_arrive_as_they_were_whatever_the_message_says(value: str, octets:
 
 def test_a_file_is_encoded_once_and_not_for_every_message() -> None:
     message = with_files(PDF)
-    fixed = [piece for piece in message.entity.body if isinstance(piece, Fixed)]
+    fixed = [piece for piece in message.entity.body if isinstance(piece, StaticChunk)]
     assert base64.b64encode(PDF.octets)[:40] in fixed[-1].wire
 
 

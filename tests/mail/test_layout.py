@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from postroad.mail.body import message_entity
 from postroad.mail.dkim import relaxed_lines
-from postroad.mail.layout import Layout, layout_of
+from postroad.mail.layout import PrecompiledBody, layout_of
 from postroad.mail.template import MessageTemplate, compile_template
 
 SLOTS = st.sampled_from(["{{ a }}", "{{ b }}", "{{ a|default('nobody') }}", "{{ unsubscribe_url }}"])
@@ -28,7 +28,7 @@ VALUES = st.one_of(
 )
 
 
-def body_of(source: str, *, html: bool) -> tuple[MessageTemplate, Layout | None]:
+def body_of(source: str, *, html: bool) -> tuple[MessageTemplate, PrecompiledBody | None]:
     template = compile_template(source, name="t", html=html)
     plain = compile_template("", name="t")
     entity = message_entity(plain, template, []) if html else message_entity(template, None, [])

@@ -11,7 +11,7 @@ import pytest
 
 from postroad.errors import UnavailableError
 from postroad.local import house
-from postroad.local.house import House, Report, open_house
+from postroad.local.house import LocalStack, Report, open_house
 from postroad.local.prefect import PrefectApi, PrefectServer
 from postroad.local.prefect_access import PrefectAccess
 from postroad.settings import CONFIG_VARIABLE, Settings
@@ -38,13 +38,13 @@ class Contest:
         self.starts: list[list[tuple[str, int]]] = []
         self.sockets: list[socket.socket] = []
 
-    async def start(self, running: House, report: Report) -> None:
+    async def start(self, running: LocalStack, report: Report) -> None:
         self.starts.append(running.ports)
         if len(self.starts) <= self.lost:
             self.sockets.append(socket.create_server(running.ports[len(self.starts) % len(running.ports)]))
             raise UnavailableError("a child ended before it was ready")
 
-    async def start_nothing(self, running: House, report: Report) -> None:
+    async def start_nothing(self, running: LocalStack, report: Report) -> None:
         pass
 
 
@@ -76,7 +76,7 @@ async def test_ports_that_are_always_taken_are_an_error(settings: Settings, cont
 
 
 async def test_another_failure_is_not_tried_again(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def fail(running: House, report: Report) -> None:
+    async def fail(running: LocalStack, report: Report) -> None:
         raise UnavailableError("the disk is full")
 
     monkeypatch.setattr(house, "_start_prefect", fail)

@@ -16,7 +16,7 @@ from postroad.embedded import stop_redis
 from postroad.parts import open_parts
 from postroad.queue import Dead, Job
 from postroad.settings import Settings
-from postroad.store.cohort import CohortPause, Evidence, add_pause
+from postroad.store.cohort import CohortEvidence, CohortPause, add_pause
 from postroad.store.engine import write
 from tests.bounce import mails
 from tests.prefect.waiting import until
@@ -154,7 +154,7 @@ async def test_a_paused_list_is_told_of_once(http: httpx.AsyncClient, config: Pa
                 step_id=step,
                 source="fair.csv",
                 provider="google",
-                evidence=Evidence.HARD_BOUNCES,
+                evidence=CohortEvidence.HARD_BOUNCES,
                 reason="10 hard bounces of 50",
                 at=NOW,
             )

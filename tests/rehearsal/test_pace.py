@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from postroad.rehearsal.pace import BUSY_MOST, Look, Pace, Run
+from postroad.rehearsal.pace import BUSY_MOST, ClockRun, SpeedController, SpeedSample
 
-IDLE = Look(now_ms=0, scheduled=0, in_flight=0, ready_lanes=0, unrecorded=0, next_ms=None)
+IDLE = SpeedSample(now_ms=0, scheduled=0, in_flight=0, ready_lanes=0, unrecorded=0, next_ms=None)
 SLOTS = 20
 
 
@@ -15,11 +15,11 @@ class Watcher:
     """Looks again and again, each time a while later."""
 
     def __init__(self, most: float = 10_000) -> None:
-        self.pace = Pace(most, SLOTS, 0)
+        self.pace = SpeedController(most, SLOTS, 0)
         self.now_ms = 0
 
-    def see(self, times: int = 1, *, every_ms: int = 10, **seen: int) -> Run:
-        run = Run(0, 0)
+    def see(self, times: int = 1, *, every_ms: int = 10, **seen: int) -> ClockRun:
+        run = ClockRun(0, 0)
         for _ in range(times):
             self.now_ms += every_ms
             run = self.pace.next(replace(IDLE, now_ms=self.now_ms, **seen))
@@ -27,11 +27,11 @@ class Watcher:
 
 
 def test_with_nothing_to_do_it_runs_as_fast_as_it_was_asked_to() -> None:
-    assert Watcher().see() == Run(10_000, math.inf)
+    assert Watcher().see() == ClockRun(10_000, math.inf)
 
 
 def test_it_runs_no_further_than_to_what_is_due_next() -> None:
-    assert Watcher().see(scheduled=3, next_ms=86_400_000) == Run(10_000, 86_400_000)
+    assert Watcher().see(scheduled=3, next_ms=86_400_000) == ClockRun(10_000, 86_400_000)
 
 
 def test_until_the_worker_has_asked_for_what_is_due_it_does_not_run_on() -> None:
@@ -45,7 +45,7 @@ def test_until_the_worker_has_asked_for_what_is_due_it_does_not_run_on() -> None
 
 def test_while_messages_are_on_their_way_it_finds_the_speed_that_the_machine_delivers_at() -> None:
     watcher = Watcher()
-    assert watcher.see(200, in_flight=3, ready_lanes=1) == Run(BUSY_MOST, math.inf)
+    assert watcher.see(200, in_flight=3, ready_lanes=1) == ClockRun(BUSY_MOST, math.inf)
     slower = watcher.see(3, in_flight=SLOTS, ready_lanes=1).speed
     assert slower == BUSY_MOST / 8
     assert watcher.see(50, in_flight=SLOTS, ready_lanes=1).speed == 1.0

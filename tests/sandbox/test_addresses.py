@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from postroad.sandbox import Ending, Fault, Phase, addresses, provider_replies
+from postroad.sandbox import ConnectionEnding, Fault, RulePhase, addresses, provider_replies
 from postroad.sandbox.addresses import rule_of_tag, tag_of
 from tests.sandbox.conftest import Bench
 
@@ -28,24 +28,24 @@ def test_the_tag_stands_behind_the_last_plus(address: str, tag: str) -> None:
 @pytest.mark.parametrize(
     ("tag", "phase", "fault"),
     [
-        ("550-5.1.1", Phase.RCPT, Fault(reply="550 5.1.1")),
-        ("451", Phase.RCPT, Fault(reply="451")),
-        ("552-5.2.2-at-dot", Phase.DOT, Fault(reply="552 5.2.2")),
-        ("421-at-data", Phase.DATA, Fault(reply="421")),
-        ("bounce", Phase.RCPT, Fault(reply="gmail-no-such-user")),
-        ("gmail-unauthenticated", Phase.DOT, Fault(reply="gmail-unauthenticated")),
-        ("yahoo-deferred", Phase.RCPT, Fault(reply="yahoo-deferred")),
-        ("gmail-unauthenticated-at-rcpt", Phase.RCPT, Fault(reply="gmail-unauthenticated")),
-        ("slow-2000ms", Phase.DOT, Fault(delay_ms=2000)),
-        ("slow-5ms-at-rcpt", Phase.RCPT, Fault(delay_ms=5)),
-        ("trickle-50ms", Phase.DOT, Fault(byte_delay_ms=50)),
-        ("hang-at-data", Phase.DATA, Fault(ending=Ending.HANG)),
-        ("drop", Phase.RCPT, Fault(ending=Ending.DROP)),
-        ("drop-after-dot", Phase.DOT, Fault(ending=Ending.DROP)),
-        ("drop-after-dot-kept", Phase.DOT, Fault(ending=Ending.DROP, keep=True)),
+        ("550-5.1.1", RulePhase.RCPT, Fault(reply="550 5.1.1")),
+        ("451", RulePhase.RCPT, Fault(reply="451")),
+        ("552-5.2.2-at-dot", RulePhase.DOT, Fault(reply="552 5.2.2")),
+        ("421-at-data", RulePhase.DATA, Fault(reply="421")),
+        ("bounce", RulePhase.RCPT, Fault(reply="gmail-no-such-user")),
+        ("gmail-unauthenticated", RulePhase.DOT, Fault(reply="gmail-unauthenticated")),
+        ("yahoo-deferred", RulePhase.RCPT, Fault(reply="yahoo-deferred")),
+        ("gmail-unauthenticated-at-rcpt", RulePhase.RCPT, Fault(reply="gmail-unauthenticated")),
+        ("slow-2000ms", RulePhase.DOT, Fault(delay_ms=2000)),
+        ("slow-5ms-at-rcpt", RulePhase.RCPT, Fault(delay_ms=5)),
+        ("trickle-50ms", RulePhase.DOT, Fault(byte_delay_ms=50)),
+        ("hang-at-data", RulePhase.DATA, Fault(ending=ConnectionEnding.HANG)),
+        ("drop", RulePhase.RCPT, Fault(ending=ConnectionEnding.DROP)),
+        ("drop-after-dot", RulePhase.DOT, Fault(ending=ConnectionEnding.DROP)),
+        ("drop-after-dot-kept", RulePhase.DOT, Fault(ending=ConnectionEnding.DROP, keep=True)),
     ],
 )
-def test_a_tag_asks_for_a_fault(tag: str, phase: Phase, fault: Fault) -> None:
+def test_a_tag_asks_for_a_fault(tag: str, phase: RulePhase, fault: Fault) -> None:
     rule = rule_of_tag(tag)
     assert rule is not None
     assert (rule.phase, rule.fault) == (phase, fault)

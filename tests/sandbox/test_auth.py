@@ -9,7 +9,7 @@ import smtplib
 import aiosmtplib
 import pytest
 
-from postroad.sandbox import Fault, Mechanism, Phase, Rule, Sandbox
+from postroad.sandbox import AuthMechanism, Fault, RulePhase, Sandbox, SandboxRule
 from tests.sandbox.conftest import Bench
 
 CREDENTIALS = {"ann": "sécret"}
@@ -20,7 +20,7 @@ def encoded(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
 
 
-def login(sandbox: Sandbox, mechanism: Mechanism, password: str) -> None:
+def login(sandbox: Sandbox, mechanism: AuthMechanism, password: str) -> None:
     with smtplib.SMTP(sandbox.host, sandbox.port) as client:
         client.user, client.password = "ann", password
         client.ehlo("client.test")
@@ -28,8 +28,8 @@ def login(sandbox: Sandbox, mechanism: Mechanism, password: str) -> None:
         client.auth(mechanism.value, answer)
 
 
-@pytest.mark.parametrize("mechanism", list(Mechanism))
-async def test_smtplib_logs_in_by_each_mechanism(bench: Bench, mechanism: Mechanism) -> None:
+@pytest.mark.parametrize("mechanism", list(AuthMechanism))
+async def test_smtplib_logs_in_by_each_mechanism(bench: Bench, mechanism: AuthMechanism) -> None:
     sandbox = await bench.sandbox(credentials=ASCII)
     await asyncio.to_thread(login, sandbox, mechanism, "secret")
     assert sandbox.counters.authenticated == 1
@@ -37,11 +37,11 @@ async def test_smtplib_logs_in_by_each_mechanism(bench: Bench, mechanism: Mechan
         await asyncio.to_thread(login, sandbox, mechanism, "wrong")
     assert caught.value.smtp_code == 535
     assert sandbox.counters.authenticated == 1
-    assert sandbox.counters.refused[Phase.AUTH] == 1
+    assert sandbox.counters.refused[RulePhase.AUTH] == 1
 
 
-@pytest.mark.parametrize("mechanism", list(Mechanism))
-async def test_aiosmtplib_logs_in_by_each_mechanism(bench: Bench, mechanism: Mechanism) -> None:
+@pytest.mark.parametrize("mechanism", list(AuthMechanism))
+async def test_aiosmtplib_logs_in_by_each_mechanism(bench: Bench, mechanism: AuthMechanism) -> None:
     sandbox = await bench.sandbox(credentials=ASCII, auth_mechanisms=(mechanism,), require_auth=True)
     await aiosmtplib.send(
         "Subject: hi\r\n\r\nhello\r\n",
@@ -111,7 +111,7 @@ async def test_challenges_follow_the_seed(bench: Bench) -> None:
 
 
 async def test_auth_may_fail_for_a_while_by_rule(bench: Bench) -> None:
-    rule = Rule(phase=Phase.AUTH, fault=Fault(reply="454 4.7.0 Temporary authentication failure"))
+    rule = SandboxRule(phase=RulePhase.AUTH, fault=Fault(reply="454 4.7.0 Temporary authentication failure"))
     sandbox = await bench.sandbox(credentials=CREDENTIALS, rules=(rule,))
     wire = await bench.hello(sandbox)
     command = "AUTH PLAIN " + encoded("\0ann\0sécret")

@@ -7,15 +7,15 @@ import pytest
 
 from postroad.errors import ConfigError
 from postroad.sandbox import (
-    Ending,
+    AuthMechanism,
+    ConnectionEnding,
     Fault,
     Keep,
-    Mechanism,
-    Phase,
-    Rate,
-    Rule,
+    RulePhase,
+    RuleRate,
+    RuleScope,
     SandboxConfig,
-    Scope,
+    SandboxRule,
     load_config,
 )
 
@@ -51,15 +51,15 @@ def test_a_file_says_everything_and_paths_are_relative_to_it(tmp_path: Path) -> 
         certificate=str(tmp_path / "tls/chain.pem"),
         private_key="/etc/key.pem",
         credentials={"ann": "secret"},
-        auth_mechanisms=(Mechanism.CRAM_MD5,),
+        auth_mechanisms=(AuthMechanism.CRAM_MD5,),
         rules=(
-            Rule(
-                phase=Phase.RCPT,
+            SandboxRule(
+                phase=RulePhase.RCPT,
                 domain="gmail.test",
-                over=Rate(count=20, per_ms=1000, scope=Scope.IP),
+                over=RuleRate(count=20, per_ms=1000, scope=RuleScope.IP),
                 fault=Fault(reply="gmail-unusual-rate"),
             ),
-            Rule(phase=Phase.DOT, every=100, fault=Fault(ending=Ending.DROP, keep=True)),
+            SandboxRule(phase=RulePhase.DOT, every=100, fault=Fault(ending=ConnectionEnding.DROP, keep=True)),
         ),
     )
 

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import pytest
 
-from postroad.sandbox import Ending, Fault, Phase, Rule, Sandbox
+from postroad.sandbox import ConnectionEnding, Fault, RulePhase, Sandbox, SandboxRule
 from tests.sandbox.conftest import Bench
 from tests.sandbox.wire import HandClock, Wire, eventually
 
-ON_THE_WAY = [Phase.CONNECT, Phase.EHLO, Phase.MAIL, Phase.RCPT, Phase.DATA, Phase.DOT, Phase.QUIT]
+ON_THE_WAY = [
+    RulePhase.CONNECT,
+    RulePhase.EHLO,
+    RulePhase.MAIL,
+    RulePhase.RCPT,
+    RulePhase.DATA,
+    RulePhase.DOT,
+    RulePhase.QUIT,
+]
 
 
-async def up_to(wire: Wire, phase: Phase) -> None:
+async def up_to(wire: Wire, phase: RulePhase) -> None:
     """Do what goes before a phase, then its command, without waiting for the reply to it."""
     before = {
-        Phase.EHLO: b"EHLO client.test\r\n",
-        Phase.MAIL: b"MAIL FROM:<ann@from.test>\r\n",
-        Phase.RCPT: b"RCPT TO:<bob@to.test>\r\n",
-        Phase.DATA: b"DATA\r\n",
-        Phase.DOT: b"Subject: hi\r\n\r\nhello\r\n.\r\n",
-        Phase.QUIT: b"QUIT\r\n",
+        RulePhase.EHLO: b"EHLO client.test\r\n",
+        RulePhase.MAIL: b"MAIL FROM:<ann@from.test>\r\n",
+        RulePhase.RCPT: b"RCPT TO:<bob@to.test>\r\n",
+        RulePhase.DATA: b"DATA\r\n",
+        RulePhase.DOT: b"Subject: hi\r\n\r\nhello\r\n.\r\n",
+        RulePhase.QUIT: b"QUIT\r\n",
     }
     for step, command in before.items():
         if ON_THE_WAY.index(step) > ON_THE_WAY.index(phase):
@@ -28,25 +36,25 @@ async def up_to(wire: Wire, phase: Phase) -> None:
         wire.send(command)
 
 
-async def faulty(bench: Bench, phase: Phase, fault: Fault, clock: HandClock | None = None) -> Sandbox:
-    return await bench.sandbox(clock=clock, rules=(Rule(phase=phase, fault=fault),))
+async def faulty(bench: Bench, phase: RulePhase, fault: Fault, clock: HandClock | None = None) -> Sandbox:
+    return await bench.sandbox(clock=clock, rules=(SandboxRule(phase=phase, fault=fault),))
 
 
 @pytest.mark.parametrize("phase", ON_THE_WAY)
-async def test_a_421_is_said_and_the_connection_closed(bench: Bench, phase: Phase) -> None:
+async def test_a_421_is_said_and_the_connection_closed(bench: Bench, phase: RulePhase) -> None:
     sandbox = await faulty(bench, phase, Fault(reply="421 4.3.2 Come back\nlater"))
     wire = await bench.wire(sandbox)
     await up_to(wire, phase)
     assert await wire.rest() == b"421-4.3.2 Come back\r\n421 4.3.2 later\r\n"
     assert sandbox.counters.refused[phase] == 1
-    assert len(sandbox.accepted()) == (phase is Phase.QUIT)
+    assert len(sandbox.accepted()) == (phase is RulePhase.QUIT)
     wire.writer.close()
     await eventually(lambda: sandbox.counters.open_connections == 0)
 
 
-@pytest.mark.parametrize("phase", [Phase.EHLO, Phase.MAIL, Phase.RCPT, Phase.DATA, Phase.DOT])
+@pytest.mark.parametrize("phase", [RulePhase.EHLO, RulePhase.MAIL, RulePhase.RCPT, RulePhase.DATA, RulePhase.DOT])
 @pytest.mark.parametrize("code", ["450 4.2.1", "550 5.7.1"])
-async def test_a_refusal_has_no_effect_and_the_session_goes_on(bench: Bench, phase: Phase, code: str) -> None:
+async def test_a_refusal_has_no_effect_and_the_session_goes_on(bench: Bench, phase: RulePhase, code: str) -> None:
     sandbox = await faulty(bench, phase, Fault(reply=f"{code} Not now"))
     wire = await bench.wire(sandbox)
     await up_to(wire, phase)
@@ -59,18 +67,18 @@ async def test_a_refusal_has_no_effect_and_the_session_goes_on(bench: Bench, pha
 
 
 @pytest.mark.parametrize("phase", ON_THE_WAY)
-async def test_a_drop_comes_instead_of_the_reply(bench: Bench, phase: Phase) -> None:
-    sandbox = await faulty(bench, phase, Fault(ending=Ending.DROP))
+async def test_a_drop_comes_instead_of_the_reply(bench: Bench, phase: RulePhase) -> None:
+    sandbox = await faulty(bench, phase, Fault(ending=ConnectionEnding.DROP))
     wire = await bench.wire(sandbox)
     await up_to(wire, phase)
     assert await wire.rest() == b""
     assert sandbox.counters.dropped == 1
-    assert len(sandbox.accepted()) == (phase is Phase.QUIT)
+    assert len(sandbox.accepted()) == (phase is RulePhase.QUIT)
 
 
 @pytest.mark.parametrize("phase", ON_THE_WAY)
-async def test_a_reset_comes_instead_of_the_reply(bench: Bench, phase: Phase) -> None:
-    sandbox = await faulty(bench, phase, Fault(ending=Ending.RESET))
+async def test_a_reset_comes_instead_of_the_reply(bench: Bench, phase: RulePhase) -> None:
+    sandbox = await faulty(bench, phase, Fault(ending=ConnectionEnding.RESET))
     wire = await bench.wire(sandbox)
     with pytest.raises(ConnectionResetError):  # noqa: PT012 - the reset may overtake a reply
         await up_to(wire, phase)
@@ -79,7 +87,7 @@ async def test_a_reset_comes_instead_of_the_reply(bench: Bench, phase: Phase) ->
 
 
 @pytest.mark.parametrize("phase", ON_THE_WAY)
-async def test_a_reply_is_held_back_for_as_long_as_asked(bench: Bench, phase: Phase, hand_clock: HandClock) -> None:
+async def test_a_reply_is_held_back_for_as_long_as_asked(bench: Bench, phase: RulePhase, hand_clock: HandClock) -> None:
     sandbox = await faulty(bench, phase, Fault(delay_ms=90_000), hand_clock)
     wire = await bench.wire(sandbox)
     await up_to(wire, phase)
@@ -91,8 +99,8 @@ async def test_a_reply_is_held_back_for_as_long_as_asked(bench: Bench, phase: Ph
 
 
 @pytest.mark.parametrize("phase", ON_THE_WAY)
-async def test_a_hang_lasts_until_the_client_gives_up(bench: Bench, phase: Phase) -> None:
-    sandbox = await faulty(bench, phase, Fault(ending=Ending.HANG))
+async def test_a_hang_lasts_until_the_client_gives_up(bench: Bench, phase: RulePhase) -> None:
+    sandbox = await faulty(bench, phase, Fault(ending=ConnectionEnding.HANG))
     wire = await bench.wire(sandbox)
     await up_to(wire, phase)
     await eventually(lambda: sandbox.counters.open_connections == 1)
@@ -101,7 +109,7 @@ async def test_a_hang_lasts_until_the_client_gives_up(bench: Bench, phase: Phase
 
 
 async def test_a_reply_trickles_octet_by_octet(bench: Bench, hand_clock: HandClock) -> None:
-    sandbox = await faulty(bench, Phase.MAIL, Fault(byte_delay_ms=50), hand_clock)
+    sandbox = await faulty(bench, RulePhase.MAIL, Fault(byte_delay_ms=50), hand_clock)
     wire = await bench.hello(sandbox)
     wire.send(b"MAIL FROM:<a@b.test>\r\n")
     for octet in b"250 2.1.0 Ok\r":
@@ -116,9 +124,9 @@ async def test_a_reply_trickles_octet_by_octet(bench: Bench, hand_clock: HandClo
 @pytest.mark.parametrize(("keep", "kept"), [(False, 0), (True, 1)])
 async def test_a_drop_after_the_dot_keeps_the_message_or_not(bench: Bench, keep: bool, kept: int) -> None:
     """The client cannot tell the two apart; the ledger can."""
-    sandbox = await faulty(bench, Phase.DOT, Fault(ending=Ending.DROP, keep=keep))
+    sandbox = await faulty(bench, RulePhase.DOT, Fault(ending=ConnectionEnding.DROP, keep=keep))
     wire = await bench.wire(sandbox)
-    await up_to(wire, Phase.DOT)
+    await up_to(wire, RulePhase.DOT)
     assert await wire.rest() == b""
     assert len(sandbox.accepted()) == kept
     assert sandbox.counters.kept_unsaid == kept
@@ -126,14 +134,14 @@ async def test_a_drop_after_the_dot_keeps_the_message_or_not(bench: Bench, keep:
 
 
 async def test_a_message_may_be_kept_although_it_was_refused(bench: Bench) -> None:
-    sandbox = await faulty(bench, Phase.DOT, Fault(reply="451 4.3.0 Try again", keep=True))
+    sandbox = await faulty(bench, RulePhase.DOT, Fault(reply="451 4.3.0 Try again", keep=True))
     wire = await bench.hello(sandbox)
     assert await wire.deliver() == "451 4.3.0 Try again"
     assert len(sandbox.accepted()) == 1
 
 
 async def test_an_acceptance_may_be_worded_otherwise_and_end_the_session(bench: Bench) -> None:
-    sandbox = await faulty(bench, Phase.DOT, Fault(reply="250 ok dirdel", ending=Ending.CLOSE))
+    sandbox = await faulty(bench, RulePhase.DOT, Fault(reply="250 ok dirdel", ending=ConnectionEnding.CLOSE))
     wire = await bench.hello(sandbox)
     assert await wire.deliver() == "250 ok dirdel"
     assert await wire.rest() == b""
@@ -148,7 +156,7 @@ async def test_replies_to_what_went_before_a_drop_in_a_group_still_arrive(bench:
 
 
 async def test_what_waits_behind_a_delay_is_answered_after_it(bench: Bench, hand_clock: HandClock) -> None:
-    sandbox = await faulty(bench, Phase.MAIL, Fault(delay_ms=1000), hand_clock)
+    sandbox = await faulty(bench, RulePhase.MAIL, Fault(delay_ms=1000), hand_clock)
     wire = await bench.hello(sandbox)
     wire.send(b"MAIL FROM:<a@from.test>\r\nRCPT TO:<ok@to.test>\r\nDATA\r\n")
     await hand_clock.asked_for(1.0)
@@ -157,7 +165,7 @@ async def test_what_waits_behind_a_delay_is_answered_after_it(bench: Bench, hand
 
 
 async def test_what_came_before_a_delay_is_answered_before_it(bench: Bench, hand_clock: HandClock) -> None:
-    sandbox = await faulty(bench, Phase.RCPT, Fault(delay_ms=1000), hand_clock)
+    sandbox = await faulty(bench, RulePhase.RCPT, Fault(delay_ms=1000), hand_clock)
     wire = await bench.hello(sandbox)
     wire.send(b"MAIL FROM:<a@from.test>\r\nRCPT TO:<ok@to.test>\r\n")
     assert await wire.reply() == "250 2.1.0 Ok"
@@ -169,7 +177,7 @@ async def test_what_came_before_a_delay_is_answered_before_it(bench: Bench, hand
 async def test_a_client_that_closes_its_side_still_gets_its_delayed_replies(
     bench: Bench, hand_clock: HandClock
 ) -> None:
-    sandbox = await faulty(bench, Phase.MAIL, Fault(delay_ms=1000), hand_clock)
+    sandbox = await faulty(bench, RulePhase.MAIL, Fault(delay_ms=1000), hand_clock)
     wire = await bench.hello(sandbox)
     wire.send(b"MAIL FROM:<a@from.test>\r\nRSET\r\n")
     wire.writer.write_eof()

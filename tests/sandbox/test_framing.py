@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postroad.sandbox.framing import Framer, LineFlaw, TooLarge, flaw_of, unstuffed
-from postroad.sandbox.phrases import Phrase
+from postroad.sandbox.phrases import OrdinaryReply
 
 PIECES = st.lists(st.sampled_from([b"\r\n", b"\r", b"\n", b".", b"..", b"a", b"\r\n.\r\n", b"long" * 9]), max_size=30)
 
@@ -70,7 +70,7 @@ def test_unstuffing_undoes_stuffing(lines: list[bytes]) -> None:
 def test_the_longest_line_decides(lengths: list[int]) -> None:
     content = b"".join(b"x" * length + b"\r\n" for length in lengths)
     flaw = flaw_of(content, max_line_bytes=10, eight_bit=False)
-    assert flaw is (Phrase.TEXT_LINE_TOO_LONG if any(length > 8 for length in lengths) else None)
+    assert flaw is (OrdinaryReply.TEXT_LINE_TOO_LONG if any(length > 8 for length in lengths) else None)
 
 
 def test_memory_stays_within_the_limit_while_a_message_runs_on() -> None:

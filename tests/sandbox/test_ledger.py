@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from postroad.errors import DataError
-from postroad.sandbox import Accepted, Keep, Phase, accepted
+from postroad.sandbox import AcceptedMessage, Keep, RulePhase, accepted
 from postroad.sandbox.ledger import Ledger
 from postroad.sandbox.mailroom import message_id_of
 from tests.sandbox.conftest import Bench
@@ -17,8 +17,8 @@ from tests.sandbox.wire import HandClock, eventually
 FULL = Path("/dev/full")
 
 
-def entry(number: int) -> Accepted:
-    return Accepted(
+def entry(number: int) -> AcceptedMessage:
+    return AcceptedMessage(
         message_id=f"<{number}@from.test>",
         sender="a@from.test",
         recipient="b@to.test",
@@ -67,7 +67,7 @@ async def test_no_250_without_a_ledger_line(bench: Bench) -> None:
     assert (await wire.deliver()).startswith("452 4.3.1")
     assert list((sandbox.maildir_path / "new").iterdir()) == []
     assert sandbox.counters.accepted == 0
-    assert sandbox.counters.refused[Phase.DOT] == 1
+    assert sandbox.counters.refused[RulePhase.DOT] == 1
 
 
 @pytest.mark.parametrize(("keep", "file", "line"), [("maildir", 1, 0), ("ledger", 0, 1), ("both", 1, 1)])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from postroad.errors import UnavailableError
-from postroad.sandbox import Ending, Fault, Phase, Rule, Sandbox, SandboxConfig, accepted, serve
+from postroad.sandbox import ConnectionEnding, Fault, RulePhase, Sandbox, SandboxConfig, SandboxRule, accepted, serve
 from tests.sandbox.conftest import Bench
 from tests.sandbox.wire import HandClock, Wire, eventually
 
@@ -37,7 +37,7 @@ def open_files() -> int:
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
 async def test_nothing_is_left_open_after_the_end(tmp_path: Path) -> None:
-    rules = (Rule(phase=Phase.MAIL, sender="hang@*", fault=Fault(ending=Ending.HANG)),)
+    rules = (SandboxRule(phase=RulePhase.MAIL, sender="hang@*", fault=Fault(ending=ConnectionEnding.HANG)),)
     before, tasks = open_files(), asyncio.all_tasks()
     clients: list[Wire] = []
     async with Sandbox(SandboxConfig(directory=str(tmp_path), rules=rules)) as sandbox:
@@ -81,7 +81,7 @@ async def test_a_silent_client_is_sent_away_after_its_time(bench: Bench, hand_cl
 
 
 async def test_a_client_held_up_by_a_fault_is_not_silent(bench: Bench, hand_clock: HandClock) -> None:
-    rule = Rule(phase=Phase.MAIL, fault=Fault(delay_ms=60_000))
+    rule = SandboxRule(phase=RulePhase.MAIL, fault=Fault(delay_ms=60_000))
     sandbox = await bench.sandbox(clock=hand_clock, idle_timeout_ms=10_000, rules=(rule,))
     wire = await bench.hello(sandbox)
     wire.send(b"MAIL FROM:<a@b.test>\r\n")
@@ -137,7 +137,7 @@ async def test_a_client_that_never_reads_is_not_read_from_for_ever(bench: Bench)
 async def test_a_client_that_does_not_wait_out_a_delay_is_read_ahead_only_so_far(
     bench: Bench, hand_clock: HandClock
 ) -> None:
-    rule = Rule(phase=Phase.MAIL, fault=Fault(delay_ms=1000))
+    rule = SandboxRule(phase=RulePhase.MAIL, fault=Fault(delay_ms=1000))
     sandbox = await bench.sandbox(clock=hand_clock, rules=(rule,))
     wire = await bench.hello(sandbox)
     wire.send(b"MAIL FROM:<a@b.test>\r\n")

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from postroad.errors import ConfigError
-from postroad.sandbox import Cast, Phase, Sandbox, SandboxConfig, known_personas, load_config, parse_shares
+from postroad.sandbox import Cast, RulePhase, Sandbox, SandboxConfig, known_personas, load_config, parse_shares
 from postroad.sandbox.replies import provider_replies
 from tests.sandbox.conftest import Bench
 from tests.sandbox.wire import HandClock, Wire
@@ -21,7 +21,7 @@ def test_a_persona_says_what_its_provider_says_when_the_recipient_is_known(name:
     persona = known_personas()[name]
     for habit in persona.habits:
         reply = provider_replies()[habit.rule.fault.reply]
-        assert habit.rule.phase in (Phase.RCPT, Phase.DOT)
+        assert habit.rule.phase in (RulePhase.RCPT, RulePhase.DOT)
         assert reply.provider in ({"any", "postfix"} if name == "greylist" else {persona.provider})
         assert habit.source.startswith("https://")
         guessed = habit.rule.share < 1.0 or habit.rule.first_ms is not None

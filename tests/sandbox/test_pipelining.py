@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from postroad.sandbox import Extension, Fault, Phase, Rule
+from postroad.sandbox import Extension, Fault, RulePhase, SandboxRule
 from tests.sandbox.conftest import Bench
 
 ENVELOPE = b"MAIL FROM:<a@from.test>\r\nRCPT TO:<r%d@to.test>\r\nDATA\r\n"
@@ -93,7 +93,7 @@ async def test_one_step_at_a_time_works_without_pipelining(bench: Bench) -> None
 async def test_replies_before_a_421_arrive_though_the_client_keeps_sending(bench: Bench) -> None:
     """Closing with unread input would reset the connection and could take the replies along."""
     sandbox = await bench.sandbox(
-        rules=(Rule(phase=Phase.MAIL, messages_over=1, fault=Fault(reply="yahoo-max-messages")),)
+        rules=(SandboxRule(phase=RulePhase.MAIL, messages_over=1, fault=Fault(reply="yahoo-max-messages")),)
     )
     wire = await bench.hello(sandbox)
     wire.send(b"MAIL FROM:<a@b.test>\r\nRSET\r\n" * 2 + b"NOOP\r\n" * 200_000)

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from postroad.sandbox import Phase, provider_replies
-from postroad.sandbox.phrases import Phrase
-from postroad.sandbox.replies import Reply, reply_of
+from postroad.sandbox import RulePhase, provider_replies
+from postroad.sandbox.phrases import OrdinaryReply
+from postroad.sandbox.replies import SandboxReply, reply_of
 
 FIELDS = {"ip", "hostname", "id", "recipient", "local_part", "domain", "sender", "sender_domain"}
 
@@ -18,7 +18,7 @@ def test_a_providers_reply_is_well_formed_and_documented(name: str) -> None:
     assert re.fullmatch(r"|[45]\.\d{1,3}\.\d{1,3}", entry.enhanced)
     if entry.enhanced:
         assert entry.enhanced[0] == str(entry.code)[0]
-    assert entry.phase in list(Phase)
+    assert entry.phase in list(RulePhase)
     assert entry.lines
     assert entry.source.startswith("https://")
     assert set(re.findall(r"\{(\w+)\}", "".join(entry.lines))) <= FIELDS
@@ -29,15 +29,15 @@ def test_a_providers_reply_is_well_formed_and_documented(name: str) -> None:
 @pytest.mark.parametrize(
     ("text", "reply"),
     [
-        ("550 5.1.1 No such user", Reply(550, "5.1.1", ("No such user",))),
-        ("550-5.1.1 No such user", Reply(550, "5.1.1", ("No such user",))),
-        ("451", Reply(451, "", ("Requested action aborted: local error in processing",))),
-        ("499", Reply(499, "", ("Refused on request",))),
-        ("250 ok dirdel", Reply(250, "", ("ok dirdel",))),
-        ("421 4.7.0 two\nlines", Reply(421, "4.7.0", ("two", "lines"))),
+        ("550 5.1.1 No such user", SandboxReply(550, "5.1.1", ("No such user",))),
+        ("550-5.1.1 No such user", SandboxReply(550, "5.1.1", ("No such user",))),
+        ("451", SandboxReply(451, "", ("Requested action aborted: local error in processing",))),
+        ("499", SandboxReply(499, "", ("Refused on request",))),
+        ("250 ok dirdel", SandboxReply(250, "", ("ok dirdel",))),
+        ("421 4.7.0 two\nlines", SandboxReply(421, "4.7.0", ("two", "lines"))),
     ],
 )
-def test_a_reply_may_be_spelled_out(text: str, reply: Reply) -> None:
+def test_a_reply_may_be_spelled_out(text: str, reply: SandboxReply) -> None:
     assert reply_of(text) == reply
 
 
@@ -49,12 +49,12 @@ def test_what_is_no_reply_is_refused(text: str) -> None:
 
 def test_the_enhanced_code_is_on_every_line_or_on_none() -> None:
     """RFC 2034 §4."""
-    reply = Reply(450, "4.2.1", ("for {recipient}", "and {unknown}"))
+    reply = SandboxReply(450, "4.2.1", ("for {recipient}", "and {unknown}"))
     assert reply.encode(fields={"recipient": "a@b"}) == b"450-4.2.1 for a@b\r\n450 4.2.1 and {unknown}\r\n"
     assert reply.encode(enhanced=False) == b"450-for {recipient}\r\n450 and {unknown}\r\n"
 
 
-@pytest.mark.parametrize("phrase", Phrase)
-def test_an_ordinary_reply_agrees_with_its_enhanced_code(phrase: Phrase) -> None:
+@pytest.mark.parametrize("phrase", OrdinaryReply)
+def test_an_ordinary_reply_agrees_with_its_enhanced_code(phrase: OrdinaryReply) -> None:
     reply = phrase.value
     assert (reply.enhanced or "3")[0] == str(reply.code)[0]

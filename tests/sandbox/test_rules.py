@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from postroad.sandbox import Fault, Lack, Phase, Rate, Rule, Scope
+from postroad.sandbox import Fault, MissingAuth, RulePhase, RuleRate, RuleScope, SandboxRule
 from postroad.sandbox.rulebook import RuleBook
 from tests.sandbox.conftest import Bench
 from tests.sandbox.wire import HandClock, eventually
@@ -24,12 +24,12 @@ class Scene(msgspec.Struct):
     open_connections: int = 1
 
 
-def book(*rules: Rule, clock: HandClock | None = None, seed: int = 7) -> RuleBook:
+def book(*rules: SandboxRule, clock: HandClock | None = None, seed: int = 7) -> RuleBook:
     return RuleBook(rules, clock=clock or HandClock(), rng=Random(seed), address_tags=True)
 
 
-def at_rcpt(**when: Any) -> Rule:
-    return Rule(phase=Phase.RCPT, fault=NO, **when)
+def at_rcpt(**when: Any) -> SandboxRule:
+    return SandboxRule(phase=RulePhase.RCPT, fault=NO, **when)
 
 
 @pytest.mark.parametrize(
@@ -49,22 +49,22 @@ def at_rcpt(**when: Any) -> Rule:
     ],
 )
 def test_all_patterns_must_fit(when: dict[str, str], recipient: str, applies: bool) -> None:
-    verdict = book(at_rcpt(**when)).decide(Phase.RCPT, Scene(), (recipient,))
+    verdict = book(at_rcpt(**when)).decide(RulePhase.RCPT, Scene(), (recipient,))
     assert (verdict is not None) is applies
 
 
 def test_the_null_sender_has_a_pattern_of_its_own() -> None:
-    assert book(at_rcpt(sender="")).decide(Phase.RCPT, Scene(sender=""), ("bob@to.test",))
+    assert book(at_rcpt(sender="")).decide(RulePhase.RCPT, Scene(sender=""), ("bob@to.test",))
 
 
 def test_the_first_rule_that_applies_wins_and_addresses_come_last() -> None:
     rules = book(
         at_rcpt(local_part="ann*"),
-        Rule(phase=Phase.RCPT, domain="to.test", fault=Fault(reply="550 5.1.1 second")),
+        SandboxRule(phase=RulePhase.RCPT, domain="to.test", fault=Fault(reply="550 5.1.1 second")),
     )
 
     def code(recipient: str) -> int | None:
-        verdict = rules.decide(Phase.RCPT, Scene(), (recipient,))
+        verdict = rules.decide(RulePhase.RCPT, Scene(), (recipient,))
         return verdict.reply.code if verdict and verdict.reply else None
 
     assert [code(f"{who}@to.test") for who in ("ann", "bob", "bob+451")] == [450, 550, 550]
@@ -72,16 +72,16 @@ def test_the_first_rule_that_applies_wins_and_addresses_come_last() -> None:
 
 
 def test_the_recipient_that_a_rule_is_about_is_found_among_many() -> None:
-    rules = book(Rule(phase=Phase.DOT, domain="b.test", fault=NO))
-    verdict = rules.decide(Phase.DOT, Scene(), ("x@a.test", "y@b.test"))
+    rules = book(SandboxRule(phase=RulePhase.DOT, domain="b.test", fault=NO))
+    verdict = rules.decide(RulePhase.DOT, Scene(), ("x@a.test", "y@b.test"))
     assert verdict is not None
     assert verdict.recipient == "y@b.test"
-    assert rules.decide(Phase.DOT, Scene(), ("x@a.test",)) is None
+    assert rules.decide(RulePhase.DOT, Scene(), ("x@a.test",)) is None
 
 
 def times(rules: RuleBook, count: int, recipient: str = "bob@to.test") -> list[int]:
     """The numbers of the attempts that the rules hit."""
-    return [n for n in range(1, count + 1) if rules.decide(Phase.RCPT, Scene(), (recipient,))]
+    return [n for n in range(1, count + 1) if rules.decide(RulePhase.RCPT, Scene(), (recipient,))]
 
 
 def test_every_nth_counts_only_what_matches() -> None:
@@ -128,7 +128,7 @@ def test_greylisting_by_both_ends_with_whichever_comes_first() -> None:
 
 def test_a_rate_admits_its_count_in_any_span_and_refusals_are_free() -> None:
     clock = HandClock()
-    rules = book(at_rcpt(over=Rate(count=2, per_ms=1000)), clock=clock)
+    rules = book(at_rcpt(over=RuleRate(count=2, per_ms=1000)), clock=clock)
     assert times(rules, 1) == []
     clock.advance(600)
     assert times(rules, 3) == [2, 3]
@@ -140,7 +140,7 @@ def test_a_rate_admits_its_count_in_any_span_and_refusals_are_free() -> None:
 
 def test_a_rate_with_a_rest_admits_nothing_until_that_is_over_and_then_counts_from_nothing() -> None:
     clock = HandClock()
-    rules = book(at_rcpt(over=Rate(count=2, per_ms=1000, rest_ms=5000)), clock=clock)
+    rules = book(at_rcpt(over=RuleRate(count=2, per_ms=1000, rest_ms=5000)), clock=clock)
     assert times(rules, 3) == [3]
     clock.advance(4999)
     assert times(rules, 1) == [1]
@@ -152,8 +152,8 @@ def test_a_share_is_of_the_same_recipients_and_of_others_for_another_reply() -> 
     everybody = [f"reader{n}@to.test" for n in range(2_000)]
 
     def hit(reply: str) -> set[str]:
-        rules = book(Rule(phase=Phase.RCPT, share=0.1, fault=Fault(reply=reply)))
-        return {who for who in everybody if rules.decide(Phase.RCPT, Scene(), (who,))}
+        rules = book(SandboxRule(phase=RulePhase.RCPT, share=0.1, fault=Fault(reply=reply)))
+        return {who for who in everybody if rules.decide(RulePhase.RCPT, Scene(), (who,))}
 
     unknown, full = hit("550 5.1.1"), hit("552 5.2.2")
     assert 150 < len(unknown) < 250
@@ -164,53 +164,59 @@ def test_a_share_is_of_the_same_recipients_and_of_others_for_another_reply() -> 
 @pytest.mark.parametrize(
     ("scope", "shares", "does_not_share"),
     [
-        (Scope.ALL, (Scene(ip="192.0.2.9", connection=9), "x@else.test"), None),
-        (Scope.CONNECTION, (Scene(ip="192.0.2.9"), "x@else.test"), (Scene(connection=9), "bob@to.test")),
-        (Scope.IP, (Scene(connection=9), "x@else.test"), (Scene(ip="192.0.2.9"), "bob@to.test")),
-        (Scope.SENDER, (Scene(ip="192.0.2.9"), "x@else.test"), (Scene(sender="e@from.test"), "bob@to.test")),
-        (Scope.SENDER_DOMAIN, (Scene(sender="e@from.test"), "x@else.test"), (Scene(sender="e@e.test"), "bob@to.test")),
-        (Scope.DOMAIN, (Scene(connection=9), "x@TO.test"), (Scene(), "bob@else.test")),
-        (Scope.RECIPIENT, (Scene(connection=9), "BOB@to.test"), (Scene(), "x@to.test")),
+        (RuleScope.ALL, (Scene(ip="192.0.2.9", connection=9), "x@else.test"), None),
+        (RuleScope.CONNECTION, (Scene(ip="192.0.2.9"), "x@else.test"), (Scene(connection=9), "bob@to.test")),
+        (RuleScope.IP, (Scene(connection=9), "x@else.test"), (Scene(ip="192.0.2.9"), "bob@to.test")),
+        (RuleScope.SENDER, (Scene(ip="192.0.2.9"), "x@else.test"), (Scene(sender="e@from.test"), "bob@to.test")),
+        (
+            RuleScope.SENDER_DOMAIN,
+            (Scene(sender="e@from.test"), "x@else.test"),
+            (Scene(sender="e@e.test"), "bob@to.test"),
+        ),
+        (RuleScope.DOMAIN, (Scene(connection=9), "x@TO.test"), (Scene(), "bob@else.test")),
+        (RuleScope.RECIPIENT, (Scene(connection=9), "BOB@to.test"), (Scene(), "x@to.test")),
     ],
 )
 def test_a_rate_is_shared_by_its_scope(
-    scope: Scope, shares: tuple[Scene, str], does_not_share: tuple[Scene, str] | None
+    scope: RuleScope, shares: tuple[Scene, str], does_not_share: tuple[Scene, str] | None
 ) -> None:
-    rules = book(at_rcpt(over=Rate(count=1, per_ms=1000, scope=scope)))
-    assert rules.decide(Phase.RCPT, Scene(), ("bob@to.test",)) is None
-    assert rules.decide(Phase.RCPT, shares[0], (shares[1],)) is not None
+    rules = book(at_rcpt(over=RuleRate(count=1, per_ms=1000, scope=scope)))
+    assert rules.decide(RulePhase.RCPT, Scene(), ("bob@to.test",)) is None
+    assert rules.decide(RulePhase.RCPT, shares[0], (shares[1],)) is not None
     if does_not_share:
-        assert rules.decide(Phase.RCPT, does_not_share[0], (does_not_share[1],)) is None
+        assert rules.decide(RulePhase.RCPT, does_not_share[0], (does_not_share[1],)) is None
 
 
 def test_a_connection_that_is_gone_is_forgotten() -> None:
-    rules = book(at_rcpt(over=Rate(count=0, per_ms=1000, scope=Scope.CONNECTION)))
+    rules = book(at_rcpt(over=RuleRate(count=0, per_ms=1000, scope=RuleScope.CONNECTION)))
     for connection in range(1000):
-        rules.decide(Phase.RCPT, Scene(connection=connection), ("bob@to.test",))
+        rules.decide(RulePhase.RCPT, Scene(connection=connection), ("bob@to.test",))
         rules.forget(connection)
-    (live,) = rules._by_phase[Phase.RCPT]
+    (live,) = rules._by_phase[RulePhase.RCPT]
     assert live._admitted == {}
 
 
 @pytest.mark.parametrize(
     ("make", "complaint"),
     [
-        (lambda: Rule(phase=Phase.MAIL, fault=NO, domain="to.test"), "no recipient is known"),
-        (lambda: Rule(phase=Phase.CONNECT, fault=NO, first_attempts=1), "no recipient is known"),
-        (lambda: Rule(phase=Phase.EHLO, fault=NO, sender="a@*"), "no sender is known"),
+        (lambda: SandboxRule(phase=RulePhase.MAIL, fault=NO, domain="to.test"), "no recipient is known"),
+        (lambda: SandboxRule(phase=RulePhase.CONNECT, fault=NO, first_attempts=1), "no recipient is known"),
+        (lambda: SandboxRule(phase=RulePhase.EHLO, fault=NO, sender="a@*"), "no sender is known"),
         (
-            lambda: Rule(phase=Phase.MAIL, fault=NO, over=Rate(count=1, per_ms=1, scope=Scope.DOMAIN)),
+            lambda: SandboxRule(
+                phase=RulePhase.MAIL, fault=NO, over=RuleRate(count=1, per_ms=1, scope=RuleScope.DOMAIN)
+            ),
             "no recipient",
         ),
-        (lambda: Rule(phase=Phase.RCPT, fault=NO, every=0), "every is 1 or more"),
-        (lambda: Rule(phase=Phase.RCPT, fault=NO, probability=1.5), "between 0 and 1"),
-        (lambda: Rule(phase=Phase.RCPT, fault=NO, share=-0.5), "between 0 and 1"),
-        (lambda: Rule(phase=Phase.MAIL, fault=NO, share=0.5), "no recipient is known"),
-        (lambda: Rule(phase=Phase.RCPT, fault=NO, lacks=Lack.SIGNATURE), "final dot only"),
-        (lambda: Rule(phase=Phase.RCPT, fault=Fault(keep=True)), "final dot only"),
+        (lambda: SandboxRule(phase=RulePhase.RCPT, fault=NO, every=0), "every is 1 or more"),
+        (lambda: SandboxRule(phase=RulePhase.RCPT, fault=NO, probability=1.5), "between 0 and 1"),
+        (lambda: SandboxRule(phase=RulePhase.RCPT, fault=NO, share=-0.5), "between 0 and 1"),
+        (lambda: SandboxRule(phase=RulePhase.MAIL, fault=NO, share=0.5), "no recipient is known"),
+        (lambda: SandboxRule(phase=RulePhase.RCPT, fault=NO, lacks=MissingAuth.SIGNATURE), "final dot only"),
+        (lambda: SandboxRule(phase=RulePhase.RCPT, fault=Fault(keep=True)), "final dot only"),
         (lambda: Fault(reply="no reply"), "neither a reply"),
         (lambda: Fault(delay_ms=-1), "not negative"),
-        (lambda: Rate(count=1, per_ms=0), "per_ms > 0"),
+        (lambda: RuleRate(count=1, per_ms=0), "per_ms > 0"),
     ],
 )
 def test_a_rule_that_can_never_apply_is_refused(make: Any, complaint: str) -> None:
@@ -220,7 +226,7 @@ def test_a_rule_that_can_never_apply_is_refused(make: Any, complaint: str) -> No
 
 async def test_a_connection_limit_turns_the_next_one_away(bench: Bench) -> None:
     fault = Fault(reply="postfix-too-many-connections")
-    sandbox = await bench.sandbox(rules=(Rule(phase=Phase.CONNECT, connections_over=2, fault=fault),))
+    sandbox = await bench.sandbox(rules=(SandboxRule(phase=RulePhase.CONNECT, connections_over=2, fault=fault),))
     first = await bench.hello(sandbox)
     await bench.hello(sandbox)
     third = await bench.wire(sandbox)
@@ -229,12 +235,12 @@ async def test_a_connection_limit_turns_the_next_one_away(bench: Bench) -> None:
     )
     assert (await first.ask("QUIT")).startswith("221")
     await first.rest()
-    assert sandbox.counters.refused[Phase.CONNECT] == 1
+    assert sandbox.counters.refused[RulePhase.CONNECT] == 1
 
 
 async def test_a_message_limit_ends_the_connection_and_a_new_one_begins_anew(bench: Bench) -> None:
     fault = Fault(reply="yahoo-max-messages")
-    sandbox = await bench.sandbox(rules=(Rule(phase=Phase.MAIL, messages_over=2, fault=fault),))
+    sandbox = await bench.sandbox(rules=(SandboxRule(phase=RulePhase.MAIL, messages_over=2, fault=fault),))
     for _ in range(2):
         wire = await bench.hello(sandbox)
         assert (await wire.deliver()).startswith("250")
@@ -245,8 +251,8 @@ async def test_a_message_limit_ends_the_connection_and_a_new_one_begins_anew(ben
 
 
 async def test_a_rate_limit_speaks_in_the_providers_words(bench: Bench, hand_clock: HandClock) -> None:
-    rate = Rate(count=2, per_ms=60_000, scope=Scope.IP)
-    rule = Rule(phase=Phase.DOT, domain="gmail.test", over=rate, fault=Fault(reply="gmail-unusual-rate"))
+    rate = RuleRate(count=2, per_ms=60_000, scope=RuleScope.IP)
+    rule = SandboxRule(phase=RulePhase.DOT, domain="gmail.test", over=rate, fault=Fault(reply="gmail-unusual-rate"))
     sandbox = await bench.sandbox(clock=hand_clock, rules=(rule,))
     wire = await bench.hello(sandbox)
     for _ in range(2):
@@ -259,7 +265,7 @@ async def test_a_rate_limit_speaks_in_the_providers_words(bench: Bench, hand_clo
 
 
 async def test_the_memory_of_a_connection_ends_with_it(bench: Bench) -> None:
-    rate = Rate(count=1, per_ms=60_000, scope=Scope.CONNECTION)
+    rate = RuleRate(count=1, per_ms=60_000, scope=RuleScope.CONNECTION)
     sandbox = await bench.sandbox(rules=(at_rcpt(over=rate),))
     for _ in range(3):
         wire = await bench.hello(sandbox)
@@ -267,7 +273,7 @@ async def test_the_memory_of_a_connection_ends_with_it(bench: Bench) -> None:
         assert (await wire.ask("RCPT TO:<bob@to.test>")).startswith("450")
         wire.writer.close()
     await eventually(lambda: sandbox.counters.open_connections == 0)
-    (live,) = sandbox._running.rules._by_phase[Phase.RCPT]
+    (live,) = sandbox._running.rules._by_phase[RulePhase.RCPT]
     assert live._admitted == {}
 
 

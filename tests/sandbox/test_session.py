@@ -11,7 +11,7 @@ from typing import Any
 import aiosmtplib
 import pytest
 
-from postroad.sandbox import Extension, Phase, Sandbox
+from postroad.sandbox import Extension, RulePhase, Sandbox
 from tests.sandbox.conftest import Bench
 
 MESSAGE = b"From: ann@from.test\r\nMessage-ID: <1@from.test>\r\n\r\nhello\r\n"
@@ -211,8 +211,8 @@ async def test_a_message_over_the_size_limit_is_refused_and_the_session_goes_on(
     assert (await wire.deliver(line * 30_000)).startswith("552 5.3.4")
     assert (await wire.deliver(MESSAGE)).startswith("250")
     assert [entry.size for entry in sandbox.accepted()] == [20_000, len(MESSAGE)]
-    assert sandbox.counters.refused[Phase.DOT] == 2
-    assert sandbox.counters.refused[Phase.MAIL] == 1
+    assert sandbox.counters.refused[RulePhase.DOT] == 2
+    assert sandbox.counters.refused[RulePhase.MAIL] == 1
 
 
 async def test_recipients_beyond_the_limit_are_refused_for_now(bench: Bench) -> None:
@@ -221,7 +221,7 @@ async def test_recipients_beyond_the_limit_are_refused_for_now(bench: Bench) -> 
     assert (await wire.envelope()).startswith("250")
     assert (await wire.ask("RCPT TO:<r2@to.test>")).startswith("250")
     assert (await wire.ask("RCPT TO:<r3@to.test>")).startswith("452 4.5.3")
-    assert sandbox.counters.refused[Phase.RCPT] == 1
+    assert sandbox.counters.refused[RulePhase.RCPT] == 1
 
 
 @pytest.mark.parametrize(

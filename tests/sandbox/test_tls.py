@@ -13,7 +13,7 @@ import pytest
 import trustme
 
 from postroad.errors import ConfigError
-from postroad.sandbox import Fault, Phase, Rule, Sandbox, SandboxConfig
+from postroad.sandbox import Fault, RulePhase, Sandbox, SandboxConfig, SandboxRule
 from tests.sandbox.conftest import Bench
 from tests.sandbox.wire import Wire, eventually
 
@@ -83,7 +83,7 @@ async def test_starttls_takes_no_parameter_and_may_be_refused_by_rule(
     bench: Bench, certificate: dict[str, Any]
 ) -> None:
     fault = Fault(reply="454 4.7.0 TLS not available due to local problem")
-    sandbox = await bench.sandbox(rules=(Rule(phase=Phase.STARTTLS, fault=fault),), **certificate)
+    sandbox = await bench.sandbox(rules=(SandboxRule(phase=RulePhase.STARTTLS, fault=fault),), **certificate)
     wire = await bench.hello(sandbox)
     assert (await wire.ask("STARTTLS now")).startswith("501 5.5.4")
     assert (await wire.ask("STARTTLS")).startswith("454 4.7.0 TLS not available due")

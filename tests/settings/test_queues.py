@@ -9,7 +9,7 @@ import pytest
 from postroad.errors import ConfigError
 from postroad.parts import open_parts
 from postroad.queue import JobState, Lane, Queue, Retry
-from postroad.settings import QueueSettings, Rate, Settings
+from postroad.settings import QueueSettings, RateSetting, Settings
 from tests.queue.conftest import jobs
 
 
@@ -22,7 +22,7 @@ def load(folder: Path, text: str) -> Settings:
 def test_what_is_not_said_stays_as_shipped(tmp_path: Path) -> None:
     settings = load(tmp_path, '[queues."email:send"]\nconcurrency = 20\n[queues.mine]\nattempts = 1\n')
     send = settings.queue("email:send")
-    assert (send.concurrency, send.rate) == (20, Rate(count=100, per_ms=1000))
+    assert (send.concurrency, send.rate) == (20, RateSetting(count=100, per_ms=1000))
     warmup = settings.queue("email:warmup")
     assert (warmup.concurrency, str(warmup.rate)) == (5, "50/1s")
     assert settings.queue("bounce:process").rate is None

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from postroad.errors import ConfigError
-from postroad.settings import Rate, Settings, find_config
+from postroad.settings import RateSetting, Settings, find_config
 from postroad.settings.origin import unknown_variables
 from tests.settings.conftest import Load
 
@@ -40,7 +40,7 @@ def test_settings_are_read(load: Load, tmp_path: Path) -> None:
     settings = load(GOOD)
     assert settings.zone.key == "Europe/Berlin"
     assert (settings.routes["relay"].host, settings.routes["relay"].port) == ("smtp.example.com", 2525)
-    assert settings.senders["news"].rate == Rate(count=30, per_ms=3_600_000)
+    assert settings.senders["news"].rate == RateSetting(count=30, per_ms=3_600_000)
     assert settings.senders["news"].domain == "example.com"
     assert settings.queue("email:send").lease_ms == 90_000
     assert settings.delivery.horizon_ms == 300_000
@@ -51,7 +51,7 @@ def test_settings_are_read(load: Load, tmp_path: Path) -> None:
 def test_nothing_needs_to_be_set(load: Load, tmp_path: Path) -> None:
     for settings in (load(""), Settings.load()):
         assert settings.state_dir == tmp_path / ".postroad"
-        assert settings.queue("email:send").rate == Rate(count=100, per_ms=1_000)
+        assert settings.queue("email:send").rate == RateSetting(count=100, per_ms=1_000)
         assert settings.queue("anything").rate is None
 
 
@@ -105,7 +105,7 @@ def test_the_environment_wins_over_the_file(load: Load, monkeypatch: pytest.Monk
     assert relay.password.get_secret_value() == "hunter2"
     assert settings.delivery.horizon_ms == 3_600_000
     assert settings.delivery.expire_ms == 259_200_000
-    assert settings.senders["news"].rate == Rate(count=7, per_ms=60_000)
+    assert settings.senders["news"].rate == RateSetting(count=7, per_ms=60_000)
     assert settings.campaigns == ("one.yaml",)
 
 

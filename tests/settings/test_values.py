@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from postroad.settings import Rate, parse_duration_ms
+from postroad.settings import RateSetting, parse_duration_ms
 
 DURATIONS = [
     ("500ms", 500),
@@ -40,19 +40,19 @@ def test_a_duration_without_end_is_a_number_all_the_same() -> None:
 
 
 RATES = [
-    ("100/1s", Rate(count=100, per_ms=1_000)),
-    ("100/s", Rate(count=100, per_ms=1_000)),
-    ("30/1h", Rate(count=30, per_ms=3_600_000)),
-    (" 30 / 1 h ", Rate(count=30, per_ms=3_600_000)),
-    ("1/500ms", Rate(count=1, per_ms=500)),
-    ("1000/d", Rate(count=1_000, per_ms=86_400_000)),
-    ("3/0.5s", Rate(count=3, per_ms=500)),
+    ("100/1s", RateSetting(count=100, per_ms=1_000)),
+    ("100/s", RateSetting(count=100, per_ms=1_000)),
+    ("30/1h", RateSetting(count=30, per_ms=3_600_000)),
+    (" 30 / 1 h ", RateSetting(count=30, per_ms=3_600_000)),
+    ("1/500ms", RateSetting(count=1, per_ms=500)),
+    ("1000/d", RateSetting(count=1_000, per_ms=86_400_000)),
+    ("3/0.5s", RateSetting(count=3, per_ms=500)),
 ]
 
 
 @pytest.mark.parametrize(("text", "rate"), RATES)
-def test_a_rate_is_read(text: str, rate: Rate) -> None:
-    assert Rate.parse(text) == rate
+def test_a_rate_is_read(text: str, rate: RateSetting) -> None:
+    assert RateSetting.parse(text) == rate
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_rate_is_read(text: str, rate: Rate) -> None:
 )
 def test_what_is_no_rate_is_said(text: str) -> None:
     with pytest.raises(ValueError, match=r"is no (rate|duration)"):
-        Rate.parse(text)
+        RateSetting.parse(text)
 
 
 @given(count=st.integers(min_value=1), per_ms=st.integers(min_value=1))
@@ -68,8 +68,8 @@ def test_what_is_no_rate_is_said(text: str) -> None:
 @example(count=1, per_ms=9007199254740993 * 86_400_000)
 @example(count=1, per_ms=86_400_000)
 def test_a_rate_is_read_back_as_it_is_written(count: int, per_ms: int) -> None:
-    rate = Rate(count=count, per_ms=per_ms)
-    assert Rate.parse(str(rate)) == rate
+    rate = RateSetting(count=count, per_ms=per_ms)
+    assert RateSetting.parse(str(rate)) == rate
 
 
 @given(st.integers(min_value=0), st.sampled_from(["ms", "s", "m", "h", "d"]))

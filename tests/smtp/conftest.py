@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from postroad.mail.message import Message
 from postroad.settings import TlsMode
 from postroad.smtp.endpoint import Endpoint
-from postroad.smtp.session import Session, Timeouts
+from postroad.smtp.session import SmtpSession, Timeouts
 from tests.on_uvloop import pytest_asyncio_loop_factories  # noqa: F401
 from tests.smtp.scripted import ScriptedServer
 
@@ -64,7 +64,7 @@ async def nothing() -> None:
     """A before_body that has nothing to do."""
 
 
-async def unusable(session: Session) -> None:
+async def unusable(session: SmtpSession) -> None:
     """Return once the session has noticed that its connection is gone."""
     async with asyncio.timeout(10):
         while session.usable:
@@ -84,9 +84,9 @@ class Marks:
 
 
 @asynccontextmanager
-async def opened(server: ScriptedServer, timeouts: Timeouts = QUICK) -> AsyncIterator[Session]:
+async def opened(server: ScriptedServer, timeouts: Timeouts = QUICK) -> AsyncIterator[SmtpSession]:
     async with server:
-        session = await Session.open(route(server.port), timeouts)
+        session = await SmtpSession.open(route(server.port), timeouts)
         try:
             yield session
         finally:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from postroad.smtp.reply import Phase
-from postroad.smtp.session import Session, Timeouts, TransportError
+from postroad.smtp.session import SmtpSession, Timeouts, TransportError
 from postroad.smtp.wire import MAX_LINE_OCTETS, MAX_REPLY_OCTETS
 from tests.smtp.conftest import QUICK, Marks, message, nothing, opened, route, unusable
 from tests.smtp.scripted import Act, Answer, Connection, ScriptedServer
@@ -164,7 +164,7 @@ async def test_a_session_is_not_used_after_the_server_spoke_unasked(said: str) -
 async def test_lost_while_opening(verb: str, how: Act) -> None:
     async with ScriptedServer({verb: how}) as server:
         with pytest.raises(TransportError) as caught:
-            await Session.open(route(server.port), QUICK)
+            await SmtpSession.open(route(server.port), QUICK)
         assert caught.value.phase is Phase(verb.lower())
         assert caught.value.reply is None
         assert not caught.value.unknown
@@ -174,7 +174,7 @@ async def test_lost_while_opening(verb: str, how: Act) -> None:
 async def test_a_server_that_greets_and_hangs_is_given_up(verb: str) -> None:
     async with ScriptedServer({verb: Act.HANG}) as server:
         with pytest.raises(TransportError) as caught:
-            await Session.open(route(server.port), Timeouts(greeting=0.05))
+            await SmtpSession.open(route(server.port), Timeouts(greeting=0.05))
         assert caught.value.phase is Phase(verb.lower())
         await asyncio.wait_for(server.connections[0].gone.wait(), 5)
 
@@ -183,7 +183,7 @@ async def test_a_server_that_greets_and_hangs_is_given_up(verb: str) -> None:
 async def test_refused_while_opening_the_reply_is_told(verb: str, said: str) -> None:
     async with ScriptedServer({verb: said}) as server:
         with pytest.raises(TransportError) as caught:
-            await Session.open(route(server.port), QUICK)
+            await SmtpSession.open(route(server.port), QUICK)
         assert caught.value.phase is Phase(verb.lower())
         assert caught.value.reply is not None
         assert str(caught.value.reply) == said
@@ -196,7 +196,7 @@ async def test_refused_while_opening_the_reply_is_told(verb: str, said: str) -> 
 async def test_a_greeting_that_is_none_is_a_transport_error_without_a_reply(greeting: bytes) -> None:
     async with ScriptedServer({"CONNECT": greeting}) as server:
         with pytest.raises(TransportError) as caught:
-            await Session.open(route(server.port), QUICK)
+            await SmtpSession.open(route(server.port), QUICK)
         assert caught.value.phase is Phase.CONNECT
         assert caught.value.reply is None
 
@@ -210,7 +210,7 @@ async def test_closed_in_the_moment_it_is_opened() -> None:
     async with ScriptedServer(answers) as server:
 
         async def open_and_send() -> None:
-            session = await Session.open(route(server.port), QUICK)
+            session = await SmtpSession.open(route(server.port), QUICK)
             await session.send(message(), nothing)
 
         with pytest.raises(TransportError) as caught:
@@ -223,14 +223,14 @@ async def test_a_host_that_cannot_be_reached_is_a_transport_error(host: str) -> 
     async with ScriptedServer() as server:
         port = server.port
     with pytest.raises(TransportError) as caught:
-        await Session.open(route(port, host=host), QUICK)
+        await SmtpSession.open(route(port, host=host), QUICK)
     assert caught.value.phase is Phase.CONNECT
 
 
 async def test_quit_that_is_not_answered_is_not_waited_for_long() -> None:
     loop = asyncio.get_running_loop()
     async with ScriptedServer({"QUIT": Act.HANG}) as server:
-        session = await Session.open(route(server.port), QUICK)
+        session = await SmtpSession.open(route(server.port), QUICK)
         began = loop.time()
         await session.close()
         assert loop.time() - began < 4
@@ -240,7 +240,7 @@ async def test_quit_that_is_not_answered_is_not_waited_for_long() -> None:
 
 async def test_close_twice_and_close_after_abort_are_harmless() -> None:
     async with ScriptedServer() as server:
-        session = await Session.open(route(server.port), QUICK)
+        session = await SmtpSession.open(route(server.port), QUICK)
         await session.close()
         await session.close()
         session.abort()

@@ -14,19 +14,19 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from postroad.settings import TlsMode
-from postroad.smtp.dane import DANE_EE, DANE_TA, Tlsa
-from postroad.smtp.endpoint import Origin
+from postroad.smtp.dane import DANE_EE, DANE_TA, TlsaAssociation
+from postroad.smtp.endpoint import LocalBinding
 from postroad.smtp.pools import Pools
 from postroad.smtp.reply import Phase
-from postroad.smtp.session import Session, TransportError
+from postroad.smtp.session import SmtpSession, TransportError
 from tests.smtp.conftest import QUICK, Certificates, message, nothing, route
 from tests.smtp.scripted import EXTENSIONS, Act, ScriptedServer
 
 
 async def test_a_session_leaves_from_its_source_address_under_its_name() -> None:
     async with ScriptedServer() as server:
-        origin = Origin(source_address="127.0.0.7", helo="mail.sender.example")
-        session = await Session.open(route(server.port).sent_from(origin), QUICK)
+        origin = LocalBinding(source_address="127.0.0.7", helo="mail.sender.example")
+        session = await SmtpSession.open(route(server.port).sent_from(origin), QUICK)
         assert (await session.send(message(), nothing)).code == 250
         assert server.connections[0].writer.get_extra_info("peername")[0] == "127.0.0.7"
         assert server.commands[0] == b"EHLO mail.sender.example\r\n"
@@ -37,7 +37,7 @@ async def test_a_session_leaves_from_its_source_address_under_its_name() -> None
 async def test_an_address_that_is_not_ours_or_of_another_family_is_a_transport_error(source: str) -> None:
     async with ScriptedServer() as server:
         with pytest.raises(TransportError) as caught:
-            await Session.open(route(server.port).sent_from(Origin(source_address=source)), QUICK)
+            await SmtpSession.open(route(server.port).sent_from(LocalBinding(source_address=source)), QUICK)
         assert caught.value.phase is Phase.CONNECT
         assert not server.connections
 
@@ -45,14 +45,14 @@ async def test_an_address_that_is_not_ours_or_of_another_family_is_a_transport_e
 async def test_the_next_address_of_a_host_is_tried() -> None:
     async with ScriptedServer() as server:
         endpoint = replace(route(server.port, host="mx.example.test"), addresses=("127.0.0.9", "127.0.0.1"))
-        session = await Session.open(endpoint, QUICK)
+        session = await SmtpSession.open(endpoint, QUICK)
         await session.close()
 
 
 async def test_each_origin_has_a_pool_of_its_own_and_idle_ones_go() -> None:
     async with ScriptedServer() as server, Pools(QUICK, idle_seconds=0) as pools:
         for last in (1, 2, 3, 1, 2, 3):
-            endpoint = route(server.port).sent_from(Origin(source_address=f"127.0.0.{last}"))
+            endpoint = route(server.port).sent_from(LocalBinding(source_address=f"127.0.0.{last}"))
             assert (await pools.of(endpoint).send(message(), nothing)).code == 250
         assert {c.writer.get_extra_info("peername")[0] for c in server.connections} == {
             "127.0.0.1",
@@ -69,11 +69,11 @@ async def test_opportunistic_tls_takes_any_certificate_and_none_where_there_is_n
     tls: TlsMode, certificates: Certificates
 ) -> None:
     async with ScriptedServer(starttls=certificates.server_context()) as server:
-        session = await Session.open(route(server.port, tls=tls), QUICK)
+        session = await SmtpSession.open(route(server.port, tls=tls), QUICK)
         assert server.connections[0].writer.get_extra_info("ssl_object") is not None
         await session.close()
     async with ScriptedServer() as server:
-        session = await Session.open(route(server.port, tls=tls), QUICK)
+        session = await SmtpSession.open(route(server.port, tls=tls), QUICK)
         assert (await session.send(message(), nothing)).code == 250
         await session.close()
 
@@ -81,7 +81,7 @@ async def test_opportunistic_tls_takes_any_certificate_and_none_where_there_is_n
 @pytest.mark.parametrize("answer", ["454 4.7.0 TLS is not to be had", Act.DROP])
 async def test_opportunistic_tls_that_does_not_come_about_is_done_without(answer: str | Act) -> None:
     async with ScriptedServer({"STARTTLS": answer}, extensions=(*EXTENSIONS, "STARTTLS")) as server:
-        session = await Session.open(route(server.port, tls=TlsMode.OPPORTUNISTIC), QUICK)
+        session = await SmtpSession.open(route(server.port, tls=TlsMode.OPPORTUNISTIC), QUICK)
         assert (await session.send(message(), nothing)).code == 250
         assert len(server.connections) == 2
         await session.close()
@@ -89,7 +89,7 @@ async def test_opportunistic_tls_that_does_not_come_about_is_done_without(answer
 
 async def test_a_server_that_knows_helo_only() -> None:
     async with ScriptedServer({"EHLO": "502 5.5.1 what?"}) as server:
-        session = await Session.open(route(server.port), QUICK)
+        session = await SmtpSession.open(route(server.port), QUICK)
         assert not session.pipelining
         assert (await session.send(message(), nothing)).code == 250
         await session.close()
@@ -109,13 +109,13 @@ async def test_a_client_certificate_is_shown(tmp_path: Path) -> None:
     async with ScriptedServer(starttls=context) as server:
         bare = route(server.port, tls=TlsMode.STARTTLS, ca_file=ca_file)
         shown = replace(bare, client_certificate=certificate, client_key=key)
-        session = await Session.open(shown, QUICK)
+        session = await SmtpSession.open(shown, QUICK)
         assert (await session.send(message(), nothing)).code == 250
         await session.close()
         with pytest.raises(TransportError):
-            await Session.open(bare, QUICK)
+            await SmtpSession.open(bare, QUICK)
         with pytest.raises(TransportError):
-            await Session.open(replace(bare, client_certificate=tmp_path / "missing.pem"), QUICK)
+            await SmtpSession.open(replace(bare, client_certificate=tmp_path / "missing.pem"), QUICK)
 
 
 class Signed:
@@ -138,21 +138,21 @@ class Signed:
         self.anchor = x509.load_pem_x509_certificate(self.authority.cert_pem.bytes())
 
 
-def tlsa(usage: int, certificate: x509.Certificate, *, selector: int = 1, matching: int = 1) -> Tlsa:
+def tlsa(usage: int, certificate: x509.Certificate, *, selector: int = 1, matching: int = 1) -> TlsaAssociation:
     part = certificate.public_bytes(Encoding.DER)
     if selector == 1:
         part = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     data = {0: part, 1: hashlib.sha256(part).digest(), 2: hashlib.sha512(part).digest()}[matching]
-    return Tlsa(usage, selector, matching, data)
+    return TlsaAssociation(usage, selector, matching, data)
 
 
-async def opens(signed: Signed, *records: Tlsa, host: str = "mx.example.test") -> bool:
+async def opens(signed: Signed, *records: TlsaAssociation, host: str = "mx.example.test") -> bool:
     async with ScriptedServer(starttls=signed.context) as server:
         endpoint = replace(
             route(server.port, tls=TlsMode.STARTTLS, host=host), addresses=("127.0.0.1",), tlsa=tuple(records)
         )
         try:
-            session = await Session.open(endpoint, QUICK)
+            session = await SmtpSession.open(endpoint, QUICK)
         except TransportError as error:
             return not (error.phase is Phase.TLS and "TLSA" in error.reason)
         await session.close()
@@ -179,8 +179,8 @@ async def test_a_certificate_that_dns_does_not_name_is_refused() -> None:
 @pytest.mark.parametrize(("matching", "size"), [(0, 1), (1, 32), (2, 64)])
 def test_a_digest_of_another_length_is_no_digest(matching: int, size: int) -> None:
     """RFC 6698 §4.1: a malformed record is unusable, and no reason to refuse every certificate."""
-    assert Tlsa(DANE_EE, 1, matching, bytes(size)).usable
-    assert not Tlsa(DANE_EE, 1, matching, bytes(size + 1)).usable or matching == 0
+    assert TlsaAssociation(DANE_EE, 1, matching, bytes(size)).usable
+    assert not TlsaAssociation(DANE_EE, 1, matching, bytes(size + 1)).usable or matching == 0
 
 
 async def test_name_and_dates_count_below_an_anchor_and_not_for_the_certificate_itself() -> None:

@@ -17,7 +17,7 @@ from postroad.settings import OAuthSettings, TlsMode
 from postroad.smtp.endpoint import Endpoint
 from postroad.smtp.oauth import TokenSource
 from postroad.smtp.reply import Phase
-from postroad.smtp.session import Session, TransportError
+from postroad.smtp.session import SmtpSession, TransportError
 from tests.https import Site, https
 from tests.sandbox.wire import HandClock
 from tests.smtp.conftest import QUICK, Certificates, message, nothing, route
@@ -64,7 +64,7 @@ def logins(server: ScriptedServer) -> list[str]:
 async def test_a_token_is_fetched_once_for_all_sessions_until_shortly_before_its_end(tmp_path: Path) -> None:
     clock = HandClock()
     async with tokens(tmp_path, clock, numbered()) as (site, source), scripted() as server:
-        sessions = await asyncio.gather(*(Session.open(endpoint(server, source), QUICK) for _ in range(5)))
+        sessions = await asyncio.gather(*(SmtpSession.open(endpoint(server, source), QUICK) for _ in range(5)))
         assert (await sessions[0].send(message(), nothing)).code == 250
         assert logins(server) == ["user=ada@example.com\x01auth=Bearer token-1\x01\x01"] * 5
         assert len(site.requests) == 1
@@ -72,10 +72,10 @@ async def test_a_token_is_fetched_once_for_all_sessions_until_shortly_before_its
         assert "grant_type=refresh_token" in form
         assert "refresh_token=refresh-me" in form
         clock.advance(3_540_000 - 1)
-        sessions.append(await Session.open(endpoint(server, source), QUICK))
+        sessions.append(await SmtpSession.open(endpoint(server, source), QUICK))
         assert len(site.requests) == 1
         clock.advance(1)
-        sessions.append(await Session.open(endpoint(server, source), QUICK))
+        sessions.append(await SmtpSession.open(endpoint(server, source), QUICK))
         assert len(site.requests) == 2
         assert "token-2" in logins(server)[-1]
         for session in sessions:
@@ -86,7 +86,7 @@ async def test_a_token_that_is_refused_is_renewed_once(tmp_path: Path) -> None:
     refused: list[Answer] = ["334 eyJzdGF0dXMiOiI0MDAifQ=="]
     answers: dict[str, Answer | list[Answer]] = {"AUTH": refused, "": ["535 5.7.8 Username and Password not accepted"]}
     async with tokens(tmp_path, HandClock(), numbered()) as (site, source), scripted(**answers) as server:
-        session = await Session.open(endpoint(server, source), QUICK)
+        session = await SmtpSession.open(endpoint(server, source), QUICK)
         assert [login.split("Bearer ")[1][:7] for login in logins(server)] == ["token-1", "token-2"]
         assert len(site.requests) == 2
         await session.close()
@@ -95,7 +95,7 @@ async def test_a_token_that_is_refused_is_renewed_once(tmp_path: Path) -> None:
 async def test_a_token_that_is_refused_again_is_a_transport_error(tmp_path: Path) -> None:
     async with tokens(tmp_path, HandClock(), numbered()) as (site, source), scripted(AUTH="535 5.7.8 no") as server:
         with pytest.raises(TransportError) as caught:
-            await Session.open(endpoint(server, source), QUICK)
+            await SmtpSession.open(endpoint(server, source), QUICK)
         assert (caught.value.phase, str(caught.value.reply)) == (Phase.AUTH, "535 5.7.8 no")
         assert len(site.requests) == 2
 
@@ -103,7 +103,7 @@ async def test_a_token_that_is_refused_again_is_a_transport_error(tmp_path: Path
 async def test_a_server_that_is_busy_is_asked_for_no_new_token(tmp_path: Path) -> None:
     async with tokens(tmp_path, HandClock(), numbered()) as (site, source), scripted(AUTH="454 4.7.0 later") as server:
         with pytest.raises(TransportError):
-            await Session.open(endpoint(server, source), QUICK)
+            await SmtpSession.open(endpoint(server, source), QUICK)
         assert len(site.requests) == 1
 
 
@@ -123,7 +123,7 @@ async def test_no_token_is_a_transport_error_that_tells_no_secret(
     async with tokens(tmp_path, HandClock(), body) as (site, source), scripted() as server:
         site.status = status
         with pytest.raises(TransportError, match=says) as caught:
-            await Session.open(endpoint(server, source), QUICK)
+            await SmtpSession.open(endpoint(server, source), QUICK)
         assert caught.value.phase is Phase.AUTH
         assert not any(secret in f"{caught.value!r}{endpoint(server, source)!r}" for secret in SECRETS)
 
@@ -132,11 +132,11 @@ async def test_a_token_server_that_is_away_or_not_to_be_trusted(tmp_path: Path) 
     async with tokens(tmp_path, HandClock(), numbered()) as (site, source), scripted() as server:
         settings = source._settings.model_copy(update={"ca_file": None})
         with pytest.raises(TransportError, match=r"(?i)certificate"):
-            await Session.open(endpoint(server, TokenSource(settings, HandClock())), QUICK)
+            await SmtpSession.open(endpoint(server, TokenSource(settings, HandClock())), QUICK)
         assert not site.requests
     async with scripted() as server:
         with pytest.raises(TransportError, match="gives no token"):
-            await Session.open(endpoint(server, source), QUICK)
+            await SmtpSession.open(endpoint(server, source), QUICK)
 
 
 async def test_no_login_leaves_over_a_connection_that_is_not_encrypted(certificates: Certificates) -> None:
@@ -145,6 +145,6 @@ async def test_no_login_leaves_over_a_connection_that_is_not_encrypted(certifica
         for tls in (TlsMode.NONE, TlsMode.OPPORTUNISTIC):
             plain = replace(route(server.port, username="ada", password="pony"), tls=tls, clear_text_login=False)
             with pytest.raises(TransportError, match="clear_text_login") as caught:
-                await Session.open(plain, QUICK)
+                await SmtpSession.open(plain, QUICK)
             assert caught.value.phase is Phase.AUTH
         assert not any(command.startswith(b"AUTH") for command in server.commands)

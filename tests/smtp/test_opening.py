@@ -13,7 +13,7 @@ import pytest
 
 from postroad.settings import TlsMode
 from postroad.smtp.reply import Phase
-from postroad.smtp.session import Session, TransportError
+from postroad.smtp.session import SmtpSession, TransportError
 from tests.smtp.conftest import QUICK, Certificates, message, nothing, route
 from tests.smtp.scripted import EXTENSIONS, Act, Answer, Connection, ScriptedServer
 
@@ -33,7 +33,7 @@ def server_of(tls: TlsMode, certificates: Certificates) -> ScriptedServer:
 @pytest.mark.parametrize("tls", list(TlsMode))
 async def test_mail_flows_pipelined_by_every_mode(tls: TlsMode, certificates: Certificates) -> None:
     async with server_of(tls, certificates) as server:
-        session = await Session.open(route(server.port, tls=tls, ca_file=certificates.ca_file), QUICK)
+        session = await SmtpSession.open(route(server.port, tls=tls, ca_file=certificates.ca_file), QUICK)
         assert session.pipelining
         for _ in range(3):
             assert (await session.send(message(), nothing)).code == 250
@@ -49,7 +49,7 @@ async def test_mail_flows_pipelined_by_every_mode(tls: TlsMode, certificates: Ce
 async def test_starttls_that_is_not_offered_is_not_done_without() -> None:
     async with ScriptedServer() as server:
         with pytest.raises(TransportError, match="STARTTLS") as caught:
-            await Session.open(route(server.port, tls=TlsMode.STARTTLS, username="ada", password=PASSWORD), QUICK)
+            await SmtpSession.open(route(server.port, tls=TlsMode.STARTTLS, username="ada", password=PASSWORD), QUICK)
         assert caught.value.phase is Phase.TLS
         assert not any(command.startswith(b"AUTH") for command in server.commands)
 
@@ -58,7 +58,7 @@ async def test_starttls_that_is_refused_has_its_reply(certificates: Certificates
     server = ScriptedServer({"STARTTLS": "454 4.7.0 TLS is not to be had"}, extensions=(*EXTENSIONS, "STARTTLS"))
     async with server:
         with pytest.raises(TransportError) as caught:
-            await Session.open(route(server.port, tls=TlsMode.STARTTLS, ca_file=certificates.ca_file), QUICK)
+            await SmtpSession.open(route(server.port, tls=TlsMode.STARTTLS, ca_file=certificates.ca_file), QUICK)
         assert caught.value.phase is Phase.TLS
         assert str(caught.value.reply) == "454 4.7.0 TLS is not to be had"
 
@@ -72,14 +72,14 @@ async def test_starttls_answered_in_plain_text_is_a_transport_error(certificates
     server = ScriptedServer({"STARTTLS": go_on_in_plain_text}, extensions=(*EXTENSIONS, "STARTTLS"))
     async with server:
         with pytest.raises(TransportError) as caught:
-            await Session.open(route(server.port, tls=TlsMode.STARTTLS, ca_file=certificates.ca_file), QUICK)
+            await SmtpSession.open(route(server.port, tls=TlsMode.STARTTLS, ca_file=certificates.ca_file), QUICK)
         assert caught.value.phase is Phase.TLS
 
 
 async def test_implicit_tls_to_a_server_without_it_is_a_transport_error(certificates: Certificates) -> None:
     async with ScriptedServer() as server:
         with pytest.raises(TransportError) as caught:
-            await Session.open(route(server.port, tls=TlsMode.IMPLICIT, ca_file=certificates.ca_file), QUICK)
+            await SmtpSession.open(route(server.port, tls=TlsMode.IMPLICIT, ca_file=certificates.ca_file), QUICK)
         assert caught.value.phase is Phase.CONNECT
 
 
@@ -90,7 +90,7 @@ async def test_a_certificate_of_an_unknown_authority_is_refused(
     async with server_of(tls, certificates) as server:
         settings = route(server.port, tls=tls, username="ada", password=PASSWORD)
         with pytest.raises(TransportError, match=r"(?i)certificate verify failed") as caught:
-            await Session.open(settings, QUICK)
+            await SmtpSession.open(settings, QUICK)
         assert caught.value.phase is phase
         assert not any(command.startswith(b"AUTH") for command in server.commands)
 
@@ -101,7 +101,7 @@ async def test_a_certificate_for_another_name_is_refused(tls: TlsMode, tmp_path:
     async with server_of(tls, other) as server:
         settings = route(server.port, tls=tls, ca_file=other.ca_file)
         with pytest.raises(TransportError, match=r"(?i)IP address mismatch"):
-            await Session.open(settings, QUICK)
+            await SmtpSession.open(settings, QUICK)
 
 
 @pytest.mark.parametrize("tls", [TlsMode.IMPLICIT, TlsMode.STARTTLS])
@@ -110,7 +110,7 @@ async def test_a_certificate_is_not_looked_at_where_the_settings_say_so(
 ) -> None:
     async with server_of(tls, certificates) as server:
         settings = replace(route(server.port, tls=tls), verify_certificate=False)
-        session = await Session.open(settings, QUICK)
+        session = await SmtpSession.open(settings, QUICK)
         assert (await session.send(message(), nothing)).code == 250
         await session.close()
 
@@ -119,7 +119,7 @@ async def test_an_authority_that_is_not_there_is_a_transport_error(tmp_path: Pat
     async with ScriptedServer() as server:
         settings = route(server.port, tls=TlsMode.STARTTLS, ca_file=tmp_path / "missing.pem")
         with pytest.raises(TransportError) as caught:
-            await Session.open(settings, QUICK)
+            await SmtpSession.open(settings, QUICK)
         assert caught.value.phase is Phase.CONNECT
         assert not server.connections
 
@@ -146,7 +146,7 @@ async def test_a_wrong_password_is_told_with_the_reply_and_without_the_password(
     async with server:
         settings = route(server.port, username="ada", password=PASSWORD)
         with pytest.raises(TransportError) as caught:
-            await Session.open(settings, QUICK)
+            await SmtpSession.open(settings, QUICK)
     error = caught.value
     assert error.phase is Phase.AUTH
     assert error.reply is not None
@@ -160,7 +160,7 @@ async def test_a_wrong_password_is_told_with_the_reply_and_without_the_password(
 async def test_a_right_password_opens_a_session_that_does_not_show_it() -> None:
     async with ScriptedServer(extensions=(*EXTENSIONS, "AUTH PLAIN")) as server:
         settings = route(server.port, username="ada", password=PASSWORD)
-        session = await Session.open(settings, QUICK)
+        session = await SmtpSession.open(settings, QUICK)
         assert (await session.send(message(), nothing)).code == 250
         assert not holds_password(repr(session) + str(session) + repr(settings))
         auth = next(command for command in server.commands if command.startswith(b"AUTH PLAIN "))
@@ -172,7 +172,7 @@ async def test_a_right_password_opens_a_session_that_does_not_show_it() -> None:
 async def test_no_way_to_authenticate_is_a_transport_error(offered: tuple[str, ...]) -> None:
     async with ScriptedServer(extensions=(*EXTENSIONS, *offered)) as server:
         with pytest.raises(TransportError) as caught:
-            await Session.open(route(server.port, username="ada", password=PASSWORD), QUICK)
+            await SmtpSession.open(route(server.port, username="ada", password=PASSWORD), QUICK)
         assert caught.value.phase is Phase.AUTH
         assert not holds_password(str(caught.value))
 
@@ -181,13 +181,13 @@ async def test_no_way_to_authenticate_is_a_transport_error(offered: tuple[str, .
 async def test_lost_while_authenticating(how: Act) -> None:
     async with ScriptedServer({"AUTH": how}, extensions=(*EXTENSIONS, "AUTH PLAIN")) as server:
         with pytest.raises(TransportError) as caught:
-            await Session.open(route(server.port, username="ada", password=PASSWORD), QUICK)
+            await SmtpSession.open(route(server.port, username="ada", password=PASSWORD), QUICK)
         assert caught.value.phase is Phase.AUTH
 
 
 async def test_cancelled_while_opening_the_connection_is_closed() -> None:
     async with ScriptedServer({"EHLO": Act.HANG}) as server:
-        task = asyncio.create_task(Session.open(route(server.port), QUICK))
+        task = asyncio.create_task(SmtpSession.open(route(server.port), QUICK))
         async with asyncio.timeout(5):
             while not server.commands:
                 await asyncio.sleep(0)

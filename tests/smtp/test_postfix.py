@@ -13,7 +13,7 @@ import pytest
 from postroad.settings import TlsMode
 from postroad.smtp.pool import SessionPool
 from postroad.smtp.reply import Phase
-from postroad.smtp.session import Session, TransportError, UnsendableError
+from postroad.smtp.session import SmtpSession, TransportError, UnsendableError
 from tests.bounce.sources.dovecot import PASSWORD, USER, dovecot
 from tests.smtp.conftest import QUICK, Certificates, Marks, message, nothing, route
 from tests.smtp.postfix import Postfix, postfix, smtp_sink
@@ -43,7 +43,7 @@ async def test_a_sink_takes_a_thousand_messages_over_few_connections() -> None:
 async def test_what_a_sink_writes_down_is_what_was_sent(open_folder: Path, options: tuple[str, ...]) -> None:
     dump = open_folder / "dump"
     with smtp_sink(*options, "-D", str(dump)) as port:
-        session = await Session.open(route(port), QUICK)
+        session = await SmtpSession.open(route(port), QUICK)
         assert session.pipelining is not bool(options)
         assert (await session.send(message(DOTTED), nothing)).code == 250
         assert (await session.send(message(), nothing)).code == 250
@@ -57,7 +57,7 @@ async def test_what_a_sink_writes_down_is_what_was_sent(open_folder: Path, optio
 
 async def test_a_sink_without_8bitmime_gets_no_8bit() -> None:
     with smtp_sink("-8") as port:
-        session = await Session.open(route(port), QUICK)
+        session = await SmtpSession.open(route(port), QUICK)
         with pytest.raises(UnsendableError):
             await session.send(message("Subject: x\r\n\r\ngrüß\r\n".encode()), nothing)
         assert (await session.send(message(), nothing)).code == 250
@@ -68,7 +68,7 @@ async def test_a_sink_without_8bitmime_gets_no_8bit() -> None:
 @pytest.mark.parametrize("phase", [Phase.MAIL, Phase.RCPT, Phase.DATA, Phase.DOT])
 async def test_a_sink_that_refuses(phase: Phase, option: str, code: int) -> None:
     with smtp_sink(option, "." if phase is Phase.DOT else phase.upper()) as port:
-        session = await Session.open(route(port), QUICK)
+        session = await SmtpSession.open(route(port), QUICK)
         for _ in range(3):
             reply = await session.send(message(), nothing)
             assert (reply.phase, reply.code) == (phase, code)
@@ -79,7 +79,7 @@ async def test_a_sink_that_refuses(phase: Phase, option: str, code: int) -> None
 @pytest.mark.parametrize("phase", [Phase.MAIL, Phase.RCPT, Phase.DATA, Phase.DOT])
 async def test_a_sink_that_hangs_up(phase: Phase) -> None:
     with smtp_sink("-q", "." if phase is Phase.DOT else phase.upper()) as port:
-        session = await Session.open(route(port), QUICK)
+        session = await SmtpSession.open(route(port), QUICK)
         marks = Marks()
         with pytest.raises(TransportError) as caught:
             await session.send(message(), marks)
@@ -112,7 +112,7 @@ async def test_a_whole_postfix(instance: Postfix, next_hop: ScriptedServer, cert
     """One test for all, since starting it takes seconds."""
     for tls in TlsMode:
         port = instance.implicit_tls_port if tls is TlsMode.IMPLICIT else instance.port
-        session = await Session.open(route(port, tls=tls, ca_file=certificates.ca_file), QUICK)
+        session = await SmtpSession.open(route(port, tls=tls, ca_file=certificates.ca_file), QUICK)
         assert session.pipelining
         first = await session.send(message(DOTTED), nothing)
         assert (first.phase, first.code, first.enhanced) == (Phase.DOT, 250, "2.0.0")
@@ -132,7 +132,7 @@ async def test_a_whole_postfix(instance: Postfix, next_hop: ScriptedServer, cert
         assert not session.usable
         await session.close()
 
-    session = await Session.open(route(instance.in_turn_port), QUICK)
+    session = await SmtpSession.open(route(instance.in_turn_port), QUICK)
     assert not session.pipelining
     for _ in range(2):
         assert (await session.send(message(recipient="nobody@example.org"), nothing)).code == 550
@@ -146,7 +146,7 @@ async def test_a_whole_postfix(instance: Postfix, next_hop: ScriptedServer, cert
     assert sorted(bodies) == sorted([stuffed, b"body\r\n.\r\n"] * rounds)
 
     with pytest.raises(TransportError, match=r"(?i)certificate verify failed"):
-        await Session.open(route(instance.port, tls=TlsMode.STARTTLS), QUICK)
+        await SmtpSession.open(route(instance.port, tls=TlsMode.STARTTLS), QUICK)
 
 
 MECHANISMS = ("plain", "login", "cram-md5")
@@ -162,16 +162,16 @@ async def test_login_at_a_whole_postfix(
     ):
         for mechanism, port in instance.login_ports.items():
             place = partial(route, port, tls=TlsMode.STARTTLS, ca_file=certificates.ca_file)
-            session = await Session.open(place(username=USER, password=PASSWORD), QUICK)
+            session = await SmtpSession.open(place(username=USER, password=PASSWORD), QUICK)
             assert (await session.send(message(), nothing)).code == 250, mechanism
             await session.close()
 
-            stranger = await Session.open(place(), QUICK)
+            stranger = await SmtpSession.open(place(), QUICK)
             assert (await stranger.send(message(), nothing)).code == 554, "who has not logged in may not relay"
             await stranger.close()
 
             with pytest.raises(TransportError) as caught:
-                await Session.open(place(username=USER, password=f"{PASSWORD}?"), QUICK)
+                await SmtpSession.open(place(username=USER, password=f"{PASSWORD}?"), QUICK)
             error = caught.value
             assert (error.phase, error.reply and error.reply.code) == (Phase.AUTH, 535)
             assert error.reason.startswith(f"127.0.0.1:{port} refuses the login of {USER}: 535 5.7.8 ")

@@ -15,7 +15,7 @@ from postroad.clock import Clock
 from postroad.delivery.outcome import Pause, of_transport
 from postroad.sandbox import Sandbox, SandboxConfig
 from postroad.smtp.breaker import FAILURES_IN_A_ROW, PAUSES_MS, WINDOW, Breaker, BreakerState
-from postroad.smtp.endpoint import Origin
+from postroad.smtp.endpoint import LocalBinding
 from postroad.smtp.pools import Pools
 from postroad.smtp.relays import Relay, RelayRoute
 from postroad.smtp.reply import Phase
@@ -149,7 +149,7 @@ async def test_each_origin_has_its_own_way_to_each_relay() -> None:
         logins = [route(server.port, username=name, password="pony") for name in ("ada", "bob")]
         out = RelayRoute([Relay(login, 1, Breaker("same", HandClock())) for login in logins], pools, Random(7))
         for number in range(30):
-            origin = Origin(source_address=f"127.0.0.{1 + number % 2}")
+            origin = LocalBinding(source_address=f"127.0.0.{1 + number % 2}")
             assert (await out.send(message(), nothing, origin)).code == 250
         peers = {connection.writer.get_extra_info("peername")[0] for connection in server.connections}
         users = {b64decode(line.split()[2]).split(b"\0")[1] for line in server.commands if line.startswith(b"AUTH")}

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postroad.smtp.reply import Phase, Reply, parse_reply
-from postroad.smtp.wire import Lines, Wire
+from postroad.smtp.wire import Lines, SmtpProtocol
 
 WORDS = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Zl", "Zp", "Zs")), max_size=12)
 TEXTS = st.lists(WORDS, max_size=5).map(" ".join)
@@ -37,7 +37,7 @@ def test_any_chunking_gives_the_same_replies(replies: list[tuple[int, list[str]]
         ours, theirs = socket.socketpair()
         transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=ours)
         try:
-            wire = Wire(transport)
+            wire = SmtpProtocol(transport)
             answers = [wire.expect((60.0,)) for _ in replies]
             for chunk in chunks:
                 wire.data_received(chunk)

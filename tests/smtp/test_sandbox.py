@@ -13,11 +13,11 @@ from random import Random
 import pytest
 from pydantic import SecretStr
 
-from postroad.delivery.outcome import Verdict, of_reply, of_transport
+from postroad.delivery.outcome import DeliveryVerdict, of_reply, of_transport
 from postroad.errors import Blame
 from postroad.mail.message import CompiledMessage, SenderIdentity, compile_message
 from postroad.mail.token import TokenSigner
-from postroad.sandbox import Ending, Extension, Fault, Phase, Rule, Sandbox, SandboxConfig
+from postroad.sandbox import ConnectionEnding, Extension, Fault, RulePhase, Sandbox, SandboxConfig, SandboxRule
 from postroad.settings import TlsMode
 from postroad.smtp.pool import SessionPool
 from postroad.smtp.session import TransportError
@@ -44,7 +44,9 @@ def template() -> CompiledMessage:
     )
 
 
-async def deliver(pool: SessionPool, compiled: CompiledMessage, touch_id: int, address: str) -> tuple[Verdict, bool]:
+async def deliver(
+    pool: SessionPool, compiled: CompiledMessage, touch_id: int, address: str
+) -> tuple[DeliveryVerdict, bool]:
     """What a worker does with a touch: the verdict, and whether the recipient was to blame for good."""
     message = compiled.merge(touch_id, address, {"name": f"Ada {touch_id}"}, NOW)
     try:
@@ -58,16 +60,16 @@ async def deliver(pool: SessionPool, compiled: CompiledMessage, touch_id: int, a
 async def test_every_message_has_the_end_that_its_address_asks_for(tmp_path: Path, pipelining: bool) -> None:
     extensions = tuple(word for word in Extension if pipelining or word is not Extension.PIPELINING)
     expected = {
-        "plain": (Verdict.ACCEPTED, False),
-        "a+bounce": (Verdict.BOUNCED, True),
-        "a+full": (Verdict.BOUNCED, False),
-        "a+defer": (Verdict.DEFER, False),
-        "a+450-at-data": (Verdict.DEFER, False),
-        "a+421": (Verdict.DEFER, False),
-        "a+550-5.7.26-at-dot": (Verdict.DEAD, False),
-        "a+drop": (Verdict.RETRY, False),
-        "a+drop-after-dot": (Verdict.UNKNOWN, False),
-        "a+drop-after-dot-kept": (Verdict.UNKNOWN, False),
+        "plain": (DeliveryVerdict.ACCEPTED, False),
+        "a+bounce": (DeliveryVerdict.BOUNCED, True),
+        "a+full": (DeliveryVerdict.BOUNCED, False),
+        "a+defer": (DeliveryVerdict.DEFER, False),
+        "a+450-at-data": (DeliveryVerdict.DEFER, False),
+        "a+421": (DeliveryVerdict.DEFER, False),
+        "a+550-5.7.26-at-dot": (DeliveryVerdict.DEAD, False),
+        "a+drop": (DeliveryVerdict.RETRY, False),
+        "a+drop-after-dot": (DeliveryVerdict.UNKNOWN, False),
+        "a+drop-after-dot-kept": (DeliveryVerdict.UNKNOWN, False),
     }
     touches = [(f"{local}@example.org", end) for local, end in expected.items()] * 12
     Random(7).shuffle(touches)
@@ -88,7 +90,7 @@ async def test_what_is_kept_is_what_was_merged(tmp_path: Path) -> None:
     async with Sandbox(SandboxConfig(directory=str(tmp_path / "sandbox")), rng=Random(7)) as sandbox:
         async with SessionPool(route(sandbox.port), QUICK) as pool:
             verdict, _ = await deliver(pool, template(), 17, "ada@example.org")
-        assert verdict is Verdict.ACCEPTED
+        assert verdict is DeliveryVerdict.ACCEPTED
         kept = [path for path in sandbox.maildir_path.rglob("*") if path.is_file()]
         assert len(kept) == 1
         found = BytesParser(policy=policy.default).parsebytes(kept[0].read_bytes())
@@ -114,7 +116,7 @@ async def test_login_by_every_mode_of_tls(tls: TlsMode, tmp_path: Path, certific
         assert port is not None
         good = route(port, tls=tls, ca_file=certificates.ca_file, username="ada", password="correct horse")
         async with SessionPool(good, QUICK) as pool:
-            assert (await deliver(pool, template(), 1, "ada@example.org"))[0] is Verdict.ACCEPTED
+            assert (await deliver(pool, template(), 1, "ada@example.org"))[0] is DeliveryVerdict.ACCEPTED
         bad = route(port, tls=tls, ca_file=certificates.ca_file, username="ada", password="wrong pony")
         async with SessionPool(bad, QUICK) as pool:
             with pytest.raises(TransportError) as caught:
@@ -124,7 +126,7 @@ async def test_login_by_every_mode_of_tls(tls: TlsMode, tmp_path: Path, certific
             assert "pony" not in f"{caught.value!r}{caught.value}"
         # A route without a login waits, and no touch dies of it.
         async with SessionPool(route(port, tls=tls, ca_file=certificates.ca_file), QUICK) as pool:
-            assert (await deliver(pool, template(), 3, "ada@example.org"))[0] is Verdict.DEFER
+            assert (await deliver(pool, template(), 3, "ada@example.org"))[0] is DeliveryVerdict.DEFER
 
 
 async def test_a_354_for_nobody_is_ended_and_refused(tmp_path: Path) -> None:
@@ -133,15 +135,15 @@ async def test_a_354_for_nobody_is_ended_and_refused(tmp_path: Path) -> None:
         async with SessionPool(route(sandbox.port, connections=1), QUICK) as pool:
             for number in range(5):
                 end = await deliver(pool, template(), number, "a+bounce@example.org")
-                assert end == (Verdict.BOUNCED, True)
-            assert (await deliver(pool, template(), 9, "ada@example.org"))[0] is Verdict.ACCEPTED
+                assert end == (DeliveryVerdict.BOUNCED, True)
+            assert (await deliver(pool, template(), 9, "ada@example.org"))[0] is DeliveryVerdict.ACCEPTED
         assert len(sandbox.accepted()) == 1
 
 
 async def test_a_server_that_resets_now_and_then_costs_no_message_and_doubles_none(tmp_path: Path) -> None:
     rules = (
-        Rule(phase=Phase.MAIL, fault=Fault(ending=Ending.DROP), every=7),
-        Rule(phase=Phase.RCPT, fault=Fault(ending=Ending.RESET), every=11),
+        SandboxRule(phase=RulePhase.MAIL, fault=Fault(ending=ConnectionEnding.DROP), every=7),
+        SandboxRule(phase=RulePhase.RCPT, fault=Fault(ending=ConnectionEnding.RESET), every=11),
     )
     config = SandboxConfig(directory=str(tmp_path / "sandbox"), rules=rules)
     async with Sandbox(config, rng=Random(7)) as sandbox:
@@ -151,9 +153,9 @@ async def test_a_server_that_resets_now_and_then_costs_no_message_and_doubles_no
             async def until_accepted(touch_id: int) -> None:
                 for _ in range(50):
                     verdict, _ = await deliver(pool, compiled, touch_id, f"ada{touch_id}@example.org")
-                    if verdict is Verdict.ACCEPTED:
+                    if verdict is DeliveryVerdict.ACCEPTED:
                         return
-                    assert verdict is Verdict.RETRY
+                    assert verdict is DeliveryVerdict.RETRY
                 raise AssertionError(touch_id)
 
             await asyncio.gather(*map(until_accepted, range(100)))

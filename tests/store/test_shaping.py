@@ -8,13 +8,13 @@ import sqlalchemy as sa
 
 from postroad.delivery.gate_name import Receiver
 from postroad.delivery.shaping.file import MAX_COLUMN
-from postroad.delivery.shaping.limits import Scope
+from postroad.delivery.shaping.limits import LimitScope
 from postroad.dns.providers import MAX_SITE
 from postroad.store.engine import read, write
 from postroad.store.shaping import ShapingChange, add_change, count_reply, open_changes
 
 NOW = datetime(2026, 11, 24, 9, tzinfo=UTC)
-LONGEST = Scope(
+LONGEST = LimitScope(
     sender="a" * 308 + "@example.com",
     receiver=Receiver("p" * MAX_COLUMN, "s" * MAX_SITE, "d" * MAX_SITE),
 )

@@ -16,7 +16,7 @@ from postroad.store.suppression import SuppressionReason, suppress
 from postroad.store.warmup import WarmupDayRow, days_of, overrides_of
 from postroad.warmup.day import pass_day, set_cap
 from postroad.warmup.decide import Move
-from postroad.warmup.identity import Identity, identities, of_sender, warming
+from postroad.warmup.identity import WarmingIdentity, identities, of_sender, warming
 from postroad.warmup.status import curve_ahead, markdown, standings
 from tests.warmup.conftest import NEWS, OFFERS, SETTINGS, Load, Mail
 
@@ -31,7 +31,7 @@ def settings(load: Load) -> Settings:
 
 
 @pytest.fixture
-def address(settings: Settings) -> Identity:
+def address(settings: Settings) -> WarmingIdentity:
     return of_sender(settings, "news")[0]
 
 
@@ -44,7 +44,7 @@ def short(found: Sequence[WarmupDayRow]) -> list[tuple[str, int, int, str]]:
     return [(row.provider, (row.day - DAY).days, row.cap, row.move) for row in found]
 
 
-def test_a_provider_begins_with_the_first_mail_to_it(engine: sa.Engine, address: Identity, mail: Mail) -> None:
+def test_a_provider_begins_with_the_first_mail_to_it(engine: sa.Engine, address: WarmingIdentity, mail: Mail) -> None:
     assert pass_day(engine, address, NOON) == []
     mail.accepted(NOON, 50)
     mail.accepted(NOON + ONE, 20, domain="yahoo.com")
@@ -56,14 +56,14 @@ def test_a_provider_begins_with_the_first_mail_to_it(engine: sa.Engine, address:
     ]
 
 
-def test_a_day_is_that_of_the_zone(engine: sa.Engine, address: Identity, mail: Mail) -> None:
+def test_a_day_is_that_of_the_zone(engine: sa.Engine, address: WarmingIdentity, mail: Mail) -> None:
     mail.accepted(datetime(2026, 5, 4, 21, 59, tzinfo=UTC), 30)
     mail.accepted(datetime(2026, 5, 4, 22, 1, tzinfo=UTC), 20)  # one minute past midnight in Berlin
     pass_day(engine, address, NOON + ONE)
     assert [row.accepted for row in rows(engine)] == [30, 20]
 
 
-def test_what_became_of_mail_is_told_apart(engine: sa.Engine, address: Identity, mail: Mail) -> None:
+def test_what_became_of_mail_is_told_apart(engine: sa.Engine, address: WarmingIdentity, mail: Mail) -> None:
     mail.accepted(NOON, 40)
     hard = {"reply_code": 550, "cause": "no such mailbox", "blame": "recipient"}
     mail.came_to(NOON, TouchState.BOUNCED, 3, **hard)  # type: ignore[arg-type]
@@ -86,7 +86,7 @@ def test_what_became_of_mail_is_told_apart(engine: sa.Engine, address: Identity,
     assert counts == (58, 40, 3, 1, 7, 2)
 
 
-def test_a_day_run_twice_is_decided_once(engine: sa.Engine, address: Identity, mail: Mail) -> None:
+def test_a_day_run_twice_is_decided_once(engine: sa.Engine, address: WarmingIdentity, mail: Mail) -> None:
     mail.accepted(NOON, 50)
     first = pass_day(engine, address, NOON + ONE)
     mail.accepted(NOON + ONE, 60)
@@ -99,7 +99,7 @@ def test_a_day_run_twice_is_decided_once(engine: sa.Engine, address: Identity, m
     assert [(r.bounced, r.accepted) for r in rows(engine)] == [(40, 50), (0, 60)]
 
 
-def test_two_that_run_at_once_decide_once(engine: sa.Engine, address: Identity, mail: Mail) -> None:
+def test_two_that_run_at_once_decide_once(engine: sa.Engine, address: WarmingIdentity, mail: Mail) -> None:
     mail.accepted(NOON, 50)
     with ThreadPoolExecutor(4) as pool:
         nows = [NOON + ONE + timedelta(seconds=n) for n in range(4)]
@@ -108,7 +108,7 @@ def test_two_that_run_at_once_decide_once(engine: sa.Engine, address: Identity, 
 
 
 def test_days_that_were_missed_are_written_down_and_jump_nothing(
-    engine: sa.Engine, address: Identity, mail: Mail
+    engine: sa.Engine, address: WarmingIdentity, mail: Mail
 ) -> None:
     mail.accepted(NOON, 50)
     pass_day(engine, address, NOON)
@@ -122,7 +122,7 @@ def test_days_that_were_missed_are_written_down_and_jump_nothing(
     assert all(row.accepted == 50 for row in rows(engine)[:12])
 
 
-def test_a_pause_is_kept_with_its_reason(engine: sa.Engine, address: Identity, mail: Mail) -> None:
+def test_a_pause_is_kept_with_its_reason(engine: sa.Engine, address: WarmingIdentity, mail: Mail) -> None:
     mail.accepted(NOON, 160)
     mail.came_to(NOON, TouchState.DEAD, 40, reply_code=550, cause="sender refused", blame="sender")
     now = NOON + ONE
@@ -138,7 +138,9 @@ def test_nothing_is_decided_before_the_start(engine: sa.Engine, load: Load, mail
     assert [row.cap for row in pass_day(engine, identity, NOON + 2 * ONE)] == [50]
 
 
-def test_an_override_holds_from_now_on_and_says_who_and_why(engine: sa.Engine, address: Identity, mail: Mail) -> None:
+def test_an_override_holds_from_now_on_and_says_who_and_why(
+    engine: sa.Engine, address: WarmingIdentity, mail: Mail
+) -> None:
     mail.accepted(NOON, 160)
     mail.came_to(NOON, TouchState.DEAD, 40, reply_code=550, cause="sender refused", blame="sender")
     now = NOON + ONE
@@ -176,7 +178,7 @@ def test_one_gate_holds_for_identities_with_the_same_senders(load: Load) -> None
 
 
 def test_the_first_day_shows_the_cap_what_was_sent_and_what_waits(
-    engine: sa.Engine, address: Identity, mail: Mail
+    engine: sa.Engine, address: WarmingIdentity, mail: Mail
 ) -> None:
     mail.accepted(NOON - ONE, 7, domain="yahoo.com")
     mail.accepted(NOON, 3)
@@ -194,7 +196,7 @@ def test_the_first_day_shows_the_cap_what_was_sent_and_what_waits(
 
 
 def test_the_page_of_a_run_shows_caps_reasons_and_the_curve(
-    engine: sa.Engine, settings: Settings, address: Identity, mail: Mail
+    engine: sa.Engine, settings: Settings, address: WarmingIdentity, mail: Mail
 ) -> None:
     mail.accepted(NOON, 50)
     pass_day(engine, address, NOON + ONE)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postroad.warmup.health import ONE_SIDED_90, Counts, Health, judge, judged, wilson_lower
+from postroad.warmup.health import ONE_SIDED_90, Counts, WarmupHealth, judge, judged, wilson_lower
 
 SHARES = ("bounced", "complained", "deferred", "blocked")
 
@@ -29,40 +29,47 @@ def of_10_000(**events: int) -> Counts:
     ],
 )
 def test_each_gate_has_its_steps(what: str, healthy: int, hold: int, slow: int, pause: int) -> None:
-    for events, health in ((healthy, Health.HEALTHY), (hold, Health.HOLD), (slow, Health.SLOW), (pause, Health.PAUSE)):
+    for events, health in (
+        (healthy, WarmupHealth.HEALTHY),
+        (hold, WarmupHealth.HOLD),
+        (slow, WarmupHealth.SLOW),
+        (pause, WarmupHealth.PAUSE),
+    ):
         judgement = judge(of_10_000(**{what: events}))
         assert judgement.health is health, events
-        assert bool(judgement.reason) is (health is not Health.HEALTHY)
+        assert bool(judgement.reason) is (health is not WarmupHealth.HEALTHY)
 
 
 def test_one_complaint_in_39_mails_pauses_nobody() -> None:
     counts = Counts(attempts=39, accepted=39, complained=1)
     assert not judged(counts, 50)
-    assert judge(counts).health is Health.SLOW
+    assert judge(counts).health is WarmupHealth.SLOW
 
 
 def test_two_events_never_pause_however_large_their_share() -> None:
-    assert judge(Counts(attempts=100, accepted=98, complained=2)).health is Health.SLOW
-    assert judge(Counts(attempts=100, accepted=97, complained=3)).health is Health.PAUSE
+    assert judge(Counts(attempts=100, accepted=98, complained=2)).health is WarmupHealth.SLOW
+    assert judge(Counts(attempts=100, accepted=97, complained=3)).health is WarmupHealth.PAUSE
 
 
 def test_a_share_that_may_be_chance_slows_and_does_not_pause() -> None:
     # 9 of 100 is above 8 %; but one time in ten such a sample comes of 6 %.
-    assert judge(Counts(attempts=100, accepted=91, bounced=9)).health is Health.SLOW
-    assert judge(Counts(attempts=1_000, accepted=900, bounced=100)).health is Health.PAUSE
+    assert judge(Counts(attempts=100, accepted=91, bounced=9)).health is WarmupHealth.SLOW
+    assert judge(Counts(attempts=1_000, accepted=900, bounced=100)).health is WarmupHealth.PAUSE
 
 
 @pytest.mark.parametrize(
     ("rate", "health", "says"),
     [
-        (0.0007, Health.HEALTHY, ""),
-        (0.0009, Health.HOLD, "0.09% (0.18 of 200)"),
-        (0.002, Health.SLOW, "0.20% (0.40 of 200)"),
-        (0.004, Health.SLOW, "0.40% (0.80 of 200)"),  # Less than three events pause nobody.
-        (0.05, Health.PAUSE, "5.00% (10 of 200)"),
+        (0.0007, WarmupHealth.HEALTHY, ""),
+        (0.0009, WarmupHealth.HOLD, "0.09% (0.18 of 200)"),
+        (0.002, WarmupHealth.SLOW, "0.20% (0.40 of 200)"),
+        (0.004, WarmupHealth.SLOW, "0.40% (0.80 of 200)"),  # Less than three events pause nobody.
+        (0.05, WarmupHealth.PAUSE, "5.00% (10 of 200)"),
     ],
 )
-def test_a_rate_that_is_reported_of_little_mail_counts_as_what_it_is(rate: float, health: Health, says: str) -> None:
+def test_a_rate_that_is_reported_of_little_mail_counts_as_what_it_is(
+    rate: float, health: WarmupHealth, says: str
+) -> None:
     judgement = judge(Counts(attempts=200, accepted=200), rate * 200)
     assert judgement.health is health
     assert says in judgement.reason
@@ -76,7 +83,7 @@ def test_a_rate_that_is_reported_counts_only_where_it_is_worse() -> None:
 
 def test_the_worst_gate_decides_and_is_named() -> None:
     judgement = judge(of_10_000(bounced=300, deferred=4_000))
-    assert judgement.health is Health.PAUSE
+    assert judgement.health is WarmupHealth.PAUSE
     assert "deferrals are 40.00% (4,000 of 10,000)" in judgement.reason
 
 

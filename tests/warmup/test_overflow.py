@@ -26,7 +26,7 @@ from postroad.warmup import overflow as overflowing
 from postroad.warmup.caps import Cap
 from postroad.warmup.day import set_cap
 from postroad.warmup.identity import of_sender, warming
-from postroad.warmup.overflow import Sender as Candidate
+from postroad.warmup.overflow import OverflowSender as Candidate
 from postroad.warmup.overflow import carries, overflow, share_out
 from tests.queue.conftest import HandClock
 from tests.store.rows import add_campaign, add_recipient, add_touch

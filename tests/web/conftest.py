@@ -19,7 +19,7 @@ from postroad.queue.redis.client import connect
 from postroad.settings import WebSettings
 from postroad.store.engine import open_engine, read
 from postroad.web.app import create_app
-from postroad.web.connections import Door, door_of
+from postroad.web.connections import WebConnectionLimiter, door_of
 from postroad.web.serve import serving
 from postroad.web.unsubscribe import WebParts
 from tests.conftest import RedisServer, a_server
@@ -54,7 +54,7 @@ async def open_web(
     bounces: Callable[[], Awaitable[Queue]] | None = None,
     clock: Clock | None = None,
     asks: httpx.AsyncClient | None = None,
-    door: Door | None = None,
+    door: WebConnectionLimiter | None = None,
 ) -> AsyncIterator[httpx.AsyncClient]:
     """``bounces``: the queue of what comes back, if it is not ``queue``; ``asks``: what fetches from others."""
     clock = clock or SystemClock()

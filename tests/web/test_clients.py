@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from postroad.clock import SystemClock
-from postroad.settings import Rate
+from postroad.settings import RateSetting
 from postroad.web.clients import MAX_CLIENTS, ClientLimits, client_address, networks
 
 TRUSTED = networks(["10.0.0.0/8", "2001:db8::/32", "127.0.0.1"])
@@ -40,7 +40,7 @@ def test_client_is_the_last_one_that_no_trusted_proxy_is(peer: str, forwarded: s
 
 def test_so_many_go_at_once_and_then_one_by_one() -> None:
     clock = HandClock()
-    limits = ClientLimits(Rate(count=3, per_ms=60_000), clock)
+    limits = ClientLimits(RateSetting(count=3, per_ms=60_000), clock)
     assert [limits.wait_s("a") for _ in range(5)] == [0, 0, 0, 20, 20]
     clock.ms += 20_000
     assert [limits.wait_s("a") for _ in range(2)] == [0, 20]
@@ -50,7 +50,7 @@ def test_so_many_go_at_once_and_then_one_by_one() -> None:
 
 def test_a_charge_is_bounded() -> None:
     clock = HandClock()
-    limits = ClientLimits(Rate(count=3, per_ms=60_000), clock)
+    limits = ClientLimits(RateSetting(count=3, per_ms=60_000), clock)
     for _ in range(100):
         limits.charge("a", 19)
     assert limits.wait_s("a") == 80
@@ -59,7 +59,7 @@ def test_a_charge_is_bounded() -> None:
 
 
 def test_memory_is_bounded_and_who_was_not_seen_for_longest_is_forgotten() -> None:
-    limits = ClientLimits(Rate(count=1, per_ms=60_000), HandClock())
+    limits = ClientLimits(RateSetting(count=1, per_ms=60_000), HandClock())
     assert limits.wait_s("first") == 0
     assert limits.wait_s("first") > 0
     for number in range(MAX_CLIENTS):

@@ -13,7 +13,7 @@ from postroad.delivery.job import job_id
 from postroad.errors import UnavailableError
 from postroad.mail.token import Purpose
 from postroad.queue import JobState, Queue
-from postroad.settings import Rate, UnsubscribeScope, WebSettings
+from postroad.settings import RateSetting, UnsubscribeScope, WebSettings
 from postroad.store.engine import read
 from postroad.web.body import MAX_BODY_BYTES
 from tests.delivery.queue_of_touches import queued_touches, state_of
@@ -192,7 +192,7 @@ async def test_the_scope_may_be_the_audience(engine: sa.Engine, queue: Queue) ->
 
 
 async def test_too_many_requests_of_one_client_wait_and_others_do_not(engine: sa.Engine) -> None:
-    settings = WebSettings(rate=Rate(count=40, per_ms=3_600_000), trusted_proxies=("127.0.0.1",))
+    settings = WebSettings(rate=RateSetting(count=40, per_ms=3_600_000), trusted_proxies=("127.0.0.1",))
     async with open_web(engine, no_queue, settings) as http:
 
         async def ask(client: str, path: str) -> httpx.Response:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from postroad.bounce.report import Action, Reported
+from postroad.bounce.report import Action, RecipientStatus
 from postroad.bounce.words import decode_xtext, find_reply_code, find_status, read_typed_address, squeeze
 
 TYPES = ("message/delivery-status", "message/global-delivery-status")
@@ -28,7 +28,7 @@ def looks_like_dsn(text: str) -> bool:
     return MARK.search(text) is not None and _ACTION.search(text) is not None
 
 
-def read_dsn(text: str) -> tuple[dict[str, str], tuple[Reported, ...]]:
+def read_dsn(text: str) -> tuple[dict[str, str], tuple[RecipientStatus, ...]]:
     """Fields of the message, names in lower case, and what is said of each recipient."""
     message: dict[str, str] = {}
     blocks: list[dict[str, str]] = []
@@ -58,7 +58,7 @@ def _blocks(text: str) -> Iterator[dict[str, str]]:
             yield block
 
 
-def _recipient(fields: dict[str, str]) -> Reported:
+def _recipient(fields: dict[str, str]) -> RecipientStatus:
     # IronPort writes what the remote host said into a field of its own: <192.0.2.1 #5.0.0 smtp; 550 "Unknown user">
     diagnostic = fields.get("diagnostic-code") or fields.get("x-supplementary-info", "").strip("<>")
     words = diagnostic.partition(";")[2].strip() if _TYPED.match(diagnostic) else diagnostic
@@ -67,7 +67,7 @@ def _recipient(fields: dict[str, str]) -> Reported:
     # What a gateway makes of a reply is vaguer than the reply itself: 5.0.0 beside "550 5.1.1 User unknown".
     if said is not None and (status is None or status.endswith(".0.0")) and not (status and status[0] != said[0]):
         status = said
-    return Reported(
+    return RecipientStatus(
         address=read_typed_address(fields["final-recipient"]) if fields.get("final-recipient") else None,
         original=read_typed_address(fields["original-recipient"]) if fields.get("original-recipient") else None,
         action=_ACTIONS.get(fields.get("action", "").split("(")[0].strip().rstrip(".").lower()),

@@ -10,11 +10,11 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from msgspec import structs
 
-from postroad.bounce.judge import Judgement, Verdict, judge
+from postroad.bounce.judge import BounceClass, Classified, judge
 from postroad.bounce.match import Match, MatchedBy, Tokens, addresses_of, read_tokens
 from postroad.bounce.policy import (
     REPLIED,
-    Consequence,
+    BounceAction,
     History,
     about_sender,
     judgement_for,
@@ -25,7 +25,7 @@ from postroad.bounce.policy import (
 from postroad.bounce.reading import Read
 from postroad.bounce.receivers import KIND as REPORTS
 from postroad.bounce.reply import RULE, answered, own_addresses
-from postroad.bounce.report import Envelope, Kind, Report
+from postroad.bounce.report import Envelope, MailKind, ParsedMail
 from postroad.mail.token import TokenSigner
 from postroad.settings import BounceSettings, UnsubscribeScope
 from postroad.store.bounce import (
@@ -56,7 +56,7 @@ from postroad.store.unsubscribe import unsubscribe_touch
 Change = tuple[BounceEffectKind, int, str]
 
 
-class Cause(NamedTuple):
+class EffectSource(NamedTuple):
     """The mail or event that things follow from, what brought it, and when they do."""
 
     digest: str
@@ -72,7 +72,7 @@ class Processed:
     count; nothing of a mail that was processed before. ``reports``: its reports wait to be read.
     """
 
-    verdict: Verdict
+    verdict: BounceClass
     rule: str
     touch_id: int | None
     matched_by: MatchedBy | None
@@ -82,15 +82,15 @@ class Processed:
     reports: bool = False
 
 
-class Judged(NamedTuple):
+class JudgedMail(NamedTuple):
     """What a mail or an event says, the judgement on each recipient, and what its tokens say."""
 
-    report: Report
-    judgements: tuple[Judgement, ...]
+    report: ParsedMail
+    judgements: tuple[Classified, ...]
     tokens: Tokens
 
 
-def judged(report: Report, signer: TokenSigner | None, own: Collection[str] = ()) -> Judged:
+def judged(report: ParsedMail, signer: TokenSigner | None, own: Collection[str] = ()) -> JudgedMail:
     """Judge what was read. Without a signer its tokens say nothing.
 
     ``own``: addresses that we write from, so that what we wrote ourselves is not taken for a reply.
@@ -102,7 +102,7 @@ def judged(report: Report, signer: TokenSigner | None, own: Collection[str] = ()
     judgements = judge(report)
     if tokens.match is not None and tokens.match.by is MatchedBy.UNSUBSCRIBE:
         judgements = unsubscribed(report, judgements)
-    return Judged(report, judgements, tokens)
+    return JudgedMail(report, judgements, tokens)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +132,7 @@ def process(
 class _Result(NamedTuple):
     """``named``: recipients by whom a touch may be looked for, as the ledger spells them."""
 
-    judged: Judged
+    judged: JudgedMail
     named: Sequence[str]
 
 
@@ -156,7 +156,7 @@ def judge_waiting(engine: sa.Engine, digests: Sequence[str], rules: Rules, read:
 
 
 def _waits(mail: BounceMail) -> bool:
-    return (mail.processed_at is None and mail.kind != REPORTS) or mail.verdict == Verdict.UNREADABLE
+    return (mail.processed_at is None and mail.kind != REPORTS) or mail.verdict == BounceClass.UNREADABLE
 
 
 def _process(
@@ -173,8 +173,10 @@ def _process(
     judgement = judgement_for(judgements, touch.address, report.sender) if touch is not None else mildest(judgements)
     changes: list[Change] = []
     if touch is not None and match is not None:
-        what = REPLIED if report.kind is Kind.REPLY else _follows(connection, touch, judgement, match.by, rules, now)
-        cause = Cause(digest, mail.source, now)
+        what = (
+            REPLIED if report.kind is MailKind.REPLY else _follows(connection, touch, judgement, match.by, rules, now)
+        )
+        cause = EffectSource(digest, mail.source, now)
         words = words_key(touch.receiver, judgement.words) if judgement.words else None
         changes = _settle(connection, touch, what, judgement, cause, words)
         if words is not None and blame_sender_for(connection, [words], now):
@@ -182,7 +184,9 @@ def _process(
         changes += _carry_out(connection, touch, what, cause, rules.scope)
     elif match is not None and match.by is MatchedBy.UNSUBSCRIBE:
         # The touch was deleted, and its link still holds.
-        changes = _unsubscribe(connection, match.touch_id, Cause(digest, mail.source, now), rules.scope, past=True)
+        changes = _unsubscribe(
+            connection, match.touch_id, EffectSource(digest, mail.source, now), rules.scope, past=True
+        )
     add_effects(connection, digest, changes, now)
     mail.processed_at, mail.kind = now, report.kind.value
     if touch is None and report.carries_reports:
@@ -194,9 +198,9 @@ def _process(
     return replace(_processed(mail, changes), outcomes=_outcomes(touch, judgement.verdict, changes))
 
 
-def _outcomes(touch: MatchedTouch | None, verdict: Verdict, changes: Sequence[Change]) -> tuple[TouchOutcome, ...]:
+def _outcomes(touch: MatchedTouch | None, verdict: BounceClass, changes: Sequence[Change]) -> tuple[TouchOutcome, ...]:
     found = [TouchOutcome(id_, _OUTCOMES[kind]) for kind, id_, _ in changes if kind in _OUTCOMES]
-    if touch is not None and verdict is Verdict.COMPLAINT:
+    if touch is not None and verdict is BounceClass.COMPLAINT:
         found.append(TouchOutcome(touch.id, DeliveryOutcome.COMPLAINED))
     return tuple(found)
 
@@ -215,7 +219,7 @@ def _processed(mail: BounceMail, changes: Sequence[Change]) -> Processed:
     ended = (BounceEffectKind.TOUCH_SUPPRESSED, BounceEffectKind.TOUCH_CANCELLED)
     moved = (BounceEffectKind.TOUCH_BOUNCED, BounceEffectKind.TOUCH_ACCEPTED)
     return Processed(
-        verdict=Verdict(mail.verdict or Verdict.UNRELATED),
+        verdict=BounceClass(mail.verdict or BounceClass.UNRELATED),
         rule=mail.rule or "",
         touch_id=mail.touch_id,
         matched_by=MatchedBy(mail.matched_by) if mail.matched_by else None,
@@ -225,7 +229,7 @@ def _processed(mail: BounceMail, changes: Sequence[Change]) -> Processed:
     )
 
 
-_ABOUT_A_MESSAGE = (Verdict.HARD, Verdict.SOFT, Verdict.BLOCK, Verdict.COMPLAINT)
+_ABOUT_A_MESSAGE = (BounceClass.HARD, BounceClass.SOFT, BounceClass.BLOCK, BounceClass.COMPLAINT)
 
 
 def _by_recipient_and_time(
@@ -240,8 +244,8 @@ def _by_recipient_and_time(
 
 
 def _follows(
-    connection: sa.Connection, touch: MatchedTouch, judgement: Judgement, by: MatchedBy, rules: Rules, now: datetime
-) -> Consequence:
+    connection: sa.Connection, touch: MatchedTouch, judgement: Classified, by: MatchedBy, rules: Rules, now: datetime
+) -> BounceAction:
     settings = rules.settings
     since = now - timedelta(milliseconds=settings.soft_window_ms)
     history = History(soft_in_a_row=soft_bounces_in_a_row(connection, touch, since))
@@ -251,9 +255,9 @@ def _follows(
 def _settle(
     connection: sa.Connection,
     touch: MatchedTouch,
-    what: Consequence,
-    judgement: Judgement,
-    cause: Cause,
+    what: BounceAction,
+    judgement: Classified,
+    cause: EffectSource,
     words: str | None,
 ) -> list[Change]:
     """Move the touch to what came of it, and note why. ``words``: key of the words, see `store.same_words`."""
@@ -266,7 +270,7 @@ def _settle(
 
 
 def _carry_out(
-    connection: sa.Connection, touch: MatchedTouch, what: Consequence, cause: Cause, scope: UnsubscribeScope
+    connection: sa.Connection, touch: MatchedTouch, what: BounceAction, cause: EffectSource, scope: UnsubscribeScope
 ) -> list[Change]:
     """End the sequence and suppress, as far as that follows."""
     changes: list[Change] = []
@@ -283,7 +287,7 @@ def _carry_out(
 
 
 def _unsubscribe(
-    connection: sa.Connection, touch_id: int, cause: Cause, scope: UnsubscribeScope, *, past: bool = False
+    connection: sa.Connection, touch_id: int, cause: EffectSource, scope: UnsubscribeScope, *, past: bool = False
 ) -> list[Change]:
     """As one-click does, so that it is the same whichever way they chose. ``past``: there is no row for an effect."""
     reason = SuppressionReason.UNSUBSCRIBE.value
@@ -295,7 +299,9 @@ def _unsubscribe(
     return first + [(BounceEffectKind.TOUCH_SUPPRESSED, other, reason) for other in done.ended]
 
 
-def _suppress(connection: sa.Connection, touch: MatchedTouch, reason: SuppressionReason, cause: Cause) -> list[Change]:
+def _suppress(
+    connection: sa.Connection, touch: MatchedTouch, reason: SuppressionReason, cause: EffectSource
+) -> list[Change]:
     source = f"{cause.source} {cause.digest[:16]}, touch {touch.id}"
     new = suppress(connection, [touch.address], reason, source, cause.at)
     if reason is SuppressionReason.COMPLAINT:
@@ -305,7 +311,7 @@ def _suppress(connection: sa.Connection, touch: MatchedTouch, reason: Suppressio
     return changes + [(BounceEffectKind.TOUCH_SUPPRESSED, other, reason.value) for other in ended]
 
 
-def _end_sequence(connection: sa.Connection, touch: MatchedTouch, cause: Cause) -> list[Change]:
+def _end_sequence(connection: sa.Connection, touch: MatchedTouch, cause: EffectSource) -> list[Change]:
     note_reply(connection, touch.id, cause.digest, cause.at)
     changes: list[Change] = [(BounceEffectKind.REPLIED, touch.id, RULE)]
     if touch.on_reply is OnReply.CONTINUE:
@@ -317,9 +323,9 @@ def _end_sequence(connection: sa.Connection, touch: MatchedTouch, cause: Cause) 
 def _note(
     connection: sa.Connection,
     touch: MatchedTouch,
-    what: Consequence,
-    judgement: Judgement,
-    cause: Cause,
+    what: BounceAction,
+    judgement: Classified,
+    cause: EffectSource,
     words: str | None,
 ) -> None:
     """One row of what happened to the touch, beside those of its delivery."""

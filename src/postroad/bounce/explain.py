@@ -6,10 +6,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from postroad.bounce.effects import judged
-from postroad.bounce.judge import Verdict
+from postroad.bounce.judge import BounceClass
 from postroad.bounce.reading import Read, ReadReports, Reports
 from postroad.bounce.receivers import KIND as REPORTS
-from postroad.bounce.report import Envelope, Kind
+from postroad.bounce.report import Envelope, MailKind
 from postroad.dns.reports.dmarc import DmarcReport
 from postroad.dns.reports.tls import TlsReport
 from postroad.mail.token import TokenSigner
@@ -22,7 +22,7 @@ class ExplainedRecipient:
     address: str | None
     status: str | None
     reply_code: int | None
-    verdict: Verdict
+    verdict: BounceClass
     rule: str
 
 
@@ -73,7 +73,7 @@ def explain(
     if report.carries_reports and read_reports is not None:
         attached = read_reports(raw, None)
     received: tuple[DmarcReport | TlsReport, ...] = (*attached.dmarc, *attached.tls)
-    is_report = bool(received) and report.kind is Kind.OTHER
+    is_report = bool(received) and report.kind is MailKind.OTHER
     return Explained(
         file=file,
         kind=REPORTS if is_report else report.kind,

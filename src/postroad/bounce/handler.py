@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from postroad.bounce.effects import Processed, Rules, process
 from postroad.bounce.intake import Intake, decode_job
-from postroad.bounce.judge import Verdict as MailVerdict
+from postroad.bounce.judge import BounceClass as MailVerdict
 from postroad.bounce.reading import Read
 from postroad.bounce.receivers import ReportRules, forget_reports, keep_reports
 from postroad.clock import Clock

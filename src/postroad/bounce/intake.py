@@ -46,7 +46,7 @@ decode_job = msgspec.msgpack.Decoder(ProcessBounce).decode
 
 
 @dataclass(frozen=True, kw_only=True)
-class Submitted:
+class IntakeResult:
     """One mail taken in. ``new`` False: the same octets for the same recipient were here before."""
 
     digest: str
@@ -77,14 +77,14 @@ class Intake:
         self._queue = queue
         self._clock = clock
 
-    async def submit(self, raw: bytes, envelope: Envelope) -> Submitted:
+    async def submit(self, raw: bytes, envelope: Envelope) -> IntakeResult:
         """Keep a mail and put it on the queue. Doing so twice is harmless. Raises UnavailableError: try again."""
         [submitted] = await self.submit_all([(raw, envelope)])
         return submitted
 
     async def submit_all(
         self, mails: Sequence[tuple[bytes, Envelope]], *, token: str | None = None
-    ) -> Sequence[Submitted]:
+    ) -> Sequence[IntakeResult]:
         """Keep several mails in one transaction, and put them on the queue, as `submit` does with one.
 
         ``token``: what came with them, and comes once. Raises UsedTokenError, and keeps nothing, if it came before.
@@ -93,7 +93,7 @@ class Intake:
         kept = await asyncio.to_thread(self._keep, named, token)
         waiting = [digest for (digest, _, _), one in zip(named, kept, strict=True) if not one.judged]
         await self._enqueue(list(dict.fromkeys(waiting)))
-        return [Submitted(digest=digest, new=one.new) for (digest, _, _), one in zip(named, kept, strict=True)]
+        return [IntakeResult(digest=digest, new=one.new) for (digest, _, _), one in zip(named, kept, strict=True)]
 
     async def resume(self) -> int:
         """Put on the queue what is kept and was not judged, as after a loss of the queue. Returns how many."""

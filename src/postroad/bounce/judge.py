@@ -11,7 +11,7 @@ from typing import assert_never
 
 from msgspec import Struct
 
-from postroad.bounce.report import Action, Kind, Report, Reported, Returned
+from postroad.bounce.report import Action, MailKind, OriginalMessage, ParsedMail, RecipientStatus
 from postroad.classify.cause import Cause, Confidence
 from postroad.classify.classify import Classification, classify
 from postroad.classify.evidence import Evidence, find_evidence
@@ -22,7 +22,7 @@ from postroad.errors import Blame
 from postroad.mail.address import domain_of
 
 
-class Verdict(StrEnum):
+class BounceClass(StrEnum):
     """What a mail that came back means for one recipient."""
 
     HARD = "hard"  # the mailbox is not there
@@ -36,89 +36,89 @@ class Verdict(StrEnum):
     UNREADABLE = "unreadable"  # not judged: reading it passed a limit
 
 
-class Judgement(Struct, frozen=True, kw_only=True):
+class Classified(Struct, frozen=True, kw_only=True):
     """The verdict on one recipient, and the rule that gave it.
 
     ``cause``: why it failed, where it did and that is known. ``final``: nothing more is tried for this mail.
     ``words``: those of a failure that is about the sender if many recipients get it.
     """
 
-    reported: Reported
-    verdict: Verdict
+    reported: RecipientStatus
+    verdict: BounceClass
     rule: str
     cause: Cause | None = None
     final: bool = True
     words: str = ""
 
 
-def judge(report: Report) -> tuple[Judgement, ...]:
+def judge(report: ParsedMail) -> tuple[Classified, ...]:
     """Judge every recipient of a report. There is at least one, be it without an address."""
-    recipients = report.recipients or (Reported(address=None),)
+    recipients = report.recipients or (RecipientStatus(address=None),)
     return tuple(_judge_one(report, one) for one in recipients)
 
 
-def _judge_one(report: Report, one: Reported) -> Judgement:
+def _judge_one(report: ParsedMail, one: RecipientStatus) -> Classified:
     match report.kind:
-        case Kind.DSN | Kind.BOUNCE:
+        case MailKind.DSN | MailKind.BOUNCE:
             return _judge_failure(one, report.returned)
-        case Kind.FEEDBACK:
-            verdict, rule = _FEEDBACK.get(report.feedback_type, (Verdict.COMPLAINT, "feedback report"))
-        case Kind.AUTO_REPLY:
-            verdict, rule = Verdict.AUTO_REPLY, report.format
-        case Kind.CHALLENGE:
-            verdict, rule = Verdict.CHALLENGE, report.format
-        case Kind.DISPOSITION:
-            verdict, rule = Verdict.UNRELATED, "receipt"
-        case Kind.OTHER | Kind.REPLY:
-            verdict, rule = Verdict.UNRELATED, report.format
-        case Kind.UNREADABLE:
-            verdict, rule = Verdict.UNREADABLE, report.format
+        case MailKind.FEEDBACK:
+            verdict, rule = _FEEDBACK.get(report.feedback_type, (BounceClass.COMPLAINT, "feedback report"))
+        case MailKind.AUTO_REPLY:
+            verdict, rule = BounceClass.AUTO_REPLY, report.format
+        case MailKind.CHALLENGE:
+            verdict, rule = BounceClass.CHALLENGE, report.format
+        case MailKind.DISPOSITION:
+            verdict, rule = BounceClass.UNRELATED, "receipt"
+        case MailKind.OTHER | MailKind.REPLY:
+            verdict, rule = BounceClass.UNRELATED, report.format
+        case MailKind.UNREADABLE:
+            verdict, rule = BounceClass.UNREADABLE, report.format
         case other:
             assert_never(other)
-    return Judgement(reported=one, verdict=verdict, rule=rule)
+    return Classified(reported=one, verdict=verdict, rule=rule)
 
 
 _FEEDBACK = {
     # RFC 5965 §7.3, RFC 6430, RFC 6591. A failed authentication tells of us, or of somebody who uses our name.
-    "not-spam": (Verdict.UNRELATED, "feedback report: not spam"),
-    "auth-failure": (Verdict.BLOCK, "feedback report: authentication failed"),
+    "not-spam": (BounceClass.UNRELATED, "feedback report: not spam"),
+    "auth-failure": (BounceClass.BLOCK, "feedback report: authentication failed"),
     # The types that auth-failure replaced, still sent by some.
-    **dict.fromkeys(("dkim", "dmarc", "spf"), (Verdict.BLOCK, "feedback report: authentication failed")),
-    "opt-out": (Verdict.UNSUBSCRIBE, "feedback report: opt-out"),
-    "opt-out-list": (Verdict.UNSUBSCRIBE, "feedback report: opt-out"),
+    **dict.fromkeys(("dkim", "dmarc", "spf"), (BounceClass.BLOCK, "feedback report: authentication failed")),
+    "opt-out": (BounceClass.UNSUBSCRIBE, "feedback report: opt-out"),
+    "opt-out-list": (BounceClass.UNSUBSCRIBE, "feedback report: opt-out"),
 }
 
 
-def _judge_failure(one: Reported, returned: Returned) -> Judgement:
+def _judge_failure(one: RecipientStatus, returned: OriginalMessage) -> Classified:
     match one.action:
         case Action.DELIVERED | Action.RELAYED | Action.EXPANDED:
-            return Judgement(reported=one, verdict=Verdict.UNRELATED, rule=f"{one.action}, not failed")
+            return Classified(reported=one, verdict=BounceClass.UNRELATED, rule=f"{one.action}, not failed")
         case Action.DELAYED:
             # RFC 3464 §2.3.3: it is tried on, and what comes of it is told by another mail, or by none.
-            return Judgement(reported=one, verdict=Verdict.SOFT, rule="delayed", final=False)
+            return Classified(reported=one, verdict=BounceClass.SOFT, rule="delayed", final=False)
         case Action.FAILED | None:
             return _decide(one, returned)
         case other:
             assert_never(other)
 
 
-def _decide(one: Reported, returned: Returned) -> Judgement:
+def _decide(one: RecipientStatus, returned: OriginalMessage) -> Classified:
     """Return the judgement on a failure. ``returned``: what came back of the message, which names who had sent it."""
     senders = tuple(filter(None, (returned.sender, returned.return_path)))
     succeeded = one.status is not None and one.status[0] == "2"
     text = one.quoted or one.diagnostic
     said = _classify(one, text, senders)
     if succeeded and not said.suppresses:
-        return Judgement(reported=one, verdict=Verdict.UNRELATED, rule="a status of success")
+        return Classified(reported=one, verdict=BounceClass.UNRELATED, rule="a status of success")
     if one.quoted and (said.confidence is Confidence.LOW or (said.suppresses and _is_there(one.diagnostic))):
         # The remote host's own words come first. Where they give no reason, or the local server knows that the mailbox
         # is there, what the local server says counts.
         text = one.diagnostic
         said = _classify(one, text, senders)
     address = one.original or one.address or ""
-    return Judgement(
+    return Classified(
         reported=one,
-        verdict=Verdict.HARD if said.suppresses else _verdict_of(said),
+        verdict=BounceClass.HARD if said.suppresses else _verdict_of(said),
         rule=f"{said.cause}: {said.rule}",
         cause=said.cause,
         words=words_for_all(text, address, one.status) if said.doubtful else "",
@@ -131,7 +131,7 @@ def _is_there(text: str) -> bool:
     return any(found.evidence in there for found in find_evidence(clean(text)))
 
 
-def _classify(one: Reported, text: str, senders: tuple[str, ...]) -> Classification:
+def _classify(one: RecipientStatus, text: str, senders: tuple[str, ...]) -> Classification:
     return classify(
         Statement(
             text=text,
@@ -145,7 +145,7 @@ def _classify(one: Reported, text: str, senders: tuple[str, ...]) -> Classificat
     )
 
 
-def _provider_of(one: Reported) -> str:
+def _provider_of(one: RecipientStatus) -> str:
     """Return the known mailbox provider that refused, by the recipient's domain or the remote host. Empty: no one."""
     table = provider_table()
     famous = table.of_domain(domain_of((one.original or one.address or "").lower()))
@@ -156,13 +156,13 @@ def _provider_of(one: Reported) -> str:
     return "" if found == OTHER else found
 
 
-def _verdict_of(said: Classification) -> Verdict:
+def _verdict_of(said: Classification) -> BounceClass:
     match said.fault:
         case Blame.SENDER | Blame.US:
-            return Verdict.BLOCK
+            return BounceClass.BLOCK
         case Blame.MESSAGE:
-            return Verdict.BLOCK if said.cause is Cause.CONTENT else Verdict.SOFT
+            return BounceClass.BLOCK if said.cause is Cause.CONTENT else BounceClass.SOFT
         case Blame.RECIPIENT | Blame.HOST:
-            return Verdict.SOFT
+            return BounceClass.SOFT
         case other:
             assert_never(other)

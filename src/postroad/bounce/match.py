@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import NamedTuple
 
-from postroad.bounce.report import Kind, Report
+from postroad.bounce.report import MailKind, ParsedMail
 from postroad.errors import DataError
 from postroad.mail.address import ascii_domain, normalise_address
 from postroad.mail.token import Purpose, TokenSigner
@@ -56,7 +56,7 @@ class Tokens(NamedTuple):
     forged: bool
 
 
-def read_tokens(report: Report, signer: TokenSigner) -> Tokens:
+def read_tokens(report: ParsedMail, signer: TokenSigner) -> Tokens:
     """The first token that is ours: of the address it came to, then of the message that it returns or answers."""
     forged = False
     for by, purpose, token in _tokens(report):
@@ -68,7 +68,7 @@ def read_tokens(report: Report, signer: TokenSigner) -> Tokens:
     return Tokens(None, forged)
 
 
-def _tokens(report: Report) -> Iterator[tuple[MatchedBy, Purpose, str]]:
+def _tokens(report: ParsedMail) -> Iterator[tuple[MatchedBy, Purpose, str]]:
     returned = report.returned
     for address in report.addressed_to:
         if found := _UNSUBSCRIBE.search(address):
@@ -84,7 +84,7 @@ def _tokens(report: Report) -> Iterator[tuple[MatchedBy, Purpose, str]]:
         if (found := _MESSAGE_ID.search(text))
     ]
     # A report is about the message that it returns, an answer about the one that it answers.
-    reports = report.kind in (Kind.DSN, Kind.BOUNCE, Kind.FEEDBACK, Kind.DISPOSITION)
+    reports = report.kind in (MailKind.DSN, MailKind.BOUNCE, MailKind.FEEDBACK, MailKind.DISPOSITION)
     if reports:
         yield from of_returned
     for address in report.addressed_to:
@@ -137,7 +137,7 @@ def recipient_key(recipient: str) -> str:
     return f"{found[1] or Purpose.REPLY}+{found[2]}"
 
 
-def addresses_of(report: Report) -> list[str]:
+def addresses_of(report: ParsedMail) -> list[str]:
     """Recipients that a report names, as the ledger spells them."""
     normalised: dict[str, None] = {}
     for one in report.recipients:

@@ -190,7 +190,7 @@ def split_header(content: bytes) -> tuple[bytes, bytes]:
     return content[:end], content[end + 1 :] if content[end : end + 1] == b"\n" else content[end:]
 
 
-class _Reader:
+class _PartReader:
     """Counts the parts of one message, so that no nesting multiplies them."""
 
     def __init__(self) -> None:
@@ -247,4 +247,4 @@ def read_message(raw: bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> Part:
     content = content.removeprefix(b"\xef\xbb\xbf").lstrip(b"\n")
     if content.startswith((b"From ", b">From ")):  # of a mailbox file (RFC 4155)
         content = content.partition(b"\n")[2]
-    return _Reader().read(content, 0)
+    return _PartReader().read(content, 0)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 import msgspec
 
-from postroad.bounce.report import Reported, Returned
+from postroad.bounce.report import OriginalMessage, RecipientStatus
 from postroad.bounce.tables import formats, signs
 from postroad.bounce.words import (
     drop_field_lines,
@@ -56,14 +56,14 @@ def split_returned(text: str) -> tuple[str, str]:
     return text[:MAX_WORDS], ""
 
 
-def read_returned(header: str) -> Returned:
+def read_returned(header: str) -> OriginalMessage:
     """What the header of the returned message tells of it."""
     if not header:
-        return Returned()
+        return OriginalMessage()
     found: dict[str, str] = {}
     for match in _RETURNED_FIELD.finditer(header[:MAX_WORDS]):
         found.setdefault(match[1].lower(), " ".join(match[2].split()))
-    return Returned(
+    return OriginalMessage(
         message_id=found.get("message-id", ""),
         return_path=first_address(found.get("return-path", "")) or "",
         sender=first_address(found.get("from", "")) or "",
@@ -71,7 +71,7 @@ def read_returned(header: str) -> Returned:
     )
 
 
-def read_plain(words: str, listed: Sequence[str], ours: Collection[str]) -> tuple[str, tuple[Reported, ...]]:
+def read_plain(words: str, listed: Sequence[str], ours: Collection[str]) -> tuple[str, tuple[RecipientStatus, ...]]:
     """The name of the format that read it, and what is said of each recipient.
 
     ``listed``: recipients that a header field names. ``ours``: addresses that are no failed recipient, in lower case.
@@ -94,9 +94,9 @@ def read_plain(words: str, listed: Sequence[str], ours: Collection[str]) -> tupl
     return "", ()
 
 
-def reported_each(words: str, addresses: Sequence[str]) -> tuple[Reported, ...]:
+def reported_each(words: str, addresses: Sequence[str]) -> tuple[RecipientStatus, ...]:
     """Return each of these recipients with what a text says of it. The cost is that of lines times addresses."""
-    read: dict[str, Reported] = {}  # Where nothing tells them apart, the same text is about each.
+    read: dict[str, RecipientStatus] = {}  # Where nothing tells them apart, the same text is about each.
     reported = []
     for address, said in zip(addresses, said_of_each(words, addresses), strict=True):
         if said not in read:
@@ -105,7 +105,7 @@ def reported_each(words: str, addresses: Sequence[str]) -> tuple[Reported, ...]:
     return tuple(reported)
 
 
-def _answered(words: str, addresses: Sequence[str]) -> tuple[Reported, ...]:
+def _answered(words: str, addresses: Sequence[str]) -> tuple[RecipientStatus, ...]:
     """Recipients of a transcript, each line of which is an answer: to RCPT TO, unless it says otherwise."""
     answers = Phase.DOT if _AT_DATA.search(words) else Phase.RCPT
     lines = [(line, line.lower()) for line in words.splitlines() if "@" in line]
@@ -117,10 +117,10 @@ def _answered(words: str, addresses: Sequence[str]) -> tuple[Reported, ...]:
     return tuple(answered)
 
 
-def reported_of(address: str | None, said: str) -> Reported:
+def reported_of(address: str | None, said: str) -> RecipientStatus:
     """One recipient, with the codes that what is said of it holds."""
     origin = _ALIAS.search(said)
-    return Reported(
+    return RecipientStatus(
         address=address,
         original=first_address(origin[1]) if origin else None,
         status=find_status(said),

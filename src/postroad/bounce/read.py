@@ -29,7 +29,7 @@ from postroad.bounce.plain import (
     said_of_one,
     split_returned,
 )
-from postroad.bounce.report import Action, Envelope, Kind, Report, Reported, Returned
+from postroad.bounce.report import Action, Envelope, MailKind, OriginalMessage, ParsedMail, RecipientStatus
 from postroad.bounce.services import ses
 from postroad.bounce.tables import signs
 from postroad.bounce.words import find_phase, first_address, names_local_part, quotes_failure
@@ -59,7 +59,7 @@ _MAX_TEXT = 1 << 18
 NO_ENVELOPE = Envelope()
 
 
-def read_mail(raw: bytes, envelope: Envelope = NO_ENVELOPE) -> Report:
+def read_mail(raw: bytes, envelope: Envelope = NO_ENVELOPE) -> ParsedMail:
     """Read one mail. It takes time and memory that are linear in its size, but for flufl.bounce.
 
     So whatever strangers send is read by `reading.MailReader`, in a process with limits.
@@ -95,12 +95,12 @@ class _Mail:
         plain = [part for part in texts if part.content_type != "text/html" and part.text.strip()]
         return "\n".join(part.text for part in plain or texts)[:_MAX_TEXT]
 
-    def _returned(self, cut: str) -> Returned:
+    def _returned(self, cut: str) -> OriginalMessage:
         for part in self.parts:
             if part.content_type in _RETURNED_TYPES:
                 header = part.octets.lstrip(b"\n")
                 fields = Headers(split_header(header)[0])
-                return Returned(
+                return OriginalMessage(
                     message_id=fields.get("message-id"),
                     return_path=first_address(fields.get("return-path")) or "",
                     sender=first_address(fields.get("from")) or "",
@@ -110,16 +110,16 @@ class _Mail:
 
     # -- what it is
 
-    def report(self) -> Report:
+    def report(self) -> ParsedMail:
         for part in self.parts:
             if part.content_type in FEEDBACK_TYPES:
                 fields, kind, reported = read_feedback(part.octets, self.returned)
-                return self._made(Kind.FEEDBACK, "RFC 5965", (reported,), fields, feedback_type=kind)
+                return self._made(MailKind.FEEDBACK, "RFC 5965", (reported,), fields, feedback_type=kind)
             if part.content_type in _DISPOSITION_TYPES:
                 return self._disposition(part)
         return self._dsn() or self._hotmail() or self._notification() or self._inner() or self._by_signs()
 
-    def _hotmail(self) -> Report | None:
+    def _hotmail(self) -> ParsedMail | None:
         """A report of Hotmail's feedback programme, older than RFC 5965: the message, and at most a line of subject."""
         for part in self.parts:
             if part.content_type in _RETURNED_TYPES:
@@ -127,11 +127,11 @@ class _Mail:
                 named = first_address(fields.get("x-hmxmroriginalrecipient"))
                 old = self.sender.lower() == "staff@hotmail.com" and self.subject.lower().startswith("complaint about")
                 if named or old:
-                    reported = Reported(address=named or self.returned.recipient or None)
-                    return self._made(Kind.FEEDBACK, "Hotmail", (reported,), feedback_type="abuse")
+                    reported = RecipientStatus(address=named or self.returned.recipient or None)
+                    return self._made(MailKind.FEEDBACK, "Hotmail", (reported,), feedback_type="abuse")
         return None
 
-    def _notification(self) -> Report | None:
+    def _notification(self) -> ParsedMail | None:
         """What Amazon SES says by mail. The words are not cut where a message is returned: it is one line of JSON."""
         found = ses.find_notification(self._text()) if self.sender.endswith("@sns.amazonaws.com") else None
         told = ses.read(found) if found is not None else None
@@ -140,15 +140,15 @@ class _Mail:
         self.returned = told.returned
         return self._made(told.kind, told.format, told.recipients, feedback_type=told.feedback_type)
 
-    def _disposition(self, part: Part) -> Report:
+    def _disposition(self, part: Part) -> ParsedMail:
         """A receipt, unless it is what Dovecot sends where others send a DSN: "was automatically rejected"."""
         fields, recipients = read_dsn(part.text)
         address = recipients[0].address if recipients else self.sender
         if "automatically rejected" in self.words.lower():
-            return self._made(Kind.BOUNCE, "rejected by RFC 8098", (reported_of(address, self.words),), fields)
-        return self._made(Kind.DISPOSITION, "RFC 8098", (Reported(address=address or None),), fields)
+            return self._made(MailKind.BOUNCE, "rejected by RFC 8098", (reported_of(address, self.words),), fields)
+        return self._made(MailKind.DISPOSITION, "RFC 8098", (RecipientStatus(address=address or None),), fields)
 
-    def _inner(self) -> Report | None:
+    def _inner(self) -> ParsedMail | None:
         """A bounce that somebody sent on as a whole, as virus scanners do: the one within counts."""
         if self.is_inner:
             return None
@@ -161,17 +161,17 @@ class _Mail:
                     return msgspec.structs.replace(report, addressed_to=tuple(to))
         return None
 
-    def _dsn(self) -> Report | None:
+    def _dsn(self) -> ParsedMail | None:
         for part in self.parts:
             formal = part.content_type in DSN_TYPES
             if formal or (not part.parts and part.content_type not in _RETURNED_TYPES and looks_like_dsn(part.text)):
                 fields, recipients = read_dsn(part.text)
                 known = tuple(self._explained(one, len(recipients)) for one in recipients if one.addresses)
                 if known and (formal or self._from_server()):
-                    return self._made(Kind.DSN, "RFC 3464", known, fields)
+                    return self._made(MailKind.DSN, "RFC 3464", known, fields)
         return None
 
-    def _explained(self, one: Reported, count: int) -> Reported:
+    def _explained(self, one: RecipientStatus, count: int) -> RecipientStatus:
         """A recipient with no words of its own gets those that the mail's text has for it."""
         if one.diagnostic and (one.reply_code or not _telling_nothing(one.diagnostic)):
             about = self.words if count == 1 else _lines_about(self.words, one.address or one.original or "")
@@ -190,7 +190,7 @@ class _Mail:
             quoted=from_text.quoted,
         )
 
-    def _by_signs(self) -> Report:
+    def _by_signs(self) -> ParsedMail:
         # The words of our own subject and message, which an answer repeats, are no signs.
         answer = is_answer(self.subject)
         subject = "" if answer else self.subject.lower()
@@ -198,22 +198,22 @@ class _Mail:
         told = {kind: _any(phrases, words) for kind, phrases in signs().body.items()}
         titled = {kind: _any(signs().subject[kind], subject) for kind in ("bounce", "challenge")}
         if (told["challenge"] and not answer) or (titled["challenge"] and not told["bounce"]):
-            return self._made(Kind.CHALLENGE, "signs of a challenge", (self._of_sender(),))
+            return self._made(MailKind.CHALLENGE, "signs of a challenge", (self._of_sender(),))
         automatic, server = self._automatic(), self._from_server()
         bounce = titled["bounce"] and told["bounce"]
         if not self._listed and not bounce and (is_automatic(self.subject, words) or (automatic and not server)):
-            return self._made(Kind.AUTO_REPLY, "RFC 3834", (self._of_sender(),))
+            return self._made(MailKind.AUTO_REPLY, "RFC 3834", (self._of_sender(),))
         both = bounce and not self._from_person()
         # That nobody could answer it is said by autoresponders too, and by some people's clients.
         says_failed = told["bounce"] or (not answer and quotes_failure(self.words))
         if both or self._listed or (server and titled["bounce"]) or (says_failed and self._named_server()):
             return self._plain(delayed=told["delayed"] and not self._listed)
         if automatic or (server and told["auto_reply"]):
-            return self._made(Kind.AUTO_REPLY, "RFC 3834", (self._of_sender(),))
-        report = self._made(Kind.OTHER, "no sign of a bounce", (self._of_sender(),))
+            return self._made(MailKind.AUTO_REPLY, "RFC 3834", (self._of_sender(),))
+        report = self._made(MailKind.OTHER, "no sign of a bounce", (self._of_sender(),))
         return msgspec.structs.replace(report, personal=self._personal())
 
-    def _plain(self, *, delayed: bool) -> Report:
+    def _plain(self, *, delayed: bool) -> ParsedMail:
         name, recipients = read_plain(self.words, self._listed, self._not_recipients())
         if not recipients and self.returned.recipient:
             reported = reported_of(self.returned.recipient, self.words)
@@ -227,7 +227,7 @@ class _Mail:
             name, recipients = "no address", (reported_of(None, self.words),)
         if delayed:
             recipients = tuple(msgspec.structs.replace(one, action=Action.DELAYED) for one in recipients)
-        return self._made(Kind.BOUNCE, name, recipients)
+        return self._made(MailKind.BOUNCE, name, recipients)
 
     def _by_flufl(self) -> list[str]:
         logging.getLogger("flufl.bounce").disabled = True  # It logs what it raises, which is ours to see to.
@@ -305,8 +305,8 @@ class _Mail:
         is_daemon = local in signs().daemons or local.startswith("mailer-daemon")
         return local in signs().roles or not is_daemon
 
-    def _of_sender(self) -> Reported:
-        return Reported(address=self.sender or None)
+    def _of_sender(self) -> RecipientStatus:
+        return RecipientStatus(address=self.sender or None)
 
     def _not_recipients(self) -> set[str]:
         """Whose addresses stand in a bounce without having failed: its own sender and receiver, and ours."""
@@ -321,14 +321,14 @@ class _Mail:
 
     def _made(
         self,
-        kind: Kind,
+        kind: MailKind,
         name: str,
-        recipients: tuple[Reported, ...],
+        recipients: tuple[RecipientStatus, ...],
         fields: dict[str, str] | None = None,
         *,
         feedback_type: str = "",
-    ) -> Report:
-        return Report(
+    ) -> ParsedMail:
+        return ParsedMail(
             kind=kind,
             format=name,
             recipients=recipients,

@@ -11,7 +11,7 @@ from postroad.bounce.kept import attached_reports
 from postroad.bounce.mime import read_message
 from postroad.bounce.read import read_mail
 from postroad.bounce.reading import LIMITS, ReadRequest
-from postroad.bounce.report import Envelope, Report, storable
+from postroad.bounce.report import Envelope, ParsedMail, storable
 from postroad.bounce.services.read import read_event, service_of
 from postroad.bounce.tables import formats, signs
 from postroad.confined import serve
@@ -22,7 +22,7 @@ _decode = msgspec.msgpack.Decoder(ReadRequest).decode
 _encode = msgspec.msgpack.Encoder().encode
 
 
-def read_kept(raw: bytes, envelope: Envelope) -> Report:
+def read_kept(raw: bytes, envelope: Envelope) -> ParsedMail:
     """Read a mail, or the event that a webhook kept, in this process. The report holds what a database can hold."""
     service = service_of(envelope.source)
     if service is not None:

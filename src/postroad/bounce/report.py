@@ -15,7 +15,7 @@ MAX_TEXT = 4_000
 MAX_FIELDS = 200
 
 
-class Kind(StrEnum):
+class MailKind(StrEnum):
     """What sort of mail it is."""
 
     DSN = "dsn"  # delivery status notification, RFC 3464
@@ -47,7 +47,7 @@ class Envelope(Struct, frozen=True, kw_only=True):
     source: str = "file"
 
 
-class Reported(Struct, frozen=True, kw_only=True):
+class RecipientStatus(Struct, frozen=True, kw_only=True):
     """What is said of one recipient. ``address`` is where it failed, ``original`` what we had written to.
 
     ``diagnostic``: the words of whoever refused it. ``quoted``: the reply of the remote host within it, where the local
@@ -73,7 +73,7 @@ class Reported(Struct, frozen=True, kw_only=True):
         return tuple(address for address in (self.original, self.address) if address)
 
 
-class Returned(Struct, frozen=True, kw_only=True):
+class OriginalMessage(Struct, frozen=True, kw_only=True):
     """What came back of the message that we had sent. ``tag``: what we had a mail service note beside it."""
 
     message_id: str = ""
@@ -83,17 +83,17 @@ class Returned(Struct, frozen=True, kw_only=True):
     recipient: str = ""
 
 
-class Report(Struct, frozen=True, kw_only=True):
+class ParsedMail(Struct, frozen=True, kw_only=True):
     """One mail, read. ``format`` names the rule that read it, ``fields`` are those of the whole message.
 
     ``personal``: nothing in it says that a program wrote it. ``message_id``: its own. ``carries_reports``: parts of it
     look like reports of a receiver.
     """
 
-    kind: Kind
+    kind: MailKind
     format: str
-    recipients: tuple[Reported, ...] = ()
-    returned: Returned = Returned()
+    recipients: tuple[RecipientStatus, ...] = ()
+    returned: OriginalMessage = OriginalMessage()
     addressed_to: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
     sender: str = ""
@@ -105,9 +105,9 @@ class Report(Struct, frozen=True, kw_only=True):
     fields: dict[str, str] = {}
 
 
-def storable(report: Report) -> Report:
+def storable(report: ParsedMail) -> ParsedMail:
     """Return a report whose texts a database can hold, each of at most MAX_TEXT characters."""
-    clean: Report = _storable(report)
+    clean: ParsedMail = _storable(report)
     return clean
 
 

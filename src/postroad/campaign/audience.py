@@ -18,7 +18,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlmodel import Session, col, select
 
-from postroad.campaign.csv_file import CsvFacts, Place, check_csv, open_csv, open_file, require_unchanged
+from postroad.campaign.csv_file import CsvSummary, FilePosition, check_csv, open_csv, open_file, require_unchanged
 from postroad.campaign.definition import NAME_PATTERN
 from postroad.campaign.intake import judge
 from postroad.campaign.reading import FileRules
@@ -28,7 +28,7 @@ from postroad.store.engine import read, write
 from postroad.store.recipient import (
     Audience,
     AudienceImport,
-    Bringing,
+    ImportRef,
     Refusal,
     find_audience,
     mark_overtaken,
@@ -95,7 +95,7 @@ def open_import(
     return _begin(engine, audience, path.resolve(), facts, now)
 
 
-def _begin(engine: sa.Engine, audience: str, path: Path, facts: CsvFacts, now: datetime) -> ImportProgress:
+def _begin(engine: sa.Engine, audience: str, path: Path, facts: CsvSummary, now: datetime) -> ImportProgress:
     with write(engine) as connection:
         audience_id = open_audience(connection, audience, now)
         values = {
@@ -179,7 +179,7 @@ def _import_step(
             return _progress(connection, import_id), 0
     path = Path(state.path)
     require_unchanged(path, state.sha256, state.started_at)
-    start = Place(state.cursor, state.line) if state.cursor else None
+    start = FilePosition(state.cursor, state.line) if state.cursor else None
     with open_csv(path, start=start, rules=rules) as file:
         judged = judge(file.columns, islice(file, rows))
         place = file.place
@@ -197,7 +197,7 @@ def _import_step(
         ).scalar_one()
         if current != state.rows_done:  # Another process was faster with these rows: the next ones are ours.
             return _progress(connection, import_id), 0
-        imported = take_in(connection, judged.taken, Bringing(state.audience_id, import_id), now)
+        imported = take_in(connection, judged.taken, ImportRef(state.audience_id, import_id), now)
         if judged.refused:
             rejected = [{"import_id": import_id, **row._asdict()} for row in judged.refused]
             connection.execute(sa.insert(Refusal), rejected)

@@ -31,7 +31,7 @@ _AS_UTF_8 = "Export the file again as UTF-8 (in a spreadsheet: “CSV UTF-8”).
 
 
 @dataclass(frozen=True, kw_only=True)
-class CsvFacts:
+class CsvSummary:
     """What a checked file holds."""
 
     columns: tuple[str, ...]
@@ -40,7 +40,7 @@ class CsvFacts:
     sha256: str
 
 
-class Place(NamedTuple):
+class FilePosition(NamedTuple):
     """Where a row starts, or the file ends: a byte, counted from 0, and a line, counted from 1."""
 
     cursor: int
@@ -57,7 +57,7 @@ class CsvRow(NamedTuple):
 class _Text:
     """The text of a file from a place on, line by line; it is read, checked and decoded in blocks of whole lines."""
 
-    def __init__(self, file: BinaryIO, path: Path, start: Place, seen: Callable[[bytes], None] | None) -> None:
+    def __init__(self, file: BinaryIO, path: Path, start: FilePosition, seen: Callable[[bytes], None] | None) -> None:
         file.seek(start.cursor)
         self._file, self._path, self._seen = file, path, seen
         self._block, self._next = start, start
@@ -87,7 +87,7 @@ class _Text:
                 self._seen(raw)
             self._raw = BytesIO(raw).readlines()
             self._lines = iter(self._decoded())
-            self._next = Place(self._block.cursor + len(raw), self._block.line + len(self._raw))
+            self._next = FilePosition(self._block.cursor + len(raw), self._block.line + len(self._raw))
             yield self._lines
 
     def _require_end_of_row(self) -> None:
@@ -139,7 +139,7 @@ class _Header(NamedTuple):
 
     delimiter: str
     columns: tuple[str, ...]
-    end: Place
+    end: FilePosition
 
 
 def _read_header(file: BinaryIO, path: Path) -> _Header:
@@ -148,7 +148,7 @@ def _read_header(file: BinaryIO, path: Path) -> _Header:
     The delimiter is that by which a column of addresses is found; else that by which most columns are.
     """
     start, delimiters = _start_of_header(file, path)
-    found: list[tuple[tuple[bool, int], list[str], str, Place]] = []
+    found: list[tuple[tuple[bool, int], list[str], str, FilePosition]] = []
     wrong: csv.Error | None = None
     for delimiter in delimiters:
         text = _Text(file, path, start, None)
@@ -158,7 +158,7 @@ def _read_header(file: BinaryIO, path: Path) -> _Header:
         except csv.Error as error:
             wrong = wrong or error
             continue
-        end = Place(text.cursor, start.line + reader.line_num)
+        end = FilePosition(text.cursor, start.line + reader.line_num)
         found.append(((holds_addresses(titles), len(titles)), titles, delimiter, end))
     where = f"{path}, line {start.line}"
     (has_address, count), titles, delimiter, end = max(found, key=itemgetter(0), default=((False, 0), [], "", start))
@@ -170,7 +170,7 @@ def _read_header(file: BinaryIO, path: Path) -> _Header:
         raise DataError(error.message, where=where, remedy=error.remedy) from None
 
 
-def _start_of_header(file: BinaryIO, path: Path) -> tuple[Place, Sequence[str]]:
+def _start_of_header(file: BinaryIO, path: Path) -> tuple[FilePosition, Sequence[str]]:
     """Return where the first row starts and by what it may be separated. Raises DataError for UTF-16."""
     file.seek(0)
     begin = file.read(16)
@@ -183,8 +183,8 @@ def _start_of_header(file: BinaryIO, path: Path) -> tuple[Place, Sequence[str]]:
         )
     mark = len(BOM_UTF8) if begin.startswith(BOM_UTF8) else 0
     if told := _DELIMITER_LINE.match(begin, mark):
-        return Place(told.end(), 2), (told[1].decode(),)
-    return Place(mark, 1), (",", ";", "\t")
+        return FilePosition(told.end(), 2), (told[1].decode(),)
+    return FilePosition(mark, 1), (",", ";", "\t")
 
 
 _DELIMITER_LINE = re.compile(rb'"?sep=([!-~\t])"?\r?\n', re.IGNORECASE)
@@ -197,7 +197,9 @@ class CsvFile:
     Blank lines are passed over. Iterating raises DataError at the first thing that is no CSV.
     """
 
-    def __init__(self, file: BinaryIO, path: Path, start: Place | None, seen: Callable[[bytes], None] | None) -> None:
+    def __init__(
+        self, file: BinaryIO, path: Path, start: FilePosition | None, seen: Callable[[bytes], None] | None
+    ) -> None:
         header = _read_header(file, path)
         self.columns = header.columns
         if start is None and seen is not None:
@@ -209,9 +211,9 @@ class CsvFile:
         self._reader = csv.reader(self._text, delimiter=header.delimiter, strict=True)
 
     @property
-    def place(self) -> Place:
+    def place(self) -> FilePosition:
         """Where the next row starts."""
-        return Place(self._text.cursor, self._start.line + self._reader.line_num)
+        return FilePosition(self._text.cursor, self._start.line + self._reader.line_num)
 
     def __iter__(self) -> Iterator[tuple[int, list[str]]]:
         width, first_line = len(self.columns), self._start.line
@@ -254,7 +256,7 @@ def open_file(path: Path, rules: FileRules | None = None) -> BufferedReader:
 def open_csv(
     path: Path,
     *,
-    start: Place | None = None,
+    start: FilePosition | None = None,
     seen: Callable[[bytes], None] | None = None,
     rules: FileRules | None = None,
 ) -> Iterator[CsvFile]:
@@ -279,7 +281,7 @@ def _rows(path: Path) -> Iterator[CsvRow]:
         yield from starmap(CsvRow, file)
 
 
-def check_csv(path: Path, progress: Callable[[int], None] | None = None, rules: FileRules | None = None) -> CsvFacts:
+def check_csv(path: Path, progress: Callable[[int], None] | None = None, rules: FileRules | None = None) -> CsvSummary:
     """Read all of a file before anything of it is kept. Calls progress with bytes read. Raises DataError."""
     digest = hashlib.sha256()
     count = 0
@@ -287,7 +289,7 @@ def check_csv(path: Path, progress: Callable[[int], None] | None = None, rules: 
         for count, _ in enumerate(file, start=1):
             if count % 10_000 == 0 and progress is not None:
                 progress(file.place.cursor)
-        return CsvFacts(columns=file.columns, rows=count, size_bytes=file.place.cursor, sha256=digest.hexdigest())
+        return CsvSummary(columns=file.columns, rows=count, size_bytes=file.place.cursor, sha256=digest.hexdigest())
 
 
 def require_unchanged(path: Path, sha256: str, since: datetime) -> None:

@@ -26,7 +26,7 @@ class RefusedRow(NamedTuple):
     reason: str
 
 
-class Judged(NamedTuple):
+class ValidatedRows(NamedTuple):
     """What became of so many rows: recipients in order of their addresses, and what is refused. Others were double."""
 
     rows: int
@@ -34,7 +34,7 @@ class Judged(NamedTuple):
     refused: list[RefusedRow]
 
 
-def judge(columns: tuple[str, ...], rows: Iterable[tuple[int, list[str]]]) -> Judged:
+def judge(columns: tuple[str, ...], rows: Iterable[tuple[int, list[str]]]) -> ValidatedRows:
     """Part rows, each with its line, into recipients and what is refused.
 
     Rows of one address are one recipient: of what they say, the last holds. None of the rows is kept meanwhile.
@@ -68,7 +68,7 @@ def judge(columns: tuple[str, ...], rows: Iterable[tuple[int, list[str]]]) -> Ju
             zone, attributes = zone or earlier_zone or "", decode_json(earlier) | attributes
         taken[address] = (address, domain_of(address), zone or None, encode_json(attributes).decode())
     # In order: two imports that have the same addresses wait for each other, and never each for the other.
-    return Judged(count, [taken[address] for address in sorted(taken)], refused)
+    return ValidatedRows(count, [taken[address] for address in sorted(taken)], refused)
 
 
 def _refused(line: int, field: str, value: str, reason: str) -> RefusedRow:

@@ -38,7 +38,7 @@ class Level(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class PreflightFinding:
     """One thing that is wrong, and how to correct it.
 
     ``recipients``: how many it concerns; ``examples``: some of them. Unset: it concerns the campaign.
@@ -57,7 +57,7 @@ class PreflightReport:
 
     campaign: str
     recipients: int
-    findings: tuple[Finding, ...]
+    findings: tuple[PreflightFinding, ...]
     file: FileTrial | None = None
     """What the launch would import first."""
 
@@ -141,13 +141,13 @@ def check(
     )
 
 
-def _fail(what: str, remedy: str) -> Finding:
-    return Finding(level=Level.FAIL, what=what, remedy=remedy)
+def _fail(what: str, remedy: str) -> PreflightFinding:
+    return PreflightFinding(level=Level.FAIL, what=what, remedy=remedy)
 
 
-def _check_file(file: Path, coming: FileTrial, recipients: int) -> Iterator[Finding]:
+def _check_file(file: Path, coming: FileTrial, recipients: int) -> Iterator[PreflightFinding]:
     if coming.refused:
-        yield Finding(
+        yield PreflightFinding(
             level=Level.WARN,
             what=f"{coming.refused:,} of {coming.rows:,} rows of {file} are not valid and are not imported",
             remedy="`postroad audience refusals NAME` shows them after the import.",
@@ -156,7 +156,7 @@ def _check_file(file: Path, coming: FileTrial, recipients: int) -> Iterator[Find
         yield _fail(f"{file} has no valid row, and the audience is empty", "Add recipients to the file.")
 
 
-def _check_audience(connection: sa.Connection, campaign: Campaign, recipients: int) -> Iterator[Finding]:
+def _check_audience(connection: sa.Connection, campaign: Campaign, recipients: int) -> Iterator[PreflightFinding]:
     # A file that was changed meanwhile, and imported anew, need not be finished as it was.
     unfinished = connection.execute(
         sa.text(
@@ -183,13 +183,13 @@ def _check_audience(connection: sa.Connection, campaign: Campaign, recipients: i
         )
 
 
-def _check_settings(connection: sa.Connection, settings: Settings, campaign: Campaign) -> Iterator[Finding]:
+def _check_settings(connection: sa.Connection, settings: Settings, campaign: Campaign) -> Iterator[PreflightFinding]:
     for sender, route in _senders(connection, campaign, "name, route"):
         if route not in settings.routes:
             yield _fail(f"its sender's route {route!r} is not in postroad.toml", f"Add a section [routes.{route}].")
         if sender in settings.senders and not settings.senders[sender].dkim:
             what = f"its sender {sender} has no DKIM key: unless the relay signs, Gmail and Yahoo refuse bulk mail"
-            yield Finding(level=Level.WARN, what=what, remedy="Make one: `postroad dkim keygen`.")
+            yield PreflightFinding(level=Level.WARN, what=what, remedy="Make one: `postroad dkim keygen`.")
     if (urlsplit(settings.public_url).hostname or "").endswith(".invalid"):  # RFC 6761 §6.4: there is no such host.
         yield _fail(
             "public_url is not set, so the unsubscribe links would lead nowhere",
@@ -197,10 +197,10 @@ def _check_settings(connection: sa.Connection, settings: Settings, campaign: Cam
         )
     elif not settings.public_url.startswith("https://"):
         what = f"public_url {settings.public_url} is not https, so receivers offer no one-click unsubscribe (RFC 8058)"
-        yield Finding(level=Level.WARN, what=what, remedy="Set public_url to an https address.")
+        yield PreflightFinding(level=Level.WARN, what=what, remedy="Set public_url to an https address.")
 
 
-def _check_dns(connection: sa.Connection, settings: Settings, campaign: Campaign) -> Iterator[Finding]:
+def _check_dns(connection: sa.Connection, settings: Settings, campaign: Campaign) -> Iterator[PreflightFinding]:
     """What the last check of its sender's DNS found. Nothing is looked up here: `postroad dns senders` does."""
     for (sender,) in _senders(connection, campaign, "address"):
         yield from _check_sender_dns(connection, settings, sender)
@@ -213,31 +213,31 @@ def _senders(connection: sa.Connection, campaign: Campaign, columns: str) -> lis
     return list(connection.execute(statement.bindparams(sa.bindparam("ids", ids, expanding=True))))
 
 
-def _check_sender_dns(connection: sa.Connection, settings: Settings, sender: str) -> Iterator[Finding]:
+def _check_sender_dns(connection: sa.Connection, settings: Settings, sender: str) -> Iterator[PreflightFinding]:
     report = last_report(connection, sender)
     if report is None:
         if not is_reserved(sender.rpartition("@")[2].lower()):
             remedy = "Run `postroad dns senders --check`, or the deployment `dns-health`."
-            yield Finding(level=Level.WARN, what=f"the DNS of {sender} was not checked yet", remedy=remedy)
+            yield PreflightFinding(level=Level.WARN, what=f"the DNS of {sender} was not checked yet", remedy=remedy)
         return
     failing = failures(msgspec.convert(report.findings, list[DnsFinding]))
     if failing:
         level = Level.FAIL if settings.dns_health.preflight == "fail" else Level.WARN
         what = f"the DNS of {sender} fails, as of {report.checked_at:%Y-%m-%d %H:%M} UTC: {in_words(failing)}"
         remedy = f"`postroad dns check {report.domain}` says what to publish."
-        yield Finding(level=level, what=what, remedy=remedy)
+        yield PreflightFinding(level=level, what=what, remedy=remedy)
     hold = open_holds(connection).get(sender)
     if hold is not None and hold.held_at is not None:
         what = f"mail of {sender} is held back since {hold.held_at:%Y-%m-%d %H:%M} UTC: its DNS fails"
-        yield Finding(level=Level.WARN, what=what, remedy="It goes out by itself when the DNS is mended.")
+        yield PreflightFinding(level=Level.WARN, what=what, remedy="It goes out by itself when the DNS is mended.")
 
 
 def _check_steps(
     connection: sa.Connection, settings: Settings, signer: TokenSigner, campaign: Campaign
-) -> tuple[list[Finding], list[StepTrial]]:
+) -> tuple[list[PreflightFinding], list[StepTrial]]:
     """Check each step by itself. Returns what is wrong, and trials of the steps that compile."""
     assert campaign.id is not None  # noqa: S101  (read from its table)
-    findings: list[Finding] = []
+    findings: list[PreflightFinding] = []
     trials: list[StepTrial] = []
     for step in steps_of(connection, campaign.id):
         if step.kind is not StepKind.EMAIL or step.id is None:
@@ -257,7 +257,7 @@ def _check_steps(
     return findings, trials
 
 
-def _check_bodies(message: CompiledMessage) -> Iterator[Finding]:
+def _check_bodies(message: CompiledMessage) -> Iterator[PreflightFinding]:
     for body in (message.text, message.html):
         for field, why in (
             ("unsubscribe_url", "every message shows a way out"),
@@ -267,10 +267,10 @@ def _check_bodies(message: CompiledMessage) -> Iterator[Finding]:
                 yield _fail(f"{body.name} has no {{{{ {field} }}}}", f"Put {{{{ {field} }}}} into it: {why}.")
 
 
-def _check_renderings(trials: list[StepTrial], tried: Tried) -> Iterator[Finding]:
+def _check_renderings(trials: list[StepTrial], tried: Tried) -> Iterator[PreflightFinding]:
     for trial in trials:
         for fault in trial.faults:
-            yield Finding(
+            yield PreflightFinding(
                 level=Level.FAIL,
                 what=f"{fault.what} (for {_recipients(fault)})",
                 remedy=_RENDERING_REMEDY,
@@ -279,14 +279,14 @@ def _check_renderings(trials: list[StepTrial], tried: Tried) -> Iterator[Finding
             )
         for name, recipients in sorted(trial.shadowed.items()):
             what = f"{trial.name} shows {{{{ {name} }}}}, which Postroad fills in"
-            yield Finding(
+            yield PreflightFinding(
                 level=Level.WARN,
                 what=f"{what}, and not the column of {recipients:,} recipients",
                 remedy="Rename the column to show its values.",
                 recipients=recipients,
             )
     if tried.recipients < tried.total:
-        yield Finding(
+        yield PreflightFinding(
             level=Level.WARN,
             what=f"only the first {tried.recipients:,} of {tried.total:,} recipients were tried: rendering takes long",
             remedy="Use fewer loops and conditions on merge fields, or prepare the values in the CSV.",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from postroad.canary.results import Result
-from postroad.dns.finding import Code, Finding, Standard, Verdict, found
+from postroad.canary.results import CanaryResult
+from postroad.dns.finding import Code, Finding, RecordVerdict, Standard, found
 
 METHODS = {"spf": Standard.SPF, "dkim": Standard.DKIM, "dmarc": Standard.DMARC}
 _WORD = {"spf": "smtp.mailfrom", "dkim": "header.d", "dmarc": "header.from"}
@@ -23,15 +23,17 @@ def promises(findings: Sequence[Finding]) -> dict[Standard, bool | None]:
     promised: dict[Standard, bool | None] = {}
     for standard in METHODS.values():
         verdicts = {finding.verdict for finding in findings if finding.standard is standard}
-        if Verdict.FAIL in verdicts:
+        if RecordVerdict.FAIL in verdicts:
             promised[standard] = False
         else:
-            promised[standard] = True if Verdict.PASS in verdicts and Verdict.UNKNOWN not in verdicts else None
+            promised[standard] = (
+                True if RecordVerdict.PASS in verdicts and RecordVerdict.UNKNOWN not in verdicts else None
+            )
     return promised
 
 
 def compare(
-    results: Sequence[Result], promised: Mapping[Standard, bool | None], *, sender: str, authserv_id: str
+    results: Sequence[CanaryResult], promised: Mapping[Standard, bool | None], *, sender: str, authserv_id: str
 ) -> list[Finding]:
     """Return a finding for each method. ``sender``: the From address, in whose domain's name DKIM is to pass."""
     if not results:
@@ -50,7 +52,7 @@ def compare(
     ]
 
 
-def _judge(method: str, result: Result | None, promised: bool | None, sender: str) -> Finding:
+def _judge(method: str, result: CanaryResult | None, promised: bool | None, sender: str) -> Finding:
     subject = f"{METHODS[method]} of {sender}"
     if result is None:
         return found(Code.CANARY_UNSAID, subject, f"the receiver said nothing of {method}")
@@ -68,7 +70,7 @@ def _judge(method: str, result: Result | None, promised: bool | None, sender: st
     return found(Code.CANARY_DIFFERS, subject, f"{seen}, and {said}", remedy=_MEND[method])
 
 
-def _best(method: str, results: Sequence[Result], domain: str) -> Result | None:
+def _best(method: str, results: Sequence[CanaryResult], domain: str) -> CanaryResult | None:
     """Of several results of a method a pass counts. A signature counts that is of the From domain, or aligned with it.
 
     RFC 8601 §2.7.1: a message has a result for each of its signatures; others', as a relay's own, say nothing of us.
@@ -77,7 +79,7 @@ def _best(method: str, results: Sequence[Result], domain: str) -> Result | None:
     return next((result for result in of if result.result == "pass"), of[0] if of else None)
 
 
-def _is_ours(result: Result, domain: str) -> bool:
+def _is_ours(result: CanaryResult, domain: str) -> bool:
     if result.method == "spf":
         return True
     named = result.properties.get(_WORD[result.method], "").lower().rpartition("@")[2]

@@ -21,11 +21,11 @@ from postroad.canary.results import results_of
 from postroad.clock import Clock
 from postroad.delivery.destinations import Destinations
 from postroad.delivery.dns_health import identity_of
-from postroad.delivery.outcome import ObstacleError
+from postroad.delivery.outcome import NoMailHostError
 from postroad.delivery.routes import open_routes, origins_of
 from postroad.delivery.shaping.file import read_shaping
 from postroad.dns.checks import dkim, dmarc, spf
-from postroad.dns.finding import Code, Finding, Standard, Verdict, found, worst
+from postroad.dns.finding import Code, Finding, RecordVerdict, Standard, found, worst
 from postroad.dns.resolver import Resolver
 from postroad.errors import ConfigError
 from postroad.mail.dkim_keys import signers_of
@@ -52,7 +52,7 @@ class CanaryReport(Struct, frozen=True, kw_only=True):
     findings: tuple[Finding, ...]
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> RecordVerdict:
         return worst(finding.verdict for finding in self.findings)
 
 
@@ -95,7 +95,7 @@ async def _promised(
 ) -> dict[Standard, bool | None]:
     identity = identity_of(settings, name, environ)
     signing = await dkim.check(resolver, identity)
-    signed = any(finding.verdict is Verdict.PASS for finding in signing) or None
+    signed = any(finding.verdict is RecordVerdict.PASS for finding in signing) or None
     rest = await asyncio.gather(spf.check(resolver, identity), dmarc.check(resolver, identity, signed=signed))
     return promises([*signing, *(finding for each in rest for finding in each)])
 
@@ -157,7 +157,7 @@ async def _send(
         origin = origins_of(settings.senders).get(sender.address, ANYWHERE)
         try:
             reply = await routes[sender.route].send(message, _before_body, origin)
-        except (TransportError, UnsendableError, ObstacleError) as error:
+        except (TransportError, UnsendableError, NoMailHostError) as error:
             return f"it could not be sent: {error.reason}"
     return None if reply.code == 250 else f"it was refused: {reply}"
 

@@ -20,7 +20,7 @@ _PROPERTY = re.compile(r'([a-z0-9-]+)\s*\.\s*([a-z0-9_-]+)\s*=\s*("(?:[^"\\]|\\.
 _QUOTED_PAIR = re.compile(r"\\(.)")
 
 
-class Result(NamedTuple):
+class CanaryResult(NamedTuple):
     """What one method came to: ``spf``, ``pass``, and properties as ``smtp.mailfrom``; names in lower case."""
 
     method: str
@@ -28,16 +28,16 @@ class Result(NamedTuple):
     properties: Mapping[str, str]
 
 
-def results_of(raw: bytes, authserv_id: str) -> list[Result]:
+def results_of(raw: bytes, authserv_id: str) -> list[CanaryResult]:
     """Return what a host says of a message. Fields of others, and what cannot be read, are passed over."""
     headers = BytesHeaderParser().parsebytes(raw)
-    found: list[Result] = []
+    found: list[CanaryResult] = []
     for value in (headers.get_all(FIELD) or [])[:MAX_FIELDS]:
         found += read_field(str(value)[:MAX_FIELD_CHARACTERS], authserv_id)
     return found
 
 
-def read_field(value: str, authserv_id: str) -> list[Result]:
+def read_field(value: str, authserv_id: str) -> list[CanaryResult]:
     """Read one field (§2.2). Empty where it is of another host, or says ``none``."""
     host, *parts = _split(_without_comments(value))
     words = host.split()
@@ -47,7 +47,7 @@ def read_field(value: str, authserv_id: str) -> list[Result]:
     return [result for part in parts if (result := _read_result(part)) is not None]
 
 
-def _read_result(text: str) -> Result | None:
+def _read_result(text: str) -> CanaryResult | None:
     text = text.strip()
     method = _METHOD.match(text)
     if method is None:
@@ -55,7 +55,7 @@ def _read_result(text: str) -> Result | None:
     properties = {
         f"{kind}.{name}".lower(): _unquoted(value) for kind, name, value in _PROPERTY.findall(text[method.end() :])
     }
-    return Result(method[1].lower(), method[2].lower(), properties)
+    return CanaryResult(method[1].lower(), method[2].lower(), properties)
 
 
 def _without_comments(text: str) -> str:

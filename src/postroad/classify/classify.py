@@ -15,7 +15,7 @@ from typing import Final
 from msgspec import Struct
 
 from postroad.classify.cause import HARD_CAUSES, Cause, Confidence
-from postroad.classify.evidence import HARD, Evidence, Found, find_evidence, find_other_subject
+from postroad.classify.evidence import HARD, Evidence, FoundEvidence, find_evidence, find_other_subject
 from postroad.classify.known import known_replies
 from postroad.classify.relay import as_relay_means, names_account_by_code
 from postroad.classify.statement import Speaker, Statement
@@ -145,7 +145,7 @@ def classify(said: Statement) -> Classification:
     return _weighed(said, found)
 
 
-def _weighed(said: Statement, found: Sequence[Found]) -> Classification:
+def _weighed(said: Statement, found: Sequence[FoundEvidence]) -> Classification:
     """Return the cause that most words speak for, or the code where none does."""
     weights: Counter[Cause] = Counter()
     phrases: dict[Cause, str] = {}
@@ -195,12 +195,12 @@ def _made(said: Statement, cause: Cause, confidence: Confidence, rule: str, *, h
     )
 
 
-def _find(said: Statement) -> tuple[Found, ...]:
+def _find(said: Statement) -> tuple[FoundEvidence, ...]:
     """Return the evidence in a statement. That it names an address or a domain of the sender is evidence too."""
     cleaned = clean(said.text, said.recipient)
     found = as_relay_means(said, cleaned, find_evidence(cleaned))
     if names_any(said.text, said.senders, but_not=said.recipient):
-        return (*found, Found(Evidence.SENDER_ADDRESS, "a domain of the sender", 3))
+        return (*found, FoundEvidence(Evidence.SENDER_ADDRESS, "a domain of the sender", 3))
     return found
 
 
@@ -210,7 +210,7 @@ def _names_others(said: Statement) -> bool:
     return any(one.evidence in others for one in _find(said))
 
 
-def _is_told_by_code(said: Statement, found: Sequence[Found]) -> bool:
+def _is_told_by_code(said: Statement, found: Sequence[FoundEvidence]) -> bool:
     """Whether a code counts alone: it can mean the recipient, and no words mean something else."""
     if said.phase is Phase.MAIL or any(one.evidence in _AGAINST_CODES for one in found):
         return False

@@ -90,7 +90,7 @@ class Phrase(Struct, frozen=True):
     weight: int
 
 
-class Found(Struct, frozen=True):
+class FoundEvidence(Struct, frozen=True):
     """A phrase that a text contains. ``weight``: how many words of it."""
 
     evidence: Evidence
@@ -153,9 +153,9 @@ def _has_no_spaces(text: str) -> bool:
     return any("\u0e00" <= character <= "\u0e7f" or "\u3040" <= character <= "\ud7ff" for character in text)
 
 
-def find_evidence(cleaned: str) -> tuple[Found, ...]:
+def find_evidence(cleaned: str) -> tuple[FoundEvidence, ...]:
     """Return the phrases that a cleaned text contains, each once, but for those after a negation or a guess."""
-    found: dict[str, Found] = {}
+    found: dict[str, FoundEvidence] = {}
     for sentence in cleaned.split(SENTENCE_END):
         if sentence.strip():
             for one in _in_sentence(sentence.strip()):
@@ -163,11 +163,11 @@ def find_evidence(cleaned: str) -> tuple[Found, ...]:
     return tuple(found.values())
 
 
-def _in_sentence(sentence: str) -> list[Found]:
+def _in_sentence(sentence: str) -> list[FoundEvidence]:
     """Return what one sentence is evidence of. One that names another thing says of no recipient that it is missing."""
     found = [one for one, _ in _matches([*sentence.split(" "), SENTENCE_END])]
     if not sentence.isascii():
-        found += [Found(phrase.evidence, phrase.text, 2) for text, phrase in _tables()[2] if text in sentence]
+        found += [FoundEvidence(phrase.evidence, phrase.text, 2) for text, phrase in _tables()[2] if text in sentence]
     mailbox = {Evidence.NO_MAILBOX, Evidence.MOVED}
     names_other = any(one.evidence is Evidence.OTHER_THING for one in found)
     says_missing = any(one.evidence in mailbox or one.evidence is Evidence.MISSING for one in found)
@@ -177,7 +177,7 @@ def _in_sentence(sentence: str) -> list[Found]:
     return [one for one in found if one.evidence not in dropped]
 
 
-def _matches(words: Sequence[str]) -> Iterator[tuple[Found, int]]:
+def _matches(words: Sequence[str]) -> Iterator[tuple[FoundEvidence, int]]:
     """Yield what the phrases in the words of a sentence are evidence of, and at which word each begins."""
     by_word, by_stem, _ = _tables()
     matches = [
@@ -194,7 +194,7 @@ def _matches(words: Sequence[str]) -> Iterator[tuple[Found, int]]:
         # "mailbox not found blacklisted": the negation is part of the words before, and takes back none after them.
         begin = max((end for end in ends if end <= position), default=0)
         if not _is_taken_back(phrase, words[begin:position]):
-            yield Found(_evidence(phrase, words[:position]), phrase.text, phrase.weight), position
+            yield FoundEvidence(_evidence(phrase, words[:position]), phrase.text, phrase.weight), position
 
 
 def find_other_subject(cleaned: str) -> str:

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from postroad.classify.evidence import Evidence, Found
+from postroad.classify.evidence import Evidence, FoundEvidence
 from postroad.classify.statement import Speaker, Statement
 from postroad.smtp.reply import Phase
 
@@ -41,7 +41,7 @@ def names_account_by_code(said: Statement) -> bool:
     return said.code in _REPLY_CODES or _STATUS.fullmatch(said.status or "") is not None
 
 
-def as_relay_means(said: Statement, cleaned: str, found: Sequence[Found]) -> tuple[Found, ...]:
+def as_relay_means(said: Statement, cleaned: str, found: Sequence[FoundEvidence]) -> tuple[FoundEvidence, ...]:
     """Return evidence as its speaker means it."""
     if said.speaker is not Speaker.RELAY:
         return tuple(_replaced(one, Evidence.SENDER_ADDRESS) if _is_sender(one) else one for one in found)
@@ -61,9 +61,9 @@ def names_sender(cleaned: str) -> bool:
     return _NAMES_SENDER.search(cleaned) is not None and _PASSES.search(cleaned) is None
 
 
-def _is_sender(one: Found) -> bool:
+def _is_sender(one: FoundEvidence) -> bool:
     return one.evidence is Evidence.RELAY_SENDER
 
 
-def _replaced(one: Found, evidence: Evidence) -> Found:
+def _replaced(one: FoundEvidence, evidence: Evidence) -> FoundEvidence:
     return msgspec.structs.replace(one, evidence=evidence)

@@ -12,7 +12,7 @@ from postroad.canary.probe import CanaryReport, send_canary
 from postroad.cli.names import named_sender
 from postroad.cli.output import JsonOption, print_json, print_line
 from postroad.cli.parts import with_parts
-from postroad.dns.finding import Verdict, worst
+from postroad.dns.finding import RecordVerdict, worst
 from postroad.dns.show import to_fix
 from postroad.errors import UnavailableError
 from postroad.parts import Parts
@@ -52,7 +52,7 @@ def canary(
         for finding in to_fix(report.findings):
             print_line(f"  {finding.why} {finding.remedy}".rstrip())
     match worst(report.verdict for report in reports):
-        case Verdict.FAIL:
+        case RecordVerdict.FAIL:
             raise typer.Exit(1)
-        case Verdict.UNKNOWN:
+        case RecordVerdict.UNKNOWN:
             raise typer.Exit(UnavailableError.exit_code)

@@ -28,7 +28,7 @@ from postroad.delivery.dns_health import (
 from postroad.delivery.job import MAIL_QUEUES
 from postroad.delivery.mail_reports import FileOutcome, keep_file
 from postroad.delivery.volume import with_volume
-from postroad.dns.finding import Finding, Verdict
+from postroad.dns.finding import Finding, RecordVerdict
 from postroad.dns.health import HealthReport, check_identity
 from postroad.dns.identity import Identity
 from postroad.dns.resolver import Resolver
@@ -47,11 +47,11 @@ app = typer.Typer(help="DNS: what receivers see of a domain, and what they repor
 app.command("canary")(canary)
 
 _COLOURS = {
-    Verdict.PASS: "green",
-    Verdict.INFO: "blue",
-    Verdict.UNKNOWN: "magenta",
-    Verdict.WARN: "yellow",
-    Verdict.FAIL: "red",
+    RecordVerdict.PASS: "green",
+    RecordVerdict.INFO: "blue",
+    RecordVerdict.UNKNOWN: "magenta",
+    RecordVerdict.WARN: "yellow",
+    RecordVerdict.FAIL: "red",
 }
 
 
@@ -95,7 +95,7 @@ def check(
         print_text(markdown(report.domain, report.verdict, report.findings).rstrip())
     else:
         _print(report.domain, report.verdict, report.findings)
-    if report.verdict is Verdict.FAIL:
+    if report.verdict is RecordVerdict.FAIL:
         raise typer.Exit(1)
     if report.unanswered:
         raise typer.Exit(UnavailableError.exit_code)
@@ -155,7 +155,7 @@ async def _check(settings: DnsSettings, identity: Identity) -> HealthReport:
         return await check_identity(resolver, identity, clock, ssl.create_default_context())
 
 
-def _print(domain: str, verdict: Verdict, findings: tuple[Finding, ...]) -> None:
+def _print(domain: str, verdict: RecordVerdict, findings: tuple[Finding, ...]) -> None:
     print_table(
         [f"{domain}: ", Styled(verdict, _COLOURS[verdict])],
         ["", "standard", "about", "seen"],

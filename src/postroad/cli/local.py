@@ -31,7 +31,7 @@ from postroad.embedded import redis_running, stop_redis
 from postroad.errors import StateError, UsageError
 from postroad.local.campaign_form import offer_campaigns
 from postroad.local.demo import DemoResult, run_demo
-from postroad.local.house import House, house_is_open, open_house
+from postroad.local.house import LocalStack, house_is_open, open_house
 from postroad.local.warmups import start_warmups
 from postroad.parts import open_parts
 from postroad.printable import counted
@@ -88,7 +88,7 @@ async def _start_and_stay(settings: Settings, stop: asyncio.Event) -> None:
 
 
 @asynccontextmanager
-async def _started(settings: Settings, *, quiet: bool) -> AsyncIterator[House]:
+async def _started(settings: Settings, *, quiet: bool) -> AsyncIterator[LocalStack]:
     """Open the house, and show meanwhile that it starts: Prefect takes from 10 s to a minute."""
     async with AsyncExitStack() as stack:
         with working("starting Prefect and the rest", quiet=quiet):
@@ -96,7 +96,7 @@ async def _started(settings: Settings, *, quiet: bool) -> AsyncIterator[House]:
         yield house
 
 
-def _shown_password(house: House) -> str:
+def _shown_password(house: LocalStack) -> str:
     """Return the password of Prefect's UI; if the output is not a terminal, and may become a log, where it is kept."""
     if output_is_terminal():
         return house.prefect.access().password or ""
@@ -146,7 +146,7 @@ async def _demo(recipients: int | None, *, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _print_result(result: DemoResult, house: House, seconds: float) -> None:
+def _print_result(result: DemoResult, house: LocalStack, seconds: float) -> None:
     reasons = "; ".join(f"{n} × {reason}" for reason, n in result.refused_reasons.items())
     print_table(
         f"{result.campaign}: {counted(result.rows, 'row')} of CSV",

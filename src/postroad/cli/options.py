@@ -10,7 +10,7 @@ import typer
 from postroad.delivery.job import SEND_QUEUE
 from postroad.errors import UsageError
 from postroad.sandbox import parse_shares
-from postroad.settings import MAX_DURATION_MS, Rate, parse_duration_ms
+from postroad.settings import MAX_DURATION_MS, RateSetting, parse_duration_ms
 
 MAX_NUMBER = 1_000_000_000
 """Of what is counted on the command line: rows, jobs, messages. It fits into every database and server."""
@@ -53,10 +53,10 @@ def _bounded_ms(text: str) -> int:
     return duration_ms
 
 
-def read_rate(text: str) -> Rate:
+def read_rate(text: str) -> RateSetting:
     """Read a rate, such as ``100/1s``. Raises UsageError."""
     try:
-        rate = Rate.parse(text)
+        rate = RateSetting.parse(text)
     except ValueError as error:
         raise UsageError(str(error)) from None
     if rate.count > MAX_NUMBER or rate.per_ms > MAX_DURATION_MS:

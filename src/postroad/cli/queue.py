@@ -130,7 +130,7 @@ def rebuild(as_json: JsonOption = False) -> None:
     sent again by itself. Harmless when nothing was lost. A queue that an earlier version split into shards becomes one.
     """
 
-    async def work(parts: Parts) -> control.Rebuilt:
+    async def work(parts: Parts) -> control.RebuildResult:
         for name in (*MAIL_QUEUES, BOUNCE_QUEUE):
             await parts.forget_shards(name)
         return control.together(

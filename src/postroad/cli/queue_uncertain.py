@@ -20,7 +20,7 @@ from postroad.queue import UncertainJob
 app = typer.Typer(help="Jobs that were begun and of which nobody knows how they ended.", no_args_is_help=True)
 
 
-class Ending(StrEnum):
+class UncertainOutcome(StrEnum):
     """What became of an uncertain job, in the queue's words."""
 
     DONE = "done"
@@ -57,7 +57,7 @@ def list_(
 @app.command("resolve")
 def resolve(
     job: Annotated[str, typer.Argument(metavar="ID", help="Id of the job; in email:send that of the touch.")],
-    ending: Annotated[Ending, typer.Argument(help="What became of it.")],
+    ending: Annotated[UncertainOutcome, typer.Argument(help="What became of it.")],
     by: ByOption = None,
     queue: QueueOption = SEND_QUEUE,
     as_json: JsonOption = False,
@@ -78,13 +78,13 @@ def resolve(
         print_line(f"{job} is resolved as {ending.value} by {who}")
 
 
-def _resolution(ending: Ending) -> Resolution:
+def _resolution(ending: UncertainOutcome) -> Resolution:
     match ending:
-        case Ending.DONE:
+        case UncertainOutcome.DONE:
             return Resolution.ACCEPTED
-        case Ending.RELEASE:
+        case UncertainOutcome.RELEASE:
             return Resolution.NOT_SENT
-        case Ending.DEAD:
+        case UncertainOutcome.DEAD:
             return Resolution.DEAD
         case _:
             assert_never(ending)

@@ -29,9 +29,9 @@ from postroad.cli.signals import stop_on_signals
 from postroad.clock import SystemClock
 from postroad.errors import UsageError
 from postroad.printable import PrintableFormatter, counted
-from postroad.rehearsal.report import Report
+from postroad.rehearsal.report import RehearsalReport
 from postroad.rehearsal.run import rehearse as run_rehearsal
-from postroad.rehearsal.stage import Order
+from postroad.rehearsal.stage import RehearsalOptions
 from postroad.settings import Settings
 from postroad.store.ledger import TouchState
 
@@ -71,7 +71,7 @@ def rehearse(
     """
     settings = Settings.load()
     now_ms = SystemClock().now_ms()
-    order = Order(
+    order = RehearsalOptions(
         campaign=campaign,
         shares=read_personas(persona),
         speed=read_speed(speed),
@@ -94,7 +94,9 @@ def rehearse(
         raise typer.Exit(1)
 
 
-async def _rehearse(order: Order, settings: Settings, folder: Path, launch_ms: int, *, quiet: bool) -> Report:
+async def _rehearse(
+    order: RehearsalOptions, settings: Settings, folder: Path, launch_ms: int, *, quiet: bool
+) -> RehearsalReport:
     with progress_bars(quiet=quiet) as progress:
         start = at(launch_ms)
         assert start is not None  # noqa: S101  (of an instant that is known)
@@ -122,7 +124,7 @@ def _folder(named: Path | None) -> Iterator[Path]:
     yield named.resolve()
 
 
-def print_report(report: Report) -> None:
+def print_report(report: RehearsalReport) -> None:
     """For a person."""
     took = f"{timedelta(seconds=round(report.seconds))} after its launch" if report.seconds is not None else ""
     when = f"finished {report.finished_at:%Y-%m-%d %H:%M} UTC, {took}" if report.finished_at else report.ended
@@ -169,7 +171,7 @@ def print_report(report: Report) -> None:
     _print_run(report)
 
 
-def _print_run(report: Report) -> None:
+def _print_run(report: RehearsalReport) -> None:
     run = report.run
     print_line(
         f"{counted(report.captured, 'message')} at the sandbox, {report.duplicates} twice; "

@@ -13,7 +13,7 @@ from postroad.cli.output import JsonOption, print_json, print_line, print_table
 from postroad.cli.parts import with_parts
 from postroad.delivery.gate_name import Receiver
 from postroad.delivery.job import SEND_QUEUE
-from postroad.delivery.shaping.show import Standing, Way, destinations, standing, words
+from postroad.delivery.shaping.show import ShapingStatus, Way, destinations, standing, words
 from postroad.errors import unknown_name
 from postroad.parts import Parts
 from postroad.settings import Settings
@@ -34,7 +34,7 @@ def show(sender: SenderOption = None, as_json: JsonOption = False) -> None:
     `postroad queue gate resume GATE` undoes it at once.
     """
 
-    async def work(parts: Parts) -> list[Standing]:
+    async def work(parts: Parts) -> list[ShapingStatus]:
         queue = await parts.queue(SEND_QUEUE)
         gates = [state.gate.name for state in await queue.gates()]
         changes, receivers = await asyncio.to_thread(_read, parts, gates)
@@ -128,7 +128,7 @@ def _address(parts: Parts, sender: str, known: Sequence[str]) -> str:
     return address
 
 
-def _plain(row: Standing) -> dict[str, object]:
+def _plain(row: ShapingStatus) -> dict[str, object]:
     limits = row.limits.model_dump(mode="json", exclude={"rate"}) if row.limits is not None else None
     return {
         "sender": row.sender,

@@ -32,12 +32,12 @@ from postroad.store.overflow import Moved, moved
 from postroad.store.reputation import ReputationDay
 from postroad.store.warmup import WarmupOverride, overrides_of
 from postroad.warmup.day import set_cap
-from postroad.warmup.identity import Identity, identities, of_sender
+from postroad.warmup.identity import WarmingIdentity, identities, of_sender
 from postroad.warmup.plan import Plan, plan_for
 from postroad.warmup.show import picture
 from postroad.warmup.simulate import Rates, SimulatedDay
 from postroad.warmup.simulate import simulate as simulate_days
-from postroad.warmup.status import COLUMNS, Standing, in_words, newest, reports_on, row, standings
+from postroad.warmup.status import COLUMNS, WarmupStatus, in_words, newest, reports_on, row, standings
 
 app = typer.Typer(
     help="Warmup: how much a new sender may send at each mailbox provider, day by day.", no_args_is_help=True
@@ -129,11 +129,11 @@ def status(
 ) -> None:
     """Show today's caps at each mailbox provider, why they are so, what providers report, and who set one by hand."""
 
-    async def work(parts: Parts) -> tuple[list[Standing], list[ReputationDay], list[WarmupOverride]]:
+    async def work(parts: Parts) -> tuple[list[WarmupStatus], list[ReputationDay], list[WarmupOverride]]:
         found = identities(parts.settings) if sender is None else _identities_of(parts.settings, sender)
         now = parts.clock.now()
 
-        def look() -> tuple[list[Standing], list[ReputationDay], list[WarmupOverride]]:
+        def look() -> tuple[list[WarmupStatus], list[ReputationDay], list[WarmupOverride]]:
             standing, reported = standings(parts.engine, found, now), reports_on(parts.engine, found, now)
             with read(parts.engine) as connection:
                 return standing, reported, overrides_of(connection, [identity.name for identity in found])
@@ -260,14 +260,14 @@ def _plan(sender: str | None, preset: Preset, provider: str, first: int | None, 
         raise UsageError(str(fault), remedy="A table of your own is in postroad.toml: name its --sender.") from None
 
 
-def _chosen(found: list[Identity], name: str | None) -> list[Identity]:
+def _chosen(found: list[WarmingIdentity], name: str | None) -> list[WarmingIdentity]:
     chosen = [identity for identity in found if name in (None, identity.name)]
     if not chosen:
         raise unknown_name("identity of this sender", name or "", [identity.name for identity in found])
     return chosen
 
 
-def _identities_of(settings: Settings, sender: str) -> list[Identity]:
+def _identities_of(settings: Settings, sender: str) -> list[WarmingIdentity]:
     named_sender(settings, sender)
     return of_sender(settings, sender)
 
@@ -301,7 +301,7 @@ def _plain_moved(each: Moved) -> dict[str, Any]:
     }
 
 
-def _plain_standing(each: Standing) -> dict[str, Any]:
+def _plain_standing(each: WarmupStatus) -> dict[str, Any]:
     return {
         "identity": each.identity,
         "provider": each.provider,

@@ -140,7 +140,7 @@ async def follow_ledger(queue: Queue, ended: Sequence[int], known: Sequence[int]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rebuilt:
+class RebuildResult:
     """What a rebuild found that the ledger holds and the queue did not."""
 
     looked_at: int
@@ -148,9 +148,9 @@ class Rebuilt:
     unknown: int
 
 
-def together(rebuilt: Sequence[Rebuilt]) -> Rebuilt:
+def together(rebuilt: Sequence[RebuildResult]) -> RebuildResult:
     """What was found of several queues, as one."""
-    return Rebuilt(
+    return RebuildResult(
         looked_at=sum(each.looked_at for each in rebuilt),
         enqueued=sum(each.enqueued for each in rebuilt),
         unknown=sum(each.unknown for each in rebuilt),
@@ -166,7 +166,7 @@ async def rebuild(
     now: datetime,
     warming: Warming = NOBODY,
     shaping: Shaping | None = None,
-) -> Rebuilt:
+) -> RebuildResult:
     """Make the jobs of a queue again from the ledger, as after its server was emptied. Its gates must be set before.
 
     What waits is enqueued again. What was on the wire, and is known to nobody, becomes unknown: it may have been
@@ -192,7 +192,7 @@ async def rebuild(
                 enqueued += len(waiting)
             if sending:
                 unknown += await asyncio.to_thread(_hold, engine, sending, now)
-    return Rebuilt(looked_at=looked_at, enqueued=enqueued, unknown=unknown)
+    return RebuildResult(looked_at=looked_at, enqueued=enqueued, unknown=unknown)
 
 
 async def missing_jobs(engine: sa.Engine, queue: Queue) -> int:

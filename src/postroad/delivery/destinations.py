@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from postroad.delivery.outcome import Obstacle, ObstacleError
+from postroad.delivery.outcome import NoMailHostError, UnreachableReason
 from postroad.dns.public_address import Network, may_connect, networks
 from postroad.settings import DeliverySettings
 
@@ -126,9 +126,9 @@ class _Slots:
         elif self._waiting:
             self._watch()
 
-    def _error(self) -> ObstacleError:
+    def _error(self) -> NoMailHostError:
         why = f"the mail hosts of {self._name} are slow: none of {self._count} jobs ended within {self._patience_s:g} s"
         if not self._reported:
             self._reported = True
             log.warning("%s; its other mail is deferred", why)
-        return ObstacleError(Obstacle.BUSY, why)
+        return NoMailHostError(UnreachableReason.BUSY, why)

@@ -12,9 +12,9 @@ from typing import assert_never
 from postroad.clock import Clock
 from postroad.delivery.destinations import Destinations
 from postroad.delivery.gate_name import Receiver
-from postroad.delivery.outcome import Obstacle, ObstacleError, Pause, of_reply
+from postroad.delivery.outcome import NoMailHostError, Pause, UnreachableReason, of_reply
 from postroad.delivery.shaping.file import Shaping
-from postroad.delivery.shaping.limits import Scope, Terms, terms_of
+from postroad.delivery.shaping.limits import LimitScope, Terms, terms_of
 from postroad.delivery.sts_policies import StsPolicies
 from postroad.dns.lookup import Lookup, LookupStatus
 from postroad.dns.mta_sts import Policy, StsMode
@@ -25,8 +25,8 @@ from postroad.dns.tlsa import NO_TLSA, HostCertificates, find_certificates
 from postroad.mail.address import domain_of
 from postroad.settings import RouteSettings, TlsMode
 from postroad.smtp.breaker import Breaker
-from postroad.smtp.dane import Tlsa
-from postroad.smtp.endpoint import ANYWHERE, Endpoint, Origin
+from postroad.smtp.dane import TlsaAssociation
+from postroad.smtp.endpoint import ANYWHERE, Endpoint, LocalBinding
 from postroad.smtp.pools import Pools
 from postroad.smtp.reply import Reply
 from postroad.smtp.session import Sendable, TransportError
@@ -57,7 +57,7 @@ class DirectRoute:
     ) -> None:
         self._settings = settings
         self._shaping = shaping  # None: what it says of receivers does not hold here
-        self._terms: dict[Scope, Terms] = {}
+        self._terms: dict[LimitScope, Terms] = {}
         self._resolver = resolver
         self._policies = policies
         self._pools = pools
@@ -73,7 +73,7 @@ class DirectRoute:
         return [breaker for breaker in self._breakers.values() if not breaker.healthy]
 
     async def send(
-        self, message: Sendable, before_body: Callable[[], Awaitable[None]], origin: Origin = ANYWHERE
+        self, message: Sendable, before_body: Callable[[], Awaitable[None]], origin: LocalBinding = ANYWHERE
     ) -> Reply:
         """One transaction with some mail host. Raises ObstacleError when there is none to be had. See Session.send."""
         domain = domain_of(message.recipient)
@@ -88,7 +88,7 @@ class DirectRoute:
         found: MailHosts,
         message: Sendable,
         before_body: Callable[[], Awaitable[None]],
-        origin: Origin,
+        origin: LocalBinding,
     ) -> Reply:
         """One transaction with the first of these hosts that takes part in one."""
         domain = domain_of(message.recipient)
@@ -96,40 +96,42 @@ class DirectRoute:
         terms = self._terms_of(found, origin)
         loop = asyncio.get_running_loop()
         until_s = loop.time() + self._hosts_within_s
-        obstacle: ObstacleError | None = None
+        obstacle: NoMailHostError | None = None
         for name in names[:MAX_HOSTS_TRIED]:
             if obstacle is not None and loop.time() >= until_s:
                 break  # Slow hosts would take the time of all hosts together. The message comes back later.
             try:
                 endpoint = await self._endpoint(name, found, policy, origin, terms)
                 reply = await self._send_to(endpoint, message, before_body)
-            except ObstacleError as error:
+            except NoMailHostError as error:
                 obstacle = error if obstacle is None else _worse(obstacle, error)
                 continue
             if of_reply(reply, deferrals=0).pause is Pause.ROUTE:
                 # Of a relay it would mean that nothing goes there; here it is one domain's host that wants a login.
-                raise ObstacleError(Obstacle.HOSTS_DOWN, f"{endpoint.name}: {reply}", reply=reply)
+                raise NoMailHostError(UnreachableReason.HOSTS_DOWN, f"{endpoint.name}: {reply}", reply=reply)
             return reply
-        raise obstacle or ObstacleError(Obstacle.HOSTS_DOWN, f"{domain} has no mail host that can be tried")
+        raise obstacle or NoMailHostError(UnreachableReason.HOSTS_DOWN, f"{domain} has no mail host that can be tried")
 
-    def _in_order(self, found: MailHosts, origin: Origin) -> list[str]:
+    def _in_order(self, found: MailHosts, origin: LocalBinding) -> list[str]:
         match found.exchange:
             case MailExchange.HOSTS:
                 names = found.in_order(self._rng, _own_names(self._settings.helo, origin.helo))
                 if not names:
-                    raise ObstacleError(Obstacle.LOOP, f"{found.domain} names this machine as its best mail host")
+                    raise NoMailHostError(
+                        UnreachableReason.LOOP, f"{found.domain} names this machine as its best mail host"
+                    )
                 return names
             case MailExchange.NULL:
-                raise ObstacleError(Obstacle.TAKES_NO_MAIL, f"{found.domain}: {found.why}")
+                raise NoMailHostError(UnreachableReason.TAKES_NO_MAIL, f"{found.domain}: {found.why}")
             case MailExchange.NONE:
-                raise ObstacleError(Obstacle.NO_SUCH_DOMAIN, f"{found.domain}: {found.why}")
+                raise NoMailHostError(UnreachableReason.NO_SUCH_DOMAIN, f"{found.domain}: {found.why}")
             case MailExchange.UNKNOWN:
-                raise ObstacleError(Obstacle.NO_ANSWER, f"no answer about {found.domain}: {found.why}")
+                raise NoMailHostError(UnreachableReason.NO_ANSWER, f"no answer about {found.domain}: {found.why}")
             case other:
                 assert_never(other)
 
     async def _endpoint(
-        self, host: str, found: MailHosts, policy: Policy | None, origin: Origin, terms: Terms
+        self, host: str, found: MailHosts, policy: Policy | None, origin: LocalBinding, terms: Terms
     ) -> Endpoint:
         """Where a mail host is, and how it is to be spoken to. Raises ObstacleError."""
         lookups = await self._resolver.addresses(host)
@@ -141,13 +143,13 @@ class DirectRoute:
             certificates = await find_certificates(self._resolver, host, settings.port, lookups)
         if not certificates.answered:
             why = f"no answer about the certificates of {host}: {certificates.why}"
-            raise ObstacleError(Obstacle.NO_ANSWER, why)
+            raise NoMailHostError(UnreachableReason.NO_ANSWER, why)
         tls, verify, tlsa = self._protection(host, certificates, policy, terms)
         return Endpoint(
             host=host,
             port=settings.port,
             addresses=addresses,
-            origin=Origin(source_address=origin.source_address, helo=origin.helo or settings.helo),
+            origin=LocalBinding(source_address=origin.source_address, helo=origin.helo or settings.helo),
             tls=tls,
             verify_certificate=verify,
             ca_file=settings.ca_file,
@@ -160,24 +162,28 @@ class DirectRoute:
 
     def _protection(
         self, host: str, certificates: HostCertificates, policy: Policy | None, terms: Terms
-    ) -> tuple[TlsMode, bool, tuple[Tlsa, ...]]:
+    ) -> tuple[TlsMode, bool, tuple[TlsaAssociation, ...]]:
         settings = self._settings
         if certificates.records:
-            records = [Tlsa(r.usage, r.selector, r.matching_type, r.association) for r in certificates.records]
+            records = [
+                TlsaAssociation(r.usage, r.selector, r.matching_type, r.association) for r in certificates.records
+            ]
             # RFC 7672 §2.2: records that none can use still say that there is TLS. RFC 8461 §2: DANE goes first.
             return TlsMode.STARTTLS, False, tuple(sorted(record for record in records if record.usable))
         if policy is not None and policy.mode is not StsMode.NONE:
             covered = policy.covers(host)
             if policy.mode is StsMode.ENFORCE:
                 if not covered:
-                    raise ObstacleError(Obstacle.POLICY, f"{host} is no mail host of the domain's MTA-STS policy")
+                    raise NoMailHostError(
+                        UnreachableReason.POLICY, f"{host} is no mail host of the domain's MTA-STS policy"
+                    )
                 return TlsMode.STARTTLS, True, ()
             if not covered:
                 log.warning("%s is no mail host of the domain's MTA-STS policy, which is in testing", host)
         # A receiver that asks for encryption asks for no name on it: nobody has vouched for that of the host.
         return terms.tls, settings.verify_certificate and settings.tls is TlsMode.STARTTLS, ()
 
-    def _terms_of(self, found: MailHosts, origin: Origin) -> Terms:
+    def _terms_of(self, found: MailHosts, origin: LocalBinding) -> Terms:
         """What holds for a sender at the hosts that a domain has now, whoever it was thought to be of before."""
         settings = self._settings
         if self._shaping is None:
@@ -186,7 +192,7 @@ class DirectRoute:
         # Few have tables of their own; all others of a provider are one entry.
         named_site = site if site in self._shaping.site else None
         named_domain = found.domain if found.domain in self._shaping.domain else None
-        scope = Scope(sender=origin.sender or "", receiver=Receiver(provider, named_site, named_domain))
+        scope = LimitScope(sender=origin.sender or "", receiver=Receiver(provider, named_site, named_domain))
         terms = self._terms.get(scope)
         if terms is None:
             terms = self._terms[scope] = terms_of(settings, self._shaping.limits(scope))
@@ -197,7 +203,7 @@ class DirectRoute:
     ) -> Reply:
         breaker = self._breaker(endpoint.name)
         if not breaker.begin():
-            raise ObstacleError(Obstacle.HOSTS_DOWN, f"{endpoint.name} is left alone for now")
+            raise NoMailHostError(UnreachableReason.HOSTS_DOWN, f"{endpoint.name} is left alone for now")
         try:
             reply = await self._pools.of(endpoint).send(message, before_body)
         except TransportError as error:
@@ -208,7 +214,9 @@ class DirectRoute:
                     breaker.failed(str(error))
                 raise
             breaker.failed(str(error))
-            raise ObstacleError(Obstacle.HOSTS_DOWN, f"{endpoint.name}: {error}", reply=error.reply) from None
+            raise NoMailHostError(
+                UnreachableReason.HOSTS_DOWN, f"{endpoint.name}: {error}", reply=error.reply
+            ) from None
         except BaseException:
             breaker.gave_up()
             raise
@@ -224,10 +232,12 @@ class DirectRoute:
             return addresses
         if found:
             why = f"{host}, a mail host of the domain, has no public address: {', '.join(found[:3])}"
-            raise ObstacleError(Obstacle.NOT_PUBLIC, why)
+            raise NoMailHostError(UnreachableReason.NOT_PUBLIC, why)
         if LookupStatus.NO_ANSWER in (lookups[0].status, lookups[1].status):
-            raise ObstacleError(Obstacle.NO_ANSWER, f"no answer about {host}: {lookups[0].why or lookups[1].why}")
-        raise ObstacleError(Obstacle.NO_SUCH_HOST, f"{host}, a mail host of the domain, has no address")
+            raise NoMailHostError(
+                UnreachableReason.NO_ANSWER, f"no answer about {host}: {lookups[0].why or lookups[1].why}"
+            )
+        raise NoMailHostError(UnreachableReason.NO_SUCH_HOST, f"{host}, a mail host of the domain, has no address")
 
     def _breaker(self, name: str) -> Breaker:
         breaker = self._breakers.get(name)
@@ -243,9 +253,9 @@ def _own_names(*names: str | None) -> Collection[str]:
     return {name.lower() for name in names if name is not None}
 
 
-def _worse(first: ObstacleError, second: ObstacleError) -> ObstacleError:
+def _worse(first: NoMailHostError, second: NoMailHostError) -> NoMailHostError:
     """Of two hosts' obstacles, the one that may pass: while one host may come back, nothing is final."""
-    if first.obstacle in (Obstacle.NO_SUCH_HOST, Obstacle.NOT_PUBLIC):
+    if first.obstacle in (UnreachableReason.NO_SUCH_HOST, UnreachableReason.NOT_PUBLIC):
         return second
     # What one of them said is for the shaping to hear.
     return second if first.reply is None and second.reply is not None else first

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from postroad.delivery.gate_name import GateName
 from postroad.delivery.gate_plan import Contribution, SourceTraits
-from postroad.dns.finding import Finding, Verdict, failures, in_words
+from postroad.dns.finding import Finding, RecordVerdict, failures, in_words
 from postroad.dns.health import Change, HealthReport, difference
 from postroad.dns.identity import Identity, is_reserved
 from postroad.errors import ConfigError, DataError
@@ -33,7 +33,7 @@ DNS = "dns"
 """Mark of gates that are paused for DNS."""
 
 
-class Step(StrEnum):
+class HealthStep(StrEnum):
     """What a report changes for its sender."""
 
     NOTHING = "nothing"
@@ -49,11 +49,11 @@ class SenderHealth:
 
     sender: str
     domain: str
-    verdict: Verdict
+    verdict: RecordVerdict
     findings: tuple[Finding, ...]
-    before: Verdict | None
+    before: RecordVerdict | None
     change: Change
-    step: Step
+    step: HealthStep
     held: bool
     why: str
 
@@ -96,7 +96,7 @@ def identity_of(settings: Settings, name: str, environ: Mapping[str, str]) -> Id
 
 def decide(
     hold: SenderHold | None, findings: Sequence[Finding], settings: DnsHealthSettings, now: datetime
-) -> tuple[Step, str]:
+) -> tuple[HealthStep, str]:
     """Return what a report means for a sender, and why. ``hold``: what is open of it.
 
     Only what DNS said counts. A question that stayed open neither fails a domain nor mends it.
@@ -106,17 +106,17 @@ def decide(
     why = in_words(failing)
     held = hold is not None and hold.held_at is not None
     if held and not settings.hold:
-        return Step.RELEASED, "dns_health.hold is off"
+        return HealthStep.RELEASED, "dns_health.hold is off"
     if failing:
         since = now if hold is None else hold.failing_since
         if settings.hold and not held and now - since >= timedelta(milliseconds=settings.grace_ms):
-            return Step.HELD, why
-        return (Step.GRACE if hold is None else Step.NOTHING), why
+            return HealthStep.HELD, why
+        return (HealthStep.GRACE if hold is None else HealthStep.NOTHING), why
     if hold is None:
-        return Step.NOTHING, ""
-    if any(finding.verdict is Verdict.UNKNOWN and finding.code != "dnsbl.refused" for finding in judged):
-        return Step.NOTHING, hold.reason
-    return (Step.RELEASED if held else Step.MENDED), "its DNS is mended"
+        return HealthStep.NOTHING, ""
+    if any(finding.verdict is RecordVerdict.UNKNOWN and finding.code != "dnsbl.refused" for finding in judged):
+        return HealthStep.NOTHING, hold.reason
+    return (HealthStep.RELEASED if held else HealthStep.MENDED), "its DNS is mended"
 
 
 def record(engine: sa.Engine, sender: str, report: HealthReport, settings: DnsHealthSettings) -> SenderHealth:
@@ -143,7 +143,7 @@ def record(engine: sa.Engine, sender: str, report: HealthReport, settings: DnsHe
         domain=report.domain,
         verdict=report.verdict,
         findings=report.findings,
-        before=Verdict(last.verdict) if last is not None else None,
+        before=RecordVerdict(last.verdict) if last is not None else None,
         change=difference(findings_of(last) if last is not None else (), report.findings),
         step=step,
         held=after is not None and after.held_at is not None and after.ended_at is None,
@@ -152,18 +152,18 @@ def record(engine: sa.Engine, sender: str, report: HealthReport, settings: DnsHe
 
 
 def _follow(
-    connection: sa.Connection, sender: str, hold: SenderHold | None, step: Step, why: str, now: datetime
+    connection: sa.Connection, sender: str, hold: SenderHold | None, step: HealthStep, why: str, now: datetime
 ) -> SenderHold | None:
     match step:
-        case Step.NOTHING if hold is None:
+        case HealthStep.NOTHING if hold is None:
             return None
-        case Step.NOTHING | Step.GRACE:
+        case HealthStep.NOTHING | HealthStep.GRACE:
             hold = hold or SenderHold(sender=sender, reason=why, failing_since=now)
             hold.reason = why
-        case Step.HELD:
+        case HealthStep.HELD:
             hold = hold or SenderHold(sender=sender, reason=why, failing_since=now)
             hold.reason, hold.held_at = why, now
-        case Step.RELEASED | Step.MENDED:
+        case HealthStep.RELEASED | HealthStep.MENDED:
             assert hold is not None  # noqa: S101  (only what is open ends)
             hold.ended_at, hold.ended_why = now, why
     put_hold(connection, hold)

@@ -17,22 +17,22 @@ from postroad.classify.cause import Cause
 from postroad.classify.statement import Speaker
 from postroad.clock import Clock
 from postroad.delivery.gate_name import GateName
-from postroad.delivery.job import DeliveryNote, decode_job, encode_note
+from postroad.delivery.job import DeliveryResult, decode_job, encode_note
 from postroad.delivery.outcome import (
     SENDER_PAUSE_MS,
-    ObstacleError,
+    DeliveryVerdict,
+    NoMailHostError,
     Outcome,
     Pause,
-    Verdict,
     of_obstacle,
     of_reply,
     of_transport,
 )
 from postroad.delivery.refusals import AuthenticationRefusals, receiver_named
 from postroad.delivery.routes import Route
-from postroad.delivery.shaping.limits import TAIL, Scope
+from postroad.delivery.shaping.limits import TAIL, LimitScope
 from postroad.delivery.shaping.shaper import Shaper
-from postroad.delivery.signing import Signing
+from postroad.delivery.signing import SigningPool
 from postroad.dns.providers import provider_table
 from postroad.errors import Blame, ConfigError, DataError
 from postroad.mail.dkim import DkimSigner
@@ -40,7 +40,7 @@ from postroad.mail.token import TokenSigner
 from postroad.queue import FOREVER_MS, Dead, Defer, Done, Lease, LeaseLostError, Queue, Retry, Uncertain
 from postroad.queue import Verdict as QueueVerdict
 from postroad.settings import Service
-from postroad.smtp.endpoint import ANYWHERE, Origin
+from postroad.smtp.endpoint import ANYWHERE, LocalBinding
 from postroad.smtp.reply import Reply
 from postroad.smtp.session import TransportError, UnsendableError
 from postroad.store.engine import read
@@ -56,7 +56,7 @@ FAILED_STEP_MS = 60_000
 """How long the error of a step that could not be compiled is the answer for all its jobs."""
 
 
-class Delivery:
+class SendHandler:
     """Handles jobs of ``email:send``. ``origins``: by sender's address, where its mail comes from."""
 
     def __init__(
@@ -65,7 +65,7 @@ class Delivery:
         engine: sa.Engine,
         queue: Queue,
         routes: Mapping[str, Route],
-        origins: Mapping[str, Origin],
+        origins: Mapping[str, LocalBinding],
         signer: TokenSigner,
         public_url: str,
         clock: Clock,
@@ -83,7 +83,7 @@ class Delivery:
         self._shaper = shaper
         self._dkim = dkim or {}  # by the name of the sender
         self._services = services or {}  # by the name of the route
-        self._signing = Signing()
+        self._signing = SigningPool()
         self._refusals = AuthenticationRefusals()
         self.counts: Counter[TouchState] = Counter()
         """What became of the messages that this process tried."""
@@ -109,11 +109,11 @@ class Delivery:
             if message.unsigned:
                 message = await self._signing.signed(message)
         except (ConfigError, DataError) as error:
-            outcome = Outcome(verdict=Verdict.DEAD, cause="template", blame=Blame.MESSAGE)
+            outcome = Outcome(verdict=DeliveryVerdict.DEAD, cause="template", blame=Blame.MESSAGE)
             return self._verdict(outcome, str(error))
         route = self._routes.get(step.route)
         if route is None:
-            outcome = Outcome(verdict=Verdict.DEAD, cause="no such route", blame=Blame.US)
+            outcome = Outcome(verdict=DeliveryVerdict.DEAD, cause="no such route", blame=Blame.US)
             return self._verdict(outcome, f"route {step.route} is not in postroad.toml")
         reply: Reply | None = None
         deferrals = claimed.claim - claimed.attempt
@@ -131,19 +131,19 @@ class Delivery:
         except TransportError as error:
             reply, said = error.reply, error.reason
             outcome = of_transport(error)
-        except ObstacleError as error:
+        except NoMailHostError as error:
             reply, said = error.reply, error.reason
             outcome = of_obstacle(error.obstacle, deferrals=deferrals)
         except LeaseLostError:
             # The queue gave the job away, or was emptied, before anything was sent; the ledger must not think it was.
-            note = DeliveryNote(state=TouchState.QUEUED, cause="lease lost before the wire")
+            note = DeliveryResult(state=TouchState.QUEUED, cause="lease lost before the wire")
             await self._queue.record_late_outcome(claimed.id, claimed.token, encode_note(note))
             raise
         except UnsendableError as error:
-            outcome, said = Outcome(verdict=Verdict.DEAD, cause="unsendable", blame=error.blame), error.reason
+            outcome, said = Outcome(verdict=DeliveryVerdict.DEAD, cause="unsendable", blame=error.blame), error.reason
         outcome = self._with_others(outcome, step.sender, receiver_named(job))
-        scope = Scope(sender=step.sender, receiver=job.receiver)
-        if outcome.verdict is Verdict.ACCEPTED:
+        scope = LimitScope(sender=step.sender, receiver=job.receiver)
+        if outcome.verdict is DeliveryVerdict.ACCEPTED:
             self._shaper.accepted(scope)
         elif reply is not None:
             self._shaper.refused(scope, reply)
@@ -193,7 +193,7 @@ class Delivery:
         agreed = self._refusals.add(sender, receiver, self._clock.now_ms())
         return replace(outcome, pause=Pause.SENDER) if agreed else outcome
 
-    async def _hold_back(self, step: StepMessage, scope: Scope, pause: Pause, outcome: Outcome, said: str) -> None:
+    async def _hold_back(self, step: StepMessage, scope: LimitScope, pause: Pause, outcome: Outcome, said: str) -> None:
         """Pause the gate behind which more of the same would meet the same."""
         now_ms = self._clock.now_ms()
         match pause:
@@ -225,7 +225,7 @@ class Delivery:
     def _verdict(self, outcome: Outcome, said: str, reply: Reply | None = None, words: str = "") -> QueueVerdict:
         self.counts[_STATES[outcome.verdict]] += 1
         note = encode_note(
-            DeliveryNote(
+            DeliveryResult(
                 state=_STATES[outcome.verdict],
                 cause=outcome.cause,
                 blame=outcome.blame,
@@ -237,15 +237,15 @@ class Delivery:
             )
         )
         match outcome.verdict:
-            case Verdict.ACCEPTED:
+            case DeliveryVerdict.ACCEPTED:
                 return Done(note=note)
-            case Verdict.RETRY:
+            case DeliveryVerdict.RETRY:
                 return Retry(cause=outcome.cause, error=said, note=note)
-            case Verdict.DEFER:
+            case DeliveryVerdict.DEFER:
                 return Defer(delay_ms=outcome.delay_ms or 0, cause=outcome.cause, error=said, note=note)
-            case Verdict.BOUNCED | Verdict.DEAD:
+            case DeliveryVerdict.BOUNCED | DeliveryVerdict.DEAD:
                 return Dead(cause=outcome.cause, error=said, note=note)
-            case Verdict.UNKNOWN:
+            case DeliveryVerdict.UNKNOWN:
                 return Uncertain(cause=outcome.cause, note=note)
             case other:
                 assert_never(other)
@@ -253,16 +253,16 @@ class Delivery:
 
 def _what_to_do(outcome: Outcome, gate: str) -> str:
     """Return what a person should do about a pause that no time ends."""
-    if outcome.verdict is not Verdict.DEFER or outcome.pause is not Pause.SENDER:
+    if outcome.verdict is not DeliveryVerdict.DEFER or outcome.pause is not Pause.SENDER:
         return ""
     return f". Put the sender in order at the relay, then run: postroad queue gate resume {gate}"
 
 
 _STATES = {
-    Verdict.ACCEPTED: TouchState.ACCEPTED,
-    Verdict.RETRY: TouchState.DEFERRED,
-    Verdict.DEFER: TouchState.DEFERRED,
-    Verdict.BOUNCED: TouchState.BOUNCED,
-    Verdict.DEAD: TouchState.DEAD,
-    Verdict.UNKNOWN: TouchState.UNKNOWN,
+    DeliveryVerdict.ACCEPTED: TouchState.ACCEPTED,
+    DeliveryVerdict.RETRY: TouchState.DEFERRED,
+    DeliveryVerdict.DEFER: TouchState.DEFERRED,
+    DeliveryVerdict.BOUNCED: TouchState.BOUNCED,
+    DeliveryVerdict.DEAD: TouchState.DEAD,
+    DeliveryVerdict.UNKNOWN: TouchState.UNKNOWN,
 }

@@ -23,7 +23,7 @@ def queue_of(campaign: Campaign) -> str:
     return WARMUP_QUEUE if campaign.warmup else SEND_QUEUE
 
 
-class SendMessage(msgspec.Struct, frozen=True, kw_only=True, tag="send.v1", omit_defaults=True):
+class SendJob(msgspec.Struct, frozen=True, kw_only=True, tag="send.v1", omit_defaults=True):
     """Send one touch. The templates stay in the store; only what differs between recipients travels."""
 
     touch_id: int
@@ -49,7 +49,7 @@ class SendMessage(msgspec.Struct, frozen=True, kw_only=True, tag="send.v1", omit
         return Receiver.parse(f"{self.provider}/{self.tables}") or Receiver(self.provider)
 
 
-class DeliveryNote(msgspec.Struct, frozen=True, kw_only=True, tag="delivery.v1", omit_defaults=True):
+class DeliveryResult(msgspec.Struct, frozen=True, kw_only=True, tag="delivery.v1", omit_defaults=True):
     """What happened to a touch on one claim, as the recorder puts it into the ledger.
 
     ``words``: key of a refusal's words, where they would mean the sender if many recipients got them; see
@@ -67,9 +67,9 @@ class DeliveryNote(msgspec.Struct, frozen=True, kw_only=True, tag="delivery.v1",
 
 
 encode_job = msgspec.msgpack.Encoder().encode
-decode_job = msgspec.msgpack.Decoder(SendMessage).decode
+decode_job = msgspec.msgpack.Decoder(SendJob).decode
 encode_note = msgspec.msgpack.Encoder().encode
-decode_note = msgspec.msgpack.Decoder(DeliveryNote).decode
+decode_note = msgspec.msgpack.Decoder(DeliveryResult).decode
 
 
 def job_id(touch_id: int) -> str:

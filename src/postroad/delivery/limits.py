@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from postroad.delivery.gate_name import QUEUE_GATE, GateName
 from postroad.delivery.gate_plan import ALL_LIMITS, Contribution, GateLimit, SourceTraits
 from postroad.queue import Gate, GateState, Rate
-from postroad.settings import QueueSettings, Settings
-from postroad.settings import Rate as RateSetting
+from postroad.settings import QueueSettings, RateSetting, Settings
 
 SETTINGS = "settings"
 """Mark of the gates that are set by the settings."""

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from postroad.clock import Clock
 from postroad.delivery.destinations import Destinations
 from postroad.delivery.gate_controller import GateController
-from postroad.delivery.handler import Delivery
+from postroad.delivery.handler import SendHandler
 from postroad.delivery.job import SEND_QUEUE
 from postroad.delivery.routes import RouteMetrics, open_routes, origins_of
 from postroad.delivery.shaping.file import read_shaping
@@ -37,7 +37,7 @@ async def open_delivery(
     environ: Mapping[str, str],
     registry: CollectorRegistry | None = None,
     concurrency: int | None = None,
-) -> AsyncIterator[Delivery]:
+) -> AsyncIterator[SendHandler]:
     """Open what handles the jobs of ``email:send``; its changes of limits are acted upon as long as this is open.
 
     ``gates``: controller of the queue's gates. ``environ`` holds the keys that settings name by variable; ``registry``
@@ -60,7 +60,7 @@ async def open_delivery(
     ) as routes:
         if registry is not None:
             registry.register(RouteMetrics(routes))
-        delivery = Delivery(
+        delivery = SendHandler(
             engine=engine,
             queue=queue,
             routes=routes,

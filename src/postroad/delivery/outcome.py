@@ -30,7 +30,7 @@ BUSY_MS = (MINUTE_MS, 5 * MINUTE_MS, 30 * MINUTE_MS)
 SENDER_PAUSE_MS = 60 * MINUTE_MS
 
 
-class Verdict(StrEnum):
+class DeliveryVerdict(StrEnum):
     """What becomes of the touch."""
 
     ACCEPTED = "accepted"
@@ -49,7 +49,7 @@ class Pause(StrEnum):
     ROUTE = "route"
 
 
-class Obstacle(StrEnum):
+class UnreachableReason(StrEnum):
     """Why nothing could be said to any mail host of a domain."""
 
     TAKES_NO_MAIL = "takes no mail"  # null MX
@@ -63,10 +63,10 @@ class Obstacle(StrEnum):
     POLICY = "policy"  # no host is what the domain's own policy asks for
 
 
-class ObstacleError(Exception):
+class NoMailHostError(Exception):
     """No transaction was begun, and why. ``reply``: what a host said that would not have us."""
 
-    def __init__(self, obstacle: Obstacle, reason: str, *, reply: Reply | None = None) -> None:
+    def __init__(self, obstacle: UnreachableReason, reason: str, *, reply: Reply | None = None) -> None:
         super().__init__(reason)
         self.obstacle = obstacle
         self.reason = reason
@@ -80,7 +80,7 @@ class Outcome:
     ``words``: those of a refusal that is about the sender if many recipients get it. Empty: it means this recipient.
     """
 
-    verdict: Verdict
+    verdict: DeliveryVerdict
     cause: str
     blame: Blame | None = None
     delay_ms: int | None = None
@@ -142,9 +142,9 @@ def of_reply(
         return _deferred(f"{said.cause}, so far", deferrals, said.fault)
     if speaker is Speaker.RELAY and said.fault is Blame.HOST and reply.phase in (Phase.DATA, Phase.DOT):
         # The relay took the recipient and refuses the message for no reason that is known: it is not the recipient's.
-        return Outcome(verdict=Verdict.DEAD, cause=said.cause, blame=Blame.HOST)
+        return Outcome(verdict=DeliveryVerdict.DEAD, cause=said.cause, blame=Blame.HOST)
     outcome = _refused(said, reply, known_provider=bool(provider))
-    if outcome.verdict is Verdict.BOUNCED and said.doubtful:
+    if outcome.verdict is DeliveryVerdict.BOUNCED and said.doubtful:
         return replace(outcome, words=words_for_all(reply.text, recipient, reply.enhanced))
     return outcome
 
@@ -163,7 +163,7 @@ def _account_refused(reply: Reply, said: Classification) -> Outcome:
     names = said.cause is Cause.RELAY_ACCOUNT and names_sender(clean(reply.text))
     of_sender = not said.temporary and (names or said.cause is Cause.SENDER_ADDRESS)
     return Outcome(
-        verdict=Verdict.DEFER,
+        verdict=DeliveryVerdict.DEFER,
         cause=f"{said.cause}: {reply}"[:100],
         blame=Blame.SENDER if of_sender else Blame.US,
         delay_ms=MINUTE_MS,  # The pause holds it; when that ends, it goes soon.
@@ -176,18 +176,23 @@ def _refused(said: Classification, reply: Reply, *, known_provider: bool) -> Out
     cause, by_policy = said.cause, (reply.enhanced or "").startswith("5.7.")
     match said.fault:
         case Blame.RECIPIENT if reply.phase is not Phase.MAIL:
-            return Outcome(verdict=Verdict.BOUNCED, cause=cause, blame=Blame.RECIPIENT, suppress=said.suppresses)
+            return Outcome(
+                verdict=DeliveryVerdict.BOUNCED, cause=cause, blame=Blame.RECIPIENT, suppress=said.suppresses
+            )
         case Blame.MESSAGE if cause is Cause.TOO_BIG:
-            return Outcome(verdict=Verdict.BOUNCED, cause=cause, blame=Blame.MESSAGE)
+            return Outcome(verdict=DeliveryVerdict.BOUNCED, cause=cause, blame=Blame.MESSAGE)
         case Blame.MESSAGE if not (cause is Cause.CONTENT and by_policy):
-            return Outcome(verdict=Verdict.DEAD, cause=cause, blame=Blame.MESSAGE)
+            return Outcome(verdict=DeliveryVerdict.DEAD, cause=cause, blame=Blame.MESSAGE)
         case Blame.US if cause is Cause.PROTOCOL:
-            return Outcome(verdict=Verdict.RETRY, cause=cause, blame=Blame.US)
+            return Outcome(verdict=DeliveryVerdict.RETRY, cause=cause, blame=Blame.US)
         case Blame.HOST if reply.phase is not Phase.MAIL:
-            return Outcome(verdict=Verdict.BOUNCED, cause=cause, blame=Blame.HOST)
+            return Outcome(verdict=DeliveryVerdict.BOUNCED, cause=cause, blame=Blame.HOST)
         case _:
             return Outcome(
-                verdict=Verdict.DEAD, cause=cause, blame=Blame.SENDER, pause=_pause(cause, by_policy, known_provider)
+                verdict=DeliveryVerdict.DEAD,
+                cause=cause,
+                blame=Blame.SENDER,
+                pause=_pause(cause, by_policy, known_provider),
             )
 
 
@@ -201,68 +206,72 @@ def _pause(cause: Cause, by_policy: bool, known_provider: bool) -> Pause | None:
 
 
 def _deferred(cause: str, deferrals: int, blame: Blame = Blame.HOST) -> Outcome:
-    return Outcome(verdict=Verdict.DEFER, cause=cause, blame=blame, delay_ms=_delay_ms(deferrals))
+    return Outcome(verdict=DeliveryVerdict.DEFER, cause=cause, blame=blame, delay_ms=_delay_ms(deferrals))
 
 
 def _delay_ms(deferrals: int) -> int:
     return DEFERRAL_MS[min(deferrals, len(DEFERRAL_MS) - 1)]
 
 
-def of_obstacle(obstacle: Obstacle, *, deferrals: int) -> Outcome:
+def of_obstacle(obstacle: UnreachableReason, *, deferrals: int) -> Outcome:
     """Judge what stood between us and a domain. It never holds back the route: other domains have other hosts."""
     match obstacle:
-        case Obstacle.TAKES_NO_MAIL:  # RFC 7505 §4.1: 5.1.10, at once
+        case UnreachableReason.TAKES_NO_MAIL:  # RFC 7505 §4.1: 5.1.10, at once
             return _undeliverable("domain takes no mail")
-        case Obstacle.NO_SUCH_DOMAIN:  # RFC 3463 §3.2: 5.1.2
+        case UnreachableReason.NO_SUCH_DOMAIN:  # RFC 3463 §3.2: 5.1.2
             return _undeliverable("no such domain")
-        case Obstacle.NO_SUCH_HOST:
+        case UnreachableReason.NO_SUCH_HOST:
             # The domain is there, and its owner made a mistake that may be mended: it suppresses nobody.
-            return Outcome(verdict=Verdict.BOUNCED, cause="no such mail host", blame=Blame.HOST)
-        case Obstacle.NOT_PUBLIC:
+            return Outcome(verdict=DeliveryVerdict.BOUNCED, cause="no such mail host", blame=Blame.HOST)
+        case UnreachableReason.NOT_PUBLIC:
             # As Exim's ignore_target_hosts does: such a host is no host. What DNS says may be mended.
-            return Outcome(verdict=Verdict.BOUNCED, cause="no public mail host", blame=Blame.HOST)
-        case Obstacle.LOOP:  # RFC 3463 §3.5: 5.4.6
-            return Outcome(verdict=Verdict.DEAD, cause="mail loops back", blame=Blame.US)
-        case Obstacle.NO_ANSWER:
+            return Outcome(verdict=DeliveryVerdict.BOUNCED, cause="no public mail host", blame=Blame.HOST)
+        case UnreachableReason.LOOP:  # RFC 3463 §3.5: 5.4.6
+            return Outcome(verdict=DeliveryVerdict.DEAD, cause="mail loops back", blame=Blame.US)
+        case UnreachableReason.NO_ANSWER:
             return _deferred("DNS gives no answer", deferrals)
-        case Obstacle.HOSTS_DOWN:
+        case UnreachableReason.HOSTS_DOWN:
             return _deferred("mail hosts down", deferrals)
-        case Obstacle.BUSY:
+        case UnreachableReason.BUSY:
             delay_ms = BUSY_MS[min(deferrals, len(BUSY_MS) - 1)]
-            return Outcome(verdict=Verdict.DEFER, cause="mail hosts busy", blame=Blame.HOST, delay_ms=delay_ms)
-        case Obstacle.POLICY:  # RFC 8461 §5: to be tried again
+            return Outcome(verdict=DeliveryVerdict.DEFER, cause="mail hosts busy", blame=Blame.HOST, delay_ms=delay_ms)
+        case UnreachableReason.POLICY:  # RFC 8461 §5: to be tried again
             return _deferred("TLS policy not met", deferrals)
         case other:
             assert_never(other)
 
 
 def _undeliverable(cause: str) -> Outcome:
-    return Outcome(verdict=Verdict.BOUNCED, cause=cause, blame=Blame.RECIPIENT, suppress=True)
+    return Outcome(verdict=DeliveryVerdict.BOUNCED, cause=cause, blame=Blame.RECIPIENT, suppress=True)
 
 
-_ACCEPTED = Outcome(verdict=Verdict.ACCEPTED, cause="accepted")
+_ACCEPTED = Outcome(verdict=DeliveryVerdict.ACCEPTED, cause="accepted")
 
 
 def _of_positive(reply: Reply) -> Outcome:
     if reply.phase is not Phase.DOT:
         # The server has come as far as to ask for more, and no message has left.
-        return Outcome(verdict=Verdict.RETRY, cause="protocol error", blame=Blame.US)
+        return Outcome(verdict=DeliveryVerdict.RETRY, cause="protocol error", blame=Blame.US)
     if reply.code >= 300:
-        return Outcome(verdict=Verdict.UNKNOWN, cause="no clear word after the final dot", blame=Blame.HOST)
+        return Outcome(verdict=DeliveryVerdict.UNKNOWN, cause="no clear word after the final dot", blame=Blame.HOST)
     return _ACCEPTED
 
 
 def of_transport(error: TransportError) -> Outcome:
     """Judge a connection that could not be made, or was lost."""
     if error.unknown:
-        return Outcome(verdict=Verdict.UNKNOWN, cause="connection lost after the final dot", blame=Blame.HOST)
+        return Outcome(verdict=DeliveryVerdict.UNKNOWN, cause="connection lost after the final dot", blame=Blame.HOST)
     if error.phase in (Phase.CONNECT, Phase.EHLO, Phase.TLS, Phase.AUTH):
         return route_down(error.reason)
-    return Outcome(verdict=Verdict.RETRY, cause=f"connection lost at {error.phase}", blame=Blame.HOST)
+    return Outcome(verdict=DeliveryVerdict.RETRY, cause=f"connection lost at {error.phase}", blame=Blame.HOST)
 
 
 def route_down(reason: str) -> Outcome:
     """No session can be had: the touch waits with all others of the route, and no attempt is used."""
     return Outcome(
-        verdict=Verdict.DEFER, cause=f"route down: {reason}"[:100], blame=Blame.US, delay_ms=5_000, pause=Pause.ROUTE
+        verdict=DeliveryVerdict.DEFER,
+        cause=f"route down: {reason}"[:100],
+        blame=Blame.US,
+        delay_ms=5_000,
+        pause=Pause.ROUTE,
     )

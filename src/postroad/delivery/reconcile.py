@@ -35,7 +35,7 @@ class Resolution(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Doubt:
+class UnknownTouch:
     """One touch that is unknown. ``queued``: the queue holds its job; else only the ledger tells of it."""
 
     id: str
@@ -46,13 +46,13 @@ class Doubt:
     queued: bool
 
 
-async def doubts(engine: sa.Engine, queue: Queue, limit: int) -> list[Doubt]:
+async def doubts(engine: sa.Engine, queue: Queue, limit: int) -> list[UnknownTouch]:
     """Every touch that is unknown to the ledger or to the queue, the oldest first."""
     held = {job.id: job for job in await queue.uncertain(limit)}
     seeds = queue.name == WARMUP_QUEUE
     rows = await asyncio.to_thread(_unknown, engine, [touch_of(id_) for id_ in held], limit, seeds)
     found = [
-        Doubt(
+        UnknownTouch(
             id=job_id(row.id),
             address=row.address,
             campaign=row.campaign,

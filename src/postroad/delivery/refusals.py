@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from postroad.delivery.job import SendMessage
+from postroad.delivery.job import SendJob
 from postroad.dns.providers import provider_table
 from postroad.mail.address import domain_of
 
@@ -36,7 +36,7 @@ class AuthenticationRefusals:
         return len(seen) >= INDEPENDENT_RECEIVERS
 
 
-def receiver_named(job: SendMessage) -> str:
+def receiver_named(job: SendJob) -> str:
     """Return the name of the receiver of a message: the known mailbox provider, else the site, else the domain."""
     if job.provider in provider_table().names:
         return job.provider

@@ -22,7 +22,7 @@ from postroad.dns.resolver import Resolver
 from postroad.errors import ConfigError
 from postroad.settings import RelaySettings, RouteKind, RouteSettings, SenderSettings
 from postroad.smtp.breaker import Breaker, BreakerState
-from postroad.smtp.endpoint import Endpoint, Origin
+from postroad.smtp.endpoint import Endpoint, LocalBinding
 from postroad.smtp.oauth import TokenSource
 from postroad.smtp.pools import Pools
 from postroad.smtp.relays import Relay, RelayRoute
@@ -40,7 +40,9 @@ class Route(Protocol):
     @property
     def breakers(self) -> Sequence[Breaker]: ...
 
-    async def send(self, message: Sendable, before_body: Callable[[], Awaitable[None]], origin: Origin = ...) -> Reply:
+    async def send(
+        self, message: Sendable, before_body: Callable[[], Awaitable[None]], origin: LocalBinding = ...
+    ) -> Reply:
         """One transaction. Returns the reply that decided. Raises TransportError, UnsendableError, ObstacleError."""
         ...
 
@@ -101,16 +103,16 @@ async def _trust(name: str, settings: RouteSettings) -> ssl.SSLContext:
 def relay_of(settings: RelaySettings, helo: str | None, clock: Clock) -> Relay:
     """Return a relay, as the settings describe it, that has not failed yet."""
     tokens = TokenSource(settings.oauth, clock) if settings.oauth is not None else None
-    endpoint = Endpoint.of_relay(settings, tokens).sent_from(Origin(helo=helo))
+    endpoint = Endpoint.of_relay(settings, tokens).sent_from(LocalBinding(helo=helo))
     login = f"{settings.username} at " if settings.username is not None else ""
     breaker = Breaker(f"relay {login}{endpoint.name}", clock)
     return Relay(endpoint=endpoint, weight=settings.weight, breaker=breaker)
 
 
-def origins_of(senders: Mapping[str, SenderSettings]) -> dict[str, Origin]:
+def origins_of(senders: Mapping[str, SenderSettings]) -> dict[str, LocalBinding]:
     """Where the mail of each sender's address comes from."""
     return {
-        sender.address: Origin(source_address=sender.source_address, helo=sender.helo, sender=sender.address)
+        sender.address: LocalBinding(source_address=sender.source_address, helo=sender.helo, sender=sender.address)
         for sender in senders.values()
     }
 

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from cryptography.hazmat.primitives import serialization
 
 from postroad.delivery.signer import LENGTH, Request, decode_answer, encode, framed
-from postroad.mail.dkim import Algorithm, DkimKey, Unsigned
+from postroad.mail.dkim import Algorithm, DkimKey, PendingSignature
 from postroad.mail.message import Message
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ TOGETHER = 64
 ANSWERS_WITHIN_S = 10.0
 
 
-class Signing:
+class SigningPool:
     """Signs messages. Close it at the end."""
 
     def __init__(self, processes: int = PROCESSES) -> None:
@@ -112,7 +112,7 @@ class _Signer:
         self._process: asyncio.subprocess.Process | None = None
         self._numbers: dict[DkimKey, int] = {}
 
-    async def sign(self, work: Sequence[Unsigned]) -> list[bytes]:
+    async def sign(self, work: Sequence[PendingSignature]) -> list[bytes]:
         """Return their signatures. Raises OSError, EOFError or ValueError when the process is not up to it."""
         if self._process is None:
             self._numbers = {}
@@ -132,7 +132,7 @@ class _Signer:
             raise ValueError(f"{len(signatures)} signatures for {len(work)}")
         return signatures
 
-    def _request(self, work: Sequence[Unsigned]) -> Request:
+    def _request(self, work: Sequence[PendingSignature]) -> Request:
         new = {unsigned.key for unsigned in work} - self._numbers.keys()
         self._numbers |= {key: number for number, key in enumerate(new, len(self._numbers))}
         return Request(

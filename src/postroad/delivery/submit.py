@@ -17,7 +17,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from postroad.delivery.gate_name import Receiver
-from postroad.delivery.job import SendMessage, encode_job, job_id, lane_of, queue_of
+from postroad.delivery.job import SendJob, encode_job, job_id, lane_of, queue_of
 from postroad.delivery.provider_lookup import Providers
 from postroad.delivery.shaping.file import Shaping
 from postroad.dns.providers import OTHER, provider_table
@@ -44,7 +44,7 @@ LANE_OF_ITS_OWN = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Submitted:
+class SubmitResult:
     """How far a submission is. ``cursor``: the last touch handed over; the next slice starts behind it."""
 
     cursor: int
@@ -121,7 +121,7 @@ async def submit_due(
     providers: Providers | None = None,
     warming: Warming = NOBODY,
     shaping: Shaping | None = None,
-) -> Submitted:
+) -> SubmitResult:
     """Hand over the touches of a running campaign that are due within the horizon, up to a limit, behind a cursor.
 
     ``providers`` looks up domains that nothing is known of, before any transaction; None: nothing is looked up.
@@ -136,10 +136,10 @@ async def submit_due(
     while submitted < limit and plan.campaign.state is CampaignState.RUNNING:
         taken = await _submit_batch(engine, queue, plan, until, expire_ms, cursor, min(BATCH, limit - submitted))
         if not taken:
-            return Submitted(cursor=cursor, submitted=submitted, done=True)
+            return SubmitResult(cursor=cursor, submitted=submitted, done=True)
         cursor = taken[-1].id
         submitted += len(taken)
-    return Submitted(cursor=cursor, submitted=submitted, done=plan.campaign.state is not CampaignState.RUNNING)
+    return SubmitResult(cursor=cursor, submitted=submitted, done=plan.campaign.state is not CampaignState.RUNNING)
 
 
 async def _submit_batch(
@@ -215,7 +215,7 @@ async def enqueue_touches(
         if found is None:
             found = receivers[domain] = _receiver(domain, known, known_site, plan.shaping, busy)
         receiver, site = found
-        message = SendMessage(
+        message = SendJob(
             touch_id=touch_id,
             step_id=step_id,
             address=address,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from postroad.delivery.job import DeliveryNote, decode_note, touch_of
+from postroad.delivery.job import DeliveryResult, decode_note, touch_of
 from postroad.queue import Event, EventKind
 from postroad.store.ledger import TouchState
 
@@ -13,7 +13,7 @@ MAX_REPLY, MAX_CAUSE = 500, 100
 
 
 class TouchFact(msgspec.Struct, frozen=True, kw_only=True):
-    """One event, read as a row for the ledger. ``words``: see `DeliveryNote`."""
+    """One event, read as a row for the ledger. ``words``: see `DeliveryResult`."""
 
     uid: str
     touch_id: int
@@ -63,7 +63,7 @@ def _fitting(said: str, length: int) -> str:
     return said.replace("\0", "")[:length]
 
 
-def _state(event: Event, note: DeliveryNote | None) -> TouchState | None:
+def _state(event: Event, note: DeliveryResult | None) -> TouchState | None:
     match kind := event.kind:
         case EventKind.DONE | EventKind.LATE:
             return note.state if note is not None else None

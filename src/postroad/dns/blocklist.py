@@ -43,7 +43,7 @@ MEANINGS = {
 _POLICY = {("zen.spamhaus.org", "127.0.0.10"), ("zen.spamhaus.org", "127.0.0.11")}
 
 
-class Standing(StrEnum):
+class ListingStatus(StrEnum):
     """What a list says."""
 
     CLEAR = "clear"
@@ -58,7 +58,7 @@ class Listing:
     """What one list says of one address or domain. ``codes``: its answers, with what they mean."""
 
     blocklist: str
-    standing: Standing
+    standing: ListingStatus
     codes: tuple[str, ...] = ()
     reason: str = ""
 
@@ -78,22 +78,22 @@ async def ask(resolver: Resolver, subject: str, blocklist: str) -> Listing:
     name = question(subject, blocklist)
     answer = await resolver.lookup(name, "A")
     if answer.status is LookupStatus.NO_ANSWER:
-        return Listing(blocklist=blocklist, standing=Standing.UNKNOWN, reason=unanswered_reason(answer))
+        return Listing(blocklist=blocklist, standing=ListingStatus.UNKNOWN, reason=unanswered_reason(answer))
     codes = sorted(answer.addresses)
     if not codes:
-        return Listing(blocklist=blocklist, standing=Standing.CLEAR)
+        return Listing(blocklist=blocklist, standing=ListingStatus.CLEAR)
     if not all(ip_address(code) in _ANSWERS for code in codes):
         why = f"it answers {', '.join(codes)}, which is outside 127.0.0.0/8"
-        return Listing(blocklist=blocklist, standing=Standing.REFUSED, reason=why)
+        return Listing(blocklist=blocklist, standing=ListingStatus.REFUSED, reason=why)
     if any(ip_address(code) in _REFUSALS for code in codes):
         why = f"it answers {', '.join(codes)}: it does not serve this resolver"
-        return Listing(blocklist=blocklist, standing=Standing.REFUSED, reason=why)
+        return Listing(blocklist=blocklist, standing=ListingStatus.REFUSED, reason=why)
     said = texts(await resolver.lookup(name, "TXT"))
     policy = all((blocklist, code) in _POLICY for code in codes)
     meanings = MEANINGS.get(blocklist, {})
     return Listing(
         blocklist=blocklist,
-        standing=Standing.POLICY if policy else Standing.LISTED,
+        standing=ListingStatus.POLICY if policy else ListingStatus.LISTED,
         codes=tuple(f"{code} ({meanings[code]})" if code in meanings else code for code in codes),
         reason=" ".join(said)[:300],
     )

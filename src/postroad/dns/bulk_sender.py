@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from postroad.dns.finding import Code, Finding, Standard, Verdict, found
+from postroad.dns.finding import Code, Finding, RecordVerdict, Standard, found
 
 BULK_FROM = {"google": 5_000, "outlook": 5_001, "yahoo": 1}
 """By mailbox provider: the messages a day from which its rules apply."""
@@ -43,10 +43,10 @@ def _at(organisation: str, provider: str, count: int, findings: Sequence[Finding
     if count < BULK_FROM[provider]:
         return found(Code.BULK_NEAR, subject, seen, remedy=_REMEDY)
     ruled = [finding for finding in findings if finding.standard in _RULED]
-    broken = sorted({finding.code for finding in ruled if finding.verdict is Verdict.FAIL})
+    broken = sorted({finding.code for finding in ruled if finding.verdict is RecordVerdict.FAIL})
     if broken:
         return found(Code.BULK_UNMET, subject, f"{seen}; {', '.join(broken)}", remedy=_REMEDY)
-    unseen = [f for f in ruled if f.verdict is Verdict.UNKNOWN or f.code == Code.DKIM_UNASKED.word]
+    unseen = [f for f in ruled if f.verdict is RecordVerdict.UNKNOWN or f.code == Code.DKIM_UNASKED.word]
     if unseen or {finding.standard for finding in ruled} != set(_RULED):
         return found(Code.BULK_OPEN, subject, seen, remedy="Name dkim_selectors, or sign with keys of your own.")
     return found(Code.BULK_MET, subject, seen)

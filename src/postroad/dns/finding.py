@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from postroad.dns.codes import Code, Standard, Verdict, worst
+from postroad.dns.codes import Code, RecordVerdict, Standard, worst
 
-__all__ = ["Code", "Finding", "Standard", "Verdict", "failures", "found", "in_words", "txt_record", "worst"]
+__all__ = ["Code", "Finding", "RecordVerdict", "Standard", "failures", "found", "in_words", "txt_record", "worst"]
 
 MAX_SHOWN = 2_000
 
@@ -18,7 +18,7 @@ class Finding:
 
     code: str
     standard: Standard
-    verdict: Verdict
+    verdict: RecordVerdict
     subject: str
     seen: str
     why: str
@@ -33,7 +33,7 @@ class Finding:
 
 
 def found(
-    code: Code, subject: str, seen: str, *, remedy: str = "", publish: str = "", verdict: Verdict | None = None
+    code: Code, subject: str, seen: str, *, remedy: str = "", publish: str = "", verdict: RecordVerdict | None = None
 ) -> Finding:
     """Return a finding of this kind. DNS data is untrusted: only printable characters are kept.
 
@@ -59,7 +59,7 @@ def _shown(text: str) -> str:
 
 def failures(findings: Iterable[Finding]) -> list[Finding]:
     """Findings for which receivers turn mail from the domain away."""
-    return [f for f in findings if f.verdict is Verdict.FAIL and f.standard.is_about_sending]
+    return [f for f in findings if f.verdict is RecordVerdict.FAIL and f.standard.is_about_sending]
 
 
 def in_words(findings: Sequence[Finding]) -> str:

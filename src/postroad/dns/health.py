@@ -10,7 +10,7 @@ from datetime import datetime
 
 from postroad.clock import Clock
 from postroad.dns.checks import dane, dkim, dmarc, dnsbl, mta_sts, mx, ptr, records, spf
-from postroad.dns.finding import Finding, Standard, Verdict, worst
+from postroad.dns.finding import Finding, RecordVerdict, Standard, worst
 from postroad.dns.identity import Identity
 from postroad.dns.resolver import Resolver
 
@@ -26,13 +26,15 @@ class HealthReport:
     findings: tuple[Finding, ...]
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> RecordVerdict:
         return worst(finding.verdict for finding in self.findings)
 
     @property
     def unanswered(self) -> bool:
         """Whether DNS left a question open, of which asking again may help."""
-        return any(finding.verdict is Verdict.UNKNOWN and finding.code != "dnsbl.refused" for finding in self.findings)
+        return any(
+            finding.verdict is RecordVerdict.UNKNOWN and finding.code != "dnsbl.refused" for finding in self.findings
+        )
 
 
 async def check_identity(
@@ -57,9 +59,9 @@ async def check_identity(
 
 
 def _signed(identity: Identity, findings: Sequence[Finding]) -> bool | None:
-    if not identity.selectors or any(finding.verdict is Verdict.UNKNOWN for finding in findings):
+    if not identity.selectors or any(finding.verdict is RecordVerdict.UNKNOWN for finding in findings):
         return None
-    broken = {finding.subject for finding in findings if finding.verdict is Verdict.FAIL}
+    broken = {finding.subject for finding in findings if finding.verdict is RecordVerdict.FAIL}
     return len(broken) < len(identity.selectors)
 
 
@@ -73,7 +75,7 @@ class Change:
 
 def difference(before: Sequence[Finding], now: Sequence[Finding]) -> Change:
     """Compare two reports by what was found about what. Verdicts of no answer count as no news on either side."""
-    silent = {_place(finding) for finding in (*before, *now) if finding.verdict is Verdict.UNKNOWN}
+    silent = {_place(finding) for finding in (*before, *now) if finding.verdict is RecordVerdict.UNKNOWN}
     known_before = {finding.key for finding in before}
     known_now = {finding.key for finding in now}
     return Change(

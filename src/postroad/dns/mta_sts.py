@@ -14,7 +14,7 @@ from postroad.dns.lookup import Lookup, LookupStatus
 from postroad.dns.public_address import Network, may_connect
 from postroad.dns.resolver import Resolver
 from postroad.dns.tags import texts
-from postroad.fetch import Answer, BoundedClient, FetchError, fetch
+from postroad.fetch import BoundedClient, FetchError, HttpAnswer, fetch
 
 MAX_POLICY_BYTES = 65_536
 """RFC 8461 §3.3: a sender may stop there."""
@@ -152,7 +152,7 @@ async def _addresses(resolver: Resolver, host: str, allowed: Sequence[Network]) 
     return usable
 
 
-def _policy(answer: Answer, host: str) -> Policy:
+def _policy(answer: HttpAnswer, host: str) -> Policy:
     if answer.status != httpx.codes.OK:
         raise PolicyError(f"https://{host} answers {answer.status}")  # RFC 8461 §3.3: no redirects
     if answer.media_type != "text/plain":

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from postroad.dns.finding import Finding, Verdict
+from postroad.dns.finding import Finding, RecordVerdict
 from postroad.dns.health import Change
 from postroad.printable import escape_active_markdown, printable
 
-_MARKS = {Verdict.PASS: "✓", Verdict.INFO: "·", Verdict.UNKNOWN: "?", Verdict.WARN: "!", Verdict.FAIL: "✗"}
+_MARKS = {
+    RecordVerdict.PASS: "✓",
+    RecordVerdict.INFO: "·",
+    RecordVerdict.UNKNOWN: "?",
+    RecordVerdict.WARN: "!",
+    RecordVerdict.FAIL: "✗",
+}
 
 
-def markdown(domain: str, verdict: Verdict, findings: Sequence[Finding], change: Change | None = None) -> str:
+def markdown(domain: str, verdict: RecordVerdict, findings: Sequence[Finding], change: Change | None = None) -> str:
     """Return a page: what was found, what is new, and how to fix each fault."""
     lines = [f"# {domain}: {verdict}", "", "| | standard | about | seen |", "|---|---|---|---|"]
     lines += [
@@ -33,8 +39,8 @@ def markdown(domain: str, verdict: Verdict, findings: Sequence[Finding], change:
 
 def to_fix(findings: Sequence[Finding]) -> list[Finding]:
     """Return the failures, then the warnings."""
-    grave = [finding for finding in findings if finding.verdict is Verdict.FAIL]
-    return grave + [finding for finding in findings if finding.verdict is Verdict.WARN]
+    grave = [finding for finding in findings if finding.verdict is RecordVerdict.FAIL]
+    return grave + [finding for finding in findings if finding.verdict is RecordVerdict.WARN]
 
 
 def _literal(text: str) -> str:

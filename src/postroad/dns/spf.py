@@ -14,7 +14,7 @@ from postroad.dns.record import Kind as RecordKind
 from postroad.dns.record import Mx, Pointer
 from postroad.dns.resolver import Resolver
 from postroad.dns.spf_macro import MacroError, MacroString, dotted, expand, fit_name, parse_macros
-from postroad.dns.spf_record import Kind, Mechanism, Qualifier, Record, SpfSyntaxError, is_spf, parse_spf
+from postroad.dns.spf_record import Mechanism, MechanismKind, Qualifier, Record, SpfSyntaxError, is_spf, parse_spf
 from postroad.dns.tags import texts, unanswered_reason
 
 MAX_LOOKUPS = 10
@@ -27,7 +27,7 @@ SURVEY_LOOKUPS = 60
 """Where counting ends: a loop of includes would go on for ever."""
 
 
-class Result(StrEnum):
+class SpfResult(StrEnum):
     """RFC 7208 §2.6."""
 
     NONE = "none"
@@ -40,10 +40,10 @@ class Result(StrEnum):
 
 
 _OF_QUALIFIER = {
-    Qualifier.PASS: Result.PASS,
-    Qualifier.FAIL: Result.FAIL,
-    Qualifier.SOFTFAIL: Result.SOFTFAIL,
-    Qualifier.NEUTRAL: Result.NEUTRAL,
+    Qualifier.PASS: SpfResult.PASS,
+    Qualifier.FAIL: SpfResult.FAIL,
+    Qualifier.SOFTFAIL: SpfResult.SOFTFAIL,
+    Qualifier.NEUTRAL: SpfResult.NEUTRAL,
 }
 
 
@@ -59,10 +59,10 @@ class Mail:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
+class SpfOutcome:
     """What became of a check. ``explanation``: of a fail, what the domain has to say to it."""
 
-    result: Result
+    result: SpfResult
     why: str = ""
     explanation: str | None = None
     lookups: int = 0
@@ -73,7 +73,7 @@ class Outcome:
 class Survey:
     """What a record costs whoever evaluates all of it. ``outcome``: what a stranger gets, without limits."""
 
-    outcome: Outcome
+    outcome: SpfOutcome
     records: tuple[tuple[str, Record], ...]
     """Domain and record: the domain's own, and those that it includes or redirects to."""
     last: tuple[str, Record] | None
@@ -88,7 +88,7 @@ class _PermanentError(Exception):
     pass
 
 
-async def check_host(resolver: Resolver, mail: Mail, domain: str) -> Outcome:
+async def check_host(resolver: Resolver, mail: Mail, domain: str) -> SpfOutcome:
     """Evaluate the policy of a domain for mail (RFC 7208 §4). Never raises for what DNS may say."""
     return await _evaluate(_Check(resolver, mail), domain)
 
@@ -100,26 +100,26 @@ async def survey(resolver: Resolver, domain: str) -> Survey:
     return Survey(outcome=outcome, records=tuple(check.records), last=check.decided)
 
 
-async def _evaluate(check: _Check, domain: str) -> Outcome:
+async def _evaluate(check: _Check, domain: str) -> SpfOutcome:
     explanation: str | None = None
-    result, why = Result.TEMPERROR, f"no result within {DEADLINE_S:g} s"
+    result, why = SpfResult.TEMPERROR, f"no result within {DEADLINE_S:g} s"
     try:
         async with asyncio.timeout(DEADLINE_S):
             result, why, check.decided = await check.domain(domain)
-            if result is Result.FAIL and check.decided is not None and not check.stranger:
+            if result is SpfResult.FAIL and check.decided is not None and not check.stranger:
                 explanation = await check.explain(*check.decided)
     except TimeoutError:
         pass
     except _TemporaryError as error:
-        result, why = Result.TEMPERROR, str(error)
+        result, why = SpfResult.TEMPERROR, str(error)
     except _PermanentError as error:
-        result, why = Result.PERMERROR, str(error)
-    return Outcome(
+        result, why = SpfResult.PERMERROR, str(error)
+    return SpfOutcome(
         result=result, why=why, explanation=explanation, lookups=check.lookups, void_lookups=check.void_lookups
     )
 
 
-Judged = tuple[Result, str, tuple[str, Record] | None]
+Judged = tuple[SpfResult, str, tuple[str, Record] | None]
 """Result, the term that decided, and the domain and record whose explanation holds."""
 
 
@@ -145,20 +145,22 @@ class _Check:
         """check_host() of one domain, the first or one that it leads to."""
         domain = domain.removesuffix(".")
         if not _is_domain(domain):
-            return Result.NONE, f"{domain!r} is no domain", None
+            return SpfResult.NONE, f"{domain!r} is no domain", None
         record = await self._record(domain)
         if record is None:
-            return Result.NONE, f"{domain} has no SPF record", None
+            return SpfResult.NONE, f"{domain} has no SPF record", None
         self.records.append((domain, record))
         for mechanism in record.mechanisms:
-            if await self._matches(mechanism, domain) and not (self.stranger and mechanism.kind is not Kind.ALL):
+            if await self._matches(mechanism, domain) and not (
+                self.stranger and mechanism.kind is not MechanismKind.ALL
+            ):
                 return _OF_QUALIFIER[mechanism.qualifier], f"{mechanism.text} of {domain}", (domain, record)
         if record.redirect is None:
-            return Result.NEUTRAL, f"no mechanism of {domain} matches", None
+            return SpfResult.NEUTRAL, f"no mechanism of {domain} matches", None
         self._count_lookup()
         target = await self._expand(record.redirect, domain)
         result, why, decided = await self.domain(target)
-        if result is Result.NONE:
+        if result is SpfResult.NONE:
             raise _PermanentError(f"redirect of {domain}: {why}")  # §6.1
         return result, why, decided
 
@@ -182,20 +184,20 @@ class _Check:
         if self.stranger and mechanism.domain is not None and mechanism.domain.letters - {"d"}:
             return False  # What it leads to differs from mail to mail.
         match mechanism.kind:
-            case Kind.ALL:
+            case MechanismKind.ALL:
                 return True
-            case Kind.IP4 | Kind.IP6:
+            case MechanismKind.IP4 | MechanismKind.IP6:
                 return mechanism.network is not None and self.ip in mechanism.network
-            case Kind.INCLUDE:
+            case MechanismKind.INCLUDE:
                 return await self._includes(mechanism, domain)
-            case Kind.A:
+            case MechanismKind.A:
                 return self._covers(mechanism, await self._addresses(await self._target(mechanism, domain)))
-            case Kind.MX:
+            case MechanismKind.MX:
                 return await self._is_mail_host(mechanism, domain)
-            case Kind.EXISTS:
+            case MechanismKind.EXISTS:
                 answer = await self._ask(await self._target(mechanism, domain), "A")
                 return answer.status is LookupStatus.RECORDS
-            case Kind.PTR:
+            case MechanismKind.PTR:
                 target = await self._target(mechanism, domain)
                 return any(_is_below(name, target) for name in await self._validated_names())
             case other:
@@ -204,9 +206,9 @@ class _Check:
     async def _includes(self, mechanism: Mechanism, domain: str) -> bool:
         target = await self._target(mechanism, domain)
         result, why, _ = await self.domain(target)
-        if result is Result.NONE:
+        if result is SpfResult.NONE:
             raise _PermanentError(f"{mechanism.text} of {domain}: {why}")  # §5.2
-        return result is Result.PASS
+        return result is SpfResult.PASS
 
     async def _is_mail_host(self, mechanism: Mechanism, domain: str) -> bool:
         answer = await self._ask(await self._target(mechanism, domain), "MX")

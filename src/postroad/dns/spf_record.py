@@ -20,7 +20,7 @@ class Qualifier(StrEnum):
     NEUTRAL = "?"
 
 
-class Kind(StrEnum):
+class MechanismKind(StrEnum):
     """Mechanisms."""
 
     ALL = "all"
@@ -35,7 +35,7 @@ class Kind(StrEnum):
     @property
     def looks_up(self) -> bool:
         """Whether it counts against the limit of ten (§4.6.4)."""
-        return self not in (Kind.ALL, Kind.IP4, Kind.IP6)
+        return self not in (MechanismKind.ALL, MechanismKind.IP4, MechanismKind.IP6)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +43,7 @@ class Mechanism:
     """One directive. ``domain``: None means the domain that is checked."""
 
     text: str
-    kind: Kind
+    kind: MechanismKind
     qualifier: Qualifier
     domain: MacroString | None = None
     prefix4: int = 32
@@ -62,7 +62,7 @@ class Record:
     @property
     def all(self) -> Mechanism | None:
         """Return the mechanism behind which nothing is looked at."""
-        return next((mechanism for mechanism in self.mechanisms if mechanism.kind is Kind.ALL), None)
+        return next((mechanism for mechanism in self.mechanisms if mechanism.kind is MechanismKind.ALL), None)
 
 
 class SpfSyntaxError(Exception):
@@ -119,32 +119,32 @@ _remembered = lru_cache(maxsize=4_096)(_read)
 def _mechanism(term: str) -> Mechanism:
     match = _DIRECTIVE.fullmatch(term)
     try:
-        kind = Kind(match["name"].lower() if match else "")
+        kind = MechanismKind(match["name"].lower() if match else "")
     except ValueError:
         raise SpfSyntaxError(f"{term!r} is no mechanism") from None
     assert match is not None  # noqa: S101  (no kind has an empty name)
     qualifier, rest = Qualifier(match["qualifier"] or "+"), match["rest"]
     match kind:
-        case Kind.ALL:
+        case MechanismKind.ALL:
             if rest:
                 raise SpfSyntaxError(f"{term!r}: `all` takes nothing")
             return Mechanism(text=term, kind=kind, qualifier=qualifier)
-        case Kind.IP4 | Kind.IP6:
+        case MechanismKind.IP4 | MechanismKind.IP6:
             return Mechanism(text=term, kind=kind, qualifier=qualifier, network=_network(term, kind, rest))
-        case Kind.INCLUDE | Kind.EXISTS:
+        case MechanismKind.INCLUDE | MechanismKind.EXISTS:
             if not rest.startswith(":"):
                 raise SpfSyntaxError(f"{term!r} names no domain")
             return Mechanism(text=term, kind=kind, qualifier=qualifier, domain=parse_domain_spec(rest[1:]))
-        case Kind.PTR:
+        case MechanismKind.PTR:
             if rest.startswith("/"):
                 raise SpfSyntaxError(f"{term!r}: `ptr` takes no prefix length")
             domain = parse_domain_spec(rest[1:]) if rest else None
             return Mechanism(text=term, kind=kind, qualifier=qualifier, domain=domain)
-        case Kind.A | Kind.MX:
+        case MechanismKind.A | MechanismKind.MX:
             return _with_prefixes(term, kind, qualifier, rest)
 
 
-def _with_prefixes(term: str, kind: Kind, qualifier: Qualifier, rest: str) -> Mechanism:
+def _with_prefixes(term: str, kind: MechanismKind, qualifier: Qualifier, rest: str) -> Mechanism:
     match = _PREFIXES.fullmatch(rest)
     assert match is not None  # noqa: S101  (it matches whatever there is)
     four, six = int(match["four"] or 32), int(match["six"] or 128)
@@ -155,11 +155,11 @@ def _with_prefixes(term: str, kind: Kind, qualifier: Qualifier, rest: str) -> Me
     return Mechanism(text=term, kind=kind, qualifier=qualifier, domain=domain, prefix4=four, prefix6=six)
 
 
-def _network(term: str, kind: Kind, rest: str) -> IPv4Network | IPv6Network:
-    match = (_IP4 if kind is Kind.IP4 else _IP6).fullmatch(rest[1:]) if rest.startswith(":") else None
+def _network(term: str, kind: MechanismKind, rest: str) -> IPv4Network | IPv6Network:
+    match = (_IP4 if kind is MechanismKind.IP4 else _IP6).fullmatch(rest[1:]) if rest.startswith(":") else None
     if match is None:
         raise SpfSyntaxError(f"{term!r} names no network")
-    if kind is Kind.IP4:
+    if kind is MechanismKind.IP4:
         prefix = int(match["prefix"] or 32)
         if prefix <= 32:
             return IPv4Network((IPv4Address(match["address"]), prefix), strict=False)

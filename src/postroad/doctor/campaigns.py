@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlmodel import col
 
 from postroad.doctor.check import Check
-from postroad.doctor.context import Context
+from postroad.doctor.context import DoctorContext
 from postroad.printable import counted
 from postroad.queue import Health
 from postroad.store.campaign import Campaign, CampaignState
@@ -23,7 +23,7 @@ STALE = timedelta(minutes=15)
 REMEDY = "Does Prefect run the flow advance-campaigns? `postroad advance` makes a pass without it."
 
 
-async def check_advance(context: Context) -> Sequence[Check]:
+async def check_advance(context: DoctorContext) -> Sequence[Check]:
     """Check the age of the last pass over running campaigns. Without a running campaign there is no need of one."""
     engine = await context.database()
     running, launched_at, last = await asyncio.to_thread(_read, engine)

@@ -17,7 +17,7 @@ from postroad.store.engine import open_engine
 T = TypeVar("T")
 
 
-class Context:
+class DoctorContext:
     """The settings, and what is opened when a check asks for it. A failure to open it fails each check that asks."""
 
     def __init__(self, settings: Settings, stack: AsyncExitStack) -> None:
@@ -27,7 +27,7 @@ class Context:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, settings: Settings) -> AsyncIterator[Context]:
+    async def open(cls, settings: Settings) -> AsyncIterator[DoctorContext]:
         """Open nothing yet."""
         async with AsyncExitStack() as stack:
             context = cls(settings, stack)

@@ -10,7 +10,7 @@ from postroad.bounce.intake import BOUNCE_QUEUE
 from postroad.delivery.job import SEND_QUEUE
 from postroad.doctor import campaigns, configuration, http, mail, prefect, processes, queues, senders
 from postroad.doctor.check import Check, Probe, failed, run_probes
-from postroad.doctor.context import Context
+from postroad.doctor.context import DoctorContext
 from postroad.errors import PostroadError
 from postroad.local.prefect_access import find_prefect
 from postroad.local.prefect_pool import POOL
@@ -29,11 +29,11 @@ async def examine() -> list[Check]:
         settings = Settings.load()
     except PostroadError as error:
         return [failed("settings", error)]
-    async with Context.open(settings) as context:
+    async with DoctorContext.open(settings) as context:
         return await run_probes([*probes_of(context)])
 
 
-def probes_of(context: Context) -> Iterator[Probe]:
+def probes_of(context: DoctorContext) -> Iterator[Probe]:
     """Return what to look at. To add a check, add its line here."""
     settings = context.settings
     yield _pure("settings", lambda: [configuration.check_settings(settings)])
@@ -84,7 +84,7 @@ def _routes(settings: Settings) -> Iterator[Probe]:
             yield Probe(part=part, look=partial(mail.check_relay, name, relay, route.helo), deadline_s=ROUTE_S)
 
 
-def _shared(part: str, look: Callable[[Context], Awaitable[Sequence[Check]]], context: Context) -> Probe:
+def _shared(part: str, look: Callable[[DoctorContext], Awaitable[Sequence[Check]]], context: DoctorContext) -> Probe:
     return Probe(part=part, look=partial(look, context))
 
 

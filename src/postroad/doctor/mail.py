@@ -16,7 +16,7 @@ from postroad.printable import counted
 from postroad.queue import Health
 from postroad.settings import RelaySettings, Settings, SourceSettings
 from postroad.smtp.reply import Phase
-from postroad.smtp.session import Session, Timeouts, TransportError
+from postroad.smtp.session import SmtpSession, Timeouts, TransportError
 
 
 async def check_source(name: str, settings: SourceSettings) -> Sequence[Check]:
@@ -54,7 +54,7 @@ async def check_relay(name: str, settings: RelaySettings, helo: str | None) -> S
     relay = relay_of(settings, helo, SystemClock())
     where = f"{relay.endpoint.name}, tls {settings.tls}"
     try:
-        session = await Session.open(relay.endpoint, Timeouts(connect=5, greeting=5))
+        session = await SmtpSession.open(relay.endpoint, Timeouts(connect=5, greeting=5))
     except TransportError as error:
         remedy = "Is it running? host, port, tls and username are in postroad.toml, the password in the environment."
         if error.phase is Phase.AUTH:

@@ -9,7 +9,7 @@ from postroad.bounce.intake import BOUNCE_QUEUE
 from postroad.delivery.job import SEND_QUEUE, WARMUP_QUEUE
 from postroad.delivery.record import GROUP
 from postroad.doctor.check import Check
-from postroad.doctor.context import Context
+from postroad.doctor.context import DoctorContext
 from postroad.parts import Role
 from postroad.queue import Health, Process, QueueStats
 from postroad.settings import Settings
@@ -38,13 +38,13 @@ def needed_workers(settings: Settings) -> Iterator[Needed]:
         yield Needed(BOUNCE_QUEUE, Role.WORKER, f"postroad worker {BOUNCE_QUEUE}")
 
 
-async def check_worker(needed: Needed, context: Context) -> Sequence[Check]:
+async def check_worker(needed: Needed, context: DoctorContext) -> Sequence[Check]:
     """Check that a worker of a queue is alive."""
     processes = await (await context.queue(needed.queue)).processes()
     return [_check(needed, processes)]
 
 
-async def check_recorder(context: Context) -> Sequence[Check]:
+async def check_recorder(context: DoctorContext) -> Sequence[Check]:
     """Check that a recorder is alive, and that it records events about as fast as they arise."""
     queue = await context.queue(SEND_QUEUE)
     check = _check(Needed(SEND_QUEUE, Role.RECORDER, "postroad recorder"), await queue.processes())

@@ -9,7 +9,7 @@ from postroad.bounce.intake import BOUNCE_QUEUE
 from postroad.delivery.control import missing_jobs
 from postroad.delivery.job import SEND_QUEUE
 from postroad.doctor.check import DEADLINE_S, Check
-from postroad.doctor.context import Context
+from postroad.doctor.context import DoctorContext
 from postroad.errors import PostroadError
 from postroad.printable import counted
 from postroad.queue import Health, inspect_servers
@@ -19,13 +19,13 @@ MISSING_JOBS = 100
 """Fewer may seem to be missing while mail is moving."""
 
 
-async def check_database(context: Context) -> Sequence[Check]:
+async def check_database(context: DoctorContext) -> Sequence[Check]:
     """Check that the database answers and has the schema of this version."""
     engine = await context.database()
     return [Check(part="database", health=Health.OK, seen=engine.url.render_as_string())]
 
 
-async def check_servers(context: Context) -> Sequence[Check]:
+async def check_servers(context: DoctorContext) -> Sequence[Check]:
     """Check server by server: of several, one may be fit and the others not."""
     url = await context.redis_url()
     sync_replicas = context.settings.queue(SEND_QUEUE).sync_replicas
@@ -35,7 +35,7 @@ async def check_servers(context: Context) -> Sequence[Check]:
     ]
 
 
-async def check_send_queue(context: Context) -> Sequence[Check]:
+async def check_send_queue(context: DoctorContext) -> Sequence[Check]:
     """Check that the queue of mail opens, and count what it holds."""
     queue = await context.queue(SEND_QUEUE)
     stats = await queue.stats()
@@ -44,7 +44,7 @@ async def check_send_queue(context: Context) -> Sequence[Check]:
     return [Check(part=f"queue {queue.name}", health=Health.OK, seen=seen)]
 
 
-async def check_ledger(context: Context) -> Sequence[Check]:
+async def check_ledger(context: DoctorContext) -> Sequence[Check]:
     """Check that the queue has a job for what the ledger has under way. Without a database there is no telling."""
     queue = await context.queue(SEND_QUEUE)
     try:
@@ -59,7 +59,7 @@ async def check_ledger(context: Context) -> Sequence[Check]:
     return [Check(part=f"queue {queue.name}", health=Health.WARN, seen=seen, remedy=remedy)]
 
 
-async def check_invariants(context: Context) -> Sequence[Check]:
+async def check_invariants(context: DoctorContext) -> Sequence[Check]:
     """Check the invariants of the queue."""
     try:
         async with asyncio.timeout(DEADLINE_S):  # The audit itself may take longer.
@@ -72,7 +72,7 @@ async def check_invariants(context: Context) -> Sequence[Check]:
     ]
 
 
-async def check_bounce_queue(context: Context) -> Sequence[Check]:
+async def check_bounce_queue(context: DoctorContext) -> Sequence[Check]:
     """Check that mails that came back are processed."""
     part = f"queue {BOUNCE_QUEUE}"
     stats = await (await context.queue(BOUNCE_QUEUE)).stats()

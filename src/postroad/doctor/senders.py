@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from postroad.delivery.gate_name import GateKind, GateName
 from postroad.delivery.job import SEND_QUEUE
 from postroad.doctor.check import Check
-from postroad.doctor.context import Context
+from postroad.doctor.context import DoctorContext
 from postroad.errors import PostroadError
 from postroad.queue import FOREVER_MS, GateState, Health
 from postroad.store.dns_report import open_holds
@@ -19,7 +19,7 @@ from postroad.store.engine import read
 from postroad.store.shaping import open_changes
 
 
-async def check_senders(context: Context) -> Sequence[Check]:
+async def check_senders(context: DoctorContext) -> Sequence[Check]:
     """Check that no sender and no gate is paused.
 
     A pause that only a person ends fails: its mail waits without end. One that ends by itself is a warning.
@@ -43,7 +43,7 @@ async def check_senders(context: Context) -> Sequence[Check]:
     return checks or [Check(part="senders", health=Health.OK, seen=f"none of {names} is paused or held back")]
 
 
-async def _reasons(context: Context) -> tuple[dict[str, str], dict[str, str]]:
+async def _reasons(context: DoctorContext) -> tuple[dict[str, str], dict[str, str]]:
     """Return held senders and paused gates, each with its reason, as far as the database knows them."""
     try:
         engine = await context.database()

@@ -20,7 +20,7 @@ from postroad.delivery.job import SEND_QUEUE
 from postroad.delivery.record import GROUP
 from postroad.errors import StateError, UnavailableError
 from postroad.local.example import write_recipients
-from postroad.local.house import House
+from postroad.local.house import LocalStack
 from postroad.local.warmups import schedule_warmups
 from postroad.parts import Parts, open_parts
 from postroad.sandbox import accepted
@@ -63,7 +63,7 @@ class DemoResult:
     complete: bool
 
 
-async def run_demo(house: House, recipients: int | None, progress: Progress) -> DemoResult:
+async def run_demo(house: LocalStack, recipients: int | None, progress: Progress) -> DemoResult:
     """Run the example campaign through its Prefect deployment. Raises StateError when the run fails."""
     assert house.sandbox_dir is not None  # noqa: S101  (the demo's settings have a sandbox)
     async with open_parts(house.settings) as parts:
@@ -138,7 +138,7 @@ def _apply(parts: Parts, folder: Path) -> str:
     return apply(parts.engine, parts.settings, file, now).name
 
 
-async def _run(house: House, parts: Parts, name: str, progress: Progress) -> str:
+async def _run(house: LocalStack, parts: Parts, name: str, progress: Progress) -> str:
     async with house.prefect.client() as prefect:
         run_id = await prefect.run_deployment("campaign/campaign", {"params": {"campaign": name, "follow_seconds": 0}})
         await schedule_warmups(parts.settings, prefect)

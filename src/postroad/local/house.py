@@ -32,7 +32,7 @@ Report = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class House:
+class LocalStack:
     """A running house."""
 
     settings: Settings
@@ -49,7 +49,7 @@ class House:
 
 
 @asynccontextmanager
-async def open_house(settings: Settings, report: Report) -> AsyncIterator[House]:
+async def open_house(settings: Settings, report: Report) -> AsyncIterator[LocalStack]:
     """Start everything that the settings do not name elsewhere, and stop what was started. Raises UnavailableError.
 
     Children read the same settings file; what is chosen here, such as a free port, reaches them by the environment.
@@ -69,7 +69,7 @@ async def open_house(settings: Settings, report: Report) -> AsyncIterator[House]
                 await asyncio.to_thread(stop_redis, settings.state_dir)
 
 
-async def _start(running: AsyncExitStack, settings: Settings, checkout: Path, report: Report) -> House:
+async def _start(running: AsyncExitStack, settings: Settings, checkout: Path, report: Report) -> LocalStack:
     """Start every process; `running` stops them. If another program took a chosen port meanwhile, start on other ports.
 
     Raises:
@@ -135,7 +135,7 @@ def house_is_open(state_dir: Path) -> bool:
     return False
 
 
-def _choose_ports(settings: Settings, checkout: Path) -> House:
+def _choose_ports(settings: Settings, checkout: Path) -> LocalStack:
     """Choose the ports of Prefect, sandbox and web: the usual ones, or free ones if those are taken.
 
     Children read them from the environment. Nothing is started.
@@ -156,7 +156,7 @@ def _choose_ports(settings: Settings, checkout: Path) -> House:
         os.environ["POSTROAD_PUBLIC_URL"] = f"http://{reached_at}:{port}"
     prefect = PrefectServer(state=settings.state_dir, checkout=checkout, port=choose_port())
     os.environ["PREFECT_API_URL"] = prefect.api_url
-    return House(
+    return LocalStack(
         settings=Settings.load(settings.config_path),
         prefect=prefect,
         supervisor=Supervisor(settings.state_dir, stop_within_s=30),
@@ -164,12 +164,12 @@ def _choose_ports(settings: Settings, checkout: Path) -> House:
     )
 
 
-async def _start_prefect(house: House, report: Report) -> None:
+async def _start_prefect(house: LocalStack, report: Report) -> None:
     await house.prefect.start(house.supervisor)
     report("Prefect")
 
 
-async def _start_delivery(house: House, report: Report) -> None:
+async def _start_delivery(house: LocalStack, report: Report) -> None:
     settings, supervisor = house.settings, house.supervisor
     if settings.redis_url is None:
         await asyncio.to_thread(ensure_redis, settings.state_dir)

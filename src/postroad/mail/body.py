@@ -33,7 +33,7 @@ class File:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fixed:
+class StaticChunk:
     """What is the same in every message: as it leaves, and as DKIM hashes it."""
 
     wire: bytes
@@ -63,7 +63,7 @@ class Values:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Merged:
+class TemplateChunk:
     """Lines of a template that merge fields go into: a pattern, and which of the template's slots it takes."""
 
     template: MessageTemplate
@@ -90,7 +90,7 @@ class Rendered:
         return quoted_printable(self.template.render(values.fields))
 
 
-Piece = Fixed | Merged | Rendered
+Piece = StaticChunk | TemplateChunk | Rendered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,9 +147,9 @@ def _multipart(subtype: str, entities: Sequence[Entity], parameters: bytes = b""
     return Entity(header=(header,), body=tuple(body))
 
 
-def _fixed(wire: bytes) -> Fixed:
+def _fixed(wire: bytes) -> StaticChunk:
     canonical = relaxed_lines(wire)
-    return Fixed(wire=wire, canonical=wire if canonical == wire else canonical)
+    return StaticChunk(wire=wire, canonical=wire if canonical == wire else canonical)
 
 
 def _pieces(template: MessageTemplate) -> Iterator[Piece]:
@@ -162,13 +162,13 @@ def _pieces(template: MessageTemplate) -> Iterator[Piece]:
         yield _merged(template, segments) if merged else _fixed(quoted_printable(template.fill(segments, {})))
 
 
-def _merged(template: MessageTemplate, segments: Sequence[str | Slot]) -> Merged:
+def _merged(template: MessageTemplate, segments: Sequence[str | Slot]) -> TemplateChunk:
     pattern = b"".join(
         [b"%b" if isinstance(part, Slot) else part.encode(errors="replace").replace(b"%", b"%%") for part in segments]
     )
     order = {slot: place for place, slot in enumerate(template.slots)}
     places = [order[part] for part in segments if isinstance(part, Slot)]
-    return Merged(template=template, segments=tuple(segments), pattern=pattern, pick=itemgetter(*places))
+    return TemplateChunk(template=template, segments=tuple(segments), pattern=pattern, pick=itemgetter(*places))
 
 
 def _lines(segments: Iterable[str | Slot]) -> Iterator[list[str | Slot]]:
@@ -190,9 +190,9 @@ def _lines(segments: Iterable[str | Slot]) -> Iterator[list[str | Slot]]:
 
 def _joined(pieces: Iterable[Piece]) -> Iterator[Piece]:
     """Make one of all that is fixed in a row."""
-    waiting: list[Fixed] = []
+    waiting: list[StaticChunk] = []
     for piece in pieces:
-        if isinstance(piece, Fixed):
+        if isinstance(piece, StaticChunk):
             waiting.append(piece)
             continue
         if waiting:
@@ -203,15 +203,15 @@ def _joined(pieces: Iterable[Piece]) -> Iterator[Piece]:
         yield _one(waiting)
 
 
-def _one(pieces: list[Fixed]) -> Fixed:
+def _one(pieces: list[StaticChunk]) -> StaticChunk:
     wire, canonical = b"".join(p.wire for p in pieces), b"".join(p.canonical for p in pieces)
-    return Fixed(wire=wire, canonical=wire if canonical == wire else canonical)
+    return StaticChunk(wire=wire, canonical=wire if canonical == wire else canonical)
 
 
 def canonical_lines(pieces: Sequence[Piece], wires: Sequence[bytes]) -> bytes:
     """Canonical lines of a merged body (see `relaxed_lines`); ``wires``: what its pieces became."""
     return b"".join(
-        piece.canonical if isinstance(piece, Fixed) else relaxed_lines(wire)
+        piece.canonical if isinstance(piece, StaticChunk) else relaxed_lines(wire)
         for piece, wire in zip(pieces, wires, strict=True)
     )
 

@@ -144,7 +144,7 @@ class DkimSigner:
         active = {key.algorithm: key for key in self._keys if key.since is None or key.since <= now}
         return [active[algorithm] for algorithm in Algorithm if algorithm in active]
 
-    def prepare(self, header: Sequence[bytes], body_hash: bytes, now: datetime) -> tuple[Unsigned, ...]:
+    def prepare(self, header: Sequence[bytes], body_hash: bytes, now: datetime) -> tuple[PendingSignature, ...]:
         """Return the signatures of a message, made up to where their keys are used.
 
         ``header``: its fields, each with its CRLF. ``body_hash``: of `relaxed_body`.
@@ -170,7 +170,7 @@ def _signed_names(names: tuple[bytes, ...]) -> bytes:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Unsigned:
+class PendingSignature:
     """A DKIM-Signature field without its signature, and the octets that this is to be of."""
 
     key: DkimKey
@@ -188,7 +188,7 @@ class Unsigned:
         return self.field + b"\r\n ".join(lines) + b"\r\n"
 
 
-def _unsigned(key: DkimKey, covered: bytes, h: bytes, body_hash: bytes, now: datetime) -> Unsigned:
+def _unsigned(key: DkimKey, covered: bytes, h: bytes, body_hash: bytes, now: datetime) -> PendingSignature:
     field = b"DKIM-Signature: v=1; a=%b; c=relaxed/relaxed; d=%b;\r\n s=%b; t=%d;\r\n h=%b;\r\n bh=%b;\r\n b=" % (
         key.algorithm.encode(),
         key.domain.encode(),
@@ -200,7 +200,7 @@ def _unsigned(key: DkimKey, covered: bytes, h: bytes, body_hash: bytes, now: dat
     # RFC 6376 §3.7: the field itself comes last, its signature empty, without its CRLF. As it is made here, its
     # canonical form is the unfolded one.
     canonical = b"dkim-signature:" + field.partition(b": ")[2].replace(b"\r\n", b"")
-    return Unsigned(key=key, field=field, octets=covered + canonical)
+    return PendingSignature(key=key, field=field, octets=covered + canonical)
 
 
 def relaxed_field(field: bytes) -> bytes:

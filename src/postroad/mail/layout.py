@@ -17,7 +17,7 @@ from typing import Any
 
 from markupsafe import escape
 
-from postroad.mail.body import Fixed, Merged, Piece
+from postroad.mail.body import Piece, StaticChunk, TemplateChunk
 from postroad.mail.dkim import relaxed_lines
 from postroad.mail.template import RESERVED, MessageTemplate, Slot
 
@@ -28,7 +28,7 @@ _PLAIN = re.compile(r"(?!\.)[^\x00-\x20=\x7f\ud800-\udfff]+(?: [^\x00-\x20=\x7f\
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class PrecompiledBody:
     """A pattern of octets, and the values that go into it. ``canonical``: what becomes of it, see `relaxed_lines`.
 
     ``wanted``: field, default, whether it is ours to fill in, and whether it is for HTML.
@@ -74,16 +74,16 @@ def _fitting(value: Any, ours: bool, html: bool) -> bytes | None:
     return octets if len(octets) <= (_OUR_ROOM if ours else _ROOM) else None
 
 
-def layout_of(pieces: Sequence[Piece]) -> Layout | None:
+def layout_of(pieces: Sequence[Piece]) -> PrecompiledBody | None:
     """Lay a body out; None: one of its templates has logic, or none has a merge field."""
     templates: list[MessageTemplate] = []
     patterns: list[tuple[bytes, bytes]] = []
     slots: list[tuple[MessageTemplate, Slot]] = []
     for piece in pieces:
         match piece:
-            case Fixed(wire=wire, canonical=canonical):
+            case StaticChunk(wire=wire, canonical=canonical):
                 patterns.append((wire.replace(b"%", b"%%"), canonical.replace(b"%", b"%%")))
-            case Merged(template=template, segments=segments):
+            case TemplateChunk(template=template, segments=segments):
                 if template not in templates:
                     templates.append(template)
                 slots += [(template, segment) for segment in segments if isinstance(segment, Slot)]
@@ -95,7 +95,7 @@ def layout_of(pieces: Sequence[Piece]) -> Layout | None:
         return None
     order = [(template.html, slot) for template in templates for slot in template.slots]
     places = {each: place for place, each in enumerate(order)}
-    return Layout(
+    return PrecompiledBody(
         wanted=tuple((slot.field, slot.default, slot.field in RESERVED, html) for html, slot in order),
         pattern=b"".join(pattern for pattern, _ in patterns),
         canonical=b"".join(canonical for _, canonical in patterns),

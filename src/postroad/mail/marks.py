@@ -20,7 +20,7 @@ _TEXT_ONLY = frozenset({"style", "script", "title", "textarea", "mj-style", "mj-
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mark:
+class Placeholder:
     """One expression, statement or comment of a template. ``loose``: it may come out any number of times."""
 
     word: str
@@ -40,7 +40,7 @@ class MarkedHtml:
     """A template with marks for all that is Jinja's."""
 
     html: str
-    marks: tuple[Mark, ...]
+    marks: tuple[Placeholder, ...]
 
     @property
     def statements(self) -> re.Pattern[str]:
@@ -89,13 +89,13 @@ def mark(source: str, *, name: str, comments: bool = True) -> MarkedHtml:
     Raises ConfigError for Jinja between the attributes of a tag, where no mark can stand.
     """
     prefix = unused("zq", source)
-    reader, marks, html = _Reader(), list[Mark](), [""]
+    reader, marks, html = _PlaceholderReader(), list[Placeholder](), [""]
     for token in tokens(source):
         if token.kind == "data":
             reader.read(token.source)
             html.append(token.source)
             continue
-        found = Mark(
+        found = Placeholder(
             word=f"{prefix}{len(marks)}z",
             source=token.source,
             line=token.line,
@@ -114,7 +114,7 @@ def mark(source: str, *, name: str, comments: bool = True) -> MarkedHtml:
     return MarkedHtml(html="".join(html), marks=tuple(marks))
 
 
-class _Reader:
+class _PlaceholderReader:
     """Reads HTML piece by piece, and knows where in it one is."""
 
     def __init__(self) -> None:

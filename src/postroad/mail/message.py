@@ -18,10 +18,10 @@ import msgspec
 
 from postroad.errors import ConfigError, DataError
 from postroad.mail.address import ascii_address, ascii_domain, domain_of
-from postroad.mail.body import Entity, File, Fixed, Values, canonical_lines, message_entity
-from postroad.mail.dkim import Algorithm, DkimSigner, Unsigned, relaxed_body
+from postroad.mail.body import Entity, File, StaticChunk, Values, canonical_lines, message_entity
+from postroad.mail.dkim import Algorithm, DkimSigner, PendingSignature, relaxed_body
 from postroad.mail.header import address_field, raw_field, text_field
-from postroad.mail.layout import Layout, layout_of
+from postroad.mail.layout import PrecompiledBody, layout_of
 from postroad.mail.tag import tag_field
 from postroad.mail.template import MessageTemplate, compile_template
 from postroad.mail.token import Purpose, TokenSigner
@@ -57,7 +57,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     recipient: str
     message_id: str
     content: bytes
-    unsigned: tuple[Unsigned, ...] = ()
+    unsigned: tuple[PendingSignature, ...] = ()
 
     @property
     def slow_to_sign(self) -> bool:
@@ -92,7 +92,7 @@ class CompiledMessage:
     text: MessageTemplate
     html: MessageTemplate | None
     entity: Entity
-    layout: Layout | None
+    layout: PrecompiledBody | None
     signer: TokenSigner
     public_url: str
     dkim: DkimSigner | None = None
@@ -153,7 +153,7 @@ class CompiledMessage:
             *self.entity.header,
         ]
         body, canonical = self._body(merged)
-        unsigned: tuple[Unsigned, ...] = ()
+        unsigned: tuple[PendingSignature, ...] = ()
         if self.dkim is not None:
             unsigned = self.dkim.prepare(header, sha256(relaxed_body(canonical)).digest(), now)
         return Message(
@@ -217,7 +217,7 @@ class CompiledMessage:
 
     def _body_by_lines(self, values: Values) -> tuple[bytes, bytes]:
         pieces = self.entity.body
-        wires = [piece.wire if isinstance(piece, Fixed) else piece.encode(values) for piece in pieces]
+        wires = [piece.wire if isinstance(piece, StaticChunk) else piece.encode(values) for piece in pieces]
         return b"".join(wires), canonical_lines(pieces, wires) if self.dkim is not None else b""
 
 

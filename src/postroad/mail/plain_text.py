@@ -20,13 +20,13 @@ def plain_text(html: str, keep: Collection[str] = ()) -> str:
 
     ``keep``: comments that stay, as comments: the marks of a template (`postroad.mail.marks`).
     """
-    reader = _Reader(keep)
+    reader = _HtmlReader(keep)
     reader.feed(html)
     reader.close()
     return reader.text()
 
 
-class _Reader(HTMLParser):
+class _HtmlReader(HTMLParser):
     def __init__(self, keep: Collection[str]) -> None:
         super().__init__(convert_charrefs=True)
         self._keep = keep

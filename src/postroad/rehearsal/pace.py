@@ -22,7 +22,7 @@ KEPT_UP_MS = 60_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
+class SpeedSample:
     """What is seen at one instant. ``next_ms``: when there may be something to claim, if that is known."""
 
     now_ms: int
@@ -33,14 +33,14 @@ class Look:
     next_ms: int | None
 
 
-class Run(NamedTuple):
+class ClockRun(NamedTuple):
     """How fast the clock may run, and up to which instant."""
 
     speed: float
     until_ms: float
 
 
-class Pace:
+class SpeedController:
     """The speed from look to look, and what it was."""
 
     def __init__(self, most: float, slots: int, start_ms: int) -> None:
@@ -56,7 +56,7 @@ class Pace:
         self._before_ms = start_ms
         self._behind_ms = 0
 
-    def next(self, look: Look) -> Run:
+    def next(self, look: SpeedSample) -> ClockRun:
         """Take a look into account, and say how the clock runs until the next one."""
         elapsed_ms, self._before_ms = look.now_ms - self._before_ms, look.now_ms
         crowded = look.ready_lanes > 0 and look.in_flight >= FULL * self._slots
@@ -72,7 +72,7 @@ class Pace:
         self.slowest = min(self.slowest, run.speed)
         return run
 
-    def _decide(self, look: Look, *, behind: bool) -> Run:
+    def _decide(self, look: SpeedSample, *, behind: bool) -> ClockRun:
         if behind:
             self._busy_speed = max(self._busy_speed / 2, min(1.0, self._most))
         elif look.in_flight:
@@ -81,5 +81,5 @@ class Pace:
         # That the worker has not asked yet, or not since something was scheduled, is a matter of milliseconds.
         unasked = look.scheduled if look.next_ms is None else look.next_ms <= look.now_ms
         if busy or unasked:
-            return Run(self._busy_speed, math.inf)
-        return Run(self._most, math.inf if look.next_ms is None else look.next_ms)
+            return ClockRun(self._busy_speed, math.inf)
+        return ClockRun(self._most, math.inf if look.next_ms is None else look.next_ms)

@@ -13,8 +13,8 @@ import sqlalchemy as sa
 from postroad.campaign.status import StepSummary, summary
 from postroad.delivery.cohorts.breaker import held
 from postroad.rehearsal.holds import Hold
-from postroad.rehearsal.pace import KEPT_UP_MS, Pace
-from postroad.rehearsal.stage import Stage
+from postroad.rehearsal.pace import KEPT_UP_MS, SpeedController
+from postroad.rehearsal.stage import RehearsalEnvironment
 from postroad.sandbox import Cast
 from postroad.store.campaign import CampaignState
 from postroad.store.cohort import pauses
@@ -26,7 +26,7 @@ NOBODY = "well-behaved"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class RehearsedStep:
     """One email: its touches by state, which sum to ``touches``."""
 
     name: str
@@ -74,7 +74,7 @@ class PausedList:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class RehearsalRun:
     """How the rehearsal itself went."""
 
     real_seconds: float
@@ -86,7 +86,7 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class RehearsalReport:
     """The account of a rehearsal.
 
     ``ended``: why it stopped. ``complete``: the counts sum to the audience, the provider has what was accepted, and
@@ -100,7 +100,7 @@ class Report:
     finished_at: datetime | None
     seconds: float | None
     audience: int
-    steps: tuple[Step, ...]
+    steps: tuple[RehearsedStep, ...]
     personas: tuple[PersonaAccount, ...]
     said: tuple[Said, ...]
     holds: tuple[Hold, ...]
@@ -109,7 +109,7 @@ class Report:
     captured: int
     duplicates: int
     complete: bool
-    run: Run
+    run: RehearsalRun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,11 +121,11 @@ class Observed:
     ended: str
     real_seconds: float
     speed_asked: float
-    pace: Pace
+    pace: SpeedController
     holds: tuple[Hold, ...]
 
 
-def make_report(stage: Stage, name: str, seen: Observed) -> Report:
+def make_report(stage: RehearsalEnvironment, name: str, seen: Observed) -> RehearsalReport:
     """Sum up. The crew has gone home, and all that happened is recorded."""
     current = summary(stage.parts.engine, name)
     accepted = sum(step.counts[TouchState.ACCEPTED] for step in current.steps)
@@ -141,7 +141,7 @@ def make_report(stage: Stage, name: str, seen: Observed) -> Report:
         ).scalar()
     finished = current.state is CampaignState.FINISHED
     passed_s = (stage.clock.now() - seen.launched_at).total_seconds()
-    return Report(
+    return RehearsalReport(
         campaign=name,
         finished=finished,
         ended=seen.ended,
@@ -158,7 +158,7 @@ def make_report(stage: Stage, name: str, seen: Observed) -> Report:
         captured=len(captured),
         duplicates=duplicates,
         complete=current.audience == seen.imported and len(copies) >= accepted and duplicates == 0,
-        run=Run(
+        run=RehearsalRun(
             real_seconds=round(seen.real_seconds, 1),
             speed_asked=seen.speed_asked,
             speed_mean=round(passed_s / max(seen.real_seconds, 0.001), 1),
@@ -169,12 +169,12 @@ def make_report(stage: Stage, name: str, seen: Observed) -> Report:
     )
 
 
-def _step(step: StepSummary) -> Step:
+def _step(step: StepSummary) -> RehearsedStep:
     counts = {str(state): n for state, n in step.counts.items() if n}
-    return Step(name=step.name, touches=step.touches, counts=counts)
+    return RehearsedStep(name=step.name, touches=step.touches, counts=counts)
 
 
-def _paused(connection: sa.Connection, stage: Stage) -> tuple[PausedList, ...]:
+def _paused(connection: sa.Connection, stage: RehearsalEnvironment) -> tuple[PausedList, ...]:
     """In the order in which they were paused."""
     waiting = held(connection, stage.parts.settings.cohort_breaker.source_field, stage.clock.now())
     return tuple(

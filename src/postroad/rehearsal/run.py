@@ -23,9 +23,9 @@ from postroad.delivery.submit import submit_due
 from postroad.queue import QueueStats
 from postroad.rehearsal.audience import audience_file
 from postroad.rehearsal.holds import Holds
-from postroad.rehearsal.pace import LOOK_MS, Look, Pace
-from postroad.rehearsal.report import Observed, Report, make_report
-from postroad.rehearsal.stage import Crew, Order, Stage, open_crew, open_stage
+from postroad.rehearsal.pace import LOOK_MS, SpeedController, SpeedSample
+from postroad.rehearsal.report import Observed, RehearsalReport, make_report
+from postroad.rehearsal.stage import RehearsalEnvironment, RehearsalOptions, RehearsalWorkers, open_crew, open_stage
 from postroad.settings import Settings
 from postroad.store.engine import read
 from postroad.store.ledger import LIVE
@@ -46,8 +46,8 @@ class _Launched:
 
 
 async def rehearse(
-    order: Order, settings: Settings, folder: Path, start: datetime, progress: Progress, stop: asyncio.Event
-) -> Report:
+    order: RehearsalOptions, settings: Settings, folder: Path, start: datetime, progress: Progress, stop: asyncio.Event
+) -> RehearsalReport:
     """Rehearse a campaign in an empty folder, until it has finished, cannot go on, took too long, or is stopped.
 
     Raises:
@@ -66,7 +66,7 @@ async def rehearse(
         began_s = time.monotonic()
         holds = Holds(clock.now_ms())
         async with open_crew(stage, order.speed) as crew:
-            pace = Pace(order.speed, crew.slots, clock.now_ms())
+            pace = SpeedController(order.speed, crew.slots, clock.now_ms())
             watching = asyncio.create_task(_watch(stage, crew, pace, holds))
             advancing = asyncio.create_task(_advance(stage, crew, launched, order.within_ms, progress, stop))
             try:
@@ -92,7 +92,7 @@ async def rehearse(
         return await asyncio.to_thread(make_report, stage, launched.campaign, seen)
 
 
-def _launch(stage: Stage, file: CampaignFile, rows: Path, progress: Progress) -> _Launched:
+def _launch(stage: RehearsalEnvironment, file: CampaignFile, rows: Path, progress: Progress) -> _Launched:
     """Apply, import, check, freeze: as the flow `campaign` does, on a clock that stands still."""
     parts, now = stage.parts, stage.clock.now()
     name = apply(parts.engine, parts.settings, file, now).name
@@ -110,8 +110,8 @@ def _launch(stage: Stage, file: CampaignFile, rows: Path, progress: Progress) ->
 
 
 async def _advance(
-    stage: Stage,
-    crew: Crew,
+    stage: RehearsalEnvironment,
+    crew: RehearsalWorkers,
     launched: _Launched,
     within_ms: int,
     progress: Progress,
@@ -145,7 +145,7 @@ async def _sleep(clock: ScaledClock, stop: asyncio.Event) -> None:
         task.cancel()
 
 
-async def _step_on(stage: Stage, name: str) -> tuple[int, bool]:
+async def _step_on(stage: RehearsalEnvironment, name: str) -> tuple[int, bool]:
     """Plan, hand over, close. Returns how many were handed over, and whether the campaign has finished."""
     parts, clock = stage.parts, stage.clock
     await asyncio.to_thread(advance, parts.engine, name, clock.now())
@@ -166,7 +166,7 @@ async def _step_on(stage: Stage, name: str) -> tuple[int, bool]:
     return submitted, await asyncio.to_thread(finish_if_done, parts.engine, name, clock.now())
 
 
-async def _stuck(stage: Stage, stats: QueueStats, current: Summary, crew: Crew) -> bool:
+async def _stuck(stage: RehearsalEnvironment, stats: QueueStats, current: Summary, crew: RehearsalWorkers) -> bool:
     """Whether nothing moves by itself any more: it waits behind a gate that nobody opens, or its list is paused."""
     if stats.ready_lanes or stats.in_flight or _unrecorded(stats) or current.next_due_at:
         return False
@@ -176,7 +176,7 @@ async def _stuck(stage: Stage, stats: QueueStats, current: Summary, crew: Crew) 
     return not stats.queued and stats.scheduled == await asyncio.to_thread(_held, stage)
 
 
-def _held(stage: Stage) -> int:
+def _held(stage: RehearsalEnvironment) -> int:
     with read(stage.parts.engine) as connection:
         field = stage.parts.settings.cohort_breaker.source_field
         return held(connection, field, stage.clock.now()).total()
@@ -186,7 +186,7 @@ def _unrecorded(stats: QueueStats) -> int:
     return sum(group.pending + group.unread for group in stats.groups if group.name == GROUP)
 
 
-def _show(stage: Stage, name: str, progress: Progress) -> Summary:
+def _show(stage: RehearsalEnvironment, name: str, progress: Progress) -> Summary:
     current = summary(stage.parts.engine, name)
     for step in current.steps:
         ended = sum(n for state, n in step.counts.items() if state not in LIVE)
@@ -194,7 +194,7 @@ def _show(stage: Stage, name: str, progress: Progress) -> Summary:
     return current
 
 
-async def _watch(stage: Stage, crew: Crew, pace: Pace, holds: Holds) -> None:
+async def _watch(stage: RehearsalEnvironment, crew: RehearsalWorkers, pace: SpeedController, holds: Holds) -> None:
     """Judge lists, look at the queue, keep account of what holds, and set the clock's speed."""
     while True:
         await asyncio.sleep(LOOK_MS / 1000)
@@ -204,7 +204,7 @@ async def _watch(stage: Stage, crew: Crew, pace: Pace, holds: Holds) -> None:
         stats, gates = await stage.queue.stats(), await stage.queue.gates()
         now_ms = stage.clock.now_ms()
         holds.look(gates, now_ms)
-        look = Look(
+        look = SpeedSample(
             now_ms=now_ms,
             scheduled=stats.scheduled,
             in_flight=stats.in_flight,

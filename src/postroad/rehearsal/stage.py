@@ -40,7 +40,7 @@ SETTLE_WITHIN_MS = 5_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class RehearsalOptions:
     """What is rehearsed. ``speed`` is the most that the clock may run at; ``shares`` are those of the personas."""
 
     campaign: Path
@@ -53,7 +53,7 @@ class Order:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
+class RehearsalEnvironment:
     """An open rehearsal."""
 
     parts: Parts
@@ -75,7 +75,9 @@ class Stage:
 
 
 @asynccontextmanager
-async def open_stage(order: Order, settings: Settings, folder: Path, clock: ScaledClock) -> AsyncIterator[Stage]:
+async def open_stage(
+    order: RehearsalOptions, settings: Settings, folder: Path, clock: ScaledClock
+) -> AsyncIterator[RehearsalEnvironment]:
     """Start a queue server, a database and a sandbox in the folder. The user's own are never opened.
 
     Raises:
@@ -92,7 +94,7 @@ async def open_stage(order: Order, settings: Settings, folder: Path, clock: Scal
     async with Sandbox(config, rng=Random(order.seed), clock=clock) as sandbox:  # noqa: S311  (which mail is refused)
         try:
             async with open_parts(_settings(settings, folder, sandbox, order.speed), clock=clock) as parts:
-                yield Stage(
+                yield RehearsalEnvironment(
                     parts=parts,
                     clock=clock,
                     queue=await parts.queue(SEND_QUEUE),
@@ -129,7 +131,7 @@ def _settings(settings: Settings, folder: Path, sandbox: Sandbox, speed: float) 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Crew:
+class RehearsalWorkers:
     """Who works while the rehearsal runs. A task that ends before its time has failed."""
 
     worker: Worker
@@ -139,7 +141,7 @@ class Crew:
 
 
 @asynccontextmanager
-async def open_crew(stage: Stage, speed: float) -> AsyncIterator[Crew]:
+async def open_crew(stage: RehearsalEnvironment, speed: float) -> AsyncIterator[RehearsalWorkers]:
     """Run what `postroad worker` and `postroad recorder` run, in this process and by the rehearsal's clock.
 
     Whatever those two come to run besides belongs here as well. ``speed``: the most that the clock will run at.
@@ -177,7 +179,7 @@ async def open_crew(stage: Stage, speed: float) -> AsyncIterator[Crew]:
         breaker = CohortBreaker(engine=parts.engine, settings=settings, clock=stage.clock)
         judging = Judging(breaker, recorder, stage.clock)
         try:
-            yield Crew(worker=worker, slots=limits.concurrency, judging=judging, tasks=(work, record))
+            yield RehearsalWorkers(worker=worker, slots=limits.concurrency, judging=judging, tasks=(work, record))
         finally:
             stop.set()
             await asyncio.wait([work])
@@ -186,7 +188,7 @@ async def open_crew(stage: Stage, speed: float) -> AsyncIterator[Crew]:
         await recorder.drain()
 
 
-def _gates(stage: Stage) -> GateController:
+def _gates(stage: RehearsalEnvironment) -> GateController:
     """Return the controller of the gates: limits of settings and receivers, no caps of warmup."""
     parts, settings = stage.parts, stage.parts.settings
     limits = SettingsLimits(gates_of(settings, settings.queue(SEND_QUEUE)), starting=True)

@@ -10,32 +10,32 @@ It only receives: it opens, clicks and answers nothing. Faults come from rules
 personas (:mod:`postroad.sandbox.personas`); what providers say stands in ``replies.toml``.
 """
 
-from postroad.sandbox.config import Extension, Keep, Mechanism, SandboxConfig, load_config
+from postroad.sandbox.config import AuthMechanism, Extension, Keep, SandboxConfig, load_config
 from postroad.sandbox.context import Counters
-from postroad.sandbox.ledger import Accepted, accepted
+from postroad.sandbox.ledger import AcceptedMessage, accepted
 from postroad.sandbox.personas import Cast, Persona, known_personas, parse_shares
 from postroad.sandbox.replies import ProviderReply, provider_replies
-from postroad.sandbox.rules import Ending, Fault, Lack, Phase, Rate, Rule, Scope
+from postroad.sandbox.rules import ConnectionEnding, Fault, MissingAuth, RulePhase, RuleRate, RuleScope, SandboxRule
 from postroad.sandbox.server import Sandbox, serve
 
 __all__ = [
-    "Accepted",
+    "AcceptedMessage",
+    "AuthMechanism",
     "Cast",
+    "ConnectionEnding",
     "Counters",
-    "Ending",
     "Extension",
     "Fault",
     "Keep",
-    "Lack",
-    "Mechanism",
+    "MissingAuth",
     "Persona",
-    "Phase",
     "ProviderReply",
-    "Rate",
-    "Rule",
+    "RulePhase",
+    "RuleRate",
+    "RuleScope",
     "Sandbox",
     "SandboxConfig",
-    "Scope",
+    "SandboxRule",
     "accepted",
     "known_personas",
     "load_config",

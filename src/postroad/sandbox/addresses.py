@@ -27,7 +27,7 @@ import re
 from functools import lru_cache
 
 from postroad.sandbox.replies import provider_replies
-from postroad.sandbox.rules import RECIPIENT_KNOWN, Ending, Fault, Phase, Rule
+from postroad.sandbox.rules import RECIPIENT_KNOWN, ConnectionEnding, Fault, RulePhase, SandboxRule
 
 _CODE = re.compile(r"([45]\d\d)(?:-([45]\.\d{1,3}\.\d{1,3}))?")
 _MEASURED = re.compile(r"(slow|trickle)-(\d{1,7})ms")
@@ -35,13 +35,13 @@ _GREYLIST = re.compile(r"greylist(?:-(\d{1,4}))?")
 _MOVED = re.compile(r"(.+)-at-(rcpt|data|dot)")
 
 _WORDS = {
-    "bounce": (Phase.RCPT, Fault(reply="gmail-no-such-user")),
-    "full": (Phase.RCPT, Fault(reply="gmail-over-quota")),
-    "defer": (Phase.RCPT, Fault(reply="greylisted")),
-    "hang": (Phase.DOT, Fault(ending=Ending.HANG)),
-    "drop": (Phase.RCPT, Fault(ending=Ending.DROP)),
-    "drop-after-dot": (Phase.DOT, Fault(ending=Ending.DROP)),
-    "drop-after-dot-kept": (Phase.DOT, Fault(ending=Ending.DROP, keep=True)),
+    "bounce": (RulePhase.RCPT, Fault(reply="gmail-no-such-user")),
+    "full": (RulePhase.RCPT, Fault(reply="gmail-over-quota")),
+    "defer": (RulePhase.RCPT, Fault(reply="greylisted")),
+    "hang": (RulePhase.DOT, Fault(ending=ConnectionEnding.HANG)),
+    "drop": (RulePhase.RCPT, Fault(ending=ConnectionEnding.DROP)),
+    "drop-after-dot": (RulePhase.DOT, Fault(ending=ConnectionEnding.DROP)),
+    "drop-after-dot-kept": (RulePhase.DOT, Fault(ending=ConnectionEnding.DROP, keep=True)),
 }
 
 
@@ -53,37 +53,37 @@ def tag_of(address: str) -> str:
 
 
 @lru_cache(maxsize=1024)
-def rule_of_tag(tag: str) -> Rule | None:
+def rule_of_tag(tag: str) -> SandboxRule | None:
     """Return the rule that a tag asks for, for the recipient that carries it, or None if it asks for none."""
     moved = _MOVED.fullmatch(tag)
-    word, forced = (moved[1], Phase(moved[2])) if moved else (tag, None)
+    word, forced = (moved[1], RulePhase(moved[2])) if moved else (tag, None)
     greylist = _GREYLIST.fullmatch(word)
     if greylist:
         fault = Fault(reply="greylisted")
-        return Rule(phase=forced or Phase.RCPT, fault=fault, first_attempts=int(greylist[1] or 1))
+        return SandboxRule(phase=forced or RulePhase.RCPT, fault=fault, first_attempts=int(greylist[1] or 1))
     found = _fault_of(word)
     if found is None:
         return None
     phase, fault = found
-    if fault.keep and forced not in (None, Phase.DOT):
+    if fault.keep and forced not in (None, RulePhase.DOT):
         return None
-    return Rule(phase=forced or phase, fault=fault)
+    return SandboxRule(phase=forced or phase, fault=fault)
 
 
-def _fault_of(word: str) -> tuple[Phase, Fault] | None:
+def _fault_of(word: str) -> tuple[RulePhase, Fault] | None:
     if word in _WORDS:
         return _WORDS[word]
     code = _CODE.fullmatch(word)
     if code:
-        return Phase.RCPT, Fault(reply=f"{code[1]} {code[2]}" if code[2] else code[1])
+        return RulePhase.RCPT, Fault(reply=f"{code[1]} {code[2]}" if code[2] else code[1])
     measured = _MEASURED.fullmatch(word)
     if measured:
         span_ms = int(measured[2])
         slow = measured[1] == "slow"
-        return Phase.DOT, Fault(delay_ms=span_ms) if slow else Fault(byte_delay_ms=span_ms)
+        return RulePhase.DOT, Fault(delay_ms=span_ms) if slow else Fault(byte_delay_ms=span_ms)
     named = provider_replies().get(word)
     if named:
-        phase = Phase(named.phase)
+        phase = RulePhase(named.phase)
         # What a provider says on connecting is said here at RCPT: the first moment the address is known.
-        return (phase if phase in RECIPIENT_KNOWN else Phase.RCPT), Fault(reply=word)
+        return (phase if phase in RECIPIENT_KNOWN else RulePhase.RCPT), Fault(reply=word)
     return None

@@ -8,21 +8,21 @@ from email.policy import default
 from email.utils import parseaddr
 from typing import assert_never
 
-from postroad.sandbox.rules import Lack
+from postroad.sandbox.rules import MissingAuth
 
 #: RFC 6376 §3.5: the signing domain is the tag d=.
 _SIGNING_DOMAIN = re.compile(r"(?:^|;)\s*d\s*=\s*([^;\s]+)")
 
 
-def lacks(what: Lack, content: bytes, return_path: str) -> bool:
+def lacks(what: MissingAuth, content: bytes, return_path: str) -> bool:
     """Whether a message, as received, lacks what a receiver asks for. ``return_path``: its envelope sender."""
     # RFC 5322 §2.1: the header ends at the first empty line.
     headers = BytesHeaderParser(policy=default).parsebytes(content.partition(b"\r\n\r\n")[0])
     signatures = [str(signature) for signature in headers.get_all("DKIM-Signature", [])]
     match what:
-        case Lack.SIGNATURE:
+        case MissingAuth.SIGNATURE:
             return not signatures
-        case Lack.ALIGNMENT:
+        case MissingAuth.ALIGNMENT:
             author = _domain_of(parseaddr(str(headers.get("From", "")))[1])
             signers = [found[1].lower() for each in signatures if (found := _SIGNING_DOMAIN.search(each))]
             return not any(_aligned(author, domain) for domain in (*signers, _domain_of(return_path)))

@@ -6,15 +6,15 @@ import base64
 import binascii
 
 from postroad.sandbox import sasl
-from postroad.sandbox.config import Mechanism
-from postroad.sandbox.context import Context
-from postroad.sandbox.phrases import Phrase
+from postroad.sandbox.config import AuthMechanism
+from postroad.sandbox.context import SandboxContext
+from postroad.sandbox.phrases import OrdinaryReply
 
 
 class Authentication:
     """``user`` is set once the client has proved who it is."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: SandboxContext) -> None:
         self.user: str | None = None
         self._context = context
         self._exchange: sasl.Exchange | None = None
@@ -24,48 +24,48 @@ class Authentication:
         """Whether the next line is no command but a response."""
         return self._exchange is not None
 
-    def problem_with(self, words: list[str]) -> Phrase | None:
+    def problem_with(self, words: list[str]) -> OrdinaryReply | None:
         """Return why AUTH with these arguments is refused out of hand, or None."""
         if self.user is not None:
-            return Phrase.ALREADY_AUTHENTICATED
+            return OrdinaryReply.ALREADY_AUTHENTICATED
         if len(words) not in (1, 2):
-            return Phrase.AUTH_SYNTAX
+            return OrdinaryReply.AUTH_SYNTAX
         if words[0].upper() not in self._context.config.auth_mechanisms:
-            return Phrase.UNKNOWN_MECHANISM
-        if words[0].upper() == Mechanism.CRAM_MD5 and len(words) == 2:
-            return Phrase.AUTH_SYNTAX  # RFC 4954 §4: no initial response where the server speaks first
+            return OrdinaryReply.UNKNOWN_MECHANISM
+        if words[0].upper() == AuthMechanism.CRAM_MD5 and len(words) == 2:
+            return OrdinaryReply.AUTH_SYNTAX  # RFC 4954 §4: no initial response where the server speaks first
         return None
 
-    def begin(self, words: list[str]) -> bytes | Phrase:
+    def begin(self, words: list[str]) -> bytes | OrdinaryReply:
         """Return the first challenge as a reply, or the phrase that ends the exchange at once."""
         initial: bytes | None = None
         if len(words) == 2:
             # RFC 4954 §4: "=" is an initial response of no octets.
             initial = b"" if words[1] == "=" else _decoded(words[1].encode())
             if initial is None:
-                return Phrase.NOT_BASE64
+                return OrdinaryReply.NOT_BASE64
         config, moment_ms = self._context.config, self._context.clock.now_ms()
         nonce = f"<{self._context.rng.getrandbits(64)}.{moment_ms}@{config.hostname}>"
-        exchange = sasl.exchange(Mechanism(words[0].upper()), config.credentials, initial, nonce)
+        exchange = sasl.exchange(AuthMechanism(words[0].upper()), config.credentials, initial, nonce)
         return self._advance(exchange, None)
 
-    def respond(self, line: bytes) -> bytes | Phrase:
+    def respond(self, line: bytes) -> bytes | OrdinaryReply:
         """Return the next challenge as a reply, or the phrase that ends the exchange."""
         exchange, self._exchange = self._exchange, None
         if exchange is None or line == b"*":
-            return Phrase.AUTH_CANCELLED
+            return OrdinaryReply.AUTH_CANCELLED
         response = _decoded(line)
-        return Phrase.NOT_BASE64 if response is None else self._advance(exchange, response)
+        return OrdinaryReply.NOT_BASE64 if response is None else self._advance(exchange, response)
 
-    def _advance(self, exchange: sasl.Exchange, response: bytes | None) -> bytes | Phrase:
+    def _advance(self, exchange: sasl.Exchange, response: bytes | None) -> bytes | OrdinaryReply:
         try:
             challenge = next(exchange) if response is None else exchange.send(response)
         except StopIteration as end:
             self.user = end.value
             if self.user is None:
-                return Phrase.BAD_CREDENTIALS
+                return OrdinaryReply.BAD_CREDENTIALS
             self._context.counters.authenticated += 1
-            return Phrase.AUTHENTICATED
+            return OrdinaryReply.AUTHENTICATED
         self._exchange = exchange
         return b"334 " + base64.b64encode(challenge) + b"\r\n"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from postroad.sandbox.phrases import Phrase
+from postroad.sandbox.phrases import OrdinaryReply
 
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-\u0080-\U0010ffff]+"
 _LOCAL_PART = rf'(?:{_ATOM}(?:\.{_ATOM})*|"(?:[^"\\\r\n]|\\.)*")'
@@ -22,20 +22,20 @@ _TO = re.compile(rf"(?i:TO):<(?:{_ROUTE}({_MAILBOX})|((?i:postmaster)))>{_PARAME
 MAX_LOCAL_PART, MAX_DOMAIN, MAX_PATH = 64, 255, 256
 
 
-def parse_from(arguments: str) -> tuple[str, dict[str, str]] | Phrase:
+def parse_from(arguments: str) -> tuple[str, dict[str, str]] | OrdinaryReply:
     """Return the sender (empty for the null sender) and the parameters, or the refusal."""
     found = _FROM.fullmatch(arguments)
     if found is None:
-        return Phrase.MAIL_SYNTAX
+        return OrdinaryReply.MAIL_SYNTAX
     address = found[1] or ""
     return _too_long(address) or (address, _parameters(found[2]))
 
 
-def parse_to(arguments: str) -> tuple[str, dict[str, str]] | Phrase:
+def parse_to(arguments: str) -> tuple[str, dict[str, str]] | OrdinaryReply:
     """Return the recipient and the parameters, or the refusal. ``postmaster`` needs no domain."""
     found = _TO.fullmatch(arguments)
     if found is None:
-        return Phrase.RCPT_SYNTAX
+        return OrdinaryReply.RCPT_SYNTAX
     address = found[1] or found[2]
     return _too_long(address) or (address, _parameters(found[3]))
 
@@ -48,12 +48,12 @@ def _parameters(text: str) -> dict[str, str]:
     return parameters
 
 
-def _too_long(address: str) -> Phrase | None:
+def _too_long(address: str) -> OrdinaryReply | None:
     octets = address.encode()
     if len(octets) <= MAX_LOCAL_PART:
         return None
     local_part, _, domain = octets.rpartition(b"@")
     path = len(octets) + 2  # with its angle brackets
     if len(local_part) > MAX_LOCAL_PART or len(domain) > MAX_DOMAIN or path > MAX_PATH:
-        return Phrase.ADDRESS_TOO_LONG
+        return OrdinaryReply.ADDRESS_TOO_LONG
     return None

@@ -11,7 +11,7 @@ import msgspec
 
 from postroad.errors import ConfigError
 from postroad.sandbox.personas import require_shares
-from postroad.sandbox.rules import Rule
+from postroad.sandbox.rules import SandboxRule
 
 _FIELD = re.compile(r"(.*?)(?: - at `\$?\.?(.*)`)?", re.DOTALL)
 
@@ -28,7 +28,7 @@ class Extension(StrEnum):
     AUTH = "AUTH"
 
 
-class Mechanism(StrEnum):
+class AuthMechanism(StrEnum):
     PLAIN = "PLAIN"
     LOGIN = "LOGIN"
     CRAM_MD5 = "CRAM-MD5"
@@ -63,7 +63,7 @@ class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     require_tls: bool = False
     credentials: dict[str, str] = {}
     """User name to password. Without any, AUTH is not offered."""
-    auth_mechanisms: tuple[Mechanism, ...] = (Mechanism.PLAIN, Mechanism.LOGIN, Mechanism.CRAM_MD5)
+    auth_mechanisms: tuple[AuthMechanism, ...] = (AuthMechanism.PLAIN, AuthMechanism.LOGIN, AuthMechanism.CRAM_MD5)
     require_auth: bool = False
 
     extensions: tuple[Extension, ...] = tuple(Extension)
@@ -86,7 +86,7 @@ class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     address_tags: bool = True
     """Let recipients' addresses ask for faults."""
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[SandboxRule, ...] = ()
     personas: dict[str, float] = {}
     """Name in ``personas.toml`` to its share of the recipients' domains. Asked after the rules and the tags."""
     require_authentication: bool = False

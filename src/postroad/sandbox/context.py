@@ -11,11 +11,11 @@ import msgspec
 
 from postroad.clock import Clock
 from postroad.sandbox.config import Extension, SandboxConfig
-from postroad.sandbox.mailroom import Mailroom
+from postroad.sandbox.mailroom import MessageStore
 from postroad.sandbox.personas import Company
-from postroad.sandbox.phrases import Phrase, compiled
-from postroad.sandbox.rulebook import RuleBook, Scene, Verdict
-from postroad.sandbox.rules import RECIPIENT_KNOWN, Phase
+from postroad.sandbox.phrases import OrdinaryReply, compiled
+from postroad.sandbox.rulebook import RuleBook, RuleVerdict, SessionView
+from postroad.sandbox.rules import RECIPIENT_KNOWN, RulePhase
 
 
 class Counters(msgspec.Struct):
@@ -31,7 +31,7 @@ class Counters(msgspec.Struct):
     accepted_recipients: int = 0
     kept_unsaid: int = 0
     """Messages kept by a fault at the dot, whose client was told otherwise or nothing."""
-    refused: dict[Phase, int] = msgspec.field(default_factory=lambda: dict.fromkeys(Phase, 0))
+    refused: dict[RulePhase, int] = msgspec.field(default_factory=lambda: dict.fromkeys(RulePhase, 0))
     """4xx and 5xx replies by phase, for whatever reason."""
     dropped: int = 0
     """Connections cut by a fault."""
@@ -39,18 +39,18 @@ class Counters(msgspec.Struct):
 
 
 @dataclass(slots=True)
-class Context:
+class SandboxContext:
     """The parts of a running sandbox. ``rules`` may be replaced at any moment."""
 
     config: SandboxConfig
     clock: Clock
     rng: Random
-    mailroom: Mailroom
+    mailroom: MessageStore
     rules: RuleBook
     company: Company | None
     tls: ssl.SSLContext | None
     counters: Counters = field(default_factory=Counters)
-    phrases: dict[Phrase, bytes] = field(init=False)
+    phrases: dict[OrdinaryReply, bytes] = field(init=False)
     offered: frozenset[Extension] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -58,8 +58,8 @@ class Context:
         self.phrases = compiled(enhanced=Extension.ENHANCEDSTATUSCODES in self.offered)
 
     def decide(
-        self, phase: Phase, scene: Scene, recipients: Sequence[str] = (), content: bytes = b""
-    ) -> Verdict | None:
+        self, phase: RulePhase, scene: SessionView, recipients: Sequence[str] = (), content: bytes = b""
+    ) -> RuleVerdict | None:
         """Return the fault that happens now: by a rule, by a recipient's tag, by a persona; or None."""
         verdict = self.rules.decide(phase, scene, recipients, content)
         if verdict is None and self.company is not None and phase in RECIPIENT_KNOWN:

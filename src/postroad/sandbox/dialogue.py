@@ -14,14 +14,14 @@ import msgspec
 from postroad.sandbox import commands
 from postroad.sandbox.authentication import Authentication
 from postroad.sandbox.config import Extension
-from postroad.sandbox.context import Context
+from postroad.sandbox.context import SandboxContext
 from postroad.sandbox.framing import LineFlaw, TooLarge, flaw_of, unstuffed
-from postroad.sandbox.mailroom import Envelope
-from postroad.sandbox.phrases import Phrase
-from postroad.sandbox.replies import Reply
-from postroad.sandbox.rulebook import Verdict
-from postroad.sandbox.rules import Phase
-from postroad.sandbox.steps import Answers, Step, Then
+from postroad.sandbox.mailroom import StoredEnvelope
+from postroad.sandbox.phrases import OrdinaryReply
+from postroad.sandbox.replies import SandboxReply
+from postroad.sandbox.rulebook import RuleVerdict
+from postroad.sandbox.rules import RulePhase
+from postroad.sandbox.steps import DialogueStep, NextState, StepReplies
 
 #: Longest command line with its CRLF, in octets: RFC 5321 §4.5.3.1.4, RFC 4954 §4.
 MAX_COMMAND_BYTES, MAX_AUTH_BYTES = 512, 12_288
@@ -33,7 +33,7 @@ _ENDS_GROUP = frozenset({"EHLO", "HELO", "DATA", "AUTH"})
 _HELLO = re.compile(r"[^\s<>()@,;\\\"]{1,255}")
 
 
-class Transaction(msgspec.Struct):
+class SandboxTransaction(msgspec.Struct):
     """What MAIL began: RFC 5321 §3.3."""
 
     sender: str
@@ -42,18 +42,18 @@ class Transaction(msgspec.Struct):
     recipients: list[str] = []
 
 
-class Dialogue:
+class SmtpStateMachine:
     """The state of one session, from the greeting to QUIT. It is the scene that rules look at."""
 
-    def __init__(self, context: Context, *, connection: int, ip: str, secure: bool) -> None:
+    def __init__(self, context: SandboxContext, *, connection: int, ip: str, secure: bool) -> None:
         self.connection = connection
         self.ip = ip
         self.secure = secure
         self.transactions = 0
         self._context = context
-        self._answers = Answers(context)
+        self._answers = StepReplies(context)
         self._authentication = Authentication(context)
-        self._transaction: Transaction | None = None
+        self._transaction: SandboxTransaction | None = None
         self._helo: str | None = None
         self._extended = False
 
@@ -65,9 +65,9 @@ class Dialogue:
     def open_connections(self) -> int:
         return self._context.counters.open_connections
 
-    def greet(self) -> Step:
+    def greet(self) -> DialogueStep:
         greeting = f"220 {self._context.config.hostname} ESMTP Postroad sandbox\r\n"
-        return self._concluded(Phase.CONNECT, Step(greeting.encode()))
+        return self._concluded(RulePhase.CONNECT, DialogueStep(greeting.encode()))
 
     def secured(self) -> None:
         """Begin anew inside TLS. RFC 3207 §4.2: nothing the client said before it counts."""
@@ -75,54 +75,54 @@ class Dialogue:
         self._helo, self._transaction = None, None
         self._authentication = Authentication(self._context)
 
-    def flawed(self, flaw: LineFlaw) -> Step:
+    def flawed(self, flaw: LineFlaw) -> DialogueStep:
         return self._answers.error(flaw.value)
 
-    def command(self, line: bytes, *, more: bool) -> Step:
+    def command(self, line: bytes, *, more: bool) -> DialogueStep:
         """Answer one line. ``more``: octets have arrived behind it already."""
         if self._authentication.under_way:
             return self._authenticated(self._authentication.respond(line))
         try:
             text = line.decode("utf-8")
         except UnicodeDecodeError:
-            return self._answers.error(Phrase.BAD_UTF8)
+            return self._answers.error(OrdinaryReply.BAD_UTF8)
         verb, _, arguments = text.partition(" ")
         verb = verb.upper()
         handler = self._handlers.get(verb)
         if handler is None:
-            return self._answers.error(Phrase.UNKNOWN_COMMAND)
+            return self._answers.error(OrdinaryReply.UNKNOWN_COMMAND)
         if len(line) + 2 > _LIMITS.get(verb, MAX_COMMAND_BYTES):
-            return self._answers.error(Phrase.LINE_TOO_LONG)
+            return self._answers.error(OrdinaryReply.LINE_TOO_LONG)
         if more and self._out_of_turn(verb):
-            return self._answers.say(Phrase.OUT_OF_TURN, Then.CLOSE)
+            return self._answers.say(OrdinaryReply.OUT_OF_TURN, NextState.CLOSE)
         return handler(self, arguments)
 
-    def message(self, arrived: bytes | TooLarge) -> Step:
+    def message(self, arrived: bytes | TooLarge) -> DialogueStep:
         """Answer the final dot; the message is kept before this returns, or refused."""
         transaction, config = self._transaction, self._context.config
         if transaction is None or not transaction.recipients:
             self._transaction = None
-            return self._answers.refuse(Phase.DOT, Phrase.NO_VALID_RECIPIENTS)
+            return self._answers.refuse(RulePhase.DOT, OrdinaryReply.NO_VALID_RECIPIENTS)
         content = b"" if isinstance(arrived, TooLarge) else unstuffed(arrived)
         if isinstance(arrived, TooLarge) or len(content) > config.max_message_bytes:
             self._transaction = None
-            return self._answers.refuse(Phase.DOT, Phrase.TOO_LARGE)
+            return self._answers.refuse(RulePhase.DOT, OrdinaryReply.TOO_LARGE)
         eight_bit = transaction.eight_bit or not config.enforce_7bit
         flaw = flaw_of(content, max_line_bytes=config.max_line_bytes, eight_bit=eight_bit)
         if flaw is not None:
             self._transaction = None
-            return self._answers.refuse(Phase.DOT, flaw)
-        verdict = self._context.decide(Phase.DOT, self, transaction.recipients, content)
+            return self._answers.refuse(RulePhase.DOT, flaw)
+        verdict = self._context.decide(RulePhase.DOT, self, transaction.recipients, content)
         step = self._settled(transaction, verdict, content)
         self._transaction = None
         return step
 
-    def _settled(self, transaction: Transaction, verdict: Verdict | None, content: bytes) -> Step:
+    def _settled(self, transaction: SandboxTransaction, verdict: RuleVerdict | None, content: bytes) -> DialogueStep:
         counters = self._context.counters
         refused = verdict is not None and verdict.refuses
-        ordinary = Step(b"")
+        ordinary = DialogueStep(b"")
         if not refused or (verdict is not None and verdict.fault.keep):
-            envelope = Envelope(
+            envelope = StoredEnvelope(
                 transaction.sender,
                 tuple(transaction.recipients),
                 self._helo or "",
@@ -132,35 +132,35 @@ class Dialogue:
             try:
                 queue_id = self._context.mailroom.keep(envelope, content)
             except OSError:
-                return self._answers.refuse(Phase.DOT, Phrase.NO_SPACE)
+                return self._answers.refuse(RulePhase.DOT, OrdinaryReply.NO_SPACE)
             code = "250 2.0.0" if self._answers.enhanced else "250"
-            ordinary = Step(f"{code} Ok: queued as {queue_id}\r\n".encode())
+            ordinary = DialogueStep(f"{code} Ok: queued as {queue_id}\r\n".encode())
             counters.kept_unsaid += refused
         if not refused:
             counters.accepted += 1
             counters.accepted_recipients += len(transaction.recipients)
-        return self._judged(Phase.DOT, verdict, ordinary)
+        return self._judged(RulePhase.DOT, verdict, ordinary)
 
     # One method a command. Each answers with a step.
 
-    def _ehlo(self, arguments: str) -> Step:
+    def _ehlo(self, arguments: str) -> DialogueStep:
         return self._hello(arguments, extended=True)
 
-    def _helo_only(self, arguments: str) -> Step:
+    def _helo_only(self, arguments: str) -> DialogueStep:
         return self._hello(arguments, extended=False)
 
-    def _hello(self, arguments: str, *, extended: bool) -> Step:
+    def _hello(self, arguments: str, *, extended: bool) -> DialogueStep:
         name = arguments.strip()
         if not _HELLO.fullmatch(name):
-            return self._answers.error(Phrase.EHLO_SYNTAX, Phase.EHLO)
-        verdict = self._context.decide(Phase.EHLO, self)
+            return self._answers.error(OrdinaryReply.EHLO_SYNTAX, RulePhase.EHLO)
+        verdict = self._context.decide(RulePhase.EHLO, self)
         if verdict is None or not verdict.refuses:
             self._helo, self._extended, self._transaction = name, extended, None
         lines = [self._context.config.hostname]
         if extended:
             lines += self._keywords()
-        ordinary = Reply(250, "", tuple(lines))
-        return self._judged(Phase.EHLO, verdict, Step(ordinary.encode()))
+        ordinary = SandboxReply(250, "", tuple(lines))
+        return self._judged(RulePhase.EHLO, verdict, DialogueStep(ordinary.encode()))
 
     def _keywords(self) -> list[str]:
         offered, config = self._context.offered, self._context.config
@@ -174,141 +174,141 @@ class Dialogue:
             if extension in offered and not (extension is Extension.STARTTLS and self.secure)
         ]
 
-    def _starttls(self, arguments: str) -> Step:
+    def _starttls(self, arguments: str) -> DialogueStep:
         if not self._offers(Extension.STARTTLS):
-            return self._answers.error(Phrase.NOT_OFFERED, Phase.STARTTLS)
+            return self._answers.error(OrdinaryReply.NOT_OFFERED, RulePhase.STARTTLS)
         if self.secure:
-            return self._answers.error(Phrase.ALREADY_SECURE, Phase.STARTTLS)
+            return self._answers.error(OrdinaryReply.ALREADY_SECURE, RulePhase.STARTTLS)
         if arguments:
-            return self._answers.error(Phrase.NO_PARAMETERS, Phase.STARTTLS)
-        return self._concluded(Phase.STARTTLS, self._answers.say(Phrase.READY_FOR_TLS, Then.TLS))
+            return self._answers.error(OrdinaryReply.NO_PARAMETERS, RulePhase.STARTTLS)
+        return self._concluded(RulePhase.STARTTLS, self._answers.say(OrdinaryReply.READY_FOR_TLS, NextState.TLS))
 
-    def _auth(self, arguments: str) -> Step:
+    def _auth(self, arguments: str) -> DialogueStep:
         words = arguments.split()
-        problem = Phrase.NOT_OFFERED if not self._offers(Extension.AUTH) else None
+        problem = OrdinaryReply.NOT_OFFERED if not self._offers(Extension.AUTH) else None
         if problem is None and self._context.config.require_tls and not self.secure:
-            problem = Phrase.TLS_REQUIRED
+            problem = OrdinaryReply.TLS_REQUIRED
         if problem is None and self._transaction is not None:
-            problem = Phrase.AUTH_IN_TRANSACTION
+            problem = OrdinaryReply.AUTH_IN_TRANSACTION
         problem = problem or self._authentication.problem_with(words)
         if problem is not None:
-            return self._answers.error(problem, Phase.AUTH)
-        verdict = self._context.decide(Phase.AUTH, self)
+            return self._answers.error(problem, RulePhase.AUTH)
+        verdict = self._context.decide(RulePhase.AUTH, self)
         if verdict is not None and verdict.refuses:
-            return self._judged(Phase.AUTH, verdict, Step(b""))
-        return self._judged(Phase.AUTH, verdict, self._authenticated(self._authentication.begin(words)))
+            return self._judged(RulePhase.AUTH, verdict, DialogueStep(b""))
+        return self._judged(RulePhase.AUTH, verdict, self._authenticated(self._authentication.begin(words)))
 
-    def _authenticated(self, outcome: bytes | Phrase) -> Step:
+    def _authenticated(self, outcome: bytes | OrdinaryReply) -> DialogueStep:
         if isinstance(outcome, bytes):
-            return Step(outcome)
-        if outcome is Phrase.AUTHENTICATED:
+            return DialogueStep(outcome)
+        if outcome is OrdinaryReply.AUTHENTICATED:
             return self._answers.say(outcome)
-        return self._answers.error(outcome, Phase.AUTH)
+        return self._answers.error(outcome, RulePhase.AUTH)
 
-    def _mail(self, arguments: str) -> Step:
+    def _mail(self, arguments: str) -> DialogueStep:
         problem = self._mail_problem()
         if problem is not None:
-            return self._answers.error(problem, Phase.MAIL)
+            return self._answers.error(problem, RulePhase.MAIL)
         parsed = commands.parse_from(arguments)
-        if isinstance(parsed, Phrase):
-            return self._answers.error(parsed, Phase.MAIL)
+        if isinstance(parsed, OrdinaryReply):
+            return self._answers.error(parsed, RulePhase.MAIL)
         sender, parameters = parsed
         problem = self._parameter_problem(parameters)
         if problem is None and not sender.isascii() and "SMTPUTF8" not in parameters:
-            problem = Phrase.NEEDS_SMTPUTF8
-        if problem is Phrase.TOO_LARGE:
-            return self._answers.refuse(Phase.MAIL, problem)
+            problem = OrdinaryReply.NEEDS_SMTPUTF8
+        if problem is OrdinaryReply.TOO_LARGE:
+            return self._answers.refuse(RulePhase.MAIL, problem)
         if problem is not None:
-            return self._answers.error(problem, Phase.MAIL)
-        self._transaction = Transaction(
+            return self._answers.error(problem, RulePhase.MAIL)
+        self._transaction = SandboxTransaction(
             sender, eight_bit=parameters.get("BODY", "").upper() == "8BITMIME", utf8="SMTPUTF8" in parameters
         )
-        verdict = self._context.decide(Phase.MAIL, self)
-        step = self._judged(Phase.MAIL, verdict, self._answers.say(Phrase.SENDER_OK))
+        verdict = self._context.decide(RulePhase.MAIL, self)
+        step = self._judged(RulePhase.MAIL, verdict, self._answers.say(OrdinaryReply.SENDER_OK))
         if verdict is not None and verdict.refuses:
             self._transaction = None
         else:
             self.transactions += 1
         return step
 
-    def _mail_problem(self) -> Phrase | None:
+    def _mail_problem(self) -> OrdinaryReply | None:
         config = self._context.config
         if self._helo is None:
-            return Phrase.HELLO_FIRST
+            return OrdinaryReply.HELLO_FIRST
         if config.require_tls and not self.secure:
-            return Phrase.TLS_REQUIRED
+            return OrdinaryReply.TLS_REQUIRED
         if config.require_auth and self._authentication.user is None:
-            return Phrase.AUTH_REQUIRED
-        return Phrase.NESTED_MAIL if self._transaction is not None else None
+            return OrdinaryReply.AUTH_REQUIRED
+        return OrdinaryReply.NESTED_MAIL if self._transaction is not None else None
 
-    def _parameter_problem(self, parameters: dict[str, str]) -> Phrase | None:
+    def _parameter_problem(self, parameters: dict[str, str]) -> OrdinaryReply | None:
         for keyword, value in parameters.items():
             match keyword:
                 case "SIZE" if self._offers(Extension.SIZE):
                     if not (value.isascii() and value.isdigit() and len(value) <= 20):
-                        return Phrase.SIZE_SYNTAX
+                        return OrdinaryReply.SIZE_SYNTAX
                     if int(value) > self._context.config.max_message_bytes:
-                        return Phrase.TOO_LARGE
+                        return OrdinaryReply.TOO_LARGE
                 case "BODY" if self._offers(Extension.EIGHTBITMIME):
                     if value.upper() not in ("7BIT", "8BITMIME"):
-                        return Phrase.BODY_SYNTAX
+                        return OrdinaryReply.BODY_SYNTAX
                 case "SMTPUTF8" if self._offers(Extension.SMTPUTF8) and not value:
                     pass
                 case "AUTH" if self._offers(Extension.AUTH) and value:
                     pass  # RFC 4954 §5: a sandbox trusts nobody more for it
                 case _:
-                    return Phrase.UNKNOWN_PARAMETER
+                    return OrdinaryReply.UNKNOWN_PARAMETER
         return None
 
-    def _rcpt(self, arguments: str) -> Step:
+    def _rcpt(self, arguments: str) -> DialogueStep:
         transaction = self._transaction
         if transaction is None:
-            return self._answers.error(Phrase.NEED_MAIL, Phase.RCPT)
+            return self._answers.error(OrdinaryReply.NEED_MAIL, RulePhase.RCPT)
         parsed = commands.parse_to(arguments)
-        if isinstance(parsed, Phrase):
-            return self._answers.error(parsed, Phase.RCPT)
+        if isinstance(parsed, OrdinaryReply):
+            return self._answers.error(parsed, RulePhase.RCPT)
         recipient, parameters = parsed
         if parameters:
-            return self._answers.error(Phrase.UNKNOWN_PARAMETER, Phase.RCPT)
+            return self._answers.error(OrdinaryReply.UNKNOWN_PARAMETER, RulePhase.RCPT)
         if not recipient.isascii() and not transaction.utf8:
-            return self._answers.error(Phrase.NEEDS_SMTPUTF8, Phase.RCPT)
+            return self._answers.error(OrdinaryReply.NEEDS_SMTPUTF8, RulePhase.RCPT)
         if len(transaction.recipients) >= self._context.config.max_recipients:
-            return self._answers.refuse(Phase.RCPT, Phrase.TOO_MANY_RECIPIENTS)
-        verdict = self._context.decide(Phase.RCPT, self, (recipient,))
+            return self._answers.refuse(RulePhase.RCPT, OrdinaryReply.TOO_MANY_RECIPIENTS)
+        verdict = self._context.decide(RulePhase.RCPT, self, (recipient,))
         if verdict is None or not verdict.refuses:
             transaction.recipients.append(recipient)
-        return self._judged(Phase.RCPT, verdict, self._answers.say(Phrase.RECIPIENT_OK))
+        return self._judged(RulePhase.RCPT, verdict, self._answers.say(OrdinaryReply.RECIPIENT_OK))
 
-    def _data(self, arguments: str) -> Step:
+    def _data(self, arguments: str) -> DialogueStep:
         transaction = self._transaction
         if arguments:
-            return self._answers.error(Phrase.NO_PARAMETERS, Phase.DATA)
+            return self._answers.error(OrdinaryReply.NO_PARAMETERS, RulePhase.DATA)
         if transaction is None:
-            return self._answers.error(Phrase.NEED_MAIL, Phase.DATA)
+            return self._answers.error(OrdinaryReply.NEED_MAIL, RulePhase.DATA)
         if not transaction.recipients and not self._context.config.data_without_recipients:
-            return self._answers.refuse(Phase.DATA, Phrase.NO_VALID_RECIPIENTS)
-        verdict = self._context.decide(Phase.DATA, self, transaction.recipients)
-        step = self._judged(Phase.DATA, verdict, self._answers.say(Phrase.GO_AHEAD, Then.CONTENT))
+            return self._answers.refuse(RulePhase.DATA, OrdinaryReply.NO_VALID_RECIPIENTS)
+        verdict = self._context.decide(RulePhase.DATA, self, transaction.recipients)
+        step = self._judged(RulePhase.DATA, verdict, self._answers.say(OrdinaryReply.GO_AHEAD, NextState.CONTENT))
         if verdict is not None and verdict.refuses:
             self._transaction = None
         return step
 
-    def _rset(self, arguments: str) -> Step:
+    def _rset(self, arguments: str) -> DialogueStep:
         if arguments:
-            return self._answers.error(Phrase.NO_PARAMETERS)
+            return self._answers.error(OrdinaryReply.NO_PARAMETERS)
         self._transaction = None
-        return self._answers.say(Phrase.OK)
+        return self._answers.say(OrdinaryReply.OK)
 
-    def _noop(self, _arguments: str) -> Step:
-        return self._answers.say(Phrase.OK)
+    def _noop(self, _arguments: str) -> DialogueStep:
+        return self._answers.say(OrdinaryReply.OK)
 
-    def _vrfy(self, _arguments: str) -> Step:
-        return self._answers.say(Phrase.NO_VRFY)
+    def _vrfy(self, _arguments: str) -> DialogueStep:
+        return self._answers.say(OrdinaryReply.NO_VRFY)
 
-    def _quit(self, _arguments: str) -> Step:
-        return self._concluded(Phase.QUIT, self._answers.say(Phrase.BYE, Then.CLOSE))
+    def _quit(self, _arguments: str) -> DialogueStep:
+        return self._concluded(RulePhase.QUIT, self._answers.say(OrdinaryReply.BYE, NextState.CLOSE))
 
-    _handlers: ClassVar[dict[str, Callable[[Dialogue, str], Step]]] = {
+    _handlers: ClassVar[dict[str, Callable[[SmtpStateMachine, str], DialogueStep]]] = {
         "EHLO": _ehlo,
         "HELO": _helo_only,
         "STARTTLS": _starttls,
@@ -323,10 +323,10 @@ class Dialogue:
         "QUIT": _quit,
     }
 
-    def _concluded(self, phase: Phase, ordinary: Step) -> Step:
+    def _concluded(self, phase: RulePhase, ordinary: DialogueStep) -> DialogueStep:
         return self._judged(phase, self._context.decide(phase, self), ordinary)
 
-    def _judged(self, phase: Phase, verdict: Verdict | None, ordinary: Step) -> Step:
+    def _judged(self, phase: RulePhase, verdict: RuleVerdict | None, ordinary: DialogueStep) -> DialogueStep:
         if verdict is None:
             return ordinary
         local_part, _, domain = verdict.recipient.rpartition("@")
@@ -352,7 +352,7 @@ class Dialogue:
         pipelining = Extension.PIPELINING in self._context.offered
         return verb in _ENDS_GROUP or (not pipelining and verb not in ("QUIT", "STARTTLS"))
 
-    def _protocol(self, transaction: Transaction) -> str:
+    def _protocol(self, transaction: SandboxTransaction) -> str:
         """RFC 3848: S for TLS, A for AUTH; RFC 6531 §4.3: UTF8 in front."""
         if not self._extended:
             return "SMTP"

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from enum import Enum
 
-from postroad.sandbox.phrases import Phrase
+from postroad.sandbox.phrases import OrdinaryReply
 
 _END = b"\r\n.\r\n"
 _EMPTY = b".\r\n"
 
 
 class LineFlaw(Enum):
-    TOO_LONG = Phrase.LINE_TOO_LONG
-    BARE_LF = Phrase.BARE_LF_IN_COMMAND
-    BARE_CR = Phrase.BARE_CR_IN_COMMAND
+    TOO_LONG = OrdinaryReply.LINE_TOO_LONG
+    BARE_LF = OrdinaryReply.BARE_LF_IN_COMMAND
+    BARE_CR = OrdinaryReply.BARE_CR_IN_COMMAND
 
 
 class TooLarge(Enum):
@@ -106,17 +106,17 @@ def unstuffed(content: bytes) -> bytes:
     return content.replace(b"\r\n.", b"\r\n") if b"\r\n." in content else content
 
 
-def flaw_of(content: bytes, *, max_line_bytes: int, eight_bit: bool) -> Phrase | None:
+def flaw_of(content: bytes, *, max_line_bytes: int, eight_bit: bool) -> OrdinaryReply | None:
     """Return why content that has arrived is refused, or None. ``max_line_bytes`` 0: any length."""
     pairs = content.count(b"\r\n")
     if content.count(b"\n") != pairs:
-        return Phrase.BARE_LF
+        return OrdinaryReply.BARE_LF
     if content.count(b"\r") != pairs:
-        return Phrase.BARE_CR
+        return OrdinaryReply.BARE_CR
     if not eight_bit and not content.isascii():
-        return Phrase.NOT_ANNOUNCED_8BIT
+        return OrdinaryReply.NOT_ANNOUNCED_8BIT
     if max_line_bytes and len(content) > max_line_bytes and _has_longer_line(content, max_line_bytes):
-        return Phrase.TEXT_LINE_TOO_LONG
+        return OrdinaryReply.TEXT_LINE_TOO_LONG
     return None
 
 

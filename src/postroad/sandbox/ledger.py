@@ -19,7 +19,7 @@ import msgspec
 from postroad.errors import DataError, UnavailableError
 
 
-class Accepted(msgspec.Struct, frozen=True, kw_only=True):
+class AcceptedMessage(msgspec.Struct, frozen=True, kw_only=True):
     """One message that was taken for one recipient."""
 
     message_id: str | None
@@ -35,7 +35,7 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(Accepted)
+_decoder = msgspec.json.Decoder(AcceptedMessage)
 
 
 class Ledger:
@@ -60,7 +60,7 @@ class Ledger:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def append(self, entries: Iterable[Accepted]) -> None:
+    def append(self, entries: Iterable[AcceptedMessage]) -> None:
         """Write all entries, or none.
 
         Raises:
@@ -88,7 +88,7 @@ class Ledger:
             os.ftruncate(self._descriptor, end)
 
 
-def accepted(path: Path) -> list[Accepted]:
+def accepted(path: Path) -> list[AcceptedMessage]:
     """Read a ledger, also while it is being written: a last line without its end is left out.
 
     Raises:
@@ -98,7 +98,7 @@ def accepted(path: Path) -> list[Accepted]:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"The ledger cannot be read: {error.strerror}", where=str(path)) from error
-    entries: list[Accepted] = []
+    entries: list[AcceptedMessage] = []
     *lines, _torn = content.split(b"\n")
     for number, line in enumerate(lines, start=1):
         try:

@@ -23,12 +23,12 @@ import msgspec
 from postroad.clock import Clock
 from postroad.errors import UnavailableError
 from postroad.sandbox.config import Keep
-from postroad.sandbox.ledger import Accepted, Ledger
+from postroad.sandbox.ledger import AcceptedMessage, Ledger
 
 _MESSAGE_ID = re.compile(rb"^message-id:(?:[ \t]|\r\n[ \t])*([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 
 
-class Envelope(msgspec.Struct, frozen=True):
+class StoredEnvelope(msgspec.Struct, frozen=True):
     """What is known of a message besides its content."""
 
     sender: str
@@ -39,7 +39,7 @@ class Envelope(msgspec.Struct, frozen=True):
     """``ESMTPSA`` and its like (RFC 3848)."""
 
 
-class Mailroom:
+class MessageStore:
     """The sandbox's memory on disk. Use as a context manager."""
 
     def __init__(self, directory: Path, keep: Keep, *, clock: Clock, hostname: str) -> None:
@@ -74,7 +74,7 @@ class Mailroom:
         if self._keep is not Keep.MAILDIR:
             self.ledger.__exit__(kind, error, trace)
 
-    def keep(self, envelope: Envelope, content: bytes) -> str:
+    def keep(self, envelope: StoredEnvelope, content: bytes) -> str:
         """Keep a message for all its recipients, and return the name it is kept under.
 
         Raises:
@@ -92,7 +92,7 @@ class Mailroom:
             message_id = message_id_of(content)
             try:
                 self.ledger.append(
-                    Accepted(
+                    AcceptedMessage(
                         message_id=message_id,
                         sender=envelope.sender,
                         recipient=recipient,
@@ -124,7 +124,7 @@ class Mailroom:
                 os.unlink(temporary)  # noqa: PTH108
             raise
 
-    def _trace(self, envelope: Envelope, queue_id: str, at: datetime) -> bytes:
+    def _trace(self, envelope: StoredEnvelope, queue_id: str, at: datetime) -> bytes:
         """Return the lines in front of the content: RFC 5321 §4.4, and the recipients of the envelope."""
         second = int(at.timestamp())
         if self._stamped[0] != second:

@@ -18,14 +18,14 @@ from typing import NamedTuple
 import msgspec
 
 from postroad.clock import Clock
-from postroad.sandbox.rulebook import RuleBook, Scene, Verdict, part_of
-from postroad.sandbox.rules import Phase, Rule
+from postroad.sandbox.rulebook import RuleBook, RuleVerdict, SessionView, part_of
+from postroad.sandbox.rules import RulePhase, SandboxRule
 
 
 class Habit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One thing that a persona does, and who says so."""
 
-    rule: Rule
+    rule: SandboxRule
     source: str
     note: str = ""
     """What of it is not published."""
@@ -124,7 +124,9 @@ class Company:
                 rules = [rule for rule in rules if rule.lacks is None]
             self._desks[name] = _Desk(RuleBook(rules, clock=clock, rng=rng))
 
-    def decide(self, phase: Phase, scene: Scene, recipients: Sequence[str], content: bytes) -> Verdict | None:
+    def decide(
+        self, phase: RulePhase, scene: SessionView, recipients: Sequence[str], content: bytes
+    ) -> RuleVerdict | None:
         """Ask the persona of each recipient; the first that has something to say says it for all."""
         for recipient in recipients:
             name = self._cast.persona_of(recipient.rpartition("@")[2])
@@ -170,7 +172,7 @@ class _Desk:
         self._rules = rules
         self._visits: dict[int, _Visit] = {}
 
-    def decide(self, phase: Phase, scene: Scene, recipient: str, content: bytes) -> Verdict | None:
+    def decide(self, phase: RulePhase, scene: SessionView, recipient: str, content: bytes) -> RuleVerdict | None:
         visit = self._visits.setdefault(scene.connection, _Visit())
         if visit.transaction != scene.transactions:
             visit.transaction = scene.transactions

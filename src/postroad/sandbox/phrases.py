@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from enum import Enum
 
-from postroad.sandbox.replies import Reply
+from postroad.sandbox.replies import SandboxReply
 
 
-def _said(code: int, enhanced: str, *lines: str) -> Reply:
-    return Reply(code, enhanced, lines)
+def _said(code: int, enhanced: str, *lines: str) -> SandboxReply:
+    return SandboxReply(code, enhanced, lines)
 
 
-class Phrase(Enum):
+class OrdinaryReply(Enum):
     """An ordinary reply. ``value`` is the reply itself."""
 
     BYE = _said(221, "2.0.0", "Bye")
@@ -72,6 +72,6 @@ class Phrase(Enum):
     UNKNOWN_PARAMETER = _said(555, "5.5.4", "Unsupported option")
 
 
-def compiled(*, enhanced: bool) -> dict[Phrase, bytes]:
+def compiled(*, enhanced: bool) -> dict[OrdinaryReply, bytes]:
     """Return every ordinary reply as it is sent."""
-    return {phrase: phrase.value.encode(enhanced=enhanced) for phrase in Phrase}
+    return {phrase: phrase.value.encode(enhanced=enhanced) for phrase in OrdinaryReply}

@@ -26,7 +26,7 @@ _LITERAL = re.compile(r"([245]\d\d)(?:[ -]([245]\.\d{1,3}\.\d{1,3}))?(?: (.+))?"
 _FIELD = re.compile(r"\{(\w+)\}")
 
 
-class Reply(msgspec.Struct, frozen=True):
+class SandboxReply(msgspec.Struct, frozen=True):
     """A reply code, its enhanced code (RFC 3463; empty for a provider that gives none) and its lines."""
 
     code: int
@@ -60,8 +60,8 @@ class ProviderReply(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """The page that documents or quotes the wording."""
 
     @property
-    def reply(self) -> Reply:
-        return Reply(self.code, self.enhanced, self.lines)
+    def reply(self) -> SandboxReply:
+        return SandboxReply(self.code, self.enhanced, self.lines)
 
 
 @cache
@@ -71,7 +71,7 @@ def provider_replies() -> Mapping[str, ProviderReply]:
     return msgspec.convert(tomllib.loads(text), dict[str, ProviderReply])
 
 
-def reply_of(text: str) -> Reply:
+def reply_of(text: str) -> SandboxReply:
     """Return the reply that a fault names or spells out; a newline divides its lines.
 
     Raises:
@@ -85,4 +85,4 @@ def reply_of(text: str) -> Reply:
         raise ValueError(f"{text!r} is neither a reply (550 5.1.1 text) nor a name in replies.toml")
     code = int(spelled[1])
     words = spelled[3] or _STANDARD_TEXT.get(code, "Refused on request")
-    return Reply(code, spelled[2] or "", tuple(words.split("\n")))
+    return SandboxReply(code, spelled[2] or "", tuple(words.split("\n")))

@@ -15,11 +15,11 @@ import msgspec
 from postroad.clock import Clock
 from postroad.sandbox.addresses import rule_of_tag, tag_of
 from postroad.sandbox.alignment import lacks
-from postroad.sandbox.replies import Reply, reply_of
-from postroad.sandbox.rules import RECIPIENT_KNOWN, Ending, Fault, Phase, Rate, Rule, Scope
+from postroad.sandbox.replies import SandboxReply, reply_of
+from postroad.sandbox.rules import RECIPIENT_KNOWN, ConnectionEnding, Fault, RulePhase, RuleRate, RuleScope, SandboxRule
 
 
-class Scene(Protocol):
+class SessionView(Protocol):
     """What a rule may look at besides the recipients."""
 
     @property
@@ -34,11 +34,11 @@ class Scene(Protocol):
     def open_connections(self) -> int: ...
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class RuleVerdict(msgspec.Struct, frozen=True):
     """A fault that happens now. ``recipient`` is the one it is about, or empty."""
 
     fault: Fault
-    reply: Reply | None
+    reply: SandboxReply | None
     recipient: str
 
     @property
@@ -46,7 +46,7 @@ class Verdict(msgspec.Struct, frozen=True):
         """Whether the command has no effect: it was refused, or is never answered."""
         if self.reply is not None and self.reply.code >= 400:
             return True
-        return self.fault.ending in (Ending.DROP, Ending.RESET, Ending.HANG)
+        return self.fault.ending in (ConnectionEnding.DROP, ConnectionEnding.RESET, ConnectionEnding.HANG)
 
 
 class RuleBook:
@@ -55,19 +55,19 @@ class RuleBook:
     Memory grows with the recipients and senders that a greylisting rule or a rate has seen, and with nothing else.
     """
 
-    def __init__(self, rules: Iterable[Rule], *, clock: Clock, rng: Random, address_tags: bool = False) -> None:
+    def __init__(self, rules: Iterable[SandboxRule], *, clock: Clock, rng: Random, address_tags: bool = False) -> None:
         self.rules = tuple(rules)
         self._clock = clock
         self._rng = rng
         self._address_tags = address_tags
-        self._by_phase: dict[Phase, list[_Live]] = {phase: [] for phase in Phase}
+        self._by_phase: dict[RulePhase, list[_Live]] = {phase: [] for phase in RulePhase}
         for rule in self.rules:
             self._by_phase[rule.phase].append(self._live(rule))
         self._tagged: dict[str, _Live] = {}
 
     def decide(
-        self, phase: Phase, scene: Scene, recipients: Sequence[str] = (), content: bytes = b""
-    ) -> Verdict | None:
+        self, phase: RulePhase, scene: SessionView, recipients: Sequence[str] = (), content: bytes = b""
+    ) -> RuleVerdict | None:
         """Return the fault of the first rule that applies, else that of a recipient's own tag, else None.
 
         ``content``: the message, at the final dot.
@@ -86,7 +86,7 @@ class RuleBook:
             for live in rules:
                 live.forget(connection)
 
-    def _by_tag(self, phase: Phase, scene: Scene, recipients: Sequence[str]) -> Verdict | None:
+    def _by_tag(self, phase: RulePhase, scene: SessionView, recipients: Sequence[str]) -> RuleVerdict | None:
         for recipient in recipients:
             if "+" not in recipient:
                 continue
@@ -102,14 +102,14 @@ class RuleBook:
                 return verdict
         return None
 
-    def _live(self, rule: Rule) -> _Live:
+    def _live(self, rule: SandboxRule) -> _Live:
         return _Live(rule, self._clock, self._rng)
 
 
 class _Live:
     """One rule with its counters."""
 
-    def __init__(self, rule: Rule, clock: Clock, rng: Random) -> None:
+    def __init__(self, rule: SandboxRule, clock: Clock, rng: Random) -> None:
         self._rule = rule
         self._clock = clock
         self._rng = rng
@@ -124,7 +124,7 @@ class _Live:
         self._admitted: dict[str | int, deque[int]] = {}
         self._resting_ms: dict[str | int, int] = {}
 
-    def apply(self, scene: Scene, recipients: Sequence[str], content: bytes) -> Verdict | None:
+    def apply(self, scene: SessionView, recipients: Sequence[str], content: bytes) -> RuleVerdict | None:
         rule, now_ms = self._rule, self._clock.now_ms()
         recipient = self._subject(recipients)
         if recipient is None or not _matches(self._sender, scene.sender or ""):
@@ -140,10 +140,10 @@ class _Live:
             return None
         if rule.probability < 1.0 and self._rng.random() >= rule.probability:
             return None
-        return Verdict(rule.fault, self._reply, recipient)
+        return RuleVerdict(rule.fault, self._reply, recipient)
 
     def forget(self, connection: int) -> None:
-        if self._rule.over and self._rule.over.scope is Scope.CONNECTION:
+        if self._rule.over and self._rule.over.scope is RuleScope.CONNECTION:
             self._admitted.pop(connection, None)
             self._resting_ms.pop(connection, None)
 
@@ -164,7 +164,7 @@ class _Live:
         # By what it says as well, so that those whose mailbox is full are others than those who do not exist.
         return self._rule.share >= 1.0 or part_of(f"{self._rule.fault.reply} {recipient.lower()}") < self._rule.share
 
-    def _crowded(self, scene: Scene) -> bool:
+    def _crowded(self, scene: SessionView) -> bool:
         rule = self._rule
         if rule.connections_over is not None and scene.open_connections <= rule.connections_over:
             return False
@@ -181,13 +181,13 @@ class _Live:
             return False
         return rule.first_ms is None or now_ms - since_ms < rule.first_ms
 
-    def _grey(self, scene: Scene, recipient: str, now_ms: int) -> bool:
+    def _grey(self, scene: SessionView, recipient: str, now_ms: int) -> bool:
         if self._rule.greylist_ms is None:
             return True
         triplet = (scene.ip, (scene.sender or "").lower(), recipient.lower())
         return now_ms - self._triplets.setdefault(triplet, now_ms) < self._rule.greylist_ms
 
-    def _exceeded(self, rate: Rate, scene: Scene, recipient: str, now_ms: int) -> bool:
+    def _exceeded(self, rate: RuleRate, scene: SessionView, recipient: str, now_ms: int) -> bool:
         who = _share(rate.scope, scene, recipient)
         if now_ms < self._resting_ms.get(who, 0):
             return True
@@ -208,21 +208,21 @@ def part_of(text: str) -> float:
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()[:8], "big") / 2**64
 
 
-def _share(scope: Scope, scene: Scene, recipient: str) -> str | int:
+def _share(scope: RuleScope, scene: SessionView, recipient: str) -> str | int:
     match scope:
-        case Scope.ALL:
+        case RuleScope.ALL:
             return ""
-        case Scope.CONNECTION:
+        case RuleScope.CONNECTION:
             return scene.connection
-        case Scope.IP:
+        case RuleScope.IP:
             return scene.ip
-        case Scope.SENDER:
+        case RuleScope.SENDER:
             return (scene.sender or "").lower()
-        case Scope.SENDER_DOMAIN:
+        case RuleScope.SENDER_DOMAIN:
             return (scene.sender or "").rpartition("@")[2].lower()
-        case Scope.DOMAIN:
+        case RuleScope.DOMAIN:
             return recipient.rpartition("@")[2].lower()
-        case Scope.RECIPIENT:
+        case RuleScope.RECIPIENT:
             return recipient.lower()
 
 

@@ -13,7 +13,7 @@ import msgspec
 from postroad.sandbox.replies import reply_of
 
 
-class Phase(StrEnum):
+class RulePhase(StrEnum):
     """The moment of a session at which a fault happens, and by which refusals are counted."""
 
     CONNECT = "connect"
@@ -28,11 +28,11 @@ class Phase(StrEnum):
 
 
 #: Phases at which a sender, or at least one recipient, is known.
-SENDER_KNOWN = frozenset({Phase.MAIL, Phase.RCPT, Phase.DATA, Phase.DOT})
-RECIPIENT_KNOWN = frozenset({Phase.RCPT, Phase.DATA, Phase.DOT})
+SENDER_KNOWN = frozenset({RulePhase.MAIL, RulePhase.RCPT, RulePhase.DATA, RulePhase.DOT})
+RECIPIENT_KNOWN = frozenset({RulePhase.RCPT, RulePhase.DATA, RulePhase.DOT})
 
 
-class Ending(StrEnum):
+class ConnectionEnding(StrEnum):
     """What becomes of the connection once the fault has happened."""
 
     STAY = "stay"
@@ -46,7 +46,7 @@ class Ending(StrEnum):
     """No reply, and the connection stays open until the client gives up."""
 
 
-class Scope(StrEnum):
+class RuleScope(StrEnum):
     """Who shares one rate."""
 
     ALL = "all"
@@ -59,7 +59,7 @@ class Scope(StrEnum):
     RECIPIENT = "recipient"
 
 
-class Lack(StrEnum):
+class MissingAuth(StrEnum):
     """What a message can be seen to lack without asking the DNS."""
 
     SIGNATURE = "signature"
@@ -78,7 +78,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """How long the reply (or the ending) is held back."""
     byte_delay_ms: int = 0
     """The reply trickles: one octet, then this long nothing."""
-    ending: Ending = Ending.STAY
+    ending: ConnectionEnding = ConnectionEnding.STAY
     keep: bool = False
     """At the final dot: the message is kept and in the ledger although the client is not told so."""
 
@@ -89,12 +89,12 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise ValueError("a delay is not negative")
 
 
-class Rate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RuleRate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """So many in every span of so long. What was refused does not count."""
 
     count: int
     per_ms: int
-    scope: Scope = Scope.ALL
+    scope: RuleScope = RuleScope.ALL
     rest_ms: int = 0
     """Once it is exceeded nothing is admitted for so long; then it counts from nothing. 0: as soon as it has room."""
 
@@ -103,10 +103,10 @@ class Rate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise ValueError("a rate needs count >= 0, per_ms > 0 and rest_ms >= 0")
 
 
-class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SandboxRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When a fault happens: all that is said must hold. Patterns are shell patterns, blind to case."""
 
-    phase: Phase
+    phase: RulePhase
     fault: Fault
     recipient: str = "*"
     local_part: str = "*"
@@ -125,9 +125,9 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     recipient, which is remembered from then on."""
     share: float = 1.0
     """Only for this share of recipients, and always for the same ones."""
-    lacks: Lack | None = None
+    lacks: MissingAuth | None = None
     """At the final dot: only for a message that lacks this."""
-    over: Rate | None = None
+    over: RuleRate | None = None
     """Only beyond this rate."""
     connections_over: int | None = None
     """Only while more connections than this are open, the present one included."""
@@ -145,18 +145,20 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise ValueError("probability lies between 0 and 1")
         if not 0.0 <= self.share <= 1.0:
             raise ValueError("share lies between 0 and 1")
-        if self.lacks is not None and self.phase is not Phase.DOT:
+        if self.lacks is not None and self.phase is not RulePhase.DOT:
             raise ValueError("what a message lacks shows at the final dot only")
-        if self.fault.keep and self.phase is not Phase.DOT:
+        if self.fault.keep and self.phase is not RulePhase.DOT:
             raise ValueError("a message can be kept at the final dot only")
 
     @property
     def needs_recipient(self) -> bool:
-        scoped = self.over is not None and self.over.scope in (Scope.DOMAIN, Scope.RECIPIENT)
+        scoped = self.over is not None and self.over.scope in (RuleScope.DOMAIN, RuleScope.RECIPIENT)
         greylists = (self.first_attempts, self.first_ms, self.greylist_ms) != (None, None, None)
         patterned = (self.recipient, self.local_part, self.domain) != ("*", "*", "*")
         return patterned or greylists or scoped or self.share < 1.0
 
     @property
     def needs_sender(self) -> bool:
-        return self.sender != "*" or (self.over is not None and self.over.scope in (Scope.SENDER, Scope.SENDER_DOMAIN))
+        return self.sender != "*" or (
+            self.over is not None and self.over.scope in (RuleScope.SENDER, RuleScope.SENDER_DOMAIN)
+        )

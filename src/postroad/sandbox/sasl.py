@@ -9,19 +9,19 @@ import hmac
 from collections.abc import Generator, Mapping
 from typing import assert_never
 
-from postroad.sandbox.config import Mechanism
+from postroad.sandbox.config import AuthMechanism
 
 Exchange = Generator[bytes, bytes, str | None]
 
 
-def exchange(mechanism: Mechanism, credentials: Mapping[str, str], initial: bytes | None, nonce: str) -> Exchange:
+def exchange(mechanism: AuthMechanism, credentials: Mapping[str, str], initial: bytes | None, nonce: str) -> Exchange:
     """Return the server's side of one authentication. ``nonce`` is what CRAM-MD5 challenges with."""
     match mechanism:
-        case Mechanism.PLAIN:
+        case AuthMechanism.PLAIN:
             return _plain(credentials, initial)
-        case Mechanism.LOGIN:
+        case AuthMechanism.LOGIN:
             return _login(credentials, initial)
-        case Mechanism.CRAM_MD5:
+        case AuthMechanism.CRAM_MD5:
             return _cram_md5(credentials, nonce)
         case _:
             assert_never(mechanism)

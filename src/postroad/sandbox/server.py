@@ -15,13 +15,13 @@ from typing import Self
 from postroad.clock import Clock, SystemClock
 from postroad.errors import ConfigError, UnavailableError
 from postroad.sandbox.config import SandboxConfig
-from postroad.sandbox.context import Context, Counters
-from postroad.sandbox.ledger import Accepted, accepted
-from postroad.sandbox.mailroom import Mailroom
+from postroad.sandbox.context import Counters, SandboxContext
+from postroad.sandbox.ledger import AcceptedMessage, accepted
+from postroad.sandbox.mailroom import MessageStore
 from postroad.sandbox.personas import Company
 from postroad.sandbox.rulebook import RuleBook
-from postroad.sandbox.rules import Rule
-from postroad.sandbox.session import HANDSHAKE_S, Session
+from postroad.sandbox.rules import SandboxRule
+from postroad.sandbox.session import HANDSHAKE_S, SandboxSession
 
 #: How long sessions have to leave when the sandbox stops, in seconds.
 _GRACE_S = 0.5
@@ -38,8 +38,8 @@ class Sandbox:
         self.config = config
         self._clock = clock or SystemClock()
         self._rng = rng or Random()  # noqa: S311 - misbehaviour is no secret
-        self._context: Context | None = None
-        self._sessions: set[Session] = set()
+        self._context: SandboxContext | None = None
+        self._sessions: set[SandboxSession] = set()
         self._numbers = itertools.count(1)
         self._servers: list[asyncio.Server] = []
         self._watch: asyncio.Task[None] | None = None
@@ -48,10 +48,10 @@ class Sandbox:
     async def __aenter__(self) -> Self:
         config = self.config
         tls = _tls_context(config)
-        mailroom = Mailroom(Path(config.directory), config.keep, clock=self._clock, hostname=config.hostname)
+        mailroom = MessageStore(Path(config.directory), config.keep, clock=self._clock, hostname=config.hostname)
         self._owned.enter_context(mailroom)
         try:
-            self._context = Context(
+            self._context = SandboxContext(
                 config=config,
                 clock=self._clock,
                 rng=self._rng,
@@ -105,10 +105,10 @@ class Sandbox:
         return self._running.counters
 
     @property
-    def rules(self) -> tuple[Rule, ...]:
+    def rules(self) -> tuple[SandboxRule, ...]:
         return self._running.rules.rules
 
-    def use(self, rules: Iterable[Rule]) -> None:
+    def use(self, rules: Iterable[SandboxRule]) -> None:
         """Go on with these rules from the next command on. They begin without memory of what came before."""
         self._running.rules = self._book(rules)
 
@@ -120,17 +120,17 @@ class Sandbox:
     def maildir_path(self) -> Path:
         return self._running.mailroom.maildir
 
-    def accepted(self) -> list[Accepted]:
+    def accepted(self) -> list[AcceptedMessage]:
         """Read back the ledger."""
         return accepted(self.ledger_path)
 
     @property
-    def _running(self) -> Context:
+    def _running(self) -> SandboxContext:
         if self._context is None:
             raise RuntimeError("the sandbox is not running: enter it first")
         return self._context
 
-    def _book(self, rules: Iterable[Rule]) -> RuleBook:
+    def _book(self, rules: Iterable[SandboxRule]) -> RuleBook:
         return RuleBook(rules, clock=self._clock, rng=self._rng, address_tags=self.config.address_tags)
 
     def _company(self) -> Company | None:
@@ -143,8 +143,8 @@ class Sandbox:
     async def _listen(self, port: int, tls: ssl.SSLContext | None) -> None:
         context, host = self._running, self.config.host
 
-        def session() -> Session:
-            return Session(context, self._sessions, next(self._numbers), secure=tls is not None)
+        def session() -> SandboxSession:
+            return SandboxSession(context, self._sessions, next(self._numbers), secure=tls is not None)
 
         loop = asyncio.get_running_loop()
         try:

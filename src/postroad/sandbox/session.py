@@ -13,12 +13,12 @@ import struct
 from collections.abc import Coroutine
 from typing import assert_never, cast
 
-from postroad.sandbox.context import Context
-from postroad.sandbox.dialogue import MAX_AUTH_BYTES, Dialogue
+from postroad.sandbox.context import SandboxContext
+from postroad.sandbox.dialogue import MAX_AUTH_BYTES, SmtpStateMachine
 from postroad.sandbox.framing import Framer, LineFlaw
-from postroad.sandbox.phrases import Phrase
-from postroad.sandbox.rules import Ending, Fault
-from postroad.sandbox.steps import Step, Then
+from postroad.sandbox.phrases import OrdinaryReply
+from postroad.sandbox.rules import ConnectionEnding, Fault
+from postroad.sandbox.steps import DialogueStep, NextState
 
 #: How much is read ahead, in octets, of a client that has to wait.
 _READ_AHEAD_BYTES = 256 * 1024
@@ -29,17 +29,19 @@ _LINGER_S = 2.0
 HANDSHAKE_S = 10.0
 
 
-class Session(asyncio.Protocol):
+class SandboxSession(asyncio.Protocol):
     """The protocol of one connection."""
 
-    def __init__(self, context: Context, sessions: set[Session], connection: int, *, secure: bool) -> None:
+    def __init__(
+        self, context: SandboxContext, sessions: set[SandboxSession], connection: int, *, secure: bool
+    ) -> None:
         self._context = context
         self._sessions = sessions
         self._connection = connection
         self._secure = secure
         self._framer = Framer()
         self._out: list[bytes] = []
-        self._then = Then.COMMAND
+        self._then = NextState.COMMAND
         self._busy = False
         self._hanging = False
         self._choked = False
@@ -50,14 +52,14 @@ class Session(asyncio.Protocol):
         self._active_ms = context.clock.now_ms()
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._transport: asyncio.Transport
-        self._dialogue: Dialogue
+        self._dialogue: SmtpStateMachine
 
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         peer = transport.get_extra_info("peername")
-        self._dialogue = Dialogue(
+        self._dialogue = SmtpStateMachine(
             self._context,
             connection=self._connection,
             ip=peer[0] if peer else "",
@@ -115,7 +117,7 @@ class Session(asyncio.Protocol):
 
     def expire(self) -> None:
         self._context.counters.timed_out += 1
-        self._out.append(self._context.phrases[Phrase.TIMED_OUT])
+        self._out.append(self._context.phrases[OrdinaryReply.TIMED_OUT])
         self._close()
 
     def dismiss(self) -> None:
@@ -124,7 +126,7 @@ class Session(asyncio.Protocol):
             self._transport.abort()
             return
         self._closing = True
-        self._out.append(self._context.phrases[Phrase.SHUTTING_DOWN])
+        self._out.append(self._context.phrases[OrdinaryReply.SHUTTING_DOWN])
         self._flush()
         self._transport.close()
 
@@ -139,7 +141,7 @@ class Session(asyncio.Protocol):
         # Stuffing adds at most one octet to a line of two; the exact limit is the dialogue's business.
         content_limit = self._context.config.max_message_bytes * 3 // 2 + 2
         while not (self._busy or self._choked or self._closing):
-            if self._then is Then.CONTENT:
+            if self._then is NextState.CONTENT:
                 content = framer.content(content_limit)
                 if content is None:
                     break
@@ -162,7 +164,7 @@ class Session(asyncio.Protocol):
         elif not (self._busy or self._choked or self._closing):
             self._transport.resume_reading()
 
-    def _take(self, step: Step) -> None:
+    def _take(self, step: DialogueStep) -> None:
         if step.fault is not None and _needs_act(step.fault):
             self._flush()
             self._start(self._misbehave(step, step.fault))
@@ -170,17 +172,17 @@ class Session(asyncio.Protocol):
         self._out.append(step.reply)
         self._follow(step.then)
 
-    def _follow(self, then: Then) -> None:
+    def _follow(self, then: NextState) -> None:
         match then:
-            case Then.COMMAND | Then.CONTENT:
+            case NextState.COMMAND | NextState.CONTENT:
                 self._then = then
-            case Then.TLS:
+            case NextState.TLS:
                 self._flush()
                 # RFC 3207 §4.2: whatever was slipped in behind STARTTLS in clear must not be read as if it
                 # came through TLS (CVE-2011-0411).
                 self._framer.discard()
                 self._start(self._upgrade())
-            case Then.CLOSE:
+            case NextState.CLOSE:
                 self._close()
             case _:
                 assert_never(then)
@@ -210,22 +212,22 @@ class Session(asyncio.Protocol):
         self._busy = True
         self._task = asyncio.get_running_loop().create_task(work)
 
-    async def _misbehave(self, step: Step, fault: Fault) -> None:
+    async def _misbehave(self, step: DialogueStep, fault: Fault) -> None:
         clock = self._context.clock
         if fault.delay_ms:
             await clock.sleep(fault.delay_ms / 1000)
         match fault.ending:
-            case Ending.HANG:
+            case ConnectionEnding.HANG:
                 # Still busy: only the client, or the end of the sandbox, gets out of this.
                 self._hanging = True
                 if self._ended:
                     self._close()
                 return
-            case Ending.DROP | Ending.RESET:
+            case ConnectionEnding.DROP | ConnectionEnding.RESET:
                 self._context.counters.dropped += 1
-                self._cut(reset=fault.ending is Ending.RESET)
+                self._cut(reset=fault.ending is ConnectionEnding.RESET)
                 return
-            case Ending.STAY | Ending.CLOSE:
+            case ConnectionEnding.STAY | ConnectionEnding.CLOSE:
                 pass
             case _:
                 assert_never(fault.ending)
@@ -237,7 +239,7 @@ class Session(asyncio.Protocol):
         else:
             self._out.append(step.reply)
         self._busy, self._task = False, None
-        self._follow(Then.CLOSE if fault.ending is Ending.CLOSE else step.then)
+        self._follow(NextState.CLOSE if fault.ending is ConnectionEnding.CLOSE else step.then)
         self._resume()
 
     def _cut(self, *, reset: bool) -> None:
@@ -266,10 +268,10 @@ class Session(asyncio.Protocol):
         self._transport = secured
         self._context.counters.secured += 1
         self._dialogue.secured()
-        self._then = Then.COMMAND
+        self._then = NextState.COMMAND
         self._busy, self._task = False, None
         self._resume()
 
 
 def _needs_act(fault: Fault) -> bool:
-    return bool(fault.delay_ms or fault.byte_delay_ms or fault.ending is not Ending.STAY)
+    return bool(fault.delay_ms or fault.byte_delay_ms or fault.ending is not ConnectionEnding.STAY)

@@ -8,13 +8,13 @@ from enum import Enum, auto
 import msgspec
 
 from postroad.sandbox.config import Extension
-from postroad.sandbox.context import Context
-from postroad.sandbox.phrases import Phrase
-from postroad.sandbox.rulebook import Verdict
-from postroad.sandbox.rules import Fault, Phase
+from postroad.sandbox.context import SandboxContext
+from postroad.sandbox.phrases import OrdinaryReply
+from postroad.sandbox.rulebook import RuleVerdict
+from postroad.sandbox.rules import Fault, RulePhase
 
 
-class Then(Enum):
+class NextState(Enum):
     """What the session expects after a step."""
 
     COMMAND = auto()
@@ -23,28 +23,28 @@ class Then(Enum):
     CLOSE = auto()
 
 
-class Step(msgspec.Struct, frozen=True):
+class DialogueStep(msgspec.Struct, frozen=True):
     reply: bytes
-    then: Then = Then.COMMAND
+    then: NextState = NextState.COMMAND
     fault: Fault | None = None
 
 
-class Answers:
+class StepReplies:
     """Makes the steps of one session, and counts what was refused."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: SandboxContext) -> None:
         self._context = context
         self._errors = 0
         self.enhanced = Extension.ENHANCEDSTATUSCODES in context.offered
 
-    def say(self, phrase: Phrase, then: Then = Then.COMMAND) -> Step:
-        return Step(self._context.phrases[phrase], then)
+    def say(self, phrase: OrdinaryReply, then: NextState = NextState.COMMAND) -> DialogueStep:
+        return DialogueStep(self._context.phrases[phrase], then)
 
-    def refuse(self, phase: Phase, phrase: Phrase) -> Step:
+    def refuse(self, phase: RulePhase, phrase: OrdinaryReply) -> DialogueStep:
         self._context.counters.refused[phase] += 1
         return self.say(phrase)
 
-    def error(self, phrase: Phrase, phase: Phase | None = None) -> Step:
+    def error(self, phrase: OrdinaryReply, phase: RulePhase | None = None) -> DialogueStep:
         """Refuse a command for its form. Too many such, and the connection ends."""
         if phase is not None:
             self._context.counters.refused[phase] += 1
@@ -52,17 +52,19 @@ class Answers:
         if self._errors < self._context.config.max_command_errors:
             return self.say(phrase)
         phrases = self._context.phrases
-        return Step(phrases[phrase] + phrases[Phrase.TOO_MANY_ERRORS], Then.CLOSE)
+        return DialogueStep(phrases[phrase] + phrases[OrdinaryReply.TOO_MANY_ERRORS], NextState.CLOSE)
 
-    def judged(self, phase: Phase, verdict: Verdict, ordinary: Step, fields: Mapping[str, str] | None = None) -> Step:
+    def judged(
+        self, phase: RulePhase, verdict: RuleVerdict, ordinary: DialogueStep, fields: Mapping[str, str] | None = None
+    ) -> DialogueStep:
         """Return the ordinary step, bent by the verdict. ``fields`` fill the wording of the reply."""
         reply = verdict.reply
         if reply is None:
-            return Step(ordinary.reply, ordinary.then, verdict.fault)
+            return DialogueStep(ordinary.reply, ordinary.then, verdict.fault)
         then = ordinary.then
         if reply.code >= 400:
             self._context.counters.refused[phase] += 1
             # RFC 5321 §3.8: after 421 the server closes. So it does when it refuses the greeting or QUIT.
-            ends = reply.code == 421 or then is Then.CLOSE or phase is Phase.CONNECT
-            then = Then.CLOSE if ends else Then.COMMAND
-        return Step(reply.encode(enhanced=self.enhanced, fields=fields), then, verdict.fault)
+            ends = reply.code == 421 or then is NextState.CLOSE or phase is RulePhase.CONNECT
+            then = NextState.CLOSE if ends else NextState.COMMAND
+        return DialogueStep(reply.encode(enhanced=self.enhanced, fields=fields), then, verdict.fault)

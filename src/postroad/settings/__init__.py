@@ -46,8 +46,8 @@ from postroad.settings.values import (
     MailAddress,
     Name,
     NetworkText,
-    Rate,
     RateField,
+    RateSetting,
     ReplyAddress,
     Section,
     ZoneName,
@@ -68,7 +68,6 @@ __all__ = [
     "DEFAULT_QUEUES",
     "MAX_DURATION_MS",
     "REPLY_TOKEN",
-    "Backoff",
     "BounceSettings",
     "CanarySettings",
     "CohortBreakerSettings",
@@ -85,10 +84,11 @@ __all__ = [
     "PostmarkWebhook",
     "Preset",
     "QueueSettings",
-    "Rate",
     "RateField",
+    "RateSetting",
     "RelaySettings",
     "RetentionSettings",
+    "RetryBackoff",
     "RouteKind",
     "RouteSettings",
     "SeedPermission",
@@ -170,7 +170,7 @@ class SenderSettings(Section):
         return self.model_copy(update={"dkim": tuple(keys), "warmup": warmup})
 
 
-class Backoff(StrEnum):
+class RetryBackoff(StrEnum):
     """How the delays between attempts grow."""
 
     FIXED = "fixed"
@@ -196,7 +196,7 @@ class QueueSettings(Section):
     lease_ms: DurationMs = Field(default=60_000, ge=1000, le=MAX_DURATION_MS)
     drain_ms: DurationMs = Field(default=20_000, ge=0, le=MAX_DURATION_MS, description="SIGTERM to exit at the most")
     attempts: int = Field(default=3, ge=1, le=100, description="in all; the last that fails is a dead letter")
-    backoff: Backoff = Backoff.EXPONENTIAL
+    backoff: RetryBackoff = RetryBackoff.EXPONENTIAL
     delay_ms: DurationMs = Field(default=5_000, ge=0, description="the one of `fixed`, the first of `exponential`")
     max_delay_ms: DurationMs = Field(default=3_600_000, ge=0, description="what `exponential` grows to")
     delays_ms: tuple[DurationMs, ...] = Field(default=(), description="those of `list`, of which the last repeats")
@@ -208,7 +208,7 @@ class QueueSettings(Section):
 
     @model_validator(mode="after")
     def _delays_are_those_of_the_backoff(self) -> Self:
-        if (self.backoff is Backoff.LIST) != bool(self.delays_ms):
+        if (self.backoff is RetryBackoff.LIST) != bool(self.delays_ms):
             raise ValueError("delays_ms belongs to backoff 'list', and 'list' needs it")
         return self
 
@@ -216,11 +216,11 @@ class QueueSettings(Section):
     def retry_delays_ms(self) -> tuple[int, ...]:
         """Delay behind each attempt but the last, of which the last repeats."""
         match self.backoff:
-            case Backoff.LIST:
+            case RetryBackoff.LIST:
                 return self.delays_ms
-            case Backoff.FIXED:
+            case RetryBackoff.FIXED:
                 return (self.delay_ms,)
-            case Backoff.EXPONENTIAL:
+            case RetryBackoff.EXPONENTIAL:
                 return tuple(min(self.delay_ms * 2**n, self.max_delay_ms) for n in range(max(self.attempts - 1, 1)))
             case other:
                 assert_never(other)
@@ -248,8 +248,8 @@ class DeliverySettings(Section):
 
 
 DEFAULT_QUEUES = {
-    "email:send": QueueSettings(concurrency=10, rate=Rate(count=100, per_ms=1000)),
-    "email:warmup": QueueSettings(concurrency=5, rate=Rate(count=50, per_ms=1000)),
+    "email:send": QueueSettings(concurrency=10, rate=RateSetting(count=100, per_ms=1000)),
+    "email:warmup": QueueSettings(concurrency=5, rate=RateSetting(count=50, per_ms=1000)),
     "bounce:process": QueueSettings(concurrency=10),
 }
 """Every queue that Postroad uses, as shipped. What postroad.toml says of one replaces single fields."""

@@ -15,8 +15,8 @@ from postroad.settings.values import (
     HostName,
     MailAddress,
     Name,
-    Rate,
     RateField,
+    RateSetting,
     Section,
 )
 
@@ -141,7 +141,7 @@ class InboundSettings(Section):
     max_message_bytes: int = Field(default=2_097_152, ge=65_536, le=104_857_600)
     connections: int = Field(default=100, ge=1, le=10_000, description="at once, of all clients")
     connections_per_client: int = Field(default=10, ge=1, le=10_000, description="at once, of one SMTP client")
-    mails_per_client: RateField = Field(default=Rate(count=300, per_ms=60_000), description="of one SMTP client")
+    mails_per_client: RateField = Field(default=RateSetting(count=300, per_ms=60_000), description="of one SMTP client")
     submit_ms: DurationMs = Field(
         default=30_000, ge=100, le=MAX_DURATION_MS, description="until a mail is on the queue; after it, 451"
     )

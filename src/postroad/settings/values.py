@@ -24,7 +24,7 @@ def parse_duration_ms(text: str) -> int:
     return round(Fraction(match["n"]) * _UNIT_MS[match["unit"]])
 
 
-class Rate(BaseModel):
+class RateSetting(BaseModel):
     """At most ``count`` in any ``per_ms`` milliseconds. Written ``100/1s`` or ``30/1h``."""
 
     model_config = ConfigDict(frozen=True)
@@ -33,7 +33,7 @@ class Rate(BaseModel):
     per_ms: int = Field(gt=0)
 
     @classmethod
-    def parse(cls, text: str) -> Rate:
+    def parse(cls, text: str) -> RateSetting:
         count, slash, per = text.partition("/")
         if not slash or not count.strip().isdecimal() or int(count) == 0:
             raise ValueError(f"{text[:40]!r} is no rate: write a count, a slash and a duration, as in 100/1s")
@@ -67,11 +67,11 @@ def _zone(name: str) -> str:
 
 
 def _rate(value: object) -> object:
-    return value if isinstance(value, Rate | dict) else Rate.parse(str(value))
+    return value if isinstance(value, RateSetting | dict) else RateSetting.parse(str(value))
 
 
 DurationMs = Annotated[int, BeforeValidator(lambda v: parse_duration_ms(v) if isinstance(v, str) else v)]
-RateField = Annotated[Rate, BeforeValidator(_rate)]
+RateField = Annotated[RateSetting, BeforeValidator(_rate)]
 ZoneName = Annotated[str, AfterValidator(_zone)]
 
 # What goes into a header or the database: no control characters in it, and no longer than its column.

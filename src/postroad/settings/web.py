@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from postroad.settings.values import HostName, NetworkText, Rate, RateField, Section
+from postroad.settings.values import HostName, NetworkText, RateField, RateSetting, Section
 from postroad.settings.webhooks import WebhookSettings
 
 
@@ -29,7 +29,9 @@ class WebSettings(Section):
     connections_per_client: int = Field(
         default=64, ge=1, le=100_000, description="connections, and requests under way, of one client address"
     )
-    rate: RateField = Field(default=Rate(count=1200, per_ms=60_000), description="requests of one client address")
+    rate: RateField = Field(
+        default=RateSetting(count=1200, per_ms=60_000), description="requests of one client address"
+    )
     unsubscribe: UnsubscribeScope = Field(
         default=UnsubscribeScope.EVERYWHERE, description="everywhere, or of the campaign's audience only"
     )

@@ -23,7 +23,7 @@ DANE_TA, DANE_EE = 2, 3
 """RFC 7672 §3.1: the two usages that SMTP knows; 0 and 1 are unusable (§3.1.3)."""
 
 
-class Tlsa(NamedTuple):
+class TlsaAssociation(NamedTuple):
     """One TLSA record (RFC 6698 §2.1)."""
 
     usage: int
@@ -51,7 +51,7 @@ def peer_chain(connection: ssl.SSLObject | ssl.SSLSocket) -> list[bytes]:
     return [found.public_bytes(2) for found in inner.get_unverified_chain() or ()]  # 2: DER
 
 
-def check_chain(chain: Sequence[bytes], records: Sequence[Tlsa], host: str, now: datetime) -> None:
+def check_chain(chain: Sequence[bytes], records: Sequence[TlsaAssociation], host: str, now: datetime) -> None:
     """Raises ssl.SSLError unless one usable record matches (RFC 7672 §3.1.1, §3.1.2)."""
     if chain and any(record.usage == DANE_EE and _matches(record, chain[0]) for record in records):
         return  # Its name and its dates do not matter: the record says it all.
@@ -62,7 +62,7 @@ def check_chain(chain: Sequence[bytes], records: Sequence[Tlsa], host: str, now:
     raise ssl.SSLError(f"the certificate of {host} is none that its TLSA records name")
 
 
-def _matches(record: Tlsa, der: bytes) -> bool:
+def _matches(record: TlsaAssociation, der: bytes) -> bool:
     if not record.usable:
         return False
     try:

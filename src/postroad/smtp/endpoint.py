@@ -9,12 +9,12 @@ from typing import Self
 from pydantic import SecretStr
 
 from postroad.settings import RelaySettings, TlsMode
-from postroad.smtp.dane import Tlsa
+from postroad.smtp.dane import TlsaAssociation
 from postroad.smtp.oauth import TokenSource
 
 
 @dataclass(frozen=True, kw_only=True)
-class Origin:
+class LocalBinding:
     """Where a sender's mail comes from: an address of this machine, and the name in EHLO. None: what is usual.
 
     ``sender``: its From address, by which limits are looked up; no session differs by it.
@@ -25,7 +25,7 @@ class Origin:
     sender: str | None = None
 
 
-ANYWHERE = Origin()
+ANYWHERE = LocalBinding()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,13 +35,13 @@ class Endpoint:
     host: str
     port: int
     addresses: tuple[str, ...] = ()
-    origin: Origin = ANYWHERE
+    origin: LocalBinding = ANYWHERE
     tls: TlsMode = TlsMode.STARTTLS
     verify_certificate: bool = True
     ca_file: Path | None = None
     client_certificate: Path | None = None
     client_key: Path | None = None
-    tlsa: tuple[Tlsa, ...] = ()
+    tlsa: tuple[TlsaAssociation, ...] = ()
     """What the certificate must match in place of an authority's word (RFC 7672)."""
     username: str | None = None
     password: SecretStr | None = None
@@ -73,10 +73,10 @@ class Endpoint:
             messages_per_connection=relay.messages_per_connection,
         )
 
-    def sent_from(self, origin: Origin) -> Self:
+    def sent_from(self, origin: LocalBinding) -> Self:
         """Return the same, as seen from an origin. What that leaves open stays as it is."""
         source, helo = origin.source_address or self.origin.source_address, origin.helo or self.origin.helo
-        return replace(self, origin=Origin(source_address=source, helo=helo))
+        return replace(self, origin=LocalBinding(source_address=source, helo=helo))
 
     @property
     def name(self) -> str:

@@ -9,7 +9,7 @@ import httpx
 from pydantic import SecretStr
 
 from postroad.clock import Clock
-from postroad.fetch import Answer, BoundedClient, FetchError, fetch
+from postroad.fetch import BoundedClient, FetchError, HttpAnswer, fetch
 from postroad.settings import OAuthSettings
 from postroad.smtp.tls import client_context
 
@@ -73,7 +73,7 @@ class TokenSource:
             raise TokenError(f"{said.token_url} gives no token: {error}") from None
         return self._read(answer)
 
-    def _read(self, response: Answer) -> tuple[SecretStr, int]:
+    def _read(self, response: HttpAnswer) -> tuple[SecretStr, int]:
         where = self._settings.token_url
         try:
             answer = json.loads(response.body)

@@ -10,9 +10,9 @@ from types import TracebackType
 from typing import Self
 
 from postroad.smtp.endpoint import Endpoint
-from postroad.smtp.permits import Permit, Permits
+from postroad.smtp.permits import ConnectionSlot, ConnectionSlots
 from postroad.smtp.reply import Phase, Reply
-from postroad.smtp.session import Sendable, Session, Timeouts, Transaction, TransportError, UnsendableError
+from postroad.smtp.session import Sendable, SmtpSession, Timeouts, Transaction, TransportError, UnsendableError
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class SessionPool:
         self._endpoint = endpoint
         self._timeouts = timeouts or Timeouts()
         self._idle_seconds = idle_seconds
-        self._permits = Permits(endpoint.connections)
+        self._permits = ConnectionSlots(endpoint.connections)
         self._farewells: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -84,14 +84,14 @@ class SessionPool:
                 # The server had done with a connection that we took to be warm. Nothing was refused yet.
                 session.abort()
             session = transaction = None
-            session = await Session.open(self._endpoint, self._timeouts)
+            session = await SmtpSession.open(self._endpoint, self._timeouts)
             transaction = session.prepare(message)
             return await session.carry(transaction, before_body, self._follow)
         finally:
             if transaction is None or not transaction.followed:
                 self._give_back(session)
 
-    async def _permit(self, message: Sendable) -> Permit:
+    async def _permit(self, message: Sendable) -> ConnectionSlot:
         asked = self._permits.ask(message)
         try:
             return await asked
@@ -103,7 +103,7 @@ class SessionPool:
                 self._give_back(session)
             raise
 
-    def _follow(self, session: Session) -> Transaction | None:
+    def _follow(self, session: SmtpSession) -> Transaction | None:
         """Hand a session over to the message that waits longest, whose commands then go behind a final dot.
 
         It hears so when they are answered: before that there is nothing that it could do.
@@ -122,12 +122,12 @@ class SessionPool:
                 session.forsake(transaction)
                 self._give_back(session)
             else:
-                asked.set_result(Permit(session, time.monotonic(), transaction))
+                asked.set_result(ConnectionSlot(session, time.monotonic(), transaction))
 
         transaction.opened = opened
         return transaction
 
-    async def _warm(self, permit: Permit) -> Session | None:
+    async def _warm(self, permit: ConnectionSlot) -> SmtpSession | None:
         session = permit.session
         if session is None:
             return None
@@ -136,15 +136,15 @@ class SessionPool:
         await session.close()
         return None
 
-    def _give_back(self, session: Session | None) -> None:
+    def _give_back(self, session: SmtpSession | None) -> None:
         if session is None:
-            self._permits.put(Permit())
+            self._permits.put(ConnectionSlot())
         elif session.usable and session.transactions < self._endpoint.messages_per_connection:
-            self._permits.put(Permit(session, time.monotonic()))
+            self._permits.put(ConnectionSlot(session, time.monotonic()))
         else:
             self._farewell(session)
 
-    def _farewell(self, session: Session) -> None:
+    def _farewell(self, session: SmtpSession) -> None:
         # QUIT may hang; the replies that matter are ours already, so nobody waits for it. But a connection counts
         # until it is closed: the server goes by that, too.
         task = asyncio.create_task(session.close())
@@ -153,4 +153,4 @@ class SessionPool:
 
     def _part(self, task: asyncio.Task[None]) -> None:
         self._farewells.discard(task)
-        self._permits.put(Permit())
+        self._permits.put(ConnectionSlot())

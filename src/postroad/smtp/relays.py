@@ -7,7 +7,7 @@ from random import Random
 from typing import NamedTuple
 
 from postroad.smtp.breaker import Breaker
-from postroad.smtp.endpoint import ANYWHERE, Endpoint, Origin
+from postroad.smtp.endpoint import ANYWHERE, Endpoint, LocalBinding
 from postroad.smtp.pools import Pools
 from postroad.smtp.reply import Phase, Reply
 from postroad.smtp.session import Sendable, TransportError
@@ -30,14 +30,14 @@ class RelayRoute:
         self.relays = relays
         self._pools = pools
         self._rng = rng
-        self._endpoints: dict[tuple[Endpoint, Origin], Endpoint] = {}  # as each origin sees them
+        self._endpoints: dict[tuple[Endpoint, LocalBinding], Endpoint] = {}  # as each origin sees them
 
     @property
     def breakers(self) -> Sequence[Breaker]:
         return [relay.breaker for relay in self.relays]
 
     async def send(
-        self, message: Sendable, before_body: Callable[[], Awaitable[None]], origin: Origin = ANYWHERE
+        self, message: Sendable, before_body: Callable[[], Awaitable[None]], origin: LocalBinding = ANYWHERE
     ) -> Reply:
         """One transaction by some relay. Raises TransportError: at `connect` when none can be had. See Session.send."""
         left = list(self.relays)
@@ -61,7 +61,7 @@ class RelayRoute:
         return self._rng.choices(admitting, [relay.weight for relay in admitting])[0]
 
     async def _send_by(
-        self, relay: Relay, message: Sendable, before_body: Callable[[], Awaitable[None]], origin: Origin
+        self, relay: Relay, message: Sendable, before_body: Callable[[], Awaitable[None]], origin: LocalBinding
     ) -> Reply:
         breaker = relay.breaker
         try:
@@ -78,7 +78,7 @@ class RelayRoute:
         breaker.succeeded()
         return reply
 
-    def _seen_from(self, origin: Origin, relay: Relay) -> Endpoint:
+    def _seen_from(self, origin: LocalBinding, relay: Relay) -> Endpoint:
         if origin.source_address is None and origin.helo is None:
             return relay.endpoint
         key = (relay.endpoint, origin)

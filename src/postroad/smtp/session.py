@@ -21,9 +21,9 @@ from postroad.smtp.endpoint import Endpoint
 from postroad.smtp.failure import Timeouts, TransportError, UnsendableError
 from postroad.smtp.opening import open_client
 from postroad.smtp.reply import Phase, Reply, parse_reply
-from postroad.smtp.wire import Answers, Wire
+from postroad.smtp.wire import PendingReplies, SmtpProtocol
 
-__all__ = ["Sendable", "Session", "Timeouts", "Transaction", "TransportError", "UnsendableError"]
+__all__ = ["Sendable", "SmtpSession", "Timeouts", "Transaction", "TransportError", "UnsendableError"]
 
 _GROUP = (Phase.MAIL, Phase.RCPT, Phase.DATA)
 _UNSAFE_PATH = re.compile(r"[\x00-\x20\x7f<>\ud800-\udfff]")
@@ -43,34 +43,34 @@ class Sendable(Protocol):
 
 
 class Transaction:
-    """One message as a session carries it, made by `Session.prepare`."""
+    """One message as a session carries it, made by `SmtpSession.prepare`."""
 
     def __init__(self, commands: list[bytes], body: bytes) -> None:
         self.commands = commands
         self.body = body
         self.opened: Callable[[], None] | None = None
         """Is called when its commands, sent behind another's final dot, are answered, or will not be."""
-        self.answers: Answers | None = None  # to its commands, where they were sent as a group
-        self.behind: Answers | None = None  # to the final dot that they were sent behind
+        self.answers: PendingReplies | None = None  # to its commands, where they were sent as a group
+        self.behind: PendingReplies | None = None  # to the final dot that they were sent behind
         self.trailing_octets = 0  # of the commands that were sent behind this one's final dot
         self.followed = False
         """Whether the session has gone to another transaction, sent behind this one's dot."""
 
 
-Follow = Callable[["Session"], Transaction | None]
+Follow = Callable[["SmtpSession"], Transaction | None]
 """Is asked when a body is about to leave: who goes behind its dot. The session is theirs from then on."""
 
 
-class Session:
+class SmtpSession:
     """An authenticated connection to a host. One transaction at a time, and the commands of the next."""
 
-    def __init__(self, client: aiosmtplib.SMTP, wire: Wire, timeouts: Timeouts) -> None:
+    def __init__(self, client: aiosmtplib.SMTP, wire: SmtpProtocol, timeouts: Timeouts) -> None:
         self._client = client  # holds what was negotiated
         self._wire = wire
         self._timeouts = timeouts
         self.transactions = 0
         self._over = False  # the server took its leave, or we left a transaction in its middle
-        self._dot: Answers | None = None  # to the last one that was sent
+        self._dot: PendingReplies | None = None  # to the last one that was sent
         self._reset_first = False  # a refused transaction is open still (RFC 5321 §4.1.4)
         self._seconds = (timeouts.mail, timeouts.rcpt, timeouts.data)
         self.pipelining = client.supports_extension("pipelining")
@@ -78,7 +78,7 @@ class Session:
         self._eightbit = client.supports_extension("8bitmime")
 
     @classmethod
-    async def open(cls, endpoint: Endpoint, timeouts: Timeouts) -> Session:
+    async def open(cls, endpoint: Endpoint, timeouts: Timeouts) -> SmtpSession:
         """Connect, greet, secure and authenticate. Raises TransportError, with the reply where there was one."""
         client = await open_client(endpoint, timeouts)
         try:
@@ -185,7 +185,7 @@ class Session:
             self.abort()  # Who refuses may close without the answers that only follow from it. The refusal stands.
         return next((reply for reply in replies if not reply.positive), replies[-1])
 
-    async def _begin(self, transaction: Transaction) -> Answers:
+    async def _begin(self, transaction: Transaction) -> PendingReplies:
         self.transactions += 1
         octets = b"".join(transaction.commands)
         if self._reset_first:
@@ -226,7 +226,7 @@ class Session:
                 break
         return replies[-1]
 
-    def _write_body(self, transaction: Transaction, follow: Follow) -> Answers:
+    def _write_body(self, transaction: Transaction, follow: Follow) -> PendingReplies:
         if not self.usable:
             # It was lost while before_body was busy. Nothing of the body has left, so nothing is unknown.
             raise TransportError(Phase.DATA, self._wire.lost or "the connection was closed")
@@ -243,7 +243,7 @@ class Session:
         self._write(b"".join([transaction.body, *following.commands]))
         return dot
 
-    def _expect(self, seconds: Sequence[float]) -> Answers:
+    def _expect(self, seconds: Sequence[float]) -> PendingReplies:
         return self._wire.expect(seconds)
 
     def _write(self, octets: bytes) -> None:
@@ -257,7 +257,7 @@ class Session:
         await answers.wait()
         return self._read(answers, 0, phase)
 
-    def _read(self, answers: Answers, place: int, phase: Phase) -> Reply:
+    def _read(self, answers: PendingReplies, place: int, phase: Phase) -> Reply:
         if place >= len(answers.replies):
             if answers.late_s is not None:
                 raise TransportError(phase, f"no reply within {answers.late_s:g} s", late_s=answers.late_s)
@@ -311,11 +311,11 @@ def _stuffed(content: bytes) -> bytes:
     return content.replace(b"\r\n.", b"\r\n..") + b".\r\n"
 
 
-def _take_over(client: aiosmtplib.SMTP) -> Wire:
+def _take_over(client: aiosmtplib.SMTP) -> SmtpProtocol:
     """Receive in the client's place. Raises ConnectionResetError when the server has closed since its last reply."""
     transport = cast(asyncio.Transport | None, client.transport)  # whatever loop it is of
     if transport is None or transport.is_closing():
         raise ConnectionResetError("the server closed the connection")
-    wire = Wire(transport)
+    wire = SmtpProtocol(transport)
     transport.set_protocol(wire)
     return wire

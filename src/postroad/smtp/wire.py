@@ -18,7 +18,7 @@ Lines = tuple[int, tuple[str, ...]]
 """A reply's code, and what its lines say behind it."""
 
 
-class Answers:
+class PendingReplies:
     """The replies to what left in one write: those that came, and why the others will not.
 
     ``done``: no more is to be waited for, because all are here, one says that the server closes, one took too long
@@ -56,7 +56,7 @@ class Answers:
             self._then()
 
 
-class Wire(asyncio.Protocol):
+class SmtpProtocol(asyncio.Protocol):
     """Pairs replies with the commands that they answer, in order (RFC 2920 §3.1), and sets each a deadline.
 
     The time of a reply begins when the one before it is complete: a server works on one command after the other.
@@ -71,19 +71,19 @@ class Wire(asyncio.Protocol):
         self._lines: list[str] = []
         self._code = 0  # of the lines so far of a reply of many
         self._octets = 0
-        self._waiting: deque[Answers] = deque()
+        self._waiting: deque[PendingReplies] = deque()
         # One timer for all replies: it looks again when it finds that the next one has time left.
         self._due_s = float("inf")
         self._timer: asyncio.TimerHandle | None = None
 
     def expect(
         self, seconds: Sequence[float], then: Callable[[], None] | None = None, *, within_s: float = float("inf")
-    ) -> Answers:
+    ) -> PendingReplies:
         """Expect a reply for each of these times that it may take, and all of them within so many seconds.
 
         ``then`` is called when all is over.
         """
-        answers = Answers(seconds, then, within_s)
+        answers = PendingReplies(seconds, then, within_s)
         if self.lost is not None:
             answers.lost = self.lost
             answers.end()

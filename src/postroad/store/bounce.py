@@ -13,7 +13,7 @@ from sqlmodel import Field, SQLModel
 from postroad.store.bulk import any_of, json_rows
 from postroad.store.campaign import OnReply
 from postroad.store.ledger import SENDER_OF_TOUCH, TouchState
-from postroad.store.types import BIG_ID, UtcDateTime, Word
+from postroad.store.types import BIG_ID, StrEnumType, UtcDateTime
 
 
 class BounceMail(SQLModel, table=True):
@@ -78,7 +78,7 @@ class BounceEffect(SQLModel, table=True):
 
     id: int | None = Field(default=None, primary_key=True, sa_type=BIG_ID)
     digest: str = Field(sa_type=sa.String(64), foreign_key="bounce_mail.digest")
-    effect: BounceEffectKind = Field(sa_type=Word(BounceEffectKind))
+    effect: BounceEffectKind = Field(sa_type=StrEnumType(BounceEffectKind))
     touch_id: int = Field(sa_type=BIG_ID, foreign_key="touch.id", index=True)
     detail: str = Field(sa_type=sa.String(200))
     at: datetime = Field(sa_type=UtcDateTime)

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlmodel import Field, Session, SQLModel, col, select
 
 from postroad.errors import StateError, unknown_name
-from postroad.store.types import BIG_ID, JSON_OBJECT, UtcDateTime, Word
+from postroad.store.types import BIG_ID, JSON_OBJECT, StrEnumType, UtcDateTime
 
 
 class CampaignState(StrEnum):
@@ -60,7 +60,7 @@ class Campaign(SQLModel, table=True):
 
     id: int | None = Field(default=None, primary_key=True, sa_type=BIG_ID)
     name: str = Field(sa_type=sa.String(100), unique=True)
-    state: CampaignState = Field(default=CampaignState.DRAFT, sa_type=Word(CampaignState))
+    state: CampaignState = Field(default=CampaignState.DRAFT, sa_type=StrEnumType(CampaignState))
     audience_id: int = Field(foreign_key="audience.id", sa_type=BIG_ID)
     sender_id: int = Field(foreign_key="sender.id", sa_type=BIG_ID)
     audience_file: str | None = Field(default=None, sa_type=sa.Text, description="CSV that fills the audience")
@@ -70,7 +70,7 @@ class Campaign(SQLModel, table=True):
         default=None, sa_type=JSON_OBJECT, nullable=True, description="hours in the recipient's zone; none: any"
     )
     on_reply: OnReply = Field(
-        default=OnReply.STOP, sa_type=Word(OnReply), sa_column_kwargs={"server_default": sa.text("'stop'")}
+        default=OnReply.STOP, sa_type=StrEnumType(OnReply), sa_column_kwargs={"server_default": sa.text("'stop'")}
     )
     warmup: bool = Field(
         default=False,
@@ -114,7 +114,7 @@ class Step(SQLModel, table=True):
     campaign_id: int = Field(foreign_key="campaign.id", sa_type=BIG_ID)
     position: int
     name: str = Field(sa_type=sa.String(100))
-    kind: StepKind = Field(sa_type=Word(StepKind))
+    kind: StepKind = Field(sa_type=StrEnumType(StepKind))
     settings: dict[str, Any] = Field(sa_type=JSON_OBJECT, nullable=False)
 
 

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlmodel import Field, Session, SQLModel, col, select
 
 from postroad.store.bulk import json_rows
-from postroad.store.types import BIG_ID, UtcDateTime, Word
+from postroad.store.types import BIG_ID, StrEnumType, UtcDateTime
 
 SOURCE_LENGTH = 300
 LATE_EVENTS = 5_000
@@ -29,7 +29,7 @@ class Cohort(NamedTuple):
     provider: str
 
 
-class Evidence(StrEnum):
+class CohortEvidence(StrEnum):
     """What speaks against a cohort."""
 
     HARD_BOUNCES = "hard_bounces"
@@ -56,7 +56,7 @@ class CohortPause(SQLModel, table=True):
     step_id: int = Field(foreign_key="step.id", sa_type=BIG_ID)
     source: str = Field(sa_type=sa.String(SOURCE_LENGTH))
     provider: str = Field(sa_type=sa.String(100))
-    evidence: Evidence = Field(sa_type=Word(Evidence))
+    evidence: CohortEvidence = Field(sa_type=StrEnumType(CohortEvidence))
     reason: str = Field(sa_type=sa.String(500))
     at: datetime = Field(sa_type=UtcDateTime)
     announced_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
@@ -159,7 +159,7 @@ def tallies(
     return [Tally(row[0], row[1], row[2], date.fromisoformat(row[3]), *row[4:]) for row in rows]
 
 
-class Whose(NamedTuple):
+class CohortKey(NamedTuple):
     """What the cohort of one touch follows from."""
 
     touch_id: int
@@ -169,30 +169,30 @@ class Whose(NamedTuple):
     provider: str | None
 
 
-def whose(connection: sa.Connection, touch_ids: Sequence[int], *, source_field: str) -> list[Whose]:
+def whose(connection: sa.Connection, touch_ids: Sequence[int], *, source_field: str) -> list[CohortKey]:
     """What the cohorts of these touches follow from."""
     item, parameters = json_rows(connection, "batch", {"id": sa.BigInteger()}, [{"id": i} for i in touch_ids])
     statement = sa.text(
         f"SELECT touch.id, touch.step_id, {_source(connection)}, recipient.domain, mail_domain.provider "
         f"FROM {item} JOIN touch ON touch.id = batch.id {_WHOSE}"
     )
-    return [Whose(*row) for row in connection.execute(statement, {"source_field": source_field, **parameters})]
+    return [CohortKey(*row) for row in connection.execute(statement, {"source_field": source_field, **parameters})]
 
 
-class News(NamedTuple):
+class NewEvidence(NamedTuple):
     """Steps of which something speaks that was not there before, and the last event that was seen."""
 
     steps: set[int]
     last_event: int
 
 
-def steps_with_news(connection: sa.Connection, *, after_event: int | None, since: datetime) -> News:
+def steps_with_news(connection: sa.Connection, *, after_event: int | None, since: datetime) -> NewEvidence:
     """Steps of running campaigns with bounces behind an event or complaints since. ``after_event`` None: all steps."""
     last = int(connection.execute(sa.text("SELECT COALESCE(max(id), 0) FROM delivery_event")).scalar_one())
     running = "JOIN campaign ON campaign.id = {}.campaign_id AND campaign.state IN ('running', 'paused')"
     if after_event is None:
         every = f"SELECT step.id FROM step {running.format('step')} WHERE step.kind = 'email'"
-        return News(set(connection.execute(sa.text(every)).scalars()), last)
+        return NewEvidence(set(connection.execute(sa.text(every)).scalars()), last)
     bounced = sa.text(
         f"SELECT DISTINCT touch.step_id FROM delivery_event JOIN touch ON touch.id = delivery_event.touch_id "
         f"{running.format('touch')} WHERE delivery_event.id > :after AND delivery_event.state = 'bounced'"
@@ -202,15 +202,15 @@ def steps_with_news(connection: sa.Connection, *, after_event: int | None, since
         f"SELECT DISTINCT touch.step_id FROM bounce_mail JOIN touch ON touch.id = bounce_mail.touch_id "
         f"{running.format('touch')} WHERE bounce_mail.verdict = 'complaint' AND bounce_mail.processed_at > :since"
     ).bindparams(sa.bindparam("since", type_=UtcDateTime()))
-    return News(steps | set(connection.execute(complained, {"since": since}).scalars()), last)
+    return NewEvidence(steps | set(connection.execute(complained, {"since": since}).scalars()), last)
 
 
-def open_pauses(connection: sa.Connection) -> dict[Cohort, Evidence]:
+def open_pauses(connection: sa.Connection) -> dict[Cohort, CohortEvidence]:
     """Cohorts that are paused, and what spoke against them."""
     rows = connection.execute(
         sa.text("SELECT step_id, source, provider, evidence FROM cohort_pause WHERE lifted_at IS NULL")
     )
-    return {Cohort(*row[:3]): Evidence(row[3]) for row in rows}
+    return {Cohort(*row[:3]): CohortEvidence(row[3]) for row in rows}
 
 
 def last_lifted(connection: sa.Connection, step_id: int) -> dict[Cohort, datetime]:

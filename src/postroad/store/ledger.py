@@ -25,7 +25,7 @@ from sqlmodel import Field, SQLModel
 
 from postroad.store.bulk import any_of, json_rows
 from postroad.store.suppression import suppressed_sql
-from postroad.store.types import BIG_ID, UtcDateTime, Word
+from postroad.store.types import BIG_ID, StrEnumType, UtcDateTime
 
 
 class TouchState(StrEnum):
@@ -92,7 +92,7 @@ class Touch(SQLModel, table=True):
     campaign_id: int = Field(foreign_key="campaign.id", sa_type=BIG_ID)
     step_id: int = Field(foreign_key="step.id", sa_type=BIG_ID)
     recipient_id: int = Field(foreign_key="recipient.id", sa_type=BIG_ID)
-    state: TouchState = Field(sa_type=Word(TouchState))
+    state: TouchState = Field(sa_type=StrEnumType(TouchState))
     due_at: datetime = Field(sa_type=UtcDateTime)
     sender_id: int | None = Field(
         default=None, sa_type=BIG_ID, description="who sends it in place of its campaign's sender"
@@ -130,7 +130,7 @@ class DeliveryEvent(SQLModel, table=True):
     id: int | None = Field(default=None, primary_key=True, sa_type=BIG_ID)
     uid: str = Field(sa_type=sa.String(80), unique=True, description="of the queue's event: recorded once")
     touch_id: int = Field(sa_type=BIG_ID, foreign_key="touch.id", index=True)
-    state: TouchState = Field(sa_type=Word(TouchState))
+    state: TouchState = Field(sa_type=StrEnumType(TouchState))
     at: datetime = Field(sa_type=UtcDateTime, index=True)
     attempt: int
     reply_code: int | None = None

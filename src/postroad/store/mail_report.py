@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlmodel import Field, SQLModel, col
 
 from postroad.store.text import storable_text
-from postroad.store.types import BIG_ID, UtcDateTime, Word
+from postroad.store.types import BIG_ID, StrEnumType, UtcDateTime
 
 CHUNK = 1_000
 MAX_REPORTS_A_DAY = 1_000
@@ -35,7 +35,7 @@ class MailReport(SQLModel, table=True):
     __table_args__ = (sa.UniqueConstraint("kind", "organisation", "report_id", "domain"),)
 
     id: int | None = Field(default=None, primary_key=True, sa_type=BIG_ID)
-    kind: ReportKind = Field(sa_type=Word(ReportKind))
+    kind: ReportKind = Field(sa_type=StrEnumType(ReportKind))
     organisation: str = Field(sa_type=sa.String(255))
     report_id: str = Field(sa_type=sa.String(255))
     domain: str = Field(sa_type=sa.String(255))

@@ -30,7 +30,7 @@ class Member(NamedTuple):
     time_zone: str | None
 
 
-class Accepted(NamedTuple):
+class AcceptedTouch(NamedTuple):
     """A touch that was accepted, and whose recipient is to get the next email."""
 
     touch_id: int
@@ -77,7 +77,7 @@ def unfrozen_members(connection: sa.Connection, audience_id: int, step: PlannedS
 
 def awaiting_follow_up(
     connection: sa.Connection, campaign_id: int, step_id: int, *, after: int, limit: int = STEP
-) -> list[Accepted]:
+) -> list[AcceptedTouch]:
     """Return accepted touches of a step whose recipients' next email is not planned, in order of ids."""
     statement = sa.text(
         "SELECT accepted.id, accepted.recipient_id, recipient.address, recipient.time_zone, accepted.settled_at, "
@@ -93,7 +93,7 @@ def awaiting_follow_up(
         sa.column("due_at", UtcDateTime()),
     )
     values = {"campaign_id": campaign_id, "step_id": step_id, "after": after, "limit": limit}
-    return [Accepted(*row) for row in connection.execute(statement, values)]
+    return [AcceptedTouch(*row) for row in connection.execute(statement, values)]
 
 
 def any_follow_up(connection: sa.Connection, campaign_id: int) -> bool:

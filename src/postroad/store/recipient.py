@@ -113,7 +113,7 @@ def mark_overtaken(connection: sa.Connection, import_id: int) -> None:
     connection.execute(statement, {"id": import_id})
 
 
-class Bringing(NamedTuple):
+class ImportRef(NamedTuple):
     """The import that brings recipients, and the audience that they come into."""
 
     audience_id: int
@@ -133,7 +133,7 @@ def find_audience(connection: sa.Connection, name: str) -> int:
     return ids[name]
 
 
-def take_in(connection: sa.Connection, new: Sequence[NewRecipient], by: Bringing, now: datetime) -> int:
+def take_in(connection: sa.Connection, new: Sequence[NewRecipient], by: ImportRef, now: datetime) -> int:
     """Put recipients, of which no two have one address, into their table and an audience.
 
     Merge fields known from elsewhere stay, and the newer file's value wins. Returns how many this import had not
@@ -154,7 +154,7 @@ _MEMBER = (
 )
 
 
-def _take_in_sqlite(connection: sa.Connection, new: Sequence[NewRecipient], by: Bringing, now: datetime) -> int:
+def _take_in_sqlite(connection: sa.Connection, new: Sequence[NewRecipient], by: ImportRef, now: datetime) -> int:
     # A row costs half of what it does when it is read from a JSON array, of which each field is found anew.
     created_at = sql_instant(now, "sqlite")
     connection.exec_driver_sql(
@@ -172,7 +172,7 @@ def _take_in_sqlite(connection: sa.Connection, new: Sequence[NewRecipient], by: 
     return connection.execute(members, {**by._asdict(), "addresses": addresses}).rowcount
 
 
-def _take_in_postgresql(connection: sa.Connection, new: Sequence[NewRecipient], by: Bringing, now: datetime) -> int:
+def _take_in_postgresql(connection: sa.Connection, new: Sequence[NewRecipient], by: ImportRef, now: datetime) -> int:
     columns = {
         "address": sa.Text(),
         "domain": sa.Text(),

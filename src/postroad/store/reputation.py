@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Field, Session, SQLModel, col, select
 
-from postroad.store.types import UtcDateTime, Word
+from postroad.store.types import StrEnumType, UtcDateTime
 
 
 class ReputationSource(StrEnum):
@@ -25,7 +25,7 @@ class ReputationDay(SQLModel, table=True):
 
     __tablename__ = "reputation_day"
 
-    source: ReputationSource = Field(primary_key=True, sa_type=Word(ReputationSource))
+    source: ReputationSource = Field(primary_key=True, sa_type=StrEnumType(ReputationSource))
     subject: str = Field(primary_key=True, sa_type=sa.String(255), description="domain or address, in its usual form")
     day: date = Field(primary_key=True, description="by the provider's clock")
     provider: str = Field(sa_type=sa.String(100))

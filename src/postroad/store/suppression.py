@@ -17,7 +17,7 @@ from sqlmodel import Field, SQLModel
 
 from postroad.store.bulk import json_rows
 from postroad.store.engine import read, write
-from postroad.store.types import BIG_ID, UtcDateTime, Word, sql_instant
+from postroad.store.types import BIG_ID, StrEnumType, UtcDateTime, sql_instant
 
 EVERYWHERE = 0
 """In place of an audience: for all of them. A number and not NULL, so that it can be part of the key."""
@@ -46,7 +46,7 @@ class Suppression(SQLModel, table=True):
         sa_column_kwargs={"server_default": sa.text("0"), "autoincrement": False},
         description="0: everywhere",
     )
-    reason: SuppressionReason = Field(sa_type=Word(SuppressionReason))
+    reason: SuppressionReason = Field(sa_type=StrEnumType(SuppressionReason))
     source: str = Field(sa_type=sa.String(200), description="what said so: a reply, a file, a person")
     created_at: datetime = Field(sa_type=UtcDateTime)
     number: int | None = Field(
@@ -62,7 +62,7 @@ class LiftedSuppression(SQLModel, table=True):
     id: int | None = Field(default=None, primary_key=True, sa_type=BIG_ID)
     address: str = Field(sa_type=sa.String(320), index=True)
     audience_id: int = Field(sa_type=sa.BigInteger)
-    reason: SuppressionReason = Field(sa_type=Word(SuppressionReason))
+    reason: SuppressionReason = Field(sa_type=StrEnumType(SuppressionReason))
     source: str = Field(sa_type=sa.String(200))
     created_at: datetime = Field(sa_type=UtcDateTime)
     lifted_at: datetime = Field(sa_type=UtcDateTime)

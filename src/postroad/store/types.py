@@ -37,7 +37,7 @@ class UtcDateTime(sa.TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-class Word(sa.TypeDecorator[StrEnum]):
+class StrEnumType(sa.TypeDecorator[StrEnum]):
     """A StrEnum, kept as its word: readable in any SQL client, and new words need no migration."""
 
     impl = sa.String(24)

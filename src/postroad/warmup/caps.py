@@ -31,7 +31,7 @@ from postroad.store import warmup as store
 from postroad.store.engine import read
 from postroad.store.warmup import WarmupDayRow
 from postroad.warmup.day import Pair, count_mail, count_seeds, day_of, midnight
-from postroad.warmup.identity import Identity, identities, together
+from postroad.warmup.identity import WarmingIdentity, identities, together
 from postroad.warmup.plan import plan_for
 
 WARMUP = "warmup"
@@ -66,7 +66,7 @@ def least(caps: Iterable[Cap]) -> Cap:
     return Cap(cap=min(cap.cap for cap in caps), paused_until=max(pauses, default=None))
 
 
-def opens_at(warmup: WarmupSettings, identity: Identity, cap: Cap, now: datetime) -> datetime:
+def opens_at(warmup: WarmupSettings, identity: WarmingIdentity, cap: Cap, now: datetime) -> datetime:
     """Return when mail may leave: ``now``, or the later instant at which hours, start and pauses let it."""
     window = Window(start=warmup.opens, end=warmup.closes, days=frozenset(range(7)))
     after = max(now, cap.paused_until or now)
@@ -87,7 +87,7 @@ def hours_of(warmup: WarmupSettings) -> timedelta:
     return end - datetime.combine(day, warmup.opens)
 
 
-def pace_ms(name: str, identity: Identity, now: datetime) -> int:
+def pace_ms(name: str, identity: WarmingIdentity, now: datetime) -> int:
     """Time that a day's cap is spread over at the pace of this hour: the even one of `spread_ms`, a little moved.
 
     By how much is drawn for each hour of a gate's day, and is the same for whoever draws. All hours together come to
@@ -102,7 +102,7 @@ def pace_ms(name: str, identity: Identity, now: datetime) -> int:
     return round(spread_ms(warmup) / (1 + moved))
 
 
-def cap_rate(name: str, identity: Identity, cap: Cap, now: datetime) -> Rate:
+def cap_rate(name: str, identity: WarmingIdentity, cap: Cap, now: datetime) -> Rate:
     """Return the rate of a cap at the pace of this hour."""
     # A second's worth: at a large cap each lost moment would otherwise be lost for the day.
     burst = max(1, cap.cap * 1000 // spread_ms(identity.warmup))
@@ -113,7 +113,7 @@ def cap_rate(name: str, identity: Identity, cap: Cap, now: datetime) -> Rate:
     return Rate(count=count, per_ms=per_ms, burst=burst)
 
 
-def cap_quota(identity: Identity, cap: Cap, *, used: int, now: datetime) -> Quota:
+def cap_quota(identity: WarmingIdentity, cap: Cap, *, used: int, now: datetime) -> Quota:
     """Return the quota of a cap, of which ``used`` is gone today.
 
     The quota outlives its day by one, so that nothing is unlimited while the next one is not set yet. Outside the
@@ -187,7 +187,7 @@ class WarmupCaps:
         ]
 
     async def _quotas(
-        self, caps: Mapping[str, tuple[Identity, Cap]], states: Mapping[str, GateState], now: datetime
+        self, caps: Mapping[str, tuple[WarmingIdentity, Cap]], states: Mapping[str, GateState], now: datetime
     ) -> dict[str, Quota]:
         """Return the quota of each gate: the one that it has, or a new one, less what was sent today."""
         quotas: dict[str, Quota] = {}
@@ -208,13 +208,13 @@ class WarmupCaps:
             quotas[name] = cap_quota(identity, cap, used=used, now=now)
         return quotas
 
-    def _read_caps(self, now: datetime) -> dict[str, tuple[Identity, Cap]]:
+    def _read_caps(self, now: datetime) -> dict[str, tuple[WarmingIdentity, Cap]]:
         """By the name of its gate: this queue's part of the cap, and the narrowest identity that it holds for."""
         names = [identity.name for group in self._groups for identity in group]
         with read(self._engine) as connection:
             newest = {(row.identity, row.provider): row for row in store.newest_days(connection, names)}
             seeds = {g[0].name: count_seeds(connection, g[0], day_of(g[0], now)) for g in self._groups}
-        caps: dict[str, tuple[Identity, Cap]] = {}
+        caps: dict[str, tuple[WarmingIdentity, Cap]] = {}
         for group in self._groups:
             for provider in providers():
                 planned = seeds[group[0].name].get(provider, 0)
@@ -222,7 +222,7 @@ class WarmupCaps:
                 caps[str(GateName.warmup(provider, group[0].name))] = group[0], cap
         return caps
 
-    def _count_used(self, by_name: Mapping[str, Identity], now: datetime) -> dict[str, int]:
+    def _count_used(self, by_name: Mapping[str, WarmingIdentity], now: datetime) -> dict[str, int]:
         """By gate: attempts of today, as the ledger knows them."""
         used: dict[str, int] = defaultdict(int)
         if not by_name:
@@ -244,12 +244,12 @@ def part_of(cap: Cap, seeds: int, *, to_seeds: bool) -> Cap:
     return Cap(cap=cap.cap - part, paused_until=cap.paused_until)
 
 
-def effective(group: Sequence[Identity], provider: str, newest: Mapping[Pair, WarmupDayRow]) -> Cap:
+def effective(group: Sequence[WarmingIdentity], provider: str, newest: Mapping[Pair, WarmupDayRow]) -> Cap:
     """Return the cap that holds for identities with the same senders, by the newest day of each."""
     return least(_cap(identity, provider, newest.get((identity.name, provider))) for identity in group)
 
 
-def _cap(identity: Identity, provider: str, row: WarmupDayRow | None) -> Cap:
+def _cap(identity: WarmingIdentity, provider: str, row: WarmupDayRow | None) -> Cap:
     if row is None:
         return Cap(cap=plan_for(identity.warmup, provider).first)
     return Cap(cap=row.cap, paused_until=row.paused_until)

@@ -21,14 +21,14 @@ from postroad.store.reputation import ReputationDay, reputation_of
 from postroad.store.warmup import Span, WarmupDayRow, WarmupOverride
 from postroad.warmup.decide import JUDGED_DAYS, KEPT_DAYS, NOTHING_REPORTED, Move, WarmupDay, decide, fill
 from postroad.warmup.health import Counts
-from postroad.warmup.identity import Identity
+from postroad.warmup.identity import WarmingIdentity
 from postroad.warmup.plan import plan_for
 
 Pair = tuple[str, str]
 """An identity and a mailbox provider."""
 
 
-def day_of(identity: Identity, now: datetime) -> date:
+def day_of(identity: WarmingIdentity, now: datetime) -> date:
     """Day that it is where the identity warms up."""
     return now.astimezone(identity.zone).date()
 
@@ -38,7 +38,7 @@ def midnight(day: date, zone: ZoneInfo) -> datetime:
     return datetime.combine(day, time(), tzinfo=zone)
 
 
-def pass_day(engine: sa.Engine, identity: Identity, now: datetime) -> list[WarmupDayRow]:
+def pass_day(engine: sa.Engine, identity: WarmingIdentity, now: datetime) -> list[WarmupDayRow]:
     """Count what became of the last days' mail, and decide today where nobody did. Returns today's rows.
 
     A provider begins with the first mail to it. Raises UnavailableError; nothing is decided then.
@@ -78,7 +78,7 @@ def _by_provider(
 
 
 def _pass_provider(
-    identity: Identity,
+    identity: WarmingIdentity,
     provider: str,
     rows: Sequence[WarmupDayRow],
     counted: Mapping[date, Mapping[str, Counts]],
@@ -142,13 +142,13 @@ def _row(identity: str, provider: str, day: WarmupDay, now: datetime) -> WarmupD
     )
 
 
-def span_of(identity: Identity, day: date) -> Span:
+def span_of(identity: WarmingIdentity, day: date) -> Span:
     """A day by the clock of an identity's zone."""
     return Span(day, midnight(day, identity.zone), midnight(day + timedelta(days=1), identity.zone))
 
 
 def count_mail(
-    connection: sa.Connection, identity: Identity, days: Sequence[date], *, seeds: bool | None = None
+    connection: sa.Connection, identity: WarmingIdentity, days: Sequence[date], *, seeds: bool | None = None
 ) -> dict[date, dict[str, Counts]]:
     """What became of an identity's mail, by day and mailbox provider. ``seeds``: only of mail to seed lists, or only
     of all other.
@@ -170,7 +170,7 @@ def count_mail(
     return found
 
 
-def count_seeds(connection: sa.Connection, identity: Identity, day: date) -> dict[str, int]:
+def count_seeds(connection: sa.Connection, identity: WarmingIdentity, day: date) -> dict[str, int]:
     """Messages of a day to an identity's seed lists, by mailbox provider, whether they are sent or not."""
     found: Counter[str] = Counter()
     for domain, provider, touches in store.planned_seeds(connection, identity.senders, span_of(identity, day)):
@@ -185,7 +185,7 @@ def provider_of(domain: str, known: str | None) -> str:
 
 
 def set_cap(
-    engine: sa.Engine, identity: Identity, provider: str, cap: int, *, by: str, why: str, now: datetime
+    engine: sa.Engine, identity: WarmingIdentity, provider: str, cap: int, *, by: str, why: str, now: datetime
 ) -> WarmupDayRow:
     """Let a cap hold from now on, in place of what was decided for today; a pause ends. Kept is who said so, and why.
 

@@ -11,7 +11,7 @@ from typing import assert_never
 
 from msgspec import Struct
 
-from postroad.warmup.health import Counts, Health, Judgement, judge, judged, total
+from postroad.warmup.health import Counts, HealthAssessment, WarmupHealth, judge, judged, total
 from postroad.warmup.plan import Plan
 
 JUDGED_DAYS = 7
@@ -86,20 +86,22 @@ def decide(
     evidence = _evidence(history, today)
     seen = total(day.counts for day in evidence)
     complaints = sum(max(day.counts.complained, reported.get(day.day, 0.0) * day.counts.accepted) for day in evidence)
-    judgement = judge(seen, complaints) if judged(seen, cap) else Judgement(Health.HEALTHY, "")
+    judgement = judge(seen, complaints) if judged(seen, cap) else HealthAssessment(WarmupHealth.HEALTHY, "")
     return _by_health(plan, history[-1], cap, judgement, today=today, now=now)
 
 
-def _by_health(plan: Plan, last: WarmupDay, cap: int, judgement: Judgement, *, today: date, now: datetime) -> WarmupDay:
+def _by_health(
+    plan: Plan, last: WarmupDay, cap: int, judgement: HealthAssessment, *, today: date, now: datetime
+) -> WarmupDay:
     health, reason = judgement
     match health:
-        case Health.HEALTHY:
+        case WarmupHealth.HEALTHY:
             return _by_use(plan, last, cap, today)
-        case Health.HOLD:
+        case WarmupHealth.HOLD:
             return WarmupDay(day=today, cap=cap, move=Move.HOLD, reason=reason)
-        case Health.SLOW:
+        case WarmupHealth.SLOW:
             return WarmupDay(day=today, cap=max(cap // 2, 1), move=Move.SLOW, reason=reason)
-        case Health.PAUSE:
+        case WarmupHealth.PAUSE:
             return WarmupDay(day=today, cap=max(cap // 4, 1), move=Move.PAUSE, reason=reason, paused_until=now + PAUSE)
         case other:
             assert_never(other)

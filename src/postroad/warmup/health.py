@@ -15,7 +15,7 @@ ONE_SIDED_90 = 1.2815515655446004
 """Of the normal distribution: nine of ten lie below."""
 
 
-class Health(IntEnum):
+class WarmupHealth(IntEnum):
     """How well it goes; the higher, the worse."""
 
     HEALTHY = 0
@@ -64,10 +64,10 @@ _DEFERRALS = _Gate("deferrals", 0.05, 0.15, 0.30)
 _BLOCKS = _Gate("blocks", 0.005, 0.02, 0.05)
 
 
-class Judgement(NamedTuple):
+class HealthAssessment(NamedTuple):
     """The worst of the gates, and what it saw. Healthy: an empty reason."""
 
-    health: Health
+    health: WarmupHealth
     reason: str
 
 
@@ -76,7 +76,7 @@ def judged(counts: Counts, cap: int) -> bool:
     return counts.attempts >= max(LEAST_JUDGED, cap / 2)
 
 
-def judge(counts: Counts, reported: float = 0.0) -> Judgement:
+def judge(counts: Counts, reported: float = 0.0) -> HealthAssessment:
     """Judge what became of mail. A pause needs three events, and nine chances of ten that the true share is so high.
 
     ``reported``: complaints that there were by the mailbox provider's own count; the worse one counts.
@@ -95,16 +95,16 @@ def judge(counts: Counts, reported: float = 0.0) -> Judgement:
     return max((_judge(gate, events, of) for gate, events, of in seen), key=lambda judgement: judgement.health)
 
 
-def _judge(gate: _Gate, events: float, of: int) -> Judgement:
+def _judge(gate: _Gate, events: float, of: int) -> HealthAssessment:
     share = min(events / of, 1.0) if of > 0 else float(events > 0)
     if share < gate.hold:
-        return Judgement(Health.HEALTHY, "")
+        return HealthAssessment(WarmupHealth.HEALTHY, "")
     said = f"{gate.what} are {share:.2%} ({_in_words(events)} of {of:,})"
     if events >= PAUSE_EVENTS and wilson_lower(events, of) >= gate.pause:
-        return Judgement(Health.PAUSE, f"{said}, and surely {gate.pause:.1%} or more")
+        return HealthAssessment(WarmupHealth.PAUSE, f"{said}, and surely {gate.pause:.1%} or more")
     if share >= gate.slow:
-        return Judgement(Health.SLOW, f"{said}: {gate.slow:.1%} or more")
-    return Judgement(Health.HOLD, f"{said}: {gate.hold:.2%} or more")
+        return HealthAssessment(WarmupHealth.SLOW, f"{said}: {gate.slow:.1%} or more")
+    return HealthAssessment(WarmupHealth.HOLD, f"{said}: {gate.hold:.2%} or more")
 
 
 def _in_words(events: float) -> str:

@@ -14,7 +14,7 @@ from postroad.mail.address import ascii_domain
 from postroad.settings import SenderSettings, Settings, WarmupSettings
 
 
-class Identity(Struct, frozen=True, kw_only=True):
+class WarmingIdentity(Struct, frozen=True, kw_only=True):
     """An address, a domain or a source address that warms up, and the From addresses of the senders that share it.
 
     ``known_as``: domains and addresses by which mailbox providers report on their mail.
@@ -27,7 +27,7 @@ class Identity(Struct, frozen=True, kw_only=True):
     known_as: tuple[str, ...] = ()
 
 
-def identities(settings: Settings) -> list[Identity]:
+def identities(settings: Settings) -> list[WarmingIdentity]:
     """Return every identity that warms up, the narrowest first: addresses, then domains and source addresses."""
     senders: dict[str, set[str]] = defaultdict(set)
     plans: dict[str, WarmupSettings] = {}
@@ -39,7 +39,7 @@ def identities(settings: Settings) -> list[Identity]:
                 plans[name] = sender.warmup
                 known_as[name].update(_known_as(sender))
     return [
-        Identity(
+        WarmingIdentity(
             name=name,
             senders=tuple(sorted(senders[name])),
             warmup=plans[name],
@@ -58,7 +58,7 @@ def _known_as(sender: SenderSettings) -> Iterator[str]:
     yield from (str(ip_address(address)) for address in addresses)
 
 
-def of_sender(settings: Settings, name: str) -> list[Identity]:
+def of_sender(settings: Settings, name: str) -> list[WarmingIdentity]:
     """Return the identities of one sender. Raises ConfigError for one that is not in postroad.toml, or is warm."""
     sender = settings.sender(name)
     if sender.warmup is None:
@@ -70,9 +70,9 @@ def of_sender(settings: Settings, name: str) -> list[Identity]:
     return [identity for identity in identities(settings) if identity.name in sender.identities]
 
 
-def together(found: Iterable[Identity]) -> list[list[Identity]]:
+def together(found: Iterable[WarmingIdentity]) -> list[list[WarmingIdentity]]:
     """Put identities together that have the same senders, as an address and its domain: one gate holds for them."""
-    by_senders: dict[tuple[str, ...], list[Identity]] = defaultdict(list)
+    by_senders: dict[tuple[str, ...], list[WarmingIdentity]] = defaultdict(list)
     for identity in found:
         by_senders[identity.senders].append(identity)
     return list(by_senders.values())

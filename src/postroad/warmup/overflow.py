@@ -22,13 +22,13 @@ from postroad.store.engine import read, write
 from postroad.store.types import UtcDateTime
 from postroad.warmup.caps import Cap, effective, hours_of
 from postroad.warmup.day import count_mail, day_of, midnight, provider_of
-from postroad.warmup.identity import Identity, identities
+from postroad.warmup.identity import WarmingIdentity, identities
 
 STEP = 1_000
 """Touches that one transaction moves."""
 
 
-class Sender(Struct, frozen=True, kw_only=True):
+class OverflowSender(Struct, frozen=True, kw_only=True):
     """A sender that may take a campaign's mail. ``rooms``: messages that it can carry in time beside what it has, by
     provider; None: it is warm, and carries any number. A provider that is missing has no room.
     """
@@ -38,7 +38,7 @@ class Sender(Struct, frozen=True, kw_only=True):
     rooms: Mapping[str, int] | None
 
 
-class Move(Struct, frozen=True, kw_only=True):
+class OverflowMove(Struct, frozen=True, kw_only=True):
     """A touch that goes to another sender, and why."""
 
     touch_id: int
@@ -46,7 +46,9 @@ class Move(Struct, frozen=True, kw_only=True):
     why: str
 
 
-def carries(warmup: WarmupSettings, identity: Identity, cap: Cap, used: int, now: datetime, until: datetime) -> int:
+def carries(
+    warmup: WarmupSettings, identity: WarmingIdentity, cap: Cap, used: int, now: datetime, until: datetime
+) -> int:
     """Messages that a cap lets through from now until an instant, of which ``used`` are gone today.
 
     It does not count on growth: whether the cap grows is not known before the day.
@@ -64,17 +66,19 @@ def carries(warmup: WarmupSettings, identity: Identity, cap: Cap, used: int, now
     return int(left)
 
 
-def _start(warmup: WarmupSettings, identity: Identity) -> datetime | None:
+def _start(warmup: WarmupSettings, identity: WarmingIdentity) -> datetime | None:
     return midnight(warmup.start, identity.zone) if warmup.start is not None else None
 
 
-def share_out(touches: Sequence[tuple[int, str]], own: Sender, others: Sequence[Sender]) -> list[Move]:
+def share_out(
+    touches: Sequence[tuple[int, str]], own: OverflowSender, others: Sequence[OverflowSender]
+) -> list[OverflowMove]:
     """Return which touches, given with their providers in order, go to others. What nobody can carry stays."""
     if own.rooms is None:
         return []
     kept: Counter[str] = Counter()
     taken: Counter[tuple[int, str]] = Counter()
-    moves: list[Move] = []
+    moves: list[OverflowMove] = []
     for touch_id, provider in touches:
         room = own.rooms.get(provider, 0)
         if kept[provider] < room:
@@ -84,7 +88,7 @@ def share_out(touches: Sequence[tuple[int, str]], own: Sender, others: Sequence[
             if other.rooms is None or taken[other.id, provider] < other.rooms.get(provider, 0):
                 taken[other.id, provider] += 1
                 why = f"the caps of {own.name} at {provider} carry {room:,} of these in time"
-                moves.append(Move(touch_id=touch_id, to=other.id, why=why))
+                moves.append(OverflowMove(touch_id=touch_id, to=other.id, why=why))
                 break
     return moves
 
@@ -109,7 +113,7 @@ def overflow(engine: sa.Engine, settings: Settings, campaign: str, *, now: datet
 
 def _decide(
     connection: sa.Connection, settings: Settings, campaign: Campaign, now: datetime, horizon: datetime
-) -> list[Move]:
+) -> list[OverflowMove]:
     if campaign.overflow is None or campaign.state is not CampaignState.RUNNING:
         return []
     until = now + timedelta(milliseconds=campaign.overflow["within_ms"])
@@ -124,7 +128,7 @@ def _decide(
 
 
 def _move_in_steps(
-    engine: sa.Engine, campaign: Campaign, moves: Sequence[Move], seen: int, now: datetime
+    engine: sa.Engine, campaign: Campaign, moves: Sequence[OverflowMove], seen: int, now: datetime
 ) -> tuple[int, bool]:
     """Returns how many moved, and whether that was all. ``seen``: the last move that the decision knew of."""
     moved = 0
@@ -164,18 +168,18 @@ def _senders(
     providers: set[str],
     now: datetime,
     until: datetime,
-) -> dict[int, Sender]:
+) -> dict[int, OverflowSender]:
     """Senders by id, with their rooms; those that the settings still have, and that nothing holds back."""
     statement = sa.text(
         "SELECT id, name, address FROM sender WHERE id IN :ids AND NOT EXISTS (SELECT 1 FROM sender_hold "
         "WHERE sender_hold.sender = sender.address AND sender_hold.held_at IS NOT NULL "
         "AND sender_hold.ended_at IS NULL)"
     ).bindparams(sa.bindparam("ids", list(ids), expanding=True))
-    found: dict[int, Sender] = {}
+    found: dict[int, OverflowSender] = {}
     for id_, name, address in connection.execute(statement).all():
         if name in settings.senders:
             rooms = _rooms(connection, settings, address, providers, now, until)
-            found[id_] = Sender(id=id_, name=name, rooms=rooms)
+            found[id_] = OverflowSender(id=id_, name=name, rooms=rooms)
     return found
 
 
@@ -205,7 +209,7 @@ def _rooms(
     return rooms
 
 
-def _move(connection: sa.Connection, moves: Sequence[Move], from_sender_id: int, now: datetime) -> int:
+def _move(connection: sa.Connection, moves: Sequence[OverflowMove], from_sender_id: int, now: datetime) -> int:
     rows = [{"id": move.touch_id, "sender": move.to, "why": move.why[:200]} for move in moves]
     columns: dict[str, sa.types.TypeEngine[Any]] = {"id": sa.BigInteger(), "sender": sa.BigInteger(), "why": sa.Text()}
     item, parameters = json_rows(connection, "moved", columns, rows)

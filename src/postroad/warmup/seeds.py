@@ -30,7 +30,7 @@ from postroad.store.types import UtcDateTime, sql_instant
 from postroad.warmup.caps import effective, hours_of
 from postroad.warmup.day import count_mail, count_seeds, day_of, midnight, provider_of
 from postroad.warmup.health import Counts
-from postroad.warmup.identity import Identity, of_sender
+from postroad.warmup.identity import WarmingIdentity, of_sender
 
 SHARE = 2
 """A seed list gets no more than one in so many of a cap's messages: the others are what the warmup is for."""
@@ -216,7 +216,7 @@ def _members(connection: sa.Connection, campaign: Campaign) -> list[Seed]:
 
 def _rooms(
     connection: sa.Connection,
-    found: Sequence[Identity],
+    found: Sequence[WarmingIdentity],
     providers: Collection[str],
     sent: Sequence[Mapping[str, Counts]],
     now: datetime,
@@ -238,7 +238,7 @@ def _rooms(
     return rooms
 
 
-def _hours(identity: Identity, now: datetime) -> tuple[datetime, datetime]:
+def _hours(identity: WarmingIdentity, now: datetime) -> tuple[datetime, datetime]:
     """What is left of today's hours: from when to when. Empty where they are over, or the warmup has not begun."""
     day = day_of(identity, now)
     opens = datetime.combine(day, identity.warmup.opens, identity.zone)

@@ -17,7 +17,7 @@ from postroad.store.reputation import ReputationDay, reputation_of
 from postroad.store.warmup import under_way
 from postroad.warmup.day import Pair, count_mail, day_of, history_of, provider_of, read_day
 from postroad.warmup.decide import Move, WarmupDay
-from postroad.warmup.identity import Identity
+from postroad.warmup.identity import WarmingIdentity
 from postroad.warmup.plan import plan_for
 from postroad.warmup.show import markdown_table, picture, planned_picture
 from postroad.warmup.simulate import SimulatedDay
@@ -27,7 +27,7 @@ PICTURED = 30
 REPORTED = timedelta(days=30)
 
 
-class Standing(Struct, frozen=True, kw_only=True):
+class WarmupStatus(Struct, frozen=True, kw_only=True):
     """One identity at one provider: its newest day, the plan's cap for it, and the day before."""
 
     identity: str
@@ -47,7 +47,7 @@ class Standing(Struct, frozen=True, kw_only=True):
     """Messages on the queue or the wire."""
 
 
-def standings(engine: sa.Engine, identities: Sequence[Identity], now: datetime) -> list[Standing]:
+def standings(engine: sa.Engine, identities: Sequence[WarmingIdentity], now: datetime) -> list[WarmupStatus]:
     """Return how each identity stands at each provider that mail went to, or waits for.
 
     Before the first day of a provider is decided, the plan's first cap holds.
@@ -70,7 +70,9 @@ def standings(engine: sa.Engine, identities: Sequence[Identity], now: datetime) 
     return found
 
 
-def _today(engine: sa.Engine, identities: Sequence[Identity], now: datetime) -> tuple[Counter[Pair], Counter[Pair]]:
+def _today(
+    engine: sa.Engine, identities: Sequence[WarmingIdentity], now: datetime
+) -> tuple[Counter[Pair], Counter[Pair]]:
     """Return the messages that were attempted today, and those that wait, by identity and provider."""
     used: Counter[Pair] = Counter()
     waiting: Counter[Pair] = Counter()
@@ -84,13 +86,13 @@ def _today(engine: sa.Engine, identities: Sequence[Identity], now: datetime) -> 
     return used, waiting
 
 
-def _first_day(identity: Identity, provider: str, today: date) -> WarmupDay:
+def _first_day(identity: WarmingIdentity, provider: str, today: date) -> WarmupDay:
     start = identity.warmup.start
     reason = "the first day" if start is None or start <= today else f"it starts on {start}"
     return WarmupDay(day=today, cap=plan_for(identity.warmup, provider).first, move=Move.START, reason=reason)
 
 
-def reports_on(engine: sa.Engine, identities: Sequence[Identity], now: datetime) -> list[ReputationDay]:
+def reports_on(engine: sa.Engine, identities: Sequence[WarmingIdentity], now: datetime) -> list[ReputationDay]:
     """Return what providers said of these identities in the last month, the oldest first. Raises UnavailableError."""
     known_as = sorted({name for identity in identities for name in identity.known_as})
     with read(engine) as connection:
@@ -98,8 +100,8 @@ def reports_on(engine: sa.Engine, identities: Sequence[Identity], now: datetime)
 
 
 def _standing(
-    identity: Identity, provider: str, rows: Sequence[WarmupDay], today: date, reports: Sequence[ReputationDay]
-) -> Standing:
+    identity: WarmingIdentity, provider: str, rows: Sequence[WarmupDay], today: date, reports: Sequence[ReputationDay]
+) -> WarmupStatus:
     plan = plan_for(identity.warmup, provider)
     days: list[SimulatedDay] = []
     caps = plan.caps()
@@ -108,7 +110,7 @@ def _standing(
             caps = plan.caps()
         days.append(SimulatedDay(number=number, planned=next(caps), day=day))
     last = days[-1]
-    return Standing(
+    return WarmupStatus(
         identity=identity.name,
         provider=provider,
         planned=last.planned,
@@ -138,7 +140,7 @@ COLUMNS = (
 )
 
 
-def row(standing: Standing) -> list[object]:
+def row(standing: WarmupStatus) -> list[object]:
     """Return what `COLUMNS` name."""
     today, before = standing.today, standing.yesterday
     paused = f"; paused until {today.paused_until:%Y-%m-%d %H:%M} UTC" if today.paused_until else ""
@@ -186,13 +188,13 @@ def in_words(report: ReputationDay) -> str:
     return f"{report.source} on {report.subject}, {', '.join(said)}, {report.day}"
 
 
-def curve_ahead(identities: Sequence[Identity], provider: str = OTHER) -> list[int]:
+def curve_ahead(identities: Sequence[WarmingIdentity], provider: str = OTHER) -> list[int]:
     """Return the caps of the next days by the plan, when all goes well. Identities of one sender have one plan."""
     caps = plan_for(identities[0].warmup, provider).caps()
     return [cap for _, cap in zip(range(PICTURED), caps, strict=False)]
 
 
-def markdown(sender: str, found: Sequence[Standing], ahead: Sequence[int] = ()) -> str:
+def markdown(sender: str, found: Sequence[WarmupStatus], ahead: Sequence[int] = ()) -> str:
     """Describe a sender's warmup for the page of a run: the table of today, and each curve beside the plan's.
 
     Args:

@@ -55,7 +55,7 @@ def create_app(parts: WebParts) -> ASGIApp:
             return JSONResponse({"service": "postroad", "database": "away"}, 503, {"Retry-After": "60"})
         return JSONResponse({"service": "postroad", "database": "ok"})
 
-    return Outermost(app, clients)
+    return ErrorMiddleware(app, clients)
 
 
 def _look(engine: sa.Engine) -> None:
@@ -63,7 +63,7 @@ def _look(engine: sa.Engine) -> None:
         connection.execute(sa.text("SELECT 1"))
 
 
-class Outermost:
+class ErrorMiddleware:
     """Puts the headers of safety on every answer, also on errors, and logs it without its token.
 
     A client that has too many requests under way is refused before anything is read of the next.

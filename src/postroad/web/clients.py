@@ -10,7 +10,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from fastapi import Request
 
 from postroad.clock import Clock
-from postroad.settings import Rate, WebSettings
+from postroad.settings import RateSetting, WebSettings
 
 MAX_CLIENTS = 10_000
 MAX_HOPS = 20
@@ -66,7 +66,7 @@ class ClientLimits:
     is forgotten first.
     """
 
-    def __init__(self, rate: Rate, clock: Clock) -> None:
+    def __init__(self, rate: RateSetting, clock: Clock) -> None:
         self._rate = rate
         self._clock = clock
         self._free_ms: OrderedDict[str, float] = OrderedDict()

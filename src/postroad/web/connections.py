@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 FULL = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 60\r\nContent-Length: 0\r\n\r\n"
 
 
-class Stage(StrEnum):
+class ConnectionStage(StrEnum):
     """What a connection waits for."""
 
     HEAD = "head"  # of a request; also one that is idle
@@ -48,22 +48,22 @@ class ConnectionLimits:
     look_s: float = 1.0
     """How often deadlines are checked."""
 
-    def seconds(self, stage: Stage) -> float:
+    def seconds(self, stage: ConnectionStage) -> float:
         """Return how long a stage may take."""
         match stage:
-            case Stage.HEAD:
+            case ConnectionStage.HEAD:
                 return self.head_s
-            case Stage.BODY:
+            case ConnectionStage.BODY:
                 return self.body_s
-            case Stage.ANSWER:
+            case ConnectionStage.ANSWER:
                 return self.answer_s
-            case Stage.CLOSING:
+            case ConnectionStage.CLOSING:
                 return self.closing_s
             case other:
                 assert_never(other)
 
 
-class Door:
+class WebConnectionLimiter:
     """Knows the open connections, counts them by client, and closes those that pass a deadline."""
 
     def __init__(self, limits: ConnectionLimits, trusted: Sequence[Network] = ()) -> None:
@@ -108,7 +108,7 @@ class Door:
 
     def look(self, now_s: float) -> None:
         """Close the connections whose stage has lasted too long, and log how many."""
-        late: Counter[Stage] = Counter()
+        late: Counter[ConnectionStage] = Counter()
         clients: set[str] = set()
         for client, connections in list(self._open.items()):
             for connection in list(connections):
@@ -133,7 +133,7 @@ class Door:
         """Close the oldest connection without a complete request, of the client that has most connections."""
         for client in sorted(self._open, key=lambda client: -len(self._open[client])):
             for connection in self._open[client]:
-                if connection.stage is not Stage.ANSWER:
+                if connection.stage is not ConnectionStage.ANSWER:
                     self._turned_away[client] += 1
                     connection.abort()
                     return True
@@ -143,25 +143,25 @@ class Door:
 class BoundedConnection(H11Protocol):
     """One connection, as uvicorn serves it. The door has to let it in first."""
 
-    def __init__(self, door: Door, **options: Any) -> None:
+    def __init__(self, door: WebConnectionLimiter, **options: Any) -> None:
         super().__init__(**options)
         self.client_key = ""
         self.since_s = self.loop.time()
         """When its stage began, as far as was looked."""
         self._door = door
         self._entered = False
-        self._mark: tuple[Stage, object] = (Stage.HEAD, None)
+        self._mark: tuple[ConnectionStage, object] = (ConnectionStage.HEAD, None)
 
     @property
-    def stage(self) -> Stage:
+    def stage(self) -> ConnectionStage:
         """What it waits for now."""
         if self.transport.is_closing():
-            return Stage.CLOSING
+            return ConnectionStage.CLOSING
         if self.conn.their_state is h11.IDLE:
-            return Stage.HEAD
-        return Stage.BODY if self.conn.their_state is h11.SEND_BODY else Stage.ANSWER
+            return ConnectionStage.HEAD
+        return ConnectionStage.BODY if self.conn.their_state is h11.SEND_BODY else ConnectionStage.ANSWER
 
-    def look(self, now_s: float) -> Stage:
+    def look(self, now_s: float) -> ConnectionStage:
         """Return the stage, and set when it began if it is another one than at the last look."""
         mark = (self.stage, self.cycle)
         if mark != self._mark:
@@ -198,7 +198,7 @@ class BoundedConnection(H11Protocol):
             self._door.leave(self)
 
 
-def door_of(settings: WebSettings) -> Door:
+def door_of(settings: WebSettings) -> WebConnectionLimiter:
     """Return the door that the settings describe."""
     limits = ConnectionLimits(connections=settings.connections, per_client=settings.connections_per_client)
-    return Door(limits, networks(settings.trusted_proxies))
+    return WebConnectionLimiter(limits, networks(settings.trusted_proxies))

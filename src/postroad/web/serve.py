@@ -12,7 +12,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from postroad.errors import ConfigError
-from postroad.web.connections import Door
+from postroad.web.connections import WebConnectionLimiter
 
 MAX_HEAD_BYTES = 16_384
 IDLE_S = 5
@@ -26,7 +26,7 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serving(app: ASGIApp, host: str, port: int, door: Door) -> AsyncIterator[int]:
+async def serving(app: ASGIApp, host: str, port: int, door: WebConnectionLimiter) -> AsyncIterator[int]:
     """Serve while the block runs, whom the door lets in.
 
     Yields the port: the one asked for, or a free one for 0. Raises ConfigError.

@@ -22,7 +22,7 @@ class Notice(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Words:
+class Translations:
     """The words of one notice in one language. ``button``: only of what asks."""
 
     title: str
@@ -31,13 +31,13 @@ class Words:
 
 
 Language = str
-Book = dict[Language, dict[Notice, Words]]
+Book = dict[Language, dict[Notice, Translations]]
 
 
 def read_words() -> Book:
     """Read words.toml: every notice in every language that it has."""
     book = tomllib.loads((files("postroad.web") / "words.toml").read_text(encoding="utf-8"))
-    return {language: {notice: Words(**book[language][notice]) for notice in Notice} for language in book}
+    return {language: {notice: Translations(**book[language][notice]) for notice in Notice} for language in book}
 
 
 def choose_language(accept_language: str, known: Book) -> Language:

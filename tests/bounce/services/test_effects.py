@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from postroad.bounce.judge import Verdict
+from postroad.bounce.judge import BounceClass
 from postroad.bounce.match import MatchedBy
 from postroad.bounce.report import Envelope
 from postroad.bounce.services.read import events_of, source_of
@@ -39,7 +39,7 @@ def test_a_bounce_ends_the_touch_and_suppresses_the_address_of_the_touch(house: 
     ada = house.recipient(events.ADA)
     touch, waits = house.touch(ada), house.touch(ada, TouchState.QUEUED)
     processed = tell(house, Service.SES, events.ses_bounce(token(house, touch)))
-    assert (processed.verdict, processed.matched_by, processed.ended) == (Verdict.HARD, MatchedBy.TAG, [waits])
+    assert (processed.verdict, processed.matched_by, processed.ended) == (BounceClass.HARD, MatchedBy.TAG, [waits])
     assert house.state(touch) is TouchState.BOUNCED
     assert house.suppressed() == {house.address(ada): "hard_bounce"}
 

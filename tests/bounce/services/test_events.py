@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from postroad.bounce.effects import judged
-from postroad.bounce.judge import Verdict, judge
+from postroad.bounce.judge import BounceClass, judge
 from postroad.bounce.match import MatchedBy
 from postroad.bounce.reader import read_kept
 from postroad.bounce.report import Action, Envelope
@@ -26,68 +26,80 @@ SIGNER = TokenSigner(SecretStr("a key of the tests"))
 TOUCH = 4711
 TOKEN = SIGNER.sign(Purpose.MESSAGE_ID, TOUCH)
 
-CASES: list[tuple[Service, Any, Verdict]] = [
-    (Service.SES, events.ses_bounce(TOKEN), Verdict.HARD),
-    (Service.SES, events.ses_bounce(TOKEN, kind="Transient"), Verdict.SOFT),
-    (Service.SES, events.ses_bounce(TOKEN, said="smtp; 554 5.7.1 blocked using zen.spamhaus.org"), Verdict.BLOCK),
-    (Service.SES, events.ses("Complaint", TOKEN, complaint={"complainedRecipients": events.WHOM}), Verdict.COMPLAINT),
+CASES: list[tuple[Service, Any, BounceClass]] = [
+    (Service.SES, events.ses_bounce(TOKEN), BounceClass.HARD),
+    (Service.SES, events.ses_bounce(TOKEN, kind="Transient"), BounceClass.SOFT),
+    (Service.SES, events.ses_bounce(TOKEN, said="smtp; 554 5.7.1 blocked using zen.spamhaus.org"), BounceClass.BLOCK),
+    (
+        Service.SES,
+        events.ses("Complaint", TOKEN, complaint={"complainedRecipients": events.WHOM}),
+        BounceClass.COMPLAINT,
+    ),
     (
         Service.SES,
         events.ses(
             "Complaint", TOKEN, complaint={"complainedRecipients": events.WHOM, "complaintFeedbackType": "not-spam"}
         ),
-        Verdict.UNRELATED,
+        BounceClass.UNRELATED,
     ),
-    (Service.SES, events.ses("Delivery", TOKEN, delivery={"recipients": ["ada@example.org"]}), Verdict.UNRELATED),
-    (Service.SES, events.ses("DeliveryDelay", TOKEN, deliveryDelay={"delayedRecipients": events.WHOM}), Verdict.SOFT),
-    (Service.SES, events.ses("Reject", TOKEN, reject={"reason": "Bad content"}), Verdict.BLOCK),
+    (Service.SES, events.ses("Delivery", TOKEN, delivery={"recipients": ["ada@example.org"]}), BounceClass.UNRELATED),
+    (
+        Service.SES,
+        events.ses("DeliveryDelay", TOKEN, deliveryDelay={"delayedRecipients": events.WHOM}),
+        BounceClass.SOFT,
+    ),
+    (Service.SES, events.ses("Reject", TOKEN, reject={"reason": "Bad content"}), BounceClass.BLOCK),
     (
         Service.SES,
         events.ses("Subscription", TOKEN, subscription={"newTopicPreferences": {"unsubscribeAll": True}}),
-        Verdict.UNSUBSCRIBE,
+        BounceClass.UNSUBSCRIBE,
     ),
-    (Service.SENDGRID, [events.sendgrid("bounce", TOKEN, **events.NO_SUCH_USER)], Verdict.HARD),
-    (Service.SENDGRID, [events.sendgrid("bounce", TOKEN, **{**events.NO_SUCH_USER, "type": "blocked"})], Verdict.SOFT),
+    (Service.SENDGRID, [events.sendgrid("bounce", TOKEN, **events.NO_SUCH_USER)], BounceClass.HARD),
+    (
+        Service.SENDGRID,
+        [events.sendgrid("bounce", TOKEN, **{**events.NO_SUCH_USER, "type": "blocked"})],
+        BounceClass.SOFT,
+    ),
     (
         Service.SENDGRID,
         [events.sendgrid("bounce", TOKEN, type="blocked", reason="550 5.7.1 message rejected: listed by Spamhaus")],
-        Verdict.BLOCK,
+        BounceClass.BLOCK,
     ),
-    (Service.SENDGRID, [events.sendgrid("deferred", TOKEN, response="451 4.3.0 try later")], Verdict.SOFT),
-    (Service.SENDGRID, [events.sendgrid("dropped", TOKEN, reason="Bounced Address")], Verdict.SOFT),
-    (Service.SENDGRID, [events.sendgrid("dropped", TOKEN, reason="Spam Reporting Address")], Verdict.COMPLAINT),
-    (Service.SENDGRID, [events.sendgrid("dropped", TOKEN, reason="Unsubscribed Address")], Verdict.UNSUBSCRIBE),
-    (Service.SENDGRID, [events.sendgrid("spamreport", TOKEN)], Verdict.COMPLAINT),
-    (Service.SENDGRID, [events.sendgrid("unsubscribe", TOKEN)], Verdict.UNSUBSCRIBE),
-    (Service.SENDGRID, [events.sendgrid("group_unsubscribe", TOKEN)], Verdict.UNSUBSCRIBE),
-    (Service.SENDGRID, [events.sendgrid("delivered", TOKEN, response="250 OK")], Verdict.UNRELATED),
-    (Service.POSTMARK, events.postmark_bounce(TOKEN), Verdict.HARD),
-    (Service.POSTMARK, events.postmark_bounce(TOKEN, "SoftBounce", ""), Verdict.SOFT),
-    (Service.POSTMARK, events.postmark_bounce(TOKEN, "HardBounce", ""), Verdict.SOFT),  # It gives no reason.
-    (Service.POSTMARK, events.postmark_bounce(TOKEN, "Transient", "smtp;450 4.2.1 too busy"), Verdict.SOFT),
-    (Service.POSTMARK, events.postmark_bounce(TOKEN, "Blocked", "554 5.7.1 blocked for spam"), Verdict.BLOCK),
-    (Service.POSTMARK, events.postmark_bounce(TOKEN, "AutoResponder"), Verdict.AUTO_REPLY),
-    (Service.POSTMARK, events.postmark_bounce(TOKEN, "ChallengeVerification"), Verdict.CHALLENGE),
-    (Service.POSTMARK, events.postmark_bounce(TOKEN, "SpamComplaint"), Verdict.COMPLAINT),
-    (Service.POSTMARK, events.postmark_bounce(TOKEN, "Unsubscribe"), Verdict.UNSUBSCRIBE),
-    (Service.POSTMARK, events.postmark("SpamComplaint", TOKEN, Email="ada@example.org"), Verdict.COMPLAINT),
-    (Service.POSTMARK, events.postmark("Delivery", TOKEN, Recipient="ada@example.org"), Verdict.UNRELATED),
-    (Service.POSTMARK, events.postmark("SubscriptionChange", TOKEN, **events.SAYS_NO_MORE), Verdict.UNSUBSCRIBE),
-    (Service.MAILGUN, events.mailgun_failed(TOKEN), Verdict.HARD),
-    (Service.MAILGUN, events.mailgun_failed(TOKEN, severity="temporary"), Verdict.SOFT),
-    (Service.MAILGUN, events.mailgun_failed(TOKEN, reason="suppress-bounce"), Verdict.SOFT),
-    (Service.MAILGUN, events.mailgun_failed(TOKEN, reason="suppress-complaint"), Verdict.COMPLAINT),
-    (Service.MAILGUN, events.mailgun_failed(TOKEN, reason="suppress-unsubscribe"), Verdict.UNSUBSCRIBE),
-    (Service.MAILGUN, events.mailgun("complained", TOKEN), Verdict.COMPLAINT),
-    (Service.MAILGUN, events.mailgun("unsubscribed", TOKEN), Verdict.UNSUBSCRIBE),
-    (Service.MAILGUN, events.mailgun("delivered", TOKEN), Verdict.UNRELATED),
-    (Service.MAILGUN, events.mailgun("rejected", TOKEN, reject={"reason": "old"}), Verdict.BLOCK),
+    (Service.SENDGRID, [events.sendgrid("deferred", TOKEN, response="451 4.3.0 try later")], BounceClass.SOFT),
+    (Service.SENDGRID, [events.sendgrid("dropped", TOKEN, reason="Bounced Address")], BounceClass.SOFT),
+    (Service.SENDGRID, [events.sendgrid("dropped", TOKEN, reason="Spam Reporting Address")], BounceClass.COMPLAINT),
+    (Service.SENDGRID, [events.sendgrid("dropped", TOKEN, reason="Unsubscribed Address")], BounceClass.UNSUBSCRIBE),
+    (Service.SENDGRID, [events.sendgrid("spamreport", TOKEN)], BounceClass.COMPLAINT),
+    (Service.SENDGRID, [events.sendgrid("unsubscribe", TOKEN)], BounceClass.UNSUBSCRIBE),
+    (Service.SENDGRID, [events.sendgrid("group_unsubscribe", TOKEN)], BounceClass.UNSUBSCRIBE),
+    (Service.SENDGRID, [events.sendgrid("delivered", TOKEN, response="250 OK")], BounceClass.UNRELATED),
+    (Service.POSTMARK, events.postmark_bounce(TOKEN), BounceClass.HARD),
+    (Service.POSTMARK, events.postmark_bounce(TOKEN, "SoftBounce", ""), BounceClass.SOFT),
+    (Service.POSTMARK, events.postmark_bounce(TOKEN, "HardBounce", ""), BounceClass.SOFT),  # It gives no reason.
+    (Service.POSTMARK, events.postmark_bounce(TOKEN, "Transient", "smtp;450 4.2.1 too busy"), BounceClass.SOFT),
+    (Service.POSTMARK, events.postmark_bounce(TOKEN, "Blocked", "554 5.7.1 blocked for spam"), BounceClass.BLOCK),
+    (Service.POSTMARK, events.postmark_bounce(TOKEN, "AutoResponder"), BounceClass.AUTO_REPLY),
+    (Service.POSTMARK, events.postmark_bounce(TOKEN, "ChallengeVerification"), BounceClass.CHALLENGE),
+    (Service.POSTMARK, events.postmark_bounce(TOKEN, "SpamComplaint"), BounceClass.COMPLAINT),
+    (Service.POSTMARK, events.postmark_bounce(TOKEN, "Unsubscribe"), BounceClass.UNSUBSCRIBE),
+    (Service.POSTMARK, events.postmark("SpamComplaint", TOKEN, Email="ada@example.org"), BounceClass.COMPLAINT),
+    (Service.POSTMARK, events.postmark("Delivery", TOKEN, Recipient="ada@example.org"), BounceClass.UNRELATED),
+    (Service.POSTMARK, events.postmark("SubscriptionChange", TOKEN, **events.SAYS_NO_MORE), BounceClass.UNSUBSCRIBE),
+    (Service.MAILGUN, events.mailgun_failed(TOKEN), BounceClass.HARD),
+    (Service.MAILGUN, events.mailgun_failed(TOKEN, severity="temporary"), BounceClass.SOFT),
+    (Service.MAILGUN, events.mailgun_failed(TOKEN, reason="suppress-bounce"), BounceClass.SOFT),
+    (Service.MAILGUN, events.mailgun_failed(TOKEN, reason="suppress-complaint"), BounceClass.COMPLAINT),
+    (Service.MAILGUN, events.mailgun_failed(TOKEN, reason="suppress-unsubscribe"), BounceClass.UNSUBSCRIBE),
+    (Service.MAILGUN, events.mailgun("complained", TOKEN), BounceClass.COMPLAINT),
+    (Service.MAILGUN, events.mailgun("unsubscribed", TOKEN), BounceClass.UNSUBSCRIBE),
+    (Service.MAILGUN, events.mailgun("delivered", TOKEN), BounceClass.UNRELATED),
+    (Service.MAILGUN, events.mailgun("rejected", TOKEN, reject={"reason": "old"}), BounceClass.BLOCK),
 ]
 
 
 @pytest.mark.parametrize(("service", "document", "verdict"), CASES)
 def test_an_event_is_judged_as_a_mail_would_be_and_finds_its_touch_by_the_tag(
-    service: Service, document: Any, verdict: Verdict
+    service: Service, document: Any, verdict: BounceClass
 ) -> None:
     [raw] = events_of(service, document)
     report, judgements, tokens = judged(read_kept(raw, Envelope(source=source_of(service))), SIGNER)
@@ -183,30 +195,30 @@ def _ses_bounce(kind: str, subtype: str, said: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("kind", "subtype", "said", "verdict", "cause"),
     [
-        ("Transient", "General", "", Verdict.UNRELATED, None),
-        ("Transient", "MailboxFull", "", Verdict.SOFT, Cause.MAILBOX_FULL),
-        ("Transient", "MessageTooLarge", "", Verdict.SOFT, Cause.TOO_BIG),
-        ("Transient", "ContentRejected", "", Verdict.BLOCK, Cause.CONTENT),
-        ("Transient", "AttachmentRejected", "", Verdict.BLOCK, Cause.CONTENT),
-        ("Permanent", "General", "", Verdict.HARD, Cause.NO_MAILBOX),
-        ("Permanent", "NoEmail", "", Verdict.HARD, Cause.NO_MAILBOX),
-        ("Permanent", "General", "smtp; 550 5.0.0 failed", Verdict.HARD, Cause.NO_MAILBOX),
-        ("Permanent", "General", "smtp; 550 5.7.1 blocked as spam", Verdict.BLOCK, Cause.REPUTATION),
-        ("Permanent", "General", "smtp; 552 5.2.2 mailbox full", Verdict.SOFT, Cause.MAILBOX_FULL),
-        ("Permanent", "OnAccountSuppressionList", "", Verdict.SOFT, Cause.BOUNCED_BEFORE),
+        ("Transient", "General", "", BounceClass.UNRELATED, None),
+        ("Transient", "MailboxFull", "", BounceClass.SOFT, Cause.MAILBOX_FULL),
+        ("Transient", "MessageTooLarge", "", BounceClass.SOFT, Cause.TOO_BIG),
+        ("Transient", "ContentRejected", "", BounceClass.BLOCK, Cause.CONTENT),
+        ("Transient", "AttachmentRejected", "", BounceClass.BLOCK, Cause.CONTENT),
+        ("Permanent", "General", "", BounceClass.HARD, Cause.NO_MAILBOX),
+        ("Permanent", "NoEmail", "", BounceClass.HARD, Cause.NO_MAILBOX),
+        ("Permanent", "General", "smtp; 550 5.0.0 failed", BounceClass.HARD, Cause.NO_MAILBOX),
+        ("Permanent", "General", "smtp; 550 5.7.1 blocked as spam", BounceClass.BLOCK, Cause.REPUTATION),
+        ("Permanent", "General", "smtp; 552 5.2.2 mailbox full", BounceClass.SOFT, Cause.MAILBOX_FULL),
+        ("Permanent", "OnAccountSuppressionList", "", BounceClass.SOFT, Cause.BOUNCED_BEFORE),
         (
             "Permanent",
             "Suppressed",
             "Amazon SES has suppressed sending to this address because it has a recent history of bouncing.",
-            Verdict.SOFT,
+            BounceClass.SOFT,
             Cause.BOUNCED_BEFORE,
         ),
-        ("Permanent", "UnsubscribedRecipient", "", Verdict.UNSUBSCRIBE, None),
-        ("Undetermined", "Undetermined", "", Verdict.SOFT, Cause.UNKNOWN),
+        ("Permanent", "UnsubscribedRecipient", "", BounceClass.UNSUBSCRIBE, None),
+        ("Undetermined", "Undetermined", "", BounceClass.SOFT, Cause.UNKNOWN),
     ],
 )
 def test_a_bounce_of_ses_counts_by_its_subtype_where_the_receiver_gives_no_reason(
-    kind: str, subtype: str, said: str, verdict: Verdict, cause: Cause | None
+    kind: str, subtype: str, said: str, verdict: BounceClass, cause: Cause | None
 ) -> None:
     report = ses.read(_ses_bounce(kind, subtype, said))
     assert report is not None
@@ -218,4 +230,4 @@ def test_a_quota_at_the_service_is_ours() -> None:
     report = sendgrid.read(events.sendgrid("dropped", TOKEN, reason="Recipient List over Package Quota"))
     assert report is not None
     [judgement] = judge(report)
-    assert (judgement.verdict, judgement.cause) == (Verdict.BLOCK, Cause.RELAY_ACCOUNT)
+    assert (judgement.verdict, judgement.cause) == (BounceClass.BLOCK, Cause.RELAY_ACCOUNT)

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
 
-from postroad.bounce.intake import Intake, Submitted
+from postroad.bounce.intake import Intake, IntakeResult
 from postroad.bounce.mime import MAX_MESSAGE_BYTES
 from postroad.bounce.report import Envelope
 from postroad.bounce.sources.fetched import Polled
@@ -119,7 +119,7 @@ async def test_what_was_kept_and_not_put_aside_is_known_the_next_time(
 
     taken = 0
 
-    async def submit(raw: bytes, envelope: Envelope) -> Submitted:
+    async def submit(raw: bytes, envelope: Envelope) -> IntakeResult:
         nonlocal taken
         if taken == 2:
             raise UnavailableError("the queue went away")

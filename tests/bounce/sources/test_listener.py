@@ -14,7 +14,7 @@ import sqlalchemy as sa
 import trustme
 from prometheus_client import CollectorRegistry
 
-from postroad.bounce.intake import Intake, Submitted
+from postroad.bounce.intake import Intake, IntakeResult
 from postroad.bounce.report import Envelope
 from postroad.bounce.sources.addressees import Addressees
 from postroad.bounce.sources.listener import Listening, greeting, listen
@@ -24,7 +24,7 @@ from postroad.clock import SystemClock
 from postroad.errors import ConfigError, UnavailableError
 from postroad.mail.token import Purpose, TokenSigner
 from postroad.queue import Queue
-from postroad.settings import InboundSettings, Rate
+from postroad.settings import InboundSettings, RateSetting
 from postroad.store.engine import read
 from tests.bounce import mails
 from tests.bounce.house import DOMAIN, House
@@ -189,7 +189,7 @@ async def test_lmtp_answers_for_each_recipient(house: House, bounces: Queue, ope
     second = house.return_path(house.touch(house.recipient()))
     intake = Intake(engine=house.engine, queue=bounces, clock=SystemClock())
 
-    async def only_the_first(raw: bytes, envelope: Envelope) -> Submitted:
+    async def only_the_first(raw: bytes, envelope: Envelope) -> IntakeResult:
         if envelope.recipient == second:
             raise UnavailableError("the server went away between the two")
         return await intake.submit(raw, envelope)
@@ -216,7 +216,7 @@ async def test_smtp_has_one_answer_and_takes_nothing_back(house: House, bounces:
     intake = Intake(engine=house.engine, queue=bounces, clock=SystemClock())
     away = True
 
-    async def submit(raw: bytes, envelope: Envelope) -> Submitted:
+    async def submit(raw: bytes, envelope: Envelope) -> IntakeResult:
         if away and envelope.recipient == second:
             raise UnavailableError("the server went away between the two")
         return await intake.submit(raw, envelope)
@@ -255,7 +255,7 @@ async def test_no_mail_is_smuggled_in_behind_another(house: House, opened: Open)
 
 async def test_clients_are_limited_in_connections_and_in_mails(house: House, opened: Open) -> None:
     recipient = house.return_path(house.touch(house.recipient()))
-    rate = Rate(count=2, per_ms=3_600_000)
+    rate = RateSetting(count=2, per_ms=3_600_000)
     async with opened(connections_per_client=2, mails_per_client=rate) as listening:
         place = listening.places[0]
         async with connected(place) as first, connected(place):
@@ -300,7 +300,7 @@ async def test_what_is_being_taken_in_is_answered_before_it_ends(house: House, b
     intake = Intake(engine=house.engine, queue=bounces, clock=SystemClock())
     begun, go_on = asyncio.Event(), asyncio.Event()
 
-    async def slowly(raw: bytes, envelope: Envelope) -> Submitted:
+    async def slowly(raw: bytes, envelope: Envelope) -> IntakeResult:
         begun.set()
         await go_on.wait()
         return await intake.submit(raw, envelope)
@@ -364,12 +364,12 @@ async def test_metrics_tell_what_clients_were_answered(house: House, opened: Ope
     recipient = house.return_path(house.touch(house.recipient()))
     fails = False
 
-    async def submit(raw: bytes, envelope: Envelope) -> Submitted:
+    async def submit(raw: bytes, envelope: Envelope) -> IntakeResult:
         if fails:
             raise UnavailableError("away")
-        return Submitted(digest="d" * 64, new=value("mails_total", answer="taken") == 0)
+        return IntakeResult(digest="d" * 64, new=value("mails_total", answer="taken") == 0)
 
-    settings = {"connections": 1, "mails_per_client": Rate(count=4, per_ms=3_600_000)}
+    settings = {"connections": 1, "mails_per_client": RateSetting(count=4, per_ms=3_600_000)}
     async with (
         opened(submit, metrics=InboundMetrics(registry), **settings) as listening,
         connected(listening.places[0]) as wire,

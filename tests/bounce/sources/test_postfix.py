@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from postroad.bounce.intake import Intake, Submitted
+from postroad.bounce.intake import Intake, IntakeResult
 from postroad.bounce.report import Envelope
 from postroad.bounce.sources.addressees import Addressees
 from postroad.bounce.sources.listener import listen
@@ -47,7 +47,7 @@ async def test_postfix_keeps_a_bounce_until_it_is_taken(
     refused = asyncio.Event()
     away = True
 
-    async def submit(raw: bytes, envelope: Envelope) -> Submitted:
+    async def submit(raw: bytes, envelope: Envelope) -> IntakeResult:
         if away:
             refused.set()
             raise UnavailableError("the queue is away")

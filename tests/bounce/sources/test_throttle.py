@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from postroad.bounce.sources.addressees import NO_SUCH_ADDRESS, Addressees
 from postroad.bounce.sources.throttle import Connections, Throttle, client_of
 from postroad.mail.token import Purpose, TokenSigner
-from postroad.settings import Rate
+from postroad.settings import RateSetting
 
 
 class HandClock:
@@ -46,7 +46,7 @@ def test_a_client_is_an_address_or_a_site(peer: object, client: str | None) -> N
 
 def test_a_client_has_so_many_mails_in_a_span_and_others_have_theirs() -> None:
     clock = HandClock()
-    throttle = Throttle(Rate(count=3, per_ms=60_000), clock)
+    throttle = Throttle(RateSetting(count=3, per_ms=60_000), clock)
     assert [throttle.admits("a") for _ in range(4)] == [True, True, True, False]
     assert throttle.admits("b")
     clock.ms += 19_999
@@ -60,7 +60,7 @@ def test_a_client_has_so_many_mails_in_a_span_and_others_have_theirs() -> None:
 
 def test_clients_that_are_gone_are_forgotten() -> None:
     clock = HandClock()
-    throttle = Throttle(Rate(count=3, per_ms=1_000), clock)
+    throttle = Throttle(RateSetting(count=3, per_ms=1_000), clock)
     for number in range(20_000):
         clock.ms += 1
         assert throttle.admits(f"client {number}")

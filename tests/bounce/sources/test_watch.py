@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from postroad.bounce.intake import Submitted, digest_of
+from postroad.bounce.intake import IntakeResult, digest_of
 from postroad.bounce.report import Envelope
-from postroad.bounce.sources.fetched import Failed, Polled, Source
+from postroad.bounce.sources.fetched import Failed, MailSource, Polled
 from postroad.bounce.sources.imap import ImapMailbox
 from postroad.bounce.sources.poll import open_source
 from postroad.bounce.sources.watch import AWAY, REFUSED, Waits, watch
@@ -54,15 +54,15 @@ class Watching:
 
     def __init__(self) -> None:
         self.raws: list[bytes] = []
-        self.opened: list[Source] = []
+        self.opened: list[MailSource] = []
         self.passes: list[Polled] = []
         self.failures: list[Failed] = []
         self._news = asyncio.Event()
 
-    async def submit(self, raw: bytes, envelope: Envelope) -> Submitted:
+    async def submit(self, raw: bytes, envelope: Envelope) -> IntakeResult:
         self.raws.append(raw)
         self._news.set()
-        return Submitted(digest=digest_of(raw, envelope), new=True)
+        return IntakeResult(digest=digest_of(raw, envelope), new=True)
 
     def seen(self, told: Polled | Failed) -> None:
         if isinstance(told, Polled):
@@ -96,11 +96,11 @@ class HandClock(SystemClock):
 
 @asynccontextmanager
 async def watching(
-    of: SourceSettings, open_: Callable[[SourceSettings], Source] = open_source, clock: Clock | None = None
+    of: SourceSettings, open_: Callable[[SourceSettings], MailSource] = open_source, clock: Clock | None = None
 ) -> AsyncIterator[Watching]:
     seen, stop = Watching(), asyncio.Event()
 
-    def opened(settings: SourceSettings) -> Source:
+    def opened(settings: SourceSettings) -> MailSource:
         seen.opened.append(open_(settings))
         return seen.opened[-1]
 
@@ -162,7 +162,7 @@ async def test_a_maildir_is_looked_at_again(tmp_path: Path) -> None:
 async def test_a_server_that_is_away_is_tried_again(server: Dovecot) -> None:
     tries = 0
 
-    def away(of: SourceSettings) -> Source:
+    def away(of: SourceSettings) -> MailSource:
         nonlocal tries
         tries += 1
         if tries == 1:
@@ -179,7 +179,7 @@ async def test_a_wrong_password_is_said_and_tried_again_until_somebody_mends_it(
 ) -> None:
     clock, wrong = HandClock(), settings(server, password="sesame")
 
-    def refused_thrice(of: SourceSettings) -> Source:
+    def refused_thrice(of: SourceSettings) -> MailSource:
         return open_source(wrong if len(clock.waited_s) < 3 else of)
 
     server.put(mails.FULL)
@@ -200,7 +200,7 @@ async def test_a_wrong_password_is_said_and_tried_again_until_somebody_mends_it(
 async def test_a_source_whose_server_talks_nonsense_is_tried_again_too(tmp_path: Path) -> None:
     clock = HandClock()
 
-    def broken(_: SourceSettings) -> Source:
+    def broken(_: SourceSettings) -> MailSource:
         raise ValueError("nobody thought of this")
 
     async with watching(SourceSettings(kind=SourceKind.MAILDIR, path=tmp_path), broken, clock) as seen:

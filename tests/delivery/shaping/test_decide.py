@@ -23,16 +23,16 @@ from postroad.delivery.shaping.decide import (
     slower,
 )
 from postroad.delivery.shaping.file import read_shaping
-from postroad.delivery.shaping.limits import Limits, Scope
+from postroad.delivery.shaping.limits import LimitScope, ReceiverLimits
 from postroad.delivery.shaping.source import ShapingLimits
 from postroad.queue import FOREVER_MS, Gate, GateState, Rate
-from postroad.settings import Rate as RateSetting
+from postroad.settings import RateSetting
 from postroad.store.shaping import ShapingChange
 
 NOW = datetime(2026, 5, 4, 8, 30, tzinfo=UTC)
 HOUR = timedelta(hours=1)
-SCOPE = Scope(sender="news@example.com", receiver=Receiver("google"))
-LIMITS = Limits(connections=10, rate=RateSetting(count=100, per_ms=1000))
+SCOPE = LimitScope(sender="news@example.com", receiver=Receiver("google"))
+LIMITS = ReceiverLimits(connections=10, rate=RateSetting(count=100, per_ms=1000))
 RULES = read_shaping(None).rule
 
 

@@ -9,15 +9,15 @@ import pytest
 
 from postroad.delivery.gate_name import Receiver
 from postroad.delivery.shaping.file import read_shaping
-from postroad.delivery.shaping.limits import Scope, ShapingTls
+from postroad.delivery.shaping.limits import LimitScope, ShapingTls
 from postroad.errors import ConfigError
-from postroad.settings import Rate
+from postroad.settings import RateSetting
 
-GOOGLE = Scope(sender="news@example.com", receiver=Receiver("google"))
+GOOGLE = LimitScope(sender="news@example.com", receiver=Receiver("google"))
 
 
-def at_google(site: str, domain: str | None = None) -> Scope:
-    return Scope(sender=GOOGLE.sender, receiver=Receiver("google", site, domain))
+def at_google(site: str, domain: str | None = None) -> LimitScope:
+    return LimitScope(sender=GOOGLE.sender, receiver=Receiver("google", site, domain))
 
 
 def write(folder: Path, text: str) -> Path:
@@ -42,8 +42,8 @@ def write(folder: Path, text: str) -> Path:
     ],
 )
 def test_what_is_shipped(provider: str, connections: int, in_all: int | None, messages: int) -> None:
-    limits = read_shaping(None).limits(Scope(sender="a@example.com", receiver=Receiver(provider)))
-    assert limits.rate == Rate(count=100, per_ms=1000)
+    limits = read_shaping(None).limits(LimitScope(sender="a@example.com", receiver=Receiver(provider)))
+    assert limits.rate == RateSetting(count=100, per_ms=1000)
     assert (limits.connections, limits.connections_in_all, limits.messages_per_connection) == (
         connections,
         in_all,
@@ -73,14 +73,14 @@ def test_the_more_special_limit_wins_and_says_where_it_is_from(tmp_path: Path) -
     )
     limits, why = shaping.explained(GOOGLE)
     assert (limits.connections, why["connections"]) == (3, "provider.google.sender.news@example.com")
-    assert (limits.rate, why["rate"]) == (Rate(count=50, per_ms=1000), "default.sender.news@example.com")
+    assert (limits.rate, why["rate"]) == (RateSetting(count=50, per_ms=1000), "default.sender.news@example.com")
     # What is not named stays as shipped.
     assert (limits.messages_per_connection, limits.tls) == (50, ShapingTls.REQUIRED)
-    assert shaping.limits(Scope(sender="x@example.com", receiver=Receiver("google"))).connections == 7
+    assert shaping.limits(LimitScope(sender="x@example.com", receiver=Receiver("google"))).connections == 7
     at_site = shaping.limits(at_google("mx.example.net"))
-    assert (at_site.connections, at_site.rate) == (2, Rate(count=9, per_ms=1000))
+    assert (at_site.connections, at_site.rate) == (2, RateSetting(count=9, per_ms=1000))
     at_domain = shaping.limits(at_google("mx.example.net", "example.org"))
-    assert (at_domain.connections, at_domain.rate) == (1, Rate(count=9, per_ms=1000))
+    assert (at_domain.connections, at_domain.rate) == (1, RateSetting(count=9, per_ms=1000))
 
 
 def test_a_site_or_domain_with_a_pace_has_a_gate_and_one_without_has_none(tmp_path: Path) -> None:
@@ -110,10 +110,10 @@ def test_a_site_or_domain_with_a_pace_has_a_gate_and_one_without_has_none(tmp_pa
 
     limits = shaping.limits_of_gate(f"provider:{both}:news@example.com", shaped)
     assert limits is not None
-    assert (limits.connections, limits.rate) == (2, Rate(count=9, per_ms=1000))
+    assert (limits.connections, limits.rate) == (2, RateSetting(count=9, per_ms=1000))
     google = shaping.limits_of_gate("provider:google/domain.example.com:news@example.com", shaped)
     assert google is not None
-    assert (google.rate, google.messages_per_connection) == (Rate(count=1, per_ms=1000), 5)
+    assert (google.rate, google.messages_per_connection) == (RateSetting(count=1, per_ms=1000), 5)
     # Of the many hosts that are left in the tail nothing is said.
     assert shaping.limits_of_gate("provider:other:news@example.com", shaped) is None
     # Jobs that were handed over before a table was taken out of the file go by what is left of it.

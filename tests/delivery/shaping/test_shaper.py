@@ -15,7 +15,7 @@ from postroad.delivery.gate_controller import GateController
 from postroad.delivery.gate_name import Receiver
 from postroad.delivery.outcome import Outcome, Pause, of_reply
 from postroad.delivery.shaping.file import read_shaping
-from postroad.delivery.shaping.limits import Scope
+from postroad.delivery.shaping.limits import LimitScope
 from postroad.delivery.shaping.shaper import Shaper, resume
 from postroad.delivery.shaping.source import ShapingLimits
 from postroad.errors import UnavailableError
@@ -28,7 +28,10 @@ from tests.delivery.queue_of_touches import lane
 from tests.queue.conftest import HandClock
 
 SENDER = "a@example.com"
-GMAIL, YAHOO = Scope(sender=SENDER, receiver=Receiver("google")), Scope(sender=SENDER, receiver=Receiver("yahoo"))
+GMAIL, YAHOO = (
+    LimitScope(sender=SENDER, receiver=Receiver("google")),
+    LimitScope(sender=SENDER, receiver=Receiver("yahoo")),
+)
 MINUTE_MS = 60_000
 
 
@@ -262,8 +265,8 @@ async def test_the_tail_of_unknown_domains_is_not_slowed_by_one_of_them(
     engine: sa.Engine, queue: Queue, clock: HandClock
 ) -> None:
     worker = shaper(engine, queue, clock)
-    worker.refused(Scope(sender=SENDER, receiver=Receiver("other")), BUSY)
-    worker.refused(Scope(sender=SENDER, receiver=Receiver("other")), said("421 too many connections"))
+    worker.refused(LimitScope(sender=SENDER, receiver=Receiver("other")), BUSY)
+    worker.refused(LimitScope(sender=SENDER, receiver=Receiver("other")), said("421 too many connections"))
     await worker.turn()
     assert log(engine) == []
 
@@ -282,7 +285,7 @@ async def test_what_is_open_is_a_metric(engine: sa.Engine, queue: Queue, clock: 
 
 
 async def test_the_tail_is_suspended_when_many_of_it_refuse(engine: sa.Engine, queue: Queue, clock: HandClock) -> None:
-    tail = Scope(sender=SENDER, receiver=Receiver("other"))
+    tail = LimitScope(sender=SENDER, receiver=Receiver("other"))
     listed = said("554 5.7.1 Service unavailable; Client host [192.0.2.1] blocked using zen.spamhaus.org")
     one, other = shaper(engine, queue, clock), shaper(engine, queue, clock)
     for worker, times in ((one, 4), (other, 5)):

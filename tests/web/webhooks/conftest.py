@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pydantic import SecretStr
 
 from postroad.bounce.effects import Rules, process
-from postroad.bounce.judge import Verdict
+from postroad.bounce.judge import BounceClass
 from postroad.bounce.reader import read_kept
 from postroad.clock import SystemClock
 from postroad.mail.token import Purpose
@@ -126,7 +126,7 @@ def unknown_touch(hooks: Hooks) -> tuple[int, str]:
     return touch, SIGNER.sign(Purpose.MESSAGE_ID, touch)
 
 
-def judged(hooks: Hooks) -> list[tuple[Verdict, int | None]]:
+def judged(hooks: Hooks) -> list[tuple[BounceClass, int | None]]:
     """Judge what was kept. Returns the verdict on each, and its touch."""
     with read(hooks.engine) as connection:
         digests = [digest for digest, _ in waiting_mails(connection, 10)]

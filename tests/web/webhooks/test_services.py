@@ -16,10 +16,10 @@ import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from postroad.bounce.judge import Verdict
+from postroad.bounce.judge import BounceClass
 from postroad.errors import UnavailableError
 from postroad.queue import Queue
-from postroad.settings import Rate, WebSettings
+from postroad.settings import RateSetting, WebSettings
 from postroad.store.engine import read
 from postroad.store.ledger import TouchState
 from tests.bounce.services import events
@@ -210,7 +210,7 @@ async def test_what_is_told_takes_effect_once_it_is_judged(
     body, headers = told(tag, sendgrid_key)
     path = f"/webhooks/{told.__name__.rpartition('_')[2]}"
     assert (await hooks.http.post(path, content=body, headers=headers)).status_code == 200
-    assert judged(hooks) == [(Verdict.HARD, touch)]
+    assert judged(hooks) == [(BounceClass.HARD, touch)]
     with read(hooks.engine) as connection:
         assert touch_row(connection, touch).state is TouchState.BOUNCED
 
@@ -277,7 +277,7 @@ async def test_the_log_says_who_was_refused_and_shows_no_secret(hooks: Hooks, ca
 async def test_who_forges_again_and_again_is_told_to_wait_and_what_is_signed_never_waits(
     opened: OpenHooks, web_settings: WebSettings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    given = {"rate": Rate(count=60, per_ms=60_000), "trusted_proxies": ("127.0.0.1",)}
+    given = {"rate": RateSetting(count=60, per_ms=60_000), "trusted_proxies": ("127.0.0.1",)}
     forged = mailgun(events.mailgun_failed(TAG), key="another key")
     async with opened(web_settings.model_copy(update=given)) as hooks:
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from postroad.bounce.judge import Verdict
+from postroad.bounce.judge import BounceClass
 from postroad.store.engine import read
 from postroad.store.ledger import TouchState
 from postroad.web.webhooks.sns import host_of
@@ -44,7 +44,7 @@ async def test_a_notification_is_kept_and_queued(ses: Hooks, sns: Sns, version: 
 async def test_what_ses_says_takes_effect_once_it_is_judged(ses: Hooks, sns: Sns) -> None:
     touch, tag = unknown_touch(ses)
     assert await post(ses, sns.notification(events.ses_bounce(tag))) == 200
-    assert judged(ses) == [(Verdict.HARD, touch)]
+    assert judged(ses) == [(BounceClass.HARD, touch)]
     with read(ses.engine) as connection:
         assert touch_row(connection, touch).state is TouchState.BOUNCED
 

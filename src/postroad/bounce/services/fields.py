@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from postroad.bounce.report import Action, Reported
+from postroad.bounce.report import Action, RecipientStatus
 from postroad.bounce.words import find_phase, find_reply_code, find_status, first_address, squeeze
 from postroad.mail.tag import TAG
 
@@ -38,7 +38,7 @@ def failed(
     code: object = None,
     temporary: bool = False,
     action: Action = Action.FAILED,
-) -> Reported:
+) -> RecipientStatus:
     """One recipient whose mail was not taken, by the reply that the service had or the words that it has for it.
 
     ``temporary``: the service does not take it for final, whatever the status says; the milder word counts.
@@ -48,7 +48,7 @@ def failed(
     if temporary:
         given = f"4{given[1:]}" if given else "4.0.0"
     told = code if isinstance(code, int) and 200 <= code < 600 else None
-    return Reported(
+    return RecipientStatus(
         address=address(whom),
         action=action,
         status=given,
@@ -58,8 +58,8 @@ def failed(
     )
 
 
-def delivered(whom: object) -> Reported:
-    return Reported(address=address(whom), action=Action.DELIVERED, status="2.0.0")
+def delivered(whom: object) -> RecipientStatus:
+    return RecipientStatus(address=address(whom), action=Action.DELIVERED, status="2.0.0")
 
 
 def tag_of(values: object) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from postroad.bounce.report import Action, Kind, Report, Reported, Returned
+from postroad.bounce.report import Action, MailKind, OriginalMessage, ParsedMail, RecipientStatus
 from postroad.bounce.services.fields import address, delivered, failed, table, tag_of, word
 
 
@@ -15,10 +15,10 @@ def events(document: object) -> Iterator[dict[str, Any]]:
         yield document["event-data"]
 
 
-def read(event: dict[str, Any]) -> Report | None:
+def read(event: dict[str, Any]) -> ParsedMail | None:
     """Return what an event says. None: nothing that counts here."""
     whom = event.get("recipient")
-    kind, feedback_type = Kind.DSN, ""
+    kind, feedback_type = MailKind.DSN, ""
     match word(event.get("event")):
         case "failed":
             kind, feedback_type, recipient = _failed(event)
@@ -28,31 +28,31 @@ def read(event: dict[str, Any]) -> Report | None:
         case "delivered":
             recipient = delivered(whom)
         case "complained":
-            kind, feedback_type, recipient = Kind.FEEDBACK, "abuse", Reported(address=address(whom))
+            kind, feedback_type, recipient = MailKind.FEEDBACK, "abuse", RecipientStatus(address=address(whom))
         case "unsubscribed":
-            kind, feedback_type, recipient = Kind.FEEDBACK, "opt-out", Reported(address=address(whom))
+            kind, feedback_type, recipient = MailKind.FEEDBACK, "opt-out", RecipientStatus(address=address(whom))
         case _:
             return None
     headers = table(table(event.get("message")).get("headers"))
-    return Report(
+    return ParsedMail(
         kind=kind,
         format="Mailgun",
         recipients=(recipient,),
-        returned=Returned(message_id=word(headers.get("message-id")), tag=tag_of(event.get("user-variables"))),
+        returned=OriginalMessage(message_id=word(headers.get("message-id")), tag=tag_of(event.get("user-variables"))),
         feedback_type=feedback_type,
     )
 
 
-def _failed(event: dict[str, Any]) -> tuple[Kind, str, Reported]:
+def _failed(event: dict[str, Any]) -> tuple[MailKind, str, RecipientStatus]:
     whom, told = event.get("recipient"), table(event.get("delivery-status"))
     match word(event.get("reason")):
         case "suppress-unsubscribe":
-            return Kind.FEEDBACK, "opt-out", Reported(address=address(whom))
+            return MailKind.FEEDBACK, "opt-out", RecipientStatus(address=address(whom))
         case "suppress-complaint":
-            return Kind.FEEDBACK, "abuse", Reported(address=address(whom))
+            return MailKind.FEEDBACK, "abuse", RecipientStatus(address=address(whom))
         case "suppress-bounce":
             # It bounced once, and was not tried again: no news of its mailbox.
-            return Kind.DSN, "", failed(whom, "Not sent by Mailgun: it is on its list of bounces")
+            return MailKind.DSN, "", failed(whom, "Not sent by Mailgun: it is on its list of bounces")
         case _:
             # What is temporary is tried on.
             temporary = event.get("severity") == "temporary"
@@ -64,4 +64,4 @@ def _failed(event: dict[str, Any]) -> tuple[Kind, str, Reported]:
                 temporary=temporary,
                 action=Action.DELAYED if temporary else Action.FAILED,
             )
-            return Kind.DSN, "", recipient
+            return MailKind.DSN, "", recipient

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from postroad.bounce.report import Kind, Report, Reported, Returned
+from postroad.bounce.report import MailKind, OriginalMessage, ParsedMail, RecipientStatus
 from postroad.bounce.services.fields import address, delivered, failed, table, tag_of, word
 
 _NO_FAILURES = {
-    "AutoResponder": (Kind.AUTO_REPLY, ""),
-    "AddressChange": (Kind.AUTO_REPLY, ""),
-    "ChallengeVerification": (Kind.CHALLENGE, ""),
-    "SpamComplaint": (Kind.FEEDBACK, "abuse"),
-    "Unsubscribe": (Kind.FEEDBACK, "opt-out"),
+    "AutoResponder": (MailKind.AUTO_REPLY, ""),
+    "AddressChange": (MailKind.AUTO_REPLY, ""),
+    "ChallengeVerification": (MailKind.CHALLENGE, ""),
+    "SpamComplaint": (MailKind.FEEDBACK, "abuse"),
+    "Unsubscribe": (MailKind.FEEDBACK, "opt-out"),
 }
 """Types of what Postmark calls a bounce, and is none."""
 
@@ -40,33 +40,33 @@ def events(document: object) -> Iterator[dict[str, Any]]:
         yield {name: value for name, value in document.items() if name != "Content"}
 
 
-def read(event: dict[str, Any]) -> Report | None:
+def read(event: dict[str, Any]) -> ParsedMail | None:
     """Return what an event says. None: nothing that counts here."""
     whom = event.get("Email") or event.get("Recipient")
-    kind, feedback_type = Kind.DSN, ""
+    kind, feedback_type = MailKind.DSN, ""
     match word(event.get("RecordType")):
         case "Bounce":
             return _bounce(event)
         case "Delivery":
             recipient = delivered(whom)
         case "SpamComplaint":
-            kind, feedback_type, recipient = Kind.FEEDBACK, "abuse", Reported(address=address(whom))
+            kind, feedback_type, recipient = MailKind.FEEDBACK, "abuse", RecipientStatus(address=address(whom))
         case "SubscriptionChange" if _says_no_more(event):
-            kind, feedback_type, recipient = Kind.FEEDBACK, "opt-out", Reported(address=address(whom))
+            kind, feedback_type, recipient = MailKind.FEEDBACK, "opt-out", RecipientStatus(address=address(whom))
         case _:
             return None
     return _made(event, kind, recipient, feedback_type)
 
 
-def _bounce(event: dict[str, Any]) -> Report | None:
+def _bounce(event: dict[str, Any]) -> ParsedMail | None:
     kind, whom = word(event.get("Type")), event.get("Email")
     if kind in _NO_FAILURES:
         what, feedback_type = _NO_FAILURES[kind]
-        return _made(event, what, Reported(address=address(whom)), feedback_type)
+        return _made(event, what, RecipientStatus(address=address(whom)), feedback_type)
     if kind not in _FAILURES:
         return None
     said = word(event.get("Details")) or word(event.get("Description"))
-    return _made(event, Kind.DSN, failed(whom, said, temporary=_FAILURES[kind]))
+    return _made(event, MailKind.DSN, failed(whom, said, temporary=_FAILURES[kind]))
 
 
 def _says_no_more(event: dict[str, Any]) -> bool:
@@ -75,11 +75,11 @@ def _says_no_more(event: dict[str, Any]) -> bool:
     return asked and event.get("SuppressSending") is True
 
 
-def _made(event: dict[str, Any], kind: Kind, recipient: Reported, feedback_type: str = "") -> Report:
-    return Report(
+def _made(event: dict[str, Any], kind: MailKind, recipient: RecipientStatus, feedback_type: str = "") -> ParsedMail:
+    return ParsedMail(
         kind=kind,
         format="Postmark",
         recipients=(recipient,),
-        returned=Returned(tag=tag_of(table(event.get("Metadata")))),
+        returned=OriginalMessage(tag=tag_of(table(event.get("Metadata")))),
         feedback_type=feedback_type,
     )

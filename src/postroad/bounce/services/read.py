@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from postroad.bounce.report import Kind, Report
+from postroad.bounce.report import MailKind, ParsedMail
 from postroad.bounce.services import mailgun, postmark, sendgrid, ses
 from postroad.settings import Service
 
@@ -17,7 +17,7 @@ SOURCE = "webhook:"
 
 class _Reading(NamedTuple):
     events: Callable[[object], Iterator[dict[str, Any]]]
-    read: Callable[[dict[str, Any]], Report | None]
+    read: Callable[[dict[str, Any]], ParsedMail | None]
 
 
 _SERVICES = {
@@ -44,11 +44,11 @@ def service_of(source: str) -> Service | None:
     return Service(source.removeprefix(SOURCE)) if source.startswith(SOURCE) else None
 
 
-def read_event(service: Service, raw: bytes) -> Report:
+def read_event(service: Service, raw: bytes) -> ParsedMail:
     """Read a kept event. What says nothing is a report of nothing."""
     try:
         event = msgspec.json.decode(raw)
     except (msgspec.DecodeError, RecursionError):
         event = None
     report = _SERVICES[service].read(event) if isinstance(event, dict) else None
-    return report or Report(kind=Kind.OTHER, format="an event that says nothing")
+    return report or ParsedMail(kind=MailKind.OTHER, format="an event that says nothing")

@@ -12,7 +12,7 @@ from typing import Any
 
 from msgspec import structs
 
-from postroad.bounce.report import Action, Kind, Report, Reported, Returned
+from postroad.bounce.report import Action, MailKind, OriginalMessage, ParsedMail, RecipientStatus
 from postroad.bounce.services.fields import address, delivered, failed, items, table, tag_of, word
 
 _MARKS = ('"notificationType', '"eventType')
@@ -42,24 +42,24 @@ def events(document: object) -> Iterator[dict[str, Any]]:
         yield document
 
 
-def read(event: dict[str, Any]) -> Report | None:
+def read(event: dict[str, Any]) -> ParsedMail | None:
     """Return what an event says. None: nothing that counts here."""
     mail = table(event.get("mail"))
-    kind, feedback_type = Kind.DSN, ""
+    kind, feedback_type = MailKind.DSN, ""
     match word(event.get("notificationType") or event.get("eventType")):
         case "Bounce":
             told = table(event.get("bounce"))
             if told.get("bounceType") == "Transient" and _gives_no_reason(told):
                 # Amazon says so of out-of-office replies too: it is no failure of this mailbox.
-                kind = Kind.OTHER
+                kind = MailKind.OTHER
             elif told.get("bounceSubType") == "UnsubscribedRecipient":
-                kind, feedback_type = Kind.FEEDBACK, "opt-out"
+                kind, feedback_type = MailKind.FEEDBACK, "opt-out"
             recipients = _bounced(told)
         case "Complaint":
             told = table(event.get("complaint"))
-            kind, feedback_type = Kind.FEEDBACK, word(told.get("complaintFeedbackType")).lower() or "abuse"
+            kind, feedback_type = MailKind.FEEDBACK, word(told.get("complaintFeedbackType")).lower() or "abuse"
             recipients = [
-                Reported(address=address(table(one).get("emailAddress")))
+                RecipientStatus(address=address(table(one).get("emailAddress")))
                 for one in items(told.get("complainedRecipients"))
             ]
         case "Delivery":
@@ -74,11 +74,11 @@ def read(event: dict[str, Any]) -> Report | None:
             said = f"Message rejected: {word(table(event.get('reject')).get('reason'))}"
             recipients = [failed(one, said) for one in items(mail.get("destination"))]
         case "Subscription" if _unsubscribes(table(event.get("subscription"))):
-            kind, feedback_type = Kind.FEEDBACK, "opt-out"
-            recipients = [Reported(address=address(one)) for one in items(mail.get("destination"))]
+            kind, feedback_type = MailKind.FEEDBACK, "opt-out"
+            recipients = [RecipientStatus(address=address(one)) for one in items(mail.get("destination"))]
         case _:
             return None
-    return Report(
+    return ParsedMail(
         kind=kind,
         format="Amazon SES",
         recipients=tuple(recipients),
@@ -92,7 +92,7 @@ def _gives_no_reason(told: dict[str, Any]) -> bool:
     return told.get("bounceSubType") in ("General", None) and not any(one.get("diagnosticCode") for one in recipients)
 
 
-def _bounced(told: dict[str, Any]) -> list[Reported]:
+def _bounced(told: dict[str, Any]) -> list[RecipientStatus]:
     # SES says "Transient" of a full mailbox with status 5.2.2 as well; what it says is the milder word.
     temporary = told.get("bounceType") == "Transient"
     recipients = [table(one) for one in items(told.get("bouncedRecipients"))]
@@ -100,7 +100,7 @@ def _bounced(told: dict[str, Any]) -> list[Reported]:
     return [_bounced_one(one, says, temporary=temporary) for one in recipients]
 
 
-def _bounced_one(one: dict[str, Any], says: str, *, temporary: bool) -> Reported:
+def _bounced_one(one: dict[str, Any], says: str, *, temporary: bool) -> RecipientStatus:
     """Return a recipient with the words of the receiver, and with those of SES where the receiver gives no reason."""
     found = _refused(one, Action.FAILED, temporary=temporary)
     if found.diagnostic.startswith("Amazon SES"):
@@ -109,7 +109,7 @@ def _bounced_one(one: dict[str, Any], says: str, *, temporary: bool) -> Reported
     return structs.replace(found, diagnostic=own, quoted=found.diagnostic)
 
 
-def _refused(one: dict[str, Any], action: Action, *, temporary: bool) -> Reported:
+def _refused(one: dict[str, Any], action: Action, *, temporary: bool) -> RecipientStatus:
     given = str(one.get("diagnosticCode") or "")
     said = _TYPE.sub("", given).strip()
     return failed(one.get("emailAddress"), said, status=one.get("status"), temporary=temporary, action=action)
@@ -119,9 +119,9 @@ def _unsubscribes(told: dict[str, Any]) -> bool:
     return table(told.get("newTopicPreferences")).get("unsubscribeAll") is True
 
 
-def _returned(mail: dict[str, Any]) -> Returned:
+def _returned(mail: dict[str, Any]) -> OriginalMessage:
     tags = dict(pair.strip().partition("=")[::2] for pair in _header(mail, _TAGS_HEADER).split(","))
-    return Returned(
+    return OriginalMessage(
         message_id=_header(mail, "message-id"),
         return_path=address(mail.get("source")) or "",
         tag=tag_of(mail.get("tags")) or tag_of(tags),

@@ -15,7 +15,7 @@ class Fetched(NamedTuple):
     trouble: str = ""
 
 
-class Source(Protocol):
+class MailSource(Protocol):
     """A mailbox, opened. It knows what was waiting when it was opened, and hands that out once.
 
     What is fetched and not acknowledged is still there when the mailbox is opened again: whoever is killed between the

@@ -48,7 +48,7 @@ class _Connection(SMTP):
 
     line_length_limit = MAX_LINE_BYTES
 
-    def __init__(self, reception: Reception, door: Door, **options: Any) -> None:
+    def __init__(self, reception: Reception, door: ConnectionLimiter, **options: Any) -> None:
         # The class shares one such table among all connections, and lets each EHLO add to it.
         self.command_size_limits = defaultdict(lambda: MAX_COMMAND_BYTES)
         super().__init__(
@@ -110,7 +110,7 @@ class _Lmtp(_Connection, LMTP):
     """RFC 2033. Its client is the operator's own mail server: that one is not limited by itself."""
 
 
-class Door:
+class ConnectionLimiter:
     """Knows the connections that are open."""
 
     def __init__(self, connections: Connections, metrics: InboundMetrics | None) -> None:
@@ -192,7 +192,7 @@ async def listen(
     context = _tls_context(settings)
     throttle = Throttle(settings.mails_per_client, clock)
     connections = Connections(most=settings.connections, most_per_client=settings.connections_per_client)
-    door = Door(connections, metrics)
+    door = ConnectionLimiter(connections, metrics)
     listening = Listening()
     loop = asyncio.get_running_loop()
 

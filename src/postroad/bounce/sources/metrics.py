@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from postroad.bounce.sources.fetched import Failed, Polled
 
 
-class Answer(StrEnum):
+class InboundReply(StrEnum):
     """What a client was told of one mail to one recipient."""
 
     TAKEN = "taken"
@@ -27,14 +27,14 @@ class InboundMetrics:
         self._answers = Counter(
             "postroad_inbound_mails", "Mails to one recipient each, by what was answered", ["answer"], registry=registry
         )
-        for answer in Answer:
+        for answer in InboundReply:
             self._answers.labels(answer.value)  # Shown as 0 before the first.
         self.connections = Gauge("postroad_inbound_connections", "Connections that are open", registry=registry)
         self.turned_away = Counter(
             "postroad_inbound_turned_away", "Connections that were told 421: too many were open", registry=registry
         )
 
-    def answered(self, answer: Answer) -> None:
+    def answered(self, answer: InboundReply) -> None:
         self._answers.labels(answer.value).inc()
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import assert_never
 
 from postroad.bounce.report import Envelope
-from postroad.bounce.sources.fetched import Polled, Source
+from postroad.bounce.sources.fetched import MailSource, Polled
 from postroad.bounce.sources.imap import ImapMailbox
 from postroad.bounce.sources.maildir import Maildir
 from postroad.bounce.sources.reception import Submit
@@ -28,7 +28,7 @@ MAX_PAGES = 200
 """Of one pass. A mailbox with more is not done with, and the next pass goes on."""
 
 
-def open_source(settings: SourceSettings) -> Source:
+def open_source(settings: SourceSettings) -> MailSource:
     """Open what the settings name. Raises ConfigError, UnavailableError. Blocking."""
     match settings.kind:
         case SourceKind.MAILDIR:
@@ -46,7 +46,7 @@ async def poll(
     *,
     page: int = PAGE,
     max_pages: int = MAX_PAGES,
-    open_: Callable[[SourceSettings], Source] = open_source,
+    open_: Callable[[SourceSettings], MailSource] = open_source,
 ) -> Polled:
     """Take in what is waiting. Raises ConfigError, UnavailableError; what was taken until then is put aside."""
     source = await asyncio.to_thread(open_, settings)
@@ -56,7 +56,7 @@ async def poll(
         await asyncio.to_thread(source.close)
 
 
-async def drain(name: str, kind: str, source: Source, submit: Submit, page: int, max_pages: int) -> Polled:
+async def drain(name: str, kind: str, source: MailSource, submit: Submit, page: int, max_pages: int) -> Polled:
     """Take in what an open source has waiting, a page at a time, and put each page aside last."""
     taken = known = unreadable = 0
     for _ in range(max_pages):

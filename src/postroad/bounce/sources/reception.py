@@ -10,16 +10,16 @@ from typing import Any
 from aiosmtpd.smtp import SMTP, Session
 from aiosmtpd.smtp import Envelope as Transaction
 
-from postroad.bounce.intake import Submitted
+from postroad.bounce.intake import IntakeResult
 from postroad.bounce.report import Envelope
 from postroad.bounce.sources.addressees import Addressees
-from postroad.bounce.sources.metrics import Answer, InboundMetrics
+from postroad.bounce.sources.metrics import InboundMetrics, InboundReply
 from postroad.bounce.sources.throttle import Throttle, client_of
 from postroad.errors import PostroadError
 
 log = logging.getLogger(__name__)
 
-Submit = Callable[[bytes, Envelope], Awaitable[Submitted]]
+Submit = Callable[[bytes, Envelope], Awaitable[IntakeResult]]
 
 MAX_RECIPIENTS = 100  # RFC 5321 §4.5.3.1.8: no fewer
 NULL_PATH = "<>"
@@ -73,7 +73,7 @@ class Reception:
         if self._closing:
             return SHUTTING_DOWN
         if not self._per_recipient and not self._throttle.admits(client_of(session.peer)):
-            self._count(Answer.THROTTLED)
+            self._count(InboundReply.THROTTLED)
             return TOO_MANY_MAILS
         envelope.mail_from = address
         envelope.mail_options.extend(options)
@@ -88,7 +88,7 @@ class Reception:
         if refusal is not None:
             # Not the address itself: tokens do not belong in a log.
             log.info("%s refused a recipient: %s", client_of(session.peer) or "a local client", refusal)
-            self._count(Answer.REFUSED)
+            self._count(InboundReply.REFUSED)
             return refusal
         envelope.rcpt_tos.append(address)
         return "250 2.1.5 OK"
@@ -114,7 +114,7 @@ class Reception:
         log.error("a session failed: %s", type(error).__name__, exc_info=error)
         return NOT_TAKEN
 
-    def _count(self, answer: Answer) -> None:
+    def _count(self, answer: InboundReply) -> None:
         if self._metrics is not None:
             self._metrics.answered(answer)
 
@@ -131,19 +131,19 @@ class Reception:
                 submitted = await self._submit(content, envelope)
         except PostroadError as error:
             log.warning("a mail was not taken: %s", error.message)
-            self._count(Answer.FAILED)
+            self._count(InboundReply.FAILED)
             return NOT_TAKEN
         except TimeoutError:
             log.warning("a mail was not taken: it took longer than %g s to keep it", self._submit_s)
-            self._count(Answer.FAILED)
+            self._count(InboundReply.FAILED)
             return NOT_TAKEN
         except Exception:
             # In LMTP the other recipients still have replies to come.
             log.exception("a mail was not taken")
-            self._count(Answer.FAILED)
+            self._count(InboundReply.FAILED)
             return NOT_TAKEN
         self.taken += 1
-        self._count(Answer.TAKEN if submitted.new else Answer.KNOWN)
+        self._count(InboundReply.TAKEN if submitted.new else InboundReply.KNOWN)
         return f"250 2.0.0 Taken as {submitted.digest[:16]}"
 
 

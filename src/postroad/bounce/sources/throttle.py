@@ -6,7 +6,7 @@ from collections import Counter
 from ipaddress import IPv6Address, ip_address
 
 from postroad.clock import Clock
-from postroad.settings import Rate
+from postroad.settings import RateSetting
 
 _SWEEP_AT_LEAST = 1024
 
@@ -30,7 +30,7 @@ def client_of(peer: object) -> str | None:
 class Throttle:
     """At most so many mails of each client in a span: the generic cell rate algorithm, one number for each client."""
 
-    def __init__(self, rate: Rate, clock: Clock) -> None:
+    def __init__(self, rate: RateSetting, clock: Clock) -> None:
         self._span_ms = float(rate.per_ms)
         self._interval_ms = rate.per_ms / rate.count
         self._clock = clock

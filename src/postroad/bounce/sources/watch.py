@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
-from postroad.bounce.sources.fetched import Failed, Polled, Source
+from postroad.bounce.sources.fetched import Failed, MailSource, Polled
 from postroad.bounce.sources.imap import ImapMailbox
 from postroad.bounce.sources.poll import MAX_PAGES, PAGE, drain, open_source
 from postroad.bounce.sources.reception import Submit
@@ -42,7 +42,7 @@ async def watch(
     *,
     clock: Clock,
     stop: asyncio.Event,
-    open_: Callable[[SourceSettings], Source] = open_source,
+    open_: Callable[[SourceSettings], MailSource] = open_source,
     seen: Callable[[Polled | Failed], None] | None = None,
 ) -> None:
     """Take in what is there and what arrives, until told to stop. ``seen`` hears of every pass, and of what stops one.
@@ -91,7 +91,7 @@ def _say(name: str, error: Exception, wait_s: float) -> None:
 async def _stay(
     name: str,
     settings: SourceSettings,
-    source: Source,
+    source: MailSource,
     submit: Submit,
     told: threading.Event,
     seen: Callable[[Polled], None],

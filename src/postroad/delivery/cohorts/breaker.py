@@ -16,7 +16,7 @@ from datetime import date, datetime, timedelta
 import sqlalchemy as sa
 
 from postroad.clock import Clock
-from postroad.delivery.cohorts.sequential import DayCount, Finding, judge
+from postroad.delivery.cohorts.sequential import CohortFinding, DayCount, judge
 from postroad.delivery.job import job_id
 from postroad.delivery.outcome import HARD_CAUSES
 from postroad.dns.providers import OTHER, provider_table
@@ -24,7 +24,7 @@ from postroad.errors import StateError, UnavailableError
 from postroad.queue import Queue
 from postroad.settings import CohortBreakerSettings, EvidenceSettings, Settings
 from postroad.store import cohort as store
-from postroad.store.cohort import Cohort, CohortPause, Evidence, Tally, Whose
+from postroad.store.cohort import Cohort, CohortEvidence, CohortKey, CohortPause, Tally
 from postroad.store.engine import read, write
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def provider_of(domain: str, known: str | None) -> str:
     return provider if provider in provider_table().names else OTHER
 
 
-def cohort_of(touch: Whose) -> Cohort:
+def cohort_of(touch: CohortKey) -> Cohort:
     return Cohort(touch.step_id, touch.source, provider_of(touch.domain, touch.provider))
 
 
@@ -55,16 +55,16 @@ class CohortStanding:
     tried: int
     hard: int
     complained: int
-    findings: Mapping[Evidence, Finding]
+    findings: Mapping[CohortEvidence, CohortFinding]
     paused: bool
 
     @property
-    def guilty_of(self) -> Evidence | None:
-        return next((evidence for evidence, finding in self.findings.items() if finding is Finding.GUILTY), None)
+    def guilty_of(self) -> CohortEvidence | None:
+        return next((evidence for evidence, finding in self.findings.items() if finding is CohortFinding.GUILTY), None)
 
 
-def test_of(settings: CohortBreakerSettings, evidence: Evidence) -> EvidenceSettings:
-    return settings.hard_bounces if evidence is Evidence.HARD_BOUNCES else settings.complaints
+def test_of(settings: CohortBreakerSettings, evidence: CohortEvidence) -> EvidenceSettings:
+    return settings.hard_bounces if evidence is CohortEvidence.HARD_BOUNCES else settings.complaints
 
 
 def standings(connection: sa.Connection, step_id: int, settings: Settings) -> list[CohortStanding]:
@@ -102,7 +102,7 @@ def _standing(
 ) -> CohortStanding:
     first = min(tally.day for tally in tallies)
     findings = {
-        evidence: judge(test_of(settings, evidence), _by_day(tallies, evidence), first) for evidence in Evidence
+        evidence: judge(test_of(settings, evidence), _by_day(tallies, evidence), first) for evidence in CohortEvidence
     }
     return CohortStanding(
         cohort=cohort,
@@ -115,20 +115,20 @@ def _standing(
     )
 
 
-def _by_day(tallies: Sequence[Tally], evidence: Evidence) -> list[DayCount]:
+def _by_day(tallies: Sequence[Tally], evidence: CohortEvidence) -> list[DayCount]:
     tried: Counter[date] = Counter()
     bad: Counter[date] = Counter()
     for tally in tallies:
         tried[tally.day] += tally.tried
-        bad[tally.day] += tally.hard if evidence is Evidence.HARD_BOUNCES else tally.complained
+        bad[tally.day] += tally.hard if evidence is CohortEvidence.HARD_BOUNCES else tally.complained
     return [DayCount(day, n, bad[day]) for day, n in tried.items()]
 
 
-def reason(standing: CohortStanding, evidence: Evidence, settings: CohortBreakerSettings) -> str:
+def reason(standing: CohortStanding, evidence: CohortEvidence, settings: CohortBreakerSettings) -> str:
     """Why a cohort is paused, for a person."""
     test = test_of(settings, evidence)
     bad, what = standing.complained, "complaints"
-    if evidence is Evidence.HARD_BOUNCES:
+    if evidence is CohortEvidence.HARD_BOUNCES:
         bad, what = standing.hard, "hard bounces"
     share = bad / standing.tried if standing.tried else 0.0
     return (

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from postroad.settings import EvidenceSettings
 
 
-class Finding(StrEnum):
+class CohortFinding(StrEnum):
     """What is known of a cohort so far."""
 
     GUILTY = "guilty"
@@ -62,12 +62,12 @@ def log_evidence(test: EvidenceSettings, days: Sequence[DayCount], first: date) 
     return most + math.log(sum(math.exp(term - most) for term in terms))
 
 
-def judge(test: EvidenceSettings, days: Sequence[DayCount], first: date) -> Finding:
+def judge(test: EvidenceSettings, days: Sequence[DayCount], first: date) -> CohortFinding:
     """Guilty: a healthy cohort is ever called so with a probability of at most ``false_alarm``.
 
     Healthy: a guilty one is ever called so with at most ``miss``. It is watched further: its later days may differ.
     """
     if log_evidence(test, days, first) >= -math.log(test.false_alarm):
-        return Finding.GUILTY
+        return CohortFinding.GUILTY
     tried, bad = sum(count.tried for count in days), sum(count.bad for count in days)
-    return Finding.HEALTHY if log_ratio(test, tried, bad) <= math.log(test.miss) else Finding.OPEN
+    return CohortFinding.HEALTHY if log_ratio(test, tried, bad) <= math.log(test.miss) else CohortFinding.OPEN

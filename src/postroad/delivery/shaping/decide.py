@@ -11,8 +11,8 @@ from datetime import datetime, timedelta
 
 from postroad.delivery.gate_plan import Contribution, GateLimit, strictest
 from postroad.delivery.limits import smooth_rate
-from postroad.delivery.shaping.limits import Limits, Scope
-from postroad.delivery.shaping.rules import PACE, Rule
+from postroad.delivery.shaping.limits import LimitScope, ReceiverLimits
+from postroad.delivery.shaping.rules import PACE, ShapingRule
 from postroad.queue import FOREVER_MS
 from postroad.store.shaping import ShapingChange
 
@@ -30,7 +30,9 @@ SHAPED = frozenset({GateLimit.RATE, GateLimit.CONCURRENCY})
 """Limits that the shaping sets."""
 
 
-def by_rule(name: str, rule: Rule, scope: Scope, said: str, *, times: int, now: datetime) -> ShapingChange | None:
+def by_rule(
+    name: str, rule: ShapingRule, scope: LimitScope, said: str, *, times: int, now: datetime
+) -> ShapingChange | None:
     """The change that a rule makes when it has been met ``times`` within the hour. None: not often enough."""
     if times < rule.per_hour:
         return None
@@ -50,7 +52,7 @@ def by_rule(name: str, rule: Rule, scope: Scope, said: str, *, times: int, now: 
 
 
 def slower(
-    scope: Scope, limits: Limits, said: str, *, last: ShapingChange | None, now: datetime
+    scope: LimitScope, limits: ReceiverLimits, said: str, *, last: ShapingChange | None, now: datetime
 ) -> ShapingChange | None:
     """The next lower pace. None: the last decrease has not shown yet, or nothing is left to take."""
     share = 1.0
@@ -66,7 +68,7 @@ def slower(
     return _at_share(change, limits, max(share * SLOWER, SLOWEST), now)
 
 
-def faster(change: ShapingChange, limits: Limits, now: datetime) -> ShapingChange | None:
+def faster(change: ShapingChange, limits: ReceiverLimits, now: datetime) -> ShapingChange | None:
     """The same change at the next higher pace, after mail was accepted. None: it was raised lately.
 
     At a share of 1 it is over.
@@ -77,7 +79,7 @@ def faster(change: ShapingChange, limits: Limits, now: datetime) -> ShapingChang
     return _at_share(grown, limits, min(change.share + GROWTH, 1.0), now)
 
 
-def _at_share(change: ShapingChange, limits: Limits, share: float, now: datetime) -> ShapingChange:
+def _at_share(change: ShapingChange, limits: ReceiverLimits, share: float, now: datetime) -> ShapingChange:
     change.share, change.moved_at = share, now
     if limits.rate is not None:
         change.rate_count, change.rate_per_ms = limits.rate.count * share, limits.rate.per_ms
@@ -87,7 +89,7 @@ def _at_share(change: ShapingChange, limits: Limits, share: float, now: datetime
 
 
 def contribution(
-    gate: str, limits: Limits | None, changes: Iterable[ShapingChange], now: datetime
+    gate: str, limits: ReceiverLimits | None, changes: Iterable[ShapingChange], now: datetime
 ) -> Contribution | None:
     """Return what the shaping wants of a gate now: its limits, each lowered by the changes that hold.
 

@@ -13,8 +13,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from postroad.delivery.gate_name import GateKind, GateName, Receiver
-from postroad.delivery.shaping.limits import TAIL, Level, Limits, LimitTable, Scope, Source, resolve
-from postroad.delivery.shaping.rules import PACE, Condition, Pattern, Rule
+from postroad.delivery.shaping.limits import TAIL, Level, LimitScope, LimitSource, LimitTable, ReceiverLimits, resolve
+from postroad.delivery.shaping.rules import PACE, Condition, Pattern, ShapingRule
 from postroad.dns.providers import MAX_SITE
 from postroad.errors import ConfigError
 from postroad.field_faults import field_faults, listed
@@ -26,7 +26,7 @@ MAX_COLUMN = 100
 """Of the names of rules and providers: the store has no room for more."""
 
 
-class Pace(Condition):
+class AdaptiveRate(Condition):
     """Which refusals mean: slower. ``unless``: words that speak of a recipient, or of something else."""
 
     unless: Pattern | None = Field(default=None, alias="except")
@@ -49,12 +49,12 @@ class Shaping(BaseModel):
     provider: dict[str, LimitTable] = Field(default_factory=dict)
     site: dict[str, LimitTable] = Field(default_factory=dict)
     domain: dict[str, LimitTable] = Field(default_factory=dict)
-    rule: dict[str, Rule] = Field(default_factory=dict)
-    pace: Pace
+    rule: dict[str, ShapingRule] = Field(default_factory=dict)
+    pace: AdaptiveRate
 
     @field_validator("rule")
     @classmethod
-    def _is_no_other_name(cls, rules: dict[str, Rule]) -> dict[str, Rule]:
+    def _is_no_other_name(cls, rules: dict[str, ShapingRule]) -> dict[str, ShapingRule]:
         if PACE in rules:
             raise ValueError(f"{PACE!r} is the pace's name, so no rule can have it")
         return rules
@@ -114,31 +114,31 @@ class Shaping(BaseModel):
             None if domain in self.domain and domain not in self.paced_domains else domain,
         )
 
-    def limits(self, scope: Scope) -> Limits:
+    def limits(self, scope: LimitScope) -> ReceiverLimits:
         """Return what holds for one sender at one receiver: default < provider < site < domain, each < its sender."""
         return self.explained(scope)[0]
 
-    def explained(self, scope: Scope) -> tuple[Limits, dict[str, str]]:
+    def explained(self, scope: LimitScope) -> tuple[ReceiverLimits, dict[str, str]]:
         """`limits`, and the table that each comes from."""
         return resolve(self._sources(scope))
 
-    def limits_of_gate(self, gate: str, shaped: Collection[str]) -> Limits | None:
+    def limits_of_gate(self, gate: str, shaped: Collection[str]) -> ReceiverLimits | None:
         """Return the limits of the file for a gate of the queue; None: it sets none there. ``shaped``: for whom it may.
 
         The tail of unknown domains is one gate and many hosts: the default, which is for each host, is none of it.
         """
-        scope = Scope.of_gate(gate)
+        scope = LimitScope.of_gate(gate)
         if scope is not None:
             tail = scope.known_as == TAIL and TAIL not in self.provider
             return self.limits(scope) if scope.sender in shaped and not tail else None
         match GateName.parse(gate):
             case GateName(kind=GateKind.PROVIDER, receiver=Receiver() as receiver) if str(receiver) in self.provider:
                 in_all = self.provider[str(receiver)].connections_in_all
-                return Limits(connections=in_all) if shaped and in_all is not None else None
+                return ReceiverLimits(connections=in_all) if shaped and in_all is not None else None
             case _:
                 return None
 
-    def _sources(self, scope: Scope) -> Iterator[Source]:
+    def _sources(self, scope: LimitScope) -> Iterator[LimitSource]:
         yield from _of_table("default", self.default, scope.sender)
         receiver = scope.receiver
         named: tuple[tuple[Level, str | None, Mapping[str, LimitTable]], ...] = (
@@ -151,10 +151,10 @@ class Shaping(BaseModel):
                 yield from _of_table(f"{level}.{name}", tables[name], scope.sender)
 
 
-def _of_table(name: str, table: LimitTable, sender: str) -> Iterator[Source]:
-    yield Source(table=name, limits=table.alone)
+def _of_table(name: str, table: LimitTable, sender: str) -> Iterator[LimitSource]:
+    yield LimitSource(table=name, limits=table.alone)
     if sender in table.sender:
-        yield Source(table=f"{name}.sender.{sender}", limits=table.sender[sender])
+        yield LimitSource(table=f"{name}.sender.{sender}", limits=table.sender[sender])
 
 
 def shaped_senders(settings: Settings) -> set[str]:

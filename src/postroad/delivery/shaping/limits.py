@@ -27,7 +27,7 @@ class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Limits(_Table):
+class ReceiverLimits(_Table):
     """Of one sender at one receiver. None: no limit, or none of its own."""
 
     connections: int | None = Field(default=None, ge=1, description="at once, for each sender")
@@ -38,15 +38,15 @@ class Limits(_Table):
     rate: RateField | None = None
     tls: ShapingTls | None = None
 
-    def under(self, more_special: Limits) -> Self:
+    def under(self, more_special: ReceiverLimits) -> Self:
         """Return these, each replaced by the more special one where that is given."""
         return self.model_copy(update={name: getattr(more_special, name) for name in more_special.model_fields_set})
 
 
-class LimitTable(Limits):
+class LimitTable(ReceiverLimits):
     """Limits of a receiver, and what single senders have instead."""
 
-    sender: dict[str, Limits] = Field(default_factory=dict, description="by From address")
+    sender: dict[str, ReceiverLimits] = Field(default_factory=dict, description="by From address")
 
     @property
     def sets_pace(self) -> bool:
@@ -54,22 +54,22 @@ class LimitTable(Limits):
         return any({"rate", "connections"} & each.model_fields_set for each in (self, *self.sender.values()))
 
     @property
-    def alone(self) -> Limits:
+    def alone(self) -> ReceiverLimits:
         """Those of the receiver itself."""
-        return Limits(**{name: getattr(self, name) for name in self.model_fields_set - {"sender"}})
+        return ReceiverLimits(**{name: getattr(self, name) for name in self.model_fields_set - {"sender"}})
 
 
 Level = Literal["default", "provider", "site", "domain"]
 
 
-class Source(_Table):
+class LimitSource(_Table):
     """Where one limit comes from, as ``provider.google`` or ``default.sender.news@example.com``."""
 
     table: str
-    limits: Limits
+    limits: ReceiverLimits
 
 
-class Scope(msgspec.Struct, frozen=True, kw_only=True):
+class LimitScope(msgspec.Struct, frozen=True, kw_only=True):
     """Whose replies are counted together, and who is slowed down by them: one sender at one receiver."""
 
     sender: str
@@ -106,9 +106,9 @@ class Terms(NamedTuple):
     tls: TlsMode
 
 
-def terms_of(route: RouteSettings, limits: Limits | None) -> Terms:
+def terms_of(route: RouteSettings, limits: ReceiverLimits | None) -> Terms:
     """The stricter of a route's settings and of limits, one by one. None: no limits hold for it."""
-    limits = limits or Limits()
+    limits = limits or ReceiverLimits()
     return Terms(
         connections=_least(route.connections, limits.connections, limits.connections_in_all),
         messages_per_connection=_least(route.messages_per_connection, limits.messages_per_connection),
@@ -120,9 +120,9 @@ def _least(most: int, *limits: int | None) -> int:
     return min([most, *(limit for limit in limits if limit is not None)])
 
 
-def resolve(sources: Iterable[Source]) -> tuple[Limits, dict[str, str]]:
+def resolve(sources: Iterable[LimitSource]) -> tuple[ReceiverLimits, dict[str, str]]:
     """Lay limits over each other, the most special last. Returns them, and which table each came from."""
-    limits = Limits()
+    limits = ReceiverLimits()
     why: dict[str, str] = {}
     for source in sources:
         limits = limits.under(source.limits)

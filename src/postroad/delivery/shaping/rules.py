@@ -61,7 +61,7 @@ class Condition(BaseModel):
         return self._text is None or self._text.search(reply.text) is not None
 
 
-class Rule(Condition):
+class ShapingRule(Condition):
     """What is done when a receiver says so ``per_hour`` times within an hour."""
 
     providers: tuple[str, ...] = Field(default=(), description="mailbox providers; none given: every known one")
@@ -85,6 +85,6 @@ class Rule(Condition):
         return self.holds(reply)
 
 
-def rule_for(rules: Iterable[tuple[str, Rule]], provider: str, reply: Reply) -> tuple[str, Rule] | None:
+def rule_for(rules: Iterable[tuple[str, ShapingRule]], provider: str, reply: Reply) -> tuple[str, ShapingRule] | None:
     """Return the first rule that a reply meets, with its name."""
     return next(((name, rule) for name, rule in rules if rule.meets(provider, reply)), None)

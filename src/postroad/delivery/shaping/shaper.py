@@ -22,8 +22,8 @@ from postroad.delivery.gate_controller import GateController
 from postroad.delivery.outcome import Outcome, Pause
 from postroad.delivery.shaping.decide import SETTLE, by_rule, faster, over, slower
 from postroad.delivery.shaping.file import Shaping
-from postroad.delivery.shaping.limits import TAIL, Scope
-from postroad.delivery.shaping.rules import PACE, Rule, rule_for
+from postroad.delivery.shaping.limits import TAIL, LimitScope
+from postroad.delivery.shaping.rules import PACE, ShapingRule, rule_for
 from postroad.delivery.shaping.show import words
 from postroad.errors import UnavailableError
 from postroad.queue import Queue
@@ -41,7 +41,7 @@ HELD_ELSEWHERE = timedelta(minutes=1)
 
 
 class _Subject(NamedTuple):
-    scope: Scope
+    scope: LimitScope
     rule: str
 
 
@@ -49,7 +49,7 @@ class _Subject(NamedTuple):
 class _Heard:
     """What was said since the last turn, and how often."""
 
-    rule: Rule | None
+    rule: ShapingRule | None
     too_fast: bool
     said: str
     times: int = 0
@@ -91,7 +91,7 @@ class Shaper:
 
     # -- what a delivery tells; none of it waits
 
-    def refused(self, scope: Scope, reply: Reply) -> None:
+    def refused(self, scope: LimitScope, reply: Reply) -> None:
         """Take note of a reply that refused."""
         found = rule_for(self._rules, scope.known_as, reply)
         too_fast = scope.known_as != TAIL and self._shaping.pace.holds(reply)
@@ -106,12 +106,12 @@ class Shaper:
         heard.times += 1
         self._news.set()
 
-    def accepted(self, scope: Scope) -> None:
+    def accepted(self, scope: LimitScope) -> None:
         """Take note that mail was accepted: what was slowed down may grow."""
         if self._paced and scope.gate in self._paced:
             self._accepted.add(scope.gate)
 
-    def paused(self, gate: str, scope: Scope, outcome: Outcome, said: str, *, until_ms: int | None) -> None:
+    def paused(self, gate: str, scope: LimitScope, outcome: Outcome, said: str, *, until_ms: int | None) -> None:
         """Take note that a gate was paused for what a receiver said of the sender. None: until it is resumed."""
         self._pauses[gate] = ShapingChange(
             gate=gate,
@@ -233,7 +233,7 @@ class Shaper:
             log.warning("%s: %s, because of: %s (rule %s)", change.gate, words(change), change.reply, change.rule)
 
     def _grow(self, connection: sa.Connection, change: ShapingChange, now: datetime) -> None:
-        scope = Scope.of_gate(change.gate)
+        scope = LimitScope.of_gate(change.gate)
         grown = faster(change, self._shaping.limits(scope), now) if scope is not None else None
         if grown is not None and change.moved_at is not None:
             store.move_pace(connection, grown, change.moved_at)

@@ -13,7 +13,7 @@ from postroad.delivery.gate_name import GateName, Receiver
 from postroad.delivery.gate_plan import Contribution
 from postroad.delivery.shaping.decide import SHAPING, contribution, over
 from postroad.delivery.shaping.file import Shaping
-from postroad.delivery.shaping.limits import TAIL, Limits, Scope, Terms, terms_of
+from postroad.delivery.shaping.limits import TAIL, LimitScope, ReceiverLimits, Terms, terms_of
 from postroad.dns.providers import provider_table
 from postroad.settings import RouteKind, RouteSettings
 from postroad.store.mail_domain import providers_of_sites, whose_domains
@@ -48,7 +48,7 @@ class Way(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
+class ShapingStatus:
     """How fast one sender may go at one receiver now.
 
     ``why``: the table of each limit; ``held``: what lowers them; ``terms``: of the sessions of a direct route;
@@ -59,7 +59,7 @@ class Standing:
     provider: str
     receiver: str
     gate: str
-    limits: Limits | None
+    limits: ReceiverLimits | None
     why: dict[str, str]
     rate: str | None
     connections: int | None
@@ -74,7 +74,7 @@ def destinations(
     """Everything that there is something to say of: what the file names, and what has a gate or a change."""
     found = {Receiver(provider) for provider in (TAIL, *shaping.provider)}
     names = {*gates, *(change.gate for change in changes)}
-    for scope in filter(None, map(Scope.of_gate, names)):
+    for scope in filter(None, map(LimitScope.of_gate, names)):
         found.add(scope.receiver)
     sites = providers_of_sites(connection, shaping.site)
     found |= {Receiver(sites.get(site, TAIL), site) for site in shaping.site}
@@ -92,17 +92,19 @@ def standing(
     receivers: Sequence[Receiver],
     changes: Iterable[ShapingChange],
     now: datetime,
-) -> list[Standing]:
+) -> list[ShapingStatus]:
     """What holds for each sender at each receiver."""
     holding = [change for change in changes if not over(change, now)]
     return [_standing(shaping, way, receiver, holding, now) for way in ways for receiver in receivers]
 
 
-def _standing(shaping: Shaping, way: Way, to: Receiver, holding: Sequence[ShapingChange], now: datetime) -> Standing:
-    scope = Scope(sender=way.sender, receiver=shaping.gated(to))
+def _standing(
+    shaping: Shaping, way: Way, to: Receiver, holding: Sequence[ShapingChange], now: datetime
+) -> ShapingStatus:
+    scope = LimitScope(sender=way.sender, receiver=shaping.gated(to))
     held = [change for change in holding if change.gate in (scope.gate, str(GateName.sender(way.sender)))]
     at_gate = shaping.limits_of_gate(scope.gate, [way.sender] if way.shaped else [])
-    limits, why = shaping.explained(Scope(sender=way.sender, receiver=to)) if way.shaped else (None, {})
+    limits, why = shaping.explained(LimitScope(sender=way.sender, receiver=to)) if way.shaped else (None, {})
     wanted = contribution(scope.gate, at_gate, held, now) or Contribution(source=SHAPING, gate=scope.gate)
     terms = None
     enforced: dict[str, str] = {}
@@ -114,7 +116,7 @@ def _standing(shaping: Shaping, way: Way, to: Receiver, holding: Sequence[Shapin
     if limits is not None and way.settings is not None and way.settings.kind is RouteKind.DIRECT:
         terms = terms_of(way.settings, limits)
         enforced |= dict.fromkeys(("messages_per_connection", "tls"), f"route {way.route}")
-    return Standing(
+    return ShapingStatus(
         sender=way.sender,
         provider=to.provider,
         receiver=str(to),

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Iterator
 
 from postroad.dns.dkim_key import PublicKey, has_other_version, is_dkim, parse_key
-from postroad.dns.finding import Code, Finding, Verdict, found, txt_record
+from postroad.dns.finding import Code, Finding, RecordVerdict, found, txt_record
 from postroad.dns.identity import Identity
 from postroad.dns.lookup import Lookup, LookupStatus
 from postroad.dns.resolver import Resolver
@@ -34,7 +34,7 @@ async def check(resolver: Resolver, identity: Identity) -> list[Finding]:
         bits = f", {read.bits} bits" if read.bits else ""
         said = list(_judge(name, read, expected)) or [found(Code.DKIM_OK, name, f"{read.algorithm}{bits}")]
         findings += said
-    if algorithms == {"rsa"} and all(finding.verdict is Verdict.PASS for finding in findings):
+    if algorithms == {"rsa"} and all(finding.verdict is RecordVerdict.PASS for finding in findings):
         remedy = "Sign with an Ed25519 key at a second selector as well."
         findings.append(found(Code.DKIM_NO_ED25519, identity.domain, "all keys are RSA", remedy=remedy))
     return findings

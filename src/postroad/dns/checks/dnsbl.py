@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import assert_never
 
-from postroad.dns.blocklist import Listing, Standing, ask
+from postroad.dns.blocklist import Listing, ListingStatus, ask
 from postroad.dns.finding import Code, Finding, found
 from postroad.dns.identity import Identity
 from postroad.dns.resolver import Resolver
@@ -23,19 +23,19 @@ async def check(resolver: Resolver, identity: Identity) -> list[Finding]:
 def _finding(subject: str, listing: Listing) -> Finding:
     about = f"{subject} at {listing.blocklist}"
     match listing.standing:
-        case Standing.CLEAR:
+        case ListingStatus.CLEAR:
             return found(Code.DNSBL_OK, about, "not listed")
-        case Standing.LISTED:
+        case ListingStatus.LISTED:
             seen = "; ".join([*listing.codes, *([listing.reason] if listing.reason else [])])
             remedy = f"Find what was sent, stop it, then ask {listing.blocklist} to take the entry out."
             return found(Code.DNSBL_LISTED, about, seen, remedy=remedy)
-        case Standing.POLICY:
+        case ListingStatus.POLICY:
             remedy = "Ask the provider of the address, or the list, to allow mail from it."
             return found(Code.DNSBL_POLICY, about, "; ".join(listing.codes), remedy=remedy)
-        case Standing.REFUSED:
+        case ListingStatus.REFUSED:
             remedy = "Ask through a resolver of your own, as the list's terms allow."
             return found(Code.DNSBL_REFUSED, about, listing.reason, remedy=remedy)
-        case Standing.UNKNOWN:
+        case ListingStatus.UNKNOWN:
             return found(Code.DNSBL_UNKNOWN, about, listing.reason)
         case other:
             assert_never(other)

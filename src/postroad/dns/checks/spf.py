@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from ipaddress import ip_address
 
-from postroad.dns.finding import Code, Finding, Verdict, found, txt_record
+from postroad.dns.finding import Code, Finding, RecordVerdict, found, txt_record
 from postroad.dns.identity import Identity
 from postroad.dns.lookup import LookupStatus
 from postroad.dns.resolver import Resolver
-from postroad.dns.spf import MAX_LOOKUPS, MAX_VOID_LOOKUPS, Mail, Outcome, Result, Survey, check_host, survey
-from postroad.dns.spf_record import Kind, Qualifier, SpfSyntaxError, is_spf, parse_spf
+from postroad.dns.spf import MAX_LOOKUPS, MAX_VOID_LOOKUPS, Mail, SpfOutcome, SpfResult, Survey, check_host, survey
+from postroad.dns.spf_record import MechanismKind, Qualifier, SpfSyntaxError, is_spf, parse_spf
 from postroad.dns.tags import texts, unanswered_reason
 
 MANY_LOOKUPS = 8
@@ -40,12 +40,12 @@ async def check(resolver: Resolver, identity: Identity) -> list[Finding]:
     seen = await survey(resolver, domain)
     outcomes = {ip: await check_host(resolver, _mail(identity, ip), domain) for ip in ips}
     findings = list(_cost(domain, text, seen))
-    if ips and all(outcome.result is Result.PASS for outcome in outcomes.values()):
+    if ips and all(outcome.result is SpfResult.PASS for outcome in outcomes.values()):
         findings = [_unreached(finding) for finding in findings]
     findings += _content(domain, text, seen)
     findings += await _open_to_all(resolver, domain, text)
     for ip, outcome in outcomes.items():
-        if outcome.result is Result.PERMERROR and any(finding.verdict is Verdict.FAIL for finding in findings):
+        if outcome.result is SpfResult.PERMERROR and any(finding.verdict is RecordVerdict.FAIL for finding in findings):
             continue  # It has been said why.
         findings += _coverage(domain, text, ip, outcome)
     return findings or [found(Code.SPF_OK, domain, f'"{text}"; {seen.outcome.lookups} lookups of {MAX_LOOKUPS}')]
@@ -58,21 +58,21 @@ def _mail(identity: Identity, ip: str) -> Mail:
 
 def _unreached(finding: Finding) -> Finding:
     """Return a warning for a failure: receivers stop at the term that matches (RFC 7208 §4.6.2)."""
-    if finding.verdict is not Verdict.FAIL:
+    if finding.verdict is not RecordVerdict.FAIL:
         return finding
     seen = f"{finding.seen}; mail from the addresses of the sender passes before receivers evaluate this"
-    return replace(finding, verdict=Verdict.WARN, seen=seen)
+    return replace(finding, verdict=RecordVerdict.WARN, seen=seen)
 
 
 def _cost(domain: str, text: str, seen: Survey) -> Iterator[Finding]:
     outcome = seen.outcome
-    if outcome.result is Result.TEMPERROR:
+    if outcome.result is SpfResult.TEMPERROR:
         yield found(Code.SPF_UNKNOWN, domain, outcome.why)
         return
     if outcome.lookups > MAX_LOOKUPS:
         remedy = f"Take out includes whose hosts no longer send for you, until at most {MAX_LOOKUPS} lookups are left."
         yield found(Code.SPF_LOOKUPS_OVER, domain, f'"{text}" takes {outcome.lookups} lookups', remedy=remedy)
-    elif outcome.result is Result.PERMERROR:
+    elif outcome.result is SpfResult.PERMERROR:
         yield found(Code.SPF_INVALID, domain, outcome.why, remedy="Fix it, or take out the term that leads there.")
     elif outcome.lookups >= MANY_LOOKUPS:
         remedy = "Take out includes whose hosts no longer send for you."
@@ -85,11 +85,11 @@ def _cost(domain: str, text: str, seen: Survey) -> Iterator[Finding]:
 
 def _content(domain: str, text: str, seen: Survey) -> Iterator[Finding]:
     used = [mechanism for _, record in seen.records for mechanism in record.mechanisms]
-    if any(mechanism.kind is Kind.PTR for mechanism in used):
+    if any(mechanism.kind is MechanismKind.PTR for mechanism in used):
         yield found(Code.SPF_PTR, domain, f'"{text}"', remedy="Name the addresses by ip4: and ip6: in its place.")
     yield from _after_all(domain, seen)
     if seen.last is None:
-        if seen.outcome.result is Result.NEUTRAL:
+        if seen.outcome.result is SpfResult.NEUTRAL:
             publish = txt_record(domain, _with_all(text, "~all")) if len(seen.records) == 1 else ""
             remedy = "End the record with ~all or -all, or the one that it redirects to."
             yield found(Code.SPF_NO_ALL, domain, f'"{text}"', remedy=remedy, publish=publish)
@@ -118,7 +118,7 @@ async def _open_to_all(resolver: Resolver, domain: str, text: str) -> list[Findi
     """Whether anybody passes: by +all, by ip4:0.0.0.0/0, or by what somebody else's record has of these."""
     nobody = Mail(ip=ip_address(NOBODYS_ADDRESS), sender=f"postmaster@{domain}", helo="nobody.invalid")
     outcome = await check_host(resolver, nobody, domain)
-    if outcome.result is not Result.PASS:
+    if outcome.result is not SpfResult.PASS:
         return []
     seen = f"mail from {NOBODYS_ADDRESS}, which nobody has, passes ({outcome.why})"
     publish = txt_record(domain, _with_all(text, "-all"))
@@ -126,13 +126,13 @@ async def _open_to_all(resolver: Resolver, domain: str, text: str) -> list[Findi
     return [found(Code.SPF_PLUS_ALL, domain, seen, remedy=remedy, publish=publish)]
 
 
-def _coverage(domain: str, text: str, ip: str, outcome: Outcome) -> Iterator[Finding]:
+def _coverage(domain: str, text: str, ip: str, outcome: SpfOutcome) -> Iterator[Finding]:
     match outcome.result:
-        case Result.PASS:
+        case SpfResult.PASS:
             return
-        case Result.PERMERROR:
+        case SpfResult.PERMERROR:
             yield found(Code.SPF_INVALID, ip, outcome.why, remedy="Fix it, or take out the term that leads there.")
-        case Result.TEMPERROR:
+        case SpfResult.TEMPERROR:
             yield found(Code.SPF_UNKNOWN, ip, outcome.why)
         case _:
             publish = txt_record(domain, _with_address(text, ip))

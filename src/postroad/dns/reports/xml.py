@@ -67,7 +67,7 @@ def _parse(
 
     ``inside``: the data begins with a part, after the start of the root.
     """
-    reader = _Reader(root, part)
+    reader = _XmlReader(root, part)
     parser = expat.ParserCreate("utf-8")  # whatever the declaration says
     parser.buffer_text = True
     parser.StartDoctypeDeclHandler = reader.doctype
@@ -84,7 +84,7 @@ def _parse(
     return None
 
 
-class _Reader:
+class _XmlReader:
     def __init__(self, root: str, part: Callable[[str, Node], None]) -> None:
         self._root = root
         self._part = part

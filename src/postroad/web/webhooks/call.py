@@ -13,7 +13,7 @@ SKEW_MS = 300_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Call:
+class WebhookRequest:
     """What came: fields of its header, names in lower case, its body as it is, and when."""
 
     headers: Mapping[str, str]
@@ -22,14 +22,14 @@ class Call:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Accepted:
+class VerifiedRequest:
     """What a call that was verified brings. ``token``: what it may come with once only."""
 
     document: object
     token: str | None = None
 
 
-class RefusedError(Exception):
+class WebhookRefusedError(Exception):
     """The call is not the service's, or not to be believed. ``status``: what it is answered; ``why`` is for our log."""
 
     def __init__(self, why: str, status: int = 403) -> None:
@@ -37,7 +37,7 @@ class RefusedError(Exception):
         self.status = status
 
 
-Verify = Callable[[Call], Awaitable[Accepted | None]]
+Verify = Callable[[WebhookRequest], Awaitable[VerifiedRequest | None]]
 """Says what a call brings; None: it is the service's, and brings no event. Raises RefusedError, UnavailableError."""
 
 CheckHeader = Callable[[Mapping[str, str]], None]
@@ -49,15 +49,15 @@ def read_json(body: bytes) -> object:
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        raise RefusedError("the body is not JSON", 400) from None
+        raise WebhookRefusedError("the body is not JSON", 400) from None
 
 
 def require_recent(at_ms: float, now_ms: int, window_ms: int) -> None:
     """Raises RefusedError for what was signed too long ago, or will be signed only later."""
     if at_ms < now_ms - window_ms:
-        raise RefusedError(f"its signature is {(now_ms - at_ms) / 1000:.0f} s old")
+        raise WebhookRefusedError(f"its signature is {(now_ms - at_ms) / 1000:.0f} s old")
     if at_ms > now_ms + SKEW_MS:
-        raise RefusedError(f"its signature is of {(at_ms - now_ms) / 1000:.0f} s from now")
+        raise WebhookRefusedError(f"its signature is of {(at_ms - now_ms) / 1000:.0f} s from now")
 
 
 def same(given: str, wanted: str) -> bool:

@@ -18,7 +18,7 @@ from postroad.errors import PostroadError
 from postroad.settings import Service, WebhookSettings
 from postroad.web.body import BodyMemory, read_body
 from postroad.web.clients import Clients
-from postroad.web.webhooks.call import Accepted, Call, CheckHeader, RefusedError, Verify
+from postroad.web.webhooks.call import CheckHeader, VerifiedRequest, Verify, WebhookRefusedError, WebhookRequest
 from postroad.web.webhooks.mailgun import mailgun
 from postroad.web.webhooks.postmark import check_postmark, postmark
 from postroad.web.webhooks.sendgrid import sendgrid
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Endpoint:
+class WebhookEndpoint:
     """How the calls of one service are verified."""
 
     service: Service
@@ -50,18 +50,18 @@ class Endpoint:
     check_header: CheckHeader | None = None
 
 
-def endpoints(settings: WebhookSettings, http: httpx.AsyncClient) -> Iterator[Endpoint]:
+def endpoints(settings: WebhookSettings, http: httpx.AsyncClient) -> Iterator[WebhookEndpoint]:
     """Those that the settings have a section for. ``http``: what asks SNS for certificates."""
     window_ms = settings.window_ms
     if settings.ses is not None:
-        yield Endpoint(service=Service.SES, verify=SnsTopics(settings.ses, window_ms, http).verify)
+        yield WebhookEndpoint(service=Service.SES, verify=SnsTopics(settings.ses, window_ms, http).verify)
     if settings.sendgrid is not None:
-        yield Endpoint(service=Service.SENDGRID, verify=sendgrid(settings.sendgrid, window_ms))
+        yield WebhookEndpoint(service=Service.SENDGRID, verify=sendgrid(settings.sendgrid, window_ms))
     if settings.postmark is not None:
         check = check_postmark(settings.postmark)
-        yield Endpoint(service=Service.POSTMARK, verify=postmark, check_header=check)
+        yield WebhookEndpoint(service=Service.POSTMARK, verify=postmark, check_header=check)
     if settings.mailgun is not None:
-        yield Endpoint(service=Service.MAILGUN, verify=mailgun(settings.mailgun, window_ms))
+        yield WebhookEndpoint(service=Service.MAILGUN, verify=mailgun(settings.mailgun, window_ms))
 
 
 class Webhooks:
@@ -74,17 +74,17 @@ class Webhooks:
         self._in_hand = 0
         self._memory = BodyMemory(most_bytes=MAX_MEMORY_BYTES, most_bytes_per_client=MAX_CLIENT_MEMORY_BYTES)
 
-    def router(self, found: Iterator[Endpoint]) -> APIRouter:
+    def router(self, found: Iterator[WebhookEndpoint]) -> APIRouter:
         router = APIRouter()
         for endpoint in found:
             router.add_api_route(f"/webhooks/{endpoint.service}", self._handler(endpoint), methods=["POST"])
         return router
 
-    def _handler(self, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+    def _handler(self, endpoint: WebhookEndpoint) -> Callable[[Request], Awaitable[Response]]:
         async def handle(request: Request) -> Response:
             try:
                 return await self._read_and_answer(endpoint, request)
-            except RefusedError as error:
+            except WebhookRefusedError as error:
                 raise self._refusal(endpoint, request, error) from None
             except HTTPException as error:
                 if error.status_code in BODY_FAULTS:
@@ -93,7 +93,7 @@ class Webhooks:
 
         return handle
 
-    async def _read_and_answer(self, endpoint: Endpoint, request: Request) -> Response:
+    async def _read_and_answer(self, endpoint: WebhookEndpoint, request: Request) -> Response:
         headers = dict(request.headers.items())
         if endpoint.check_header is not None:
             endpoint.check_header(headers)
@@ -104,11 +104,13 @@ class Webhooks:
                 return _later()
             self._in_hand += 1
             try:
-                return await self._answer(endpoint, Call(headers=headers, body=body, now_ms=self._clock.now_ms()))
+                return await self._answer(
+                    endpoint, WebhookRequest(headers=headers, body=body, now_ms=self._clock.now_ms())
+                )
             finally:
                 self._in_hand -= 1
 
-    def _refusal(self, endpoint: Endpoint, request: Request, error: RefusedError) -> HTTPException:
+    def _refusal(self, endpoint: WebhookEndpoint, request: Request, error: WebhookRefusedError) -> HTTPException:
         """What is answered to a call that was refused. Only those are counted: what a service signed is never late."""
         if error.status != ALREADY_TAKEN and (wait_s := self._charge(request)):
             # Not in the log, which it would fill.
@@ -124,21 +126,21 @@ class Webhooks:
             self._clients.invalid(client)
         return wait_s
 
-    async def _answer(self, endpoint: Endpoint, call: Call) -> Response:
+    async def _answer(self, endpoint: WebhookEndpoint, call: WebhookRequest) -> Response:
         try:
             async with asyncio.timeout(TAKEN_WITHIN_S):
                 accepted = await endpoint.verify(call)
                 if accepted is not None:
                     await self._take(endpoint.service, accepted)
         except UsedTokenError as error:
-            raise RefusedError(error.message, ALREADY_TAKEN) from None
+            raise WebhookRefusedError(error.message, ALREADY_TAKEN) from None
         except (PostroadError, TimeoutError) as error:
             why = error.message if isinstance(error, PostroadError) else "it took too long"
             log.warning("a call to the webhook of %s has to come again: %s", endpoint.service, why)
             return _later()
         return Response(status_code=200)
 
-    async def _take(self, service: Service, accepted: Accepted) -> None:
+    async def _take(self, service: Service, accepted: VerifiedRequest) -> None:
         envelope = Envelope(source=source_of(service))
         mails = [(event, envelope) for event in events_of(service, accepted.document)]
         if mails or accepted.token is not None:

@@ -9,7 +9,14 @@ from base64 import b64encode
 from collections.abc import Mapping
 
 from postroad.settings import PostmarkWebhook
-from postroad.web.webhooks.call import Accepted, Call, CheckHeader, RefusedError, read_json, same
+from postroad.web.webhooks.call import (
+    CheckHeader,
+    VerifiedRequest,
+    WebhookRefusedError,
+    WebhookRequest,
+    read_json,
+    same,
+)
 
 
 def check_postmark(settings: PostmarkWebhook) -> CheckHeader:
@@ -23,14 +30,14 @@ def check_postmark(settings: PostmarkWebhook) -> CheckHeader:
         # Both are compared each time, whichever is there.
         by_password = same(given.strip(), basic) and scheme.lower() == "basic"
         if not same(headers.get(header, ""), secret) and not by_password:
-            raise RefusedError("it does not show the secret", 401)
+            raise WebhookRefusedError("it does not show the secret", 401)
 
     return check
 
 
-async def postmark(call: Call) -> Accepted:
+async def postmark(call: WebhookRequest) -> VerifiedRequest:
     """Verify a call whose header was looked at."""
     document = read_json(call.body)
     if not isinstance(document, dict):
-        raise RefusedError("its body is no event", 400)
-    return Accepted(document=document)
+        raise WebhookRefusedError("its body is no event", 400)
+    return VerifiedRequest(document=document)

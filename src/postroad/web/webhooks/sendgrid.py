@@ -14,7 +14,14 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from postroad.settings import SendgridWebhook
 from postroad.settings.webhooks import read_public_key
-from postroad.web.webhooks.call import Accepted, Call, RefusedError, Verify, read_json, require_recent
+from postroad.web.webhooks.call import (
+    VerifiedRequest,
+    Verify,
+    WebhookRefusedError,
+    WebhookRequest,
+    read_json,
+    require_recent,
+)
 
 SIGNATURE = "x-twilio-email-event-webhook-signature"
 TIMESTAMP = "x-twilio-email-event-webhook-timestamp"
@@ -24,19 +31,19 @@ def sendgrid(settings: SendgridWebhook, window_ms: int) -> Verify:
     """Return what verifies the calls of SendGrid."""
     key = read_public_key(settings.public_key)
 
-    async def verify(call: Call) -> Accepted:
+    async def verify(call: WebhookRequest) -> VerifiedRequest:
         timestamp = call.headers.get(TIMESTAMP, "")
         if not re.fullmatch(r"[0-9]{1,12}", timestamp):
-            raise RefusedError("it has no timestamp")
+            raise WebhookRefusedError("it has no timestamp")
         try:
             signature = b64decode(call.headers.get(SIGNATURE, ""), validate=True)
             key.verify(signature, timestamp.encode() + call.body, ECDSA(SHA256()))
         except (ValueError, InvalidSignature):
-            raise RefusedError("its signature is not SendGrid's") from None
+            raise WebhookRefusedError("its signature is not SendGrid's") from None
         require_recent(int(timestamp) * 1000, call.now_ms, window_ms)
         document = read_json(call.body)
         if not isinstance(document, list):
-            raise RefusedError("its body is no list of events", 400)
-        return Accepted(document=document)
+            raise WebhookRefusedError("its body is no list of events", 400)
+        return VerifiedRequest(document=document)
 
     return verify

@@ -25,9 +25,9 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA1, SHA256, HashAlgorithm
 
 from postroad.errors import UnavailableError
-from postroad.fetch import Answer, FetchError, fetch
+from postroad.fetch import FetchError, HttpAnswer, fetch
 from postroad.settings import SesWebhook
-from postroad.web.webhooks.call import Accepted, Call, RefusedError, read_json, require_recent
+from postroad.web.webhooks.call import VerifiedRequest, WebhookRefusedError, WebhookRequest, read_json, require_recent
 
 FETCH_WITHIN_S = 5.0
 MAX_CERTIFICATE_BYTES = 65_536
@@ -58,12 +58,12 @@ class SnsTopics:
         self._failed_ms: OrderedDict[str, int] = OrderedDict()
         self._fetching = asyncio.Lock()
 
-    async def verify(self, call: Call) -> Accepted | None:
+    async def verify(self, call: WebhookRequest) -> VerifiedRequest | None:
         """Return what SES said. None: it was about the subscription. Raises RefusedError, UnavailableError."""
         message = _message(call.body)
         topic = message.get("TopicArn", "")
         if topic not in self._topics:
-            raise RefusedError("it is of no topic that we listen to")
+            raise WebhookRefusedError("it is of no topic that we listen to")
         certificate = await self._certificate(message.get("SigningCertURL", ""), host_of(topic), call.now_ms)
         _require_signed(message, certificate, call.now_ms)
         require_recent(_instant_ms(message.get("Timestamp", "")), call.now_ms, self._window_ms)
@@ -77,7 +77,7 @@ class SnsTopics:
             case _:
                 # SNS itself says in plain words that a subscription works.
                 said = message["Message"].encode()
-                return Accepted(document=read_json(said)) if said.lstrip().startswith(b"{") else None
+                return VerifiedRequest(document=read_json(said)) if said.lstrip().startswith(b"{") else None
 
     async def _confirm(self, url: str, topic: str) -> None:
         _require_of_host(url, host_of(topic))
@@ -89,7 +89,7 @@ class SnsTopics:
     async def _certificate(self, url: str, host: str, now_ms: int) -> x509.Certificate:
         parts = _require_of_host(url, host)
         if not _PATH.fullmatch(parts.path) or parts.query:
-            raise RefusedError("its certificate is not where SNS has them")
+            raise WebhookRefusedError("its certificate is not where SNS has them")
         if (known := self._certificates.get(url)) is not None:
             return known  # Whoever makes us look for others does not hold this up.
         async with self._fetching:
@@ -99,7 +99,7 @@ class SnsTopics:
                 raise UnavailableError("its certificate could not be read just now")
             try:
                 certificate = await self._fetch(url)
-            except (RefusedError, UnavailableError):
+            except (WebhookRefusedError, UnavailableError):
                 _remember(self._failed_ms, url, now_ms)
                 raise
             _remember(self._certificates, url, certificate)
@@ -108,13 +108,13 @@ class SnsTopics:
     async def _fetch(self, url: str) -> x509.Certificate:
         answer = await self._get(url)
         if answer.status != 200:
-            raise RefusedError(f"SNS has no such certificate: {answer.status}")
+            raise WebhookRefusedError(f"SNS has no such certificate: {answer.status}")
         try:
             return x509.load_pem_x509_certificate(answer.body)
         except ValueError:
-            raise RefusedError("what SNS has there is no certificate") from None
+            raise WebhookRefusedError("what SNS has there is no certificate") from None
 
-    async def _get(self, url: str) -> Answer:
+    async def _get(self, url: str) -> HttpAnswer:
         """Fetch a small answer. Raises UnavailableError."""
         try:
             return await fetch(self._http, url, within_s=FETCH_WITHIN_S, max_bytes=MAX_CERTIFICATE_BYTES)
@@ -131,9 +131,9 @@ def host_of(topic: str) -> str:
 def _message(body: bytes) -> dict[str, str]:
     document = read_json(body)
     if not isinstance(document, dict) or not all(isinstance(value, str) for value in _told(document).values()):
-        raise RefusedError("its body is no message of SNS")
+        raise WebhookRefusedError("its body is no message of SNS")
     if document.get("Type") not in _SIGNED or "Message" not in document:
-        raise RefusedError("it is of no type that SNS has")
+        raise WebhookRefusedError("it is of no type that SNS has")
     return _told(document)
 
 
@@ -149,32 +149,32 @@ def _require_of_host(url: str, host: str) -> SplitResult:
     try:
         parts = urlsplit(url)
     except ValueError:
-        raise RefusedError("it has an address that is none") from None
+        raise WebhookRefusedError("it has an address that is none") from None
     if parts.scheme != "https" or parts.netloc != host or not url.isascii() or parts.fragment:
-        raise RefusedError("it leads to a host that is not that of SNS")
+        raise WebhookRefusedError("it leads to a host that is not that of SNS")
     return parts
 
 
 def _require_signed(message: dict[str, str], certificate: x509.Certificate, now_ms: int) -> None:
     algorithm, key = _HASHES.get(message.get("SignatureVersion", "")), certificate.public_key()
     if algorithm is None or not isinstance(key, RSAPublicKey):
-        raise RefusedError("its signature is of no version that SNS has")
+        raise WebhookRefusedError("its signature is of no version that SNS has")
     now = datetime.fromtimestamp(now_ms / 1000, UTC)
     if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
-        raise RefusedError("its certificate is not valid today")
+        raise WebhookRefusedError("its certificate is not valid today")
     names = [name for name in _SIGNED[message["Type"]] if name in message]
     signed = "".join(f"{name}\n{message[name]}\n" for name in names)
     try:
         key.verify(b64decode(message.get("Signature", ""), validate=True), signed.encode(), PKCS1v15(), algorithm)
     except (ValueError, InvalidSignature):
-        raise RefusedError("its signature is not that of SNS") from None
+        raise WebhookRefusedError("its signature is not that of SNS") from None
 
 
 def _instant_ms(text: str) -> float:
     try:
         return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC).timestamp() * 1000
     except ValueError:
-        raise RefusedError("its timestamp is none") from None
+        raise WebhookRefusedError("its timestamp is none") from None
 
 
 def _remember(known: OrderedDict[str, _T], url: str, what: _T) -> None:
