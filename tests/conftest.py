@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -55,6 +56,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FilesTo
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest begins first."""
     items.sort(key=lambda item: not item.nodeid.startswith(_TOGETHER))
+
+
+def pytest_collection_finish() -> None:
+    """Take what was imported and collected out of sight of the garbage collector: it is some 500 MB, and stays."""
+    gc.collect()
+    gc.freeze()
 
 
 class RedisServer:
