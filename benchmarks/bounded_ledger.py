@@ -69,7 +69,7 @@ ROWS_OF_THE_CALLER = {
     "postroad.delivery.shaping.shaper:resume.<locals>.close": "one change",
     "postroad.delivery.provider_lookup:Providers._store": "domains of one submission",
     "postroad.delivery.sts_policies:StsPolicies._keep": "one domain",
-    "postroad.rehearsal.stage:Stage.teach_providers": "a database of its own",
+    "postroad.rehearsal.stage:RehearsalEnvironment.teach_providers": "a database of its own",
     "postroad.store.migrate:upgrade": "no mail flows",
     "postroad.store.suppression:lift": "addresses that a person names",
     "postroad.warmup.day:set_cap": "one cap",
