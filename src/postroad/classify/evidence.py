@@ -81,13 +81,14 @@ Word = str | frozenset[str]
 class Phrase(Struct, frozen=True):
     """One phrase of the table. ``words``: each a whole word, one that ends in ``*``, ``...``, or the words of a class.
 
-    ``weight``: how many words it has, or what its table says.
+    ``weight``: how many words it has, or what its table says. ``needed``: words that a text with the phrase contains.
     """
 
     evidence: Evidence
     text: str
     words: tuple[Word, ...]
     weight: int
+    needed: frozenset[str]
 
 
 class FoundEvidence(Struct, frozen=True):
@@ -134,7 +135,8 @@ def _tables() -> tuple[
         for text in table.get("phrases", ()):
             words = tuple(classes.get(word, word) for word in text.casefold().split())
             weight = table.get("weight") or sum(1 for word in words if word not in ("...", SENTENCE_END))
-            phrase = Phrase(Evidence(kind), text, words, weight)
+            literal = (word for word in words if isinstance(word, str) and word != "..." and not word.endswith("*"))
+            phrase = Phrase(Evidence(kind), text, words, weight, frozenset(literal))
             first = words[0]
             if _has_no_spaces(text):
                 anywhere.append((clean(text), phrase))
@@ -180,6 +182,7 @@ def _in_sentence(sentence: str) -> list[FoundEvidence]:
 def _matches(words: Sequence[str]) -> Iterator[tuple[FoundEvidence, int]]:
     """Yield what the phrases in the words of a sentence are evidence of, and at which word each begins."""
     by_word, by_stem, _ = _tables()
+    contained = frozenset(words)
     matches = [
         (phrase, position, position + length)
         for position, word in enumerate(words)
@@ -187,7 +190,7 @@ def _matches(words: Sequence[str]) -> Iterator[tuple[FoundEvidence, int]]:
             *by_word.get(word, ()),
             *(phrase for stem, phrase in by_stem.get(word[:STEM_KEY], ()) if word.startswith(stem)),
         )
-        if (length := _match(phrase.words, words, position))
+        if phrase.needed <= contained and (length := _match(phrase.words, words, position))
     ]
     ends = [end for phrase, _, end in matches if _is_negation(phrase)]
     for phrase, position, _ in matches:
