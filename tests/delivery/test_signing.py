@@ -128,9 +128,9 @@ async def test_a_signal_to_all_leaves_it_to_us_when_it_ends(signing: SigningPool
 async def test_it_ends_with_whoever_started_it_and_is_told_no_key_by_its_name() -> None:
     code = (
         "import asyncio, time\n"
-        "from tests.delivery.test_signing import Algorithm, Signing, a_key, a_template, merged\n"
+        "from tests.delivery.test_signing import Algorithm, SigningPool, a_key, a_template, merged\n"
         "async def main():\n"
-        "    await Signing(processes=1).signed(merged(a_template(a_key(Algorithm.RSA)), 1))\n"
+        "    await SigningPool(processes=1).signed(merged(a_template(a_key(Algorithm.RSA)), 1))\n"
         "    print('up', flush=True)\n"
         "    time.sleep(60)\n"
         "asyncio.run(main())\n"

@@ -2,7 +2,7 @@
 
     async with Sandbox(SandboxConfig(directory="sandbox"), rng=Random(7)) as sandbox:
         ...  # deliver to sandbox.host, sandbox.port
-        sandbox.use([Rule(phase=Phase.RCPT, domain="gmail.test", fault=Fault(reply="gmail-no-such-user"))])
+        sandbox.use([SandboxRule(phase=RulePhase.RCPT, domain="gmail.test", fault=Fault(reply="gmail-no-such-user"))])
         sandbox.accepted()
 
 It only receives: it opens, clicks and answers nothing. Faults come from rules
