@@ -255,3 +255,20 @@ def test_a_documented_reply_is_that_of_its_provider() -> None:
 
 def test_providers_of_documented_replies_are_known() -> None:
     assert {name for reply in known_replies() for name in reply.providers} <= provider_table().names
+
+
+@pytest.mark.parametrize(
+    ("text", "suppresses"),
+    [
+        ("550 le serveur n'existe pas", False),
+        ("550 il server non esiste", False),
+        ("550 el servidor no existe", False),
+        ("550 servern finns inte", False),
+        ("550 5.1.1 ARC seal unknown", False),
+        ("550 l'utilisateur n'existe pas sur le serveur", True),
+        ("550 el usuario no existe en el servidor", True),
+        ("553 5.1.3 <ada@example.org>... Invalid host name", True),
+    ],
+)
+def test_a_server_that_does_not_exist_is_no_recipient(text: str, suppresses: bool) -> None:
+    assert classify(said(text)).suppresses is suppresses
