@@ -537,7 +537,7 @@ class Machine(RuleBasedStateMachine):
             assert shown == (gate.rate, gate.limit, gate.left)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_the_queue_does_what_the_model_does(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Machine, "url", redis_url, raising=False)
     run_state_machine_as_test(

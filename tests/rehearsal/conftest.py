@@ -69,7 +69,7 @@ class Scene:
             env={**os.environ, "COLUMNS": "160"},
             capture_output=True,
             text=True,
-            timeout=110,
+            timeout=220,
             check=False,
         )
 

@@ -13,7 +13,7 @@ from postroad.errors import UsageError
 from postroad.rehearsal.audience import audience_file
 from tests.rehearsal.conftest import CAMPAIGN, Scene
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 
 def sums(report: dict[str, Any]) -> dict[str, int]:
