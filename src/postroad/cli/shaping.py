@@ -83,7 +83,7 @@ def log(
     limit: LimitOption = 100,
     as_json: JsonOption = False,
 ) -> None:
-    """List what was changed: by which reply and rule, what it set, when it ends or was undone, and by whom."""
+    """List changes, newest first: by which reply and rule, what was set, when it ends or was undone, and by whom."""
 
     async def work(parts: Parts) -> Sequence[ShapingChange]:
         def find() -> Sequence[ShapingChange]:

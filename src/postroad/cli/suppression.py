@@ -163,7 +163,7 @@ def list_(
     limit: LimitOption = 100,
     as_json: JsonOption = False,
 ) -> None:
-    """List what is suppressed with reason, source and time."""
+    """List what is suppressed, newest first, with reason, source and time."""
 
     async def work(parts: Parts) -> list[store.Listed]:
         return await asyncio.to_thread(store.suppressions, parts.engine, limit)

@@ -59,8 +59,8 @@ class PlannedStep(NamedTuple):
 
 def unfrozen_members(connection: sa.Connection, audience_id: int, step: PlannedStep, limit: int = STEP) -> list[Member]:
     """Return the next members of an audience without a touch of a campaign's first step, in order of their ids."""
-    # Ranges and whole orders: only the key of each table has them. For `step_id = …` PostgreSQL may read the index of
-    # recipients instead, and pass over the touches and members of all other campaigns and audiences.
+    # A range and a whole order, which only the key has. For `step_id = …` PostgreSQL may read the index of recipients
+    # instead, and pass over the touches of all other campaigns.
     frozen = sa.text(
         "SELECT recipient_id FROM touch WHERE (campaign_id, step_id) <= (:campaign_id, :step_id) "
         "AND campaign_id >= :campaign_id AND step_id >= :step_id "
@@ -68,8 +68,8 @@ def unfrozen_members(connection: sa.Connection, audience_id: int, step: PlannedS
     )
     last = connection.execute(frozen, {"campaign_id": step.campaign_id, "step_id": step.step_id}).scalar() or 0
     members = (
-        "SELECT recipient_id FROM audience_member WHERE (audience_id, recipient_id) > (:audience_id, :last) "
-        "AND audience_id <= :audience_id ORDER BY audience_id, recipient_id LIMIT :limit"
+        "SELECT recipient_id FROM audience_member WHERE audience_id = :audience_id AND recipient_id > :last "
+        "ORDER BY recipient_id LIMIT :limit"
     )
     statement = sa.text(
         f"SELECT id, address, time_zone FROM recipient WHERE id {any_of(connection, members)} ORDER BY id"
