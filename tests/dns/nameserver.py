@@ -12,7 +12,6 @@ from typing import Self, cast
 
 import dns.flags
 import dns.message
-import dns.name
 import dns.rcode
 import dns.rdatatype
 import dns.rrset
