@@ -50,7 +50,7 @@ ROWS_OF_THE_CALLER = {
     "postroad.campaign.audience:abandon_imports": "imports of one audience",
     "postroad.delivery.cohorts.breaker:look": "pauses of one step's cohorts, which were judged before",
     "postroad.delivery.cohorts.breaker:lift.<locals>.lifted": "one pause",
-    "postroad.advancing:record_pass": "one heartbeat",
+    "postroad.app.advance:record_pass": "one heartbeat",
     "postroad.delivery.campaign_runs:begin_run.<locals>.write_begin": "one run",
     "postroad.campaign.plan:launch": "one campaign, of which an earlier launch failed",
     "postroad.delivery.campaign_runs:end_runs": "runs that ended",

@@ -18,14 +18,14 @@ from pathlib import Path
 
 from benchmarks import house
 from benchmarks.ours_delivery import apply_campaign, hand_over, settings_of
+from postroad.app.context import AppContext, open_context
 from postroad.campaign.audience import import_file
-from postroad.parts import Parts, open_parts
 
 
 async def _step(what: str, folder: Path, redis_url: str, count: int) -> None:
-    async with open_parts(settings_of(folder, redis_url)) as parts:
+    async with open_context(settings_of(folder, redis_url)) as context:
         start_s, start_cpu_s = time.perf_counter(), time.process_time()
-        done = await _submit(parts, folder) if what == "submit" else _import(parts, folder / "readers.csv")
+        done = await _submit(context, folder) if what == "submit" else _import(context, folder / "readers.csv")
         assert done == count, f"{done} of {count}"
         found = {
             "seconds": time.perf_counter() - start_s,
@@ -35,13 +35,13 @@ async def _step(what: str, folder: Path, redis_url: str, count: int) -> None:
     print(json.dumps(found))
 
 
-async def _submit(parts: Parts, folder: Path) -> int:
-    apply_campaign(parts, folder)
-    return await hand_over(parts)
+async def _submit(context: AppContext, folder: Path) -> int:
+    apply_campaign(context, folder)
+    return await hand_over(context)
 
 
-def _import(parts: Parts, path: Path) -> int:
-    return import_file(parts.engine, house.AUDIENCE, path, parts.clock.now()).imported
+def _import(context: AppContext, path: Path) -> int:
+    return import_file(context.engine, house.AUDIENCE, path, context.clock.now()).imported
 
 
 def _peak_bytes() -> int:

@@ -18,13 +18,13 @@ from benchmarks import house
 from benchmarks.ours_delivery import apply_campaign, hand_over, import_recipients, settings_of
 from benchmarks.server import Server
 from benchmarks.sink import Sink
+from postroad.app.context import AppContext, open_context
 from postroad.campaign.message import StepMessage, step_message
 from postroad.delivery.admit import Admission
 from postroad.delivery.job import SEND_QUEUE, DeliveryResult, decode_job, encode_note
 from postroad.delivery.record import Recorder
 from postroad.delivery.routes import Route, open_routes
 from postroad.mail.message import Message
-from postroad.parts import Parts, open_parts
 from postroad.queue import ClaimedJob, Done, Queue
 from postroad.store.engine import read
 from postroad.store.ledger import TouchState
@@ -51,9 +51,9 @@ async def costs(server: Server, sink: Sink, messages: int) -> list[Cost]:
         folder = Path(name)
         house.build(folder, house.Wish(port=sink.port))
         await server.empty()
-        async with open_parts(settings_of(folder, server.url)) as parts:
+        async with open_context(settings_of(folder, server.url)) as context:
             meter = _Meter(server, messages)
-            return await _walk(parts, folder, meter)
+            return await _walk(context, folder, meter)
 
 
 class _Meter:
@@ -73,24 +73,26 @@ class _Meter:
         return result
 
 
-async def _walk(parts: Parts, folder: Path, meter: _Meter) -> list[Cost]:
+async def _walk(context: AppContext, folder: Path, meter: _Meter) -> list[Cost]:
     messages = meter.messages
-    import_recipients(parts, folder, messages)
-    apply_campaign(parts, folder)
-    await hand_over(parts)
-    queue = await parts.queue(SEND_QUEUE)
+    import_recipients(context, folder, messages)
+    apply_campaign(context, folder)
+    await hand_over(context)
+    queue = await context.queue(SEND_QUEUE)
     batches = await meter("claim", "one script call for a batch: every gate is looked at", _claimed(queue, messages))
     what = "one `UPDATE … RETURNING` for a batch, and its commit to the disk"
-    await meter("admit", what, _admitted(parts, batches))
+    await meter("admit", what, _admitted(context, batches))
     jobs = [job for batch in batches for job in batch]
-    step = _step(parts, decode_job(jobs[0].payload).step_id)
+    step = _step(context, decode_job(jobs[0].payload).step_id)
     what = "three templates, quoted-printable, headers, three tokens"
-    merged = await meter("merge", what, _merged(parts, step, jobs))
+    merged = await meter("merge", what, _merged(context, step, jobs))
     what = "MAIL, RCPT and DATA; then the body and its dot, with the next message's commands behind it"
-    await meter("SMTP", what, _sent(parts, merged))
+    await meter("SMTP", what, _sent(context, merged))
     await meter("mark", "that the body is about to leave: what makes *unknown* knowable", _marked(queue, batches))
     await meter("settle", "the outcome and its event, in one step", _settled(queue, batches))
-    recorder = Recorder(engine=parts.engine, queue=queue, clock=parts.clock, name="costs", bounce=parts.settings.bounce)
+    recorder = Recorder(
+        engine=context.engine, queue=queue, clock=context.clock, name="costs", bounce=context.settings.bounce
+    )
     what = "a row for the event and the state of the touch, in batches; then they are acknowledged"
     await meter("record", what, recorder.drain())
     assert recorder.recorded == messages, f"{recorder.recorded} of {messages} events were recorded"
@@ -106,27 +108,27 @@ async def _claimed(queue: Queue, messages: int) -> list[Sequence[ClaimedJob]]:
     return batches
 
 
-async def _admitted(parts: Parts, batches: Sequence[Sequence[ClaimedJob]]) -> None:
-    admission = Admission(parts.engine, parts.clock, parts.hash_of)
+async def _admitted(context: AppContext, batches: Sequence[Sequence[ClaimedJob]]) -> None:
+    admission = Admission(context.engine, context.clock, context.hash_of)
     for batch in batches:
         refused = await admission(batch)
         assert not refused, f"{len(refused)} were not admitted"
 
 
-def _step(parts: Parts, step_id: int) -> StepMessage:
-    with read(parts.engine) as connection:
-        return step_message(connection, step_id, parts.signer, parts.settings.public_url)
+def _step(context: AppContext, step_id: int) -> StepMessage:
+    with read(context.engine) as connection:
+        return step_message(connection, step_id, context.signer, context.settings.public_url)
 
 
-async def _merged(parts: Parts, step: StepMessage, jobs: Sequence[ClaimedJob]) -> list[Message]:
+async def _merged(context: AppContext, step: StepMessage, jobs: Sequence[ClaimedJob]) -> list[Message]:
     return [
-        step.message.merge(job.touch_id, job.address, job.fields, parts.clock.now())
+        step.message.merge(job.touch_id, job.address, job.fields, context.clock.now())
         for job in (decode_job(claimed.payload) for claimed in jobs)
     ]
 
 
-async def _sent(parts: Parts, messages: Sequence[Message]) -> None:
-    ((name, settings),) = parts.settings.routes.items()
+async def _sent(context: AppContext, messages: Sequence[Message]) -> None:
+    ((name, settings),) = context.settings.routes.items()
     waiting = iter(messages)
 
     async def send(route: Route) -> None:
@@ -135,11 +137,11 @@ async def _sent(parts: Parts, messages: Sequence[Message]) -> None:
             assert reply.positive, str(reply)
 
     opening = open_routes(
-        parts.settings.routes,
-        shaping=parts.shaping,
-        resolver=await parts.resolver(),
-        engine=parts.engine,
-        clock=parts.clock,
+        context.settings.routes,
+        shaping=context.shaping,
+        resolver=await context.resolver(),
+        engine=context.engine,
+        clock=context.clock,
         rng=Random(0),
     )
     async with opening as routes, asyncio.TaskGroup() as together:

@@ -26,9 +26,9 @@ from benchmarks.mailers import NODEMAILER, OUR_ENTRIES, OURS, PEER_SIGNING, PEER
 from benchmarks.ours_delivery import FOLDER
 from benchmarks.server import Server
 from benchmarks.sink import SOURCE_SESSIONS, Sink, running_sink, source_pace
+from postroad.app.context import open_context
 from postroad.campaign.status import summary
 from postroad.mail.dkim import read_key
-from postroad.parts import open_parts
 from postroad.settings import Settings as OurSettings
 from postroad.store.ledger import TouchState
 
@@ -219,8 +219,8 @@ async def work(server: Server, run: Run) -> tuple[Pace, float]:
 
 async def _require_accepted(folder: Path, messages: int) -> None:
     """Whoever counts what was not sent is quick: the ledger must say that all was accepted."""
-    async with open_parts(OurSettings.load(folder / "postroad.toml")) as parts:
-        counts = summary(parts.engine, house.CAMPAIGN).counts
+    async with open_context(OurSettings.load(folder / "postroad.toml")) as context:
+        counts = summary(context.engine, house.CAMPAIGN).counts
     accepted = counts[TouchState.ACCEPTED]
     if accepted != messages:
         raise DidNotRun(f"the ledger has {accepted} of {messages} as accepted: {dict(counts)}")

@@ -12,8 +12,11 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from postroad.delivery.opening import open_delivery
+
 from benchmarks import house
 from benchmarks.contract import TELL_S, Contestant, Put, Tally, run
+from postroad.app.context import AppContext, open_context
 from postroad.campaign.apply import apply
 from postroad.campaign.audience import import_file
 from postroad.campaign.definition import read_campaign
@@ -22,10 +25,8 @@ from postroad.cli.event_loop import run as on_uvloop
 from postroad.cli.worker import spare_the_collector
 from postroad.delivery.admit import Admission
 from postroad.delivery.job import SEND_QUEUE
-from postroad.delivery.opening import open_delivery
 from postroad.delivery.record import Recorder
 from postroad.delivery.submit import submit_due
-from postroad.parts import Parts, open_parts
 from postroad.queue import Worker
 from postroad.settings import Settings
 
@@ -37,16 +38,16 @@ def settings_of(folder: Path, redis_url: str) -> Settings:
     return Settings.load(folder / "postroad.toml")
 
 
-async def hand_over(parts: Parts) -> int:
+async def hand_over(context: AppContext) -> int:
     """Launch the campaign and submit all of it. Returns to how many."""
-    launched = await asyncio.to_thread(launch, parts.engine, house.CAMPAIGN, parts.clock.now())
-    queue = await parts.queue(SEND_QUEUE)
-    delivery = parts.settings.delivery
+    launched = await asyncio.to_thread(launch, context.engine, house.CAMPAIGN, context.clock.now())
+    queue = await context.queue(SEND_QUEUE)
+    delivery = context.settings.delivery
     submitted = await submit_due(
-        parts.engine,
+        context.engine,
         queue,
         house.CAMPAIGN,
-        now=parts.clock.now(),
+        now=context.clock.now(),
         horizon_ms=delivery.horizon_ms,
         expire_ms=delivery.expire_ms,
         cursor=0,
@@ -56,30 +57,30 @@ async def hand_over(parts: Parts) -> int:
     return submitted.submitted
 
 
-def import_recipients(parts: Parts, folder: Path, count: int, *, first: int = 0) -> None:
+def import_recipients(context: AppContext, folder: Path, count: int, *, first: int = 0) -> None:
     path = folder / f"readers-{first}.csv"
     house.write_recipients(path, count, first=first)
-    import_file(parts.engine, house.AUDIENCE, path, parts.clock.now())
+    import_file(context.engine, house.AUDIENCE, path, context.clock.now())
 
 
-def apply_campaign(parts: Parts, folder: Path) -> None:
-    apply(parts.engine, parts.settings, read_campaign(folder / "campaign.yaml"), parts.clock.now())
+def apply_campaign(context: AppContext, folder: Path) -> None:
+    apply(context.engine, context.settings, read_campaign(folder / "campaign.yaml"), context.clock.now())
 
 
 @asynccontextmanager
 async def producer(url: str) -> AsyncIterator[Put]:
     folder = Path(os.environ[FOLDER])
-    async with open_parts(settings_of(folder, url)) as parts:
+    async with open_context(settings_of(folder, url)) as context:
         waiting = 0
 
         async def put(payloads: Sequence[str]) -> None:
             # A campaign goes out whole: the warm-up's recipients are its first ones.
             nonlocal waiting
-            import_recipients(parts, folder, len(payloads), first=waiting)
+            import_recipients(context, folder, len(payloads), first=waiting)
             warm_up, waiting = not waiting, waiting + len(payloads)
             if not warm_up:
-                apply_campaign(parts, folder)
-                await hand_over(parts)
+                apply_campaign(context, folder)
+                await hand_over(context)
 
         yield put
 
@@ -87,30 +88,30 @@ async def producer(url: str) -> AsyncIterator[Put]:
 async def work(url: str, tally: Tally) -> None:
     folder = Path(os.environ[FOLDER])
     spare_the_collector()
-    async with open_parts(settings_of(folder, url)) as parts:
-        queue = await parts.queue(SEND_QUEUE)
+    async with open_context(settings_of(folder, url)) as context:
+        queue = await context.queue(SEND_QUEUE)
         name = f"bench-{os.getpid()}"
-        limits = parts.settings.queue(SEND_QUEUE)
-        gates = parts.gates(queue, limits, starting=True)
+        limits = context.settings.queue(SEND_QUEUE)
+        gates = context.gates(queue, limits, starting=True)
         opening = open_delivery(
-            parts.settings,
-            engine=parts.engine,
+            context.settings,
+            engine=context.engine,
             queue=queue,
             gates=gates,
-            signer=parts.signer,
-            resolver=await parts.resolver(),
-            clock=parts.clock,
+            signer=context.signer,
+            resolver=await context.resolver(),
+            clock=context.clock,
             environ=os.environ,
         )
         recorder = Recorder(
-            engine=parts.engine, queue=queue, clock=parts.clock, name=name, bounce=parts.settings.bounce
+            engine=context.engine, queue=queue, clock=context.clock, name=name, bounce=context.settings.bounce
         )
         async with opening as delivery, asyncio.TaskGroup() as together:
             worker = Worker(
                 queue,
                 delivery,
                 concurrency=limits.concurrency,
-                prepare=Admission(parts.engine, parts.clock, parts.hash_of),
+                prepare=Admission(context.engine, context.clock, context.hash_of),
                 name=name,
             )
             together.create_task(worker.run(asyncio.Event()))

@@ -35,11 +35,11 @@ from deployments.automations import DEFAULT_HEARTBEAT_S, PAUSE_DEPLOYMENT, all_a
 from deployments.pool import ensure_pool
 from deployments.schedules import Account, Change, Create, Delete, Update, account, decide
 from deployments.spec import DeploymentSpec, ProjectSpec, read
+from postroad.app.context import ready_engine
 from postroad.cli.app import shown_errors
 from postroad.errors import ConfigError, PostroadError, UnavailableError
 from postroad.local.campaign_form import offer_campaigns
 from postroad.local.prefect import ALERTS, open_prefect
-from postroad.parts import ready_engine
 from postroad.settings import Settings
 from tasks.policy import LIMITS
 

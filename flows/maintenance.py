@@ -11,8 +11,8 @@ from tasks.maintain import (
     delete_old_bounce_mails,
     delete_old_rows,
     list_in_form,
-    mend_queue,
     publish_depths,
+    rebuild_missing,
     tidy_ledger,
     tidy_queues,
 )
@@ -31,7 +31,7 @@ async def maintenance() -> State[None]:
     await tidy_ledger()
     deleted = await delete_old_rows()
     mails = await delete_old_bounce_mails()
-    rebuilt = await mend_queue()
+    rebuilt = await rebuild_missing()
     await list_in_form()
     depths = await publish_depths()
     found = "the queue misses nothing"

@@ -8,10 +8,10 @@ from dataclasses import asdict
 from datetime import timedelta
 from typing import Final
 
-from postroad import advancing
-from postroad.advancing import Advance
+from postroad.app import advance
+from postroad.app.advance import Advance
+from postroad.app.context import open_context
 from postroad.campaign.status import campaigns_stopped_since, running_campaigns, summary
-from postroad.parts import open_parts
 from tasks.policy import campaign_slot, retried
 from tasks.report import publish_table
 from tasks.result import renew_result
@@ -22,8 +22,8 @@ SETTLES_WITHIN: Final = timedelta(hours=1)
 
 @retried("list running campaigns")
 async def list_running() -> list[str]:
-    async with open_parts() as parts:
-        return await asyncio.to_thread(running_campaigns, parts.engine)
+    async with open_context() as context:
+        return await asyncio.to_thread(running_campaigns, context.engine)
 
 
 @retried("advance", run_name="advance {campaign}")
@@ -33,9 +33,9 @@ async def advance_campaign(campaign: str) -> Advance:
     One task run for the three calls: with a task run each, sixteen campaigns would be a burst of fifty.
     Each call is safe to repeat, so a retry begins at the first. Then what the campaign's run shows is renewed.
     """
-    async with campaign_slot(), open_parts() as parts:
-        done = await advancing.advance_campaign(parts, campaign)
-        state = await asyncio.to_thread(summary, parts.engine, campaign)
+    async with campaign_slot(), open_context() as context:
+        done = await advance.advance_campaign(context, campaign)
+        state = await asyncio.to_thread(summary, context.engine, campaign)
     await renew_result(state)
     return done
 
@@ -43,12 +43,12 @@ async def advance_campaign(campaign: str) -> Advance:
 @retried("renew results")
 async def renew_stopped() -> None:
     """Bring the results of campaigns that stopped up to date: once each, and again while their last mail settles."""
-    async with open_parts() as parts:
-        now = parts.clock.now()
-        last = await asyncio.to_thread(advancing.last_pass, parts)
+    async with open_context() as context:
+        now = context.clock.now()
+        last = await asyncio.to_thread(advance.last_pass, context)
         since = min(last or now, now - SETTLES_WITHIN)
-        names = await asyncio.to_thread(campaigns_stopped_since, parts.engine, since)
-        states = [await asyncio.to_thread(summary, parts.engine, name) for name in names]
+        names = await asyncio.to_thread(campaigns_stopped_since, context.engine, since)
+        states = [await asyncio.to_thread(summary, context.engine, name) for name in names]
     for state in states:
         await renew_result(state)
 
@@ -56,8 +56,8 @@ async def renew_stopped() -> None:
 @retried("record the pass")
 async def record_advance() -> None:
     """Record that a pass was made, for `postroad_last_advance_age_seconds`."""
-    async with open_parts() as parts:
-        await asyncio.to_thread(advancing.record_pass, parts)
+    async with open_context() as context:
+        await asyncio.to_thread(advance.record_pass, context)
 
 
 async def publish_advances(advances: Sequence[Advance]) -> None:

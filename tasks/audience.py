@@ -8,6 +8,7 @@ from typing import Final
 
 from prefect.logging import get_run_logger
 
+from postroad.app.context import open_context
 from postroad.campaign.audience import (
     AudienceFile,
     ImportProgress,
@@ -18,7 +19,6 @@ from postroad.campaign.audience import (
     refusals,
 )
 from postroad.campaign.reading import import_rules
-from postroad.parts import open_parts
 from tasks.policy import retried
 from tasks.report import publish_sentences
 
@@ -30,8 +30,8 @@ VALUE_SHOWN: Final = 32
 @retried("find the audience file")
 async def find_unimported_file(campaign: str) -> AudienceFile | None:
     """Return the file that the campaign names for its audience, or None when nothing is left to import."""
-    async with open_parts() as parts:
-        file = await asyncio.to_thread(audience_file, parts.engine, campaign)
+    async with open_context() as context:
+        file = await asyncio.to_thread(audience_file, context.engine, campaign)
     if file is None or file.to_import:
         return file
     get_run_logger().info("%s", file.why_not)
@@ -41,10 +41,10 @@ async def find_unimported_file(campaign: str) -> AudienceFile | None:
 @retried("check the file")
 async def open_file(audience: str, path: str) -> ImportProgress:
     """Check the whole file and begin its import, or take up the one that was interrupted."""
-    async with open_parts() as parts:
-        file = parts.settings.base_dir / path
-        rules = await asyncio.to_thread(import_rules, parts.engine, parts.settings, file)
-        return await asyncio.to_thread(open_import, parts.engine, audience, file, parts.clock.now(), rules=rules)
+    async with open_context() as context:
+        file = context.settings.base_dir / path
+        rules = await asyncio.to_thread(import_rules, context.engine, context.settings, file)
+        return await asyncio.to_thread(open_import, context.engine, audience, file, context.clock.now(), rules=rules)
 
 
 @retried("import rows", run_name="import rows from {cursor}")
@@ -54,10 +54,10 @@ async def import_rows(import_id: int, cursor: int, rows: int) -> ImportProgress:
     The library reads on from the cursor it recorded with the rows, so a retry after a commit whose answer
     was lost repeats nothing; `cursor` only names the task run.
     """
-    async with open_parts() as parts:
-        progress = await asyncio.to_thread(import_progress, parts.engine, import_id)
-        rules = await asyncio.to_thread(import_rules, parts.engine, parts.settings, Path(progress.path))
-        return await asyncio.to_thread(import_slice, parts.engine, import_id, parts.clock.now(), rows, rules)
+    async with open_context() as context:
+        progress = await asyncio.to_thread(import_progress, context.engine, import_id)
+        rules = await asyncio.to_thread(import_rules, context.engine, context.settings, Path(progress.path))
+        return await asyncio.to_thread(import_slice, context.engine, import_id, context.clock.now(), rows, rules)
 
 
 @retried("list refused rows")
@@ -65,8 +65,8 @@ async def publish_refusals(progress: ImportProgress) -> None:
     """Show which rows were left out and why: the first few hundred, to mend the file they came from."""
     if progress.refused == 0:
         return
-    async with open_parts() as parts:
-        found = await asyncio.to_thread(refusals, parts.engine, progress.import_id, REFUSALS_SHOWN)
+    async with open_context() as context:
+        found = await asyncio.to_thread(refusals, context.engine, progress.import_id, REFUSALS_SHOWN)
     await publish_sentences(
         f"refused-{progress.audience}",
         [{"line": r.line, "field": r.field, "value": _shortened(r.value), "reason": r.reason} for r in found],

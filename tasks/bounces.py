@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from postroad.app.context import open_context
 from postroad.bounce.intake import BOUNCE_QUEUE, Intake
 from postroad.bounce.sources.fetched import Polled
 from postroad.bounce.sources.poll import poll
 from postroad.errors import StateError
-from postroad.parts import open_parts
 from postroad.settings import Settings
 from tasks.policy import retried
 from tasks.report import publish_table
@@ -27,11 +27,11 @@ async def fetch(source: str) -> Polled:
     One task run for a whole pass, which takes thousands of mails. It hands on counts and never mails: a retry begins
     with what was not acknowledged, and what was kept already is known.
     """
-    async with open_parts() as parts:
-        sources = parts.settings.bounce.sources
+    async with open_context() as context:
+        sources = context.settings.bounce.sources
         if source not in sources:
             raise StateError(f"there is no source named {source!r} any more")
-        intake = Intake(engine=parts.engine, queue=await parts.queue(BOUNCE_QUEUE), clock=parts.clock)
+        intake = Intake(engine=context.engine, queue=await context.queue(BOUNCE_QUEUE), clock=context.clock)
         return await poll(source, sources[source], intake.submit)
 
 

@@ -9,14 +9,14 @@ from typing import Final
 from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 
-from postroad.advancing import hand_over
+from postroad.app.context import open_context
+from postroad.app.submit import submit
 from postroad.campaign.plan import Launched, launch
 from postroad.campaign.preflight import PreflightReport, check
 from postroad.campaign.status import Summary, summary
 from postroad.delivery.campaign_runs import begin_run
 from postroad.delivery.submit import SubmitResult, queue_name
 from postroad.local.run_watch import pause_stopped
-from postroad.parts import open_parts
 from postroad.store.campaign import record_launch_error
 from postroad.store.engine import write
 from tasks.policy import campaign_slot, retried
@@ -35,33 +35,33 @@ async def begin(campaign: str) -> None:
     """
     run = FlowRunContext.get()
     assert run is not None and run.flow_run is not None  # noqa: S101, PT018  (a task of a flow)
-    async with campaign_slot(), open_parts() as parts:
-        queue = await parts.queue(await asyncio.to_thread(queue_name, parts.engine, campaign))
+    async with campaign_slot(), open_context() as context:
+        queue = await context.queue(await asyncio.to_thread(queue_name, context.engine, campaign))
         await begin_run(
-            parts.engine,
+            context.engine,
             queue,
             campaign,
             str(run.flow_run.id),
             scheduled=run.flow_run.auto_scheduled,
-            now=parts.clock.now(),
+            now=context.clock.now(),
         )
 
 
 @retried("pause stopped campaigns")
 async def pause_stopped_campaigns() -> list[str]:
     """Pause each campaign whose run was cancelled or suspended. Returns their names."""
-    async with open_parts() as parts:
-        return await pause_stopped(parts)
+    async with open_context() as context:
+        return await pause_stopped(context)
 
 
 @retried("record the failed launch")
 async def record_failure(campaign: str, error: str) -> None:
     """Keep why a launch failed, so that `postroad campaign status` shows it."""
-    async with open_parts() as parts:
+    async with open_context() as context:
 
         def write_failure() -> None:
-            with write(parts.engine) as connection:
-                record_launch_error(connection, campaign, error, parts.clock.now())
+            with write(context.engine) as connection:
+                record_launch_error(connection, campaign, error, context.clock.now())
 
         await asyncio.to_thread(write_failure)
 
@@ -72,8 +72,8 @@ async def preflight(campaign: str) -> PreflightReport:
 
     Raises PreflightError with every finding in it when the campaign may not go out.
     """
-    async with campaign_slot(), open_parts() as parts:
-        report = await asyncio.to_thread(check, parts.engine, parts.settings, parts.signer, campaign)
+    async with campaign_slot(), open_context() as context:
+        report = await asyncio.to_thread(check, context.engine, context.settings, context.signer, campaign)
     if report.findings:
         await publish_sentences(
             f"preflight-{campaign}",
@@ -90,9 +90,9 @@ async def freeze_audience(campaign: str) -> Launched:
 
     Raises StateError where the run was cancelled or suspended meanwhile, and its process did not notice.
     """
-    async with campaign_slot(), open_parts() as parts:
+    async with campaign_slot(), open_context() as context:
         return await asyncio.to_thread(
-            launch, parts.engine, campaign, parts.clock.now(), parts.hash_of, run_id=flow_run.get_id()
+            launch, context.engine, campaign, context.clock.now(), context.hash_of, run_id=flow_run.get_id()
         )
 
 
@@ -102,8 +102,8 @@ async def submit_slice(campaign: str, cursor: int, rows: int) -> SubmitResult:
 
     A job's id derives from the ledger, so what a lost answer makes us submit twice is queued once.
     """
-    async with campaign_slot(), open_parts() as parts:
-        return await hand_over(parts, campaign, cursor=cursor, rows=rows)
+    async with campaign_slot(), open_context() as context:
+        return await submit(context, campaign, cursor=cursor, rows=rows)
 
 
 @retried("follow delivery")
@@ -114,9 +114,9 @@ async def follow(campaign: str, follow_seconds: int) -> Summary:
     """
     until = time.monotonic() + follow_seconds
     bar = await ProgressBar.open(f"delivery-{campaign}", delivery_title(campaign))
-    async with open_parts() as parts:
+    async with open_context() as context:
         while True:
-            state = await asyncio.to_thread(summary, parts.engine, campaign)
+            state = await asyncio.to_thread(summary, context.engine, campaign)
             await bar.move(ended(state), state.audience)
             left_s = until - time.monotonic()
             if state.settled or left_s <= 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from postroad.parts import Parts, open_parts
+from postroad.app.context import AppContext, open_context
 from postroad.store.cohort import NamedPause, mark_announced, pauses
 from postroad.store.engine import read, write
 from tasks.report import announce
@@ -17,8 +17,8 @@ async def announce_pauses() -> list[NamedPause]:
 
     Noted only once they are emitted: a run that dies between tells again rather than not at all.
     """
-    async with open_parts() as parts:
-        new = await asyncio.to_thread(_unannounced, parts)
+    async with open_context() as context:
+        new = await asyncio.to_thread(_unannounced, context)
         for campaign, step, pause in new:
             announce(
                 PAUSED,
@@ -34,15 +34,15 @@ async def announce_pauses() -> list[NamedPause]:
                 },
             )
         if new:
-            await asyncio.to_thread(_mark, parts, [pause.id for _, _, pause in new if pause.id is not None])
+            await asyncio.to_thread(_mark, context, [pause.id for _, _, pause in new if pause.id is not None])
     return new
 
 
-def _unannounced(parts: Parts) -> list[NamedPause]:
-    with read(parts.engine) as connection:
+def _unannounced(context: AppContext) -> list[NamedPause]:
+    with read(context.engine) as connection:
         return pauses(connection, unannounced=True)
 
 
-def _mark(parts: Parts, ids: list[int]) -> None:
-    with write(parts.engine) as connection:
-        mark_announced(connection, ids, parts.clock.now())
+def _mark(context: AppContext, ids: list[int]) -> None:
+    with write(context.engine) as connection:
+        mark_announced(connection, ids, context.clock.now())

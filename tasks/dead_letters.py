@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from postroad.app.context import open_context
+from postroad.app.replay import replay as replay_dead_letters
 from postroad.delivery.dead_letters import DeadGroup, dead_letters_of, groups_of
-from postroad.mending import replay_dead
-from postroad.parts import open_parts
 from tasks.policy import retried
 from tasks.report import publish_sentences
 
@@ -14,8 +14,8 @@ from tasks.report import publish_sentences
 @retried("preview dead letters")
 async def preview(queue: str, cause: str | None, until: datetime) -> list[DeadGroup]:
     """Show by cause what would be sent again: what died before an instant, so that an approval holds for just that."""
-    async with open_parts() as parts:
-        letters = await dead_letters_of(parts.engine, await parts.queue(queue), cause=cause, until_ms=_ms(until))
+    async with open_context() as context:
+        letters = await dead_letters_of(context.engine, await context.queue(queue), cause=cause, until_ms=_ms(until))
     groups = groups_of(letters)
     if groups:
         rows = [
@@ -33,10 +33,10 @@ async def preview(queue: str, cause: str | None, until: datetime) -> list[DeadGr
 @retried("replay dead letters")
 async def replay(queue: str, cause: str | None, until: datetime) -> int:
     """Send them again. What a try before this one has sent again is no dead letter any more. Returns how many."""
-    async with open_parts() as parts:
-        opened = await parts.queue(queue)
-        letters = await dead_letters_of(parts.engine, opened, cause=cause, until_ms=_ms(until))
-        return await replay_dead(parts, opened, [letter.id for letter in letters])
+    async with open_context() as context:
+        opened = await context.queue(queue)
+        letters = await dead_letters_of(context.engine, opened, cause=cause, until_ms=_ms(until))
+        return await replay_dead_letters(context, opened, [letter.id for letter in letters])
 
 
 def _ms(instant: datetime) -> int:

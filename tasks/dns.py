@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from prefect.runtime import task_run
 
+from postroad.app.context import open_context
 from postroad.canary.probe import CanaryReport, send_canary
 from postroad.delivery.dns_health import (
     HealthStep,
@@ -26,7 +27,6 @@ from postroad.dns.finding import Finding, RecordVerdict, in_words
 from postroad.dns.health import check_identity
 from postroad.dns.show import markdown
 from postroad.errors import UnavailableError
-from postroad.parts import open_parts
 from tasks.policy import dns_slot, retried
 from tasks.report import announce, publish_markdown, publish_sentences, publish_table
 from tasks.slices import MAX_SLICES
@@ -38,8 +38,8 @@ DELAYS_S: Final = [2.0, 10.0]
 
 @retried("list senders")
 async def list_senders() -> list[str]:
-    async with open_parts() as parts:
-        return senders_to_check(parts.settings)
+    async with open_context() as context:
+        return senders_to_check(context.settings)
 
 
 def slices(senders: Sequence[str]) -> list[list[str]]:
@@ -56,52 +56,54 @@ async def check_senders(senders: list[str]) -> list[SenderHealth]:
     kept with the question open, which neither fails a domain nor mends it.
     """
     results = []
-    async with dns_slot(), open_parts() as parts:
+    async with dns_slot(), open_context() as context:
         trust = await asyncio.to_thread(ssl.create_default_context)
-        resolver = await parts.resolver()
+        resolver = await context.resolver()
         reports = await asyncio.gather(
             *(
-                check_identity(resolver, identity_of(parts.settings, name, os.environ), parts.clock, trust)
+                check_identity(resolver, identity_of(context.settings, name, os.environ), context.clock, trust)
                 for name in senders
             )
         )
-        reports = await with_volume(resolver, parts.engine, reports, parts.clock.now())
+        reports = await with_volume(resolver, context.engine, reports, context.clock.now())
         open_questions = [report.domain for report in reports if report.unanswered]
         if open_questions and task_run.run_count <= RETRIES:
             raise UnavailableError(f"DNS gave no answer about {', '.join(open_questions)}")
         for name, report in zip(senders, reports, strict=True):
-            address = parts.settings.sender(name).address
-            results.append(await asyncio.to_thread(record, parts.engine, address, report, parts.settings.dns_health))
+            address = context.settings.sender(name).address
+            results.append(
+                await asyncio.to_thread(record, context.engine, address, report, context.settings.dns_health)
+            )
     return results
 
 
 @retried("hold back or let go")
 async def settle_holds() -> None:
     """Bring the gates of the queues to what the store says."""
-    async with open_parts() as parts:
-        await asyncio.to_thread(forget_others, parts.engine, parts.settings, parts.clock.now())
+    async with open_context() as context:
+        await asyncio.to_thread(forget_others, context.engine, context.settings, context.clock.now())
         for name in MAIL_QUEUES:
-            await parts.gates(await parts.queue(name), releasing=True).apply()
+            await context.gates(await context.queue(name), releasing=True).apply()
 
 
 @retried("send canaries", retries=RETRIES, delays_s=DELAYS_S)
 async def send_canaries() -> list[CanaryReport]:
     """Send each sender's canary where the settings name a mailbox for them."""
-    async with open_parts() as parts:
-        if parts.settings.canary is None:
+    async with open_context() as context:
+        if context.settings.canary is None:
             return []
-        resolver = await parts.resolver()
+        resolver = await context.resolver()
         sending = (
             send_canary(
-                parts.settings,
+                context.settings,
                 name,
-                engine=parts.engine,
+                engine=context.engine,
                 resolver=resolver,
-                signer=parts.signer,
-                clock=parts.clock,
+                signer=context.signer,
+                clock=context.clock,
                 environ=os.environ,
             )
-            for name in parts.settings.senders
+            for name in context.settings.senders
         )
         return await asyncio.gather(*sending)
 

@@ -9,12 +9,11 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from postroad.delivery.control import RebuildResult, missing_jobs, together
-from postroad.delivery.job import MAIL_QUEUES
+from postroad.app import rebuild
+from postroad.app.context import open_context
+from postroad.delivery.control import RebuildResult
 from postroad.local.campaign_form import offer_campaigns
 from postroad.local.prefect import open_prefect
-from postroad.mending import rebuild_queue
-from postroad.parts import Parts, open_parts
 from postroad.queue import Queue
 from postroad.settings import DEFAULT_QUEUES
 from postroad.store.ending import complete_cancellations
@@ -59,9 +58,9 @@ class Depth:
 async def tidy_queues() -> int:
     """Take back leases that ran out and promote what is due, also where no worker runs. Returns how many jobs."""
     moved = 0
-    async with open_parts() as parts:
+    async with open_context() as context:
         for name in DEFAULT_QUEUES:
-            queue = await parts.queue(name)
+            queue = await context.queue(name)
             reaped = await queue.reap()
             moved += reaped.released + reaped.uncertain + await queue.promote()
     return moved
@@ -70,9 +69,9 @@ async def tidy_queues() -> int:
 @retried("tidy the ledger")
 async def tidy_ledger() -> int:
     """End what waits of campaigns whose cancellation was interrupted, and fold counts. Returns how many touches."""
-    async with open_parts() as parts:
-        ended = await asyncio.to_thread(complete_cancellations, parts.engine, parts.clock.now())
-        await asyncio.to_thread(_fold_counts, parts.engine)
+    async with open_context() as context:
+        ended = await asyncio.to_thread(complete_cancellations, context.engine, context.clock.now())
+        await asyncio.to_thread(_fold_counts, context.engine)
     return ended
 
 
@@ -84,52 +83,44 @@ def _fold_counts(engine: sa.Engine) -> None:
 @retried("delete what is old")
 async def delete_old_rows() -> Deleted:
     """Delete what is older than `[retention]` says, up to 50,000 rows of each kind; the next run continues."""
-    async with open_parts() as parts:
-        kept, now = parts.settings.retention, parts.clock.now()
+    async with open_context() as context:
+        kept, now = context.settings.retention, context.clock.now()
 
         def ago(ms: int) -> datetime:
             return now - timedelta(milliseconds=ms)
 
         before = Before(ago(kept.touches_ms), ago(kept.events_ms), ago(kept.bounce_effects_ms))
-        return await asyncio.to_thread(delete_old, parts.engine, before, now)
+        return await asyncio.to_thread(delete_old, context.engine, before, now)
 
 
 @retried("delete old mails")
 async def delete_old_bounce_mails() -> int:
     """Delete rows of mail that came back, up to 50,000; the next run continues. Returns how many."""
-    async with open_parts() as parts:
-        kept = parts.settings.retention
-        kept_ms = max(kept.bounce_mails_ms, kept.bounce_effects_ms, parts.settings.bounce.keep_ms)
-        before = parts.clock.now() - timedelta(milliseconds=kept_ms)
-        return await asyncio.to_thread(delete_old_mails, parts.engine, before)
+    async with open_context() as context:
+        kept = context.settings.retention
+        kept_ms = max(kept.bounce_mails_ms, kept.bounce_effects_ms, context.settings.bounce.keep_ms)
+        before = context.clock.now() - timedelta(milliseconds=kept_ms)
+        return await asyncio.to_thread(delete_old_mails, context.engine, before)
 
 
 @retried("compare queue and ledger")
-async def mend_queue() -> RebuildResult | None:
-    """Make jobs again for touches that the queue lost, and limits that it lost. None: nothing was missing."""
-    async with open_parts() as parts:
-        found = [rebuilt for name in MAIL_QUEUES if (rebuilt := await _mend(parts, await parts.queue(name)))]
-    return together(found) if found else None
-
-
-async def _mend(parts: Parts, queue: Queue) -> RebuildResult | None:
-    await parts.gates(queue).apply()
-    if not await missing_jobs(parts.engine, queue):
-        return None
-    return await rebuild_queue(parts, queue, by="maintenance")
+async def rebuild_missing() -> RebuildResult | None:
+    """Make the jobs and the limits again that a queue lost. Returns None if nothing was missing."""
+    async with open_context() as context:
+        return await rebuild.rebuild_missing(context, by="maintenance")
 
 
 @retried("list campaigns in the form")
 async def list_in_form() -> bool:
     """Bring the drop-down in the form of `campaign` to the campaigns that exist. Returns whether it was changed."""
-    async with open_parts() as parts, open_prefect(parts.settings) as prefect:
-        return await offer_campaigns(parts.engine, prefect)
+    async with open_context() as context, open_prefect(context.settings) as prefect:
+        return await offer_campaigns(context.engine, prefect)
 
 
 @retried("show depths")
 async def publish_depths() -> list[Depth]:
-    async with open_parts() as parts:
-        depths = [await Depth.of(await parts.queue(name)) for name in DEFAULT_QUEUES]
+    async with open_context() as context:
+        depths = [await Depth.of(await context.queue(name)) for name in DEFAULT_QUEUES]
     rows = [_row(depth) for depth in depths]
     if not await renew_table("queues", rows, TITLE):
         await publish_table("queues", rows, TITLE)

@@ -12,13 +12,13 @@ import msgspec
 import sqlalchemy as sa
 from msgspec import Struct
 
+from postroad.app.context import AppContext
 from postroad.campaign.calendar import Window
 from postroad.delivery.cohorts.breaker import cohort_of
 from postroad.delivery.gate_name import GateKind, GateName, kind_of
 from postroad.delivery.job import SEND_QUEUE, WARMUP_QUEUE, job_id, read_touch
 from postroad.errors import DataError, StateError, UsageError
 from postroad.mail.address import normalise_address
-from postroad.parts import Parts
 from postroad.queue import Explanation, GateState, JobDetails, JobState
 from postroad.queue import explain as explain_job
 from postroad.store.campaign import CampaignState
@@ -77,7 +77,7 @@ def is_address(text: str) -> bool:
 
 
 async def touch_ids(
-    parts: Parts, words: Sequence[str], queue: str, states: Sequence[TouchState] = tuple(TouchState)
+    context: AppContext, words: Sequence[str], queue: str, states: Sequence[TouchState] = tuple(TouchState)
 ) -> list[str]:
     """Return the ids that a person names: an id stands for itself, an address for its touches in these states.
 
@@ -88,7 +88,7 @@ async def touch_ids(
         if not is_address(word):
             ids.append(word)
             continue
-        found = [touch for touch in await find_touches(parts, word, states=states) if queue_of_touch(touch) == queue]
+        found = [touch for touch in await find_touches(context, word, states=states) if queue_of_touch(touch) == queue]
         if not found:
             allowed = "" if len(states) == len(TouchState) else f" that is {' or '.join(states)}"
             raise StateError(
@@ -105,12 +105,12 @@ def queue_of_touch(touch: FoundTouch) -> str:
 
 
 async def find_touches(
-    parts: Parts, word: str, *, states: Sequence[TouchState] = tuple(TouchState), limit: int = MAX_TOUCHES
+    context: AppContext, word: str, *, states: Sequence[TouchState] = tuple(TouchState), limit: int = MAX_TOUCHES
 ) -> list[FoundTouch]:
     """Return the touch of an id, or the touches of an address, the newest first. Raises UsageError."""
 
     def look() -> list[FoundTouch]:
-        with read(parts.engine) as connection:
+        with read(context.engine) as connection:
             if is_address(word):
                 return touches_of_address(connection, normalised(word), states=states, limit=limit)
             touch = touch_by_id(connection, read_touch(word))
@@ -148,10 +148,10 @@ class _WarmupCap(NamedTuple):
         return self.opens(midnight(day_of(self.identity, now) + timedelta(days=1), self.identity.zone))
 
 
-async def explain_touch(parts: Parts, touch: FoundTouch) -> TouchExplanation:
+async def explain_touch(context: AppContext, touch: FoundTouch) -> TouchExplanation:
     """Explain one touch. Raises UnavailableError."""
-    facts = await asyncio.to_thread(_facts, parts, touch)
-    queue = await parts.queue(queue_of_touch(touch))
+    facts = await asyncio.to_thread(_facts, context, touch)
+    queue = await context.queue(queue_of_touch(touch))
     job = await queue.find(job_id(touch.id))
     now = datetime.fromtimestamp(job.now_ms / 1000, UTC)
     job = msgspec.structs.replace(job, gates=[_real_end(gate, facts.caps, now) for gate in job.gates])
@@ -177,9 +177,9 @@ async def explain_touch(parts: Parts, touch: FoundTouch) -> TouchExplanation:
     )
 
 
-def _facts(parts: Parts, touch: FoundTouch) -> _Facts:
-    with read(parts.engine) as connection:
-        hashes = (parts.hash_of(touch.address), *parts.hash_of.older(touch.address))
+def _facts(context: AppContext, touch: FoundTouch) -> _Facts:
+    with read(context.engine) as connection:
+        hashes = (context.hash_of(touch.address), *context.hash_of.older(touch.address))
         found = (suppression_of(connection, touch.address, touch.audience_id, hashed) for hashed in hashes)
         suppression = next((one for one in found if one is not None), None)
         held = {sender: h for sender, h in open_holds(connection).items() if h.held_at is not None}
@@ -187,10 +187,10 @@ def _facts(parts: Parts, touch: FoundTouch) -> _Facts:
         holds |= {c.gate: f"{c.rule}: {c.reply}" for c in open_changes(connection) if c.suspended}
         return _Facts(
             suppression=suppression,
-            cohort=_cohort_pause(connection, touch, parts),
+            cohort=_cohort_pause(connection, touch, context),
             put_off=_put_off(connection, touch),
             holds=holds,
-            caps=_caps(connection, parts),
+            caps=_caps(connection, context),
         )
 
 
@@ -203,11 +203,11 @@ def _put_off(connection: sa.Connection, touch: FoundTouch) -> str | None:
     return None
 
 
-def _cohort_pause(connection: sa.Connection, touch: FoundTouch, parts: Parts) -> CohortEvidence | None:
+def _cohort_pause(connection: sa.Connection, touch: FoundTouch, context: AppContext) -> CohortEvidence | None:
     paused = open_pauses(connection)
     if not paused:
         return None
-    [own] = whose(connection, [touch.id], source_field=parts.settings.cohort_breaker.source_field)
+    [own] = whose(connection, [touch.id], source_field=context.settings.cohort_breaker.source_field)
     return paused.get(cohort_of(own))
 
 
@@ -321,8 +321,8 @@ def _opens(touch: FoundTouch, after_ms: int, now: datetime) -> datetime | None:
     return at_once if at_once > now else None
 
 
-def _caps(connection: sa.Connection, parts: Parts) -> dict[str, _WarmupCap]:
-    groups = together(identities(parts.settings))
+def _caps(connection: sa.Connection, context: AppContext) -> dict[str, _WarmupCap]:
+    groups = together(identities(context.settings))
     names = [identity.name for group in groups for identity in group]
     newest = {(row.identity, row.provider): row for row in newest_days(connection, names)} if names else {}
     return {

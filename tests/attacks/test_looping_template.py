@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from postroad.advancing import hand_over
+from postroad.app.submit import submit
 from postroad.campaign.apply import apply
 from postroad.campaign.audience import import_file
 from postroad.campaign.definition import read_campaign
@@ -25,17 +25,17 @@ async def test_a_looping_campaign_leaves_the_others_and_the_worker_alone(site: S
     looping = CAMPAIGN.replace("name: trial", "name: looping").replace("hello.txt", "looping.txt")
     (site.folder / "looping.txt").write_text(TEXT + LOOPS)
     path = site.write_campaign(RECIPIENTS, looping)
-    async with site.parts() as parts:
-        now = parts.clock.now()
-        apply(parts.engine, parts.settings, read_campaign(path, parts.settings), now)
-        import_file(parts.engine, "readers", site.folder / "readers.csv", now)
-        launch(parts.engine, "looping", now)  # Its preflight would fail: it loops for every recipient.
-        await hand_over(parts, "looping", cursor=0, rows=5_000)
+    async with site.context() as context:
+        now = context.clock.now()
+        apply(context.engine, context.settings, read_campaign(path, context.settings), now)
+        import_file(context.engine, "readers", site.folder / "readers.csv", now)
+        launch(context.engine, "looping", now)  # Its preflight would fail: it loops for every recipient.
+        await submit(context, "looping", cursor=0, rows=5_000)
     await site.launch(RECIPIENTS)
     site.start("recorder")
     worker = site.start("worker")
     await site.until(lambda: len(site.received()) == RECIPIENTS, 90)
     assert await site.stop(worker) == 0
-    async with site.parts() as parts:
-        counts = await asyncio.to_thread(lambda: summary(parts.engine, "looping").counts)
+    async with site.context() as context:
+        counts = await asyncio.to_thread(lambda: summary(context.engine, "looping").counts)
     assert counts[TouchState.ACCEPTED] == 0

@@ -6,10 +6,10 @@ import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
 
+from postroad.app.context import known_secret_keys, secret_keys
 from postroad.bounce.judge import BounceClass
 from postroad.mail.address_hash import AddressHashes
 from postroad.mail.token import TokenSigner
-from postroad.parts import known_secret_keys, secret_keys
 from postroad.settings import Settings
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState

@@ -18,10 +18,10 @@ from random import Random
 import msgspec
 import sqlalchemy as sa
 
+from postroad.app.context import ready_engine
 from postroad.campaign.status import summary
 from postroad.delivery.job import SEND_QUEUE
 from postroad.errors import UnavailableError
-from postroad.parts import ready_engine
 from postroad.sandbox import Fault, Keep, RulePhase, Sandbox, SandboxConfig, SandboxRule
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
@@ -319,9 +319,9 @@ async def _finish(scene: _Scene) -> None:
 
 async def _at_rest(site: Site) -> bool:
     with suppress(UnavailableError):
-        async with site.parts() as parts:
-            stats = await (await parts.queue(SEND_QUEUE)).stats()
-            current = await asyncio.to_thread(summary, parts.engine, "trial")
+        async with site.context() as context:
+            stats = await (await context.queue(SEND_QUEUE)).stats()
+            current = await asyncio.to_thread(summary, context.engine, "trial")
         moving = stats.queued + stats.scheduled + stats.in_flight + sum(g.pending + g.unread for g in stats.groups)
         return not moving and not any(n for state, n in current.counts.items() if not state.ended)
     return False
@@ -337,8 +337,8 @@ async def _reckon(setting: Setting, scene: _Scene) -> Result:
         for address, state in states.items()
         if (state is TouchState.ACCEPTED and not taken[address]) or (taken[address] and state not in may_have)
     ]
-    async with site.parts() as parts:
-        audit = await (await parts.queue(SEND_QUEUE)).audit()
+    async with site.context() as context:
+        audit = await (await context.queue(SEND_QUEUE)).audit()
     return Result(
         server=await version_of(scene.server),
         audience=setting.audience,

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from postroad.app.context import AppContext
 from postroad.campaign.status import summary
 from postroad.delivery.admit import Admission
 from postroad.delivery.job import SEND_QUEUE, DeliveryResult, encode_note
@@ -19,7 +20,6 @@ from postroad.delivery.record import Recorder
 from postroad.delivery.submit import enqueue_touches, plan_of, touch_rows
 from postroad.embedded import server_binary
 from postroad.errors import UnavailableError
-from postroad.parts import Parts
 from postroad.queue import ClaimedJob, Defer, Done, Queue, Release, Retry, Uncertain, Verdict
 from postroad.queue.redis.client import connect
 from postroad.settings import BounceSettings
@@ -34,11 +34,13 @@ LEASE_MS = 60_000
 class House:
     """One touch on its queue, and those who may move it."""
 
-    def __init__(self, parts: Parts, queue: Queue, site: Site) -> None:
+    def __init__(self, context: AppContext, queue: Queue, site: Site) -> None:
         self.queue = queue
-        self.admission = Admission(parts.engine, parts.clock)
-        self.recorder = Recorder(engine=parts.engine, queue=queue, clock=parts.clock, name="r", bounce=BounceSettings())
-        self._parts = parts
+        self.admission = Admission(context.engine, context.clock)
+        self.recorder = Recorder(
+            engine=context.engine, queue=queue, clock=context.clock, name="r", bounce=BounceSettings()
+        )
+        self._context = context
         self._site = site
         self._claims = 0
 
@@ -63,13 +65,13 @@ class House:
         flushall: Callable[[], Awaitable[object]] = client.flushall
         await flushall()
         await client.aclose()
-        plan = plan_of(self._parts.engine, "trial")
-        with read(self._parts.engine) as connection:
+        plan = plan_of(self._context.engine, "trial")
+        with read(self._context.engine) as connection:
             rows = touch_rows(connection, [1])
         await enqueue_touches(self.queue, plan, rows, 3_600_000)
 
     def state(self) -> TouchState:
-        [state] = (state for state, n in summary(self._parts.engine, "trial").counts.items() if n)
+        [state] = (state for state, n in summary(self._context.engine, "trial").counts.items() if n)
         return state
 
 
@@ -82,8 +84,8 @@ async def house(site: Site) -> AsyncIterator[House]:
 @asynccontextmanager
 async def _house(site: Site) -> AsyncIterator[House]:
     await site.launch(1)
-    async with site.parts() as parts:
-        yield House(parts, await parts.queue(SEND_QUEUE), site)
+    async with site.context() as context:
+        yield House(context, await context.queue(SEND_QUEUE), site)
 
 
 def note(state: TouchState) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from postroad.parts import Parts
+from postroad.app.context import AppContext
 from postroad.printable import is_hidden, printable
 from postroad.queue import ClaimedJob, Dead, Job, JobClass, Lane, Uncertain, Verdict, this_process
 
@@ -109,10 +109,10 @@ def _value(table: str, column: sa.Column[Any]) -> Any:
             return 7
 
 
-async def fill_queue(parts: Parts) -> None:
+async def fill_queue(context: AppContext) -> None:
     """A queue of its own with a dead, an uncertain and a waiting job, whose words are all hostile."""
     for name in ("email:send", "hostile"):
-        queue = await parts.queue(name)
+        queue = await context.queue(name)
         lane = Lane(name=bad("lane"), gates=(bad("gate"),), job_class=JobClass.NORMAL, group=bad("group"))
         for id_ in ("71", "72"):
             await queue.enqueue(lane, [Job(id=id_, payload=b"")])

@@ -1,4 +1,4 @@
-"""postroad bounce and postroad worker bounce:process, as a person runs them, on embedded parts."""
+"""postroad bounce and postroad worker bounce:process, as a person runs them, on embedded context."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from postroad.app.context import ready_engine, secret_keys
 from postroad.embedded import stop_redis
 from postroad.mail.token import Purpose, TokenSigner
-from postroad.parts import ready_engine, secret_keys
 from postroad.settings import Settings
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
@@ -108,8 +108,8 @@ def test_classify_takes_a_failure_without_a_reply_code(site: Site, text: str) ->
 
 def test_explain_names_what_of_attached_reports_cannot_be_read(site: Site) -> None:
     bad = XML.replace(RECORD, RECORD + RECORD.replace("198.51.100.7", "me"))
-    parts = [("application/zip", "logo.zip", b"PK\x03\x04"), ("application/xml", "r.xml", bad.encode())]
-    (site.folder / "1.eml").write_bytes(mail_with(*parts))
+    context = [("application/zip", "logo.zip", b"PK\x03\x04"), ("application/xml", "r.xml", bad.encode())]
+    (site.folder / "1.eml").write_bytes(mail_with(*context))
     explained = json.loads(site.run("bounce", "explain", "1.eml", "--json"))
     assert explained["kind"] == "reports"
     assert [one["rule"] for one in explained["recipients"]] == ["DMARC report"]

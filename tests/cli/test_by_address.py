@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from postroad.app.context import open_context
 from postroad.delivery.gate_name import Receiver
 from postroad.delivery.job import SEND_QUEUE, job_id, lane_of
 from postroad.embedded import stop_redis
-from postroad.parts import open_parts
 from postroad.queue import Job
 from postroad.settings import Settings
 from postroad.store.engine import write
@@ -30,15 +30,15 @@ def touches(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     found: dict[TouchState, str] = {}
 
     async def make() -> None:
-        async with open_parts(Settings.load(tmp_path / "postroad.toml")) as parts:
-            with write(parts.engine) as connection:
+        async with open_context(Settings.load(tmp_path / "postroad.toml")) as context:
+            with write(context.engine) as connection:
                 recipient = add_recipient(connection, ADA)
                 for state in (TouchState.QUEUED, TouchState.DEAD, TouchState.UNKNOWN, TouchState.ACCEPTED):
                     campaign, (step,) = add_campaign(connection, name=state.value)
                     found[state] = job_id(add_touch(connection, campaign, step, state, recipient_id=recipient))
             lane = lane_of(sender=ADA, receiver=Receiver("google"), campaign="queued", route="relay", job_class="bulk")
             due = Job(id=found[TouchState.QUEUED], payload=b"", due_ms=4_000_000_000_000)
-            await (await parts.queue(SEND_QUEUE)).enqueue(lane, [due])
+            await (await context.queue(SEND_QUEUE)).enqueue(lane, [due])
 
     asyncio.run(make())
     yield found

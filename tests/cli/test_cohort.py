@@ -1,4 +1,4 @@
-"""postroad cohort, and what `up` and `doctor` make of the way back, on embedded parts."""
+"""postroad cohort, and what `up` and `doctor` make of the way back, on embedded context."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from postroad.app.context import ready_engine
 from postroad.cli.app import app
 from postroad.embedded import stop_redis
 from postroad.local.house import _start_bounces
 from postroad.local.processes import Child, Command, Probe, Supervisor
-from postroad.parts import ready_engine
 from postroad.settings import CONFIG_VARIABLE, Settings
 from postroad.store.cohort import CohortEvidence, CohortPause, add_pause
 from postroad.store.engine import write

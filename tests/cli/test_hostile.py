@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import pytest
 
+from postroad.app.context import open_context
 from postroad.cli.rehearse import print_report
-from postroad.parts import open_parts
 from postroad.rehearsal.holds import Hold
 from postroad.rehearsal.report import PausedList, RehearsalReport, RehearsalRun, RehearsedStep, Said
 from postroad.settings import Settings
@@ -144,10 +144,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 async def _fill(folder: Path) -> None:
     with chdir(folder):
         settings = Settings.load()
-    async with open_parts(settings) as parts:
-        with write(parts.engine) as connection:
+    async with open_context(settings) as context:
+        with write(context.engine) as connection:
             fill(connection)
-        await fill_queue(parts)
+        await fill_queue(context)
 
 
 def test_every_command_is_tried_here_or_elsewhere() -> None:

@@ -1,4 +1,4 @@
-"""postroad inbound and postroad bounce poll, as a person runs them, on embedded parts."""
+"""postroad inbound and postroad bounce poll, as a person runs them, on embedded context."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from postroad.app.context import ready_engine, secret_keys
 from postroad.embedded import stop_redis
 from postroad.mail.token import Purpose, TokenSigner
-from postroad.parts import ready_engine, secret_keys
 from postroad.settings import Settings
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState

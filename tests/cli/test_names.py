@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from postroad.parts import open_parts
+from postroad.app.context import open_context
 from postroad.queue import Job, JobClass, Lane
 from postroad.settings import Settings
 from tests.cli.enumerate import commands
@@ -189,8 +189,8 @@ def _claims(site: Site, gate: str) -> int:
     async def work() -> int:
         with chdir(site.folder):
             settings = Settings.load()
-        async with open_parts(settings) as parts:
-            queue = await parts.queue("email:send")
+        async with open_context(settings) as context:
+            queue = await context.queue("email:send")
             lane = Lane(name=f"test {gate}", gates=(gate,), job_class=JobClass.NORMAL)
             await queue.enqueue(lane, [Job(id=gate, payload=b"")])
             batch = await queue.claim("test", want=10, lease_ms=60_000, nonce=uuid4().hex)

@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 from sqlmodel import col
 
-from postroad.parts import ready_engine
+from postroad.app.context import ready_engine
 from postroad.settings import Settings
 from postroad.store.campaign import Campaign
 from postroad.store.engine import write

@@ -14,13 +14,13 @@ from random import Random
 
 import pytest
 import sqlalchemy as sa
+from postroad.delivery.opening import open_delivery
 from pydantic import SecretStr
 
 from postroad.delivery.admit import Admission
 from postroad.delivery.gate_controller import GateController
 from postroad.delivery.gate_name import GateName, Receiver
 from postroad.delivery.job import decode_job
-from postroad.delivery.opening import open_delivery
 from postroad.delivery.provider_lookup import Providers
 from postroad.delivery.record import Recorder
 from postroad.delivery.shaping.file import read_shaping, shaped_senders

@@ -10,7 +10,9 @@ from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
+from postroad.mending import rebuild_queue
 
+from postroad.app.context import AppContext
 from postroad.delivery.dns_health import (
     DnsHolds,
     HealthStep,
@@ -27,8 +29,6 @@ from postroad.delivery.gate_name import GateName
 from postroad.dns.finding import Code, Finding, RecordVerdict, found
 from postroad.dns.health import HealthReport
 from postroad.mail.dkim import Algorithm, generate_key
-from postroad.mending import rebuild_queue
-from postroad.parts import Parts
 from postroad.queue import Job, Queue
 from postroad.settings import DnsHealthSettings, Settings
 from postroad.store.dns_report import KEPT, holds_of, last_report, open_holds
@@ -187,7 +187,7 @@ async def test_a_sender_that_is_held_is_not_claimed_and_others_pauses_stay(engin
 async def test_a_queue_that_forgot_is_told_again(engine: sa.Engine, queue: Queue, tmp_path: Path) -> None:
     checked(engine, 0, BAD, settings=DnsHealthSettings(grace_ms=0))
     async with AsyncExitStack() as stack:
-        await rebuild_queue(Parts(settings(tmp_path, SENDER), engine, None, stack), queue, by="test")
+        await rebuild_queue(AppContext(settings(tmp_path, SENDER), engine, None, stack), queue, by="test")
     await queue.enqueue(lane(), [Job(id="1", payload=b"")])
     assert await claimed(queue) == []
     await queue.resume_gate(str(GateName.hold(SENDER)))

@@ -11,11 +11,11 @@ from typing import NamedTuple
 import pytest
 import sqlalchemy as sa
 
+from postroad.app.context import AppContext, open_context
 from postroad.delivery import control
 from postroad.delivery.gate_name import GateName, Receiver
 from postroad.delivery.job import DeliveryResult, encode_note, job_id, lane_of
 from postroad.explain import TouchExplanation, explain_touch, find_touches, touch_ids
-from postroad.parts import Parts, open_parts
 from postroad.queue import ClaimedJob, Dead, Defer, Done, Gate, Job, Queue, Quota, Rate, Retry, Uncertain
 from postroad.settings import Settings
 from postroad.store.campaign import Campaign
@@ -52,9 +52,9 @@ GOOGLE = str(GateName.warmup("google", NEWS))
 class Scene:
     """A campaign with one message to Ada, in the ledger and on the queue, and a clock."""
 
-    def __init__(self, parts: Parts, queue: Queue, clock: HandClock) -> None:
-        self.parts, self.queue, self.clock = parts, queue, clock
-        with write(parts.engine) as connection:
+    def __init__(self, context: AppContext, queue: Queue, clock: HandClock) -> None:
+        self.context, self.queue, self.clock = context, queue, clock
+        with write(context.engine) as connection:
             self.campaign_id, (self.step,) = add_campaign(connection, name="spring", time_zone="Europe/Berlin")
             self.recipient = add_recipient(connection, ADA)
             self.touch = add_touch(
@@ -74,7 +74,7 @@ class Scene:
             campaign="spring",
             route="relay",
             job_class="bulk",
-            warmup=warming(self.parts.settings)[NEWS] if warm else (),
+            warmup=warming(self.context.settings)[NEWS] if warm else (),
         )
         await self.queue.enqueue(lane, [Job(id=job_id(self.touch), payload=b"", due_ms=ms(due))])
 
@@ -82,30 +82,30 @@ class Scene:
         [job] = (await self.queue.claim("w", want=1, lease_ms=60_000, nonce=f"n{next(self._claims)}")).jobs
         if admitted:
             self.state(TouchState.SENDING)
-            with write(self.parts.engine) as connection:
+            with write(self.context.engine) as connection:
                 values = {"claim": job.token, "id": self.touch}
                 connection.execute(sa.text("UPDATE touch SET claim = :claim WHERE id = :id"), values)
         return job
 
     async def record(self) -> None:
-        await recorder(self.parts.engine, self.queue).drain()
+        await recorder(self.context.engine, self.queue).drain()
 
     def state(self, state: TouchState, *, reply: str | None = None) -> None:
         settled = MORNING if state.ended else None
         values = {"state": state.value, "reply": reply, "id": self.touch}
         statement = sa.text("UPDATE touch SET state = :state, reply = :reply, settled_at = :settled WHERE id = :id")
-        with write(self.parts.engine) as connection:
+        with write(self.context.engine) as connection:
             connection.execute(
                 statement.bindparams(sa.bindparam("settled", type_=UtcDateTime())), {**values, "settled": settled}
             )
 
     def set_campaign(self, **values: object) -> None:
-        with write(self.parts.engine) as connection:
+        with write(self.context.engine) as connection:
             connection.execute(sa.update(Campaign).values(**values))
 
     async def explain(self) -> TouchExplanation:
-        [touch] = await find_touches(self.parts, str(self.touch))
-        return await explain_touch(self.parts, touch)
+        [touch] = await find_touches(self.context, str(self.touch))
+        return await explain_touch(self.context, touch)
 
 
 def ms(instant: datetime) -> int:
@@ -121,8 +121,8 @@ async def scene(
     monkeypatch.setenv("POSTROAD_STATE_DIR", str(tmp_path / "state"))
     (tmp_path / "postroad.toml").write_text(SETTINGS)
     clock = HandClock(ms(MORNING))
-    async with open_parts(Settings.load(tmp_path / "postroad.toml"), clock, engine=engine) as parts:
-        yield Scene(parts, await parts.queue("email:send"), clock)
+    async with open_context(Settings.load(tmp_path / "postroad.toml"), clock, engine=engine) as context:
+        yield Scene(context, await context.queue("email:send"), clock)
 
 
 class Case(NamedTuple):
@@ -151,7 +151,7 @@ async def _timed_gate(scene: Scene) -> None:
 
 async def _paused_campaign(scene: Scene) -> None:
     await scene.enqueue()
-    await control.pause(scene.parts.engine, scene.queue, "spring", by="a test", now=NOW)
+    await control.pause(scene.context.engine, scene.queue, "spring", by="a test", now=NOW)
 
 
 async def _rate(scene: Scene) -> None:
@@ -179,14 +179,14 @@ async def _concurrency(scene: Scene) -> None:
 
 
 async def _cap_used(scene: Scene) -> None:
-    [identity] = [one for one in of_sender(scene.parts.settings, "news") if one.name == NEWS]
-    set_cap(scene.parts.engine, identity, "google", 0, by="ada", why="test", now=MORNING)
+    [identity] = [one for one in of_sender(scene.context.settings, "news") if one.name == NEWS]
+    set_cap(scene.context.engine, identity, "google", 0, by="ada", why="test", now=MORNING)
     await _keep_caps(scene)
     await scene.enqueue(warm=True)
 
 
 async def _keep_caps(scene: Scene) -> None:
-    await scene.parts.gates(scene.queue).apply()
+    await scene.context.gates(scene.queue).apply()
 
 
 async def _before_hours_of_warmup(scene: Scene) -> None:
@@ -231,14 +231,14 @@ async def _cohort_paused(scene: Scene) -> None:
     pause = CohortPause(
         step_id=scene.step, source="", provider="google", evidence=CohortEvidence.COMPLAINTS, reason="r", at=MORNING
     )
-    with write(scene.parts.engine) as connection:
+    with write(scene.context.engine) as connection:
         assert add_pause(connection, pause)
 
 
 async def _dns_hold(scene: Scene) -> None:
     await scene.enqueue()
     hold = SenderHold(sender=NEWS, reason="SPF fails", failing_since=MORNING, held_at=MORNING)
-    with write(scene.parts.engine) as connection:
+    with write(scene.context.engine) as connection:
         put_hold(connection, hold)
     await scene.queue.pause_gate(str(GateName.hold(NEWS)), None)
 
@@ -250,7 +250,7 @@ async def _shaped(scene: Scene) -> None:
         gate=gate, rule="unusual rate", sender=NEWS, provider="google", reply="421 4.7.28 slow down", at=MORNING,
         ends_at=MORNING + HOUR, suspended=True,
     )  # fmt: skip
-    with write(scene.parts.engine) as connection:
+    with write(scene.context.engine) as connection:
         assert add_change(connection, change)
     await scene.queue.pause_gate(gate, ms(MORNING + HOUR))
 
@@ -294,14 +294,14 @@ async def _accepted(scene: Scene) -> None:
 
 
 async def _suppressed(scene: Scene) -> None:
-    with write(scene.parts.engine) as connection:
+    with write(scene.context.engine) as connection:
         suppress(connection, [ADA], SuppressionReason.COMPLAINT, "feedback loop", MORNING)
     scene.state(TouchState.SUPPRESSED)
 
 
 async def _to_be_suppressed(scene: Scene) -> None:
     await scene.enqueue()
-    with write(scene.parts.engine) as connection:
+    with write(scene.context.engine) as connection:
         suppress(connection, [ADA], SuppressionReason.UNSUBSCRIBE, "one-click", MORNING)
 
 
@@ -319,7 +319,7 @@ async def _planned(scene: Scene) -> None:
 
 async def _planned_of_paused(scene: Scene) -> None:
     scene.state(TouchState.PLANNED)
-    await control.pause(scene.parts.engine, scene.queue, "spring", by="a test", now=NOW)
+    await control.pause(scene.context.engine, scene.queue, "spring", by="a test", now=NOW)
 
 
 async def _lost(scene: Scene) -> None:
@@ -400,7 +400,7 @@ async def test_cap_that_is_used_up_opens_when_explained(scene: Scene) -> None:
     said = await scene.explain()
     assert said.not_before_ms is not None
     scene.clock.advance(said.not_before_ms - scene.clock.now_ms() - 60_000)
-    with write(scene.parts.engine) as connection:
+    with write(scene.context.engine) as connection:
         connection.execute(sa.text("UPDATE warmup_day SET cap = 50"))
     await _keep_caps(scene)
     assert (await scene.queue.claim("w", want=1, lease_ms=1000, nonce="early")).jobs == []
@@ -410,10 +410,10 @@ async def test_cap_that_is_used_up_opens_when_explained(scene: Scene) -> None:
 
 
 async def test_an_address_stands_for_its_messages_the_newest_first(scene: Scene) -> None:
-    with write(scene.parts.engine) as connection:
+    with write(scene.context.engine) as connection:
         campaign, (step,) = add_campaign(connection, name="autumn")
         later = add_touch(connection, campaign, step, TouchState.DEAD, recipient_id=scene.recipient)
-    found = await find_touches(scene.parts, " Ada@GMAIL.com ")
+    found = await find_touches(scene.context, " Ada@GMAIL.com ")
     assert [(touch.id, touch.campaign) for touch in found] == [(later, "autumn"), (scene.touch, "spring")]
-    assert await touch_ids(scene.parts, [ADA, "7"], "email:send") == [str(later), str(scene.touch), "7"]
-    assert await touch_ids(scene.parts, [ADA], "email:send", (TouchState.DEAD,)) == [str(later)]
+    assert await touch_ids(scene.context, [ADA, "7"], "email:send") == [str(later), str(scene.touch), "7"]
+    assert await touch_ids(scene.context, [ADA], "email:send", (TouchState.DEAD,)) == [str(later)]

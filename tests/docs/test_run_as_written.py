@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from postroad.app.context import open_context
 from postroad.embedded import stop_redis
-from postroad.parts import open_parts
 from postroad.queue import Job, JobClass, Lane
 from postroad.settings import Settings
 from postroad.store.engine import write
@@ -31,7 +31,7 @@ from tests.docs.world import CAMPAIGNS, FILES, settings_toml
 NOT_RUN = {
     "make demo": "tests/end_to_end/test_demo.py runs it",
     "make test": "it is what runs this",
-    "make up": "tests/end_to_end/test_through_prefect.py starts all parts",
+    "make up": "tests/end_to_end/test_through_prefect.py starts all context",
     "postroad campaign launch spring": "needs a Prefect server: tests/end_to_end/test_through_prefect.py",
     "postroad campaign launch hello": "needs a Prefect server: tests/end_to_end/test_through_prefect.py",
     "python -m deployments.bootstrap": "needs a Prefect server: tests/prefect/test_install.py",
@@ -89,12 +89,12 @@ class World:
         asyncio.run(self._rows())
 
     async def _rows(self) -> None:
-        async with open_parts(Settings.load(self.folder / "postroad.toml")) as parts:
-            with write(parts.engine) as connection:
+        async with open_context(Settings.load(self.folder / "postroad.toml")) as context:
+            with write(context.engine) as connection:
                 pause = {"id": 7, "step_id": 2, "source": "fair", "provider": "google", "evidence": "hard_bounces"}
                 table = sa.Table("cohort_pause", sa.MetaData(), autoload_with=connection)
                 connection.execute(sa.insert(table).values(**pause, reason="a test", at=datetime.now(UTC)))
-            queue = await parts.queue("email:send")
+            queue = await context.queue("email:send")
             await queue.enqueue(Lane(name="a", gates=(), job_class=JobClass.NORMAL), [Job(id="1", payload=b"")])
 
     def run(self, typed: Typed) -> None:

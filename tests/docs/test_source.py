@@ -48,7 +48,6 @@ LARGE_FUNCTIONS = (
     "src/postroad/delivery/direct.py:__init__",
     "src/postroad/delivery/handler.py:__init__",
     "src/postroad/delivery/handler.py:__call__",
-    "src/postroad/delivery/opening.py:open_delivery",
     "src/postroad/delivery/reconcile.py:resolve_touch",
     "src/postroad/delivery/reconcile.py:settle_unknown",
     "src/postroad/delivery/submit.py:submit_due",
@@ -61,7 +60,6 @@ LARGE_FUNCTIONS = (
     "src/postroad/queue/scripts.py:settle",
     "src/postroad/queue/worker.py:__init__",
     "src/postroad/rehearsal/report.py:make_report",
-    "src/postroad/rehearsal/stage.py:open_crew",
     "src/postroad/settings/__init__.py:load",
 )
 

@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
+from postroad.app.context import AppContext, open_context
 from postroad.embedded import stop_redis
-from postroad.parts import Parts, open_parts
 from postroad.settings import Settings
 from tests.cli.conftest import SETTINGS
 from tests.commands import run_command
 
 Checks = dict[str, dict[str, Any]]
 Doctor = Callable[..., Checks]
-Change = Callable[[Callable[[Parts], Awaitable[None]]], None]
+Change = Callable[[Callable[[AppContext], Awaitable[None]]], None]
 
 
 @pytest.fixture
@@ -65,10 +65,10 @@ def change(site: Path, monkeypatch: pytest.MonkeyPatch) -> Change:
     monkeypatch.setenv("POSTROAD_CONFIG", str(site / "postroad.toml"))
     monkeypatch.chdir(site)
 
-    def changed(work: Callable[[Parts], Awaitable[None]]) -> None:
+    def changed(work: Callable[[AppContext], Awaitable[None]]) -> None:
         async def main() -> None:
-            async with open_parts(Settings.load(site / "postroad.toml")) as parts:
-                await work(parts)
+            async with open_context(Settings.load(site / "postroad.toml")) as context:
+                await work(context)
 
         asyncio.run(main())
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from postroad.parts import Parts
+from postroad.app.context import AppContext
 from postroad.store.campaign import CampaignState
 from postroad.store.engine import write
 from postroad.store.heartbeat import ADVANCE, record_heartbeat
@@ -31,9 +31,9 @@ def test_stale_advance_is_red_while_a_campaign_runs(
 ) -> None:
     now = datetime.now(UTC)
 
-    async def arrange(parts: Parts) -> None:
+    async def arrange(context: AppContext) -> None:
         def rows() -> None:
-            with write(parts.engine) as connection:
+            with write(context.engine) as connection:
                 add_campaign(connection, state=state, launched_at=now - timedelta(minutes=launched_min))
                 if advanced_min is not None:
                     record_heartbeat(connection, ADVANCE, now - timedelta(minutes=advanced_min))

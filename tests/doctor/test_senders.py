@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
+from postroad.app.context import AppContext
 from postroad.delivery.gate_name import GateName, Receiver
 from postroad.delivery.job import SEND_QUEUE
-from postroad.parts import Parts
 from postroad.store.dns_report import SenderHold, put_hold
 from postroad.store.engine import write
 from tests.doctor.conftest import Change, Doctor
@@ -28,8 +28,8 @@ def test_senders_that_may_send_are_ok(doctor: Doctor) -> None:
 
 
 def test_sender_that_is_paused_until_it_is_resumed_is_red(doctor: Doctor, change: Change) -> None:
-    async def pause(parts: Parts) -> None:
-        await (await parts.queue(SEND_QUEUE)).pause_gate(str(GateName.sender(SENDER)), None)
+    async def pause(context: AppContext) -> None:
+        await (await context.queue(SEND_QUEUE)).pause_gate(str(GateName.sender(SENDER)), None)
 
     change(pause)
     check = doctor()[f"sender {SENDER}"]
@@ -39,10 +39,12 @@ def test_sender_that_is_paused_until_it_is_resumed_is_red(doctor: Doctor, change
 
 
 def test_pause_that_ends_by_itself_is_a_warning(doctor: Doctor, change: Change) -> None:
-    async def pause(parts: Parts) -> None:
-        queue = await parts.queue(SEND_QUEUE)
-        await queue.pause_gate(str(GateName.at_receiver(SENDER, Receiver("google"))), parts.clock.now_ms() + 3_600_000)
-        await queue.pause_gate("provider:yahoo", parts.clock.now_ms() - 1)
+    async def pause(context: AppContext) -> None:
+        queue = await context.queue(SEND_QUEUE)
+        await queue.pause_gate(
+            str(GateName.at_receiver(SENDER, Receiver("google"))), context.clock.now_ms() + 3_600_000
+        )
+        await queue.pause_gate("provider:yahoo", context.clock.now_ms() - 1)
 
     change(pause)
     checks = doctor()
@@ -53,8 +55,8 @@ def test_pause_that_ends_by_itself_is_a_warning(doctor: Doctor, change: Change) 
 def test_sender_that_is_held_for_its_dns_is_red_although_the_queue_lost_the_gate(
     doctor: Doctor, change: Change
 ) -> None:
-    async def hold_back(parts: Parts) -> None:
-        await asyncio.to_thread(hold, parts.engine)
+    async def hold_back(context: AppContext) -> None:
+        await asyncio.to_thread(hold, context.engine)
 
     change(hold_back)
     check = doctor()[f"sender {SENDER}"]
@@ -63,8 +65,8 @@ def test_sender_that_is_held_for_its_dns_is_red_although_the_queue_lost_the_gate
 
 
 def test_queue_that_is_suspended_is_red_also_without_the_database(doctor: Doctor, change: Change) -> None:
-    async def pause(parts: Parts) -> None:
-        await (await parts.queue(SEND_QUEUE)).pause_gate("queue", None)
+    async def pause(context: AppContext) -> None:
+        await (await context.queue(SEND_QUEUE)).pause_gate("queue", None)
 
     change(pause)
     gone = doctor(POSTROAD_DATABASE_URL="postgresql://ada@127.0.0.1:1/none")

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from postroad.advancing import hand_over
+from postroad.app.context import AppContext, open_context
+from postroad.app.submit import submit
 from postroad.campaign.status import Summary, summary
 from postroad.delivery.job import SEND_QUEUE
-from postroad.parts import Parts, open_parts
 from postroad.sandbox import Sandbox, SandboxConfig
 from postroad.settings import Settings
 from postroad.store.engine import read
@@ -131,29 +131,29 @@ class Site:
         from postroad.campaign.preflight import check
 
         path = self.write_campaign(recipients, campaign)
-        async with self.parts() as parts:
-            now = parts.clock.now()
-            apply(parts.engine, parts.settings, read_campaign(path), now)
-            import_file(parts.engine, "readers", self.folder / "readers.csv", now)
-            check(parts.engine, parts.settings, parts.signer, "trial").require_ok()
-            launch(parts.engine, "trial", now)
-            await self.hand_over(parts)
+        async with self.context() as context:
+            now = context.clock.now()
+            apply(context.engine, context.settings, read_campaign(path), now)
+            import_file(context.engine, "readers", self.folder / "readers.csv", now)
+            check(context.engine, context.settings, context.signer, "trial").require_ok()
+            launch(context.engine, "trial", now)
+            await self.submit(context)
 
-    async def hand_over(self, parts: Parts) -> int:
+    async def submit(self, context: AppContext) -> int:
         submitted, cursor, done = 0, 0, False
         while not done:
-            step = await hand_over(parts, "trial", cursor=cursor, rows=5_000)
+            step = await submit(context, "trial", cursor=cursor, rows=5_000)
             submitted, cursor, done = submitted + step.submitted, step.cursor, step.done
         return submitted
 
     @asynccontextmanager
-    async def parts(self) -> AsyncIterator[Parts]:
-        async with open_parts(self.settings) as parts:
-            yield parts
+    async def context(self) -> AsyncIterator[AppContext]:
+        async with open_context(self.settings) as context:
+            yield context
 
     async def summary(self) -> Summary:
-        async with self.parts() as parts:
-            return await asyncio.to_thread(summary, parts.engine, "trial")
+        async with self.context() as context:
+            return await asyncio.to_thread(summary, context.engine, "trial")
 
     async def counts(self) -> dict[TouchState, int]:
         return {state: n for state, n in (await self.summary()).counts.items() if n}
@@ -162,9 +162,9 @@ class Site:
         """Wait until nothing of the campaign moves any more, and all is recorded."""
 
         async def settled() -> bool:
-            async with self.parts() as parts:
-                current = await asyncio.to_thread(summary, parts.engine, "trial")
-                stats = await (await parts.queue(SEND_QUEUE)).stats()
+            async with self.context() as context:
+                current = await asyncio.to_thread(summary, context.engine, "trial")
+                stats = await (await context.queue(SEND_QUEUE)).stats()
                 lag = sum(group.pending + group.unread for group in stats.groups)
                 waits = current.counts[TouchState.PLANNED] + current.counts[TouchState.DEFERRED]
                 return current.settled and lag == 0 and waits == 0
@@ -190,7 +190,7 @@ class Site:
 
     def states(self) -> dict[str, str]:
         """State of each recipient's touch."""
-        from postroad.parts import ready_engine
+        from postroad.app.context import ready_engine
 
         engine = ready_engine(self.settings)
         with read(engine) as connection:

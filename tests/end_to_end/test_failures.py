@@ -1,4 +1,4 @@
-"""Parts die in mid-campaign. Nobody is missed, and nobody is mailed twice, counted by Message-ID at the provider."""
+"""Processes die in mid-campaign. No recipient is skipped or mailed twice, counted by Message-ID at the provider."""
 
 from __future__ import annotations
 

@@ -31,8 +31,8 @@ def refused(site: Site, code: int, *arguments: str) -> str:
 
 
 async def in_state(site: Site, state: CampaignState, *, by: str | None = None, run_id: str | None = None) -> None:
-    async with site.parts() as parts:
-        with write(parts.engine) as connection:
+    async with site.context() as context:
+        with write(context.engine) as connection:
             campaign_id = find_campaign(connection, "trial").id
             assert campaign_id is not None
             if by is None:
@@ -106,8 +106,8 @@ async def test_an_audience_file_that_is_gone_is_exit_code_5(site: Site, argument
 
 async def test_status_says_why_the_last_launch_failed_and_who_paused(site: Site) -> None:
     applied(site)
-    async with site.parts() as parts:
-        with write(parts.engine) as connection:
+    async with site.context() as context:
+        with write(context.engine) as connection:
             record_launch_error(connection, "trial", "the route is not in postroad.toml", NOW)
     await in_state(site, CampaignState.PAUSED, by="its Prefect run 7, which was cancelled")
     said = site.run("campaign", "status", "trial").stdout

@@ -24,8 +24,8 @@ pytestmark = pytest.mark.timeout(120)
 
 
 async def suppressed(site: Site) -> dict[str, str]:
-    async with site.parts() as parts:
-        with read(parts.engine) as connection:
+    async with site.context() as context:
+        with read(context.engine) as connection:
             return dict(connection.execute(sa.text("SELECT address, reason FROM suppression")).tuples().all())
 
 
@@ -68,8 +68,8 @@ async def test_replies_end_in_the_state_that_they_mean(site: Site) -> None:
 async def test_one_host_of_an_unknown_domain_does_not_stop_a_sender(site: Site) -> None:
     states = await deliver(site, "strict+550-5.7.515@mailbox.example", "ada@mailbox.example")
     assert states == {"strict+550-5.7.515@mailbox.example": "dead", "ada@mailbox.example": "accepted"}
-    async with site.parts() as parts:
-        gates = {state.gate.name: state.gate for state in await (await parts.queue(SEND_QUEUE)).gates()}
+    async with site.context() as context:
+        gates = {state.gate.name: state.gate for state in await (await context.queue(SEND_QUEUE)).gates()}
         assert not gates["sender:ada@sender.example"].paused_until_ms
 
 
@@ -77,8 +77,8 @@ async def test_broken_authentication_pauses_the_sender_and_suppresses_nobody(sit
     states = await deliver(site, "strict+550-5.7.515@outlook.com")
     assert states == {"strict+550-5.7.515@outlook.com": "dead"}
     assert await suppressed(site) == {}
-    async with site.parts() as parts:
-        queue = await parts.queue(SEND_QUEUE)
+    async with site.context() as context:
+        queue = await context.queue(SEND_QUEUE)
         gates = {state.gate.name: state.gate for state in await queue.gates()}
         assert gates["sender:ada@sender.example"].paused_until_ms == FOREVER_MS
         assert [letter.cause for letter in (await queue.dead_letters(count=10))[0]] == ["sender authentication"]
@@ -99,8 +99,8 @@ async def test_broken_authentication_pauses_the_sender_and_suppresses_nobody(sit
 
 
 async def dead_letters(site: Site) -> int:
-    async with site.parts() as parts:
-        return (await (await parts.queue(SEND_QUEUE)).stats()).dead
+    async with site.context() as context:
+        return (await (await context.queue(SEND_QUEUE)).stats()).dead
 
 
 async def test_what_bounced_is_not_replayed(site: Site) -> None:
@@ -133,8 +133,8 @@ async def test_dead_touches_are_replayed_after_the_queue_was_lost(either_site: S
     }
     groups = {group["cause"]: group["jobs"] for group in cast("list[Any]", site.json("queue", "dead", "--by", "cause"))}
     [cause] = [cause for cause, jobs in groups.items() if jobs == 3]
-    async with site.parts() as parts:
-        assert await asyncio.to_thread(finish_if_done, parts.engine, "trial", parts.clock.now())
+    async with site.context() as context:
+        assert await asyncio.to_thread(finish_if_done, context.engine, "trial", context.clock.now())
     await site.stop(site.processes.pop())  # Started last: the worker.
     client = connect(site.redis.url)
     await cast("Awaitable[object]", client.flushall())
@@ -166,10 +166,10 @@ async def test_dead_letters_of_queue_and_ledger_are_counted_once(site: Site) -> 
     site.sandbox.use([SandboxRule(phase=RulePhase.DOT, fault=Fault(reply="550 5.7.1 Message refused by policy"))])
     await deliver(site, "a@mailbox.example", "b@mailbox.example")
     await site.until(lambda: set(site.states().values()) == {"dead"})
-    async with site.parts() as parts:
-        [first, _] = (await (await parts.queue(SEND_QUEUE)).dead_letters(count=10))[0]
+    async with site.context() as context:
+        [first, _] = (await (await context.queue(SEND_QUEUE)).dead_letters(count=10))[0]
         # One is known to the ledger alone.
-        await (await parts.queue(SEND_QUEUE)).drop([first.id])
+        await (await context.queue(SEND_QUEUE)).drop([first.id])
     assert len(cast("list[object]", site.json("queue", "dead"))) == 2
     site.sandbox.use([])
     assert site.json("queue", "replay", "--all") == {"replayed": 2}
@@ -262,14 +262,14 @@ async def test_next_email_follows_whoever_got_the_last_and_then_the_campaign_is_
     site.start("recorder")
     site.start("worker")
     assert await site.until_settled() == {TouchState.ACCEPTED: 2, TouchState.BOUNCED: 1}
-    async with site.parts() as parts:
-        assert not await asyncio.to_thread(finish_if_done, parts.engine, "trial", parts.clock.now())
-        assert await asyncio.to_thread(advance, parts.engine, "trial", parts.clock.now()) == 2
-        assert await asyncio.to_thread(advance, parts.engine, "trial", parts.clock.now()) == 0
-        assert await site.hand_over(parts) == 2
+    async with site.context() as context:
+        assert not await asyncio.to_thread(finish_if_done, context.engine, "trial", context.clock.now())
+        assert await asyncio.to_thread(advance, context.engine, "trial", context.clock.now()) == 2
+        assert await asyncio.to_thread(advance, context.engine, "trial", context.clock.now()) == 0
+        assert await site.submit(context) == 2
     assert await site.until_settled() == {TouchState.ACCEPTED: 4, TouchState.BOUNCED: 1}
     assert set(site.received().values()) == {1}
     assert len(site.received()) == 4
-    async with site.parts() as parts:
-        assert await asyncio.to_thread(finish_if_done, parts.engine, "trial", parts.clock.now())
+    async with site.context() as context:
+        assert await asyncio.to_thread(finish_if_done, context.engine, "trial", context.clock.now())
     assert (await site.summary()).state is CampaignState.FINISHED

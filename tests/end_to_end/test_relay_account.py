@@ -40,8 +40,8 @@ async def _start(site: Site, rule: SandboxRule) -> None:
 
 
 async def _paused_gates(site: Site) -> set[str]:
-    async with site.parts() as parts:
-        gates = await (await parts.queue(SEND_QUEUE)).gates()
+    async with site.context() as context:
+        gates = await (await context.queue(SEND_QUEUE)).gates()
     return {state.gate.name for state in gates if state.gate.paused_until_ms}
 
 

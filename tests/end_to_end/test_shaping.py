@@ -17,8 +17,8 @@ GATE = "provider:yahoo:ada@sender.example"
 
 
 async def gate(site: Site) -> Gate:
-    async with site.parts() as parts:
-        states = await (await parts.queue(SEND_QUEUE)).gates()
+    async with site.context() as context:
+        states = await (await context.queue(SEND_QUEUE)).gates()
         return next((state.gate for state in states if state.gate.name == GATE), Gate(name=GATE))
 
 

@@ -59,14 +59,14 @@ async def test_the_header_of_a_message_unsubscribes_its_recipient_and_nobody_els
         assert (await receiver.get(path)).status_code == 200
         assert site.json("suppression", "list") == []
         assert (await receiver.post(path, data={"List-Unsubscribe": "One-Click"})).status_code == 200
-    async with site.parts() as parts:
-        advance(parts.engine, "trial", parts.clock.now(), parts.hash_of)
+    async with site.context() as context:
+        advance(context.engine, "trial", context.clock.now(), context.hash_of)
     listed = json.loads(site.run("suppression", "list", "--json").stdout)
     assert [(one["address"], one["reason"]) for one in listed] == [("a@mailbox.example", "unsubscribe")]
-    async with site.parts() as parts:
+    async with site.context() as context:
         from postroad.campaign.status import summary
 
-        again = summary(parts.engine, "trial").steps[1].counts
+        again = summary(context.engine, "trial").steps[1].counts
     assert {state.value: n for state, n in again.items() if n} == {"suppressed": 1, "planned": 1}
 
     health = site.variables | {"POSTROAD_PUBLIC_URL": listening[1]}

@@ -14,7 +14,7 @@ from prefect.client.schemas.objects import TaskRun
 from prefect.states import exception_to_failed_state
 
 from flows.campaign import continuing
-from postroad.advancing import Advance
+from postroad.app.advance import Advance
 from postroad.bounce.sources.fetched import Polled
 from postroad.campaign.status import StepSummary, Summary
 from postroad.errors import ConfigError, DataError, PreflightError, StateError, UnavailableError
@@ -49,7 +49,7 @@ ALL_TASKS: list[Task[..., Any]] = [
     dns.list_senders,
     dns.settle_holds,
     maintain.list_in_form,
-    maintain.mend_queue,
+    maintain.rebuild_missing,
     maintain.publish_depths,
     maintain.tidy_queues,
     warmup.close_day,

@@ -1,4 +1,4 @@
-"""The flows `bounces` and `dead-letters`, run by a worker on parts of a test's own."""
+"""The flows `bounces` and `dead-letters`, run by a worker on context of a test's own."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
+from postroad.app.context import open_context
 from postroad.bounce.intake import BOUNCE_QUEUE, LANE
 from postroad.embedded import stop_redis
-from postroad.parts import open_parts
 from postroad.queue import Dead, Job
 from postroad.settings import Settings
 from postroad.store.cohort import CohortEvidence, CohortPause, add_pause
@@ -88,8 +88,8 @@ async def tables(http: httpx.AsyncClient, key: str) -> list[dict[str, Any]]:
 
 
 async def kill_a_job(config: Path, name: str, cause: str) -> None:
-    async with open_parts(Settings.load(config)) as parts:
-        queue = await parts.queue(BOUNCE_QUEUE)
+    async with open_context(Settings.load(config)) as context:
+        queue = await context.queue(BOUNCE_QUEUE)
         await queue.enqueue(LANE, [Job(id=name, payload=b"")])
         [job] = (await queue.claim("w", want=1, lease_ms=10_000, nonce=name)).jobs
         await queue.settle("w", [(job, Dead(cause=cause, error=f"{name} failed"))])
@@ -97,8 +97,8 @@ async def kill_a_job(config: Path, name: str, cause: str) -> None:
 
 async def counts(config: Path) -> tuple[int, int]:
     """Jobs queued and dead."""
-    async with open_parts(Settings.load(config)) as parts:
-        stats = await (await parts.queue(BOUNCE_QUEUE)).stats()
+    async with open_context(Settings.load(config)) as context:
+        stats = await (await context.queue(BOUNCE_QUEUE)).stats()
         return stats.queued, stats.dead
 
 
@@ -147,8 +147,8 @@ async def test_without_dead_letters_nobody_is_asked(http: httpx.AsyncClient, con
 
 
 async def test_a_paused_list_is_told_of_once(http: httpx.AsyncClient, config: Path) -> None:
-    async with open_parts(Settings.load(config)) as parts:
-        with write(parts.engine) as connection:
+    async with open_context(Settings.load(config)) as context:
+        with write(context.engine) as connection:
             _, (step,) = add_campaign(connection, name="spring")
             pause = CohortPause(
                 step_id=step,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from postroad.app.context import open_context
 from postroad.errors import ConfigError
-from postroad.parts import open_parts
 from postroad.queue import JobState, Lane, Queue, Retry
 from postroad.settings import QueueSettings, RateSetting, Settings
 from tests.queue.conftest import jobs
@@ -80,8 +80,8 @@ async def test_a_queue_retries_as_its_settings_say(
 ) -> None:
     monkeypatch.setenv("POSTROAD_REDIS_URL", redis_url)
     settings = load(tmp_path, '[queues.retried]\nattempts = 2\nbackoff = "list"\ndelays_ms = ["7m"]\n')
-    async with open_parts(settings) as parts:
-        queue = await parts.queue("retried")
+    async with open_context(settings) as context:
+        queue = await context.queue("retried")
         assert await queue.states(["1"]) == [None]
         await queue.enqueue(Lane(name="a", gates=()), jobs("1"))
         await fail(queue)

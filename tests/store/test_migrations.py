@@ -98,7 +98,7 @@ migrate.require_current(engine)
 
 EMBEDDED = """
 from pathlib import Path
-from postroad.parts import ready_engine
+from postroad.app.context import ready_engine
 from postroad.settings import Settings
 settings = Settings(state_dir=Path(sys.argv[2]))
 gate()

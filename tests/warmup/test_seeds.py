@@ -15,15 +15,15 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postroad.advancing import hand_over
+from postroad.app.context import AppContext, open_context
+from postroad.app.submit import submit
+from postroad.app.worker import WORK, Work
 from postroad.campaign.audience import file_to_import, import_file
 from postroad.campaign.status import summary
-from postroad.cli.work import WORK, Work
 from postroad.delivery.gate_name import GateName
 from postroad.delivery.job import SEND_QUEUE, WARMUP_QUEUE
 from postroad.delivery.record import Recorder
 from postroad.errors import ConfigError
-from postroad.parts import Parts, open_parts
 from postroad.queue import Queue
 from postroad.queue.lease import Lease, MarkBatcher
 from postroad.sandbox import Sandbox, SandboxConfig
@@ -236,27 +236,27 @@ async def still() -> StillClock:
 
 
 @pytest.fixture
-async def parts(
+async def context(
     load: Load, tmp_path: Path, database_url: str, own_redis: RedisServer, still: StillClock, sandbox: Sandbox
-) -> AsyncIterator[Parts]:
+) -> AsyncIterator[AppContext]:
     write_campaign(tmp_path)
     text = WITH_SEEDS.replace('host = "127.0.0.1"', f'host = "127.0.0.1"\nport = {sandbox.port}\ntls = "none"')
     settings = load(f'redis_url = "{own_redis.url}"\ndatabase_url = "{database_url}"\n{text}')
-    async with open_parts(settings, still) as opened:
+    async with open_context(settings, still) as opened:
         yield opened
 
 
 async def test_a_days_mail_goes_by_its_own_queue_within_the_cap_and_is_judged(
-    parts: Parts, still: StillClock, sandbox: Sandbox
+    context: AppContext, still: StillClock, sandbox: Sandbox
 ) -> None:
     clock = still
-    engine, settings = parts.engine, parts.settings
+    engine, settings = context.engine, context.settings
     name = make(engine, settings, clock.now())
     assert plan_seeds(engine, settings, "news", name, clock.now()).planned == 12
-    send, seeds = await parts.queue(SEND_QUEUE), await parts.queue(WARMUP_QUEUE)
+    send, seeds = await context.queue(SEND_QUEUE), await context.queue(WARMUP_QUEUE)
     clock.advance(2 * 3_600_000)
     for queue in (send, seeds):
-        await parts.gates(queue).apply()
+        await context.gates(queue).apply()
     google = str(GateName.warmup("google", "news@example.com"))
     quotas = []
     for queue in (send, seeds):
@@ -267,9 +267,9 @@ async def test_a_days_mail_goes_by_its_own_queue_within_the_cap_and_is_judged(
 
     recorder = Recorder(engine=engine, queue=seeds, clock=clock, name="r", bounce=BounceSettings())
     by_hour: list[int] = []
-    async with WORK[WARMUP_QUEUE](parts, seeds, settings.queue(WARMUP_QUEUE)) as work:
+    async with WORK[WARMUP_QUEUE](context, seeds, settings.queue(WARMUP_QUEUE)) as work:
         for _ in range(12 * 4):
-            await hand_over(parts, name, cursor=0, rows=100)
+            await submit(context, name, cursor=0, rows=100)
             await send_what_may_go(seeds, work)
             by_hour.append(len(sandbox.accepted()))
             clock.advance(900_000)

@@ -39,12 +39,12 @@ def results_of(raw: bytes, authserv_id: str) -> list[CanaryResult]:
 
 def read_field(value: str, authserv_id: str) -> list[CanaryResult]:
     """Read one field (§2.2). Empty where it is of another host, or says ``none``."""
-    host, *parts = _split(_without_comments(value))
+    host, *context = _split(_without_comments(value))
     words = host.split()
     # Behind the host there may be a version, of which only the first is known.
     if not words or _unquoted(words[0]).lower() != authserv_id.lower() or words[1:] not in ([], ["1"]):
         return []
-    return [result for part in parts if (result := _read_result(part)) is not None]
+    return [result for part in context if (result := _read_result(part)) is not None]
 
 
 def _read_result(text: str) -> CanaryResult | None:
@@ -73,14 +73,14 @@ def _without_comments(text: str) -> str:
 
 
 def _split(text: str) -> list[str]:
-    """Parts between semicolons that are not quoted."""
-    parts = [""]
+    """AppContext between semicolons that are not quoted."""
+    context = [""]
     for kind, piece in _pieces(text):
         if kind == ";":
-            parts.append("")
+            context.append("")
         else:
-            parts[-1] += piece
-    return parts
+            context[-1] += piece
+    return context
 
 
 def _pieces(text: str) -> Iterator[tuple[str, str]]:

@@ -6,12 +6,12 @@ import asyncio
 
 import typer
 
-from postroad.advancing import Advance, advance_campaign, record_pass
+from postroad.app.advance import Advance, advance_campaign, record_pass
+from postroad.app.context import AppContext
 from postroad.campaign.status import running_campaigns
+from postroad.cli.context import with_context
 from postroad.cli.output import JsonOption, print_error, print_json, print_line, print_table
-from postroad.cli.parts import with_parts
 from postroad.errors import PostroadError
-from postroad.parts import Parts
 
 
 def advance(as_json: JsonOption = False) -> None:
@@ -23,7 +23,7 @@ def advance(as_json: JsonOption = False) -> None:
     It is safe to run it twice, or at the same time as the flow: each message is handed over once. A campaign that fails
     does not hold up the others; the command then ends with the exit code of the first error.
     """
-    advances, errors = with_parts(_pass)
+    advances, errors = with_context(_pass)
     if as_json:
         failed = [{"campaign": name, "error": str(error)} for name, error in errors]
         print_json({"campaigns": advances, "failed": failed})
@@ -41,14 +41,14 @@ def advance(as_json: JsonOption = False) -> None:
         raise typer.Exit(errors[0][1].exit_code)
 
 
-async def _pass(parts: Parts) -> tuple[list[Advance], list[tuple[str, PostroadError]]]:
+async def _pass(context: AppContext) -> tuple[list[Advance], list[tuple[str, PostroadError]]]:
     advances: list[Advance] = []
     errors: list[tuple[str, PostroadError]] = []
-    for name in await asyncio.to_thread(running_campaigns, parts.engine):
+    for name in await asyncio.to_thread(running_campaigns, context.engine):
         try:
-            advances.append(await advance_campaign(parts, name))
+            advances.append(await advance_campaign(context, name))
         except PostroadError as error:
             errors.append((name, error))
     if advances or not errors:
-        await asyncio.to_thread(record_pass, parts)
+        await asyncio.to_thread(record_pass, context)
     return advances, errors

@@ -9,12 +9,12 @@ from typing import Annotated
 import sqlalchemy as sa
 import typer
 
+from postroad.app.context import AppContext
 from postroad.campaign.audience import ImportProgress, abandon_imports, import_file, refusals
+from postroad.cli.context import with_context
 from postroad.cli.options import LimitOption
 from postroad.cli.output import JsonOption, print_json, print_line, print_table, progress_bar
-from postroad.cli.parts import with_parts
 from postroad.errors import StateError
-from postroad.parts import Parts
 from postroad.printable import counted
 from postroad.store.engine import read
 from postroad.store.recipient import find_audience
@@ -38,7 +38,7 @@ def import_(
     required, `time_zone` is optional, every other column becomes a merge field.
     """
 
-    async def work(parts: Parts) -> ImportProgress:
+    async def work(context: AppContext) -> ImportProgress:
         with progress_bar(quiet=as_json) as bar:
             size = file.stat().st_size if file.is_file() else None
             checking = bar.add_task("checking", total=size)
@@ -51,10 +51,10 @@ def import_(
                 bar.update(checking, completed=size)
                 bar.update(importing, total=progress.rows_total, completed=progress.rows_done)
 
-            now = parts.clock.now()
-            return await asyncio.to_thread(import_file, parts.engine, name, file, now, checked=checked, report=report)
+            now = context.clock.now()
+            return await asyncio.to_thread(import_file, context.engine, name, file, now, checked=checked, report=report)
 
-    progress = with_parts(work)
+    progress = with_context(work)
     if as_json:
         print_json(progress)
         return
@@ -75,10 +75,10 @@ def abandon(name: Annotated[str, typer.Argument(help="The audience.")], as_json:
     Who was imported stays in the audience; the rest of those files is not expected any more.
     """
 
-    async def work(parts: Parts) -> int:
-        return await asyncio.to_thread(abandon_imports, parts.engine, name, parts.clock.now())
+    async def work(context: AppContext) -> int:
+        return await asyncio.to_thread(abandon_imports, context.engine, name, context.clock.now())
 
-    count = with_parts(work)
+    count = with_context(work)
     if as_json:
         print_json({"abandoned": count})
     else:
@@ -93,20 +93,20 @@ def refusals_(
 ) -> None:
     """List the rows of the last import that were refused, with line, field and reason."""
 
-    async def work(parts: Parts) -> list[dict[str, object]]:
+    async def work(context: AppContext) -> list[dict[str, object]]:
         def find() -> list[dict[str, object]]:
-            with read(parts.engine) as connection:
+            with read(context.engine) as connection:
                 statement = sa.text("SELECT max(id) FROM audience_import WHERE audience_id = :audience_id")
                 audience_id = find_audience(connection, name)
                 import_id = connection.execute(statement, {"audience_id": audience_id}).scalar()
             if import_id is None:
                 raise StateError(f"nothing was imported into the audience {name} yet")
-            found = refusals(parts.engine, import_id, limit)
+            found = refusals(context.engine, import_id, limit)
             return [{"line": r.line, "field": r.field, "value": r.value, "reason": r.reason} for r in found]
 
         return await asyncio.to_thread(find)
 
-    rows = with_parts(work)
+    rows = with_context(work)
     if as_json:
         print_json(rows)
     else:
@@ -117,9 +117,9 @@ def refusals_(
 def list_(as_json: JsonOption = False) -> None:
     """List audiences and how many are in each."""
 
-    async def work(parts: Parts) -> list[dict[str, object]]:
+    async def work(context: AppContext) -> list[dict[str, object]]:
         def find() -> list[dict[str, object]]:
-            with read(parts.engine) as connection:
+            with read(context.engine) as connection:
                 rows = connection.execute(
                     sa.text(
                         "SELECT audience.name, count(audience_member.recipient_id) AS members FROM audience "
@@ -131,7 +131,7 @@ def list_(as_json: JsonOption = False) -> None:
 
         return await asyncio.to_thread(find)
 
-    rows = with_parts(work)
+    rows = with_context(work)
     if as_json:
         print_json(rows)
     else:

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from postroad.app.context import AppContext, Role, known_secret_keys
 from postroad.bounce.explain import Explained, explain
 from postroad.bounce.intake import BOUNCE_QUEUE, Intake
 from postroad.bounce.mailfiles import mails_in
@@ -23,14 +24,13 @@ from postroad.bounce.sources.metrics import SourceMetrics
 from postroad.bounce.sources.poll import poll
 from postroad.bounce.sources.watch import watch
 from postroad.cli.bounce_classify import classify_command
+from postroad.cli.context import with_context
 from postroad.cli.options import read_duration_ms
 from postroad.cli.output import JsonOption, print_error, print_json, print_line, print_table
-from postroad.cli.parts import with_parts
 from postroad.cli.signals import start_logging, stop_on_signals
-from postroad.cli.worker import MetricsAt, MetricsHost, MetricsPort, measured_parts
+from postroad.cli.worker import MetricsAt, MetricsHost, MetricsPort, measured_context
 from postroad.errors import PostroadError, UsageError, unknown_name
 from postroad.mail.token import TokenSigner
-from postroad.parts import Parts, Role, known_secret_keys
 from postroad.printable import counted
 from postroad.settings import Settings, SourceSettings
 from postroad.store.bounce import VerdictCount, verdict_counts
@@ -51,15 +51,15 @@ MailPath = Annotated[
 def process(path: MailPath, as_json: JsonOption = False) -> None:
     """Put mails on the queue bounce:process, where a worker judges them. What was judged before is not judged again."""
 
-    async def work(parts: Parts) -> Counter[bool]:
-        queue = await parts.queue(BOUNCE_QUEUE)
-        intake = Intake(engine=parts.engine, queue=queue, clock=parts.clock)
+    async def work(context: AppContext) -> Counter[bool]:
+        queue = await context.queue(BOUNCE_QUEUE)
+        intake = Intake(engine=context.engine, queue=queue, clock=context.clock)
         taken: Counter[bool] = Counter()
         for _, raw in mails_in(path):
             taken[(await intake.submit(raw, Envelope(source="file"))).new] += 1
         return taken
 
-    taken = with_parts(work)
+    taken = with_context(work)
     if as_json:
         print_json({"submitted": taken[True], "known": taken[False]})
     else:
@@ -76,9 +76,9 @@ def poll_(
     The flow `bounces` does the same every five minutes. What was put on the queue is put aside at its source, last.
     """
 
-    async def work(parts: Parts) -> tuple[list[Polled], list[PostroadError]]:
-        sources = _sources(parts.settings, names)
-        intake = Intake(engine=parts.engine, queue=await parts.queue(BOUNCE_QUEUE), clock=parts.clock)
+    async def work(context: AppContext) -> tuple[list[Polled], list[PostroadError]]:
+        sources = _sources(context.settings, names)
+        intake = Intake(engine=context.engine, queue=await context.queue(BOUNCE_QUEUE), clock=context.clock)
         polled: list[Polled] = []
         failed: list[PostroadError] = []
         for name, source in sources.items():
@@ -89,7 +89,7 @@ def poll_(
                 failed.append(error)
         return polled, failed
 
-    polled, failed = with_parts(work)
+    polled, failed = with_context(work)
     if as_json:
         print_json(polled)
     elif polled or not failed:
@@ -130,13 +130,13 @@ async def watch_all(
 ) -> None:
     """Watch sources side by side until told to stop, and serve metrics of them where that is asked for."""
     async with (
-        measured_parts(settings, BOUNCE_QUEUE, at, role=Role.BOUNCE_WATCH) as (parts, queue),
+        measured_context(settings, BOUNCE_QUEUE, at, role=Role.BOUNCE_WATCH) as (context, queue),
         asyncio.TaskGroup() as group,
     ):
-        intake = Intake(engine=parts.engine, queue=queue, clock=parts.clock)
-        seen = SourceMetrics(parts.metrics.registry, sources).seen if parts.metrics is not None else None
+        intake = Intake(engine=context.engine, queue=queue, clock=context.clock)
+        seen = SourceMetrics(context.metrics.registry, sources).seen if context.metrics is not None else None
         for name, source in sources.items():
-            group.create_task(watch(name, source, intake.submit, clock=parts.clock, stop=stop, seen=seen))
+            group.create_task(watch(name, source, intake.submit, clock=context.clock, stop=stop, seen=seen))
         log.info("watching %s", ", ".join(sources))
     log.info("no longer watching")
 
@@ -205,16 +205,16 @@ def status(
     """Count what came back, by verdict, sender and domain. What no touch was found for has neither."""
     since_ms = read_duration_ms(since)
 
-    async def work(parts: Parts) -> list[VerdictCount]:
-        begin = parts.clock.now() - timedelta(milliseconds=since_ms)
+    async def work(context: AppContext) -> list[VerdictCount]:
+        begin = context.clock.now() - timedelta(milliseconds=since_ms)
 
         def count() -> list[VerdictCount]:
-            with read(parts.engine) as connection:
+            with read(context.engine) as connection:
                 return verdict_counts(connection, begin)
 
         return await asyncio.to_thread(count)
 
-    counts = with_parts(work)
+    counts = with_context(work)
     if as_json:
         print_json(counts)
     else:

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 import typer
 
 from postroad.cli.campaign_status import status
+from postroad.cli.context import with_context
 from postroad.cli.output import (
     JsonOption,
     Styled,
@@ -23,15 +24,14 @@ from postroad.cli.output import (
     print_warning,
     progress_bars,
 )
-from postroad.cli.parts import with_parts
 from postroad.errors import DataError, PostroadError, PreflightError, UsageError
 
 if TYPE_CHECKING:
+    from postroad.app.context import AppContext
     from postroad.campaign.audience import AudienceFile
     from postroad.campaign.plan import Forecast
     from postroad.campaign.preflight import PreflightReport
     from postroad.campaign.preview import Preview
-    from postroad.parts import Parts
     from postroad.store.campaign import Campaign
 
 # A command imports what it runs: `campaign status` needs neither templates nor SMTP, and starts in a third of the time.
@@ -55,17 +55,17 @@ def apply_(
     settings = Settings.load()
     read = [read_campaign(file, settings) for file in files]  # All are read before any is applied.
 
-    async def work(parts: Parts) -> list[Campaign]:
-        now = parts.clock.now()
+    async def work(context: AppContext) -> list[Campaign]:
+        now = context.clock.now()
         for file in read:
-            warning = await asyncio.to_thread(warn_of_new_audience, parts.engine, file)
+            warning = await asyncio.to_thread(warn_of_new_audience, context.engine, file)
             if warning is not None:
                 print_warning(warning)
-        applied = [await asyncio.to_thread(apply, parts.engine, parts.settings, file, now) for file in read]
-        await _offer_in_prefect(parts)
+        applied = [await asyncio.to_thread(apply, context.engine, context.settings, file, now) for file in read]
+        await _offer_in_prefect(context)
         return applied
 
-    campaigns = with_parts(work)
+    campaigns = with_context(work)
     if as_json:
         print_json([{"campaign": campaign.name, "state": campaign.state} for campaign in campaigns])
     else:
@@ -73,14 +73,14 @@ def apply_(
             print_line(f"campaign {campaign.name} is applied ({campaign.state})")
 
 
-async def _offer_in_prefect(parts: Parts) -> None:
+async def _offer_in_prefect(context: AppContext) -> None:
     """List the campaigns in the form of Prefect's UI. An apply never fails because there is no Prefect."""
     from postroad.local.campaign_form import offer_campaigns
     from postroad.local.prefect import open_prefect
 
     try:
-        async with asyncio.timeout(FORM_WITHIN_S), open_prefect(parts.settings) as prefect:
-            await offer_campaigns(parts.engine, prefect)
+        async with asyncio.timeout(FORM_WITHIN_S), open_prefect(context.settings) as prefect:
+            await offer_campaigns(context.engine, prefect)
     except (PostroadError, TimeoutError) as error:
         why = error.message if isinstance(error, PostroadError) else f"no answer within {FORM_WITHIN_S:g} s"
         print_note(
@@ -113,15 +113,15 @@ def launch(
         _dry_run(name, as_json=as_json)
         return
 
-    async def start(parts: Parts) -> tuple[str, str]:
-        await asyncio.to_thread(require_launchable, parts.engine, name)
-        report, _ = await asyncio.to_thread(_preflight, parts, name, quiet=as_json)
+    async def start(context: AppContext) -> tuple[str, str]:
+        await asyncio.to_thread(require_launchable, context.engine, name)
+        report, _ = await asyncio.to_thread(_preflight, context, name, quiet=as_json)
         report.require_ok()
-        async with open_prefect(parts.settings) as prefect:
+        async with open_prefect(context.settings) as prefect:
             run_id = await prefect.run_deployment("campaign/campaign", {"params": {"campaign": name}})
             return str(run_id), prefect.url_of(run_id)
 
-    run_id, url = with_parts(start)
+    run_id, url = with_context(start)
     if as_json:
         print_json({"campaign": name, "flow_run": run_id, "url": url})
     else:
@@ -129,13 +129,13 @@ def launch(
         print_line(f"`postroad campaign status {name}` shows how it stands.")
 
 
-def _preflight(parts: Parts, name: str, *, quiet: bool) -> tuple[PreflightReport, AudienceFile | None]:
+def _preflight(context: AppContext, name: str, *, quiet: bool) -> tuple[PreflightReport, AudienceFile | None]:
     """Check a campaign, and return the file of its audience. Raises PreflightError if the file cannot be read."""
     from postroad.campaign.audience import audience_file
     from postroad.campaign.preflight import check
 
     try:
-        file = audience_file(parts.engine, name)
+        file = audience_file(context.engine, name)
     except DataError as error:
         raise PreflightError(
             f"the file of its audience is not readable: {error.message}",
@@ -145,9 +145,9 @@ def _preflight(parts: Parts, name: str, *, quiet: bool) -> tuple[PreflightReport
         ) from None
     with progress_bars(quiet=quiet) as bars:
         report = check(
-            parts.engine,
-            parts.settings,
-            parts.signer,
+            context.engine,
+            context.settings,
+            context.signer,
             name,
             file=file.path if file is not None and file.to_import else None,
             progress=lambda done, total: bars("checking", done, total),
@@ -159,12 +159,12 @@ def _dry_run(name: str, *, as_json: bool) -> None:
     from postroad.campaign.plan import forecast
     from postroad.delivery.campaign_runs import require_launchable
 
-    async def work(parts: Parts) -> tuple[PreflightReport, AudienceFile | None, Forecast]:
-        await asyncio.to_thread(require_launchable, parts.engine, name)
-        report, file = await asyncio.to_thread(_preflight, parts, name, quiet=as_json)
-        return report, file, await asyncio.to_thread(forecast, parts.engine, name, parts.clock.now(), report.file)
+    async def work(context: AppContext) -> tuple[PreflightReport, AudienceFile | None, Forecast]:
+        await asyncio.to_thread(require_launchable, context.engine, name)
+        report, file = await asyncio.to_thread(_preflight, context, name, quiet=as_json)
+        return report, file, await asyncio.to_thread(forecast, context.engine, name, context.clock.now(), report.file)
 
-    report, file, seen = with_parts(work)
+    report, file, seen = with_context(work)
     if as_json:
         to_import = str(file.path) if file is not None and file.to_import else None
         print_json(
@@ -207,22 +207,22 @@ def preview_(
     from postroad.campaign.preview import preview
     from postroad.mail.dkim_keys import signers_of
 
-    async def work(parts: Parts) -> Preview:
-        dkim = signers_of(parts.settings, os.environ)
+    async def work(context: AppContext) -> Preview:
+        dkim = signers_of(context.settings, os.environ)
         return await asyncio.to_thread(
             lambda: preview(
-                parts.engine,
-                parts.settings,
-                parts.signer,
+                context.engine,
+                context.settings,
+                context.signer,
                 dkim,
                 name,
                 step=step,
                 address=recipient,
-                now=parts.clock.now(),
+                now=context.clock.now(),
             )
         )
 
-    seen = with_parts(work)
+    seen = with_context(work)
     if out is not None:
         try:
             out.write_bytes(seen.content)
@@ -244,8 +244,8 @@ def preview_(
             }
         )
         return
-    parts = (("header", seen.header), ("subject", seen.encoded_subject), ("text", seen.text), ("HTML", seen.html))
-    for title, part in parts:
+    context = (("header", seen.header), ("subject", seen.encoded_subject), ("text", seen.text), ("HTML", seen.html))
+    for title, part in context:
         if part is not None:
             print_line(Styled(title, "bold"))
             print_text(part.rstrip() + "\n")
@@ -259,7 +259,7 @@ app.command("status")(status)
 @app.command("pause")
 def pause(name: NameArgument, as_json: JsonOption = False) -> None:
     """Let nothing more of a campaign leave. What is on the wire finishes."""
-    with_parts(lambda parts: _with_queue(parts, "pause", name))
+    with_context(lambda context: _with_queue(context, "pause", name))
     if as_json:
         print_json({"campaign": name, "state": "paused"})
     else:
@@ -269,22 +269,22 @@ def pause(name: NameArgument, as_json: JsonOption = False) -> None:
 @app.command("resume")
 def resume(name: NameArgument, as_json: JsonOption = False) -> None:
     """Let a paused campaign go on where it stopped. Nobody gets anything twice."""
-    with_parts(lambda parts: _with_queue(parts, "resume", name))
+    with_context(lambda context: _with_queue(context, "resume", name))
     if as_json:
         print_json({"campaign": name, "state": "running"})
     else:
         print_line(f"campaign {name} goes on")
 
 
-async def _with_queue(parts: Parts, verb: str, name: str) -> None:
+async def _with_queue(context: AppContext, verb: str, name: str) -> None:
     from postroad.delivery import control
     from postroad.delivery.submit import queue_name
 
-    queue = await parts.queue(await asyncio.to_thread(queue_name, parts.engine, name))
+    queue = await context.queue(await asyncio.to_thread(queue_name, context.engine, name))
     if verb == "pause":
-        await control.pause(parts.engine, queue, name, by="`postroad campaign pause`", now=parts.clock.now())
+        await control.pause(context.engine, queue, name, by="`postroad campaign pause`", now=context.clock.now())
     else:
-        await control.resume(parts.engine, queue, name)
+        await control.resume(context.engine, queue, name)
 
 
 @app.command("cancel")
@@ -300,11 +300,11 @@ def cancel(
     if not yes:
         confirm(f"End campaign {name} for good?")
 
-    async def work(parts: Parts) -> int:
-        queue = await parts.queue(await asyncio.to_thread(queue_name, parts.engine, name))
-        return await control.cancel(parts.engine, queue, name, parts.clock.now())
+    async def work(context: AppContext) -> int:
+        queue = await context.queue(await asyncio.to_thread(queue_name, context.engine, name))
+        return await control.cancel(context.engine, queue, name, context.clock.now())
 
-    cancelled = with_parts(work)
+    cancelled = with_context(work)
     if as_json:
         print_json({"campaign": name, "state": "cancelled", "cancelled": cancelled})
     else:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from postroad.cli.context import with_context
 from postroad.cli.output import JsonOption, print_json, print_line, print_table, print_text
-from postroad.cli.parts import with_parts
 
 if TYPE_CHECKING:
+    from postroad.app.context import AppContext
     from postroad.campaign.status import Summary
-    from postroad.parts import Parts
 
 
 def status(
@@ -23,11 +23,11 @@ def status(
     from postroad.campaign.status import campaigns_in, summary
     from postroad.store.ledger import TouchState
 
-    async def work(parts: Parts) -> list[Summary]:
-        names = [name] if name else await asyncio.to_thread(campaigns_in, parts.engine)
-        return [await asyncio.to_thread(summary, parts.engine, each) for each in names]
+    async def work(context: AppContext) -> list[Summary]:
+        names = [name] if name else await asyncio.to_thread(campaigns_in, context.engine)
+        return [await asyncio.to_thread(summary, context.engine, each) for each in names]
 
-    summaries = with_parts(work)
+    summaries = with_context(work)
     if as_json:
         rows = [
             {

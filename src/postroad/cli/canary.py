@@ -8,14 +8,14 @@ from typing import Annotated
 import typer
 from msgspec import to_builtins
 
+from postroad.app.context import AppContext
 from postroad.canary.probe import CanaryReport, send_canary
+from postroad.cli.context import with_context
 from postroad.cli.names import named_sender
 from postroad.cli.output import JsonOption, print_json, print_line
-from postroad.cli.parts import with_parts
 from postroad.dns.finding import RecordVerdict, worst
 from postroad.dns.show import to_fix
 from postroad.errors import UnavailableError
-from postroad.parts import Parts
 
 
 def canary(
@@ -27,23 +27,23 @@ def canary(
     Exits 1 when something fails, 6 when nothing fails and the receiver could not tell just then, else 0.
     """
 
-    async def work(parts: Parts) -> list[CanaryReport]:
+    async def work(context: AppContext) -> list[CanaryReport]:
         if sender is not None:
-            named_sender(parts.settings, sender)
+            named_sender(context.settings, sender)
         return [
             await send_canary(
-                parts.settings,
+                context.settings,
                 name,
-                engine=parts.engine,
-                resolver=await parts.resolver(),
-                signer=parts.signer,
-                clock=parts.clock,
+                engine=context.engine,
+                resolver=await context.resolver(),
+                signer=context.signer,
+                clock=context.clock,
                 environ=os.environ,
             )
-            for name in ([sender] if sender is not None else parts.settings.senders)
+            for name in ([sender] if sender is not None else context.settings.senders)
         ]
 
-    reports = with_parts(work)
+    reports = with_context(work)
     if as_json:
         print_json([{"sender": r.sender, "verdict": r.verdict, "findings": to_builtins(r.findings)} for r in reports])
     for report in [] if as_json else reports:

@@ -8,13 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
+from postroad.app.context import AppContext
+from postroad.cli.context import with_context
 from postroad.cli.options import MAX_NUMBER
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
-from postroad.cli.parts import with_parts
 from postroad.delivery.cohorts.breaker import CohortStanding, lift, standings
 from postroad.delivery.job import SEND_QUEUE
 from postroad.errors import UsageError
-from postroad.parts import Parts
 from postroad.store.campaign import StepKind, find_campaign, steps_of
 from postroad.store.cohort import CohortPause, NamedPause, pauses
 from postroad.store.engine import read
@@ -32,14 +32,14 @@ def list_(
 ) -> None:
     """List cohorts that are paused, and why."""
 
-    async def work(parts: Parts) -> list[NamedPause]:
+    async def work(context: AppContext) -> list[NamedPause]:
         def found() -> list[NamedPause]:
-            with read(parts.engine) as connection:
+            with read(context.engine) as connection:
                 return pauses(connection, lifted=lifted)
 
         return await asyncio.to_thread(found)
 
-    found = with_parts(work)
+    found = with_context(work)
     if as_json:
         print_json([_plain(one) for one in found])
         return
@@ -68,20 +68,20 @@ def list_(
 def status(campaign: Annotated[str, typer.Argument(help="Name of a campaign.")], as_json: JsonOption = False) -> None:
     """Show what came of each cohort of a campaign, and what is made of it: healthy, open or guilty."""
 
-    async def work(parts: Parts) -> list[tuple[str, CohortStanding]]:
+    async def work(context: AppContext) -> list[tuple[str, CohortStanding]]:
         def found() -> list[tuple[str, CohortStanding]]:
-            with read(parts.engine) as connection:
+            with read(context.engine) as connection:
                 steps = steps_of(connection, find_campaign(connection, campaign).id or 0)
                 return [
                     (step.name, standing)
                     for step in steps
                     if step.kind is StepKind.EMAIL and step.id is not None
-                    for standing in standings(connection, step.id, parts.settings)
+                    for standing in standings(connection, step.id, context.settings)
                 ]
 
         return await asyncio.to_thread(found)
 
-    found = [_row(step, standing) for step, standing in with_parts(work)]
+    found = [_row(step, standing) for step, standing in with_context(work)]
     if as_json:
         print_json(found)
         return
@@ -102,18 +102,18 @@ def resume(
     if not reason.strip():
         raise UsageError("a cohort goes on for a reason", remedy="Say it: --reason 'the list was cleaned'.")
 
-    async def work(parts: Parts) -> CohortPause:
+    async def work(context: AppContext) -> CohortPause:
         return await lift(
-            parts.engine,
-            await parts.queue(SEND_QUEUE),
+            context.engine,
+            await context.queue(SEND_QUEUE),
             pause,
-            settings=parts.settings,
+            settings=context.settings,
             by=by.strip() or getpass.getuser(),
             why=reason.strip(),
-            now=parts.clock.now(),
+            now=context.clock.now(),
         )
 
-    lifted = with_parts(work)
+    lifted = with_context(work)
     if as_json:
         print_json(lifted.model_dump(mode="json"))
     else:

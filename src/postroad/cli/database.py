@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from postroad.app.context import database_url
 from postroad.cli.output import JsonOption, print_json, print_line
-from postroad.parts import database_url
 from postroad.settings import Settings
 from postroad.store import migrate
 from postroad.store.engine import open_engine

@@ -13,10 +13,11 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
+from postroad.app.context import AppContext
 from postroad.cli.canary import canary
+from postroad.cli.context import with_context
 from postroad.cli.options import MAX_NUMBER, read_duration_ms
 from postroad.cli.output import JsonOption, Styled, print_json, print_line, print_table, print_text
-from postroad.cli.parts import with_parts
 from postroad.clock import SystemClock
 from postroad.delivery.dns_health import (
     findings_of,
@@ -36,7 +37,6 @@ from postroad.dns.show import markdown, to_fix
 from postroad.errors import DataError, UnavailableError, UsageError, unknown_name
 from postroad.field_faults import field_faults
 from postroad.mail.address import ascii_domain
-from postroad.parts import Parts
 from postroad.settings import DnsHealthSettings, DnsSettings, Settings
 from postroad.store.dns_report import DnsReport, SenderHold, last_report, open_holds
 from postroad.store.engine import read
@@ -179,12 +179,12 @@ def senders(
 ) -> None:
     """Show what was found last of each sender's DNS, and which senders it holds back."""
 
-    async def work(parts: Parts) -> list[tuple[str, DnsReport | None, SenderHold | None]]:
+    async def work(context: AppContext) -> list[tuple[str, DnsReport | None, SenderHold | None]]:
         if now:
-            await _check_senders(parts)
-        return await asyncio.to_thread(_last, parts)
+            await _check_senders(context)
+        return await asyncio.to_thread(_last, context)
 
-    rows = with_parts(work)
+    rows = with_context(work)
     if as_json:
         print_json([_as_json(*row) for row in rows])
         return
@@ -205,24 +205,24 @@ def senders(
     )
 
 
-async def _check_senders(parts: Parts) -> None:
-    settings, trust = parts.settings, ssl.create_default_context()
-    names, resolver = senders_to_check(settings), await parts.resolver()
+async def _check_senders(context: AppContext) -> None:
+    settings, trust = context.settings, ssl.create_default_context()
+    names, resolver = senders_to_check(settings), await context.resolver()
     reports = [
-        await check_identity(resolver, identity_of(settings, name, os.environ), parts.clock, trust) for name in names
+        await check_identity(resolver, identity_of(settings, name, os.environ), context.clock, trust) for name in names
     ]
-    reports = await with_volume(resolver, parts.engine, reports, parts.clock.now())
+    reports = await with_volume(resolver, context.engine, reports, context.clock.now())
     for name, report in zip(names, reports, strict=True):
-        await asyncio.to_thread(record, parts.engine, settings.sender(name).address, report, settings.dns_health)
-    await asyncio.to_thread(forget_others, parts.engine, settings, parts.clock.now())
+        await asyncio.to_thread(record, context.engine, settings.sender(name).address, report, settings.dns_health)
+    await asyncio.to_thread(forget_others, context.engine, settings, context.clock.now())
     for name in MAIL_QUEUES:
-        await parts.gates(await parts.queue(name), releasing=True).apply()
+        await context.gates(await context.queue(name), releasing=True).apply()
 
 
-def _last(parts: Parts) -> list[tuple[str, DnsReport | None, SenderHold | None]]:
-    with read(parts.engine) as connection:
+def _last(context: AppContext) -> list[tuple[str, DnsReport | None, SenderHold | None]]:
+    with read(context.engine) as connection:
         holds = open_holds(connection)
-        addresses = [sender.address for sender in parts.settings.senders.values()]
+        addresses = [sender.address for sender in context.settings.senders.values()]
         return [(address, last_report(connection, address), holds.get(address)) for address in addresses]
 
 
@@ -251,10 +251,10 @@ def read_reports(
     What of a file cannot be read is named, and the rest is kept.
     """
 
-    async def work(parts: Parts) -> list[FileOutcome]:
-        return [await asyncio.to_thread(keep_file, parts.engine, path, parts.clock.now()) for path in files]
+    async def work(context: AppContext) -> list[FileOutcome]:
+        return [await asyncio.to_thread(keep_file, context.engine, path, context.clock.now()) for path in files]
 
-    results = with_parts(work)
+    results = with_context(work)
     if as_json:
         print_json(results)
     else:
@@ -277,10 +277,10 @@ def reports(
     """Show who sends in our domains' names and whether DMARC passes, and how TLS to our mail hosts goes."""
     back = timedelta(milliseconds=read_duration_ms(since))
 
-    async def work(parts: Parts) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
-        return await asyncio.to_thread(_summary, parts, back, domain, limit)
+    async def work(context: AppContext) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
+        return await asyncio.to_thread(_summary, context, back, domain, limit)
 
-    sources, results = with_parts(work)
+    sources, results = with_context(work)
     if domain is not None and not (sources or results):
         ours = {sender.domain for sender in Settings.load().senders.values()}
         if domain not in ours:
@@ -296,10 +296,10 @@ def reports(
 
 
 def _summary(
-    parts: Parts, back: timedelta, domain: str | None, limit: int
+    context: AppContext, back: timedelta, domain: str | None, limit: int
 ) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
-    with read(parts.engine) as connection:
-        when = parts.clock.now() - back
+    with read(context.engine) as connection:
+        when = context.clock.now() - back
         sources = dmarc_sources(connection, since=when, domain=domain, limit=limit)
         results = tls_results(connection, since=when, domain=domain, limit=limit)
     return [dict(row._mapping) for row in sources], [dict(row._mapping) for row in results]

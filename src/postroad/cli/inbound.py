@@ -9,14 +9,14 @@ from typing import Annotated
 
 import typer
 
+from postroad.app.context import AppContext, Role
 from postroad.bounce.intake import BOUNCE_QUEUE, Intake
 from postroad.bounce.sources.addressees import Addressees
 from postroad.bounce.sources.listener import listen
 from postroad.bounce.sources.metrics import InboundMetrics
 from postroad.cli.signals import start_logging, stop_on_signals
-from postroad.cli.worker import MetricsAt, MetricsHost, MetricsPort, measured_parts
+from postroad.cli.worker import MetricsAt, MetricsHost, MetricsPort, measured_context
 from postroad.errors import ConfigError
-from postroad.parts import Parts, Role
 from postroad.settings import REPLY_TOKEN, InboundSettings, Settings
 
 log = logging.getLogger(__name__)
@@ -54,16 +54,16 @@ def inbound(
 
 async def _take_in(settings: Settings, at: MetricsAt) -> None:
     stop = stop_on_signals()
-    async with measured_parts(settings, BOUNCE_QUEUE, at, role=Role.INBOUND) as (parts, queue):
-        intake = Intake(engine=parts.engine, queue=queue, clock=parts.clock)
-        addressees = addressees_of(parts)
+    async with measured_context(settings, BOUNCE_QUEUE, at, role=Role.INBOUND) as (context, queue):
+        intake = Intake(engine=context.engine, queue=queue, clock=context.clock)
+        addressees = addressees_of(context)
         async with listen(
             settings.inbound,
             host_name=settings.inbound.host_name or socket.getfqdn(),
             submit=intake.submit,
             addressees=addressees,
-            clock=parts.clock,
-            metrics=InboundMetrics(parts.metrics.registry) if parts.metrics is not None else None,
+            clock=context.clock,
+            metrics=InboundMetrics(context.metrics.registry) if context.metrics is not None else None,
         ) as listening:
             domains = ", ".join(sorted(addressees.domains)) or "no domain: no sender has a bounce_domain"
             log.info("inbound listens at %s for %s", ", ".join(listening.places), domains)
@@ -71,12 +71,12 @@ async def _take_in(settings: Settings, at: MetricsAt) -> None:
     log.info("inbound stopped: %d mails taken", listening.taken)
 
 
-def addressees_of(parts: Parts) -> Addressees:
+def addressees_of(context: AppContext) -> Addressees:
     """Whom mail is taken for, by the settings."""
-    inbound, senders = parts.settings.inbound, parts.settings.senders.values()
+    inbound, senders = context.settings.inbound, context.settings.senders.values()
     signed = [sender.reply_to for sender in senders if sender.reply_to and REPLY_TOKEN in sender.reply_to]
     return Addressees(
-        parts.signer,
+        context.signer,
         domains=[
             *inbound.domains,
             *(sender.bounce_domain or sender.domain for sender in senders),

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from postroad.app.context import open_context
 from postroad.campaign.apply import apply_files
 from postroad.cli.options import MAX_NUMBER
 from postroad.cli.output import (
@@ -33,7 +34,6 @@ from postroad.local.campaign_form import offer_campaigns
 from postroad.local.demo import DemoResult, run_demo
 from postroad.local.house import LocalStack, house_is_open, open_house
 from postroad.local.warmups import start_warmups
-from postroad.parts import open_parts
 from postroad.printable import counted
 from postroad.settings import Settings
 
@@ -69,11 +69,11 @@ async def _up() -> None:
 
 async def _start_and_stay(settings: Settings, stop: asyncio.Event) -> None:
     async with _started(settings, quiet=False) as house:
-        async with open_parts(house.settings) as parts:
-            campaigns = await asyncio.to_thread(apply_files, parts.engine, parts.settings, parts.clock.now())
+        async with open_context(house.settings) as context:
+            campaigns = await asyncio.to_thread(apply_files, context.engine, context.settings, context.clock.now())
             async with house.prefect.client() as prefect:
-                await offer_campaigns(parts.engine, prefect)
-                await start_warmups(parts.settings, prefect)
+                await offer_campaigns(context.engine, prefect)
+                await start_warmups(context.settings, prefect)
         names = ", ".join(campaign.name for campaign in campaigns) or "none yet"
         print_text(
             f"\nPrefect UI     {house.prefect.url}\n"
@@ -122,7 +122,7 @@ def demo(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run the example campaign once, from a CSV to delivered mail, on embedded parts. Nothing leaves this machine.
+    """Run the example campaign once, from a CSV to delivered mail, on embedded context. Nothing leaves this machine.
 
     Starts what `postroad up` starts, runs the Prefect deployment `campaign`, sums up, and stops everything. Run again,
     it sends nobody anything twice.
@@ -184,7 +184,7 @@ def _print_result(result: DemoResult, house: LocalStack, seconds: float) -> None
         "next           `postroad campaign status`, `postroad queue dead --by cause`",
     )
     if not result.complete:
-        print_failure(1, "the parts do not sum to the whole: this should not be")
+        print_failure(1, "the context do not sum to the whole: this should not be")
 
 
 def down(

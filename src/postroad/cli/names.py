@@ -8,11 +8,11 @@ from itertools import product
 
 import sqlalchemy as sa
 
+from postroad.app.context import AppContext
 from postroad.delivery.gate_name import QUEUE_GATE, GateName, Receiver
 from postroad.delivery.job import MAIL_QUEUES, read_touch
 from postroad.delivery.shaping.show import destinations
 from postroad.errors import StateError, unknown_name
-from postroad.parts import Parts
 from postroad.queue import Queue
 from postroad.settings import DEFAULT_QUEUES, SenderSettings, Settings
 from postroad.store.campaign import campaign_names, sender_addresses
@@ -22,13 +22,13 @@ from postroad.warmup.caps import providers
 from postroad.warmup.identity import identities
 
 
-async def named_queue(parts: Parts, name: str, *, new: bool = False) -> Queue:
+async def named_queue(context: AppContext, name: str, *, new: bool = False) -> Queue:
     """Return the queue of this name: of the settings, or one that has ever held a job or a gate. Raises StateError.
 
     ``new``: also one that holds nothing yet.
     """
-    queue = await parts.queue(name)
-    known = {*DEFAULT_QUEUES, *parts.settings.queues}
+    queue = await context.queue(name)
+    known = {*DEFAULT_QUEUES, *context.settings.queues}
     if not new and name not in known and not await _is_used(queue):
         raise unknown_name("queue", name, known)
     return queue
@@ -55,14 +55,14 @@ def require_provider(name: str) -> None:
         raise unknown_name("mailbox provider", name, providers(), listed_by="postroad shaping show")
 
 
-async def require_gate(parts: Parts, queue: Queue, name: str) -> None:
+async def require_gate(context: AppContext, queue: Queue, name: str) -> None:
     """Raise StateError unless the queue has this gate, or a job that may come will wait behind it."""
-    known = await known_gates(parts, queue)
+    known = await known_gates(context, queue)
     if name not in known:
         raise unknown_name("gate", name, known, listed_by="postroad queue gate list")
 
 
-async def known_gates(parts: Parts, queue: Queue) -> set[str]:
+async def known_gates(context: AppContext, queue: Queue) -> set[str]:
     """Return the names of the gates that the queue has, and of those that its next jobs may make.
 
     The queue makes a gate when the first job waits behind it. One that is to be shut before that is known by the
@@ -71,23 +71,23 @@ async def known_gates(parts: Parts, queue: Queue) -> set[str]:
     existing = {state.gate.name for state in await queue.gates()} | {str(QUEUE_GATE)}
     if queue.name not in MAIL_QUEUES:
         return existing
-    return existing | await asyncio.to_thread(_implied_gates, parts, existing)
+    return existing | await asyncio.to_thread(_implied_gates, context, existing)
 
 
-def _implied_gates(parts: Parts, existing: Iterable[str]) -> set[str]:
-    with read(parts.engine) as connection:
+def _implied_gates(context: AppContext, existing: Iterable[str]) -> set[str]:
+    with read(context.engine) as connection:
         senders = {address for address, _ in sender_addresses(connection)}
         campaigns = campaign_names(connection)
-        named = destinations(connection, parts.shaping, existing, [])
-    senders |= {sender.address for sender in parts.settings.senders.values()}
+        named = destinations(connection, context.shaping, existing, [])
+    senders |= {sender.address for sender in context.settings.senders.values()}
     of_providers = {*providers(), *(receiver.provider for receiver in named)}
     receivers = {*map(Receiver, of_providers), *named}
-    warming = [identity.name for identity in identities(parts.settings)]
+    warming = [identity.name for identity in identities(context.settings)]
     names = [
         *map(GateName.campaign, campaigns),
         *map(GateName.sender, senders),
         *map(GateName.hold, senders),
-        *map(GateName.route, parts.settings.routes),
+        *map(GateName.route, context.settings.routes),
         *map(GateName.provider, of_providers),
         *(GateName.at_receiver(sender, receiver) for sender, receiver in product(senders, receivers)),
         *(GateName.warmup(provider, identity) for provider, identity in product(providers(), warming)),
@@ -95,7 +95,7 @@ def _implied_gates(parts: Parts, existing: Iterable[str]) -> set[str]:
     return set(map(str, names))
 
 
-async def require_jobs(parts: Parts, queue: Queue, ids: Sequence[str]) -> None:
+async def require_jobs(context: AppContext, queue: Queue, ids: Sequence[str]) -> None:
     """Raise StateError, naming the first, for jobs that do not exist.
 
     The ledger knows every touch. A queue without a ledger forgets jobs that ended: there, one known job is enough.
@@ -104,7 +104,7 @@ async def require_jobs(parts: Parts, queue: Queue, ids: Sequence[str]) -> None:
     unknown = [id_ for id_, state in zip(ids, states, strict=True) if state is None]
     if unknown and queue.name in MAIL_QUEUES:
         touches = {id_: read_touch(id_) for id_ in unknown}
-        in_ledger = await asyncio.to_thread(_in_ledger, parts.engine, list(touches.values()))
+        in_ledger = await asyncio.to_thread(_in_ledger, context.engine, list(touches.values()))
         unknown = [id_ for id_, touch in touches.items() if touch not in in_ledger]
     elif len(unknown) < len(ids):
         return

@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from postroad.app.context import AppContext
 from postroad.bounce.intake import BOUNCE_QUEUE
+from postroad.cli.context import with_context
 from postroad.cli.output import JsonOption, print_json, print_table
-from postroad.cli.parts import with_parts
 from postroad.delivery.job import MAIL_QUEUES
-from postroad.parts import Parts
 from postroad.queue import Process
 
 
@@ -21,11 +21,11 @@ def processes(as_json: JsonOption = False) -> None:
     the queue's server. It is shown for an hour. A process that ends as it was asked to is not shown.
     """
 
-    async def work(parts: Parts) -> list[Process]:
-        found = [await (await parts.queue(name)).processes() for name in (*MAIL_QUEUES, BOUNCE_QUEUE)]
+    async def work(context: AppContext) -> list[Process]:
+        found = [await (await context.queue(name)).processes() for name in (*MAIL_QUEUES, BOUNCE_QUEUE)]
         return sorted((process for of in found for process in of), key=lambda process: (process.role, process.queue))
 
-    found = with_parts(work)
+    found = with_context(work)
     if as_json:
         print_json([{**msgspec.to_builtins(process), "alive": process.alive} for process in found])
         return

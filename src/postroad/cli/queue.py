@@ -8,19 +8,20 @@ from typing import Annotated
 import msgspec
 import typer
 
+from postroad.app.context import AppContext
+from postroad.app.rebuild import rebuild_queues
+from postroad.app.replay import replay as replay_dead_letters
 from postroad.bounce.intake import BOUNCE_QUEUE
 from postroad.cli import queue_gate, queue_job, queue_uncertain
+from postroad.cli.context import with_context
 from postroad.cli.names import named_queue, require_jobs
 from postroad.cli.options import LimitOption, QueueOption
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
-from postroad.cli.parts import with_parts
-from postroad.delivery import control
+from postroad.delivery.control import RebuildResult
 from postroad.delivery.dead_letters import dead_letters_of
 from postroad.delivery.job import MAIL_QUEUES, SEND_QUEUE
 from postroad.errors import UsageError, unknown_name
 from postroad.explain import touch_ids
-from postroad.mending import rebuild_queue, replay_dead
-from postroad.parts import Parts
 from postroad.printable import counted
 from postroad.queue import DeadLetter, QueueStats
 from postroad.store.ledger import TouchState
@@ -38,10 +39,10 @@ app.command("cancel")(queue_job.cancel)
 def stats(queue: QueueOption = SEND_QUEUE, as_json: JsonOption = False) -> None:
     """Show how many jobs are in each state."""
 
-    async def work(parts: Parts) -> QueueStats:
-        return await (await named_queue(parts, queue)).stats()
+    async def work(context: AppContext) -> QueueStats:
+        return await (await named_queue(context, queue)).stats()
 
-    found = msgspec.to_builtins(with_parts(work))
+    found = msgspec.to_builtins(with_context(work))
     if as_json:
         print_json(found)
         return
@@ -68,10 +69,10 @@ def dead(
     if by not in (None, "cause"):
         raise UsageError(f"dead letters are grouped by cause, not by {by}")
 
-    async def work(parts: Parts) -> list[DeadLetter]:
-        return await dead_letters_of(parts.engine, await named_queue(parts, queue))
+    async def work(context: AppContext) -> list[DeadLetter]:
+        return await dead_letters_of(context.engine, await named_queue(context, queue))
 
-    letters = with_parts(work)
+    letters = with_context(work)
     if by == "cause":
         groups = Counter(letter.cause for letter in letters).most_common()
         if as_json:
@@ -102,20 +103,20 @@ def replay(
     if sum((bool(ids), cause is not None, everything)) != 1:
         raise UsageError("say which dead letters: their ids, --cause, or --all")
 
-    async def work(parts: Parts) -> int:
-        opened = await named_queue(parts, queue)
+    async def work(context: AppContext) -> int:
+        opened = await named_queue(context, queue)
         if ids:
             dead = (TouchState.DEAD, TouchState.EXPIRED)
-            chosen = await touch_ids(parts, ids, queue, dead) if queue in MAIL_QUEUES else ids
-            await require_jobs(parts, opened, chosen)
-            return await replay_dead(parts, opened, chosen)
-        letters = await dead_letters_of(parts.engine, opened, cause=cause)
+            chosen = await touch_ids(context, ids, queue, dead) if queue in MAIL_QUEUES else ids
+            await require_jobs(context, opened, chosen)
+            return await replay_dead_letters(context, opened, chosen)
+        letters = await dead_letters_of(context.engine, opened, cause=cause)
         if cause is not None and not letters:
-            causes = {letter.cause for letter in await dead_letters_of(parts.engine, opened)}
+            causes = {letter.cause for letter in await dead_letters_of(context.engine, opened)}
             raise unknown_name("cause of a dead letter", cause, causes, listed_by="postroad queue dead --by cause")
-        return await replay_dead(parts, opened, [letter.id for letter in letters])
+        return await replay_dead_letters(context, opened, [letter.id for letter in letters])
 
-    count = with_parts(work)
+    count = with_context(work)
     if as_json:
         print_json({"replayed": count})
     else:
@@ -130,14 +131,12 @@ def rebuild(as_json: JsonOption = False) -> None:
     sent again by itself. Harmless when nothing was lost. A queue that an earlier version split into shards becomes one.
     """
 
-    async def work(parts: Parts) -> control.RebuildResult:
+    async def work(context: AppContext) -> RebuildResult:
         for name in (*MAIL_QUEUES, BOUNCE_QUEUE):
-            await parts.forget_shards(name)
-        return control.together(
-            [await rebuild_queue(parts, await parts.queue(name), by="rebuild") for name in MAIL_QUEUES]
-        )
+            await context.forget_shards(name)
+        return await rebuild_queues(context, by="rebuild")
 
-    rebuilt = with_parts(work)
+    rebuilt = with_context(work)
     if as_json:
         print_json(rebuilt)
     else:

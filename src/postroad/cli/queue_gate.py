@@ -9,14 +9,14 @@ from typing import Annotated
 import msgspec
 import typer
 
+from postroad.app.context import AppContext
+from postroad.cli.context import with_context
 from postroad.cli.names import named_queue, require_gate
 from postroad.cli.options import MAX_NUMBER, QueueOption, at, read_duration_ms, read_instant_ms, read_rate
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
-from postroad.cli.parts import with_parts
 from postroad.delivery.job import SEND_QUEUE
 from postroad.delivery.shaping import shaper
 from postroad.errors import UsageError
-from postroad.parts import Parts
 from postroad.queue import FOREVER_MS, Gate, GateState, Queue, Quota, Rate
 
 app = typer.Typer(help="Gates: the limits that jobs wait behind.", no_args_is_help=True)
@@ -28,11 +28,11 @@ NewOption = Annotated[
 ]
 
 
-async def _open(parts: Parts, queue_name: str, gate: str, *, new: bool = False) -> Queue:
+async def _open(context: AppContext, queue_name: str, gate: str, *, new: bool = False) -> Queue:
     """Open a queue. Raises StateError unless the gate exists, will be made by a job, or is to be a new one."""
-    queue = await named_queue(parts, queue_name, new=new)
+    queue = await named_queue(context, queue_name, new=new)
     if not new:
-        await require_gate(parts, queue, gate)
+        await require_gate(context, queue, gate)
     return queue
 
 
@@ -63,20 +63,20 @@ def set_gate(
     if (quota is None) != (until is None):
         raise UsageError("--quota and --until belong together")
 
-    async def work(parts: Parts) -> GateState:
-        opened = await _open(parts, queue, gate, new=new)
+    async def work(context: AppContext) -> GateState:
+        opened = await _open(context, queue, gate, new=new)
         wanted = Gate(
             name=gate,
             rate=_rate(rate, burst or 1) if rate else None,
             concurrency=concurrency,
-            quota=Quota(left=quota, until_ms=read_instant_ms(until, parts.clock.now_ms()))
+            quota=Quota(left=quota, until_ms=read_instant_ms(until, context.clock.now_ms()))
             if quota is not None and until is not None
             else None,
         )
         await opened.set_gate(wanted)
         return next(state for state in await opened.gates() if state.gate.name == gate)
 
-    state = with_parts(work)
+    state = with_context(work)
     if as_json:
         print_json(msgspec.to_builtins(state))
     else:
@@ -102,10 +102,10 @@ def _limits(state: GateState) -> str:
 def list_gates(queue: QueueOption = SEND_QUEUE, as_json: JsonOption = False) -> None:
     """List gates: their limits, what is in flight, how many lanes wait."""
 
-    async def work(parts: Parts) -> list[GateState]:
-        return await (await named_queue(parts, queue)).gates()
+    async def work(context: AppContext) -> list[GateState]:
+        return await (await named_queue(context, queue)).gates()
 
-    states = with_parts(work)
+    states = with_context(work)
     if as_json:
         print_json(msgspec.to_builtins(states))
         return
@@ -143,15 +143,15 @@ def suspend(
     """Let nothing through a gate. What is in flight finishes."""
     for_ms = read_duration_ms(for_) if for_ else None
 
-    async def work(parts: Parts) -> int | None:
-        opened = await _open(parts, queue, gate, new=new)
+    async def work(context: AppContext) -> int | None:
+        opened = await _open(context, queue, gate, new=new)
         if for_ms is None:
             await opened.pause_gate(gate, None)
             return None
         await opened.pause_gate_for(gate, for_ms)
         return next(state.gate.paused_until_ms for state in await opened.gates() if state.gate.name == gate)
 
-    until_ms = with_parts(work)
+    until_ms = with_context(work)
     if as_json:
         print_json({"gate": gate, "queue": queue, "paused": True, "until": at(until_ms)})
         return
@@ -162,16 +162,16 @@ def suspend(
 def resume(gate: GateArgument, queue: QueueOption = SEND_QUEUE, as_json: JsonOption = False) -> None:
     """Lift the pause of a gate, and undo what a receiver's reply had set: see `postroad shaping show`."""
 
-    async def work(parts: Parts) -> int:
-        opened = await _open(parts, queue, gate)
+    async def work(context: AppContext) -> int:
+        opened = await _open(context, queue, gate)
         if queue != SEND_QUEUE:
             await opened.resume_gate(gate)
             return 0
         who = f"{getpass.getuser()}@{socket.gethostname()}"
-        gates = parts.gates(opened)
-        return await shaper.resume(parts.engine, opened, gate, gates=gates, by=who, now=parts.clock.now())
+        gates = context.gates(opened)
+        return await shaper.resume(context.engine, opened, gate, gates=gates, by=who, now=context.clock.now())
 
-    undone = with_parts(work)
+    undone = with_context(work)
     if as_json:
         print_json({"gate": gate, "queue": queue, "paused": False, "undone": undone})
         return

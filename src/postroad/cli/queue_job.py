@@ -9,16 +9,16 @@ from typing import Annotated
 import msgspec
 import typer
 
+from postroad.app.context import AppContext
+from postroad.cli.context import with_context
 from postroad.cli.names import named_queue, require_jobs
 from postroad.cli.options import QueueOption, at, read_instant_ms
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
-from postroad.cli.parts import with_parts
 from postroad.delivery import control
 from postroad.delivery.job import MAIL_QUEUES, SEND_QUEUE
 from postroad.delivery.reconcile import events_of
 from postroad.errors import StateError
 from postroad.explain import TouchExplanation, explain_touch, find_touches, is_address, touch_ids
-from postroad.parts import Parts
 from postroad.queue import Explanation, JobDetails
 from postroad.store.ledger import WAITING, TouchState
 
@@ -40,15 +40,15 @@ def job(id_: IdArgument, queue: QueueOption = SEND_QUEUE, as_json: JsonOption = 
     keeps all.
     """
 
-    async def work(parts: Parts) -> list[tuple[JobDetails, History]]:
-        opened = await named_queue(parts, queue)
+    async def work(context: AppContext) -> list[tuple[JobDetails, History]]:
+        opened = await named_queue(context, queue)
         if queue in MAIL_QUEUES:
-            ids = await touch_ids(parts, [id_], queue)
-            return [(await opened.find(one), await asyncio.to_thread(events_of, parts.engine, one)) for one in ids]
+            ids = await touch_ids(context, [id_], queue)
+            return [(await opened.find(one), await asyncio.to_thread(events_of, context.engine, one)) for one in ids]
         found = await opened.find(id_)
         return [(found, _history_in_queue(found))]
 
-    jobs = with_parts(work)
+    jobs = with_context(work)
     if all(found.state is None and not history for found, history in jobs):
         remedy = "It never had it, or it ended and was forgotten. `postroad queue explain` asks the ledger as well."
         raise StateError(f"{queue} knows no job {id_!r}", remedy=remedy)
@@ -100,18 +100,18 @@ def explain(id_: IdArgument, queue: QueueOption = SEND_QUEUE, as_json: JsonOptio
     message is explained, the newest first; with --json as a list.
     """
 
-    async def work(parts: Parts) -> list[TouchExplanation] | Explanation:
-        opened = await named_queue(parts, queue)
+    async def work(context: AppContext) -> list[TouchExplanation] | Explanation:
+        opened = await named_queue(context, queue)
         if queue in MAIL_QUEUES:
-            touches = await find_touches(parts, id_)
+            touches = await find_touches(context, id_)
             if touches:
-                return [await explain_touch(parts, touch) for touch in touches]
+                return [await explain_touch(context, touch) for touch in touches]
             if is_address(id_):
                 raise StateError(f"the ledger has no message to {id_!r}", remedy="It is in no campaign's audience.")
-        await require_jobs(parts, opened, [id_])
+        await require_jobs(context, opened, [id_])
         return await opened.explain(id_)
 
-    said = with_parts(work)
+    said = with_context(work)
     if isinstance(said, Explanation):
         print_explanation(said.words, msgspec.to_builtins(said) if as_json else None)
         return
@@ -144,17 +144,17 @@ def reschedule(
 ) -> None:
     """Let scheduled jobs go at another time. Those that are not scheduled any more are left alone."""
 
-    async def work(parts: Parts) -> tuple[int, int]:
-        due_ms = read_instant_ms(to, parts.clock.now_ms())
-        opened = await named_queue(parts, queue)
+    async def work(context: AppContext) -> tuple[int, int]:
+        due_ms = read_instant_ms(to, context.clock.now_ms())
+        opened = await named_queue(context, queue)
         if queue in MAIL_QUEUES:
-            chosen = await touch_ids(parts, ids, queue, WAITING_IN_QUEUE)
-            await require_jobs(parts, opened, chosen)
-            return await control.reschedule_touches(parts.engine, opened, chosen, due_ms), len(chosen)
-        await require_jobs(parts, opened, ids)
+            chosen = await touch_ids(context, ids, queue, WAITING_IN_QUEUE)
+            await require_jobs(context, opened, chosen)
+            return await control.reschedule_touches(context.engine, opened, chosen, due_ms), len(chosen)
+        await require_jobs(context, opened, ids)
         return sum(await opened.reschedule(ids, due_ms)), len(ids)
 
-    moved, of = with_parts(work)
+    moved, of = with_context(work)
     if as_json:
         print_json({"rescheduled": moved})
     else:
@@ -164,16 +164,16 @@ def reschedule(
 def cancel(ids: IdsArgument, queue: QueueOption = SEND_QUEUE, as_json: JsonOption = False) -> None:
     """Cancel jobs that are queued or scheduled, for good. What is on the wire finishes."""
 
-    async def work(parts: Parts) -> tuple[int, int]:
-        opened = await named_queue(parts, queue)
+    async def work(context: AppContext) -> tuple[int, int]:
+        opened = await named_queue(context, queue)
         if queue in MAIL_QUEUES:
-            chosen = await touch_ids(parts, ids, queue, WAITING)
-            await require_jobs(parts, opened, chosen)
-            return await control.cancel_touches(parts.engine, opened, chosen, parts.clock.now()), len(chosen)
-        await require_jobs(parts, opened, ids)
+            chosen = await touch_ids(context, ids, queue, WAITING)
+            await require_jobs(context, opened, chosen)
+            return await control.cancel_touches(context.engine, opened, chosen, context.clock.now()), len(chosen)
+        await require_jobs(context, opened, ids)
         return await opened.cancel(ids, "cancelled by hand"), len(ids)
 
-    cancelled, of = with_parts(work)
+    cancelled, of = with_context(work)
     if as_json:
         print_json({"cancelled": cancelled})
     else:

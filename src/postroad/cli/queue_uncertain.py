@@ -7,14 +7,15 @@ from typing import Annotated, assert_never
 
 import typer
 
+from postroad.app.context import AppContext
+from postroad.app.unknown import resolve as resolve_unknown
+from postroad.cli.context import with_context
 from postroad.cli.names import named_queue
 from postroad.cli.options import LimitOption, QueueOption, at
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
-from postroad.cli.parts import with_parts
-from postroad.cli.unknown import ByOption, resolve_in, who_says
+from postroad.cli.unknown import ByOption, default_actor
 from postroad.delivery.job import SEND_QUEUE
 from postroad.delivery.reconcile import Resolution
-from postroad.parts import Parts
 from postroad.queue import UncertainJob
 
 app = typer.Typer(help="Jobs that were begun and of which nobody knows how they ended.", no_args_is_help=True)
@@ -39,12 +40,12 @@ def list_(
     Of email:send `postroad unknown list` tells more: also what only the ledger knows of.
     """
 
-    async def work(parts: Parts) -> list[UncertainJob]:
-        return await (await named_queue(parts, queue)).uncertain(limit)
+    async def work(context: AppContext) -> list[UncertainJob]:
+        return await (await named_queue(context, queue)).uncertain(limit)
 
     rows = [
         {"id": job.id, "since": at(job.since_ms), "lane": job.lane, "worker": job.worker, "attempt": job.attempt}
-        for job in with_parts(work)
+        for job in with_context(work)
     ]
     if as_json:
         print_json(rows)
@@ -66,12 +67,12 @@ def resolve(
 
     For email:send it is what `postroad unknown resolve` does: the ledger is settled too.
     """
-    who = who_says(by)
+    who = default_actor(by)
 
-    async def work(parts: Parts) -> None:
-        await resolve_in(parts, queue, job, _resolution(ending), by=who)
+    async def work(context: AppContext) -> None:
+        await resolve_unknown(context, await named_queue(context, queue), job, _resolution(ending), by=who)
 
-    with_parts(work)
+    with_context(work)
     if as_json:
         print_json({"id": job, "resolved": ending.value, "by": who})
     else:

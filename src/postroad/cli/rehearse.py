@@ -29,9 +29,9 @@ from postroad.cli.signals import stop_on_signals
 from postroad.clock import SystemClock
 from postroad.errors import UsageError
 from postroad.printable import PrintableFormatter, counted
+from postroad.rehearsal.environment import RehearsalOptions
 from postroad.rehearsal.report import RehearsalReport
 from postroad.rehearsal.run import rehearse as run_rehearsal
-from postroad.rehearsal.stage import RehearsalOptions
 from postroad.settings import Settings
 from postroad.store.ledger import TouchState
 
@@ -55,6 +55,9 @@ def rehearse(
         str | None, typer.Option(help="When it is launched: 2027-01-31T09:00Z, or 12h; unset: now.")
     ] = None,
     within: Annotated[str, typer.Option(help="Give up after this much of the campaign's time.")] = "60d",
+    warmup_day: Annotated[
+        int, typer.Option(help="Day of their plans on which warming senders are at the launch.", min=1, max=3650)
+    ] = 1,
     seed: Annotated[int, typer.Option(help="Of the chance that providers leave things to.")] = 0,
     directory: Annotated[
         Path | None, typer.Option(help="Empty folder that is kept; unset: a temporary one that is removed.")
@@ -77,6 +80,7 @@ def rehearse(
         speed=read_speed(speed),
         recipients=recipients,
         within_ms=read_duration_ms(within),
+        warmup_day=warmup_day,
         require_authentication=require_authentication,
         seed=seed,
     )
@@ -167,6 +171,18 @@ def print_report(report: RehearsalReport) -> None:
             "lists that were paused",
             ["step", "source", "provider", "at", "why", "waiting"],
             ([p.step, p.source or None, p.provider, p.at, p.reason, p.waiting] for p in report.paused),
+        )
+    if report.warmup:
+        print_table(
+            "caps of warming senders",
+            ["identity", "provider", "day", "cap", "sent"],
+            ([w.identity, w.provider, w.day, w.cap, w.sent] for w in report.warmup),
+        )
+    if report.overflow:
+        print_table(
+            "what other senders took over",
+            ["sender", "touches", "why"],
+            ([o.sender, o.touches, o.why] for o in report.overflow),
         )
     _print_run(report)
 

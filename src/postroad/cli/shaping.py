@@ -8,14 +8,14 @@ from typing import Annotated
 
 import typer
 
+from postroad.app.context import AppContext
+from postroad.cli.context import with_context
 from postroad.cli.options import LimitOption
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
-from postroad.cli.parts import with_parts
 from postroad.delivery.gate_name import Receiver
 from postroad.delivery.job import SEND_QUEUE
 from postroad.delivery.shaping.show import ShapingStatus, Way, destinations, standing, words
 from postroad.errors import unknown_name
-from postroad.parts import Parts
 from postroad.settings import Settings
 from postroad.store.engine import read
 from postroad.store.shaping import ShapingChange, newest_changes, open_changes
@@ -34,17 +34,17 @@ def show(sender: SenderOption = None, as_json: JsonOption = False) -> None:
     `postroad queue gate resume GATE` undoes it at once.
     """
 
-    async def work(parts: Parts) -> list[ShapingStatus]:
-        queue = await parts.queue(SEND_QUEUE)
+    async def work(context: AppContext) -> list[ShapingStatus]:
+        queue = await context.queue(SEND_QUEUE)
         gates = [state.gate.name for state in await queue.gates()]
-        changes, receivers = await asyncio.to_thread(_read, parts, gates)
-        senders = sorted({each.address for each in parts.settings.senders.values()} | {c.sender for c in changes})
+        changes, receivers = await asyncio.to_thread(_read, context, gates)
+        senders = sorted({each.address for each in context.settings.senders.values()} | {c.sender for c in changes})
         if sender is not None:
-            senders = [_address(parts, sender, senders)]
-        ways = [_way(parts.settings, address) for address in senders]
-        return standing(parts.shaping, ways, receivers, changes, parts.clock.now())
+            senders = [_address(context, sender, senders)]
+        ways = [_way(context.settings, address) for address in senders]
+        return standing(context.shaping, ways, receivers, changes, context.clock.now())
 
-    rows = with_parts(work)
+    rows = with_context(work)
     if as_json:
         print_json([_plain(row) for row in rows])
         return
@@ -85,16 +85,16 @@ def log(
 ) -> None:
     """List changes, newest first: by which reply and rule, what was set, when it ends or was undone, and by whom."""
 
-    async def work(parts: Parts) -> Sequence[ShapingChange]:
+    async def work(context: AppContext) -> Sequence[ShapingChange]:
         def find() -> Sequence[ShapingChange]:
-            with read(parts.engine) as connection:
-                known = [each.address for each in parts.settings.senders.values()]
-                address = None if sender is None else _address(parts, sender, known)
+            with read(context.engine) as connection:
+                known = [each.address for each in context.settings.senders.values()]
+                address = None if sender is None else _address(context, sender, known)
                 return newest_changes(connection, address, limit)
 
         return await asyncio.to_thread(find)
 
-    changes = with_parts(work)
+    changes = with_context(work)
     if as_json:
         print_json([change.model_dump() | {"sets": words(change)} for change in changes])
     elif changes:
@@ -107,10 +107,10 @@ def log(
         print_line("nothing was changed yet")
 
 
-def _read(parts: Parts, gates: Sequence[str]) -> tuple[list[ShapingChange], list[Receiver]]:
-    with read(parts.engine) as connection:
+def _read(context: AppContext, gates: Sequence[str]) -> tuple[list[ShapingChange], list[Receiver]]:
+    with read(context.engine) as connection:
         changes = open_changes(connection)
-        return changes, destinations(connection, parts.shaping, gates, changes)
+        return changes, destinations(connection, context.shaping, gates, changes)
 
 
 def _way(settings: Settings, address: str) -> Way:
@@ -120,11 +120,11 @@ def _way(settings: Settings, address: str) -> Way:
     return Way(address) if name is None else Way(address, name, settings.routes[name])
 
 
-def _address(parts: Parts, sender: str, known: Sequence[str]) -> str:
-    named = parts.settings.senders.get(sender)
+def _address(context: AppContext, sender: str, known: Sequence[str]) -> str:
+    named = context.settings.senders.get(sender)
     address = named.address if named is not None else sender
     if address not in known:
-        raise unknown_name("sender", sender, {*known, *parts.settings.senders})
+        raise unknown_name("sender", sender, {*known, *context.settings.senders})
     return address
 
 

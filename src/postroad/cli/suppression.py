@@ -10,13 +10,13 @@ from typing import Annotated
 
 import typer
 
+from postroad.app.context import AppContext
 from postroad.campaign.suppression_file import Defaults, read_entries, suppression_key, write_entries
+from postroad.cli.context import with_context
 from postroad.cli.options import LimitOption
 from postroad.cli.output import DataStream, JsonOption, print_json, print_line, print_table
-from postroad.cli.parts import with_parts
 from postroad.errors import DataError, StateError, UsageError
 from postroad.mail.address_hash import is_hash
-from postroad.parts import Parts
 from postroad.printable import counted
 from postroad.store import suppression as store
 from postroad.store.engine import read
@@ -44,11 +44,11 @@ def add(
 ) -> None:
     """Suppress addresses or domains."""
 
-    def entries(parts: Parts) -> list[Entry]:
-        hash_of = parts.hash_of if hashed else None
-        audience_id = _audience_id(parts, audience)
+    def entries(context: AppContext) -> list[Entry]:
+        hash_of = context.hash_of if hashed else None
+        audience_id = _audience_id(context, audience)
         keys = [_key(address, lambda text: suppression_key(text, hash_of)) for address in addresses]
-        return [Entry(key, reason, "command line", parts.clock.now(), audience_id) for key in keys]
+        return [Entry(key, reason, "command line", context.clock.now(), audience_id) for key in keys]
 
     for address in addresses:
         _key(address, suppression_key)  # before anything is opened
@@ -73,16 +73,16 @@ def import_(
     Columns win over options. A row that cannot be read stops it, with its line: nothing of the file is kept then.
     """
 
-    def entries(parts: Parts) -> list[Entry]:
-        with read(parts.engine) as connection:
+    def entries(context: AppContext) -> list[Entry]:
+        with read(context.engine) as connection:
             audiences = audience_ids(connection)
         defaults = Defaults(
             reason=reason,
             source=str(file),
-            now=parts.clock.now(),
-            audience_id=_audience_id(parts, audience),
+            now=context.clock.now(),
+            audience_id=_audience_id(context, audience),
             audiences=audiences,
-            hash_of=parts.hash_of if hashed else None,
+            hash_of=context.hash_of if hashed else None,
         )
         return read_entries(file, defaults)
 
@@ -99,10 +99,10 @@ def export(
     With --json, and no file, they are printed as JSON instead.
     """
 
-    async def work(parts: Parts) -> list[store.Listed]:
-        return await asyncio.to_thread(store.suppressions, parts.engine)
+    async def work(context: AppContext) -> list[store.Listed]:
+        return await asyncio.to_thread(store.suppressions, context.engine)
 
-    listed = with_parts(work)
+    listed = with_context(work)
     if file is None and as_json:
         print_json([row._asdict() for row in listed])
         return
@@ -132,24 +132,24 @@ def lift(
         raise UsageError("a suppression is lifted for a reason", remedy="Say it: --reason 'asked for it by phone'.")
     keys = [_key(address, suppression_key) for address in addresses]
 
-    async def work(parts: Parts) -> list[store.Suppression]:
+    async def work(context: AppContext) -> list[store.Suppression]:
         in_clear = [key for key in keys if not key.startswith("@") and not is_hash(key)]
-        hashes = [hashed for key in in_clear for hashed in (parts.hash_of(key), *parts.hash_of.older(key))]
+        hashes = [hashed for key in in_clear for hashed in (context.hash_of(key), *context.hash_of.older(key))]
 
         def lifted() -> list[store.Suppression]:
-            audience_id = None if audience is None else _audience_id(parts, audience)
+            audience_id = None if audience is None else _audience_id(context, audience)
             return store.lift(
-                parts.engine,
+                context.engine,
                 [*keys, *hashes],
                 audience_id,
                 by=by.strip() or getpass.getuser(),
                 why=reason.strip(),
-                now=parts.clock.now(),
+                now=context.clock.now(),
             )
 
         return await asyncio.to_thread(lifted)
 
-    lifted = with_parts(work)
+    lifted = with_context(work)
     if not lifted:
         raise StateError("nothing of this is suppressed", remedy="`postroad suppression list` shows what is.")
     if as_json:
@@ -165,10 +165,10 @@ def list_(
 ) -> None:
     """List what is suppressed, newest first, with reason, source and time."""
 
-    async def work(parts: Parts) -> list[store.Listed]:
-        return await asyncio.to_thread(store.suppressions, parts.engine, limit)
+    async def work(context: AppContext) -> list[store.Listed]:
+        return await asyncio.to_thread(store.suppressions, context.engine, limit)
 
-    rows = with_parts(work)
+    rows = with_context(work)
     if as_json:
         print_json([row._asdict() for row in rows])
     else:
@@ -176,16 +176,16 @@ def list_(
         print_table("suppressed", columns, ([row.address, row.audience or "all", *row[2:]] for row in rows))
 
 
-def _keep(entries: Callable[[Parts], list[Entry]], *, as_json: bool) -> None:
-    async def work(parts: Parts) -> tuple[int, int]:
+def _keep(entries: Callable[[AppContext], list[Entry]], *, as_json: bool) -> None:
+    async def work(context: AppContext) -> tuple[int, int]:
         def keep() -> tuple[int, int]:
-            given = entries(parts)
-            new = store.keep_now(parts.engine, given)
+            given = entries(context)
+            new = store.keep_now(context.engine, given)
             return new, len({(entry.address, entry.audience_id) for entry in given}) - new
 
         return await asyncio.to_thread(keep)
 
-    new, known = with_parts(work)
+    new, known = with_context(work)
     if as_json:
         print_json({"suppressed": new, "known": known})
     else:
@@ -199,8 +199,8 @@ def _key(text: str, read_key: Callable[[str], str]) -> str:
         raise UsageError(f"{text!r} is neither address nor @domain nor #hash: {error.message}") from None
 
 
-def _audience_id(parts: Parts, name: str | None) -> int:
+def _audience_id(context: AppContext, name: str | None) -> int:
     if name is None:
         return EVERYWHERE
-    with read(parts.engine) as connection:
+    with read(context.engine) as connection:
         return find_audience(connection, name)

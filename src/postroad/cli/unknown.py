@@ -8,18 +8,17 @@ from typing import Annotated
 
 import typer
 
+from postroad.app.context import AppContext
+from postroad.app.unknown import resolve as resolve_unknown
+from postroad.cli.context import with_context
 from postroad.cli.names import named_queue
 from postroad.cli.options import LimitOption, QueueOption, at
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
-from postroad.cli.parts import with_parts
 from postroad.delivery.job import MAIL_QUEUES, SEND_QUEUE, job_id
-from postroad.delivery.reconcile import Resolution, doubts, resolve_job, resolve_touch
-from postroad.delivery.record import Recorder
+from postroad.delivery.reconcile import Resolution, doubts
 from postroad.errors import StateError
 from postroad.explain import find_touches, is_address
-from postroad.parts import Parts
 from postroad.store.ledger import TouchState
-from postroad.warmup.identity import warming
 
 app = typer.Typer(
     help="Unknown: what may or may not have been sent, and what somebody found out.", no_args_is_help=True
@@ -40,8 +39,8 @@ def list_unknown(
     queue's server; of any other queue its uncertain jobs. A bounce that comes back resolves its touch by itself.
     """
 
-    async def work(parts: Parts) -> list[dict[str, object]]:
-        opened = await named_queue(parts, queue)
+    async def work(context: AppContext) -> list[dict[str, object]]:
+        opened = await named_queue(context, queue)
         if queue in MAIL_QUEUES:
             return [
                 {
@@ -52,14 +51,14 @@ def list_unknown(
                     "said": doubt.said,
                     "in_queue": doubt.queued,
                 }
-                for doubt in await doubts(parts.engine, opened, limit)
+                for doubt in await doubts(context.engine, opened, limit)
             ]
         return [
             {"id": job.id, "since": at(job.since_ms), "lane": job.lane, "worker": job.worker, "attempt": job.attempt}
             for job in await opened.uncertain(limit)
         ]
 
-    rows = with_parts(work)
+    rows = with_context(work)
     if as_json:
         print_json(rows)
     elif rows:
@@ -84,24 +83,24 @@ def resolve(
 
     For email:send the ledger is settled too, and notes who said so and when.
     """
-    who = who_says(by)
+    who = default_actor(by)
 
-    async def work(parts: Parts) -> str:
-        id_ = await _unknown_id(parts, job) if queue in MAIL_QUEUES and is_address(job) else job
-        await resolve_in(parts, queue, id_, outcome, by=who)
+    async def work(context: AppContext) -> str:
+        id_ = await _unknown_id(context, job) if queue in MAIL_QUEUES and is_address(job) else job
+        await resolve_unknown(context, await named_queue(context, queue), id_, outcome, by=who)
         return id_
 
-    id_ = with_parts(work)
+    id_ = with_context(work)
     if as_json:
         print_json({"id": id_, "resolved": outcome.value, "by": who})
     else:
         print_line(f"{job} is resolved as {outcome.value} by {who}")
 
 
-async def _unknown_id(parts: Parts, address: str) -> str:
+async def _unknown_id(context: AppContext, address: str) -> str:
     """Return the id of the one touch of an address that is unknown. Raises StateError for none, or several."""
     # One that is on the wire for the ledger may be uncertain for the queue already.
-    found = await find_touches(parts, address, states=(TouchState.UNKNOWN, TouchState.SENDING))
+    found = await find_touches(context, address, states=(TouchState.UNKNOWN, TouchState.SENDING))
     if len(found) != 1:
         several = ", ".join(f"{touch.id} ({touch.campaign}, {touch.step})" for touch in found)
         remedy = f"Name one of them: {several}." if found else "`postroad unknown list` lists what is."
@@ -109,25 +108,5 @@ async def _unknown_id(parts: Parts, address: str) -> str:
     return job_id(found[0].id)
 
 
-def who_says(by: str | None) -> str:
+def default_actor(by: str | None) -> str:
     return by or f"{getpass.getuser()}@{socket.gethostname()}"
-
-
-async def resolve_in(parts: Parts, queue: str, id_: str, outcome: Resolution, *, by: str) -> None:
-    """Settle one uncertain job of a queue, and its touch where that sends mail. Raises StateError: it is not."""
-    opened = await named_queue(parts, queue)
-    if queue not in MAIL_QUEUES:
-        await resolve_job(opened, id_, outcome, by=by)
-        return
-    await resolve_touch(
-        parts.engine,
-        opened,
-        Recorder(engine=parts.engine, queue=opened, clock=parts.clock, name="resolve", bounce=parts.settings.bounce),
-        id_,
-        outcome,
-        by=by,
-        now=parts.clock.now(),
-        expire_ms=parts.settings.delivery.expire_ms,
-        warming=warming(parts.settings),
-        shaping=parts.shaping,
-    )

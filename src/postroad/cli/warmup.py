@@ -13,17 +13,17 @@ import typer
 from msgspec.structs import asdict
 from pydantic import ValidationError
 
+from postroad.app.context import AppContext
 from postroad.cli import warmup_import
+from postroad.cli.context import with_context
 from postroad.cli.names import named_sender, require_provider
 from postroad.cli.options import MAX_NUMBER
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
-from postroad.cli.parts import with_parts
 from postroad.delivery.job import MAIL_QUEUES
 from postroad.errors import UsageError, unknown_name
 from postroad.field_faults import field_faults
 from postroad.local.prefect import open_prefect
 from postroad.local.warmups import MINUTE, schedule_warmups, warming_senders
-from postroad.parts import Parts
 from postroad.settings import Preset, Settings, WarmupSettings
 from postroad.store.campaign import find_campaign
 from postroad.store.engine import read
@@ -129,18 +129,18 @@ def status(
 ) -> None:
     """Show today's caps at each mailbox provider, why they are so, what providers report, and who set one by hand."""
 
-    async def work(parts: Parts) -> tuple[list[WarmupStatus], list[ReputationDay], list[WarmupOverride]]:
-        found = identities(parts.settings) if sender is None else _identities_of(parts.settings, sender)
-        now = parts.clock.now()
+    async def work(context: AppContext) -> tuple[list[WarmupStatus], list[ReputationDay], list[WarmupOverride]]:
+        found = identities(context.settings) if sender is None else _identities_of(context.settings, sender)
+        now = context.clock.now()
 
         def look() -> tuple[list[WarmupStatus], list[ReputationDay], list[WarmupOverride]]:
-            standing, reported = standings(parts.engine, found, now), reports_on(parts.engine, found, now)
-            with read(parts.engine) as connection:
+            standing, reported = standings(context.engine, found, now), reports_on(context.engine, found, now)
+            with read(context.engine) as connection:
                 return standing, reported, overrides_of(connection, [identity.name for identity in found])
 
         return await asyncio.to_thread(look)
 
-    found, reported, overrides = with_parts(work)
+    found, reported, overrides = with_context(work)
     if as_json:
         print_json(
             {
@@ -183,16 +183,16 @@ def override(
     if not why.strip():
         raise UsageError("--why is empty", remedy="Say why: the next one to look will want to know.")
 
-    async def work(parts: Parts) -> list[str]:
-        chosen = _chosen(_identities_of(parts.settings, sender), identity)
-        now = parts.clock.now()
+    async def work(context: AppContext) -> list[str]:
+        chosen = _chosen(_identities_of(context.settings, sender), identity)
+        now = context.clock.now()
         for each in chosen:
-            await asyncio.to_thread(set_cap, parts.engine, each, provider, cap, by=who, why=why, now=now)
-        for queue in [await parts.queue(name) for name in MAIL_QUEUES]:
-            await parts.gates(queue).apply()
+            await asyncio.to_thread(set_cap, context.engine, each, provider, cap, by=who, why=why, now=now)
+        for queue in [await context.queue(name) for name in MAIL_QUEUES]:
+            await context.gates(queue).apply()
         return [each.name for each in chosen]
 
-    names = with_parts(work)
+    names = with_context(work)
     if as_json:
         print_json({"identities": names, "provider": provider, "cap": cap, "by": who, "why": why})
     else:
@@ -206,14 +206,14 @@ def overflow(
 ) -> None:
     """Show what of a campaign went to other senders: who was to send it, who was given it and why, what came of it."""
 
-    async def work(parts: Parts) -> list[Moved]:
+    async def work(context: AppContext) -> list[Moved]:
         def look() -> list[Moved]:
-            with read(parts.engine) as connection:
+            with read(context.engine) as connection:
                 return moved(connection, find_campaign(connection, campaign).id or 0)
 
         return await asyncio.to_thread(look)
 
-    rows = [_plain_moved(each) for each in with_parts(work)]
+    rows = [_plain_moved(each) for each in with_context(work)]
     if as_json:
         print_json(rows)
     elif rows:

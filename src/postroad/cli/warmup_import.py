@@ -9,11 +9,11 @@ from typing import Annotated
 import typer
 from msgspec import Struct
 
+from postroad.app.context import AppContext
+from postroad.cli.context import with_context
 from postroad.cli.output import JsonOption, print_json, print_line
-from postroad.cli.parts import with_parts
 from postroad.errors import UsageError
 from postroad.mail.address import ascii_domain
-from postroad.parts import Parts
 from postroad.store.reputation import ReputationSource
 from postroad.warmup.identity import identities
 from postroad.warmup.reputation import Imported, import_file
@@ -67,13 +67,13 @@ def snds(
 
 
 def _import(source: ReputationSource, file: Path, domain: str | None) -> _Outcome:
-    async def work(parts: Parts) -> tuple[Imported, set[str]]:
-        known_as = {name for identity in identities(parts.settings) for name in identity.known_as}
-        now = parts.clock.now()
-        found = await asyncio.to_thread(import_file, parts.engine, source, file, domain=domain, now=now)
+    async def work(context: AppContext) -> tuple[Imported, set[str]]:
+        known_as = {name for identity in identities(context.settings) for name in identity.known_as}
+        now = context.clock.now()
+        found = await asyncio.to_thread(import_file, context.engine, source, file, domain=domain, now=now)
         return found, known_as
 
-    found, known_as = with_parts(work)
+    found, known_as = with_context(work)
     subjects = sorted({day.subject for day in found.days})
     nobodys = [subject for subject in subjects if subject not in known_as]
     return _Outcome(file=str(file), days=len(found.days), new=found.new, of=subjects, nobodys=nobodys)

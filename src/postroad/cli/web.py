@@ -9,13 +9,13 @@ from typing import Annotated
 
 import typer
 
+from postroad.app.context import Role, open_context
 from postroad.bounce.intake import BOUNCE_QUEUE, Intake
 from postroad.cli.signals import start_logging, stop_on_signals
 from postroad.delivery.job import SEND_QUEUE
 from postroad.embedded import redis_running
 from postroad.errors import UnavailableError
 from postroad.fetch import BoundedClient
-from postroad.parts import Role, open_parts
 from postroad.queue import Queue, beating, this_process
 from postroad.settings import Settings
 from postroad.web.app import create_app
@@ -44,16 +44,16 @@ def web(
 
 async def _serve(settings: Settings, host: str, port: int) -> None:
     stop = stop_on_signals()
-    async with open_parts(settings) as parts, BoundedClient() as http:
+    async with open_context(settings) as context, BoundedClient() as http:
 
         async def intake() -> Intake:
-            return Intake(engine=parts.engine, queue=await parts.queue(BOUNCE_QUEUE), clock=parts.clock)
+            return Intake(engine=context.engine, queue=await context.queue(BOUNCE_QUEUE), clock=context.clock)
 
         web_parts = WebParts(
-            engine=parts.engine,
-            signer=parts.signer,
-            clock=parts.clock,
-            queue=partial(parts.queue, SEND_QUEUE),
+            engine=context.engine,
+            signer=context.signer,
+            clock=context.clock,
+            queue=partial(context.queue, SEND_QUEUE),
             intake=intake,
             http=http,
             settings=settings.web,
@@ -63,7 +63,7 @@ async def _serve(settings: Settings, host: str, port: int) -> None:
             """Return the queue to beat at. A beat alone starts no server."""
             if settings.redis_url is None and not await asyncio.to_thread(redis_running, settings.state_dir):
                 raise UnavailableError("The queue's server is not running.")
-            return await parts.queue(SEND_QUEUE)
+            return await context.queue(SEND_QUEUE)
 
         async with (
             serving(create_app(web_parts), host, port, door_of(settings.web)) as listening_at,

@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Annotated, NamedTuple
 
 import typer
-from prometheus_client import Gauge
 
-from postroad.advancing import PassAge
+from postroad.app.context import AppContext, Role, open_context
+from postroad.app.recorder import run_recorder
+from postroad.app.worker import WORK, open_worker
 from postroad.cli.event_loop import run
 from postroad.cli.options import MAX_NUMBER, read_duration_ms, read_rate
 from postroad.cli.signals import start_logging, stop_on_signals
-from postroad.cli.work import WORK
-from postroad.delivery.cohorts.breaker import CohortBreaker
-from postroad.delivery.job import SEND_QUEUE, WARMUP_QUEUE
-from postroad.delivery.metrics import DeliveryMetrics
-from postroad.delivery.record import Recorder
+from postroad.delivery.job import SEND_QUEUE
 from postroad.errors import UsageError, unknown_name
 from postroad.local.run_watch import watch_runs
-from postroad.parts import Parts, Role, open_parts
-from postroad.queue import Queue, Worker, beating, this_process
+from postroad.queue import Queue, beating, this_process
 from postroad.queue.metrics import QueueMetrics, serve_metrics
 from postroad.settings import QueueSettings, Settings
 
@@ -48,18 +43,18 @@ class MetricsAt(NamedTuple):
 
 
 @asynccontextmanager
-async def measured_parts(
+async def measured_context(
     settings: Settings, queue_name: str, at: MetricsAt, *, role: Role, name: str = ""
-) -> AsyncIterator[tuple[Parts, Queue]]:
+) -> AsyncIterator[tuple[AppContext, Queue]]:
     """Open the parts and a queue, at which this process beats, and serve their metrics where that is asked for."""
     metrics = QueueMetrics() if at.port is not None else None
-    async with open_parts(settings, metrics=metrics) as parts, AsyncExitStack() as stack:
-        queue = await parts.queue(queue_name)
+    async with open_context(settings, metrics=metrics) as context, AsyncExitStack() as stack:
+        queue = await context.queue(queue_name)
         if metrics is not None and at.port is not None:
             port = await stack.enter_async_context(serve_metrics(metrics, [queue], host=at.host, port=at.port))
             log.info("metrics at http://%s:%d/metrics", at.host, port)
-        await stack.enter_async_context(beating(partial(parts.queue, queue_name), this_process(role, name)))
-        yield parts, queue
+        await stack.enter_async_context(beating(partial(context.queue, queue_name), this_process(role, name)))
+        yield context, queue
 
 
 def worker(
@@ -102,8 +97,8 @@ def worker(
     run(_work(settings, queue, limits, name or f"{socket.gethostname()}-{os.getpid()}", metrics))
 
 
-def spare_the_collector() -> None:
-    """Let it look at what jobs leave behind, and not at all that was imported: 5 % of a message's CPU."""
+def tune_gc() -> None:
+    """Freeze import-time objects, so that the garbage collector skips them: 5 % of the processor time of a message."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 100)
@@ -111,20 +106,11 @@ def spare_the_collector() -> None:
 
 async def _work(settings: Settings, queue_name: str, limits: QueueSettings, name: str, at: MetricsAt) -> None:
     stop = stop_on_signals()
-    spare_the_collector()
+    tune_gc()
     async with (
-        measured_parts(settings, queue_name, at, role=Role.WORKER, name=name) as (parts, queue),
-        WORK[queue_name](parts, queue, limits) as work,
+        measured_context(settings, queue_name, at, role=Role.WORKER, name=name) as (context, queue),
+        open_worker(context, queue, limits, name=name) as worker,
     ):
-        worker = Worker(
-            queue,
-            work.handle,
-            concurrency=limits.concurrency,
-            lease_ms=limits.lease_ms,
-            drain_ms=limits.drain_ms,
-            prepare=work.prepare,
-            name=name,
-        )
         log.info("worker %s serves %s: concurrency %d, rate %s", name, queue.name, limits.concurrency, limits.rate)
         report = await worker.run(stop)
     log.info("worker %s stopped: %s", name, report)
@@ -150,42 +136,6 @@ def recorder(
 
 async def _record(settings: Settings, name: str, at: MetricsAt) -> None:
     stop = stop_on_signals()
-    async with measured_parts(settings, SEND_QUEUE, at, role=Role.RECORDER, name=name) as (parts, queue):
-        metrics = DeliveryMetrics(parts.engine, parts.metrics.registry) if parts.metrics is not None else None
-        recorder, seeds = (
-            Recorder(
-                engine=parts.engine, queue=of, clock=parts.clock, name=name, bounce=settings.bounce, metrics=metrics
-            )
-            for of in (queue, await parts.queue(WARMUP_QUEUE))
-        )
-        breaker = CohortBreaker(engine=parts.engine, settings=settings, clock=parts.clock)
-        age = PassAge(parts)
-        if parts.metrics is not None:
-            _measure(parts.metrics, lambda: max(recorder.lag_seconds, seeds.lag_seconds), lambda: age.seconds)
-        log.info("recorder %s records %s and %s", name, SEND_QUEUE, WARMUP_QUEUE)
-        endless = (breaker.keep(), watch_runs(parts), age.keep())
-        background = [asyncio.create_task(work) for work in endless]
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(recorder.run(stop))
-                group.create_task(seeds.run(stop))
-        finally:
-            for task in background:
-                task.cancel()
-            await asyncio.gather(*background, return_exceptions=True)
-    log.info("recorder %s stopped: %d events recorded", name, recorder.recorded + seeds.recorded)
-
-
-def _measure(metrics: QueueMetrics, lag_s: Callable[[], float], advance_age_s: Callable[[], float]) -> None:
-    lag = Gauge(
-        "postroad_recorder_lag_seconds",
-        "Age of the oldest event that this recorder has not recorded",
-        registry=metrics.registry,
-    )
-    lag.set_function(lag_s)
-    age = Gauge(
-        "postroad_last_advance_age_seconds",
-        "Time since the last pass over the running campaigns",
-        registry=metrics.registry,
-    )
-    age.set_function(advance_age_s)
+    async with measured_context(settings, SEND_QUEUE, at, role=Role.RECORDER, name=name) as (context, _):
+        recorded = await run_recorder(context, name, stop, background=[watch_runs(context)])
+    log.info("recorder %s stopped: %d events recorded", name, recorded)

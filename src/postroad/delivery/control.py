@@ -148,8 +148,8 @@ class RebuildResult:
     unknown: int
 
 
-def together(rebuilt: Sequence[RebuildResult]) -> RebuildResult:
-    """What was found of several queues, as one."""
+def combine(rebuilt: Sequence[RebuildResult]) -> RebuildResult:
+    """Return the sum of several results."""
     return RebuildResult(
         looked_at=sum(each.looked_at for each in rebuilt),
         enqueued=sum(each.enqueued for each in rebuilt),

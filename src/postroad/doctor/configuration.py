@@ -6,11 +6,11 @@ import os
 import stat
 from collections.abc import Iterator
 
+from postroad.app.context import secret_keys
 from postroad.delivery.shaping.file import read_shaping, shaped_senders
 from postroad.doctor.check import Check, failed
 from postroad.errors import PostroadError, did_you_mean, near_names
 from postroad.mail.dkim_keys import keys_of
-from postroad.parts import secret_keys
 from postroad.printable import counted
 from postroad.queue import Health
 from postroad.settings import CONFIG_VARIABLE, DEFAULT_QUEUES, Settings

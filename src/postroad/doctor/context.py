@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from postroad.parts import Parts, database_url, open_parts, ready_engine, redis_url
+from postroad.app.context import AppContext, database_url, open_context, ready_engine, redis_url
 from postroad.queue import Queue
 from postroad.settings import Settings
 from postroad.store.engine import open_engine
@@ -54,18 +54,18 @@ class DoctorContext:
         """Return the address of the queue's server. Raises UnavailableError."""
         return await self._once("redis", lambda: asyncio.to_thread(redis_url, self.settings))
 
-    async def parts(self) -> Parts:
+    async def parts(self) -> AppContext:
         """Return the parts on a database that nobody looked at yet: see `database`."""
-        return await self._once("parts", self._open_parts)
+        return await self._once("parts", self._open_context)
 
     async def _open_database(self) -> sa.Engine:
         engine = await asyncio.to_thread(ready_engine, self.settings)
         self._stack.callback(engine.dispose)
         return engine
 
-    async def _open_parts(self) -> Parts:
+    async def _open_context(self) -> AppContext:
         engine = open_engine(database_url(self.settings))
-        return await self._stack.enter_async_context(open_parts(self.settings, engine=engine))
+        return await self._stack.enter_async_context(open_context(self.settings, engine=engine))
 
     async def _once(self, name: str, open_: Callable[[], Coroutine[Any, Any, T]]) -> T:
         if name not in self._opening:

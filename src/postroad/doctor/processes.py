@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from postroad.app.context import Role
 from postroad.bounce.intake import BOUNCE_QUEUE
 from postroad.delivery.job import SEND_QUEUE, WARMUP_QUEUE
 from postroad.delivery.record import GROUP
 from postroad.doctor.check import Check
 from postroad.doctor.context import DoctorContext
-from postroad.parts import Role
 from postroad.queue import Health, Process, QueueStats
 from postroad.settings import Settings
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import sqlalchemy as sa
 import yaml
 
+from postroad.app.context import AppContext, open_context
 from postroad.campaign.apply import apply
 from postroad.campaign.definition import read_campaign
 from postroad.campaign.status import Summary, summary
@@ -22,7 +23,6 @@ from postroad.errors import StateError, UnavailableError
 from postroad.local.example import write_recipients
 from postroad.local.house import LocalStack
 from postroad.local.warmups import schedule_warmups
-from postroad.parts import Parts, open_parts
 from postroad.sandbox import accepted
 from postroad.store.engine import read
 from postroad.store.ledger import TouchState
@@ -39,7 +39,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class DemoResult:
-    """The account of a demo. ``complete``: its parts sum to the whole, and the provider has what was accepted."""
+    """The account of a demo. ``complete``: its context sum to the whole, and the provider has what was accepted."""
 
     campaign: str
     rows: int
@@ -66,17 +66,17 @@ class DemoResult:
 async def run_demo(house: LocalStack, recipients: int | None, progress: Progress) -> DemoResult:
     """Run the example campaign through its Prefect deployment. Raises StateError when the run fails."""
     assert house.sandbox_dir is not None  # noqa: S101  (the demo's settings have a sandbox)
-    async with open_parts(house.settings) as parts:
-        folder = parts.settings.base_dir / EXAMPLE
+    async with open_context(house.settings) as context:
+        folder = context.settings.base_dir / EXAMPLE
         if recipients is not None:
-            folder = await asyncio.to_thread(_make_list, parts, folder, recipients)
-        name = await asyncio.to_thread(_apply, parts, folder)
+            folder = await asyncio.to_thread(_make_list, context, folder, recipients)
+        name = await asyncio.to_thread(_apply, context, folder)
         before = len(accepted(house.sandbox_dir / "accepted.jsonl"))
-        run_url = await _run(house, parts, name, progress)
-        started, finished = await _settle(parts, name, progress)
+        run_url = await _run(house, context, name, progress)
+        started, finished = await _settle(context, name, progress)
         captured = accepted(house.sandbox_dir / "accepted.jsonl")
-        current = await asyncio.to_thread(summary, parts.engine, name)
-        rows = await asyncio.to_thread(_import_account, parts, name)
+        current = await asyncio.to_thread(summary, context.engine, name)
+        rows = await asyncio.to_thread(_import_account, context, name)
         maildir = house.sandbox_dir / "Maildir" / "new"
         files = await asyncio.to_thread(lambda: sum(1 for _ in maildir.iterdir()))
     counts = current.steps[0].counts
@@ -115,9 +115,9 @@ async def run_demo(house: LocalStack, recipients: int | None, progress: Progress
     )
 
 
-def _make_list(parts: Parts, example: Path, recipients: int) -> Path:
+def _make_list(context: AppContext, example: Path, recipients: int) -> Path:
     """Write the example's campaign for a list of another length into the state folder."""
-    folder = parts.settings.state_dir / f"demo-{recipients}"
+    folder = context.settings.state_dir / f"demo-{recipients}"
     write_recipients(folder / "recipients.csv", folder / "suppressions.csv", recipients)
     campaign = yaml.safe_load((example / "campaign.yaml").read_text(encoding="utf-8"))
     campaign["name"] = f"{campaign['name']}-{recipients}"
@@ -130,46 +130,46 @@ def _make_list(parts: Parts, example: Path, recipients: int) -> Path:
     return folder
 
 
-def _apply(parts: Parts, folder: Path) -> str:
-    now = parts.clock.now()
+def _apply(context: AppContext, folder: Path) -> str:
+    now = context.clock.now()
     suppressions = folder / "suppressions.csv"
-    suppress_now(parts.engine, read_addresses(suppressions), SuppressionReason.MANUAL, suppressions.name, now)
-    file = read_campaign(folder / "campaign.yaml", folders=(parts.settings.base_dir / EXAMPLE,))
-    return apply(parts.engine, parts.settings, file, now).name
+    suppress_now(context.engine, read_addresses(suppressions), SuppressionReason.MANUAL, suppressions.name, now)
+    file = read_campaign(folder / "campaign.yaml", folders=(context.settings.base_dir / EXAMPLE,))
+    return apply(context.engine, context.settings, file, now).name
 
 
-async def _run(house: LocalStack, parts: Parts, name: str, progress: Progress) -> str:
+async def _run(house: LocalStack, context: AppContext, name: str, progress: Progress) -> str:
     async with house.prefect.client() as prefect:
         run_id = await prefect.run_deployment("campaign/campaign", {"params": {"campaign": name, "follow_seconds": 0}})
-        await schedule_warmups(parts.settings, prefect)
+        await schedule_warmups(context.settings, prefect)
         until = time.monotonic() + RUN_WITHIN_SECONDS
         while not (state := await prefect.state(run_id)).terminal:
-            await asyncio.to_thread(_show, parts, name, progress)
+            await asyncio.to_thread(_show, context, name, progress)
             if time.monotonic() > until:
                 raise UnavailableError("the flow run has not ended", where=prefect.url_of(run_id))
             await asyncio.sleep(LOOK_SECONDS)
         if not state.completed:
-            logs = parts.settings.state_dir / "logs" / "prefect-worker.log"
+            logs = context.settings.state_dir / "logs" / "prefect-worker.log"
             raise StateError(f"the flow run ended {state.name}: {state.message}", where=str(logs))
         return prefect.url_of(run_id)
 
 
-async def _settle(parts: Parts, name: str, progress: Progress) -> tuple[float, float]:
+async def _settle(context: AppContext, name: str, progress: Progress) -> tuple[float, float]:
     """Wait until nothing moves any more and all of it is recorded. Returns when the first and last message left."""
-    queue = await parts.queue(SEND_QUEUE)
+    queue = await context.queue(SEND_QUEUE)
     until = time.monotonic() + RUN_WITHIN_SECONDS
     while time.monotonic() < until:
-        current = await asyncio.to_thread(_show, parts, name, progress)
+        current = await asyncio.to_thread(_show, context, name, progress)
         stats = await queue.stats()
         lag = sum(group.pending + group.unread for group in stats.groups if group.name == GROUP)
         if current.settled and lag == 0:
-            return await asyncio.to_thread(_delivery_times, parts, name)
+            return await asyncio.to_thread(_delivery_times, context, name)
         await asyncio.sleep(LOOK_SECONDS)
     raise UnavailableError("messages are still under way", remedy=f"`postroad campaign status {name}` shows which.")
 
 
-def _show(parts: Parts, name: str, progress: Progress) -> Summary:
-    with read(parts.engine) as connection:
+def _show(context: AppContext, name: str, progress: Progress) -> Summary:
+    with read(context.engine) as connection:
         row = connection.execute(
             sa.text(
                 "SELECT audience_import.rows_done, audience_import.rows_total FROM audience_import "
@@ -180,7 +180,7 @@ def _show(parts: Parts, name: str, progress: Progress) -> Summary:
         ).first()
     if row is not None:
         progress("importing", row.rows_done, row.rows_total)
-    current = summary(parts.engine, name)
+    current = summary(context.engine, name)
     if current.audience:
         first = current.steps[0]
         waiting = first.live - first.counts[TouchState.DEFERRED]
@@ -188,8 +188,8 @@ def _show(parts: Parts, name: str, progress: Progress) -> Summary:
     return current
 
 
-def _delivery_times(parts: Parts, name: str) -> tuple[float, float]:
-    with read(parts.engine) as connection:
+def _delivery_times(context: AppContext, name: str) -> tuple[float, float]:
+    with read(context.engine) as connection:
         first, last = connection.execute(
             sa.text(
                 "SELECT min(touch.due_at), max(touch.settled_at) FROM touch "
@@ -209,8 +209,8 @@ class _ImportAccount:
     refused: dict[str, int]
 
 
-def _import_account(parts: Parts, name: str) -> _ImportAccount:
-    with read(parts.engine) as connection:
+def _import_account(context: AppContext, name: str) -> _ImportAccount:
+    with read(context.engine) as connection:
         row = connection.execute(
             sa.text(
                 "SELECT audience_import.id, rows_total, imported, duplicates FROM audience_import "

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TextIO
 from urllib.parse import urlsplit
 
+from postroad.app.context import ready_engine
 from postroad.bounce.sources.listener import greeting
 from postroad.delivery.job import WARMUP_QUEUE
 from postroad.embedded import ensure_redis, redis_running, stop_redis
@@ -21,7 +22,6 @@ from postroad.errors import StateError, UnavailableError, UsageError
 from postroad.local.prefect import PrefectServer, choose_port
 from postroad.local.prefect_access import HOST, LOOPBACK, forget_url
 from postroad.local.processes import Command, Supervisor
-from postroad.parts import ready_engine
 from postroad.settings import CONFIG_VARIABLE, Settings
 from postroad.state_folder import close_state_folder
 

@@ -11,11 +11,11 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
+from postroad.app.context import AppContext
 from postroad.delivery.campaign_runs import end_runs, stop_run
 from postroad.delivery.submit import queue_name
 from postroad.errors import UnavailableError
 from postroad.local.prefect import PrefectApi, RunState, open_prefect
-from postroad.parts import Parts
 from postroad.store.campaign_run import ActiveRun, active_runs
 from postroad.store.engine import read
 
@@ -28,7 +28,7 @@ AT_ONCE: Final = 200
 """Runs that Prefect returns in one answer."""
 
 
-async def pause_stopped(parts: Parts) -> list[str]:
+async def pause_stopped(context: AppContext) -> list[str]:
     """Pause each campaign whose run was cancelled or suspended, and say so on the run's page.
 
     Idempotent. It asks Prefect only while runs work on campaigns.
@@ -39,22 +39,22 @@ async def pause_stopped(parts: Parts) -> list[str]:
     Raises:
         UnavailableError: Prefect, the database or the queue does not answer.
     """
-    runs = await asyncio.to_thread(_active_runs, parts)
+    runs = await asyncio.to_thread(_active_runs, context)
     if not runs:
         return []
     paused: list[str] = []
-    async with open_prefect(parts.settings) as prefect:  # Each time: it may have moved to another port.
+    async with open_prefect(context.settings) as prefect:  # Each time: it may have moved to another port.
         for start in range(0, len(runs), AT_ONCE):
-            paused += await _look_at(parts, prefect, runs[start : start + AT_ONCE])
+            paused += await _look_at(context, prefect, runs[start : start + AT_ONCE])
     return paused
 
 
-def _active_runs(parts: Parts) -> list[ActiveRun]:
-    with read(parts.engine) as connection:
+def _active_runs(context: AppContext) -> list[ActiveRun]:
+    with read(context.engine) as connection:
         return active_runs(connection)
 
 
-async def _look_at(parts: Parts, prefect: PrefectApi, runs: Sequence[ActiveRun]) -> list[str]:
+async def _look_at(context: AppContext, prefect: PrefectApi, runs: Sequence[ActiveRun]) -> list[str]:
     states = await prefect.states([run.run_id for run in runs])
     paused: list[str] = []
     ended: list[str] = []
@@ -62,11 +62,11 @@ async def _look_at(parts: Parts, prefect: PrefectApi, runs: Sequence[ActiveRun])
         state = states.get(run.run_id)
         why = STOPPED.get(state.kind) if state is not None else None
         if why is not None:
-            paused += await _stop(parts, prefect, run, why)
+            paused += await _stop(context, prefect, run, why)
         elif _has_ended(state):
             ended.append(run.run_id)
     if ended:
-        await asyncio.to_thread(end_runs, parts.engine, ended)
+        await asyncio.to_thread(end_runs, context.engine, ended)
     return paused
 
 
@@ -75,26 +75,26 @@ def _has_ended(state: RunState | None) -> bool:
     return state is None or state.terminal
 
 
-async def _stop(parts: Parts, prefect: PrefectApi, run: ActiveRun, why: str) -> list[str]:
+async def _stop(context: AppContext, prefect: PrefectApi, run: ActiveRun, why: str) -> list[str]:
     name = run.campaign
-    queue = await parts.queue(await asyncio.to_thread(queue_name, parts.engine, name))
-    if not await stop_run(parts.engine, queue, run, why, parts.clock.now()):
+    queue = await context.queue(await asyncio.to_thread(queue_name, context.engine, name))
+    if not await stop_run(context.engine, queue, run, why, context.clock.now()):
         return []
     message = (
         f"Mail of campaign {name} has stopped: this run {why}, so the campaign is paused. "
         f"To resume it, run `postroad campaign resume {name}`, or start this deployment again with the same campaign."
     )
     log.warning("campaign %s is paused: its Prefect run %s %s", name, run.run_id, why)
-    await prefect.add_log(run.run_id, message, parts.clock.now())
+    await prefect.add_log(run.run_id, message, context.clock.now())
     return [name]
 
 
-async def watch_runs(parts: Parts) -> None:
+async def watch_runs(context: AppContext) -> None:
     """Look again and again, until cancelled. A server that does not answer is asked again."""
     failing = False
     while True:
         try:
-            await pause_stopped(parts)
+            await pause_stopped(context)
             failing = False
         except Exception as error:
             # Whatever it is: without this, cancelling a run would not stop mail any more.
@@ -102,4 +102,4 @@ async def watch_runs(parts: Parts) -> None:
             if not failing:
                 log.warning("cancelling a run in Prefect does not pause its campaign now: %s", error, exc_info=fault)
             failing = True
-        await parts.clock.sleep(LOOK_EVERY_S)
+        await context.clock.sleep(LOOK_EVERY_S)

@@ -1,4 +1,4 @@
-"""The audience of a rehearsal: the campaign's own file, or as many rows of it as were asked for."""
+"""Makes the audience of a rehearsal: the campaign's own file, or as many rows of it as were asked for."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def audience_file(file: CampaignFile, folder: Path, rows: int | None) -> Path:
     """Return a CSV with this many rows, or the campaign's own (None).
 
     Raises:
-        UsageError: the campaign names no file.
-        DataError: the file is no CSV, or has no rows.
+        UsageError: The campaign names no file.
+        DataError: The file is not a CSV, or has no rows.
     """
     source = file.audience_file
     if source is None:
@@ -34,7 +34,7 @@ def audience_file(file: CampaignFile, folder: Path, rows: int | None) -> Path:
 
 
 def _write(source: Path, target: Path, rows: int) -> None:
-    """Copy rows; once all are there, again under other addresses, with what stands behind a + left in its place."""
+    """Copy rows; once all are there, again under other addresses, with the tag after a + kept."""
     columns, _ = read_rows(source)
     address = columns.index(ADDRESS)
     written = 0

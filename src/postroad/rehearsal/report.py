@@ -1,4 +1,4 @@
-"""What a rehearsal found: read from the ledger, and from the sandbox that has what was accepted."""
+"""Makes the report of a rehearsal from the ledger, and from the messages that the sandbox accepted."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import sqlalchemy as sa
 
 from postroad.campaign.status import StepSummary, summary
 from postroad.delivery.cohorts.breaker import held
+from postroad.rehearsal.environment import RehearsalEnvironment
 from postroad.rehearsal.holds import Hold
-from postroad.rehearsal.pace import KEPT_UP_MS, SpeedController
-from postroad.rehearsal.stage import RehearsalEnvironment
+from postroad.rehearsal.speed import KEPT_UP_MS, SpeedController
+from postroad.rehearsal.warmup import OverflowAccount, WarmupDayAccount, overflow_account
 from postroad.sandbox import Cast
 from postroad.store.campaign import CampaignState
 from postroad.store.cohort import pauses
@@ -22,7 +23,7 @@ from postroad.store.engine import read
 from postroad.store.ledger import TouchState
 from postroad.store.types import UtcDateTime
 
-NOBODY = "well-behaved"
+NO_PERSONA = "well-behaved"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,7 @@ class RehearsedStep:
 
 @dataclass(frozen=True, kw_only=True)
 class PersonaAccount:
-    """How one persona's recipients fared. Seconds are of the campaign's time, from due to accepted."""
+    """The recipients of one persona. Seconds are of the campaign's time, from due to accepted."""
 
     persona: str
     recipients: int
@@ -48,8 +49,8 @@ class PersonaAccount:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Said:
-    """Replies of one kind, and what delivery made of them. ``times`` counts attempts, ``reply`` is one of them."""
+class ReplyAccount:
+    """Replies of one kind, and the outcome. ``times`` counts attempts, ``reply`` is an example."""
 
     persona: str
     outcome: str
@@ -63,7 +64,7 @@ class Said:
 
 @dataclass(frozen=True, kw_only=True)
 class PausedList:
-    """A cohort that the breaker paused: when, why, and how many of its touches waited for somebody at the end."""
+    """A cohort that the breaker paused: when, why, and how many of its touches waited at the end."""
 
     step: str
     source: str
@@ -75,7 +76,7 @@ class PausedList:
 
 @dataclass(frozen=True, kw_only=True)
 class RehearsalRun:
-    """How the rehearsal itself went."""
+    """Speed and lag of the rehearsal itself."""
 
     real_seconds: float
     speed_asked: float
@@ -89,8 +90,11 @@ class RehearsalRun:
 class RehearsalReport:
     """The account of a rehearsal.
 
-    ``ended``: why it stopped. ``complete``: the counts sum to the audience, the provider has what was accepted, and
-    nobody has anything twice.
+    Attributes:
+        ended: Why it stopped.
+        warmup: The caps of warming senders and what they sent, by day.
+        overflow: What other senders took over.
+        complete: The counts sum to the audience, the provider has what was accepted, and no recipient has two copies.
     """
 
     campaign: str
@@ -102,9 +106,11 @@ class RehearsalReport:
     audience: int
     steps: tuple[RehearsedStep, ...]
     personas: tuple[PersonaAccount, ...]
-    said: tuple[Said, ...]
+    said: tuple[ReplyAccount, ...]
     holds: tuple[Hold, ...]
     paused: tuple[PausedList, ...]
+    warmup: tuple[WarmupDayAccount, ...]
+    overflow: tuple[OverflowAccount, ...]
     slots_full_seconds: float
     captured: int
     duplicates: int
@@ -114,33 +120,35 @@ class RehearsalReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Observed:
-    """What only the rehearsal itself could see."""
+    """What only the rehearsal itself sees."""
 
     launched_at: datetime
     imported: int
     ended: str
     real_seconds: float
     speed_asked: float
-    pace: SpeedController
+    speed: SpeedController
     holds: tuple[Hold, ...]
+    warmup: tuple[WarmupDayAccount, ...]
 
 
-def make_report(stage: RehearsalEnvironment, name: str, seen: Observed) -> RehearsalReport:
-    """Sum up. The crew has gone home, and all that happened is recorded."""
-    current = summary(stage.parts.engine, name)
+def make_report(environment: RehearsalEnvironment, name: str, seen: Observed) -> RehearsalReport:
+    """Return the report. The workers have stopped, and every event is recorded."""
+    current = summary(environment.parts.engine, name)
     accepted = sum(step.counts[TouchState.ACCEPTED] for step in current.steps)
-    captured = stage.sandbox.accepted()
+    captured = environment.sandbox.accepted()
     copies = Counter(message.message_id for message in captured)
     duplicates = len(captured) - len(copies)
-    with read(stage.parts.engine) as connection:
-        said = _said(connection, stage.cast)
-        personas = _personas(connection, stage.cast)
-        paused = _paused(connection, stage)
+    with read(environment.parts.engine) as connection:
+        replies = _replies(connection, environment.cast)
+        personas = _personas(connection, environment.cast)
+        paused = _paused(connection, environment)
+        overflow = overflow_account(connection)
         last: datetime | None = connection.execute(
             sa.text("SELECT max(settled_at) AS last FROM touch").columns(sa.column("last", UtcDateTime()))
         ).scalar()
     finished = current.state is CampaignState.FINISHED
-    passed_s = (stage.clock.now() - seen.launched_at).total_seconds()
+    passed_s = (environment.clock.now() - seen.launched_at).total_seconds()
     return RehearsalReport(
         campaign=name,
         finished=finished,
@@ -151,10 +159,12 @@ def make_report(stage: RehearsalEnvironment, name: str, seen: Observed) -> Rehea
         audience=current.audience,
         steps=tuple(_step(step) for step in current.steps),
         personas=personas,
-        said=said,
+        said=replies,
         holds=seen.holds,
         paused=paused,
-        slots_full_seconds=seen.pace.full_ms / 1000,
+        warmup=seen.warmup,
+        overflow=overflow,
+        slots_full_seconds=seen.speed.full_ms / 1000,
         captured=len(captured),
         duplicates=duplicates,
         complete=current.audience == seen.imported and len(copies) >= accepted and duplicates == 0,
@@ -162,9 +172,9 @@ def make_report(stage: RehearsalEnvironment, name: str, seen: Observed) -> Rehea
             real_seconds=round(seen.real_seconds, 1),
             speed_asked=seen.speed_asked,
             speed_mean=round(passed_s / max(seen.real_seconds, 0.001), 1),
-            speed_slowest=round(seen.pace.slowest, 1),
-            lag_seconds=round(seen.pace.lag_ms / 1000, 1),
-            kept_up=seen.pace.lag_ms <= KEPT_UP_MS,
+            speed_slowest=round(seen.speed.slowest, 1),
+            lag_seconds=round(seen.speed.lag_ms / 1000, 1),
+            kept_up=seen.speed.lag_ms <= KEPT_UP_MS,
         ),
     )
 
@@ -174,9 +184,9 @@ def _step(step: StepSummary) -> RehearsedStep:
     return RehearsedStep(name=step.name, touches=step.touches, counts=counts)
 
 
-def _paused(connection: sa.Connection, stage: RehearsalEnvironment) -> tuple[PausedList, ...]:
-    """In the order in which they were paused."""
-    waiting = held(connection, stage.parts.settings.cohort_breaker.source_field, stage.clock.now())
+def _paused(connection: sa.Connection, environment: RehearsalEnvironment) -> tuple[PausedList, ...]:
+    """Return the paused cohorts, in the order in which they were paused."""
+    waiting = held(connection, environment.parts.settings.cohort_breaker.source_field, environment.clock.now())
     return tuple(
         PausedList(
             step=step,
@@ -190,8 +200,8 @@ def _paused(connection: sa.Connection, stage: RehearsalEnvironment) -> tuple[Pau
     )
 
 
-def _said(connection: sa.Connection, cast: Cast) -> tuple[Said, ...]:
-    """Everything but acceptance, by persona and kind, what came most often first."""
+def _replies(connection: sa.Connection, cast: Cast) -> tuple[ReplyAccount, ...]:
+    """Return the replies that refused or deferred, by persona and kind, the most frequent first."""
     rows = connection.execute(
         sa.text(
             "SELECT recipient.domain, event.state, event.reply_code, event.enhanced_code, event.cause, "
@@ -203,10 +213,10 @@ def _said(connection: sa.Connection, cast: Cast) -> tuple[Said, ...]:
     )
     kinds: dict[tuple[str, str, int | None, str | None, str | None], list[sa.Row[Any]]] = defaultdict(list)
     for row in rows:
-        persona = cast.persona_of(row.domain) or NOBODY
+        persona = cast.persona_of(row.domain) or NO_PERSONA
         kinds[persona, row.state, row.reply_code, row.enhanced_code, row.cause].append(row)
     found = (
-        Said(
+        ReplyAccount(
             persona=persona,
             outcome=state,
             code=code,
@@ -218,7 +228,7 @@ def _said(connection: sa.Connection, cast: Cast) -> tuple[Said, ...]:
         )
         for (persona, state, code, enhanced, cause), of_kind in kinds.items()
     )
-    return tuple(sorted(found, key=lambda said: (-said.times, said.persona, said.outcome)))
+    return tuple(sorted(found, key=lambda reply: (-reply.times, reply.persona, reply.outcome)))
 
 
 def _personas(connection: sa.Connection, cast: Cast) -> tuple[PersonaAccount, ...]:
@@ -239,7 +249,7 @@ def _personas(connection: sa.Connection, cast: Cast) -> tuple[PersonaAccount, ..
     )
     touches: dict[str, list[sa.Row[Any]]] = defaultdict(list)
     for row in rows:
-        touches[cast.persona_of(row.domain) or NOBODY].append(row)
+        touches[cast.persona_of(row.domain) or NO_PERSONA].append(row)
     accounts = [_account(persona, of_persona) for persona, of_persona in touches.items()]
     return tuple(sorted(accounts, key=lambda account: -account.recipients))
 

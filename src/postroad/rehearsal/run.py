@@ -1,4 +1,4 @@
-"""One rehearsal from the file to the report: what flows, worker, recorder and operator do, by a faster clock."""
+"""Runs one rehearsal, from the file to the report: what flows, worker and recorder do, by a faster clock."""
 
 from __future__ import annotations
 
@@ -10,32 +10,38 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from postroad.app.advance import Advance, advance_campaign
 from postroad.campaign.apply import apply
 from postroad.campaign.audience import import_file
 from postroad.campaign.definition import CampaignFile, read_campaign
-from postroad.campaign.plan import advance, launch
+from postroad.campaign.plan import launch
 from postroad.campaign.preflight import check
-from postroad.campaign.status import Summary, finish_if_done, summary
+from postroad.campaign.status import Summary, summary
 from postroad.clock import ScaledClock
 from postroad.delivery.cohorts.breaker import held
 from postroad.delivery.record import GROUP
-from postroad.delivery.submit import submit_due
 from postroad.queue import QueueStats
 from postroad.rehearsal.audience import audience_file
+from postroad.rehearsal.environment import (
+    RehearsalEnvironment,
+    RehearsalOptions,
+    RehearsalWorkers,
+    open_environment,
+    open_workers,
+)
 from postroad.rehearsal.holds import Holds
-from postroad.rehearsal.pace import LOOK_MS, SpeedController, SpeedSample
 from postroad.rehearsal.report import Observed, RehearsalReport, make_report
-from postroad.rehearsal.stage import RehearsalEnvironment, RehearsalOptions, RehearsalWorkers, open_crew, open_stage
+from postroad.rehearsal.speed import SAMPLE_MS, SpeedController, SpeedSample
+from postroad.rehearsal.warmup import WarmupDays
 from postroad.settings import Settings
 from postroad.store.engine import read
 from postroad.store.ledger import LIVE
 
 ADVANCE_EVERY_S = 300.0
 """As the deployment `advance-campaigns` is scheduled."""
-SUBMIT_ROWS = 5_000
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is going on, how much of it is done, and how much there is."""
+"""Called with the name of the work, how much of it is done, and how much there is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,94 +52,126 @@ class _Launched:
 
 
 async def rehearse(
-    order: RehearsalOptions, settings: Settings, folder: Path, start: datetime, progress: Progress, stop: asyncio.Event
+    options: RehearsalOptions,
+    settings: Settings,
+    folder: Path,
+    start: datetime,
+    progress: Progress,
+    stop: asyncio.Event,
 ) -> RehearsalReport:
-    """Rehearse a campaign in an empty folder, until it has finished, cannot go on, took too long, or is stopped.
+    """Rehearse a campaign in an empty folder until it finishes, cannot continue, takes too long, or is stopped.
 
     Raises:
-        ConfigError: the campaign's file or its templates are wrong.
-        DataError: its CSV cannot be read.
-        PreflightError: it could not be launched as it stands.
-        UnavailableError: a part of the rehearsal does not start.
+        ConfigError: The campaign's file or its templates are wrong.
+        DataError: Its CSV cannot be read.
+        PreflightError: It could not be launched as it is.
+        UnavailableError: A part of the rehearsal does not start.
     """
-    file = read_campaign(order.campaign, settings)
-    rows = await asyncio.to_thread(audience_file, file, folder, order.recipients)
-    clock = ScaledClock(start, min(order.speed, 1.0))
+    file = read_campaign(options.campaign, settings)
+    rows = await asyncio.to_thread(audience_file, file, folder, options.recipients)
+    clock = ScaledClock(start, min(options.speed, 1.0))
     async with AsyncExitStack() as stack:
         with clock.held():
-            stage = await stack.enter_async_context(open_stage(order, settings, folder, clock))
-            launched = await asyncio.to_thread(_launch, stage, file, rows, progress)
+            environment = await stack.enter_async_context(open_environment(options, settings, folder, clock))
+            days = WarmupDays(environment.context)
+            await asyncio.to_thread(days.begin, options.warmup_day)
+            launched = await asyncio.to_thread(_launch, environment, file, rows, progress)
         began_s = time.monotonic()
-        holds = Holds(clock.now_ms())
-        async with open_crew(stage, order.speed) as crew:
-            pace = SpeedController(order.speed, crew.slots, clock.now_ms())
-            watching = asyncio.create_task(_watch(stage, crew, pace, holds))
-            advancing = asyncio.create_task(_advance(stage, crew, launched, order.within_ms, progress, stop))
-            try:
-                # The others end by an error alone, which the first of them to do so raises here.
-                await asyncio.wait([advancing, watching, *crew.tasks], return_when=asyncio.FIRST_COMPLETED)
-                for task in (watching, *crew.tasks):
-                    if task.done():
-                        task.result()
-                ended = await advancing
-            finally:
-                for task in (advancing, watching):
-                    task.cancel()
-                await asyncio.gather(advancing, watching, return_exceptions=True)
+        ended, speed, holds = await _run(
+            environment, options, _Pass(environment, launched.campaign, days, progress), stop
+        )
         seen = Observed(
             launched_at=launched.at,
             imported=launched.imported,
             ended=ended,
             real_seconds=time.monotonic() - began_s,
-            speed_asked=order.speed,
-            pace=pace,
+            speed_asked=options.speed,
+            speed=speed,
             holds=holds.summed(),
+            warmup=await asyncio.to_thread(days.account, launched.at),
         )
-        return await asyncio.to_thread(make_report, stage, launched.campaign, seen)
+        return await asyncio.to_thread(make_report, environment, launched.campaign, seen)
 
 
-def _launch(stage: RehearsalEnvironment, file: CampaignFile, rows: Path, progress: Progress) -> _Launched:
-    """Apply, import, check, freeze: as the flow `campaign` does, on a clock that stands still."""
-    parts, now = stage.parts, stage.clock.now()
-    name = apply(parts.engine, parts.settings, file, now).name
+async def _run(
+    environment: RehearsalEnvironment, options: RehearsalOptions, step: _Pass, stop: asyncio.Event
+) -> tuple[str, SpeedController, Holds]:
+    """Run the campaign to its end. Returns why it ended, and what was seen on the way."""
+    holds = Holds(environment.clock.now_ms())
+    async with open_workers(environment, options.speed) as workers:
+        speed = SpeedController(options.speed, workers.slots, environment.clock.now_ms())
+        watching = asyncio.create_task(_watch(environment, workers, speed, holds))
+        advancing = asyncio.create_task(_advance(step, workers, options.within_ms, stop))
+        try:
+            # The others end by an error alone, which the first of them to do so raises here.
+            await asyncio.wait([advancing, watching, *workers.tasks], return_when=asyncio.FIRST_COMPLETED)
+            for task in (watching, *workers.tasks):
+                if task.done():
+                    task.result()
+            return await advancing, speed, holds
+        finally:
+            for task in (advancing, watching):
+                task.cancel()
+            await asyncio.gather(advancing, watching, return_exceptions=True)
+
+
+def _launch(environment: RehearsalEnvironment, file: CampaignFile, rows: Path, progress: Progress) -> _Launched:
+    """Apply, import, check, freeze: as the flow `campaign` does. The clock is held meanwhile."""
+    context, now = environment.context, environment.clock.now()
+    name = apply(context.engine, context.settings, file, now).name
     imported = import_file(
-        parts.engine,
+        context.engine,
         file.definition.audience.name,
         rows,
         now,
         report=lambda done: progress("importing", done.rows_done, done.rows_total),
     ).imported
-    check(parts.engine, parts.settings, parts.signer, name).require_ok()
-    stage.teach_providers()
-    launch(parts.engine, name, now)
+    check(context.engine, context.settings, context.signer, name).require_ok()
+    environment.store_providers()
+    launch(context.engine, name, now)
     return _Launched(campaign=name, imported=imported, at=now)
 
 
-async def _advance(
-    stage: RehearsalEnvironment,
-    crew: RehearsalWorkers,
-    launched: _Launched,
-    within_ms: int,
-    progress: Progress,
-    stop: asyncio.Event,
-) -> str:
-    """Do what the flow `advance-campaigns` does, as often as it does. Returns why that came to its end."""
-    until_ms = stage.clock.now_ms() + within_ms
+class _Pass:
+    """One pass of the flow `advance-campaigns`, after that of the flow `warmup` where a day has begun."""
+
+    def __init__(self, environment: RehearsalEnvironment, campaign: str, days: WarmupDays, progress: Progress) -> None:
+        self.environment = environment
+        self._campaign = campaign
+        self._days = days
+        self._progress = progress
+
+    async def run(self) -> tuple[Advance, Summary]:
+        """Make the pass. Returns what it did, and the state of the campaign."""
+        await self._days.close()
+        done = await advance_campaign(self.environment.context, self._campaign)
+        return done, await asyncio.to_thread(self._show)
+
+    def _show(self) -> Summary:
+        current = summary(self.environment.context.engine, self._campaign)
+        for step in current.steps:
+            ended = sum(n for state, n in step.counts.items() if state not in LIVE)
+            self._progress(step.name, ended, step.touches or current.audience)
+        return current
+
+
+async def _advance(step: _Pass, workers: RehearsalWorkers, within_ms: int, stop: asyncio.Event) -> str:
+    """Make a pass as often as the flow `advance-campaigns` does. Returns why that ended."""
+    clock, queue = step.environment.clock, step.environment.queue
+    until_ms = clock.now_ms() + within_ms
     while not stop.is_set():
-        with stage.clock.held():
-            submitted, finished = await _step_on(stage, launched.campaign)
-            if submitted:
-                stage.clock.turn(min(stage.clock.speed, 1.0))  # Until it was looked at what that means.
-            if finished:
-                await asyncio.to_thread(_show, stage, launched.campaign, progress)
+        with clock.held():
+            done, current = await step.run()
+            if done.finished:
                 return "finished"
-            current = await asyncio.to_thread(_show, stage, launched.campaign, progress)
-            stats = await stage.queue.stats()
-        if not submitted and await _stuck(stage, stats, current, crew):
+            if done.submitted:
+                clock.turn(min(clock.speed, 1.0))  # Until `_watch` has seen what was submitted.
+            stats = await queue.stats()
+        if not done.submitted and await _stuck(step.environment, stats, current, workers):
             return "held for good"
-        if stage.clock.now_ms() >= until_ms:
+        if clock.now_ms() >= until_ms:
             return "time is up"
-        await _sleep(stage.clock, stop)
+        await _sleep(clock, stop)
     return "stopped"
 
 
@@ -145,66 +183,41 @@ async def _sleep(clock: ScaledClock, stop: asyncio.Event) -> None:
         task.cancel()
 
 
-async def _step_on(stage: RehearsalEnvironment, name: str) -> tuple[int, bool]:
-    """Plan, hand over, close. Returns how many were handed over, and whether the campaign has finished."""
-    parts, clock = stage.parts, stage.clock
-    await asyncio.to_thread(advance, parts.engine, name, clock.now())
-    submitted, cursor, done = 0, 0, False
-    while not done:
-        step = await submit_due(
-            parts.engine,
-            stage.queue,
-            name,
-            now=clock.now(),
-            horizon_ms=parts.settings.delivery.horizon_ms,
-            expire_ms=parts.settings.delivery.expire_ms,
-            cursor=cursor,
-            limit=SUBMIT_ROWS,
-            shaping=parts.shaping,
-        )
-        submitted, cursor, done = submitted + step.submitted, step.cursor, step.done
-    return submitted, await asyncio.to_thread(finish_if_done, parts.engine, name, clock.now())
-
-
-async def _stuck(stage: RehearsalEnvironment, stats: QueueStats, current: Summary, crew: RehearsalWorkers) -> bool:
-    """Whether nothing moves by itself any more: it waits behind a gate that nobody opens, or its list is paused."""
+async def _stuck(
+    environment: RehearsalEnvironment, stats: QueueStats, current: Summary, workers: RehearsalWorkers
+) -> bool:
+    """Whether nothing can move any more: all jobs wait for a gate that stays closed, or for a cohort that is paused."""
     if stats.ready_lanes or stats.in_flight or _unrecorded(stats) or current.next_due_at:
         return False
     if not stats.scheduled:
         # A lane that is ready is one that no claim has looked at yet.
-        return stats.queued > 0 and crew.worker.next_ms is None
-    return not stats.queued and stats.scheduled == await asyncio.to_thread(_held, stage)
+        return stats.queued > 0 and workers.worker.next_ms is None
+    return not stats.queued and stats.scheduled == await asyncio.to_thread(_held, environment)
 
 
-def _held(stage: RehearsalEnvironment) -> int:
-    with read(stage.parts.engine) as connection:
-        field = stage.parts.settings.cohort_breaker.source_field
-        return held(connection, field, stage.clock.now()).total()
+def _held(environment: RehearsalEnvironment) -> int:
+    with read(environment.context.engine) as connection:
+        field = environment.context.settings.cohort_breaker.source_field
+        return held(connection, field, environment.clock.now()).total()
 
 
 def _unrecorded(stats: QueueStats) -> int:
     return sum(group.pending + group.unread for group in stats.groups if group.name == GROUP)
 
 
-def _show(stage: RehearsalEnvironment, name: str, progress: Progress) -> Summary:
-    current = summary(stage.parts.engine, name)
-    for step in current.steps:
-        ended = sum(n for state, n in step.counts.items() if state not in LIVE)
-        progress(step.name, ended, step.touches or current.audience)
-    return current
-
-
-async def _watch(stage: RehearsalEnvironment, crew: RehearsalWorkers, pace: SpeedController, holds: Holds) -> None:
-    """Judge lists, look at the queue, keep account of what holds, and set the clock's speed."""
+async def _watch(
+    environment: RehearsalEnvironment, workers: RehearsalWorkers, speed: SpeedController, holds: Holds
+) -> None:
+    """Check cohorts, sample the queue, add up what gates hold, and set the clock's speed."""
     while True:
-        await asyncio.sleep(LOOK_MS / 1000)
-        await crew.judging.look()
+        await asyncio.sleep(SAMPLE_MS / 1000)
+        await workers.cohorts.check()
         # First, so that what the worker claims meanwhile is seen as in flight below.
-        next_ms = crew.worker.next_ms
-        stats, gates = await stage.queue.stats(), await stage.queue.gates()
-        now_ms = stage.clock.now_ms()
-        holds.look(gates, now_ms)
-        look = SpeedSample(
+        next_ms = workers.worker.next_ms
+        stats, gates = await environment.queue.stats(), await environment.queue.gates()
+        now_ms = environment.clock.now_ms()
+        holds.add(gates, now_ms)
+        sample = SpeedSample(
             now_ms=now_ms,
             scheduled=stats.scheduled,
             in_flight=stats.in_flight,
@@ -212,4 +225,4 @@ async def _watch(stage: RehearsalEnvironment, crew: RehearsalWorkers, pace: Spee
             unrecorded=_unrecorded(stats),
             next_ms=next_ms,
         )
-        stage.clock.turn(*pace.next(look))
+        environment.clock.turn(*speed.next(sample))

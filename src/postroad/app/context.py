@@ -1,4 +1,4 @@
-"""The real parts that the settings name, opened together: database, queues, keys. Embedded ones where none is named."""
+"""Opens the real parts that the settings name: database, queues, keys. Embedded ones where none is named."""
 
 from __future__ import annotations
 
@@ -24,8 +24,11 @@ from postroad.store.engine import open_engine, sqlite_url
 
 if TYPE_CHECKING:
     from postroad.delivery.gate_controller import GateController
+    from postroad.delivery.metrics import DeliveryMetrics
     from postroad.delivery.provider_lookup import Providers
+    from postroad.delivery.record import Recorder
     from postroad.delivery.shaping.file import Shaping
+    from postroad.delivery.submit import Warming
     from postroad.dns.resolver import Resolver
     from postroad.queue import Queue
     from postroad.queue.metrics import QueueMetrics
@@ -45,8 +48,8 @@ class Role(StrEnum):
     WEB = "web"
 
 
-class Parts:
-    """What the commands and the flows work with."""
+class AppContext:
+    """The open parts that commands, flows and rehearsals work with."""
 
     def __init__(
         self,
@@ -75,6 +78,13 @@ class Parts:
         from postroad.delivery.shaping.file import read_shaping
 
         return read_shaping(self.settings.delivery.shaping)
+
+    @cached_property
+    def warming(self) -> Warming:
+        """The identities whose gates hold a sender back, by its From address."""
+        from postroad.warmup.identity import warming
+
+        return warming(self.settings)
 
     async def resolver(self) -> Resolver:
         """Return the resolver of this process, opened once."""
@@ -140,6 +150,25 @@ class Parts:
             expiring=ShapingLimits(self.engine, self.shaping, shaped_senders(settings), self.clock),
         )
 
+    def recorder(self, queue: Queue, name: str, metrics: DeliveryMetrics | None = None) -> Recorder:
+        """Return a recorder of a queue's events.
+
+        Args:
+            queue: A queue of mail.
+            name: Unique among the recorders that run. One that takes the name of another continues its work.
+            metrics: Counts what is recorded.
+        """
+        from postroad.delivery.record import Recorder
+
+        return Recorder(
+            engine=self.engine,
+            queue=queue,
+            clock=self.clock,
+            name=name,
+            bounce=self.settings.bounce,
+            metrics=metrics,
+        )
+
     async def forget_shards(self, name: str) -> None:
         """Make a queue that an earlier version split into shards open as an empty one. Raises UnavailableError."""
         from postroad.queue import forget_shards
@@ -148,13 +177,13 @@ class Parts:
 
 
 @asynccontextmanager
-async def open_parts(
+async def open_context(
     settings: Settings | None = None,
     clock: Clock | None = None,
     metrics: QueueMetrics | None = None,
     *,
     engine: sa.Engine | None = None,
-) -> AsyncIterator[Parts]:
+) -> AsyncIterator[AppContext]:
     """Open the parts. The embedded database is brought up to date; any other must be: `postroad db upgrade`.
 
     ``clock``: everything goes by it, the queue included, so all processes must share it. None: the machine's.
@@ -165,7 +194,7 @@ async def open_parts(
     opened = engine if engine is not None else await asyncio.to_thread(ready_engine, settings)
     try:
         async with AsyncExitStack() as stack:
-            yield Parts(settings, opened, clock, stack, metrics)
+            yield AppContext(settings, opened, clock, stack, metrics)
     finally:
         opened.dispose()
 

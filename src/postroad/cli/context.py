@@ -1,4 +1,4 @@
-"""Commands that work with the parts: settings, database, queue."""
+"""Commands that work with the context: settings, database, queue."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from postroad.parts import Parts, open_parts
+from postroad.app.context import AppContext, open_context
 
 T = TypeVar("T")
 
 
-def with_parts(work: Callable[[Parts], Awaitable[T]]) -> T:
+def with_context(work: Callable[[AppContext], Awaitable[T]]) -> T:
     """Open the parts, do the work, close them, and return what the work returned."""
 
     async def main() -> T:
-        async with open_parts() as parts:
-            return await work(parts)
+        async with open_context() as context:
+            return await work(context)
 
     return asyncio.run(main())

@@ -1,0 +1,62 @@
+"""Rebuilds a queue whose server lost it, or a part of it: sets its gates, and makes its jobs again from the ledger."""
+
+from __future__ import annotations
+
+from postroad.app.context import AppContext
+from postroad.delivery import control
+from postroad.delivery.control import RebuildResult, missing_jobs
+from postroad.delivery.job import MAIL_QUEUES
+from postroad.queue import Queue
+
+
+async def rebuild_queues(context: AppContext, *, by: str) -> RebuildResult:
+    """Rebuild every queue of mail, whether jobs seem to be missing or not. See `rebuild_queue`."""
+    return control.combine([await rebuild_queue(context, await context.queue(name), by=by) for name in MAIL_QUEUES])
+
+
+async def rebuild_missing(context: AppContext, *, by: str) -> RebuildResult | None:
+    """Set the gates of every queue of mail, and rebuild those that have fewer jobs than the ledger.
+
+    Args:
+        context: The open parts.
+        by: Name of the recorder that drains the queue first.
+
+    Returns:
+        What was rebuilt. None: no queue had to be.
+
+    Raises:
+        UnavailableError: The database or the queue is unavailable.
+    """
+    rebuilt = []
+    for name in MAIL_QUEUES:
+        queue = await context.queue(name)
+        await context.gates(queue).apply()
+        if await missing_jobs(context.engine, queue):
+            rebuilt.append(await rebuild_queue(context, queue, by=by))
+    return control.combine(rebuilt) if rebuilt else None
+
+
+async def rebuild_queue(context: AppContext, queue: Queue, *, by: str) -> RebuildResult:
+    """Set the gates of a queue, and make the jobs that the ledger has in progress and the queue does not have.
+
+    Args:
+        context: The open parts.
+        queue: A queue of mail.
+        by: Name of the recorder that drains the queue first.
+
+    Returns:
+        What was rebuilt. Jobs that were on the wire become unknown: they may have been sent.
+
+    Raises:
+        UnavailableError: The database or the queue is unavailable.
+    """
+    await context.gates(queue).apply()
+    return await control.rebuild(
+        context.engine,
+        queue,
+        context.recorder(queue, by),
+        expire_ms=context.settings.delivery.expire_ms,
+        now=context.clock.now(),
+        warming=context.warming,
+        shaping=context.shaping,
+    )
