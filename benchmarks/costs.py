@@ -22,7 +22,6 @@ from postroad.app.context import AppContext, open_context
 from postroad.campaign.message import StepMessage, step_message
 from postroad.delivery.admit import Admission
 from postroad.delivery.job import SEND_QUEUE, DeliveryResult, decode_job, encode_note
-from postroad.delivery.record import Recorder
 from postroad.delivery.routes import Route, open_routes
 from postroad.mail.message import Message
 from postroad.queue import ClaimedJob, Done, Queue
@@ -90,9 +89,7 @@ async def _walk(context: AppContext, folder: Path, meter: _Meter) -> list[Cost]:
     await meter("SMTP", what, _sent(context, merged))
     await meter("mark", "that the body is about to leave: what makes *unknown* knowable", _marked(queue, batches))
     await meter("settle", "the outcome and its event, in one step", _settled(queue, batches))
-    recorder = Recorder(
-        engine=context.engine, queue=queue, clock=context.clock, name="costs", bounce=context.settings.bounce
-    )
+    recorder = context.recorder(queue, "costs")
     what = "a row for the event and the state of the touch, in batches; then they are acknowledged"
     await meter("record", what, recorder.drain())
     assert recorder.recorded == messages, f"{recorder.recorded} of {messages} events were recorded"

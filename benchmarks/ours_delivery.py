@@ -12,22 +12,18 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from postroad.delivery.opening import open_delivery
-
 from benchmarks import house
 from benchmarks.contract import TELL_S, Contestant, Put, Tally, run
 from postroad.app.context import AppContext, open_context
+from postroad.app.submit import submit
+from postroad.app.worker import open_worker
 from postroad.campaign.apply import apply
 from postroad.campaign.audience import import_file
 from postroad.campaign.definition import read_campaign
 from postroad.campaign.plan import launch
 from postroad.cli.event_loop import run as on_uvloop
-from postroad.cli.worker import spare_the_collector
-from postroad.delivery.admit import Admission
+from postroad.cli.worker import tune_gc
 from postroad.delivery.job import SEND_QUEUE
-from postroad.delivery.record import Recorder
-from postroad.delivery.submit import submit_due
-from postroad.queue import Worker
 from postroad.settings import Settings
 
 FOLDER = "BENCH_FOLDER"
@@ -41,18 +37,7 @@ def settings_of(folder: Path, redis_url: str) -> Settings:
 async def hand_over(context: AppContext) -> int:
     """Launch the campaign and submit all of it. Returns to how many."""
     launched = await asyncio.to_thread(launch, context.engine, house.CAMPAIGN, context.clock.now())
-    queue = await context.queue(SEND_QUEUE)
-    delivery = context.settings.delivery
-    submitted = await submit_due(
-        context.engine,
-        queue,
-        house.CAMPAIGN,
-        now=context.clock.now(),
-        horizon_ms=delivery.horizon_ms,
-        expire_ms=delivery.expire_ms,
-        cursor=0,
-        limit=launched.audience,
-    )
+    submitted = await submit(context, house.CAMPAIGN, cursor=0, rows=launched.audience)
     assert submitted.submitted == launched.audience, f"{submitted.submitted} of {launched.audience} were submitted"
     return submitted.submitted
 
@@ -87,33 +72,13 @@ async def producer(url: str) -> AsyncIterator[Put]:
 
 async def work(url: str, tally: Tally) -> None:
     folder = Path(os.environ[FOLDER])
-    spare_the_collector()
+    tune_gc()
     async with open_context(settings_of(folder, url)) as context:
         queue = await context.queue(SEND_QUEUE)
         name = f"bench-{os.getpid()}"
         limits = context.settings.queue(SEND_QUEUE)
-        gates = context.gates(queue, limits, starting=True)
-        opening = open_delivery(
-            context.settings,
-            engine=context.engine,
-            queue=queue,
-            gates=gates,
-            signer=context.signer,
-            resolver=await context.resolver(),
-            clock=context.clock,
-            environ=os.environ,
-        )
-        recorder = Recorder(
-            engine=context.engine, queue=queue, clock=context.clock, name=name, bounce=context.settings.bounce
-        )
-        async with opening as delivery, asyncio.TaskGroup() as together:
-            worker = Worker(
-                queue,
-                delivery,
-                concurrency=limits.concurrency,
-                prepare=Admission(context.engine, context.clock, context.hash_of),
-                name=name,
-            )
+        recorder = context.recorder(queue, name)
+        async with open_worker(context, queue, limits, name=name) as worker, asyncio.TaskGroup() as together:
             together.create_task(worker.run(asyncio.Event()))
             together.create_task(recorder.run(asyncio.Event()))
             while True:
@@ -125,7 +90,7 @@ if __name__ == "__main__":
     run(
         Contestant(
             packages=("postroad", "redis", "aiosmtplib", "sqlalchemy", "uvloop"),
-            enqueue="import_file, launch, submit_due",
+            enqueue="import_file, launch, submit",
             worker="worker (concurrency 600, 50 connections) and recorder in each process, on uvloop, SQLite; "
             "every message admitted by the ledger, and recorded",
             source="docs/",

@@ -16,7 +16,8 @@ import pytest
 from postroad.app.context import open_context
 from postroad.cli.rehearse import print_report
 from postroad.rehearsal.holds import Hold
-from postroad.rehearsal.report import PausedList, RehearsalReport, RehearsalRun, RehearsedStep, Said
+from postroad.rehearsal.report import PausedList, RehearsalReport, RehearsalRun, RehearsedStep, ReplyAccount
+from postroad.rehearsal.warmup import OverflowAccount, WarmupDayAccount
 from postroad.settings import Settings
 from postroad.store.engine import write
 from tests.cli.enumerate import commands
@@ -205,13 +206,13 @@ def test_a_rehearsal_shows_replies_literally(terminal: bool, monkeypatch: pytest
         print_report(_report())
     seen = without_styles(out.text())
     assert not hidden_in(seen)
-    for place in ("campaign", "reply", "gate", "why", "source", "reason"):
+    for place in ("campaign", "reply", "gate", "why", "source", "reason", "identity", "sender", "overflow"):
         assert shown(place) in seen
 
 
 def _report() -> RehearsalReport:
     run = RehearsalRun(real_seconds=1, speed_asked=1, speed_mean=1, speed_slowest=1, lag_seconds=0, kept_up=False)
-    said = Said(
+    said = ReplyAccount(
         persona="gmail",
         outcome="bounced",
         code=550,
@@ -237,6 +238,10 @@ def _report() -> RehearsalReport:
         said=(said,),
         holds=(Hold(gate=bad("gate"), why=bad("why"), seconds=1.0),),
         paused=(paused,),
+        warmup=(
+            WarmupDayAccount(identity=bad("identity"), provider="google", day=datetime.now(UTC).date(), cap=5, sent=1),
+        ),
+        overflow=(OverflowAccount(sender=bad("sender"), touches=1, why=bad("overflow")),),
         slots_full_seconds=0,
         captured=0,
         duplicates=0,

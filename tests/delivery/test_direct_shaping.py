@@ -14,20 +14,18 @@ from random import Random
 
 import pytest
 import sqlalchemy as sa
-from postroad.delivery.opening import open_delivery
-from pydantic import SecretStr
 
+from postroad.app.context import AppContext
+from postroad.app.worker import open_send_handler
+from postroad.clock import Clock
 from postroad.delivery.admit import Admission
-from postroad.delivery.gate_controller import GateController
 from postroad.delivery.gate_name import GateName, Receiver
-from postroad.delivery.job import decode_job
+from postroad.delivery.job import SEND_QUEUE, decode_job
 from postroad.delivery.provider_lookup import Providers
 from postroad.delivery.record import Recorder
-from postroad.delivery.shaping.file import read_shaping, shaped_senders
-from postroad.delivery.shaping.source import ShapingLimits
+from postroad.delivery.shaping.file import read_shaping
 from postroad.delivery.submit import submit_due
 from postroad.dns.resolver import Resolver
-from postroad.mail.token import TokenSigner
 from postroad.queue import Gate, Lease, Queue, Verdict, Worker
 from postroad.sandbox import Fault, RulePhase, Sandbox, SandboxConfig, SandboxRule
 from postroad.sandbox.rules import RuleRate as SandboxRate
@@ -41,6 +39,20 @@ from tests.smtp.conftest import Certificates
 from tests.store.rows import NOW, add_campaign, add_recipient, add_touch
 
 pytestmark = pytest.mark.timeout(120)
+
+
+class _Context(AppContext):
+    """The open parts, with a resolver of names that exist in the test alone."""
+
+    def __init__(
+        self, settings: Settings, engine: sa.Engine, clock: Clock, stack: AsyncExitStack, resolver: Resolver
+    ) -> None:
+        super().__init__(settings, engine, clock, stack)
+        self._test_resolver = resolver
+
+    async def resolver(self) -> Resolver:
+        return self._test_resolver
+
 
 SENDER = "news@example.com"
 GOOGLE, YAHOO, SMALL = "127.0.0.1", "127.0.0.2", "127.0.0.3"
@@ -150,17 +162,9 @@ class World:
         recorder = Recorder(engine=self.engine, queue=self.queue, clock=self.clock, name="r", bounce=BounceSettings())
         tasks: list[asyncio.Task[object]] = [asyncio.create_task(recorder.run(stop))]
         for number in range(workers):
+            context = _Context(settings, self.engine, self.clock, self._stack, resolver)
             delivery = await self._stack.enter_async_context(
-                open_delivery(
-                    settings,
-                    engine=self.engine,
-                    queue=self.queue,
-                    gates=self._gates(settings),
-                    signer=TokenSigner(SecretStr("a key that is only used in tests")),
-                    resolver=resolver,
-                    clock=self.clock,
-                    environ={},
-                )
+                open_send_handler(context, self.queue, settings.queue(SEND_QUEUE))
             )
             worker = Worker(
                 self.queue,
@@ -179,11 +183,6 @@ class World:
             await asyncio.gather(*tasks)
 
         self._stack.push_async_callback(leave)
-
-    def _gates(self, settings: Settings) -> GateController:
-        shaping = read_shaping(settings.delivery.shaping)
-        limits = ShapingLimits(self.engine, shaping, shaped_senders(settings), self.clock)
-        return GateController(self.engine, self.queue, [], expiring=limits)
 
     def _counted(self, deliver: Callable[[Lease], Awaitable[Verdict]]) -> Callable[[Lease], Awaitable[Verdict]]:
         async def handle(lease: Lease) -> Verdict:

@@ -10,9 +10,9 @@ from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
-from postroad.mending import rebuild_queue
 
 from postroad.app.context import AppContext
+from postroad.app.rebuild import rebuild_queue
 from postroad.delivery.dns_health import (
     DnsHolds,
     HealthStep,

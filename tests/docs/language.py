@@ -116,7 +116,7 @@ def _in_python(name: str, text: str) -> Iterator[Use]:
                     yield from _in_prose(name, item.lineno, item.value.value)
         for defined in _defined(node):
             if found := _NAMES.search(_HUMP.sub("_", defined).replace("_", " ")):
-                yield Use(name, node.lineno, found[0].strip(), defined)
+                yield Use(name, getattr(node, "lineno", 1), found[0].strip(), defined)
     if not name.startswith("tests/") and name not in DATA:
         for node in ast.walk(tree):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in docstrings:

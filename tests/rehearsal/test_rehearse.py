@@ -157,3 +157,50 @@ def test_rows_are_repeated_under_other_addresses(scene: Scene) -> None:
         ["bob-2+defer@mailbox.example", "Reader 1"],
         ["ann-3@mailbox.example", "Reader 0"],
     ]
+
+
+WARMING = """
+[senders.ada.warmup]
+preset = "table"
+table = [5, 10, 20]
+opens = "09:00"
+closes = "21:00"
+[senders.bob]
+address = "bob@other.example"
+name = "Bob"
+postal_address = "1 Post Road, Milestone"
+route = "relay"
+bounce_domain = "bounce.other.example"
+"""
+
+
+def test_a_warming_sender_keeps_its_caps_and_the_rest_overflows(scene: Scene) -> None:
+    campaign = CAMPAIGN.partition("  - wait")[0]
+    overflow = campaign.replace("steps:", "overflow: {senders: [bob], within: 1d}\nsteps:")
+    scene.write([f"reader{n}@mailbox.example" for n in range(14)], campaign=overflow)
+    with (scene.folder / "postroad.toml").open("a") as settings:
+        settings.write(WARMING)
+    report = scene.report("--persona", "gmail", "--speed", "10000x", "--start", "2027-03-01T09:00Z")
+    assert (report["finished"], report["complete"]) == (True, True)
+    assert sums(report) == {"hello": 14}
+    sent = [(day["provider"], day["day"], day["cap"], day["sent"]) for day in report["warmup"]]
+    assert sent == [("other", "2027-03-01", 5, 5)] * len(report["warmup"])
+    assert sent
+    [moved] = report["overflow"]
+    assert (moved["sender"], moved["touches"]) == ("bob", 9)
+    assert "caps of ada" in moved["why"]
+
+
+def test_a_warming_sender_alone_takes_as_many_days_as_its_caps_do(scene: Scene) -> None:
+    scene.write([f"reader{n}@mailbox.example" for n in range(25)], campaign=CAMPAIGN.partition("  - wait")[0])
+    with (scene.folder / "postroad.toml").open("a") as settings:
+        settings.write(WARMING.partition("[senders.bob]")[0])
+    options = ("--persona", "gmail", "--speed", "10000x", "--start", "2027-03-01T09:00Z", "--warmup-day", "2")
+    report = scene.report(*options)
+    assert (report["finished"], report["complete"], report["overflow"]) == (True, True, [])
+    address = [day for day in report["warmup"] if day["identity"] == "ada@sender.example"]
+    assert [(day["day"], day["cap"], day["sent"]) for day in address] == [
+        ("2027-03-01", 10, 10),
+        ("2027-03-02", 20, 15),
+    ]
+    assert any(hold["gate"].startswith("warmup:") and hold["why"] == "quota used up" for hold in report["holds"])

@@ -134,12 +134,12 @@ class Observed:
 
 def make_report(environment: RehearsalEnvironment, name: str, seen: Observed) -> RehearsalReport:
     """Return the report. The workers have stopped, and every event is recorded."""
-    current = summary(environment.parts.engine, name)
+    current = summary(environment.context.engine, name)
     accepted = sum(step.counts[TouchState.ACCEPTED] for step in current.steps)
     captured = environment.sandbox.accepted()
     copies = Counter(message.message_id for message in captured)
     duplicates = len(captured) - len(copies)
-    with read(environment.parts.engine) as connection:
+    with read(environment.context.engine) as connection:
         replies = _replies(connection, environment.cast)
         personas = _personas(connection, environment.cast)
         paused = _paused(connection, environment)
@@ -186,7 +186,7 @@ def _step(step: StepSummary) -> RehearsedStep:
 
 def _paused(connection: sa.Connection, environment: RehearsalEnvironment) -> tuple[PausedList, ...]:
     """Return the paused cohorts, in the order in which they were paused."""
-    waiting = held(connection, environment.parts.settings.cohort_breaker.source_field, environment.clock.now())
+    waiting = held(connection, environment.context.settings.cohort_breaker.source_field, environment.clock.now())
     return tuple(
         PausedList(
             step=step,

@@ -61,6 +61,9 @@ async def rehearse(
 ) -> RehearsalReport:
     """Rehearse a campaign in an empty folder until it finishes, cannot continue, takes too long, or is stopped.
 
+    Returns:
+        The report, also of one that did not finish.
+
     Raises:
         ConfigError: The campaign's file or its templates are wrong.
         DataError: Its CSV cannot be read.

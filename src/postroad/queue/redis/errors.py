@@ -20,7 +20,7 @@ REPLY_S = 15.0
 _ACL_REMEDY = "docs/how-to/use-your-own-redis.md has the permissions that a queue needs."
 
 _OURS_REFUSED = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED")
-"""AppContext of TLS alerts about a client's certificate (RFC 8446 §6.2)."""
+"""Parts of TLS alerts about a client's certificate (RFC 8446 §6.2)."""
 
 
 def permanent_error(error: BaseException | str) -> ConfigError | None:
