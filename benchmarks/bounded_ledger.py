@@ -22,10 +22,11 @@ from postroad.campaign.audience import import_file
 from postroad.campaign.plan import advance, launch
 from postroad.campaign.status import finish_if_done, summary
 from postroad.clock import SystemClock
-from postroad.delivery import control, dead_letters, submit, unsubscribe
+from postroad.delivery import submit
 from postroad.delivery.admit import Admission
 from postroad.delivery.job import DeliveryResult, SendJob, encode_job, encode_note
 from postroad.delivery.record import Recorder
+from postroad.operations import campaigns, dead_letters, rebuild, unsubscribe
 from postroad.queue import ClaimedJob, Event, EventKind
 from postroad.settings import BounceSettings, Settings, UnsubscribeScope
 from postroad.store.campaign import CampaignState
@@ -48,25 +49,25 @@ ROWS_OF_THE_CALLER = {
     "postroad.bounce.receivers:forget_reports": "reports, a thousand rows at a time",
     "postroad.campaign.apply:apply": "one campaign and its steps",
     "postroad.campaign.audience:abandon_imports": "imports of one audience",
-    "postroad.delivery.cohorts.breaker:look": "pauses of one step's cohorts, which were judged before",
-    "postroad.delivery.cohorts.breaker:lift.<locals>.lifted": "one pause",
+    "postroad.senders.cohort_breaker:look": "pauses of one step's cohorts, which were judged before",
+    "postroad.senders.cohort_breaker:lift.<locals>.lifted": "one pause",
     "postroad.app.advance:record_pass": "one heartbeat",
-    "postroad.delivery.campaign_runs:begin_run.<locals>.write_begin": "one run",
+    "postroad.operations.campaign_runs:begin_run.<locals>.write_begin": "one run",
     "postroad.campaign.plan:launch": "one campaign, of which an earlier launch failed",
-    "postroad.delivery.campaign_runs:end_runs": "runs that ended",
-    "postroad.delivery.campaign_runs:stop_run.<locals>.write_stop": "one run",
-    "postroad.delivery.control:pause.<locals>.write_pause": "one campaign",
-    "postroad.delivery.control:resume.<locals>.write_resume": "one campaign",
+    "postroad.operations.campaign_runs:end_runs": "runs that ended",
+    "postroad.operations.campaign_runs:stop_run.<locals>.write_stop": "one run",
+    "postroad.operations.campaigns:pause.<locals>.write_pause": "one campaign",
+    "postroad.operations.campaigns:resume.<locals>.write_resume": "one campaign",
     "tasks.campaign:record_failure.<locals>.write_failure": "one campaign",
-    "postroad.delivery.control:_write": "touches that a person names",
-    "postroad.delivery.dns_health:record": "one sender's report",
-    "postroad.delivery.dns_health:forget_others": "senders",
-    "postroad.delivery.mail_reports:keep": "rows of one report",
-    "postroad.delivery.reconcile:_settle": "one touch",
-    "postroad.delivery.reconcile:_resolve": "one touch",
-    "postroad.delivery.shaping.shaper:Shaper._keep": "one reply",
-    "postroad.delivery.gate_controller:GateController._apply_locked": "one gate",
-    "postroad.delivery.shaping.shaper:resume.<locals>.close": "one change",
+    "postroad.operations.campaigns:_write": "touches that a person names",
+    "postroad.senders.dns_health:record": "one sender's report",
+    "postroad.senders.dns_health:close_stale_holds": "senders",
+    "postroad.senders.mail_reports:keep": "rows of one report",
+    "postroad.operations.unknown:_settle": "one touch",
+    "postroad.operations.unknown:_resolve": "one touch",
+    "postroad.shaping.shaper:Shaper._keep": "one reply",
+    "postroad.gates.controller:GateController._apply_locked": "one gate",
+    "postroad.shaping.shaper:resume.<locals>.close": "one change",
     "postroad.delivery.provider_lookup:Providers._store": "domains of one submission",
     "postroad.delivery.sts_policies:StsPolicies._keep": "one domain",
     "postroad.rehearsal.stage:RehearsalEnvironment.teach_providers": "a database of its own",
@@ -165,7 +166,7 @@ def suppress_and_end(ledger: LargeLedger) -> None:
 
 @_operation
 def cancel_everyone(ledger: LargeLedger) -> None:
-    assert control._cancel(ledger.engine, "launched", NOW) == 0  # They were planned, and on no queue.
+    assert campaigns._cancel(ledger.engine, "launched", NOW) == 0  # They were planned, and on no queue.
     assert complete_cancellations(ledger.engine, NOW) == 0
 
 
@@ -178,7 +179,7 @@ def finish_a_campaign(ledger: LargeLedger) -> None:
 @_operation
 def hand_over_a_batch(ledger: LargeLedger) -> None:
     campaign, _ = _sending(ledger, "submitted", "planned")
-    plan = submit.plan_of(ledger.engine, "submitted")
+    plan = submit.load_submit_plan(ledger.engine, "submitted")
     due = submit._due(ledger.engine, plan, LATER, 0, BATCH)
     submit._mark_queued(ledger.engine, [row.id for row in due])
     with read(ledger.engine) as connection:
@@ -223,7 +224,7 @@ def unsubscribe_one(ledger: LargeLedger) -> None:
 @_operation
 def hold_and_revive(ledger: LargeLedger) -> None:
     _, touches = _sending(ledger, "lost", "sending", BATCH)
-    assert control._hold(ledger.engine, touches, NOW) == BATCH
+    assert rebuild._hold(ledger.engine, touches, NOW) == BATCH
     _, dead = _sending(ledger, "dead", "dead", dead_letters.CHUNK)
     assert len(dead_letters._revive(ledger.engine, dead)) == dead_letters.CHUNK
 

@@ -17,8 +17,8 @@ from tasks.dns import (
     publish_canaries,
     publish_health,
     send_canaries,
-    settle_holds,
     slices,
+    sync_holds,
 )
 
 
@@ -35,7 +35,7 @@ async def dns_health() -> State[None]:
     outcomes = await asyncio.gather(*(check_senders(chunk) for chunk in chunks), return_exceptions=True)
     results = [result for outcome in outcomes if not isinstance(outcome, BaseException) for result in outcome]
     # One sender with a fault must not keep the others from being held back or let go.
-    await settle_holds()
+    await sync_holds()
     await publish_health(results)
     announce_changes(results)
     await publish_canaries(await send_canaries())

@@ -12,9 +12,9 @@ from tasks.maintain import (
     delete_old_rows,
     list_in_form,
     publish_depths,
+    reap_and_promote,
     rebuild_missing,
     tidy_ledger,
-    tidy_queues,
 )
 from tasks.report import announce
 
@@ -27,7 +27,7 @@ async def maintenance() -> State[None]:
     the queues are. It also brings the list of campaigns in the form of `campaign` up to date. Nothing is sent
     twice by it: before a message leaves, the ledger has the last word.
     """
-    moved = await tidy_queues()
+    moved = await reap_and_promote()
     await tidy_ledger()
     deleted = await delete_old_rows()
     mails = await delete_old_bounce_mails()

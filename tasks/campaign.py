@@ -14,9 +14,9 @@ from postroad.app.submit import submit
 from postroad.campaign.plan import Launched, launch
 from postroad.campaign.preflight import PreflightReport, check
 from postroad.campaign.status import Summary, summary
-from postroad.delivery.campaign_runs import begin_run
 from postroad.delivery.submit import SubmitResult, queue_name
 from postroad.local.run_watch import pause_stopped
+from postroad.operations.campaign_runs import begin_run
 from postroad.store.campaign import record_launch_error
 from postroad.store.engine import write
 from tasks.policy import campaign_slot, retried

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from postroad.app.context import open_context
 from postroad.app.replay import replay as replay_dead_letters
-from postroad.delivery.dead_letters import DeadGroup, dead_letters_of, groups_of
+from postroad.operations.dead_letters import DeadGroup, dead_letters_of, groups_of
 from tasks.policy import retried
 from tasks.report import publish_sentences
 

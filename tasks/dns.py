@@ -13,20 +13,20 @@ from prefect.runtime import task_run
 
 from postroad.app.context import open_context
 from postroad.canary.probe import CanaryReport, send_canary
-from postroad.delivery.dns_health import (
-    HealthStep,
-    SenderHealth,
-    forget_others,
-    identity_of,
-    record,
-    senders_to_check,
-)
 from postroad.delivery.job import MAIL_QUEUES
-from postroad.delivery.volume import with_volume
 from postroad.dns.finding import Finding, RecordVerdict, in_words
 from postroad.dns.health import check_identity
 from postroad.dns.show import markdown
 from postroad.errors import UnavailableError
+from postroad.senders.dns_health import (
+    HealthStep,
+    SenderHealth,
+    close_stale_holds,
+    identity_of,
+    record,
+    senders_to_check,
+)
+from postroad.senders.volume import with_volume
 from tasks.policy import dns_slot, retried
 from tasks.report import announce, publish_markdown, publish_sentences, publish_table
 from tasks.slices import MAX_SLICES
@@ -78,10 +78,10 @@ async def check_senders(senders: list[str]) -> list[SenderHealth]:
 
 
 @retried("hold back or let go")
-async def settle_holds() -> None:
+async def sync_holds() -> None:
     """Bring the gates of the queues to what the store says."""
     async with open_context() as context:
-        await asyncio.to_thread(forget_others, context.engine, context.settings, context.clock.now())
+        await asyncio.to_thread(close_stale_holds, context.engine, context.settings, context.clock.now())
         for name in MAIL_QUEUES:
             await context.gates(await context.queue(name), releasing=True).apply()
 

@@ -11,9 +11,9 @@ import sqlalchemy as sa
 
 from postroad.app import rebuild
 from postroad.app.context import open_context
-from postroad.delivery.control import RebuildResult
 from postroad.local.campaign_form import offer_campaigns
 from postroad.local.prefect import open_prefect
+from postroad.operations.rebuild import RebuildResult
 from postroad.queue import Queue
 from postroad.settings import DEFAULT_QUEUES
 from postroad.store.ending import complete_cancellations
@@ -55,7 +55,7 @@ class Depth:
 
 
 @retried("tidy the queues")
-async def tidy_queues() -> int:
+async def reap_and_promote() -> int:
     """Take back leases that ran out and promote what is due, also where no worker runs. Returns how many jobs."""
     moved = 0
     async with open_context() as context:

@@ -14,10 +14,10 @@ from msgspec import Struct
 
 from postroad.app.context import AppContext
 from postroad.campaign.calendar import Window
-from postroad.delivery.cohorts.breaker import cohort_of
-from postroad.delivery.gate_name import GateKind, GateName, kind_of
+from postroad.delivery.cohort_key import cohort_of
 from postroad.delivery.job import SEND_QUEUE, WARMUP_QUEUE, job_id, read_touch
 from postroad.errors import DataError, StateError, UsageError
+from postroad.gates.name import GateKind, GateName, kind_of
 from postroad.mail.address import normalise_address
 from postroad.queue import Explanation, GateState, JobDetails, JobState
 from postroad.queue import explain as explain_job

@@ -16,21 +16,21 @@ from pydantic import SecretStr
 
 from postroad.clock import SystemClock
 from postroad.delivery.destinations import Destinations
-from postroad.delivery.gate_controller import GateController
 from postroad.delivery.handler import SendHandler
 from postroad.delivery.job import decode_job
 from postroad.delivery.outcome import DeliveryVerdict, NoMailHostError, UnreachableReason, of_transport
 from postroad.delivery.routes import open_routes
-from postroad.delivery.shaping.file import read_shaping
-from postroad.delivery.shaping.shaper import Shaper
 from postroad.delivery.submit import submit_due
 from postroad.dns.public_address import may_connect, networks
 from postroad.dns.resolver import Resolver
+from postroad.gates.controller import GateController
 from postroad.mail.token import TokenSigner
 from postroad.queue import Lease, Queue, Worker
 from postroad.queue import Verdict as QueueVerdict
 from postroad.sandbox import Sandbox, SandboxConfig
 from postroad.settings import RouteSettings, TlsMode
+from postroad.shaping.config import read_shaping
+from postroad.shaping.shaper import Shaper
 from postroad.smtp.pool import SessionPool
 from postroad.smtp.reply import Phase
 from postroad.smtp.session import SmtpSession, Timeouts, TransportError

@@ -13,11 +13,11 @@ from postroad.bounce.handler import BounceHandler
 from postroad.bounce.intake import LANE, Intake, ProcessBounce, encode_job
 from postroad.bounce.report import Envelope
 from postroad.clock import SystemClock
-from postroad.delivery.control import follow_ledger
-from postroad.delivery.gate_name import Receiver
 from postroad.delivery.job import job_id, lane_of
 from postroad.errors import UnavailableError
+from postroad.gates.name import Receiver
 from postroad.mail.token import TokenSigner
+from postroad.operations.touches import sync_queue_to_ledger
 from postroad.queue import Job, JobState, Queue, Uncertain, Worker
 from postroad.settings import BounceSettings
 from postroad.store.engine import open_engine, read
@@ -37,7 +37,7 @@ def house(engine: sa.Engine, signer: TokenSigner) -> House:
 
 def handler(house: House, bounces: Queue, mail: Queue, engine: sa.Engine | None = None) -> BounceHandler:
     async def follow(ended: Sequence[int], known: Sequence[int]) -> None:
-        await follow_ledger(mail, ended, known)
+        await sync_queue_to_ledger(mail, ended, known)
 
     return BounceHandler(
         engine=engine or house.engine,

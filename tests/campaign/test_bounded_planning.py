@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from postroad.campaign import plan
 from postroad.campaign.plan import advance, launch
 from postroad.campaign.status import finish_if_done, summary
-from postroad.delivery.control import _cancel
 from postroad.errors import StateError
+from postroad.operations.campaigns import _cancel
 from postroad.store.campaign import CampaignState, find_campaign
 from postroad.store.ending import complete_cancellations, end_suppressed
 from postroad.store.engine import read, write

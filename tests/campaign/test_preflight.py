@@ -10,13 +10,13 @@ from pydantic import SecretStr
 
 from postroad.campaign.audience import abandon_imports, import_slice, open_import
 from postroad.campaign.preflight import Level, PreflightReport, check
-from postroad.delivery.dns_health import record
 from postroad.dns.finding import Code, found
 from postroad.dns.finding import Finding as DnsFinding
 from postroad.dns.health import HealthReport
 from postroad.errors import PreflightError, StateError
 from postroad.mail.template import MessageTemplate
 from postroad.mail.token import TokenSigner
+from postroad.senders.dns_health import record
 from postroad.settings import DnsHealthSettings
 from postroad.store.campaign import Step
 from postroad.store.engine import write

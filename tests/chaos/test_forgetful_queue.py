@@ -17,7 +17,7 @@ from postroad.campaign.status import summary
 from postroad.delivery.admit import Admission
 from postroad.delivery.job import SEND_QUEUE, DeliveryResult, encode_note
 from postroad.delivery.record import Recorder
-from postroad.delivery.submit import enqueue_touches, plan_of, touch_rows
+from postroad.delivery.submit import enqueue_touches, load_submit_plan, touch_rows
 from postroad.embedded import server_binary
 from postroad.errors import UnavailableError
 from postroad.queue import ClaimedJob, Defer, Done, Queue, Release, Retry, Uncertain, Verdict
@@ -65,7 +65,7 @@ class House:
         flushall: Callable[[], Awaitable[object]] = client.flushall
         await flushall()
         await client.aclose()
-        plan = plan_of(self._context.engine, "trial")
+        plan = load_submit_plan(self._context.engine, "trial")
         with read(self._context.engine) as connection:
             rows = touch_rows(connection, [1])
         await enqueue_touches(self.queue, plan, rows, 3_600_000)

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from postroad.app.context import open_context
-from postroad.delivery.gate_name import Receiver
 from postroad.delivery.job import SEND_QUEUE, job_id, lane_of
 from postroad.embedded import stop_redis
+from postroad.gates.name import Receiver
 from postroad.queue import Job
 from postroad.settings import Settings
 from postroad.store.engine import write

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from postroad.clock import SystemClock
-from postroad.delivery.gate_name import Receiver
 from postroad.delivery.job import job_id, lane_of
 from postroad.delivery.record import Recorder
+from postroad.gates.name import Receiver
 from postroad.queue import ClaimedJob, Job, Lane, Queue
 from postroad.settings import BounceSettings
 from postroad.store.engine import read, write

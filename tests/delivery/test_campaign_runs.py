@@ -6,9 +6,9 @@ import pytest
 import sqlalchemy as sa
 
 from postroad.campaign.plan import launch
-from postroad.delivery import control
-from postroad.delivery.campaign_runs import begin_run, end_runs, stop_run
 from postroad.errors import StateError
+from postroad.operations import campaigns
+from postroad.operations.campaign_runs import begin_run, end_runs, stop_run
 from postroad.queue import Job, Queue
 from postroad.store.campaign import Campaign, CampaignState, find_campaign
 from postroad.store.campaign_run import ActiveRun, active_runs
@@ -51,7 +51,7 @@ async def test_a_stopped_run_pauses_its_campaign_in_ledger_and_queue(engine: sa.
 async def test_one_stop_has_one_effect_whoever_sees_it(engine: sa.Engine, queue: Queue) -> None:
     await begin(engine, queue, FIRST)
     assert await stop(engine, queue, FIRST)
-    await control.resume(engine, queue, "spring")
+    await campaigns.resume(engine, queue, "spring")
     assert not await stop(engine, queue, FIRST)
     assert campaign(engine).state is CampaignState.RUNNING
     assert campaign(engine).paused_by is None
@@ -98,7 +98,7 @@ async def test_a_run_of_a_schedule_resumes_only_its_own_pause(engine: sa.Engine,
 
 
 async def test_a_campaign_that_a_person_paused_is_not_resumed_by_a_run(engine: sa.Engine, queue: Queue) -> None:
-    await control.pause(engine, queue, "spring", by="`postroad campaign pause`", now=NOW)
+    await campaigns.pause(engine, queue, "spring", by="`postroad campaign pause`", now=NOW)
     with pytest.raises(StateError, match="paused by `postroad campaign pause`") as caught:
         await begin(engine, queue, FIRST)
     assert "postroad campaign resume spring" in str(caught.value)

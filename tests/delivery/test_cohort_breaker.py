@@ -9,13 +9,13 @@ import pytest
 import sqlalchemy as sa
 
 from postroad.delivery.admit import COHORT_DELAY_MS, Admission
-from postroad.delivery.cohorts.breaker import CohortBreaker, lift, look, standings
-from postroad.delivery.cohorts.sequential import CohortFinding
 from postroad.delivery.job import SendJob, encode_job, job_id
 from postroad.delivery.record import Recorder
 from postroad.errors import StateError
 from postroad.queue import Job, JobState, Queue
 from postroad.queue.redis.client import connect
+from postroad.senders.cohort_breaker import CohortBreaker, lift, look, standings
+from postroad.senders.sprt import CohortFinding
 from postroad.settings import BounceSettings, Settings
 from postroad.store.cohort import Cohort, CohortEvidence, open_pauses, pauses
 from postroad.store.engine import read, write

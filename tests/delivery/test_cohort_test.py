@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from postroad.delivery.cohorts.sequential import CohortFinding, DayCount, judge, log_evidence, log_ratio
+from postroad.senders.sprt import CohortFinding, DayCount, judge, log_evidence, log_ratio
 from postroad.settings import CohortBreakerSettings, EvidenceSettings
 
 DAY = date(2026, 5, 4)

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 import pytest
 import sqlalchemy as sa
 
-from postroad.delivery import control
 from postroad.delivery.job import job_id
 from postroad.errors import UsageError
+from postroad.operations import campaigns, rebuild, touches
 from postroad.queue import Done, Job, JobState, Queue, Release
 from postroad.store.campaign import CampaignState
 from postroad.store.engine import read, write
@@ -25,9 +25,9 @@ async def test_a_paused_campaign_is_not_claimed_and_others_are(engine: sa.Engine
         add_campaign(connection, name="spring")
     await queue.enqueue(lane(), [Job(id="1", payload=b"")])
     await queue.enqueue(lane("autumn"), [Job(id="2", payload=b"")])
-    await control.pause(engine, queue, "spring", by="a test", now=NOW)
+    await campaigns.pause(engine, queue, "spring", by="a test", now=NOW)
     assert [job.id for job in await claim(queue)] == ["2"]
-    await control.resume(engine, queue, "spring")
+    await campaigns.resume(engine, queue, "spring")
     assert [job.id for job in await claim(queue)] == ["1"]
 
 
@@ -36,7 +36,7 @@ async def test_a_cancelled_campaign_ends_also_what_comes_back_from_the_wire(engi
     batch = await claim(queue, 2)
     for touch in (back, taken):
         set_state(engine, touch, TouchState.SENDING)
-    assert await control.cancel(engine, queue, "spring", NOW) == 1
+    assert await campaigns.cancel(engine, queue, "spring", NOW) == 1
     await queue.settle("w", [(batch[0], Release()), (batch[1], Done())])
     await recorder(engine, queue).drain()
     states = [state_of(engine, touch) for touch in (waits, back, taken)]
@@ -49,25 +49,25 @@ async def test_single_touches_are_cancelled_unless_they_are_on_the_wire(engine: 
     flying, first, second = await queued_touches(engine, queue, 3)
     await claim(queue, 1)
     set_state(engine, flying, TouchState.SENDING)
-    assert await control.cancel_touches(engine, queue, [job_id(flying), job_id(first)], NOW) == 1
+    assert await touches.cancel_touches(engine, queue, [job_id(flying), job_id(first)], NOW) == 1
     assert [state_of(engine, touch) for touch in (flying, first, second)] == ["sending", "cancelled", "queued"]
     assert [job.id for job in await claim(queue)] == [job_id(second)]
 
 
 async def test_a_scheduled_touch_goes_at_another_time_in_the_ledger_too(engine: sa.Engine, queue: Queue) -> None:
     [touch] = await queued_touches(engine, queue, 1, due_ms=FAR_MS)
-    assert await control.reschedule_touches(engine, queue, [job_id(touch)], FAR_MS + 60_000) == 1
+    assert await touches.reschedule_touches(engine, queue, [job_id(touch)], FAR_MS + 60_000) == 1
     with read(engine) as connection:
         assert touch_row(connection, touch).next_at == datetime.fromtimestamp(FAR_MS / 1000 + 60, UTC)
     assert (await queue.find(job_id(touch))).at_ms == FAR_MS + 60_000
-    assert await control.reschedule_touches(engine, queue, [job_id(touch)], 1) == 1
+    assert await touches.reschedule_touches(engine, queue, [job_id(touch)], 1) == 1
     assert await queue.states([job_id(touch)]) == [JobState.QUEUED]
-    assert await control.reschedule_touches(engine, queue, [job_id(touch)], FAR_MS) == 0
+    assert await touches.reschedule_touches(engine, queue, [job_id(touch)], FAR_MS) == 0
 
 
 async def test_what_is_no_touch_is_refused(engine: sa.Engine, queue: Queue) -> None:
     with pytest.raises(UsageError):
-        await control.cancel_touches(engine, queue, ["one"], NOW)
+        await touches.cancel_touches(engine, queue, ["one"], NOW)
 
 
 async def test_a_campaign_that_was_paused_is_paused_again_when_its_queue_is_rebuilt(
@@ -76,5 +76,5 @@ async def test_a_campaign_that_was_paused_is_paused_again_when_its_queue_is_rebu
     with write(engine) as connection:
         add_campaign(connection, name="spring", state=CampaignState.PAUSED)
         add_campaign(connection, name="autumn")
-    await control.rebuild(engine, queue, recorder(engine, queue), expire_ms=1, now=NOW)
+    await rebuild.rebuild(engine, queue, recorder(engine, queue), expire_ms=1, now=NOW)
     assert (await queue.stats()).paused_groups == ["spring"]

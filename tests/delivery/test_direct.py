@@ -18,7 +18,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from postroad.delivery.destinations import Destinations
 from postroad.delivery.direct import DirectRoute
 from postroad.delivery.outcome import DeliveryVerdict, NoMailHostError, Outcome, UnreachableReason, of_obstacle
-from postroad.delivery.shaping.file import Shaping, read_shaping
 from postroad.delivery.sts_policies import StsPolicies
 from postroad.dns.providers import site_of
 from postroad.dns.public_address import Network, networks
@@ -26,6 +25,7 @@ from postroad.dns.resolver import Resolver
 from postroad.errors import Blame
 from postroad.sandbox import Sandbox, SandboxConfig
 from postroad.settings import RouteKind, RouteSettings
+from postroad.shaping.config import Shaping, read_shaping
 from postroad.smtp.breaker import FAILURES_IN_A_ROW, PAUSES_MS
 from postroad.smtp.endpoint import LocalBinding
 from postroad.smtp.pools import Pools

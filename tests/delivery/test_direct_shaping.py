@@ -19,17 +19,17 @@ from postroad.app.context import AppContext
 from postroad.app.worker import open_send_handler
 from postroad.clock import Clock
 from postroad.delivery.admit import Admission
-from postroad.delivery.gate_name import GateName, Receiver
 from postroad.delivery.job import SEND_QUEUE, decode_job
 from postroad.delivery.provider_lookup import Providers
 from postroad.delivery.record import Recorder
-from postroad.delivery.shaping.file import read_shaping
 from postroad.delivery.submit import submit_due
 from postroad.dns.resolver import Resolver
+from postroad.gates.name import GateName, Receiver
 from postroad.queue import Gate, Lease, Queue, Verdict, Worker
 from postroad.sandbox import Fault, RulePhase, Sandbox, SandboxConfig, SandboxRule
 from postroad.sandbox.rules import RuleRate as SandboxRate
 from postroad.settings import BounceSettings, Settings
+from postroad.shaping.config import read_shaping
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
 from postroad.store.shaping import ShapingChange, newest_changes

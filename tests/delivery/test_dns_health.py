@@ -13,23 +13,23 @@ import sqlalchemy as sa
 
 from postroad.app.context import AppContext
 from postroad.app.rebuild import rebuild_queue
-from postroad.delivery.dns_health import (
+from postroad.dns.finding import Code, Finding, RecordVerdict, found
+from postroad.dns.health import HealthReport
+from postroad.gates.controller import GateController
+from postroad.gates.name import GateName
+from postroad.mail.dkim import Algorithm, generate_key
+from postroad.queue import Job, Queue
+from postroad.senders.dns_health import (
     DnsHolds,
     HealthStep,
     SenderHealth,
+    close_stale_holds,
     findings_of,
-    forget_others,
     held_senders,
     identity_of,
     record,
     senders_to_check,
 )
-from postroad.delivery.gate_controller import GateController
-from postroad.delivery.gate_name import GateName
-from postroad.dns.finding import Code, Finding, RecordVerdict, found
-from postroad.dns.health import HealthReport
-from postroad.mail.dkim import Algorithm, generate_key
-from postroad.queue import Job, Queue
 from postroad.settings import DnsHealthSettings, Settings
 from postroad.store.dns_report import KEPT, holds_of, last_report, open_holds
 from postroad.store.engine import read
@@ -125,7 +125,7 @@ def test_holding_that_is_turned_off_lets_go(engine: sa.Engine) -> None:
 
 TOGETHER = """
 from datetime import UTC, datetime
-from postroad.delivery.dns_health import record
+from postroad.senders.dns_health import record
 from postroad.dns.finding import Code, found
 from postroad.dns.health import HealthReport
 from postroad.settings import DnsHealthSettings
@@ -166,7 +166,7 @@ def test_old_reports_are_forgotten_and_those_of_others_stay(engine: sa.Engine) -
     assert counts == {SENDER: KEPT, "b@example.com": 1}
 
 
-async def follow_holds(engine: sa.Engine, queue: Queue) -> None:
+async def sync_hold_gates(engine: sa.Engine, queue: Queue) -> None:
     """Bring the gates to the holds, as a check does."""
     await GateController(engine, queue, [DnsHolds(engine, releasing=True)]).apply()
 
@@ -174,11 +174,11 @@ async def follow_holds(engine: sa.Engine, queue: Queue) -> None:
 async def test_a_sender_that_is_held_is_not_claimed_and_others_pauses_stay(engine: sa.Engine, queue: Queue) -> None:
     await queue.enqueue(lane(), [Job(id="1", payload=b"")])
     checked(engine, 0, BAD, settings=DnsHealthSettings(grace_ms=0))
-    await follow_holds(engine, queue)
+    await sync_hold_gates(engine, queue)
     assert await claimed(queue) == []
     await queue.pause_gate(str(GateName.sender(SENDER)), None)  # a receiver said 5.7.26, or a person paused it
     checked(engine, 6, GOOD)
-    await follow_holds(engine, queue)
+    await sync_hold_gates(engine, queue)
     assert await claimed(queue) == []
     await queue.resume_gate(str(GateName.sender(SENDER)))
     assert await claimed(queue) == ["1"]
@@ -207,8 +207,8 @@ def settings(tmp_path: Path, *addresses: str) -> Settings:
 
 def test_a_sender_that_is_gone_from_the_settings_is_let_go(engine: sa.Engine, tmp_path: Path) -> None:
     checked(engine, 0, BAD, settings=DnsHealthSettings(grace_ms=0))
-    assert forget_others(engine, settings(tmp_path, SENDER), at(1)) == []
-    assert forget_others(engine, settings(tmp_path, "other@acme.dev"), at(1)) == [SENDER]
+    assert close_stale_holds(engine, settings(tmp_path, SENDER), at(1)) == []
+    assert close_stale_holds(engine, settings(tmp_path, "other@acme.dev"), at(1)) == [SENDER]
     with read(engine) as connection:
         assert open_holds(connection) == {}
 

@@ -12,10 +12,10 @@ import pytest
 import sqlalchemy as sa
 
 from postroad.app.context import AppContext, open_context
-from postroad.delivery import control
-from postroad.delivery.gate_name import GateName, Receiver
 from postroad.delivery.job import DeliveryResult, encode_note, job_id, lane_of
 from postroad.explain import TouchExplanation, explain_touch, find_touches, touch_ids
+from postroad.gates.name import GateName, Receiver
+from postroad.operations import campaigns
 from postroad.queue import ClaimedJob, Dead, Defer, Done, Gate, Job, Queue, Quota, Rate, Retry, Uncertain
 from postroad.settings import Settings
 from postroad.store.campaign import Campaign
@@ -151,7 +151,7 @@ async def _timed_gate(scene: Scene) -> None:
 
 async def _paused_campaign(scene: Scene) -> None:
     await scene.enqueue()
-    await control.pause(scene.context.engine, scene.queue, "spring", by="a test", now=NOW)
+    await campaigns.pause(scene.context.engine, scene.queue, "spring", by="a test", now=NOW)
 
 
 async def _rate(scene: Scene) -> None:
@@ -319,7 +319,7 @@ async def _planned(scene: Scene) -> None:
 
 async def _planned_of_paused(scene: Scene) -> None:
     scene.state(TouchState.PLANNED)
-    await control.pause(scene.context.engine, scene.queue, "spring", by="a test", now=NOW)
+    await campaigns.pause(scene.context.engine, scene.queue, "spring", by="a test", now=NOW)
 
 
 async def _lost(scene: Scene) -> None:

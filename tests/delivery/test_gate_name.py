@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postroad.delivery.gate_name import QUEUE_GATE, GateKind, GateName, Receiver
+from postroad.gates.name import QUEUE_GATE, GateKind, GateName, Receiver
 
 words = st.text(st.characters(exclude_characters=":/", exclude_categories=["Cs"]), min_size=1, max_size=20)
 receivers = st.builds(Receiver, words, st.none() | words, st.none() | words)

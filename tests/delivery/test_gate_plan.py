@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postroad.delivery.gate_plan import (
+from postroad.gates.plan import (
     ALL_LIMITS,
     Contribution,
     GateChange,

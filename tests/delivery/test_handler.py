@@ -11,20 +11,20 @@ from pydantic import SecretStr
 
 from postroad.clock import SystemClock
 from postroad.delivery.destinations import Destinations
-from postroad.delivery.gate_controller import GateController
 from postroad.delivery.handler import SendHandler
 from postroad.delivery.job import decode_job, decode_note
 from postroad.delivery.routes import open_routes
-from postroad.delivery.shaping.file import read_shaping
-from postroad.delivery.shaping.shaper import Shaper
 from postroad.delivery.submit import submit_due
 from postroad.dns.public_address import networks
 from postroad.dns.resolver import Resolver
+from postroad.gates.controller import GateController
 from postroad.mail.token import TokenSigner
 from postroad.queue import Dead, Defer, Done, Queue
 from postroad.queue.lease import Lease, MarkBatcher
 from postroad.sandbox import Sandbox, SandboxConfig
 from postroad.settings import RouteSettings
+from postroad.shaping.config import read_shaping
+from postroad.shaping.shaper import Shaper
 from postroad.smtp.endpoint import LocalBinding
 from postroad.store.campaign import Step
 from postroad.store.engine import write

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from postroad.delivery.gate_controller import GateController
-from postroad.delivery.gate_name import QUEUE_GATE, GateName
 from postroad.delivery.job import SEND_QUEUE
-from postroad.delivery.limits import SettingsLimits, gates_of
+from postroad.gates.controller import GateController
+from postroad.gates.name import QUEUE_GATE, GateName
+from postroad.gates.settings_limits import SettingsLimits, gates_of
 from postroad.queue import Gate, Queue, Rate
 from postroad.settings import Settings
 

@@ -8,8 +8,8 @@ import pytest
 import sqlalchemy as sa
 
 from postroad.delivery.job import job_id
-from postroad.delivery.reconcile import Resolution, doubts, resolve_touch, settle_unknown
 from postroad.errors import StateError, UsageError
+from postroad.operations.unknown import Resolution, list_unknown, resolve_touch, settle_unknown
 from postroad.queue import Done, JobState, Queue, Uncertain
 from postroad.store.ledger import TouchState
 from tests.delivery.queue_of_touches import claim, noted, queued_touches, recorder, set_state, state_of
@@ -55,13 +55,13 @@ async def test_the_ledger_says_who_settled_it_and_the_queue_follows(
     engine: sa.Engine, queue: Queue, how: Resolution, state: TouchState, job_state: JobState | None
 ) -> None:
     touch = await unknown_touch(engine, queue)
-    [doubt] = await doubts(engine, queue, 10)
+    [doubt] = await list_unknown(engine, queue, 10)
     assert (doubt.id, doubt.campaign, doubt.queued) == (job_id(touch), "spring", True)
     await resolve(engine, queue, touch, how)
     assert state_of(engine, touch) is state
     assert await queue.states([job_id(touch)]) == [job_state]
     assert (state.value, "resolved", f"resolved as {state} by ada@house") in noted(engine, touch)
-    assert await doubts(engine, queue, 10) == []
+    assert await list_unknown(engine, queue, 10) == []
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ async def test_what_only_the_ledger_knows_of_is_settled_as_well(
     touch = await unknown_touch(engine, queue)
     await queue.resolve(job_id(touch), Done())  # As if its server had lost it: the queue no longer holds it.
     await recorder(engine, queue).drain()
-    [doubt] = await doubts(engine, queue, 10)
+    [doubt] = await list_unknown(engine, queue, 10)
     assert (doubt.id, doubt.queued) == (job_id(touch), False)
     await resolve(engine, queue, touch, how)
     assert state_of(engine, touch).value == {"accepted": "accepted", "not-sent": "queued", "dead": "dead"}[how]
@@ -111,7 +111,7 @@ async def test_what_comes_back_later_settles_it_by_itself_and_once(
     assert [row for row in noted(engine, touch) if row[1] == "resolved"] == [
         (state.value, "resolved", f"resolved as {state} by dsn: 550 5.1.1 nobody")
     ]
-    assert await doubts(engine, queue, 10) == []
+    assert await list_unknown(engine, queue, 10) == []
 
 
 async def test_what_comes_back_before_the_ledger_knows_of_the_doubt_settles_it(engine: sa.Engine, queue: Queue) -> None:

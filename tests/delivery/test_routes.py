@@ -11,10 +11,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from postroad.delivery.direct import DirectRoute
 from postroad.delivery.routes import RouteMetrics, open_routes, origins_of
-from postroad.delivery.shaping.file import read_shaping
 from postroad.dns.resolver import Resolver
 from postroad.errors import ConfigError
 from postroad.settings import DnsSettings, RouteSettings, SenderSettings
+from postroad.shaping.config import read_shaping
 from postroad.smtp.breaker import FAILURES_IN_A_ROW, PAUSES_MS
 from postroad.smtp.endpoint import LocalBinding
 from postroad.smtp.relays import RelayRoute

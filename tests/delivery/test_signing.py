@@ -39,7 +39,9 @@ def signers(parent: int | None = None) -> list[int]:
     return [
         int(pid)
         for pid, of, state, arguments in processes
-        if int(of) == (parent or os.getpid()) and "postroad.delivery.signer" in arguments and not state.startswith("Z")
+        if int(of) == (parent or os.getpid())
+        and "postroad.delivery.signing_worker" in arguments
+        and not state.startswith("Z")
     ]
 
 

@@ -12,17 +12,18 @@ import pytest
 import sqlalchemy as sa
 
 from postroad.clock import SystemClock
-from postroad.delivery.control import cancel, missing_jobs, pause, rebuild, resume
 from postroad.delivery.job import decode_job
 from postroad.delivery.provider_lookup import Providers
 from postroad.delivery.record import Recorder
-from postroad.delivery.shaping.file import Shaping, read_shaping
-from postroad.delivery.submit import LANE_OF_ITS_OWN, SubmitResult, submit_due
+from postroad.delivery.submit import OWN_LANE_THRESHOLD, SubmitResult, submit_due
 from postroad.dns.providers import site_of
 from postroad.dns.resolver import Resolver
 from postroad.errors import StateError, UnavailableError
+from postroad.operations.campaigns import cancel, pause, resume
+from postroad.operations.rebuild import missing_jobs, rebuild
 from postroad.queue import Done, Enqueued, Job, JobState, Lane, Queue
 from postroad.settings import BounceSettings
+from postroad.shaping.config import Shaping, read_shaping
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
 from postroad.store.touch_count import counts_by_step
@@ -91,7 +92,7 @@ async def test_domains_are_limited_by_who_runs_their_mail_hosts(engine: sa.Engin
         "club.net": {"MX": ["10 mx1.hoster.net.", "10 mx2.hoster.net."]},
         "rare.net": {"MX": ["10 mx.rare.net."]},
     }
-    busy = LANE_OF_ITS_OWN // 2
+    busy = OWN_LANE_THRESHOLD // 2
     touches_at(
         engine, {"school.net": 1, "gmail.com": 2, "shop.net": busy, "club.net": busy, "rare.net": 3, "gone.net": 1}
     )

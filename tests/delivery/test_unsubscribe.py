@@ -11,8 +11,8 @@ import pytest
 import sqlalchemy as sa
 
 from postroad.delivery.job import job_id
-from postroad.delivery.unsubscribe import unsubscribe
 from postroad.errors import UnavailableError
+from postroad.operations.unsubscribe import unsubscribe
 from postroad.queue import Job, JobState, Queue
 from postroad.settings import UnsubscribeScope
 from postroad.store.engine import read, write

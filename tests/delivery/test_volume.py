@@ -9,10 +9,10 @@ import sqlalchemy as sa
 from sqlmodel import col
 
 from postroad.clock import SystemClock
-from postroad.delivery.volume import with_volume
 from postroad.dns.finding import Code, found
 from postroad.dns.health import HealthReport
 from postroad.dns.resolver import Resolver
+from postroad.senders.volume import with_volume
 from postroad.store.campaign import Campaign, Sender
 from postroad.store.engine import write
 from postroad.store.ledger import DeliveryEvent, TouchState

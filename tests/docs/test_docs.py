@@ -102,9 +102,9 @@ def test_every_documented_setting_exists() -> None:
 
 
 def test_every_field_and_every_rule_of_the_shaping_is_documented() -> None:
-    from postroad.delivery.shaping.file import AdaptiveRate, read_shaping
-    from postroad.delivery.shaping.limits import ReceiverLimits
-    from postroad.delivery.shaping.rules import ShapingRule
+    from postroad.shaping.config import AdaptiveRate, read_shaping
+    from postroad.shaping.limits import ReceiverLimits
+    from postroad.shaping.rules import ShapingRule
 
     text = (DOCS / "reference/shaping.md").read_text(encoding="utf-8")
     for model in (ReceiverLimits, ShapingRule, AdaptiveRate):

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 
 from postroad.app.context import AppContext
-from postroad.delivery.gate_name import GateName, Receiver
 from postroad.delivery.job import SEND_QUEUE
+from postroad.gates.name import GateName, Receiver
 from postroad.store.dns_report import SenderHold, put_hold
 from postroad.store.engine import write
 from tests.doctor.conftest import Change, Doctor

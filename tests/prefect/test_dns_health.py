@@ -11,9 +11,9 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from postroad.delivery.gate_name import GateName
 from postroad.delivery.job import SEND_QUEUE
 from postroad.embedded import ensure_redis, stop_redis
+from postroad.gates.name import GateName
 from postroad.local.prefect import PrefectServer
 from postroad.queue import Queue
 from postroad.store.engine import open_engine, read, sqlite_url

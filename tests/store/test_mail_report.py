@@ -7,9 +7,9 @@ from datetime import timedelta
 
 import sqlalchemy as sa
 
-from postroad.delivery import mail_reports
 from postroad.dns.reports.dmarc import DmarcReport, DmarcRow
 from postroad.dns.reports.tls import TlsReport, TlsRow
+from postroad.senders import mail_reports
 from postroad.store.engine import read
 from postroad.store.mail_report import Kept, dmarc_sources, tls_results
 from tests.store.rows import NOW

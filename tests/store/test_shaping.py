@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-from postroad.delivery.gate_name import Receiver
-from postroad.delivery.shaping.file import MAX_COLUMN
-from postroad.delivery.shaping.limits import LimitScope
 from postroad.dns.providers import MAX_SITE
+from postroad.gates.name import Receiver
+from postroad.shaping.config import MAX_COLUMN
+from postroad.shaping.limits import LimitScope
 from postroad.store.engine import read, write
 from postroad.store.shaping import ShapingChange, add_change, count_reply, open_changes
 

@@ -9,10 +9,10 @@ from itertools import count
 import pytest
 import sqlalchemy as sa
 
-from postroad.delivery.gate_controller import GateController, count_corrected
-from postroad.delivery.gate_name import GateName, Receiver
 from postroad.delivery.job import job_id, lane_of
 from postroad.delivery.submit import submit_due
+from postroad.gates.controller import GateController, count_corrected
+from postroad.gates.name import GateName, Receiver
 from postroad.queue import Done, Gate, Job, Lane, Queue
 from postroad.settings import Settings
 from postroad.store.engine import write

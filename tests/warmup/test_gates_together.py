@@ -10,17 +10,17 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 
-from postroad.delivery.dns_health import DnsHolds
-from postroad.delivery.gate_controller import GateController, GateSource
-from postroad.delivery.gate_name import GateName
-from postroad.delivery.gate_plan import Contribution
 from postroad.delivery.job import job_id
-from postroad.delivery.limits import SettingsLimits
-from postroad.delivery.shaping.file import read_shaping
-from postroad.delivery.shaping.source import ShapingLimits
+from postroad.gates.controller import GateController, GateSource
+from postroad.gates.name import GateName
+from postroad.gates.plan import Contribution
+from postroad.gates.settings_limits import SettingsLimits
 from postroad.queue import FOREVER_MS, Done, Gate, GateState, Job, Lane, Queue, Quota, Rate
 from postroad.queue.redis.client import connect
+from postroad.senders.dns_health import DnsHolds
 from postroad.settings import Settings
+from postroad.shaping.config import read_shaping
+from postroad.shaping.gate_source import ShapingLimits
 from postroad.store.dns_report import SenderHold, open_holds, put_hold
 from postroad.store.engine import read, write
 from postroad.store.shaping import ShapingChange, add_change, open_changes, restore

@@ -20,10 +20,10 @@ from postroad.app.submit import submit
 from postroad.app.worker import WORK, Work
 from postroad.campaign.audience import file_to_import, import_file
 from postroad.campaign.status import summary
-from postroad.delivery.gate_name import GateName
 from postroad.delivery.job import SEND_QUEUE, WARMUP_QUEUE
 from postroad.delivery.record import Recorder
 from postroad.errors import ConfigError
+from postroad.gates.name import GateName
 from postroad.queue import Queue
 from postroad.queue.lease import Lease, MarkBatcher
 from postroad.sandbox import Sandbox, SandboxConfig

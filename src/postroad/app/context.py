@@ -23,15 +23,15 @@ from postroad.store import migrate
 from postroad.store.engine import open_engine, sqlite_url
 
 if TYPE_CHECKING:
-    from postroad.delivery.gate_controller import GateController
     from postroad.delivery.metrics import DeliveryMetrics
     from postroad.delivery.provider_lookup import Providers
     from postroad.delivery.record import Recorder
-    from postroad.delivery.shaping.file import Shaping
     from postroad.delivery.submit import Warming
     from postroad.dns.resolver import Resolver
+    from postroad.gates.controller import GateController
     from postroad.queue import Queue
     from postroad.queue.metrics import QueueMetrics
+    from postroad.shaping.config import Shaping
 
 # A part is imported when it is opened: what needs only the database does not wait for DNS and Redis.
 
@@ -75,7 +75,7 @@ class AppContext:
     @cached_property
     def shaping(self) -> Shaping:
         """The shaping that the settings name, read once. Raises ConfigError with file, line and field."""
-        from postroad.delivery.shaping.file import read_shaping
+        from postroad.shaping.config import read_shaping
 
         return read_shaping(self.settings.delivery.shaping)
 
@@ -131,11 +131,11 @@ class AppContext:
             starting: A worker starts, see `SettingsLimits`.
             releasing: The senders' DNS was checked, see `DnsHolds`.
         """
-        from postroad.delivery.dns_health import DnsHolds
-        from postroad.delivery.gate_controller import GateController
-        from postroad.delivery.limits import SettingsLimits, gates_of
-        from postroad.delivery.shaping.file import shaped_senders
-        from postroad.delivery.shaping.source import ShapingLimits
+        from postroad.gates.controller import GateController
+        from postroad.gates.settings_limits import SettingsLimits, gates_of
+        from postroad.senders.dns_health import DnsHolds
+        from postroad.shaping.config import shaped_senders
+        from postroad.shaping.gate_source import ShapingLimits
         from postroad.warmup.caps import WarmupCaps
 
         settings = self.settings

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from postroad.app.context import AppContext
-from postroad.delivery import control
-from postroad.delivery.control import RebuildResult, missing_jobs
 from postroad.delivery.job import MAIL_QUEUES
+from postroad.operations import rebuild
+from postroad.operations.rebuild import RebuildResult, missing_jobs
 from postroad.queue import Queue
 
 
 async def rebuild_queues(context: AppContext, *, by: str) -> RebuildResult:
     """Rebuild every queue of mail, whether jobs seem to be missing or not. See `rebuild_queue`."""
-    return control.combine([await rebuild_queue(context, await context.queue(name), by=by) for name in MAIL_QUEUES])
+    return rebuild.combine([await rebuild_queue(context, await context.queue(name), by=by) for name in MAIL_QUEUES])
 
 
 async def rebuild_missing(context: AppContext, *, by: str) -> RebuildResult | None:
@@ -33,7 +33,7 @@ async def rebuild_missing(context: AppContext, *, by: str) -> RebuildResult | No
         await context.gates(queue).apply()
         if await missing_jobs(context.engine, queue):
             rebuilt.append(await rebuild_queue(context, queue, by=by))
-    return control.combine(rebuilt) if rebuilt else None
+    return rebuild.combine(rebuilt) if rebuilt else None
 
 
 async def rebuild_queue(context: AppContext, queue: Queue, *, by: str) -> RebuildResult:
@@ -51,7 +51,7 @@ async def rebuild_queue(context: AppContext, queue: Queue, *, by: str) -> Rebuil
         UnavailableError: The database or the queue is unavailable.
     """
     await context.gates(queue).apply()
-    return await control.rebuild(
+    return await rebuild.rebuild(
         context.engine,
         queue,
         context.recorder(queue, by),

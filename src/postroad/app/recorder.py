@@ -10,9 +10,9 @@ from prometheus_client import Gauge
 
 from postroad.app.advance import PassAge
 from postroad.app.context import AppContext
-from postroad.delivery.cohorts.breaker import CohortBreaker
 from postroad.delivery.job import MAIL_QUEUES
 from postroad.delivery.metrics import DeliveryMetrics
+from postroad.senders.cohort_breaker import CohortBreaker
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from postroad.app.context import AppContext
-from postroad.delivery import dead_letters
+from postroad.operations import dead_letters
 from postroad.queue import Queue
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from postroad.app.context import AppContext
 from postroad.delivery.job import MAIL_QUEUES
-from postroad.delivery.reconcile import Resolution, resolve_job, resolve_touch
+from postroad.operations.unknown import Resolution, resolve_job, resolve_touch
 from postroad.queue import Queue
 
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from postroad.app.context import AppContext
-from postroad.delivery import control
-from postroad.delivery.gate_controller import count_corrected
 from postroad.delivery.job import MAIL_QUEUES
 from postroad.delivery.submit import queue_name
+from postroad.gates.controller import count_corrected
+from postroad.operations import campaigns
 from postroad.store.warmup import WarmupDayRow
 from postroad.warmup.day import pass_day
 from postroad.warmup.identity import WarmingIdentity
@@ -56,7 +56,7 @@ async def make_seed_campaign(context: AppContext, sender: str) -> str | None:
     name = await asyncio.to_thread(make_campaign, context.engine, context.settings, sender, now)
     for old in await asyncio.to_thread(left_over, context.engine, context.settings, sender, name or ""):
         queue = await context.queue(await asyncio.to_thread(queue_name, context.engine, old))
-        await control.cancel(context.engine, queue, old, now)
+        await campaigns.cancel(context.engine, queue, old, now)
     return name
 
 

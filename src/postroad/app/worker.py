@@ -16,21 +16,21 @@ from postroad.bounce.intake import BOUNCE_QUEUE, REPORTS_GATE, Intake
 from postroad.bounce.reading import MailReader, ReportReader
 from postroad.bounce.receivers import ReportRules
 from postroad.delivery.admit import Admission
-from postroad.delivery.control import follow_ledger
 from postroad.delivery.destinations import Destinations
-from postroad.delivery.gate_controller import GateController
 from postroad.delivery.handler import SendHandler
 from postroad.delivery.job import MAIL_QUEUES, SEND_QUEUE, WARMUP_QUEUE
-from postroad.delivery.limits import SettingsLimits, gates_of
 from postroad.delivery.metrics import DeliveryMetrics
 from postroad.delivery.routes import RouteMetrics, open_routes, origins_of
 from postroad.delivery.sent_log import log_sent
-from postroad.delivery.shaping.shaper import Shaper
+from postroad.gates.controller import GateController
+from postroad.gates.settings_limits import SettingsLimits, gates_of
 from postroad.mail.address import ascii_domain
 from postroad.mail.dkim_keys import signers_of
+from postroad.operations.touches import sync_queue_to_ledger
 from postroad.queue import Gate, Handle, Prepare, Queue, Worker
 from postroad.queue.worker import IDLE_MS
 from postroad.settings import QueueSettings, Settings
+from postroad.shaping.shaper import Shaper
 
 
 class Work(NamedTuple):
@@ -138,7 +138,7 @@ async def _process_bounces(context: AppContext, queue: Queue, limits: QueueSetti
 
     async def follow(ended: Sequence[int], known: Sequence[int]) -> None:
         for mail_queue in mail_queues:
-            await follow_ledger(mail_queue, ended, known)
+            await sync_queue_to_ledger(mail_queue, ended, known)
 
     intake = Intake(engine=context.engine, queue=queue, clock=context.clock)
     keeping = asyncio.create_task(

@@ -20,10 +20,8 @@ from postroad.canary.compare import compare, promises
 from postroad.canary.results import results_of
 from postroad.clock import Clock
 from postroad.delivery.destinations import Destinations
-from postroad.delivery.dns_health import identity_of
 from postroad.delivery.outcome import NoMailHostError
 from postroad.delivery.routes import open_routes, origins_of
-from postroad.delivery.shaping.file import read_shaping
 from postroad.dns.checks import dkim, dmarc, spf
 from postroad.dns.finding import Code, Finding, RecordVerdict, Standard, found, worst
 from postroad.dns.resolver import Resolver
@@ -31,7 +29,9 @@ from postroad.errors import ConfigError
 from postroad.mail.dkim_keys import signers_of
 from postroad.mail.message import Message, SenderIdentity, compile_message
 from postroad.mail.token import TokenSigner
+from postroad.senders.dns_health import identity_of
 from postroad.settings import CanarySettings, Settings, SourceSettings
+from postroad.shaping.config import read_shaping
 from postroad.smtp.endpoint import ANYWHERE
 from postroad.smtp.session import TransportError, UnsendableError
 

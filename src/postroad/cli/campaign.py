@@ -106,8 +106,8 @@ def launch(
     Nothing is started where preflight fails (exit code 5), or the campaign does not exist, has ended or was paused by
     `postroad campaign pause` (exit code 7). `postroad campaign status` says why a launch failed later.
     """
-    from postroad.delivery.campaign_runs import require_launchable
     from postroad.local.prefect import open_prefect
+    from postroad.operations.campaign_runs import require_launchable
 
     if dry_run:
         _dry_run(name, as_json=as_json)
@@ -157,7 +157,7 @@ def _preflight(context: AppContext, name: str, *, quiet: bool) -> tuple[Prefligh
 
 def _dry_run(name: str, *, as_json: bool) -> None:
     from postroad.campaign.plan import forecast
-    from postroad.delivery.campaign_runs import require_launchable
+    from postroad.operations.campaign_runs import require_launchable
 
     async def work(context: AppContext) -> tuple[PreflightReport, AudienceFile | None, Forecast]:
         await asyncio.to_thread(require_launchable, context.engine, name)
@@ -277,14 +277,14 @@ def resume(name: NameArgument, as_json: JsonOption = False) -> None:
 
 
 async def _with_queue(context: AppContext, verb: str, name: str) -> None:
-    from postroad.delivery import control
     from postroad.delivery.submit import queue_name
+    from postroad.operations import campaigns
 
     queue = await context.queue(await asyncio.to_thread(queue_name, context.engine, name))
     if verb == "pause":
-        await control.pause(context.engine, queue, name, by="`postroad campaign pause`", now=context.clock.now())
+        await campaigns.pause(context.engine, queue, name, by="`postroad campaign pause`", now=context.clock.now())
     else:
-        await control.resume(context.engine, queue, name)
+        await campaigns.resume(context.engine, queue, name)
 
 
 @app.command("cancel")
@@ -294,15 +294,15 @@ def cancel(
     as_json: JsonOption = False,
 ) -> None:
     """End a campaign for good. What is on the wire finishes; everything that waits is cancelled."""
-    from postroad.delivery import control
     from postroad.delivery.submit import queue_name
+    from postroad.operations import campaigns
 
     if not yes:
         confirm(f"End campaign {name} for good?")
 
     async def work(context: AppContext) -> int:
         queue = await context.queue(await asyncio.to_thread(queue_name, context.engine, name))
-        return await control.cancel(context.engine, queue, name, context.clock.now())
+        return await campaigns.cancel(context.engine, queue, name, context.clock.now())
 
     cancelled = with_context(work)
     if as_json:

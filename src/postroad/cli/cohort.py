@@ -12,9 +12,9 @@ from postroad.app.context import AppContext
 from postroad.cli.context import with_context
 from postroad.cli.options import MAX_NUMBER
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
-from postroad.delivery.cohorts.breaker import CohortStanding, lift, standings
 from postroad.delivery.job import SEND_QUEUE
 from postroad.errors import UsageError
+from postroad.senders.cohort_breaker import CohortStanding, lift, standings
 from postroad.store.campaign import StepKind, find_campaign, steps_of
 from postroad.store.cohort import CohortPause, NamedPause, pauses
 from postroad.store.engine import read

@@ -19,16 +19,7 @@ from postroad.cli.context import with_context
 from postroad.cli.options import MAX_NUMBER, read_duration_ms
 from postroad.cli.output import JsonOption, Styled, print_json, print_line, print_table, print_text
 from postroad.clock import SystemClock
-from postroad.delivery.dns_health import (
-    findings_of,
-    forget_others,
-    identity_of,
-    record,
-    senders_to_check,
-)
 from postroad.delivery.job import MAIL_QUEUES
-from postroad.delivery.mail_reports import FileOutcome, keep_file
-from postroad.delivery.volume import with_volume
 from postroad.dns.finding import Finding, RecordVerdict
 from postroad.dns.health import HealthReport, check_identity
 from postroad.dns.identity import Identity
@@ -37,6 +28,15 @@ from postroad.dns.show import markdown, to_fix
 from postroad.errors import DataError, UnavailableError, UsageError, unknown_name
 from postroad.field_faults import field_faults
 from postroad.mail.address import ascii_domain
+from postroad.senders.dns_health import (
+    close_stale_holds,
+    findings_of,
+    identity_of,
+    record,
+    senders_to_check,
+)
+from postroad.senders.mail_reports import FileOutcome, keep_file
+from postroad.senders.volume import with_volume
 from postroad.settings import DnsHealthSettings, DnsSettings, Settings
 from postroad.store.dns_report import DnsReport, SenderHold, last_report, open_holds
 from postroad.store.engine import read
@@ -214,7 +214,7 @@ async def _check_senders(context: AppContext) -> None:
     reports = await with_volume(resolver, context.engine, reports, context.clock.now())
     for name, report in zip(names, reports, strict=True):
         await asyncio.to_thread(record, context.engine, settings.sender(name).address, report, settings.dns_health)
-    await asyncio.to_thread(forget_others, context.engine, settings, context.clock.now())
+    await asyncio.to_thread(close_stale_holds, context.engine, settings, context.clock.now())
     for name in MAIL_QUEUES:
         await context.gates(await context.queue(name), releasing=True).apply()
 

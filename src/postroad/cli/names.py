@@ -9,12 +9,12 @@ from itertools import product
 import sqlalchemy as sa
 
 from postroad.app.context import AppContext
-from postroad.delivery.gate_name import QUEUE_GATE, GateName, Receiver
 from postroad.delivery.job import MAIL_QUEUES, read_touch
-from postroad.delivery.shaping.show import destinations
 from postroad.errors import StateError, unknown_name
+from postroad.gates.name import QUEUE_GATE, GateName, Receiver
 from postroad.queue import Queue
 from postroad.settings import DEFAULT_QUEUES, SenderSettings, Settings
+from postroad.shaping.describe import destinations
 from postroad.store.campaign import campaign_names, sender_addresses
 from postroad.store.engine import read
 from postroad.store.ledger import known_touches

@@ -17,11 +17,11 @@ from postroad.cli.context import with_context
 from postroad.cli.names import named_queue, require_jobs
 from postroad.cli.options import LimitOption, QueueOption
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
-from postroad.delivery.control import RebuildResult
-from postroad.delivery.dead_letters import dead_letters_of
 from postroad.delivery.job import MAIL_QUEUES, SEND_QUEUE
 from postroad.errors import UsageError, unknown_name
 from postroad.explain import touch_ids
+from postroad.operations.dead_letters import dead_letters_of
+from postroad.operations.rebuild import RebuildResult
 from postroad.printable import counted
 from postroad.queue import DeadLetter, QueueStats
 from postroad.store.ledger import TouchState

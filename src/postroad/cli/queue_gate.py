@@ -15,9 +15,9 @@ from postroad.cli.names import named_queue, require_gate
 from postroad.cli.options import MAX_NUMBER, QueueOption, at, read_duration_ms, read_instant_ms, read_rate
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
 from postroad.delivery.job import SEND_QUEUE
-from postroad.delivery.shaping import shaper
 from postroad.errors import UsageError
 from postroad.queue import FOREVER_MS, Gate, GateState, Queue, Quota, Rate
+from postroad.shaping import shaper
 
 app = typer.Typer(help="Gates: the limits that jobs wait behind.", no_args_is_help=True)
 

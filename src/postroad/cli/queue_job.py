@@ -14,11 +14,11 @@ from postroad.cli.context import with_context
 from postroad.cli.names import named_queue, require_jobs
 from postroad.cli.options import QueueOption, at, read_instant_ms
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
-from postroad.delivery import control
 from postroad.delivery.job import MAIL_QUEUES, SEND_QUEUE
-from postroad.delivery.reconcile import events_of
 from postroad.errors import StateError
 from postroad.explain import TouchExplanation, explain_touch, find_touches, is_address, touch_ids
+from postroad.operations import touches
+from postroad.operations.unknown import events_of
 from postroad.queue import Explanation, JobDetails
 from postroad.store.ledger import WAITING, TouchState
 
@@ -150,7 +150,7 @@ def reschedule(
         if queue in MAIL_QUEUES:
             chosen = await touch_ids(context, ids, queue, WAITING_IN_QUEUE)
             await require_jobs(context, opened, chosen)
-            return await control.reschedule_touches(context.engine, opened, chosen, due_ms), len(chosen)
+            return await touches.reschedule_touches(context.engine, opened, chosen, due_ms), len(chosen)
         await require_jobs(context, opened, ids)
         return sum(await opened.reschedule(ids, due_ms)), len(ids)
 
@@ -169,7 +169,7 @@ def cancel(ids: IdsArgument, queue: QueueOption = SEND_QUEUE, as_json: JsonOptio
         if queue in MAIL_QUEUES:
             chosen = await touch_ids(context, ids, queue, WAITING)
             await require_jobs(context, opened, chosen)
-            return await control.cancel_touches(context.engine, opened, chosen, context.clock.now()), len(chosen)
+            return await touches.cancel_touches(context.engine, opened, chosen, context.clock.now()), len(chosen)
         await require_jobs(context, opened, ids)
         return await opened.cancel(ids, "cancelled by hand"), len(ids)
 

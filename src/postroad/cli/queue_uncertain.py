@@ -15,7 +15,7 @@ from postroad.cli.options import LimitOption, QueueOption, at
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
 from postroad.cli.unknown import ByOption, default_actor
 from postroad.delivery.job import SEND_QUEUE
-from postroad.delivery.reconcile import Resolution
+from postroad.operations.unknown import Resolution
 from postroad.queue import UncertainJob
 
 app = typer.Typer(help="Jobs that were begun and of which nobody knows how they ended.", no_args_is_help=True)

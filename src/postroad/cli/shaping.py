@@ -12,11 +12,11 @@ from postroad.app.context import AppContext
 from postroad.cli.context import with_context
 from postroad.cli.options import LimitOption
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
-from postroad.delivery.gate_name import Receiver
 from postroad.delivery.job import SEND_QUEUE
-from postroad.delivery.shaping.show import ShapingStatus, Way, destinations, standing, words
 from postroad.errors import unknown_name
+from postroad.gates.name import Receiver
 from postroad.settings import Settings
+from postroad.shaping.describe import ShapingStatus, Way, destinations, standing, words
 from postroad.store.engine import read
 from postroad.store.shaping import ShapingChange, newest_changes, open_changes
 

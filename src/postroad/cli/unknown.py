@@ -15,9 +15,10 @@ from postroad.cli.names import named_queue
 from postroad.cli.options import LimitOption, QueueOption, at
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
 from postroad.delivery.job import MAIL_QUEUES, SEND_QUEUE, job_id
-from postroad.delivery.reconcile import Resolution, doubts
 from postroad.errors import StateError
 from postroad.explain import find_touches, is_address
+from postroad.operations.unknown import Resolution
+from postroad.operations.unknown import list_unknown as list_unknown_touches
 from postroad.store.ledger import TouchState
 
 app = typer.Typer(
@@ -44,14 +45,14 @@ def list_unknown(
         if queue in MAIL_QUEUES:
             return [
                 {
-                    "id": doubt.id,
-                    "since": doubt.since,
-                    "address": doubt.address,
-                    "campaign": doubt.campaign,
-                    "said": doubt.said,
-                    "in_queue": doubt.queued,
+                    "id": touch.id,
+                    "since": touch.since,
+                    "address": touch.address,
+                    "campaign": touch.campaign,
+                    "said": touch.said,
+                    "in_queue": touch.queued,
                 }
-                for doubt in await doubts(context.engine, opened, limit)
+                for touch in await list_unknown_touches(context.engine, opened, limit)
             ]
         return [
             {"id": job.id, "since": at(job.since_ms), "lane": job.lane, "worker": job.worker, "attempt": job.attempt}

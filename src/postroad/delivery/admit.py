@@ -20,7 +20,7 @@ from sqlmodel import col
 
 from postroad.campaign.calendar import Window
 from postroad.clock import Clock
-from postroad.delivery.cohorts.breaker import cohort_of
+from postroad.delivery.cohort_key import cohort_of
 from postroad.delivery.job import DeliveryResult, encode_note, touch_of
 from postroad.mail.address_hash import AddressHashes
 from postroad.queue import Cancel, ClaimedJob, Defer, Uncertain, Verdict

@@ -11,10 +11,7 @@ from typing import assert_never
 
 from postroad.clock import Clock
 from postroad.delivery.destinations import Destinations
-from postroad.delivery.gate_name import Receiver
 from postroad.delivery.outcome import NoMailHostError, Pause, UnreachableReason, of_reply
-from postroad.delivery.shaping.file import Shaping
-from postroad.delivery.shaping.limits import LimitScope, Terms, terms_of
 from postroad.delivery.sts_policies import StsPolicies
 from postroad.dns.lookup import Lookup, LookupStatus
 from postroad.dns.mta_sts import Policy, StsMode
@@ -22,8 +19,11 @@ from postroad.dns.mx import MailExchange, MailHosts, find_mail_hosts
 from postroad.dns.providers import provider_for, site_of
 from postroad.dns.resolver import Resolver
 from postroad.dns.tlsa import NO_TLSA, HostCertificates, find_certificates
+from postroad.gates.name import Receiver
 from postroad.mail.address import domain_of
 from postroad.settings import RouteSettings, TlsMode
+from postroad.shaping.config import Shaping
+from postroad.shaping.limits import LimitScope, SessionLimits, session_limits
 from postroad.smtp.breaker import Breaker
 from postroad.smtp.dane import TlsaAssociation
 from postroad.smtp.endpoint import ANYWHERE, Endpoint, LocalBinding
@@ -57,7 +57,7 @@ class DirectRoute:
     ) -> None:
         self._settings = settings
         self._shaping = shaping  # None: what it says of receivers does not hold here
-        self._terms: dict[LimitScope, Terms] = {}
+        self._terms: dict[LimitScope, SessionLimits] = {}
         self._resolver = resolver
         self._policies = policies
         self._pools = pools
@@ -131,7 +131,7 @@ class DirectRoute:
                 assert_never(other)
 
     async def _endpoint(
-        self, host: str, found: MailHosts, policy: Policy | None, origin: LocalBinding, terms: Terms
+        self, host: str, found: MailHosts, policy: Policy | None, origin: LocalBinding, terms: SessionLimits
     ) -> Endpoint:
         """Where a mail host is, and how it is to be spoken to. Raises ObstacleError."""
         lookups = await self._resolver.addresses(host)
@@ -161,7 +161,7 @@ class DirectRoute:
         )
 
     def _protection(
-        self, host: str, certificates: HostCertificates, policy: Policy | None, terms: Terms
+        self, host: str, certificates: HostCertificates, policy: Policy | None, terms: SessionLimits
     ) -> tuple[TlsMode, bool, tuple[TlsaAssociation, ...]]:
         settings = self._settings
         if certificates.records:
@@ -183,11 +183,11 @@ class DirectRoute:
         # A receiver that asks for encryption asks for no name on it: nobody has vouched for that of the host.
         return terms.tls, settings.verify_certificate and settings.tls is TlsMode.STARTTLS, ()
 
-    def _terms_of(self, found: MailHosts, origin: LocalBinding) -> Terms:
+    def _terms_of(self, found: MailHosts, origin: LocalBinding) -> SessionLimits:
         """What holds for a sender at the hosts that a domain has now, whoever it was thought to be of before."""
         settings = self._settings
         if self._shaping is None:
-            return terms_of(settings, None)
+            return session_limits(settings, None)
         provider, site = provider_for(found.domain, found.names)
         # Few have tables of their own; all others of a provider are one entry.
         named_site = site if site in self._shaping.site else None
@@ -195,7 +195,7 @@ class DirectRoute:
         scope = LimitScope(sender=origin.sender or "", receiver=Receiver(provider, named_site, named_domain))
         terms = self._terms.get(scope)
         if terms is None:
-            terms = self._terms[scope] = terms_of(settings, self._shaping.limits(scope))
+            terms = self._terms[scope] = session_limits(settings, self._shaping.limits(scope))
         return terms
 
     async def _send_to(

@@ -16,7 +16,6 @@ from postroad.campaign.message import StepMessage, step_message
 from postroad.classify.cause import Cause
 from postroad.classify.statement import Speaker
 from postroad.clock import Clock
-from postroad.delivery.gate_name import GateName
 from postroad.delivery.job import DeliveryResult, decode_job, encode_note
 from postroad.delivery.outcome import (
     SENDER_PAUSE_MS,
@@ -30,16 +29,17 @@ from postroad.delivery.outcome import (
 )
 from postroad.delivery.refusals import AuthenticationRefusals, receiver_named
 from postroad.delivery.routes import Route
-from postroad.delivery.shaping.limits import TAIL, LimitScope
-from postroad.delivery.shaping.shaper import Shaper
 from postroad.delivery.signing import SigningPool
 from postroad.dns.providers import provider_table
 from postroad.errors import Blame, ConfigError, DataError
+from postroad.gates.name import GateName
 from postroad.mail.dkim import DkimSigner
 from postroad.mail.token import TokenSigner
 from postroad.queue import FOREVER_MS, Dead, Defer, Done, Lease, LeaseLostError, Queue, Retry, Uncertain
 from postroad.queue import Verdict as QueueVerdict
 from postroad.settings import Service
+from postroad.shaping.limits import TAIL, LimitScope
+from postroad.shaping.shaper import Shaper
 from postroad.smtp.endpoint import ANYWHERE, LocalBinding
 from postroad.smtp.reply import Reply
 from postroad.smtp.session import TransportError, UnsendableError
@@ -220,7 +220,14 @@ class SendHandler:
         else:
             await self._queue.pause_gate_for(gate, until_ms - now_ms)
         if pause is not Pause.ROUTE:
-            self._shaper.paused(gate, scope, outcome, said, until_ms=None if until_ms == FOREVER_MS else until_ms)
+            self._shaper.paused(
+                gate,
+                scope,
+                said,
+                cause=outcome.cause,
+                everywhere=pause is Pause.SENDER,
+                until_ms=None if until_ms == FOREVER_MS else until_ms,
+            )
 
     def _verdict(self, outcome: Outcome, said: str, reply: Reply | None = None, words: str = "") -> QueueVerdict:
         self.counts[_STATES[outcome.verdict]] += 1

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from postroad.delivery.gate_name import QUEUE_GATE, GateName, Receiver
 from postroad.errors import Blame, UsageError
+from postroad.gates.name import QUEUE_GATE, GateName, Receiver
 from postroad.queue import JobClass, Lane
 from postroad.store.campaign import Campaign
 from postroad.store.ledger import TouchState

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from prometheus_client import CollectorRegistry, Counter
 
-from postroad.delivery.cohorts.breaker import provider_of
+from postroad.dns.providers import provider_of
 from postroad.errors import UnavailableError
 from postroad.store.engine import read
 from postroad.store.outcome import TouchOutcome, count_outcomes

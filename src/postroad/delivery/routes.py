@@ -16,11 +16,11 @@ from prometheus_client.registry import Collector
 from postroad.clock import Clock
 from postroad.delivery.destinations import Destinations
 from postroad.delivery.direct import DirectRoute
-from postroad.delivery.shaping.file import Shaping
 from postroad.delivery.sts_policies import StsPolicies
 from postroad.dns.resolver import Resolver
 from postroad.errors import ConfigError
 from postroad.settings import RelaySettings, RouteKind, RouteSettings, SenderSettings
+from postroad.shaping.config import Shaping
 from postroad.smtp.breaker import Breaker, BreakerState
 from postroad.smtp.endpoint import Endpoint, LocalBinding
 from postroad.smtp.oauth import TokenSource

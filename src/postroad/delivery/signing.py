@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from cryptography.hazmat.primitives import serialization
 
-from postroad.delivery.signer import LENGTH, Request, decode_answer, encode, framed
+from postroad.delivery.signing_worker import LENGTH, Request, decode_answer, encode, framed
 from postroad.mail.dkim import Algorithm, DkimKey, PendingSignature
 from postroad.mail.message import Message
 
@@ -117,7 +117,7 @@ class _Signer:
         if self._process is None:
             self._numbers = {}
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "postroad.delivery.signer"),
+                *(sys.executable, "-m", "postroad.delivery.signing_worker"),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
             )

@@ -16,14 +16,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from postroad.delivery.gate_name import Receiver
 from postroad.delivery.job import SendJob, encode_job, job_id, lane_of, queue_of
 from postroad.delivery.provider_lookup import Providers
-from postroad.delivery.shaping.file import Shaping
 from postroad.dns.providers import OTHER, provider_table
+from postroad.gates.name import Receiver
 from postroad.mail.address import domain_of
 from postroad.mail.template import RESERVED, compile_template
 from postroad.queue import Job, Lane, Queue
+from postroad.shaping.config import Shaping
 from postroad.store.bulk import json_rows
 from postroad.store.campaign import Campaign, CampaignState, StepKind, find_campaign, steps_of
 from postroad.store.engine import read, write
@@ -33,13 +33,13 @@ from postroad.store.types import epoch_ms
 
 Warming = Mapping[str, Sequence[str]]
 """By From address: the identities that a sender warms up. Who is not in it sends without such caps."""
-NOBODY: Warming = {}
+NO_WARMUP: Warming = {}
 
 BATCH = 1_000
 
 LANES_AT_ONCE = 4
 
-LANE_OF_ITS_OWN = 20
+OWN_LANE_THRESHOLD = 20
 """Touches of a batch that go to one site of no known provider, from which on they do not wait in the tail lane."""
 
 
@@ -53,7 +53,7 @@ class SubmitResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Carrier:
+class SenderRoute:
     """Who sends, and by which way. ``warmup``: its identities that warm up."""
 
     address: str
@@ -66,7 +66,7 @@ class SubmitPlan:
     """What is the same for all touches of a campaign."""
 
     campaign: Campaign
-    senders: dict[int, Carrier]  # by id; 0 is the campaign's own
+    senders: dict[int, SenderRoute]  # by id; 0 is the campaign's own
     fields: dict[int, frozenset[str]]  # merge fields that each step's templates name
     shaping: Shaping | None  # None: as shipped, which gives no site or domain a pace of its own
 
@@ -77,7 +77,9 @@ def queue_name(engine: sa.Engine, campaign: str) -> str:
         return queue_of(find_campaign(connection, campaign))
 
 
-def plan_of(engine: sa.Engine, name: str, warming: Warming = NOBODY, shaping: Shaping | None = None) -> SubmitPlan:
+def load_submit_plan(
+    engine: sa.Engine, name: str, warming: Warming = NO_WARMUP, shaping: Shaping | None = None
+) -> SubmitPlan:
     """Read what all touches of a campaign share. Raises StateError when there is none of that name."""
     with read(engine) as connection:
         campaign = find_campaign(connection, name)
@@ -89,7 +91,7 @@ def plan_of(engine: sa.Engine, name: str, warming: Warming = NOBODY, shaping: Sh
             )
         )
         senders = {
-            0 if id_ == campaign.sender_id else id_: Carrier(
+            0 if id_ == campaign.sender_id else id_: SenderRoute(
                 address=address, route=route, warmup=tuple(warming.get(address, ()))
             )
             for id_, address, route in rows
@@ -119,7 +121,7 @@ async def submit_due(
     cursor: int,
     limit: int,
     providers: Providers | None = None,
-    warming: Warming = NOBODY,
+    warming: Warming = NO_WARMUP,
     shaping: Shaping | None = None,
 ) -> SubmitResult:
     """Hand over the touches of a running campaign that are due within the horizon, up to a limit, behind a cursor.
@@ -128,7 +130,7 @@ async def submit_due(
     ``shaping`` says which sites and domains have a pace, and so lanes, of their own; None: as shipped, none.
     Raises UnavailableError, and then what was not handed over is still planned.
     """
-    plan = await asyncio.to_thread(plan_of, engine, campaign, warming, shaping)
+    plan = await asyncio.to_thread(load_submit_plan, engine, campaign, warming, shaping)
     until = now + timedelta(milliseconds=horizon_ms)
     submitted = 0
     if providers is not None and plan.campaign.state is CampaignState.RUNNING:
@@ -263,9 +265,9 @@ def _receiver(
     domain: str, known: str | None, known_site: str | None, shaping: Shaping | None, busy: set[str]
 ) -> tuple[Receiver, str]:
     """Return whose limits hold for a domain, and its site: as everybody knows, else as DNS said last, else its own."""
-    famous = provider_table().of_domain(domain)
-    if famous is not None:
-        provider = site = famous
+    well_known = provider_table().of_domain(domain)
+    if well_known is not None:
+        provider = site = well_known
     elif known is not None and known_site is not None:
         provider, site = known, known_site
     else:
@@ -278,4 +280,4 @@ def _receiver(
 def _busy_sites(rows: Sequence[sa.Row[Any]]) -> set[str]:
     """Sites of no known provider that get a lane of their own: rare ones share one for each sender."""
     sites = Counter(row.site for row in rows if row.provider == OTHER)
-    return {site for site, count in sites.items() if count >= LANE_OF_ITS_OWN}
+    return {site for site, count in sites.items() if count >= OWN_LANE_THRESHOLD}

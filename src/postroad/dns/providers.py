@@ -63,6 +63,20 @@ def provider_table() -> ProviderTable:
     return ProviderTable(msgspec.convert(tomllib.loads(text), dict[str, Provider]))
 
 
+def provider_of(domain: str, stored: str | None) -> str:
+    """Return the mailbox provider whose limits hold for mail to a domain.
+
+    Args:
+        domain: The recipient's domain.
+        stored: Provider that DNS gave for it last. None: unknown.
+
+    Returns:
+        A name of providers.toml, or `OTHER`.
+    """
+    provider = provider_table().of_domain(domain) or stored
+    return provider if provider in provider_table().names else OTHER
+
+
 def site_of(domain: str, hosts: tuple[str, ...]) -> str:
     """Name of the site that these mail hosts are: readable, and the same for every domain that has them.
 

@@ -7,7 +7,6 @@ import stat
 from collections.abc import Iterator
 
 from postroad.app.context import secret_keys
-from postroad.delivery.shaping.file import read_shaping, shaped_senders
 from postroad.doctor.check import Check, failed
 from postroad.errors import PostroadError, did_you_mean, near_names
 from postroad.mail.dkim_keys import keys_of
@@ -15,6 +14,7 @@ from postroad.printable import counted
 from postroad.queue import Health
 from postroad.settings import CONFIG_VARIABLE, DEFAULT_QUEUES, Settings
 from postroad.settings.origin import unknown_variables
+from postroad.shaping.config import read_shaping, shaped_senders
 from postroad.state_folder import open_entries
 
 

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Sequence
 
 from postroad.bounce.intake import BOUNCE_QUEUE
-from postroad.delivery.control import missing_jobs
 from postroad.delivery.job import SEND_QUEUE
 from postroad.doctor.check import DEADLINE_S, Check
 from postroad.doctor.context import DoctorContext
 from postroad.errors import PostroadError
+from postroad.operations.rebuild import missing_jobs
 from postroad.printable import counted
 from postroad.queue import Health, inspect_servers
 

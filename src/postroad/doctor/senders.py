@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-from postroad.delivery.gate_name import GateKind, GateName
 from postroad.delivery.job import SEND_QUEUE
 from postroad.doctor.check import Check
 from postroad.doctor.context import DoctorContext
 from postroad.errors import PostroadError
+from postroad.gates.name import GateKind, GateName
 from postroad.queue import FOREVER_MS, GateState, Health
 from postroad.store.dns_report import open_holds
 from postroad.store.engine import read

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from postroad.app.context import AppContext
-from postroad.delivery.campaign_runs import end_runs, stop_run
 from postroad.delivery.submit import queue_name
 from postroad.errors import UnavailableError
 from postroad.local.prefect import PrefectApi, RunState, open_prefect
+from postroad.operations.campaign_runs import end_runs, stop_run
 from postroad.store.campaign_run import ActiveRun, active_runs
 from postroad.store.engine import read
 

@@ -10,8 +10,8 @@ import asyncio
 import time
 
 from postroad.clock import ScaledClock
-from postroad.delivery.cohorts.breaker import CohortBreaker
 from postroad.delivery.record import Recorder
+from postroad.senders.cohort_breaker import CohortBreaker
 
 REST_FACTOR = 4.0
 """The next check starts after this multiple of the real time that the last one took: a large ledger takes longer."""

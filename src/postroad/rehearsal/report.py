@@ -11,12 +11,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from postroad.campaign.status import StepSummary, summary
-from postroad.delivery.cohorts.breaker import held
 from postroad.rehearsal.environment import RehearsalEnvironment
 from postroad.rehearsal.holds import Hold
 from postroad.rehearsal.speed import KEPT_UP_MS, SpeedController
 from postroad.rehearsal.warmup import OverflowAccount, WarmupDayAccount, overflow_account
 from postroad.sandbox import Cast
+from postroad.senders.cohort_breaker import held
 from postroad.store.campaign import CampaignState
 from postroad.store.cohort import pauses
 from postroad.store.engine import read

@@ -18,7 +18,6 @@ from postroad.campaign.plan import launch
 from postroad.campaign.preflight import check
 from postroad.campaign.status import Summary, summary
 from postroad.clock import ScaledClock
-from postroad.delivery.cohorts.breaker import held
 from postroad.delivery.record import GROUP
 from postroad.queue import QueueStats
 from postroad.rehearsal.audience import audience_file
@@ -33,6 +32,7 @@ from postroad.rehearsal.holds import Holds
 from postroad.rehearsal.report import Observed, RehearsalReport, make_report
 from postroad.rehearsal.speed import SAMPLE_MS, SpeedController, SpeedSample
 from postroad.rehearsal.warmup import WarmupDays
+from postroad.senders.cohort_breaker import held
 from postroad.settings import Settings
 from postroad.store.engine import read
 from postroad.store.ledger import LIVE

@@ -21,10 +21,10 @@ from msgspec import Struct
 
 from postroad.campaign.calendar import Window
 from postroad.clock import Clock
-from postroad.delivery.gate_name import GateName
-from postroad.delivery.gate_plan import Contribution, GateLimit, SourceTraits
 from postroad.delivery.job import WARMUP_QUEUE
 from postroad.dns.providers import OTHER, provider_table
+from postroad.gates.name import GateName
+from postroad.gates.plan import Contribution, GateLimit, SourceTraits
 from postroad.queue import Gate, GateState, Quota, Rate
 from postroad.settings import Settings, WarmupSettings
 from postroad.store import warmup as store

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 import sqlalchemy as sa
 
 from postroad.delivery.outcome import HARD_CAUSES
-from postroad.dns.providers import OTHER, provider_table
+from postroad.dns.providers import provider_of
 from postroad.store import warmup as store
 from postroad.store.engine import read, write
 from postroad.store.reputation import ReputationDay, reputation_of
@@ -176,12 +176,6 @@ def count_seeds(connection: sa.Connection, identity: WarmingIdentity, day: date)
     for domain, provider, touches in store.planned_seeds(connection, identity.senders, span_of(identity, day)):
         found[provider_of(domain, provider)] += touches
     return found
-
-
-def provider_of(domain: str, known: str | None) -> str:
-    """Whose cap holds for mail to a domain. ``known``: its provider, as DNS said last."""
-    provider = provider_table().of_domain(domain) or known
-    return provider if provider in provider_table().names else OTHER
 
 
 def set_cap(

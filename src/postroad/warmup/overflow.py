@@ -14,6 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from msgspec import Struct
 
+from postroad.dns.providers import provider_of
 from postroad.settings import Settings, WarmupSettings
 from postroad.store import warmup as store
 from postroad.store.bulk import json_rows
@@ -21,7 +22,7 @@ from postroad.store.campaign import Campaign, CampaignState, find_campaign
 from postroad.store.engine import read, write
 from postroad.store.types import UtcDateTime
 from postroad.warmup.caps import Cap, effective, hours_of
-from postroad.warmup.day import count_mail, day_of, midnight, provider_of
+from postroad.warmup.day import count_mail, day_of, midnight
 from postroad.warmup.identity import WarmingIdentity, identities
 
 STEP = 1_000

@@ -19,6 +19,7 @@ from sqlmodel import col
 
 from postroad.campaign.apply import apply
 from postroad.campaign.definition import CampaignFile, read_campaign
+from postroad.dns.providers import provider_of
 from postroad.errors import ConfigError
 from postroad.settings import SeedSettings, Settings
 from postroad.store import warmup as store
@@ -28,7 +29,7 @@ from postroad.store.engine import read, write
 from postroad.store.suppression import suppressed_sql
 from postroad.store.types import UtcDateTime, sql_instant
 from postroad.warmup.caps import effective, hours_of
-from postroad.warmup.day import count_mail, count_seeds, day_of, midnight, provider_of
+from postroad.warmup.day import count_mail, count_seeds, day_of, midnight
 from postroad.warmup.health import Counts
 from postroad.warmup.identity import WarmingIdentity, of_sender
 

@@ -10,12 +10,12 @@ import sqlalchemy as sa
 from msgspec import Struct
 from msgspec.structs import replace
 
-from postroad.dns.providers import OTHER
+from postroad.dns.providers import OTHER, provider_of
 from postroad.printable import counted
 from postroad.store.engine import read
 from postroad.store.reputation import ReputationDay, reputation_of
 from postroad.store.warmup import under_way
-from postroad.warmup.day import Pair, count_mail, day_of, history_of, provider_of, read_day
+from postroad.warmup.day import Pair, count_mail, day_of, history_of, read_day
 from postroad.warmup.decide import Move, WarmupDay
 from postroad.warmup.identity import WarmingIdentity
 from postroad.warmup.plan import plan_for

@@ -17,9 +17,9 @@ from fastapi import APIRouter, Request, Response
 
 from postroad.bounce.intake import Intake
 from postroad.clock import Clock
-from postroad.delivery.unsubscribe import unsubscribe
 from postroad.errors import UnavailableError
 from postroad.mail.token import Purpose, TokenSigner
+from postroad.operations.unsubscribe import unsubscribe
 from postroad.queue import Queue
 from postroad.settings import WebSettings
 from postroad.web.body import form_fields, read_body

@@ -21,8 +21,8 @@ from postroad.bounce.sources.listener import listen
 from postroad.bounce.sources.poll import poll
 from postroad.clock import SystemClock
 from postroad.delivery.job import job_id
-from postroad.delivery.unsubscribe import unsubscribe
 from postroad.mail.token import TokenSigner
+from postroad.operations.unsubscribe import unsubscribe
 from postroad.queue import Job, JobState, Queue
 from postroad.settings import InboundSettings, SourceKind, SourceSettings
 from postroad.store.engine import read

@@ -8,9 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postroad.delivery.gate_name import Receiver
-from postroad.delivery.gate_plan import Contribution, GateChange, plan_changes
-from postroad.delivery.shaping.decide import (
+from postroad.gates.name import Receiver
+from postroad.gates.plan import Contribution, GateChange, plan_changes
+from postroad.queue import FOREVER_MS, Gate, GateState, Rate
+from postroad.settings import RateSetting
+from postroad.shaping.config import read_shaping
+from postroad.shaping.decide import (
     GROW_EVERY,
     SETTLE,
     SHAPED,
@@ -18,15 +21,12 @@ from postroad.delivery.shaping.decide import (
     SLOWEST,
     by_rule,
     contribution,
-    faster,
-    over,
-    slower,
+    decrease,
+    increase,
+    is_expired,
 )
-from postroad.delivery.shaping.file import read_shaping
-from postroad.delivery.shaping.limits import LimitScope, ReceiverLimits
-from postroad.delivery.shaping.source import ShapingLimits
-from postroad.queue import FOREVER_MS, Gate, GateState, Rate
-from postroad.settings import RateSetting
+from postroad.shaping.gate_source import ShapingLimits
+from postroad.shaping.limits import LimitScope, ReceiverLimits
 from postroad.store.shaping import ShapingChange
 
 NOW = datetime(2026, 5, 4, 8, 30, tzinfo=UTC)
@@ -102,11 +102,11 @@ def test_a_pause_is_never_lifted_and_a_longer_one_stays() -> None:
 
 
 def test_one_burst_of_deferrals_halves_the_pace_once() -> None:
-    first = slower(SCOPE, LIMITS, "421 slow down", last=None, now=NOW)
+    first = decrease(SCOPE, LIMITS, "421 slow down", last=None, now=NOW)
     assert first is not None
     assert (first.share, first.rate_count, first.connections) == (0.5, 50.0, 5)
-    assert slower(SCOPE, LIMITS, "421", last=first, now=NOW + SETTLE / 2) is None
-    second = slower(SCOPE, LIMITS, "421", last=first, now=NOW + SETTLE)
+    assert decrease(SCOPE, LIMITS, "421", last=first, now=NOW + SETTLE / 2) is None
+    second = decrease(SCOPE, LIMITS, "421", last=first, now=NOW + SETTLE)
     assert second is not None
     assert (second.share, second.connections) == (0.25, 2)
 
@@ -117,27 +117,27 @@ def test_the_pace_stays_between_its_floor_and_the_limits(steps: list[tuple[bool,
     for accepted, seconds in steps:
         now += timedelta(seconds=seconds)
         if last is not None and accepted:
-            last = faster(last, LIMITS, now) or last
+            last = increase(last, LIMITS, now) or last
         elif not accepted:
-            last = slower(SCOPE, LIMITS, "421", last=last, now=now) or last
+            last = decrease(SCOPE, LIMITS, "421", last=last, now=now) or last
         if last is not None:
             assert last.share is not None
             assert SLOWEST <= last.share <= 1
             assert last.connections is not None
             assert 1 <= last.connections <= 10
             assert last.rate_count == 100 * last.share
-            if over(last, now):
+            if is_expired(last, now):
                 last = None
 
 
 def test_the_pace_grows_back_to_the_limits_while_mail_is_accepted() -> None:
-    pace = slower(SCOPE, LIMITS, "421", last=None, now=NOW)
+    pace = decrease(SCOPE, LIMITS, "421", last=None, now=NOW)
     assert pace is not None
     now, steps = NOW, 0
-    while not over(pace, now):
-        assert faster(pace, LIMITS, now + GROW_EVERY / 2) is None
+    while not is_expired(pace, now):
+        assert increase(pace, LIMITS, now + GROW_EVERY / 2) is None
         now += GROW_EVERY
-        grown = faster(pace, LIMITS, now)
+        grown = increase(pace, LIMITS, now)
         assert grown is not None
         pace, steps = grown, steps + 1
     assert steps == 8

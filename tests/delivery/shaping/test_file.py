@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from postroad.delivery.gate_name import Receiver
-from postroad.delivery.shaping.file import read_shaping
-from postroad.delivery.shaping.limits import LimitScope, ShapingTls
 from postroad.errors import ConfigError
+from postroad.gates.name import Receiver
 from postroad.settings import RateSetting
+from postroad.shaping.config import read_shaping
+from postroad.shaping.limits import LimitScope, ShapingTls
 
 GOOGLE = LimitScope(sender="news@example.com", receiver=Receiver("google"))
 

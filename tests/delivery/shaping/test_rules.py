@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from postroad.delivery.outcome import route_down
-from postroad.delivery.shaping.file import read_shaping
-from postroad.delivery.shaping.rules import rule_for
+from postroad.shaping.config import read_shaping
+from postroad.shaping.rules import rule_for
 from postroad.smtp.reply import Phase, Reply, parse_reply
 
 SHAPING = read_shaping(None)

@@ -11,15 +11,15 @@ import sqlalchemy as sa
 from prometheus_client import CollectorRegistry
 
 from postroad.clock import Clock, SystemClock
-from postroad.delivery.gate_controller import GateController
-from postroad.delivery.gate_name import Receiver
-from postroad.delivery.outcome import Outcome, Pause, of_reply
-from postroad.delivery.shaping.file import read_shaping
-from postroad.delivery.shaping.limits import LimitScope
-from postroad.delivery.shaping.shaper import Shaper, resume
-from postroad.delivery.shaping.source import ShapingLimits
+from postroad.delivery.outcome import Pause, of_reply
 from postroad.errors import UnavailableError
+from postroad.gates.controller import GateController
+from postroad.gates.name import Receiver
 from postroad.queue import FOREVER_MS, Gate, Job, Queue, Quota, Rate
+from postroad.shaping.config import read_shaping
+from postroad.shaping.gate_source import ShapingLimits
+from postroad.shaping.limits import LimitScope
+from postroad.shaping.shaper import Shaper, resume
 from postroad.smtp.reply import Phase, Reply, parse_reply
 from postroad.store.engine import open_engine, read
 from postroad.store.shaping import ShapingChange, ShapingReply, newest_changes
@@ -236,7 +236,7 @@ async def test_broken_authentication_is_shown_and_paused_again_should_the_queue_
     refusal = said("550 5.7.515 Access denied, sending domain example.com does not meet the required level")
     outcome = of_reply(refusal, deferrals=0, provider="outlook")
     assert outcome.pause is Pause.SENDER
-    worker.paused(f"sender:{SENDER}", YAHOO, outcome, str(refusal), until_ms=None)
+    worker.paused(f"sender:{SENDER}", YAHOO, str(refusal), cause=outcome.cause, everywhere=True, until_ms=None)
     await worker.turn()
     [change] = log(engine)
     assert (change.rule, change.provider, change.ends_at) == ("sender authentication", None, None)
@@ -252,7 +252,7 @@ async def test_what_is_resumed_stays_so_and_the_log_says_by_whom(
 ) -> None:
     worker = shaper(engine, queue, clock)
     worker.refused(GMAIL, BUSY)
-    worker.paused(GMAIL.gate, GMAIL, Outcome(verdict="dead", cause="x", pause=Pause.SENDER), "550", until_ms=None)  # type: ignore[arg-type]
+    worker.paused(GMAIL.gate, GMAIL, "550", cause="x", everywhere=True, until_ms=None)
     await worker.turn()
     gates = controller(engine, queue, clock)
     assert await resume(engine, queue, GMAIL.gate, gates=gates, by="ada@house", now=clock.now()) == 2

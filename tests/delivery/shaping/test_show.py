@@ -7,9 +7,9 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from postroad.delivery.shaping.file import read_shaping
-from postroad.delivery.shaping.show import Way, destinations, standing
 from postroad.settings import RouteSettings
+from postroad.shaping.config import read_shaping
+from postroad.shaping.describe import Way, destinations, standing
 from postroad.store.engine import write
 from postroad.store.mail_domain import KnownDomain, keep_domains
 

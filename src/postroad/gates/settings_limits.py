@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from postroad.delivery.gate_name import QUEUE_GATE, GateName
-from postroad.delivery.gate_plan import ALL_LIMITS, Contribution, GateLimit, SourceTraits
+from postroad.gates.name import QUEUE_GATE, GateName
+from postroad.gates.plan import ALL_LIMITS, Contribution, GateLimit, SourceTraits
 from postroad.queue import Gate, GateState, Rate
 from postroad.settings import QueueSettings, RateSetting, Settings
 

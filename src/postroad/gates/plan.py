@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from postroad.delivery.gate_name import GateKind, kind_of
+from postroad.gates.name import GateKind, kind_of
 from postroad.queue import Gate, GateState, Quota, Rate
 
 

@@ -1,4 +1,4 @@
-"""Judge cohorts by what the ledger says came of them, and pause the guilty ones: thin effects around `sequential`.
+"""Checks cohorts by the outcomes in the ledger, and pauses those that fail. The decision is in `sprt`, which is pure.
 
 A pause is one row. `postroad.delivery.admit` looks at it for every batch that is about to leave, so it holds at once
 for what is on the queue already, and no gate or lane is needed for it.
@@ -16,15 +16,16 @@ from datetime import date, datetime, timedelta
 import sqlalchemy as sa
 
 from postroad.clock import Clock
-from postroad.delivery.cohorts.sequential import CohortFinding, DayCount, judge
+from postroad.delivery.cohort_key import cohort_of
 from postroad.delivery.job import job_id
 from postroad.delivery.outcome import HARD_CAUSES
-from postroad.dns.providers import OTHER, provider_table
+from postroad.dns.providers import provider_of
 from postroad.errors import StateError, UnavailableError
 from postroad.queue import Queue
+from postroad.senders.sprt import CohortFinding, DayCount, judge
 from postroad.settings import CohortBreakerSettings, EvidenceSettings, Settings
 from postroad.store import cohort as store
-from postroad.store.cohort import Cohort, CohortEvidence, CohortKey, CohortPause, Tally
+from postroad.store.cohort import Cohort, CohortEvidence, CohortPause, Tally
 from postroad.store.engine import read, write
 
 log = logging.getLogger(__name__)
@@ -34,16 +35,6 @@ LATE_COMPLAINTS = timedelta(minutes=10)
 """How far back complaints are looked for again: one may be committed after the look that it came before."""
 SHARE = 20
 """A look that took a second is followed by this many seconds without one, on a ledger that large."""
-
-
-def provider_of(domain: str, known: str | None) -> str:
-    """Provider of a cohort: one of providers.toml, or `other` for all the rest together."""
-    provider = provider_table().of_domain(domain) or known
-    return provider if provider in provider_table().names else OTHER
-
-
-def cohort_of(touch: CohortKey) -> Cohort:
-    return Cohort(touch.step_id, touch.source, provider_of(touch.domain, touch.provider))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from postroad.delivery.gate_name import GateName, Receiver
-from postroad.delivery.gate_plan import Contribution
-from postroad.delivery.shaping.decide import SHAPING, contribution, over
-from postroad.delivery.shaping.file import Shaping
-from postroad.delivery.shaping.limits import TAIL, LimitScope, ReceiverLimits, Terms, terms_of
 from postroad.dns.providers import provider_table
+from postroad.gates.name import GateName, Receiver
+from postroad.gates.plan import Contribution
 from postroad.settings import RouteKind, RouteSettings
+from postroad.shaping.config import Shaping
+from postroad.shaping.decide import SHAPING, contribution, is_expired
+from postroad.shaping.limits import TAIL, LimitScope, ReceiverLimits, SessionLimits, session_limits
 from postroad.store.mail_domain import providers_of_sites, whose_domains
 from postroad.store.shaping import ShapingChange
 
@@ -63,7 +63,7 @@ class ShapingStatus:
     why: dict[str, str]
     rate: str | None
     connections: int | None
-    terms: Terms | None
+    terms: SessionLimits | None
     enforced: dict[str, str]
     held: Sequence[ShapingChange]
 
@@ -80,8 +80,8 @@ def destinations(
     found |= {Receiver(sites.get(site, TAIL), site) for site in shaping.site}
     known = whose_domains(connection, shaping.domain)
     for domain in shaping.domain:
-        famous = provider_table().of_domain(domain)
-        provider, site = (famous, famous) if famous is not None else known.get(domain, (TAIL, domain))
+        well_known = provider_table().of_domain(domain)
+        provider, site = (well_known, well_known) if well_known is not None else known.get(domain, (TAIL, domain))
         found.add(Receiver(provider, site if site in shaping.site else None, domain))
     return sorted(found, key=str)
 
@@ -94,7 +94,7 @@ def standing(
     now: datetime,
 ) -> list[ShapingStatus]:
     """What holds for each sender at each receiver."""
-    holding = [change for change in changes if not over(change, now)]
+    holding = [change for change in changes if not is_expired(change, now)]
     return [_standing(shaping, way, receiver, holding, now) for way in ways for receiver in receivers]
 
 
@@ -114,7 +114,7 @@ def _standing(
         if shaping.limits_of_gate(shared, [way.sender]) is not None:
             enforced["connections_in_all"] = shared
     if limits is not None and way.settings is not None and way.settings.kind is RouteKind.DIRECT:
-        terms = terms_of(way.settings, limits)
+        terms = session_limits(way.settings, limits)
         enforced |= dict.fromkeys(("messages_per_connection", "tls"), f"route {way.route}")
     return ShapingStatus(
         sender=way.sender,

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import sqlalchemy as sa
 
-from postroad.delivery.gate_plan import Contribution, GateChange, SourceTraits, plan_changes
+from postroad.gates.plan import Contribution, GateChange, SourceTraits, plan_changes
 from postroad.queue import FOREVER_MS, GateState, Queue
 from postroad.store.engine import transient, write_connection
 from postroad.store.shaping import one_at_a_time

@@ -13,9 +13,9 @@ import sqlalchemy as sa
 
 from postroad.delivery.job import MAIL_QUEUES, WARMUP_QUEUE, job_id, read_touch
 from postroad.delivery.record import GROUP
-from postroad.delivery.shaping.file import Shaping
-from postroad.delivery.submit import NOBODY, Warming, enqueue_touches, plan_of, touch_rows
+from postroad.delivery.submit import NO_WARMUP, Warming, enqueue_touches, load_submit_plan, touch_rows
 from postroad.queue import DeadLetter, JobState, Queue
+from postroad.shaping.config import Shaping
 from postroad.store.engine import read, write
 from postroad.store.ledger import revive
 from postroad.store.types import UtcDateTime
@@ -135,7 +135,7 @@ async def replay(
     *,
     now: datetime,
     expire_ms: int,
-    warming: Warming = NOBODY,
+    warming: Warming = NO_WARMUP,
     shaping: Shaping | None = None,
 ) -> int:
     """Send dead letters again. Returns how many. Raises UsageError for what is no touch's id, UnavailableError.
@@ -159,7 +159,7 @@ async def replay(
         # The ledger has said what these ids may do; the queue's own memory of them is over.
         await queue.acknowledge(GROUP, [], forget=[job_id(touch_id) for touch_id in lost])
         for campaign, of_campaign in _by_campaign(lost, campaigns).items():
-            plan = await asyncio.to_thread(plan_of, engine, campaign, warming, shaping)
+            plan = await asyncio.to_thread(load_submit_plan, engine, campaign, warming, shaping)
             rows = await asyncio.to_thread(_rows, engine, of_campaign)
             await enqueue_touches(queue, plan, rows, expire_ms, since_ms=int(now.timestamp() * 1000))
         replayed += len(lost)

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, Self
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
-from postroad.delivery.gate_name import GateKind, GateName, Receiver
+from postroad.gates.name import GateKind, GateName, Receiver
 from postroad.settings import RateField, RouteSettings, TlsMode
 
 TAIL = "other"
@@ -98,7 +98,7 @@ class LimitScope(msgspec.Struct, frozen=True, kw_only=True):
         return str(self.receiver) if self.provider == TAIL else self.provider
 
 
-class Terms(NamedTuple):
+class SessionLimits(NamedTuple):
     """On what terms a direct route speaks to one host: its own settings, each as strict as the receiver asks for."""
 
     connections: int
@@ -106,10 +106,10 @@ class Terms(NamedTuple):
     tls: TlsMode
 
 
-def terms_of(route: RouteSettings, limits: ReceiverLimits | None) -> Terms:
+def session_limits(route: RouteSettings, limits: ReceiverLimits | None) -> SessionLimits:
     """The stricter of a route's settings and of limits, one by one. None: no limits hold for it."""
     limits = limits or ReceiverLimits()
-    return Terms(
+    return SessionLimits(
         connections=_least(route.connections, limits.connections, limits.connections_in_all),
         messages_per_connection=_least(route.messages_per_connection, limits.messages_per_connection),
         tls=TlsMode.STARTTLS if limits.tls is ShapingTls.REQUIRED else route.tls,

@@ -12,13 +12,13 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from postroad.delivery.gate_name import GateKind, GateName, Receiver
-from postroad.delivery.shaping.limits import TAIL, Level, LimitScope, LimitSource, LimitTable, ReceiverLimits, resolve
-from postroad.delivery.shaping.rules import PACE, Condition, Pattern, ShapingRule
 from postroad.dns.providers import MAX_SITE
 from postroad.errors import ConfigError
 from postroad.field_faults import field_faults, listed
+from postroad.gates.name import GateKind, GateName, Receiver
 from postroad.settings import Settings, line_of_key
+from postroad.shaping.limits import TAIL, Level, LimitScope, LimitSource, LimitTable, ReceiverLimits, resolve
+from postroad.shaping.rules import PACE, Condition, Pattern, ShapingRule
 from postroad.smtp.reply import Reply
 
 SHIPPED = "shaping.toml of the package"
@@ -164,7 +164,7 @@ def shaped_senders(settings: Settings) -> set[str]:
 
 def read_shaping(path: Path | None) -> Shaping:
     """Read what is shipped, and the operator's file over it. Raises ConfigError with file, line and field."""
-    shipped = files("postroad.delivery.shaping").joinpath("shaping.toml").read_text(encoding="utf-8")
+    shipped = files("postroad.shaping").joinpath("shaping.toml").read_text(encoding="utf-8")
     text = _read(path) if path is not None else ""
     own = _parse(text, path)
     try:

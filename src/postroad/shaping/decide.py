@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
-from postroad.delivery.gate_plan import Contribution, GateLimit, strictest
-from postroad.delivery.limits import smooth_rate
-from postroad.delivery.shaping.limits import LimitScope, ReceiverLimits
-from postroad.delivery.shaping.rules import PACE, ShapingRule
+from postroad.gates.plan import Contribution, GateLimit, strictest
+from postroad.gates.settings_limits import smooth_rate
 from postroad.queue import FOREVER_MS
+from postroad.shaping.limits import LimitScope, ReceiverLimits
+from postroad.shaping.rules import PACE, ShapingRule
 from postroad.store.shaping import ShapingChange
 
 SLOWER, GROWTH, SLOWEST = 0.5, 1 / 16, 1 / 64
@@ -51,7 +51,7 @@ def by_rule(
     )
 
 
-def slower(
+def decrease(
     scope: LimitScope, limits: ReceiverLimits, said: str, *, last: ShapingChange | None, now: datetime
 ) -> ShapingChange | None:
     """The next lower pace. None: the last decrease has not shown yet, or nothing is left to take."""
@@ -68,7 +68,7 @@ def slower(
     return _at_share(change, limits, max(share * SLOWER, SLOWEST), now)
 
 
-def faster(change: ShapingChange, limits: ReceiverLimits, now: datetime) -> ShapingChange | None:
+def increase(change: ShapingChange, limits: ReceiverLimits, now: datetime) -> ShapingChange | None:
     """The same change at the next higher pace, after mail was accepted. None: it was raised lately.
 
     At a share of 1 it is over.
@@ -111,7 +111,7 @@ def contribution(
     slowed = False
     for change in changes:
         slowed = slowed or not change.suspended
-        if over(change, now):
+        if is_expired(change, now):
             continue
         if change.suspended:
             ends_ms = FOREVER_MS if change.ends_at is None else int(change.ends_at.timestamp() * 1000)
@@ -134,6 +134,6 @@ def contribution(
     )
 
 
-def over(change: ShapingChange, now: datetime) -> bool:
+def is_expired(change: ShapingChange, now: datetime) -> bool:
     """Whether an open change has nothing left to hold back."""
     return (change.ends_at is not None and change.ends_at <= now) or (change.share is not None and change.share >= 1)

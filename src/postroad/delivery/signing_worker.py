@@ -1,4 +1,4 @@
-"""A process that signs with RSA and does nothing else: ``python -m postroad.delivery.signer``.
+"""A process that signs with RSA and does nothing else: ``python -m postroad.delivery.signing_worker``.
 
 It reads requests from standard input and writes an answer to each, until the input ends, as it does with the process
 that started it, however that ends. Each is four octets of length and as much of MessagePack.

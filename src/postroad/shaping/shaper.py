@@ -18,15 +18,14 @@ import sqlalchemy as sa
 from prometheus_client import CollectorRegistry, Gauge
 
 from postroad.clock import Clock
-from postroad.delivery.gate_controller import GateController
-from postroad.delivery.outcome import Outcome, Pause
-from postroad.delivery.shaping.decide import SETTLE, by_rule, faster, over, slower
-from postroad.delivery.shaping.file import Shaping
-from postroad.delivery.shaping.limits import TAIL, LimitScope
-from postroad.delivery.shaping.rules import PACE, ShapingRule, rule_for
-from postroad.delivery.shaping.show import words
 from postroad.errors import UnavailableError
+from postroad.gates.controller import GateController
 from postroad.queue import Queue
+from postroad.shaping.config import Shaping
+from postroad.shaping.decide import SETTLE, by_rule, decrease, increase, is_expired
+from postroad.shaping.describe import words
+from postroad.shaping.limits import TAIL, LimitScope
+from postroad.shaping.rules import PACE, ShapingRule, rule_for
 from postroad.smtp.reply import Reply
 from postroad.store import shaping as store
 from postroad.store.engine import read, write
@@ -74,7 +73,7 @@ class Shaper:
         self._rules = tuple(shaping.rule.items())
         self._heard: dict[_Subject, _Heard] = {}
         self._pauses: dict[str, ShapingChange] = {}
-        self._deaf_until: dict[_Subject, datetime] = {}
+        self._ignore_until: dict[_Subject, datetime] = {}
         self._paced: frozenset[str] = frozenset()
         self._accepted: set[str] = set()
         self._news = asyncio.Event()
@@ -99,7 +98,7 @@ class Shaper:
             return
         name, rule = found or (PACE, None)
         subject = _Subject(scope, name)
-        deaf_until = self._deaf_until.get(subject)
+        deaf_until = self._ignore_until.get(subject)
         if deaf_until is not None and self._clock.now() < deaf_until:
             return
         heard = self._heard.setdefault(subject, _Heard(rule=rule, too_fast=too_fast, said=str(reply)))
@@ -111,14 +110,25 @@ class Shaper:
         if self._paced and scope.gate in self._paced:
             self._accepted.add(scope.gate)
 
-    def paused(self, gate: str, scope: LimitScope, outcome: Outcome, said: str, *, until_ms: int | None) -> None:
-        """Take note that a gate was paused for what a receiver said of the sender. None: until it is resumed."""
+    def paused(
+        self, gate: str, scope: LimitScope, reply: str, *, cause: str, everywhere: bool, until_ms: int | None
+    ) -> None:
+        """Record that a gate was paused, because a receiver refused the sender.
+
+        Args:
+            gate: Name of the gate.
+            scope: The sender and the receiver.
+            reply: What the receiver replied.
+            cause: Name of the cause.
+            everywhere: The sender is paused at every receiver.
+            until_ms: End of the pause, in ms since 1970. None: until it is resumed.
+        """
         self._pauses[gate] = ShapingChange(
             gate=gate,
-            rule=outcome.cause,
+            rule=cause,
             sender=scope.sender,
-            provider=None if outcome.pause is Pause.SENDER else scope.provider,
-            reply=said[:500],
+            provider=None if everywhere else scope.provider,
+            reply=reply[:500],
             at=self._clock.now(),
             ends_at=None if until_ms is None else datetime.fromtimestamp(until_ms / 1000, UTC),
             suspended=True,
@@ -196,7 +206,7 @@ class Shaper:
             store.one_at_a_time(connection)
             for pause in pauses.values():
                 before = [change for change in store.open_changes(connection) if change.gate == pause.gate]
-                self._add(connection, pause, instead_of=[change for change in before if over(change, now)])
+                self._add(connection, pause, instead_of=[change for change in before if is_expired(change, now)])
             for subject, what in heard.items():
                 self._decide(connection, subject, what, now)
             for change in store.open_changes(connection):
@@ -208,8 +218,8 @@ class Shaper:
         gate_changes = {change.rule: change for change in store.open_changes(connection) if change.gate == scope.gate}
         acting = gate_changes.get(name)
         if what.rule is not None:
-            if acting is not None and not over(acting, now):
-                self._deaf_until[subject] = min(acting.ends_at or now + HELD_ELSEWHERE, now + HELD_ELSEWHERE)
+            if acting is not None and not is_expired(acting, now):
+                self._ignore_until[subject] = min(acting.ends_at or now + HELD_ELSEWHERE, now + HELD_ELSEWHERE)
                 return
             # More than the rule asks for would tell it nothing.
             said = min(what.times, what.rule.per_hour)
@@ -220,8 +230,8 @@ class Shaper:
                 return
         if what.too_fast:
             last = gate_changes.get(PACE)
-            self._deaf_until[_Subject(scope, PACE)] = now + SETTLE
-            pace = slower(scope, self._shaping.limits(scope), what.said, last=last, now=now)
+            self._ignore_until[_Subject(scope, PACE)] = now + SETTLE
+            pace = decrease(scope, self._shaping.limits(scope), what.said, last=last, now=now)
             if pace is not None:
                 self._add(connection, pace, instead_of=[last] if last is not None else [])
 
@@ -234,7 +244,7 @@ class Shaper:
 
     def _grow(self, connection: sa.Connection, change: ShapingChange, now: datetime) -> None:
         scope = LimitScope.of_gate(change.gate)
-        grown = faster(change, self._shaping.limits(scope), now) if scope is not None else None
+        grown = increase(change, self._shaping.limits(scope), now) if scope is not None else None
         if grown is not None and change.moved_at is not None:
             store.move_pace(connection, grown, change.moved_at)
 

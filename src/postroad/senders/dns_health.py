@@ -16,12 +16,12 @@ from ipaddress import ip_address
 import msgspec
 import sqlalchemy as sa
 
-from postroad.delivery.gate_name import GateName
-from postroad.delivery.gate_plan import Contribution, SourceTraits
 from postroad.dns.finding import Finding, RecordVerdict, failures, in_words
 from postroad.dns.health import Change, HealthReport, difference
 from postroad.dns.identity import Identity, is_reserved
 from postroad.errors import ConfigError, DataError
+from postroad.gates.name import GateName
+from postroad.gates.plan import Contribution, SourceTraits
 from postroad.mail.address import ascii_domain
 from postroad.mail.dkim_keys import keys_of
 from postroad.queue import FOREVER_MS, GateState
@@ -175,7 +175,7 @@ def findings_of(report: DnsReport) -> tuple[Finding, ...]:
     return msgspec.convert(report.findings, tuple[Finding, ...])
 
 
-def forget_others(engine: sa.Engine, settings: Settings, now: datetime) -> list[str]:
+def close_stale_holds(engine: sa.Engine, settings: Settings, now: datetime) -> list[str]:
     """End what is open of senders that are gone from the settings: nobody checks them. Returns their addresses."""
     known = {sender.address for sender in settings.senders.values()}
     with write(engine) as connection:

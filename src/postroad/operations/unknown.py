@@ -17,10 +17,10 @@ import sqlalchemy as sa
 
 from postroad.delivery.job import WARMUP_QUEUE, job_id, read_touch, touch_of
 from postroad.delivery.record import GROUP, Recorder
-from postroad.delivery.shaping.file import Shaping
-from postroad.delivery.submit import NOBODY, Warming, enqueue_touches, plan_of, touch_rows
+from postroad.delivery.submit import NO_WARMUP, Warming, enqueue_touches, load_submit_plan, touch_rows
 from postroad.errors import StateError
 from postroad.queue import Dead, Done, JobState, Queue, Release
+from postroad.shaping.config import Shaping
 from postroad.store.engine import read, write
 from postroad.store.ledger import Resolved, TouchState, delivery_events, resolve_unknown
 from postroad.store.types import UtcDateTime
@@ -46,7 +46,7 @@ class UnknownTouch:
     queued: bool
 
 
-async def doubts(engine: sa.Engine, queue: Queue, limit: int) -> list[UnknownTouch]:
+async def list_unknown(engine: sa.Engine, queue: Queue, limit: int) -> list[UnknownTouch]:
     """Every touch that is unknown to the ledger or to the queue, the oldest first."""
     held = {job.id: job for job in await queue.uncertain(limit)}
     seeds = queue.name == WARMUP_QUEUE
@@ -98,7 +98,7 @@ async def resolve_touch(
     by: str,
     now: datetime,
     expire_ms: int,
-    warming: Warming = NOBODY,
+    warming: Warming = NO_WARMUP,
     shaping: Shaping | None = None,
 ) -> None:
     """Settle one unknown touch. Raises StateError when it is not unknown; UsageError for what is no touch's id."""
@@ -112,7 +112,7 @@ async def resolve_touch(
     elif state in (None, JobState.REMEMBERED) and resolution is Resolution.NOT_SENT:
         # The ledger has said what this id may do; the queue's own memory of it is over.
         await queue.acknowledge(GROUP, [], forget=[id_])
-        plan = await asyncio.to_thread(plan_of, engine, resolved.campaign, warming, shaping)
+        plan = await asyncio.to_thread(load_submit_plan, engine, resolved.campaign, warming, shaping)
         await enqueue_touches(queue, plan, await asyncio.to_thread(_rows, engine, touch_id), expire_ms)
 
 

@@ -9,10 +9,10 @@ from collections.abc import Collection, Mapping, Sequence
 import sqlalchemy as sa
 
 from postroad.clock import Clock
-from postroad.delivery.gate_plan import Contribution, SourceTraits
-from postroad.delivery.shaping.decide import SHAPED, SHAPING, contribution, over
-from postroad.delivery.shaping.file import Shaping
+from postroad.gates.plan import Contribution, SourceTraits
 from postroad.queue import GateState
+from postroad.shaping.config import Shaping
+from postroad.shaping.decide import SHAPED, SHAPING, contribution, is_expired
 from postroad.store import shaping as store
 from postroad.store.engine import read
 from postroad.store.shaping import ShapingChange
@@ -44,7 +44,7 @@ class ShapingLimits:
         """Return the contribution to each gate that the file or an open change limits. Raises UnavailableError."""
         changes = await asyncio.to_thread(self._read_open)
         now = self._clock.now()
-        self._ended = [change for change in changes if over(change, now)]
+        self._ended = [change for change in changes if is_expired(change, now)]
         by_gate: dict[str, list[ShapingChange]] = {}
         for change in changes:
             by_gate.setdefault(change.gate, []).append(change)

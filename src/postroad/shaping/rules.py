@@ -9,8 +9,8 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from postroad.delivery.shaping.limits import TAIL
 from postroad.settings import MAX_DURATION_MS, DurationMs, RateField
+from postroad.shaping.limits import TAIL
 from postroad.smtp.reply import Phase, Reply
 
 PACE = "pace"

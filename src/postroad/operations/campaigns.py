@@ -1,0 +1,82 @@
+"""Pauses, resumes and cancels campaigns.
+
+Each change is written to the ledger first, where it holds at once. The queue follows, so that it does no needless work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlmodel import col
+
+from postroad.errors import StateError
+from postroad.queue import Queue
+from postroad.store.campaign import Campaign, CampaignState, find_campaign, record_pause, set_state
+from postroad.store.ending import cancel_waiting
+from postroad.store.engine import write
+
+
+async def pause(engine: sa.Engine, queue: Queue, name: str, *, by: str, now: datetime) -> None:
+    """Let nothing more of a campaign leave. What is on the wire finishes.
+
+    Args:
+        by: Who pauses it, in words, such as "`postroad campaign pause`".
+
+    Raises:
+        StateError: The campaign does not run.
+    """
+
+    def write_pause() -> None:
+        with write(engine) as connection:
+            campaign_id = _move_campaign(connection, name, CampaignState.PAUSED, (CampaignState.RUNNING,))
+            record_pause(connection, campaign_id, by=by, run_id=None, now=now)
+
+    await asyncio.to_thread(write_pause)
+    await queue.pause_group(name)
+
+
+async def resume(engine: sa.Engine, queue: Queue, name: str) -> None:
+    """Let a paused campaign go on.
+
+    Raises:
+        StateError: The campaign is not paused.
+    """
+
+    def write_resume() -> None:
+        with write(engine) as connection:
+            _move_campaign(connection, name, CampaignState.RUNNING, (CampaignState.PAUSED,))
+
+    await asyncio.to_thread(write_resume)
+    await queue.resume_group(name)
+
+
+async def cancel(engine: sa.Engine, queue: Queue, name: str, now: datetime) -> int:
+    """End a campaign for good, and every touch of it that is not on the wire. Returns how many. Raises StateError."""
+    cancelled = await asyncio.to_thread(_cancel, engine, name, now)
+    await queue.cancel_group(name, "campaign cancelled")
+    return cancelled
+
+
+def _move_campaign(connection: sa.Connection, name: str, state: CampaignState, allowed: Sequence[CampaignState]) -> int:
+    campaign = find_campaign(connection, name, for_update=True)
+    assert campaign.id is not None  # noqa: S101  (read from its table)
+    if campaign.state not in allowed:
+        raise StateError(
+            f"campaign {name} is {campaign.state}, so it cannot become {state}",
+            remedy=f"`postroad campaign status {name}` shows how it stands.",
+        )
+    set_state(connection, campaign.id, state)
+    return campaign.id
+
+
+def _cancel(engine: sa.Engine, name: str, now: datetime) -> int:
+    with write(engine) as connection:
+        # Also one that is cancelled: an earlier call may have been interrupted.
+        allowed = (CampaignState.DRAFT, CampaignState.RUNNING, CampaignState.PAUSED, CampaignState.CANCELLED)
+        campaign_id = _move_campaign(connection, name, CampaignState.CANCELLED, allowed)
+        over = sa.update(Campaign).where(col(Campaign.id) == campaign_id, col(Campaign.finished_at).is_(None))
+        connection.execute(over.values(finished_at=now))
+    return cancel_waiting(engine, campaign_id, now)
