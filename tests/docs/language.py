@@ -45,7 +45,7 @@ _NAMES = re.compile(
     r"(?<![a-z])(?:anew|beside|behind|mend|mends|mended|mending|stands|house|crew|told|nobody|somebody|whoever)(?![a-z])",
     re.IGNORECASE,
 )
-_QUOTED = re.compile(r"``.*?``|`[^`]*`|“[^”]*”", re.DOTALL)
+_QUOTED = re.compile(r"``.*?``|`[^`]*`|“[^”]*”|\b\w+(?:\.\w+)+\b", re.DOTALL)
 _FENCED = re.compile(r"^(```|~~~).*?^\1", re.DOTALL | re.MULTILINE)
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
