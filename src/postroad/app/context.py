@@ -187,7 +187,7 @@ async def open_context(
     """Open the parts. The embedded database is brought up to date; any other must be: `postroad db upgrade`.
 
     ``clock``: everything goes by it, the queue included, so all processes must share it. None: the machine's.
-    ``engine``: disposed of at the end, and not looked at, so that the queue opens although the database is away.
+    ``engine``: disposed of at the end, and not looked at, so that the queue opens while the database is unavailable.
     """
     settings = settings or Settings.load()
     await asyncio.to_thread(close_state_folder, settings.state_dir)
