@@ -85,7 +85,7 @@ async def _walk(context: AppContext, folder: Path, meter: _Meter) -> list[Cost]:
     step = _step(context, decode_job(jobs[0].payload).step_id)
     what = "three templates, quoted-printable, headers, three tokens"
     merged = await meter("merge", what, _merged(context, step, jobs))
-    what = "MAIL, RCPT and DATA; then the body and its dot, with the next message's commands behind it"
+    what = "MAIL, RCPT and DATA; then the body and its dot, followed by the next message's commands"
     await meter("SMTP", what, _sent(context, merged))
     await meter("mark", "that the body is about to leave: what makes *unknown* knowable", _marked(queue, batches))
     await meter("settle", "the outcome and its event, in one step", _settled(queue, batches))

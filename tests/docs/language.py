@@ -22,7 +22,8 @@ AVOIDED = {
     r"anew": "again, from the start",
     r"beside": "next to, together with, in addition to",
     r"besides": "in addition, also",
-    r"behind(?! (?:an? |the |its |our |your )?(?:[\w-]+ )?(?:proxy|proxies|balancer|nat|firewall|tls))": "after",
+    r"behind(?! (?:an? |the |its |our |your |their )?(?:[\w-]+ )?"
+    r"(?:proxy|proxies|balancer|nat|firewall|tls|gates?))": "after",
     r"be had": "be obtained",
     r"mend(?:s|ed|ing)?": "fix, repair, rebuild",
     r"stands(?! (?:for|in for))": "is; the noun is state or status",

@@ -31,7 +31,7 @@ from tests.docs.world import CAMPAIGNS, FILES, settings_toml
 NOT_RUN = {
     "make demo": "tests/end_to_end/test_demo.py runs it",
     "make test": "it is what runs this",
-    "make up": "tests/end_to_end/test_through_prefect.py starts all context",
+    "make up": "tests/end_to_end/test_through_prefect.py starts all processes",
     "postroad campaign launch spring": "needs a Prefect server: tests/end_to_end/test_through_prefect.py",
     "postroad campaign launch hello": "needs a Prefect server: tests/end_to_end/test_through_prefect.py",
     "python -m deployments.bootstrap": "needs a Prefect server: tests/prefect/test_install.py",
