@@ -26,7 +26,7 @@ from postroad.delivery import submit
 from postroad.delivery.admit import Admission
 from postroad.delivery.job import DeliveryResult, SendJob, encode_job, encode_note
 from postroad.delivery.record import Recorder
-from postroad.operations import campaigns, dead_letters, rebuild, unsubscribe
+from postroad.operations import campaigns, dead_letters, rebuild
 from postroad.queue import ClaimedJob, Event, EventKind
 from postroad.settings import BounceSettings, Settings, UnsubscribeScope
 from postroad.store.campaign import CampaignState
@@ -36,6 +36,7 @@ from postroad.store.ledger import TouchState, due_touches
 from postroad.store.retention import Before, delete_old, delete_old_mails
 from postroad.store.suppression import SuppressionReason, suppress_now
 from postroad.store.touch_page import touch_pages
+from postroad.store.unsubscribe import unsubscribe_touch
 from postroad.warmup.day import pass_day
 from postroad.warmup.identity import identities
 
@@ -179,7 +180,7 @@ def finish_a_campaign(ledger: LargeLedger) -> None:
 @_operation
 def hand_over_a_batch(ledger: LargeLedger) -> None:
     campaign, _ = _sending(ledger, "submitted", "planned")
-    plan = submit.load_submit_plan(ledger.engine, "submitted")
+    plan = submit.load_submit_plan(ledger.engine, "submitted", submit.SubmitOptions(expire_ms=1))
     due = submit._due(ledger.engine, plan, LATER, 0, BATCH)
     submit._mark_queued(ledger.engine, [row.id for row in due])
     with read(ledger.engine) as connection:
@@ -218,15 +219,16 @@ def admit_and_record(ledger: LargeLedger) -> None:
 def unsubscribe_one(ledger: LargeLedger) -> None:
     _, [touch] = _sending(ledger, "unsubscribed", "accepted", 1)
     everywhere = UnsubscribeScope.EVERYWHERE
-    assert unsubscribe._unsubscribe(ledger.engine, touch, "one click", NOW, everywhere) is not None
+    with write(ledger.engine) as connection:
+        assert unsubscribe_touch(connection, touch, "one click", NOW, everywhere) is not None
 
 
 @_operation
-def hold_and_revive(ledger: LargeLedger) -> None:
+def mark_unknown_and_requeue(ledger: LargeLedger) -> None:
     _, touches = _sending(ledger, "lost", "sending", BATCH)
-    assert rebuild._hold(ledger.engine, touches, NOW) == BATCH
+    assert rebuild._mark_unknown(ledger.engine, touches, NOW) == BATCH
     _, dead = _sending(ledger, "dead", "dead", dead_letters.CHUNK)
-    assert len(dead_letters._revive(ledger.engine, dead)) == dead_letters.CHUNK
+    assert len(dead_letters._requeue(ledger.engine, dead)) == dead_letters.CHUNK
 
 
 @_operation

@@ -15,7 +15,7 @@ from msgspec import Struct
 from postroad.app.context import AppContext
 from postroad.campaign.calendar import Window
 from postroad.delivery.cohort_key import cohort_of
-from postroad.delivery.job import SEND_QUEUE, WARMUP_QUEUE, job_id, read_touch
+from postroad.delivery.job import SEND_QUEUE, WARMUP_QUEUE, job_id, parse_touch_id
 from postroad.errors import DataError, StateError, UsageError
 from postroad.gates.name import GateKind, GateName, kind_of
 from postroad.mail.address import normalise_address
@@ -113,7 +113,7 @@ async def find_touches(
         with read(context.engine) as connection:
             if is_address(word):
                 return touches_of_address(connection, normalised(word), states=states, limit=limit)
-            touch = touch_by_id(connection, read_touch(word))
+            touch = touch_by_id(connection, parse_touch_id(word))
             return [] if touch is None else [touch]
 
     return await asyncio.to_thread(look)

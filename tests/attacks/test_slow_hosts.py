@@ -20,7 +20,7 @@ from postroad.delivery.handler import SendHandler
 from postroad.delivery.job import decode_job
 from postroad.delivery.outcome import DeliveryVerdict, NoMailHostError, UnreachableReason, of_transport
 from postroad.delivery.routes import open_routes
-from postroad.delivery.submit import submit_due
+from postroad.delivery.submit import SubmitOptions, submit_due
 from postroad.dns.public_address import may_connect, networks
 from postroad.dns.resolver import Resolver
 from postroad.gates.controller import GateController
@@ -301,7 +301,13 @@ async def enqueue(engine: sa.Engine, queue: Queue, addresses: list[str]) -> None
             recipient_id = add_recipient(connection, address)
             add_touch(connection, campaign_id, step, TouchState.PLANNED, recipient_id=recipient_id)
     await submit_due(
-        engine, queue, "trial", now=NOW, horizon_ms=1, expire_ms=10 * 365 * 86_400_000, cursor=0, limit=1_000
+        engine,
+        queue,
+        "trial",
+        SubmitOptions(expire_ms=10 * 365 * 86_400_000, horizon_ms=1),
+        now=NOW,
+        cursor=0,
+        limit=1_000,
     )
 
 

@@ -17,13 +17,12 @@ from postroad.campaign.status import summary
 from postroad.delivery.admit import Admission
 from postroad.delivery.job import SEND_QUEUE, DeliveryResult, encode_note
 from postroad.delivery.record import Recorder
-from postroad.delivery.submit import enqueue_touches, load_submit_plan, touch_rows
+from postroad.delivery.submit import SubmitOptions, enqueue_by_id, load_submit_plan
 from postroad.embedded import server_binary
 from postroad.errors import UnavailableError
 from postroad.queue import ClaimedJob, Defer, Done, Queue, Release, Retry, Uncertain, Verdict
 from postroad.queue.redis.client import connect
 from postroad.settings import BounceSettings
-from postroad.store.engine import read
 from postroad.store.ledger import TouchState
 from tests.chaos.server import Fsync, Server
 from tests.end_to_end.site import Site, open_site
@@ -65,10 +64,8 @@ class House:
         flushall: Callable[[], Awaitable[object]] = client.flushall
         await flushall()
         await client.aclose()
-        plan = load_submit_plan(self._context.engine, "trial")
-        with read(self._context.engine) as connection:
-            rows = touch_rows(connection, [1])
-        await enqueue_touches(self.queue, plan, rows, 3_600_000)
+        plan = load_submit_plan(self._context.engine, "trial", SubmitOptions(expire_ms=3_600_000))
+        await enqueue_by_id(self._context.engine, self.queue, plan, [1])
 
     def state(self) -> TouchState:
         [state] = (state for state, n in summary(self._context.engine, "trial").counts.items() if n)

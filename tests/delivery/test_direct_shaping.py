@@ -22,7 +22,7 @@ from postroad.delivery.admit import Admission
 from postroad.delivery.job import SEND_QUEUE, decode_job
 from postroad.delivery.provider_lookup import Providers
 from postroad.delivery.record import Recorder
-from postroad.delivery.submit import submit_due
+from postroad.delivery.submit import SubmitOptions, submit_due
 from postroad.dns.resolver import Resolver
 from postroad.gates.name import GateName, Receiver
 from postroad.queue import Gate, Lease, Queue, Verdict, Worker
@@ -125,13 +125,15 @@ class World:
             self.engine,
             self.queue,
             "trial",
+            SubmitOptions(
+                expire_ms=10 * 365 * 86_400_000,
+                horizon_ms=1,
+                shaping=read_shaping(settings.delivery.shaping),
+                providers=Providers(resolver, self.engine, self.clock),
+            ),
             now=NOW,
-            horizon_ms=1,
-            expire_ms=10 * 365 * 86_400_000,
             cursor=0,
             limit=10_000,
-            providers=Providers(resolver, self.engine, self.clock),
-            shaping=read_shaping(settings.delivery.shaping),
         )
 
     def settings(self, shaping: str = SHAPING) -> Settings:

@@ -14,7 +14,7 @@ from postroad.delivery.destinations import Destinations
 from postroad.delivery.handler import SendHandler
 from postroad.delivery.job import decode_job, decode_note
 from postroad.delivery.routes import open_routes
-from postroad.delivery.submit import submit_due
+from postroad.delivery.submit import SubmitOptions, submit_due
 from postroad.dns.public_address import networks
 from postroad.dns.resolver import Resolver
 from postroad.gates.controller import GateController
@@ -48,7 +48,13 @@ async def test_what_dns_says_becomes_a_verdict(engine: sa.Engine, queue: Queue, 
             recipient_id = add_recipient(connection, f"ada@{domain}")
             add_touch(connection, campaign_id, step, TouchState.PLANNED, recipient_id=recipient_id)
     await submit_due(
-        engine, queue, "trial", now=NOW, horizon_ms=1, expire_ms=10 * 365 * 86_400_000, cursor=0, limit=100
+        engine,
+        queue,
+        "trial",
+        SubmitOptions(expire_ms=10 * 365 * 86_400_000, horizon_ms=1),
+        now=NOW,
+        cursor=0,
+        limit=100,
     )
     clock = SystemClock()
     async with AsyncExitStack() as stack:
@@ -115,7 +121,13 @@ async def test_a_step_that_cannot_be_compiled_is_compiled_once_a_minute(engine: 
         for _ in range(20):
             add_touch(connection, campaign_id, step, TouchState.PLANNED)
     await submit_due(
-        engine, queue, "trial", now=NOW, horizon_ms=1, expire_ms=10 * 365 * 86_400_000, cursor=0, limit=100
+        engine,
+        queue,
+        "trial",
+        SubmitOptions(expire_ms=10 * 365 * 86_400_000, horizon_ms=1),
+        now=NOW,
+        cursor=0,
+        limit=100,
     )
     with write(engine) as connection:
         settings = connection.execute(sa.select(Step.__table__.c.settings)).scalar_one()  # type: ignore[attr-defined]

@@ -15,7 +15,7 @@ from postroad.clock import SystemClock
 from postroad.delivery.job import decode_job
 from postroad.delivery.provider_lookup import Providers
 from postroad.delivery.record import Recorder
-from postroad.delivery.submit import OWN_LANE_THRESHOLD, SubmitResult, submit_due
+from postroad.delivery.submit import OWN_LANE_THRESHOLD, SubmitOptions, SubmitResult, submit_due
 from postroad.dns.providers import site_of
 from postroad.dns.resolver import Resolver
 from postroad.errors import StateError, UnavailableError
@@ -31,6 +31,7 @@ from tests.dns.nameserver import Nameserver, Trouble
 from tests.store.rows import NOW, add_campaign, add_recipient, add_touch
 
 HOUR_MS = 3_600_000
+EXPIRE_MS = 1000 * HOUR_MS * 24 * 365
 
 
 @pytest.fixture
@@ -172,13 +173,10 @@ async def submit(
         engine,
         queue,
         "trial",
+        SubmitOptions(expire_ms=EXPIRE_MS, horizon_ms=HOUR_MS, shaping=shaping, providers=providers),
         now=NOW,
-        horizon_ms=HOUR_MS,
-        expire_ms=1000 * HOUR_MS * 24 * 365,
         cursor=cursor,
         limit=limit,
-        providers=providers,
-        shaping=shaping,
     )
 
 
@@ -258,13 +256,13 @@ async def test_rebuild_enqueues_what_waits_and_holds_what_was_on_the_wire(engine
     events = await queue.read_events("recorder", "test", count=100, block_ms=0)
     await queue.acknowledge("recorder", events, forget=[event.id for event in events])
     assert await missing_jobs(engine, queue) == 4
-    rebuilt = await rebuild(engine, queue, recorder, expire_ms=1000 * HOUR_MS * 24 * 365, now=NOW)
+    rebuilt = await rebuild(engine, queue, recorder, SubmitOptions(expire_ms=EXPIRE_MS), now=NOW)
     assert (rebuilt.looked_at, rebuilt.enqueued, rebuilt.unknown) == (4, 3, 1)
     assert await missing_jobs(engine, queue) == 0
     assert counts(engine, campaign_id) == {TouchState.PLANNED: 2, TouchState.QUEUED: 3, TouchState.UNKNOWN: 1}
     states = await queue.states([str(i) for i in ids(engine)])
     assert states.count(JobState.QUEUED) == 3
-    again = await rebuild(engine, queue, recorder, expire_ms=1000 * HOUR_MS * 24 * 365, now=NOW)
+    again = await rebuild(engine, queue, recorder, SubmitOptions(expire_ms=EXPIRE_MS), now=NOW)
     assert (again.looked_at, again.enqueued, again.unknown) == (3, 0, 0)
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from postroad.delivery.job import read_touch
+from postroad.delivery.job import parse_touch_id
 from postroad.errors import UsageError
 
 
 @pytest.mark.parametrize("word", ["nonsense", "-1", "1.5", "\u0661", "9" * 40, ""])
 def test_what_is_no_touch_id_is_said(word: str) -> None:
     with pytest.raises(UsageError, match=r"is not a touch id \(a number\) or an email address"):
-        read_touch(word)
+        parse_touch_id(word)
 
 
 def test_an_id_is_a_number() -> None:
-    assert read_touch("17") == 17
+    assert parse_touch_id("17") == 17

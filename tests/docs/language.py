@@ -98,6 +98,12 @@ def _in_prose(name: str, first_line: int, prose: str) -> Iterator[Use]:
         yield Use(name, first_line + before, found[0], plain.splitlines()[before].strip())
 
 
+def _in_text(name: str, line: int, text: str) -> Iterator[Use]:
+    # One word is a name, such as a key of JSON output.
+    if not text.isidentifier() or _NAMES.search(text):
+        yield from _in_prose(name, line, text)
+
+
 def _in_python(name: str, text: str) -> Iterator[Use]:
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.COMMENT:
@@ -121,7 +127,7 @@ def _in_python(name: str, text: str) -> Iterator[Use]:
     if not name.startswith("tests/") and name not in DATA:
         for node in ast.walk(tree):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in docstrings:
-                yield from _in_prose(name, node.lineno, node.value)
+                yield from _in_text(name, node.lineno, node.value)
 
 
 def _defined(node: ast.AST) -> Iterator[str]:

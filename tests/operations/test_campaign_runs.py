@@ -48,7 +48,7 @@ async def test_a_stopped_run_pauses_its_campaign_in_ledger_and_queue(engine: sa.
     assert await claim(queue) == []
 
 
-async def test_one_stop_has_one_effect_whoever_sees_it(engine: sa.Engine, queue: Queue) -> None:
+async def test_one_stop_has_one_effect(engine: sa.Engine, queue: Queue) -> None:
     await begin(engine, queue, FIRST)
     assert await stop(engine, queue, FIRST)
     await campaigns.resume(engine, queue, "spring")
@@ -80,7 +80,7 @@ async def test_a_run_that_ended_pauses_nothing_and_is_forgotten(engine: sa.Engin
     assert not await stop(engine, queue, FIRST)
 
 
-async def test_starting_the_campaign_again_resumes_what_a_stopped_run_paused(engine: sa.Engine, queue: Queue) -> None:
+async def test_a_new_run_resumes_what_a_stopped_run_paused(engine: sa.Engine, queue: Queue) -> None:
     await begin(engine, queue, FIRST)
     await stop(engine, queue, FIRST)
     await begin(engine, queue, SECOND)
@@ -93,11 +93,11 @@ async def test_a_run_of_a_schedule_resumes_only_its_own_pause(engine: sa.Engine,
     await stop(engine, queue, FIRST)
     with pytest.raises(StateError, match=f"paused by its Prefect run {FIRST.run_id}, which was cancelled"):
         await begin(engine, queue, SECOND, scheduled=True)
-    await begin(engine, queue, FIRST, scheduled=True)  # A suspended run that somebody resumed.
+    await begin(engine, queue, FIRST, scheduled=True)  # A suspended run that was resumed.
     assert campaign(engine).state is CampaignState.RUNNING
 
 
-async def test_a_campaign_that_a_person_paused_is_not_resumed_by_a_run(engine: sa.Engine, queue: Queue) -> None:
+async def test_a_run_does_not_resume_a_campaign_paused_by_a_person(engine: sa.Engine, queue: Queue) -> None:
     await campaigns.pause(engine, queue, "spring", by="`postroad campaign pause`", now=NOW)
     with pytest.raises(StateError, match="paused by `postroad campaign pause`") as caught:
         await begin(engine, queue, FIRST)
@@ -105,7 +105,7 @@ async def test_a_campaign_that_a_person_paused_is_not_resumed_by_a_run(engine: s
     assert await claim(queue) == []
 
 
-async def test_a_run_that_was_stopped_before_it_launched_launches_nothing(engine: sa.Engine, queue: Queue) -> None:
+async def test_a_run_stopped_before_launch_launches_nothing(engine: sa.Engine, queue: Queue) -> None:
     with write(engine) as connection:
         connection.execute(sa.update(Campaign).values(state=CampaignState.DRAFT))
     await begin(engine, queue, FIRST)

@@ -1,4 +1,4 @@
-"""What a person does to mail on its way holds in the queue at once, and in the ledger for good."""
+"""What an operator does to mail takes effect in the queue at once, and stays in the ledger."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from postroad.delivery.job import job_id
+from postroad.delivery.submit import SubmitOptions
 from postroad.errors import UsageError
 from postroad.operations import campaigns, rebuild, touches
 from postroad.queue import Done, Job, JobState, Queue, Release
@@ -31,7 +32,7 @@ async def test_a_paused_campaign_is_not_claimed_and_others_are(engine: sa.Engine
     assert [job.id for job in await claim(queue)] == ["1"]
 
 
-async def test_a_cancelled_campaign_ends_also_what_comes_back_from_the_wire(engine: sa.Engine, queue: Queue) -> None:
+async def test_a_cancelled_campaign_ends_jobs_released_from_the_wire(engine: sa.Engine, queue: Queue) -> None:
     back, taken, waits = await queued_touches(engine, queue, 3)
     batch = await claim(queue, 2)
     for touch in (back, taken):
@@ -45,7 +46,7 @@ async def test_a_cancelled_campaign_ends_also_what_comes_back_from_the_wire(engi
     assert (await queue.stats()).remembered == 0
 
 
-async def test_single_touches_are_cancelled_unless_they_are_on_the_wire(engine: sa.Engine, queue: Queue) -> None:
+async def test_single_touches_are_cancelled_unless_on_the_wire(engine: sa.Engine, queue: Queue) -> None:
     flying, first, second = await queued_touches(engine, queue, 3)
     await claim(queue, 1)
     set_state(engine, flying, TouchState.SENDING)
@@ -54,7 +55,7 @@ async def test_single_touches_are_cancelled_unless_they_are_on_the_wire(engine: 
     assert [job.id for job in await claim(queue)] == [job_id(second)]
 
 
-async def test_a_scheduled_touch_goes_at_another_time_in_the_ledger_too(engine: sa.Engine, queue: Queue) -> None:
+async def test_rescheduling_updates_queue_and_ledger(engine: sa.Engine, queue: Queue) -> None:
     [touch] = await queued_touches(engine, queue, 1, due_ms=FAR_MS)
     assert await touches.reschedule_touches(engine, queue, [job_id(touch)], FAR_MS + 60_000) == 1
     with read(engine) as connection:
@@ -65,16 +66,14 @@ async def test_a_scheduled_touch_goes_at_another_time_in_the_ledger_too(engine: 
     assert await touches.reschedule_touches(engine, queue, [job_id(touch)], FAR_MS) == 0
 
 
-async def test_what_is_no_touch_is_refused(engine: sa.Engine, queue: Queue) -> None:
+async def test_an_invalid_touch_id_is_rejected(engine: sa.Engine, queue: Queue) -> None:
     with pytest.raises(UsageError):
         await touches.cancel_touches(engine, queue, ["one"], NOW)
 
 
-async def test_a_campaign_that_was_paused_is_paused_again_when_its_queue_is_rebuilt(
-    engine: sa.Engine, queue: Queue
-) -> None:
+async def test_a_rebuild_pauses_paused_campaigns_again(engine: sa.Engine, queue: Queue) -> None:
     with write(engine) as connection:
         add_campaign(connection, name="spring", state=CampaignState.PAUSED)
         add_campaign(connection, name="autumn")
-    await rebuild.rebuild(engine, queue, recorder(engine, queue), expire_ms=1, now=NOW)
+    await rebuild.rebuild(engine, queue, recorder(engine, queue), SubmitOptions(expire_ms=1), now=NOW)
     assert (await queue.stats()).paused_groups == ["spring"]

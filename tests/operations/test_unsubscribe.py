@@ -1,4 +1,4 @@
-"""What follows when a recipient unsubscribes, whichever way they said so."""
+"""Unsubscribing suppresses the recipient and ends waiting mail, whichever way they asked for it."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ def kept(engine: sa.Engine) -> list[tuple[object, ...]]:
         return [tuple(row) for row in rows]
 
 
-async def test_all_that_waits_for_them_ends_and_what_is_on_the_wire_goes_on(engine: sa.Engine, queue: Queue) -> None:
+async def test_waiting_touches_end_and_one_on_the_wire_continues(engine: sa.Engine, queue: Queue) -> None:
     story = Story(engine)
     jobs = [story.touches[TouchState.QUEUED], story.elsewhere, story.bystander]
     await queue.enqueue(lane(), [Job(id=job_id(touch), payload=b"") for touch in jobs])
-    said = story.touches[TouchState.ACCEPTED]
-    done = await unsubscribe(engine, opened(queue), said, "reply", NOW)
+    accepted = story.touches[TouchState.ACCEPTED]
+    done = await unsubscribe(engine, opened(queue), accepted, "reply", NOW)
     assert done == Unsubscribed(first=True, suppressed=True, ended=done.ended if done else ())
     ended = {story.touches[state] for state in WAITING} | {story.elsewhere}
     assert done is not None
@@ -76,10 +76,10 @@ async def test_all_that_waits_for_them_ends_and_what_is_on_the_wire_goes_on(engi
     known = await queue.states([job_id(touch) for touch in jobs])
     assert known == [JobState.REMEMBERED, JobState.REMEMBERED, JobState.QUEUED]
     assert kept(engine) == [("ada@example.com", 0, "unsubscribe", "reply")]
-    assert noted(engine, said) == [("accepted", "unsubscribe", "reply")]
+    assert noted(engine, accepted) == [("accepted", "unsubscribe", "reply")]
 
 
-async def test_again_and_of_another_touch_nothing_more_happens(engine: sa.Engine, queue: Queue) -> None:
+async def test_unsubscribing_again_changes_nothing(engine: sa.Engine, queue: Queue) -> None:
     story = Story(engine)
     first, again = story.touches[TouchState.ACCEPTED], story.touches[TouchState.DEFERRED]
     await unsubscribe(engine, opened(queue), first, "link", NOW)
@@ -90,7 +90,7 @@ async def test_again_and_of_another_touch_nothing_more_happens(engine: sa.Engine
     assert len(noted(engine, first)) == 1
 
 
-async def test_of_one_audience_only_its_campaigns_end(engine: sa.Engine, queue: Queue) -> None:
+async def test_scope_audience_ends_only_its_campaigns(engine: sa.Engine, queue: Queue) -> None:
     story = Story(engine)
     scope = UnsubscribeScope.AUDIENCE
     done = await unsubscribe(engine, opened(queue), story.touches[TouchState.ACCEPTED], "link", NOW, scope)
@@ -100,12 +100,12 @@ async def test_of_one_audience_only_its_campaigns_end(engine: sa.Engine, queue: 
     assert kept(engine) == [("ada@example.com", story.audience, "unsubscribe", "link")]
 
 
-async def test_a_touch_that_is_not_there_is_nothing(engine: sa.Engine) -> None:
+async def test_an_unknown_touch_id_changes_nothing(engine: sa.Engine) -> None:
     assert await unsubscribe(engine, unopened, 987_654_321, "link", NOW) is None
     assert kept(engine) == []
 
 
-async def test_a_transaction_that_fails_midway_leaves_nothing(engine: sa.Engine) -> None:
+async def test_a_failed_transaction_leaves_no_change(engine: sa.Engine) -> None:
     story = Story(engine)
     with write(engine) as connection:
         connection.execute(sa.text("DROP TABLE delivery_event"))
@@ -115,7 +115,7 @@ async def test_a_transaction_that_fails_midway_leaves_nothing(engine: sa.Engine)
     assert state_of(engine, story.elsewhere) == TouchState.QUEUED
 
 
-def test_many_at_once_of_one_recipient_are_one(engine: sa.Engine) -> None:
+def test_concurrent_requests_of_one_recipient_count_once(engine: sa.Engine) -> None:
     story = Story(engine)
     found: list[Unsubscribed | None] = []
     scope = UnsubscribeScope.EVERYWHERE
@@ -134,9 +134,7 @@ def test_many_at_once_of_one_recipient_are_one(engine: sa.Engine) -> None:
     assert sum(len(done.ended) for done in found if done is not None) == len(WAITING) + 1
 
 
-async def test_who_was_suppressed_for_a_bounce_and_unsubscribes_is_suppressed_for_good(
-    engine: sa.Engine, queue: Queue
-) -> None:
+async def test_unsubscribing_upgrades_a_suppression_for_a_bounce(engine: sa.Engine, queue: Queue) -> None:
     story = Story(engine)
     with write(engine) as connection:
         suppress(connection, ["ada@example.com"], SuppressionReason.HARD_BOUNCE, "550 5.1.1", NOW)

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from postroad.delivery.job import job_id, lane_of
-from postroad.delivery.submit import submit_due
+from postroad.delivery.submit import SubmitOptions, submit_due
 from postroad.gates.controller import GateController, count_corrected
 from postroad.gates.name import GateName, Receiver
 from postroad.queue import Done, Gate, Job, Lane, Queue
@@ -239,12 +239,10 @@ async def test_jobs_of_a_sender_that_warms_up_wait_behind_its_gates_and_others_d
             engine,
             queue,
             f"of {sender}",
+            SubmitOptions(expire_ms=HOUR_MS, warming=warming(settings)),
             now=clock.now(),
-            horizon_ms=0,
-            expire_ms=HOUR_MS,
             cursor=0,
             limit=10,
-            warming=warming(settings),
         )
         [job] = (await queue.claim("w", want=10, lease_ms=60_000, nonce=f"{next(_ids)}")).jobs
         in_flight = {state.gate.name for state in await queue.gates() if state.in_flight}

@@ -15,7 +15,7 @@ from sqlmodel import col
 
 from postroad.delivery.admit import Admission
 from postroad.delivery.job import decode_job, decode_note
-from postroad.delivery.submit import submit_due
+from postroad.delivery.submit import SubmitOptions, submit_due
 from postroad.queue import Cancel, Queue
 from postroad.settings import Settings
 from postroad.store.campaign import Campaign, CampaignState, Sender
@@ -146,12 +146,10 @@ async def submit(engine: sa.Engine, settings: Settings, queue: Queue) -> None:
         engine,
         queue,
         "spring",
+        SubmitOptions(expire_ms=10 * 86_400_000, warming=warming(settings)),
         now=MORNING,
-        horizon_ms=0,
-        expire_ms=10 * 86_400_000,
         cursor=0,
         limit=1_000,
-        warming=warming(settings),
     )
 
 

@@ -175,7 +175,7 @@ async def test_a_queue_that_hangs_takes_nothing_from_it(
         await asyncio.Event().wait()
         raise AssertionError
 
-    monkeypatch.setattr("postroad.operations.unsubscribe.QUEUE_WITHIN_S", 0.05)
+    monkeypatch.setattr("postroad.operations.unsubscribe.QUEUE_TIMEOUT_S", 0.05)
     (touch,) = await queued_touches(engine, queue, 1)
     async with open_web(engine, never) as http:
         assert (await http.post(path_of(touch), data=ONE_CLICK)).status_code == 200

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from postroad.delivery.metrics import DeliveryMetrics
     from postroad.delivery.provider_lookup import Providers
     from postroad.delivery.record import Recorder
-    from postroad.delivery.submit import Warming
+    from postroad.delivery.submit import SubmitOptions
     from postroad.dns.resolver import Resolver
     from postroad.gates.controller import GateController
     from postroad.queue import Queue
@@ -80,11 +80,18 @@ class AppContext:
         return read_shaping(self.settings.delivery.shaping)
 
     @cached_property
-    def warming(self) -> Warming:
-        """The identities whose gates hold a sender back, by its From address."""
+    def submit_options(self) -> SubmitOptions:
+        """What the settings say of jobs. Without a lookup of unknown domains, which `submit` adds."""
+        from postroad.delivery.submit import SubmitOptions
         from postroad.warmup.identity import warming
 
-        return warming(self.settings)
+        delivery = self.settings.delivery
+        return SubmitOptions(
+            expire_ms=delivery.expire_ms,
+            horizon_ms=delivery.horizon_ms,
+            warming=warming(self.settings),
+            shaping=self.shaping,
+        )
 
     async def resolver(self) -> Resolver:
         """Return the resolver of this process, opened once."""

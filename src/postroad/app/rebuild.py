@@ -55,8 +55,6 @@ async def rebuild_queue(context: AppContext, queue: Queue, *, by: str) -> Rebuil
         context.engine,
         queue,
         context.recorder(queue, by),
-        expire_ms=context.settings.delivery.expire_ms,
+        context.submit_options,
         now=context.clock.now(),
-        warming=context.warming,
-        shaping=context.shaping,
     )

@@ -24,12 +24,4 @@ async def replay(context: AppContext, queue: Queue, ids: Sequence[str]) -> int:
         UsageError: An id is not that of a touch.
         UnavailableError: The database or the queue is unavailable.
     """
-    return await dead_letters.replay(
-        context.engine,
-        queue,
-        ids,
-        now=context.clock.now(),
-        expire_ms=context.settings.delivery.expire_ms,
-        warming=context.warming,
-        shaping=context.shaping,
-    )
+    return await dead_letters.replay(context.engine, queue, ids, context.submit_options, now=context.clock.now())

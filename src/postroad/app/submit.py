@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from postroad.app.context import AppContext
 from postroad.delivery.submit import SubmitResult, queue_name, submit_due
@@ -28,22 +29,10 @@ async def submit(context: AppContext, campaign: str, *, cursor: int, rows: int) 
         StateError: There is no such campaign.
         UnavailableError: The database or the queue is unavailable. What was not submitted is still planned.
     """
-    delivery = context.settings.delivery
     queue = await context.queue(await asyncio.to_thread(queue_name, context.engine, campaign))
     await context.gates(queue).apply()
-    now, horizon_ms = context.clock.now(), delivery.horizon_ms
+    now, horizon_ms = context.clock.now(), context.settings.delivery.horizon_ms
     if cursor == 0:
         await asyncio.to_thread(overflow, context.engine, context.settings, campaign, now=now, horizon_ms=horizon_ms)
-    return await submit_due(
-        context.engine,
-        queue,
-        campaign,
-        now=now,
-        horizon_ms=horizon_ms,
-        expire_ms=delivery.expire_ms,
-        cursor=cursor,
-        limit=rows,
-        providers=await context.providers(),
-        warming=context.warming,
-        shaping=context.shaping,
-    )
+    options = replace(context.submit_options, providers=await context.providers())
+    return await submit_due(context.engine, queue, campaign, options, now=now, cursor=cursor, limit=rows)

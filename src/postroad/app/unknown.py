@@ -26,15 +26,5 @@ async def resolve(context: AppContext, queue: Queue, id_: str, resolution: Resol
     if queue.name not in MAIL_QUEUES:
         await resolve_job(queue, id_, resolution, by=by)
         return
-    await resolve_touch(
-        context.engine,
-        queue,
-        context.recorder(queue, "resolve"),
-        id_,
-        resolution,
-        by=by,
-        now=context.clock.now(),
-        expire_ms=context.settings.delivery.expire_ms,
-        warming=context.warming,
-        shaping=context.shaping,
-    )
+    await context.recorder(queue, "resolve").drain()
+    await resolve_touch(context.engine, queue, id_, resolution, context.submit_options, by=by, now=context.clock.now())

@@ -9,7 +9,7 @@ from itertools import product
 import sqlalchemy as sa
 
 from postroad.app.context import AppContext
-from postroad.delivery.job import MAIL_QUEUES, read_touch
+from postroad.delivery.job import MAIL_QUEUES, parse_touch_id
 from postroad.errors import StateError, unknown_name
 from postroad.gates.name import QUEUE_GATE, GateName, Receiver
 from postroad.queue import Queue
@@ -103,7 +103,7 @@ async def require_jobs(context: AppContext, queue: Queue, ids: Sequence[str]) ->
     states = await queue.states(ids)
     unknown = [id_ for id_, state in zip(ids, states, strict=True) if state is None]
     if unknown and queue.name in MAIL_QUEUES:
-        touches = {id_: read_touch(id_) for id_ in unknown}
+        touches = {id_: parse_touch_id(id_) for id_ in unknown}
         in_ledger = await asyncio.to_thread(_in_ledger, context.engine, list(touches.values()))
         unknown = [id_ for id_, touch in touches.items() if touch not in in_ledger]
     elif len(unknown) < len(ids):

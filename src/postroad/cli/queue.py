@@ -20,7 +20,7 @@ from postroad.cli.output import JsonOption, print_json, print_line, print_table
 from postroad.delivery.job import MAIL_QUEUES, SEND_QUEUE
 from postroad.errors import UsageError, unknown_name
 from postroad.explain import touch_ids
-from postroad.operations.dead_letters import dead_letters_of
+from postroad.operations.dead_letters import list_dead_letters
 from postroad.operations.rebuild import RebuildResult
 from postroad.printable import counted
 from postroad.queue import DeadLetter, QueueStats
@@ -70,7 +70,7 @@ def dead(
         raise UsageError(f"dead letters are grouped by cause, not by {by}")
 
     async def work(context: AppContext) -> list[DeadLetter]:
-        return await dead_letters_of(context.engine, await named_queue(context, queue))
+        return await list_dead_letters(context.engine, await named_queue(context, queue))
 
     letters = with_context(work)
     if by == "cause":
@@ -110,9 +110,9 @@ def replay(
             chosen = await touch_ids(context, ids, queue, dead) if queue in MAIL_QUEUES else ids
             await require_jobs(context, opened, chosen)
             return await replay_dead_letters(context, opened, chosen)
-        letters = await dead_letters_of(context.engine, opened, cause=cause)
+        letters = await list_dead_letters(context.engine, opened, cause=cause)
         if cause is not None and not letters:
-            causes = {letter.cause for letter in await dead_letters_of(context.engine, opened)}
+            causes = {letter.cause for letter in await list_dead_letters(context.engine, opened)}
             raise unknown_name("cause of a dead letter", cause, causes, listed_by="postroad queue dead --by cause")
         return await replay_dead_letters(context, opened, [letter.id for letter in letters])
 

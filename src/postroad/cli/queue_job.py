@@ -18,7 +18,7 @@ from postroad.delivery.job import MAIL_QUEUES, SEND_QUEUE
 from postroad.errors import StateError
 from postroad.explain import TouchExplanation, explain_touch, find_touches, is_address, touch_ids
 from postroad.operations import touches
-from postroad.operations.unknown import events_of
+from postroad.operations.unknown import touch_events
 from postroad.queue import Explanation, JobDetails
 from postroad.store.ledger import WAITING, TouchState
 
@@ -44,7 +44,7 @@ def job(id_: IdArgument, queue: QueueOption = SEND_QUEUE, as_json: JsonOption = 
         opened = await named_queue(context, queue)
         if queue in MAIL_QUEUES:
             ids = await touch_ids(context, [id_], queue)
-            return [(await opened.find(one), await asyncio.to_thread(events_of, context.engine, one)) for one in ids]
+            return [(await opened.find(one), await asyncio.to_thread(touch_events, context.engine, one)) for one in ids]
         found = await opened.find(id_)
         return [(found, _history_in_queue(found))]
 
@@ -171,7 +171,7 @@ def cancel(ids: IdsArgument, queue: QueueOption = SEND_QUEUE, as_json: JsonOptio
             await require_jobs(context, opened, chosen)
             return await touches.cancel_touches(context.engine, opened, chosen, context.clock.now()), len(chosen)
         await require_jobs(context, opened, ids)
-        return await opened.cancel(ids, "cancelled by hand"), len(ids)
+        return await opened.cancel(ids, "cancelled by an operator"), len(ids)
 
     cancelled, of = with_context(work)
     if as_json:

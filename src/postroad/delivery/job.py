@@ -86,7 +86,7 @@ MAX_DIGITS = 18
 """Of the id of a touch: what every database can compare."""
 
 
-def read_touch(text: str) -> int:
+def parse_touch_id(text: str) -> int:
     """Return the touch that a person names. Raises UsageError."""
     if not (text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS):
         raise UsageError(f"{text!r} is not a touch id (a number) or an email address")

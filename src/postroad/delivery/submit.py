@@ -1,8 +1,8 @@
-"""Hand touches to the queue: read a batch, enqueue it, then mark it as queued in a short transaction.
+"""Submits touches to the queue: reads a batch, enqueues it, then marks it as queued in a short transaction.
 
-No transaction is open while the queue's server is asked. A submission that dies in between leaves touches that are
-planned and have a job. The next submission enqueues them again, which the queue ignores for ids that it knows. It knows
-an id until the recorder has put its outcome into the ledger, and from then on the ledger admits no job of that touch.
+No transaction is open during a call to the queue's server. A submission that dies in between leaves touches that are
+planned and have a job. The next submission enqueues them again, and the queue ignores ids that it has. It keeps an id
+until the recorder has written its outcome to the ledger; from then on the ledger admits no job of that touch.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -32,20 +32,35 @@ from postroad.store.mail_domain import domains_to_look_up
 from postroad.store.types import epoch_ms
 
 Warming = Mapping[str, Sequence[str]]
-"""By From address: the identities that a sender warms up. Who is not in it sends without such caps."""
-NO_WARMUP: Warming = {}
+"""By From address: the identities that a sender warms up. Other senders have no warmup caps."""
 
 BATCH = 1_000
 
-LANES_AT_ONCE = 4
+MAX_CONCURRENT_LANES = 4
 
 OWN_LANE_THRESHOLD = 20
-"""Touches of a batch that go to one site of no known provider, from which on they do not wait in the tail lane."""
+"""Touches of one batch to one site of no known provider, from which on the site gets a lane of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubmitOptions:
+    """What the settings say of jobs.
+
+    ``expire_ms``: a job expires so long after it is due. ``horizon_ms``: touches that are due so soon are submitted.
+    ``shaping``: tells which sites and domains have lanes of their own; None: as shipped, none. ``providers``: looks up
+    the mail hosts of unknown domains; None: they are not looked up.
+    """
+
+    expire_ms: int
+    horizon_ms: int = 0
+    warming: Warming = field(default_factory=dict)
+    shaping: Shaping | None = None
+    providers: Providers | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class SubmitResult:
-    """How far a submission is. ``cursor``: the last touch handed over; the next slice starts behind it."""
+    """How far a submission came. ``cursor``: id of the last touch that was submitted; the next slice follows it."""
 
     cursor: int
     submitted: int
@@ -54,7 +69,7 @@ class SubmitResult:
 
 @dataclass(frozen=True, kw_only=True)
 class SenderRoute:
-    """Who sends, and by which way. ``warmup``: its identities that warm up."""
+    """A sender and its route. ``warmup``: its identities that warm up."""
 
     address: str
     route: str
@@ -63,24 +78,34 @@ class SenderRoute:
 
 @dataclass(frozen=True, kw_only=True)
 class SubmitPlan:
-    """What is the same for all touches of a campaign."""
+    """What all touches of a campaign share.
+
+    ``senders``: by id; 0 is the campaign's own sender. ``fields``: merge fields that the templates of each step name.
+    """
 
     campaign: Campaign
-    senders: dict[int, SenderRoute]  # by id; 0 is the campaign's own
-    fields: dict[int, frozenset[str]]  # merge fields that each step's templates name
-    shaping: Shaping | None  # None: as shipped, which gives no site or domain a pace of its own
+    campaign_id: int
+    senders: dict[int, SenderRoute]
+    fields: dict[int, frozenset[str]]
+    options: SubmitOptions
 
 
 def queue_name(engine: sa.Engine, campaign: str) -> str:
-    """Return the name of the queue that a campaign's touches go by. Raises StateError when there is none."""
+    """Return the name of the queue that takes a campaign's touches.
+
+    Raises:
+        StateError: There is no such campaign.
+    """
     with read(engine) as connection:
         return queue_of(find_campaign(connection, campaign))
 
 
-def load_submit_plan(
-    engine: sa.Engine, name: str, warming: Warming = NO_WARMUP, shaping: Shaping | None = None
-) -> SubmitPlan:
-    """Read what all touches of a campaign share. Raises StateError when there is none of that name."""
+def load_submit_plan(engine: sa.Engine, name: str, options: SubmitOptions) -> SubmitPlan:
+    """Read what all touches of a campaign share.
+
+    Raises:
+        StateError: There is no such campaign.
+    """
     with read(engine) as connection:
         campaign = find_campaign(connection, name)
         assert campaign.id is not None  # noqa: S101  (read from its table)
@@ -92,7 +117,7 @@ def load_submit_plan(
         )
         senders = {
             0 if id_ == campaign.sender_id else id_: SenderRoute(
-                address=address, route=route, warmup=tuple(warming.get(address, ()))
+                address=address, route=route, warmup=tuple(options.warming.get(address, ()))
             )
             for id_, address, route in rows
         }
@@ -102,55 +127,55 @@ def load_submit_plan(
                 sources = (step.settings.get(part) for part in ("subject", "text", "html", "mjml"))
                 named = [compile_template(source, name=step.name).fields for source in sources if source]
                 fields[step.id] = frozenset().union(*named) - RESERVED
-    return SubmitPlan(
-        campaign=campaign,
-        senders=senders,
-        fields=fields,
-        shaping=shaping,
-    )
+    return SubmitPlan(campaign=campaign, campaign_id=campaign.id, senders=senders, fields=fields, options=options)
 
 
 async def submit_due(
-    engine: sa.Engine,
-    queue: Queue,
-    campaign: str,
-    *,
-    now: datetime,
-    horizon_ms: int,
-    expire_ms: int,
-    cursor: int,
-    limit: int,
-    providers: Providers | None = None,
-    warming: Warming = NO_WARMUP,
-    shaping: Shaping | None = None,
+    engine: sa.Engine, queue: Queue, campaign: str, options: SubmitOptions, *, now: datetime, cursor: int, limit: int
 ) -> SubmitResult:
-    """Hand over the touches of a running campaign that are due within the horizon, up to a limit, behind a cursor.
+    """Submit touches of a running campaign that are due within the horizon.
 
-    ``providers`` looks up domains that nothing is known of, before any transaction; None: nothing is looked up.
-    ``shaping`` says which sites and domains have a pace, and so lanes, of their own; None: as shipped, none.
-    Raises UnavailableError, and then what was not handed over is still planned.
+    Domains without a cached provider are looked up first, outside any transaction.
+
+    Args:
+        engine: The ledger's database.
+        queue: The queue of the campaign.
+        campaign: Its name.
+        options: What the settings say of jobs.
+        now: The time.
+        cursor: Id of the last touch that was submitted; 0 begins.
+        limit: Touches to submit, at most.
+
+    Returns:
+        How far it came.
+
+    Raises:
+        StateError: There is no such campaign.
+        UnavailableError: The database or the queue is unavailable. What was not submitted is still planned.
     """
-    plan = await asyncio.to_thread(load_submit_plan, engine, campaign, warming, shaping)
-    until = now + timedelta(milliseconds=horizon_ms)
+    plan = await asyncio.to_thread(load_submit_plan, engine, campaign, options)
+    until = now + timedelta(milliseconds=options.horizon_ms)
+    running = plan.campaign.state is CampaignState.RUNNING
+    if options.providers is not None and running:
+        domains = await asyncio.to_thread(_unknown_domains, engine, plan, cursor, until, now, limit)
+        await options.providers.learn(domains)
     submitted = 0
-    if providers is not None and plan.campaign.state is CampaignState.RUNNING:
-        await providers.learn(await asyncio.to_thread(_unknown_domains, engine, plan, cursor, until, now, limit))
-    while submitted < limit and plan.campaign.state is CampaignState.RUNNING:
-        taken = await _submit_batch(engine, queue, plan, until, expire_ms, cursor, min(BATCH, limit - submitted))
-        if not taken:
+    while submitted < limit and running:
+        batch = await _submit_batch(engine, queue, plan, until, cursor, min(BATCH, limit - submitted))
+        if not batch:
             return SubmitResult(cursor=cursor, submitted=submitted, done=True)
-        cursor = taken[-1].id
-        submitted += len(taken)
-    return SubmitResult(cursor=cursor, submitted=submitted, done=plan.campaign.state is not CampaignState.RUNNING)
+        cursor = batch[-1].id
+        submitted += len(batch)
+    return SubmitResult(cursor=cursor, submitted=submitted, done=not running)
 
 
 async def _submit_batch(
-    engine: sa.Engine, queue: Queue, plan: SubmitPlan, until: datetime, expire_ms: int, cursor: int, limit: int
+    engine: sa.Engine, queue: Queue, plan: SubmitPlan, until: datetime, cursor: int, limit: int
 ) -> Sequence[sa.Row[Any]]:
     due = await asyncio.to_thread(_due, engine, plan, until, cursor, limit)
     if due:
-        await enqueue_touches(queue, plan, due, expire_ms)
-        # Only now are they queued: whatever fails before leaves them planned.
+        await enqueue_touches(queue, plan, due)
+        # Marked last: a failure before leaves them planned.
         await asyncio.to_thread(_mark_queued, engine, [row.id for row in due])
     return due
 
@@ -158,15 +183,13 @@ async def _submit_batch(
 def _unknown_domains(
     engine: sa.Engine, plan: SubmitPlan, cursor: int, until: datetime, now: datetime, limit: int
 ) -> list[str]:
-    assert plan.campaign.id is not None  # noqa: S101  (read from its table)
     with read(engine) as connection:
-        return domains_to_look_up(connection, plan.campaign.id, after_id=cursor, until=until, now=now, limit=limit)
+        return domains_to_look_up(connection, plan.campaign_id, after_id=cursor, until=until, now=now, limit=limit)
 
 
 def _due(engine: sa.Engine, plan: SubmitPlan, until: datetime, cursor: int, limit: int) -> Sequence[sa.Row[Any]]:
-    assert plan.campaign.id is not None  # noqa: S101  (read from its table)
     with read(engine) as connection:
-        due = due_touches(connection, plan.campaign.id, after_id=cursor, until=until, limit=limit)
+        due = due_touches(connection, plan.campaign_id, after_id=cursor, until=until, limit=limit)
         return touch_rows(connection, due)
 
 
@@ -176,7 +199,7 @@ def _mark_queued(engine: sa.Engine, touch_ids: Sequence[int]) -> None:
 
 
 def touch_rows(connection: sa.Connection, touch_ids: Collection[int]) -> Sequence[sa.Row[Any]]:
-    """What a job needs to know of each touch; the first due first."""
+    """Read the columns that make the jobs of touches, the first due first."""
     if not touch_ids:
         return []
     item, parameters = json_rows(connection, "batch", {"id": sa.BigInteger()}, [{"id": i} for i in touch_ids])
@@ -201,22 +224,55 @@ def touch_rows(connection: sa.Connection, touch_ids: Collection[int]) -> Sequenc
     return connection.execute(statement, parameters).all()
 
 
-async def enqueue_touches(
-    queue: Queue, plan: SubmitPlan, rows: Sequence[sa.Row[Any]], expire_ms: int, *, since_ms: int = 0
+async def enqueue_by_id(
+    engine: sa.Engine, queue: Queue, plan: SubmitPlan, touch_ids: Collection[int], *, since_ms: int = 0
 ) -> None:
-    """Enqueue touches, some lanes at once. Raises UnavailableError, and then some may have been enqueued.
+    """Enqueue touches of one campaign by their ids. See `enqueue_touches`."""
 
-    A touch expires ``expire_ms`` after it is due, or after ``since_ms`` where that is later.
+    def rows() -> Sequence[sa.Row[Any]]:
+        with read(engine) as connection:
+            return touch_rows(connection, touch_ids)
+
+    await enqueue_touches(queue, plan, await asyncio.to_thread(rows), since_ms=since_ms)
+
+
+async def enqueue_touches(queue: Queue, plan: SubmitPlan, rows: Sequence[sa.Row[Any]], *, since_ms: int = 0) -> None:
+    """Enqueue touches, several lanes at once.
+
+    Args:
+        queue: The queue of the campaign.
+        plan: What the touches share.
+        rows: The touches, as `touch_rows` returns them.
+        since_ms: A touch expires `SubmitOptions.expire_ms` after it is due, or after this Unix time in ms if later.
+
+    Raises:
+        UnavailableError: The queue is unavailable. Some touches may have been enqueued.
     """
+    # Jobs of one lane are packed while the server works on another. Each call in progress holds a connection.
+    slots = asyncio.Semaphore(MAX_CONCURRENT_LANES)
+
+    async def put(sender_id: int, receiver: Receiver, jobs: list[Job]) -> None:
+        async with slots:
+            await queue.enqueue(_lane(plan, sender_id, receiver), jobs)
+
+    lanes = _jobs_by_lane(plan, rows, since_ms)
+    results = await asyncio.gather(*(put(*key, jobs) for key, jobs in lanes.items()), return_exceptions=True)
+    for result in results:
+        if result is not None:
+            raise result
+
+
+def _jobs_by_lane(
+    plan: SubmitPlan, rows: Sequence[sa.Row[Any]], since_ms: int
+) -> dict[tuple[int, Receiver], list[Job]]:
     busy = _busy_sites(rows)
     receivers: dict[str, tuple[Receiver, str]] = {}
     lanes: dict[tuple[int, Receiver], list[Job]] = defaultdict(list)
-    for touch_id, step_id, due_at, next_at, address, attributes, zone, known, known_site, sender_id in rows:
+    for touch_id, step_id, due_at, next_at, address, attributes, zone, provider, known_site, sender_id in rows:
         domain = domain_of(address)
-        found = receivers.get(domain)
-        if found is None:
-            found = receivers[domain] = _receiver(domain, known, known_site, plan.shaping, busy)
-        receiver, site = found
+        if domain not in receivers:
+            receivers[domain] = _receiver(domain, provider, known_site, plan.options.shaping, busy)
+        receiver, site = receivers[domain]
         message = SendJob(
             touch_id=touch_id,
             step_id=step_id,
@@ -234,50 +290,42 @@ async def enqueue_touches(
                 id=job_id(touch_id),
                 payload=encode_job(message),
                 due_ms=due_ms if next_at is None else max(due_ms, epoch_ms(next_at)),
-                expires_ms=max(due_ms, since_ms) + expire_ms,
+                expires_ms=max(due_ms, since_ms) + plan.options.expire_ms,
             )
         )
-    # One is packed while the server is at another; each under way is a connection.
-    free = asyncio.Semaphore(LANES_AT_ONCE)
-
-    async def put(whose: tuple[int, Receiver], jobs: list[Job]) -> None:
-        async with free:
-            await queue.enqueue(_lane(plan, *whose), jobs)
-
-    for outcome in await asyncio.gather(*(put(*lane) for lane in lanes.items()), return_exceptions=True):
-        if outcome is not None:
-            raise outcome
+    return lanes
 
 
 def _lane(plan: SubmitPlan, sender_id: int, receiver: Receiver) -> Lane:
-    carrier = plan.senders[sender_id]
+    sender = plan.senders[sender_id]
     return lane_of(
-        sender=carrier.address,
+        sender=sender.address,
         receiver=receiver,
         campaign=plan.campaign.name,
-        route=carrier.route,
+        route=sender.route,
         job_class=plan.campaign.job_class,
-        warmup=carrier.warmup,
+        warmup=sender.warmup,
     )
 
 
 def _receiver(
-    domain: str, known: str | None, known_site: str | None, shaping: Shaping | None, busy: set[str]
+    domain: str, provider: str | None, site: str | None, shaping: Shaping | None, busy: set[str]
 ) -> tuple[Receiver, str]:
-    """Return whose limits hold for a domain, and its site: as everybody knows, else as DNS said last, else its own."""
+    """Return whose limits apply to a domain, and its site.
+
+    They come from the table of well-known domains, else from the last DNS lookup, else the domain is its own site.
+    """
     well_known = provider_table().of_domain(domain)
     if well_known is not None:
         provider = site = well_known
-    elif known is not None and known_site is not None:
-        provider, site = known, known_site
-    else:
+    elif provider is None or site is None:
         provider, site = OTHER, domain
     receiver = shaping.receiver_of(provider, site, domain) if shaping is not None else Receiver(provider)
-    of_its_own = provider == OTHER and receiver == Receiver(OTHER) and site in busy
-    return Receiver(site) if of_its_own else receiver, site
+    has_own_lane = provider == OTHER and receiver == Receiver(OTHER) and site in busy
+    return Receiver(site) if has_own_lane else receiver, site
 
 
 def _busy_sites(rows: Sequence[sa.Row[Any]]) -> set[str]:
-    """Sites of no known provider that get a lane of their own: rare ones share one for each sender."""
+    """Return the sites of no known provider that get a lane of their own. The others share one for each sender."""
     sites = Counter(row.site for row in rows if row.provider == OTHER)
     return {site for site, count in sites.items() if count >= OWN_LANE_THRESHOLD}

@@ -1,14 +1,14 @@
-"""A campaign and the Prefect runs that work on it: a run that is stopped pauses its campaign.
+"""Ties Prefect runs to their campaigns: a run that is stopped pauses its campaign.
 
-A row joins the two. The run makes it when it begins, so a run that never began pauses no campaign. The transaction
-that pauses the campaign deletes it, so one stop has one effect, however many processes see it.
+A row joins a run and its campaign. The run inserts it when it begins, so a run that never began pauses no campaign. The
+transaction that pauses the campaign deletes it, so one stop has one effect, however many processes notice it.
 """
 
 from __future__ import annotations
 
 import asyncio
 from datetime import datetime
-from typing import assert_never
+from typing import NoReturn, assert_never
 
 import sqlalchemy as sa
 
@@ -20,14 +20,14 @@ from postroad.store.engine import read, write
 
 
 async def begin_run(engine: sa.Engine, queue: Queue, name: str, run_id: str, *, scheduled: bool, now: datetime) -> None:
-    """Record that a run works on a campaign, and resume the campaign where a stopped run paused it.
+    """Record that a run works on a campaign, and resume the campaign if a stopped run paused it.
 
     Args:
         engine: The ledger's database.
         queue: The queue of this campaign.
-        name: Of the campaign.
-        run_id: Of the Prefect run.
-        scheduled: Whether a schedule started the run. Such a run resumes nothing but what its own stop paused.
+        name: Name of the campaign.
+        run_id: Id of the Prefect run.
+        scheduled: Whether a schedule started the run. Such a run only resumes a campaign that its own stop paused.
         now: The time.
 
     Raises:
@@ -41,18 +41,18 @@ async def begin_run(engine: sa.Engine, queue: Queue, name: str, run_id: str, *, 
             if campaign.state is CampaignState.PAUSED:
                 stopped = campaign.paused_run_id
                 if stopped is None or (scheduled and stopped != run_id):
-                    raise paused_error(name, campaign.paused_by)
+                    _reject_paused(name, campaign.paused_by)
                 set_state(connection, campaign.id, CampaignState.RUNNING)
             add_run(connection, run_id, campaign.id, now)
             return campaign.state in (CampaignState.PAUSED, CampaignState.RUNNING)
 
     if await asyncio.to_thread(write_begin):
-        # Of a running campaign too: an earlier attempt may have died between the two.
+        # Also for a running campaign: an earlier attempt may have died between the ledger and the queue.
         await queue.resume_group(name)
 
 
 def require_launchable(engine: sa.Engine, name: str) -> None:
-    """Return if a person may launch a campaign in its present state.
+    """Check that a person may launch a campaign in its present state.
 
     Raises:
         StateError: There is no such campaign, it has ended, or a person paused it.
@@ -64,7 +64,7 @@ def require_launchable(engine: sa.Engine, name: str) -> None:
             return
         case CampaignState.PAUSED:
             if campaign.paused_run_id is None:
-                raise paused_error(name, campaign.paused_by)
+                _reject_paused(name, campaign.paused_by)
         case CampaignState.FINISHED | CampaignState.CANCELLED:
             raise StateError(
                 f"campaign {name} is {campaign.state}, so it cannot be launched",
@@ -74,26 +74,24 @@ def require_launchable(engine: sa.Engine, name: str) -> None:
             assert_never(other)
 
 
-def paused_error(name: str, by: str | None) -> StateError:
-    """Return the error of an action that a paused campaign refuses."""
-    return StateError(
+def _reject_paused(name: str, by: str | None) -> NoReturn:
+    raise StateError(
         f"campaign {name} is paused{f' by {by}' if by else ''}", remedy=f"`postroad campaign resume {name}` resumes it."
     )
 
 
 async def stop_run(engine: sa.Engine, queue: Queue, run: ActiveRun, why: str, now: datetime) -> bool:
-    """Pause the campaign that a stopped run worked on. What is on the wire finishes.
+    """Pause the campaign that a stopped run worked on. Mail on the wire is finished.
 
     Args:
         engine: The ledger's database.
         queue: The queue of the run's campaign.
-        run: The run, as the ledger has it.
+        run: The run, as the ledger records it.
         why: What happened to the run, such as "was cancelled".
         now: The time.
 
     Returns:
-        Whether this call paused the campaign. It does not when the campaign does not run, or when the stop of this
-        run had its effect already.
+        Whether this call paused the campaign. False: the campaign does not run, or an earlier call handled this stop.
     """
 
     def write_stop() -> bool:
@@ -114,6 +112,6 @@ async def stop_run(engine: sa.Engine, queue: Queue, run: ActiveRun, why: str, no
 
 
 def end_runs(engine: sa.Engine, run_ids: list[str]) -> None:
-    """Forget runs that ended by themselves. Their campaigns go on."""
+    """Forget runs that ended by themselves. Their campaigns continue."""
     with write(engine) as connection:
         delete_runs(connection, run_ids)

@@ -1,6 +1,6 @@
 """Pauses, resumes and cancels campaigns.
 
-Each change is written to the ledger first, where it holds at once. The queue follows, so that it does no needless work.
+Each change is written to the ledger first, where it takes effect at once. The queue follows, to save useless work.
 """
 
 from __future__ import annotations
@@ -20,10 +20,14 @@ from postroad.store.engine import write
 
 
 async def pause(engine: sa.Engine, queue: Queue, name: str, *, by: str, now: datetime) -> None:
-    """Let nothing more of a campaign leave. What is on the wire finishes.
+    """Pause a campaign. Mail on the wire is finished.
 
     Args:
-        by: Who pauses it, in words, such as "`postroad campaign pause`".
+        engine: The ledger's database.
+        queue: The queue of this campaign.
+        name: Name of the campaign.
+        by: Who pauses it, as text, such as "`postroad campaign pause`".
+        now: The time.
 
     Raises:
         StateError: The campaign does not run.
@@ -39,7 +43,7 @@ async def pause(engine: sa.Engine, queue: Queue, name: str, *, by: str, now: dat
 
 
 async def resume(engine: sa.Engine, queue: Queue, name: str) -> None:
-    """Let a paused campaign go on.
+    """Resume a paused campaign.
 
     Raises:
         StateError: The campaign is not paused.
@@ -54,7 +58,20 @@ async def resume(engine: sa.Engine, queue: Queue, name: str) -> None:
 
 
 async def cancel(engine: sa.Engine, queue: Queue, name: str, now: datetime) -> int:
-    """End a campaign for good, and every touch of it that is not on the wire. Returns how many. Raises StateError."""
+    """End a campaign for good, and every touch of it that is not on the wire.
+
+    Args:
+        engine: The ledger's database.
+        queue: The queue of this campaign.
+        name: Name of the campaign.
+        now: The time.
+
+    Returns:
+        How many touches were cancelled.
+
+    Raises:
+        StateError: There is no such campaign, or it is finished.
+    """
     cancelled = await asyncio.to_thread(_cancel, engine, name, now)
     await queue.cancel_group(name, "campaign cancelled")
     return cancelled
@@ -66,7 +83,7 @@ def _move_campaign(connection: sa.Connection, name: str, state: CampaignState, a
     if campaign.state not in allowed:
         raise StateError(
             f"campaign {name} is {campaign.state}, so it cannot become {state}",
-            remedy=f"`postroad campaign status {name}` shows how it stands.",
+            remedy=f"`postroad campaign status {name}` shows its state.",
         )
     set_state(connection, campaign.id, state)
     return campaign.id
@@ -74,9 +91,9 @@ def _move_campaign(connection: sa.Connection, name: str, state: CampaignState, a
 
 def _cancel(engine: sa.Engine, name: str, now: datetime) -> int:
     with write(engine) as connection:
-        # Also one that is cancelled: an earlier call may have been interrupted.
+        # Also a cancelled one: an earlier call may have been interrupted.
         allowed = (CampaignState.DRAFT, CampaignState.RUNNING, CampaignState.PAUSED, CampaignState.CANCELLED)
         campaign_id = _move_campaign(connection, name, CampaignState.CANCELLED, allowed)
-        over = sa.update(Campaign).where(col(Campaign.id) == campaign_id, col(Campaign.finished_at).is_(None))
-        connection.execute(over.values(finished_at=now))
+        finish = sa.update(Campaign).where(col(Campaign.id) == campaign_id, col(Campaign.finished_at).is_(None))
+        connection.execute(finish.values(finished_at=now))
     return cancel_waiting(engine, campaign_id, now)

@@ -1,21 +1,20 @@
-"""Dead letters of a queue, and of its ledger: listed together, and replayed whether or not the queue still has them."""
+"""Lists and replays dead letters of a queue and of the ledger, also those that the queue has lost."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
 
-from postroad.delivery.job import MAIL_QUEUES, WARMUP_QUEUE, job_id, read_touch
+from postroad.delivery.job import MAIL_QUEUES, WARMUP_QUEUE, job_id, parse_touch_id
 from postroad.delivery.record import GROUP
-from postroad.delivery.submit import NO_WARMUP, Warming, enqueue_touches, load_submit_plan, touch_rows
+from postroad.delivery.submit import SubmitOptions, enqueue_by_id, load_submit_plan
 from postroad.queue import DeadLetter, JobState, Queue
-from postroad.shaping.config import Shaping
 from postroad.store.engine import read, write
 from postroad.store.ledger import revive
 from postroad.store.types import UtcDateTime
@@ -26,7 +25,7 @@ NO_CAUSE = "not recorded"
 
 @dataclass(frozen=True, kw_only=True)
 class DeadGroup:
-    """Dead letters of one cause: how many, when the newest died, and its last error."""
+    """Dead letters of one cause. ``newest_ms``: Unix time in ms at which the newest died; ``example``: its error."""
 
     cause: str
     letters: int
@@ -34,28 +33,38 @@ class DeadGroup:
     example: str
 
 
-async def dead_letters_of(
+async def list_dead_letters(
     engine: sa.Engine, queue: Queue, *, cause: str | None = None, until_ms: int | None = None
 ) -> list[DeadLetter]:
-    """Return dead letters, the newest first: the queue's, and those that only the ledger has.
+    """Return dead letters of a queue and those that only the ledger has, the newest first.
 
-    ``cause``: only of this one. ``until_ms``: only what died no later. A queue whose server lost its data has no
-    letter of what died before; the ledger has the touch, with its cause. Such a letter names its campaign as its lane,
-    and has no payload. Raises UnavailableError.
+    A queue whose server lost its data has no letters of jobs that died before. The ledger has the touch, with its
+    cause. Such a letter names its campaign as its lane, and has no payload.
+
+    Args:
+        engine: The ledger's database.
+        queue: The queue.
+        cause: Only letters of this cause. None: of all causes.
+        until_ms: Only letters of jobs that died no later, Unix time in ms. None: all.
+
+    Returns:
+        The letters.
+
+    Raises:
+        UnavailableError: The database or the queue is unavailable.
     """
-    letters = await letters_in(queue)
+    letters = await _queue_letters(queue)
     if queue.name in MAIL_QUEUES:
         known = {letter.id for letter in letters}
-        recorded = await asyncio.to_thread(_recorded, engine, queue.name == WARMUP_QUEUE)
+        recorded = await asyncio.to_thread(_ledger_letters, engine, queue.name == WARMUP_QUEUE)
         letters += [letter for letter in recorded if letter.id not in known]
-    found = [
+    matching = [
         letter for letter in letters if (until_ms is None or letter.at_ms <= until_ms) and cause in (None, letter.cause)
     ]
-    return sorted(found, key=lambda letter: letter.at_ms, reverse=True)
+    return sorted(matching, key=lambda letter: letter.at_ms, reverse=True)
 
 
-async def letters_in(queue: Queue) -> list[DeadLetter]:
-    """Return every dead letter that a queue has, the newest first."""
+async def _queue_letters(queue: Queue) -> list[DeadLetter]:
     letters: list[DeadLetter] = []
     cursor: int | None = 0
     while cursor is not None:
@@ -64,7 +73,7 @@ async def letters_in(queue: Queue) -> list[DeadLetter]:
     return letters
 
 
-# In the order of the index of dead touches, campaign by campaign: whatever else the ledger holds is not read.
+# Reads the index of dead touches in its order, campaign by campaign, and no other touches.
 _DEAD = """
 SELECT touch.id, touch.settled_at, touch.reply, touch.claim,
   (SELECT cause FROM delivery_event WHERE delivery_event.touch_id = touch.id AND delivery_event.state = 'dead'
@@ -83,22 +92,22 @@ _COLUMNS = (
 )
 
 
-def _recorded(engine: sa.Engine, seeds: bool) -> list[DeadLetter]:
-    """Dead touches of all campaigns that were not cancelled."""
+def _ledger_letters(engine: sa.Engine, seeds: bool) -> list[DeadLetter]:
+    """Return dead touches of all campaigns that were not cancelled."""
     statement = sa.text(_DEAD).columns(*_COLUMNS)
     campaigns = sa.text(
         "SELECT id, name FROM campaign WHERE state IN ('running', 'paused', 'finished') AND warmup = :seeds ORDER BY id"
     )
-    found: list[DeadLetter] = []
+    letters: list[DeadLetter] = []
     with read(engine) as connection:
         for campaign_id, name in connection.execute(campaigns, {"seeds": seeds}).all():
             cursor: int | None = 0
             while cursor is not None:
                 values = {"campaign_id": campaign_id, "cursor": cursor, "chunk": CHUNK}
                 rows = connection.execute(statement, values).all()
-                found += [_letter(row, name) for row in rows]
+                letters += [_letter(row, name) for row in rows]
                 cursor = rows[-1].id if len(rows) == CHUNK else None
-    return found
+    return letters
 
 
 def _letter(row: sa.Row[Any], campaign: str) -> DeadLetter:
@@ -115,69 +124,70 @@ def _letter(row: sa.Row[Any], campaign: str) -> DeadLetter:
     )
 
 
-def groups_of(letters: Sequence[DeadLetter]) -> list[DeadGroup]:
+def group_by_cause(letters: Sequence[DeadLetter]) -> list[DeadGroup]:
     """Return dead letters by cause, the largest group first."""
-    by_cause: dict[str, list[DeadLetter]] = {}
+    by_cause: defaultdict[str, list[DeadLetter]] = defaultdict(list)
     for letter in letters:
-        by_cause.setdefault(letter.cause, []).append(letter)
+        by_cause[letter.cause].append(letter)
     groups = [
-        DeadGroup(cause=cause, letters=len(of), newest_ms=newest.at_ms, example=newest.error)
-        for cause, of in by_cause.items()
-        for newest in [max(of, key=lambda letter: letter.at_ms)]
+        DeadGroup(cause=cause, letters=len(group), newest_ms=newest.at_ms, example=newest.error)
+        for cause, group in by_cause.items()
+        for newest in [max(group, key=lambda letter: letter.at_ms)]
     ]
     return sorted(groups, key=lambda group: (-group.letters, group.cause))
 
 
-async def replay(
-    engine: sa.Engine,
-    queue: Queue,
-    ids: Sequence[str],
-    *,
-    now: datetime,
-    expire_ms: int,
-    warming: Warming = NO_WARMUP,
-    shaping: Shaping | None = None,
-) -> int:
-    """Send dead letters again. Returns how many. Raises UsageError for what is no touch's id, UnavailableError.
+async def replay(engine: sa.Engine, queue: Queue, ids: Sequence[str], options: SubmitOptions, *, now: datetime) -> int:
+    """Send dead letters again.
 
-    Of a mail queue the ledger decides: a touch that bounced stays where it is. One that the queue no longer has gets a
-    new job, which expires ``expire_ms`` from now. If this fails halfway, the rest is queued for the ledger and
-    `postroad queue rebuild` makes its jobs.
+    For a queue of mail the ledger decides: touches that bounced are skipped. A touch that the queue has lost gets a new
+    job, which expires ``options.expire_ms`` from now. If the call fails halfway, the ledger records the rest as queued,
+    and `postroad queue rebuild` makes its jobs.
+
+    Args:
+        engine: The ledger's database.
+        queue: The queue that they died in.
+        ids: Ids of their jobs.
+        options: What the settings say of jobs.
+        now: The time.
+
+    Returns:
+        How many are sent again.
+
+    Raises:
+        UsageError: An id is not that of a touch.
+        UnavailableError: The database or the queue is unavailable.
     """
-    if queue.name not in MAIL_QUEUES:
-        return sum([await queue.replay(ids[start : start + CHUNK]) for start in range(0, len(ids), CHUNK)])
     replayed = 0
     for start in range(0, len(ids), CHUNK):
-        chunk = [read_touch(id_) for id_ in ids[start : start + CHUNK]]
-        campaigns = await asyncio.to_thread(_revive, engine, chunk)
-        revived = sorted(campaigns)
-        states = await queue.states([job_id(touch_id) for touch_id in revived])
-        by_state = dict(zip(revived, states, strict=True))
-        kept = [job_id(touch_id) for touch_id, state in by_state.items() if state is JobState.DEAD]
-        replayed += await queue.replay(kept) if kept else 0
-        lost = [touch_id for touch_id, state in by_state.items() if state in (None, JobState.REMEMBERED)]
-        # The ledger has said what these ids may do; the queue's own memory of them is over.
-        await queue.acknowledge(GROUP, [], forget=[job_id(touch_id) for touch_id in lost])
-        for campaign, of_campaign in _by_campaign(lost, campaigns).items():
-            plan = await asyncio.to_thread(load_submit_plan, engine, campaign, warming, shaping)
-            rows = await asyncio.to_thread(_rows, engine, of_campaign)
-            await enqueue_touches(queue, plan, rows, expire_ms, since_ms=int(now.timestamp() * 1000))
-        replayed += len(lost)
+        chunk = ids[start : start + CHUNK]
+        if queue.name in MAIL_QUEUES:
+            replayed += await _replay_touches(engine, queue, [parse_touch_id(id_) for id_ in chunk], options, now)
+        else:
+            replayed += await queue.replay(chunk)
     return replayed
 
 
-def _by_campaign(touch_ids: Sequence[int], campaigns: Mapping[int, str]) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = defaultdict(list)
-    for touch_id in touch_ids:
-        found[campaigns[touch_id]].append(touch_id)
-    return found
+async def _replay_touches(
+    engine: sa.Engine, queue: Queue, touch_ids: Sequence[int], options: SubmitOptions, now: datetime
+) -> int:
+    campaigns = await asyncio.to_thread(_requeue, engine, touch_ids)
+    requeued = sorted(campaigns)
+    states = dict(zip(requeued, await queue.states([job_id(touch_id) for touch_id in requeued]), strict=True))
+    dead = [job_id(touch_id) for touch_id, state in states.items() if state is JobState.DEAD]
+    replayed = await queue.replay(dead) if dead else 0
+    lost = [touch_id for touch_id, state in states.items() if state in (None, JobState.REMEMBERED)]
+    # The ledger has decided, so the queue must no longer reject these ids as duplicates.
+    await queue.acknowledge(GROUP, [], forget=[job_id(touch_id) for touch_id in lost])
+    by_campaign: defaultdict[str, list[int]] = defaultdict(list)
+    for touch_id in lost:
+        by_campaign[campaigns[touch_id]].append(touch_id)
+    for campaign, of_campaign in by_campaign.items():
+        plan = await asyncio.to_thread(load_submit_plan, engine, campaign, options)
+        await enqueue_by_id(engine, queue, plan, of_campaign, since_ms=int(now.timestamp() * 1000))
+    return replayed + len(lost)
 
 
-def _revive(engine: sa.Engine, touch_ids: Sequence[int]) -> dict[int, str]:
+def _requeue(engine: sa.Engine, touch_ids: Sequence[int]) -> dict[int, str]:
     with write(engine) as connection:
         return revive(connection, touch_ids)
-
-
-def _rows(engine: sa.Engine, touch_ids: Sequence[int]) -> Sequence[sa.Row[Any]]:
-    with read(engine) as connection:
-        return touch_rows(connection, touch_ids)

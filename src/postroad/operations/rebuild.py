@@ -1,4 +1,4 @@
-"""Makes the jobs of a queue again from the ledger, as after its server was emptied."""
+"""Rebuilds the jobs of a queue from the ledger, as after its server lost them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import sqlalchemy as sa
 
 from postroad.delivery.job import WARMUP_QUEUE, job_id
 from postroad.delivery.record import Recorder
-from postroad.delivery.submit import NO_WARMUP, Warming, enqueue_touches, load_submit_plan, touch_rows
+from postroad.delivery.submit import SubmitOptions, enqueue_by_id, load_submit_plan
 from postroad.queue import Queue
-from postroad.shaping.config import Shaping
 from postroad.store.campaign import CampaignState
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState, hold_unknown
@@ -26,43 +25,53 @@ _IN_PROGRESS = (TouchState.QUEUED, TouchState.DEFERRED, TouchState.SENDING)
 
 @dataclass(frozen=True, kw_only=True)
 class RebuildResult:
-    """What a rebuild found that the ledger holds and the queue did not."""
+    """What a rebuild did, in touches.
+
+    ``looked_at``: in progress by the ledger. ``enqueued``: waiting ones whose jobs were lost. ``unknown``: lost on the
+    wire.
+    """
 
     looked_at: int
     enqueued: int
     unknown: int
 
 
-def combine(rebuilt: Sequence[RebuildResult]) -> RebuildResult:
+def combine(results: Sequence[RebuildResult]) -> RebuildResult:
     """Return the sum of several results."""
     return RebuildResult(
-        looked_at=sum(each.looked_at for each in rebuilt),
-        enqueued=sum(each.enqueued for each in rebuilt),
-        unknown=sum(each.unknown for each in rebuilt),
+        looked_at=sum(result.looked_at for result in results),
+        enqueued=sum(result.enqueued for result in results),
+        unknown=sum(result.unknown for result in results),
     )
 
 
 async def rebuild(
-    engine: sa.Engine,
-    queue: Queue,
-    recorder: Recorder,
-    *,
-    expire_ms: int,
-    now: datetime,
-    warming: Warming = NO_WARMUP,
-    shaping: Shaping | None = None,
+    engine: sa.Engine, queue: Queue, recorder: Recorder, options: SubmitOptions, *, now: datetime
 ) -> RebuildResult:
-    """Make the jobs of a queue again from the ledger, as after its server was emptied. Its gates must be set before.
+    """Make the jobs of a queue again from the ledger. Its gates must be set before.
 
-    What waits is enqueued again. What was on the wire, and is known to nobody, becomes unknown: it may have been
-    delivered. A worker that still has it in hand reports it later, and that settles it.
+    Waiting touches are enqueued again. A touch that was on the wire and has no job becomes unknown: it may have been
+    delivered. A worker that is still sending it reports the outcome later, which resolves it.
+
+    Args:
+        engine: The ledger's database.
+        queue: A queue of mail.
+        recorder: Drains the queue's events first.
+        options: What the settings say of jobs.
+        now: The time.
+
+    Returns:
+        What was rebuilt.
+
+    Raises:
+        UnavailableError: The database or the queue is unavailable.
     """
     await recorder.drain()
     looked_at = enqueued = unknown = 0
     for campaign, campaign_id, state in await asyncio.to_thread(_launched, engine, _is_of_seeds(queue)):
         if state == CampaignState.PAUSED:
             await queue.pause_group(campaign)
-        plan = await asyncio.to_thread(load_submit_plan, engine, campaign, warming, shaping)
+        plan = await asyncio.to_thread(load_submit_plan, engine, campaign, options)
         pages = touch_pages(engine, campaign_id)
         while (page := await asyncio.to_thread(next, pages, None)) is not None:
             touches = [touch for touch in page if touch.state in _IN_PROGRESS]
@@ -72,29 +81,38 @@ async def rebuild(
             waiting = [touch.id for touch in lost if touch.state != TouchState.SENDING]
             sending = [touch.id for touch in lost if touch.state == TouchState.SENDING]
             if waiting:
-                rows = await asyncio.to_thread(_rows, engine, waiting)
-                await enqueue_touches(queue, plan, rows, expire_ms)
+                await enqueue_by_id(engine, queue, plan, waiting)
                 enqueued += len(waiting)
             if sending:
-                unknown += await asyncio.to_thread(_hold, engine, sending, now)
+                unknown += await asyncio.to_thread(_mark_unknown, engine, sending, now)
     return RebuildResult(looked_at=looked_at, enqueued=enqueued, unknown=unknown)
 
 
 async def missing_jobs(engine: sa.Engine, queue: Queue) -> int:
-    """How many touches the ledger has under way and the queue knows nothing of, by their numbers alone.
+    """Estimate the number of in-progress touches without a job, by comparing counts.
 
-    Few may seem so while mail is moving. `rebuild` finds out which they are.
+    It may overestimate by a few while mail is moving. `rebuild` determines which touches they are.
+
+    Args:
+        engine: The ledger's database.
+        queue: A queue of mail.
+
+    Returns:
+        The estimate, in touches.
+
+    Raises:
+        UnavailableError: The database or the queue is unavailable.
     """
     before = await asyncio.to_thread(_in_progress, engine, _is_of_seeds(queue))
     stats = await queue.stats()
     after = await asyncio.to_thread(_in_progress, engine, _is_of_seeds(queue))
     unrecorded = max((group.pending + group.unread for group in stats.groups), default=stats.events)
-    # Handed over or recorded between the looks: only what is under way in both can be missing.
+    # Touches may be submitted or recorded between the two counts: the smaller count is a safe bound.
     return max(min(before, after) - stats.queued - stats.scheduled - stats.in_flight - unrecorded, 0)
 
 
 def _is_of_seeds(queue: Queue) -> bool:
-    """Whether a queue's touches are those to seed lists."""
+    """Return whether the touches of a queue go to seed lists."""
     return queue.name == WARMUP_QUEUE
 
 
@@ -111,11 +129,6 @@ def _launched(engine: sa.Engine, seeds: bool) -> list[tuple[str, int, str]]:
         return [(row.name, row.id, row.state) for row in connection.execute(statement, {"seeds": seeds})]
 
 
-def _rows(engine: sa.Engine, touch_ids: Sequence[int]) -> Sequence[sa.Row[tuple[object, ...]]]:
-    with read(engine) as connection:
-        return touch_rows(connection, touch_ids)
-
-
-def _hold(engine: sa.Engine, touch_ids: Sequence[int], now: datetime) -> int:
+def _mark_unknown(engine: sa.Engine, touch_ids: Sequence[int], now: datetime) -> int:
     with write(engine) as connection:
         return hold_unknown(connection, touch_ids, now)

@@ -1,4 +1,4 @@
-"""Cancels and reschedules single touches, and syncs the queue to what the ledger says of them."""
+"""Cancels and reschedules single touches, and applies to the queue what the ledger says of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-from postroad.delivery.job import job_id, read_touch
+from postroad.delivery.job import job_id, parse_touch_id
 from postroad.errors import StateError
 from postroad.queue import Done, JobState, Queue
 from postroad.store import ledger
@@ -17,20 +17,46 @@ from postroad.store.engine import write
 
 
 async def cancel_touches(engine: sa.Engine, queue: Queue, ids: Sequence[str], now: datetime) -> int:
-    """End single touches that are not on the wire. Returns how many. Raises UsageError."""
-    touch_ids = [read_touch(id_) for id_ in ids]
+    """Cancel single touches that are not on the wire.
+
+    Args:
+        engine: The ledger's database.
+        queue: A queue of mail.
+        ids: Ids of the touches.
+        now: The time.
+
+    Returns:
+        How many were cancelled.
+
+    Raises:
+        UsageError: An id is not that of a touch.
+    """
+    touch_ids = [parse_touch_id(id_) for id_ in ids]
     cancelled = await asyncio.to_thread(_write, engine, ledger.cancel_touches, touch_ids, now)
-    await queue.cancel([job_id(touch_id) for touch_id in sorted(cancelled)], "cancelled by hand")
+    await queue.cancel([job_id(touch_id) for touch_id in sorted(cancelled)], "cancelled by an operator")
     return len(cancelled)
 
 
 async def reschedule_touches(engine: sa.Engine, queue: Queue, ids: Sequence[str], due_ms: int) -> int:
-    """Let single touches that are scheduled go at another time. Returns how many. Raises UsageError."""
-    by_id = {job_id(read_touch(id_)): read_touch(id_) for id_ in ids}
+    """Change the time of single touches that are scheduled.
+
+    Args:
+        engine: The ledger's database.
+        queue: A queue of mail.
+        ids: Ids of the touches.
+        due_ms: The new time, Unix time in ms.
+
+    Returns:
+        How many were changed.
+
+    Raises:
+        UsageError: An id is not that of a touch.
+    """
+    by_id = {job_id(parse_touch_id(id_)): parse_touch_id(id_) for id_ in ids}
     states = await queue.states(list(by_id))
     scheduled = [id_ for id_, state in zip(by_id, states, strict=True) if state is JobState.SCHEDULED]
-    until = datetime.fromtimestamp(due_ms / 1000, UTC)
-    await asyncio.to_thread(_write, engine, ledger.put_off, [by_id[id_] for id_ in scheduled], until)
+    due = datetime.fromtimestamp(due_ms / 1000, UTC)
+    await asyncio.to_thread(_write, engine, ledger.put_off, [by_id[id_] for id_ in scheduled], due)
     return sum(await queue.reschedule(scheduled, due_ms))
 
 
@@ -38,21 +64,23 @@ def _write(
     engine: sa.Engine,
     change: Callable[[sa.Connection, Sequence[int], datetime], set[int]],
     touch_ids: Sequence[int],
-    when: datetime,
+    at: datetime,
 ) -> set[int]:
     with write(engine) as connection:
-        return change(connection, touch_ids, when)
+        return change(connection, touch_ids, at)
 
 
 async def sync_queue_to_ledger(queue: Queue, ended: Sequence[int], known: Sequence[int]) -> None:
-    """Let the queue follow what the ledger says already. Doing so again is harmless.
+    """Apply to the queue what bounces, complaints and replies changed in the ledger. Idempotent.
 
-    Jobs of touches that ended while they waited are cancelled. One that the queue holds as uncertain, although its
-    outcome came back by another way, is done.
+    Args:
+        queue: A queue of mail.
+        ended: Touches that ended while they waited. Their jobs are cancelled.
+        known: Touches whose outcome is now known. Jobs of them that the queue holds as uncertain are done.
     """
-    await queue.cancel([job_id(touch_id) for touch_id in ended], "ended by what came back")
+    await queue.cancel([job_id(touch_id) for touch_id in ended], "ended by a bounce, complaint or reply")
     ids = [job_id(touch_id) for touch_id in known]
     for id_, state in zip(ids, await queue.states(ids) if ids else [], strict=True):
         if state is JobState.UNCERTAIN:
-            with suppress(StateError):  # Somebody else may have resolved it meanwhile.
+            with suppress(StateError):  # Another process may have resolved it meanwhile.
                 await queue.resolve(id_, Done())

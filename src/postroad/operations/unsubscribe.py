@@ -1,4 +1,4 @@
-"""Unsubscribing: what follows when a recipient says so, by whichever way (RFC 2369, RFC 8058)."""
+"""Unsubscribes recipients, whichever way they asked for it (RFC 2369, RFC 8058)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from postroad.settings import UnsubscribeScope
 from postroad.store.engine import write
 from postroad.store.unsubscribe import Unsubscribed, unsubscribe_touch
 
-QUEUE_WITHIN_S = 2.0
-"""Nobody waits longer for the queue to follow. It need not: the ledger admits no job of a touch that ended."""
+QUEUE_TIMEOUT_S = 2.0
+"""Timeout of cancelling the jobs. They may stay: the ledger admits no job of a touch that ended."""
 
 log = logging.getLogger(__name__)
 
@@ -30,28 +30,39 @@ async def unsubscribe(
     now: datetime,
     scope: UnsubscribeScope = UnsubscribeScope.EVERYWHERE,
 ) -> Unsubscribed | None:
-    """Send the recipient of a touch nothing more. Again: nothing more happens. None: there is no such touch.
+    """Suppress the recipient of a touch, and end the mail that waits for them. Idempotent.
 
-    The suppression, its note in the ledger and the end of what waits are one transaction, and hold when this
-    returns, whatever becomes of the queue: ``queue`` opens it, and is called only where a job may be on it.
-    Raises UnavailableError when the database is away; nothing has happened then, or will be found to have.
+    One transaction writes the suppression, its event in the ledger and the end of waiting touches. It is committed when
+    this returns, whether or not the queue is available.
+
+    Args:
+        engine: The ledger's database.
+        queue: Opens the queue. It is called only if a job may be on it.
+        touch_id: The touch whose recipient unsubscribes.
+        source: How they asked for it, such as `link` or `reply`.
+        now: The time.
+        scope: Whether they are suppressed everywhere, or for the touch's audience.
+
+    Returns:
+        What was changed. None: there is no such touch.
+
+    Raises:
+        UnavailableError: The database is unavailable. All of the transaction was committed, or nothing.
     """
-    done = await asyncio.to_thread(_unsubscribe, engine, touch_id, source, now, scope)
+
+    def write_unsubscribe() -> Unsubscribed | None:
+        with write(engine) as connection:
+            return unsubscribe_touch(connection, touch_id, source, now, scope)
+
+    done = await asyncio.to_thread(write_unsubscribe)
     if done is not None and done.ended:
         await _cancel_jobs(queue, done.ended)
     return done
 
 
-def _unsubscribe(
-    engine: sa.Engine, touch_id: int, source: str, now: datetime, scope: UnsubscribeScope
-) -> Unsubscribed | None:
-    with write(engine) as connection:
-        return unsubscribe_touch(connection, touch_id, source, now, scope)
-
-
 async def _cancel_jobs(queue: Callable[[], Awaitable[Queue]], touch_ids: Sequence[int]) -> None:
     try:
-        async with asyncio.timeout(QUEUE_WITHIN_S):
+        async with asyncio.timeout(QUEUE_TIMEOUT_S):
             await (await queue()).cancel([job_id(touch_id) for touch_id in touch_ids], "unsubscribed")
     except (PostroadError, TimeoutError) as error:
         log.warning("%d jobs stay on the queue until a worker looks at them: %s", len(touch_ids), error)
