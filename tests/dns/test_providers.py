@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from postroad.clock import SystemClock
 from postroad.delivery.provider_lookup import UNANSWERED_S, Providers
-from postroad.dns.providers import MAX_SITE, OTHER, provider_table, site_of
+from postroad.dns.providers import MAX_SITE, OTHER_PROVIDERS, provider_table, site_of
 from postroad.dns.resolver import Resolver
 from postroad.store.engine import read
 from tests.dns.nameserver import Nameserver, Trouble
@@ -27,10 +27,10 @@ from tests.sandbox.wire import HandClock
         (["example-com.a-v1.mx.microsoft"], "office365"),
         (["mta5.am0.yahoodns.net"], "yahoo"),
         (["mx01.mail.icloud.com"], "apple"),
-        (["aspmx.l.google.com", "mx.example.com"], OTHER),  # every one must match
-        (["aspmx.l.google.com", "mx.yahoodns.net"], OTHER),
-        (["mx.evilgoogle.com"], OTHER),
-        (["aspmx.l.google.com.evil.com"], OTHER),
+        (["aspmx.l.google.com", "mx.example.com"], OTHER_PROVIDERS),  # every one must match
+        (["aspmx.l.google.com", "mx.yahoodns.net"], OTHER_PROVIDERS),
+        (["mx.evilgoogle.com"], OTHER_PROVIDERS),
+        (["aspmx.l.google.com.evil.com"], OTHER_PROVIDERS),
         (["google.com"], "google"),
     ],
 )
@@ -93,9 +93,9 @@ async def test_domains_are_looked_up_once_and_kept(engine: sa.Engine) -> None:
     found = kept(engine)
     assert found["school.net"][0] == "google"
     assert found["shop.net"] == found["club.net"]
-    assert found["shop.net"][0] == OTHER
-    assert found["gone.net"] == (OTHER, "gone.net")
-    assert found["odd.net"][0] == OTHER
+    assert found["shop.net"][0] == OTHER_PROVIDERS
+    assert found["gone.net"] == (OTHER_PROVIDERS, "gone.net")
+    assert found["odd.net"][0] == OTHER_PROVIDERS
     assert set(found) == {*ZONE, "gone.net"}
 
 
@@ -111,7 +111,7 @@ async def test_dns_that_is_away_costs_the_deadline_and_takes_nothing_that_is_kno
         assert time.monotonic() - began < 5
     found = kept(engine)
     assert found["school.net"][0] == "google"
-    assert found["silent.net"] == (OTHER, "silent.net")
+    assert found["silent.net"] == (OTHER_PROVIDERS, "silent.net")
     with read(engine) as connection:
         until = connection.execute(
             sa.text("SELECT count(*) FROM mail_domain WHERE expires_at <= :at").bindparams(

@@ -24,12 +24,12 @@ names = st.one_of(
 
 
 @given(names)
-def test_a_name_parses_to_what_it_was_written_from(name: GateName) -> None:
+def test_a_formatted_name_parses_to_itself(name: GateName) -> None:
     assert GateName.parse(str(name)) == name
 
 
 @given(st.text(max_size=30) | st.builds("{}:{}".format, st.sampled_from(GateKind), st.text(max_size=30)))
-def test_any_text_is_a_name_as_it_is_written_or_none(text: str) -> None:
+def test_any_text_is_a_formatted_name_or_rejected(text: str) -> None:
     name = GateName.parse(text)
     assert name is None or str(name) == text
 
@@ -52,7 +52,7 @@ def test_any_text_is_a_name_as_it_is_written_or_none(text: str) -> None:
         ("warmup:other:example.com", GateName.warmup("mx.rare.example", "example.com")),
     ],
 )
-def test_names_are_those_of_the_versions_before(text: str, name: GateName) -> None:
+def test_names_are_those_of_previous_versions(text: str, name: GateName) -> None:
     assert str(name) == text
     assert GateName.parse(text) == name
 
@@ -77,5 +77,5 @@ def test_names_are_those_of_the_versions_before(text: str, name: GateName) -> No
         "warmup:google:",
     ],
 )
-def test_other_texts_are_no_names_of_email(text: str) -> None:
+def test_other_texts_are_not_gates_of_email(text: str) -> None:
     assert GateName.parse(text) is None

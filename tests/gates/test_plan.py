@@ -58,7 +58,7 @@ def state(gate: Gate, owner: str = "") -> GateState:
 
 
 def applied(change: GateChange, before: GateState) -> GateState:
-    """The gate after a change, as the queue makes it."""
+    """Return the gate after a change, as the queue applies it."""
     limits = dict(change.limits)
     owner = limits.pop("owner", before.owner)
     pause = before.gate.paused_until_ms if change.pause_until_ms is None else change.pause_until_ms or None
@@ -79,13 +79,13 @@ def test_the_order_of_contributions_makes_no_difference(wanted: list[Contributio
 
 
 @given(contributions(), contributions())
-def test_a_second_look_changes_nothing(first: list[Contribution], then: list[Contribution]) -> None:
+def test_a_second_plan_changes_nothing(first: list[Contribution], then: list[Contribution]) -> None:
     gate = planned(planned(state(Gate(name="g")), first, ALL), then, ALL)
     assert plan_changes({"g": gate}, then, ALL) == []
 
 
 @given(contributions(), contributions())
-def test_no_gate_admits_more_than_each_source_that_decides(first: list[Contribution], then: list[Contribution]) -> None:
+def test_no_gate_admits_more_than_a_deciding_source(first: list[Contribution], then: list[Contribution]) -> None:
     gate = planned(planned(state(Gate(name="g")), first, ALL), then, ALL).gate
     for each in then:
         assert (gate.paused_until_ms or 0) >= (each.paused_until_ms or 0)
@@ -94,10 +94,10 @@ def test_no_gate_admits_more_than_each_source_that_decides(first: list[Contribut
 
 
 @given(contributions())
-def test_what_nobody_contributes_any_longer_is_removed(wanted: list[Contribution]) -> None:
+def test_a_limit_no_longer_contributed_is_removed(wanted: list[Contribution]) -> None:
     sources = [STARTING, SHAPING, WARMUP, DNS]
     left = planned(planned(state(Gate(name="g")), wanted, sources), [], sources)
-    # A pause of the shaping ends by itself, so that it ends none of another.
+    # A pause of shaping ends by itself, so its removal does not end the pause of another source.
     ends = not any(each.paused_until_ms for each in wanted) or any(
         each.source == "dns" and each.paused_until_ms for each in wanted
     )
@@ -106,12 +106,12 @@ def test_what_nobody_contributes_any_longer_is_removed(wanted: list[Contribution
 
 
 @given(contributions())
-def test_sources_that_are_not_here_keep_what_they_set(wanted: list[Contribution]) -> None:
+def test_limits_of_absent_sources_are_kept(wanted: list[Contribution]) -> None:
     gate = planned(state(Gate(name="g")), wanted, ALL)
     assert planned(gate, [], [SourceTraits(name="other", limits=ALL_LIMITS)]) == gate
 
 
-def test_each_source_alone_and_in_any_order_loses_nothing() -> None:
+def test_sources_applied_one_by_one_in_any_order_agree() -> None:
     wanted = [
         (STARTING, Contribution(source="settings", gate="g", rate=FAST, concurrency=3, decides=ALL_LIMITS)),
         (SHAPING, Contribution(source="shaping", gate="g", rate=SLOW, concurrency=5, decides=SHAPING.limits)),
@@ -126,21 +126,21 @@ def test_each_source_alone_and_in_any_order_loses_nothing() -> None:
         assert now == state(gate, "dns,settings,shaping,warmup")
 
 
-def test_a_limit_that_is_not_decided_is_only_set_where_there_is_none() -> None:
+def test_an_undecided_limit_is_only_set_if_missing() -> None:
     wanted = Contribution(source="settings", gate="g", rate=SLOW)
-    by_hand = state(Gate(name="g", rate=FAST))
-    assert planned(by_hand, [wanted], ALL) == by_hand
+    of_operator = state(Gate(name="g", rate=FAST))
+    assert planned(of_operator, [wanted], ALL) == of_operator
     [change] = plan_changes({}, [wanted], ALL)
     assert (change.limits, change.restores) == ({"rate": SLOW, "owner": "settings"}, True)
 
 
-def test_a_limit_by_hand_stays_when_a_hold_ends() -> None:
+def test_a_limit_of_an_operator_stays_when_a_hold_ends() -> None:
     held = state(Gate(name="g", rate=FAST, paused_until_ms=FOREVER_MS), "dns")
     wanted = Contribution(source="settings", gate="g", rate=SLOW)
     assert planned(held, [wanted], ALL) == state(Gate(name="g", rate=FAST))
 
 
-def test_a_limit_returns_to_what_the_settings_say_when_the_stricter_one_leaves() -> None:
+def test_the_limit_of_the_settings_returns_after_a_stricter_one() -> None:
     settings = Contribution(source="settings", gate="g", rate=FAST)
     shaping = Contribution(source="shaping", gate="g", rate=SLOW, decides=SHAPING.limits)
     slowed = planned(state(Gate(name="g", rate=FAST), "settings"), [settings, shaping], ALL)
@@ -156,12 +156,12 @@ def test_a_limit_returns_to_what_the_settings_say_when_the_stricter_one_leaves()
         ("sender:a@example.com", Gate(name="sender:a@example.com", rate=SLOW, paused_until_ms=FOREVER_MS), False),
     ],
 )
-def test_gates_of_the_version_before_belong_to_their_kind(name: str, gate: Gate, removed: bool) -> None:
+def test_gates_of_the_previous_version_belong_to_their_kind(name: str, gate: Gate, removed: bool) -> None:
     left = planned(state(gate), [], ALL)
     assert left == state(Gate(name=name)) if removed else left == state(gate)
 
 
-def test_another_pace_for_the_hour_is_no_correction() -> None:
+def test_a_new_pace_for_the_hour_is_not_a_correction() -> None:
     def change(before: Gate, rate: Rate, left: int = 50) -> GateChange:
         quota = msgspec.structs.replace(DAY, left=left)
         wanted = Contribution(source="warmup", gate="g", rate=rate, quota=quota, decides=WARMUP.limits)

@@ -1,4 +1,4 @@
-"""What is decided about a reply, and what gates admit by it: pure, so that every case is a line."""
+"""Which change a reply causes, and what a gate then admits."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from postroad.queue import FOREVER_MS, Gate, GateState, Rate
 from postroad.settings import RateSetting
 from postroad.shaping.config import read_shaping
 from postroad.shaping.decide import (
-    GROW_EVERY,
-    SETTLE,
+    DECREASE_DELAY,
+    INCREASE_INTERVAL,
+    MIN_SHARE,
     SHAPED,
     SHAPING,
-    SLOWEST,
-    by_rule,
+    change_by_rule,
     contribution,
     decrease,
     increase,
@@ -52,17 +52,17 @@ def change(**fields: object) -> ShapingChange:
         ("refused-by-many", 10, "suspended", 60),
     ],
 )
-def test_each_rule_acts_at_its_count_and_for_its_time(name: str, acts_at: int, sets: object, minutes: int) -> None:
+def test_each_rule_acts_at_its_count_and_for_its_duration(name: str, acts_at: int, sets: object, minutes: int) -> None:
     for times in range(1, acts_at):
-        assert by_rule(name, RULES[name], SCOPE, "421 x", times=times, now=NOW) is None
-    made = by_rule(name, RULES[name], SCOPE, "421 x", times=acts_at, now=NOW)
+        assert change_by_rule(name, RULES[name], SCOPE, "421 x", times=times, now=NOW) is None
+    made = change_by_rule(name, RULES[name], SCOPE, "421 x", times=acts_at, now=NOW)
     assert made is not None
     assert made.ends_at == NOW + timedelta(minutes=minutes)
     assert ("suspended" if made.suspended else (made.rate_count, made.rate_per_ms, made.connections)) == sets
     assert (made.gate, made.rule, made.reply) == ("provider:google:news@example.com", name, "421 x")
 
 
-def test_the_least_of_what_holds_is_admitted_and_the_longest_pause() -> None:
+def test_the_strictest_limit_and_the_longest_pause_apply() -> None:
     slow = change(rate_count=1.0, rate_per_ms=60_000, connections=3)
     slower_ = change(rule="s", rate_count=2.0, rate_per_ms=60_000, connections=1)
     ended = change(rule="e", rate_count=0.1, rate_per_ms=60_000, ends_at=NOW)
@@ -77,11 +77,11 @@ def test_the_least_of_what_holds_is_admitted_and_the_longest_pause() -> None:
     )
 
 
-def test_nothing_is_set_where_nobody_limits_and_nothing_slowed() -> None:
+def test_a_gate_without_limits_or_changes_is_not_set() -> None:
     assert contribution("g", None, [], NOW) is None
     forever = contribution("g", None, [change(suspended=True, ends_at=None)], NOW)
     assert forever == Contribution(source=SHAPING, gate="g", paused_until_ms=FOREVER_MS)
-    # What was slowed is set free again.
+    # An expired change removes its limit.
     freed = contribution("g", None, [change(connections=1, ends_at=NOW)], NOW)
     assert freed == Contribution(source=SHAPING, gate="g", decides=SHAPED)
     limited = contribution("g", LIMITS, [], NOW)
@@ -89,7 +89,7 @@ def test_nothing_is_set_where_nobody_limits_and_nothing_slowed() -> None:
     assert limited == Contribution(source=SHAPING, gate="g", rate=rate, concurrency=10, decides=SHAPED)
 
 
-def test_a_pause_is_never_lifted_and_a_longer_one_stays() -> None:
+def test_a_longer_pause_stays() -> None:
     def plan(gate: Gate, *changes: ShapingChange) -> list[GateChange]:
         wanted = contribution("g", None, changes, NOW)
         state = GateState(gate=gate, in_flight=0, parked_lanes=0, capacity=None, next_check_ms=None)
@@ -101,18 +101,18 @@ def test_a_pause_is_never_lifted_and_a_longer_one_stays() -> None:
     assert plan(Gate(name="g", paused_until_ms=5, concurrency=2)) == []
 
 
-def test_one_burst_of_deferrals_halves_the_pace_once() -> None:
+def test_one_burst_of_deferrals_halves_the_rate_once() -> None:
     first = decrease(SCOPE, LIMITS, "421 slow down", last=None, now=NOW)
     assert first is not None
     assert (first.share, first.rate_count, first.connections) == (0.5, 50.0, 5)
-    assert decrease(SCOPE, LIMITS, "421", last=first, now=NOW + SETTLE / 2) is None
-    second = decrease(SCOPE, LIMITS, "421", last=first, now=NOW + SETTLE)
+    assert decrease(SCOPE, LIMITS, "421", last=first, now=NOW + DECREASE_DELAY / 2) is None
+    second = decrease(SCOPE, LIMITS, "421", last=first, now=NOW + DECREASE_DELAY)
     assert second is not None
     assert (second.share, second.connections) == (0.25, 2)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 600)), max_size=80))
-def test_the_pace_stays_between_its_floor_and_the_limits(steps: list[tuple[bool, int]]) -> None:
+def test_the_rate_stays_between_its_minimum_and_the_limits(steps: list[tuple[bool, int]]) -> None:
     now, last = NOW, None
     for accepted, seconds in steps:
         now += timedelta(seconds=seconds)
@@ -122,7 +122,7 @@ def test_the_pace_stays_between_its_floor_and_the_limits(steps: list[tuple[bool,
             last = decrease(SCOPE, LIMITS, "421", last=last, now=now) or last
         if last is not None:
             assert last.share is not None
-            assert SLOWEST <= last.share <= 1
+            assert MIN_SHARE <= last.share <= 1
             assert last.connections is not None
             assert 1 <= last.connections <= 10
             assert last.rate_count == 100 * last.share
@@ -130,13 +130,13 @@ def test_the_pace_stays_between_its_floor_and_the_limits(steps: list[tuple[bool,
                 last = None
 
 
-def test_the_pace_grows_back_to_the_limits_while_mail_is_accepted() -> None:
+def test_the_rate_grows_to_the_limits_while_mail_is_accepted() -> None:
     pace = decrease(SCOPE, LIMITS, "421", last=None, now=NOW)
     assert pace is not None
     now, steps = NOW, 0
     while not is_expired(pace, now):
-        assert increase(pace, LIMITS, now + GROW_EVERY / 2) is None
-        now += GROW_EVERY
+        assert increase(pace, LIMITS, now + INCREASE_INTERVAL / 2) is None
+        now += INCREASE_INTERVAL
         grown = increase(pace, LIMITS, now)
         assert grown is not None
         pace, steps = grown, steps + 1

@@ -1,4 +1,4 @@
-"""Which reply meets which rule, from words that receivers are publicly known to use."""
+"""Which reply matches which rule, from replies of receivers that are public."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ SHAPING = read_shaping(None)
 REPLIES: list[dict[str, Any]] = tomllib.loads(Path(__file__).with_name("replies.toml").read_text())["reply"]
 
 
-def reply_of(said: str) -> Reply:
-    return parse_reply(Phase.MAIL, int(said[:3]), [said[4:]])
+def reply_of(text: str) -> Reply:
+    return parse_reply(Phase.MAIL, int(text[:3]), [text[4:]])
 
 
 @pytest.mark.parametrize("row", REPLIES, ids=[row["said"][:50] for row in REPLIES])
-def test_what_receivers_say_meets_its_rule(row: dict[str, Any]) -> None:
+def test_public_replies_match_their_rule(row: dict[str, Any]) -> None:
     assert row["source"]
     reply = reply_of(row["said"])
     found = rule_for(SHAPING.rule.items(), row["provider"], reply)
     assert (found[0] if found else None) == row.get("rule")
-    assert SHAPING.pace.holds(reply) is row["pace"]
+    assert SHAPING.pace.matches(reply) is row["pace"]
 
 
-def test_every_shipped_rule_is_met_by_a_reply_that_is_public() -> None:
+def test_every_shipped_rule_matches_a_public_reply() -> None:
     assert {row.get("rule") for row in REPLIES} - {None} == set(SHAPING.rule)
 
 
 @pytest.mark.parametrize("row", REPLIES, ids=[row["said"][:50] for row in REPLIES])
-def test_no_rule_meets_what_we_say_ourselves(row: dict[str, Any]) -> None:
-    said = reply_of(row["said"])
-    ours = Reply(said.phase, said.code, said.enhanced, said.text, ours=True)
+def test_no_rule_matches_a_reply_that_no_server_sent(row: dict[str, Any]) -> None:
+    reply = reply_of(row["said"])
+    ours = Reply(reply.phase, reply.code, reply.enhanced, reply.text, ours=True)
     for provider in {row["provider"], *SHAPING.provider}:
         assert rule_for(SHAPING.rule.items(), provider, ours) is None
-    assert not SHAPING.pace.holds(ours)
+    assert not SHAPING.pace.matches(ours)
 
 
 @pytest.mark.parametrize("provider", ["other", *SHAPING.provider])
-def test_no_rule_meets_the_words_of_our_own_outcomes(provider: str) -> None:
+def test_no_rule_matches_the_text_of_our_own_outcomes(provider: str) -> None:
     for cause in ("deferred by the host", "connection lost at mail", route_down("timed out").cause, "campaign paused"):
         reply = Reply(Phase.CONNECT, 421, None, cause)
         assert rule_for(SHAPING.rule.items(), provider, reply) is None
 
 
-def test_an_acceptance_meets_nothing() -> None:
+def test_an_acceptance_matches_no_rule() -> None:
     assert rule_for(SHAPING.rule.items(), "google", Reply(Phase.DOT, 250, "2.0.0", "OK, server busy though")) is None

@@ -111,7 +111,7 @@ async def open_send_handler(context: AppContext, queue: Queue, limits: QueueSett
             dkim=dkim,
             services=settings.services,
         )
-        async with shaper.acting(), handler:
+        async with shaper.running(), handler:
             yield handler
 
 

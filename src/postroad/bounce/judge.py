@@ -17,7 +17,7 @@ from postroad.classify.classify import Classification, classify
 from postroad.classify.evidence import Evidence, find_evidence
 from postroad.classify.statement import Statement
 from postroad.classify.text import clean, words_for_all
-from postroad.dns.providers import OTHER, provider_table
+from postroad.dns.providers import OTHER_PROVIDERS, provider_table
 from postroad.errors import Blame
 from postroad.mail.address import domain_of
 
@@ -152,8 +152,8 @@ def _provider_of(one: RecipientStatus) -> str:
     if famous is not None:
         return famous
     host = (one.remote_mta or "").partition(" ")[0].strip("[]()").lower().rstrip(".")
-    found = table.of_hosts([host]) if host else OTHER
-    return "" if found == OTHER else found
+    found = table.of_hosts([host]) if host else OTHER_PROVIDERS
+    return "" if found == OTHER_PROVIDERS else found
 
 
 def _verdict_of(said: Classification) -> BounceClass:

@@ -14,7 +14,7 @@ from postroad.errors import StateError, unknown_name
 from postroad.gates.name import QUEUE_GATE, GateName, Receiver
 from postroad.queue import Queue
 from postroad.settings import DEFAULT_QUEUES, SenderSettings, Settings
-from postroad.shaping.describe import destinations
+from postroad.shaping.describe import known_receivers
 from postroad.store.campaign import campaign_names, sender_addresses
 from postroad.store.engine import read
 from postroad.store.ledger import known_touches
@@ -78,7 +78,7 @@ def _implied_gates(context: AppContext, existing: Iterable[str]) -> set[str]:
     with read(context.engine) as connection:
         senders = {address for address, _ in sender_addresses(connection)}
         campaigns = campaign_names(connection)
-        named = destinations(connection, context.shaping, existing, [])
+        named = known_receivers(connection, context.shaping, existing, [])
     senders |= {sender.address for sender in context.settings.senders.values()}
     of_providers = {*providers(), *(receiver.provider for receiver in named)}
     receivers = {*map(Receiver, of_providers), *named}

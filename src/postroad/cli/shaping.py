@@ -14,9 +14,9 @@ from postroad.cli.options import LimitOption
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
 from postroad.delivery.job import SEND_QUEUE
 from postroad.errors import unknown_name
-from postroad.gates.name import Receiver
+from postroad.gates.name import Receiver, SenderRoute
 from postroad.settings import Settings
-from postroad.shaping.describe import ShapingStatus, Way, destinations, standing, words
+from postroad.shaping.describe import ShapingStatus, describe, known_receivers, shaping_status
 from postroad.store.engine import read
 from postroad.store.shaping import ShapingChange, newest_changes, open_changes
 
@@ -41,8 +41,9 @@ def show(sender: SenderOption = None, as_json: JsonOption = False) -> None:
         senders = sorted({each.address for each in context.settings.senders.values()} | {c.sender for c in changes})
         if sender is not None:
             senders = [_address(context, sender, senders)]
-        ways = [_way(context.settings, address) for address in senders]
-        return standing(context.shaping, ways, receivers, changes, context.clock.now())
+        by_route = [_sender_route(context.settings, address) for address in senders]
+        now = context.clock.now()
+        return shaping_status(context.shaping, context.settings.routes, by_route, receivers, changes, now)
 
     rows = with_context(work)
     if as_json:
@@ -59,8 +60,8 @@ def show(sender: SenderOption = None, as_json: JsonOption = False) -> None:
                     row.receiver,
                     row.rate,
                     row.connections,
-                    row.terms.messages_per_connection if row.terms else None,
-                    row.terms.tls if row.terms else None,
+                    row.session.messages_per_connection if row.session else None,
+                    row.session.tls if row.session else None,
                 ]
                 for row in limited
             ),
@@ -73,7 +74,7 @@ def show(sender: SenderOption = None, as_json: JsonOption = False) -> None:
         print_line("Nothing of the shaping limits anybody or holds anybody back.")
     for change in {change.id: change for row in rows for change in row.held}.values():
         print_line(
-            f"{change.gate} is held back by {change.rule}: {words(change)}, because of: {change.reply}",
+            f"{change.gate} is held back by {change.rule}: {describe(change)}, because of: {change.reply}",
         )
 
 
@@ -96,12 +97,12 @@ def log(
 
     changes = with_context(work)
     if as_json:
-        print_json([change.model_dump() | {"sets": words(change)} for change in changes])
+        print_json([change.model_dump() | {"sets": describe(change)} for change in changes])
     elif changes:
         print_table(
             "changes of the shaping",
             ["at", "gate", "rule", "set", "undone", "by", "because of"],
-            ([c.at, c.gate, c.rule, words(c), c.restored_at, c.restored_by, c.reply] for c in changes),
+            ([c.at, c.gate, c.rule, describe(c), c.restored_at, c.restored_by, c.reply] for c in changes),
         )
     else:
         print_line("nothing was changed yet")
@@ -110,14 +111,13 @@ def log(
 def _read(context: AppContext, gates: Sequence[str]) -> tuple[list[ShapingChange], list[Receiver]]:
     with read(context.engine) as connection:
         changes = open_changes(connection)
-        return changes, destinations(connection, context.shaping, gates, changes)
+        return changes, known_receivers(connection, context.shaping, gates, changes)
 
 
-def _way(settings: Settings, address: str) -> Way:
-    # Of two senders with one address, the one whose mail meets the receivers' limits.
+def _sender_route(settings: Settings, address: str) -> SenderRoute:
+    # If two senders have one address, the one to which the limits apply.
     names = [each.route for each in settings.senders.values() if each.address == address]
-    name = max(names, key=lambda name: settings.routes[name].is_shaped, default=None)
-    return Way(address) if name is None else Way(address, name, settings.routes[name])
+    return SenderRoute(address, max(names, key=lambda name: settings.routes[name].is_shaped, default=""))
 
 
 def _address(context: AppContext, sender: str, known: Sequence[str]) -> str:
@@ -139,13 +139,13 @@ def _plain(row: ShapingStatus) -> dict[str, object]:
         "connections": row.connections,
         "limits": limits,
         "why": row.why,
-        "terms": row.terms._asdict() if row.terms is not None else None,
+        "terms": row.session._asdict() if row.session is not None else None,
         "enforced": row.enforced,
         "held": [
             {
                 "rule": change.rule,
                 "gate": change.gate,
-                "sets": words(change),
+                "sets": describe(change),
                 "at": change.at,
                 "ends_at": change.ends_at,
                 "reply": change.reply,

@@ -30,7 +30,7 @@ from postroad.delivery.outcome import (
 from postroad.delivery.refusals import AuthenticationRefusals, receiver_named
 from postroad.delivery.routes import Route
 from postroad.delivery.signing import SigningPool
-from postroad.dns.providers import provider_table
+from postroad.dns.providers import OTHER_PROVIDERS, provider_table
 from postroad.errors import Blame, ConfigError, DataError
 from postroad.gates.name import GateName
 from postroad.mail.dkim import DkimSigner
@@ -38,7 +38,7 @@ from postroad.mail.token import TokenSigner
 from postroad.queue import FOREVER_MS, Dead, Defer, Done, Lease, LeaseLostError, Queue, Retry, Uncertain
 from postroad.queue import Verdict as QueueVerdict
 from postroad.settings import Service
-from postroad.shaping.limits import TAIL, LimitScope
+from postroad.shaping.limits import LimitScope
 from postroad.shaping.shaper import Shaper
 from postroad.smtp.endpoint import ANYWHERE, LocalBinding
 from postroad.smtp.reply import Reply
@@ -206,7 +206,7 @@ class SendHandler:
                 gate = str(GateName.route(step.route))
             case Pause.SENDER:
                 gate, until_ms = str(GateName.sender(step.sender)), FOREVER_MS
-            case Pause.SENDER_AT_PROVIDER if scope.known_as == TAIL:
+            case Pause.SENDER_AT_PROVIDER if scope.rule_provider == OTHER_PROVIDERS:
                 return  # One of many hosts: when several say so, a rule of the shaping acts.
             case Pause.SENDER_AT_PROVIDER:
                 gate = scope.gate

@@ -36,17 +36,17 @@ class SendJob(msgspec.Struct, frozen=True, kw_only=True, tag="send.v1", omit_def
     """Mailbox provider whose limits hold: one of providers.toml, a site that much mail goes to, or `other`."""
     site: str = ""
     """The same for all domains with the same mail hosts; empty: not known."""
-    tables: str = ""
-    """Tables of shaping.toml that give its site or domain a pace of its own: `site.mx.example.net`; empty: none."""
+    shaping_overrides: str = msgspec.field(default="", name="tables")
+    """Tables of shaping.toml that limit its site or domain, as `site.mx.example.net`. Empty: it has no such table."""
     sender_id: int = 0
     """Who sends it in place of its campaign's sender; 0: nobody."""
 
     @property
     def receiver(self) -> Receiver:
         """Whose limits hold for it."""
-        if not self.tables:
+        if not self.shaping_overrides:
             return Receiver(self.provider)
-        return Receiver.parse(f"{self.provider}/{self.tables}") or Receiver(self.provider)
+        return Receiver.parse(f"{self.provider}/{self.shaping_overrides}") or Receiver(self.provider)
 
 
 class DeliveryResult(msgspec.Struct, frozen=True, kw_only=True, tag="delivery.v1", omit_defaults=True):

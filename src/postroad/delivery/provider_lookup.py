@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from postroad.clock import Clock
 from postroad.dns.mx import MailExchange, MailHosts, find_mail_hosts
-from postroad.dns.providers import OTHER, provider_for, provider_table
+from postroad.dns.providers import OTHER_PROVIDERS, provider_for, provider_table
 from postroad.dns.resolver import Resolver
 from postroad.store.engine import write
 from postroad.store.mail_domain import KnownDomain, keep_domains, put_off_domains
@@ -94,4 +94,4 @@ class Providers:
         until = self._clock.now() + timedelta(seconds=UNANSWERED_S)
         with write(self._engine) as connection:
             keep_domains(connection, found)
-            put_off_domains(connection, [KnownDomain(domain, OTHER, domain, until) for domain in unanswered])
+            put_off_domains(connection, [KnownDomain(domain, OTHER_PROVIDERS, domain, until) for domain in unanswered])

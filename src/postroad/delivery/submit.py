@@ -18,8 +18,8 @@ import sqlalchemy as sa
 
 from postroad.delivery.job import SendJob, encode_job, job_id, lane_of, queue_of
 from postroad.delivery.provider_lookup import Providers
-from postroad.dns.providers import OTHER, provider_table
-from postroad.gates.name import Receiver
+from postroad.dns.providers import OTHER_PROVIDERS, provider_table
+from postroad.gates.name import Receiver, SenderRoute
 from postroad.mail.address import domain_of
 from postroad.mail.template import RESERVED, compile_template
 from postroad.queue import Job, Lane, Queue
@@ -68,15 +68,6 @@ class SubmitResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SenderRoute:
-    """A sender and its route. ``warmup``: its identities that warm up."""
-
-    address: str
-    route: str
-    warmup: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
 class SubmitPlan:
     """What all touches of a campaign share.
 
@@ -115,12 +106,7 @@ def load_submit_plan(engine: sa.Engine, name: str, options: SubmitOptions) -> Su
                 sa.bindparam("ids", [campaign.sender_id, *others], expanding=True)
             )
         )
-        senders = {
-            0 if id_ == campaign.sender_id else id_: SenderRoute(
-                address=address, route=route, warmup=tuple(options.warming.get(address, ()))
-            )
-            for id_, address, route in rows
-        }
+        senders = {0 if id_ == campaign.sender_id else id_: SenderRoute(address, route) for id_, address, route in rows}
         fields: dict[int, frozenset[str]] = {}
         for step in steps_of(connection, campaign.id):
             if step.kind is StepKind.EMAIL and step.id is not None:
@@ -281,7 +267,7 @@ def _jobs_by_lane(
             zone=zone or "",
             provider=receiver.provider,
             site=site,
-            tables=receiver.tables,
+            shaping_overrides=receiver.shaping_overrides,
             sender_id=sender_id,
         )
         due_ms = epoch_ms(due_at)
@@ -304,7 +290,7 @@ def _lane(plan: SubmitPlan, sender_id: int, receiver: Receiver) -> Lane:
         campaign=plan.campaign.name,
         route=sender.route,
         job_class=plan.campaign.job_class,
-        warmup=sender.warmup,
+        warmup=plan.options.warming.get(sender.address, ()),
     )
 
 
@@ -319,13 +305,13 @@ def _receiver(
     if well_known is not None:
         provider = site = well_known
     elif provider is None or site is None:
-        provider, site = OTHER, domain
+        provider, site = OTHER_PROVIDERS, domain
     receiver = shaping.receiver_of(provider, site, domain) if shaping is not None else Receiver(provider)
-    has_own_lane = provider == OTHER and receiver == Receiver(OTHER) and site in busy
+    has_own_lane = provider == OTHER_PROVIDERS and receiver == Receiver(OTHER_PROVIDERS) and site in busy
     return Receiver(site) if has_own_lane else receiver, site
 
 
 def _busy_sites(rows: Sequence[sa.Row[Any]]) -> set[str]:
     """Return the sites of no known provider that get a lane of their own. The others share one for each sender."""
-    sites = Counter(row.site for row in rows if row.provider == OTHER)
+    sites = Counter(row.site for row in rows if row.provider == OTHER_PROVIDERS)
     return {site for site, count in sites.items() if count >= OWN_LANE_THRESHOLD}

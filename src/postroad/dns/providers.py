@@ -11,7 +11,7 @@ from importlib.resources import files
 
 import msgspec
 
-OTHER = "other"
+OTHER_PROVIDERS = "other"
 """The provider of all domains that are no known provider's."""
 
 
@@ -44,7 +44,7 @@ class ProviderTable:
     def of_hosts(self, hosts: Iterable[str]) -> str:
         """Provider that all these mail hosts are of; else `other`."""
         names = {self._of_host(host) for host in hosts}
-        return names.pop() if len(names) == 1 else OTHER
+        return names.pop() if len(names) == 1 else OTHER_PROVIDERS
 
     def _of_host(self, host: str) -> str:
         # Every suffix begins with a dot: `.google.com` is none of `evilgoogle.com`.
@@ -53,7 +53,7 @@ class ProviderTable:
             name = self._suffixes.get("." + ".".join(labels[start:]))
             if name is not None:
                 return name
-        return OTHER
+        return OTHER_PROVIDERS
 
 
 @cache
@@ -71,10 +71,10 @@ def provider_of(domain: str, stored: str | None) -> str:
         stored: Provider that DNS gave for it last. None: unknown.
 
     Returns:
-        A name of providers.toml, or `OTHER`.
+        A name of providers.toml, or `OTHER_PROVIDERS`.
     """
     provider = provider_table().of_domain(domain) or stored
-    return provider if provider in provider_table().names else OTHER
+    return provider if provider in provider_table().names else OTHER_PROVIDERS
 
 
 def site_of(domain: str, hosts: tuple[str, ...]) -> str:
@@ -97,4 +97,4 @@ def provider_for(domain: str, hosts: tuple[str, ...]) -> tuple[str, str]:
     well_known = provider_table().of_domain(domain)
     if well_known is not None:
         return well_known, well_known
-    return provider_table().of_hosts(hosts) if hosts else OTHER, site_of(domain, hosts)
+    return provider_table().of_hosts(hosts) if hosts else OTHER_PROVIDERS, site_of(domain, hosts)

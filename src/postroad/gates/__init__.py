@@ -1,1 +1,1 @@
-"""Gates of a mail queue: their names, the plan that merges what each source contributes, the controller."""
+"""Gates of a mail queue: their names, the plan that merges the limits of all sources, and the controller."""

@@ -1,4 +1,4 @@
-"""Keeps the gates of a queue equal to what all sources contribute to them, also after the queue was lost."""
+"""Keeps the gates of a queue equal to the merged limits of all sources, also after a loss of the queue."""
 
 from __future__ import annotations
 
@@ -18,42 +18,42 @@ log = logging.getLogger(__name__)
 
 
 class GateSource(Protocol):
-    """A part of the system that has something to say of gates. It only reads; the controller sets the gates."""
+    """A part of the system that limits gates. It only reads; the controller sets the gates."""
 
     @property
     def traits(self) -> SourceTraits:
-        """What it may do."""
+        """Its name, and what it may change."""
         ...
 
     async def contribute(self, states: Mapping[str, GateState]) -> Sequence[Contribution]:
-        """Return what it wants of each gate.
+        """Return its contribution to each gate that it limits.
 
         Args:
             states: The gates that the queue has, by name. A quota that is counted down there is contributed as it is.
 
         Raises:
-            UnavailableError: The database does not reply.
+            UnavailableError: The database is unavailable.
         """
         ...
 
 
 class ExpiringSource(GateSource, Protocol):
-    """A source that records when what it contributed has ended."""
+    """A source whose contributions expire, and that records their end."""
 
     def has_expired(self) -> bool:
-        """Return whether something has ended of what was contributed last."""
+        """Return whether a contribution had expired at the last reading."""
         ...
 
     def close_expired(self, connection: sa.Connection) -> None:
-        """Record the end of it, after the gates were set."""
+        """Record the end of expired contributions, after the gates were set."""
         ...
 
 
 class GateController:
     """Merges the contributions of all sources, and sets the gates that differ.
 
-    Any number of processes may do so at once. Changes of sources that lock are applied by one at a time, with what is
-    read then, so that the gates end as the newest reading says.
+    Any number of processes may do so at once. Changes of sources that lock are applied by one process at a time. It
+    reads the contributions again under the lock, so that the newest ones win.
     """
 
     def __init__(
@@ -67,10 +67,10 @@ class GateController:
         """Make a controller.
 
         Args:
-            engine: Database whose lock is taken.
+            engine: Database that holds the lock.
             queue: Queue whose gates are set.
             sources: All sources of this process.
-            expiring: One more source, whose ends are recorded under the lock.
+            expiring: One more source, whose expired contributions are closed under the lock.
         """
         self._engine = engine
         self._queue = queue
@@ -79,7 +79,7 @@ class GateController:
         self._locking = {source.traits.name for source in self._sources if source.traits.locks}
 
     async def apply(self, *, only: str | None = None) -> list[GateChange]:
-        """Set the gates that are not as they should be.
+        """Set the gates that differ from the merged limits.
 
         Args:
             only: Name of the gate to set. None: all.
@@ -88,14 +88,14 @@ class GateController:
             What was changed.
 
         Raises:
-            UnavailableError: The database or the queue does not reply. The next call completes what is left.
+            UnavailableError: The database or the queue is unavailable. The next call completes the rest.
         """
         changes = await self._plan(only)
         free = [change for change in changes if not change.sources & self._locking]
         for change in free:
             await self._set(change)
-        ends = only is None and self._expiring is not None and self._expiring.has_expired()
-        if len(free) == len(changes) and not ends:
+        expired = only is None and self._expiring is not None and self._expiring.has_expired()
+        if len(free) == len(changes) and not expired:
             return free
         return free + await self._apply_locked(only)
 
@@ -106,14 +106,14 @@ class GateController:
             changes = [change for change in await self._plan(only) if change.sources & self._locking]
             for change in changes:
                 await self._set(change)
-            await asyncio.to_thread(self._commit, connection, ends=only is None)
+            await asyncio.to_thread(self._commit, connection, close_expired=only is None)
         finally:
             await asyncio.to_thread(connection.close)
         return changes
 
     async def _plan(self, only: str | None) -> list[GateChange]:
         states = {state.gate.name: state for state in await self._queue.gates()}
-        contributions = [each for source in self._sources for each in await source.contribute(states)]
+        contributions = [wanted for source in self._sources for wanted in await source.contribute(states)]
         changes = plan_changes(states, contributions, [source.traits for source in self._sources])
         return [change for change in changes if only is None or change.gate == only]
 
@@ -129,20 +129,20 @@ class GateController:
             await self._queue.update_gate(change.gate, **change.limits)
         removed = [limit for limit, value in change.limits.items() if value is None]
         if removed:
-            log.info("gate %s has no limit any more: %s", change.gate, ", ".join(removed))
+            log.info("gate %s no longer has a limit: %s", change.gate, ", ".join(removed))
 
     def _lock(self, connection: sa.Connection) -> None:
         with transient():
             connection.begin()
             one_at_a_time(connection)
 
-    def _commit(self, connection: sa.Connection, *, ends: bool) -> None:
+    def _commit(self, connection: sa.Connection, *, close_expired: bool) -> None:
         with transient():
-            if ends and self._expiring is not None:
+            if close_expired and self._expiring is not None:
                 self._expiring.close_expired(connection)
             connection.commit()
 
 
 def count_corrected(changes: Iterable[GateChange]) -> int:
-    """Return the number of gates that were not as they should be. Another pace for the hour does not count."""
+    """Return the number of changes that corrected a gate. A new pace for the hour is not a correction."""
     return sum(not change.paces for change in changes)

@@ -1,4 +1,4 @@
-"""Names of the gates that email uses: built, written as text and parsed here only."""
+"""Builds, formats and parses the names of the gates that email uses."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Self
 
 from msgspec import Struct
 
-from postroad.dns.providers import OTHER, provider_table
+from postroad.dns.providers import OTHER_PROVIDERS, provider_table
 
 
 class GateKind(StrEnum):
@@ -23,7 +23,7 @@ class GateKind(StrEnum):
 
 
 class Receiver(Struct, frozen=True, order=True):
-    """Where mail goes, as far as limits tell: a mailbox provider, or a site or domain of it with limits of its own.
+    """The destination that limits apply to: a mailbox provider, or a site or domain with limits of its own.
 
     As text: ``google``, ``google/domain.example.org``, ``other/site.mx.example.net/domain.example.org``.
     """
@@ -33,11 +33,11 @@ class Receiver(Struct, frozen=True, order=True):
     domain: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.provider}/{self.tables}" if self.tables else self.provider
+        return f"{self.provider}/{self.shaping_overrides}" if self.shaping_overrides else self.provider
 
     @property
-    def tables(self) -> str:
-        """Tables of shaping.toml that it is named by, as ``site.NAME/domain.NAME``. Empty: none."""
+    def shaping_overrides(self) -> str:
+        """Its tables in shaping.toml, as ``site.NAME/domain.NAME``. Empty: it is a whole provider."""
         named = (("site", self.site), ("domain", self.domain))
         return "/".join(f"{level}.{name}" for level, name in named if name is not None)
 
@@ -52,20 +52,27 @@ class Receiver(Struct, frozen=True, order=True):
             The receiver. None: the text has a table of another level, or a table twice.
         """
         provider, *tables = text.split("/")
-        found: dict[str, str] = {}
+        names: dict[str, str] = {}
         for table in tables:
             level, _, name = table.partition(".")
-            if level not in ("site", "domain") or level in found or not name:
+            if level not in ("site", "domain") or level in names or not name:
                 return None
-            found[level] = name
-        return cls(provider, found.get("site"), found.get("domain")) if provider else None
+            names[level] = name
+        return cls(provider, names.get("site"), names.get("domain")) if provider else None
+
+
+class SenderRoute(Struct, frozen=True):
+    """A From address, and the name of the route that its mail takes. Empty: the settings no longer name the sender."""
+
+    address: str
+    route: str = ""
 
 
 class GateName(Struct, frozen=True, kw_only=True):
     """The name of a gate.
 
-    ``of``: the campaign, From address, route or identity; empty: all of them share the gate. ``receiver``: of the kinds
-    PROVIDER and WARMUP.
+    ``of``: the campaign, From address, route or identity; empty: all of them share the gate. ``receiver``: set for the
+    kinds PROVIDER and WARMUP only.
     """
 
     kind: GateKind
@@ -83,7 +90,7 @@ class GateName(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def hold(cls, sender: str) -> Self:
-        """Name the gate that is paused while a sender's domain fails. Other pauses of the sender have other gates."""
+        """Name the gate that is paused while a sender's domain fails. Other pauses of the sender use other gates."""
         return cls(kind=GateKind.HOLD, of=sender)
 
     @classmethod
@@ -103,8 +110,8 @@ class GateName(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def warmup(cls, provider: str, identity: str) -> Self:
-        """Name the gate that holds the cap of an identity. Providers that are not known share one, `other`."""
-        known = provider if provider in provider_table().names else OTHER
+        """Name the gate that enforces the cap of an identity. Unknown providers share one, `other`."""
+        known = provider if provider in provider_table().names else OTHER_PROVIDERS
         return cls(kind=GateKind.WARMUP, of=identity, receiver=Receiver(known))
 
     @classmethod
@@ -120,7 +127,7 @@ class GateName(Struct, frozen=True, kw_only=True):
             text: As `str` returns it.
 
         Returns:
-            The name. None: no lane of email names such a gate, so a person made it.
+            The name. None: no lane of email has such a gate, so an operator made it.
         """
         kind, _, rest = text.partition(":")
         match kind:
@@ -144,6 +151,6 @@ QUEUE_GATE = GateName(kind=GateKind.QUEUE)
 
 
 def kind_of(gate: str) -> GateKind | None:
-    """Return the kind of a gate by its text. None: no lane of email names such a gate."""
+    """Return the kind of a gate by its name as text. None: no lane of email has such a gate."""
     name = GateName.parse(gate)
     return None if name is None else name.kind

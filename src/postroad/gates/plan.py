@@ -1,8 +1,8 @@
-"""Merges what several sources contribute to gates, and compares it with what the queue has. Pure.
+"""Merges the contributions of several sources to gates, and compares them with the queue's gates. Pure functions.
 
-Every limit of a gate is decided for itself: the strictest value of all contributions holds. What is set is marked with
-the names of its sources, as the gate's owner, so that it can be removed when a source no longer contributes it. A limit
-without such a mark was set by a person.
+Each limit of a gate is merged separately: the strictest contributed value applies. A gate is marked with the names of
+its sources, as its owner, so that a limit is removed when its source no longer contributes it. An operator set a limit
+without such a mark.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from postroad.queue import Gate, GateState, Quota, Rate
 
 
 class GateLimit(StrEnum):
-    """The limits of a gate, by the names of their fields."""
+    """The limits of a gate. The value is the name of the field."""
 
     RATE = "rate"
     CONCURRENCY = "concurrency"
@@ -30,15 +30,16 @@ class GateLimit(StrEnum):
 ALL_LIMITS: Final = frozenset(GateLimit)
 
 _OWN_KINDS: Final = {GateKind.HOLD: "dns", GateKind.WARMUP: "warmup"}
-"""Kinds of gates that are a source's own, so that they need no mark. The version before wrote none there."""
+"""Kinds of gates that only one source sets, so that they need no mark. The previous version wrote no mark there."""
 
 
 class SourceTraits(Struct, frozen=True, kw_only=True):
-    """What a source of limits may do.
+    """Name of a source of limits, and what it may change.
 
-    ``name``: mark of the gates that it limits. ``limits``: those that it contributes. ``pauses``: whether it also ends
-    pauses that it contributed. ``withdraws``: whether what it no longer contributes is removed now, or stays until a
-    round in which it is. ``locks``: whether its changes are applied under the lock, by one process at a time.
+    ``name``: mark of the gates that it limits. ``limits``: the kinds of limits that it contributes. ``pauses``: whether
+    it also ends pauses that it contributed. ``withdraws``: whether limits that it no longer contributes are removed
+    now; False: they stay until a run in which it is True. ``locks``: whether its changes are applied under the lock, by
+    one process at a time.
     """
 
     name: str
@@ -49,10 +50,10 @@ class SourceTraits(Struct, frozen=True, kw_only=True):
 
 
 class Contribution(Struct, frozen=True, kw_only=True):
-    """What one source wants of one gate. None: no such limit.
+    """The limits that one source contributes to one gate. None: no such limit.
 
-    ``decides``: limits that are set to the merged value whatever the queue has. Another limit is only set where the
-    gate has none, so that what a person set is kept.
+    ``decides``: limits that are set to the merged value, whatever the gate has. Other limits are only set if the gate
+    has none, so that a value set by an operator is kept.
     """
 
     source: str
@@ -65,16 +66,17 @@ class Contribution(Struct, frozen=True, kw_only=True):
 
     @property
     def limits(self) -> frozenset[GateLimit]:
-        """Those that it contains."""
+        """The kinds of limits that it contains."""
         return frozenset(limit for limit in GateLimit if getattr(self, limit) is not None)
 
 
 class GateChange(Struct, frozen=True, kw_only=True):
-    """How a gate has to change.
+    """The change that a gate needs.
 
-    ``limits``: arguments of `Queue.update_gate`. ``pause_until_ms``: new end of its pause; 0: it is resumed; None: its
-    pause is kept. ``sources``: all that contribute to it, or did. ``restores``: limits that nobody removed are missing.
-    ``paces``: only the time that the same count is spread over changes.
+    ``limits``: arguments of `Queue.update_gate`. ``pause_until_ms``: new end of its pause, Unix time in ms; 0: resume
+    it; None: keep its pause. ``sources``: all that contribute to it, or did. ``restores``: limits are
+    missing that were not removed, as after a loss of the queue. ``paces``: only the time over which the same count is
+    spread changes.
     """
 
     gate: str
@@ -88,12 +90,12 @@ class GateChange(Struct, frozen=True, kw_only=True):
 def plan_changes(
     states: Mapping[str, GateState], contributions: Iterable[Contribution], sources: Sequence[SourceTraits]
 ) -> list[GateChange]:
-    """Return how the gates of a queue have to change.
+    """Return the changes that the gates of a queue need.
 
     Args:
         states: All gates of the queue, by name.
-        contributions: What all sources contribute. The order makes no difference.
-        sources: The sources. What one of another name has set is kept.
+        contributions: The contributions of all sources, in any order.
+        sources: The sources. Limits that are marked with another name are kept.
     """
     by_gate: dict[str, list[Contribution]] = defaultdict(list)
     for contribution in contributions:
@@ -104,9 +106,15 @@ def plan_changes(
 
 
 def strictest(limit: GateLimit, values: Iterable[Any]) -> Any:
-    """Return the value of a limit that admits the least. None: there is none.
+    """Return the value of a limit that admits the least.
 
-    Of rates the lowest one, with the smallest burst of all. Of quotas that with the fewest jobs left.
+    Args:
+        limit: The kind of limit.
+        values: Its values. Of rates the lowest is returned, with the smallest burst of all. Of quotas that with the
+            fewest jobs left.
+
+    Returns:
+        The value. None: there are no values.
     """
     values = list(values)
     if not values:
@@ -122,7 +130,7 @@ def strictest(limit: GateLimit, values: Iterable[Any]) -> Any:
 
 
 class _Plan:
-    """The plan for one gate: who contributes to it, whose limits it has, and what of them has to go."""
+    """The plan for one gate: its contributions, the sources whose limits it has, and those whose limits are removed."""
 
     def __init__(
         self,
@@ -139,18 +147,18 @@ class _Plan:
         self._implied = {_OWN_KINDS[kind]} if kind in _OWN_KINDS else set()
         self._owners = {mark for mark in self._owner.split(",") if mark} | self._implied
         absent = self._owners - {contribution.source for contribution in contributions}
-        self._leaving = {mark for mark in absent if mark in known and known[mark].withdraws}
-        self._staying = absent - self._leaving
+        self._withdrawn = {mark for mark in absent if mark in known and known[mark].withdraws}
+        self._staying = absent - self._withdrawn
 
     def change(self) -> GateChange | None:
-        """Return the change of the gate. None: it is as it should be."""
+        """Return the change of the gate. None: it needs no change."""
         decided = {limit for limit in GateLimit if self._is_decided(limit)}
         limits = {limit.value: value for limit in GateLimit if (value := self._new(limit, decided)) is not _KEPT}
         changed = frozenset(GateLimit(limit) for limit in limits)
         paces = changed == {GateLimit.RATE} and _same_count(self._gate.rate, limits["rate"])
         owner = self._new_owner(changed)
-        marks = any(each.decides or self._is_pause(each) for each in self._contributions)
-        if owner != self._owner and (limits or self._leaving or marks):
+        marks = any(wanted.decides or self._is_pause(wanted) for wanted in self._contributions)
+        if owner != self._owner and (limits or self._withdrawn or marks):
             limits["owner"] = owner
         pause = self._new_pause()
         if not limits and pause is None:
@@ -159,23 +167,23 @@ class _Plan:
             gate=self._gate.name,
             limits=limits,
             pause_until_ms=pause,
-            sources=frozenset(self._owners | {each.source for each in self._contributions}),
+            sources=frozenset(self._owners | {wanted.source for wanted in self._contributions}),
             restores=any(limit not in decided and limits[limit] is not None for limit in changed),
             paces=paces and pause is None,
         )
 
     def _is_decided(self, limit: GateLimit) -> bool:
-        leaves = any(limit in self._known[mark].limits for mark in self._leaving)
-        return leaves or any(limit in each.decides for each in self._contributions)
+        withdrawn = any(limit in self._known[mark].limits for mark in self._withdrawn)
+        return withdrawn or any(limit in wanted.decides for wanted in self._contributions)
 
-    def _is_pause(self, each: Contribution) -> bool:
-        return each.paused_until_ms is not None and self._known[each.source].pauses
+    def _is_pause(self, wanted: Contribution) -> bool:
+        return wanted.paused_until_ms is not None and self._known[wanted.source].pauses
 
     def _new(self, limit: GateLimit, decided: set[GateLimit]) -> Any:
         current = getattr(self._gate, limit)
         if limit not in decided and current is not None:
             return _KEPT
-        values = [value for each in self._contributions if (value := getattr(each, limit)) is not None]
+        values = [value for wanted in self._contributions if (value := getattr(wanted, limit)) is not None]
         if current is not None and any(self._may_set(mark, limit) for mark in self._staying):
             values.append(current)
         value = strictest(limit, values)
@@ -186,21 +194,21 @@ class _Plan:
 
     def _new_owner(self, changed: frozenset[GateLimit]) -> str:
         marks = set(self._staying)
-        for each in self._contributions:
-            # What is not decided may be a person's, unless it was marked, or is set only now.
-            is_own = bool(each.decides or each.source in self._owners or changed & each.limits)
-            if (each.limits and is_own) or self._is_pause(each):
-                marks.add(each.source)
+        for wanted in self._contributions:
+            # An operator may have set a limit that is not decided, unless it was marked before or is set now.
+            is_own = bool(wanted.decides or wanted.source in self._owners or changed & wanted.limits)
+            if (wanted.limits and is_own) or self._is_pause(wanted):
+                marks.add(wanted.source)
         return ",".join(sorted(marks - self._implied))
 
     def _new_pause(self) -> int | None:
         current = self._gate.paused_until_ms or 0
-        wanted = max((each.paused_until_ms or 0 for each in self._contributions), default=0)
-        if wanted > current:
-            return wanted
-        # A pause of another source, or of a person, ends by itself or by a command.
-        ends = current > wanted and any(self._known[mark].pauses for mark in self._leaving)
-        return wanted if ends else None
+        until_ms = max((wanted.paused_until_ms or 0 for wanted in self._contributions), default=0)
+        if until_ms > current:
+            return until_ms
+        # A pause of another source, or of an operator, ends by itself or by a command.
+        ends = current > until_ms and any(self._known[mark].pauses for mark in self._withdrawn)
+        return until_ms if ends else None
 
 
 _KEPT: Final = object()

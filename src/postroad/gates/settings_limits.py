@@ -1,4 +1,4 @@
-"""What the settings contribute to gates: the rates of the queue and of its senders."""
+"""Contributes the rates of the settings to the gates of the queue and its senders."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from postroad.queue import Gate, GateState, Rate
 from postroad.settings import QueueSettings, RateSetting, Settings
 
 SETTINGS = "settings"
-"""Mark of the gates that are set by the settings."""
+"""Mark of the gates that the settings set."""
 LIMITED = frozenset({GateLimit.RATE, GateLimit.CONCURRENCY})
-"""Limits that settings have."""
+"""Limits that settings can have."""
 
 
 def gates_of(settings: Settings, limits: QueueSettings) -> list[Gate]:
     """Return the gates of the queue and its senders.
 
-    A sender without a rate has none, so that what an operator set by hand is kept.
+    A sender without a rate has no gate here, so that a rate set by an operator is kept.
     """
     limited = [sender for sender in settings.senders.values() if sender.rate is not None]
     return [
@@ -28,13 +28,17 @@ def gates_of(settings: Settings, limits: QueueSettings) -> list[Gate]:
 
 
 def gate_rate(rate: RateSetting | None, burst: int | None) -> Rate | None:
-    """Convert a rate of the settings to one of the queue. ``burst`` None: as `smooth_rate` says."""
+    """Convert a rate of the settings to one of the queue. ``burst`` None: the default of `smooth_rate`."""
     return None if rate is None else smooth_rate(rate.count, rate.per_ms, burst)
 
 
 def smooth_rate(count: float, per_ms: int, burst: int | None = None) -> Rate:
-    """A rate whose burst, where none is given, lets a worker claim in batches, and no receiver notices it: 50 ms'
-    worth.
+    """Return a rate with a small burst.
+
+    Args:
+        count: Jobs per interval.
+        per_ms: The interval, in ms.
+        burst: Jobs that may start at once. None: those of 50 ms, so that a worker can claim in batches.
     """
     return Rate(count=count, per_ms=per_ms, burst=burst or max(1, round(count * 50 / per_ms)))
 
@@ -42,17 +46,17 @@ def smooth_rate(count: float, per_ms: int, burst: int | None = None) -> Rate:
 class SettingsLimits:
     """Contributes the limits of the settings.
 
-    When a worker starts they are set, and those that left the settings are removed. They hold for all workers of the
-    queue, so the last one started decides. Later they are only set where a gate has none, as after the queue was lost:
-    what an operator sets meanwhile is kept until a worker starts.
+    When a worker starts they are set, and those removed from the settings are removed from the queue. They apply to all
+    workers of the queue, so the last worker started decides. Later they are only set if a gate has none, as after a
+    loss of the queue. So a limit set by an operator is kept until a worker starts.
     """
 
     def __init__(self, gates: Sequence[Gate], *, starting: bool = False) -> None:
         """Make the source.
 
         Args:
-            gates: What the settings say, see `gates_of`.
-            starting: A worker starts.
+            gates: The gates of the settings, see `gates_of`.
+            starting: Whether a worker starts.
         """
         self._gates = gates
         self._decides = ALL_LIMITS if starting else frozenset()

@@ -17,7 +17,7 @@ from postroad.app.recorder import cohort_breaker
 from postroad.app.worker import open_worker
 from postroad.clock import ScaledClock
 from postroad.delivery.job import SEND_QUEUE
-from postroad.dns.providers import OTHER
+from postroad.dns.providers import OTHER_PROVIDERS
 from postroad.embedded import stop_redis
 from postroad.queue import Queue, Worker
 from postroad.rehearsal.cohort_watch import CohortWatch
@@ -77,7 +77,7 @@ class RehearsalEnvironment:
             keep_domains(
                 connection,
                 [
-                    KnownDomain(domain, provider or OTHER, provider or domain, expires_at)
+                    KnownDomain(domain, provider or OTHER_PROVIDERS, provider or domain, expires_at)
                     for domain, provider in by_domain
                 ],
             )

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from postroad.dns.bulk_sender import bulk_sender
 from postroad.dns.dmarc import NoAnswerError, walk
 from postroad.dns.health import HealthReport
-from postroad.dns.providers import OTHER, provider_table
+from postroad.dns.providers import OTHER_PROVIDERS, provider_table
 from postroad.dns.resolver import Resolver
 from postroad.errors import DataError
 from postroad.mail.address import ascii_domain
@@ -88,4 +88,4 @@ def _from_domain(row: AcceptedMail) -> str:
 
 
 def _provider(row: AcceptedMail) -> str:
-    return provider_table().of_domain(row.domain) or row.provider or OTHER
+    return provider_table().of_domain(row.domain) or row.provider or OTHER_PROVIDERS

@@ -1,12 +1,12 @@
-"""How fast a sender may send to a mailbox provider: limits and rules of shaping.toml, and changes that replies cause.
+"""Limits how fast a sender sends to a mailbox provider: limits and rules of shaping.toml, changes caused by replies.
 
 =============  ===================================================================
-config         shaping.toml: what is shipped, and the operator's file
-limits         limits of a receiver, and the scope that they hold for
+config         shaping.toml: the shipped file and the operator's file
+limits         limits of a receiver, and the scope they apply to
 rules          which replies change limits
-decide         the change that a reply causes: pure
-shaper         acts: stores changes and applies them to gates
+decide         the change that a reply causes; pure functions
+shaper         stores changes and has them applied to gates
 gate_source    what limits and open changes contribute to gates
-describe       limits and changes in words, for commands
+describe       limits and changes as text, for commands
 =============  ===================================================================
 """

@@ -1,4 +1,4 @@
-"""shaping.toml: what is shipped, and what an operator lays over it."""
+"""Reads shaping.toml: the shipped file, overridden by the operator's file."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from postroad.dns.providers import MAX_SITE
+from postroad.dns.providers import MAX_SITE, OTHER_PROVIDERS
 from postroad.errors import ConfigError
 from postroad.field_faults import field_faults, listed
 from postroad.gates.name import GateKind, GateName, Receiver
 from postroad.settings import Settings, line_of_key
-from postroad.shaping.limits import TAIL, Level, LimitScope, LimitSource, LimitTable, ReceiverLimits, resolve
-from postroad.shaping.rules import PACE, Condition, Pattern, ShapingRule
+from postroad.shaping.limits import Level, LimitScope, LimitSource, LimitTable, ReceiverLimits, merge_limits
+from postroad.shaping.rules import PACE, Pattern, ReplyCondition, ShapingRule
 from postroad.smtp.reply import Reply
 
 SHIPPED = "shaping.toml of the package"
 MAX_COLUMN = 100
-"""Of the names of rules and providers: the store has no room for more."""
+"""Length of the names of rules and providers: the size of their columns."""
 
 
-class AdaptiveRate(Condition):
-    """Which refusals mean: slower. ``unless``: words that speak of a recipient, or of something else."""
+class AdaptiveRate(ReplyCondition):
+    """Which refusals mean that mail is sent too fast. ``unless``: text of refusals that mean something else."""
 
     unless: Pattern | None = Field(default=None, alias="except")
 
@@ -35,9 +35,9 @@ class AdaptiveRate(Condition):
     def _unless(self) -> re.Pattern[str] | None:
         return re.compile(self.unless, re.IGNORECASE) if self.unless is not None else None
 
-    def holds(self, reply: Reply) -> bool:
-        """Whether a receiver says that we were too fast."""
-        return super().holds(reply) and (self._unless is None or self._unless.search(reply.text) is None)
+    def matches(self, reply: Reply) -> bool:
+        """Return whether a receiver replied that mail was sent too fast."""
+        return super().matches(reply) and (self._unless is None or self._unless.search(reply.text) is None)
 
 
 class Shaping(BaseModel):
@@ -54,14 +54,14 @@ class Shaping(BaseModel):
 
     @field_validator("rule")
     @classmethod
-    def _is_no_other_name(cls, rules: dict[str, ShapingRule]) -> dict[str, ShapingRule]:
+    def _reject_reserved_name(cls, rules: dict[str, ShapingRule]) -> dict[str, ShapingRule]:
         if PACE in rules:
-            raise ValueError(f"{PACE!r} is the pace's name, so no rule can have it")
+            raise ValueError(f"{PACE!r} is a reserved name, so no rule can have it")
         return rules
 
     @field_validator("rule", "provider")
     @classmethod
-    def _fits_its_column(cls, tables: dict[str, Any]) -> dict[str, Any]:
+    def _check_name_length(cls, tables: dict[str, Any]) -> dict[str, Any]:
         for name in tables:
             if not 0 < len(name) <= MAX_COLUMN:
                 raise ValueError(f"{name!r} has {len(name)} characters: give it a name of 1 to {MAX_COLUMN}")
@@ -69,72 +69,84 @@ class Shaping(BaseModel):
 
     @field_validator("site", "domain")
     @classmethod
-    def _can_name_a_gate(cls, tables: dict[str, LimitTable]) -> dict[str, LimitTable]:
+    def _check_gate_name(cls, tables: dict[str, LimitTable]) -> dict[str, LimitTable]:
         for name in tables:
             if name != name.lower() or re.search(r"[\s/:]", name) or not 0 < len(name) <= MAX_SITE:
-                raise ValueError(f"{name!r} names no site or domain: write it in lower case, as `postroad` shows it")
+                raise ValueError(f"{name!r} is not a site or domain: write it in lower case, as `postroad` shows it")
         return tables
 
     @field_validator("default", "site", "domain", "provider")
     @classmethod
-    def _only_a_provider_has_all(cls, value: Any, info: ValidationInfo) -> Any:
+    def _check_total_connections(cls, value: Any, info: ValidationInfo) -> Any:
         for table in value.values() if isinstance(value, dict) else (value,):
-            beside = () if info.field_name == "provider" else (table,)
-            if any(each.connections_in_all is not None for each in (*beside, *table.sender.values())):
-                raise ValueError("connections_in_all is of all senders at a provider: it stands in [provider.NAME]")
+            own = () if info.field_name == "provider" else (table,)
+            if any(limits.connections_in_all is not None for limits in (*own, *table.sender.values())):
+                raise ValueError("connections_in_all limits all senders at a provider: set it in [provider.NAME]")
         return value
 
     @cached_property
-    def paced_sites(self) -> frozenset[str]:
-        """Sites whose table sets a pace of its own."""
-        return frozenset(name for name, table in self.site.items() if table.sets_pace)
+    def gated_sites(self) -> frozenset[str]:
+        """Sites whose table sets a rate or connections, so that they have a gate of their own."""
+        return frozenset(name for name, table in self.site.items() if table.needs_gate)
 
     @cached_property
-    def paced_domains(self) -> frozenset[str]:
-        """Domains whose table sets a pace of its own."""
-        return frozenset(name for name, table in self.domain.items() if table.sets_pace)
+    def gated_domains(self) -> frozenset[str]:
+        """Domains whose table sets a rate or connections, so that they have a gate of their own."""
+        return frozenset(name for name, table in self.domain.items() if table.needs_gate)
 
     def receiver_of(self, provider: str, site: str, domain: str) -> Receiver:
         """Return the receiver of mail to a domain: its provider, or a site or domain that has a gate of its own."""
         return Receiver(
             provider,
-            site if site in self.paced_sites else None,
-            domain if domain in self.paced_domains else None,
+            site if site in self.gated_sites else None,
+            domain if domain in self.gated_domains else None,
         )
 
-    def gated(self, receiver: Receiver) -> Receiver:
-        """Return the receiver whose gate holds mail to this one: without the tables that set no pace.
+    def gate_receiver(self, receiver: Receiver) -> Receiver:
+        """Return the receiver whose gate limits mail to this one.
 
-        A table that the file does not have is kept, as mail may wait behind a gate that it once made.
+        Sites and domains without a gate of their own are left out. One without a table in the file is kept, since mail
+        may wait at the gate of a table that the file no longer has.
         """
         site, domain = receiver.site, receiver.domain
         return Receiver(
             receiver.provider,
-            None if site in self.site and site not in self.paced_sites else site,
-            None if domain in self.domain and domain not in self.paced_domains else domain,
+            None if site in self.site and site not in self.gated_sites else site,
+            None if domain in self.domain and domain not in self.gated_domains else domain,
         )
 
     def limits(self, scope: LimitScope) -> ReceiverLimits:
-        """Return what holds for one sender at one receiver: default < provider < site < domain, each < its sender."""
-        return self.explained(scope)[0]
+        """Return the limits of one sender at one receiver.
 
-    def explained(self, scope: LimitScope) -> tuple[ReceiverLimits, dict[str, str]]:
-        """`limits`, and the table that each comes from."""
-        return resolve(self._sources(scope))
+        Later tables override earlier ones: default, provider, site, domain, each followed by its table of the sender.
+        """
+        return self.limits_with_sources(scope)[0]
+
+    def limits_with_sources(self, scope: LimitScope) -> tuple[ReceiverLimits, dict[str, str]]:
+        """Return `limits`, and by name of the limit the table that it comes from."""
+        return merge_limits(self._sources(scope))
 
     def limits_of_gate(self, gate: str, shaped: Collection[str]) -> ReceiverLimits | None:
-        """Return the limits of the file for a gate of the queue; None: it sets none there. ``shaped``: for whom it may.
+        """Return the limits of the file for a gate of the queue.
 
-        The tail of unknown domains is one gate and many hosts: the default, which is for each host, is none of it.
+        Domains of no known provider share one gate and have many hosts. The default is a limit for each host, so it
+        does not apply to their gate.
+
+        Args:
+            gate: Name of the gate.
+            shaped: From addresses to which the limits apply.
+
+        Returns:
+            The limits. None: the file has none for this gate.
         """
         scope = LimitScope.of_gate(gate)
         if scope is not None:
-            tail = scope.known_as == TAIL and TAIL not in self.provider
-            return self.limits(scope) if scope.sender in shaped and not tail else None
+            shared = scope.rule_provider == OTHER_PROVIDERS and OTHER_PROVIDERS not in self.provider
+            return self.limits(scope) if scope.sender in shaped and not shared else None
         match GateName.parse(gate):
             case GateName(kind=GateKind.PROVIDER, receiver=Receiver() as receiver) if str(receiver) in self.provider:
-                in_all = self.provider[str(receiver)].connections_in_all
-                return ReceiverLimits(connections=in_all) if shaped and in_all is not None else None
+                total = self.provider[str(receiver)].connections_in_all
+                return ReceiverLimits(connections=total) if shaped and total is not None else None
             case _:
                 return None
 
@@ -152,23 +164,37 @@ class Shaping(BaseModel):
 
 
 def _of_table(name: str, table: LimitTable, sender: str) -> Iterator[LimitSource]:
-    yield LimitSource(table=name, limits=table.alone)
+    yield LimitSource(table=name, limits=table.own_limits)
     if sender in table.sender:
         yield LimitSource(table=f"{name}.sender.{sender}", limits=table.sender[sender])
 
 
 def shaped_senders(settings: Settings) -> set[str]:
-    """From addresses whose mail goes to mailbox providers without a relay between: for them the limits hold."""
+    """Return the From addresses whose routes meet the limits of mailbox providers, see `RouteSettings.is_shaped`."""
     return {sender.address for sender in settings.senders.values() if settings.routes[sender.route].is_shaped}
 
 
 def read_shaping(path: Path | None) -> Shaping:
-    """Read what is shipped, and the operator's file over it. Raises ConfigError with file, line and field."""
+    """Read the shipped file, overridden by the operator's file.
+
+    Args:
+        path: The operator's file. None: only the shipped one.
+
+    Returns:
+        The merged file.
+
+    Raises:
+        ConfigError: The file cannot be read or has an invalid field. The error has file, line and field.
+    """
     shipped = files("postroad.shaping").joinpath("shaping.toml").read_text(encoding="utf-8")
     text = _read(path) if path is not None else ""
+    return _validate(shipped, text, path)
+
+
+def _validate(shipped: str, text: str, path: Path | None) -> Shaping:
     own = _parse(text, path)
     try:
-        return Shaping.model_validate(_over(tomllib.loads(shipped), own))
+        return Shaping.model_validate(_override(tomllib.loads(shipped), own))
     except ValidationError as error:
         faults = []
         for fault in field_faults(error, Shaping, kind="setting", top="shaping.toml"):
@@ -184,7 +210,7 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(
-            "there is no such file", where=str(path), remedy="Mend the setting delivery.shaping, or remove it."
+            "there is no such file", where=str(path), remedy="Correct the setting delivery.shaping, or remove it."
         ) from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"not UTF-8: {error.reason} at byte {error.start}", where=str(path)) from None
@@ -199,22 +225,22 @@ def _parse(text: str, path: Path | None) -> dict[str, Any]:
         raise ConfigError(f"not TOML: {error}", where=str(path)) from None
 
 
-def _over(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """Lay tables over each other, key by key. An operator's new rules come before those that are shipped."""
+def _override(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Merge tables key by key. The operator's new rules come before the shipped ones."""
     merged = dict(base)
     for key, value in own.items():
-        below = base.get(key)
-        merged[key] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+        shipped = base.get(key)
+        merged[key] = _merge(shipped, value) if isinstance(shipped, dict) and isinstance(value, dict) else value
     rules = merged.get("rule")
     if isinstance(rules, dict):
-        shipped = base.get("rule", {})
-        merged["rule"] = {name: rules[name] for name in sorted(rules, key=lambda name: name in shipped)}
+        shipped_rules = base.get("rule", {})
+        merged["rule"] = {name: rules[name] for name in sorted(rules, key=lambda name: name in shipped_rules)}
     return merged
 
 
-def _merged(below: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
-    result = dict(below)
-    for key, item in value.items():
-        under = below.get(key)
-        result[key] = _merged(under, item) if isinstance(under, dict) and isinstance(item, dict) else item
-    return result
+def _merge(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in own.items():
+        current = base.get(key)
+        merged[key] = _merge(current, value) if isinstance(current, dict) and isinstance(value, dict) else value
+    return merged

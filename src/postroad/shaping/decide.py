@@ -1,7 +1,8 @@
-"""What to do about a reply, and what a gate admits while it is done. Pure: no clock, no input, no output.
+"""Decides the change that a reply causes, and what a gate admits meanwhile. Pure functions.
 
-Between the rules a pace is kept as TCP keeps its window: halved when a receiver says that we are too fast, at most
-once for what was in flight together, and grown by a fixed share for each while in which mail was accepted.
+In addition to the rules, the rate adapts as TCP's congestion window does (AIMD, RFC 5681). A reply that means "too
+fast" halves it, at most once for all mail in flight. It grows by a fixed share for each interval in which mail was
+accepted.
 """
 
 from __future__ import annotations
@@ -16,24 +17,36 @@ from postroad.shaping.limits import LimitScope, ReceiverLimits
 from postroad.shaping.rules import PACE, ShapingRule
 from postroad.store.shaping import ShapingChange
 
-SLOWER, GROWTH, SLOWEST = 0.5, 1 / 16, 1 / 64
-"""Factor of a decrease, share of an increase, and the share below which nothing is left to take."""
+DECREASE_FACTOR, INCREASE_SHARE, MIN_SHARE = 0.5, 1 / 16, 1 / 64
+"""Factor of a decrease, share added by an increase, and the smallest share of the limits."""
 
-SETTLE = timedelta(seconds=30)
-"""A decrease shows in the replies after this long: until then, what is said was said of the pace before."""
+DECREASE_DELAY = timedelta(seconds=30)
+"""How long replies may still concern mail that was sent before a decrease. They cause no further decrease."""
 
-GROW_EVERY = timedelta(minutes=1)
+INCREASE_INTERVAL = timedelta(minutes=1)
 
 SHAPING = "shaping"
-"""Mark of the gates that are set by shaping.toml, or by its rules."""
+"""Mark of the gates that shaping.toml or its rules set."""
 SHAPED = frozenset({GateLimit.RATE, GateLimit.CONCURRENCY})
-"""Limits that the shaping sets."""
+"""Limits that shaping sets."""
 
 
-def by_rule(
-    name: str, rule: ShapingRule, scope: LimitScope, said: str, *, times: int, now: datetime
+def change_by_rule(
+    name: str, rule: ShapingRule, scope: LimitScope, reply: str, *, times: int, now: datetime
 ) -> ShapingChange | None:
-    """The change that a rule makes when it has been met ``times`` within the hour. None: not often enough."""
+    """Return the change that a rule makes.
+
+    Args:
+        name: Name of the rule.
+        rule: The rule.
+        scope: Sender and receiver that it slows down.
+        reply: The last reply that matched.
+        times: Number of replies that matched within an hour.
+        now: The time.
+
+    Returns:
+        The change. None: too few replies matched.
+    """
     if times < rule.per_hour:
         return None
     return ShapingChange(
@@ -41,7 +54,7 @@ def by_rule(
         rule=name,
         sender=scope.sender,
         provider=scope.provider,
-        reply=said[:500],
+        reply=reply[:500],
         at=now,
         ends_at=now + timedelta(milliseconds=rule.for_ms),
         suspended=rule.suspend,
@@ -52,31 +65,48 @@ def by_rule(
 
 
 def decrease(
-    scope: LimitScope, limits: ReceiverLimits, said: str, *, last: ShapingChange | None, now: datetime
+    scope: LimitScope, limits: ReceiverLimits, reply: str, *, last: ShapingChange | None, now: datetime
 ) -> ShapingChange | None:
-    """The next lower pace. None: the last decrease has not shown yet, or nothing is left to take."""
+    """Return the change to the next lower rate.
+
+    Args:
+        scope: Sender and receiver that it slows down.
+        limits: Their limits in the file.
+        reply: The reply that means "too fast".
+        last: The open change of the rate. None: the limits of the file apply.
+        now: The time.
+
+    Returns:
+        The change. None: the last decrease is too recent, or the share is at its minimum.
+    """
     share = 1.0
     if last is not None and last.share is not None and last.moved_at is not None:
-        if now < last.moved_at + SETTLE:
+        if now < last.moved_at + DECREASE_DELAY:
             return None
         share = last.share
-    if share <= SLOWEST:
+    if share <= MIN_SHARE:
         return None
     change = ShapingChange(
-        gate=scope.gate, rule=PACE, sender=scope.sender, provider=scope.provider, reply=said[:500], at=now
+        gate=scope.gate, rule=PACE, sender=scope.sender, provider=scope.provider, reply=reply[:500], at=now
     )
-    return _at_share(change, limits, max(share * SLOWER, SLOWEST), now)
+    return _at_share(change, limits, max(share * DECREASE_FACTOR, MIN_SHARE), now)
 
 
 def increase(change: ShapingChange, limits: ReceiverLimits, now: datetime) -> ShapingChange | None:
-    """The same change at the next higher pace, after mail was accepted. None: it was raised lately.
+    """Return the change to the next higher rate, after mail was accepted.
 
-    At a share of 1 it is over.
+    Args:
+        change: The open change of the rate.
+        limits: Limits of the file for its gate.
+        now: The time.
+
+    Returns:
+        The change. It has expired when its share is 1. None: the last increase is too recent.
     """
-    if change.share is None or change.moved_at is None or now < change.moved_at + GROW_EVERY:
+    if change.share is None or change.moved_at is None or now < change.moved_at + INCREASE_INTERVAL:
         return None
     grown = ShapingChange(**change.model_dump())
-    return _at_share(grown, limits, min(change.share + GROWTH, 1.0), now)
+    return _at_share(grown, limits, min(change.share + INCREASE_SHARE, 1.0), now)
 
 
 def _at_share(change: ShapingChange, limits: ReceiverLimits, share: float, now: datetime) -> ShapingChange:
@@ -91,19 +121,19 @@ def _at_share(change: ShapingChange, limits: ReceiverLimits, share: float, now: 
 def contribution(
     gate: str, limits: ReceiverLimits | None, changes: Iterable[ShapingChange], now: datetime
 ) -> Contribution | None:
-    """Return what the shaping wants of a gate now: its limits, each lowered by the changes that hold.
+    """Return what shaping contributes to a gate: its limits, each lowered by the changes that have not expired.
 
-    Where the file has limits, or a change has some, the shaping decides rate and concurrency, also right after the
-    change is over. A pause ends by itself.
+    If the file or a change has limits, shaping decides rate and concurrency, also right after the change expired. A
+    pause ends by itself.
 
     Args:
         gate: Name of the gate.
-        limits: What the file says of it. None: nothing.
-        changes: Open changes of the gate, also those that are over.
-        now: Time by which a change may be over.
+        limits: Limits of the file. None: it has none for this gate.
+        changes: Open changes of the gate, also expired ones.
+        now: The time.
 
     Returns:
-        The contribution. None: there is none.
+        The contribution. None: shaping does not limit this gate.
     """
     rates = [smooth_rate(limits.rate.count, limits.rate.per_ms)] if limits is not None and limits.rate else []
     connections = [limits.connections] if limits is not None and limits.connections is not None else []
@@ -135,5 +165,5 @@ def contribution(
 
 
 def is_expired(change: ShapingChange, now: datetime) -> bool:
-    """Whether an open change has nothing left to hold back."""
+    """Return whether an open change no longer limits anything."""
     return (change.ends_at is not None and change.ends_at <= now) or (change.share is not None and change.share >= 1)

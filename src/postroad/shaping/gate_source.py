@@ -1,9 +1,10 @@
-"""What shaping.toml and the open changes contribute to gates."""
+"""Contributes the limits of shaping.toml and the open changes to gates."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
 import sqlalchemy as sa
@@ -31,38 +32,45 @@ class ShapingLimits:
         Args:
             engine: Database of the changes.
             shaping: The file.
-            shaped: From addresses for which the limits of the file hold.
-            clock: Time by which a change is over.
+            shaped: From addresses to which the limits of the file apply.
+            clock: Tells when a change expires.
         """
         self._engine = engine
         self._shaping = shaping
         self._shaped = frozenset(shaped)
         self._clock = clock
-        self._ended: Sequence[ShapingChange] = ()
+        self._expired: Sequence[ShapingChange] = ()
 
     async def contribute(self, states: Mapping[str, GateState]) -> list[Contribution]:
-        """Return the contribution to each gate that the file or an open change limits. Raises UnavailableError."""
+        """Return the contribution to each gate that the file or an open change limits.
+
+        Args:
+            states: The gates that the queue has, by name.
+
+        Raises:
+            UnavailableError: The database is unavailable.
+        """
         changes = await asyncio.to_thread(self._read_open)
         now = self._clock.now()
-        self._ended = [change for change in changes if is_expired(change, now)]
-        by_gate: dict[str, list[ShapingChange]] = {}
+        self._expired = [change for change in changes if is_expired(change, now)]
+        by_gate: defaultdict[str, list[ShapingChange]] = defaultdict(list)
         for change in changes:
-            by_gate.setdefault(change.gate, []).append(change)
-        found = (
-            contribution(name, self._shaping.limits_of_gate(name, self._shaped), by_gate.get(name, ()), now)
+            by_gate[change.gate].append(change)
+        contributions = (
+            contribution(name, self._shaping.limits_of_gate(name, self._shaped), by_gate[name], now)
             for name in sorted(states.keys() | by_gate.keys())
         )
-        return [each for each in found if each is not None]
+        return [wanted for wanted in contributions if wanted is not None]
 
     def has_expired(self) -> bool:
-        """Return whether a change was over when the changes were read last."""
-        return bool(self._ended)
+        """Return whether a change had expired at the last reading."""
+        return bool(self._expired)
 
     def close_expired(self, connection: sa.Connection) -> None:
-        """Record the end of the changes that were over."""
-        ids = [change.id for change in self._ended if change.id is not None]
+        """Record the end of the changes that had expired at the last reading."""
+        ids = [change.id for change in self._expired if change.id is not None]
         if ids and store.restore(connection, ids, self._clock.now(), "end"):
-            log.info("as before: %s", ", ".join(f"{change.gate} ({change.rule})" for change in self._ended))
+            log.info("restored: %s", ", ".join(f"{change.gate} ({change.rule})" for change in self._expired))
 
     def _read_open(self) -> Sequence[ShapingChange]:
         with read(self._engine) as connection:

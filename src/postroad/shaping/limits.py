@@ -1,4 +1,4 @@
-"""Limits, and which of them hold where."""
+"""Defines the limits of receivers, and merges those of several tables."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ from typing import Literal, NamedTuple, Self
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
+from postroad.dns.providers import OTHER_PROVIDERS
 from postroad.gates.name import GateKind, GateName, Receiver
 from postroad.settings import RateField, RouteSettings, TlsMode
 
-TAIL = "other"
-"""The provider of all domains that are not known: many hosts, so what one of them says is said of no other."""
-
 
 class ShapingTls(StrEnum):
-    """What a session with a receiver must be."""
+    """Which TLS a session with a receiver must use."""
 
     OPPORTUNISTIC = "opportunistic"
     REQUIRED = "required"
@@ -28,7 +26,7 @@ class _Table(BaseModel):
 
 
 class ReceiverLimits(_Table):
-    """Of one sender at one receiver. None: no limit, or none of its own."""
+    """Limits of one sender at one receiver. None: no limit, or that of a more general table."""
 
     connections: int | None = Field(default=None, ge=1, description="at once, for each sender")
     connections_in_all: int | None = Field(
@@ -38,24 +36,24 @@ class ReceiverLimits(_Table):
     rate: RateField | None = None
     tls: ShapingTls | None = None
 
-    def under(self, more_special: ReceiverLimits) -> Self:
-        """Return these, each replaced by the more special one where that is given."""
+    def overridden_by(self, more_special: ReceiverLimits) -> Self:
+        """Return these limits, overridden by those that the more special table sets."""
         return self.model_copy(update={name: getattr(more_special, name) for name in more_special.model_fields_set})
 
 
 class LimitTable(ReceiverLimits):
-    """Limits of a receiver, and what single senders have instead."""
+    """Limits of a receiver, and those of single senders, which override them."""
 
     sender: dict[str, ReceiverLimits] = Field(default_factory=dict, description="by From address")
 
     @property
-    def sets_pace(self) -> bool:
-        """Whether it has a rate or connections of its own, for anybody: what gates hold."""
-        return any({"rate", "connections"} & each.model_fields_set for each in (self, *self.sender.values()))
+    def needs_gate(self) -> bool:
+        """Whether it sets a rate or connections for any sender. Gates enforce these."""
+        return any({"rate", "connections"} & limits.model_fields_set for limits in (self, *self.sender.values()))
 
     @property
-    def alone(self) -> ReceiverLimits:
-        """Those of the receiver itself."""
+    def own_limits(self) -> ReceiverLimits:
+        """Those of the receiver itself, without senders."""
         return ReceiverLimits(**{name: getattr(self, name) for name in self.model_fields_set - {"sender"}})
 
 
@@ -70,14 +68,14 @@ class LimitSource(_Table):
 
 
 class LimitScope(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose replies are counted together, and who is slowed down by them: one sender at one receiver."""
+    """One sender at one receiver: its replies are counted together and change its limits."""
 
     sender: str
     receiver: Receiver
 
     @classmethod
     def of_gate(cls, gate: str) -> Self | None:
-        """The scope that a gate is of. None: it is of no sender at a receiver."""
+        """Return the scope of a gate. None: the gate does not limit one sender at one receiver."""
         match GateName.parse(gate):
             case GateName(kind=GateKind.PROVIDER, of=sender, receiver=Receiver() as receiver) if sender:
                 return cls(sender=sender, receiver=receiver)
@@ -93,13 +91,13 @@ class LimitScope(msgspec.Struct, frozen=True, kw_only=True):
         return str(GateName.at_receiver(self.sender, self.receiver))
 
     @property
-    def known_as(self) -> str:
-        """The provider that rules know it by: what has a gate of its own is none of the many hosts of the tail."""
-        return str(self.receiver) if self.provider == TAIL else self.provider
+    def rule_provider(self) -> str:
+        """The provider that rules match. A site or domain with a gate of its own is a provider to them."""
+        return str(self.receiver) if self.provider == OTHER_PROVIDERS else self.provider
 
 
 class SessionLimits(NamedTuple):
-    """On what terms a direct route speaks to one host: its own settings, each as strict as the receiver asks for."""
+    """Limits of the sessions of a direct route with one host."""
 
     connections: int
     messages_per_connection: int
@@ -107,24 +105,36 @@ class SessionLimits(NamedTuple):
 
 
 def session_limits(route: RouteSettings, limits: ReceiverLimits | None) -> SessionLimits:
-    """The stricter of a route's settings and of limits, one by one. None: no limits hold for it."""
+    """Return the stricter value of a route's settings and the limits, for each limit.
+
+    Args:
+        route: Settings of the route.
+        limits: Limits of the receiver. None: it has none.
+    """
     limits = limits or ReceiverLimits()
     return SessionLimits(
-        connections=_least(route.connections, limits.connections, limits.connections_in_all),
-        messages_per_connection=_least(route.messages_per_connection, limits.messages_per_connection),
+        connections=_min_limit(route.connections, limits.connections, limits.connections_in_all),
+        messages_per_connection=_min_limit(route.messages_per_connection, limits.messages_per_connection),
         tls=TlsMode.STARTTLS if limits.tls is ShapingTls.REQUIRED else route.tls,
     )
 
 
-def _least(most: int, *limits: int | None) -> int:
-    return min([most, *(limit for limit in limits if limit is not None)])
+def _min_limit(own: int, *limits: int | None) -> int:
+    return min([own, *(limit for limit in limits if limit is not None)])
 
 
-def resolve(sources: Iterable[LimitSource]) -> tuple[ReceiverLimits, dict[str, str]]:
-    """Lay limits over each other, the most special last. Returns them, and which table each came from."""
+def merge_limits(sources: Iterable[LimitSource]) -> tuple[ReceiverLimits, dict[str, str]]:
+    """Merge limits of several tables.
+
+    Args:
+        sources: The tables. Later ones override earlier ones.
+
+    Returns:
+        The limits, and by name of the limit the table that it comes from.
+    """
     limits = ReceiverLimits()
     why: dict[str, str] = {}
     for source in sources:
-        limits = limits.under(source.limits)
+        limits = limits.overridden_by(source.limits)
         why |= dict.fromkeys(source.limits.model_fields_set, source.table)
     return limits, why

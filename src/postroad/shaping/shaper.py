@@ -1,7 +1,7 @@
-"""Hear what receivers say, and record what follows from it in the store: every worker does, and all do the same.
+"""Records in the store which changes the replies of receivers cause. Every worker runs one shaper.
 
-The store says what holds, and the gates follow it. So it does not matter which worker heard a reply, who restarts, or
-that the queue was lost: the next controller of any process sets the gates.
+The gates follow the store. So any worker may receive a reply, restart, or lose the queue: the next controller of any
+process sets the gates.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ import sqlalchemy as sa
 from prometheus_client import CollectorRegistry, Gauge
 
 from postroad.clock import Clock
+from postroad.dns.providers import OTHER_PROVIDERS
 from postroad.errors import UnavailableError
 from postroad.gates.controller import GateController
 from postroad.queue import Queue
 from postroad.shaping.config import Shaping
-from postroad.shaping.decide import SETTLE, by_rule, decrease, increase, is_expired
-from postroad.shaping.describe import words
-from postroad.shaping.limits import TAIL, LimitScope
+from postroad.shaping.decide import DECREASE_DELAY, change_by_rule, decrease, increase, is_expired
+from postroad.shaping.describe import describe
+from postroad.shaping.limits import LimitScope
 from postroad.shaping.rules import PACE, ShapingRule, rule_for
 from postroad.smtp.reply import Reply
 from postroad.store import shaping as store
@@ -33,29 +34,32 @@ from postroad.store.shaping import ShapingChange
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 10.0
-LAST_WORDS_SECONDS = 5.0
-HELD_ELSEWHERE = timedelta(minutes=1)
-"""A rule that has acted is not asked again for this long by a worker that knows so."""
+POLL_SECONDS = 10.0
+FINAL_SAVE_SECONDS = 5.0
+RULE_PAUSE = timedelta(minutes=1)
+"""Maximum time for which a worker ignores further replies to a rule whose change is open."""
 
 
-class _Subject(NamedTuple):
+class _RuleScope(NamedTuple):
     scope: LimitScope
     rule: str
 
 
 @dataclass(kw_only=True)
-class _Heard:
-    """What was said since the last turn, and how often."""
+class _Replies:
+    """Replies of one kind since the last run. ``first``: the text of the first one."""
 
     rule: ShapingRule | None
     too_fast: bool
-    said: str
+    first: str
     times: int = 0
 
 
 class Shaper:
-    """What one worker hears, and the changes that follow from it. It has the gates set by their controller."""
+    """Collects the replies that one worker receives, and stores the changes that they cause.
+
+    The gate controller applies the changes to the gates.
+    """
 
     def __init__(
         self,
@@ -71,12 +75,12 @@ class Shaper:
         self._shaping = shaping
         self._clock = clock
         self._rules = tuple(shaping.rule.items())
-        self._heard: dict[_Subject, _Heard] = {}
+        self._refusals: dict[_RuleScope, _Replies] = {}
         self._pauses: dict[str, ShapingChange] = {}
-        self._ignore_until: dict[_Subject, datetime] = {}
-        self._paced: frozenset[str] = frozenset()
+        self._ignore_until: dict[_RuleScope, datetime] = {}
+        self._slowed: frozenset[str] = frozenset()
         self._accepted: set[str] = set()
-        self._news = asyncio.Event()
+        self._has_work = asyncio.Event()
         self._open = (
             Gauge(
                 "postroad_shaping_open",
@@ -88,26 +92,25 @@ class Shaper:
             else None
         )
 
-    # -- what a delivery tells; none of it waits
+    # -- reports of deliveries; they do not wait
 
     def refused(self, scope: LimitScope, reply: Reply) -> None:
-        """Take note of a reply that refused."""
-        found = rule_for(self._rules, scope.known_as, reply)
-        too_fast = scope.known_as != TAIL and self._shaping.pace.holds(reply)
-        if found is None and not too_fast:
+        """Collect a refusal."""
+        matched = rule_for(self._rules, scope.rule_provider, reply)
+        too_fast = scope.rule_provider != OTHER_PROVIDERS and self._shaping.pace.matches(reply)
+        if matched is None and not too_fast:
             return
-        name, rule = found or (PACE, None)
-        subject = _Subject(scope, name)
-        deaf_until = self._ignore_until.get(subject)
-        if deaf_until is not None and self._clock.now() < deaf_until:
+        name, rule = matched or (PACE, None)
+        key = _RuleScope(scope, name)
+        ignore_until = self._ignore_until.get(key)
+        if ignore_until is not None and self._clock.now() < ignore_until:
             return
-        heard = self._heard.setdefault(subject, _Heard(rule=rule, too_fast=too_fast, said=str(reply)))
-        heard.times += 1
-        self._news.set()
+        self._refusals.setdefault(key, _Replies(rule=rule, too_fast=too_fast, first=str(reply))).times += 1
+        self._has_work.set()
 
     def accepted(self, scope: LimitScope) -> None:
-        """Take note that mail was accepted: what was slowed down may grow."""
-        if self._paced and scope.gate in self._paced:
+        """Collect an acceptance, after which an adapted rate may grow."""
+        if self._slowed and scope.gate in self._slowed:
             self._accepted.add(scope.gate)
 
     def paused(
@@ -121,7 +124,7 @@ class Shaper:
             reply: What the receiver replied.
             cause: Name of the cause.
             everywhere: The sender is paused at every receiver.
-            until_ms: End of the pause, in ms since 1970. None: until it is resumed.
+            until_ms: End of the pause, Unix time in ms. None: until it is resumed.
         """
         self._pauses[gate] = ShapingChange(
             gate=gate,
@@ -133,114 +136,114 @@ class Shaper:
             ends_at=None if until_ms is None else datetime.fromtimestamp(until_ms / 1000, UTC),
             suspended=True,
         )
-        self._news.set()
+        self._has_work.set()
 
-    # -- what is done about it
+    # -- storing changes
 
     @asynccontextmanager
-    async def acting(self) -> AsyncIterator[None]:
-        """Act for as long as this is open: once before anything is delivered, and on what was heard last as well."""
-        await self.turn()
+    async def running(self) -> AsyncIterator[None]:
+        """Store changes in the background: once before the first delivery, and once more after the last."""
+        await self.run_once()
         stop = asyncio.Event()
-        task = asyncio.create_task(self._act(stop))
+        task = asyncio.create_task(self._run(stop))
         try:
             yield
         finally:
             stop.set()
-            self._news.set()
-            # Not cancelled while it may hold the store's lock, unless it takes too long.
-            _, late = await asyncio.wait([task], timeout=LAST_WORDS_SECONDS)
-            if late:
+            self._has_work.set()
+            # It may hold the store's lock, so it is only cancelled after a timeout.
+            _, pending = await asyncio.wait([task], timeout=FINAL_SAVE_SECONDS)
+            if pending:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
-                log.warning("what receivers said last is not kept")
+                log.warning("the last replies of receivers were not stored")
 
-    async def _act(self, stop: asyncio.Event) -> None:
+    async def _run(self, stop: asyncio.Event) -> None:
         failing = False
         last = False
         while not last:
-            await self._next_look()
+            await self._wait_for_work()
             last = stop.is_set()
             try:
-                await self.turn()
+                await self.run_once()
                 failing = False
             except Exception as error:
-                # Whatever it is: without this, nobody would be slowed down any more.
+                # Any error: without this loop no sender would be slowed down any more.
                 fault = None if isinstance(error, UnavailableError) else error
                 if not failing:
                     log.warning("shaping waits: %s", error, exc_info=fault)
                 failing = True
                 await self._clock.sleep(1.0)
 
-    async def _next_look(self) -> None:
-        waits = [asyncio.create_task(self._news.wait()), asyncio.create_task(self._clock.sleep(LOOK_SECONDS))]
+    async def _wait_for_work(self) -> None:
+        waits = [asyncio.create_task(self._has_work.wait()), asyncio.create_task(self._clock.sleep(POLL_SECONDS))]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in waits:
                 task.cancel()
 
-    async def turn(self) -> None:
-        """Record what was heard, and set the gates that are not as they should be.
+    async def run_once(self) -> None:
+        """Store the changes that the collected replies cause, and correct the gates.
 
-        Raises UnavailableError; what was heard is kept for the next turn.
+        Raises:
+            UnavailableError: The database or the queue is unavailable. The next run stores the collected replies.
         """
-        self._news.clear()
-        heard, self._heard = self._heard, {}
+        self._has_work.clear()
+        refusals, self._refusals = self._refusals, {}
         pauses, self._pauses = self._pauses, {}
         accepted, self._accepted = self._accepted, set()
         try:
-            if heard or pauses or accepted:
-                await asyncio.to_thread(self._keep, heard, pauses, accepted)
+            if refusals or pauses or accepted:
+                await asyncio.to_thread(self._save, refusals, pauses, accepted)
         except UnavailableError:
-            self._heard, self._pauses = heard | self._heard, pauses | self._pauses
+            self._refusals, self._pauses = refusals | self._refusals, pauses | self._pauses
             raise
-        self._show(await asyncio.to_thread(self._read_open))
+        self._export(await asyncio.to_thread(self._read_open))
         lost = [change.gate for change in await self._gates.apply() if change.restores]
         if lost:
-            log.warning("the queue had lost limits of %d gates; they are set again: %s", len(lost), ", ".join(lost))
+            log.warning("the queue had lost limits of %d gates, which are set again: %s", len(lost), ", ".join(lost))
 
-    def _keep(self, heard: dict[_Subject, _Heard], pauses: dict[str, ShapingChange], accepted: set[str]) -> None:
+    def _save(self, refusals: dict[_RuleScope, _Replies], pauses: dict[str, ShapingChange], accepted: set[str]) -> None:
         now = self._clock.now()
         with write(self._engine) as connection:
             store.one_at_a_time(connection)
             for pause in pauses.values():
-                before = [change for change in store.open_changes(connection) if change.gate == pause.gate]
-                self._add(connection, pause, instead_of=[change for change in before if is_expired(change, now)])
-            for subject, what in heard.items():
-                self._decide(connection, subject, what, now)
+                at_gate = [change for change in store.open_changes(connection) if change.gate == pause.gate]
+                self._add(connection, pause, replaces=[change for change in at_gate if is_expired(change, now)])
+            for key, replies in refusals.items():
+                self._decide(connection, key, replies, now)
             for change in store.open_changes(connection):
                 if change.rule == PACE and change.gate in accepted:
                     self._grow(connection, change, now)
 
-    def _decide(self, connection: sa.Connection, subject: _Subject, what: _Heard, now: datetime) -> None:
-        scope, name = subject
-        gate_changes = {change.rule: change for change in store.open_changes(connection) if change.gate == scope.gate}
-        acting = gate_changes.get(name)
-        if what.rule is not None:
-            if acting is not None and not is_expired(acting, now):
-                self._ignore_until[subject] = min(acting.ends_at or now + HELD_ELSEWHERE, now + HELD_ELSEWHERE)
+    def _decide(self, connection: sa.Connection, key: _RuleScope, replies: _Replies, now: datetime) -> None:
+        scope, name = key
+        by_rule = {change.rule: change for change in store.open_changes(connection) if change.gate == scope.gate}
+        current = by_rule.get(name)
+        if replies.rule is not None:
+            if current is not None and not is_expired(current, now):
+                self._ignore_until[key] = min(current.ends_at or now + RULE_PAUSE, now + RULE_PAUSE)
                 return
-            # More than the rule asks for would tell it nothing.
-            said = min(what.times, what.rule.per_hour)
-            times = store.count_reply(connection, scope.gate, name, now, said)
-            change = by_rule(name, what.rule, scope, what.said, times=times, now=now)
+            # The rule needs no higher count than its threshold.
+            new = min(replies.times, replies.rule.per_hour)
+            times = store.count_reply(connection, scope.gate, name, now, new)
+            change = change_by_rule(name, replies.rule, scope, replies.first, times=times, now=now)
             if change is not None:
-                self._add(connection, change, instead_of=[acting] if acting is not None else [])
+                self._add(connection, change, replaces=[current] if current is not None else [])
                 return
-        if what.too_fast:
-            last = gate_changes.get(PACE)
-            self._ignore_until[_Subject(scope, PACE)] = now + SETTLE
-            pace = decrease(scope, self._shaping.limits(scope), what.said, last=last, now=now)
-            if pace is not None:
-                self._add(connection, pace, instead_of=[last] if last is not None else [])
+        if replies.too_fast:
+            last = by_rule.get(PACE)
+            self._ignore_until[_RuleScope(scope, PACE)] = now + DECREASE_DELAY
+            slower = decrease(scope, self._shaping.limits(scope), replies.first, last=last, now=now)
+            if slower is not None:
+                self._add(connection, slower, replaces=[last] if last is not None else [])
 
-    def _add(
-        self, connection: sa.Connection, change: ShapingChange, *, instead_of: Sequence[ShapingChange] = ()
-    ) -> None:
-        store.restore(connection, [_id(other) for other in instead_of], self._clock.now(), change.rule)
+    def _add(self, connection: sa.Connection, change: ShapingChange, *, replaces: Sequence[ShapingChange] = ()) -> None:
+        replaced = [other.id for other in replaces if other.id is not None]
+        store.restore(connection, replaced, self._clock.now(), change.rule)
         if store.add_change(connection, change):
-            log.warning("%s: %s, because of: %s (rule %s)", change.gate, words(change), change.reply, change.rule)
+            log.warning("%s: %s, because of: %s (rule %s)", change.gate, describe(change), change.reply, change.rule)
 
     def _grow(self, connection: sa.Connection, change: ShapingChange, now: datetime) -> None:
         scope = LimitScope.of_gate(change.gate)
@@ -248,14 +251,14 @@ class Shaper:
         if grown is not None and change.moved_at is not None:
             store.move_pace(connection, grown, change.moved_at)
 
-    # -- what is shown
+    # -- metrics
 
     def _read_open(self) -> Sequence[ShapingChange]:
         with read(self._engine) as connection:
             return store.open_changes(connection)
 
-    def _show(self, changes: Sequence[ShapingChange]) -> None:
-        self._paced = frozenset(change.gate for change in changes if change.rule == PACE)
+    def _export(self, changes: Sequence[ShapingChange]) -> None:
+        self._slowed = frozenset(change.gate for change in changes if change.rule == PACE)
         if self._open is not None:
             self._open.clear()
             for change in changes:
@@ -263,21 +266,21 @@ class Shaper:
 
 
 async def resume(engine: sa.Engine, queue: Queue, gate: str, *, gates: GateController, by: str, now: datetime) -> int:
-    """Undo what a receiver's reply had set at a gate, and resume it.
+    """Close the changes of a gate that replies caused, and resume the gate.
 
     Args:
         engine: Database of the changes.
         queue: Queue of the gate.
         gate: Name of the gate.
-        gates: Controller of the queue's gates. It sets the limits that hold without the changes.
-        by: Who asks for it.
-        now: Time that the changes end at.
+        gates: Controller of the queue's gates. It sets the limits that apply without the changes.
+        by: Who asks for it; stored with the changes.
+        now: The time.
 
     Returns:
         Number of changes that were closed.
 
     Raises:
-        UnavailableError: The database or the queue does not reply.
+        UnavailableError: The database or the queue is unavailable.
     """
 
     def close() -> list[ShapingChange]:
@@ -289,8 +292,3 @@ async def resume(engine: sa.Engine, queue: Queue, gate: str, *, gates: GateContr
         await gates.apply(only=gate)
     await queue.resume_gate(gate)
     return len(closed)
-
-
-def _id(change: ShapingChange) -> int:
-    assert change.id is not None  # noqa: S101  (read from its table)
-    return change.id

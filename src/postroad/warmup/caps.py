@@ -22,7 +22,7 @@ from msgspec import Struct
 from postroad.campaign.calendar import Window
 from postroad.clock import Clock
 from postroad.delivery.job import WARMUP_QUEUE
-from postroad.dns.providers import OTHER, provider_table
+from postroad.dns.providers import OTHER_PROVIDERS, provider_table
 from postroad.gates.name import GateName
 from postroad.gates.plan import Contribution, GateLimit, SourceTraits
 from postroad.queue import Gate, GateState, Quota, Rate
@@ -56,7 +56,7 @@ class Cap(Struct, frozen=True, kw_only=True):
 
 def providers() -> list[str]:
     """Every mailbox provider that caps are set for; all others share the last one."""
-    return [*sorted(provider_table().names), OTHER]
+    return [*sorted(provider_table().names), OTHER_PROVIDERS]
 
 
 def least(caps: Iterable[Cap]) -> Cap:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from msgspec import Struct
 from msgspec.structs import replace
 
-from postroad.dns.providers import OTHER, provider_of
+from postroad.dns.providers import OTHER_PROVIDERS, provider_of
 from postroad.printable import counted
 from postroad.store.engine import read
 from postroad.store.reputation import ReputationDay, reputation_of
@@ -188,7 +188,7 @@ def in_words(report: ReputationDay) -> str:
     return f"{report.source} on {report.subject}, {', '.join(said)}, {report.day}"
 
 
-def curve_ahead(identities: Sequence[WarmingIdentity], provider: str = OTHER) -> list[int]:
+def curve_ahead(identities: Sequence[WarmingIdentity], provider: str = OTHER_PROVIDERS) -> list[int]:
     """Return the caps of the next days by the plan, when all goes well. Identities of one sender have one plan."""
     caps = plan_for(identities[0].warmup, provider).caps()
     return [cap for _, cap in zip(range(PICTURED), caps, strict=False)]

@@ -1,4 +1,4 @@
-"""Whom the shaping has something to say of: providers, and the sites and domains that the file or a gate names."""
+"""Which receivers have limits: providers, and the sites and domains that the file or a gate names."""
 
 from __future__ import annotations
 
@@ -7,19 +7,23 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from postroad.gates.name import SenderRoute
 from postroad.settings import RouteSettings
 from postroad.shaping.config import read_shaping
-from postroad.shaping.describe import Way, destinations, standing
+from postroad.shaping.describe import known_receivers, shaping_status
 from postroad.store.engine import write
 from postroad.store.mail_domain import KnownDomain, keep_domains
 
 NOW = datetime(2026, 5, 4, tzinfo=UTC)
 SENDER = "a@example.com"
-DIRECT = Way(SENDER, "direct", RouteSettings.model_validate({"kind": "direct"}))
-OWN_RELAY = Way(SENDER, "relay", RouteSettings.model_validate({"host": "127.0.0.1", "shaped": True}))
+ROUTES = {
+    "direct": RouteSettings.model_validate({"kind": "direct"}),
+    "relay": RouteSettings.model_validate({"host": "127.0.0.1", "shaped": True}),
+}
+DIRECT, OWN_RELAY = SenderRoute(SENDER, "direct"), SenderRoute(SENDER, "relay")
 
 
-def test_named_domains_and_sites_stand_with_the_provider_that_dns_said(engine: sa.Engine, tmp_path: Path) -> None:
+def test_domains_and_sites_are_listed_with_their_provider(engine: sa.Engine, tmp_path: Path) -> None:
     path = tmp_path / "shaping.toml"
     path.write_text(
         """
@@ -47,8 +51,8 @@ def test_named_domains_and_sites_stand_with_the_provider_that_dns_said(engine: s
             ],
         )
         gates = ["queue", f"provider:yahoo:{SENDER}", f"provider:other/domain.old.net:{SENDER}", f"sender:{SENDER}"]
-        found = destinations(connection, shaping, gates, [])
-    rows = {row.receiver: row for row in standing(shaping, [DIRECT], found, [], NOW)}
+        found = known_receivers(connection, shaping, gates, [])
+    rows = {row.receiver: row for row in shaping_status(shaping, ROUTES, [DIRECT], found, [], NOW)}
     assert {receiver: (row.rate, row.connections) for receiver, row in rows.items() if "/" in receiver} == {
         "google/domain.school.net": ("2 in 1 s", 10),
         "other/site.mx.hoster.net/domain.club.net": ("3 in 1 s", 2),
@@ -62,19 +66,19 @@ def test_named_domains_and_sites_stand_with_the_provider_that_dns_said(engine: s
     assert rows["google/domain.school.net"].gate == f"provider:google/domain.school.net:{SENDER}"
 
 
-def test_where_each_limit_is_held_depends_on_the_route(engine: sa.Engine) -> None:
+def test_the_route_determines_where_a_limit_is_enforced(engine: sa.Engine) -> None:
     shaping = read_shaping(None)
     with write(engine) as connection:
-        found = destinations(connection, shaping, [], [])
-    gone = Way("gone@example.com")
+        found = known_receivers(connection, shaping, [], [])
+    gone = SenderRoute("gone@example.com")
     held = {
         (row.sender, row.provider): set(row.enforced)
-        for way in (OWN_RELAY, gone)
-        for row in standing(shaping, [way], found, [], NOW)
+        for sender in (OWN_RELAY, gone)
+        for row in shaping_status(shaping, ROUTES, [sender], found, [], NOW)
     }
-    # An own relay meets the receivers' limits together with us, and makes its sessions itself.
+    # The receivers' limits apply to an own relay too, but it opens its sessions itself.
     assert held[SENDER, "google"] == {"rate", "connections", "connections_in_all"}
     assert held[SENDER, "yahoo"] == {"rate", "connections"}
     assert held[SENDER, "other"] == held["gone@example.com", "google"] == set()
-    tail = next(row for row in standing(shaping, [DIRECT], found, [], NOW) if row.provider == "other")
+    tail = next(row for row in shaping_status(shaping, ROUTES, [DIRECT], found, [], NOW) if row.provider == "other")
     assert (tail.rate, set(tail.enforced)) == (None, {"messages_per_connection", "tls"})

@@ -1,4 +1,4 @@
-"""shaping.toml: what is shipped, what an operator lays over it, and what is said of a mistake in it."""
+"""shaping.toml: the shipped file, the operator's file over it, and errors of an invalid file."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def write(folder: Path, text: str) -> Path:
         ("orange", 2, None, 100),
     ],
 )
-def test_what_is_shipped(provider: str, connections: int, in_all: int | None, messages: int) -> None:
+def test_the_shipped_limits(provider: str, connections: int, in_all: int | None, messages: int) -> None:
     limits = read_shaping(None).limits(LimitScope(sender="a@example.com", receiver=Receiver(provider)))
     assert limits.rate == RateSetting(count=100, per_ms=1000)
     assert (limits.connections, limits.connections_in_all, limits.messages_per_connection) == (
@@ -52,7 +52,7 @@ def test_what_is_shipped(provider: str, connections: int, in_all: int | None, me
     assert limits.tls is (ShapingTls.REQUIRED if provider == "google" else ShapingTls.OPPORTUNISTIC)
 
 
-def test_the_more_special_limit_wins_and_says_where_it_is_from(tmp_path: Path) -> None:
+def test_the_most_specific_limit_wins(tmp_path: Path) -> None:
     shaping = read_shaping(
         write(
             tmp_path,
@@ -71,7 +71,7 @@ def test_the_more_special_limit_wins_and_says_where_it_is_from(tmp_path: Path) -
             """,
         )
     )
-    limits, why = shaping.explained(GOOGLE)
+    limits, why = shaping.limits_with_sources(GOOGLE)
     assert (limits.connections, why["connections"]) == (3, "provider.google.sender.news@example.com")
     assert (limits.rate, why["rate"]) == (RateSetting(count=50, per_ms=1000), "default.sender.news@example.com")
     # What is not named stays as shipped.
@@ -83,7 +83,7 @@ def test_the_more_special_limit_wins_and_says_where_it_is_from(tmp_path: Path) -
     assert (at_domain.connections, at_domain.rate) == (1, RateSetting(count=9, per_ms=1000))
 
 
-def test_a_site_or_domain_with_a_pace_has_a_gate_and_one_without_has_none(tmp_path: Path) -> None:
+def test_a_site_or_domain_with_a_rate_has_a_gate(tmp_path: Path) -> None:
     shaping = read_shaping(
         write(
             tmp_path,
@@ -114,14 +114,14 @@ def test_a_site_or_domain_with_a_pace_has_a_gate_and_one_without_has_none(tmp_pa
     google = shaping.limits_of_gate("provider:google/domain.example.com:news@example.com", shaped)
     assert google is not None
     assert (google.rate, google.messages_per_connection) == (RateSetting(count=1, per_ms=1000), 5)
-    # Of the many hosts that are left in the tail nothing is said.
+    # The many hosts of unknown domains share one gate, which has no limit.
     assert shaping.limits_of_gate("provider:other:news@example.com", shaped) is None
-    # Jobs that were handed over before a table was taken out of the file go by what is left of it.
+    # A job submitted before its table was removed from the file gets the limits of the remaining tables.
     gone = shaping.limits_of_gate("provider:google/domain.gone.net:news@example.com", shaped)
     assert gone == shaping.limits(GOOGLE)
 
 
-def test_an_operators_rules_come_first_and_change_single_fields_of_what_is_shipped(tmp_path: Path) -> None:
+def test_rules_of_the_operator_come_first_and_override_single_fields(tmp_path: Path) -> None:
     shaping = read_shaping(
         write(
             tmp_path,
@@ -150,29 +150,29 @@ def test_an_operators_rules_come_first_and_change_single_fields_of_what_is_shipp
         ("[provider.google]\nconnections = 0", 2, "provider.google.connections"),
         ("[provider.google]\n\nconections = 3", 3, "conections is no setting of [provider.google]"),
         ("[default]\nrate = 'fast'", 2, "is no rate"),
-        ("[site.x]\nconnections_in_all = 3", 1, "stands in [provider.NAME]"),
-        ("[default]\nconnections_in_all = 3", 1, "stands in [provider.NAME]"),
-        ("[provider.x.sender.'a@x.net']\nconnections_in_all = 3", 1, "stands in [provider.NAME]"),
+        ("[site.x]\nconnections_in_all = 3", 1, "set it in [provider.NAME]"),
+        ("[default]\nconnections_in_all = 3", 1, "set it in [provider.NAME]"),
+        ("[provider.x.sender.'a@x.net']\nconnections_in_all = 3", 1, "set it in [provider.NAME]"),
         ("[domain.'Example.ORG']\nconnections = 3", 1, "in lower case"),
         (f"[rule.{'r' * 101}]\ntext = 'x'\nsuspend = true\nfor = '1h'", 1, "of 1 to 100"),
         (f"[provider.{'p' * 101}]\nconnections = 3", 1, "of 1 to 100"),
-        ("[site.'a:b']\nconnections = 3", 1, "names no site"),
-        ("[rule.mine]\ntext = '('\nsuspend = true\nfor = '1h'", 2, "is no regular expression"),
+        ("[site.'a:b']\nconnections = 3", 1, "is not a site"),
+        ("[rule.mine]\ntext = '('\nsuspend = true\nfor = '1h'", 2, "is not a regular expression"),
         ("[rule.mine]\nsuspend = true\nfor = '1h'", 1, "needs text, enhanced or codes"),
         ("[rule.mine]\ntext = 'x'\nfor = '1h'", 1, "either suspend = true, or rate"),
         ("[rule.mine]\ntext = 'x'\nsuspend = true\nrate = '1/1m'\nfor = '1h'", 1, "either suspend = true, or rate"),
         ("[rule.mine]\ntext = 'x'\nsuspend = true", 1, "rule.mine.for"),
-        ("[rule.pace]\ntext = 'x'\nsuspend = true\nfor = '1h'", 1, "is the pace's name"),
+        ("[rule.pace]\ntext = 'x'\nsuspend = true\nfor = '1h'", 1, "is a reserved name"),
     ],
 )
-def test_a_mistake_is_named_with_file_line_and_field(tmp_path: Path, text: str, line: int, message: str) -> None:
+def test_an_error_names_file_line_and_field(tmp_path: Path, text: str, line: int, message: str) -> None:
     path = write(tmp_path, text)
     with pytest.raises(ConfigError, match=re.escape(message)) as caught:
         read_shaping(path)
     assert caught.value.where == f"{path}, line {line}"
 
 
-def test_a_file_that_is_not_there_or_no_toml_is_refused(tmp_path: Path) -> None:
+def test_a_missing_or_invalid_file_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file"):
         read_shaping(tmp_path / "none.toml")
     with pytest.raises(ConfigError, match="not TOML"):
