@@ -1,1 +1,1 @@
-"""How the flows are installed on a Prefect server."""
+"""Installs the flows on a Prefect server."""

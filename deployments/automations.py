@@ -1,4 +1,4 @@
-"""What the Prefect server does by itself."""
+"""The automations: what the Prefect server does without a flow run."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState, RunDeployment, SendNotification
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 
-from postroad.local.prefect import ALERTS
+from postroad.local.prefect_pool import ALERTS
 
 DEFAULT_HEARTBEAT_S: Final = 180
 MISSED_HEARTBEATS: Final = 3
 STARTS_WITHIN_S: Final = 90
-"""A run that is Pending for so long has no process. Shorter than the leases of prefect.yaml, `grace_period_seconds`."""
+"""A run that is Pending for that long has no process. It is shorter than `grace_period_seconds` in prefect.yaml."""
 STOPPING_STATES: Final = ("Cancelling", "Cancelled", "Paused", "Suspended")
 PAUSE_DEPLOYMENT: Final = "pause-campaigns/pause-campaigns"
 ALERTING: Final = frozenset(
@@ -27,14 +27,20 @@ ALERTING: Final = frozenset(
         "postroad.warmup.paused",
     }
 )
-"""Events that somebody has to do something about: mail of a campaign or a sender waits until then, or soon will."""
+"""Events that a person must act on: mail of a campaign or a sender is held back until then, or soon will be."""
 
 
 def silent_runs_crash(heartbeat_s: int) -> AutomationCore:
-    """Declare a flow run crashed that stopped beating.
+    """Return the automation that declares a flow run crashed when its heartbeats stop.
 
-    A worker that is killed leaves its runs *Running* for ever, and with them their concurrency slots. A
-    self-hosted server has nothing of its own against that.
+    A worker that is killed leaves its runs *Running*, and their concurrency slots taken, for ever. A self-hosted server
+    does not correct that by itself.
+
+    Args:
+        heartbeat_s: Seconds between two heartbeats of a run.
+
+    Returns:
+        The automation, which waits for three heartbeats.
     """
     beat = "prefect.flow-run.heartbeat"
     return AutomationCore(
@@ -45,7 +51,7 @@ def silent_runs_crash(heartbeat_s: int) -> AutomationCore:
             match={"prefect.resource.id": ["prefect.flow-run.*"]},
             for_each={"prefect.resource.id"},
             after={beat},
-            # Any sign of life: another beat, or a state. A run that ended or was set aside is silent rightly.
+            # Another heartbeat, or any state: a run that ended or was suspended sends no heartbeats.
             expect={"prefect.flow-run.*"},
             threshold=1,
             within=timedelta(seconds=MISSED_HEARTBEATS * heartbeat_s),
@@ -60,11 +66,16 @@ def silent_runs_crash(heartbeat_s: int) -> AutomationCore:
 
 
 def stuck_runs_crash(within_s: int = STARTS_WITHIN_S) -> AutomationCore:
-    """Declare a flow run crashed that was taken by a worker and never started.
+    """Return the automation that declares a flow run crashed that a worker claimed and never started.
 
-    A worker that is killed between the two leaves its run *Pending* for ever. The slot of its deployment's limit goes
-    with it, for ever if the server restarts meanwhile: the lease is in the memory of the server, the count of slots
-    in its database. To crash the run frees the slot in both cases.
+    A worker that is killed between the two leaves its run *Pending* for ever, and the slot of its deployment's limit
+    taken. Declaring the run crashed frees the slot.
+
+    Args:
+        within_s: Seconds after which a Pending run is declared crashed.
+
+    Returns:
+        The automation.
     """
     pending = "prefect.flow-run.Pending"
     return AutomationCore(
@@ -89,9 +100,15 @@ def stuck_runs_crash(within_s: int = STARTS_WITHIN_S) -> AutomationCore:
 
 
 def stopped_runs_pause(deployment_id: UUID) -> AutomationCore:
-    """Start the deployment `pause-campaigns` when a run of `campaign` is cancelled or suspended.
+    """Return the automation that starts `pause-campaigns` when a run of `campaign` is cancelled or suspended.
 
-    The recorder sees the same within seconds. This is for an installation whose recorder cannot reach Prefect.
+    The recorder does the same within seconds. The automation is for a recorder that cannot reach Prefect.
+
+    Args:
+        deployment_id: The deployment `pause-campaigns`.
+
+    Returns:
+        The automation.
     """
     return AutomationCore(
         name="postroad: a campaign whose run is cancelled or suspended is paused",
@@ -109,10 +126,10 @@ def stopped_runs_pause(deployment_id: UUID) -> AutomationCore:
 
 
 def alerts(block_id: UUID) -> AutomationCore:
-    """Tell somebody by a notification block, once for each event."""
+    """Return the automation that sends an alert by a notification block, once for each event."""
     return AutomationCore(
         name=ALERTS,
-        description="Mail waits until somebody mends its cause. The payload says whose mail, why, and how it goes on.",
+        description="Mail waits until the cause is fixed. The payload says which mail, why, and how to resume it.",
         trigger=EventTrigger(
             posture=Posture.Reactive,
             match={"prefect.resource.id": ["postroad.*"]},

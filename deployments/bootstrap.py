@@ -1,8 +1,8 @@
-"""Install everything on a Prefect server: `python -m deployments.bootstrap`, as often as you like.
+"""Install everything on a Prefect server: `python -m deployments.bootstrap`. It is idempotent.
 
-The work pool, the limits, the deployments of prefect.yaml with their schedules, and the automations.
-`prefect deploy --all` installs the pool and the deployments too, and the first runs create the limits. It makes no
-automation, and turns schedules that were changed in the UI back to what the file says.
+It installs the work pool, the limits, the deployments of prefect.yaml with their schedules, and the automations.
+`prefect deploy --all` installs the pool and the deployments too, and the first runs create the limits. It creates no
+automation, and it resets schedules that were changed in the UI to those of the file.
 """
 
 from __future__ import annotations
@@ -33,18 +33,19 @@ from prefect.utilities.callables import parameter_schema
 
 from deployments.automations import DEFAULT_HEARTBEAT_S, PAUSE_DEPLOYMENT, all_automations
 from deployments.pool import ensure_pool
-from deployments.schedules import Account, Change, Create, Delete, Update, account, decide
+from deployments.schedules import Change, Create, Delete, ScheduleFields, Update, decide, fields_of_file
 from deployments.spec import DeploymentSpec, ProjectSpec, read
 from postroad.app.context import ready_engine
 from postroad.cli.app import shown_errors
 from postroad.errors import ConfigError, PostroadError, UnavailableError
 from postroad.local.campaign_form import offer_campaigns
-from postroad.local.prefect import ALERTS, open_prefect
+from postroad.local.prefect_api import open_prefect
+from postroad.local.prefect_pool import ALERTS
 from postroad.settings import Settings
 from tasks.policy import LIMITS
 
 RECORD: Final = "postroad_schedules"
-"""The variable that keeps what prefect.yaml said of each schedule when it was last installed."""
+"""Name of the variable with the schedules of prefect.yaml as they were last installed."""
 
 WAIT_EVERY_S: Final = 0.2
 
@@ -52,12 +53,16 @@ logger = logging.getLogger(__name__)
 
 
 async def bootstrap(project: ProjectSpec, wait_s: float = 0.0, *, alert_block: str | None = None) -> None:
-    """Bring the server at PREFECT_API_URL to what the project and this package say.
+    """Install the project on the server at PREFECT_API_URL.
 
-    ``alert_block``: type and name of the block that alerts go to. None: nobody is told any more. A block that is not
-    there is said and changes nothing, for it can only be made on a server that runs.
+    Args:
+        project: The content of prefect.yaml.
+        wait_s: Seconds to wait for the server at most.
+        alert_block: Type and name of the block that sends alerts. None: no alerts are sent any more. If the block does
+            not exist, a warning is logged and nothing changes: a block can only be made on a running server.
 
-    Raises UnavailableError when no server answers there within `wait_s`.
+    Raises:
+        UnavailableError: No server answers within `wait_s`.
     """
     heartbeat_s = get_current_settings().flows.heartbeat_frequency or DEFAULT_HEARTBEAT_S
     async with get_client() as client:
@@ -73,14 +78,22 @@ async def bootstrap(project: ProjectSpec, wait_s: float = 0.0, *, alert_block: s
             name, deployment_id = await install(client, spec)
             ids[name] = deployment_id
             await reconcile(client, deployment_id, spec, recorded.get(name, {}))
-            record[name] = {schedule.slug: account(schedule) for schedule in spec.schedules}
+            record[name] = {schedule.slug: fields_of_file(schedule) for schedule in spec.schedules}
         if record != recorded:
             await write_record(client, record)
         await ensure_automations(client, heartbeat_s, alert_block, ids.get(PAUSE_DEPLOYMENT))
 
 
 async def until_ready(client: PrefectClient, wait_s: float) -> None:
-    """Return once the server answers; raise UnavailableError when it does not within this time."""
+    """Return once the server answers.
+
+    Args:
+        client: Of the server.
+        wait_s: Seconds to wait at most.
+
+    Raises:
+        UnavailableError: The server does not answer within this time.
+    """
     until = time.monotonic() + wait_s
     while problem := await client.api_healthcheck():
         if time.monotonic() >= until:
@@ -89,7 +102,7 @@ async def until_ready(client: PrefectClient, wait_s: float) -> None:
 
 
 async def install(client: PrefectClient, spec: DeploymentSpec) -> tuple[str, UUID]:
-    """Create or update a deployment, its schedules left as they are. Returns `flow/deployment` and its id."""
+    """Create or update a deployment without its schedules. Return its name, `flow/deployment`, and its id."""
     flow: Flow[..., Any] = load_flow_from_entrypoint(spec.entrypoint, use_placeholder_flow=False)
     name = f"{flow.name}/{spec.name}"
     limit = spec.concurrency_limit
@@ -122,16 +135,16 @@ async def install(client: PrefectClient, spec: DeploymentSpec) -> tuple[str, UUI
 
 
 async def reconcile(
-    client: PrefectClient, deployment_id: UUID, spec: DeploymentSpec, recorded: Mapping[str, Account]
+    client: PrefectClient, deployment_id: UUID, spec: DeploymentSpec, recorded: Mapping[str, ScheduleFields]
 ) -> None:
-    """Bring a deployment's schedules to the file, except where somebody changed them in the UI."""
+    """Update a deployment's schedules to those of the file, except what was changed in the UI."""
     server = await client.read_deployment_schedules(deployment_id)
     for change in decide(spec.schedules, server, recorded):
         logger.info("schedule of %s: %s", spec.name, change)
-        await _carry_out(client, deployment_id, change)
+        await _apply_change(client, deployment_id, change)
 
 
-async def _carry_out(client: PrefectClient, deployment_id: UUID, change: Change) -> None:
+async def _apply_change(client: PrefectClient, deployment_id: UUID, change: Change) -> None:
     match change:
         case Create(spec):
             schedule = DeploymentScheduleCreate(
@@ -153,7 +166,7 @@ async def _carry_out(client: PrefectClient, deployment_id: UUID, change: Change)
 async def ensure_automations(
     client: PrefectClient, heartbeat_s: int, alert_block: str | None, pause_deployment_id: UUID | None = None
 ) -> None:
-    """Have the automations of this package, and that of alerts only where a block is named."""
+    """Create or update the automations. Delete the one that sends alerts if no block is named."""
     block_id = await find_block(client, alert_block) if alert_block is not None else None
     for automation in all_automations(heartbeat_s, block_id, pause_deployment_id):
         await ensure_automation(client, automation)
@@ -162,18 +175,18 @@ async def ensure_automations(
 
 
 async def ensure_automation(client: PrefectClient, wanted: AutomationCore) -> None:
-    """Have exactly one automation of this name, as wanted; one that was switched off stays off."""
+    """Create or update the automation of this name, and delete duplicates. A disabled one stays disabled."""
     found = await client.read_automations_by_name(wanted.name)
     if not found:
         await client.create_automation(wanted)
         logger.info("automation %r created", wanted.name)
         return
-    first, *doubles = found
+    first, *duplicates = found
     as_left = wanted.model_copy(update={"enabled": first.enabled})
-    if _essence(first) != _essence(as_left):
+    if _content(first) != _content(as_left):
         await client.update_automation(first.id, as_left)
-    for double in doubles:
-        await client.delete_automation(double.id)
+    for duplicate in duplicates:
+        await client.delete_automation(duplicate.id)
 
 
 async def forget_automation(client: PrefectClient, name: str) -> None:
@@ -183,21 +196,21 @@ async def forget_automation(client: PrefectClient, name: str) -> None:
 
 
 async def find_block(client: PrefectClient, block: str) -> UUID | None:
-    """Id of a block, by its type and name. None, and a word about it: there is no such block."""
+    """Return the id of a block, by its type and name. If there is no such block, log a warning and return None."""
     kind, _, name = block.partition("/")
     try:
         return (await client.read_block_document_by_name(name, kind)).id
     except ObjectNotFound:
-        logger.warning("nobody is alerted: there is no block %s; make it under Blocks, then run this again", block)
+        logger.warning("no alerts are sent: there is no block %s; make it under Blocks, then run this again", block)
         return None
 
 
-def _essence(automation: AutomationCore) -> dict[str, Any]:
-    """What an automation does, without what is different in every copy of it."""
+def _content(automation: AutomationCore) -> dict[str, Any]:
+    """Return the content of an automation without the fields that differ in each copy."""
     return AutomationCore.model_validate(automation.model_dump()).model_dump(exclude={"trigger": {"id"}})
 
 
-async def read_record(client: PrefectClient) -> dict[str, dict[str, Account]]:
+async def read_record(client: PrefectClient) -> dict[str, dict[str, ScheduleFields]]:
     variable = await client.read_variable_by_name(RECORD)
     return dict(variable.value) if variable and isinstance(variable.value, dict) else {}
 
@@ -210,7 +223,7 @@ async def write_record(client: PrefectClient, record: dict[str, Any]) -> None:
 
 
 async def install_all(project: ProjectSpec, settings: Settings, wait_s: float) -> None:
-    """Bring the server to the project, and its form of a campaign to the campaigns of the ledger."""
+    """Install the project on the server, and list the campaigns of the database in the form of `campaign`."""
     await bootstrap(project, wait_s, alert_block=settings.alert_block)
     try:
         engine = await asyncio.to_thread(ready_engine, settings)
@@ -237,7 +250,7 @@ def main() -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     with shown_errors():
         project, settings = read(arguments.prefect_file), Settings.load()
-        if get_current_settings().api.url is None:  # Prefect would start a server of its own, and forget it.
+        if get_current_settings().api.url is None:  # Prefect would start a temporary server.
             raise ConfigError(
                 "no Prefect server is named",
                 where="PREFECT_API_URL",

@@ -1,8 +1,8 @@
-"""The work pool on a Prefect server: created, and closed to code that a run brings along.
+"""Creates the work pool on a Prefect server, with a job template that lets a run bring no code.
 
-`prefect deploy --all` is the command that people know. On a fresh server Prefect refuses it, because the pool does not
-exist. Before it looks for the pool, it runs nothing of this project, except that it imports `flows`. So within that one
-command the import of `flows` creates the pool. In every other process the import does nothing.
+`prefect deploy --all` is the usual command. On a fresh server Prefect refuses it, because the pool does not exist.
+Before it looks up the pool, the only code of this project that it runs is the import of `flows`. So in that command the
+import of `flows` creates the pool. In every other process the import does nothing.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ logger = logging.getLogger(__name__)
 async def ensure_pool(client: PrefectClient, name: str) -> None:
     """Create the work pool if it is missing, and replace a job template that lets a run choose what is executed.
 
-    A template that fixes command, environment and folder stays as its operator set it up; so does one of another type.
+    A template that fixes command, environment and folder is left as it is, and so is a pool of another type.
     """
     try:
         pool = await client.read_work_pool(name)
     except ObjectNotFound:
         wanted = WorkPoolCreate(name=name, type=TYPE, base_job_template=dict(JOB_TEMPLATE))
-        # A worker that starts at this moment creates it with Prefect's template, and may be first.
+        # A worker that starts now creates the pool with Prefect's template, and may be first.
         with contextlib.suppress(ObjectAlreadyExists):
             await client.create_work_pool(wanted)
             logger.info("work pool %s created", name)
@@ -53,7 +53,7 @@ async def ensure_pool(client: PrefectClient, name: str) -> None:
 
 
 def create_pool_for_deploy(arguments: Sequence[str]) -> None:
-    """Create our work pool if this process is `prefect deploy`. A failure is one line; Prefect reports its own next."""
+    """Create the work pool if this process is `prefect deploy`. A failure is logged; Prefect then reports its own."""
     if not is_deploy(arguments):
         return
     # The command's event loop is running in this thread.
@@ -63,7 +63,7 @@ def create_pool_for_deploy(arguments: Sequence[str]) -> None:
 
 
 def is_deploy(arguments: Sequence[str]) -> bool:
-    """Whether these are the arguments of `prefect deploy` or `python -m prefect deploy`."""
+    """Return whether these are the arguments of `prefect deploy` or `python -m prefect deploy`."""
     program = Path(arguments[0]) if arguments else Path()
     is_prefect = program.name == "prefect" or program.parts[-2:] == ("prefect", "__main__.py")
     return is_prefect and next((word for word in arguments[1:] if not word.startswith("-")), None) == "deploy"

@@ -1,9 +1,9 @@
-"""Which schedules change when prefect.yaml is installed again: decided here, carried out by the bootstrap.
+"""Decides which schedules change when prefect.yaml is installed again. The bootstrap applies the changes.
 
-Three accounts of a schedule are compared: what the file says, what the server has, and what the file said
-when it was last installed. Where the server differs from the last, somebody changed it in the UI, and the
-change stays. Everything else follows the file. A slug that left the file goes; a schedule without a slug
-was made by hand, and is none of our business.
+Three versions of a schedule are compared: that of the file, that of the server, and that of the file when it was last
+installed. Where the server differs from the last installation, the schedule was changed in the UI, and the change
+stays. Everything else follows the file. A slug that is no longer in the file is deleted. A schedule without a slug was
+made in the UI, and is left alone.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from prefect.client.schemas.schedules import CronSchedule
 
 from deployments.spec import ScheduleSpec
 
-Account = Mapping[str, Any]
-"""What one side says of a schedule, by the names in `FIELDS`."""
+ScheduleFields = Mapping[str, Any]
+"""One version of a schedule, by the names in `FIELDS`."""
 
 FIELDS: Final = ("cron", "timezone", "active", "parameters")
 
@@ -31,7 +31,7 @@ class Create:
 
 @dataclass(frozen=True)
 class Update:
-    """Bring these fields, and no others, to what the file says."""
+    """Update these fields, and no others, to those of the file."""
 
     schedule_id: UUID
     spec: ScheduleSpec
@@ -46,41 +46,47 @@ class Delete:
 Change = Create | Update | Delete
 
 
-def account(spec: ScheduleSpec) -> dict[str, Any]:
-    """What the file says of a schedule, in JSON types, to be recorded for the next install."""
+def fields_of_file(spec: ScheduleSpec) -> dict[str, Any]:
+    """Return a schedule of the file in JSON types, to be recorded for the next installation."""
     return spec.model_dump(mode="json", include=set(FIELDS))
 
 
 def decide(
-    file: Sequence[ScheduleSpec], server: Sequence[DeploymentSchedule], recorded: Mapping[str, Account]
+    file: Sequence[ScheduleSpec], server: Sequence[DeploymentSchedule], recorded: Mapping[str, ScheduleFields]
 ) -> list[Change]:
-    """Return the changes that bring the server to the file without undoing what a person did.
+    """Return the changes that bring the server to the file and keep what was changed in the UI.
 
-    `recorded` is the account per slug of the last install; empty at the first.
+    Args:
+        file: The schedules of the file.
+        server: The schedules on the server.
+        recorded: By slug, the schedules of the file at the last installation.
+
+    Returns:
+        The changes, in no particular order.
     """
     changes: list[Change] = []
     present = {schedule.slug: schedule for schedule in server if schedule.slug}
     for spec in file:
         found, before = present.pop(spec.slug, None), recorded.get(spec.slug)
         if found is None:
-            # Recorded and gone: somebody deleted it. It comes back when the file says something new.
-            if before != account(spec):
+            # Recorded and missing: it was deleted in the UI. It is created again when the file changes.
+            if before != fields_of_file(spec):
                 changes.append(Create(spec))
-        elif fields := _outdated(account(spec), _account_of(found), before):
+        elif fields := _outdated(fields_of_file(spec), _fields_of_server(found), before):
             changes.append(Update(found.id, spec, fields))
     changes.extend(Delete(schedule.id) for schedule in present.values())
     return changes
 
 
-def _outdated(file: Account, server: Account, before: Account | None) -> frozenset[str]:
+def _outdated(file: ScheduleFields, server: ScheduleFields, before: ScheduleFields | None) -> frozenset[str]:
     if before is None:
-        # Not ours so far, so there is no telling who changed what: as it is, it stays.
+        # Not installed by the bootstrap, so what was changed is unknown: it is left as it is.
         return frozenset()
     return frozenset(f for f in FIELDS if server[f] == before.get(f) and server[f] != file[f])
 
 
-def _account_of(schedule: DeploymentSchedule) -> dict[str, Any]:
-    # Made into an interval in the UI, it has no cron, which differs from any record: it stays.
+def _fields_of_server(schedule: DeploymentSchedule) -> dict[str, Any]:
+    # Changed to an interval in the UI, it has no cron. That differs from any record, so the change stays.
     cron = schedule.schedule if isinstance(schedule.schedule, CronSchedule) else None
     return {
         "cron": cron.cron if cron else None,

@@ -1,12 +1,12 @@
-"""The Prefect server of a local house: Prefect's own application, made to get along with SQLite under load.
+"""The Prefect server of the local stack: Prefect's own application with two changes for SQLite under load.
 
-*Writers wait their turn.* Prefect begins a transaction as a reader's; when it comes to write and another has written
-meanwhile, SQLite refuses at once, and the client is answered with 503. Begun as a writer's, it waits for the others.
+*Transactions begin with BEGIN IMMEDIATE.* Prefect begins most with BEGIN DEFERRED. If another connection commits before
+such a transaction writes, SQLite refuses the write at once, and the server replies 503. With BEGIN IMMEDIATE it waits.
 
-*Garbage is collected beside the event loop.* A cursor that ended in a cycle is finalised by the collector, which waits
-for the mutex of the cursor's connection; a thread of that connection may hold it while it waits for the writer, for as
-long as `busy_timeout` (60 s, set by Prefect); and the writer commits when the event loop tells it to. Were it the event
-loop that collects, the server would stand still for a minute.
+*A thread of its own collects garbage, not the event loop.* To finalise a cursor that is part of a cycle, the collector
+waits for the mutex of the cursor's connection. Another thread may hold that mutex while it waits for the writer, up to
+Prefect's `busy_timeout` of 60 s. The writer commits only when the event loop runs. A collection in the event loop would
+therefore stop the server for a minute.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from postroad.local.prefect_access import LOOPBACK
 
 YOUNG_EVERY_S: Final = 0.5
 OLD_EVERY: Final = 60
-"""Every how many collections the old objects are looked through too."""
+"""Every 60th collection includes the old objects."""
 YOUNG: Final = 1
 OLD: Final = 2
 
 
-class PatientSqlite(AioSqliteConfiguration):
-    """Prefect's SQLite, whose transactions all begin as writers (BEGIN IMMEDIATE)."""
+class ImmediateSqlite(AioSqliteConfiguration):
+    """Prefect's SQLite, in which every transaction begins with BEGIN IMMEDIATE."""
 
     @asynccontextmanager
     async def begin_transaction(
         self, session: AsyncSession, with_for_update: bool = True
     ) -> AsyncGenerator[AsyncSessionTransaction]:
-        """Begin a transaction, when the one writer that there may be has ended."""
+        """Begin a transaction once no other transaction writes."""
         del with_for_update
         async with super().begin_transaction(session, with_for_update=True) as transaction:
             yield transaction
@@ -50,18 +50,21 @@ class PatientSqlite(AioSqliteConfiguration):
 def create_app() -> ASGIApp:
     """Return Prefect's application, for `uvicorn --factory`. Its database is the SQLite file of the settings.
 
-    A page of another site whose name is made to resolve to this machine (DNS rebinding) is refused by its Host header.
-    The check encloses the application, because Prefect's own services call it in memory by another host name.
+    A request from a page of another site whose name resolves to this machine (DNS rebinding) is refused by its Host
+    header. The check is outside of Prefect's application, because its own services call that with another host name.
+
+    Returns:
+        The application.
     """
     url = PREFECT_API_DATABASE_CONNECTION_URL.value()
-    dependencies.MODELS_DEPENDENCIES["database_config"] = PatientSqlite(url)
+    dependencies.MODELS_DEPENDENCIES["database_config"] = ImmediateSqlite(url)
     app = prefect_server.create_app()
     collect_in_a_thread()
     return TrustedHostMiddleware(app, allowed_hosts=LOOPBACK, www_redirect=False)
 
 
 def collect_in_a_thread() -> None:
-    """Let no thread of this process collect garbage but one that does nothing else. What is there by now stays."""
+    """Collect garbage in a thread that does nothing else, and never the objects that exist now."""
     gc.disable()
     gc.freeze()
     threading.Thread(target=_collect, name="garbage collector", daemon=True).start()

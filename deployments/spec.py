@@ -1,7 +1,7 @@
-"""What prefect.yaml says, as far as the bootstrap installs it.
+"""The schema of prefect.yaml, as far as the bootstrap installs it.
 
-A key that is not known here is refused: installed by half, a deployment would differ from what
-`prefect deploy --all` makes of the same file.
+An unknown key is refused: without it, the deployment would differ from what `prefect deploy --all` makes of the same
+file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Spec(BaseModel):
 
 
 class ScheduleSpec(Spec):
-    """A schedule has a slug to be known by, and a cron: an interval would shift with every install."""
+    """A schedule, with a slug as its key. It is a cron, because each installation would shift an interval."""
 
     slug: str
     cron: str
@@ -65,7 +65,14 @@ class ProjectSpec(Spec):
 
 
 def read(path: Path) -> ProjectSpec:
-    """Read a prefect.yaml. Raises ConfigError that names the file and the field."""
+    """Read a prefect.yaml.
+
+    Returns:
+        Its content.
+
+    Raises:
+        ConfigError: It cannot be read or has an error. The message names the file and the field.
+    """
     try:
         return ProjectSpec.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except OSError as error:

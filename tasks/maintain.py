@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from postroad.app import rebuild
 from postroad.app.context import open_context
 from postroad.local.campaign_form import offer_campaigns
-from postroad.local.prefect import open_prefect
+from postroad.local.prefect_api import open_prefect
 from postroad.operations.rebuild import RebuildResult
 from postroad.queue import Queue
 from postroad.settings import DEFAULT_QUEUES

@@ -14,8 +14,8 @@ from typer.testing import CliRunner, Result
 from postroad.app.context import ready_engine
 from postroad.cli.app import app
 from postroad.embedded import stop_redis
-from postroad.local.house import _start_bounces
 from postroad.local.processes import Child, Command, Probe, Supervisor
+from postroad.local.stack import _start_bounces
 from postroad.settings import CONFIG_VARIABLE, Settings
 from postroad.store.cohort import CohortEvidence, CohortPause, add_pause
 from postroad.store.engine import write

@@ -37,7 +37,8 @@ AVOIDED = {
     r"told": "notified, shown, configured",
     r"at the most": "at most",
     r"thereby": "so",
-    r"nobody|somebody": "name the person or the part",
+    # An automation that installations have is named "tell somebody what is paused …".
+    r"nobody|somebody(?! what is paused)": "name the person or the part",
     r"whoever|that which": "name the subject",
     r"is none|are none|was none": "say what it is not",
 }

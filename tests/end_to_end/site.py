@@ -1,4 +1,4 @@
-"""A small Postroad on real parts, as its processes see it."""
+"""A small Postroad on real servers, in a folder of its own."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ TEXT = "Dear {{ first_name }},\n\nas you asked.\n\n{{ unsubscribe_url }}\n{{ pos
 
 @dataclass
 class Site:
-    """One house in a folder of its own."""
+    """An installation in a folder of its own: a sandbox, a Redis server, and the processes that a test starts."""
 
     folder: Path
     redis: RedisServer
@@ -82,7 +82,7 @@ class Site:
         }
 
     def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run a command of ours to its end."""
+        """Run a command of Postroad to its end."""
         done = run_command(self.folder, self.environment, *arguments)
         assert done.returncode == 0 or not check, done.stderr
         return done
@@ -91,7 +91,7 @@ class Site:
         return json.loads(self.run(*arguments, "--json").stdout)
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """Start a command of ours that stays."""
+        """Start a command of Postroad that keeps running."""
         with (self.folder / f"{arguments[0]}.log").open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "postroad", *arguments],
@@ -123,7 +123,7 @@ class Site:
         return path
 
     async def launch(self, recipients: int | Sequence[str], campaign: str = CAMPAIGN) -> None:
-        """Apply, import, launch and hand over a campaign named `trial`, as the flow does."""
+        """Apply, import, launch and submit a campaign named `trial`, as the flow does."""
         from postroad.campaign.apply import apply
         from postroad.campaign.audience import import_file
         from postroad.campaign.definition import read_campaign
@@ -159,7 +159,7 @@ class Site:
         return {state: n for state, n in (await self.summary()).counts.items() if n}
 
     async def until_settled(self, within_s: float = 45) -> dict[TouchState, int]:
-        """Wait until nothing of the campaign moves any more, and all is recorded."""
+        """Wait until no touch of the campaign changes any more, and everything is recorded."""
 
         async def settled() -> bool:
             async with self.context() as context:
@@ -173,7 +173,7 @@ class Site:
         return await self.counts()
 
     async def until(self, true: Callable[[], bool | Awaitable[bool]], within_s: float = 30) -> None:
-        """Wait for something to come true."""
+        """Wait until a condition is true."""
         end = time.monotonic() + within_s
         while True:
             answer = true()

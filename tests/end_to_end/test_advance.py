@@ -9,7 +9,7 @@ import time
 import httpx
 import pytest
 
-from postroad.local.prefect import choose_port
+from postroad.local.prefect_server import choose_port
 from postroad.store.campaign import CampaignState
 from postroad.store.ledger import TouchState
 from tests.end_to_end.site import Site

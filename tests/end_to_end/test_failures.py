@@ -21,12 +21,12 @@ def assert_all_accounted_for(site: Site, counts: dict[TouchState, int], recipien
     received = site.received()
     accepted, unknown = counts.get(TouchState.ACCEPTED, 0), counts.get(TouchState.UNKNOWN, 0)
     assert accepted + unknown == recipients, counts
-    assert max(received.values()) == 1, "somebody was mailed twice"
+    assert max(received.values()) == 1, "a recipient was mailed twice"
     # What the ledger calls accepted the provider has; what is unknown it may have.
     assert accepted <= len(received) <= accepted + unknown
 
 
-async def test_worker_killed_in_mid_campaign_misses_nobody_and_mails_nobody_twice(site: Site) -> None:
+async def test_worker_killed_in_mid_campaign_skips_and_repeats_no_recipient(site: Site) -> None:
     site.sandbox.use(SLOW)
     await site.launch(RECIPIENTS)
     site.start("recorder")
@@ -69,7 +69,7 @@ async def test_redis_emptied_in_mid_campaign_is_rebuilt_from_the_ledger(site: Si
     gates = site.json("queue", "gate", "list")
     assert isinstance(gates, list)
     assert {gate["gate"]["name"]: gate["gate"]["rate"] for gate in gates}["queue"]["count"] == 5000, "it lost its limit"
-    # As the maintenance flow does every ten minutes: what the ledger heard of behind the first is found by the next.
+    # As the maintenance flow does every ten minutes: what the ledger recorded after the first, the second finds.
     site.json("queue", "rebuild")
     counts = await site.until_settled()
     assert_all_accounted_for(site, counts)

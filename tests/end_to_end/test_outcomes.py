@@ -30,7 +30,7 @@ async def suppressed(site: Site) -> dict[str, str]:
 
 
 async def deliver(site: Site, *addresses: str) -> dict[str, str]:
-    """Send the campaign to these and wait until all has been said. Returns the state of each."""
+    """Send the campaign to these addresses and wait until it is settled. Return the state of each."""
     await site.launch(addresses)
     site.start("recorder")
     site.start("worker")
@@ -73,7 +73,7 @@ async def test_one_host_of_an_unknown_domain_does_not_stop_a_sender(site: Site) 
         assert not gates["sender:ada@sender.example"].paused_until_ms
 
 
-async def test_broken_authentication_pauses_the_sender_and_suppresses_nobody(site: Site) -> None:
+async def test_broken_authentication_pauses_the_sender_and_suppresses_no_one(site: Site) -> None:
     states = await deliver(site, "strict+550-5.7.515@outlook.com")
     assert states == {"strict+550-5.7.515@outlook.com": "dead"}
     assert await suppressed(site) == {}
@@ -194,7 +194,7 @@ async def test_suppression_written_now_holds_for_what_is_queued_already(site: Si
     )
 
 
-async def test_paused_campaign_waits_and_goes_on_where_it_stopped(site: Site) -> None:
+async def test_paused_campaign_resumes_where_it_stopped(site: Site) -> None:
     await site.launch(50)
     site.run("campaign", "pause", "trial")
     site.start("recorder")
@@ -257,7 +257,7 @@ steps:
 """
 
 
-async def test_next_email_follows_whoever_got_the_last_and_then_the_campaign_is_finished(site: Site) -> None:
+async def test_next_email_follows_an_accepted_one_until_the_campaign_is_finished(site: Site) -> None:
     await site.launch(["a@mailbox.example", "b@mailbox.example", "gone+550-5.1.1@mailbox.example"], SEQUENCE)
     site.start("recorder")
     site.start("worker")

@@ -15,7 +15,7 @@ from tests.postgresql import PostgresqlServer
 pytestmark = [pytest.mark.postgresql, pytest.mark.timeout(120)]
 
 
-async def test_database_of_an_operator_is_not_upgraded_behind_their_back(postgresql_site: Site) -> None:
+async def test_a_postgresql_database_is_upgraded_only_by_its_operator(postgresql_site: Site) -> None:
     refused = postgresql_site.run("campaign", "status", check=False)
     assert refused.returncode == 3
     assert "postroad db upgrade" in refused.stderr

@@ -51,7 +51,7 @@ def _suppressed(site: Site) -> set[str]:
     return {row["address"] for row in rows}
 
 
-async def test_a_full_mailbox_suppresses_nobody(site: Site) -> None:
+async def test_a_full_mailbox_is_not_suppressed(site: Site) -> None:
     await _start(site, FULL)
     await site.until(lambda: set(site.states().values()) == {"bounced"})
     assert _suppressed(site) == set()

@@ -1,4 +1,4 @@
-"""Cancelling or suspending a campaign's run in Prefect stops its mail, also where no worker of Prefect is left."""
+"""Cancelling or suspending a campaign's run in Prefect stops its mail, also when Prefect's worker is dead."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import pytest_asyncio
 
 from postroad.delivery.job import SEND_QUEUE
 from postroad.embedded import ensure_redis
-from postroad.local.house import LocalStack, open_house
-from postroad.local.prefect import PrefectApi
+from postroad.local.prefect_api import PrefectApi
+from postroad.local.stack import LocalStack, start_stack
 from postroad.queue import Queue
 from postroad.sandbox import accepted
 from postroad.settings import CONFIG_VARIABLE, Settings
@@ -31,10 +31,10 @@ pytestmark = [pytest.mark.prefect, pytest.mark.timeout(600), pytest.mark.asyncio
 
 
 class Running:
-    """What `postroad up` starts, without the one who stops all of it when one process dies."""
+    """What `postroad up` starts. It keeps running when a process dies."""
 
-    def __init__(self, house: LocalStack, prefect: PrefectApi, campaigns: Path) -> None:
-        self.house = house
+    def __init__(self, stack: LocalStack, prefect: PrefectApi, campaigns: Path) -> None:
+        self.stack = stack
         self.prefect = prefect
         self.campaigns = campaigns
 
@@ -75,25 +75,25 @@ class Running:
 
     async def set_state(self, run: UUID, **state: str) -> None:
         """Do what the buttons of Prefect's UI do."""
-        async with self.house.prefect.access().http(timeout_s=60) as http:
+        async with self.stack.prefect.access().http(timeout_s=60) as http:
             answer = await http.post(f"flow_runs/{run}/set_state", json={"state": state})
         assert answer.json()["status"] == "ACCEPT", answer.text
 
     async def kill(self, name: str) -> None:
         """Kill a process and all that it started."""
-        [child] = [child for child in self.house.supervisor.children if child.name == name]
+        [child] = [child for child in self.stack.supervisor.children if child.name == name]
         child.signal_group(signal.SIGKILL)
-        await self.house.supervisor.end(child)
+        await self.stack.supervisor.end(child)
 
     async def log_of(self, run: UUID) -> str:
         wanted = {"logs": {"flow_run_id": {"any_": [str(run)]}}}
-        async with self.house.prefect.access().http(timeout_s=60) as http:
+        async with self.stack.prefect.access().http(timeout_s=60) as http:
             found = (await http.post("logs/filter", json=wanted)).raise_for_status().json()
         return "\n".join(line["message"] for line in found)
 
     def received(self, name: str) -> Counter[str]:
-        assert self.house.sandbox_dir is not None
-        found = accepted(self.house.sandbox_dir / "accepted.jsonl")
+        assert self.stack.sandbox_dir is not None
+        found = accepted(self.stack.sandbox_dir / "accepted.jsonl")
         return Counter(message.recipient for message in found if message.recipient.startswith(f"{name}-"))
 
     async def require_stopped(self, name: str, run: UUID, why: str) -> None:
@@ -105,7 +105,7 @@ class Running:
         await until(paused, within_s=60)
         assert self.status(name)["paused_by"] == f"its Prefect run {run}, which {why}"
         assert f"`postroad campaign resume {name}`" in self.postroad("campaign", "status", name)
-        async with Queue.open(ensure_redis(self.house.settings.state_dir), SEND_QUEUE) as queue:
+        async with Queue.open(ensure_redis(self.stack.settings.state_dir), SEND_QUEUE) as queue:
 
             async def landed() -> bool:
                 return (await queue.stats()).in_flight == 0
@@ -134,15 +134,15 @@ class Running:
 async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
     state_dir = tmp_path_factory.mktemp("stopped")
     with pytest.MonkeyPatch.context() as patch:
-        # open_house writes what it chose into the environment of its children, which is ours.
+        # start_stack writes what it chose into the environment of this process.
         for name in ("PREFECT_API_URL", "POSTROAD_ROUTES__sandbox__PORT", "POSTROAD_WEB__PORT", "POSTROAD_PUBLIC_URL"):
             patch.setenv(name, "")
             patch.delenv(name)
         patch.setenv(CONFIG_VARIABLE, str(ROOT / "postroad.toml"))
         patch.setenv("POSTROAD_STATE_DIR", str(state_dir))
         settings = Settings.load(ROOT / "postroad.toml")
-        async with open_house(settings, lambda _: None) as house, house.prefect.client() as prefect:
-            yield Running(house, prefect, tmp_path_factory.mktemp("campaigns"))
+        async with start_stack(settings, lambda _: None) as stack, stack.prefect.client() as prefect:
+            yield Running(stack, prefect, tmp_path_factory.mktemp("campaigns"))
 
 
 async def test_cancelling_the_run_stops_the_mail_and_resume_sends_the_rest(running: Running) -> None:
@@ -170,9 +170,9 @@ async def test_cancelling_stops_the_mail_also_when_the_worker_was_killed(running
 
 
 async def test_the_automation_stops_the_mail_where_no_recorder_watches(running: Running) -> None:
-    supervisor = running.house.supervisor
+    supervisor = running.stack.supervisor
     if not any(child.name == "prefect-worker" for child in supervisor.children):
-        await supervisor.start(running.house.prefect.worker_command(), ready=running.prefect.has_worker)
+        await supervisor.start(running.stack.prefect.worker_command(), ready=running.prefect.has_worker)
     run = await running.launch_slowly("unwatched")
     await running.kill("recorder")
     await running.set_state(run, type="CANCELLING")

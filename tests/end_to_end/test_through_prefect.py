@@ -21,8 +21,8 @@ import pytest
 
 from postroad.delivery.job import SEND_QUEUE
 from postroad.embedded import ensure_redis
-from postroad.local.prefect import PrefectApi
 from postroad.local.prefect_access import PrefectAccess, password_of
+from postroad.local.prefect_api import PrefectApi
 from postroad.queue import Queue
 from postroad.sandbox import accepted
 from tests.commands import run_command
@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.prefect, pytest.mark.timeout(300)]
 
 
 @dataclass(frozen=True)
-class RunningHouse:
+class RunningStack:
     """`postroad up`, as a process of its own."""
 
     process: subprocess.Popen[bytes]
@@ -54,7 +54,7 @@ class RunningHouse:
         return json.loads(done.stdout)
 
     def apply_campaign(self, name: str, recipients: int) -> None:
-        """Apply a campaign of this name, with an audience of its own that nothing goes wrong for."""
+        """Apply a campaign of this name, with an audience of its own that accepts all mail."""
         folder = self.campaigns / name
         folder.mkdir()
         rows = [f"{name}-{n}@mailbox.example,Reader {n}" for n in range(recipients)]
@@ -73,8 +73,8 @@ class RunningHouse:
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHouse]:
-    state_dir = tmp_path_factory.mktemp("house")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
+    state_dir = tmp_path_factory.mktemp("stack")
     log = state_dir / "up.log"
     environment = {**os.environ, "POSTROAD_STATE_DIR": str(state_dir)}
     with log.open("wb") as output:
@@ -87,7 +87,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHouse]:
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < end, log.read_text()
             time.sleep(0.1)
-        yield RunningHouse(
+        yield RunningStack(
             process,
             state_dir,
             found[1],
@@ -103,35 +103,35 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHouse]:
         process.wait()
 
 
-async def run_of(house: RunningHouse, campaign: str, follow_seconds: int = 30) -> UUID:
-    async with PrefectApi(house.access) as prefect:
+async def run_of(stack: RunningStack, campaign: str, follow_seconds: int = 30) -> UUID:
+    async with PrefectApi(stack.access) as prefect:
         parameters = {"params": {"campaign": campaign, "follow_seconds": follow_seconds}}
         return await prefect.run_deployment("campaign/campaign", parameters)
 
 
-async def ended(house: RunningHouse, run_id: UUID) -> str:
-    async with PrefectApi(house.access) as prefect:
+async def ended(stack: RunningStack, run_id: UUID) -> str:
+    async with PrefectApi(stack.access) as prefect:
         state = await prefect.follow(run_id, within_s=240)
         return f"{state.name}: {state.message}"
 
 
-async def test_run_started_through_the_api_delivers_to_everybody(house: RunningHouse) -> None:
-    house.apply_campaign("by-api", 300)
-    assert (await ended(house, await run_of(house, "by-api"))).startswith("Completed")
-    status = house.postroad("campaign", "status", "by-api")
+async def test_run_started_through_the_api_delivers_to_everybody(stack: RunningStack) -> None:
+    stack.apply_campaign("by-api", 300)
+    assert (await ended(stack, await run_of(stack, "by-api"))).startswith("Completed")
+    status = stack.postroad("campaign", "status", "by-api")
     assert status["counts"]["accepted"] == status["audience"] == 300
-    received = house.received("by-api")
+    received = stack.received("by-api")
     assert len(received) == 300
     assert set(received.values()) == {1}
-    again = await ended(house, await run_of(house, "by-api"))
+    again = await ended(stack, await run_of(stack, "by-api"))
     assert "0 handed to the queue" in again
-    assert house.received("by-api") == received
+    assert stack.received("by-api") == received
 
 
-async def test_run_leaves_progress_table_and_markdown(house: RunningHouse) -> None:
-    house.apply_campaign("artifacts", 50)
-    await ended(house, await run_of(house, "artifacts"))
-    async with house.access.http(60) as http:
+async def test_run_leaves_progress_table_and_markdown(stack: RunningStack) -> None:
+    stack.apply_campaign("artifacts", 50)
+    await ended(stack, await run_of(stack, "artifacts"))
+    async with stack.access.http(60) as http:
         found = (await http.post("artifacts/filter", json={})).raise_for_status().json()
     kinds = {artifact["key"]: artifact for artifact in found if artifact["key"]}
     assert kinds["delivery-artifacts"]["type"] == "progress"
@@ -141,43 +141,43 @@ async def test_run_leaves_progress_table_and_markdown(house: RunningHouse) -> No
     assert kinds["result-artifacts"]["type"] == "markdown"
 
 
-async def test_preflight_failure_fails_the_run_and_mails_nobody(house: RunningHouse) -> None:
-    house.apply_campaign("broken", 20)
-    text = house.campaigns / "broken" / "text.txt"
+async def test_preflight_failure_fails_the_run_and_sends_no_mail(stack: RunningStack) -> None:
+    stack.apply_campaign("broken", 20)
+    text = stack.campaigns / "broken" / "text.txt"
     text.write_text("Hello {{ nickname }}\n{{ unsubscribe_url }}\n{{ postal_address }}\n")
-    house.postroad("campaign", "apply", str(house.campaigns / "broken" / "campaign.yaml"))
-    outcome = await ended(house, await run_of(house, "broken"))
+    stack.postroad("campaign", "apply", str(stack.campaigns / "broken" / "campaign.yaml"))
+    outcome = await ended(stack, await run_of(stack, "broken"))
     assert outcome.startswith("Failed")
     assert "nickname" in outcome
-    assert not house.received("broken")
-    status = house.postroad("campaign", "status", "broken")
+    assert not stack.received("broken")
+    status = stack.postroad("campaign", "status", "broken")
     assert status["state"] == "draft"
     assert "nickname" in status["launch_error"]
     text.write_text("Hello\n{{ unsubscribe_url }}\n{{ postal_address }}\n")
-    house.postroad("campaign", "apply", str(house.campaigns / "broken" / "campaign.yaml"))
-    assert (await ended(house, await run_of(house, "broken"))).startswith("Completed")
-    assert house.postroad("campaign", "status", "broken")["launch_error"] is None
+    stack.postroad("campaign", "apply", str(stack.campaigns / "broken" / "campaign.yaml"))
+    assert (await ended(stack, await run_of(stack, "broken"))).startswith("Completed")
+    assert stack.postroad("campaign", "status", "broken")["launch_error"] is None
 
 
-async def test_maintenance_finds_nothing_missing_and_shows_the_queues(house: RunningHouse) -> None:
+async def test_maintenance_finds_nothing_missing_and_shows_the_queues(stack: RunningStack) -> None:
     outcome = "Cancelled"
     while outcome.startswith("Cancelled"):  # as it is while a run of its schedule is under way
-        async with PrefectApi(house.access) as prefect:
+        async with PrefectApi(stack.access) as prefect:
             run_id = await prefect.run_deployment("maintenance/maintenance", {})
-        outcome = await ended(house, run_id)
+        outcome = await ended(stack, run_id)
     assert outcome.startswith("Completed")
     assert "the queue misses nothing" in outcome
-    async with house.access.http(60) as http:
+    async with stack.access.http(60) as http:
         found = (await http.post("artifacts/filter", json={})).raise_for_status().json()
     table = next(json.loads(artifact["data"]) for artifact in found if artifact["key"] == "queues")
     assert [row["queue"] for row in table] == ["email:send", "email:warmup", "bounce:process"]
 
 
 @pytest.mark.browser
-async def test_run_started_from_the_form_in_a_browser_delivers(house: RunningHouse) -> None:
-    house.apply_campaign("by-hand", 100)
+async def test_run_started_from_the_form_in_a_browser_delivers(stack: RunningStack) -> None:
+    stack.apply_campaign("by-hand", 100)
     async with open_page() as page:
-        await sign_in(page, house.access)
+        await sign_in(page, stack.access)
         await page.get_by_role("link", name="Deployments", exact=True).click()
         await page.locator('a[href*="/deployments/deployment/"]').get_by_text("campaign", exact=True).click()
         await page.get_by_role("button", name="Run", exact=True).click()
@@ -186,43 +186,43 @@ async def test_run_started_from_the_form_in_a_browser_delivers(house: RunningHou
         await page.get_by_role("option", name="by-hand").click()
         await page.get_by_role("button", name="Submit").click()
         async with asyncio.timeout(90):
-            while len(house.received("by-hand")) < 100:
+            while len(stack.received("by-hand")) < 100:
                 await asyncio.sleep(0.2)
-    assert set(house.received("by-hand").values()) == {1}
+    assert set(stack.received("by-hand").values()) == {1}
 
 
-async def test_flow_run_killed_between_slices_and_run_again_repeats_nothing(house: RunningHouse) -> None:
+async def test_flow_run_killed_between_slices_and_run_again_repeats_nothing(stack: RunningStack) -> None:
     recipients = 12_000
-    house.apply_campaign("killed", recipients)
-    async with Queue.open(ensure_redis(house.state_dir), SEND_QUEUE) as queue:
+    stack.apply_campaign("killed", recipients)
+    async with Queue.open(ensure_redis(stack.state_dir), SEND_QUEUE) as queue:
 
         async def enqueued() -> int:
             return (await queue.stats()).counters.get("enqueued", 0)
 
         before = await enqueued()
-        run_id = await run_of(house, "killed", follow_seconds=0)
+        run_id = await run_of(stack, "killed", follow_seconds=0)
         async with asyncio.timeout(120):
             while await enqueued() == before:
                 await asyncio.sleep(0.002)
-        for pid in flow_processes(house):
+        for pid in flow_processes(stack):
             os.kill(pid, signal.SIGKILL)
         first = await enqueued() - before
         assert 0 < first < recipients, "it was killed too late to show anything"
-    assert (await ended(house, run_id)).startswith("Crashed")
-    assert (await ended(house, await run_of(house, "killed", follow_seconds=0))).startswith("Completed")
+    assert (await ended(stack, run_id)).startswith("Crashed")
+    assert (await ended(stack, await run_of(stack, "killed", follow_seconds=0))).startswith("Completed")
     async with asyncio.timeout(120):
-        while house.postroad("campaign", "status", "killed")["counts"]["accepted"] < recipients:
+        while stack.postroad("campaign", "status", "killed")["counts"]["accepted"] < recipients:
             await asyncio.sleep(0.5)
-    async with Queue.open(ensure_redis(house.state_dir), SEND_QUEUE) as queue:
+    async with Queue.open(ensure_redis(stack.state_dir), SEND_QUEUE) as queue:
         total = (await queue.stats()).counters["enqueued"] - before
     assert total == recipients, "the second run enqueued what the first had not, and nothing else"
-    received = house.received("killed")
+    received = stack.received("killed")
     assert len(received) == recipients
     assert set(received.values()) == {1}
 
 
-def flow_processes(house: RunningHouse) -> list[int]:
-    """Processes that run flows for this house's worker."""
+def flow_processes(stack: RunningStack) -> list[int]:
+    """Processes that run flows for this stack's worker."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -230,13 +230,13 @@ def flow_processes(house: RunningHouse) -> list[int]:
             environment = (process / "environ").read_bytes()
         except OSError:
             continue
-        if b"prefect.engine" in arguments and str(house.state_dir).encode() in environment:
+        if b"prefect.engine" in arguments and str(stack.state_dir).encode() in environment:
             found.append(int(process.name))
     return found
 
 
-async def test_a_sender_that_warms_up_has_a_schedule_a_run_and_its_curve(house: RunningHouse) -> None:
-    async with house.access.http(timeout_s=60) as http:
+async def test_a_sender_that_warms_up_has_a_schedule_a_run_and_its_curve(stack: RunningStack) -> None:
+    async with stack.access.http(timeout_s=60) as http:
         deployment = (await http.get("/deployments/name/warmup/warmup")).raise_for_status().json()
         [schedule] = deployment["schedules"]
         assert schedule["parameters"] == {"params": {"sender": "grace"}}

@@ -43,7 +43,7 @@ def unsubscribe_path(site: Site, address: str) -> str:
     raise AssertionError(f"no message to {address}")
 
 
-async def test_the_header_of_a_message_unsubscribes_its_recipient_and_nobody_else(site: Site) -> None:
+async def test_the_header_of_a_message_unsubscribes_only_its_recipient(site: Site) -> None:
     from postroad.campaign.plan import advance
 
     await site.launch(["a@mailbox.example", "b@mailbox.example"], SEQUENCE)

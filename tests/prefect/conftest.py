@@ -1,4 +1,4 @@
-"""One real Prefect server, with a worker, for all tests of the room that need one."""
+"""One real Prefect server with a worker, which the tests of this package share."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ from prefect.settings import (
     temporary_settings,
 )
 
-from postroad.local.prefect import HEARTBEAT_S, STARTS_WITHIN_S, VACUUM, PrefectApi, PrefectServer, choose_port
 from postroad.local.prefect_access import HOST, PrefectAccess, PrefectAuth
+from postroad.local.prefect_api import PrefectApi
+from postroad.local.prefect_server import HEARTBEAT_S, STARTS_WITHIN_S, VACUUM, PrefectServer, choose_port
 from postroad.local.processes import Command, Supervisor
 
 CHECKOUT = Path(__file__).parents[2]
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[PrefectServer]:
     """A server on a free port, everything installed by the bootstrap, and one process worker."""
-    state = tmp_path_factory.mktemp("house")
+    state = tmp_path_factory.mktemp("server")
     server = PrefectServer(state=state, checkout=CHECKOUT, port=choose_port(preferred=0))
-    async with Supervisor(state) as house:
+    async with Supervisor(state) as supervisor:
         with pytest.MonkeyPatch.context() as patch:
-            # Of its processes alone: the bootstrap lists the campaigns of the ledger. Tests have folders of their own.
+            # For its processes only, because the bootstrap lists the campaigns of the database.
             patch.setenv("POSTROAD_STATE_DIR", str(state))
-            await server.start(house)
+            await server.start(supervisor)
         yield server
 
 
@@ -44,8 +45,8 @@ async def api(server: PrefectServer) -> AsyncIterator[PrefectApi]:
         yield api
 
 
-class Patient(httpx.AsyncHTTPTransport):
-    """Asks again after a 503: another writer of Prefect's SQLite was first, and nothing was done."""
+class RetryTransport(httpx.AsyncHTTPTransport):
+    """Repeats a request after a 503: another writer of Prefect's SQLite was first, and nothing was done."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         while True:
@@ -58,15 +59,15 @@ class Patient(httpx.AsyncHTTPTransport):
 
 @pytest_asyncio.fixture
 async def http(server: PrefectServer) -> AsyncIterator[httpx.AsyncClient]:
-    """The bare HTTP API, to look at what a user of the UI would see."""
+    """The HTTP API, as the UI calls it."""
     base_url, auth = f"{server.api_url}/", PrefectAuth(server.access().password)
-    async with httpx.AsyncClient(base_url=base_url, auth=auth, transport=Patient(), timeout=90.0) as http:
+    async with httpx.AsyncClient(base_url=base_url, auth=auth, transport=RetryTransport(), timeout=90.0) as http:
         yield http
 
 
 @pytest.fixture
 def prefect_client_settings(server: PrefectServer) -> Iterator[None]:
-    """Prefect's own client speaks to the server as the server's deployment command does."""
+    """Let Prefect's own client use the server, with the settings of the deployment command."""
     password = server.access().password
     settings = {
         PREFECT_API_URL: server.api_url,
@@ -79,10 +80,7 @@ def prefect_client_settings(server: PrefectServer) -> Iterator[None]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def open_pool(server: PrefectServer, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
-    """Name of a pool with Prefect's own job template, and a worker: its runs may have settings of their own.
-
-    Afterwards the pool and its deployments are gone.
-    """
+    """Name of a pool with Prefect's own job template and a worker, whose runs may have settings of their own."""
     options = ("--pool", "own-settings", "--type", "process", "--name", "own-settings")
     worker = Command(
         name="worker",
@@ -90,8 +88,8 @@ async def open_pool(server: PrefectServer, tmp_path_factory: pytest.TempPathFact
         env=server.environment(),
         cwd=CHECKOUT,
     )
-    async with Supervisor(tmp_path_factory.mktemp("own-settings")) as house, server.client() as api:
-        await house.start(worker, ready=lambda: api.has_worker("own-settings"))
+    async with Supervisor(tmp_path_factory.mktemp("own-settings")) as supervisor, server.client() as api:
+        await supervisor.start(worker, ready=lambda: api.has_worker("own-settings"))
         yield "own-settings"
     async with server.access().http(60.0) as http:
         of_pool = {"work_pools": {"name": {"any_": ["own-settings"]}}}
@@ -102,15 +100,18 @@ async def open_pool(server: PrefectServer, tmp_path_factory: pytest.TempPathFact
 
 @dataclass(frozen=True)
 class StockServer:
-    """A Prefect server as Prefect comes: no password, no pool, no deployment. ``environment``: that of its clients."""
+    """A Prefect server with Prefect's defaults: no password, no pool, no deployment.
+
+    ``environment``: that of its clients.
+    """
 
     access: PrefectAccess
     environment: dict[str, str]
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def stock(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[StockServer]:
-    """What `prefect server start` starts on a fresh database."""
+    """A server that `prefect server start` started on a fresh database."""
     state = tmp_path_factory.mktemp("stock")
     ours = PrefectServer(state=state, checkout=CHECKOUT, port=choose_port(preferred=0))
     protection = ("_AUTH_STRING", "_CSRF_PROTECTION_ENABLED", "_CORS_ALLOWED_ORIGINS", *VACUUM)

@@ -1,4 +1,4 @@
-"""Small programs for the supervisor to run, and a look at which processes live."""
+"""Small programs for the supervisor to run, and helpers that show which processes live."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from postroad.local.processes import Command, Probe
 from tests.prefect.waiting import until
 
-# Tells that it is up by a file, leaves a grandchild running, and notes in which order it was asked to end.
+# Creates a file when it is up, leaves a grandchild running, and records in which order it was asked to end.
 FAMILY = """
 import pathlib, signal, subprocess, sys, time
 name, folder = sys.argv[1], pathlib.Path(sys.argv[2])
@@ -27,17 +27,17 @@ while True:
 
 STUBBORN = FAMILY.replace("    raise SystemExit\n", "")
 
-# Runs two families under a supervisor until it is stopped from outside.
-HOUSE = """
+# Runs two families under a supervisor until a signal stops it.
+SUPERVISOR = """
 import asyncio, pathlib, sys
 from postroad.local.processes import Supervisor
 from tests.prefect.processes import family, is_up
 async def main(folder):
-    async with Supervisor(folder, stop_within_s=5.0) as house:
+    async with Supervisor(folder, stop_within_s=5.0) as supervisor:
         for name in ("first", "second"):
-            await house.start(family(name, folder), ready=is_up(name, folder))
+            await supervisor.start(family(name, folder), ready=is_up(name, folder))
         (folder / "up").touch()
-        await house.watch()
+        await supervisor.watch()
 asyncio.run(main(pathlib.Path(sys.argv[1])))
 """
 
@@ -64,7 +64,7 @@ def pids(name: str, folder: Path) -> list[int]:
 
 
 def living(of: Iterable[int]) -> set[int]:
-    """Those of the processes that still run. A zombie does not, though nobody has collected it."""
+    """The processes that still run. A zombie does not."""
     wanted = ",".join(map(str, of))
     listed = subprocess.run(
         ["ps", "-o", "pid=,stat=", "-p", wanted], capture_output=True, text=True, check=False

@@ -1,4 +1,4 @@
-"""Somebody is told of what is paused, where the settings name a block that tells them."""
+"""An alert is sent when mail is paused, if the settings name a block for alerts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from deployments.automations import ALERTING
 from deployments.bootstrap import bootstrap, ensure_automations
 from deployments.spec import read
 from postroad.doctor.prefect import check_alerts
-from postroad.local.prefect import ALERTS, HEARTBEAT_S, PrefectServer
+from postroad.local.prefect_pool import ALERTS
+from postroad.local.prefect_server import HEARTBEAT_S, PrefectServer
 from postroad.queue import Health
 from tests.prefect.waiting import until
 
@@ -33,14 +34,14 @@ BLOCK = "custom-webhook/to-ops"
 
 
 @asynccontextmanager
-async def the_block() -> AsyncIterator[asyncio.Queue[dict[str, str]]]:
-    """A block that the server notifies by, and what came to where it leads."""
-    told: asyncio.Queue[dict[str, str]] = asyncio.Queue()
+async def alert_block() -> AsyncIterator[asyncio.Queue[dict[str, str]]]:
+    """A block for alerts, and the alerts that it has sent."""
+    alerts: asyncio.Queue[dict[str, str]] = asyncio.Queue()
 
     async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         [length] = [int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line[:14] == b"content-length"]
-        told.put_nowait(json.loads(await reader.readexactly(length)))
+        alerts.put_nowait(json.loads(await reader.readexactly(length)))
         writer.write(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
         writer.close()
 
@@ -49,7 +50,7 @@ async def the_block() -> AsyncIterator[asyncio.Queue[dict[str, str]]]:
         body = {"subject": "{{subject}}", "body": "{{body}}"}
         block = CustomWebhookNotificationBlock(name="ops", url=f"http://127.0.0.1:{port}/", json_data=body)
         await block.asave(BLOCK.partition("/")[2], overwrite=True)
-        yield told
+        yield alerts
 
 
 async def installed(http: httpx.AsyncClient) -> list[dict[str, Any]]:
@@ -74,43 +75,43 @@ async def install(block: str | None) -> None:
         await ensure_automations(client, HEARTBEAT_S, block)
 
 
-async def doctor_says(server: PrefectServer) -> Health:
+async def alert_health(server: PrefectServer) -> Health:
     [check] = await check_alerts(server.access(), BLOCK)
     return check.health
 
 
-async def test_a_list_that_is_paused_reaches_whom_the_block_reaches(
+async def test_a_paused_list_sends_an_alert_by_the_block(
     server: PrefectServer, http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
         await install(BLOCK)
     assert "there is no block custom-webhook/to-ops" in caplog.text
-    assert (await installed(http), await doctor_says(server)) == ([], Health.FAIL)
+    assert (await installed(http), await alert_health(server)) == ([], Health.FAIL)
     try:
-        async with the_block() as told:
+        async with alert_block() as alerts:
             await bootstrap(PROJECT, alert_block=BLOCK)
             await install(BLOCK)
             [automation] = await installed(http)
             assert set(automation["trigger"]["expect"]) == ALERTING
-            assert await doctor_says(server) is Health.OK
+            assert await alert_health(server) is Health.OK
 
-            # The server hears of a new automation a moment later, and what is emitted before triggers nothing.
-            async def heard() -> dict[str, str]:
+            # The server loads a new automation a moment later, and earlier events trigger nothing.
+            async def first_alert() -> dict[str, str]:
                 await emit(http, "postroad.queue.mended", enqueued="1")
                 await emit(http, "postroad.cohort.paused", reason="10 hard bounces of 50", resume="cohort resume 7")
-                return told.get_nowait() if told.qsize() else {}
+                return alerts.get_nowait() if alerts.qsize() else {}
 
-            assert await until(heard, within_s=60) == {
+            assert await until(first_alert, within_s=60) == {
                 "subject": "postroad.cohort.paused: spring, hello: fair.csv",
                 "body": "reason: 10 hard bounces of 50\nresume: cohort resume 7\n",
             }
-            others = [told.get_nowait()["subject"] for _ in range(told.qsize())]
+            others = [alerts.get_nowait()["subject"] for _ in range(alerts.qsize())]
             assert not [subject for subject in others if "cohort.paused" not in subject]
 
             (await http.patch(f"automations/{automation['id']}", json={"enabled": False})).raise_for_status()
             await install(BLOCK)
-            assert [one["enabled"] for one in await installed(http)] == [False]
-            assert await doctor_says(server) is Health.WARN
+            assert [found["enabled"] for found in await installed(http)] == [False]
+            assert await alert_health(server) is Health.WARN
     finally:
         await install(None)
     assert await installed(http) == []

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Page, expect
 
-from postroad.local.prefect import PrefectServer
+from postroad.local.prefect_server import PrefectServer
 from tests.prefect.browser import PATIENCE_MS, open_page, sign_in
 from tests.prefect.waiting import until
 

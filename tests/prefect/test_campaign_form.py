@@ -15,7 +15,8 @@ import sqlalchemy as sa
 from playwright.async_api import Page, expect
 
 from postroad.local.campaign_form import DEPLOYMENT, launchable_campaigns, offer_campaigns, with_choices
-from postroad.local.prefect import PrefectApi, PrefectServer
+from postroad.local.prefect_api import PrefectApi
+from postroad.local.prefect_server import PrefectServer
 from postroad.store.campaign import CampaignState
 from postroad.store.engine import write
 from tests.commands import run_command

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from postroad.delivery.job import SEND_QUEUE
 from postroad.embedded import ensure_redis, stop_redis
 from postroad.gates.name import GateName
-from postroad.local.prefect import PrefectServer
+from postroad.local.prefect_server import PrefectServer
 from postroad.queue import Queue
 from postroad.store.engine import open_engine, read, sqlite_url
 from tests.dns.nameserver import Nameserver

@@ -11,9 +11,9 @@ from prefect.workers.process import ProcessWorker
 
 from deployments.pool import ensure_pool
 from postroad.doctor.prefect import check_growth, check_pool, check_prefect, check_protection
-from postroad.local.prefect import PrefectServer
 from postroad.local.prefect_access import PrefectAccess, find_prefect, forget_url, publish_url
 from postroad.local.prefect_pool import POOL
+from postroad.local.prefect_server import PrefectServer
 from postroad.queue import Health
 from tests.prefect.conftest import StockServer
 

@@ -1,4 +1,4 @@
-"""What a child of the local house is given, and what it is kept from."""
+"""The environment of the child processes of the local stack."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from postroad.errors import UnavailableError
-from postroad.local.prefect import PrefectApi, PrefectServer, choose_port
 from postroad.local.prefect_access import PrefectAccess
+from postroad.local.prefect_api import PrefectApi
+from postroad.local.prefect_server import PrefectServer, choose_port
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def server(tmp_path: Path) -> PrefectServer:
     return PrefectServer(state=tmp_path / "state", checkout=tmp_path / "checkout", port=4321)
 
 
-def test_another_prefects_settings_and_keys_are_not_handed_on(server: PrefectServer) -> None:
+def test_settings_and_keys_of_another_prefect_are_not_inherited(server: PrefectServer) -> None:
     base = {"PREFECT_API_KEY": "pnu_secret", "PREFECT_PROFILE": "cloud", "POSTROAD_ROOT": "/srv"}
     environment = server.environment(base)
     assert "PREFECT_API_KEY" not in environment
@@ -36,14 +37,14 @@ def test_everything_prefect_writes_is_inside_the_state_folder(server: PrefectSer
     assert environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"] == database
 
 
-def test_nothing_is_reported_to_anybody(server: PrefectServer) -> None:
+def test_analytics_are_disabled(server: PrefectServer) -> None:
     environment = server.environment({"DO_NOT_TRACK": "0", "PREFECT_SERVER_ANALYTICS_ENABLED": "true"})
     assert environment["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
     assert environment["DO_NOT_TRACK"] == "1"
 
 
 async def test_a_flow_finds_our_flows_and_our_python_from_any_folder(tmp_path: Path) -> None:
-    """As the worker runs it: `python`, in a temporary folder, with this environment."""
+    """The worker runs `python` in a temporary folder, with this environment."""
     checkout = Path(__file__).parents[2]
     server = PrefectServer(state=tmp_path, checkout=checkout, port=4321)
     program = await asyncio.create_subprocess_exec(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from postroad.local.prefect import PrefectServer
+from postroad.local.prefect_server import PrefectServer
 from postroad.store.engine import open_engine, sqlite_url
 from tests.campaign.tables import recipients
 

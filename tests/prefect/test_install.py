@@ -1,4 +1,4 @@
-"""Installing again changes nothing that should stay, and leaves nothing that should go."""
+"""A repeated installation keeps changes of the UI and deletes what the file no longer has."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest_asyncio
 from deployments.automations import stuck_runs_crash
 from deployments.bootstrap import bootstrap
 from deployments.spec import ProjectSpec, ScheduleSpec, read
-from postroad.local.prefect import PrefectServer
+from postroad.local.prefect_server import PrefectServer
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(240), pytest.mark.usefixtures("prefect_client_settings")]
 
@@ -24,8 +24,8 @@ CHECKOUT = Path(__file__).parents[2]
 PROJECT = read(CHECKOUT / "prefect.yaml")
 CAMPAIGN = "deployments/name/campaign/campaign"
 
-# What differs from install to install and says nothing about what is installed.
-PASSING = {
+# Fields that differ in each installation of the same content.
+VOLATILE = {
     "id",
     "active_slots",
     "created",
@@ -45,7 +45,7 @@ PASSING = {
 
 @pytest_asyncio.fixture
 async def schedules_put_back(prefect_client_settings: None) -> AsyncIterator[None]:
-    """Afterwards the schedules are as prefect.yaml says. First none, for a change by hand would stay."""
+    """Afterwards install the schedules of prefect.yaml: first none, because a change by the UI would stay."""
     yield
     await bootstrap(with_schedules())
     await bootstrap(PROJECT)
@@ -64,17 +64,17 @@ def schedule(slug: str, cron: str = "0 6 * * *", *, active: bool = True) -> Sche
     return ScheduleSpec(slug=slug, cron=cron, timezone="Europe/Berlin", active=active)
 
 
-def lasting(value: Any) -> Any:
-    """The value without what is passing, all the way down."""
+def stable(value: Any) -> Any:
+    """Return the value without volatile fields, at every depth."""
     if isinstance(value, dict):
-        return {k: lasting(v) for k, v in value.items() if k not in PASSING}
+        return {k: stable(v) for k, v in value.items() if k not in VOLATILE}
     if isinstance(value, list):
-        return [lasting(v) for v in value]
+        return [stable(v) for v in value]
     return value
 
 
 async def everything(http: httpx.AsyncClient) -> dict[str, list[Any]]:
-    """All that an install makes, by kind, sorted by name."""
+    """Everything that an installation creates, by kind, sorted by name."""
     kinds = {
         "deployments": "deployments/filter",
         "limits": "v2/concurrency_limits/filter",
@@ -85,7 +85,7 @@ async def everything(http: httpx.AsyncClient) -> dict[str, list[Any]]:
     found = {}
     for kind, path in kinds.items():
         rows = (await http.post(path, json={})).raise_for_status().json()
-        found[kind] = sorted(lasting(rows), key=lambda row: str(row["name"]))
+        found[kind] = sorted(stable(rows), key=lambda row: str(row["name"]))
     return found
 
 
@@ -94,15 +94,15 @@ async def schedules_of_campaign(http: httpx.AsyncClient) -> dict[str, dict[str, 
     return {found["slug"]: found for found in deployment["schedules"]}
 
 
-async def change_by_hand(http: httpx.AsyncClient, slug: str, change: dict[str, Any]) -> None:
-    """Do what the UI does when somebody edits a schedule or turns it on or off."""
+async def change_in_ui(http: httpx.AsyncClient, slug: str, change: dict[str, Any]) -> None:
+    """Change a schedule as the UI does."""
     found = (await schedules_of_campaign(http))[slug]
     path = f"deployments/{found['deployment_id']}/schedules/{found['id']}"
     (await http.patch(path, json=change)).raise_for_status()
 
 
 def prefect_deploy_all(server: PrefectServer) -> None:
-    """What an operator types."""
+    """Run `prefect deploy --all`."""
     subprocess.run(
         [sys.executable, "-m", "prefect", "deploy", "--all"],
         cwd=CHECKOUT,
@@ -123,7 +123,7 @@ async def test_installing_twice_is_installing_once(http: httpx.AsyncClient) -> N
     assert await everything(http) == before
 
 
-async def test_prefect_deploy_by_hand_makes_the_same_twice(http: httpx.AsyncClient, server: PrefectServer) -> None:
+async def test_prefect_deploy_changes_nothing_when_repeated(http: httpx.AsyncClient, server: PrefectServer) -> None:
     before = await everything(http)
     for _ in range(2):
         await asyncio.to_thread(prefect_deploy_all, server)
@@ -131,10 +131,10 @@ async def test_prefect_deploy_by_hand_makes_the_same_twice(http: httpx.AsyncClie
 
 
 @pytest.mark.usefixtures("schedules_put_back")
-async def test_a_schedule_that_somebody_turned_on_or_off_stays_so(http: httpx.AsyncClient) -> None:
+async def test_a_schedule_turned_on_or_off_in_the_ui_stays_so(http: httpx.AsyncClient) -> None:
     await bootstrap(with_schedules(schedule("morning"), schedule("example", active=False)))
-    await change_by_hand(http, "morning", {"active": False})
-    await change_by_hand(http, "example", {"active": True})
+    await change_in_ui(http, "morning", {"active": False})
+    await change_in_ui(http, "example", {"active": True})
     # The file says something new about the hour, and nothing new about whether.
     await bootstrap(with_schedules(schedule("morning", "0 7 * * *"), schedule("example", active=False)))
     found = await schedules_of_campaign(http)
@@ -144,19 +144,19 @@ async def test_a_schedule_that_somebody_turned_on_or_off_stays_so(http: httpx.As
 
 
 @pytest.mark.usefixtures("schedules_put_back")
-async def test_an_hour_that_somebody_chose_stays(http: httpx.AsyncClient) -> None:
+async def test_an_hour_chosen_in_the_ui_stays(http: httpx.AsyncClient) -> None:
     await bootstrap(with_schedules(schedule("morning")))
-    await change_by_hand(http, "morning", {"schedule": {"cron": "0 11 * * *", "timezone": "Europe/Berlin"}})
+    await change_in_ui(http, "morning", {"schedule": {"cron": "0 11 * * *", "timezone": "Europe/Berlin"}})
     await bootstrap(with_schedules(schedule("morning", "0 7 * * *")))
     assert (await schedules_of_campaign(http))["morning"]["schedule"]["cron"] == "0 11 * * *"
 
 
 @pytest.mark.usefixtures("schedules_put_back")
-async def test_a_slug_that_left_the_file_goes_and_the_rest_stay(http: httpx.AsyncClient) -> None:
+async def test_a_slug_missing_from_the_file_is_deleted_and_no_other(http: httpx.AsyncClient) -> None:
     await bootstrap(with_schedules(schedule("morning"), schedule("evening")))
     deployment = (await http.get(CAMPAIGN)).raise_for_status().json()
-    by_hand = {"schedule": {"cron": "0 12 * * *", "timezone": "UTC"}, "active": True}
-    (await http.post(f"deployments/{deployment['id']}/schedules", json=[by_hand])).raise_for_status()
+    without_slug = {"schedule": {"cron": "0 12 * * *", "timezone": "UTC"}, "active": True}
+    (await http.post(f"deployments/{deployment['id']}/schedules", json=[without_slug])).raise_for_status()
     await bootstrap(with_schedules(schedule("evening")))
     found = (await http.get(CAMPAIGN)).raise_for_status().json()["schedules"]
     assert sorted(str(s["slug"]) for s in found) == ["None", "evening"]
@@ -164,7 +164,7 @@ async def test_a_slug_that_left_the_file_goes_and_the_rest_stay(http: httpx.Asyn
     (await http.delete(f"deployments/{deployment['id']}/schedules/{noon['id']}")).raise_for_status()
 
 
-async def test_an_automation_that_somebody_turned_off_stays_off(http: httpx.AsyncClient) -> None:
+async def test_an_automation_turned_off_in_the_ui_stays_off(http: httpx.AsyncClient) -> None:
     wanted = {"automations": {"name": {"any_": [stuck_runs_crash().name]}}}
     (automation,) = (await http.post("automations/filter", json=wanted)).raise_for_status().json()
     for enabled in (False, True):

@@ -12,7 +12,7 @@ import pytest
 
 from deployments.pool import is_deploy
 from postroad.embedded import stop_redis
-from postroad.local.prefect import PrefectApi
+from postroad.local.prefect_api import PrefectApi
 from postroad.local.prefect_pool import JOB_TEMPLATE, POOL
 from postroad.local.processes import Command, Supervisor
 from tasks.policy import LIMITS

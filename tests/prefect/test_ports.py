@@ -1,4 +1,4 @@
-"""Two programs want one port: the house starts on ports of its own."""
+"""When another program has a port, the local stack starts on other ports."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from postroad.errors import UnavailableError
-from postroad.local import house
-from postroad.local.house import LocalStack, Report, open_house
-from postroad.local.prefect import PrefectApi, PrefectServer
+from postroad.local import stack
 from postroad.local.prefect_access import PrefectAccess
+from postroad.local.prefect_api import PrefectApi
+from postroad.local.prefect_server import PrefectServer
+from postroad.local.stack import LocalStack, Report, start_stack
 from postroad.settings import CONFIG_VARIABLE, Settings
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    # open_house writes what it chose into the environment, which is ours.
+    # start_stack writes what it chose into the environment of this process.
     for name in ("PREFECT_API_URL", "POSTROAD_ROUTES__sandbox__PORT", "POSTROAD_WEB__PORT", "POSTROAD_PUBLIC_URL"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
@@ -31,7 +32,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 
 class Contest:
-    """Starts of a house in which another program takes a chosen port first, the first `lost` times."""
+    """Starts of a stack in which another program takes a chosen port first, the first `lost` times."""
 
     def __init__(self, lost: int) -> None:
         self.lost = lost
@@ -51,18 +52,18 @@ class Contest:
 @pytest.fixture
 def contest(monkeypatch: pytest.MonkeyPatch) -> Iterator[Contest]:
     contest = Contest(lost=2)
-    monkeypatch.setattr(house, "_start_prefect", contest.start)
-    monkeypatch.setattr(house, "_start_delivery", contest.start_nothing)
+    monkeypatch.setattr(stack, "_start_prefect", contest.start)
+    monkeypatch.setattr(stack, "_start_delivery", contest.start_nothing)
     yield contest
     for taken in contest.sockets:
         taken.close()
 
 
 async def test_a_port_taken_during_the_start_is_replaced(settings: Settings, contest: Contest) -> None:
-    said: list[str] = []
-    async with open_house(settings, said.append) as running:
+    reports: list[str] = []
+    async with start_stack(settings, reports.append) as running:
         taken = [place.getsockname() for place in contest.sockets]
-        assert len(taken) == len(said) == 2
+        assert len(taken) == len(reports) == 2
         assert not set(taken) & set(running.ports)
         assert os.environ["PREFECT_API_URL"] == running.prefect.api_url
         assert int(os.environ["POSTROAD_WEB__PORT"]) == running.settings.web.port
@@ -71,7 +72,7 @@ async def test_a_port_taken_during_the_start_is_replaced(settings: Settings, con
 async def test_ports_that_are_always_taken_are_an_error(settings: Settings, contest: Contest) -> None:
     contest.lost = 100
     with pytest.raises(UnavailableError, match="taken by another program"):
-        async with open_house(settings, lambda _: None):
+        async with start_stack(settings, lambda _: None):
             pass
 
 
@@ -79,10 +80,10 @@ async def test_another_failure_is_not_tried_again(settings: Settings, monkeypatc
     async def fail(running: LocalStack, report: Report) -> None:
         raise UnavailableError("the disk is full")
 
-    monkeypatch.setattr(house, "_start_prefect", fail)
-    monkeypatch.setattr(house, "_start_delivery", fail)
+    monkeypatch.setattr(stack, "_start_prefect", fail)
+    monkeypatch.setattr(stack, "_start_delivery", fail)
     with pytest.raises(ExceptionGroup) as failed:
-        async with open_house(settings, lambda _: None):
+        async with start_stack(settings, lambda _: None):
             pass
     assert failed.group_contains(UnavailableError, match="the disk is full")
 

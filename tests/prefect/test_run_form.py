@@ -1,4 +1,4 @@
-"""What the marketer meets: the form of a run, its explanations, and what it refuses."""
+"""The form of a run: its explanations, and what it refuses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from postroad.errors import StateError, UsageError
-from postroad.local.prefect import PrefectApi
+from postroad.local.prefect_api import PrefectApi
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(180)]
 
@@ -90,7 +90,7 @@ async def test_the_same_idempotency_key_is_the_same_run(api: PrefectApi) -> None
 
 
 async def test_a_run_is_followed_to_its_end(api: PrefectApi) -> None:
-    """Which end it is, is for the tests of the campaign flow; here somebody waits for one and is told."""
+    """Tests of the campaign flow check which state it is; this one checks that waiting returns it."""
     run_id = await api.run_deployment("campaign/campaign", {"params": {"campaign": "no-such-campaign"}})
     state = await api.follow(run_id, within_s=120)
     assert state.terminal

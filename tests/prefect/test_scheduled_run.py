@@ -1,4 +1,4 @@
-"""The pins of pyproject.toml, proved: beside a newer SQLAlchemy or FastAPI no run below would ever come."""
+"""The scheduler creates scheduled runs. With some releases of SQLAlchemy or FastAPI, Prefect creates none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Prefect server on SQLite lets writers wait for each other, and goes on answering meanwhile."""
+"""A Prefect server on SQLite lets writers wait for each other, and replies meanwhile."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from postroad.local.prefect import PrefectServer
+from postroad.local.prefect_server import PrefectServer
 
 CHECKOUT = Path(__file__).parents[2]
 
 # As in Prefect's server: one connection writes until the event loop lets it commit, another waits for it in a thread,
-# and a cursor of the second, which still has rows to give, has ended in a cycle. How long does the loop stand still?
+# and a cursor of the second, which still has rows to give, has ended in a cycle. How long does the loop pause?
 DEADLOCK = """
 import asyncio, gc, json, sqlite3, sys, threading, time
 
@@ -53,7 +53,7 @@ asyncio.run(main(sys.argv[1]))
 """
 
 
-def stand_still(path: Path, collects: str) -> dict[str, float]:
+def longest_pause(path: Path, collects: str) -> dict[str, float]:
     result = subprocess.run(
         [sys.executable, "-c", DEADLOCK, str(path), collects],
         cwd=CHECKOUT,
@@ -67,15 +67,15 @@ def stand_still(path: Path, collects: str) -> dict[str, float]:
 
 
 def test_a_collector_of_its_own_lets_the_event_loop_go_on(tmp_path: Path) -> None:
-    found = stand_still(tmp_path / "a.db", "thread")
+    found = longest_pause(tmp_path / "a.db", "thread")
     assert found["longest_s"] < 1
     assert found["written"]
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason="the collector of 3.14 may come by later than this test waits")
 def test_a_collector_in_the_event_loop_stops_it_until_the_wait_is_given_up(tmp_path: Path) -> None:
-    """What `deployments.server` is there for. Where this no longer holds, it can go."""
-    found = stand_still(tmp_path / "a.db", "anywhere")
+    """The reason for `deployments.server`: if this test fails, remove that."""
+    found = longest_pause(tmp_path / "a.db", "anywhere")
     assert found["longest_s"] > 2
     assert not found["written"]
 
@@ -83,7 +83,7 @@ def test_a_collector_in_the_event_loop_stops_it_until_the_wait_is_given_up(tmp_p
 @pytest.mark.prefect
 @pytest.mark.timeout(240)
 async def test_writers_wait_for_each_other(server: PrefectServer) -> None:
-    """A Prefect that is left alone answers nine of ten of these with 503."""
+    """An unchanged Prefect replies 503 to most of these."""
     async with server.access().http(60) as http:
         flow = (await http.post("/flows/", json={"name": "writers"})).json()["id"]
 

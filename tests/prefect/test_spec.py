@@ -12,7 +12,7 @@ SENDING = "campaign"
 
 
 def edited(tmp_path: Path, old: str, new: str) -> Path:
-    """The project's own file with one thing changed."""
+    """The project's own file with one change."""
     text = (CHECKOUT / "prefect.yaml").read_text()
     assert old in text
     path = tmp_path / "prefect.yaml"
@@ -20,7 +20,7 @@ def edited(tmp_path: Path, old: str, new: str) -> Path:
     return path
 
 
-def test_nothing_sends_on_a_schedule_until_somebody_turns_it_on() -> None:
+def test_no_schedule_sends_until_it_is_turned_on() -> None:
     (campaign,) = [d for d in read(CHECKOUT / "prefect.yaml").deployments if d.name == SENDING]
     assert campaign.schedules
     assert not any(schedule.active for schedule in campaign.schedules)
@@ -44,7 +44,7 @@ def test_two_campaigns_may_start_at_once() -> None:
         ("timezone: Europe/Berlin", "timezone: localtime", "no time zone"),
     ],
 )
-def test_what_would_be_installed_by_half_is_refused(tmp_path: Path, old: str, new: str, complaint: str) -> None:
+def test_a_key_that_would_be_ignored_is_refused(tmp_path: Path, old: str, new: str, complaint: str) -> None:
     path = edited(tmp_path, old, new)
     with pytest.raises(ConfigError, match=complaint) as caught:
         read(path)

@@ -12,10 +12,11 @@ import pytest
 import pytest_asyncio
 
 from deployments.automations import stuck_runs_crash
-from postroad.local.prefect import TERMINAL, PrefectServer, choose_port
 from postroad.local.prefect_access import PrefectAuth
+from postroad.local.prefect_api import TERMINAL
+from postroad.local.prefect_server import PrefectServer, choose_port
 from postroad.local.processes import Supervisor
-from tests.prefect.conftest import CHECKOUT, Patient
+from tests.prefect.conftest import CHECKOUT, RetryTransport
 from tests.prefect.waiting import until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(400)]
@@ -27,8 +28,8 @@ LONG_LEASE_S = 3600
 class Site:
     """A server and a worker that the test may kill, and a deployment with one slot, as `maintenance` has."""
 
-    def __init__(self, server: PrefectServer, house: Supervisor, http: httpx.AsyncClient) -> None:
-        self.server, self.house, self.http = server, house, http
+    def __init__(self, server: PrefectServer, supervisor: Supervisor, http: httpx.AsyncClient) -> None:
+        self.server, self.supervisor, self.http = server, supervisor, http
 
     async def deploy(self, lease_s: int) -> str:
         flow = (await self.http.post("flows/", json={"name": "ticking"})).raise_for_status().json()
@@ -54,9 +55,9 @@ class Site:
         return state
 
     async def kill(self, name: str) -> None:
-        [child] = [child for child in self.house.children if child.name == name]
+        [child] = [child for child in self.supervisor.children if child.name == name]
         child.signal_group(signal.SIGKILL)
-        await self.house.end(child)
+        await self.supervisor.end(child)
 
     async def kill_worker_at_pending(self, deployment: str) -> str:
         """Kill the worker and its flow process once a run is Pending. Returns the run."""
@@ -72,7 +73,7 @@ class Site:
 
     async def start_worker(self) -> None:
         async with self.server.client() as api:
-            await self.house.start(self.server.worker_command(), ready=api.has_worker)
+            await self.supervisor.start(self.server.worker_command(), ready=api.has_worker)
 
     async def tick(self, deployment: str) -> str:
         """Run the deployment and return the kind of state that the run ends in."""
@@ -91,11 +92,11 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     server = PrefectServer(state=state, checkout=CHECKOUT, port=choose_port(preferred=0))
     base_url, auth = f"{server.api_url}/", PrefectAuth(server.access().password)
     async with (
-        Supervisor(state) as house,
-        httpx.AsyncClient(base_url=base_url, auth=auth, transport=Patient(), timeout=90.0) as http,
+        Supervisor(state) as supervisor,
+        httpx.AsyncClient(base_url=base_url, auth=auth, transport=RetryTransport(), timeout=90.0) as http,
     ):
-        await server.start(house)
-        yield Site(server, house, http)
+        await server.start(supervisor)
+        yield Site(server, supervisor, http)
 
 
 async def automations(http: httpx.AsyncClient, name: str) -> list[dict[str, Any]]:
@@ -130,7 +131,7 @@ async def test_a_server_that_restarts_frees_the_slot_of_a_run_that_never_started
     await site.kill_worker_at_pending(deployment)
     await site.kill("prefect-server")
     async with site.server.client() as api:
-        await site.house.start(site.server.server_command(), ready=api.is_ready, ready_within_s=90)
+        await site.supervisor.start(site.server.server_command(), ready=api.is_ready, ready_within_s=90)
     await site.start_worker()
 
     async def next_tick_runs() -> bool:

@@ -16,7 +16,8 @@ import sqlalchemy as sa
 from deployments.bootstrap import bootstrap
 from deployments.spec import read as read_spec
 from postroad.clock import SystemClock
-from postroad.local.prefect import PrefectApi, PrefectServer
+from postroad.local.prefect_api import PrefectApi
+from postroad.local.prefect_server import PrefectServer
 from postroad.store import migrate
 from postroad.store.engine import open_engine, read, sqlite_url
 from tests.warmup.conftest import SETTINGS, Mail
@@ -52,7 +53,7 @@ asyncio.run(main())
 
 
 async def run_twice(folder: Path, server: PrefectServer, redis_url: str) -> list[str]:
-    """Run the flow twice on the parts of a folder. Returns what each run said."""
+    """Run the flow twice on the parts of a folder. Returns the message of each run."""
     environment = server.environment() | {
         "POSTROAD_CONFIG": str(folder / "postroad.toml"),
         "POSTROAD_STATE_DIR": str(folder / ".postroad"),

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-# A database, a queue and a relay that answer nobody: a rehearsal that asked one of them would fail.
+# The database, queue and relay do not exist: a rehearsal that connected to one of them would fail.
 SETTINGS = """
 public_url = "https://mail.sender.example"
 database_url = "postgresql+psycopg://nobody@127.0.0.1:1/nothing"

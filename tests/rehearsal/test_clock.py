@@ -1,4 +1,4 @@
-"""The clock that runs faster, by a real time that is turned by hand."""
+"""The accelerated clock, driven by a fake clock as its real time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class RealTime:
         return self.now_s
 
 
-def test_it_begins_where_it_is_told_and_runs_so_many_times_faster() -> None:
+def test_it_begins_at_its_start_and_runs_faster_by_its_factor() -> None:
     real = RealTime()
     clock = ScaledClock(START, 100, real_s=real)
     assert clock.now() == START
@@ -28,7 +28,7 @@ def test_it_begins_where_it_is_told_and_runs_so_many_times_faster() -> None:
     assert clock.now() == datetime(2027, 3, 1, 9, 0, 50, tzinfo=UTC)
 
 
-def test_another_speed_counts_from_where_it_stands() -> None:
+def test_another_speed_applies_from_the_present_time_on() -> None:
     real = RealTime()
     clock = ScaledClock(START, 100, real_s=real)
     real.now_s += 1
@@ -37,7 +37,7 @@ def test_another_speed_counts_from_where_it_stands() -> None:
     assert clock.now_ms() == START_MS + 102_000
 
 
-def test_it_stands_still_at_an_instant_until_it_is_turned() -> None:
+def test_it_stops_at_a_time_until_its_speed_is_set() -> None:
     real = RealTime()
     clock = ScaledClock(START, 1, real_s=real)
     clock.turn(1000, START_MS + 5_000)

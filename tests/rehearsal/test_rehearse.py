@@ -57,7 +57,7 @@ def test_each_provider_has_its_own_account(scene: Scene) -> None:
         "gmail": 60,
         "well-behaved": 30,
     }
-    # Yahoo takes 300 in an hour, and then nothing for four. A rule of the shaping sees to it that few have to be told.
+    # Yahoo takes 300 in an hour, and then nothing for four. A shaping rule limits how many are deferred.
     said = {(each["persona"], each["enhanced"]): each for each in report["said"] if each["outcome"] == "deferred"}
     assert said["yahoo", "4.7.0"]["recipients"] >= 1
     assert any(hold["gate"].startswith("provider:yahoo:") for hold in report["holds"])

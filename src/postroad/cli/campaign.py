@@ -76,7 +76,7 @@ def apply_(
 async def _offer_in_prefect(context: AppContext) -> None:
     """List the campaigns in the form of Prefect's UI. An apply never fails because there is no Prefect."""
     from postroad.local.campaign_form import offer_campaigns
-    from postroad.local.prefect import open_prefect
+    from postroad.local.prefect_api import open_prefect
 
     try:
         async with asyncio.timeout(FORM_WITHIN_S), open_prefect(context.settings) as prefect:
@@ -106,7 +106,7 @@ def launch(
     Nothing is started where preflight fails (exit code 5), or the campaign does not exist, has ended or was paused by
     `postroad campaign pause` (exit code 7). `postroad campaign status` says why a launch failed later.
     """
-    from postroad.local.prefect import open_prefect
+    from postroad.local.prefect_api import open_prefect
     from postroad.operations.campaign_runs import require_launchable
 
     if dry_run:

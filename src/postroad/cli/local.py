@@ -32,7 +32,7 @@ from postroad.embedded import redis_running, stop_redis
 from postroad.errors import StateError, UsageError
 from postroad.local.campaign_form import offer_campaigns
 from postroad.local.demo import DemoResult, run_demo
-from postroad.local.house import LocalStack, house_is_open, open_house
+from postroad.local.stack import LocalStack, stack_is_running, start_stack
 from postroad.local.warmups import start_warmups
 from postroad.printable import counted
 from postroad.settings import Settings
@@ -68,39 +68,39 @@ async def _up() -> None:
 
 
 async def _start_and_stay(settings: Settings, stop: asyncio.Event) -> None:
-    async with _started(settings, quiet=False) as house:
-        async with open_context(house.settings) as context:
+    async with _started(settings, quiet=False) as stack:
+        async with open_context(stack.settings) as context:
             campaigns = await asyncio.to_thread(apply_files, context.engine, context.settings, context.clock.now())
-            async with house.prefect.client() as prefect:
+            async with stack.prefect.client() as prefect:
                 await offer_campaigns(context.engine, prefect)
                 await start_warmups(context.settings, prefect)
         names = ", ".join(campaign.name for campaign in campaigns) or "none yet"
         print_text(
-            f"\nPrefect UI     {house.prefect.url}\n"
-            f"password       {_shown_password(house)}\n"
+            f"\nPrefect UI     {stack.prefect.url}\n"
+            f"password       {_shown_password(stack)}\n"
             f"campaigns      {names}\n"
-            f"captured mail  {house.sandbox_dir}/Maildir\n"
-            f"unsubscribe    {house.settings.public_url}/u/…\n"
-            f"logs           {house.settings.state_dir}/logs\n\n"
+            f"captured mail  {stack.sandbox_dir}/Maildir\n"
+            f"unsubscribe    {stack.settings.public_url}/u/…\n"
+            f"logs           {stack.settings.state_dir}/logs\n\n"
             "Deployments → campaign → Run → Custom run, choose a campaign, Submit. Ctrl-C stops everything.",
         )
-        await house.supervisor.watch()
+        await stack.supervisor.watch()
 
 
 @asynccontextmanager
 async def _started(settings: Settings, *, quiet: bool) -> AsyncIterator[LocalStack]:
-    """Open the house, and show meanwhile that it starts: Prefect takes from 10 s to a minute."""
-    async with AsyncExitStack() as stack:
+    """Start the local stack, and show progress meanwhile: Prefect takes from 10 s to a minute."""
+    async with AsyncExitStack() as exits:
         with working("starting Prefect and the rest", quiet=quiet):
-            house = await stack.enter_async_context(open_house(settings, _Reporter(quiet=quiet)))
-        yield house
+            stack = await exits.enter_async_context(start_stack(settings, _Reporter(quiet=quiet)))
+        yield stack
 
 
-def _shown_password(house: LocalStack) -> str:
+def _shown_password(stack: LocalStack) -> str:
     """Return the password of Prefect's UI; if the output is not a terminal, and may become a log, where it is kept."""
     if output_is_terminal():
-        return house.prefect.access().password or ""
-    return f"in {house.prefect.password_file}"
+        return stack.prefect.access().password or ""
+    return f"in {stack.prefect.password_file}"
 
 
 class _Reporter:
@@ -132,21 +132,21 @@ def demo(
 
 async def _demo(recipients: int | None, *, as_json: bool) -> None:
     started = time.monotonic()
-    async with _started(Settings.load(), quiet=as_json) as house:
+    async with _started(Settings.load(), quiet=as_json) as stack:
         with progress_bars(quiet=as_json) as progress:
-            result = await run_demo(house, recipients, progress)
+            result = await run_demo(stack, recipients, progress)
         if not as_json:
             print_note("stopping …")
     seconds = time.monotonic() - started
     if as_json:
         print_json({**asdict(result), "seconds": round(seconds, 1)})
     else:
-        _print_result(result, house, seconds)
+        _print_result(result, stack, seconds)
     if not result.complete:
         raise typer.Exit(1)
 
 
-def _print_result(result: DemoResult, house: LocalStack, seconds: float) -> None:
+def _print_result(result: DemoResult, stack: LocalStack, seconds: float) -> None:
     reasons = "; ".join(f"{n} × {reason}" for reason, n in result.refused_reasons.items())
     print_table(
         f"{result.campaign}: {counted(result.rows, 'row')} of CSV",
@@ -177,10 +177,10 @@ def _print_result(result: DemoResult, house: LocalStack, seconds: float) -> None
             f"0 new messages: everybody was sent this before, and nobody is sent it twice. {seconds:.0f} s in all"
         )
     print_text(
-        f"captured mail  {house.sandbox_dir}/Maildir "
+        f"captured mail  {stack.sandbox_dir}/Maildir "
         f"({counted(result.captured, 'message')}, {result.duplicates} twice)\n"
         f"Prefect UI     `make up`, then {result.run_url}\n"
-        f"password       {_shown_password(house)}\n"
+        f"password       {_shown_password(stack)}\n"
         "next           `postroad campaign status`, `postroad queue dead --by cause`",
     )
     if not result.complete:
@@ -199,7 +199,7 @@ def down(
     settings = Settings.load()
     if settings.redis_url is not None:
         raise UsageError("the settings name a server of your own, which is not ours to stop")
-    if not force and house_is_open(settings.state_dir):
+    if not force and stack_is_running(settings.state_dir):
         raise StateError(
             "`postroad up` or `postroad demo` runs on this state folder, and needs its queue server",
             where=str(settings.state_dir),

@@ -22,7 +22,7 @@ from postroad.cli.output import JsonOption, print_json, print_line, print_table
 from postroad.delivery.job import MAIL_QUEUES
 from postroad.errors import UsageError, unknown_name
 from postroad.field_faults import field_faults
-from postroad.local.prefect import open_prefect
+from postroad.local.prefect_api import open_prefect
 from postroad.local.warmups import MINUTE, schedule_warmups, warming_senders
 from postroad.settings import Preset, Settings, WarmupSettings
 from postroad.store.campaign import find_campaign

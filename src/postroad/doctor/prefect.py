@@ -11,9 +11,8 @@ import httpx
 
 from postroad.doctor.check import Check
 from postroad.fetch import BoundedClient
-from postroad.local.prefect import ALERTS
 from postroad.local.prefect_access import PrefectAccess
-from postroad.local.prefect_pool import POOL, open_fields
+from postroad.local.prefect_pool import ALERTS, POOL, open_fields
 from postroad.queue import Health
 
 TIMEOUT_S: Final = 5.0

@@ -1,1 +1,1 @@
-"""A house on one machine: the servers and workers that `postroad up` and `postroad demo` start and stop."""
+"""The local stack: the servers and workers that `postroad up` and `postroad demo` start and stop on one machine."""

@@ -1,7 +1,7 @@
-"""Keeps the form of the deployment `campaign` in step with the campaigns that exist.
+"""Keeps the list of campaigns in the form of the deployment `campaign` up to date.
 
-The field becomes a choice between a drop-down of the campaigns and a name that is typed: a campaign that another host
-applied a second ago can be started although this form does not list it yet.
+The field becomes a choice between a drop-down of the campaigns and a typed name. So a campaign that another host
+applied a second ago can be started before the form lists it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlmodel import col
 
-from postroad.local.prefect import PrefectApi
+from postroad.local.prefect_api import PrefectApi
 from postroad.store.campaign import Campaign, CampaignState
 from postroad.store.engine import read
 
@@ -26,7 +26,7 @@ FIELD: Final = "campaign"
 def launchable_campaigns(engine: sa.Engine) -> list[str]:
     """Return the names of the campaigns that a person may launch, the newest first.
 
-    A cancelled campaign cannot be launched, and one of a seed list is launched by its warmup.
+    A cancelled campaign cannot be launched. A campaign to a seed list is launched by its warmup.
     """
     statement = (
         sa.select(col(Campaign.name))
@@ -38,13 +38,16 @@ def launchable_campaigns(engine: sa.Engine) -> list[str]:
 
 
 def with_choices(schema: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """Return the schema of the form with a drop-down of these names, or with a field to type in where there are none.
+    """Return the schema of the form with a drop-down of these names, or with a text field if there are no names.
 
-    A list of one name is an `enum` as well: of a `const` Prefect's UI makes a field that cannot be changed.
+    A list of one name is an `enum` too: for a `const`, Prefect's UI shows a field that cannot be changed.
 
     Args:
         schema: The deployment's schema, with or without a drop-down.
-        names: Of campaigns, in the order of the drop-down.
+        names: The names of the campaigns, in the order of the drop-down.
+
+    Returns:
+        The changed schema. The given one is not modified.
     """
     changed = deepcopy(dict(schema))
     properties = changed["definitions"][MODEL]["properties"]
@@ -61,7 +64,7 @@ def with_choices(schema: Mapping[str, Any], names: Sequence[str]) -> dict[str, A
 
 
 async def offer_campaigns(engine: sa.Engine, prefect: PrefectApi) -> bool:
-    """Bring the drop-down to the campaigns of the ledger.
+    """Update the drop-down to the campaigns in the database.
 
     Returns:
         Whether the form was changed.
@@ -78,5 +81,5 @@ async def offer_campaigns(engine: sa.Engine, prefect: PrefectApi) -> bool:
         if wanted == schema:
             return changed
         await prefect.set_schema(DEPLOYMENT, wanted)
-        # Again: another host may have applied a campaign between our look at the ledger and this.
+        # Again: another host may have applied a campaign since the database was read.
         changed = True

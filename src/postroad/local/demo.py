@@ -1,11 +1,11 @@
-"""The demo: one campaign from a CSV to delivered mail, through Prefect, the queue and SMTP, and its account."""
+"""The demo: runs one campaign from a CSV to delivered mail, through Prefect, the queue and SMTP, and counts."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,25 +21,29 @@ from postroad.delivery.job import SEND_QUEUE
 from postroad.delivery.record import GROUP
 from postroad.errors import StateError, UnavailableError
 from postroad.local.example import write_recipients
-from postroad.local.house import LocalStack
+from postroad.local.stack import LocalStack
 from postroad.local.warmups import schedule_warmups
-from postroad.sandbox import accepted
+from postroad.sandbox import AcceptedMessage, accepted
 from postroad.store.engine import read
 from postroad.store.ledger import TouchState
 from postroad.store.suppression import SuppressionReason, suppress_now
 from postroad.store.types import UtcDateTime
 
 EXAMPLE = Path("examples/welcome")
-LOOK_SECONDS = 0.25
+POLL_SECONDS = 0.25
 RUN_WITHIN_SECONDS = 600.0
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is going on, how much of it is done, and how much there is."""
+"""Called with the name of the stage, how much of it is done, and how much there is."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoResult:
-    """The account of a demo. ``complete``: its context sum to the whole, and the provider has what was accepted."""
+    """The counts of a demo.
+
+    Attributes:
+        complete: Whether the counts add up, and the sandbox has exactly the accepted messages.
+    """
 
     campaign: str
     rows: int
@@ -63,31 +67,63 @@ class DemoResult:
     complete: bool
 
 
-async def run_demo(house: LocalStack, recipients: int | None, progress: Progress) -> DemoResult:
-    """Run the example campaign through its Prefect deployment. Raises StateError when the run fails."""
-    assert house.sandbox_dir is not None  # noqa: S101  (the demo's settings have a sandbox)
-    async with open_context(house.settings) as context:
+@dataclass(frozen=True)
+class _Captured:
+    """Messages at the sandbox.
+
+    Attributes:
+        messages: All that it has accepted, in order.
+        files: How many files are in its Maildir.
+        new: How many messages it accepted in this demo.
+    """
+
+    messages: Sequence[AcceptedMessage]
+    files: int
+    new: int
+
+    @property
+    def duplicates(self) -> int:
+        return sum(n - 1 for n in Counter(message.message_id for message in self.messages).values())
+
+
+async def run_demo(stack: LocalStack, recipients: int | None, progress: Progress) -> DemoResult:
+    """Run the example campaign through its Prefect deployment.
+
+    Args:
+        stack: With a sandbox.
+        recipients: How many made-up recipients it has. None: those of the example.
+        progress: Called repeatedly while it runs.
+
+    Returns:
+        The counts of all recipients and messages.
+
+    Raises:
+        StateError: The flow run failed.
+        UnavailableError: The run or the delivery did not end in time.
+    """
+    assert stack.sandbox_dir is not None  # noqa: S101  (the demo's settings have a sandbox)
+    log, maildir = stack.sandbox_dir / "accepted.jsonl", stack.sandbox_dir / "Maildir" / "new"
+    async with open_context(stack.settings) as context:
         folder = context.settings.base_dir / EXAMPLE
         if recipients is not None:
             folder = await asyncio.to_thread(_make_list, context, folder, recipients)
         name = await asyncio.to_thread(_apply, context, folder)
-        before = len(accepted(house.sandbox_dir / "accepted.jsonl"))
-        run_url = await _run(house, context, name, progress)
-        started, finished = await _settle(context, name, progress)
-        captured = accepted(house.sandbox_dir / "accepted.jsonl")
+        before = len(accepted(log))
+        run_url = await _run(stack, context, name, progress)
+        seconds = await _settle(context, name, progress)
+        messages = accepted(log)
         current = await asyncio.to_thread(summary, context.engine, name)
-        rows = await asyncio.to_thread(_import_account, context, name)
-        maildir = house.sandbox_dir / "Maildir" / "new"
+        rows = await asyncio.to_thread(_import_counts, context, name)
         files = await asyncio.to_thread(lambda: sum(1 for _ in maildir.iterdir()))
+    return _result(current, rows, _Captured(messages, files, len(messages) - before), seconds, run_url)
+
+
+def _result(current: Summary, rows: _ImportCounts, captured: _Captured, seconds: float, run_url: str) -> DemoResult:
     counts = current.steps[0].counts
     named = (TouchState.SUPPRESSED, TouchState.ACCEPTED, TouchState.DEFERRED, TouchState.BOUNCED, TouchState.UNKNOWN)
-    others = {str(state): n for state, n in counts.items() if n and state not in named}
-    new = len(captured) - before
-    duplicates = sum(n - 1 for n in Counter(message.message_id for message in captured).values())
-    seconds = max((finished - started), 0.0)
     refused = sum(rows.refused.values())
     return DemoResult(
-        campaign=name,
+        campaign=current.campaign,
         rows=rows.total,
         imported=rows.imported,
         duplicate_rows=rows.duplicates,
@@ -99,24 +135,24 @@ async def run_demo(house: LocalStack, recipients: int | None, progress: Progress
         deferred=counts[TouchState.DEFERRED],
         bounced=counts[TouchState.BOUNCED],
         unknown=counts[TouchState.UNKNOWN],
-        others=others,
-        new_messages=new,
-        captured=files,
-        duplicates=duplicates,
-        delivery_seconds=round(seconds, 2) if new else 0.0,
-        messages_per_second=round(new / seconds, 1) if new and seconds else 0.0,
+        others={str(state): n for state, n in counts.items() if n and state not in named},
+        new_messages=captured.new,
+        captured=captured.files,
+        duplicates=captured.duplicates,
+        delivery_seconds=round(seconds, 2) if captured.new else 0.0,
+        messages_per_second=round(captured.new / seconds, 1) if captured.new and seconds else 0.0,
         run_url=run_url,
         complete=(
             rows.total == rows.imported + rows.duplicates + refused
             and current.audience == rows.imported == sum(counts.values())
-            and files == len(captured)
-            and duplicates == 0
+            and captured.files == len(captured.messages)
+            and captured.duplicates == 0
         ),
     )
 
 
 def _make_list(context: AppContext, example: Path, recipients: int) -> Path:
-    """Write the example's campaign for a list of another length into the state folder."""
+    """Write the example's campaign, with a list of another length, into the state folder, and return its folder."""
     folder = context.settings.state_dir / f"demo-{recipients}"
     write_recipients(folder / "recipients.csv", folder / "suppressions.csv", recipients)
     campaign = yaml.safe_load((example / "campaign.yaml").read_text(encoding="utf-8"))
@@ -138,8 +174,8 @@ def _apply(context: AppContext, folder: Path) -> str:
     return apply(context.engine, context.settings, file, now).name
 
 
-async def _run(house: LocalStack, context: AppContext, name: str, progress: Progress) -> str:
-    async with house.prefect.client() as prefect:
+async def _run(stack: LocalStack, context: AppContext, name: str, progress: Progress) -> str:
+    async with stack.prefect.client() as prefect:
         run_id = await prefect.run_deployment("campaign/campaign", {"params": {"campaign": name, "follow_seconds": 0}})
         await schedule_warmups(context.settings, prefect)
         until = time.monotonic() + RUN_WITHIN_SECONDS
@@ -147,15 +183,15 @@ async def _run(house: LocalStack, context: AppContext, name: str, progress: Prog
             await asyncio.to_thread(_show, context, name, progress)
             if time.monotonic() > until:
                 raise UnavailableError("the flow run has not ended", where=prefect.url_of(run_id))
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
         if not state.completed:
             logs = context.settings.state_dir / "logs" / "prefect-worker.log"
             raise StateError(f"the flow run ended {state.name}: {state.message}", where=str(logs))
         return prefect.url_of(run_id)
 
 
-async def _settle(context: AppContext, name: str, progress: Progress) -> tuple[float, float]:
-    """Wait until nothing moves any more and all of it is recorded. Returns when the first and last message left."""
+async def _settle(context: AppContext, name: str, progress: Progress) -> float:
+    """Wait until every message is settled and recorded. Return the seconds between the first and the last message."""
     queue = await context.queue(SEND_QUEUE)
     until = time.monotonic() + RUN_WITHIN_SECONDS
     while time.monotonic() < until:
@@ -163,8 +199,8 @@ async def _settle(context: AppContext, name: str, progress: Progress) -> tuple[f
         stats = await queue.stats()
         lag = sum(group.pending + group.unread for group in stats.groups if group.name == GROUP)
         if current.settled and lag == 0:
-            return await asyncio.to_thread(_delivery_times, context, name)
-        await asyncio.sleep(LOOK_SECONDS)
+            return await asyncio.to_thread(_delivery_seconds, context, name)
+        await asyncio.sleep(POLL_SECONDS)
     raise UnavailableError("messages are still under way", remedy=f"`postroad campaign status {name}` shows which.")
 
 
@@ -188,7 +224,7 @@ def _show(context: AppContext, name: str, progress: Progress) -> Summary:
     return current
 
 
-def _delivery_times(context: AppContext, name: str) -> tuple[float, float]:
+def _delivery_seconds(context: AppContext, name: str) -> float:
     with read(context.engine) as connection:
         first, last = connection.execute(
             sa.text(
@@ -198,18 +234,18 @@ def _delivery_times(context: AppContext, name: str) -> tuple[float, float]:
             ).columns(sa.column("first", UtcDateTime()), sa.column("last", UtcDateTime())),
             {"name": name},
         ).one()
-        return (first.timestamp(), last.timestamp()) if first and last else (0.0, 0.0)
+        return max((last - first).total_seconds(), 0.0) if first and last else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class _ImportAccount:
+class _ImportCounts:
     total: int
     imported: int
     duplicates: int
     refused: dict[str, int]
 
 
-def _import_account(context: AppContext, name: str) -> _ImportAccount:
+def _import_counts(context: AppContext, name: str) -> _ImportCounts:
     with read(context.engine) as connection:
         row = connection.execute(
             sa.text(
@@ -224,4 +260,4 @@ def _import_account(context: AppContext, name: str) -> _ImportAccount:
             {"id": row.id},
         )
         refused = {row.reason: row.n for row in reasons}
-    return _ImportAccount(total=row.rows_total, imported=row.imported, duplicates=row.duplicates, refused=refused)
+    return _ImportCounts(total=row.rows_total, imported=row.imported, duplicates=row.duplicates, refused=refused)

@@ -1,4 +1,4 @@
-"""Recipients for the demo and for trials: as untidy as a real list, and the same for the same number."""
+"""Recipients for the demo and for trials: as untidy as a real list, and always the same for the same number."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ MALFORMED = (
     "no-at-sign",
     "two@@signs.example",
     "dot..dot@quill.example",
-    "@nobody.example",
+    "@no-local-part.example",
     "spaces in@local.example",
     "a@b",
 )
@@ -51,7 +51,7 @@ _EVERY_SUPPRESSED, _EVERY_BOUNCED, _EVERY_DEFERRED, _EVERY_LOST = 83, 97, 127, 4
 
 @dataclass(frozen=True, kw_only=True)
 class ExampleList:
-    """What was written, as the demo should find it again."""
+    """What was written, and so what an import must find."""
 
     recipients: int
     duplicates: int
@@ -60,9 +60,17 @@ class ExampleList:
 
 
 def write_recipients(recipients: Path, suppressions: Path, count: int) -> ExampleList:
-    """Write a CSV of this many people, with duplicates and malformed rows besides, and a list of suppressed ones.
+    """Write a CSV of recipients with extra duplicate and malformed rows, and a list of suppressed addresses.
 
-    Some addresses carry a tag that makes the sandbox misbehave: it refuses, defers, or hangs up after the final dot.
+    Some addresses have a tag that makes the sandbox refuse, defer, or close the connection after the final dot.
+
+    Args:
+        recipients: The CSV file to write.
+        suppressions: The list of suppressed addresses to write.
+        count: How many recipients.
+
+    Returns:
+        How many rows of each kind were written.
     """
     rng = Random(count)  # noqa: S311
     rows: list[list[str]] = []
@@ -81,7 +89,7 @@ def write_recipients(recipients: Path, suppressions: Path, count: int) -> Exampl
             suppressed.append(address)
         rows.append([address, first, last, rng.choice(ZONES), rng.choice(COMPANIES)])
     again = [[row[0].upper(), *row[1:]] for row in rng.sample(rows, max(1, count // 40))]
-    wrong = [[MALFORMED[n % len(MALFORMED)], "Nobody", "", "", ""] for n in range(max(1, count // 60))]
+    wrong = [[MALFORMED[n % len(MALFORMED)], "Unknown", "", "", ""] for n in range(max(1, count // 60))]
     for row in (*again, *wrong):
         rows.insert(rng.randrange(1, len(rows) + 1), row)
     recipients.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""How our own clients reach a Prefect server: its address, its password, and its token against forged requests."""
+"""Address, password and CSRF token by which Postroad's clients reach a Prefect server."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CHANGES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
 class PrefectAuth(httpx.Auth):
-    """Adds what a Prefect server asks for: Basic authentication, and a CSRF token to each request that changes data."""
+    """Adds Basic authentication, and a CSRF token to each request that changes data."""
 
     requires_response_body = True
 
@@ -37,7 +37,7 @@ class PrefectAuth(httpx.Auth):
         self._csrf: dict[str, str] = {}
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response]:
-        """Send the request, with a token fetched first if needed, and again if the token had expired."""
+        """Yield the request, after fetching a token if needed, and again if the token had expired."""
         self._authorize(request)
         if request.method not in CHANGES:
             yield request
@@ -56,22 +56,27 @@ class PrefectAuth(httpx.Auth):
             request.headers["Authorization"] = self._authorization
 
     def _fetch_token(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response]:
-        # A client identifier for each token: a second token of the same client would void the first, which requests
-        # under way may carry.
+        # Each token has its own client identifier: a second token for the same client would invalidate the first,
+        # which requests in flight may use.
         client = str(uuid4())
         prefix = request.url.path.partition("/api/")[0]
         url = request.url.copy_with(path=f"{prefix}/api/csrf-token", query=f"client={client}".encode())
         asked = httpx.Request("GET", url)
         self._authorize(asked)
         response = yield asked
-        # A server without this protection answers 422, and then asks for no token.
+        # A server without this protection replies 422, and then needs no token.
         if response.is_success:
             self._csrf = {"Prefect-Csrf-Token": response.json()["token"], "Prefect-Csrf-Client": client}
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrefectAccess:
-    """A Prefect server as seen by a client. ``url``: the address of its UI, without ``/api``."""
+    """The address and password of a Prefect server.
+
+    Attributes:
+        url: The address of its UI, without `/api`.
+        password: In the form `user:secret`. None: the server has no password.
+    """
 
     url: str
     password: str | None = field(default=None, repr=False)
@@ -81,7 +86,11 @@ class PrefectAccess:
         return f"{self.url}/api"
 
     def http(self, timeout_s: float) -> BoundedClient:
-        """Return a client of the API; paths are relative to ``/api``. ``timeout_s``: for each complete answer."""
+        """Return a client of the API, whose paths are relative to `/api`.
+
+        Args:
+            timeout_s: Seconds for each complete response.
+        """
         return BoundedClient(
             base_url=self.api_url,
             auth=PrefectAuth(self.password),
@@ -92,9 +101,9 @@ class PrefectAccess:
 
 
 def password_of(state: Path) -> str:
-    """Return the password of the Prefect server of a state folder. The first call generates it.
+    """Return the password of the Prefect server of a state folder, which the first call generates.
 
-    It has the form of Basic authentication, ``user:secret``, so that any HTTP client can send it (RFC 7617).
+    It has the form `user:secret` of Basic authentication (RFC 7617), so any HTTP client can send it.
     """
     return read_or_make_secret(state / PASSWORD_FILE, prefix=f"{USER}:")
 
@@ -107,15 +116,15 @@ def publish_url(state: Path, url: str) -> None:
 
 
 def forget_url(state: Path) -> None:
-    """Remove the record: another user may listen on that port from now on, and must not get the password."""
+    """Remove the record of `publish_url`: another user may listen on that port now, and must not get the password."""
     (state / URL_FILE).unlink(missing_ok=True)
 
 
 def find_prefect(state: Path) -> PrefectAccess:
-    """Return the Prefect server that commands of this machine talk to.
+    """Return the Prefect server that commands on this machine use.
 
-    Its address is PREFECT_API_URL, else where `postroad up` runs on this state folder, else the default port. Its
-    password is PREFECT_API_AUTH_STRING, else that of the state folder, which only its own server gets.
+    Its address is PREFECT_API_URL, else that of the `postroad up` on this state folder, else the default port. Its
+    password is PREFECT_API_AUTH_STRING, else that of the state folder, which is sent to that folder's server only.
     """
     running = _published_url(state)
     named = os.environ.get("PREFECT_API_URL")

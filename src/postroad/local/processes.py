@@ -1,10 +1,9 @@
-"""Child processes that start in order, are ready when we say so, and never outlive us.
+"""Supervises child processes: starts them in order, waits until they are ready, and stops them with the parent.
 
-A child runs in a session of its own: Ctrl-C in the terminal reaches the parent alone, which stops its
-children in reverse order. Should the parent be killed without a chance to do so, the *guard* does it: one
-small process that holds the reading end of a pipe whose writing end only the parent has. The kernel closes
-it with the parent, however the parent ends. A pipe, and not Linux' PR_SET_PDEATHSIG, because it works on
-macOS too, reaches the whole group of a child, and lets children end in good order.
+A child runs in its own session, so Ctrl-C in the terminal reaches the parent only. The parent stops its children in
+reverse order. If the parent is killed, the *guard* stops them: a small process that holds the reading end of a pipe
+whose writing end only the parent has. The kernel closes the pipe however the parent ends. A pipe was chosen over
+PR_SET_PDEATHSIG of Linux: it works on macOS too, reaches the process group of a child, and lets children end in order.
 """
 
 from __future__ import annotations
@@ -30,12 +29,19 @@ TAIL_LINES: Final = 20
 TAIL_BYTES: Final = 16_384
 
 Probe = Callable[[], Awaitable[bool]]
-"""Tells whether a child is ready. It answers False while it cannot tell, and raises nothing."""
+"""Returns whether a child is ready. It returns False while this is unknown, and never raises."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """What is run. `env` is the whole environment of the child; None hands on ours."""
+    """A command to run.
+
+    Attributes:
+        name: Name of the child and of its log file.
+        argv: Program and arguments.
+        env: The complete environment of the child. None: that of this process.
+        cwd: Its working directory. None: that of this process.
+    """
 
     name: str
     argv: Sequence[str]
@@ -55,14 +61,14 @@ class Child:
 
     @property
     def exit_code(self) -> int | None:
-        """Return None while it runs; a negative number is the signal that ended it."""
+        """The exit code, or None while the child runs. A negative number is the signal that ended it."""
         return self._process.returncode
 
     async def wait(self) -> int:
         return await self._process.wait()
 
     def tail(self) -> str:
-        """Return the last lines that this start of the child has written, at most `TAIL_LINES`."""
+        """Return the last lines that the child has written since this start, at most `TAIL_LINES`."""
         with self.log.open("rb") as log:
             end = log.seek(0, os.SEEK_END)
             log.seek(max(self._log_start, end - TAIL_BYTES))
@@ -70,14 +76,14 @@ class Child:
         return "\n".join(lines[-TAIL_LINES:])
 
     def signal_group(self, number: signal.Signals) -> None:
-        """Signal the child and whatever it started in its group. A group that is gone is fine."""
+        """Signal the whole process group of the child, if it still exists."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            # EPERM is what macOS answers for a group of which only zombies are left.
+            # macOS returns EPERM for a group of which only zombies are left.
             os.killpg(self.pid, number)
 
     @property
-    def group_is_there(self) -> bool:
-        """Whether anything of its group is left, be it dead and not collected."""
+    def group_exists(self) -> bool:
+        """Whether a process of its group exists, including a zombie."""
         try:
             os.killpg(self.pid, 0)
         except OSError:
@@ -85,11 +91,26 @@ class Child:
         return True
 
 
-class Supervisor:
-    """Owns child processes: `async with Supervisor(state) as house: await house.start(command, ready=probe)`.
+class ChildError(UnavailableError):
+    """A child process ended or was not ready in time. The error has the end of its log."""
 
-    Nothing is restarted: a child that dies is an error for whoever waits in `start` or `watch`.
-    `stop_within_s` bounds how long each child is given between SIGTERM and SIGKILL.
+    def __init__(self, child: Child, problem: str) -> None:
+        tail = child.tail() or "(it wrote nothing)"
+        remedy = (
+            f"All that was started is stopped. Run the command again; if this repeats, {child.log} says why. It ends:\n"
+        )
+        super().__init__(f"{child.name} {problem}", remedy=remedy + tail)
+
+
+class Supervisor:
+    """Owns child processes: `async with Supervisor(state) as supervisor: await supervisor.start(command)`.
+
+    It restarts nothing: when a child dies, `start` or `watch` raises.
+
+    Args:
+        state: The folder that gets a folder `logs`.
+        stop_within_s: Seconds between SIGTERM and SIGKILL, for each child.
+        clock: What it waits by.
     """
 
     def __init__(self, state: Path, *, stop_within_s: float = 10.0, clock: Clock | None = None) -> None:
@@ -102,7 +123,7 @@ class Supervisor:
 
     async def __aenter__(self) -> Self:
         self._logs.mkdir(parents=True, exist_ok=True)
-        reading, self._guard_pipe = os.pipe()  # neither end is inherited, except where we say so
+        reading, self._guard_pipe = os.pipe()  # Children inherit neither end, except by `pass_fds`.
         try:
             self._guard = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -125,22 +146,32 @@ class Supervisor:
         try:
             await self.stop()
         finally:
-            # With its list of groups empty the guard just ends; when stop() was cut short it does the rest.
+            # If its list of groups is empty, the guard ends. If stop() was interrupted, it stops the others.
             os.close(self._guard_pipe)
             if self._guard is not None:
                 await self._guard.wait()
 
     @property
     def children(self) -> tuple[Child, ...]:
-        """The children that were started and not yet stopped, in the order of their start."""
+        """The children that were started and not stopped yet, in the order of their start."""
         return tuple(self._children)
 
     async def start(self, command: Command, *, ready: Probe | None = None, ready_within_s: float = 60.0) -> Child:
         """Start a child and return once it is ready.
 
-        Raises UnavailableError, with the end of its log, when it dies first or is not ready in time, and
-        StateError when a child of that name is running. A child that was not ready in time is still ours to
-        stop.
+        A child that was not ready in time still belongs to the supervisor, which stops it.
+
+        Args:
+            command: What to run.
+            ready: Returns whether the child is ready. None: it is ready at once.
+            ready_within_s: Seconds to wait at most.
+
+        Returns:
+            The running child.
+
+        Raises:
+            StateError: A child of that name is running.
+            ChildError: It ended or was not ready in time.
         """
         if any(child.name == command.name for child in self._children):
             raise StateError(f"{command.name} is running already")
@@ -150,23 +181,33 @@ class Supervisor:
         return child
 
     async def run(self, command: Command, *, within_s: float = 300.0) -> None:
-        """Run a child to its end, which must be exit code 0 and within this time.
+        """Run a child to its end.
 
-        Raises UnavailableError, with the end of its log, otherwise.
+        Args:
+            command: What to run.
+            within_s: Seconds to wait at most.
+
+        Raises:
+            ChildError: Its exit code is not 0, or it did not end in time.
         """
         child = await self.start(command)
         try:
             async with asyncio.timeout(within_s):
                 code = await child.wait()
         except TimeoutError:
-            raise _failure(child, f"did not finish within {within_s:g} s") from None
+            raise ChildError(child, f"did not finish within {within_s:g} s") from None
         finally:
             await self.end(child)
         if code != 0:
-            raise _failure(child, f"ended with {_exit(code)}")
+            raise ChildError(child, f"ended with {_exit(code)}")
 
     async def watch(self) -> NoReturn:
-        """Wait until a child dies, and raise UnavailableError with the end of its log."""
+        """Wait until a child ends, and raise.
+
+        Raises:
+            StateError: There is no child.
+            ChildError: A child ended.
+        """
         if not self._children:
             raise StateError("no child is running")
         waits = {asyncio.create_task(child.wait()): child for child in self._children}
@@ -176,16 +217,20 @@ class Supervisor:
             for wait in waits:
                 wait.cancel()
         first = ended.pop()
-        raise _failure(waits[first], f"ended with {_exit(first.result())}")
+        raise ChildError(waits[first], f"ended with {_exit(first.result())}")
 
     def require_alive(self) -> None:
-        """Raise UnavailableError, with the end of its log, if a child has ended."""
+        """Raise if a child has ended.
+
+        Raises:
+            ChildError: A child has ended.
+        """
         for child in self._children:
             if child.exit_code is not None:
-                raise _failure(child, f"ended with {_exit(child.exit_code)}")
+                raise ChildError(child, f"ended with {_exit(child.exit_code)}")
 
     async def stop(self) -> None:
-        """Stop all children, the last one started first. Safe to call again."""
+        """Stop all children, the last one started first. Idempotent."""
         while self._children:
             await self.end(self._children[-1])
 
@@ -200,11 +245,11 @@ class Supervisor:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=asyncio.subprocess.STDOUT,
-                start_new_session=True,  # its process group bears its pid
+                start_new_session=True,  # The id of its process group is its pid.
             )
         child = Child(command, process, log, log_start)
         self._children.append(child)
-        self._tell_guard("+", child)
+        self._notify_guard("+", child)
         return child
 
     async def _until_ready(self, child: Child, ready: Probe, ready_within_s: float) -> None:
@@ -212,15 +257,15 @@ class Supervisor:
             async with asyncio.timeout(ready_within_s):
                 while not await ready():
                     if child.exit_code is not None:
-                        raise _failure(child, f"ended with {_exit(child.exit_code)} before it was ready")
+                        raise ChildError(child, f"ended with {_exit(child.exit_code)} before it was ready")
                     await self._clock.sleep(PROBE_EVERY_S)
         except TimeoutError:
-            raise _failure(child, f"was not ready within {ready_within_s:g} s") from None
+            raise ChildError(child, f"was not ready within {ready_within_s:g} s") from None
 
     async def end(self, child: Child) -> None:
-        """Stop one child: SIGTERM, then SIGKILL for what is left of its group."""
+        """Stop one child: SIGTERM, then SIGKILL for the rest of its group."""
         if child.exit_code is None:
-            # To the child alone: it knows best in which order its own children end.
+            # Only to the child, which stops its own children in the right order.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child.pid, signal.SIGTERM)
             with contextlib.suppress(TimeoutError):
@@ -228,33 +273,25 @@ class Supervisor:
                     await child.wait()
         child.signal_group(signal.SIGKILL)
         await child.wait()
-        # What it had started dies on its own time, and whoever adopts it collects it, or in some containers does not.
+        # Its own children end a little later. The process that adopts them collects them, except in some containers.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(KILLED_WITHIN_S):
-                while child.group_is_there:
+                while child.group_exists:
                     await self._clock.sleep(KILLED_EVERY_S)
-        self._tell_guard("-", child)
+        self._notify_guard("-", child)
         self._children.remove(child)
 
-    def _tell_guard(self, sign: str, child: Child) -> None:
-        with contextlib.suppress(BrokenPipeError):  # somebody killed the guard: we still stop our children ourselves
+    def _notify_guard(self, sign: str, child: Child) -> None:
+        with contextlib.suppress(BrokenPipeError):  # The guard was killed. The supervisor still stops its children.
             os.write(self._guard_pipe, f"{sign}{child.pid}\n".encode())
-
-
-def _failure(child: Child, what: str) -> UnavailableError:
-    tail = child.tail() or "(it wrote nothing)"
-    remedy = (
-        f"All that was started is stopped. Run the command again; if this repeats, {child.log} says why. It ends:\n"
-    )
-    return UnavailableError(f"{child.name} {what}", remedy=remedy + tail)
 
 
 def _exit(code: int) -> str:
     return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
 
 
-# Runs without our package (-I -S): it starts in 10 ms and cannot fail on an import. Children end last
-# first, as in `Supervisor.stop`, but all within one bound, for nobody is left to be told.
+# Runs without this package (-I -S): it starts in 10 ms and cannot fail on an import. It stops the last child first, as
+# `Supervisor.stop` does, but all within one time limit, because no parent waits for the result.
 _GUARD: Final = """
 import os, signal, sys, time
 pipe, within_s = open(int(sys.argv[1])), float(sys.argv[2])

@@ -1,7 +1,7 @@
 """Pauses campaigns whose Prefect run was cancelled or suspended.
 
-The recorder looks every two seconds, so that it needs no worker of Prefect. The deployment `pause-campaigns` does the
-same once; an automation starts it.
+The recorder checks every two seconds, which needs no Prefect worker. The deployment `pause-campaigns` does the same
+once, when an automation starts it.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from typing import Final
 from postroad.app.context import AppContext
 from postroad.delivery.submit import queue_name
 from postroad.errors import UnavailableError
-from postroad.local.prefect import PrefectApi, RunState, open_prefect
+from postroad.local.prefect_api import PrefectApi, RunState, open_prefect
 from postroad.operations.campaign_runs import end_runs, stop_run
 from postroad.store.campaign_run import ActiveRun, active_runs
 from postroad.store.engine import read
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY_S: Final = 2.0
+POLL_INTERVAL_S: Final = 2.0
 STOPPED: Final = {"CANCELLING": "was cancelled", "CANCELLED": "was cancelled", "PAUSED": "was suspended"}
 """Kinds of state that stop mail, and what happened to the run."""
-AT_ONCE: Final = 200
-"""Runs that Prefect returns in one answer."""
+PAGE_SIZE: Final = 200
+"""Runs that Prefect returns in one response."""
 
 
 async def pause_stopped(context: AppContext) -> list[str]:
-    """Pause each campaign whose run was cancelled or suspended, and say so on the run's page.
+    """Pause each campaign whose run was cancelled or suspended, and log it on the run's page.
 
-    Idempotent. It asks Prefect only while runs work on campaigns.
+    Idempotent. It calls Prefect only while runs work on campaigns.
 
     Returns:
         The names of the campaigns that it paused.
@@ -43,9 +43,9 @@ async def pause_stopped(context: AppContext) -> list[str]:
     if not runs:
         return []
     paused: list[str] = []
-    async with open_prefect(context.settings) as prefect:  # Each time: it may have moved to another port.
-        for start in range(0, len(runs), AT_ONCE):
-            paused += await _look_at(context, prefect, runs[start : start + AT_ONCE])
+    async with open_prefect(context.settings) as prefect:  # Opened each time: Prefect may listen on another port now.
+        for start in range(0, len(runs), PAGE_SIZE):
+            paused += await _pause_page(context, prefect, runs[start : start + PAGE_SIZE])
     return paused
 
 
@@ -54,7 +54,7 @@ def _active_runs(context: AppContext) -> list[ActiveRun]:
         return active_runs(connection)
 
 
-async def _look_at(context: AppContext, prefect: PrefectApi, runs: Sequence[ActiveRun]) -> list[str]:
+async def _pause_page(context: AppContext, prefect: PrefectApi, runs: Sequence[ActiveRun]) -> list[str]:
     states = await prefect.states([run.run_id for run in runs])
     paused: list[str] = []
     ended: list[str] = []
@@ -71,7 +71,7 @@ async def _look_at(context: AppContext, prefect: PrefectApi, runs: Sequence[Acti
 
 
 def _has_ended(state: RunState | None) -> bool:
-    """Whether a run will do no more: it ended, or its record was deleted."""
+    """Return whether a run has ended or its record was deleted."""
     return state is None or state.terminal
 
 
@@ -90,16 +90,16 @@ async def _stop(context: AppContext, prefect: PrefectApi, run: ActiveRun, why: s
 
 
 async def watch_runs(context: AppContext) -> None:
-    """Look again and again, until cancelled. A server that does not answer is asked again."""
+    """Run `pause_stopped` every two seconds, until cancelled. Errors are logged, and the next round retries."""
     failing = False
     while True:
         try:
             await pause_stopped(context)
             failing = False
         except Exception as error:
-            # Whatever it is: without this, cancelling a run would not stop mail any more.
+            # Any exception: if this loop ended, cancelling a run would no longer stop mail.
             fault = None if isinstance(error, UnavailableError) else error
             if not failing:
                 log.warning("cancelling a run in Prefect does not pause its campaign now: %s", error, exc_info=fault)
             failing = True
-        await context.clock.sleep(LOOK_EVERY_S)
+        await context.clock.sleep(POLL_INTERVAL_S)

@@ -1,24 +1,29 @@
-"""The runs of Prefect's deployment `warmup`: a schedule for each sender that warms up, and its first run."""
+"""Creates the runs of Prefect's deployment `warmup`: a schedule and a first run for each sender that warms up."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from postroad.local.prefect import PrefectApi
+from postroad.local.prefect_api import PrefectApi
 from postroad.settings import Settings, WarmupSettings
 
 DEPLOYMENT: Final = "warmup/warmup"
 MINUTE: Final = 20
-"""Of the hour from 04:00 on: after 03:00, so that no change of daylight saving time moves it."""
+"""Minute after 04:00. Changes of daylight saving time, which end at 03:00, do not move it."""
 
 
 def warming_senders(settings: Settings) -> dict[str, WarmupSettings]:
-    """Return the warmup of each sender that has one, by its name."""
+    """Return the warmup settings of each sender that has them, by the sender's name."""
     return {name: sender.warmup for name, sender in settings.senders.items() if sender.warmup is not None}
 
 
 async def schedule_warmups(settings: Settings, prefect: PrefectApi, minute: int = MINUTE) -> dict[str, bool]:
-    """Give each sender that warms up a daily schedule at 04:`minute` in its zone. One that has a schedule keeps it.
+    """Give each sender that warms up a daily schedule at 04:`minute` in its zone, unless it has one.
+
+    Args:
+        settings: With the senders.
+        prefect: The server of the deployment.
+        minute: Of the hour after 04:00.
 
     Returns:
         For each sender whether its schedule is new.
@@ -36,7 +41,7 @@ async def schedule_warmups(settings: Settings, prefect: PrefectApi, minute: int 
 
 
 async def start_warmups(settings: Settings, prefect: PrefectApi) -> None:
-    """Give each sender that warms up its schedule, and its first run now, so that its caps hold and can be seen.
+    """Give each sender that warms up its schedule, and start its first run, which sets its caps and publishes them.
 
     Idempotent: a second call starts no run.
 

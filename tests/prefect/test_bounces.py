@@ -127,7 +127,7 @@ async def test_dead_letters_wait_for_an_approval(
     assert "| 1 |" in table["data"]
     assert "one failed" in table["data"]
 
-    await kill_a_job(config, "late", "a server is away")  # Nobody has seen that one.
+    await kill_a_job(config, "late", "a server is away")  # The preview did not list it.
 
     async def accepted() -> bool:
         # Prefect keeps the form's schema a moment after the run has paused, and refuses an answer until then.
@@ -140,13 +140,13 @@ async def test_dead_letters_wait_for_an_approval(
     assert await counts(config) == left
 
 
-async def test_without_dead_letters_nobody_is_asked(http: httpx.AsyncClient, config: Path) -> None:
+async def test_without_dead_letters_no_approval_is_needed(http: httpx.AsyncClient, config: Path) -> None:
     run_id = await start(http, "dead-letters", config, params={"queue": BOUNCE_QUEUE})
     ended = await state(http, run_id, "PAUSED", "COMPLETED", "FAILED", "CRASHED")
     assert ended["type"] == "COMPLETED", ended
 
 
-async def test_a_paused_list_is_told_of_once(http: httpx.AsyncClient, config: Path) -> None:
+async def test_a_paused_list_is_reported_once(http: httpx.AsyncClient, config: Path) -> None:
     async with open_context(Settings.load(config)) as context:
         with write(context.engine) as connection:
             _, (step,) = add_campaign(connection, name="spring")
@@ -159,16 +159,16 @@ async def test_a_paused_list_is_told_of_once(http: httpx.AsyncClient, config: Pa
                 at=NOW,
             )
             add_pause(connection, pause)
-    for said in ("0 mails from 1 source; 1 list is paused", "0 mails from 1 source"):
+    for message in ("0 mails from 1 source; 1 list is paused", "0 mails from 1 source"):
         ended = await fetched(http, config)
-        assert (ended["type"], ended["message"]) == ("COMPLETED", said)
+        assert (ended["type"], ended["message"]) == ("COMPLETED", message)
 
-    async def told() -> list[dict[str, Any]]:
+    async def pauses() -> list[dict[str, Any]]:
         wanted = {"filter": {"event": {"name": ["postroad.cohort.paused"]}}}
         found: list[dict[str, Any]] = (
             (await http.post("events/filter", json=wanted)).raise_for_status().json()["events"]
         )
         return [event for event in found if event["payload"].get("source") == "fair.csv"]  # Others emit it, too.
 
-    [event] = await until(told, within_s=60)
+    [event] = await until(pauses, within_s=60)
     assert event["payload"]["reason"] == "10 hard bounces of 50"

@@ -18,9 +18,9 @@ from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.workers.process import ProcessWorker
 
 from deployments.pool import ensure_pool
-from postroad.local.prefect import PrefectServer
 from postroad.local.prefect_access import PrefectAccess
 from postroad.local.prefect_pool import JOB_TEMPLATE, POOL, open_fields
+from postroad.local.prefect_server import PrefectServer
 from tests.prefect.waiting import until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(240), pytest.mark.usefixtures("prefect_client_settings")]
@@ -30,7 +30,7 @@ EVIL = "http://evil.example"
 
 @pytest_asyncio.fixture
 async def stranger(server: PrefectServer) -> AsyncIterator[httpx.AsyncClient]:
-    """Somebody who reaches the port and knows no password."""
+    """A client that reaches the port and knows no password."""
     async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
         yield client
 

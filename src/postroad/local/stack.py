@@ -1,4 +1,4 @@
-"""The whole of Postroad on one machine: every process that a campaign needs, started in order and stopped with us."""
+"""Starts and stops the local stack: every process that a campaign needs, on one machine."""
 
 from __future__ import annotations
 
@@ -19,21 +19,23 @@ from postroad.bounce.sources.listener import greeting
 from postroad.delivery.job import WARMUP_QUEUE
 from postroad.embedded import ensure_redis, redis_running, stop_redis
 from postroad.errors import StateError, UnavailableError, UsageError
-from postroad.local.prefect import PrefectServer, choose_port
 from postroad.local.prefect_access import HOST, LOOPBACK, forget_url
+from postroad.local.prefect_server import PrefectServer, choose_port
 from postroad.local.processes import Command, Supervisor
 from postroad.settings import CONFIG_VARIABLE, Settings
 from postroad.state_folder import close_state_folder
 
 SANDBOX_ROUTE = "sandbox"
 PORT_ATTEMPTS = 4
-"""Starts with other ports, each after another program took one between its choice and its use."""
+"""How often the stack is started on other ports, when another program takes a port after it was chosen."""
+LOCK_FILE = "stack.lock"
 Report = Callable[[str], None]
+"""Called with the name of each part once it runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LocalStack:
-    """A running house."""
+    """A running local stack."""
 
     settings: Settings
     prefect: PrefectServer
@@ -42,22 +44,35 @@ class LocalStack:
 
     @property
     def ports(self) -> list[tuple[str, int]]:
-        """Hosts and ports that were chosen for it."""
+        """The hosts and ports that were chosen for it."""
         route, web = self.settings.routes.get(SANDBOX_ROUTE), self.settings.web
         sandbox = [(route.host, route.port)] if route is not None and route.host is not None else []
         return [(HOST, self.prefect.port), (web.host, web.port), *sandbox]
 
 
 @asynccontextmanager
-async def open_house(settings: Settings, report: Report) -> AsyncIterator[LocalStack]:
-    """Start everything that the settings do not name elsewhere, and stop what was started. Raises UnavailableError.
+async def start_stack(settings: Settings, report: Report) -> AsyncIterator[LocalStack]:
+    """Start all parts for which the settings name no server of their own, and stop them at exit.
 
-    Children read the same settings file; what is chosen here, such as a free port, reaches them by the environment.
+    Child processes read the same settings file. What is chosen here, such as a free port, they get as environment
+    variables.
+
+    Args:
+        settings: Their `base_dir` is a checkout of Postroad.
+        report: Called with the name of each part once it runs.
+
+    Yields:
+        The running stack.
+
+    Raises:
+        StateError: Another stack runs on the same state folder.
+        UnavailableError: A process did not start.
+        UsageError: `base_dir` is not a checkout of Postroad.
     """
     checkout = _checkout(settings)
     settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     close_state_folder(settings.state_dir)
-    with (settings.state_dir / "house.lock").open("w") as lock:
+    with (settings.state_dir / LOCK_FILE).open("w") as lock:
         _lock(lock, settings)
         owns_redis = settings.redis_url is None and not redis_running(settings.state_dir)
         try:
@@ -70,36 +85,46 @@ async def open_house(settings: Settings, report: Report) -> AsyncIterator[LocalS
 
 
 async def _start(running: AsyncExitStack, settings: Settings, checkout: Path, report: Report) -> LocalStack:
-    """Start every process; `running` stops them. If another program took a chosen port meanwhile, start on other ports.
+    """Start every process. If another program took a chosen port in the meantime, start again on other ports.
+
+    Args:
+        running: Stops the processes when it is closed.
+        settings: Name the servers that are not started here.
+        checkout: The folder with the flows.
+        report: Called with the name of each part once it runs.
+
+    Returns:
+        The running stack.
 
     Raises:
         UnavailableError: A process did not start, or other programs took the ports each time.
     """
-    for attempts_left in reversed(range(PORT_ATTEMPTS)):
-        house = _choose_ports(settings, checkout)
+    attempts = 1
+    while True:
+        stack = _choose_ports(settings, checkout)
         try:
             async with AsyncExitStack() as starting:
-                await starting.enter_async_context(house.supervisor)
+                await starting.enter_async_context(stack.supervisor)
                 async with asyncio.TaskGroup() as group:
-                    group.create_task(_start_prefect(house, report))
-                    group.create_task(_start_delivery(house, report))
-                # A server of another program may have answered in place of a child that could not listen.
-                house.supervisor.require_alive()
+                    group.create_task(_start_prefect(stack, report))
+                    group.create_task(_start_delivery(stack, report))
+                # If a child could not listen, a server of another program may have replied in its place.
+                stack.supervisor.require_alive()
                 running.push_async_exit(starting.pop_all())
         except (UnavailableError, ExceptionGroup) as error:
-            # All children are stopped, so the listener on a port that is taken now is not ours.
-            taken = [str(port) for host, port in house.ports if choose_port(port, host) != port]
+            # All children are stopped, so a port that is taken now belongs to another program.
+            taken = [str(port) for host, port in stack.ports if choose_port(port, host) != port]
             if not taken:
                 raise
-            if not attempts_left:
+            if attempts == PORT_ATTEMPTS:
                 raise UnavailableError(
                     f"port {' and '.join(taken)} is taken by another program",
                     remedy="Stop that program, or another `postroad up` that starts now, and run the command again.",
                 ) from error
             report(f"other ports: {' and '.join(taken)} is taken")
+            attempts += 1
         else:
-            return house
-    raise AssertionError  # The last attempt returns or raises.
+            return stack
 
 
 def _checkout(settings: Settings) -> Path:
@@ -123,10 +148,10 @@ def _lock(file: TextIO, settings: Settings) -> None:
         ) from None
 
 
-def house_is_open(state_dir: Path) -> bool:
-    """Whether a `postroad up` or `postroad demo` runs on this state folder."""
+def stack_is_running(state_dir: Path) -> bool:
+    """Return whether a `postroad up` or `postroad demo` runs on this state folder."""
     try:
-        with (state_dir / "house.lock").open() as file:
+        with (state_dir / LOCK_FILE).open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
@@ -136,11 +161,13 @@ def house_is_open(state_dir: Path) -> bool:
 
 
 def _choose_ports(settings: Settings, checkout: Path) -> LocalStack:
-    """Choose the ports of Prefect, sandbox and web: the usual ones, or free ones if those are taken.
+    """Choose the ports of Prefect, sandbox and web: the usual ports, or free ones if those are taken.
 
-    Children read them from the environment. Nothing is started.
+    Child processes read them from the environment. Nothing is started. A `public_url` on this machine gets the chosen
+    port of web. Any other `public_url` is left as it is: its operator forwards it to web.
 
-    Links that lead to this machine follow web to its port; any other public_url is somebody's to lead here.
+    Returns:
+        The stack, whose processes are still to be started.
     """
     os.environ["POSTROAD_STATE_DIR"] = str(settings.state_dir)
     if settings.config_path is not None:
@@ -164,13 +191,13 @@ def _choose_ports(settings: Settings, checkout: Path) -> LocalStack:
     )
 
 
-async def _start_prefect(house: LocalStack, report: Report) -> None:
-    await house.prefect.start(house.supervisor)
+async def _start_prefect(stack: LocalStack, report: Report) -> None:
+    await stack.prefect.start(stack.supervisor)
     report("Prefect")
 
 
-async def _start_delivery(house: LocalStack, report: Report) -> None:
-    settings, supervisor = house.settings, house.supervisor
+async def _start_delivery(stack: LocalStack, report: Report) -> None:
+    settings, supervisor = stack.settings, stack.supervisor
     if settings.redis_url is None:
         await asyncio.to_thread(ensure_redis, settings.state_dir)
         report("queue server")
@@ -180,7 +207,7 @@ async def _start_delivery(house: LocalStack, report: Report) -> None:
     route = settings.routes.get(SANDBOX_ROUTE)
     host = route.host if route is not None else None
     if route is not None and host is not None:
-        command = _postroad("sandbox", "sandbox", "--port", str(route.port), "--directory", str(house.sandbox_dir))
+        command = _postroad("sandbox", "sandbox", "--port", str(route.port), "--directory", str(stack.sandbox_dir))
 
         async def listening() -> bool:
             return await asyncio.to_thread(_answers, host, route.port)
@@ -203,7 +230,7 @@ async def _start_delivery(house: LocalStack, report: Report) -> None:
 
 
 async def _start_bounces(settings: Settings, supervisor: Supervisor, report: Report) -> None:
-    """Start what takes in and judges what comes back, as far as the settings ask for it."""
+    """Start the processes that receive and classify bounces, as far as the settings enable them."""
     if settings.inbound.enabled or settings.bounce.sources:
         await supervisor.start(_postroad("bounce-worker", "worker", "bounce:process"))
         report("bounce worker")
