@@ -30,32 +30,56 @@ def pytest_xdist_auto_num_workers() -> int:
     return 2 * (os.cpu_count() or 1)
 
 
-# The tests of each share a Prefect server, or the ports of a house.
-_TOGETHER = ("tests/end_to_end/", "tests/prefect/")
+# Tests that share a Prefect server, or that take the default ports of the local stack: each chain takes minutes.
+_CHAINS = {
+    "tests/end_to_end/test_demo.py": "stack",
+    "tests/end_to_end/test_stopped_runs.py": "stack",
+    "tests/end_to_end/test_through_prefect.py": "stack",
+    "tests/prefect/": "prefect",
+}
+# These share nothing with the others of their folder.
+_INDEPENDENT = (
+    "tests/prefect/test_environment.py",
+    "tests/prefect/test_schedules.py",
+    "tests/prefect/test_spec.py",
+    "tests/prefect/test_stuck_run.py",
+    "tests/prefect/test_supervisor.py",
+    "tests/prefect/test_tasks.py",
+)
 # Each test of these is seconds of pure computing, and shares nothing.
-_APART = ("tests/bounce/test_fuzz.py",)
+_SINGLE_TESTS = ("tests/bounce/test_fuzz.py",)
+# What takes longest starts first, so that no worker is alone with it at the end.
+_FIRST = ("tests/prefect/", "tests/end_to_end/")
 
 
-class FilesTogether(LoadScopeScheduling):  # type: ignore[misc]
-    """A file's tests run one after the other in one process, as do those of a folder whose tests share a server.
+def _chain(path: str) -> str | None:
+    """Return the name of the chain that a test file belongs to."""
+    if path in _INDEPENDENT:
+        return None
+    return next((chain for prefix, chain in _CHAINS.items() if path.startswith(prefix)), None)
 
-    Tests that share nothing go to whichever process is free.
-    """
+
+class ChainScheduling(LoadScopeScheduling):  # type: ignore[misc]
+    """Run the tests of a file, or of a chain, one after the other in one process. All else goes to any free process."""
 
     def _split_scope(self, nodeid: str) -> str:
         path = nodeid.partition("::")[0]
-        if path in _APART:
-            return nodeid
-        return next((folder for folder in _TOGETHER if path.startswith(folder)), path)
+        return nodeid if path in _SINGLE_TESTS else _chain(path) or path
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FilesTogether:
-    return FilesTogether(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ChainScheduling:
+    return ChainScheduling(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest begins first."""
-    items.sort(key=lambda item: not item.nodeid.startswith(_TOGETHER))
+    """Start with the longest. The tests of a server that few use come last in its chain, so that it runs briefly."""
+    items.sort(key=_rank)
+
+
+def _rank(item: pytest.Item) -> tuple[int, bool]:
+    path = item.nodeid.partition("::")[0]
+    first = next((place for place, prefix in enumerate(_FIRST) if path.startswith(prefix)), len(_FIRST))
+    return first, "stock" in getattr(item, "fixturenames", ())
 
 
 def pytest_collection_finish() -> None:

@@ -1,4 +1,4 @@
-"""Fixtures of the attacks: a queue, and by name the Prefect server and the folder of other tests."""
+"""Fixtures of the attacks: a queue, and by name the folders of other tests."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from postroad.queue import Queue
 from postroad.queue.redis.client import connect
 from tests.campaign.conftest import house
 from tests.end_to_end.conftest import redis, site
-from tests.prefect.conftest import api, http, prefect_client_settings, server
 
-__all__ = ["api", "house", "http", "prefect_client_settings", "redis", "server", "site"]
+__all__ = ["house", "redis", "site"]
 
 
 @pytest.fixture
