@@ -27,7 +27,7 @@ def parse_duration_ms(text: str) -> int:
 class RateSetting(BaseModel):
     """At most ``count`` in any ``per_ms`` milliseconds. Written ``100/1s`` or ``30/1h``."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     count: int = Field(gt=0)
     per_ms: int = Field(gt=0)
@@ -103,7 +103,7 @@ Name = Annotated[str, Field(min_length=1, max_length=100)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 def ip_address_text(text: str) -> str:
