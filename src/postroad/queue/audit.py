@@ -19,7 +19,7 @@ import msgspec
 
 from postroad.queue.scripts import Scripts
 
-STEP = 60
+STEP = 40
 """Lanes, gates or jobs that one call processes. It takes the server some milliseconds."""
 
 SUMS = 3_000
