@@ -1,7 +1,8 @@
-"""Which words our prose and names avoid, and the places that still have them. `python -m tests.docs.language PATH`.
+"""Words that our prose and names avoid, and the places that still use them. `python -m tests.docs.language PATH`.
 
 Checked in Python: comments, docstrings, names that are defined, and texts of the product (errors, help, logs). Checked
-in Markdown: everything outside code. In Lua: comments. What is in backquotes is a quotation and is not checked.
+in Markdown: everything outside code; of the changelog only the unreleased part. Checked in Lua: comments. Text in
+backquotes is a quotation, and is not checked.
 """
 
 from __future__ import annotations
@@ -82,7 +83,10 @@ def files(*roots: Path) -> Iterator[Path]:
 def uses(file: Path) -> Iterator[Use]:
     """Return each use of an avoided word in a file."""
     text, name = file.read_text(), str(file.relative_to(ROOT))
-    if file.suffix == ".md":
+    if file.name == "CHANGELOG.md":
+        part = unreleased(text)
+        yield from _in_prose(name, text.count("\n", 0, text.index(part)) + 1, part)
+    elif file.suffix == ".md":
         yield from _in_prose(name, 1, _FENCED.sub(lambda found: "\n" * found[0].count("\n"), text))
     elif file.suffix == ".lua":
         for number, line in enumerate(text.splitlines(), 1):
@@ -90,6 +94,13 @@ def uses(file: Path) -> Iterator[Use]:
                 yield from _in_prose(name, number, line.split("--", 1)[1])
     else:
         yield from _in_python(name, text)
+
+
+def unreleased(changelog: str) -> str:
+    """Return the part of a changelog about the next release, from its title on."""
+    start = changelog.index("## Unreleased")
+    end = changelog.find("\n## ", start + 1)
+    return changelog[start : end if end != -1 else None]
 
 
 def _in_prose(name: str, first_line: int, prose: str) -> Iterator[Use]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.docs.language import ROOT, files, uses
+from tests.docs.language import ROOT, files, unreleased, uses
 
-CHECKED = ("src", "flows", "tasks", "deployments", "tests", "docs", "README.md", "benchmarks")
+CHECKED = ("src", "flows", "tasks", "deployments", "tests", "docs", "README.md", "CHANGELOG.md", "benchmarks")
 
 # Still to be rewritten. Take one out when `python -m tests.docs.language PATH` finds none.
 PENDING = (
@@ -73,6 +73,11 @@ def test_no_word_of_our_own(root: str) -> None:
         if file.name != "language_example.md" and not any(file.is_relative_to(path) for path in pending)
     ]
     assert [f"{use.file}:{use.line}: {use.word}: {use.text}" for file in checked for use in uses(file)] == []
+
+
+def test_unreleased_changes_are_one_line_each() -> None:
+    lines = unreleased((ROOT / "CHANGELOG.md").read_text()).splitlines()[1:]
+    assert [line for line in lines if line and not line.startswith(("* ", "### "))] == []
 
 
 def test_the_list_finds_words_of_prose_and_not_of_code() -> None:
