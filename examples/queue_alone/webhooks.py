@@ -29,6 +29,7 @@ from postroad.queue import (
     Lane,
     Lease,
     Queue,
+    QueueOptions,
     Rate,
     Retry,
     RetryPolicy,
@@ -115,14 +116,17 @@ class Delivery:
 
 async def work(url: str, stop: asyncio.Event) -> None:
     """Deliver until told to stop. Any number of processes may do so; a receiver's limits hold for all of them."""
-    async with Queue.open(url, QUEUE, retry=POLICY) as queue, httpx.AsyncClient(timeout=10) as client:
+    async with (
+        Queue.open(url, QUEUE, options=QueueOptions(retry=POLICY)) as queue,
+        httpx.AsyncClient(timeout=10) as client,
+    ):
         report = await Worker(queue, Delivery(queue, client, SystemClock()), concurrency=50).run(stop)
         logging.getLogger(__name__).info("stopped: %s", report)
 
 
 async def main(command: str, url: str, *event: str) -> None:
     if command == "send":
-        async with Queue.open(url, QUEUE, retry=POLICY) as queue:
+        async with Queue.open(url, QUEUE, options=QueueOptions(retry=POLICY)) as queue:
             await send(queue, *event)
         return
     stop = asyncio.Event()

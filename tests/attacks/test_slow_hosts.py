@@ -25,7 +25,7 @@ from postroad.dns.public_address import may_connect, networks
 from postroad.dns.resolver import Resolver
 from postroad.gates.controller import GateController
 from postroad.mail.token import TokenSigner
-from postroad.queue import Lease, Queue, Worker
+from postroad.queue import Lease, Queue, Worker, WorkerOptions
 from postroad.queue import Verdict as QueueVerdict
 from postroad.sandbox import Sandbox, SandboxConfig
 from postroad.settings import RouteSettings, TlsMode
@@ -333,7 +333,7 @@ async def test_recipients_at_a_slow_destination_do_not_stop_the_others(
             return verdicts[address]
 
         stop = asyncio.Event()
-        worker = Worker(queue, handle, concurrency=CONCURRENCY, drain_ms=1_000, name="w")
+        worker = Worker(queue, handle, concurrency=CONCURRENCY, options=WorkerOptions(drain_ms=1_000, name="w"))
         working = asyncio.create_task(worker.run(stop))
         try:
             async with asyncio.timeout(60):

@@ -18,7 +18,7 @@ from postroad.errors import UnavailableError
 from postroad.gates.name import Receiver
 from postroad.mail.token import TokenSigner
 from postroad.operations.touches import sync_queue_to_ledger
-from postroad.queue import Job, JobState, Queue, Uncertain, Worker
+from postroad.queue import Job, JobState, Queue, Uncertain, Worker, WorkerOptions
 from postroad.settings import BounceSettings
 from postroad.store.engine import open_engine, read
 from postroad.store.ledger import TouchState
@@ -57,7 +57,9 @@ async def _over(bounces: Queue) -> int:
 
 def _worker(bounces: Queue, handle: BounceHandler, *, together: bool) -> Worker:
     prepare = handle.prepare if together else None
-    return Worker(bounces, handle, concurrency=4, lease_ms=10_000, drain_ms=5_000, prepare=prepare)
+    return Worker(
+        bounces, handle, concurrency=4, prepare=prepare, options=WorkerOptions(lease_ms=10_000, drain_ms=5_000)
+    )
 
 
 async def work_off(bounces: Queue, handle: BounceHandler, count: int, *, together: bool = True) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from random import Random
 
 from postroad.errors import UnavailableError
-from postroad.queue import Gate, JobState, Queue, Rate
+from postroad.queue import Gate, JobState, Queue, QueueOptions, Rate
 from tests.chaos.accounts import Accounts, reckon
 from tests.chaos.clients import GATES, Submitter, Witness
 from tests.chaos.fleet import Fleet
@@ -100,7 +100,7 @@ async def run(setting: Setting) -> Result:
         folder = Path(name)
         async with _scene(setting, folder) as scene:
             url = f"unix://{folder / 'p.sock'}"
-            async with Queue.open(url, QUEUE, retry=POLICY) as queue:
+            async with Queue.open(url, QUEUE, options=QueueOptions(retry=POLICY)) as queue:
                 await _set_gates(queue)
                 submitter = Submitter(queue, Random(setting.seed), per_second=setting.jobs_per_s)
                 witness = Witness(queue)

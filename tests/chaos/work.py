@@ -24,11 +24,13 @@ from postroad.queue import (
     Lease,
     LeaseLostError,
     Queue,
+    QueueOptions,
     Retry,
     RetryPolicy,
     SettleResult,
     Verdict,
     Worker,
+    WorkerOptions,
 )
 from tests.chaos.sink import Sink
 from tests.chaos.steps import Doom, Step, Steps
@@ -175,7 +177,9 @@ def work(job: Job) -> None:
 async def _open(job: Job, stack: AsyncExitStack) -> _Watched:
     while True:
         try:
-            queue = await stack.enter_async_context(_Watched.open(job.url, job.queue, retry=POLICY))
+            queue = await stack.enter_async_context(
+                _Watched.open(job.url, job.queue, options=QueueOptions(retry=POLICY))
+            )
         except UnavailableError:
             await asyncio.sleep(0.05)
         else:
@@ -197,7 +201,6 @@ async def _work(job: Job) -> None:
                 hand.handle,
                 prepare=hand.prepare,
                 concurrency=job.concurrency,
-                lease_ms=job.lease_ms,
-                drain_ms=2_000,
+                options=WorkerOptions(lease_ms=job.lease_ms, drain_ms=2_000),
             )
             await worker.run(stop)

@@ -25,7 +25,7 @@ from postroad.delivery.record import Recorder
 from postroad.delivery.submit import SubmitOptions, submit_due
 from postroad.dns.resolver import Resolver
 from postroad.gates.name import GateName, Receiver
-from postroad.queue import Gate, Lease, Queue, Verdict, Worker
+from postroad.queue import Gate, Lease, Queue, Verdict, Worker, WorkerOptions
 from postroad.sandbox import Fault, RulePhase, Sandbox, SandboxConfig, SandboxRule
 from postroad.sandbox.rules import RuleRate as SandboxRate
 from postroad.settings import BounceSettings, Settings
@@ -172,10 +172,10 @@ class World:
                 self.queue,
                 self._counted(delivery),
                 concurrency=20,
-                lease_ms=365 * 86_400_000,  # by the queue's clock, which leaps
                 prepare=Admission(self.engine, self.clock),
-                name=f"w{number}",
                 clock=self.clock,
+                # A year, because the queue's clock leaps.
+                options=WorkerOptions(name=f"w{number}", lease_ms=365 * 86_400_000),
             )
             tasks.append(asyncio.create_task(worker.run(stop)))
 

@@ -20,7 +20,6 @@ PENDING = (
     "src/postroad/doctor",
     "src/postroad/senders",
     "src/postroad/mail",
-    "src/postroad/queue",
     "src/postroad/sandbox",
     "src/postroad/settings",
     "src/postroad/smtp",

@@ -48,11 +48,6 @@ LARGE_FUNCTIONS = (
     "src/postroad/delivery/handler.py:__init__",
     "src/postroad/delivery/handler.py:__call__",
     "src/postroad/mail/message.py:compile_message",
-    "src/postroad/queue/inspect.py:explain",
-    "src/postroad/queue/queue.py:open",
-    "src/postroad/queue/scripts.py:claim",
-    "src/postroad/queue/scripts.py:settle",
-    "src/postroad/queue/worker.py:__init__",
     "src/postroad/rehearsal/report.py:make_report",
     "src/postroad/settings/__init__.py:load",
 )

@@ -6,7 +6,7 @@ import asyncio
 import signal
 import sys
 
-from postroad.queue import Done, Lease, Queue, Verdict, Worker
+from postroad.queue import Done, Lease, Queue, Verdict, Worker, WorkerOptions
 from postroad.queue.redis.client import connect
 
 
@@ -21,7 +21,7 @@ async def main(url: str, name: str, worker_name: str) -> None:
         return Done(note=worker_name.encode())
 
     async with Queue.open(url, name) as queue:
-        await Worker(queue, hold, name=worker_name, concurrency=20).run(stop)
+        await Worker(queue, hold, concurrency=20, options=WorkerOptions(name=worker_name)).run(stop)
     await client.aclose()
 
 

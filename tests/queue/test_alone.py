@@ -16,7 +16,7 @@ import pytest
 
 from examples.queue_alone.webhooks import POLICY, QUEUE, Delivery, gate_of, send
 from postroad.clock import SystemClock
-from postroad.queue import JobState, Queue, Worker
+from postroad.queue import JobState, Queue, QueueOptions, Worker
 from tests.conftest import RedisServer
 from tests.queue.conftest import running, until
 
@@ -83,7 +83,7 @@ def bank() -> Iterator[Receiver]:
 async def test_every_receiver_gets_its_events_once_at_its_own_pace(
     redis_url: str, shop: Receiver, bank: Receiver
 ) -> None:
-    async with Queue.open(redis_url, QUEUE, retry=POLICY) as queue, httpx.AsyncClient() as client:
+    async with Queue.open(redis_url, QUEUE, options=QueueOptions(retry=POLICY)) as queue, httpx.AsyncClient() as client:
         for event in ["1", "2", "3:410", "4:hang up", "5:429 once"]:
             assert await send(queue, event, shop.url, "{}")
             assert not await send(queue, event, shop.url, "{}")

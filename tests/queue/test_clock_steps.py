@@ -7,7 +7,7 @@ from itertools import count
 
 import pytest
 
-from postroad.queue import Defer, Done, Gate, JobState, Lane, Lease, Queue, Quota, Rate, Verdict, Worker
+from postroad.queue import Defer, Done, Gate, JobState, Lane, Lease, Queue, Quota, Rate, Verdict, Worker, WorkerOptions
 from postroad.queue.metrics import QueueMetrics
 from tests.queue.conftest import Bench, HandClock, ids, jobs, running, until
 
@@ -121,7 +121,7 @@ async def test_the_watchdog_and_a_metric_tell_of_a_step(redis_url: str, caplog: 
     clock, metrics = HandClock(), QueueMetrics()
     async with Queue.open(redis_url, "stepping", clock=clock, metrics=metrics) as queue:
         await queue.enqueue(OTHER, jobs("1"))
-        async with running(Worker(queue, done, clock=clock, watchdog_ms=50)):
+        async with running(Worker(queue, done, clock=clock, options=WorkerOptions(watchdog_ms=50))):
 
             async def ended(job: str) -> bool:
                 return await queue.states([job]) == [JobState.REMEMBERED]

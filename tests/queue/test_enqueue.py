@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-from postroad.queue import Defer, Done, JobState, Lane, Retry
-from postroad.queue.queue import DEFAULT_RETENTION
+from postroad.queue import Defer, Done, JobState, Lane, Retention, Retry
 from tests.queue.conftest import Bench, ids, jobs
 
 LANE = Lane(name="a", gates=("g",))
@@ -52,7 +51,7 @@ async def test_an_ended_id_is_remembered_until_its_outcome_is_recorded(bench: Be
 async def test_a_remembered_id_is_forgotten_after_its_time(bench: Bench) -> None:
     await bench.queue.enqueue(LANE, jobs("1"))
     await bench.settle(Done(), *await bench.claim())
-    bench.clock.advance(DEFAULT_RETENTION.remember_ms - 1)
+    bench.clock.advance(Retention().remember_ms - 1)
     await bench.claim()
     assert await bench.queue.states(["1"]) == [JobState.REMEMBERED]
     # Claims look once a second.

@@ -8,7 +8,19 @@ import pytest
 from redis.asyncio import Redis
 
 from postroad.errors import UnavailableError
-from postroad.queue import ClaimedJob, Done, GroupLag, Lane, Lease, Queue, Retention, Retry, Verdict, Worker
+from postroad.queue import (
+    ClaimedJob,
+    Done,
+    GroupLag,
+    Lane,
+    Lease,
+    Queue,
+    QueueOptions,
+    Retention,
+    Retry,
+    Verdict,
+    Worker,
+)
 from tests.conftest import RedisServer
 from tests.queue.conftest import Bench, HandClock, ids, jobs, running, until
 
@@ -205,7 +217,9 @@ async def test_a_full_stream_stops_claims_and_drops_nothing(
     async def done(lease: Lease) -> Verdict:
         return Done()
 
-    async with Queue.open(redis_url, "full", clock=clock, retention=Retention(events=100)) as queue:
+    async with Queue.open(
+        redis_url, "full", clock=clock, options=QueueOptions(retention=Retention(events=100))
+    ) as queue:
         assert await queue.read_events("g", "c", count=1, block_ms=0) == []
         names = [f"{n}" for n in range(300)]
         await queue.enqueue(LANE, jobs(*names))
@@ -233,7 +247,9 @@ async def test_a_full_stream_stops_claims_and_drops_nothing(
 async def test_events_that_no_group_reads_are_kept_up_to_the_cap_and_stop_nothing(
     redis_url: str, clock: HandClock
 ) -> None:
-    async with Queue.open(redis_url, "unread", clock=clock, retention=Retention(events=100)) as queue:
+    async with Queue.open(
+        redis_url, "unread", clock=clock, options=QueueOptions(retention=Retention(events=100))
+    ) as queue:
         await queue.enqueue(LANE, jobs(*(f"{n}" for n in range(300))))
         for _ in range(300):
             [job] = await claim_one(queue)
@@ -244,7 +260,9 @@ async def test_events_that_no_group_reads_are_kept_up_to_the_cap_and_stop_nothin
 
 
 async def test_a_consumer_that_is_gone_and_owes_nothing_is_forgotten(redis_url: str, clock: HandClock) -> None:
-    async with Queue.open(redis_url, "consumers", clock=clock, retention=Retention(consumer_ms=0)) as queue:
+    async with Queue.open(
+        redis_url, "consumers", clock=clock, options=QueueOptions(retention=Retention(consumer_ms=0))
+    ) as queue:
         await queue.enqueue(LANE, jobs("1", "2"))
         for consumer in ("gone", "owes"):
             [job] = await claim_one(queue)

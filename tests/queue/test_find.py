@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from postroad.queue import Dead, Done, Explanation, Gate, Lane, Queue, Quota, Rate, Retention, Retry, Uncertain
+from postroad.queue import (
+    Dead,
+    Done,
+    Explanation,
+    Gate,
+    Lane,
+    Queue,
+    QueueOptions,
+    Quota,
+    Rate,
+    Retention,
+    Retry,
+    Uncertain,
+)
 from tests.queue.conftest import Bench, HandClock, jobs
 
 LANE = Lane(name="ada google spring", gates=("campaign", "sender"), group="spring")
@@ -27,7 +40,9 @@ async def test_a_job_is_found_with_its_attempts_and_what_happened_to_it(bench: B
 
 
 async def test_history_keeps_exactly_the_newest(redis_url: str, clock: HandClock) -> None:
-    async with Queue.open(redis_url, "history", clock=clock, retention=Retention(done=5, failed=3)) as queue:
+    async with Queue.open(
+        redis_url, "history", clock=clock, options=QueueOptions(retention=Retention(done=5, failed=3))
+    ) as queue:
         names = [f"{n:03}" for n in range(100)]
         await queue.enqueue(LANE, jobs(*names))
         await queue.enqueue(LANE, jobs(*(f"late{n}" for n in range(4)), expires_ms=clock.now_ms() + 1))
@@ -46,7 +61,9 @@ async def test_history_keeps_exactly_the_newest(redis_url: str, clock: HandClock
         assert await kept(names[50:] + [f"late{n}" for n in range(4)]) == ["late1", "late2", "late3"]
         # Dead letters are no history: all of them are there.
         assert (await queue.stats()).dead == 50
-    async with Queue.open(redis_url, "history", clock=clock, retention=Retention(done=0, failed=1)) as queue:
+    async with Queue.open(
+        redis_url, "history", clock=clock, options=QueueOptions(retention=Retention(done=0, failed=1))
+    ) as queue:
         await queue.enqueue(LANE, jobs("last"))
         [job] = (await queue.claim("w", want=1, lease_ms=1000, nonce="3")).jobs
         await queue.settle("w", [(job, Done())])
@@ -70,7 +87,7 @@ async def test_a_ready_job_waits_for_its_turn_alone(bench: Bench) -> None:
     bench.clock.advance(5000)
     said = await explained(bench)
     assert (said.held_by, said.ahead, said.since_ms) == (None, 1, bench.clock.now_ms() - 5000)
-    assert said.words[0] == f"Queued in lane ada google spring, behind 1 others. It could have gone since {START}."
+    assert said.words[0] == f"Queued in lane ada google spring, after 1 other job. It could have gone since {START}."
     assert said.not_before_ms == bench.clock.now_ms()
 
 
@@ -134,7 +151,7 @@ async def test_a_paused_group_and_a_cancelled_one_hold_their_jobs(bench: Bench) 
     assert said.words[0] == f"Held: group spring is paused since {START}, until it is resumed."
     await bench.queue.cancel_group("spring", "no longer wanted")
     assert (await explained(bench, held.id)).words[-1] == (
-        "Its group was cancelled (no longer wanted): it ends when it comes back."
+        "Its group was cancelled (no longer wanted): it ends when it returns to its lane."
     )
 
 

@@ -13,6 +13,7 @@ from postroad.queue import (
     JobState,
     Lane,
     Queue,
+    QueueOptions,
     Reaped,
     Release,
     Retry,
@@ -249,7 +250,7 @@ async def test_release_puts_a_batch_back_in_its_order(bench: Bench) -> None:
 async def test_the_last_delay_repeats_and_jitter_stays_in_its_bounds(redis_url: str) -> None:
     clock = HandClock()
     policy = RetryPolicy(attempts=9, delays_ms=(1000, 2000), jitter=0.5)
-    async with Queue.open(redis_url, "jitter", clock=clock, retry=policy, rng=Random(7)) as queue:
+    async with Queue.open(redis_url, "jitter", clock=clock, rng=Random(7), options=QueueOptions(retry=policy)) as queue:
         await queue.enqueue(LANE, jobs("1"))
         for expected_ms in (1000, 2000, 2000, 2000):
             [job] = (await queue.claim("w", want=1, lease_ms=9999, nonce=f"{clock.now_ms()}")).jobs

@@ -36,6 +36,7 @@ from postroad.queue import (
     JobClass,
     Lane,
     Queue,
+    QueueOptions,
     Quota,
     Rate,
     Release,
@@ -99,7 +100,9 @@ class Machine(RuleBasedStateMachine):
         self.nonces = count()
         self.drawn = 0
         self.runner = asyncio.Runner()
-        self.opened = Queue.open(self.url, f"model{next(_queue_names)}", clock=self.clock, retry=POLICY, retention=KEEP)
+        self.opened = Queue.open(
+            self.url, f"model{next(_queue_names)}", clock=self.clock, options=QueueOptions(retry=POLICY, retention=KEEP)
+        )
         self.queue = self.run(self.opened.__aenter__())
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:

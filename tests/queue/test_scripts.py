@@ -6,6 +6,7 @@ import inspect
 import re
 from importlib.resources import files
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
@@ -31,7 +32,10 @@ def test_every_script_has_a_method_and_every_method_a_script() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_arguments_of_a_script_are_those_of_its_method(name: str) -> None:
-    _, *parameters = inspect.signature(METHODS[name]).parameters
+    hints = get_type_hints(METHODS[name])
+    _, *names = inspect.signature(METHODS[name]).parameters
+    # A tuple stands for the arguments in its fields.
+    parameters = [field for name in names for field in getattr(hints[name], "_fields", (name,))]
     assert arguments_of(name) == ["now_ms", *parameters]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from postroad.errors import ConfigError, UnavailableError
-from postroad.queue import Done, JobState, Lane, Lease, Queue, Verdict, Worker
+from postroad.queue import Done, JobState, Lane, Lease, Queue, QueueOptions, Verdict, Worker, WorkerOptions
 from tests.queue.conftest import all_events, jobs, running, until
 from tests.queue.nodes import PERSISTENT, Failover, Node, binary_of, failover, started
 
@@ -63,15 +63,18 @@ async def test_no_job_is_lost_and_no_act_repeated_when_the_primary_is_killed(eit
         return Done()
 
     # With a confirmation from the replica, nothing that anybody relied upon is lost.
-    async with Queue.open(either.url, "q", sync_replicas=1) as queue:
+    async with Queue.open(either.url, "q", options=QueueOptions(sync_replicas=1)) as queue:
         await queue.enqueue(LANE, jobs(*NAMES))
     old, new = either.servers
     async with (
-        Queue.open(either.url, "q", sync_replicas=1) as workers,
+        Queue.open(either.url, "q", options=QueueOptions(sync_replicas=1)) as workers,
         Queue.open(either.url, "q") as queue,
     ):
         # Alone after the failover, the new primary has no replica that could confirm.
-        async with running(Worker(workers, handle, concurrency=20, lease_ms=3000)) as (stop, task):
+        async with running(Worker(workers, handle, concurrency=20, options=WorkerOptions(lease_ms=3000))) as (
+            stop,
+            task,
+        ):
             await some_done.wait()
             old.kill()
 
@@ -81,7 +84,7 @@ async def test_no_job_is_lost_and_no_act_repeated_when_the_primary_is_killed(eit
             await until(moved)
             stop.set()
             await task
-        async with running(Worker(queue, handle, concurrency=20, lease_ms=3000)):
+        async with running(Worker(queue, handle, concurrency=20, options=WorkerOptions(lease_ms=3000))):
             async with asyncio.timeout(40):
                 while not await settled(queue, NAMES):
                     await asyncio.sleep(0.05)
@@ -204,7 +207,7 @@ async def test_a_connection_to_a_server_that_became_a_replica_is_left_at_its_fir
 
 async def test_without_a_replica_to_confirm_nothing_is_accepted_nor_marked(house: Failover) -> None:
     _, new = house.servers
-    async with Queue.open(house.url, "q", sync_replicas=1) as queue:
+    async with Queue.open(house.url, "q", options=QueueOptions(sync_replicas=1)) as queue:
         await queue.enqueue(LANE, jobs("1"))
         [job] = (await queue.claim("w", want=1, lease_ms=60_000, nonce="n")).jobs
         new.signal(signal.SIGSTOP)

@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from postroad.errors import ConfigError, StateError, UnavailableError
-from postroad.queue import Job, Lane, Queue, forget_shards, scripts
+from postroad.queue import Job, Lane, Queue, QueueOptions, forget_shards, scripts
 from postroad.queue.redis.client import connect
 from tests.conftest import RedisServer
 from tests.queue.conftest import jobs, until
@@ -32,7 +32,7 @@ async def test_a_server_that_may_lose_jobs_is_refused_unless_told(
             pass
     assert caught.value.remedy
     assert "ephemeral=True" in caught.value.remedy
-    async with Queue.open(own_redis.url, "q", ephemeral=True) as queue:
+    async with Queue.open(own_redis.url, "q", options=QueueOptions(ephemeral=True)) as queue:
         assert (await queue.enqueue(LANE, jobs("1"))).accepted == 1
 
 

@@ -8,7 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from postroad.queue import Done, Gate, JobState, Lane, Lease, Queue, Retention, Verdict, Worker
+from postroad.queue import (
+    Done,
+    Gate,
+    JobState,
+    Lane,
+    Lease,
+    Queue,
+    QueueOptions,
+    Retention,
+    Verdict,
+    Worker,
+    WorkerOptions,
+)
 from postroad.queue.metrics import QueueMetrics
 from postroad.queue.watchdog import Watchdog
 from tests.conftest import RedisServer
@@ -47,7 +59,7 @@ async def test_a_worker_whose_connection_outlived_a_failover_finds_the_new_serve
     address.leads_to(shared_redis)
     async with (
         Queue.open(address.url, "failover", metrics=metrics) as queue,
-        running(Worker(queue, done, watchdog_ms=200)),
+        running(Worker(queue, done, options=WorkerOptions(watchdog_ms=200))),
     ):
         address.leads_to(own_redis)
         async with Queue.open(address.url, "failover") as new:
@@ -82,7 +94,7 @@ async def looked_three_times(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> N
 async def test_a_worker_with_reason_to_be_idle_is_left_alone(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, why: str
 ) -> None:
-    async with Queue.open(redis_url, f"idle {why}", retention=Retention(events=100)) as queue:
+    async with Queue.open(redis_url, f"idle {why}", options=QueueOptions(retention=Retention(events=100))) as queue:
         await queue.set_gate(Gate(name="g", concurrency=0 if "gate" in why else None))
         if "nothing" not in why:
             await queue.enqueue(LANE, jobs("1"))
@@ -90,7 +102,7 @@ async def test_a_worker_with_reason_to_be_idle_is_left_alone(
             await queue.read_events("g", "c", count=1, block_ms=0)
             for n in range(100):
                 await queue.record_late_outcome(f"{n}", n, b"")
-        worker = Worker(queue, done, watchdog_ms=20)
+        worker = Worker(queue, done, options=WorkerOptions(watchdog_ms=20))
         async with running(worker):
             await looked_three_times(queue, monkeypatch)
         assert worker._watchdog.trips == 0

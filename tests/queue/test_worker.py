@@ -17,6 +17,7 @@ from postroad.queue import (
     Queue,
     Verdict,
     Worker,
+    WorkerOptions,
     WorkerReport,
 )
 from tests.queue.conftest import Bench, all_events, jobs, running, until
@@ -201,7 +202,10 @@ async def test_a_marked_job_that_outlasts_the_drain_is_uncertain(bench: Bench) -
         raise AssertionError
 
     await bench.queue.enqueue(LANE, jobs("1"))
-    async with running(Worker(bench.queue, hang, clock=bench.clock, drain_ms=50)) as (stop, task):
+    async with running(Worker(bench.queue, hang, clock=bench.clock, options=WorkerOptions(drain_ms=50))) as (
+        stop,
+        task,
+    ):
         await marked.wait()
         stop.set()
         report = await task
@@ -230,7 +234,7 @@ async def test_a_lease_is_renewed_while_its_handler_runs(redis_url: str, monkeyp
             return await extend(batch, lease_ms)
 
         monkeypatch.setattr(queue, "extend", counted)
-        async with running(Worker(queue, handle, lease_ms=300)) as (stop, task):
+        async with running(Worker(queue, handle, options=WorkerOptions(lease_ms=300))) as (stop, task):
 
             async def remembered() -> bool:
                 return await queue.states(["1"]) == [JobState.REMEMBERED]

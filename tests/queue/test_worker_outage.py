@@ -9,16 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from postroad.errors import UnavailableError
-from postroad.queue import (
-    Done,
-    JobState,
-    Lane,
-    Lease,
-    Queue,
-    Verdict,
-    Worker,
-    WorkerReport,
-)
+from postroad.queue import Done, JobState, Lane, Lease, Queue, Verdict, Worker, WorkerOptions, WorkerReport
 from postroad.queue.redis.client import connect
 from tests.conftest import RedisServer
 from tests.queue.conftest import HandClock, all_events, jobs, running, until
@@ -152,7 +143,7 @@ async def test_a_worker_ends_though_the_server_stays_away(own_redis: RedisServer
 
     async with Queue.open(own_redis.url, "q") as queue:
         await queue.enqueue(LANE, jobs("1"))
-        async with running(Worker(queue, handle, drain_ms=50)) as (stop, task):
+        async with running(Worker(queue, handle, options=WorkerOptions(drain_ms=50))) as (stop, task):
             await started.wait()
             own_redis.kill()
             stop.set()
@@ -182,7 +173,7 @@ async def test_a_worker_that_was_held_off_says_of_its_uncertain_jobs_that_nothin
         Queue.open(f"unix://{way}", "q", clock=clock) as workers_queue,
     ):
         await queue.enqueue(LANE, jobs("1"))
-        async with running(Worker(workers_queue, handle, lease_ms=60_000)) as (stop, task):
+        async with running(Worker(workers_queue, handle, options=WorkerOptions(lease_ms=60_000))) as (stop, task):
             await started.wait()
             way.unlink()
             own_redis.kill()

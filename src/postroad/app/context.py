@@ -109,7 +109,7 @@ class AppContext:
 
     async def queue(self, name: str) -> Queue:
         """Return the queue of this name, opened once. Raises UnavailableError, or StateError for an unsafe server."""
-        from postroad.queue import Queue, RetryPolicy
+        from postroad.queue import Queue, QueueOptions, RetryPolicy
 
         if name not in self._queues:
             url = await asyncio.to_thread(redis_url, self.settings)
@@ -119,10 +119,9 @@ class AppContext:
                 Queue.open(
                     url,
                     name,
-                    retry=retry,
+                    options=QueueOptions(retry=retry, sync_replicas=limits.sync_replicas),
                     clock=self._queue_clock,
                     metrics=self.metrics,
-                    sync_replicas=limits.sync_replicas,
                 )
             )
         return self._queues[name]

@@ -27,10 +27,11 @@ from postroad.gates.settings_limits import SettingsLimits, gates_of
 from postroad.mail.address import ascii_domain
 from postroad.mail.dkim_keys import signers_of
 from postroad.operations.touches import sync_queue_to_ledger
-from postroad.queue import Gate, Handle, Prepare, Queue, Worker
-from postroad.queue.worker import IDLE_MS
+from postroad.queue import Gate, Handle, Prepare, Queue, Worker, WorkerOptions
 from postroad.settings import QueueSettings, Settings
 from postroad.shaping.shaper import Shaper
+
+DEFAULT_IDLE_MS = WorkerOptions().idle_ms
 
 
 class Work(NamedTuple):
@@ -42,7 +43,7 @@ class Work(NamedTuple):
 
 @asynccontextmanager
 async def open_worker(
-    context: AppContext, queue: Queue, limits: QueueSettings, *, name: str, idle_ms: int = IDLE_MS
+    context: AppContext, queue: Queue, limits: QueueSettings, *, name: str, idle_ms: int = DEFAULT_IDLE_MS
 ) -> AsyncIterator[Worker]:
     """Open what handles the jobs of a queue, and yield a worker that is ready to run.
 
@@ -62,12 +63,9 @@ async def open_worker(
             queue,
             work.handle,
             concurrency=limits.concurrency,
-            lease_ms=limits.lease_ms,
-            drain_ms=limits.drain_ms,
             prepare=work.prepare,
-            name=name,
             clock=context.clock,
-            idle_ms=idle_ms,
+            options=WorkerOptions(name=name, lease_ms=limits.lease_ms, drain_ms=limits.drain_ms, idle_ms=idle_ms),
         )
 
 

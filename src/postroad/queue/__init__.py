@@ -56,6 +56,7 @@ from postroad.queue.types import (
     JobClass,
     JobState,
     Lane,
+    QueueOptions,
     Reaped,
     Release,
     Retention,
@@ -65,7 +66,7 @@ from postroad.queue.types import (
     Uncertain,
     Verdict,
 )
-from postroad.queue.worker import Worker, WorkerReport
+from postroad.queue.worker import Worker, WorkerOptions, WorkerReport
 
 __all__ = [
     "FOREVER_MS",
@@ -96,6 +97,7 @@ __all__ = [
     "Prepare",
     "Process",
     "Queue",
+    "QueueOptions",
     "QueueStats",
     "Quota",
     "Rate",
@@ -110,6 +112,7 @@ __all__ = [
     "UncertainJob",
     "Verdict",
     "Worker",
+    "WorkerOptions",
     "WorkerReport",
     "beating",
     "explain",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from random import Random
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 import msgspec
 from msgspec import Struct
@@ -77,16 +77,23 @@ def _closed_tokens(record: bytes, closed: int) -> tuple[tuple[int, ...], bytes]:
     return tuple(map(int, tokens.unpack_from(record, _HEADER.size))), record[_HEADER.size + tokens.size :]
 
 
-def done_of(settled: Sequence[tuple[ClaimedJob, Done]]) -> tuple[bytes, bytes]:
-    """Encode completed jobs for the script ``settle``: their ids and tokens, and the block of their events."""
+class DoneJobs(NamedTuple):
+    """Completed jobs for the script ``settle``. ``done``: their ids and tokens. ``block``: their events."""
+
+    done: bytes
+    block: bytes
+
+
+def done_of(settled: Sequence[tuple[ClaimedJob, Done]]) -> DoneJobs:
+    """Encode completed jobs for the script ``settle``."""
     if not settled:
-        return _NONE_DONE
+        return DoneJobs(*_NONE_DONE)
     ids, tokens, rows = [], [], []
     for job, verdict in settled:
         ids.append(job.id)
         tokens.append(job.token)
         rows.append((job.id, job.token, job.attempt, job.claim, verdict.note))
-    return _pack((ids, tokens)), _pack(rows)
+    return DoneJobs(_pack((ids, tokens)), _pack(rows))
 
 
 def chunks_of(jobs: Sequence[Job]) -> Iterator[list[Job]]:

@@ -316,7 +316,7 @@ class EventOperations:
             idle_ms: Time after which events of another consumer are taken over, in ms.
 
         Returns:
-            Events in the order of the stream. Empty: there was none in time.
+            Events in the order of the stream. Empty if the time is over.
 
         Raises:
             UnavailableError: The server does not reply.
@@ -333,6 +333,7 @@ class EventOperations:
 
         Raises:
             UnavailableError: The server does not reply.
+            PostroadError: The server rejects the call. After either error the events are read again.
         """
         entries = msgspec.msgpack.encode(self._log.acknowledge(group, events))
         try:

@@ -31,7 +31,7 @@ class Rate(Struct, frozen=True, kw_only=True):
 class Quota(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """``left`` more jobs until ``until_ms``. After that time the quota limits nothing.
 
-    ``size``: number of jobs that ``left`` was counted down from, if whoever set the quota recorded it.
+    ``size``: number of jobs that ``left`` was counted down from. None: not recorded.
     """
 
     left: int
@@ -76,9 +76,17 @@ def encode_changes(
     owner: str | UnsetType = UNSET,
     paused_until_ms: int | None = None,
 ) -> bytes:
-    """Encode changes of a gate for the script ``update_gate``: UNSET keeps a limit, None or an empty owner removes it.
+    """Encode changes of a gate for the script ``update_gate``. UNSET keeps a limit, None or an empty owner removes it.
 
-    ``paused_until_ms`` None keeps the pause.
+    Args:
+        rate: Rate of the gate.
+        concurrency: Maximum number of jobs in flight.
+        quota: Quota of the gate.
+        owner: Components that set the limits.
+        paused_until_ms: End of a pause, in ms since the epoch. None keeps the pause.
+
+    Returns:
+        A MessagePack map of fields, where false removes a field.
     """
     changes: dict[str, float | str] = {}  # False removes a field.
     if rate is None:

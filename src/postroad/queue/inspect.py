@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from itertools import chain
-from typing import Any, assert_never
+from typing import Any, NamedTuple, assert_never
 
 import msgspec
 from msgspec import Struct, field
@@ -133,40 +133,25 @@ class Explanation(Struct, frozen=True, kw_only=True):
     words: list[str]
 
 
+class _Place(NamedTuple):
+    """What the state of a job means. The fields are those of `Explanation`."""
+
+    words: list[str]
+    since_ms: int | None = None
+    held_by: str | None = None
+    not_before_ms: int | None = None
+
+
 def explain(job: JobDetails) -> Explanation:
     """Return where a job is, what holds it and when it can be claimed.
 
     Args:
         job: Its details, from `Queue.find`.
     """
-    held_by: str | None = None
-    since_ms = job.at_ms
-    not_before_ms: int | None = None
-    match job.state:
-        case None:
-            words = [_ended(job) or "The queue does not know this id: it never had it, or forgot it after it ended."]
-            since_ms = job.history[0].at_ms if job.history else None
-        case JobState.REMEMBERED:
-            words = [_ended(job) or "It has ended, longer ago than the history reaches."]
-        case JobState.SCHEDULED:
-            words, not_before_ms, since_ms = _scheduled(job), job.at_ms, None
-        case JobState.QUEUED:
-            held_by, not_before_ms, words = _queued(job)
-            since_ms = job.since_ms
-        case JobState.IN_FLIGHT:
-            words, since_ms = [_in_flight(job)], None
-        case JobState.UNCERTAIN:
-            begun = f"worker {job.worker} had begun the act and its outcome is not known"
-            words = [f"Uncertain since {_at(job.at_ms)}: {begun}. It is held until it is resolved."]
-        case JobState.DEAD:
-            said = f" ({job.error})" if job.error else ""
-            words = [
-                f"A dead letter since {_at(job.at_ms)}, after {_times(job.attempts, 'attempt')}: {job.cause}{said}."
-            ]
-        case other:
-            assert_never(other)
+    place = _place_of(job)
+    words = list(place.words)
     if job.cancelled_for is not None:
-        words.append(f"Its group was cancelled ({job.cancelled_for}): it ends when it comes back.")
+        words.append(f"Its group was cancelled ({job.cancelled_for}): it ends when it returns to its lane.")
     if job.expires_ms:
         words.append(f"It expires at {_at(job.expires_ms)}.")
     return Explanation(
@@ -174,11 +159,35 @@ def explain(job: JobDetails) -> Explanation:
         state=job.state,
         lane=job.lane.name if job.lane else None,
         ahead=job.ahead,
-        held_by=held_by,
-        since_ms=since_ms,
-        not_before_ms=not_before_ms,
+        held_by=place.held_by,
+        since_ms=place.since_ms,
+        not_before_ms=place.not_before_ms,
         words=words,
     )
+
+
+def _place_of(job: JobDetails) -> _Place:
+    match job.state:
+        case None:
+            unknown = "The queue does not know this id: it never had it, or forgot it after it ended."
+            return _Place([_ended(job) or unknown], job.history[0].at_ms if job.history else None)
+        case JobState.REMEMBERED:
+            return _Place([_ended(job) or "It has ended, longer ago than the history reaches."], job.at_ms)
+        case JobState.SCHEDULED:
+            return _Place(_scheduled(job), not_before_ms=job.at_ms)
+        case JobState.QUEUED:
+            return _queued(job)
+        case JobState.IN_FLIGHT:
+            return _Place([_in_flight(job)])
+        case JobState.UNCERTAIN:
+            begun = f"worker {job.worker} had begun the act and its outcome is not known"
+            return _Place([f"Uncertain since {_at(job.at_ms)}: {begun}. It is held until it is resolved."], job.at_ms)
+        case JobState.DEAD:
+            error = f" ({job.error})" if job.error else ""
+            attempts = _times(job.attempts, "attempt")
+            return _Place([f"A dead letter since {_at(job.at_ms)}, after {attempts}: {job.cause}{error}."], job.at_ms)
+        case other:
+            assert_never(other)
 
 
 def _ended(job: JobDetails) -> str | None:
@@ -186,12 +195,12 @@ def _ended(job: JobDetails) -> str | None:
         return None
     last = job.history[0]
     why = f": {last.cause}" if last.cause else ""
-    said = f" ({last.error})" if last.error else ""
-    return f"It ended as {last.kind} at {_at(last.at_ms)}, attempt {last.attempt}{why}{said}."
+    error = f" ({last.error})" if last.error else ""
+    return f"It ended as {last.kind} at {_at(last.at_ms)}, attempt {last.attempt}{why}{error}."
 
 
 def _scheduled(job: JobDetails) -> list[str]:
-    assert job.lane  # noqa: S101 - what lives has a lane
+    assert job.lane  # noqa: S101 - a live job has a lane
     words = [f"Scheduled: due at {_at(job.at_ms)}. Then it goes to the end of lane {job.lane.name}."]
     if job.history and job.claims:
         last = job.history[0]
@@ -204,16 +213,13 @@ def _in_flight(job: JobDetails) -> str:
     return f"In flight: worker {job.worker} holds it until {_at(job.at_ms)}, attempt {job.attempts + 1}, and {act}."
 
 
-def _queued(job: JobDetails) -> tuple[str | None, int | None, list[str]]:
-    """Return what holds it, the earliest time of a claim, and sentences."""
-    assert job.lane  # noqa: S101 - what lives has a lane
+def _queued(job: JobDetails) -> _Place:
+    assert job.lane  # noqa: S101 - a live job has a lane
     if job.cancelled_for is not None:
-        return f"group {job.lane.group}", None, [f"Queued in lane {job.lane.name}, which is being cancelled."]
-    if job.ahead is None:
-        place = "Queued in lane {}, beyond a million others."
-    else:
-        place = "Queued in lane {}, " + ("first in line." if job.ahead == 0 else f"behind {job.ahead:,} others.")
-    words = [place.format(job.lane.name) + f" It could have gone since {_at(job.since_ms)}."]
+        return _Place(
+            [f"Queued in lane {job.lane.name}, which is being cancelled."], job.since_ms, f"group {job.lane.group}"
+        )
+    words = [f"Queued in lane {job.lane.name}, {_position(job.ahead)} It could have gone since {_at(job.since_ms)}."]
     ahead = job.lane_depth if job.ahead is None else job.ahead
     openings = [_opening_ms(gate, ahead, job.now_ms) for gate in job.gates]
     not_before_ms = None if None in openings else max((at for at in openings if at is not None), default=job.now_ms)
@@ -221,15 +227,24 @@ def _queued(job: JobDetails) -> tuple[str | None, int | None, list[str]]:
         words.insert(
             0, f"Held: group {job.lane.group} is paused since {_at(job.paused_since_ms)}, until it is resumed."
         )
-        return f"group {job.lane.group}", None, words
+        return _Place(words, job.since_ms, f"group {job.lane.group}")
     shut = [gate for gate in job.gates if gate.capacity == 0]
-    for gate in shut:
-        words.insert(shut.index(gate), f"Held by gate {gate.gate.name}: {_why(gate, job.now_ms)}.")
+    words[:0] = [f"Held by gate {gate.gate.name}: {_why(gate, job.now_ms)}." for gate in shut]
     if not shut:
         words.append("No gate holds its lane: it goes when the lane's turn comes among those of its class.")
     if not_before_ms is not None and not_before_ms > job.now_ms:
         words.append(f"It cannot go before {_at(not_before_ms)}, and later if other lanes use the same gates.")
-    return f"gate {shut[0].gate.name}" if shut else None, not_before_ms, words
+    return _Place(words, job.since_ms, f"gate {shut[0].gate.name}" if shut else None, not_before_ms)
+
+
+def _position(ahead: int | None) -> str:
+    match ahead:
+        case None:
+            return "after more than a million other jobs."
+        case 0:
+            return "first in line."
+        case _:
+            return f"after {_times(ahead, 'other job')}."
 
 
 def _why(state: GateState, now_ms: int) -> str:
@@ -277,7 +292,7 @@ def _at(ms: int | None) -> str:
 
 
 def _times(n: int, what: str) -> str:
-    return f"{n} {what}{'' if n == 1 else 's'}"
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
 class InspectOperations:

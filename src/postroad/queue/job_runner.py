@@ -242,7 +242,7 @@ class JobRunner:
         self._wake_tasks(len(self._backlog))
 
     async def _run(self) -> None:
-        """Handle jobs of the backlog one after the other. Wait when there are none."""
+        """Handle jobs of the backlog in sequence. Wait while it is empty."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  (this is a coroutine)
         loop = asyncio.get_running_loop()

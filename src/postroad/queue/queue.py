@@ -31,16 +31,14 @@ from postroad.queue.types import (
     Job,
     Lane,
     Metrics,
+    QueueOptions,
     Reaped,
     Release,
-    Retention,
-    RetryPolicy,
     SettleResult,
     Verdict,
 )
 
-DEFAULT_RETRY = RetryPolicy()
-DEFAULT_RETENTION = Retention()
+DEFAULT_OPTIONS = QueueOptions()
 
 _pack = msgspec.msgpack.encode
 
@@ -56,9 +54,8 @@ class Queue(GateOperations, EventOperations, InspectOperations, RecoveryOperatio
         self,
         name: str,
         connections: ServerConnections,
-        retry: RetryPolicy,
+        options: QueueOptions,
         rng: Random,
-        retention: Retention,
         metrics: Metrics | None,
     ) -> None:
         self.name = name
@@ -66,9 +63,9 @@ class Queue(GateOperations, EventOperations, InspectOperations, RecoveryOperatio
         self._connections = connections
         self._scripts = connections.scripts
         self._log = EventLog(connections.blocking, f"pr:{{{name}}}:events")
-        self._retry = retry
+        self._retry = options.retry
         self._rng = rng
-        self._retention = retention
+        self._retention = options.retention
 
     @classmethod
     @asynccontextmanager
@@ -77,26 +74,20 @@ class Queue(GateOperations, EventOperations, InspectOperations, RecoveryOperatio
         url: str,
         name: str,
         *,
-        retry: RetryPolicy = DEFAULT_RETRY,
+        options: QueueOptions = DEFAULT_OPTIONS,
         clock: Clock | None = None,
         rng: Random | None = None,
-        ephemeral: bool = False,
-        retention: Retention = DEFAULT_RETENTION,
         metrics: Metrics | None = None,
-        sync_replicas: int = 0,
     ) -> AsyncIterator[Queue]:
         """Open a queue. It is created by its first job.
 
         Args:
             url: URL of the server, see `postroad.queue.redis.url`.
             name: Name of the queue.
-            retry: Number of attempts and their delays.
+            options: How the queue treats its jobs.
             clock: Clock of the queue. None: the server's, which all workers share.
             rng: Spreads delays.
-            ephemeral: Accept a server that may lose jobs.
-            retention: How much of ended jobs is stored.
             metrics: Receives measurements.
-            sync_replicas: Replicas that must confirm a job before `enqueue` returns, and a mark before `mark` does.
 
         Raises:
             ConfigError: The URL or the name is not valid, or the server refuses this client.
@@ -107,11 +98,11 @@ class Queue(GateOperations, EventOperations, InspectOperations, RecoveryOperatio
         if not name or "}" in name:
             raise ConfigError(f"{name!r} is not a valid queue name.", remedy="It may not be empty or contain a brace.")
         ran = partial(metrics.script_ran, name) if metrics else None
-        connections = ServerConnections(url, f"pr:{{{name}}}", clock, ran, sync_replicas)
+        connections = ServerConnections(url, f"pr:{{{name}}}", clock, ran, options.sync_replicas)
         try:
-            await require_persistence(connections.client, ephemeral=ephemeral)
+            await require_persistence(connections.client, ephemeral=options.ephemeral)
             await require_unsharded(connections.client, name)
-            yield cls(name, connections, retry, rng or Random(), retention, metrics)  # noqa: S311
+            yield cls(name, connections, options, rng or Random(), metrics)  # noqa: S311
         finally:
             await connections.aclose()
 
@@ -206,7 +197,7 @@ class Queue(GateOperations, EventOperations, InspectOperations, RecoveryOperatio
             UnavailableError: The server does not reply.
         """
         want = min(want, MAX_JOBS)
-        reply = await self._scripts.claim(worker, nonce, want, lease_ms, *self._retention.bounds)
+        reply = await self._scripts.claim(worker, nonce, want, lease_ms, self._retention.bounds)
         return read_settled(reply).batch
 
     async def mark(self, jobs: Sequence[ClaimedJob]) -> list[bool]:
@@ -252,7 +243,7 @@ class Queue(GateOperations, EventOperations, InspectOperations, RecoveryOperatio
         done, commands, notes, twice = self._partition(verdicts)
         nonce, want = nonce or uuid4().hex, min(want, MAX_JOBS)
         reply = await self._scripts.settle(
-            worker, nonce, want, lease_ms, *self._retention.bounds, *done_of(done), _pack(commands), *notes
+            worker, nonce, want, lease_ms, self._retention.bounds, done_of(done), _pack(commands), *notes
         )
         settled = read_settled(reply)
         settled.stale.extend(twice)

@@ -15,8 +15,10 @@ from redis.exceptions import NoScriptError, OutOfMemoryError
 
 from postroad.clock import Clock
 from postroad.errors import UnavailableError
+from postroad.queue.codec import DoneJobs
 from postroad.queue.redis.client import Client, connect
 from postroad.queue.redis.errors import LOST, REPLY_S, unavailable
+from postroad.queue.types import RetentionBounds
 
 Ran = Callable[[str, float], None]
 """Called with the name of each script that ran, and its duration in seconds."""
@@ -96,13 +98,9 @@ class Scripts:
         nonce: str,
         want: int,
         lease_ms: int,
-        remember_ms: int,
-        done_kept: int,
-        failed_kept: int,
-        events_cap: int,
+        bounds: RetentionBounds,
     ) -> list[bytes]:
-        keep = (remember_ms, done_kept, failed_kept, events_cap)
-        reply = await self._run("claim", worker, nonce, want, lease_ms, *keep)
+        reply = await self._run("claim", worker, nonce, want, lease_ms, *bounds)
         return cast("list[bytes]", reply)
 
     async def mark(self, leases: bytes) -> list[int]:
@@ -117,17 +115,12 @@ class Scripts:
         nonce: str,
         want: int,
         lease_ms: int,
-        remember_ms: int,
-        done_kept: int,
-        failed_kept: int,
-        events_cap: int,
-        done: bytes,
-        block: bytes,
+        bounds: RetentionBounds,
+        done: DoneJobs,
         commands: bytes,
         *notes: bytes,
     ) -> list[bytes]:
-        keep = (remember_ms, done_kept, failed_kept, events_cap)
-        reply = await self._run("settle", worker, nonce, want, lease_ms, *keep, done, block, commands, *notes)
+        reply = await self._run("settle", worker, nonce, want, lease_ms, *bounds, *done, commands, *notes)
         return cast("list[bytes]", reply)
 
     async def reap(self, limit: int) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import StrEnum
 from random import Random
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from msgspec import Struct
 
@@ -206,6 +206,15 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
         return round(delay * (1 + self.jitter * rng.uniform(-1, 1))) if self.jitter else delay
 
 
+class RetentionBounds(NamedTuple):
+    """The part of `Retention` that the scripts read."""
+
+    remember_ms: int
+    done_kept: int
+    failed_kept: int
+    events_cap: int
+
+
 class Retention(Struct, frozen=True, kw_only=True):
     """How much a queue stores of ended jobs. All workers of a queue must use the same.
 
@@ -227,9 +236,23 @@ class Retention(Struct, frozen=True, kw_only=True):
             raise ValueError(f"{self} is not valid: events is at least 100, the others at least 0")
 
     @property
-    def bounds(self) -> tuple[int, int, int, int]:
+    def bounds(self) -> RetentionBounds:
         """Arguments of the scripts."""
-        return self.remember_ms, self.done, self.failed, self.events
+        return RetentionBounds(self.remember_ms, self.done, self.failed, self.events)
+
+
+class QueueOptions(Struct, frozen=True, kw_only=True):
+    """How a queue treats its jobs.
+
+    ``retry``: number of attempts and their delays. ``retention``: how much of ended jobs is stored. ``ephemeral``:
+    accept a server that may lose jobs. ``sync_replicas``: replicas that must confirm a job before `Queue.enqueue`
+    returns, and a mark before `Queue.mark` does.
+    """
+
+    retry: RetryPolicy = RetryPolicy()
+    retention: Retention = Retention()
+    ephemeral: bool = False
+    sync_replicas: int = 0
 
 
 class Metrics(Protocol):

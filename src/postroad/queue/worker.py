@@ -45,6 +45,24 @@ FINAL_SETTLE_S = 2.0
 """Time to settle when the handlers used up the whole drain."""
 
 
+class WorkerOptions(Struct, frozen=True, kw_only=True):
+    """Name and times of a worker. All times but ``lease_ms`` are real time, also with a clock of the caller.
+
+    ``name``: unique name of the worker; None: made from host and process id. ``lease_ms``: duration of a lease, which
+    is renewed. ``drain_ms``: time that marked jobs have to end after the stop. ``watchdog_ms``: the worker reconnects
+    if jobs are ready and it has claimed none for this long. ``idle_ms``: poll interval when no job is ready.
+    """
+
+    name: str | None = None
+    lease_ms: int = 60_000
+    drain_ms: int = 20_000
+    watchdog_ms: int = 30_000
+    idle_ms: int = IDLE_MS
+
+
+DEFAULT_OPTIONS = WorkerOptions()
+
+
 class WorkerReport(Struct, frozen=True, kw_only=True):
     """Counts of one run. ``settled``: by verdict. ``stale``: verdicts that changed nothing, because the lease was lost.
 
@@ -74,48 +92,40 @@ class Worker:
         handle: Handle,
         *,
         concurrency: int = 10,
-        lease_ms: int = 60_000,
         prepare: Prepare | None = None,
-        name: str | None = None,
         clock: Clock | None = None,
-        drain_ms: int = 20_000,
         rng: Random | None = None,
-        watchdog_ms: int = 30_000,
-        idle_ms: int = IDLE_MS,
+        options: WorkerOptions = DEFAULT_OPTIONS,
     ) -> None:
-        """Make a worker. ``drain_ms``, ``watchdog_ms`` and ``idle_ms`` are real time, also with another ``clock``.
+        """Make a worker.
 
         Args:
             queue: Queue to claim from.
             handle: Handler of one job.
             concurrency: Jobs that are handled at once.
-            lease_ms: Duration of a lease, in ms. Leases are renewed.
             prepare: Gets every claimed batch before its jobs are handled. A job for which it returns a verdict is
                 settled with it and not handled. If it raises, the batch is released and claims pause.
-            name: Unique name of this worker. None: made from host and process id.
             clock: Clock of the queue. None: the system's.
-            drain_ms: Time that marked jobs have to end after the stop, in ms.
             rng: Spreads delays.
-            watchdog_ms: The worker reconnects if jobs are ready and it has claimed none for this long, in ms.
-            idle_ms: Poll interval when no job is ready, in ms.
+            options: Name and times.
         """
         self.next_ms: int | None = None
         """Time of the queue's clock at which a job may be ready, from the last claim. None: no job waits."""
-        self.name = name or f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+        self.name = options.name or f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         self._queue = queue
         self._concurrency = concurrency
-        self._lease_ms = lease_ms
-        self._drain_s = drain_ms / 1000
-        self._idle_s = idle_ms / 1000
+        self._lease_ms = options.lease_ms
+        self._drain_s = options.drain_ms / 1000
+        self._idle_s = options.idle_ms / 1000
         self._clock = clock or SystemClock()
         rng = rng or Random()  # noqa: S311 - it spreads delays
         backoff = Backoff(rng, first_s=0.5, most_s=30.0)
         self._runner = JobRunner(
-            queue, handle, prepare, lease_ms, backoff, flush_threshold=-(-concurrency // BATCH_SHARE)
+            queue, handle, prepare, options.lease_ms, backoff, flush_threshold=-(-concurrency // BATCH_SHARE)
         )
         self._reconnect_backoff = Backoff(rng, first_s=0.1, most_s=5.0)
         self._idle_backoff = Backoff(rng, first_s=0.001, most_s=self._idle_s)
-        self._watchdog = Watchdog(queue, self.name, watchdog_ms)
+        self._watchdog = Watchdog(queue, self.name, options.watchdog_ms)
         self._calls = 0  # calls in progress, and the jobs that they ask for
         self._wanted = 0
         self._more = False  # whether the last claim left jobs that are ready

@@ -29,12 +29,12 @@ local function place_of(id)
   return place
 end
 
--- How often a job left its lane without an end: it is another number whenever the job comes back.
+-- How often a job left its lane without an end. The number changes when the job returns.
 local function closed_of(record) return (struct.unpack('<I4', record, 9)) end
 
 local parts = {}
 
--- Whether anything moved: where it is the same twice, what was read in between is of one moment.
+-- Changes with every move. If it is equal before and after a read, the read is consistent.
 function parts.stamp()
   local depth, cancelled = call('HGETALL', keys.depth), call('HLEN', keys.cancelled)
   seen = { call('HGETALL', keys.counters), depth, call('GET', keys.token) or '', cancelled }

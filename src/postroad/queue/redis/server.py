@@ -215,18 +215,21 @@ async def require_persistence(client: Redis, *, ephemeral: bool) -> None:
         StateError: The server may lose jobs.
         UnavailableError: The server does not reply, or is still loading.
     """
+    fault = durability_error(await _loaded_info(client))
+    if fault and not ephemeral:
+        raise fault
+
+
+async def _loaded_info(client: Redis) -> Mapping[str, Any]:
     try:
         async with asyncio.timeout(REPLY_S):
-            info = await client.info("everything")
+            info: Mapping[str, Any] = await client.info("everything")
     except LOST as error:
         raise unavailable(error) from error
     if int(info.get("loading", 0)):
         # While it reads its append-only file, it reports that it has none.
         raise unavailable("it is still loading")
-    if ephemeral:
-        return
-    if fault := durability_error(info):
-        raise fault
+    return info
 
 
 async def require_unsharded(client: Client, name: str) -> None:
@@ -287,11 +290,12 @@ def durability_error(info: Mapping[str, Any]) -> StateError | None:
         return StateError(
             "The Redis server evicts keys when it is full, so it would drop jobs "
             f"(maxmemory-policy {info.get('maxmemory_policy')}).",
-            remedy="Set `maxmemory-policy noeviction`, or open the queue with `ephemeral=True`: its jobs may be lost.",
+            remedy="Set `maxmemory-policy noeviction`, or open the queue with `QueueOptions(ephemeral=True)`: "
+            "its jobs may be lost.",
         )
     if not int(info.get("aof_enabled", 0)):
         return StateError(
             "The Redis server has no append-only file: a restart would lose jobs.",
-            remedy="Set `appendonly yes`, or open the queue with `ephemeral=True`: its jobs may be lost.",
+            remedy="Set `appendonly yes`, or open the queue with `QueueOptions(ephemeral=True)`: its jobs may be lost.",
         )
     return None

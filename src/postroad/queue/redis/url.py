@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
+from typing import NoReturn
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from msgspec import Struct
@@ -94,10 +95,10 @@ def parse_redis_url(url: str) -> RedisUrl:
             service, _, db = path.strip("/").partition("/")
         is_unix = parts.scheme == "unix"
         if (is_unix and not path) or (topology is Topology.SENTINEL and not service):
-            raise _none("it names no socket" if is_unix else "it does not name the primary, as in …/mymaster")
+            _refuse("it names no socket" if is_unix else "it does not name the primary, as in …/mymaster")
         number = int(options.pop("db", "0") if is_unix else db or options.pop("db", "0"))
         if number and topology is Topology.CLUSTER:
-            raise _none("a cluster has no databases but 0")
+            _refuse("a cluster has no databases but 0")
         return RedisUrl(
             topology=topology,
             hosts=() if is_unix else _hosts(hosts, SENTINEL_PORT if topology is Topology.SENTINEL else REDIS_PORT),
@@ -112,15 +113,15 @@ def parse_redis_url(url: str) -> RedisUrl:
         )
     except ValueError:
         # Its text may quote what was read, and so may that of its cause.
-        raise _none() from None
+        _refuse()
 
 
-def _none(why: str = "") -> ConfigError:
-    return ConfigError(
+def _refuse(why: str = "") -> NoReturn:
+    raise ConfigError(
         "That is not the address of a Redis server" + (f": {why}." if why else "."),
         remedy="It looks like redis://host:6379/0, rediss://…, unix:///path/to/socket, "
         "redis+sentinel://host:26379,host:26379/mymaster or redis+cluster://host:6379,host:6379.",
-    )
+    ) from None
 
 
 def _scheme(scheme: str) -> tuple[bool, Topology]:
@@ -128,7 +129,7 @@ def _scheme(scheme: str) -> tuple[bool, Topology]:
         return False, Topology.SERVER
     name, plus, kind = scheme.partition("+")
     if name not in {"redis", "rediss"} or (plus and kind not in {Topology.SENTINEL, Topology.CLUSTER}):
-        raise _none()
+        _refuse()
     return name == "rediss", Topology(kind) if plus else Topology.SERVER
 
 
@@ -172,6 +173,6 @@ def _hosts(text: str, default_port: int) -> tuple[Host, ...]:
     for one in text.split(","):
         parts = urlsplit(f"//{one}")
         if not parts.hostname and (one or "," in text):
-            raise _none("a host is missing")
+            _refuse("a host is missing")
         hosts.append((parts.hostname or "localhost", parts.port or default_port))
     return tuple(hosts)

@@ -74,7 +74,7 @@ function q.call_many(command, key, args)
   end
 end
 
--- Fields of a hash, in order; false where there is none.
+-- Fields of a hash, in order; false for a missing field.
 function q.get_many(key, fields)
   local found = {}
   for from = 1, #fields, 2000 do
