@@ -19,7 +19,7 @@ STEP_INSTRUCTIONS = 500_000
 
 
 @pytest.mark.timeout(300)
-def test_no_transaction_grows_with_the_ledger_and_none_is_left_out(
+def test_no_transaction_grows_with_the_ledger(
     engine: sa.Engine, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     small = measure(engine, SMALL)

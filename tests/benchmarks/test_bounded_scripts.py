@@ -51,7 +51,7 @@ READ_WHOLE = {
 }
 
 
-def test_every_command_that_reads_a_whole_collection_is_known() -> None:
+def test_commands_that_read_whole_collections_are_listed() -> None:
     found = {
         (str(path.relative_to(FOLDER).with_suffix("")), match.group(1) or match.group(2))
         for path in FOLDER.rglob("*.lua")

@@ -16,14 +16,14 @@ def found(**rates: float) -> Found:
     return filled
 
 
-def test_every_way_to_sign_is_measured_by_one_process_and_by_two() -> None:
+def test_every_signature_is_measured_with_one_and_two_processes() -> None:
     labels = [entry.label for entry in OUR_ENTRIES]
     assert len(set(labels)) == 2 * len(Signing)
     assert "postroad" in labels
     assert "postroad, DKIM rsa-2048 and ed25519, two processes" in labels
 
 
-def test_a_bar_that_names_a_peer_needs_it_and_any_other_peer_only_when_it_ran() -> None:
+def test_a_target_needs_only_the_peers_that_it_names() -> None:
     ran = found(**{OURS: 5_000.0, CELERY: 300.0})
     figures = {(figure.measure, figure.peer): figure for figure in ran.figures()}
     assert figures[ONE.name, CELERY].ok
@@ -33,7 +33,7 @@ def test_a_bar_that_names_a_peer_needs_it_and_any_other_peer_only_when_it_ran() 
     assert not figures[SECOND.name, None].ok
 
 
-def test_ratios_are_to_the_peer_that_signs_as_ours_does() -> None:
+def test_ratios_use_the_peer_with_the_same_signature() -> None:
     signed = Signing.RSA
     ran = found(
         **{

@@ -43,7 +43,9 @@ def reckoned(
         (UNCERTAIN, (EventKind.UNCERTAIN,), 1, "uncertain"),
     ],
 )
-def test_what_ended_as_promised_is_counted(state: JobState, kinds: tuple[EventKind, ...], acts: int, word: str) -> None:
+def test_jobs_that_ended_as_guaranteed_are_counted(
+    state: JobState, kinds: tuple[EventKind, ...], acts: int, word: str
+) -> None:
     accounts = reckoned(state, kinds, acts)
     assert accounts.ok
     assert accounts.states == {word: 1}
@@ -64,7 +66,9 @@ def test_what_ended_as_promised_is_counted(state: JobState, kinds: tuple[EventKi
         (JobState.DEAD, (DONE,), 1, "contradicted"),
     ],
 )
-def test_what_did_not_is_found(state: JobState | None, kinds: tuple[EventKind, ...], acts: int, found: str) -> None:
+def test_violations_of_the_guarantees_are_found(
+    state: JobState | None, kinds: tuple[EventKind, ...], acts: int, found: str
+) -> None:
     accounts = reckoned(state, kinds, acts)
     assert not accounts.ok
     lists: Mapping[str, list[str]] = {
@@ -76,11 +80,11 @@ def test_what_did_not_is_found(state: JobState | None, kinds: tuple[EventKind, .
 
 
 @pytest.mark.parametrize("state", [JobState.QUEUED, JobState.SCHEDULED, JobState.IN_FLIGHT])
-def test_what_healthy_workers_left_over_is_a_failure(state: JobState) -> None:
+def test_jobs_that_healthy_workers_left_are_a_failure(state: JobState) -> None:
     assert not reckoned(state, (), 0).ok
 
 
-def test_what_everysec_does_not_promise_is_told_apart() -> None:
+def test_losses_of_everysec_are_counted_separately() -> None:
     before, long_after = ACCEPTED_MS - 1, ACCEPTED_MS + EXPOSED_MS + 2
     assert reckoned(None, (), 0, (before, long_after)).lost == ["1"]
     near = reckoned(None, (), 0, (ACCEPTED_MS + EXPOSED_MS,))
@@ -88,7 +92,7 @@ def test_what_everysec_does_not_promise_is_told_apart() -> None:
 
 
 @pytest.mark.parametrize("weights", [queue_run.WEIGHTS, delivery_run.WEIGHTS])
-def test_a_seed_is_a_plan_and_every_blow_falls_before_one_falls_more_than_its_weight(weights: dict[Blow, int]) -> None:
+def test_a_seed_determines_faults_in_proportion_to_their_weight(weights: dict[Blow, int]) -> None:
     planned = blows(Random(3), weights, seconds=1_000, every_s=0.5)
     assert planned == blows(Random(3), weights, seconds=1_000, every_s=0.5)
     assert planned != blows(Random(4), weights, seconds=1_000, every_s=0.5)
@@ -97,7 +101,7 @@ def test_a_seed_is_a_plan_and_every_blow_falls_before_one_falls_more_than_its_we
     assert all(a.at_s < b.at_s < 1_000 for a, b in pairwise(planned))
 
 
-def test_every_step_kills_before_one_kills_twice() -> None:
+def test_every_step_is_used_before_one_is_repeated() -> None:
     fates = list(islice(dooms(Random(1)), len(Step)))
     assert {doom.step for doom in fates} == set(Step)
     assert {doom.fate for doom in fates} == {Fate.KILL}

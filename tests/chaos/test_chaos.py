@@ -25,7 +25,7 @@ def binary(request: pytest.FixtureRequest) -> Path:
     return Path(found) if found else missing("redis-server", "apt-get install redis-server")
 
 
-async def test_no_job_is_lost_and_no_act_repeated_whatever_dies(binary: Path) -> None:
+async def test_no_job_is_lost_and_no_act_repeated_under_failures(binary: Path) -> None:
     setting = queue_run.Setting(seed=11, seconds=12, binary=binary, every_s=0.4)
     result = await queue_run.run(setting)
     assert result.ok, report.queue_page(setting, result) + result.logs
@@ -35,7 +35,7 @@ async def test_no_job_is_lost_and_no_act_repeated_whatever_dies(binary: Path) ->
     assert result.accounts.acts > 200
 
 
-async def test_a_worker_that_acts_before_it_marks_is_found_out() -> None:
+async def test_a_worker_that_acts_before_its_mark_is_detected() -> None:
     setting = queue_run.Setting(
         seed=11, seconds=5, binary=server_binary(), every_s=60, doomed_at=(Step.ACT_AFTER,), careless=True
     )
@@ -45,7 +45,7 @@ async def test_a_worker_that_acts_before_it_marks_is_found_out() -> None:
     assert not result.ok
 
 
-async def test_a_campaign_reaches_everybody_once_whatever_dies(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_campaign_reaches_every_recipient_once_under_failures(monkeypatch: pytest.MonkeyPatch) -> None:
     setting = delivery_run.Setting(seed=11, seconds=10, binary=server_binary(), every_s=1.0)
     result = await delivery_run.run(setting, monkeypatch.setenv)
     assert result.ok, report.delivery_page(setting, result) + result.logs

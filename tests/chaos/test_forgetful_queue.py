@@ -89,13 +89,13 @@ def note(state: TouchState) -> bytes:
     return encode_note(DeliveryResult(state=state))
 
 
-async def test_a_forgotten_claim_is_not_sent_again_by_the_next(house: House) -> None:
+async def test_a_lost_claim_is_not_sent_again_by_the_next(house: House) -> None:
     assert await house.admit(await house.claim()) is None
     await house.forget()
     assert isinstance(await house.admit(await house.claim()), Uncertain)
 
 
-async def test_a_forgotten_claim_is_not_sent_again_after_a_claim_that_was_never_admitted(house: House) -> None:
+async def test_a_lost_claim_is_not_sent_again_after_an_unadmitted_one(house: House) -> None:
     assert await house.admit(await house.claim()) is None
     await house.forget()
     # The database is away, or the worker dies: this claim ends, and proves nothing of the one that was forgotten.
@@ -106,9 +106,7 @@ async def test_a_forgotten_claim_is_not_sent_again_after_a_claim_that_was_never_
 @pytest.mark.parametrize(
     "verdict", [Release(), Defer(at_ms=1, cause="campaign paused"), Retry(cause="handler", at_ms=1)]
 )
-async def test_what_is_recorded_of_another_claim_does_not_free_the_forgotten_one(
-    house: House, verdict: Verdict
-) -> None:
+async def test_an_event_of_another_claim_does_not_free_a_lost_claim(house: House, verdict: Verdict) -> None:
     assert await house.admit(await house.claim()) is None
     await house.forget()
     await house.settle(await house.claim(), verdict)
@@ -117,7 +115,7 @@ async def test_what_is_recorded_of_another_claim_does_not_free_the_forgotten_one
     assert isinstance(await house.admit(await house.claim()), Uncertain)
 
 
-async def test_a_claim_that_is_known_to_have_ended_is_followed_by_another_at_once(house: House) -> None:
+async def test_a_claim_that_ended_is_followed_by_another_at_once(house: House) -> None:
     job = await house.claim()
     assert await house.admit(job) is None
     await house.settle(job, Release())
@@ -127,7 +125,7 @@ async def test_a_claim_that_is_known_to_have_ended_is_followed_by_another_at_onc
     assert await house.admit(await house.claim()) is None
 
 
-async def test_claims_that_ended_are_recorded_one_by_one(house: House) -> None:
+async def test_ended_claims_are_recorded_one_by_one(house: House) -> None:
     job = await house.claim()
     assert await house.admit(job) is None
     await house.settle(job, Release())
@@ -136,7 +134,7 @@ async def test_claims_that_ended_are_recorded_one_by_one(house: House) -> None:
     assert house.state() is TouchState.QUEUED
 
 
-async def test_a_held_job_that_turns_out_to_be_deferred_is_tried_again(house: House) -> None:
+async def test_a_held_job_with_a_late_deferral_is_retried(house: House) -> None:
     job = await house.claim()
     assert await house.admit(job) is None
     await house.settle(job, Uncertain(cause="lease"))
@@ -151,7 +149,7 @@ async def test_a_held_job_that_turns_out_to_be_deferred_is_tried_again(house: Ho
     assert house.state() is TouchState.ACCEPTED
 
 
-async def test_that_a_held_job_was_deferred_is_recorded(house: House) -> None:
+async def test_a_late_deferral_of_a_held_job_is_recorded(house: House) -> None:
     job = await house.claim()
     assert await house.admit(job) is None
     await house.settle(job, Uncertain(cause="lease"))
@@ -161,9 +159,7 @@ async def test_that_a_held_job_was_deferred_is_recorded(house: House) -> None:
     assert house.state() is TouchState.DEFERRED
 
 
-async def test_a_mark_that_a_power_failure_took_does_not_let_its_job_be_sent_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_job_is_not_sent_again_after_its_mark_was_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The worker claims, the server syncs, the worker marks and sends; then the power fails for both of them."""
     with TemporaryDirectory(prefix="pr") as folder:
         async with (

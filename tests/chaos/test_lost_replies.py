@@ -36,7 +36,7 @@ def jobs(n: int) -> list[Job]:
     return [Job(id=f"{i}", payload=b"") for i in range(n)]
 
 
-async def test_an_enqueue_without_an_answer_is_repeated_in_vain(queue: Queue, line: Proxy) -> None:
+async def test_a_repeated_enqueue_has_no_effect(queue: Queue, line: Proxy) -> None:
     line.drop_replies()
     with pytest.raises(UnavailableError):
         await queue.enqueue(LANE, jobs(3))
@@ -44,7 +44,7 @@ async def test_an_enqueue_without_an_answer_is_repeated_in_vain(queue: Queue, li
     assert (enqueued.accepted, enqueued.known, line.replies_dropped) == (0, 3, 1)
 
 
-async def test_a_settle_without_an_answer_is_repeated_with_its_nonce(queue: Queue, line: Proxy) -> None:
+async def test_an_unanswered_settle_is_repeated_with_its_nonce(queue: Queue, line: Proxy) -> None:
     await queue.enqueue(LANE, jobs(3))
     [first] = (await queue.claim("w", want=1, lease_ms=60_000, nonce="1")).jobs
     line.drop_replies()
@@ -57,7 +57,7 @@ async def test_a_settle_without_an_answer_is_repeated_with_its_nonce(queue: Queu
     assert (stats.counters["done"], stats.in_flight) == (1, 1)
 
 
-async def test_a_settle_that_arrives_after_its_repetition_changes_nothing(
+async def test_a_settle_that_arrives_after_its_repetition_is_ignored(
     queue: Queue, line: Proxy, redis: RedisServer
 ) -> None:
     await queue.enqueue(LANE, jobs(3))
@@ -74,7 +74,7 @@ async def test_a_settle_that_arrives_after_its_repetition_changes_nothing(
     assert await queue.audit() == []
 
 
-async def test_events_without_an_answer_are_read_again_at_once(queue: Queue, line: Proxy) -> None:
+async def test_events_of_a_lost_reply_are_read_again_at_once(queue: Queue, line: Proxy) -> None:
     await queue.enqueue(LANE, jobs(2))
     batch = await queue.claim("w", want=2, lease_ms=60_000, nonce="1")
     assert await queue.read_events("g", "c", count=9, block_ms=0) == []
@@ -85,7 +85,7 @@ async def test_events_without_an_answer_are_read_again_at_once(queue: Queue, lin
     assert [event.id for event in await queue.read_events("g", "c", count=9, block_ms=0)] == ["0", "1"]
 
 
-async def test_a_socket_that_nobody_listens_on_is_cut(tmp_path: Path) -> None:
+async def test_a_connection_without_a_listener_is_closed(tmp_path: Path) -> None:
     async with Proxy.open(tmp_path / "p", tmp_path / "nobody"):
         with pytest.raises(UnavailableError):
             async with Queue.open(f"unix://{tmp_path / 'p'}", "q"):

@@ -101,7 +101,7 @@ def test_every_documented_setting_exists() -> None:
     assert documented == set(_settings())
 
 
-def test_every_field_and_every_rule_of_the_shaping_is_documented() -> None:
+def test_every_shaping_field_and_rule_is_documented() -> None:
     from postroad.shaping.config import AdaptiveRate, read_shaping
     from postroad.shaping.limits import ReceiverLimits
     from postroad.shaping.rules import ShapingRule
@@ -128,7 +128,7 @@ def test_every_queue_is_documented_with_its_limits() -> None:
     ]
 
 
-def test_command_reference_is_what_the_commands_say() -> None:
+def test_the_command_reference_is_up_to_date() -> None:
     written = subprocess.run(
         [sys.executable, "-m", "typer", "postroad.cli.app", "utils", "docs", "--name", "postroad"],
         capture_output=True,
@@ -147,7 +147,7 @@ def _error_classes(root: type[errors.PostroadError]) -> Iterator[type[errors.Pos
             yield from _error_classes(kind)
 
 
-def test_every_exit_code_is_documented_and_nobody_shares_one() -> None:
+def test_every_exit_code_is_unique_and_documented() -> None:
     kinds = list(_error_classes(errors.PostroadError))
     codes = [kind.exit_code for kind in kinds]
     assert len(set(codes)) == len(codes)
@@ -156,7 +156,7 @@ def test_every_exit_code_is_documented_and_nobody_shares_one() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_have_targets(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if "://" not in target and not target.startswith("#"):
@@ -178,7 +178,7 @@ def test_touch_states_are_in_the_glossary() -> None:
             assert state.value in text
 
 
-def test_every_other_metric_is_documented_and_every_documented_one_is_there() -> None:
+def test_other_metrics_and_their_documentation_are_equal() -> None:
     """Those of a queue are compared with what it exposes, in tests/queue."""
     page = (DOCS / "reference/metrics.md").read_text(encoding="utf-8")
     documented = set(re.findall(r"^\| `(postroad_(?!queue_)\w+)` \|", page, re.MULTILINE))

@@ -64,7 +64,7 @@ PENDING = (
 
 
 @pytest.mark.parametrize("root", CHECKED)
-def test_no_word_of_our_own(root: str) -> None:
+def test_no_avoided_word_is_used(root: str) -> None:
     pending = [ROOT / path for path in PENDING]
     checked = [
         file

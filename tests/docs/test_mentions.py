@@ -58,5 +58,5 @@ def test_every_option_of_an_error_exists() -> None:
 
 
 @pytest.mark.parametrize("words", ["postroad queue gate stop x", "postroad queue stats --sum", "postroad fly"])
-def test_what_does_not_exist_is_found(words: str) -> None:
+def test_a_command_that_does_not_exist_is_found(words: str) -> None:
     assert _wrong(words)

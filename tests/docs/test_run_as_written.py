@@ -181,7 +181,7 @@ def test_a_page_runs_as_written(page: Path, tmp_path: Path, nameserver: str) -> 
             world.run(typed)
 
 
-def test_every_exception_is_of_a_command_that_is_written() -> None:
+def test_every_exception_belongs_to_a_documented_command() -> None:
     commands = [typed.command for page in WRITTEN.values() for typed in page]
     for start in (*NOT_RUN, *ENDS_WITH, *SERVERS, *SHORTER):
         assert any(command.startswith(start) for command in commands), start

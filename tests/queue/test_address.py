@@ -49,7 +49,7 @@ from postroad.queue.redis.url import RedisUrl, Tls, Topology, parse_redis_url
         ),
     ],
 )
-def test_an_address_is_read(url: str, address: RedisUrl) -> None:
+def test_a_redis_url_is_parsed(url: str, address: RedisUrl) -> None:
     assert parse_redis_url(url) == address
 
 
@@ -74,14 +74,14 @@ def test_an_address_is_read(url: str, address: RedisUrl) -> None:
         (f"rediss://:s3cret@h?ssl_certfile={__file__}", "without its key"),
     ],
 )
-def test_what_is_no_address_is_refused_and_not_shown(url: str, words: str) -> None:
+def test_an_invalid_url_is_rejected_and_not_shown(url: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words) as caught:
         parse_redis_url(url)
     shown = f"{caught.value} {caught.value!r} {caught.value.__cause__}"
     assert "s3cret" not in shown
 
 
-def test_an_address_is_shown_without_its_secrets(tmp_path: Path) -> None:
+def test_a_url_is_shown_without_its_secrets(tmp_path: Path) -> None:
     authority = tmp_path / "ca.pem"
     authority.touch()
     address = parse_redis_url(f"rediss+sentinel://u:s3cret@a,b/mail?sentinel_password=s3cret&ssl_ca_certs={authority}")

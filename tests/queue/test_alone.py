@@ -80,7 +80,7 @@ def bank() -> Iterator[Receiver]:
         yield found
 
 
-async def test_every_receiver_gets_its_events_once_at_its_own_pace(
+async def test_every_receiver_gets_its_events_once_at_its_own_rate(
     redis_url: str, shop: Receiver, bank: Receiver
 ) -> None:
     async with Queue.open(redis_url, QUEUE, options=QueueOptions(retry=POLICY)) as queue, httpx.AsyncClient() as client:
@@ -109,7 +109,7 @@ async def test_every_receiver_gets_its_events_once_at_its_own_pace(
         assert await queue.audit() == []
 
 
-async def test_the_example_runs_as_it_says(own_redis: RedisServer, shop: Receiver) -> None:
+async def test_the_example_program_runs(own_redis: RedisServer, shop: Receiver) -> None:
     script = str(ROOT / "examples/queue_alone/webhooks.py")
     worker = start([sys.executable, script, "work", own_redis.url])
     try:
@@ -131,7 +131,7 @@ def start(command: list[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command)
 
 
-def test_the_queue_loads_nothing_of_the_rest() -> None:
+def test_the_queue_imports_no_other_package() -> None:
     """It needs redis-py and msgspec alone; the metrics need prometheus-client as well."""
     program = (
         "import sys, postroad.queue; "

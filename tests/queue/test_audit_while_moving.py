@@ -62,7 +62,7 @@ async def move(queue: Queue, stop: asyncio.Event) -> int:
     raise AssertionError
 
 
-async def test_jobs_that_move_raise_no_alarm(queue: Queue) -> None:
+async def test_moving_jobs_raise_no_false_alarm(queue: Queue) -> None:
     await queue.set_gate(Gate(name="gate-0", rate=Rate(count=100, per_ms=1_000)))
     await fill(queue, 0, JOBS)
     stop = asyncio.Event()
@@ -93,7 +93,7 @@ async def test_a_lost_job_is_found_while_others_move(queue: Queue, redis_url: st
     assert "job lost is nowhere" in found
 
 
-async def test_every_step_looks_at_a_bounded_number_of_items(queue: Queue, redis_url: str) -> None:
+async def test_every_audit_step_reads_a_bounded_number_of_items(queue: Queue, redis_url: str) -> None:
     """What one call of the script does is the same however many jobs there are."""
     efforts = []
     for last in (STEP * 4, STEP * 20):
@@ -130,7 +130,7 @@ async def test_many_lanes_are_paused_resumed_and_cancelled_in_steps(queue: Queue
     assert await queue.audit() == []
 
 
-async def test_claims_go_on_with_a_resume_whose_caller_died(queue: Queue) -> None:
+async def test_claims_complete_a_resume_whose_caller_died(queue: Queue) -> None:
     for n in range(20):
         await queue.enqueue(Lane(name=f"l{n}", gates=(), group="large"), [Job(id=f"j{n}", payload=b"")])
     await queue.pause_group("large")

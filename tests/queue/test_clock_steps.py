@@ -37,7 +37,7 @@ async def test_a_rate_admits_again_after_its_burst(bench: Bench, back_ms: int) -
 
 
 @pytest.mark.parametrize("back_ms", STEPS)
-async def test_a_pause_is_no_longer_than_it_was_meant_to_be(bench: Bench, back_ms: int) -> None:
+async def test_a_pause_lasts_no_longer_than_its_duration(bench: Bench, back_ms: int) -> None:
     await bench.queue.enqueue(LANE, jobs("1"))
     await bench.queue.pause_gate_for("g", 5_000)
     assert await bench.claim() == []
@@ -47,7 +47,7 @@ async def test_a_pause_is_no_longer_than_it_was_meant_to_be(bench: Bench, back_m
     assert ids(await bench.claim()) == ["1"]
 
 
-async def test_a_pause_until_it_is_lifted_stays(bench: Bench) -> None:
+async def test_a_pause_without_an_end_stays(bench: Bench) -> None:
     await bench.queue.enqueue(LANE, jobs("1"))
     await bench.queue.pause_gate("g", None)
     bench.clock.advance(-DAY_MS)
@@ -59,7 +59,7 @@ async def test_a_pause_until_it_is_lifted_stays(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("back_ms", [HOUR_MS, DAY_MS])
-async def test_jobs_of_a_worker_that_died_come_back_after_its_lease(bench: Bench, back_ms: int) -> None:
+async def test_jobs_of_a_dead_worker_return_after_its_lease(bench: Bench, back_ms: int) -> None:
     await bench.queue.enqueue(LANE, jobs("1"))
     assert len(await bench.claim(lease_ms=60_000)) == 1
     bench.clock.advance(-back_ms)
@@ -68,7 +68,7 @@ async def test_jobs_of_a_worker_that_died_come_back_after_its_lease(bench: Bench
     assert ids(await bench.claim(worker="other")) == ["1"]
 
 
-async def test_room_that_was_freed_is_used_at_once(bench: Bench) -> None:
+async def test_freed_capacity_is_used_at_once(bench: Bench) -> None:
     await bench.queue.set_gate(
         Gate(name="g", concurrency=1, quota=Quota(left=10, until_ms=bench.clock.now_ms() + DAY_MS))
     )
@@ -80,7 +80,7 @@ async def test_room_that_was_freed_is_used_at_once(bench: Bench) -> None:
     assert ids(await bench.claim()) == ["2"]
 
 
-async def test_claims_go_on_with_what_was_cancelled(bench: Bench) -> None:
+async def test_claims_complete_a_cancellation_after_a_clock_step(bench: Bench) -> None:
     await bench.queue.enqueue(OTHER, jobs("1", "2"))
     assert len(await bench.claim(1)) == 1
     bench.clock.advance(-HOUR_MS)
@@ -90,7 +90,7 @@ async def test_claims_go_on_with_what_was_cancelled(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("ms", [HOUR_MS, DAY_MS])
-async def test_a_step_forward_and_back_holds_nothing_up(bench: Bench, ms: int) -> None:
+async def test_a_step_forward_and_back_delays_nothing(bench: Bench, ms: int) -> None:
     await bench.queue.set_gate(Gate(name="g", rate=Rate(count=1, per_ms=1_000)))
     await bench.queue.enqueue(LANE, jobs(*map(str, range(5))))
     bench.clock.advance(ms)
@@ -103,7 +103,7 @@ async def test_a_step_forward_and_back_holds_nothing_up(bench: Bench, ms: int) -
     assert await bench.queue.audit() == []
 
 
-async def test_a_delay_goes_by_the_clock_of_the_server(redis_url: str) -> None:
+async def test_a_delay_uses_the_clock_of_the_server(redis_url: str) -> None:
     """No client's clock is asked: the delay is a length, and the server knows when it began."""
     async with Queue.open(redis_url, "one-clock") as queue:
         await queue.enqueue(OTHER, jobs("1"))
@@ -117,7 +117,7 @@ async def test_a_delay_goes_by_the_clock_of_the_server(redis_url: str) -> None:
         await until(again)
 
 
-async def test_the_watchdog_and_a_metric_tell_of_a_step(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_watchdog_and_a_metric_report_a_clock_step(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
     clock, metrics = HandClock(), QueueMetrics()
     async with Queue.open(redis_url, "stepping", clock=clock, metrics=metrics) as queue:
         await queue.enqueue(OTHER, jobs("1"))

@@ -50,7 +50,7 @@ async def end_the_move(house: ClusterOf, owner: Node, heir: Node) -> None:
         await node.ask("CLUSTER", "SETSLOT", SLOT, "NODE", await house.id_of(heir))
 
 
-async def test_a_queue_does_in_a_cluster_all_that_it_does_elsewhere(house: ClusterOf) -> None:
+async def test_every_operation_works_in_a_cluster(house: ClusterOf) -> None:
     # Queues of many slots, hence on all nodes, by an address that names one.
     for name in ("q", "r", "s", "t", "u"):
         async with Queue.open(f"redis+cluster://{house.nodes[0].host}", name) as queue:
@@ -58,7 +58,7 @@ async def test_a_queue_does_in_a_cluster_all_that_it_does_elsewhere(house: Clust
     assert all([await node.ask("DBSIZE") for node in house.nodes])
 
 
-async def test_a_worker_goes_on_while_its_slot_moves(house: ClusterOf, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_worker_continues_while_its_slot_moves(house: ClusterOf, caplog: pytest.LogCaptureFixture) -> None:
     acts: Counter[str] = Counter()
     some_done, moved = asyncio.Event(), asyncio.Event()
 
@@ -95,7 +95,7 @@ async def test_a_worker_goes_on_while_its_slot_moves(house: ClusterOf, caplog: p
     assert "the queue refused a call" not in caplog.text
 
 
-async def test_no_script_runs_against_half_of_a_queue(house: ClusterOf) -> None:
+async def test_no_script_runs_while_a_slot_is_half_moved(house: ClusterOf) -> None:
     async with Queue.open(house.url, "q") as queue:
         await queue.enqueue(LANE, jobs("1"))
         owner, heir = await begin_to_move(house)
@@ -115,7 +115,7 @@ async def test_no_script_runs_against_half_of_a_queue(house: ClusterOf) -> None:
         assert await queue.audit() == []
 
 
-async def test_no_key_is_named_as_the_base_which_is_what_keeps_scripts_away(house: ClusterOf) -> None:
+async def test_no_key_has_the_name_of_the_base(house: ClusterOf) -> None:
     async with Queue.open(house.url, "q") as queue:
         await use_everything(queue)
     assert await (await house.owner(SLOT)).ask("EXISTS", "pr:{q}") == 0
@@ -132,7 +132,7 @@ async def test_a_moved_slot_is_found_within_the_same_call(house: ClusterOf) -> N
         assert await queue.read_events("g", "c", count=1, block_ms=0) == []
 
 
-async def test_a_replica_takes_over_from_a_node_that_died(tmp_path: Path) -> None:
+async def test_a_replica_replaces_a_dead_node(tmp_path: Path) -> None:
     acts: Counter[str] = Counter()
     holding, go_on = asyncio.Barrier(6), asyncio.Event()
 
@@ -175,7 +175,7 @@ async def test_a_replica_takes_over_from_a_node_that_died(tmp_path: Path) -> Non
         owner.start()
 
 
-async def test_a_node_that_is_named_as_a_lone_server_is_told_apart(house: ClusterOf) -> None:
+async def test_a_cluster_node_as_a_single_server_is_rejected(house: ClusterOf) -> None:
     owner = await house.owner(SLOT)
     other = next(node for node in house.nodes if node is not owner)
     with pytest.raises(ConfigError, match="node of a cluster"):
@@ -183,13 +183,13 @@ async def test_a_node_that_is_named_as_a_lone_server_is_told_apart(house: Cluste
             pass
 
 
-async def test_a_cluster_of_which_nobody_answers_is_unavailable() -> None:
+async def test_a_cluster_without_a_reply_is_unavailable() -> None:
     with pytest.raises(UnavailableError, match="names its server"):
         async with Queue.open("redis+cluster://127.0.0.1:1", "q"):
             pass
 
 
-async def test_a_lone_server_that_is_named_as_a_cluster_is_told_apart(tmp_path: Path) -> None:
+async def test_a_single_server_as_a_cluster_is_rejected(tmp_path: Path) -> None:
     async with started(Node(binary_of("valkey"), tmp_path / "alone", PERSISTENT)) as node:
         with pytest.raises(ConfigError, match="is not a cluster"):
             async with Queue.open(f"redis+cluster://{node.host}", "q"):

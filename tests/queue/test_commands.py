@@ -69,7 +69,7 @@ def workers(url: str, queue: str, names: list[str]) -> Iterator[None]:
             process.wait()
 
 
-async def test_a_gate_set_while_two_workers_run_holds_for_both_at_once(redis_url: str, run: Run) -> None:
+async def test_a_new_limit_applies_to_two_running_workers_at_once(redis_url: str, run: Run) -> None:
     async with Queue.open(redis_url, "gated") as queue:
         await queue.set_gate(Gate(name="g", concurrency=0))
         for n in range(40):
@@ -108,7 +108,7 @@ async def test_a_gate_set_while_two_workers_run_holds_for_both_at_once(redis_url
         assert await queue.audit() == []
 
 
-async def test_a_gate_is_set_as_a_whole_and_refuses_what_makes_no_limit(run: Run) -> None:
+async def test_a_gate_is_set_as_a_whole_and_rejects_invalid_limits(run: Run) -> None:
     state = await run(
         "gate", "set", "s", "--rate", "30/1h", "--burst", "2", "--quota", "1000", "--until", "24h", "--new"
     )
@@ -159,7 +159,7 @@ async def test_uncertain_jobs_are_listed_and_resolved(redis_url: str, run: Run) 
         assert await run("unknown", "list") == []
 
 
-async def test_uncertain_jobs_are_the_queues_own_matter_too(redis_url: str, run: Run) -> None:
+async def test_uncertain_jobs_of_any_queue_can_be_resolved(redis_url: str, run: Run) -> None:
     async with Queue.open(redis_url, "uncertain") as queue:
         await queue.enqueue(LANE, jobs("v1", "v2", "v3"))
         held = (await queue.claim("w", want=3, lease_ms=60_000, nonce="n")).jobs

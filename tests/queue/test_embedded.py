@@ -41,7 +41,7 @@ def ask(state: Path) -> tuple[str, str]:
         return url, client.info("server")["run_id"]
 
 
-def test_eight_processes_that_ask_at_once_get_one_server(state: Path) -> None:
+def test_eight_concurrent_processes_get_one_server(state: Path) -> None:
     with multiprocessing.get_context("spawn").Pool(8) as pool:
         answers = pool.map(ask, [state] * 8, chunksize=1)
     assert len(set(answers)) == 1
@@ -49,7 +49,7 @@ def test_eight_processes_that_ask_at_once_get_one_server(state: Path) -> None:
     assert ask(state) == answers[0]
 
 
-def test_it_is_private_and_keeps_what_it_is_given(state: Path) -> None:
+def test_the_server_is_private_and_persistent(state: Path) -> None:
     with Redis.from_url(ensure_redis(state)) as client:
         client.set("a", "1")
         for name, wanted in [
@@ -79,14 +79,14 @@ def lock_for_an_instant(state: Path) -> Iterator[None]:
         ends.join()
 
 
-def test_it_starts_although_somebody_has_its_lock_when_we_look(state: Path) -> None:
+def test_it_starts_if_its_lock_is_held_during_the_check(state: Path) -> None:
     with lock_for_an_instant(state):
         _, run = ask(state)
     assert redis_running(state)
     assert ask(state)[1] == run
 
 
-def test_it_starts_with_its_lock_although_somebody_has_it_then(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_starts_if_its_lock_is_held_during_the_start(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with ExitStack() as stack:
 
         def between_look_and_start() -> Path:
@@ -99,13 +99,13 @@ def test_it_starts_with_its_lock_although_somebody_has_it_then(state: Path, monk
     assert ask(state)[1] == run
 
 
-def test_stop_and_running_of_a_folder_that_never_had_one(state: Path) -> None:
+def test_a_folder_without_a_server_can_be_stopped(state: Path) -> None:
     assert not redis_running(state)
     stop_redis(state)
     assert not state.exists()
 
 
-def test_a_killed_server_is_replaced_whoever_has_its_pid_now(state: Path) -> None:
+def test_a_killed_server_is_replaced_if_its_pid_is_reused(state: Path) -> None:
     _, first = ask(state)
     kill(state)
     # The pid in the file now belongs to somebody else, and the socket's file is still there.
@@ -115,7 +115,7 @@ def test_a_killed_server_is_replaced_whoever_has_its_pid_now(state: Path) -> Non
 
 
 @pytest.mark.parametrize("damage", ["cut", "garbage"])
-def test_a_damaged_tail_of_the_append_only_file_costs_only_the_tail(state: Path, damage: str) -> None:
+def test_a_damaged_append_only_file_loses_only_its_tail(state: Path, damage: str) -> None:
     with Redis.from_url(ensure_redis(state)) as client:
         client.set("a", "1")
         client.set("b", "2")
@@ -160,7 +160,7 @@ def test_a_server_that_does_not_start_names_its_log(state: Path) -> None:
     assert not redis_running(state)
 
 
-def test_without_a_program_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_program_is_an_error_with_a_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("postroad.embedded.find_spec", lambda name: None)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UnavailableError, match="no Redis server program") as caught:

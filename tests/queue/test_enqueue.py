@@ -22,7 +22,7 @@ async def test_a_lane_is_first_in_first_out(bench: Bench) -> None:
     assert got == wanted
 
 
-async def test_more_jobs_than_fit_one_script(bench: Bench) -> None:
+async def test_more_jobs_than_fit_one_script_are_enqueued(bench: Bench) -> None:
     assert (await bench.queue.enqueue(LANE, jobs(*map(str, range(2500))))).accepted == 2500
     big = jobs(*(f"big{n}" for n in range(5)), payload=bytes(1_500_000))
     assert (await bench.queue.enqueue(LANE, big)).accepted == 5
@@ -60,7 +60,7 @@ async def test_a_remembered_id_is_forgotten_after_its_time(bench: Bench) -> None
     assert await bench.queue.states(["1"]) == [None]
 
 
-async def test_a_scheduled_job_waits_for_its_instant(bench: Bench) -> None:
+async def test_a_scheduled_job_waits_for_its_due_time(bench: Bench) -> None:
     now_ms = bench.clock.now_ms()
     await bench.queue.enqueue(LANE, jobs("later", due_ms=now_ms + 5000))
     await bench.queue.enqueue(LANE, jobs("sooner", due_ms=now_ms + 4000))
@@ -77,7 +77,7 @@ async def test_a_scheduled_job_waits_for_its_instant(bench: Bench) -> None:
     assert ids(await bench.claim()) == ["later"]
 
 
-async def test_an_expired_job_ends_instead_of_being_handed_out(bench: Bench) -> None:
+async def test_an_expired_job_ends_instead_of_being_claimed(bench: Bench) -> None:
     now_ms = bench.clock.now_ms()
     await bench.queue.enqueue(LANE, jobs("old", expires_ms=now_ms + 10))
     await bench.queue.enqueue(LANE, jobs("good", expires_ms=now_ms + 1000))
@@ -88,7 +88,7 @@ async def test_an_expired_job_ends_instead_of_being_handed_out(bench: Bench) -> 
     assert await bench.queue.states(["old"]) == [JobState.REMEMBERED]
 
 
-async def test_every_state_is_known_by_its_name(bench: Bench) -> None:
+async def test_states_returns_the_state_of_every_job(bench: Bench) -> None:
     queue, now_ms = bench.queue, bench.clock.now_ms()
     await queue.enqueue(LANE, jobs("flying", "unsure", "dead", "gone"))
     flying, unsure, dead, gone = await bench.claim()
@@ -115,7 +115,7 @@ async def test_every_state_is_known_by_its_name(bench: Bench) -> None:
     ]
 
 
-async def test_cancel_ends_what_waits_and_leaves_what_flies(bench: Bench) -> None:
+async def test_cancel_ends_waiting_jobs_and_leaves_jobs_in_flight(bench: Bench) -> None:
     now_ms = bench.clock.now_ms()
     await bench.queue.enqueue(LANE, jobs("flying", "a", "b"))
     await bench.claim(1)
@@ -128,7 +128,7 @@ async def test_cancel_ends_what_waits_and_leaves_what_flies(bench: Bench) -> Non
     assert await bench.kinds() == ["cancelled", "cancelled"]
 
 
-async def test_a_cancelled_and_forgotten_id_may_come_back_while_its_old_entry_stands(bench: Bench) -> None:
+async def test_a_cancelled_id_can_be_reused_before_its_entry_is_removed(bench: Bench) -> None:
     await bench.queue.enqueue(LANE, jobs("1"))
     await bench.queue.cancel(["1"], "c")
     await bench.queue.acknowledge("g", await bench.queue.read_events("g", "c", count=9, block_ms=0), forget=["1"])
@@ -146,7 +146,7 @@ async def test_a_deferred_job_uses_no_attempt(bench: Bench) -> None:
         bench.clock.advance(60_000)
 
 
-async def test_a_scheduled_job_may_be_put_off_brought_forward_or_cancelled(bench: Bench) -> None:
+async def test_a_scheduled_job_can_be_rescheduled_or_cancelled(bench: Bench) -> None:
     due_ms = bench.clock.now_ms() + 10_000
     await bench.queue.enqueue(LANE, jobs("off", "forward", "now", "gone", due_ms=due_ms))
     await bench.queue.enqueue(LANE, jobs("queued"))

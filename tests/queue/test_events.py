@@ -34,7 +34,7 @@ async def end(bench: Bench, *names: str) -> None:
         await bench.settle(Done(note=b"250 ok"), job)
 
 
-async def test_an_event_says_what_happened(bench: Bench) -> None:
+async def test_an_event_contains_what_happened(bench: Bench) -> None:
     await bench.queue.enqueue(LANE, jobs("1"))
     [job] = await bench.claim()
     await bench.settle(Done(note=b"\xff\x00"), job)
@@ -43,7 +43,7 @@ async def test_an_event_says_what_happened(bench: Bench) -> None:
     assert (event.at_ms, event.attempt, event.note) == (bench.clock.now_ms(), 1, b"\xff\x00")
 
 
-async def test_each_group_sees_every_event_and_the_slowest_holds_the_stream(bench: Bench) -> None:
+async def test_each_group_reads_every_event_and_the_slowest_keeps_them(bench: Bench) -> None:
     await end(bench, *"123")
     fast = await bench.queue.read_events("fast", "c", count=10, block_ms=0)
     slow = await bench.queue.read_events("slow", "c", count=2, block_ms=0)
@@ -62,7 +62,7 @@ async def test_each_group_sees_every_event_and_the_slowest_holds_the_stream(benc
     }
 
 
-async def test_events_of_one_script_are_handed_out_as_asked_for_and_acknowledged_together(bench: Bench) -> None:
+async def test_events_of_one_script_are_acknowledged_together(bench: Bench) -> None:
     await bench.queue.enqueue(LANE, jobs(*"12345"))
     claimed = await bench.claim()
     stale = ClaimedJob("5", 1, 1, 1, b"", 0, "a")
@@ -87,7 +87,7 @@ async def test_events_of_one_script_are_handed_out_as_asked_for_and_acknowledged
     assert (stats.groups, stats.events) == ([GroupLag("g", 0, 0)], 0)
 
 
-async def test_a_consumer_that_crashed_first_gets_what_it_had_read(bench: Bench, redis_url: str) -> None:
+async def test_a_restarted_consumer_first_gets_its_unacknowledged_events(bench: Bench, redis_url: str) -> None:
     await end(bench, *"12345")
     read = await bench.queue.read_events("g", "c", count=4, block_ms=0)
     await bench.queue.acknowledge("g", read[:1])
@@ -97,7 +97,7 @@ async def test_a_consumer_that_crashed_first_gets_what_it_had_read(bench: Bench,
         assert [e.id for e in await reborn.read_events("g", "c", count=2, block_ms=0)] == ["5"]
 
 
-async def test_an_acknowledgement_that_got_no_answer_is_not_waited_for(own_redis: RedisServer) -> None:
+async def test_a_read_does_not_wait_for_a_lost_acknowledgement(own_redis: RedisServer) -> None:
     async with Queue.open(own_redis.url, "q") as queue:
         await queue.enqueue(LANE, jobs(*"123"))
         for job in (await queue.claim("w", want=3, lease_ms=60_000, nonce="n")).jobs:
@@ -121,7 +121,7 @@ async def test_an_acknowledgement_that_got_no_answer_is_not_waited_for(own_redis
         assert [event.id for event in await queue.read_events("g", "c", count=9, block_ms=0)] == ["3"]
 
 
-async def test_what_a_dead_consumer_had_read_goes_to_another(bench: Bench) -> None:
+async def test_events_of_a_dead_consumer_go_to_another(bench: Bench) -> None:
     await end(bench, *"123")
     await bench.queue.read_events("g", "dead", count=2, block_ms=0)
     assert [e.id for e in await bench.queue.read_events("g", "c", count=9, block_ms=0)] == ["3"]
@@ -129,7 +129,7 @@ async def test_what_a_dead_consumer_had_read_goes_to_another(bench: Bench) -> No
     assert [event.id for event in taken] == ["1", "2", "3"]
 
 
-async def test_a_waiting_read_ends_when_something_happens(bench: Bench) -> None:
+async def test_a_blocking_read_ends_at_the_next_event(bench: Bench) -> None:
     async with asyncio.TaskGroup() as group:
         reading = group.create_task(bench.queue.read_events("g", "c", count=10, block_ms=20_000))
         await end(bench, "1")
@@ -137,13 +137,13 @@ async def test_a_waiting_read_ends_when_something_happens(bench: Bench) -> None:
     assert await bench.queue.read_events("g", "c", count=10, block_ms=1) == []
 
 
-async def test_a_late_outcome_is_an_event_of_its_own(bench: Bench) -> None:
+async def test_a_late_outcome_is_a_separate_event(bench: Bench) -> None:
     await bench.queue.record_late_outcome("1", 42, b"250 ok")
     [event] = await bench.queue.read_events("g", "c", count=10, block_ms=0)
     assert (event.uid, event.note) == ("1:42:late", b"250 ok")
 
 
-async def test_the_log_survives_a_server_that_was_emptied(bench: Bench) -> None:
+async def test_the_event_log_survives_an_emptied_server(bench: Bench) -> None:
     await end(bench, "1")
     before = await bench.queue.read_events("g", "c", count=10, block_ms=0)
     await bench.empty_server()
@@ -160,7 +160,7 @@ async def test_the_log_survives_a_server_that_was_emptied(bench: Bench) -> None:
 
 @pytest.mark.parametrize("block_ms", [0, 500])
 @pytest.mark.parametrize("kind", ["valkey", "redis"])
-async def test_a_reader_survives_that_its_stream_goes_away_all_the_time(
+async def test_a_reader_survives_repeated_deletion_of_its_stream(
     redis_servers: Callable[[str], RedisServer], kind: str, block_ms: int
 ) -> None:
     """Also between the making of its group and the next read, and while it waits."""
@@ -184,7 +184,7 @@ async def test_a_reader_survives_that_its_stream_goes_away_all_the_time(
         assert [event.id for event in await queue.read_events("ledger", "one", count=10, block_ms=0)] == ["a"]
 
 
-async def test_a_server_that_died_between_a_read_and_its_acknowledgement_counts_what_is_unread(
+async def test_a_restarted_server_counts_unread_events(
     own_redis: RedisServer,
 ) -> None:
     async def lag() -> list[GroupLag]:
@@ -244,9 +244,7 @@ async def test_a_full_stream_stops_claims_and_drops_nothing(
         assert await queue.audit() == []
 
 
-async def test_events_that_no_group_reads_are_kept_up_to_the_cap_and_stop_nothing(
-    redis_url: str, clock: HandClock
-) -> None:
+async def test_events_without_a_group_are_kept_up_to_the_cap(redis_url: str, clock: HandClock) -> None:
     async with Queue.open(
         redis_url, "unread", clock=clock, options=QueueOptions(retention=Retention(events=100))
     ) as queue:
@@ -259,7 +257,7 @@ async def test_events_that_no_group_reads_are_kept_up_to_the_cap_and_stop_nothin
         assert newest[-1].id == "299"
 
 
-async def test_a_consumer_that_is_gone_and_owes_nothing_is_forgotten(redis_url: str, clock: HandClock) -> None:
+async def test_an_idle_consumer_without_pending_events_is_deleted(redis_url: str, clock: HandClock) -> None:
     async with Queue.open(
         redis_url, "consumers", clock=clock, options=QueueOptions(retention=Retention(consumer_ms=0))
     ) as queue:
@@ -279,7 +277,7 @@ async def test_a_consumer_that_is_gone_and_owes_nothing_is_forgotten(redis_url: 
         assert await queue.read_events("g", "gone", count=9, block_ms=0) == []
 
 
-async def test_what_could_not_be_acknowledged_is_read_again_at_once(own_redis: RedisServer) -> None:
+async def test_unacknowledged_events_are_read_again_at_once(own_redis: RedisServer) -> None:
     async with Queue.open(own_redis.url, "again") as queue:
         await queue.enqueue(LANE, jobs("1"))
         [job] = await claim_one(queue)

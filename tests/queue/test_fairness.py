@@ -37,7 +37,7 @@ async def test_lanes_of_a_class_share_by_weight(bench: Bench, want: int) -> None
     assert count["heavy"] / count["light"] == pytest.approx(3, rel=0.2)
 
 
-async def test_an_urgent_job_does_not_wait_behind_a_bulk_campaign(bench: Bench) -> None:
+async def test_an_urgent_job_does_not_wait_for_a_bulk_campaign(bench: Bench) -> None:
     bulk = Lane(name="bulk", gates=("g",), job_class=JobClass.BULK)
     await bench.queue.set_gate(Gate(name="g", rate=Rate(count=10, per_ms=1000, burst=1)))
     for n in range(30):
@@ -56,7 +56,7 @@ async def test_an_urgent_job_does_not_wait_behind_a_bulk_campaign(bench: Bench) 
     assert {"reset1", "reset2"} <= set(got[:3])
 
 
-async def test_a_lane_that_was_away_saves_up_no_credit(bench: Bench) -> None:
+async def test_an_empty_lane_accumulates_no_credit(bench: Bench) -> None:
     for name in ("a", "b"):
         await bench.queue.enqueue(Lane(name=name, gates=()), jobs(f"{name}0"))
     await served(bench, claims=1, want=10)

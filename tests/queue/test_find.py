@@ -24,7 +24,7 @@ LANE = Lane(name="ada google spring", gates=("campaign", "sender"), group="sprin
 START = "2026-09-21 14:13:20 UTC"
 
 
-async def test_a_job_is_found_with_its_attempts_and_what_happened_to_it(bench: Bench) -> None:
+async def test_a_job_is_found_with_its_attempts_and_history(bench: Bench) -> None:
     await bench.queue.enqueue(LANE, jobs("1", payload=b"\xffpay"))
     await bench.settle(Retry(cause="connect", error="refused", at_ms=1), *await bench.claim())
     bench.clock.advance(1000)
@@ -76,13 +76,13 @@ async def explained(bench: Bench, name: str = "1") -> Explanation:
     return await bench.queue.explain(name)
 
 
-async def test_an_unknown_job_is_said_to_be_unknown(bench: Bench) -> None:
+async def test_an_unknown_job_is_explained_as_unknown(bench: Bench) -> None:
     said = await explained(bench)
     assert said.state is None
     assert said.words == ["The queue does not know this id: it never had it, or forgot it after it ended."]
 
 
-async def test_a_ready_job_waits_for_its_turn_alone(bench: Bench) -> None:
+async def test_a_ready_job_waits_only_for_its_turn(bench: Bench) -> None:
     await bench.queue.enqueue(LANE, jobs("0", "1"))
     bench.clock.advance(5000)
     said = await explained(bench)
@@ -92,7 +92,7 @@ async def test_a_ready_job_waits_for_its_turn_alone(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("parked", [True, False])
-async def test_a_rate_says_when_the_job_may_go_at_the_earliest(bench: Bench, parked: bool) -> None:
+async def test_a_rate_is_explained_with_the_earliest_start(bench: Bench, parked: bool) -> None:
     await bench.queue.set_gate(Gate(name="sender", rate=Rate(count=30, per_ms=3_600_000)))
     await bench.queue.enqueue(LANE, jobs("gone", "0", "1"))
     await bench.claim(10 if parked else 1, lease_ms=10**9)
@@ -111,7 +111,7 @@ async def test_a_rate_says_when_the_job_may_go_at_the_earliest(bench: Bench, par
     assert [job.id for job in await bench.claim()] == ["1"]
 
 
-async def test_a_pause_says_since_when_and_until_when(bench: Bench) -> None:
+async def test_a_pause_is_explained_with_its_start_and_end(bench: Bench) -> None:
     await bench.queue.enqueue(LANE, jobs("1"))
     await bench.queue.pause_gate("campaign", None)
     await bench.queue.pause_gate("sender", bench.clock.now_ms() + 60_000)
@@ -127,7 +127,7 @@ async def test_a_pause_says_since_when_and_until_when(bench: Bench) -> None:
     assert (await explained(bench)).not_before_ms == bench.clock.now_ms() + 60_000
 
 
-async def test_a_quota_and_a_concurrency_say_what_is_used_up(bench: Bench) -> None:
+async def test_a_used_up_quota_and_concurrency_are_explained(bench: Bench) -> None:
     until_ms = bench.clock.now_ms() + 3_600_000
     await bench.queue.set_gate(Gate(name="campaign", quota=Quota(left=1, until_ms=until_ms)))
     await bench.queue.set_gate(Gate(name="sender", concurrency=1))
@@ -142,7 +142,7 @@ async def test_a_quota_and_a_concurrency_say_what_is_used_up(bench: Bench) -> No
     assert (await explained(bench)).not_before_ms == until_ms
 
 
-async def test_a_paused_group_and_a_cancelled_one_hold_their_jobs(bench: Bench) -> None:
+async def test_a_paused_or_cancelled_group_is_explained(bench: Bench) -> None:
     await bench.queue.enqueue(LANE, jobs("1", "2"))
     [held] = await bench.claim(1)
     await bench.queue.pause_group("spring")
@@ -155,7 +155,7 @@ async def test_a_paused_group_and_a_cancelled_one_hold_their_jobs(bench: Bench) 
     )
 
 
-async def test_every_other_state_says_what_it_is(bench: Bench) -> None:
+async def test_every_other_state_is_explained(bench: Bench) -> None:
     later_ms = bench.clock.now_ms() + 60_000
     await bench.queue.enqueue(LANE, jobs("flying", "unsure", "dead", "again"))
     await bench.queue.enqueue(LANE, jobs("later", due_ms=later_ms, expires_ms=later_ms + 60_000))

@@ -74,7 +74,7 @@ async def test_an_update_keeps_every_limit_that_it_does_not_name(bench: Bench, c
     assert state.gate == Gate(name="g", paused_until_ms=FOREVER_MS - 1, **limits)
 
 
-async def test_an_update_keeps_what_is_used_of_the_other_limits(bench: Bench) -> None:
+async def test_an_update_keeps_the_use_of_the_other_limits(bench: Bench) -> None:
     await bench.queue.update_gate("g", **ALL_LIMITS)
     await bench.queue.enqueue(lane("g"), jobs(*map(str, range(20))))
     assert len(await bench.claim(3)) == 3
@@ -87,7 +87,7 @@ async def test_an_update_keeps_what_is_used_of_the_other_limits(bench: Bench) ->
     assert len(await bench.claim(20)) == 4
 
 
-async def test_an_update_makes_the_gate_that_no_lane_named_yet(bench: Bench) -> None:
+async def test_an_update_creates_a_gate_without_lanes(bench: Bench) -> None:
     await bench.queue.update_gate("new", concurrency=0)
     await bench.queue.enqueue(lane("new"), jobs("1"))
     assert await bench.claim() == []
@@ -120,7 +120,7 @@ async def test_no_window_sees_more_than_its_burst_and_its_rate(
     assert admitted_ms[-1] - admitted_ms[0] <= (60 - burst) * interval_ms + len(set(admitted_ms))
 
 
-async def test_a_throttled_gate_does_not_hold_back_the_jobs_behind_it(bench: Bench) -> None:
+async def test_a_throttled_gate_does_not_delay_other_lanes(bench: Bench) -> None:
     await bench.queue.set_gate(Gate(name="slow", rate=Rate(count=1, per_ms=3_600_000)))
     for n in range(200):
         slow = lane("slow", name=f"slow{n}")
@@ -147,7 +147,7 @@ async def test_a_waking_gate_frees_no_more_lanes_than_it_admits_jobs(bench: Benc
     assert (await bench.queue.stats()).parked_lanes == 48
 
 
-async def test_concurrency_is_exact_whatever_ends_a_flight(bench: Bench) -> None:
+async def test_concurrency_is_exact_for_every_verdict(bench: Bench) -> None:
     await bench.queue.set_gate(Gate(name="g", concurrency=5))
     for n in range(4):
         await bench.queue.enqueue(lane("g", name=f"{n}"), jobs(*(f"{n}.{i}" for i in range(10))))
@@ -177,7 +177,7 @@ async def test_all_gates_are_debited_or_none(bench: Bench) -> None:
     assert (await gate_state(bench, "open")).in_flight == 1
 
 
-async def test_a_quota_admits_its_number_until_its_instant(bench: Bench) -> None:
+async def test_a_quota_admits_its_number_until_its_end(bench: Bench) -> None:
     until_ms = bench.clock.now_ms() + 1000
     await bench.queue.set_gate(Gate(name="g", quota=Quota(left=3, until_ms=until_ms)))
     await bench.queue.enqueue(lane("g"), jobs(*"12345"))
@@ -188,7 +188,7 @@ async def test_a_quota_admits_its_number_until_its_instant(bench: Bench) -> None
     assert ids(await bench.claim()) == ["4", "5"]
 
 
-async def test_a_refund_goes_to_the_quota_it_was_taken_from(bench: Bench) -> None:
+async def test_a_refund_goes_to_its_own_quota(bench: Bench) -> None:
     quota = Quota(left=2, until_ms=bench.clock.now_ms() + 10_000)
     await bench.queue.set_gate(Gate(name="g", quota=quota))
     await bench.queue.enqueue(lane("g"), jobs("1", "2", "3"))
@@ -211,7 +211,7 @@ async def test_a_refund_goes_to_the_quota_it_was_taken_from(bench: Bench) -> Non
         (Retry(cause="c"), 1),
     ],
 )
-async def test_a_rate_gets_back_what_was_not_used(bench: Bench, verdict: Verdict, room: int) -> None:
+async def test_an_untried_job_is_refunded_to_the_rate(bench: Bench, verdict: Verdict, room: int) -> None:
     await bench.queue.set_gate(Gate(name="g", rate=Rate(count=1, per_ms=1000, burst=3)))
     await bench.queue.enqueue(lane("g"), jobs("1", "2"))
     first, _ = await bench.claim()
@@ -220,7 +220,7 @@ async def test_a_rate_gets_back_what_was_not_used(bench: Bench, verdict: Verdict
     assert (await gate_state(bench, "g")).capacity == room
 
 
-async def test_a_paused_gate_admits_nothing_until_its_instant_or_until_told(bench: Bench) -> None:
+async def test_a_paused_gate_admits_nothing_until_its_end_or_resume(bench: Bench) -> None:
     await bench.queue.enqueue(lane("g"), jobs("1", "2", "3"))
     await bench.queue.pause_gate("g", bench.clock.now_ms() + 500)
     batch = await bench.batch()
@@ -234,7 +234,7 @@ async def test_a_paused_gate_admits_nothing_until_its_instant_or_until_told(benc
     assert ids(await bench.claim()) == ["2", "3"]
 
 
-async def test_a_faster_rate_is_not_held_back_by_what_the_slower_one_spent(bench: Bench) -> None:
+async def test_a_faster_rate_ignores_the_use_of_the_slower_one(bench: Bench) -> None:
     await bench.queue.set_gate(Gate(name="g", rate=Rate(count=1, per_ms=3_600_000)))
     await bench.queue.enqueue(lane("g"), jobs(*map(str, range(50))))
     assert len(await bench.claim()) == 1
@@ -244,7 +244,7 @@ async def test_a_faster_rate_is_not_held_back_by_what_the_slower_one_spent(bench
     assert len(await bench.claim()) == 1
 
 
-async def test_freed_room_is_never_forgotten(bench: Bench) -> None:
+async def test_freed_capacity_is_never_lost(bench: Bench) -> None:
     await bench.queue.set_gate(Gate(name="wide", concurrency=3))
     await bench.queue.set_gate(Gate(name="shut", concurrency=0))
     for n in range(3):
@@ -265,7 +265,7 @@ async def test_freed_room_is_never_forgotten(bench: Bench) -> None:
     assert all(name.startswith("late") for name in got)
 
 
-async def test_room_freed_by_settling_is_taken_in_the_same_round_trip(bench: Bench) -> None:
+async def test_capacity_freed_by_a_settle_is_used_in_the_same_call(bench: Bench) -> None:
     await bench.queue.set_gate(Gate(name="g", concurrency=1))
     await bench.queue.enqueue(lane("g"), jobs(*"123"))
     [job] = await bench.claim()

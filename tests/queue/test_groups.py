@@ -17,7 +17,7 @@ async def fill(bench: Bench, count: int = 4) -> None:
     await bench.queue.enqueue(AUTUMN, jobs("a1", "a2"))
 
 
-async def test_a_paused_group_is_passed_over_by_the_next_claim_and_the_others_are_not(bench: Bench) -> None:
+async def test_a_claim_skips_only_paused_groups(bench: Bench) -> None:
     await fill(bench)
     await bench.queue.pause_group("spring")
     batch = await bench.batch()
@@ -30,7 +30,7 @@ async def test_a_paused_group_is_passed_over_by_the_next_claim_and_the_others_ar
     assert not await bench.queue.resume_group("spring")
 
 
-async def test_a_pause_holds_for_what_comes_later_and_for_what_comes_back(bench: Bench) -> None:
+async def test_a_pause_applies_to_new_and_returning_jobs(bench: Bench) -> None:
     await fill(bench)
     held = [job for job in await bench.claim() if job.lane.startswith("spring")]
     await bench.queue.pause_group("spring")
@@ -51,7 +51,7 @@ async def test_a_pause_holds_for_what_comes_later_and_for_what_comes_back(bench:
     assert {"late", "newer", *ids(held[:4])} <= set(ids(await bench.claim()))
 
 
-async def test_a_paused_group_waits_for_its_gates_again_when_it_is_resumed(bench: Bench) -> None:
+async def test_a_resumed_group_waits_for_its_gates_again(bench: Bench) -> None:
     await bench.queue.set_gate(Gate(name="g", concurrency=0))
     await fill(bench)
     assert await bench.claim() == []
@@ -67,7 +67,7 @@ async def test_a_paused_group_waits_for_its_gates_again_when_it_is_resumed(bench
     assert len(await bench.claim()) == 12
 
 
-async def test_a_cancelled_group_ends_queued_and_scheduled_and_nothing_else(bench: Bench) -> None:
+async def test_cancelling_a_group_ends_only_waiting_jobs(bench: Bench) -> None:
     await fill(bench)
     later_ms = bench.clock.now_ms() + 10_000
     await bench.queue.enqueue(SPRING[0], jobs("later", due_ms=later_ms))
@@ -82,7 +82,7 @@ async def test_a_cancelled_group_ends_queued_and_scheduled_and_nothing_else(benc
     assert sorted(ids(await bench.claim())) == ["a1", "a2", "fresh"]
 
 
-async def test_what_is_in_flight_when_its_group_is_cancelled_finishes_or_ends(bench: Bench) -> None:
+async def test_jobs_in_flight_of_a_cancelled_group_finish_or_end(bench: Bench) -> None:
     await bench.queue.enqueue(SPRING[0], jobs("done", "retry", "released", "lapsed", "dead", "deferred"))
     held = {job.id: job for job in await bench.claim()}
     assert await bench.queue.cancel_group("spring", "over") == 0
@@ -104,9 +104,7 @@ async def test_what_is_in_flight_when_its_group_is_cancelled_finishes_or_ends(be
     assert await bench.claim() == []
 
 
-async def test_claims_go_on_with_a_cancellation_whose_caller_died(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_claims_complete_a_cancellation_whose_caller_died(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     await fill(bench, count=1200)
     drain = bench.queue._scripts.cancel_step
     calls = 0
@@ -130,9 +128,7 @@ async def test_claims_go_on_with_a_cancellation_whose_caller_died(
     assert (await bench.queue.stats()).counters["cancelled"] == 3600
 
 
-async def test_an_id_that_was_cancelled_and_forgotten_may_come_back_while_its_group_is_being_ended(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_cancelled_id_can_be_reused_while_its_group_ends(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     await bench.queue.enqueue(SPRING[0], jobs("1", "2"))
     await bench.queue.cancel(["1"], "c")
     await bench.queue.acknowledge("g", [], forget=["1"])
@@ -148,7 +144,7 @@ async def test_an_id_that_was_cancelled_and_forgotten_may_come_back_while_its_gr
     assert await bench.queue.states(["2"]) == [JobState.REMEMBERED]
 
 
-async def test_a_lane_that_had_no_job_for_an_hour_is_forgotten_and_comes_back_when_needed(bench: Bench) -> None:
+async def test_an_idle_lane_is_deleted_and_recreated(bench: Bench) -> None:
     await fill(bench)
     await bench.settle(Done(), *await bench.claim())
     await bench.queue.enqueue(AUTUMN, jobs("stays", due_ms=bench.clock.now_ms() + 10**9))
@@ -159,7 +155,7 @@ async def test_a_lane_that_had_no_job_for_an_hour_is_forgotten_and_comes_back_wh
     assert ids(await bench.claim()) == ["again"]
 
 
-async def test_a_cancelled_lane_is_forgotten_with_its_last_job(bench: Bench) -> None:
+async def test_a_cancelled_lane_is_deleted_with_its_last_job(bench: Bench) -> None:
     await bench.queue.enqueue(SPRING[0], jobs("1", "2"))
     [held] = await bench.claim(1)
     await bench.queue.cancel_group("spring", "over")
@@ -173,7 +169,7 @@ async def test_a_cancelled_lane_is_forgotten_with_its_last_job(bench: Bench) -> 
     assert (await bench.queue.stats()).lanes == 0
 
 
-async def test_lanes_without_a_group_are_no_group(bench: Bench) -> None:
+async def test_lanes_without_a_group_form_no_group(bench: Bench) -> None:
     for call in (bench.queue.pause_group, bench.queue.resume_group):
         with pytest.raises(ValueError, match="no group"):
             await call("")

@@ -43,7 +43,7 @@ async def test_a_repeated_nonce_returns_the_same_claim_ordinals(bench: Bench) ->
     assert [job.claim for job in first.jobs] == [job.claim for job in again.jobs] == [2]
 
 
-async def test_a_claim_names_the_last_eight_that_ended_without_the_act(bench: Bench) -> None:
+async def test_a_claim_lists_the_last_eight_claims_without_the_act(bench: Bench) -> None:
     await bench.queue.enqueue(LANE, jobs("1", payload=b"stays whole"))
     ended: list[int] = []
     for _ in range(10):
@@ -57,7 +57,7 @@ async def test_a_claim_names_the_last_eight_that_ended_without_the_act(bench: Be
     assert again.closed == (*ended[-7:], job.token)
 
 
-async def test_a_repeated_nonce_returns_no_job_that_has_moved_on(bench: Bench) -> None:
+async def test_a_repeated_nonce_returns_no_settled_job(bench: Bench) -> None:
     await bench.queue.enqueue(LANE, jobs("1", "2", "3"))
     one, two, three = (await bench.queue.claim("w", want=3, lease_ms=1000, nonce="x")).jobs
     await bench.queue.settle("other", [(one, Done()), (two, Release())])
@@ -65,7 +65,7 @@ async def test_a_repeated_nonce_returns_no_job_that_has_moved_on(bench: Bench) -
     assert (await bench.queue.claim("w", want=3, lease_ms=1000, nonce="x")).jobs == [three]
 
 
-async def test_a_repeated_settle_changes_nothing_and_says_the_same(bench: Bench) -> None:
+async def test_a_repeated_settle_is_idempotent(bench: Bench) -> None:
     await bench.queue.enqueue(LANE, jobs(*"12345"))
     one, two = await bench.claim(2)
     await bench.queue.settle("other", [(two, Done())])
@@ -94,7 +94,7 @@ async def test_a_stale_settle_changes_nothing(bench: Bench) -> None:
     assert await bench.kinds() == ["released", "done"]
 
 
-async def test_an_unmarked_lease_that_runs_out_goes_back_to_the_head_with_its_attempt(bench: Bench) -> None:
+async def test_an_expired_unmarked_lease_releases_its_job_to_the_head(bench: Bench) -> None:
     await bench.queue.enqueue(LANE, jobs("1", "2", "3"))
     await bench.claim(2, lease_ms=1000)
     bench.clock.advance(999)
@@ -108,7 +108,7 @@ async def test_an_unmarked_lease_that_runs_out_goes_back_to_the_head_with_its_at
     ]
 
 
-async def test_a_marked_lease_that_runs_out_is_uncertain_and_never_handed_out(bench: Bench) -> None:
+async def test_an_expired_marked_lease_makes_its_job_uncertain(bench: Bench) -> None:
     await bench.queue.enqueue(LANE, jobs("1"))
     [job] = await bench.claim(lease_ms=1000)
     assert await bench.queue.mark([job]) == [True]
@@ -130,9 +130,7 @@ async def test_a_marked_lease_that_runs_out_is_uncertain_and_never_handed_out(be
         (Uncertain(cause="c"), JobState.UNCERTAIN),
     ],
 )
-async def test_a_worker_that_comes_back_settles_its_uncertain_job(
-    bench: Bench, verdict: Verdict, state: JobState
-) -> None:
+async def test_a_late_worker_settles_its_uncertain_job(bench: Bench, verdict: Verdict, state: JobState) -> None:
     await bench.queue.enqueue(LANE, jobs("1"))
     [job] = await bench.claim(lease_ms=1000)
     await bench.queue.mark([job])
@@ -142,7 +140,7 @@ async def test_a_worker_that_comes_back_settles_its_uncertain_job(
     assert await bench.queue.states(["1"]) == [state]
 
 
-async def test_an_uncertain_job_that_is_said_to_be_uncertain_stays_as_it_is(bench: Bench) -> None:
+async def test_settling_an_uncertain_job_as_uncertain_changes_nothing(bench: Bench) -> None:
     await bench.queue.enqueue(LANE, jobs("1"))
     [job] = await bench.claim()
     for _ in range(2):
@@ -163,7 +161,7 @@ async def test_an_uncertain_job_is_resolved_once(bench: Bench) -> None:
     assert await bench.kinds() == ["uncertain", "uncertain", "done", "released"]
 
 
-async def test_an_extended_lease_lives_on(bench: Bench) -> None:
+async def test_an_extended_lease_stays_valid(bench: Bench) -> None:
     await bench.queue.enqueue(LANE, jobs("1"))
     [job] = await bench.claim(lease_ms=1000)
     bench.clock.advance(900)
@@ -173,7 +171,7 @@ async def test_an_extended_lease_lives_on(bench: Bench) -> None:
     assert await bench.settle(Done(), job) == []
 
 
-async def test_claims_count_the_endings_without_the_act(bench: Bench) -> None:
+async def test_claims_count_earlier_claims_without_the_act(bench: Bench) -> None:
     now_ms = bench.clock.now_ms
     await bench.queue.enqueue(LANE, jobs("1"))
     claims: list[int] = []
@@ -217,7 +215,7 @@ async def test_retries_back_off_and_end_as_a_dead_letter(bench: Bench) -> None:
     assert events[2].note == b"n"
 
 
-async def test_dead_letters_are_replayed_or_dropped_by_id_by_cause_and_all(bench: Bench) -> None:
+async def test_dead_letters_are_replayed_or_dropped_by_id_or_cause(bench: Bench) -> None:
     await bench.queue.enqueue(LANE, jobs(*"123456"))
     for job in await bench.claim():
         await bench.settle(Dead(cause="even" if int(job.id) % 2 == 0 else "odd"), job)
@@ -233,7 +231,7 @@ async def test_dead_letters_are_replayed_or_dropped_by_id_by_cause_and_all(bench
     assert replayed == [("1", 1, 2), ("3", 1, 2), ("5", 1, 2)]
 
 
-async def test_replay_goes_through_more_letters_than_one_script_looks_at(bench: Bench) -> None:
+async def test_replay_processes_more_letters_than_one_script_reads(bench: Bench) -> None:
     await bench.queue.enqueue(LANE, jobs(*map(str, range(1500))))
     for cause in ("a", "b"):
         await bench.settle(Dead(cause=cause), *await bench.claim(750))
@@ -241,7 +239,7 @@ async def test_replay_goes_through_more_letters_than_one_script_looks_at(bench: 
     assert await bench.queue.drop() == 750
 
 
-async def test_release_puts_a_batch_back_in_its_order(bench: Bench) -> None:
+async def test_release_keeps_the_order_of_a_batch(bench: Bench) -> None:
     await bench.queue.enqueue(LANE, jobs(*"12345"))
     await bench.settle(Release(), *await bench.claim(3))
     assert ids(await bench.claim()) == list("12345")
@@ -262,9 +260,7 @@ async def test_the_last_delay_repeats_and_jitter_stays_in_its_bounds(redis_url: 
             clock.advance(delay_ms)
 
 
-async def test_an_unmarked_lease_from_before_a_restart_is_held_because_its_mark_may_be_lost(
-    own_redis: RedisServer, clock: HandClock
-) -> None:
+async def test_an_unmarked_lease_from_before_a_restart_is_uncertain(own_redis: RedisServer, clock: HandClock) -> None:
     async with Queue.open(own_redis.url, "q", clock=clock) as queue:
         await queue.enqueue(LANE, jobs("1", "2"))
         [before] = (await queue.claim("w", want=1, lease_ms=1000, nonce="1")).jobs

@@ -34,7 +34,7 @@ async def get(port: int, path: str = "/metrics") -> httpx.Response:
         return await client.get(f"http://127.0.0.1:{port}{path}")
 
 
-async def test_metrics_tell_what_the_queue_and_its_worker_did(redis_url: str) -> None:
+async def test_metrics_count_the_work_of_queue_and_worker(redis_url: str) -> None:
     async def handle(lease: Lease) -> Verdict:
         return Done() if lease.job.id != "bad" else Dead(cause="c")
 
@@ -76,7 +76,7 @@ async def test_metrics_tell_what_the_queue_and_its_worker_did(redis_url: str) ->
     assert {name: found.get(name) for name in wanted} == wanted
 
 
-async def test_every_metric_of_a_queue_is_documented_and_every_documented_one_is_exposed(bench: Bench) -> None:
+async def test_exposed_and_documented_queue_metrics_are_equal(bench: Bench) -> None:
     metrics = QueueMetrics()
     await bench.queue.set_gate(Gate(name="g", concurrency=5))
     await bench.queue.enqueue(LANE, jobs("1", "2"))
@@ -100,7 +100,7 @@ async def test_every_metric_of_a_queue_is_documented_and_every_documented_one_is
     assert {name: set(re.findall(r"`(\w+)`", labels)) for name, labels in rows} == exposed
 
 
-async def test_a_server_that_is_away_is_said_to_be_away(own_redis: RedisServer) -> None:
+async def test_an_unavailable_server_is_reported_as_down(own_redis: RedisServer) -> None:
     metrics = QueueMetrics()
     async with Queue.open(own_redis.url, "away", metrics=metrics) as queue:
         await metrics.refresh([queue])
@@ -114,7 +114,7 @@ async def test_a_server_that_is_away_is_said_to_be_away(own_redis: RedisServer) 
     assert "postroad_queue_jobs{away,queued}" not in found
 
 
-async def test_a_gate_is_used_as_much_as_its_most_used_limit(bench: Bench) -> None:
+async def test_the_use_of_a_gate_is_that_of_its_most_used_limit(bench: Bench) -> None:
     await bench.queue.set_gate(Gate(name="g", concurrency=4, rate=Rate(count=1, per_ms=60_000, burst=10)))
     await bench.queue.enqueue(LANE, jobs(*"12345"))
 

@@ -541,7 +541,7 @@ class Machine(RuleBasedStateMachine):
 
 
 @pytest.mark.timeout(240)
-def test_the_queue_does_what_the_model_does(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_queue_behaves_like_the_model(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Machine, "url", redis_url, raising=False)
     run_state_machine_as_test(
         Machine,

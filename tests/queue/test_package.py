@@ -37,7 +37,7 @@ def test_the_map_names_every_module() -> None:
     assert sorted(re.findall(r"^`(\w+)`  ", str(postroad.queue.__doc__), re.MULTILINE)) == MODULES
 
 
-def test_others_import_from_the_list_alone() -> None:
+def test_other_packages_import_only_the_public_interface() -> None:
     found = [
         (str(path.relative_to(ROOT)), node.module)
         for folder in ("src", "flows", "tasks", "deployments", "examples")
@@ -96,7 +96,7 @@ def arguments_of(function: FunctionType) -> list[str]:
         and inspect.isfunction(function := inspect.unwrap(getattr(value, "__func__", value)))
     ],
 )
-def test_methods_of_queue_and_worker_document_arguments_and_errors(name: str, function: FunctionType) -> None:
+def test_public_methods_document_arguments_and_errors(name: str, function: FunctionType) -> None:
     doc = inspect.cleandoc(function.__doc__ or "")
     section = doc.partition("\nArgs:\n")[2].partition("\n\n")[0]
     assert re.findall(r"^    (\w+): \S", section, re.MULTILINE) == arguments_of(function)

@@ -18,7 +18,7 @@ def a_process(number: int = 0, role: str = "worker") -> Beat:
     return msgspec.structs.replace(this_process(role), id=f"{role}-{number}", name=f"w{number}")
 
 
-async def test_process_is_alive_until_its_beats_stop(bench: Bench) -> None:
+async def test_a_process_is_alive_until_its_heartbeats_stop(bench: Bench) -> None:
     await bench.queue.beat(a_process())
     bench.clock.advance(ALIVE_MS - 1)
     [process] = await bench.queue.processes()
@@ -31,14 +31,14 @@ async def test_process_is_alive_until_its_beats_stop(bench: Bench) -> None:
     assert [process.alive for process in await bench.queue.processes()] == [True]
 
 
-async def test_process_that_leaves_is_not_shown(bench: Bench) -> None:
+async def test_a_stopped_process_is_not_shown(bench: Bench) -> None:
     await bench.queue.beat(a_process(1))
     await bench.queue.beat(a_process(2))
     await bench.queue.leave("worker-1")
     assert [process.name for process in await bench.queue.processes()] == ["w2"]
 
 
-async def test_process_that_is_long_gone_is_forgotten(bench: Bench) -> None:
+async def test_a_process_without_heartbeats_is_deleted(bench: Bench) -> None:
     await bench.queue.beat(a_process(1))
     bench.clock.advance(FORGET_MS)
     await bench.queue.beat(a_process(2))
@@ -46,7 +46,7 @@ async def test_process_that_is_long_gone_is_forgotten(bench: Bench) -> None:
     assert await bench.client.hlen(bench.key("processes")) == 1
 
 
-async def test_processes_that_are_remembered_are_bounded(bench: Bench) -> None:
+async def test_the_number_of_stored_processes_is_bounded(bench: Bench) -> None:
     for number in range(MAX_PROCESSES + 5):
         await bench.queue.beat(a_process(number))
         bench.clock.advance(1)
@@ -56,13 +56,13 @@ async def test_processes_that_are_remembered_are_bounded(bench: Bench) -> None:
     assert await bench.client.hlen(bench.key("processes")) == MAX_PROCESSES
 
 
-async def test_clock_that_steps_back_leaves_ages_at_zero(bench: Bench) -> None:
+async def test_a_clock_step_back_makes_ages_zero(bench: Bench) -> None:
     await bench.queue.beat(a_process())
     bench.clock.advance(-60_000)
     assert [process.beat_age_ms for process in await bench.queue.processes()] == [0]
 
 
-async def test_beating_outlives_a_server_that_is_away(bench: Bench) -> None:
+async def test_heartbeats_continue_after_an_outage_of_the_server(bench: Bench) -> None:
     calls = 0
 
     async def opened() -> Queue:
@@ -81,7 +81,7 @@ async def test_beating_outlives_a_server_that_is_away(bench: Bench) -> None:
     assert await bench.queue.processes() == []
 
 
-async def test_metrics_count_the_living_by_role(bench: Bench) -> None:
+async def test_metrics_count_live_processes_by_role(bench: Bench) -> None:
     await bench.queue.beat(a_process(1))
     await bench.queue.beat(a_process(1, "recorder"))
     bench.clock.advance(ALIVE_MS)

@@ -40,7 +40,7 @@ def test_the_arguments_of_a_script_are_those_of_its_method(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_header_says_purpose_pieces_key_result_and_cost(name: str) -> None:
+def test_a_header_has_purpose_uses_key_result_and_cost(name: str) -> None:
     header = header_of(name)
     fields = [line.split()[1] for line in header[1:]]
     numbers = [field for field in fields if field.startswith("ARGV")]
@@ -55,7 +55,7 @@ def test_a_header_says_purpose_pieces_key_result_and_cost(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_script_reads_every_argument_that_it_declares_and_no_other(name: str) -> None:
+def test_a_script_reads_exactly_its_declared_arguments(name: str) -> None:
     body = source_of(name)
     read = {int(number) for number in re.findall(r"ARGV\[(\d+)\]", re.sub("--.*", "", body))}
     last = len(arguments_of(name))
@@ -65,5 +65,5 @@ def test_a_script_reads_every_argument_that_it_declares_and_no_other(name: str) 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_script_walks_the_keyspace(name: str) -> None:
+def test_no_script_scans_the_keyspace(name: str) -> None:
     assert not re.search(r"'(KEYS|SCAN|SMEMBERS)'", source_of(name)) or name in {"audit", "gates"}

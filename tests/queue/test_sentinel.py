@@ -50,7 +50,7 @@ async def settled(queue: Queue, names: list[str]) -> bool:
     return set(states) <= {JobState.REMEMBERED, JobState.UNCERTAIN}
 
 
-async def test_no_job_is_lost_and_no_act_repeated_when_the_primary_is_killed(either: Failover) -> None:
+async def test_a_killed_primary_loses_no_job_and_repeats_no_act(either: Failover) -> None:
     acts: Counter[str] = Counter()
     some_done = asyncio.Event()
 
@@ -95,7 +95,7 @@ async def test_no_job_is_lost_and_no_act_repeated_when_the_primary_is_killed(eit
     old.start()
 
 
-async def test_a_worker_goes_on_by_itself_when_the_primary_is_killed(
+async def test_a_worker_continues_after_the_primary_is_killed(
     either: Failover, caplog: pytest.LogCaptureFixture
 ) -> None:
     acts: Counter[str] = Counter()
@@ -134,7 +134,7 @@ async def test_a_worker_goes_on_by_itself_when_the_primary_is_killed(
     old.start()
 
 
-async def test_a_mark_that_may_be_lost_leaves_its_job_uncertain(house: Failover) -> None:
+async def test_a_job_whose_mark_may_be_lost_is_uncertain(house: Failover) -> None:
     old, new = house.servers
     async with Queue.open(house.url, "q") as queue:
         await queue.enqueue(LANE, jobs("1", "2"))
@@ -158,7 +158,7 @@ async def test_a_mark_that_may_be_lost_leaves_its_job_uncertain(house: Failover)
     old.start()
 
 
-async def test_a_worker_follows_a_primary_that_is_demoted(house: Failover) -> None:
+async def test_a_worker_leaves_a_demoted_primary(house: Failover) -> None:
     acts: Counter[str] = Counter()
 
     async def handle(lease: Lease) -> Verdict:
@@ -187,7 +187,7 @@ async def test_a_worker_follows_a_primary_that_is_demoted(house: Failover) -> No
     assert acts == {"1": 1}
 
 
-async def test_a_connection_to_a_server_that_became_a_replica_is_left_at_its_first_refusal(tmp_path: Path) -> None:
+async def test_a_connection_to_a_new_replica_is_replaced_at_its_first_error(tmp_path: Path) -> None:
     binary = binary_of("valkey")
     one, two = Node(binary, tmp_path / "1", PERSISTENT), Node(binary, tmp_path / "2", PERSISTENT)
     async with started(one), started(two), Queue.open(f"redis://{one.host}", "q") as queue:
@@ -205,7 +205,7 @@ async def test_a_connection_to_a_server_that_became_a_replica_is_left_at_its_fir
         assert (await queue.enqueue(LANE, jobs("2"))).accepted == 1
 
 
-async def test_without_a_replica_to_confirm_nothing_is_accepted_nor_marked(house: Failover) -> None:
+async def test_without_a_replica_no_job_is_accepted_or_marked(house: Failover) -> None:
     _, new = house.servers
     async with Queue.open(house.url, "q", options=QueueOptions(sync_replicas=1)) as queue:
         await queue.enqueue(LANE, jobs("1"))
@@ -227,7 +227,7 @@ async def test_without_a_replica_to_confirm_nothing_is_accepted_nor_marked(house
         assert await queue.mark([job]) == [True]
 
 
-async def test_a_primary_that_must_not_write_alone_is_away(house: Failover) -> None:
+async def test_a_primary_without_enough_replicas_is_unavailable(house: Failover) -> None:
     old, new = house.servers
     await old.ask("CONFIG", "SET", "min-replicas-to-write", 1, "min-replicas-max-lag", 1)
     async with Queue.open(house.url, "q") as queue:
@@ -246,13 +246,13 @@ async def test_a_primary_that_must_not_write_alone_is_away(house: Failover) -> N
         new.signal(signal.SIGCONT)
 
 
-async def test_a_primary_that_the_sentinels_do_not_know_is_a_matter_of_configuration(house: Failover) -> None:
+async def test_an_unknown_primary_is_a_configuration_error(house: Failover) -> None:
     with pytest.raises(ConfigError, match="no primary named 'male'"):
         async with Queue.open(house.url.replace("/mail", "/male"), "q"):
             pass
 
 
-async def test_sentinels_that_are_all_away_are_unavailable(house: Failover) -> None:
+async def test_sentinels_without_a_reply_are_unavailable(house: Failover) -> None:
     for sentinel in house.sentinels[1:]:
         sentinel.kill()
     async with Queue.open(house.url, "q") as queue:
@@ -265,7 +265,7 @@ async def test_sentinels_that_are_all_away_are_unavailable(house: Failover) -> N
         sentinel.start()
 
 
-async def test_sentinels_and_servers_have_users_of_their_own(house: Failover) -> None:
+async def test_sentinels_and_servers_have_separate_users(house: Failover) -> None:
     rights = ("+sentinel|get-master-addr-by-name", "+client|setname")
     for sentinel in house.sentinels:
         await sentinel.ask("ACL", "SETUSER", "finder", "on", ">f1nd", "-@all", *rights)

@@ -22,7 +22,7 @@ LANE = Lane(name="a", gates=())
         (("--appendonly", "yes", "--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"), "evicts keys"),
     ],
 )
-async def test_a_server_that_may_lose_jobs_is_refused_unless_told(
+async def test_a_server_that_may_lose_jobs_is_rejected_by_default(
     own_redis: RedisServer, options: tuple[str, ...], words: str
 ) -> None:
     own_redis.kill()
@@ -43,7 +43,7 @@ async def write_layout(redis_url: str, name: str, shards: int) -> None:
     await client.aclose()
 
 
-async def test_a_queue_in_shards_is_refused_until_they_are_forgotten(redis_url: str) -> None:
+async def test_a_sharded_queue_is_rejected_until_its_record_is_deleted(redis_url: str) -> None:
     # What version 0.1 wrote for a queue with `shards = 4`; the shards are queues of their own.
     await write_layout(redis_url, "sharded", 4)
     async with Queue.open(redis_url, "sharded:3") as shard:
@@ -58,7 +58,7 @@ async def test_a_queue_in_shards_is_refused_until_they_are_forgotten(redis_url: 
         assert (await queue.enqueue(LANE, jobs("1"))).accepted == 1
 
 
-async def test_a_queue_that_was_in_one_shard_opens(redis_url: str) -> None:
+async def test_a_queue_with_one_shard_opens(redis_url: str) -> None:
     await write_layout(redis_url, "whole", 1)
     async with Queue.open(redis_url, "whole") as queue:
         assert (await queue.stats()).queued == 0
@@ -72,7 +72,7 @@ async def test_a_limit_without_eviction_is_accepted(own_redis: RedisServer) -> N
             await queue.enqueue(LANE, [Job(id=f"{n}", payload=bytes(1_000_000)) for n in range(100)])
 
 
-async def test_a_server_that_is_away_is_unavailable(own_redis: RedisServer) -> None:
+async def test_a_stopped_server_is_unavailable(own_redis: RedisServer) -> None:
     async with Queue.open(own_redis.url, "q") as queue:
         own_redis.kill()
         with pytest.raises(UnavailableError, match="does not answer"):
@@ -88,7 +88,7 @@ async def test_a_server_that_is_away_is_unavailable(own_redis: RedisServer) -> N
     own_redis.start()
 
 
-async def test_a_server_that_is_loading_is_unavailable_and_not_unfit(own_redis: RedisServer) -> None:
+async def test_a_loading_server_is_unavailable(own_redis: RedisServer) -> None:
     client = connect(own_redis.url)
     await client.eval("for n = 1, 6000 do redis.call('SET', n, '') end", 0)
     await client.aclose()
@@ -108,13 +108,13 @@ async def test_a_server_that_is_loading_is_unavailable_and_not_unfit(own_redis: 
     assert "The queue's Redis server does not answer: it is still loading" in told
 
 
-async def test_an_address_that_is_none_is_a_matter_of_configuration() -> None:
+async def test_an_invalid_url_is_a_configuration_error() -> None:
     with pytest.raises(ConfigError, match="not the address"):
         async with Queue.open("localhost:6379", "q"):
             pass
 
 
-async def test_scripts_that_the_server_forgot_are_sent_again(redis_url: str) -> None:
+async def test_scripts_are_sent_again_after_a_flush(redis_url: str) -> None:
     async with Queue.open(redis_url, "forgot") as queue:
         await queue.enqueue(LANE, jobs("1"))
         client = connect(redis_url)
@@ -124,7 +124,7 @@ async def test_scripts_that_the_server_forgot_are_sent_again(redis_url: str) -> 
         assert [job.id for job in batch.jobs] == ["1"]
 
 
-async def test_queues_on_one_server_are_apart(redis_url: str) -> None:
+async def test_queues_on_one_server_are_independent(redis_url: str) -> None:
     async with Queue.open(redis_url, "one") as one, Queue.open(redis_url, "two") as two:
         await one.enqueue(LANE, jobs("1"))
         assert (await two.enqueue(LANE, jobs("1"))).accepted == 1
@@ -132,13 +132,13 @@ async def test_queues_on_one_server_are_apart(redis_url: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a}b"])
-async def test_a_name_that_would_break_the_hash_tag_is_refused(redis_url: str, name: str) -> None:
+async def test_a_queue_name_with_a_brace_is_rejected(redis_url: str, name: str) -> None:
     with pytest.raises(ConfigError, match="name"):
         async with Queue.open(redis_url, name):
             pass
 
 
-async def test_a_call_that_is_cancelled_ends_there(redis_url: str) -> None:
+async def test_a_cancelled_call_ends(redis_url: str) -> None:
     async with Queue.open(redis_url, "cancelled") as queue:
 
         async def ask_for_ever() -> None:

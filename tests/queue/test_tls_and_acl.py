@@ -61,7 +61,7 @@ async def guarded(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
         yield node
 
 
-async def test_the_permissions_of_the_guide_suffice_for_everything_a_queue_does(guarded: Node) -> None:
+async def test_the_documented_permissions_are_sufficient(guarded: Node) -> None:
     async with Queue.open(f"redis://postroad:{QUOTED}@{guarded.host}", "q") as queue:
         await use_everything(queue)
     denied = [entry for entry in await guarded.ask("ACL", "LOG") if b"postroad" in entry]
@@ -118,7 +118,7 @@ async def use_everything(queue: Queue) -> None:
     assert await queue.audit() == []
 
 
-def test_the_guide_permits_no_command_that_a_queue_does_not_use() -> None:
+def test_the_documented_permissions_contain_no_unused_command() -> None:
     source = Path(Queue.__module__.replace(".", "/")).parent
     root = Path(__file__).parents[2] / "src" / source
     scripts = "".join(file.read_text("utf-8") for file in root.glob("lua/**/*.lua"))
@@ -131,7 +131,7 @@ def test_the_guide_permits_no_command_that_a_queue_does_not_use() -> None:
 
 
 @pytest.mark.parametrize("who", ["postroad:s3cret", "nobody:s3cret", ":s3cret"])
-async def test_a_wrong_password_is_a_matter_of_configuration_and_is_never_shown(
+async def test_a_wrong_password_is_a_configuration_error_and_not_shown(
     guarded: Node, who: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     await guarded.ask("ACL", "SETUSER", "default", "reset", "on", ">other")
@@ -143,14 +143,14 @@ async def test_a_wrong_password_is_a_matter_of_configuration_and_is_never_shown(
     assert "s3cret" not in shown
 
 
-async def test_no_password_at_all_is_a_matter_of_configuration(guarded: Node) -> None:
+async def test_a_missing_password_is_a_configuration_error(guarded: Node) -> None:
     await guarded.ask("ACL", "SETUSER", "default", "off")
     with pytest.raises(ConfigError, match="does not accept user and password"):
         async with Queue.open(f"redis://{guarded.host}", "q"):
             pass
 
 
-async def test_missing_permissions_are_a_matter_of_configuration(guarded: Node) -> None:
+async def test_missing_permissions_are_a_configuration_error(guarded: Node) -> None:
     with pytest.raises(ConfigError, match=r"does not permit this user: .*info") as caught:
         async with Queue.open(f"redis://poor:{QUOTED}@{guarded.host}", "q"):
             pass
@@ -171,7 +171,7 @@ async def test_missing_permissions_are_a_matter_of_configuration(guarded: Node) 
             pass
 
 
-async def test_a_worker_goes_on_when_its_password_is_right_again(
+async def test_a_worker_continues_when_its_password_is_valid_again(
     guarded: Node, caplog: pytest.LogCaptureFixture
 ) -> None:
     stop = asyncio.Event()
@@ -204,7 +204,7 @@ async def test_a_worker_goes_on_when_its_password_is_right_again(
     assert QUOTED not in caplog.text
 
 
-def test_what_a_queue_is_made_of_shows_no_password() -> None:
+def test_no_object_of_a_queue_shows_its_password() -> None:
     connections = ServerConnections("redis+sentinel://u:s3cret@h/m?sentinel_password=s3cret", "pr:{q}", None, None)
     shown = "".join(
         repr(part)
@@ -285,7 +285,7 @@ async def test_a_queue_works_over_tls_with_a_client_certificate(tls: Tls) -> Non
         ("client", "ca", "127.0.0.1", "certificate is not trusted: IP address mismatch"),
     ],
 )
-async def test_a_certificate_that_is_refused_is_a_matter_of_configuration(
+async def test_a_rejected_certificate_is_a_configuration_error(
     tls: Tls, client: str | None, authority: str | None, host: str, words: str
 ) -> None:
     with pytest.raises(ConfigError, match=words) as caught:
@@ -295,20 +295,20 @@ async def test_a_certificate_that_is_refused_is_a_matter_of_configuration(
 
 
 @pytest.mark.parametrize("client", [None, "impostor"])
-async def test_a_server_that_refuses_our_certificate_is_not_spoken_to(tls: Tls, client: str | None) -> None:
+async def test_a_server_that_rejects_our_certificate_gets_no_command(tls: Tls, client: str | None) -> None:
     # With TLS 1.3 it refuses only after it was spoken to, and why may be lost as it hangs up.
     with pytest.raises((ConfigError, UnavailableError), match=r"our certificate|reset|closed"):
         async with Queue.open(tls.url(client), "q"):
             pass
 
 
-async def test_no_tls_to_a_port_that_has_it_is_a_server_that_does_not_answer(tls: Tls) -> None:
+async def test_plaintext_to_a_tls_port_is_an_unavailable_server(tls: Tls) -> None:
     with pytest.raises((UnavailableError, StateError)):
         async with Queue.open(f"redis://localhost:{tls.node.port}", "q"):
             pass
 
 
-async def test_a_cluster_is_spoken_to_over_tls_throughout(tmp_path: Path) -> None:
+async def test_every_connection_to_a_cluster_uses_tls(tmp_path: Path) -> None:
     papers = Papers(tmp_path)
     node, tls_port = Node(binary_of("redis"), tmp_path / "node", PERSISTENT), free_port()
     options = ("--cluster-enabled", "yes", "--tls-cluster", "yes", "--tls-port", f"{tls_port}")

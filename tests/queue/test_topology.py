@@ -16,7 +16,7 @@ def worst(findings: list[ServerFinding]) -> list[str]:
     return [f"{finding.health} {finding.seen}" for finding in findings if finding.health is not Health.OK]
 
 
-async def test_a_lone_server_that_keeps_jobs_is_well(own_redis: RedisServer) -> None:
+async def test_a_persistent_single_server_is_ok(own_redis: RedisServer) -> None:
     [finding] = await inspect_servers(own_redis.url)
     assert finding.health is Health.OK
     assert "persistent, evicts nothing" in finding.seen
@@ -29,7 +29,7 @@ async def test_a_lone_server_that_keeps_jobs_is_well(own_redis: RedisServer) -> 
     assert "appendonly yes" in finding.remedy
 
 
-async def test_every_server_that_may_become_primary_is_looked_at(tmp_path: Path) -> None:
+async def test_every_server_that_may_become_primary_is_checked(tmp_path: Path) -> None:
     async with failover("valkey", tmp_path) as house:
         old, new = house.servers
         findings = await inspect_servers(house.url)
@@ -57,7 +57,7 @@ async def test_every_server_that_may_become_primary_is_looked_at(tmp_path: Path)
             sentinel.start()
 
 
-async def test_a_replica_that_does_not_follow_is_told(tmp_path: Path) -> None:
+async def test_a_replica_that_does_not_replicate_is_reported(tmp_path: Path) -> None:
     async with failover("valkey", tmp_path) as house:
         old, new = house.servers
         await old.ask("CONFIG", "SET", "requirepass", "other")
@@ -73,7 +73,7 @@ async def test_a_replica_that_does_not_follow_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("replicas", [0, 3])
-async def test_a_cluster_is_looked_at_node_by_node(tmp_path: Path, replicas: int) -> None:
+async def test_every_node_of_a_cluster_is_checked(tmp_path: Path, replicas: int) -> None:
     async with cluster("valkey", tmp_path, replicas=replicas) as house:
         findings = await inspect_servers(house.url, sync_replicas=1 if replicas else 0)
         assert findings[0].seen == "3 primaries serve 16384 of 16384 slots"

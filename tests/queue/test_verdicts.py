@@ -43,7 +43,7 @@ def ordered(verdict: Undone, attempt: int = 1) -> SettleCommand:
         (Release(), 1, SettleCommand("1", 7, "release")),
     ],
 )
-def test_what_a_verdict_means_for_the_queue(verdict: Undone, attempt: int, wanted: SettleCommand) -> None:
+def test_each_verdict_becomes_its_settle_command(verdict: Undone, attempt: int, wanted: SettleCommand) -> None:
     assert ordered(verdict, attempt) == wanted
 
 
@@ -65,7 +65,7 @@ def test_an_error_of_any_length_and_any_bytes_can_be_settled() -> None:
 
 
 @pytest.mark.parametrize("policy", [{"attempts": 0}, {"delays_ms": ()}, {"jitter": 1.0}])
-def test_a_policy_that_makes_no_sense_is_refused(policy: dict[str, int]) -> None:
+def test_an_invalid_retry_policy_is_rejected(policy: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="at least one attempt"):
         RetryPolicy(**policy)  # type: ignore[arg-type]
 
@@ -73,12 +73,12 @@ def test_a_policy_that_makes_no_sense_is_refused(policy: dict[str, int]) -> None
 @pytest.mark.parametrize(
     "rate", [{"count": 0, "per_ms": 1}, {"count": 1, "per_ms": 0}, {"count": 1, "per_ms": 1, "burst": 0}]
 )
-def test_a_rate_that_admits_nothing_is_refused(rate: dict[str, int]) -> None:
+def test_a_rate_that_admits_nothing_is_rejected(rate: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="to stop, pause"):
         Rate(**rate)
 
 
 @pytest.mark.parametrize("lane", [{"gates": ("g", "g")}, {"gates": tuple("abcdefghijk")}, {"gates": (), "weight": 0.0}])
-def test_a_lane_that_makes_no_sense_is_refused(lane: dict[str, object]) -> None:
+def test_an_invalid_lane_is_rejected(lane: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="lane a"):
         Lane(name="a", **lane)  # type: ignore[arg-type]

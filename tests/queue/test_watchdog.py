@@ -52,7 +52,7 @@ def address() -> Iterator[Address]:
         yield Address(Path(folder))
 
 
-async def test_a_worker_whose_connection_outlived_a_failover_finds_the_new_server(
+async def test_a_worker_with_a_stale_connection_finds_the_new_server(
     shared_redis: RedisServer, own_redis: RedisServer, address: Address, caplog: pytest.LogCaptureFixture
 ) -> None:
     metrics = QueueMetrics()
@@ -91,7 +91,7 @@ async def looked_three_times(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("why", ["nothing is ready", "a gate holds it", "the events are full"])
-async def test_a_worker_with_reason_to_be_idle_is_left_alone(
+async def test_a_legitimately_idle_worker_does_not_reconnect(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, why: str
 ) -> None:
     async with Queue.open(redis_url, f"idle {why}", options=QueueOptions(retention=Retention(events=100))) as queue:
@@ -108,7 +108,7 @@ async def test_a_worker_with_reason_to_be_idle_is_left_alone(
         assert worker._watchdog.trips == 0
 
 
-async def test_a_claim_between_two_looks_feeds_the_watchdog(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_claim_between_two_checks_resets_the_watchdog(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     await bench.queue.enqueue(LANE, jobs("1"))
     watchdog = Watchdog(bench.queue, "w", 20)  # Each look finds ready jobs and no claim, unless it was fed.
     probe = bench.queue.probe

@@ -53,7 +53,7 @@ async def _is(queue: Queue, wanted: set[JobState]) -> bool:
     return await states(queue) == wanted
 
 
-async def test_no_more_run_at_once_than_asked_for(bench: Bench) -> None:
+async def test_no_more_jobs_run_than_the_concurrency_allows(bench: Bench) -> None:
     now = most = 0
 
     async def count(lease: Lease) -> Verdict:
@@ -86,7 +86,7 @@ async def test_marks_of_many_jobs_share_round_trips(bench: Bench, monkeypatch: p
     assert len(sizes) <= 5
 
 
-async def test_a_handler_that_fails_is_retried_before_its_mark_and_uncertain_behind_it(
+async def test_a_failed_handler_is_retried_or_uncertain_by_its_mark(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def fail(lease: Lease) -> Verdict:
@@ -118,7 +118,7 @@ async def test_a_handler_that_returns_no_verdict_is_a_failure(bench: Bench) -> N
         await until(lambda: _is(bench.queue, {JobState.SCHEDULED}))
 
 
-async def test_prepare_sees_the_batch_first_and_its_verdicts_go_unhandled(bench: Bench) -> None:
+async def test_jobs_with_a_verdict_of_prepare_are_not_handled(bench: Bench) -> None:
     handled: list[str] = []
     batches: list[int] = []
 
@@ -142,7 +142,7 @@ async def test_prepare_sees_the_batch_first_and_its_verdicts_go_unhandled(bench:
     assert await bench.queue.states(["0", "1"]) == [JobState.SCHEDULED, JobState.REMEMBERED]
 
 
-async def test_a_batch_that_cannot_be_prepared_is_released_and_comes_back(bench: Bench) -> None:
+async def test_a_batch_whose_preparation_fails_is_released(bench: Bench) -> None:
     failures = 1
 
     async def prepare(batch: Sequence[ClaimedJob]) -> Mapping[str, Verdict]:
@@ -245,7 +245,7 @@ async def test_a_lease_is_renewed_while_its_handler_runs(redis_url: str, monkeyp
         assert report == WorkerReport(claimed=1, settled={"done": 1}, stale=0, unsettled=0)
 
 
-async def test_whoever_lost_its_lease_does_not_act(bench: Bench) -> None:
+async def test_a_handler_without_its_lease_does_not_act(bench: Bench) -> None:
     acted: list[str] = []
     lost = asyncio.Event()
     started = asyncio.Event()
@@ -276,7 +276,7 @@ async def test_whoever_lost_its_lease_does_not_act(bench: Bench) -> None:
     assert await bench.settle(Done(), taken) == []
 
 
-async def test_a_gate_is_kept_by_many_workers_together(bench: Bench) -> None:
+async def test_a_gate_limits_all_workers_together(bench: Bench) -> None:
     now = most = 0
 
     async def count(lease: Lease) -> Verdict:

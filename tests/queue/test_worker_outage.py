@@ -56,9 +56,7 @@ async def test_a_restart_of_the_server_loses_no_verdict(
         assert caplog.text.count("the queue is unavailable") == 1
 
 
-async def test_a_mark_that_gets_no_answer_gives_the_job_back(
-    own_redis: RedisServer, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_an_unanswered_mark_releases_the_job(own_redis: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
     async def away() -> bool:
         return "the queue is unavailable" in caplog.text
 
@@ -92,7 +90,7 @@ async def test_a_mark_that_gets_no_answer_gives_the_job_back(
         assert acted == [1]
 
 
-async def test_what_happened_is_told_even_to_a_server_that_was_emptied(own_redis: RedisServer) -> None:
+async def test_outcomes_are_reported_to_an_emptied_server(own_redis: RedisServer) -> None:
     go_on, ten_marked = asyncio.Event(), asyncio.Barrier(11)
 
     async def handle(lease: Lease) -> Verdict:
@@ -132,7 +130,7 @@ async def test_what_happened_is_told_even_to_a_server_that_was_emptied(own_redis
         assert await queue.audit() == []
 
 
-async def test_a_worker_ends_though_the_server_stays_away(own_redis: RedisServer) -> None:
+async def test_a_worker_stops_while_the_server_is_unavailable(own_redis: RedisServer) -> None:
     started = asyncio.Event()
 
     async def handle(lease: Lease) -> Verdict:
@@ -152,9 +150,7 @@ async def test_a_worker_ends_though_the_server_stays_away(own_redis: RedisServer
         own_redis.start()
 
 
-async def test_a_worker_that_was_held_off_says_of_its_uncertain_jobs_that_nothing_happened(
-    own_redis: RedisServer, clock: HandClock
-) -> None:
+async def test_a_delayed_worker_reports_that_it_did_not_act(own_redis: RedisServer, clock: HandClock) -> None:
     started, go_on = asyncio.Event(), asyncio.Event()
     acted: list[int] = []
 
