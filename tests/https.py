@@ -13,7 +13,7 @@ from tests.smtp.conftest import Certificates
 
 
 class Site:
-    """``body``: what is said to every request, or what makes it from the request."""
+    """``body``: the response to every request, or a function of the request."""
 
     def __init__(self, body: str | Callable[[str], str]) -> None:
         self.body = body

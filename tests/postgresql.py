@@ -79,7 +79,7 @@ class PostgresqlServer:
             time.sleep(0.02)
 
     def stop(self) -> None:
-        """Stop at once, whoever is connected."""
+        """Stop at once and close all connections."""
         if self._process is not None:
             self._process.send_signal(signal.SIGQUIT)
             self._process.wait(timeout=_START_S)
@@ -119,7 +119,7 @@ class PostgresqlServer:
 
 
 def _programs() -> Path:
-    """Folder of the server's programs. Skips where there is none, save in CI, where that is a failure."""
+    """Return the folder of the server's programs. Skips the test if it is missing; fails in CI."""
     folders = sorted(
         (path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")),
         key=lambda folder: int(folder.parent.name),

@@ -1,4 +1,4 @@
-"""Which bars the delivery benchmark holds ours to, and what it says when somebody did not run."""
+"""Targets of the delivery benchmark, and its report when a peer did not run."""
 
 from __future__ import annotations
 

@@ -50,17 +50,17 @@ def reckon(
     acts: Sequence[Act],
     unsafe_at_ms: Sequence[int] = (),
 ) -> Accounts:
-    """Compare what was accepted, what the queue says, what its events said, and what was done.
+    """Compare accepted jobs, states in the queue, events and acts.
 
-    ``unsafe_at_ms``: when a server died that had not promised its last writes.
+    ``unsafe_at_ms``: times at which a server died that had not synced its last writes.
     """
     acted: dict[str, list[Act]] = defaultdict(list)
     for act in acts:
         acted[act.id].append(act)
     accounts = Accounts(jobs=len(accepted_at_ms), acts=len(acts))
     for id_, at_ms in accepted_at_ms.items():
-        told = [moment.kind for moment in moments.get(id_, {}).values()]
-        ends = [kind for kind in told if kind in ENDED]
+        kinds = [moment.kind for moment in moments.get(id_, {}).values()]
+        ends = [kind for kind in kinds if kind in ENDED]
         state = states.get(id_)
         wrong = _wrong(state, ends, len(acted[id_]))
         if wrong is None:

@@ -1,4 +1,4 @@
-"""Those who use the queue while all this happens: one hands jobs in, one reads what became of them."""
+"""Clients of the queue during the faults: one enqueues jobs, one reads their events."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def now_ms() -> int:
 
 
 class Submitter:
-    """Hands in jobs without end, known ids among them, and repeats every call until it is answered."""
+    """Enqueues jobs until the stop, including known ids, and repeats every call until the server replies."""
 
     def __init__(self, queue: Queue, rng: Random, *, per_second: int) -> None:
         self._queue = queue
@@ -88,7 +88,7 @@ class Moment(NamedTuple):
 
 
 class Witness:
-    """Reads every event, at least once, and remembers what it said of each job."""
+    """Reads every event at least once, and stores the events of each job."""
 
     def __init__(self, queue: Queue) -> None:
         self._queue = queue

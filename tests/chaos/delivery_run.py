@@ -100,7 +100,7 @@ class Result:
         return not (self.missed or self.twice or self.contradicted or self.audit or self.unknown > self.allowed_unknown)
 
 
-class _Crew:
+class _Processes:
     """Processes of ours that are started again when they die."""
 
     def __init__(self, site: Site) -> None:
@@ -110,18 +110,18 @@ class _Crew:
 
     @classmethod
     @asynccontextmanager
-    async def running(cls, site: Site) -> AsyncIterator[_Crew]:
-        crew = cls(site)
+    async def running(cls, site: Site) -> AsyncIterator[_Processes]:
+        processes = cls(site)
         commands: dict[str, tuple[str, ...]] = {f"worker {n}": ("worker",) for n in range(WORKERS)}
         # By its name a recorder that starts again finds what it had read before.
         commands["recorder"] = ("recorder", "--name", "chaos")
-        crew._berths = [asyncio.create_task(crew._keep(name, words)) for name, words in commands.items()]
+        processes._berths = [asyncio.create_task(processes._keep(name, words)) for name, words in commands.items()]
         try:
-            yield crew
+            yield processes
         finally:
-            for berth in crew._berths:
+            for berth in processes._berths:
                 berth.cancel()
-            await asyncio.gather(*crew._berths, return_exceptions=True)
+            await asyncio.gather(*processes._berths, return_exceptions=True)
 
     def worker(self, target: int) -> subprocess.Popen[bytes] | None:
         return self._alive.get(f"worker {target % WORKERS}")
@@ -158,7 +158,7 @@ class _Provider:
 class _Scene:
     site: Site
     server: Server
-    crew: _Crew
+    processes: _Processes
     provider: _Provider
     blows: Counter[str] = field(default_factory=Counter)
     allowed_unknown: int = 0
@@ -202,8 +202,8 @@ async def _scene(setting: Setting, folder: Path, set_env: Callable[[str, str], N
             )
         )
         provider = _Provider(site, stack)
-        crew = await stack.enter_async_context(_Crew.running(site))
-        yield _Scene(site=site, server=server, crew=crew, provider=provider)
+        processes = await stack.enter_async_context(_Processes.running(site))
+        yield _Scene(site=site, server=server, processes=processes, provider=provider)
 
 
 def _audience(setting: Setting) -> list[str]:
@@ -225,19 +225,19 @@ async def _strike(setting: Setting, scene: _Scene) -> None:
 
 
 async def _deal(scene: _Scene, planned: Planned) -> None:
-    crew, everybody = scene.crew, WORKERS * CONCURRENCY
+    processes, everybody = scene.processes, WORKERS * CONCURRENCY
     match planned.blow:
         case Blow.KILL_WORKER:
-            _send(crew.worker(planned.target), signal.SIGKILL)
+            _send(processes.worker(planned.target), signal.SIGKILL)
             scene.allowed_unknown += CONCURRENCY
         case Blow.FREEZE_WORKER:
-            worker = crew.worker(planned.target)
+            worker = processes.worker(planned.target)
             _send(worker, signal.SIGSTOP)
             await asyncio.sleep(LEASE_S * (1.5 + planned.last_s))
             _send(worker, signal.SIGCONT)
             scene.allowed_unknown += CONCURRENCY
         case Blow.KILL_RECORDER:
-            _send(crew.recorder(), signal.SIGKILL)
+            _send(processes.recorder(), signal.SIGKILL)
         case Blow.RESTART_PROVIDER:
             async with scene.locks["other"]:
                 await scene.provider.restart(planned.last_s)

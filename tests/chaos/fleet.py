@@ -1,4 +1,4 @@
-"""Worker processes that die and are replaced, freeze and come back."""
+"""Worker processes that are killed and replaced, frozen and resumed."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class Fleet:
         self._stopping = False
         self.started = 0
         self.deaths: Counter[str] = Counter()
-        """What the journal tells: fates by step."""
+        """Fates by step, from the journal."""
         self.refused = 0
         self.broken: list[int] = []
-        """Exit codes that nobody asked for."""
+        """Unexpected exit codes."""
 
     @classmethod
     @asynccontextmanager

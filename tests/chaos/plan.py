@@ -10,7 +10,7 @@ from random import Random
 from tests.chaos.steps import Doom, Fate, Step
 
 MAX_PASSES = 12
-"""How often a worker passes the step of its doom at the most."""
+"""Maximum number of times that a worker passes the step of its doom."""
 
 
 class Blow(StrEnum):

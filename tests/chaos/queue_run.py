@@ -105,10 +105,10 @@ async def run(setting: Setting) -> Result:
                 submitter = Submitter(queue, Random(setting.seed), per_second=setting.jobs_per_s)
                 witness = Witness(queue)
                 stop = asyncio.Event()
-                beside = [asyncio.create_task(client.run(stop)) for client in (submitter, witness)]
+                clients = [asyncio.create_task(client.run(stop)) for client in (submitter, witness)]
                 await _strike(setting, scene)
                 stop.set()
-                await asyncio.gather(*beside)
+                await asyncio.gather(*clients)
                 await scene.fleet.heal()
                 await _come_to_rest(queue, witness)
                 result = await _reckon(setting, scene, queue, submitter, witness)

@@ -44,7 +44,7 @@ def binary_of(kind: ServerKind) -> Path | None:
 
 
 class Server(RedisServer):
-    """A server that is killed and started, frozen and thawed, or loses what its disk had not been told."""
+    """A server that is killed and started, frozen and resumed, or loses writes that were not synced."""
 
     def __init__(self, binary: Path, folder: Path, fsync: Fsync) -> None:
         super().__init__(binary, folder)
@@ -115,7 +115,7 @@ class Server(RedisServer):
 
 
 async def tell(server: Server, *words: str) -> object:
-    """Send one command, and return the answer; None if the server does not like it, or is away."""
+    """Send one command, and return the reply. None: the server rejects it or is unavailable."""
     client = connect(server.url)
     try:
         # A rewrite may be under way already, and a command that kills connections may kill its own.

@@ -10,22 +10,22 @@ from pathlib import Path
 
 
 class Step(StrEnum):
-    """Where a worker stands, in order."""
+    """Steps of a worker, in order."""
 
     CLAIM = "claim"
-    """Jobs are claimed, nothing is prepared."""
+    """Jobs are claimed and not prepared."""
     PREPARE = "prepare"
-    """They are prepared, no handler has begun."""
+    """Jobs are prepared, no handler has started."""
     MARK = "mark"
     """A handler is about to set the wire mark."""
     ACT_BEFORE = "act-before"
     """The mark is set, the act has not happened."""
     ACT_AFTER = "act-after"
-    """The act has happened, nobody has been told."""
+    """The act has happened and is not reported."""
     SETTLE = "settle"
     """Verdicts are about to be settled."""
     SETTLED = "settled"
-    """The queue has settled them, and the worker is about to hear of it."""
+    """The queue has settled them, and the worker is about to get the reply."""
 
 
 class Fate(StrEnum):

@@ -1,4 +1,4 @@
-"""A queue that lost its last moments hands out jobs again that were sent. The ledger has the last word.
+"""A queue that lost its last writes returns sent jobs again. The ledger decides whether they are sent.
 
 Each test is a sequence that a power failure under ``appendfsync everysec`` can bring about, step by step.
 """
@@ -30,8 +30,8 @@ from tests.end_to_end.site import Site, open_site
 LEASE_MS = 60_000
 
 
-class House:
-    """One touch on its queue, and those who may move it."""
+class TouchFixture:
+    """One touch with its queue, admission check and recorder."""
 
     def __init__(self, context: AppContext, queue: Queue, site: Site) -> None:
         self.queue = queue
@@ -73,90 +73,90 @@ class House:
 
 
 @pytest.fixture
-async def house(site: Site) -> AsyncIterator[House]:
-    async with _house(site) as opened:
+async def fixture(site: Site) -> AsyncIterator[TouchFixture]:
+    async with _fixture(site) as opened:
         yield opened
 
 
 @asynccontextmanager
-async def _house(site: Site) -> AsyncIterator[House]:
+async def _fixture(site: Site) -> AsyncIterator[TouchFixture]:
     await site.launch(1)
     async with site.context() as context:
-        yield House(context, await context.queue(SEND_QUEUE), site)
+        yield TouchFixture(context, await context.queue(SEND_QUEUE), site)
 
 
 def note(state: TouchState) -> bytes:
     return encode_note(DeliveryResult(state=state))
 
 
-async def test_a_lost_claim_is_not_sent_again_by_the_next(house: House) -> None:
-    assert await house.admit(await house.claim()) is None
-    await house.forget()
-    assert isinstance(await house.admit(await house.claim()), Uncertain)
+async def test_a_lost_claim_is_not_sent_again_by_the_next(fixture: TouchFixture) -> None:
+    assert await fixture.admit(await fixture.claim()) is None
+    await fixture.forget()
+    assert isinstance(await fixture.admit(await fixture.claim()), Uncertain)
 
 
-async def test_a_lost_claim_is_not_sent_again_after_an_unadmitted_one(house: House) -> None:
-    assert await house.admit(await house.claim()) is None
-    await house.forget()
-    # The database is away, or the worker dies: this claim ends, and proves nothing of the one that was forgotten.
-    await house.settle(await house.claim(), Release())
-    assert isinstance(await house.admit(await house.claim()), Uncertain)
+async def test_a_lost_claim_is_not_sent_again_after_an_unadmitted_one(fixture: TouchFixture) -> None:
+    assert await fixture.admit(await fixture.claim()) is None
+    await fixture.forget()
+    # This claim ends because the database is unavailable or the worker dies. It is no evidence for the lost claim.
+    await fixture.settle(await fixture.claim(), Release())
+    assert isinstance(await fixture.admit(await fixture.claim()), Uncertain)
 
 
 @pytest.mark.parametrize(
     "verdict", [Release(), Defer(at_ms=1, cause="campaign paused"), Retry(cause="handler", at_ms=1)]
 )
-async def test_an_event_of_another_claim_does_not_free_a_lost_claim(house: House, verdict: Verdict) -> None:
-    assert await house.admit(await house.claim()) is None
-    await house.forget()
-    await house.settle(await house.claim(), verdict)
-    await house.recorder.drain()
-    assert house.state() is TouchState.SENDING
-    assert isinstance(await house.admit(await house.claim()), Uncertain)
+async def test_an_event_of_another_claim_does_not_free_a_lost_claim(fixture: TouchFixture, verdict: Verdict) -> None:
+    assert await fixture.admit(await fixture.claim()) is None
+    await fixture.forget()
+    await fixture.settle(await fixture.claim(), verdict)
+    await fixture.recorder.drain()
+    assert fixture.state() is TouchState.SENDING
+    assert isinstance(await fixture.admit(await fixture.claim()), Uncertain)
 
 
-async def test_a_claim_that_ended_is_followed_by_another_at_once(house: House) -> None:
-    job = await house.claim()
-    assert await house.admit(job) is None
-    await house.settle(job, Release())
-    # Two that die before the ledger saw them, and a recorder that is behind: nothing is in doubt.
-    await house.settle(await house.claim(), Release())
-    await house.settle(await house.claim(), Release())
-    assert await house.admit(await house.claim()) is None
+async def test_a_claim_that_ended_is_followed_by_another_at_once(fixture: TouchFixture) -> None:
+    job = await fixture.claim()
+    assert await fixture.admit(job) is None
+    await fixture.settle(job, Release())
+    # Two claims end before admission, and the recorder is late: still no touch is in doubt.
+    await fixture.settle(await fixture.claim(), Release())
+    await fixture.settle(await fixture.claim(), Release())
+    assert await fixture.admit(await fixture.claim()) is None
 
 
-async def test_ended_claims_are_recorded_one_by_one(house: House) -> None:
-    job = await house.claim()
-    assert await house.admit(job) is None
-    await house.settle(job, Release())
-    await house.settle(await house.claim(), Release())
-    await house.recorder.drain()
-    assert house.state() is TouchState.QUEUED
+async def test_ended_claims_are_recorded_one_by_one(fixture: TouchFixture) -> None:
+    job = await fixture.claim()
+    assert await fixture.admit(job) is None
+    await fixture.settle(job, Release())
+    await fixture.settle(await fixture.claim(), Release())
+    await fixture.recorder.drain()
+    assert fixture.state() is TouchState.QUEUED
 
 
-async def test_a_held_job_with_a_late_deferral_is_retried(house: House) -> None:
-    job = await house.claim()
-    assert await house.admit(job) is None
-    await house.settle(job, Uncertain(cause="lease"))
-    await house.recorder.drain()
-    assert house.state() is TouchState.UNKNOWN
-    # Its worker comes back: the receiver had said 450.
-    await house.settle(job, Defer(at_ms=1, cause="greylisted", note=note(TouchState.DEFERRED)))
-    again = await house.claim()
-    assert await house.admit(again) is None, "that the claim ended is known, though it is not recorded yet"
-    await house.settle(again, Done(note=note(TouchState.ACCEPTED)))
-    await house.recorder.drain()
-    assert house.state() is TouchState.ACCEPTED
+async def test_a_held_job_with_a_late_deferral_is_retried(fixture: TouchFixture) -> None:
+    job = await fixture.claim()
+    assert await fixture.admit(job) is None
+    await fixture.settle(job, Uncertain(cause="lease"))
+    await fixture.recorder.drain()
+    assert fixture.state() is TouchState.UNKNOWN
+    # Its worker returns late: the receiver had replied 450.
+    await fixture.settle(job, Defer(at_ms=1, cause="greylisted", note=note(TouchState.DEFERRED)))
+    again = await fixture.claim()
+    assert await fixture.admit(again) is None, "that the claim ended is known, though it is not recorded yet"
+    await fixture.settle(again, Done(note=note(TouchState.ACCEPTED)))
+    await fixture.recorder.drain()
+    assert fixture.state() is TouchState.ACCEPTED
 
 
-async def test_a_late_deferral_of_a_held_job_is_recorded(house: House) -> None:
-    job = await house.claim()
-    assert await house.admit(job) is None
-    await house.settle(job, Uncertain(cause="lease"))
-    await house.recorder.drain()
-    await house.settle(job, Defer(at_ms=1, cause="greylisted", note=note(TouchState.DEFERRED)))
-    await house.recorder.drain()
-    assert house.state() is TouchState.DEFERRED
+async def test_a_late_deferral_of_a_held_job_is_recorded(fixture: TouchFixture) -> None:
+    job = await fixture.claim()
+    assert await fixture.admit(job) is None
+    await fixture.settle(job, Uncertain(cause="lease"))
+    await fixture.recorder.drain()
+    await fixture.settle(job, Defer(at_ms=1, cause="greylisted", note=note(TouchState.DEFERRED)))
+    await fixture.recorder.drain()
+    assert fixture.state() is TouchState.DEFERRED
 
 
 async def test_a_job_is_not_sent_again_after_its_mark_was_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,21 +165,21 @@ async def test_a_job_is_not_sent_again_after_its_mark_was_lost(tmp_path: Path, m
         async with (
             Server.running(server_binary(), Path(folder), Fsync.EVERYSEC) as server,
             open_site(tmp_path, server, monkeypatch.setenv) as site,
-            _house(site) as house,
+            _fixture(site) as fixture,
         ):
-            job = await house.claim(lease_ms=3_000)
-            assert await house.admit(job) is None
+            job = await fixture.claim(lease_ms=3_000)
+            assert await fixture.admit(job) is None
             await server.synced()
-            assert await house.queue.mark([job]) == [True]
+            assert await fixture.queue.mark([job]) == [True]
             server.cut_power()
             server.start()
 
             async def run_out() -> bool:
                 with suppress(UnavailableError):
-                    return (await house.queue.stats()).in_flight == 0 or sum(await house.reap()) > 0
+                    return (await fixture.queue.stats()).in_flight == 0 or sum(await fixture.reap()) > 0
                 return False
 
             await site.until(run_out)
-            await house.recorder.drain()
-            assert house.state() is TouchState.UNKNOWN
-            assert (await house.queue.stats()).queued == 0
+            await fixture.recorder.drain()
+            assert fixture.state() is TouchState.UNKNOWN
+            assert (await fixture.queue.stats()).queued == 0

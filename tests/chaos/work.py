@@ -37,7 +37,7 @@ from tests.chaos.steps import Doom, Step, Steps
 
 POLICY = RetryPolicy(attempts=3, delays_ms=(200, 400), jitter=0.2)
 REFUSED = "refused"
-"""What the journal says of a job whose mark was refused: fencing held somebody back."""
+"""Journal entry of a job whose mark was rejected by fencing."""
 
 
 class Task(StrEnum):

@@ -24,7 +24,7 @@ START_MS = 1_790_000_000_000
 
 
 class HandClock:
-    """A clock that stands still until it is advanced."""
+    """A clock that only changes when it is advanced."""
 
     def __init__(self, now_ms: int = START_MS) -> None:
         self._now_ms = now_ms

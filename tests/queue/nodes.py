@@ -35,9 +35,9 @@ _given: set[int] = set()
 
 
 def free_port() -> int:
-    """A port whose bus port, 10000 above it, is free as well.
+    """Return a free port whose bus port, 10000 above it, is also free.
 
-    Both are below those that the kernel gives to whoever connects, so that they stay free until they are listened at.
+    Both are below the kernel's ephemeral ports, so they stay free until a server listens.
     """
     while True:
         port = random.randrange(12_000, 22_000)
@@ -174,9 +174,9 @@ async def failover(kind: str, folder: Path, *, replicas: int = 1, down_ms: int =
             )
             node = Node(binary, place, (str(config), "--sentinel"))
             sentinels.append(await stack.enter_async_context(started(node)))
-        house = Failover(servers, sentinels)
-        await house.replicated(replicas)
-        yield house
+        setup = Failover(servers, sentinels)
+        await setup.replicated(replicas)
+        yield setup
 
 
 class ClusterOf:
@@ -220,7 +220,7 @@ async def cluster(kind: str, folder: Path, *, replicas: int = 0) -> AsyncIterato
             await node.ask("CLUSTER", "SET-CONFIG-EPOCH", n + 1)
         for node in nodes[1:]:
             await node.ask("CLUSTER", "MEET", "127.0.0.1", nodes[0].port)
-        house = ClusterOf(nodes)
+        setup = ClusterOf(nodes)
 
         async def agree() -> bool:
             for node in nodes:
@@ -232,7 +232,7 @@ async def cluster(kind: str, folder: Path, *, replicas: int = 0) -> AsyncIterato
 
         await nodes[0].answers(agree)
         for n, node in enumerate(nodes[3:]):
-            await node.ask("CLUSTER", "REPLICATE", await house.id_of(nodes[n % 3]))
+            await node.ask("CLUSTER", "REPLICATE", await setup.id_of(nodes[n % 3]))
 
             async def follows(node: Node = node) -> bool:
                 info = await node.ask("INFO", "replication")
@@ -247,4 +247,4 @@ async def cluster(kind: str, folder: Path, *, replicas: int = 0) -> AsyncIterato
             return known == {node.port for node in nodes}
 
         await nodes[0].answers(all_known)
-        yield house
+        yield setup

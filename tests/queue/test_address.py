@@ -1,4 +1,4 @@
-"""Addresses are read whole, and what is wrong with one is said without showing it."""
+"""URLs of Redis servers are parsed completely. Errors do not show the URL."""
 
 from __future__ import annotations
 

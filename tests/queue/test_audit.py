@@ -1,4 +1,4 @@
-"""Each invariant, broken by hand: the audit has to see it and say so."""
+"""Each invariant is violated directly on the server, and the audit must report it."""
 
 from __future__ import annotations
 

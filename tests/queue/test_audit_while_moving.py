@@ -1,4 +1,4 @@
-"""An audit reads in steps while jobs move: it raises no false alarm, finds what is wrong, and holds nobody up."""
+"""An audit reads in steps while jobs move. It raises no false alarm, finds faults, and blocks no other call."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def fill(queue: Queue, first: int, last: int) -> None:
 
 
 async def move(queue: Queue, stop: asyncio.Event) -> int:
-    """Claim, settle in every way, pause, resume, cancel and enqueue until told to stop. Returns how many jobs moved."""
+    """Claim, settle in every way, pause, resume, cancel and enqueue until the stop. Returns how many jobs moved."""
     moved, number = 0, JOBS
     verdicts: list[Verdict] = [
         Done(),

@@ -84,7 +84,7 @@ async def test_claims_complete_a_cancellation_after_a_clock_step(bench: Bench) -
     await bench.queue.enqueue(OTHER, jobs("1", "2"))
     assert len(await bench.claim(1)) == 1
     bench.clock.advance(-HOUR_MS)
-    await bench.queue._scripts.cancel_group("y", "over", 0, 100)  # whoever asked for it died before the rest
+    await bench.queue._scripts.cancel_group("y", "over", 0, 100)  # the caller died before the rest
     assert await bench.claim() == []
     assert await bench.queue.states(["2"]) == [JobState.REMEMBERED]
 
@@ -128,17 +128,17 @@ async def test_the_watchdog_and_a_metric_report_a_clock_step(redis_url: str, cap
 
             await until(lambda: ended("1"))
 
-            async def told() -> bool:
-                # The first look only learns how far it had stepped before.
+            async def is_logged() -> bool:
+                # The first check only reads the earlier total.
                 clock.advance(-HOUR_MS)
                 return "stepped back by" in caplog.text
 
-            await until(told)
+            await until(is_logged)
         await metrics.refresh([queue])
     text = metrics.text().decode()
-    told_s = re.search(r'postroad_queue_clock_stepped_back_seconds_total\{queue="stepping"\} (\S+)', text)
-    assert told_s is not None
-    assert float(told_s[1]) >= HOUR_MS / 1000
+    stepped_s = re.search(r'postroad_queue_clock_stepped_back_seconds_total\{queue="stepping"\} (\S+)', text)
+    assert stepped_s is not None
+    assert float(stepped_s[1]) >= HOUR_MS / 1000
     assert "clock_step" not in "".join(
         line for line in text.splitlines() if line.startswith("postroad_queue_jobs_total")
     )

@@ -1,4 +1,4 @@
-"""A queue in a cluster: its slot moves, its node dies, and a worker goes on."""
+"""A queue in a cluster: its slot moves, its node dies, and a worker continues."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ SLOT = key_slot(b"pr:{q}")
 
 
 @pytest.fixture(params=["valkey", "redis"])
-async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ClusterOf]:
-    async with cluster(request.param, tmp_path) as house:
-        yield house
+async def setup(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ClusterOf]:
+    async with cluster(request.param, tmp_path) as setup:
+        yield setup
 
 
-async def begin_to_move(house: ClusterOf) -> tuple[Node, Node]:
-    """The slot's owner, and the node that is to have it, each told so."""
-    owner = await house.owner(SLOT)
-    heir = next(node for node in house.nodes if node is not owner)
-    await heir.ask("CLUSTER", "SETSLOT", SLOT, "IMPORTING", await house.id_of(owner))
-    await owner.ask("CLUSTER", "SETSLOT", SLOT, "MIGRATING", await house.id_of(heir))
+async def begin_to_move(setup: ClusterOf) -> tuple[Node, Node]:
+    """Start to move the slot. Returns its owner and its next owner."""
+    owner = await setup.owner(SLOT)
+    heir = next(node for node in setup.nodes if node is not owner)
+    await heir.ask("CLUSTER", "SETSLOT", SLOT, "IMPORTING", await setup.id_of(owner))
+    await owner.ask("CLUSTER", "SETSLOT", SLOT, "MIGRATING", await setup.id_of(heir))
     return owner, heir
 
 
@@ -45,20 +45,20 @@ async def move_keys(owner: Node, heir: Node) -> int:
     return moved
 
 
-async def end_the_move(house: ClusterOf, owner: Node, heir: Node) -> None:
-    for node in (heir, owner, *house.nodes):
-        await node.ask("CLUSTER", "SETSLOT", SLOT, "NODE", await house.id_of(heir))
+async def end_the_move(setup: ClusterOf, owner: Node, heir: Node) -> None:
+    for node in (heir, owner, *setup.nodes):
+        await node.ask("CLUSTER", "SETSLOT", SLOT, "NODE", await setup.id_of(heir))
 
 
-async def test_every_operation_works_in_a_cluster(house: ClusterOf) -> None:
+async def test_every_operation_works_in_a_cluster(setup: ClusterOf) -> None:
     # Queues of many slots, hence on all nodes, by an address that names one.
     for name in ("q", "r", "s", "t", "u"):
-        async with Queue.open(f"redis+cluster://{house.nodes[0].host}", name) as queue:
+        async with Queue.open(f"redis+cluster://{setup.nodes[0].host}", name) as queue:
             await use_everything(queue)
-    assert all([await node.ask("DBSIZE") for node in house.nodes])
+    assert all([await node.ask("DBSIZE") for node in setup.nodes])
 
 
-async def test_a_worker_continues_while_its_slot_moves(house: ClusterOf, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_worker_continues_while_its_slot_moves(setup: ClusterOf, caplog: pytest.LogCaptureFixture) -> None:
     acts: Counter[str] = Counter()
     some_done, moved = asyncio.Event(), asyncio.Event()
 
@@ -71,13 +71,13 @@ async def test_a_worker_continues_while_its_slot_moves(house: ClusterOf, caplog:
             await moved.wait()
         return Done()
 
-    async with Queue.open(house.url, "q") as queue:
+    async with Queue.open(setup.url, "q") as queue:
         await queue.enqueue(LANE, jobs(*NAMES))
         async with running(Worker(queue, handle, concurrency=10)):
             await some_done.wait()
-            owner, heir = await begin_to_move(house)
+            owner, heir = await begin_to_move(setup)
             await move_keys(owner, heir)
-            await end_the_move(house, owner, heir)
+            await end_the_move(setup, owner, heir)
             moved.set()
 
             async def ended() -> bool:
@@ -87,7 +87,7 @@ async def test_a_worker_continues_while_its_slot_moves(house: ClusterOf, caplog:
                     return False
 
             await until(ended)
-        assert await house.owner(SLOT) is heir
+        assert await setup.owner(SLOT) is heir
         assert set(acts.values()) == {1}
         done = [event.id for event in await all_events(queue) if event.kind == "done"]
         assert sorted(done) == sorted(NAMES)
@@ -95,10 +95,10 @@ async def test_a_worker_continues_while_its_slot_moves(house: ClusterOf, caplog:
     assert "the queue refused a call" not in caplog.text
 
 
-async def test_no_script_runs_while_a_slot_is_half_moved(house: ClusterOf) -> None:
-    async with Queue.open(house.url, "q") as queue:
+async def test_no_script_runs_while_a_slot_is_half_moved(setup: ClusterOf) -> None:
+    async with Queue.open(setup.url, "q") as queue:
         await queue.enqueue(LANE, jobs("1"))
-        owner, heir = await begin_to_move(house)
+        owner, heir = await begin_to_move(setup)
         # From the first instant on, before a key has moved, to the last: none here, and none there.
         for step in ("none moved", "one moved", "all moved"):
             with pytest.raises(UnavailableError, match="slot is moving"):
@@ -110,24 +110,24 @@ async def test_no_script_runs_while_a_slot_is_half_moved(house: ClusterOf) -> No
                 await owner.ask("MIGRATE", "127.0.0.1", heir.port, key, 0, 5000)
             elif step == "one moved":
                 assert await move_keys(owner, heir) > 1
-        await end_the_move(house, owner, heir)
+        await end_the_move(setup, owner, heir)
         assert (await queue.enqueue(LANE, jobs("1", "2"))).accepted == 1
         assert await queue.audit() == []
 
 
-async def test_no_key_has_the_name_of_the_base(house: ClusterOf) -> None:
-    async with Queue.open(house.url, "q") as queue:
+async def test_no_key_has_the_name_of_the_base(setup: ClusterOf) -> None:
+    async with Queue.open(setup.url, "q") as queue:
         await use_everything(queue)
-    assert await (await house.owner(SLOT)).ask("EXISTS", "pr:{q}") == 0
+    assert await (await setup.owner(SLOT)).ask("EXISTS", "pr:{q}") == 0
 
 
-async def test_a_moved_slot_is_found_within_the_same_call(house: ClusterOf) -> None:
-    async with Queue.open(house.url, "q") as queue:
+async def test_a_moved_slot_is_found_within_the_same_call(setup: ClusterOf) -> None:
+    async with Queue.open(setup.url, "q") as queue:
         await queue.enqueue(LANE, jobs("1"))
         assert await queue.read_events("g", "c", count=1, block_ms=0) == []
-        owner, heir = await begin_to_move(house)
+        owner, heir = await begin_to_move(setup)
         await move_keys(owner, heir)
-        await end_the_move(house, owner, heir)
+        await end_the_move(setup, owner, heir)
         assert await queue.states(["1"]) == [JobState.QUEUED]
         assert await queue.read_events("g", "c", count=1, block_ms=0) == []
 
@@ -144,12 +144,12 @@ async def test_a_replica_replaces_a_dead_node(tmp_path: Path) -> None:
             await go_on.wait()
         return Done()
 
-    async with cluster("valkey", tmp_path, replicas=3) as house:
-        async with Queue.open(house.url, "q") as queue:
+    async with cluster("valkey", tmp_path, replicas=3) as setup:
+        async with Queue.open(setup.url, "q") as queue:
             await queue.enqueue(LANE, jobs(*NAMES))
             async with running(Worker(queue, handle, concurrency=5)):
                 await holding.wait()
-                owner = await house.owner(SLOT)
+                owner = await setup.owner(SLOT)
                 offset = (await owner.ask("INFO", "replication"))["master_repl_offset"]
 
                 async def replicated() -> bool:
@@ -169,15 +169,15 @@ async def test_a_replica_replaces_a_dead_node(tmp_path: Path) -> None:
                 async with asyncio.timeout(40):
                     while not await ended():
                         await asyncio.sleep(0.05)
-            assert await house.owner(SLOT) is not owner
+            assert await setup.owner(SLOT) is not owner
             assert set(acts.values()) == {1}
             assert await queue.audit() == []
         owner.start()
 
 
-async def test_a_cluster_node_as_a_single_server_is_rejected(house: ClusterOf) -> None:
-    owner = await house.owner(SLOT)
-    other = next(node for node in house.nodes if node is not owner)
+async def test_a_cluster_node_as_a_single_server_is_rejected(setup: ClusterOf) -> None:
+    owner = await setup.owner(SLOT)
+    other = next(node for node in setup.nodes if node is not owner)
     with pytest.raises(ConfigError, match="node of a cluster"):
         async with Queue.open(f"redis://{other.host}", "q"):
             pass

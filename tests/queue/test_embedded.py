@@ -67,8 +67,8 @@ def test_the_server_is_private_and_persistent(state: Path) -> None:
 
 
 @contextmanager
-def lock_for_an_instant(state: Path) -> Iterator[None]:
-    """As a child has it that was forked while somebody looked whether the server runs, until its exec."""
+def lock_briefly(state: Path) -> Iterator[None]:
+    """Hold the lock briefly, like a child process that was forked during a check, until its exec."""
     path = state / "redis" / "running"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
@@ -80,7 +80,7 @@ def lock_for_an_instant(state: Path) -> Iterator[None]:
 
 
 def test_it_starts_if_its_lock_is_held_during_the_check(state: Path) -> None:
-    with lock_for_an_instant(state):
+    with lock_briefly(state):
         _, run = ask(state)
     assert redis_running(state)
     assert ask(state)[1] == run
@@ -89,11 +89,11 @@ def test_it_starts_if_its_lock_is_held_during_the_check(state: Path) -> None:
 def test_it_starts_if_its_lock_is_held_during_the_start(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with ExitStack() as stack:
 
-        def between_look_and_start() -> Path:
-            stack.enter_context(lock_for_an_instant(state))
+        def between_check_and_start() -> Path:
+            stack.enter_context(lock_briefly(state))
             return server_binary()
 
-        monkeypatch.setattr("postroad.embedded.server_binary", between_look_and_start)
+        monkeypatch.setattr("postroad.embedded.server_binary", between_check_and_start)
         _, run = ask(state)
     assert redis_running(state)
     assert ask(state)[1] == run
@@ -108,7 +108,7 @@ def test_a_folder_without_a_server_can_be_stopped(state: Path) -> None:
 def test_a_killed_server_is_replaced_if_its_pid_is_reused(state: Path) -> None:
     _, first = ask(state)
     kill(state)
-    # The pid in the file now belongs to somebody else, and the socket's file is still there.
+    # The pid in the file now belongs to another process, and the socket's file still exists.
     (state / "redis" / "server.pid").write_text(f"{os.getpid()}\n")
     _, second = ask(state)
     assert second != first

@@ -154,7 +154,7 @@ async def test_the_event_log_survives_an_emptied_server(bench: Bench) -> None:
     assert ids(batch) == ["1"]
     after = await bench.queue.read_events("g", "c", count=10, block_ms=0)
     assert [event.id for event in after] == ["1"]
-    # Tokens come from the clock, so the same job in its second life is told from the first.
+    # Tokens come from the clock, so the second job with this id has another token.
     assert after[0].uid != before[0].uid or bench.clock.now_ms() == before[0].at_ms
 
 
@@ -273,7 +273,7 @@ async def test_an_idle_consumer_without_pending_events_is_deleted(redis_url: str
         client = queue._scripts._client
         consumers = await client.xinfo_consumers("pr:{consumers}:events", "g")
         assert [consumer["name"] for consumer in consumers] == [b"owes"]
-        # It may come back all the same.
+        # It may still read again.
         assert await queue.read_events("g", "gone", count=9, block_ms=0) == []
 
 

@@ -45,7 +45,7 @@ async def test_an_urgent_job_does_not_wait_for_a_bulk_campaign(bench: Bench) -> 
         await bench.queue.enqueue(one, jobs(*(f"{n}.{i}" for i in range(20))))
     await bench.queue.enqueue(bulk, jobs(*(f"b{i}" for i in range(100))))
     assert len(await bench.claim()) == 1
-    # Every bulk lane is parked on the gate now. The urgent one parks behind them, and is first all the same.
+    # Every bulk lane is parked on the gate now. The urgent one parks last, and still is first.
     urgent = Lane(name="urgent", gates=("g",), job_class=JobClass.URGENT)
     await bench.queue.enqueue(urgent, jobs("reset1", "reset2"))
     assert await bench.claim() == []

@@ -108,7 +108,7 @@ async def test_no_window_sees_more_than_its_burst_and_its_rate(
         await bench.settle(Done(), *batch.jobs)
         if not batch.jobs:
             assert batch.next_ms is not None
-            # Asking at the instant named is always worth it.
+            # At the returned time the gate always admits a job.
             bench.clock.advance(batch.next_ms - bench.clock.now_ms())
             assert (await gate_state(bench, "g")).capacity
     interval_ms = per_ms / count
@@ -116,7 +116,7 @@ async def test_no_window_sees_more_than_its_burst_and_its_rate(
         for last in range(first, 60):
             window_ms = admitted_ms[last] - admitted_ms[first]
             assert last - first + 1 <= burst + window_ms / interval_ms + 1e-6
-    # And none is wasted: instants are whole milliseconds, which is all that may be lost.
+    # No capacity is wasted, except by rounding to whole milliseconds.
     assert admitted_ms[-1] - admitted_ms[0] <= (60 - burst) * interval_ms + len(set(admitted_ms))
 
 
@@ -256,7 +256,7 @@ async def test_freed_capacity_is_never_lost(bench: Bench) -> None:
         await bench.queue.enqueue(lane("wide", name=f"late{n}"), jobs(f"late{n}"))
     assert await bench.claim() == []
     await bench.settle(Done(), *holders)
-    # The first lanes that "wide" frees turn out to be stuck elsewhere; the room goes to those behind them.
+    # The first lanes that "wide" wakes are held by other gates; the capacity goes to the next lanes.
     got = []
     while (batch := await bench.batch()).next_ms == bench.clock.now_ms():
         got += ids(batch.jobs)

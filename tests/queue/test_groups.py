@@ -22,7 +22,7 @@ async def test_a_claim_skips_only_paused_groups(bench: Bench) -> None:
     await bench.queue.pause_group("spring")
     batch = await bench.batch()
     assert ids(batch.jobs) == ["a1", "a2"]
-    # Nothing of it is ready or waiting for an instant: asking again is worth it when the leases end, not before.
+    # No job is ready or scheduled, so the next claim is useful only when the leases end.
     assert batch.next_ms == bench.clock.now_ms() + 60_000
     assert (await bench.queue.stats()).paused_groups == ["spring"]
     assert await bench.queue.resume_group("spring")

@@ -226,7 +226,7 @@ async def test_dead_letters_are_replayed_or_dropped_by_id_or_cause(bench: Bench)
     page, cursor = await bench.queue.dead_letters(count=1)
     assert (len(page), cursor) == (1, 1)
     assert await bench.queue.replay() == 2
-    # The claim that ended as a dead letter ended without the act, or nobody would try again.
+    # A claim that ended as a dead letter counts as one without the act.
     replayed = [(job.id, job.attempt, job.claim) for job in await bench.claim()]
     assert replayed == [("1", 1, 2), ("3", 1, 2), ("5", 1, 2)]
 
@@ -272,7 +272,7 @@ async def test_an_unmarked_lease_from_before_a_restart_is_uncertain(own_redis: R
         clock.advance(1000)
         assert await queue.reap() == Reaped(released=1, uncertain=1)
         assert await queue.states(["1", "2"]) == [JobState.UNCERTAIN, JobState.QUEUED]
-        # Whoever had it knows better.
+        # Its worker knows the outcome.
         assert (await queue.settle("w", [(before, Release())])).stale == []
         assert await queue.states(["1"]) == [JobState.QUEUED]
         again = (await queue.claim("w", want=2, lease_ms=1000, nonce="3")).jobs

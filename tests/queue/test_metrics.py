@@ -1,4 +1,4 @@
-"""What Prometheus is told: every metric documented, every documented one exposed, the values those of the queue."""
+"""Prometheus metrics: exposed and documented ones are equal, and the values are those of the queue."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # ruff: noqa: A001 - an id is called id, here as in the queue
-"""The real queue beside the model of `tests/model/queue.py`, step by step, audited after each."""
+"""Compares the real queue with the model in `tests/model/queue.py`, and audits it after each step."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ class Machine(RuleBasedStateMachine):
             assert batch.next_ms is not None or chance_ms == float("inf")
             assert batch.next_ms is None or batch.next_ms <= max(chance_ms, now_ms)
             if batch.next_ms != now_ms:
-                # It does not ask to be asked again: then nothing that may go out was left behind.
+                # No immediate next claim: then no admissible job is left.
                 assert all(not queue or model.room(lane, now_ms) == 0 for lane, queue in model.queues.items())
         self.claims = (self.claims + batch.jobs)[-40:]
 

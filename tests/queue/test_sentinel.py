@@ -1,4 +1,4 @@
-"""A primary dies or is demoted while a worker works: it goes on, loses nothing that was replicated, repeats nothing."""
+"""A primary dies or is demoted: a worker continues, loses no replicated job, and repeats no act."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ NAMES = [f"{n}" for n in range(400)]
 
 @pytest.fixture(params=["valkey", "redis"])
 async def either(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Failover]:
-    async with failover(request.param, tmp_path) as house:
-        yield house
+    async with failover(request.param, tmp_path) as setup:
+        yield setup
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[Failover]:
-    async with failover("valkey", tmp_path) as house:
-        yield house
+async def setup(tmp_path: Path) -> AsyncIterator[Failover]:
+    async with failover("valkey", tmp_path) as setup:
+        yield setup
 
 
 async def replicated(primary: Node, replica: Node) -> None:
@@ -125,7 +125,7 @@ async def test_a_worker_continues_after_the_primary_is_killed(
             async with asyncio.timeout(40):
                 while not await all_over():
                     await asyncio.sleep(0.05)
-        # What was marked and replicated was settled at the new primary, whose scripts had to be sent anew.
+        # What was marked and replicated was settled at the new primary, whose script cache was empty.
         assert await queue.states(NAMES) == [JobState.REMEMBERED] * len(NAMES)
         assert set(acts.values()) == {1}
         assert sorted(event.id for event in await all_events(queue)) == sorted(NAMES)
@@ -134,9 +134,9 @@ async def test_a_worker_continues_after_the_primary_is_killed(
     old.start()
 
 
-async def test_a_job_whose_mark_may_be_lost_is_uncertain(house: Failover) -> None:
-    old, new = house.servers
-    async with Queue.open(house.url, "q") as queue:
+async def test_a_job_whose_mark_may_be_lost_is_uncertain(setup: Failover) -> None:
+    old, new = setup.servers
+    async with Queue.open(setup.url, "q") as queue:
         await queue.enqueue(LANE, jobs("1", "2"))
         await queue.claim("w", want=1, lease_ms=1, nonce="n")
         await replicated(old, new)
@@ -158,7 +158,7 @@ async def test_a_job_whose_mark_may_be_lost_is_uncertain(house: Failover) -> Non
     old.start()
 
 
-async def test_a_worker_leaves_a_demoted_primary(house: Failover) -> None:
+async def test_a_worker_leaves_a_demoted_primary(setup: Failover) -> None:
     acts: Counter[str] = Counter()
 
     async def handle(lease: Lease) -> Verdict:
@@ -166,10 +166,10 @@ async def test_a_worker_leaves_a_demoted_primary(house: Failover) -> None:
         acts[lease.job.id] += 1
         return Done()
 
-    old, new = house.servers
-    async with Queue.open(house.url, "q") as queue, running(Worker(queue, handle, concurrency=5)):
+    old, new = setup.servers
+    async with Queue.open(setup.url, "q") as queue, running(Worker(queue, handle, concurrency=5)):
         await replicated(old, new)
-        await house.sentinels[0].ask("SENTINEL", "FAILOVER", "mail")
+        await setup.sentinels[0].ask("SENTINEL", "FAILOVER", "mail")
 
         async def moved() -> bool:
             return bool((await old.ask("INFO", "replication"))["role"] == "slave")
@@ -192,7 +192,7 @@ async def test_a_connection_to_a_new_replica_is_replaced_at_its_first_error(tmp_
     one, two = Node(binary, tmp_path / "1", PERSISTENT), Node(binary, tmp_path / "2", PERSISTENT)
     async with started(one), started(two), Queue.open(f"redis://{one.host}", "q") as queue:
         await queue.enqueue(LANE, jobs("1"))
-        # Behind the client's back: its connection stays, and is answered READONLY.
+        # The client keeps its connection, and gets READONLY.
         await one.ask("REPLICAOF", "127.0.0.1", two.port)
         with pytest.raises(UnavailableError, match="read only"):
             await queue.enqueue(LANE, jobs("2"))
@@ -205,9 +205,9 @@ async def test_a_connection_to_a_new_replica_is_replaced_at_its_first_error(tmp_
         assert (await queue.enqueue(LANE, jobs("2"))).accepted == 1
 
 
-async def test_without_a_replica_no_job_is_accepted_or_marked(house: Failover) -> None:
-    _, new = house.servers
-    async with Queue.open(house.url, "q", options=QueueOptions(sync_replicas=1)) as queue:
+async def test_without_a_replica_no_job_is_accepted_or_marked(setup: Failover) -> None:
+    _, new = setup.servers
+    async with Queue.open(setup.url, "q", options=QueueOptions(sync_replicas=1)) as queue:
         await queue.enqueue(LANE, jobs("1"))
         [job] = (await queue.claim("w", want=1, lease_ms=60_000, nonce="n")).jobs
         new.signal(signal.SIGSTOP)
@@ -227,12 +227,12 @@ async def test_without_a_replica_no_job_is_accepted_or_marked(house: Failover) -
         assert await queue.mark([job]) == [True]
 
 
-async def test_a_primary_without_enough_replicas_is_unavailable(house: Failover) -> None:
-    old, new = house.servers
+async def test_a_primary_without_enough_replicas_is_unavailable(setup: Failover) -> None:
+    old, new = setup.servers
     await old.ask("CONFIG", "SET", "min-replicas-to-write", 1, "min-replicas-max-lag", 1)
-    async with Queue.open(house.url, "q") as queue:
+    async with Queue.open(setup.url, "q") as queue:
         await queue.enqueue(LANE, jobs("1"))
-        await house.sentinels[0].ask("SENTINEL", "SET", "mail", "down-after-milliseconds", 60_000)
+        await setup.sentinels[0].ask("SENTINEL", "SET", "mail", "down-after-milliseconds", 60_000)
         new.signal(signal.SIGSTOP)
 
         async def refused() -> bool:
@@ -246,32 +246,32 @@ async def test_a_primary_without_enough_replicas_is_unavailable(house: Failover)
         new.signal(signal.SIGCONT)
 
 
-async def test_an_unknown_primary_is_a_configuration_error(house: Failover) -> None:
+async def test_an_unknown_primary_is_a_configuration_error(setup: Failover) -> None:
     with pytest.raises(ConfigError, match="no primary named 'male'"):
-        async with Queue.open(house.url.replace("/mail", "/male"), "q"):
+        async with Queue.open(setup.url.replace("/mail", "/male"), "q"):
             pass
 
 
-async def test_sentinels_without_a_reply_are_unavailable(house: Failover) -> None:
-    for sentinel in house.sentinels[1:]:
+async def test_sentinels_without_a_reply_are_unavailable(setup: Failover) -> None:
+    for sentinel in setup.sentinels[1:]:
         sentinel.kill()
-    async with Queue.open(house.url, "q") as queue:
+    async with Queue.open(setup.url, "q") as queue:
         assert (await queue.stats()).queued == 0
-    house.sentinels[0].kill()
+    setup.sentinels[0].kill()
     with pytest.raises(UnavailableError, match="names its server"):
-        async with Queue.open(house.url, "q"):
+        async with Queue.open(setup.url, "q"):
             pass
-    for sentinel in house.sentinels:
+    for sentinel in setup.sentinels:
         sentinel.start()
 
 
-async def test_sentinels_and_servers_have_separate_users(house: Failover) -> None:
+async def test_sentinels_and_servers_have_separate_users(setup: Failover) -> None:
     rights = ("+sentinel|get-master-addr-by-name", "+client|setname")
-    for sentinel in house.sentinels:
+    for sentinel in setup.sentinels:
         await sentinel.ask("ACL", "SETUSER", "finder", "on", ">f1nd", "-@all", *rights)
-    for server in house.servers:
+    for server in setup.servers:
         await server.ask("ACL", "SETUSER", "postroad", "on", ">s3nd", "~pr:*", "+@all")
-    to = f"{house.hosts}/mail?sentinel_username=finder&sentinel_password"
+    to = f"{setup.hosts}/mail?sentinel_username=finder&sentinel_password"
     async with Queue.open(f"redis+sentinel://postroad:s3nd@{to}=f1nd", "q") as queue:
         assert (await queue.enqueue(LANE, jobs("1"))).accepted == 1
     for wrong in (f"postroad:s3nd@{to}=wrong", f"postroad:wrong@{to}=f1nd"):

@@ -95,17 +95,17 @@ async def test_a_loading_server_is_unavailable(own_redis: RedisServer) -> None:
     own_redis.kill()
     slow = ("--appendonly", "yes", "--key-load-delay", "150")  # microseconds a key
     starting = asyncio.create_task(asyncio.to_thread(own_redis.start, *slow))
-    told: set[str] = set()
+    messages: set[str] = set()
     async with asyncio.timeout(20):
         while True:
             try:
                 async with Queue.open(own_redis.url, "q"):
                     break
             except UnavailableError as error:
-                told.add(error.message)
+                messages.add(error.message)
                 await asyncio.sleep(0.01)
     await starting
-    assert "The queue's Redis server does not answer: it is still loading" in told
+    assert "The queue's Redis server does not answer: it is still loading" in messages
 
 
 async def test_an_invalid_url_is_a_configuration_error() -> None:

@@ -1,4 +1,4 @@
-"""TLS, users and permissions: what works, and what is told to whom it does not."""
+"""TLS, users and permissions of the server, and their errors."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ QUOTED = "s3cr%2Ft%40word"
 
 
 def acl_line() -> str:
-    """The permissions that the guide tells an operator to give."""
+    """The permissions in the guide."""
     found = re.search(r"^user postroad on .+$", GUIDE.read_text(encoding="utf-8"), re.MULTILINE)
     assert found, f"{GUIDE} has no line of permissions"
     return found[0]

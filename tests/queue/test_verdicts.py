@@ -59,9 +59,9 @@ def test_the_third_delay_repeats() -> None:
 
 def test_an_error_of_any_length_and_any_bytes_can_be_settled() -> None:
     reply = (b"550 \xff" + b"x" * 9999).decode("utf-8", "surrogateescape")
-    told = ordered(Dead(cause=reply, error=reply))
-    assert len(told.error) == MAX_TEXT
-    assert msgspec.msgpack.decode(msgspec.msgpack.encode(told))
+    command = ordered(Dead(cause=reply, error=reply))
+    assert len(command.error) == MAX_TEXT
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(command))
 
 
 @pytest.mark.parametrize("policy", [{"attempts": 0}, {"delays_ms": ()}, {"jitter": 1.0}])

@@ -1,4 +1,4 @@
-"""A worker that is idle while jobs are ready connects anew, and one that has reason to be idle does not."""
+"""A worker that is idle while jobs are ready reconnects. A legitimately idle worker does not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server goes away, comes back, or comes back empty, while a worker is at work."""
+"""The server stops, restarts, or restarts empty while a worker runs."""
 
 from __future__ import annotations
 
@@ -110,10 +110,10 @@ async def test_outcomes_are_reported_to_an_emptied_server(own_redis: RedisServer
             await client.aclose()
             go_on.set()
 
-            async def told() -> bool:
+            async def reported() -> bool:
                 return (await queue.stats()).counters.get("late") == 10
 
-            await until(told)
+            await until(reported)
             # And it is alive: new jobs are taken up.
             await queue.enqueue(LANE, jobs("new"))
 

@@ -133,8 +133,8 @@ class Explanation(Struct, frozen=True, kw_only=True):
     words: list[str]
 
 
-class _Place(NamedTuple):
-    """What the state of a job means. The fields are those of `Explanation`."""
+class _StateText(NamedTuple):
+    """The part of an `Explanation` that depends on the state of the job."""
 
     words: list[str]
     since_ms: int | None = None
@@ -148,8 +148,8 @@ def explain(job: JobDetails) -> Explanation:
     Args:
         job: Its details, from `Queue.find`.
     """
-    place = _place_of(job)
-    words = list(place.words)
+    text = _text_of(job)
+    words = list(text.words)
     if job.cancelled_for is not None:
         words.append(f"Its group was cancelled ({job.cancelled_for}): it ends when it returns to its lane.")
     if job.expires_ms:
@@ -159,33 +159,37 @@ def explain(job: JobDetails) -> Explanation:
         state=job.state,
         lane=job.lane.name if job.lane else None,
         ahead=job.ahead,
-        held_by=place.held_by,
-        since_ms=place.since_ms,
-        not_before_ms=place.not_before_ms,
+        held_by=text.held_by,
+        since_ms=text.since_ms,
+        not_before_ms=text.not_before_ms,
         words=words,
     )
 
 
-def _place_of(job: JobDetails) -> _Place:
+def _text_of(job: JobDetails) -> _StateText:
     match job.state:
         case None:
             unknown = "The queue does not know this id: it never had it, or forgot it after it ended."
-            return _Place([_ended(job) or unknown], job.history[0].at_ms if job.history else None)
+            return _StateText([_ended(job) or unknown], job.history[0].at_ms if job.history else None)
         case JobState.REMEMBERED:
-            return _Place([_ended(job) or "It has ended, longer ago than the history reaches."], job.at_ms)
+            return _StateText([_ended(job) or "It has ended, longer ago than the history reaches."], job.at_ms)
         case JobState.SCHEDULED:
-            return _Place(_scheduled(job), not_before_ms=job.at_ms)
+            return _StateText(_scheduled(job), not_before_ms=job.at_ms)
         case JobState.QUEUED:
             return _queued(job)
         case JobState.IN_FLIGHT:
-            return _Place([_in_flight(job)])
+            return _StateText([_in_flight(job)])
         case JobState.UNCERTAIN:
             begun = f"worker {job.worker} had begun the act and its outcome is not known"
-            return _Place([f"Uncertain since {_at(job.at_ms)}: {begun}. It is held until it is resolved."], job.at_ms)
+            return _StateText(
+                [f"Uncertain since {_at(job.at_ms)}: {begun}. It is held until it is resolved."], job.at_ms
+            )
         case JobState.DEAD:
             error = f" ({job.error})" if job.error else ""
             attempts = _times(job.attempts, "attempt")
-            return _Place([f"A dead letter since {_at(job.at_ms)}, after {attempts}: {job.cause}{error}."], job.at_ms)
+            return _StateText(
+                [f"A dead letter since {_at(job.at_ms)}, after {attempts}: {job.cause}{error}."], job.at_ms
+            )
         case other:
             assert_never(other)
 
@@ -213,10 +217,10 @@ def _in_flight(job: JobDetails) -> str:
     return f"In flight: worker {job.worker} holds it until {_at(job.at_ms)}, attempt {job.attempts + 1}, and {act}."
 
 
-def _queued(job: JobDetails) -> _Place:
+def _queued(job: JobDetails) -> _StateText:
     assert job.lane  # noqa: S101 - a live job has a lane
     if job.cancelled_for is not None:
-        return _Place(
+        return _StateText(
             [f"Queued in lane {job.lane.name}, which is being cancelled."], job.since_ms, f"group {job.lane.group}"
         )
     words = [f"Queued in lane {job.lane.name}, {_position(job.ahead)} It could have gone since {_at(job.since_ms)}."]
@@ -227,14 +231,14 @@ def _queued(job: JobDetails) -> _Place:
         words.insert(
             0, f"Held: group {job.lane.group} is paused since {_at(job.paused_since_ms)}, until it is resumed."
         )
-        return _Place(words, job.since_ms, f"group {job.lane.group}")
+        return _StateText(words, job.since_ms, f"group {job.lane.group}")
     shut = [gate for gate in job.gates if gate.capacity == 0]
     words[:0] = [f"Held by gate {gate.gate.name}: {_why(gate, job.now_ms)}." for gate in shut]
     if not shut:
         words.append("No gate holds its lane: it goes when the lane's turn comes among those of its class.")
     if not_before_ms is not None and not_before_ms > job.now_ms:
         words.append(f"It cannot go before {_at(not_before_ms)}, and later if other lanes use the same gates.")
-    return _Place(words, job.since_ms, f"gate {shut[0].gate.name}" if shut else None, not_before_ms)
+    return _StateText(words, job.since_ms, f"gate {shut[0].gate.name}" if shut else None, not_before_ms)
 
 
 def _position(ahead: int | None) -> str:
