@@ -43,12 +43,12 @@ WriteDocs = Annotated[
 Only = Annotated[list[str] | None, typer.Option("--peer", help=f"Only this peer: {', '.join(PEERS)}. Repeatable.")]
 
 Run = Callable[[Server], Awaitable[tuple[list[Figure], list[str]]]]
-"""Measures, and adds what is worth telling beside the figures, in Markdown."""
+"""Returns figures, and extra sections in Markdown."""
 
 
 @app.command()
 def queue(as_json: AsJson = False, quick: Quick = False, write_readme: WriteReadme = False, peer: Only = None) -> None:
-    """Measure the queue beside its peers: enqueue, no-op jobs/s, CPU and memory of the server."""
+    """Compare the queue with its peers: enqueue, no-op jobs/s, CPU and memory of the server."""
     unknown = set(peer or []) - PEERS.keys()
     if unknown:
         raise typer.BadParameter(f"{', '.join(sorted(unknown))}: known are {', '.join(PEERS)}")
@@ -62,7 +62,7 @@ def queue(as_json: AsJson = False, quick: Quick = False, write_readme: WriteRead
 
 @app.command(name="growth")
 def grow(as_json: AsJson = False, quick: Quick = False, write_readme: WriteReadme = False) -> None:
-    """Measure what a job costs in a long queue and over many lanes, and how long locks and scripts hold others up."""
+    """Measure the cost of a job in a long queue and over many lanes, and the duration of locks and scripts."""
     effort = growth.QUICK if quick else growth.Effort()
     bounds = bounded.QUICK if quick else bounded.Effort()
 
@@ -82,7 +82,7 @@ def grow(as_json: AsJson = False, quick: Quick = False, write_readme: WriteReadm
 
 @app.command(name="blocking")
 def block(as_json: AsJson = False, quick: Quick = False, write_readme: WriteReadme = False) -> None:
-    """Measure how long free jobs wait behind throttled ones."""
+    """Measure how long unlimited jobs wait after throttled ones."""
     effort = blocking.QUICK if quick else blocking.Effort()
 
     async def run(server: Server) -> tuple[list[Figure], list[str]]:
@@ -93,7 +93,7 @@ def block(as_json: AsJson = False, quick: Quick = False, write_readme: WriteRead
 
 @app.command(name="accuracy")
 def weigh(as_json: AsJson = False, quick: Quick = False, write_readme: WriteReadme = False) -> None:
-    """Measure how exactly worker processes together keep to a gate's rate."""
+    """Measure how exactly several worker processes keep a gate's rate."""
     effort = accuracy.QUICK if quick else accuracy.Effort()
 
     async def run(server: Server) -> tuple[list[Figure], list[str]]:
@@ -104,7 +104,7 @@ def weigh(as_json: AsJson = False, quick: Quick = False, write_readme: WriteRead
 
 @app.command(name="delivery")
 def deliver(as_json: AsJson = False, quick: Quick = False, write_readme: WriteReadme = False) -> None:
-    """Measure delivery, claimed to recorded, beside Nodemailer, Celery, arq, smtp-source and bare signing."""
+    """Compare delivery, from claim to record, with Nodemailer, Celery, arq, smtp-source and bare signing."""
 
     async def run(server: Server) -> tuple[list[Figure], list[str]]:
         found = await delivery.deliver(server, delivery.QUICK if quick else delivery.Effort())
@@ -115,7 +115,7 @@ def deliver(as_json: AsJson = False, quick: Quick = False, write_readme: WriteRe
 
 @app.command()
 def message(quick: Quick = False, write_docs: WriteDocs = False) -> None:
-    """Measure where the microseconds of one message go: part by part, the whole, and merging and signing alone."""
+    """Measure the CPU cost of one message: each part, the whole, and merging and signing alone."""
 
     async def run() -> tuple[one_message.Found, str]:
         async with running() as server:
@@ -157,7 +157,7 @@ def import_(as_json: AsJson = False, quick: Quick = False, write_readme: WriteRe
 
 @app.command(name="bounce")
 def judge(as_json: AsJson = False, quick: Quick = False, write_readme: WriteReadme = False) -> None:
-    """Measure how well mail that came back is judged, on the labelled mails of POSTROAD_CORPORA."""
+    """Measure the accuracy of the bounce classifier on the labelled mails of POSTROAD_CORPORA."""
     root = bounce.corpora()
     if root is None:
         raise typer.BadParameter("POSTROAD_CORPORA does not name the folder of conformance data")
@@ -168,14 +168,14 @@ def judge(as_json: AsJson = False, quick: Quick = False, write_readme: WriteRead
 
 @app.command(name="dns")
 def check(as_json: AsJson = False, quick: Quick = False, write_readme: WriteReadme = False) -> None:
-    """Measure the checks of many domains' DNS beside checkdmarc, at a name server on this machine."""
+    """Compare the DNS checks of many domains with checkdmarc, on a name server on this machine."""
     try:
         found = asyncio.run(dns_health.compare(dns_health.QUICK if quick else dns_health.Effort()))
     except nsd.NotInstalledError as error:
         raise typer.BadParameter(str(error)) from None
     where = circumstances(found.server, _command())
-    beside = [found.table()]
-    _tell("dns", where, found.figures(), dns_health.MEASURES, beside, as_json=as_json, write_readme=write_readme)
+    extra = [found.table()]
+    _tell("dns", where, found.figures(), dns_health.MEASURES, extra, as_json=as_json, write_readme=write_readme)
 
 
 @app.command(name="startup")
@@ -187,8 +187,8 @@ def start(as_json: AsJson = False, quick: Quick = False, write_readme: WriteRead
 
 
 def _report(name: str, run: Run, measures: Sequence[Measure], *, as_json: bool, write_readme: bool) -> None:
-    figures, beside, where = asyncio.run(_measure(run))
-    _tell(name, where, figures, measures, beside, as_json=as_json, write_readme=write_readme)
+    figures, extra, where = asyncio.run(_measure(run))
+    _tell(name, where, figures, measures, extra, as_json=as_json, write_readme=write_readme)
 
 
 def _tell(
@@ -196,23 +196,23 @@ def _tell(
     where: str,
     figures: Sequence[Figure],
     measures: Sequence[Measure],
-    beside: Sequence[str],
+    extra: Sequence[str],
     *,
     as_json: bool,
     write_readme: bool,
 ) -> None:
     show(f"{name} ({where})", figures, measures, as_json=as_json)
-    for text in beside:
+    for text in extra:
         print(text, file=sys.stderr if as_json else sys.stdout)
     if write_readme:
-        write_section(name, [where, markdown_of(figures, measures), *beside])
+        write_section(name, [where, markdown_of(figures, measures), *extra])
     raise typer.Exit(0 if all(figure.ok for figure in figures) else 1)
 
 
 async def _measure(run: Run) -> tuple[list[Figure], list[str], str]:
     async with running() as server:
-        figures, beside = await run(server)
-        return figures, beside, circumstances(await server.version(), _command())
+        figures, extra = await run(server)
+        return figures, extra, circumstances(await server.version(), _command())
 
 
 def _command() -> str:

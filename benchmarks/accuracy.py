@@ -20,7 +20,7 @@ POLL_S = 0.01
 
 
 class Effort(Struct, frozen=True, kw_only=True):
-    """``rates``: jobs/s and burst of the gates, each measured for ``window_s`` behind ``warm_s``."""
+    """``rates``: jobs/s and burst of the gates, each measured for ``window_s`` after ``warm_s``."""
 
     rates: tuple[tuple[int, int], ...] = ((10, 1), (100, 10), (1000, 100))
     warm_s: float = 2.0
@@ -31,7 +31,7 @@ QUICK = Effort(rates=((100, 10),), warm_s=1.0, window_s=2.0)
 
 
 class Seen(NamedTuple):
-    """Jobs the gate had admitted at an instant of the server's clock."""
+    """Jobs that the gate had admitted at a time of the server's clock."""
 
     at_s: float
     admitted: int
@@ -55,7 +55,7 @@ async def weigh(server: Server, effort: Effort) -> list[Figure]:
 
 
 def _most_above(seen: Sequence[Seen], count: int, burst: int) -> float:
-    """Jobs beyond ``burst + w * count``, in the worst of all windows w; 0 if there is none."""
+    """Jobs beyond ``burst + w * count``, in the worst of all windows w, at least 0."""
     return max(0.0, *(b.admitted - a.admitted - burst - (b.at_s - a.at_s) * count for a, b in combinations(seen, 2)))
 
 
@@ -81,7 +81,7 @@ async def _watch(server: Server, effort: Effort, count: int, burst: int) -> list
                 assert not working.done(), "the workers ended early"
                 now = await _look(server)
                 # Only when the count has moved: a window that ends between two jobs would seem too slow. At first
-                # nobody works yet, then the burst of the start is in the count.
+                # no worker runs yet, then the burst of the start is in the count.
                 if now.admitted > max(latest, burst + count * effort.warm_s / 2):
                     seen.append(now)
                 latest = now.admitted

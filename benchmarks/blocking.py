@@ -1,4 +1,4 @@
-"""`benchmarks blocking`: jobs that may go, queued behind many that may not."""
+"""`benchmarks blocking`: unlimited jobs, queued after many throttled ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FREE, THROTTLED = 400, 2_000
 BAR_MS = 50.0
 
 SHAPES = {"one lane": 1, "2,000 lanes": THROTTLED}
-"""How many lanes the throttled jobs stand in; all share one gate."""
+"""Number of lanes of the throttled jobs; all share one gate."""
 
 
 class Effort(Struct, frozen=True, kw_only=True):
@@ -27,7 +27,9 @@ QUICK = Effort(rounds=2)
 
 def measures() -> list[Measure]:
     return [
-        Measure(name=f"{FREE} free jobs behind {THROTTLED:,} of a throttled gate in {shape}, ms to drain", bar=BAR_MS)
+        Measure(
+            name=f"{FREE} unlimited jobs after {THROTTLED:,} of a throttled gate in {shape}, ms to drain", bar=BAR_MS
+        )
         for shape in SHAPES
     ]
 

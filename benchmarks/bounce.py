@@ -1,4 +1,4 @@
-"""How well mail that came back is read and judged: on published, labelled mails, beside flufl.bounce alone.
+"""Accuracy of the bounce classifier on published, labelled mails, compared with flufl.bounce alone.
 
 The mails are in the folder that POSTROAD_CORPORA names. `tests/conformance` holds each of them to the same measure.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from flufl.bounce import all_failures
 
-from benchmarks.figures import Figure, Measure, alone, beside
+from benchmarks.figures import Figure, Measure, alone, compared
 from postroad.bounce.explain import Explained, explain
 from postroad.bounce.judge import BounceClass
 from postroad.bounce.mailfiles import mails_in
@@ -57,9 +57,9 @@ MEASURES = [
     Measure(name="addresses found, %", bar=99, at_least=True),
     Measure(name="suppressions from mail that is no bounce or the sender's fault", bar=0),
     Measure(name="mails/s of one process", bar=1000, at_least=True),
-    Measure(name="hard or not hard, right, beside flufl.bounce alone, %", bar=1, at_least=True),
-    Measure(name="addresses found, beside flufl.bounce alone, %", bar=1, at_least=True),
-    Measure(name="suppressions that should not be, of labelled mail, beside flufl.bounce alone", bar=0),
+    Measure(name="hard or not hard, right, compared with flufl.bounce alone, %", bar=1, at_least=True),
+    Measure(name="addresses found, compared with flufl.bounce alone, %", bar=1, at_least=True),
+    Measure(name="suppressions that should not be, of labelled mail, compared with flufl.bounce alone", bar=0),
 ]
 PEER = "flufl.bounce"
 
@@ -148,7 +148,7 @@ def flufl_alone(raw: bytes) -> tuple[set[str], set[str]]:
 
 
 def judge(root: Path, seconds: float) -> list[Figure]:
-    """Figures: ours alone, then beside those of flufl.bounce."""
+    """Return the figures: ours alone, then compared with those of flufl.bounce."""
     labels, mails, addresses = sisimai_labels(root), sisimai_mails(root), flufl_addresses(root)
     right = found = wrongly = 0
     for label in labels:
@@ -168,12 +168,12 @@ def judge(root: Path, seconds: float) -> list[Figure]:
     figures = [alone(measure, value) for measure, value in zip(MEASURES[:4], values, strict=True)]
     theirs = _flufl(root, labels, addresses, asked)
     return figures + [
-        beside(measure, mine, PEER, its) for measure, mine, its in zip(MEASURES[4:], ours, theirs, strict=True)
+        compared(measure, mine, PEER, its) for measure, mine, its in zip(MEASURES[4:], ours, theirs, strict=True)
     ]
 
 
 def _innocent(label: Labelled) -> bool:
-    """Whether nobody may be suppressed for it."""
+    """Whether it must not suppress an address."""
     return label.reason in SENDERS_FAULT | NO_BOUNCE
 
 

@@ -253,8 +253,8 @@ def end_a_warmup_day(ledger: LargeLedger) -> None:
 
 
 @_operation
-def keep_house(ledger: LargeLedger) -> None:
-    """Last, for it deletes: octets of old mails, and what is older than its retention."""
+def delete_old_rows(ledger: LargeLedger) -> None:
+    """Delete the content of old mails, and rows older than their retention. The last operation, because it deletes."""
     with write(ledger.engine) as connection:
         mail = sa.text(
             "INSERT INTO bounce_mail (digest, received_at, source, raw, processed_at) "

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from msgspec import Struct, field
 
-from benchmarks import house
+from benchmarks import campaign_folder
 from benchmarks.contestants import ROOT, DidNotRun, last_words
 from benchmarks.databases import POSTGRESQL, SQLITE, make_empty, running_postgresql
 from benchmarks.figures import Figure, Measure, alone, median
@@ -117,8 +117,8 @@ async def _measure(server: Server, found: Found, database: str, url: str | None,
         await asyncio.to_thread(make_empty, url)
     with tempfile.TemporaryDirectory(prefix="postroad-bench-") as name:
         folder = Path(name)
-        house.build(folder, house.Wish())
-        await asyncio.to_thread(house.write_recipients, folder / "readers.csv", count)
+        campaign_folder.build(folder, campaign_folder.FolderOptions())
+        await asyncio.to_thread(campaign_folder.write_recipients, folder / "readers.csv", count)
         took = await _step("import", folder, server, url, count)
         found.imported.setdefault((database, count), []).append(took)
         if submit:

@@ -1,6 +1,6 @@
-"""One step over many recipients in a process of its own, so that its memory is its own.
+"""One step over many recipients in a separate process, so that its memory can be measured.
 
-    import FOLDER REDIS_URL COUNT   import a CSV of so many rows into the house in that folder
+    import FOLDER REDIS_URL COUNT   import a CSV of this many rows with the settings of that folder
     submit FOLDER REDIS_URL COUNT   freeze its audience, and submit all of it to the queue
 
 One line of JSON: seconds, CPU seconds of the process (user and system), and its peak of resident memory in bytes.
@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import house
+from benchmarks import campaign_folder
 from benchmarks.ours_delivery import apply_campaign, hand_over, settings_of
 from postroad.app.context import AppContext, open_context
 from postroad.campaign.audience import import_file
@@ -41,12 +41,12 @@ async def _submit(context: AppContext, folder: Path) -> int:
 
 
 def _import(context: AppContext, path: Path) -> int:
-    return import_file(context.engine, house.AUDIENCE, path, context.clock.now()).imported
+    return import_file(context.engine, campaign_folder.AUDIENCE, path, context.clock.now()).imported
 
 
 def _peak_bytes() -> int:
     try:
-        # Unlike ru_maxrss, it starts anew with the program.
+        # Unlike ru_maxrss, it starts at 0 with the program.
         found = re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text("ascii"), re.MULTILINE)
     except OSError:
         found = None

@@ -1,4 +1,4 @@
-"""`benchmarks queue`: this queue beside its peers, on one server, in one run."""
+"""`benchmarks queue`: this queue and its peers, on one server, in one run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Sequence
 from msgspec import Struct, field
 
 from benchmarks.contestants import NODE, OURS, PEERS, PYTHON_BULLMQ, Contestant, DidNotRun, Settings, ours, peer
-from benchmarks.figures import Figure, Measure, alone, beside, median
+from benchmarks.figures import Figure, Measure, alone, compared, median
 from benchmarks.server import Server
 
 PAYLOAD_BYTES = 100
@@ -57,10 +57,10 @@ class Comparison(Struct, kw_only=True):
                 found.append(alone(BYTES_ALONE, by_name[OURS]))
             for name in self.asked:
                 bar = HIGHER_BARS.get((measure.name, name))
-                # A peer that does not run is reported beside the figures. Only a bar that names it needs it.
+                # A peer that does not run is reported separately. Only a bar that names it needs it.
                 if name in by_name or bar is not None:
                     raised = measure if bar is None else Measure(name=measure.name, bar=bar, at_least=measure.at_least)
-                    found.append(beside(raised, by_name[OURS], name, by_name.get(name)))
+                    found.append(compared(raised, by_name[OURS], name, by_name.get(name)))
         return found
 
 

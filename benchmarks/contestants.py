@@ -51,8 +51,8 @@ class Settings(Struct, frozen=True):
     source: str
 
 
-class Told(NamedTuple):
-    """What a worker had handled at an instant of the monotonic clock, which all processes of a machine share.
+class Progress(NamedTuple):
+    """Number of jobs that a worker had handled at a time of the monotonic clock, which is common to all processes.
 
     ``cpu_ns``: CPU time of its process until then.
     """
@@ -84,17 +84,17 @@ class Contestant(NamedTuple):
         return float(json.loads(said)["seconds"])
 
     async def work(self, url: str, *, warm: int, jobs: int, workers: int) -> Pace:
-        """Let so many processes handle ``warm + jobs`` queued jobs. Returns the pace behind the first ``warm``."""
+        """Let so many processes handle ``warm + jobs`` queued jobs. Returns the throughput after the first ``warm``."""
         with tempfile.TemporaryFile() as errors:
             async with AsyncExitStack() as stack:
                 processes = [
                     await stack.enter_async_context(self._started(errors, "work", url)) for _ in range(workers)
                 ]
                 try:
-                    told = await _count(processes, warm + jobs)
+                    reports = await _count(processes, warm + jobs)
                 except DidNotRun as reason:
                     raise DidNotRun(f"{reason}{last_words(errors)}") from None
-        return pace_behind(told, warm)
+        return pace_after(reports, warm)
 
     async def say(self, *arguments: str, limit_s: float = STEP_S) -> str:
         """Run the program to its end, and return the last line that it wrote."""
@@ -148,24 +148,24 @@ def peer(name: str) -> Contestant:
     return Contestant(name, (str(folder / "bin/python"), "-m", f"benchmarks.peers.{PEERS[name]}.peer"), {})
 
 
-def pace_behind(told: Sequence[Told], warm: int) -> Pace:
-    """The pace of all workers together, from the instant at which ``warm`` jobs were handled to the last."""
-    latest: dict[int, Told] = {}
+def pace_after(reports: Sequence[Progress], warm: int) -> Pace:
+    """Return the throughput of all workers, from the time at which ``warm`` jobs were handled to the last job."""
+    latest: dict[int, Progress] = {}
     series = []
-    for one in sorted(told):
+    for one in sorted(reports):
         latest[one.worker] = one
         all_ = latest.values()
         series.append((one.at_ns, sum(each.handled for each in all_), sum(each.cpu_ns for each in all_)))
-    from_ns, behind, cpu_behind_ns = next(each for each in series if each[1] >= warm)
+    from_ns, warm_handled, cpu_warm_ns = next(each for each in series if each[1] >= warm)
     to_ns, total, cpu_ns = series[-1]
     if to_ns == from_ns:
         raise DidNotRun(f"{total} jobs are too few to measure")
-    jobs = total - behind
-    return Pace(jobs / ((to_ns - from_ns) / 1e9), (cpu_ns - cpu_behind_ns) / 1e3 / jobs)
+    jobs = total - warm_handled
+    return Pace(jobs / ((to_ns - from_ns) / 1e9), (cpu_ns - cpu_warm_ns) / 1e3 / jobs)
 
 
-async def _count(processes: Sequence[asyncio.subprocess.Process], jobs: int) -> list[Told]:
-    told: list[Told] = []
+async def _count(processes: Sequence[asyncio.subprocess.Process], jobs: int) -> list[Progress]:
+    reports: list[Progress] = []
     counts = [0] * len(processes)
     news = asyncio.Event()
 
@@ -173,7 +173,7 @@ async def _count(processes: Sequence[asyncio.subprocess.Process], jobs: int) -> 
         async for line in output:
             match line.split():
                 case [count, at_ns, cpu_ns] if count.isdigit() and at_ns.isdigit() and cpu_ns.isdigit():
-                    told.append(Told(int(at_ns), worker, int(count), int(cpu_ns)))
+                    reports.append(Progress(int(at_ns), worker, int(count), int(cpu_ns)))
                     counts[worker] = int(count)
                     news.set()
 
@@ -187,14 +187,14 @@ async def _count(processes: Sequence[asyncio.subprocess.Process], jobs: int) -> 
                 async with asyncio.timeout(SILENT_S):
                     await news.wait()
             except TimeoutError:
-                raise DidNotRun(f"hangs: no job for {SILENT_S:.0f} s behind {sum(counts)} of {jobs}") from None
+                raise DidNotRun(f"hangs: no job for {SILENT_S:.0f} s after {sum(counts)} of {jobs}") from None
     finally:
         for listener in listeners:
             listener.cancel()
         await asyncio.gather(*listeners, return_exceptions=True)
     # What was handled last is settled before the worker is killed.
     await asyncio.sleep(0.2)
-    return told
+    return reports
 
 
 async def _start_together(
@@ -216,7 +216,7 @@ async def _start_together(
 
 
 def last_words(errors: IO[bytes]) -> str:
-    """The last line that a program wrote, to be put behind a colon."""
+    """Return the last line that a program wrote, after a colon."""
     errors.seek(0)
     lines = errors.read().decode(errors="replace").strip().splitlines()
     return f": {lines[-1][:200]}" if lines else ""

@@ -48,12 +48,12 @@ class Tally:
         return len(self._handled)
 
     def tell_forever(self) -> None:
-        told = 0
+        reported = 0
         while True:
             time.sleep(TELL_S)
             count = self.count
-            if count != told:
-                told = count
+            if count != reported:
+                reported = count
                 print(count, time.monotonic_ns(), cpu_ns(), flush=True)
 
 

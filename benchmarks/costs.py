@@ -1,7 +1,7 @@
-"""What one message costs on its way, part by part: CPU time, which holds on a busy machine too.
+"""CPU cost of each part of one message. CPU time is valid on a busy machine too.
 
-Each part is run alone, on what a campaign really puts there: the same jobs, messages, claims and events. CPU time is
-of this process, user and system, all threads; that of Redis is beside it.
+Each part is run alone, on the jobs, messages, claims and events of a campaign. CPU time is that of this process (user
+and system, all threads), and separately that of Redis.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple, TypeVar
 
-from benchmarks import house
+from benchmarks import campaign_folder
 from benchmarks.ours_delivery import apply_campaign, hand_over, import_recipients, settings_of
 from benchmarks.server import Server
 from benchmarks.sink import Sink
@@ -48,7 +48,7 @@ async def costs(server: Server, sink: Sink, messages: int) -> list[Cost]:
     """Return the cost of every part, in the order in which a message meets them; so many messages have it measured."""
     with tempfile.TemporaryDirectory(prefix="postroad-bench-") as name:
         folder = Path(name)
-        house.build(folder, house.Wish(port=sink.port))
+        campaign_folder.build(folder, campaign_folder.FolderOptions(port=sink.port))
         await server.empty()
         async with open_context(settings_of(folder, server.url)) as context:
             meter = _Meter(server, messages)
@@ -100,7 +100,7 @@ async def _claimed(queue: Queue, messages: int) -> list[Sequence[ClaimedJob]]:
     batches: list[Sequence[ClaimedJob]] = []
     while (left := messages - sum(map(len, batches))) > 0:
         batch = await queue.claim(WORKER, want=min(BATCH, left), lease_ms=LEASE_MS, nonce=f"claim-{len(batches)}")
-        assert batch.jobs, f"{left} jobs are not to be had"
+        assert batch.jobs, f"{left} jobs cannot be claimed"
         batches.append(batch.jobs)
     return batches
 

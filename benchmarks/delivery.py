@@ -1,6 +1,7 @@
-"""`benchmarks delivery`: from the queue to a 250 and the row that says so, beside its peers, on one sink.
+"""`benchmarks delivery`: from the queue to a 250 and its row in SQL, with its peers, on one sink.
 
-Beside the limits too: Postfix's smtp-source, which sends one ready message over and over, and bare RSA signing.
+The upper limits are measured too: Postfix's smtp-source, which sends one prepared message repeatedly, and bare RSA
+signing.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from benchmarks import house
+from benchmarks import campaign_folder
 from benchmarks.contestants import Contestant, DidNotRun, Pace, Settings
-from benchmarks.figures import Figure, Measure, alone, beside, median
+from benchmarks.figures import Figure, Measure, alone, compared, median
 from benchmarks.mailers import NODEMAILER, OUR_ENTRIES, OURS, PEER_SIGNING, PEERS, Entry, Peer, Place, Signing
 from benchmarks.ours_delivery import FOLDER
 from benchmarks.server import Server
@@ -94,7 +95,7 @@ class Found(Struct, kw_only=True):
                 bar = OWN_BARS.get((measure, name))
                 if rate is not None or bar is not None:
                     raised = Measure(name=measure.name, bar=bar or measure.bar, at_least=True)
-                    found.append(beside(raised, ours, name, rate))
+                    found.append(compared(raised, ours, name, rate))
         one, two = (self.rate(Entry(OURS, processes=processes).label) for processes in (1, 2))
         return [*found, alone(SECOND, two / one if two and one else 0)]
 
@@ -218,9 +219,9 @@ async def work(server: Server, run: Run) -> tuple[Pace, float]:
 
 
 async def _require_accepted(folder: Path, messages: int) -> None:
-    """Whoever counts what was not sent is quick: the ledger must say that all was accepted."""
+    """Raise DidNotRun unless the ledger has every message as accepted."""
     async with open_context(OurSettings.load(folder / "postroad.toml")) as context:
-        counts = summary(context.engine, house.CAMPAIGN).counts
+        counts = summary(context.engine, campaign_folder.CAMPAIGN).counts
     accepted = counts[TouchState.ACCEPTED]
     if accepted != messages:
         raise DidNotRun(f"the ledger has {accepted} of {messages} as accepted: {dict(counts)}")

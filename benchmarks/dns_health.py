@@ -1,4 +1,4 @@
-"""`benchmarks dns`: our checks of many domains beside checkdmarc's, of one real name server, in one run."""
+"""`benchmarks dns`: our DNS checks of many domains and checkdmarc's, on one real name server, in one run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from msgspec import Struct, convert, field
 
 from benchmarks import domains, far, nsd
 from benchmarks.contestants import ENVS, OURS, Contestant, DidNotRun
-from benchmarks.figures import Figure, Measure, beside, median
+from benchmarks.figures import Figure, Measure, compared, median
 
 CHECKDMARC = "checkdmarc"
 FAR_MS = 10.0
@@ -63,7 +63,7 @@ class Found(Struct, kw_only=True):
                 name: median([each.well / each.seconds for each in rounds])
                 for name, rounds in self.rounds[measure.name].items()
             }
-            found.append(beside(measure, paces[OURS], CHECKDMARC, paces.get(CHECKDMARC)))
+            found.append(compared(measure, paces[OURS], CHECKDMARC, paces.get(CHECKDMARC)))
         return found
 
     def table(self) -> str:

@@ -44,7 +44,7 @@ def _domain(n: int, name: str) -> list[str]:
         f'_smtp._tls.{name}. TXT "v=TLSRPTv1; rua=mailto:tls@{name}"',
         f'{SELECTOR}._domainkey.{name}. TXT "v=DKIM1; k=ed25519; p={_KEY}"',
     ]
-    # RFC 2544 and RFC 3849: of nobody.
+    # Reserved networks of RFC 2544 and RFC 3849.
     lines += _host(f"mx1.{name}", str(ip_address("198.18.0.0") + n), f"2001:db8::1:{n:x}")
     lines += _host(f"mx2.{name}", str(ip_address("198.19.0.0") + n))
     lines += _host(f"out.{name}", str(ip_address("198.19.128.0") + n))

@@ -37,7 +37,7 @@ class _Datagrams(asyncio.DatagramProtocol):
 
 
 class _Way:
-    """Questions go to the server at once, under ids of our own; answers come back late."""
+    """Queries go to the server at once, with ids of our own; responses are delayed."""
 
     def __init__(self, delay_s: float) -> None:
         self._delay_s = delay_s

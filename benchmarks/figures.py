@@ -47,7 +47,7 @@ def alone(measure: Measure, ours: float) -> Figure:
     )
 
 
-def beside(measure: Measure, ours: float, peer: str, theirs: float | None) -> Figure:
+def compared(measure: Measure, ours: float, peer: str, theirs: float | None) -> Figure:
     """Ours : theirs against the bar. A peer that did not run proves nothing, so its bar is not reached."""
     ratio = ours / theirs if theirs else None
     return Figure(

@@ -19,7 +19,7 @@ PAYLOAD = b"0" * 100
 
 
 class Effort(Struct, frozen=True, kw_only=True):
-    """Levels from the smallest to the largest; what stands in the lanes; samples of so many batches."""
+    """Levels from the smallest to the largest, jobs in the lanes, and samples of this many batches."""
 
     queued: tuple[int, ...] = (10_000, 100_000, 1_000_000)
     lanes: tuple[int, ...] = (1, 10, 100, 1_000, 10_000)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from benchmarks import house, same_message
+from benchmarks import campaign_folder, same_message
 from benchmarks.contestants import ENVS, ROOT, Contestant, DidNotRun
 from benchmarks.ours_delivery import FOLDER
 from benchmarks.sink import Sink
@@ -77,7 +77,7 @@ class Place:
     def ours(self, signing: Signing) -> Contestant:
         folder = self.folder / signing.name
         folder.mkdir(exist_ok=True)
-        house.build(folder, house.Wish(port=self.sink.port, keys=self._keys(signing)))
+        campaign_folder.build(folder, campaign_folder.FolderOptions(port=self.sink.port, keys=self._keys(signing)))
         return Contestant(OURS, (sys.executable, "-m", "benchmarks.ours_delivery"), {FOLDER: str(folder)})
 
     def peer(self, peer: Peer, signing: Signing, concurrency: int) -> Contestant:

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.message`: what one message costs, merged and signed, beside the standard library and dkimpy.
+"""`python -m benchmarks.message`: cost of merging and signing one message, also with the standard library and dkimpy.
 
 One core, no server: CPU time in microseconds, the best of several rounds. 9 kB, text and HTML, six merge fields.
 """

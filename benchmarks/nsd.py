@@ -28,9 +28,9 @@ server:
     pidfile: ""
     database: ""
     logfile: "{folder}/log"
-    # It answers any one client 200 times a second at the most, unless it is told otherwise.
+    # The default is at most 200 responses a second per client.
     rrl-ratelimit: 0
-    # As resolvers do: nothing beside the answer.
+    # No additional records, like resolvers.
     minimal-responses: yes
     receive-buffer-size: 4194304
 remote-control:
@@ -64,7 +64,7 @@ class NameServer(NamedTuple):
 
 @asynccontextmanager
 async def serving(records: str) -> AsyncIterator[NameServer]:
-    """Serve these records, in the form of a zone file with whole names, and nothing beside them.
+    """Serve only these records, which are a zone file with absolute names.
 
     What it does not know does not exist: it is the root, so that no other name has an SOA. Raises NotInstalledError;
     RuntimeError for records that nsd cannot read.

@@ -1,4 +1,4 @@
-"""`benchmarks message`: where the microseconds of one message go, part by part, the whole, and what signing adds.
+"""`benchmarks message`: CPU cost of one message: each part, the whole, and the cost of signing.
 
 CPU time, which holds on a busy machine too; medians of several rounds. docs/explanation/performance.md shows it.
 """
@@ -57,7 +57,7 @@ class Found(Struct, frozen=True, kw_only=True):
         return ["\n".join(lines), "\n".join(alone)]
 
     def write(self, where: str) -> None:
-        """Put the tables into the page, and the picture beside it."""
+        """Write the tables into the page, and the picture."""
         parts, alone = self.tables()
         write_section("parts", [parts, f"({where})"], PAGE)
         write_section("alone", [alone], PAGE)

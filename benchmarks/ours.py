@@ -18,7 +18,7 @@ LIMITED = Lane(name="limited", gates=("limit",))
 @asynccontextmanager
 async def producer(url: str) -> AsyncIterator[Put]:
     async with Queue.open(url, NAME) as queue:
-        # Ids as the delivery makes them: a letter and the number of a row. Those of an earlier producer go on.
+        # Ids as the delivery makes them: a letter and the number of a row. They continue those of an earlier producer.
         ids = count((await queue.stats()).counters.get("enqueued", 0))
 
         async def put(payloads: Sequence[str]) -> None:

@@ -1,6 +1,6 @@
-"""Postroad's delivery as a contestant: a campaign from its CSV to the rows that say what became of it.
+"""Postroad's delivery as a contestant: a campaign from its CSV to its recorded outcomes.
 
-Its environment names the folder of its house (`benchmarks.house`). Every process is a worker and a recorder, made as
+Its environment names its folder (`benchmarks.campaign_folder`). Every process is a worker and a recorder, made as
 the commands make them; a message counts once it is recorded in SQL.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from benchmarks import house
+from benchmarks import campaign_folder
 from benchmarks.contract import TELL_S, Contestant, Put, Tally, run
 from postroad.app.context import AppContext, open_context
 from postroad.app.submit import submit
@@ -36,16 +36,16 @@ def settings_of(folder: Path, redis_url: str) -> Settings:
 
 async def hand_over(context: AppContext) -> int:
     """Launch the campaign and submit all of it. Returns to how many."""
-    launched = await asyncio.to_thread(launch, context.engine, house.CAMPAIGN, context.clock.now())
-    submitted = await submit(context, house.CAMPAIGN, cursor=0, rows=launched.audience)
+    launched = await asyncio.to_thread(launch, context.engine, campaign_folder.CAMPAIGN, context.clock.now())
+    submitted = await submit(context, campaign_folder.CAMPAIGN, cursor=0, rows=launched.audience)
     assert submitted.submitted == launched.audience, f"{submitted.submitted} of {launched.audience} were submitted"
     return submitted.submitted
 
 
 def import_recipients(context: AppContext, folder: Path, count: int, *, first: int = 0) -> None:
     path = folder / f"readers-{first}.csv"
-    house.write_recipients(path, count, first=first)
-    import_file(context.engine, house.AUDIENCE, path, context.clock.now())
+    campaign_folder.write_recipients(path, count, first=first)
+    import_file(context.engine, campaign_folder.AUDIENCE, path, context.clock.now())
 
 
 def apply_campaign(context: AppContext, folder: Path) -> None:

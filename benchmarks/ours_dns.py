@@ -47,7 +47,7 @@ if __name__ == "__main__":
     run(
         Checker(
             packages=("postroad", "dnspython"),
-            how=f"all domains at once, at most {DnsSettings().concurrency} questions at once; DKIM besides",
+            how=f"all domains at once, at most {DnsSettings().concurrency} concurrent queries; also DKIM",
             source="docs/reference/settings.md",
             check=check,
         )

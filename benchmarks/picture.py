@@ -12,7 +12,7 @@ _OURS, _REDIS = "#3b6ea5", "#c8553d"
 
 
 def picture_of(costs: Sequence[Cost]) -> str:
-    """One row a part: CPU of our process, and behind it that of Redis, µs."""
+    """Return a bar chart with one row per part: CPU of our process, followed by that of Redis, in µs."""
     scale = (_WIDTH - _LABELS - 70) / max(cost.ours_us + cost.redis_us for cost in costs)
     height = _ROW * (len(costs) + 1) + 16
     rows = "".join(_row(cost, 8 + n * _ROW, scale) for n, cost in enumerate(costs))

@@ -103,7 +103,7 @@ class Writer:
 
 
 def signed_words() -> str:
-    """To be put behind a peer's settings."""
+    """Return the suffix of a peer's settings."""
     return ", DKIM rsa-2048 by dkimpy" if os.environ.get("DKIM_KEY") else ""
 
 

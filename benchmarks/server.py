@@ -39,7 +39,7 @@ class Server:
         return float(info["used_cpu_user"]) + float(info["used_cpu_sys"])
 
     async def memory_bytes(self) -> int:
-        """Memory in use, once it stands still (tables that grow are moved bit by bit)."""
+        """Return the used memory, once it is stable (growing tables are rehashed in steps)."""
         last, now = -1, int((await self._info("memory"))["used_memory"])
         while abs(now - last) > 512:
             await asyncio.sleep(SETTLE_S)
@@ -47,7 +47,7 @@ class Server:
         return now
 
     async def empty(self) -> None:
-        """Forget everything, the append-only file included, so that nobody pays for who came before."""
+        """Delete all data, including the append-only file, so that contestants do not affect each other."""
         await cast("Any", self.client.flushall(asynchronous=False))
         await cast("Any", self.client.bgrewriteaof())
         while True:
@@ -62,7 +62,7 @@ class Server:
 
 @asynccontextmanager
 async def running() -> AsyncIterator[Server]:
-    """Start a server in a folder of its own; it is gone behind the context."""
+    """Start a server in a temporary folder. It stops with the context."""
     with tempfile.TemporaryDirectory(prefix="postroad-bench-") as folder:
         port = _free_port()
         arguments = f"--bind 127.0.0.1 --port {port} --dir {folder} --logfile {folder}/log {SETTINGS}".split()

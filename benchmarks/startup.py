@@ -1,4 +1,4 @@
-"""`benchmarks startup`: processor time from the start of a command to its end, beside two imports."""
+"""`benchmarks startup`: processor time of a whole command, compared with two imports."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 from msgspec import Struct
 
-from benchmarks.figures import Figure, Measure, beside, median
+from benchmarks.figures import Figure, Measure, compared, median
 
 BASE = "python -c 'import typer, sqlalchemy'"
 HELP = Measure(name="processor time of postroad --help, s", bar=1.0)
@@ -39,7 +39,7 @@ def start_up(effort: Effort) -> list[Figure]:
             for _ in range(effort.rounds + 1)
         ]
     taken = {name: median([one[name] for one in rounds[1:]]) for name in commands}
-    return [beside(measure, taken[measure.name], BASE, taken[BASE]) for measure in MEASURES]
+    return [compared(measure, taken[measure.name], BASE, taken[BASE]) for measure in MEASURES]
 
 
 def _processor_s(command: list[str], folder: Path) -> float:

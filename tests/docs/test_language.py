@@ -33,7 +33,6 @@ PENDING = (
     "src/postroad/explain.py",
     "flows",
     "tasks",
-    "benchmarks",
     "tests/attacks",
     "tests/bounce",
     "tests/campaign",

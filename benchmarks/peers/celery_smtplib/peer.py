@@ -23,7 +23,7 @@ WORKER = "worker --without-gossip --without-mingle --without-heartbeat --logleve
 
 
 class Connections:
-    """Open sessions that nobody uses now: as many in all as there were threads at once."""
+    """Idle sessions: at most as many as there were concurrent threads."""
 
     def __init__(self, port: int) -> None:
         self._port = port

@@ -35,7 +35,9 @@ def _is_well(domain: str, nameservers: list[Do53Nameserver]) -> bool:
         return False
     mail_hosts = check_mx(domain, nameservers=nameservers)
     policy = check_dmarc(domain, nameservers=nameservers)
-    check_bimi(domain, parsed_dmarc_record=policy, nameservers=nameservers)  # There is none, and ours says so too.
+    check_bimi(
+        domain, parsed_dmarc_record=policy, nameservers=nameservers
+    )  # There is no BIMI record; ours reports the same.
     return bool(
         mail_hosts["hosts"]
         and not mail_hosts["warnings"]

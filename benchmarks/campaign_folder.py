@@ -70,8 +70,8 @@ steps:
 """
 
 
-class Wish(Struct, frozen=True, kw_only=True):
-    """What a house is for. ``port`` is the sink's; ``keys``: files in PEM, each of which signs every message."""
+class FolderOptions(Struct, frozen=True, kw_only=True):
+    """Options of the folder. ``port``: that of the sink. ``keys``: PEM files, each of which signs every message."""
 
     port: int = 25
     connections: int = 50
@@ -79,9 +79,9 @@ class Wish(Struct, frozen=True, kw_only=True):
     keys: tuple[Path, ...] = ()
 
 
-def build(folder: Path, wish: Wish) -> None:
-    """Write the files that an operator would."""
-    signing = "".join(_KEY.format(selector=f"{SELECTOR}{n}", key_file=key) for n, key in enumerate(wish.keys))
+def build(folder: Path, options: FolderOptions) -> None:
+    """Write the settings and the campaign of an operator."""
+    signing = "".join(_KEY.format(selector=f"{SELECTOR}{n}", key_file=key) for n, key in enumerate(options.keys))
     settings = _SETTINGS.format(
         public_url=PUBLIC_URL,
         sender=SENDER,
@@ -89,9 +89,9 @@ def build(folder: Path, wish: Wish) -> None:
         bounce_domain=BOUNCE_DOMAIN,
         postal_address=POSTAL_ADDRESS,
         signing=signing,
-        port=wish.port,
-        connections=wish.connections,
-        concurrency=wish.concurrency,
+        port=options.port,
+        connections=options.connections,
+        concurrency=options.concurrency,
     )
     (folder / "postroad.toml").write_text(settings, "utf-8")
     (folder / "campaign.yaml").write_text(_CAMPAIGN, "utf-8")
