@@ -16,11 +16,11 @@ from pathlib import Path
 from flufl.bounce import all_failures
 
 from benchmarks.figures import Figure, Measure, alone, compared
-from postroad.bounce.explain import Explained, explain
-from postroad.bounce.judge import BounceClass
-from postroad.bounce.mailfiles import mails_in
-from postroad.bounce.mime import read_message
-from postroad.bounce.reader import read_kept
+from postroad.bounce.classify import BounceClass
+from postroad.bounce.explain import ExplainedMail, explain
+from postroad.bounce.mail_worker import parse_stored
+from postroad.bounce.mbox import mails_in
+from postroad.bounce.mime import parse_message
 from postroad.bounce.report import Envelope
 
 SENDERS_FAULT = frozenset(
@@ -94,11 +94,11 @@ def _is_corrected(file: str, number: int) -> bool:
     return file in CORRECTED or (file, number) in CORRECTED_RECIPIENTS
 
 
-def sisimai_mails(root: Path) -> dict[str, list[Explained]]:
+def sisimai_mails(root: Path) -> dict[str, list[ExplainedMail]]:
     """Every mail of bounces-sisimai, by its file, as we read it."""
-    read: dict[str, list[Explained]] = {}
+    read: dict[str, list[ExplainedMail]] = {}
     for file, raw in mails_in(root / "bounces-sisimai/mail"):
-        read.setdefault(file.name, []).append(explain(file.name, raw, Envelope(), None, read=read_kept))
+        read.setdefault(file.name, []).append(explain(file.name, raw, Envelope(), None, read=parse_stored))
     return read
 
 
@@ -116,13 +116,13 @@ def returned_messages(root: Path) -> Iterator[tuple[str, bytes]]:
     """What the bounces return of the messages that were sent: mails of every sort, hardly one of them a bounce."""
     for folder in ("bounces-sisimai/mail", "flufl-bounce/data", "kumomta-dsn-arf"):
         for file, raw in mails_in(root / folder):
-            for part in read_message(raw).walk():
+            for part in parse_message(raw).walk():
                 report = "multipart/report" in part.text[:2000].lower() or file.name in RETURNS_A_BOUNCE
                 if part.content_type in ("message/rfc822", "text/rfc822-headers") and not report:
                     yield file.name, part.octets
 
 
-def verdict_of(mails: Sequence[Explained], number: int) -> tuple[BounceClass, str | None] | None:
+def verdict_of(mails: Sequence[ExplainedMail], number: int) -> tuple[BounceClass, str | None] | None:
     """Verdict on the recipient of this number in a file, and their address. None: there is no such one."""
     recipients = [one for mail in mails for one in mail.recipients]
     return (recipients[number].verdict, recipients[number].address) if number < len(recipients) else None
@@ -130,7 +130,7 @@ def verdict_of(mails: Sequence[Explained], number: int) -> tuple[BounceClass, st
 
 def found_addresses(raw: bytes) -> set[str]:
     """Addresses that failed, as we find them; none where it is no bounce."""
-    explained = explain("", raw, Envelope(), None, read=read_kept)
+    explained = explain("", raw, Envelope(), None, read=parse_stored)
     bounced = (BounceClass.HARD, BounceClass.SOFT, BounceClass.BLOCK, BounceClass.COMPLAINT)
     return {one.address.lower() for one in explained.recipients if one.address and one.verdict in bounced}
 
@@ -159,7 +159,7 @@ def judge(root: Path, seconds: float) -> list[Figure]:
     for file, expected in addresses.items():
         found += _same(found_addresses(flufl_mail(root, file)), expected)
     returned = sum(
-        any(one.verdict in SUPPRESSING for one in explain("", raw, Envelope(), None, read=read_kept).recipients)
+        any(one.verdict in SUPPRESSING for one in explain("", raw, Envelope(), None, read=parse_stored).recipients)
         for _, raw in returned_messages(root)
     )
     asked = len(labels) - sum(label.file in HIDES_RECIPIENT for label in labels) + len(addresses)
@@ -199,6 +199,6 @@ def _speed(root: Path, seconds: float) -> float:
     done, begin = 0, time.process_time()
     while time.process_time() - begin < seconds:
         for raw in raws:
-            explain("", raw, Envelope(), None, read=read_kept)
+            explain("", raw, Envelope(), None, read=parse_stored)
         done += len(raws)
     return done / (time.process_time() - begin)

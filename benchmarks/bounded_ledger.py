@@ -44,10 +44,10 @@ BATCH = 1_000
 LATER = NOW + timedelta(days=2_000)
 
 ROWS_OF_THE_CALLER = {
-    "postroad.bounce.effects:process": "mails of one claim",
+    "postroad.bounce.process:process": "mails of one claim",
     "postroad.bounce.intake:Intake._keep": "one mail",
-    "postroad.bounce.receivers:keep_reports": "rows of one report, a hundred at a time",
-    "postroad.bounce.receivers:forget_reports": "reports, a thousand rows at a time",
+    "postroad.bounce.report_mail:keep_reports": "rows of one report, a hundred at a time",
+    "postroad.bounce.report_mail:forget_reports": "reports, a thousand rows at a time",
     "postroad.campaign.apply:apply": "one campaign and its steps",
     "postroad.campaign.audience:abandon_imports": "imports of one audience",
     "postroad.senders.cohort_breaker:look": "pauses of one step's cohorts, which were judged before",

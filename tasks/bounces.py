@@ -7,8 +7,8 @@ from dataclasses import asdict
 
 from postroad.app.context import open_context
 from postroad.bounce.intake import BOUNCE_QUEUE, Intake
-from postroad.bounce.sources.fetched import Polled
 from postroad.bounce.sources.poll import poll
+from postroad.bounce.sources.source import PollResult
 from postroad.errors import StateError
 from postroad.settings import Settings
 from tasks.policy import retried
@@ -21,7 +21,7 @@ def list_sources() -> list[str]:
 
 
 @retried("fetch", run_name="fetch {source}", retries=4)
-async def fetch(source: str) -> Polled:
+async def fetch(source: str) -> PollResult:
     """Put on the queue what is waiting at a source, page by page, and acknowledge each page last.
 
     One task run for a whole pass, which takes thousands of mails. It hands on counts and never mails: a retry begins
@@ -35,7 +35,7 @@ async def fetch(source: str) -> Polled:
         return await poll(source, sources[source], intake.submit)
 
 
-async def publish_fetched(passes: Sequence[Polled]) -> None:
+async def publish_fetched(passes: Sequence[PollResult]) -> None:
     """Show what each source had. A pass that found nothing leaves no table."""
     if any(one.taken or one.known or one.unreadable for one in passes):
         await publish_table("bounces", [asdict(one) for one in passes], "What came back, by source.")

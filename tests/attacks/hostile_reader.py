@@ -11,7 +11,7 @@ import os
 import signal
 from contextlib import suppress
 
-from postroad.bounce.reader import answer
+from postroad.bounce.mail_worker import handle_request
 from postroad.confined import ProcessLimits, serve
 
 LIMITS = ProcessLimits(cpu_s=0.3, wall_s=5.0, memory_mib=64)
@@ -35,7 +35,7 @@ def obey(request: bytes) -> bytes:
         signal.pause()
     if b"please-lie" in request:
         return b"\xc1"
-    return answer(request)
+    return handle_request(request)
 
 
 def obey_again(request: bytes) -> bytes:

@@ -313,5 +313,5 @@ async def test_a_certificate_of_sns_is_fetched_within_limits(attack: Attack, mon
     topic = "arn:aws:sns:eu-west-1:123456789012:bounces"
     async with attacker(attack) as port, httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(BOUND_S):
         topics = sns.SnsTopics(SesWebhook(topics=(topic,)), 60_000, client)
-        with pytest.raises(UnavailableError, match="SNS cannot be asked"):
+        with pytest.raises(UnavailableError, match="SNS is unreachable"):
             await topics._get(f"http://127.0.0.1:{port}/")

@@ -12,8 +12,8 @@ from pydantic import SecretStr
 from postroad.bounce.intake import IntakeResult
 from postroad.bounce.report import Envelope
 from postroad.bounce.sources import listener
-from postroad.bounce.sources.addressees import Addressees
 from postroad.bounce.sources.listener import OVERRUN, listen
+from postroad.bounce.sources.recipient_policy import RecipientPolicy
 from postroad.clock import SystemClock
 from postroad.mail.token import TokenSigner
 from postroad.settings import InboundSettings
@@ -30,11 +30,13 @@ async def no_mail(raw: bytes, envelope: Envelope) -> IntakeResult:
 @asynccontextmanager
 async def listening() -> AsyncIterator[int]:
     settings = InboundSettings.model_validate({"smtp": "127.0.0.1:0", "max_message_bytes": SIZE})
-    addressees = Addressees(TokenSigner(SecretStr("a key of the tests")), domains=[], addresses=[ADDRESS], senders=())
+    recipient_policy = RecipientPolicy(
+        TokenSigner(SecretStr("a key of the tests")), domains=[], addresses=[ADDRESS], senders=()
+    )
     async with listen(
-        settings, host_name="in.example.com", submit=no_mail, addressees=addressees, clock=SystemClock()
+        settings, host_name="in.example.com", submit=no_mail, recipient_policy=recipient_policy, clock=SystemClock()
     ) as found:
-        yield int(found.places[0].rpartition(":")[2])
+        yield int(found.addresses[0].rpartition(":")[2])
 
 
 async def connect(port: int, client: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, bytes]:

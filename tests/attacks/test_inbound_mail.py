@@ -13,15 +13,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from postroad.bounce.effects import Rules, judged, process
+from postroad.bounce.classify import BounceClass
 from postroad.bounce.intake import LANE, Intake, ProcessBounce, encode_job
-from postroad.bounce.judge import BounceClass
-from postroad.bounce.kept import kept
+from postroad.bounce.mail_worker import parse_stored
 from postroad.bounce.match import addresses_of
-from postroad.bounce.read import _Mail
-from postroad.bounce.reader import read_kept
-from postroad.bounce.reading import MailReader
+from postroad.bounce.parse import _MailParser
+from postroad.bounce.process import BounceRules, classify_mail, process
+from postroad.bounce.readers import MailReader
 from postroad.bounce.report import Envelope, MailKind, ParsedMail
+from postroad.bounce.truncation import truncate
 from postroad.clock import SystemClock
 from postroad.errors import UnavailableError
 from postroad.mail.token import Purpose, TokenSigner
@@ -64,7 +64,7 @@ def house(engine: sa.Engine, signer: TokenSigner) -> House:
 @pytest.mark.parametrize("name", HOSTILE)
 def test_reading_costs_in_proportion_to_the_size(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # flufl.bounce is not ours, and has its limits in the child: it is measured below.
-    monkeypatch.setattr(_Mail, "_by_flufl", lambda _: [])
+    monkeypatch.setattr(_MailParser, "_find_by_flufl", lambda _: [])
     build = HOSTILE[name]
     judge_one(build(SMALL))
     assert cost_ratio(judge_one, build(SMALL), build(LARGE)) < 30
@@ -72,8 +72,8 @@ def test_reading_costs_in_proportion_to_the_size(name: str, monkeypatch: pytest.
 
 def judge_one(raw: bytes) -> object:
     """All that is done with a mail outside the transaction: in the child, and then in the worker."""
-    report = read_kept(raw, Envelope())
-    return judged(report, TokenSigner(SecretStr("a key for tests"))), addresses_of(report)
+    report = parse_stored(raw, Envelope())
+    return classify_mail(report, TokenSigner(SecretStr("a key for tests"))), addresses_of(report)
 
 
 def read_some(size: int, first: int, step: int) -> int:
@@ -103,7 +103,7 @@ def test_five_hundred_failed_recipients_take_a_moment() -> None:
 
 
 def read_one(raw: bytes) -> str:
-    return read_kept(raw, Envelope()).format
+    return parse_stored(raw, Envelope()).format
 
 
 def test_to_keep_a_mail_of_many_megabytes_costs_in_proportion() -> None:
@@ -112,7 +112,7 @@ def test_to_keep_a_mail_of_many_megabytes_costs_in_proportion() -> None:
 
 
 def keep_one(raw: bytes) -> int:
-    return len(kept(raw))
+    return len(truncate(raw))
 
 
 # -- the child and its limits
@@ -189,7 +189,7 @@ def test_while_a_mail_is_read_others_write(house: House) -> None:
     def slow_read(raw: bytes, envelope: Envelope) -> ParsedMail:
         with write(other) as connection:  # It would wait 30 s for a lock that the reader held, and fail.
             written.append(connection.execute(sa.text("UPDATE recipient SET address = address")).rowcount)
-        return read_kept(raw, envelope)
+        return parse_stored(raw, envelope)
 
     touch = house.touch(house.recipient())
     replace(house, read=slow_read).process(mails.dsn(to=house.return_path(touch)))
@@ -327,7 +327,7 @@ def test_whatever_comes_is_judged_and_kept(
     touch = house.touch(house.recipient())
     envelope = Envelope(recipient=house.return_path(touch), mail_from="")
     digests = [house.keep(raw, envelope) for raw in raws]
-    rules = Rules(signer=signer, settings=BounceSettings())
+    rules = BounceRules(signer=signer, settings=BounceSettings())
     found = process(engine, digests, rules=rules, read=reader, now=NOW)
     assert all(one is not None and one.touch_id == touch for one in found)
 

@@ -17,10 +17,10 @@ import pytest
 import sqlalchemy as sa
 
 from postroad.bounce.intake import Intake
-from postroad.bounce.reading import ReportReader
-from postroad.bounce.receivers import ReportRules, forget_reports, keep_reports
+from postroad.bounce.readers import ReportReader
 from postroad.bounce.report import Envelope
-from postroad.bounce.report_reader import read_reports
+from postroad.bounce.report_mail import ReportRules, forget_reports, keep_reports
+from postroad.bounce.report_worker import parse_reports
 from postroad.clock import SystemClock
 from postroad.dns.reports.condense import MAX_KEPT_ROWS, owner_of, policy_owner_of
 from postroad.dns.reports.read import parse_report, reports_of
@@ -96,7 +96,7 @@ def test_reports_on_other_domains_are_not_kept(house: House, caplog: pytest.LogC
 
 def test_rows_about_other_domains_are_not_kept() -> None:
     xml = XML.replace(RECORD, RECORD + RECORD.replace("Acme.dev", "stranger.example"))
-    [report] = read_reports(attached(xml.encode()), OURS).dmarc
+    [report] = parse_reports(attached(xml.encode()), OURS).dmarc
     assert [row.header_from for row in report.rows] == ["acme.dev"]
 
 
@@ -114,9 +114,9 @@ def test_a_domain_is_ours_with_those_below(domain: str, ours: bool) -> None:
 def test_the_policy_of_the_organisational_domain_is_kept_and_that_of_a_public_suffix_is_not() -> None:
     assert policy_owner_of("acme.dev", ("news.acme.dev",)) == "news.acme.dev"
     ours = dmarc(1).replace(b"<header_from>Acme.dev", b"<header_from>news.acme.dev")
-    [report] = read_reports(attached(ours), ("news.acme.dev",)).dmarc
+    [report] = parse_reports(attached(ours), ("news.acme.dev",)).dmarc
     assert (report.domain, len(report.rows)) == ("acme.dev", 1)
-    assert read_reports(attached(dmarc(1, domain="co.uk").replace(b"Acme.dev", b"co.uk")), ("acme.co.uk",)).dmarc == ()
+    assert parse_reports(attached(dmarc(1, domain="co.uk").replace(b"Acme.dev", b"co.uk")), ("acme.co.uk",)).dmarc == ()
 
 
 def test_new_names_below_and_above_ours_have_one_limit_together(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +175,7 @@ async def test_reports_wait_while_bounces_are_judged(house: House, bounces: Queu
 
     def slowly(raw: bytes, domains: tuple[str, ...] | None) -> Any:
         order.append("report")
-        return read_reports(raw, domains)
+        return parse_reports(raw, domains)
 
     house = replace(house, reports=ReportRules(read=slowly, domains=OURS))
     touches = [house.touch(house.recipient()) for _ in range(3)]
@@ -193,11 +193,15 @@ async def test_reports_wait_while_bounces_are_judged(house: House, bounces: Queu
 async def test_a_lost_queue_gets_waiting_reports_from_the_store(house: House, bounces: Queue, mail: Queue) -> None:
     intake = Intake(engine=house.engine, queue=bounces, clock=SystemClock())
     broken = replace(house, reports=ReportRules(read=lambda *_: pytest.fail("too early"), domains=OURS))
-    from postroad.bounce.effects import Rules, process
+    from postroad.bounce.process import BounceRules, process
 
     digest = broken.keep(attached(dmarc(1)))
     [one] = process(
-        house.engine, [digest], rules=Rules(signer=house.signer, settings=house.settings), read=house.read, now=NOW
+        house.engine,
+        [digest],
+        rules=BounceRules(signer=house.signer, settings=house.settings),
+        read=house.read,
+        now=NOW,
     )
     assert one is not None
     assert one.reports

@@ -16,14 +16,14 @@ from postroad.queue import Queue
 from postroad.settings import WebSettings
 from postroad.store.engine import write
 from postroad.store.ledger import TouchState
-from postroad.web.clients import networks
 from postroad.web.connections import ConnectionLimits, WebConnectionLimiter
+from postroad.web.rate_limit import networks
 from tests.store.rows import add_campaign, add_touch
 from tests.web.conftest import open_web, path_of
 
 BOUND_S = 30.0
-QUICK = ConnectionLimits(head_s=1.0, body_s=1.0, answer_s=1.0, closing_s=1.0, look_s=0.05)
-PATIENT = ConnectionLimits(head_s=600, body_s=600, answer_s=600, closing_s=600, look_s=0.05)
+QUICK = ConnectionLimits(head_s=1.0, body_s=1.0, answer_s=1.0, closing_s=1.0, check_s=0.05)
+PATIENT = ConnectionLimits(head_s=600, body_s=600, answer_s=600, closing_s=600, check_s=0.05)
 MAILGUN = WebSettings.model_validate({"webhooks": {"mailgun": {"signing_key": "a key of the tests"}}})
 HALF_A_HEAD = b"GET / HTTP/1.1\r\nHost: x\r\nX-More: "
 HALF_A_CALL = (

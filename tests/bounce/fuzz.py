@@ -15,9 +15,9 @@ from random import Random
 
 from pydantic import SecretStr
 
-from postroad.bounce.effects import judged
-from postroad.bounce.judge import BounceClass
-from postroad.bounce.reader import read_kept
+from postroad.bounce.classify import BounceClass
+from postroad.bounce.mail_worker import parse_stored
+from postroad.bounce.process import classify_mail
 from postroad.bounce.report import Envelope
 from postroad.mail.token import Purpose, TokenSigner
 from tests.bounce import mails
@@ -116,7 +116,7 @@ def mutant(raw: bytes, rng: Random) -> bytes:
 def check(raw: bytes, *, innocent: bool) -> str | None:
     """What is wrong with how this mail is read; None: nothing."""
     try:
-        _, judgements, tokens = judged(read_kept(raw, Envelope()), SIGNER)
+        _, judgements, tokens = classify_mail(parse_stored(raw, Envelope()), SIGNER)
     except Exception as error:
         return f"raised {error!r}"
     if tokens.match is not None and tokens.match.touch_id != TOUCH:

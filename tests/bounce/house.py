@@ -8,13 +8,13 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from postroad.bounce.effects import Processed, Rules, process
 from postroad.bounce.intake import digest_of
-from postroad.bounce.reader import read_kept
-from postroad.bounce.reading import Read
-from postroad.bounce.receivers import ReportRules, keep_reports
+from postroad.bounce.mail_worker import parse_stored
+from postroad.bounce.process import BounceRules, ProcessedMail, process
+from postroad.bounce.readers import ReadMail
 from postroad.bounce.report import Envelope
-from postroad.bounce.report_reader import read_reports
+from postroad.bounce.report_mail import ReportRules, keep_reports
+from postroad.bounce.report_worker import parse_reports
 from postroad.mail.token import Purpose, TokenSigner
 from postroad.settings import BounceSettings
 from postroad.store.bounce import BounceMail, effects_of, keep_mail
@@ -33,8 +33,8 @@ class House:
     engine: sa.Engine
     signer: TokenSigner
     settings: BounceSettings = field(default_factory=BounceSettings)
-    read: Read = read_kept
-    reports: ReportRules = field(default_factory=lambda: ReportRules(read=read_reports, domains=("acme.dev",)))
+    read: ReadMail = parse_stored
+    reports: ReportRules = field(default_factory=lambda: ReportRules(read=parse_reports, domains=("acme.dev",)))
 
     def recipient(self, address: str | None = None) -> int:
         with write(self.engine) as connection:
@@ -73,9 +73,9 @@ class House:
             keep_mail(connection, mail)
         return digest
 
-    def process(self, raw: bytes, envelope: Envelope | None = None, *, now: datetime = NOW) -> Processed:
+    def process(self, raw: bytes, envelope: Envelope | None = None, *, now: datetime = NOW) -> ProcessedMail:
         digest = self.keep(raw, envelope, now=now)
-        rules = Rules(signer=self.signer, settings=self.settings)
+        rules = BounceRules(signer=self.signer, settings=self.settings)
         [processed] = process(self.engine, [digest], rules=rules, read=self.read, now=now)
         assert processed is not None
         if processed.reports:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from postroad.bounce.judge import BounceClass, judge
-from postroad.bounce.read import read_mail
+from postroad.bounce.classify import BounceClass, classify_recipients
+from postroad.bounce.parse import parse_mail
 from postroad.delivery.outcome import of_reply
 from postroad.errors import Blame
 from postroad.smtp.reply import Phase, parse_reply
@@ -51,5 +51,5 @@ def test_a_reply_means_the_same_on_both_ways(verdict: BounceClass, phase: Phase,
     assert outcome.suppress is (verdict is BounceClass.HARD)
     assert (outcome.blame is Blame.SENDER) is (verdict is BounceClass.BLOCK)
     said = f"{text} (in reply to {COMMANDS[phase]} command)"
-    [judgement] = judge(read_mail(mails.dsn(status=reply.enhanced or "5.0.0", diagnostic=said)))
+    [judgement] = classify_recipients(parse_mail(mails.dsn(status=reply.enhanced or "5.0.0", diagnostic=said)))
     assert judgement.verdict is verdict

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from postroad.bounce.effects import judged
-from postroad.bounce.reader import read_kept
+from postroad.bounce.mail_worker import parse_stored
+from postroad.bounce.process import classify_mail
 from postroad.bounce.report import Envelope
 from tests.bounce.fuzz import GUILTY, INNOCENT, SIGNER, SUPPRESSING, TOUCH, check, run
 
@@ -21,7 +21,7 @@ def test_no_mutant_raises_or_suppresses_whom_it_should_not(seed: int) -> None:
 
 def test_the_mails_that_are_mutated_do_what_they_are_there_for() -> None:
     for raw in GUILTY:
-        _, judgements, tokens = judged(read_kept(raw, Envelope()), SIGNER)
+        _, judgements, tokens = classify_mail(parse_stored(raw, Envelope()), SIGNER)
         assert tokens.match is not None
         assert tokens.match.touch_id == TOUCH
         assert judgements[0].verdict in SUPPRESSING

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import pytest
 import sqlalchemy as sa
 
-from postroad.bounce.effects import Rules
-from postroad.bounce.handler import BounceHandler
+from postroad.bounce.handler import AfterCommit, BounceHandler
 from postroad.bounce.intake import LANE, Intake, ProcessBounce, encode_job
+from postroad.bounce.process import BounceRules
 from postroad.bounce.report import Envelope
 from postroad.clock import SystemClock
 from postroad.delivery.job import job_id, lane_of
@@ -36,17 +36,17 @@ def house(engine: sa.Engine, signer: TokenSigner) -> House:
 
 
 def handler(house: House, bounces: Queue, mail: Queue, engine: sa.Engine | None = None) -> BounceHandler:
-    async def follow(ended: Sequence[int], known: Sequence[int]) -> None:
-        await sync_queue_to_ledger(mail, ended, known)
+    async def sync_queues(ended: Sequence[int], resolved: Sequence[int]) -> None:
+        await sync_queue_to_ledger(mail, ended, resolved)
 
     return BounceHandler(
         engine=engine or house.engine,
-        rules=Rules(signer=house.signer, settings=BounceSettings()),
+        rules=BounceRules(signer=house.signer, settings=BounceSettings()),
         read=house.read,
         reports=house.reports,
         intake=intake(house, bounces),
         clock=SystemClock(),
-        follow=follow,
+        after_commit=AfterCommit(sync_queues),
     )
 
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from postroad.bounce.judge import BounceClass, judge
-from postroad.bounce.mime import MAX_DEPTH, MAX_MESSAGE_BYTES, MAX_PARTS, MAX_TEXT_BYTES, decode_words, read_message
-from postroad.bounce.read import read_mail
+from postroad.bounce.classify import BounceClass, classify_recipients
+from postroad.bounce.mime import MAX_DEPTH, MAX_MESSAGE_BYTES, MAX_PARTS, MAX_TEXT_BYTES, decode_words, parse_message
+from postroad.bounce.parse import parse_mail
 
 SUBTYPES = st.sampled_from(["mixed", "report", "alternative", "related", "x-unheard-of"])
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\r"), max_size=200)
@@ -53,13 +53,13 @@ ENTITIES = st.recursive(
 @given(ENTITIES)
 @settings(max_examples=200, deadline=None)
 def test_any_nesting_is_read_within_bounds_and_suppresses_nobody(entity: bytes) -> None:
-    parts = read_message(entity).walk()
+    parts = parse_message(entity).walk()
     assert len(parts) <= MAX_PARTS
     assert max(part.depth for part in parts) <= MAX_DEPTH
     for part in parts:
         assert len(part.octets) <= MAX_TEXT_BYTES
         assert isinstance(part.text, str)
-    assert {one.verdict for one in judge(read_mail(entity))} <= {
+    assert {one.verdict for one in classify_recipients(parse_mail(entity))} <= {
         BounceClass.UNRELATED,
         BounceClass.CHALLENGE,
         BounceClass.AUTO_REPLY,
@@ -69,7 +69,7 @@ def test_any_nesting_is_read_within_bounds_and_suppresses_nobody(entity: bytes) 
 @given(st.binary(max_size=2_000))
 @settings(max_examples=300, deadline=None)
 def test_any_octets_are_a_mail(raw: bytes) -> None:
-    assert judge(read_mail(raw))
+    assert classify_recipients(parse_mail(raw))
 
 
 @given(st.lists(TEXTS, min_size=1, max_size=4), st.integers(0, 3))
@@ -82,7 +82,7 @@ def test_what_the_standard_library_writes_is_read_back(texts: list[str], depth: 
         outer = MIMEMultipart("mixed")
         outer.attach(message)
         message = outer
-    read = [part.text for part in read_message(message.as_bytes()).walk() if not part.parts]
+    read = [part.text for part in parse_message(message.as_bytes()).walk() if not part.parts]
     assert [text.replace("\r\n", "\n").rstrip("\n") for text in read] == [text.rstrip("\n") for text in texts]
 
 
@@ -90,9 +90,9 @@ def test_depth_and_number_of_parts_are_bounded() -> None:
     deep = b"Content-Type: text/plain\n\nin the deep\n"
     for number in range(200):
         deep = _nest([deep], "mixed", f"b{number}b", closed=True)
-    assert max(part.depth for part in read_message(deep).walk()) == MAX_DEPTH
+    assert max(part.depth for part in parse_message(deep).walk()) == MAX_DEPTH
     wide = _nest([b"\n\nx"] * 5_000, "mixed", "wide", closed=True)
-    assert len(read_message(wide).walk()) == MAX_PARTS
+    assert len(parse_message(wide).walk()) == MAX_PARTS
 
 
 HOSTILE = {
@@ -118,7 +118,7 @@ HOSTILE = {
 @pytest.mark.parametrize("raw", HOSTILE.values(), ids=HOSTILE)
 def test_nothing_makes_it_slow(raw: bytes) -> None:
     begin = time.process_time()
-    judge(read_mail(raw))
+    classify_recipients(parse_mail(raw))
     assert time.process_time() - begin < 1.0
 
 
@@ -126,10 +126,10 @@ def test_nothing_makes_it_large() -> None:
     """In memory, beside the octets that it is given, however many those are."""
     part = b"--x\nContent-Transfer-Encoding: base64\n\n"
     huge = b"Content-Type: multipart/mixed; boundary=x\n\n" + part + b"QUFB" * 5_000_000
-    judge(read_mail(b"x"))  # The tables are read once.
+    classify_recipients(parse_mail(b"x"))  # The tables are read once.
     for name, raw in {**HOSTILE, "huge": huge}.items():
         tracemalloc.start()
-        judge(read_mail(raw))
+        classify_recipients(parse_mail(raw))
         _, most_bytes = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert most_bytes < 16 * MAX_MESSAGE_BYTES, name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from postroad.bounce.judge import BounceClass, Classified
+from postroad.bounce.classify import BounceClass, ClassifiedRecipient
 from postroad.bounce.match import MatchedBy
 from postroad.bounce.policy import NOTHING, BounceAction, History, judgement_for, policy
 from postroad.bounce.report import Action, RecipientStatus
@@ -18,13 +18,13 @@ ARRIVED = BounceAction(touch=TouchState.ACCEPTED)
 
 def _judged(
     verdict: BounceClass, *, address: str = "ada@example.org", final: bool = True, **told: object
-) -> Classified:
+) -> ClassifiedRecipient:
     reported = RecipientStatus(address=address, action=told.get("action"))  # type: ignore[arg-type]
     cause: Cause | None = told.get("cause")  # type: ignore[assignment]
-    return Classified(reported=reported, verdict=verdict, rule="a rule", final=final, cause=cause)
+    return ClassifiedRecipient(reported=reported, verdict=verdict, rule="a rule", final=final, cause=cause)
 
 
-def _policy(judgement: Classified, *, soft: int = 0, by: MatchedBy = MatchedBy.RETURN_PATH) -> BounceAction:
+def _policy(judgement: ClassifiedRecipient, *, soft: int = 0, by: MatchedBy = MatchedBy.RETURN_PATH) -> BounceAction:
     return policy(History(soft_in_a_row=soft), judgement, by, soft_limit=3, act_on_unsigned=False)
 
 
@@ -65,7 +65,7 @@ def _policy(judgement: Classified, *, soft: int = 0, by: MatchedBy = MatchedBy.R
         (_judged(BounceClass.UNRELATED, action=Action.DELIVERED), 99, ARRIVED),
     ],
 )
-def test_each_verdict_has_its_consequence(judgement: Classified, soft: int, consequence: BounceAction) -> None:
+def test_each_verdict_has_its_consequence(judgement: ClassifiedRecipient, soft: int, consequence: BounceAction) -> None:
     assert _policy(judgement, soft=soft) == consequence
 
 
@@ -94,7 +94,7 @@ def test_only_a_judgement_on_our_own_address_counts_against_it() -> None:
 
 def test_an_address_that_the_report_does_not_name_itself_is_no_evidence() -> None:
     reported = RecipientStatus(address="ada@example.org", inferred=True)
-    hard = Classified(reported=reported, verdict=BounceClass.HARD, rule="a rule")
+    hard = ClassifiedRecipient(reported=reported, verdict=BounceClass.HARD, rule="a rule")
     assert judgement_for((hard,), "ada@example.org").verdict is BounceClass.SOFT
 
 

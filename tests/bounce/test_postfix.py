@@ -11,9 +11,9 @@ from random import Random
 import pytest
 import sqlalchemy as sa
 
-from postroad.bounce.judge import BounceClass
-from postroad.bounce.mailfiles import mails_in
+from postroad.bounce.classify import BounceClass
 from postroad.bounce.match import MatchedBy
+from postroad.bounce.mbox import mails_in
 from postroad.mail.message import Message, SenderIdentity, compile_message
 from postroad.mail.token import TokenSigner
 from postroad.sandbox import Sandbox, SandboxConfig

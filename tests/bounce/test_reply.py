@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import pytest
 import sqlalchemy as sa
 
+from postroad.bounce.classify import BounceClass
 from postroad.bounce.explain import explain
-from postroad.bounce.judge import BounceClass
+from postroad.bounce.mail_worker import parse_stored
 from postroad.bounce.match import MatchedBy
-from postroad.bounce.reader import read_kept
 from postroad.bounce.reply import OURS, RULE, own_addresses
 from postroad.bounce.report import Envelope, MailKind
 from postroad.campaign.plan import advance
@@ -152,7 +152,7 @@ def test_the_same_reply_again_changes_nothing_and_a_second_one_is_noted(story: S
 def test_a_reply_to_a_touch_that_was_unknown_says_that_it_arrived(story: Story) -> None:
     with write(story.house.engine) as connection:
         connection.execute(sa.text("UPDATE touch SET state = 'unknown' WHERE id = :id"), {"id": story.touch})
-    assert story.house.process(story.reply()).known == [story.touch]
+    assert story.house.process(story.reply()).resolved == [story.touch]
     assert story.house.state(story.touch) is TouchState.ACCEPTED
 
 
@@ -247,10 +247,12 @@ def test_own_addresses_are_those_without_their_token() -> None:
 
 def test_explain_shows_a_reply_by_its_kind_and_rule_and_leaves_the_verdicts_what_they_are(story: Story) -> None:
     own = own_addresses([("news@example.com", None)])
-    explained = explain("1.eml", story.reply(), Envelope(), story.house.signer, own, read=read_kept)
+    explained = explain("1.eml", story.reply(), Envelope(), story.house.signer, own, read=parse_stored)
     assert (explained.kind, explained.touch) == (MailKind.REPLY, story.touch)
     assert [(one.address, one.verdict, one.rule) for one in explained.recipients] == [
         ("ada@example.org", BounceClass.UNRELATED, RULE)
     ]
-    ours = explain("2.eml", story.reply(From="news@example.com"), Envelope(), story.house.signer, own, read=read_kept)
+    ours = explain(
+        "2.eml", story.reply(From="news@example.com"), Envelope(), story.house.signer, own, read=parse_stored
+    )
     assert [one.rule for one in ours.recipients] == [OURS]

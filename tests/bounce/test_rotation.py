@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from postroad.app.context import known_secret_keys, secret_keys
-from postroad.bounce.judge import BounceClass
+from postroad.bounce.classify import BounceClass
 from postroad.mail.address_hash import AddressHashes
 from postroad.mail.token import TokenSigner
 from postroad.settings import Settings

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from postroad.bounce.plain import read_plain
+from postroad.bounce.heuristics import parse_recipients
 from postroad.bounce.tables import Format, formats, signs
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -19,7 +19,7 @@ def test_phrases_are_in_the_form_that_they_are_looked_for_in() -> None:
 
 @pytest.mark.parametrize("one", [one for one, _ in formats()], ids=lambda one: one.name)
 def test_a_format_reads_its_example(one: Format) -> None:
-    name, recipients = read_plain(one.example, [], set())
+    name, recipients = parse_recipients(one.example, [], set())
     assert (name, recipients[0].address) == (one.name, "ada@example.org")
 
 

@@ -63,7 +63,7 @@ def test_doctor_opens_every_source_and_takes_nothing(site: Path) -> None:
     assert (checks["source box"]["health"], checks["source away"]["health"]) == ("ok", "fail")
     assert checks["source box"]["seen"].endswith("box: 1 mail waits")
     assert "there is no Maildir" in checks["source away"]["seen"]
-    assert checks["source away"]["remedy"] == "Mend its path."
+    assert checks["source away"]["remedy"] == "Correct the path."
     assert done.returncode == 1
     assert len(list((site / "box" / "new").iterdir())) == 1
 

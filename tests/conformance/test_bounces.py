@@ -9,12 +9,12 @@ import pytest
 
 from benchmarks import bounce
 from benchmarks.bounce import NO_BOUNCE, SENDERS_FAULT, SUPPRESSING, Labelled
-from postroad.bounce.explain import Explained, explain
-from postroad.bounce.judge import BounceClass
-from postroad.bounce.mailfiles import mails_in
-from postroad.bounce.mime import read_message
-from postroad.bounce.read import read_mail
-from postroad.bounce.reader import read_kept
+from postroad.bounce.classify import BounceClass
+from postroad.bounce.explain import ExplainedMail, explain
+from postroad.bounce.mail_worker import parse_stored
+from postroad.bounce.mbox import mails_in
+from postroad.bounce.mime import parse_message
+from postroad.bounce.parse import parse_mail
 from postroad.bounce.report import Envelope, MailKind
 
 JUDGED_OTHERWISE = {
@@ -57,12 +57,12 @@ def _cases(kind: str) -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def sisimai() -> dict[str, list[Explained]]:
+def sisimai() -> dict[str, list[ExplainedMail]]:
     return bounce.sisimai_mails(_root())
 
 
 @pytest.mark.parametrize("label", _cases("labels"))
-def test_a_recipient_is_judged_as_labelled(sisimai: dict[str, list[Explained]], label: Labelled) -> None:
+def test_a_recipient_is_judged_as_labelled(sisimai: dict[str, list[ExplainedMail]], label: Labelled) -> None:
     given = bounce.verdict_of(sisimai[label.file], label.number)
     assert given is not None
     verdict, address = given
@@ -84,10 +84,10 @@ def test_the_addresses_that_failed_are_found(case: tuple[str, set[str]]) -> None
 def test_every_field_of_a_report_is_parsed(path: Path) -> None:
     """Each field of its machine-readable part, with its value, be it of the message or of a recipient."""
     raw = path.read_bytes()
-    report = read_mail(raw)
+    report = parse_mail(raw)
     parsed = [report.fields, *(one.fields for one in report.recipients)]
     types = ("message/delivery-status", "message/feedback-report")
-    [part] = [part for part in read_message(raw).walk() if part.content_type in types]
+    [part] = [part for part in parse_message(raw).walk() if part.content_type in types]
     assert report.kind is (MailKind.DSN if part.content_type == types[0] else MailKind.FEEDBACK)
     unfolded = part.text.replace("\n ", " ").replace("\n\t", " ")
     lines = [line.partition(":") for line in unfolded.splitlines() if ":" in line]
@@ -104,7 +104,7 @@ def test_what_a_bounce_returns_is_not_taken_for_one() -> None:
     returned = list(bounce.returned_messages(root))
     assert len(returned) > 200
     for file, raw in returned:
-        verdicts = {one.verdict for one in explain(file, raw, Envelope(), None, read=read_kept).recipients}
+        verdicts = {one.verdict for one in explain(file, raw, Envelope(), None, read=parse_stored).recipients}
         assert not verdicts & SUPPRESSING, file
 
 

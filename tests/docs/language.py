@@ -53,7 +53,7 @@ _FENCED = re.compile(r"^(```|~~~).*?^\1", re.DOTALL | re.MULTILINE)
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 # Texts that are data: replies of receivers, and the name of a Unix account.
-DATA = ("src/postroad/classify/evidence.py", "benchmarks/databases.py")
+DATA = ("src/postroad/classify/evidence.py", "src/postroad/classify/text.py", "benchmarks/databases.py")
 
 
 class Use(NamedTuple):

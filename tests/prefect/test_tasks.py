@@ -15,7 +15,7 @@ from prefect.states import exception_to_failed_state
 
 from flows.campaign import continuing
 from postroad.app.advance import Advance
-from postroad.bounce.sources.fetched import Polled
+from postroad.bounce.sources.source import PollResult
 from postroad.campaign.status import StepSummary, Summary
 from postroad.errors import ConfigError, DataError, PreflightError, StateError, UnavailableError
 from postroad.store.campaign import CampaignState
@@ -176,7 +176,7 @@ DEPTH: dict[str, Any] = dict.fromkeys(get_type_hints(maintain.Depth), 10**6) | {
 TABLES: list[list[dict[str, Any]]] = [
     completeness(summary_of(**{state.value: 10**9 for state in TouchState})),
     [asdict(Advance(campaign=LONG, planned=10**9, submitted=10**9, finished=False))],
-    [asdict(Polled(source=LONG))],
+    [asdict(PollResult(source=LONG))],
     [maintain._row(maintain.Depth(**DEPTH))],
     [{"sender": LONG, "verdict": "warn", "new": 10, "gone": 10, "held back": "yes"}],
 ]

@@ -146,7 +146,7 @@ def test_a_source_column_goes_before_the_file(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cause", "blame"), [("mailbox full", "recipient"), ("came back: blocked", "sender"), ("no such mail host", "host")]
+    ("cause", "blame"), [("mailbox full", "recipient"), ("bounced: blocked", "sender"), ("no such mail host", "host")]
 )
 def test_what_is_no_hard_bounce_pauses_nobody(ledger: Ledger, cause: str, blame: str) -> None:
     ledger.bounce(ledger.touches(30, TouchState.ACCEPTED), cause=cause, blame=blame)

@@ -19,7 +19,7 @@ from postroad.queue.redis.client import connect
 from postroad.settings import WebSettings
 from postroad.store.engine import open_engine, read
 from postroad.web.app import create_app
-from postroad.web.connections import WebConnectionLimiter, door_of
+from postroad.web.connections import WebConnectionLimiter, limiter_of
 from postroad.web.serve import serving
 from postroad.web.unsubscribe import WebParts
 from tests.conftest import RedisServer, a_server
@@ -73,7 +73,7 @@ async def open_web(
             http=http,
             settings=settings or WebSettings(),
         )
-        door = door if door is not None else door_of(parts.settings)
+        door = door if door is not None else limiter_of(parts.settings)
         port = await stack.enter_async_context(serving(create_app(parts), "127.0.0.1", 0, door))
         yield await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20))
 

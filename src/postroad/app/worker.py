@@ -10,11 +10,11 @@ from random import Random
 from typing import NamedTuple
 
 from postroad.app.context import AppContext
-from postroad.bounce.effects import Rules
-from postroad.bounce.handler import BounceHandler, keep_house
+from postroad.bounce.handler import AfterCommit, BounceHandler, run_maintenance
 from postroad.bounce.intake import BOUNCE_QUEUE, REPORTS_GATE, Intake
-from postroad.bounce.reading import MailReader, ReportReader
-from postroad.bounce.receivers import ReportRules
+from postroad.bounce.process import BounceRules
+from postroad.bounce.readers import MailReader, ReportReader
+from postroad.bounce.report_mail import ReportRules
 from postroad.delivery.admit import Admission
 from postroad.delivery.destinations import Destinations
 from postroad.delivery.handler import SendHandler
@@ -134,26 +134,27 @@ async def _process_bounces(context: AppContext, queue: Queue, limits: QueueSetti
     gates = [*gates_of(settings, limits)[:1], Gate(name=REPORTS_GATE, concurrency=1)]
     await GateController(context.engine, queue, [SettingsLimits(gates, starting=True)]).apply()
 
-    async def follow(ended: Sequence[int], known: Sequence[int]) -> None:
+    async def sync_queues(ended: Sequence[int], resolved: Sequence[int]) -> None:
         for mail_queue in mail_queues:
-            await sync_queue_to_ledger(mail_queue, ended, known)
+            await sync_queue_to_ledger(mail_queue, ended, resolved)
 
     intake = Intake(engine=context.engine, queue=queue, clock=context.clock)
     keeping = asyncio.create_task(
-        keep_house(context.engine, intake, settings.bounce, context.clock, window_ms=settings.web.webhooks.window_ms)
+        run_maintenance(
+            context.engine, intake, settings.bounce, context.clock, window_ms=settings.web.webhooks.window_ms
+        )
     )
     count = DeliveryMetrics(context.engine, context.metrics.registry).count if context.metrics is not None else None
     try:
         with MailReader() as read, ReportReader() as read_reports:
             handler = BounceHandler(
                 engine=context.engine,
-                rules=Rules(signer=context.signer, settings=settings.bounce, scope=settings.web.unsubscribe),
+                rules=BounceRules(signer=context.signer, settings=settings.bounce, scope=settings.web.unsubscribe),
                 read=read,
                 reports=ReportRules(read=read_reports, domains=_domains(settings)),
                 intake=intake,
                 clock=context.clock,
-                follow=follow,
-                count=count,
+                after_commit=AfterCommit(sync_queues, count),
             )
             yield Work(handler, handler.prepare)
     finally:

@@ -1,1 +1,1 @@
-"""The way back: what bounces, complaints and automatic replies say, and what follows for touch and recipient."""
+"""Processes inbound mail and ESP events: parses, classifies and matches them, and applies the effects."""

@@ -1,15 +1,15 @@
-"""How a mail was read, and why: for people who doubt a verdict, and for scripts that count."""
+"""Explains how a mail is parsed and classified, for operators and scripts."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from postroad.bounce.effects import judged
-from postroad.bounce.judge import BounceClass
-from postroad.bounce.reading import Read, ReadReports, Reports
-from postroad.bounce.receivers import KIND as REPORTS
+from postroad.bounce.classify import BounceClass, ClassifiedRecipient
+from postroad.bounce.process import classify_mail
+from postroad.bounce.readers import AttachedReports, ReadMail, ReadReports
 from postroad.bounce.report import Envelope, MailKind
+from postroad.bounce.report_mail import KIND as REPORTS
 from postroad.dns.reports.dmarc import DmarcReport
 from postroad.dns.reports.tls import TlsReport
 from postroad.mail.token import TokenSigner
@@ -17,7 +17,7 @@ from postroad.mail.token import TokenSigner
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainedRecipient:
-    """One recipient, by the address that was written to where that is told, the verdict, and the rule that gave it."""
+    """Verdict on one recipient, and the rule that gave it. ``address``: the original recipient, if known."""
 
     address: str | None
     status: str | None
@@ -28,7 +28,7 @@ class ExplainedRecipient:
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainedReport:
-    """One DMARC or TLS report attached to a mail. ``problems``: what of it could not be read."""
+    """One DMARC or TLS report attached to a mail. ``problems``: the parts of it that cannot be parsed."""
 
     organisation: str
     report_id: str
@@ -38,11 +38,16 @@ class ExplainedReport:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Explained:
-    """One mail. ``kind``: what it is; `reports`: it carries reports of receivers.
+class ExplainedMail:
+    """Explanation of one mail.
 
-    ``touch``: what its tokens say; None where there is none that this installation signed.
-    ``reports``: those attached to it. ``not_read``: attached reports that cannot be read, and why.
+    Attributes:
+        file: File of the mail.
+        kind: Kind of the mail; `reports` for a mail with DMARC or TLS reports only.
+        recipients: Verdicts on the recipients.
+        touch: Touch of the first valid token; None if this installation signed none of the tokens.
+        reports: Attached DMARC and TLS reports.
+        not_read: For each attached report that cannot be parsed, the reason.
     """
 
     file: str
@@ -60,49 +65,62 @@ def explain(
     signer: TokenSigner | None,
     own: Collection[str] = (),
     *,
-    read: Read,
+    read: ReadMail,
     read_reports: ReadReports | None = None,
-) -> Explained:
-    """Read and judge one mail. Nothing follows from it.
+) -> ExplainedMail:
+    """Parse and classify one mail, without effects. Raises UnavailableError, as ``read`` does.
 
-    ``own``: addresses that we write from. ``read_reports``: reads attached reports, of every domain; None: they are
-    left out. Raises UnavailableError, as ``read`` does.
+    Args:
+        file: File of the mail.
+        raw: The mail.
+        envelope: Envelope of the mail.
+        signer: Verifies tokens. None: tokens are ignored.
+        own: Addresses of our own senders, in lower case.
+        read: Parses the mail.
+        read_reports: Parses attached reports, on every domain. None: attached reports are ignored.
+
+    Returns:
+        The explanation.
     """
-    report, judgements, tokens = judged(read(raw, envelope), signer, own)
-    attached = Reports()
+    report, judgements, tokens = classify_mail(read(raw, envelope), signer, own)
+    attached = AttachedReports()
     if report.carries_reports and read_reports is not None:
         attached = read_reports(raw, None)
     received: tuple[DmarcReport | TlsReport, ...] = (*attached.dmarc, *attached.tls)
     is_report = bool(received) and report.kind is MailKind.OTHER
-    return Explained(
+    return ExplainedMail(
         file=file,
         kind=REPORTS if is_report else report.kind,
         recipients=tuple(
-            ExplainedRecipient(
-                address=one.reported.original or one.reported.address,
-                status=one.reported.status,
-                reply_code=one.reported.reply_code,
-                verdict=one.verdict,
-                rule=_rule_of(attached) if is_report else one.rule,
-            )
-            for one in judgements
+            _explain_recipient(judgement, _rule_of(attached) if is_report else judgement.rule)
+            for judgement in judgements
         ),
         touch=tokens.match.touch_id if tokens.match is not None else None,
-        reports=tuple(
-            ExplainedReport(
-                organisation=one.organisation,
-                report_id=one.report_id,
-                domain=one.domain,
-                rows=len(one.rows),
-                problems=one.problems,
-            )
-            for one in received
-        ),
+        reports=tuple(_explain_report(attachment) for attachment in received),
         not_read=attached.refused,
     )
 
 
-def _rule_of(attached: Reports) -> str:
-    """Return what kind of reports a mail carries."""
-    kinds = [name for name, found in (("DMARC", attached.dmarc), ("TLS", attached.tls)) if found]
+def _explain_recipient(judgement: ClassifiedRecipient, rule: str) -> ExplainedRecipient:
+    return ExplainedRecipient(
+        address=judgement.reported.original or judgement.reported.address,
+        status=judgement.reported.status,
+        reply_code=judgement.reported.reply_code,
+        verdict=judgement.verdict,
+        rule=rule,
+    )
+
+
+def _explain_report(report: DmarcReport | TlsReport) -> ExplainedReport:
+    return ExplainedReport(
+        organisation=report.organisation,
+        report_id=report.report_id,
+        domain=report.domain,
+        rows=len(report.rows),
+        problems=report.problems,
+    )
+
+
+def _rule_of(attached: AttachedReports) -> str:
+    kinds = [name for name, reports in (("DMARC", attached.dmarc), ("TLS", attached.tls)) if reports]
     return f"{' and '.join(kinds)} report"

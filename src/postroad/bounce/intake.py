@@ -1,6 +1,6 @@
-"""Where what comes back comes in, whatever brings it: kept in the store first, then on the queue ``bounce:process``.
+"""Accepts inbound mail from all sources: stores it in the database, then enqueues it in ``bounce:process``.
 
-The store keeps the mail itself, so that workers on other hosts have it, and a lost queue is made again from it.
+The database has the mail itself, so that workers on other hosts can read it, and a lost queue can be rebuilt.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import NamedTuple
 import msgspec
 import sqlalchemy as sa
 
-from postroad.bounce.kept import kept
 from postroad.bounce.match import recipient_key
 from postroad.bounce.report import Envelope
+from postroad.bounce.truncation import truncate
 from postroad.clock import Clock
 from postroad.errors import DataError
 from postroad.queue import Job, JobClass, Lane, Queue
@@ -28,14 +28,14 @@ from postroad.store.webhook import use_token
 
 BOUNCE_QUEUE = "bounce:process"
 QUEUE_GATE = "queue"
-LANE = Lane(name="what came back", gates=(QUEUE_GATE,))
+LANE = Lane(name="bounces", gates=(QUEUE_GATE,))
 REPORTS_GATE = "reports"
-REPORTS_LANE = Lane(name="reports of receivers", gates=(QUEUE_GATE, REPORTS_GATE), job_class=JobClass.BULK)
-CHUNK = 1_000
+REPORTS_LANE = Lane(name="DMARC and TLS reports", gates=(QUEUE_GATE, REPORTS_GATE), job_class=JobClass.BULK)
+RESUME_BATCH = 1_000
 
 
 class ProcessBounce(msgspec.Struct, frozen=True, kw_only=True, tag="bounce.v1"):
-    """Judge one mail, which the store keeps under this digest. ``reports``: read its reports instead."""
+    """Payload of a job: process the mail with this digest. ``reports``: read its attached reports instead."""
 
     digest: str
     reports: bool = False
@@ -47,30 +47,30 @@ decode_job = msgspec.msgpack.Decoder(ProcessBounce).decode
 
 @dataclass(frozen=True, kw_only=True)
 class IntakeResult:
-    """One mail taken in. ``new`` False: the same octets for the same recipient were here before."""
+    """Result for one accepted mail. ``new`` False: a mail with the same octets and recipient is already stored."""
 
     digest: str
     new: bool
 
 
 def digest_of(raw: bytes, envelope: Envelope) -> str:
-    """Name of a mail: the same octets for the same token or address are the same mail, whoever brings them."""
+    """Return the digest of a mail: of its octets and its recipient (token or address), independent of the source."""
     digest = sha256(recipient_key(envelope.recipient or "").encode("utf-8", "replace") + b"\0")
     digest.update(raw)
     return digest.hexdigest()
 
 
 class UsedTokenError(DataError):
-    """What may come once came again."""
+    """A token that is valid once was used again."""
 
 
-class _Kept(NamedTuple):
+class _StoreResult(NamedTuple):
     new: bool
-    judged: bool
+    processed: bool
 
 
 class Intake:
-    """Takes in what comes back. When `submit` has returned, the mail is kept and will be judged."""
+    """Accepts inbound mail. Once `submit` has returned, the mail is stored and will be processed."""
 
     def __init__(self, *, engine: sa.Engine, queue: Queue, clock: Clock) -> None:
         self._engine = engine
@@ -78,32 +78,37 @@ class Intake:
         self._clock = clock
 
     async def submit(self, raw: bytes, envelope: Envelope) -> IntakeResult:
-        """Keep a mail and put it on the queue. Doing so twice is harmless. Raises UnavailableError: try again."""
+        """Store and enqueue a mail. Idempotent. Raises UnavailableError."""
         [submitted] = await self.submit_all([(raw, envelope)])
         return submitted
 
     async def submit_all(
         self, mails: Sequence[tuple[bytes, Envelope]], *, token: str | None = None
     ) -> Sequence[IntakeResult]:
-        """Keep several mails in one transaction, and put them on the queue, as `submit` does with one.
+        """Store several mails in one transaction, and enqueue them. Raises UnavailableError, UsedTokenError.
 
-        ``token``: what came with them, and comes once. Raises UsedTokenError, and keeps nothing, if it came before.
+        Args:
+            mails: The mails and their envelopes.
+            token: Token of the call that delivered the mails. If it was used before, no mail is stored.
+
+        Returns:
+            The result for each mail.
         """
-        named = [(digest_of(raw, envelope), raw, envelope) for raw, envelope in mails]
-        kept = await asyncio.to_thread(self._keep, named, token)
-        waiting = [digest for (digest, _, _), one in zip(named, kept, strict=True) if not one.judged]
-        await self._enqueue(list(dict.fromkeys(waiting)))
-        return [IntakeResult(digest=digest, new=one.new) for (digest, _, _), one in zip(named, kept, strict=True)]
+        with_digests = [(digest_of(raw, envelope), raw, envelope) for raw, envelope in mails]
+        stored = await asyncio.to_thread(self._keep, with_digests, token)
+        results = [(digest, result) for (digest, _, _), result in zip(with_digests, stored, strict=True)]
+        await self._enqueue(list(dict.fromkeys(digest for digest, result in results if not result.processed)))
+        return [IntakeResult(digest=digest, new=result.new) for digest, result in results]
 
     async def resume(self) -> int:
-        """Put on the queue what is kept and was not judged, as after a loss of the queue. Returns how many."""
+        """Enqueue stored mails that are not processed, as after a loss of the queue. Returns their number."""
         waiting = await asyncio.to_thread(self._waiting)
         await self._enqueue([digest for digest, reports in waiting if not reports])
         await self.enqueue_reports([digest for digest, reports in waiting if reports])
         return len(waiting)
 
     async def enqueue_reports(self, digests: Sequence[str]) -> None:
-        """Have the reports of judged mails read, one mail at a time, and after what came back."""
+        """Enqueue processed mails, so that their attached reports are read one mail at a time, after all bounces."""
         jobs = [
             Job(id=f"{digest}:reports", payload=encode_job(ProcessBounce(digest=digest, reports=True)))
             for digest in digests
@@ -116,16 +121,18 @@ class Intake:
         if jobs:
             await self._queue.enqueue(LANE, jobs)
 
-    def _keep(self, mails: Sequence[tuple[str, bytes, Envelope]], token: str | None) -> list[_Kept]:
+    def _keep(self, mails: Sequence[tuple[str, bytes, Envelope]], token: str | None) -> list[_StoreResult]:
         now = self._clock.now()
-        # To cut a mail takes a look into it, for which no transaction waits.
-        cut = [(digest, kept(raw), envelope) for digest, raw, envelope in mails]
+        # Truncation parses a large mail, so it is done before the transaction.
+        truncated = [(digest, truncate(raw), envelope) for digest, raw, envelope in mails]
         with write(self._engine) as connection:
             if token is not None and not use_token(connection, sha256(token.encode()).hexdigest(), now):
-                raise UsedTokenError("it came before, with a call that was taken")
-            return [self._keep_one(connection, digest, raw, envelope, now) for digest, raw, envelope in cut]
+                raise UsedTokenError("the token was used before, by an accepted call")
+            return [self._keep_one(connection, digest, raw, envelope, now) for digest, raw, envelope in truncated]
 
-    def _keep_one(self, connection: sa.Connection, digest: str, raw: bytes, envelope: Envelope, now: datetime) -> _Kept:
+    def _keep_one(
+        self, connection: sa.Connection, digest: str, raw: bytes, envelope: Envelope, now: datetime
+    ) -> _StoreResult:
         mail = BounceMail(
             digest=digest,
             received_at=now,
@@ -135,8 +142,8 @@ class Intake:
             raw=raw,
         )
         new = keep_mail(connection, mail)
-        return _Kept(new, not new and is_processed(connection, digest))
+        return _StoreResult(new, not new and is_processed(connection, digest))
 
     def _waiting(self) -> list[tuple[str, bool]]:
         with read(self._engine) as connection:
-            return waiting_mails(connection, CHUNK)
+            return waiting_mails(connection, RESUME_BATCH)

@@ -1,7 +1,7 @@
-"""MIME as it arrives: never an error, whatever the octets are, and bounded in time, memory, depth and parts.
+"""Parses MIME from untrusted senders: never raises, and bounds time, memory, depth and the number of parts.
 
-The standard library's parser recurses as deep as a message is nested, keeps all of it, and raises on some of what is
-broken. This one reads what a bounce needs (RFC 5322 §2.2, RFC 2045 §5, RFC 2046 §5.1) in one pass for each level.
+The standard library's parser recurses to the full depth of a message, stores all of it, and raises on some malformed
+input. This parser supports what bounces need (RFC 5322 §2.2, RFC 2045 §5, RFC 2046 §5.1), in one pass per level.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 MAX_MESSAGE_BYTES = 1 << 20
-"""What lies behind it is not read: a report says what it has to say before the message that it returns."""
+"""The rest is ignored: the content of a report comes before the message that it returns."""
 MAX_HEADER_BYTES = 1 << 17
 MAX_TEXT_BYTES = 1 << 16
-"""Of a part that is read as text."""
+"""Maximum bytes of a part that are decoded as text."""
 MAX_PARTS = 64
 MAX_DEPTH = 8
 
@@ -31,16 +31,16 @@ _ENCODED_WORD = re.compile(r"=\?([^?\s]{1,40})\?([bBqQ])\?([^?]{0,2000})\?=(?:\s
 _TAG = re.compile(r"<[^<>]*>")
 _BLOCK = re.compile(r"(?i)<(?:br|/?p|/?div|/?tr|/?li|/?h\d|/?table)\b[^<>]*>")
 _ENTITIES = {"&lt;": "<", "&gt;": ">", "&quot;": '"', "&#64;": "@", "&#39;": "'", "&nbsp;": " ", "&amp;": "&"}
-# How the delimiter of a multipart looks whose header names none, or another one.
+# Delimiter of a multipart whose header has no boundary, or a different one.
 _GUESSED_DELIMITER = re.compile(rb"^--([^\n]{1,100})\n(?=content-)", re.MULTILINE | re.IGNORECASE)
 MAX_BOUNDARY_BYTES = 200  # RFC 2046 §5.1.1 says 70
 _CHARSET = re.compile(r"[\w.:-]{1,40}", re.ASCII)
-# Python's names that are no charset of MIME. The first two take time that is quadratic in the length of the text.
+# Codecs of Python that are not MIME charsets. The first two take quadratic time.
 _NO_CHARSETS = frozenset({"punycode", "idna", "unicode_escape", "raw_unicode_escape", "undefined"})
 
 
 def decode_octets(octets: bytes, charset: str) -> str:
-    """Text of octets in a charset; where that is wrong or unknown, in UTF-8, else Latin-1, which takes everything."""
+    """Decode octets by a charset, or by UTF-8 if the charset fails or is unknown, or by Latin-1, which never fails."""
     for name in (charset or "utf-8", "utf-8"):
         try:
             if name != "utf-8" and not _is_charset(name):
@@ -65,12 +65,12 @@ def _decode_word(match: re.Match[str]) -> str:
 
 
 def decode_words(value: str) -> str:
-    """Text of a header field with its encoded words (RFC 2047 §2) decoded."""
+    """Decode the encoded words (RFC 2047 §2) of a header field."""
     return _ENCODED_WORD.sub(_decode_word, value) if "=?" in value else value
 
 
 class Headers:
-    """The fields of one header: in any case, unfolded, in order. One that is missing is empty."""
+    """Unfolded fields of one header, by lower-case name. A missing field is an empty string."""
 
     def __init__(self, block: bytes) -> None:
         self.fields: dict[str, list[str]] = {}
@@ -81,17 +81,17 @@ class Headers:
         return name in self.fields
 
     def get(self, name: str) -> str:
-        """First value of a field, its name in lower case."""
+        """Return the first value of a field. The name is in lower case."""
         values = self.fields.get(name)
         return values[0] if values else ""
 
     def all(self, *names: str) -> list[str]:
-        """Every value of these fields."""
+        """Return all values of these fields."""
         return [value for name in names for value in self.fields.get(name, ())]
 
 
 def _fields(block: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield name and unfolded value of each field, line by line. A line before the first field is no continuation."""
+    """Yield the name and unfolded value of each field. A continuation line before the first field is ignored."""
     name, lines = b"", list[bytes]()
     for line in block.split(b"\n"):
         if name and line[:1] in (b" ", b"\t"):
@@ -110,7 +110,7 @@ def _unfolded(lines: list[bytes]) -> bytes:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One entity: its header, its body as it was sent (LF line ends), and the parts within."""
+    """One MIME entity: header, encoded body with LF line ends, and nested parts."""
 
     headers: Headers
     body: bytes
@@ -119,22 +119,22 @@ class Part:
 
     @cached_property
     def content_type(self) -> str:
-        """Type in lower case; text/plain where the header says nothing (RFC 2045 §5.2)."""
+        """Media type in lower case; text/plain if the header has none (RFC 2045 §5.2)."""
         given = _TYPE.match(self.headers.get("content-type"))
         return given[0].lower() if given else "text/plain"
 
     def parameter(self, name: str) -> str:
-        """Parameter of the content type, or nothing."""
+        """Return a parameter of the content type, or an empty string."""
         return _parameter(self.headers.get("content-type"), name)
 
     @cached_property
     def file_name(self) -> str:
-        """Name that it is to be saved under (RFC 2183 §2.3), or nothing."""
+        """Suggested file name (RFC 2183 §2.3), or an empty string."""
         return _parameter(self.headers.get("content-disposition"), "filename") or self.parameter("name")
 
     @cached_property
     def octets(self) -> bytes:
-        """Body with its transfer encoding undone, as far as that goes, and cut to what is read as text."""
+        """Body without its transfer encoding, decoded as far as possible and cut to MAX_TEXT_BYTES."""
         body = self.body[: MAX_TEXT_BYTES * 2]
         match self.headers.get("content-transfer-encoding").lower().strip():
             case "base64":
@@ -152,16 +152,16 @@ class Part:
 
     @cached_property
     def text(self) -> str:
-        """What a person reads of it: decoded, and without the tags of HTML."""
+        """Decoded text of the body, without HTML tags."""
         text = decode_octets(self.octets, self.parameter("charset"))
         return _without_tags(text) if self.content_type == "text/html" else text
 
     def walk(self) -> list[Part]:
-        """This part and all within, from the top."""
-        found = [self]
+        """Return this part and all nested parts, in depth-first order."""
+        parts = [self]
         for part in self.parts:
-            found += part.walk()
-        return found
+            parts += part.walk()
+        return parts
 
 
 def _parameter(value: str, name: str) -> str:
@@ -184,14 +184,14 @@ def _without_tags(html: str) -> str:
 
 
 def split_header(content: bytes) -> tuple[bytes, bytes]:
-    """Header and body. A body begins behind an empty line, or where no field is any more."""
+    """Split an entity into header and body. The body begins after an empty line, or at a line that is not a field."""
     match = _HEADER.match(content[:MAX_HEADER_BYTES])
     end = match.end() if match else 0
     return content[:end], content[end + 1 :] if content[end : end + 1] == b"\n" else content[end:]
 
 
 class _PartReader:
-    """Counts the parts of one message, so that no nesting multiplies them."""
+    """Parses the parts of one message, and limits their total number whatever the nesting."""
 
     def __init__(self) -> None:
         self.left = MAX_PARTS
@@ -209,13 +209,13 @@ class _PartReader:
 
 
 def _pieces(part: Part) -> list[bytes]:
-    """Contents of the parts of a multipart, in order; none where no delimiter is found."""
+    """Return the contents of the parts of a multipart, in order. Empty if no delimiter is found."""
     boundary = part.parameter("boundary").encode("utf-8", "replace").rstrip()
-    found = _cuts(part.body, boundary) if 0 < len(boundary) <= MAX_BOUNDARY_BYTES else []
-    if not found:
+    ranges = _part_ranges(part.body, boundary) if 0 < len(boundary) <= MAX_BOUNDARY_BYTES else []
+    if not ranges:
         guess = _guessed_boundary(part.body)
-        found = _cuts(part.body, guess) if guess else []
-    return [part.body[start:end] for start, end in found]
+        ranges = _part_ranges(part.body, guess) if guess else []
+    return [part.body[start:end] for start, end in ranges]
 
 
 def _guessed_boundary(body: bytes) -> bytes:
@@ -226,23 +226,23 @@ def _guessed_boundary(body: bytes) -> bytes:
     return b""
 
 
-def _cuts(body: bytes, boundary: bytes) -> list[tuple[int, int]]:
+def _part_ranges(body: bytes, boundary: bytes) -> list[tuple[int, int]]:
     delimiters = re.finditer(rb"^--" + re.escape(boundary) + rb"(--)?[ \t]*(?:\n|\Z)", body, re.MULTILINE)
-    cuts: list[tuple[int, int]] = []
+    ranges: list[tuple[int, int]] = []
     start: int | None = None
     for match in delimiters:
         if start is not None:
-            cuts.append((start, max(match.start() - 1, start)))
+            ranges.append((start, max(match.start() - 1, start)))
         start = None if match[1] else match.end()
-        if len(cuts) >= MAX_PARTS:
-            return cuts
+        if len(ranges) >= MAX_PARTS:
+            return ranges
     if start is not None:
-        cuts.append((start, len(body)))  # The end is missing, as where a server cuts what it returns.
-    return cuts
+        ranges.append((start, len(body)))  # The closing delimiter is missing, as in a truncated message.
+    return ranges
 
 
-def read_message(raw: bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> Part:
-    """Read a message, so much of it. Whatever the octets are, there is a part."""
+def parse_message(raw: bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> Part:
+    """Parse at most ``max_bytes`` of a message. Any input yields a part."""
     content = raw[:max_bytes].replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\0", b"")
     content = content.removeprefix(b"\xef\xbb\xbf").lstrip(b"\n")
     if content.startswith((b"From ", b">From ")):  # of a mailbox file (RFC 4155)

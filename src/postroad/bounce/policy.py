@@ -1,4 +1,4 @@
-"""What follows from a verdict: pure decisions. Who carries them out is `postroad.bounce.effects`."""
+"""Decides the action for a verdict: pure functions. `postroad.bounce.apply` applies the actions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import assert_never
 import msgspec
 from msgspec import Struct
 
-from postroad.bounce.judge import BounceClass, Classified
+from postroad.bounce.classify import BounceClass, ClassifiedRecipient
 from postroad.bounce.match import MatchedBy, same_mailbox
 from postroad.bounce.report import Action, MailKind, ParsedMail, RecipientStatus
 from postroad.errors import Blame
@@ -18,15 +18,19 @@ from postroad.store.suppression import SuppressionReason
 
 
 class History(Struct, frozen=True, kw_only=True):
-    """What is known of a recipient: how many of their touches bounced in a row before this one, within the window."""
+    """History of a recipient. ``soft_in_a_row``: consecutive soft bounces before this one, within the window."""
 
     soft_in_a_row: int = 0
 
 
 class BounceAction(Struct, frozen=True, kw_only=True):
-    """What is to be done. ``touch``: the state that the touch goes to, as far as it may. None: nothing.
+    """Changes that a mail causes.
 
-    ``replied``: the recipient answered, which ends the sequence for them where the campaign says so.
+    Attributes:
+        touch: New state of the touch, if the transition is allowed. None: unchanged.
+        blame: Party at fault for a bounce.
+        suppress: Reason for a suppression of the recipient. None: no suppression.
+        replied: Whether the recipient replied, which ends the sequence if the campaign is configured so.
     """
 
     touch: TouchState | None = None
@@ -35,33 +39,44 @@ class BounceAction(Struct, frozen=True, kw_only=True):
     replied: bool = False
 
 
-_OF_A_FAILURE = (BounceClass.HARD, BounceClass.SOFT, BounceClass.BLOCK)
+_FAILURES = (BounceClass.HARD, BounceClass.SOFT, BounceClass.BLOCK)
 NOTHING = BounceAction()
-# Something came back from behind the wire, so the message was taken there.
+# A response from the receiving side implies that it accepted the message.
 _ARRIVED = BounceAction(touch=TouchState.ACCEPTED)
 REPLIED = BounceAction(touch=TouchState.ACCEPTED, replied=True)
 
 
 def policy(
-    history: History, judgement: Classified, by: MatchedBy, *, soft_limit: int, act_on_unsigned: bool
+    history: History, judgement: ClassifiedRecipient, by: MatchedBy, *, soft_limit: int, act_on_unsigned: bool
 ) -> BounceAction:
-    """What follows from a verdict on a touch. What nobody signed has no consequence, unless the operator wants it."""
+    """Return the action for a verdict on a touch.
+
+    Args:
+        history: Earlier bounces of the recipient.
+        judgement: Verdict on the recipient.
+        by: How the touch was found.
+        soft_limit: Number of consecutive soft bounces that suppresses a recipient.
+        act_on_unsigned: Whether a mail without a valid token causes an action.
+
+    Returns:
+        The changes to apply.
+    """
     if not by.signed and not act_on_unsigned:
         return NOTHING
-    if by in (MatchedBy.REFERENCE, MatchedBy.REPLY) and judgement.verdict in (*_OF_A_FAILURE, BounceClass.COMPLAINT):
-        # It answers a message of ours and does not return one: a person forwarded a report about another message.
+    if by in (MatchedBy.REFERENCE, MatchedBy.REPLY) and judgement.verdict in (*_FAILURES, BounceClass.COMPLAINT):
+        # The mail replies to a message and does not return it: a person forwarded a report on another message.
         return NOTHING
     match judgement.verdict:
         case BounceClass.HARD:
             return BounceAction(touch=TouchState.BOUNCED, blame=Blame.RECIPIENT, suppress=SuppressionReason.HARD_BOUNCE)
         case BounceClass.SOFT if judgement.final:
-            # Only a known reason that lies in the mailbox counts: what nobody explains may be ours.
+            # Only a known fault of the recipient counts. An unknown cause may be our own fault.
             fault = judgement.cause.fault if judgement.cause is not None else Blame.HOST
-            enough = fault is Blame.RECIPIENT and history.soft_in_a_row + 1 >= soft_limit
+            suppress = fault is Blame.RECIPIENT and history.soft_in_a_row + 1 >= soft_limit
             return BounceAction(
                 touch=TouchState.BOUNCED,
                 blame=fault,
-                suppress=SuppressionReason.SOFT_BOUNCE if enough else None,
+                suppress=SuppressionReason.SOFT_BOUNCE if suppress else None,
             )
         case BounceClass.BLOCK if judgement.final:
             return BounceAction(touch=TouchState.BOUNCED, blame=Blame.SENDER)
@@ -80,45 +95,52 @@ def policy(
             assert_never(other)
 
 
-_WEIGHT = {verdict: place for place, verdict in enumerate((BounceClass.HARD, BounceClass.SOFT, BounceClass.BLOCK))}
+_MILDNESS = {verdict: rank for rank, verdict in enumerate((BounceClass.HARD, BounceClass.SOFT, BounceClass.BLOCK))}
 
 
-def mildest(judgements: Sequence[Classified]) -> Classified:
-    """Return the judgement with the least consequences."""
-    return max(judgements, key=lambda one: _WEIGHT.get(one.verdict, len(_WEIGHT)))
+def mildest(judgements: Sequence[ClassifiedRecipient]) -> ClassifiedRecipient:
+    """Return the judgement with the least severe verdict."""
+    return max(judgements, key=lambda judgement: _MILDNESS.get(judgement.verdict, len(_MILDNESS)))
 
 
-def judgement_for(judgements: tuple[Classified, ...], address: str, sender: str = "") -> Classified:
-    """Return the judgement that counts for the address that we wrote to: that on the address itself, or the mildest.
+def judgement_for(judgements: tuple[ClassifiedRecipient, ...], address: str, sender: str = "") -> ClassifiedRecipient:
+    """Return the judgement that counts for the recipient of a touch: that on its address, or the mildest of all.
 
-    A failure counts against an address only if the report names it. Mail to a list, or to an address that is forwarded,
-    fails for another address: that one may be gone, and ours is there. Who writes from the address has it.
+    A failure counts against an address only if the report names the address. Mail to a list or to a forwarded address
+    fails for another address, while the recipient's own mailbox exists. A mail from the address proves the mailbox.
 
     Args:
-        judgements: One for each recipient that the report names.
+        judgements: Judgements on all recipients of the report.
         address: Recipient of the touch.
         sender: From address of the report.
+
+    Returns:
+        The judgement, with a milder verdict if it is not about the address itself.
     """
-    own = [one for one in judgements if any(same_mailbox(named, address) for named in one.reported.addresses)]
-    found = mildest(own or judgements)
-    if found.verdict not in _OF_A_FAILURE:
-        return found
+    on_address = [
+        judgement
+        for judgement in judgements
+        if any(same_mailbox(named, address) for named in judgement.reported.addresses)
+    ]
+    chosen = mildest(on_address or judgements)
+    if chosen.verdict not in _FAILURES:
+        return chosen
     if same_mailbox(sender, address):
-        return msgspec.structs.replace(found, verdict=BounceClass.UNRELATED, rule="written from the address itself")
-    if found.verdict is BounceClass.BLOCK or (own and not found.reported.inferred):
-        return found
-    rule = f"other address: {found.rule}"
-    return msgspec.structs.replace(found, verdict=BounceClass.SOFT, cause=None, words="", rule=rule)
+        return msgspec.structs.replace(chosen, verdict=BounceClass.UNRELATED, rule="written from the address itself")
+    if chosen.verdict is BounceClass.BLOCK or (on_address and not chosen.reported.inferred):
+        return chosen
+    rule = f"other address: {chosen.rule}"
+    return msgspec.structs.replace(chosen, verdict=BounceClass.SOFT, cause=None, words="", rule=rule)
 
 
-def about_sender(judgement: Classified) -> Classified:
-    """Return the judgement on a failure whose words many recipients got."""
+def about_sender(judgement: ClassifiedRecipient) -> ClassifiedRecipient:
+    """Return the judgement on a failure with the same words for many recipients: the sender is at fault."""
     return msgspec.structs.replace(judgement, verdict=BounceClass.BLOCK, cause=None, rule=SAME_WORDS)
 
 
-def unsubscribed(report: ParsedMail, judgements: tuple[Classified, ...]) -> tuple[Classified, ...]:
-    """A mail to the address of List-Unsubscribe is that wish, whatever its text says, unless it is a report."""
+def unsubscribed(report: ParsedMail, judgements: tuple[ClassifiedRecipient, ...]) -> tuple[ClassifiedRecipient, ...]:
+    """Return the judgement on a mail to the List-Unsubscribe address: an unsubscribe request, unless it is a report."""
     if report.kind in (MailKind.DSN, MailKind.BOUNCE, MailKind.FEEDBACK, MailKind.DISPOSITION):
         return judgements
     reported = RecipientStatus(address=report.sender or None)
-    return (Classified(reported=reported, verdict=BounceClass.UNSUBSCRIBE, rule="mail to List-Unsubscribe"),)
+    return (ClassifiedRecipient(reported=reported, verdict=BounceClass.UNSUBSCRIBE, rule="mail to List-Unsubscribe"),)

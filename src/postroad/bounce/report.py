@@ -1,4 +1,4 @@
-"""What a mail that came back says, as it was read. Nothing is judged here."""
+"""Types of a parsed mail: its kind, its recipients and their status. Classification is in `classify`."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ from postroad.smtp.reply import Phase
 from postroad.store.text import storable_text
 
 MAX_TEXT = 4_000
-"""Characters of any text of a report."""
+"""Maximum characters of each text of a report."""
 MAX_FIELDS = 200
+"""Maximum fields of a table of a report."""
 
 
 class MailKind(StrEnum):
-    """What sort of mail it is."""
+    """Kind of a mail."""
 
     DSN = "dsn"  # delivery status notification, RFC 3464
-    BOUNCE = "bounce"  # the same in a server's own words
+    BOUNCE = "bounce"  # the same as free text
     FEEDBACK = "feedback"  # abuse report, RFC 5965
     DISPOSITION = "disposition"  # read receipt, RFC 8098
     AUTO_REPLY = "auto-reply"  # RFC 3834
-    REPLY = "reply"  # a person answers
+    REPLY = "reply"  # written by a person
     CHALLENGE = "challenge"  # "prove that you are a person, and your mail is delivered"
     OTHER = "other"
-    UNREADABLE = "unreadable"  # reading it passed a limit
+    UNREADABLE = "unreadable"  # parsing exceeded a limit
 
 
 class Action(StrEnum):
-    """What became of the mail for one recipient (RFC 3464 §2.3.3)."""
+    """Result of the delivery to one recipient (RFC 3464 §2.3.3)."""
 
     FAILED = "failed"
     DELAYED = "delayed"
@@ -40,7 +41,10 @@ class Action(StrEnum):
 
 
 class Envelope(Struct, frozen=True, kw_only=True):
-    """How a mail came in: who it says sent it (None: not known, empty: the null path), to whom, and by which source."""
+    """SMTP envelope of a received mail, and the source that received it.
+
+    ``mail_from`` None: the return path is unknown. Empty: the null return path.
+    """
 
     mail_from: str | None = None
     recipient: str | None = None
@@ -48,12 +52,20 @@ class Envelope(Struct, frozen=True, kw_only=True):
 
 
 class RecipientStatus(Struct, frozen=True, kw_only=True):
-    """What is said of one recipient. ``address`` is where it failed, ``original`` what we had written to.
+    """Delivery status of one recipient.
 
-    ``diagnostic``: the words of whoever refused it. ``quoted``: the reply of the remote host within it, where the local
-    server quotes one. ``phase``: what was answered; None where no SMTP dialogue is reported. ``fields``: every field of
-    a DSN's block, names in lower case. ``inferred``: the report names no address, and this one is that of the returned
-    message.
+    Attributes:
+        address: Final recipient, to which the delivery was attempted.
+        original: Address that the message was sent to, before any forwarding or expansion.
+        action: Result of the delivery.
+        status: Enhanced status code (RFC 3463).
+        reply_code: SMTP reply code (RFC 5321 §4.2).
+        diagnostic: Text of the server that rejected the message.
+        quoted: Reply of the remote host within ``diagnostic``; empty if the local server quotes none.
+        phase: SMTP command that the reply answers; None if no SMTP session is reported.
+        remote_mta: Host that rejected the message.
+        fields: Every field of the recipient's block in a DSN; names in lower case.
+        inferred: Whether the report names no address, so that ``address`` is that of the returned message.
     """
 
     address: str | None
@@ -74,7 +86,7 @@ class RecipientStatus(Struct, frozen=True, kw_only=True):
 
 
 class OriginalMessage(Struct, frozen=True, kw_only=True):
-    """What came back of the message that we had sent. ``tag``: what we had a mail service note beside it."""
+    """Header of the sent message, as the report returns it. ``tag``: the tag that an ESP stored with the message."""
 
     message_id: str = ""
     tag: str = ""
@@ -84,10 +96,22 @@ class OriginalMessage(Struct, frozen=True, kw_only=True):
 
 
 class ParsedMail(Struct, frozen=True, kw_only=True):
-    """One mail, read. ``format`` names the rule that read it, ``fields`` are those of the whole message.
+    """One parsed mail.
 
-    ``personal``: nothing in it says that a program wrote it. ``message_id``: its own. ``carries_reports``: parts of it
-    look like reports of a receiver.
+    Attributes:
+        kind: Kind of the mail.
+        format: Name of the rule that recognized the mail.
+        recipients: Status of each recipient that the mail reports on.
+        returned: Header of the message that the mail returns.
+        addressed_to: Recipients of the mail itself: of its envelope, then of its header.
+        references: Message-IDs of In-Reply-To and References.
+        sender: Address of the From field.
+        subject: Subject of the mail.
+        message_id: Message-ID of the mail itself.
+        personal: Whether the mail shows no sign of a program as its author.
+        carries_reports: Whether parts of the mail look like DMARC or TLS reports.
+        feedback_type: Type of a feedback report (RFC 5965 §3.1).
+        fields: Fields of a DSN or feedback report on the whole message; names in lower case.
     """
 
     kind: MailKind
@@ -106,7 +130,7 @@ class ParsedMail(Struct, frozen=True, kw_only=True):
 
 
 def storable(report: ParsedMail) -> ParsedMail:
-    """Return a report whose texts a database can hold, each of at most MAX_TEXT characters."""
+    """Return a report whose texts a database can store, each cut to MAX_TEXT characters."""
     clean: ParsedMail = _storable(report)
     return clean
 

@@ -1,4 +1,4 @@
-"""The tables that ship with the package, read when they are asked for, and once."""
+"""Loads the package's tables of phrases and formats, once, on first use."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from msgspec import Struct
 
 
 class Signs(Struct, frozen=True):
-    """What `signs.toml` holds: phrases in lower case, by where they stand and what they are a sign of."""
+    """Content of `signs.toml`: phrases in lower case, by their place in a mail and the kind that they indicate."""
 
     daemons: frozenset[str]
-    nobody: frozenset[str]
+    unattended: frozenset[str]
     roles: frozenset[str]
     personal_words: frozenset[str]
     receipt_text: tuple[str, ...]
@@ -27,9 +27,9 @@ class Signs(Struct, frozen=True):
 
 
 class Format(Struct, frozen=True):
-    """One way of writing down an address. In ``pattern``, ADDR stands for an address.
+    """One format in which servers write the address of a failed recipient. In ``pattern``, ADDR stands for an address.
 
-    ``whole_line``: what is said of an address stands on the line that names it, and on no other.
+    ``whole_line``: the text about an address is on the line that contains it, and on no other line.
     """
 
     name: str
@@ -38,23 +38,29 @@ class Format(Struct, frozen=True):
     whole_line: bool = False
 
     def compiled(self) -> re.Pattern[str]:
+        """Return the compiled pattern, with the address in the group ``address``."""
         address = r"(?P<address>[\w.!#$%&*+/=?^`{|}~'-]{1,64}@(?:[\w-]{1,63}\.){0,8}[\w-]{1,63})(?![\w@-])"
         return re.compile(self.pattern.replace("ADDR", address), re.IGNORECASE | re.MULTILINE)
 
 
 def read_table(name: str) -> dict[str, Any]:
-    """Content of a table of this package."""
+    """Return the content of a TOML file of this package."""
     return tomllib.loads(files("postroad.bounce").joinpath(name).read_text(encoding="utf-8"))
 
 
 @cache
 def signs() -> Signs:
-    """The signs, as shipped."""
+    """Return the signs."""
     return msgspec.convert(read_table("signs.toml"), Signs)
 
 
 @cache
 def formats() -> tuple[tuple[Format, re.Pattern[str]], ...]:
-    """The formats, as shipped, each with its pattern compiled."""
-    listed = msgspec.convert(read_table("formats.toml")["format"], tuple[Format, ...])
-    return tuple((one, one.compiled()) for one in listed)
+    """Return the formats, each with its compiled pattern."""
+    table = msgspec.convert(read_table("formats.toml")["format"], tuple[Format, ...])
+    return tuple((entry, entry.compiled()) for entry in table)
+
+
+def contains_any(text: str, phrases: tuple[str, ...]) -> bool:
+    """Return whether a text contains one of the phrases. All are in lower case."""
+    return any(phrase in text for phrase in phrases)

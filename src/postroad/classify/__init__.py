@@ -1,1 +1,1 @@
-"""Classifies what a mail server says of a message: one judge for SMTP replies and for bounce mails."""
+"""Classifies the text of a mail server: one classifier for SMTP replies and for bounce mails."""

@@ -1,4 +1,4 @@
-"""Causes: why a message was not taken, and whose fault each of them is."""
+"""Causes of a rejected message, and the party at fault for each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from postroad.errors import Blame
 
 
 class Cause(StrEnum):
-    """Why a message was not taken."""
+    """Why a message was not accepted."""
 
     NO_MAILBOX = "no such mailbox"
     NO_DOMAIN = "no such domain"
@@ -41,20 +41,20 @@ class Cause(StrEnum):
 
     @property
     def fault(self) -> Blame:
-        """Whose fault it is."""
+        """Party at fault."""
         return _FAULTS[self]
 
 
 class Confidence(StrEnum):
-    """What a classification rests on."""
+    """Basis of a classification."""
 
-    HIGH = "high"  # a documented reply, or words and code that agree
+    HIGH = "high"  # a documented reply, or words and a code with the same meaning
     MEDIUM = "medium"  # words alone
     LOW = "low"  # a code alone, or nothing
 
 
 HARD_CAUSES: Final = frozenset({Cause.NO_MAILBOX, Cause.NO_DOMAIN, Cause.NO_MAIL, Cause.MOVED})
-"""Causes that say that the recipient is not there."""
+"""Causes that mean that the recipient does not exist."""
 
 _FAULTS: Final = {
     **dict.fromkeys((Cause.NO_MAILBOX, Cause.NO_DOMAIN, Cause.NO_MAIL, Cause.MOVED), Blame.RECIPIENT),

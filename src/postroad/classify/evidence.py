@@ -1,4 +1,4 @@
-"""Finds in the cleaned words of a server what they are evidence of. The words are a table: `evidence.toml`."""
+"""Finds phrases that are evidence of a cause in the cleaned text of a server. The table is `evidence.toml`."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from msgspec import Struct
 from postroad.classify.text import SENTENCE_END, clean
 
 MAX_GAP: Final = 4
-"""Words that ``...`` in a phrase may stand for."""
+"""Maximum words that ``...`` in a phrase matches."""
 STEM_KEY: Final = 2
-"""Characters by which phrases with any ending are looked up; no stem is shorter."""
+"""Characters of a stem that index the phrases with a wildcard ending. No stem is shorter."""
 _NEGATIONS: Final = frozenset(
     {
         *("no", "not", "never", "isnt", "arent", "wasnt", "without", "nor", "non"),
@@ -31,7 +31,7 @@ _HEDGES: Final = frozenset({"may", "might", "whether", "if", "peut", "können", 
 
 
 class Evidence(StrEnum):
-    """What words are evidence of; the tables of `evidence.toml`."""
+    """Kinds of evidence: the tables of `evidence.toml`."""
 
     NO_MAILBOX = "no-mailbox"
     MISSING = "missing"
@@ -65,7 +65,7 @@ class Evidence(StrEnum):
 
 
 HARD: Final = frozenset({Evidence.NO_MAILBOX, Evidence.NO_DOMAIN, Evidence.NO_MAIL, Evidence.MOVED})
-"""Words that say that the recipient is not there."""
+"""Evidence that the recipient does not exist."""
 
 _SUBJECTS: Final = frozenset(
     {
@@ -73,15 +73,20 @@ _SUBJECTS: Final = frozenset(
         *(Evidence.NOT_WANTED, Evidence.RELAYING, Evidence.RELAY_ACCOUNT, Evidence.GREYLISTED),
     }
 )
-"""Evidence whose words name what a reply is about: "no valid sender" and "not whitelisted" are about it as well."""
+"""Evidence that names the subject of a reply. A negation keeps the subject: "no valid sender", "not whitelisted"."""
 
 Word = str | frozenset[str]
 
 
 class Phrase(Struct, frozen=True):
-    """One phrase of the table. ``words``: each a whole word, one that ends in ``*``, ``...``, or the words of a class.
+    """One phrase of the table.
 
-    ``weight``: how many words it has, or what its table says. ``needed``: words that a text with the phrase contains.
+    Attributes:
+        evidence: Kind of evidence.
+        text: The phrase as in the table.
+        words: Each a whole word, a stem that ends in ``*``, ``...``, or the words of a class.
+        weight: Number of words, unless the table has a weight.
+        needed: Words that every text with the phrase contains.
     """
 
     evidence: Evidence
@@ -92,7 +97,7 @@ class Phrase(Struct, frozen=True):
 
 
 class FoundEvidence(Struct, frozen=True):
-    """A phrase that a text contains. ``weight``: how many words of it."""
+    """A phrase that a text contains. ``weight``: weight of the phrase, in words."""
 
     evidence: Evidence
     phrase: str
@@ -106,14 +111,14 @@ def _content() -> dict[str, dict[str, Any]]:
 
 @cache
 def _subjects() -> tuple[frozenset[str], frozenset[str]]:
-    """Return words that name a recipient, and words that name nothing."""
+    """Return the words that name a recipient, and the words without a subject."""
     classes = _content()["classes"]
     return frozenset(classes["recipient"]) | frozenset(classes["named"]), frozenset(classes["empty"])
 
 
 @cache
 def _neutral() -> frozenset[str]:
-    """Return English words that name a recipient, a failure or nothing."""
+    """Return the English words that name a recipient, a failure or no subject."""
     classes = _content()["classes"]
     return frozenset(word for name in ("recipient", "named", "empty", "kind", "neutral") for word in classes[name])
 
@@ -122,9 +127,11 @@ def _neutral() -> frozenset[str]:
 def _tables() -> tuple[
     Mapping[str, Sequence[Phrase]], Mapping[str, Sequence[tuple[str, Phrase]]], Sequence[tuple[str, Phrase]]
 ]:
-    """Return phrases by their first word, those whose first word has any ending, and those that match anywhere.
+    """Return the indexed phrases.
 
-    Those whose first word has any ending are by its first `STEM_KEY` characters.
+    Returns:
+        Phrases by their first word; phrases that begin with a stem, by its first `STEM_KEY` characters; and phrases
+        that match anywhere in a sentence.
     """
     content = _content()
     classes = {f"{{{name}}}": frozenset(words) for name, words in content["classes"].items()}
@@ -151,36 +158,36 @@ def _tables() -> tuple[
 
 
 def _has_no_spaces(text: str) -> bool:
-    """Whether a phrase is in a script that puts no spaces between words: Thai, Chinese, Japanese, Korean endings."""
+    """Return whether a phrase is in a script without spaces between words: Thai, Chinese, Japanese, Korean endings."""
     return any("\u0e00" <= character <= "\u0e7f" or "\u3040" <= character <= "\ud7ff" for character in text)
 
 
 def find_evidence(cleaned: str) -> tuple[FoundEvidence, ...]:
-    """Return the phrases that a cleaned text contains, each once, but for those after a negation or a guess."""
-    found: dict[str, FoundEvidence] = {}
+    """Return the phrases that a cleaned text contains, each once, except phrases after a negation or a hedge."""
+    by_phrase: dict[str, FoundEvidence] = {}
     for sentence in cleaned.split(SENTENCE_END):
         if sentence.strip():
-            for one in _in_sentence(sentence.strip()):
-                found.setdefault(one.phrase, one)
-    return tuple(found.values())
+            for hit in _in_sentence(sentence.strip()):
+                by_phrase.setdefault(hit.phrase, hit)
+    return tuple(by_phrase.values())
 
 
 def _in_sentence(sentence: str) -> list[FoundEvidence]:
-    """Return what one sentence is evidence of. One that names another thing says of no recipient that it is missing."""
-    found = [one for one, _ in _matches([*sentence.split(" "), SENTENCE_END])]
+    """Return the evidence in one sentence. If it names another thing, "missing" is not about the recipient."""
+    hits = [hit for hit, _ in _matches([*sentence.split(" "), SENTENCE_END])]
     if not sentence.isascii():
-        found += [FoundEvidence(phrase.evidence, phrase.text, 2) for text, phrase in _tables()[2] if text in sentence]
+        hits += [FoundEvidence(phrase.evidence, phrase.text, 2) for text, phrase in _tables()[2] if text in sentence]
     mailbox = {Evidence.NO_MAILBOX, Evidence.MOVED}
-    names_other = any(one.evidence is Evidence.OTHER_THING for one in found)
-    says_missing = any(one.evidence in mailbox or one.evidence is Evidence.MISSING for one in found)
+    names_other = any(hit.evidence is Evidence.OTHER_THING for hit in hits)
+    has_missing = any(hit.evidence in mailbox or hit.evidence is Evidence.MISSING for hit in hits)
     dropped = {Evidence.MISSING} | (mailbox if names_other else set())
-    if not says_missing:
+    if not has_missing:
         dropped.add(Evidence.OTHER_THING)
-    return [one for one in found if one.evidence not in dropped]
+    return [hit for hit in hits if hit.evidence not in dropped]
 
 
 def _matches(words: Sequence[str]) -> Iterator[tuple[FoundEvidence, int]]:
-    """Yield what the phrases in the words of a sentence are evidence of, and at which word each begins."""
+    """Yield the evidence in the words of a sentence, and the position of the first word of each phrase."""
     by_word, by_stem, _ = _tables()
     contained = frozenset(words)
     matches = [
@@ -194,21 +201,24 @@ def _matches(words: Sequence[str]) -> Iterator[tuple[FoundEvidence, int]]:
     ]
     ends = [end for phrase, _, end in matches if _is_negation(phrase)]
     for phrase, position, _ in matches:
-        # "mailbox not found blacklisted": the negation is part of the words before, and takes back none after them.
+        # "mailbox not found blacklisted": the negation belongs to the phrase before it, and does not negate the next.
         begin = max((end for end in ends if end <= position), default=0)
-        if not _is_taken_back(phrase, words[begin:position]):
+        if not _is_negated(phrase, words[begin:position]):
             yield FoundEvidence(_evidence(phrase, words[:position]), phrase.text, phrase.weight), position
 
 
 def find_other_subject(cleaned: str) -> str:
-    """Return words of a cleaned text, which is no evidence of a missing recipient, that say something else.
+    """Return words of a cleaned text that are about another subject than a missing recipient.
 
-    They are the name of another thing, "the certificate" with words that it is missing, "invalid character", or an
-    English sentence with a word that is neither for a recipient nor for a failure. Of a language that the tables do not
-    have, nothing is known.
+    Such words are the name of another thing, a missing thing with an article ("the certificate"), "invalid character",
+    or a word of an English sentence that means neither a recipient nor a failure. In a language that the tables lack,
+    no words are found.
+
+    Args:
+        cleaned: A cleaned text without evidence of a missing recipient.
 
     Returns:
-        The first such words. Empty: there are none.
+        The first such words, or an empty string.
     """
     sentences = (sentence.split() for sentence in cleaned.split(SENTENCE_END))
     return next(filter(None, map(_other_subject, sentences)), "")
@@ -219,29 +229,29 @@ _QUALITIES: Final = frozenset(
     {"unknown", "invalid", "bad", "illegal", "wrong", "incorrect", "unsupported", "missing", "such"}
 )
 _MIN_ENGLISH: Final = 2
-"""Words of the table that make a sentence an English one."""
+"""Number of words of the table by which a sentence counts as English."""
 
 
 def _other_subject(words: Sequence[str]) -> str:
-    found = list(_matches([*words, SENTENCE_END]))
-    other = next((one.phrase for one, _ in found if one.evidence is Evidence.OTHER_THING), "")
+    hits = list(_matches([*words, SENTENCE_END]))
+    other = next((hit.phrase for hit, _ in hits if hit.evidence is Evidence.OTHER_THING), "")
     if other:
         return other
-    for one, position in found:
-        if one.evidence is Evidence.MISSING:
-            return "" if _ARTICLES.isdisjoint(words[:position]) else one.phrase
+    for hit, position in hits:
+        if hit.evidence is Evidence.MISSING:
+            return "" if _ARTICLES.isdisjoint(words[:position]) else hit.phrase
     neutral = _neutral()
-    strange = [word for word in words if word not in neutral and word.isascii() and word.isalpha()]
-    if any(word in _QUALITIES and noun in strange for word, noun in pairwise(words)):
-        return strange[0]
+    unknown = [word for word in words if word not in neutral and word.isascii() and word.isalpha()]
+    if any(word in _QUALITIES and noun in unknown for word, noun in pairwise(words)):
+        return unknown[0]
     known = sum(1 for word in words if word in neutral)
-    return strange[0] if strange and known >= _MIN_ENGLISH else ""
+    return unknown[0] if unknown and known >= _MIN_ENGLISH else ""
 
 
 def _evidence(phrase: Phrase, before: Sequence[str]) -> Evidence:
-    """Return what a phrase is evidence of, after these words of its sentence.
+    """Return the evidence of a phrase, given the words before it in its sentence.
 
-    That something is missing means the recipient where the words before it name one, or name nothing.
+    "Missing" is about the recipient if the words before it name a recipient, or no subject at all.
     """
     if phrase.evidence is not Evidence.MISSING:
         return phrase.evidence
@@ -251,7 +261,7 @@ def _evidence(phrase: Phrase, before: Sequence[str]) -> Evidence:
 
 
 def _match(pattern: Sequence[Word], words: Sequence[str], position: int) -> int:
-    """Return how many words from this position on the pattern covers. 0: it does not match there."""
+    """Return the number of words that the pattern matches at this position, or 0."""
     at = position
     for place, wanted in enumerate(pattern):
         if wanted == "...":
@@ -280,15 +290,15 @@ def _same(wanted: Word, word: str) -> bool:
     return word.startswith(wanted[:-1]) if wanted.endswith("*") else word == wanted
 
 
-def _is_taken_back(phrase: Phrase, before: Sequence[str]) -> bool:
-    """Whether a negation comes shortly before, in the same sentence.
+def _is_negated(phrase: Phrase, before: Sequence[str]) -> bool:
+    """Return whether a negation precedes the phrase in the same sentence, within `_NEGATION_REACH` words.
 
-    Words for a missing mailbox are a negation themselves: what takes them back is a word that makes them a guess.
+    Words for a missing mailbox contain a negation themselves. They are negated by a hedge instead.
     """
     if phrase.evidence in _SUBJECTS:
         return False
-    takes_back = _HEDGES if _is_negation(phrase) else _NEGATIONS
-    return any(word in takes_back for word in before[-_NEGATION_REACH:])
+    negating = _HEDGES if _is_negation(phrase) else _NEGATIONS
+    return any(word in negating for word in before[-_NEGATION_REACH:])
 
 
 def _is_negation(phrase: Phrase) -> bool:

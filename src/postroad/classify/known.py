@@ -1,4 +1,4 @@
-"""Documented replies: what a reply of one provider means exactly. They are a table: `known.toml`."""
+"""Documented replies: the exact meaning of one provider's reply. The table is `known.toml`."""
 
 from __future__ import annotations
 
@@ -18,8 +18,14 @@ from postroad.classify.statement import Statement
 class KnownReply(Struct, frozen=True, kw_only=True):
     """One row of `known.toml`.
 
-    ``providers``: mailbox providers that mean this by it. None: nobody else uses these words. ``confidence``: high,
-    unless it is said also where the reason is not known.
+    Attributes:
+        name: Name of the rule.
+        text: Regular expression that the text contains.
+        cause: Meaning of the reply.
+        source: Where the meaning is documented.
+        status: Regular expression of the whole enhanced code. None: any code.
+        providers: Mailbox providers that use the words in this sense. Empty: the words have one sense everywhere.
+        confidence: High, unless the provider also uses the words for other causes.
     """
 
     name: str
@@ -30,17 +36,17 @@ class KnownReply(Struct, frozen=True, kw_only=True):
     providers: tuple[str, ...] = ()
     confidence: Confidence = Confidence.HIGH
 
-    def fits(self, said: Statement) -> bool:
-        """Whether a statement is this reply. A host of no known provider may mean the same by it."""
-        if self.providers and said.provider and said.provider not in self.providers:
+    def fits(self, statement: Statement) -> bool:
+        """Return whether a statement is this reply. A host of an unknown provider may use it in the same sense."""
+        if self.providers and statement.provider and statement.provider not in self.providers:
             return False
-        if self.status is not None and re.fullmatch(self.status, said.status or "") is None:
+        if self.status is not None and re.fullmatch(self.status, statement.status or "") is None:
             return False
-        return _compiled(self.text).search(_LEADING_CODES.sub("", said.text)) is not None
+        return _compiled(self.text).search(_LEADING_CODES.sub("", statement.text)) is not None
 
-    def confidence_in(self, said: Statement) -> Confidence:
-        """Return how sure it is that a statement means this: the words of others are no documented reply."""
-        return Confidence.LOW if self.providers and not said.provider else self.confidence
+    def confidence_in(self, statement: Statement) -> Confidence:
+        """Return the confidence for a statement. It is low for an unknown provider, which documents no such reply."""
+        return Confidence.LOW if self.providers and not statement.provider else self.confidence
 
 
 _LEADING_CODES: Final = re.compile(r"^(?:\s*(?:[245]\d\d[ -]|#?[245]\.\d{1,3}\.\d{1,3}\b))+\s*")
@@ -53,6 +59,6 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 @cache
 def known_replies() -> tuple[KnownReply, ...]:
-    """Return the documented replies, as shipped, in order."""
+    """Return the documented replies, in order."""
     content = tomllib.loads(files("postroad.classify").joinpath("known.toml").read_text(encoding="utf-8"))
     return msgspec.convert(content["reply"], tuple[KnownReply, ...])

@@ -1,4 +1,4 @@
-"""What a server said of a message: the words, the codes, and who said it in which phase."""
+"""Statement of a server about a message: text, codes, SMTP phase and speaker."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from postroad.smtp.reply import Phase
 
 
 class Speaker(StrEnum):
-    """Who says it."""
+    """Server that makes a statement."""
 
     RECEIVER = "receiver"  # a mail host of the recipient's domain
-    RELAY = "relay"  # the submission host that we hand mail to
+    RELAY = "relay"  # the submission server that we send by
 
 
 class Statement(Struct, frozen=True, kw_only=True):
-    """What was said, and where.
+    """One statement.
 
     Attributes:
-        text: The words, without the codes.
-        code: Reply code (RFC 5321 §4.2). None: not known.
-        status: Enhanced code (RFC 3463). None: not known.
-        phase: What was answered. None: a report without an SMTP dialogue.
-        speaker: Who said it.
-        provider: Name of the mailbox provider, where it is a known one.
-        recipient: The address that the message was for, as far as it is known.
-        senders: Addresses that the message was sent from: From and return path, as far as they are known.
+        text: Text without the codes.
+        code: Reply code (RFC 5321 §4.2). None: unknown.
+        status: Enhanced status code (RFC 3463). None: unknown.
+        phase: SMTP command that the reply answers. None: a report without an SMTP session.
+        speaker: Server that makes the statement.
+        provider: Name of the mailbox provider; empty if it is unknown.
+        recipient: Recipient of the message, if known.
+        senders: From address and return path of the message, if known.
     """
 
     text: str
@@ -41,7 +41,7 @@ class Statement(Struct, frozen=True, kw_only=True):
 
     @property
     def is_temporary(self) -> bool:
-        """Whether the server may take the message later. The reply code counts before the enhanced code."""
+        """Whether the server may accept the message later. The reply code has priority over the enhanced code."""
         if self.code is not None and self.code >= 400:
             return self.code < 500
         return (self.status or "5")[0] == "4"

@@ -1,4 +1,4 @@
-"""Cleans what a server says before it is matched: what is left are the words that carry a meaning."""
+"""Cleans the text of a server before it is matched: leaves the words that carry meaning."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 MAX_CHARACTERS: Final = 2_000
 SENTENCE_END: Final = "|"
 
-# Every pattern begins with a character or a literal that bounds where it may start, and repeats within a limit.
+# Every pattern begins with a bounded start and has bounded repetitions, so that matching takes linear time.
 _URL = re.compile(r"(?:https?|ftp|mailto):[^\s<>\"'()]{1,500}|www\.[^\s<>\"'()]{1,300}", re.IGNORECASE)
 _BRACKETED = re.compile(r"<[^<>\s]{0,320}>|\[[^\[\]\s]{1,200}\]|\{[^{}\s]{1,200}\}")
 _ADDRESS = re.compile(
@@ -22,7 +22,7 @@ _QUOTED_WORD = re.compile(
 )
 """A single word in quotation marks is a name: a local part, a mailbox, a command."""
 _SENDMAIL = re.compile(r"(?:^|\s)[^\s.]{1,64}\.{3}(?=\s|$)")
-"""A local part alone, as sendmail names it: ``ada... User unknown``."""
+"""A local part alone, as sendmail writes it: ``ada... User unknown``."""
 _MICROSOFT = re.compile(
     r"\b(?:resolver|transport|storedrv|submission|cat|smtpsend|routing)(?:\.\w{1,60}){1,5}", re.IGNORECASE
 )
@@ -58,7 +58,7 @@ _ADVICE = re.compile(
     r"\btry (?:again|sending|resending|to resend)[^.;|\n]{0,60}",
     re.IGNORECASE,
 )
-"""What a person should do with an address that is wrong. "Try again" says nothing of a time there."""
+"""Advice for a wrong address. "Try again" does not mean a temporary failure there."""
 _BOILERPLATE = re.compile(
     r"\bdelivery status notification\b"
     r"|this (?:message|mail|e-?mail) was (?:created|generated) automatically[^.\n]{0,80}\.?|message headers follow\.?"
@@ -71,11 +71,11 @@ _BOILERPLATE = re.compile(
 _VERIFICATION_OF: Final = r"\bverification failed for <?"
 _VERIFICATION = re.compile(_VERIFICATION_OF, re.IGNORECASE)
 _VERIFIED_RECIPIENT = re.compile(r"\brecipient verify failed\b", re.IGNORECASE)
-"""Exim says of which address the verification failed, and then of which kind it was: of the sender or the recipient."""
+"""Exim reports the address that it could not verify, and then whether it is the sender or the recipient."""
 _POSSESSIVE = re.compile(r"(?<=\w)['\u2019]s(?!\w)", re.IGNORECASE)
 _APOSTROPHE = re.compile(r"(?<=\w)['\u2018\u2019\u02bc`\u00b4](?=\w)")
 _ELISION = re.compile(r"(?<!\w)(?:[cdjlmnst]|qu|all|dall|dell|nell|sull|un)['\u2018\u2019](?=\w)", re.IGNORECASE)
-"""An article or a particle that is written together with its noun in French, Italian and Catalan: `l'adresse`."""
+"""An elided article or particle before its noun in French, Italian and Catalan: `l'adresse`."""
 _E_MAIL = re.compile(r"\be[- \u2010\u2011]mail", re.IGNORECASE)
 _EMPTY_BRACKETS = re.compile(r"\(\s*\)|<\s*>|\[\s*\]")
 _END = re.compile(r"[.;:!?()\n\u2026\u3002\uff1b\uff1a\uff01\uff1f/|]+")
@@ -83,19 +83,22 @@ _OTHER = re.compile(r"[^\w|]+|_+")
 
 
 def clean(text: str, recipient: str = "") -> str:
-    """Return the words of a reply in lower case, one space between them and ``|`` between sentences.
+    """Return the words of a reply in lower case, with one space between words and ``|`` between sentences.
 
     Addresses, host names, URLs, IP addresses, identifiers in brackets, codes, notes about the SMTP phase, fixed
-    prefixes and pointers to help pages are left out: a word in one of them says nothing about the message.
+    prefixes and references to help pages are removed, because their words are not about the message.
 
     Args:
-        text: What the server said; only the first `MAX_CHARACTERS` count.
-        recipient: The address that the message was for. Its local part is left out where it is quoted alone.
+        text: Text of the server; characters after the first `MAX_CHARACTERS` are ignored.
+        recipient: Recipient of the message. Its local part is removed if it is quoted alone.
+
+    Returns:
+        The cleaned text.
     """
     return _clean(text[:MAX_CHARACTERS], recipient)
 
 
-@lru_cache(maxsize=8)  # One statement is looked at several times in a row.
+@lru_cache(maxsize=8)  # One statement is cleaned several times in a row.
 def _clean(text: str, recipient: str) -> str:
     text = unicodedata.normalize("NFKC", text)
     local = recipient.rpartition("@")[0]
@@ -105,7 +108,7 @@ def _clean(text: str, recipient: str) -> str:
         text = re.sub(rf"{_VERIFICATION_OF}{re.escape(recipient)}(?![\w.])", "", text, flags=re.IGNORECASE)
         text = re.sub(rf"(['\"(]){re.escape(local)}(?=['\")])", r"\1 ", text, flags=re.IGNORECASE)
     text = _PHASE_NOTE.sub(" | ", text)
-    text = _URL.sub(" | ", text)  # Before the footers, which would leave the end of a URL behind as words.
+    text = _URL.sub(" | ", text)  # Before the footers, which would leave the end of a URL as words.
     text = _FIXED.sub(" | ", text)
     text = _BOILERPLATE.sub(" | ", text)
     text = _FOOTER.sub(" | ", text)
@@ -130,12 +133,15 @@ def _clean(text: str, recipient: str) -> str:
 
 
 def words_for_all(text: str, recipient: str, status: str | None = None) -> str:
-    """Return the words of a reply without what differs between recipients and messages, for comparison.
+    """Return the words of a reply without the parts that differ between recipients and messages, for comparison.
 
     Args:
-        text: What the server said.
-        recipient: The address that the message was for. Its parts are left out.
-        status: Enhanced code, which stands for words where there are none.
+        text: Text of the server.
+        recipient: Recipient of the message, whose parts are removed.
+        status: Enhanced code, used if no words are left.
+
+    Returns:
+        The words, separated by spaces.
     """
     own = set(_OTHER.sub(" ", recipient.casefold()).split())
     words = [word for word in clean(text, recipient).split() if word.isalpha() and word not in own]
@@ -143,12 +149,15 @@ def words_for_all(text: str, recipient: str, status: str | None = None) -> str:
 
 
 def names_any(text: str, addresses: Sequence[str], *, but_not: str = "") -> bool:
-    """Return whether a text names one of these addresses or the domain of one, other than in another address.
+    """Return whether a text contains one of the addresses, or the domain of one outside other addresses.
 
     Args:
-        text: What the server said.
-        addresses: Addresses that are looked for.
+        text: Text of the server.
+        addresses: Addresses to search for.
         but_not: An address whose domain does not count.
+
+    Returns:
+        Whether the text contains one.
     """
     if not addresses:
         return False

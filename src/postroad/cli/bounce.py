@@ -13,15 +13,15 @@ from typing import Annotated
 import typer
 
 from postroad.app.context import AppContext, Role, known_secret_keys
-from postroad.bounce.explain import Explained, explain
+from postroad.bounce.explain import ExplainedMail, explain
 from postroad.bounce.intake import BOUNCE_QUEUE, Intake
-from postroad.bounce.mailfiles import mails_in
-from postroad.bounce.reading import MailReader, ReportReader
+from postroad.bounce.mbox import mails_in
+from postroad.bounce.readers import MailReader, ReportReader
 from postroad.bounce.reply import own_addresses
 from postroad.bounce.report import Envelope
-from postroad.bounce.sources.fetched import Polled
 from postroad.bounce.sources.metrics import SourceMetrics
 from postroad.bounce.sources.poll import poll
+from postroad.bounce.sources.source import PollResult
 from postroad.bounce.sources.watch import watch
 from postroad.cli.bounce_classify import classify_command
 from postroad.cli.context import with_context
@@ -76,10 +76,10 @@ def poll_(
     The flow `bounces` does the same every five minutes. What was put on the queue is put aside at its source, last.
     """
 
-    async def work(context: AppContext) -> tuple[list[Polled], list[PostroadError]]:
+    async def work(context: AppContext) -> tuple[list[PollResult], list[PostroadError]]:
         sources = _sources(context.settings, names)
         intake = Intake(engine=context.engine, queue=await context.queue(BOUNCE_QUEUE), clock=context.clock)
-        polled: list[Polled] = []
+        polled: list[PollResult] = []
         failed: list[PostroadError] = []
         for name, source in sources.items():
             try:
@@ -134,9 +134,9 @@ async def watch_all(
         asyncio.TaskGroup() as group,
     ):
         intake = Intake(engine=context.engine, queue=queue, clock=context.clock)
-        seen = SourceMetrics(context.metrics.registry, sources).seen if context.metrics is not None else None
+        on_poll = SourceMetrics(context.metrics.registry, sources).record if context.metrics is not None else None
         for name, source in sources.items():
-            group.create_task(watch(name, source, intake.submit, clock=context.clock, stop=stop, seen=seen))
+            group.create_task(watch(name, source, intake.submit, clock=context.clock, stop=stop, on_poll=on_poll))
         log.info("watching %s", ", ".join(sources))
     log.info("no longer watching")
 
@@ -177,12 +177,12 @@ def explain_(path: MailPath, as_json: JsonOption = False) -> None:
     _print_reports(explained_mails)
 
 
-def _as_json(mail: Explained) -> dict[str, object]:
+def _as_json(mail: ExplainedMail) -> dict[str, object]:
     """Return what is printed of a mail; of reports only where it has some."""
     return {name: held for name, held in vars(mail).items() if held or name not in ("reports", "not_read")}
 
 
-def _print_reports(mails: Sequence[Explained]) -> None:
+def _print_reports(mails: Sequence[ExplainedMail]) -> None:
     for mail in mails:
         for report in mail.reports:
             about = f"{report.organisation} on {report.domain or 'no domain'}"

@@ -11,9 +11,9 @@ import typer
 
 from postroad.app.context import AppContext, Role
 from postroad.bounce.intake import BOUNCE_QUEUE, Intake
-from postroad.bounce.sources.addressees import Addressees
 from postroad.bounce.sources.listener import listen
 from postroad.bounce.sources.metrics import InboundMetrics
+from postroad.bounce.sources.recipient_policy import RecipientPolicy
 from postroad.cli.signals import start_logging, stop_on_signals
 from postroad.cli.worker import MetricsAt, MetricsHost, MetricsPort, measured_context
 from postroad.errors import ConfigError
@@ -56,26 +56,26 @@ async def _take_in(settings: Settings, at: MetricsAt) -> None:
     stop = stop_on_signals()
     async with measured_context(settings, BOUNCE_QUEUE, at, role=Role.INBOUND) as (context, queue):
         intake = Intake(engine=context.engine, queue=queue, clock=context.clock)
-        addressees = addressees_of(context)
+        recipient_policy = recipient_policy_of(context)
         async with listen(
             settings.inbound,
             host_name=settings.inbound.host_name or socket.getfqdn(),
             submit=intake.submit,
-            addressees=addressees,
+            recipient_policy=recipient_policy,
             clock=context.clock,
             metrics=InboundMetrics(context.metrics.registry) if context.metrics is not None else None,
         ) as listening:
-            domains = ", ".join(sorted(addressees.domains)) or "no domain: no sender has a bounce_domain"
-            log.info("inbound listens at %s for %s", ", ".join(listening.places), domains)
+            domains = ", ".join(sorted(recipient_policy.domains)) or "no domain: no sender has a bounce_domain"
+            log.info("inbound listens at %s for %s", ", ".join(listening.addresses), domains)
             await stop.wait()
     log.info("inbound stopped: %d mails taken", listening.taken)
 
 
-def addressees_of(context: AppContext) -> Addressees:
-    """Whom mail is taken for, by the settings."""
+def recipient_policy_of(context: AppContext) -> RecipientPolicy:
+    """Return the recipient policy of the settings."""
     inbound, senders = context.settings.inbound, context.settings.senders.values()
     signed = [sender.reply_to for sender in senders if sender.reply_to and REPLY_TOKEN in sender.reply_to]
-    return Addressees(
+    return RecipientPolicy(
         context.signer,
         domains=[
             *inbound.domains,

@@ -19,7 +19,7 @@ from postroad.fetch import BoundedClient
 from postroad.queue import Queue, beating, this_process
 from postroad.settings import Settings
 from postroad.web.app import create_app
-from postroad.web.connections import door_of
+from postroad.web.connections import limiter_of
 from postroad.web.serve import serving
 from postroad.web.unsubscribe import WebParts
 
@@ -66,7 +66,7 @@ async def _serve(settings: Settings, host: str, port: int) -> None:
             return await context.queue(SEND_QUEUE)
 
         async with (
-            serving(create_app(web_parts), host, port, door_of(settings.web)) as listening_at,
+            serving(create_app(web_parts), host, port, limiter_of(settings.web)) as listening_at,
             beating(running_queue, this_process(Role.WEB)),
         ):
             log.info("web listens at http://%s:%d", f"[{host}]" if ":" in host else host, listening_at)

@@ -1,4 +1,4 @@
-"""The application: its routes, and what holds for every answer."""
+"""Creates the web application: its routes, and the headers and limits of every response."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from postroad.errors import UnavailableError
 from postroad.store.engine import read
-from postroad.web.clients import Clients
-from postroad.web.unsubscribe import Unsubscribing, WebParts
-from postroad.web.webhooks.paths import Webhooks, endpoints, known_path
+from postroad.web.rate_limit import ClientLimiter
+from postroad.web.unsubscribe import UnsubscribeRoutes, WebParts
+from postroad.web.webhooks.routes import WebhookRoutes, endpoints, known_path
 
 DATABASE_WITHIN_S = 5.0
 
@@ -30,7 +30,7 @@ HEADERS = {
     b"x-frame-options": b"DENY",
     b"x-robots-tag": b"noindex, nofollow",
 }
-"""On every answer that does not say otherwise."""
+"""Headers of every response that does not set them itself."""
 
 log = logging.getLogger(__name__)
 
@@ -38,68 +38,68 @@ log = logging.getLogger(__name__)
 def create_app(parts: WebParts) -> ASGIApp:
     """Return the application of `postroad web`."""
     app = FastAPI(title="Postroad", docs_url=None, redoc_url=None, openapi_url=None)
-    clients = Clients(parts.settings, parts.clock)
-    app.include_router(Unsubscribing(parts, clients).router())
-    webhooks = Webhooks(intake=parts.intake, clock=parts.clock, clients=clients)
+    limiter = ClientLimiter(parts.settings, parts.clock)
+    app.include_router(UnsubscribeRoutes(parts, limiter).router())
+    webhooks = WebhookRoutes(intake=parts.intake, clock=parts.clock, limiter=limiter)
     app.include_router(webhooks.router(endpoints(parts.settings.webhooks, parts.http)))
 
     @app.api_route("/healthz", methods=["GET", "HEAD"])
     async def healthz(request: Request) -> Response:
-        """Whether it could act on a request: 200, or 503 while the database is away. It counts as a request."""
-        if wait_s := clients.wait_s(clients.of(request)):
+        """Return 200, or 503 while the database is unavailable. The request counts toward the limit."""
+        if wait_s := limiter.wait_s(limiter.client_of(request)):
             return JSONResponse({"service": "postroad"}, 429, {"Retry-After": str(wait_s)})
         try:
             async with asyncio.timeout(DATABASE_WITHIN_S):
-                await asyncio.to_thread(_look, parts.engine)
+                await asyncio.to_thread(_query, parts.engine)
         except (UnavailableError, TimeoutError):
             return JSONResponse({"service": "postroad", "database": "away"}, 503, {"Retry-After": "60"})
         return JSONResponse({"service": "postroad", "database": "ok"})
 
-    return ErrorMiddleware(app, clients)
+    return ErrorMiddleware(app, limiter)
 
 
-def _look(engine: sa.Engine) -> None:
+def _query(engine: sa.Engine) -> None:
     with read(engine) as connection:
         connection.execute(sa.text("SELECT 1"))
 
 
 class ErrorMiddleware:
-    """Puts the headers of safety on every answer, also on errors, and logs it without its token.
+    """Adds the security headers to every response, including errors, and logs each request without its token.
 
-    A client that has too many requests under way is refused before anything is read of the next.
+    It rejects a request of a client with too many running requests, before reading it.
     """
 
-    def __init__(self, app: ASGIApp, clients: Clients) -> None:
+    def __init__(self, app: ASGIApp, limiter: ClientLimiter) -> None:
         self._app = app
-        self._clients = clients
+        self._limiter = limiter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         started = time.perf_counter()
 
-        async def send_safely(message: MutableMapping[str, Any]) -> None:
+        async def send_with_headers(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                given = {name.lower() for name, _ in message["headers"]}
-                more = [(name, value) for name, value in HEADERS.items() if name not in given]
-                message = {**message, "headers": [*message["headers"], *more]}
+                present = {name.lower() for name, _ in message["headers"]}
+                missing = [(name, value) for name, value in HEADERS.items() if name not in present]
+                message = {**message, "headers": [*message["headers"], *missing]}
                 took_ms = (time.perf_counter() - started) * 1000
                 log.info("%s %s %d in %.1f ms", scope["method"], _path(scope["path"]), message["status"], took_ms)
             await send(message)
 
-        client = self._clients.of(Request(scope))
-        if not self._clients.enter(client):
+        client = self._limiter.client_of(Request(scope))
+        if not self._limiter.enter(client):
             refusal = Response(status_code=429, headers={"Connection": "close", "Retry-After": "60"})
-            await refusal(scope, receive, send_safely)
+            await refusal(scope, receive, send_with_headers)
             return
         try:
-            await self._app(scope, receive, send_safely)
+            await self._app(scope, receive, send_with_headers)
         finally:
-            self._clients.leave(client)
+            self._limiter.leave(client)
 
 
 def _path(path: str) -> str:
-    """Return a path as it may be logged: whoever has a token may use it, and other paths may hold anything."""
+    """Return a path for the log. Tokens are secret, and unknown paths may contain any text."""
     if path.startswith("/u/"):
         return "/u/…"
     return path if path == "/healthz" or known_path(path) else "(another path)"

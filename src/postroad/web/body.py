@@ -1,4 +1,4 @@
-"""What a POST carries: read within bounds of size and time, as a form of either encoding."""
+"""Reads the body of a POST within limits of size and time, and parses forms of both encodings."""
 
 from __future__ import annotations
 
@@ -20,34 +20,45 @@ MAX_HEADER_BYTES = 500
 
 
 class BodyMemory:
-    """Bounds the bytes of bodies that are in memory: of one client, and of all.
+    """Limits the total bytes of request bodies in memory, per client and for all clients.
 
-    What counts are bytes that came, not requests: one that sends its body slowly takes no more than it sent.
+    It counts received bytes, so a client that sends its body slowly uses no more than it sent.
     """
 
-    def __init__(self, *, most_bytes: int, most_bytes_per_client: int) -> None:
-        self._most = most_bytes
-        self._most_per_client = most_bytes_per_client
-        self._held: Counter[str] = Counter()
+    def __init__(self, *, max_bytes: int, max_bytes_per_client: int) -> None:
+        self._max_bytes = max_bytes
+        self._max_bytes_per_client = max_bytes_per_client
+        self._used: Counter[str] = Counter()
 
     @contextmanager
-    def of(self, client: str) -> Iterator[Callable[[int], None]]:
-        """Yield what counts bytes of one body, until the block ends. It raises HTTPException where there is no room."""
-        taken = 0
+    def reserve(self, client: str) -> Iterator[Callable[[int], None]]:
+        """Yield a function that reserves bytes for one body until the block ends. It raises HTTPException at a limit.
 
-        def take(count: int) -> None:
-            nonlocal taken
-            if self._held[client] + count > self._most_per_client or self._held.total() + count > self._most:
+        Args:
+            client: Client address.
+
+        Yields:
+            The function, which takes a number of bytes.
+
+        Raises:
+            HTTPException: 503, if a limit is reached.
+        """
+        reserved = 0
+
+        def reserve(count: int) -> None:
+            nonlocal reserved
+            used = self._used
+            if used[client] + count > self._max_bytes_per_client or used.total() + count > self._max_bytes:
                 raise HTTPException(503, "later", {"Connection": "close", "Retry-After": "60"})
-            self._held[client] += count
-            taken += count
+            used[client] += count
+            reserved += count
 
         try:
-            yield take
+            yield reserve
         finally:
-            self._held[client] -= taken
-            if self._held[client] <= 0:
-                del self._held[client]
+            self._used[client] -= reserved
+            if self._used[client] <= 0:
+                del self._used[client]
 
 
 async def read_body(
@@ -55,23 +66,33 @@ async def read_body(
     within_s: float = BODY_WITHIN_S,
     *,
     max_bytes: int = MAX_BODY_BYTES,
-    take: Callable[[int], None] | None = None,
+    reserve: Callable[[int], None] | None = None,
 ) -> bytes:
-    """Return the body of a request. ``take`` counts the bytes of each part; see `BodyMemory`.
+    """Return the body of a request.
 
-    Raises HTTPException: 413 when it is too long, 408 when it is too slow, or what ``take`` raises.
+    Args:
+        request: The request.
+        within_s: Timeout, in seconds.
+        max_bytes: Maximum size.
+        reserve: Reserves the bytes of each chunk: see `BodyMemory`. It may raise.
+
+    Returns:
+        The body.
+
+    Raises:
+        HTTPException: 413 if the body is too long, 408 if it is too slow, 400 if the client disconnected.
     """
     body = bytearray()
     try:
         async with asyncio.timeout(within_s):
             async for chunk in request.stream():
-                if take is not None:
-                    take(len(chunk))
+                if reserve is not None:
+                    reserve(len(chunk))
                 body += chunk
                 if len(body) > max_bytes:
                     raise HTTPException(413, "too long", {"Connection": "close"})
     except ClientDisconnect:
-        # An answer that is not sent. Otherwise whoever goes away writes a traceback into our log.
+        # The response is not sent. Without it, a client that disconnects causes a traceback in the log.
         raise HTTPException(400, "gone") from None
     except TimeoutError:
         raise HTTPException(408, "too slow", {"Connection": "close"}) from None
@@ -79,10 +100,17 @@ async def read_body(
 
 
 def form_fields(content_type: str, body: bytes) -> dict[str, str]:
-    """Return the fields of a form, urlencoded or multipart (RFC 7578), the first of each name. Anything else: none.
+    """Return the fields of a form, urlencoded or multipart (RFC 7578), the first value of each name.
 
-    RFC 8058 §3.1 lets senders of the POST use either. White space around names and values is left out: some end the
-    body with a line break. Parameters such as ``charset`` do not matter.
+    RFC 8058 §3.1 permits both encodings. White space around names and values is removed, because some clients end the
+    body with a line break. Parameters such as ``charset`` are ignored.
+
+    Args:
+        content_type: Value of Content-Type. Other media types yield no fields.
+        body: The body.
+
+    Returns:
+        The values, by name.
     """
     match content_type.partition(";")[0].strip().lower():
         case "application/x-www-form-urlencoded":
@@ -108,16 +136,15 @@ def _urlencoded(body: bytes) -> list[tuple[str, str]]:
 def _multipart(content_type: str, body: bytes) -> list[tuple[str, str]]:
     """Return the fields of a multipart form (RFC 7578 §4).
 
-    Not by a parser of mail: the header fields of a stranger's part have comments that nest, and quotes whose cost
-    grows by the square.
+    It does not use a mail parser, which takes quadratic time for nested comments and quotes in header fields.
     """
-    found = _BOUNDARY.search(content_type)
-    if found is None or not content_type.isascii():
+    boundary = _BOUNDARY.search(content_type)
+    if boundary is None or not content_type.isascii():
         return []
-    delimiter = b"\r\n--" + (found[1] or found[2]).encode()
+    delimiter = b"\r\n--" + (boundary[1] or boundary[2]).encode()
     pairs = []
-    body = body.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")  # Some write bare line feeds.
-    # The end of the form is its delimiter with two more hyphens. What stands before the first delimiter is not of it.
+    body = body.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")  # Some clients send bare line feeds.
+    # The form ends with the delimiter and two hyphens. Text before the first delimiter is not part of it.
     for part in (b"\r\n" + body).split(delimiter, MAX_FIELDS + 1)[1 : MAX_FIELDS + 1]:
         head, _, content = part.partition(b"\r\n\r\n")
         name = next((_NAME.search(line[:MAX_HEADER_BYTES]) for line in head.split(b"\r\n") if _FIELD.match(line)), None)

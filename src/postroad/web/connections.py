@@ -1,8 +1,8 @@
-"""Connections of `postroad web`: how many one client may have, and how long each step of a request may take.
+"""Limits the connections of `postroad web`: their number per client, and the duration of each stage of a request.
 
-uvicorn has a deadline for idle connections only. Here a request has one for its head, its body and its answer, and a
-client that is not a trusted proxy has a share of the connections. When all are taken, a new connection replaces one of
-the client that has most of them.
+uvicorn has a timeout for idle connections only. Here the head, the body and the response of a request each have a
+timeout, and a client that is not a trusted proxy has a maximum number of connections. At the total limit, a new
+connection replaces one of the client with the most connections.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from postroad.settings import WebSettings
-from postroad.web.clients import Network, client_address, is_in, networks
+from postroad.web.rate_limit import Network, client_address, is_in, networks
 
 log = logging.getLogger(__name__)
 
@@ -27,17 +27,17 @@ FULL = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 6
 
 
 class ConnectionStage(StrEnum):
-    """What a connection waits for."""
+    """Stage of a connection, by what it waits for."""
 
-    HEAD = "head"  # of a request; also one that is idle
+    HEAD = "head"  # the head of a request; includes an idle connection
     BODY = "body"
-    ANSWER = "answer"  # of ours, and that the client reads it
+    ANSWER = "answer"  # the response, until the client has read it
     CLOSING = "closing"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConnectionLimits:
-    """How many connections there may be, and seconds that each stage may take."""
+    """Maximum connections, in total and per client, and the timeout of each stage, in seconds."""
 
     connections: int = 512
     per_client: int = 64
@@ -45,11 +45,11 @@ class ConnectionLimits:
     body_s: float = 15.0
     answer_s: float = 60.0
     closing_s: float = 5.0
-    look_s: float = 1.0
-    """How often deadlines are checked."""
+    check_s: float = 1.0
+    """Interval of the checks for timeouts."""
 
-    def seconds(self, stage: ConnectionStage) -> float:
-        """Return how long a stage may take."""
+    def timeout_s(self, stage: ConnectionStage) -> float:
+        """Return the timeout of a stage."""
         match stage:
             case ConnectionStage.HEAD:
                 return self.head_s
@@ -64,119 +64,119 @@ class ConnectionLimits:
 
 
 class WebConnectionLimiter:
-    """Knows the open connections, counts them by client, and closes those that pass a deadline."""
+    """Counts the open connections by client, enforces the limits, and closes connections after a timeout."""
 
     def __init__(self, limits: ConnectionLimits, trusted: Sequence[Network] = ()) -> None:
-        """``trusted``: proxies, which have many clients: the share of one client does not hold for them."""
+        """Store the limits. ``trusted``: networks of proxies, to which the limit per client does not apply."""
         self._limits = limits
         self._trusted = trusted
         self._open: defaultdict[str, dict[BoundedConnection, None]] = defaultdict(dict)  # by client, oldest first
-        self._turned_away: Counter[str] = Counter()
+        self._rejected: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return sum(map(len, self._open.values()))
 
     def protocol(self, **options: Any) -> BoundedConnection:
-        """Return the protocol of a new connection, as uvicorn asks for it."""
+        """Return the protocol of a new connection. uvicorn calls this."""
         return BoundedConnection(self, **options)
 
     def enter(self, connection: BoundedConnection, peer: str) -> bool:
-        """Count a connection. Returns False where its client has too many, or all have and none can be closed."""
+        """Count a connection. Returns False at the limit per client, or at the total limit if none can be closed."""
         client = client_address(peer, "", ())
         if len(self._open.get(client, ())) >= self._limits.per_client and not is_in(peer, self._trusted):
-            self._turned_away[client] += 1
+            self._rejected[client] += 1
             return False
         if len(self) >= self._limits.connections and not self._close_one():
-            self._turned_away[client] += 1
+            self._rejected[client] += 1
             return False
         self._open[client][connection] = None
         connection.client_key = client
         return True
 
     def leave(self, connection: BoundedConnection) -> None:
-        """Count a connection no more."""
-        of_client = self._open.get(connection.client_key, {})
-        of_client.pop(connection, None)
-        if not of_client:
+        """Remove a closed connection."""
+        connections = self._open.get(connection.client_key, {})
+        connections.pop(connection, None)
+        if not connections:
             self._open.pop(connection.client_key, None)
 
     async def watch(self) -> None:
-        """Close the connections that pass a deadline, for as long as this runs."""
+        """Close connections after their timeout, until cancelled."""
         while True:
-            await asyncio.sleep(self._limits.look_s)
-            self.look(asyncio.get_running_loop().time())
+            await asyncio.sleep(self._limits.check_s)
+            self.close_late(asyncio.get_running_loop().time())
 
-    def look(self, now_s: float) -> None:
-        """Close the connections whose stage has lasted too long, and log how many."""
+    def close_late(self, now_s: float) -> None:
+        """Close the connections whose stage exceeds its timeout, and log their number."""
         late: Counter[ConnectionStage] = Counter()
         clients: set[str] = set()
         for client, connections in list(self._open.items()):
             for connection in list(connections):
-                stage = connection.look(now_s)
-                if now_s - connection.since_s >= self._limits.seconds(stage):
+                stage = connection.update_stage(now_s)
+                if now_s - connection.since_s >= self._limits.timeout_s(stage):
                     late[stage] += 1
                     clients.add(client)
                     connection.abort()
-        if late or self._turned_away:
+        if late or self._rejected:
             stages = ", ".join(f"{count} at {stage}" for stage, count in sorted(late.items()))
-            turned_away = self._turned_away.total()
-            clients |= self._turned_away.keys()
+            rejected = self._rejected.total()
+            clients |= self._rejected.keys()
             log.warning(
                 "connections cut off: %s; turned away: %d; clients: %s",
                 stages or "0",
-                turned_away,
+                rejected,
                 ", ".join(sorted(clients)[:5]) + (f" and {len(clients) - 5} more" if len(clients) > 5 else ""),
             )
-            self._turned_away.clear()
+            self._rejected.clear()
 
     def _close_one(self) -> bool:
         """Close the oldest connection without a complete request, of the client that has most connections."""
         for client in sorted(self._open, key=lambda client: -len(self._open[client])):
             for connection in self._open[client]:
                 if connection.stage is not ConnectionStage.ANSWER:
-                    self._turned_away[client] += 1
+                    self._rejected[client] += 1
                     connection.abort()
                     return True
         return False
 
 
 class BoundedConnection(H11Protocol):
-    """One connection, as uvicorn serves it. The door has to let it in first."""
+    """One connection of uvicorn that the limiter counts."""
 
-    def __init__(self, door: WebConnectionLimiter, **options: Any) -> None:
+    def __init__(self, limiter: WebConnectionLimiter, **options: Any) -> None:
         super().__init__(**options)
         self.client_key = ""
         self.since_s = self.loop.time()
-        """When its stage began, as far as was looked."""
-        self._door = door
+        """Loop time at which the current stage was first observed."""
+        self._limiter = limiter
         self._entered = False
         self._mark: tuple[ConnectionStage, object] = (ConnectionStage.HEAD, None)
 
     @property
     def stage(self) -> ConnectionStage:
-        """What it waits for now."""
+        """Current stage."""
         if self.transport.is_closing():
             return ConnectionStage.CLOSING
         if self.conn.their_state is h11.IDLE:
             return ConnectionStage.HEAD
         return ConnectionStage.BODY if self.conn.their_state is h11.SEND_BODY else ConnectionStage.ANSWER
 
-    def look(self, now_s: float) -> ConnectionStage:
-        """Return the stage, and set when it began if it is another one than at the last look."""
+    def update_stage(self, now_s: float) -> ConnectionStage:
+        """Return the stage. If it has changed since the last call, set its begin to ``now_s``."""
         mark = (self.stage, self.cycle)
         if mark != self._mark:
             self._mark, self.since_s = mark, now_s
         return mark[0]
 
     def abort(self) -> None:
-        """Close at once, whatever was not sent yet."""
+        """Close at once, and discard unsent data."""
         self._leave()
         self.transport.abort()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.transport = transport
         peer = transport.get_extra_info("peername")
-        self._entered = self._door.enter(self, str(peer[0]) if peer else "local")
+        self._entered = self._limiter.enter(self, str(peer[0]) if peer else "local")
         if not self._entered:
             transport.write(FULL)
             transport.close()
@@ -195,10 +195,10 @@ class BoundedConnection(H11Protocol):
     def _leave(self) -> None:
         if self._entered:
             self._entered = False
-            self._door.leave(self)
+            self._limiter.leave(self)
 
 
-def door_of(settings: WebSettings) -> WebConnectionLimiter:
-    """Return the door that the settings describe."""
+def limiter_of(settings: WebSettings) -> WebConnectionLimiter:
+    """Return the limiter of the settings."""
     limits = ConnectionLimits(connections=settings.connections, per_client=settings.connections_per_client)
     return WebConnectionLimiter(limits, networks(settings.trusted_proxies))

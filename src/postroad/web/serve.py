@@ -1,4 +1,4 @@
-"""Serving the application with uvicorn, inside a process that has other things to mind."""
+"""Runs uvicorn within a process that has other tasks."""
 
 from __future__ import annotations
 
@@ -22,14 +22,21 @@ STOP_WITHIN_S = 10
 class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        yield  # The command has its own way of being told to stop.
+        yield  # The command handles signals itself.
 
 
 @asynccontextmanager
-async def serving(app: ASGIApp, host: str, port: int, door: WebConnectionLimiter) -> AsyncIterator[int]:
-    """Serve while the block runs, whom the door lets in.
+async def serving(app: ASGIApp, host: str, port: int, limiter: WebConnectionLimiter) -> AsyncIterator[int]:
+    """Run the server while the block runs. Raises ConfigError.
 
-    Yields the port: the one asked for, or a free one for 0. Raises ConfigError.
+    Args:
+        app: The application.
+        host: Address to bind.
+        port: Port to bind. 0: any free port.
+        limiter: Limits the connections.
+
+    Yields:
+        The port.
     """
     listener = _listen(host, port)
     config = uvicorn.Config(
@@ -37,7 +44,7 @@ async def serving(app: ASGIApp, host: str, port: int, door: WebConnectionLimiter
         access_log=False,
         log_config=None,
         lifespan="off",
-        http=door.protocol,  # type: ignore[arg-type]  # uvicorn only calls it
+        http=limiter.protocol,  # type: ignore[arg-type]  # uvicorn only calls it
         ws="none",
         proxy_headers=False,
         server_header=False,
@@ -45,13 +52,13 @@ async def serving(app: ASGIApp, host: str, port: int, door: WebConnectionLimiter
         timeout_keep_alive=IDLE_S,
         timeout_graceful_shutdown=STOP_WITHIN_S,
     )
-    # It would hold tokens, and whoever hangs a handler on it must not bring it back.
+    # The access log would contain tokens. It must stay off even if a handler is added to it.
     logging.getLogger("uvicorn.access").disabled = True
     server = _Server(config)
     serving_task = asyncio.create_task(server.serve(sockets=[listener]))
-    watching = asyncio.create_task(door.watch())
+    watching = asyncio.create_task(limiter.watch())
     try:
-        yield int(listener.getsockname()[1])  # It listens already: who comes before the server runs, waits.
+        yield int(listener.getsockname()[1])  # The socket is listening: early connections wait for the server.
     finally:
         server.should_exit = True
         await serving_task
@@ -63,8 +70,8 @@ def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=1024)
-        # Connections inherit it. asyncio sets it only on sockets made with a protocol number, which this one is not:
-        # each answer, being two writes, would wait 40 ms for an acknowledgement.
+        # Accepted sockets inherit the option. asyncio sets it only on sockets with a protocol number, unlike this one.
+        # Without it, each response, which is two writes, would wait 40 ms for an acknowledgement.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listener
     except OSError as error:

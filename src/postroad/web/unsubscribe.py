@@ -1,7 +1,7 @@
-"""Unsubscribing over HTTP (RFC 8058): a POST acts at once, a GET shows a page and changes nothing.
+"""Unsubscribes over HTTP (RFC 8058): a POST unsubscribes at once, a GET shows a page and changes nothing.
 
-Whoever follows a link without being asked to, as scanners of mail do, unsubscribes nobody. There is no cookie, no
-login and no redirect. What a token does not stand for, and what is no token, get the same answer.
+Mail scanners that follow links therefore unsubscribe no recipient. There is no cookie, no login and no redirect. An
+invalid token and a token without a touch get the same response.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from postroad.operations.unsubscribe import unsubscribe
 from postroad.queue import Queue
 from postroad.settings import WebSettings
 from postroad.web.body import form_fields, read_body
-from postroad.web.clients import Clients
 from postroad.web.pages import Pages
-from postroad.web.words import Notice
+from postroad.web.rate_limit import ClientLimiter
+from postroad.web.translations import Notice
 
 DATABASE_WITHIN_S = 5.0
 RETRY_AFTER_S = 60
@@ -35,9 +35,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class WebParts:
-    """What the endpoints work with. ``queue`` opens the queue of mail, ``intake`` that of what comes back, when needed.
+    """Dependencies of the endpoints.
 
-    ``http``: what asks others.
+    Attributes:
+        engine: The ledger's database.
+        signer: Verifies tokens.
+        clock: Time source.
+        queue: Opens the mail queue, on first use.
+        intake: Opens the intake of inbound mail, on first use.
+        http: Client for outbound requests.
+        settings: Settings of the server.
     """
 
     engine: sa.Engine
@@ -49,38 +56,39 @@ class WebParts:
     settings: WebSettings
 
 
-class Unsubscribing:
-    """The handlers of ``/u/TOKEN``."""
+class UnsubscribeRoutes:
+    """Handlers of ``/u/TOKEN``."""
 
-    def __init__(self, parts: WebParts, clients: Clients) -> None:
+    def __init__(self, parts: WebParts, limiter: ClientLimiter) -> None:
         self._parts = parts
-        self._clients = clients
+        self._limiter = limiter
         self._pages = Pages()
 
     def router(self) -> APIRouter:
+        """Return the routes."""
         router = APIRouter()
         router.add_api_route("/u/{token}", self.show, methods=["GET", "HEAD"])
-        router.add_api_route("/u/{token}", self.act, methods=["POST"])
+        router.add_api_route("/u/{token}", self.unsubscribe, methods=["POST"])
         router.add_api_route("/u/{token}", self.options, methods=["OPTIONS"])
         return router
 
     async def show(self, request: Request, token: str) -> Response:
-        """Ask. Nothing is looked up, so this works while the database is away."""
+        """Show the page that asks for confirmation. It needs no database."""
         touch_id = self._touch(request, token)
-        return touch_id if isinstance(touch_id, Response) else self._pages.answer(request, Notice.ASK, 200)
+        return touch_id if isinstance(touch_id, Response) else self._pages.render(request, Notice.ASK, 200)
 
-    async def act(self, request: Request, token: str) -> Response:
-        """Unsubscribe the recipient of the token's touch, as often as it comes."""
+    async def unsubscribe(self, request: Request, token: str) -> Response:
+        """Unsubscribe the recipient of the token's touch. Idempotent."""
         touch_id = self._touch(request, token)
         if isinstance(touch_id, Response):
             return touch_id
         fields = form_fields(request.headers.get("content-type", ""), await read_body(request))
         if fields.get("List-Unsubscribe") != "One-Click":
-            return self._pages.answer(request, Notice.ASK, 400)
+            return self._pages.render(request, Notice.ASK, 400)
         source = "unsubscribe page" if fields.get("by") == "page" else "one-click (RFC 8058)"
         try:
             async with asyncio.timeout(DATABASE_WITHIN_S):
-                done = await unsubscribe(
+                result = await unsubscribe(
                     self._parts.engine,
                     self._parts.queue,
                     touch_id,
@@ -89,22 +97,25 @@ class Unsubscribing:
                     self._parts.settings.unsubscribe,
                 )
         except (UnavailableError, TimeoutError) as error:
-            # Cut short, it may still come to pass: then doing it again changes nothing.
-            log.warning("an unsubscribe has to come again: %s", error if str(error) else "the database is slow")
-            return self._pages.answer(request, Notice.AWAY, 503, {"Retry-After": str(RETRY_AFTER_S)})
-        return self._pages.answer(request, *((Notice.DONE, 200) if done is not None else (Notice.INVALID, 404)))
+            # After a timeout the transaction may still commit. A repeated request then changes nothing.
+            log.warning(
+                "an unsubscribe failed and must be repeated: %s", error if str(error) else "the database is slow"
+            )
+            return self._pages.render(request, Notice.AWAY, 503, {"Retry-After": str(RETRY_AFTER_S)})
+        return self._pages.render(request, *((Notice.DONE, 200) if result is not None else (Notice.INVALID, 404)))
 
     async def options(self) -> Response:
+        """Return the allowed methods."""
         return Response(status_code=204, headers={"Allow": "GET, HEAD, POST, OPTIONS"})
 
     def _touch(self, request: Request, token: str) -> int | Response:
-        """Return the touch of a token, or what is answered to too many requests and to a token that is none."""
-        client = self._clients.of(request)
-        wait_s = self._clients.wait_s(client)
+        """Return the touch of a token, or the response for too many requests or for an invalid token."""
+        client = self._limiter.client_of(request)
+        wait_s = self._limiter.wait_s(client)
         if wait_s:
-            return self._pages.answer(request, Notice.HURRY, 429, {"Retry-After": str(wait_s)})
+            return self._pages.render(request, Notice.HURRY, 429, {"Retry-After": str(wait_s)})
         touch_id = self._parts.signer.read(Purpose.UNSUBSCRIBE, token)
         if touch_id is None:
-            self._clients.invalid(client)
-            return self._pages.answer(request, Notice.INVALID, 404)
+            self._limiter.charge_invalid(client)
+            return self._pages.render(request, Notice.INVALID, 404)
         return touch_id

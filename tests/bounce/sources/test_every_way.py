@@ -16,9 +16,9 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from postroad.bounce.intake import Intake
-from postroad.bounce.sources.addressees import Addressees
 from postroad.bounce.sources.listener import listen
 from postroad.bounce.sources.poll import poll
+from postroad.bounce.sources.recipient_policy import RecipientPolicy
 from postroad.clock import SystemClock
 from postroad.delivery.job import job_id
 from postroad.mail.token import TokenSigner
@@ -70,12 +70,16 @@ async def by_listener(house: House, intake: Intake, mail: Arrived, *, lmtp: bool
     settings = InboundSettings.model_validate(
         {"smtp": "" if lmtp else "127.0.0.1:0", "lmtp": "127.0.0.1:0" if lmtp else None}
     )
-    addressees = Addressees(house.signer, domains=[DOMAIN])
+    recipient_policy = RecipientPolicy(house.signer, domains=[DOMAIN])
     async with listen(
-        settings, host_name="in.example.com", submit=intake.submit, addressees=addressees, clock=SystemClock()
+        settings,
+        host_name="in.example.com",
+        submit=intake.submit,
+        recipient_policy=recipient_policy,
+        clock=SystemClock(),
     ) as listening:
         hello = "LHLO mx.example.org" if lmtp else "EHLO mx.example.org"
-        async with connected(listening.places[0], hello) as wire:
+        async with connected(listening.addresses[0], hello) as wire:
             assert (await wire.mail(mail.recipient, mail.raw, mail_from=mail.sender)).startswith("250")
 
 
@@ -162,15 +166,15 @@ async def test_a_mail_to_it_does_what_one_click_does(
 
 
 def test_the_scope_of_the_settings_holds_for_it_too(house: House) -> None:
-    from postroad.bounce.effects import Rules, process
-    from postroad.bounce.reader import read_kept
+    from postroad.bounce.mail_worker import parse_stored
+    from postroad.bounce.process import BounceRules, process
     from postroad.settings import UnsubscribeScope
 
     ada = house.recipient()
     touch, waits = house.touch(ada), house.touch(ada, TouchState.QUEUED)
     digest = house.keep(unsubscribe_mail(house, touch)[1])
-    rules = Rules(signer=house.signer, settings=house.settings, scope=UnsubscribeScope.AUDIENCE)
-    [processed] = process(house.engine, [digest], rules=rules, read=read_kept, now=NOW)
+    rules = BounceRules(signer=house.signer, settings=house.settings, scope=UnsubscribeScope.AUDIENCE)
+    [processed] = process(house.engine, [digest], rules=rules, read=parse_stored, now=NOW)
     assert processed is not None
     assert (processed.ended, house.state(waits)) == ([], TouchState.QUEUED)
     [(_, audience, *_)] = what_holds(house, touch)

@@ -13,9 +13,9 @@ from pydantic import SecretStr
 from postroad.bounce.intake import Intake, IntakeResult
 from postroad.bounce.mime import MAX_MESSAGE_BYTES
 from postroad.bounce.report import Envelope
-from postroad.bounce.sources.fetched import Polled
 from postroad.bounce.sources.imap import TAKEN, ImapMailbox
 from postroad.bounce.sources.poll import poll
+from postroad.bounce.sources.source import PollResult
 from postroad.clock import SystemClock
 from postroad.errors import ConfigError, UnavailableError
 from postroad.queue import Queue
@@ -23,7 +23,7 @@ from postroad.settings import SourceKind, SourceSettings, TlsMode
 from postroad.store.engine import read
 from tests.bounce import mails
 from tests.bounce.sources.dovecot import PASSWORD, USER, Dovecot, dovecot
-from tests.bounce.test_receivers import LARGE_MAIL
+from tests.bounce.test_report_mail import LARGE_MAIL
 from tests.smtp.conftest import Certificates
 
 
@@ -66,7 +66,7 @@ def intake(engine: sa.Engine, bounces: Queue) -> Intake:
     return Intake(engine=engine, queue=bounces, clock=SystemClock())
 
 
-def kept(engine: sa.Engine) -> list[bytes]:
+def stored_mails(engine: sa.Engine) -> list[bytes]:
     with read(engine) as connection:
         return sorted(bytes(raw) for raw in connection.execute(sa.text("SELECT raw FROM bounce_mail")).scalars())
 
@@ -79,12 +79,12 @@ async def test_what_is_fetched_is_marked_and_not_fetched_again(
 ) -> None:
     server.put(*MAILS)
     polled = await poll("inbox", settings(server), intake.submit, page=3)
-    assert polled == Polled(source="inbox", taken=4)
-    assert kept(engine) == sorted(MAILS)
+    assert polled == PollResult(source="inbox", taken=4)
+    assert stored_mails(engine) == sorted(MAILS)
     assert (await bounces.stats()).queued == 4
     assert all(TAKEN in flags and "Seen" not in flags for flags in server.flags())
     server.put(mails.BLOCKED)
-    assert await poll("inbox", settings(server), intake.submit) == Polled(source="inbox", taken=1)
+    assert await poll("inbox", settings(server), intake.submit) == PollResult(source="inbox", taken=1)
 
 
 async def test_a_large_report_is_taken_in_whole_and_of_other_large_mail_the_beginning(
@@ -96,7 +96,7 @@ async def test_a_large_report_is_taken_in_whole_and_of_other_large_mail_the_begi
     server.put(report, photo, mails.FULL)
     monkeypatch.setattr("postroad.bounce.sources.imap.MAX_PAGE_BYTES", MAX_MESSAGE_BYTES)  # A page ends with one.
     assert (await poll("inbox", settings(server), intake.submit)).taken == 3
-    assert kept(engine) == sorted([report, photo[:MAX_MESSAGE_BYTES], mails.FULL])
+    assert stored_mails(engine) == sorted([report, photo[:MAX_MESSAGE_BYTES], mails.FULL])
 
 
 async def test_it_is_moved_or_deleted_where_that_is_asked_for(server: Dovecot, intake: Intake) -> None:
@@ -139,14 +139,14 @@ async def test_what_was_kept_and_not_put_aside_is_known_the_next_time(
     with pytest.raises(UnavailableError):
         await poll("inbox", settings(server), submit)
     assert [TAKEN in flags for flags in server.flags()] == [True, True, False, False]
-    assert await poll("inbox", settings(server), intake.submit) == Polled(source="inbox", taken=2)
-    assert kept(engine) == sorted(MAILS)
+    assert await poll("inbox", settings(server), intake.submit) == PollResult(source="inbox", taken=2)
+    assert stored_mails(engine) == sorted(MAILS)
     assert (await bounces.stats()).queued == 4
 
 
 async def test_a_pass_ends_and_says_that_there_is_more(server: Dovecot, intake: Intake) -> None:
     server.put(*MAILS)
-    assert await poll("inbox", settings(server), intake.submit, page=1, max_pages=3) == Polled(
+    assert await poll("inbox", settings(server), intake.submit, page=1, max_pages=3) == PollResult(
         source="inbox", taken=3, more=True
     )
     assert (await poll("inbox", settings(server), intake.submit)).taken == 1
@@ -170,7 +170,7 @@ async def test_a_login_that_is_refused_says_so_without_the_password(server: Dove
 async def test_a_mailbox_that_is_not_there_and_a_stranger_as_server_say_so(server: Dovecot, intake: Intake) -> None:
     with pytest.raises(ConfigError, match="cannot be opened"):
         await poll("inbox", settings(server, mailbox="Nowhere"), intake.submit)
-    with pytest.raises(ConfigError, match="not to be trusted"):
+    with pytest.raises(ConfigError, match="not trusted"):
         await poll("inbox", settings(server, ca_file=None), intake.submit)
 
 

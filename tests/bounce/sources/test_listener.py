@@ -16,10 +16,10 @@ from prometheus_client import CollectorRegistry
 
 from postroad.bounce.intake import Intake, IntakeResult
 from postroad.bounce.report import Envelope
-from postroad.bounce.sources.addressees import Addressees
 from postroad.bounce.sources.listener import Listening, greeting, listen
 from postroad.bounce.sources.metrics import InboundMetrics
-from postroad.bounce.sources.reception import Submit
+from postroad.bounce.sources.recipient_policy import RecipientPolicy
+from postroad.bounce.sources.smtp_handler import Submit
 from postroad.clock import SystemClock
 from postroad.errors import ConfigError, UnavailableError
 from postroad.mail.token import Purpose, TokenSigner
@@ -50,12 +50,12 @@ def opened(house: House, bounces: Queue) -> Open:
     ) -> AsyncIterator[Listening]:
         intake = Intake(engine=house.engine, queue=bounces, clock=SystemClock())
         inbound = InboundSettings.model_validate({"smtp": "127.0.0.1:0", **settings})
-        addressees = Addressees(house.signer, domains=[DOMAIN], addresses=[REPLIES], senders=inbound.senders)
+        recipient_policy = RecipientPolicy(house.signer, domains=[DOMAIN], addresses=[REPLIES], senders=inbound.senders)
         async with listen(
             inbound,
             host_name="in.example.com",
             submit=submit or intake.submit,
-            addressees=addressees,
+            recipient_policy=recipient_policy,
             clock=SystemClock(),
             metrics=metrics,
         ) as listening:
@@ -64,7 +64,7 @@ def opened(house: House, bounces: Queue) -> Open:
     return _open
 
 
-def kept(house: House) -> list[tuple[str, str, str, bytes]]:
+def stored_mails(house: House) -> list[tuple[str, str, str, bytes]]:
     with read(house.engine) as connection:
         rows = connection.execute(sa.text("SELECT source, mail_from, recipient, raw FROM bounce_mail ORDER BY digest"))
         return [(row.source, row.mail_from, row.recipient, bytes(row.raw)) for row in rows]
@@ -75,21 +75,21 @@ async def test_a_bounce_is_kept_octet_for_octet_and_queued_before_the_250(
 ) -> None:
     recipient = house.return_path(house.touch(house.recipient()))
     raw = mails.mail(".a line that begins with a dot\n..\nand 8 bits: ä\n")
-    async with opened() as listening, connected(listening.places[0]) as wire:
+    async with opened() as listening, connected(listening.addresses[0]) as wire:
         assert (await wire.mail(recipient, raw)).startswith("250 2.0.0")
         assert (await bounces.stats()).queued == 1
-        assert kept(house) == [("smtp", "", recipient, raw)]
+        assert stored_mails(house) == [("smtp", "", recipient, raw)]
         assert (await wire.mail(recipient, raw)).startswith("250 2.0.0")
         assert (await wire.say("QUIT")).startswith("221")
     assert (await bounces.stats()).queued == 1
-    assert len(kept(house)) == 1
+    assert len(stored_mails(house)) == 1
 
 
 async def test_nobody_else_is_taken_for(house: House, opened: Open) -> None:
     touch = house.touch(house.recipient())
     token = house.return_path(touch).partition("+")[2].partition("@")[0]
     forged = token[:-1] + ("a" if token[-1] != "a" else "b")
-    async with opened() as listening, connected(listening.places[0]) as wire:
+    async with opened() as listening, connected(listening.addresses[0]) as wire:
         for recipient, said in (
             ("ada@example.org", "550 5.7.1"),  # an open relay would
             (f"bounce+{token}@example.org", "550 5.7.1"),
@@ -103,14 +103,14 @@ async def test_nobody_else_is_taken_for(house: House, opened: Open) -> None:
         ):
             assert (await wire.mail(recipient, mails.UNKNOWN)).startswith(said), recipient
         assert (await wire.say("DATA")).startswith("503")
-    assert kept(house) == []
+    assert stored_mails(house) == []
 
 
 async def test_postmaster_without_a_domain_is_taken(house: House, opened: Open) -> None:
     # RFC 5321 §4.5.1
-    async with opened() as listening, connected(listening.places[0]) as wire:
+    async with opened() as listening, connected(listening.addresses[0]) as wire:
         assert (await wire.mail("postmaster", mails.UNKNOWN)).startswith("250")
-    assert len(kept(house)) == 1
+    assert len(stored_mails(house)) == 1
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ async def test_postmaster_without_a_domain_is_taken(house: House, opened: Open) 
     ],
 )
 async def test_what_is_no_address_is_refused_for_good(opened: Open, address: bytes) -> None:
-    async with opened() as listening, connected(listening.places[0]) as wire:
+    async with opened() as listening, connected(listening.addresses[0]) as wire:
         await wire.say("MAIL FROM:<>")
         assert (await wire.say(b"RCPT TO:" + address))[0] == "5"
         assert (await wire.say("NOOP")).startswith("250")
@@ -136,19 +136,19 @@ async def test_what_is_no_address_is_refused_for_good(opened: Open, address: byt
 
 async def test_servers_change_the_case_of_an_address(house: House, opened: Open) -> None:
     recipient = house.return_path(house.touch(house.recipient())).upper()
-    async with opened() as listening, connected(listening.places[0]) as wire:
+    async with opened() as listening, connected(listening.addresses[0]) as wire:
         assert (await wire.mail(recipient, mails.UNKNOWN)).startswith("250")
 
 
 async def test_only_the_null_path_returns_mail_unless_the_settings_say_so(house: House, opened: Open) -> None:
     touch = house.touch(house.recipient())
     bounce, unsubscribe = house.return_path(touch), house.unsubscribe(touch)
-    async with opened(senders=["mailer-daemon@*"]) as listening, connected(listening.places[0]) as wire:
+    async with opened(senders=["mailer-daemon@*"]) as listening, connected(listening.addresses[0]) as wire:
         assert (await wire.mail(bounce, mails.HUMAN, "ada@example.org")).startswith("550 5.7.1")
         assert (await wire.mail(bounce, mails.UNKNOWN, "MAILER-DAEMON@example.org")).startswith("250")
         assert (await wire.mail(unsubscribe, mails.HUMAN, "ada@example.org")).startswith("250")
         assert (await wire.mail(REPLIES, mails.HUMAN, "ada@example.org")).startswith("250")
-    assert sorted(sender for _, sender, _, _ in kept(house)) == [
+    assert sorted(sender for _, sender, _, _ in stored_mails(house)) == [
         "MAILER-DAEMON@example.org",
         "ada@example.org",
         "ada@example.org",
@@ -168,10 +168,10 @@ async def test_while_the_queue_is_away_a_mail_is_not_taken_and_the_next_try_coun
                 settings,
                 host_name="in.example.com",
                 submit=intake.submit,
-                addressees=Addressees(signer, domains=[DOMAIN]),
+                recipient_policy=RecipientPolicy(signer, domains=[DOMAIN]),
                 clock=SystemClock(),
             ) as listening,
-            connected(listening.places[0]) as wire,
+            connected(listening.addresses[0]) as wire,
         ):
             own_redis.signal(signal.SIGSTOP)  # It hangs: worse than being gone.
             assert (await wire.mail(recipient, mails.UNKNOWN)).startswith("451 4.3.0")
@@ -181,7 +181,7 @@ async def test_while_the_queue_is_away_a_mail_is_not_taken_and_the_next_try_coun
             own_redis.start()
             assert (await wire.mail(recipient, mails.UNKNOWN)).startswith("250")
             assert (await queue.stats()).queued == 1
-    assert len(kept(house)) == 1
+    assert len(stored_mails(house)) == 1
 
 
 async def test_lmtp_answers_for_each_recipient(house: House, bounces: Queue, opened: Open, tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ async def test_lmtp_answers_for_each_recipient(house: House, bounces: Queue, ope
 
     place = f"unix:{tmp_path}/lmtp"
     async with opened(only_the_first, smtp=None, lmtp=place) as listening:
-        assert listening.places == [place]
+        assert listening.addresses == [place]
         async with connected(place, "LHLO mx.example.com") as wire:
             assert (await wire.say("EHLO mx.example.com")).startswith("500")
             await wire.say("MAIL FROM:<>")
@@ -207,7 +207,7 @@ async def test_lmtp_answers_for_each_recipient(house: House, bounces: Queue, ope
             assert (await wire.say(mails.UNKNOWN.rstrip() + b"\r\n.")).startswith("250")
             assert (await wire.reply()).startswith("451")
             assert (await wire.say("NOOP")).startswith("250")
-    assert [(source, recipient) for source, _, recipient, _ in kept(house)] == [("lmtp", first)]
+    assert [(source, recipient) for source, _, recipient, _ in stored_mails(house)] == [("lmtp", first)]
 
 
 async def test_smtp_has_one_answer_and_takes_nothing_back(house: House, bounces: Queue, opened: Open) -> None:
@@ -226,17 +226,17 @@ async def test_smtp_has_one_answer_and_takes_nothing_back(house: House, bounces:
             await wire.say(line)
         return await wire.say(mails.UNKNOWN.rstrip() + b"\r\n.")
 
-    async with opened(submit) as listening, connected(listening.places[0]) as wire:
+    async with opened(submit) as listening, connected(listening.addresses[0]) as wire:
         assert (await both(wire)).startswith("451")
         away = False
         assert (await both(wire)).startswith("250")
-    assert sorted(recipient for _, _, recipient, _ in kept(house)) == sorted([first, second])
+    assert sorted(recipient for _, _, recipient, _ in stored_mails(house)) == sorted([first, second])
     assert (await bounces.stats()).queued == 2
 
 
 async def test_what_is_too_large_is_refused_and_long_lines_are_not(house: House, opened: Open) -> None:
     recipient = house.return_path(house.touch(house.recipient()))
-    async with opened(max_message_bytes=65_536) as listening, connected(listening.places[0]) as wire:
+    async with opened(max_message_bytes=65_536) as listening, connected(listening.addresses[0]) as wire:
         assert (await wire.say("MAIL FROM:<> SIZE=70000")).startswith("552")
         assert (await wire.mail(recipient, mails.mail("x" * 998 + "\n" + ("y" * 900 + "\n") * 80))).startswith("552")
         assert (await wire.mail(recipient, mails.mail("x" * 20_000))).startswith("250")
@@ -246,18 +246,18 @@ async def test_no_mail_is_smuggled_in_behind_another(house: House, opened: Open)
     recipient = house.return_path(house.touch(house.recipient()))
     for end in (b"\n.\n", b"\n.\r\n", b"\r\n.\n", b"\r.\r", b"\r\n.\r"):
         smuggled = f"MAIL FROM:<>\r\nRCPT TO:<{recipient}>\r\nDATA\r\nSubject: second\r\n".encode()
-        async with opened() as listening, connected(listening.places[0]) as wire:
+        async with opened() as listening, connected(listening.addresses[0]) as wire:
             said = await wire.mail(recipient, b"Subject: first" + end + smuggled)
             assert said.startswith("250"), end
             assert (await wire.say("NOOP")).startswith("250")
-    assert all(raw.startswith(b"Subject: first") for *_, raw in kept(house))
+    assert all(raw.startswith(b"Subject: first") for *_, raw in stored_mails(house))
 
 
 async def test_clients_are_limited_in_connections_and_in_mails(house: House, opened: Open) -> None:
     recipient = house.return_path(house.touch(house.recipient()))
     rate = RateSetting(count=2, per_ms=3_600_000)
     async with opened(connections_per_client=2, mails_per_client=rate) as listening:
-        place = listening.places[0]
+        place = listening.addresses[0]
         async with connected(place) as first, connected(place):
             host, _, port = place.rpartition(":")
             reader, writer = await asyncio.open_connection(host, int(port))
@@ -271,7 +271,7 @@ async def test_clients_are_limited_in_connections_and_in_mails(house: House, ope
 
 
 async def test_a_client_that_guesses_addresses_is_cut_off(opened: Open) -> None:
-    async with opened() as listening, connected(listening.places[0]) as wire:
+    async with opened() as listening, connected(listening.addresses[0]) as wire:
         replies = [await wire.say("VRFY ada") for _ in range(51)]
         assert replies[-1].startswith("421")
         assert await wire.reader.read() == b""
@@ -283,7 +283,7 @@ async def test_starttls_hides_the_mail_and_offers_no_login(house: House, opened:
     trusting = ssl.create_default_context()
     authority.configure_trust(trusting)
     recipient = house.return_path(house.touch(house.recipient()))
-    async with opened(certificate=tmp_path / "pem") as listening, connected(listening.places[0]) as wire:
+    async with opened(certificate=tmp_path / "pem") as listening, connected(listening.addresses[0]) as wire:
         assert "STARTTLS" in await wire.say("EHLO mx.example.org")
         assert (await wire.say("STARTTLS")).startswith("220")
         await wire.writer.start_tls(trusting, server_hostname="in.example.com")
@@ -292,7 +292,7 @@ async def test_starttls_hides_the_mail_and_offers_no_login(house: House, opened:
         assert "AUTH" not in said
         assert (await wire.say("AUTH PLAIN AGEAYg==")).startswith("5")
         assert (await wire.mail(recipient, mails.UNKNOWN)).startswith("250")
-    assert len(kept(house)) == 1
+    assert len(stored_mails(house)) == 1
 
 
 async def test_what_is_being_taken_in_is_answered_before_it_ends(house: House, bounces: Queue, opened: Open) -> None:
@@ -309,7 +309,7 @@ async def test_what_is_being_taken_in_is_answered_before_it_ends(house: House, b
 
     async def serve(places: asyncio.Future[str]) -> None:
         async with opened(slowly) as listening:
-            places.set_result(listening.places[0])
+            places.set_result(listening.addresses[0])
             await leave.wait()
 
     places: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -325,13 +325,13 @@ async def test_what_is_being_taken_in_is_answered_before_it_ends(house: House, b
         assert (await taking).startswith("250")
         await serving
         assert await wire.reader.read() == b""
-    assert len(kept(house)) == 1
+    assert len(stored_mails(house)) == 1
 
 
 async def test_a_port_in_use_and_a_bad_certificate_say_so(opened: Open, tmp_path: Path) -> None:
     async with opened() as listening:
         with pytest.raises(UnavailableError, match="cannot listen at"):
-            async with opened(smtp=listening.places[0]):
+            async with opened(smtp=listening.addresses[0]):
                 pass
     (tmp_path / "pem").write_text("no certificate")
     with pytest.raises(ConfigError, match="cannot be read"):
@@ -343,7 +343,7 @@ async def test_a_reply_to_an_address_with_a_token_is_taken_from_anybody(house: H
     touch = house.touch(house.recipient())
     token = house.signer.sign(Purpose.REPLY, touch)
     bounce = house.signer.sign(Purpose.BOUNCE, touch)
-    async with opened() as listening, connected(listening.places[0]) as wire:
+    async with opened() as listening, connected(listening.addresses[0]) as wire:
         for recipient, said in (
             (f"hello+{token}@{DOMAIN}", "250"),
             (f"HELLO+{token.upper()}@{DOMAIN}", "250"),
@@ -372,7 +372,7 @@ async def test_metrics_tell_what_clients_were_answered(house: House, opened: Ope
     settings = {"connections": 1, "mails_per_client": RateSetting(count=4, per_ms=3_600_000)}
     async with (
         opened(submit, metrics=InboundMetrics(registry), **settings) as listening,
-        connected(listening.places[0]) as wire,
+        connected(listening.addresses[0]) as wire,
     ):
         assert value("connections") == 1
         for _ in range(2):
@@ -381,7 +381,7 @@ async def test_metrics_tell_what_clients_were_answered(house: House, opened: Ope
         fails = True
         assert (await wire.mail(recipient, mails.UNKNOWN)).startswith("451")
         assert (await wire.mail(recipient, mails.UNKNOWN)).startswith("450")
-        reader, writer = await asyncio.open_connection(*listening.places[0].split(":"))
+        reader, writer = await asyncio.open_connection(*listening.addresses[0].split(":"))
         assert (await reader.readline()).startswith(b"421")
         writer.close()
     answers = ("taken", "known", "refused", "throttled", "failed")
@@ -391,7 +391,7 @@ async def test_metrics_tell_what_clients_were_answered(house: House, opened: Ope
 
 async def test_who_looks_for_the_listener_hears_its_greeting(opened: Open, tmp_path: Path) -> None:
     async with opened() as listening:
-        at = InboundSettings(smtp=listening.places[0])
+        at = InboundSettings(smtp=listening.addresses[0])
         said = await asyncio.to_thread(greeting, at)
         assert said is not None
         assert said.startswith("220 in.example.com")

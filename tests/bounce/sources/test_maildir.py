@@ -11,16 +11,16 @@ import sqlalchemy as sa
 
 from postroad.bounce.intake import Intake
 from postroad.bounce.mime import MAX_MESSAGE_BYTES
-from postroad.bounce.sources.fetched import Polled
 from postroad.bounce.sources.maildir import Maildir
 from postroad.bounce.sources.poll import open_source, poll
+from postroad.bounce.sources.source import PollResult
 from postroad.clock import SystemClock
 from postroad.errors import ConfigError
 from postroad.queue import Queue
 from postroad.settings import SourceKind, SourceSettings
 from postroad.store.engine import read
 from tests.bounce import mails
-from tests.bounce.test_receivers import LARGE_MAIL
+from tests.bounce.test_report_mail import LARGE_MAIL
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def names(folder: Path) -> list[str]:
     return sorted(file.name for file in folder.iterdir())
 
 
-def kept(engine: sa.Engine) -> list[bytes]:
+def stored_mails(engine: sa.Engine) -> list[bytes]:
     with read(engine) as connection:
         return sorted(bytes(raw) for raw in connection.execute(sa.text("SELECT raw FROM bounce_mail")).scalars())
 
@@ -63,13 +63,13 @@ async def test_what_is_taken_in_goes_from_new_to_cur(
 ) -> None:
     deliver(folder, *MAILS)
     (folder / "tmp" / "half").write_bytes(b"not delivered yet")
-    assert await poll("box", settings(folder), intake.submit, page=2) == Polled(source="box", taken=3)
+    assert await poll("box", settings(folder), intake.submit, page=2) == PollResult(source="box", taken=3)
     assert names(folder / "new") == []
     assert names(folder / "cur") == [f"17000000{n:02}.M{n}P1.mx:2,S" for n in range(3)]
     assert [file.read_bytes() for file in sorted((folder / "cur").iterdir())] == MAILS
-    assert kept(engine) == sorted(MAILS)
+    assert stored_mails(engine) == sorted(MAILS)
     assert (await bounces.stats()).queued == 3
-    assert await poll("box", settings(folder), intake.submit) == Polled(source="box")
+    assert await poll("box", settings(folder), intake.submit) == PollResult(source="box")
 
 
 async def test_a_large_report_is_taken_in_whole_and_of_other_large_mail_the_beginning(
@@ -78,7 +78,7 @@ async def test_a_large_report_is_taken_in_whole_and_of_other_large_mail_the_begi
     photo = mails.mail("x" * 70 + "\n") + b"y" * MAX_MESSAGE_BYTES
     deliver(folder, LARGE_MAIL, photo)
     assert (await poll("box", settings(folder), intake.submit)).taken == 2
-    assert kept(engine) == sorted([LARGE_MAIL, photo[:MAX_MESSAGE_BYTES]])
+    assert stored_mails(engine) == sorted([LARGE_MAIL, photo[:MAX_MESSAGE_BYTES]])
 
 
 def test_a_page_ends_early_where_mails_are_large(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +93,7 @@ async def test_it_is_deleted_where_that_is_asked_for(folder: Path, intake: Intak
     deliver(folder, *MAILS)
     await poll("box", settings(folder, delete=True), intake.submit)
     assert names(folder / "new") + names(folder / "cur") == []
-    assert kept(engine) == sorted(MAILS)
+    assert stored_mails(engine) == sorted(MAILS)
 
 
 async def test_killed_before_it_is_put_aside_it_is_known_the_next_time(
@@ -112,8 +112,8 @@ async def test_killed_before_it_is_put_aside_it_is_known_the_next_time(
     with pytest.raises(Killed):
         await poll("box", settings(folder), intake.submit, open_=lambda _: Forgetful(folder))
     assert (len(names(folder / "new")), len(names(folder / "cur"))) == (2, 1)
-    assert await poll("box", settings(folder), intake.submit) == Polled(source="box", known=2)
-    assert kept(engine) == sorted(MAILS)
+    assert await poll("box", settings(folder), intake.submit) == PollResult(source="box", known=2)
+    assert stored_mails(engine) == sorted(MAILS)
     assert (await bounces.stats()).queued == 3
 
 
@@ -124,7 +124,7 @@ async def test_two_passes_at_once_take_each_mail_in_once(folder: Path, intake: I
         taken = source.fetch(2)
         source.acknowledge([mail.key for mail in taken])
     first.acknowledge([names(folder / "cur")[0].partition(":")[0]])  # Somebody has put it aside already.
-    assert await poll("box", settings(folder), intake.submit, open_=lambda _: first) == Polled(source="box")
+    assert await poll("box", settings(folder), intake.submit, open_=lambda _: first) == PollResult(source="box")
     assert len(names(folder / "cur")) == 3
 
 
@@ -136,9 +136,9 @@ async def test_what_cannot_be_read_stays_and_holds_nobody_up(
     (folder / "new" / "0-folder").mkdir()
     os.mkfifo(folder / "new" / "0-pipe")
     deliver(folder, *MAILS)
-    assert await poll("box", settings(folder), intake.submit) == Polled(source="box", taken=3, unreadable=3)
+    assert await poll("box", settings(folder), intake.submit) == PollResult(source="box", taken=3, unreadable=3)
     assert names(folder / "new") == ["0-folder", "0-link", "0-pipe"]
-    assert kept(engine) == sorted(MAILS)
+    assert stored_mails(engine) == sorted(MAILS)
     assert "0-link" in caplog.text
 
 

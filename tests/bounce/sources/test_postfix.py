@@ -14,8 +14,8 @@ import sqlalchemy as sa
 
 from postroad.bounce.intake import Intake, IntakeResult
 from postroad.bounce.report import Envelope
-from postroad.bounce.sources.addressees import Addressees
 from postroad.bounce.sources.listener import listen
+from postroad.bounce.sources.recipient_policy import RecipientPolicy
 from postroad.clock import SystemClock
 from postroad.errors import UnavailableError
 from postroad.mail.token import TokenSigner
@@ -61,10 +61,10 @@ async def test_postfix_keeps_a_bounce_until_it_is_taken(
         InboundSettings(smtp="127.0.0.1:0"),
         host_name="in.example.com",
         submit=submit,
-        addressees=Addressees(signer, domains=[DOMAIN]),
+        recipient_policy=RecipientPolicy(signer, domains=[DOMAIN]),
         clock=SystemClock(),
     ) as listening:
-        next_hop = int(listening.places[0].rpartition(":")[2])
+        next_hop = int(listening.addresses[0].rpartition(":")[2])
         # Postfix is started and stopped by commands, which a loop must not wait for.
         instance = postfix(folder, next_hop, Certificates(folder))
         server = await asyncio.to_thread(instance.__enter__)

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 import pytest
 from pydantic import SecretStr
 
-from postroad.bounce.sources.addressees import NO_SUCH_ADDRESS, Addressees
-from postroad.bounce.sources.throttle import Connections, Throttle, client_of
+from postroad.bounce.sources.recipient_policy import NO_SUCH_ADDRESS, RecipientPolicy
+from postroad.bounce.sources.throttle import ConnectionCounts, Throttle, client_of
 from postroad.mail.token import Purpose, TokenSigner
 from postroad.settings import RateSetting
 
@@ -68,7 +68,7 @@ def test_clients_that_are_gone_are_forgotten() -> None:
 
 
 def test_connections_are_counted_by_client_and_in_all() -> None:
-    connections = Connections(most=3, most_per_client=2)
+    connections = ConnectionCounts(limit=3, limit_per_client=2)
     assert [connections.enter("a") for _ in range(3)] == [True, True, False]
     assert [connections.enter("b"), connections.enter("c")] == [True, False]
     connections.leave("a")
@@ -77,10 +77,10 @@ def test_connections_are_counted_by_client_and_in_all() -> None:
 
 def test_domains_are_compared_in_a_labels() -> None:
     signer = TokenSigner(SecretStr("a key for tests"))
-    addressees = Addressees(signer, domains=["Rücklauf.example"], addresses=["Grüße@büro.example"])
+    recipient_policy = RecipientPolicy(signer, domains=["Rücklauf.example"], addresses=["Grüße@büro.example"])
     bounce = f"bounce+{signer.sign(Purpose.BOUNCE, 7)}"
-    assert addressees.refusal(f"{bounce}@xn--rcklauf-n2a.example", "") is None
-    assert addressees.refusal(f"{bounce}@RÜCKLAUF.example", "") is None
-    assert addressees.refusal("grüße@xn--bro-hoa.example", "ada@example.org") is None
+    assert recipient_policy.refusal(f"{bounce}@xn--rcklauf-n2a.example", "") is None
+    assert recipient_policy.refusal(f"{bounce}@RÜCKLAUF.example", "") is None
+    assert recipient_policy.refusal("grüße@xn--bro-hoa.example", "ada@example.org") is None
     other = TokenSigner(SecretStr("the key of somebody else")).sign(Purpose.BOUNCE, 7)
-    assert addressees.refusal(f"bounce+{other}@rücklauf.example", "") == NO_SUCH_ADDRESS
+    assert recipient_policy.refusal(f"bounce+{other}@rücklauf.example", "") == NO_SUCH_ADDRESS

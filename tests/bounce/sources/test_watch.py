@@ -14,10 +14,10 @@ import pytest
 
 from postroad.bounce.intake import IntakeResult, digest_of
 from postroad.bounce.report import Envelope
-from postroad.bounce.sources.fetched import Failed, MailSource, Polled
 from postroad.bounce.sources.imap import ImapMailbox
 from postroad.bounce.sources.poll import open_source
-from postroad.bounce.sources.watch import AWAY, REFUSED, Waits, watch
+from postroad.bounce.sources.source import MailSource, PollFailure, PollResult
+from postroad.bounce.sources.watch import MISCONFIGURED, UNAVAILABLE, RetryDelays, watch
 from postroad.clock import Clock, SystemClock
 from postroad.errors import ConfigError, UnavailableError
 from postroad.settings import SourceKind, SourceSettings
@@ -55,8 +55,8 @@ class Watching:
     def __init__(self) -> None:
         self.raws: list[bytes] = []
         self.opened: list[MailSource] = []
-        self.passes: list[Polled] = []
-        self.failures: list[Failed] = []
+        self.passes: list[PollResult] = []
+        self.failures: list[PollFailure] = []
         self._news = asyncio.Event()
 
     async def submit(self, raw: bytes, envelope: Envelope) -> IntakeResult:
@@ -64,8 +64,8 @@ class Watching:
         self._news.set()
         return IntakeResult(digest=digest_of(raw, envelope), new=True)
 
-    def seen(self, told: Polled | Failed) -> None:
-        if isinstance(told, Polled):
+    def seen(self, told: PollResult | PollFailure) -> None:
+        if isinstance(told, PollResult):
             self.passes.append(told)
         else:
             self.failures.append(told)
@@ -105,7 +105,7 @@ async def watching(
         return seen.opened[-1]
 
     task = asyncio.create_task(
-        watch("inbox", of, seen.submit, clock=clock or SystemClock(), stop=stop, open_=opened, seen=seen.seen)
+        watch("inbox", of, seen.submit, clock=clock or SystemClock(), stop=stop, open_=opened, on_poll=seen.seen)
     )
     try:
         yield seen
@@ -193,7 +193,7 @@ async def test_a_wrong_password_is_said_and_tried_again_until_somebody_mends_it(
     said = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert len(said) == 3
     assert "source inbox: localhost, INBOX: the login was refused" in said[0].getMessage()
-    assert "Mend username or password. again in 60 s" in said[0].getMessage().replace(";", "")
+    assert "Correct username or password. again in 60 s" in said[0].getMessage().replace(";", "")
     assert "sesame" not in caplog.text
 
 
@@ -208,8 +208,8 @@ async def test_a_source_whose_server_talks_nonsense_is_tried_again_too(tmp_path:
     assert clock.waited_s == [60]
 
 
-@pytest.mark.parametrize(("waits", "longest_s"), [(AWAY, 60), (REFUSED, 900)])
-def test_the_waits_grow_to_the_longest_and_no_further(waits: Waits, longest_s: float) -> None:
+@pytest.mark.parametrize(("waits", "longest_s"), [(UNAVAILABLE, 60), (MISCONFIGURED, 900)])
+def test_the_waits_grow_to_the_longest_and_no_further(waits: RetryDelays, longest_s: float) -> None:
     grown = [waits.after(failures) for failures in range(2_000)]
     assert grown[1] == 2 * grown[0]
     assert grown == sorted(grown)
@@ -226,7 +226,7 @@ def test_idle_ends_when_its_time_is_over_and_when_told_to_stop(server: Dovecot) 
         began_s = time.monotonic()
         assert not box.idle(told)
         assert time.monotonic() - began_s < WITHIN_S
-        box.look_again()
+        box.search_again()
         assert box.fetch(10) == []
     finally:
         box.close()
@@ -238,7 +238,7 @@ def test_what_arrived_before_idle_began_is_news(server: Dovecot) -> None:
         server.put(mails.FULL)
         box._imap.noop()  # Its answer tells of the mail, and IDLE will not.
         assert box.idle(threading.Event(), idle_s=WITHIN_S)
-        box.look_again()
+        box.search_again()
         assert len(box.fetch(10)) == 1
     finally:
         box.close()

@@ -21,9 +21,9 @@ from cryptography.hazmat.primitives.hashes import SHA1, SHA256, HashAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pydantic import SecretStr
 
-from postroad.bounce.effects import Rules, process
-from postroad.bounce.judge import BounceClass
-from postroad.bounce.reader import read_kept
+from postroad.bounce.classify import BounceClass
+from postroad.bounce.mail_worker import parse_stored
+from postroad.bounce.process import BounceRules, process
 from postroad.clock import SystemClock
 from postroad.mail.token import Purpose
 from postroad.queue import Queue
@@ -31,7 +31,7 @@ from postroad.settings import BounceSettings, WebSettings
 from postroad.store.bounce import waiting_mails
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
-from tests.bounce.services import events
+from tests.bounce.esp import events
 from tests.https import Site, https
 from tests.store.rows import NOW, add_campaign, add_recipient, add_touch
 from tests.web.conftest import SIGNER, open_web
@@ -62,7 +62,7 @@ class Hooks:
     http: httpx.AsyncClient
     clock: Clock
 
-    def kept(self) -> list[tuple[str, dict[str, Any]]]:
+    def stored_events(self) -> list[tuple[str, dict[str, Any]]]:
         """Source and event of each row."""
         with read(self.engine) as connection:
             rows = connection.execute(sa.text("SELECT source, raw FROM bounce_mail ORDER BY source, digest"))
@@ -126,12 +126,12 @@ def unknown_touch(hooks: Hooks) -> tuple[int, str]:
     return touch, SIGNER.sign(Purpose.MESSAGE_ID, touch)
 
 
-def judged(hooks: Hooks) -> list[tuple[BounceClass, int | None]]:
+def process_events(hooks: Hooks) -> list[tuple[BounceClass, int | None]]:
     """Judge what was kept. Returns the verdict on each, and its touch."""
     with read(hooks.engine) as connection:
         digests = [digest for digest, _ in waiting_mails(connection, 10)]
-    rules = Rules(signer=SIGNER, settings=BounceSettings())
-    processed = process(hooks.engine, digests, rules=rules, read=read_kept, now=NOW)
+    rules = BounceRules(signer=SIGNER, settings=BounceSettings())
+    processed = process(hooks.engine, digests, rules=rules, read=parse_stored, now=NOW)
     return [(one.verdict, one.touch_id) for one in processed if one is not None]
 
 

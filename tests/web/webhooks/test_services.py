@@ -16,16 +16,16 @@ import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from postroad.bounce.judge import BounceClass
+from postroad.bounce.classify import BounceClass
 from postroad.errors import UnavailableError
 from postroad.queue import Queue
 from postroad.settings import RateSetting, WebSettings
 from postroad.store.engine import read
 from postroad.store.ledger import TouchState
-from tests.bounce.services import events
+from tests.bounce.esp import events
 from tests.store.rows import touch_row
 from tests.web.conftest import open_web
-from tests.web.webhooks.conftest import SECRET, Hooks, OpenHooks, judged, public_key, unknown_touch
+from tests.web.webhooks.conftest import SECRET, Hooks, OpenHooks, process_events, public_key, unknown_touch
 
 TAG = "1-aaaaaaaaaaaaaaaaaaaa"
 Told = Callable[[str, ec.EllipticCurvePrivateKey], tuple[bytes, dict[str, str]]]
@@ -54,7 +54,7 @@ async def test_sendgrids_events_are_kept_one_by_one_and_queued(
     for _ in range(2):  # It comes again when the answer was lost.
         answer = await hooks.http.post("/webhooks/sendgrid", content=body, headers=sendgrid(sendgrid_key, body))
         assert (answer.status_code, answer.content) == (200, b"")
-    assert len(hooks.kept()) == 200
+    assert len(hooks.stored_events()) == 200
     assert await hooks.queued() == 200
 
 
@@ -78,7 +78,7 @@ async def test_what_sendgrid_did_not_sign_is_refused(hooks: Hooks, sendgrid_key:
     for content, headers in tries:
         sent = {name.encode(): value.encode() for name, value in headers.items()}
         assert (await hooks.http.post("/webhooks/sendgrid", content=content, headers=sent)).status_code == 403
-    assert (hooks.kept(), await hooks.queued()) == ([], 0)
+    assert (hooks.stored_events(), await hooks.queued()) == ([], 0)
 
 
 async def test_a_replay_changes_nothing_and_later_is_refused(
@@ -88,7 +88,7 @@ async def test_a_replay_changes_nothing_and_later_is_refused(
     headers = sendgrid(sendgrid_key, body)
     assert (await hooks.http.post("/webhooks/sendgrid", content=body, headers=headers)).status_code == 200
     assert (await hooks.http.post("/webhooks/sendgrid", content=body, headers=headers)).status_code == 200
-    assert len(hooks.kept()) == await hooks.queued() == 1
+    assert len(hooks.stored_events()) == await hooks.queued() == 1
     hooks.clock.ahead_ms = DAY_MS + 60_000
     assert (await hooks.http.post("/webhooks/sendgrid", content=body, headers=headers)).status_code == 403
 
@@ -108,7 +108,7 @@ async def test_postmark_shows_its_secret_in_either_place(hooks: Hooks, headers: 
     for _ in range(2):
         answer = await hooks.http.post("/webhooks/postmark", json=events.postmark_bounce(TAG), headers=headers)
         assert answer.status_code == 200
-    assert [source for source, _ in hooks.kept()] == ["webhook:postmark"]
+    assert [source for source, _ in hooks.stored_events()] == ["webhook:postmark"]
     assert await hooks.queued() == 1
 
 
@@ -127,7 +127,7 @@ async def test_postmark_shows_its_secret_in_either_place(hooks: Hooks, headers: 
 async def test_postmark_without_it_is_refused(hooks: Hooks, headers: dict[str, str]) -> None:
     answer = await hooks.http.post("/webhooks/postmark", json=events.postmark_bounce(TAG), headers=headers)
     assert answer.status_code == 401
-    assert (hooks.kept(), await hooks.queued()) == ([], 0)
+    assert (hooks.stored_events(), await hooks.queued()) == ([], 0)
 
 
 # -- Mailgun
@@ -144,10 +144,10 @@ def mailgun(
 async def test_mailguns_event_is_kept_without_its_signature(hooks: Hooks) -> None:
     event = events.mailgun_failed(TAG)
     assert (await hooks.http.post("/webhooks/mailgun", json=mailgun(event))).status_code == 200
-    assert hooks.kept() == [("webhook:mailgun", event["event-data"])]
+    assert hooks.stored_events() == [("webhook:mailgun", event["event-data"])]
     # Signed anew it is still the same event.
     assert (await hooks.http.post("/webhooks/mailgun", json=mailgun(event, token="u" * 50))).status_code == 200
-    assert len(hooks.kept()) == await hooks.queued() == 1
+    assert len(hooks.stored_events()) == await hooks.queued() == 1
 
 
 async def test_a_token_of_mailguns_is_taken_once_whatever_it_comes_with(hooks: Hooks) -> None:
@@ -156,7 +156,7 @@ async def test_a_token_of_mailguns_is_taken_once_whatever_it_comes_with(hooks: H
     forged = {**signed, **events.mailgun_failed(TAG)}
     assert (await hooks.http.post("/webhooks/mailgun", json=forged)).status_code == 406
     assert (await hooks.http.post("/webhooks/mailgun", json=signed)).status_code == 406
-    assert (hooks.kept(), await hooks.queued()) == ([], 0)
+    assert (hooks.stored_events(), await hooks.queued()) == ([], 0)
 
 
 async def test_what_mailgun_did_not_sign_is_refused(hooks: Hooks) -> None:
@@ -177,7 +177,7 @@ async def test_what_mailgun_did_not_sign_is_refused(hooks: Hooks) -> None:
     ]
     for document in tries:
         assert (await hooks.http.post("/webhooks/mailgun", json=document)).status_code == 403
-    assert (hooks.kept(), await hooks.queued()) == ([], 0)
+    assert (hooks.stored_events(), await hooks.queued()) == ([], 0)
 
 
 async def test_an_event_of_a_subaccount_is_signed_by_the_account_too(hooks: Hooks) -> None:
@@ -210,7 +210,7 @@ async def test_what_is_told_takes_effect_once_it_is_judged(
     body, headers = told(tag, sendgrid_key)
     path = f"/webhooks/{told.__name__.rpartition('_')[2]}"
     assert (await hooks.http.post(path, content=body, headers=headers)).status_code == 200
-    assert judged(hooks) == [(BounceClass.HARD, touch)]
+    assert process_events(hooks) == [(BounceClass.HARD, touch)]
     with read(hooks.engine) as connection:
         assert touch_row(connection, touch).state is TouchState.BOUNCED
 
@@ -231,7 +231,7 @@ async def test_only_post_and_only_so_much_is_read(hooks: Hooks, name: str) -> No
     for odd in (b"", b"\xff", b"[" * 100_000, b'"\\ud800"', b"7"):
         answer = await hooks.http.post(f"/webhooks/{name}", content=odd, headers=headers)
         assert answer.status_code in (400, 403)
-    assert hooks.kept() == []
+    assert hooks.stored_events() == []
 
 
 async def test_while_the_queue_is_away_it_has_to_come_again_and_nothing_is_lost(
@@ -269,7 +269,7 @@ async def test_the_log_says_who_was_refused_and_shows_no_secret(hooks: Hooks, ca
         )
         await hooks.http.post("/webhooks/mailgun", json=mailgun(events.mailgun_failed(TAG)))
     ours = [one.getMessage() for one in caplog.records if not one.name.startswith(("httpx", "httpcore"))]
-    assert any("webhook of postmark was refused: it does not show the secret" in line for line in ours)
+    assert any("webhook of postmark was refused: the secret is missing or wrong" in line for line in ours)
     assert any(line.startswith("POST /webhooks/mailgun 200 in ") for line in ours)
     assert not any(SECRET in line or "ada@" in line or TAG in line for line in ours)
 
@@ -296,7 +296,7 @@ async def test_who_forges_again_and_again_is_told_to_wait_and_what_is_signed_nev
         assert (await call(forged, "192.0.2.2")).status_code == 403
         hooks.clock.ahead_ms = 120_000
         assert (await call(forged)).status_code == 403
-        assert len(hooks.kept()) == 100
+        assert len(hooks.stored_events()) == 100
 
 
 async def test_an_answer_is_there_within_milliseconds(hooks: Hooks) -> None:

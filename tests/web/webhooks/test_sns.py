@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from postroad.bounce.judge import BounceClass
+from postroad.bounce.classify import BounceClass
 from postroad.store.engine import read
 from postroad.store.ledger import TouchState
 from postroad.web.webhooks.sns import host_of
-from tests.bounce.services import events
+from tests.bounce.esp import events
 from tests.store.rows import touch_row
 from tests.web.webhooks.conftest import (
     CERTIFICATE,
@@ -21,7 +21,7 @@ from tests.web.webhooks.conftest import (
     Hooks,
     Sns,
     certificate_of,
-    judged,
+    process_events,
     stamp,
     unknown_touch,
 )
@@ -37,14 +37,14 @@ async def post(hooks: Hooks, message: dict[str, Any]) -> int:
 @pytest.mark.parametrize("version", ["1", "2"])
 async def test_a_notification_is_kept_and_queued(ses: Hooks, sns: Sns, version: str) -> None:
     assert await post(ses, sns.notification(EVENT, version=version)) == 200
-    assert ses.kept() == [("webhook:ses", EVENT)]
+    assert ses.stored_events() == [("webhook:ses", EVENT)]
     assert await ses.queued() == 1
 
 
 async def test_what_ses_says_takes_effect_once_it_is_judged(ses: Hooks, sns: Sns) -> None:
     touch, tag = unknown_touch(ses)
     assert await post(ses, sns.notification(events.ses_bounce(tag))) == 200
-    assert judged(ses) == [(BounceClass.HARD, touch)]
+    assert process_events(ses) == [(BounceClass.HARD, touch)]
     with read(ses.engine) as connection:
         assert touch_row(connection, touch).state is TouchState.BOUNCED
 
@@ -54,13 +54,13 @@ async def test_a_subject_is_signed_where_there_is_one(ses: Hooks, sns: Sns) -> N
     without = sns.notification(events.ses_bounce("2-aaaaaaaaaaaaaaaaaaaa"))
     assert await post(ses, {**without, "Subject": None}) == 200
     assert await post(ses, {**without, "Subject": "added"}) == 403
-    assert len(ses.kept()) == 2
+    assert len(ses.stored_events()) == 2
 
 
 async def test_it_comes_again_and_is_one_and_the_certificate_is_asked_for_once(ses: Hooks, sns: Sns) -> None:
     for _ in range(3):
         assert await post(ses, sns.notification(EVENT)) == 200
-    assert len(ses.kept()) == 1
+    assert len(ses.stored_events()) == 1
     assert await ses.queued() == 1
     assert sns.asked == [CERTIFICATE.removeprefix(f"https://{HOST}")]
 
@@ -81,13 +81,13 @@ async def test_it_comes_again_and_is_one_and_the_certificate_is_asked_for_once(s
 )
 async def test_what_was_changed_is_refused(ses: Hooks, sns: Sns, changed: dict[str, Any]) -> None:
     assert await post(ses, {**sns.notification(EVENT), **changed}) == 403
-    assert (ses.kept(), await ses.queued()) == ([], 0)
+    assert (ses.stored_events(), await ses.queued()) == ([], 0)
 
 
 async def test_a_signature_of_another_key_is_refused(ses: Hooks, sns: Sns) -> None:
     sns.key = rsa.generate_private_key(public_exponent=65_537, key_size=2048)
     assert await post(ses, sns.notification(EVENT)) == 403
-    assert ses.kept() == []
+    assert ses.stored_events() == []
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ async def test_a_signature_of_another_key_is_refused(ses: Hooks, sns: Sns) -> No
 async def test_a_certificate_from_elsewhere_is_not_asked_for(ses: Hooks, sns: Sns, url: str) -> None:
     message = sns.notification(EVENT, SigningCertURL=url.format("0" * 32))
     assert await post(ses, message) == 403
-    assert (sns.asked, ses.kept()) == ([], [])
+    assert (sns.asked, ses.stored_events()) == ([], [])
 
 
 async def test_a_certificate_behind_a_redirect_is_none(ses: Hooks, sns: Sns) -> None:
@@ -137,13 +137,13 @@ async def test_what_was_signed_long_ago_or_will_be_is_refused(ses: Hooks, sns: S
         message = sns.notification(EVENT, Timestamp=stamp(datetime.now(UTC) + timedelta(days=days)))
         assert await post(ses, message) == 403
     assert await post(ses, sns.notification(EVENT, Timestamp="yesterday")) == 403
-    assert ses.kept() == []
+    assert ses.stored_events() == []
 
 
 async def test_a_subscription_is_confirmed_at_the_host_of_sns(ses: Hooks, sns: Sns) -> None:
     assert await post(ses, sns.confirmation()) == 200
     assert sns.asked[1].startswith("/?Action=ConfirmSubscription")
-    assert ses.kept() == []
+    assert ses.stored_events() == []
 
 
 @pytest.mark.parametrize(
@@ -169,4 +169,4 @@ async def test_a_forged_confirmation_is_not_followed(ses: Hooks, sns: Sns) -> No
 async def test_the_end_of_a_subscription_is_not_undone_and_plain_words_are_no_event(ses: Hooks, sns: Sns) -> None:
     assert await post(ses, sns.confirmation(Type="UnsubscribeConfirmation")) == 200
     assert await post(ses, sns.notification("Successfully validated SNS topic for Amazon SES event publishing.")) == 200
-    assert (len(sns.asked), ses.kept()) == (1, [])
+    assert (len(sns.asked), ses.stored_events()) == (1, [])

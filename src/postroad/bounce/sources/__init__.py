@@ -1,1 +1,1 @@
-"""Where what comes back comes from: taken in over SMTP and LMTP, fetched from Maildirs and IMAP servers."""
+"""Sources of inbound mail: an SMTP and LMTP listener, Maildirs, and IMAP mailboxes."""

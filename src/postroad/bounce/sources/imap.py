@@ -1,7 +1,7 @@
-"""A mailbox on an IMAP server as a source (RFC 3501): found by UID, and put aside on the server itself.
+"""Reads an IMAP mailbox as a source (RFC 3501): finds mails by UID, and acknowledges them on the server.
 
-What is taken in gets a keyword, moves to another mailbox, or is deleted, as the settings say. The server remembers, so
-there is no place here to get lost, whatever happens to this machine. Blocking: it is used from a thread.
+An acknowledged mail gets a keyword, moves to another mailbox, or is deleted, according to the settings. The state is on
+the server only, so it does not depend on this machine. Blocking: use it from a thread.
 """
 
 from __future__ import annotations
@@ -15,43 +15,45 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from postroad.bounce.kept import MAX_PAGE_BYTES, kept_bytes
 from postroad.bounce.mime import MAX_MESSAGE_BYTES
-from postroad.bounce.sources.fetched import Fetched
+from postroad.bounce.sources.source import FetchedMail
+from postroad.bounce.truncation import MAX_PAGE_BYTES, truncated_length
 from postroad.errors import ConfigError, UnavailableError
 from postroad.settings import SourceSettings, TlsMode
 
 TAKEN = "$PostroadTaken"
-"""Keyword (RFC 3501 §2.3.2) of what was taken in."""
+"""Keyword (RFC 3501 §2.3.2) of acknowledged mails."""
 
 _WINDOW = 5_000
-"""Messages that one search looks at: imaplib reads no line of more than a million octets."""
+"""Messages of one search: imaplib rejects lines longer than a million octets."""
 
 IDLE_S = 600.0
-"""RFC 2177: no longer than 29 minutes, or the server may log out whoever is idle. Routers forget sooner."""
+"""Duration of one IDLE. RFC 2177: at most 29 minutes, because the server may log out an idle client.
+
+Routers drop idle connections sooner."""
 _SLICE_S = 1.0
-"""How long one is told to stop and does not hear it."""
+"""Maximum delay before a request to stop takes effect."""
 _IDLE_TAG = b"IDLE1"
 _MAX_IDLE_BYTES = 65_536
 
 _UID = re.compile(rb"\bUID (\d+)")
-# RFC 5530: these pass by themselves. Anything else that a login is refused with is somebody's to mend.
-_PASSES = re.compile(r"\[(UNAVAILABLE|INUSE|LIMIT|SERVERBUG|OVERQUOTA)\]", re.IGNORECASE)
+# Response codes of temporary failures (RFC 5530). Any other login failure needs an operator.
+_TEMPORARY = re.compile(r"\[(UNAVAILABLE|INUSE|LIMIT|SERVERBUG|OVERQUOTA)\]", re.IGNORECASE)
 _EXISTS = re.compile(rb"^\* \d+ EXISTS\r?$", re.MULTILINE | re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class ImapMailbox:
-    """One mailbox, selected. Its keys are UIDs, which hold for as long as it is."""
+    """One selected mailbox. Its keys are UIDs, which are valid while it is open."""
 
     def __init__(self, settings: SourceSettings) -> None:
-        """Connect, log in, and look for what is waiting. Raises ConfigError, UnavailableError."""
+        """Connect, log in, and search for waiting mails. Raises ConfigError, UnavailableError."""
         self._settings = settings
         self._where = settings.where
-        with self._failing():
+        with self._translated_errors():
             self._imap = _connect(settings)
         try:
-            with self._failing():
+            with self._translated_errors():
                 self._log_in()
                 self._capabilities = self._ask_capabilities()
                 exists = self._select()
@@ -62,39 +64,41 @@ class ImapMailbox:
 
     @property
     def waiting(self) -> int:
+        """Number of mails that were not returned yet."""
         return len(self._waiting)
 
-    def fetch(self, limit: int) -> list[Fetched]:
-        """As `Source.fetch`; a message is read as far as it is ever looked at, and does not become *seen* by it."""
+    def fetch(self, limit: int) -> list[FetchedMail]:
+        """Return the next mails, truncated, at most ``limit`` and about MAX_PAGE_BYTES. Does not set *seen*."""
         uids = [self._waiting.pop() for _ in range(min(limit, len(self._waiting)))]
         if not uids:
             return []
-        with self._failing():
+        with self._translated_errors():
             data = self._uid("FETCH", _set(uids), f"(UID BODY.PEEK[]<0.{MAX_MESSAGE_BYTES}>)")
             beginnings = dict(_bodies(data))
-            found: list[Fetched] = []
-            left = MAX_PAGE_BYTES
-            while uids and left > 0:
+            page: list[FetchedMail] = []
+            left_bytes = MAX_PAGE_BYTES
+            while uids and left_bytes > 0:
                 uid = uids.pop(0)
-                raw = self._whole(uid, beginnings.pop(uid, None))
-                found.append(Fetched(str(uid), raw, "" if raw is not None else "the server gave no text"))
-                left -= len(raw or b"")
+                raw = self._complete(uid, beginnings.pop(uid, None))
+                page.append(FetchedMail(str(uid), raw, "" if raw is not None else "the server returned no text"))
+                left_bytes -= len(raw or b"")
         self._waiting.extend(reversed(uids))
-        return found
+        return page
 
-    def _whole(self, uid: int, beginning: bytes | None) -> bytes | None:
-        """What is kept of a message, of which this is the beginning."""
-        more = kept_bytes(beginning or b"") - MAX_MESSAGE_BYTES
-        if beginning is None or more == 0:
+    def _complete(self, uid: int, beginning: bytes | None) -> bytes | None:
+        """Fetch the rest of a message, up to the truncated length."""
+        rest_bytes = truncated_length(beginning or b"") - MAX_MESSAGE_BYTES
+        if beginning is None or rest_bytes == 0:
             return beginning
-        data = self._uid("FETCH", str(uid), f"(UID BODY.PEEK[]<{MAX_MESSAGE_BYTES}.{more}>)")
+        data = self._uid("FETCH", str(uid), f"(UID BODY.PEEK[]<{MAX_MESSAGE_BYTES}.{rest_bytes}>)")
         return beginning + dict(_bodies(data)).get(uid, b"")
 
     def acknowledge(self, keys: Sequence[str]) -> None:
+        """Mark, move or delete mails. Idempotent. Raises UnavailableError."""
         if not keys:
             return
         uids, settings = _set(int(key) for key in keys), self._settings
-        with self._failing():
+        with self._translated_errors():
             if settings.move_to is not None and "MOVE" in self._capabilities:
                 self._uid("MOVE", uids, _quoted(settings.move_to))
                 return
@@ -104,55 +108,66 @@ class ImapMailbox:
             if settings.move_to is not None:
                 self._uid("COPY", uids, _quoted(settings.move_to))
             self._uid("STORE", uids, "+FLAGS.SILENT", "(\\Deleted)")
-            # Without UIDPLUS (RFC 4315) an EXPUNGE would take what others deleted: it stays, deleted, and is not found.
+            # Without UIDPLUS (RFC 4315), EXPUNGE would also remove mails that other clients deleted. The mails keep the
+            # flag \Deleted, and searches skip them.
             if "UIDPLUS" in self._capabilities:
                 self._uid("EXPUNGE", uids)
 
     @property
     def idles(self) -> bool:
-        """Whether the server says by itself when mail arrives (RFC 2177)."""
+        """Whether the server supports IDLE (RFC 2177)."""
         return "IDLE" in self._capabilities
 
-    def idle(self, told: threading.Event, *, idle_s: float = IDLE_S) -> bool:
-        """Wait until the server has news, for so long at the most, or until told to stop. Returns whether it has.
+    def idle(self, stop: threading.Event, *, idle_s: float = IDLE_S) -> bool:
+        """Wait until new mail arrives. `search_again` then finds it.
 
-        Of several commands it is the only one: what arrives is looked at by `look_again`. Raises UnavailableError.
+        Args:
+            stop: Ends the wait.
+            idle_s: Maximum duration, in seconds.
+
+        Returns:
+            Whether new mail arrived.
+
+        Raises:
+            UnavailableError: The server is unreachable, or rejected IDLE.
         """
         if self._imap.response("EXISTS")[1] != [None]:
-            return True  # It was said with an answer since the last look, and is not said again.
-        with self._failing():
-            # Read past imaplib, whose buffer hides from a wait what came in one packet with the answer before.
+            return True  # An earlier response announced the mail, and the server does not announce it again.
+        with self._translated_errors():
+            # Read the socket directly: data in the buffer of imaplib would not end a wait.
             self._imap.send(_IDLE_TAG + b" IDLE\r\n")
-            said = self._read_until(b"", lambda lines: any(line.startswith((b"+", _IDLE_TAG)) for line in lines))
-            if _line(said, _IDLE_TAG):
+            received = self._read_until(b"", lambda lines: any(line.startswith((b"+", _IDLE_TAG)) for line in lines))
+            if any(line.startswith(_IDLE_TAG) for line in received.split(b"\r\n")):
                 raise UnavailableError(f"{self._where}: the server refused IDLE")
-            said, news = self._listen(said, told, idle_s)
+            received, has_mail = self._listen(received, stop, idle_s)
             self._imap.send(b"DONE\r\n")
-            self._read_until(said, lambda lines: any(line.startswith(_IDLE_TAG) for line in lines))
-        return news
+            self._read_until(received, lambda lines: any(line.startswith(_IDLE_TAG) for line in lines))
+        return has_mail
 
-    def look_again(self) -> None:
-        """Look for what is waiting now; `fetch` hands it out. Raises UnavailableError."""
-        with self._failing():
+    def search_again(self) -> None:
+        """Search for waiting mails again, for `fetch` to return. Raises UnavailableError."""
+        with self._translated_errors():
             self._waiting = self._search(self._select())
 
-    def _listen(self, said: bytes, told: threading.Event, idle_s: float) -> tuple[bytes, bool]:
+    def _listen(self, received: bytes, stop: threading.Event, idle_s: float) -> tuple[bytes, bool]:
         until_s = time.monotonic() + idle_s
-        while not (news := _EXISTS.search(said) is not None) and not told.is_set() and time.monotonic() < until_s:
+        while not (has_mail := _EXISTS.search(received) is not None):
+            if stop.is_set() or time.monotonic() >= until_s:
+                break
             try:
-                said = (said + self._receive(_SLICE_S))[-_MAX_IDLE_BYTES:]
+                received = (received + self._receive(_SLICE_S))[-_MAX_IDLE_BYTES:]
             except TimeoutError:
                 continue
-        return said, news
+        return received, has_mail
 
-    def _read_until(self, said: bytes, done: Callable[[list[bytes]], bool]) -> bytes:
+    def _read_until(self, received: bytes, done: Callable[[list[bytes]], bool]) -> bytes:
         until_s = time.monotonic() + self._settings.timeout_ms / 1000
-        while not done(said.split(b"\r\n")[:-1]):
+        while not done(received.split(b"\r\n")[:-1]):
             left_s = until_s - time.monotonic()
-            if left_s <= 0 or len(said) > _MAX_IDLE_BYTES:
+            if left_s <= 0 or len(received) > _MAX_IDLE_BYTES:
                 raise TimeoutError("no answer to IDLE")
-            said += self._receive(left_s)
-        return said
+            received += self._receive(left_s)
+        return received
 
     def _receive(self, within_s: float) -> bytes:
         connection = self._imap.socket()
@@ -167,10 +182,11 @@ class ImapMailbox:
         return received
 
     def close(self) -> None:
+        """Log out and close the connection."""
         with suppress(OSError, imaplib.IMAP4.error):
             self._imap.logout()
         with suppress(OSError):
-            self._imap.shutdown()  # Where it could not log out, the socket is still open.
+            self._imap.shutdown()  # The socket is still open if the logout failed.
 
     def _log_in(self) -> None:
         user, password = self._settings.username or "", self._settings.password
@@ -193,15 +209,15 @@ class ImapMailbox:
         except imaplib.IMAP4.abort:
             raise
         except imaplib.IMAP4.error as error:
-            said = _said(error)
-            if _PASSES.search(said):
-                raise UnavailableError(f"{self._where}: no login just now: {said}") from None
+            message = _message_of(error)
+            if _TEMPORARY.search(message):
+                raise UnavailableError(f"{self._where}: the login failed temporarily: {message}") from None
             raise ConfigError(
-                f"the login was refused: {said}", where=self._where, remedy="Mend username or password."
+                f"the login was refused: {message}", where=self._where, remedy="Correct username or password."
             ) from None
 
     def _ask_capabilities(self) -> frozenset[str]:
-        # Others may hold after a login (RFC 3501 §6.1.1).
+        # The capabilities may change after a login (RFC 3501 §6.1.1).
         _, data = self._imap.capability()
         return frozenset(b" ".join(line for line in data if isinstance(line, bytes)).decode("ascii", "replace").split())
 
@@ -209,25 +225,25 @@ class ImapMailbox:
         status, data = self._imap.select(_quoted(self._settings.mailbox))
         if status != "OK":
             raise ConfigError(f"the mailbox cannot be opened: {_text(data)}", where=self._where)
-        self._imap.response("EXISTS")  # Forgotten, so that `idle` sees a later one.
+        self._imap.response("EXISTS")  # Clears the response, so that `idle` sees a later one only.
         flags = _text(self._imap.response("PERMANENTFLAGS")[1])
         needs_keyword = self._settings.move_to is None and not self._settings.delete
         if needs_keyword and "\\*" not in flags and TAKEN.lower() not in flags.lower():
             raise ConfigError(
-                "this mailbox takes no keywords, so that what was taken in cannot be marked",
+                "this mailbox takes no keywords, so mails cannot be marked",
                 where=self._where,
                 remedy="Set move_to, or delete.",
             )
         return int(data[0] or b"0")
 
     def _search(self, exists: int) -> list[int]:
-        """UIDs that are waiting, the last first."""
-        found: list[int] = []
+        """Return the UIDs of waiting mails, in descending order."""
+        uids: set[int] = set()
         for first in range(1, exists + 1, _WINDOW):
             window = f"{first}:{min(first + _WINDOW - 1, exists)}"
             data = self._uid("SEARCH", window, "UNDELETED", "UNKEYWORD", TAKEN)
-            found.extend(int(uid) for line in data if isinstance(line, bytes) for uid in line.split())
-        return sorted(set(found), reverse=True)
+            uids.update(int(uid) for line in data if isinstance(line, bytes) for uid in line.split())
+        return sorted(uids, reverse=True)
 
     def _uid(self, command: str, *arguments: str) -> list[Any]:
         status, data = self._imap.uid(command, *arguments)
@@ -236,18 +252,18 @@ class ImapMailbox:
         return data
 
     @contextmanager
-    def _failing(self) -> Iterator[None]:
-        """Say what failed: a server that is away, hangs or speaks wrongly may be tried again."""
+    def _translated_errors(self) -> Iterator[None]:
+        """Translate errors: an untrusted certificate is a ConfigError, any other failure an UnavailableError."""
         try:
             yield
         except ssl.SSLCertVerificationError as error:
             raise ConfigError(
-                f"its certificate is not to be trusted: {error.verify_message}",
+                f"its certificate is not trusted: {error.verify_message}",
                 where=self._where,
-                remedy="Mend host, or name the authority with ca_file.",
+                remedy="Correct host, or set ca_file to the certificate authority.",
             ) from None
         except (OSError, imaplib.IMAP4.error) as error:
-            raise UnavailableError(f"{self._where}: {_said(error)}") from None
+            raise UnavailableError(f"{self._where}: {_message_of(error)}") from None
 
 
 def _connect(settings: SourceSettings) -> imaplib.IMAP4:
@@ -271,19 +287,18 @@ def _tls_context(settings: SourceSettings) -> ssl.SSLContext:
         raise ConfigError(f"ca_file cannot be read: {error}", where=str(settings.ca_file)) from None
 
 
-def _line(said: bytes, start: bytes) -> bool:
-    return any(line.startswith(start) for line in said.split(b"\r\n"))
-
-
 def _bodies(data: Sequence[Any]) -> Iterator[tuple[int, bytes]]:
-    """UIDs and texts of a FETCH. The UID is before the text or behind it; other messages' flags may be between."""
+    """Yield UIDs and texts of a FETCH response. The UID is before or after the text.
+
+    Flags of other messages may be between the responses.
+    """
     for number, part in enumerate(data):
         if not isinstance(part, tuple) or b"BODY[" not in part[0]:
             continue
-        behind = data[number + 1] if number + 1 < len(data) and isinstance(data[number + 1], bytes) else b""
-        found = _UID.search(part[0]) or _UID.search(behind)
-        if found is not None:
-            yield int(found[1]), part[1]
+        after = data[number + 1] if number + 1 < len(data) and isinstance(data[number + 1], bytes) else b""
+        uid = _UID.search(part[0]) or _UID.search(after)
+        if uid is not None:
+            yield int(uid[1]), part[1]
 
 
 def _set(uids: Sequence[int] | Iterator[int]) -> str:
@@ -299,6 +314,6 @@ def _text(data: Sequence[Any]) -> str:
     return " ".join(part.decode("utf-8", "replace") for part in data if isinstance(part, bytes))
 
 
-def _said(error: BaseException) -> str:
+def _message_of(error: BaseException) -> str:
     argument = error.args[-1] if error.args else ""
     return argument.decode("utf-8", "replace") if isinstance(argument, bytes) else str(argument) or type(error).__name__

@@ -1,7 +1,7 @@
-"""A Maildir as a source: what is in ``new`` is waiting, and one rename puts it aside into ``cur``.
+"""Reads a Maildir as a source: mails in ``new`` are waiting, and one rename to ``cur`` acknowledges a mail.
 
-https://cr.yp.to/proto/maildir.html: who delivers writes into ``tmp`` and renames into ``new``, so that what is there is
-whole; who reads renames into ``cur`` and adds flags behind ``:2,``, of which S is *seen*.
+https://cr.yp.to/proto/maildir.html: a writer creates a file in ``tmp`` and renames it to ``new``, so that files in
+``new`` are complete. A reader renames it to ``cur`` and appends ``:2,`` and flags, of which S is *seen*.
 """
 
 from __future__ import annotations
@@ -11,24 +11,33 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from postroad.bounce.kept import MAX_PAGE_BYTES, kept_bytes
 from postroad.bounce.mime import MAX_MESSAGE_BYTES
-from postroad.bounce.sources.fetched import Fetched
+from postroad.bounce.sources.source import FetchedMail
+from postroad.bounce.truncation import MAX_PAGE_BYTES, truncated_length
 from postroad.errors import ConfigError, UnavailableError
 
 _SEEN = ":2,S"
 
 
 class Maildir:
-    """One Maildir. Its keys are names of files."""
+    """One Maildir. Its keys are file names."""
 
     def __init__(self, path: Path, *, delete: bool = False) -> None:
-        """Raises ConfigError if it is none, UnavailableError if it cannot be looked into."""
+        """List the waiting mails.
+
+        Args:
+            path: Directory of the Maildir.
+            delete: Whether to delete acknowledged mails.
+
+        Raises:
+            ConfigError: The directory is not a Maildir.
+            UnavailableError: The directory cannot be read.
+        """
         self._new, self._cur = path / "new", path / "cur"
         self._delete = delete
         if not (self._new.is_dir() and self._cur.is_dir()):
             raise ConfigError(
-                "there is no Maildir: a folder with new, cur and tmp in it", where=str(path), remedy="Mend its path."
+                "there is no Maildir: a folder with new, cur and tmp in it", where=str(path), remedy="Correct the path."
             )
         try:
             self._waiting = sorted((file.name for file in self._new.iterdir() if file.name[:1] != "."), reverse=True)
@@ -37,24 +46,27 @@ class Maildir:
 
     @property
     def waiting(self) -> int:
+        """Number of mails that were not returned yet."""
         return len(self._waiting)
 
-    def fetch(self, limit: int) -> list[Fetched]:
-        found: list[Fetched] = []
-        left = MAX_PAGE_BYTES
-        while self._waiting and len(found) < limit and left > 0:
+    def fetch(self, limit: int) -> list[FetchedMail]:
+        """Return the next mails, at most ``limit`` and about MAX_PAGE_BYTES."""
+        page: list[FetchedMail] = []
+        left_bytes = MAX_PAGE_BYTES
+        while self._waiting and len(page) < limit and left_bytes > 0:
             name = self._waiting.pop()
             try:
                 raw = _read(self._new / name)
-                found.append(Fetched(name, raw))
-                left -= len(raw)
+                page.append(FetchedMail(name, raw))
+                left_bytes -= len(raw)
             except FileNotFoundError:
-                continue  # Somebody else has put it aside since.
+                continue  # Another reader has moved it.
             except OSError as error:
-                found.append(Fetched(name, None, error.strerror or "it cannot be read"))
-        return found
+                page.append(FetchedMail(name, None, error.strerror or "it cannot be read"))
+        return page
 
     def acknowledge(self, keys: Sequence[str]) -> None:
+        """Move mails to ``cur``, or delete them. Idempotent. Raises UnavailableError."""
         for name in keys:
             try:
                 if self._delete:
@@ -67,13 +79,13 @@ class Maildir:
                 raise UnavailableError(f"{self._new / name} cannot be put aside: {error.strerror}") from None
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: a Maildir has no connection."""
 
 
 def _read(path: Path) -> bytes:
-    """Octets of a regular file, as many as are ever looked at. A link might show any file of this machine."""
+    """Read a regular file, truncated. Symbolic links are not followed, because they could expose any file."""
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(0, "it is no regular file")
         beginning = file.read(MAX_MESSAGE_BYTES)
-        return beginning + file.read(kept_bytes(beginning) - MAX_MESSAGE_BYTES)
+        return beginning + file.read(truncated_length(beginning) - MAX_MESSAGE_BYTES)

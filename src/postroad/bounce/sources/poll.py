@@ -1,7 +1,7 @@
-"""One pass over a source: fetch a page, put it on the queue, put it aside last.
+"""Polls a source once: fetches a page of mails, submits them, and acknowledges them last.
 
-Killed at any point, the next pass begins with what was not put aside. What of that is kept already is known by its
-digest, so nothing is judged twice.
+If the process is killed, the next poll begins with the mails that were not acknowledged. Mails that are already stored
+are recognised by their digest, so none is processed twice.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from pathlib import Path
 from typing import assert_never
 
 from postroad.bounce.report import Envelope
-from postroad.bounce.sources.fetched import MailSource, Polled
 from postroad.bounce.sources.imap import ImapMailbox
 from postroad.bounce.sources.maildir import Maildir
-from postroad.bounce.sources.reception import Submit
+from postroad.bounce.sources.smtp_handler import Submit
+from postroad.bounce.sources.source import MailSource, PollResult
 from postroad.settings import SourceKind, SourceSettings
 
 log = logging.getLogger(__name__)
 
 PAGE = 50
-"""Mails in memory at once, or fewer that are large: see `kept`."""
+"""Maximum mails in memory. A page of large mails has fewer: see `truncation.MAX_PAGE_BYTES`."""
 
 MAX_PAGES = 200
-"""Of one pass. A mailbox with more is not done with, and the next pass goes on."""
+"""Maximum pages of one poll. The next poll continues with the rest."""
 
 
 def open_source(settings: SourceSettings) -> MailSource:
-    """Open what the settings name. Raises ConfigError, UnavailableError. Blocking."""
+    """Open a source by its settings. Blocking. Raises ConfigError, UnavailableError."""
     match settings.kind:
         case SourceKind.MAILDIR:
             return Maildir(settings.path or Path(), delete=settings.delete)
@@ -47,8 +47,22 @@ async def poll(
     page: int = PAGE,
     max_pages: int = MAX_PAGES,
     open_: Callable[[SourceSettings], MailSource] = open_source,
-) -> Polled:
-    """Take in what is waiting. Raises ConfigError, UnavailableError; what was taken until then is put aside."""
+) -> PollResult:
+    """Open a source and submit its waiting mails. Raises ConfigError, UnavailableError.
+
+    If it raises, the mails that were submitted before are acknowledged.
+
+    Args:
+        name: Name of the source.
+        settings: Settings of the source.
+        submit: Stores and enqueues a mail.
+        page: Maximum mails of a page.
+        max_pages: Maximum pages.
+        open_: Opens the source.
+
+    Returns:
+        The number of mails.
+    """
     source = await asyncio.to_thread(open_, settings)
     try:
         return await drain(name, settings.kind.value, source, submit, page, max_pages)
@@ -56,23 +70,23 @@ async def poll(
         await asyncio.to_thread(source.close)
 
 
-async def drain(name: str, kind: str, source: MailSource, submit: Submit, page: int, max_pages: int) -> Polled:
-    """Take in what an open source has waiting, a page at a time, and put each page aside last."""
+async def drain(name: str, kind: str, source: MailSource, submit: Submit, page: int, max_pages: int) -> PollResult:
+    """Submit the waiting mails of an open source, page by page. Each page is acknowledged after its submission."""
     taken = known = unreadable = 0
     for _ in range(max_pages):
         mails = await asyncio.to_thread(source.fetch, page)
         if not mails:
-            return Polled(source=name, taken=taken, known=known, unreadable=unreadable)
-        kept: list[str] = []
+            return PollResult(source=name, taken=taken, known=known, unreadable=unreadable)
+        stored: list[str] = []
         try:
             for mail in mails:
                 if mail.raw is None:
                     unreadable += 1
-                    log.warning("source %s: mail %s stays: %s", name, mail.key, mail.trouble)
+                    log.warning("source %s: mail %s is unreadable and stays: %s", name, mail.key, mail.error)
                     continue
-                submitted = await submit(mail.raw, Envelope(source=kind))
-                kept.append(mail.key)
-                taken, known = taken + submitted.new, known + (not submitted.new)
+                result = await submit(mail.raw, Envelope(source=kind))
+                stored.append(mail.key)
+                taken, known = taken + result.new, known + (not result.new)
         finally:
-            await asyncio.to_thread(source.acknowledge, kept)
-    return Polled(source=name, taken=taken, known=known, unreadable=unreadable, more=True)
+            await asyncio.to_thread(source.acknowledge, stored)
+    return PollResult(source=name, taken=taken, known=known, unreadable=unreadable, more=True)

@@ -1,4 +1,4 @@
-"""How much one client may bring: connections at once, and mails in a span of time."""
+"""Limits each client: its concurrent connections, and its mails per period."""
 
 from __future__ import annotations
 
@@ -8,14 +8,19 @@ from ipaddress import IPv6Address, ip_address
 from postroad.clock import Clock
 from postroad.settings import RateSetting
 
-_SWEEP_AT_LEAST = 1024
+_MIN_SWEEP_SIZE = 1024
 
 
 def client_of(peer: object) -> str | None:
-    """Who is at the other end of a connection: an IPv4 address, or the /64 of one of IPv6.
+    """Return the client of a connection: its IPv4 address, or the /64 prefix of its IPv6 address.
 
-    A site has a whole /64 of IPv6 at the least (RFC 6177), so single addresses of it say nothing. None: a local socket,
-    whose client is the operator's own.
+    A site has at least a /64 of IPv6 (RFC 6177), so a single address does not identify it.
+
+    Args:
+        peer: Socket address of the peer.
+
+    Returns:
+        The client. None for a local socket, whose client is the operator's own server.
     """
     if not isinstance(peer, tuple) or not peer:
         return None
@@ -28,67 +33,68 @@ def client_of(peer: object) -> str | None:
 
 
 class Throttle:
-    """At most so many mails of each client in a span: the generic cell rate algorithm, one number for each client."""
+    """Limits the mails of each client per period, by the generic cell rate algorithm (GCRA): one number per client."""
 
     def __init__(self, rate: RateSetting, clock: Clock) -> None:
-        self._span_ms = float(rate.per_ms)
+        self._period_ms = float(rate.per_ms)
         self._interval_ms = rate.per_ms / rate.count
         self._clock = clock
-        self._used_until_ms: dict[str, float] = {}
-        self._sweep_at = _SWEEP_AT_LEAST
+        self._tat_ms: dict[str, float] = {}  # theoretical arrival time, by client
+        self._sweep_size = _MIN_SWEEP_SIZE
 
     def __len__(self) -> int:
-        return len(self._used_until_ms)
+        return len(self._tat_ms)
 
     def admits(self, client: str | None) -> bool:
-        """Whether one more is in order; if so, it is counted. A local client is not throttled."""
+        """Return whether a client may send one more mail, and count it if so. A local client has no limit."""
         if client is None:
             return True
         now_ms = float(self._clock.now_ms())
-        used_ms = max(self._used_until_ms.get(client, 0.0), now_ms)
-        if used_ms + self._interval_ms > now_ms + self._span_ms:
+        tat_ms = max(self._tat_ms.get(client, 0.0), now_ms)
+        if tat_ms + self._interval_ms > now_ms + self._period_ms:
             return False
-        self._used_until_ms[client] = used_ms + self._interval_ms
-        if len(self._used_until_ms) > self._sweep_at:
+        self._tat_ms[client] = tat_ms + self._interval_ms
+        if len(self._tat_ms) > self._sweep_size:
             self._sweep(now_ms)
         return True
 
     def _sweep(self, now_ms: float) -> None:
-        self._used_until_ms = {client: ms for client, ms in self._used_until_ms.items() if ms > now_ms}
-        self._sweep_at = max(2 * len(self._used_until_ms), _SWEEP_AT_LEAST)
+        self._tat_ms = {client: tat_ms for client, tat_ms in self._tat_ms.items() if tat_ms > now_ms}
+        self._sweep_size = max(2 * len(self._tat_ms), _MIN_SWEEP_SIZE)
 
 
-class Connections:
-    """Connections that are open, counted by client."""
+class ConnectionCounts:
+    """Counts the open connections by client."""
 
-    def __init__(self, *, most: int, most_per_client: int) -> None:
-        self._most = most
-        self._most_per_client = most_per_client
+    def __init__(self, *, limit: int, limit_per_client: int) -> None:
+        self._limit = limit
+        self._limit_per_client = limit_per_client
         self._open: Counter[str | None] = Counter()
 
     @property
     def full(self) -> bool:
-        """Whether there is no room for another, whoever it is of."""
-        return self._open.total() >= self._most
+        """Whether the total limit is reached."""
+        return self._open.total() >= self._limit
 
     @property
     def heaviest(self) -> str | None:
-        """The client over the network that has most of them, if it has more than one."""
+        """The network client with the most connections, if it has more than one."""
         counts = [(count, client) for client, count in self._open.items() if client is not None and count > 1]
         return max(counts)[1] if counts else None
 
     def has_its_share(self, client: str | None) -> bool:
-        """Whether a client has as many as one may have."""
-        return client is not None and self._open[client] >= self._most_per_client
+        """Return whether a client has reached the limit per client."""
+        return client is not None and self._open[client] >= self._limit_per_client
 
     def enter(self, client: str | None) -> bool:
-        """Count one more, or say no. A local client has the whole of them."""
+        """Count one more connection. Returns False if a limit is reached. A local client has the total limit only."""
         if self.full or self.has_its_share(client):
             return False
         self._open[client] += 1
         return True
 
     def leave(self, client: str | None) -> None:
+        """Count one connection less."""
         self._open[client] -= 1
         if self._open[client] <= 0:
             del self._open[client]

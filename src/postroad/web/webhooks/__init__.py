@@ -1,1 +1,1 @@
-"""Webhooks of mail services: each call is verified, its events kept and queued, and only then answered."""
+"""Webhooks of email service providers (ESPs): verifies each request, stores and enqueues its events, then replies."""

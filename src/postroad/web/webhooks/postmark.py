@@ -1,4 +1,4 @@
-"""Postmark signs nothing: it shows what it was told to, a name and password (RFC 7617) or a field of the header.
+"""Verifies Postmark requests, which have no signature: a user name and password (RFC 7617), or a header field.
 
 https://postmarkapp.com/developer/webhooks/webhooks-overview
 """
@@ -9,35 +9,35 @@ from base64 import b64encode
 from collections.abc import Mapping
 
 from postroad.settings import PostmarkWebhook
-from postroad.web.webhooks.call import (
+from postroad.web.webhooks.request import (
     CheckHeader,
     VerifiedRequest,
     WebhookRefusedError,
     WebhookRequest,
-    read_json,
-    same,
+    constant_time_equal,
+    parse_json,
 )
 
 
 def check_postmark(settings: PostmarkWebhook) -> CheckHeader:
-    """Return what looks for the secret, which it does before a body is read."""
+    """Return the check for the secret, which precedes the reading of the body."""
     secret = settings.secret.get_secret_value()
     basic = b64encode(f"{settings.username}:{secret}".encode()).decode()
     header = settings.header.lower()
 
     def check(headers: Mapping[str, str]) -> None:
         scheme, _, given = headers.get("authorization", "").partition(" ")
-        # Both are compared each time, whichever is there.
-        by_password = same(given.strip(), basic) and scheme.lower() == "basic"
-        if not same(headers.get(header, ""), secret) and not by_password:
-            raise WebhookRefusedError("it does not show the secret", 401)
+        # Both are always compared, so that the time does not depend on which one is present.
+        by_password = constant_time_equal(given.strip(), basic) and scheme.lower() == "basic"
+        if not constant_time_equal(headers.get(header, ""), secret) and not by_password:
+            raise WebhookRefusedError("the secret is missing or wrong", 401)
 
     return check
 
 
-async def postmark(call: WebhookRequest) -> VerifiedRequest:
-    """Verify a call whose header was looked at."""
-    document = read_json(call.body)
+async def postmark(request: WebhookRequest) -> VerifiedRequest:
+    """Verify a request whose header was checked."""
+    document = parse_json(request.body)
     if not isinstance(document, dict):
-        raise WebhookRefusedError("its body is no event", 400)
+        raise WebhookRefusedError("its body is not an event", 400)
     return VerifiedRequest(document=document)

@@ -1,9 +1,9 @@
-"""Messages of Amazon SNS, which brings those of SES: a signature of RSA, by a certificate that SNS hands out itself.
+"""Verifies messages of Amazon SNS, which delivers those of SES: an RSA signature, by a certificate that SNS publishes.
 
 https://docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html
 
-Nothing is fetched for a topic that is not named in the settings, and nothing from any host but that of SNS in the
-topic's region: neither a certificate nor what confirms a subscription. No redirect is followed.
+Certificates and confirmations of subscriptions are fetched only for the topics in the settings, and only from the SNS
+host of the topic's region. Redirects are not followed.
 """
 
 from __future__ import annotations
@@ -27,14 +27,20 @@ from cryptography.hazmat.primitives.hashes import SHA1, SHA256, HashAlgorithm
 from postroad.errors import UnavailableError
 from postroad.fetch import FetchError, HttpAnswer, fetch
 from postroad.settings import SesWebhook
-from postroad.web.webhooks.call import VerifiedRequest, WebhookRefusedError, WebhookRequest, read_json, require_recent
+from postroad.web.webhooks.request import (
+    VerifiedRequest,
+    WebhookRefusedError,
+    WebhookRequest,
+    parse_json,
+    require_recent,
+)
 
 FETCH_WITHIN_S = 5.0
 MAX_CERTIFICATE_BYTES = 65_536
 MAX_CERTIFICATES = 16
 FAILED_FOR_MS = 60_000
 _PATH = re.compile(r"/SimpleNotificationService-[0-9a-f]{32}\.pem")
-# The older version is what topics have that nobody set the newer one for.
+# Version 1 is the default of a topic.
 _HASHES: dict[str, HashAlgorithm] = {"1": SHA1(), "2": SHA256()}  # noqa: S303
 _SIGNED = {
     "Notification": ("Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type"),
@@ -48,7 +54,7 @@ log = logging.getLogger(__name__)
 
 
 class SnsTopics:
-    """Verifies messages of the topics in the settings, and confirms subscriptions to them."""
+    """Verifies messages of the configured topics, and confirms subscriptions to them."""
 
     def __init__(self, settings: SesWebhook, window_ms: int, http: httpx.AsyncClient) -> None:
         self._topics = frozenset(settings.topics)
@@ -58,26 +64,36 @@ class SnsTopics:
         self._failed_ms: OrderedDict[str, int] = OrderedDict()
         self._fetching = asyncio.Lock()
 
-    async def verify(self, call: WebhookRequest) -> VerifiedRequest | None:
-        """Return what SES said. None: it was about the subscription. Raises RefusedError, UnavailableError."""
-        message = _message(call.body)
+    async def verify(self, request: WebhookRequest) -> VerifiedRequest | None:
+        """Return the notification of SES, or None for a message about the subscription.
+
+        Args:
+            request: The request.
+
+        Returns:
+            The notification.
+
+        Raises:
+            WebhookRefusedError: The message is not authentic, or not of a configured topic.
+        """
+        message = _parse_message(request.body)
         topic = message.get("TopicArn", "")
         if topic not in self._topics:
-            raise WebhookRefusedError("it is of no topic that we listen to")
-        certificate = await self._certificate(message.get("SigningCertURL", ""), host_of(topic), call.now_ms)
-        _require_signed(message, certificate, call.now_ms)
-        require_recent(_instant_ms(message.get("Timestamp", "")), call.now_ms, self._window_ms)
+            raise WebhookRefusedError("its topic is not in the settings")
+        certificate = await self._certificate(message.get("SigningCertURL", ""), host_of(topic), request.now_ms)
+        _require_signed(message, certificate, request.now_ms)
+        require_recent(_parse_time_ms(message.get("Timestamp", "")), request.now_ms, self._window_ms)
         match message["Type"]:
             case "SubscriptionConfirmation":
                 await self._confirm(message.get("SubscribeURL", ""), topic)
                 return None
             case "UnsubscribeConfirmation":
-                log.warning("topic %s sends nothing more: somebody ended the subscription", topic)
+                log.warning("topic %s sends no more messages: the subscription was ended", topic)
                 return None
             case _:
-                # SNS itself says in plain words that a subscription works.
-                said = message["Message"].encode()
-                return VerifiedRequest(document=read_json(said)) if said.lstrip().startswith(b"{") else None
+                # SNS itself sends a plain-text message to test a subscription.
+                text = message["Message"].encode()
+                return VerifiedRequest(document=parse_json(text)) if text.lstrip().startswith(b"{") else None
 
     async def _confirm(self, url: str, topic: str) -> None:
         _require_of_host(url, host_of(topic))
@@ -90,11 +106,11 @@ class SnsTopics:
         parts = _require_of_host(url, host)
         if not _PATH.fullmatch(parts.path) or parts.query:
             raise WebhookRefusedError("its certificate is not where SNS has them")
-        if (known := self._certificates.get(url)) is not None:
-            return known  # Whoever makes us look for others does not hold this up.
+        if (cached := self._certificates.get(url)) is not None:
+            return cached  # Returned without the lock, so that fetches of other certificates do not delay it.
         async with self._fetching:
-            if (known := self._certificates.get(url)) is not None:
-                return known
+            if (cached := self._certificates.get(url)) is not None:
+                return cached
             if now_ms - self._failed_ms.get(url, -FAILED_FOR_MS) < FAILED_FOR_MS:
                 raise UnavailableError("its certificate could not be read just now")
             try:
@@ -112,56 +128,58 @@ class SnsTopics:
         try:
             return x509.load_pem_x509_certificate(answer.body)
         except ValueError:
-            raise WebhookRefusedError("what SNS has there is no certificate") from None
+            raise WebhookRefusedError("the file of SNS is not a certificate") from None
 
     async def _get(self, url: str) -> HttpAnswer:
-        """Fetch a small answer. Raises UnavailableError."""
+        """Fetch a small response. Raises UnavailableError."""
         try:
             return await fetch(self._http, url, within_s=FETCH_WITHIN_S, max_bytes=MAX_CERTIFICATE_BYTES)
         except FetchError as error:
-            raise UnavailableError(f"SNS cannot be asked: {error}") from None
+            raise UnavailableError(f"SNS is unreachable: {error}") from None
 
 
 def host_of(topic: str) -> str:
-    """Return the host of SNS that is responsible for a topic, by its ARN."""
+    """Return the SNS host of a topic, by the region in its ARN."""
     _, partition, _, region, _, _ = topic.split(":")
     return f"sns.{region}.amazonaws.com{'.cn' if partition == 'aws-cn' else ''}"
 
 
-def _message(body: bytes) -> dict[str, str]:
-    document = read_json(body)
-    if not isinstance(document, dict) or not all(isinstance(value, str) for value in _told(document).values()):
-        raise WebhookRefusedError("its body is no message of SNS")
+def _parse_message(body: bytes) -> dict[str, str]:
+    document = parse_json(body)
+    if not isinstance(document, dict) or not all(
+        isinstance(value, str) for value in _relevant_fields(document).values()
+    ):
+        raise WebhookRefusedError("its body is not a message of SNS")
     if document.get("Type") not in _SIGNED or "Message" not in document:
-        raise WebhookRefusedError("it is of no type that SNS has")
-    return _told(document)
+        raise WebhookRefusedError("its type is unknown")
+    return _relevant_fields(document)
 
 
-def _told(document: dict[Any, Any]) -> dict[str, Any]:
-    """The fields that count. SNS writes null for a subject that it has not."""
+def _relevant_fields(document: dict[Any, Any]) -> dict[str, Any]:
+    """Return the fields that are used. SNS writes null for a missing subject."""
     names = {*_SIGNED["Notification"], *_SIGNED["SubscriptionConfirmation"]}
     names |= {"Signature", "SignatureVersion", "SigningCertURL"}
     return {name: value for name, value in document.items() if name in names and value is not None}
 
 
 def _require_of_host(url: str, host: str) -> SplitResult:
-    """Return the parts of a URL of a host. A port, or a name before an @, would be another: all of it must be this."""
+    """Return the parts of an HTTPS URL of exactly this host, without port and user name. Raises WebhookRefusedError."""
     try:
         parts = urlsplit(url)
     except ValueError:
-        raise WebhookRefusedError("it has an address that is none") from None
+        raise WebhookRefusedError("it has an invalid URL") from None
     if parts.scheme != "https" or parts.netloc != host or not url.isascii() or parts.fragment:
-        raise WebhookRefusedError("it leads to a host that is not that of SNS")
+        raise WebhookRefusedError("it has a URL of another host than SNS")
     return parts
 
 
 def _require_signed(message: dict[str, str], certificate: x509.Certificate, now_ms: int) -> None:
     algorithm, key = _HASHES.get(message.get("SignatureVersion", "")), certificate.public_key()
     if algorithm is None or not isinstance(key, RSAPublicKey):
-        raise WebhookRefusedError("its signature is of no version that SNS has")
+        raise WebhookRefusedError("its signature version is unknown")
     now = datetime.fromtimestamp(now_ms / 1000, UTC)
     if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
-        raise WebhookRefusedError("its certificate is not valid today")
+        raise WebhookRefusedError("its certificate is not valid at this time")
     names = [name for name in _SIGNED[message["Type"]] if name in message]
     signed = "".join(f"{name}\n{message[name]}\n" for name in names)
     try:
@@ -170,14 +188,14 @@ def _require_signed(message: dict[str, str], certificate: x509.Certificate, now_
         raise WebhookRefusedError("its signature is not that of SNS") from None
 
 
-def _instant_ms(text: str) -> float:
+def _parse_time_ms(text: str) -> float:
     try:
         return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC).timestamp() * 1000
     except ValueError:
-        raise WebhookRefusedError("its timestamp is none") from None
+        raise WebhookRefusedError("its timestamp is invalid") from None
 
 
-def _remember(known: OrderedDict[str, _T], url: str, what: _T) -> None:
-    known[url] = what
-    while len(known) > MAX_CERTIFICATES:
-        known.popitem(last=False)
+def _remember(cache: OrderedDict[str, _T], url: str, value: _T) -> None:
+    cache[url] = value
+    while len(cache) > MAX_CERTIFICATES:
+        cache.popitem(last=False)

@@ -1,0 +1,1 @@
+"""Parses the webhook events of email service providers (ESPs)."""
