@@ -37,7 +37,7 @@ from postroad.store.retention import Before, delete_old, delete_old_mails
 from postroad.store.suppression import SuppressionReason, suppress_now
 from postroad.store.touch_page import touch_pages
 from postroad.store.unsubscribe import unsubscribe_touch
-from postroad.warmup.day import pass_day
+from postroad.warmup.day import close_day
 from postroad.warmup.identity import identities
 
 BATCH = 1_000
@@ -249,7 +249,7 @@ def end_a_warmup_day(ledger: LargeLedger) -> None:
             encoding="utf-8",
         )
         [identity, *_] = identities(Settings.load(config))
-    assert pass_day(ledger.engine, identity, NOW)
+    assert close_day(ledger.engine, identity, NOW)
 
 
 @_operation

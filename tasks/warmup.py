@@ -11,7 +11,7 @@ from postroad.app.context import open_context
 from postroad.warmup.decide import Move
 from postroad.warmup.identity import of_sender
 from postroad.warmup.seeds import SeedPlan
-from postroad.warmup.status import curve_ahead, markdown, standings
+from postroad.warmup.status import markdown, planned_caps, warmup_statuses
 from tasks.policy import retried
 from tasks.report import publish_markdown
 
@@ -70,8 +70,8 @@ async def explain(sender: str) -> None:
     """Show today's caps with their reasons, and the curve beside the plan."""
     async with open_context() as context:
         identities = of_sender(context.settings, sender)
-        found = await asyncio.to_thread(standings, context.engine, identities, context.clock.now())
-    text = markdown(sender, found, curve_ahead(identities))
+        found = await asyncio.to_thread(warmup_statuses, context.engine, identities, context.clock.now())
+    text = markdown(sender, found, planned_caps(identities))
     await publish_markdown(f"warmup-{_key(sender)}", text, f"How the warmup of {sender} stands.")
 
 

@@ -36,9 +36,9 @@ from postroad.store.touch_lookup import (
     touches_of_address,
 )
 from postroad.store.warmup import newest_days
-from postroad.warmup.caps import Cap, effective, opens_at, providers
+from postroad.warmup.caps import Cap, effective_cap, opens_at, providers
 from postroad.warmup.day import day_of, midnight
-from postroad.warmup.identity import WarmingIdentity, identities, together
+from postroad.warmup.identity import WarmingIdentity, group_by_senders, identities
 
 
 class TouchExplanation(Struct, frozen=True, kw_only=True):
@@ -322,11 +322,11 @@ def _opens(touch: FoundTouch, after_ms: int, now: datetime) -> datetime | None:
 
 
 def _caps(connection: sa.Connection, context: AppContext) -> dict[str, _WarmupCap]:
-    groups = together(identities(context.settings))
+    groups = group_by_senders(identities(context.settings))
     names = [identity.name for group in groups for identity in group]
     newest = {(row.identity, row.provider): row for row in newest_days(connection, names)} if names else {}
     return {
-        str(GateName.warmup(provider, group[0].name)): _WarmupCap(group[0], effective(group, provider, newest))
+        str(GateName.warmup(provider, group[0].name)): _WarmupCap(group[0], effective_cap(group, provider, newest))
         for group in groups
         for provider in providers()
     }

@@ -27,7 +27,7 @@ from postroad.store.shaping import ShapingChange, add_change
 from postroad.store.suppression import SuppressionReason, suppress
 from postroad.store.types import UtcDateTime
 from postroad.warmup.day import set_cap
-from postroad.warmup.identity import of_sender, warming
+from postroad.warmup.identity import identities_by_sender, of_sender
 from tests.conftest import RedisServer
 from tests.delivery.queue_of_touches import recorder
 from tests.queue.conftest import HandClock
@@ -74,7 +74,7 @@ class Scene:
             campaign="spring",
             route="relay",
             job_class="bulk",
-            warmup=warming(self.context.settings)[NEWS] if warm else (),
+            warmup=identities_by_sender(self.context.settings)[NEWS] if warm else (),
         )
         await self.queue.enqueue(lane, [Job(id=job_id(self.touch), payload=b"", due_ms=ms(due))])
 

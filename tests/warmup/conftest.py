@@ -1,4 +1,4 @@
-"""A sender that warms up, a ledger with its mail, and the queue that is to hold it back."""
+"""A sender that warms up, a ledger with its mail, and the queue whose gates limit it."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def queue(redis_url: str, clock: HandClock) -> AsyncIterator[Queue]:
 
 
 class Mail:
-    """Puts into the ledger what became of mail, as the recorder would."""
+    """Writes outcomes of mail to the ledger, as the recorder would."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
@@ -89,7 +89,7 @@ class Mail:
         cause: str | None = None,
         blame: str | None = None,
     ) -> None:
-        """So many attempts of this sender at a domain came to this, at an instant."""
+        """Record this many attempts of a sender at a domain with the given outcome."""
         with write(self._engine) as connection:
             touch_id = self._touch(connection, sender, domain)
             row = {
@@ -108,7 +108,7 @@ class Mail:
         self.came_to(at, TouchState.ACCEPTED, times, domain=domain, sender=sender, reply_code=250)
 
     def waits(self, times: int, *, domain: str = "gmail.com", sender: str = NEWS) -> None:
-        """So many messages of this sender to a domain are on the queue."""
+        """Record this many queued messages of a sender to a domain."""
         with write(self._engine) as connection:
             campaign, (step,) = add_campaign(connection)
             sender_id = sa.select(col(Campaign.sender_id)).where(col(Campaign.id) == campaign).scalar_subquery()

@@ -1,5 +1,4 @@
-"""Caps hold on the queue: for every worker, spread over the hours, from the moment they are written, and again when
-the queue lost them."""
+"""Caps hold on the queue for every worker, spread over the working hours, and after a queue loss."""
 
 from __future__ import annotations
 
@@ -19,9 +18,9 @@ from postroad.store.engine import write
 from postroad.store.ledger import TouchState
 from postroad.store.warmup import WarmupDayRow
 from postroad.warmup.caps import WarmupCaps, pace_ms
-from postroad.warmup.day import pass_day, set_cap
+from postroad.warmup.day import close_day, set_cap
 from postroad.warmup.decide import Move
-from postroad.warmup.identity import of_sender, warming
+from postroad.warmup.identity import identities_by_sender, of_sender
 from postroad.warmup.plan import plan_for
 from tests.queue.conftest import HandClock
 from tests.store.rows import add_campaign, add_recipient, add_touch
@@ -44,7 +43,7 @@ def settings(load: Load) -> Settings:
 
 
 class Caps:
-    """The controller of one queue's gates, with the caps of warmup alone."""
+    """The controller of one queue's gates, with warmup as its only source."""
 
     def __init__(self, settings: Settings, engine: sa.Engine, queue: Queue, clock: HandClock) -> None:
         self._gates = GateController(
@@ -52,7 +51,7 @@ class Caps:
         )
 
     async def turn(self) -> int:
-        """Set the gates. Returns how many were not as they should be."""
+        """Set the gates. Returns the number of corrected gates."""
         return count_corrected(await self._gates.apply())
 
 
@@ -61,7 +60,7 @@ def keeper(settings: Settings, engine: sa.Engine, queue: Queue, clock: HandClock
 
 
 def lane(settings: Settings, sender: str = NEWS, provider: str = "google") -> Lane:
-    warmup = warming(settings)[sender]
+    warmup = identities_by_sender(settings)[sender]
     return lane_of(
         sender=sender, receiver=Receiver(provider), campaign="spring", route="relay", job_class="bulk", warmup=warmup
     )
@@ -72,14 +71,14 @@ async def fill(queue: Queue, into: Lane, jobs: int = 300) -> None:
 
 
 async def send(queue: Queue, worker: str = "w") -> int:
-    """Claim all that may go now, and end it. Returns how many."""
+    """Claim and finish all jobs that may go now. Returns their number."""
     jobs = (await queue.claim(worker, want=100, lease_ms=60_000, nonce=f"{next(_ids)}")).jobs
     await queue.settle(worker, [(job, Done()) for job in jobs])
     return len(jobs)
 
 
 async def send_until(queue: Queue, clock: HandClock, end_ms: int) -> int:
-    """Send what may go, each as soon as its gates let it, until an instant. Returns how many."""
+    """Send each job as soon as its gates allow it, until a time. Returns the number of jobs."""
     sent = 0
     while clock.now_ms() < end_ms:
         sent += await send(queue)
@@ -92,7 +91,7 @@ async def gate(queue: Queue, name: str = GOOGLE) -> Gate:
     return next((state.gate for state in await queue.gates() if state.gate.name == name), Gate(name=name))
 
 
-async def test_a_new_sender_may_send_fifty_in_a_day_one_after_the_other(
+async def test_a_new_sender_sends_fifty_messages_a_day_one_at_a_time(
     settings: Settings, engine: sa.Engine, queue: Queue, clock: HandClock
 ) -> None:
     await fill(queue, lane(settings))
@@ -102,7 +101,7 @@ async def test_a_new_sender_may_send_fifty_in_a_day_one_after_the_other(
     assert await send(queue, "another worker") == 0
     first_hour = await send_until(queue, clock, clock.now_ms() + HOUR_MS)
     assert first_hour <= 5
-    assert await caps.turn() == 0  # what is used up is no reason to set it again
+    assert await caps.turn() == 0  # a used quota is no reason to set the gate again
     assert 1 + first_hour + await send_until(queue, clock, clock.now_ms() + 24 * HOUR_MS) == 50
 
 
@@ -128,7 +127,7 @@ async def test_nothing_leaves_outside_the_hours(
     assert await send(queue) == 1
 
 
-async def test_nobody_is_without_a_cap_while_no_worker_looks(
+async def test_caps_hold_while_no_worker_runs(
     settings: Settings, engine: sa.Engine, queue: Queue, clock: HandClock
 ) -> None:
     await fill(queue, lane(settings))
@@ -136,7 +135,7 @@ async def test_nobody_is_without_a_cap_while_no_worker_looks(
     assert await send_until(queue, clock, clock.now_ms() + 36 * HOUR_MS) <= 50
 
 
-async def test_every_worker_obeys_an_override_and_what_was_sent_today_counts(
+async def test_an_override_applies_to_all_workers_and_counts_sent_mail(
     settings: Settings, engine: sa.Engine, queue: Queue, clock: HandClock
 ) -> None:
     await fill(queue, lane(settings))
@@ -156,7 +155,7 @@ async def test_every_worker_obeys_an_override_and_what_was_sent_today_counts(
     assert sent + await send_until(queue, clock, clock.now_ms() + 6 * HOUR_MS) <= 30
 
 
-async def test_a_gate_that_was_lost_is_set_again_with_what_is_left_of_the_day(
+async def test_a_lost_gate_is_restored_with_the_rest_of_its_quota(
     settings: Settings, engine: sa.Engine, queue: Queue, clock: HandClock, mail: Mail
 ) -> None:
     caps = keeper(settings, engine, queue, clock)
@@ -180,7 +179,7 @@ async def test_a_pause_shuts_the_gate_until_it_is_over(
     mail.came_to(yesterday, TouchState.DEAD, 40, reply_code=550, cause="sender refused", blame="sender")
     await caps.turn()
     for identity in of_sender(settings, "news"):
-        assert [row.move for row in pass_day(engine, identity, clock.now())] == [Move.PAUSE]
+        assert [row.move for row in close_day(engine, identity, clock.now())] == [Move.PAUSE]
     await caps.turn()
     assert await send_until(queue, clock, clock.now_ms() + 24 * HOUR_MS) == 0
     await caps.turn()
@@ -200,7 +199,7 @@ async def test_senders_of_one_domain_share_its_cap(
     assert 46 <= await send_until(queue, clock, clock.now_ms() + 12 * HOUR_MS) <= 50
 
 
-async def test_a_sender_that_is_warm_is_let_go(
+async def test_gates_of_a_warm_sender_are_lifted(
     settings: Settings, load: Load, engine: sa.Engine, queue: Queue, clock: HandClock
 ) -> None:
     await keeper(settings, engine, queue, clock).turn()
@@ -211,7 +210,7 @@ async def test_a_sender_that_is_warm_is_let_go(
     assert await keeper(warm, engine, queue, clock).turn() == 0
 
 
-async def test_what_an_operator_did_to_a_gate_stays(
+async def test_an_operators_change_of_a_gate_stays(
     settings: Settings, engine: sa.Engine, queue: Queue, clock: HandClock
 ) -> None:
     await queue.set_gate(Gate(name=GOOGLE, concurrency=3))
@@ -222,7 +221,7 @@ async def test_what_an_operator_did_to_a_gate_stays(
     assert left.quota is not None
 
 
-async def test_jobs_of_a_sender_that_warms_up_wait_behind_its_gates_and_others_do_not(
+async def test_only_jobs_of_a_warming_sender_pass_its_warmup_gates(
     load: Load, engine: sa.Engine, queue: Queue, clock: HandClock
 ) -> None:
     settings = load(SETTINGS + OFFERS)
@@ -239,7 +238,7 @@ async def test_jobs_of_a_sender_that_warms_up_wait_behind_its_gates_and_others_d
             engine,
             queue,
             f"of {sender}",
-            SubmitOptions(expire_ms=HOUR_MS, warming=warming(settings)),
+            SubmitOptions(expire_ms=HOUR_MS, warming=identities_by_sender(settings)),
             now=clock.now(),
             cursor=0,
             limit=10,
@@ -259,7 +258,7 @@ def test_all_sites_of_no_known_provider_share_a_gate(provider: str) -> None:
 async def test_sixty_days_with_an_incident(
     load: Load, engine: sa.Engine, queue: Queue, clock: HandClock, mail: Mail
 ) -> None:
-    """Ledger, decisions and queue together: some days nobody decides, some days two do, and one list is bad."""
+    """Ledger, decisions and queue together: some days have no decision, some days two, and one list is bad."""
     settings = load(SETTINGS + "first = 20\nceiling = 60\n")
     [identity, _domain] = of_sender(settings, "news")
     plan = plan_for(identity.warmup, "google")
@@ -270,15 +269,15 @@ async def test_sixty_days_with_an_incident(
     rows: list[WarmupDayRow] = []
     for day, planned in zip(range(60), plan.caps(), strict=False):
         if day % 9 != 4:
-            rows = [row for each in of_sender(settings, "news") for row in pass_day(engine, each, clock.now())]
+            rows = [row for each in of_sender(settings, "news") for row in close_day(engine, each, clock.now())]
             if day % 7 == 3:
-                assert [row.cap for row in pass_day(engine, identity, clock.now())] == [row.cap for row in rows[:1]]
+                assert [row.cap for row in close_day(engine, identity, clock.now())] == [row.cap for row in rows[:1]]
             moves += [row.move for row in rows[:1]]
         await fill(queue, into, 70)
         began = clock.now()
         sent = 0
         for _ in range(12):
-            await caps.turn()  # each hour has its pace
+            await caps.turn()  # each hour has its own rate
             sent += await send_until(queue, clock, clock.now_ms() + HOUR_MS)
         assert sent <= planned
         refused = sent * 3 // 10 if 20 <= day <= 22 else 0
@@ -296,7 +295,7 @@ async def test_sixty_days_with_an_incident(
 
 
 @pytest.mark.parametrize("name", [GOOGLE, str(GateName.warmup("other", "example.com"))])
-def test_hours_have_paces_that_differ_and_come_to_the_even_one(settings: Settings, name: str) -> None:
+def test_hourly_rates_differ_and_average_to_the_even_rate(settings: Settings, name: str) -> None:
     identity = of_sender(settings, "news")[0]
     hours = [MORNING + timedelta(hours=n) for n in range(12)]
     paces = [pace_ms(name, identity, hour) for hour in hours]
@@ -308,7 +307,7 @@ def test_hours_have_paces_that_differ_and_come_to_the_even_one(settings: Setting
     assert paces != [pace_ms(name, identity, hour + timedelta(days=1)) for hour in hours]
 
 
-async def test_another_pace_leaves_what_is_left_of_the_day(
+async def test_a_new_hourly_rate_keeps_the_rest_of_the_quota(
     settings: Settings, engine: sa.Engine, queue: Queue, clock: HandClock
 ) -> None:
     caps = keeper(settings, engine, queue, clock)

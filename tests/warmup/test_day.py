@@ -1,4 +1,4 @@
-"""Days are closed from the ledger and decided once, whenever and however often somebody does it."""
+"""Days are closed from the ledger and decided once, no matter when and how often the task runs."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
 from postroad.store.suppression import SuppressionReason, suppress
 from postroad.store.warmup import WarmupDayRow, days_of, overrides_of
-from postroad.warmup.day import pass_day, set_cap
+from postroad.warmup.day import close_day, set_cap
 from postroad.warmup.decide import Move
-from postroad.warmup.identity import WarmingIdentity, identities, of_sender, warming
-from postroad.warmup.status import curve_ahead, markdown, standings
+from postroad.warmup.identity import WarmingIdentity, identities, identities_by_sender, of_sender
+from postroad.warmup.status import markdown, planned_caps, warmup_statuses
 from tests.warmup.conftest import NEWS, OFFERS, SETTINGS, Load, Mail
 
 DAY = date(2026, 5, 4)
@@ -45,11 +45,11 @@ def short(found: Sequence[WarmupDayRow]) -> list[tuple[str, int, int, str]]:
 
 
 def test_a_provider_begins_with_the_first_mail_to_it(engine: sa.Engine, address: WarmingIdentity, mail: Mail) -> None:
-    assert pass_day(engine, address, NOON) == []
+    assert close_day(engine, address, NOON) == []
     mail.accepted(NOON, 50)
     mail.accepted(NOON + ONE, 20, domain="yahoo.com")
     mail.accepted(NOON + ONE, 70, domain="rare.example")
-    assert short(pass_day(engine, address, NOON + ONE)) == [
+    assert short(close_day(engine, address, NOON + ONE)) == [
         ("google", 1, 74, "grow"),
         ("other", 1, 50, "start"),
         ("yahoo", 1, 50, "start"),
@@ -59,11 +59,11 @@ def test_a_provider_begins_with_the_first_mail_to_it(engine: sa.Engine, address:
 def test_a_day_is_that_of_the_zone(engine: sa.Engine, address: WarmingIdentity, mail: Mail) -> None:
     mail.accepted(datetime(2026, 5, 4, 21, 59, tzinfo=UTC), 30)
     mail.accepted(datetime(2026, 5, 4, 22, 1, tzinfo=UTC), 20)  # one minute past midnight in Berlin
-    pass_day(engine, address, NOON + ONE)
+    close_day(engine, address, NOON + ONE)
     assert [row.accepted for row in rows(engine)] == [30, 20]
 
 
-def test_what_became_of_mail_is_told_apart(engine: sa.Engine, address: WarmingIdentity, mail: Mail) -> None:
+def test_outcomes_of_mail_are_counted_separately(engine: sa.Engine, address: WarmingIdentity, mail: Mail) -> None:
     mail.accepted(NOON, 40)
     hard = {"reply_code": 550, "cause": "no such mailbox", "blame": "recipient"}
     mail.came_to(NOON, TouchState.BOUNCED, 3, **hard)  # type: ignore[arg-type]
@@ -71,50 +71,50 @@ def test_what_became_of_mail_is_told_apart(engine: sa.Engine, address: WarmingId
     mail.came_to(NOON, TouchState.DEAD, 2, reply_code=550, cause="sender refused", blame="sender")
     mail.came_to(NOON, TouchState.DEFERRED, 7, reply_code=451, cause="greylisted", blame="host")
     mail.came_to(NOON, TouchState.UNKNOWN, 1, cause="connection lost after the final dot", blame="host")
-    # Never came to a receiver:
+    # Never reached a receiver:
     mail.came_to(NOON, TouchState.DEFERRED, 100, cause="route down", blame="us")
     mail.came_to(NOON, TouchState.DEAD, 100, cause="template", blame="message")
     mail.came_to(NOON, TouchState.EXPIRED, 100)
-    mail.accepted(NOON, 100, sender="somebody@example.com")
+    mail.accepted(NOON, 100, sender="another@example.com")
     with write(engine) as connection:
         who = connection.execute(
             sa.text("SELECT address FROM recipient WHERE domain = 'gmail.com' ORDER BY id LIMIT 1")
         ).scalar_one()
         suppress(connection, [who], SuppressionReason.COMPLAINT, "feedback loop", NOON)
-    [row] = pass_day(engine, address, NOON)
+    [row] = close_day(engine, address, NOON)
     counts = (row.attempts, row.accepted, row.bounced, row.complained, row.deferred, row.blocked)
     assert counts == (58, 40, 3, 1, 7, 2)
 
 
-def test_a_day_run_twice_is_decided_once(engine: sa.Engine, address: WarmingIdentity, mail: Mail) -> None:
+def test_closing_a_day_twice_decides_once(engine: sa.Engine, address: WarmingIdentity, mail: Mail) -> None:
     mail.accepted(NOON, 50)
-    first = pass_day(engine, address, NOON + ONE)
+    first = close_day(engine, address, NOON + ONE)
     mail.accepted(NOON + ONE, 60)
-    # What comes late changes the counts, and no decision.
+    # Late outcomes change the counts, but no decision.
     mail.came_to(NOON, TouchState.BOUNCED, 40, reply_code=550, cause="no such mailbox", blame="recipient")
-    second = pass_day(engine, address, NOON + ONE + timedelta(hours=5))
+    second = close_day(engine, address, NOON + ONE + timedelta(hours=5))
     assert [(r.cap, r.move, r.reason, r.decided_at) for r in first] == [
         (r.cap, r.move, r.reason, r.decided_at) for r in second
     ]
     assert [(r.bounced, r.accepted) for r in rows(engine)] == [(40, 50), (0, 60)]
 
 
-def test_two_that_run_at_once_decide_once(engine: sa.Engine, address: WarmingIdentity, mail: Mail) -> None:
+def test_concurrent_runs_decide_once(engine: sa.Engine, address: WarmingIdentity, mail: Mail) -> None:
     mail.accepted(NOON, 50)
     with ThreadPoolExecutor(4) as pool:
         nows = [NOON + ONE + timedelta(seconds=n) for n in range(4)]
-        found = list(pool.map(lambda now: pass_day(engine, address, now), nows))
+        found = list(pool.map(lambda now: close_day(engine, address, now), nows))
     assert len({tuple((r.cap, r.decided_at) for r in each) for each in found}) == 1
 
 
-def test_days_that_were_missed_are_written_down_and_jump_nothing(
+def test_missed_days_are_recorded_and_skip_no_growth_step(
     engine: sa.Engine, address: WarmingIdentity, mail: Mail
 ) -> None:
     mail.accepted(NOON, 50)
-    pass_day(engine, address, NOON)
+    close_day(engine, address, NOON)
     for n in range(1, 12):
         mail.accepted(NOON + n * ONE, 50)  # the cap held, and was used up
-    pass_day(engine, address, NOON + 12 * ONE)
+    close_day(engine, address, NOON + 12 * ONE)
     found = short(rows(engine))
     assert found[0] == ("google", 0, 50, "start")
     assert found[1:12] == [("google", n, 50, "missed") for n in range(1, 12)]
@@ -126,7 +126,7 @@ def test_a_pause_is_kept_with_its_reason(engine: sa.Engine, address: WarmingIden
     mail.accepted(NOON, 160)
     mail.came_to(NOON, TouchState.DEAD, 40, reply_code=550, cause="sender refused", blame="sender")
     now = NOON + ONE
-    [row] = pass_day(engine, address, now)
+    [row] = close_day(engine, address, now)
     assert (row.move, row.cap, row.paused_until) == (Move.PAUSE, 12, now + ONE)
     assert "blocks are 20.00% (40 of 200)" in row.reason
 
@@ -134,8 +134,8 @@ def test_a_pause_is_kept_with_its_reason(engine: sa.Engine, address: WarmingIden
 def test_nothing_is_decided_before_the_start(engine: sa.Engine, load: Load, mail: Mail) -> None:
     identity = of_sender(load(SETTINGS + "start = 2026-05-06\n"), "news")[0]
     mail.accepted(NOON, 50)
-    assert pass_day(engine, identity, NOON + ONE) == []
-    assert [row.cap for row in pass_day(engine, identity, NOON + 2 * ONE)] == [50]
+    assert close_day(engine, identity, NOON + ONE) == []
+    assert [row.cap for row in close_day(engine, identity, NOON + 2 * ONE)] == [50]
 
 
 def test_an_override_holds_from_now_on_and_says_who_and_why(
@@ -144,16 +144,16 @@ def test_an_override_holds_from_now_on_and_says_who_and_why(
     mail.accepted(NOON, 160)
     mail.came_to(NOON, TouchState.DEAD, 40, reply_code=550, cause="sender refused", blame="sender")
     now = NOON + ONE
-    pass_day(engine, address, now)
+    close_day(engine, address, now)
     set_cap(engine, address, "google", 500, by="ada", why="the list was cleaned", now=now)
-    [row] = pass_day(engine, address, now + timedelta(hours=1))
+    [row] = close_day(engine, address, now + timedelta(hours=1))
     assert (row.cap, row.move, row.paused_until) == (500, "override", None)
     assert row.reason == "set by ada: the list was cleaned"
     with read(engine) as connection:
         [kept] = overrides_of(connection, [NEWS])
     assert (kept.provider, kept.cap, kept.by, kept.why, kept.at) == ("google", 500, "ada", "the list was cleaned", now)
     mail.accepted(now, 480)
-    assert [(r.cap, r.move) for r in pass_day(engine, address, now + ONE)] == [(716, "grow")]
+    assert [(r.cap, r.move) for r in close_day(engine, address, now + ONE)] == [(716, "grow")]
 
 
 def test_mail_of_senders_that_share_a_domain_counts_together(engine: sa.Engine, load: Load, mail: Mail) -> None:
@@ -161,7 +161,9 @@ def test_mail_of_senders_that_share_a_domain_counts_together(engine: sa.Engine, 
     by_name = {identity.name: identity for identity in identities(settings)}
     mail.accepted(NOON, 50)
     mail.accepted(NOON, 30, sender="offers@example.com")
-    assert {name: [row.attempts for row in pass_day(engine, identity, NOON)] for name, identity in by_name.items()} == {
+    assert {
+        name: [row.attempts for row in close_day(engine, identity, NOON)] for name, identity in by_name.items()
+    } == {
         NEWS: [50],
         "offers@example.com": [30],
         "example.com": [80],
@@ -170,21 +172,21 @@ def test_mail_of_senders_that_share_a_domain_counts_together(engine: sa.Engine, 
 
 
 def test_one_gate_holds_for_identities_with_the_same_senders(load: Load) -> None:
-    assert warming(load(SETTINGS)) == {NEWS: (NEWS,)}
-    assert warming(load(SETTINGS + OFFERS)) == {
+    assert identities_by_sender(load(SETTINGS)) == {NEWS: (NEWS,)}
+    assert identities_by_sender(load(SETTINGS + OFFERS)) == {
         NEWS: (NEWS, "example.com"),
         "offers@example.com": ("offers@example.com", "example.com"),
     }
 
 
-def test_the_first_day_shows_the_cap_what_was_sent_and_what_waits(
+def test_the_first_day_shows_cap_used_and_waiting_messages(
     engine: sa.Engine, address: WarmingIdentity, mail: Mail
 ) -> None:
     mail.accepted(NOON - ONE, 7, domain="yahoo.com")
     mail.accepted(NOON, 3)
     mail.waits(2)
     mail.waits(4, domain="rare.example")
-    found = {each.provider: each for each in standings(engine, [address], NOON)}
+    found = {each.provider: each for each in warmup_statuses(engine, [address], NOON)}
     assert {name: (each.today.cap, each.used, each.waiting) for name, each in found.items()} == {
         "google": (50, 3, 2),
         "other": (50, 0, 4),
@@ -199,16 +201,16 @@ def test_the_page_of_a_run_shows_caps_reasons_and_the_curve(
     engine: sa.Engine, settings: Settings, address: WarmingIdentity, mail: Mail
 ) -> None:
     mail.accepted(NOON, 50)
-    pass_day(engine, address, NOON + ONE)
-    text = markdown("news", standings(engine, [address], NOON + ONE))
+    close_day(engine, address, NOON + ONE)
+    text = markdown("news", warmup_statuses(engine, [address], NOON + ONE))
     assert "| news@example.com | google | 74 | 74 | 0 | 0 | grow | 50 of 50 delivered the day before | 50 |" in text
     assert "█" in text
-    [standing] = standings(engine, [address], NOON + 2 * ONE)
-    assert standing.late
-    assert "decided 2026-05-05" in markdown("news", [standing])
-    unsent = markdown("news", [], curve_ahead([address]))
+    [status] = warmup_statuses(engine, [address], NOON + 2 * ONE)
+    assert status.late
+    assert "decided 2026-05-05" in markdown("news", [status])
+    unsent = markdown("news", [], planned_caps([address]))
     assert "Nothing was sent yet" in unsent
     assert [line.split()[:2] for line in unsent.splitlines() if "█" in line][:2] == [
-        ["1", str(curve_ahead([address])[0])],
-        ["2", str(curve_ahead([address])[1])],
+        ["1", str(planned_caps([address])[0])],
+        ["2", str(planned_caps([address])[1])],
     ]

@@ -84,7 +84,7 @@ class Sources:
             match name:
                 case "hold":
                     hold = open_holds(connection)[NEWS]
-                    hold.ended_at, hold.ended_why = self.clock.now(), "its DNS is mended"
+                    hold.ended_at, hold.ended_why = self.clock.now(), "its DNS is fixed"
                     put_hold(connection, hold)
                 case "shaping":
                     [change] = open_changes(connection)
@@ -140,14 +140,14 @@ async def send_one(queue: Queue) -> None:
     await queue.settle("w", [(job, Done())])
 
 
-async def fill(queue: Queue) -> None:
+async def fill_missing_days(queue: Queue) -> None:
     await queue.enqueue(Lane(name="lane", gates=(GATE,)), [Job(id=job_id(next(_ids)), payload=b"") for _ in range(9)])
 
 
 @pytest.mark.parametrize("order", list(permutations(NAMES)), ids="-".join)
 async def test_sources_that_come_and_leave_in_any_order_lose_nothing(sources: Sources, order: tuple[str, ...]) -> None:
     left = CAP
-    await fill(sources.queue)
+    await fill_missing_days(sources.queue)
     for name in order:
         sources.come(name)
         await sources.controller(*NAMES).apply()
@@ -165,7 +165,7 @@ async def test_sources_that_come_and_leave_in_any_order_lose_nothing(sources: So
     assert {state.owner for state in await sources.queue.gates()} == {""}
 
 
-async def test_processes_with_one_source_each_lose_nothing_in_any_order(sources: Sources) -> None:
+async def test_processes_with_one_source_each_lose_no_limit(sources: Sources) -> None:
     for name in NAMES:
         sources.come(name)
     for order in permutations(NAMES):
@@ -197,7 +197,7 @@ async def test_another_hour_keeps_the_quota_and_what_the_others_want(sources: So
     for name in NAMES[:3]:
         sources.come(name)
     await sources.controller(*NAMES).apply()
-    await fill(sources.queue)
+    await fill_missing_days(sources.queue)
     await send_one(sources.queue)
     before = await sources.gate()
     sources.clock.advance(3_600_000)
@@ -207,7 +207,7 @@ async def test_another_hour_keeps_the_quota_and_what_the_others_want(sources: So
     assert (await sources.gate()).rate != before.rate
 
 
-async def test_a_quota_that_the_version_before_set_is_not_counted_again(sources: Sources) -> None:
+async def test_a_quota_of_the_previous_version_is_not_counted_again(sources: Sources) -> None:
     """It kept no size: the count of the rate was the cap."""
     sources.come("warmup")
     await sources.controller(*NAMES).apply()
@@ -223,7 +223,7 @@ async def test_a_day_later_the_quota_is_whole_again(sources: Sources) -> None:
     for name in NAMES[:3]:
         sources.come(name)
     await sources.controller(*NAMES).apply()
-    await fill(sources.queue)
+    await fill_missing_days(sources.queue)
     await send_one(sources.queue)
     sources.clock.advance(int(timedelta(days=1).total_seconds() * 1000))
     await sources.controller(*NAMES).apply()

@@ -1,4 +1,4 @@
-"""Overflow: what a sender's caps cannot carry in time goes to others, by rule; no touch is ever sent by two."""
+"""Overflow: touches that exceed a sender's caps move to others by rule; no touch is ever sent by two senders."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from postroad.store.overflow import moved
 from postroad.warmup import overflow as overflowing
 from postroad.warmup.caps import Cap
 from postroad.warmup.day import set_cap
-from postroad.warmup.identity import of_sender, warming
+from postroad.warmup.identity import identities_by_sender, of_sender
 from postroad.warmup.overflow import OverflowSender as Candidate
-from postroad.warmup.overflow import carries, overflow, share_out
+from postroad.warmup.overflow import allocate, capacity_until, overflow
 from tests.queue.conftest import HandClock
 from tests.store.rows import add_campaign, add_recipient, add_touch
 from tests.warmup.conftest import SETTINGS, Load, Mail
 
-MORNING = datetime(2026, 5, 4, 6, tzinfo=UTC)  # 08:00 in Berlin, when the doors open
+MORNING = datetime(2026, 5, 4, 6, tzinfo=UTC)  # 08:00 in Berlin, when the working hours begin
 HOUR = timedelta(hours=1)
 OTHERS = """
 [senders.second]
@@ -49,19 +49,22 @@ route = "relay"
 _numbers = count(1)
 
 PROVIDERS = st.sampled_from(["google", "other"])
-ROOMS = st.dictionaries(PROVIDERS, st.integers(0, 10))
+CAPACITIES = st.dictionaries(PROVIDERS, st.integers(0, 10))
 
 
 # -- decided
 
 
-@given(st.lists(PROVIDERS, max_size=40), ROOMS, ROOMS, st.booleans())
-def test_every_touch_has_one_sender_and_none_has_more_than_its_room(
+@given(st.lists(PROVIDERS, max_size=40), CAPACITIES, CAPACITIES, st.booleans())
+def test_allocation_never_exceeds_the_capacity_of_a_sender(
     providers: list[str], own: dict[str, int], second: dict[str, int], warm: bool
 ) -> None:
     touches = list(enumerate(providers))
-    others = [Candidate(id=2, name="second", rooms=second), *([Candidate(id=3, name="w", rooms=None)] if warm else [])]
-    moves = share_out(touches, Candidate(id=1, name="own", rooms=own), others)
+    others = [
+        Candidate(id=2, name="second", capacities=second),
+        *([Candidate(id=3, name="w", capacities=None)] if warm else []),
+    ]
+    moves = allocate(touches, Candidate(id=1, name="own", capacities=own), others)
     moved = {move.touch_id: move.to for move in moves}
     assert len(moved) == len(moves)
     assert all(move.why for move in moves)
@@ -75,9 +78,9 @@ def test_every_touch_has_one_sender_and_none_has_more_than_its_room(
             assert by[1] <= own.get(provider, 0)
 
 
-def test_a_warm_sender_gives_nothing_away() -> None:
-    own, other = Candidate(id=1, name="own", rooms=None), Candidate(id=2, name="other", rooms=None)
-    assert share_out([(1, "google")], own, [other]) == []
+def test_a_warm_sender_moves_no_touches() -> None:
+    own, other = Candidate(id=1, name="own", capacities=None), Candidate(id=2, name="other", capacities=None)
+    assert allocate([(1, "google")], own, [other]) == []
 
 
 @pytest.mark.parametrize(
@@ -86,18 +89,16 @@ def test_a_warm_sender_gives_nothing_away() -> None:
         (Cap(cap=48), 0, 12, 48),
         (Cap(cap=48), 20, 12, 28),
         (Cap(cap=48), 0, 6, 24),
-        (Cap(cap=48), 48, 24, 0),  # the next day begins when the instant is there
+        (Cap(cap=48), 48, 24, 0),  # the next day begins at that time
         (Cap(cap=48), 48, 30, 24),
         (Cap(cap=48), 0, 48, 96),
         (Cap(cap=48, paused_until=MORNING + 24 * HOUR), 0, 24, 0),
         (Cap(cap=48, paused_until=MORNING + 24 * HOUR), 0, 36, 48),
     ],
 )
-def test_a_cap_carries_what_its_hours_until_then_let_through(
-    load: Load, cap: Cap, used: int, hours: int, carried: int
-) -> None:
+def test_capacity_is_what_the_working_hours_allow(load: Load, cap: Cap, used: int, hours: int, carried: int) -> None:
     identity = of_sender(load(SETTINGS), "news")[0]
-    assert carries(identity.warmup, identity, cap, used, MORNING, MORNING + hours * HOUR) == carried
+    assert capacity_until(identity.warmup, identity, cap, used, MORNING, MORNING + hours * HOUR) == carried
 
 
 # -- done
@@ -114,7 +115,7 @@ def settings(load: Load) -> Settings:
 
 
 def a_campaign(engine: sa.Engine, settings: Settings, others: tuple[str, ...], touches: int = 60) -> None:
-    """A campaign of news to people at Google, which may spill to others within a day."""
+    """A campaign of news to recipients at Google, whose overflow may go to others within 12 hours."""
     with write(engine) as connection:
         campaign, (step,) = add_campaign(connection, name="spring")
         of_campaign = sa.select(col(Campaign.sender_id)).where(col(Campaign.id) == campaign)
@@ -146,7 +147,7 @@ async def submit(engine: sa.Engine, settings: Settings, queue: Queue) -> None:
         engine,
         queue,
         "spring",
-        SubmitOptions(expire_ms=10 * 86_400_000, warming=warming(settings)),
+        SubmitOptions(expire_ms=10 * 86_400_000, warming=identities_by_sender(settings)),
         now=MORNING,
         cursor=0,
         limit=1_000,
@@ -162,7 +163,7 @@ def by_sender(engine: sa.Engine) -> dict[str, int]:
         return {name: n for name, n in connection.execute(statement)}  # noqa: C416  (rows, not pairs)
 
 
-def test_what_is_too_much_goes_to_others_in_their_order_and_is_kept_with_its_reason(
+def test_excess_touches_move_to_others_in_order_with_a_reason(
     engine: sa.Engine, settings: Settings, clock: HandClock
 ) -> None:
     a_campaign(engine, settings, ("second", "warm"), touches=120)
@@ -174,11 +175,11 @@ def test_what_is_too_much_goes_to_others_in_their_order_and_is_kept_with_its_rea
         rows = connection.execute(sa.select(col(Overflow.from_sender_id), col(Overflow.why))).all()
         own = connection.execute(sa.select(col(Campaign.sender_id))).scalar_one()
     assert len(rows) == 70
-    assert {tuple(row) for row in rows} == {(own, "the caps of news at google carry 50 of these in time")}
-    assert spill(engine, settings) == 0  # again: nothing more
+    assert {tuple(row) for row in rows} == {(own, "the caps of news at google allow 50 of these in time")}
+    assert spill(engine, settings) == 0  # idempotent
 
 
-def test_what_went_to_whom_and_why_is_told_with_what_came_of_it(
+def test_moves_are_listed_with_senders_reasons_and_outcomes(
     engine: sa.Engine, settings: Settings, clock: HandClock
 ) -> None:
     a_campaign(engine, settings, ("second", "warm"), touches=120)
@@ -191,20 +192,20 @@ def test_what_went_to_whom_and_why_is_told_with_what_came_of_it(
         connection.execute(sa.update(Touch).where(col(Touch.id).in_(touches.all())).values(state=TouchState.ACCEPTED))
         another, _ = add_campaign(connection, name="another")
     with read(engine) as connection:
-        told = moved(connection, campaign)
+        moves = moved(connection, campaign)
         assert moved(connection, another) == []
-    assert [(each.from_sender, each.sender, each.states) for each in told] == [
+    assert [(each.from_sender, each.sender, each.states) for each in moves] == [
         ("news", "second", {TouchState.ACCEPTED: 8, TouchState.PLANNED: 22}),
         ("news", "warm", {TouchState.PLANNED: 40}),
     ]
-    assert {each.why for each in told} == {"the caps of news at google carry 50 of these in time"}
-    assert {(each.first_at, each.last_at) for each in told} == {(MORNING, MORNING)}
+    assert {each.why for each in moves} == {"the caps of news at google allow 50 of these in time"}
+    assert {(each.first_at, each.last_at) for each in moves} == {(MORNING, MORNING)}
 
 
-def test_what_another_campaign_moved_meanwhile_is_counted_before_anything_moves(
+def test_concurrent_moves_of_another_campaign_are_counted_first(
     engine: sa.Engine, settings: Settings, clock: HandClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the decision and the first step another campaign fills a part of the same room."""
+    """Between the decision and the first batch another campaign uses a part of the same capacity."""
     a_campaign(engine, settings, ("second",), touches=120)
     for identity in of_sender(settings, "second"):
         set_cap(engine, identity, "google", 30, by="ada", why="known there", now=clock.now())
@@ -236,13 +237,13 @@ def test_what_another_campaign_moved_meanwhile_is_counted_before_anything_moves(
     assert by_sender(engine) == {"news": 110, "second": 30}
 
 
-def test_mail_that_is_on_its_way_takes_room(engine: sa.Engine, settings: Settings, mail: Mail) -> None:
+def test_mail_in_progress_uses_capacity(engine: sa.Engine, settings: Settings, mail: Mail) -> None:
     mail.accepted(MORNING, 20)
     a_campaign(engine, settings, ("warm",))
     assert spill(engine, settings) == 60 - (50 - 20)
 
 
-def test_nobody_with_room_leaves_it_where_it_is(engine: sa.Engine, settings: Settings, clock: HandClock) -> None:
+def test_touches_stay_when_all_senders_are_full(engine: sa.Engine, settings: Settings, clock: HandClock) -> None:
     a_campaign(engine, settings, ("second",), touches=200)
     assert spill(engine, settings) == 50
     assert by_sender(engine) == {"news": 150, "second": 50}
@@ -270,11 +271,11 @@ async def test_each_job_is_in_the_lane_of_its_sender(engine: sa.Engine, settings
     assert sent["warmup:google:news@example.com"] == 50
 
 
-async def test_a_job_of_the_sender_before_is_not_let_through(
+async def test_admission_rejects_a_job_of_the_previous_sender(
     engine: sa.Engine, settings: Settings, queue: Queue, clock: HandClock
 ) -> None:
     a_campaign(engine, settings, ("warm",), touches=51)
-    # As after a submission whose transaction did not end: the queue has the jobs, and the ledger has them planned.
+    # As after a submission without a commit: the queue has the jobs, and the ledger has the touches planned.
     await submit(engine, settings, queue)
     with write(engine) as connection:
         connection.execute(sa.text("UPDATE touch SET state = 'planned'"))

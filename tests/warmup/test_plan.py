@@ -61,7 +61,7 @@ PLANS = st.one_of(
 
 @given(plan=PLANS, small=st.integers(1, 10**7), more=st.integers(0, 10**7))
 def test_a_larger_cap_never_leads_to_a_smaller_one(plan: Plan, small: int, more: int) -> None:
-    assert plan.after(small) <= plan.after(small + more)
+    assert plan.next_cap(small) <= plan.next_cap(small + more)
 
 
 @given(plan=PLANS)

@@ -1,4 +1,4 @@
-"""What mailbox providers report is read strictly, kept once, and weighs in the next day's decision."""
+"""Reports of mailbox providers are parsed strictly, stored once, and used in the next day's decision."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import sqlalchemy as sa
 from postroad.errors import DataError
 from postroad.store.engine import read
 from postroad.store.reputation import ReputationDay, ReputationSource, reputation_of
-from postroad.warmup.day import pass_day
+from postroad.warmup.day import close_day
 from postroad.warmup.identity import identities, of_sender
 from postroad.warmup.reputation import import_file, read_postmaster, read_snds
-from postroad.warmup.status import in_words, markdown, newest, standings
+from postroad.warmup.status import describe_report, markdown, newest, warmup_statuses
 from tests.warmup.conftest import SETTINGS, Load, Mail
 
 NOON = datetime(2026, 5, 4, 10, tzinfo=UTC)
@@ -46,21 +46,21 @@ def kept(engine: sa.Engine, *subjects: str) -> list[tuple[str, date, float | Non
     ],
     ids=["as shown", "bom, semicolons, unit in the name", "as the API names it"],
 )
-def test_postmaster_exports_are_read_however_they_name_their_columns(tmp_path: Path, text: str) -> None:
+def test_postmaster_exports_with_any_column_names_are_read(tmp_path: Path, text: str) -> None:
     [day] = read_postmaster(a_file(tmp_path, text), None, NOON)
     assert (day.subject, day.day, day.spam_rate, day.provider) == ("example.com", date(2026, 5, 3), 0.0025, "google")
 
 
-def test_snds_exports_are_read_and_a_range_counts_by_what_is_sure(tmp_path: Path) -> None:
+def test_snds_ranges_count_by_their_lower_bound(tmp_path: Path) -> None:
     first, second = read_snds(a_file(tmp_path, SNDS), NOON)
     assert (first.subject, first.day, first.spam_rate) == ("192.0.2.7", date(2026, 5, 3), 0.002)
     assert (first.messages, first.trap_hits, first.verdict, first.provider) == (4_980, 3, "YELLOW", "outlook")
     assert (second.spam_rate, second.verdict) == (0.0, "GREEN")
-    said = [in_words(report) for report in newest([first, second])]
-    assert said[0] == "snds on 192.0.2.7, 0.20% spam, 4,980 messages, 3 to traps, YELLOW, 2026-05-03"
+    descriptions = [describe_report(report) for report in newest([first, second])]
+    assert descriptions[0] == "snds on 192.0.2.7, 0.20% spam, 4,980 messages, 3 to traps, YELLOW, 2026-05-03"
 
 
-def test_of_two_periods_of_a_day_the_worst_counts(tmp_path: Path) -> None:
+def test_the_worst_of_two_periods_of_a_day_is_used(tmp_path: Path) -> None:
     worse = SNDS.replace("192.0.2.8", "192.0.2.7").replace("GREEN,< 0.1%", "RED,0.4% - 0.6%")
     [day] = read_snds(a_file(tmp_path, worse), NOON)
     assert (day.spam_rate, day.messages, day.trap_hits, day.verdict) == (0.004, 4_990, 3, "RED")
@@ -72,21 +72,21 @@ GOOD = "Date,Domain,Spam rate\n2026-05-03,example.com,0.1%\n"
 @pytest.mark.parametrize(
     ("text", "where", "says"),
     [
-        ("", "", "it is empty"),
+        ("", "", "the file is empty"),
         ("Date,Domain\n", "line 1", "no column for 'Spam rate'"),
-        ("Date,Spam rate\n2026-05-03,0.1%\n", "line 1", "which domain"),
+        ("Date,Spam rate\n2026-05-03,0.1%\n", "line 1", "not name its domain"),
         (GOOD + "2026-05-04,example.com\n", "line 3", "2 fields where line 1 names 3"),
-        (GOOD + "11/12/2026,example.com,0.1%\n", "line 3, field 'Date'", "no day that can be read"),
-        (GOOD + "2027-05-04,example.com,0.1%\n", "line 3, field 'Date'", "still to come"),
-        (GOOD + "2026-05-04,com,0.1%\n", "line 3, field 'Domain'", "no domain"),
+        (GOOD + "11/12/2026,example.com,0.1%\n", "line 3, field 'Date'", "not a valid day"),
+        (GOOD + "2027-05-04,example.com,0.1%\n", "line 3, field 'Date'", "in the future"),
+        (GOOD + "2026-05-04,com,0.1%\n", "line 3, field 'Domain'", "not a domain"),
         (GOOD + "2026-05-04,example.com,0.3\n", "line 3, field 'Spam rate'", "may be a percentage"),
         (GOOD + "2026-05-04,example.com,101%\n", "line 3, field 'Spam rate'", "more than 100 %"),
-        (GOOD + "2026-05-04,example.com,nan\n", "line 3, field 'Spam rate'", "no rate"),
+        (GOOD + "2026-05-04,example.com,nan\n", "line 3, field 'Spam rate'", "not a rate"),
         (GOOD + '2026-05-04,"example.com\n', "line 3", "not CSV"),
         (GOOD.encode() + b"2026-05-04,ex\xe9mple.com,0.1%\n", "line 3", "not UTF-8"),
     ],
 )
-def test_what_is_wrong_is_named_and_nothing_is_half_imported(
+def test_a_fault_is_named_and_nothing_is_imported(
     engine: sa.Engine, tmp_path: Path, text: str | bytes, where: str, says: str
 ) -> None:
     with pytest.raises(DataError) as raised:
@@ -107,13 +107,13 @@ def test_what_is_wrong_is_named_and_nothing_is_half_imported(
         ((",,,0,,,", ""), ""),
     ],
 )
-def test_what_is_wrong_in_snds_is_named(tmp_path: Path, change: tuple[str, str], field: str) -> None:
+def test_a_fault_in_an_snds_file_is_named(tmp_path: Path, change: tuple[str, str], field: str) -> None:
     with pytest.raises(DataError) as raised:
         read_snds(a_file(tmp_path, SNDS.replace(*change)), NOON)
     assert str(raised.value.where).endswith(f"line 2{field}")
 
 
-def test_a_file_read_again_changes_nothing_and_a_newer_one_replaces(engine: sa.Engine, tmp_path: Path) -> None:
+def test_a_repeated_import_changes_nothing_a_newer_file_replaces(engine: sa.Engine, tmp_path: Path) -> None:
     def read_in(text: str) -> int:
         return import_file(engine, ReputationSource.POSTMASTER, a_file(tmp_path, text), domain=None, now=NOON).new
 
@@ -134,12 +134,12 @@ def test_the_worse_of_our_count_and_the_providers_decides(
 ) -> None:
     identity = of_sender(load(SETTINGS + "first = 10000\n"), "news")[0]
     mail.accepted(NOON, 10_000)
-    pass_day(engine, identity, NOON)
+    close_day(engine, identity, NOON)
     text = GOOD.replace("2026-05-03", str(DAY)).replace("0.1%", rate)
     import_file(engine, ReputationSource.POSTMASTER, a_file(tmp_path, text), domain=None, now=NOON)
-    [row] = pass_day(engine, identity, NOON + ONE)
+    [row] = close_day(engine, identity, NOON + ONE)
     assert (row.move, says in row.reason) == (move, True), row.reason
-    found = standings(engine, [identity], NOON + ONE)
+    found = warmup_statuses(engine, [identity], NOON + ONE)
     assert f"{float(rate[:-1]):.2f}% on {DAY}" in markdown("news", found)
 
 
@@ -149,11 +149,11 @@ def test_a_rate_counts_for_its_provider_and_its_names_alone(
     identity = of_sender(load(SETTINGS + "first = 10000\n"), "news")[0]
     mail.accepted(NOON, 10_000)
     mail.accepted(NOON, 10_000, domain="yahoo.com")
-    pass_day(engine, identity, NOON)
+    close_day(engine, identity, NOON)
     for domain in ("example.com", "other.example.com", "example.org"):
         text = f"Date,Spam rate\n{DAY},{'0' if domain == 'example.com' else '5%'}\n"
         import_file(engine, ReputationSource.POSTMASTER, a_file(tmp_path, text), domain=domain, now=NOON)
-    assert {row.provider: row.move for row in pass_day(engine, identity, NOON + ONE)} == {
+    assert {row.provider: row.move for row in close_day(engine, identity, NOON + ONE)} == {
         "google": "grow",
         "yahoo": "grow",
     }

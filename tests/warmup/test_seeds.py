@@ -1,4 +1,4 @@
-"""Mail to a seed list: some messages a day, within the hours and the caps, by its own queue, and judged like others."""
+"""Seed mail: some messages a day, within the working hours and the caps, by a separate queue."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from postroad.settings import BounceSettings, Settings
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
 from postroad.store.suppression import SuppressionReason, suppress
-from postroad.warmup.day import count_mail, day_of, pass_day, set_cap
+from postroad.warmup.day import close_day, count_mail, day_of, set_cap
 from postroad.warmup.identity import of_sender
-from postroad.warmup.seeds import Seed, choose, due_instants, left_over, make_campaign, plan_seeds
+from postroad.warmup.seeds import Seed, choose_seeds, due_times, make_campaign, plan_seeds, stale_campaigns
 from tests.conftest import RedisServer
 from tests.queue.conftest import HandClock
 from tests.warmup.conftest import SETTINGS, Load
 
-MORNING = datetime(2026, 5, 4, 4, tzinfo=UTC)  # 06:00 in Berlin: two hours before the doors open
+MORNING = datetime(2026, 5, 4, 4, tzinfo=UTC)  # 06:00 in Berlin: two hours before the working hours
 OPENS, CLOSES = datetime(2026, 5, 4, 6, tzinfo=UTC), datetime(2026, 5, 4, 18, tzinfo=UTC)
 WITH_SEEDS = SETTINGS + '[senders.news.warmup.seeds]\ncampaign = "seeds.yaml"\npermission = "owned"\nper_day = 12\n'
 CAMPAIGN = """
@@ -58,29 +58,29 @@ SEED_LIST = [f"s{n}@gmail.com" for n in range(10)] + [f"s{n}@own.example" for n 
 SEEDS = st.lists(st.sampled_from(["google", "other"]), max_size=40).map(
     lambda providers: [Seed(n, provider) for n, provider in enumerate(providers)]
 )
-ROOMS = st.dictionaries(st.sampled_from(["google", "other"]), st.integers(0, 20))
+CAPACITIES = st.dictionaries(st.sampled_from(["google", "other"]), st.integers(0, 20))
 
 
-@given(SEEDS, ROOMS, st.integers(1, 30), st.dates(date(2026, 1, 1), date(2027, 1, 1)))
-def test_nobody_is_chosen_twice_nor_beyond_a_room(
-    seeds: list[Seed], rooms: dict[str, int], per_day: int, day: date
+@given(SEEDS, CAPACITIES, st.integers(1, 30), st.dates(date(2026, 1, 1), date(2027, 1, 1)))
+def test_seeds_are_chosen_once_and_within_capacity(
+    seeds: list[Seed], capacities: dict[str, int], per_day: int, day: date
 ) -> None:
-    chosen = choose(seeds, rooms, per_day=per_day, day=day)
+    chosen = choose_seeds(seeds, capacities, per_day=per_day, day=day)
     counts = Counter(seed.provider for seed in chosen)
     assert len(set(chosen)) == len(chosen) <= per_day
-    assert all(count <= rooms.get(provider, 0) for provider, count in counts.items())
+    assert all(count <= capacities.get(provider, 0) for provider, count in counts.items())
 
 
 def test_days_take_turns_through_the_list() -> None:
     seeds = [Seed(n, "google") for n in range(10)]
-    days = [choose(seeds, {"google": 50}, per_day=4, day=date(2026, 5, 4) + timedelta(days=n)) for n in range(5)]
+    days = [choose_seeds(seeds, {"google": 50}, per_day=4, day=date(2026, 5, 4) + timedelta(days=n)) for n in range(5)]
     assert Counter(seed.recipient_id for day in days for seed in day) == dict.fromkeys(range(10), 2)
 
 
 @given(SEEDS, st.text(max_size=10))
-def test_instants_are_within_the_hours_and_spread_over_them(seeds: list[Seed], words: str) -> None:
-    due = due_instants(seeds, OPENS, CLOSES, seeded_by=words)
-    assert due == due_instants(seeds, OPENS, CLOSES, seeded_by=words)
+def test_due_times_are_spread_over_the_working_hours(seeds: list[Seed], words: str) -> None:
+    due = due_times(seeds, OPENS, CLOSES, seeded_by=words)
+    assert due == due_times(seeds, OPENS, CLOSES, seeded_by=words)
     assert sorted(seed for seed, _ in due) == sorted(seeds)
     for provider in {seed.provider for seed in seeds}:
         instants = [at for seed, at in due if seed.provider == provider]
@@ -89,9 +89,9 @@ def test_instants_are_within_the_hours_and_spread_over_them(seeds: list[Seed], w
             assert OPENS + part * number <= at < OPENS + part * (number + 1)
 
 
-def test_another_day_has_other_instants() -> None:
+def test_another_day_has_other_due_times() -> None:
     seeds = [Seed(n, "google") for n in range(5)]
-    one, other = (due_instants(seeds, OPENS, CLOSES, seeded_by=f"seeds-2026-05-0{n}") for n in (4, 5))
+    one, other = (due_times(seeds, OPENS, CLOSES, seeded_by=f"seeds-2026-05-0{n}") for n in (4, 5))
     assert {at for _, at in one}.isdisjoint(at for _, at in other)
 
 
@@ -149,9 +149,7 @@ def test_a_day_is_planned_once_within_the_hours(engine: sa.Engine, settings: Set
     assert due_in(engine, name) == due
 
 
-def test_a_late_run_uses_what_is_left_of_the_hours_and_none_when_they_are_over(
-    engine: sa.Engine, settings: Settings, clock: HandClock
-) -> None:
+def test_a_late_run_uses_only_the_remaining_hours(engine: sa.Engine, settings: Settings, clock: HandClock) -> None:
     clock.advance(8 * 3_600_000)
     late = clock.now()
     plan_seeds(engine, settings, "news", make(engine, settings, late), late)
@@ -159,10 +157,10 @@ def test_a_late_run_uses_what_is_left_of_the_hours_and_none_when_they_are_over(
     clock.advance(32 * 3_600_000)
     over = plan_seeds(engine, settings, "news", make(engine, settings, clock.now()), clock.now())
     assert (over.campaign, over.planned) == ("seeds-2026-05-05", 0)
-    assert left_over(engine, settings, "news", over.campaign) == ["seeds-2026-05-04"]
+    assert stale_campaigns(engine, settings, "news", over.campaign) == ["seeds-2026-05-04"]
 
 
-def test_a_seed_list_takes_no_more_than_half_of_a_cap_and_nobody_who_is_suppressed(
+def test_seed_mail_uses_half_a_cap_and_skips_suppressed_members(
     engine: sa.Engine, settings: Settings, clock: HandClock
 ) -> None:
     with write(engine) as connection:
@@ -172,7 +170,7 @@ def test_a_seed_list_takes_no_more_than_half_of_a_cap_and_nobody_who_is_suppress
     assert (plan.members, plan.planned) == (11, 3 + 1)
 
 
-def test_emails_take_turns(engine: sa.Engine, settings: Settings, clock: HandClock) -> None:
+def test_emails_alternate_from_day_to_day(engine: sa.Engine, settings: Settings, clock: HandClock) -> None:
     for _ in range(3):
         make(engine, settings, clock.now())
         clock.advance(24 * 3_600_000)
@@ -187,10 +185,10 @@ def test_emails_take_turns(engine: sa.Engine, settings: Settings, clock: HandClo
     [
         (CAMPAIGN.replace("sender: news", "sender: other"), "of sender 'other'"),
         (CAMPAIGN.replace("  - {email: two", "  - {wait: 1d}\n  - {email: two"), "a step that waits"),
-        (CAMPAIGN + "window: {from: 09:00, to: 17:00}\n", "hours of its own"),
+        (CAMPAIGN + "window: {from: 09:00, to: 17:00}\n", "a window or times"),
     ],
 )
-def test_a_file_that_does_not_fit_is_refused(
+def test_an_unsuitable_campaign_file_is_rejected(
     engine: sa.Engine, settings: Settings, clock: HandClock, tmp_path: Path, broken: str, says: str
 ) -> None:
     write_campaign(tmp_path, broken)
@@ -198,7 +196,7 @@ def test_a_file_that_does_not_fit_is_refused(
         make_campaign(engine, settings, "news", clock.now())
 
 
-def test_permission_is_to_be_stated(load: Load) -> None:
+def test_permission_is_required(load: Load) -> None:
     with pytest.raises(ConfigError, match="permission"):
         load(WITH_SEEDS.replace('permission = "owned"\n', ""))
 
@@ -213,7 +211,7 @@ async def sandbox(tmp_path: Path) -> AsyncIterator[Sandbox]:
 
 
 class StillClock(HandClock):
-    """A clock by which who sleeps does so until it is advanced."""
+    """A clock whose sleepers wait until it is advanced."""
 
     def __init__(self, now_ms: int) -> None:
         super().__init__(now_ms)
@@ -246,7 +244,7 @@ async def context(
         yield opened
 
 
-async def test_a_days_mail_goes_by_its_own_queue_within_the_cap_and_is_judged(
+async def test_seed_mail_is_sent_by_its_queue_within_the_cap(
     context: AppContext, still: StillClock, sandbox: Sandbox
 ) -> None:
     clock = still
@@ -283,14 +281,14 @@ async def test_a_days_mail_goes_by_its_own_queue_within_the_cap_and_is_judged(
     day = day_of(identity, MORNING)
     with read(engine) as connection:
         assert count_mail(connection, identity, [day])[day]["google"].accepted == quotas[1]
-    assert {row.provider for row in pass_day(engine, identity, clock.now())} == {"google", "other"}
+    assert {row.provider for row in close_day(engine, identity, clock.now())} == {"google", "other"}
 
 
 _nonces = itertools.count()
 
 
 async def send_what_may_go(queue: Queue, work: Work) -> None:
-    """Do what a worker does, until its queue has nothing that may go now."""
+    """Act as a worker until no job of its queue may go now."""
     assert work.prepare is not None
     marker = MarkBatcher(queue)
     while jobs := (await queue.claim("w", want=10, lease_ms=60_000, nonce=f"n{next(_nonces)}")).jobs:

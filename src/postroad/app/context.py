@@ -83,13 +83,13 @@ class AppContext:
     def submit_options(self) -> SubmitOptions:
         """What the settings say of jobs. Without a lookup of unknown domains, which `submit` adds."""
         from postroad.delivery.submit import SubmitOptions
-        from postroad.warmup.identity import warming
+        from postroad.warmup.identity import identities_by_sender
 
         delivery = self.settings.delivery
         return SubmitOptions(
             expire_ms=delivery.expire_ms,
             horizon_ms=delivery.horizon_ms,
-            warming=warming(self.settings),
+            warming=identities_by_sender(self.settings),
             shaping=self.shaping,
         )
 

@@ -12,9 +12,9 @@ from postroad.delivery.submit import queue_name
 from postroad.gates.controller import count_corrected
 from postroad.operations import campaigns
 from postroad.store.warmup import WarmupDayRow
-from postroad.warmup.day import pass_day
+from postroad.warmup import day
 from postroad.warmup.identity import WarmingIdentity
-from postroad.warmup.seeds import SeedPlan, left_over, make_campaign, plan_seeds
+from postroad.warmup.seeds import SeedPlan, make_campaign, plan_seeds, stale_campaigns
 
 
 async def close_day(context: AppContext, identities: Iterable[WarmingIdentity], now: datetime) -> list[WarmupDayRow]:
@@ -26,7 +26,9 @@ async def close_day(context: AppContext, identities: Iterable[WarmingIdentity], 
     Raises:
         UnavailableError: The database is unavailable.
     """
-    return [row for identity in identities for row in await asyncio.to_thread(pass_day, context.engine, identity, now)]
+    return [
+        row for identity in identities for row in await asyncio.to_thread(day.close_day, context.engine, identity, now)
+    ]
 
 
 async def set_caps(context: AppContext) -> int:
@@ -54,7 +56,7 @@ async def make_seed_campaign(context: AppContext, sender: str) -> str | None:
     """
     now = context.clock.now()
     name = await asyncio.to_thread(make_campaign, context.engine, context.settings, sender, now)
-    for old in await asyncio.to_thread(left_over, context.engine, context.settings, sender, name or ""):
+    for old in await asyncio.to_thread(stale_campaigns, context.engine, context.settings, sender, name or ""):
         queue = await context.queue(await asyncio.to_thread(queue_name, context.engine, old))
         await campaigns.cancel(context.engine, queue, old, now)
     return name

@@ -34,10 +34,18 @@ from postroad.store.warmup import WarmupOverride, overrides_of
 from postroad.warmup.day import set_cap
 from postroad.warmup.identity import WarmingIdentity, identities, of_sender
 from postroad.warmup.plan import Plan, plan_for
-from postroad.warmup.show import picture
+from postroad.warmup.show import draw_days
 from postroad.warmup.simulate import Rates, SimulatedDay
 from postroad.warmup.simulate import simulate as simulate_days
-from postroad.warmup.status import COLUMNS, WarmupStatus, in_words, newest, reports_on, row, standings
+from postroad.warmup.status import (
+    COLUMNS,
+    WarmupStatus,
+    describe_report,
+    newest,
+    reports_of,
+    table_row,
+    warmup_statuses,
+)
 
 app = typer.Typer(
     help="Warmup: how much a new sender may send at each mailbox provider, day by day.", no_args_is_help=True
@@ -91,9 +99,9 @@ def simulate(
     used: Annotated[float, typer.Option(help="Share of each cap that there is mail for.", min=0, max=1)] = 1.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what the next days come to, if mail goes as stated, as a table and a picture of caps beside the plan.
+    """Show what the next days come to, if mail goes as stated, as a table and a draw_days of caps beside the plan.
 
-    The same decisions on made-up mail. It needs no setup. --json prints the days without the picture.
+    The same decisions on made-up mail. It needs no setup. --json prints the days without the draw_days.
     """
     rates = Rates(bounced=bounce, complained=complaint, deferred=deferral, blocked=block, used=used)
     chosen = _plan(sender, preset, provider, first, ceiling)
@@ -117,7 +125,7 @@ def simulate(
             for each in simulated
         ),
     )
-    for line in picture(simulated):
+    for line in draw_days(simulated):
         print_line(line)
     print_line("Each tenfold is as wide as the one before; │ is the plan.")
 
@@ -134,7 +142,7 @@ def status(
         now = context.clock.now()
 
         def look() -> tuple[list[WarmupStatus], list[ReputationDay], list[WarmupOverride]]:
-            standing, reported = standings(context.engine, found, now), reports_on(context.engine, found, now)
+            standing, reported = warmup_statuses(context.engine, found, now), reports_of(context.engine, found, now)
             with read(context.engine) as connection:
                 return standing, reported, overrides_of(connection, [identity.name for identity in found])
 
@@ -151,13 +159,13 @@ def status(
         )
         return
     if found:
-        print_table("warmup", COLUMNS, map(row, found))
+        print_table("warmup", COLUMNS, map(table_row, found))
     else:
         print_line("A sender that warms up sent nothing yet, and nothing waits to be sent by it.")
     if any(each.late for each in found):
         print_line("Nobody decided today: the last caps hold. `postroad warmup schedule` lets the flow run daily.")
     for report in newest(reported):
-        print_line(in_words(report))
+        print_line(describe_report(report))
     for override in overrides:
         print_line(
             f"{override.identity} at {override.provider}: {override.cap:,} on {override.day}, "

@@ -16,7 +16,7 @@ from postroad.errors import UsageError
 from postroad.mail.address import ascii_domain
 from postroad.store.reputation import ReputationSource
 from postroad.warmup.identity import identities
-from postroad.warmup.reputation import Imported, import_file
+from postroad.warmup.reputation import ReputationImport, import_file
 
 app = typer.Typer(
     help="Read what Google Postmaster Tools or Microsoft SNDS say of our mail, from their CSV exports.",
@@ -67,7 +67,7 @@ def snds(
 
 
 def _import(source: ReputationSource, file: Path, domain: str | None) -> _Outcome:
-    async def work(context: AppContext) -> tuple[Imported, set[str]]:
+    async def work(context: AppContext) -> tuple[ReputationImport, set[str]]:
         known_as = {name for identity in identities(context.settings) for name in identity.known_as}
         now = context.clock.now()
         found = await asyncio.to_thread(import_file, context.engine, source, file, domain=domain, now=now)

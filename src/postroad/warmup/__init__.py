@@ -1,1 +1,1 @@
-"""Warmup: how much a new sender may send each day, and what its replies change about it."""
+"""Warmup: how much a new sender may send each day, and how replies and complaints change that."""

@@ -1,6 +1,6 @@
-"""Close the days that are over, and decide the one that has begun: once for each identity, provider and day.
+"""Closes past warmup days and decides the current one, once for each identity, provider and day.
 
-All of it is one transaction that holds a lock, so whoever runs it again, late or at the same time changes nothing.
+Everything is written in one transaction that holds a lock. A second run, late or concurrent, changes nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,15 @@ from postroad.store import warmup as store
 from postroad.store.engine import read, write
 from postroad.store.reputation import ReputationDay, reputation_of
 from postroad.store.warmup import Span, WarmupDayRow, WarmupOverride
-from postroad.warmup.decide import JUDGED_DAYS, KEPT_DAYS, NOTHING_REPORTED, Move, WarmupDay, decide, fill
+from postroad.warmup.decide import (
+    ASSESSED_DAYS,
+    KEPT_DAYS,
+    NOTHING_REPORTED,
+    Move,
+    WarmupDay,
+    decide,
+    fill_missing_days,
+)
 from postroad.warmup.health import Counts
 from postroad.warmup.identity import WarmingIdentity
 from postroad.warmup.plan import plan_for
@@ -29,37 +37,43 @@ Pair = tuple[str, str]
 
 
 def day_of(identity: WarmingIdentity, now: datetime) -> date:
-    """Day that it is where the identity warms up."""
+    """Return the current day in the identity's time zone."""
     return now.astimezone(identity.zone).date()
 
 
 def midnight(day: date, zone: ZoneInfo) -> datetime:
-    """Instant at which a day begins."""
+    """Return the time at which a day begins in a zone."""
     return datetime.combine(day, time(), tzinfo=zone)
 
 
-def pass_day(engine: sa.Engine, identity: WarmingIdentity, now: datetime) -> list[WarmupDayRow]:
-    """Count what became of the last days' mail, and decide today where nobody did. Returns today's rows.
+def close_day(engine: sa.Engine, identity: WarmingIdentity, now: datetime) -> list[WarmupDayRow]:
+    """Count the outcomes of recent mail, and decide today's caps that are not decided yet.
 
-    A provider begins with the first mail to it. Raises UnavailableError; nothing is decided then.
+    A provider's warmup begins with the first mail to it.
+
+    Returns:
+        Today's row of each provider. Empty before the warmup starts.
+
+    Raises:
+        UnavailableError: The database is unreachable. Nothing is decided then.
     """
     today = day_of(identity, now)
     if identity.warmup.start is not None and today < identity.warmup.start:
         return []
     kept_since = today - timedelta(days=KEPT_DAYS)
-    with read(engine) as connection:  # Counting takes as long as there is mail: nobody waits for it.
+    with read(engine) as connection:  # Counting is slow for much mail, so it runs before the lock is taken.
         known = store.days_of(connection, [identity.name], since=kept_since)
         last = max((row.day for row in known), default=today)
-        since = min(today - timedelta(days=JUDGED_DAYS), last)
+        since = min(today - timedelta(days=ASSESSED_DAYS), last)
         counted = count_mail(connection, identity, [since + timedelta(days=n) for n in range((today - since).days + 1)])
         reported = spam_rates(reputation_of(connection, identity.known_as, since))
     with write(engine) as connection:
         store.one_at_a_time(connection)
-        known = store.days_of(connection, [identity.name], since=kept_since)  # Another may have decided meanwhile.
+        known = store.days_of(connection, [identity.name], since=kept_since)  # Another process may have decided.
         rows: list[WarmupDayRow] = []
         for provider, days in _by_provider(known, counted).items():
             rates = reported.get(provider, NOTHING_REPORTED)
-            rows += _pass_provider(identity, provider, days, counted, rates, now)
+            rows += _close_provider(identity, provider, days, counted, rates, now)
         store.keep_days(connection, rows)
         newest = store.days_of(connection, [identity.name], since=today)
     return [row for row in newest if row.day == today]
@@ -77,7 +91,7 @@ def _by_provider(
     return by_provider
 
 
-def _pass_provider(
+def _close_provider(
     identity: WarmingIdentity,
     provider: str,
     rows: Sequence[WarmupDayRow],
@@ -85,7 +99,7 @@ def _pass_provider(
     reported: Mapping[date, float],
     now: datetime,
 ) -> list[WarmupDayRow]:
-    """Rows to write: days whose counts are new, days that nobody decided, and today."""
+    """Return the rows to write: days whose counts changed, days without a decision, and today."""
     today = day_of(identity, now)
 
     def with_counts(day: WarmupDay) -> WarmupDay:
@@ -95,28 +109,28 @@ def _pass_provider(
         )
 
     plan = plan_for(identity.warmup, provider)
-    days = [read_day(row) for row in rows]
+    days = [to_warmup_day(row) for row in rows]
     kept = {day.day: day for day in days}
     if not days:
         first = min(day for day, counts in counted.items() if provider in counts)
         days = [WarmupDay(day=first, cap=plan.first, move=Move.START, reason="the first day")]
-    history = [with_counts(day) for day in fill([day for day in days if day.day < today], until=today)]
+    history = [with_counts(day) for day in fill_missing_days([day for day in days if day.day < today], until=today)]
     decided = next((day for day in days if day.day == today), None)
     newest = with_counts(decided or decide(plan, history, today=today, now=now, reported=reported))
-    return [_row(identity.name, provider, day, now) for day in (*history, newest) if kept.get(day.day) != day]
+    return [_to_row(identity.name, provider, day, now) for day in (*history, newest) if kept.get(day.day) != day]
 
 
 def spam_rates(reports: Iterable[ReputationDay]) -> dict[str, dict[date, float]]:
-    """Shares of mail that people called spam, by mailbox provider and day: the worst that was reported of each."""
-    found: dict[str, dict[date, float]] = defaultdict(dict)
+    """Return the highest reported spam rate, as a share from 0 to 1, by mailbox provider and day."""
+    rates: dict[str, dict[date, float]] = defaultdict(dict)
     for report in reports:
         if report.spam_rate is not None:
-            days = found[report.provider]
+            days = rates[report.provider]
             days[report.day] = max(days.get(report.day, 0.0), report.spam_rate)
-    return found
+    return rates
 
 
-def read_day(row: WarmupDayRow) -> WarmupDay:
+def to_warmup_day(row: WarmupDayRow) -> WarmupDay:
     counts = Counts(**{name: getattr(row, name) for name in store.COUNTED})
     return WarmupDay(
         day=row.day,
@@ -128,7 +142,7 @@ def read_day(row: WarmupDayRow) -> WarmupDay:
     )
 
 
-def _row(identity: str, provider: str, day: WarmupDay, now: datetime) -> WarmupDayRow:
+def _to_row(identity: str, provider: str, day: WarmupDay, now: datetime) -> WarmupDayRow:
     return WarmupDayRow(
         identity=identity,
         provider=provider,
@@ -143,22 +157,30 @@ def _row(identity: str, provider: str, day: WarmupDay, now: datetime) -> WarmupD
 
 
 def span_of(identity: WarmingIdentity, day: date) -> Span:
-    """A day by the clock of an identity's zone."""
+    """Return the start and end of a day in an identity's time zone."""
     return Span(day, midnight(day, identity.zone), midnight(day + timedelta(days=1), identity.zone))
 
 
 def count_mail(
     connection: sa.Connection, identity: WarmingIdentity, days: Sequence[date], *, seeds: bool | None = None
 ) -> dict[date, dict[str, Counts]]:
-    """What became of an identity's mail, by day and mailbox provider. ``seeds``: only of mail to seed lists, or only
-    of all other.
+    """Count the outcomes of an identity's mail, by day and mailbox provider.
+
+    Args:
+        connection: Connection to the database.
+        identity: The identity whose senders' mail is counted.
+        days: Days in the identity's time zone.
+        seeds: True: count only mail to seed lists; False: count only other mail; None: count all.
+
+    Returns:
+        The counts of each day, by provider.
     """
     spans = [span_of(identity, day) for day in days]
-    found: dict[date, dict[str, Counts]] = {day: {} for day in days}
+    by_day: dict[date, dict[str, Counts]] = {day: {} for day in days}
 
     def add(day: date, domain: str, provider: str | None, counts: Counts) -> None:
         name = provider_of(domain, provider)
-        found[day][name] = found[day].get(name, Counts()) + counts
+        by_day[day][name] = by_day[day].get(name, Counts()) + counts
 
     for day, domain, provider, attempts, accepted, bounced, deferred, blocked in store.sent_mail(
         connection, identity.senders, spans, hard_causes=HARD_CAUSES, seeds=seeds
@@ -167,27 +189,40 @@ def count_mail(
         add(day, domain, provider, counts)
     for day, domain, provider, recipients in store.complaints(connection, identity.senders, spans):
         add(day, domain, provider, Counts(complained=recipients))
-    return found
+    return by_day
 
 
 def count_seeds(connection: sa.Connection, identity: WarmingIdentity, day: date) -> dict[str, int]:
-    """Messages of a day to an identity's seed lists, by mailbox provider, whether they are sent or not."""
-    found: Counter[str] = Counter()
+    """Count a day's messages to an identity's seed lists, sent or not, by mailbox provider."""
+    by_provider: Counter[str] = Counter()
     for domain, provider, touches in store.planned_seeds(connection, identity.senders, span_of(identity, day)):
-        found[provider_of(domain, provider)] += touches
-    return found
+        by_provider[provider_of(domain, provider)] += touches
+    return by_provider
 
 
 def set_cap(
     engine: sa.Engine, identity: WarmingIdentity, provider: str, cap: int, *, by: str, why: str, now: datetime
 ) -> WarmupDayRow:
-    """Let a cap hold from now on, in place of what was decided for today; a pause ends. Kept is who said so, and why.
+    """Replace today's decision with a cap, end a pause, and record the operator and the reason.
 
-    Raises UnavailableError.
+    Args:
+        engine: Database of the warmup.
+        identity: The identity that the cap applies to.
+        provider: The mailbox provider that the cap applies to.
+        cap: Messages a day.
+        by: Who sets the cap.
+        why: The reason.
+        now: The time.
+
+    Returns:
+        The row that was written.
+
+    Raises:
+        UnavailableError: The database is unreachable.
     """
     today = day_of(identity, now)
     day = WarmupDay(day=today, cap=cap, move=Move.OVERRIDE, reason=f"set by {by}: {why}")
-    row = _row(identity.name, provider, day, now)
+    row = _to_row(identity.name, provider, day, now)
     override = WarmupOverride(
         identity=identity.name, provider=provider, day=today, cap=cap, by=by[:100], why=why[:500], at=now
     )
@@ -198,7 +233,7 @@ def set_cap(
 
 
 def history_of(engine: sa.Engine, names: Sequence[str], since: date) -> Iterator[tuple[Pair, list[WarmupDayRow]]]:
-    """Yield the days since then of each identity at each provider."""
+    """Yield the days of each identity at each provider, from ``since`` on."""
     with read(engine) as connection:
         rows = store.days_of(connection, names, since=since)
     for pair, days in groupby(rows, lambda row: (row.identity, row.provider)):

@@ -1,4 +1,4 @@
-"""Health gates: what bounces, complaints, deferrals and blocks say of a sender. Pure functions of counts."""
+"""Assesses a sender's health from its bounces, complaints, deferrals and blocks. Pure functions of counts."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-LEAST_JUDGED = 100
+MIN_ATTEMPTS = 100
 PAUSE_EVENTS = 3
 ONE_SIDED_90 = 1.2815515655446004
-"""Of the normal distribution: nine of ten lie below."""
+"""90 % quantile of the standard normal distribution."""
 
 
 class WarmupHealth(IntEnum):
-    """How well it goes; the higher, the worse."""
+    """Health of a sender; a higher value is worse."""
 
     HEALTHY = 0
     HOLD = 1
@@ -25,7 +25,7 @@ class WarmupHealth(IntEnum):
 
 
 class Counts(Struct, frozen=True, kw_only=True):
-    """What became of mail, in attempts. ``bounced``: there is no such mailbox. ``blocked``: refused for the sender."""
+    """Outcomes of delivery attempts. ``bounced``: no such mailbox. ``blocked``: rejected because of the sender."""
 
     attempts: int = 0
     accepted: int = 0
@@ -50,7 +50,7 @@ def total(days: Iterable[Counts]) -> Counts:
 
 
 class _Gate(NamedTuple):
-    """From which share on a cap holds, is halved, or all pauses."""
+    """Shares of mail from which a cap holds, is halved, or the sender pauses."""
 
     what: str
     hold: float
@@ -65,25 +65,32 @@ _BLOCKS = _Gate("blocks", 0.005, 0.02, 0.05)
 
 
 class HealthAssessment(NamedTuple):
-    """The worst of the gates, and what it saw. Healthy: an empty reason."""
+    """The result of the worst gate, with its reason. The reason is empty if healthy."""
 
     health: WarmupHealth
     reason: str
 
 
-def judged(counts: Counts, cap: int) -> bool:
-    """Tell whether there was enough mail to judge by."""
-    return counts.attempts >= max(LEAST_JUDGED, cap / 2)
+def has_enough_data(counts: Counts, cap: int) -> bool:
+    """Return whether there was enough mail for an assessment."""
+    return counts.attempts >= max(MIN_ATTEMPTS, cap / 2)
 
 
-def judge(counts: Counts, reported: float = 0.0) -> HealthAssessment:
-    """Judge what became of mail. A pause needs three events, and nine chances of ten that the true share is so high.
+def assess(counts: Counts, reported: float = 0.0) -> HealthAssessment:
+    """Assess the outcomes of mail.
 
-    ``reported``: complaints that there were by the mailbox provider's own count; the worse one counts.
+    A pause needs three events and 90 % confidence that the true share is above the threshold (`wilson_lower`).
+
+    Args:
+        counts: Outcomes of the assessed days.
+        reported: Number of complaints by the mailbox provider's count. The larger number of complaints is used.
+
+    Returns:
+        The assessment of the worst gate.
     """
     answered = max(counts.attempts - counts.deferred, 0)
     complaints, complained = _COMPLAINTS, float(counts.complained)
-    # A share of few mails comes to less than one complaint, and is no less a share. (Rounded: 0.003 · 1000 is above 3.)
+    # The reported rate of a small volume is less than one complaint, but still a rate. Rounded: 0.003 * 1000 > 3.
     if (of_provider := round(reported, 6)) > complained:
         complaints, complained = _COMPLAINTS._replace(what="complaints, as the provider reports,"), of_provider
     seen = (
@@ -92,29 +99,34 @@ def judge(counts: Counts, reported: float = 0.0) -> HealthAssessment:
         (_DEFERRALS, counts.deferred, counts.attempts),
         (_BLOCKS, counts.blocked, answered),
     )
-    return max((_judge(gate, events, of) for gate, events, of in seen), key=lambda judgement: judgement.health)
+    results = [_assess_gate(gate, events, of) for gate, events, of in seen]
+    return max(results, key=lambda assessment: assessment.health)
 
 
-def _judge(gate: _Gate, events: float, of: int) -> HealthAssessment:
+def _assess_gate(gate: _Gate, events: float, of: int) -> HealthAssessment:
     share = min(events / of, 1.0) if of > 0 else float(events > 0)
     if share < gate.hold:
         return HealthAssessment(WarmupHealth.HEALTHY, "")
-    said = f"{gate.what} are {share:.2%} ({_in_words(events)} of {of:,})"
+    measured = f"{gate.what} are {share:.2%} ({_format_count(events)} of {of:,})"
     if events >= PAUSE_EVENTS and wilson_lower(events, of) >= gate.pause:
-        return HealthAssessment(WarmupHealth.PAUSE, f"{said}, and surely {gate.pause:.1%} or more")
+        return HealthAssessment(WarmupHealth.PAUSE, f"{measured}, and surely {gate.pause:.1%} or more")
     if share >= gate.slow:
-        return HealthAssessment(WarmupHealth.SLOW, f"{said}: {gate.slow:.1%} or more")
-    return HealthAssessment(WarmupHealth.HOLD, f"{said}: {gate.hold:.2%} or more")
+        return HealthAssessment(WarmupHealth.SLOW, f"{measured}: {gate.slow:.1%} or more")
+    return HealthAssessment(WarmupHealth.HOLD, f"{measured}: {gate.hold:.2%} or more")
 
 
-def _in_words(events: float) -> str:
+def _format_count(events: float) -> str:
     return f"{events:,.0f}" if events == int(events) else f"{events:,.2f}"
 
 
 def wilson_lower(events: float, of: int) -> float:
-    """Lower bound of the share that these events are a sample of, which nine samples of ten lie above.
+    """Return the lower confidence bound of the share that this sample was drawn from.
 
     Wilson's score interval (1927), one-sided at 90 %.
+
+    Args:
+        events: Number of events in the sample.
+        of: Size of the sample.
     """
     if of <= 0:
         return 0.0

@@ -1,4 +1,4 @@
-"""Who warms up: what receivers know senders by."""
+"""Identities that warm up: the addresses, domains and IP addresses by which receivers rate senders."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from postroad.settings import SenderSettings, Settings, WarmupSettings
 
 
 class WarmingIdentity(Struct, frozen=True, kw_only=True):
-    """An address, a domain or a source address that warms up, and the From addresses of the senders that share it.
+    """An address, a domain or a source address that warms up, with the From addresses of its senders.
 
-    ``known_as``: domains and addresses by which mailbox providers report on their mail.
+    ``known_as``: domains and IP addresses that mailbox providers use in their reports on these senders.
     """
 
     name: str
@@ -28,7 +28,7 @@ class WarmingIdentity(Struct, frozen=True, kw_only=True):
 
 
 def identities(settings: Settings) -> list[WarmingIdentity]:
-    """Return every identity that warms up, the narrowest first: addresses, then domains and source addresses."""
+    """Return every identity that warms up: addresses first, then domains and source addresses."""
     senders: dict[str, set[str]] = defaultdict(set)
     plans: dict[str, WarmupSettings] = {}
     known_as: dict[str, set[str]] = defaultdict(set)
@@ -51,7 +51,10 @@ def identities(settings: Settings) -> list[WarmingIdentity]:
 
 
 def _known_as(sender: SenderSettings) -> Iterator[str]:
-    """Its domain, those above it (Postmaster Tools counts what is below a domain in), and its public addresses."""
+    """Yield the sender's domain, its parent domains and its public IP addresses.
+
+    Parent domains, because Postmaster Tools includes subdomains in a domain's report.
+    """
     labels = ascii_domain(sender.domain).lower().split(".")
     yield from (".".join(labels[start:]) for start in range(max(len(labels) - 1, 1)))
     addresses = (*sender.public_addresses, *([sender.source_address] if sender.source_address else []))
@@ -59,7 +62,18 @@ def _known_as(sender: SenderSettings) -> Iterator[str]:
 
 
 def of_sender(settings: Settings, name: str) -> list[WarmingIdentity]:
-    """Return the identities of one sender. Raises ConfigError for one that is not in postroad.toml, or is warm."""
+    """Return the identities of one sender.
+
+    Args:
+        settings: The settings.
+        name: Name of the sender in postroad.toml.
+
+    Returns:
+        Its identities, the narrowest first.
+
+    Raises:
+        ConfigError: The sender is not in postroad.toml, or does not warm up.
+    """
     sender = settings.sender(name)
     if sender.warmup is None:
         raise ConfigError(
@@ -70,18 +84,18 @@ def of_sender(settings: Settings, name: str) -> list[WarmingIdentity]:
     return [identity for identity in identities(settings) if identity.name in sender.identities]
 
 
-def together(found: Iterable[WarmingIdentity]) -> list[list[WarmingIdentity]]:
-    """Put identities together that have the same senders, as an address and its domain: one gate holds for them."""
+def group_by_senders(warming: Iterable[WarmingIdentity]) -> list[list[WarmingIdentity]]:
+    """Group identities that have the same senders, such as an address and its domain. A group has one gate."""
     by_senders: dict[tuple[str, ...], list[WarmingIdentity]] = defaultdict(list)
-    for identity in found:
+    for identity in warming:
         by_senders[identity.senders].append(identity)
     return list(by_senders.values())
 
 
-def warming(settings: Settings) -> dict[str, tuple[str, ...]]:
-    """By From address: the names of the identities whose gates hold a sender back, the narrowest first."""
+def identities_by_sender(settings: Settings) -> dict[str, tuple[str, ...]]:
+    """Return the names of the identities whose gates limit each sender, by From address, the narrowest first."""
     by_sender: dict[str, tuple[str, ...]] = {}
-    for narrowest, *_ in together(identities(settings)):
+    for narrowest, *_ in group_by_senders(identities(settings)):
         for sender in narrowest.senders:
             by_sender[sender] = (*by_sender.get(sender, ()), narrowest.name)
     return by_sender

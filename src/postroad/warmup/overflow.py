@@ -1,7 +1,7 @@
-"""Overflow: what the caps of a campaign's sender cannot carry in time goes to other senders that it names.
+"""Overflow: moves touches that exceed the caps of a campaign's sender to the other senders that the campaign names.
 
-Decided before a touch is on any queue, in a transaction of its own, so that there is never a job of two senders; and
-should there be one of an earlier attempt, admission lets only the sender through that the ledger names.
+The move is decided in a separate transaction before a touch is enqueued, so that a touch never has jobs of two
+senders. If an earlier attempt left a job, admission accepts only the sender that the ledger names.
 """
 
 from __future__ import annotations
@@ -21,38 +21,46 @@ from postroad.store.bulk import json_rows
 from postroad.store.campaign import Campaign, CampaignState, find_campaign
 from postroad.store.engine import read, write
 from postroad.store.types import UtcDateTime
-from postroad.warmup.caps import Cap, effective, hours_of
+from postroad.warmup.caps import Cap, effective_cap, hours_of
 from postroad.warmup.day import count_mail, day_of, midnight
 from postroad.warmup.identity import WarmingIdentity, identities
 
-STEP = 1_000
+BATCH_SIZE = 1_000
 """Touches that one transaction moves."""
 
 
 class OverflowSender(Struct, frozen=True, kw_only=True):
-    """A sender that may take a campaign's mail. ``rooms``: messages that it can carry in time beside what it has, by
-    provider; None: it is warm, and carries any number. A provider that is missing has no room.
-    """
+    """A sender that may take a campaign's mail."""
 
     id: int
     name: str
-    rooms: Mapping[str, int] | None
+    capacities: Mapping[str, int] | None
+    """Additional messages that it can send in time, by provider; a missing provider has none. None: no limit, because
+    the sender does not warm up."""
 
 
 class OverflowMove(Struct, frozen=True, kw_only=True):
-    """A touch that goes to another sender, and why."""
+    """A touch that moves to another sender, with the reason."""
 
     touch_id: int
     to: int
     why: str
 
 
-def carries(
+def capacity_until(
     warmup: WarmupSettings, identity: WarmingIdentity, cap: Cap, used: int, now: datetime, until: datetime
 ) -> int:
-    """Messages that a cap lets through from now until an instant, of which ``used`` are gone today.
+    """Return how many more messages a cap allows between ``now`` and ``until``.
 
-    It does not count on growth: whether the cap grows is not known before the day.
+    Growth is not counted, because a day's cap is decided only on that day.
+
+    Args:
+        warmup: Settings of the warmup, with its working hours.
+        identity: The identity that has the cap.
+        cap: Its current cap.
+        used: Messages of today that count against the cap.
+        now: Start of the interval.
+        until: End of the interval.
     """
     hours = hours_of(warmup)
     left = 0.0
@@ -71,44 +79,66 @@ def _start(warmup: WarmupSettings, identity: WarmingIdentity) -> datetime | None
     return midnight(warmup.start, identity.zone) if warmup.start is not None else None
 
 
-def share_out(
+def allocate(
     touches: Sequence[tuple[int, str]], own: OverflowSender, others: Sequence[OverflowSender]
 ) -> list[OverflowMove]:
-    """Return which touches, given with their providers in order, go to others. What nobody can carry stays."""
-    if own.rooms is None:
+    """Allocate touches that exceed the capacity of their own sender to other senders, in the order of ``others``.
+
+    Args:
+        touches: Ids of touches with their providers, in order.
+        own: The campaign's sender.
+        others: The other senders, in order of preference.
+
+    Returns:
+        The moves. A touch that no other sender can take has none.
+    """
+    if own.capacities is None:
         return []
     kept: Counter[str] = Counter()
     taken: Counter[tuple[int, str]] = Counter()
     moves: list[OverflowMove] = []
     for touch_id, provider in touches:
-        room = own.rooms.get(provider, 0)
-        if kept[provider] < room:
+        capacity = own.capacities.get(provider, 0)
+        if kept[provider] < capacity:
             kept[provider] += 1
             continue
         for other in others:
-            if other.rooms is None or taken[other.id, provider] < other.rooms.get(provider, 0):
+            if other.capacities is None or taken[other.id, provider] < other.capacities.get(provider, 0):
                 taken[other.id, provider] += 1
-                why = f"the caps of {own.name} at {provider} carry {room:,} of these in time"
+                why = f"the caps of {own.name} at {provider} allow {capacity:,} of these in time"
                 moves.append(OverflowMove(touch_id=touch_id, to=other.id, why=why))
                 break
     return moves
 
 
 def overflow(engine: sa.Engine, settings: Settings, campaign: str, *, now: datetime, horizon_ms: int) -> int:
-    """Give touches of a running campaign that are due, and on no queue yet, to the senders that it names for what its
-    own cannot carry. Who was to send them, who does and why is kept. Returns how many moved.
+    """Move due touches that exceed the caps of a campaign's sender to the other senders that the campaign names.
 
-    It is decided by reading, and moved in steps. Where another campaign moved touches meanwhile, which may fill the
-    same room, the rest is decided again. Raises UnavailableError; what has moved then stays moved.
+    Only touches of a running campaign that are not enqueued yet are moved. Each move is recorded with both senders and
+    the reason. The moves are decided in a read transaction and written in batches. If another campaign moved touches
+    meanwhile, which may use the same capacity, the remaining moves are decided again.
+
+    Args:
+        engine: The ledger.
+        settings: The settings with the senders.
+        campaign: Name of the campaign.
+        now: The time.
+        horizon_ms: Touches that are due within this time from ``now`` are considered, in ms.
+
+    Returns:
+        The number of moved touches.
+
+    Raises:
+        UnavailableError: The database is unreachable. Batches that are already written stay.
     """
     moved, complete = 0, False
     while not complete:
         with read(engine) as connection:
             seen = _last_move(connection)
-            found = find_campaign(connection, campaign)
-            moves = _decide(connection, settings, found, now, now + timedelta(milliseconds=horizon_ms))
-        step, complete = _move_in_steps(engine, found, moves, seen, now)
-        moved += step
+            row = find_campaign(connection, campaign)
+            moves = _decide(connection, settings, row, now, now + timedelta(milliseconds=horizon_ms))
+        count, complete = _move_in_steps(engine, row, moves, seen, now)
+        moved += count
     return moved
 
 
@@ -125,22 +155,33 @@ def _decide(
     if campaign.sender_id not in senders:
         return []
     others = [senders[id_] for id_ in campaign.overflow["senders"] if id_ in senders]
-    return share_out(touches, senders[campaign.sender_id], others)
+    return allocate(touches, senders[campaign.sender_id], others)
 
 
 def _move_in_steps(
     engine: sa.Engine, campaign: Campaign, moves: Sequence[OverflowMove], seen: int, now: datetime
 ) -> tuple[int, bool]:
-    """Returns how many moved, and whether that was all. ``seen``: the last move that the decision knew of."""
+    """Write moves in batches, as long as no other campaign moves touches.
+
+    Args:
+        engine: The ledger.
+        campaign: The campaign.
+        moves: The decided moves.
+        seen: Id of the last move in the ledger at the time of the decision.
+        now: The time.
+
+    Returns:
+        How many touches moved, and whether the work is complete. If not, the rest is to be decided again.
+    """
     moved = 0
-    for start in range(0, len(moves), STEP):
+    for start in range(0, len(moves), BATCH_SIZE):
         with write(engine) as connection:
             store.one_at_a_time(connection)
             if find_campaign(connection, campaign.name, for_update=True).state is not CampaignState.RUNNING:
                 return moved, True
             if _last_move(connection) != seen:
                 return moved, False
-            moved += _move(connection, moves[start : start + STEP], campaign.sender_id, now)
+            moved += _move(connection, moves[start : start + BATCH_SIZE], campaign.sender_id, now)
             seen = _last_move(connection)
     return moved, True
 
@@ -150,7 +191,7 @@ def _last_move(connection: sa.Connection) -> int:
 
 
 def _due(connection: sa.Connection, campaign_id: int | None, until: datetime) -> list[tuple[int, str]]:
-    """Touches that nobody else was given, with whose limits hold for them."""
+    """Return the due touches that have not moved yet, each with the provider whose cap applies."""
     statement = sa.text(
         "SELECT touch.id, recipient.domain, mail_domain.provider FROM touch "
         "JOIN recipient ON recipient.id = touch.recipient_id "
@@ -170,24 +211,24 @@ def _senders(
     now: datetime,
     until: datetime,
 ) -> dict[int, OverflowSender]:
-    """Senders by id, with their rooms; those that the settings still have, and that nothing holds back."""
+    """Return the senders with their capacities, by id: those that are still in the settings and not on hold."""
     statement = sa.text(
         "SELECT id, name, address FROM sender WHERE id IN :ids AND NOT EXISTS (SELECT 1 FROM sender_hold "
         "WHERE sender_hold.sender = sender.address AND sender_hold.held_at IS NOT NULL "
         "AND sender_hold.ended_at IS NULL)"
     ).bindparams(sa.bindparam("ids", list(ids), expanding=True))
-    found: dict[int, OverflowSender] = {}
+    senders: dict[int, OverflowSender] = {}
     for id_, name, address in connection.execute(statement).all():
         if name in settings.senders:
-            rooms = _rooms(connection, settings, address, providers, now, until)
-            found[id_] = OverflowSender(id=id_, name=name, rooms=rooms)
-    return found
+            capacities = _capacities(connection, settings, address, providers, now, until)
+            senders[id_] = OverflowSender(id=id_, name=name, capacities=capacities)
+    return senders
 
 
-def _rooms(
+def _capacities(
     connection: sa.Connection, settings: Settings, address: str, providers: set[str], now: datetime, until: datetime
 ) -> dict[str, int] | None:
-    """By provider: the least that the identities of a sender can carry in time. None: it is warm."""
+    """Return the smallest capacity of a sender's identities, by provider; None if the sender does not warm up."""
     found = [identity for identity in identities(settings) if address in identity.senders]
     if not found:
         return None
@@ -195,7 +236,7 @@ def _rooms(
         (row.identity, row.provider): row
         for row in store.newest_days(connection, [identity.name for identity in found])
     }
-    rooms: dict[str, int] = {}
+    capacities: dict[str, int] = {}
     for identity in found:
         today = day_of(identity, now)
         sent = count_mail(connection, identity, [today])[today]
@@ -203,11 +244,11 @@ def _rooms(
         for _, domain, known, touches in store.under_way(connection, identity.senders):
             waiting[provider_of(domain, known)] += touches
         for provider in providers:
-            cap = effective([identity], provider, newest)
+            cap = effective_cap([identity], provider, newest)
             used = sent[provider].attempts if provider in sent else 0
-            room = max(carries(identity.warmup, identity, cap, used, now, until) - waiting[provider], 0)
-            rooms[provider] = min(room, rooms.get(provider, room))
-    return rooms
+            capacity = max(capacity_until(identity.warmup, identity, cap, used, now, until) - waiting[provider], 0)
+            capacities[provider] = min(capacity, capacities.get(provider, capacity))
+    return capacities
 
 
 def _move(connection: sa.Connection, moves: Sequence[OverflowMove], from_sender_id: int, now: datetime) -> int:

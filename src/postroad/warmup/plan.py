@@ -1,4 +1,4 @@
-"""The plan: how a daily cap grows when all goes well. Pure functions; nothing that happens moves a cap above it."""
+"""The plan: how a daily cap grows while a sender is healthy. Pure functions. No cap ever exceeds its plan."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from postroad.settings.warmup import Preset, WarmupSettings
 FIRST = 50
 LINEAR_FIRST, LINEAR_CEILING = 10, 40
 BEND = 20_000
-"""Where the curve has lost half of its growth, in messages a day."""
+"""Messages a day at which the curve has lost half of its growth."""
 GROWTH, GOOGLE_GROWTH = 2.0, 1.5
-"""Most that the curve grows by in a day. Google watches new senders longest."""
+"""Largest daily growth factor of the curve. Google watches new senders longest."""
 
 SENDGRID = (50, 100, 500, 1_000, 5_000)
 SPARKPOST = (200, 500, 1_000, 2_000, 5_000, 10_000, 20_000)
-"""Both double behind their last cap."""
+"""Both double each day after their last cap."""
 
-MOST = 10**9
-"""No cap is above it: nobody sends as much to one provider."""
+MAX_CAP = 10**9
+"""Largest possible cap. No sender sends as much to one provider."""
 
 
 class Plan(Struct, frozen=True, kw_only=True):
     """How the cap of one identity grows at one mailbox provider, in messages a day."""
 
     first: int
-    ceiling: int = MOST
+    ceiling: int = MAX_CAP
     growth: float = GROWTH
     per_day: int = 0  # above 0: linear
     table: tuple[int, ...] = ()  # not empty: by the table, then twice as much each day
 
-    def after(self, cap: int) -> int:
-        """Cap of the day after one on which this was used up and all was well. Never falls when ``cap`` grows."""
+    def next_cap(self, cap: int) -> int:
+        """Return the cap of the day after a healthy day that used up ``cap``. It never falls when ``cap`` grows."""
         return min(max(self._grown(cap), cap + 1), self.ceiling)
 
     def _grown(self, cap: int) -> int:
@@ -49,20 +49,20 @@ class Plan(Struct, frozen=True, kw_only=True):
         return round(cap * (1 + (self.growth - 1) / (1 + sqrt(cap / BEND))))
 
     def caps(self) -> Iterator[int]:
-        """Each day's cap from the first on, without end."""
+        """Yield each day's cap from the first day on, without end."""
         cap = self.first
         while True:
             yield cap
-            cap = self.after(cap)
+            cap = self.next_cap(cap)
 
     def on_day(self, number: int) -> int:
-        """Cap of a day, the first being 0."""
+        """Return the cap of a day. The first day has number 0."""
         return next(islice(self.caps(), number, None))
 
 
 def plan_for(settings: WarmupSettings, provider: str) -> Plan:
     """Return the plan of a sender's settings at a mailbox provider."""
-    most = settings.ceiling or MOST
+    most = settings.ceiling or MAX_CAP
     match settings.preset:
         case Preset.CURVE:
             growth = GOOGLE_GROWTH if provider == "google" else GROWTH

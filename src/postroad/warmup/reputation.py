@@ -1,7 +1,7 @@
-"""What mailbox providers say of our mail, from the CSV files that their pages export into the store.
+"""Imports the CSV files in which mailbox providers report on our mail.
 
-Google Postmaster Tools speaks of domains, Microsoft's Smart Network Data Services (SNDS) of addresses. A file is read
-as a whole before anything of it is kept; what is wrong is a DataError that names file, line and field.
+Google Postmaster Tools reports on domains, Microsoft's Smart Network Data Services (SNDS) on IP addresses. A file is
+parsed as a whole before any of it is stored. A fault is a DataError that names file, line and field.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ PROVIDERS = {ReputationSource.POSTMASTER: "google", ReputationSource.SNDS: "outl
 _DATE = ("date", "day")
 _DOMAIN = ("domain", "domain_name")
 _SHARES = ("user_reported_spam_ratio", "userreportedspamratio", "spam_ratio")
-"""As the API of Postmaster Tools calls it: 0.003 is 0.3 %."""
+"""Names in the API of Postmaster Tools, whose values are shares: 0.003 is 0.3 %."""
 _RATES = ("user_reported_spam_rate", "userreportedspamrate", "spam_rate", "user_reported_spam", "spam")
 
 _SNDS_FIELDS = (
     *("IP address", "activity start", "activity end", "RCPT commands", "DATA commands", "message recipients"),
     *("filter result", "complaint rate", "trap message period start", "trap message period end", "trap hits"),
 )
-"""The file has no first line with names. Samples and comments follow, which are nothing to us."""
+"""Columns of a file, which has no header line. Sample and comment columns follow; they are ignored."""
 _SNDS_DATES = ("%m/%d/%Y %I:%M %p", "%m/%d/%Y %I:%M:%S %p", "%m/%d/%Y %H:%M", "%Y-%m-%d %H:%M", "%m/%d/%Y")
 _POSTMASTER_DATES = ("%Y-%m-%d", "%Y/%m/%d", "%Y%m%d", "%b %d, %Y", "%B %d, %Y", "%d %b %Y", "%d %B %Y")
 _COLOURS = ("GREEN", "YELLOW", "RED")
@@ -44,17 +44,17 @@ _PERCENT = re.compile(rf"([<>]?)\s*{_NUMBER}\s*%?\s*(?:-\s*{_NUMBER}\s*%?)?", re
 
 
 class _Line(NamedTuple):
-    """One line of a file. ``where`` names it."""
+    """One line of a file. ``where`` names the file and the line."""
 
     where: str
     fields: list[str]
 
-    def wrong(self, field: str, message: str, remedy: str | None = None) -> DataError:
+    def error(self, field: str, message: str, remedy: str | None = None) -> DataError:
         return DataError(message, where=f"{self.where}, field {field!r}", remedy=remedy or "Nothing was imported.")
 
 
-class Imported(NamedTuple):
-    """What a file held. ``new``: days that were not known, or otherwise."""
+class ReputationImport(NamedTuple):
+    """Contents of an imported file. ``new``: number of days that were added or changed."""
 
     days: list[ReputationDay]
     new: int
@@ -62,28 +62,52 @@ class Imported(NamedTuple):
 
 def import_file(
     engine: sa.Engine, source: ReputationSource, path: Path, *, domain: str | None, now: datetime
-) -> Imported:
-    """Keep all that a file says, or nothing. Reading it again changes nothing. Raises DataError and UnavailableError.
+) -> ReputationImport:
+    """Store the contents of a report file, all or nothing. Importing a file twice changes nothing.
 
-    ``domain``: what a file of Postmaster Tools is about that has no column for it.
+    Args:
+        engine: Database to store the days in.
+        source: The service that exported the file.
+        path: The file.
+        domain: Domain of a Postmaster Tools file that has no column with the domain.
+        now: The time.
+
+    Returns:
+        The days of the file.
+
+    Raises:
+        DataError: The file is not valid; nothing is stored.
+        UnavailableError: The database is unreachable.
     """
     days = read_postmaster(path, domain, now) if source is ReputationSource.POSTMASTER else read_snds(path, now)
     with write(engine) as connection:
         new = keep_reputation(connection, days)
-    return Imported(days, new)
+    return ReputationImport(days, new)
 
 
 def read_postmaster(path: Path, domain: str | None, now: datetime) -> list[ReputationDay]:
-    """Read an export of Postmaster Tools: a line with names, then one for each day. One without a rate says nothing."""
+    """Read an export of Postmaster Tools: a header line, then a line for each day. Lines without a rate are skipped.
+
+    Args:
+        path: The file.
+        domain: Domain of all lines if the file has no column with the domain.
+        now: The time; later days are an error.
+
+    Returns:
+        One day for each domain and date of the file.
+
+    Raises:
+        DataError: The file cannot be read or is not valid.
+    """
     lines = _lines(path)
     head = next(lines, None)
     if head is None:
-        raise DataError("it is empty", where=str(path))
+        raise DataError("the file is empty", where=str(path))
     names = [re.sub(r"[\W_]+", "_", name.strip().lower()).strip("_") for name in head.fields]
     date_at, rate_at = _column(head, names, _DATE, "Date"), _column(head, names, (*_SHARES, *_RATES), "Spam rate")
     domain_at = next((place for place, name in enumerate(names) if name in _DOMAIN), None)
     if domain_at is None and domain is None:
-        raise DataError("it does not say which domain it is about", where=head.where, remedy="Name it with --domain.")
+        raise DataError("the file does not name its domain", where=head.where, remedy="Name it with --domain.")
     named_percent = "%" in head.fields[rate_at] or "percent" in names[rate_at]
     unit = 0.01 if named_percent else 1.0 if names[rate_at] in _SHARES else None
     days = []
@@ -103,11 +127,22 @@ def read_postmaster(path: Path, domain: str | None, now: datetime) -> list[Reput
                 imported_at=now,
             )
         )
-    return _one_a_day(days)
+    return _merge_by_day(days)
 
 
 def read_snds(path: Path, now: datetime) -> list[ReputationDay]:
-    """Read an export of SNDS: no names, one line for each address and period of activity."""
+    """Read an export of SNDS: one line for each IP address and period of activity, usually without a header.
+
+    Args:
+        path: The file.
+        now: The time; later days are an error.
+
+    Returns:
+        One day for each address and date of the file.
+
+    Raises:
+        DataError: The file cannot be read or is not valid.
+    """
     days: list[ReputationDay] = []
     for line in _lines(path):
         if not days and line.fields[0].strip().lower().replace(" ", "") in ("ip", "ipaddress"):
@@ -118,21 +153,21 @@ def read_snds(path: Path, now: datetime) -> list[ReputationDay]:
                 where=line.where,
                 remedy="Take the file of “View data” or of the automated access. Nothing was imported.",
             )
-        said = dict(zip(_SNDS_FIELDS, (field.strip() for field in line.fields), strict=False))
+        values = dict(zip(_SNDS_FIELDS, (field.strip() for field in line.fields), strict=False))
         days.append(
             ReputationDay(
                 source=ReputationSource.SNDS,
-                subject=_address(line, said["IP address"]),
-                day=_day(line, "activity start", said["activity start"], _SNDS_DATES, now),
+                subject=_address(line, values["IP address"]),
+                day=_day(line, "activity start", values["activity start"], _SNDS_DATES, now),
                 provider=PROVIDERS[ReputationSource.SNDS],
-                spam_rate=_sure_share(line, "complaint rate", said["complaint rate"]),
-                messages=_count(line, "message recipients", said["message recipients"]),
-                trap_hits=_count(line, "trap hits", said["trap hits"]),
-                verdict=_colour(line, said["filter result"]),
+                spam_rate=_parse_lower_bound(line, "complaint rate", values["complaint rate"]),
+                messages=_count(line, "message recipients", values["message recipients"]),
+                trap_hits=_count(line, "trap hits", values["trap hits"]),
+                verdict=_colour(line, values["filter result"]),
                 imported_at=now,
             )
         )
-    return _one_a_day(days)
+    return _merge_by_day(days)
 
 
 def _lines(path: Path) -> Iterator[_Line]:
@@ -142,7 +177,9 @@ def _lines(path: Path) -> Iterator[_Line]:
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from None
     if len(octets) > MAX_FILE_BYTES:
-        raise DataError(f"it has more than {MAX_FILE_BYTES:,} bytes", where=str(path), remedy="Export fewer days.")
+        raise DataError(
+            f"the file has more than {MAX_FILE_BYTES:,} bytes", where=str(path), remedy="Export fewer days."
+        )
     try:
         text = octets.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -162,24 +199,24 @@ def _lines(path: Path) -> Iterator[_Line]:
 
 
 def _column(head: _Line, names: Sequence[str], wanted: Sequence[str], title: str) -> int:
-    # The unit may stand behind the name: "Spam rate (%)".
-    found = [place for place, name in enumerate(names) if name.removesuffix("_percent") in wanted]
-    if len(found) != 1:
+    # The unit may follow the name: "Spam rate (%)".
+    places = [place for place, name in enumerate(names) if name.removesuffix("_percent") in wanted]
+    if len(places) != 1:
         raise DataError(
-            f"{len(found) or 'no'} column{'s' * (len(found) > 1)} for {title!r} among {', '.join(head.fields)}"[:300],
+            f"{len(places) or 'no'} column{'s' * (len(places) > 1)} for {title!r} among {', '.join(head.fields)}"[:300],
             where=head.where,
             remedy=f"Its first line names the columns, and one of them {title!r}.",
         )
-    return found[0]
+    return places[0]
 
 
 def _domain(line: _Line, text: str) -> str:
     try:
         name = ascii_domain(text.strip().rstrip(".").lower())
     except DataError as error:
-        raise line.wrong("Domain", error.message) from None
+        raise line.error("Domain", error.message) from None
     if "." not in name or len(name) > 253:
-        raise line.wrong("Domain", f"{text!r} is no domain")
+        raise line.error("Domain", f"{text!r} is not a domain")
     return name
 
 
@@ -187,7 +224,7 @@ def _address(line: _Line, text: str) -> str:
     try:
         return str(ip_address(text))
     except ValueError:
-        raise line.wrong("IP address", f"{text[:50]!r} is no IP address") from None
+        raise line.error("IP address", f"{text[:50]!r} is not an IP address") from None
 
 
 def _day(line: _Line, field: str, text: str, forms: Iterable[str], now: datetime) -> date:
@@ -197,42 +234,42 @@ def _day(line: _Line, field: str, text: str, forms: Iterable[str], now: datetime
         except ValueError:
             continue
         if day > now.date() + timedelta(days=1):
-            raise line.wrong(field, f"{text!r} is still to come")
+            raise line.error(field, f"{text!r} is in the future")
         return day
-    remedy = "Write days as 2026-11-23: of 11/12/2026 nobody knows which is the month." if "/" in text else None
-    raise line.wrong(field, f"{text[:50]!r} is no day that can be read", remedy)
+    remedy = "Write days as 2026-11-23: in 11/12/2026 the month is ambiguous." if "/" in text else None
+    raise line.error(field, f"{text[:50]!r} is not a valid day", remedy)
 
 
 def _share(line: _Line, field: str, text: str, unit: float | None) -> float:
-    """A rate, as a share. ``unit``: of numbers without a percent sign, where the name of the column says it."""
+    """Parse a rate to a share. ``unit``: factor for numbers without a percent sign, None if the column names none."""
     given = text.strip()
     if not re.fullmatch(rf"{_NUMBER}\s*%?", given, re.ASCII):
-        raise line.wrong(field, f"{given[:50]!r} is no rate")
+        raise line.error(field, f"{given[:50]!r} is not a rate")
     number = float(given.rstrip("% "))
     if given.endswith("%"):
         unit = 0.01
     if unit is None and number:
-        raise line.wrong(
+        raise line.error(
             field,
             f"{given!r} may be a percentage, or a share of one",
             "Write it with %, or call the column 'Spam rate (%)' or 'Spam ratio'. Nothing was imported.",
         )
-    return _at_most_all(line, field, given, number * (unit or 0.01))
+    return _check_share(line, field, given, number * (unit or 0.01))
 
 
-def _sure_share(line: _Line, field: str, text: str) -> float | None:
-    """The least that a rate or range of SNDS stands for, as a share: `< 0.1%` may be nothing at all."""
+def _parse_lower_bound(line: _Line, field: str, text: str) -> float | None:
+    """Return the lower bound of a rate or range of SNDS as a share: 0 for `< 0.1%`, which may be no complaint."""
     if not text or text in ("-", "N/A"):
         return None
     match = _PERCENT.fullmatch(text)
     if match is None:
-        raise line.wrong(field, f"{text[:50]!r} is no rate")
-    return 0.0 if match[1] == "<" else _at_most_all(line, field, text, float(match[2]) / 100)
+        raise line.error(field, f"{text[:50]!r} is not a rate")
+    return 0.0 if match[1] == "<" else _check_share(line, field, text, float(match[2]) / 100)
 
 
-def _at_most_all(line: _Line, field: str, text: str, share: float) -> float:
+def _check_share(line: _Line, field: str, text: str, share: float) -> float:
     if share > 1:
-        raise line.wrong(field, f"{text!r} is more than 100 %")
+        raise line.error(field, f"{text!r} is more than 100 %")
     return round(share, 9)
 
 
@@ -240,32 +277,32 @@ def _count(line: _Line, field: str, text: str) -> int | None:
     if not text:
         return None
     if not re.fullmatch(r"\d{1,15}", text, re.ASCII):
-        raise line.wrong(field, f"{text[:50]!r} is no count")
+        raise line.error(field, f"{text[:50]!r} is not a count")
     return int(text)
 
 
 def _colour(line: _Line, text: str) -> str | None:
     if text and text.upper() not in _COLOURS:
-        raise line.wrong("filter result", f"{text[:50]!r} is none of {', '.join(_COLOURS)}")
+        raise line.error("filter result", f"{text[:50]!r} is not one of {', '.join(_COLOURS)}")
     return text.upper() or None
 
 
-def _one_a_day(days: Iterable[ReputationDay]) -> list[ReputationDay]:
-    """Of several lines for one day the worst, and the sum of what is counted."""
-    found: dict[tuple[str, date], ReputationDay] = {}
+def _merge_by_day(days: Iterable[ReputationDay]) -> list[ReputationDay]:
+    """Merge the lines of one day: the worst rate and verdict, and the sums of the counts."""
+    merged: dict[tuple[str, date], ReputationDay] = {}
     for day in days:
-        before = found.setdefault((day.subject, day.day), day)
+        before = merged.setdefault((day.subject, day.day), day)
         if before is not day:
             before.spam_rate = max((r for r in (before.spam_rate, day.spam_rate) if r is not None), default=None)
             before.messages = _sum(before.messages, day.messages)
             before.trap_hits = _sum(before.trap_hits, day.trap_hits)
-            before.verdict = max((before.verdict, day.verdict), key=_gravity)
-    return list(found.values())
+            before.verdict = max((before.verdict, day.verdict), key=_severity)
+    return list(merged.values())
 
 
 def _sum(one: int | None, other: int | None) -> int | None:
     return one if other is None else other + (one or 0)
 
 
-def _gravity(colour: str | None) -> int:
+def _severity(colour: str | None) -> int:
     return -1 if colour is None else _COLOURS.index(colour)

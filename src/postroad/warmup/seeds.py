@@ -1,7 +1,7 @@
-"""Warmup mail proper: each day some messages to a seed list, that of people who own its mailboxes or asked for it.
+"""Seed mail: each day some messages to a seed list, whose members own the mailboxes or gave their permission.
 
-A day's mail is a campaign of its own with one step, so it goes the way of any other: audience, preflight, touches,
-queue, admission, outcomes. What is special is decided here: how many, to whom, and when within the hours.
+A day's seed mail is a separate campaign with one step. It passes the same stages as any campaign: audience, preflight,
+touches, queue, admission, outcomes. This module decides how many messages there are, to whom, and when.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ from postroad.store.campaign import Campaign, CampaignState, find_campaign, step
 from postroad.store.engine import read, write
 from postroad.store.suppression import suppressed_sql
 from postroad.store.types import UtcDateTime, sql_instant
-from postroad.warmup.caps import effective, hours_of
+from postroad.warmup.caps import effective_cap, hours_of
 from postroad.warmup.day import count_mail, count_seeds, day_of, midnight
 from postroad.warmup.health import Counts
 from postroad.warmup.identity import WarmingIdentity, of_sender
 
-SHARE = 2
-"""A seed list gets no more than one in so many of a cap's messages: the others are what the warmup is for."""
+CAP_DIVISOR = 2
+"""Seed mail gets at most the cap divided by this. The rest is for the mail that the warmup exists for."""
 
 
 class Seed(NamedTuple):
-    """A member of a seed list, and whose limits hold for mail to it."""
+    """A member of a seed list, with the mailbox provider whose cap applies."""
 
     recipient_id: int
     provider: str
 
 
 class SeedPlan(Struct, frozen=True, kw_only=True):
-    """What is planned of a day's mail to a seed list. ``already``: an earlier run did it."""
+    """The planned seed mail of a day. ``already``: an earlier run planned it."""
 
     campaign: str
     members: int
@@ -54,35 +54,55 @@ class SeedPlan(Struct, frozen=True, kw_only=True):
     permission: str
 
 
-# -- decided
+# -- pure decisions
 
 
-def choose(seeds: Sequence[Seed], rooms: Mapping[str, int], *, per_day: int, day: date) -> list[Seed]:
-    """Return whom a day's mail goes to: in turns through the list, no more than there is room for at each provider."""
+def choose_seeds(seeds: Sequence[Seed], capacities: Mapping[str, int], *, per_day: int, day: date) -> list[Seed]:
+    """Choose the recipients of a day's seed mail, rotating through the list from day to day.
+
+    Args:
+        seeds: All members of the list.
+        capacities: Largest number of messages, by provider.
+        per_day: Largest number of messages of the day.
+        day: The day, which sets where in the list to begin.
+
+    Returns:
+        The chosen members.
+    """
     ordered = sorted(seeds)
     first = day.toordinal() * per_day % len(ordered) if ordered else 0
     taken: Counter[str] = Counter()
     chosen: list[Seed] = []
     for seed in [*ordered[first:], *ordered[:first]]:
-        if len(chosen) < per_day and taken[seed.provider] < rooms.get(seed.provider, 0):
+        if len(chosen) < per_day and taken[seed.provider] < capacities.get(seed.provider, 0):
             taken[seed.provider] += 1
             chosen.append(seed)
     return chosen
 
 
 def spread(count: int, since: datetime, until: datetime, rng: Random) -> list[datetime]:
-    """Instants of so many messages within the hours: each in an equal part of them, and not at its end.
+    """Return ``count`` times between ``since`` and ``until``: one in the first 40 % of each equal part.
 
-    What lies between two is more than the pace of a cap asks for, of which this is no more than a half.
+    Seed mail is at most half of a cap, so the gaps are longer than the cap's rate requires.
     """
     part = (until - since) / count if count else timedelta()
     return [since + part * (number + rng.uniform(0, 0.4)) for number in range(count)]
 
 
-def due_instants(
+def due_times(
     chosen: Sequence[Seed], since: datetime, until: datetime, *, seeded_by: str
 ) -> list[tuple[Seed, datetime]]:
-    """Return when each message is due, spread for each provider by itself. The same again for the same words."""
+    """Return when each message is due, spread for each provider separately.
+
+    Args:
+        chosen: The recipients.
+        since: Start of the interval.
+        until: End of the interval.
+        seeded_by: Seed of the random generator; the same seed gives the same times.
+
+    Returns:
+        Each recipient with its due time.
+    """
     by_provider: dict[str, list[Seed]] = {}
     for seed in chosen:
         by_provider.setdefault(seed.provider, []).append(seed)
@@ -93,21 +113,42 @@ def due_instants(
     return due
 
 
-# -- done
+# -- planning
 
 
 def seeds_of(settings: Settings, sender: str) -> SeedSettings | None:
-    """Return what the settings say of a sender's seed list. Raises ConfigError for a sender that is warm."""
+    """Return the settings of a sender's seed list, or None if it has no seed list.
+
+    Args:
+        settings: The settings.
+        sender: Name of the sender.
+
+    Returns:
+        The settings of its seed list.
+
+    Raises:
+        ConfigError: The sender is not in postroad.toml, or does not warm up.
+    """
     of_sender(settings, sender)
-    # Of senders that share a domain one plan is taken; a seed list is each sender's own.
+    # Senders that share a domain share one plan, but each sender has its own seed list.
     warmup = settings.sender(sender).warmup
     return warmup.seeds if warmup is not None else None
 
 
 def make_campaign(engine: sa.Engine, settings: Settings, sender: str, now: datetime) -> str | None:
-    """Put a day's campaign into the store, as a draft. Returns its name; None: the sender has no seed list.
+    """Store the seed campaign of a day as a draft. The emails of its file alternate from day to day.
 
-    The emails of its file take turns. Raises ConfigError for a file that cannot be used.
+    Args:
+        engine: Database to store the campaign in.
+        settings: The settings.
+        sender: Name of the sender.
+        now: The time, which selects the day.
+
+    Returns:
+        The name of the campaign, or None if the sender has no seed list.
+
+    Raises:
+        ConfigError: The file of the seed campaign cannot be used.
     """
     seeds = seeds_of(settings, sender)
     if seeds is None:
@@ -122,7 +163,7 @@ def make_campaign(engine: sa.Engine, settings: Settings, sender: str, now: datet
         ).one_or_none()
     if known is not None and not known.warmup:
         raise ConfigError(
-            f"there is a campaign named {name} that is no mail to a seed list",
+            f"campaign {name} exists already and is not a seed campaign",
             where=str(seeds.campaign),
             remedy="Give the seed list's campaign another name.",
         )
@@ -137,26 +178,26 @@ def _require_fit(file: CampaignFile, sender: str) -> None:
     definition = file.definition
     if definition.sender != sender:
         raise ConfigError(
-            f"it is of sender {definition.sender!r}, and the seed list is that of {sender!r}",
+            f"the campaign is of sender {definition.sender!r}, but the seed list is that of {sender!r}",
             where=f"{file.path}, sender",
             remedy=f"Write sender: {sender}, or name another file in senders.{sender}.warmup.seeds.campaign.",
         )
     if any(step.kind != "email" for step in file.steps):
         raise ConfigError(
-            "it has a step that waits, and each of its emails is a day's",
+            "the campaign has a step that waits, but a seed campaign sends one email a day",
             where=f"{file.path}, steps",
-            remedy="Leave the wait out: the emails take turns, one a day.",
+            remedy="Remove the wait: the emails alternate from day to day.",
         )
     if definition.window is not None or any(step.settings["at"] is not None for step in file.steps):
         raise ConfigError(
-            "it has hours of its own, and mail to a seed list has those of the warmup",
+            "the campaign has a window or times, but seed mail uses the hours of the warmup",
             where=str(file.path),
-            remedy="Leave window and at out.",
+            remedy="Remove window and at.",
         )
 
 
-def left_over(engine: sa.Engine, settings: Settings, sender: str, today: str) -> list[str]:
-    """Return a sender's campaigns of earlier days that may still send: a day's mail goes on no other."""
+def stale_campaigns(engine: sa.Engine, settings: Settings, sender: str, today: str) -> list[str]:
+    """Return a sender's seed campaigns of earlier days that may still send, so that they can be ended."""
     address = settings.sender(sender).address
     statement = sa.text(
         "SELECT campaign.name FROM campaign JOIN sender ON sender.id = campaign.sender_id WHERE campaign.warmup "
@@ -167,29 +208,42 @@ def left_over(engine: sa.Engine, settings: Settings, sender: str, today: str) ->
 
 
 def plan_seeds(engine: sa.Engine, settings: Settings, sender: str, name: str, now: datetime) -> SeedPlan:
-    """Make the touches of a day's campaign, each with its instant, and set it running, in one transaction.
+    """Create the touches of a day's seed campaign with their due times, and start it, in one transaction. Idempotent.
 
-    Again: nothing more. Where the hours are over, or a cap leaves no room, there are fewer, or none.
+    If the working hours are over or a cap is used up, fewer touches are created, or none.
+
+    Args:
+        engine: The ledger.
+        settings: The settings.
+        sender: Name of the sender.
+        name: Name of the campaign, from `make_campaign`.
+        now: The time.
+
+    Returns:
+        The plan of the day.
+
+    Raises:
+        ConfigError: The sender has no seed list.
     """
-    found = of_sender(settings, sender)
+    group = of_sender(settings, sender)
     seeds = seeds_of(settings, sender)
     if seeds is None:
         raise ConfigError(f"sender {sender} has no seed list", where=f"senders.{sender}.warmup.seeds")
-    today = day_of(found[0], now)
-    with read(engine) as connection:  # Counting takes as long as there is mail: nobody waits for it.
-        sent = [count_mail(connection, identity, [today], seeds=False)[today] for identity in found]
+    today = day_of(group[0], now)
+    with read(engine) as connection:  # Counting is slow for much mail, so it runs before the lock is taken.
+        sent = [count_mail(connection, identity, [today], seeds=False)[today] for identity in group]
     with write(engine) as connection:
-        store.one_at_a_time(connection)  # Senders that share a domain share its room.
+        store.one_at_a_time(connection)  # Senders that share a domain share its capacity.
         campaign = find_campaign(connection, name, for_update=True)
         already = campaign.state is not CampaignState.DRAFT
         members = _members(connection, campaign)
         if not already:
-            since, until = _hours(found[0], now)
-            left = max((until - since) / hours_of(found[0].warmup), 0.0)
-            rooms = _rooms(connection, found, {seed.provider for seed in members}, sent, now)
-            rooms = {provider: int(room * left) for provider, room in rooms.items()}
-            chosen = choose(members, rooms, per_day=seeds.per_day, day=day_of(found[0], now))
-            _plan_touches(connection, campaign, due_instants(chosen, since, until, seeded_by=name))
+            since, until = _hours(group[0], now)
+            left = max((until - since) / hours_of(group[0].warmup), 0.0)
+            whole_day = _capacities(connection, group, {seed.provider for seed in members}, sent, now)
+            capacities = {provider: int(capacity * left) for provider, capacity in whole_day.items()}
+            chosen = choose_seeds(members, capacities, per_day=seeds.per_day, day=day_of(group[0], now))
+            _plan_touches(connection, campaign, due_times(chosen, since, until, seeded_by=name))
             values = {"state": CampaignState.RUNNING, "launched_at": now}
             connection.execute(sa.update(Campaign).where(col(Campaign.id) == campaign.id).values(**values))
         counted = sa.text("SELECT count(*) FROM touch WHERE campaign_id = :id")
@@ -215,32 +269,32 @@ def _members(connection: sa.Connection, campaign: Campaign) -> list[Seed]:
     return [Seed(id_, provider_of(domain, known)) for id_, domain, known in rows]
 
 
-def _rooms(
+def _capacities(
     connection: sa.Connection,
-    found: Sequence[WarmingIdentity],
+    group: Sequence[WarmingIdentity],
     providers: Collection[str],
     sent: Sequence[Mapping[str, Counts]],
     now: datetime,
 ) -> dict[str, int]:
-    """By provider: messages to seed lists that today's caps leave room for."""
+    """Return how many more messages to seed lists today's caps allow, by provider."""
     newest = {
         (row.identity, row.provider): row
-        for row in store.newest_days(connection, [identity.name for identity in found])
+        for row in store.newest_days(connection, [identity.name for identity in group])
     }
-    today = day_of(found[0], now)
-    planned = [count_seeds(connection, identity, today) for identity in found]
-    rooms: dict[str, int] = {}
+    today = day_of(group[0], now)
+    planned = [count_seeds(connection, identity, today) for identity in group]
+    capacities: dict[str, int] = {}
     for provider in providers:
-        cap = effective(found, provider, newest)
+        cap = effective_cap(group, provider, newest)
         used = max(counts[provider].attempts if provider in counts else 0 for counts in sent)
         taken = max(counts.get(provider, 0) for counts in planned)
         paused = cap.paused_until is not None and cap.paused_until > now
-        rooms[provider] = 0 if paused else max(min(cap.cap // SHARE, cap.cap - used) - taken, 0)
-    return rooms
+        capacities[provider] = 0 if paused else max(min(cap.cap // CAP_DIVISOR, cap.cap - used) - taken, 0)
+    return capacities
 
 
 def _hours(identity: WarmingIdentity, now: datetime) -> tuple[datetime, datetime]:
-    """What is left of today's hours: from when to when. Empty where they are over, or the warmup has not begun."""
+    """Return start and end of what is left of today's working hours. The end is before the start if none are left."""
     day = day_of(identity, now)
     opens = datetime.combine(day, identity.warmup.opens, identity.zone)
     closes = opens + hours_of(identity.warmup)

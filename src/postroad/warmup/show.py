@@ -1,4 +1,4 @@
-"""A warmup in words and pictures, for terminals and for run pages."""
+"""Draws a warmup as text, for terminals and for run pages."""
 
 from __future__ import annotations
 
@@ -11,33 +11,34 @@ from postroad.warmup.simulate import SimulatedDay
 WIDTH = 40
 
 
-def bar(cap: int, planned: int, most: int) -> str:
-    """A cap as a bar, and the plan's as a mark behind it. Each tenfold is as wide as the one before."""
-    scale = WIDTH / log10(max(most, 10))
+def draw_bar(cap: int, planned: int, largest: int) -> str:
+    """Draw a cap as a bar on a logarithmic scale, with a mark at the plan's cap if that is larger."""
+    scale = WIDTH / log10(max(largest, 10))
     filled = round(log10(max(cap, 1)) * scale)
     mark = round(log10(max(planned, 1)) * scale)
     line = "█" * filled
     return line if mark <= filled else line.ljust(mark) + "│"
 
 
-def picture(days: Sequence[SimulatedDay]) -> list[str]:
-    """One line for each day: number, cap, bar, and why it did not grow."""
-    most = max((max(day.planned, day.day.cap) for day in days), default=1)
-    wide = WIDTH + 2
-    return [
-        f"{each.number:>3} {each.day.cap:>11,} {bar(each.day.cap, each.planned, most):<{wide}} {each.day.move}".rstrip()
-        for each in days
-    ]
+def draw_days(days: Sequence[SimulatedDay]) -> list[str]:
+    """Draw a line for each simulated day: number, cap, bar, and move."""
+    largest = max((max(day.planned, day.day.cap) for day in days), default=1)
+    lines = []
+    for simulated in days:
+        cap, move = simulated.day.cap, simulated.day.move
+        bar = draw_bar(cap, simulated.planned, largest)
+        lines.append(f"{simulated.number:>3} {cap:>11,} {bar:<{WIDTH + 2}} {move}".rstrip())
+    return lines
 
 
-def planned_picture(caps: Sequence[int]) -> list[str]:
-    """Return one line for each day of a plan: number, cap and bar."""
-    most = max(caps, default=1)
-    return [f"{number:>3} {cap:>11,} {bar(cap, 0, most)}" for number, cap in enumerate(caps, start=1)]
+def draw_plan(caps: Sequence[int]) -> list[str]:
+    """Draw a line for each day of a plan: number, cap and bar."""
+    largest = max(caps, default=1)
+    return [f"{number:>3} {cap:>11,} {draw_bar(cap, 0, largest)}" for number, cap in enumerate(caps, start=1)]
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table as markdown shows it. What is in a cell stays in it."""
+    """Return a table in Markdown. Cells are escaped."""
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     lines += ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows]
     return "\n".join(lines)

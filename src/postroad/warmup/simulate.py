@@ -1,4 +1,4 @@
-"""What a warmup would come to if mail went so and so: the same decisions on made-up days. No chance in it."""
+"""Simulates a warmup: makes the real decisions on days with given rates. Deterministic."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from postroad.warmup.plan import Plan
 
 
 class Rates(Struct, frozen=True, kw_only=True):
-    """Shares of a day's attempts, but complaints: of what was accepted. ``used``: of the cap."""
+    """Shares of a day's attempts. ``complained`` is a share of accepted messages, ``used`` a share of the cap."""
 
     bounced: float = 0.0
     complained: float = 0.0
@@ -23,29 +23,36 @@ class Rates(Struct, frozen=True, kw_only=True):
 
 
 class SimulatedDay(Struct, frozen=True, kw_only=True):
-    """A day, counted from 1, beside the cap that the plan has for it."""
+    """A day with its number from 1 and the plan's cap for it."""
 
     number: int
     planned: int
     day: WarmupDay
 
 
-class _Whole:
-    """Makes whole numbers of shares: what is left over counts on the next day."""
+class _Rounder:
+    """Rounds amounts down and carries the remainder over to the next day."""
 
     def __init__(self) -> None:
-        self._left: dict[str, float] = {}
+        self._remainders: dict[str, float] = {}
 
-    def of(self, what: str, amount: float) -> int:
-        exact = amount + self._left.get(what, 0.0)
+    def round(self, name: str, amount: float) -> int:
+        exact = amount + self._remainders.get(name, 0.0)
         whole = int(exact + 1e-9)
-        self._left[what] = exact - whole
+        self._remainders[name] = exact - whole
         return whole
 
 
 def simulate(plan: Plan, days: int, rates_on: Callable[[int], Rates], *, start: date) -> Iterator[SimulatedDay]:
-    """Yield so many days; ``rates_on``: the rates of a day, by its number from 1 on. Days begin at midnight UTC."""
-    whole = _Whole()
+    """Yield simulated days, which begin at midnight UTC.
+
+    Args:
+        plan: The plan that caps follow.
+        days: Number of days.
+        rates_on: Function from a day's number, from 1, to its rates.
+        start: The first day.
+    """
+    rounder = _Rounder()
     history: list[WarmupDay] = []
     planned = plan.caps()
     for number in range(1, days + 1):
@@ -53,7 +60,7 @@ def simulate(plan: Plan, days: int, rates_on: Callable[[int], Rates], *, start: 
         now = datetime.combine(today, time(), tzinfo=UTC)
         decided = decide(plan, history, today=today, now=now)
         paused = decided.paused_until is not None and decided.paused_until > now
-        counts = Counts() if paused else _mail(decided.cap, rates_on(number), whole)
+        counts = Counts() if paused else _simulate_mail(decided.cap, rates_on(number), rounder)
         day = WarmupDay(
             day=today,
             cap=decided.cap,
@@ -66,12 +73,12 @@ def simulate(plan: Plan, days: int, rates_on: Callable[[int], Rates], *, start: 
         yield SimulatedDay(number=number, planned=next(planned), day=day)
 
 
-def _mail(cap: int, rates: Rates, whole: _Whole) -> Counts:
-    attempts = min(whole.of("used", cap * rates.used), cap)
+def _simulate_mail(cap: int, rates: Rates, rounder: _Rounder) -> Counts:
+    attempts = min(rounder.round("used", cap * rates.used), cap)
     left = attempts
-    taken = {}
-    for what in ("deferred", "bounced", "blocked"):
-        taken[what] = min(whole.of(what, attempts * getattr(rates, what)), left)
-        left -= taken[what]
-    complained = min(whole.of("complained", left * rates.complained), left)
-    return Counts(attempts=attempts, accepted=left, complained=complained, **taken)
+    failed = {}
+    for outcome in ("deferred", "bounced", "blocked"):
+        failed[outcome] = min(rounder.round(outcome, attempts * getattr(rates, outcome)), left)
+        left -= failed[outcome]
+    complained = min(rounder.round("complained", left * rates.complained), left)
+    return Counts(attempts=attempts, accepted=left, complained=complained, **failed)

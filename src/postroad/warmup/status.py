@@ -1,4 +1,4 @@
-"""How warmups stand: for commands and run pages."""
+"""Reports the state of warmups, for commands and run pages."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from postroad.printable import counted
 from postroad.store.engine import read
 from postroad.store.reputation import ReputationDay, reputation_of
 from postroad.store.warmup import under_way
-from postroad.warmup.day import Pair, count_mail, day_of, history_of, read_day
+from postroad.warmup.day import Pair, count_mail, day_of, history_of, to_warmup_day
 from postroad.warmup.decide import Move, WarmupDay
 from postroad.warmup.identity import WarmingIdentity
 from postroad.warmup.plan import plan_for
-from postroad.warmup.show import markdown_table, picture, planned_picture
+from postroad.warmup.show import draw_days, draw_plan, markdown_table
 from postroad.warmup.simulate import SimulatedDay
 
 SHOWN = timedelta(days=400)
@@ -28,7 +28,7 @@ REPORTED = timedelta(days=30)
 
 
 class WarmupStatus(Struct, frozen=True, kw_only=True):
-    """One identity at one provider: its newest day, the plan's cap for it, and the day before."""
+    """State of one identity at one provider: its newest day, the plan's cap for it, and the day before."""
 
     identity: str
     provider: str
@@ -36,44 +36,52 @@ class WarmupStatus(Struct, frozen=True, kw_only=True):
     today: WarmupDay
     yesterday: WarmupDay | None
     late: bool
-    """Nobody decided today: the last cap holds."""
+    """Today is not decided yet, so the last cap holds."""
     days: list[SimulatedDay]
-    """All of its days, each beside the plan's cap."""
+    """All of its days, each with the plan's cap."""
     reported: list[ReputationDay] = []
-    """What the provider said of it in the last month, the oldest first."""
+    """The provider's reports on it of the last month, the oldest first."""
     used: int = 0
-    """Messages of today that were attempted."""
+    """Messages that were attempted today."""
     waiting: int = 0
-    """Messages on the queue or the wire."""
+    """Messages that are queued or being sent."""
 
 
-def standings(engine: sa.Engine, identities: Sequence[WarmingIdentity], now: datetime) -> list[WarmupStatus]:
-    """Return how each identity stands at each provider that mail went to, or waits for.
+def warmup_statuses(engine: sa.Engine, identities: Sequence[WarmingIdentity], now: datetime) -> list[WarmupStatus]:
+    """Return the state of each identity at each provider that has sent or waiting mail.
 
     Before the first day of a provider is decided, the plan's first cap holds.
 
+    Args:
+        engine: The ledger.
+        identities: The identities.
+        now: The time.
+
+    Returns:
+        The states, sorted by identity and provider.
+
     Raises:
-        UnavailableError: The database does not answer.
+        UnavailableError: The database is unreachable.
     """
     by_name = {identity.name: identity for identity in identities}
     first = min((day_of(identity, now) for identity in identities), default=now.date())
-    reports = reports_on(engine, identities, now)
+    reports = reports_of(engine, identities, now)
     history = dict(history_of(engine, list(by_name), first - SHOWN))
     used, waiting = _today(engine, identities, now)
-    found = []
+    statuses = []
     for name, provider in sorted({*history, *used, *waiting}):
         identity, pair = by_name[name], (name, provider)
         today = day_of(identity, now)
-        rows = [read_day(row) for row in history.get(pair, ())] or [_first_day(identity, provider, today)]
-        standing = _standing(identity, provider, rows, today, reports)
-        found.append(replace(standing, used=used[pair], waiting=waiting[pair]))
-    return found
+        rows = [to_warmup_day(row) for row in history.get(pair, ())] or [_first_day(identity, provider, today)]
+        status = _status_at(identity, provider, rows, today, reports)
+        statuses.append(replace(status, used=used[pair], waiting=waiting[pair]))
+    return statuses
 
 
 def _today(
     engine: sa.Engine, identities: Sequence[WarmingIdentity], now: datetime
 ) -> tuple[Counter[Pair], Counter[Pair]]:
-    """Return the messages that were attempted today, and those that wait, by identity and provider."""
+    """Count the messages that were attempted today and those that wait, by identity and provider."""
     used: Counter[Pair] = Counter()
     waiting: Counter[Pair] = Counter()
     with read(engine) as connection:
@@ -92,14 +100,26 @@ def _first_day(identity: WarmingIdentity, provider: str, today: date) -> WarmupD
     return WarmupDay(day=today, cap=plan_for(identity.warmup, provider).first, move=Move.START, reason=reason)
 
 
-def reports_on(engine: sa.Engine, identities: Sequence[WarmingIdentity], now: datetime) -> list[ReputationDay]:
-    """Return what providers said of these identities in the last month, the oldest first. Raises UnavailableError."""
+def reports_of(engine: sa.Engine, identities: Sequence[WarmingIdentity], now: datetime) -> list[ReputationDay]:
+    """Return the providers' reports on these identities of the last month, the oldest first.
+
+    Args:
+        engine: Database of the reports.
+        identities: The identities.
+        now: The time.
+
+    Returns:
+        The reports.
+
+    Raises:
+        UnavailableError: The database is unreachable.
+    """
     known_as = sorted({name for identity in identities for name in identity.known_as})
     with read(engine) as connection:
         return sorted(reputation_of(connection, known_as, now.date() - REPORTED), key=lambda report: report.day)
 
 
-def _standing(
+def _status_at(
     identity: WarmingIdentity, provider: str, rows: Sequence[WarmupDay], today: date, reports: Sequence[ReputationDay]
 ) -> WarmupStatus:
     plan = plan_for(identity.warmup, provider)
@@ -140,31 +160,31 @@ COLUMNS = (
 )
 
 
-def row(standing: WarmupStatus) -> list[object]:
-    """Return what `COLUMNS` name."""
-    today, before = standing.today, standing.yesterday
+def table_row(status: WarmupStatus) -> list[object]:
+    """Return the values of `COLUMNS`."""
+    today, before = status.today, status.yesterday
     paused = f"; paused until {today.paused_until:%Y-%m-%d %H:%M} UTC" if today.paused_until else ""
     counts = before.counts if before is not None else None
     return [
-        standing.identity,
-        standing.provider,
+        status.identity,
+        status.provider,
         today.cap,
-        standing.planned,
-        standing.used,
-        standing.waiting,
-        f"{today.move} (decided {today.day})" if standing.late else today.move,
+        status.planned,
+        status.used,
+        status.waiting,
+        f"{today.move} (decided {today.day})" if status.late else today.move,
         today.reason + paused,
         *(
             [None] * 5
             if counts is None
             else [counts.attempts, counts.bounced, counts.complained, counts.deferred, counts.blocked]
         ),
-        reported_spam(standing.reported),
+        reported_spam(status.reported),
     ]
 
 
 def reported_spam(reports: Sequence[ReputationDay]) -> str | None:
-    """The newest rate that a provider reported; of several of one day the worst. None: there is none."""
+    """Describe the newest reported spam rate, the worst one of its day; None if there is no rate."""
     rated = [(report.day, report.spam_rate) for report in reports if report.spam_rate is not None]
     if not rated:
         return None
@@ -173,46 +193,49 @@ def reported_spam(reports: Sequence[ReputationDay]) -> str | None:
 
 
 def newest(reports: Sequence[ReputationDay]) -> list[ReputationDay]:
-    """Return the last day of each domain and address; ``reports``: the oldest first."""
+    """Return the last report of each source and subject; ``reports`` has the oldest first."""
     return list({(report.source, report.subject): report for report in reports}.values())
 
 
-def in_words(report: ReputationDay) -> str:
-    """One line of what a provider said of a domain or an address."""
-    said = [
+def describe_report(report: ReputationDay) -> str:
+    """Describe a provider's report on a domain or an address in one line."""
+    facts = [
         f"{report.spam_rate:.2%} spam" if report.spam_rate is not None else "no rate",
         *([counted(report.messages, "message")] if report.messages is not None else []),
         *([f"{report.trap_hits:,} to traps"] if report.trap_hits else []),
         *([report.verdict] if report.verdict else []),
     ]
-    return f"{report.source} on {report.subject}, {', '.join(said)}, {report.day}"
+    return f"{report.source} on {report.subject}, {', '.join(facts)}, {report.day}"
 
 
-def curve_ahead(identities: Sequence[WarmingIdentity], provider: str = OTHER_PROVIDERS) -> list[int]:
-    """Return the caps of the next days by the plan, when all goes well. Identities of one sender have one plan."""
+def planned_caps(identities: Sequence[WarmingIdentity], provider: str = OTHER_PROVIDERS) -> list[int]:
+    """Return the plan's caps of the first days. All identities of a sender have the same plan."""
     caps = plan_for(identities[0].warmup, provider).caps()
     return [cap for _, cap in zip(range(PICTURED), caps, strict=False)]
 
 
-def markdown(sender: str, found: Sequence[WarmupStatus], ahead: Sequence[int] = ()) -> str:
-    """Describe a sender's warmup for the page of a run: the table of today, and each curve beside the plan's.
+def markdown(sender: str, statuses: Sequence[WarmupStatus], ahead: Sequence[int] = ()) -> str:
+    """Describe a sender's warmup for the page of a run: today's table, and each curve with the plan's.
 
     Args:
-        sender: Its name.
-        found: How it stands at each provider that mail went to, or waits for.
-        ahead: The caps of the plan, shown while there was no mail.
+        sender: Name of the sender.
+        statuses: Its state at each provider.
+        ahead: The plan's caps, shown as long as no mail was sent.
+
+    Returns:
+        Text in Markdown.
     """
-    if not found:
+    if not statuses:
         return (
             f"# Warmup of {sender}\n\nNothing was sent yet: the plan's first cap holds at every provider.\n\n"
-            f"## The curve of the plan, day by day\n\n```\n{chr(10).join(planned_picture(ahead))}\n```\n\n"
+            f"## The curve of the plan, day by day\n\n```\n{chr(10).join(draw_plan(ahead))}\n```\n\n"
             "Each tenfold is as wide as the one before. At Google it grows more slowly."
         )
-    parts = [f"# Warmup of {sender}", markdown_table(COLUMNS, map(row, found))]
-    for standing in found:
+    parts = [f"# Warmup of {sender}", markdown_table(COLUMNS, map(table_row, statuses))]
+    for status in statuses:
         parts += [
-            f"## {standing.identity} at {standing.provider}",
-            "```\n" + "\n".join(picture(standing.days[-PICTURED:])) + "\n```",
+            f"## {status.identity} at {status.provider}",
+            "```\n" + "\n".join(draw_days(status.days[-PICTURED:])) + "\n```",
         ]
     parts.append("Each tenfold is as wide as the one before; `│` is the plan.")
     return "\n\n".join(parts)
