@@ -18,7 +18,7 @@ from postroad.campaign.audience import (
     open_import,
     refusals,
 )
-from postroad.campaign.reading import import_rules
+from postroad.campaign.file_access import import_rules
 from tasks.policy import retried
 from tasks.report import publish_sentences
 

@@ -11,9 +11,9 @@ from prefect.runtime import flow_run
 
 from postroad.app.context import open_context
 from postroad.app.submit import submit
-from postroad.campaign.plan import Launched, launch
+from postroad.campaign.plan import LaunchResult, launch
 from postroad.campaign.preflight import PreflightReport, check
-from postroad.campaign.status import Summary, summary
+from postroad.campaign.status import CampaignSummary, summary
 from postroad.delivery.submit import SubmitResult, queue_name
 from postroad.local.run_watch import pause_stopped
 from postroad.operations.campaign_runs import begin_run
@@ -85,7 +85,7 @@ async def preflight(campaign: str) -> PreflightReport:
 
 
 @retried("freeze the audience")
-async def freeze_audience(campaign: str) -> Launched:
+async def freeze_audience(campaign: str) -> LaunchResult:
     """Write down who this campaign goes to. A second call finds the same people.
 
     Raises StateError where the run was cancelled or suspended meanwhile, and its process did not notice.
@@ -107,7 +107,7 @@ async def submit_slice(campaign: str, cursor: int, rows: int) -> SubmitResult:
 
 
 @retried("follow delivery")
-async def follow(campaign: str, follow_seconds: int) -> Summary:
+async def follow(campaign: str, follow_seconds: int) -> CampaignSummary:
     """Move the progress bar until all that is due is settled, for at most `follow_seconds`.
 
     Takes no slot: it only looks.

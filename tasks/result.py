@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from postroad.campaign.status import Summary
+from postroad.campaign.status import CampaignSummary
 from postroad.store.campaign import CampaignState
 from postroad.store.ledger import TouchState
 from tasks.report import (
@@ -18,12 +18,12 @@ from tasks.report import (
 )
 
 
-def ended(state: Summary) -> int:
+def ended(state: CampaignSummary) -> int:
     """People of the frozen audience whose first email reached its end, of whatever kind."""
     return sum(step.touches - step.live for step in state.steps[:1])
 
 
-def completeness(state: Summary) -> list[dict[str, Any]]:
+def completeness(state: CampaignSummary) -> list[dict[str, Any]]:
     """Rows of step, state and people; for each step they sum to its touches, and for the first to the audience."""
     rows: list[dict[str, Any]] = []
     for step in state.steps:
@@ -32,7 +32,7 @@ def completeness(state: Summary) -> list[dict[str, Any]]:
     return rows
 
 
-def where_to_look(state: Summary) -> str:
+def where_to_look(state: CampaignSummary) -> str:
     """Return Markdown: where the campaign stands, and the pages that tell more."""
     name = state.campaign
     rest = sum(step.live for step in state.steps)
@@ -53,7 +53,7 @@ The frozen audience has **{state.audience:,}** people. {_outlook(state, rest)}
 {stop}"""
 
 
-def _outlook(state: Summary, rest: int) -> str:
+def _outlook(state: CampaignSummary, rest: int) -> str:
     """Say what is still to come, of all steps."""
     if state.state is CampaignState.CANCELLED:
         wire = f" **{rest:,}** messages were on the wire, and finish." if rest else ""
@@ -70,13 +70,13 @@ def _outlook(state: Summary, rest: int) -> str:
     )
 
 
-async def publish_result(state: Summary) -> None:
+async def publish_result(state: CampaignSummary) -> None:
     """Show the completeness table and where to look next."""
     await publish_table(f"completeness-{state.campaign}", completeness(state), _standing(state))
     await publish_markdown(f"result-{state.campaign}", where_to_look(state), f"The result of {state.campaign}")
 
 
-async def renew_result(state: Summary) -> None:
+async def renew_result(state: CampaignSummary) -> None:
     """Bring what the campaign's run shows up to date. A campaign whose run showed nothing, or long ago, has nothing."""
     name = state.campaign
     if not await renew_progress(f"delivery-{name}", ended(state), state.audience, delivery_title(name)):
@@ -90,7 +90,7 @@ def delivery_title(campaign: str) -> str:
     return f"Messages of {campaign} that reached their end"
 
 
-def _standing(state: Summary) -> str:
+def _standing(state: CampaignSummary) -> str:
     return f"Where the {state.audience:,} people of {state.campaign} stand, step by step."
 
 

@@ -311,7 +311,7 @@ def _suppressed(found: FoundSuppression) -> str:
 
 def _opens(touch: FoundTouch, after_ms: int, now: datetime) -> datetime | None:
     """When the campaign's hours open, if they are shut now, or at the earliest time that the touch could go."""
-    window = Window.of(touch.sending_window)
+    window = Window.from_row(touch.sending_window)
     if window is None:
         return None
     zone, after = ZoneInfo(touch.zone), datetime.fromtimestamp(after_ms / 1000, UTC)

@@ -8,10 +8,10 @@ import pytest
 
 from postroad.queue import Queue
 from postroad.queue.redis.client import connect
-from tests.campaign.conftest import house
+from tests.campaign.conftest import project
 from tests.end_to_end.conftest import redis, site
 
-__all__ = ["house", "redis", "site"]
+__all__ = ["project", "redis", "site"]
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ import pytest
 
 from postroad.campaign.audience import import_file, open_import
 from postroad.campaign.definition import read_campaign
-from postroad.campaign.reading import FileRefusedError, FileRules, import_rules
+from postroad.campaign.file_access import FileRefusedError, FileRules, import_rules
 from postroad.campaign.suppression_file import read_addresses
 from postroad.errors import ConfigError, DataError
 from postroad.settings import Settings
 from tests.attacks.limits import run_limited
-from tests.campaign.house import CAMPAIGN, CONFIG, NOW, TEXT, House
+from tests.campaign.project import CAMPAIGN, CONFIG, NOW, TEXT, CampaignProject
 
 SECRET = "5ec4e7f00dcafe5ec4e7f00dcafe"
 NAMED = {
@@ -106,7 +106,7 @@ def test_the_state_folder_and_keys_stay_closed_within_allowed_folders(project: P
     (project / "terms.pdf").write_bytes(b"terms")
     apply_naming(project, "attachments", "../terms.pdf")
     for secret in ("../state/secret.key", "../postroad.toml", "../dkim.pem"):
-        with pytest.raises(ConfigError, match="stay closed"):
+        with pytest.raises(ConfigError, match="are excluded"):
             apply_naming(project, "attachments", secret)
 
 
@@ -172,21 +172,23 @@ def test_the_form_reads_allowed_folders_and_those_of_campaigns(project: Path, en
 
 
 @pytest.mark.parametrize("target", ["state", "../other"])
-def test_a_folder_that_becomes_a_link_after_apply_is_not_followed(house: House, tmp_path: Path, target: str) -> None:
-    audience = house.settings.base_dir / "audiences"
+def test_a_folder_that_becomes_a_link_after_apply_is_not_followed(
+    project: CampaignProject, tmp_path: Path, target: str
+) -> None:
+    audience = project.settings.base_dir / "audiences"
     audience.mkdir()
     (audience / "people.csv").write_text("email\na@example.com\n")
-    house.apply(CAMPAIGN.replace("name: people", "name: people\n  file: audiences/people.csv"))
+    project.apply(CAMPAIGN.replace("name: people", "name: people\n  file: audiences/people.csv"))
     file = (audience / "people.csv").resolve()
-    rules = import_rules(house.engine, house.settings, file)
+    rules = import_rules(project.engine, project.settings, file)
     with rules.open(file) as opened:
         assert opened.read().startswith(b"email")
-    folder = tmp_path / "outside" if target == "../other" else house.settings.state_dir
+    folder = tmp_path / "outside" if target == "../other" else project.settings.state_dir
     folder.mkdir(exist_ok=True)
     (folder / "people.csv").write_text(f"email,{SECRET}\n")
     audience.rename(audience.with_name("before"))
     audience.symlink_to(folder)
-    for held in (rules, import_rules(house.engine, house.settings, file)):
+    for held in (rules, import_rules(project.engine, project.settings, file)):
         with pytest.raises(FileRefusedError):
             held.open(file)
 

@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from postroad.campaign.preflight import Level, check
-from postroad.campaign.preview import preview
+from postroad.campaign.preview import PreviewRequest, preview
 from postroad.errors import ConfigError, DataError
 from postroad.mail.budget import MAX_LENGTH
 from postroad.mail.message import SenderIdentity, compile_message
 from postroad.mail.template import compile_template
 from postroad.mail.vocabulary import ALLOWED_FILTERS, ALLOWED_TESTS, TEXT_METHODS
 from tests.attacks.limits import run_limited
-from tests.campaign.house import NOW, House
+from tests.campaign.project import NOW, CampaignProject
 from tests.campaign.test_preflight import SIGNER
 
 CPU_S = 2.0
@@ -360,24 +360,24 @@ def test_fields_of_one_recipient_do_not_make_a_message_without_end() -> None:
         subject.merge(1, "b@example.com", {"word": "é" * 50_000}, NOW)
 
 
-def test_a_template_without_end_is_found_by_preflight_and_preview(house: House) -> None:
-    house.fill(["a@example.com,,Ada"])
-    house.template("hello.txt", FOOT + endless("{{ postal_address|upper|length }}"))
-    house.apply()
-    found = check(house.engine, house.settings, SIGNER, "spring").findings
+def test_a_template_without_end_is_found_by_preflight_and_preview(project: CampaignProject) -> None:
+    project.fill(["a@example.com,,Ada"])
+    project.template("hello.txt", FOOT + endless("{{ postal_address|upper|length }}"))
+    project.apply()
+    found = check(project.engine, project.settings, SIGNER, "spring").findings
     assert [finding.what for finding in found if finding.level is Level.FAIL] == [
         "campaign spring, step hello, text, line 1: the template takes more than 200,000 steps (for a@example.com)"
     ]
     with pytest.raises(DataError, match="more than 200,000 steps"):
-        preview(house.engine, house.settings, SIGNER, {}, "spring", step=None, address=None, now=NOW)
+        preview(project.engine, project.settings, SIGNER, {}, PreviewRequest(campaign="spring"), now=NOW)
 
 
-def test_apply_refuses_a_word_that_is_not_allowed(house: House) -> None:
-    house.template("hello.txt", FOOT + "\n{{ name|pprint }}")
+def test_apply_refuses_a_word_that_is_not_allowed(project: CampaignProject) -> None:
+    project.template("hello.txt", FOOT + "\n{{ name|pprint }}")
     with pytest.raises(ConfigError) as caught:
-        house.apply()
+        project.apply()
     assert "hello.txt, line 2" in (caught.value.where or "")
-    with house.engine.connect() as connection:
+    with project.engine.connect() as connection:
         assert connection.execute(sa.text("SELECT count(*) FROM campaign")).scalar_one() == 0
 
 

@@ -12,7 +12,7 @@ from postroad.campaign.definition import read_campaign
 from postroad.campaign.yaml_file import load_yaml
 from postroad.errors import ConfigError
 from tests.attacks.limits import cost_ratio, run_limited
-from tests.campaign.house import CAMPAIGN, TEXT
+from tests.campaign.project import CAMPAIGN, TEXT
 
 
 def _laughs(kind: str) -> str:

@@ -1,4 +1,4 @@
-"""Every test of a campaign that touches the store runs on both databases."""
+"""Fixtures of campaigns. Tests that use the database run on PostgreSQL and SQLite."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from tests.campaign.house import House
+from tests.campaign.project import CampaignProject
 
 
 @pytest.fixture
-def house(tmp_path: Path, engine: sa.Engine) -> House:
-    """An operator's folder, on each kind of database."""
-    return House(tmp_path, engine)
+def project(tmp_path: Path, engine: sa.Engine) -> CampaignProject:
+    """An operator's folder, with each kind of database."""
+    return CampaignProject(tmp_path, engine)

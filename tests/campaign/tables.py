@@ -1,4 +1,4 @@
-"""What the tables hold, to compare before and after."""
+"""Content of the tables, for comparisons before and after."""
 
 from __future__ import annotations
 

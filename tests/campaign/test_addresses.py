@@ -1,4 +1,4 @@
-"""Addresses: one spelling for each mailbox, and a reason for each that is none."""
+"""Addresses: one spelling for each mailbox, and a reason for each invalid address."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ GOOD = [
     ("x" * 64 + "@example.com", "x" * 64 + "@example.com"),
     ("x" * 64 + "@" + LONG_DOMAIN, "x" * 64 + "@" + LONG_DOMAIN),
     ("a@" + "b" * 63 + ".de", "a@" + "b" * 63 + ".de"),
-    # RFC 5890: a domain has two spellings, and the one of ASCII is kept.
+    # RFC 5890: a domain has two spellings; the ASCII one is stored.
     ("a@münchen.de", "a@xn--mnchen-3ya.de"),
     ("a@MÜNCHEN.de", "a@xn--mnchen-3ya.de"),
     ("a@mu\u0308nchen.de", "a@xn--mnchen-3ya.de"),
@@ -97,7 +97,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("written", "reason"), BAD)
-def test_what_is_no_address_is_refused_with_the_reason(written: str, reason: str) -> None:
+def test_an_invalid_address_is_refused_with_the_reason(written: str, reason: str) -> None:
     with pytest.raises(DataError, match=reason):
         normalise_address(written)
 
@@ -105,9 +105,9 @@ def test_what_is_no_address_is_refused_with_the_reason(written: str, reason: str
 SPECIAL = [name for name in email_validator.SPECIAL_USE_DOMAIN_NAMES if name != "test"]
 
 
-@pytest.mark.parametrize("local", ["a", "!"])  # one that is plain to see, and one that needs the whole grammar
+@pytest.mark.parametrize("local", ["a", "!"])  # one for the fast path, and one that needs the whole grammar
 @pytest.mark.parametrize("name", SPECIAL)
-def test_a_name_that_leads_nowhere_is_refused_however_the_address_looks(name: str, local: str) -> None:
+def test_an_unresolvable_domain_name_is_refused(name: str, local: str) -> None:
     """RFC 6761 §6, RFC 6762 §3, RFC 7686 §2."""
     for domain in (f"example.{name}", f"example.{name.upper()}"):
         with pytest.raises(DataError, match="special-use or reserved"):
@@ -128,7 +128,7 @@ ANY = st.text(WORD, max_size=30)
 @example("J\u030c@example.com")
 @example("a@XN--ZZZ9.com")
 @example("Ⱥ" * 31 + "@example.com")
-def test_what_is_kept_is_spelt_the_same_when_it_comes_again(text: str) -> None:
+def test_normalisation_is_idempotent(text: str) -> None:
     try:
         kept = normalise_address(text)
     except DataError:
@@ -150,8 +150,8 @@ PLAIN_DOMAIN = st.from_regex(r"([A-Za-z0-9]([A-Za-z0-9-]{0,8}[A-Za-z0-9])?\.){1,
 
 @settings(deadline=None)
 @given(PLAIN_LOCAL, PLAIN_DOMAIN)
-def test_the_short_way_takes_only_what_the_whole_grammar_takes(local: str, domain: str) -> None:
-    """Two hyphens in third place are the one exception: IDNA reserves them, and hosts have them all the same."""
+def test_the_fast_path_accepts_only_what_the_grammar_accepts(local: str, domain: str) -> None:
+    """Two hyphens in third place are the one exception: IDNA reserves them, but host names use them."""
     text = f"{local}@{domain}"
     try:
         valid = email_validator.validate_email(text, check_deliverability=False, test_environment=True, strict=True)

@@ -1,4 +1,4 @@
-"""A campaign.yaml in the store: made, brought up to date, and left alone once it was launched."""
+"""Applying a campaign.yaml: it is created, updated while it is a draft, and unchanged after the launch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from postroad.errors import ConfigError, StateError
 from postroad.settings import Settings
 from postroad.store.campaign import CampaignState, OnReply, find_campaign, steps_of
 from postroad.store.engine import read, write
-from tests.campaign.house import CAMPAIGN, CONFIG, NOW, TEXT, House
+from tests.campaign.project import CAMPAIGN, CONFIG, NOW, TEXT, CampaignProject
 from tests.campaign.tables import row_counts
 from tests.postgresql import wait_until_blocked
 
@@ -30,12 +30,12 @@ def step_names(engine: sa.Engine, name: str = "spring") -> list[str]:
         return [step.name for step in steps_of(connection, campaign.id)]
 
 
-def test_a_campaign_is_made_as_a_draft(house: House) -> None:
-    campaign = house.apply(CAMPAIGN + SEQUEL + "class: urgent\n")
+def test_a_campaign_is_created_as_a_draft(project: CampaignProject) -> None:
+    campaign = project.apply(CAMPAIGN + SEQUEL + "class: urgent\n")
     assert (campaign.state, campaign.job_class, campaign.time_zone) == (CampaignState.DRAFT, "urgent", "UTC")
     assert campaign.created_at == NOW
-    assert step_names(house.engine) == ["hello", "wait-2", "again"]
-    with read(house.engine) as connection:
+    assert step_names(project.engine) == ["hello", "wait-2", "again"]
+    with read(project.engine) as connection:
         found = find_campaign(connection, "spring")
         assert (found.id, found.audience_id, found.launched_at) == (campaign.id, campaign.audience_id, None)
         sender = connection.execute(sa.text("SELECT name, address, route, bounce_domain FROM sender")).one()
@@ -44,52 +44,52 @@ def test_a_campaign_is_made_as_a_draft(house: House) -> None:
     assert settings == {"subject": "Hello {{ name|default('you') }}", "text": TEXT, "html": None, "at": None}
 
 
-def test_applying_again_changes_nothing(house: House) -> None:
-    first = house.apply()
-    before = row_counts(house.engine)
-    again = house.apply(now=NOW + timedelta(days=1))
+def test_applying_again_changes_nothing(project: CampaignProject) -> None:
+    first = project.apply()
+    before = row_counts(project.engine)
+    again = project.apply(now=NOW + timedelta(days=1))
     assert (again.id, again.created_at) == (first.id, NOW)
-    assert row_counts(house.engine) == before
+    assert row_counts(project.engine) == before
 
 
-def test_a_draft_is_brought_up_to_date(house: House) -> None:
-    first = house.apply()
-    house.configure(CONFIG.replace('name = "News"', 'name = "The News"'))
-    house.template("friends.csv", "email\n")
+def test_a_draft_is_updated(project: CampaignProject) -> None:
+    first = project.apply()
+    project.configure(CONFIG.replace('name = "News"', 'name = "The News"'))
+    project.template("friends.csv", "email\n")
     text = CAMPAIGN.replace("name: people", "name: friends\n  file: friends.csv") + SEQUEL + "time_zone: Asia/Tokyo\n"
-    changed = house.apply(text)
+    changed = project.apply(text)
     assert changed.id == first.id
     assert changed.time_zone == "Asia/Tokyo"
-    assert changed.audience_file == str(house.folder / "friends.csv")
-    assert step_names(house.engine) == ["hello", "wait-2", "again"]
-    assert row_counts(house.engine)["step"] == 3
-    with read(house.engine) as connection:
+    assert changed.audience_file == str(project.folder / "friends.csv")
+    assert step_names(project.engine) == ["hello", "wait-2", "again"]
+    assert row_counts(project.engine)["step"] == 3
+    with read(project.engine) as connection:
         assert connection.execute(sa.text("SELECT display_name FROM sender")).scalar_one() == "The News"
         audience = connection.execute(sa.text("SELECT id FROM audience WHERE name = 'friends'")).scalar_one()
     assert changed.audience_id == audience
 
 
-def test_odd_characters_of_a_template_are_kept(house: House) -> None:
+def test_odd_characters_of_a_template_are_kept(project: CampaignProject) -> None:
     odd = TEXT + 'O\'Brien "x" \\ :name %s {% raw %}{{ x }}{% endraw %} 👩‍🚀 \u2028 \x07\n'
-    house.template("hello.txt", odd)
-    campaign = house.apply()
-    with read(house.engine) as connection:
+    project.template("hello.txt", odd)
+    campaign = project.apply()
+    with read(project.engine) as connection:
         assert steps_of(connection, campaign.id or 0)[0].settings["text"] == odd
 
 
-def test_a_sender_that_is_not_in_the_settings_is_said_and_nothing_is_kept(house: House) -> None:
-    before = row_counts(house.engine)
+def test_an_unknown_sender_is_an_error_and_nothing_is_stored(project: CampaignProject) -> None:
+    before = row_counts(project.engine)
     with pytest.raises(ConfigError, match=r"no sender named 'sales' \(known: news") as caught:
-        house.apply(CAMPAIGN.replace("sender: news", "sender: sales"))
-    assert caught.value.where == str(house.folder / "postroad.toml")
+        project.apply(CAMPAIGN.replace("sender: news", "sender: sales"))
+    assert caught.value.where == str(project.folder / "postroad.toml")
     assert "[senders.sales]" in (caught.value.remedy or "")
-    assert row_counts(house.engine) == before
+    assert row_counts(project.engine) == before
 
 
-def launched(house: House) -> None:
-    house.fill(["a@example.com,,Ada"])
-    house.apply()
-    launch(house.engine, "spring", NOW)
+def launched(project: CampaignProject) -> None:
+    project.fill(["a@example.com,,Ada"])
+    project.apply()
+    launch(project.engine, "spring", NOW)
 
 
 CHANGES = {
@@ -103,82 +103,82 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("changed", CHANGES.values(), ids=CHANGES)
-def test_a_launched_campaign_does_not_change(house: House, changed: str) -> None:
-    house.configure(CONFIG + CONFIG[CONFIG.index("[senders.news]") :].replace("news", "shop"))
-    launched(house)
-    before = row_counts(house.engine)
+def test_a_launched_campaign_does_not_change(project: CampaignProject, changed: str) -> None:
+    project.configure(CONFIG + CONFIG[CONFIG.index("[senders.news]") :].replace("news", "shop"))
+    launched(project)
+    before = row_counts(project.engine)
     with pytest.raises(StateError, match="campaign spring was launched") as caught:
-        house.apply(changed)
-    assert caught.value.where == str(house.folder / "campaign.yaml")
-    assert row_counts(house.engine) == before
-    assert step_names(house.engine) == ["hello"]
+        project.apply(changed)
+    assert caught.value.where == str(project.folder / "campaign.yaml")
+    assert row_counts(project.engine) == before
+    assert step_names(project.engine) == ["hello"]
 
 
-def test_a_template_that_changed_is_a_change_of_its_step(house: House) -> None:
-    launched(house)
-    house.template("hello.txt", TEXT + "P.S.\n")
+def test_a_template_that_changed_is_a_change_of_its_step(project: CampaignProject) -> None:
+    launched(project)
+    project.template("hello.txt", TEXT + "P.S.\n")
     with pytest.raises(StateError, match="was launched"):
-        house.apply()
+        project.apply()
 
 
-def test_a_launched_campaign_is_applied_again_without_harm(house: House) -> None:
-    launched(house)
-    campaign = house.apply()
+def test_a_launched_campaign_is_applied_again_without_harm(project: CampaignProject) -> None:
+    launched(project)
+    campaign = project.apply()
     assert (campaign.state, campaign.launched_at) == (CampaignState.RUNNING, NOW)
 
 
 @pytest.mark.parametrize("state", [state for state in CampaignState if state is not CampaignState.DRAFT])
-def test_steps_are_frozen_in_every_state_but_draft(house: House, state: CampaignState) -> None:
-    launched(house)
-    with write(house.engine) as connection:
+def test_steps_are_frozen_in_every_state_but_draft(project: CampaignProject, state: CampaignState) -> None:
+    launched(project)
+    with write(project.engine) as connection:
         connection.execute(sa.text("UPDATE campaign SET state = :state"), {"state": state.value})
     with pytest.raises(StateError):
-        house.apply(CAMPAIGN + SEQUEL)
+        project.apply(CAMPAIGN + SEQUEL)
 
 
-def test_the_sender_of_a_launched_campaign_is_brought_up_to_date(house: House) -> None:
-    launched(house)
-    house.configure(CONFIG.replace('name = "News"', 'name = "The News"'))
-    house.apply()
-    with read(house.engine) as connection:
+def test_the_sender_of_a_launched_campaign_is_updated(project: CampaignProject) -> None:
+    launched(project)
+    project.configure(CONFIG.replace('name = "News"', 'name = "The News"'))
+    project.apply()
+    with read(project.engine) as connection:
         assert connection.execute(sa.text("SELECT display_name FROM sender")).scalar_one() == "The News"
 
 
-def test_find_campaign_says_which_there_are(house: House) -> None:
-    house.apply()
-    with read(house.engine) as connection, pytest.raises(StateError, match=r"named 'winter'\nKnown: spring\."):
+def test_find_campaign_suggests_known_names(project: CampaignProject) -> None:
+    project.apply()
+    with read(project.engine) as connection, pytest.raises(StateError, match=r"named 'winter'\nKnown: spring\."):
         find_campaign(connection, "winter")
 
 
-def test_apply_files_takes_every_file_that_the_setting_names(house: House) -> None:
+def test_apply_files_applies_every_file_of_the_setting(project: CampaignProject) -> None:
     for name in ("one", "two"):
-        folder = house.folder / "campaigns" / name
+        folder = project.folder / "campaigns" / name
         folder.mkdir(parents=True)
         (folder / "hello.txt").write_text(TEXT, encoding="utf-8")
         (folder / "campaign.yaml").write_text(CAMPAIGN.replace("name: spring", f"name: {name}"), encoding="utf-8")
-    absolute = house.folder / "campaigns" / "two" / "*.yaml"
-    house.configure(f'campaigns = ["campaigns/one/*.yaml", "{absolute}"]\n' + CONFIG)
-    assert [campaign.name for campaign in apply_files(house.engine, house.settings, NOW)] == ["one", "two"]
+    absolute = project.folder / "campaigns" / "two" / "*.yaml"
+    project.configure(f'campaigns = ["campaigns/one/*.yaml", "{absolute}"]\n' + CONFIG)
+    assert [campaign.name for campaign in apply_files(project.engine, project.settings, NOW)] == ["one", "two"]
 
 
-def test_a_file_that_the_setting_names_and_is_not_there_is_said(house: House) -> None:
-    house.configure('campaigns = ["campaigns/*.yaml"]\n' + CONFIG)
-    assert apply_files(house.engine, house.settings, NOW) == []
-    house.configure('campaigns = ["campaigns/spring.yaml"]\n' + CONFIG)
+def test_a_missing_file_of_the_setting_is_an_error(project: CampaignProject) -> None:
+    project.configure('campaigns = ["campaigns/*.yaml"]\n' + CONFIG)
+    assert apply_files(project.engine, project.settings, NOW) == []
+    project.configure('campaigns = ["campaigns/spring.yaml"]\n' + CONFIG)
     with pytest.raises(ConfigError, match=r"'campaigns/spring\.yaml' names no file") as caught:
-        apply_files(house.engine, house.settings, NOW)
-    assert caught.value.where == f"{house.folder / 'postroad.toml'}, campaigns"
+        apply_files(project.engine, project.settings, NOW)
+    assert caught.value.where == f"{project.folder / 'postroad.toml'}, campaigns"
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 @pytest.mark.postgresql
-def test_processes_that_apply_one_file_at_once_make_one_campaign(house: House) -> None:
-    file = read_campaign(house.campaign_file())
+def test_concurrent_applies_create_one_campaign(project: CampaignProject) -> None:
+    file = read_campaign(project.campaign_file())
     failures: list[BaseException] = []
 
     def work() -> None:
         try:
-            apply(house.engine, house.settings, file, NOW)
+            apply(project.engine, project.settings, file, NOW)
         except BaseException as error:
             failures.append(error)
 
@@ -189,86 +189,86 @@ def test_processes_that_apply_one_file_at_once_make_one_campaign(house: House) -
         for thread in threads:
             thread.join()
         assert failures == []
-        assert row_counts(house.engine)["campaign"] == row_counts(house.engine)["step"] == 1
-        with write(house.engine) as connection:
+        assert row_counts(project.engine)["campaign"] == row_counts(project.engine)["step"] == 1
+        with write(project.engine) as connection:
             for table in ("step", "campaign", "sender"):
                 connection.execute(sa.text(f"DELETE FROM {table}"))
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 @pytest.mark.postgresql
-def test_an_apply_that_comes_while_the_campaign_is_launched_sees_that_it_was(house: House) -> None:
-    house.fill(["a@example.com,,Ada"])
-    house.apply()
-    changed = read_campaign(house.campaign_file(CAMPAIGN + SEQUEL))
+def test_an_apply_during_a_launch_sees_the_launch(project: CampaignProject) -> None:
+    project.fill(["a@example.com,,Ada"])
+    project.apply()
+    changed = read_campaign(project.campaign_file(CAMPAIGN + SEQUEL))
     failures: list[StateError] = []
 
     def work() -> None:
         with pytest.raises(StateError) as caught:
-            apply(house.engine, house.settings, changed, NOW)
+            apply(project.engine, project.settings, changed, NOW)
         failures.append(caught.value)
 
-    with write(house.engine) as connection:
+    with write(project.engine) as connection:
         connection.execute(sa.text("SELECT 1 FROM campaign FOR UPDATE"))
         connection.execute(sa.text("UPDATE campaign SET state = 'running'"))
         thread = Thread(target=work)
         thread.start()
-        wait_until_blocked(house.engine)
+        wait_until_blocked(project.engine)
     thread.join()
     assert len(failures) == 1
-    assert step_names(house.engine) == ["hello"]
+    assert step_names(project.engine) == ["hello"]
 
 
 def test_a_relative_campaign_file_gives_an_absolute_audience_file(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    project: CampaignProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    house.campaign_file(CAMPAIGN.replace("  name: people", "  name: people\n  file: people.csv"))
-    house.template("people.csv", "email\n")
-    monkeypatch.chdir(house.folder)
-    campaign = apply(house.engine, house.settings, read_campaign(Path("campaign.yaml")), NOW)
-    assert campaign.audience_file == str(house.folder / "people.csv")
+    project.campaign_file(CAMPAIGN.replace("  name: people", "  name: people\n  file: people.csv"))
+    project.template("people.csv", "email\n")
+    monkeypatch.chdir(project.folder)
+    campaign = apply(project.engine, project.settings, read_campaign(Path("campaign.yaml")), NOW)
+    assert campaign.audience_file == str(project.folder / "people.csv")
 
 
-def test_the_settings_of_the_environment_are_those_of_a_sender(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_variables_override_a_sender(project: CampaignProject, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POSTROAD_SENDERS__NEWS__NAME", "From the environment")
-    house.settings = Settings.load(house.folder / "postroad.toml")
-    house.apply()
-    with read(house.engine) as connection:
+    project.settings = Settings.load(project.folder / "postroad.toml")
+    project.apply()
+    with read(project.engine) as connection:
         assert connection.execute(sa.text("SELECT display_name FROM sender")).scalar_one() == "From the environment"
 
 
 HOURS = "window: {from: 9:00, to: 17:00, days: [mon, tue, wed, thu, fri]}\n"
 
 
-def test_what_a_launch_freezes_is_due_within_the_hours_of_each_recipient(house: House) -> None:
-    house.apply(CAMPAIGN + HOURS)
-    house.fill(
+def test_frozen_touches_are_due_within_the_window(project: CampaignProject) -> None:
+    project.apply(CAMPAIGN + HOURS)
+    project.fill(
         ["a@example.com,Europe/London,A", "b@example.com,America/New_York,B", "c@example.com,Pacific/Auckland,C"]
     )
-    launch(house.engine, "spring", NOW)  # a Monday, 08:30 UTC: 09:30 in London, 04:30 in New York, 20:30 in Auckland
-    due = [f"{due_at:%d %H:%M}" for _, _, _, due_at in house.touches()]
+    launch(project.engine, "spring", NOW)  # a Monday, 08:30 UTC: 09:30 in London, 04:30 in New York, 20:30 in Auckland
+    due = [f"{due_at:%d %H:%M}" for _, _, _, due_at in project.touches()]
     assert due == ["04 08:30", "04 13:00", "04 21:00"]
 
 
-def test_the_hours_of_a_launched_campaign_cannot_change(house: House) -> None:
-    house.apply(CAMPAIGN + HOURS)
-    house.fill(["a@example.com,Europe/London,A"])
-    launch(house.engine, "spring", NOW)
-    house.apply(CAMPAIGN + HOURS)
+def test_the_hours_of_a_launched_campaign_cannot_change(project: CampaignProject) -> None:
+    project.apply(CAMPAIGN + HOURS)
+    project.fill(["a@example.com,Europe/London,A"])
+    launch(project.engine, "spring", NOW)
+    project.apply(CAMPAIGN + HOURS)
     with pytest.raises(StateError, match="window"):
-        house.apply(CAMPAIGN)
+        project.apply(CAMPAIGN)
 
 
-def test_what_a_reply_does_is_kept_and_may_change_after_the_launch(house: House) -> None:
-    assert house.apply().on_reply is OnReply.STOP
-    launched(house)
+def test_on_reply_is_stored_and_may_change_after_the_launch(project: CampaignProject) -> None:
+    assert project.apply().on_reply is OnReply.STOP
+    launched(project)
     assert (
-        house.apply(CAMPAIGN.replace("sender: news", "sender: news\non_reply: continue")).on_reply is OnReply.CONTINUE
+        project.apply(CAMPAIGN.replace("sender: news", "sender: news\non_reply: continue")).on_reply is OnReply.CONTINUE
     )
-    with read(house.engine) as connection:
+    with read(project.engine) as connection:
         assert find_campaign(connection, "spring").on_reply is OnReply.CONTINUE
 
 
-def test_what_a_reply_does_is_one_of_two_words(house: House) -> None:
+def test_on_reply_has_two_values(project: CampaignProject) -> None:
     with pytest.raises(ConfigError, match="on_reply"):
-        house.apply(CAMPAIGN.replace("sender: news", "sender: news\non_reply: maybe"))
+        project.apply(CAMPAIGN.replace("sender: news", "sender: news\non_reply: maybe"))

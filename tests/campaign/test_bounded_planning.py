@@ -18,7 +18,7 @@ from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
 from postroad.store.planning import STEP, plan_touches
 from postroad.store.suppression import SuppressionReason, suppress_now
-from tests.campaign.house import CAMPAIGN, NOW, House
+from tests.campaign.project import CAMPAIGN, NOW, CampaignProject
 from tests.store.effort import sqlite_effort_of
 
 TWICE = CAMPAIGN + "  - email: again\n    subject: Again\n    text: hello.txt\n"
@@ -30,7 +30,7 @@ class CrashError(Exception):
 
 
 def crash_after(monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
-    """Let the planning of touches be interrupted after so many steps, between two transactions."""
+    """Interrupt the planning of touches after a number of steps, between two transactions."""
     done = 0
     planned: Callable[..., int] = plan_touches
 
@@ -44,9 +44,9 @@ def crash_after(monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
     monkeypatch.setattr(plan, "plan_touches", interrupted)
 
 
-def applied(house: House, text: str = TWICE, recipients: int = RECIPIENTS) -> None:
-    house.fill(f"r{n}@d{n % 7}.example,,Ada" for n in range(recipients))
-    house.apply(text)
+def applied(project: CampaignProject, text: str = TWICE, recipients: int = RECIPIENTS) -> None:
+    project.fill(f"r{n}@d{n % 7}.example,,Ada" for n in range(recipients))
+    project.apply(text)
 
 
 def accept_all(engine: sa.Engine) -> None:
@@ -60,96 +60,98 @@ def state_of(engine: sa.Engine) -> CampaignState:
         return find_campaign(connection, "spring").state
 
 
-def test_an_interrupted_launch_sends_nothing_and_is_continued(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    applied(house)
+def test_an_interrupted_launch_sends_nothing_and_is_resumed(
+    project: CampaignProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    applied(project)
     with monkeypatch.context() as patch:
         crash_after(patch, 1)
         with pytest.raises(CrashError):
-            launch(house.engine, "spring", NOW)
-    assert state_of(house.engine) is CampaignState.DRAFT
-    assert summary(house.engine, "spring").audience == STEP
-    with pytest.raises(StateError):  # Its steps have touches, so they may not change.
-        house.apply(TWICE.replace("Again", "Other"))
+            launch(project.engine, "spring", NOW)
+    assert state_of(project.engine) is CampaignState.DRAFT
+    assert summary(project.engine, "spring").audience == STEP
+    with pytest.raises(StateError):  # Its steps have touches, so they must not change.
+        project.apply(TWICE.replace("Again", "Other"))
 
-    launched = launch(house.engine, "spring", NOW.replace(hour=NOW.hour + 3))
+    launched = launch(project.engine, "spring", NOW.replace(hour=NOW.hour + 3))
     assert (launched.audience, launched.already) == (RECIPIENTS, False)
-    assert {due_at for *_, due_at in house.touches()} == {NOW}
-    assert state_of(house.engine) is CampaignState.RUNNING
+    assert {due_at for *_, due_at in project.touches()} == {NOW}
+    assert state_of(project.engine) is CampaignState.RUNNING
 
 
-def test_an_interrupted_launch_can_be_cancelled(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    applied(house)
+def test_an_interrupted_launch_can_be_cancelled(project: CampaignProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    applied(project)
     with monkeypatch.context() as patch:
         crash_after(patch, 1)
         with pytest.raises(CrashError):
-            launch(house.engine, "spring", NOW)
-    _cancel(house.engine, "spring", NOW)
-    assert {state for _, _, state, _ in house.touches()} == {"cancelled"}
+            launch(project.engine, "spring", NOW)
+    _cancel(project.engine, "spring", NOW)
+    assert {state for _, _, state, _ in project.touches()} == {"cancelled"}
     with pytest.raises(StateError, match="was cancelled"):
-        launch(house.engine, "spring", NOW)
+        launch(project.engine, "spring", NOW)
 
 
-def test_an_interrupted_advance_plans_the_rest_the_next_time(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    applied(house)
-    launch(house.engine, "spring", NOW)
-    accept_all(house.engine)
+def test_an_interrupted_advance_is_resumed(project: CampaignProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    applied(project)
+    launch(project.engine, "spring", NOW)
+    accept_all(project.engine)
     with monkeypatch.context() as patch:
         crash_after(patch, 1)
         with pytest.raises(CrashError):
-            advance(house.engine, "spring", NOW)
-    assert not finish_if_done(house.engine, "spring", NOW)
-    assert advance(house.engine, "spring", NOW) == RECIPIENTS - STEP
-    assert advance(house.engine, "spring", NOW) == 0
-    assert [step.touches for step in summary(house.engine, "spring").steps] == [RECIPIENTS, RECIPIENTS]
-    accept_all(house.engine)
-    assert finish_if_done(house.engine, "spring", NOW)
+            advance(project.engine, "spring", NOW)
+    assert not finish_if_done(project.engine, "spring", NOW)
+    assert advance(project.engine, "spring", NOW) == RECIPIENTS - STEP
+    assert advance(project.engine, "spring", NOW) == 0
+    assert [step.touches for step in summary(project.engine, "spring").steps] == [RECIPIENTS, RECIPIENTS]
+    accept_all(project.engine)
+    assert finish_if_done(project.engine, "spring", NOW)
 
 
-def test_a_campaign_is_not_finished_while_a_next_email_is_to_be_planned(house: House) -> None:
-    applied(house, recipients=3)
-    launch(house.engine, "spring", NOW)
-    accept_all(house.engine)
-    assert not finish_if_done(house.engine, "spring", NOW)
+def test_a_campaign_with_follow_ups_to_plan_is_not_finished(project: CampaignProject) -> None:
+    applied(project, recipients=3)
+    launch(project.engine, "spring", NOW)
+    accept_all(project.engine)
+    assert not finish_if_done(project.engine, "spring", NOW)
 
 
-def test_an_interrupted_cancel_is_completed_by_maintenance(house: House) -> None:
-    applied(house)
-    launch(house.engine, "spring", NOW)
-    with write(house.engine) as connection:
+def test_an_interrupted_cancel_is_completed_by_maintenance(project: CampaignProject) -> None:
+    applied(project)
+    launch(project.engine, "spring", NOW)
+    with write(project.engine) as connection:
         connection.execute(sa.text("UPDATE campaign SET state = 'cancelled'"))
-    assert complete_cancellations(house.engine, NOW) == 0  # None of them was on a queue.
-    assert summary(house.engine, "spring").counts[TouchState.CANCELLED] == RECIPIENTS
+    assert complete_cancellations(project.engine, NOW) == 0  # None of them was on a queue.
+    assert summary(project.engine, "spring").counts[TouchState.CANCELLED] == RECIPIENTS
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_an_advance_with_nothing_due_takes_no_lock_and_reads_the_same_in_any_ledger(house: House) -> None:
-    applied(house, recipients=200)
-    launch(house.engine, "spring", NOW)
-    accept_all(house.engine)
-    advance(house.engine, "spring", NOW)
+def test_an_idle_advance_takes_no_lock_and_reads_a_bounded_amount(project: CampaignProject) -> None:
+    applied(project, recipients=200)
+    launch(project.engine, "spring", NOW)
+    accept_all(project.engine)
+    advance(project.engine, "spring", NOW)
     efforts = []
     for others in ("autumn", "winter"):
-        # Whoever would write now waits for this, and fails.
-        with sqlite_effort_of(house.engine) as effort, write(house.engine):
-            assert advance(house.engine, "spring", NOW) == 0
-            assert not finish_if_done(house.engine, "spring", NOW)
+        # Any other writer would wait for this transaction, and fail.
+        with sqlite_effort_of(project.engine) as effort, write(project.engine):
+            assert advance(project.engine, "spring", NOW) == 0
+            assert not finish_if_done(project.engine, "spring", NOW)
         efforts.append(effort.count)
-        house.fill((f"s{n}@d{n % 7}.example,,Ada" for n in range(4_000)), audience=others)
-        house.apply(TWICE.replace("spring", others).replace("people", others))
-        launch(house.engine, others, NOW)
+        project.fill((f"s{n}@d{n % 7}.example,,Ada" for n in range(4_000)), audience=others)
+        project.apply(TWICE.replace("spring", others).replace("people", others))
+        launch(project.engine, others, NOW)
     assert efforts[1] <= efforts[0] + 200
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_suppressions_that_were_seen_are_not_read_again(house: House) -> None:
-    applied(house, recipients=200)
-    launch(house.engine, "spring", NOW)
+def test_processed_suppressions_are_not_read_again(project: CampaignProject) -> None:
+    applied(project, recipients=200)
+    launch(project.engine, "spring", NOW)
     addresses = [f"r{n}@d{n % 7}.example" for n in range(150)] + [f"x{n}@y.example" for n in range(4_000)]
-    suppress_now(house.engine, addresses, SuppressionReason.MANUAL, "test", NOW)
-    with read(house.engine) as connection:
+    suppress_now(project.engine, addresses, SuppressionReason.MANUAL, "test", NOW)
+    with read(project.engine) as connection:
         campaign_id = find_campaign(connection, "spring").id or 0
-    with sqlite_effort_of(house.engine) as first:
-        assert end_suppressed(house.engine, campaign_id, NOW) == 150
-    with sqlite_effort_of(house.engine) as second:
-        assert end_suppressed(house.engine, campaign_id, NOW) == 0
+    with sqlite_effort_of(project.engine) as first:
+        assert end_suppressed(project.engine, campaign_id, NOW) == 150
+    with sqlite_effort_of(project.engine) as second:
+        assert end_suppressed(project.engine, campaign_id, NOW) == 0
     assert second.count < first.count / 50

@@ -58,7 +58,7 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("zone", "after", "at", "due", "why"), TABLE)
-def test_the_instant_is_that_of_the_table(zone: str, after: str, at: str, due: str, why: str) -> None:
+def test_due_times_match_the_table(zone: str, after: str, at: str, due: str, why: str) -> None:
     found = due_at(utc(after), time.fromisoformat(at), ZoneInfo(zone))
     assert found == utc(due), why
     assert found.tzinfo is UTC
@@ -82,7 +82,7 @@ TIMES = st.times().map(lambda moment: moment.replace(second=0, microsecond=0))
 @example(after=utc("2026-03-28 23:00"), at=time(2, 30), zone="Europe/Berlin")
 @example(after=utc("2011-12-29 20:00"), at=time(9), zone="Pacific/Apia")
 @example(after=utc("2010-03-05 00:00"), at=time(1, 0), zone="Antarctica/Casey")
-def test_it_is_the_first_such_time_in_the_zone(after: datetime, at: time, zone: str) -> None:
+def test_the_due_time_is_the_first_such_time_in_the_zone(after: datetime, at: time, zone: str) -> None:
     info = ZoneInfo(zone)
     due = due_at(after, at, info)
     assert due >= after
@@ -91,12 +91,12 @@ def test_it_is_the_first_such_time_in_the_zone(after: datetime, at: time, zone: 
     shift = max(abs(one - other) for one in offsets for other in offsets if one is not None and other is not None)
     if shown.time() == at:
         assert shown.fold == 0, "of a time that comes twice, the first"
-    else:  # Skipped: no clock in the zone ever showed it, and it is later by what was skipped.
+    else:  # Skipped: no clock in the zone showed it, so the result is later by the length of the jump.
         wanted = datetime.combine(due.astimezone(info).date(), at, tzinfo=info)
         back = wanted.astimezone(UTC).astimezone(info)
         assert back.replace(tzinfo=None) != wanted.replace(tzinfo=None)
         assert timedelta() < shown.replace(tzinfo=None) - wanted.replace(tzinfo=None) <= shift
-    # One day, and as much more as the clocks are put back meanwhile: an hour, unless a law changes the zone itself.
+    # One day plus the time by which clocks are put back: an hour, unless the zone itself changes.
     assert due - after <= timedelta(hours=24) + shift
     if after.year >= 2026 and zone != "Antarctica/Troll":  # Troll: by two hours, each year
         assert due - after <= timedelta(hours=25)
@@ -137,7 +137,7 @@ def test_a_window_opens_by_the_clock_of_the_zone(
     st.frozensets(st.integers(0, 6), min_size=1),
 )
 @settings(max_examples=200)
-def test_a_window_is_open_when_it_opens(zone: str, at_s: int, start: int, hours: int, days: frozenset[int]) -> None:
+def test_a_window_is_open_when_it_begins(zone: str, at_s: int, start: int, hours: int, days: frozenset[int]) -> None:
     end = time((start + hours) % 24) if start + hours <= 24 else time()
     window = Window(start=time(start), end=end, days=days)
     after = datetime.fromtimestamp(at_s, UTC)

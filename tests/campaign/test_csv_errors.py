@@ -1,4 +1,4 @@
-"""A file that is no CSV of recipients: said with its place in the file, and nothing of it is kept."""
+"""Files that are not a CSV of recipients: the error names the position, and nothing is imported."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Wrong:
 
 GOOD = b"email,name\na@example.com,Ada\n"
 UTF_16 = "the file is UTF-16"
-TWO_ADDRESSES = "columns 1 and 2 have one name: each could hold the e-mail addresses"
+TWO_ADDRESSES = "columns 1 and 2 have the same name: each may contain the e-mail addresses"
 WRONG = {
     "empty": Wrong(content=b"", line=1, says="the first line names no columns"),
     "only a byte order mark": Wrong(content=b"\xef\xbb\xbf", line=1, says="the first line names no columns"),
@@ -66,9 +66,11 @@ WRONG = {
     ),
     "no address": Wrong(content=b"name,city\nAda,London\n", line=1, says="no column `address` .* among the 2 of"),
     "two of a name": Wrong(
-        content=b"email,Name,name\na@example.com,A,B\n", line=1, says="columns 2 and 3 have one name, as letter case"
+        content=b"email,Name,name\na@example.com,A,B\n",
+        line=1,
+        says="columns 2 and 3 have the same name, because letter case",
     ),
-    "two of a title": Wrong(content=b"email;tag;tag\n", line=1, says="columns 2 and 3 have one name\n"),
+    "two of a title": Wrong(content=b"email;tag;tag\n", line=1, says="columns 2 and 3 have the same name\n"),
     "two of addresses": Wrong(
         content=b"email,E-Mail\na@example.com,b\n",
         line=1,
@@ -81,7 +83,9 @@ WRONG = {
     ),
     "a street and no e-mail": Wrong(content=b"Street Address,name\n", line=1, says="no column `address`"),
     "two of time zones": Wrong(
-        content=b"email,tz,Time zone\na@example.com,,\n", line=1, says="have one name: each could hold the time zones"
+        content=b"email,tz,Time zone\na@example.com,,\n",
+        line=1,
+        says="have the same name: each may contain the time zones",
     ),
     "a column without a name": Wrong(content=b"email,,x\n", line=1, says="column 2 has no name"),
     "a column that starts with a digit": Wrong(content=b"email,1st\n", line=1, says="column 2 has no name"),
@@ -105,7 +109,9 @@ WRONG = {
     ),
     "a column of signs": Wrong(content=b"email,???\n", line=1, says="column 2 has no name"),
     "too many columns": Wrong(
-        content=b"email," + b",".join(b"c%d" % n for n in range(200)) + b"\n", line=1, says="201 columns, and 200 is"
+        content=b"email," + b",".join(b"c%d" % n for n in range(200)) + b"\n",
+        line=1,
+        says="201 columns are more",
     ),
     "a quote that is never closed": Wrong(
         content=GOOD + b'"b@example.com,Bob\nc@example.com,C\n', line=3, says="not CSV"
@@ -124,9 +130,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
-def test_what_is_wrong_is_said_with_file_and_line_and_nothing_is_kept(
-    engine: sa.Engine, tmp_path: Path, wrong: Wrong
-) -> None:
+def test_a_csv_fault_names_file_and_line_and_stores_nothing(engine: sa.Engine, tmp_path: Path, wrong: Wrong) -> None:
     path = tmp_path / "people.csv"
     path.write_bytes(wrong.content)
     before = row_counts(engine)
@@ -136,7 +140,7 @@ def test_what_is_wrong_is_said_with_file_and_line_and_nothing_is_kept(
     assert row_counts(engine) == before
 
 
-def test_a_file_that_is_not_there_or_is_a_folder_is_said(engine: sa.Engine, tmp_path: Path) -> None:
+def test_a_missing_file_or_a_folder_is_an_error(engine: sa.Engine, tmp_path: Path) -> None:
     before = row_counts(engine)
     for path, says in ((tmp_path / "none.csv", "No such file"), (tmp_path, "Is a directory")):
         with pytest.raises(DataError, match=says) as caught:
@@ -174,7 +178,7 @@ COLUMNS = {
     b'\xef\xbb\xbf"email";"a\nb"': ("address", "a_b"),
     b"sep=;\nname;email": ("name", "address"),
     b"\xef\xbb\xbfsep=|\r\na,b|email": ("a_b", "address"),
-    # What exports call the column of the addresses.
+    # Names of the address column in exports of other products.
     b"First Name,E-mail Address,E-mail Type,E-mail 2 Address": (  # Outlook
         *("first_name", "address", "e_mail_type", "e_mail_2_address"),
     ),
@@ -234,7 +238,7 @@ def test_rows_are_read_with_their_lines(tmp_path: Path, content: bytes, lines: l
     assert [row.line for row in found] == lines
 
 
-def test_a_field_may_have_lines_quotes_and_delimiters_in_it(tmp_path: Path) -> None:
+def test_a_field_may_contain_lines_quotes_and_delimiters(tmp_path: Path) -> None:
     path = tmp_path / "people.csv"
     path.write_bytes(b'email,name\na@example.com,"A ""da"",\r\nLove\nlace"\nb@example.com,Bob\n')
     _, rows = read_rows(path)
@@ -247,25 +251,25 @@ def test_a_field_may_have_lines_quotes_and_delimiters_in_it(tmp_path: Path) -> N
     ("head", "lines"),
     [("email;größe\n", 0), ("\ufeffemail;größe\n", 0), ('email;"grö\nße";\n', 1), ("sep=;\nemail;größe\n", 1)],
 )
-def test_reading_goes_on_from_where_any_row_ended(tmp_path: Path, head: str, lines: int) -> None:
+def test_reading_resumes_at_the_end_of_any_row(tmp_path: Path, head: str, lines: int) -> None:
     path = tmp_path / "people.csv"
     name = "größe" if "größe" in head else "grö_ße"
     text = head + '\na@example.com;"1\n2"\nb@example.com;é\n\nc@example.com;3'
     path.write_bytes(text.encode())
     with open_csv(path) as file:
-        places, found = [file.place], []
+        places, found = [file.position], []
         for row in file:
             found.append(row)
-            places.append(file.place)
+            places.append(file.position)
     assert [line - lines for line, _ in found] == [3, 5, 7]
     assert places[-1].cursor == path.stat().st_size
-    for number, place in enumerate(places):
-        with open_csv(path, start=place) as again:
+    for number, position in enumerate(places):
+        with open_csv(path, start=position) as again:
             assert again.columns == ("address", name)
             assert list(again) == found[number:]
 
 
-def test_blocks_of_a_long_file_join_without_a_seam(tmp_path: Path) -> None:
+def test_rows_across_block_boundaries_are_read(tmp_path: Path) -> None:
     path = tmp_path / "people.csv"
     notes = ["x" * n for n in (1, 70_000, 3, 65_536, 100_000, 2)] * 5
     rows = [f'r{n}@example.com,"é\n{note}"\n' for n, note in enumerate(notes)]
@@ -273,20 +277,20 @@ def test_blocks_of_a_long_file_join_without_a_seam(tmp_path: Path) -> None:
     with open_csv(path) as file:
         for number, (line, fields) in enumerate(file):
             assert (line, fields) == (2 + 2 * number, [f"r{number}@example.com", f"é\n{notes[number]}"])
-            assert file.place == (len(("email,note\n" + "".join(rows[: number + 1])).encode()), line + 2)
+            assert file.position == (len(("email,note\n" + "".join(rows[: number + 1])).encode()), line + 2)
 
 
-def test_what_is_read_is_seen_whole_and_once(tmp_path: Path) -> None:
+def test_all_bytes_are_passed_on_once(tmp_path: Path) -> None:
     path = tmp_path / "people.csv"
     content = b'\xef\xbb\xbfsep=,\n"email","na\nme",\n' + b"a@example.com,\n" * 20_000
     path.write_bytes(content)
     seen: list[bytes] = []
-    with open_csv(path, seen=seen.append) as file:
+    with open_csv(path, on_read=seen.append) as file:
         assert sum(1 for _ in file) == 20_000
     assert b"".join(seen) == content
 
 
-def test_a_line_of_just_the_most_is_read(tmp_path: Path) -> None:
+def test_a_line_of_the_largest_size_is_read(tmp_path: Path) -> None:
     path = tmp_path / "people.csv"
     fields = [b"x" * 104_000] * 10
     line = b"a@example.com," + b",".join(fields)
@@ -296,10 +300,10 @@ def test_a_line_of_just_the_most_is_read(tmp_path: Path) -> None:
     assert check_csv(path).rows == 1
 
 
-def test_progress_is_told_in_bytes(tmp_path: Path) -> None:
+def test_progress_is_reported_in_bytes(tmp_path: Path) -> None:
     path = tmp_path / "people.csv"
     path.write_bytes(b"email\n" + b"a@example.com\n" * 25_000)
-    told: list[int] = []
-    facts = check_csv(path, told.append)
-    assert told == [6 + 14 * 10_000, 6 + 14 * 20_000]
+    progress: list[int] = []
+    facts = check_csv(path, progress.append)
+    assert progress == [6 + 14 * 10_000, 6 + 14 * 20_000]
     assert (facts.rows, facts.size_bytes) == (25_000, path.stat().st_size)

@@ -1,4 +1,4 @@
-"""campaign.yaml: what is wrong with it is said with file, line and field."""
+"""campaign.yaml: errors name file, line and field."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from postroad.campaign.definition import read_campaign
 from postroad.errors import ConfigError
-from tests.campaign.house import CAMPAIGN, TEXT
+from tests.campaign.project import CAMPAIGN, TEXT
 
 
 def write(folder: Path, text: str) -> Path:
@@ -49,15 +49,15 @@ def test_a_campaign_is_read_with_its_templates(tmp_path: Path) -> None:
     ("written", "kept"),
     [("9:00", "09:00"), ("10:30", "10:30"), ("09:05", "09:05"), ('"18:45"', "18:45"), ("0:00", "00:00"), ("~", None)],
 )
-def test_a_time_of_day_is_what_it_looks_like(tmp_path: Path, written: str, kept: str | None) -> None:
+def test_times_of_day_are_parsed_as_text(tmp_path: Path, written: str, kept: str | None) -> None:
     """YAML 1.1 reads 10:30 as the number 630."""
     file = read_campaign(write(tmp_path, CAMPAIGN + f"    at: {written}\n"))
     assert file.steps[0].settings["at"] == kept
 
 
 @pytest.mark.parametrize("written", ["2026", "1_5", "no", "2026-01-01", "2026-99-99", "null-and-void", "0x1f"])
-def test_a_name_is_the_text_that_is_written(tmp_path: Path, written: str) -> None:
-    """YAML 1.1 reads these as numbers, a truth value and dates, one of which is none."""
+def test_names_are_parsed_as_text(tmp_path: Path, written: str) -> None:
+    """YAML 1.1 reads these as numbers, a boolean and dates, one of which is not valid."""
     text = CAMPAIGN.replace("name: spring", f"name: {written}").replace("email: hello", f"email: {written}")
     file = read_campaign(write(tmp_path, text))
     assert (file.definition.name, file.steps[0].name) == (written, written)
@@ -70,12 +70,12 @@ def test_a_name_is_the_text_that_is_written(tmp_path: Path, written: str) -> Non
         ("{from: 9:00, to: 0:00, days: [fri, mon]}", ("09:00", "00:00", 2)),
     ],
 )
-def test_a_window_is_kept_as_hours_and_days(tmp_path: Path, written: str, kept: tuple[str, str, int]) -> None:
+def test_a_window_is_stored_as_hours_and_days(tmp_path: Path, written: str, kept: tuple[str, str, int]) -> None:
     window = read_campaign(write(tmp_path, CAMPAIGN + f"window: {written}\n")).definition.window
     assert window is not None
-    assert (window.kept["from"], window.kept["to"], len(window.kept["days"])) == kept
-    assert window.kept["days"] == sorted(
-        window.kept["days"], key=["mon", "tue", "wed", "thu", "fri", "sat", "sun"].index
+    assert (window.to_row()["from"], window.to_row()["to"], len(window.to_row()["days"])) == kept
+    assert window.to_row()["days"] == sorted(
+        window.to_row()["days"], key=["mon", "tue", "wed", "thu", "fri", "sat", "sun"].index
     )
 
 
@@ -101,7 +101,7 @@ WRONG = {
         field="window",
     ),
     "overflow to its own sender": Wrong(
-        text=CAMPAIGN + "overflow: {senders: [news], within: 1d}\n", says="campaign: overflow.senders names each other"
+        text=CAMPAIGN + "overflow: {senders: [news], within: 1d}\n", says="campaign: overflow.senders must name each"
     ),
     "time of day after the window": Wrong(
         text=CAMPAIGN + "    at: 17:00\nwindow: {from: 9:00, to: 17:00}\n", says="at: 17:00, when the window is closed"
@@ -113,9 +113,9 @@ WRONG = {
     "day that is none": Wrong(
         text=CAMPAIGN + "window:\n  from: 9:00\n  to: 17:00\n  days: [monday]\n", says="mon", line=12
     ),
-    "empty": Wrong(text="", says="it must be a mapping", line=1),
-    "a list": Wrong(text="- a\n", says="it must be a mapping", line=1),
-    "a word": Wrong(text="spring\n", says="it must be a mapping", line=1),
+    "empty": Wrong(text="", says="the file must be a mapping", line=1),
+    "a list": Wrong(text="- a\n", says="the file must be a mapping", line=1),
+    "a word": Wrong(text="spring\n", says="the file must be a mapping", line=1),
     "no YAML": Wrong(text="name: spring\nsteps: [\n", says="not YAML", line=3),
     "a tab": Wrong(text="name: spring\n\tsender: news\n", says="not YAML", line=2),
     "two documents": Wrong(text=CAMPAIGN + "---\nname: other\n", says="not YAML", line=9),
@@ -123,10 +123,10 @@ WRONG = {
     "a key that is a list": Wrong(text="name: spring\n? [a]\n: b\n", says="not YAML", line=2),
     "a control character": Wrong(text="name: spring\nsender: a\x07b\n", says="the character '.x07'", line=2),
     "a date that is none": Wrong(text=changed("spring", "2026-99-99T"), says="name: ", line=1, field="name"),
-    "a key twice": Wrong(text=CAMPAIGN + "sender: other\n", says="'sender' is there twice", line=9),
-    "a key of a step twice": Wrong(text=CAMPAIGN + "    subject: B\n", says="'subject' is there twice", line=9),
+    "a key twice": Wrong(text=CAMPAIGN + "sender: other\n", says="'sender' is given twice", line=9),
+    "a key of a step twice": Wrong(text=CAMPAIGN + "    subject: B\n", says="'subject' is given twice", line=9),
     "an alias within itself": Wrong(
-        text=changed("name: people", "name: &a [*a]"), says="within what it stands for", line=4
+        text=changed("name: people", "name: &a [*a]"), says="within the value that it repeats", line=4
     ),
     "aliases that multiply": Wrong(
         text=CAMPAIGN
@@ -194,7 +194,7 @@ WRONG = {
     "a wait with more": Wrong(
         text=CAMPAIGN + "  - wait: 1d\n    subject: x\n" + SECOND, says="subject is no field of steps.1", line=10
     ),
-    "a wait at the end": Wrong(text=CAMPAIGN + "  - wait: 1d\n", says="the last step waits for nothing", line=9),
+    "a wait at the end": Wrong(text=CAMPAIGN + "  - wait: 1d\n", says="no email follows the last step", line=9),
     "a time of day that is none": Wrong(text=CAMPAIGN + "    at: noon\n", says="steps.0.at: .*time of day", line=9),
     "a time of day past the end": Wrong(text=CAMPAIGN + "    at: 24:00\n", says="steps.0.at: .*time of day", line=9),
     "a time of day with a zone": Wrong(
@@ -233,7 +233,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
-def test_what_is_wrong_is_said_with_file_line_and_field(tmp_path: Path, wrong: Wrong) -> None:
+def test_a_definition_fault_names_file_line_and_field(tmp_path: Path, wrong: Wrong) -> None:
     path = write(tmp_path, wrong.text)
     with pytest.raises(ConfigError, match=wrong.says) as caught:
         read_campaign(path)
@@ -245,13 +245,13 @@ def test_what_is_wrong_is_said_with_file_line_and_field(tmp_path: Path, wrong: W
     assert wrong.field in str(caught.value)
 
 
-def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no file") as caught:
         read_campaign(tmp_path / "campaign.yaml")
     assert caught.value.where == str(tmp_path / "campaign.yaml")
 
 
-def test_a_file_that_is_not_utf_8_is_said(tmp_path: Path) -> None:
+def test_a_file_that_is_not_utf_8_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "campaign.yaml"
     path.write_bytes("name: spr\xefng\n".encode("latin-1"))
     with pytest.raises(ConfigError, match="not UTF-8 at byte 9"):
@@ -259,7 +259,7 @@ def test_a_file_that_is_not_utf_8_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("content", "says"), [(b"caf\xe9", "not UTF-8 at byte 3"), (b"a\0b", "a NUL character")])
-def test_a_template_that_is_no_text_is_said(tmp_path: Path, content: bytes, says: str) -> None:
+def test_a_template_that_is_not_text_is_an_error(tmp_path: Path, content: bytes, says: str) -> None:
     path = write(tmp_path, CAMPAIGN)
     (tmp_path / "hello.txt").write_bytes(content)
     with pytest.raises(ConfigError, match=says) as caught:

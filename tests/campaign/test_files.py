@@ -1,4 +1,4 @@
-"""Attachments and images: read once when the campaign is applied, and there for every worker that has the store."""
+"""Attachments and images are read when the campaign is applied, and then available to every worker."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import sqlalchemy as sa
 
 from postroad.campaign import files
 from postroad.campaign.definition import read_campaign
+from postroad.campaign.file_access import FileRules
 from postroad.campaign.message import step_message
 from postroad.campaign.plan import launch
-from postroad.campaign.reading import FileRules
 from postroad.errors import ConfigError, StateError
 from postroad.store.campaign import find_campaign, steps_of
 from postroad.store.engine import read, write
-from tests.campaign.house import CAMPAIGN, NOW, TEXT, House
+from tests.campaign.project import CAMPAIGN, NOW, TEXT, CampaignProject
 from tests.campaign.test_preflight import SIGNER
 
 PDF = b"%PDF-1.7 " + bytes(range(256))
@@ -32,20 +32,20 @@ def with_files(extra: str) -> str:
 
 
 @pytest.fixture
-def stocked(house: House) -> House:
-    (house.folder / "terms.pdf").write_bytes(PDF)
-    (house.folder / "images").mkdir()
-    (house.folder / "images/logo.png").write_bytes(PNG)
-    house.template("hello.html", HTML)
-    house.fill(["a@example.com,,Ada"])
-    return house
+def stocked(project: CampaignProject) -> CampaignProject:
+    (project.folder / "terms.pdf").write_bytes(PDF)
+    (project.folder / "images").mkdir()
+    (project.folder / "images/logo.png").write_bytes(PNG)
+    project.template("hello.html", HTML)
+    project.fill(["a@example.com,,Ada"])
+    return project
 
 
 BOTH = "html: hello.html\nattachments: [terms.pdf]\ninline: [images/logo.png]\n"
 
 
-def merged(house: House) -> EmailMessage:
-    with read(house.engine) as connection:
+def merged(project: CampaignProject) -> EmailMessage:
+    with read(project.engine) as connection:
         campaign = find_campaign(connection, "spring")
         (step,) = steps_of(connection, campaign.id or 0)
         message = step_message(connection, step.id or 0, SIGNER, "https://post.example.com").message
@@ -55,7 +55,7 @@ def merged(house: House) -> EmailMessage:
     return found
 
 
-def test_a_worker_that_sees_the_store_alone_has_the_files(stocked: House) -> None:
+def test_a_worker_without_the_folder_has_the_files(stocked: CampaignProject) -> None:
     stocked.apply(with_files(BOTH))
     for path in ("terms.pdf", "images/logo.png", "hello.html"):
         (stocked.folder / path).unlink()
@@ -67,7 +67,7 @@ def test_a_worker_that_sees_the_store_alone_has_the_files(stocked: House) -> Non
     assert (image["Content-ID"], image.get_payload(decode=True)) == ("<logo.png>", PNG)
 
 
-def test_names_types_and_content_ids_can_be_chosen(stocked: House) -> None:
+def test_names_types_and_content_ids_can_be_chosen(stocked: CampaignProject) -> None:
     stocked.template("hello.html", HTML.replace("cid:logo.png", "cid:brand"))
     stocked.apply(
         with_files(
@@ -83,7 +83,7 @@ def test_names_types_and_content_ids_can_be_chosen(stocked: House) -> None:
     assert [part["Content-ID"] for part in found.walk() if part["Content-ID"]] == ["<brand>"]
 
 
-def test_a_file_is_kept_once_however_many_steps_have_it(stocked: House) -> None:
+def test_a_file_of_several_steps_is_stored_once(stocked: CampaignProject) -> None:
     again = "  - email: again\n    subject: Again\n    text: hello.txt\n    attachments: [terms.pdf]\n"
     for _ in range(2):
         stocked.apply(with_files(BOTH) + again)
@@ -91,7 +91,7 @@ def test_a_file_is_kept_once_however_many_steps_have_it(stocked: House) -> None:
         assert connection.execute(sa.text("SELECT count(*) FROM stored_file")).scalar_one() == 2
 
 
-def test_a_file_that_changed_is_a_change_of_its_step(stocked: House) -> None:
+def test_a_file_that_changed_is_a_change_of_its_step(stocked: CampaignProject) -> None:
     stocked.apply(with_files(BOTH))
     launch(stocked.engine, "spring", NOW)
     stocked.apply(with_files(BOTH))
@@ -100,11 +100,11 @@ def test_a_file_that_changed_is_a_change_of_its_step(stocked: House) -> None:
         stocked.apply(with_files(BOTH))
 
 
-def test_a_file_that_the_store_lost_is_said(stocked: House) -> None:
+def test_a_file_missing_in_the_database_is_an_error(stocked: CampaignProject) -> None:
     stocked.apply(with_files(BOTH))
     with write(stocked.engine) as connection:
         connection.execute(sa.text("DELETE FROM stored_file"))
-    with pytest.raises(StateError, match="a file of campaign spring, step hello is not in the store"):
+    with pytest.raises(StateError, match="a file of campaign spring, step hello is not in the database"):
         merged(stocked)
 
 
@@ -129,7 +129,7 @@ def read_step(folder: Path, extra: str) -> None:
         ),
         ("html: h.html\ninline: [ü.png]\n", "cannot be a cid", "steps.0.inline.0"),
         ("inline: [a.txt]\n", "inline images are for html or mjml", ""),
-        ("html: h.html\nmjml: h.html\n", "two ways to write one thing", ""),
+        ("html: h.html\nmjml: h.html\n", "html and mjml exclude each other", ""),
         ("attachments: [{file: a.txt, type: pdf}]\n", "attachments.0.type: it must be", ""),
         ("attachments: [{file: a.txt, type: 'a/b\\r\\nX: y'}]\n", "attachments.0.type: it must be", ""),
         ('attachments: [{file: a.txt, name: "a\\nb"}]\n', "attachments.0.name: it must be", ""),
@@ -138,9 +138,7 @@ def read_step(folder: Path, extra: str) -> None:
         ("html: style.html\n", "between the attributes", "steps.0, html, line 2"),
     ],
 )
-def test_what_is_wrong_with_files_is_said_with_file_line_and_field(
-    tmp_path: Path, extra: str, says: str, field: str
-) -> None:
+def test_a_fault_of_an_attachment_names_file_line_and_field(tmp_path: Path, extra: str, says: str, field: str) -> None:
     (tmp_path / "a.txt").write_text("a")
     (tmp_path / "ü.png").write_bytes(PNG)
     (tmp_path / "h.html").write_text('<img src="cid:logo">')
@@ -152,7 +150,7 @@ def test_what_is_wrong_with_files_is_said_with_file_line_and_field(
     assert where.endswith(field)
 
 
-def test_files_of_a_step_have_a_bound_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_of_a_step_have_a_common_size_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "MAX_FILES_BYTES", 100)
     (tmp_path / "a.bin").write_bytes(b"x" * 60)
     (tmp_path / "b.bin").write_bytes(b"x" * 40)
@@ -163,7 +161,7 @@ def test_files_of_a_step_have_a_bound_together(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("name", ["mail.eml", "page.mhtml", "thing", "archive.tar.gz", "x.unknown"])
-def test_what_may_not_be_base64_or_is_not_known_goes_as_octets(tmp_path: Path, name: str) -> None:
+def test_composite_and_unknown_types_are_sent_as_octet_stream(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"x")
     wanted = files.AttachmentDefinition(file=Path(name))
     found = files.read_step_files(tmp_path, FileRules(folders=(tmp_path,)), (wanted,), (), where="t")

@@ -1,4 +1,4 @@
-"""Imports: resumed where they stopped, harmless when done again, every row in exactly one of three places."""
+"""Imports resume after an interruption, are idempotent, and count every row exactly once."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ def test_every_row_is_imported_a_duplicate_or_refused(engine: sa.Engine, tmp_pat
     found = [(row.line, row.field, row.value, row.reason) for row in refusals(engine, progress.import_id)]
     assert found == [
         (4, "address", "nobody", "An email address must have an @-sign."),
-        (7, "time_zone", "Mars/Olympus", "it is no time zone of the IANA database"),
+        (7, "time_zone", "Mars/Olympus", "it is not a time zone of the IANA database"),
     ]
 
 
-def test_a_file_of_a_header_alone_imports_nobody(engine: sa.Engine, tmp_path: Path) -> None:
+def test_a_file_with_only_a_header_imports_no_recipient(engine: sa.Engine, tmp_path: Path) -> None:
     progress = import_file(engine, "people", write_csv(tmp_path / "people.csv", b"email,name\n"), NOW)
     assert (progress.finished, progress.rows_total, sums(progress)) == (True, 0, (0, 0, 0))
 
@@ -91,7 +91,7 @@ def test_the_same_file_fills_another_audience(engine: sa.Engine, tmp_path: Path)
     assert len(recipients(engine)) == 3
 
 
-def test_a_newer_file_adds_merges_and_takes_nothing_away(engine: sa.Engine, tmp_path: Path) -> None:
+def test_a_newer_file_adds_and_merges_but_removes_nothing(engine: sa.Engine, tmp_path: Path) -> None:
     import_file(engine, "people", write_csv(tmp_path / "people.csv", PEOPLE), NOW)
     newer = (
         b"address,name,plan,time_zone\na@example.com,Augusta,pro,\nb@example.com,,,Asia/Tokyo\ne@example.com,Eve,,\n"
@@ -122,7 +122,7 @@ ODD = {
 }
 
 
-def test_merge_fields_survive_as_they_were_written(engine: sa.Engine, tmp_path: Path) -> None:
+def test_merge_fields_are_stored_unchanged(engine: sa.Engine, tmp_path: Path) -> None:
     cells = ['"' + value.replace('"', '""') + '"' for value in ODD.values()]
     text = ",".join(["email", *ODD]) + "\n" + ",".join(["a@example.com", *cells]) + "\n"
     text += ",".join(["o'brien@example.com", *cells]) + "\n"
@@ -139,7 +139,7 @@ def test_suppressed_recipients_are_imported_and_stay_suppressed(engine: sa.Engin
     assert row_counts(engine)["suppression"] == 1
 
 
-def test_refusals_keep_what_fits_of_long_values(engine: sa.Engine, tmp_path: Path) -> None:
+def test_refusals_truncate_long_values(engine: sa.Engine, tmp_path: Path) -> None:
     long = "ü" * 10_000
     content = f"email,tz\n{long},\n{long}@example.com,\na@example.com,{long}\n".encode()
     progress = import_file(engine, "people", write_csv(tmp_path / "people.csv", content), NOW)
@@ -153,14 +153,14 @@ def test_refusals_keep_what_fits_of_long_values(engine: sa.Engine, tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", ["", "x" * 65, "No Spaces", "nul\0"])
-def test_an_audience_that_no_campaign_could_name_is_refused(engine: sa.Engine, tmp_path: Path, name: str) -> None:
+def test_an_invalid_audience_name_is_refused(engine: sa.Engine, tmp_path: Path, name: str) -> None:
     before = row_counts(engine)
     with pytest.raises(UsageError, match="cannot be called"):
         import_file(engine, name, write_csv(tmp_path / "people.csv", PEOPLE), NOW)
     assert row_counts(engine) == before
 
 
-def test_an_import_that_is_not_there_is_said(engine: sa.Engine) -> None:
+def test_an_unknown_import_is_an_error(engine: sa.Engine) -> None:
     with pytest.raises(StateError, match="no import number 42"):
         import_progress(engine, 42)
     with pytest.raises(StateError, match="no import number 42"):
@@ -169,7 +169,7 @@ def test_an_import_that_is_not_there_is_said(engine: sa.Engine) -> None:
 
 @contextmanager
 def fail_at(engine: sa.Engine, statement_number: int) -> Iterator[list[str]]:
-    """Within it, the statement of this number (from 0) is not carried out, and its transaction fails."""
+    """Make the statement with this number, from 0, fail with its transaction."""
     seen: list[str] = []
 
     def before(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
@@ -186,7 +186,7 @@ def fail_at(engine: sa.Engine, statement_number: int) -> Iterator[list[str]]:
         sa.event.remove(engine, "before_cursor_execute", before)
 
 
-def test_a_slice_cut_short_at_any_statement_is_as_if_it_was_never_begun(engine: sa.Engine, tmp_path: Path) -> None:
+def test_a_slice_interrupted_at_any_statement_is_rolled_back(engine: sa.Engine, tmp_path: Path) -> None:
     path = write_csv(tmp_path / "people.csv", PEOPLE)
     progress = open_import(engine, "people", path, NOW)
     number = 0
@@ -198,7 +198,7 @@ def test_a_slice_cut_short_at_any_statement_is_as_if_it_was_never_begun(engine: 
             except KeyboardInterrupt:
                 pass
             else:
-                assert len(seen) == number  # All of its statements have been the one that failed.
+                assert len(seen) == number  # Every statement has failed once.
                 number = -1
         if number >= 0:
             assert (row_counts(engine), recipients(engine), import_progress(engine, progress.import_id)) == before
@@ -207,7 +207,7 @@ def test_a_slice_cut_short_at_any_statement_is_as_if_it_was_never_begun(engine: 
     assert open_import(engine, "people", path, NOW) == progress
 
 
-def test_an_import_cut_short_goes_on_where_it_stopped(engine: sa.Engine, tmp_path: Path) -> None:
+def test_an_interrupted_import_resumes_at_its_cursor(engine: sa.Engine, tmp_path: Path) -> None:
     path = write_csv(tmp_path / "people.csv", PEOPLE)
     begun = open_import(engine, "people", path, NOW)
     part = import_slice(engine, begun.import_id, NOW, rows=4)
@@ -228,8 +228,8 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("changed", CHANGES.values(), ids=CHANGES)
-def test_a_file_that_changes_meanwhile_stops_its_import(engine: sa.Engine, tmp_path: Path, changed: bytes) -> None:
-    """Also where the times of the new file are those of the old one."""
+def test_a_changed_file_stops_its_import(engine: sa.Engine, tmp_path: Path, changed: bytes) -> None:
+    """Also if the timestamps of the new file are those of the old one."""
     path = write_csv(tmp_path / "people.csv", PEOPLE)
     status = path.stat()
     begun = open_import(engine, "people", path, datetime.now(UTC))
@@ -241,11 +241,11 @@ def test_a_file_that_changes_meanwhile_stops_its_import(engine: sa.Engine, tmp_p
         import_slice(engine, begun.import_id, NOW, rows=2)
     assert caught.value.where == str(path)
     assert (row_counts(engine), recipients(engine)) == before
-    write_csv(path, PEOPLE)  # As it was: it goes on.
+    write_csv(path, PEOPLE)  # The original content: it resumes.
     assert sums(import_file(engine, "people", path, NOW)) == (3, 1, 2)
 
 
-def test_a_file_that_goes_away_meanwhile_stops_its_import(engine: sa.Engine, tmp_path: Path) -> None:
+def test_a_deleted_file_stops_its_import(engine: sa.Engine, tmp_path: Path) -> None:
     path = write_csv(tmp_path / "people.csv", PEOPLE)
     begun = open_import(engine, "people", path, NOW)
     path.unlink()
@@ -256,7 +256,7 @@ def test_a_file_that_goes_away_meanwhile_stops_its_import(engine: sa.Engine, tmp
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 @pytest.mark.postgresql
-def test_slices_of_one_import_asked_for_at_once_take_turns(engine: sa.Engine, tmp_path: Path) -> None:
+def test_concurrent_slices_of_one_import_are_serialized(engine: sa.Engine, tmp_path: Path) -> None:
     rows = b"".join(b"r%d@example.com\n" % n for n in range(400))
     begun = open_import(engine, "people", write_csv(tmp_path / "people.csv", b"email\n" + rows), NOW)
     run_in_threads([lambda: import_slice(engine, begun.import_id, NOW, rows=50)] * 8)
@@ -266,7 +266,7 @@ def test_slices_of_one_import_asked_for_at_once_take_turns(engine: sa.Engine, tm
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 @pytest.mark.postgresql
-def test_imports_of_the_same_people_in_opposite_orders_do_not_deadlock(engine: sa.Engine, tmp_path: Path) -> None:
+def test_imports_in_opposite_orders_do_not_deadlock(engine: sa.Engine, tmp_path: Path) -> None:
     rows = [b"r%05d@example.com\n" % n for n in range(3_000)]
     for attempt in range(3):
         one = write_csv(tmp_path / "one.csv", b"email\n" + b"".join(rows) + b"\n" * attempt)
@@ -311,4 +311,4 @@ def test_memory_does_not_grow_with_the_file(engine: sa.Engine, tmp_path: Path) -
     finally:
         tracemalloc.stop()
     assert sums(progress) == (10_000, 0, 0)
-    assert peak_bytes < 20_000_000  # A slice is 2.5 MB, and there are a few copies of it on its way.
+    assert peak_bytes < 20_000_000  # A slice is 2.5 MB, and a few copies of it exist at once.

@@ -1,4 +1,4 @@
-"""A file that is imported again after another one: its values count, from its first row."""
+"""A file that is imported again after another one is imported from its first row."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from postroad.campaign.audience import (
 )
 from postroad.store import migrate
 from postroad.store.engine import open_engine, read, write
-from tests.campaign.house import CAMPAIGN, NOW, House
+from tests.campaign.project import CAMPAIGN, NOW, CampaignProject
 from tests.campaign.tables import members, recipients, row_counts
 from tests.campaign.test_import import sums
 
@@ -43,7 +43,7 @@ def import_rows(engine: sa.Engine, path: Path, rows: int, audience: str = "peopl
 
 @pytest.mark.parametrize("between", ["people", "others"])
 def test_a_file_imported_again_after_another_applies_again(engine: sa.Engine, tmp_path: Path, between: str) -> None:
-    """Recipients are shared, so an import into another audience comes between, too."""
+    """Recipients are shared, so an import into another audience counts as well."""
     day1, day2 = export(tmp_path, "day1.csv", "Bern"), export(tmp_path, "day2.csv", "Basel")
     first = import_file(engine, "people", day1, NOW)
     import_file(engine, between, day2, NOW)
@@ -56,7 +56,7 @@ def test_a_file_imported_again_after_another_applies_again(engine: sa.Engine, tm
     assert members(engine, "people") == set(PEOPLE)
 
 
-def test_a_file_imported_again_at_once_says_that_it_did_nothing(engine: sa.Engine, tmp_path: Path) -> None:
+def test_a_repeated_import_reports_that_it_did_nothing(engine: sa.Engine, tmp_path: Path) -> None:
     day1 = export(tmp_path, "day1.csv", "Bern")
     assert not import_file(engine, "people", day1, NOW).already
     before = row_counts(engine)
@@ -64,7 +64,7 @@ def test_a_file_imported_again_at_once_says_that_it_did_nothing(engine: sa.Engin
     assert row_counts(engine) == before
 
 
-def test_an_empty_file_comes_between_nothing(engine: sa.Engine, tmp_path: Path) -> None:
+def test_an_import_of_an_empty_file_supersedes_no_other(engine: sa.Engine, tmp_path: Path) -> None:
     day1, empty = export(tmp_path, "day1.csv", "Bern"), export(tmp_path, "none.csv", "", people=[])
     import_file(engine, "people", day1, NOW)
     import_file(engine, "people", empty, NOW)
@@ -79,14 +79,14 @@ def test_an_interrupted_import_starts_again_after_another(engine: sa.Engine, tmp
     assert (resumed.rows_done, resumed.import_id != begun.import_id) == (0, True)
     assert sums(import_file(engine, "people", day1, NOW)) == (4, 0, 0)
     assert cities(engine) == {"Bern"}
-    # Nothing is left unfinished that a preflight would miss.
+    # No unfinished import is left that preflight would report.
     with read(engine) as connection:
         assert (
             connection.execute(sa.text("SELECT count(*) FROM audience_import WHERE finished_at IS NULL")).scalar() == 0
         )
 
 
-def test_an_import_done_again_resumes_where_it_was_interrupted(engine: sa.Engine, tmp_path: Path) -> None:
+def test_a_repeated_import_resumes_at_its_cursor(engine: sa.Engine, tmp_path: Path) -> None:
     day1, day2 = export(tmp_path, "day1.csv", "Bern"), export(tmp_path, "day2.csv", "Basel")
     import_file(engine, "people", day1, NOW)
     import_file(engine, "people", day2, NOW)
@@ -97,7 +97,7 @@ def test_an_import_done_again_resumes_where_it_was_interrupted(engine: sa.Engine
     assert cities(engine) == {"Bern"}
 
 
-def test_imports_that_take_turns_are_both_done_again(engine: sa.Engine, tmp_path: Path) -> None:
+def test_alternating_imports_are_both_repeated(engine: sa.Engine, tmp_path: Path) -> None:
     day1, day2 = export(tmp_path, "day1.csv", "Bern"), export(tmp_path, "day2.csv", "Basel")
     one, two = open_import(engine, "people", day1, NOW), open_import(engine, "people", day2, NOW)
     for _ in range(4):
@@ -119,7 +119,7 @@ def test_refused_rows_are_listed_once_for_each_import(engine: sa.Engine, tmp_pat
     assert [row.line for row in refusals(engine, again.import_id)] == [3]
 
 
-def test_a_file_whose_import_was_abandoned_is_imported_from_its_first_row(engine: sa.Engine, tmp_path: Path) -> None:
+def test_an_abandoned_import_starts_again_at_the_first_row(engine: sa.Engine, tmp_path: Path) -> None:
     day1 = export(tmp_path, "day1.csv", "Bern")
     import_rows(engine, day1, 2)
     assert abandon_imports(engine, "people", NOW) == 1
@@ -127,43 +127,43 @@ def test_a_file_whose_import_was_abandoned_is_imported_from_its_first_row(engine
     assert members(engine, "people") == set(PEOPLE)
 
 
-def campaign_with_file(house: House) -> Path:
-    path = export(house.folder, "people.csv", "Bern")
-    house.apply(CAMPAIGN.replace("name: people", "name: people\n  file: people.csv"))
+def campaign_with_file(project: CampaignProject) -> Path:
+    path = export(project.folder, "people.csv", "Bern")
+    project.apply(CAMPAIGN.replace("name: people", "name: people\n  file: people.csv"))
     return path
 
 
-def test_a_launch_imports_a_file_that_holds_again_what_it_held_before(house: House) -> None:
-    path = campaign_with_file(house)
-    import_file(house.engine, "people", path, NOW)
-    import_file(house.engine, "people", export(house.folder, "people.csv", "Basel"), NOW)
-    export(house.folder, "people.csv", "Bern")
-    file = file_to_import(house.engine, "spring")
+def test_a_launch_imports_a_file_whose_old_content_was_restored(project: CampaignProject) -> None:
+    path = campaign_with_file(project)
+    import_file(project.engine, "people", path, NOW)
+    import_file(project.engine, "people", export(project.folder, "people.csv", "Basel"), NOW)
+    export(project.folder, "people.csv", "Bern")
+    file = file_to_import(project.engine, "spring")
     assert file is not None
-    import_file(house.engine, file.audience, file.path, NOW)
-    assert cities(house.engine) == {"Bern"}
-    assert file_to_import(house.engine, "spring") is None
+    import_file(project.engine, file.audience, file.path, NOW)
+    assert cities(project.engine) == {"Bern"}
+    assert file_to_import(project.engine, "spring") is None
 
 
-def test_a_launch_leaves_newer_values_of_another_file_and_says_so(house: House) -> None:
-    path = campaign_with_file(house)
-    import_file(house.engine, "people", path, NOW)
-    file = audience_file(house.engine, "spring")
+def test_a_launch_keeps_newer_values_of_another_file(project: CampaignProject) -> None:
+    path = campaign_with_file(project)
+    import_file(project.engine, "people", path, NOW)
+    file = audience_file(project.engine, "spring")
     assert file is not None
     assert (file.to_import, file.overtaken) == (False, False)
-    import_file(house.engine, "people", export(house.folder, "corrections.csv", "Basel"), NOW)
-    file = audience_file(house.engine, "spring")
+    import_file(project.engine, "people", export(project.folder, "corrections.csv", "Basel"), NOW)
+    file = audience_file(project.engine, "spring")
     assert file is not None
     assert (file.to_import, file.overtaken) == (False, True)
     assert "is not imported again; another file changed recipients since" in file.why_not
 
 
-def test_a_launch_finishes_an_import_that_was_interrupted(house: House) -> None:
-    path = campaign_with_file(house)
-    import_rows(house.engine, path, 2)
-    assert file_to_import(house.engine, "spring") is not None
-    abandon_imports(house.engine, "people", NOW)
-    assert file_to_import(house.engine, "spring") is None
+def test_a_launch_finishes_an_interrupted_import(project: CampaignProject) -> None:
+    path = campaign_with_file(project)
+    import_rows(project.engine, path, 2)
+    assert file_to_import(project.engine, "spring") is not None
+    abandon_imports(project.engine, "people", NOW)
+    assert file_to_import(project.engine, "spring") is None
 
 
 OLDER = (

@@ -1,4 +1,4 @@
-"""However an import is cut into slices, the tables end as a model of a few lines says."""
+"""For any division of an import into slices, the tables equal those of a small model."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SLICES = st.lists(st.integers(1, 5), min_size=1, max_size=5)
 
 @dataclass
 class Model:
-    """What the tables hold after some files: said in Python, row by row."""
+    """A model of the tables' content after some imports, row by row."""
 
     people: dict[str, tuple[str | None, dict[str, str]]] = field(default_factory=dict)
 
@@ -69,12 +69,12 @@ class Model:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(files=FILES, slices=SLICES)
-def test_any_slices_of_any_files_leave_the_same_tables(
+def test_the_result_does_not_depend_on_slices(
     engine: sa.Engine, tmp_path: Path, files: list[list[Row]], slices: list[int]
 ) -> None:
     empty_tables(engine)
     model = Model()
-    current: dict[bytes, int] = {}  # what is not imported again, and its rows
+    current: dict[bytes, int] = {}  # files that are not imported again, with their rows
     for number, rows in enumerate(files):
         path = tmp_path / f"{number}.csv"
         with path.open("w", encoding="utf-8", newline="") as file:
@@ -86,7 +86,7 @@ def test_any_slices_of_any_files_leave_the_same_tables(
             expected = None
         else:
             expected = model.take(rows)
-            if rows:  # What was imported before is overtaken.
+            if rows:  # Earlier imports are overtaken.
                 current = {known: count for known, count in current.items() if not count}
             current[content] = len(rows)
         progress = open_import(engine, "people", path, NOW)

@@ -1,4 +1,4 @@
-"""A preview is the message that would leave, signature and all, and nobody's."""
+"""A preview is the message as it would be sent, with its signature, but its links belong to no touch."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ from postroad.errors import DataError, StateError
 from postroad.mail.dkim_keys import signers_of
 from postroad.mail.token import Purpose
 from postroad.store.engine import read
-from tests.campaign.house import CAMPAIGN, NOW, TEXT, House
+from tests.campaign.project import CAMPAIGN, NOW, TEXT, CampaignProject
 from tests.campaign.tables import row_counts
 from tests.campaign.test_preflight import SIGNER
 
 SECOND = "  - wait: 1d\n  - email: again\n    subject: Again\n    text: again.txt\n"
 
 
-def shown(house: House, *, step: str | None = None, address: str | None = None) -> Preview:
-    dkim_signers = signers_of(house.settings, {})
-    return preview(house.engine, house.settings, SIGNER, dkim_signers, "spring", step=step, address=address, now=NOW)
+def shown(project: CampaignProject, *, step: str | None = None, address: str | None = None) -> Preview:
+    dkim_signers = signers_of(project.settings, {})
+    request = PreviewRequest(campaign="spring", step=step, address=address)
+    return preview(project.engine, project.settings, SIGNER, dkim_signers, request, now=NOW)
 
 
 @pytest.fixture
-def filled(house: House) -> House:
-    house.template("again.txt", "Again, {{ name }}\n" + TEXT)
-    house.fill(["b@example.com,,Bob", "a@example.com,,Ada", "c@example.com,,"])
-    house.apply(CAMPAIGN + SECOND)
-    return house
+def filled(project: CampaignProject) -> CampaignProject:
+    project.template("again.txt", "Again, {{ name }}\n" + TEXT)
+    project.fill(["b@example.com,,Bob", "a@example.com,,Ada", "c@example.com,,"])
+    project.apply(CAMPAIGN + SECOND)
+    return project
 
 
-def test_the_first_step_to_the_first_member(filled: House) -> None:
+def test_the_default_is_the_first_step_and_member(filled: CampaignProject) -> None:
     before = row_counts(filled.engine)
     seen = shown(filled)
     assert (seen.step, seen.recipient, seen.html) == ("hello", "a@example.com", None)
@@ -43,27 +44,27 @@ def test_the_first_step_to_the_first_member(filled: House) -> None:
     assert row_counts(filled.engine) == before
 
 
-def test_a_step_and_a_member_that_are_named(filled: House) -> None:
+def test_a_given_step_and_member_are_rendered(filled: CampaignProject) -> None:
     seen = shown(filled, step="again", address=" B@Example.com ")
     assert (seen.step, seen.recipient) == ("again", "b@example.com")
     assert seen.text.startswith("Again, Bob\n")
 
 
-def test_its_links_are_those_of_no_touch(filled: House) -> None:
+def test_links_of_a_preview_belong_to_no_touch(filled: CampaignProject) -> None:
     token = SIGNER.sign(Purpose.UNSUBSCRIBE, PREVIEW_TOUCH)
     assert f"/u/{token}" in shown(filled).text
     with read(filled.engine) as connection:
         assert connection.execute(sa.text("SELECT count(*) FROM touch WHERE id = 0")).scalar_one() == 0
 
 
-def test_it_is_signed_as_the_sender_signs(filled: House) -> None:
+def test_a_preview_is_signed_with_the_senders_key(filled: CampaignProject) -> None:
     seen = shown(filled)
     (key,) = signers_of(filled.settings, {})["news"].keys_at(NOW)
     assert dkim.verify(seen.content, dnsfunc=lambda name, timeout=5: key.record.encode())
     assert seen.header.startswith("DKIM-Signature: v=1; a=ed25519-sha256;")
 
 
-def test_what_is_not_there_is_said(filled: House) -> None:
+def test_an_unknown_step_or_recipient_is_an_error(filled: CampaignProject) -> None:
     with pytest.raises(StateError, match=r"named 'more'\nKnown: again, hello\."):
         shown(filled, step="more")
     with pytest.raises(StateError, match=r"x@example\.com is not in the audience 'people' of campaign spring"):
@@ -72,10 +73,10 @@ def test_what_is_not_there_is_said(filled: House) -> None:
         shown(filled, step="again", address="c@example.com")
 
 
-def test_an_empty_audience_is_said(house: House) -> None:
-    house.apply()
+def test_an_empty_audience_is_an_error(project: CampaignProject) -> None:
+    project.apply()
     with pytest.raises(StateError, match="its audience 'people' is empty"):
-        shown(house)
+        shown(project)
 
 
 RICH_SUBJECT = "Mix 3:o:1 [bold]now[/bold] :100: {{ name }} 🎉👩‍💻 für „dich“  zwei"
@@ -85,15 +86,15 @@ RICH_HTML = """<!DOCTYPE html><html><head><style>p{color:red} p:hover{color:blue
 
 
 @pytest.fixture
-def rich(house: House) -> House:
-    house.template("hello.txt", f"{RICH_SUBJECT}\n.\n  [red]x[/red] [link]\n" + TEXT + "=20\n")
-    house.template("hello.html", RICH_HTML)
-    house.fill(["ada@example.com,,Ada", "zoe@example.com,,Zoë 🚀", 'x@example.com,,"<b>:tm:</b> [b]"'])
-    house.apply(
+def rich(project: CampaignProject) -> CampaignProject:
+    project.template("hello.txt", f"{RICH_SUBJECT}\n.\n  [red]x[/red] [link]\n" + TEXT + "=20\n")
+    project.template("hello.html", RICH_HTML)
+    project.fill(["ada@example.com,,Ada", "zoe@example.com,,Zoë 🚀", 'x@example.com,,"<b>:tm:</b> [b]"'])
+    project.apply(
         CAMPAIGN.replace("subject: Hello {{ name|default('you') }}", f"subject: '{RICH_SUBJECT}'")
         + "    html: hello.html\n"
     )
-    return house
+    return project
 
 
 @pytest.mark.parametrize(
@@ -104,8 +105,8 @@ def rich(house: House) -> House:
         ("x@example.com", "<b>:tm:</b> [b]", "&lt;b&gt;:tm:&lt;/b&gt; [b]"),
     ],
 )
-def test_it_shows_what_the_mail_program_of_each_recipient_shows(
-    rich: House, address: str, name: str, escaped: str
+def test_a_preview_is_decoded_as_a_mail_program_does(
+    rich: CampaignProject, address: str, name: str, escaped: str
 ) -> None:
     seen = shown(rich, address=address)
     assert seen.subject == RICH_SUBJECT.replace("{{ name }}", name)

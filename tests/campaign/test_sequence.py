@@ -90,7 +90,7 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("zone", "wait", "at", "planned", "accepted", "due", "why"), TABLE)
-def test_the_next_is_due_at_the_time_of_the_table(
+def test_follow_ups_are_due_as_in_the_table(
     zone: str, wait: str, at: str | None, planned: str, accepted: str, due: str, why: str
 ) -> None:
     found = plan(wait, at).due_at(local(accepted, zone), ZoneInfo(zone), planned=local(planned, zone))
@@ -127,7 +127,7 @@ def test_a_window_moves_an_email_and_not_its_time_of_day(
 def test_a_weekly_sequence_stays_on_its_weekday(
     zone: str, start: datetime, at: time, weeks: int, late: list[int], window: Window | None
 ) -> None:
-    """However late each email left, less than three days, and whatever the clocks do."""
+    """For any delay of each email below three days, and any clock change."""
     info = ZoneInfo(zone)
     step = plan(f"{weeks * 7}d", f"{at:%H:%M}", window)
     due = first = step.due_at(start, info)
@@ -135,6 +135,6 @@ def test_a_weekly_sequence_stays_on_its_weekday(
         accepted = (due + timedelta(minutes=minutes)).replace(second=0, microsecond=0)
         due = step.due_at(accepted, info, planned=due)
         days = (due.astimezone(info).date() - first.astimezone(info).date()).days
-        # At 23:00 clocks of Scoresbysund skip the hour to midnight: what is due then is on the next day.
+        # At 23:00 clocks in Scoresbysund skip the hour to midnight, so such an email is due on the next day.
         assert days == number * weeks * 7 or (zone.endswith("Scoresbysund") and at.hour == 23)
         assert due > accepted

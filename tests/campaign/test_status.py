@@ -1,4 +1,4 @@
-"""Which campaigns stopped lately."""
+"""Lists of campaigns that stopped recently."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import sqlalchemy as sa
 from postroad.campaign.status import campaigns_stopped_since
 from postroad.store.campaign import Campaign, CampaignState
 from postroad.store.engine import write
-from tests.campaign.house import CAMPAIGN, NOW, House
+from tests.campaign.project import CAMPAIGN, NOW, CampaignProject
 
 HOUR = timedelta(hours=1)
 
 
-def test_campaigns_that_stopped_lately_are_listed(house: House) -> None:
+def test_recently_stopped_campaigns_are_listed(project: CampaignProject) -> None:
     table = Campaign.__table__  # type: ignore[attr-defined]
     stopped: dict[str, dict[str, object]] = {
         "runs": {"state": CampaignState.RUNNING},
@@ -25,7 +25,7 @@ def test_campaigns_that_stopped_lately_are_listed(house: House) -> None:
         "paused-long-ago": {"state": CampaignState.PAUSED, "paused_at": NOW - 3 * HOUR},
     }
     for name, values in stopped.items():
-        house.apply(CAMPAIGN.replace("name: spring", f"name: {name}"))
-        with write(house.engine) as connection:
+        project.apply(CAMPAIGN.replace("name: spring", f"name: {name}"))
+        with write(project.engine) as connection:
             connection.execute(sa.update(table).where(table.c.name == name).values(**values))
-    assert campaigns_stopped_since(house.engine, NOW - 2 * HOUR) == ["cancelled", "finished", "paused"]
+    assert campaigns_stopped_since(project.engine, NOW - 2 * HOUR) == ["cancelled", "finished", "paused"]

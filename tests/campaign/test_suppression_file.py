@@ -1,4 +1,4 @@
-"""Lists of suppressions: what goes out comes in again, and what is wrong is named by line and column."""
+"""Lists of suppressions: an export can be imported, and errors name line and column."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from postroad.campaign.suppression_file import Defaults, read_entries, suppression_key, write_entries
+from postroad.campaign.suppression_file import EntryDefaults, read_entries, suppression_key, write_entries
 from postroad.errors import DataError
 from postroad.mail.address_hash import AddressHashes, is_hash
 from postroad.store.suppression import Entry, Listed, SuppressionReason
@@ -19,8 +19,8 @@ HASHES = AddressHashes(SecretStr("a key of the tests"))
 HASH = HASHES("ada@example.com")
 
 
-def defaults(*, hashed: bool = False) -> Defaults:
-    return Defaults(
+def defaults(*, hashed: bool = False) -> EntryDefaults:
+    return EntryDefaults(
         reason=SuppressionReason.MANUAL,
         source="list.csv",
         now=NOW,
@@ -35,13 +35,13 @@ def read(tmp_path: Path, text: str, *, hashed: bool = False) -> list[Entry]:
     return read_entries(path, defaults(hashed=hashed))
 
 
-def test_a_plain_list_of_addresses_takes_what_the_command_says(tmp_path: Path) -> None:
+def test_a_list_of_addresses_gets_the_default_values(tmp_path: Path) -> None:
     assert read(tmp_path, "email,name\n Ada@Example.COM ,Ada\n") == [
         Entry("ada@example.com", SuppressionReason.MANUAL, "list.csv", NOW, 0)
     ]
 
 
-def test_what_is_exported_is_imported_again(tmp_path: Path) -> None:
+def test_an_export_can_be_imported(tmp_path: Path) -> None:
     listed = [
         Listed("ada@example.com", None, "unsubscribe", "one-click, at once", NOW),
         Listed("@example.org", "readers", "complaint", 'a "report"', NOW),
@@ -57,7 +57,7 @@ def test_what_is_exported_is_imported_again(tmp_path: Path) -> None:
     ]
 
 
-def test_hashed_keeps_no_address_in_clear_and_domains_as_they_are(tmp_path: Path) -> None:
+def test_hashing_applies_to_addresses_and_not_to_domains(tmp_path: Path) -> None:
     entries = read(tmp_path, f"address\nAda@example.com\n@Example.org\n{HASH.upper()}\n", hashed=True)
     assert [one.address for one in entries] == [HASH, "@example.org", HASH]
 
@@ -69,12 +69,12 @@ def test_hashed_keeps_no_address_in_clear_and_domains_as_they_are(tmp_path: Path
         ("@,,,", "address", "something after the @-sign"),
         ("@a b.example,,,", "address", "invalid characters"),
         ("#12ab,,,", "address", "64 hexadecimal digits"),
-        ("b@example.com,strangers,,", "audience", "no audience of that name"),
-        ("b@example.com,,boredom,", "reason", "none of unsubscribe"),
-        ("b@example.com,,,yesterday", "created_at", "no instant"),
+        ("b@example.com,strangers,,", "audience", "no audience with that name"),
+        ("b@example.com,,boredom,", "reason", "not one of unsubscribe"),
+        ("b@example.com,,,yesterday", "created_at", "not a timestamp"),
     ],
 )
-def test_a_row_that_cannot_be_read_is_named(tmp_path: Path, row: str, column: str, why: str) -> None:
+def test_an_invalid_row_is_named(tmp_path: Path, row: str, column: str, why: str) -> None:
     with pytest.raises(DataError) as caught:
         read(tmp_path, f"address,audience,reason,created_at\na@example.com,,,\n{row}\n")
     assert (caught.value.where or "").endswith("list.csv, line 3")

@@ -92,7 +92,7 @@ TEMPLATES = [
 
 
 def failing(compiled: CompiledMessage, people: list[tuple[str, dict[str, str]]]) -> Mapping[str, int]:
-    """Return what fails, and for how many: by rendering everyone."""
+    """Return the faults and their numbers of recipients by rendering for every recipient."""
     found: dict[str, int] = {}
     for address, fields in people:
         try:
@@ -105,7 +105,7 @@ def failing(compiled: CompiledMessage, people: list[tuple[str, dict[str, str]]])
 
 @pytest.mark.parametrize("place", ["text", "subject", "html"])
 @pytest.mark.parametrize("source", TEMPLATES)
-def test_a_trial_finds_what_rendering_everyone_would(source: str, place: str) -> None:
+def test_a_trial_finds_the_faults_of_a_full_rendering(source: str, place: str) -> None:
     compiled = message(
         source if place == "text" else "x",
         subject=source if place == "subject" else "Hi",
@@ -114,22 +114,20 @@ def test_a_trial_finds_what_rendering_everyone_would(source: str, place: str) ->
     people = audience()
     trial = StepTrial([compiled])
     for address, fields in people:
-        trial.look_at(address, fields)
+        trial.try_recipient(address, fields)
     assert {fault.what: fault.recipients for fault in trial.faults} == failing(compiled, people)
 
 
 @pytest.mark.parametrize("source", ["{{ name }}", "{{ name|upper }}{% if plan %}{{ plan }}{% endif %}{{ bio }}"])
-def test_fields_that_are_shown_need_one_rendering_for_each_set_of_them(
-    source: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_shown_fields_need_one_rendering_for_each_set(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = message(source)
     rendered: list[object] = []
     monkeypatch.setattr(CompiledMessage, "require_rendering", lambda _, fields: rendered.append(fields))
     trial = StepTrial([compiled])
     for number in range(1_000):
-        trial.look_at(f"r{number}@example.com", {"name": f"N{number}", "plan": f"P{number}", "bio": "x" * 250})
+        trial.try_recipient(f"r{number}@example.com", {"name": f"N{number}", "plan": f"P{number}", "bio": "x" * 250})
     assert len(rendered) == 1
-    trial.look_at("long@example.com", {"name": "x" * (MAX_SHOWN + 1), "plan": "p", "bio": "x"})
+    trial.try_recipient("long@example.com", {"name": "x" * (MAX_SHOWN + 1), "plan": "p", "bio": "x"})
     assert len(rendered) == 2
 
 
@@ -145,14 +143,14 @@ def test_fields_that_are_shown_need_one_rendering_for_each_set_of_them(
         ("{{ super }}{{ self }}{% if a %}{% endif %}", {"super", "self"}),
     ],
 )
-def test_fields_whose_value_decides_are_told_from_those_that_are_shown(source: str, fields: set[str]) -> None:
+def test_evaluated_fields_are_distinguished_from_shown_ones(source: str, fields: set[str]) -> None:
     assert compile_template(source, name="t").value_fields == fields
 
 
 def test_failures_of_many_kinds_are_counted_together() -> None:
     trial = StepTrial([message("{{ {'a': 1}[name] }}")])
     for number in range(100):
-        trial.look_at(f"r{number}@example.com", {"name": f"N{number}"})
+        trial.try_recipient(f"r{number}@example.com", {"name": f"N{number}"})
     assert len(trial.faults) == 21
     assert sum(fault.recipients for fault in trial.faults) == 100
     assert trial.faults[-1].what == "its templates fail in other ways too"

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 
 from postroad.app.context import AppContext, open_context
 from postroad.app.submit import submit
-from postroad.campaign.status import Summary, summary
+from postroad.campaign.status import CampaignSummary, summary
 from postroad.delivery.job import SEND_QUEUE
 from postroad.sandbox import Sandbox, SandboxConfig
 from postroad.settings import Settings
@@ -151,7 +151,7 @@ class Site:
         async with open_context(self.settings) as context:
             yield context
 
-    async def summary(self) -> Summary:
+    async def summary(self) -> CampaignSummary:
         async with self.context() as context:
             return await asyncio.to_thread(summary, context.engine, "trial")
 

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from postroad.campaign.status import Summary
+from postroad.campaign.status import CampaignSummary
 from tasks.report import ProgressBar, publish_table, renew_table
 from tasks.result import publish_result, renew_result
 from tests.prefect.test_tasks import summary_of as summary
@@ -23,7 +23,7 @@ pytestmark = [
 ]
 
 
-def summary_of(name: str, accepted: int, queued: int) -> Summary:
+def summary_of(name: str, accepted: int, queued: int) -> CampaignSummary:
     return replace(summary(accepted=accepted, queued=queued), campaign=name)
 
 

@@ -164,7 +164,7 @@ def write_campaign(folder: Path, name: str) -> str:
     return str(path)
 
 
-NEW_AUDIENCE = "warning campaign one: there is no audience named 'people', so an empty one is made.\n"
+NEW_AUDIENCE = "warning campaign one: there is no audience named 'people', so an empty one is created.\n"
 
 
 @pytest.mark.prefect

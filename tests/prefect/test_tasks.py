@@ -16,7 +16,7 @@ from prefect.states import exception_to_failed_state
 from flows.campaign import continuing
 from postroad.app.advance import Advance
 from postroad.bounce.sources.source import PollResult
-from postroad.campaign.status import StepSummary, Summary
+from postroad.campaign.status import StepSummary, CampaignSummary
 from postroad.errors import ConfigError, DataError, PreflightError, StateError, UnavailableError
 from postroad.store.campaign import CampaignState
 from postroad.store.ledger import TouchState
@@ -117,10 +117,10 @@ def test_no_audience_is_cut_into_more_slices_than_a_run_bears(rows: int) -> None
     assert -(-rows // per_slice) <= MAX_SLICES
 
 
-def summary_of(**counts: int) -> Summary:
+def summary_of(**counts: int) -> CampaignSummary:
     """A campaign of one email, with this many people in each state."""
     step = StepSummary(name="hello", counts={state: counts.get(state.value, 0) for state in TouchState})
-    return Summary(
+    return CampaignSummary(
         campaign="welcome",
         state=CampaignState.RUNNING,
         audience=step.touches,

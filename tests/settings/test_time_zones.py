@@ -14,7 +14,7 @@ from postroad.campaign.definition import read_campaign
 from postroad.errors import ConfigError
 from postroad.settings import Settings, ZoneName
 from postroad.settings.values import time_zones
-from tests.campaign.house import CAMPAIGN, NOW, TEXT
+from tests.campaign.project import CAMPAIGN, NOW, TEXT
 
 NOT_ZONES = [
     *("localtime", "Localtime", "LOCALTIME", "posixrules", "Factory", "factory"),
@@ -86,4 +86,4 @@ def test_a_row_with_another_name_is_refused(engine: sa.Engine, tmp_path: Path) -
     assert (progress.imported, progress.refused) == (len(ZONES) + 2, len(names))
     found = refusals(engine, progress.import_id)
     assert [(row.field, row.value) for row in found] == [("time_zone", name) for name in names]
-    assert {row.reason for row in found} == {"it is no time zone of the IANA database"}
+    assert {row.reason for row in found} == {"it is not a time zone of the IANA database"}

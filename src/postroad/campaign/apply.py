@@ -1,4 +1,4 @@
-"""Put a campaign.yaml into the store: made, or brought up to date as long as nothing of it has been sent."""
+"""Applies a campaign.yaml: creates the campaign in the database, or updates it until it is launched."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sqlmodel import Session, col, select
 
 from postroad.campaign.audience import open_audience
 from postroad.campaign.definition import CampaignDefinition, CampaignFile, read_campaign
-from postroad.campaign.reading import read_named
+from postroad.campaign.file_access import read_named
 from postroad.errors import ConfigError, StateError, unknown_name
 from postroad.settings import Settings
 from postroad.store.campaign import Campaign, CampaignState, Sender, Step, StepKind, keep_files
@@ -23,21 +23,42 @@ from postroad.store.recipient import Audience
 def apply(
     engine: sa.Engine, settings: Settings, file: CampaignFile, now: datetime, *, warmup: bool = False
 ) -> Campaign:
-    """Make or update a campaign. ``warmup``: it is a day's mail to a seed list.
+    """Create or update a campaign.
 
-    Raises StateError where a launched one would change, ConfigError for its senders and a file of its audience that
-    cannot be read.
+    Args:
+        engine: Database of the campaigns.
+        settings: The settings with the senders.
+        file: The campaign.yaml with the files that it names.
+        now: The time.
+        warmup: The campaign is the seed mail of a day.
+
+    Returns:
+        The stored campaign.
+
+    Raises:
+        StateError: The campaign is launched, and its content would change.
+        ConfigError: A sender is not in postroad.toml, or the audience's file cannot be read.
     """
     definition = file.definition
     with write(engine) as connection:
         session = Session(connection, expire_on_commit=False)
-        if connection.dialect.name == "postgresql":  # One apply at a time; whoever reads a sender does not wait.
+        if connection.dialect.name == "postgresql":  # Serialize applies. Readers of the table do not wait.
             connection.execute(sa.text("LOCK TABLE sender IN SHARE ROW EXCLUSIVE MODE"))
         sender_id = apply_sender(session, settings, definition.sender)
-        overflow = _overflow(session, settings, definition)
-        # For update: a launch that is under way is waited for, and its campaign is then no draft.
-        found = select(Campaign).where(Campaign.name == definition.name).with_for_update()
-        campaign = session.exec(found).one_or_none()
+        overflow = _overflow_row(session, settings, definition)
+        # For update: waits for a launch in progress, after which the campaign is not a draft.
+        by_name = select(Campaign).where(Campaign.name == definition.name).with_for_update()
+        campaign = session.exec(by_name).one_or_none()
+        if campaign is not None and (campaign.state is not CampaignState.DRAFT or campaign.freezing_at is not None):
+            _reject_changes(session, campaign, file, sender_id, overflow)
+            # It does not change what recipients get, so it may change after the launch.
+            campaign.on_reply = definition.on_reply
+            session.add(campaign)
+            session.flush()
+            session.expunge_all()
+            return campaign
+        if file.audience_file is not None:  # Checked for drafts only: after the launch the file may be deleted.
+            read_named(file.audience_file, None, 0, where=f"{file.path}, audience.file")
         if campaign is None:
             campaign = Campaign(
                 name=definition.name,
@@ -47,46 +68,49 @@ def apply(
                 warmup=warmup,
                 created_at=now,
             )
-        elif campaign.state is not CampaignState.DRAFT or campaign.freezing_at is not None:
-            _refuse_changes(session, campaign, file, sender_id, overflow)
-            # It changes nothing of what people get, and may be thought of late.
-            campaign.on_reply = definition.on_reply
-            session.add(campaign)
-            session.flush()
-            session.expunge_all()
-            return campaign
-        if file.audience_file is not None:  # Of a launched one it may be gone.
-            read_named(file.audience_file, None, 0, where=f"{file.path}, audience.file")
         campaign.audience_id = open_audience(connection, definition.audience.name, now)
         campaign.sender_id = sender_id
         campaign.overflow = overflow
         campaign.audience_file = str(file.audience_file) if file.audience_file else None
         campaign.job_class = definition.job_class
         campaign.time_zone = definition.time_zone or settings.time_zone
-        campaign.sending_window = definition.window.kept if definition.window else None
+        campaign.sending_window = definition.window.to_row() if definition.window else None
         campaign.on_reply = definition.on_reply
         session.add(campaign)
         session.flush()
-        assert campaign.id is not None  # noqa: S101  (flushed)
-        connection.execute(sa.delete(Step).where(col(Step.campaign_id) == campaign.id))
-        for position, step in enumerate(file.steps, start=1):
-            keep_files(connection, step.files)
-            session.add(
-                Step(
-                    campaign_id=campaign.id,
-                    position=position,
-                    name=step.name,
-                    kind=StepKind(step.kind),
-                    settings=step.settings,
-                )
-            )
-        session.flush()
+        _replace_steps(session, campaign, file)
         session.expunge_all()
         return campaign
 
 
+def _replace_steps(session: Session, campaign: Campaign, file: CampaignFile) -> None:
+    connection = session.connection()
+    assert campaign.id is not None  # noqa: S101  (flushed)
+    connection.execute(sa.delete(Step).where(col(Step.campaign_id) == campaign.id))
+    for position, step in enumerate(file.steps, start=1):
+        keep_files(connection, step.files)
+        session.add(
+            Step(
+                campaign_id=campaign.id,
+                position=position,
+                name=step.name,
+                kind=StepKind(step.kind),
+                settings=step.settings,
+            )
+        )
+    session.flush()
+
+
 def warn_of_new_audience(engine: sa.Engine, file: CampaignFile) -> str | None:
-    """Return a warning if an apply would make an empty audience, as one whose name is misspelled. Call it before."""
+    """Return a warning if an apply would create an empty audience, for example because its name is misspelled.
+
+    Args:
+        engine: Database of the audiences.
+        file: The campaign.yaml. It must not be applied yet.
+
+    Returns:
+        The warning, or None.
+    """
     name = file.definition.audience.name
     with read(engine) as connection:
         known = list(connection.execute(sa.text("SELECT name FROM audience")).scalars())
@@ -94,11 +118,11 @@ def warn_of_new_audience(engine: sa.Engine, file: CampaignFile) -> str | None:
         return None
     error = unknown_name("audience", name, known)
     hint = f" {error.remedy}" if error.remedy and known else ""
-    return f"campaign {file.definition.name}: {error.message}, so an empty one is made.{hint}"
+    return f"campaign {file.definition.name}: {error.message}, so an empty one is created.{hint}"
 
 
 def apply_sender(session: Session, settings: Settings, name: str) -> int:
-    """Copy a sender from postroad.toml to its table. Returns its id."""
+    """Copy a sender from postroad.toml to the sender table. Returns its id."""
     wanted = settings.sender(name)
     sender = session.exec(select(Sender).where(Sender.name == name)).one_or_none()
     values = {
@@ -116,20 +140,20 @@ def apply_sender(session: Session, settings: Settings, name: str) -> int:
     return sender.id
 
 
-def _overflow(session: Session, settings: Settings, definition: CampaignDefinition) -> dict[str, Any] | None:
-    """As it stands in the campaign table: ids of senders, in order, and within how many ms."""
+def _overflow_row(session: Session, settings: Settings, definition: CampaignDefinition) -> dict[str, Any] | None:
+    """Return the overflow as the campaign table stores it: ids of senders, in order, and the time limit in ms."""
     if definition.overflow is None:
         return None
     senders = [apply_sender(session, settings, name) for name in definition.overflow.senders]
     return {"senders": senders, "within_ms": definition.overflow.within}
 
 
-def _refuse_changes(
+def _reject_changes(
     session: Session, campaign: Campaign, file: CampaignFile, sender_id: int, overflow: dict[str, Any] | None
 ) -> None:
     steps = session.exec(select(Step).where(Step.campaign_id == campaign.id).order_by(col(Step.position))).all()
     audience = session.exec(select(Audience.name).where(Audience.id == campaign.audience_id)).one()
-    kept = {
+    stored = {
         "steps": [(step.name, step.kind.value, step.settings) for step in steps],
         "sender": campaign.sender_id,
         "audience": audience,
@@ -140,30 +164,42 @@ def _refuse_changes(
         "steps": [(step.name, step.kind, step.settings) for step in file.steps],
         "sender": sender_id,
         "audience": file.definition.audience.name,
-        "window": file.definition.window.kept if file.definition.window else None,
+        "window": file.definition.window.to_row() if file.definition.window else None,
         "overflow": overflow,
     }
-    changed = [what for what in kept if kept[what] != wanted[what]]
+    changed = [field for field in stored if stored[field] != wanted[field]]
     if changed:
         raise StateError(
             f"campaign {campaign.name} was launched, and its {' and '.join(changed)} cannot change: "
-            "people would get two versions of it",
+            "recipients would get two versions of it",
             where=str(file.path),
-            remedy="Give the changed one another name, or take the change back.",
+            remedy="Give the changed campaign another name, or revert the change.",
         )
 
 
 def apply_files(engine: sa.Engine, settings: Settings, now: datetime) -> list[Campaign]:
-    """Apply every file that the setting ``campaigns`` names. Raises ConfigError where one is not there."""
+    """Apply every file that the setting ``campaigns`` names.
+
+    Args:
+        engine: Database of the campaigns.
+        settings: The settings with the senders and the patterns of the files.
+        now: The time.
+
+    Returns:
+        The stored campaigns.
+
+    Raises:
+        ConfigError: A file does not exist or is not valid.
+    """
     paths: list[Path] = []
     for pattern in settings.campaigns:
-        # Path.glob takes no absolute pattern.
-        found = [Path(path) for path in glob(str(settings.base_dir / pattern), recursive=True)]  # noqa: PTH207
-        if not found and not has_magic(pattern):
+        # Path.glob does not support absolute patterns.
+        matches = [Path(path) for path in glob(str(settings.base_dir / pattern), recursive=True)]  # noqa: PTH207
+        if not matches and not has_magic(pattern):
             raise ConfigError(
                 f"{pattern!r} names no file",
                 where=f"{settings.config_path or 'environment'}, campaigns",
                 remedy="Paths are relative to postroad.toml; * stands for any name.",
             )
-        paths += found
+        paths += matches
     return [apply(engine, settings, read_campaign(path, settings), now) for path in sorted(set(paths))]

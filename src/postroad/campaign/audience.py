@@ -1,8 +1,8 @@
-"""From a CSV to an audience: slice by slice, each in one transaction with the cursor that it ends at.
+"""Imports a CSV into an audience in slices, each in one transaction that also stores the cursor.
 
-An import that was interrupted continues where it stopped, and a file that was imported is not imported again. Both hold
-while no other import changed recipients since; after one, a file is imported from its first row, so that its values
-count. Every row ends in exactly one of imported, duplicate and refused.
+An interrupted import resumes at its cursor, and a file that was imported is not imported again. Both apply only if no
+other import changed recipients since. Otherwise a file is imported from its first row, so that its values are current.
+Every row ends as exactly one of imported, duplicate and refused.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from sqlmodel import Session, col, select
 
 from postroad.campaign.csv_file import CsvSummary, FilePosition, check_csv, open_csv, open_file, require_unchanged
 from postroad.campaign.definition import NAME_PATTERN
-from postroad.campaign.intake import judge
-from postroad.campaign.reading import FileRules
+from postroad.campaign.file_access import FileRules
+from postroad.campaign.intake import ValidatedRows, validate_rows
 from postroad.errors import DataError, StateError, UsageError
 from postroad.store.campaign import find_campaign
 from postroad.store.engine import read, write
@@ -44,9 +44,9 @@ STEP_ROWS = 1_000
 
 @dataclass(frozen=True, kw_only=True)
 class ImportProgress:
-    """How far an import is. ``imported + duplicates + refused == rows_done``.
+    """Progress of an import. ``imported + duplicates + refused == rows_done``.
 
-    ``already``: an earlier import of the same file did it all, and no other changed recipients since.
+    ``already``: an earlier import of the same file is complete, and no other import changed recipients since.
     """
 
     import_id: int
@@ -63,7 +63,7 @@ class ImportProgress:
 
 
 def open_audience(connection: sa.Connection, name: str, now: datetime) -> int:
-    """Id of the audience of this name, which is made if it is not there."""
+    """Return the id of the audience with this name, which is created if it does not exist."""
     connection.execute(
         sa.text(
             "INSERT INTO audience (name, created_at) VALUES (:name, :now) ON CONFLICT (name) DO NOTHING"
@@ -81,28 +81,40 @@ def open_import(
     progress: Callable[[int], None] | None = None,
     rules: FileRules | None = None,
 ) -> ImportProgress:
-    """Check a whole file, then begin its import, or find the one begun before.
+    """Check a whole file, then begin its import, or find the import that was begun before.
 
-    ``rules``: where the file may be; None: anywhere, as the operator named it.
-    Raises DataError for the file, UsageError for a name that no campaign.yaml could have, and then keeps nothing.
+    Args:
+        engine: Database of the audiences.
+        audience: Name of the audience; it is created if it does not exist.
+        path: The CSV.
+        now: The time.
+        progress: Called with the number of bytes read while the file is checked.
+        rules: Folders that the file may be in. None: any, because the operator named the file.
+
+    Returns:
+        The progress of the import.
+
+    Raises:
+        DataError: The file cannot be read or is not a CSV of recipients. Nothing is stored.
+        UsageError: The name of the audience is not valid in a campaign.yaml.
     """
     if not re.fullmatch(NAME_PATTERN, audience):
         raise UsageError(
             f"an audience cannot be called {audience!r}",
-            remedy="Use at most 64 lower case letters, digits, hyphens and underscores, the first no sign.",
+            remedy="Use at most 64 lower case letters, digits, hyphens and underscores. The first must be a letter or "
+            "a digit.",
         )
-    facts = check_csv(path, progress, rules)
-    return _begin(engine, audience, path.resolve(), facts, now)
+    return _begin(engine, audience, path.resolve(), check_csv(path, progress, rules), now)
 
 
-def _begin(engine: sa.Engine, audience: str, path: Path, facts: CsvSummary, now: datetime) -> ImportProgress:
+def _begin(engine: sa.Engine, audience: str, path: Path, file: CsvSummary, now: datetime) -> ImportProgress:
     with write(engine) as connection:
         audience_id = open_audience(connection, audience, now)
         values = {
             "audience_id": audience_id,
             "path": str(path),
-            "sha256": facts.sha256,
-            "rows": facts.rows,
+            "sha256": file.sha256,
+            "rows": file.rows,
             "now": now,
         }
         import_id = int(connection.execute(_OPEN, values).scalar_one())
@@ -126,14 +138,14 @@ _END_OVERTAKEN = sa.text(
 
 def _progress(connection: sa.Connection, import_id: int) -> ImportProgress:
     session = Session(connection)
-    found = session.exec(
+    row = session.exec(
         select(AudienceImport, Audience.name).where(
             AudienceImport.id == import_id, col(Audience.id) == col(AudienceImport.audience_id)
         )
     ).one_or_none()
-    if found is None:
+    if row is None:
         raise StateError(f"there is no import number {import_id}")
-    state, audience = found
+    state, audience = row
     return ImportProgress(
         import_id=import_id,
         audience=audience,
@@ -149,7 +161,7 @@ def _progress(connection: sa.Connection, import_id: int) -> ImportProgress:
 
 
 def import_progress(engine: sa.Engine, import_id: int) -> ImportProgress:
-    """How far an import is."""
+    """Return the progress of an import."""
     with read(engine) as connection:
         return _progress(connection, import_id)
 
@@ -157,9 +169,20 @@ def import_progress(engine: sa.Engine, import_id: int) -> ImportProgress:
 def import_slice(
     engine: sa.Engine, import_id: int, now: datetime, rows: int = SLICE_ROWS, rules: FileRules | None = None
 ) -> ImportProgress:
-    """Import the next rows of a file, and move its cursor, in transactions of a thousand rows.
+    """Import the next rows of a file in transactions of `STEP_ROWS` rows, and advance its cursor.
 
-    Raises DataError when the file is no longer the one that was checked.
+    Args:
+        engine: Database of the audiences.
+        import_id: The import, from `open_import`.
+        now: The time.
+        rows: Number of rows to import.
+        rules: Folders that the file may be in. None: any, because the operator named the file.
+
+    Returns:
+        The progress of the import.
+
+    Raises:
+        DataError: The file changed since it was checked.
     """
     left = rows
     while True:
@@ -172,7 +195,16 @@ def import_slice(
 def _import_step(
     engine: sa.Engine, import_id: int, now: datetime, rows: int, rules: FileRules | None
 ) -> tuple[ImportProgress, int]:
-    """Returns how far the import is, and how many rows this step imported. The file is read before the transaction."""
+    """Import up to ``rows`` rows in one transaction. Return the progress and the number of rows of this step.
+
+    The file is read before the transaction begins.
+
+    Returns:
+        The progress, and the number of rows.
+
+    Raises:
+        DataError: The file changed since it was checked.
+    """
     with read(engine) as connection:
         state = Session(connection).get(AudienceImport, import_id)
         if state is None or state.finished_at is not None:
@@ -181,39 +213,48 @@ def _import_step(
     require_unchanged(path, state.sha256, state.started_at)
     start = FilePosition(state.cursor, state.line) if state.cursor else None
     with open_csv(path, start=start, rules=rules) as file:
-        judged = judge(file.columns, islice(file, rows))
-        place = file.place
-    done = state.rows_done + judged.rows
-    if not judged.rows and done != state.rows_total:
+        validated = validate_rows(file.columns, islice(file, rows))
+        position = file.position
+    done = state.rows_done + validated.rows
+    if not validated.rows and done != state.rows_total:
         raise DataError(
             f"the file changed while it was imported: row {done} of {state.rows_total} is its last now",
             where=str(path),
-            remedy="Import it again: what it says now counts from its first line.",
+            remedy="Import it again: its current content is imported from the first line.",
         )
     with write(engine) as connection:
         one_import_at_a_time(connection)
         current = connection.execute(
             sa.select(col(AudienceImport.rows_done)).where(col(AudienceImport.id) == import_id).with_for_update()
         ).scalar_one()
-        if current != state.rows_done:  # Another process was faster with these rows: the next ones are ours.
+        if current != state.rows_done:  # Another process has imported these rows. Continue with the next ones.
             return _progress(connection, import_id), 0
-        imported = take_in(connection, judged.taken, ImportRef(state.audience_id, import_id), now)
-        if judged.refused:
-            rejected = [{"import_id": import_id, **row._asdict()} for row in judged.refused]
-            connection.execute(sa.insert(Refusal), rejected)
-        values = {
-            "cursor": place.cursor,
-            "line": place.line,
-            "rows_done": done,
-            "imported": state.imported + imported,
-            "duplicates": state.duplicates + judged.rows - len(judged.refused) - imported,
-            "refused": state.refused + len(judged.refused),
-            "finished_at": now if done >= state.rows_total else None,
-        }
-        connection.execute(sa.update(AudienceImport).where(col(AudienceImport.id) == import_id).values(**values))
-        if judged.rows:
-            mark_overtaken(connection, import_id)
-        return _progress(connection, import_id), judged.rows
+        _store_rows(connection, state, validated, position, now)
+        return _progress(connection, import_id), validated.rows
+
+
+def _store_rows(
+    connection: sa.Connection, state: AudienceImport, validated: ValidatedRows, position: FilePosition, now: datetime
+) -> None:
+    """Store valid and refused rows of an import, and advance its cursor to ``position``."""
+    assert state.id is not None  # noqa: S101  (read from its table)
+    done = state.rows_done + validated.rows
+    imported = take_in(connection, validated.taken, ImportRef(state.audience_id, state.id), now)
+    if validated.refused:
+        refused = [{"import_id": state.id, **row._asdict()} for row in validated.refused]
+        connection.execute(sa.insert(Refusal), refused)
+    values = {
+        "cursor": position.cursor,
+        "line": position.line,
+        "rows_done": done,
+        "imported": state.imported + imported,
+        "duplicates": state.duplicates + validated.rows - len(validated.refused) - imported,
+        "refused": state.refused + len(validated.refused),
+        "finished_at": now if done >= state.rows_total else None,
+    }
+    connection.execute(sa.update(AudienceImport).where(col(AudienceImport.id) == state.id).values(**values))
+    if validated.rows:
+        mark_overtaken(connection, state.id)
 
 
 def import_file(
@@ -225,7 +266,19 @@ def import_file(
     checked: Callable[[int], None] | None = None,
     report: Callable[[ImportProgress], None] | None = None,
 ) -> ImportProgress:
-    """Import all of a file, a slice at a time. Calls checked with bytes while it is checked, then report."""
+    """Import a whole file, slice by slice.
+
+    Args:
+        engine: Database of the audiences.
+        audience: Name of the audience; it is created if it does not exist.
+        path: The CSV.
+        now: The time.
+        checked: Called with the number of bytes read while the file is checked.
+        report: Called with the progress after each slice.
+
+    Returns:
+        The progress at the end.
+    """
     progress = open_import(engine, audience, path, now, checked)
     while not progress.finished:
         progress = import_slice(engine, progress.import_id, now)
@@ -238,8 +291,8 @@ def import_file(
 class AudienceFile:
     """The file that fills the audience of a campaign.
 
-    ``to_import``: the launch imports it. It does not where all of it was imported already, and then ``overtaken`` is
-    whether another import changed recipients since.
+    ``to_import``: the launch imports the file. It does not if the file was imported completely. ``overtaken``: after
+    such an import, another import changed recipients.
     """
 
     audience: str
@@ -249,7 +302,7 @@ class AudienceFile:
 
     @property
     def why_not(self) -> str:
-        """Why a launch does not import the file again, in words."""
+        """Why a launch does not import the file again, as a sentence."""
         since = "; another file changed recipients since, and its values stay" if self.overtaken else ""
         return (
             f"{self.path} was imported before and is not imported again{since}. "
@@ -260,20 +313,26 @@ class AudienceFile:
 def audience_file(engine: sa.Engine, campaign: str) -> AudienceFile | None:
     """Return the file that a campaign names for its audience, and whether a launch imports it.
 
-    A launch imports what the file holds now once: what somebody imported from another file since stays in force.
-    None: the campaign names no file, or the audience is frozen already, so that an import would change nothing.
+    A launch imports the current content of the file once. Values that another file's import changed since then stay.
+
+    Args:
+        engine: Database of the campaigns.
+        campaign: Name of the campaign.
+
+    Returns:
+        The file, or None if the campaign names no file, or its audience is frozen.
     """
     with read(engine) as connection:
-        found = find_campaign(connection, campaign)
-        if found.audience_file is None or found.launched_at is not None or found.freezing_at is not None:
+        row = find_campaign(connection, campaign)
+        if row.audience_file is None or row.launched_at is not None or row.freezing_at is not None:
             return None
         name = connection.execute(
-            sa.text("SELECT name FROM audience WHERE id = :id"), {"id": found.audience_id}
+            sa.text("SELECT name FROM audience WHERE id = :id"), {"id": row.audience_id}
         ).scalar_one()
-        path = Path(found.audience_file)
+        path = Path(row.audience_file)
         with open_file(path) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        values = {"id": found.audience_id, "path": str(path.resolve()), "sha256": digest}
+        values = {"id": row.audience_id, "path": str(path.resolve()), "sha256": digest}
         finished = connection.execute(_CURRENT, values).scalar()
         last = connection.execute(_LAST_OF_PATH, values).scalar()
     done = finished if finished is not None else last == digest
@@ -296,10 +355,20 @@ def file_to_import(engine: sa.Engine, campaign: str) -> AudienceFile | None:
 
 
 def abandon_imports(engine: sa.Engine, audience: str, now: datetime) -> int:
-    """End the imports of an audience that were interrupted. Recipients that were imported stay.
+    """End the interrupted imports of an audience. Recipients that were imported stay.
 
-    The same file imported again starts from its first row. Returns how many imports ended. Raises StateError when there
-    is no audience of that name.
+    If the same file is imported again, the import starts at the first row.
+
+    Args:
+        engine: Database of the audiences.
+        audience: Name of the audience.
+        now: The time.
+
+    Returns:
+        The number of imports that were ended.
+
+    Raises:
+        StateError: The audience does not exist.
     """
     with write(engine) as connection:
         statement = sa.text(
@@ -310,11 +379,11 @@ def abandon_imports(engine: sa.Engine, audience: str, now: datetime) -> int:
 
 
 def refusals(engine: sa.Engine, import_id: int, limit: int = 1000) -> list[Refusal]:
-    """Rows of a file that were refused, in its order."""
+    """Return the refused rows of an import, in the order of the file."""
     with read(engine) as connection:
         session = Session(connection)
-        found = list(
+        rows = list(
             session.exec(select(Refusal).where(Refusal.import_id == import_id).order_by(col(Refusal.line)).limit(limit))
         )
         session.expunge_all()
-        return found
+        return rows

@@ -1,4 +1,4 @@
-"""When a touch is due: a time of day in the recipient's own zone, right on the days when clocks change."""
+"""Computes due times: times of day in the recipient's time zone, also on days when clocks change."""
 
 from __future__ import annotations
 
@@ -12,10 +12,18 @@ DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
 def due_at(after: datetime, at: time | None, zone: ZoneInfo) -> datetime:
-    """Return the first instant, not before ``after``, at which a clock in the zone shows ``at``. None: ``after``.
+    """Return the first time, not before ``after``, at which a clock in the zone shows ``at``.
 
-    A time that the zone skips in spring is due as much later as the clocks jump; of one that comes twice in autumn the
-    first is meant.
+    A time of day that the zone skips in spring is shifted by the length of the jump. Of a time of day that occurs
+    twice in autumn, the first is used.
+
+    Args:
+        after: Earliest result.
+        at: Time of day. None: the result is ``after``.
+        zone: The recipient's time zone.
+
+    Returns:
+        The time in UTC.
     """
     if at is None:
         return after.astimezone(UTC)
@@ -28,13 +36,13 @@ def due_at(after: datetime, at: time | None, zone: ZoneInfo) -> datetime:
 
 
 def time_on(day: date, at: time, zone: ZoneInfo) -> datetime:
-    """Return when a clock in the zone shows ``at`` on a day. Skipped and double times are as in `due_at`."""
-    # fold=0 reads a skipped time with the offset from before the jump, and of two the first: PEP 495.
+    """Return when a clock in the zone shows ``at`` on a day. Skipped and repeated times are handled as in `due_at`."""
+    # fold=0 reads a skipped time with the offset from before the jump, and a repeated time as the first one: PEP 495.
     return datetime.combine(day, at, tzinfo=zone).astimezone(UTC)
 
 
 def add_days(after: datetime, days: int, zone: ZoneInfo) -> datetime:
-    """Return the same time of day in the zone, so many days later. No day: ``after`` itself."""
+    """Return the same time of day in the zone, ``days`` later. Zero days: ``after`` itself."""
     if not days:
         return after.astimezone(UTC)
     shown = after.astimezone(zone)
@@ -43,9 +51,9 @@ def add_days(after: datetime, days: int, zone: ZoneInfo) -> datetime:
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """The hours in which a campaign may send, by the clock of each recipient. ``days``: 0 is Monday.
+    """The hours in which a campaign may send, in each recipient's time zone. ``days``: 0 is Monday.
 
-    ``end`` 00:00: midnight, at which the day ends.
+    An ``end`` of 00:00 is the midnight at the end of the day.
     """
 
     start: time
@@ -53,20 +61,20 @@ class Window:
     days: frozenset[int]
 
     @classmethod
-    def of(cls, kept: Mapping[str, Any] | None) -> Self | None:
-        """Read what is kept of a window in the campaign table."""
-        if kept is None:
+    def from_row(cls, row: Mapping[str, Any] | None) -> Self | None:
+        """Parse a window as the campaign table stores it."""
+        if row is None:
             return None
-        days = frozenset(DAYS.index(day) for day in kept["days"])
-        return cls(start=time.fromisoformat(kept["from"]), end=time.fromisoformat(kept["to"]), days=days)
+        days = frozenset(DAYS.index(day) for day in row["days"])
+        return cls(start=time.fromisoformat(row["from"]), end=time.fromisoformat(row["to"]), days=days)
 
     def opens(self, after: datetime, zone: ZoneInfo) -> datetime:
-        """Return the first instant, not before ``after``, at which the window is open. It is ``after`` if it is now."""
+        """Return the first time, not before ``after``, at which the window is open."""
         day = after.astimezone(zone).date() - timedelta(days=1)
         while True:
             if day.weekday() in self.days:
                 opens = datetime.combine(day, self.start, tzinfo=zone).astimezone(UTC)
-                # A clock that jumps over the end closes the window where it jumps.
+                # A clock that jumps over the end closes the window at the jump.
                 last = day + timedelta(days=1) if self.end == time() else day
                 closes = datetime.combine(last, self.end, tzinfo=zone).astimezone(UTC)
                 if max(opens, after) < closes:

@@ -1,6 +1,6 @@
-"""Reading a CSV of recipients: in a stream, strictly, from any row on.
+"""Reads a CSV of recipients as a stream, strictly, from any row on.
 
-What is wrong with the file as a whole is a DataError that names file, line and column; nothing of such a file is kept.
+A fault of the file as a whole is a DataError that names file, line and column. Nothing of such a file is imported.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from operator import itemgetter, length_hint
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from postroad.campaign.csv_header import MAX_COLUMNS, holds_addresses, name_columns
-from postroad.campaign.reading import ALLOW_IT, FileRefusedError, FileRules, open_regular
+from postroad.campaign.csv_header import MAX_COLUMNS, has_address_column, name_columns
+from postroad.campaign.file_access import ALLOW_IT, FileRefusedError, FileRules, open_regular
 from postroad.errors import DataError
 
 MAX_LINE_BYTES = 1 << 20
 MAX_ROW_BYTES = 1 << 20
-"""Of a row of several lines; it is found when a block of lines ends within it."""
+"""Limit of a row with several lines. It is checked when a block of lines ends within the row."""
 _BLOCK_BYTES = 1 << 16
 _AS_UTF_8 = "Export the file again as UTF-8 (in a spreadsheet: “CSV UTF-8”)."
 
 
 @dataclass(frozen=True, kw_only=True)
 class CsvSummary:
-    """What a checked file holds."""
+    """Columns, size and digest of a checked file."""
 
     columns: tuple[str, ...]
     rows: int
@@ -41,28 +41,30 @@ class CsvSummary:
 
 
 class FilePosition(NamedTuple):
-    """Where a row starts, or the file ends: a byte, counted from 0, and a line, counted from 1."""
+    """Start of a row, or end of the file: byte offset, from 0, and line number, from 1."""
 
     cursor: int
     line: int
 
 
 class CsvRow(NamedTuple):
-    """One row, and the line that it starts at."""
+    """One row with the number of its first line."""
 
     line: int
     fields: list[str]
 
 
 class _Text:
-    """The text of a file from a place on, line by line; it is read, checked and decoded in blocks of whole lines."""
+    """Yields the lines of a file from a position on. They are read, checked and decoded in blocks of whole lines."""
 
-    def __init__(self, file: BinaryIO, path: Path, start: FilePosition, seen: Callable[[bytes], None] | None) -> None:
+    def __init__(
+        self, file: BinaryIO, path: Path, start: FilePosition, on_read: Callable[[bytes], None] | None
+    ) -> None:
         file.seek(start.cursor)
-        self._file, self._path, self._seen = file, path, seen
+        self._file, self._path, self._on_read = file, path, on_read
         self._block, self._next = start, start
         self.row_line = start.line
-        """Where the row starts that is being read: whoever reads rows keeps it."""
+        """Line number at which the current row starts. The reader of the rows updates it."""
         self._row_bytes = 0
         self._raw: list[bytes] = []
         self._lines: Iterator[str] = iter(())
@@ -72,26 +74,26 @@ class _Text:
 
     @property
     def cursor(self) -> int:
-        """The byte behind the last line that was taken."""
+        """Byte offset after the last line that was yielded."""
         taken = len(self._raw) - length_hint(self._lines)
         return self._block.cursor + sum(map(len, self._raw[:taken]))
 
     def _blocks(self) -> Iterator[Iterator[str]]:
         while raw := self._file.read(_BLOCK_BYTES):
-            # Up to more than a line may have: what is checked below is a whole line, or too much of one.
+            # Complete the last line. The limit makes a longer line fail the check below.
             raw += self._file.readline(MAX_LINE_BYTES + 1)
             self._require_end_of_row()
             self._block = self._next
             self._check(raw)
-            if self._seen is not None:
-                self._seen(raw)
+            if self._on_read is not None:
+                self._on_read(raw)
             self._raw = BytesIO(raw).readlines()
             self._lines = iter(self._decoded())
             self._next = FilePosition(self._block.cursor + len(raw), self._block.line + len(self._raw))
             yield self._lines
 
     def _require_end_of_row(self) -> None:
-        """Raises DataError where a row goes on for too long: usually a quote in it is never closed."""
+        """Raise DataError if the current row is too long, usually because a quote in it is not closed."""
         if self.row_line > self._block.line:
             self._row_bytes = 0
         self._row_bytes += self._next.cursor - self._block.cursor
@@ -99,14 +101,14 @@ class _Text:
             raise DataError(
                 f"a row of more than {MAX_ROW_BYTES:,} bytes starts here",
                 where=f"{self._path}, line {self.row_line}",
-                remedy="Is a quote in it never closed?",
+                remedy="Is a quote in it not closed?",
             )
 
     def _check(self, raw: bytes) -> None:
         last = raw.rfind(b"\n", 0, -1) + 1
         if len(raw) - last > MAX_LINE_BYTES:
             raise DataError(
-                f"a line of more than {MAX_LINE_BYTES:,} bytes: this is no CSV of recipients",
+                f"a line of more than {MAX_LINE_BYTES:,} bytes: this is not a CSV of recipients",
                 where=self._where(raw, last),
                 remedy="Is it UTF-8 text with one recipient a line?",
             )
@@ -135,7 +137,7 @@ class _Text:
 
 
 class _Header(NamedTuple):
-    """The first row: how it separates fields, what it names, and where the next row starts."""
+    """The first row: its delimiter, its column names, and the position of the next row."""
 
     delimiter: str
     columns: tuple[str, ...]
@@ -143,27 +145,34 @@ class _Header(NamedTuple):
 
 
 def _read_header(file: BinaryIO, path: Path) -> _Header:
-    """Read the first row, in which quoted titles may have delimiters and line breaks.
+    """Read the first row, whose quoted titles may contain delimiters and line breaks.
 
-    The delimiter is that by which a column of addresses is found; else that by which most columns are.
+    The delimiter is the one that yields a column of addresses, or else the one that yields the most columns.
+
+    Returns:
+        The header.
+
+    Raises:
+        DataError: The first row is not CSV, or does not name the columns.
     """
     start, delimiters = _start_of_header(file, path)
-    found: list[tuple[tuple[bool, int], list[str], str, FilePosition]] = []
-    wrong: csv.Error | None = None
+    candidates: list[tuple[tuple[bool, int], list[str], str, FilePosition]] = []
+    csv_error: csv.Error | None = None
     for delimiter in delimiters:
         text = _Text(file, path, start, None)
         reader = csv.reader(text, delimiter=delimiter, strict=True)
         try:
             titles = next(reader, [])
         except csv.Error as error:
-            wrong = wrong or error
+            csv_error = csv_error or error
             continue
         end = FilePosition(text.cursor, start.line + reader.line_num)
-        found.append(((holds_addresses(titles), len(titles)), titles, delimiter, end))
+        candidates.append(((has_address_column(titles), len(titles)), titles, delimiter, end))
     where = f"{path}, line {start.line}"
-    (has_address, count), titles, delimiter, end = max(found, key=itemgetter(0), default=((False, 0), [], "", start))
-    if wrong is not None and not has_address and count <= 1:
-        raise DataError(f"not CSV: {wrong}", where=where, remedy="Is a quote in the first line never closed?")
+    no_header = ((False, 0), list[str](), "", start)
+    (has_address, count), titles, delimiter, end = max(candidates, key=itemgetter(0), default=no_header)
+    if csv_error is not None and not has_address and count <= 1:
+        raise DataError(f"not CSV: {csv_error}", where=where, remedy="Is a quote in the first line not closed?")
     try:
         return _Header(delimiter, name_columns(titles), end)
     except DataError as error:
@@ -171,7 +180,7 @@ def _read_header(file: BinaryIO, path: Path) -> _Header:
 
 
 def _start_of_header(file: BinaryIO, path: Path) -> tuple[FilePosition, Sequence[str]]:
-    """Return where the first row starts and by what it may be separated. Raises DataError for UTF-16."""
+    """Return the position of the first row and its possible delimiters. Raise DataError for UTF-16 and UTF-32."""
     file.seek(0)
     begin = file.read(16)
     if begin.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or b"\0" in begin[:4]:
@@ -182,37 +191,37 @@ def _start_of_header(file: BinaryIO, path: Path) -> tuple[FilePosition, Sequence
             remedy=_AS_UTF_8,
         )
     mark = len(BOM_UTF8) if begin.startswith(BOM_UTF8) else 0
-    if told := _DELIMITER_LINE.match(begin, mark):
-        return FilePosition(told.end(), 2), (told[1].decode(),)
+    if match := _DELIMITER_LINE.match(begin, mark):
+        return FilePosition(match.end(), 2), (match[1].decode(),)
     return FilePosition(mark, 1), (",", ";", "\t")
 
 
 _DELIMITER_LINE = re.compile(rb'"?sep=([!-~\t])"?\r?\n', re.IGNORECASE)
-"""A first line by which Excel says what separates fields."""
+"""A first line in which Excel names the delimiter."""
 
 
 class CsvFile:
-    """An open CSV: its columns, and its rows from a place on, each with the line that it starts at.
+    """An open CSV: its columns, and its rows from a position on, each with the number of its first line.
 
-    Blank lines are passed over. Iterating raises DataError at the first thing that is no CSV.
+    Blank lines are skipped. Iterating raises DataError at the first row that is not CSV.
     """
 
     def __init__(
-        self, file: BinaryIO, path: Path, start: FilePosition | None, seen: Callable[[bytes], None] | None
+        self, file: BinaryIO, path: Path, start: FilePosition | None, on_read: Callable[[bytes], None] | None
     ) -> None:
         header = _read_header(file, path)
         self.columns = header.columns
-        if start is None and seen is not None:
+        if start is None and on_read is not None:
             file.seek(0)
-            seen(file.read(header.end.cursor))
+            on_read(file.read(header.end.cursor))
         self._path = path
         self._start = start or header.end
-        self._text = _Text(file, path, self._start, seen)
+        self._text = _Text(file, path, self._start, on_read)
         self._reader = csv.reader(self._text, delimiter=header.delimiter, strict=True)
 
     @property
-    def place(self) -> FilePosition:
-        """Where the next row starts."""
+    def position(self) -> FilePosition:
+        """Position of the next row."""
         return FilePosition(self._text.cursor, self._start.line + self._reader.line_num)
 
     def __iter__(self) -> Iterator[tuple[int, list[str]]]:
@@ -228,22 +237,33 @@ class CsvFile:
                 line = self._text.row_line = first_line + self._reader.line_num
         except csv.Error as error:
             raise DataError(
-                f"not CSV: {error}", where=f"{self._path}, line {line}", remedy="Is a quote in it never closed?"
+                f"not CSV: {error}", where=f"{self._path}, line {line}", remedy="Is a quote in it not closed?"
             ) from None
 
     def _require_empty_end(self, fields: list[str], line: int) -> None:
-        """Raises DataError unless all that a row has more than there are columns are some empty fields."""
+        """Raise DataError unless the row only has additional empty fields."""
         width = len(self.columns)
         if len(fields) < width or len(fields) > MAX_COLUMNS or any(map(str.strip, fields[width:])):
             raise DataError(
                 f"{len(fields)} fields where the first line names {width} columns",
                 where=f"{self._path}, line {line}",
-                remedy="Quote a field that has the delimiter in it. Nothing of the file was imported.",
+                remedy="Quote a field that contains the delimiter. Nothing of the file was imported.",
             )
 
 
 def open_file(path: Path, rules: FileRules | None = None) -> BufferedReader:
-    """Open a regular file. Raises DataError."""
+    """Open a regular file, if the rules allow it.
+
+    Args:
+        path: The file.
+        rules: Folders that the file may be in. None: any, because the operator named the file.
+
+    Returns:
+        The file, open for reading.
+
+    Raises:
+        DataError: The file cannot be opened, or the rules do not allow it.
+    """
     try:
         return rules.open(path) if rules is not None else open_regular(path)
     except FileRefusedError as error:
@@ -257,20 +277,29 @@ def open_csv(
     path: Path,
     *,
     start: FilePosition | None = None,
-    seen: Callable[[bytes], None] | None = None,
+    on_read: Callable[[bytes], None] | None = None,
     rules: FileRules | None = None,
 ) -> Iterator[CsvFile]:
-    """Open a CSV, to read it from a place on (None: from its first row). Calls ``seen`` with all that is read.
+    """Open a CSV. No error quotes its content.
 
-    ``rules``: where it may be; None: anywhere, as the operator named it.
-    Raises DataError when it cannot be read, or its first line names no columns. No error quotes what the file holds.
+    Args:
+        path: The file.
+        start: Position of the first row to read. None: the first row of the file.
+        on_read: Called with all bytes that are read.
+        rules: Folders that the file may be in. None: any, because the operator named the file.
+
+    Yields:
+        The open file.
+
+    Raises:
+        DataError: The file cannot be read, or its first line does not name the columns.
     """
     with open_file(path, rules) as file:
-        yield CsvFile(file, path, start, seen)
+        yield CsvFile(file, path, start, on_read)
 
 
 def read_rows(path: Path) -> tuple[tuple[str, ...], Iterator[CsvRow]]:
-    """Return the columns of a file, and its rows. The iterator raises DataError at the first thing that is no CSV."""
+    """Return the columns and rows of a file. The iterator raises DataError at the first row that is not CSV."""
     with open_csv(path) as file:
         columns = file.columns
     return columns, _rows(path)
@@ -282,21 +311,42 @@ def _rows(path: Path) -> Iterator[CsvRow]:
 
 
 def check_csv(path: Path, progress: Callable[[int], None] | None = None, rules: FileRules | None = None) -> CsvSummary:
-    """Read all of a file before anything of it is kept. Calls progress with bytes read. Raises DataError."""
+    """Check a whole file before any of it is imported.
+
+    Args:
+        path: The file.
+        progress: Called with the number of bytes read, every 10,000 rows.
+        rules: Folders that the file may be in. None: any, because the operator named the file.
+
+    Returns:
+        The columns, size and digest of the file.
+
+    Raises:
+        DataError: The file cannot be read, or is not a CSV of recipients.
+    """
     digest = hashlib.sha256()
     count = 0
-    with open_csv(path, seen=digest.update, rules=rules) as file:
+    with open_csv(path, on_read=digest.update, rules=rules) as file:
         for count, _ in enumerate(file, start=1):
             if count % 10_000 == 0 and progress is not None:
-                progress(file.place.cursor)
-        return CsvSummary(columns=file.columns, rows=count, size_bytes=file.place.cursor, sha256=digest.hexdigest())
+                progress(file.position.cursor)
+        return CsvSummary(columns=file.columns, rows=count, size_bytes=file.position.cursor, sha256=digest.hexdigest())
 
 
 def require_unchanged(path: Path, sha256: str, since: datetime) -> None:
-    """Raises DataError where a file is not the one that was checked. Read again only if it was touched since."""
+    """Raise DataError if a file changed since it was checked. It is read again only if its timestamps are newer.
+
+    Args:
+        path: The file.
+        sha256: Digest of the checked file, in hexadecimal.
+        since: When the file was checked.
+
+    Raises:
+        DataError: The file changed, or cannot be read.
+    """
     try:
         status = path.stat()
-        # ctime too: a copy may come with the time of its original.
+        # Also ctime, because a copy may have the mtime of its original.
         if max(status.st_mtime, status.st_ctime) < since.timestamp():
             return
         with open_file(path) as file:
@@ -307,5 +357,5 @@ def require_unchanged(path: Path, sha256: str, since: datetime) -> None:
         raise DataError(
             "the file changed while it was imported",
             where=str(path),
-            remedy="Import it again: what it says now counts from its first line.",
+            remedy="Import it again: its current content is imported from the first line.",
         )

@@ -1,4 +1,4 @@
-"""What the first row of a CSV names: the column of the addresses, that of the time zones, and merge fields. Pure."""
+"""Names the columns of a CSV from the titles in its first row: addresses, time zones and merge fields. Pure."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ MAX_COLUMNS = 200
 ADDRESS = "address"
 TIME_ZONE = "time_zone"
 STREET_ADDRESS = "street_address"
-"""The merge field of a column `Address` in a file whose e-mail addresses are in another column, as in Mailchimp's."""
+"""Merge field of a column `Address` in a file whose e-mail addresses are in another column, as in Mailchimp's."""
 
-# Outlook, HubSpot, Mailchimp, Brevo and Salesforce, the first of them in its languages.
+# Outlook (in several languages), HubSpot, Mailchimp, Brevo and Salesforce.
 _COMMON = """
 email e_mail mail emailaddress email_address e_mail_address mail_address
 e_mail_adresse email_adresse emailadresse mailadresse mail_adresse e_mailadresse
@@ -29,33 +29,43 @@ e_mail_1_value email_1_value email_address_required primary_email primary_email_
 contact_email person_email personemail customer_email billing_email
 """
 _ADDRESS_NAMES = (frozenset(_COMMON.split()), frozenset(_LESS_COMMON.split()), frozenset({ADDRESS}))
-"""What exports call the column of the addresses. The first set that has a column of a file holds for it: `address` is a
-postal address beside `email`."""
+"""Names of the address column in exports of other products. The first set that matches a column of a file applies:
+if a file has both `email` and `address`, then `address` is a postal address."""
 _ZONE_NAMES = ("time_zone", "timezone", "tz", "zeitzone")
 
 
 def name_columns(titles: Sequence[str]) -> tuple[str, ...]:
-    """Return the name of each column for its title. Titles at the end that are empty name no columns.
+    """Return the name of each column, ignoring empty titles at the end.
 
-    No title is quoted in an error: the file may be another than what was meant.
+    Errors do not quote titles, because the file may not be the intended one.
+
+    Args:
+        titles: Fields of the first row.
+
+    Returns:
+        One name for each column.
 
     Raises:
-        DataError: Without a place. A column has no name, two have the same, or no column holds the addresses.
+        DataError: A column has no name, two have the same name, or no column contains addresses. It has no ``where``.
     """
     named = len(titles) - next((place for place, title in enumerate(reversed(titles)) if title.strip()), len(titles))
     if not named:
-        raise DataError("the first line names no columns", remedy="Its first line must, one of them `address`.")
+        raise DataError("the first line names no columns", remedy="Name the columns there, one of them `address`.")
     if named > MAX_COLUMNS:
-        raise DataError(f"{named} columns, and {MAX_COLUMNS} is the most", remedy="Remove columns that are not used.")
-    columns = _meanings([_identifier(title) for title in titles[:named]])
+        raise DataError(f"{named} columns are more than {MAX_COLUMNS}", remedy="Remove columns that are not used.")
+    columns = _canonical_names([_identifier(title) for title in titles[:named]])
     for number, name in enumerate(columns, start=1):
         if not name or not name.isidentifier():
             raise DataError(
-                f"column {number} has no name that could be a merge field",
+                f"column {number} has no name that is valid for a merge field",
                 remedy="Use letters, digits and underscores, a letter first.",
             )
         if name in columns[: number - 1]:
-            raise _same_name(columns.index(name) + 1, number, name, titles)
+            first = columns.index(name) + 1
+            raise DataError(
+                f"columns {first} and {number} have the same name{_why_same(first, number, name, titles)}",
+                remedy="Rename or remove one of them.",
+            )
     if ADDRESS not in columns:
         raise DataError(
             f"there is no column `address` (or `email`) among the {len(columns)} of the first line",
@@ -65,35 +75,34 @@ def name_columns(titles: Sequence[str]) -> tuple[str, ...]:
     return tuple(columns)
 
 
-def holds_addresses(titles: Sequence[str]) -> bool:
-    """Return whether one of the titles is that of a column of addresses."""
-    return ADDRESS in _meanings([_identifier(title) for title in titles])
+def has_address_column(titles: Sequence[str]) -> bool:
+    """Return whether one of the titles names a column of addresses."""
+    return ADDRESS in _canonical_names([_identifier(title) for title in titles])
 
 
-def _meanings(names: Sequence[str]) -> list[str]:
-    """Return what columns of these names are called here."""
-    of_addresses = next((known for known in _ADDRESS_NAMES if known.intersection(names)), frozenset[str]())
-    meanings = {
+def _canonical_names(names: Sequence[str]) -> list[str]:
+    """Replace the usual names of address and time zone columns by ours."""
+    address_names = next((known for known in _ADDRESS_NAMES if known.intersection(names)), frozenset[str]())
+    canonical = {
         ADDRESS: STREET_ADDRESS,
         **dict.fromkeys(_ZONE_NAMES, TIME_ZONE),
-        **dict.fromkeys(of_addresses, ADDRESS),
+        **dict.fromkeys(address_names, ADDRESS),
     }
-    return [meanings.get(name, name) for name in names]
+    return [canonical.get(name, name) for name in names]
 
 
-def _same_name(first: int, second: int, name: str, titles: Sequence[str]) -> DataError:
-    why = ", as letter case, spaces and signs do not count"
+def _why_same(first: int, second: int, name: str, titles: Sequence[str]) -> str:
     if titles[first - 1].strip() == titles[second - 1].strip():
-        why = ""
-    elif name == ADDRESS:
-        why = ": each could hold the e-mail addresses"
-    elif name == TIME_ZONE:
-        why = ": each could hold the time zones"
-    return DataError(f"columns {first} and {second} have one name{why}", remedy="Rename or remove one of them.")
+        return ""
+    if name == ADDRESS:
+        return ": each may contain the e-mail addresses"
+    if name == TIME_ZONE:
+        return ": each may contain the time zones"
+    return ", because letter case, spaces and punctuation are ignored"
 
 
 def _identifier(title: str) -> str:
-    # Composed, because macOS writes é as two characters. Not \W: it matches the marks that Hindi and Thai spell with.
+    # NFC, because macOS writes é as two characters. Not \W, because it matches combining marks of Hindi and Thai.
     text = unicodedata.normalize("NFC", title.strip().lower())
     words = "".join(character if f"a{character}".isidentifier() else " " for character in text).split()
     return "_".join(words).strip("_")

@@ -1,4 +1,4 @@
-"""campaign.yaml: a campaign as a file that its owner keeps in version control."""
+"""Reads campaign.yaml, which defines a campaign and is kept in version control."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from pydantic import (
 )
 
 from postroad.campaign.calendar import DAYS
+from postroad.campaign.file_access import ALLOW_IT, FileRefusedError, FileRules, read_named
 from postroad.campaign.files import Attachments, Inlines, read_step_files, require_images
-from postroad.campaign.reading import ALLOW_IT, FileRefusedError, FileRules, read_named
 from postroad.campaign.yaml_file import load_yaml
 from postroad.errors import ConfigError
 from postroad.field_faults import field_faults, listed
@@ -34,17 +34,17 @@ from postroad.settings import DurationMs, Settings, ZoneName
 from postroad.store.campaign import OnReply
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
-"""A name that is also the key of an artifact, a label of a metric, and part of a file name."""
+"""Pattern of names, which are also artifact keys, metric labels and parts of file names."""
 
 MAX_TEXT_BYTES = 1_000_000
-"""Of a campaign.yaml, and of each template."""
+"""Limit of a campaign.yaml, and of each template."""
 
 MAX_WAIT_MS = 10 * 366 * 86_400_000
 
 
 def _text(value: str) -> str:
     if "\0" in value:
-        raise ValueError("it has a NUL character in it, which no message can have")
+        raise ValueError("it contains a NUL character, which no message can contain")
     return value
 
 
@@ -53,7 +53,7 @@ def _time_of_day(value: object) -> time | None:
         return None
     match = re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)", value, re.ASCII) if isinstance(value, str) else None
     if match is None:
-        raise ValueError("it is no time of day: write hours and minutes, as in 09:30")
+        raise ValueError("it is not a time of day: write hours and minutes, as in 09:30")
     return time(int(match[1]), int(match[2]))
 
 
@@ -76,18 +76,18 @@ class EmailStep(_Strict):
     )
 
     @model_validator(mode="after")
-    def _says_something_once(self) -> Self:
+    def _has_one_body(self) -> Self:
         if self.text is None and self.html is None and self.mjml is None:
             raise ValueError("it needs text, html or mjml")
         if self.html is not None and self.mjml is not None:
-            raise ValueError("html and mjml are two ways to write one thing: name one of them")
+            raise ValueError("html and mjml exclude each other: name one of them")
         if self.inline and self.html is None and self.mjml is None:
             raise ValueError("inline images are for html or mjml")
         return self
 
 
 class WaitStep(_Strict):
-    """Let time pass after the step before."""
+    """Wait after the previous step."""
 
     wait: DurationMs = Field(gt=0, le=MAX_WAIT_MS)
 
@@ -100,14 +100,14 @@ StepDefinition = Annotated[Annotated[EmailStep, Tag("email")] | Annotated[WaitSt
 
 
 class AudienceDefinition(_Strict):
-    """Who it is for, and the file that fills the audience."""
+    """The audience of the campaign, and the file that its recipients are imported from."""
 
     name: str = Field(pattern=NAME_PATTERN)
     file: Path | None = None
 
 
 class WindowDefinition(_Strict):
-    """The hours in which it may send, by each recipient's own clock."""
+    """The hours in which the campaign may send, in each recipient's time zone."""
 
     start: Annotated[time, BeforeValidator(_time_of_day)] = Field(alias="from")
     end: Annotated[time, BeforeValidator(_time_of_day)] = Field(alias="to", description="00:00: midnight")
@@ -124,38 +124,37 @@ class WindowDefinition(_Strict):
     def __contains__(self, moment: time) -> bool:
         return self.start <= moment and (self.end == time() or moment < self.end)
 
-    @property
-    def kept(self) -> dict[str, Any]:
-        """As it stands in the campaign table."""
+    def to_row(self) -> dict[str, Any]:
+        """Return the window as the campaign table stores it."""
         days = [day for day in DAYS if day in self.days]
         return {"from": f"{self.start:%H:%M}", "to": f"{self.end:%H:%M}", "days": days}
 
 
 class OverflowDefinition(_Strict):
-    """Who sends what the caps of the campaign's sender, which warms up, cannot carry in time."""
+    """Senders of the messages that exceed the warmup caps of the campaign's sender."""
 
-    senders: tuple[str, ...] = Field(min_length=1, description="in the order in which they are asked")
-    within: DurationMs = Field(gt=0, le=MAX_WAIT_MS, description="after an email is due: by then it is to be sent")
+    senders: tuple[str, ...] = Field(min_length=1, description="in order of preference")
+    within: DurationMs = Field(gt=0, le=MAX_WAIT_MS, description="time after which a due email should be sent")
 
 
 class CampaignDefinition(_Strict):
-    """All of a campaign.yaml."""
+    """The content of a campaign.yaml."""
 
     name: str = Field(pattern=NAME_PATTERN)
     sender: str
     audience: AudienceDefinition
     job_class: Literal["urgent", "normal", "bulk"] = Field(default="bulk", alias="class")
-    time_zone: ZoneName | None = Field(default=None, description="of recipients whose own is not known")
+    time_zone: ZoneName | None = Field(default=None, description="of recipients whose time zone is not known")
     window: WindowDefinition | None = Field(default=None, description="hours in which it may send; unset: any")
-    on_reply: OnReply = Field(default=OnReply.STOP, description="whether a reply ends the sequence for who wrote it")
-    overflow: OverflowDefinition | None = Field(default=None, description="senders beside it; unset: it sends all")
+    on_reply: OnReply = Field(default=OnReply.STOP, description="whether a reply ends the sequence for its writer")
+    overflow: OverflowDefinition | None = Field(default=None, description="other senders; unset: none")
     steps: tuple[StepDefinition, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
-    def _others_are_others(self) -> Self:
+    def _overflow_senders_are_distinct(self) -> Self:
         others = self.overflow.senders if self.overflow is not None else ()
         if self.sender in others or len(set(others)) < len(others):
-            raise ValueError("overflow.senders names each other sender once, and not the campaign's own")
+            raise ValueError("overflow.senders must name each sender once, and not the campaign's sender")
         return self
 
     @model_validator(mode="after")
@@ -164,14 +163,14 @@ class CampaignDefinition(_Strict):
             if isinstance(step, EmailStep) and step.at is not None and self.window and step.at not in self.window:
                 raise ValueError(
                     f"step {step.email} has at: {step.at:%H:%M}, when the window is closed. "
-                    "Name a time of day within the window, or leave it out"
+                    "Name a time of day within the window, or remove it"
                 )
         return self
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepContent:
-    """One step, with the templates that its files held: what is kept in the step table."""
+    """One step as the step table stores it, with the content of its templates."""
 
     name: str
     kind: Literal["email", "wait"]
@@ -181,7 +180,7 @@ class StepContent:
 
 @dataclass(frozen=True, kw_only=True)
 class CampaignFile:
-    """A campaign.yaml, read with all the files it names."""
+    """A campaign.yaml with the content of all files that it names."""
 
     path: Path
     definition: CampaignDefinition
@@ -198,22 +197,35 @@ def read_campaign(path: Path, settings: Settings | None = None, *, folders: tupl
 
     Args:
         path: The campaign.yaml.
-        settings: Name folders that its files may be in beside its own, and files that stay closed.
+        settings: They name more folders that its files may be in, and files that must not be read.
         folders: More folders that its files may be in.
 
+    Returns:
+        The campaign with its files.
+
     Raises:
-        ConfigError: Something is wrong, with file, line and field.
+        ConfigError: The file is not valid; the error names file, line and field.
     """
-    own = (path.parent, *folders)
+    allowed = (path.parent, *folders)
     if settings is not None:
-        rules = FileRules.of(settings, *own)
+        rules = FileRules.of(settings, *allowed)
     else:
-        rules = FileRules(folders=tuple(folder.resolve() for folder in own))
+        rules = FileRules(folders=tuple(folder.resolve() for folder in allowed))
     node, values = load_yaml(path, _read(path, None, where=str(path)))
     if not isinstance(values, dict) or node is None:
-        raise ConfigError("it must be a mapping with name, sender, audience and steps", where=f"{path}, line 1")
+        raise ConfigError("the file must be a mapping with name, sender, audience and steps", where=f"{path}, line 1")
+    definition = _validate(path, node, values)
+    audience_file = definition.audience.file
+    if audience_file is not None:
+        line = _line_of(node, ["audience", "file"])
+        _require_allowed(path.parent / audience_file, rules, where=f"{path}, line {line}")
+    return CampaignFile(path=path, definition=definition, steps=_steps(path, node, definition, rules))
+
+
+def _validate(path: Path, node: yaml.Node, values: dict[str, Any]) -> CampaignDefinition:
+    """Return the definition, or raise ConfigError with all faults."""
     try:
-        definition = CampaignDefinition.model_validate(values)
+        return CampaignDefinition.model_validate(values)
     except ValidationError as error:
         faults = field_faults(error, CampaignDefinition, kind="field", top="campaign.yaml")
         raise listed(
@@ -227,21 +239,16 @@ def read_campaign(path: Path, settings: Settings | None = None, *, folders: tupl
             ],
             "docs/reference/campaign-file.md lists every field.",
         ) from None
-    audience_file = definition.audience.file
-    if audience_file is not None:
-        line = _line_of(node, ["audience", "file"])
-        _require_allowed(path.parent / audience_file, rules, where=f"{path}, line {line}")
-    return CampaignFile(path=path, definition=definition, steps=_steps(path, node, definition, rules))
 
 
 def _require_allowed(audience_file: Path, rules: FileRules, *, where: str) -> None:
-    """It need not be there yet. Raises ConfigError."""
+    """Raise ConfigError if the rules do not allow a file, which need not exist yet."""
     try:
         rules.resolve(audience_file)
     except FileRefusedError as error:
         raise ConfigError(str(error), where=f"{where}, audience.file", remedy=ALLOW_IT) from None
     except (OSError, RuntimeError, ValueError) as error:
-        raise ConfigError(f"{audience_file} is no path: {error}", where=f"{where}, audience.file") from None
+        raise ConfigError(f"{audience_file} is not a path: {error}", where=f"{where}, audience.file") from None
 
 
 def _steps(path: Path, node: yaml.Node, definition: CampaignDefinition, rules: FileRules) -> tuple[StepContent, ...]:
@@ -256,7 +263,9 @@ def _steps(path: Path, node: yaml.Node, definition: CampaignDefinition, rules: F
         steps.append(_email_step(path, step, rules, where))
     if definition.steps and isinstance(definition.steps[-1], WaitStep):
         where = f"{path}, line {_line_of(node, ['steps', len(definition.steps) - 1])}"
-        raise ConfigError("the last step waits for nothing", where=where, remedy="Remove it, or add an email after it.")
+        raise ConfigError(
+            "no email follows the last step, which waits", where=where, remedy="Remove it, or add an email after it."
+        )
     return tuple(steps)
 
 
@@ -275,7 +284,7 @@ def _email_step(path: Path, step: EmailStep, rules: FileRules, where: str) -> St
         "text": text,
         "html": html,
         "at": step.at.isoformat("minutes") if step.at is not None else None,
-        **({"mjml": mjml} if mjml is not None else {}),  # Steps that were launched before there was any have none.
+        **({"mjml": mjml} if mjml is not None else {}),  # Steps of versions without MJML do not have the key.
         **files.settings,
     }
     _, shown = finish(text=text, html=html, mjml=mjml, name=where)
@@ -289,18 +298,18 @@ def _read(path: Path, rules: FileRules | None, *, where: str) -> str:
     if len(content) > MAX_TEXT_BYTES:
         raise ConfigError(f"{path} has more than {MAX_TEXT_BYTES:,} bytes", where=where)
     try:
-        # Some editors begin a file with a mark that is none of its text.
+        # Some editors begin a file with a byte order mark.
         text = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 at byte {error.start}", where=where) from None
     try:
         return _text(text)
     except ValueError as error:
-        raise ConfigError(f"{path} is no text: {error}", where=where) from None
+        raise ConfigError(f"{path} is not text: {error}", where=where) from None
 
 
 def _line_of(node: yaml.Node, loc: Sequence[Any]) -> int:
-    """Return the line of the name of a field; of a field that is missing, the line where it would be."""
+    """Return the line of a field's name, or, if the field is missing, the line of its parent."""
     line = int(node.start_mark.line)
     for part in loc:
         children: list[tuple[Any, yaml.Node, yaml.Node]] = []

@@ -1,4 +1,4 @@
-"""What a launch would import from the file of an audience, read before it is imported. Nothing is kept."""
+"""Tries the file of an audience before it is imported: which rows are valid, and which recipients it adds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from postroad.campaign.csv_file import open_csv
-from postroad.campaign.intake import decode_json, judge
+from postroad.campaign.intake import decode_json, validate_rows
 from postroad.campaign.trial import StepTrial
 from postroad.store.engine import read
 from postroad.store.recipient import NewRecipient
@@ -23,10 +23,10 @@ _ROWS: Final = 1_000
 
 @dataclass(kw_only=True)
 class FileTrial:
-    """What a file would bring to an audience.
+    """Effect of a file's import on an audience.
 
-    ``zones``: new members who would get mail, by their time zone. ``suppressed``: new members who would not.
-    ``known``: hashes of all its addresses. ``tried``: recipients whose renderings were tried.
+    ``zones``: new members who would get mail, by their time zone. ``suppressed``: new members who would not get mail.
+    ``known``: hashes of all addresses in the file. ``tried``: recipients whose renderings were tried.
     """
 
     rows: int = 0
@@ -50,10 +50,10 @@ def try_file(
     budget_s: float,
     progress: Callable[[int, int], None] | None = None,
 ) -> FileTrial:
-    """Validate the rows of a file, count who would get mail, and show the recipients to trials.
+    """Validate the rows of a file, count the recipients who would get mail, and try to render messages for them.
 
-    A recipient that the database has keeps the merge fields that the file does not name, as in an import. Of several
-    rows of one address that are far apart, the first is tried.
+    A recipient in the database keeps the merge fields that the file does not name, as in an import. Of several rows
+    with one address, in different batches of rows, the first one is tried.
 
     Args:
         engine: The database.
@@ -61,51 +61,58 @@ def try_file(
         path: The CSV.
         trials: One for each step.
         budget_s: Processor time after which recipients are only counted, in seconds.
-        progress: Is called with the number of bytes that were read, and with that of all.
+        progress: Called with the number of bytes that were read, and with the size of the file.
+
+    Returns:
+        The effect of an import.
 
     Raises:
         DataError: The file cannot be read, or is not a CSV of recipients.
     """
-    found, begun = FileTrial(), time.thread_time()
+    result, begun = FileTrial(), time.thread_time()
     with open_csv(path) as file:
         size, rows = path.stat().st_size, iter(file)
-        while (judged := judge(file.columns, islice(rows, _ROWS))).rows:
-            found.rows += judged.rows
-            found.refused += len(judged.refused)
-            new = [person for person in judged.taken if hash(person[0]) not in found.known]
-            found.known.update(hash(person[0]) for person in new)
+        while (validated := validate_rows(file.columns, islice(rows, _ROWS))).rows:
+            result.rows += validated.rows
+            result.refused += len(validated.refused)
+            new = [recipient for recipient in validated.taken if hash(recipient[0]) not in result.known]
+            result.known.update(hash(recipient[0]) for recipient in new)
             in_time = time.thread_time() - begun <= budget_s
-            _look_at(engine, audience_id, new, trials if in_time else (), found)
-            found.tried += len(new) if in_time else 0
+            _try_recipients(engine, audience_id, new, trials if in_time else (), result)
+            result.tried += len(new) if in_time else 0
             if progress is not None:
-                progress(min(file.place.cursor, size), size)
-    return found
+                progress(min(file.position.cursor, size), size)
+    return result
 
 
-def _look_at(
-    engine: sa.Engine, audience_id: int, people: Sequence[NewRecipient], trials: Sequence[StepTrial], found: FileTrial
+def _try_recipients(
+    engine: sa.Engine,
+    audience_id: int,
+    recipients: Sequence[NewRecipient],
+    trials: Sequence[StepTrial],
+    result: FileTrial,
 ) -> None:
-    addresses = [address for address, *_ in people]
+    addresses = [address for address, *_ in recipients]
     with read(engine) as connection:
         stored = {
             row.address: row
             for row in connection.execute(_STORED, {"audience_id": audience_id, "addresses": addresses})
         }
-        keys = [*addresses, *{f"@{domain}" for _, domain, *_ in people}]
+        keys = [*addresses, *{f"@{domain}" for _, domain, *_ in recipients}]
         suppressed = set(connection.execute(_SUPPRESSED, {"audience_id": audience_id, "keys": keys}).scalars())
-    for address, domain, own_zone, written in people:
-        attributes, zone, known = decode_json(written), own_zone, stored.get(address)
+    for address, domain, file_zone, encoded in recipients:
+        attributes, zone, known = decode_json(encoded), file_zone, stored.get(address)
         if known is not None:
             attributes = known.attributes | attributes
             zone = zone or known.time_zone
         for trial in trials:
-            trial.look_at(address, attributes)
+            trial.try_recipient(address, attributes)
         if known is not None and known.member:
             continue
         if address in suppressed or f"@{domain}" in suppressed:
-            found.suppressed += 1
+            result.suppressed += 1
         else:
-            found.zones[zone] += 1
+            result.zones[zone] += 1
 
 
 _STORED = (

@@ -1,4 +1,4 @@
-"""Which rows of a file become recipients, and which are refused: decided purely, for many at a time."""
+"""Validates rows of a file: which become recipients, and which are refused. Pure, for many rows at once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ decode_json = msgspec.json.Decoder(dict[str, str]).decode
 
 
 class RefusedRow(NamedTuple):
-    """A row that is not taken: its line, the field that is wrong, what stands there, and why it is wrong."""
+    """A row that is not imported: its line, the invalid field with its value, and the reason."""
 
     line: int
     field: str
@@ -27,21 +27,28 @@ class RefusedRow(NamedTuple):
 
 
 class ValidatedRows(NamedTuple):
-    """What became of so many rows: recipients in order of their addresses, and what is refused. Others were double."""
+    """Result of validating rows: recipients in order of their addresses, and refused rows. The rest are duplicates."""
 
     rows: int
     taken: list[NewRecipient]
     refused: list[RefusedRow]
 
 
-def judge(columns: tuple[str, ...], rows: Iterable[tuple[int, list[str]]]) -> ValidatedRows:
-    """Part rows, each with its line, into recipients and what is refused.
+def validate_rows(columns: tuple[str, ...], rows: Iterable[tuple[int, list[str]]]) -> ValidatedRows:
+    """Split rows into recipients and refused rows. The rows are not held in memory.
 
-    Rows of one address are one recipient: of what they say, the last holds. None of the rows is kept meanwhile.
+    Several rows of one address become one recipient. For each merge field, the last value is used.
+
+    Args:
+        columns: Names of the columns.
+        rows: Fields of each row, with its line number.
+
+    Returns:
+        The recipients and the refused rows.
     """
     names = [name for name in columns if name not in (ADDRESS, TIME_ZONE)]
     address_at = columns.index(ADDRESS)
-    # Where it stands once the address is taken out of the row.
+    # Its index after the address was removed from the row.
     zone_at = None if TIME_ZONE not in columns else [name for name in columns if name != ADDRESS].index(TIME_ZONE)
     zones = time_zones() if zone_at is not None else frozenset()
     taken: dict[str, NewRecipient] = {}
@@ -50,24 +57,24 @@ def judge(columns: tuple[str, ...], rows: Iterable[tuple[int, list[str]]]) -> Va
     for line, fields in rows:
         count += 1
         values = list(map(str.strip, fields))
-        written = values.pop(address_at)
+        given = values.pop(address_at)
         zone = values.pop(zone_at) if zone_at is not None else ""
         try:
-            address = normalise_address(written)
+            address = normalise_address(given)
         except DataError as error:
             refused.append(_refused(line, ADDRESS, fields[address_at], error.message))
             continue
         if zone and zone not in zones:
-            refused.append(_refused(line, TIME_ZONE, zone, "it is no time zone of the IANA database"))
+            refused.append(_refused(line, TIME_ZONE, zone, "it is not a time zone of the IANA database"))
             continue
         attributes = dict(zip(names, values))  # noqa: B905  (a row has as many fields as there are columns)
         if "" in values:
             attributes = {name: value for name, value in attributes.items() if value}
-        if address in taken:  # They merge as they would in slices of their own.
+        if address in taken:  # Merge as two slices would be merged in the database.
             _, _, earlier_zone, earlier = taken[address]
             zone, attributes = zone or earlier_zone or "", decode_json(earlier) | attributes
         taken[address] = (address, domain_of(address), zone or None, encode_json(attributes).decode())
-    # In order: two imports that have the same addresses wait for each other, and never each for the other.
+    # Sorted, so that two concurrent imports with the same addresses lock rows in the same order and cannot deadlock.
     return ValidatedRows(count, [taken[address] for address in sorted(taken)], refused)
 
 

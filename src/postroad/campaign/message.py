@@ -1,4 +1,4 @@
-"""The message of an email step: its templates, its sender and our tokens, compiled from what the store holds."""
+"""Compiles the message of an email step from the database: its templates, files and sender."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from sqlmodel import Session, col, select
 
 from postroad.campaign.files import step_files
 from postroad.errors import StateError
+from postroad.mail.body import File
 from postroad.mail.dkim import DkimSigner
 from postroad.mail.markup_process import finish
 from postroad.mail.message import CompiledMessage, SenderIdentity, compile_message
@@ -20,7 +21,7 @@ from postroad.store.campaign import Campaign, Sender, Step, stored_files
 
 @dataclass(frozen=True, kw_only=True)
 class StepMessage:
-    """What is needed to send a step: its compiled message, and the route that carries it."""
+    """The compiled message of a step, with the sender and the route that it is sent by."""
 
     step_id: int
     campaign: str
@@ -39,13 +40,54 @@ def step_message(
     *,
     sender_id: int | None = None,
 ) -> StepMessage:
-    """Compile the message of an email step. ``dkim``: what signs, by the names of senders; None: nothing is signed.
-    ``sender_id``: who sends it in place of the campaign's sender.
+    """Compile the message of an email step.
 
-    ``services``: the mail services behind routes, by the names of these; none: the message has no tag.
-    Raises StateError when there is no such step, ConfigError for its templates.
+    Args:
+        connection: Connection to the database.
+        step_id: The step.
+        signer: Signer of the tokens in links and in the envelope sender.
+        public_url: URL at which recipients reach `postroad web`.
+        dkim: DKIM signers by name of the sender. None: messages are not signed.
+        services: Mail services of routes, by name of the route. None: messages have no tag.
+        sender_id: The sender. None: the campaign's sender.
+
+    Returns:
+        The message.
+
+    Raises:
+        StateError: There is no such step, or one of its files is not in the database.
     """
-    found = (
+    step, campaign, sender = _load_step(connection, step_id, sender_id)
+    name = f"campaign {campaign.name}, step {step.name}"
+    text, html = finish(
+        text=step.settings["text"], html=step.settings["html"], mjml=step.settings.get("mjml"), name=name
+    )
+    identity = SenderIdentity(
+        address=sender.address,
+        display_name=sender.display_name,
+        reply_to=sender.reply_to,
+        postal_address=sender.postal_address,
+        bounce_domain=sender.bounce_domain,
+    )
+    message = compile_message(
+        sender=identity,
+        subject=step.settings["subject"],
+        text=text,
+        html=html,
+        signer=signer,
+        public_url=public_url,
+        name=name,
+        files=_load_files(connection, step, name),
+        dkim=(dkim or {}).get(sender.name),
+        service=(services or {}).get(sender.route),
+    )
+    return StepMessage(
+        step_id=step_id, campaign=campaign.name, sender=sender.address, route=sender.route, message=message
+    )
+
+
+def _load_step(connection: sa.Connection, step_id: int, sender_id: int | None) -> tuple[Step, Campaign, Sender]:
+    row = (
         Session(connection)
         .exec(
             select(Step, Campaign, Sender)
@@ -55,36 +97,15 @@ def step_message(
         )
         .one_or_none()
     )
-    if found is None:
+    if row is None:
         raise StateError(f"there is no step number {step_id}")
-    step, campaign, sender = found
-    identity = SenderIdentity(
-        address=sender.address,
-        display_name=sender.display_name,
-        reply_to=sender.reply_to,
-        postal_address=sender.postal_address,
-        bounce_domain=sender.bounce_domain,
-    )
-    name = f"campaign {campaign.name}, step {step.name}"
-    text, html = finish(
-        text=step.settings["text"], html=step.settings["html"], mjml=step.settings.get("mjml"), name=name
-    )
+    step, campaign, sender = row
+    return step, campaign, sender
+
+
+def _load_files(connection: sa.Connection, step: Step, name: str) -> list[File]:
     entries = step.settings.get("files", [])
     octets = stored_files(connection, {entry["digest"] for entry in entries})
     if any(entry["digest"] not in octets for entry in entries):
-        raise StateError(f"a file of {name} is not in the store", remedy="Apply the campaign again.")
-    message = compile_message(
-        sender=identity,
-        subject=step.settings["subject"],
-        text=text,
-        html=html,
-        signer=signer,
-        public_url=public_url,
-        name=name,
-        files=step_files(entries, octets),
-        dkim=(dkim or {}).get(sender.name),
-        service=(services or {}).get(sender.route),
-    )
-    return StepMessage(
-        step_id=step_id, campaign=campaign.name, sender=sender.address, route=sender.route, message=message
-    )
+        raise StateError(f"a file of {name} is not in the database", remedy="Apply the campaign again.")
+    return step_files(entries, octets)

@@ -1,7 +1,7 @@
-"""Launch freezes the audience as touches of the first email; advance plans the next email of whoever got the last.
+"""Launches and advances campaigns: plans touches of the first email, and of each next email after the previous one.
 
-The frozen audience is the touches of the first step: nobody joins or leaves it afterwards. Both work in steps of some
-hundred recipients, each a short transaction: an audience of a million never holds up the mail that is being sent.
+A launch freezes the audience as the touches of the first email; later changes of the audience do not affect it. Launch
+and advance work in short transactions of some hundred recipients, so that a large audience does not delay sending.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from postroad.store.touch_count import counts_by_step
 
 
 @dataclass(frozen=True, kw_only=True)
-class Launched:
-    """What a launch froze. ``already``: an earlier one did."""
+class LaunchResult:
+    """The frozen audience of a launch. ``already``: an earlier launch froze it."""
 
     campaign: str
     audience: int
@@ -49,13 +49,25 @@ class Launched:
 
 def launch(
     engine: sa.Engine, name: str, now: datetime, hash_of: HashOf | None = None, *, run_id: str | None = None
-) -> Launched:
-    """Freeze the audience of a campaign in bounded steps, then set it running. Again: nothing more.
+) -> LaunchResult:
+    """Freeze the audience of a campaign in bounded steps, then set the campaign running. Idempotent.
 
-    A launch that was interrupted is continued by the next one, with the due instants of the first. Who comes into the
-    audience meanwhile is in it or not. ``hash_of``: hashes an address, for suppressions that are kept so; without it,
-    only the last look finds them. ``run_id``: the Prefect run that launches it; one that was stopped launches nothing.
-    Raises StateError for a campaign that was cancelled, or whose audience is empty, and for a run that was stopped.
+    The next launch resumes an interrupted one, with the due times of the first. A recipient who joins the audience
+    during the launch may or may not be included.
+
+    Args:
+        engine: The ledger.
+        name: Name of the campaign.
+        now: The time, from which the first emails are due.
+        hash_of: Function that hashes an address, to find hashed suppressions. Without it they are found only at
+            admission.
+        run_id: The Prefect run that launches the campaign. A run that was stopped cannot launch it.
+
+    Returns:
+        The frozen audience.
+
+    Raises:
+        StateError: The campaign was cancelled, its audience is empty, or the run was stopped.
     """
     campaign, already = _begin_launch(engine, name, now, run_id)
     if not already:
@@ -71,11 +83,11 @@ def launch(
         first = _emails(connection, campaign)[0]
         counts = counts_by_step(connection, _id(campaign)).get(first.step_id, {})
     suppressed = counts.get(TouchState.SUPPRESSED, 0)
-    return Launched(campaign=name, audience=sum(counts.values()), suppressed=suppressed, already=already)
+    return LaunchResult(campaign=name, audience=sum(counts.values()), suppressed=suppressed, already=already)
 
 
 def _begin_launch(engine: sa.Engine, name: str, now: datetime, run_id: str | None) -> tuple[Campaign, bool]:
-    """Return the campaign, and whether it was launched before."""
+    """Record the start of a launch. Return the campaign, and whether it was launched before."""
     with write(engine) as connection:
         campaign = find_campaign(connection, name, for_update=True)
         _require_active(connection, name, run_id)
@@ -89,14 +101,14 @@ def _begin_launch(engine: sa.Engine, name: str, now: datetime, run_id: str | Non
             )
         if campaign.freezing_at is None:
             campaign.freezing_at = now
-            # What is suppressed later is found by `advance`.
+            # Later suppressions are found by `advance`.
             values = {"freezing_at": now, "suppressions_seen": last_suppression(connection)}
             connection.execute(sa.update(Campaign).where(col(Campaign.id) == campaign.id).values(**values))
         return campaign, False
 
 
 def _require_active(connection: sa.Connection, name: str, run_id: str | None) -> None:
-    """Refuse to launch for a Prefect run that was stopped, whose process did not notice."""
+    """Raise StateError for a Prefect run that was stopped, in case its process is still running."""
     if run_id is not None and not has_run(connection, run_id):
         raise StateError(
             f"the Prefect run {run_id} was stopped before campaign {name} was launched",
@@ -106,13 +118,11 @@ def _require_active(connection: sa.Connection, name: str, run_id: str | None) ->
 
 def _require_not_cancelled(campaign: Campaign) -> None:
     if campaign.state is CampaignState.CANCELLED:
-        raise StateError(
-            f"campaign {campaign.name} was cancelled", remedy="Apply it under another name to send it after all."
-        )
+        raise StateError(f"campaign {campaign.name} was cancelled", remedy="To send it, apply it under another name.")
 
 
 def _freeze_step(engine: sa.Engine, campaign: Campaign, emails: Sequence[EmailPlan], hash_of: HashOf | None) -> bool:
-    """Plan the first email of the next members. Returns whether there were any."""
+    """Plan the first email of the next members. Return whether there were any."""
     now = campaign.freezing_at
     assert now is not None  # noqa: S101  (set when the launch began)
     step = PlannedStep(_id(campaign), emails[0].step_id, follow_up=len(emails) > 1)
@@ -120,7 +130,7 @@ def _freeze_step(engine: sa.Engine, campaign: Campaign, emails: Sequence[EmailPl
         members = unfrozen_members(connection, campaign.audience_id, step)
     if not members:
         return False
-    due = _DueInstants(emails[0], campaign)
+    due = _DueTimes(emails[0], campaign)
     touches = [
         NewTouch(
             member.recipient_id,
@@ -133,13 +143,13 @@ def _freeze_step(engine: sa.Engine, campaign: Campaign, emails: Sequence[EmailPl
         current = find_campaign(connection, campaign.name, for_update=True)
         _require_not_cancelled(current)
         if current.launched_at is not None:
-            return False  # Another launch was faster.
+            return False  # A concurrent launch has finished.
         plan_touches(connection, step, touches, now)
     return True
 
 
 def _finish_launch(engine: sa.Engine, name: str, run_id: str | None) -> bool:
-    """Set a campaign running. Returns False where another launch did."""
+    """Set a campaign running. Return False if another launch did."""
     with write(engine) as connection:
         campaign = find_campaign(connection, name, for_update=True)
         _require_not_cancelled(campaign)
@@ -157,11 +167,11 @@ def _id(campaign: Campaign) -> int:
 
 
 def _emails(connection: sa.Connection, campaign: Campaign) -> list[EmailPlan]:
-    return email_sequence(steps_of(connection, _id(campaign)), Window.of(campaign.sending_window))
+    return email_sequence(steps_of(connection, _id(campaign)), Window.from_row(campaign.sending_window))
 
 
-class _DueInstants:
-    """When an email is due. Recipients share few zones and minutes, and an instant takes longer than a row."""
+class _DueTimes:
+    """Caches due times of an email, which are slow to compute. Recipients share few time zones and minutes."""
 
     def __init__(self, email: EmailPlan, campaign: Campaign) -> None:
         self._email = email
@@ -178,8 +188,8 @@ class _DueInstants:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Due:
-    """Recipients of one time zone, and when their first email is due. Without a zone they have the campaign's."""
+class ZoneForecast:
+    """Recipients of one time zone, and when their first email is due. The campaign's zone is the default."""
 
     time_zone: str
     due_at: datetime
@@ -188,23 +198,26 @@ class Due:
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """What a launch now would freeze."""
+    """The audience that a launch now would freeze."""
 
     recipients: int
     suppressed: int
-    due: tuple[Due, ...]
+    due: tuple[ZoneForecast, ...]
     time_zone: str
-    """The campaign's."""
+    """Time zone of the campaign."""
 
 
 def forecast(engine: sa.Engine, name: str, now: datetime, coming: FileTrial | None = None) -> Forecast:
-    """Return who would get the first email when, were the campaign launched now. Nothing is changed.
+    """Return how many recipients would get the first email, and when, if the campaign was launched now.
 
     Args:
         engine: The database.
-        name: The campaign's.
-        now: When it would be launched.
-        coming: What the launch would import first.
+        name: Name of the campaign.
+        now: Time of the launch.
+        coming: Trial of the file that the launch would import first.
+
+    Returns:
+        The forecast.
 
     Raises:
         StateError: No campaign has that name.
@@ -229,7 +242,7 @@ def forecast(engine: sa.Engine, name: str, now: datetime, coming: FileTrial | No
         recipients=zones.total(),
         suppressed=sum(row.suppressed for row in rows) + coming.suppressed,
         due=tuple(
-            Due(time_zone=zone, due_at=first.due_at(now, ZoneInfo(zone)), recipients=recipients)
+            ZoneForecast(time_zone=zone, due_at=first.due_at(now, ZoneInfo(zone)), recipients=recipients)
             for zone, recipients in sorted(zones.items())
         ),
         time_zone=campaign.time_zone,
@@ -237,10 +250,19 @@ def forecast(engine: sa.Engine, name: str, now: datetime, coming: FileTrial | No
 
 
 def advance(engine: sa.Engine, name: str, now: datetime, hash_of: HashOf | None = None) -> int:
-    """Plan the next email of everyone whose last one was accepted, and end what is suppressed, in bounded steps.
+    """Plan the next email of each recipient whose last one was accepted, and end suppressed touches.
 
-    The due time counts from the minute in which the email before was accepted, or from when that was due: see
-    `EmailPlan`. Where there is nothing to do, nothing is written. Returns how many were planned.
+    The due time counts from the minute in which the previous email was accepted, or from its due time: see
+    `EmailPlan`. The work is done in bounded steps. If there is nothing to do, nothing is written.
+
+    Args:
+        engine: The ledger.
+        name: Name of the campaign.
+        now: The time.
+        hash_of: Function that hashes an address, to find hashed suppressions.
+
+    Returns:
+        The number of planned touches.
     """
     with read(engine) as connection:
         campaign = find_campaign(connection, name)
@@ -248,9 +270,9 @@ def advance(engine: sa.Engine, name: str, now: datetime, hash_of: HashOf | None 
     if campaign.state is not CampaignState.RUNNING:
         return 0
     planned = 0
-    for place, (earlier, later) in enumerate(pairwise(emails), start=2):
-        step = PlannedStep(_id(campaign), later.step_id, follow_up=place < len(emails))
-        planned += _plan_follow_ups(engine, campaign, earlier, step, _DueInstants(later, campaign), hash_of, now)
+    for number, (earlier, later) in enumerate(pairwise(emails), start=2):
+        step = PlannedStep(_id(campaign), later.step_id, follow_up=number < len(emails))
+        planned += _plan_follow_ups(engine, campaign, earlier, step, _DueTimes(later, campaign), hash_of, now)
     end_suppressed(engine, _id(campaign), now, hash_of)
     return planned
 
@@ -260,7 +282,7 @@ def _plan_follow_ups(
     campaign: Campaign,
     earlier: EmailPlan,
     step: PlannedStep,
-    due: _DueInstants,
+    due: _DueTimes,
     hash_of: HashOf | None,
     now: datetime,
 ) -> int:

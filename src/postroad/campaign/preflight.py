@@ -1,4 +1,4 @@
-"""Preflight: everything that can be found wrong with a campaign before anything of it is sent."""
+"""Preflight: checks a campaign before any of its messages is sent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from postroad.campaign.file_trial import FileTrial, try_file
 from postroad.campaign.message import step_message
-from postroad.campaign.trial import RenderingFault, StepTrial, Tried, try_audience
+from postroad.campaign.trial import RenderingFault, StepTrial, TrialResult, try_audience
 from postroad.dns.finding import Finding as DnsFinding
 from postroad.dns.finding import failures, in_words
 from postroad.dns.identity import is_reserved
@@ -27,11 +27,11 @@ from postroad.store.dns_report import last_report, open_holds
 from postroad.store.engine import read
 
 RENDERING_S: Final = 600.0
-"""Processor time for renderings. A million recipients of an ordinary template take a minute at most."""
+"""Processor time for renderings, in seconds. A million recipients of an ordinary template take at most a minute."""
 
 
 class Level(StrEnum):
-    """How much a finding matters: a fail stops the launch."""
+    """Severity of a finding: a fail prevents the launch."""
 
     FAIL = "fail"
     WARN = "warn"
@@ -39,9 +39,10 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class PreflightFinding:
-    """One thing that is wrong, and how to correct it.
+    """One problem and its remedy.
 
-    ``recipients``: how many it concerns; ``examples``: some of them. Unset: it concerns the campaign.
+    ``recipients``: number of affected recipients, unset if the campaign as a whole is affected; ``examples``: some of
+    their addresses.
     """
 
     level: Level
@@ -53,20 +54,20 @@ class PreflightFinding:
 
 @dataclass(frozen=True, kw_only=True)
 class PreflightReport:
-    """All that was found."""
+    """All findings of a preflight."""
 
     campaign: str
     recipients: int
     findings: tuple[PreflightFinding, ...]
     file: FileTrial | None = None
-    """What the launch would import first."""
+    """Trial of the file that the launch would import first."""
 
     @property
     def ok(self) -> bool:
         return not any(finding.level is Level.FAIL for finding in self.findings)
 
     def require_ok(self) -> None:
-        """Raises PreflightError, which says all that stops the launch."""
+        """Raise PreflightError with all findings that prevent the launch."""
         fails = [finding for finding in self.findings if finding.level is Level.FAIL]
         if fails:
             raise PreflightError(
@@ -85,34 +86,33 @@ def check(
     budget_s: float = RENDERING_S,
     progress: Callable[[int, int], None] | None = None,
 ) -> PreflightReport:
-    """Check a campaign as it is in the store, and render its steps for its audience.
+    """Check a campaign in the database, and render its steps for its audience.
 
     Args:
         engine: The database.
-        settings: Those of postroad.toml.
-        signer: Signs the links of renderings.
-        name: The campaign's.
-        file: The CSV that the launch imports first, if it imports one. It is read, and not imported.
-        budget_s: Processor time for renderings, in seconds. What remains is said by a warning.
-        progress: Is called with the number of recipients, or bytes of the file, that were looked at, and with that
-            of all.
+        settings: The settings.
+        signer: Signer of the links in renderings.
+        name: Name of the campaign.
+        file: The CSV that the launch imports first, if it imports one. It is read, but not imported.
+        budget_s: Processor time for renderings, in seconds. If it does not suffice, the report has a warning.
+        progress: Called with the number of recipients, or bytes of the file, that are done, and with the total.
+
+    Returns:
+        The report.
 
     Raises:
         StateError: No campaign has that name.
     """
     with read(engine) as connection:
         campaign = find_campaign(connection, name)
-        recipients = int(
-            connection.execute(
-                sa.text("SELECT count(*) FROM audience_member WHERE audience_id = :id"), {"id": campaign.audience_id}
-            ).scalar_one()
-        )
-        of_steps, trials = _check_steps(connection, settings, signer, campaign)
+        count = sa.text("SELECT count(*) FROM audience_member WHERE audience_id = :id")
+        recipients = int(connection.execute(count, {"id": campaign.audience_id}).scalar_one())
+        step_findings, trials = _check_steps(connection, settings, signer, campaign)
         findings = [
             *(_check_audience(connection, campaign, recipients) if file is None else ()),
             *_check_settings(connection, settings, campaign),
             *_check_dns(connection, settings, campaign),
-            *of_steps,
+            *step_findings,
         ]
     coming = FileTrial()
     if file is not None:
@@ -129,9 +129,9 @@ def check(
         total=recipients,
         budget_s=budget_s,
         progress=progress,
-        apart=coming.known,
+        excluded=coming.known,
     )
-    tried = Tried(recipients=tried.recipients + coming.tried, total=tried.total + len(coming.known))
+    tried = TrialResult(recipients=tried.recipients + coming.tried, total=tried.total + len(coming.known))
     findings += _check_renderings(trials, tried)
     return PreflightReport(
         campaign=name,
@@ -157,7 +157,7 @@ def _check_file(file: Path, coming: FileTrial, recipients: int) -> Iterator[Pref
 
 
 def _check_audience(connection: sa.Connection, campaign: Campaign, recipients: int) -> Iterator[PreflightFinding]:
-    # A file that was changed meanwhile, and imported anew, need not be finished as it was.
+    # An unfinished import does not matter if the file was changed and imported again.
     unfinished = connection.execute(
         sa.text(
             "SELECT DISTINCT path FROM audience_import WHERE audience_id = :id AND finished_at IS NULL "
@@ -169,8 +169,8 @@ def _check_audience(connection: sa.Connection, campaign: Campaign, recipients: i
     ).scalars()
     for path in unfinished:
         yield _fail(
-            f"the import of {path} was cut short",
-            "Import that file again: it goes on where it stopped. Or give it up: `postroad audience abandon NAME`.",
+            f"the import of {path} was interrupted",
+            "Import that file again to resume the import, or end it: `postroad audience abandon NAME`.",
         )
     if recipients == 0:
         audience = connection.execute(
@@ -188,12 +188,12 @@ def _check_settings(connection: sa.Connection, settings: Settings, campaign: Cam
         if route not in settings.routes:
             yield _fail(f"its sender's route {route!r} is not in postroad.toml", f"Add a section [routes.{route}].")
         if sender in settings.senders and not settings.senders[sender].dkim:
-            what = f"its sender {sender} has no DKIM key: unless the relay signs, Gmail and Yahoo refuse bulk mail"
-            yield PreflightFinding(level=Level.WARN, what=what, remedy="Make one: `postroad dkim keygen`.")
-    if (urlsplit(settings.public_url).hostname or "").endswith(".invalid"):  # RFC 6761 §6.4: there is no such host.
+            what = f"its sender {sender} has no DKIM key: unless the relay signs, Gmail and Yahoo reject bulk mail"
+            yield PreflightFinding(level=Level.WARN, what=what, remedy="Create one: `postroad dkim keygen`.")
+    if (urlsplit(settings.public_url).hostname or "").endswith(".invalid"):  # RFC 6761 §6.4: never resolves.
         yield _fail(
             "public_url is not set, so the unsubscribe links would lead nowhere",
-            "Set public_url in postroad.toml to where recipients reach `postroad web`.",
+            "Set public_url in postroad.toml to the URL at which recipients reach `postroad web`.",
         )
     elif not settings.public_url.startswith("https://"):
         what = f"public_url {settings.public_url} is not https, so receivers offer no one-click unsubscribe (RFC 8058)"
@@ -201,13 +201,13 @@ def _check_settings(connection: sa.Connection, settings: Settings, campaign: Cam
 
 
 def _check_dns(connection: sa.Connection, settings: Settings, campaign: Campaign) -> Iterator[PreflightFinding]:
-    """What the last check of its sender's DNS found. Nothing is looked up here: `postroad dns senders` does."""
+    """Yield findings of the last DNS check of each sender. There are no lookups here: see `postroad dns senders`."""
     for (sender,) in _senders(connection, campaign, "address"):
         yield from _check_sender_dns(connection, settings, sender)
 
 
 def _senders(connection: sa.Connection, campaign: Campaign, columns: str) -> list[sa.Row[Any]]:
-    """Of the campaign's sender, and of those who take what it cannot carry."""
+    """Return columns of the campaign's sender and of its overflow senders."""
     ids = [campaign.sender_id, *(campaign.overflow["senders"] if campaign.overflow else [])]
     statement = sa.text(f"SELECT {columns} FROM sender WHERE id IN :ids ORDER BY id")
     return list(connection.execute(statement.bindparams(sa.bindparam("ids", ids, expanding=True))))
@@ -224,12 +224,12 @@ def _check_sender_dns(connection: sa.Connection, settings: Settings, sender: str
     if failing:
         level = Level.FAIL if settings.dns_health.preflight == "fail" else Level.WARN
         what = f"the DNS of {sender} fails, as of {report.checked_at:%Y-%m-%d %H:%M} UTC: {in_words(failing)}"
-        remedy = f"`postroad dns check {report.domain}` says what to publish."
+        remedy = f"`postroad dns check {report.domain}` shows what to publish."
         yield PreflightFinding(level=level, what=what, remedy=remedy)
     hold = open_holds(connection).get(sender)
     if hold is not None and hold.held_at is not None:
         what = f"mail of {sender} is held back since {hold.held_at:%Y-%m-%d %H:%M} UTC: its DNS fails"
-        yield PreflightFinding(level=Level.WARN, what=what, remedy="It goes out by itself when the DNS is mended.")
+        yield PreflightFinding(level=Level.WARN, what=what, remedy="It is sent automatically when the DNS is fixed.")
 
 
 def _check_steps(
@@ -260,14 +260,14 @@ def _check_steps(
 def _check_bodies(message: CompiledMessage) -> Iterator[PreflightFinding]:
     for body in (message.text, message.html):
         for field, why in (
-            ("unsubscribe_url", "every message shows a way out"),
-            ("postal_address", "every message says where its sender is"),
+            ("unsubscribe_url", "every message must have an unsubscribe link"),
+            ("postal_address", "every message must have the sender's postal address"),
         ):
             if body is not None and field not in body.fields:
-                yield _fail(f"{body.name} has no {{{{ {field} }}}}", f"Put {{{{ {field} }}}} into it: {why}.")
+                yield _fail(f"{body.name} has no {{{{ {field} }}}}", f"Add {{{{ {field} }}}}: {why}.")
 
 
-def _check_renderings(trials: list[StepTrial], tried: Tried) -> Iterator[PreflightFinding]:
+def _check_renderings(trials: list[StepTrial], tried: TrialResult) -> Iterator[PreflightFinding]:
     for trial in trials:
         for fault in trial.faults:
             yield PreflightFinding(
@@ -278,23 +278,23 @@ def _check_renderings(trials: list[StepTrial], tried: Tried) -> Iterator[Preflig
                 examples=tuple(fault.examples),
             )
         for name, recipients in sorted(trial.shadowed.items()):
-            what = f"{trial.name} shows {{{{ {name} }}}}, which Postroad fills in"
+            what = f"{trial.name} shows {{{{ {name} }}}}, which is Postroad's value"
             yield PreflightFinding(
                 level=Level.WARN,
-                what=f"{what}, and not the column of {recipients:,} recipients",
+                what=f"{what} and not the column of {recipients:,} recipients",
                 remedy="Rename the column to show its values.",
                 recipients=recipients,
             )
     if tried.recipients < tried.total:
         yield PreflightFinding(
             level=Level.WARN,
-            what=f"only the first {tried.recipients:,} of {tried.total:,} recipients were tried: rendering takes long",
+            what=f"only the first {tried.recipients:,} of {tried.total:,} recipients were tried: rendering is slow",
             remedy="Use fewer loops and conditions on merge fields, or prepare the values in the CSV.",
         )
 
 
 _RENDERING_REMEDY = (
-    "`postroad campaign preview NAME --recipient ADDRESS` shows the error. A template can ask for what may be missing: "
+    "`postroad campaign preview NAME --recipient ADDRESS` shows the error. A template can handle a missing field: "
     "{{ field|default('…') }}, {% if … %}."
 )
 

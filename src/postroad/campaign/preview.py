@@ -1,4 +1,4 @@
-"""What a step would send to one recipient, before anything is sent."""
+"""Renders the message that a step would send to one recipient."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from postroad.store.campaign import Campaign, Step, StepKind, find_campaign, ste
 from postroad.store.engine import read
 
 PREVIEW_TOUCH = 0
-"""No touch has this number, so that the links of a preview are nobody's."""
+"""Touch id in the links of a preview. No touch has it, so that the links have no effect."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preview:
-    """One message as it would leave. ``subject``, ``text`` and ``html``: what a mail program reads in it."""
+    """One message as it would be sent. ``subject``, ``text`` and ``html`` are decoded, as a mail program shows them."""
 
     step: str
     recipient: str
@@ -44,8 +44,17 @@ class Preview:
 
     @property
     def encoded_subject(self) -> str | None:
-        """The subject as a mail program reads it, if the header has it encoded."""
+        """The decoded subject if the header has it encoded, else None."""
         return None if f"Subject: {self.subject}\n" in self.header.replace("\n ", " ") else self.subject
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreviewRequest:
+    """Which message to preview. ``step`` None: the first email; ``address`` None: the first member of the audience."""
+
+    campaign: str
+    step: str | None = None
+    address: str | None = None
 
 
 def preview(
@@ -53,28 +62,38 @@ def preview(
     settings: Settings,
     signer: TokenSigner,
     dkim: Mapping[str, DkimSigner],
-    name: str,
+    request: PreviewRequest,
     *,
-    step: str | None,
-    address: str | None,
     now: datetime,
 ) -> Preview:
-    """Merge a step (None: the first email) for a member of the audience (None: the first), signed where there are keys.
+    """Render a step for a member of the audience, with a DKIM signature if the sender has a key.
 
-    Raises StateError when one of them is not there, DataError for a merge field that the recipient lacks.
+    Args:
+        engine: The database.
+        settings: The settings.
+        signer: Signer of the tokens in links.
+        dkim: DKIM signers by name of the sender.
+        request: Campaign, step and recipient.
+        now: The time.
+
+    Returns:
+        The message.
+
+    Raises:
+        StateError: The campaign, the step or the recipient does not exist.
+        DataError: The recipient does not have a merge field of the step.
     """
     with read(engine) as connection:
-        campaign = find_campaign(connection, name)
-        found = _find_step(connection, campaign, step)
-        assert found.id is not None  # noqa: S101  (read from its table)
-        recipient, attributes = _find_member(connection, campaign, address)
-        step_of = step_message(connection, found.id, signer, settings.public_url, dkim, settings.services)
-        compiled = step_of.message
+        campaign = find_campaign(connection, request.campaign)
+        step = _find_step(connection, campaign, request.step)
+        assert step.id is not None  # noqa: S101  (read from its table)
+        recipient, attributes = _find_member(connection, campaign, request.address)
+        compiled = step_message(connection, step.id, signer, settings.public_url, dkim, settings.services).message
     fields = {field: str(attributes[field]) for field in compiled.fields if field in attributes}
     message = compiled.merge(PREVIEW_TOUCH, recipient, fields, now).signed()
     parsed = BytesParser(policy=policy.default).parsebytes(message.content)
     return Preview(
-        step=found.name,
+        step=step.name,
         recipient=recipient,
         return_path=message.return_path,
         subject=_subject(message.content),
@@ -85,7 +104,7 @@ def preview(
 
 
 def _subject(content: bytes) -> str:
-    """Decode the subject (RFC 2047 §6.2): blanks between encoded words are none of it, those in them are."""
+    """Decode the subject. White space between encoded words is ignored (RFC 2047 §6.2)."""
     folded = str(BytesParser(policy=policy.compat32).parsebytes(content, headersonly=True)["Subject"])
     return str(make_header(decode_header(folded.replace("\r\n", ""))))
 
@@ -113,15 +132,15 @@ def _find_member(connection: sa.Connection, campaign: Campaign, address: str | N
     values: dict[str, object] = {"audience_id": campaign.audience_id}
     if address is not None:
         values["address"] = normalise_address(address)
-    found = connection.execute(statement, values).one_or_none()
-    if found is None:
+    row = connection.execute(statement, values).one_or_none()
+    if row is None:
         audience = connection.execute(
             sa.text("SELECT name FROM audience WHERE id = :audience_id"), {"audience_id": campaign.audience_id}
         ).scalar_one()
-        who = (
+        problem = (
             f"{address} is not in the audience {audience!r} of campaign {campaign.name}"
             if address
             else f"its audience {audience!r} is empty"
         )
-        raise StateError(who, remedy=f"Import a CSV: `postroad audience import {audience} FILE`.")
-    return found.address, found.attributes
+        raise StateError(problem, remedy=f"Import a CSV: `postroad audience import {audience} FILE`.")
+    return row.address, row.attributes

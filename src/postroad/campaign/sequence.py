@@ -1,4 +1,4 @@
-"""The steps of a campaign as a sequence: which email comes first, and what comes when after which."""
+"""Computes the sequence of a campaign: the order of its emails, and when each is due after the previous one."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from postroad.campaign.calendar import Window, add_days, due_at, time_on
 from postroad.store.campaign import Step, StepKind
 
 _LATE = timedelta(hours=12)
-"""An email that left at most this long, and half of the wait, after it was due counts as sent when it was due."""
+"""An email that was late by at most this, and at most half of the wait, counts as sent at its due time."""
 _DAY = timedelta(days=1)
 _WEEK_DAYS = 7
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmailPlan:
-    """An email step, and when it is due after the email before it was accepted (or the launch).
+    """An email step, and its wait after the previous email was accepted, or after the launch.
 
-    Days of a wait are counted on the recipient's calendar; the rest of it is time that passes. With a time of day, and
-    in a wait of whole weeks, the lateness of the email before is not passed on: the wait counts from when it was due.
+    Days of a wait are calendar days of the recipient; the rest is elapsed time. With a time of day, and in a wait of
+    whole weeks, a delay of the previous email does not add up: the wait counts from that email's due time.
     """
 
     step_id: int
@@ -35,9 +35,12 @@ class EmailPlan:
         """Return when the email is due.
 
         Args:
-            after: When the email before was accepted, or the campaign was launched.
+            after: When the previous email was accepted, or the campaign was launched.
             zone: The recipient's time zone.
-            planned: When the email before was due. None: it is `after`.
+            planned: When the previous email was due. None: at ``after``.
+
+        Returns:
+            The time in UTC.
         """
         planned = after if planned is None else planned
         days, rest = divmod(self.wait, _DAY)
@@ -52,7 +55,7 @@ class EmailPlan:
         return due if self.window is None else self._opens(self.window, due, zone)
 
     def _opens(self, window: Window, due: datetime, zone: ZoneInfo) -> datetime:
-        """Return when the window is open, at the email's time of day if it is open then on the same day."""
+        """Return when the window is open: at the email's time of day if it is open then on the same day."""
         opens = window.opens(due, zone)
         again = due_at(opens, self.at, zone)
         same_day = _date(again, zone) == _date(opens, zone)
@@ -64,18 +67,18 @@ def _date(at: datetime, zone: ZoneInfo) -> date:
 
 
 def _day_of(due: datetime, at: time, zone: ZoneInfo) -> date:
-    """Return the day for which an email was due: the one before where its clock skipped ``at`` until past midnight."""
+    """Return the day for which an email was due: the previous one if a clock change moved ``at`` past midnight."""
     day = _date(due, zone)
     return day - _DAY if time_on(day - _DAY, at, zone) == due else day
 
 
 def _whole_weeks(late: timedelta) -> int:
-    """Return the days of the whole weeks that are nearest to a lateness, so that a weekday stays."""
+    """Round a delay to whole weeks, in days, so that the weekday stays the same."""
     return max(0, (late.days + _WEEK_DAYS // 2) // _WEEK_DAYS * _WEEK_DAYS)
 
 
 def email_sequence(steps: Sequence[Step], window: Window | None = None) -> list[EmailPlan]:
-    """Return the emails of a campaign in order, each with the waits before it, due within the campaign's window."""
+    """Return the emails of a campaign in order, each with the sum of the waits before it and the campaign's window."""
     plans: list[EmailPlan] = []
     wait = timedelta()
     for step in steps:
@@ -85,8 +88,8 @@ def email_sequence(steps: Sequence[Step], window: Window | None = None) -> list[
             case StepKind.EMAIL:
                 assert step.id is not None  # noqa: S101  (read from its table)
                 at = step.settings.get("at")
-                moment = time.fromisoformat(at) if at else None
-                plans.append(EmailPlan(step_id=step.id, name=step.name, wait=wait, at=moment, window=window))
+                time_of_day = time.fromisoformat(at) if at else None
+                plans.append(EmailPlan(step_id=step.id, name=step.name, wait=wait, at=time_of_day, window=window))
                 wait = timedelta()
             case _:
                 assert_never(step.kind)

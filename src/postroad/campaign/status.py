@@ -1,4 +1,4 @@
-"""How a campaign stands: its touches by state, step by step."""
+"""Reports the state of campaigns: touches by step and state. Finishes a campaign when all touches have ended."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from postroad.store.types import UtcDateTime
 
 @dataclass(frozen=True, kw_only=True)
 class StepSummary:
-    """Touches of one email step, by state: every state is there, and they sum to ``touches``."""
+    """Touches of one email step, by state. Every state has a count; the sum is ``touches``."""
 
     name: str
     counts: dict[TouchState, int]
@@ -34,10 +34,10 @@ class StepSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Summary:
-    """How a campaign stands. ``audience`` is the frozen one: the touches of the first step.
+class CampaignSummary:
+    """State of a campaign. ``audience`` is the frozen audience: the touches of the first step.
 
-    ``paused_by`` says in words who paused it, ``launch_error`` why its last launch failed.
+    ``paused_by`` describes who paused it, ``launch_error`` why its last launch failed.
     """
 
     campaign: str
@@ -53,23 +53,23 @@ class Summary:
 
     @property
     def settled(self) -> bool:
-        """Nothing is on the queue or on the wire: what is left is due later, or was deferred by its receiver."""
+        """Whether no touch is queued or being sent. Remaining touches are due later, or were deferred."""
         return not any(step.counts[state] for step in self.steps for state in (TouchState.QUEUED, TouchState.SENDING))
 
     @property
     def counts(self) -> dict[TouchState, int]:
-        """All steps together."""
+        """Touches of all steps, by state."""
         return {state: sum(step.counts[state] for step in self.steps) for state in TouchState}
 
 
-def summary(engine: sa.Engine, name: str) -> Summary:
-    """How a campaign stands. Raises StateError when there is none of that name."""
+def summary(engine: sa.Engine, name: str) -> CampaignSummary:
+    """Return the state of a campaign. Raise StateError if it does not exist."""
     with read(engine) as connection:
         campaign = find_campaign(connection, name)
         return _summary(connection, campaign)
 
 
-def _summary(connection: sa.Connection, campaign: Campaign) -> Summary:
+def _summary(connection: sa.Connection, campaign: Campaign) -> CampaignSummary:
     assert campaign.id is not None  # noqa: S101  (read from its table)
     counts = counts_by_step(connection, campaign.id)
     steps = tuple(
@@ -80,13 +80,13 @@ def _summary(connection: sa.Connection, campaign: Campaign) -> Summary:
         for email in email_sequence(steps_of(connection, campaign.id))
     )
     next_due_at = connection.execute(
-        # Not min(): PostgreSQL, which knows little of a new campaign, would read all that are planned.
+        # Not min(): without statistics of a new campaign, PostgreSQL would read all planned touches.
         sa.text(
             "SELECT due_at FROM touch WHERE campaign_id = :id AND state = 'planned' ORDER BY due_at, id LIMIT 1"
         ).columns(sa.column("due_at", UtcDateTime())),
         {"id": campaign.id},
     ).scalar()
-    return Summary(
+    return CampaignSummary(
         campaign=campaign.name,
         state=campaign.state,
         audience=steps[0].touches if steps else 0,
@@ -101,7 +101,7 @@ def _summary(connection: sa.Connection, campaign: Campaign) -> Summary:
 
 
 def campaigns_in(engine: sa.Engine, *states: CampaignState) -> list[str]:
-    """Return the names of the campaigns in these states; of all, where none is named."""
+    """Return the names of the campaigns in these states, or of all campaigns if no state is given."""
     with read(engine) as connection:
         statement = select(Campaign.name).order_by(Campaign.name)
         if states:
@@ -110,12 +110,12 @@ def campaigns_in(engine: sa.Engine, *states: CampaignState) -> list[str]:
 
 
 def running_campaigns(engine: sa.Engine) -> list[str]:
-    """Return the names of the campaigns that send."""
+    """Return the names of the running campaigns."""
     return campaigns_in(engine, CampaignState.RUNNING)
 
 
 def campaigns_stopped_since(engine: sa.Engine, since: datetime) -> list[str]:
-    """Return the names of the campaigns that finished, were cancelled or were paused since then."""
+    """Return the names of the campaigns that were finished, cancelled or paused since then."""
     statement = (
         select(Campaign.name)
         .where(
@@ -134,9 +134,17 @@ def campaigns_stopped_since(engine: sa.Engine, since: datetime) -> list[str]:
 
 
 def finish_if_done(engine: sa.Engine, name: str, now: datetime) -> bool:
-    """Set a running campaign finished once every touch of every step has ended, and no next one is to be planned.
+    """Set a running campaign to finished if every touch has ended and no follow-up is left to plan.
 
-    Call after `plan.advance`. Touches that are ``unknown`` have ended: they are shown, and wait for a person.
+    Call it after `plan.advance`. Touches with the state ``unknown`` count as ended: an operator resolves them.
+
+    Args:
+        engine: The ledger.
+        name: Name of the campaign.
+        now: The time.
+
+    Returns:
+        Whether the campaign was set to finished.
     """
     with read(engine) as connection:
         if not _is_done(connection, find_campaign(connection, name)):

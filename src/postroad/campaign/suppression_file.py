@@ -1,4 +1,4 @@
-"""Lists of what nothing may be sent to, as CSV: in, with errors by line, and out again."""
+"""Reads and writes suppression lists as CSV. Errors name the line."""
 
 from __future__ import annotations
 
@@ -22,14 +22,23 @@ EXPORTED = (ADDRESS, "audience", "reason", "source", "created_at")
 
 
 def suppression_key(text: str, hash_of: Callable[[str], str] | None = None) -> str:
-    """Return what a suppression is kept by: an address, ``@domain`` or ``#hash``, in its one spelling.
+    """Return the normalised key of a suppression: an address, ``@domain`` or ``#hash``.
 
-    ``hash_of``: an address is kept as its hash. A domain is no person, and stays one. Raises DataError with the reason.
+    Args:
+        text: The key as written.
+        hash_of: Function that hashes an address, if suppressed addresses are stored as hashes. Domains are not
+            hashed, because they are not personal data.
+
+    Returns:
+        The key.
+
+    Raises:
+        DataError: The text is not a valid key.
     """
     text = text.strip()
     if text.startswith("#"):
         if not is_hash(text.lower()):
-            raise DataError("after # stand the 64 hexadecimal digits of a hashed address")
+            raise DataError("# must be followed by the 64 hexadecimal digits of a hashed address")
         return text.lower()
     if text.startswith("@"):
         return f"@{domain_of(normalise_address(f'postmaster{text}'))}"
@@ -38,15 +47,15 @@ def suppression_key(text: str, hash_of: Callable[[str], str] | None = None) -> s
 
 
 def read_addresses(file: Path) -> list[str]:
-    """Return the normalised addresses of a CSV. Raises DataError with the line of one that is none."""
+    """Return the normalised addresses of a CSV. Raise DataError with the line of an invalid address."""
     columns, rows = read_rows(file)
     at = columns.index(ADDRESS)
-    return [_at_line(file, row.line, ADDRESS, row.fields[at], normalise_address) for row in rows]
+    return [_parse_field(file, row.line, ADDRESS, row.fields[at], normalise_address) for row in rows]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Defaults:
-    """What holds for a row that does not say otherwise, and the audiences that rows may name, by name."""
+class EntryDefaults:
+    """Default values of a suppression, and the audiences that rows may name, by name."""
 
     reason: SuppressionReason
     source: str
@@ -56,72 +65,81 @@ class Defaults:
     hash_of: Callable[[str], str] | None = None
 
 
-def read_entries(file: Path, defaults: Defaults) -> list[Entry]:
-    """Return the suppressions of a CSV, such as an export. Raises DataError with line and column of what is wrong.
+def read_entries(file: Path, defaults: EntryDefaults) -> list[Entry]:
+    """Read the suppressions of a CSV, such as an export.
 
-    Columns beside `address`: audience, reason, source, created_at; others are passed over.
+    Columns are `address` and optionally audience, reason, source and created_at. Other columns are ignored.
+
+    Args:
+        file: The CSV.
+        defaults: Values for fields that a row does not have.
+
+    Returns:
+        The suppressions.
+
+    Raises:
+        DataError: A field is not valid; the error names line and column.
     """
     columns, rows = read_rows(file)
     return [_entry(file, row.line, dict(zip(columns, row.fields, strict=True)), defaults) for row in rows]
 
 
-def _entry(file: Path, line: int, fields: Mapping[str, str], defaults: Defaults) -> Entry:
+def _entry(file: Path, line: int, fields: Mapping[str, str], defaults: EntryDefaults) -> Entry:
     def given(column: str) -> str:
         return fields.get(column, "").strip()
 
-    address = _at_line(file, line, ADDRESS, fields[ADDRESS], lambda text: suppression_key(text, defaults.hash_of))
+    address = _parse_field(file, line, ADDRESS, fields[ADDRESS], lambda text: suppression_key(text, defaults.hash_of))
     reason, audience_id, created_at = defaults.reason, defaults.audience_id, defaults.now
     if text := given("reason"):
-        reason = _at_line(file, line, "reason", text, _reason)
+        reason = _parse_field(file, line, "reason", text, _parse_reason)
     if text := given("audience"):
-        audience_id = _at_line(file, line, "audience", text, lambda name: _audience(name, defaults.audiences))
+        audience_id = _parse_field(file, line, "audience", text, lambda name: _find_audience(name, defaults.audiences))
     if text := given("created_at"):
-        created_at = _at_line(file, line, "created_at", text, _instant)
+        created_at = _parse_field(file, line, "created_at", text, _parse_time)
     return Entry(address, reason, (given("source") or defaults.source)[:200], created_at, audience_id)
 
 
-def _reason(text: str) -> SuppressionReason:
+def _parse_reason(text: str) -> SuppressionReason:
     try:
         return SuppressionReason(text)
     except ValueError:
-        raise DataError(f"it is none of {', '.join(SuppressionReason)}") from None
+        raise DataError(f"it is not one of {', '.join(SuppressionReason)}") from None
 
 
-def _audience(name: str, audiences: Mapping[str, int]) -> int:
+def _find_audience(name: str, audiences: Mapping[str, int]) -> int:
     if name not in audiences:
-        raise DataError("there is no audience of that name")
+        raise DataError("there is no audience with that name")
     return audiences[name]
 
 
-def _instant(text: str) -> datetime:
+def _parse_time(text: str) -> datetime:
     try:
-        instant = datetime.fromisoformat(text)
+        parsed = datetime.fromisoformat(text)
     except ValueError:
-        raise DataError("it is no instant, as 2027-01-31T09:00:00+00:00 is") from None
-    return instant if instant.tzinfo is not None else instant.replace(tzinfo=UTC)
+        raise DataError("it is not a timestamp such as 2027-01-31T09:00:00+00:00") from None
+    return parsed if parsed.tzinfo is not None else parsed.replace(tzinfo=UTC)
 
 
-def _at_line(file: Path, line: int, column: str, text: str, read: Callable[[str], T]) -> T:
+def _parse_field(file: Path, line: int, column: str, text: str, parse: Callable[[str], T]) -> T:
     try:
-        return read(text)
+        return parse(text)
     except DataError as error:
         raise DataError(
             f"{column}: {error.message}",
             where=f"{file}, line {line}",
-            remedy="Mend or remove that row: a suppression that is not understood would not hold.",
+            remedy="Correct or remove that row: an invalid suppression would have no effect.",
         ) from None
 
 
 class SupportsWrite(Protocol):
-    """What text is written to: a file, or standard output."""
+    """A destination of text, such as a file or standard output."""
 
     def write(self, text: str, /) -> int: ...
 
 
 def write_entries(file: SupportsWrite, listed: Sequence[Listed]) -> None:
-    """Write suppressions as a CSV that `read_entries` reads again."""
+    """Write suppressions as a CSV that `read_entries` can read."""
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(EXPORTED)
-    for one in listed:
-        row = one._replace(audience=one.audience or "")
-        writer.writerow([row.address, row.audience, row.reason, row.source, row.created_at.isoformat()])
+    for row in listed:
+        writer.writerow([row.address, row.audience or "", row.reason, row.source, row.created_at.isoformat()])

@@ -1,9 +1,9 @@
-"""Renderings of a step before the launch: one for each set of values that can decide whether a rendering fails.
+"""Tries renderings of a step before the launch: one for each set of values that can make a rendering fail.
 
 A template fails for a recipient because a merge field is missing, because of its value, or because the values are too
-long. Fields that are only shown count by their presence: one rendering with long values in their place stands for all
-recipients who have the same fields. Fields whose value decides count by their value. So every recipient is looked at,
-and few are rendered; who cannot stand for others is rendered alone.
+long. For fields that are only shown, only their presence matters: one rendering with long values covers all recipients
+who have the same fields. For fields that the template evaluates, the value matters. So every recipient is examined,
+but few are rendered. A recipient with a very long value is rendered individually.
 """
 
 from __future__ import annotations
@@ -23,20 +23,19 @@ from postroad.store.bulk import any_of
 from postroad.store.engine import read
 
 MAX_SHOWN: Final = 250
-"""Characters of a field that a rendering with long values stands for."""
-_LONG: Final = (
-    '"' * 4 * MAX_SHOWN
-)  # No text grows more by a filter or by escaping: in HTML a quote has five characters.
+"""Longest value, in characters, that a rendering with long values covers."""
+# No text grows more by a filter or by escaping: a quote becomes five characters in HTML.
+_LONG: Final = '"' * 4 * MAX_SHOWN
 _PAGE: Final = 2_000
-_MAX_KNOWN: Final = 200_000  # sets of values that are remembered, of each step
+_MAX_KNOWN: Final = 200_000  # cached sets of values of each step
 _MAX_FAULTS: Final = 20
 _MAX_EXAMPLES: Final = 3
-_ALONE: Final = object()
+_INDIVIDUAL: Final = object()
 
 
 @dataclass(kw_only=True)
 class RenderingFault:
-    """One way in which a step cannot be rendered: what is wrong, for how many recipients, and some of them."""
+    """One rendering error of a step, with the number of affected recipients and some of their addresses."""
 
     what: str
     recipients: int = 0
@@ -44,44 +43,44 @@ class RenderingFault:
 
 
 class StepTrial:
-    """Renders a step for recipients of an audience, and collects what fails."""
+    """Renders a step for recipients of an audience, and collects the errors."""
 
     def __init__(self, messages: Sequence[CompiledMessage]) -> None:
         """Prepare a trial.
 
         Args:
-            messages: The step as each of its senders sends it, the campaign's own first.
+            messages: The step's message for each of its senders, the campaign's sender first.
         """
         by_value = messages[0].value_fields
-        of_sender = {"sender_name", "postal_address"}
-        self._messages = messages if by_value & of_sender else messages[:1]
+        sender_fields = {"sender_name", "postal_address"}
+        self._messages = messages if by_value & sender_fields else messages[:1]
         self._fields = [(name, name in by_value) for name in sorted(messages[0].fields - RESERVED)]
         self._address_by_value = "address" in by_value
-        self._ours = messages[0].fields & RESERVED
+        self._reserved = messages[0].fields & RESERVED
         self.name = messages[0].name
-        self.shadowed: Counter[str] = Counter()  # recipients who have a column of the name of a field of ours
-        self._known: dict[int, Any] = {}  # what a set of values leads to, by its hash
+        self.shadowed: Counter[str] = Counter()  # recipients with a column named like a reserved field
+        self._known: dict[int, Any] = {}  # outcomes by hash of the set of values
         self._faults: dict[str, RenderingFault] = {}
 
     @property
     def faults(self) -> list[RenderingFault]:
         return list(self._faults.values())
 
-    def look_at(self, address: str, attributes: Mapping[str, Any]) -> None:
-        """Find out whether the step can be rendered for a recipient."""
-        self.shadowed.update(self._ours & attributes.keys())
-        what = self._outcome(address, attributes)
-        if what is None:
+    def try_recipient(self, address: str, attributes: Mapping[str, Any]) -> None:
+        """Record whether the step can be rendered for a recipient."""
+        self.shadowed.update(self._reserved & attributes.keys())
+        problem = self._outcome(address, attributes)
+        if problem is None:
             return
-        if what not in self._faults and len(self._faults) >= _MAX_FAULTS:
-            what = "its templates fail in other ways too"
-        fault = self._faults.setdefault(what, RenderingFault(what=what))
+        if problem not in self._faults and len(self._faults) >= _MAX_FAULTS:
+            problem = "its templates fail in other ways too"
+        fault = self._faults.setdefault(problem, RenderingFault(what=problem))
         fault.recipients += 1
         if len(fault.examples) < _MAX_EXAMPLES:
             fault.examples.append(address)
 
     def _outcome(self, address: str, attributes: Mapping[str, Any]) -> str | None:
-        """Return what is wrong, if anything is."""
+        """Return the rendering error of a recipient, or None."""
         values: list[object] = [address] if self._address_by_value else []
         for name, by_value in self._fields:
             value = attributes.get(name)
@@ -97,17 +96,17 @@ class StepTrial:
             outcome = self._first_outcome(address, attributes)
             if len(self._known) < _MAX_KNOWN:
                 self._known[key] = outcome
-        return self._render(address, attributes) if outcome is _ALONE else outcome
+        return self._render(address, attributes) if outcome is _INDIVIDUAL else outcome
 
     def _first_outcome(self, address: str, attributes: Mapping[str, Any]) -> object:
-        """Return the outcome of all recipients with such values. `_ALONE`: it differs."""
+        """Return the outcome for all recipients with such values, or `_INDIVIDUAL` if it differs among them."""
         failed = self._render(address, attributes, shown=_LONG)
         if failed is None:
             return None
-        return failed if failed == self._render(address, attributes, shown="x") else _ALONE
+        return failed if failed == self._render(address, attributes, shown="x") else _INDIVIDUAL
 
     def _render(self, address: str, attributes: Mapping[str, Any], shown: str | None = None) -> str | None:
-        """Return what fails. ``shown``: a value for all fields that are only shown."""
+        """Return the rendering error, or None. ``shown`` replaces the values of fields that are only shown."""
         fields = {
             name: str(attributes[name]) if by_value or shown is None else shown
             for name, by_value in self._fields
@@ -122,8 +121,8 @@ class StepTrial:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tried:
-    """How many recipients a trial looked at, of how many."""
+class TrialResult:
+    """Number of recipients that were tried, and of all recipients."""
 
     recipients: int
     total: int
@@ -137,32 +136,35 @@ def try_audience(
     total: int,
     budget_s: float,
     progress: Callable[[int, int], None] | None = None,
-    apart: Set[int] = frozenset(),
-) -> Tried:
-    """Show all recipients of an audience to trials, in short transactions.
+    excluded: Set[int] = frozenset(),
+) -> TrialResult:
+    """Try all recipients of an audience, in short transactions.
 
     Args:
         engine: The database.
         audience_id: The audience.
         trials: One for each step.
-        total: How many recipients the audience has.
+        total: Number of recipients of the audience.
         budget_s: Processor time after which the trial ends, in seconds.
-        progress: Is called with the number of recipients that were looked at, and with ``total``.
-        apart: Hashes of addresses that are not shown: a file that is imported first changes those recipients.
+        progress: Called with the number of recipients that are done, and with ``total``.
+        excluded: Hashes of addresses to skip, because a file that is imported first changes those recipients.
+
+    Returns:
+        The number of recipients that were tried.
     """
     begun, done = time.thread_time(), 0
     for page in _pages(engine, audience_id):
         for address, attributes in page:
-            if hash(address) in apart:
+            if hash(address) in excluded:
                 continue
             for trial in trials:
-                trial.look_at(address, attributes)
+                trial.try_recipient(address, attributes)
         done += len(page)
         if progress is not None:
             progress(done, max(total, done))
         if time.thread_time() - begun > budget_s:
             break
-    return Tried(recipients=done, total=max(total, done))
+    return TrialResult(recipients=done, total=max(total, done))
 
 
 def _pages(engine: sa.Engine, audience_id: int) -> Iterator[list[tuple[str, dict[str, Any]]]]:

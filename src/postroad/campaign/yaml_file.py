@@ -1,4 +1,4 @@
-"""YAML as campaign files use it: a small part of the language, bounded in size, depth and what aliases expand to."""
+"""Loads the subset of YAML that campaign files use, with limits on size, depth and the expansion of aliases."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from postroad.errors import ConfigError
 
 MAX_CHARACTERS: Final = 200_000
 MAX_DEPTH: Final = 20
-"""Of mappings and lists in each other."""
+"""Limit of nested mappings and lists."""
 MAX_VALUES: Final = 10_000
-"""Keys, texts, mappings and lists, each counted as often as aliases repeat it."""
+"""Limit of keys, texts, mappings and lists, each counted as often as aliases repeat it."""
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which all but nothing (``~``) is text: YAML 1.1 would read 10:30 as the number 630, and no as false."""
+    """Loader that reads every scalar except null as text. YAML 1.1 would read 10:30 as 630 and no as false."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012  (as its parent has it)
         first: [(tag, pattern) for tag, pattern in known if tag.endswith((":null", ":merge"))]
@@ -28,10 +28,10 @@ class _Loader(yaml.SafeLoader):
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self._depth = 0
-        self._sizes: dict[int, tuple[int, int]] = {}  # by node: how many values, and how deep
+        self._sizes: dict[int, tuple[int, int]] = {}  # by node: number of values and depth
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Compose a node, as YAML does, and measure it: an alias counts as all that it stands for."""
+        """Compose a node and check its size and depth. An alias counts as the whole node that it repeats."""
         event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
         if getattr(event, "tag", None) not in (None, "!"):
             raise _error(event, "tags such as !!int are not available")
@@ -44,8 +44,8 @@ class _Loader(yaml.SafeLoader):
             self._depth -= 1
         if node is not None and id(node) not in self._sizes:
             if isinstance(event, yaml.AliasEvent):
-                raise _error(event, "an alias is within what it stands for")
-            self._sizes[id(node)] = self._measured(node)
+                raise _error(event, "an alias is within the value that it repeats")
+            self._sizes[id(node)] = self._measure(node)
         size, depth = self._sizes[id(node)] if node is not None else (0, 0)
         if size > MAX_VALUES:
             raise _error(event, f"it has more than {MAX_VALUES:,} values")
@@ -53,11 +53,11 @@ class _Loader(yaml.SafeLoader):
             raise _error(event, f"it is nested deeper than {MAX_DEPTH} levels")
         return node
 
-    def _measured(self, node: yaml.Node) -> tuple[int, int]:
+    def _measure(self, node: yaml.Node) -> tuple[int, int]:
         if isinstance(node, yaml.ScalarNode):
             return 1, 1
-        pairs = [each for pair in node.value for each in (pair if isinstance(pair, tuple) else (pair,))]
-        sizes = [self._sizes[id(each)] for each in pairs]
+        children = [child for item in node.value for child in (item if isinstance(item, tuple) else (item,))]
+        sizes = [self._sizes[id(child)] for child in children]
         return 1 + sum(size for size, _ in sizes), 1 + max((depth for _, depth in sizes), default=0)
 
 
@@ -66,13 +66,20 @@ def _error(event: yaml.Event, problem: str) -> yaml.MarkedYAMLError:
 
 
 def load_yaml(path: Path, text: str) -> tuple[yaml.Node | None, Any]:
-    """Return the one document of a text, as nodes that know their lines, and as values.
+    """Load the single document of a text.
+
+    Args:
+        path: The file, for errors.
+        text: Its content.
+
+    Returns:
+        The document as nodes, which have line numbers, and as values.
 
     Raises:
-        ConfigError: It is no YAML, or passes a bound; with file and line.
+        ConfigError: The text is not YAML, or exceeds a limit; the error names file and line.
     """
     if len(text) > MAX_CHARACTERS:
-        raise ConfigError(f"it has more than {MAX_CHARACTERS:,} characters", where=str(path))
+        raise ConfigError(f"the file has more than {MAX_CHARACTERS:,} characters", where=str(path))
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
@@ -88,19 +95,19 @@ def load_yaml(path: Path, text: str) -> tuple[yaml.Node | None, Any]:
 
 
 def _require_single_keys(path: Path, node: yaml.Node | None) -> None:
-    """Of two keys of one name YAML would take the last, without a word."""
+    """Raise ConfigError for a repeated key, of which YAML would silently use the last."""
     for mapping in _mappings(node):
         seen: set[str] = set()
         for key, _ in mapping.value:
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
                 raise ConfigError(
-                    f"{key.value!r} is there twice", where=f"{path}, line {key.start_mark.line + 1}, {key.value}"
+                    f"{key.value!r} is given twice", where=f"{path}, line {key.start_mark.line + 1}, {key.value}"
                 )
             seen.add(str(key.value))
 
 
 def _mappings(root: yaml.Node | None) -> Iterator[yaml.MappingNode]:
-    """Every mapping under a node, once: an alias may name a node many times."""
+    """Yield every mapping under a node once, even if aliases repeat it."""
     visited: set[int] = set()
     waiting = [root]
     while waiting:

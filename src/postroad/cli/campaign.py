@@ -204,7 +204,7 @@ def preview_(
 
     Its unsubscribe link is nobody's. A mail reader opens the file that --out writes.
     """
-    from postroad.campaign.preview import preview
+    from postroad.campaign.preview import PreviewRequest, preview
     from postroad.mail.dkim_keys import signers_of
 
     async def work(context: AppContext) -> Preview:
@@ -215,9 +215,7 @@ def preview_(
                 context.settings,
                 context.signer,
                 dkim,
-                name,
-                step=step,
-                address=recipient,
+                PreviewRequest(campaign=name, step=step, address=recipient),
                 now=context.clock.now(),
             )
         )

@@ -12,7 +12,7 @@ from postroad.cli.output import JsonOption, print_json, print_line, print_table,
 
 if TYPE_CHECKING:
     from postroad.app.context import AppContext
-    from postroad.campaign.status import Summary
+    from postroad.campaign.status import CampaignSummary
 
 
 def status(
@@ -23,7 +23,7 @@ def status(
     from postroad.campaign.status import campaigns_in, summary
     from postroad.store.ledger import TouchState
 
-    async def work(context: AppContext) -> list[Summary]:
+    async def work(context: AppContext) -> list[CampaignSummary]:
         names = [name] if name else await asyncio.to_thread(campaigns_in, context.engine)
         return [await asyncio.to_thread(summary, context.engine, each) for each in names]
 
@@ -60,7 +60,7 @@ def status(
         print_line("There is no campaign yet. `postroad campaign apply FILE` makes one.")
 
 
-def _notes(summary: Summary) -> list[str]:
+def _notes(summary: CampaignSummary) -> list[str]:
     """Return what a person has to know of a campaign that its table does not show."""
     from postroad.store.campaign import CampaignState
 

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from postroad.app.context import AppContext
-from postroad.campaign.suppression_file import Defaults, read_entries, suppression_key, write_entries
+from postroad.campaign.suppression_file import EntryDefaults, read_entries, suppression_key, write_entries
 from postroad.cli.context import with_context
 from postroad.cli.options import LimitOption
 from postroad.cli.output import DataStream, JsonOption, print_json, print_line, print_table
@@ -76,7 +76,7 @@ def import_(
     def entries(context: AppContext) -> list[Entry]:
         with read(context.engine) as connection:
             audiences = audience_ids(connection)
-        defaults = Defaults(
+        defaults = EntryDefaults(
             reason=reason,
             source=str(file),
             now=context.clock.now(),

@@ -178,7 +178,7 @@ class Admission:
                 .join(Step, col(Step.campaign_id) == col(Campaign.id))
                 .where(col(Step.id) == step_id)
             ).one_or_none()
-            window, zone = (Window.of(row[0]), row[1]) if row is not None else (None, "UTC")
+            window, zone = (Window.from_row(row[0]), row[1]) if row is not None else (None, "UTC")
             self._windows[step_id] = window, ZoneInfo(zone)
         return self._windows[step_id]
 

@@ -15,7 +15,7 @@ import yaml
 from postroad.app.context import AppContext, open_context
 from postroad.campaign.apply import apply
 from postroad.campaign.definition import read_campaign
-from postroad.campaign.status import Summary, summary
+from postroad.campaign.status import CampaignSummary, summary
 from postroad.campaign.suppression_file import read_addresses
 from postroad.delivery.job import SEND_QUEUE
 from postroad.delivery.record import GROUP
@@ -204,7 +204,7 @@ async def _settle(context: AppContext, name: str, progress: Progress) -> float:
     raise UnavailableError("messages are still under way", remedy=f"`postroad campaign status {name}` shows which.")
 
 
-def _show(context: AppContext, name: str, progress: Progress) -> Summary:
+def _show(context: AppContext, name: str, progress: Progress) -> CampaignSummary:
     with read(context.engine) as connection:
         row = connection.execute(
             sa.text(

@@ -16,7 +16,7 @@ from postroad.campaign.audience import import_file
 from postroad.campaign.definition import CampaignFile, read_campaign
 from postroad.campaign.plan import launch
 from postroad.campaign.preflight import check
-from postroad.campaign.status import Summary, summary
+from postroad.campaign.status import CampaignSummary, summary
 from postroad.clock import ScaledClock
 from postroad.delivery.record import GROUP
 from postroad.queue import QueueStats
@@ -144,13 +144,13 @@ class _Pass:
         self._days = days
         self._progress = progress
 
-    async def run(self) -> tuple[Advance, Summary]:
+    async def run(self) -> tuple[Advance, CampaignSummary]:
         """Make the pass. Returns what it did, and the state of the campaign."""
         await self._days.close()
         done = await advance_campaign(self.environment.context, self._campaign)
         return done, await asyncio.to_thread(self._show)
 
-    def _show(self) -> Summary:
+    def _show(self) -> CampaignSummary:
         current = summary(self.environment.context.engine, self._campaign)
         for step in current.steps:
             ended = sum(n for state, n in step.counts.items() if state not in LIVE)
@@ -187,7 +187,7 @@ async def _sleep(clock: ScaledClock, stop: asyncio.Event) -> None:
 
 
 async def _stuck(
-    environment: RehearsalEnvironment, stats: QueueStats, current: Summary, workers: RehearsalWorkers
+    environment: RehearsalEnvironment, stats: QueueStats, current: CampaignSummary, workers: RehearsalWorkers
 ) -> bool:
     """Whether nothing can move any more: all jobs wait for a gate that stays closed, or for a cohort that is paused."""
     if stats.ready_lanes or stats.in_flight or _unrecorded(stats) or current.next_due_at:

@@ -1,4 +1,4 @@
-"""A postroad.toml and a campaign folder, as an operator has them, for tests."""
+"""An operator's folder for tests: a postroad.toml, a campaign and its templates."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ steps:
 TEXT = "Hello {{ name|default('you') }}.\n\n{{ postal_address }}\n{{ unsubscribe_url }}\n"
 
 
-class House:
+class CampaignProject:
     """A folder with postroad.toml, a campaign and its templates, and the settings that were read from it."""
 
     def __init__(self, folder: Path, engine: sa.Engine) -> None:
@@ -83,7 +83,7 @@ class House:
         import_file(self.engine, audience, path, NOW)
 
     def touches(self, campaign: str = "spring") -> list[tuple[str, str, str, datetime]]:
-        """Step, address, state and due instant of every touch, in order of steps and addresses."""
+        """Step, address, state and due time of every touch, in order of steps and addresses."""
         from postroad.store.types import UtcDateTime
 
         statement = sa.text(

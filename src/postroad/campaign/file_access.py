@@ -1,7 +1,7 @@
-"""Which files a campaign may name, and how they are opened: what was checked is what is read.
+"""Restricts which files a campaign may name, and opens them so that the checked file is the one that is read.
 
-A campaign.yaml and the form of a flow are not written by whoever owns the worker's files. They reach regular files
-in the campaign's own folder and in those that the operator allows (`files.allowed`), and none that hold secrets.
+The author of a campaign.yaml or of a flow's parameters need not be the operator of the worker. Campaigns may name
+regular files in their own folder and in the folders that the operator allows (`files.allowed`), but no secrets.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from postroad.errors import ConfigError
 from postroad.settings import Settings
 from postroad.store.engine import read
 
-_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # Without O_NONBLOCK, a FIFO would be waited for.
+_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # Without O_NONBLOCK, opening a FIFO would block.
 _FOLDER = os.O_DIRECTORY | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
 
 
 class FileRefusedError(Exception):
-    """A file may not be read, or is no regular file. Its text says why, and nothing of what the file holds."""
+    """A file may not be read, or is not a regular file. The text names the reason, and does not quote the file."""
 
 
 ALLOW_IT = "Copy it into the folder, or add its folder to `allowed` under [files] in postroad.toml."
@@ -36,14 +36,14 @@ ALLOW_IT = "Copy it into the folder, or add its folder to `allowed` under [files
 
 @dataclass(frozen=True, kw_only=True)
 class FileRules:
-    """Folders whose files may be read, and files and folders of which none may be, all of them resolved."""
+    """Folders whose files may be read, and files and folders that may not be read. All paths are resolved."""
 
     folders: tuple[Path, ...]
     refused: tuple[Path, ...] = ()
 
     @classmethod
     def of(cls, settings: Settings, *folders: Path) -> Self:
-        """Return the rules for files of these folders, and of those that the settings allow."""
+        """Return the rules for files in these folders and in those that the settings allow."""
         wanted = [*folders, *(settings.base_dir / folder for folder in settings.files.allowed)]
         return cls(
             folders=tuple(folder.resolve() for folder in wanted),
@@ -51,31 +51,43 @@ class FileRules:
         )
 
     def resolve(self, path: Path) -> Path:
-        """Return where a path leads, without symbolic links.
+        """Resolve a path with its symbolic links.
+
+        Args:
+            path: The path.
+
+        Returns:
+            The resolved path.
 
         Raises:
-            FileRefusedError: The path leads out of the folders, or to a file that is refused.
-            OSError: It is one of the folders, or cannot be followed.
+            FileRefusedError: The path is outside the folders, or is refused.
+            IsADirectoryError: The path is one of the folders.
         """
-        meant = path.resolve()
-        if any(meant.is_relative_to(refused) for refused in self.refused):
-            raise FileRefusedError(f"{path} may not be read: settings, keys and the state folder stay closed")
+        resolved = path.resolve()
+        if any(resolved.is_relative_to(refused) for refused in self.refused):
+            raise FileRefusedError(f"{path} may not be read: settings, keys and the state folder are excluded")
         for folder in self.folders:
-            if meant == folder:
+            if resolved == folder:
                 raise IsADirectoryError(EISDIR, "Is a directory")
-            if meant.is_relative_to(folder):
-                return meant
+            if resolved.is_relative_to(folder):
+                return resolved
         raise FileRefusedError(f"{path} is outside the folders that may be read")
 
     def open(self, path: Path) -> BufferedReader:
         """Open a regular file of the folders.
 
-        Every part of the resolved path is opened within the one before, without symbolic links: whoever exchanges one
-        meanwhile gets an error and no other file.
+        Each part of the resolved path is opened relative to the previous one, without following symbolic links. If a
+        part is replaced by a link meanwhile, opening fails instead of reading another file.
+
+        Args:
+            path: The path.
+
+        Returns:
+            The file, open for reading.
 
         Raises:
-            FileRefusedError: It leads out of the folders, is refused, or is no regular file.
-            OSError: It cannot be opened.
+            FileRefusedError: The path is outside the folders, is refused, or is not a regular file.
+            OSError: The file cannot be opened.
         """
         root, *parents, name = self.resolve(path).parts
         inside = os.open(root, _FOLDER)
@@ -90,16 +102,19 @@ class FileRules:
 
 
 def read_named(path: Path, rules: FileRules | None, max_bytes: int, *, where: str) -> bytes:
-    """Return the content of a file that a campaign names: one byte more than allowed where it is longer.
+    """Read a file that a campaign names. Of a longer file, ``max_bytes + 1`` bytes are read.
 
     Args:
         path: The file.
-        rules: Where it may be. None: anywhere, as the operator named it.
-        max_bytes: How much of it is read.
-        where: File, line and field that name it, for errors.
+        rules: Folders that the file may be in. None: any, because the operator named the file.
+        max_bytes: Largest allowed size.
+        where: File, line and field that name the file, for errors.
+
+    Returns:
+        The content.
 
     Raises:
-        ConfigError: It is not there, may not be read, or is no regular file.
+        ConfigError: The file does not exist, may not be read, or is not a regular file.
     """
     try:
         with rules.open(path) if rules is not None else open_regular(path) as file:
@@ -115,12 +130,23 @@ def read_named(path: Path, rules: FileRules | None, max_bytes: int, *, where: st
 
 
 def open_regular(path: Path) -> BufferedReader:
-    """Open a regular file wherever it is: one that the operator named. Raises FileRefusedError, OSError."""
+    """Open a regular file in any folder. Use it only for files that the operator named.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The file, open for reading.
+
+    Raises:
+        FileRefusedError: The path is not a regular file.
+        OSError: The file cannot be opened.
+    """
     return _regular(os.open(path, _FLAGS), path)
 
 
 def _regular(descriptor: int, path: Path) -> BufferedReader:
-    file = os.fdopen(descriptor, "rb")  # It refuses a folder, and closes it.
+    file = os.fdopen(descriptor, "rb")  # For a folder it closes the descriptor and raises IsADirectoryError.
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         file.close()
         raise FileRefusedError(f"{path} is not a regular file")
@@ -130,22 +156,30 @@ def _regular(descriptor: int, path: Path) -> BufferedReader:
 def import_rules(engine: sa.Engine, settings: Settings, path: Path) -> FileRules:
     """Return the rules for a CSV that a flow imports.
 
-    It is in a folder that the settings allow, beside a campaign file that they name, or the audience file of a
-    campaign, for which the rules held when the campaign was applied.
+    Allowed are files in a folder that the settings allow, files in the folder of a campaign file that the settings
+    name, and the audience file of a campaign, which was checked when the campaign was applied.
+
+    Args:
+        engine: Database of the campaigns.
+        settings: The settings.
+        path: The CSV.
+
+    Returns:
+        The rules.
     """
     with read(engine) as connection:
         statement = sa.text("SELECT 1 FROM campaign WHERE audience_file = :path LIMIT 1")
         if connection.execute(statement, {"path": str(path)}).scalar():
-            # It was resolved and permitted then, in a demo inside the state folder. It is not resolved again, and
-            # no link is followed: a folder that became a link since leads nowhere.
+            # The stored path is resolved and was permitted (in a demo it is inside the state folder). It is not
+            # resolved again and no link is followed, so a folder that was replaced by a link is not entered.
             return FileRules(folders=(path.parent,))
     patterns = [str(settings.base_dir / pattern) for pattern in settings.campaigns]
-    files = [Path(found) for pattern in patterns for found in glob(pattern, recursive=True)]  # noqa: PTH207
+    files = [Path(path) for pattern in patterns for path in glob(pattern, recursive=True)]  # noqa: PTH207
     return FileRules.of(settings, *(file.parent for file in files))
 
 
 def _secrets_of(settings: Settings) -> Iterator[Path]:
-    """Every path in the settings: keys, mailboxes and the like. What may be read is named elsewhere."""
+    """Yield every path in the settings, such as keys and mailboxes, except those under `files`."""
     if settings.config_path is not None:
         yield settings.config_path
     waiting: list[object] = [value for name, value in settings if name != "files"]
@@ -154,7 +188,7 @@ def _secrets_of(settings: Settings) -> Iterator[Path]:
         if isinstance(value, Path):
             yield settings.base_dir / value
         elif isinstance(value, BaseModel):
-            waiting += (each for _, each in value)
+            waiting += (field for _, field in value)
         elif isinstance(value, Mapping):
             waiting += value.values()
         elif isinstance(value, tuple | list):
