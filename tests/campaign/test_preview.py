@@ -9,7 +9,7 @@ import dkim
 import pytest
 import sqlalchemy as sa
 
-from postroad.campaign.preview import PREVIEW_TOUCH, Preview, preview
+from postroad.campaign.preview import PREVIEW_TOUCH, Preview, PreviewRequest, preview
 from postroad.errors import DataError, StateError
 from postroad.mail.dkim_keys import signers_of
 from postroad.mail.token import Purpose
