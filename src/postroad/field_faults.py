@@ -1,6 +1,6 @@
-"""Describes what is wrong with the fields of a file or of the environment, in plain words.
+"""Describes invalid fields of a file or of the environment for operators.
 
-pydantic finds the faults, in words for programmers: "Extra inputs are not permitted".
+The texts of pydantic, such as "Extra inputs are not permitted", are written for programmers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PATTERN_WORDS: Final = {
         "up to 64 lower-case letters, digits, - and _ are allowed, and a letter or digit is first, as in spring-2026"
     ),
     r"^[^\x00-\x1f\x7f]*$": "it must be one line without control characters",
-    r"^[^\x00]*$": "it must not have a NUL character",
+    r"^[^\x00]*$": "it must not contain a NUL character",
     r"^[^@\s<>\x00-\x1f\x7f]+$": "it must be a domain, as in bounce.example.com",
     r"^https?://[!$-.0-;=@-~]+[!$-;=@-~]*$": (
         "it must be a web address in ASCII that begins with https:// or http://, as in https://mail.example.com"
@@ -40,7 +40,7 @@ PATTERN_WORDS: Final = {
     r"^[A-Za-z0-9._@+-]{1,100}$": "up to 100 letters, digits and . _ @ + - are allowed, as in logo",
     r"^[^\x00-\x1f\x7f/\\]+$": "it must be the name of a file without its folder",
 }
-"""What is allowed, by the pattern that says it for the computer."""
+"""Descriptions of patterns, by pattern."""
 
 _PLAIN: Final = {
     "missing": "it is missing",
@@ -56,17 +56,17 @@ _PLAIN: Final = {
     "list_type": "it must be a list",
     "path_type": "it must be the path of a file or a folder",
     "dict_type": "it must be a table of names and values",
-    "string_unicode": "it must be Unicode text: half of a character (a surrogate) is in it",
+    "string_unicode": "it must be Unicode text: it contains half of a character (a surrogate)",
 }
 
 
 MAX_FAULTS: Final = 10
-"""So many faults an error lists by itself."""
+"""Number of faults that an error lists."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FieldFault:
-    """One fault. ``keys``: the way to the field; ``hint``: a sentence with the names that may be meant, or empty."""
+    """One fault. ``keys``: path of the field; ``hint``: a sentence with similar names, or empty."""
 
     keys: tuple[str | int, ...]
     message: str
@@ -76,7 +76,7 @@ class FieldFault:
 
     @property
     def path(self) -> str:
-        """The field as a person writes it: ``senders.news.rate``."""
+        """The path of the field with dots: ``senders.news.rate``."""
         return ".".join(map(str, self.keys))
 
     def __str__(self) -> str:
@@ -84,23 +84,26 @@ class FieldFault:
 
 
 def field_faults(error: ValidationError, model: type[BaseModel], *, kind: str, top: str) -> list[FieldFault]:
-    """Return all faults of an error, unknown names first: a name that is missing may be one that is misspelt.
+    """Return all faults of an error, unknown names first, because a missing name may be a misspelt one.
 
     Args:
-        error: What pydantic raised.
-        model: The model that it was raised for.
+        error: The error of pydantic.
+        model: The model that was validated.
         kind: The word for a field, such as ``setting``.
-        top: The name of what holds the fields that are in no other one, such as ``postroad.toml``.
+        top: The name of the outermost container, such as ``postroad.toml``.
+
+    Returns:
+        The faults.
     """
     details = error.errors(include_url=False)
-    # pydantic counts only the valid entries of a list: one that is too short for its faulty entries has no fault.
-    details = [each for each in details if each["type"] != "too_short" or not _has_faults_within(each, details)]
-    faults = [_fault(each, model, kind, top) for each in details]
+    # pydantic counts only the valid entries of a list. A list that is too short because of faulty entries is ignored.
+    details = [detail for detail in details if detail["type"] != "too_short" or not _has_faults_within(detail, details)]
+    faults = [_describe(detail, model, kind, top) for detail in details]
     return sorted(faults, key=lambda fault: not fault.unknown)
 
 
-def listed(faults: Sequence[tuple[str, str, str]], remedy: str) -> ConfigError:
-    """Return one error for all faults, each of which is (where, message, hint)."""
+def combined_error(faults: Sequence[tuple[str, str, str]], remedy: str) -> ConfigError:
+    """Return one error for all faults, each of which is a tuple of where, message and hint."""
     (where, message, hint), *others = faults
     lines = [hint] if hint else []
     file = f"{where.rpartition(', line ')[0]}, "
@@ -113,38 +116,38 @@ def listed(faults: Sequence[tuple[str, str, str]], remedy: str) -> ConfigError:
 
 
 def _has_faults_within(detail: ErrorDetails, details: Sequence[ErrorDetails]) -> bool:
-    own = detail["loc"]
-    return any(len(each["loc"]) > len(own) and each["loc"][: len(own)] == own for each in details)
+    location = detail["loc"]
+    return any(len(other["loc"]) > len(location) and other["loc"][: len(location)] == location for other in details)
 
 
-def _fault(detail: ErrorDetails, model: type[BaseModel], kind: str, top: str) -> FieldFault:
-    keys, parent, own = _follow(model, detail["loc"])
+def _describe(detail: ErrorDetails, model: type[BaseModel], kind: str, top: str) -> FieldFault:
+    keys, parent, types_ = _follow(model, detail["loc"])
     fields = sorted({name for branch in parent for name in _names(branch)})
     unknown = detail["type"] == "extra_forbidden"
     if unknown:
         section = ".".join(map(str, keys[:-1]))
         where = f"[{section}]" if section and kind == "setting" else section or top
-        message = f"{'.'.join(map(str, keys[-1:]))} is no {kind} of {where}"
+        message = f"{'.'.join(map(str, keys[-1:]))} is not a {kind} of {where}"
         hint = did_you_mean(near_names(str(keys[-1]), fields))
         if not hint and len(fields) <= FEW_NAMES:
             hint = f"It has: {', '.join(fields)}."
     else:
-        message, hint = _words(detail, own, "table" if kind == "setting" else "mapping")
+        message, hint = _describe_value(detail, types_, "table" if kind == "setting" else "mapping")
     return FieldFault(keys=keys, message=message, hint=hint, unknown=unknown, input=detail["input"])
 
 
-def _words(detail: ErrorDetails, own: Sequence[Any], table: str) -> tuple[str, str]:
+def _describe_value(detail: ErrorDetails, types_: Sequence[Any], table: str) -> tuple[str, str]:
     context: Mapping[str, Any] = detail.get("ctx", {})
     match detail["type"]:
         case "string_pattern_mismatch":
             pattern = str(context.get("pattern"))
             return PATTERN_WORDS.get(pattern, f"it must be of the form {pattern}"), ""
         case "literal_error" | "enum":
-            allowed = [str(value) for branch in own for value in _values(branch)]
+            allowed = [str(value) for branch in types_ for value in _values(branch)]
             hint = did_you_mean(near_names(str(detail["input"])[:100], allowed))
             return f"it must be {context.get('expected')}", hint
         case "model_type" | "model_attributes_type" | "dataclass_type":
-            fields = [name for branch in own for name in _names(branch)]
+            fields = [name for branch in types_ for name in _names(branch)]
             return f"it must be a {table} with the fields {', '.join(fields)}", ""
         case "too_short":
             return f"it must have {context.get('min_length')} or more entries", ""
@@ -159,9 +162,12 @@ def _words(detail: ErrorDetails, own: Sequence[Any], table: str) -> tuple[str, s
 def _follow(
     model: type[BaseModel], location: Sequence[str | int]
 ) -> tuple[tuple[str | int, ...], list[Any], list[Any]]:
-    """Return the keys that a file has, the types that hold the last key, and the types of its value.
+    """Return the keys of a field in a file, the types of its parent, and the types of its value.
 
-    pydantic's location also has the branch of a union, and ``[key]`` for a name of a table.
+    A location of pydantic also contains the branch of a union, and ``[key]`` for a name of a table.
+
+    Returns:
+        The keys, and both lists of types.
     """
     keys: list[str | int] = []
     parent: list[Any] = []
@@ -188,7 +194,7 @@ def _bare(kind: Any) -> Any:
 
 
 def _members(kind: Any) -> list[Any]:
-    """Return the members of a union; of another type, itself."""
+    """Return the members of a union; for another type, a list with the type."""
     if get_origin(kind) is Annotated:
         if any(isinstance(mark, Tag) for mark in get_args(kind)[1:]):
             return [kind]
@@ -201,8 +207,8 @@ def _members(kind: Any) -> list[Any]:
 def _members_of_key(kind: Any, key: str | int) -> list[Any]:
     kind = _bare(kind)
     if isinstance(kind, type) and issubclass(kind, BaseModel):
-        found = [field for name, field in kind.model_fields.items() if key in (name, field.alias)]
-        return [member for field in found for member in _members(field.annotation)]
+        fields = [field for name, field in kind.model_fields.items() if key in (name, field.alias)]
+        return [member for field in fields for member in _members(field.annotation)]
     arguments = get_args(kind)
     if get_origin(kind) is dict:
         return _members(arguments[1])

@@ -156,9 +156,9 @@ WRONG = {
     "a long name": Wrong(
         text=changed("name: spring", f"name: {'x' * 65}"), says="name: up to 64 lower-case letters", line=1
     ),
-    "an unknown field": Wrong(text=CAMPAIGN + "colour: red\n", says="colour is no field of campaign", line=9),
+    "an unknown field": Wrong(text=CAMPAIGN + "colour: red\n", says="colour is not a field of campaign", line=9),
     "an unknown class": Wrong(text=CAMPAIGN + "class: fast\n", says="class: it must be 'urgent'", line=9),
-    "an unknown zone": Wrong(text=CAMPAIGN + "time_zone: Mars\n", says="time_zone: 'Mars' is no time zone", line=9),
+    "an unknown zone": Wrong(text=CAMPAIGN + "time_zone: Mars\n", says="time_zone: 'Mars' is not a time zone", line=9),
     "a step that is a word": Wrong(text=CAMPAIGN + "  - hello\n", says="steps.1: it must be a mapping", line=9),
     "a step without a name": Wrong(
         text=CAMPAIGN + "  - subject: Hi\n    text: hello.txt\n", says="steps.1.email: it is missing", line=9
@@ -173,14 +173,14 @@ WRONG = {
         text=CAMPAIGN + "  - email: more\n    subject: More\n", says="steps.1: it needs text, html or mjml", line=9
     ),
     "a field that steps lack": Wrong(
-        text=CAMPAIGN + SECOND + "    colour: red\n", says="colour is no field of steps.1", line=12
+        text=CAMPAIGN + SECOND + "    colour: red\n", says="colour is not a field of steps.1", line=12
     ),
     "two steps of a name": Wrong(text=CAMPAIGN + SECOND.replace("more", "hello"), says="two steps are called", line=9),
     "a wait that is no duration": Wrong(
-        text=CAMPAIGN + "  - wait: soon\n" + SECOND, says="steps.1.wait: 'soon' is no duration", line=9
+        text=CAMPAIGN + "  - wait: soon\n" + SECOND, says="steps.1.wait: 'soon' is not a duration", line=9
     ),
     "a wait without a unit": Wrong(
-        text=CAMPAIGN + "  - wait: 5\n" + SECOND, says="steps.1.wait: '5' is no duration", line=9
+        text=CAMPAIGN + "  - wait: 5\n" + SECOND, says="steps.1.wait: '5' is not a duration", line=9
     ),
     "a wait that YAML takes for a truth": Wrong(
         text=CAMPAIGN + "  - wait: yes\n" + SECOND, says="steps.1.wait: ", line=9
@@ -192,7 +192,7 @@ WRONG = {
         text=CAMPAIGN + "  - wait: 99999999999d\n" + SECOND, says="steps.1.wait: .*less than or equal", line=9
     ),
     "a wait with more": Wrong(
-        text=CAMPAIGN + "  - wait: 1d\n    subject: x\n" + SECOND, says="subject is no field of steps.1", line=10
+        text=CAMPAIGN + "  - wait: 1d\n    subject: x\n" + SECOND, says="subject is not a field of steps.1", line=10
     ),
     "a wait at the end": Wrong(text=CAMPAIGN + "  - wait: 1d\n", says="no email follows the last step", line=9),
     "a time of day that is none": Wrong(text=CAMPAIGN + "    at: noon\n", says="steps.0.at: .*time of day", line=9),

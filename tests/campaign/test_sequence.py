@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from postroad.campaign.calendar import Window
 from postroad.campaign.sequence import EmailPlan
-from postroad.settings.values import parse_duration_ms, time_zones
+from postroad.settings.types import parse_duration_ms, time_zones
 
 WEEKDAYS = Window(start=time(8), end=time(18), days=frozenset(range(5)))
 

@@ -53,7 +53,7 @@ def test_a_plan_is_that_of_the_preset(run: Run) -> None:
     ("arguments", "code", "says"),
     [
         (("plan", "--provider", "nobody"), 7, "no mailbox provider named 'nobody'"),
-        (("plan", "--preset", "table"), 2, "table belongs to preset 'table'"),
+        (("plan", "--preset", "table"), 2, "table is required with preset 'table'"),
         (("plan", "--sender", "ada"), 3, "sender ada does not warm up"),
         (("status", "nobody"), 7, "no sender named 'nobody'"),
         (("override", "ada", "google", "--cap", "5", "--why", "x"), 3, "sender ada does not warm up"),

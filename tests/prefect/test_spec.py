@@ -41,7 +41,7 @@ def test_two_campaigns_may_start_at_once() -> None:
         ("slug: every-five-minutes", "sluq: every-five-minutes", "sluq"),
         ("entrypoint: flows.campaign.campaign", "triggers: []", "triggers"),
         ("deployments:\n", "deployments: [\n", "while parsing"),
-        ("timezone: Europe/Berlin", "timezone: localtime", "no time zone"),
+        ("timezone: Europe/Berlin", "timezone: localtime", "not a time zone"),
     ],
 )
 def test_a_key_that_would_be_ignored_is_refused(tmp_path: Path, old: str, new: str, complaint: str) -> None:

@@ -1,4 +1,4 @@
-"""Settings are read from a file of the test's own, in an environment without any."""
+"""Loads settings from a file of the test, without variables of the environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DKIM keys in the settings: what is wrong is said with its place, and no key is said at all."""
+"""DKIM keys in the settings: errors name the setting and never quote a key."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_sender_without_keys_has_no_signer(load: Load) -> None:
         ('"2027-01-01"', datetime(2027, 1, 1, tzinfo=UTC)),
     ],
 )
-def test_a_date_is_midnight_and_what_names_no_zone_is_utc(load: Load, written: str, instant: datetime) -> None:
+def test_a_date_is_midnight_and_the_default_zone_is_utc(load: Load, written: str, instant: datetime) -> None:
     settings = load(SENDER + ACTIVE + NEXT.replace("2027-01-01", written))
     assert settings.senders["news"].dkim[1].since == instant
 
@@ -65,18 +65,18 @@ def test_a_date_is_midnight_and_what_names_no_zone_is_utc(load: Load, written: s
         (ACTIVE.replace('key_file = "keys/a.pem"\n', ""), "name either key_file or key_env"),
         (ACTIVE + 'key_env = "X"\n', "name either key_file or key_env"),
         (ACTIVE.replace("2026a", "a b; d=evil"), "senders.news.dkim.0.selector"),
-        (NEXT, "a dkim key without since must be there"),
-        (ACTIVE + 'algorithm = "rsa"\n', "algorithm is no setting of .senders.news.dkim.0."),
+        (NEXT, "one dkim key must have no since"),
+        (ACTIVE + 'algorithm = "rsa"\n', "algorithm is not a setting of .senders.news.dkim.0."),
         (ACTIVE + 'since = "soon"\n', "since: Invalid isoformat"),
     ],
 )
-def test_what_is_wrong_is_said(load: Load, tmp_path: Path, text: str, says: str) -> None:
+def test_an_invalid_section_is_an_error(load: Load, tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says) as caught:
         load(SENDER + text)
     assert str(caught.value.where).startswith(str(tmp_path / "postroad.toml"))
 
 
-def test_a_key_that_is_not_there_is_said_with_the_setting(load: Load, tmp_path: Path, key: str) -> None:
+def test_a_missing_key_file_is_an_error_with_the_setting(load: Load, tmp_path: Path, key: str) -> None:
     with pytest.raises(ConfigError, match="the variable NEXT_KEY is not set") as caught:
         signers_of(load(SENDER + ACTIVE + NEXT), {})
     assert caught.value.where == "senders.news.dkim.1.key_env"
@@ -86,14 +86,14 @@ def test_a_key_that_is_not_there_is_said_with_the_setting(load: Load, tmp_path: 
     assert caught.value.where == "senders.news.dkim.0.key_file"
 
 
-def test_a_variable_that_holds_no_key_is_said_without_what_it_holds(load: Load, key: str) -> None:
+def test_an_invalid_key_in_a_variable_is_not_quoted(load: Load, key: str) -> None:
     with pytest.raises(ConfigError, match="no private key") as caught:
         signers_of(load(SENDER + ACTIVE + NEXT), {"NEXT_KEY": "hunter2"})
     assert "NEXT_KEY" in str(caught.value)
     assert "hunter2" not in str(caught.value)
 
 
-def test_two_keys_of_one_kind_that_begin_together_are_said(load: Load, tmp_path: Path, key: str) -> None:
+def test_two_keys_of_one_algorithm_from_one_time_are_an_error(load: Load, tmp_path: Path, key: str) -> None:
     (tmp_path / "b.pem").write_text(key)
     again = ACTIVE.replace("2026a", "2026b").replace("keys/a.pem", "b.pem")
     with pytest.raises(ConfigError, match="two keys of ed25519-sha256 begin at the same time"):

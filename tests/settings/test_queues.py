@@ -1,4 +1,4 @@
-"""What postroad.toml says of a queue, field by field, over what is shipped."""
+"""Settings of a queue override the defaults field by field."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def load(folder: Path, text: str) -> Settings:
     return Settings.load(path)
 
 
-def test_what_is_not_said_stays_as_shipped(tmp_path: Path) -> None:
+def test_fields_that_are_not_set_have_their_defaults(tmp_path: Path) -> None:
     settings = load(tmp_path, '[queues."email:send"]\nconcurrency = 20\n[queues.mine]\nattempts = 1\n')
     send = settings.queue("email:send")
     assert (send.concurrency, send.rate) == (20, RateSetting(count=100, per_ms=1000))
@@ -40,14 +40,14 @@ def test_what_is_not_said_stays_as_shipped(tmp_path: Path) -> None:
         ("attempts = 1", (5_000,)),
     ],
 )
-def test_delays_are_those_of_the_backoff(tmp_path: Path, text: str, delays_ms: tuple[int, ...]) -> None:
+def test_delays_match_the_backoff(tmp_path: Path, text: str, delays_ms: tuple[int, ...]) -> None:
     assert load(tmp_path, f'[queues."email:send"]\n{text}').queue("email:send").retry_delays_ms == delays_ms
 
 
 @pytest.mark.parametrize(
     "text", ['backoff = "list"', 'delays_ms = ["1m"]', "attempts = 0", "jitter = 1.0", 'backoff = "linear"']
 )
-def test_what_makes_no_policy_is_refused_with_its_place(tmp_path: Path, text: str) -> None:
+def test_an_invalid_backoff_is_an_error_with_its_line(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError) as refused:
         load(tmp_path, f'[queues."email:send"]\n{text}')
     assert "postroad.toml, line" in str(refused.value)
@@ -68,7 +68,7 @@ def test_one_shard_is_accepted_with_a_warning(
 
 
 @pytest.mark.parametrize("shards", [0, 2, 256])
-def test_several_shards_are_refused_with_a_remedy(tmp_path: Path, shards: int) -> None:
+def test_several_shards_are_an_error_with_a_remedy(tmp_path: Path, shards: int) -> None:
     with pytest.raises(ConfigError, match="no longer split into shards") as refused:
         load(tmp_path, f'[queues."email:send"]\nshards = {shards}\n')
     assert "postroad.toml, line 2" in str(refused.value)

@@ -1,4 +1,4 @@
-"""postroad.toml and the environment: what is wrong is said with its place, and secrets are not said at all."""
+"""postroad.toml and the environment: errors name the line or the variable, and never quote secrets."""
 
 from __future__ import annotations
 
@@ -55,9 +55,7 @@ def test_nothing_needs_to_be_set(load: Load, tmp_path: Path) -> None:
         assert settings.queue("anything").rate is None
 
 
-def test_paths_are_relative_to_the_file_wherever_the_command_runs(
-    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_paths_are_relative_to_the_file(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     settings = load(GOOD)
@@ -72,7 +70,9 @@ def test_absolute_paths_stay(load: Load) -> None:
     assert settings.routes["relay"].ca_file == Path("/etc/ca.pem")
 
 
-def test_without_a_file_paths_are_relative_to_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_file_paths_are_relative_to_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("POSTROAD_STATE_DIR", "there")
     settings = Settings.load()
     assert settings.config_path is None
@@ -80,7 +80,7 @@ def test_without_a_file_paths_are_relative_to_here(tmp_path: Path, monkeypatch: 
     assert settings.base_dir == tmp_path
 
 
-def test_the_file_is_the_one_named_else_the_one_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_is_found_by_variable_or_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_config() is None
     (tmp_path / "postroad.toml").write_text('time_zone = "Asia/Tokyo"')
     assert find_config() == tmp_path / "postroad.toml"
@@ -112,9 +112,9 @@ def test_the_environment_wins_over_the_file(load: Load, monkeypatch: pytest.Monk
 WRONG = {
     "no TOML": ("time_zone = \n", "", "not TOML: .*line 1"),
     "no TOML further down": (GOOD + "[routes.relay]\n", "", "not TOML: .*(line 25|[Cc]annot)"),
-    "an unknown field": ("time_zone = 'UTC'\ncolour = 1\n", ", line 2", "colour is no setting of postroad.toml"),
-    "an unknown section": ("\n[colours]\nred = 1\n", ", line 2", "colours is no setting of postroad.toml"),
-    "an unknown zone": ("\ntime_zone = 'Mars'\n", ", line 2", "time_zone: 'Mars' is no time zone"),
+    "an unknown field": ("time_zone = 'UTC'\ncolour = 1\n", ", line 2", "colour is not a setting of postroad.toml"),
+    "an unknown section": ("\n[colours]\nred = 1\n", ", line 2", "colours is not a setting of postroad.toml"),
+    "an unknown zone": ("\ntime_zone = 'Mars'\n", ", line 2", "time_zone: 'Mars' is not a time zone"),
     "a block without its type": ("alert_block = 'ops'\n", ", line 1", "alert_block: it must be the type and the name"),
     "an unknown level": ("log_level = 'LOUD'\n", ", line 1", "log_level: it must be 'DEBUG'"),
     "no web address": ("public_url = 'example.com'\n", ", line 1", "public_url: it must be a web address in ASCII"),
@@ -188,10 +188,10 @@ WRONG = {
     ),
     "a long name of a sender": (GOOD.replace("news]", "x" * 101 + "]"), ", line ", "at most 100"),
     "no postal address": (GOOD.replace("1 High Street, Springfield", ""), ", line 13", "senders.news.postal_address: "),
-    "a rate that is a number": (GOOD.replace('"30/1h"', "30"), ", line 15", "senders.news.rate: '30' is no rate"),
-    "a rate that is none": (GOOD.replace("30/1h", "fast"), ", line 15", "senders.news.rate: 'fast' is no rate"),
+    "a rate that is a number": (GOOD.replace('"30/1h"', "30"), ", line 15", "senders.news.rate: '30' is not a rate"),
+    "a rate that is none": (GOOD.replace("30/1h", "fast"), ", line 15", "senders.news.rate: 'fast' is not a rate"),
     "a lease too short": (GOOD.replace("90s", "10ms"), ", line 19", "queues.email:send.lease_ms: .*1000"),
-    "a horizon that is none": (GOOD.replace('"5m"', '"soon"'), ", line 22", "delivery.horizon_ms: 'soon' is no dur"),
+    "a horizon that is none": (GOOD.replace('"5m"', '"soon"'), ", line 22", "delivery.horizon_ms: 'soon' is not a dur"),
     "a horizon without end": (GOOD.replace('"5m"', f'"{"9" * 400}d"'), ", line 22", "delivery.horizon_ms: .*less"),
     "an expiry of nothing": (
         GOOD.replace('horizon_ms = "5m"', "expire_ms = -1"),
@@ -202,7 +202,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("text", "where", "says"), WRONG.values(), ids=WRONG)
-def test_what_is_wrong_is_said_with_file_line_and_field(
+def test_an_invalid_setting_is_an_error_with_file_line_and_field(
     load: Load, tmp_path: Path, text: str, where: str, says: str
 ) -> None:
     with pytest.raises(ConfigError, match=says) as caught:
@@ -210,9 +210,9 @@ def test_what_is_wrong_is_said_with_file_line_and_field(
     assert (caught.value.where or "").startswith(f"{tmp_path / 'postroad.toml'}{where}")
 
 
-def test_all_mistakes_are_listed_and_misspelt_names_come_first(load: Load) -> None:
+def test_all_faults_are_listed_misspelt_names_first(load: Load) -> None:
     text = GOOD.replace("address =", "addres =", 1).replace("2525", "'smtp'")
-    with pytest.raises(ConfigError, match=r"addres is no setting of .senders.news.") as caught:
+    with pytest.raises(ConfigError, match=r"addres is not a setting of .senders.news.") as caught:
         load(text)
     assert (caught.value.where or "").endswith("postroad.toml, line 12")
     remedy = (caught.value.remedy or "").splitlines()
@@ -223,7 +223,7 @@ def test_all_mistakes_are_listed_and_misspelt_names_come_first(load: Load) -> No
     ]
 
 
-def test_of_very_many_mistakes_some_are_counted(load: Load) -> None:
+def test_faults_beyond_a_limit_are_counted(load: Load) -> None:
     with pytest.raises(ConfigError) as caught:
         load("".join(f"a{number} = 1\n" for number in range(12)))
     assert "And 2 more." in (caught.value.remedy or "")
@@ -240,14 +240,12 @@ def test_of_very_many_mistakes_some_are_counted(load: Load) -> None:
     ],
 )
 def test_the_line_is_that_of_the_misspelt_key(load: Load, text: str, line: int) -> None:
-    with pytest.raises(ConfigError, match=r"addres is no setting of .senders.news.") as caught:
+    with pytest.raises(ConfigError, match=r"addres is not a setting of .senders.news.") as caught:
         load(text)
     assert (caught.value.where or "").endswith(f", line {line}")
 
 
-def test_a_misspelt_section_of_a_variable_is_said_with_the_variable(
-    load: Load, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_misspelt_section_of_a_variable_names_the_variable(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POSTROAD_ROUTES__RELAZ__PASSWORD", "hunter2")
     with pytest.raises(ConfigError, match=r"routes.relaz: it needs host") as caught:
         load(GOOD)
@@ -256,7 +254,7 @@ def test_a_misspelt_section_of_a_variable_is_said_with_the_variable(
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_file_that_cannot_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_file_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POSTROAD_CONFIG", str(tmp_path / "none.toml"))
     with pytest.raises(ConfigError, match="there is no such file") as caught:
         Settings.load()
@@ -272,15 +270,15 @@ def test_a_file_that_cannot_be_read_is_said(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("variable", "value", "says"),
     [
-        ("POSTROAD_TIME_ZONE", "no", "time_zone: the value is no time zone"),
-        ("POSTROAD_TIME_ZONE", "Mars", "time_zone: the value is no time zone"),
+        ("POSTROAD_TIME_ZONE", "no", "time_zone: the value is not a time zone"),
+        ("POSTROAD_TIME_ZONE", "Mars", "time_zone: the value is not a time zone"),
         ("POSTROAD_ROUTES__RELAY__PORT", "smtp", "routes.relay.port: "),
         ("POSTROAD_CAMPAIGNS", "one.yaml", "campaigns: .*JSON"),
         ("POSTROAD_ROUTES", '{"relay": ', "routes: .*JSON"),
         ("POSTROAD_ROUTES", '{"relay": {"port": "smtp"}}', "routes.relay.port: "),
     ],
 )
-def test_what_is_wrong_in_the_environment_is_said_with_the_variable(
+def test_an_invalid_variable_is_an_error_with_its_name(
     load: Load, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, says: str
 ) -> None:
     monkeypatch.setenv(variable, value)
@@ -317,13 +315,13 @@ def test_secrets_are_not_shown(load: Load) -> None:
         ('secret_key = "hunter2"', "secret_key = ['hunter2']"),
     ],
 )
-def test_secrets_are_not_shown_by_mistakes_either(load: Load, mistake: tuple[str, str]) -> None:
+def test_errors_do_not_show_secrets(load: Load, mistake: tuple[str, str]) -> None:
     with pytest.raises(ConfigError) as caught:
         load(SECRETS.replace(*mistake))
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_sender_that_is_not_there_is_said_with_those_that_are(load: Load) -> None:
+def test_an_unknown_sender_is_an_error_with_known_names(load: Load) -> None:
     settings = load(GOOD)
     assert settings.sender("news").route == "relay"
     with pytest.raises(ConfigError, match=r"no sender named 'shop' \(known: news"):

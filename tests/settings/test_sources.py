@@ -1,4 +1,4 @@
-"""Where mail comes back: what the settings take, and what they refuse."""
+"""Mailboxes of bounces and the inbound server: valid and invalid settings."""
 
 from __future__ import annotations
 
@@ -49,14 +49,17 @@ def test_a_password_comes_from_the_environment_and_paths_are_the_files(
         ('[bounce.sources.a]\nkind = "imap"\nhost = "h"\nusername = "u"\npath = "x"', "has no path"),
         ('[bounce.sources.a]\nkind = "imap"\nhost = "h"\nusername = "u"\ntls = "none"', "clear_text_login"),
         ('[bounce.sources.a]\nkind = "imap"\nhost = "h"\nusername = "u"\ntls = "opportunistic"', "opportunistic"),
-        ('[bounce.sources.a]\nkind = "imap"\nhost = "h"\nusername = "u"\nmove_to = "x"\ndelete = true', "not both"),
+        (
+            '[bounce.sources.a]\nkind = "imap"\nhost = "h"\nusername = "u"\nmove_to = "x"\ndelete = true',
+            "exclude each other",
+        ),
         ('[bounce.sources.a]\nkind = "imap"\nhost = "h"\nusername = "u"\nmailbox = "x\\r\\ny"', "mailbox"),
         ('[bounce.sources.a]\nkind = "pop3"', "kind"),
-        ('[inbound]\nsmtp = ""', "listens on nothing"),
+        ('[inbound]\nsmtp = ""', "no address is set"),
         ('[inbound]\nsmtp = "25"', "smtp"),
-        ('[inbound]\nprivate_key = "x"', "without certificate"),
+        ('[inbound]\nprivate_key = "x"', "needs a certificate"),
     ],
 )
-def test_what_does_not_fit_is_refused(load: Load, text: str, said: str) -> None:
+def test_contradicting_settings_are_an_error(load: Load, text: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         load(text)

@@ -1,4 +1,4 @@
-"""Names of time zones: those of the IANA database, on every host the same, wherever one is taken."""
+"""Time zones are the names of the IANA database, the same on every host and in every file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from postroad.campaign.audience import import_file, refusals
 from postroad.campaign.definition import read_campaign
 from postroad.errors import ConfigError
 from postroad.settings import Settings, ZoneName
-from postroad.settings.values import time_zones
+from postroad.settings.types import time_zones
 from tests.campaign.project import CAMPAIGN, NOW, TEXT
 
 NOT_ZONES = [
@@ -35,18 +35,18 @@ NOT_ZONES = [
         "x" * 300,
     ),
 ]
-WRONG = r"time_?zone: .* is no time zone"
+WRONG = r"time_?zone: .* is not a time zone"
 ZONES = ["UTC", "Etc/UTC", "Etc/GMT+5", "EST5EDT", "US/Eastern", "Asia/Calcutta", "America/Argentina/Ushuaia", "GMT"]
 
 
 @pytest.mark.parametrize("name", [*NOT_ZONES, "", " ", " UTC"])
-def test_what_the_iana_database_does_not_have_is_no_setting(name: str) -> None:
-    with pytest.raises(ValidationError, match="is no time zone of the IANA database"):
+def test_a_name_outside_the_iana_database_is_an_error(name: str) -> None:
+    with pytest.raises(ValidationError, match="is not a time zone of the IANA database"):
         TypeAdapter(ZoneName).validate_python(name)
 
 
 @pytest.mark.parametrize("name", ZONES)
-def test_links_and_old_names_of_the_database_are_settings(name: str) -> None:
+def test_links_and_old_names_of_the_database_are_valid(name: str) -> None:
     assert TypeAdapter(ZoneName).validate_python(name) == name
 
 
@@ -57,9 +57,7 @@ def test_every_name_is_a_zone_on_this_host() -> None:
 
 
 @pytest.mark.parametrize("name", ["localtime", "posix/UTC"])
-def test_no_settings_file_campaign_or_sender_takes_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_invalid_zones_are_errors_in_all_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
     toml, campaign = tmp_path / "postroad.toml", tmp_path / "campaign.yaml"
     (tmp_path / "hello.txt").write_text(TEXT)
@@ -69,7 +67,7 @@ def test_no_settings_file_campaign_or_sender_takes_another(
     sender = '[senders.a]\naddress = "a@example.com"\nname = "A"\npostal_address = "1 High Street, Town"\nroute = "r"\n'
     for text, field in ((f'time_zone = "{name}"\n', "time_zone"), (f'{sender}warmup.zone = "{name}"\n', "warmup.zone")):
         toml.write_text(text)
-        with pytest.raises(ConfigError, match=f"{field}: .* is no time zone"):
+        with pytest.raises(ConfigError, match=f"{field}: .* is not a time zone"):
             Settings.load()
     toml.write_text("")
     monkeypatch.setenv("POSTROAD_TIME_ZONE", name)
@@ -77,7 +75,7 @@ def test_no_settings_file_campaign_or_sender_takes_another(
         Settings.load()
 
 
-def test_a_row_with_another_name_is_refused(engine: sa.Engine, tmp_path: Path) -> None:
+def test_a_row_with_an_invalid_zone_is_refused(engine: sa.Engine, tmp_path: Path) -> None:
     path = tmp_path / "people.csv"
     names = [name for name in NOT_ZONES if "\0" not in name]
     rows = "".join(f"r{number}@example.com,{name}\n" for number, name in enumerate([*ZONES, "", " UTC ", *names]))

@@ -1,4 +1,4 @@
-"""How a sender warms up, in the settings: what is wrong is said with its place."""
+"""Settings of warmup: errors name the line."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_section_is_enough(load: Load) -> None:
     assert settings.senders["offers"].warmup is None
 
 
-def test_times_and_dates_are_toml_s(load: Load) -> None:
+def test_times_and_dates_are_those_of_toml(load: Load) -> None:
     warmup = load(TWO + "[senders.news.warmup]\nstart = 2026-06-01\nopens = 09:30:00\ncloses = '00:00'\n").senders[
         "news"
     ]
@@ -44,26 +44,26 @@ def test_times_and_dates_are_toml_s(load: Load) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ('preset = "table"', "table belongs to preset 'table'"),
-        ("table = [10, 20]", "table belongs to preset 'table'"),
-        ('preset = "table"\ntable = [20, 10]', "each of its caps is above"),
-        ('preset = "table"\ntable = [0, 10]', "table starts at 1"),
-        ('preset = "sendgrid"\nfirst = 20', "first is that of the table"),
-        ("opens = 20:00:00\ncloses = 08:00:00", "closes is later in the day"),
+        ('preset = "table"', "table is required with preset 'table'"),
+        ("table = [10, 20]", "table is required with preset 'table'"),
+        ('preset = "table"\ntable = [20, 10]', "each cap must be larger"),
+        ('preset = "table"\ntable = [0, 10]', "table must start at 1"),
+        ('preset = "sendgrid"\nfirst = 20', "has a table with a first cap"),
+        ("opens = 20:00:00\ncloses = 08:00:00", "closes must be later in the day"),
         ('opens = "08:00+02:00"', "without a zone"),
-        ('zone = "Berlin"', "no time zone"),
+        ('zone = "Berlin"', "not a time zone"),
         ("first = 0", "greater than or equal to 1"),
         ('preset = "magic"', "senders.news.warmup.preset"),
     ],
 )
-def test_what_is_wrong_is_said(load: Load, tmp_path: Path, text: str, says: str) -> None:
+def test_an_invalid_section_is_an_error(load: Load, tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says) as caught:
         load(TWO + "[senders.news.warmup]\n" + text)
     assert str(caught.value.where).startswith(str(tmp_path / "postroad.toml"))
 
 
-def test_senders_of_one_domain_warm_up_by_one_plan(load: Load, tmp_path: Path) -> None:
+def test_senders_of_one_domain_must_have_one_plan(load: Load, tmp_path: Path) -> None:
     load(TWO + "[senders.news.warmup]\nfirst = 20\n[senders.offers.warmup]\nfirst = 20\n")
-    with pytest.raises(ConfigError, match="one plan") as caught:
+    with pytest.raises(ConfigError, match="one warmup plan") as caught:
         load(TWO + "[senders.news.warmup]\nfirst = 20\n[senders.offers.warmup]\nfirst = 30\n")
     assert "senders.offers.warmup" in str(caught.value.where)

@@ -1,4 +1,4 @@
-"""Webhooks and addresses for replies: what the settings take, and what they refuse."""
+"""Webhooks and reply addresses: valid and invalid settings."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ route = "relay"
 """
 
 
-def test_secrets_come_from_the_environment_and_show_nowhere(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_come_from_the_environment_and_are_not_shown(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POSTROAD_WEB__WEBHOOKS__POSTMARK__SECRET", "open sesame, please")
     monkeypatch.setenv("POSTROAD_WEB__WEBHOOKS__MAILGUN__SIGNING_KEY", "key-of-mailgun-1234")
     settings = load('[web.webhooks.ses]\ntopics = ["arn:aws:sns:eu-west-1:123456789012:bounces"]')
@@ -40,7 +40,7 @@ def test_secrets_come_from_the_environment_and_show_nowhere(load: Load, monkeypa
     assert "key-of-mailgun" not in repr(settings)
 
 
-def test_sendgrids_key_is_taken_as_it_shows_it(load: Load) -> None:
+def test_sendgrids_key_is_parsed_as_sendgrid_shows_it(load: Load) -> None:
     assert load(f'[web.webhooks.sendgrid]\npublic_key = "{key_of(ec.SECP256R1())}"').web.webhooks.sendgrid is not None
 
 
@@ -48,28 +48,28 @@ def test_sendgrids_key_is_taken_as_it_shows_it(load: Load) -> None:
     ("text", "said"),
     [
         ("[web.webhooks.ses]\ntopics = []", "topics"),
-        ('[web.webhooks.ses]\ntopics = ["bounces"]', "no topic of SNS"),
-        ('[web.webhooks.ses]\ntopics = ["arn:aws:sns:evil.example/:123456789012:x"]', "no topic of SNS"),
-        ('[web.webhooks.sendgrid]\npublic_key = "MFkw"', "no verification key"),
-        (f'[web.webhooks.sendgrid]\npublic_key = "{key_of(ec.SECP384R1())}"', "no verification key"),
+        ('[web.webhooks.ses]\ntopics = ["bounces"]', "not an SNS topic"),
+        ('[web.webhooks.ses]\ntopics = ["arn:aws:sns:evil.example/:123456789012:x"]', "not an SNS topic"),
+        ('[web.webhooks.sendgrid]\npublic_key = "MFkw"', "not a verification key"),
+        (f'[web.webhooks.sendgrid]\npublic_key = "{key_of(ec.SECP384R1())}"', "not a verification key"),
         ('[web.webhooks.postmark]\nsecret = "short"', "16 characters"),
         ('[web.webhooks.postmark]\nusername = "a:b"\nsecret = "long enough, surely"', "username"),
         ("[web.webhooks.mailgun]", "signing_key"),
         ('[routes.mx]\nkind = "direct"\nservice = "ses"', "no mail service"),
-        (SENDER + 'reply_to = "{token}@example.com"', "stands at the end"),
-        (SENDER + 'reply_to = "hello{token}@example.com"', "stands at the end"),
-        (SENDER + 'reply_to = "a+{token}+b@example.com"', "stands at the end"),
+        (SENDER + 'reply_to = "{token}@example.com"', "must follow a name"),
+        (SENDER + 'reply_to = "hello{token}@example.com"', "must follow a name"),
+        (SENDER + 'reply_to = "a+{token}+b@example.com"', "must follow a name"),
         (SENDER + 'reply_to = "hello+{touch}@example.com"', "in braces"),
         (SENDER + 'reply_to = "hello@{token}.example.com"', "in braces"),
         (SENDER + f'reply_to = "{"a" * 32}+{{token}}@example.com"', "room for 31"),
     ],
 )
-def test_what_cannot_be_meant_is_named(load: Load, text: str, said: str) -> None:
+def test_an_invalid_webhook_is_an_error(load: Load, text: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         load(text)
 
 
-def test_each_service_is_known_by_its_route(load: Load) -> None:
+def test_services_are_found_by_route(load: Load) -> None:
     settings = load(
         '[routes.relay]\nhost = "smtp.example.com"\nservice = "postmark"\n[routes.other]\nhost = "b.example"'
     )

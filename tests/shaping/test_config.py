@@ -148,8 +148,8 @@ def test_rules_of_the_operator_come_first_and_override_single_fields(tmp_path: P
     ("text", "line", "message"),
     [
         ("[provider.google]\nconnections = 0", 2, "provider.google.connections"),
-        ("[provider.google]\n\nconections = 3", 3, "conections is no setting of [provider.google]"),
-        ("[default]\nrate = 'fast'", 2, "is no rate"),
+        ("[provider.google]\n\nconections = 3", 3, "conections is not a setting of [provider.google]"),
+        ("[default]\nrate = 'fast'", 2, "is not a rate"),
         ("[site.x]\nconnections_in_all = 3", 1, "set it in [provider.NAME]"),
         ("[default]\nconnections_in_all = 3", 1, "set it in [provider.NAME]"),
         ("[provider.x.sender.'a@x.net']\nconnections_in_all = 3", 1, "set it in [provider.NAME]"),

@@ -27,7 +27,7 @@ from postroad.campaign.file_access import ALLOW_IT, FileRefusedError, FileRules,
 from postroad.campaign.files import Attachments, Inlines, read_step_files, require_images
 from postroad.campaign.yaml_file import load_yaml
 from postroad.errors import ConfigError
-from postroad.field_faults import field_faults, listed
+from postroad.field_faults import combined_error, field_faults
 from postroad.mail.markup_process import finish
 from postroad.mail.template import compile_template
 from postroad.settings import DurationMs, Settings, ZoneName
@@ -228,7 +228,7 @@ def _validate(path: Path, node: yaml.Node, values: dict[str, Any]) -> CampaignDe
         return CampaignDefinition.model_validate(values)
     except ValidationError as error:
         faults = field_faults(error, CampaignDefinition, kind="field", top="campaign.yaml")
-        raise listed(
+        raise combined_error(
             [
                 (
                     f"{path}, line {_line_of(node, fault.keys)}",

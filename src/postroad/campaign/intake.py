@@ -10,7 +10,7 @@ import msgspec
 from postroad.campaign.csv_header import ADDRESS, TIME_ZONE
 from postroad.errors import DataError
 from postroad.mail.address import domain_of, normalise_address
-from postroad.settings.values import time_zones
+from postroad.settings.types import time_zones
 from postroad.store.recipient import NewRecipient
 
 encode_json = msgspec.json.Encoder().encode

@@ -1,4 +1,4 @@
-"""What the cohort breaker takes for a bad list, and how sure it must be."""
+"""Settings of the cohort breaker: which bounce and complaint rates indicate a bad list, with which confidence."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from postroad.settings.values import MAX_DURATION_MS, DurationMs, Section
+from postroad.settings.types import MAX_DURATION_MS, DurationMs, Section
 
 
 class EvidenceSettings(Section):
-    """A sequential test of one share: whether it is like that of a healthy cohort, or like that of a guilty one."""
+    """A sequential probability ratio test of one share: healthy or guilty."""
 
     healthy: float = Field(default=0.02, gt=0, lt=1, description="share up to which a cohort is healthy")
-    guilty: float = Field(default=0.08, gt=0, lt=1, description="share from which on it is guilty")
-    false_alarm: float = Field(default=0.001, gt=0, le=0.1, description="how likely a healthy cohort is ever paused")
-    miss: float = Field(default=0.05, gt=0, le=0.5, description="how likely a guilty cohort is ever called healthy")
+    guilty: float = Field(default=0.08, gt=0, lt=1, description="share from which a cohort is guilty")
+    false_alarm: float = Field(default=0.001, gt=0, le=0.1, description="probability of pausing a healthy cohort")
+    miss: float = Field(default=0.05, gt=0, le=0.5, description="probability of missing a guilty cohort")
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -25,25 +25,25 @@ class EvidenceSettings(Section):
 
 
 class ComplaintSettings(EvidenceSettings):
-    """The same of complaints, of which there are fewer."""
+    """The test of complaints, with lower shares."""
 
     healthy: float = Field(default=0.001, gt=0, lt=1, description="share up to which a cohort is healthy")
-    guilty: float = Field(default=0.003, gt=0, lt=1, description="share from which on it is guilty")
+    guilty: float = Field(default=0.003, gt=0, lt=1, description="share from which a cohort is guilty")
 
 
 class CohortBreakerSettings(Section):
-    """When touches of one step, from one list source, to one provider are paused."""
+    """When cohorts are paused: touches of one step, from one list source, to one provider."""
 
     pause: bool = Field(default=True, description="pause a guilty cohort; false: only show it")
     look_ms: DurationMs = Field(
-        default=10_000, ge=100, le=MAX_DURATION_MS, description="how often the recorder looks for news"
+        default=10_000, ge=100, le=MAX_DURATION_MS, description="interval at which the recorder evaluates cohorts"
     )
     source_field: str = Field(
         default="source",
         min_length=1,
         max_length=100,
         pattern=r'^[^"\\\x00-\x1f]+$',
-        description="column of the audience's CSV that names the list a recipient is from; without it, the file's path",
+        description="column of the CSV with the list source of a recipient; without the column, the path of the file",
     )
     hard_bounces: EvidenceSettings = EvidenceSettings()
     complaints: ComplaintSettings = ComplaintSettings()

@@ -1,4 +1,4 @@
-"""Keys that messages are signed with."""
+"""Settings of DKIM keys."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from postroad.settings.values import Section
+from postroad.settings.types import Section
 
 
-def _instant(value: object) -> object:
-    """A date is midnight, and what names no zone is UTC."""
+def _to_timestamp(value: object) -> object:
+    """Parse a timestamp. A date is its midnight; without a zone it is in UTC."""
     if isinstance(value, str):
         value = datetime.fromisoformat(value)
     if isinstance(value, date) and not isinstance(value, datetime):
@@ -23,13 +23,13 @@ def _instant(value: object) -> object:
 
 
 class DkimSettings(Section):
-    """A key that a sender signs with (RFC 6376): in a file, or in a variable of the environment."""
+    """A DKIM key of a sender (RFC 6376), in a file or in an environment variable."""
 
     selector: str = Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?$")
     key_file: Path | None = Field(default=None, description="private key in PEM")
-    key_env: str | None = Field(default=None, min_length=1, description="variable that holds the key in its place")
-    since: Annotated[datetime | None, BeforeValidator(_instant)] = Field(
-        default=None, description="when it takes over from the keys of its kind before it"
+    key_env: str | None = Field(default=None, min_length=1, description="environment variable with the key instead")
+    since: Annotated[datetime | None, BeforeValidator(_to_timestamp)] = Field(
+        default=None, description="when it replaces the previous keys of its algorithm"
     )
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Who is asked about names, and what is believed of the answers."""
+"""Settings of DNS lookups, and of the checks of a sender's DNS."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from postroad.settings.values import MAX_DURATION_MS, DurationMs, Section, ip_address_text
+from postroad.settings.types import MAX_DURATION_MS, DurationMs, Section, ip_address_text
 
 
 def _nameserver(text: str) -> str:
@@ -18,7 +18,7 @@ def _nameserver(text: str) -> str:
 
 
 def split_nameserver(text: str) -> tuple[str, int]:
-    """Address and port of ``192.0.2.1``, ``192.0.2.1:5353``, ``2001:db8::1`` or ``[2001:db8::1]:5353``."""
+    """Split ``192.0.2.1``, ``192.0.2.1:5353``, ``2001:db8::1`` or ``[2001:db8::1]:5353`` into address and port."""
     if text.startswith("["):
         host, _, port = text[1:].partition("]")
         port = port.removeprefix(":")
@@ -30,18 +30,18 @@ def split_nameserver(text: str) -> tuple[str, int]:
 
 
 class DnsSettings(Section):
-    """How names are looked up."""
+    """DNS lookups."""
 
     nameservers: tuple[Annotated[str, AfterValidator(_nameserver)], ...] = Field(
-        default=(), description="recursive resolvers, as 192.0.2.1 or 192.0.2.1:5353; none: the machine's own"
+        default=(), description="recursive resolvers, such as 192.0.2.1 or 192.0.2.1:5353; none: those of the system"
     )
     trust_ad: bool = Field(
         default=False,
-        description="believe what the resolver says of DNSSEC: only of one that validates, over a safe way",
+        description="trust the AD bit of the resolver; it must validate DNSSEC and be reached by a secure connection",
     )
-    timeout_ms: DurationMs = Field(default=5_000, gt=0, le=MAX_DURATION_MS, description="for one question in all")
+    timeout_ms: DurationMs = Field(default=5_000, gt=0, le=MAX_DURATION_MS, description="timeout of a lookup in total")
     concurrency: int = Field(
-        default=100, ge=1, le=10_000, description="queries in flight, for each process; each takes a socket"
+        default=100, ge=1, le=10_000, description="concurrent queries of each process; each uses a socket"
     )
 
 
@@ -49,18 +49,18 @@ BlocklistName = Annotated[str, Field(pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)+$", max
 
 
 class DnsHealthSettings(Section):
-    """What is made of a sender's DNS being well or not."""
+    """Effects of a sender's DNS health."""
 
     hold: bool = Field(default=True, description="hold back the mail of a sender whose domain fails")
     grace_ms: DurationMs = Field(
-        default=86_400_000, ge=0, le=MAX_DURATION_MS, description="how long it may fail before it is held back"
+        default=86_400_000, ge=0, le=MAX_DURATION_MS, description="how long it may fail before mail is held back"
     )
     preflight: Literal["warn", "fail"] = Field(
-        default="warn", description="what a sender whose domain fails means for the launch of a campaign"
+        default="warn", description="level of a failing domain in a campaign's preflight"
     )
     address_blocklists: tuple[BlocklistName, ...] = Field(
-        default=("zen.spamhaus.org", "bl.spamcop.net"), description="lists that are asked about sending addresses"
+        default=("zen.spamhaus.org", "bl.spamcop.net"), description="blocklists of sending IP addresses"
     )
     domain_blocklists: tuple[BlocklistName, ...] = Field(
-        default=("dbl.spamhaus.org",), description="lists that are asked about From and bounce domains"
+        default=("dbl.spamhaus.org",), description="blocklists of From and bounce domains"
     )

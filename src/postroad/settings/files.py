@@ -1,4 +1,4 @@
-"""What may be set about files that campaigns and flows name."""
+"""Settings of the files that campaigns and flows may name."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from pathlib import Path
 
 from pydantic import Field
 
-from postroad.settings.values import Section
+from postroad.settings.types import Section
 
 
 class FilesSettings(Section):
-    """Which files a campaign.yaml and the form of `import-audience` may name."""
+    """Files that a campaign.yaml and the parameters of `import-audience` may name."""
 
     allowed: tuple[Path, ...] = Field(
-        default=(Path("audiences"),), description="folders whose files may be named, beside the campaign's own"
+        default=(Path("audiences"),),
+        description="folders whose files may be named, in addition to the campaign's folder",
     )

@@ -1,4 +1,4 @@
-"""Where a setting comes from, a line of postroad.toml or a variable, and the error for one that is wrong."""
+"""Finds the source of a setting, a line of postroad.toml or a variable, for errors."""
 
 from __future__ import annotations
 
@@ -11,15 +11,25 @@ from typing import Any, Final
 from pydantic import BaseModel, ValidationError
 
 from postroad.errors import ConfigError, did_you_mean, near_names
-from postroad.field_faults import FieldFault, field_faults, listed
+from postroad.field_faults import FieldFault, combined_error, field_faults
 
 PREFIX: Final = "POSTROAD_"
 MIN_SECRET: Final = 6
-"""Characters of a value that is looked for without quotes: a shorter one may be a word of the message."""
+"""Shortest value, in characters, that is removed from a message without quotes. A shorter one may be a common word."""
 
 
 def settings_error(error: ValidationError, model: type[BaseModel], path: Path | None, text: str) -> ConfigError:
-    """Return the error with all faults: the first one in full, and a line for each other one."""
+    """Return an error with all faults of the settings: the first one in full, and a line for each other one.
+
+    Args:
+        error: The error of pydantic.
+        model: The model of the settings.
+        path: The settings file, or None if there is no file.
+        text: Its content.
+
+    Returns:
+        The error.
+    """
     described: list[tuple[str, str, str]] = []
     faults = field_faults(error, model, kind="setting", top="postroad.toml")
     for fault in sorted(faults, key=lambda fault: (not fault.unknown, line_of_key(text, list(map(str, fault.keys))))):
@@ -28,19 +38,19 @@ def settings_error(error: ValidationError, model: type[BaseModel], path: Path | 
         message, hint = str(fault), fault.hint
         if variable is not None:
             message = _without_value(message, fault)
-            hint = _like_variable(variable, keys, text) or ("" if not fault.unknown else hint)
+            hint = _suggest_variable(variable, keys, text) or ("" if not fault.unknown else hint)
         described.append((variable or _line(path, text, keys), message, hint))
-    return listed(described, "docs/reference/settings.md lists every setting.")
+    return combined_error(described, "docs/reference/settings.md lists every setting.")
 
 
 def source_of(path: Path | None, text: str, keys: Sequence[str]) -> str:
-    """Return the variable that sets a value, or one that it is in, else its line of the file."""
+    """Return the variable that sets a value or a section around it, or else its line of the file."""
     return _variable_of(text, keys) or _line(path, text, keys)
 
 
 def line_of_key(text: str, keys: Sequence[str]) -> int:
-    """Return the line of a key in a TOML text, or of the deepest section or key on the way to it, or 1."""
-    best, found = 0, 1
+    """Return the line of a key in a TOML text, or of the innermost existing section around it, or 1."""
+    best, line_number = 0, 1
     section: list[str] = []
     for number, line in enumerate(text.splitlines(), start=1):
         stripped = line.strip()
@@ -48,20 +58,20 @@ def line_of_key(text: str, keys: Sequence[str]) -> int:
             path = section = _path_of(stripped) or section
         else:
             name = stripped.partition("=")[0]
-            own = _path_of(f"{name}=0") if "=" in stripped else []
-            if not own:
+            relative = _path_of(f"{name}=0") if "=" in stripped else []
+            if not relative:
                 continue
-            path = [*section, *own]
+            path = [*section, *relative]
         depth = min(len(path), len(keys))
         if path[:depth] == list(keys[:depth]) and depth > best:
-            best, found = depth, number
-    return found
+            best, line_number = depth, number
+    return line_number
 
 
 def unknown_variables(model: type[BaseModel], others: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield each variable whose name begins as ours do, and that no setting reads, with a sentence of likely names.
+    """Yield each variable with our prefix that no setting reads, with a hint of similar names.
 
-    ``others``: variables that are no settings.
+    ``others``: variables with our prefix that are not settings.
     """
     tops = {name.upper(): field.annotation for name, field in model.model_fields.items()}
     nested = [
@@ -80,7 +90,7 @@ def unknown_variables(model: type[BaseModel], others: Sequence[str]) -> Iterator
 
 
 def _path_of(line: str) -> list[str]:
-    """Return the names in a header or in a key with a value; an empty list for a line that is no whole TOML."""
+    """Return the names of a section or of a key with its value; an empty list for a line that is not TOML by itself."""
     try:
         value: Any = tomllib.loads(line)
     except tomllib.TOMLDecodeError:
@@ -100,7 +110,7 @@ def _line(path: Path | None, text: str, keys: Sequence[str]) -> str:
 
 
 def _variable_of(text: str, keys: Sequence[str]) -> str | None:
-    """Return the variable that sets a key, that holds it as JSON, or that alone makes the section it is in."""
+    """Return the variable that sets a key, that contains it as JSON, or that alone creates the section around it."""
     given = {name.upper(): name for name in os.environ}
     names = [PREFIX + "__".join(keys[:depth]).upper() for depth in range(len(keys), 0, -1)]
     for name in names:
@@ -115,8 +125,8 @@ def _variable_of(text: str, keys: Sequence[str]) -> str | None:
     return None
 
 
-def _like_variable(variable: str, keys: Sequence[str], text: str) -> str:
-    """Return a sentence with the variable that is meant, where the file has a section of a similar name."""
+def _suggest_variable(variable: str, keys: Sequence[str], text: str) -> str:
+    """Return a hint with the variable that may be meant, if the file has a section with a similar name."""
     values: Any = tomllib.loads(text)
     parts = variable.split("__")
     for place, key in enumerate(keys):
@@ -132,7 +142,7 @@ def _like_variable(variable: str, keys: Sequence[str], text: str) -> str:
 
 
 def _without_value(message: str, fault: FieldFault) -> str:
-    """Return the message without the value: a variable may hold a secret."""
+    """Return the message without the value, because a variable may contain a secret."""
     value = str(fault.input)
     for shown in (repr(value), repr(value[:40])):
         message = message.replace(shown, "the value")

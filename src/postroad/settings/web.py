@@ -1,4 +1,4 @@
-"""What may be set about `postroad web`."""
+"""Settings of `postroad web`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from postroad.settings.values import HostName, NetworkText, RateField, RateSetting, Section
+from postroad.settings.types import HostName, NetworkText, RateField, RateSetting, Section
 from postroad.settings.webhooks import WebhookSettings
 
 
 class UnsubscribeScope(StrEnum):
-    """What somebody who unsubscribes is sent no more."""
+    """Mail that an unsubscribe ends."""
 
     EVERYWHERE = "everywhere"
     AUDIENCE = "audience"
@@ -20,19 +20,19 @@ class UnsubscribeScope(StrEnum):
 class WebSettings(Section):
     """The public endpoints."""
 
-    host: HostName = Field(default="127.0.0.1", description="address that it listens at")
-    port: int = Field(default=8087, ge=0, le=65535, description="port that it listens at")
+    host: HostName = Field(default="127.0.0.1", description="address to listen on")
+    port: int = Field(default=8087, ge=0, le=65535, description="port to listen on")
     trusted_proxies: tuple[NetworkText, ...] = Field(
-        default=(), description="addresses and networks whose X-Forwarded-For is believed"
+        default=(), description="addresses and networks whose X-Forwarded-For is trusted"
     )
-    connections: int = Field(default=512, ge=1, le=100_000, description="at once, of all clients")
+    connections: int = Field(default=512, ge=1, le=100_000, description="concurrent connections of all clients")
     connections_per_client: int = Field(
-        default=64, ge=1, le=100_000, description="connections, and requests under way, of one client address"
+        default=64, ge=1, le=100_000, description="concurrent connections, and requests, of one client address"
     )
     rate: RateField = Field(
         default=RateSetting(count=1200, per_ms=60_000), description="requests of one client address"
     )
     unsubscribe: UnsubscribeScope = Field(
-        default=UnsubscribeScope.EVERYWHERE, description="everywhere, or of the campaign's audience only"
+        default=UnsubscribeScope.EVERYWHERE, description="everywhere, or only for the campaign's audience"
     )
     webhooks: WebhookSettings = WebhookSettings()

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from postroad.dns.providers import MAX_SITE, OTHER_PROVIDERS
 from postroad.errors import ConfigError
-from postroad.field_faults import field_faults, listed
+from postroad.field_faults import combined_error, field_faults
 from postroad.gates.name import GateKind, GateName, Receiver
 from postroad.settings import Settings, line_of_key
 from postroad.shaping.limits import Level, LimitScope, LimitSource, LimitTable, ReceiverLimits, merge_limits
@@ -202,7 +202,7 @@ def _validate(shipped: str, text: str, path: Path | None) -> Shaping:
             in_own = not own or keys[0] in own
             line = line_of_key(text if in_own else shipped, keys)
             faults.append((f"{path if in_own else SHIPPED}, line {line}", str(fault), fault.hint))
-        raise listed(faults, "docs/reference/shaping.md lists every field.") from None
+        raise combined_error(faults, "docs/reference/shaping.md lists every field.") from None
 
 
 def _read(path: Path) -> str:

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from postroad.settings import SendgridWebhook
-from postroad.settings.webhooks import read_public_key
+from postroad.settings.webhooks import parse_public_key
 from postroad.web.webhooks.request import (
     VerifiedRequest,
     Verify,
@@ -29,7 +29,7 @@ TIMESTAMP = "x-twilio-email-event-webhook-timestamp"
 
 def sendgrid(settings: SendgridWebhook, window_ms: int) -> Verify:
     """Return the verifier of SendGrid requests."""
-    key = read_public_key(settings.public_key)
+    key = parse_public_key(settings.public_key)
 
     async def verify(request: WebhookRequest) -> VerifiedRequest:
         timestamp = request.headers.get(TIMESTAMP, "")

@@ -1,4 +1,4 @@
-"""What settings are made of: durations, rates, names, addresses."""
+"""Types of settings: durations, rates, names, addresses."""
 
 from __future__ import annotations
 
@@ -17,10 +17,20 @@ _DURATION = re.compile(r"(?P<n>\d+(?:\.\d+)?)\s*(?P<unit>ms|s|m|h|d)")
 
 
 def parse_duration_ms(text: str) -> int:
-    """Milliseconds of ``500ms``, ``30s``, ``15m``, ``2h`` or ``3d``. Raises ValueError."""
+    """Parse a duration such as ``500ms``, ``30s``, ``15m``, ``2h`` or ``3d``.
+
+    Args:
+        text: The duration: a number with a unit.
+
+    Returns:
+        The duration in ms.
+
+    Raises:
+        ValueError: The text is not a duration.
+    """
     match = _DURATION.fullmatch(text.strip())
     if match is None:
-        raise ValueError(f"{text[:40]!r} is no duration: write a number and ms, s, m, h or d, as in 15m")
+        raise ValueError(f"{text[:40]!r} is not a duration: write a number and ms, s, m, h or d, as in 15m")
     return round(Fraction(match["n"]) * _UNIT_MS[match["unit"]])
 
 
@@ -36,10 +46,10 @@ class RateSetting(BaseModel):
     def parse(cls, text: str) -> RateSetting:
         count, slash, per = text.partition("/")
         if not slash or not count.strip().isdecimal() or int(count) == 0:
-            raise ValueError(f"{text[:40]!r} is no rate: write a count, a slash and a duration, as in 100/1s")
+            raise ValueError(f"{text[:40]!r} is not a rate: write a count, a slash and a duration, as in 100/1s")
         per_ms = parse_duration_ms(per if per.strip()[:1].isdecimal() else f"1{per.strip()}")
         if per_ms == 0:
-            raise ValueError(f"{text!r} is no rate: its duration is nothing")
+            raise ValueError(f"{text!r} is not a rate: its duration is zero")
         return cls(count=int(count), per_ms=per_ms)
 
     def __str__(self) -> str:
@@ -53,8 +63,11 @@ class RateSetting(BaseModel):
 def time_zones() -> frozenset[str]:
     """Return the names of the IANA database, the same on every host.
 
-    They are those of the package tzdata. A system's folder also has `localtime` and others, and may ignore case.
-    `Factory` is a placeholder: it shows that a zone is not set.
+    They come from the package tzdata, because a system's folder also has names such as `localtime`, and may ignore
+    case. `Factory` is excluded: it is a placeholder for a zone that is not set.
+
+    Returns:
+        The names.
     """
     names = files("tzdata").joinpath("zones").read_text("ascii").split()
     return frozenset(names) - {"Factory"}
@@ -62,7 +75,7 @@ def time_zones() -> frozenset[str]:
 
 def _zone(name: str) -> str:
     if name not in time_zones():
-        raise ValueError(f"{name[:64]!r} is no time zone of the IANA database, such as Europe/Berlin")
+        raise ValueError(f"{name[:64]!r} is not a time zone of the IANA database, such as Europe/Berlin")
     return name
 
 
@@ -74,30 +87,30 @@ DurationMs = Annotated[int, BeforeValidator(lambda v: parse_duration_ms(v) if is
 RateField = Annotated[RateSetting, BeforeValidator(_rate)]
 ZoneName = Annotated[str, AfterValidator(_zone)]
 
-# What goes into a header or the database: no control characters in it, and no longer than its column.
+# Texts for header fields and the database have no control characters, and are no longer than their column.
 MailAddress = Annotated[
     str, Field(pattern=r"^[^@\s<>\x00-\x1f\x7f]+@[^@\s<>\x00-\x1f\x7f]+\.[^@\s<>\x00-\x1f\x7f]+$", max_length=320)
 ]
-REPLY_TOKEN = "{token}"  # noqa: S105  (where one goes)
+REPLY_TOKEN = "{token}"  # noqa: S105  (a placeholder)
 MAX_TOKEN_CHARACTERS = 33
-"""Of a token: sixteen digits, a hyphen, sixteen letters."""
+"""Length of a token: sixteen digits, a hyphen, sixteen letters."""
 
 
 def _reply_address(text: str) -> str:
     local, _, domain = text.rpartition("@")
     bare = local.replace(REPLY_TOKEN, "", 1)
     if "{" in bare + domain or "}" in bare + domain:
-        raise ValueError("what may stand in braces is one {token}, before the @")
+        raise ValueError("only one {token} is allowed in braces, before the @")
     if bare != local:
         if local == REPLY_TOKEN or local[: local.index(REPLY_TOKEN)][-1:].isalnum() or not local.endswith(REPLY_TOKEN):
-            raise ValueError("{token} stands at the end, behind a name and a mark: hello+{token}@example.com")
+            raise ValueError("{token} must follow a name and a separator, before the @: hello+{token}@example.com")
         if len(bare) + MAX_TOKEN_CHARACTERS > MAX_LOCAL_PART:
-            raise ValueError(f"before {{token}} there is room for {MAX_LOCAL_PART - MAX_TOKEN_CHARACTERS} characters")
+            raise ValueError(f"at most {MAX_LOCAL_PART - MAX_TOKEN_CHARACTERS} characters are allowed before {{token}}")
     return text
 
 
 MAX_LOCAL_PART = 64  # RFC 5321 §4.5.3.1.1
-# Where replies go. With {token} in it each touch has an address of its own.
+# A Reply-To address. With {token} in it each touch has a separate address.
 ReplyAddress = Annotated[MailAddress, AfterValidator(_reply_address)]
 Name = Annotated[str, Field(min_length=1, max_length=100)]
 
@@ -110,7 +123,7 @@ def ip_address_text(text: str) -> str:
     try:
         return str(ip_address(text))
     except ValueError:
-        raise ValueError(f"{text!r} is no IP address") from None
+        raise ValueError(f"{text!r} is not an IP address") from None
 
 
 def _network_text(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Durations and rates: read as they are written, written as they are read."""
+"""Durations and rates: parsing and formatting."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ DURATIONS = [
 
 
 @pytest.mark.parametrize(("text", "ms"), DURATIONS)
-def test_a_duration_is_read_in_milliseconds(text: str, ms: int) -> None:
+def test_a_duration_is_parsed_in_milliseconds(text: str, ms: int) -> None:
     assert parse_duration_ms(text) == ms
 
 
 @pytest.mark.parametrize(
     "text", ["", "5", "s", "-5s", "5 weeks", "1h30m", "1,5h", "5S", "1e3s", ".5s", "nan", "inf s", "5s\n5s", "5min"]
 )
-def test_what_is_no_duration_is_said(text: str) -> None:
-    with pytest.raises(ValueError, match="is no duration: write a number and ms, s, m, h or d"):
+def test_an_invalid_duration_is_an_error(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a duration: write a number and ms, s, m, h or d"):
         parse_duration_ms(text)
 
 
-def test_a_duration_without_end_is_a_number_all_the_same() -> None:
+def test_a_very_long_duration_is_a_number() -> None:
     assert parse_duration_ms("9" * 400 + "ms") == int("9" * 400)
 
 
@@ -51,14 +51,14 @@ RATES = [
 
 
 @pytest.mark.parametrize(("text", "rate"), RATES)
-def test_a_rate_is_read(text: str, rate: RateSetting) -> None:
+def test_a_rate_is_parsed(text: str, rate: RateSetting) -> None:
     assert RateSetting.parse(text) == rate
 
 
 @pytest.mark.parametrize(
     "text", ["", "100", "/1s", "0/1s", "-1/1s", "1.5/1s", "a/1s", "1/", "1/0s", "1/week", "1/1s/1s", "²/1s"]
 )
-def test_what_is_no_rate_is_said(text: str) -> None:
+def test_an_invalid_rate_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match=r"is no (rate|duration)"):
         RateSetting.parse(text)
 
@@ -67,7 +67,7 @@ def test_what_is_no_rate_is_said(text: str) -> None:
 @example(count=1, per_ms=9007199254740993)
 @example(count=1, per_ms=9007199254740993 * 86_400_000)
 @example(count=1, per_ms=86_400_000)
-def test_a_rate_is_read_back_as_it_is_written(count: int, per_ms: int) -> None:
+def test_a_rate_round_trips(count: int, per_ms: int) -> None:
     rate = RateSetting(count=count, per_ms=per_ms)
     assert RateSetting.parse(str(rate)) == rate
 
