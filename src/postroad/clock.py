@@ -1,4 +1,4 @@
-"""Time as an argument. Instants are aware datetimes in UTC; queue instants are integers of milliseconds."""
+"""Clocks, which are passed as arguments. Times are aware datetimes in UTC; the queue uses integers in ms."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from typing import NamedTuple, Protocol
 
 
 class Clock(Protocol):
-    """What code that depends on time is given, so that a test can turn it by hand."""
+    """Interface of a clock, so that tests can use a fake clock."""
 
     def now(self) -> datetime:
-        """Return this instant, in UTC."""
+        """Return the current time in UTC."""
         ...
 
     def now_ms(self) -> int:
-        """Return this instant, in milliseconds since the epoch."""
+        """Return the current time in ms since the epoch."""
         ...
 
     async def sleep(self, seconds: float) -> None:
-        """Return once this many seconds have passed."""
+        """Wait for this many seconds of the clock."""
         ...
 
 
 class SystemClock:
-    """The machine's clock."""
+    """The system's clock."""
 
     def now(self) -> datetime:
         return datetime.now(UTC)
@@ -40,12 +40,12 @@ class SystemClock:
         await asyncio.sleep(seconds)
 
 
-LEAST_SLEEP_S = 0.0005
-"""In real time: looking at a clock that stands at its limit again and again would keep everybody else from the loop."""
+MIN_SLEEP_S = 0.0005
+"""Shortest sleep in real time, so that polling a clock that has stopped at its limit does not block the event loop."""
 
 
-class _Hand(NamedTuple):
-    """Where the clock stood when, and how fast it has run since."""
+class _ClockState(NamedTuple):
+    """Time of the clock at a real time, its speed since then, and the time at which it stops."""
 
     at_ms: float
     real_s: float
@@ -54,19 +54,23 @@ class _Hand(NamedTuple):
 
 
 class ScaledClock:
-    """A clock that begins at an instant and runs so many times faster than ``real_s``; its speed may be changed.
-
-    It is one process's alone: whoever is to go by it must be given it.
-    """
+    """A clock with a start time and an adjustable speed. It exists only within its process."""
 
     def __init__(self, start: datetime, speed: float = 1.0, *, real_s: Callable[[], float] = time.monotonic) -> None:
+        """Start the clock.
+
+        Args:
+            start: Time at which it begins.
+            speed: Seconds of the clock in a real second.
+            real_s: Function that returns the real time in seconds.
+        """
         self.speed = speed
-        """Seconds that pass on it in a real one, while it is not held."""
+        """Seconds of the clock in a real second, while it is not paused."""
         self._real_s = real_s
-        # Replaced as one, because threads read it too.
-        self._hand = _Hand(start.timestamp() * 1000, real_s(), speed, math.inf)
-        self._held = 0
-        self._turned = asyncio.Event()
+        # Replaced atomically, because threads read it too.
+        self._state = _ClockState(start.timestamp() * 1000, real_s(), speed, math.inf)
+        self._pauses = 0
+        self._changed = asyncio.Event()
 
     def now(self) -> datetime:
         return datetime.fromtimestamp(self._now_ms() / 1000, UTC)
@@ -74,39 +78,41 @@ class ScaledClock:
     def now_ms(self) -> int:
         return int(self._now_ms())
 
-    def turn(self, speed: float, until_ms: float = math.inf) -> None:
-        """Run at another speed from now on, and stand still at an instant, until it is turned again.
+    def set_speed(self, speed: float, until_ms: float = math.inf) -> None:
+        """Change the speed. Sleepers still wake at the time of the clock that they wait for.
 
-        Whoever sleeps sleeps until the instant that was meant.
+        Args:
+            speed: Seconds of the clock in a real second.
+            until_ms: Time at which the clock stops until the next call, in ms since the epoch.
         """
         self.speed = speed
         self._set(until_ms)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Let it stand still: what is done inside takes no time on it."""
-        self._held += 1
-        self._set(self._hand.until_ms)
+    def paused(self) -> Iterator[None]:
+        """Stop the clock inside the context."""
+        self._pauses += 1
+        self._set(self._state.until_ms)
         try:
             yield
         finally:
-            self._held -= 1
-            self._set(self._hand.until_ms)
+            self._pauses -= 1
+            self._set(self._state.until_ms)
 
     async def sleep(self, seconds: float) -> None:
         until_ms = self._now_ms() + seconds * 1000
         while (left_ms := until_ms - self._now_ms()) > 0:
-            speed, turned = self._hand.speed, self._turned
+            speed, changed = self._state.speed, self._changed
             with suppress(TimeoutError):
-                async with asyncio.timeout(max(left_ms / 1000 / speed, LEAST_SLEEP_S) if speed else None):
-                    await turned.wait()
+                async with asyncio.timeout(max(left_ms / 1000 / speed, MIN_SLEEP_S) if speed else None):
+                    await changed.wait()
 
     def _now_ms(self) -> float:
-        hand = self._hand
-        passed_ms = hand.at_ms + (self._real_s() - hand.real_s) * 1000 * hand.speed
-        return max(hand.at_ms, min(passed_ms, hand.until_ms))
+        state = self._state
+        now_ms = state.at_ms + (self._real_s() - state.real_s) * 1000 * state.speed
+        return max(state.at_ms, min(now_ms, state.until_ms))
 
     def _set(self, until_ms: float) -> None:
-        self._hand = _Hand(self._now_ms(), self._real_s(), 0.0 if self._held else self.speed, until_ms)
-        self._turned.set()
-        self._turned = asyncio.Event()
+        self._state = _ClockState(self._now_ms(), self._real_s(), 0.0 if self._pauses else self.speed, until_ms)
+        self._changed.set()
+        self._changed = asyncio.Event()

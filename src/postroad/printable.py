@@ -1,7 +1,7 @@
-r"""Shows text from elsewhere as text: control characters become visible escapes, such as ``\x1b``.
+r"""Escapes untrusted text for display: control characters become visible escapes, such as ``\x1b``.
 
-A reply of a mail server, a cell of a CSV file or a DNS record may hold escape sequences that clear a terminal, set its
-title or reverse the reading order. Whatever prints for a person passes its data through `printable`.
+A reply of a mail server, a cell of a CSV file or a DNS record may contain escape sequences that clear a terminal, set
+its title or reverse the reading order. All output for users passes its data through `printable`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import logging
 import re
 import unicodedata
 
-# Cc: C0, DEL and C1; Cf: bidirectional overrides, tags and other invisible marks; Cs: surrogates without a partner,
-# which no encoding can write; Zl and Zp: breaks that some terminals and log readers take for the end of a line.
+# Cc: C0, DEL and C1; Cf: bidirectional overrides, tags and other invisible marks; Cs: lone surrogates, which cannot be
+# encoded; Zl and Zp: separators that some terminals and log readers treat as the end of a line.
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-# Zero-width joiners: words of Persian and of Indic scripts, and many emoji, need them.
+# Zero-width joiners, which Persian, Indic scripts and many emoji need.
 _JOINERS = frozenset("\u200c\u200d")
 _NAMED = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
@@ -21,7 +21,12 @@ _NAMED = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 def printable(text: str, *, keep: str = "") -> str:
     r"""Return the text with every control character as an escape, such as ``\r``, ``\x1b`` or ``\u202e``.
 
-    ``keep``: control characters that stay, such as ``"\n"`` for a text of several lines. Nothing is left out.
+    Args:
+        text: The text.
+        keep: Control characters that are not escaped, such as ``"\n"`` for several lines.
+
+    Returns:
+        The escaped text. No character is removed.
     """
     if text.isprintable():
         return text
@@ -29,7 +34,7 @@ def printable(text: str, *, keep: str = "") -> str:
 
 
 def is_hidden(char: str) -> bool:
-    """Whether a terminal would act on the character, or show nothing, instead of showing it."""
+    """Return whether a terminal would interpret the character, or show nothing, instead of showing it."""
     return not char.isprintable() and char not in _JOINERS and unicodedata.category(char) in _HIDDEN
 
 
@@ -43,7 +48,7 @@ def _escape(char: str) -> str:
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
-    """Return a count with its noun: ``1 row``, ``2 rows``, ``1,000 rows``. ``plural``: unset, the noun with an s."""
+    """Return a count with its noun: ``1 row``, ``2 rows``, ``1,000 rows``. The default plural is the noun with an s."""
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
@@ -51,18 +56,18 @@ _ACTIVE = re.compile(r"[\\`*\[\]<>|~$!#&]|://|www\.|(?<!\w)_|_(?!\w)|^([-+]|\d+[
 
 
 def escape_markdown(text: str) -> str:
-    """Return the text on one line, with every punctuation character escaped: it is no markup, link, HTML or table."""
+    """Return the text on one line with every punctuation character escaped, so that it has no effect in Markdown."""
     return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", printable(" ".join(text.split())))
 
 
 def escape_active_markdown(text: str) -> str:
-    """Return the text on one line, escaped only where Markdown would not show it literally."""
+    """Return the text on one line, escaped only if Markdown would not show it literally."""
     line = " ".join(text.split())
     return escape_markdown(line) if _ACTIVE.search(line) or not line.isprintable() else line
 
 
 class PrintableFormatter(logging.Formatter):
-    """Formats log records: one line each, whatever data is in the message. A traceback keeps its lines."""
+    """Formats log records on one line each, even if the message has control characters. Tracebacks keep their lines."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  (the name is logging's)
         return printable(super().formatMessage(record))

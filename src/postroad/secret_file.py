@@ -1,4 +1,4 @@
-"""Secrets that are made once and kept in a file that only its owner can read."""
+"""Generates secrets and stores them in files that only the owner can read."""
 
 from __future__ import annotations
 
@@ -11,10 +11,16 @@ KEY_BYTES = 32
 
 
 def read_secret(path: Path) -> str | None:
-    """Return the secret in a file; None if there is no such file.
+    """Read a secret from a file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The secret, or None if the file does not exist.
 
     Raises:
-        StateError: The file is empty. A secret of no characters protects nothing.
+        StateError: The file is empty.
     """
     try:
         secret = path.read_text(encoding="ascii").strip()
@@ -26,9 +32,16 @@ def read_secret(path: Path) -> str | None:
 
 
 def read_or_make_secret(path: Path, prefix: str = "") -> str:
-    """Return the secret in a file; generate it first, with this prefix, if there is no such file.
+    """Read a secret from a file, and generate it first if the file does not exist.
 
-    Processes that start together get the same secret: the file appears with its content, and the first one counts.
+    The file is created atomically with its content, so concurrent processes get the same secret.
+
+    Args:
+        path: The file.
+        prefix: Prefix of a generated secret.
+
+    Returns:
+        The secret.
 
     Raises:
         StateError: The file is empty.

@@ -255,7 +255,7 @@ async def test_a_tls_handshake_that_never_ends_is_cut_off() -> None:
     server = await asyncio.start_server(handshake, "127.0.0.1", 0)
     async with server, httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(BOUND_S):
         url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-        with pytest.raises(FetchError, match="no complete answer within"):
+        with pytest.raises(FetchError, match="no complete response within"):
             await fetch(client, url, within_s=WITHIN_S, max_bytes=MAX_BYTES)
 
 

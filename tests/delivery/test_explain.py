@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from postroad.app.context import AppContext, open_context
 from postroad.delivery.job import DeliveryResult, encode_note, job_id, lane_of
-from postroad.explain import TouchExplanation, explain_touch, find_touches, touch_ids
+from postroad.explain import TouchExplanation, explain_touch
 from postroad.gates.name import GateName, Receiver
 from postroad.operations import campaigns
 from postroad.queue import ClaimedJob, Dead, Defer, Done, Gate, Job, Queue, Quota, Rate, Retry, Uncertain
@@ -26,6 +26,7 @@ from postroad.store.ledger import TouchState
 from postroad.store.shaping import ShapingChange, add_change
 from postroad.store.suppression import SuppressionReason, suppress
 from postroad.store.types import UtcDateTime
+from postroad.touch_search import find_touches, touch_ids
 from postroad.warmup.day import set_cap
 from postroad.warmup.identity import identities_by_sender, of_sender
 from tests.conftest import RedisServer
@@ -358,7 +359,7 @@ CASES = {
         _retry_wait,
         None,
         MORNING + HOUR,
-        ("put off at 2026-05-04 06:00:00 UTC after attempt 1: connect (refused)",),
+        ("deferred at 2026-05-04 06:00:00 UTC after attempt 1: connect (refused)",),
         TouchState.DEFERRED,
     ),
     "cohort paused": Case(_cohort_paused, "cohort", None, ("its cohort is paused (complaints)",)),

@@ -32,7 +32,7 @@ def test_another_speed_applies_from_the_present_time_on() -> None:
     real = RealTime()
     clock = ScaledClock(START, 100, real_s=real)
     real.now_s += 1
-    clock.turn(2)
+    clock.set_speed(2)
     real.now_s += 1
     assert clock.now_ms() == START_MS + 102_000
 
@@ -40,10 +40,10 @@ def test_another_speed_applies_from_the_present_time_on() -> None:
 def test_it_stops_at_a_time_until_its_speed_is_set() -> None:
     real = RealTime()
     clock = ScaledClock(START, 1, real_s=real)
-    clock.turn(1000, START_MS + 5_000)
+    clock.set_speed(1000, START_MS + 5_000)
     real.now_s += 60
     assert clock.now_ms() == START_MS + 5_000
-    clock.turn(10)
+    clock.set_speed(10)
     assert clock.now_ms() == START_MS + 5_000
     real.now_s += 1
     assert clock.now_ms() == START_MS + 15_000
@@ -53,7 +53,7 @@ def test_a_limit_that_has_passed_never_turns_it_back() -> None:
     real = RealTime()
     clock = ScaledClock(START, 1, real_s=real)
     real.now_s += 10
-    clock.turn(1, START_MS)
+    clock.set_speed(1, START_MS)
     real.now_s += 10
     assert clock.now_ms() == START_MS + 10_000
 
@@ -61,10 +61,10 @@ def test_a_limit_that_has_passed_never_turns_it_back() -> None:
 def test_what_is_done_while_it_is_held_takes_no_time() -> None:
     real = RealTime()
     clock = ScaledClock(START, 10, real_s=real)
-    with clock.held():
+    with clock.paused():
         real.now_s += 100
-        clock.turn(20)
-        with clock.held():
+        clock.set_speed(20)
+        with clock.paused():
             real.now_s += 100
         assert clock.now_ms() == START_MS
     assert clock.now_ms() == START_MS
@@ -76,7 +76,7 @@ async def test_a_sleeper_wakes_at_its_instant_whatever_the_speed_became() -> Non
     clock = ScaledClock(START, 0.001)
     sleeping = asyncio.create_task(clock.sleep(3600))
     await asyncio.sleep(0)
-    clock.turn(1_000_000)
+    clock.set_speed(1_000_000)
     async with asyncio.timeout(10):
         await sleeping
     assert clock.now_ms() >= START_MS + 3_600_000
@@ -84,7 +84,7 @@ async def test_a_sleeper_wakes_at_its_instant_whatever_the_speed_became() -> Non
 
 async def test_a_sleeper_waits_while_it_is_held() -> None:
     clock = ScaledClock(START, 1_000_000)
-    with clock.held():
+    with clock.paused():
         sleeping = asyncio.create_task(clock.sleep(60))
         for _ in range(20):
             await asyncio.sleep(0)

@@ -19,12 +19,12 @@ from postroad.cli.options import LimitOption, QueueOption
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
 from postroad.delivery.job import MAIL_QUEUES, SEND_QUEUE
 from postroad.errors import UsageError, unknown_name
-from postroad.explain import touch_ids
 from postroad.operations.dead_letters import list_dead_letters
 from postroad.operations.rebuild import RebuildResult
 from postroad.printable import counted
 from postroad.queue import DeadLetter, QueueStats
 from postroad.store.ledger import TouchState
+from postroad.touch_search import touch_ids
 
 app = typer.Typer(help="The queue: depth, jobs, gates, dead letters, rebuilding it.", no_args_is_help=True)
 app.add_typer(queue_gate.app, name="gate")

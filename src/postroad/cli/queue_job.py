@@ -16,11 +16,12 @@ from postroad.cli.options import QueueOption, at, read_instant_ms
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
 from postroad.delivery.job import MAIL_QUEUES, SEND_QUEUE
 from postroad.errors import StateError
-from postroad.explain import TouchExplanation, explain_touch, find_touches, is_address, touch_ids
+from postroad.explain import TouchExplanation, explain_touch
 from postroad.operations import touches
 from postroad.operations.unknown import touch_events
 from postroad.queue import Explanation, JobDetails
 from postroad.store.ledger import WAITING, TouchState
+from postroad.touch_search import find_touches, is_address, touch_ids
 
 IdArgument = Annotated[
     str, typer.Argument(metavar="ID", help="Id of the job; of mail the id of the touch, or the recipient's address.")

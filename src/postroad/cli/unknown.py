@@ -16,10 +16,10 @@ from postroad.cli.options import LimitOption, QueueOption, at
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
 from postroad.delivery.job import MAIL_QUEUES, SEND_QUEUE, job_id
 from postroad.errors import StateError
-from postroad.explain import find_touches, is_address
 from postroad.operations.unknown import Resolution
 from postroad.operations.unknown import list_unknown as list_unknown_touches
 from postroad.store.ledger import TouchState
+from postroad.touch_search import find_touches, is_address
 
 app = typer.Typer(
     help="Unknown: what may or may not have been sent, and what somebody found out.", no_args_is_help=True

@@ -36,7 +36,7 @@ class CohortWatch:
         recorded, began_s = self._recorder.recorded, time.monotonic()
         if recorded == self._recorded or began_s < self._next_s:
             return
-        with self._clock.held():
+        with self._clock.paused():
             await asyncio.to_thread(self._breaker.turn)
         self._recorded = recorded
         ended_s = time.monotonic()

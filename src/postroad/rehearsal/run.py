@@ -74,7 +74,7 @@ async def rehearse(
     rows = await asyncio.to_thread(audience_file, file, folder, options.recipients)
     clock = ScaledClock(start, min(options.speed, 1.0))
     async with AsyncExitStack() as stack:
-        with clock.held():
+        with clock.paused():
             environment = await stack.enter_async_context(open_environment(options, settings, folder, clock))
             days = WarmupDays(environment.context)
             await asyncio.to_thread(days.begin, options.warmup_day)
@@ -163,12 +163,12 @@ async def _advance(step: _Pass, workers: RehearsalWorkers, within_ms: int, stop:
     clock, queue = step.environment.clock, step.environment.queue
     until_ms = clock.now_ms() + within_ms
     while not stop.is_set():
-        with clock.held():
+        with clock.paused():
             done, current = await step.run()
             if done.finished:
                 return "finished"
             if done.submitted:
-                clock.turn(min(clock.speed, 1.0))  # Until `_watch` has seen what was submitted.
+                clock.set_speed(min(clock.speed, 1.0))  # Until `_watch` has seen what was submitted.
             stats = await queue.stats()
         if not done.submitted and await _stuck(step.environment, stats, current, workers):
             return "held for good"
@@ -228,4 +228,4 @@ async def _watch(
             unrecorded=_unrecorded(stats),
             next_ms=next_ms,
         )
-        environment.clock.turn(*speed.next(sample))
+        environment.clock.set_speed(*speed.next(sample))
