@@ -121,7 +121,7 @@ def read_step(folder: Path, extra: str) -> None:
         ("attachments: [a.txt, terms.pdf]\n", "there is no file .*terms.pdf", "steps.0.attachments.1"),
         ("attachments: [.]\n", "cannot be read: Is a directory", "steps.0.attachments.0"),
         ("html: h.html\ninline: [nothing.png]\n", "there is no file .*nothing.png", "steps.0.inline.0"),
-        ("html: h.html\n", "the HTML shows cid:logo, and no inline image", "steps.0.inline"),
+        ("html: h.html\n", "the HTML shows cid:logo, but no inline image", "steps.0.inline"),
         (
             "html: h.html\ninline: [{file: a.txt, cid: logo}, {file: a.txt, cid: logo}]\n",
             "the same cid",

@@ -372,7 +372,7 @@ def test_a_sender_whose_dns_fails_warns_or_fails_as_configured(
     [finding] = preflight(project).findings
     assert finding.level is Level.WARN
     assert "2026-05-04 08:30 UTC: DMARC acme.dev: no record at _dmarc.acme.dev" in finding.what
-    assert finding.remedy == "`postroad dns check acme.dev` says what to publish."
+    assert finding.remedy == "`postroad dns check acme.dev` shows what to publish."
     project.configure(CONFIG + '[dns_health]\npreflight = "fail"\n')
     with pytest.raises(PreflightError, match=r"the DNS of news@acme\.dev fails"):
         preflight(project).require_ok()

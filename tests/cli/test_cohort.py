@@ -86,7 +86,7 @@ def test_doctor_looks_for_the_listener_and_the_worker_where_they_are_asked_for(s
     (site / "postroad.toml").write_text(f'[inbound]\nenabled = true\nsmtp = "127.0.0.1:{port}"\n')
     checks = doctor()
     assert (checks["inbound"]["health"], checks["queue bounce:process"]["health"]) == ("fail", "ok")
-    assert "nobody answers" in checks["inbound"]["seen"]
+    assert "there is no answer" in checks["inbound"]["seen"]
 
 
 class Noting(Supervisor):

@@ -52,7 +52,7 @@ def doctor(site: Path, environment: dict[str, str]) -> Doctor:
 
 
 def checks_of(done: subprocess.CompletedProcess[str]) -> Checks:
-    """Read what `postroad doctor --json` printed; its exit code must agree."""
+    """Parse the output of `postroad doctor --json`, and compare its exit code."""
     assert "Traceback" not in done.stderr, done.stderr
     checks = json.loads(done.stdout)
     assert done.returncode == any(check["health"] == "fail" for check in checks)

@@ -1,4 +1,4 @@
-"""Doctor is red when running campaigns are not advanced."""
+"""Doctor fails if running campaigns are not advanced."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.store.rows import add_campaign
         (CampaignState.RUNNING, 4, None, "ok"),
     ],
 )
-def test_stale_advance_is_red_while_a_campaign_runs(
+def test_a_stale_advance_fails_while_a_campaign_runs(
     doctor: Doctor, change: Change, state: CampaignState, launched_min: int, advanced_min: int | None, health: str
 ) -> None:
     now = datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""Doctor names what nothing reads: a misspelt variable, a misspelt queue."""
+"""Doctor reports names without effect: misspelt variables and queues."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Doctor is red when a process that mail depends on does not run, whatever ended it."""
+"""Doctor fails if a required process does not run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Start = Callable[..., "subprocess.Popen[bytes]"]
 
 @pytest.fixture
 def start(site: Path, environment: dict[str, str]) -> Iterator[Start]:
-    """Start a command of ours as a process; it is killed with the test."""
+    """Start a command as a process, which is killed at the end of the test."""
     with (site / "log").open("ab") as log, ExitStack() as stack:
 
         def started(*words: str) -> subprocess.Popen[bytes]:
@@ -60,7 +60,7 @@ def eventually(condition: Callable[[], bool], within_s: float) -> None:
         time.sleep(0.2)
 
 
-def test_nothing_runs_is_red(doctor: Doctor) -> None:
+def test_missing_processes_fail(doctor: Doctor) -> None:
     checks = doctor()
     assert checks["worker email:send"]["health"] == checks["recorder"]["health"] == "fail"
     assert checks["worker email:send"]["seen"] == "none is alive"
@@ -68,7 +68,7 @@ def test_nothing_runs_is_red(doctor: Doctor) -> None:
 
 
 @pytest.mark.timeout(180)
-def test_processes_that_are_killed_or_stopped_are_gone(
+def test_killed_and_stopped_processes_are_detected(
     doctor: Doctor, start: Start, processes: Callable[[], dict[str, dict[str, Any]]]
 ) -> None:
     worker, recorder, web = start("worker"), start("recorder"), start("web", "--port", "0")
@@ -87,13 +87,13 @@ def test_processes_that_are_killed_or_stopped_are_gone(
     assert time.monotonic() - began_s < GONE_WITHIN_S
     checks = doctor()
     assert checks["worker email:send"]["health"] == checks["recorder"]["health"] == "fail"
-    assert "ended without a word" in checks["worker email:send"]["seen"]
+    assert "ended unexpectedly" in checks["worker email:send"]["seen"]
 
     recorder.send_signal(signal.SIGCONT)
     eventually(lambda: bool(processes()["recorder"]["alive"]), 20)
 
 
-def test_workers_that_the_settings_need_are_looked_for(site: Path, doctor: Doctor) -> None:
+def test_required_workers_are_checked(site: Path, doctor: Doctor) -> None:
     assert "worker bounce:process" not in doctor()
     settings = site / "postroad.toml"
     settings.write_text(settings.read_text() + '[inbound]\nenabled = true\nsmtp = "127.0.0.1:1"\n')

@@ -1,4 +1,4 @@
-"""Doctor says which sender is paused or held back, why, and what to do."""
+"""Doctor reports paused and held senders with reason and remedy."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_senders_that_may_send_are_ok(doctor: Doctor) -> None:
     assert doctor()["senders"]["health"] == "ok"
 
 
-def test_sender_that_is_paused_until_it_is_resumed_is_red(doctor: Doctor, change: Change) -> None:
+def test_a_sender_paused_without_end_fails(doctor: Doctor, change: Change) -> None:
     async def pause(context: AppContext) -> None:
         await (await context.queue(SEND_QUEUE)).pause_gate(str(GateName.sender(SENDER)), None)
 
@@ -38,7 +38,7 @@ def test_sender_that_is_paused_until_it_is_resumed_is_red(doctor: Doctor, change
     assert f"postroad queue gate resume sender:{SENDER}" in check["remedy"]
 
 
-def test_pause_that_ends_by_itself_is_a_warning(doctor: Doctor, change: Change) -> None:
+def test_a_pause_with_an_end_is_a_warning(doctor: Doctor, change: Change) -> None:
     async def pause(context: AppContext) -> None:
         queue = await context.queue(SEND_QUEUE)
         await queue.pause_gate(
@@ -52,9 +52,7 @@ def test_pause_that_ends_by_itself_is_a_warning(doctor: Doctor, change: Change) 
     assert "gate provider:yahoo" not in checks
 
 
-def test_sender_that_is_held_for_its_dns_is_red_although_the_queue_lost_the_gate(
-    doctor: Doctor, change: Change
-) -> None:
+def test_a_held_sender_fails_even_if_the_queue_lost_its_gate(doctor: Doctor, change: Change) -> None:
     async def hold_back(context: AppContext) -> None:
         await asyncio.to_thread(hold, context.engine)
 
@@ -64,7 +62,7 @@ def test_sender_that_is_held_for_its_dns_is_red_although_the_queue_lost_the_gate
     assert "SPF fails" in check["seen"]
 
 
-def test_queue_that_is_suspended_is_red_also_without_the_database(doctor: Doctor, change: Change) -> None:
+def test_a_paused_queue_fails_even_without_the_database(doctor: Doctor, change: Change) -> None:
     async def pause(context: AppContext) -> None:
         await (await context.queue(SEND_QUEUE)).pause_gate("queue", None)
 

@@ -1,4 +1,4 @@
-"""Checks of a whole installation: each one independent, with its own deadline and its own failure."""
+"""Checks a whole installation. Checks are independent: each has its own deadline, and may fail alone."""
 
 from postroad.doctor.check import Check, Probe
 from postroad.doctor.context import DoctorContext

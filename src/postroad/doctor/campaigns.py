@@ -1,4 +1,4 @@
-"""Whether running campaigns take their next steps."""
+"""Checks that running campaigns are advanced."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from postroad.store.engine import read
 from postroad.store.heartbeat import ADVANCE, last_heartbeat
 
 STALE = timedelta(minutes=15)
-"""Age of the last pass over running campaigns that fails. A pass is made every five minutes."""
+"""Age from which the last pass over running campaigns fails the check. There is a pass every five minutes."""
 
 REMEDY = "Does Prefect run the flow advance-campaigns? `postroad advance` makes a pass without it."
 
 
 async def check_advance(context: DoctorContext) -> Sequence[Check]:
-    """Check the age of the last pass over running campaigns. Without a running campaign there is no need of one."""
+    """Check the age of the last pass over running campaigns. Without a running campaign the check passes."""
     engine = await context.database()
     running, launched_at, last = await asyncio.to_thread(_read, engine)
     if not running:
         return [Check(part="advance", health=Health.OK, seen="no campaign is running")]
-    now = (await context.parts()).clock.now()
+    now = (await context.app()).clock.now()
     seen = f"{counted(running, 'campaign is', 'campaigns are')} running; "
-    seen += "no pass was ever made over them" if last is None else f"the last pass is {_age(now - last)} old"
-    # A campaign that was launched a moment ago need not have been looked at.
-    since = max((instant for instant in (last, launched_at) if instant is not None), default=None)
+    seen += "there was no pass yet" if last is None else f"the last pass is {_age(now - last)} old"
+    # A campaign that was just launched need not have been advanced yet.
+    since = max((at for at in (last, launched_at) if at is not None), default=None)
     if since is None or now - since > STALE:
         return [Check(part="advance", health=Health.FAIL, seen=seen, remedy=REMEDY)]
     return [Check(part="advance", health=Health.OK, seen=seen)]
 
 
 def _read(engine: sa.Engine) -> tuple[int, datetime | None, datetime | None]:
-    """Number of running campaigns, when the first of them was launched, and when the last pass was made."""
+    """Return the number of running campaigns, the time of the first launch, and the time of the last pass."""
     statement = sa.select(sa.func.count(), sa.func.min(col(Campaign.launched_at))).where(
         col(Campaign.state) == CampaignState.RUNNING
     )

@@ -1,4 +1,4 @@
-"""What a check is, what it finds, and how many of them run at the same time without waiting for each other."""
+"""Probes and their results, and how probes run concurrently without blocking each other."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DEADLINE_S = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One part, and how it is."""
+    """The health of one part."""
 
     part: str
     health: Health
@@ -27,36 +27,36 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """One look at one part. ``look`` may raise or hang: `run_probes` turns both into a failed check."""
+    """A probe of one part. ``run`` may raise or hang: `run_probes` turns both into a failed check."""
 
     part: str
-    look: Callable[[], Awaitable[Sequence[Check]]]
+    run: Callable[[], Awaitable[Sequence[Check]]]
     deadline_s: float = DEADLINE_S
     remedy: str = ""
-    """What to do when it does not answer in time."""
+    """Remedy if there is no answer in time."""
 
 
 def failed(part: str, error: PostroadError) -> Check:
-    """Return the failed check of a part that raised an error of ours."""
+    """Return the failed check of a part that raised a PostroadError."""
     where = f"{error.where}: " if error.where else ""
     return Check(part=part, health=Health.FAIL, seen=f"{where}{error.message}", remedy=error.remedy or "")
 
 
 async def run_probes(probes: Sequence[Probe]) -> list[Check]:
-    """Run probes concurrently. Returns their checks in the order of the probes; it takes as long as the slowest."""
+    """Run probes concurrently and return their checks in the order of the probes."""
     asyncio.get_running_loop().set_default_executor(_AbandonableThreads())
-    found = await asyncio.gather(*(_run(probe) for probe in probes))
-    return [check for checks in found for check in checks]
+    results = await asyncio.gather(*(_run(probe) for probe in probes))
+    return [check for checks in results for check in checks]
 
 
 async def _run(probe: Probe) -> Sequence[Check]:
     deadline = asyncio.timeout(probe.deadline_s)
     try:
         async with deadline:
-            return await probe.look()
+            return await probe.run()
     except PostroadError as error:
         return [failed(probe.part, error)]
-    except Exception as error:  # A check that breaks is a finding, and the others still count.
+    except Exception as error:  # An unexpected error is a result, too, so that other checks are not affected.
         if deadline.expired():
             seen = f"did not answer in {probe.deadline_s:g} s"
             return [Check(part=probe.part, health=Health.FAIL, seen=seen, remedy=probe.remedy)]
@@ -65,9 +65,9 @@ async def _run(probe: Probe) -> Sequence[Check]:
 
 
 class _AbandonableThreads(ThreadPoolExecutor):
-    """One daemon thread for each call of `asyncio.to_thread`.
+    """Runs each call of `asyncio.to_thread` in a separate daemon thread.
 
-    A call that never returns ends with the process. The pool of the standard library is joined at exit instead.
+    A call that never returns ends with the process. The executor of the standard library would be joined at exit.
     """
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -87,4 +87,4 @@ class _AbandonableThreads(ThreadPoolExecutor):
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Return at once: no thread is waited for."""
+        """Return at once, without waiting for threads."""

@@ -1,4 +1,4 @@
-"""The settings, the keys and the files that they name."""
+"""Checks the settings, and the keys and files that they name."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from postroad.state_folder import open_entries
 
 
 def check_settings(settings: Settings) -> Check:
-    """Check that there is a sender and an address for recipients."""
+    """Check that there is a sender and a public URL."""
     where = str(settings.config_path or "no postroad.toml")
     if not settings.senders:
         remedy = "Add [senders.NAME] and [routes.NAME] to postroad.toml: docs/reference/settings.md."
         return Check(part="settings", health=Health.WARN, seen=f"{where}: no sender yet", remedy=remedy)
     if settings.public_url.endswith(".invalid"):
-        remedy = "Set public_url to where recipients reach you; no campaign launches without it."
+        remedy = "Set public_url to the URL at which recipients reach you; no campaign can be launched without it."
         return Check(part="settings", health=Health.WARN, seen=f"{where}: public_url is not set", remedy=remedy)
     seen = f"{where}: {counted(len(settings.senders), 'sender')}, {counted(len(settings.routes), 'route')}"
     return Check(part="settings", health=Health.OK, seen=seen)
 
 
 def check_names(settings: Settings) -> Iterator[Check]:
-    """Check that every variable and every section of a queue has a name that something reads."""
+    """Check that every variable with our prefix, and every section of a queue, has a known name."""
     for variable, hint in unknown_variables(Settings, [CONFIG_VARIABLE]):
         remedy = hint or "Remove it: docs/reference/settings.md lists every setting."
         seen = f"no setting reads the variable {variable}"
         yield Check(part="environment", health=Health.WARN, seen=seen, remedy=remedy)
     for name in settings.queues:
         if name not in DEFAULT_QUEUES:
-            hint = did_you_mean(near_names(name, DEFAULT_QUEUES)) or f"Postroad's own are {', '.join(DEFAULT_QUEUES)}."
+            hint = did_you_mean(near_names(name, DEFAULT_QUEUES)) or f"Postroad uses {', '.join(DEFAULT_QUEUES)}."
             remedy = f"{hint} A queue that only your own workers use may have any name."
             seen = f"no part of Postroad uses the queue {name!r} of the settings"
             yield Check(part="queue names", health=Health.WARN, seen=seen, remedy=remedy)
@@ -62,24 +62,24 @@ def check_dkim(settings: Settings) -> Iterator[Check]:
             seen = ", ".join(f"{key.selector} ({key.algorithm})" for key in keys)
             yield Check(part=part, health=Health.OK, seen=seen)
         else:
-            remedy = "`postroad dkim keygen` makes a key; where the relay signs, nothing is amiss."
-            yield Check(part=part, health=Health.WARN, seen="no key: its mail leaves unsigned", remedy=remedy)
+            remedy = "`postroad dkim keygen` creates a key. If the relay signs, no key is needed."
+            yield Check(part=part, health=Health.WARN, seen="no key: its mail is not signed", remedy=remedy)
 
 
 def check_shaping(settings: Settings) -> Check:
-    """Check that the shaping file can be read. Raises ConfigError."""
+    """Check that the shaping file is valid. Raise ConfigError if it is not."""
     read_shaping(settings.delivery.shaping)
-    where = str(settings.delivery.shaping or "as shipped")
+    where = str(settings.delivery.shaping or "built-in")
     shaped = len(shaped_senders(settings))
     return Check(
         part="shaping",
         health=Health.OK,
-        seen=f"{where}: holds for {shaped} of {counted(len(settings.senders), 'sender')}",
+        seen=f"{where}: applies to {shaped} of {counted(len(settings.senders), 'sender')}",
     )
 
 
 def check_state_folder(settings: Settings) -> Check:
-    """Check that only its owner can access the state folder, which holds addresses, mails and keys."""
+    """Check that only the owner can access the state folder, which contains addresses, mail and keys."""
     folder = settings.state_dir
     opened = open_entries(folder, 3) if folder.exists() else []
     if opened:
@@ -90,7 +90,7 @@ def check_state_folder(settings: Settings) -> Check:
 
 
 def check_secret_key(settings: Settings) -> Check:
-    """Check that only its owner can read the key that signs tokens. It is made where there is none yet."""
+    """Check that only the owner can read the key that signs tokens. The key is created if it does not exist."""
     ring = secret_keys(settings)
     if settings.secret_keys or settings.secret_key is not None:
         seen = f"from the settings{f', {len(ring)} keys' if len(ring) > 1 else ''}"

@@ -1,4 +1,4 @@
-"""What several checks need, opened once and by whichever comes first: the database, the queues."""
+"""Opens the database and the queues once for all checks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class DoctorContext:
-    """The settings, and what is opened when a check asks for it. A failure to open it fails each check that asks."""
+    """The settings, and resources that are opened on demand. If opening fails, each check that needs it fails."""
 
     def __init__(self, settings: Settings, stack: AsyncExitStack) -> None:
         self.settings = settings
@@ -28,7 +28,7 @@ class DoctorContext:
     @classmethod
     @asynccontextmanager
     async def open(cls, settings: Settings) -> AsyncIterator[DoctorContext]:
-        """Open nothing yet."""
+        """Return the context. Resources are opened later, and closed at the end."""
         async with AsyncExitStack() as stack:
             context = cls(settings, stack)
             try:
@@ -39,36 +39,36 @@ class DoctorContext:
                 await asyncio.gather(*context._opening.values(), return_exceptions=True)
 
     async def database(self) -> sa.Engine:
-        """Return an engine on a database that answers and has this version's schema. Raises as `ready_engine`."""
+        """Return an engine of the database, after a check of its schema. Raises the errors of `ready_engine`."""
         return await self._once("database", self._open_database)
 
     async def queue(self, name: str) -> Queue:
-        """Return a queue; it does not need the database. Raises UnavailableError, StateError."""
+        """Return a queue, which does not need the database. Raise UnavailableError or StateError if that fails."""
 
         async def opened() -> Queue:
-            return await (await self.parts()).queue(name)
+            return await (await self.app()).queue(name)
 
         return await self._once(f"queue {name}", opened)
 
     async def redis_url(self) -> str:
-        """Return the address of the queue's server. Raises UnavailableError."""
+        """Return the URL of the queue's server. Raise UnavailableError if the embedded server does not start."""
         return await self._once("redis", lambda: asyncio.to_thread(redis_url, self.settings))
 
-    async def parts(self) -> AppContext:
-        """Return the parts on a database that nobody looked at yet: see `database`."""
-        return await self._once("parts", self._open_context)
+    async def app(self) -> AppContext:
+        """Return the application's context, whose database is not checked: see `database`."""
+        return await self._once("app", self._open_app)
 
     async def _open_database(self) -> sa.Engine:
         engine = await asyncio.to_thread(ready_engine, self.settings)
         self._stack.callback(engine.dispose)
         return engine
 
-    async def _open_context(self) -> AppContext:
+    async def _open_app(self) -> AppContext:
         engine = open_engine(database_url(self.settings))
         return await self._stack.enter_async_context(open_context(self.settings, engine=engine))
 
     async def _once(self, name: str, open_: Callable[[], Coroutine[Any, Any, T]]) -> T:
         if name not in self._opening:
             self._opening[name] = asyncio.create_task(open_())
-        # Shielded: a check that runs out of time leaves it to the others.
+        # Shielded, so that the timeout of one check does not cancel it for the others.
         return await asyncio.shield(self._opening[name])

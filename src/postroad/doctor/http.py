@@ -1,4 +1,4 @@
-"""What answers over HTTP: the public endpoints."""
+"""Checks the public HTTP endpoints."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ MAX_BYTES: Final = 65_536
 
 
 async def check_web(settings: Settings) -> Sequence[Check]:
-    """Check the URL that recipients are given, as seen from this machine."""
+    """Check the public URL from this host."""
     url = f"{settings.public_url.rstrip('/')}/healthz"
-    remedy = f"Is `postroad web` running, and does {settings.public_url} lead to it? Nobody can unsubscribe otherwise."
+    remedy = f"Is `postroad web` running, and does {settings.public_url} lead to it? Unsubscribe links need it."
     try:
         async with BoundedClient() as client:
             answer = await fetch(client, url, within_s=WITHIN_S, max_bytes=MAX_BYTES)
-        found = json.loads(answer.body) if answer.media_type == "application/json" else {}
+        body = json.loads(answer.body) if answer.media_type == "application/json" else {}
     except (FetchError, ValueError, RecursionError) as error:
         seen = f"{url}: {error}"
         return [Check(part="public_url", health=Health.WARN, seen=seen, remedy=remedy)]
-    if not isinstance(found, dict) or found.get("service") != "postroad":
-        seen = f"{url}: somebody else answers, with {answer.status}"
+    if not isinstance(body, dict) or body.get("service") != "postroad":
+        seen = f"{url}: another service answers with {answer.status}"
         return [Check(part="public_url", health=Health.WARN, seen=seen, remedy=remedy)]
     if answer.status != httpx.codes.OK:
-        seen = f"{url}: it answers, and its database is away"
+        seen = f"{url}: it answers, but its database is unreachable"
         remedy = "Is the database reachable from there?"
         return [Check(part="public_url", health=Health.FAIL, seen=seen, remedy=remedy)]
     return [Check(part="public_url", health=Health.OK, seen=url)]

@@ -1,4 +1,4 @@
-"""The ways of mail, out and back: routes, sources, the listener."""
+"""Checks routes, mailboxes that mail is fetched from, and the inbound server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from postroad.smtp.session import SmtpSession, Timeouts, TransportError
 
 
 async def check_source(name: str, settings: SourceSettings) -> Sequence[Check]:
-    """Check that mail can be fetched: open the source as a pass opens it, and fetch nothing. Raises as it does."""
+    """Check that a mailbox can be opened, without fetching mail. Raises the errors of `open_source`."""
 
     def waiting() -> int:
         source = open_source(settings)
@@ -40,17 +40,17 @@ async def check_source(name: str, settings: SourceSettings) -> Sequence[Check]:
 
 
 async def check_inbound(settings: Settings) -> Sequence[Check]:
-    """Check that the listener for what comes back greets."""
+    """Check that the inbound server sends its greeting."""
     where = settings.inbound.smtp or settings.inbound.lmtp or ""
-    said = await asyncio.to_thread(greeting, settings.inbound)
-    if said is None or not said.startswith("220"):
-        seen = f"{where}: {said or 'nobody answers'}"
+    reply = await asyncio.to_thread(greeting, settings.inbound)
+    if reply is None or not reply.startswith("220"):
+        seen = f"{where}: {reply or 'there is no answer'}"
         return [Check(part="inbound", health=Health.FAIL, seen=seen, remedy="Is `postroad inbound` running here?")]
-    return [Check(part="inbound", health=Health.OK, seen=f"{where}: {said}")]
+    return [Check(part="inbound", health=Health.OK, seen=f"{where}: {reply}")]
 
 
 async def check_relay(name: str, settings: RelaySettings, helo: str | None) -> Sequence[Check]:
-    """Check that a relay takes our login."""
+    """Check that a relay accepts our login."""
     relay = relay_of(settings, helo, SystemClock())
     where = f"{relay.endpoint.name}, tls {settings.tls}"
     try:
@@ -66,11 +66,11 @@ async def check_relay(name: str, settings: RelaySettings, helo: str | None) -> S
 
 
 async def check_direct(name: str, settings: Settings) -> Sequence[Check]:
-    """Check that DNS answers, which everything depends on. Only sending shows whether port 25 is open to the world."""
+    """Check that DNS answers. Whether outgoing connections to port 25 are possible is not checked."""
     async with Resolver(settings.dns, SystemClock()) as resolver:
         root = await resolver.lookup(".", "NS")
     if root.status is LookupStatus.NO_ANSWER:
-        remedy = "Mail would wait. Is the resolver of this machine, or that of dns.nameservers, running?"
+        remedy = "Mail would wait. Is the resolver of this host, or that of dns.nameservers, running?"
         return [Check(part=f"route {name}", health=Health.FAIL, seen=f"DNS does not answer: {root.why}", remedy=remedy)]
-    dane = "vouches for DNSSEC" if root.secure else "is not trusted with DNSSEC: no DANE"
+    dane = "validates DNSSEC" if root.secure else "is not trusted with DNSSEC: no DANE"
     return [Check(part=f"route {name}", health=Health.OK, seen=f"direct; the resolver answers and {dane}")]

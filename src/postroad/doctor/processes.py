@@ -1,4 +1,4 @@
-"""Whether the processes that mail depends on are alive."""
+"""Checks that the required processes are alive."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from postroad.settings import Settings
 LAG_EVENTS = 10_000
 
 
-class Needed(NamedTuple):
-    """A role that at least one process must have, and the command that starts one."""
+class RequiredProcess(NamedTuple):
+    """A role that at least one process must have, and the command that starts it."""
 
     queue: str
     role: Role
@@ -29,25 +29,25 @@ class Needed(NamedTuple):
         return f"worker {self.queue}" if self.role is Role.WORKER else str(self.role)
 
 
-def needed_workers(settings: Settings) -> Iterator[Needed]:
-    """Return the workers that these settings depend on."""
-    yield Needed(SEND_QUEUE, Role.WORKER, "postroad worker")
+def required_workers(settings: Settings) -> Iterator[RequiredProcess]:
+    """Yield the workers that these settings require."""
+    yield RequiredProcess(SEND_QUEUE, Role.WORKER, "postroad worker")
     if any(sender.warmup is not None and sender.warmup.seeds is not None for sender in settings.senders.values()):
-        yield Needed(WARMUP_QUEUE, Role.WORKER, f"postroad worker {WARMUP_QUEUE}")
+        yield RequiredProcess(WARMUP_QUEUE, Role.WORKER, f"postroad worker {WARMUP_QUEUE}")
     if settings.inbound.enabled or settings.bounce.sources:
-        yield Needed(BOUNCE_QUEUE, Role.WORKER, f"postroad worker {BOUNCE_QUEUE}")
+        yield RequiredProcess(BOUNCE_QUEUE, Role.WORKER, f"postroad worker {BOUNCE_QUEUE}")
 
 
-async def check_worker(needed: Needed, context: DoctorContext) -> Sequence[Check]:
+async def check_worker(required: RequiredProcess, context: DoctorContext) -> Sequence[Check]:
     """Check that a worker of a queue is alive."""
-    processes = await (await context.queue(needed.queue)).processes()
-    return [_check(needed, processes)]
+    processes = await (await context.queue(required.queue)).processes()
+    return [_check(required, processes)]
 
 
 async def check_recorder(context: DoctorContext) -> Sequence[Check]:
-    """Check that a recorder is alive, and that it records events about as fast as they arise."""
+    """Check that a recorder is alive, and that its lag is small."""
     queue = await context.queue(SEND_QUEUE)
-    check = _check(Needed(SEND_QUEUE, Role.RECORDER, "postroad recorder"), await queue.processes())
+    check = _check(RequiredProcess(SEND_QUEUE, Role.RECORDER, "postroad recorder"), await queue.processes())
     lag = _lag(await queue.stats())
     seen = f"{check.seen}; {lag:,} events are not recorded yet"
     if check.health is Health.OK and lag >= LAG_EVENTS:
@@ -60,16 +60,16 @@ def _lag(stats: QueueStats) -> int:
     return next((group.pending + group.unread for group in stats.groups if group.name == GROUP), stats.events)
 
 
-def _check(needed: Needed, processes: Sequence[Process]) -> Check:
-    of_role = [process for process in processes if process.role == needed.role]
-    alive = sum(process.alive for process in of_role)
+def _check(required: RequiredProcess, processes: Sequence[Process]) -> Check:
+    with_role = [process for process in processes if process.role == required.role]
+    alive = sum(process.alive for process in with_role)
     seen = f"{alive} alive" if alive else "none is alive"
-    gone = [process for process in of_role if not process.alive]
-    if gone:  # The last one to be alive comes first.
-        last = gone[0]
-        seen += f"; {last.name} ended without a word, last seen {last.beat_age_ms // 1000} s ago"
-        seen += f", and {len(gone) - 1} more" if len(gone) > 1 else ""
+    dead = [process for process in with_role if not process.alive]
+    if dead:  # The one with the latest heartbeat comes first.
+        last = dead[0]
+        seen += f"; {last.name} ended unexpectedly, last seen {last.beat_age_ms // 1000} s ago"
+        seen += f", and {len(dead) - 1} more" if len(dead) > 1 else ""
     if alive:
-        return Check(part=needed.part, health=Health.OK, seen=seen)
-    remedy = f"Start `{needed.command}`, or everything with `postroad up`. `postroad processes` lists what runs."
-    return Check(part=needed.part, health=Health.FAIL, seen=seen, remedy=remedy)
+        return Check(part=required.part, health=Health.OK, seen=seen)
+    remedy = f"Start `{required.command}`, or everything with `postroad up`. `postroad processes` lists what runs."
+    return Check(part=required.part, health=Health.FAIL, seen=seen, remedy=remedy)

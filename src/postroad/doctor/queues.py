@@ -1,4 +1,4 @@
-"""The database, the servers of the queue, the queues, and whether they agree with the ledger."""
+"""Checks the database, the servers of the queue, the queues, and whether they match the ledger."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from postroad.queue import Health, inspect_servers
 
 UNWORKED_MS = 60_000
 MISSING_JOBS = 100
-"""Fewer may seem to be missing while mail is moving."""
+"""Smaller numbers are not reported, because the counts vary while mail is moving."""
 
 
 async def check_database(context: DoctorContext) -> Sequence[Check]:
@@ -26,7 +26,7 @@ async def check_database(context: DoctorContext) -> Sequence[Check]:
 
 
 async def check_servers(context: DoctorContext) -> Sequence[Check]:
-    """Check server by server: of several, one may be fit and the others not."""
+    """Check each server of the queue separately."""
     url = await context.redis_url()
     sync_replicas = context.settings.queue(SEND_QUEUE).sync_replicas
     return [
@@ -36,7 +36,7 @@ async def check_servers(context: DoctorContext) -> Sequence[Check]:
 
 
 async def check_send_queue(context: DoctorContext) -> Sequence[Check]:
-    """Check that the queue of mail opens, and count what it holds."""
+    """Check that the queue of mail can be opened, and count its jobs."""
     queue = await context.queue(SEND_QUEUE)
     stats = await queue.stats()
     waiting = stats.queued + stats.scheduled + stats.in_flight
@@ -45,16 +45,16 @@ async def check_send_queue(context: DoctorContext) -> Sequence[Check]:
 
 
 async def check_ledger(context: DoctorContext) -> Sequence[Check]:
-    """Check that the queue has a job for what the ledger has under way. Without a database there is no telling."""
+    """Check that the queue has a job for each touch in progress. No check without a database."""
     queue = await context.queue(SEND_QUEUE)
     try:
         engine = await context.database()
     except PostroadError:
-        return []  # The check of the database says so.
+        return []  # The check of the database reports it.
     missing = await missing_jobs(engine, queue)
     if missing <= MISSING_JOBS:
         return []
-    seen = f"the ledger has {counted(missing, 'message')} under way that the queue does not know"
+    seen = f"the ledger has {counted(missing, 'message')} in progress without a job in the queue"
     remedy = "Run `postroad queue rebuild`; the maintenance flow does it every ten minutes."
     return [Check(part=f"queue {queue.name}", health=Health.WARN, seen=seen, remedy=remedy)]
 
@@ -65,15 +65,15 @@ async def check_invariants(context: DoctorContext) -> Sequence[Check]:
         async with asyncio.timeout(DEADLINE_S):  # The audit itself may take longer.
             queue = await context.queue(SEND_QUEUE)
     except (PostroadError, TimeoutError):
-        return []  # The check of the queue says so.
+        return []  # The check of the queue reports it.
     return [
-        Check(part=f"queue {queue.name}", health=Health.FAIL, seen=wrong, remedy="Run `postroad queue rebuild`.")
-        for wrong in await queue.audit()
+        Check(part=f"queue {queue.name}", health=Health.FAIL, seen=violation, remedy="Run `postroad queue rebuild`.")
+        for violation in await queue.audit()
     ]
 
 
 async def check_bounce_queue(context: DoctorContext) -> Sequence[Check]:
-    """Check that mails that came back are processed."""
+    """Check that bounces and other returned mail are processed."""
     part = f"queue {BOUNCE_QUEUE}"
     stats = await (await context.queue(BOUNCE_QUEUE)).stats()
     seen = f"{counted(stats.queued, 'mail waits', 'mails wait')}, {counted(stats.dead, 'dead letter')}"

@@ -1,4 +1,4 @@
-"""Whether a sender, or all mail, is held back until somebody acts."""
+"""Checks whether a sender, or all mail, is paused or held back."""
 
 from __future__ import annotations
 
@@ -22,11 +22,17 @@ from postroad.store.shaping import open_changes
 async def check_senders(context: DoctorContext) -> Sequence[Check]:
     """Check that no sender and no gate is paused.
 
-    A pause that only a person ends fails: its mail waits without end. One that ends by itself is a warning.
+    A pause without an end fails, because its mail waits for an operator. A pause with an end is a warning.
+
+    Args:
+        context: The context of the checks.
+
+    Returns:
+        A check for each pause, or one check if there is no pause.
     """
     holds, reasons = await _reasons(context)
     states = {state.gate.name: state for state in await (await context.queue(SEND_QUEUE)).gates()}
-    now_ms = (await context.parts()).clock.now_ms()
+    now_ms = (await context.app()).clock.now_ms()
     paused = {name: until for name, state in states.items() if (until := _paused_until(state, now_ms))}
     checks = [
         Check(
@@ -44,10 +50,10 @@ async def check_senders(context: DoctorContext) -> Sequence[Check]:
 
 
 async def _reasons(context: DoctorContext) -> tuple[dict[str, str], dict[str, str]]:
-    """Return held senders and paused gates, each with its reason, as far as the database knows them."""
+    """Return held senders and paused gates, each with its reason from the database."""
     try:
         engine = await context.database()
-    except PostroadError:  # The check of the database says so; the queue knows the gates all the same.
+    except PostroadError:  # The check of the database reports it. The gates are known from the queue.
         return {}, {}
     return await asyncio.to_thread(_read_reasons, engine)
 
