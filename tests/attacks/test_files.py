@@ -28,7 +28,7 @@ NAMED = {
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
+def workspace(tmp_path: Path) -> Path:
     """A project: settings, a state folder with a key, a campaign in a folder of its own, and a secret outside."""
     for folder in ("project", "project/state", "project/spring", "project/audiences", "project/spring/sub", "other"):
         (tmp_path / folder).mkdir()
@@ -41,36 +41,36 @@ def project(tmp_path: Path) -> Path:
     return root
 
 
-def apply_naming(project: Path, field: str, path: str) -> None:
-    file = project / "spring/campaign.yaml"
+def apply_naming(workspace: Path, field: str, path: str) -> None:
+    file = workspace / "spring/campaign.yaml"
     text = CAMPAIGN + NAMED[field].format(path=path)
     file.write_text(text)
-    read_campaign(file, Settings.load(project / "postroad.toml"))
+    read_campaign(file, Settings.load(workspace / "postroad.toml"))
 
 
 def symbolic(target: str) -> Callable[[Path], str]:
-    def make(project: Path) -> str:
-        (project / "spring/link").symlink_to(target)
+    def make(workspace: Path) -> str:
+        (workspace / "spring/link").symlink_to(target)
         return "link"
 
     return make
 
 
-def link_to_folder(project: Path) -> str:
-    (project / "spring/folder").symlink_to("../state")
+def link_to_folder(workspace: Path) -> str:
+    (workspace / "spring/folder").symlink_to("../state")
     return "folder/secret.key"
 
 
-def fifo(project: Path) -> str:
-    os.mkfifo(project / "spring/fifo")
+def fifo(workspace: Path) -> str:
+    os.mkfifo(workspace / "spring/fifo")
     return "fifo"
 
 
 OUTSIDE: dict[str, Callable[[Path], str]] = {
     "parent": lambda _: "../state/secret.key",
     "parent within": lambda _: "sub/../../state/secret.key",
-    "absolute": lambda project: str(project / "state/secret.key"),
-    "other folder": lambda project: str(project.parent / "other/secret.key"),
+    "absolute": lambda workspace: str(workspace / "state/secret.key"),
+    "other folder": lambda workspace: str(workspace.parent / "other/secret.key"),
     "settings": lambda _: "../postroad.toml",
     "symbolic link": symbolic("../state/secret.key"),
     "symbolic link to a folder": link_to_folder,
@@ -85,40 +85,42 @@ OUTSIDE: dict[str, Callable[[Path], str]] = {
 
 @pytest.mark.parametrize("field", NAMED)
 @pytest.mark.parametrize("attack", OUTSIDE.values(), ids=OUTSIDE)
-def test_a_campaign_names_no_file_outside_its_folder(project: Path, field: str, attack: Callable[[Path], str]) -> None:
+def test_a_campaign_names_no_file_outside_its_folder(
+    workspace: Path, field: str, attack: Callable[[Path], str]
+) -> None:
     with pytest.raises(ConfigError) as caught:
-        apply_naming(project, field, attack(project))
+        apply_naming(workspace, field, attack(workspace))
     assert "campaign.yaml, line 7, steps.0" in (caught.value.where or "")
     assert SECRET not in str(caught.value)
 
 
 @pytest.mark.parametrize("path", ["../state/secret.key", "../postroad.toml", "/etc/passwd", "../../other/secret.key"])
-def test_an_audience_file_is_within_the_folders_too(project: Path, path: str) -> None:
-    file = project / "spring/campaign.yaml"
+def test_an_audience_file_is_within_the_folders_too(workspace: Path, path: str) -> None:
+    file = workspace / "spring/campaign.yaml"
     file.write_text(CAMPAIGN.replace("name: people", f"name: people\n  file: {path}"))
     with pytest.raises(ConfigError, match=r"may not be read|outside the folders") as caught:
-        read_campaign(file, Settings.load(project / "postroad.toml"))
+        read_campaign(file, Settings.load(workspace / "postroad.toml"))
     assert "campaign.yaml, line 6, audience.file" in (caught.value.where or "")
 
 
-def test_the_state_folder_and_keys_stay_closed_within_allowed_folders(project: Path) -> None:
-    (project / "postroad.toml").write_text(f'state_dir = "state"\n{CONFIG}\n[files]\nallowed = ["."]\n')
-    (project / "terms.pdf").write_bytes(b"terms")
-    apply_naming(project, "attachments", "../terms.pdf")
+def test_the_state_folder_and_keys_stay_closed_within_allowed_folders(workspace: Path) -> None:
+    (workspace / "postroad.toml").write_text(f'state_dir = "state"\n{CONFIG}\n[files]\nallowed = ["."]\n')
+    (workspace / "terms.pdf").write_bytes(b"terms")
+    apply_naming(workspace, "attachments", "../terms.pdf")
     for secret in ("../state/secret.key", "../postroad.toml", "../dkim.pem"):
         with pytest.raises(ConfigError, match="are excluded"):
-            apply_naming(project, "attachments", secret)
+            apply_naming(workspace, "attachments", secret)
 
 
-def test_a_file_within_may_be_named_by_a_symbolic_link(project: Path) -> None:
-    (project / "spring/sub/terms.pdf").write_bytes(b"terms")
-    (project / "spring/link.pdf").symlink_to("sub/terms.pdf")
-    apply_naming(project, "attachments", "link.pdf")
+def test_a_file_within_may_be_named_by_a_symbolic_link(workspace: Path) -> None:
+    (workspace / "spring/sub/terms.pdf").write_bytes(b"terms")
+    (workspace / "spring/link.pdf").symlink_to("sub/terms.pdf")
+    apply_naming(workspace, "attachments", "link.pdf")
 
 
-def test_a_path_that_changes_while_it_is_opened_leads_to_no_other_file(project: Path) -> None:
+def test_a_path_that_changes_while_it_is_opened_leads_to_no_other_file(workspace: Path) -> None:
     """A folder is exchanged for a link to a secret one, again and again, while a file in it is opened."""
-    spring = project / "spring"
+    spring = workspace / "spring"
     (spring / "sub/secret.key").write_text("harmless")
     rules = FileRules(folders=(spring,))
     stop = Event()
@@ -151,19 +153,19 @@ FORM = ["state/secret.key", "postroad.toml", "../other/secret.key", "/etc/passwd
 
 
 @pytest.mark.parametrize("path", FORM)
-def test_the_form_of_an_import_reaches_no_other_file(project: Path, engine: object, path: str) -> None:
-    settings = Settings.load(project / "postroad.toml")
-    (project / "audiences/link").symlink_to("../state/secret.key")
+def test_the_form_of_an_import_reaches_no_other_file(workspace: Path, engine: object, path: str) -> None:
+    settings = Settings.load(workspace / "postroad.toml")
+    (workspace / "audiences/link").symlink_to("../state/secret.key")
     file = settings.base_dir / path
     with pytest.raises(DataError, match=r"may not be read|outside the folders") as caught:
         open_import(engine, "people", file, NOW, rules=import_rules(engine, settings, file))  # type: ignore[arg-type]
     assert SECRET not in str(caught.value)
 
 
-def test_the_form_reads_allowed_folders_and_those_of_campaigns(project: Path, engine: object) -> None:
-    (project / "postroad.toml").write_text('campaigns = ["*/campaign.yaml"]\nstate_dir = "state"\n' + CONFIG)
-    (project / "spring/campaign.yaml").write_text(CAMPAIGN)
-    settings = Settings.load(project / "postroad.toml")
+def test_the_form_reads_allowed_folders_and_those_of_campaigns(workspace: Path, engine: object) -> None:
+    (workspace / "postroad.toml").write_text('campaigns = ["*/campaign.yaml"]\nstate_dir = "state"\n' + CONFIG)
+    (workspace / "spring/campaign.yaml").write_text(CAMPAIGN)
+    settings = Settings.load(workspace / "postroad.toml")
     for path in ("audiences/people.csv", "spring/people.csv"):
         file = settings.base_dir / path
         file.write_text(f"email\n{path[:3]}@example.com\n")

@@ -59,7 +59,7 @@ def test_a_rate_is_parsed(text: str, rate: RateSetting) -> None:
     "text", ["", "100", "/1s", "0/1s", "-1/1s", "1.5/1s", "a/1s", "1/", "1/0s", "1/week", "1/1s/1s", "²/1s"]
 )
 def test_an_invalid_rate_is_an_error(text: str) -> None:
-    with pytest.raises(ValueError, match=r"is no (rate|duration)"):
+    with pytest.raises(ValueError, match=r"is not a (rate|duration)"):
         RateSetting.parse(text)
 
 

@@ -61,7 +61,7 @@ def test_sendgrids_key_is_parsed_as_sendgrid_shows_it(load: Load) -> None:
         (SENDER + 'reply_to = "a+{token}+b@example.com"', "must follow a name"),
         (SENDER + 'reply_to = "hello+{touch}@example.com"', "in braces"),
         (SENDER + 'reply_to = "hello@{token}.example.com"', "in braces"),
-        (SENDER + f'reply_to = "{"a" * 32}+{{token}}@example.com"', "room for 31"),
+        (SENDER + f'reply_to = "{"a" * 32}+{{token}}@example.com"', "at most 31"),
     ],
 )
 def test_an_invalid_webhook_is_an_error(load: Load, text: str, said: str) -> None:
