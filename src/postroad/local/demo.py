@@ -118,7 +118,9 @@ async def run_demo(stack: LocalStack, recipients: int | None, progress: Progress
     return _result(current, rows, _Captured(messages, files, len(messages) - before), seconds, run_url)
 
 
-def _result(current: CampaignSummary, rows: _ImportCounts, captured: _Captured, seconds: float, run_url: str) -> DemoResult:
+def _result(
+    current: CampaignSummary, rows: _ImportCounts, captured: _Captured, seconds: float, run_url: str
+) -> DemoResult:
     counts = current.steps[0].counts
     named = (TouchState.SUPPRESSED, TouchState.ACCEPTED, TouchState.DEFERRED, TouchState.BOUNCED, TouchState.UNKNOWN)
     refused = sum(rows.refused.values())
