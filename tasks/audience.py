@@ -9,15 +9,8 @@ from typing import Final
 from prefect.logging import get_run_logger
 
 from postroad.app.context import open_context
-from postroad.campaign.audience import (
-    AudienceFile,
-    ImportProgress,
-    audience_file,
-    import_progress,
-    import_slice,
-    open_import,
-    refusals,
-)
+from postroad.campaign.audience import ImportProgress, import_progress, import_slice, open_import, refusals
+from postroad.campaign.audience_file import AudienceFile, audience_file
 from postroad.campaign.file_access import import_rules
 from tasks.policy import retried
 from tasks.report import publish_sentences

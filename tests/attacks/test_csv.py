@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from postroad.campaign.csv_file import check_csv
+from postroad.campaign.csv_check import check_csv
 from postroad.errors import DataError
 from tests.attacks.limits import cost_ratio, run_limited
 

@@ -10,7 +10,8 @@ import pytest
 import sqlalchemy as sa
 
 from postroad.campaign.audience import import_file
-from postroad.campaign.csv_file import MAX_LINE_BYTES, check_csv, open_csv, read_rows
+from postroad.campaign.csv_check import check_csv
+from postroad.campaign.csv_file import MAX_LINE_BYTES, open_csv, read_rows
 from postroad.errors import DataError
 from tests.campaign.tables import row_counts
 

@@ -14,14 +14,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from postroad.campaign.audience import (
-    ImportProgress,
-    import_file,
-    import_progress,
-    import_slice,
-    open_import,
-    refusals,
-)
+from postroad.campaign.audience import ImportProgress, import_file, import_progress, import_slice, open_import, refusals
 from postroad.errors import DataError, PostroadError, StateError, UsageError
 from postroad.store.suppression import SuppressionReason, suppress_now
 from tests.campaign.tables import members, recipients, row_counts

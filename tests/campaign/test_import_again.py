@@ -8,16 +8,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from postroad.campaign.audience import (
-    ImportProgress,
-    abandon_imports,
-    audience_file,
-    file_to_import,
-    import_file,
-    import_slice,
-    open_import,
-    refusals,
-)
+from postroad.campaign.audience import ImportProgress, abandon_imports, import_file, import_slice, open_import, refusals
+from postroad.campaign.audience_file import audience_file, file_to_import
 from postroad.store import migrate
 from postroad.store.engine import open_engine, read, write
 from tests.campaign.project import CAMPAIGN, NOW, CampaignProject

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from postroad.app.context import AppContext, open_context
 from postroad.app.submit import submit
 from postroad.app.worker import WORK, Work
-from postroad.campaign.audience import file_to_import, import_file
+from postroad.campaign.audience import import_file
+from postroad.campaign.audience_file import file_to_import
 from postroad.campaign.status import summary
 from postroad.delivery.job import SEND_QUEUE, WARMUP_QUEUE
 from postroad.delivery.record import Recorder

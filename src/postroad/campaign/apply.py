@@ -53,10 +53,7 @@ def apply(
             _reject_changes(session, campaign, file, sender_id, overflow)
             # It does not change what recipients get, so it may change after the launch.
             campaign.on_reply = definition.on_reply
-            session.add(campaign)
-            session.flush()
-            session.expunge_all()
-            return campaign
+            return _save(session, campaign)
         if file.audience_file is not None:  # Checked for drafts only: after the launch the file may be deleted.
             read_named(file.audience_file, None, 0, where=f"{file.path}, audience.file")
         if campaign is None:
@@ -76,15 +73,21 @@ def apply(
         campaign.time_zone = definition.time_zone or settings.time_zone
         campaign.sending_window = definition.window.to_row() if definition.window else None
         campaign.on_reply = definition.on_reply
-        session.add(campaign)
-        session.flush()
         _replace_steps(session, campaign, file)
-        session.expunge_all()
-        return campaign
+        return _save(session, campaign)
+
+
+def _save(session: Session, campaign: Campaign) -> Campaign:
+    session.add(campaign)
+    session.flush()
+    session.expunge_all()
+    return campaign
 
 
 def _replace_steps(session: Session, campaign: Campaign, file: CampaignFile) -> None:
     connection = session.connection()
+    session.add(campaign)
+    session.flush()
     assert campaign.id is not None  # noqa: S101  (flushed)
     connection.execute(sa.delete(Step).where(col(Step.campaign_id) == campaign.id))
     for position, step in enumerate(file.steps, start=1):

@@ -6,13 +6,10 @@ A fault of the file as a whole is a DataError that names file, line and column. 
 from __future__ import annotations
 
 import csv
-import hashlib
 import re
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import datetime
 from io import BufferedReader, BytesIO
 from itertools import chain, starmap
 from operator import itemgetter, length_hint
@@ -28,16 +25,6 @@ MAX_ROW_BYTES = 1 << 20
 """Limit of a row with several lines. It is checked when a block of lines ends within the row."""
 _BLOCK_BYTES = 1 << 16
 _AS_UTF_8 = "Export the file again as UTF-8 (in a spreadsheet: “CSV UTF-8”)."
-
-
-@dataclass(frozen=True, kw_only=True)
-class CsvSummary:
-    """Columns, size and digest of a checked file."""
-
-    columns: tuple[str, ...]
-    rows: int
-    size_bytes: int
-    sha256: str
 
 
 class FilePosition(NamedTuple):
@@ -308,54 +295,3 @@ def read_rows(path: Path) -> tuple[tuple[str, ...], Iterator[CsvRow]]:
 def _rows(path: Path) -> Iterator[CsvRow]:
     with open_csv(path) as file:
         yield from starmap(CsvRow, file)
-
-
-def check_csv(path: Path, progress: Callable[[int], None] | None = None, rules: FileRules | None = None) -> CsvSummary:
-    """Check a whole file before any of it is imported.
-
-    Args:
-        path: The file.
-        progress: Called with the number of bytes read, every 10,000 rows.
-        rules: Folders that the file may be in. None: any, because the operator named the file.
-
-    Returns:
-        The columns, size and digest of the file.
-
-    Raises:
-        DataError: The file cannot be read, or is not a CSV of recipients.
-    """
-    digest = hashlib.sha256()
-    count = 0
-    with open_csv(path, on_read=digest.update, rules=rules) as file:
-        for count, _ in enumerate(file, start=1):
-            if count % 10_000 == 0 and progress is not None:
-                progress(file.position.cursor)
-        return CsvSummary(columns=file.columns, rows=count, size_bytes=file.position.cursor, sha256=digest.hexdigest())
-
-
-def require_unchanged(path: Path, sha256: str, since: datetime) -> None:
-    """Raise DataError if a file changed since it was checked. It is read again only if its timestamps are newer.
-
-    Args:
-        path: The file.
-        sha256: Digest of the checked file, in hexadecimal.
-        since: When the file was checked.
-
-    Raises:
-        DataError: The file changed, or cannot be read.
-    """
-    try:
-        status = path.stat()
-        # Also ctime, because a copy may have the mtime of its original.
-        if max(status.st_mtime, status.st_ctime) < since.timestamp():
-            return
-        with open_file(path) as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from None
-    if digest != sha256:
-        raise DataError(
-            "the file changed while it was imported",
-            where=str(path),
-            remedy="Import it again: its current content is imported from the first line.",
-        )

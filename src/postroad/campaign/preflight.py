@@ -105,8 +105,7 @@ def check(
     """
     with read(engine) as connection:
         campaign = find_campaign(connection, name)
-        count = sa.text("SELECT count(*) FROM audience_member WHERE audience_id = :id")
-        recipients = int(connection.execute(count, {"id": campaign.audience_id}).scalar_one())
+        recipients = _count_recipients(connection, campaign)
         step_findings, trials = _check_steps(connection, settings, signer, campaign)
         findings = [
             *(_check_audience(connection, campaign, recipients) if file is None else ()),
@@ -118,10 +117,9 @@ def check(
     if file is not None:
         try:
             coming = try_file(engine, campaign.audience_id, file, trials, budget_s=budget_s, progress=progress)
+            findings += _check_file(file, coming, recipients)
         except DataError as error:
             findings.append(_fail(f"{error.where}: {error.message}", error.remedy or "Correct the file."))
-        else:
-            findings += _check_file(file, coming, recipients)
     tried = try_audience(
         engine,
         campaign.audience_id,
@@ -133,12 +131,13 @@ def check(
     )
     tried = TrialResult(recipients=tried.recipients + coming.tried, total=tried.total + len(coming.known))
     findings += _check_renderings(trials, tried)
-    return PreflightReport(
-        campaign=name,
-        recipients=recipients + coming.new,
-        findings=tuple(findings),
-        file=coming if file is not None else None,
-    )
+    imported = coming if file is not None else None
+    return PreflightReport(campaign=name, recipients=recipients + coming.new, findings=tuple(findings), file=imported)
+
+
+def _count_recipients(connection: sa.Connection, campaign: Campaign) -> int:
+    statement = sa.text("SELECT count(*) FROM audience_member WHERE audience_id = :id")
+    return int(connection.execute(statement, {"id": campaign.audience_id}).scalar_one())
 
 
 def _fail(what: str, remedy: str) -> PreflightFinding:

@@ -28,7 +28,7 @@ from postroad.errors import DataError, PostroadError, PreflightError, UsageError
 
 if TYPE_CHECKING:
     from postroad.app.context import AppContext
-    from postroad.campaign.audience import AudienceFile
+    from postroad.campaign.audience_file import AudienceFile
     from postroad.campaign.plan import Forecast
     from postroad.campaign.preflight import PreflightReport
     from postroad.campaign.preview import Preview
@@ -131,7 +131,7 @@ def launch(
 
 def _preflight(context: AppContext, name: str, *, quiet: bool) -> tuple[PreflightReport, AudienceFile | None]:
     """Check a campaign, and return the file of its audience. Raises PreflightError if the file cannot be read."""
-    from postroad.campaign.audience import audience_file
+    from postroad.campaign.audience_file import audience_file
     from postroad.campaign.preflight import check
 
     try:
