@@ -16,7 +16,7 @@ from prefect.states import exception_to_failed_state
 from flows.campaign import continuing
 from postroad.app.advance import Advance
 from postroad.bounce.sources.source import PollResult
-from postroad.campaign.status import StepSummary, CampaignSummary
+from postroad.campaign.status import CampaignSummary, StepSummary
 from postroad.errors import ConfigError, DataError, PreflightError, StateError, UnavailableError
 from postroad.store.campaign import CampaignState
 from postroad.store.ledger import TouchState
