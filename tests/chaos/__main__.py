@@ -1,4 +1,4 @@
-"""``python -m tests.chaos``: break the queue, or with ``--delivery`` all of it, and see whether it keeps its word."""
+"""``python -m tests.chaos``: inject faults into the queue, or into all parts, and check the guarantees."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tests.chaos.server import Fsync, ServerKind, binary_of
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=1.0, help="how long blows fall; 1 unless told")
-    parser.add_argument("--seed", type=int, default=7, help="of what falls when and on whom; 7 unless told")
+    parser.add_argument("--minutes", type=float, default=1.0, help="duration of the faults; default 1")
+    parser.add_argument("--seed", type=int, default=7, help="seed of the faults; default 7")
     parser.add_argument("--delivery", action="store_true", help="a campaign from ledger to provider")
     parser.add_argument("--server", type=ServerKind, choices=list(ServerKind), default=ServerKind.VALKEY)
     parser.add_argument("--fsync", type=Fsync, choices=list(Fsync), default=Fsync.ALWAYS)
-    parser.add_argument("--cut-power", action="store_true", help="take the server's last second away instead")
+    parser.add_argument("--cut-power", action="store_true", help="discard the last second of the server's writes instead")
     parser.add_argument("--json", action="store_true", help="one line of JSON, for scripts")
     parser.add_argument("--logs", action="store_true", help="show the end of the processes' logs as well")
     options = parser.parse_args()

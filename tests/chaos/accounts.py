@@ -1,4 +1,4 @@
-"""What became of every job that was accepted, and whether it was acted upon once. No input, no output."""
+"""Outcome of every accepted job, and whether its act happened once. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.chaos.clients import ENDED, Moment
 from tests.chaos.sink import Act
 
 EXPOSED_MS = 2_500
-"""Under `appendfsync everysec` a server answers before it has written while the disk is busy, for up to two seconds."""
+"""Under `appendfsync everysec` a server replies up to two seconds before it writes, while the disk is busy."""
 
 
 class Wrong(StrEnum):
@@ -24,7 +24,7 @@ class Wrong(StrEnum):
 
 @dataclass(kw_only=True)
 class Accounts:
-    """Counts of jobs, and the ids of those that are not as promised."""
+    """Counts of jobs, and the ids of those that violate a guarantee."""
 
     jobs: int = 0
     acts: int = 0
@@ -32,9 +32,9 @@ class Accounts:
     lost: list[str] = field(default_factory=list)
     twice: list[str] = field(default_factory=list)
     contradicted: list[str] = field(default_factory=list)
-    """Acted upon although the queue says that it was not, or ended in two ways."""
+    """The act happened although the queue records that it did not, or the job has two outcomes."""
     exposed: Counter[str] = field(default_factory=Counter)
-    """How many were lost, sent twice or contradicted within the time that `appendfsync everysec` does not promise."""
+    """Number of violations within the time that `appendfsync everysec` may lose."""
 
     @property
     def ok(self) -> bool:
@@ -42,7 +42,7 @@ class Accounts:
         return not (self.lost or self.twice or self.contradicted or live)
 
 
-def reckon(
+def compare_accounts(
     *,
     accepted_at_ms: Mapping[str, int],
     states: Mapping[str, JobState | None],

@@ -65,7 +65,7 @@ class Submitter:
             self.accepted_at_ms[id_] = now_ms()
 
     def _job(self, id_: str, asked_at_ms: int) -> Job:
-        # An id asks for the same whenever it is handed in: its own number decides.
+        # A job's task depends only on its id, so a repetition asks for the same.
         rng = Random(id_)
         [task] = rng.choices(list(Task), weights=[WEIGHTS[task] for task in Task])
         due_ms = asked_at_ms + rng.randrange(2_000) if rng.random() < 0.2 else 0
@@ -87,13 +87,13 @@ class Moment(NamedTuple):
     at_ms: int
 
 
-class Witness:
+class EventReader:
     """Reads every event at least once, and stores the events of each job."""
 
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
         self.moments: dict[str, dict[str, Moment]] = defaultdict(dict)
-        """By job, and by the event's uid: reading twice is not happening twice."""
+        """By job and by the event's uid, because an event may be read twice."""
         self.kinds: Counter[EventKind] = Counter()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -104,11 +104,11 @@ class Witness:
                 await asyncio.sleep(0.05)
 
     async def read(self, *, block_ms: int) -> int:
-        # An answer that was lost on the way is taken over from oneself.
-        events = await self._queue.read_events("witness", "witness", count=1_000, block_ms=block_ms, idle_ms=1_000)
+        # Events of a lost reply are read again by the same consumer.
+        events = await self._queue.read_events("reader", "reader", count=1_000, block_ms=block_ms, idle_ms=1_000)
         for event in events:
             if event.uid not in self.moments[event.id]:
                 self.kinds[event.kind] += 1
             self.moments[event.id][event.uid] = Moment(event.uid, event.kind, event.at_ms)
-        await self._queue.acknowledge("witness", events)
+        await self._queue.acknowledge("reader", events)
         return len(events)

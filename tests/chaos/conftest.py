@@ -13,7 +13,7 @@ from tests.end_to_end.site import Site, open_site
 
 @pytest.fixture
 def redis() -> Iterator[RedisServer]:
-    """A server of this test's own, which it may kill and empty."""
+    """A server for one test, which may kill and empty it."""
     with tempfile.TemporaryDirectory(prefix="pr") as folder:
         server = RedisServer(server_binary(), Path(folder))
         server.start()

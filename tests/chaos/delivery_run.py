@@ -1,4 +1,4 @@
-"""A run of the real thing: a campaign from ledger to provider, while its processes, its queue and its provider die."""
+"""A run of a whole campaign from ledger to provider, while its processes, its queue and its provider are killed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from postroad.errors import UnavailableError
 from postroad.sandbox import Fault, Keep, RulePhase, Sandbox, SandboxConfig, SandboxRule
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
-from tests.chaos.plan import Blow, Planned, blows
+from tests.chaos.plan import ChaosFault, PlannedFault, faults
 from tests.chaos.server import Fsync, Server, ServerKind, tell, version_of
 from tests.end_to_end.site import Site, open_site
 
@@ -36,23 +36,23 @@ FINISH_S = 150.0
 DOMAINS = ("gmail.com", "outlook.com", "yahoo.com", "mailbox.example")
 
 WEIGHTS = {
-    Blow.KILL_WORKER: 4,
-    Blow.FREEZE_WORKER: 1,
-    Blow.KILL_RECORDER: 2,
-    Blow.KILL_SERVER: 2,
-    Blow.CUT_POWER: 2,
-    Blow.EMPTY_SERVER: 1,
-    Blow.FREEZE_SERVER: 1,
-    Blow.RESTART_PROVIDER: 1,
-    Blow.LOCK_DATABASE: 1,
-    Blow.KILL_CLIENTS: 1,
-    Blow.FLUSH_SCRIPTS: 1,
+    ChaosFault.KILL_WORKER: 4,
+    ChaosFault.FREEZE_WORKER: 1,
+    ChaosFault.KILL_RECORDER: 2,
+    ChaosFault.KILL_SERVER: 2,
+    ChaosFault.CUT_POWER: 2,
+    ChaosFault.EMPTY_SERVER: 1,
+    ChaosFault.FREEZE_SERVER: 1,
+    ChaosFault.RESTART_PROVIDER: 1,
+    ChaosFault.LOCK_DATABASE: 1,
+    ChaosFault.KILL_CLIENTS: 1,
+    ChaosFault.FLUSH_SCRIPTS: 1,
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What a run is made of."""
+    """Settings of a run."""
 
     seed: int
     seconds: float
@@ -68,18 +68,18 @@ class Setting:
 
 @dataclass(kw_only=True)
 class Result:
-    """What was done, and what became of the audience."""
+    """Faults of a run, and the outcome for the audience."""
 
     server: str
     audience: int
-    blows: Counter[str]
+    faults: Counter[str]
     counts: dict[TouchState, int]
     taken: int
     """Messages that the provider has."""
     twice: list[str]
     """Recipients with two messages at the provider."""
     contradicted: list[str]
-    """Recipients of whom ledger and provider say the opposite."""
+    """Recipients for whom ledger and provider contradict each other."""
     allowed_unknown: int
     why_unknown: dict[str, int]
     audit: list[str]
@@ -88,7 +88,7 @@ class Result:
 
     @property
     def missed(self) -> int:
-        """Recipients that no end is known of."""
+        """Recipients without a known outcome."""
         return self.audience - sum(n for state, n in self.counts.items() if state.ended)
 
     @property
@@ -101,11 +101,11 @@ class Result:
 
 
 class _Processes:
-    """Processes of ours that are started again when they die."""
+    """Our processes, which are restarted when they die."""
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        self._berths: list[asyncio.Task[None]] = []
+        self._slots: list[asyncio.Task[None]] = []
         self._alive: dict[str, subprocess.Popen[bytes]] = {}
 
     @classmethod
@@ -113,15 +113,15 @@ class _Processes:
     async def running(cls, site: Site) -> AsyncIterator[_Processes]:
         processes = cls(site)
         commands: dict[str, tuple[str, ...]] = {f"worker {n}": ("worker",) for n in range(WORKERS)}
-        # By its name a recorder that starts again finds what it had read before.
+        # A restarted recorder finds its unacknowledged events by its name.
         commands["recorder"] = ("recorder", "--name", "chaos")
-        processes._berths = [asyncio.create_task(processes._keep(name, words)) for name, words in commands.items()]
+        processes._slots = [asyncio.create_task(processes._keep(name, words)) for name, words in commands.items()]
         try:
             yield processes
         finally:
-            for berth in processes._berths:
-                berth.cancel()
-            await asyncio.gather(*processes._berths, return_exceptions=True)
+            for slot in processes._slots:
+                slot.cancel()
+            await asyncio.gather(*processes._slots, return_exceptions=True)
 
     def worker(self, target: int) -> subprocess.Popen[bytes] | None:
         return self._alive.get(f"worker {target % WORKERS}")
@@ -140,7 +140,7 @@ class _Processes:
 
 
 class _Provider:
-    """The provider that a site sends to, which may be restarted on its port and with its ledger."""
+    """The provider of a site. It can be restarted with its port and its log."""
 
     def __init__(self, site: Site, stack: AsyncExitStack) -> None:
         self._site = site
@@ -160,21 +160,21 @@ class _Scene:
     server: Server
     processes: _Processes
     provider: _Provider
-    blows: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
     allowed_unknown: int = 0
     locks: dict[str, asyncio.Lock] = field(default_factory=lambda: {"server": asyncio.Lock(), "other": asyncio.Lock()})
 
 
 async def run(setting: Setting, set_env: Callable[[str, str], None] = os.environ.__setitem__) -> Result:
-    """Send a campaign while all of that happens; then let it finish, and compare ledger and provider."""
+    """Send a campaign during the faults, let it finish, and compare ledger and provider."""
     started_s = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="chaos-") as name:
         folder = Path(name)
         async with _scene(setting, folder, set_env) as scene:
             await scene.site.launch(_audience(setting))
-            await _strike(setting, scene)
+            await _inject_faults(setting, scene)
             await _finish(scene)
-            result = await _reckon(setting, scene)
+            result = await _compare(setting, scene)
             result.logs = "\n".join(f"--- {log}\n{scene.site.log(log)[-8_000:]}" for log in ("worker", "recorder"))
     result.seconds = time.monotonic() - started_s
     return result
@@ -182,7 +182,7 @@ async def run(setting: Setting, set_env: Callable[[str, str], None] = os.environ
 
 @asynccontextmanager
 async def _scene(setting: Setting, folder: Path, set_env: Callable[[str, str], None]) -> AsyncIterator[_Scene]:
-    # The content need not be kept: the provider's ledger says who got what.
+    # The content is not stored, because the provider's log lists all messages.
     sandbox = SandboxConfig(
         directory=str(folder / "sandbox"),
         keep=Keep.LEDGER,
@@ -208,74 +208,74 @@ async def _scene(setting: Setting, folder: Path, set_env: Callable[[str, str], N
 
 def _audience(setting: Setting) -> list[str]:
     rng = Random(setting.seed)
-    # One in fifty does not exist, and the provider says so.
+    # One in fifty does not exist, and the provider bounces it.
     return [
         f"reader{n}{'+550-5.1.1' if rng.random() < 0.02 else ''}@{rng.choice(DOMAINS)}" for n in range(setting.audience)
     ]
 
 
-async def _strike(setting: Setting, scene: _Scene) -> None:
-    planned = blows(Random(setting.seed), WEIGHTS, seconds=setting.seconds, every_s=setting.every_s)
+async def _inject_faults(setting: Setting, scene: _Scene) -> None:
+    planned = faults(Random(setting.seed), WEIGHTS, seconds=setting.seconds, every_s=setting.every_s)
     await scene.site.until(lambda: len(scene.site.received()) > 0)
     begun_s = time.monotonic()
     async with asyncio.TaskGroup() as under_way:
-        for blow in planned:
-            await asyncio.sleep(max(begun_s + blow.at_s - time.monotonic(), 0))
-            under_way.create_task(_deal(scene, blow))
+        for fault in planned:
+            await asyncio.sleep(max(begun_s + fault.at_s - time.monotonic(), 0))
+            under_way.create_task(_inject(scene, fault))
 
 
-async def _deal(scene: _Scene, planned: Planned) -> None:
+async def _inject(scene: _Scene, planned: PlannedFault) -> None:
     processes, everybody = scene.processes, WORKERS * CONCURRENCY
-    match planned.blow:
-        case Blow.KILL_WORKER:
+    match planned.fault:
+        case ChaosFault.KILL_WORKER:
             _send(processes.worker(planned.target), signal.SIGKILL)
             scene.allowed_unknown += CONCURRENCY
-        case Blow.FREEZE_WORKER:
+        case ChaosFault.FREEZE_WORKER:
             worker = processes.worker(planned.target)
             _send(worker, signal.SIGSTOP)
             await asyncio.sleep(LEASE_S * (1.5 + planned.last_s))
             _send(worker, signal.SIGCONT)
             scene.allowed_unknown += CONCURRENCY
-        case Blow.KILL_RECORDER:
+        case ChaosFault.KILL_RECORDER:
             _send(processes.recorder(), signal.SIGKILL)
-        case Blow.RESTART_PROVIDER:
+        case ChaosFault.RESTART_PROVIDER:
             async with scene.locks["other"]:
                 await scene.provider.restart(planned.last_s)
-            # What had its dot and not yet its reply.
+            # Messages with a final dot and without a reply.
             scene.allowed_unknown += everybody
-        case Blow.LOCK_DATABASE:
+        case ChaosFault.LOCK_DATABASE:
             async with scene.locks["other"]:
                 await asyncio.to_thread(_lock_database, scene.site, 3 * planned.last_s)
         case _:
             async with scene.locks["server"]:
-                await _deal_to_server(scene, planned)
-    scene.blows[planned.blow] += 1
+                await _inject_server_fault(scene, planned)
+    scene.faults[planned.fault] += 1
 
 
-async def _deal_to_server(scene: _Scene, planned: Planned) -> None:
+async def _inject_server_fault(scene: _Scene, planned: PlannedFault) -> None:
     server = scene.server
-    match planned.blow:
-        case Blow.KILL_CLIENTS:
+    match planned.fault:
+        case ChaosFault.KILL_CLIENTS:
             await tell(server, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-        case Blow.FLUSH_SCRIPTS:
+        case ChaosFault.FLUSH_SCRIPTS:
             await tell(server, "SCRIPT", "FLUSH")
-        case Blow.FREEZE_SERVER:
+        case ChaosFault.FREEZE_SERVER:
             server.freeze()
             await asyncio.sleep(planned.last_s * 2 * LEASE_S)
             server.thaw()
             scene.allowed_unknown += WORKERS * CONCURRENCY
-        case Blow.KILL_SERVER:
+        case ChaosFault.KILL_SERVER:
             scene.allowed_unknown += await _unrecorded(scene)
             server.kill_hard()
             await asyncio.sleep(planned.last_s)
             await asyncio.to_thread(server.start)
-        case Blow.CUT_POWER:
+        case ChaosFault.CUT_POWER:
             scene.allowed_unknown += await _unrecorded(scene)
             server.cut_power()
             await asyncio.sleep(planned.last_s)
             await asyncio.to_thread(server.start)
             await _rebuild(scene)
-        case Blow.EMPTY_SERVER:
+        case ChaosFault.EMPTY_SERVER:
             scene.allowed_unknown += await _unrecorded(scene)
             await tell(server, "FLUSHALL")
             await _rebuild(scene)
@@ -284,7 +284,7 @@ async def _deal_to_server(scene: _Scene, planned: Planned) -> None:
 
 
 async def _unrecorded(scene: _Scene) -> int:
-    """What a loss of the queue may make unknown: what is on the wire, and outcomes that were not recorded yet."""
+    """Return touches that a loss of the queue may make unknown: being sent, or with an unrecorded outcome."""
     events = await tell(scene.server, "XLEN", f"pr:{{{SEND_QUEUE}}}:events")
     return WORKERS * CONCURRENCY + (events if isinstance(events, int) else 0)
 
@@ -309,7 +309,7 @@ def _lock_database(site: Site, seconds: float) -> None:
 
 
 async def _finish(scene: _Scene) -> None:
-    """Rebuild as the handbook says, and wait until nothing moves any more; or until the time for it is over."""
+    """Rebuild as the guide says, and wait until no touch changes, or until the timeout."""
     await _rebuild(scene)
     with suppress(TimeoutError):
         async with asyncio.timeout(FINISH_S):
@@ -327,7 +327,7 @@ async def _at_rest(site: Site) -> bool:
     return False
 
 
-async def _reckon(setting: Setting, scene: _Scene) -> Result:
+async def _compare(setting: Setting, scene: _Scene) -> Result:
     site = scene.site
     states = {address: TouchState(state) for address, state in site.states().items()}
     taken = Counter(message.recipient for message in site.sandbox.accepted())
@@ -342,7 +342,7 @@ async def _reckon(setting: Setting, scene: _Scene) -> Result:
     return Result(
         server=await version_of(scene.server),
         audience=setting.audience,
-        blows=scene.blows,
+        faults=scene.faults,
         counts=dict(Counter(states.values())),
         taken=sum(taken.values()),
         twice=[address for address, times in taken.items() if times > 1],

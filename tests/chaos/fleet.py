@@ -12,24 +12,24 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from multiprocessing.context import ForkServerProcess
 
-from tests.chaos.steps import Doom, Fate
+from tests.chaos.steps import Fate, PlannedCrash
 from tests.chaos.work import REFUSED, Job, work
 
 POLL_S = 0.02
 BEYOND_LEASE = 1.5
-"""A frozen worker stays so for this many leases."""
+"""A worker stays frozen for this many leases."""
 
 _processes = multiprocessing.get_context("forkserver")
 
 
 class Fleet:
-    """Keeps a number of workers alive. Each is born with its doom, the first of them without any."""
+    """Keeps a number of workers alive. Each starts with its planned crash, except the first."""
 
-    def __init__(self, job: Job, dooms: Iterator[Doom]) -> None:
+    def __init__(self, job: Job, crashes: Iterator[PlannedCrash]) -> None:
         self._job = job
-        self._dooms = dooms
+        self._crashes = crashes
         self._alive: dict[int, ForkServerProcess] = {}
-        self._berths: list[asyncio.Task[None]] = []
+        self._slots: list[asyncio.Task[None]] = []
         self._thaws: set[asyncio.Task[None]] = set()
         self._stopping = False
         self.started = 0
@@ -41,18 +41,18 @@ class Fleet:
 
     @classmethod
     @asynccontextmanager
-    async def running(cls, job: Job, dooms: Iterator[Doom], workers: int) -> AsyncIterator[Fleet]:
+    async def running(cls, job: Job, crashes: Iterator[PlannedCrash], workers: int) -> AsyncIterator[Fleet]:
         _processes.set_forkserver_preload(["tests.chaos.work"])
         job.journal.touch()
-        fleet = cls(job, dooms)
+        fleet = cls(job, crashes)
         journal = asyncio.create_task(fleet._read_journal())
-        fleet._berths = [asyncio.create_task(fleet._keep(berth)) for berth in range(workers)]
+        fleet._slots = [asyncio.create_task(fleet._keep(slot)) for slot in range(workers)]
         try:
             yield fleet
         finally:
-            for task in (*fleet._berths, *fleet._thaws, journal):
+            for task in (*fleet._slots, *fleet._thaws, journal):
                 task.cancel()
-            await asyncio.gather(*fleet._berths, *fleet._thaws, journal, return_exceptions=True)
+            await asyncio.gather(*fleet._slots, *fleet._thaws, journal, return_exceptions=True)
             for process in fleet._alive.values():
                 process.kill()
                 process.join()
@@ -68,8 +68,8 @@ class Fleet:
             self._thaw_later(pid)
 
     async def heal(self) -> None:
-        """No more dooms: replace every worker by one that lives."""
-        self._dooms = iter(())
+        """Stop the crashes: replace every worker by one without a planned crash."""
+        self._crashes = iter(())
         await asyncio.gather(*self._thaws)
         for process in list(self._alive.values()):
             process.kill()
@@ -93,18 +93,18 @@ class Fleet:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)
 
-    async def _keep(self, berth: int) -> None:
+    async def _keep(self, slot: int) -> None:
         while True:
-            doom = next(self._dooms, None) if berth else None
+            crash = next(self._crashes, None) if slot else None
             self.started += 1
             process = _processes.Process(
-                target=work, args=(replace(self._job, doom=doom, seed=self._job.seed + self.started),), daemon=True
+                target=work, args=(replace(self._job, crash=crash, seed=self._job.seed + self.started),), daemon=True
             )
             process.start()
-            self._alive[berth] = process
+            self._alive[slot] = process
             while process.is_alive():
                 await asyncio.sleep(POLL_S)
-            del self._alive[berth]
+            del self._alive[slot]
             if process.exitcode not in (0, -signal.SIGKILL, -signal.SIGTERM):
                 self.broken.append(process.exitcode or 0)
 

@@ -1,4 +1,4 @@
-"""What is done to the parties, and when: decided beforehand, from a seed, so that it can be done again."""
+"""The faults of a run and their times, derived from a seed so that a run can be repeated."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from random import Random
 
-from tests.chaos.steps import Doom, Fate, Step
+from tests.chaos.steps import Fate, PlannedCrash, Step
 
 MAX_PASSES = 12
-"""Maximum number of times that a worker passes the step of its doom."""
+"""Maximum number of times that a worker passes the step of its crash."""
 
 
-class Blow(StrEnum):
-    """One thing that is done from outside."""
+class ChaosFault(StrEnum):
+    """A fault that is injected from outside."""
 
     KILL_WORKER = "worker killed at random"
     FREEZE_WORKER = "worker frozen beyond its lease"
@@ -34,32 +34,32 @@ class Blow(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Planned:
-    """A blow, when it falls (seconds from the start), on which of several targets, and how long it lasts."""
+class PlannedFault:
+    """A fault, its time (seconds from the start), its target and its duration."""
 
-    blow: Blow
+    fault: ChaosFault
     at_s: float
     target: int
     last_s: float
 
 
-def blows(rng: Random, weights: Mapping[Blow, int], *, seconds: float, every_s: float) -> list[Planned]:
-    """Blows for a run of this length, one about ``every_s``; in every round of the deck each falls ``weight`` times."""
-    planned: list[Planned] = []
-    deck: list[Blow] = []
+def faults(rng: Random, weights: Mapping[ChaosFault, int], *, seconds: float, every_s: float) -> list[PlannedFault]:
+    """Return faults for a run of this length, one per ``every_s``. In every round each occurs ``weight`` times."""
+    planned: list[PlannedFault] = []
+    round_: list[ChaosFault] = []
     at_s = every_s
     while at_s < seconds:
-        if not deck:
-            deck = [blow for blow, weight in weights.items() for _ in range(weight)]
-            rng.shuffle(deck)
-        planned.append(Planned(blow=deck.pop(), at_s=at_s, target=rng.randrange(1_000), last_s=rng.random()))
+        if not round_:
+            round_ = [fault for fault, weight in weights.items() for _ in range(weight)]
+            rng.shuffle(round_)
+        planned.append(PlannedFault(fault=round_.pop(), at_s=at_s, target=rng.randrange(1_000), last_s=rng.random()))
         at_s += every_s * rng.uniform(0.5, 1.5)
     return planned
 
 
-def dooms(rng: Random, steps: Sequence[Step] = tuple(Step)) -> Iterator[Doom]:
-    """Fates of the workers in the order of their start, without end: every step kills, then half of them freeze."""
+def crashes(rng: Random, steps: Sequence[Step] = tuple(Step)) -> Iterator[PlannedCrash]:
+    """Yield crashes of workers in the order of their start: every step kills, then half of them freeze."""
     while True:
         for fate, share in ((Fate.KILL, len(steps)), (Fate.FREEZE, len(steps) // 2)):
             for step in rng.sample(steps, share):
-                yield Doom(step=step, nth=rng.randint(1, MAX_PASSES), fate=fate)
+                yield PlannedCrash(step=step, nth=rng.randint(1, MAX_PASSES), fate=fate)

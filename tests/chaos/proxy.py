@@ -1,4 +1,4 @@
-"""A bad line between clients and their server: it swallows replies, and delivers requests late."""
+"""A faulty connection between clients and their server: it drops replies, and delivers requests late."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ GRACE_S = 0.2
 
 
 class _Line:
-    """One client's connection, and ours to the server."""
+    """The connection of one client, and the one to the server."""
 
     def __init__(self, client: asyncio.StreamWriter) -> None:
         self.client = client
@@ -51,17 +51,17 @@ class Proxy:
                 await asyncio.sleep(0.01)
 
     def drop_replies(self) -> None:
-        """Cut every connection when the answer to its next request comes: done, and the client does not know."""
+        """Close every connection when the reply to its next request arrives. The client does not get it."""
         for line in self._lines:
             line.drop_next_reply = True
 
     def delay_requests(self, hold_s: float) -> None:
-        """Cut every connection at its next request, and give that request to the server ``hold_s`` later."""
+        """Close every connection at its next request, and deliver that request to the server ``hold_s`` later."""
         for line in self._lines:
             line.delay_next_request_s = hold_s
 
     async def delivered(self) -> None:
-        """Return once no request is held back any more."""
+        """Return once every delayed request is delivered."""
         while any(line.client_is_gone for line in self._lines):
             await asyncio.sleep(0.01)
 
@@ -73,7 +73,7 @@ class Proxy:
                 from_server, line.server = await asyncio.open_unix_connection(self._target, limit=CHUNK_BYTES)
                 requests = asyncio.create_task(self._requests(line, reader, line.server))
                 await self._replies(line, from_server)
-                # The client is cut off with the server; what is held back for the server still goes out.
+                # The client's connection is closed; delayed requests are still delivered.
                 if not line.client_is_gone:
                     line.cut()
                 await requests
@@ -94,7 +94,7 @@ class Proxy:
                     await asyncio.sleep(line.delay_next_request_s)
                     self.requests_delayed += 1
                     server.write(data)
-                    # A moment for the server to read it before the connection closes.
+                    # Time for the server to read it before the connection closes.
                     await asyncio.sleep(GRACE_S)
                     break
                 server.write(data)

@@ -1,4 +1,4 @@
-"""What a run did and what came of it, as a page for people and as a line for scripts. No input, no output."""
+"""The report of a run, as text for people and as one line for scripts. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.chaos import delivery_run, queue_run
 from tests.chaos.server import Fsync
 
 SHOWN = 5
-"""Ids that are shown of those that something is wrong with."""
+"""Maximum number of faulty ids that are shown."""
 
 LIVE = (JobState.QUEUED, JobState.SCHEDULED, JobState.IN_FLIGHT)
 
@@ -32,13 +32,13 @@ PROMISE = {
 }
 
 
-def kills(blows: Mapping[str, int]) -> int:
-    """How many processes were killed."""
-    return sum(times for what, times in blows.items() if " killed" in what and not what.startswith("connections"))
+def kills(faults: Mapping[str, int]) -> int:
+    """Number of killed processes."""
+    return sum(times for what, times in faults.items() if " killed" in what and not what.startswith("connections"))
 
 
 def queue_command(setting: queue_run.Setting) -> str:
-    """The command that does the same again."""
+    """Return the command that repeats the run."""
     words = f"uv run python -m tests.chaos --minutes {setting.seconds / 60:g} --seed {setting.seed}"
     return f"{words} --server {setting.kind} --fsync {setting.fsync}{' --cut-power' if setting.cut_power else ''}"
 
@@ -51,8 +51,8 @@ def queue_line(setting: queue_run.Setting, result: queue_run.Result) -> str:
         "server": result.server,
         "fsync": setting.fsync,
         "seconds": round(result.seconds, 1),
-        "blows": dict(sorted(result.blows.items())),
-        "kills": kills(result.blows),
+        "faults": dict(sorted(result.faults.items())),
+        "kills": kills(result.faults),
         "jobs": accounts.jobs,
         "acts": accounts.acts,
         "done": accounts.states[EventKind.DONE],
@@ -76,10 +76,10 @@ def queue_page(setting: queue_run.Setting, result: queue_run.Result) -> str:
     exposed = [(f"  exposed by everysec: {wrong}", number) for wrong, number in sorted(accounts.exposed.items())]
     page = _Page()
     page.say(
-        f"The queue under fire: {result.server}, appendfsync {setting.fsync}, {setting.seconds:g} s of blows, "
+        f"The queue under fire: {result.server}, appendfsync {setting.fsync}, {setting.seconds:g} s of faults, "
         f"{queue_run.WORKERS} workers of {queue_run.CONCURRENCY}, {result.workers_started} started in all"
     )
-    page.table("what was done to it", "times", sorted(result.blows.items()))
+    page.table("what was done to it", "times", sorted(result.faults.items()))
     page.table(
         "what became of the jobs",
         "jobs",
@@ -112,7 +112,7 @@ def queue_page(setting: queue_run.Setting, result: queue_run.Result) -> str:
     page.wrong("audit", result.audit)
     page.wrong("workers broke, with exit codes", [str(code) for code in result.broken])
     page.say(
-        f"kills {kills(result.blows)}, jobs {accounts.jobs:,}, lost {len(accounts.lost)}, sent twice "
+        f"kills {kills(result.faults)}, jobs {accounts.jobs:,}, lost {len(accounts.lost)}, sent twice "
         f"{len(accounts.twice)}, uncertain {accounts.states[JobState.UNCERTAIN]}, audit {len(result.audit)}: "
         f"{_judgement(result.ok)}"
     )
@@ -122,7 +122,7 @@ def queue_page(setting: queue_run.Setting, result: queue_run.Result) -> str:
 
 
 def delivery_command(setting: delivery_run.Setting) -> str:
-    """The command that does the same again."""
+    """Return the command that repeats the run."""
     words = f"uv run python -m tests.chaos --delivery --minutes {setting.seconds / 60:g} --seed {setting.seed}"
     return f"{words} --server {setting.kind}"
 
@@ -133,8 +133,8 @@ def delivery_line(setting: delivery_run.Setting, result: delivery_run.Result) ->
         "command": delivery_command(setting),
         "server": result.server,
         "seconds": round(result.seconds, 1),
-        "blows": dict(sorted(result.blows.items())),
-        "kills": kills(result.blows),
+        "faults": dict(sorted(result.faults.items())),
+        "kills": kills(result.faults),
         "audience": result.audience,
         "states": {str(state): n for state, n in sorted(result.counts.items())},
         "messages": result.taken,
@@ -152,10 +152,10 @@ def delivery_line(setting: delivery_run.Setting, result: delivery_run.Result) ->
 def delivery_page(setting: delivery_run.Setting, result: delivery_run.Result) -> str:
     page = _Page()
     page.say(
-        f"A campaign under fire: {result.server}, appendfsync everysec, SQLite, {setting.seconds:g} s of blows, "
+        f"A campaign under fire: {result.server}, appendfsync everysec, SQLite, {setting.seconds:g} s of faults, "
         f"{delivery_run.WORKERS} workers of {delivery_run.CONCURRENCY}"
     )
-    page.table("what was done to it", "times", sorted(result.blows.items()))
+    page.table("what was done to it", "times", sorted(result.faults.items()))
     page.table(
         "what became of the audience",
         "touches",
@@ -179,8 +179,8 @@ def delivery_page(setting: delivery_run.Setting, result: delivery_run.Result) ->
     page.wrong("contradicted", result.contradicted)
     page.wrong("audit", result.audit)
     page.say(
-        f"kills {kills(result.blows)}, audience {result.audience:,}, lost {result.missed}, sent twice "
-        f"{len(result.twice)}, unknown {result.unknown} (what was on the wire or not yet recorded at a blow: at most "
+        f"kills {kills(result.faults)}, audience {result.audience:,}, lost {result.missed}, sent twice "
+        f"{len(result.twice)}, unknown {result.unknown} (what was on the wire or not yet recorded at a fault: at most "
         f"{result.allowed_unknown}), audit {len(result.audit)}: {_judgement(result.ok)}"
     )
     page.say(f"again: {delivery_command(setting)}")

@@ -1,4 +1,4 @@
-"""The queue's server, and what may happen to it."""
+"""The queue's server, and its faults."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from postroad.queue.redis.client import connect
 from tests.conftest import RedisServer
 
 LOST_S = 1.0
-"""What `appendfsync everysec` may lose of its last writes when the power fails."""
+"""Duration of the last writes that `appendfsync everysec` may lose in a power failure."""
 
 SAMPLE_S = 0.05
 
@@ -36,7 +36,7 @@ class ServerKind(StrEnum):
 
 
 def binary_of(kind: ServerKind) -> Path | None:
-    """The server's program; None if it is not on this machine."""
+    """Return the server's program. None: not installed."""
     if kind is ServerKind.VALKEY:
         return server_binary()
     found = shutil.which("redis-server")
@@ -75,22 +75,22 @@ class Server(RedisServer):
         self._signal(signal.SIGCONT)
 
     def kill_hard(self) -> None:
-        """SIGKILL: what it wrote is with the kernel, and outlives it."""
+        """Send SIGKILL. Written data survive, because the kernel has them."""
         self.killed_at_ms.append(time.time_ns() // 1_000_000)
         self.kill(signal.SIGKILL)
 
     async def synced(self) -> None:
-        """Return once a power failure would not take what has been written until now."""
+        """Return once a power failure would not lose the current writes."""
         await asyncio.sleep(LOST_S + 2 * SAMPLE_S)
 
     def cut_power(self) -> int:
-        """SIGKILL, and take back what was appended in the last second. Returns how many bytes."""
+        """Send SIGKILL, and remove what was appended in the last second. Returns the number of bytes."""
         until_s = time.monotonic() - LOST_S
         self.kill_hard()
         now = self._log_file()
         kept = [size for at_s, path, size in self._sizes if path == now and at_s <= until_s]
         if now is None or not kept:
-            return 0  # The file is younger than a second: its rewrite was synced.
+            return 0  # The file is less than a second old, and its rewrite was synced.
         lost = now.stat().st_size - kept[-1]
         os.truncate(now, kept[-1])
         return lost
@@ -118,7 +118,7 @@ async def tell(server: Server, *words: str) -> object:
     """Send one command, and return the reply. None: the server rejects it or is unavailable."""
     client = connect(server.url)
     try:
-        # A rewrite may be under way already, and a command that kills connections may kill its own.
+        # A rewrite may be in progress, and a command that kills connections may kill its own.
         with suppress(RedisError):
             answer: object = await client.execute_command(*words)
             return answer

@@ -1,4 +1,4 @@
-"""Where the irreversible act happens: one line appended and synced, as a mail server accepts a message."""
+"""The target of the irreversible act. It appends and syncs one line, as a mail server accepts a message."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple, Self
 
 
 class Act(NamedTuple):
-    """One act: for which job, under which token, by which process, when (ms since the epoch)."""
+    """One act: job, token, process, and time (ms since the epoch)."""
 
     id: str
     token: int
@@ -35,7 +35,7 @@ class Sink:
         os.close(self._descriptor)
 
     def act(self, job: str, token: int) -> None:
-        """Do it. Once this returns, no end of any process undoes it."""
+        """Do the act. Once this returns, it is permanent."""
         line = f"{job} {token} {os.getpid()} {time.time_ns() // 1_000_000}\n".encode()
         if os.write(self._descriptor, line) != len(line):
             raise OSError(f"{self._path} took only a part of a line")

@@ -1,4 +1,4 @@
-"""The steps of a worker, and how it comes to die, or to freeze, exactly at one of them."""
+"""The steps of a worker, and its planned crash or freeze at one of them."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Fate(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Doom:
-    """What befalls one worker: ``fate`` when it comes to ``step`` for the ``nth`` time, from 1."""
+class PlannedCrash:
+    """The planned crash of one worker: ``fate`` at the ``nth`` time that it reaches ``step``, from 1."""
 
     step: Step
     nth: int
@@ -43,24 +43,24 @@ class Doom:
 
 
 class Steps:
-    """Counts the steps of one worker process and carries out its doom, once.
+    """Counts the steps of one worker process and executes its planned crash, once.
 
-    What happens is written to ``journal`` before, as ``fate step pid``: a process that has been killed tells nothing.
+    It is written to ``journal`` before, as ``fate step pid``, because a killed process cannot report.
     """
 
-    def __init__(self, doom: Doom | None, journal: Path) -> None:
-        self._doom = doom
+    def __init__(self, crash: PlannedCrash | None, journal: Path) -> None:
+        self._crash = crash
         self._journal = journal
         self._passed = 0
 
     def reach(self, step: Step) -> None:
-        """Say that this step is reached. It may be the last thing that this process does."""
-        if self._doom is None or step is not self._doom.step:
+        """Report that a step is reached. It may crash or freeze this process."""
+        if self._crash is None or step is not self._crash.step:
             return
         self._passed += 1
-        if self._passed == self._doom.nth:
-            self.note(f"{self._doom.fate} {step} {os.getpid()}")
-            os.kill(os.getpid(), signal.SIGKILL if self._doom.fate is Fate.KILL else signal.SIGSTOP)
+        if self._passed == self._crash.nth:
+            self.note(f"{self._crash.fate} {step} {os.getpid()}")
+            os.kill(os.getpid(), signal.SIGKILL if self._crash.fate is Fate.KILL else signal.SIGSTOP)
 
     def note(self, line: str) -> None:
         with self._journal.open("ab", buffering=0) as journal:

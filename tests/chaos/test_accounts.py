@@ -1,4 +1,4 @@
-"""What the reckoning finds, and that a plan is one."""
+"""The comparison of accounts, and the plan of faults."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 
 from postroad.queue import EventKind, JobState
 from tests.chaos import delivery_run, queue_run
-from tests.chaos.accounts import EXPOSED_MS, Accounts, reckon
+from tests.chaos.accounts import EXPOSED_MS, Accounts, compare_accounts
 from tests.chaos.clients import Moment
-from tests.chaos.plan import Blow, blows, dooms
+from tests.chaos.plan import ChaosFault, crashes, faults
 from tests.chaos.sink import Act
 from tests.chaos.steps import Fate, Step
 
@@ -24,7 +24,7 @@ ACCEPTED_MS = 10_000
 def reckoned(
     state: JobState | None, kinds: tuple[EventKind, ...], acts: int, unsafe_at_ms: tuple[int, ...] = ()
 ) -> Accounts:
-    return reckon(
+    return compare_accounts(
         accepted_at_ms={"1": ACCEPTED_MS},
         states={"1": state},
         moments={"1": {f"{n}": Moment(f"{n}", kind, ACCEPTED_MS + 1) for n, kind in enumerate(kinds)}},
@@ -92,16 +92,16 @@ def test_losses_of_everysec_are_counted_separately() -> None:
 
 
 @pytest.mark.parametrize("weights", [queue_run.WEIGHTS, delivery_run.WEIGHTS])
-def test_a_seed_determines_faults_in_proportion_to_their_weight(weights: dict[Blow, int]) -> None:
-    planned = blows(Random(3), weights, seconds=1_000, every_s=0.5)
-    assert planned == blows(Random(3), weights, seconds=1_000, every_s=0.5)
-    assert planned != blows(Random(4), weights, seconds=1_000, every_s=0.5)
-    first_round = [each.blow for each in planned[: sum(weights.values())]]
-    assert {blow: first_round.count(blow) for blow in weights} == weights
+def test_a_seed_determines_faults_in_proportion_to_their_weight(weights: dict[ChaosFault, int]) -> None:
+    planned = faults(Random(3), weights, seconds=1_000, every_s=0.5)
+    assert planned == faults(Random(3), weights, seconds=1_000, every_s=0.5)
+    assert planned != faults(Random(4), weights, seconds=1_000, every_s=0.5)
+    first_round = [each.fault for each in planned[: sum(weights.values())]]
+    assert {fault: first_round.count(fault) for fault in weights} == weights
     assert all(a.at_s < b.at_s < 1_000 for a, b in pairwise(planned))
 
 
 def test_every_step_is_used_before_one_is_repeated() -> None:
-    fates = list(islice(dooms(Random(1)), len(Step)))
-    assert {doom.step for doom in fates} == set(Step)
-    assert {doom.fate for doom in fates} == {Fate.KILL}
+    fates = list(islice(crashes(Random(1)), len(Step)))
+    assert {crash.step for crash in fates} == set(Step)
+    assert {crash.fate for crash in fates} == {Fate.KILL}

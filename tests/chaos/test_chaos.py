@@ -1,4 +1,4 @@
-"""Short runs of the chaos suite. ``python -m tests.chaos`` does longer ones, and says what was done."""
+"""Short runs of the chaos suite. ``python -m tests.chaos`` does longer ones, with a report."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from postroad.embedded import server_binary
 from tests.chaos import delivery_run, queue_run, report
-from tests.chaos.plan import Blow
+from tests.chaos.plan import ChaosFault
 from tests.chaos.server import ServerKind
 from tests.chaos.steps import Step
 from tests.required import missing
@@ -29,18 +29,18 @@ async def test_no_job_is_lost_and_no_act_repeated_under_failures(binary: Path) -
     setting = queue_run.Setting(seed=11, seconds=12, binary=binary, every_s=0.4)
     result = await queue_run.run(setting)
     assert result.ok, report.queue_page(setting, result) + result.logs
-    # It was no walk in the park.
-    assert report.kills(result.blows) >= 10
-    assert result.blows[Blow.KILL_SERVER] > 0
+    # Faults did occur.
+    assert report.kills(result.faults) >= 10
+    assert result.faults[ChaosFault.KILL_SERVER] > 0
     assert result.accounts.acts > 200
 
 
 async def test_a_worker_that_acts_before_its_mark_is_detected() -> None:
     setting = queue_run.Setting(
-        seed=11, seconds=5, binary=server_binary(), every_s=60, doomed_at=(Step.ACT_AFTER,), careless=True
+        seed=11, seconds=5, binary=server_binary(), every_s=60, crashed_at=(Step.ACT_AFTER,), careless=True
     )
     result = await queue_run.run(setting)
-    assert result.blows["worker killed at act-after"] > 0
+    assert result.faults["worker killed at act-after"] > 0
     assert result.accounts.twice
     assert not result.ok
 
@@ -49,4 +49,4 @@ async def test_a_campaign_reaches_every_recipient_once_under_failures(monkeypatc
     setting = delivery_run.Setting(seed=11, seconds=10, binary=server_binary(), every_s=1.0)
     result = await delivery_run.run(setting, monkeypatch.setenv)
     assert result.ok, report.delivery_page(setting, result) + result.logs
-    assert sum(result.blows.values()) >= 6
+    assert sum(result.faults.values()) >= 6

@@ -1,6 +1,6 @@
 """A queue that lost its last writes returns sent jobs again. The ledger decides whether they are sent.
 
-Each test is a sequence that a power failure under ``appendfsync everysec`` can bring about, step by step.
+Each test is a sequence that a power failure under ``appendfsync everysec`` can cause.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class TouchFixture:
         assert (await self.queue.settle("w", [(job, verdict)])).stale == []
 
     async def forget(self) -> None:
-        """Put the queue back to where the touch was enqueued and nothing had happened to it yet."""
+        """Reset the queue to its state after the touch was enqueued."""
         client = connect(self._site.redis.url)
         flushall: Callable[[], Awaitable[object]] = client.flushall
         await flushall()
@@ -160,7 +160,7 @@ async def test_a_late_deferral_of_a_held_job_is_recorded(fixture: TouchFixture) 
 
 
 async def test_a_job_is_not_sent_again_after_its_mark_was_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The worker claims, the server syncs, the worker marks and sends; then the power fails for both of them."""
+    """The worker claims, the server syncs, the worker marks and sends. Then the power fails for both."""
     with TemporaryDirectory(prefix="pr") as folder:
         async with (
             Server.running(server_binary(), Path(folder), Fsync.EVERYSEC) as server,

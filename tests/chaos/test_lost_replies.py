@@ -1,4 +1,4 @@
-"""Calls that were carried out and not answered."""
+"""Calls that were executed without a reply."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the jobs of a run ask of their worker, and the worker process that does it."""
+"""The tasks of the jobs of a run, and the worker process that executes them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from postroad.queue import (
     WorkerOptions,
 )
 from tests.chaos.sink import Sink
-from tests.chaos.steps import Doom, Step, Steps
+from tests.chaos.steps import PlannedCrash, Step, Steps
 
 POLICY = RetryPolicy(attempts=3, delays_ms=(200, 400), jitter=0.2)
 REFUSED = "refused"
@@ -41,7 +41,7 @@ REFUSED = "refused"
 
 
 class Task(StrEnum):
-    """What a job asks for. All but the first are there so that their moves happen between the blows as well."""
+    """The task of a job. All but the first exist so that other verdicts also occur during the faults."""
 
     ACT = "act"
     ACT_AT_LAST = "act on the last attempt"
@@ -63,7 +63,7 @@ WEIGHTS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One worker process's task. ``careless``: it acts before it marks, to see that this is found out."""
+    """Settings of one worker process. ``careless``: it acts before its mark, which the run must detect."""
 
     url: str
     queue: str
@@ -71,7 +71,7 @@ class Job:
     concurrency: int
     lease_ms: int
     seed: int
-    doom: Doom | None = None
+    crash: PlannedCrash | None = None
     careless: bool = False
 
     @property
@@ -84,7 +84,7 @@ class Job:
 
 
 class _Watched(Queue):
-    """A queue that says when its worker comes to settle, and when it has settled."""
+    """A queue that reports the steps before and after a settle."""
 
     steps: Steps
 
@@ -105,8 +105,8 @@ class _Watched(Queue):
         return settled
 
 
-class Hand:
-    """Prepares and handles jobs, and says at which step it is."""
+class Handler:
+    """Prepares and handles jobs, and reports its steps."""
 
     def __init__(self, sink: Sink, steps: Steps, rng: Random, *, careless: bool) -> None:
         self._sink = sink
@@ -165,9 +165,9 @@ class Hand:
 
 
 def work(job: Job) -> None:
-    """Run one worker until SIGTERM. What a process of its own begins with."""
+    """Run one worker until SIGTERM, in a separate process."""
     logging.basicConfig(filename=job.folder / "worker.log", format="%(process)d %(levelname)s %(message)s")
-    # A thousand outages are what a run is made of; a refused call is not.
+    # Outages are expected in a run; a rejected call is not.
     logging.getLogger("postroad.queue.job_runner").addFilter(
         lambda record: "a handler that fails" not in str(record.exc_info)
     )
@@ -190,16 +190,16 @@ async def _open(job: Job, stack: AsyncExitStack) -> _Watched:
 async def _work(job: Job) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    steps = Steps(job.doom, job.journal)
+    steps = Steps(job.crash, job.journal)
     with Sink(job.sink) as sink:
         async with AsyncExitStack() as stack:
             queue = await _open(job, stack)
             queue.steps = steps
-            hand = Hand(sink, steps, Random(job.seed), careless=job.careless)
+            handler = Handler(sink, steps, Random(job.seed), careless=job.careless)
             worker = Worker(
                 queue,
-                hand.handle,
-                prepare=hand.prepare,
+                handler.handle,
+                prepare=handler.prepare,
                 concurrency=job.concurrency,
                 options=WorkerOptions(lease_ms=job.lease_ms, drain_ms=2_000),
             )
