@@ -17,7 +17,9 @@ def main() -> int:
     parser.add_argument("--delivery", action="store_true", help="a campaign from ledger to provider")
     parser.add_argument("--server", type=ServerKind, choices=list(ServerKind), default=ServerKind.VALKEY)
     parser.add_argument("--fsync", type=Fsync, choices=list(Fsync), default=Fsync.ALWAYS)
-    parser.add_argument("--cut-power", action="store_true", help="discard the last second of the server's writes instead")
+    parser.add_argument(
+        "--cut-power", action="store_true", help="discard the last second of the server's writes instead"
+    )
     parser.add_argument("--json", action="store_true", help="one line of JSON, for scripts")
     parser.add_argument("--logs", action="store_true", help="show the end of the processes' logs as well")
     options = parser.parse_args()

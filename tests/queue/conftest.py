@@ -43,7 +43,7 @@ class HandClock:
 
 
 class Bench:
-    """A queue with the shortest possible way to use it in tests."""
+    """A queue with short methods for tests."""
 
     def __init__(self, queue: Queue, clock: HandClock, client: Redis) -> None:
         self.queue = queue
@@ -82,7 +82,7 @@ def ids(batch: Sequence[ClaimedJob]) -> list[str]:
 
 @pytest.fixture(scope="session")
 def lone_cluster() -> Iterator[RedisServer]:
-    """A cluster of one node, that tests share."""
+    """A cluster of one node, which tests share."""
     with tempfile.TemporaryDirectory(prefix="pr-") as folder:
         server = RedisServer(server_binary(), Path(folder))
         port = free_port()
@@ -95,7 +95,7 @@ def lone_cluster() -> Iterator[RedisServer]:
 
 @pytest.fixture(params=["valkey", "redis", "cluster"])
 def shared_redis(request: pytest.FixtureRequest, redis_servers: Callable[[str], RedisServer]) -> RedisServer:
-    """A server that tests share, or a cluster of one node: keep to a queue of your own."""
+    """A shared server, or a shared cluster of one node. Each test must use its own queue."""
     if request.param == "cluster":
         cluster: RedisServer = request.getfixturevalue("lone_cluster")
         return cluster

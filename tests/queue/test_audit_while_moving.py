@@ -94,7 +94,7 @@ async def test_a_lost_job_is_found_while_others_move(queue: Queue, redis_url: st
 
 
 async def test_every_audit_step_reads_a_bounded_number_of_items(queue: Queue, redis_url: str) -> None:
-    """What one call of the script does is the same however many jobs there are."""
+    """The work of one script call is independent of the number of jobs."""
     efforts = []
     for last in (STEP * 4, STEP * 20):
         await queue.enqueue(Lane(name="one", gates=()), [Job(id=f"j{i}", payload=b"") for i in range(last)])
@@ -105,7 +105,7 @@ async def test_every_audit_step_reads_a_bounded_number_of_items(queue: Queue, re
 
 
 async def _effort_of_audit(queue: Queue, redis_url: str) -> tuple[int, int]:
-    """Return how many scripts one audit called, and how many commands they did."""
+    """Return the number of script calls of one audit, and of their commands."""
     client = connect(redis_url)
     await client.config_resetstat()
     assert await queue.audit() == []

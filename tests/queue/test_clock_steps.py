@@ -1,4 +1,4 @@
-"""The clock of the queue's server steps: what waits for it waits no longer than it would have."""
+"""The clock of the queue's server steps: no delay becomes longer than its duration."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ async def test_a_step_forward_and_back_delays_nothing(bench: Bench, ms: int) -> 
 
 
 async def test_a_delay_uses_the_clock_of_the_server(redis_url: str) -> None:
-    """No client's clock is asked: the delay is a length, and the server knows when it began."""
+    """No client clock is used: a delay is a duration, and the server stores its start."""
     async with Queue.open(redis_url, "one-clock") as queue:
         await queue.enqueue(OTHER, jobs("1"))
         batch = await queue.claim("w", want=1, lease_ms=60_000, nonce="n")

@@ -37,7 +37,7 @@ async def begin_to_move(setup: ClusterOf) -> tuple[Node, Node]:
 
 
 async def move_keys(owner: Node, heir: Node) -> int:
-    """Move keys one by one, as `redis-cli --cluster reshard` does; return how many."""
+    """Move keys one by one, like `redis-cli --cluster reshard`. Returns the number of keys."""
     moved = 0
     while keys := await owner.ask("CLUSTER", "GETKEYSINSLOT", SLOT, 1):
         await owner.ask("MIGRATE", "127.0.0.1", heir.port, keys[0], 0, 5000)
@@ -51,7 +51,7 @@ async def end_the_move(setup: ClusterOf, owner: Node, heir: Node) -> None:
 
 
 async def test_every_operation_works_in_a_cluster(setup: ClusterOf) -> None:
-    # Queues of many slots, hence on all nodes, by an address that names one.
+    # Queues in many slots, so on all nodes, with a URL that names one node.
     for name in ("q", "r", "s", "t", "u"):
         async with Queue.open(f"redis+cluster://{setup.nodes[0].host}", name) as queue:
             await use_everything(queue)
@@ -99,7 +99,7 @@ async def test_no_script_runs_while_a_slot_is_half_moved(setup: ClusterOf) -> No
     async with Queue.open(setup.url, "q") as queue:
         await queue.enqueue(LANE, jobs("1"))
         owner, heir = await begin_to_move(setup)
-        # From the first instant on, before a key has moved, to the last: none here, and none there.
+        # From the start of the move to its end, no script runs on either node.
         for step in ("none moved", "one moved", "all moved"):
             with pytest.raises(UnavailableError, match="slot is moving"):
                 await queue.enqueue(LANE, jobs("2"))

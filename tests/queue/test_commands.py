@@ -1,4 +1,4 @@
-"""What a person sees and changes from the command line while workers run."""
+"""Commands of the queue while workers run."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ Run = Callable[..., Any]
 
 @pytest.fixture(params=["valkey", "redis"])
 def shared_redis(request: pytest.FixtureRequest, redis_servers: Callable[[str], RedisServer]) -> RedisServer:
-    """No cluster: processes are slow to start, and know of it no more than the address."""
+    """No cluster: processes start slowly, and use only the URL."""
     return redis_servers(request.param)
 
 
 @pytest.fixture
 def run(redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run a command in a thread, as a process of its own would; what it prints as JSON."""
+    """Run a command in a thread, like a separate process. Returns its JSON output."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("POSTROAD_REDIS_URL", redis_url)
     monkeypatch.setenv("POSTROAD_STATE_DIR", str(tmp_path / "state"))
@@ -88,7 +88,7 @@ async def test_a_new_limit_applies_to_two_running_workers_at_once(redis_url: str
             for limit in (3, 30):
                 state = await run("gate", "set", "g", "--concurrency", str(limit), queue="gated")
                 assert state["gate"]["concurrency"] == limit
-                # Exactly as many as the gate says, though each worker has room for twenty.
+                # Exactly the concurrency of the gate, although each worker has twenty slots.
                 await in_flight(limit)
                 allowed = limit
             found = [(await queue.find(f"{n}")).worker for n in range(40)]

@@ -45,7 +45,7 @@ def test_eight_concurrent_processes_get_one_server(state: Path) -> None:
     with multiprocessing.get_context("spawn").Pool(8) as pool:
         answers = pool.map(ask, [state] * 8, chunksize=1)
     assert len(set(answers)) == 1
-    # And it outlives those who asked.
+    # It outlives the processes that started it.
     assert ask(state) == answers[0]
 
 
@@ -119,7 +119,7 @@ def test_a_damaged_append_only_file_loses_only_its_tail(state: Path, damage: str
     with Redis.from_url(ensure_redis(state)) as client:
         client.set("a", "1")
         client.set("b", "2")
-        # Wait for the write, not for a time.
+        # Wait for the write, not for a duration.
         client.waitaof(1, 0, 5000)
     kill(state)
     [log] = (state / "redis" / "appendonlydir").glob("*.incr.aof")

@@ -38,7 +38,7 @@ async def test_payload_is_any_bytes(bench: Bench) -> None:
 async def test_an_ended_id_is_remembered_until_its_outcome_is_recorded(bench: Bench) -> None:
     await bench.queue.enqueue(LANE, jobs("1"))
     await bench.settle(Done(note=b"250"), *await bench.claim())
-    # However much ended since.
+    # Independent of the number of jobs that ended since.
     await bench.queue.enqueue(LANE, jobs(*(f"x{n}" for n in range(1500))))
     await bench.settle(Done(), *await bench.claim(1000))
     assert (await bench.queue.enqueue(LANE, jobs("1"))).known == 1
@@ -54,7 +54,7 @@ async def test_a_remembered_id_is_forgotten_after_its_time(bench: Bench) -> None
     bench.clock.advance(Retention().remember_ms - 1)
     await bench.claim()
     assert await bench.queue.states(["1"]) == [JobState.REMEMBERED]
-    # Claims look once a second.
+    # Claims check once a second.
     bench.clock.advance(1000)
     await bench.claim()
     assert await bench.queue.states(["1"]) == [None]

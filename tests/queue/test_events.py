@@ -28,7 +28,7 @@ LANE = Lane(name="a", gates=("g",))
 
 
 async def end(bench: Bench, *names: str) -> None:
-    """End jobs one by one, each in an entry of the stream of its own."""
+    """End jobs one by one, each in a separate stream entry."""
     await bench.queue.enqueue(LANE, jobs(*names))
     for job in await bench.claim():
         await bench.settle(Done(note=b"250 ok"), job)
@@ -110,7 +110,7 @@ async def test_a_read_does_not_wait_for_a_lost_acknowledgement(own_redis: RedisS
         own_redis.start()
 
         async def read_again() -> bool:
-            # The connection that was open when the server died says so once.
+            # The connection that was open when the server died fails once.
             try:
                 return await queue.read_events("g", "c", count=9, block_ms=0) == read
             except UnavailableError:
@@ -163,7 +163,7 @@ async def test_the_event_log_survives_an_emptied_server(bench: Bench) -> None:
 async def test_a_reader_survives_repeated_deletion_of_its_stream(
     redis_servers: Callable[[str], RedisServer], kind: str, block_ms: int
 ) -> None:
-    """Also between the making of its group and the next read, and while it waits."""
+    """Also between the creation of its group and the next read, and during a blocking read."""
     name, url = f"vanishing {block_ms}", redis_servers(kind).url
     async with Queue.open(url, name) as queue, Redis.from_url(url) as vandal:
         enough = asyncio.Event()
@@ -174,7 +174,7 @@ async def test_a_reader_survives_repeated_deletion_of_its_stream(
 
         taking = asyncio.create_task(take_it_away())
         for _ in range(20):
-            with suppress(UnavailableError):  # It gave up for now.
+            with suppress(UnavailableError):  # The server is unavailable.
                 assert await queue.read_events("ledger", "one", count=10, block_ms=block_ms) == []
         enough.set()
         await taking
@@ -289,5 +289,5 @@ async def test_unacknowledged_events_are_read_again_at_once(own_redis: RedisServ
         with pytest.raises(UnavailableError):
             await queue.acknowledge("g", events)
         socket.rename(own_redis.socket)
-        # Not only when it counts as a dead consumer's, a minute later.
+        # Not a minute later, when the consumer counts as dead.
         assert await queue.read_events("g", "c", count=9, block_ms=0) == events

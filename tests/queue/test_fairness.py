@@ -70,5 +70,5 @@ async def test_an_empty_lane_accumulates_no_credit(bench: Bench) -> None:
 async def test_every_lane_is_served_within_a_bounded_number_of_claims(bench: Bench) -> None:
     for n in range(300):
         await bench.queue.enqueue(Lane(name=f"{n}", gates=()), jobs(*(f"{n}.{i}" for i in range(40))))
-    # No lane has a second visit, of twenty jobs, before every other had its first.
+    # No lane has a second visit of twenty jobs before every other has had its first.
     assert set(await served(bench, claims=120, want=50)) == {f"{n}" for n in range(300)}

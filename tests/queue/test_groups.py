@@ -1,4 +1,4 @@
-"""Pausing, resuming and cancelling everything of one group, such as a campaign."""
+"""Pausing, resuming and cancelling a group of lanes, such as a campaign."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Looking one job up: where it is, what happened to it, and what it waits for."""
+"""Inspection of one job: its state, its history, and what holds it."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def test_history_keeps_exactly_the_newest(redis_url: str, clock: HandClock
 
         assert await kept(names[:50]) == names[45:50]
         assert await kept(names[50:] + [f"late{n}" for n in range(4)]) == ["late1", "late2", "late3"]
-        # Dead letters are no history: all of them are there.
+        # The history's limit does not apply to dead letters.
         assert (await queue.stats()).dead == 50
     async with Queue.open(
         redis_url, "history", clock=clock, options=QueueOptions(retention=Retention(done=0, failed=1))
@@ -102,7 +102,7 @@ async def test_a_rate_is_explained_with_the_earliest_start(bench: Bench, parked:
         "Held by gate sender: its rate is 30 in 3600 s, 1 at once; the next one goes at 2026-09-21 14:15:20 UTC."
     )
     assert said.not_before_ms == bench.clock.now_ms() + 240_000
-    # And so it is.
+    # The prediction is correct.
     bench.clock.advance(120_000)
     assert [job.id for job in await bench.claim(lease_ms=10**9)] == ["0"]
     bench.clock.advance(119_999)

@@ -1,4 +1,4 @@
-"""Tests of JobRunner: tasks that handle one job after the other."""
+"""Tests of JobRunner, whose tasks handle jobs in sequence."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ PAGE = Path(__file__).parents[2] / "docs/reference/metrics.md"
 
 
 def values(text: str) -> dict[str, float]:
-    """Each sample as `name{label values}`, that of the queue first."""
+    """Return each sample as `name{label values}`, with the queue's label first."""
     found = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -87,7 +87,7 @@ async def test_exposed_and_documented_queue_metrics_are_equal(bench: Bench) -> N
     await bench.queue.read_events("g", "c", count=1, block_ms=0)
     await metrics.refresh([bench.queue])
     exposed = {
-        # A counter's family is named without the ending of its samples.
+        # The name of a counter's family has no suffix.
         family.name + ("_total" if family.type == "counter" else ""): {
             label for sample in family.samples for label in sample.labels if label != "le"
         }

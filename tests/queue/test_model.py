@@ -72,7 +72,7 @@ workers = st.sampled_from(["w1", "w2"])
 gates = st.sampled_from(["g1", "g2", "g3"])
 groups = st.sampled_from(["x", "y"])
 offsets_ms = st.sampled_from([-1, 0, 1, 700, 5_000, 61_000])
-# Most jobs are due now and never expire, most gates are open: or little would ever be claimed.
+# Most jobs are due now and never expire, and most gates are open. Otherwise few jobs would be claimed.
 dues_ms = st.sampled_from([0, 0, 0, 0, 0, 0, 1, 700, 5_000])
 expiries_ms = st.sampled_from([0, 0, 0, 0, 700, 5_000, 61_000])
 rates = st.builds(
@@ -142,7 +142,7 @@ class Machine(RuleBasedStateMachine):
         self.ids += [id for id in ids if id not in self.ids]
 
     def some_ids(self, data: st.DataObject, state: str = "") -> list[str]:
-        """Any ids, or ids in a state if there are any."""
+        """Return any ids, or ids in a state if there are some."""
         pool = [id for id, job in self.model.jobs.items() if job.state == state] or self.ids
         ids: list[str] = data.draw(st.lists(st.sampled_from(pool), max_size=4))
         return ids
@@ -153,7 +153,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(ms=st.sampled_from([-1, -700, -5_000, -HOUR_MS, -DAY_MS, HOUR_MS, DAY_MS]), again=st.booleans())
     def step(self, ms: int, again: bool) -> None:
-        """The server's clock steps. Whatever it does, what a rate or a pause holds back is not held for as long."""
+        """The server's clock steps. A rate or a pause must not hold jobs for the size of the step."""
         self.clock.advance(ms)
         if again:
             self._claim("w1", 20)
@@ -170,12 +170,12 @@ class Machine(RuleBasedStateMachine):
         self.last[worker] = (nonce, None, want, batch, [])
         self.check_batch(batch, want)
 
-    # Several rules of one kind: what others act upon has to happen often.
+    # Several rules of one kind, because other rules need their effects often.
     claim = rule(worker=workers, want=st.sampled_from([1, 3, 8, 20]))(_claim)
     claim_many = rule(worker=workers, want=st.just(20))(_claim)
 
     def forget_old(self) -> None:
-        """Take over which of the old ids the queue has come to forget."""
+        """Copy from the queue which old ids it has forgotten."""
         old = self.model.old(self.now_ms)
         for id, state in zip(old, self.run(self.queue.states(old)), strict=True):
             if state is None:
@@ -195,7 +195,7 @@ class Machine(RuleBasedStateMachine):
             assert (job.lane, job.payload, job.expires_ms) == (wanted.lane, wanted.payload, wanted.expires_ms)
             assert (job.attempt, job.claim) == (wanted.attempts + 1, len(wanted.closed) + 1)
             assert job.closed == tuple(wanted.closed[-8:])
-        # Tokens are drawn for jobs and for events of one claim alike, so they are compared together.
+        # Jobs and events of one claim share the token sequence, so they are compared together.
         drawn = [(job.id, job.token) for job in batch.jobs]
         model.claimed(drawn, expired, LEASE_MS, now_ms)
         model.logs["failed"] += [event.id for event in events if event.kind == "expired"]
@@ -240,7 +240,7 @@ class Machine(RuleBasedStateMachine):
     settle_more = precondition(lambda self: self.claims)(rule(data=st.data(), want=st.just(8), worker=workers)(_settle))
 
     def choose(self, data: st.DataObject) -> list[ClaimedJob]:
-        """Mostly leases that hold, sometimes any, and then often none of them does."""
+        """Return mostly valid leases, sometimes any, which are then often invalid."""
         live = [job for job in self.claims if self.model.holds(job.id, job.token)]
         prefer: bool = data.draw(st.sampled_from([True, True, True, False]))
         pool = st.sampled_from(live if live and prefer else self.claims)
@@ -269,7 +269,7 @@ class Machine(RuleBasedStateMachine):
             if job.id in first:
                 stale.append(job.id)
             first.setdefault(job.id, (job, verdict))
-        # What ended well comes first.
+        # Completed jobs come first.
         for job, verdict in sorted(first.values(), key=lambda settled: not isinstance(settled[1], Done)):
             kind, at_ms, cause = self.meaning(job, verdict)
             if not self.model.settle(job.id, job.token, kind, at_ms, cause, self.now_ms):
@@ -366,7 +366,7 @@ class Machine(RuleBasedStateMachine):
         left: int | UnsetType | None,
         until: int,
     ) -> None:
-        """What is not named is kept, and so is what is used of it."""
+        """Limits that are not named, and their use, are kept."""
         quota = Quota(left=left, until_ms=self.now_ms + until) if isinstance(left, int) else left
         self.model.notice_clock(self.now_ms)
         self.run(self.queue.update_gate(name, rate=rate, concurrency=limit, quota=quota))
@@ -419,7 +419,7 @@ class Machine(RuleBasedStateMachine):
         assert self.run(self.queue.resume_group(group)) == (group in self.model.paused)
         self.model.paused.discard(group)
 
-    # A group that was cancelled has nothing left: often is too often.
+    # A cancelled group has no jobs left, so cancel rarely.
     @rule(group=groups, really=st.sampled_from([True, False, False]))
     def cancel_group(self, group: str, really: bool) -> None:
         if really:
@@ -448,11 +448,11 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data())
     def find(self, data: st.DataObject) -> None:
         logs = {"done": self.model.logs["done"][-KEEP.done :], "failed": self.model.logs["failed"][-KEEP.failed :]}
-        # What ended well in one call is dropped together.
+        # Jobs that completed in one call are dropped together.
         perhaps = self.model.logs["done"][-KEEP.done - MAX_SETTLED :]
         for id in {*self.some_ids(data), *logs["done"], *logs["failed"], *self.model.logs["done"][:2]}:
             found = self.run(self.queue.find(id))
-            # What happened is read and acknowledged at once, so that only the history tells of it.
+            # Events are read and acknowledged at once, so only the history contains them.
             kinds = [event.kind for event in found.history]
             assert logs["done"].count(id) <= kinds.count(EventKind.DONE) <= perhaps.count(id)
             assert len(kinds) - kinds.count(EventKind.DONE) == logs["failed"].count(id)
@@ -497,7 +497,7 @@ class Machine(RuleBasedStateMachine):
 
     def compare(self, events: list[Event]) -> None:
         wanted, self.model.events = self.model.events, []
-        # The order in which jobs of different lanes end within one script is the queue's own.
+        # The order in which jobs of different lanes end within one script is not specified.
         events = [e for e in events if e.kind not in ENDINGS] + sorted(
             (e for e in events if e.kind in ENDINGS), key=lambda e: e.id
         )

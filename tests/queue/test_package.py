@@ -56,7 +56,7 @@ def test_a_file_is_short(path: Path) -> None:
 
 
 def public_functions() -> Iterator[tuple[str, FunctionType]]:
-    """Functions, and methods of public classes, that the modules of the queue define."""
+    """Yield functions, and methods of public classes, that the modules of the queue define."""
     for name in SUBMODULES:
         module = importlib.import_module(name)
         owner: Any
@@ -70,7 +70,7 @@ def public_functions() -> Iterator[tuple[str, FunctionType]]:
 
 
 def is_stub(name: str) -> bool:
-    """A method for one script: its header is the documentation."""
+    """Return whether a method runs one script, whose header is its documentation."""
     return name.startswith("Scripts.")
 
 

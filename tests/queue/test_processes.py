@@ -1,4 +1,4 @@
-"""Processes beat at their queue, and those that no longer do are gone."""
+"""Processes send heartbeats to their queue, and count as gone without them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every script's header agrees with the typed method that calls it, and with what the script really reads."""
+"""Every script's header matches its typed method, and the arguments that the script reads."""
 
 from __future__ import annotations
 

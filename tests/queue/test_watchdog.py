@@ -34,7 +34,7 @@ async def done(lease: Lease) -> Verdict:
 
 
 class Address:
-    """An address that leads to one server, and then to another."""
+    """A proxy that connects to one server, and later to another."""
 
     def __init__(self, folder: Path) -> None:
         self._link = folder / "now"
@@ -110,7 +110,7 @@ async def test_a_legitimately_idle_worker_does_not_reconnect(
 
 async def test_a_claim_between_two_checks_resets_the_watchdog(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     await bench.queue.enqueue(LANE, jobs("1"))
-    watchdog = Watchdog(bench.queue, "w", 20)  # Each look finds ready jobs and no claim, unless it was fed.
+    watchdog = Watchdog(bench.queue, "w", 20)  # Each check finds ready jobs and no claim, unless it was reset.
     probe = bench.queue.probe
 
     async def fed_meanwhile() -> object:

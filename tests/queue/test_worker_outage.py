@@ -86,7 +86,7 @@ async def test_an_unanswered_mark_releases_the_job(own_redis: RedisServer, caplo
             await until(ended)
             stop.set()
             await task
-        # Tried again, and no attempt was used up.
+        # Retried without using an attempt.
         assert acted == [1]
 
 
@@ -114,7 +114,7 @@ async def test_outcomes_are_reported_to_an_emptied_server(own_redis: RedisServer
                 return (await queue.stats()).counters.get("late") == 10
 
             await until(reported)
-            # And it is alive: new jobs are taken up.
+            # The worker is alive and claims new jobs.
             await queue.enqueue(LANE, jobs("new"))
 
             async def handled() -> bool:
@@ -161,7 +161,7 @@ async def test_a_delayed_worker_reports_that_it_did_not_act(own_redis: RedisServ
         acted.append(lease.job.claim)
         return Done()
 
-    # The worker's own way to the server, which can be cut while the test's is open.
+    # A separate connection for the worker, which can be cut while the test's is open.
     way = own_redis.folder / "w.sock"
     way.symlink_to(own_redis.socket)
     async with (
@@ -174,7 +174,7 @@ async def test_a_delayed_worker_reports_that_it_did_not_act(own_redis: RedisServ
             way.unlink()
             own_redis.kill()
             own_redis.start()
-            # Its lease runs out before it renews it, and a server that was restarted cannot know that it did not act.
+            # The lease expires before it is renewed, and a restarted server cannot know whether the worker acted.
             clock.advance(60_000)
 
             async def held() -> bool:
