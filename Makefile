@@ -9,7 +9,7 @@ export UV_COMPILE_BYTECODE = 1
 # The same for this project's modules: without their bytecode, every process and each test worker compiles them again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo up test check bench bench-peers docs format lock clean help
+.PHONY: demo up test check check-style check-types check-imports check-docs bytecode bench bench-peers docs format lock clean help
 
 # Each in an environment of its own: they need different versions of the same client.
 PEERS := $(patsubst benchmarks/peers/%/requirements.txt,%,$(wildcard benchmarks/peers/*/requirements.txt))
@@ -29,13 +29,26 @@ up: .venv/ready  ## start everything on this machine and stay until Ctrl-C
 test: .venv/ready  ## run the tests
 	.venv/bin/python -m pytest -n auto --no-loadscope-reorder
 
-check: .venv/ready  ## lint, format, types, import rules, lock file, docs
+check: check-style check-types check-imports check-docs  ## lint, format, types, import rules, lock file, docs
+
+check-style: .venv/ready
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy
-	.venv/bin/lint-imports
 	$(UV) lock --check
+
+check-types: .venv/ready
+	.venv/bin/mypy
+
+check-imports: .venv/ready
+	.venv/bin/lint-imports
+
+check-docs: .venv/ready
 	.venv/bin/python -m pytest -q tests/docs --ignore=tests/docs/test_run_as_written.py
+
+# The test workers start at the same time: without this, each of them compiles all tests.
+bytecode: .venv/ready
+	.venv/bin/python -m compileall -q src flows tasks deployments benchmarks
+	.venv/bin/python -m pytest -q --collect-only >/dev/null
 
 format: .venv/ready  ## put the code into its form
 	.venv/bin/ruff check --fix .

@@ -30,8 +30,10 @@ def pytest_xdist_auto_num_workers() -> int:
     return 2 * (os.cpu_count() or 1)
 
 
-# Tests that share a Prefect server, or that take the default ports of the local stack: each chain takes minutes.
+# The tests of a chain run one after the other. Those of the first share a Prefect server. Those of the second start
+# servers of their own, at most one at a time, because each needs a core for half a minute.
 _CHAINS = {
+    "tests/prefect/test_stuck_run.py": "stack",
     "tests/end_to_end/test_demo.py": "stack",
     "tests/end_to_end/test_stopped_runs.py": "stack",
     "tests/end_to_end/test_through_prefect.py": "stack",
@@ -42,14 +44,21 @@ _INDEPENDENT = (
     "tests/prefect/test_environment.py",
     "tests/prefect/test_schedules.py",
     "tests/prefect/test_spec.py",
-    "tests/prefect/test_stuck_run.py",
     "tests/prefect/test_supervisor.py",
     "tests/prefect/test_tasks.py",
 )
 # Each test of these is seconds of pure computing, and shares nothing.
-_SINGLE_TESTS = ("tests/bounce/test_fuzz.py",)
+_SINGLE_TESTS = ("tests/bounce/test_fuzz.py", "tests/queue/test_model.py")
 # What takes longest starts first, so that no worker is alone with it at the end.
-_FIRST = ("tests/prefect/", "tests/end_to_end/")
+_FIRST = (
+    "tests/prefect/",
+    "tests/end_to_end/",
+    "tests/rehearsal/test_rehearse.py",
+    "tests/chaos/",
+    "tests/docs/test_run_as_written.py",
+    "tests/queue/test_model.py",
+    "tests/bounce/test_fuzz.py",
+)
 
 
 def _chain(path: str) -> str | None:
