@@ -8,7 +8,7 @@ import pytest
 
 from postroad.campaign.csv_file import read_rows
 from postroad.campaign.definition import read_campaign
-from postroad.cli.rehearse import read_speed
+from postroad.cli.rehearse import parse_speed
 from postroad.errors import UsageError
 from postroad.rehearsal.audience import audience_file
 from tests.rehearsal.conftest import CAMPAIGN, Scene
@@ -115,11 +115,11 @@ def test_for_a_person_it_is_a_few_tables_and_a_kept_folder(scene: Scene) -> None
 @pytest.mark.parametrize("text", ["fast", "0x", "x", "-1x", "1000000x", "nan"])
 def test_what_is_no_speed_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="is no speed"):
-        read_speed(text)
+        parse_speed(text)
 
 
 def test_a_speed_is_read_with_and_without_its_x() -> None:
-    assert [read_speed(text) for text in ("100x", "100", "2.5X", " 1x ")] == [100, 100, 2.5, 1]
+    assert [parse_speed(text) for text in ("100x", "100", "2.5X", " 1x ")] == [100, 100, 2.5, 1]
 
 
 def test_a_persona_that_is_not_known_is_said_before_anything_starts(scene: Scene) -> None:

@@ -15,13 +15,13 @@ from postroad.errors import PostroadError
 
 
 def advance(as_json: JsonOption = False) -> None:
-    """Make one pass over all running campaigns: plan the next emails, hand over what is due, finish what is done.
+    """Make one pass over all running campaigns: plan follow-ups, enqueue due messages, finish completed campaigns.
 
     The Prefect flow `advance-campaigns` does the same every five minutes. Use this command while Prefect is down, for
     example from cron: `*/5 * * * * postroad advance`. It needs the database and the queue, and not Prefect.
 
-    It is safe to run it twice, or at the same time as the flow: each message is handed over once. A campaign that fails
-    does not hold up the others; the command then ends with the exit code of the first error.
+    It is idempotent, and may run at the same time as the flow: each message is enqueued once. A campaign that fails
+    does not affect the others; the command then ends with the exit code of the first error.
     """
     advances, errors = with_context(_pass)
     if as_json:

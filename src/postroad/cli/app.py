@@ -136,7 +136,7 @@ def main() -> None:
 
 
 def require_bounded(words: Sequence[str]) -> None:
-    """Raise UsageError for an argument that is too long, or no text: nothing behind the parser handles it."""
+    """Raise UsageError for an argument that is too long or not text, before the parser handles it."""
     for place, word in enumerate(words, start=1):
         if len(word) > MAX_WORD_CHARACTERS:
             raise UsageError(
@@ -156,7 +156,7 @@ def shown_errors() -> Iterator[None]:
     except PostroadError as error:
         _end_with(error)
     except BaseExceptionGroup as group:
-        # What runs beside other things fails in a group with them.
+        # Errors of concurrent tasks are raised as a group.
         ours = group.subgroup(PostroadError)
         if ours is None:
             raise

@@ -1,4 +1,4 @@
-"""postroad bounce: what came back, taken in by hand, explained and counted."""
+"""postroad bounce: reads, explains and counts bounces and other returned mail."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from postroad.bounce.sources.source import PollResult
 from postroad.bounce.sources.watch import watch
 from postroad.cli.bounce_classify import classify_command
 from postroad.cli.context import with_context
-from postroad.cli.options import read_duration_ms
+from postroad.cli.options import parse_duration_option_ms
 from postroad.cli.output import JsonOption, print_error, print_json, print_line, print_table
 from postroad.cli.signals import start_logging, stop_on_signals
 from postroad.cli.worker import MetricsAt, MetricsHost, MetricsPort, measured_context
@@ -36,7 +36,7 @@ from postroad.settings import Settings, SourceSettings
 from postroad.store.bounce import VerdictCount, verdict_counts
 from postroad.store.engine import read
 
-app = typer.Typer(help="Mail that came back: bounces, complaints, automatic replies.", no_args_is_help=True)
+app = typer.Typer(help="Returned mail: bounces, complaints, automatic replies.", no_args_is_help=True)
 
 app.command("classify")(classify_command)
 
@@ -85,7 +85,7 @@ def poll_(
             try:
                 polled.append(await poll(name, source, intake.submit))
             except PostroadError as error:
-                # One mailbox that is away holds up no other.
+                # An unreachable mailbox does not affect the others.
                 failed.append(error)
         return polled, failed
 
@@ -107,11 +107,11 @@ def watch_(
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = "127.0.0.1",
 ) -> None:
-    """Take in what arrives at the sources of the settings, until it is told to stop.
+    """Process mail that arrives at the sources of the settings, until SIGTERM.
 
-    An IMAP server with IDLE says by itself when mail arrives. One without it, and a Maildir, are looked at every
-    look_ms. A source that fails, be it for a wrong password, is tried again, and the others go on: `postroad doctor`
-    shows which. What `poll` has under way meanwhile is taken once.
+    An IMAP server with IDLE notifies of new mail. One without it, and a Maildir, are polled every look_ms. A source
+    that fails, for example because of a wrong password, is retried, and the others continue: `postroad doctor` shows
+    the failing ones. Mail that `poll` reads at the same time is processed once.
     """
     settings = Settings.load()
     sources = _sources(settings, names)
@@ -128,7 +128,7 @@ def watch_(
 async def watch_all(
     settings: Settings, sources: Mapping[str, SourceSettings], at: MetricsAt, stop: asyncio.Event
 ) -> None:
-    """Watch sources side by side until told to stop, and serve metrics of them where that is asked for."""
+    """Watch sources concurrently until SIGTERM, and serve metrics if a port is given."""
     async with (
         measured_context(settings, BOUNCE_QUEUE, at, role=Role.BOUNCE_WATCH) as (context, queue),
         asyncio.TaskGroup() as group,
@@ -202,8 +202,8 @@ def status(
     since: Annotated[str, typer.Option(help="How far back: 7d.")] = "7d",
     as_json: JsonOption = False,
 ) -> None:
-    """Count what came back, by verdict, sender and domain. What no touch was found for has neither."""
-    since_ms = read_duration_ms(since)
+    """Count returned mail by verdict, sender and domain. Mail without a matching touch has no sender and domain."""
+    since_ms = parse_duration_option_ms(since)
 
     async def work(context: AppContext) -> list[VerdictCount]:
         begin = context.clock.now() - timedelta(milliseconds=since_ms)
@@ -219,4 +219,4 @@ def status(
         print_json(counts)
     else:
         rows = [(one.verdict, one.sender, one.domain, one.count) for one in counts]
-        print_table(f"came back within {since}", ["verdict", "sender", "domain", "touches"], rows)
+        print_table(f"returned within {since}", ["verdict", "sender", "domain", "touches"], rows)

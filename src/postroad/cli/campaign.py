@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Campaigns: apply their files, launch, watch, pause, cancel.", no_args_is_help=True)
 FORM_WITHIN_S = 10.0
-"""How long an apply waits for Prefect at the most."""
+"""Longest time that an apply waits for Prefect."""
 
 NameArgument = Annotated[str, typer.Argument(help="Name of the campaign.")]
 
@@ -97,11 +97,11 @@ def launch(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Launch a campaign: preflight, freeze its audience, hand over what is due.
+    """Launch a campaign: preflight, freeze its audience, enqueue due messages.
 
-    It starts the Prefect deployment `campaign`, as the button Run in the Prefect UI does. Launched again, it hands over
-    what is due and was not handed over yet, and sends nobody anything twice. A campaign that was paused because its
-    run was cancelled or suspended is resumed.
+    It starts the Prefect deployment `campaign`, as the button Run in the Prefect UI does. Launched again, it enqueues
+    messages that are due and not enqueued yet. No message is sent twice. A campaign that was paused because its run was
+    cancelled or suspended is resumed.
 
     Nothing is started where preflight fails (exit code 5), or the campaign does not exist, has ended or was paused by
     `postroad campaign pause` (exit code 7). `postroad campaign status` says why a launch failed later.
@@ -126,7 +126,7 @@ def launch(
         print_json({"campaign": name, "flow_run": run_id, "url": url})
     else:
         print_line(f"campaign {name} is being launched: {url}")
-        print_line(f"`postroad campaign status {name}` shows how it stands.")
+        print_line(f"`postroad campaign status {name}` shows its progress.")
 
 
 def _preflight(context: AppContext, name: str, *, quiet: bool) -> tuple[PreflightReport, AudienceFile | None]:
@@ -202,7 +202,7 @@ def preview_(
 ) -> None:
     """Show what a step would send to one recipient: header, text, HTML and size. Nothing is sent.
 
-    Its unsubscribe link is nobody's. A mail reader opens the file that --out writes.
+    Its unsubscribe link has no effect. A mail reader can open the file that --out writes.
     """
     from postroad.campaign.preview import PreviewRequest, preview
     from postroad.mail.dkim_keys import signers_of
@@ -261,17 +261,17 @@ def pause(name: NameArgument, as_json: JsonOption = False) -> None:
     if as_json:
         print_json({"campaign": name, "state": "paused"})
     else:
-        print_line(f"campaign {name} is paused; `postroad campaign resume {name}` lets it go on")
+        print_line(f"campaign {name} is paused; `postroad campaign resume {name}` resumes it")
 
 
 @app.command("resume")
 def resume(name: NameArgument, as_json: JsonOption = False) -> None:
-    """Let a paused campaign go on where it stopped. Nobody gets anything twice."""
+    """Resume a paused campaign. No message is sent twice."""
     with_context(lambda context: _with_queue(context, "resume", name))
     if as_json:
         print_json({"campaign": name, "state": "running"})
     else:
-        print_line(f"campaign {name} goes on")
+        print_line(f"campaign {name} resumed")
 
 
 async def _with_queue(context: AppContext, verb: str, name: str) -> None:

@@ -19,7 +19,7 @@ def status(
     name: Annotated[str | None, typer.Argument(help="Name of the campaign; all where none is named.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show how a campaign stands: its touches by state, which sum to its frozen audience."""
+    """Show the progress of a campaign: its touches by state, which sum to its frozen audience."""
     from postroad.campaign.status import campaigns_in, summary
     from postroad.store.ledger import TouchState
 

@@ -1,4 +1,4 @@
-"""postroad cohort: what came of each list's mail, what is paused for it, and going on."""
+"""postroad cohort: shows the outcomes of each list's mail, and paused cohorts, and resumes them."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def list_(
         for one in found
     ]
     print_table("paused cohorts", columns, rows)
-    print_line("`postroad cohort resume ID --reason …` lets one go on.")
+    print_line("`postroad cohort resume ID --reason …` resumes one.")
 
 
 @app.command("status")
@@ -94,13 +94,13 @@ def resume(
     pause: Annotated[
         int, typer.Argument(metavar="ID", help="Id of the pause: `postroad cohort list`.", min=1, max=MAX_NUMBER)
     ],
-    reason: Annotated[str, typer.Option(help="Why: what was found, and mended.")],
+    reason: Annotated[str, typer.Option(help="The reason: what was found and fixed.")],
     by: Annotated[str, typer.Option(help="Who decides; unset: who you are on this machine.")] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Let a paused cohort go on. It is kept who did so and why; only what is sent from now on counts."""
+    """Resume a paused cohort. The operator and the reason are recorded; only later mail counts as evidence."""
     if not reason.strip():
-        raise UsageError("a cohort goes on for a reason", remedy="Say it: --reason 'the list was cleaned'.")
+        raise UsageError("--reason is empty", remedy="State the reason: --reason 'the list was cleaned'.")
 
     async def work(context: AppContext) -> CohortPause:
         return await lift(
@@ -117,7 +117,7 @@ def resume(
     if as_json:
         print_json(lifted.model_dump(mode="json"))
     else:
-        print_line(f"{lifted.source or 'no source'} at {lifted.provider} goes on")
+        print_line(f"{lifted.source or 'no source'} at {lifted.provider} resumed")
 
 
 def _plain(one: NamedPause) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from postroad.app.context import AppContext
 from postroad.cli.canary import canary
 from postroad.cli.context import with_context
-from postroad.cli.options import MAX_NUMBER, read_duration_ms
+from postroad.cli.options import MAX_NUMBER, parse_duration_option_ms
 from postroad.cli.output import JsonOption, Styled, print_json, print_line, print_table, print_text
 from postroad.clock import SystemClock
 from postroad.delivery.job import MAIL_QUEUES
@@ -275,7 +275,7 @@ def reports(
     as_json: JsonOption = False,
 ) -> None:
     """Show who sends in our domains' names and whether DMARC passes, and how TLS to our mail hosts goes."""
-    back = timedelta(milliseconds=read_duration_ms(since))
+    back = timedelta(milliseconds=parse_duration_option_ms(since))
 
     async def work(context: AppContext) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
         return await asyncio.to_thread(_summary, context, back, domain, limit)

@@ -1,4 +1,4 @@
-"""postroad inbound: the listener for what comes back."""
+"""postroad inbound: receives bounces and other returned mail."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def inbound(
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = "127.0.0.1",
 ) -> None:
-    """Take in what comes back, over SMTP and LMTP, until it is told to stop.
+    """Receive bounces and other returned mail over SMTP and LMTP, until SIGTERM.
 
-    Mail is taken for the bounce addresses and unsubscribe addresses that were signed with this key, and for those that
-    the settings name; nothing else, and nothing is passed on. A mail is answered with 250 once it is kept and on the
-    queue bounce:process, and with 451 while that is away. SIGTERM: what is being taken in is answered first.
+    Mail is accepted for bounce addresses and unsubscribe addresses that were signed with this key, and for addresses in
+    the settings. No mail is relayed. The reply is 250 when a mail is stored and on the queue bounce:process, and 451
+    while the queue is unreachable. SIGTERM: open transactions are answered first.
     """
     settings = Settings.load()
     given = {name: value for name, value in (("smtp", smtp), ("lmtp", lmtp)) if value is not None}

@@ -125,7 +125,7 @@ def demo(
     """Run the example campaign once, from a CSV to delivered mail, on embedded context. Nothing leaves this machine.
 
     Starts what `postroad up` starts, runs the Prefect deployment `campaign`, sums up, and stops everything. Run again,
-    it sends nobody anything twice.
+    no message is sent twice.
     """
     asyncio.run(_demo(recipients, as_json=as_json))
 
@@ -173,9 +173,7 @@ def _print_result(result: DemoResult, stack: LocalStack, seconds: float) -> None
             f"{result.messages_per_second:,g}/s; {seconds:.0f} s in all"
         )
     else:
-        print_line(
-            f"0 new messages: everybody was sent this before, and nobody is sent it twice. {seconds:.0f} s in all"
-        )
+        print_line(f"0 new messages: each recipient was sent this before. {seconds:.0f} s in total")
     print_text(
         f"captured mail  {stack.sandbox_dir}/Maildir "
         f"({counted(result.captured, 'message')}, {result.duplicates} twice)\n"

@@ -1,4 +1,4 @@
-"""Names that a person types: each must exist. What does not is refused with the names that are like it."""
+"""Resolves names given as arguments. A name that does not exist is an error with similar names."""
 
 from __future__ import annotations
 
@@ -23,9 +23,18 @@ from postroad.warmup.identity import identities
 
 
 async def named_queue(context: AppContext, name: str, *, new: bool = False) -> Queue:
-    """Return the queue of this name: of the settings, or one that has ever held a job or a gate. Raises StateError.
+    """Return the queue with a name, which must be in the settings or have had a job or a gate.
 
-    ``new``: also one that holds nothing yet.
+    Args:
+        context: The application.
+        name: Name of the queue.
+        new: Accept a queue that is not used yet.
+
+    Returns:
+        The queue.
+
+    Raises:
+        StateError: There is no such queue.
     """
     queue = await context.queue(name)
     known = {*DEFAULT_QUEUES, *context.settings.queues}
@@ -40,7 +49,7 @@ async def _is_used(queue: Queue) -> bool:
 
 
 def named_sender(settings: Settings, name: str) -> SenderSettings:
-    """Return the settings of a sender. Raises StateError."""
+    """Return the settings of a sender. Raise StateError if it does not exist."""
     if name not in settings.senders:
         error = unknown_name("sender", name, settings.senders)
         where = settings.config_path or "postroad.toml"
@@ -50,23 +59,23 @@ def named_sender(settings: Settings, name: str) -> SenderSettings:
 
 
 def require_provider(name: str) -> None:
-    """Raise StateError unless caps are set for a mailbox provider of this name."""
+    """Raise StateError unless the name is that of a mailbox provider with caps."""
     if name not in providers():
         raise unknown_name("mailbox provider", name, providers(), listed_by="postroad shaping show")
 
 
 async def require_gate(context: AppContext, queue: Queue, name: str) -> None:
-    """Raise StateError unless the queue has this gate, or a job that may come will wait behind it."""
+    """Raise StateError unless the queue has this gate, or a future job may need it."""
     known = await known_gates(context, queue)
     if name not in known:
         raise unknown_name("gate", name, known, listed_by="postroad queue gate list")
 
 
 async def known_gates(context: AppContext, queue: Queue) -> set[str]:
-    """Return the names of the gates that the queue has, and of those that its next jobs may make.
+    """Return the names of the gates that the queue has, and of those that its next jobs may create.
 
-    The queue makes a gate when the first job waits behind it. One that is to be shut before that is known by the
-    settings and the ledger.
+    The queue creates a gate with the first job that needs it. So that a gate can be paused before that, its name is
+    derived from the settings and the ledger.
     """
     existing = {state.gate.name for state in await queue.gates()} | {str(QUEUE_GATE)}
     if queue.name not in MAIL_QUEUES:
@@ -96,9 +105,9 @@ def _implied_gates(context: AppContext, existing: Iterable[str]) -> set[str]:
 
 
 async def require_jobs(context: AppContext, queue: Queue, ids: Sequence[str]) -> None:
-    """Raise StateError, naming the first, for jobs that do not exist.
+    """Raise StateError for jobs that do not exist, with the first of them.
 
-    The ledger knows every touch. A queue without a ledger forgets jobs that ended: there, one known job is enough.
+    The ledger has every touch. A queue without a ledger forgets jobs that ended, so there one known job is enough.
     """
     states = await queue.states(ids)
     unknown = [id_ for id_, state in zip(ids, states, strict=True) if state is None]

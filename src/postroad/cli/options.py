@@ -19,27 +19,28 @@ LimitOption = Annotated[int, typer.Option(help="Maximum number of rows.", min=1,
 QueueOption = Annotated[str, typer.Option("--queue", help=f"Name of the queue, such as {SEND_QUEUE}.")]
 
 
-def read_instant_ms(text: str, now_ms: int) -> int:
-    """Milliseconds since the epoch: of a duration from now (`30m`), or of an instant in ISO 8601 (UTC if it says no
-    zone). Raises UsageError.
+def parse_timestamp_ms(text: str, now_ms: int) -> int:
+    """Parse a duration from now (`30m`), or a timestamp in ISO 8601 (default zone: UTC), to ms since the epoch.
+
+    Raise UsageError for other text.
     """
     try:
         return now_ms + _bounded_ms(text)
     except ValueError:
         pass
     try:
-        instant = datetime.fromisoformat(text)
+        at_time = datetime.fromisoformat(text)
     except ValueError:
         raise UsageError(
-            f"{text[:40]!r} is neither a duration, as 30m is, nor an instant, as 2027-01-31T09:00Z is"
+            f"{text[:40]!r} is neither a duration such as 30m nor a timestamp such as 2027-01-31T09:00Z"
         ) from None
-    if instant.tzinfo is None:
-        instant = instant.replace(tzinfo=UTC)
-    return int(instant.timestamp() * 1000)
+    if at_time.tzinfo is None:
+        at_time = at_time.replace(tzinfo=UTC)
+    return int(at_time.timestamp() * 1000)
 
 
-def read_duration_ms(text: str) -> int:
-    """Read a duration of at most ten years. Raises UsageError."""
+def parse_duration_option_ms(text: str) -> int:
+    """Parse a duration of at most ten years, in ms. Raise UsageError for other text."""
     try:
         return _bounded_ms(text)
     except ValueError as error:
@@ -53,8 +54,8 @@ def _bounded_ms(text: str) -> int:
     return duration_ms
 
 
-def read_rate(text: str) -> RateSetting:
-    """Read a rate, such as ``100/1s``. Raises UsageError."""
+def parse_rate(text: str) -> RateSetting:
+    """Parse a rate such as ``100/1s``. Raise UsageError for other text."""
     try:
         rate = RateSetting.parse(text)
     except ValueError as error:
@@ -64,8 +65,8 @@ def read_rate(text: str) -> RateSetting:
     return rate
 
 
-def read_personas(text: str) -> dict[str, float]:
-    """Read `gmail=0.6,outlook=0.3`. Raises UsageError."""
+def parse_personas(text: str) -> dict[str, float]:
+    """Parse personas with their shares, such as `gmail=0.6,outlook=0.3`. Raise UsageError for other text."""
     try:
         return parse_shares(text)
     except ValueError as error:

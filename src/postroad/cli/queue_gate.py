@@ -1,4 +1,4 @@
-"""postroad queue gate: the limits that jobs wait behind, changed while workers run."""
+"""postroad queue gate: shows and changes gates, the limits of a queue, while workers run."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import typer
 from postroad.app.context import AppContext
 from postroad.cli.context import with_context
 from postroad.cli.names import named_queue, require_gate
-from postroad.cli.options import MAX_NUMBER, QueueOption, at, read_duration_ms, read_instant_ms, read_rate
+from postroad.cli.options import MAX_NUMBER, QueueOption, at, parse_duration_option_ms, parse_rate, parse_timestamp_ms
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
 from postroad.delivery.job import SEND_QUEUE
 from postroad.errors import UsageError
 from postroad.queue import FOREVER_MS, Gate, GateState, Queue, Quota, Rate
 from postroad.shaping import shaper
 
-app = typer.Typer(help="Gates: the limits that jobs wait behind.", no_args_is_help=True)
+app = typer.Typer(help="Gates: the limits of a queue that jobs wait for.", no_args_is_help=True)
 
 GateArgument = Annotated[str, typer.Argument(help="Name of a gate, such as sender:ada@example.com.")]
 
@@ -69,7 +69,7 @@ def set_gate(
             name=gate,
             rate=_rate(rate, burst or 1) if rate else None,
             concurrency=concurrency,
-            quota=Quota(left=quota, until_ms=read_instant_ms(until, context.clock.now_ms()))
+            quota=Quota(left=quota, until_ms=parse_timestamp_ms(until, context.clock.now_ms()))
             if quota is not None and until is not None
             else None,
         )
@@ -84,7 +84,7 @@ def set_gate(
 
 
 def _rate(text: str, burst: int) -> Rate:
-    rate = read_rate(text)
+    rate = parse_rate(text)
     return Rate(count=rate.count, per_ms=rate.per_ms, burst=burst)
 
 
@@ -141,7 +141,7 @@ def suspend(
     as_json: JsonOption = False,
 ) -> None:
     """Let nothing through a gate. What is in flight finishes."""
-    for_ms = read_duration_ms(for_) if for_ else None
+    for_ms = parse_duration_option_ms(for_) if for_ else None
 
     async def work(context: AppContext) -> int | None:
         opened = await _open(context, queue, gate, new=new)

@@ -12,7 +12,7 @@ import typer
 from postroad.app.context import AppContext
 from postroad.cli.context import with_context
 from postroad.cli.names import named_queue, require_jobs
-from postroad.cli.options import QueueOption, at, read_instant_ms
+from postroad.cli.options import QueueOption, at, parse_timestamp_ms
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
 from postroad.delivery.job import MAIL_QUEUES, SEND_QUEUE
 from postroad.errors import StateError
@@ -146,7 +146,7 @@ def reschedule(
     """Let scheduled jobs go at another time. Those that are not scheduled any more are left alone."""
 
     async def work(context: AppContext) -> tuple[int, int]:
-        due_ms = read_instant_ms(to, context.clock.now_ms())
+        due_ms = parse_timestamp_ms(to, context.clock.now_ms())
         opened = await named_queue(context, queue)
         if queue in MAIL_QUEUES:
             chosen = await touch_ids(context, ids, queue, WAITING_IN_QUEUE)

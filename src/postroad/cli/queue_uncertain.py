@@ -1,4 +1,4 @@
-"""postroad queue uncertain: jobs that were begun and of which nobody knows how they ended."""
+"""postroad queue uncertain: shows and resolves jobs that were begun and whose outcome is unknown."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from postroad.delivery.job import SEND_QUEUE
 from postroad.operations.unknown import Resolution
 from postroad.queue import UncertainJob
 
-app = typer.Typer(help="Jobs that were begun and of which nobody knows how they ended.", no_args_is_help=True)
+app = typer.Typer(help="Jobs that were begun and whose outcome is unknown.", no_args_is_help=True)
 
 
 class UncertainOutcome(StrEnum):
@@ -35,9 +35,9 @@ def list_(
     limit: LimitOption = 100,
     as_json: JsonOption = False,
 ) -> None:
-    """List the uncertain jobs of a queue, the oldest first. They are held until somebody finds out.
+    """List the uncertain jobs of a queue, the oldest first. They are held until an operator resolves them.
 
-    Of email:send `postroad unknown list` tells more: also what only the ledger knows of.
+    For email:send, `postroad unknown list` also shows touches that only the ledger has.
     """
 
     async def work(context: AppContext) -> list[UncertainJob]:

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from postroad.cli.options import MAX_NUMBER, at, read_duration_ms, read_instant_ms, read_personas
+from postroad.cli.options import MAX_NUMBER, at, parse_duration_option_ms, parse_personas, parse_timestamp_ms
 from postroad.cli.output import (
     JsonOption,
     Styled,
@@ -76,15 +76,15 @@ def rehearse(
     now_ms = SystemClock().now_ms()
     order = RehearsalOptions(
         campaign=campaign,
-        shares=read_personas(persona),
-        speed=read_speed(speed),
+        shares=parse_personas(persona),
+        speed=parse_speed(speed),
         recipients=recipients,
-        within_ms=read_duration_ms(within),
+        within_ms=parse_duration_option_ms(within),
         warmup_day=warmup_day,
         require_authentication=require_authentication,
         seed=seed,
     )
-    launch_ms = read_instant_ms(start, now_ms) if start else now_ms
+    launch_ms = parse_timestamp_ms(start, now_ms) if start else now_ms
     with _folder(directory) as folder:
         handler = logging.FileHandler(folder / "rehearsal.log", encoding="utf-8")
         handler.setFormatter(PrintableFormatter(logging.BASIC_FORMAT))
@@ -107,7 +107,7 @@ async def _rehearse(
         return await run_rehearsal(order, settings, folder, start, progress, stop_on_signals())
 
 
-def read_speed(text: str) -> float:
+def parse_speed(text: str) -> float:
     """Read ``100x``, or ``100``. Raises UsageError."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)x?", text.strip().lower())
     speed = float(found[1]) if found else 0.0

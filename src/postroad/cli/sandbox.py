@@ -10,7 +10,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from postroad.cli.options import read_personas
+from postroad.cli.options import parse_personas
 from postroad.cli.output import print_json, print_line, print_table
 from postroad.cli.signals import stop_on_signals
 from postroad.sandbox import SandboxConfig, load_config, provider_replies, serve
@@ -36,7 +36,7 @@ def sandbox(
     replies: Annotated[bool, typer.Option("--replies", help="List the providers' replies by name, and exit.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
 ) -> None:
-    """Run a mail provider on this machine that takes mail and keeps it, until it is told to stop.
+    """Run a mail provider on this machine that accepts mail and stores it, until SIGTERM.
 
     It misbehaves on request: by the rules of its configuration, by the recipient's address, as in
     ada+550-5.1.1@example.com, bob+greylist-2@example.com, eve+drop-after-dot@example.com, or as a persona does (gmail,
@@ -51,7 +51,7 @@ def sandbox(
         chosen,
         port=port if port is not None else chosen.port or 2525,
         directory=str(directory or chosen.directory or Settings.load().state_dir / "sandbox"),
-        personas=read_personas(persona) if persona else chosen.personas,
+        personas=parse_personas(persona) if persona else chosen.personas,
         require_authentication=require_authentication or chosen.require_authentication,
     )
 

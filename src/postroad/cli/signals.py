@@ -1,4 +1,4 @@
-"""How a command that stays is told to stop."""
+"""Signals that stop a long-running command."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def export(
 @app.command("lift")
 def lift(
     addresses: Annotated[list[str], typer.Argument(help="Addresses, @domains or #hashes to send to again.")],
-    reason: Annotated[str, typer.Option(help="Why: what the person said, and when.")],
+    reason: Annotated[str, typer.Option(help="The reason: what the person wrote, and when.")],
     by: Annotated[str, typer.Option(help="Who decides; unset: who you are on this machine.")] = "",
     audience: Annotated[
         str | None, typer.Option(help="Only what holds for this audience; unset: wherever it holds.")

@@ -99,9 +99,9 @@ def simulate(
     used: Annotated[float, typer.Option(help="Share of each cap that there is mail for.", min=0, max=1)] = 1.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what the next days come to, if mail goes as stated, as a table and a draw_days of caps beside the plan.
+    """Simulate the next days of a warmup with the given rates: a table and a chart of the caps and the plan.
 
-    The same decisions on made-up mail. It needs no setup. --json prints the days without the draw_days.
+    It makes the real decisions on simulated mail. It needs no setup. --json prints the days without the chart.
     """
     rates = Rates(bounced=bounce, complained=complaint, deferred=deferral, blocked=block, used=used)
     chosen = _plan(sender, preset, provider, first, ceiling)
@@ -135,7 +135,7 @@ def status(
     sender: Annotated[str | None, typer.Argument(help="Name of a sender; unset: all that warm up.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show today's caps at each mailbox provider, why they are so, what providers report, and who set one by hand."""
+    """Show today's caps at each mailbox provider with their reasons, the providers' reports, and manual overrides."""
 
     async def work(context: AppContext) -> tuple[list[WarmupStatus], list[ReputationDay], list[WarmupOverride]]:
         found = identities(context.settings) if sender is None else _identities_of(context.settings, sender)
@@ -163,7 +163,7 @@ def status(
     else:
         print_line("A sender that warms up sent nothing yet, and nothing waits to be sent by it.")
     if any(each.late for each in found):
-        print_line("Nobody decided today: the last caps hold. `postroad warmup schedule` lets the flow run daily.")
+        print_line("Today is not decided yet: the last caps hold. `postroad warmup schedule` lets the flow run daily.")
     for report in newest(reported):
         print_line(describe_report(report))
     for override in overrides:
@@ -177,19 +177,19 @@ def status(
 def override(
     sender: Annotated[str, typer.Argument(help="Name of the sender in postroad.toml.")],
     provider: Annotated[str, typer.Argument(help="Mailbox provider, or `other`.")],
-    cap: Annotated[int, typer.Option(help="Messages today; growth goes on from there.", min=1, max=10**9)],
-    why: Annotated[str, typer.Option(help="The reason, which is kept.")],
+    cap: Annotated[int, typer.Option(help="Messages today; growth continues from there.", min=1, max=10**9)],
+    why: Annotated[str, typer.Option(help="The reason, which is recorded.")],
     identity: Annotated[
         str | None, typer.Option(help="Only for its address, domain or source address; unset: for all of them.")
     ] = None,
     by: Annotated[str | None, typer.Option(help="Who says so; unset: your user and host.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Set today's cap by hand and end a pause. It holds at once on all workers; who did it and why is kept."""
+    """Set today's cap manually and end a pause. It applies at once on all workers. Operator and reason are recorded."""
     who = by or f"{getpass.getuser()}@{socket.gethostname()}"
     require_provider(provider)
     if not why.strip():
-        raise UsageError("--why is empty", remedy="Say why: the next one to look will want to know.")
+        raise UsageError("--why is empty", remedy="State the reason, which `postroad warmup status` shows.")
 
     async def work(context: AppContext) -> list[str]:
         chosen = _chosen(_identities_of(context.settings, sender), identity)

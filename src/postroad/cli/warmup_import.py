@@ -87,6 +87,6 @@ def _show(outcome: _Outcome, as_json: bool) -> None:
     print_line(said)
     if outcome.nobodys:
         print_line(
-            f"No sender that warms up is known by {', '.join(outcome.nobodys)}: it is kept, and holds nobody back. "
+            f"No sender that warms up is known by {', '.join(outcome.nobodys)}: it is stored, but has no effect. "
             "Name a sender's addresses in public_addresses.",
         )

@@ -32,10 +32,10 @@ def web(
         int | None, typer.Option(help="Port to listen at, 0: a free one; unset: web.port.", min=0, max=65535)
     ] = None,
 ) -> None:
-    """Serve what others reach: one-click unsubscribe and its page, webhooks of mail services. Until it is told to stop.
+    """Serve the public endpoints until SIGTERM: one-click unsubscribe and its page, and webhooks of mail services.
 
-    Put a server that speaks TLS in front of it, and let public_url lead there. GET /healthz says whether it could act.
-    SIGTERM: answers what it has in hand and exits 0.
+    Put a TLS proxy in front of it, and set public_url to the proxy. GET /healthz shows whether it can work.
+    SIGTERM: answers open requests and exits 0.
     """
     settings = Settings.load()
     start_logging(settings)

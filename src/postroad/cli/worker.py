@@ -17,7 +17,7 @@ from postroad.app.context import AppContext, Role, open_context
 from postroad.app.recorder import run_recorder
 from postroad.app.worker import WORK, open_worker
 from postroad.cli.event_loop import run
-from postroad.cli.options import MAX_NUMBER, read_duration_ms, read_rate
+from postroad.cli.options import MAX_NUMBER, parse_duration_option_ms, parse_rate
 from postroad.cli.signals import start_logging, stop_on_signals
 from postroad.delivery.job import SEND_QUEUE
 from postroad.errors import UsageError, unknown_name
@@ -88,8 +88,8 @@ def worker(
     limits = configured.model_copy(
         update={
             "concurrency": concurrency or configured.concurrency,
-            "rate": read_rate(rate) if rate else configured.rate,
-            "drain_ms": read_duration_ms(drain) if drain else configured.drain_ms,
+            "rate": parse_rate(rate) if rate else configured.rate,
+            "drain_ms": parse_duration_option_ms(drain) if drain else configured.drain_ms,
         }
     )
     start_logging(settings)
