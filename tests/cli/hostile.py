@@ -19,7 +19,7 @@ NOW = datetime.now(UTC)
 
 
 def bad(tag: str) -> str:
-    """The hostile text of one place, so that it can be told from those of others."""
+    """The hostile text of one place, so that it can be distinguished from others."""
     return f"{tag}!{BAD}"
 
 

@@ -90,7 +90,7 @@ def test_doctor_looks_for_the_listener_and_the_worker_where_they_are_asked_for(s
 
 
 class Noting(Supervisor):
-    """Notes what it is told to start."""
+    """Records the commands that it should start."""
 
     def __init__(self, state: Path) -> None:
         super().__init__(state)

@@ -42,7 +42,7 @@ async def test_a_domain_that_is_well_needs_no_settings_and_exits_0(tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_what_fails_exits_1_and_the_record_to_publish_stands_below_the_table(tmp_path: Path) -> None:
+async def test_a_failure_exits_1_and_shows_the_record_to_publish(tmp_path: Path) -> None:
     zone = {**ZONE, "acme.dev": {**GOOD["acme.dev"], "TXT": ['"v=spf1 ip4:198.51.100.8 -all"']}}
     async with Nameserver(zone) as server:
         code, out, _ = await check(tmp_path, server)

@@ -1,4 +1,4 @@
-"""What goes wrong is said in one message that tells where and what next, with an exit code of its own."""
+"""An error is one message with the place and a remedy, and has its own exit code."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_words_that_cannot_be_used(run: Run, words: tuple[str, ...]) -> None:
     assert_said(run(*words), 2)
 
 
-def test_an_error_beside_other_work_is_said_as_any_other(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_concurrent_tasks_is_reported_as_any_other(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     inner = ExceptionGroup("beside", [UnavailableError("the queue is away", remedy="Start it.")])
 
     def fail(*, standalone_mode: bool) -> None:

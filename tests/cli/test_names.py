@@ -104,7 +104,7 @@ NEW = {
 NO_NAMES = {
     *("rate", "drain", "metrics_host", "smtp", "lmtp", "host", "speed", "start", "within", "since", "to", "until"),
     *("for_", "reply", "reason", "by", "why", "sender_ip", "helo", "resolver", "seed"),
-    *("persona", "algorithm"),  # One of a few words: what is none of them ends with 2, and a list of them.
+    *("persona", "algorithm"),  # One of a few words: any other word ends with 2, and a list of them.
 }
 """Parameters that are values."""
 

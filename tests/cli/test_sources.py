@@ -1,4 +1,4 @@
-"""Several sources, one of which fails: the others go on, and every place that shows them says so."""
+"""Several sources, one of which fails: the others continue, and every command reports the failure."""
 
 from __future__ import annotations
 

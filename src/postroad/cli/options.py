@@ -20,9 +20,17 @@ QueueOption = Annotated[str, typer.Option("--queue", help=f"Name of the queue, s
 
 
 def parse_timestamp_ms(text: str, now_ms: int) -> int:
-    """Parse a duration from now (`30m`), or a timestamp in ISO 8601 (default zone: UTC), to ms since the epoch.
+    """Parse a duration from now (`30m`), or a timestamp in ISO 8601 (default zone: UTC).
 
-    Raise UsageError for other text.
+    Args:
+        text: The duration or timestamp.
+        now_ms: The time, in ms since the epoch.
+
+    Returns:
+        The time in ms since the epoch.
+
+    Raises:
+        UsageError: The text is neither a duration nor a timestamp.
     """
     try:
         return now_ms + _bounded_ms(text)
