@@ -1,4 +1,4 @@
-"""A reader of mails that does what a mail tells it: for tests of the limits of the process that reads.
+"""A mail worker that obeys commands in a mail, for tests of the limits of its process.
 
 ::
 

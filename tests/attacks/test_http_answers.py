@@ -123,7 +123,7 @@ ATTACKS = [
 
 @asynccontextmanager
 async def attacker(attack: Attack, context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """A server that does this to whoever asks it. Yields its port."""
+    """Run a server that attacks its clients in this way. Yields its port."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):

@@ -34,7 +34,7 @@ from tests.attacks.limits import cost_ratio, run_limited
 from tests.attacks.mails import HOSTILE
 from tests.bounce import mails
 from tests.bounce.conftest import *  # noqa: F403 - its fixtures
-from tests.bounce.house import DOMAIN, House
+from tests.bounce.ledger import DOMAIN, LedgerFixture
 from tests.bounce.test_handler import handler, work_off
 from tests.store.rows import NOW
 
@@ -54,8 +54,8 @@ def hostile_reader() -> Iterator[MailReader]:
 
 
 @pytest.fixture
-def house(engine: sa.Engine, signer: TokenSigner) -> House:
-    return House(engine, signer)
+def ledger(engine: sa.Engine, signer: TokenSigner) -> LedgerFixture:
+    return LedgerFixture(engine, signer)
 
 
 # -- cost
@@ -171,19 +171,21 @@ def test_closing_does_not_wait_for_a_mail(hostile_reader: MailReader) -> None:
     assert raised
 
 
-def test_without_a_process_a_mail_waits_and_is_not_judged(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_process_a_mail_waits_and_is_not_judged(
+    ledger: LedgerFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("sys.executable", "/does/not/exist")
     with MailReader() as reader, pytest.raises(UnavailableError):
-        replace(house, read=reader).process(mails.UNKNOWN)
-    with read(house.engine) as connection:
+        replace(ledger, read=reader).process(mails.UNKNOWN)
+    with read(ledger.engine) as connection:
         assert connection.execute(sa.text("SELECT count(*) FROM bounce_mail WHERE processed_at IS NULL")).scalar() == 1
 
 
 # -- the database
 
 
-def test_while_a_mail_is_read_others_write(house: House) -> None:
-    other = open_engine(house.engine.url.render_as_string(hide_password=False))
+def test_while_a_mail_is_read_others_write(ledger: LedgerFixture) -> None:
+    other = open_engine(ledger.engine.url.render_as_string(hide_password=False))
     written: list[int] = []
 
     def slow_read(raw: bytes, envelope: Envelope) -> ParsedMail:
@@ -191,11 +193,11 @@ def test_while_a_mail_is_read_others_write(house: House) -> None:
             written.append(connection.execute(sa.text("UPDATE recipient SET address = address")).rowcount)
         return parse_stored(raw, envelope)
 
-    touch = house.touch(house.recipient())
-    replace(house, read=slow_read).process(mails.dsn(to=house.return_path(touch)))
+    touch = ledger.touch(ledger.recipient())
+    replace(ledger, read=slow_read).process(mails.dsn(to=ledger.return_path(touch)))
     other.dispose()
     assert written == [1]
-    assert house.state(touch) is TouchState.BOUNCED
+    assert ledger.state(touch) is TouchState.BOUNCED
 
 
 @pytest.mark.parametrize(
@@ -204,31 +206,31 @@ def test_while_a_mail_is_read_others_write(house: House) -> None:
 )
 @pytest.mark.parametrize("encoding", ["8bit", "quoted-printable"])
 def test_what_no_database_holds_does_not_save_a_mailbox_that_is_gone(
-    house: House, diagnostic: str, encoding: str
+    ledger: LedgerFixture, diagnostic: str, encoding: str
 ) -> None:
-    touch = house.touch(house.recipient())
+    touch = ledger.touch(ledger.recipient())
     raw = mails.dsn(
-        to=house.return_path(touch),
-        recipient=house.address_of(touch),
+        to=ledger.return_path(touch),
+        recipient=ledger.address_of(touch),
         diagnostic=diagnostic.encode("utf-8", "surrogateescape").decode("latin-1"),
     )
     raw = raw.replace(
         b"Content-Type: message/delivery-status",
         f"Content-Type: message/delivery-status\nContent-Transfer-Encoding: {encoding}".encode(),
     )
-    assert house.process(raw).verdict is BounceClass.HARD
-    assert house.state(touch) is TouchState.BOUNCED
+    assert ledger.process(raw).verdict is BounceClass.HARD
+    assert ledger.state(touch) is TouchState.BOUNCED
 
 
-def test_lone_surrogates_of_utf_7_do_not_save_a_mailbox_that_is_gone(house: House) -> None:
-    touch = house.touch(house.recipient())
+def test_lone_surrogates_of_utf_7_do_not_save_a_mailbox_that_is_gone(ledger: LedgerFixture) -> None:
+    touch = ledger.touch(ledger.recipient())
     raw = (
-        f"From: MAILER-DAEMON@example.org\nTo: {house.return_path(touch)}\nSubject: Undelivered mail\n"
+        f"From: MAILER-DAEMON@example.org\nTo: {ledger.return_path(touch)}\nSubject: Undelivered mail\n"
         "Content-Type: text/plain; charset=utf-7\n\n"
-        f"<{house.address_of(touch).replace('@', '+AEA-')}>: host said: 550 5.1.1 user unknown +2AA-\n"
+        f"<{ledger.address_of(touch).replace('@', '+AEA-')}>: host said: 550 5.1.1 user unknown +2AA-\n"
     )
-    assert house.process(raw.encode()).verdict is BounceClass.HARD
-    with read(house.engine) as connection:
+    assert ledger.process(raw.encode()).verdict is BounceClass.HARD
+    with read(ledger.engine) as connection:
         statement = sa.text("SELECT reply FROM delivery_event WHERE touch_id = :id")
         assert "user unknown" in str(connection.execute(statement, {"id": touch}).scalar_one())
 
@@ -237,41 +239,43 @@ def test_lone_surrogates_of_utf_7_do_not_save_a_mailbox_that_is_gone(house: Hous
 
 
 async def test_unreadable_mails_hold_up_no_other_and_end_as_dead_letters(
-    house: House, bounces: Queue, mail: Queue, hostile_reader: MailReader
+    ledger: LedgerFixture, bounces: Queue, mail: Queue, hostile_reader: MailReader
 ) -> None:
-    intake = Intake(engine=house.engine, queue=bounces, clock=SystemClock())
-    touches = [house.touch(house.recipient()) for _ in range(4)]
+    intake = Intake(engine=ledger.engine, queue=bounces, clock=SystemClock())
+    touches = [ledger.touch(ledger.recipient()) for _ in range(4)]
     bad = []
     for touch, order in zip(touches, ["please-spin", "please-exit", "please-allocate", "please-recurse"], strict=True):
-        submitted = await intake.submit(f"Subject: {order}\n\n".encode(), Envelope(recipient=house.return_path(touch)))
+        submitted = await intake.submit(f"Subject: {order}\n\n".encode(), Envelope(recipient=ledger.return_path(touch)))
         bad.append(submitted.digest)
-        await intake.submit(mails.dsn(to=house.return_path(touch)), Envelope())
-    await work_off(bounces, handler(replace(house, read=hostile_reader), bounces, mail), 8)
-    assert {house.state(touch) for touch in touches} == {TouchState.BOUNCED}
+        await intake.submit(mails.dsn(to=ledger.return_path(touch)), Envelope())
+    await work_off(bounces, handler(replace(ledger, read=hostile_reader), bounces, mail), 8)
+    assert {ledger.state(touch) for touch in touches} == {TouchState.BOUNCED}
     letters, _ = await bounces.dead_letters(count=10)
     assert sorted(letter.id for letter in letters) == sorted(bad)
     assert {letter.cause for letter in letters} == {"unreadable mail"}
     assert await intake.resume() == 0  # Not tried again by itself.
 
 
-async def test_a_replayed_letter_is_read_again(house: House, bounces: Queue, mail: Queue) -> None:
-    touch = house.touch(house.recipient())
-    raw = mails.dsn(to=house.return_path(touch))
+async def test_a_replayed_letter_is_read_again(ledger: LedgerFixture, bounces: Queue, mail: Queue) -> None:
+    touch = ledger.touch(ledger.recipient())
+    raw = mails.dsn(to=ledger.return_path(touch))
     broken = replace(
-        house, read=lambda _, envelope: ParsedMail(kind=MailKind.UNREADABLE, format="unreadable: for a test")
+        ledger, read=lambda _, envelope: ParsedMail(kind=MailKind.UNREADABLE, format="unreadable: for a test")
     )
     assert broken.process(raw).verdict is BounceClass.UNREADABLE
-    await bounces.enqueue(LANE, [Job(id="replayed", payload=encode_job(ProcessBounce(digest=house.keep(raw))))])
-    await work_off(bounces, handler(house, bounces, mail), 1)
-    assert house.state(touch) is TouchState.BOUNCED
+    await bounces.enqueue(LANE, [Job(id="replayed", payload=encode_job(ProcessBounce(digest=ledger.keep(raw))))])
+    await work_off(bounces, handler(ledger, bounces, mail), 1)
+    assert ledger.state(touch) is TouchState.BOUNCED
 
 
-def test_an_unreadable_mail_to_an_unsubscribe_address_unsubscribes(house: House, hostile_reader: MailReader) -> None:
-    touch = house.touch(house.recipient())
-    envelope = Envelope(recipient=house.unsubscribe(touch))
-    processed = replace(house, read=hostile_reader).process(b"Subject: please-exit\n\n", envelope)
+def test_an_unreadable_mail_to_an_unsubscribe_address_unsubscribes(
+    ledger: LedgerFixture, hostile_reader: MailReader
+) -> None:
+    touch = ledger.touch(ledger.recipient())
+    envelope = Envelope(recipient=ledger.unsubscribe(touch))
+    processed = replace(ledger, read=hostile_reader).process(b"Subject: please-exit\n\n", envelope)
     assert processed.verdict is BounceClass.UNSUBSCRIBE
-    assert list(house.suppressed().values()) == ["unsubscribe"]
+    assert list(ledger.suppressed().values()) == ["unsubscribe"]
 
 
 # -- structured mails, by chance
@@ -323,10 +327,10 @@ _MAIL = st.builds(
 def test_whatever_comes_is_judged_and_kept(
     engine: sa.Engine, signer: TokenSigner, reader: MailReader, raws: list[bytes], text: str
 ) -> None:
-    house = House(engine, signer)
-    touch = house.touch(house.recipient())
-    envelope = Envelope(recipient=house.return_path(touch), mail_from="")
-    digests = [house.keep(raw, envelope) for raw in raws]
+    ledger = LedgerFixture(engine, signer)
+    touch = ledger.touch(ledger.recipient())
+    envelope = Envelope(recipient=ledger.return_path(touch), mail_from="")
+    digests = [ledger.keep(raw, envelope) for raw in raws]
     rules = BounceRules(signer=signer, settings=BounceSettings())
     found = process(engine, digests, rules=rules, read=reader, now=NOW)
     assert all(one is not None and one.touch_id == touch for one in found)
@@ -358,13 +362,13 @@ def test_a_command_of_the_longest_length_is_parsed_in_bounded_time() -> None:
     assert run_limited("tests.attacks.test_inbound_mail:parse_commands", cpu_s=2.0).error is None
 
 
-async def test_a_mail_to_many_spellings_of_one_token_is_kept_once(house: House, bounces: Queue) -> None:
-    intake = Intake(engine=house.engine, queue=bounces, clock=SystemClock())
-    token, other = (house.signer.sign(Purpose.REPLY, touch) for touch in (1, 2))
+async def test_a_mail_to_many_spellings_of_one_token_is_kept_once(ledger: LedgerFixture, bounces: Queue) -> None:
+    intake = Intake(engine=ledger.engine, queue=bounces, clock=SystemClock())
+    token, other = (ledger.signer.sign(Purpose.REPLY, touch) for touch in (1, 2))
     spellings = [f"p{number}+{token}@{DOMAIN}" for number in range(20)]
     spellings += [f"P+{token.upper()}@{DOMAIN}", f"p+{token}@another.example"]
-    for recipient in (*spellings, f"p+{other}@{DOMAIN}", house.return_path(1), house.unsubscribe(1)):
+    for recipient in (*spellings, f"p+{other}@{DOMAIN}", ledger.return_path(1), ledger.unsubscribe(1)):
         await intake.submit(b"From: ada@example.org\r\n\r\nhello", Envelope(mail_from="", recipient=recipient))
-    with read(house.engine) as connection:
+    with read(ledger.engine) as connection:
         rows = connection.execute(sa.text("SELECT count(*) FROM bounce_mail")).scalar_one()
     assert rows == 4  # One for each token and purpose.

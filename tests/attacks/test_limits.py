@@ -42,6 +42,6 @@ def test_memory_far_over_the_limit_is_refused() -> None:
     assert run_limited("tests.attacks.test_limits:allocate", 4_000, memory_mib=100).error == "MemoryError"
 
 
-def test_quadratic_cost_is_told_from_linear_cost() -> None:
+def test_quadratic_cost_is_distinguished_from_linear_cost() -> None:
     assert cost_ratio(lambda n: sum(range(n * 1000)), 100, 1_000) < 25
     assert cost_ratio(pairs, 100, 1_000) > 50

@@ -1,4 +1,4 @@
-"""HTML and MJML that end or hold up the tools that read them are an error, and the process that asked goes on."""
+"""HTML and MJML that end or hold up the tools that read them are an error, and the calling process continues."""
 
 from __future__ import annotations
 

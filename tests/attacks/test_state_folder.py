@@ -82,7 +82,7 @@ def test_a_folder_of_an_earlier_version_is_closed_with_all_that_it_holds(site: P
 
 
 def test_a_folder_that_is_shared_keeps_its_mode_and_doctor_says_so(site: Path) -> None:
-    """Whoever names the folder of postroad.toml, or a temporary one, does not want all of it closed."""
+    """A user who sets the folder of postroad.toml, or a temporary one, does not expect its mode to change."""
     config = site / "postroad.toml"
     config.write_text(f'state_dir = "."\n{SETTINGS}')
     site.chmod(WIDE_FOLDER)

@@ -38,7 +38,7 @@ class World:
     """A server with a touch to unsubscribe, and clients at addresses of their own."""
 
     port: int
-    door: WebConnectionLimiter
+    limiter: WebConnectionLimiter
     path: str
     stack: AsyncExitStack
 
@@ -82,12 +82,12 @@ async def opened_world(
     async def opened() -> Queue:
         return queue
 
-    door = WebConnectionLimiter(limits, networks(settings.trusted_proxies))
+    limiter = WebConnectionLimiter(limits, networks(settings.trusted_proxies))
     async with AsyncExitStack() as stack:
-        http = await stack.enter_async_context(open_web(engine, opened, settings, door=door))
+        http = await stack.enter_async_context(open_web(engine, opened, settings, limiter=limiter))
         clients = await stack.enter_async_context(AsyncExitStack())
         assert http.base_url.port is not None
-        yield World(http.base_url.port, door, path_of(touch), clients)
+        yield World(http.base_url.port, limiter, path_of(touch), clients)
 
 
 async def closed(streams: Sequence[Streams]) -> None:
@@ -101,7 +101,7 @@ async def closed(streams: Sequence[Streams]) -> None:
 async def test_half_sent_heads_of_one_client_do_not_keep_another_out(engine: sa.Engine, queue: Queue) -> None:
     async with opened_world(engine, queue, PATIENT) as world, asyncio.timeout(BOUND_S):
         await world.attack(["127.0.0.2"], 600, HALF_A_HEAD)
-        assert len(world.door) <= PATIENT.per_client
+        assert len(world.limiter) <= PATIENT.per_client
         assert await world.post(world.path, "127.0.0.3") == 200
 
 
@@ -109,7 +109,7 @@ async def test_half_sent_heads_of_many_clients_do_not_keep_another_out(engine: s
     limits = ConnectionLimits(**{**vars(PATIENT), "connections": 100, "per_client": 30})
     async with opened_world(engine, queue, limits) as world, asyncio.timeout(BOUND_S):
         await world.attack([f"127.0.1.{number}" for number in range(1, 11)], 30, HALF_A_HEAD)
-        while len(world.door) < 100:
+        while len(world.limiter) < 100:
             await asyncio.sleep(0.01)
         for _ in range(5):
             assert await world.post(world.path, "127.0.0.3") == 200
@@ -141,7 +141,7 @@ async def test_a_request_that_trickles_is_cut_off(engine: sa.Engine, queue: Queu
 
         trickling = asyncio.create_task(trickle())
         await closed([streams])
-        while len(world.door):
+        while len(world.limiter):
             await asyncio.sleep(0.01)
         trickling.cancel()
 
@@ -149,7 +149,7 @@ async def test_a_request_that_trickles_is_cut_off(engine: sa.Engine, queue: Queu
 async def test_slow_calls_do_not_keep_other_calls_out(engine: sa.Engine, queue: Queue) -> None:
     async with opened_world(engine, queue, PATIENT) as world, asyncio.timeout(BOUND_S):
         await world.attack(["127.0.0.2"], 40, HALF_A_CALL)
-        while len(world.door) < 40:
+        while len(world.limiter) < 40:
             await asyncio.sleep(0.01)
         # It is read and refused for what it says: 503 would mean that no call is taken.
         assert await world.post("/webhooks/mailgun", "127.0.0.3") == 400
@@ -168,11 +168,11 @@ async def test_a_client_that_reads_no_answers_is_cut_off(engine: sa.Engine, queu
         with raw, suppress(ConnectionError):
             while True:
                 await loop.sock_sendall(raw, request * 50)
-        while len(world.door):
+        while len(world.limiter):
             await asyncio.sleep(0.01)
 
 
-async def test_behind_a_proxy_the_client_that_is_slow_is_refused_and_others_are_served(
+async def test_a_slow_client_of_a_proxy_is_rejected_and_others_are_served(
     engine: sa.Engine,
     queue: Queue,
 ) -> None:
@@ -242,10 +242,10 @@ async def test_a_call_that_is_abandoned_is_charged_to_its_client(engine: sa.Engi
     async with opened_world(engine, queue, PATIENT, FEW) as world, asyncio.timeout(BOUND_S):
         for _ in range(2):
             _, writer = await world.connect("127.0.0.2", HALF_A_CALL)
-            while not len(world.door):
+            while not len(world.limiter):
                 await asyncio.sleep(0.01)
             await asyncio.sleep(0.2)  # so that its head was read
             writer.close()
-            while len(world.door):
+            while len(world.limiter):
                 await asyncio.sleep(0.01)
         assert await world.post("/webhooks/mailgun", "127.0.0.2") == 429

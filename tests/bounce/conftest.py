@@ -1,4 +1,4 @@
-"""Queues of a test's own: what came back, and the mail that waits."""
+"""Queues of each test: inbound mail, and outbound mail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mails that came back, written for these tests."""
+"""Inbound mails, written for these tests."""
 
 from __future__ import annotations
 

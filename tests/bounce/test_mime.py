@@ -52,7 +52,7 @@ ENTITIES = st.recursive(
 
 @given(ENTITIES)
 @settings(max_examples=200, deadline=None)
-def test_any_nesting_is_read_within_bounds_and_suppresses_nobody(entity: bytes) -> None:
+def test_any_nesting_is_parsed_within_limits_without_suppression(entity: bytes) -> None:
     parts = parse_message(entity).walk()
     assert len(parts) <= MAX_PARTS
     assert max(part.depth for part in parts) <= MAX_DEPTH
@@ -123,7 +123,7 @@ def test_nothing_makes_it_slow(raw: bytes) -> None:
 
 
 def test_nothing_makes_it_large() -> None:
-    """In memory, beside the octets that it is given, however many those are."""
+    """The memory that is used in addition to the input is bounded, whatever the size of the input."""
     part = b"--x\nContent-Transfer-Encoding: base64\n\n"
     huge = b"Content-Type: multipart/mixed; boundary=x\n\n" + part + b"QUFB" * 5_000_000
     classify_recipients(parse_mail(b"x"))  # The tables are read once.

@@ -46,8 +46,8 @@ def test_a_dsn_of_several_recipients_tells_of_each() -> None:
         "Final-Recipient: rfc822;joe@example.org\nAction: relayed\nStatus: 2.0.0\n"
     )
     report = parse_mail(mails.multipart(("message/delivery-status", blocks)))
-    told = [(one.address, one.original, one.action, one.status) for one in report.recipients]
-    assert told == [
+    statuses = [(one.address, one.original, one.action, one.status) for one in report.recipients]
+    assert statuses == [
         ("ada@example.org", "team@example.org", Action.FAILED, "5.1.1"),
         ("bob@example.org", None, Action.DELAYED, "4.2.2"),
         ("eve@example.org", None, Action.EXPANDED, "2.1.5"),

@@ -1,4 +1,4 @@
-"""The whole way round: out through a real Postfix, refused behind it, and back as the DSN that Postfix writes."""
+"""A message is sent through a real Postfix, rejected by the next server, and returns as a DSN of Postfix."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from postroad.mail.token import TokenSigner
 from postroad.sandbox import Sandbox, SandboxConfig
 from postroad.smtp.session import SmtpSession
 from postroad.store.ledger import TouchState
-from tests.bounce.house import DOMAIN, House
+from tests.bounce.ledger import DOMAIN, LedgerFixture
 from tests.smtp.conftest import QUICK, Certificates, nothing, route
 from tests.smtp.postfix import Postfix, postfix
 from tests.store.rows import NOW
@@ -52,7 +52,7 @@ def relay(sandbox: Sandbox, certificates: Certificates) -> Iterator[Postfix]:
             yield started
 
 
-def merged(house: House, touch: int, address: str) -> Message:
+def merged(ledger: LedgerFixture, touch: int, address: str) -> Message:
     identity = SenderIdentity(
         address="news@example.com",
         display_name="News",
@@ -65,7 +65,7 @@ def merged(house: House, touch: int, address: str) -> Message:
         subject="News",
         text="{{ unsubscribe_url }} {{ postal_address }}",
         html=None,
-        signer=house.signer,
+        signer=ledger.signer,
         public_url="https://mail.example.com",
     )
     return compiled.merge(touch, address, {}, NOW)
@@ -74,19 +74,19 @@ def merged(house: House, touch: int, address: str) -> Message:
 async def test_what_postfix_brings_back_finds_its_touch(
     engine: sa.Engine, signer: TokenSigner, relay: Postfix, tmp_path: Path
 ) -> None:
-    house = House(engine, signer)
-    touches = {address: house.touch(house.recipient(address)) for address in ADDRESSES}
+    ledger = LedgerFixture(engine, signer)
+    touches = {address: ledger.touch(ledger.recipient(address)) for address in ADDRESSES}
     session = await SmtpSession.open(route(relay.port), QUICK)
     for address, touch in touches.items():
-        assert (await session.send(merged(house, touch, address), nothing)).code == 250
+        assert (await session.send(merged(ledger, touch, address), nothing)).code == 250
     await session.close()
     maildir = tmp_path / "sandbox" / "Maildir"
     async with asyncio.timeout(40):
         while len(came_back := [raw for _, raw in mails_in(maildir)]) < len(ADDRESSES):
             await asyncio.sleep(0.05)
-    processed = {one.touch_id: one for one in (house.process(raw) for raw in came_back)}
+    processed = {one.touch_id: one for one in (ledger.process(raw) for raw in came_back)}
     for address, (verdict, state) in ADDRESSES.items():
         one = processed[touches[address]]
         assert (one.verdict, one.matched_by) == (verdict, MatchedBy.RETURN_PATH)
-        assert house.state(touches[address]) is state
-    assert list(house.suppressed().values()) == ["hard_bounce"]
+        assert ledger.state(touches[address]) is state
+    assert list(ledger.suppressed().values()) == ["hard_bounce"]

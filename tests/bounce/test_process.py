@@ -1,4 +1,4 @@
-"""What a mail that came back changes in the store: once, all of it, and only if a token of ours says whose it is."""
+"""An inbound mail changes the store once, in one transaction, and only if a valid token matches it to a touch."""
 
 from __future__ import annotations
 
@@ -22,82 +22,82 @@ from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState, delivery_events
 from postroad.store.retention import Before, delete_old, delete_old_mails
 from tests.bounce import mails
-from tests.bounce.house import House
+from tests.bounce.ledger import LedgerFixture
 from tests.store.rows import NOW
 
 DAY = timedelta(days=1)
 
 
 @pytest.fixture
-def house(engine: sa.Engine, signer: TokenSigner) -> House:
-    return House(engine, signer)
+def ledger(engine: sa.Engine, signer: TokenSigner) -> LedgerFixture:
+    return LedgerFixture(engine, signer)
 
 
-def test_a_hard_bounce_ends_the_touch_suppresses_the_address_and_what_waits_for_it(house: House) -> None:
-    ada = house.recipient()
-    touch, waits, other = house.touch(ada), house.touch(ada, TouchState.QUEUED), house.touch(house.recipient())
-    raw = house.dsn_of(touch)
-    processed = house.process(raw)
+def test_a_hard_bounce_ends_the_touch_suppresses_the_address_and_what_waits_for_it(ledger: LedgerFixture) -> None:
+    ada = ledger.recipient()
+    touch, waits, other = ledger.touch(ada), ledger.touch(ada, TouchState.QUEUED), ledger.touch(ledger.recipient())
+    raw = ledger.dsn_of(touch)
+    processed = ledger.process(raw)
     assert (processed.verdict, processed.matched_by) == (BounceClass.HARD, MatchedBy.RETURN_PATH)
     assert (processed.ended, processed.resolved) == ([waits], [touch])
-    assert house.state(touch) is TouchState.BOUNCED
-    assert house.state(waits) is TouchState.SUPPRESSED
-    assert house.state(other) is TouchState.ACCEPTED
-    assert house.suppressed() == {house.address(ada): "hard_bounce"}
-    assert house.effects(raw) == [
+    assert ledger.state(touch) is TouchState.BOUNCED
+    assert ledger.state(waits) is TouchState.SUPPRESSED
+    assert ledger.state(other) is TouchState.ACCEPTED
+    assert ledger.suppressed() == {ledger.address(ada): "hard_bounce"}
+    assert ledger.effects(raw) == [
         ("touch_bounced", touch),
         ("address_suppressed", touch),
         ("touch_suppressed", waits),
     ]
-    with read(house.engine) as connection:
+    with read(ledger.engine) as connection:
         [event] = delivery_events(connection, touch)
     assert (event.state, event.cause) == ("bounced", "bounced: no such mailbox")
 
 
-def test_the_same_mail_again_changes_nothing_and_says_the_same(house: House) -> None:
-    ada = house.recipient()
-    touch, waits = house.touch(ada), house.touch(ada, TouchState.QUEUED)
-    raw = house.dsn_of(touch)
-    first = house.process(raw)
-    later = house.touch(ada, TouchState.PLANNED)
+def test_the_same_mail_again_changes_nothing_and_says_the_same(ledger: LedgerFixture) -> None:
+    ada = ledger.recipient()
+    touch, waits = ledger.touch(ada), ledger.touch(ada, TouchState.QUEUED)
+    raw = ledger.dsn_of(touch)
+    first = ledger.process(raw)
+    later = ledger.touch(ada, TouchState.PLANNED)
     # The second time there is nothing new to count.
-    assert house.process(raw, now=NOW + DAY) == replace(first, outcomes=())
-    assert (house.state(waits), house.state(later)) == (TouchState.SUPPRESSED, TouchState.PLANNED)
-    with read(house.engine) as connection:
+    assert ledger.process(raw, now=NOW + DAY) == replace(first, outcomes=())
+    assert (ledger.state(waits), ledger.state(later)) == (TouchState.SUPPRESSED, TouchState.PLANNED)
+    with read(ledger.engine) as connection:
         assert len(delivery_events(connection, touch)) == 1
 
 
 @pytest.mark.parametrize("purpose", ["message-id", "unsubscribe"])
-def test_a_token_made_for_something_else_does_nothing(house: House, purpose: str) -> None:
-    ada = house.recipient()
-    touch = house.touch(ada)
-    token = house.message_id(touch).strip("<>") if purpose == "message-id" else house.unsubscribe(touch)
+def test_a_token_made_for_something_else_does_nothing(ledger: LedgerFixture, purpose: str) -> None:
+    ada = ledger.recipient()
+    touch = ledger.touch(ada)
+    token = ledger.message_id(touch).strip("<>") if purpose == "message-id" else ledger.unsubscribe(touch)
     to = f"bounce+{token.partition('@')[0].partition('+')[2] or token.partition('@')[0]}@bounces.example.com"
-    processed = house.process(mails.dsn(to=to, recipient=house.address(ada)))
-    assert (processed.touch_id, house.state(touch), house.suppressed()) == (None, TouchState.ACCEPTED, {})
+    processed = ledger.process(mails.dsn(to=to, recipient=ledger.address(ada)))
+    assert (processed.touch_id, ledger.state(touch), ledger.suppressed()) == (None, TouchState.ACCEPTED, {})
 
 
 def test_a_forged_token_does_nothing_even_where_the_recipient_would_fit(engine: sa.Engine, signer: TokenSigner) -> None:
-    house = House(engine, signer, BounceSettings(act_on_unsigned=True))
-    stranger = House(engine, TokenSigner(SecretStr("another key")))
-    ada = house.recipient()
-    touch = house.touch(ada)
-    raw = mails.dsn(to=stranger.return_path(touch), recipient=house.address(ada))
-    processed = house.process(raw)
+    ledger = LedgerFixture(engine, signer, BounceSettings(act_on_unsigned=True))
+    stranger = LedgerFixture(engine, TokenSigner(SecretStr("another key")))
+    ada = ledger.recipient()
+    touch = ledger.touch(ada)
+    raw = mails.dsn(to=stranger.return_path(touch), recipient=ledger.address(ada))
+    processed = ledger.process(raw)
     assert (processed.verdict, processed.touch_id) == (BounceClass.HARD, None)
-    assert (house.state(touch), house.suppressed(), house.effects(raw)) == (TouchState.ACCEPTED, {}, [])
+    assert (ledger.state(touch), ledger.suppressed(), ledger.effects(raw)) == (TouchState.ACCEPTED, {}, [])
 
 
 @pytest.mark.parametrize("status", ["5.1.1", "5.2.2"])
-def test_a_bounce_of_another_address_suppresses_nobody(house: House, status: str) -> None:
-    ada = house.recipient()
+def test_a_bounce_of_another_address_suppresses_no_one(ledger: LedgerFixture, status: str) -> None:
+    ada = ledger.recipient()
     for number in range(4):
-        touch = house.touch(ada)
+        touch = ledger.touch(ada)
         said = f"550 {status} <bob@example.net>: {'User unknown' if status == '5.1.1' else 'Mailbox full'}"
-        raw = mails.dsn(to=house.return_path(touch), recipient="bob@example.net", status=status, diagnostic=said)
-        assert house.process(raw, now=NOW + timedelta(hours=number)).verdict is BounceClass.SOFT
-        assert house.state(touch) is TouchState.BOUNCED
-    assert house.suppressed() == {}
+        raw = mails.dsn(to=ledger.return_path(touch), recipient="bob@example.net", status=status, diagnostic=said)
+        assert ledger.process(raw, now=NOW + timedelta(hours=number)).verdict is BounceClass.SOFT
+        assert ledger.state(touch) is TouchState.BOUNCED
+    assert ledger.suppressed() == {}
 
 
 @pytest.mark.parametrize(
@@ -110,155 +110,157 @@ def test_a_bounce_of_another_address_suppresses_nobody(house: House, status: str
         ("ada@xn--bcher-kva.example.org", "ada@bücher.example.org"),
     ],
 )
-def test_a_bounce_names_the_mailbox_in_the_spelling_of_its_server(house: House, mailed: str, named: str) -> None:
-    touch = house.touch(house.recipient(mailed))
-    house.process(mails.dsn(to=house.return_path(touch), recipient=named, diagnostic="550 5.1.1 User unknown"))
-    assert house.suppressed() == {mailed: "hard_bounce"}
+def test_a_bounce_names_the_mailbox_in_the_spelling_of_its_server(
+    ledger: LedgerFixture, mailed: str, named: str
+) -> None:
+    touch = ledger.touch(ledger.recipient(mailed))
+    ledger.process(mails.dsn(to=ledger.return_path(touch), recipient=named, diagnostic="550 5.1.1 User unknown"))
+    assert ledger.suppressed() == {mailed: "hard_bounce"}
 
 
-def test_the_address_before_forwarding_is_named_by_original_recipient(house: House) -> None:
-    touch = house.touch(house.recipient("ada@example.org"))
+def test_the_address_before_forwarding_is_named_by_original_recipient(ledger: LedgerFixture) -> None:
+    touch = ledger.touch(ledger.recipient("ada@example.org"))
     fields = (
         "Reporting-MTA: dns; mx.example.net\n\nOriginal-Recipient: rfc822; ada@example.org\n"
         "Final-Recipient: rfc822; bob@example.net\nAction: failed\nStatus: 5.1.1\n"
         "Diagnostic-Code: smtp; 550 5.1.1 User unknown\n"
     )
-    house.process(mails.multipart(("message/delivery-status", fields), To=house.return_path(touch)))
-    assert house.suppressed() == {"ada@example.org": "hard_bounce"}
+    ledger.process(mails.multipart(("message/delivery-status", fields), To=ledger.return_path(touch)))
+    assert ledger.suppressed() == {"ada@example.org": "hard_bounce"}
 
 
 @pytest.mark.parametrize(("words", "reason"), [("User unknown.", None), ("Unknown user: ada.", "hard_bounce")])
-def test_a_bounce_that_names_no_address_is_not_hard(house: House, words: str, reason: str | None) -> None:
-    touch = house.touch(house.recipient("ada@example.org"))
+def test_a_bounce_that_names_no_address_is_not_hard(ledger: LedgerFixture, words: str, reason: str | None) -> None:
+    touch = ledger.touch(ledger.recipient("ada@example.org"))
     raw = mails.mail(
         f"Your message could not be delivered.\n{words}\n\n--- Below this line is a copy of the message.\n\n"
-        f"Return-Path: <{house.return_path(touch)}>\nFrom: news@example.com\nTo: ada@example.org\n",
+        f"Return-Path: <{ledger.return_path(touch)}>\nFrom: news@example.com\nTo: ada@example.org\n",
         Subject="Undelivered mail",
-        To=house.return_path(touch),
+        To=ledger.return_path(touch),
         Return_Path="<>",
     )
-    assert house.process(raw).touch_id == touch
-    assert house.suppressed() == ({"ada@example.org": reason} if reason else {})
+    assert ledger.process(raw).touch_id == touch
+    assert ledger.suppressed() == ({"ada@example.org": reason} if reason else {})
 
 
-def test_a_mail_from_the_address_itself_is_no_bounce_of_it(house: House) -> None:
-    touch = house.touch(house.recipient("ada@example.org"))
+def test_a_mail_from_the_address_itself_is_no_bounce_of_it(ledger: LedgerFixture) -> None:
+    touch = ledger.touch(ledger.recipient("ada@example.org"))
     body = "Your message could not be delivered.\n\n<ada@example.org>: 550 5.1.1 User unknown\n"
-    raw = mails.mail(body, From="ada@example.org", Subject="Mail delivery failed", To=house.return_path(touch))
-    house.process(raw, Envelope(recipient=house.return_path(touch), mail_from=""))
-    assert (house.state(touch), house.suppressed()) == (TouchState.ACCEPTED, {})
+    raw = mails.mail(body, From="ada@example.org", Subject="Mail delivery failed", To=ledger.return_path(touch))
+    ledger.process(raw, Envelope(recipient=ledger.return_path(touch), mail_from=""))
+    assert (ledger.state(touch), ledger.suppressed()) == (TouchState.ACCEPTED, {})
 
 
-def test_a_report_to_the_reply_address_counts_by_the_message_that_it_returns(house: House) -> None:
-    touch = house.touch(house.recipient("ada@example.org"))
-    token = house.signer.sign(Purpose.REPLY, house.touch(house.recipient()))
-    raw = mails.dsn(to=f"hello+{token}@example.com", returned=f"Message-ID: {house.message_id(touch)}\n")
-    processed = house.process(raw)
+def test_a_report_to_the_reply_address_counts_by_the_message_that_it_returns(ledger: LedgerFixture) -> None:
+    touch = ledger.touch(ledger.recipient("ada@example.org"))
+    token = ledger.signer.sign(Purpose.REPLY, ledger.touch(ledger.recipient()))
+    raw = mails.dsn(to=f"hello+{token}@example.com", returned=f"Message-ID: {ledger.message_id(touch)}\n")
+    processed = ledger.process(raw)
     assert (processed.touch_id, processed.matched_by) == (touch, MatchedBy.MESSAGE_ID)
-    assert house.suppressed() == {"ada@example.org": "hard_bounce"}
+    assert ledger.suppressed() == {"ada@example.org": "hard_bounce"}
 
 
-def test_a_complaint_that_a_person_forwards_is_not_theirs(house: House) -> None:
-    touch = house.touch(house.recipient("ada@example.org"))
+def test_a_complaint_that_a_person_forwards_is_not_theirs(ledger: LedgerFixture) -> None:
+    touch = ledger.touch(ledger.recipient("ada@example.org"))
     report = mails.feedback(returned="Message-ID: <another@example.net>\nFrom: a@example.net\n\nHi.")
-    raw = f"In-Reply-To: {house.message_id(touch)}\r\n".encode() + report
-    house.process(raw)
-    assert house.suppressed() == {}
+    raw = f"In-Reply-To: {ledger.message_id(touch)}\r\n".encode() + report
+    ledger.process(raw)
+    assert ledger.suppressed() == {}
 
 
-def test_a_bounce_that_a_person_sends_on_suppresses_no_one(house: House) -> None:
-    touch = house.touch(house.recipient())
+def test_a_bounce_that_a_person_sends_on_suppresses_no_one(ledger: LedgerFixture) -> None:
+    touch = ledger.touch(ledger.recipient())
     inner = mails.dsn(to="eve@example.org", recipient="friend@example.net").decode().replace("\r\n", "\n")
-    for recipient in ("friend@example.net", house.address_of(touch)):
+    for recipient in ("friend@example.net", ledger.address_of(touch)):
         raw = mails.mail(
             f"--outer\nContent-Type: text/plain\n\nLook what I got.\n--outer\nContent-Type: message/rfc822\n\n"
             f"{inner.replace('friend@example.net', recipient).replace(mails.BOUNDARY, 'inner')}\n--outer--\n",
             From="Eve <eve@example.org>",
             Subject="Fwd: Undelivered Mail Returned to Sender",
-            In_Reply_To=house.message_id(touch),
+            In_Reply_To=ledger.message_id(touch),
             **{"Content-Type": 'multipart/mixed; boundary="outer"'},
         )
-        house.process(raw)
-        assert house.suppressed() == {}
-        assert house.state(touch) is TouchState.ACCEPTED
+        ledger.process(raw)
+        assert ledger.suppressed() == {}
+        assert ledger.state(touch) is TouchState.ACCEPTED
 
 
-def test_a_senders_fault_suppresses_nobody_however_often(house: House) -> None:
-    ada = house.recipient()
+def test_repeated_sender_faults_suppress_no_one(ledger: LedgerFixture) -> None:
+    ada = ledger.recipient()
     said = "554 5.7.1 Service unavailable; Client host [192.0.2.7] blocked using zen.spamhaus.org"
     for _ in range(5):
-        touch = house.touch(ada)
-        raw = house.dsn_of(touch, status="5.7.1", diagnostic=said)
-        assert house.process(raw).verdict is BounceClass.BLOCK
-        assert house.state(touch) is TouchState.BOUNCED
-    assert house.suppressed() == {}
+        touch = ledger.touch(ada)
+        raw = ledger.dsn_of(touch, status="5.7.1", diagnostic=said)
+        assert ledger.process(raw).verdict is BounceClass.BLOCK
+        assert ledger.state(touch) is TouchState.BOUNCED
+    assert ledger.suppressed() == {}
     # Nor do they make a row with what is the recipient's.
-    house.process(house.dsn_of(house.touch(ada), status="5.2.2", diagnostic="552 5.2.2 full"))
-    assert house.suppressed() == {}
+    ledger.process(ledger.dsn_of(ledger.touch(ada), status="5.2.2", diagnostic="552 5.2.2 full"))
+    assert ledger.suppressed() == {}
 
 
-def _full(house: House, touch: int, day: int) -> BounceClass:
-    raw = house.dsn_of(touch, status="5.2.2", diagnostic="552 5.2.2 mailbox is full")
-    return house.process(raw, now=NOW + day * DAY).verdict
+def _full(ledger: LedgerFixture, touch: int, day: int) -> BounceClass:
+    raw = ledger.dsn_of(touch, status="5.2.2", diagnostic="552 5.2.2 mailbox is full")
+    return ledger.process(raw, now=NOW + day * DAY).verdict
 
 
-def test_the_third_soft_bounce_in_a_row_suppresses(house: House) -> None:
-    ada = house.recipient()
+def test_the_third_soft_bounce_in_a_row_suppresses(ledger: LedgerFixture) -> None:
+    ada = ledger.recipient()
     for day in (0, 1):
-        assert _full(house, house.touch(ada, settled_at=NOW + day * DAY), day) is BounceClass.SOFT
-        assert house.suppressed() == {}
-    _full(house, house.touch(ada, settled_at=NOW + 2 * DAY), 2)
-    assert house.suppressed() == {house.address(ada): "soft_bounce"}
+        assert _full(ledger, ledger.touch(ada, settled_at=NOW + day * DAY), day) is BounceClass.SOFT
+        assert ledger.suppressed() == {}
+    _full(ledger, ledger.touch(ada, settled_at=NOW + 2 * DAY), 2)
+    assert ledger.suppressed() == {ledger.address(ada): "soft_bounce"}
 
 
-def test_mail_that_was_taken_in_between_ends_the_row(house: House) -> None:
-    ada = house.recipient()
+def test_mail_that_was_taken_in_between_ends_the_row(ledger: LedgerFixture) -> None:
+    ada = ledger.recipient()
     for day in (0, 1):
-        _full(house, house.touch(ada, settled_at=NOW + day * DAY), day)
-    house.touch(ada, settled_at=NOW + 2 * DAY)
-    _full(house, house.touch(ada, settled_at=NOW + 3 * DAY), 3)
-    assert house.suppressed() == {}
+        _full(ledger, ledger.touch(ada, settled_at=NOW + day * DAY), day)
+    ledger.touch(ada, settled_at=NOW + 2 * DAY)
+    _full(ledger, ledger.touch(ada, settled_at=NOW + 3 * DAY), 3)
+    assert ledger.suppressed() == {}
 
 
-def test_soft_bounces_of_long_ago_are_no_row(house: House) -> None:
-    ada = house.recipient()
+def test_soft_bounces_of_long_ago_are_no_row(ledger: LedgerFixture) -> None:
+    ada = ledger.recipient()
     for day in (0, 8, 16):
-        _full(house, house.touch(ada, settled_at=NOW + day * DAY), day)
-    assert house.suppressed() == {}
+        _full(ledger, ledger.touch(ada, settled_at=NOW + day * DAY), day)
+    assert ledger.suppressed() == {}
 
 
 @pytest.mark.parametrize(("words", "left"), [("5.1.1 Rejected", 0), ("5.1.1 User unknown", 8)])
-def test_the_same_words_to_many_recipients_are_about_us(house: House, words: str, left: int) -> None:
-    touches = [house.touch(house.recipient(f"user{number}@provider.example")) for number in range(8)]
+def test_the_same_words_to_many_recipients_are_about_us(ledger: LedgerFixture, words: str, left: int) -> None:
+    touches = [ledger.touch(ledger.recipient(f"user{number}@provider.example")) for number in range(8)]
     verdicts = [
-        house.process(house.dsn_of(touch, diagnostic=f"550 {words} <{house.address_of(touch)}>")).verdict
+        ledger.process(ledger.dsn_of(touch, diagnostic=f"550 {words} <{ledger.address_of(touch)}>")).verdict
         for touch in touches
     ]
-    assert len(house.suppressed()) == left
+    assert len(ledger.suppressed()) == left
     assert verdicts[-1] is (BounceClass.HARD if left else BounceClass.BLOCK)
-    assert {house.state(touch) for touch in touches} == {TouchState.BOUNCED}
-    with read(house.engine) as connection:
+    assert {ledger.state(touch) for touch in touches} == {TouchState.BOUNCED}
+    with read(ledger.engine) as connection:
         causes = {event.cause for touch in touches for event in delivery_events(connection, touch)}
         blames = set(connection.execute(sa.text("SELECT blame FROM delivery_event")).scalars())
     assert blames == {"recipient" if left else "sender"}
     assert causes == {"bounced: no such mailbox" if left else "the same words to many recipients"}
 
 
-def test_several_mails_about_one_touch_are_one_soft_bounce(house: House) -> None:
-    ada = house.recipient()
-    touch = house.touch(ada)
+def test_several_mails_about_one_touch_are_one_soft_bounce(ledger: LedgerFixture) -> None:
+    ada = ledger.recipient()
+    touch = ledger.touch(ada)
     for number in range(4):
         said = f"552 5.2.2 mailbox is full, attempt {number}"
-        house.process(house.dsn_of(touch, status="5.2.2", diagnostic=said))
-    assert house.suppressed() == {}
+        ledger.process(ledger.dsn_of(touch, status="5.2.2", diagnostic=said))
+    assert ledger.suppressed() == {}
 
 
 @pytest.mark.parametrize("raw", mails.NO_BOUNCES.values(), ids=mails.NO_BOUNCES)
 @pytest.mark.parametrize("state", [TouchState.ACCEPTED, TouchState.QUEUED])
-def test_what_is_no_bounce_changes_nothing(house: House, raw: bytes, state: TouchState) -> None:
-    touch = house.touch(house.recipient(), state)
-    house.process(raw, Envelope(recipient=house.return_path(touch), mail_from=""))
-    assert (house.state(touch), house.suppressed()) == (state, {})
+def test_what_is_no_bounce_changes_nothing(ledger: LedgerFixture, raw: bytes, state: TouchState) -> None:
+    touch = ledger.touch(ledger.recipient(), state)
+    ledger.process(raw, Envelope(recipient=ledger.return_path(touch), mail_from=""))
+    assert (ledger.state(touch), ledger.suppressed()) == (state, {})
 
 
 @pytest.mark.parametrize(
@@ -274,106 +276,106 @@ def test_what_is_no_bounce_changes_nothing(house: House, raw: bytes, state: Touc
         (mails.NEWSLETTER, TouchState.UNKNOWN),
     ],
 )
-def test_an_unknown_touch_is_known_by_what_comes_back(house: House, raw: bytes, state: TouchState) -> None:
-    touch = house.touch(house.recipient(), TouchState.UNKNOWN)
-    processed = house.process(raw, Envelope(recipient=house.return_path(touch)))
-    assert house.state(touch) is state
+def test_an_unknown_touch_is_known_by_what_comes_back(ledger: LedgerFixture, raw: bytes, state: TouchState) -> None:
+    touch = ledger.touch(ledger.recipient(), TouchState.UNKNOWN)
+    processed = ledger.process(raw, Envelope(recipient=ledger.return_path(touch)))
+    assert ledger.state(touch) is state
     assert list(processed.resolved) == ([touch] if state is not TouchState.UNKNOWN else [])
 
 
-def test_a_complaint_is_matched_by_the_message_id_that_it_returns_and_is_for_good(house: House) -> None:
-    ada = house.recipient()
-    touch = house.touch(ada)
-    house.process(house.dsn_of(touch))
-    raw = mails.feedback(returned=f"Message-ID: {house.message_id(touch)}\nFrom: news@example.com\n\nNews.")
-    processed = house.process(raw)
+def test_a_complaint_is_matched_by_the_message_id_that_it_returns_and_is_for_good(ledger: LedgerFixture) -> None:
+    ada = ledger.recipient()
+    touch = ledger.touch(ada)
+    ledger.process(ledger.dsn_of(touch))
+    raw = mails.feedback(returned=f"Message-ID: {ledger.message_id(touch)}\nFrom: news@example.com\n\nNews.")
+    processed = ledger.process(raw)
     assert (processed.verdict, processed.matched_by) == (BounceClass.COMPLAINT, MatchedBy.MESSAGE_ID)
-    assert house.suppressed() == {house.address(ada): "complaint"}
+    assert ledger.suppressed() == {ledger.address(ada): "complaint"}
 
 
-def test_a_complaint_is_matched_by_the_return_path_that_it_returns(house: House) -> None:
-    touch = house.touch(house.recipient())
-    by_header = mails.feedback(returned=f"Return-Path: <{house.return_path(touch)}>\nFrom: news@example.com\n\nNews.")
-    by_field = mails.feedback(more=f"Original-Mail-From: <{house.return_path(touch)}>\n")
-    assert [house.process(raw).touch_id for raw in (by_header, by_field)] == [touch, touch]
+def test_a_complaint_is_matched_by_the_return_path_that_it_returns(ledger: LedgerFixture) -> None:
+    touch = ledger.touch(ledger.recipient())
+    by_header = mails.feedback(returned=f"Return-Path: <{ledger.return_path(touch)}>\nFrom: news@example.com\n\nNews.")
+    by_field = mails.feedback(more=f"Original-Mail-From: <{ledger.return_path(touch)}>\n")
+    assert [ledger.process(raw).touch_id for raw in (by_header, by_field)] == [touch, touch]
 
 
-def test_a_mail_unsubscribes_also_where_its_touch_was_deleted(house: House) -> None:
-    ada = house.recipient()
-    touch, waiting = house.touch(ada), house.touch(ada, TouchState.QUEUED)
-    with write(house.engine) as connection:
+def test_a_mail_unsubscribes_also_where_its_touch_was_deleted(ledger: LedgerFixture) -> None:
+    ada = ledger.recipient()
+    touch, waiting = ledger.touch(ada), ledger.touch(ada, TouchState.QUEUED)
+    with write(ledger.engine) as connection:
         connection.execute(sa.text("UPDATE campaign SET state = 'finished' WHERE id IN (SELECT min(id) FROM campaign)"))
     later = NOW + timedelta(days=1_000)
-    assert delete_old(house.engine, Before(later, later, later), later).touches == 1
-    envelope = Envelope(recipient=house.unsubscribe(touch))
-    raw = mails.mail("", From="ada@example.org", To=house.unsubscribe(touch), Subject="unsubscribe")
-    assert house.process(raw, envelope).ended == [waiting]
-    assert house.suppressed() == {house.address(ada): "unsubscribe"}
-    assert house.state(waiting) is TouchState.SUPPRESSED
+    assert delete_old(ledger.engine, Before(later, later, later), later).touches == 1
+    envelope = Envelope(recipient=ledger.unsubscribe(touch))
+    raw = mails.mail("", From="ada@example.org", To=ledger.unsubscribe(touch), Subject="unsubscribe")
+    assert ledger.process(raw, envelope).ended == [waiting]
+    assert ledger.suppressed() == {ledger.address(ada): "unsubscribe"}
+    assert ledger.state(waiting) is TouchState.SUPPRESSED
 
 
-async def test_a_mail_whose_row_was_deleted_is_not_judged_again(house: House, bounces: Queue) -> None:
-    touch = house.touch(house.recipient())
-    raw = mails.dsn(to=house.return_path(touch))
-    house.process(raw)
-    with write(house.engine) as connection:
+async def test_a_mail_whose_row_was_deleted_is_not_judged_again(ledger: LedgerFixture, bounces: Queue) -> None:
+    touch = ledger.touch(ledger.recipient())
+    raw = mails.dsn(to=ledger.return_path(touch))
+    ledger.process(raw)
+    with write(ledger.engine) as connection:
         connection.execute(sa.text("DELETE FROM bounce_effect"))
-    assert delete_old_mails(house.engine, NOW + timedelta(days=1_000)) == 1
-    intake = Intake(engine=house.engine, queue=bounces, clock=SystemClock())
+    assert delete_old_mails(ledger.engine, NOW + timedelta(days=1_000)) == 1
+    intake = Intake(engine=ledger.engine, queue=bounces, clock=SystemClock())
     assert not (await intake.submit(raw, Envelope())).new
     assert (await bounces.stats()).queued == 0
     assert await intake.resume() == 0
 
 
-def test_a_mail_to_the_address_of_list_unsubscribe_unsubscribes(house: House) -> None:
-    ada = house.recipient()
-    touch = house.touch(ada)
-    raw = mails.mail("", From="ada@example.org", To=house.unsubscribe(touch), Subject="unsubscribe")
-    assert house.process(raw).verdict is BounceClass.UNSUBSCRIBE
-    assert house.suppressed() == {house.address(ada): "unsubscribe"}
+def test_a_mail_to_the_address_of_list_unsubscribe_unsubscribes(ledger: LedgerFixture) -> None:
+    ada = ledger.recipient()
+    touch = ledger.touch(ada)
+    raw = mails.mail("", From="ada@example.org", To=ledger.unsubscribe(touch), Subject="unsubscribe")
+    assert ledger.process(raw).verdict is BounceClass.UNSUBSCRIBE
+    assert ledger.suppressed() == {ledger.address(ada): "unsubscribe"}
 
 
 def test_recipient_and_time_match_one_touch_and_never_one_of_two(engine: sa.Engine, signer: TokenSigner) -> None:
-    house = House(engine, signer, BounceSettings(act_on_unsigned=True))
-    ada = house.recipient()
-    old = house.touch(ada, settled_at=NOW - 30 * DAY)
-    touch = house.touch(ada, settled_at=NOW - DAY)
-    processed = house.process(mails.dsn(recipient=house.address(ada)))
+    ledger = LedgerFixture(engine, signer, BounceSettings(act_on_unsigned=True))
+    ada = ledger.recipient()
+    old = ledger.touch(ada, settled_at=NOW - 30 * DAY)
+    touch = ledger.touch(ada, settled_at=NOW - DAY)
+    processed = ledger.process(mails.dsn(recipient=ledger.address(ada)))
     assert (processed.touch_id, processed.matched_by) == (touch, MatchedBy.RECIPIENT)
-    assert (house.state(touch), house.state(old)) == (TouchState.BOUNCED, TouchState.ACCEPTED)
-    bob = house.recipient()
-    both = [house.touch(bob, settled_at=NOW - DAY) for _ in range(2)]
-    assert house.process(mails.dsn(recipient=house.address(bob))).touch_id is None
-    assert [house.state(one) for one in both] == [TouchState.ACCEPTED] * 2
-    assert set(house.suppressed()) == {house.address(ada)}
+    assert (ledger.state(touch), ledger.state(old)) == (TouchState.BOUNCED, TouchState.ACCEPTED)
+    bob = ledger.recipient()
+    both = [ledger.touch(bob, settled_at=NOW - DAY) for _ in range(2)]
+    assert ledger.process(mails.dsn(recipient=ledger.address(bob))).touch_id is None
+    assert [ledger.state(one) for one in both] == [TouchState.ACCEPTED] * 2
+    assert set(ledger.suppressed()) == {ledger.address(ada)}
 
 
-def test_what_nobody_signed_is_counted_and_changes_nothing(house: House) -> None:
-    ada = house.recipient()
-    touch = house.touch(ada)
-    raw = mails.dsn(recipient=house.address(ada))
-    assert house.process(raw).touch_id == touch
-    assert (house.state(touch), house.suppressed(), house.effects(raw)) == (TouchState.ACCEPTED, {}, [])
+def test_a_mail_without_a_token_is_counted_without_effects(ledger: LedgerFixture) -> None:
+    ada = ledger.recipient()
+    touch = ledger.touch(ada)
+    raw = mails.dsn(recipient=ledger.address(ada))
+    assert ledger.process(raw).touch_id == touch
+    assert (ledger.state(touch), ledger.suppressed(), ledger.effects(raw)) == (TouchState.ACCEPTED, {}, [])
 
 
-def test_an_alias_of_which_one_member_is_gone_is_not_gone(house: House) -> None:
-    ada = house.recipient()
-    touch = house.touch(ada)
+def test_an_alias_of_which_one_member_is_gone_is_not_gone(ledger: LedgerFixture) -> None:
+    ada = ledger.recipient()
+    touch = ledger.touch(ada)
     blocks = (
         "Reporting-MTA: dns; x\n\n"
         "Final-Recipient: rfc822; one@members.example\nAction: failed\nStatus: 5.1.1\n\n"
         "Final-Recipient: rfc822; two@members.example\nAction: failed\nStatus: 5.2.2\n"
     )
-    house.process(mails.multipart(("message/delivery-status", blocks), To=house.return_path(touch)))
-    assert house.suppressed() == {}
+    ledger.process(mails.multipart(("message/delivery-status", blocks), To=ledger.return_path(touch)))
+    assert ledger.suppressed() == {}
 
 
-def test_an_acceptance_that_is_recorded_after_its_bounce_leaves_it_bounced(house: House) -> None:
+def test_an_acceptance_that_is_recorded_after_its_bounce_leaves_it_bounced(ledger: LedgerFixture) -> None:
     from postroad.delivery.job import DeliveryResult, encode_note
     from postroad.delivery.record import record
 
-    touch = house.touch(house.recipient(), TouchState.SENDING)
-    house.process(house.dsn_of(touch))
+    touch = ledger.touch(ledger.recipient(), TouchState.SENDING)
+    ledger.process(ledger.dsn_of(touch))
     note = encode_note(DeliveryResult(state=TouchState.ACCEPTED, cause="accepted"))
     event = Event(
         entry="1-1",
@@ -388,16 +390,16 @@ def test_an_acceptance_that_is_recorded_after_its_bounce_leaves_it_bounced(house
         error="",
         note=note,
     )
-    with write(house.engine) as connection:
+    with write(ledger.engine) as connection:
         record(connection, [event], NOW, BounceSettings())
-    assert house.state(touch) is TouchState.BOUNCED
+    assert ledger.state(touch) is TouchState.BOUNCED
 
 
-def test_counts_for_health_gates_tell_sender_domain_and_what_was_not_matched(house: House) -> None:
-    touch = house.touch(house.recipient())
-    house.process(house.dsn_of(touch))
-    house.process(mails.BLOCKED)
-    with read(house.engine) as connection:
+def test_counts_for_health_gates_tell_sender_domain_and_what_was_not_matched(ledger: LedgerFixture) -> None:
+    touch = ledger.touch(ledger.recipient())
+    ledger.process(ledger.dsn_of(touch))
+    ledger.process(mails.BLOCKED)
+    with read(ledger.engine) as connection:
         counts = verdict_counts(connection, NOW - DAY)
     assert [(one.verdict, one.sender, one.domain, one.count) for one in counts] == [
         ("block", None, None, 1),
@@ -405,13 +407,13 @@ def test_counts_for_health_gates_tell_sender_domain_and_what_was_not_matched(hou
     ]
 
 
-def test_the_octets_are_dropped_when_their_time_is_over_and_the_rest_stays(house: House) -> None:
-    touch = house.touch(house.recipient())
-    raw = house.dsn_of(touch)
-    waits = house.keep(mails.BLOCKED)
-    house.process(raw)
-    with write(house.engine) as connection:
+def test_the_octets_are_dropped_when_their_time_is_over_and_the_rest_stays(ledger: LedgerFixture) -> None:
+    touch = ledger.touch(ledger.recipient())
+    raw = ledger.dsn_of(touch)
+    waits = ledger.keep(mails.BLOCKED)
+    ledger.process(raw)
+    with write(ledger.engine) as connection:
         assert mails_to_empty(connection, NOW, 10) == []
         assert forget_raw(connection, mails_to_empty(connection, NOW + DAY, 10)) == 1
         assert raw_of(connection, waits) == mails.BLOCKED  # It waits to be judged.
-    assert house.process(raw).verdict is BounceClass.HARD
+    assert ledger.process(raw).verdict is BounceClass.HARD

@@ -1,4 +1,4 @@
-"""A person's reply ends what the campaign still had for them; what looks like one, and is none, does not."""
+"""A person's reply ends the sequence of the recipient. Mail that only resembles a reply does not."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from postroad.store.campaign import OnReply
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState, delivery_events
 from tests.bounce import mails
-from tests.bounce.house import House
+from tests.bounce.ledger import LedgerFixture
 from tests.store.rows import NOW, add_campaign, add_recipient, add_touch
 
 ADA = "Ada <ada@example.org>"
@@ -31,7 +31,7 @@ HELLO = "hello@example.com"
 class Story:
     """Ada and Bob in a campaign of four emails, and Ada in another one that waits."""
 
-    house: House
+    ledger: LedgerFixture
     campaign: int
     touch: int
     waits: int
@@ -44,7 +44,7 @@ class Story:
             "From": ADA,
             "To": HELLO,
             "Subject": "Re: News",
-            "In_Reply_To": self.house.message_id(self.touch),
+            "In_Reply_To": self.ledger.message_id(self.touch),
             "Message_ID": "<1@mail.example.org>",
         }
         return mails.mail("Thank you, tell me more.\n", **{**fields, **headers})
@@ -54,7 +54,7 @@ class Story:
             "SELECT touch.state FROM touch JOIN step ON step.id = touch.step_id WHERE touch.campaign_id = :campaign "
             "AND recipient_id = (SELECT recipient_id FROM touch WHERE id = :touch) ORDER BY step.position"
         )
-        with read(self.house.engine) as connection:
+        with read(self.ledger.engine) as connection:
             values = {"campaign": self.campaign, "touch": recipient_of}
             return list(connection.execute(sa.text(statement), values).scalars())
 
@@ -67,7 +67,7 @@ def story(engine: sa.Engine, signer: TokenSigner) -> Story:
         ada, bob = add_recipient(connection, "ada@example.org"), add_recipient(connection)
         other, (step,) = add_campaign(connection)
         return Story(
-            house=House(engine, signer),
+            ledger=LedgerFixture(engine, signer),
             campaign=campaign,
             touch=add_touch(connection, campaign, first, TouchState.ACCEPTED, recipient_id=ada, settled_at=NOW),
             waits=add_touch(connection, campaign, second, TouchState.QUEUED, recipient_id=ada),
@@ -78,9 +78,9 @@ def story(engine: sa.Engine, signer: TokenSigner) -> Story:
 
 
 def test_a_reply_ends_what_that_campaign_still_had_for_them_and_nothing_else(story: Story) -> None:
-    house = story.house
+    ledger = story.ledger
     raw = story.reply()
-    processed = house.process(raw)
+    processed = ledger.process(raw)
     assert (processed.verdict, processed.rule, processed.matched_by) == (
         BounceClass.UNRELATED,
         RULE,
@@ -89,82 +89,82 @@ def test_a_reply_ends_what_that_campaign_still_had_for_them_and_nothing_else(sto
     assert processed.ended == [story.waits]
     assert story.states(story.touch) == ["accepted", "cancelled", "cancelled", "cancelled"]
     assert story.states(story.bob) == ["accepted"]
-    assert (house.state(story.elsewhere), house.suppressed()) == (TouchState.QUEUED, {})
-    assert house.effects(raw) == [("replied", story.touch), ("touch_cancelled", story.waits)]
-    with read(house.engine) as connection:
+    assert (ledger.state(story.elsewhere), ledger.suppressed()) == (TouchState.QUEUED, {})
+    assert ledger.effects(raw) == [("replied", story.touch), ("touch_cancelled", story.waits)]
+    with read(ledger.engine) as connection:
         [event] = delivery_events(connection, story.touch)
     assert (event.state, event.cause) == ("accepted", "reply")
 
 
 def test_no_later_step_is_planned_for_who_replied(story: Story) -> None:
-    story.house.process(story.reply())
-    assert advance(story.house.engine, "spring", NOW) == 1  # Bob's second.
+    story.ledger.process(story.reply())
+    assert advance(story.ledger.engine, "spring", NOW) == 1  # Bob's second.
     assert story.states(story.touch) == ["accepted", "cancelled", "cancelled", "cancelled"]
     assert story.states(story.bob) == ["accepted", "planned"]
 
 
 def test_what_is_on_the_wire_arrives_and_is_the_last(story: Story) -> None:
-    with write(story.house.engine) as connection:
+    with write(story.ledger.engine) as connection:
         connection.execute(sa.text("UPDATE touch SET state = 'sending' WHERE id = :id"), {"id": story.waits})
-    story.house.process(story.reply())
-    with write(story.house.engine) as connection:
+    story.ledger.process(story.reply())
+    with write(story.ledger.engine) as connection:
         move = "UPDATE touch SET state = 'accepted', settled_at = due_at WHERE id = :id"
         connection.execute(sa.text(move), {"id": story.waits})
-    advance(story.house.engine, "spring", NOW)
+    advance(story.ledger.engine, "spring", NOW)
     assert story.states(story.touch) == ["accepted", "accepted", "cancelled", "cancelled"]
 
 
-def test_a_campaign_is_not_finished_while_somebody_waits_for_a_step_that_others_have_cancelled(story: Story) -> None:
-    house, (_, _, second, third, fourth) = story.house, story.steps
-    house.process(story.reply())
-    with write(house.engine) as connection:
+def test_a_campaign_continues_while_a_recipient_waits_for_a_step(story: Story) -> None:
+    ledger, (_, _, second, third, fourth) = story.ledger, story.steps
+    ledger.process(story.reply())
+    with write(ledger.engine) as connection:
         bobs = connection.execute(
             sa.text("SELECT recipient_id FROM touch WHERE id = :id"), {"id": story.bob}
         ).scalar_one()
         add_touch(connection, story.campaign, second, TouchState.ACCEPTED, recipient_id=bobs, settled_at=NOW)
         launched = "UPDATE campaign SET launched_at = created_at WHERE id = :id"
         connection.execute(sa.text(launched), {"id": story.campaign})
-    assert not finish_if_done(house.engine, "spring", NOW)  # Ada's cancelled third is not Bob's.
-    with write(house.engine) as connection:
+    assert not finish_if_done(ledger.engine, "spring", NOW)  # Ada's cancelled third is not Bob's.
+    with write(ledger.engine) as connection:
         for step in (third, fourth):
             add_touch(connection, story.campaign, step, TouchState.EXPIRED, recipient_id=bobs, settled_at=NOW)
-    advance(house.engine, "spring", NOW)
-    assert finish_if_done(house.engine, "spring", NOW)
+    advance(ledger.engine, "spring", NOW)
+    assert finish_if_done(ledger.engine, "spring", NOW)
 
 
 def test_a_campaign_may_go_on_and_the_reply_is_noted_all_the_same(story: Story) -> None:
-    with write(story.house.engine) as connection:
+    with write(story.ledger.engine) as connection:
         connection.execute(sa.text("UPDATE campaign SET on_reply = :word"), {"word": OnReply.CONTINUE.value})
-    processed = story.house.process(story.reply())
+    processed = story.ledger.process(story.reply())
     assert (processed.rule, processed.ended) == (RULE, [])
     assert story.states(story.touch) == ["accepted", "queued"]
-    assert story.house.effects(story.reply()) == [("replied", story.touch)]
+    assert story.ledger.effects(story.reply()) == [("replied", story.touch)]
 
 
 def test_the_same_reply_again_changes_nothing_and_a_second_one_is_noted(story: Story) -> None:
-    first = story.house.process(story.reply())
-    assert story.house.process(story.reply()) == first
-    story.house.process(story.reply(Message_ID="<2@mail.example.org>"))
-    with read(story.house.engine) as connection:
+    first = story.ledger.process(story.reply())
+    assert story.ledger.process(story.reply()) == first
+    story.ledger.process(story.reply(Message_ID="<2@mail.example.org>"))
+    with read(story.ledger.engine) as connection:
         assert [event.cause for event in delivery_events(connection, story.touch)] == ["reply", "reply"]
 
 
 def test_a_reply_to_a_touch_that_was_unknown_says_that_it_arrived(story: Story) -> None:
-    with write(story.house.engine) as connection:
+    with write(story.ledger.engine) as connection:
         connection.execute(sa.text("UPDATE touch SET state = 'unknown' WHERE id = :id"), {"id": story.touch})
-    assert story.house.process(story.reply()).resolved == [story.touch]
-    assert story.house.state(story.touch) is TouchState.ACCEPTED
+    assert story.ledger.process(story.reply()).resolved == [story.touch]
+    assert story.ledger.state(story.touch) is TouchState.ACCEPTED
 
 
 def test_the_token_of_reply_to_tells_it_where_a_mail_program_names_no_message(story: Story) -> None:
-    token = story.house.signer.sign(Purpose.REPLY, story.touch)
-    processed = story.house.process(story.reply(In_Reply_To="", To=f"hello+{token}@example.com"))
+    token = story.ledger.signer.sign(Purpose.REPLY, story.touch)
+    processed = story.ledger.process(story.reply(In_Reply_To="", To=f"hello+{token}@example.com"))
     assert (processed.rule, processed.matched_by, processed.ended) == (RULE, MatchedBy.REPLY, [story.waits])
 
 
 def test_references_tell_it_too_wherever_in_the_thread_we_are(story: Story) -> None:
-    thread = f"<0@mail.example.org> {story.house.message_id(story.touch)} <9@mail.example.org>"
-    processed = story.house.process(story.reply(In_Reply_To="<9@mail.example.org>", References=thread))
+    thread = f"<0@mail.example.org> {story.ledger.message_id(story.touch)} <9@mail.example.org>"
+    processed = story.ledger.process(story.reply(In_Reply_To="<9@mail.example.org>", References=thread))
     assert processed.ended == [story.waits]
 
 
@@ -184,7 +184,7 @@ NO_REPLIES: dict[str, dict[str, str]] = {
 
 @pytest.mark.parametrize("headers", NO_REPLIES.values(), ids=NO_REPLIES)
 def test_what_a_program_wrote_ends_nothing(story: Story, headers: dict[str, str]) -> None:
-    processed = story.house.process(story.reply(**headers))
+    processed = story.ledger.process(story.reply(**headers))
     assert (processed.touch_id, processed.ended) == (story.touch, [])
     assert processed.rule != RULE
     assert story.states(story.touch) == ["accepted", "queued"]
@@ -200,24 +200,24 @@ def test_what_a_program_wrote_ends_nothing(story: Story, headers: dict[str, str]
 )
 def test_what_says_in_words_that_a_program_wrote_it_ends_nothing(story: Story, words: str) -> None:
     raw = story.reply(Content_Type="text/plain; charset=utf-8").partition(b"\r\n\r\n")[0] + b"\r\n\r\n" + words.encode()
-    assert story.house.process(raw).ended == []
+    assert story.ledger.process(raw).ended == []
 
 
 def test_a_person_who_is_away_and_says_so_has_replied(story: Story) -> None:
     raw = story.reply().replace(b"Thank you, tell me more.", b"I am on holiday until Monday, then I will look at it.")
-    assert story.house.process(raw).rule == RULE
+    assert story.ledger.process(raw).rule == RULE
 
 
 def test_a_copy_of_what_we_sent_and_what_we_answered_ourselves_end_nothing(story: Story) -> None:
-    house = story.house
+    ledger = story.ledger
     copies = [
-        story.reply(From="News <news@example.com>", Message_ID=house.message_id(story.touch)),
+        story.reply(From="News <news@example.com>", Message_ID=ledger.message_id(story.touch)),
         story.reply(From="News <News@Example.com>", To=ADA),
-        # Forwarded into our own mailbox by somebody, as it was.
-        story.reply(Message_ID=house.message_id(story.waits)),
+        # Redirected to our own mailbox unchanged.
+        story.reply(Message_ID=ledger.message_id(story.waits)),
     ]
     for raw in copies:
-        processed = house.process(raw)
+        processed = ledger.process(raw)
         assert (processed.rule, processed.ended) == (OURS, [])
     assert story.states(story.touch) == ["accepted", "queued"]
 
@@ -229,15 +229,15 @@ def test_a_reply_with_tokens_of_another_key_is_nobodys(story: Story) -> None:
     for headers in (
         {"In_Reply_To": f"<{stranger.sign(Purpose.MESSAGE_ID, story.touch)}@example.com>"},
         {"In_Reply_To": "", "To": f"hello+{stranger.sign(Purpose.REPLY, story.touch)}@example.com"},
-        {"In_Reply_To": "", "To": f"hello+{story.house.signer.sign(Purpose.BOUNCE, story.touch)}@example.com"},
+        {"In_Reply_To": "", "To": f"hello+{story.ledger.signer.sign(Purpose.BOUNCE, story.touch)}@example.com"},
     ):
-        assert story.house.process(story.reply(**headers)).touch_id is None
+        assert story.ledger.process(story.reply(**headers)).touch_id is None
     assert story.states(story.touch) == ["accepted", "queued"]
 
 
 def test_a_bounce_of_a_message_that_answers_one_is_a_bounce(story: Story) -> None:
-    raw = mails.dsn(returned=f"Message-ID: {story.house.message_id(story.touch)}\nFrom: news@example.com\n")
-    assert story.house.process(raw).verdict is BounceClass.HARD
+    raw = mails.dsn(returned=f"Message-ID: {story.ledger.message_id(story.touch)}\nFrom: news@example.com\n")
+    assert story.ledger.process(raw).verdict is BounceClass.HARD
 
 
 def test_own_addresses_are_those_without_their_token() -> None:
@@ -247,12 +247,12 @@ def test_own_addresses_are_those_without_their_token() -> None:
 
 def test_explain_shows_a_reply_by_its_kind_and_rule_and_leaves_the_verdicts_what_they_are(story: Story) -> None:
     own = own_addresses([("news@example.com", None)])
-    explained = explain("1.eml", story.reply(), Envelope(), story.house.signer, own, read=parse_stored)
+    explained = explain("1.eml", story.reply(), Envelope(), story.ledger.signer, own, read=parse_stored)
     assert (explained.kind, explained.touch) == (MailKind.REPLY, story.touch)
     assert [(one.address, one.verdict, one.rule) for one in explained.recipients] == [
         ("ada@example.org", BounceClass.UNRELATED, RULE)
     ]
     ours = explain(
-        "2.eml", story.reply(From="news@example.com"), Envelope(), story.house.signer, own, read=parse_stored
+        "2.eml", story.reply(From="news@example.com"), Envelope(), story.ledger.signer, own, read=parse_stored
     )
     assert [one.rule for one in ours.recipients] == [OURS]

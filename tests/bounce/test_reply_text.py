@@ -1,4 +1,4 @@
-"""What a person writes is an answer, whatever words of ours it repeats; what a program writes is none."""
+"""A person's mail counts as a reply, even if it quotes our words. A program's mail does not."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from postroad.mail.token import TokenSigner
 from postroad.store.engine import read
 from postroad.store.ledger import TouchState
 from tests.bounce import mails
-from tests.bounce.house import House
+from tests.bounce.ledger import LedgerFixture
 from tests.dns.test_reports import LAUGHS, RECORD, TLS, XML, mail, zipped
 from tests.store.rows import NOW
 
@@ -38,8 +38,8 @@ LARGE_MAIL = mail(
 
 
 @pytest.fixture
-def house(engine: sa.Engine, signer: TokenSigner) -> House:
-    return House(engine, signer)
+def ledger(engine: sa.Engine, signer: TokenSigner) -> LedgerFixture:
+    return LedgerFixture(engine, signer)
 
 
 def known(engine: sa.Engine) -> list[tuple[str, str]]:
@@ -48,36 +48,36 @@ def known(engine: sa.Engine) -> list[tuple[str, str]]:
     return [(kind, domain) for kind, domain in rows]
 
 
-def test_a_report_among_bounces_is_kept_once(house: House) -> None:
-    first = house.process(DMARC_MAIL)
-    again = house.process(b"X-Copy: 1\n" + DMARC_MAIL)
+def test_a_report_among_bounces_is_kept_once(ledger: LedgerFixture) -> None:
+    first = ledger.process(DMARC_MAIL)
+    again = ledger.process(b"X-Copy: 1\n" + DMARC_MAIL)
     assert (first.touch_id, again.touch_id) == (None, None)
-    assert known(house.engine) == [("dmarc", "acme.dev")]
-    assert house.suppressed() == {}
+    assert known(ledger.engine) == [("dmarc", "acme.dev")]
+    assert ledger.suppressed() == {}
 
 
-def test_reports_of_both_kinds_are_kept_however_they_are_attached(house: House) -> None:
+def test_reports_of_both_kinds_are_kept_however_they_are_attached(ledger: LedgerFixture) -> None:
     tls = mail(("application/tlsrpt+gzip", "r", gzip.compress(json.dumps(TLS).encode())))
     as_report = tls.replace(b"multipart/mixed", b'multipart/report; report-type="tlsrpt"')
-    house.process(b"Return-Path: <>\nAuto-Submitted: auto-generated\n" + as_report)
+    ledger.process(b"Return-Path: <>\nAuto-Submitted: auto-generated\n" + as_report)
     named_only = mail(("application/octet-stream", "mail.test!acme.dev!1!2.zip", zipped(("r.xml", XML.encode()))))
-    house.process(named_only)
-    assert known(house.engine) == [("tls", "acme.dev"), ("dmarc", "acme.dev")]
+    ledger.process(named_only)
+    assert known(ledger.engine) == [("tls", "acme.dev"), ("dmarc", "acme.dev")]
 
 
-def test_what_a_worker_left_when_it_died_is_kept_by_the_next_try(house: House) -> None:
-    digest = house.keep(DMARC_MAIL)
-    assert keep_reports(house.engine, digest, house.reports, NOW) == 1
-    again = house.keep(b"X-Copy: 1\n" + DMARC_MAIL)
-    assert keep_reports(house.engine, again, house.reports, NOW) == 0
-    assert keep_reports(house.engine, "0" * 64, house.reports, NOW) == 0
+def test_what_a_worker_left_when_it_died_is_kept_by_the_next_try(ledger: LedgerFixture) -> None:
+    digest = ledger.keep(DMARC_MAIL)
+    assert keep_reports(ledger.engine, digest, ledger.reports, NOW) == 1
+    again = ledger.keep(b"X-Copy: 1\n" + DMARC_MAIL)
+    assert keep_reports(ledger.engine, again, ledger.reports, NOW) == 0
+    assert keep_reports(ledger.engine, "0" * 64, ledger.reports, NOW) == 0
 
 
-def test_a_mail_about_a_message_of_ours_brings_no_report(house: House) -> None:
-    touch = house.touch(house.recipient())
-    house.process(mails.dsn(to=house.return_path(touch)))
-    assert house.state(touch) is TouchState.BOUNCED
-    assert known(house.engine) == []
+def test_a_mail_about_a_message_of_ours_brings_no_report(ledger: LedgerFixture) -> None:
+    touch = ledger.touch(ledger.recipient())
+    ledger.process(mails.dsn(to=ledger.return_path(touch)))
+    assert ledger.state(touch) is TouchState.BOUNCED
+    assert known(ledger.engine) == []
 
 
 @pytest.mark.parametrize(
@@ -90,20 +90,20 @@ def test_a_mail_about_a_message_of_ours_brings_no_report(house: House) -> None:
     ],
 )
 def test_bombs_are_refused_and_the_mail_is_done(
-    house: House, caplog: pytest.LogCaptureFixture, data: bytes, says: str
+    ledger: LedgerFixture, caplog: pytest.LogCaptureFixture, data: bytes, says: str
 ) -> None:
     good = ("application/gzip", "good.xml.gz", gzip.compress(XML.encode()))
-    house.process(mail(("application/gzip", "r.gz", data), good))
+    ledger.process(mail(("application/gzip", "r.gz", data), good))
     assert says in caplog.text
-    assert known(house.engine) == [("dmarc", "acme.dev")]  # One that is bad does not keep the others.
+    assert known(ledger.engine) == [("dmarc", "acme.dev")]  # One that is bad does not keep the others.
 
 
-def test_a_report_of_more_than_a_megabyte_is_kept_whole_and_read(house: House) -> None:
+def test_a_report_of_more_than_a_megabyte_is_kept_whole_and_read(ledger: LedgerFixture) -> None:
     [report] = parse_reports(truncate(LARGE_MAIL), ("acme.dev",)).dmarc
     assert report.domain == "acme.dev"
     assert truncate(LARGE_MAIL) == LARGE_MAIL
-    house.process(truncate(LARGE_MAIL))
-    assert known(house.engine) == [("dmarc", "acme.dev")]
+    ledger.process(truncate(LARGE_MAIL))
+    assert known(ledger.engine) == [("dmarc", "acme.dev")]
 
 
 def test_of_any_other_mail_and_beyond_the_size_of_reports_nothing_more_is_kept() -> None:
@@ -111,7 +111,7 @@ def test_of_any_other_mail_and_beyond_the_size_of_reports_nothing_more_is_kept()
     assert len(truncate(large)) == MAX_MESSAGE_BYTES
     bomb = LARGE_MAIL + b"x" * MAX_REPORT_MAIL_BYTES
     assert len(truncate(bomb)) == MAX_REPORT_MAIL_BYTES
-    # Where it is said only behind what is looked at, it is no mail of a receiver's.
+    # A report that begins after the parsed part is not recognized.
     late = b"Content-Type: multipart/mixed; boundary=b\n\n" + b"x" * MAX_MESSAGE_BYTES + b"\n--b\n" + DMARC_MAIL
     assert len(truncate(late)) == MAX_MESSAGE_BYTES
 
@@ -126,42 +126,42 @@ BARE = {"policy": {"policy-type": "no-policy-found"}, "summary": {"total-success
 
 
 def test_what_of_a_report_cannot_be_read_is_named_and_the_rest_is_kept(
-    house: House, caplog: pytest.LogCaptureFixture
+    ledger: LedgerFixture, caplog: pytest.LogCaptureFixture
 ) -> None:
     bad = XML.replace(RECORD, RECORD + RECORD.replace("198.51.100.7", "me"))
-    house.process(
+    ledger.process(
         mail(
             ("application/zip", "logo.zip", b"PK\x03\x04"),
             ("application/gzip", "mail.test!acme.dev!1!2.xml.gz", gzip.compress(bad.encode())),
             ("application/json", "mail.test!acme.dev!1!2!1.json", json.dumps(TLS | {"policies": [BARE]}).encode()),
         )
     )
-    assert known(house.engine) == [("dmarc", "acme.dev"), ("tls", "acme.dev")]
+    assert known(ledger.engine) == [("dmarc", "acme.dev"), ("tls", "acme.dev")]
     for said in ("logo.zip: its zip is broken", "record 2: source_ip 'me'", "policy 1: policy-domain"):
         assert said in caplog.text
-    with read(house.engine) as connection:
+    with read(ledger.engine) as connection:
         assert connection.execute(sa.text("SELECT left_out FROM mail_report ORDER BY id")).scalars().all() == [1, 0]
 
 
-def test_a_report_that_names_no_domain_is_not_kept(house: House, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_report_that_names_no_domain_is_not_kept(ledger: LedgerFixture, caplog: pytest.LogCaptureFixture) -> None:
     message = mail(("application/json", "r.json", json.dumps(TLS | {"policies": [BARE]}).encode()))
-    house.process(message.replace(b"Report Domain: acme.dev", b"Hello"))
-    assert known(house.engine) == []
+    ledger.process(message.replace(b"Report Domain: acme.dev", b"Hello"))
+    assert known(ledger.engine) == []
     assert "r.json: it is about no domain" in caplog.text
 
 
-def test_base64_without_padding_is_read(house: House) -> None:
+def test_base64_without_padding_is_read(ledger: LedgerFixture) -> None:
     data = XML.encode() + b" " * ((1 - len(XML.encode())) % 3)
     padded = mail(("application/xml", "r.xml", data))
     assert padded.count(b"IA==\n") == 1
-    house.process(padded.replace(b"IA==\n", b"IA\n"))
-    assert known(house.engine) == [("dmarc", "acme.dev")]
+    ledger.process(padded.replace(b"IA==\n", b"IA\n"))
+    assert known(ledger.engine) == [("dmarc", "acme.dev")]
 
 
-def test_reports_times_and_ids_that_are_missing_do_not_keep_the_rest(house: House) -> None:
+def test_reports_times_and_ids_that_are_missing_do_not_keep_the_rest(ledger: LedgerFixture) -> None:
     xml = XML.replace("1790000000", "").replace("1790086399", "").replace("<report_id>r-1</report_id>", "")
     for copy in (b"1", b"2"):
-        house.process(b"X-Copy: " + copy + b"\n" + mail(("application/xml", "r.xml", xml.encode())))
-    with read(house.engine) as connection:
+        ledger.process(b"X-Copy: " + copy + b"\n" + mail(("application/xml", "r.xml", xml.encode())))
+    with read(ledger.engine) as connection:
         [row] = connection.execute(sa.text("SELECT ends_at, received_at FROM mail_report")).all()
     assert row.ends_at == row.received_at

@@ -15,38 +15,40 @@ from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
 from postroad.store.suppression import SuppressionReason, rekey, suppress
 from tests.bounce import mails
-from tests.bounce.house import House
+from tests.bounce.ledger import LedgerFixture
 from tests.store.rows import NOW
 
 OLD, NEW = SecretStr("the old key"), SecretStr("the new key")
 
 
 @pytest.fixture
-def before(engine: sa.Engine) -> House:
-    return House(engine, TokenSigner(OLD))
+def before(engine: sa.Engine) -> LedgerFixture:
+    return LedgerFixture(engine, TokenSigner(OLD))
 
 
 @pytest.fixture
-def after(engine: sa.Engine) -> House:
-    return House(engine, TokenSigner(NEW, OLD))
+def after(engine: sa.Engine) -> LedgerFixture:
+    return LedgerFixture(engine, TokenSigner(NEW, OLD))
 
 
-def test_a_bounce_of_what_the_old_key_signed_counts(before: House, after: House) -> None:
+def test_a_bounce_of_what_the_old_key_signed_counts(before: LedgerFixture, after: LedgerFixture) -> None:
     touch = before.touch(before.recipient())
     assert after.process(before.dsn_of(touch)).verdict is BounceClass.HARD
     assert after.state(touch) is TouchState.BOUNCED
 
 
-def test_a_mail_to_an_unsubscribe_address_of_the_old_key_unsubscribes(before: House, after: House) -> None:
+def test_a_mail_to_an_unsubscribe_address_of_the_old_key_unsubscribes(
+    before: LedgerFixture, after: LedgerFixture
+) -> None:
     touch = before.touch(before.recipient())
     raw = f"From: ada@example.org\nTo: {before.unsubscribe(touch)}\nSubject: no more\n\nplease\n".encode()
     assert after.process(raw).verdict is BounceClass.UNSUBSCRIBE
     assert list(after.suppressed().values()) == ["unsubscribe"]
 
 
-def test_without_the_old_key_its_tokens_are_forged(before: House, engine: sa.Engine) -> None:
+def test_without_the_old_key_its_tokens_are_forged(before: LedgerFixture, engine: sa.Engine) -> None:
     touch = before.touch(before.recipient())
-    House(engine, TokenSigner(NEW)).process(mails.dsn(to=before.return_path(touch)))
+    LedgerFixture(engine, TokenSigner(NEW)).process(mails.dsn(to=before.return_path(touch)))
     assert before.state(touch) is TouchState.ACCEPTED
 
 

@@ -54,9 +54,9 @@ async def open_web(
     bounces: Callable[[], Awaitable[Queue]] | None = None,
     clock: Clock | None = None,
     asks: httpx.AsyncClient | None = None,
-    door: WebConnectionLimiter | None = None,
+    limiter: WebConnectionLimiter | None = None,
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """``bounces``: the queue of what comes back, if it is not ``queue``; ``asks``: what fetches from others."""
+    """``bounces``: queue of inbound mail, if not ``queue``. ``asks``: client for outbound requests."""
     clock = clock or SystemClock()
 
     async def intake() -> Intake:
@@ -73,8 +73,8 @@ async def open_web(
             http=http,
             settings=settings or WebSettings(),
         )
-        door = door if door is not None else limiter_of(parts.settings)
-        port = await stack.enter_async_context(serving(create_app(parts), "127.0.0.1", 0, door))
+        limiter = limiter if limiter is not None else limiter_of(parts.settings)
+        port = await stack.enter_async_context(serving(create_app(parts), "127.0.0.1", 0, limiter))
         yield await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20))
 
 

@@ -1,4 +1,4 @@
-"""The page in a real browser: on a phone, by keyboard, and as a screen reader is told of it."""
+"""The page in a real browser: on a phone, by keyboard, and in the accessibility tree."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def roles(page: Page) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("colours", ["light", "dark"])
-async def test_somebody_unsubscribes_on_a_phone_in_their_language(web: Web, colours: str, tmp_path: Path) -> None:
+async def test_a_recipient_unsubscribes_on_a_phone_in_their_language(web: Web, colours: str, tmp_path: Path) -> None:
     (touch,) = await queued_touches(web.engine, web.queue, 1)
     url = f"{web.http.base_url}{path_of(touch)}"
     async with open_page() as page:

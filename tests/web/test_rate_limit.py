@@ -11,7 +11,7 @@ from postroad.web.rate_limit import MAX_CLIENTS, RateLimiter, client_address, ne
 TRUSTED = networks(["10.0.0.0/8", "2001:db8::/32", "127.0.0.1"])
 
 
-class HandClock(SystemClock):
+class FakeClock(SystemClock):
     ms = 1_000_000
 
     def now_ms(self) -> int:
@@ -22,7 +22,7 @@ class HandClock(SystemClock):
     ("peer", "forwarded", "client"),
     [
         ("192.0.2.1", "", "192.0.2.1"),
-        ("192.0.2.1", "198.51.100.7", "192.0.2.1"),  # nobody we trust says so
+        ("192.0.2.1", "198.51.100.7", "192.0.2.1"),  # the proxy is not trusted
         ("127.0.0.1", "198.51.100.7", "198.51.100.7"),
         ("127.0.0.1", "203.0.113.9, 198.51.100.7, 10.1.2.3", "198.51.100.7"),  # the first may be invented
         ("127.0.0.1", "10.1.2.3", "10.1.2.3"),
@@ -39,7 +39,7 @@ def test_client_is_the_last_one_that_no_trusted_proxy_is(peer: str, forwarded: s
 
 
 def test_so_many_go_at_once_and_then_one_by_one() -> None:
-    clock = HandClock()
+    clock = FakeClock()
     limits = RateLimiter(RateSetting(count=3, per_ms=60_000), clock)
     assert [limits.wait_s("a") for _ in range(5)] == [0, 0, 0, 20, 20]
     clock.ms += 20_000
@@ -49,7 +49,7 @@ def test_so_many_go_at_once_and_then_one_by_one() -> None:
 
 
 def test_a_charge_is_bounded() -> None:
-    clock = HandClock()
+    clock = FakeClock()
     limits = RateLimiter(RateSetting(count=3, per_ms=60_000), clock)
     for _ in range(100):
         limits.charge("a", 19)
@@ -59,7 +59,7 @@ def test_a_charge_is_bounded() -> None:
 
 
 def test_memory_is_bounded_and_who_was_not_seen_for_longest_is_forgotten() -> None:
-    limits = RateLimiter(RateSetting(count=1, per_ms=60_000), HandClock())
+    limits = RateLimiter(RateSetting(count=1, per_ms=60_000), FakeClock())
     assert limits.wait_s("first") == 0
     assert limits.wait_s("first") > 0
     for number in range(MAX_CLIENTS):

@@ -95,7 +95,7 @@ async def test_a_second_post_changes_nothing_and_is_confirmed_too(web: Web) -> N
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
-async def test_whoever_only_follows_the_link_changes_nothing(web: Web, method: str) -> None:
+async def test_following_the_link_changes_nothing(web: Web, method: str) -> None:
     (touch,) = await queued_touches(web.engine, web.queue, 1)
     answer = await web.http.request(method, path_of(touch))
     assert answer.status_code == (204 if method == "OPTIONS" else 200)

@@ -1,1 +1,1 @@
-"""The public endpoints: what recipients and mailbox providers reach over HTTP."""
+"""Serves the public HTTP endpoints: unsubscribe, webhooks of ESPs, and health."""

@@ -7,7 +7,7 @@ from typing import Any
 ADA = "ada@example.org"
 WHOM = [{"emailAddress": ADA}]
 NO_SUCH_USER = {"type": "bounce", "status": "5.1.1", "reason": "550 5.1.1 <ada@example.org>: User unknown"}
-SAYS_NO_MORE = {
+OPT_OUT = {
     "Recipient": ADA,
     "Origin": "Recipient",
     "SuppressSending": True,
@@ -15,7 +15,7 @@ SAYS_NO_MORE = {
 }
 
 
-def ses(kind: str, token: str, *, headers: list[dict[str, str]] | None = None, **told: Any) -> dict[str, Any]:
+def ses(kind: str, token: str, *, headers: list[dict[str, str]] | None = None, **fields: Any) -> dict[str, Any]:
     mail = {
         "timestamp": "2026-05-04T08:30:00.000Z",
         "messageId": "0102017f-ses-gives-its-own",
@@ -24,7 +24,7 @@ def ses(kind: str, token: str, *, headers: list[dict[str, str]] | None = None, *
         "headers": headers or [],
         "tags": {"ses:configuration-set": ["news"], **({"postroad": [token]} if token else {})},
     }
-    return {"eventType": kind, "mail": mail, **told}
+    return {"eventType": kind, "mail": mail, **fields}
 
 
 def ses_bounce(
@@ -40,7 +40,7 @@ def ses_bounce(
     return ses("Bounce", token, headers=headers, bounce=bounce)
 
 
-def sendgrid(kind: str, token: str, **told: Any) -> dict[str, Any]:
+def sendgrid(kind: str, token: str, **fields: Any) -> dict[str, Any]:
     event = {
         "email": ADA,
         "timestamp": 1_777_883_400,
@@ -48,11 +48,11 @@ def sendgrid(kind: str, token: str, **told: Any) -> dict[str, Any]:
         "sg_event_id": f"event-of-{kind}",
         "sg_message_id": "sendgrid.its-own",
     }
-    return {**event, **({"postroad": token} if token else {}), **told}
+    return {**event, **({"postroad": token} if token else {}), **fields}
 
 
-def postmark(kind: str, token: str, **told: Any) -> dict[str, Any]:
-    return {"RecordType": kind, "MessageID": "postmark-gives-its-own", "Metadata": {"postroad": token}, **told}
+def postmark(kind: str, token: str, **fields: Any) -> dict[str, Any]:
+    return {"RecordType": kind, "MessageID": "postmark-gives-its-own", "Metadata": {"postroad": token}, **fields}
 
 
 def postmark_bounce(
@@ -62,7 +62,7 @@ def postmark_bounce(
     return postmark("Bounce", token, ID=42, **said)
 
 
-def mailgun(kind: str, token: str, **told: Any) -> dict[str, Any]:
+def mailgun(kind: str, token: str, **fields: Any) -> dict[str, Any]:
     event = {
         "event": kind,
         "id": f"event-of-{kind}",
@@ -71,7 +71,7 @@ def mailgun(kind: str, token: str, **told: Any) -> dict[str, Any]:
         "message": {"headers": {"message-id": "somebody@example.com", "to": ADA}},
         "user-variables": {"postroad": token} if token else {},
     }
-    return {"event-data": {**event, **told}}
+    return {"event-data": {**event, **fields}}
 
 
 def mailgun_failed(

@@ -1,4 +1,4 @@
-"""What each mail service tells, read and judged: events as the services' pages describe them, written for this."""
+"""Events of each ESP are parsed and classified. The events follow the documentation of the ESPs."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ CASES: list[tuple[Service, Any, BounceClass]] = [
     (Service.POSTMARK, events.postmark_bounce(TOKEN, "Unsubscribe"), BounceClass.UNSUBSCRIBE),
     (Service.POSTMARK, events.postmark("SpamComplaint", TOKEN, Email="ada@example.org"), BounceClass.COMPLAINT),
     (Service.POSTMARK, events.postmark("Delivery", TOKEN, Recipient="ada@example.org"), BounceClass.UNRELATED),
-    (Service.POSTMARK, events.postmark("SubscriptionChange", TOKEN, **events.SAYS_NO_MORE), BounceClass.UNSUBSCRIBE),
+    (Service.POSTMARK, events.postmark("SubscriptionChange", TOKEN, **events.OPT_OUT), BounceClass.UNSUBSCRIBE),
     (Service.MAILGUN, events.mailgun_failed(TOKEN), BounceClass.HARD),
     (Service.MAILGUN, events.mailgun_failed(TOKEN, severity="temporary"), BounceClass.SOFT),
     (Service.MAILGUN, events.mailgun_failed(TOKEN, reason="suppress-bounce"), BounceClass.SOFT),
@@ -132,7 +132,7 @@ def test_without_a_tag_the_message_id_tells_the_touch(service: Service, document
         (Service.POSTMARK, events.postmark_bounce(TOKEN, "Subscribe")),
         (
             Service.POSTMARK,
-            events.postmark("SubscriptionChange", TOKEN, **{**events.SAYS_NO_MORE, "Origin": "Customer"}),
+            events.postmark("SubscriptionChange", TOKEN, **{**events.OPT_OUT, "Origin": "Customer"}),
         ),
         (Service.MAILGUN, events.mailgun("clicked", TOKEN)),
         (Service.MAILGUN, {"signature": {}}),
@@ -171,7 +171,7 @@ _JSON = st.recursive(
 
 
 @given(service=st.sampled_from(Service), case=st.sampled_from(CASES), junk=_JSON, data=st.data())
-def test_whatever_stands_in_a_field_nothing_raises(service: Service, case: Any, junk: Any, data: st.DataObject) -> None:
+def test_no_field_value_raises(service: Service, case: Any, junk: Any, data: st.DataObject) -> None:
     document = json.loads(json.dumps(case[1]))
     place = document[0] if isinstance(document, list) else document
     while isinstance(place, dict) and place:

@@ -17,31 +17,31 @@ from postroad.mail.token import Purpose, TokenSigner
 from postroad.settings import Service
 from postroad.store.ledger import TouchState
 from tests.bounce.esp import events
-from tests.bounce.house import House
+from tests.bounce.ledger import LedgerFixture
 from tests.store.rows import NOW
 
 
 @pytest.fixture
-def house(engine: sa.Engine, signer: TokenSigner) -> House:
-    return House(engine, signer)
+def ledger(engine: sa.Engine, signer: TokenSigner) -> LedgerFixture:
+    return LedgerFixture(engine, signer)
 
 
-def token(house: House, touch: int) -> str:
-    return house.signer.sign(Purpose.MESSAGE_ID, touch)
+def token(ledger: LedgerFixture, touch: int) -> str:
+    return ledger.signer.sign(Purpose.MESSAGE_ID, touch)
 
 
-def tell(house: House, service: Service, document: Any) -> Any:
+def tell(ledger: LedgerFixture, service: Service, document: Any) -> Any:
     [raw] = events_of(service, document)
-    return house.process(raw, Envelope(source=source_of(service)))
+    return ledger.process(raw, Envelope(source=source_of(service)))
 
 
-def test_a_bounce_ends_the_touch_and_suppresses_the_address_of_the_touch(house: House) -> None:
-    ada = house.recipient(events.ADA)
-    touch, waits = house.touch(ada), house.touch(ada, TouchState.QUEUED)
-    processed = tell(house, Service.SES, events.ses_bounce(token(house, touch)))
+def test_a_bounce_ends_the_touch_and_suppresses_the_address_of_the_touch(ledger: LedgerFixture) -> None:
+    ada = ledger.recipient(events.ADA)
+    touch, waits = ledger.touch(ada), ledger.touch(ada, TouchState.QUEUED)
+    processed = tell(ledger, Service.SES, events.ses_bounce(token(ledger, touch)))
     assert (processed.verdict, processed.matched_by, processed.ended) == (BounceClass.HARD, MatchedBy.TAG, [waits])
-    assert house.state(touch) is TouchState.BOUNCED
-    assert house.suppressed() == {house.address(ada): "hard_bounce"}
+    assert ledger.state(touch) is TouchState.BOUNCED
+    assert ledger.suppressed() == {ledger.address(ada): "hard_bounce"}
 
 
 @pytest.mark.parametrize(
@@ -54,46 +54,46 @@ def test_a_bounce_ends_the_touch_and_suppresses_the_address_of_the_touch(house: 
     ],
 )
 def test_what_was_unknown_is_known_by_a_later_event(
-    house: House, service: Service, event: Any, state: TouchState
+    ledger: LedgerFixture, service: Service, event: Any, state: TouchState
 ) -> None:
-    touch = house.touch(house.recipient(), TouchState.UNKNOWN)
-    processed = tell(house, service, event(token(house, touch)))
-    assert (house.state(touch), processed.resolved) == (state, [touch])
+    touch = ledger.touch(ledger.recipient(), TouchState.UNKNOWN)
+    processed = tell(ledger, service, event(token(ledger, touch)))
+    assert (ledger.state(touch), processed.resolved) == (state, [touch])
 
 
-def test_a_complaint_is_for_good_and_an_unsubscribe_is_noted_as_one_click_is(house: House) -> None:
-    ada, bob = house.recipient(), house.recipient()
-    touches = house.touch(ada), house.touch(bob)
-    tell(house, Service.POSTMARK, events.postmark("SpamComplaint", token(house, touches[0]), Email=events.ADA))
-    tell(house, Service.MAILGUN, events.mailgun("unsubscribed", token(house, touches[1])))
-    assert house.suppressed() == {house.address(ada): "complaint", house.address(bob): "unsubscribe"}
+def test_a_complaint_is_for_good_and_an_unsubscribe_is_noted_as_one_click_is(ledger: LedgerFixture) -> None:
+    ada, bob = ledger.recipient(), ledger.recipient()
+    touches = ledger.touch(ada), ledger.touch(bob)
+    tell(ledger, Service.POSTMARK, events.postmark("SpamComplaint", token(ledger, touches[0]), Email=events.ADA))
+    tell(ledger, Service.MAILGUN, events.mailgun("unsubscribed", token(ledger, touches[1])))
+    assert ledger.suppressed() == {ledger.address(ada): "complaint", ledger.address(bob): "unsubscribe"}
 
 
-def test_the_third_time_that_a_service_does_not_send_because_of_its_own_list_suppresses(house: House) -> None:
-    ada = house.recipient(events.ADA)
+def test_the_third_time_that_a_service_does_not_send_because_of_its_own_list_suppresses(ledger: LedgerFixture) -> None:
+    ada = ledger.recipient(events.ADA)
     for number in range(3):
-        assert house.suppressed() == {}
-        event = events.sendgrid("dropped", token(house, house.touch(ada)), reason="Bounced Address", n=number)
-        tell(house, Service.SENDGRID, [event])
-    assert house.suppressed() == {house.address(ada): "soft_bounce"}
+        assert ledger.suppressed() == {}
+        event = events.sendgrid("dropped", token(ledger, ledger.touch(ada)), reason="Bounced Address", n=number)
+        tell(ledger, Service.SENDGRID, [event])
+    assert ledger.suppressed() == {ledger.address(ada): "soft_bounce"}
 
 
-def test_an_event_without_anything_of_ours_is_counted_and_changes_nothing(house: House) -> None:
-    ada = house.recipient()
-    touch = house.touch(ada)
-    event = {**events.sendgrid("bounce", "", **events.NO_SUCH_USER), "email": house.address(ada)}
-    processed = tell(house, Service.SENDGRID, [event])
+def test_an_event_without_anything_of_ours_is_counted_and_changes_nothing(ledger: LedgerFixture) -> None:
+    ada = ledger.recipient()
+    touch = ledger.touch(ada)
+    event = {**events.sendgrid("bounce", "", **events.NO_SUCH_USER), "email": ledger.address(ada)}
+    processed = tell(ledger, Service.SENDGRID, [event])
     assert (processed.touch_id, processed.matched_by) == (touch, MatchedBy.RECIPIENT)
-    assert (house.state(touch), house.suppressed()) == (TouchState.ACCEPTED, {})
+    assert (ledger.state(touch), ledger.suppressed()) == (TouchState.ACCEPTED, {})
 
 
-def test_a_tag_of_another_key_is_nobodys(house: House, engine: sa.Engine) -> None:
+def test_a_tag_of_another_key_is_nobodys(ledger: LedgerFixture, engine: sa.Engine) -> None:
     from pydantic import SecretStr
 
-    touch = house.touch(house.recipient())
+    touch = ledger.touch(ledger.recipient())
     stranger = TokenSigner(SecretStr("another key"))
-    processed = tell(house, Service.MAILGUN, events.mailgun_failed(stranger.sign(Purpose.MESSAGE_ID, touch)))
-    assert (processed.touch_id, house.suppressed()) == (None, {})
+    processed = tell(ledger, Service.MAILGUN, events.mailgun_failed(stranger.sign(Purpose.MESSAGE_ID, touch)))
+    assert (processed.touch_id, ledger.suppressed()) == (None, {})
 
 
 @pytest.mark.parametrize("service", Service)

@@ -1,4 +1,4 @@
-"""A bounce, and the mailto of List-Unsubscribe as a mail program uses it, by every way that mail comes back."""
+"""A bounce, and a mail to the List-Unsubscribe address, have the same effect through every source."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from postroad.queue import Job, JobState, Queue
 from postroad.settings import InboundSettings, SourceKind, SourceSettings
 from postroad.store.engine import read
 from postroad.store.ledger import TouchState
-from tests.bounce.house import DOMAIN, House
+from tests.bounce.ledger import DOMAIN, LedgerFixture
 from tests.bounce.sources.dovecot import PASSWORD, USER, Dovecot, dovecot
 from tests.bounce.sources.wire import connected
 from tests.bounce.test_handler import SEND_LANE, handler, work_off
@@ -37,8 +37,8 @@ from tests.store.rows import NOW
 
 
 @pytest.fixture
-def house(engine: sa.Engine, signer: TokenSigner) -> House:
-    return House(engine, signer)
+def ledger(engine: sa.Engine, signer: TokenSigner) -> LedgerFixture:
+    return LedgerFixture(engine, signer)
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +47,9 @@ def mailbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dovecot]:
         yield instance
 
 
-def unsubscribe_mail(house: House, touch: int) -> tuple[str, bytes]:
+def unsubscribe_mail(ledger: LedgerFixture, touch: int) -> tuple[str, bytes]:
     """The address, and what a mail program sends to it: a person's mail, empty but for its header."""
-    sent = message_from_bytes(merged(house, touch, "ada@example.org").content)
+    sent = message_from_bytes(merged(ledger, touch, "ada@example.org").content)
     [found] = re.findall(r"<(mailto:[^>]+)>", sent["List-Unsubscribe"])
     address = unquote(urlsplit(found).path)
     mail = EmailMessage()
@@ -66,11 +66,11 @@ class Arrived(NamedTuple):
     raw: bytes
 
 
-async def by_listener(house: House, intake: Intake, mail: Arrived, *, lmtp: bool) -> None:
+async def by_listener(ledger: LedgerFixture, intake: Intake, mail: Arrived, *, lmtp: bool) -> None:
     settings = InboundSettings.model_validate(
         {"smtp": "" if lmtp else "127.0.0.1:0", "lmtp": "127.0.0.1:0" if lmtp else None}
     )
-    recipient_policy = RecipientPolicy(house.signer, domains=[DOMAIN])
+    recipient_policy = RecipientPolicy(ledger.signer, domains=[DOMAIN])
     async with listen(
         settings,
         host_name="in.example.com",
@@ -83,22 +83,22 @@ async def by_listener(house: House, intake: Intake, mail: Arrived, *, lmtp: bool
             assert (await wire.mail(mail.recipient, mail.raw, mail_from=mail.sender)).startswith("250")
 
 
-async def by_smtp(house: House, intake: Intake, mail: Arrived, _: Path, __: Dovecot) -> None:
-    await by_listener(house, intake, mail, lmtp=False)
+async def by_smtp(ledger: LedgerFixture, intake: Intake, mail: Arrived, _: Path, __: Dovecot) -> None:
+    await by_listener(ledger, intake, mail, lmtp=False)
 
 
-async def by_lmtp(house: House, intake: Intake, mail: Arrived, _: Path, __: Dovecot) -> None:
-    await by_listener(house, intake, mail, lmtp=True)
+async def by_lmtp(ledger: LedgerFixture, intake: Intake, mail: Arrived, _: Path, __: Dovecot) -> None:
+    await by_listener(ledger, intake, mail, lmtp=True)
 
 
-async def by_maildir(_: House, intake: Intake, mail: Arrived, folder: Path, __: Dovecot) -> None:
+async def by_maildir(_: LedgerFixture, intake: Intake, mail: Arrived, folder: Path, __: Dovecot) -> None:
     for name in ("new", "cur", "tmp"):
         (folder / name).mkdir()
     (folder / "new" / "1.host").write_bytes(mail.raw)
     await poll("box", SourceSettings(kind=SourceKind.MAILDIR, path=folder), intake.submit)
 
 
-async def by_imap(_: House, intake: Intake, mail: Arrived, __: Path, mailbox: Dovecot) -> None:
+async def by_imap(_: LedgerFixture, intake: Intake, mail: Arrived, __: Path, mailbox: Dovecot) -> None:
     await asyncio.to_thread(mailbox.put, mail.raw)
     settings = SourceSettings(
         kind=SourceKind.IMAP,
@@ -111,27 +111,27 @@ async def by_imap(_: House, intake: Intake, mail: Arrived, __: Path, mailbox: Do
     await poll("inbox", settings, intake.submit)
 
 
-Way = Callable[[House, Intake, Arrived, Path, Dovecot], Awaitable[None]]
+Way = Callable[[LedgerFixture, Intake, Arrived, Path, Dovecot], Awaitable[None]]
 WAYS: tuple[Way, ...] = (by_smtp, by_lmtp, by_maildir, by_imap)
 
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_bounce_ends_its_touch_and_what_waits_whichever_way_it_comes(
-    house: House, bounces: Queue, mail: Queue, mailbox: Dovecot, tmp_path: Path, way: Way
+    ledger: LedgerFixture, bounces: Queue, mail: Queue, mailbox: Dovecot, tmp_path: Path, way: Way
 ) -> None:
-    ada = house.recipient()
-    touch, waits = house.touch(ada), house.touch(ada, TouchState.QUEUED)
+    ada = ledger.recipient()
+    touch, waits = ledger.touch(ada), ledger.touch(ada, TouchState.QUEUED)
     await mail.enqueue(SEND_LANE, [Job(id=job_id(waits), payload=b"")])
-    address = house.return_path(touch)
-    bounce = Arrived("", address, house.dsn_of(touch).replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"))
-    await way(house, Intake(engine=house.engine, queue=bounces, clock=SystemClock()), bounce, tmp_path, mailbox)
-    assert house.state(touch) is TouchState.ACCEPTED  # Nothing yet: it is judged by a worker.
-    await work_off(bounces, handler(house, bounces, mail), 1)
-    assert (house.state(touch), house.state(waits)) == (TouchState.BOUNCED, TouchState.SUPPRESSED)
+    address = ledger.return_path(touch)
+    bounce = Arrived("", address, ledger.dsn_of(touch).replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"))
+    await way(ledger, Intake(engine=ledger.engine, queue=bounces, clock=SystemClock()), bounce, tmp_path, mailbox)
+    assert ledger.state(touch) is TouchState.ACCEPTED  # Nothing yet: it is judged by a worker.
+    await work_off(bounces, handler(ledger, bounces, mail), 1)
+    assert (ledger.state(touch), ledger.state(waits)) == (TouchState.BOUNCED, TouchState.SUPPRESSED)
     assert await mail.states([job_id(waits)]) != [JobState.QUEUED]
 
 
-def what_holds(house: House, touch: int) -> list[tuple[object, ...]]:
+def what_holds(ledger: LedgerFixture, touch: int) -> list[tuple[object, ...]]:
     """The suppression, and what is noted at the touch, all but who brought it."""
     statement = (
         "SELECT suppression.reason, suppression.audience_id, delivery_event.cause, delivery_event.state FROM touch "
@@ -139,43 +139,43 @@ def what_holds(house: House, touch: int) -> list[tuple[object, ...]]:
         "JOIN suppression ON suppression.address = recipient.address "
         "JOIN delivery_event ON delivery_event.touch_id = touch.id WHERE touch.id = :id"
     )
-    with read(house.engine) as connection:
+    with read(ledger.engine) as connection:
         return [tuple(row) for row in connection.execute(sa.text(statement), {"id": touch})]
 
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_mail_to_it_does_what_one_click_does(
-    house: House, bounces: Queue, mail: Queue, mailbox: Dovecot, tmp_path: Path, way: Way
+    ledger: LedgerFixture, bounces: Queue, mail: Queue, mailbox: Dovecot, tmp_path: Path, way: Way
 ) -> None:
     async def the_queue() -> Queue:
         return mail
 
-    ada, bob = house.recipient(), house.recipient()
-    touch, other = house.touch(ada), house.touch(bob)
-    waits, bob_waits = house.touch(ada, TouchState.QUEUED), house.touch(bob, TouchState.QUEUED)
+    ada, bob = ledger.recipient(), ledger.recipient()
+    touch, other = ledger.touch(ada), ledger.touch(bob)
+    waits, bob_waits = ledger.touch(ada, TouchState.QUEUED), ledger.touch(bob, TouchState.QUEUED)
     await mail.enqueue(SEND_LANE, [Job(id=job_id(one), payload=b"") for one in (waits, bob_waits)])
-    intake = Intake(engine=house.engine, queue=bounces, clock=SystemClock())
+    intake = Intake(engine=ledger.engine, queue=bounces, clock=SystemClock())
     # People's servers give a return path, as bounces do not.
-    await way(house, intake, Arrived("ada@example.org", *unsubscribe_mail(house, touch)), tmp_path, mailbox)
-    assert what_holds(house, touch) == []  # Nothing yet: it is judged by a worker.
-    await work_off(bounces, handler(house, bounces, mail), 1)
-    await unsubscribe(house.engine, the_queue, other, "one-click (RFC 8058)", NOW)
-    assert what_holds(house, touch) == what_holds(house, other) == [("unsubscribe", 0, "unsubscribe", "accepted")]
-    assert house.state(waits) is house.state(bob_waits) is TouchState.SUPPRESSED
+    await way(ledger, intake, Arrived("ada@example.org", *unsubscribe_mail(ledger, touch)), tmp_path, mailbox)
+    assert what_holds(ledger, touch) == []  # Nothing yet: it is judged by a worker.
+    await work_off(bounces, handler(ledger, bounces, mail), 1)
+    await unsubscribe(ledger.engine, the_queue, other, "one-click (RFC 8058)", NOW)
+    assert what_holds(ledger, touch) == what_holds(ledger, other) == [("unsubscribe", 0, "unsubscribe", "accepted")]
+    assert ledger.state(waits) is ledger.state(bob_waits) is TouchState.SUPPRESSED
     assert JobState.QUEUED not in await mail.states([job_id(waits), job_id(bob_waits)])
 
 
-def test_the_scope_of_the_settings_holds_for_it_too(house: House) -> None:
+def test_the_scope_of_the_settings_holds_for_it_too(ledger: LedgerFixture) -> None:
     from postroad.bounce.mail_worker import parse_stored
     from postroad.bounce.process import BounceRules, process
     from postroad.settings import UnsubscribeScope
 
-    ada = house.recipient()
-    touch, waits = house.touch(ada), house.touch(ada, TouchState.QUEUED)
-    digest = house.keep(unsubscribe_mail(house, touch)[1])
-    rules = BounceRules(signer=house.signer, settings=house.settings, scope=UnsubscribeScope.AUDIENCE)
-    [processed] = process(house.engine, [digest], rules=rules, read=parse_stored, now=NOW)
+    ada = ledger.recipient()
+    touch, waits = ledger.touch(ada), ledger.touch(ada, TouchState.QUEUED)
+    digest = ledger.keep(unsubscribe_mail(ledger, touch)[1])
+    rules = BounceRules(signer=ledger.signer, settings=ledger.settings, scope=UnsubscribeScope.AUDIENCE)
+    [processed] = process(ledger.engine, [digest], rules=rules, read=parse_stored, now=NOW)
     assert processed is not None
-    assert (processed.ended, house.state(waits)) == ([], TouchState.QUEUED)
-    [(_, audience, *_)] = what_holds(house, touch)
+    assert (processed.ended, ledger.state(waits)) == ([], TouchState.QUEUED)
+    [(_, audience, *_)] = what_holds(ledger, touch)
     assert audience != 0

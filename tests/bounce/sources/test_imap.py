@@ -90,7 +90,7 @@ async def test_what_is_fetched_is_marked_and_not_fetched_again(
 async def test_a_large_report_is_taken_in_whole_and_of_other_large_mail_the_beginning(
     server: Dovecot, intake: Intake, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The server hands out every line with CRLF.
+    # The server returns every line with CRLF.
     report = LARGE_MAIL.replace(b"\n", b"\r\n")
     photo = mails.mail("x" * 70 + "\n") + b"y" * MAX_MESSAGE_BYTES
     server.put(report, photo, mails.FULL)

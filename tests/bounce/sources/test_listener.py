@@ -27,7 +27,7 @@ from postroad.queue import Queue
 from postroad.settings import InboundSettings, RateSetting
 from postroad.store.engine import read
 from tests.bounce import mails
-from tests.bounce.house import DOMAIN, House
+from tests.bounce.ledger import DOMAIN, LedgerFixture
 from tests.bounce.sources.wire import Wire, connected
 from tests.conftest import RedisServer
 
@@ -35,22 +35,24 @@ REPLIES = "hello@replies.example.com"
 
 
 @pytest.fixture
-def house(engine: sa.Engine, signer: TokenSigner) -> House:
-    return House(engine, signer)
+def ledger(engine: sa.Engine, signer: TokenSigner) -> LedgerFixture:
+    return LedgerFixture(engine, signer)
 
 
 Open = Callable[..., AbstractAsyncContextManager[Listening]]
 
 
 @pytest.fixture
-def opened(house: House, bounces: Queue) -> Open:
+def opened(ledger: LedgerFixture, bounces: Queue) -> Open:
     @asynccontextmanager
     async def _open(
         submit: Submit | None = None, metrics: InboundMetrics | None = None, **settings: object
     ) -> AsyncIterator[Listening]:
-        intake = Intake(engine=house.engine, queue=bounces, clock=SystemClock())
+        intake = Intake(engine=ledger.engine, queue=bounces, clock=SystemClock())
         inbound = InboundSettings.model_validate({"smtp": "127.0.0.1:0", **settings})
-        recipient_policy = RecipientPolicy(house.signer, domains=[DOMAIN], addresses=[REPLIES], senders=inbound.senders)
+        recipient_policy = RecipientPolicy(
+            ledger.signer, domains=[DOMAIN], addresses=[REPLIES], senders=inbound.senders
+        )
         async with listen(
             inbound,
             host_name="in.example.com",
@@ -64,30 +66,30 @@ def opened(house: House, bounces: Queue) -> Open:
     return _open
 
 
-def stored_mails(house: House) -> list[tuple[str, str, str, bytes]]:
-    with read(house.engine) as connection:
+def stored_mails(ledger: LedgerFixture) -> list[tuple[str, str, str, bytes]]:
+    with read(ledger.engine) as connection:
         rows = connection.execute(sa.text("SELECT source, mail_from, recipient, raw FROM bounce_mail ORDER BY digest"))
         return [(row.source, row.mail_from, row.recipient, bytes(row.raw)) for row in rows]
 
 
 async def test_a_bounce_is_kept_octet_for_octet_and_queued_before_the_250(
-    house: House, bounces: Queue, opened: Open
+    ledger: LedgerFixture, bounces: Queue, opened: Open
 ) -> None:
-    recipient = house.return_path(house.touch(house.recipient()))
+    recipient = ledger.return_path(ledger.touch(ledger.recipient()))
     raw = mails.mail(".a line that begins with a dot\n..\nand 8 bits: ä\n")
     async with opened() as listening, connected(listening.addresses[0]) as wire:
         assert (await wire.mail(recipient, raw)).startswith("250 2.0.0")
         assert (await bounces.stats()).queued == 1
-        assert stored_mails(house) == [("smtp", "", recipient, raw)]
+        assert stored_mails(ledger) == [("smtp", "", recipient, raw)]
         assert (await wire.mail(recipient, raw)).startswith("250 2.0.0")
         assert (await wire.say("QUIT")).startswith("221")
     assert (await bounces.stats()).queued == 1
-    assert len(stored_mails(house)) == 1
+    assert len(stored_mails(ledger)) == 1
 
 
-async def test_nobody_else_is_taken_for(house: House, opened: Open) -> None:
-    touch = house.touch(house.recipient())
-    token = house.return_path(touch).partition("+")[2].partition("@")[0]
+async def test_other_recipients_are_rejected(ledger: LedgerFixture, opened: Open) -> None:
+    touch = ledger.touch(ledger.recipient())
+    token = ledger.return_path(touch).partition("+")[2].partition("@")[0]
     forged = token[:-1] + ("a" if token[-1] != "a" else "b")
     async with opened() as listening, connected(listening.addresses[0]) as wire:
         for recipient, said in (
@@ -103,14 +105,14 @@ async def test_nobody_else_is_taken_for(house: House, opened: Open) -> None:
         ):
             assert (await wire.mail(recipient, mails.UNKNOWN)).startswith(said), recipient
         assert (await wire.say("DATA")).startswith("503")
-    assert stored_mails(house) == []
+    assert stored_mails(ledger) == []
 
 
-async def test_postmaster_without_a_domain_is_taken(house: House, opened: Open) -> None:
+async def test_postmaster_without_a_domain_is_taken(ledger: LedgerFixture, opened: Open) -> None:
     # RFC 5321 §4.5.1
     async with opened() as listening, connected(listening.addresses[0]) as wire:
         assert (await wire.mail("postmaster", mails.UNKNOWN)).startswith("250")
-    assert len(stored_mails(house)) == 1
+    assert len(stored_mails(ledger)) == 1
 
 
 @pytest.mark.parametrize(
@@ -134,21 +136,21 @@ async def test_what_is_no_address_is_refused_for_good(opened: Open, address: byt
         assert (await wire.say("NOOP")).startswith("250")
 
 
-async def test_servers_change_the_case_of_an_address(house: House, opened: Open) -> None:
-    recipient = house.return_path(house.touch(house.recipient())).upper()
+async def test_servers_change_the_case_of_an_address(ledger: LedgerFixture, opened: Open) -> None:
+    recipient = ledger.return_path(ledger.touch(ledger.recipient())).upper()
     async with opened() as listening, connected(listening.addresses[0]) as wire:
         assert (await wire.mail(recipient, mails.UNKNOWN)).startswith("250")
 
 
-async def test_only_the_null_path_returns_mail_unless_the_settings_say_so(house: House, opened: Open) -> None:
-    touch = house.touch(house.recipient())
-    bounce, unsubscribe = house.return_path(touch), house.unsubscribe(touch)
+async def test_only_the_null_path_returns_mail_unless_the_settings_say_so(ledger: LedgerFixture, opened: Open) -> None:
+    touch = ledger.touch(ledger.recipient())
+    bounce, unsubscribe = ledger.return_path(touch), ledger.unsubscribe(touch)
     async with opened(senders=["mailer-daemon@*"]) as listening, connected(listening.addresses[0]) as wire:
         assert (await wire.mail(bounce, mails.HUMAN, "ada@example.org")).startswith("550 5.7.1")
         assert (await wire.mail(bounce, mails.UNKNOWN, "MAILER-DAEMON@example.org")).startswith("250")
         assert (await wire.mail(unsubscribe, mails.HUMAN, "ada@example.org")).startswith("250")
         assert (await wire.mail(REPLIES, mails.HUMAN, "ada@example.org")).startswith("250")
-    assert sorted(sender for _, sender, _, _ in stored_mails(house)) == [
+    assert sorted(sender for _, sender, _, _ in stored_mails(ledger)) == [
         "MAILER-DAEMON@example.org",
         "ada@example.org",
         "ada@example.org",
@@ -158,8 +160,8 @@ async def test_only_the_null_path_returns_mail_unless_the_settings_say_so(house:
 async def test_while_the_queue_is_away_a_mail_is_not_taken_and_the_next_try_counts(
     engine: sa.Engine, signer: TokenSigner, own_redis: RedisServer
 ) -> None:
-    house = House(engine, signer)
-    recipient = house.return_path(house.touch(house.recipient()))
+    ledger = LedgerFixture(engine, signer)
+    recipient = ledger.return_path(ledger.touch(ledger.recipient()))
     settings = InboundSettings(smtp="127.0.0.1:0", submit_ms=1_000)
     async with Queue.open(own_redis.url, "bounces") as queue:
         intake = Intake(engine=engine, queue=queue, clock=SystemClock())
@@ -181,13 +183,15 @@ async def test_while_the_queue_is_away_a_mail_is_not_taken_and_the_next_try_coun
             own_redis.start()
             assert (await wire.mail(recipient, mails.UNKNOWN)).startswith("250")
             assert (await queue.stats()).queued == 1
-    assert len(stored_mails(house)) == 1
+    assert len(stored_mails(ledger)) == 1
 
 
-async def test_lmtp_answers_for_each_recipient(house: House, bounces: Queue, opened: Open, tmp_path: Path) -> None:
-    first = house.return_path(house.touch(house.recipient()))
-    second = house.return_path(house.touch(house.recipient()))
-    intake = Intake(engine=house.engine, queue=bounces, clock=SystemClock())
+async def test_lmtp_answers_for_each_recipient(
+    ledger: LedgerFixture, bounces: Queue, opened: Open, tmp_path: Path
+) -> None:
+    first = ledger.return_path(ledger.touch(ledger.recipient()))
+    second = ledger.return_path(ledger.touch(ledger.recipient()))
+    intake = Intake(engine=ledger.engine, queue=bounces, clock=SystemClock())
 
     async def only_the_first(raw: bytes, envelope: Envelope) -> IntakeResult:
         if envelope.recipient == second:
@@ -207,13 +211,13 @@ async def test_lmtp_answers_for_each_recipient(house: House, bounces: Queue, ope
             assert (await wire.say(mails.UNKNOWN.rstrip() + b"\r\n.")).startswith("250")
             assert (await wire.reply()).startswith("451")
             assert (await wire.say("NOOP")).startswith("250")
-    assert [(source, recipient) for source, _, recipient, _ in stored_mails(house)] == [("lmtp", first)]
+    assert [(source, recipient) for source, _, recipient, _ in stored_mails(ledger)] == [("lmtp", first)]
 
 
-async def test_smtp_has_one_answer_and_takes_nothing_back(house: House, bounces: Queue, opened: Open) -> None:
-    first = house.return_path(house.touch(house.recipient()))
-    second = house.return_path(house.touch(house.recipient()))
-    intake = Intake(engine=house.engine, queue=bounces, clock=SystemClock())
+async def test_smtp_has_one_answer_and_takes_nothing_back(ledger: LedgerFixture, bounces: Queue, opened: Open) -> None:
+    first = ledger.return_path(ledger.touch(ledger.recipient()))
+    second = ledger.return_path(ledger.touch(ledger.recipient()))
+    intake = Intake(engine=ledger.engine, queue=bounces, clock=SystemClock())
     away = True
 
     async def submit(raw: bytes, envelope: Envelope) -> IntakeResult:
@@ -230,31 +234,31 @@ async def test_smtp_has_one_answer_and_takes_nothing_back(house: House, bounces:
         assert (await both(wire)).startswith("451")
         away = False
         assert (await both(wire)).startswith("250")
-    assert sorted(recipient for _, _, recipient, _ in stored_mails(house)) == sorted([first, second])
+    assert sorted(recipient for _, _, recipient, _ in stored_mails(ledger)) == sorted([first, second])
     assert (await bounces.stats()).queued == 2
 
 
-async def test_what_is_too_large_is_refused_and_long_lines_are_not(house: House, opened: Open) -> None:
-    recipient = house.return_path(house.touch(house.recipient()))
+async def test_what_is_too_large_is_refused_and_long_lines_are_not(ledger: LedgerFixture, opened: Open) -> None:
+    recipient = ledger.return_path(ledger.touch(ledger.recipient()))
     async with opened(max_message_bytes=65_536) as listening, connected(listening.addresses[0]) as wire:
         assert (await wire.say("MAIL FROM:<> SIZE=70000")).startswith("552")
         assert (await wire.mail(recipient, mails.mail("x" * 998 + "\n" + ("y" * 900 + "\n") * 80))).startswith("552")
         assert (await wire.mail(recipient, mails.mail("x" * 20_000))).startswith("250")
 
 
-async def test_no_mail_is_smuggled_in_behind_another(house: House, opened: Open) -> None:
-    recipient = house.return_path(house.touch(house.recipient()))
+async def test_no_mail_is_smuggled_in_after_another(ledger: LedgerFixture, opened: Open) -> None:
+    recipient = ledger.return_path(ledger.touch(ledger.recipient()))
     for end in (b"\n.\n", b"\n.\r\n", b"\r\n.\n", b"\r.\r", b"\r\n.\r"):
         smuggled = f"MAIL FROM:<>\r\nRCPT TO:<{recipient}>\r\nDATA\r\nSubject: second\r\n".encode()
         async with opened() as listening, connected(listening.addresses[0]) as wire:
             said = await wire.mail(recipient, b"Subject: first" + end + smuggled)
             assert said.startswith("250"), end
             assert (await wire.say("NOOP")).startswith("250")
-    assert all(raw.startswith(b"Subject: first") for *_, raw in stored_mails(house))
+    assert all(raw.startswith(b"Subject: first") for *_, raw in stored_mails(ledger))
 
 
-async def test_clients_are_limited_in_connections_and_in_mails(house: House, opened: Open) -> None:
-    recipient = house.return_path(house.touch(house.recipient()))
+async def test_clients_are_limited_in_connections_and_in_mails(ledger: LedgerFixture, opened: Open) -> None:
+    recipient = ledger.return_path(ledger.touch(ledger.recipient()))
     rate = RateSetting(count=2, per_ms=3_600_000)
     async with opened(connections_per_client=2, mails_per_client=rate) as listening:
         place = listening.addresses[0]
@@ -277,12 +281,12 @@ async def test_a_client_that_guesses_addresses_is_cut_off(opened: Open) -> None:
         assert await wire.reader.read() == b""
 
 
-async def test_starttls_hides_the_mail_and_offers_no_login(house: House, opened: Open, tmp_path: Path) -> None:
+async def test_starttls_hides_the_mail_and_offers_no_login(ledger: LedgerFixture, opened: Open, tmp_path: Path) -> None:
     authority = trustme.CA()
     authority.issue_cert("in.example.com").private_key_and_cert_chain_pem.write_to_path(tmp_path / "pem")
     trusting = ssl.create_default_context()
     authority.configure_trust(trusting)
-    recipient = house.return_path(house.touch(house.recipient()))
+    recipient = ledger.return_path(ledger.touch(ledger.recipient()))
     async with opened(certificate=tmp_path / "pem") as listening, connected(listening.addresses[0]) as wire:
         assert "STARTTLS" in await wire.say("EHLO mx.example.org")
         assert (await wire.say("STARTTLS")).startswith("220")
@@ -292,12 +296,14 @@ async def test_starttls_hides_the_mail_and_offers_no_login(house: House, opened:
         assert "AUTH" not in said
         assert (await wire.say("AUTH PLAIN AGEAYg==")).startswith("5")
         assert (await wire.mail(recipient, mails.UNKNOWN)).startswith("250")
-    assert len(stored_mails(house)) == 1
+    assert len(stored_mails(ledger)) == 1
 
 
-async def test_what_is_being_taken_in_is_answered_before_it_ends(house: House, bounces: Queue, opened: Open) -> None:
-    recipient = house.return_path(house.touch(house.recipient()))
-    intake = Intake(engine=house.engine, queue=bounces, clock=SystemClock())
+async def test_what_is_being_taken_in_is_answered_before_it_ends(
+    ledger: LedgerFixture, bounces: Queue, opened: Open
+) -> None:
+    recipient = ledger.return_path(ledger.touch(ledger.recipient()))
+    intake = Intake(engine=ledger.engine, queue=bounces, clock=SystemClock())
     begun, go_on = asyncio.Event(), asyncio.Event()
 
     async def slowly(raw: bytes, envelope: Envelope) -> IntakeResult:
@@ -325,7 +331,7 @@ async def test_what_is_being_taken_in_is_answered_before_it_ends(house: House, b
         assert (await taking).startswith("250")
         await serving
         assert await wire.reader.read() == b""
-    assert len(stored_mails(house)) == 1
+    assert len(stored_mails(ledger)) == 1
 
 
 async def test_a_port_in_use_and_a_bad_certificate_say_so(opened: Open, tmp_path: Path) -> None:
@@ -339,10 +345,10 @@ async def test_a_port_in_use_and_a_bad_certificate_say_so(opened: Open, tmp_path
             pass
 
 
-async def test_a_reply_to_an_address_with_a_token_is_taken_from_anybody(house: House, opened: Open) -> None:
-    touch = house.touch(house.recipient())
-    token = house.signer.sign(Purpose.REPLY, touch)
-    bounce = house.signer.sign(Purpose.BOUNCE, touch)
+async def test_a_reply_to_an_address_with_a_token_is_taken_from_anybody(ledger: LedgerFixture, opened: Open) -> None:
+    touch = ledger.touch(ledger.recipient())
+    token = ledger.signer.sign(Purpose.REPLY, touch)
+    bounce = ledger.signer.sign(Purpose.BOUNCE, touch)
     async with opened() as listening, connected(listening.addresses[0]) as wire:
         for recipient, said in (
             (f"hello+{token}@{DOMAIN}", "250"),
@@ -355,13 +361,13 @@ async def test_a_reply_to_an_address_with_a_token_is_taken_from_anybody(house: H
             assert answer.startswith(said), recipient
 
 
-async def test_metrics_tell_what_clients_were_answered(house: House, opened: Open) -> None:
+async def test_metrics_tell_what_clients_were_answered(ledger: LedgerFixture, opened: Open) -> None:
     registry = CollectorRegistry()
 
     def value(name: str, **labels: str) -> float | None:
         return registry.get_sample_value(f"postroad_inbound_{name}", labels)
 
-    recipient = house.return_path(house.touch(house.recipient()))
+    recipient = ledger.return_path(ledger.touch(ledger.recipient()))
     fails = False
 
     async def submit(raw: bytes, envelope: Envelope) -> IntakeResult:

@@ -123,12 +123,12 @@ async def test_two_passes_at_once_take_each_mail_in_once(folder: Path, intake: I
     for source in (first, second):
         taken = source.fetch(2)
         source.acknowledge([mail.key for mail in taken])
-    first.acknowledge([names(folder / "cur")[0].partition(":")[0]])  # Somebody has put it aside already.
+    first.acknowledge([names(folder / "cur")[0].partition(":")[0]])  # Another reader has moved it already.
     assert await poll("box", settings(folder), intake.submit, open_=lambda _: first) == PollResult(source="box")
     assert len(names(folder / "cur")) == 3
 
 
-async def test_what_cannot_be_read_stays_and_holds_nobody_up(
+async def test_an_unreadable_mail_stays_and_blocks_no_other(
     folder: Path, intake: Intake, engine: sa.Engine, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "secret").write_text("of this machine")

@@ -1,4 +1,4 @@
-"""A real mail server hands on what it has for us, and tries again while we are away."""
+"""A real Postfix delivers to the listener, and retries while the listener is unavailable."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from postroad.queue import Queue
 from postroad.settings import InboundSettings
 from postroad.store.engine import read
 from tests.bounce import mails
-from tests.bounce.house import DOMAIN, House
+from tests.bounce.ledger import DOMAIN, LedgerFixture
 from tests.smtp.conftest import Certificates
 from tests.smtp.postfix import SBIN, postfix
 
@@ -41,8 +41,8 @@ def folder() -> Iterator[Path]:
 async def test_postfix_keeps_a_bounce_until_it_is_taken(
     engine: sa.Engine, signer: TokenSigner, bounces: Queue, folder: Path
 ) -> None:
-    house = House(engine, signer)
-    recipient = house.return_path(house.touch(house.recipient()))
+    ledger = LedgerFixture(engine, signer)
+    recipient = ledger.return_path(ledger.touch(ledger.recipient()))
     intake = Intake(engine=engine, queue=bounces, clock=SystemClock())
     refused = asyncio.Event()
     away = True

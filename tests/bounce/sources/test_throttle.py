@@ -13,8 +13,8 @@ from postroad.mail.token import Purpose, TokenSigner
 from postroad.settings import RateSetting
 
 
-class HandClock:
-    """Stands still until it is turned."""
+class FakeClock:
+    """Advances only when a test sets it."""
 
     def __init__(self) -> None:
         self.ms = 1_700_000_000_000
@@ -45,7 +45,7 @@ def test_a_client_is_an_address_or_a_site(peer: object, client: str | None) -> N
 
 
 def test_a_client_has_so_many_mails_in_a_span_and_others_have_theirs() -> None:
-    clock = HandClock()
+    clock = FakeClock()
     throttle = Throttle(RateSetting(count=3, per_ms=60_000), clock)
     assert [throttle.admits("a") for _ in range(4)] == [True, True, True, False]
     assert throttle.admits("b")
@@ -59,7 +59,7 @@ def test_a_client_has_so_many_mails_in_a_span_and_others_have_theirs() -> None:
 
 
 def test_clients_that_are_gone_are_forgotten() -> None:
-    clock = HandClock()
+    clock = FakeClock()
     throttle = Throttle(RateSetting(count=3, per_ms=1_000), clock)
     for number in range(20_000):
         clock.ms += 1

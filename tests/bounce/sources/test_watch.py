@@ -64,11 +64,11 @@ class Watching:
         self._news.set()
         return IntakeResult(digest=digest_of(raw, envelope), new=True)
 
-    def seen(self, told: PollResult | PollFailure) -> None:
-        if isinstance(told, PollResult):
-            self.passes.append(told)
+    def seen(self, poll: PollResult | PollFailure) -> None:
+        if isinstance(poll, PollResult):
+            self.passes.append(poll)
         else:
-            self.failures.append(told)
+            self.failures.append(poll)
         self._news.set()
 
     async def until(self, true: Callable[[], bool]) -> None:
@@ -78,8 +78,8 @@ class Watching:
                 await self._news.wait()
 
 
-class HandClock(SystemClock):
-    """Nobody waits by it until somebody lets them, and it knows how long they wanted to."""
+class FakeClock(SystemClock):
+    """Records the requested delays. A sleep ends only when the test calls `turn`."""
 
     def __init__(self) -> None:
         self.waited_s: list[float] = []
@@ -174,10 +174,10 @@ async def test_a_server_that_is_away_is_tried_again(server: Dovecot) -> None:
         await seen.until(lambda: seen.raws == [mails.FULL])
 
 
-async def test_a_wrong_password_is_said_and_tried_again_until_somebody_mends_it(
+async def test_a_wrong_password_is_logged_and_retried_until_corrected(
     server: Dovecot, caplog: pytest.LogCaptureFixture
 ) -> None:
-    clock, wrong = HandClock(), settings(server, password="sesame")
+    clock, wrong = FakeClock(), settings(server, password="sesame")
 
     def refused_thrice(of: SourceSettings) -> MailSource:
         return open_source(wrong if len(clock.waited_s) < 3 else of)
@@ -198,7 +198,7 @@ async def test_a_wrong_password_is_said_and_tried_again_until_somebody_mends_it(
 
 
 async def test_a_source_whose_server_talks_nonsense_is_tried_again_too(tmp_path: Path) -> None:
-    clock = HandClock()
+    clock = FakeClock()
 
     def broken(_: SourceSettings) -> MailSource:
         raise ValueError("nobody thought of this")
@@ -216,15 +216,15 @@ def test_the_waits_grow_to_the_longest_and_no_further(waits: RetryDelays, longes
     assert grown[-1] == longest_s
 
 
-def test_idle_ends_when_its_time_is_over_and_when_told_to_stop(server: Dovecot) -> None:
+def test_idle_ends_at_its_timeout_and_when_stopped(server: Dovecot) -> None:
     box = ImapMailbox(settings(server))
-    told = threading.Event()
+    stop = threading.Event()
     try:
         assert box.idles
-        assert not box.idle(told, idle_s=0.1)
-        told.set()
+        assert not box.idle(stop, idle_s=0.1)
+        stop.set()
         began_s = time.monotonic()
-        assert not box.idle(told)
+        assert not box.idle(stop)
         assert time.monotonic() - began_s < WITHIN_S
         box.search_again()
         assert box.fetch(10) == []

@@ -1,4 +1,4 @@
-"""A client that says what it is told to, octet for octet."""
+"""An SMTP client that sends given octets unchanged."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ CERTIFICATE = f"https://{HOST}/SimpleNotificationService-{'0' * 32}.pem"
 
 
 class Clock(SystemClock):
-    """The machine's clock, turned on by hand."""
+    """The system clock plus an offset."""
 
     def __init__(self) -> None:
         self.ahead_ms = 0
@@ -118,7 +118,7 @@ async def hooks(opened: OpenHooks) -> AsyncIterator[Hooks]:
 
 
 def unknown_touch(hooks: Hooks) -> tuple[int, str]:
-    """A touch of which nobody knows what became of it, and the tag that its message left with."""
+    """Add a touch in the state ``unknown``. Returns it and the tag of its message."""
     with write(hooks.engine) as connection:
         campaign, (step,) = add_campaign(connection)
         recipient = add_recipient(connection, events.ADA)

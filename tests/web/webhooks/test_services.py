@@ -28,7 +28,7 @@ from tests.web.conftest import open_web
 from tests.web.webhooks.conftest import SECRET, Hooks, OpenHooks, process_events, public_key, unknown_touch
 
 TAG = "1-aaaaaaaaaaaaaaaaaaaa"
-Told = Callable[[str, ec.EllipticCurvePrivateKey], tuple[bytes, dict[str, str]]]
+MakeRequest = Callable[[str, ec.EllipticCurvePrivateKey], tuple[bytes, dict[str, str]]]
 DAY_MS = 86_400_000
 BOUNCE = events.sendgrid("bounce", TAG, **events.NO_SUCH_USER)
 
@@ -145,7 +145,7 @@ async def test_mailguns_event_is_kept_without_its_signature(hooks: Hooks) -> Non
     event = events.mailgun_failed(TAG)
     assert (await hooks.http.post("/webhooks/mailgun", json=mailgun(event))).status_code == 200
     assert hooks.stored_events() == [("webhook:mailgun", event["event-data"])]
-    # Signed anew it is still the same event.
+    # With a new signature it is still the same event.
     assert (await hooks.http.post("/webhooks/mailgun", json=mailgun(event, token="u" * 50))).status_code == 200
     assert len(hooks.stored_events()) == await hooks.queued() == 1
 
@@ -189,26 +189,26 @@ async def test_an_event_of_a_subaccount_is_signed_by_the_account_too(hooks: Hook
 # -- all of them
 
 
-def told_by_sendgrid(tag: str, key: ec.EllipticCurvePrivateKey) -> tuple[bytes, dict[str, str]]:
+def request_of_sendgrid(tag: str, key: ec.EllipticCurvePrivateKey) -> tuple[bytes, dict[str, str]]:
     body = json.dumps([events.sendgrid("bounce", tag, **events.NO_SUCH_USER)]).encode()
     return body, sendgrid(key, body)
 
 
-def told_by_postmark(tag: str, _: ec.EllipticCurvePrivateKey) -> tuple[bytes, dict[str, str]]:
+def request_of_postmark(tag: str, _: ec.EllipticCurvePrivateKey) -> tuple[bytes, dict[str, str]]:
     return json.dumps(events.postmark_bounce(tag)).encode(), {"X-Postroad-Secret": SECRET}
 
 
-def told_by_mailgun(tag: str, _: ec.EllipticCurvePrivateKey) -> tuple[bytes, dict[str, str]]:
+def request_of_mailgun(tag: str, _: ec.EllipticCurvePrivateKey) -> tuple[bytes, dict[str, str]]:
     return json.dumps(mailgun(events.mailgun_failed(tag))).encode(), {}
 
 
-@pytest.mark.parametrize("told", [told_by_sendgrid, told_by_postmark, told_by_mailgun])
-async def test_what_is_told_takes_effect_once_it_is_judged(
-    hooks: Hooks, sendgrid_key: ec.EllipticCurvePrivateKey, told: Told
+@pytest.mark.parametrize("make_request", [request_of_sendgrid, request_of_postmark, request_of_mailgun])
+async def test_an_event_takes_effect_once_it_is_processed(
+    hooks: Hooks, sendgrid_key: ec.EllipticCurvePrivateKey, make_request: MakeRequest
 ) -> None:
     touch, tag = unknown_touch(hooks)
-    body, headers = told(tag, sendgrid_key)
-    path = f"/webhooks/{told.__name__.rpartition('_')[2]}"
+    body, headers = make_request(tag, sendgrid_key)
+    path = f"/webhooks/{make_request.__name__.rpartition('_')[2]}"
     assert (await hooks.http.post(path, content=body, headers=headers)).status_code == 200
     assert process_events(hooks) == [(BounceClass.HARD, touch)]
     with read(hooks.engine) as connection:
@@ -274,7 +274,7 @@ async def test_the_log_says_who_was_refused_and_shows_no_secret(hooks: Hooks, ca
     assert not any(SECRET in line or "ada@" in line or TAG in line for line in ours)
 
 
-async def test_who_forges_again_and_again_is_told_to_wait_and_what_is_signed_never_waits(
+async def test_forged_requests_are_limited_and_signed_ones_are_not(
     opened: OpenHooks, web_settings: WebSettings, caplog: pytest.LogCaptureFixture
 ) -> None:
     given = {"rate": RateSetting(count=60, per_ms=60_000), "trusted_proxies": ("127.0.0.1",)}

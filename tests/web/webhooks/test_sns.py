@@ -111,12 +111,12 @@ async def test_a_certificate_from_elsewhere_is_not_asked_for(ses: Hooks, sns: Sn
     assert (sns.asked, ses.stored_events()) == ([], [])
 
 
-async def test_a_certificate_behind_a_redirect_is_none(ses: Hooks, sns: Sns) -> None:
+async def test_a_redirect_to_a_certificate_is_refused(ses: Hooks, sns: Sns) -> None:
     sns.site.status = "302 Found"
     sns.site.headers = "Location: https://evil.example/"
     assert await post(ses, sns.notification(EVENT)) == 403
     assert len(sns.asked) == 1
-    # It is not asked for again at once, whoever calls.
+    # It is not fetched again at once, for any request.
     assert await post(ses, sns.notification(EVENT)) == 503
     assert len(sns.asked) == 1
 

@@ -1,4 +1,4 @@
-"""A ledger, its queue of mail, and what comes back: for tests of what follows."""
+"""A ledger with helpers that add recipients and touches, and that process mails."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ DOMAIN = "bounces.example.com"
 
 
 @dataclass(frozen=True)
-class House:
-    """Everything that a mail which came back may change."""
+class LedgerFixture:
+    """A database that inbound mail changes."""
 
     engine: sa.Engine
     signer: TokenSigner
