@@ -49,7 +49,7 @@ def configured(tmp_path: Path, run: Run, redis_url: str) -> Run:
 def test_doctor_says_for_how_many_the_limits_hold(configured: Run) -> None:
     checks = {check["part"]: check for check in json.loads(configured("doctor", "--json").stdout)}
     assert checks["shaping"]["health"] == "ok"
-    assert checks["shaping"]["seen"].endswith("shaping.toml: holds for 1 of 2 senders")
+    assert checks["shaping"]["seen"].endswith("shaping.toml: applies to 1 of 2 senders")
 
 
 def test_show_says_what_holds_at_sites_and_domains_and_where(configured: Run) -> None:
