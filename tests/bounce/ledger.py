@@ -17,7 +17,7 @@ from postroad.bounce.report_mail import ReportRules, keep_reports
 from postroad.bounce.report_worker import parse_reports
 from postroad.mail.token import Purpose, TokenSigner
 from postroad.settings import BounceSettings
-from postroad.store.bounce import BounceMail, effects_of, keep_mail
+from postroad.store.bounce import BounceMail, effects_of, save_mail
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
 from tests.bounce import mails
@@ -70,7 +70,7 @@ class LedgerFixture:
             recipient=envelope.recipient,
         )
         with write(self.engine) as connection:
-            keep_mail(connection, mail)
+            save_mail(connection, mail)
         return digest
 
     def process(self, raw: bytes, envelope: Envelope | None = None, *, now: datetime = NOW) -> ProcessedMail:

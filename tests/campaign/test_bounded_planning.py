@@ -16,8 +16,9 @@ from postroad.store.campaign import CampaignState, find_campaign
 from postroad.store.ending import complete_cancellations, end_suppressed
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
-from postroad.store.planning import STEP, plan_touches
+from postroad.store.planning import STEP
 from postroad.store.suppression import SuppressionReason, suppress_now
+from postroad.store.touches.planning import plan_touches
 from tests.campaign.project import CAMPAIGN, NOW, CampaignProject
 from tests.store.effort import sqlite_effort_of
 

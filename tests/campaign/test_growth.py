@@ -11,6 +11,7 @@ from postroad.campaign.plan import advance, launch
 from postroad.store import ledger
 from postroad.store.engine import write
 from postroad.store.mail_domain import domains_to_look_up
+from postroad.store.touches.sending import mark_queued
 from tests.campaign.project import CAMPAIGN, NOW, CampaignProject
 from tests.store.effort import effort_of, sqlite_effort_of
 
@@ -64,7 +65,7 @@ def test_the_cost_of_a_batch_does_not_depend_on_its_position(project: CampaignPr
             with effort_of(connection) as effort:
                 ahead = domains_to_look_up(connection, campaign, after_id=cursor, until=NOW, now=NOW, limit=BATCH)
                 due = ledger.due_touches(connection, campaign, after_id=cursor, until=NOW, limit=BATCH)
-                ledger.mark_queued(connection, due)
+                mark_queued(connection, due)
             assert len(ahead) == 7
             assert len(due) == BATCH
             cursor = max(due)  # All are due at the same time.

@@ -12,7 +12,8 @@ from postroad.delivery import submit as submitting
 from postroad.delivery.job import job_id, touch_of
 from postroad.queue import ClaimedJob, Done, Enqueued, Job, Lane, Queue
 from postroad.store.engine import write
-from postroad.store.ledger import Claim, TouchState, admit
+from postroad.store.ledger import TouchState
+from postroad.store.touches.sending import Claim, admit
 from tests.delivery.queue_of_touches import claim, recorder, state_of
 from tests.delivery.test_submit import campaign_of, counts, ids, submit
 

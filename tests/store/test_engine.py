@@ -12,7 +12,7 @@ from postroad.errors import ConfigError, UnavailableError
 from postroad.store import migrate
 from postroad.store.engine import open_engine, read, sqlite_url, write
 from postroad.store.suppression import SuppressionReason, suppress_now
-from postroad.store.types import UtcDateTime, sql_instant
+from postroad.store.types import UtcDateTime, sql_time
 from tests.postgresql import PostgresqlServer
 from tests.processes import run_together
 
@@ -87,7 +87,7 @@ def test_an_instant_survives_in_microseconds_from_any_zone(engine: sa.Engine) ->
         count = sa.text("SELECT count(*) FROM audience WHERE created_at = :text")
         if engine.dialect.name == "postgresql":
             count = sa.text("SELECT count(*) FROM audience WHERE created_at = CAST(:text AS timestamptz)")
-        assert connection.execute(count, {"text": sql_instant(local, engine.dialect.name)}).scalar() == 1
+        assert connection.execute(count, {"text": sql_time(local, engine.dialect.name)}).scalar() == 1
 
 
 def test_an_instant_without_a_zone_is_refused(engine: sa.Engine) -> None:

@@ -14,8 +14,9 @@ from postroad.store import ledger
 from postroad.store.campaign import CampaignState, find_campaign
 from postroad.store.ending import cancel_waiting, end_suppressed
 from postroad.store.engine import read, write
-from postroad.store.ledger import Claim, TouchState
+from postroad.store.ledger import TouchState
 from postroad.store.touch_count import counts_by_step
+from postroad.store.touches.sending import Claim, admit, mark_queued, mark_unknown, rejected_claims, requeue_dead
 from tests.postgresql import wait_until_blocked
 from tests.store.rows import (
     NOW,
@@ -56,8 +57,8 @@ def test_admit_lets_on_the_wire_what_may_be_sent_and_nothing_else(engine: sa.Eng
                 facts[touch] = (state, campaign_state, suppressed)
                 expected[touch] = may_be_sent(state, ended, campaign_state, suppressed)
     with write(engine) as connection:
-        admitted = ledger.admit(connection, claims)
-        why = ledger.refused(connection, sorted(expected.keys() - admitted))
+        admitted = admit(connection, claims)
+        why = rejected_claims(connection, sorted(expected.keys() - admitted))
     assert {touch: touch in admitted for touch in expected} == expected
     assert len(admitted) == 3 * len(WAITING) + 2
 
@@ -78,19 +79,19 @@ def test_admit_asked_again_says_no_until_the_claim_is_known_to_have_ended(engine
     with write(engine) as connection:
         campaign, (step,) = add_campaign(connection)
         touch = add_touch(connection, campaign, step, TouchState.QUEUED)
-        assert ledger.admit(connection, [Claim(touch, 1)]) == {touch}
-        assert ledger.admit(connection, [Claim(touch, 1)]) == set()
-        assert ledger.admit(connection, [Claim(touch, 2)]) == set()
-        assert ledger.admit(connection, [Claim(touch, 3, (2,))]) == set(), "it says nothing of claim 1"
-        assert ledger.admit(connection, [Claim(touch, 4, (1, 2))]) == {touch}
+        assert admit(connection, [Claim(touch, 1)]) == {touch}
+        assert admit(connection, [Claim(touch, 1)]) == set()
+        assert admit(connection, [Claim(touch, 2)]) == set()
+        assert admit(connection, [Claim(touch, 3, (2,))]) == set(), "it says nothing of claim 1"
+        assert admit(connection, [Claim(touch, 4, (1, 2))]) == {touch}
 
 
 def test_a_touch_that_is_not_in_the_ledger_is_neither_admitted_nor_explained(engine: sa.Engine) -> None:
     with write(engine) as connection:
-        assert ledger.admit(connection, [Claim(987_654_321_012, 1)]) == set()
-        assert ledger.refused(connection, [987_654_321_012]) == {}
-        assert ledger.admit(connection, []) == set()
-        assert ledger.refused(connection, []) == {}
+        assert admit(connection, [Claim(987_654_321_012, 1)]) == set()
+        assert rejected_claims(connection, [987_654_321_012]) == {}
+        assert admit(connection, []) == set()
+        assert rejected_claims(connection, []) == {}
 
 
 @pytest.mark.postgresql
@@ -102,10 +103,10 @@ def test_two_claims_of_one_touch_at_once_are_admitted_once(postgresql_engine: sa
 
     def second() -> None:
         with write(postgresql_engine) as connection:
-            admitted.append(ledger.admit(connection, [Claim(touch, 1)]))
+            admitted.append(admit(connection, [Claim(touch, 1)]))
 
     with write(postgresql_engine) as connection:
-        admitted.append(ledger.admit(connection, [Claim(touch, 1)]))
+        admitted.append(admit(connection, [Claim(touch, 1)]))
         thread = Thread(target=second)
         thread.start()
         wait_until_blocked(postgresql_engine)
@@ -139,7 +140,7 @@ def test_mark_queued_moves_what_is_still_planned(engine: sa.Engine) -> None:
         campaign, (step,) = add_campaign(connection)
         touches = {state: add_touch(connection, campaign, step, state) for state in TouchState}
         other = add_touch(connection, campaign, step, TouchState.PLANNED)
-        assert ledger.mark_queued(connection, list(touches.values())) == 1
+        assert mark_queued(connection, list(touches.values())) == 1
         after = states_after(connection, touches)
         assert after == {**{state: state for state in TouchState}, TouchState.PLANNED: TouchState.QUEUED}
         assert touch_row(connection, other).state is TouchState.PLANNED
@@ -200,13 +201,13 @@ def test_hold_unknown_holds_what_was_on_the_wire(engine: sa.Engine) -> None:
     with write(engine) as connection:
         campaign, (step,) = add_campaign(connection)
         touches = {state: add_touch(connection, campaign, step, state) for state in TouchState}
-        assert ledger.hold_unknown(connection, list(touches.values()), NOW) == 1
+        assert mark_unknown(connection, list(touches.values()), NOW) == 1
         after = states_after(connection, touches)
         assert after == {s: TouchState.UNKNOWN if s is TouchState.SENDING else s for s in TouchState}
         row = touch_row(connection, touches[TouchState.SENDING])
         assert row.settled_at == NOW
         assert row.reply == "the queue was lost while it was on the wire"
-        assert ledger.hold_unknown(connection, [], NOW) == 0
+        assert mark_unknown(connection, [], NOW) == 0
 
 
 def test_revive_queues_what_is_dead_or_expired(engine: sa.Engine) -> None:
@@ -214,12 +215,12 @@ def test_revive_queues_what_is_dead_or_expired(engine: sa.Engine) -> None:
     with write(engine) as connection:
         campaign, (step,) = add_campaign(connection)
         touches = {state: add_touch(connection, campaign, step, state, settled_at=NOW) for state in TouchState}
-        assert ledger.revive(connection, list(touches.values())).keys() == {touches[state] for state in dead}
+        assert requeue_dead(connection, list(touches.values())).keys() == {touches[state] for state in dead}
         after = states_after(connection, touches)
         assert after == {state: TouchState.QUEUED if state in dead else state for state in TouchState}
         assert touch_row(connection, touches[TouchState.DEAD]).settled_at is None
         assert touch_row(connection, touches[TouchState.ACCEPTED]).settled_at == NOW
-        assert ledger.revive(connection, list(touches.values())) == {}
+        assert requeue_dead(connection, list(touches.values())) == {}
 
 
 def test_revive_reopens_a_finished_campaign_and_leaves_a_cancelled_one(engine: sa.Engine) -> None:
@@ -228,7 +229,7 @@ def test_revive_reopens_a_finished_campaign_and_leaves_a_cancelled_one(engine: s
         for state in (CampaignState.FINISHED, CampaignState.CANCELLED):
             campaign, (step,) = add_campaign(connection, name=state.value, state=state)
             dead.append(add_touch(connection, campaign, step, TouchState.DEAD, settled_at=NOW))
-        assert ledger.revive(connection, dead) == {dead[0]: "finished"}
+        assert requeue_dead(connection, dead) == {dead[0]: "finished"}
         assert find_campaign(connection, "finished").state is CampaignState.RUNNING
         assert find_campaign(connection, "cancelled").state is CampaignState.CANCELLED
         assert touch_row(connection, dead[1]).state is TouchState.DEAD

@@ -11,12 +11,13 @@ from postroad.campaign.plan import advance, launch
 from postroad.campaign.status import finish_if_done, summary
 from postroad.settings import UnsubscribeScope
 from postroad.store import retention
-from postroad.store.bounce import BounceMail, is_processed, keep_mail
+from postroad.store.bounce import BounceMail, is_processed, save_mail
 from postroad.store.campaign import CampaignState
 from postroad.store.engine import read, write
-from postroad.store.ledger import Claim, TouchState, admit, due_touches, note_unsubscribe, revive
+from postroad.store.ledger import TouchState, due_touches, record_unsubscribe
 from postroad.store.retention import Before, delete_old, delete_old_mails
 from postroad.store.suppression import suppressions
+from postroad.store.touches.sending import Claim, admit, requeue_dead
 from postroad.store.types import UtcDateTime
 from postroad.store.unsubscribe import unsubscribe_touch
 from tests.store.rows import NOW, add_campaign, add_recipient, add_touch
@@ -76,7 +77,7 @@ def test_old_events_go_and_unsubscribes_stay_for_good(engine: sa.Engine) -> None
     add_event(engine, touch, "old", NOW)
     add_event(engine, touch, "new", LATER)
     with write(engine) as connection:
-        note_unsubscribe(connection, touch, "one click", NOW)
+        record_unsubscribe(connection, touch, "one click", NOW)
     assert delete_old(engine, ALL_OLD, LATER) == (0, 1, 0)
     with read(engine) as connection:
         kept = connection.execute(sa.text("SELECT uid FROM delivery_event ORDER BY uid")).scalars().all()
@@ -111,7 +112,7 @@ def test_nothing_mails_a_second_time_what_was_deleted(engine: sa.Engine) -> None
     assert launch(engine, "old", LATER).already
     assert advance(engine, "old", LATER) == 0
     with write(engine) as connection:
-        assert revive(connection, touches) == {}
+        assert requeue_dead(connection, touches) == {}
         assert due_touches(connection, campaign, after_id=0, until=LATER, limit=10) == []
         assert admit(connection, [Claim(touch, 1) for touch in touches]) == set()
     assert ids(engine) == []
@@ -120,7 +121,7 @@ def test_nothing_mails_a_second_time_what_was_deleted(engine: sa.Engine) -> None
 def test_a_replay_that_opens_a_campaign_again_keeps_its_touches(engine: sa.Engine) -> None:
     _, [first, second] = finished(engine, TouchState.DEAD, TouchState.ACCEPTED)
     with write(engine) as connection:
-        assert revive(connection, [first])
+        assert requeue_dead(connection, [first])
     assert delete_old(engine, ALL_OLD, LATER).touches == 0
     assert ids(engine) == [first, second]
     assert not finish_if_done(engine, "old", LATER)
@@ -157,10 +158,10 @@ def test_old_mails_go_in_steps_and_a_copy_of_one_is_known(engine: sa.Engine, mon
     assert [delete_old_mails(engine, BEFORE, steps=2) for _ in range(3)] == [4, 1, 0]
     assert digests(engine) == ["recent", "waiting"]
     with write(engine) as connection:
-        assert not keep_mail(connection, BounceMail(digest="old-0", received_at=LATER, source="file", raw=b"x"))
+        assert not save_mail(connection, BounceMail(digest="old-0", received_at=LATER, source="file", raw=b"x"))
         assert is_processed(connection, "old-0")
         assert not is_processed(connection, "waiting")
-        assert keep_mail(connection, BounceMail(digest="new", received_at=LATER, source="file", raw=b"x"))
+        assert save_mail(connection, BounceMail(digest="new", received_at=LATER, source="file", raw=b"x"))
     assert digests(engine) == ["new", "recent", "waiting"]
 
 

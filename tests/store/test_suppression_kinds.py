@@ -9,11 +9,11 @@ from hashlib import sha256
 import pytest
 import sqlalchemy as sa
 
-from postroad.store import ledger
 from postroad.store.ending import end_suppressed
 from postroad.store.engine import read, write
-from postroad.store.ledger import Claim, TouchState
+from postroad.store.ledger import TouchState
 from postroad.store.suppression import EVERYWHERE, Entry, SuppressionReason, keep, keep_now, lift, suppressions
+from postroad.store.touches.sending import Claim, admit, rejected_claims
 from tests.store.rows import NOW, add_audience, add_campaign, add_recipient, add_touch, touch_row
 
 LATER = datetime(2026, 6, 1, tzinfo=UTC)
@@ -60,8 +60,8 @@ def test_what_is_queued_already_is_refused_by_the_one_statement(engine: sa.Engin
     _, touch = stock(engine, kind)
     hashed = hash_of("ada@mail.example.com")
     with write(engine) as connection:
-        admitted = ledger.admit(connection, [Claim(touch, 1, (), hashed)])
-        why = ledger.refused(connection, [touch], {touch: hashed})
+        admitted = admit(connection, [Claim(touch, 1, (), hashed)])
+        why = rejected_claims(connection, [touch], {touch: hashed})
     assert admitted == (set() if KINDS[kind][1] else {touch})
     assert bool(why[touch].suppressed) is KINDS[kind][1]
 

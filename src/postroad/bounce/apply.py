@@ -12,11 +12,13 @@ from postroad.bounce.classify import ClassifiedRecipient
 from postroad.bounce.policy import BounceAction, about_sender
 from postroad.bounce.reply import RULE
 from postroad.settings import UnsubscribeScope
-from postroad.store.bounce import BounceEffectKind, MatchedTouch, end_waiting_of, move_touch
+from postroad.store.bounce import BounceEffectKind, MatchedTouch
 from postroad.store.campaign import OnReply
-from postroad.store.ledger import TouchState, end_sequence_of, note_reply
+from postroad.store.ledger import TouchState, record_reply
 from postroad.store.same_words import blame_sender_for, words_key
-from postroad.store.suppression import SuppressionReason, strengthen, suppress
+from postroad.store.suppression import SuppressionReason, suppress, upgrade_reason
+from postroad.store.touches.ending import end_sequence_of, suppress_touches_of
+from postroad.store.touches.results import record_returned
 from postroad.store.types import UtcDateTime
 from postroad.store.unsubscribe import unsubscribe_touch
 
@@ -103,7 +105,7 @@ def _move_touch(
 ) -> list[Effect]:
     """Set the new state of the touch, and add a delivery event. ``words``: key of the words, see `store.same_words`."""
     reply = judgement.reported.diagnostic or judgement.rule
-    if action.touch is None or not move_touch(connection, touch.id, action.touch, reply, source.at):
+    if action.touch is None or not record_returned(connection, touch.id, action.touch, reply, source.at):
         return []
     _add_event(connection, touch, action, judgement, source, words)
     is_bounce = action.touch is TouchState.BOUNCED
@@ -117,14 +119,14 @@ def _suppress(
     origin = f"{source.source} {source.digest[:16]}, touch {touch.id}"
     is_new = suppress(connection, [touch.address], reason, origin, source.at)
     if reason is SuppressionReason.COMPLAINT:
-        strengthen(connection, touch.address, reason, origin)
+        upgrade_reason(connection, touch.address, reason, origin)
     effects: list[Effect] = [(BounceEffectKind.ADDRESS_SUPPRESSED, touch.id, reason.value)] if is_new else []
-    ended = end_waiting_of(connection, touch.recipient_id, source.at)
+    ended = suppress_touches_of(connection, touch.recipient_id, source.at)
     return effects + [(BounceEffectKind.TOUCH_SUPPRESSED, ended_id, reason.value) for ended_id in ended]
 
 
 def _end_sequence(connection: sa.Connection, touch: MatchedTouch, source: EffectSource) -> list[Effect]:
-    note_reply(connection, touch.id, source.digest, source.at)
+    record_reply(connection, touch.id, source.digest, source.at)
     effects: list[Effect] = [(BounceEffectKind.REPLIED, touch.id, RULE)]
     if touch.on_reply is OnReply.CONTINUE:
         return effects

@@ -21,7 +21,7 @@ from postroad.bounce.truncation import truncate
 from postroad.clock import Clock
 from postroad.errors import DataError
 from postroad.queue import Job, JobClass, Lane, Queue
-from postroad.store.bounce import BounceMail, is_processed, keep_mail, waiting_mails
+from postroad.store.bounce import BounceMail, is_processed, save_mail, waiting_mails
 from postroad.store.engine import read, write
 from postroad.store.text import storable_text
 from postroad.store.webhook import use_token
@@ -141,7 +141,7 @@ class Intake:
             recipient=None if envelope.recipient is None else storable_text(envelope.recipient, 320),
             raw=raw,
         )
-        new = keep_mail(connection, mail)
+        new = save_mail(connection, mail)
         return _StoreResult(new, not new and is_processed(connection, digest))
 
     def _waiting(self) -> list[tuple[str, bool]]:

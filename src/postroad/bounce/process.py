@@ -34,10 +34,10 @@ from postroad.store.bounce import (
     add_effects,
     effects_of,
     finish_mail,
+    lock_touch,
     mail_of,
     raw_of,
     soft_bounces_in_a_row,
-    take_touch,
     touches_sent_to,
 )
 from postroad.store.campaign import sender_addresses
@@ -179,7 +179,7 @@ def _process(
         return _result_of(mail, effects_of(connection, mail.digest))
     report, judgements, tokens = waiting.mail
     match = tokens.match or _match_by_recipient(connection, waiting.recipients, mail.received_at, rules.settings)
-    touch = take_touch(connection, match.touch_id) if match is not None else None
+    touch = lock_touch(connection, match.touch_id) if match is not None else None
     judgement = judgement_for(judgements, touch.address, report.sender) if touch is not None else mildest(judgements)
     source = EffectSource(digest, mail.source, now)
     effects: list[Effect] = []

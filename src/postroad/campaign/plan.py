@@ -25,16 +25,10 @@ from postroad.store.campaign_run import has_run
 from postroad.store.ending import HashOf, end_suppressed, last_suppression
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
-from postroad.store.planning import (
-    NewTouch,
-    PlannedStep,
-    awaiting_follow_up,
-    plan_touches,
-    take_follow_ups,
-    unfrozen_members,
-)
+from postroad.store.planning import awaiting_follow_up, unfrozen_members
 from postroad.store.suppression import suppressed_sql
 from postroad.store.touch_count import counts_by_step
+from postroad.store.touches.planning import NewTouch, PlannedStep, mark_followed_up, plan_touches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -304,5 +298,5 @@ def _plan_follow_ups(
         with write(engine) as connection:
             if find_campaign(connection, campaign.name, for_update=True).state is not CampaignState.RUNNING:
                 return planned
-            taken = take_follow_ups(connection, list(touches))
+            taken = mark_followed_up(connection, list(touches))
             planned += plan_touches(connection, step, [touches[id_] for id_ in sorted(taken)], now)

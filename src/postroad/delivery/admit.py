@@ -27,8 +27,9 @@ from postroad.queue import Cancel, ClaimedJob, Defer, Uncertain, Verdict
 from postroad.store.campaign import Campaign, CampaignState, Step
 from postroad.store.cohort import open_pauses, whose
 from postroad.store.engine import write
-from postroad.store.ledger import Claim, Refused, TouchState, admit, refused
+from postroad.store.ledger import TouchState
 from postroad.store.suppression import rekey
+from postroad.store.touches.sending import Claim, RejectedClaim, admit, rejected_claims
 
 PAUSED_DELAY_MS = 60_000
 """A job of a paused campaign that slips past its gate is looked at again after this."""
@@ -119,7 +120,7 @@ class Admission:
             ]
             admitted = admit(connection, claims)
             rest = by_touch.keys() - admitted
-            why = refused(connection, list(rest), hashes) if rest else {}
+            why = rejected_claims(connection, list(rest), hashes) if rest else {}
         return closed | {
             by_touch[touch_id].id: self._verdict(why.get(touch_id), senders.get(touch_id, 0)) for touch_id in rest
         }
@@ -182,7 +183,7 @@ class Admission:
             self._windows[step_id] = window, ZoneInfo(zone)
         return self._windows[step_id]
 
-    def _verdict(self, row: Refused | None, sender_id: int) -> Verdict:
+    def _verdict(self, row: RejectedClaim | None, sender_id: int) -> Verdict:
         if row is None:
             return Cancel(cause="not in the ledger")
         state = TouchState(row.state)

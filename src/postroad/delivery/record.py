@@ -24,14 +24,14 @@ from postroad.delivery.touch_fact import TouchFact, read_event
 from postroad.errors import UnavailableError
 from postroad.queue import Event, EventKind, Queue
 from postroad.settings import BounceSettings
-from postroad.store.bounce import bounced_out
+from postroad.store.bounce import over_soft_limit
 from postroad.store.bulk import json_rows
 from postroad.store.engine import write
 from postroad.store.ledger import LIVE, TouchState
 from postroad.store.outcome import DeliveryOutcome, TouchOutcome
 from postroad.store.same_words import blame_sender_for
 from postroad.store.suppression import SuppressionReason, suppress
-from postroad.store.types import UtcDateTime, sql_instant
+from postroad.store.types import UtcDateTime, sql_time
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ _FROM: dict[TouchState, tuple[TouchState, ...]] = {
 @lru_cache(maxsize=1024)
 def _sql_instant(ms: int | None, dialect: str) -> str | None:
     # What was settled together has one instant, and the ledger has it twice.
-    return None if ms is None else sql_instant(datetime.fromtimestamp(ms / 1000, UTC), dialect)
+    return None if ms is None else sql_time(datetime.fromtimestamp(ms / 1000, UTC), dialect)
 
 
 def record(connection: sa.Connection, events: Sequence[Event], now: datetime, bounce: BounceSettings) -> int:
@@ -83,7 +83,7 @@ def record(connection: sa.Connection, events: Sequence[Event], now: datetime, bo
     if softly:
         # As for bounces that come back by mail: the same rows, the same limit.
         since = now - timedelta(milliseconds=bounce.soft_window_ms)
-        addresses = bounced_out(connection, softly, since=since, limit=bounce.soft_limit)
+        addresses = over_soft_limit(connection, softly, since=since, limit=bounce.soft_limit)
         suppress(connection, addresses, SuppressionReason.SOFT_BOUNCE, "replies at delivery", now)
     return len(facts)
 

@@ -27,8 +27,9 @@ from postroad.shaping.config import Shaping
 from postroad.store.bulk import json_rows
 from postroad.store.campaign import Campaign, CampaignState, StepKind, find_campaign, steps_of
 from postroad.store.engine import read, write
-from postroad.store.ledger import due_touches, mark_queued
+from postroad.store.ledger import due_touches
 from postroad.store.mail_domain import domains_to_look_up
+from postroad.store.touches.sending import mark_queued
 from postroad.store.types import epoch_ms
 
 Warming = Mapping[str, Sequence[str]]

@@ -16,7 +16,7 @@ from postroad.delivery.record import GROUP
 from postroad.delivery.submit import SubmitOptions, enqueue_by_id, load_submit_plan
 from postroad.queue import DeadLetter, JobState, Queue
 from postroad.store.engine import read, write
-from postroad.store.ledger import revive
+from postroad.store.touches.sending import requeue_dead
 from postroad.store.types import UtcDateTime
 
 CHUNK = 500
@@ -190,4 +190,4 @@ async def _replay_touches(
 
 def _requeue(engine: sa.Engine, touch_ids: Sequence[int]) -> dict[int, str]:
     with write(engine) as connection:
-        return revive(connection, touch_ids)
+        return requeue_dead(connection, touch_ids)

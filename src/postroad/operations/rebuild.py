@@ -15,9 +15,10 @@ from postroad.delivery.submit import SubmitOptions, enqueue_by_id, load_submit_p
 from postroad.queue import Queue
 from postroad.store.campaign import CampaignState
 from postroad.store.engine import read, write
-from postroad.store.ledger import TouchState, hold_unknown
+from postroad.store.ledger import TouchState
 from postroad.store.touch_count import count_in_progress
 from postroad.store.touch_page import touch_pages
+from postroad.store.touches.sending import mark_unknown
 
 _IN_PROGRESS = (TouchState.QUEUED, TouchState.DEFERRED, TouchState.SENDING)
 """States of touches that have a job, unless the queue lost it."""
@@ -131,4 +132,4 @@ def _launched(engine: sa.Engine, seeds: bool) -> list[tuple[str, int, str]]:
 
 def _mark_unknown(engine: sa.Engine, touch_ids: Sequence[int], now: datetime) -> int:
     with write(engine) as connection:
-        return hold_unknown(connection, touch_ids, now)
+        return mark_unknown(connection, touch_ids, now)

@@ -12,8 +12,8 @@ import sqlalchemy as sa
 from postroad.delivery.job import job_id, parse_touch_id
 from postroad.errors import StateError
 from postroad.queue import Done, JobState, Queue
-from postroad.store import ledger
 from postroad.store.engine import write
+from postroad.store.touches import ending, sending
 
 
 async def cancel_touches(engine: sa.Engine, queue: Queue, ids: Sequence[str], now: datetime) -> int:
@@ -32,7 +32,7 @@ async def cancel_touches(engine: sa.Engine, queue: Queue, ids: Sequence[str], no
         UsageError: An id is not that of a touch.
     """
     touch_ids = [parse_touch_id(id_) for id_ in ids]
-    cancelled = await asyncio.to_thread(_write, engine, ledger.cancel_touches, touch_ids, now)
+    cancelled = await asyncio.to_thread(_write, engine, ending.cancel_touches, touch_ids, now)
     await queue.cancel([job_id(touch_id) for touch_id in sorted(cancelled)], "cancelled by an operator")
     return len(cancelled)
 
@@ -56,7 +56,7 @@ async def reschedule_touches(engine: sa.Engine, queue: Queue, ids: Sequence[str]
     states = await queue.states(list(by_id))
     scheduled = [id_ for id_, state in zip(by_id, states, strict=True) if state is JobState.SCHEDULED]
     due = datetime.fromtimestamp(due_ms / 1000, UTC)
-    await asyncio.to_thread(_write, engine, ledger.put_off, [by_id[id_] for id_ in scheduled], due)
+    await asyncio.to_thread(_write, engine, sending.set_not_before, [by_id[id_] for id_ in scheduled], due)
     return sum(await queue.reschedule(scheduled, due_ms))
 
 

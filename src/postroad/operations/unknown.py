@@ -21,7 +21,8 @@ from postroad.delivery.submit import SubmitOptions, enqueue_by_id, load_submit_p
 from postroad.errors import StateError
 from postroad.queue import Dead, Done, JobState, Queue, Release
 from postroad.store.engine import read, write
-from postroad.store.ledger import Resolved, TouchState, delivery_events, resolve_unknown
+from postroad.store.ledger import TouchState, delivery_events
+from postroad.store.touches.results import Resolved, resolve_unknown
 from postroad.store.types import UtcDateTime
 
 

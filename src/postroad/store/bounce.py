@@ -10,7 +10,7 @@ from enum import StrEnum
 import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 
-from postroad.store.bulk import any_of, json_rows
+from postroad.store.bulk import any_of, id_rows, json_rows
 from postroad.store.campaign import OnReply
 from postroad.store.ledger import SENDER_OF_TOUCH, TouchState
 from postroad.store.types import BIG_ID, StrEnumType, UtcDateTime
@@ -104,7 +104,7 @@ def _text(statement: str, *times: str) -> sa.TextClause:
     return sa.text(statement).bindparams(*(_TIMES[name] for name in times))
 
 
-def keep_mail(connection: sa.Connection, mail: BounceMail) -> bool:
+def save_mail(connection: sa.Connection, mail: BounceMail) -> bool:
     """Keep a mail. False: it is kept already, or was judged and deleted since; nothing is changed."""
     if is_past(connection, mail.digest):
         return False
@@ -188,7 +188,7 @@ def finish_mail(connection: sa.Connection, mail: BounceMail) -> None:
     connection.execute(statement, {**values, "now": mail.processed_at})
 
 
-def take_touch(connection: sa.Connection, touch_id: int) -> MatchedTouch | None:
+def lock_touch(connection: sa.Connection, touch_id: int) -> MatchedTouch | None:
     """A touch, which nobody else moves until the transaction ends. None: it is not in this ledger."""
     lock = "" if connection.dialect.name == "sqlite" else " FOR UPDATE OF touch"
     statement = sa.text(
@@ -243,9 +243,9 @@ def soft_bounces_in_a_row(connection: sa.Connection, touch: MatchedTouch, since:
     return int(connection.execute(statement, values).scalar_one())
 
 
-def bounced_out(connection: sa.Connection, touch_ids: Sequence[int], *, since: datetime, limit: int) -> list[str]:
+def over_soft_limit(connection: sa.Connection, touch_ids: Sequence[int], *, since: datetime, limit: int) -> list[str]:
     """Addresses of these touches that bounced so many times in a row since an instant, these touches included."""
-    item, parameters = json_rows(connection, "batch", {"id": sa.BigInteger()}, [{"id": id_} for id_ in touch_ids])
+    item, parameters = id_rows(connection, touch_ids)
     statement = _text(
         "SELECT recipient.address FROM touch JOIN recipient ON recipient.id = touch.recipient_id "
         f"WHERE touch.recipient_id IN (SELECT mine.recipient_id FROM {item} JOIN touch AS mine ON mine.id = batch.id) "
@@ -254,28 +254,6 @@ def bounced_out(connection: sa.Connection, touch_ids: Sequence[int], *, since: d
     )
     values = {"since": since, "but_id": 0, "limit": limit, **parameters}
     return list(connection.execute(statement, values).scalars())
-
-
-def move_touch(connection: sa.Connection, touch_id: int, state: TouchState, said: str, now: datetime) -> bool:
-    """Move a touch that left to what came of it: bounced, or accepted if that was not known. False: it stays."""
-    sources = "('sending', 'accepted', 'unknown')" if state is TouchState.BOUNCED else "('unknown')"
-    statement = _text(
-        f"UPDATE touch SET state = :state, settled_at = :now, next_at = NULL, reply = :said "
-        f"WHERE id = :id AND state IN {sources}",
-        "now",
-    )
-    values = {"state": state.value, "now": now, "said": said[:500], "id": touch_id}
-    return connection.execute(statement, values).rowcount == 1
-
-
-def end_waiting_of(connection: sa.Connection, recipient_id: int, now: datetime) -> list[int]:
-    """End every touch that waits for a recipient who was suppressed. Returns which."""
-    statement = _text(
-        "UPDATE touch SET state = 'suppressed', settled_at = :now, next_at = NULL WHERE recipient_id = :recipient_id "
-        "AND state IN ('planned', 'queued', 'deferred') RETURNING id",
-        "now",
-    )
-    return sorted(connection.execute(statement, {"recipient_id": recipient_id, "now": now}).scalars())
 
 
 def add_effects(

@@ -1,6 +1,6 @@
-"""Many rows in one parameter: a JSON array that the database reads as a table.
+"""Passes many rows in one parameter: a JSON array that the database reads as a table.
 
-One statement moves thousands of rows at the same price on both servers, with no limit on the number of parameters.
+One statement handles thousands of rows at the same cost on both databases, without a limit on the parameters.
 """
 
 from __future__ import annotations
@@ -19,13 +19,17 @@ def json_rows(
     columns: Mapping[str, TypeEngine[Any]],
     rows: Sequence[Mapping[str, Any]],
 ) -> tuple[str, dict[str, str]]:
-    """Return a FROM item named alias with these columns, and the parameter that it reads.
+    """Return a FROM item with these rows, and its parameter.
 
-    Instants go in as text (store.types.sql_instant). Names are the caller's own words, never input.
+    Args:
+        connection: The connection that executes the statement.
+        alias: Name of the FROM item. A constant of the caller, never input.
+        columns: Name and type of each column. The names are constants of the caller, never input.
+        rows: The rows. A time is text, as `postroad.store.types.sql_time` returns it.
     """
     parameter = f"{alias}_rows"
     if connection.dialect.name == "sqlite":
-        # SQLite reads a row again for each of its columns, and what is short is read faster.
+        # SQLite parses a row again for each of its columns, and parses a short row faster.
         picks = ", ".join(f"json_extract(value, '$[{place}]') AS {name}" for place, name in enumerate(columns))
         item = f"(SELECT {picks} FROM json_each(:{parameter})) AS {alias}"
         return item, {parameter: msgspec.json.encode([[row[name] for name in columns] for row in rows]).decode()}
@@ -34,9 +38,29 @@ def json_rows(
     return item, {parameter: msgspec.json.encode(rows).decode()}
 
 
-def any_of(connection: sa.Connection, select: str) -> str:
-    """Return a condition in SQL: the column before it is one of what a SELECT returns, which are few.
+def id_rows(connection: sa.Connection, ids: Sequence[int], alias: str = "batch") -> tuple[str, dict[str, str]]:
+    """Return a FROM item with the one column ``id``, and its parameter."""
+    return json_rows(connection, alias, {"id": sa.BigInteger()}, [{"id": id_} for id_ in ids])
 
-    PostgreSQL joins a SELECT of unknown size to the whole table. An array is looked up in the column's index.
+
+def locked_touches(connection: sa.Connection, touch_ids: Sequence[int], columns: str) -> tuple[str, dict[str, str]]:
+    """Return a WITH clause `mine` of these touches, locked, with their ids and these columns; and its parameter.
+
+    A condition on a column of `mine` is not one on the table ``touch``. With a condition on the table, PostgreSQL reads
+    the whole partial index that has the same condition, until the first ANALYZE.
+    """
+    item, parameters = id_rows(connection, touch_ids)
+    picks = ", ".join(f"touch.{column}" for column in ("id", *columns.split(", ")))
+    lock = "" if connection.dialect.name == "sqlite" else "ORDER BY touch.id FOR UPDATE OF touch"
+    return (
+        f"WITH mine AS MATERIALIZED (SELECT {picks} FROM {item} JOIN touch ON touch.id = batch.id {lock})",
+        parameters,
+    )
+
+
+def any_of(connection: sa.Connection, select: str) -> str:
+    """Return the right side of an SQL comparison of a column with the few values that a SELECT returns.
+
+    PostgreSQL joins a SELECT of unknown size to the whole table. It looks up an array in the column's index.
     """
     return f"IN ({select})" if connection.dialect.name == "sqlite" else f"= ANY(ARRAY({select}))"

@@ -10,11 +10,12 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from postroad.store.bulk import any_of, json_rows
+from postroad.store.bulk import any_of, id_rows, json_rows
 from postroad.store.engine import read, write
 from postroad.store.ledger import WAITING, TouchState
 from postroad.store.touch_page import touch_pages
-from postroad.store.types import UtcDateTime
+from postroad.store.touches.ending import cancel_touches, suppress_touches
+from postroad.store.touches.transitions import states_sql
 
 STEP = 500
 """Rows that one transaction moves."""
@@ -25,21 +26,12 @@ LATE_NUMBERS = 5_000
 HashOf = Callable[[str], str]
 
 
-def end_touches(connection: sa.Connection, touch_ids: Sequence[int], state: TouchState, now: datetime) -> int:
-    """End those of these touches that wait, as suppressed or cancelled. Returns how many."""
-    item, parameters = json_rows(connection, "batch", {"id": sa.BigInteger()}, [{"id": id_} for id_ in touch_ids])
-    statement = sa.text(
-        f"UPDATE touch SET state = '{state}', settled_at = :now, next_at = NULL FROM {item} "
-        "WHERE touch.id = batch.id AND touch.state IN ('planned', 'queued', 'deferred')"
-    ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
-    return connection.execute(statement, {"now": now, **parameters}).rowcount
-
-
 def _end(engine: sa.Engine, touch_ids: Sequence[int], state: TouchState, now: datetime) -> int:
+    end = cancel_touches if state is TouchState.CANCELLED else suppress_touches
     ended = 0
     for start in range(0, len(touch_ids), STEP):
         with write(engine) as connection:
-            ended += end_touches(connection, touch_ids[start : start + STEP], state, now)
+            ended += len(end(connection, touch_ids[start : start + STEP], now))
     return ended
 
 
@@ -64,7 +56,7 @@ def complete_cancellations(engine: sa.Engine, now: datetime) -> int:
         statement = sa.text(
             "SELECT campaign.id FROM campaign JOIN step ON step.campaign_id = campaign.id "
             "JOIN touch_count ON touch_count.step_id = step.id WHERE campaign.state = 'cancelled' "
-            "AND touch_count.state IN ('planned', 'queued', 'deferred') "
+            f"AND touch_count.state {states_sql(WAITING)} "
             "GROUP BY campaign.id, touch_count.state HAVING sum(touch_count.touches) > 0"
         )
         campaigns = set(connection.execute(statement).scalars())
@@ -129,7 +121,7 @@ def _waiting_for(engine: sa.Engine, campaign_id: int, addresses: Sequence[str]) 
         statement = sa.text(
             "WITH theirs AS MATERIALIZED "
             f"(SELECT id, campaign_id, state FROM touch WHERE recipient_id {recipients}) SELECT id FROM theirs "
-            "WHERE campaign_id = :campaign_id AND state IN ('planned', 'queued', 'deferred')"
+            f"WHERE campaign_id = :campaign_id AND state {states_sql(WAITING)}"
         )
         return list(connection.execute(statement, {"campaign_id": campaign_id, **parameters}).scalars())
 
@@ -144,8 +136,7 @@ def _end_matching(
         if not waiting:
             continue
         with read(engine) as connection:
-            rows = [{"id": id_} for id_ in waiting]
-            item, parameters = json_rows(connection, "batch", {"id": sa.BigInteger()}, rows)
+            item, parameters = id_rows(connection, waiting)
             statement = sa.text(
                 f"SELECT touch.id, recipient.address, recipient.domain FROM {item} CROSS JOIN touch "
                 "CROSS JOIN recipient WHERE touch.id = batch.id AND recipient.id = touch.recipient_id"

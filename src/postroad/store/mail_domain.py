@@ -11,7 +11,7 @@ from sqlmodel import Field, SQLModel
 
 from postroad.store.bulk import json_rows
 from postroad.store.ledger import DUE, DUE_TYPES, due_values
-from postroad.store.types import UtcDateTime, sql_instant
+from postroad.store.types import UtcDateTime, sql_time
 
 
 class MailDomain(SQLModel, table=True):
@@ -48,7 +48,7 @@ def _put(connection: sa.Connection, found: Sequence[KnownDomain], otherwise: str
     if not found:
         return
     dialect = connection.dialect.name
-    rows = [row._asdict() | {"expires_at": sql_instant(row.expires_at, dialect)} for row in found]
+    rows = [row._asdict() | {"expires_at": sql_time(row.expires_at, dialect)} for row in found]
     columns: dict[str, sa.types.TypeEngine[Any]] = {
         "domain": sa.Text(),
         "provider": sa.Text(),

@@ -13,7 +13,7 @@ from sqlmodel import Field, SQLModel
 
 from postroad.errors import unknown_name
 from postroad.store.bulk import json_rows
-from postroad.store.types import BIG_ID, JSON_OBJECT, UtcDateTime, sql_instant
+from postroad.store.types import BIG_ID, JSON_OBJECT, UtcDateTime, sql_time
 
 
 class Recipient(SQLModel, table=True):
@@ -156,7 +156,7 @@ _MEMBER = (
 
 def _take_in_sqlite(connection: sa.Connection, new: Sequence[NewRecipient], by: ImportRef, now: datetime) -> int:
     # A row costs half of what it does when it is read from a JSON array, of which each field is found anew.
-    created_at = sql_instant(now, "sqlite")
+    created_at = sql_time(now, "sqlite")
     connection.exec_driver_sql(
         "INSERT INTO recipient (address, domain, time_zone, attributes, created_at) VALUES (?, ?, ?, ?, ?) "
         f"{_KNOWN} json_patch(recipient.attributes, excluded.attributes)",

@@ -14,10 +14,10 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 
-from postroad.store.bulk import any_of, json_rows
+from postroad.store.bulk import any_of, id_rows, json_rows
 from postroad.store.engine import read, write
-from postroad.store.ledger import LIVE, TouchState
 from postroad.store.touch_page import touch_pages
+from postroad.store.touches.ending import delete_touches
 from postroad.store.types import BIG_ID, UtcDateTime
 
 STEP = 1_000
@@ -104,7 +104,7 @@ def _delete_by_age(engine: sa.Engine, table: str, old: str, before: datetime, st
         if not ids:
             break
         with write(engine) as connection:
-            item, parameters = json_rows(connection, "old", {"id": sa.BigInteger()}, [{"id": id_} for id_ in ids])
+            item, parameters = id_rows(connection, ids, "old")
             delete = sa.text(f"DELETE FROM {table} WHERE id {any_of(connection, f'SELECT old.id FROM {item}')}")
             deleted += connection.execute(delete, parameters).rowcount
     return deleted
@@ -123,7 +123,7 @@ def _delete_touches(engine: sa.Engine, before: datetime, now: datetime, steps: i
             with write(engine) as connection:
                 if not _is_over(connection, campaign_id):
                     break
-                deleted += _delete_page(connection, [touch.id for touch in page])
+                deleted += delete_touches(connection, [touch.id for touch in page])
             steps -= 1
             if steps <= 0:
                 return deleted
@@ -140,23 +140,3 @@ def _is_over(connection: sa.Connection, campaign_id: int) -> bool:
     lock = "" if connection.dialect.name == "sqlite" else "FOR UPDATE"
     statement = sa.text(f"SELECT 1 FROM campaign WHERE id = :id AND state IN ('finished', 'cancelled') {lock}")
     return connection.execute(statement, {"id": campaign_id}).first() is not None
-
-
-def _delete_page(connection: sa.Connection, touch_ids: list[int]) -> int:
-    """Delete touches that ended, and all that belongs to them, but for those that an unsubscribe is noted of."""
-    item, parameters = json_rows(connection, "batch", {"id": sa.BigInteger()}, [{"id": id_} for id_ in touch_ids])
-    kept = ", ".join(f"'{state}'" for state in (*LIVE, TouchState.UNKNOWN))
-    ended = sa.text(
-        f"SELECT touch.id FROM {item} JOIN touch ON touch.id = batch.id WHERE touch.state NOT IN ({kept}) "
-        "AND NOT EXISTS (SELECT 1 FROM delivery_event "
-        "WHERE delivery_event.touch_id = touch.id AND delivery_event.cause = 'unsubscribe')"
-    )
-    ids = list(connection.execute(ended, parameters).scalars())
-    item, parameters = json_rows(connection, "batch", {"id": sa.BigInteger()}, [{"id": id_} for id_ in ids])
-    old = any_of(connection, f"SELECT batch.id FROM {item}")
-    keep = "INSERT INTO past_touch (id, campaign_id, recipient_id) SELECT id, campaign_id, recipient_id FROM touch"
-    connection.execute(sa.text(f"{keep} WHERE id {old}"), parameters)
-    for table in ("delivery_event", "bounce_effect", "overflow"):
-        connection.execute(sa.text(f"DELETE FROM {table} WHERE touch_id {old}"), parameters)
-    connection.execute(sa.text(f"UPDATE bounce_mail SET touch_id = NULL WHERE touch_id {old}"), parameters)
-    return connection.execute(sa.text(f"DELETE FROM touch WHERE id {old}"), parameters).rowcount

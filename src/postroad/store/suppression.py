@@ -17,7 +17,7 @@ from sqlmodel import Field, SQLModel
 
 from postroad.store.bulk import json_rows
 from postroad.store.engine import read, write
-from postroad.store.types import BIG_ID, StrEnumType, UtcDateTime, sql_instant
+from postroad.store.types import BIG_ID, StrEnumType, UtcDateTime, sql_time
 
 EVERYWHERE = 0
 """In place of an audience: for all of them. A number and not NULL, so that it can be part of the key."""
@@ -100,7 +100,7 @@ def keep(connection: sa.Connection, entries: Sequence[Entry]) -> int:
     unique = {(entry.address, entry.audience_id): entry for entry in reversed(entries)}
     # In order: two lists that have the same addresses wait for each other, and never each for the other.
     rows = [
-        {**entry._asdict(), "reason": entry.reason.value, "created_at": sql_instant(entry.created_at, dialect)}
+        {**entry._asdict(), "reason": entry.reason.value, "created_at": sql_time(entry.created_at, dialect)}
         for _, entry in sorted(unique.items())
     ]
     columns: dict[str, TypeEngine[Any]] = {
@@ -155,7 +155,7 @@ def rekey(connection: sa.Connection, hashes: Mapping[str, str]) -> int:
     return len(found)
 
 
-def strengthen(connection: sa.Connection, address: str, reason: SuppressionReason, source: str) -> None:
+def upgrade_reason(connection: sa.Connection, address: str, reason: SuppressionReason, source: str) -> None:
     """Give an address that is suppressed for bounces a weightier reason: a complaint or an unsubscribe is for good."""
     statement = sa.text(
         "UPDATE suppression SET reason = :reason, source = :source "

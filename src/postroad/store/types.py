@@ -54,7 +54,7 @@ class StrEnumType(sa.TypeDecorator[StrEnum]):
         return None if value is None else self.enum(value)
 
 
-def sql_instant(value: datetime, dialect_name: str) -> str:
+def sql_time(value: datetime, dialect_name: str) -> str:
     """Return an instant as text that compares with a UtcDateTime column, for rows handed over as JSON."""
     value = value.astimezone(UTC)
     if dialect_name == "sqlite":

@@ -8,8 +8,9 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from postroad.settings import UnsubscribeScope
-from postroad.store.ledger import end_touches_of, note_unsubscribe
-from postroad.store.suppression import EVERYWHERE, SuppressionReason, strengthen, suppress
+from postroad.store.ledger import record_unsubscribe
+from postroad.store.suppression import EVERYWHERE, SuppressionReason, suppress, upgrade_reason
+from postroad.store.touches.ending import suppress_touches_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ def unsubscribe_touch(
     new = suppress(connection, [whom.address], SuppressionReason.UNSUBSCRIBE, source[:200], now, audience_id)
     if audience_id == EVERYWHERE:
         # It may have been suppressed for a bounce, which somebody might lift.
-        strengthen(connection, whom.address, SuppressionReason.UNSUBSCRIBE, source[:200])
-    first = note_unsubscribe(connection, touch_id, source, now)
-    ended = tuple(sorted(end_touches_of(connection, whom.id, now, audience_id)))
+        upgrade_reason(connection, whom.address, SuppressionReason.UNSUBSCRIBE, source[:200])
+    first = record_unsubscribe(connection, touch_id, source, now)
+    ended = tuple(suppress_touches_of(connection, whom.id, now, audience_id))
     return Unsubscribed(first=first, suppressed=bool(new), ended=ended)

@@ -12,7 +12,7 @@ from sqlmodel import Field, Session, SQLModel, col, select
 
 from postroad.store.bulk import json_rows
 from postroad.store.ledger import SENDER_OF_TOUCH
-from postroad.store.types import BIG_ID, UtcDateTime, sql_instant
+from postroad.store.types import BIG_ID, UtcDateTime, sql_time
 
 _LOCK_KEY = 0x7761726D  # of PostgreSQL's advisory lock: any number that nobody else of this database takes
 
@@ -308,8 +308,8 @@ def _spans(connection: sa.Connection, spans: Sequence[Span]) -> tuple[str, dict[
     rows = [
         {
             "day": span.day.isoformat(),
-            "since": sql_instant(span.since, dialect),
-            "until": sql_instant(span.until, dialect),
+            "since": sql_time(span.since, dialect),
+            "until": sql_time(span.until, dialect),
         }
         for span in spans
     ]

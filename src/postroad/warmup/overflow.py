@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
 import sqlalchemy as sa
 from msgspec import Struct
@@ -17,9 +16,9 @@ from msgspec import Struct
 from postroad.dns.providers import provider_of
 from postroad.settings import Settings, WarmupSettings
 from postroad.store import warmup as store
-from postroad.store.bulk import json_rows
 from postroad.store.campaign import Campaign, CampaignState, find_campaign
 from postroad.store.engine import read, write
+from postroad.store.touches.sending import NewSender, assign_senders
 from postroad.store.types import UtcDateTime
 from postroad.warmup.caps import Cap, effective_cap, hours_of
 from postroad.warmup.day import count_mail, day_of, midnight
@@ -181,7 +180,8 @@ def _move_in_steps(
                 return moved, True
             if _last_move(connection) != seen:
                 return moved, False
-            moved += _move(connection, moves[start : start + BATCH_SIZE], campaign.sender_id, now)
+            chosen = [NewSender(move.touch_id, move.to, move.why) for move in moves[start : start + BATCH_SIZE]]
+            moved += assign_senders(connection, chosen, campaign.sender_id, now)
             seen = _last_move(connection)
     return moved, True
 
@@ -249,21 +249,3 @@ def _capacities(
             capacity = max(capacity_until(identity.warmup, identity, cap, used, now, until) - waiting[provider], 0)
             capacities[provider] = min(capacity, capacities.get(provider, capacity))
     return capacities
-
-
-def _move(connection: sa.Connection, moves: Sequence[OverflowMove], from_sender_id: int, now: datetime) -> int:
-    rows = [{"id": move.touch_id, "sender": move.to, "why": move.why[:200]} for move in moves]
-    columns: dict[str, sa.types.TypeEngine[Any]] = {"id": sa.BigInteger(), "sender": sa.BigInteger(), "why": sa.Text()}
-    item, parameters = json_rows(connection, "moved", columns, rows)
-    update = sa.text(
-        f"UPDATE touch SET sender_id = moved.sender FROM {item} WHERE touch.id = moved.id "
-        "AND touch.state = 'planned' AND touch.sender_id IS NULL RETURNING touch.id"
-    )
-    done = connection.execute(update, parameters).scalars().all()
-    keep = sa.text(
-        "INSERT INTO overflow (touch_id, from_sender_id, sender_id, at, why) "
-        f"SELECT moved.id, :own, moved.sender, :now, moved.why FROM {item} "
-        "JOIN touch ON touch.id = moved.id AND touch.sender_id = moved.sender WHERE true"
-    ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
-    connection.execute(keep, {"own": from_sender_id, "now": now, **parameters})
-    return len(done)

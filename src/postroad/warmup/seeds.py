@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from random import Random
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from msgspec import Struct
@@ -23,11 +23,10 @@ from postroad.dns.providers import provider_of
 from postroad.errors import ConfigError
 from postroad.settings import SeedSettings, Settings
 from postroad.store import warmup as store
-from postroad.store.bulk import json_rows
 from postroad.store.campaign import Campaign, CampaignState, find_campaign, steps_of
 from postroad.store.engine import read, write
 from postroad.store.suppression import suppressed_sql
-from postroad.store.types import UtcDateTime, sql_instant
+from postroad.store.touches.planning import SeedTouch, plan_seed_touches
 from postroad.warmup.caps import effective_cap, hours_of
 from postroad.warmup.day import count_mail, count_seeds, day_of, midnight
 from postroad.warmup.health import Counts
@@ -306,12 +305,4 @@ def _hours(identity: WarmingIdentity, now: datetime) -> tuple[datetime, datetime
 def _plan_touches(connection: sa.Connection, campaign: Campaign, due: Sequence[tuple[Seed, datetime]]) -> None:
     assert campaign.id is not None  # noqa: S101  (read from its table)
     [step] = steps_of(connection, campaign.id)
-    rows = [{"id": seed.recipient_id, "due_at": sql_instant(at, connection.dialect.name)} for seed, at in due]
-    columns: dict[str, sa.types.TypeEngine[Any]] = {"id": sa.BigInteger(), "due_at": UtcDateTime()}
-    item, parameters = json_rows(connection, "due", columns, rows)
-    insert = sa.text(
-        "INSERT INTO touch (campaign_id, step_id, recipient_id, state, due_at, claim) "
-        f"SELECT :campaign_id, :step_id, due.id, 'planned', due.due_at, 0 FROM {item} WHERE true "
-        "ON CONFLICT (campaign_id, step_id, recipient_id) DO NOTHING"
-    )
-    connection.execute(insert, {"campaign_id": campaign.id, "step_id": step.id, **parameters})
+    plan_seed_touches(connection, campaign.id, step.id, [SeedTouch(seed.recipient_id, at) for seed, at in due])

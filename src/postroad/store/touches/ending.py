@@ -1,0 +1,111 @@
+"""Ends touches that wait, as suppressed or cancelled, and deletes old ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from postroad.store.bulk import any_of, id_rows
+from postroad.store.ledger import TouchState
+from postroad.store.touches.transitions import Condition, TouchEvent, allowed_sql
+from postroad.store.types import UtcDateTime
+
+_SUPPRESSED = allowed_sql(TouchEvent.SUPPRESSED, TouchState.SUPPRESSED)
+_CANCELLED = allowed_sql(TouchEvent.CANCELLED, TouchState.CANCELLED)
+
+
+def suppress_touches(connection: sa.Connection, touch_ids: Sequence[int], now: datetime) -> set[int]:
+    """End those of these touches that wait as ``suppressed``. Returns the touches that ended."""
+    return _end(connection, touch_ids, TouchState.SUPPRESSED, _SUPPRESSED, now)
+
+
+def cancel_touches(connection: sa.Connection, touch_ids: Sequence[int], now: datetime) -> set[int]:
+    """End those of these touches that wait as ``cancelled``. Returns the touches that ended."""
+    return _end(connection, touch_ids, TouchState.CANCELLED, _CANCELLED, now)
+
+
+def _end(
+    connection: sa.Connection, touch_ids: Sequence[int], state: TouchState, allowed: str, now: datetime
+) -> set[int]:
+    item, parameters = id_rows(connection, touch_ids)
+    statement = sa.text(
+        f"UPDATE touch SET state = '{state}', settled_at = :now, next_at = NULL FROM {item} "
+        f"WHERE touch.id = batch.id AND {allowed} RETURNING touch.id"
+    ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
+    return set(connection.execute(statement, {"now": now, **parameters}).scalars())
+
+
+def suppress_touches_of(connection: sa.Connection, recipient_id: int, now: datetime, audience_id: int = 0) -> list[int]:
+    """End every touch that waits for a recipient as ``suppressed``.
+
+    Args:
+        connection: A connection in a transaction that writes.
+        recipient_id: The recipient, who was suppressed.
+        now: The time of the transaction.
+        audience_id: Only touches of campaigns to this audience end; 0: all touches.
+
+    Returns:
+        The touches that ended, in order. The queue may have jobs for them.
+    """
+    statement = sa.text(
+        f"UPDATE touch SET state = '{TouchState.SUPPRESSED}', settled_at = :now, next_at = NULL "
+        f"WHERE recipient_id = :recipient_id AND {_SUPPRESSED} "
+        "AND (:audience_id = 0 OR campaign_id IN (SELECT id FROM campaign WHERE audience_id = :audience_id)) "
+        "RETURNING id"
+    ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
+    values = {"now": now, "recipient_id": recipient_id, "audience_id": audience_id}
+    return sorted(connection.execute(statement, values).scalars())
+
+
+def end_sequence_of(
+    connection: sa.Connection, campaign_id: int, recipient_id: int, why: str, now: datetime
+) -> list[int]:
+    """Cancel what a recipient would still get from a campaign.
+
+    A step that is not planned yet gets a cancelled touch, so that it is never planned.
+
+    Returns:
+        The touches that waited, in order. The queue may have jobs for them.
+    """
+    values = {"campaign_id": campaign_id, "recipient_id": recipient_id, "why": why, "now": now}
+    # The insert comes first: it waits for a transaction that plans a step now, and the update then finds its touch.
+    ahead = sa.text(
+        "INSERT INTO touch (campaign_id, step_id, recipient_id, state, due_at, claim, reply, settled_at) "
+        f"SELECT :campaign_id, step.id, :recipient_id, '{TouchState.CANCELLED}', :now, 0, :why, :now FROM step "
+        "WHERE step.campaign_id = :campaign_id AND step.kind = 'email' ORDER BY step.position "
+        "ON CONFLICT (campaign_id, step_id, recipient_id) DO NOTHING"
+    ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
+    connection.execute(ahead, values)
+    waiting = sa.text(
+        f"UPDATE touch SET state = '{TouchState.CANCELLED}', settled_at = :now, next_at = NULL, reply = :why "
+        f"WHERE campaign_id = :campaign_id AND recipient_id = :recipient_id AND {_CANCELLED} RETURNING id"
+    ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
+    return sorted(connection.execute(waiting, values).scalars())
+
+
+def delete_touches(connection: sa.Connection, touch_ids: Sequence[int]) -> int:
+    """Delete those of these touches that ended, with all rows that belong to them.
+
+    A touch with a recorded unsubscribe is kept. The id, the campaign and the recipient of a deleted touch go to
+    ``past_touch``.
+
+    Returns:
+        The number of touches that were deleted.
+    """
+    item, parameters = id_rows(connection, touch_ids)
+    not_unsubscribed = (
+        "NOT EXISTS (SELECT 1 FROM delivery_event "
+        "WHERE delivery_event.touch_id = touch.id AND delivery_event.cause = 'unsubscribe')"
+    )
+    allowed = allowed_sql(TouchEvent.DELETED, conditions={Condition.NOT_UNSUBSCRIBED: not_unsubscribed})
+    ended = sa.text(f"SELECT touch.id FROM {item} JOIN touch ON touch.id = batch.id WHERE {allowed}")
+    item, parameters = id_rows(connection, list(connection.execute(ended, parameters).scalars()))
+    old = any_of(connection, f"SELECT batch.id FROM {item}")
+    keep = "INSERT INTO past_touch (id, campaign_id, recipient_id) SELECT id, campaign_id, recipient_id FROM touch"
+    connection.execute(sa.text(f"{keep} WHERE id {old}"), parameters)
+    for table in ("delivery_event", "bounce_effect", "overflow"):
+        connection.execute(sa.text(f"DELETE FROM {table} WHERE touch_id {old}"), parameters)
+    connection.execute(sa.text(f"UPDATE bounce_mail SET touch_id = NULL WHERE touch_id {old}"), parameters)
+    return connection.execute(sa.text(f"DELETE FROM touch WHERE id {old}"), parameters).rowcount

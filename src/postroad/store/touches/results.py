@@ -1,0 +1,200 @@
+"""Records what became of touches: from the queue's events, from returned mail, and from what a person found out."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.types import TypeEngine
+
+from postroad.errors import Blame
+from postroad.store.bulk import json_rows
+from postroad.store.ledger import TouchState
+from postroad.store.touches.transitions import Condition, TouchEvent, allowed_sql
+from postroad.store.types import UtcDateTime, sql_time
+
+
+class TouchResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What happened to a touch on one claim: a row of ``delivery_event``, and the next state of the touch.
+
+    ``at_ms``, ``next_ms``: milliseconds since the epoch. ``next_ms``: time of the next attempt. ``words``: see
+    `postroad.store.same_words`.
+    """
+
+    uid: str
+    touch_id: int
+    state: TouchState
+    claim: int
+    at_ms: int
+    attempt: int
+    next_ms: int | None
+    reply_code: int | None
+    enhanced_code: str | None
+    reply: str | None
+    cause: str | None
+    blame: Blame | None
+    words: str | None
+
+
+def insert_events(connection: sa.Connection, results: Sequence[TouchResult]) -> None:
+    """Insert a row of ``delivery_event`` for each result. Idempotent by the ``uid``.
+
+    A result for a touch of another ledger, which uses the same queue by mistake, is skipped.
+    """
+    dialect = connection.dialect.name
+    rows = [
+        {
+            **msgspec.structs.asdict(result),
+            "at": _sql_time(result.at_ms, dialect),
+            "next_at": _sql_time(result.next_ms, dialect),
+        }
+        for result in results
+    ]
+    columns: dict[str, TypeEngine[Any]] = {
+        "uid": sa.Text(),
+        "touch_id": sa.BigInteger(),
+        "state": sa.Text(),
+        "at": UtcDateTime(),
+        "attempt": sa.Integer(),
+        "reply_code": sa.Integer(),
+        "enhanced_code": sa.Text(),
+        "reply": sa.Text(),
+        "cause": sa.Text(),
+        "blame": sa.Text(),
+        "next_at": UtcDateTime(),
+        "words": sa.Text(),
+    }
+    names = ", ".join(columns)
+    picks = ", ".join(f"new.{name}" for name in columns)
+    item, parameters = json_rows(connection, "new", columns, rows)
+    statement = sa.text(
+        f"INSERT INTO delivery_event ({names}) SELECT {picks} FROM {item} "
+        "WHERE EXISTS (SELECT 1 FROM touch WHERE touch.id = new.touch_id) ON CONFLICT (uid) DO NOTHING"
+    )
+    connection.execute(statement, parameters)
+
+
+def apply_results(connection: sa.Connection, results: Sequence[TouchResult]) -> None:
+    """Move touches to the states of their results, in order, as far as the transition table allows it."""
+    for batch in _one_result_per_touch(results):
+        by_state: defaultdict[TouchState, list[TouchResult]] = defaultdict(list)
+        for result in batch:
+            by_state[result.state].append(result)
+        for state, of_state in by_state.items():
+            _move(connection, state, of_state)
+
+
+def _one_result_per_touch(results: Sequence[TouchResult]) -> list[list[TouchResult]]:
+    """Split the results into rounds with at most one result per touch, in order. Each may be of another claim."""
+    if len({result.touch_id for result in results}) == len(results):
+        return [list(results)]
+    rounds: list[list[TouchResult]] = []
+    counts: Counter[int] = Counter()
+    for result in results:
+        if counts[result.touch_id] == len(rounds):
+            rounds.append([])
+        rounds[counts[result.touch_id]].append(result)
+        counts[result.touch_id] += 1
+    return rounds
+
+
+_CONDITIONS = {
+    Condition.SAME_CLAIM: "touch.claim = new.claim",
+    Condition.NOT_RETURNED: "NOT EXISTS (SELECT 1 FROM bounce_effect WHERE touch_id = touch.id)",
+}
+
+
+def _move(connection: sa.Connection, state: TouchState, results: Sequence[TouchResult]) -> None:
+    dialect = connection.dialect.name
+    rows = [
+        {
+            "id": result.touch_id,
+            "claim": result.claim,
+            "reply": result.reply or result.cause,
+            "next_at": _sql_time(result.next_ms, dialect),
+            "settled_at": _sql_time(result.at_ms, dialect) if state.ended else None,
+        }
+        for result in results
+    ]
+    columns: dict[str, TypeEngine[Any]] = {
+        "id": sa.BigInteger(),
+        "claim": sa.BigInteger(),
+        "reply": sa.Text(),
+        "next_at": UtcDateTime(),
+        "settled_at": UtcDateTime(),
+    }
+    item, parameters = json_rows(connection, "new", columns, rows)
+    statement = sa.text(
+        f"UPDATE touch SET state = '{state}', reply = COALESCE(new.reply, touch.reply), next_at = new.next_at, "
+        f"settled_at = new.settled_at FROM {item} WHERE touch.id = new.id "
+        f"AND {allowed_sql(TouchEvent.RECORDED, state, conditions=_CONDITIONS)}"
+    )
+    connection.execute(statement, parameters)
+
+
+@lru_cache(maxsize=1024)
+def _sql_time(ms: int | None, dialect: str) -> str | None:
+    # Jobs that were settled together share one time, which the ledger stores twice.
+    return None if ms is None else sql_time(datetime.fromtimestamp(ms / 1000, UTC), dialect)
+
+
+def record_returned(connection: sa.Connection, touch_id: int, state: TouchState, reply: str, now: datetime) -> bool:
+    """Move a touch to the state that a returned message shows: bounced, or accepted where that was unknown.
+
+    Returns:
+        Whether the touch moved.
+    """
+    statement = sa.text(
+        "UPDATE touch SET state = :state, settled_at = :now, next_at = NULL, reply = :reply "
+        f"WHERE id = :id AND {allowed_sql(TouchEvent.RETURNED, state)}"
+    ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
+    values = {"state": state.value, "now": now, "reply": reply[:500], "id": touch_id}
+    return connection.execute(statement, values).rowcount == 1
+
+
+class Resolved(sa.Row[tuple[str, int]]):
+    """Shape of the row of `resolve_unknown`: the campaign's name and the touch's last claim."""
+
+    campaign: str
+    claim: int
+
+
+def resolve_unknown(
+    connection: sa.Connection, touch_id: int, state: TouchState, *, by: str, now: datetime, reply: str = ""
+) -> Resolved | None:
+    """Settle a touch whose delivery is unknown, and record who did it.
+
+    Args:
+        connection: A connection in a transaction that writes.
+        touch_id: The touch.
+        state: What became of it: ``accepted``, ``bounced``, ``dead``, or ``queued`` to send it again.
+        by: The person or the source that knows it.
+        now: The time of the transaction.
+        reply: The reply of the receiver, if there is one.
+
+    Returns:
+        The campaign and the last claim of the touch; None if its state is not ``unknown``.
+    """
+    settled = sa.text(
+        "UPDATE touch SET state = :state, settled_at = :settled_at, reply = :reply "
+        f"WHERE id = :id AND {allowed_sql(TouchEvent.RESOLVED, state)} RETURNING claim, "
+        "(SELECT name FROM campaign WHERE campaign.id = touch.campaign_id) AS campaign"
+    ).bindparams(sa.bindparam("settled_at", type_=UtcDateTime()))
+    note = f"resolved as {state} by {by}{': ' if reply else ''}{reply}"[:500]
+    values = {"id": touch_id, "state": state.value, "settled_at": now if state.ended else None, "reply": note}
+    row = connection.execute(settled, values).one_or_none()
+    if row is None:
+        return None
+    event = sa.text(
+        "INSERT INTO delivery_event (uid, touch_id, state, at, attempt, cause, reply) "
+        "VALUES (:uid, :id, :state, :at, 0, 'resolved', :reply)"
+    ).bindparams(sa.bindparam("at", type_=UtcDateTime()))
+    # The time distinguishes it from an earlier resolution of the same touch.
+    uid = f"{touch_id}:{now.timestamp():.6f}:resolved"
+    connection.execute(event, {"uid": uid, "id": touch_id, "state": state.value, "at": now, "reply": note})
+    return row  # type: ignore[return-value]

@@ -1,0 +1,206 @@
+"""Moves touches to the queue and to the wire. Only `admit` lets a touch be sent, and the database decides it.
+
+Whatever the queue forgets or repeats, no touch is sent twice. A claim is identified by the queue's token, which is
+never issued again; an ordinal number would be, after the queue lost its memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.types import TypeEngine
+
+from postroad.store.bulk import any_of, id_rows, json_rows, locked_touches
+from postroad.store.ledger import TouchState
+from postroad.store.suppression import suppressed_sql
+from postroad.store.touches.transitions import Condition, TouchEvent, allowed_sql
+from postroad.store.types import UtcDateTime
+
+
+def mark_queued(connection: sa.Connection, touch_ids: Sequence[int]) -> int:
+    """Move planned touches whose jobs are in the queue to ``queued``. Returns the number moved.
+
+    A touch that a worker admitted in the meantime, or that ended, is not changed.
+    """
+    fence, parameters = locked_touches(connection, touch_ids, "state")
+    allowed = allowed_sql(TouchEvent.ENQUEUED, TouchState.QUEUED, state="mine.state")
+    statement = sa.text(
+        f"{fence} UPDATE touch SET state = '{TouchState.QUEUED}' FROM mine WHERE touch.id = mine.id AND {allowed} "
+        "RETURNING touch.id"
+    )
+    return len(connection.execute(statement, parameters).all())
+
+
+class Claim(NamedTuple):
+    """The queue's claim of one touch.
+
+    ``token``: identifies the claim. ``closed``: tokens of earlier claims that ended without delivery. ``hashed``: hash
+    of the recipient's address, by which a suppression may be stored. ``sender_id``: the sender in place of the
+    campaign's, as the job has it; 0: the campaign's.
+    """
+
+    touch_id: int
+    token: int
+    closed: Sequence[int] = ()
+    hashed: str | None = None
+    sender_id: int = 0
+
+
+class RejectedClaim(sa.Row[tuple[int, str, int, str, bool, int]]):
+    """Shape of a row of `rejected_claims`: the touch, its campaign's state, and whether its recipient is suppressed.
+
+    ``sender_id``: the sender in place of the campaign's; 0: the campaign's.
+    """
+
+    id: int
+    state: str
+    claim: int
+    campaign_state: str
+    suppressed: bool
+    sender_id: int
+
+
+_CLAIM_COLUMNS: dict[str, TypeEngine[Any]] = {"id": sa.BigInteger(), "claim": sa.BigInteger()}
+_HASHED_COLUMNS: dict[str, TypeEngine[Any]] = {"id": sa.BigInteger(), "hashed": sa.Text()}
+
+
+def admit(connection: sa.Connection, claims: Sequence[Claim]) -> set[int]:
+    """Move touches to ``sending``. Returns the touches that moved.
+
+    A touch does not move if its recipient is suppressed, it has ended, its campaign is not running, another sender is
+    to send it, or an earlier claim put it on the wire and the queue does not report that this claim ended without
+    delivery.
+    """
+    rows = [
+        {"id": claim.touch_id, "claim": claim.token, "hashed": claim.hashed, "sender": claim.sender_id}
+        for claim in claims
+    ]
+    columns = _CLAIM_COLUMNS | _HASHED_COLUMNS | {"sender": sa.BigInteger()}
+    item, parameters = json_rows(connection, "batch", columns, rows)
+    ended = [{"id": claim.touch_id, "claim": token} for claim in claims for token in claim.closed]
+    ended_item, ended_parameters = json_rows(connection, "ended", _CLAIM_COLUMNS, ended)
+    claim_ended = f"EXISTS (SELECT 1 FROM {ended_item} WHERE ended.id = touch.id AND ended.claim = touch.claim)"
+    allowed = allowed_sql(TouchEvent.ADMITTED, TouchState.SENDING, conditions={Condition.CLAIM_ENDED: claim_ended})
+    statement = sa.text(
+        f"UPDATE touch SET state = '{TouchState.SENDING}', claim = batch.claim, next_at = NULL, settled_at = NULL "
+        f"FROM {item} WHERE touch.id = batch.id AND COALESCE(touch.sender_id, 0) = batch.sender AND {allowed} "
+        "AND EXISTS (SELECT 1 FROM campaign JOIN recipient ON recipient.id = touch.recipient_id "
+        "WHERE campaign.id = touch.campaign_id AND campaign.state = 'running' "
+        f"AND NOT {suppressed_sql('batch.hashed')}) "
+        "RETURNING touch.id"
+    )
+    return set(connection.execute(statement, parameters | ended_parameters).scalars())
+
+
+def rejected_claims(
+    connection: sa.Connection, touch_ids: Sequence[int], hashes: Mapping[int, str | None] | None = None
+) -> dict[int, RejectedClaim]:
+    """Return why `admit` did not move these touches. A touch that the ledger does not have is missing.
+
+    Args:
+        connection: A connection in the transaction of `admit`.
+        touch_ids: The touches that did not move.
+        hashes: Hashes of the recipients' addresses, as in the claims.
+    """
+    rows = [{"id": touch_id, "hashed": hashes.get(touch_id) if hashes else None} for touch_id in touch_ids]
+    item, parameters = json_rows(connection, "batch", _HASHED_COLUMNS, rows)
+    statement = sa.text(
+        "SELECT touch.id, touch.state, touch.claim, campaign.state AS campaign_state, "
+        f"{suppressed_sql('batch.hashed')} AS suppressed, COALESCE(touch.sender_id, 0) AS sender_id "
+        f"FROM {item} JOIN touch ON touch.id = batch.id JOIN campaign ON campaign.id = touch.campaign_id "
+        "JOIN recipient ON recipient.id = touch.recipient_id"
+    )
+    return {row.id: row for row in connection.execute(statement, parameters)}  # type: ignore[misc]
+
+
+def mark_unknown(connection: sa.Connection, touch_ids: Sequence[int], now: datetime) -> int:
+    """Move touches whose claim is lost from ``sending`` to ``unknown``: they may have been delivered.
+
+    Returns:
+        The number of touches that moved.
+    """
+    item, parameters = id_rows(connection, touch_ids)
+    statement = sa.text(
+        f"UPDATE touch SET state = '{TouchState.UNKNOWN}', settled_at = :now, "
+        f"reply = 'the queue was lost while it was on the wire' FROM {item} WHERE touch.id = batch.id "
+        f"AND {allowed_sql(TouchEvent.QUEUE_LOST, TouchState.UNKNOWN)}"
+    ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
+    return connection.execute(statement, {"now": now, **parameters}).rowcount
+
+
+def set_not_before(connection: sa.Connection, touch_ids: Sequence[int], until: datetime) -> set[int]:
+    """Set the time before which touches in the queue are not sent. Returns the touches that wait there."""
+    item, parameters = id_rows(connection, touch_ids)
+    statement = sa.text(
+        f"UPDATE touch SET next_at = :until FROM {item} WHERE touch.id = batch.id "
+        f"AND {allowed_sql(TouchEvent.POSTPONED)} RETURNING touch.id"
+    ).bindparams(sa.bindparam("until", type_=UtcDateTime()))
+    return set(connection.execute(statement, {"until": until, **parameters}).scalars())
+
+
+def requeue_dead(connection: sa.Connection, touch_ids: Sequence[int]) -> dict[int, str]:
+    """Move dead and expired touches back to ``queued``. A finished campaign runs again until they have ended.
+
+    Touches of a cancelled campaign do not move.
+
+    Returns:
+        The name of the campaign of each touch that moved.
+    """
+    item, parameters = id_rows(connection, touch_ids)
+    # Locked first: `finish_if_done` must see either all of this or nothing.
+    lock = "" if connection.dialect.name == "sqlite" else "FOR UPDATE"
+    campaigns = sa.text(
+        "SELECT id, name FROM campaign WHERE state IN ('running', 'paused', 'finished') AND id IN "
+        f"(SELECT touch.campaign_id FROM {item} JOIN touch ON touch.id = batch.id) ORDER BY id {lock}"
+    )
+    names = {row.id: row.name for row in connection.execute(campaigns, parameters)}
+    ids = f"SELECT batch.id FROM {item}"
+    # The sign before campaign_id: SQLite must not search a whole campaign for each of the ids.
+    statement = sa.text(
+        f"UPDATE touch SET state = '{TouchState.QUEUED}', settled_at = NULL "
+        f"WHERE touch.id {any_of(connection, ids)} AND {allowed_sql(TouchEvent.REQUEUED, TouchState.QUEUED)} "
+        "AND +touch.campaign_id IN :campaigns RETURNING touch.id, touch.campaign_id"
+    ).bindparams(sa.bindparam("campaigns", expanding=True))
+    rows = connection.execute(statement, {**parameters, "campaigns": list(names)}).all()
+    reopen = sa.text(
+        "UPDATE campaign SET state = 'running', finished_at = NULL, emptied_at = NULL "
+        "WHERE state = 'finished' AND id IN :campaigns"
+    ).bindparams(sa.bindparam("campaigns", expanding=True))
+    connection.execute(reopen, {"campaigns": sorted({row.campaign_id for row in rows})})
+    return {row.id: names[row.campaign_id] for row in rows}
+
+
+class NewSender(NamedTuple):
+    """A touch that another sender is to send, and why."""
+
+    touch_id: int
+    sender_id: int
+    why: str
+
+
+def assign_senders(
+    connection: sa.Connection, assignments: Sequence[NewSender], from_sender_id: int, now: datetime
+) -> int:
+    """Give planned touches to other senders, and record from whom and why. Returns the number given.
+
+    A touch that has another sender already is not changed.
+    """
+    rows = [{"id": one.touch_id, "sender": one.sender_id, "why": one.why[:200]} for one in assignments]
+    columns: dict[str, TypeEngine[Any]] = {"id": sa.BigInteger(), "sender": sa.BigInteger(), "why": sa.Text()}
+    item, parameters = json_rows(connection, "moved", columns, rows)
+    allowed = allowed_sql(TouchEvent.REASSIGNED, conditions={Condition.OWN_SENDER: "touch.sender_id IS NULL"})
+    update = sa.text(
+        f"UPDATE touch SET sender_id = moved.sender FROM {item} WHERE touch.id = moved.id AND {allowed} "
+        "RETURNING touch.id"
+    )
+    assigned = connection.execute(update, parameters).scalars().all()
+    log = sa.text(
+        "INSERT INTO overflow (touch_id, from_sender_id, sender_id, at, why) "
+        f"SELECT moved.id, :own, moved.sender, :now, moved.why FROM {item} "
+        "JOIN touch ON touch.id = moved.id AND touch.sender_id = moved.sender WHERE true"
+    ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
+    connection.execute(log, {"own": from_sender_id, "now": now, **parameters})
+    return len(assigned)
