@@ -24,8 +24,9 @@ from postroad.campaign.status import finish_if_done, summary
 from postroad.clock import SystemClock
 from postroad.delivery import submit
 from postroad.delivery.admit import Admission
-from postroad.delivery.job import DeliveryResult, SendJob, encode_job, encode_note
-from postroad.delivery.record import Recorder
+from postroad.delivery.job import SendJob, encode_job
+from postroad.delivery.recorder import Recorder
+from postroad.delivery.result import DeliveryResult, encode_result
 from postroad.operations import campaigns, dead_letters, rebuild
 from postroad.queue import ClaimedJob, Event, EventKind
 from postroad.settings import BounceSettings, Settings, UnsubscribeScope
@@ -193,7 +194,7 @@ def admit_and_record(ledger: LargeLedger) -> None:
     payload = encode_job(SendJob(touch_id=0, step_id=0, address="", fields={}))
     jobs = [ClaimedJob(str(id_), 1_000 + id_, 1, 1, payload, 0, "lane") for id_ in touches]
     assert Admission(ledger.engine, SystemClock())._admit(jobs) == {}
-    note = encode_note(DeliveryResult(state=TouchState.ACCEPTED, reply_code=250, reply="2.0.0 ok"))
+    note = encode_result(DeliveryResult(state=TouchState.ACCEPTED, reply_code=250, reply="2.0.0 ok"))
     events = [
         Event(
             entry=f"{job.id}-1",

@@ -21,7 +21,8 @@ from benchmarks.sink import Sink
 from postroad.app.context import AppContext, open_context
 from postroad.campaign.message import StepMessage, step_message
 from postroad.delivery.admit import Admission
-from postroad.delivery.job import SEND_QUEUE, DeliveryResult, decode_job, encode_note
+from postroad.delivery.job import SEND_QUEUE, decode_job
+from postroad.delivery.result import DeliveryResult, encode_result
 from postroad.delivery.routes import Route, open_routes
 from postroad.mail.message import Message
 from postroad.queue import ClaimedJob, Done, Queue
@@ -159,7 +160,7 @@ async def _marked(queue: Queue, batches: Sequence[Sequence[ClaimedJob]]) -> None
 
 
 async def _settled(queue: Queue, batches: Sequence[Sequence[ClaimedJob]]) -> None:
-    note = encode_note(DeliveryResult(state=TouchState.ACCEPTED, reply_code=250, reply="250 2.0.0 Ok"))
+    note = encode_result(DeliveryResult(state=TouchState.ACCEPTED, reply_code=250, reply="250 2.0.0 Ok"))
     for n, batch in enumerate(batches):
         settled = await queue.settle(WORKER, [(job, Done(note=note)) for job in batch], want=0, nonce=f"settle-{n}")
         assert not settled.stale, f"{len(settled.stale)} leases were lost"

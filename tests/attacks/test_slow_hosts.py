@@ -15,10 +15,12 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from postroad.clock import SystemClock
+from postroad.delivery.compiled_steps import CompiledSteps
 from postroad.delivery.destinations import Destinations
 from postroad.delivery.handler import SendHandler
 from postroad.delivery.job import decode_job
-from postroad.delivery.outcome import DeliveryVerdict, NoMailHostError, UnreachableReason, of_transport
+from postroad.delivery.outcome import NoMailHostError, UnreachableReason, classify_transport_error
+from postroad.delivery.result import DeliveryVerdict
 from postroad.delivery.routes import open_routes
 from postroad.delivery.submit import SubmitOptions, submit_due
 from postroad.dns.public_address import may_connect, networks
@@ -79,7 +81,9 @@ async def test_a_reply_that_trickles_is_cut_off(phase: str, unit: bytes, extensi
     assert error.late_s == SHORT_S
     assert error.unknown is (phase == "DOT")
     assert not session.usable
-    assert of_transport(error).verdict is (DeliveryVerdict.UNKNOWN if phase == "DOT" else DeliveryVerdict.RETRY)
+    assert classify_transport_error(error).verdict is (
+        DeliveryVerdict.UNKNOWN if phase == "DOT" else DeliveryVerdict.RETRY
+    )
 
 
 @pytest.mark.parametrize("unit", [b"x", b"x\r\n250-"], ids=["one line", "many lines"])
@@ -261,12 +265,15 @@ async def delivering(
             destinations=destinations,
         ) as routes,
         SendHandler(
-            engine=engine,
+            steps=CompiledSteps(
+                engine=engine,
+                signer=TokenSigner(SecretStr("a key that is only used in tests")),
+                public_url="https://mail.example.com",
+                clock=clock,
+            ),
             queue=queue,
             routes=routes,
             origins={},
-            signer=TokenSigner(SecretStr("a key that is only used in tests")),
-            public_url="https://mail.example.com",
             clock=clock,
             shaper=Shaper(
                 engine=engine,
@@ -391,4 +398,4 @@ async def test_a_domain_whose_hosts_are_not_public_is_not_connected_to(engine: s
         ) as opened:
             with pytest.raises(NoMailHostError, match=r"no public address: 10\.0\.0\.1") as caught:
                 await opened["direct"].send(message(recipient="ada@private.example"), nothing)
-    assert caught.value.obstacle is UnreachableReason.NOT_PUBLIC
+    assert caught.value.kind is UnreachableReason.NOT_PUBLIC

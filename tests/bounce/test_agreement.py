@@ -6,7 +6,7 @@ import pytest
 
 from postroad.bounce.classify import BounceClass, classify_recipients
 from postroad.bounce.parse import parse_mail
-from postroad.delivery.outcome import of_reply
+from postroad.delivery.outcome import classify_reply
 from postroad.errors import Blame
 from postroad.smtp.reply import Phase, parse_reply
 from tests.bounce import mails
@@ -47,7 +47,7 @@ COMMANDS = {Phase.MAIL: "MAIL FROM", Phase.RCPT: "RCPT TO", Phase.DOT: "end of D
 @pytest.mark.parametrize(("verdict", "phase", "text"), REPLIES)
 def test_a_reply_means_the_same_on_both_ways(verdict: BounceClass, phase: Phase, text: str) -> None:
     reply = parse_reply(phase, int(text[:3]), [text[4:]])
-    outcome = of_reply(reply, deferrals=0)
+    outcome = classify_reply(reply, deferrals=0)
     assert outcome.suppress is (verdict is BounceClass.HARD)
     assert (outcome.blame is Blame.SENDER) is (verdict is BounceClass.BLOCK)
     said = f"{text} (in reply to {COMMANDS[phase]} command)"

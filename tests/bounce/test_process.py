@@ -371,12 +371,12 @@ def test_an_alias_of_which_one_member_is_gone_is_not_gone(ledger: LedgerFixture)
 
 
 def test_an_acceptance_that_is_recorded_after_its_bounce_leaves_it_bounced(ledger: LedgerFixture) -> None:
-    from postroad.delivery.job import DeliveryResult, encode_note
-    from postroad.delivery.record import record
+    from postroad.delivery.recorder import record
+    from postroad.delivery.result import DeliveryResult, encode_result
 
     touch = ledger.touch(ledger.recipient(), TouchState.SENDING)
     ledger.process(ledger.dsn_of(touch))
-    note = encode_note(DeliveryResult(state=TouchState.ACCEPTED, cause="accepted"))
+    note = encode_result(DeliveryResult(state=TouchState.ACCEPTED, cause="accepted"))
     event = Event(
         entry="1-1",
         id=str(touch),

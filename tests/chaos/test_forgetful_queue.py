@@ -15,8 +15,9 @@ import pytest
 from postroad.app.context import AppContext
 from postroad.campaign.status import summary
 from postroad.delivery.admit import Admission
-from postroad.delivery.job import SEND_QUEUE, DeliveryResult, encode_note
-from postroad.delivery.record import Recorder
+from postroad.delivery.job import SEND_QUEUE
+from postroad.delivery.recorder import Recorder
+from postroad.delivery.result import DeliveryResult, encode_result
 from postroad.delivery.submit import SubmitOptions, enqueue_by_id, load_submit_plan
 from postroad.embedded import server_binary
 from postroad.errors import UnavailableError
@@ -86,7 +87,7 @@ async def _fixture(site: Site) -> AsyncIterator[TouchFixture]:
 
 
 def note(state: TouchState) -> bytes:
-    return encode_note(DeliveryResult(state=state))
+    return encode_result(DeliveryResult(state=state))
 
 
 async def test_a_lost_claim_is_not_sent_again_by_the_next(fixture: TouchFixture) -> None:

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from postroad.clock import SystemClock
 from postroad.delivery.job import job_id, lane_of
-from postroad.delivery.record import Recorder
+from postroad.delivery.recorder import Recorder
 from postroad.gates.name import Receiver
 from postroad.queue import ClaimedJob, Job, Lane, Queue
 from postroad.settings import BounceSettings

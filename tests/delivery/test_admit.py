@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from postroad.delivery.admit import Admission
 from postroad.delivery.job import SendJob, encode_job, job_id
-from postroad.delivery.record import Recorder
+from postroad.delivery.recorder import Recorder
 from postroad.mail.address_hash import AddressHashes
 from postroad.queue import Gate, Job, Queue, Rate
 from postroad.queue.redis.client import connect

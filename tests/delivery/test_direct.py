@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from postroad.delivery.destinations import Destinations
 from postroad.delivery.direct import DirectRoute
-from postroad.delivery.outcome import DeliveryVerdict, NoMailHostError, Outcome, UnreachableReason, of_obstacle
+from postroad.delivery.outcome import NoMailHostError, UnreachableReason, classify_unreachable
+from postroad.delivery.result import DeliveryVerdict
 from postroad.delivery.sts_policies import StsPolicies
 from postroad.dns.providers import site_of
 from postroad.dns.public_address import Network, networks
@@ -210,7 +211,7 @@ async def test_what_dns_says_of_a_domain_that_cannot_be_reached(
     }
     async with Nameserver(ZONE, troubles=troubles) as server:
         error = await obstacle_to(await world.route(server), f"ada@{domain}")
-    assert error.obstacle is obstacle
+    assert error.kind is obstacle
     assert error.reason
     assert world.taken() == {1: []}
 
@@ -235,7 +236,7 @@ BOUNCED, DEFER, DEAD = DeliveryVerdict.BOUNCED, DeliveryVerdict.DEFER, DeliveryV
 def test_what_an_obstacle_means(
     obstacle: UnreachableReason, verdict: DeliveryVerdict, blame: Blame, suppress: bool
 ) -> None:
-    outcome: Outcome = of_obstacle(obstacle, deferrals=0)
+    outcome = classify_unreachable(NoMailHostError(obstacle, "unreachable"), deferrals=0)
     assert (outcome.verdict, outcome.blame, outcome.suppress, outcome.pause) == (verdict, blame, suppress, None)
     assert (outcome.delay_ms is not None) is (verdict is DEFER)
 
@@ -260,7 +261,7 @@ async def test_hosts_that_are_down_defer_their_own_domains_only_and_are_tried_ag
         route = await world.route(server)
         await first.__aexit__(None, None, None)
         for _ in range(FAILURES_IN_A_ROW + 2):
-            assert (await obstacle_to(route, "ada@address.example")).obstacle is UnreachableReason.HOSTS_DOWN
+            assert (await obstacle_to(route, "ada@address.example")).kind is UnreachableReason.HOSTS_DOWN
         assert (await route.send(message(recipient="ada@aliased-host.example"), Marks())).code == 250
         await world.host(1)
         world.clock.advance(PAUSES_MS[0])
@@ -277,9 +278,7 @@ async def test_a_reply_is_the_hosts_own_and_ends_the_search(world: World) -> Non
         with pytest.raises(TransportError) as caught:
             await route.send(message(recipient="a+drop-after-dot@two.example"), Marks())
         assert caught.value.unknown
-        assert (
-            await obstacle_to_reply(route, "a+530-5.7.0-at-rcpt@two.example")
-        ).obstacle is UnreachableReason.HOSTS_DOWN
+        assert (await obstacle_to_reply(route, "a+530-5.7.0-at-rcpt@two.example")).kind is UnreachableReason.HOSTS_DOWN
     assert world.taken() == {1: [], 2: []}
 
 
@@ -379,7 +378,7 @@ async def test_a_receiver_that_asks_for_tls_gets_nothing_in_the_clear(
     async with Nameserver(ZONE) as server:
         route = await world.route(server, shaping=shaping, tls=tls)
         if secured is None:
-            assert (await obstacle_to(route, "ada@address.example")).obstacle is UnreachableReason.HOSTS_DOWN
+            assert (await obstacle_to(route, "ada@address.example")).kind is UnreachableReason.HOSTS_DOWN
             assert world.taken() == {1: []}
         else:
             await send_to(route, "ada@address.example")
@@ -391,7 +390,7 @@ async def test_google_is_known_by_its_hosts_and_gets_nothing_in_the_clear(world:
     zone = {"school.net": {"MX": ["1 aspmx.l.google.com."]}, "aspmx.l.google.com": {"A": ["127.0.0.1"]}}
     async with Nameserver(zone) as server:
         route = await world.route(server, shaping=read_shaping(None))
-        assert (await obstacle_to(route, "ada@school.net")).obstacle is UnreachableReason.HOSTS_DOWN
+        assert (await obstacle_to(route, "ada@school.net")).kind is UnreachableReason.HOSTS_DOWN
     assert world.taken() == {1: []}
 
 
@@ -426,7 +425,7 @@ async def test_dane_decides_where_dnssec_vouches_for_it(world: World, tmp_path: 
             assert (await route.send(message(recipient="ada@signed.example"), Marks())).code == 250
         else:
             error = await obstacle_to(route, "ada@signed.example")
-            assert error.obstacle is UnreachableReason.HOSTS_DOWN
+            assert error.kind is UnreachableReason.HOSTS_DOWN
             assert "TLSA" in error.reason
 
 
@@ -445,7 +444,7 @@ async def test_no_answer_about_certificates_where_dns_is_signed_is_no_delivery(w
     name = f"_{world.port}._tcp.mx.signed.example"
     async with Nameserver(ZONE, signed=SIGNED, troubles={name: Trouble.SERVFAIL}) as server:
         route = await world.route(server)
-        assert (await obstacle_to(route, "ada@signed.example")).obstacle is UnreachableReason.NO_ANSWER
+        assert (await obstacle_to(route, "ada@signed.example")).kind is UnreachableReason.NO_ANSWER
     assert world.taken() == {1: []}
 
 
@@ -455,7 +454,7 @@ async def test_a_signed_host_without_tls_and_with_tlsa_gets_nothing_in_the_clear
     zone: Mapping[str, Mapping[str, list[str]]] = ZONE | {name: {"TLSA": ["0 0 1 " + "00" * 32]}}
     async with Nameserver(zone, signed=SIGNED | {name}) as server:
         route = await world.route(server)
-        assert (await obstacle_to(route, "ada@signed.example")).obstacle is UnreachableReason.HOSTS_DOWN
+        assert (await obstacle_to(route, "ada@signed.example")).kind is UnreachableReason.HOSTS_DOWN
     assert world.taken() == {1: []}
 
 
@@ -482,7 +481,7 @@ async def test_mta_sts(
             assert (await route.send(message(recipient="ada@sts.example"), Marks())).code == 250
         else:
             error = await obstacle_to(route, "ada@sts.example")
-            assert error.obstacle in (UnreachableReason.HOSTS_DOWN, UnreachableReason.POLICY)
+            assert error.kind in (UnreachableReason.HOSTS_DOWN, UnreachableReason.POLICY)
     assert len(world.taken()[1]) == int(delivered)
 
 
@@ -492,7 +491,7 @@ async def test_a_host_without_tls_gets_nothing_from_a_domain_that_enforces_it(wo
     body = POLICY.format(mode="enforce", mx="mx.sts.example")
     async with https(tmp_path / "https", "mta-sts.sts.example", body) as (site, _), Nameserver(ZONE) as server:
         route = await world.route(server, site=site)
-        assert (await obstacle_to(route, "ada@sts.example")).obstacle is UnreachableReason.HOSTS_DOWN
+        assert (await obstacle_to(route, "ada@sts.example")).kind is UnreachableReason.HOSTS_DOWN
     assert world.taken() == {1: []}
 
 

@@ -21,7 +21,7 @@ from postroad.clock import Clock
 from postroad.delivery.admit import Admission
 from postroad.delivery.job import SEND_QUEUE, decode_job
 from postroad.delivery.provider_lookup import Providers
-from postroad.delivery.record import Recorder
+from postroad.delivery.recorder import Recorder
 from postroad.delivery.submit import SubmitOptions, submit_due
 from postroad.dns.resolver import Resolver
 from postroad.gates.name import GateName, Receiver

@@ -12,7 +12,8 @@ import pytest
 import sqlalchemy as sa
 
 from postroad.app.context import AppContext, open_context
-from postroad.delivery.job import DeliveryResult, encode_note, job_id, lane_of
+from postroad.delivery.job import job_id, lane_of
+from postroad.delivery.result import DeliveryResult, encode_result
 from postroad.explain import TouchExplanation, explain_touch
 from postroad.gates.name import GateName, Receiver
 from postroad.operations import campaigns
@@ -221,7 +222,7 @@ async def _scheduled_past_window(scene: Scene) -> None:
 
 async def _retry_wait(scene: Scene) -> None:
     await scene.enqueue()
-    note = encode_note(DeliveryResult(state=TouchState.DEFERRED, cause="connect", reply="refused"))
+    note = encode_result(DeliveryResult(state=TouchState.DEFERRED, cause="connect", reply="refused"))
     retry = Retry(cause="connect", error="refused", at_ms=ms(MORNING + HOUR), note=note)
     await scene.queue.settle("w", [(await scene.claim(), retry)])
     await scene.record()
@@ -273,14 +274,14 @@ async def _unknown(scene: Scene) -> None:
 
 async def _dead(scene: Scene) -> None:
     await scene.enqueue()
-    note = encode_note(DeliveryResult(state=TouchState.DEAD, cause="policy", reply="550 5.7.1 no"))
+    note = encode_result(DeliveryResult(state=TouchState.DEAD, cause="policy", reply="550 5.7.1 no"))
     await scene.queue.settle("w", [(await scene.claim(), Dead(cause="policy", error="550 5.7.1 no", note=note))])
     await scene.record()
 
 
 async def _bounced(scene: Scene) -> None:
     await scene.enqueue()
-    note = encode_note(
+    note = encode_result(
         DeliveryResult(state=TouchState.BOUNCED, cause="no mailbox", reply="550 5.1.1 no", suppress=True)
     )
     await scene.queue.settle("w", [(await scene.claim(), Dead(cause="no mailbox", error="550 5.1.1 no", note=note))])
@@ -289,7 +290,7 @@ async def _bounced(scene: Scene) -> None:
 
 async def _accepted(scene: Scene) -> None:
     await scene.enqueue()
-    note = encode_note(DeliveryResult(state=TouchState.ACCEPTED, reply="250 ok"))
+    note = encode_result(DeliveryResult(state=TouchState.ACCEPTED, reply="250 ok"))
     await scene.queue.settle("w", [(await scene.claim(), Done(note=note))])
     await scene.record()
 

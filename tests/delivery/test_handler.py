@@ -10,9 +10,11 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from postroad.clock import SystemClock
+from postroad.delivery.compiled_steps import CompiledSteps
 from postroad.delivery.destinations import Destinations
 from postroad.delivery.handler import SendHandler
-from postroad.delivery.job import decode_job, decode_note
+from postroad.delivery.job import decode_job
+from postroad.delivery.result import decode_result
 from postroad.delivery.routes import open_routes
 from postroad.delivery.submit import SubmitOptions, submit_due
 from postroad.dns.public_address import networks
@@ -76,12 +78,15 @@ async def test_what_dns_says_becomes_a_verdict(engine: sa.Engine, queue: Queue, 
             )
         )
         delivery = SendHandler(
-            engine=engine,
+            steps=CompiledSteps(
+                engine=engine,
+                signer=TokenSigner(SecretStr("a key that is only used in tests")),
+                public_url="https://mail.example.com",
+                clock=clock,
+            ),
             queue=queue,
             routes=routes,
             origins={"news@example.com": LocalBinding(helo="news.sender.example")},
-            signer=TokenSigner(SecretStr("a key that is only used in tests")),
-            public_url="https://mail.example.com",
             clock=clock,
             shaper=Shaper(
                 engine=engine,
@@ -102,7 +107,7 @@ async def test_what_dns_says_becomes_a_verdict(engine: sa.Engine, queue: Queue, 
         dead = verdicts[domain]
         assert isinstance(dead, Dead)
         assert dead.note is not None
-        note = decode_note(dead.note)
+        note = decode_result(dead.note)
         assert (note.state, note.cause, note.suppress) == (TouchState.BOUNCED, cause, True)
     deferred = verdicts["unwell.example"]
     assert isinstance(deferred, Defer)
@@ -141,12 +146,15 @@ async def test_a_step_that_cannot_be_compiled_is_compiled_once_a_minute(engine: 
     sa.event.listen(engine, "before_cursor_execute", count)
     clock = HandClock(int(NOW.timestamp() * 1000))
     delivery = SendHandler(
-        engine=engine,
+        steps=CompiledSteps(
+            engine=engine,
+            signer=TokenSigner(SecretStr("a key that is only used in tests")),
+            public_url="https://mail.example.com",
+            clock=clock,
+        ),
         queue=queue,
         routes={},
         origins={},
-        signer=TokenSigner(SecretStr("a key that is only used in tests")),
-        public_url="https://mail.example.com",
         clock=clock,
         shaper=Shaper(
             engine=engine,

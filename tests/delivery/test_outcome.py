@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postroad.delivery.outcome import DEFERRAL_MS, MINUTE_MS, DeliveryVerdict, Outcome, Pause, of_reply, of_transport
+from postroad.delivery.outcome import MINUTE_MS, RETRY_DELAYS_MS, classify_reply, classify_transport_error
+from postroad.delivery.result import DeliveryResult, DeliveryVerdict, Pause
 from postroad.errors import Blame
 from postroad.smtp.reply import Phase, Reply, parse_reply
 from postroad.smtp.session import TransportError
@@ -76,7 +77,9 @@ def parsed(phase: Phase, said: str) -> Reply:
 
 @pytest.mark.parametrize(("meaning", "phase", "said"), REPLIES, ids=[said[:60] for _, _, said in REPLIES])
 def test_what_servers_say(meaning: str, phase: Phase, said: str) -> None:
-    outcome = of_reply(parsed(phase, said), deferrals=0, provider="google" if meaning == "unauthenticated" else "")
+    outcome = classify_reply(
+        parsed(phase, said), deferrals=0, provider="google" if meaning == "unauthenticated" else ""
+    )
     assert Meaning(outcome.verdict, outcome.blame, outcome.suppress, outcome.pause) == MEANINGS[meaning]
     if meaning.startswith("unauthenticated") or "DMARC" in said:
         assert outcome.cause.startswith("sender authentication")
@@ -109,7 +112,7 @@ def replies(draw: st.DrawFn, phases: tuple[Phase, ...], first: int, last: int) -
 
 @given(replies(tuple(Phase), 200, 599), st.integers(0, 50))
 def test_every_reply_has_an_outcome_that_makes_sense(reply: Reply, deferrals: int) -> None:
-    outcome = of_reply(reply, deferrals=deferrals)
+    outcome = classify_reply(reply, deferrals=deferrals)
     assert outcome.cause
     assert len(outcome.cause) <= 100
     assert (outcome.blame is None) is (outcome.verdict is DeliveryVerdict.ACCEPTED)
@@ -127,18 +130,18 @@ def test_every_reply_has_an_outcome_that_makes_sense(reply: Reply, deferrals: in
 
 @given(replies(TRANSACTION, 400, 499), st.integers(0, 50))
 def test_a_4xx_defers_by_the_schedule_and_does_no_harm(reply: Reply, deferrals: int) -> None:
-    outcome = of_reply(reply, deferrals=deferrals)
+    outcome = classify_reply(reply, deferrals=deferrals)
     assert outcome.verdict is DeliveryVerdict.DEFER
     assert not outcome.suppress
     assert outcome.pause is None
-    assert outcome.delay_ms == DEFERRAL_MS[min(deferrals, len(DEFERRAL_MS) - 1)]
+    assert outcome.delay_ms == RETRY_DELAYS_MS[min(deferrals, len(RETRY_DELAYS_MS) - 1)]
 
 
 def test_the_schedule_is_that_of_rfc_5321() -> None:
     # §4.5.4.1: at least 30 minutes after the first failure, later two to three hours.
-    assert DEFERRAL_MS[0] >= 30 * MINUTE_MS
-    assert list(DEFERRAL_MS) == sorted(DEFERRAL_MS)
-    assert 120 * MINUTE_MS <= DEFERRAL_MS[-1] <= 180 * MINUTE_MS
+    assert RETRY_DELAYS_MS[0] >= 30 * MINUTE_MS
+    assert list(RETRY_DELAYS_MS) == sorted(RETRY_DELAYS_MS)
+    assert 120 * MINUTE_MS <= RETRY_DELAYS_MS[-1] <= 180 * MINUTE_MS
 
 
 ABOUT_THE_SENDER = [
@@ -182,30 +185,30 @@ def test_no_text_about_the_sender_suppresses(
     phase: Phase, code: int, status: str, order: list[str], sender: str, hard: str, between: str
 ) -> None:
     text = between.join(order).format(sender=sender, hard=hard)
-    assert not of_reply(parse_reply(phase, code, [status + text]), deferrals=0).suppress
+    assert not classify_reply(parse_reply(phase, code, [status + text]), deferrals=0).suppress
 
 
 def test_unmistakable_words_beat_a_code_of_policy() -> None:
-    outcome = of_reply(parse_reply(Phase.RCPT, 550, ["5.7.1 No such user!"]), deferrals=0)
+    outcome = classify_reply(parse_reply(Phase.RCPT, 550, ["5.7.1 No such user!"]), deferrals=0)
     assert (outcome.verdict, outcome.suppress, outcome.pause) == (DeliveryVerdict.BOUNCED, True, None)
 
 
 @given(replies((Phase.MAIL,), 400, 599))
 def test_nothing_said_to_mail_is_held_against_the_recipient(reply: Reply) -> None:
-    outcome = of_reply(reply, deferrals=0)
+    outcome = classify_reply(reply, deferrals=0)
     assert outcome.blame is not Blame.RECIPIENT
     assert not outcome.suppress
 
 
 @given(replies(OPENING, 400, 599), st.integers(0, 50))
 def test_what_is_said_while_opening_is_about_the_route(reply: Reply, deferrals: int) -> None:
-    outcome = of_reply(reply, deferrals=deferrals)
+    outcome = classify_reply(reply, deferrals=deferrals)
     assert (outcome.verdict, outcome.pause, outcome.suppress) == (DeliveryVerdict.DEFER, Pause.ROUTE, False)
 
 
 @pytest.mark.parametrize("phase", list(Phase))
 def test_every_bare_code_has_an_outcome_and_hardly_any_suppresses(phase: Phase) -> None:
-    outcomes = {code: of_reply(Reply(phase, code, None, ""), deferrals=0) for code in range(200, 600)}
+    outcomes = {code: classify_reply(Reply(phase, code, None, ""), deferrals=0) for code in range(200, 600)}
     suppressing = {code for code, outcome in outcomes.items() if outcome.suppress}
     assert suppressing == ({556} if phase in (Phase.RCPT, Phase.DATA, Phase.DOT) else set())
 
@@ -213,8 +216,8 @@ def test_every_bare_code_has_an_outcome_and_hardly_any_suppresses(phase: Phase) 
 @pytest.mark.parametrize("phase", list(Phase))
 @pytest.mark.parametrize("unknown", [False, True])
 def test_a_lost_connection(phase: Phase, unknown: bool) -> None:
-    outcome = of_transport(TransportError(phase, "connection reset", unknown=unknown))
-    assert isinstance(outcome, Outcome)
+    outcome = classify_transport_error(TransportError(phase, "connection reset", unknown=unknown))
+    assert isinstance(outcome, DeliveryResult)
     assert not outcome.suppress
     if unknown:
         assert outcome.verdict is DeliveryVerdict.UNKNOWN
@@ -230,4 +233,4 @@ def test_a_lost_connection(phase: Phase, unknown: bool) -> None:
 )
 def test_a_receiver_without_the_domain_pauses_no_sender(text: str) -> None:
     reply = parse_reply(Phase.RCPT, int(text[:3]), [text[4:]])
-    assert of_reply(reply, deferrals=0, provider="office365").pause is None
+    assert classify_reply(reply, deferrals=0, provider="office365").pause is None

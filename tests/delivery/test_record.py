@@ -9,8 +9,9 @@ from itertools import count
 import pytest
 import sqlalchemy as sa
 
-from postroad.delivery.job import DeliveryResult, encode_note, job_id
-from postroad.delivery.record import record
+from postroad.delivery.job import job_id
+from postroad.delivery.recorder import record
+from postroad.delivery.result import DeliveryResult, encode_result
 from postroad.errors import Blame
 from postroad.queue import Event, EventKind
 from postroad.settings import BounceSettings
@@ -23,7 +24,7 @@ _numbers = count(1)
 
 
 def note(state: TouchState, **fields: object) -> bytes:
-    return encode_note(DeliveryResult(state=state, **fields))  # type: ignore[arg-type]
+    return encode_result(DeliveryResult(state=state, **fields))  # type: ignore[arg-type]
 
 
 def event(touch_id: int, kind: EventKind, note_: bytes = b"", *, claim: int = 1, **fields: object) -> Event:

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 
-from postroad.delivery.job import DeliveryResult, encode_note, job_id
-from postroad.delivery.record import BATCH, Recorder
+from postroad.delivery.job import job_id
+from postroad.delivery.recorder import BATCH, Recorder
+from postroad.delivery.result import DeliveryResult, encode_result
 from postroad.queue import Done, Event, Job, Queue
 from postroad.settings import BounceSettings
 from postroad.store.engine import open_engine, read, write
@@ -37,7 +38,7 @@ async def deliver(engine: sa.Engine, queue: Queue, count: int) -> list[int]:
         campaign, (step,) = add_campaign(connection, name="spring")
         touches = [add_touch(connection, campaign, step, TouchState.SENDING, claim=1) for _ in range(count)]
     await queue.enqueue(lane(), [Job(id=job_id(touch), payload=b"") for touch in touches])
-    note = encode_note(DeliveryResult(state=TouchState.ACCEPTED, reply_code=250, reply="250 ok"))
+    note = encode_result(DeliveryResult(state=TouchState.ACCEPTED, reply_code=250, reply="250 ok"))
     while jobs := (await queue.claim("w", want=1000, lease_ms=60_000, nonce=str(await queue.stats()))).jobs:
         await queue.settle("w", [(job, Done(note=note)) for job in jobs])
     return touches

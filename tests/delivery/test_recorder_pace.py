@@ -7,8 +7,8 @@ import asyncio
 import sqlalchemy as sa
 
 from postroad.clock import SystemClock
-from postroad.delivery.job import DeliveryResult, encode_note
-from postroad.delivery.record import LINGER_S, Recorder
+from postroad.delivery.recorder import GATHER_S, Recorder
+from postroad.delivery.result import DeliveryResult, encode_result
 from postroad.queue import Done, Queue
 from postroad.settings import BounceSettings
 from postroad.store.ledger import TouchState
@@ -33,16 +33,16 @@ async def test_few_events_wait_for_company_and_are_recorded_together(engine: sa.
     clock, stop = Turned(), asyncio.Event()
     recorder = Recorder(engine=engine, queue=queue, clock=clock, name="r", bounce=BounceSettings())
     jobs = await claim(queue)
-    done = Done(note=encode_note(DeliveryResult(state=TouchState.ACCEPTED)))
+    done = Done(note=encode_result(DeliveryResult(state=TouchState.ACCEPTED)))
     await queue.settle("w", [(jobs[0], done)], nonce="first")
     running = asyncio.create_task(recorder.run(stop))
-    assert await clock.asleep.get() == LINGER_S
+    assert await clock.asleep.get() == GATHER_S
     assert recorder.recorded == 1
     for job in jobs[1:]:
         await queue.settle("w", [(job, done)], nonce=job.id)
     assert recorder.recorded == 1
     clock.go_on.set()
-    assert await clock.asleep.get() == LINGER_S
+    assert await clock.asleep.get() == GATHER_S
     assert recorder.recorded == 5
     assert [state_of(engine, touch) for touch in touches] == [TouchState.ACCEPTED] * 5
     stop.set()

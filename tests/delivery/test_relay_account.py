@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from postroad.classify.statement import Speaker
-from postroad.delivery.outcome import DeliveryVerdict, Pause, of_reply
+from postroad.delivery.outcome import classify_reply
+from postroad.delivery.result import DeliveryVerdict, Pause
 from postroad.smtp.reply import Phase, Reply, parse_reply
 
 HOLDS_ROUTE = [
@@ -97,7 +98,7 @@ def _reply(phase: Phase, said: str) -> Reply:
     [*((Pause.ROUTE, *row) for row in HOLDS_ROUTE), *((Pause.SENDER, *row) for row in HOLDS_SENDER)],
 )
 def test_a_refused_account_holds_and_ends_no_touch(pause: Pause, phase: Phase, said: str) -> None:
-    outcome = of_reply(_reply(phase, said), deferrals=0, speaker=Speaker.RELAY)
+    outcome = classify_reply(_reply(phase, said), deferrals=0, speaker=Speaker.RELAY)
     assert (outcome.verdict, outcome.pause, outcome.suppress) == (DeliveryVerdict.DEFER, pause, False)
 
 
@@ -105,7 +106,7 @@ def test_a_refused_account_holds_and_ends_no_touch(pause: Pause, phase: Phase, s
 def test_what_is_not_about_the_account_ends_the_touch(
     phase: Phase, said: str, verdict: DeliveryVerdict, suppresses: bool
 ) -> None:
-    outcome = of_reply(_reply(phase, said), deferrals=0, speaker=Speaker.RELAY)
+    outcome = classify_reply(_reply(phase, said), deferrals=0, speaker=Speaker.RELAY)
     assert (outcome.verdict, outcome.suppress) == (verdict, suppresses)
     assert outcome.pause is not Pause.SENDER
 
@@ -114,13 +115,13 @@ def test_what_is_not_about_the_account_ends_the_touch(
     "said", ["550 Daily limit exceeded at sender.example", "550 5.4.5 Quota of verified@unverified.example"]
 )
 def test_a_word_in_a_name_does_not_choose_what_is_held(said: str) -> None:
-    assert of_reply(_reply(Phase.DOT, said), deferrals=0, speaker=Speaker.RELAY).pause is Pause.ROUTE
+    assert classify_reply(_reply(Phase.DOT, said), deferrals=0, speaker=Speaker.RELAY).pause is Pause.ROUTE
 
 
 @pytest.mark.parametrize(
     ("phase", "said"), [row for row in HOLDS_ROUTE + HOLDS_SENDER if row[1][:3] not in ("530", "535")]
 )
 def test_a_receiver_that_says_so_holds_no_route(phase: Phase, said: str) -> None:
-    outcome = of_reply(_reply(phase, said), deferrals=0)
+    outcome = classify_reply(_reply(phase, said), deferrals=0)
     assert not outcome.suppress
     assert outcome.pause is not Pause.SENDER

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from postroad.clock import SystemClock
 from postroad.delivery.job import decode_job
 from postroad.delivery.provider_lookup import Providers
-from postroad.delivery.record import Recorder
+from postroad.delivery.recorder import Recorder
 from postroad.delivery.submit import OWN_LANE_THRESHOLD, SubmitOptions, SubmitResult, submit_due
 from postroad.dns.providers import site_of
 from postroad.dns.resolver import Resolver

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from postroad.delivery.admit import COHORT_DELAY_MS, Admission
 from postroad.delivery.job import SendJob, encode_job, job_id
-from postroad.delivery.record import Recorder
+from postroad.delivery.recorder import Recorder
 from postroad.errors import StateError
 from postroad.queue import Job, JobState, Queue
 from postroad.queue.redis.client import connect

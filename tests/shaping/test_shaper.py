@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from prometheus_client import CollectorRegistry
 
 from postroad.clock import Clock, SystemClock
-from postroad.delivery.outcome import Pause, of_reply
+from postroad.delivery.outcome import classify_reply
+from postroad.delivery.result import Pause
 from postroad.errors import UnavailableError
 from postroad.gates.controller import GateController
 from postroad.gates.name import Receiver
@@ -228,7 +229,7 @@ async def test_a_pause_for_authentication_survives_a_queue_loss(
 ) -> None:
     worker = shaper(engine, queue, clock)
     refusal = reply("550 5.7.515 Access denied, sending domain example.com does not meet the required level")
-    outcome = of_reply(refusal, deferrals=0, provider="outlook")
+    outcome = classify_reply(refusal, deferrals=0, provider="outlook")
     assert outcome.pause is Pause.SENDER
     worker.paused(f"sender:{SENDER}", YAHOO, str(refusal), cause=outcome.cause, everywhere=True, until_ms=None)
     await worker.run_once()

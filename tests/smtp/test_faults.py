@@ -8,7 +8,8 @@ from random import Random
 
 import pytest
 
-from postroad.delivery.outcome import DeliveryVerdict, of_reply, of_transport
+from postroad.delivery.outcome import classify_reply, classify_transport_error
+from postroad.delivery.result import DeliveryVerdict
 from postroad.sandbox import ConnectionEnding, Extension, Fault, RulePhase, Sandbox, SandboxConfig, SandboxRule
 from postroad.settings import TlsMode
 from postroad.smtp.pool import SessionPool
@@ -68,9 +69,9 @@ async def test_fault(
             endpoint, QUICK if expected(phase, fault) is DeliveryVerdict.ACCEPTED else IMPATIENT
         ) as pool:
             try:
-                outcome = of_reply(await pool.send(message(), marks), deferrals=0)
+                outcome = classify_reply(await pool.send(message(), marks), deferrals=0)
             except TransportError as error:
-                outcome = of_transport(error)
+                outcome = classify_transport_error(error)
             assert outcome.verdict is expected(phase, fault)
             assert (outcome.pause is not None) is (phase in OPENING and outcome.verdict is DeliveryVerdict.DEFER)
             assert marks.count == int(

@@ -12,7 +12,8 @@ from random import Random
 import pytest
 
 from postroad.clock import Clock
-from postroad.delivery.outcome import Pause, of_transport
+from postroad.delivery.outcome import classify_transport_error
+from postroad.delivery.result import Pause
 from postroad.sandbox import Sandbox, SandboxConfig
 from postroad.smtp.breaker import FAILURES_IN_A_ROW, PAUSES_MS, WINDOW, Breaker, BreakerState
 from postroad.smtp.endpoint import LocalBinding
@@ -167,7 +168,7 @@ async def test_a_route_is_down_only_when_all_relays_are() -> None:
             with pytest.raises(TransportError) as caught:
                 await out.send(message(), nothing)
             assert caught.value.phase is Phase.CONNECT
-            assert of_transport(caught.value).pause is Pause.ROUTE
+            assert classify_transport_error(caught.value).pause is Pause.ROUTE
             reasons.append(caught.value.reason)
         assert (len(one.connections), len(two.connections)) == (FAILURES_IN_A_ROW, FAILURES_IN_A_ROW)
         assert "relay 0, relay 1" in reasons[-1]

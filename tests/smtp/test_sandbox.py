@@ -13,7 +13,8 @@ from random import Random
 import pytest
 from pydantic import SecretStr
 
-from postroad.delivery.outcome import DeliveryVerdict, of_reply, of_transport
+from postroad.delivery.outcome import classify_reply, classify_transport_error
+from postroad.delivery.result import DeliveryVerdict
 from postroad.errors import Blame
 from postroad.mail.message import CompiledMessage, SenderIdentity, compile_message
 from postroad.mail.token import TokenSigner
@@ -50,9 +51,9 @@ async def deliver(
     """What a worker does with a touch: the verdict, and whether the recipient was to blame for good."""
     message = compiled.merge(touch_id, address, {"name": f"Ada {touch_id}"}, NOW)
     try:
-        outcome = of_reply(await pool.send(message, Marks()), deferrals=0)
+        outcome = classify_reply(await pool.send(message, Marks()), deferrals=0)
     except TransportError as error:
-        outcome = of_transport(error)
+        outcome = classify_transport_error(error)
     return outcome.verdict, outcome.suppress and outcome.blame is Blame.RECIPIENT
 
 

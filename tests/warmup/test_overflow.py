@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from sqlmodel import col
 
 from postroad.delivery.admit import Admission
-from postroad.delivery.job import decode_job, decode_note
+from postroad.delivery.job import decode_job
+from postroad.delivery.result import decode_result
 from postroad.delivery.submit import SubmitOptions, submit_due
 from postroad.queue import Cancel, Queue
 from postroad.settings import Settings
@@ -285,4 +286,4 @@ async def test_admission_rejects_a_job_of_the_previous_sender(
     [(_, verdict)] = verdicts.items()
     assert isinstance(verdict, Cancel)
     assert verdict.note is not None
-    assert decode_note(verdict.note).state is TouchState.QUEUED
+    assert decode_result(verdict.note).state is TouchState.QUEUED

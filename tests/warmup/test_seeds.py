@@ -22,7 +22,7 @@ from postroad.campaign.audience import import_file
 from postroad.campaign.audience_file import file_to_import
 from postroad.campaign.status import summary
 from postroad.delivery.job import SEND_QUEUE, WARMUP_QUEUE
-from postroad.delivery.record import Recorder
+from postroad.delivery.recorder import Recorder
 from postroad.errors import ConfigError
 from postroad.gates.name import GateName
 from postroad.queue import Queue

@@ -25,7 +25,7 @@ from postroad.store.engine import open_engine, sqlite_url
 if TYPE_CHECKING:
     from postroad.delivery.metrics import DeliveryMetrics
     from postroad.delivery.provider_lookup import Providers
-    from postroad.delivery.record import Recorder
+    from postroad.delivery.recorder import Recorder
     from postroad.delivery.submit import SubmitOptions
     from postroad.dns.resolver import Resolver
     from postroad.gates.controller import GateController
@@ -164,7 +164,7 @@ class AppContext:
             name: Unique among the recorders that run. One that takes the name of another continues its work.
             metrics: Counts what is recorded.
         """
-        from postroad.delivery.record import Recorder
+        from postroad.delivery.recorder import Recorder
 
         return Recorder(
             engine=self.engine,

@@ -16,6 +16,7 @@ from postroad.bounce.process import BounceRules
 from postroad.bounce.readers import MailReader, ReportReader
 from postroad.bounce.report_mail import ReportRules
 from postroad.delivery.admit import Admission
+from postroad.delivery.compiled_steps import CompiledSteps
 from postroad.delivery.destinations import Destinations
 from postroad.delivery.handler import SendHandler
 from postroad.delivery.job import MAIL_QUEUES, SEND_QUEUE, WARMUP_QUEUE
@@ -97,17 +98,21 @@ async def open_send_handler(context: AppContext, queue: Queue, limits: QueueSett
     ) as routes:
         if registry is not None:
             registry.register(RouteMetrics(routes))
-        handler = SendHandler(
+        steps = CompiledSteps(
             engine=context.engine,
-            queue=queue,
-            routes=routes,
-            origins=origins_of(settings.senders),
             signer=context.signer,
             public_url=settings.public_url,
             clock=clock,
-            shaper=shaper,
             dkim=dkim,
             services=settings.services,
+        )
+        handler = SendHandler(
+            steps=steps,
+            queue=queue,
+            routes=routes,
+            origins=origins_of(settings.senders),
+            clock=clock,
+            shaper=shaper,
         )
         async with shaper.running(), handler:
             yield handler

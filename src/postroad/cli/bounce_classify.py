@@ -17,7 +17,7 @@ from postroad.classify.statement import Speaker, Statement
 from postroad.classify.text import clean
 from postroad.cli.names import require_provider
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
-from postroad.delivery.outcome import of_reply
+from postroad.delivery.outcome import classify_reply
 from postroad.errors import Blame, UsageError
 from postroad.printable import counted
 from postroad.smtp.reply import Phase, Reply, parse_reply
@@ -152,7 +152,7 @@ def _classify(text: str, phase: Phase, provider: str, speaker: Speaker) -> Class
             provider=provider,
         )
     )
-    outcome = of_reply(reply, deferrals=0, speaker=speaker, provider=provider)
+    outcome = classify_reply(reply, deferrals=0, speaker=speaker, provider=provider)
     return ClassifiedReply(
         reply=text,
         cause=said.cause,

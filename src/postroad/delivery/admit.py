@@ -21,7 +21,8 @@ from sqlmodel import col
 from postroad.campaign.calendar import Window
 from postroad.clock import Clock
 from postroad.delivery.cohort_key import cohort_of
-from postroad.delivery.job import DeliveryResult, encode_note, touch_of
+from postroad.delivery.job import touch_of
+from postroad.delivery.result import DeliveryResult, encode_result
 from postroad.mail.address_hash import AddressHashes
 from postroad.queue import Cancel, ClaimedJob, Defer, Uncertain, Verdict
 from postroad.store.campaign import Campaign, CampaignState, Step
@@ -190,7 +191,7 @@ class Admission:
         if state is TouchState.SENDING or state is TouchState.UNKNOWN:
             return Uncertain(
                 cause="claimed before, and nobody knows what became of it",
-                note=encode_note(DeliveryResult(state=TouchState.UNKNOWN, cause="queue lost its claim")),
+                note=encode_result(DeliveryResult(state=TouchState.UNKNOWN, cause="queue lost its claim")),
             )
         if state.ended:
             return Cancel(cause=f"already {state}")
@@ -231,4 +232,4 @@ def _read_when(job: ClaimedJob) -> _When | None:
 
 
 def _cancel(state: TouchState, cause: str) -> Cancel:
-    return Cancel(cause=cause, note=encode_note(DeliveryResult(state=state, cause=cause)))
+    return Cancel(cause=cause, note=encode_result(DeliveryResult(state=state, cause=cause)))

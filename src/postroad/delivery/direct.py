@@ -11,7 +11,8 @@ from typing import assert_never
 
 from postroad.clock import Clock
 from postroad.delivery.destinations import Destinations
-from postroad.delivery.outcome import NoMailHostError, Pause, UnreachableReason, of_reply
+from postroad.delivery.outcome import NoMailHostError, UnreachableReason, classify_reply
+from postroad.delivery.result import Pause
 from postroad.delivery.sts_policies import StsPolicies
 from postroad.dns.lookup import Lookup, LookupStatus
 from postroad.dns.mta_sts import Policy, StsMode
@@ -106,7 +107,7 @@ class DirectRoute:
             except NoMailHostError as error:
                 obstacle = error if obstacle is None else _worse(obstacle, error)
                 continue
-            if of_reply(reply, deferrals=0).pause is Pause.ROUTE:
+            if classify_reply(reply, deferrals=0).pause is Pause.ROUTE:
                 # Of a relay it would mean that nothing goes there; here it is one domain's host that wants a login.
                 raise NoMailHostError(UnreachableReason.HOSTS_DOWN, f"{endpoint.name}: {reply}", reply=reply)
             return reply
@@ -255,7 +256,7 @@ def _own_names(*names: str | None) -> Collection[str]:
 
 def _worse(first: NoMailHostError, second: NoMailHostError) -> NoMailHostError:
     """Of two hosts' obstacles, the one that may pass: while one host may come back, nothing is final."""
-    if first.obstacle in (UnreachableReason.NO_SUCH_HOST, UnreachableReason.NOT_PUBLIC):
+    if first.kind in (UnreachableReason.NO_SUCH_HOST, UnreachableReason.NOT_PUBLIC):
         return second
     # What one of them said is for the shaping to hear.
     return second if first.reply is None and second.reply is not None else first

@@ -1,4 +1,4 @@
-"""What travels through the queue: one job for each touch, and one note for each thing that happened to it."""
+"""The jobs of the mail queues: one for each touch. `postroad.delivery.result` has what their events report."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 import msgspec
 
-from postroad.errors import Blame, UsageError
+from postroad.errors import UsageError
 from postroad.gates.name import QUEUE_GATE, GateName, Receiver
 from postroad.queue import JobClass, Lane
 from postroad.store.campaign import Campaign
-from postroad.store.ledger import TouchState
 
 SEND_QUEUE = "email:send"
 WARMUP_QUEUE = "email:warmup"
@@ -49,27 +48,8 @@ class SendJob(msgspec.Struct, frozen=True, kw_only=True, tag="send.v1", omit_def
         return Receiver.parse(f"{self.provider}/{self.shaping_overrides}") or Receiver(self.provider)
 
 
-class DeliveryResult(msgspec.Struct, frozen=True, kw_only=True, tag="delivery.v1", omit_defaults=True):
-    """What happened to a touch on one claim, as the recorder puts it into the ledger.
-
-    ``words``: key of a refusal's words, where they would mean the sender if many recipients got them; see
-    `postroad.store.same_words`.
-    """
-
-    state: TouchState
-    cause: str | None = None
-    blame: Blame | None = None
-    reply_code: int | None = None
-    enhanced_code: str | None = None
-    reply: str | None = None
-    suppress: bool = False
-    words: str = ""
-
-
 encode_job = msgspec.msgpack.Encoder().encode
 decode_job = msgspec.msgpack.Decoder(SendJob).decode
-encode_note = msgspec.msgpack.Encoder().encode
-decode_note = msgspec.msgpack.Decoder(DeliveryResult).decode
 
 
 def job_id(touch_id: int) -> str:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from postroad.app.context import Role
 from postroad.bounce.intake import BOUNCE_QUEUE
 from postroad.delivery.job import SEND_QUEUE, WARMUP_QUEUE
-from postroad.delivery.record import GROUP
+from postroad.delivery.recorder import GROUP
 from postroad.doctor.check import Check
 from postroad.doctor.context import DoctorContext
 from postroad.queue import Health, Process, QueueStats

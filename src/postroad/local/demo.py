@@ -18,7 +18,7 @@ from postroad.campaign.definition import read_campaign
 from postroad.campaign.status import CampaignSummary, summary
 from postroad.campaign.suppression_file import read_addresses
 from postroad.delivery.job import SEND_QUEUE
-from postroad.delivery.record import GROUP
+from postroad.delivery.recorder import GROUP
 from postroad.errors import StateError, UnavailableError
 from postroad.local.example import write_recipients
 from postroad.local.stack import LocalStack

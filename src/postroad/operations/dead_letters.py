@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from postroad.delivery.job import MAIL_QUEUES, WARMUP_QUEUE, job_id, parse_touch_id
-from postroad.delivery.record import GROUP
+from postroad.delivery.recorder import GROUP
 from postroad.delivery.submit import SubmitOptions, enqueue_by_id, load_submit_plan
 from postroad.queue import DeadLetter, JobState, Queue
 from postroad.store.engine import read, write

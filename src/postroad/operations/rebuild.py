@@ -10,7 +10,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from postroad.delivery.job import WARMUP_QUEUE, job_id
-from postroad.delivery.record import Recorder
+from postroad.delivery.recorder import Recorder
 from postroad.delivery.submit import SubmitOptions, enqueue_by_id, load_submit_plan
 from postroad.queue import Queue
 from postroad.store.campaign import CampaignState

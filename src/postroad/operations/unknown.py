@@ -16,7 +16,7 @@ from typing import assert_never
 import sqlalchemy as sa
 
 from postroad.delivery.job import WARMUP_QUEUE, job_id, parse_touch_id, touch_of
-from postroad.delivery.record import GROUP
+from postroad.delivery.recorder import GROUP
 from postroad.delivery.submit import SubmitOptions, enqueue_by_id, load_submit_plan
 from postroad.errors import StateError
 from postroad.queue import Dead, Done, JobState, Queue, Release

@@ -10,7 +10,7 @@ import asyncio
 import time
 
 from postroad.clock import ScaledClock
-from postroad.delivery.record import Recorder
+from postroad.delivery.recorder import Recorder
 from postroad.senders.cohort_breaker import CohortBreaker
 
 REST_FACTOR = 4.0

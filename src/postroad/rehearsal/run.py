@@ -18,7 +18,7 @@ from postroad.campaign.plan import launch
 from postroad.campaign.preflight import check
 from postroad.campaign.status import CampaignSummary, summary
 from postroad.clock import ScaledClock
-from postroad.delivery.record import GROUP
+from postroad.delivery.recorder import GROUP
 from postroad.queue import QueueStats
 from postroad.rehearsal.audience import audience_file
 from postroad.rehearsal.environment import (

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 
 from postroad.errors import unknown_name
-from postroad.store.bulk import json_rows
+from postroad.store.bulk import id_rows, json_rows
 from postroad.store.types import BIG_ID, JSON_OBJECT, UtcDateTime, sql_time
 
 
@@ -192,3 +192,13 @@ def _take_in_postgresql(connection: sa.Connection, new: Sequence[NewRecipient], 
         f"SELECT :audience_id, kept.id, :import_id FROM kept {_MEMBER}"
     ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
     return connection.execute(statement, {"now": now, **by._asdict(), **parameters}).rowcount
+
+
+def addresses_of_touches(connection: sa.Connection, touch_ids: Sequence[int]) -> list[str]:
+    """Return the addresses of the recipients of these touches, each once."""
+    item, parameters = id_rows(connection, touch_ids)
+    statement = sa.text(
+        f"SELECT DISTINCT recipient.address FROM {item} JOIN touch ON touch.id = batch.id "
+        "JOIN recipient ON recipient.id = touch.recipient_id"
+    )
+    return list(connection.execute(statement, parameters).scalars())

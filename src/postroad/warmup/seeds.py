@@ -305,4 +305,5 @@ def _hours(identity: WarmingIdentity, now: datetime) -> tuple[datetime, datetime
 def _plan_touches(connection: sa.Connection, campaign: Campaign, due: Sequence[tuple[Seed, datetime]]) -> None:
     assert campaign.id is not None  # noqa: S101  (read from its table)
     [step] = steps_of(connection, campaign.id)
+    assert step.id is not None  # noqa: S101  (read from its table)
     plan_seed_touches(connection, campaign.id, step.id, [SeedTouch(seed.recipient_id, at) for seed, at in due])

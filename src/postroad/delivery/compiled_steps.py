@@ -1,0 +1,88 @@
+"""Compiles the message of a step once for each sender, and keeps it for all jobs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+import sqlalchemy as sa
+
+from postroad.campaign.message import StepMessage, step_message
+from postroad.clock import Clock
+from postroad.errors import ConfigError
+from postroad.mail.dkim import DkimSigner
+from postroad.mail.token import TokenSigner
+from postroad.settings import Service
+from postroad.store.engine import read
+
+FAILED_STEP_MS = 60_000
+"""How long the error of a step that could not be compiled is the result for all its jobs."""
+
+
+class CompiledSteps:
+    """The compiled steps of one worker."""
+
+    def __init__(
+        self,
+        *,
+        engine: sa.Engine,
+        signer: TokenSigner,
+        public_url: str,
+        clock: Clock,
+        dkim: Mapping[str, DkimSigner] | None = None,
+        services: Mapping[str, Service] | None = None,
+    ) -> None:
+        """Set up an empty cache.
+
+        Args:
+            engine: The database of the campaigns.
+            signer: Signs the tokens of a message.
+            public_url: Address of the web server, for links.
+            clock: Tells the time.
+            dkim: Signer of messages by the name of the sender.
+            services: Mail service by the name of the route.
+        """
+        self._engine = engine
+        self._signer = signer
+        self._public_url = public_url
+        self._clock = clock
+        self._dkim = dkim or {}
+        self._services = services or {}
+        self._steps: dict[tuple[int, int], asyncio.Task[StepMessage]] = {}
+        self._failed_until_ms: dict[tuple[int, int], int] = {}  # by step and sender
+
+    async def get(self, step_id: int, sender_id: int) -> StepMessage:
+        """Return a step. All jobs that need it during its compilation wait for that compilation.
+
+        Args:
+            step_id: The step.
+            sender_id: The sender in place of the campaign's; 0: the campaign's.
+
+        Raises:
+            ConfigError: The step cannot be compiled. It is compiled again after `FAILED_STEP_MS` at the earliest.
+        """
+        key = step_id, sender_id
+        task = self._steps.get(key)
+        if task is not None and task.done() and not task.cancelled():
+            error = task.exception()
+            if error is None:
+                return task.result()
+            if not isinstance(error, ConfigError) or self._clock.now_ms() >= self._failed_until_ms.get(key, 0):
+                task = None
+        if task is None or task.cancelled():
+            task = asyncio.create_task(asyncio.to_thread(self._load, step_id, sender_id))
+            self._steps[key] = task
+            self._failed_until_ms[key] = self._clock.now_ms() + FAILED_STEP_MS
+        return await asyncio.shield(task)
+
+    def _load(self, step_id: int, sender_id: int) -> StepMessage:
+        with read(self._engine) as connection:
+            return step_message(
+                connection,
+                step_id,
+                self._signer,
+                self._public_url,
+                self._dkim,
+                self._services,
+                sender_id=sender_id or None,
+            )
