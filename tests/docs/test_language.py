@@ -21,7 +21,6 @@ PENDING = (
     "src/postroad/mail",
     "src/postroad/sandbox",
     "src/postroad/smtp",
-    "src/postroad/store",
     "flows",
     "tasks",
     "tests/canary",
@@ -33,7 +32,6 @@ PENDING = (
     "tests/model",
     "tests/sandbox",
     "tests/smtp",
-    "tests/store",
     "docs/reference/commands.md",
     "docs/reference/dns-findings.md",
 )

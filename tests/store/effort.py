@@ -49,13 +49,13 @@ def sqlite_effort_of(engine: sa.Engine) -> Iterator[Effort]:
 
 @contextmanager
 def _instructions(connection: sa.Connection, effort: Effort) -> Iterator[None]:
-    def told() -> int:
+    def count_instructions() -> int:
         effort.count += _INSTRUCTIONS
         return 0
 
     driver = connection.connection.driver_connection
     assert driver is not None
-    driver.set_progress_handler(told, _INSTRUCTIONS)
+    driver.set_progress_handler(count_instructions, _INSTRUCTIONS)
     try:
         yield
     finally:

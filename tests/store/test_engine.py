@@ -1,4 +1,4 @@
-"""The engine: what it connects to, how writers wait, and what a database that is away looks like."""
+"""The engine: what it connects to, how writers wait, and how an unavailable database is reported."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_an_instant_survives_in_microseconds_from_any_zone(engine: sa.Engine) ->
         kept = connection.execute(statement).scalar_one()
         assert kept == NOW
         assert kept.tzinfo is UTC
-        # What goes in as text within JSON compares with what went in as an instant.
+        # A time that is passed as text in JSON compares with one that was passed as a datetime.
         count = sa.text("SELECT count(*) FROM audience WHERE created_at = :text")
         if engine.dialect.name == "postgresql":
             count = sa.text("SELECT count(*) FROM audience WHERE created_at = CAST(:text AS timestamptz)")

@@ -34,7 +34,7 @@ LIVE = WAITING | {TouchState.SENDING}
 
 
 def may_be_sent(state: TouchState, ended: tuple[int, ...], campaign: CampaignState, suppressed: bool) -> bool:
-    """What `admit` must allow, said again in its own words."""
+    """What `admit` must allow, stated independently."""
     if suppressed or campaign is not CampaignState.RUNNING:
         return False
     return state in WAITING or (state in (TouchState.SENDING, TouchState.UNKNOWN) and CLAIM in ended)
@@ -70,9 +70,9 @@ def test_admit_lets_on_the_wire_what_may_be_sent_and_nothing_else(engine: sa.Eng
                 assert (row.state, row.claim, row.next_at) == (TouchState.SENDING, token, None)
             else:
                 assert (row.state, row.claim) == (state, CLAIM)
-                told = why[touch]
-                assert (told.state, told.claim, told.campaign_state) == (state, CLAIM, campaign_state)
-                assert bool(told.suppressed) is suppressed
+                claim = why[touch]
+                assert (claim.state, claim.claim, claim.campaign_state) == (state, CLAIM, campaign_state)
+                assert bool(claim.suppressed) is suppressed
 
 
 def test_admit_asked_again_says_no_until_the_claim_is_known_to_have_ended(engine: sa.Engine) -> None:
@@ -119,7 +119,7 @@ def test_due_touches_come_in_order_and_no_more_than_asked(engine: sa.Engine) -> 
         campaign, (step,) = add_campaign(connection)
         other, (other_step,) = add_campaign(connection)
         minute = timedelta(minutes=1)
-        # Two at an instant; due in the opposite order to their ids but for those, so that the order is seen.
+        # Two at the same time; due in the opposite order to their ids but for those, so that the order is seen.
         touches = [
             add_touch(connection, campaign, step, TouchState.PLANNED, due_at=NOW - (n // 2) * minute) for n in range(6)
         ]
@@ -197,7 +197,7 @@ def test_cancel_waiting_ends_what_is_not_on_the_wire(engine: sa.Engine) -> None:
         assert touch_row(connection, bystander).state is TouchState.QUEUED
 
 
-def test_hold_unknown_holds_what_was_on_the_wire(engine: sa.Engine) -> None:
+def test_mark_unknown_moves_what_was_on_the_wire(engine: sa.Engine) -> None:
     with write(engine) as connection:
         campaign, (step,) = add_campaign(connection)
         touches = {state: add_touch(connection, campaign, step, state) for state in TouchState}
@@ -210,7 +210,7 @@ def test_hold_unknown_holds_what_was_on_the_wire(engine: sa.Engine) -> None:
         assert mark_unknown(connection, [], NOW) == 0
 
 
-def test_revive_queues_what_is_dead_or_expired(engine: sa.Engine) -> None:
+def test_requeue_dead_queues_what_is_dead_or_expired(engine: sa.Engine) -> None:
     dead = {TouchState.DEAD, TouchState.EXPIRED}
     with write(engine) as connection:
         campaign, (step,) = add_campaign(connection)
@@ -223,7 +223,7 @@ def test_revive_queues_what_is_dead_or_expired(engine: sa.Engine) -> None:
         assert requeue_dead(connection, list(touches.values())) == {}
 
 
-def test_revive_reopens_a_finished_campaign_and_leaves_a_cancelled_one(engine: sa.Engine) -> None:
+def test_requeue_dead_reopens_only_a_finished_campaign(engine: sa.Engine) -> None:
     with write(engine) as connection:
         dead = []
         for state in (CampaignState.FINISHED, CampaignState.CANCELLED):

@@ -1,4 +1,4 @@
-"""The schema: one that the models agree with, made once whoever comes first."""
+"""The schema: one that the models agree with, made once however many processes upgrade."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_a_database_of_a_newer_version_says_that_this_one_is_too_old(engine: sa.
 
 
 @pytest.mark.postgresql
-def test_where_it_stands_shows_no_password(empty_postgresql_url: str) -> None:
+def test_an_error_shows_no_password(empty_postgresql_url: str) -> None:
     engine = open_engine(empty_postgresql_url.replace("postgres@", "postgres:hunter2@"))
     with pytest.raises(ConfigError) as caught:
         migrate.require_current(engine)

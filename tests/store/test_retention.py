@@ -1,4 +1,4 @@
-"""What is old goes in short transactions. Nobody is mailed twice for it, and nobody who unsubscribed is forgotten."""
+"""Old rows are deleted in short transactions. No recipient is mailed twice, and every unsubscribe is kept."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ALL_OLD = Before(BEFORE, BEFORE, BEFORE)
 
 
 def finished(engine: sa.Engine, *states: TouchState, name: str = "old", at: datetime = NOW) -> tuple[int, list[int]]:
-    """Add a campaign that finished at an instant. Returns its id and its touches' ids, one for each state."""
+    """Add a campaign that finished at a time. Returns its id and its touches' ids, one for each state."""
     with write(engine) as connection:
         campaign, [step] = add_campaign(connection, name=name, state=CampaignState.FINISHED, launched_at=at)
         touches = [add_touch(connection, campaign, step, state, settled_at=at) for state in states]

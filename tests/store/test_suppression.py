@@ -1,4 +1,4 @@
-"""Suppressions: kept once, the first reason stays, whoever writes at the same moment."""
+"""Suppressions: kept once, the first reason stays, also when two transactions write at the same time."""
 
 from __future__ import annotations
 

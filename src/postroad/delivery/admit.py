@@ -1,8 +1,8 @@
-"""The last look before the wire: one statement moves a claimed batch to ``sending`` in the ledger, or says why not.
+"""Admits claimed jobs to the wire: one statement moves their touches to ``sending`` in the ledger.
 
-What the queue forgets or repeats cannot send a touch twice, because only the ledger lets one on the wire; and a
-suppression, a pause or a cancellation holds from the moment it is written. See docs/adr/0004. A campaign's hours
-are looked at as well. What is refused gives back what its claim took from the gates, and uses no attempt.
+The queue cannot cause a second delivery by forgetting or repeating a job, because only the ledger admits a touch. A
+suppression, a pause or a cancellation holds from its commit. See docs/adr/0004. The sending hours of the campaign are
+checked as well. A rejected job returns what its claim took from the gates, and counts as no attempt.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from postroad.store.suppression import rekey
 from postroad.store.touches.sending import Claim, RejectedClaim, admit, rejected_claims
 
 PAUSED_DELAY_MS = 60_000
-"""A job of a paused campaign that slips past its gate is looked at again after this."""
+"""Retry delay for a job whose campaign was paused after it passed the gate."""
 
 COHORT_DELAY_MS = 900_000
-"""A job of a paused cohort is looked at again after this. Whoever lifts the pause lets it go at once."""
+"""Retry delay for a job of a paused cohort. Lifting the pause releases it at once."""
 
 
 class _Waiting(NamedTuple):
@@ -45,7 +45,7 @@ class _Waiting(NamedTuple):
 
 
 class Admission:
-    """Admits claimed batches to the wire, those together that came while an earlier one was at the database.
+    """Admits claimed batches. Batches that arrive during a transaction share the next one.
 
     A transaction costs as much as some forty jobs in it, and a busy worker claims a few jobs at a time.
     """
@@ -57,11 +57,14 @@ class Admission:
         hash_of: AddressHashes | None = None,
         source_field: str = "source",
     ) -> None:
-        """``hash_of``: hashes an address. None: suppressions that are kept as hashes are not looked for.
+        """Set up the admission.
 
-        Those that are kept by the hash of an older key are kept by that of the first from then on.
-
-        ``source_field``: merge field that names the list a recipient is from, as in cohort_breaker.source_field.
+        Args:
+            engine: The database of the ledger.
+            clock: Tells the time.
+            hash_of: Hashes an address. A suppression stored by the hash of an older key is stored by the hash of the
+                first key from then on. None: suppressions that are stored as hashes are not found.
+            source_field: Merge field that names the list source of a recipient, as ``cohort_breaker.source_field``.
         """
         self._engine = engine
         self._clock = clock
@@ -72,7 +75,7 @@ class Admission:
         self._admitting: asyncio.Task[None] | None = None
 
     async def __call__(self, batch: Sequence[ClaimedJob]) -> Mapping[str, Verdict]:
-        """Return a verdict for each job that may not be sent. Raises UnavailableError: none may."""
+        """Return a verdict for each job that is not admitted. Raises UnavailableError: then no job is admitted."""
         verdicts: asyncio.Future[Mapping[str, Verdict]] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(batch, verdicts))
         if self._admitting is None:
@@ -82,12 +85,12 @@ class Admission:
     async def _admit_waiting(self) -> None:
         try:
             while self._waiting:
-                await self._admit_together(self._next_together())
+                await self._admit_batches(self._next_batches())
         finally:
             self._admitting = None
 
-    def _next_together(self) -> list[_Waiting]:
-        """Those that wait, but no job twice: of two claims of one job, the ledger must see the earlier one first."""
+    def _next_batches(self) -> list[_Waiting]:
+        """Return waiting batches without a repeated job: the ledger must get the first of two claims first."""
         together: list[_Waiting] = []
         seen: set[str] = set()
         while self._waiting and seen.isdisjoint(ids := {job.id for job in self._waiting[0].batch}):
@@ -95,12 +98,12 @@ class Admission:
             seen |= ids
         return together
 
-    async def _admit_together(self, together: Sequence[_Waiting]) -> None:
+    async def _admit_batches(self, together: Sequence[_Waiting]) -> None:
         try:
             refused = await asyncio.to_thread(self._admit, [job for waiting in together for job in waiting.batch])
         except Exception as error:
             for waiting in together:
-                if not waiting.verdicts.done():  # cancelled: its worker gives the jobs back
+                if not waiting.verdicts.done():  # cancelled: its worker releases the jobs
                     waiting.verdicts.set_exception(error)
             return
         for waiting in together:
@@ -108,14 +111,19 @@ class Admission:
                 waiting.verdicts.set_result({job.id: refused[job.id] for job in waiting.batch if job.id in refused})
 
     def _admit(self, batch: Sequence[ClaimedJob]) -> dict[str, Verdict]:
-        whens = {job.id: _read_when(job) for job in batch}
+        schedules = {job.id: _parse_schedule(job) for job in batch}
         with write(self._engine) as connection:
-            closed = self._closed(connection, whens)
-            closed |= self._held(connection, [job for job in batch if job.id not in closed])
+            closed = self._outside_window(connection, schedules)
+            closed |= self._in_paused_cohort(connection, [job for job in batch if job.id not in closed])
             by_touch = {touch_of(job.id): job for job in batch if job.id not in closed}
-            self._rekey(connection, [when.address for when in whens.values() if when is not None and when.address])
-            hashes = self._hashes({id_: whens[job.id] for id_, job in by_touch.items()})
-            senders = {id_: when.sender_id for id_, job in by_touch.items() if (when := whens[job.id]) is not None}
+            self._rekey(
+                connection,
+                [schedule.address for schedule in schedules.values() if schedule is not None and schedule.address],
+            )
+            hashes = self._hashes({id_: schedules[job.id] for id_, job in by_touch.items()})
+            senders = {
+                id_: schedule.sender_id for id_, job in by_touch.items() if (schedule := schedules[job.id]) is not None
+            }
             claims = [
                 Claim(id_, job.token, job.closed, hashes.get(id_), senders.get(id_, 0)) for id_, job in by_touch.items()
             ]
@@ -127,38 +135,44 @@ class Admission:
         }
 
     def _rekey(self, connection: sa.Connection, addresses: Sequence[str]) -> None:
-        """Only the last look has every address at hand, and no key can turn one hash into another."""
+        """Replace hashes of older keys: only the admission has the address of every job, which a new hash needs."""
         if self._hash_of is not None:
             pairs = {old: self._hash_of(address) for address in addresses for old in self._hash_of.older(address)}
             rekey(connection, pairs)
 
-    def _hashes(self, whens: Mapping[int, _When | None]) -> dict[int, str | None]:
-        """Hash of the address of each touch, as its job names it."""
+    def _hashes(self, schedules: Mapping[int, JobSchedule | None]) -> dict[int, str | None]:
+        """Return the hash of the address of each touch, from its job."""
         if self._hash_of is None:
             return {}
-        return {id_: self._hash_of(when.address) for id_, when in whens.items() if when is not None and when.address}
+        return {
+            id_: self._hash_of(schedule.address)
+            for id_, schedule in schedules.items()
+            if schedule is not None and schedule.address
+        }
 
-    def _closed(self, connection: sa.Connection, whens: Mapping[str, _When | None]) -> dict[str, Verdict]:
-        """Put off what is outside its campaign's hours, by its recipient's clock, until they begin."""
+    def _outside_window(
+        self, connection: sa.Connection, schedules: Mapping[str, JobSchedule | None]
+    ) -> dict[str, Verdict]:
+        """Defer jobs outside their campaign's hours, in the recipient's time zone, until the hours begin."""
         now = self._clock.now()
         opens: dict[tuple[int, str], datetime] = {}
         closed: dict[str, Verdict] = {}
-        for job_id, when in whens.items():
-            if when is None:
+        for job_id, schedule in schedules.items():
+            if schedule is None:
                 continue
-            window, zone = self._window(connection, when.step_id)
+            window, zone = self._window(connection, schedule.step_id)
             if window is None:
                 continue
-            key = when.step_id, when.zone
+            key = schedule.step_id, schedule.zone
             if key not in opens:
-                opens[key] = window.opens(now, ZoneInfo(when.zone) if when.zone else zone)
+                opens[key] = window.opens(now, ZoneInfo(schedule.zone) if schedule.zone else zone)
             if opens[key] > now:
                 at_ms = int(opens[key].timestamp() * 1000)
                 closed[job_id] = Defer(at_ms=at_ms, cause="outside the campaign's hours", untried=True)
         return closed
 
-    def _held(self, connection: sa.Connection, batch: Sequence[ClaimedJob]) -> dict[str, Verdict]:
-        """Put off what is of a paused cohort."""
+    def _in_paused_cohort(self, connection: sa.Connection, batch: Sequence[ClaimedJob]) -> dict[str, Verdict]:
+        """Defer jobs of paused cohorts."""
         paused = open_pauses(connection)
         if not paused:
             return {}
@@ -173,7 +187,7 @@ class Admission:
         return held
 
     def _window(self, connection: sa.Connection, step_id: int) -> tuple[Window | None, ZoneInfo]:
-        """The hours of a step's campaign and its zone, read once: they cannot change after its launch."""
+        """Return the hours and the time zone of a step's campaign, cached: they never change after the launch."""
         if step_id not in self._windows:
             row = connection.execute(
                 sa.select(col(Campaign.sending_window), col(Campaign.time_zone))
@@ -190,7 +204,7 @@ class Admission:
         state = TouchState(row.state)
         if state is TouchState.SENDING or state is TouchState.UNKNOWN:
             return Uncertain(
-                cause="claimed before, and nobody knows what became of it",
+                cause="claimed before, and the result of that claim is not known",
                 note=encode_result(DeliveryResult(state=TouchState.UNKNOWN, cause="queue lost its claim")),
             )
         if state.ended:
@@ -203,17 +217,17 @@ class Admission:
             case CampaignState.CANCELLED | CampaignState.FINISHED:
                 return _cancel(TouchState.CANCELLED, "campaign cancelled")
             case CampaignState.RUNNING if row.sender_id != sender_id:
-                # Its job is made again for that one when the queue is mended.
+                # A rebuild of the queue creates its job for the other sender.
                 return _cancel(TouchState.QUEUED, "another sender sends it")
             case CampaignState.RUNNING:
-                # It moved between the two statements' readings of it; the next claim finds out.
+                # It changed between the two statements. The next claim decides.
                 return Defer(delay_ms=1_000, cause="the ledger moved", untried=True)
             case other:
                 assert_never(other)
 
 
-class _When(msgspec.Struct, frozen=True, tag="send.v1"):
-    """Of a job that sends: what decides whether and when it may."""
+class JobSchedule(msgspec.Struct, frozen=True, tag="send.v1"):
+    """The fields of a job that decide whether and when it may be sent."""
 
     step_id: int
     address: str = ""
@@ -221,14 +235,14 @@ class _When(msgspec.Struct, frozen=True, tag="send.v1"):
     sender_id: int = 0
 
 
-_decode_when = msgspec.msgpack.Decoder(_When).decode
+_decode_schedule = msgspec.msgpack.Decoder(JobSchedule).decode
 
 
-def _read_when(job: ClaimedJob) -> _When | None:
+def _parse_schedule(job: ClaimedJob) -> JobSchedule | None:
     try:
-        return _decode_when(job.payload)
+        return _decode_schedule(job.payload)
     except msgspec.DecodeError:
-        return None  # Whoever handles it says what is wrong with it.
+        return None  # The handler reports the error.
 
 
 def _cancel(state: TouchState, cause: str) -> Cancel:

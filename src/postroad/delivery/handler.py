@@ -91,7 +91,13 @@ class SendHandler:
         await self._signing.aclose()
 
     async def __call__(self, lease: Lease) -> Verdict:
-        """Deliver one job, whose touch is ``sending``. Returns the verdict for the queue.
+        """Deliver one job, whose touch is ``sending``.
+
+        Args:
+            lease: The claimed job.
+
+        Returns:
+            The verdict for the queue.
 
         Raises:
             LeaseLostError: The queue gave the job to another worker before the message was sent.

@@ -1,4 +1,4 @@
-"""Classifies what a mail host or a connection said as the result of a delivery: pure functions.
+"""Classifies replies and failed connections as results of deliveries: pure functions.
 
 `postroad.classify` finds the cause of a reply. A refusal that is the sender's fault never counts against the recipient.
 """

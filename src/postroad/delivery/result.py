@@ -74,7 +74,7 @@ def encode_result(result: DeliveryResult) -> bytes:
 
 
 def event_result(event: Event) -> DeliveryResult | None:
-    """Return the result that an event of the queue reports. None: the ledger records nothing of it."""
+    """Return the result that an event of the queue reports; None if it reports no result."""
     note = decode_result(event.note) if event.note else None
     state = _state(event, note)
     if state is None or (note is not None and note.state is state):
@@ -89,9 +89,14 @@ def event_result(event: Event) -> DeliveryResult | None:
 
 
 def has_row(event: Event, result: DeliveryResult) -> bool:
-    """Whether the ledger gets a row of ``delivery_event`` for an event.
+    """Return whether the ledger gets a row of ``delivery_event`` for an event.
 
-    A job that only waits gets none, and a cancelled campaign gets none for each of its jobs.
+    Args:
+        event: The event.
+        result: The result that it reports.
+
+    Returns:
+        False for a job that only waits again, and for each job of a cancelled campaign.
     """
     return result.state is not TouchState.QUEUED and (result.state is not TouchState.CANCELLED or bool(event.note))
 

@@ -1,4 +1,4 @@
-"""Mail that came back, and what followed from it: kept whole for a while, its effects for good."""
+"""Returned mail and its effects. The content of a mail is stored for a while, its effects for good."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from postroad.store.types import BIG_ID, StrEnumType, UtcDateTime
 
 
 class BounceMail(SQLModel, table=True):
-    """One mail that came back, by the digest of its octets and the address that it came to."""
+    """One returned mail, identified by the digest of its bytes and its recipient address."""
 
     __tablename__ = "bounce_mail"
     __table_args__ = (
@@ -39,20 +39,22 @@ class BounceMail(SQLModel, table=True):
 
     digest: str = Field(primary_key=True, sa_type=sa.String(64))
     received_at: datetime = Field(sa_type=UtcDateTime)
-    source: str = Field(sa_type=sa.String(24), description="what brought it: smtp, maildir, imap, a file, …")
-    mail_from: str | None = Field(default=None, sa_type=sa.String(320), description="of its envelope; empty: null")
-    recipient: str | None = Field(default=None, sa_type=sa.String(320), description="of its envelope")
-    raw: bytes | None = Field(default=None, sa_type=sa.LargeBinary, description="none once its time is over")
+    source: str = Field(sa_type=sa.String(24), description="source: smtp, maildir, imap, a file, …")
+    mail_from: str | None = Field(
+        default=None, sa_type=sa.String(320), description="envelope sender; empty: the null sender"
+    )
+    recipient: str | None = Field(default=None, sa_type=sa.String(320), description="envelope recipient")
+    raw: bytes | None = Field(default=None, sa_type=sa.LargeBinary, description="NULL after its retention")
     processed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     kind: str | None = Field(default=None, sa_type=sa.String(24))
     verdict: str | None = Field(default=None, sa_type=sa.String(24))
     rule: str | None = Field(default=None, sa_type=sa.String(100))
-    matched_by: str | None = Field(default=None, sa_type=sa.String(24), description="none: no touch is known")
+    matched_by: str | None = Field(default=None, sa_type=sa.String(24), description="NULL: no touch was found")
     touch_id: int | None = Field(default=None, sa_type=BIG_ID, foreign_key="touch.id", index=True)
 
 
 class PastBounceMail(SQLModel, table=True):
-    """A mail whose row was deleted for its age. It is still known, and is not judged a second time."""
+    """A mail whose row was deleted for its age. Its digest prevents a second classification."""
 
     __tablename__ = "past_bounce_mail"
 
@@ -60,18 +62,18 @@ class PastBounceMail(SQLModel, table=True):
 
 
 class BounceEffectKind(StrEnum):
-    """What a mail that came back changed."""
+    """What a returned mail changed."""
 
     TOUCH_BOUNCED = "touch_bounced"
-    TOUCH_ACCEPTED = "touch_accepted"  # it was unknown, and something came back from behind the wire
+    TOUCH_ACCEPTED = "touch_accepted"  # it was unknown, and the returned mail proves that a server took it
     ADDRESS_SUPPRESSED = "address_suppressed"
-    TOUCH_SUPPRESSED = "touch_suppressed"  # another one, which waited for the same address
+    TOUCH_SUPPRESSED = "touch_suppressed"  # another touch, which waited for the same address
     REPLIED = "replied"
-    TOUCH_CANCELLED = "touch_cancelled"  # a later one of the same campaign
+    TOUCH_CANCELLED = "touch_cancelled"  # a later touch of the same campaign
 
 
 class BounceEffect(SQLModel, table=True):
-    """One thing that one mail changed."""
+    """One change that one mail caused."""
 
     __tablename__ = "bounce_effect"
     __table_args__ = (sa.UniqueConstraint("digest", "effect", "touch_id"),)
@@ -86,7 +88,7 @@ class BounceEffect(SQLModel, table=True):
 
 @dataclass(frozen=True, kw_only=True)
 class MatchedTouch:
-    """What effects need to know of a touch. ``receiver``: mailbox provider, else site, else domain."""
+    """A touch that a returned mail is about. ``receiver``: mailbox provider, else site, else domain."""
 
     id: int
     state: TouchState
@@ -105,7 +107,7 @@ def _text(statement: str, *times: str) -> sa.TextClause:
 
 
 def save_mail(connection: sa.Connection, mail: BounceMail) -> bool:
-    """Keep a mail. False: it is kept already, or was judged and deleted since; nothing is changed."""
+    """Save a mail. Returns False, and changes nothing, if it is stored or was processed and deleted."""
     if is_past(connection, mail.digest):
         return False
     statement = _text(
@@ -118,7 +120,7 @@ def save_mail(connection: sa.Connection, mail: BounceMail) -> bool:
 
 
 def mail_of(connection: sa.Connection, digest: str, *, lock: bool = False) -> BounceMail | None:
-    """Return the mail of a digest without its octets, or None. ``lock``: until the transaction ends."""
+    """Return the mail of a digest without its bytes, or None. ``lock``: lock it until the transaction ends."""
     columns = [column for column in BounceMail.__table__.columns if column.name != "raw"]  # type: ignore[attr-defined]
     statement = sa.select(*columns).where(sa.column("digest") == digest)
     row = connection.execute(statement.with_for_update() if lock else statement).mappings().one_or_none()
@@ -126,7 +128,7 @@ def mail_of(connection: sa.Connection, digest: str, *, lock: bool = False) -> Bo
 
 
 def waiting_mails(connection: sa.Connection, limit: int) -> list[tuple[str, bool]]:
-    """Return digests of mails that wait, and whether their reports do; those last, the oldest first."""
+    """Return digests of unprocessed mails, and whether only their reports remain: those last, the oldest first."""
     statement = sa.text(
         "SELECT digest, kind IS NOT NULL AS reports FROM bounce_mail WHERE processed_at IS NULL "
         "ORDER BY reports, received_at, digest LIMIT :limit"
@@ -135,32 +137,32 @@ def waiting_mails(connection: sa.Connection, limit: int) -> list[tuple[str, bool
 
 
 def finish_reports(connection: sa.Connection, digest: str, now: datetime) -> None:
-    """Note that the reports of a mail were read, and drop its octets, which may be many."""
+    """Record that the reports of a mail were read, and delete its bytes, which may be many."""
     statement = _text("UPDATE bounce_mail SET processed_at = :now, raw = NULL WHERE digest = :digest", "now")
     connection.execute(statement, {"digest": digest, "now": now})
 
 
 def is_past(connection: sa.Connection, digest: str) -> bool:
-    """Whether a mail was judged, and its row deleted for its age."""
+    """Whether a mail was processed, and its row deleted for its age."""
     statement = sa.text("SELECT 1 FROM past_bounce_mail WHERE digest = :digest")
     return connection.execute(statement, {"digest": digest}).scalar() is not None
 
 
 def is_processed(connection: sa.Connection, digest: str) -> bool:
-    """Whether a mail was judged."""
+    """Whether a mail was processed."""
     statement = sa.text("SELECT 1 FROM bounce_mail WHERE digest = :digest AND processed_at IS NOT NULL")
     return connection.execute(statement, {"digest": digest}).scalar() is not None or is_past(connection, digest)
 
 
 def raw_of(connection: sa.Connection, digest: str) -> bytes | None:
-    """Octets of a mail; None: there is none, or its time is over."""
+    """Return the bytes of a mail; None if there is no such mail, or its retention is over."""
     statement = sa.text("SELECT raw FROM bounce_mail WHERE digest = :digest")
     raw = connection.execute(statement, {"digest": digest}).scalar()
     return None if raw is None else bytes(raw)
 
 
 def mails_to_empty(connection: sa.Connection, before: datetime, limit: int) -> list[str]:
-    """Return digests of judged mails that came before an instant and have their octets, the oldest first."""
+    """Return the digests of processed mails received before a time that have their bytes, the oldest first."""
     statement = _text(
         "SELECT digest FROM bounce_mail WHERE raw IS NOT NULL AND received_at < :before "
         "AND processed_at IS NOT NULL ORDER BY received_at LIMIT :limit",
@@ -170,7 +172,7 @@ def mails_to_empty(connection: sa.Connection, before: datetime, limit: int) -> l
 
 
 def forget_raw(connection: sa.Connection, digests: Sequence[str]) -> int:
-    """Drop the octets of mails; their rows stay. Returns how many."""
+    """Delete the bytes of mails and keep their rows. Returns the number of mails."""
     item, parameters = json_rows(connection, "old", {"digest": sa.Text()}, [{"digest": digest} for digest in digests])
     old = any_of(connection, f"SELECT old.digest FROM {item}")
     statement = sa.text(f"UPDATE bounce_mail SET raw = NULL WHERE digest {old}")
@@ -178,7 +180,7 @@ def forget_raw(connection: sa.Connection, digests: Sequence[str]) -> int:
 
 
 def finish_mail(connection: sa.Connection, mail: BounceMail) -> None:
-    """Write down how a mail was judged."""
+    """Record how a mail was classified."""
     statement = _text(
         "UPDATE bounce_mail SET processed_at = :now, kind = :kind, verdict = :verdict, rule = :rule, "
         "matched_by = :matched_by, touch_id = :touch_id WHERE digest = :digest",
@@ -189,7 +191,7 @@ def finish_mail(connection: sa.Connection, mail: BounceMail) -> None:
 
 
 def lock_touch(connection: sa.Connection, touch_id: int) -> MatchedTouch | None:
-    """A touch, which nobody else moves until the transaction ends. None: it is not in this ledger."""
+    """Lock a touch until the transaction ends, and return it. None: the ledger does not have it."""
     lock = "" if connection.dialect.name == "sqlite" else " FOR UPDATE OF touch"
     statement = sa.text(
         "SELECT touch.id, touch.state, touch.campaign_id, touch.recipient_id, recipient.address, campaign.on_reply, "
@@ -209,7 +211,7 @@ def lock_touch(connection: sa.Connection, touch_id: int) -> MatchedTouch | None:
 def touches_sent_to(
     connection: sa.Connection, addresses: Sequence[str], *, since: datetime, until: datetime, limit: int
 ) -> list[int]:
-    """Touches that ended on the wire for these addresses in a span of time, the newest first."""
+    """Return the touches that were sent to these addresses and ended within a period, the newest first."""
     item, parameters = json_rows(connection, "asked", {"address": sa.String()}, [{"address": a} for a in addresses])
     statement = _text(
         f"SELECT touch.id FROM {item} JOIN recipient ON recipient.address = asked.address "
@@ -222,7 +224,7 @@ def touches_sent_to(
     return list(connection.execute(statement, values).scalars())
 
 
-# Only bounces for a known reason that lies in the mailbox count: any other may be the fault of the sender or of a host.
+# Only bounces with a known cause in the mailbox count. Any other may be the fault of the sender or of a host.
 _BOUNCED_IN_A_ROW = (
     "touch.state = 'bounced' AND touch.settled_at > :since "
     "AND touch.settled_at > COALESCE((SELECT max(other.settled_at) FROM touch AS other "
@@ -233,7 +235,7 @@ _BOUNCED_IN_A_ROW = (
 
 
 def soft_bounces_in_a_row(connection: sa.Connection, touch: MatchedTouch, since: datetime) -> int:
-    """Other touches of the same recipient that bounced since an instant, with none accepted after the first of them."""
+    """Count other touches of the recipient that bounced since a time, without an acceptance after the first of them."""
     statement = _text(
         "SELECT count(*) FROM touch WHERE touch.recipient_id = :recipient_id AND touch.id <> :but_id "
         f"AND {_BOUNCED_IN_A_ROW}",
@@ -244,7 +246,7 @@ def soft_bounces_in_a_row(connection: sa.Connection, touch: MatchedTouch, since:
 
 
 def over_soft_limit(connection: sa.Connection, touch_ids: Sequence[int], *, since: datetime, limit: int) -> list[str]:
-    """Addresses of these touches that bounced so many times in a row since an instant, these touches included."""
+    """Return the addresses of these touches that bounced ``limit`` times in a row since a time, these included."""
     item, parameters = id_rows(connection, touch_ids)
     statement = _text(
         "SELECT recipient.address FROM touch JOIN recipient ON recipient.id = touch.recipient_id "
@@ -259,7 +261,7 @@ def over_soft_limit(connection: sa.Connection, touch_ids: Sequence[int], *, sinc
 def add_effects(
     connection: sa.Connection, digest: str, effects: Sequence[tuple[BounceEffectKind, int, str]], now: datetime
 ) -> None:
-    """Note what a mail changed: the kind of the effect, the touch, and a detail in words."""
+    """Record what a mail changed: the kind of the effect, the touch, and a detail as text."""
     statement = _text(
         "INSERT INTO bounce_effect (digest, effect, touch_id, detail, at) "
         "VALUES (:digest, :effect, :touch_id, :detail, :now) ON CONFLICT (digest, effect, touch_id) DO NOTHING",
@@ -271,14 +273,14 @@ def add_effects(
 
 
 def effects_of(connection: sa.Connection, digest: str) -> list[tuple[BounceEffectKind, int, str]]:
-    """What a mail changed, in order."""
+    """Return what a mail changed, in order."""
     statement = sa.text("SELECT effect, touch_id, detail FROM bounce_effect WHERE digest = :digest ORDER BY id")
     return [(BounceEffectKind(row[0]), row[1], row[2]) for row in connection.execute(statement, {"digest": digest})]
 
 
 @dataclass(frozen=True, kw_only=True)
 class VerdictCount:
-    """How often a verdict was given on mail of one sender to one domain. ``sender`` and ``domain`` None: unmatched."""
+    """Number of mails with one verdict. ``sender`` and ``domain``: None without a touch."""
 
     verdict: str
     sender: str | None
@@ -287,9 +289,14 @@ class VerdictCount:
 
 
 def verdict_counts(connection: sa.Connection, since: datetime) -> list[VerdictCount]:
-    """Touches by verdict, sender and recipient domain of what came back since an instant: what health gates judge.
+    """Count touches by verdict, sender and recipient domain of the mails that were returned since a time.
 
-    A touch that several mails came back of counts once for each verdict; an unmatched mail counts as one.
+    Args:
+        connection: A connection in a transaction.
+        since: Only mails received after this time count.
+
+    Returns:
+        The counts. A touch with several mails counts once for each verdict. A mail without a touch counts as one.
     """
     statement = _text(
         "SELECT bounce_mail.verdict, sender.address AS sender, recipient.domain, "

@@ -1,4 +1,4 @@
-"""Campaigns: who writes, to whom, in which steps."""
+"""Campaigns: their senders, their steps and their files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from postroad.store.types import BIG_ID, JSON_OBJECT, StrEnumType, UtcDateTime
 
 
 class CampaignState(StrEnum):
-    """Where a campaign stands. Only a running one sends."""
+    """The state of a campaign. Only a running campaign sends."""
 
     DRAFT = "draft"
     RUNNING = "running"
@@ -25,7 +25,7 @@ class CampaignState(StrEnum):
 
 
 class StepKind(StrEnum):
-    """What a step does."""
+    """The kind of a step."""
 
     EMAIL = "email"
     WAIT = "wait"
@@ -39,7 +39,7 @@ class OnReply(StrEnum):
 
 
 class Sender(SQLModel, table=True):
-    """A From identity, as postroad.toml had it when a campaign of it was last applied."""
+    """A sender, as postroad.toml defined it when one of its campaigns was last applied."""
 
     __tablename__ = "sender"
 
@@ -65,9 +65,9 @@ class Campaign(SQLModel, table=True):
     sender_id: int = Field(foreign_key="sender.id", sa_type=BIG_ID)
     audience_file: str | None = Field(default=None, sa_type=sa.Text, description="CSV that fills the audience")
     job_class: str = Field(default="normal", sa_type=sa.String(16), description="class of its jobs on the queue")
-    time_zone: str = Field(sa_type=sa.String(64), description="of recipients whose own is not known")
+    time_zone: str = Field(sa_type=sa.String(64), description="zone of recipients whose own zone is not known")
     sending_window: dict[str, Any] | None = Field(
-        default=None, sa_type=JSON_OBJECT, nullable=True, description="hours in the recipient's zone; none: any"
+        default=None, sa_type=JSON_OBJECT, nullable=True, description="hours in the recipient's zone; NULL: any"
     )
     on_reply: OnReply = Field(
         default=OnReply.STOP, sa_type=StrEnumType(OnReply), sa_column_kwargs={"server_default": sa.text("'stop'")}
@@ -75,28 +75,33 @@ class Campaign(SQLModel, table=True):
     warmup: bool = Field(
         default=False,
         sa_column_kwargs={"server_default": sa.false()},
-        description="a day's mail to the seed list of a warmup, which goes by a queue of its own",
+        description="one day's mail to the seed list of a warmup, which has a queue of its own",
     )
     overflow: dict[str, Any] | None = Field(
-        default=None, sa_type=JSON_OBJECT, nullable=True, description="senders that take what its own cannot carry"
+        default=None,
+        sa_type=JSON_OBJECT,
+        nullable=True,
+        description="senders that take what its own sender cannot carry",
     )
     freezing_at: datetime | None = Field(
-        default=None, sa_type=UtcDateTime, description="when the launch began that is not complete yet"
+        default=None, sa_type=UtcDateTime, description="when the unfinished launch began"
     )
     suppressions_seen: int = Field(
         default=0,
         sa_type=sa.BigInteger,
         sa_column_kwargs={"server_default": sa.text("0")},
-        description="number of the last suppression that its waiting touches were compared with",
+        description="number of the last suppression that was applied to its waiting touches",
     )
     created_at: datetime = Field(sa_type=UtcDateTime)
     launched_at: datetime | None = Field(default=None, sa_type=UtcDateTime, description="when the audience was frozen")
-    finished_at: datetime | None = Field(default=None, sa_type=UtcDateTime, description="or when it was cancelled")
+    finished_at: datetime | None = Field(
+        default=None, sa_type=UtcDateTime, description="when it finished or was cancelled"
+    )
     emptied_at: datetime | None = Field(
-        default=None, sa_type=UtcDateTime, description="when its touches were deleted, long after it was over"
+        default=None, sa_type=UtcDateTime, description="when its touches were deleted, after their retention"
     )
     paused_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
-    paused_by: str | None = Field(default=None, sa_type=sa.Text, description="who paused it, in words")
+    paused_by: str | None = Field(default=None, sa_type=sa.Text, description="who paused it, as text")
     paused_run_id: str | None = Field(
         default=None, sa_type=sa.String(36), description="the Prefect run whose cancellation or suspension paused it"
     )
@@ -105,7 +110,7 @@ class Campaign(SQLModel, table=True):
 
 
 class Step(SQLModel, table=True):
-    """One step of a campaign. What it does is in its settings: a new kind of step needs no new table."""
+    """One step of a campaign. Its settings depend on its kind: a new kind needs no new table."""
 
     __tablename__ = "step"
     __table_args__ = (sa.UniqueConstraint("campaign_id", "position"),)
@@ -119,7 +124,7 @@ class Step(SQLModel, table=True):
 
 
 class StoredFile(SQLModel, table=True):
-    """An attachment or image of steps, kept once however many steps have it. Workers on other hosts read it here."""
+    """An attachment or image, stored once for all steps that use it. Workers on other hosts read it from here."""
 
     __tablename__ = "stored_file"
 
@@ -128,22 +133,31 @@ class StoredFile(SQLModel, table=True):
 
 
 def keep_files(connection: sa.Connection, files: Mapping[str, bytes]) -> None:
-    """Keep files by their digests, where they are not kept yet."""
+    """Save files by their digests. Files that are stored already are skipped."""
     statement = sa.text("INSERT INTO stored_file (digest, octets) VALUES (:digest, :octets) ON CONFLICT DO NOTHING")
-    for digest in sorted(files):  # In one order, so that two who keep the same do not wait for each other.
+    for digest in sorted(files):  # In a fixed order, so that two transactions with the same files do not deadlock.
         connection.execute(statement, {"digest": digest, "octets": files[digest]})
 
 
 def stored_files(connection: sa.Connection, digests: Collection[str]) -> dict[str, bytes]:
-    """Return the kept files of these digests."""
+    """Return the stored files of these digests."""
     statement = sa.select(col(StoredFile.digest), col(StoredFile.octets)).where(col(StoredFile.digest).in_(digests))
     return {row.digest: row.octets for row in connection.execute(statement)} if digests else {}
 
 
 def find_campaign(connection: sa.Connection, name: str, *, for_update: bool = False) -> Campaign:
-    """Raises StateError when there is no campaign of that name.
+    """Return the campaign of a name.
 
-    For update: nobody else changes it until the transaction ends. (On SQLite only one transaction writes at all.)
+    Args:
+        connection: A connection in a transaction.
+        name: The name.
+        for_update: Lock the row until the transaction ends. On SQLite only one transaction writes at a time.
+
+    Returns:
+        The campaign, detached from the connection.
+
+    Raises:
+        StateError: No campaign has this name.
     """
     session = Session(connection)
     statement = select(Campaign).where(Campaign.name == name)
@@ -157,30 +171,30 @@ def find_campaign(connection: sa.Connection, name: str, *, for_update: bool = Fa
 
 
 def campaign_names(connection: sa.Connection) -> list[str]:
-    """Return the names of all campaigns, in their order."""
+    """Return the names of all campaigns, sorted."""
     return list(Session(connection).exec(select(Campaign.name).order_by(Campaign.name)))
 
 
 def set_state(connection: sa.Connection, campaign_id: int, state: CampaignState) -> None:
-    """Move a campaign to a state. What is known of a pause is forgotten."""
+    """Set the state of a campaign, and clear its pause."""
     values = {"state": state, "paused_at": None, "paused_by": None, "paused_run_id": None}
     connection.execute(sa.update(Campaign).where(col(Campaign.id) == campaign_id).values(**values))
 
 
 def record_pause(connection: sa.Connection, campaign_id: int, *, by: str, run_id: str | None, now: datetime) -> None:
-    """Pause a campaign, and record who did so. ``run_id``: of the Prefect run that was stopped, if one was."""
+    """Pause a campaign, and record who did it. ``run_id``: the Prefect run that was stopped, if one was."""
     values = {"state": CampaignState.PAUSED, "paused_at": now, "paused_by": by, "paused_run_id": run_id}
     connection.execute(sa.update(Campaign).where(col(Campaign.id) == campaign_id).values(**values))
 
 
 def record_launch_error(connection: sa.Connection, name: str, error: str, now: datetime) -> None:
-    """Record why a campaign could not be launched. A campaign that does not exist is left alone."""
+    """Record why a campaign could not be launched, if the campaign exists."""
     values = {"launch_failed_at": now, "launch_error": error}
     connection.execute(sa.update(Campaign).where(col(Campaign.name) == name).values(**values))
 
 
 def clear_launch_error(connection: sa.Connection, name: str) -> None:
-    """Forget why a campaign could not be launched, once it was."""
+    """Clear the error of the last launch."""
     values = {"launch_failed_at": None, "launch_error": None}
     connection.execute(sa.update(Campaign).where(col(Campaign.name) == name).values(**values))
 
@@ -192,7 +206,7 @@ def sender_addresses(connection: sa.Connection) -> list[tuple[str, str | None]]:
 
 
 def steps_of(connection: sa.Connection, campaign_id: int) -> list[Step]:
-    """Return the steps of a campaign, in order, of every kind."""
+    """Return the steps of a campaign of every kind, in order."""
     session = Session(connection)
     steps = list(session.exec(select(Step).where(Step.campaign_id == campaign_id).order_by(col(Step.position))))
     session.expunge_all()

@@ -1,4 +1,4 @@
-"""Prefect runs that work on campaigns now, and the campaigns that they were stopped for."""
+"""Prefect runs that work on campaigns now."""
 
 from __future__ import annotations
 
@@ -56,5 +56,5 @@ def active_runs(connection: sa.Connection) -> list[ActiveRun]:
 
 
 def delete_runs(connection: sa.Connection, run_ids: Collection[str]) -> int:
-    """Forget runs that ended or were stopped. Returns how many were known."""
+    """Delete runs that ended or were stopped. Returns the number deleted."""
     return connection.execute(sa.delete(CampaignRun).where(col(CampaignRun.run_id).in_(run_ids))).rowcount

@@ -1,6 +1,6 @@
-"""Cohorts: the touches of one step, from one list source, to one mailbox provider; what came of them, and pauses.
+"""Cohorts: the touches of one step, from one list source, to one mailbox provider; their results, and their pauses.
 
-Nothing is counted twice and nothing late is lost, because nothing is added up: the ledger is read again.
+Every evaluation reads the ledger again. It keeps no running totals, so it counts no event twice and misses no late one.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from postroad.store.types import BIG_ID, StrEnumType, UtcDateTime
 
 SOURCE_LENGTH = 300
 LATE_EVENTS = 5_000
-"""Events with a smaller number than one that was seen may still be committed after it, though not many."""
+"""At most so many events with a smaller id than the last one read may be committed after it."""
 
 
 class Cohort(NamedTuple):
-    """What is paused together. ``source``: what the column of the CSV says, else the path of the file."""
+    """The touches that are paused together. ``source``: the value of the source column, else the path of the file."""
 
     step_id: int
     source: str
@@ -30,14 +30,14 @@ class Cohort(NamedTuple):
 
 
 class CohortEvidence(StrEnum):
-    """What speaks against a cohort."""
+    """The evidence against a cohort."""
 
     HARD_BOUNCES = "hard_bounces"
     COMPLAINTS = "complaints"
 
 
 class CohortPause(SQLModel, table=True):
-    """One pause of one cohort, from what caused it to who lifted it. At most one of a cohort is open."""
+    """One pause of one cohort, with its cause and who lifted it. A cohort has at most one open pause."""
 
     __tablename__ = "cohort_pause"
     __table_args__ = (
@@ -70,7 +70,7 @@ class CohortPause(SQLModel, table=True):
 
 
 class Tally(NamedTuple):
-    """Touches of one step that were due on one day, to one domain. ``provider``: as DNS said last, if it did."""
+    """Touches of one step that were due on one day, to one domain. ``provider``: from the last DNS lookup, if any."""
 
     source: str
     domain: str
@@ -81,8 +81,8 @@ class Tally(NamedTuple):
     complained: int
 
 
-# Taken in while it was on the wire or after: whoever was deferred was tried, and has not bounced so far. What never
-# came to the mailbox, or came back for the sender's fault, says nothing of the list.
+# A deferred touch was tried and has not bounced so far. A touch that did not reach the mailbox, or that bounced through
+# the sender's fault, is no evidence about the list.
 _TRIED = (
     "touch.state IN ('deferred', 'accepted', 'unknown') OR (touch.state = 'bounced' AND NOT EXISTS ("
     "SELECT 1 FROM delivery_event WHERE delivery_event.touch_id = touch.id "
@@ -95,7 +95,7 @@ _HARD = (
     "WHERE bounce_effect.touch_id = touch.id AND bounce_effect.effect = 'touch_bounced' "
     "AND bounce_mail.verdict = 'hard'))"
 )
-# A mail that nobody signed pauses nobody: strangers can write one.
+# A complaint without a signed token is no evidence by default: anyone can write one.
 _COMPLAINED = (
     "touch.id IN (SELECT touch_id FROM bounce_mail WHERE verdict = 'complaint' AND touch_id IS NOT NULL "
     "AND (:act_on_unsigned OR matched_by <> 'recipient-and-time'))"
@@ -109,7 +109,7 @@ _WHOSE = (
 )
 
 
-# With the campaign, so that the index of (campaign, step, recipient) is used: there is none of the step alone.
+# With the campaign, so that the index of (campaign, step, recipient) is used: the step alone has no index.
 _OF_STEP = (
     "touch.campaign_id = (SELECT step.campaign_id FROM step WHERE step.id = :step_id) AND touch.step_id = :step_id"
 )
@@ -132,9 +132,18 @@ def tallies(
     act_on_unsigned: bool,
     since: datetime | None = None,
 ) -> list[Tally]:
-    """What came of the touches of a step. ``since``: only of those that nothing had come of at that instant.
+    """Count the results of the touches of a step by source, domain, provider and day.
 
-    The day is that on which a touch was due (UTC): it was settled before anything could come of it, and never moves.
+    Args:
+        connection: A connection in a transaction.
+        step_id: The step.
+        source_field: Merge field that names the list source of a recipient.
+        hard_causes: Causes of bounces that mean "no such mailbox".
+        act_on_unsigned: Count complaints that were matched by recipient and time only.
+        since: Only touches without an event up to this time count. None: all touches.
+
+    Returns:
+        The counts. The day is the UTC day on which a touch was due, which never changes.
     """
     day = "substr(touch.due_at, 1, 10)"
     if connection.dialect.name != "sqlite":
@@ -160,7 +169,7 @@ def tallies(
 
 
 class CohortKey(NamedTuple):
-    """What the cohort of one touch follows from."""
+    """The values that determine the cohort of one touch."""
 
     touch_id: int
     step_id: int
@@ -170,7 +179,7 @@ class CohortKey(NamedTuple):
 
 
 def whose(connection: sa.Connection, touch_ids: Sequence[int], *, source_field: str) -> list[CohortKey]:
-    """What the cohorts of these touches follow from."""
+    """Return the values that determine the cohorts of these touches."""
     item, parameters = json_rows(connection, "batch", {"id": sa.BigInteger()}, [{"id": i} for i in touch_ids])
     statement = sa.text(
         f"SELECT touch.id, touch.step_id, {_source(connection)}, recipient.domain, mail_domain.provider "
@@ -180,14 +189,14 @@ def whose(connection: sa.Connection, touch_ids: Sequence[int], *, source_field: 
 
 
 class NewEvidence(NamedTuple):
-    """Steps of which something speaks that was not there before, and the last event that was seen."""
+    """Steps with new evidence, and the id of the last event that was read."""
 
     steps: set[int]
     last_event: int
 
 
 def steps_with_news(connection: sa.Connection, *, after_event: int | None, since: datetime) -> NewEvidence:
-    """Steps of running campaigns with bounces behind an event or complaints since. ``after_event`` None: all steps."""
+    """Return the active steps with bounces after an event, or complaints since a time. ``after_event`` None: all."""
     last = int(connection.execute(sa.text("SELECT COALESCE(max(id), 0) FROM delivery_event")).scalar_one())
     running = "JOIN campaign ON campaign.id = {}.campaign_id AND campaign.state IN ('running', 'paused')"
     if after_event is None:
@@ -206,7 +215,7 @@ def steps_with_news(connection: sa.Connection, *, after_event: int | None, since
 
 
 def open_pauses(connection: sa.Connection) -> dict[Cohort, CohortEvidence]:
-    """Cohorts that are paused, and what spoke against them."""
+    """Return the paused cohorts, and the evidence against each."""
     rows = connection.execute(
         sa.text("SELECT step_id, source, provider, evidence FROM cohort_pause WHERE lifted_at IS NULL")
     )
@@ -214,7 +223,7 @@ def open_pauses(connection: sa.Connection) -> dict[Cohort, CohortEvidence]:
 
 
 def last_lifted(connection: sa.Connection, step_id: int) -> dict[Cohort, datetime]:
-    """When the last pause of each cohort of a step was lifted, where one was."""
+    """Return when the last pause of each cohort of a step was lifted. Cohorts without one are missing."""
     statement = (
         sa.select(
             col(CohortPause.step_id),
@@ -229,7 +238,7 @@ def last_lifted(connection: sa.Connection, step_id: int) -> dict[Cohort, datetim
 
 
 def add_pause(connection: sa.Connection, pause: CohortPause) -> bool:
-    """Pause a cohort. False: it is paused already, and that stays as it is."""
+    """Pause a cohort. Returns False, and changes nothing, if it is paused."""
     statement = sa.text(
         "INSERT INTO cohort_pause (step_id, source, provider, evidence, reason, at) "
         "VALUES (:step_id, :source, :provider, :evidence, :reason, :at) "
@@ -241,7 +250,7 @@ def add_pause(connection: sa.Connection, pause: CohortPause) -> bool:
 
 
 def lift_pause(connection: sa.Connection, id_: int, *, by: str, why: str, now: datetime) -> CohortPause | None:
-    """Lift a pause that is open, and keep who did it and why. None: no such pause is open."""
+    """Lift an open pause, and record who did it and why. Returns None if no such pause is open."""
     statement = (
         sa.update(CohortPause)
         .where(col(CohortPause.id) == id_, col(CohortPause.lifted_at).is_(None))
@@ -264,7 +273,7 @@ class NamedPause(NamedTuple):
 
 
 def pauses(connection: sa.Connection, *, lifted: bool = False, unannounced: bool = False) -> list[NamedPause]:
-    """Pauses that are open, the newest first. ``lifted``: also those that were lifted."""
+    """Return open pauses, the newest first. ``lifted``: also lifted ones. ``unannounced``: only unannounced ones."""
     statement = (
         "SELECT cohort_pause.id, campaign.name, step.name FROM cohort_pause "
         "JOIN step ON step.id = cohort_pause.step_id JOIN campaign ON campaign.id = step.campaign_id"
@@ -282,12 +291,12 @@ def pauses(connection: sa.Connection, *, lifted: bool = False, unannounced: bool
 
 
 def mark_announced(connection: sa.Connection, ids: Sequence[int], now: datetime) -> None:
-    """Note that somebody was told of these pauses."""
+    """Record that these pauses were announced."""
     connection.execute(sa.update(CohortPause).where(col(CohortPause.id).in_(ids)).values(announced_at=now))
 
 
 def due_queued(connection: sa.Connection, step_id: int, now: datetime, chunk: int) -> Iterator[list[int]]:
-    """Touches of a step that wait on the queue and might have gone by now, a chunk at a time."""
+    """Yield the queued touches of a step whose time has come, a chunk at a time."""
     statement = sa.text(
         f"SELECT id, recipient_id FROM touch WHERE {_OF_STEP} AND state = 'queued' AND due_at <= :now "
         "AND (next_at IS NULL OR next_at <= :now) AND recipient_id > :after ORDER BY recipient_id LIMIT :chunk"

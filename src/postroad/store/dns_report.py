@@ -1,4 +1,4 @@
-"""What was found of senders' DNS, and whom it holds back."""
+"""Reports about the DNS of senders, and the holds that follow from them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlmodel import Field, Session, SQLModel, col, select
 from postroad.store.types import BIG_ID, JSON_OBJECT, UtcDateTime
 
 KEPT = 60
-"""Reports of one sender: two weeks of one every six hours."""
+"""Reports that are stored of one sender: two weeks, with one every six hours."""
 
 
 class DnsReport(SQLModel, table=True):
@@ -32,7 +32,7 @@ _OPEN = sa.text("ended_at IS NULL")
 
 
 class SenderHold(SQLModel, table=True):
-    """A time in which a sender's domain failed: from when, held back since when, and how it ended."""
+    """A period in which a sender's domain failed: its begin, the begin of the hold, and how it ended."""
 
     __tablename__ = "sender_hold"
     __table_args__ = (
@@ -41,7 +41,7 @@ class SenderHold(SQLModel, table=True):
 
     id: int | None = Field(default=None, primary_key=True, sa_type=BIG_ID)
     sender: str = Field(sa_type=sa.String(320), description="From address")
-    reason: str = Field(sa_type=sa.Text, description="what fails, as the last report has it")
+    reason: str = Field(sa_type=sa.Text, description="what fails, from the last report")
     failing_since: datetime = Field(sa_type=UtcDateTime)
     held_at: datetime | None = Field(default=None, sa_type=UtcDateTime, description="empty: within its grace period")
     ended_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
@@ -52,7 +52,7 @@ _LOCK_KEY = 0x686F6C64  # the first of the two keys of PostgreSQL's advisory loc
 
 
 def lock_sender(connection: sa.Connection, sender: str) -> None:
-    """Let nobody else record a report of this sender until the transaction ends. On SQLite only one writes anyway."""
+    """Lock the reports of a sender until the transaction ends. On SQLite only one transaction writes at a time."""
     if connection.dialect.name == "postgresql":
         statement = sa.text("SELECT pg_advisory_xact_lock(:key, hashtext(:sender))")
         connection.execute(statement, {"key": _LOCK_KEY, "sender": sender})
@@ -68,7 +68,7 @@ def last_report(connection: sa.Connection, sender: str) -> DnsReport | None:
 
 
 def keep_report(connection: sa.Connection, report: DnsReport) -> None:
-    """Write a report down, and forget the oldest of the same sender."""
+    """Save a report, and delete the oldest ones of the same sender."""
     session = Session(connection)
     session.add(report)
     session.flush()
@@ -81,7 +81,7 @@ def keep_report(connection: sa.Connection, report: DnsReport) -> None:
 
 
 def open_holds(connection: sa.Connection) -> dict[str, SenderHold]:
-    """Return what fails now, by sender: those held back, and those within their grace period."""
+    """Return the failing senders: held ones, and ones within their grace period."""
     session = Session(connection)
     holds = session.exec(select(SenderHold).where(col(SenderHold.ended_at).is_(None)).order_by(SenderHold.sender)).all()
     session.expunge_all()
@@ -89,7 +89,7 @@ def open_holds(connection: sa.Connection) -> dict[str, SenderHold]:
 
 
 def holds_of(connection: sa.Connection, sender: str, limit: int = 20) -> list[SenderHold]:
-    """Return the times in which a sender's domain failed, the latest first."""
+    """Return the periods in which a sender's domain failed, the latest first."""
     session = Session(connection)
     statement = select(SenderHold).where(SenderHold.sender == sender).order_by(col(SenderHold.id).desc()).limit(limit)
     holds = list(session.exec(statement))
@@ -98,7 +98,7 @@ def holds_of(connection: sa.Connection, sender: str, limit: int = 20) -> list[Se
 
 
 def put_hold(connection: sa.Connection, hold: SenderHold) -> None:
-    """Write a new one down, or how one goes on."""
+    """Insert or update a hold."""
     session = Session(connection)
     session.merge(hold)
     session.flush()

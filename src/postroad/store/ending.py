@@ -1,6 +1,6 @@
-"""Ends touches of a campaign that wait, in steps. Each step is a short transaction, and may be the last before a crash.
+"""Ends the waiting touches of a campaign in steps. Each step is a short transaction, and a crash may follow any step.
 
-What a step has to end is found by reading, outside any transaction that writes.
+A transaction that only reads finds the touches of a step.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from postroad.store.touches.ending import cancel_touches, suppress_touches
 from postroad.store.touches.transitions import states_sql
 
 STEP = 500
-"""Rows that one transaction moves."""
+"""Touches that one transaction ends."""
 
 LATE_NUMBERS = 5_000
-"""Suppressions with a smaller number than one that was seen may still be committed after it, though not many."""
+"""At most so many suppressions with a smaller number than the last one read may be committed after it."""
 
 HashOf = Callable[[str], str]
 
@@ -36,10 +36,12 @@ def _end(engine: sa.Engine, touch_ids: Sequence[int], state: TouchState, now: da
 
 
 def cancel_waiting(engine: sa.Engine, campaign_id: int, now: datetime) -> int:
-    """End every touch of a campaign that is not on the wire. Returns how many of them may be on a queue.
+    """Cancel every touch of a cancelled campaign that is not on the wire. Idempotent.
 
-    Call it when the campaign is cancelled. Nothing plans or admits touches of a cancelled campaign, so what one pass
-    leaves stays ended. Interrupted, it may be called again.
+    No touch of a cancelled campaign is planned or admitted, so one pass suffices.
+
+    Returns:
+        The number of cancelled touches for which the queue may have jobs.
     """
     queued = 0
     for page in touch_pages(engine, campaign_id):
@@ -51,7 +53,7 @@ def cancel_waiting(engine: sa.Engine, campaign_id: int, now: datetime) -> int:
 
 
 def complete_cancellations(engine: sa.Engine, now: datetime) -> int:
-    """End what waits of cancelled campaigns whose cancellation was interrupted. Returns how many may be on a queue."""
+    """Cancel the waiting touches of all cancelled campaigns. Returns the number that may have jobs in the queue."""
     with read(engine) as connection:
         statement = sa.text(
             "SELECT campaign.id FROM campaign JOIN step ON step.campaign_id = campaign.id "
@@ -64,15 +66,24 @@ def complete_cancellations(engine: sa.Engine, now: datetime) -> int:
 
 
 def last_suppression(connection: sa.Connection) -> int:
-    """Return the number of the newest suppression; 0: there are none."""
+    """Return the number of the newest suppression; 0 without suppressions."""
     return int(connection.execute(sa.text("SELECT COALESCE(max(number), 0) FROM suppression")).scalar_one())
 
 
 def end_suppressed(engine: sa.Engine, campaign_id: int, now: datetime, hash_of: HashOf | None = None) -> int:
-    """End touches that wait for recipients who were suppressed since the last call. Returns how many.
+    """End touches that wait for recipients who were suppressed since the last call.
 
-    Without new suppressions it reads two numbers. ``hash_of`` finds suppressions that are kept as hashes. What is
-    missed, such as one that another transaction commits late, is found by `ledger.admit`.
+    Without new suppressions it reads two numbers. It may miss a suppression that another transaction commits late;
+    `postroad.store.touches.sending.admit` finds it.
+
+    Args:
+        engine: The database.
+        campaign_id: The campaign.
+        now: The time of the call.
+        hash_of: Hashes an address, to find suppressions that are stored as hashes. None: these are not found.
+
+    Returns:
+        The number of touches that ended.
     """
     with read(engine) as connection:
         statement = sa.text("SELECT audience_id, suppressions_seen FROM campaign WHERE id = :id")
@@ -81,7 +92,7 @@ def end_suppressed(engine: sa.Engine, campaign_id: int, now: datetime, hash_of: 
     if newest <= seen:
         return 0
     ended = 0
-    unindexed: set[str] = set()  # Domains and hashes: their recipients are not found by an index.
+    unindexed: set[str] = set()  # Domains and hashes: no index finds their recipients.
     for keys in _suppressions(engine, audience_id, max(seen - LATE_NUMBERS, 0), newest):
         addresses = [key for key in keys if not key.startswith(("@", "#"))]
         unindexed.update(keys - set(addresses))
@@ -96,7 +107,7 @@ def end_suppressed(engine: sa.Engine, campaign_id: int, now: datetime, hash_of: 
 
 
 def _suppressions(engine: sa.Engine, audience_id: int, after: int, until: int) -> Iterator[set[str]]:
-    """Yield what was suppressed for an audience, in steps, in the order in which it was."""
+    """Yield the suppressions of an audience in the order of their numbers, a step at a time."""
     statement = sa.text(
         "SELECT number, address, audience_id FROM suppression WHERE number > :after AND number <= :until "
         "ORDER BY number LIMIT :limit"
@@ -129,7 +140,7 @@ def _waiting_for(engine: sa.Engine, campaign_id: int, addresses: Sequence[str]) 
 def _end_matching(
     engine: sa.Engine, campaign_id: int, keys: set[str], now: datetime, hash_of: HashOf | None = None
 ) -> int:
-    """Compare every touch that waits with domains and hashes. About a second for a million, and no lock meanwhile."""
+    """End waiting touches by domains and hashes. It compares a million touches in about a second, without a lock."""
     ended = 0
     for page in touch_pages(engine, campaign_id):
         waiting = [touch.id for touch in page if touch.state in WAITING]

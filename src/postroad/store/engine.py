@@ -20,7 +20,7 @@ _WRITES = "postroad_writes"
 _SQLITE_BUSY_S = 30.0
 """How long a process waits for another that has the file."""
 
-# A server whose machine is gone answers nothing, and nobody says so: a minute of that counts as away.
+# A server whose machine failed does not answer and closes no connection: after a minute it counts as unavailable.
 _HEARTBEAT = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}
 
 _read_json = msgspec.json.decode
@@ -28,14 +28,21 @@ _read_json = msgspec.json.decode
 
 
 def sqlite_url(state_dir: Path) -> str:
-    """URL of the database in a state folder."""
+    """Return the URL of the database in a state folder."""
     return f"sqlite:///{state_dir / 'postroad.db'}"
 
 
 def open_engine(url: str) -> sa.Engine:
-    """Return an engine. Nothing is connected yet. ``postgresql://``, with any driver, means psycopg 3.
+    """Return an engine, without a connection.
 
-    Raises ConfigError.
+    Args:
+        url: URL of the database. ``postgresql://``, with any driver, uses psycopg 3.
+
+    Returns:
+        The engine.
+
+    Raises:
+        ConfigError: The URL is not valid, or names another kind of database.
     """
     try:
         parsed = sa.make_url(url)
@@ -66,17 +73,17 @@ def open_engine(url: str) -> sa.Engine:
 
 
 def _sqlite_connect(connection: Any, _record: ConnectionPoolEntry) -> None:
-    connection.isolation_level = None  # We begin transactions ourselves: see _sqlite_begin.
+    connection.isolation_level = None  # `_sqlite_begin` begins the transactions.
     cursor = connection.cursor()
     _use_wal(cursor)
-    cursor.execute("PRAGMA synchronous=FULL")  # NORMAL may lose commits when the machine dies; a ledger may not.
+    cursor.execute("PRAGMA synchronous=FULL")  # NORMAL may lose commits when the machine fails. A ledger may not.
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.execute("PRAGMA cache_size=-65536")
     cursor.close()
 
 
 def _use_wal(cursor: sqlite3.Cursor) -> None:
-    # The first to open a database switches it, for which it needs the file alone; SQLite does not wait for that.
+    # The first connection switches the mode. It needs exclusive access, for which SQLite does not wait.
     deadline_s = time.monotonic() + _SQLITE_BUSY_S
     while True:
         try:
@@ -89,34 +96,34 @@ def _use_wal(cursor: sqlite3.Cursor) -> None:
 
 
 def _sqlite_begin(connection: sa.Connection) -> None:
-    # A transaction that reads first and writes later fails at once when another wrote in between (SQLITE_BUSY,
-    # no waiting). So those that will write take the lock, and wait for it, at their start.
+    # A transaction that reads first and writes later fails at once when another one wrote in between (SQLITE_BUSY).
+    # So a transaction that will write waits for the lock at its start.
     immediate = connection.get_execution_options().get(_WRITES, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
 
 def write_connection(engine: sa.Engine) -> sa.Connection:
-    """Connection whose transactions write. The caller begins, commits and closes."""
+    """Return a connection whose transactions write. The caller begins, commits and closes."""
     return engine.connect().execution_options(**{_WRITES: True})
 
 
 @contextmanager
 def write(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """One transaction that writes: all of it or nothing. Raises UnavailableError when the database is away."""
+    """Run the block in a transaction that writes. Raises UnavailableError if the database is unavailable."""
     with transient(), write_connection(engine) as connection, connection.begin():
         yield connection
 
 
 @contextmanager
 def read(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """One consistent reading. Raises UnavailableError when the database is away."""
+    """Run the block in a transaction that reads. Raises UnavailableError if the database is unavailable."""
     with transient(), engine.connect() as connection, connection.begin():
         yield connection
 
 
 @contextmanager
 def transient() -> Iterator[None]:
-    """Turn a database that does not answer into the one transient error."""
+    """Raise UnavailableError in place of the errors of a database that does not answer."""
     try:
         yield
     except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:

@@ -1,4 +1,4 @@
-"""When recurring work last succeeded, so that a metric and a check can show its age."""
+"""Stores when recurring work last succeeded, so that a metric and a check can show its age."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from sqlmodel import Field, SQLModel, col
 from postroad.store.types import UtcDateTime
 
 ADVANCE = "advance"
-"""A pass over all running campaigns: planned, submitted, finished."""
+"""One pass over all running campaigns: plan, submit, finish."""
 
 
 class Heartbeat(SQLModel, table=True):
-    """One recurring piece of work, and when it last succeeded."""
+    """A kind of recurring work, and when it last succeeded."""
 
     __tablename__ = "heartbeat"
 

@@ -1,4 +1,4 @@
-"""Whose mail hosts take the mail of a domain, as DNS said last."""
+"""Mailbox provider and site of each recipient domain, from the last DNS lookup."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from postroad.store.types import UtcDateTime, sql_time
 
 
 class MailDomain(SQLModel, table=True):
-    """A recipient domain and who takes its mail. Domains with the same mail hosts share a site."""
+    """A recipient domain, its provider and its site. Domains with the same mail hosts have the same site."""
 
     __tablename__ = "mail_domain"
 
     domain: str = Field(primary_key=True, sa_type=sa.String(255))
-    provider: str = Field(sa_type=sa.String(100), description="mailbox provider; `other`: none of note")
-    site: str = Field(sa_type=sa.String(300), description="the same for all domains with the same mail hosts")
-    expires_at: datetime = Field(sa_type=UtcDateTime, description="when it is to be looked up again")
+    provider: str = Field(sa_type=sa.String(100), description="mailbox provider; `other`: not a known one")
+    site: str = Field(
+        sa_type=sa.String(300), description="name of the site: the same for all domains with the same mail hosts"
+    )
+    expires_at: datetime = Field(sa_type=UtcDateTime, description="time of the next lookup")
 
 
 class KnownDomain(NamedTuple):
@@ -35,12 +37,12 @@ class KnownDomain(NamedTuple):
 
 
 def keep_domains(connection: sa.Connection, found: Sequence[KnownDomain]) -> None:
-    """Write down what was found, in place of what was known before."""
+    """Save the results of lookups, in place of the rows before."""
     _put(connection, found, "provider = excluded.provider, site = excluded.site, expires_at = excluded.expires_at")
 
 
 def put_off_domains(connection: sa.Connection, unanswered: Sequence[KnownDomain]) -> None:
-    """Write down when to ask again. What was known before stays known."""
+    """Save the time of the next lookup, and keep the results of the lookup before."""
     _put(connection, unanswered, "expires_at = excluded.expires_at")
 
 
@@ -67,7 +69,7 @@ def _put(connection: sa.Connection, found: Sequence[KnownDomain], otherwise: str
 def domains_to_look_up(
     connection: sa.Connection, campaign_id: int, *, after_id: int, until: datetime, now: datetime, limit: int
 ) -> list[str]:
-    """Return the domains of a campaign's next due touches, so many touches ahead, that are unknown or grown old."""
+    """Return the domains of a campaign's next ``limit`` due touches that were not looked up or have expired."""
     statement = sa.text(
         f"SELECT DISTINCT recipient.domain FROM ({DUE}) AS ahead JOIN recipient ON recipient.id = ahead.recipient_id "
         "LEFT JOIN mail_domain ON mail_domain.domain = recipient.domain "
@@ -78,7 +80,7 @@ def domains_to_look_up(
 
 
 def whose_domains(connection: sa.Connection, domains: Collection[str]) -> dict[str, tuple[str, str]]:
-    """Provider and site of each of these domains that is known."""
+    """Return provider and site of each of these domains that is known."""
     statement = sa.text("SELECT domain, provider, site FROM mail_domain WHERE domain IN :domains").bindparams(
         sa.bindparam("domains", type_=sa.Text(), expanding=True)
     )
@@ -87,7 +89,7 @@ def whose_domains(connection: sa.Connection, domains: Collection[str]) -> dict[s
 
 
 def providers_of_sites(connection: sa.Connection, sites: Collection[str]) -> dict[str, str]:
-    """Provider of each of these sites that any known domain has."""
+    """Return the provider of each of these sites that a known domain has."""
     statement = sa.text(
         "SELECT site, min(provider) AS provider FROM mail_domain WHERE site IN :sites GROUP BY site"
     ).bindparams(sa.bindparam("sites", type_=sa.Text(), expanding=True))

@@ -1,4 +1,4 @@
-"""What receivers report of our mail (DMARC), and senders of TLS to our mail hosts (TLS-RPT)."""
+"""Reports of receivers about our mail (DMARC), and of senders about TLS to our mail hosts (TLS-RPT)."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from postroad.store.types import BIG_ID, StrEnumType, UtcDateTime
 CHUNK = 1_000
 MAX_REPORTS_A_DAY = 1_000
 MAX_ROWS_A_DAY = 10_000
-"""Limits for one domain of ours, with the domains below and above it. One that sends to every large receiver gets some
-300 reports a day."""
+"""Limits for one domain of ours, with its parent and child domains. A domain that sends to every large receiver gets
+some 300 reports a day."""
 
 
 class ReportKind(StrEnum):
-    """Which standard a report follows."""
+    """The standard that a report follows."""
 
     DMARC = "dmarc"
     TLS = "tls"
 
 
 class MailReport(SQLModel, table=True):
-    """One report. The same one, read again, is known by who wrote it and its id."""
+    """One report, identified by its author and its id."""
 
     __tablename__ = "mail_report"
     __table_args__ = (sa.UniqueConstraint("kind", "organisation", "report_id", "domain"),)
@@ -43,11 +43,11 @@ class MailReport(SQLModel, table=True):
     ends_at: datetime = Field(sa_type=UtcDateTime, index=True)
     received_at: datetime = Field(sa_type=UtcDateTime, index=True)
     row_count: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
-    left_out: int = Field(default=0, sa_column_kwargs={"server_default": "0"}, description="rows that were not kept")
+    left_out: int = Field(default=0, sa_column_kwargs={"server_default": "0"}, description="rows that were not stored")
 
 
 class DmarcReportRow(SQLModel, table=True):
-    """Mail of one source in one report."""
+    """Messages of one source in one report."""
 
     __tablename__ = "dmarc_report_row"
 
@@ -63,7 +63,7 @@ class DmarcReportRow(SQLModel, table=True):
 
 
 class TlsReportRow(SQLModel, table=True):
-    """Sessions of one sort in one report."""
+    """Sessions with one result in one report."""
 
     __tablename__ = "tls_report_row"
 
@@ -82,14 +82,14 @@ _TABLES: dict[ReportKind, type[SQLModel]] = {ReportKind.DMARC: DmarcReportRow, R
 
 @dataclass(frozen=True, kw_only=True)
 class KeptOf:
-    """How many reports of a domain were kept, and how many rows they have."""
+    """Number of stored reports of a domain, and of their rows."""
 
     reports: int
     rows: int
 
 
 def kept_since(connection: sa.Connection, domain: str, since: datetime) -> KeptOf:
-    """Return how much of a domain, and of those below and above it, was kept since a time."""
+    """Return how much was stored about a domain, its parents and its children since a time."""
     labels = domain.split(".")
     lineage = [".".join(labels[start:]) for start in range(len(labels))]
     statement = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(col(MailReport.row_count)), 0)).where(
@@ -101,7 +101,7 @@ def kept_since(connection: sa.Connection, domain: str, since: datetime) -> KeptO
 
 
 def forget_mail_report(connection: sa.Connection, before: datetime) -> bool:
-    """Delete at most CHUNK rows of the oldest report that came before a time, or the report. False: there is none."""
+    """Delete CHUNK rows of the oldest report received before a time, or the report. Returns False without one."""
     oldest = (
         sa.select(col(MailReport.id), col(MailReport.kind))
         .where(col(MailReport.received_at) < before)
@@ -119,7 +119,7 @@ def forget_mail_report(connection: sa.Connection, before: datetime) -> bool:
 
 
 def keep_mail_report(connection: sa.Connection, report: MailReport, rows: Sequence[dict[str, Any]]) -> bool:
-    """Write down a report and its rows. False: it is known already, and nothing is changed."""
+    """Save a report and its rows. Returns False, and changes nothing, if it is known."""
     known = sa.select(sa.literal(1)).where(
         col(MailReport.kind) == report.kind,
         col(MailReport.organisation) == report.organisation,
@@ -169,7 +169,7 @@ class ReceivedReport(Protocol):
 
 
 class Kept(StrEnum):
-    """What became of a report."""
+    """What was done with a report."""
 
     NEW = "kept"
     KNOWN = "known already"
@@ -187,7 +187,7 @@ def save_report(connection: sa.Connection, report: ReceivedReport, now: datetime
             are stored within 24 hours, whatever names below it they are on. None: no limit applies.
 
     Returns:
-        What became of the report.
+        What was done with the report.
     """
     rows = [
         {name: storable_text(value, 255) if isinstance(value, str) else value for name, value in row.items()}
@@ -212,7 +212,7 @@ def save_report(connection: sa.Connection, report: ReceivedReport, now: datetime
 
 
 def dmarc_sources(connection: sa.Connection, *, since: datetime, domain: str | None, limit: int) -> list[sa.Row[Any]]:
-    """Who sends in our domains' names: for each From domain and source, mails, and how many passed; most first."""
+    """Return the number of messages and of passes for each From domain and source, the largest number first."""
     passed = sa.case((sa.or_(col(DmarcReportRow.dkim), col(DmarcReportRow.spf)), col(DmarcReportRow.count)), else_=0)
     total = sa.func.sum(col(DmarcReportRow.count))
     statement = (
@@ -238,7 +238,7 @@ def dmarc_sources(connection: sa.Connection, *, since: datetime, domain: str | N
 
 
 def tls_results(connection: sa.Connection, *, since: datetime, domain: str | None, limit: int) -> list[sa.Row[Any]]:
-    """How TLS to our mail hosts went: sessions by domain, policy, mail host and result; most first."""
+    """Return the number of TLS sessions by domain, policy, mail host and result, the largest number first."""
     total = sa.func.sum(col(TlsReportRow.count))
     keys = (
         col(TlsReportRow.domain),

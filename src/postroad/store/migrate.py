@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 from importlib.resources import files
+from typing import NoReturn
 
 import sqlalchemy as sa
 
 from postroad.errors import ConfigError
 from postroad.store.engine import read, write
 
-_LOCK_KEY = 0x706F7374  # of PostgreSQL's advisory lock: any number that nobody else of this database takes
+_LOCK_KEY = 0x706F7374  # key of PostgreSQL's advisory lock: a number that no other user of this database takes
 _FOLDER = files("postroad.store") / "migrations"
 
 
 def upgrade(engine: sa.Engine) -> str:
-    """Bring the schema to the newest revision, in one transaction, and return it. Harmless when it is there.
+    """Upgrade the schema to the newest revision in one transaction. Idempotent.
 
-    Processes that upgrade at once wait for each other. Raises ConfigError for the schema of a newer version.
+    Processes that upgrade at the same time wait for each other.
+
+    Returns:
+        The newest revision.
+
+    Raises:
+        ConfigError: A newer version made the schema.
     """
     with write(engine) as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
         current = _revision_in(connection)
         if current is not None and current not in _revisions():
-            raise _wrong_revision(engine, current)
+            _refuse(engine, current)
         run_migrations(connection, "head")
     return newest_revision()
 
@@ -45,16 +52,16 @@ def newest_revision() -> str:
 
 
 def current_revision(engine: sa.Engine) -> str | None:
-    """Return the revision a database is at; None: it has no tables yet."""
+    """Return the revision of a database; None without tables."""
     with read(engine) as connection:
         return _revision_in(connection)
 
 
 def require_current(engine: sa.Engine) -> None:
-    """Raises ConfigError when the schema is not the one this version works with."""
+    """Raise ConfigError if the schema is not at the revision that this version needs."""
     current = current_revision(engine)
     if current != newest_revision():
-        raise _wrong_revision(engine, current)
+        _refuse(engine, current)
 
 
 def _revisions() -> list[str]:
@@ -69,9 +76,9 @@ def _revision_in(connection: sa.Connection) -> str | None:
     return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
 
 
-def _wrong_revision(engine: sa.Engine, current: str | None) -> ConfigError:
+def _refuse(engine: sa.Engine, current: str | None) -> NoReturn:
     known = current is None or current in _revisions()
-    return ConfigError(
+    raise ConfigError(
         f"the database is at revision {current or 'none'}, and this version needs {newest_revision()}",
         where=engine.url.render_as_string(hide_password=True),
         remedy="Run `postroad db upgrade`." if known else "A newer version made its tables: install that one here.",

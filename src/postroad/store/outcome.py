@@ -13,7 +13,7 @@ from postroad.store.ledger import SENDER_OF_TOUCH
 
 
 class DeliveryOutcome(StrEnum):
-    """What became of one attempt, or what came back about a message later."""
+    """The result of one attempt, or of a mail that was returned later."""
 
     ACCEPTED = "accepted"
     BOUNCED = "bounced"
@@ -31,7 +31,7 @@ class TouchOutcome(NamedTuple):
 
 
 class Destination(NamedTuple):
-    """Who sent, and to which domain. ``provider``: the domain's provider as DNS last named it; None: not known."""
+    """A sender, a domain and an outcome. ``provider``: from the last DNS lookup; None: not known."""
 
     sender: str
     domain: str
@@ -40,7 +40,7 @@ class Destination(NamedTuple):
 
 
 def count_outcomes(connection: sa.Connection, outcomes: Sequence[TouchOutcome]) -> Mapping[Destination, int]:
-    """Count outcomes by sender, domain and outcome. A touch that is not in the ledger is left out."""
+    """Count outcomes by sender, domain and outcome. A touch that the ledger does not have is skipped."""
     rows = [{"id": touch_id, "outcome": outcome.value} for touch_id, outcome in outcomes]
     item, parameters = json_rows(connection, "batch", {"id": sa.BigInteger(), "outcome": sa.Text()}, rows)
     statement = sa.text(

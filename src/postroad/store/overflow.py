@@ -1,4 +1,4 @@
-"""What overflow did to a campaign: who was to send, who was given it and why, and what came of it."""
+"""Lists the touches of a campaign that overflow gave to other senders, and their states."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from postroad.store.ledger import Overflow, Touch, TouchState
 
 
 class Moved(Struct, frozen=True, kw_only=True):
-    """Touches of one step that went from one sender to another for one reason. ``states``: how many stand where."""
+    """Touches of one step that went from one sender to another for one reason. ``states``: the number in each state."""
 
     step: str
     from_sender: str
@@ -27,7 +27,7 @@ class Moved(Struct, frozen=True, kw_only=True):
 
 
 def moved(connection: sa.Connection, campaign_id: int) -> list[Moved]:
-    """Return what went to other senders, the first first."""
+    """Return the touches that went to other senders, in order of the time of the first."""
     given_by, given_to = aliased(Sender), aliased(Sender)
     group = (col(Step.position), col(Step.name), col(given_by.name), col(given_to.name), col(Overflow.why))
     first_at, last_at = sa.func.min(col(Overflow.at)), sa.func.max(col(Overflow.at))

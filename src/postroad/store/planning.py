@@ -1,7 +1,7 @@
-"""Touches that are to be planned: members of an audience, and recipients who accepted the email before.
+"""Reads the recipients for whom touches are to be planned: members of an audience, and recipients of the email before.
 
-Each is read a step at a time and planned by one short transaction, so that neither an audience nor a day's follow-ups
-hold the database for longer than some hundred rows take.
+They are read a step at a time, and one short transaction plans each step, so that a large audience does not hold the
+database.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ STEP = 250
 
 
 class Member(NamedTuple):
-    """A recipient who is to get the first email of a campaign."""
+    """A recipient for the first email of a campaign."""
 
     recipient_id: int
     address: str
@@ -28,7 +28,7 @@ class Member(NamedTuple):
 
 
 class AcceptedTouch(NamedTuple):
-    """A touch that was accepted, and whose recipient is to get the next email."""
+    """An accepted touch, whose recipient gets the next email."""
 
     touch_id: int
     recipient_id: int
@@ -40,8 +40,8 @@ class AcceptedTouch(NamedTuple):
 
 def unfrozen_members(connection: sa.Connection, audience_id: int, step: PlannedStep, limit: int = STEP) -> list[Member]:
     """Return the next members of an audience without a touch of a campaign's first step, in order of their ids."""
-    # A range and a whole order, which only the key has. For `step_id = …` PostgreSQL may read the index of recipients
-    # instead, and pass over the touches of all other campaigns.
+    # Only the unique key has this range and this order. For `step_id = …` PostgreSQL may read the index of recipients
+    # instead, and skip the touches of all other campaigns.
     frozen = sa.text(
         "SELECT recipient_id FROM touch WHERE (campaign_id, step_id) <= (:campaign_id, :step_id) "
         "AND campaign_id >= :campaign_id AND step_id >= :step_id "
@@ -62,7 +62,7 @@ def unfrozen_members(connection: sa.Connection, audience_id: int, step: PlannedS
 def awaiting_follow_up(
     connection: sa.Connection, campaign_id: int, step_id: int, *, after: int, limit: int = STEP
 ) -> list[AcceptedTouch]:
-    """Return accepted touches of a step whose recipients' next email is not planned, in order of ids."""
+    """Return accepted touches of a step after which the next email is not planned, in order of their ids."""
     statement = sa.text(
         "SELECT accepted.id, accepted.recipient_id, recipient.address, recipient.time_zone, accepted.settled_at, "
         "accepted.due_at FROM (SELECT id, recipient_id, settled_at, due_at FROM touch WHERE campaign_id = :campaign_id "
@@ -81,7 +81,7 @@ def awaiting_follow_up(
 
 
 def any_follow_up(connection: sa.Connection, campaign_id: int) -> bool:
-    """Return whether anyone accepted an email of a campaign and the next one is not planned."""
+    """Return whether a campaign has an accepted touch after which the next email is not planned."""
     statement = sa.text(
         "SELECT 1 FROM touch WHERE campaign_id = :campaign_id AND follow_up AND state = 'accepted' LIMIT 1"
     )

@@ -1,4 +1,4 @@
-"""Recipients, and the audiences that they asked to be in."""
+"""Recipients, and the audiences of which they are members."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from postroad.store.types import BIG_ID, JSON_OBJECT, UtcDateTime, sql_time
 
 
 class Recipient(SQLModel, table=True):
-    """A person's address, with the merge fields known of them."""
+    """An address with its merge fields."""
 
     __tablename__ = "recipient"
 
@@ -30,7 +30,7 @@ class Recipient(SQLModel, table=True):
 
 
 class Audience(SQLModel, table=True):
-    """A named list of recipients who gave their permission."""
+    """A named list of recipients who gave permission."""
 
     __tablename__ = "audience"
 
@@ -40,7 +40,7 @@ class Audience(SQLModel, table=True):
 
 
 class AudienceImport(SQLModel, table=True):
-    """One file on its way into an audience: what it holds, and how far it has been read."""
+    """The import of one file into an audience, and its progress."""
 
     __tablename__ = "audience_import"
     __table_args__ = (sa.UniqueConstraint("audience_id", "current_key"),)
@@ -66,7 +66,7 @@ class AudienceImport(SQLModel, table=True):
 
 
 class AudienceMember(SQLModel, table=True):
-    """A recipient in an audience, and the import that brought them last."""
+    """A recipient in an audience, and the last import that contained the recipient."""
 
     __tablename__ = "audience_member"
 
@@ -76,7 +76,7 @@ class AudienceMember(SQLModel, table=True):
 
 
 class Refusal(SQLModel, table=True):
-    """A row of an imported file that was not taken, and why."""
+    """A row of an imported file that was refused, and why."""
 
     __tablename__ = "refusal"
 
@@ -89,23 +89,23 @@ class Refusal(SQLModel, table=True):
 
 
 NewRecipient = tuple[str, str, str | None, str]
-"""What a file says of a recipient: address, domain, time zone, and merge fields as a JSON object.
+"""A recipient in a file: address, domain, time zone, and merge fields as a JSON object.
 
-A bare tuple of text, which the garbage collector looks at once: objects cost an import a quarter of its time.
+A plain tuple of text, which the garbage collector tracks only once. Objects cost an import a quarter of its time.
 """
 
 
-_LOCK_KEY = 0x706F7369  # of PostgreSQL's advisory lock, as in `store.warmup`
+_LOCK_KEY = 0x706F7369  # key of PostgreSQL's advisory lock, as in `postroad.store.warmup`
 
 
 def one_import_at_a_time(connection: sa.Connection) -> None:
-    """Wait until no other import writes, so that their steps have an order. On SQLite there is one writer anyway."""
+    """Wait until no other import writes, and lock imports until the transaction ends. SQLite has one writer."""
     if connection.dialect.name == "postgresql":
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
 
 
 def mark_overtaken(connection: sa.Connection, import_id: int) -> None:
-    """Note that an import changed recipients after all others, which start again from their first rows if repeated."""
+    """Record that an import changed recipients last. Other imports start from their first rows if repeated."""
     statement = sa.text(
         "UPDATE audience_import SET current_key = '#' || id "
         "WHERE id <> :id AND rows_done > 0 AND current_key NOT LIKE '#%'"
@@ -114,7 +114,7 @@ def mark_overtaken(connection: sa.Connection, import_id: int) -> None:
 
 
 class ImportRef(NamedTuple):
-    """The import that brings recipients, and the audience that they come into."""
+    """An import, and the audience that it fills."""
 
     audience_id: int
     import_id: int
@@ -126,7 +126,7 @@ def audience_ids(connection: sa.Connection) -> dict[str, int]:
 
 
 def find_audience(connection: sa.Connection, name: str) -> int:
-    """Return the id of an audience. Raises StateError when there is none of that name."""
+    """Return the id of an audience. Raises StateError if no audience has this name."""
     ids = audience_ids(connection)
     if name not in ids:
         raise unknown_name("audience", name, ids, listed_by="postroad audience list")
@@ -134,10 +134,16 @@ def find_audience(connection: sa.Connection, name: str) -> int:
 
 
 def take_in(connection: sa.Connection, new: Sequence[NewRecipient], by: ImportRef, now: datetime) -> int:
-    """Put recipients, of which no two have one address, into their table and an audience.
+    """Insert or update recipients, and add them to an audience.
 
-    Merge fields known from elsewhere stay, and the newer file's value wins. Returns how many this import had not
-    brought before.
+    Args:
+        connection: A connection in a transaction that writes.
+        new: The recipients. No two have the same address. A merge field that they lack is kept.
+        by: The import and the audience.
+        now: The time of the transaction.
+
+    Returns:
+        The number of recipients that this import had not contained before.
     """
     if not new:
         return 0
@@ -155,14 +161,14 @@ _MEMBER = (
 
 
 def _take_in_sqlite(connection: sa.Connection, new: Sequence[NewRecipient], by: ImportRef, now: datetime) -> int:
-    # A row costs half of what it does when it is read from a JSON array, of which each field is found anew.
+    # A row costs half as much as one in a JSON array, which SQLite parses again for each field.
     created_at = sql_time(now, "sqlite")
     connection.exec_driver_sql(
         "INSERT INTO recipient (address, domain, time_zone, attributes, created_at) VALUES (?, ?, ?, ?, ?) "
         f"{_KNOWN} json_patch(recipient.attributes, excluded.attributes)",
         [(*one, created_at) for one in new],
     )
-    # CROSS JOIN: from the addresses to the recipients, whatever SQLite thinks of their numbers.
+    # CROSS JOIN: SQLite must start with the addresses, whatever it estimates.
     members = sa.text(
         "INSERT INTO audience_member (audience_id, recipient_id, import_id) "
         "SELECT :audience_id, recipient.id, :import_id FROM json_each(:addresses) AS new "

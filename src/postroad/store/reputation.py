@@ -1,4 +1,4 @@
-"""What mailbox providers say of a sender's mail, day by day: imported from their own pages."""
+"""Daily reputation of domains and addresses, imported from the pages of mailbox providers."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from postroad.store.types import StrEnumType, UtcDateTime
 
 
 class ReputationSource(StrEnum):
-    """Who says it."""
+    """The provider's service that reports."""
 
     POSTMASTER = "postmaster"  # Google Postmaster Tools, of domains
     SNDS = "snds"  # Microsoft Smart Network Data Services, of addresses
 
 
 class ReputationDay(SQLModel, table=True):
-    """One day of one domain or address, as its provider saw it."""
+    """One day of one domain or address, as its provider reports it."""
 
     __tablename__ = "reputation_day"
 
@@ -29,10 +29,10 @@ class ReputationDay(SQLModel, table=True):
     subject: str = Field(primary_key=True, sa_type=sa.String(255), description="domain or address, in its usual form")
     day: date = Field(primary_key=True, description="by the provider's clock")
     provider: str = Field(sa_type=sa.String(100))
-    spam_rate: float | None = Field(default=None, sa_type=sa.Double, description="share that people called spam")
+    spam_rate: float | None = Field(default=None, sa_type=sa.Double, description="share of messages reported as spam")
     messages: int | None = Field(default=None, sa_type=sa.BigInteger)
     trap_hits: int | None = Field(default=None, sa_type=sa.BigInteger)
-    verdict: str | None = Field(default=None, sa_type=sa.String(16), description="the provider's word for all of it")
+    verdict: str | None = Field(default=None, sa_type=sa.String(16), description="the provider's overall verdict")
     imported_at: datetime = Field(sa_type=UtcDateTime)
 
 
@@ -40,9 +40,10 @@ _SAID = ("provider", "spam_rate", "messages", "trap_hits", "verdict")
 
 
 def keep_reputation(connection: sa.Connection, rows: Sequence[ReputationDay]) -> int:
-    """Write days down; what was known of one of them is replaced. Returns how many are new or say something else.
+    """Insert or replace days. No two rows may have the same source, subject and day.
 
-    No two rows may be of the same source, subject and day.
+    Returns:
+        The number of rows that are new or differ.
     """
     if not rows:
         return 0
@@ -77,7 +78,7 @@ _AT_ONCE = 500  # subjects in one statement: SQLite takes 32,766 parameters, Pos
 
 
 def reputation_of(connection: sa.Connection, subjects: Sequence[str], since: date) -> list[ReputationDay]:
-    """Return what is known of these domains and addresses from a day on, by subject, source and day."""
+    """Return the rows of these domains and addresses from a day on, by subject, source and day."""
     found: list[ReputationDay] = []
     with Session(connection) as session:
         for start in range(0, len(subjects), _AT_ONCE):

@@ -1,9 +1,9 @@
-"""Deletes what is older than its retention, a thousand rows a transaction.
+"""Deletes rows that are older than their retention, a thousand rows in a transaction.
 
-What is old is found by reading. Two sorts of rows are never deleted: events of cause ``unsubscribe``, with their
-touches, and touches of which nobody knows what became. A touch goes only when its campaign is over, which never runs
-again, so that no launch, replay or rebuild can mail its recipient a second time. Its id, campaign and recipient are
-kept, because the unsubscribe link in its message has to work for good. Its count stays in ``touch_count``.
+A transaction that only reads finds the old rows. Two kinds are never deleted: events of cause ``unsubscribe``, with
+their touches, and touches in state ``unknown``. A touch is deleted only when its campaign is over and never runs again,
+so that no launch, replay or rebuild can mail its recipient a second time. Its id, campaign and recipient are kept,
+because the unsubscribe link in its message must work for good. Its count stays in ``touch_count``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STEP = 1_000
 
 
 class PastTouch(SQLModel, table=True):
-    """A touch that was deleted: who was written to, and in which campaign."""
+    """A deleted touch: its recipient and its campaign."""
 
     __tablename__ = "past_touch"
 
@@ -35,7 +35,7 @@ class PastTouch(SQLModel, table=True):
 
 
 class Deleted(NamedTuple):
-    """How many rows a call deleted."""
+    """Number of rows that a call deleted."""
 
     touches: int
     events: int
@@ -43,7 +43,7 @@ class Deleted(NamedTuple):
 
 
 class Before(NamedTuple):
-    """What is older than this is deleted."""
+    """Rows that are older than these times are deleted."""
 
     touches: datetime
     events: datetime
@@ -51,17 +51,27 @@ class Before(NamedTuple):
 
 
 def delete_old(engine: sa.Engine, before: Before, now: datetime, *, steps: int = 50) -> Deleted:
-    """Delete what is old, so many steps of each kind at the most: the next call continues. Raises UnavailableError."""
+    """Delete old rows, at most ``steps`` steps of each kind. The next call continues. Raises UnavailableError."""
     effects = _delete_by_age(engine, "bounce_effect", _OLD_EFFECTS, before.bounce_effects, steps)
     events = _delete_by_age(engine, "delivery_event", _OLD_EVENTS, before.events, steps)
     return Deleted(_delete_touches(engine, before.touches, now, steps), events, effects)
 
 
 def delete_old_mails(engine: sa.Engine, before: datetime, *, steps: int = 50) -> int:
-    """Delete mails that came back before a time and were judged; the next call continues. Returns how many.
+    """Delete processed mails that were received before a time. The next call continues.
 
-    ``before``: not later than the time up to which effects are deleted; a mail with effects stays. The digests are
-    kept, so that a mail that is read again is known. Raises UnavailableError.
+    Their digests are kept, so that a mail that is read again is known.
+
+    Args:
+        engine: The database.
+        before: Not later than the time up to which effects are deleted: a mail with effects is kept.
+        steps: Maximum number of steps.
+
+    Returns:
+        The number of deleted mails.
+
+    Raises:
+        UnavailableError: The database does not answer.
     """
     statement = sa.text(_OLD_MAILS).bindparams(sa.bindparam("before", type_=UtcDateTime()))
     deleted = 0
@@ -80,7 +90,7 @@ def delete_old_mails(engine: sa.Engine, before: datetime, *, steps: int = 50) ->
     return deleted
 
 
-# In the order of an index: where the first row is not old, nothing else is read.
+# In the order of an index: if the first row is not old, no other row is read.
 _OLD_EVENTS = (
     "SELECT id FROM delivery_event WHERE at < :before AND (cause IS NULL OR cause <> 'unsubscribe') "
     "ORDER BY at LIMIT :limit"
@@ -136,7 +146,7 @@ def _delete_touches(engine: sa.Engine, before: datetime, now: datetime, steps: i
 
 
 def _is_over(connection: sa.Connection, campaign_id: int) -> bool:
-    """Return whether a campaign is over, and let it stay so until the transaction ends: a replay may open it again."""
+    """Whether a campaign is over. Locks it until the transaction ends, because a replay may reopen it."""
     lock = "" if connection.dialect.name == "sqlite" else "FOR UPDATE"
     statement = sa.text(f"SELECT 1 FROM campaign WHERE id = :id AND state IN ('finished', 'cancelled') {lock}")
     return connection.execute(statement, {"id": campaign_id}).first() is not None

@@ -1,7 +1,7 @@
-"""The same words to many recipients of one provider are about the sender, and count against no recipient.
+"""Finds refusals that are about the sender: the same words of one receiver to many recipients.
 
-Each bounce whose words do not clearly mean its recipient has a key of its words and its receiver. The ledger counts, so
-it does not matter which worker read a reply, or whether it came as a reply or by mail.
+Each bounce whose words do not clearly mean its recipient has a key of its words and its receiver. The ledger counts the
+keys, whichever worker read the reply, and whether it was a reply or a returned mail.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from postroad.store.types import UtcDateTime
 log = logging.getLogger(__name__)
 
 MANY_RECIPIENTS: Final = 5
-"""From so many different recipients on, the same words are about the sender."""
+"""Number of different recipients from which on the same words are about the sender."""
 WINDOW: Final = timedelta(hours=6)
 SAME_WORDS: Final = "the same words to many recipients"
 _DOUBTED: Final = "('recipient', 'host')"
@@ -32,7 +32,7 @@ def words_key(receiver: str, words: str) -> str:
 
     Args:
         receiver: Name of the mailbox provider, the site, or the relay that refused.
-        words: What it said, without what differs between recipients.
+        words: Its words, without what differs between recipients.
     """
     return blake2b(f"{receiver}\n{words}".encode("utf-8", "replace"), digest_size=12).hexdigest()
 
@@ -46,7 +46,7 @@ def blame_sender_for(connection: sa.Connection, keys: Collection[str], now: date
         now: Time of the transaction.
 
     Returns:
-        The keys that are about the sender. A bounce with one of them suppresses nobody.
+        The keys that are about the sender. A bounce with one of them suppresses no address.
     """
     if not keys:
         return set()

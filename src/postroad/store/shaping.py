@@ -1,6 +1,6 @@
-"""What slowed a sender down at a mailbox provider: one row for each change, and the replies counted towards the next.
+"""Changes that slow a sender down at a mailbox provider, and the replies that count towards the next change.
 
-At most one change of a rule is open at a gate, so workers that see the same reply at once make one of it.
+A gate has at most one open change of a rule, so several workers that see the same reply open one change.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from sqlmodel import Field, Session, SQLModel, col, select
 
 from postroad.store.types import BIG_ID, UtcDateTime
 
-_LOCK_KEY = 0x73686170  # of PostgreSQL's advisory lock: any number that nobody else of this database takes
+_LOCK_KEY = 0x73686170  # key of PostgreSQL's advisory lock: a number that no other user of this database takes
 COUNTED = timedelta(hours=1)
-"""How long a reply counts towards a rule that acts at so many of them."""
+"""How long a reply counts towards a rule that acts after several replies."""
 
 
 class ShapingChange(SQLModel, table=True):
-    """One change of how fast a sender may go, from the reply that caused it to the moment when it was undone."""
+    """One change of the limits of a sender, with the reply that caused it and the time when it was undone."""
 
     __tablename__ = "shaping_change"
     __table_args__ = (
@@ -38,22 +38,24 @@ class ShapingChange(SQLModel, table=True):
     gate: str = Field(sa_type=sa.String(1000))
     rule: str = Field(sa_type=sa.String(100))
     sender: str = Field(sa_type=sa.String(320))
-    provider: str | None = Field(default=None, sa_type=sa.String(100), description="none: the sender everywhere")
-    reply: str = Field(sa_type=sa.String(500), description="what was said, and caused it")
+    provider: str | None = Field(default=None, sa_type=sa.String(100), description="NULL: the sender everywhere")
+    reply: str = Field(sa_type=sa.String(500), description="reply that caused it")
     at: datetime = Field(sa_type=UtcDateTime)
-    ends_at: datetime | None = Field(default=None, sa_type=UtcDateTime, description="none: until it is undone")
+    ends_at: datetime | None = Field(default=None, sa_type=UtcDateTime, description="NULL: until it is undone")
     suspended: bool = Field(default=False)
     rate_count: float | None = Field(default=None)
     rate_per_ms: int | None = Field(default=None, sa_type=sa.BigInteger)
     connections: int | None = Field(default=None)
-    share: float | None = Field(default=None, description="of the pace: of the limits, 0 to 1")
-    moved_at: datetime | None = Field(default=None, sa_type=UtcDateTime, description="of the pace: when it last did")
+    share: float | None = Field(default=None, description="adaptive rate: share of the limits, 0 to 1")
+    moved_at: datetime | None = Field(
+        default=None, sa_type=UtcDateTime, description="adaptive rate: when the share last changed"
+    )
     restored_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     restored_by: str | None = Field(default=None, sa_type=sa.String(100))
 
 
 class ShapingReply(SQLModel, table=True):
-    """One reply that counts towards a rule. Kept for an hour."""
+    """One reply that counts towards a rule. It is stored for an hour."""
 
     __tablename__ = "shaping_reply"
 
@@ -64,13 +66,13 @@ class ShapingReply(SQLModel, table=True):
 
 
 def one_at_a_time(connection: sa.Connection) -> None:
-    """Wait for whoever else changes the shaping, until their transaction ends. On SQLite only one writes anyway."""
+    """Lock the changes of all gates until the transaction ends. On SQLite only one transaction writes at a time."""
     if connection.dialect.name == "postgresql":
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
 
 
 def count_reply(connection: sa.Connection, gate: str, rule: str, at: datetime, times: int) -> int:
-    """Count a reply ``times`` times. Returns how often it was said within the hour, these included."""
+    """Count a reply ``times`` times. Returns its number within the hour, these included."""
     connection.execute(sa.delete(ShapingReply).where(col(ShapingReply.at) <= at - COUNTED))
     row = {"gate": gate, "rule": rule, "at": at}
     connection.execute(sa.insert(ShapingReply), [row] * times)
@@ -79,7 +81,7 @@ def count_reply(connection: sa.Connection, gate: str, rule: str, at: datetime, t
 
 
 def open_changes(connection: sa.Connection) -> list[ShapingChange]:
-    """Return what is not undone yet, also where its end has come."""
+    """Return the changes that are not undone, also those that have expired."""
     session = Session(connection)
     found = list(
         session.exec(select(ShapingChange).where(col(ShapingChange.restored_at).is_(None)).order_by(ShapingChange.id))  # type: ignore[arg-type]
@@ -100,7 +102,7 @@ def newest_changes(connection: sa.Connection, sender: str | None, limit: int) ->
 
 
 def add_change(connection: sa.Connection, change: ShapingChange) -> bool:
-    """Open a change. False: one of this rule is open at this gate, and stays as it is."""
+    """Open a change. Returns False, and changes nothing, if the gate has an open change of the same rule."""
     values = change.model_dump(exclude={"id"})
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     kept = (
@@ -113,7 +115,7 @@ def add_change(connection: sa.Connection, change: ShapingChange) -> bool:
 
 
 def restore(connection: sa.Connection, ids: Sequence[int], at: datetime, by: str) -> int:
-    """Close changes that are open. Returns how many."""
+    """Close open changes. Returns the number closed."""
     statement = (
         sa.update(ShapingChange)
         .where(col(ShapingChange.id).in_(ids), col(ShapingChange.restored_at).is_(None))
@@ -123,7 +125,7 @@ def restore(connection: sa.Connection, ids: Sequence[int], at: datetime, by: str
 
 
 def restore_gate(connection: sa.Connection, gate: str, at: datetime, by: str) -> list[ShapingChange]:
-    """Close every open change of a gate. Returns which."""
+    """Close every open change of a gate. Returns the changes."""
     one_at_a_time(connection)
     found = [change for change in open_changes(connection) if change.gate == gate]
     restore(connection, [change.id for change in found if change.id is not None], at, by)
@@ -131,7 +133,7 @@ def restore_gate(connection: sa.Connection, gate: str, at: datetime, by: str) ->
 
 
 def move_pace(connection: sa.Connection, change: ShapingChange, since: datetime) -> bool:
-    """Let the pace of an open change grow to what the row says, unless somebody moved it since. False: somebody did."""
+    """Update the rate of an open change, unless it was updated after ``since``. Returns whether it was updated."""
     statement = (
         sa.update(ShapingChange)
         .where(

@@ -1,4 +1,4 @@
-"""MTA-STS policies (RFC 8461), kept for as long as they say."""
+"""MTA-STS policies (RFC 8461), stored until they expire."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from postroad.store.types import UtcDateTime
 
 
 class StsPolicy(SQLModel, table=True):
-    """What a domain said last about TLS at its mail hosts."""
+    """The last policy of a domain about TLS at its mail hosts."""
 
     __tablename__ = "sts_policy"
 
@@ -23,12 +23,12 @@ class StsPolicy(SQLModel, table=True):
 
 
 def find_sts_policy(connection: sa.Connection, domain: str) -> StsPolicy | None:
-    """Return what is kept of a domain, expired or not."""
+    """Return the stored policy of a domain, expired or not."""
     return Session(connection).get(StsPolicy, domain)
 
 
 def keep_sts_policy(connection: sa.Connection, policy: StsPolicy) -> None:
-    """Write down a policy in place of the one before."""
+    """Save a policy in place of the one before."""
     connection.execute(
         sa.text(
             "INSERT INTO sts_policy (domain, policy_id, mode, hosts, expires_at) "

@@ -1,7 +1,7 @@
-"""Suppressions: what nothing is sent to, whoever asks, or for one audience.
+"""Suppressions: addresses and domains to which no message is sent, everywhere or for one audience.
 
-What is suppressed is told by how it begins: an address as it is; ``@`` and a domain; ``#`` and the hash of an address
-that may not be kept in clear.
+The first character tells the kind: ``@`` and a domain; ``#`` and the hash of an address that may not be stored in
+clear; otherwise an address.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from postroad.store.engine import read, write
 from postroad.store.types import BIG_ID, StrEnumType, UtcDateTime, sql_time
 
 EVERYWHERE = 0
-"""In place of an audience: for all of them. A number and not NULL, so that it can be part of the key."""
+"""Id for all audiences. A number and not NULL, so that it can be part of the key."""
 
 
 class SuppressionReason(StrEnum):
-    """Why nothing is sent to an address."""
+    """Why an address is suppressed."""
 
     UNSUBSCRIBE = "unsubscribe"
     HARD_BOUNCE = "hard_bounce"
@@ -34,7 +34,7 @@ class SuppressionReason(StrEnum):
 
 
 class Suppression(SQLModel, table=True):
-    """One address, domain or hash that nothing is sent to, everywhere or for one audience."""
+    """One suppressed address, domain or hash, everywhere or for one audience."""
 
     __tablename__ = "suppression"
 
@@ -47,15 +47,15 @@ class Suppression(SQLModel, table=True):
         description="0: everywhere",
     )
     reason: SuppressionReason = Field(sa_type=StrEnumType(SuppressionReason))
-    source: str = Field(sa_type=sa.String(200), description="what said so: a reply, a file, a person")
+    source: str = Field(sa_type=sa.String(200), description="source: a reply, a file, a person")
     created_at: datetime = Field(sa_type=UtcDateTime)
     number: int | None = Field(
-        default=None, sa_type=sa.BigInteger, index=True, description="in the order in which they were added"
+        default=None, sa_type=sa.BigInteger, index=True, description="ascending in the order of insertion"
     )
 
 
 class LiftedSuppression(SQLModel, table=True):
-    """A suppression that somebody took away: what it was, who took it away, when and why."""
+    """A suppression that was lifted, with who lifted it, when and why."""
 
     __tablename__ = "lifted_suppression"
 
@@ -71,7 +71,7 @@ class LiftedSuppression(SQLModel, table=True):
 
 
 class Entry(NamedTuple):
-    """One suppression to keep, as a row of a list gives it."""
+    """One suppression to save, as a row of a list gives it."""
 
     address: str
     reason: SuppressionReason
@@ -81,9 +81,9 @@ class Entry(NamedTuple):
 
 
 def suppressed_sql(hashed: str | None = None) -> str:
-    """Condition in SQL: the row of ``recipient`` is suppressed for the audience of the row of ``campaign``.
+    """Return the SQL condition that the row of ``recipient`` is suppressed for the audience of ``campaign``.
 
-    ``hashed``: expression of the hash of the recipient's address, which may be NULL.
+    ``hashed``: SQL expression of the hash of the recipient's address, which may be NULL.
     """
     keys = ["recipient.address", "'@' || recipient.domain", *([hashed] if hashed else [])]
     return (
@@ -93,12 +93,12 @@ def suppressed_sql(hashed: str | None = None) -> str:
 
 
 def keep(connection: sa.Connection, entries: Sequence[Entry]) -> int:
-    """Keep suppressions; the first reason given for one stays. Returns how many are new."""
+    """Save suppressions. The first reason of each is kept. Returns the number of new ones."""
     if not entries:
         return 0
     dialect = connection.dialect.name
     unique = {(entry.address, entry.audience_id): entry for entry in reversed(entries)}
-    # In order: two lists that have the same addresses wait for each other, and never each for the other.
+    # In a fixed order, so that two lists with the same addresses do not deadlock.
     rows = [
         {**entry._asdict(), "reason": entry.reason.value, "created_at": sql_time(entry.created_at, dialect)}
         for _, entry in sorted(unique.items())
@@ -130,12 +130,12 @@ def suppress(
     now: datetime,
     audience_id: int = EVERYWHERE,
 ) -> int:
-    """Suppress normalised addresses; the first reason given for one stays. Returns how many are new."""
+    """Suppress normalised addresses. The first reason of each is kept. Returns the number of new ones."""
     return keep(connection, [Entry(address, reason, source, now, audience_id) for address in addresses])
 
 
 def rekey(connection: sa.Connection, hashes: Mapping[str, str]) -> int:
-    """Replace old hashes of suppressions by new ones. ``hashes``: the new hash of each old one. Returns how many."""
+    """Replace hashes of suppressions. ``hashes``: the new hash of each old one. Returns the number replaced."""
     if not hashes:
         return 0
     item, parameters = json_rows(connection, "old", {"address": sa.Text()}, [{"address": old} for old in hashes])
@@ -156,7 +156,7 @@ def rekey(connection: sa.Connection, hashes: Mapping[str, str]) -> int:
 
 
 def upgrade_reason(connection: sa.Connection, address: str, reason: SuppressionReason, source: str) -> None:
-    """Give an address that is suppressed for bounces a weightier reason: a complaint or an unsubscribe is for good."""
+    """Replace the reason of an address that is suppressed for bounces by one that is never lifted automatically."""
     statement = sa.text(
         "UPDATE suppression SET reason = :reason, source = :source "
         "WHERE address = :address AND audience_id = 0 AND reason IN ('hard_bounce', 'soft_bounce')"
@@ -165,7 +165,7 @@ def upgrade_reason(connection: sa.Connection, address: str, reason: SuppressionR
 
 
 STEP = 1_000
-"""Suppressions that one transaction keeps."""
+"""Suppressions that one transaction saves."""
 
 
 def suppress_now(
@@ -176,9 +176,10 @@ def suppress_now(
 
 
 def keep_now(engine: sa.Engine, entries: Sequence[Entry]) -> int:
-    """Keep suppressions in transactions of their own, a thousand in each. Returns how many are new.
+    """Save suppressions in transactions of a thousand. Idempotent: a failure keeps the transactions before it.
 
-    What was kept before a failure holds, and keeping it again changes nothing.
+    Returns:
+        The number of new suppressions.
     """
     new = 0
     for start in range(0, len(entries), STEP):
@@ -190,9 +191,18 @@ def keep_now(engine: sa.Engine, entries: Sequence[Entry]) -> int:
 def lift(
     engine: sa.Engine, addresses: Sequence[str], audience_id: int | None, *, by: str, why: str, now: datetime
 ) -> list[Suppression]:
-    """Take suppressions away, and record who did it and why. Returns what they were; none: there were none.
+    """Delete suppressions, and record who did it and why.
 
-    ``addresses``: every form that one may be kept in. ``audience_id`` None: wherever they hold.
+    Args:
+        engine: The database.
+        addresses: The addresses, in every form in which one may be stored.
+        audience_id: The audience; None: all suppressions of the addresses.
+        by: Who lifts them.
+        why: The reason.
+        now: The time of the call.
+
+    Returns:
+        The deleted suppressions.
     """
     item_of = {"address": sa.Text()}
     with write(engine) as connection:
@@ -211,9 +221,12 @@ def lift(
 def lift_bounces(
     connection: sa.Connection, touch_ids: Sequence[int], *, since: datetime, why: str, now: datetime
 ) -> int:
-    """Take away suppressions of these touches' recipients that bounces gave since a time. Returns how many.
+    """Delete suppressions of these touches' recipients that bounces caused since a time.
 
-    A recipient of whom another bounce counts since then stays suppressed.
+    A recipient with another bounce that counts since then stays suppressed.
+
+    Returns:
+        The number of deleted suppressions.
     """
     if not touch_ids:
         return 0
@@ -260,7 +273,7 @@ _COLUMNS = (
 
 
 class Listed(NamedTuple):
-    """A suppression as it is shown and exported. ``audience`` None: everywhere."""
+    """A suppression for display and export. ``audience`` None: everywhere."""
 
     address: str
     audience: str | None

@@ -1,12 +1,12 @@
-"""Text from anywhere, on its way into the database."""
+"""Makes text from outside storable in the database."""
 
 from __future__ import annotations
 
 
 def storable_text(text: str, max_chars: int) -> str:
-    """Return a text that every database can hold: without NUL, which PostgreSQL refuses, and without lone surrogates.
+    """Return a text that every database can store: without NUL, which PostgreSQL rejects, and without lone surrogates.
 
-    Each becomes a replacement character. ``max_chars``: what is longer is cut.
+    Each becomes a replacement character. ``max_chars``: a longer text is truncated.
     """
     text = text[:max_chars]
     if "\0" in text:

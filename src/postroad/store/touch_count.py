@@ -1,7 +1,7 @@
-"""How many touches of each step are in each state, kept by triggers, so that nobody has to read the touches.
+"""Number of touches of each step in each state. Triggers maintain it, so that a query need not read the touches.
 
-A trigger counts whatever moves a touch, in its transaction. Deleting a touch does not change the counts: what became
-of a campaign stays known after its touches are gone.
+A trigger counts every change of a state, in the same transaction. Deleting a touch does not change the counts, so that
+the results of a campaign are known after its touches are deleted.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from postroad.store.ledger import TouchState
 class TouchCount(SQLModel, table=True):
     """A part of the number of touches of one step in one state: the number is the sum of all slots.
 
-    ``slot``: on PostgreSQL the process of the connection that counted, so that no transaction waits for another one's
-    counts; 0 on SQLite, and for what was folded.
+    ``slot``: on PostgreSQL the process id of the connection that counted, so that no transaction waits for the counts
+    of another one; 0 on SQLite, and for slots that were merged.
     """
 
     __tablename__ = "touch_count"
@@ -55,7 +55,7 @@ def count_in_progress(connection: sa.Connection, *, seeds: bool) -> int:
 
 
 def fold_counts(connection: sa.Connection) -> int:
-    """Add the slots of connections that ended to slot 0. Returns how many rows are gone. On SQLite there are none."""
+    """Add the slots of closed connections to slot 0. Returns the number of deleted rows, which is 0 on SQLite."""
     if connection.dialect.name == "sqlite":
         return 0
     gone = sa.text(
@@ -68,6 +68,6 @@ def fold_counts(connection: sa.Connection) -> int:
         "INSERT INTO touch_count AS counted (step_id, state, slot, touches) VALUES (:step_id, :state, 0, :touches) "
         "ON CONFLICT (step_id, state, slot) DO UPDATE SET touches = counted.touches + excluded.touches"
     )
-    for row in sorted(rows):  # In one order, so that two that fold do not wait for each other.
+    for row in sorted(rows):  # In a fixed order, so that two transactions do not deadlock.
         connection.execute(add, row._asdict())
     return len(rows)

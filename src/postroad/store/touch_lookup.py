@@ -1,4 +1,4 @@
-"""Touches looked up for a person: by their ids, or by the recipient's address."""
+"""Looks up touches by their ids, or by the recipient's address."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_TOUCHES = 100
 
 
 class FoundTouch(NamedTuple):
-    """One touch, with what its fate follows from. ``sending_window`` and ``zone``: of the campaign and recipient."""
+    """One touch, with its campaign and its recipient. ``zone``: the time zone in which ``sending_window`` holds."""
 
     id: int
     step_id: int
@@ -38,7 +38,7 @@ class FoundTouch(NamedTuple):
 
 
 class FoundSuppression(NamedTuple):
-    """Why nothing is sent to an address."""
+    """Why an address is suppressed."""
 
     address: str
     reason: SuppressionReason
@@ -76,7 +76,7 @@ _COLUMNS = (
 
 
 def touch_by_id(connection: sa.Connection, touch_id: int) -> FoundTouch | None:
-    """Return one touch; None: the ledger does not have it."""
+    """Return one touch; None if the ledger does not have it."""
     found = _touches(connection, "touch.id = :id", {"id": touch_id, "limit": 1})
     return found[0] if found else None
 
@@ -103,7 +103,7 @@ def _touches(connection: sa.Connection, where: str, values: dict[str, Any]) -> l
 def suppression_of(
     connection: sa.Connection, address: str, audience_id: int, hashed: str | None
 ) -> FoundSuppression | None:
-    """Return the suppression that holds for an address in an audience: its own, its domain's or its hash's."""
+    """Return the suppression of an address in an audience: of the address, its domain or its hash."""
     statement = sa.text(
         "SELECT address, reason, source, created_at FROM suppression WHERE address IN (:address, :domain, :hashed) "
         "AND audience_id IN (0, :audience_id) ORDER BY created_at LIMIT 1"

@@ -1,8 +1,8 @@
-"""The touches of a step, a page at a time, in the order of the index that makes them unique.
+"""Reads the touches of a step, a page at a time, in the order of their unique index.
 
-The index holds the order and the place to begin at, so both databases read a page alone, whatever they know of the
-table's contents. With ``ORDER BY id`` in its place, SQLite reads and sorts the whole campaign for every page, and so
-does PostgreSQL before its first ANALYZE.
+The index has the order and the start of a page, so both databases read only the page, whatever statistics they have.
+With ``ORDER BY id``, SQLite reads and sorts the whole campaign for every page, and so does PostgreSQL before its first
+ANALYZE.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class TouchKey(NamedTuple):
 def touch_page(
     connection: sa.Connection, campaign_id: int, step_id: int, *, after: int, limit: int = PAGE
 ) -> list[TouchKey]:
-    """Return the touches of a step whose recipients' ids follow ``after``, in that order. Empty: there are no more."""
+    """Return the touches of a step whose recipient ids are greater than ``after``, in that order; empty at the end."""
     statement = sa.text(
         "SELECT recipient_id, id, state FROM touch WHERE campaign_id = :campaign_id AND step_id = :step_id "
         "AND recipient_id > :after ORDER BY recipient_id LIMIT :limit"
@@ -38,7 +38,7 @@ def touch_page(
 
 
 def touch_pages(engine: sa.Engine, campaign_id: int) -> Iterator[list[TouchKey]]:
-    """Yield every touch of a campaign, step by step. Each page is a transaction of its own."""
+    """Yield every touch of a campaign, step by step. Each page is read in its own transaction."""
     with read(engine) as connection:
         statement = sa.text("SELECT id FROM step WHERE campaign_id = :id AND kind = 'email' ORDER BY position")
         step_ids = list(connection.execute(statement, {"id": campaign_id}).scalars())

@@ -18,7 +18,7 @@ JSON_OBJECT = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 
 
 class UtcDateTime(sa.TypeDecorator[datetime]):
-    """An instant. Aware datetimes in, UTC out; SQLite keeps them as text that sorts by time."""
+    """A time. It takes aware datetimes and returns UTC. SQLite stores it as text that sorts by time."""
 
     impl = sa.DateTime(timezone=True)
     cache_ok = True
@@ -27,7 +27,7 @@ class UtcDateTime(sa.TypeDecorator[datetime]):
         if value is None:
             return None
         if value.tzinfo is None:
-            raise ValueError(f"an instant without a time zone: {value!r}")
+            raise ValueError(f"{value!r} is a time without a time zone")
         value = value.astimezone(UTC)
         return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
 
@@ -38,7 +38,7 @@ class UtcDateTime(sa.TypeDecorator[datetime]):
 
 
 class StrEnumType(sa.TypeDecorator[StrEnum]):
-    """A StrEnum, kept as its word: readable in any SQL client, and new words need no migration."""
+    """A StrEnum, stored as its value: readable in any SQL client, and a new value needs no migration."""
 
     impl = sa.String(24)
     cache_ok = True
@@ -55,7 +55,7 @@ class StrEnumType(sa.TypeDecorator[StrEnum]):
 
 
 def sql_time(value: datetime, dialect_name: str) -> str:
-    """Return an instant as text that compares with a UtcDateTime column, for rows handed over as JSON."""
+    """Return a time as text that compares with a UtcDateTime column, for rows that are passed as JSON."""
     value = value.astimezone(UTC)
     if dialect_name == "sqlite":
         return value.replace(tzinfo=None).isoformat(" ", "microseconds")  # strftime takes eight times as long
@@ -64,9 +64,9 @@ def sql_time(value: datetime, dialect_name: str) -> str:
 
 @lru_cache(maxsize=1_000)
 def epoch_ms(raw: datetime | str) -> int:
-    """Return milliseconds since the epoch of an instant as a UtcDateTime column without its type gives it.
+    """Return the milliseconds since the epoch of a time that was read from a UtcDateTime column without its type.
 
-    Touches of a batch share few instants, and to read one takes longer than all else that is read of a row.
+    The touches of a batch share few times, and parsing one takes longer than reading the rest of the row.
     """
     value = datetime.fromisoformat(raw) if isinstance(raw, str) else raw
     value = value.replace(tzinfo=UTC) if value.tzinfo is None else value

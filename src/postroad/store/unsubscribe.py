@@ -1,4 +1,4 @@
-"""What an unsubscribe changes in the store, whichever way it came."""
+"""Applies an unsubscribe to the store, whatever its source."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from postroad.store.touches.ending import suppress_touches_of
 
 @dataclass(frozen=True, kw_only=True)
 class Unsubscribed:
-    """What came of it. ``first``: it had not been said of this touch before. ``suppressed``: the address was not yet.
+    """What an unsubscribe changed.
 
-    ``ended``: touches that waited, of which jobs may be on the queue.
+    ``first``: the touch had no unsubscribe before. ``suppressed``: the address was not suppressed before. ``ended``:
+    touches that waited; the queue may have jobs for them.
     """
 
     first: bool
@@ -25,7 +26,7 @@ class Unsubscribed:
     ended: tuple[int, ...]
 
 
-# Of a touch that was deleted: its link has to work for good.
+# For a deleted touch: its link must work for good.
 _PAST = sa.text(
     "SELECT recipient.id, recipient.address, campaign.audience_id FROM past_touch "
     "JOIN recipient ON recipient.id = past_touch.recipient_id "
@@ -36,7 +37,7 @@ _PAST = sa.text(
 def unsubscribe_touch(
     connection: sa.Connection, touch_id: int, source: str, now: datetime, scope: UnsubscribeScope
 ) -> Unsubscribed | None:
-    """Suppress the recipient of a touch, note who said so, end what waits. Again: nothing more. None: no such touch."""
+    """Suppress the recipient of a touch and end its waiting touches. Idempotent. Returns None without such a touch."""
     whom = connection.execute(
         sa.text(
             "SELECT recipient.id, recipient.address, campaign.audience_id FROM touch "
@@ -52,7 +53,7 @@ def unsubscribe_touch(
     audience_id = EVERYWHERE if scope is UnsubscribeScope.EVERYWHERE else whom.audience_id
     new = suppress(connection, [whom.address], SuppressionReason.UNSUBSCRIBE, source[:200], now, audience_id)
     if audience_id == EVERYWHERE:
-        # It may have been suppressed for a bounce, which somebody might lift.
+        # It may be suppressed for a bounce, and such a suppression may be lifted.
         upgrade_reason(connection, whom.address, SuppressionReason.UNSUBSCRIBE, source[:200])
     first = record_unsubscribe(connection, touch_id, source, now)
     ended = tuple(suppress_touches_of(connection, whom.id, now, audience_id))

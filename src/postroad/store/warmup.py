@@ -1,4 +1,4 @@
-"""Warmup in the store: one row for each day of an identity at a mailbox provider, and who overrode one."""
+"""Warmup: one row for each day of an identity at a mailbox provider, and the overrides."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from postroad.store.bulk import json_rows
 from postroad.store.ledger import SENDER_OF_TOUCH
 from postroad.store.types import BIG_ID, UtcDateTime, sql_time
 
-_LOCK_KEY = 0x7761726D  # of PostgreSQL's advisory lock: any number that nobody else of this database takes
+_LOCK_KEY = 0x7761726D  # key of PostgreSQL's advisory lock: a number that no other user of this database takes
 
 
 class WarmupDayRow(SQLModel, table=True):
-    """One day of one identity at one mailbox provider: its cap, why, and what became of its mail."""
+    """One day of one identity at one mailbox provider: its cap, the reason, and the results of its mail."""
 
     __tablename__ = "warmup_day"
 
     identity: str = Field(primary_key=True, sa_type=sa.String(320), description="address, domain or source address")
     provider: str = Field(primary_key=True, sa_type=sa.String(100))
     day: date = Field(primary_key=True, description="in the zone of the sender's warmup")
-    cap: int = Field(sa_type=sa.BigInteger, description="messages of this day at the most")
-    move: str = Field(sa_type=sa.String(16), description="what was decided")
+    cap: int = Field(sa_type=sa.BigInteger, description="maximum number of messages of this day")
+    move: str = Field(sa_type=sa.String(16), description="the decision")
     reason: str = Field(sa_type=sa.String(500))
     paused_until: datetime | None = Field(default=None, sa_type=UtcDateTime)
     decided_at: datetime = Field(sa_type=UtcDateTime)
@@ -59,7 +59,7 @@ COUNTED = ("attempts", "accepted", "bounced", "complained", "deferred", "blocked
 
 
 def one_at_a_time(connection: sa.Connection) -> None:
-    """Wait for whoever else decides, until their transaction ends. On SQLite only one writes anyway."""
+    """Lock the decisions until the transaction ends. On SQLite only one transaction writes at a time."""
     if connection.dialect.name == "postgresql":
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
 
@@ -102,12 +102,12 @@ def newest_days(connection: sa.Connection, identities: Sequence[str]) -> list[Wa
 
 
 def keep_days(connection: sa.Connection, rows: Sequence[WarmupDayRow]) -> None:
-    """Add days. Of one that is there only the counts change: what was decided for it stands."""
+    """Insert days. Of an existing day only the counts are updated; its decision is kept."""
     _put(connection, rows, COUNTED)
 
 
 def override_day(connection: sa.Connection, override: WarmupOverride, row: WarmupDayRow) -> None:
-    """Note who set a cap and why, and let it hold for this day, in place of what was decided."""
+    """Record who set a cap and why, and replace the decision of the day."""
     connection.execute(sa.insert(WarmupOverride).values(**override.model_dump(exclude={"id"})))
     _put(connection, [row], _DECIDED)
 
@@ -124,7 +124,7 @@ def _put(connection: sa.Connection, rows: Sequence[WarmupDayRow], otherwise: Seq
 
 
 def overrides_of(connection: sa.Connection, identities: Sequence[str]) -> list[WarmupOverride]:
-    """Return what persons set, the newest first."""
+    """Return the overrides, the newest first."""
     session = Session(connection)
     statement = (
         select(WarmupOverride)
@@ -137,7 +137,7 @@ def overrides_of(connection: sa.Connection, identities: Sequence[str]) -> list[W
 
 
 class Span(NamedTuple):
-    """A day by the clock of some zone, as instants: up to and without ``until``."""
+    """A day in a time zone, as times. ``until`` is excluded."""
 
     day: date
     since: datetime
@@ -145,7 +145,7 @@ class Span(NamedTuple):
 
 
 class SentMail(NamedTuple):
-    """What became of mail to one domain within a span, in attempts. ``provider``: as DNS said last, if it did."""
+    """Results of the attempts to one domain within a span. ``provider``: from the last DNS lookup, if any."""
 
     day: date
     domain: str
@@ -158,7 +158,7 @@ class SentMail(NamedTuple):
 
 
 class Complaints(NamedTuple):
-    """How many recipients of one domain complained within a span."""
+    """Number of recipients of one domain who complained within a span."""
 
     day: date
     domain: str
@@ -177,11 +177,18 @@ def sent_mail(
     hard_causes: Sequence[str],
     seeds: bool | None = None,
 ) -> list[SentMail]:
-    """Count what came of these senders' mail. ``hard_causes``: causes of bounces that are for good. ``seeds``: of mail
-    to seed lists alone, or of all other mail alone.
+    """Count the results of these senders' mail by day, domain and provider.
 
-    What never came to a receiver, for a fault of ours or a cancellation, is no attempt. A bounce that a later report
-    tells of counts on the day on which it came.
+    Args:
+        connection: A connection in a transaction.
+        senders: The From addresses.
+        spans: The days.
+        hard_causes: Causes of bounces that mean "no such mailbox".
+        seeds: True: only mail to seed lists. False: only other mail. None: all mail.
+
+    Returns:
+        The counts. A message that did not reach a receiver, through our fault or a cancellation, is no attempt. A
+        bounce that a later report shows counts on the day of the report.
     """
     item, parameters = _spans(connection, spans)
     statement = sa.text(
@@ -216,7 +223,7 @@ class AcceptedMail(NamedTuple):
 
 
 def accepted_mail(connection: sa.Connection, spans: Sequence[Span]) -> list[AcceptedMail]:
-    """Count what receivers accepted, of every sender in the ledger."""
+    """Count the messages that receivers accepted, of every sender in the ledger."""
     item, parameters = _spans(connection, spans)
     statement = sa.text(
         "SELECT span.day, sender.address, recipient.domain, mail_domain.provider, count(*) "
@@ -232,7 +239,7 @@ def accepted_mail(connection: sa.Connection, spans: Sequence[Span]) -> list[Acce
 
 
 def complaints(connection: sa.Connection, senders: Sequence[str], spans: Sequence[Span]) -> list[Complaints]:
-    """Count recipients who complained, of those whom these senders wrote to."""
+    """Count the recipients of these senders who complained."""
     item, parameters = _spans(connection, spans)
     statement = sa.text(
         "SELECT span.day, recipient.domain, mail_domain.provider, count(DISTINCT recipient.id) "
@@ -249,7 +256,7 @@ def complaints(connection: sa.Connection, senders: Sequence[str], spans: Sequenc
 
 
 class UnderWay(NamedTuple):
-    """How many touches of one sender to one domain are on a queue or the wire, or are planned for a seed list or by an
+    """Number of touches of one sender to one domain that are in a queue, on the wire, or planned for a seed list or by
     overflow.
     """
 
@@ -260,7 +267,7 @@ class UnderWay(NamedTuple):
 
 
 def under_way(connection: sa.Connection, senders: Sequence[str]) -> list[UnderWay]:
-    """Count what these senders have to send already."""
+    """Count the touches that these senders still have to send."""
     statement = sa.text(
         "SELECT sender.address, recipient.domain, mail_domain.provider, count(*) FROM campaign "
         f"JOIN touch ON touch.campaign_id = campaign.id JOIN sender ON sender.id = {SENDER_OF_TOUCH} "
@@ -275,7 +282,7 @@ def under_way(connection: sa.Connection, senders: Sequence[str]) -> list[UnderWa
 
 
 class Planned(NamedTuple):
-    """How many touches to one domain there are. ``provider``: as DNS said last, if it did."""
+    """Number of touches to one domain. ``provider``: from the last DNS lookup, if any."""
 
     domain: str
     provider: str | None
@@ -283,7 +290,7 @@ class Planned(NamedTuple):
 
 
 def planned_seeds(connection: sa.Connection, senders: Sequence[str], span: Span) -> list[Planned]:
-    """Count the touches of these senders' seed lists of a day, also those that are sent already."""
+    """Count the touches of these senders' seed lists of a day, including sent ones."""
     statement = sa.text(
         "SELECT recipient.domain, mail_domain.provider, count(*) FROM campaign "
         "JOIN touch ON touch.campaign_id = campaign.id JOIN sender ON sender.id = campaign.sender_id "

@@ -1,4 +1,4 @@
-"""Tokens of webhooks, each of which is taken once."""
+"""Tokens of webhooks, each of which is valid once."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from postroad.store.types import UtcDateTime
 
 
 class WebhookToken(SQLModel, table=True):
-    """A token that came. It is remembered for as long as its signature is not too old."""
+    """A token that was received. It is stored until its signature is too old."""
 
     __tablename__ = "webhook_token"
 
-    token: str = Field(primary_key=True, sa_type=sa.String(64), description="a hash of it")
+    token: str = Field(primary_key=True, sa_type=sa.String(64), description="hash of the token")
     seen_at: datetime = Field(sa_type=UtcDateTime, index=True)
 
 
 def use_token(connection: sa.Connection, token: str, now: datetime) -> bool:
-    """Take a token. False: it came before."""
+    """Record a token. Returns False if it was received before."""
     statement = sa.text(
         "INSERT INTO webhook_token (token, seen_at) VALUES (:token, :now) ON CONFLICT (token) DO NOTHING"
     ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
@@ -28,7 +28,7 @@ def use_token(connection: sa.Connection, token: str, now: datetime) -> bool:
 
 
 def any_token_before(connection: sa.Connection, before: datetime) -> bool:
-    """Return whether any token came before an instant."""
+    """Return whether a token was received before a time."""
     statement = sa.text("SELECT 1 FROM webhook_token WHERE seen_at < :before LIMIT 1").bindparams(
         sa.bindparam("before", type_=UtcDateTime())
     )
@@ -36,7 +36,7 @@ def any_token_before(connection: sa.Connection, before: datetime) -> bool:
 
 
 def forget_tokens(connection: sa.Connection, before: datetime) -> int:
-    """Forget tokens that came before an instant. Returns how many."""
+    """Delete tokens that were received before a time. Returns the number deleted."""
     statement = sa.text("DELETE FROM webhook_token WHERE seen_at < :before").bindparams(
         sa.bindparam("before", type_=UtcDateTime())
     )

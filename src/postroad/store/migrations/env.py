@@ -1,4 +1,4 @@
-"""Runs migrations on the connection that postroad.store.migrate hands over."""
+"""Runs migrations on the connection that postroad.store.migrate passes."""
 
 from __future__ import annotations
 

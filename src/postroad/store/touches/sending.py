@@ -21,9 +21,14 @@ from postroad.store.types import UtcDateTime
 
 
 def mark_queued(connection: sa.Connection, touch_ids: Sequence[int]) -> int:
-    """Move planned touches whose jobs are in the queue to ``queued``. Returns the number moved.
+    """Move planned touches whose jobs are in the queue to ``queued``.
 
-    A touch that a worker admitted in the meantime, or that ended, is not changed.
+    Args:
+        connection: A connection in a transaction that writes.
+        touch_ids: The touches. One that a worker admitted in the meantime, or that ended, is not changed.
+
+    Returns:
+        The number of touches that moved.
     """
     fence, parameters = locked_touches(connection, touch_ids, "state")
     allowed = allowed_sql(TouchEvent.ENQUEUED, TouchState.QUEUED, state="mine.state")
@@ -68,11 +73,14 @@ _HASHED_COLUMNS: dict[str, TypeEngine[Any]] = {"id": sa.BigInteger(), "hashed": 
 
 
 def admit(connection: sa.Connection, claims: Sequence[Claim]) -> set[int]:
-    """Move touches to ``sending``. Returns the touches that moved.
+    """Move touches to ``sending``.
 
     A touch does not move if its recipient is suppressed, it has ended, its campaign is not running, another sender is
     to send it, or an earlier claim put it on the wire and the queue does not report that this claim ended without
     delivery.
+
+    Returns:
+        The touches that moved.
     """
     rows = [
         {"id": claim.touch_id, "claim": claim.token, "hashed": claim.hashed, "sender": claim.sender_id}
@@ -184,9 +192,12 @@ class NewSender(NamedTuple):
 def assign_senders(
     connection: sa.Connection, assignments: Sequence[NewSender], from_sender_id: int, now: datetime
 ) -> int:
-    """Give planned touches to other senders, and record from whom and why. Returns the number given.
+    """Give planned touches to other senders, and record from whom and why.
 
     A touch that has another sender already is not changed.
+
+    Returns:
+        The number of touches that were given.
     """
     rows = [{"id": one.touch_id, "sender": one.sender_id, "why": one.why[:200]} for one in assignments]
     columns: dict[str, TypeEngine[Any]] = {"id": sa.BigInteger(), "sender": sa.BigInteger(), "why": sa.Text()}

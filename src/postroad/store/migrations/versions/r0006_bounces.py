@@ -1,4 +1,4 @@
-"""Mail that came back, and what followed from it."""
+"""Returned mail, and its effects."""
 
 from __future__ import annotations
 

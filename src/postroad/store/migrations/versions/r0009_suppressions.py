@@ -12,7 +12,7 @@ down_revision = "0008"
 
 
 def upgrade() -> None:
-    # Made anew: SQLite cannot change a key.
+    # Recreated: SQLite cannot change a key.
     op.rename_table("suppression", "suppression_before")
     op.create_table(
         "suppression",

@@ -1,4 +1,4 @@
-"""What is due is handed over in order of its instants: the index of planned touches has their ids behind those."""
+"""Due touches are submitted in order of their times: in the index of planned touches the ids follow the times."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_touch_follow_up", "touch", ["campaign_id", "step_id", "id"], sqlite_where=where, postgresql_where=where
     )
-    # Behind the statements that move every row, which would be counted twice.
+    # After the statements that update every row, whose changes would be counted twice.
     for statement in _SQLITE if dialect == "sqlite" else _POSTGRESQL:
         op.execute(statement)
 

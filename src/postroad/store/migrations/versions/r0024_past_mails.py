@@ -1,4 +1,4 @@
-"""Rows of mails that came back may be deleted: the digest stays, so that the mail is not judged a second time."""
+"""Rows of returned mails may be deleted: the digest is kept, so that no mail is processed a second time."""
 
 from __future__ import annotations
 
