@@ -7,6 +7,7 @@ One that no operation reaches has to say in `ROWS_OF_THE_CALLER` why its work is
 from __future__ import annotations
 
 import ast
+import asyncio
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -28,7 +29,8 @@ from postroad.delivery.job import SendJob, encode_job
 from postroad.delivery.recorder import Recorder
 from postroad.delivery.result import DeliveryResult, encode_result
 from postroad.operations import campaigns, dead_letters, rebuild
-from postroad.queue import ClaimedJob, Event, EventKind
+from postroad.operations.unsubscribe import unsubscribe
+from postroad.queue import ClaimedJob, Event, EventKind, Queue
 from postroad.settings import BounceSettings, Settings, UnsubscribeScope
 from postroad.store.campaign import CampaignState
 from postroad.store.ending import complete_cancellations, end_suppressed
@@ -37,7 +39,6 @@ from postroad.store.ledger import TouchState, due_touches
 from postroad.store.retention import Before, delete_old, delete_old_mails
 from postroad.store.suppression import SuppressionReason, suppress_now
 from postroad.store.touch_page import touch_pages
-from postroad.store.unsubscribe import unsubscribe_touch
 from postroad.warmup.day import close_day
 from postroad.warmup.identity import identities
 
@@ -61,18 +62,17 @@ ROWS_OF_THE_CALLER = {
     "postroad.operations.campaigns:pause.<locals>.write_pause": "one campaign",
     "postroad.operations.campaigns:resume.<locals>.write_resume": "one campaign",
     "tasks.campaign:record_failure.<locals>.write_failure": "one campaign",
-    "postroad.operations.campaigns:_write": "touches that a person names",
+    "postroad.operations.touches:_write": "touches that a person names",
     "postroad.senders.dns_health:record": "one sender's report",
     "postroad.senders.dns_health:close_stale_holds": "senders",
     "postroad.senders.mail_reports:keep": "rows of one report",
-    "postroad.operations.unknown:_settle": "one touch",
     "postroad.operations.unknown:_resolve": "one touch",
-    "postroad.shaping.shaper:Shaper._keep": "one reply",
+    "postroad.shaping.shaper:Shaper._save": "one reply",
     "postroad.gates.controller:GateController._apply_locked": "one gate",
     "postroad.shaping.shaper:resume.<locals>.close": "one change",
     "postroad.delivery.provider_lookup:Providers._store": "domains of one submission",
     "postroad.delivery.sts_policies:StsPolicies._keep": "one domain",
-    "postroad.rehearsal.stage:RehearsalEnvironment.teach_providers": "a database of its own",
+    "postroad.rehearsal.environment:RehearsalEnvironment.store_providers": "a database of its own",
     "postroad.store.migrate:upgrade": "no mail flows",
     "postroad.store.suppression:lift": "addresses that a person names",
     "postroad.warmup.day:set_cap": "one cap",
@@ -220,8 +220,12 @@ def admit_and_record(ledger: LargeLedger) -> None:
 def unsubscribe_one(ledger: LargeLedger) -> None:
     _, [touch] = _sending(ledger, "unsubscribed", "accepted", 1)
     everywhere = UnsubscribeScope.EVERYWHERE
-    with write(ledger.engine) as connection:
-        assert unsubscribe_touch(connection, touch, "one click", NOW, everywhere) is not None
+    done = asyncio.run(unsubscribe(ledger.engine, _no_queue, touch, "one click", NOW, everywhere))
+    assert done is not None
+
+
+async def _no_queue() -> Queue:
+    raise AssertionError("no waiting touch ended, so no job is to be canceled")
 
 
 @_operation
