@@ -20,7 +20,7 @@ from postroad.gates.name import GateKind, GateName, kind_of
 from postroad.queue import Explanation, GateState, JobDetails, JobState
 from postroad.queue import explain as explain_job
 from postroad.store.campaign import CampaignState
-from postroad.store.cohort import CohortEvidence, open_pauses, whose
+from postroad.store.cohort import CohortEvidence, cohort_keys, open_pauses
 from postroad.store.dns_report import open_holds
 from postroad.store.engine import read
 from postroad.store.ledger import TouchState, delivery_events
@@ -145,7 +145,7 @@ def _cohort_pause(connection: sa.Connection, touch: FoundTouch, context: AppCont
     paused = open_pauses(connection)
     if not paused:
         return None
-    [key] = whose(connection, [touch.id], source_field=context.settings.cohort_breaker.source_field)
+    [key] = cohort_keys(connection, [touch.id], source_field=context.settings.cohort_breaker.source_field)
     return paused.get(cohort_of(key))
 
 

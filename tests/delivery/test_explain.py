@@ -21,7 +21,7 @@ from postroad.queue import ClaimedJob, Dead, Defer, Done, Gate, Job, Queue, Quot
 from postroad.settings import Settings
 from postroad.store.campaign import Campaign
 from postroad.store.cohort import CohortEvidence, CohortPause, add_pause
-from postroad.store.dns_report import SenderHold, put_hold
+from postroad.store.dns_report import SenderHold, save_hold
 from postroad.store.engine import write
 from postroad.store.ledger import TouchState
 from postroad.store.shaping import ShapingChange, add_change
@@ -241,7 +241,7 @@ async def _dns_hold(scene: Scene) -> None:
     await scene.enqueue()
     hold = SenderHold(sender=NEWS, reason="SPF fails", failing_since=MORNING, held_at=MORNING)
     with write(scene.context.engine) as connection:
-        put_hold(connection, hold)
+        save_hold(connection, hold)
     await scene.queue.pause_gate(str(GateName.hold(NEWS)), None)
 
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from postroad.app.context import AppContext
 from postroad.delivery.job import SEND_QUEUE
 from postroad.gates.name import GateName, Receiver
-from postroad.store.dns_report import SenderHold, put_hold
+from postroad.store.dns_report import SenderHold, save_hold
 from postroad.store.engine import write
 from tests.doctor.conftest import Change, Doctor
 
@@ -20,7 +20,7 @@ SENDER = "ada@example.com"
 def hold(engine: sa.Engine) -> None:
     now = datetime.now(UTC)
     with write(engine) as connection:
-        put_hold(connection, SenderHold(sender=SENDER, reason="SPF fails", failing_since=now, held_at=now))
+        save_hold(connection, SenderHold(sender=SENDER, reason="SPF fails", failing_since=now, held_at=now))
 
 
 def test_senders_that_may_send_are_ok(doctor: Doctor) -> None:

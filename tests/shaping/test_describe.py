@@ -12,7 +12,7 @@ from postroad.settings import RouteSettings
 from postroad.shaping.config import read_shaping
 from postroad.shaping.describe import known_receivers, shaping_status
 from postroad.store.engine import write
-from postroad.store.mail_domain import KnownDomain, keep_domains
+from postroad.store.mail_domain import KnownDomain, save_domains
 
 NOW = datetime(2026, 5, 4, tzinfo=UTC)
 SENDER = "a@example.com"
@@ -43,7 +43,7 @@ def test_domains_and_sites_are_listed_with_their_provider(engine: sa.Engine, tmp
     )
     shaping = read_shaping(path)
     with write(engine) as connection:
-        keep_domains(
+        save_domains(
             connection,
             [
                 KnownDomain("school.net", "google", "aspmx.l.google.com", NOW),

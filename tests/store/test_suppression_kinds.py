@@ -12,7 +12,15 @@ import sqlalchemy as sa
 from postroad.store.ending import end_suppressed
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
-from postroad.store.suppression import EVERYWHERE, Entry, SuppressionReason, keep, keep_now, lift, suppressions
+from postroad.store.suppression import (
+    EVERYWHERE,
+    Entry,
+    SuppressionReason,
+    lift,
+    save_suppressions,
+    save_suppressions_now,
+    suppressions,
+)
 from postroad.store.touches.sending import Claim, admit, rejected_claims
 from tests.store.rows import NOW, add_audience, add_campaign, add_recipient, add_touch, touch_row
 
@@ -51,7 +59,7 @@ def stock(engine: sa.Engine, kind: str) -> tuple[int, int]:
         campaign, (step,) = add_campaign(connection, audience_id=audience)
         recipient = add_recipient(connection, "ada@mail.example.com")
         touch = add_touch(connection, campaign, step, TouchState.QUEUED, recipient_id=recipient)
-        keep(connection, [KINDS[kind][0](audience, other)])
+        save_suppressions(connection, [KINDS[kind][0](audience, other)])
     return campaign, touch
 
 
@@ -79,21 +87,21 @@ def test_an_address_may_be_suppressed_for_several_audiences_and_everywhere(engin
     with write(engine) as connection:
         one, other = add_audience(connection, name="readers"), add_audience(connection, name="buyers")
     entries = [entry("a@example.com", audience) for audience in (one, other, EVERYWHERE, one)]
-    assert keep_now(engine, entries) == 3
-    assert keep_now(engine, entries) == 0
+    assert save_suppressions_now(engine, entries) == 3
+    assert save_suppressions_now(engine, entries) == 0
     assert {listed.audience for listed in suppressions(engine)} == {"readers", "buyers", None}
 
 
 def test_of_a_list_that_says_it_twice_the_first_reason_stays(engine: sa.Engine) -> None:
     first = entry("a@example.com")
-    assert keep_now(engine, [first, first._replace(reason=SuppressionReason.COMPLAINT)]) == 1
+    assert save_suppressions_now(engine, [first, first._replace(reason=SuppressionReason.COMPLAINT)]) == 1
     assert [listed.reason for listed in suppressions(engine)] == ["manual"]
 
 
 def test_lifting_one_records_what_it_was_and_who_did_it_and_why(engine: sa.Engine) -> None:
     with write(engine) as connection:
         audience = add_audience(connection)
-    keep_now(engine, [entry("a@example.com"), entry("a@example.com", audience), entry("b@example.com")])
+    save_suppressions_now(engine, [entry("a@example.com"), entry("a@example.com", audience), entry("b@example.com")])
     lifted = lift(engine, ["a@example.com"], None, by="Ada", why="asked for it by phone", now=LATER)
     assert [(one.address, one.audience_id) for one in lifted] == [("a@example.com", 0), ("a@example.com", audience)]
     assert [listed.address for listed in suppressions(engine)] == ["b@example.com"]
@@ -106,7 +114,7 @@ def test_lifting_one_records_what_it_was_and_who_did_it_and_why(engine: sa.Engin
 def test_lifting_for_one_audience_leaves_the_rest(engine: sa.Engine) -> None:
     with write(engine) as connection:
         audience = add_audience(connection)
-    keep_now(engine, [entry("a@example.com"), entry("a@example.com", audience)])
+    save_suppressions_now(engine, [entry("a@example.com"), entry("a@example.com", audience)])
     assert len(lift(engine, ["a@example.com"], audience, by="Ada", why="x", now=LATER)) == 1
     assert [listed.audience for listed in suppressions(engine)] == [None]
 

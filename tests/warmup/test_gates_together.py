@@ -21,7 +21,7 @@ from postroad.senders.dns_health import DnsHolds
 from postroad.settings import Settings
 from postroad.shaping.config import read_shaping
 from postroad.shaping.gate_source import ShapingLimits
-from postroad.store.dns_report import SenderHold, open_holds, put_hold
+from postroad.store.dns_report import SenderHold, open_holds, save_hold
 from postroad.store.engine import read, write
 from postroad.store.shaping import ShapingChange, add_change, open_changes, restore
 from postroad.warmup.caps import WarmupCaps
@@ -63,7 +63,7 @@ class Sources:
             match name:
                 case "hold":
                     now = self.clock.now()
-                    put_hold(connection, SenderHold(sender=NEWS, reason="DNS", failing_since=now, held_at=now))
+                    save_hold(connection, SenderHold(sender=NEWS, reason="DNS", failing_since=now, held_at=now))
                 case "shaping":
                     assert FROM_SHAPING.rate is not None
                     change = ShapingChange(
@@ -85,7 +85,7 @@ class Sources:
                 case "hold":
                     hold = open_holds(connection)[NEWS]
                     hold.ended_at, hold.ended_why = self.clock.now(), "its DNS is fixed"
-                    put_hold(connection, hold)
+                    save_hold(connection, hold)
                 case "shaping":
                     [change] = open_changes(connection)
                     assert restore(connection, [change.id or 0], self.clock.now(), "ada") == 1

@@ -15,7 +15,7 @@ from postroad.campaign.definition import CampaignDefinition, CampaignFile, read_
 from postroad.campaign.file_access import read_named
 from postroad.errors import ConfigError, StateError, unknown_name
 from postroad.settings import Settings
-from postroad.store.campaign import Campaign, CampaignState, Sender, Step, StepKind, keep_files
+from postroad.store.campaign import Campaign, CampaignState, Sender, Step, StepKind, save_files
 from postroad.store.engine import read, write
 from postroad.store.recipient import Audience
 
@@ -91,7 +91,7 @@ def _replace_steps(session: Session, campaign: Campaign, file: CampaignFile) -> 
     assert campaign.id is not None  # noqa: S101  (flushed)
     connection.execute(sa.delete(Step).where(col(Step.campaign_id) == campaign.id))
     for position, step in enumerate(file.steps, start=1):
-        keep_files(connection, step.files)
+        save_files(connection, step.files)
         session.add(
             Step(
                 campaign_id=campaign.id,

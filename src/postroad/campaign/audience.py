@@ -29,10 +29,10 @@ from postroad.store.recipient import (
     AudienceImport,
     ImportRef,
     Refusal,
+    acquire_import_lock,
     find_audience,
     mark_overtaken,
-    one_import_at_a_time,
-    take_in,
+    upsert_recipients,
 )
 from postroad.store.types import UtcDateTime
 
@@ -222,7 +222,7 @@ def _import_step(
             remedy="Import it again: its current content is imported from the first line.",
         )
     with write(engine) as connection:
-        one_import_at_a_time(connection)
+        acquire_import_lock(connection)
         current = connection.execute(
             sa.select(col(AudienceImport.rows_done)).where(col(AudienceImport.id) == import_id).with_for_update()
         ).scalar_one()
@@ -238,7 +238,7 @@ def _store_rows(
     """Store valid and refused rows of an import, and advance its cursor to ``position``."""
     assert state.id is not None  # noqa: S101  (read from its table)
     done = state.rows_done + validated.rows
-    imported = take_in(connection, validated.taken, ImportRef(state.audience_id, state.id), now)
+    imported = upsert_recipients(connection, validated.taken, ImportRef(state.audience_id, state.id), now)
     if validated.refused:
         refused = [{"import_id": state.id, **row._asdict()} for row in validated.refused]
         connection.execute(sa.insert(Refusal), refused)

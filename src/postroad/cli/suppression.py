@@ -180,7 +180,7 @@ def _keep(entries: Callable[[AppContext], list[Entry]], *, as_json: bool) -> Non
     async def work(context: AppContext) -> tuple[int, int]:
         def keep() -> tuple[int, int]:
             given = entries(context)
-            new = store.keep_now(context.engine, given)
+            new = store.save_suppressions_now(context.engine, given)
             return new, len({(entry.address, entry.audience_id) for entry in given}) - new
 
         return await asyncio.to_thread(keep)

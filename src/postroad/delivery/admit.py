@@ -26,7 +26,7 @@ from postroad.delivery.result import DeliveryResult, encode_result
 from postroad.mail.address_hash import AddressHashes
 from postroad.queue import Cancel, ClaimedJob, Defer, Uncertain, Verdict
 from postroad.store.campaign import Campaign, CampaignState, Step
-from postroad.store.cohort import open_pauses, whose
+from postroad.store.cohort import cohort_keys, open_pauses
 from postroad.store.engine import write
 from postroad.store.ledger import TouchState
 from postroad.store.suppression import rekey
@@ -179,7 +179,7 @@ class Admission:
         by_touch = {touch_of(job.id): job for job in batch}
         at_ms = self._clock.now_ms() + COHORT_DELAY_MS
         held: dict[str, Verdict] = {}
-        for touch in whose(connection, list(by_touch), source_field=self._source_field):
+        for touch in cohort_keys(connection, list(by_touch), source_field=self._source_field):
             evidence = paused.get(cohort_of(touch))
             if evidence is not None:
                 cause = f"cohort paused: {evidence.replace('_', ' ')}"

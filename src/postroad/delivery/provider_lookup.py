@@ -14,7 +14,7 @@ from postroad.dns.mx import MailExchange, MailHosts, find_mail_hosts
 from postroad.dns.providers import OTHER_PROVIDERS, provider_for, provider_table
 from postroad.dns.resolver import Resolver
 from postroad.store.engine import write
-from postroad.store.mail_domain import KnownDomain, keep_domains, put_off_domains
+from postroad.store.mail_domain import KnownDomain, save_domains, set_next_lookup
 
 log = logging.getLogger(__name__)
 
@@ -93,5 +93,5 @@ class Providers:
     def _store(self, found: Sequence[KnownDomain], unanswered: Sequence[str]) -> None:
         until = self._clock.now() + timedelta(seconds=UNANSWERED_S)
         with write(self._engine) as connection:
-            keep_domains(connection, found)
-            put_off_domains(connection, [KnownDomain(domain, OTHER_PROVIDERS, domain, until) for domain in unanswered])
+            save_domains(connection, found)
+            set_next_lookup(connection, [KnownDomain(domain, OTHER_PROVIDERS, domain, until) for domain in unanswered])

@@ -16,7 +16,7 @@ from postroad.dns.public_address import Network
 from postroad.dns.resolver import Resolver
 from postroad.errors import UnavailableError
 from postroad.store.engine import read, write
-from postroad.store.sts_policy import StsPolicy, find_sts_policy, keep_sts_policy
+from postroad.store.sts_policy import StsPolicy, find_sts_policy, save_sts_policy
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ class StsPolicies:
 
     def _keep(self, policy: StsPolicy) -> None:
         with write(self._engine) as connection:
-            keep_sts_policy(connection, policy)
+            save_sts_policy(connection, policy)
 
 
 def _policy(kept: StsPolicy | None) -> Policy | None:

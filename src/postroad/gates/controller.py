@@ -11,8 +11,8 @@ import sqlalchemy as sa
 
 from postroad.gates.plan import Contribution, GateChange, SourceTraits, plan_changes
 from postroad.queue import FOREVER_MS, GateState, Queue
-from postroad.store.engine import transient, write_connection
-from postroad.store.shaping import one_at_a_time
+from postroad.store.engine import translate_db_errors, write_connection
+from postroad.store.shaping import acquire_lock
 
 log = logging.getLogger(__name__)
 
@@ -132,12 +132,12 @@ class GateController:
             log.info("gate %s no longer has a limit: %s", change.gate, ", ".join(removed))
 
     def _lock(self, connection: sa.Connection) -> None:
-        with transient():
+        with translate_db_errors():
             connection.begin()
-            one_at_a_time(connection)
+            acquire_lock(connection)
 
     def _commit(self, connection: sa.Connection, *, close_expired: bool) -> None:
-        with transient():
+        with translate_db_errors():
             if close_expired and self._expiring is not None:
                 self._expiring.close_expired(connection)
             connection.commit()

@@ -24,7 +24,7 @@ from postroad.rehearsal.cohort_watch import CohortWatch
 from postroad.sandbox import Cast, Keep, Sandbox, SandboxConfig
 from postroad.settings import RouteSettings, Settings, TimeoutSettings, TlsMode
 from postroad.store.engine import write
-from postroad.store.mail_domain import KnownDomain, keep_domains
+from postroad.store.mail_domain import KnownDomain, save_domains
 
 IDLE_MS = 2
 """Poll interval of the worker, in ms of real time: short on the campaign's clock as well."""
@@ -74,7 +74,7 @@ class RehearsalEnvironment:
         with write(self.context.engine) as connection:
             domains = connection.execute(sa.text("SELECT DISTINCT domain FROM recipient")).scalars()
             by_domain = [(domain, self.cast.provider_of(domain)) for domain in domains]
-            keep_domains(
+            save_domains(
                 connection,
                 [
                     KnownDomain(domain, provider or OTHER_PROVIDERS, provider or domain, expires_at)

@@ -166,7 +166,7 @@ async def lift(
 def _waiting(engine: sa.Engine, cohort: Cohort, source_field: str, now: datetime) -> list[list[int]]:
     with read(engine) as connection:
         found = (
-            store.whose(connection, ids, source_field=source_field)
+            store.cohort_keys(connection, ids, source_field=source_field)
             for ids in store.due_queued(connection, cohort.step_id, now, CHUNK)
         )
         return [[touch.touch_id for touch in touches if cohort_of(touch) == cohort] for touches in found]
@@ -178,7 +178,7 @@ def held(connection: sa.Connection, source_field: str, now: datetime) -> Counter
     found = Counter(dict.fromkeys(paused, 0))
     for step_id in sorted({cohort.step_id for cohort in paused}):
         for ids in store.due_queued(connection, step_id, now, CHUNK):
-            cohorts = map(cohort_of, store.whose(connection, ids, source_field=source_field))
+            cohorts = map(cohort_of, store.cohort_keys(connection, ids, source_field=source_field))
             found.update(cohort for cohort in cohorts if cohort in paused)
     return found
 
@@ -198,7 +198,7 @@ class CohortBreaker:
         now = self._clock.now()
         with read(self._engine) as connection:
             since = self._looked_at - LATE_COMPLAINTS
-            news = store.steps_with_news(connection, after_event=self._last_event, since=since)
+            news = store.steps_with_new_evidence(connection, after_event=self._last_event, since=since)
         paused = look(self._engine, self._settings, news.steps, now)
         # Only now: what fails before is looked at again.
         self._last_event, self._looked_at = news.last_event, now

@@ -26,7 +26,15 @@ from postroad.mail.address import ascii_domain
 from postroad.mail.dkim_keys import keys_of
 from postroad.queue import FOREVER_MS, GateState
 from postroad.settings import DnsHealthSettings, RouteKind, Settings
-from postroad.store.dns_report import DnsReport, SenderHold, keep_report, last_report, lock_sender, open_holds, put_hold
+from postroad.store.dns_report import (
+    DnsReport,
+    SenderHold,
+    last_report,
+    lock_sender,
+    open_holds,
+    save_dns_report,
+    save_hold,
+)
 from postroad.store.engine import read, write
 
 DNS = "dns"
@@ -127,7 +135,7 @@ def record(engine: sa.Engine, sender: str, report: HealthReport, settings: DnsHe
         last = last_report(connection, sender)
         hold = open_holds(connection).get(sender)
         step, why = decide(hold, report.findings, settings, now)
-        keep_report(
+        save_dns_report(
             connection,
             DnsReport(
                 sender=sender,
@@ -166,7 +174,7 @@ def _follow(
         case HealthStep.RELEASED | HealthStep.MENDED:
             assert hold is not None  # noqa: S101  (only what is open ends)
             hold.ended_at, hold.ended_why = now, why
-    put_hold(connection, hold)
+    save_hold(connection, hold)
     return hold
 
 
@@ -182,7 +190,7 @@ def close_stale_holds(engine: sa.Engine, settings: Settings, now: datetime) -> l
         ended = [hold for sender, hold in open_holds(connection).items() if sender not in known]
         for hold in ended:
             hold.ended_at, hold.ended_why = now, "it is no sender any more"
-            put_hold(connection, hold)
+            save_hold(connection, hold)
     return [hold.sender for hold in ended]
 
 

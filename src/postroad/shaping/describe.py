@@ -15,7 +15,7 @@ from postroad.settings import RouteKind, RouteSettings
 from postroad.shaping.config import Shaping
 from postroad.shaping.decide import SHAPING, contribution, is_expired
 from postroad.shaping.limits import LimitScope, ReceiverLimits, SessionLimits, session_limits
-from postroad.store.mail_domain import providers_of_sites, whose_domains
+from postroad.store.mail_domain import known_providers, providers_of_sites
 from postroad.store.shaping import ShapingChange
 
 
@@ -73,7 +73,7 @@ def known_receivers(
         receivers.add(scope.receiver)
     sites = providers_of_sites(connection, shaping.site)
     receivers |= {Receiver(sites.get(site, OTHER_PROVIDERS), site) for site in shaping.site}
-    known = whose_domains(connection, shaping.domain)
+    known = known_providers(connection, shaping.domain)
     for domain in shaping.domain:
         well_known = provider_table().of_domain(domain)
         unknown = (OTHER_PROVIDERS, domain)

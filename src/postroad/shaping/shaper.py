@@ -207,7 +207,7 @@ class Shaper:
     def _save(self, refusals: dict[_RuleScope, _Replies], pauses: dict[str, ShapingChange], accepted: set[str]) -> None:
         now = self._clock.now()
         with write(self._engine) as connection:
-            store.one_at_a_time(connection)
+            store.acquire_lock(connection)
             for pause in pauses.values():
                 at_gate = [change for change in store.open_changes(connection) if change.gate == pause.gate]
                 self._add(connection, pause, replaces=[change for change in at_gate if is_expired(change, now)])

@@ -132,7 +132,7 @@ class StoredFile(SQLModel, table=True):
     octets: bytes = Field(sa_type=sa.LargeBinary)
 
 
-def keep_files(connection: sa.Connection, files: Mapping[str, bytes]) -> None:
+def save_files(connection: sa.Connection, files: Mapping[str, bytes]) -> None:
     """Save files by their digests. Files that are stored already are skipped."""
     statement = sa.text("INSERT INTO stored_file (digest, octets) VALUES (:digest, :octets) ON CONFLICT DO NOTHING")
     for digest in sorted(files):  # In a fixed order, so that two transactions with the same files do not deadlock.

@@ -100,7 +100,7 @@ _COMPLAINED = (
     "touch.id IN (SELECT touch_id FROM bounce_mail WHERE verdict = 'complaint' AND touch_id IS NOT NULL "
     "AND (:act_on_unsigned OR matched_by <> 'recipient-and-time'))"
 )
-_WHOSE = (
+_JOINS = (
     "JOIN campaign ON campaign.id = touch.campaign_id JOIN recipient ON recipient.id = touch.recipient_id "
     "LEFT JOIN mail_domain ON mail_domain.domain = recipient.domain "
     "LEFT JOIN audience_member ON audience_member.audience_id = campaign.audience_id "
@@ -157,7 +157,7 @@ def tallies(
         f"SELECT {_source(connection)} AS source, recipient.domain, mail_domain.provider, {day} AS day, "
         f"sum(CASE WHEN {_TRIED} THEN 1 ELSE 0 END), sum(CASE WHEN {_HARD} THEN 1 ELSE 0 END), "
         f"sum(CASE WHEN {_COMPLAINED} THEN 1 ELSE 0 END) "
-        f"FROM touch {_WHOSE} WHERE {_OF_STEP} {newer} "
+        f"FROM touch {_JOINS} WHERE {_OF_STEP} {newer} "
         "GROUP BY 1, recipient.domain, mail_domain.provider, 4"
     ).bindparams(sa.bindparam("hard_causes", list(hard_causes), expanding=True))
     values: dict[str, object] = {"step_id": step_id, "source_field": source_field, "act_on_unsigned": act_on_unsigned}
@@ -178,12 +178,12 @@ class CohortKey(NamedTuple):
     provider: str | None
 
 
-def whose(connection: sa.Connection, touch_ids: Sequence[int], *, source_field: str) -> list[CohortKey]:
+def cohort_keys(connection: sa.Connection, touch_ids: Sequence[int], *, source_field: str) -> list[CohortKey]:
     """Return the values that determine the cohorts of these touches."""
     item, parameters = json_rows(connection, "batch", {"id": sa.BigInteger()}, [{"id": i} for i in touch_ids])
     statement = sa.text(
         f"SELECT touch.id, touch.step_id, {_source(connection)}, recipient.domain, mail_domain.provider "
-        f"FROM {item} JOIN touch ON touch.id = batch.id {_WHOSE}"
+        f"FROM {item} JOIN touch ON touch.id = batch.id {_JOINS}"
     )
     return [CohortKey(*row) for row in connection.execute(statement, {"source_field": source_field, **parameters})]
 
@@ -195,7 +195,7 @@ class NewEvidence(NamedTuple):
     last_event: int
 
 
-def steps_with_news(connection: sa.Connection, *, after_event: int | None, since: datetime) -> NewEvidence:
+def steps_with_new_evidence(connection: sa.Connection, *, after_event: int | None, since: datetime) -> NewEvidence:
     """Return the active steps with bounces after an event, or complaints since a time. ``after_event`` None: all."""
     last = int(connection.execute(sa.text("SELECT COALESCE(max(id), 0) FROM delivery_event")).scalar_one())
     running = "JOIN campaign ON campaign.id = {}.campaign_id AND campaign.state IN ('running', 'paused')"

@@ -67,7 +67,7 @@ def last_report(connection: sa.Connection, sender: str) -> DnsReport | None:
     return report
 
 
-def keep_report(connection: sa.Connection, report: DnsReport) -> None:
+def save_dns_report(connection: sa.Connection, report: DnsReport) -> None:
     """Save a report, and delete the oldest ones of the same sender."""
     session = Session(connection)
     session.add(report)
@@ -97,7 +97,7 @@ def holds_of(connection: sa.Connection, sender: str, limit: int = 20) -> list[Se
     return holds
 
 
-def put_hold(connection: sa.Connection, hold: SenderHold) -> None:
+def save_hold(connection: sa.Connection, hold: SenderHold) -> None:
     """Insert or update a hold."""
     session = Session(connection)
     session.merge(hold)

@@ -110,19 +110,19 @@ def write_connection(engine: sa.Engine) -> sa.Connection:
 @contextmanager
 def write(engine: sa.Engine) -> Iterator[sa.Connection]:
     """Run the block in a transaction that writes. Raises UnavailableError if the database is unavailable."""
-    with transient(), write_connection(engine) as connection, connection.begin():
+    with translate_db_errors(), write_connection(engine) as connection, connection.begin():
         yield connection
 
 
 @contextmanager
 def read(engine: sa.Engine) -> Iterator[sa.Connection]:
     """Run the block in a transaction that reads. Raises UnavailableError if the database is unavailable."""
-    with transient(), engine.connect() as connection, connection.begin():
+    with translate_db_errors(), engine.connect() as connection, connection.begin():
         yield connection
 
 
 @contextmanager
-def transient() -> Iterator[None]:
+def translate_db_errors() -> Iterator[None]:
     """Raise UnavailableError in place of the errors of a database that does not answer."""
     try:
         yield

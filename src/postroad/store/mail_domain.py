@@ -36,12 +36,12 @@ class KnownDomain(NamedTuple):
     expires_at: datetime
 
 
-def keep_domains(connection: sa.Connection, found: Sequence[KnownDomain]) -> None:
+def save_domains(connection: sa.Connection, found: Sequence[KnownDomain]) -> None:
     """Save the results of lookups, in place of the rows before."""
     _put(connection, found, "provider = excluded.provider, site = excluded.site, expires_at = excluded.expires_at")
 
 
-def put_off_domains(connection: sa.Connection, unanswered: Sequence[KnownDomain]) -> None:
+def set_next_lookup(connection: sa.Connection, unanswered: Sequence[KnownDomain]) -> None:
     """Save the time of the next lookup, and keep the results of the lookup before."""
     _put(connection, unanswered, "expires_at = excluded.expires_at")
 
@@ -79,7 +79,7 @@ def domains_to_look_up(
     return list(connection.execute(statement, values).scalars())
 
 
-def whose_domains(connection: sa.Connection, domains: Collection[str]) -> dict[str, tuple[str, str]]:
+def known_providers(connection: sa.Connection, domains: Collection[str]) -> dict[str, tuple[str, str]]:
     """Return provider and site of each of these domains that is known."""
     statement = sa.text("SELECT domain, provider, site FROM mail_domain WHERE domain IN :domains").bindparams(
         sa.bindparam("domains", type_=sa.Text(), expanding=True)

@@ -118,7 +118,7 @@ def forget_mail_report(connection: sa.Connection, before: datetime) -> bool:
     return True
 
 
-def keep_mail_report(connection: sa.Connection, report: MailReport, rows: Sequence[dict[str, Any]]) -> bool:
+def insert_mail_report(connection: sa.Connection, report: MailReport, rows: Sequence[dict[str, Any]]) -> bool:
     """Save a report and its rows. Returns False, and changes nothing, if it is known."""
     known = sa.select(sa.literal(1)).where(
         col(MailReport.kind) == report.kind,
@@ -208,7 +208,7 @@ def save_report(connection: sa.Connection, report: ReceivedReport, now: datetime
         today = kept_since(connection, owner, now - timedelta(days=1))
         if today.reports >= MAX_REPORTS_A_DAY or today.rows + len(rows) > MAX_ROWS_A_DAY:
             return Kept.TOO_MANY
-    return Kept.NEW if keep_mail_report(connection, row, rows) else Kept.KNOWN
+    return Kept.NEW if insert_mail_report(connection, row, rows) else Kept.KNOWN
 
 
 def dmarc_sources(connection: sa.Connection, *, since: datetime, domain: str | None, limit: int) -> list[sa.Row[Any]]:

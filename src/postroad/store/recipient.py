@@ -98,7 +98,7 @@ A plain tuple of text, which the garbage collector tracks only once. Objects cos
 _LOCK_KEY = 0x706F7369  # key of PostgreSQL's advisory lock, as in `postroad.store.warmup`
 
 
-def one_import_at_a_time(connection: sa.Connection) -> None:
+def acquire_import_lock(connection: sa.Connection) -> None:
     """Wait until no other import writes, and lock imports until the transaction ends. SQLite has one writer."""
     if connection.dialect.name == "postgresql":
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
@@ -133,7 +133,7 @@ def find_audience(connection: sa.Connection, name: str) -> int:
     return ids[name]
 
 
-def take_in(connection: sa.Connection, new: Sequence[NewRecipient], by: ImportRef, now: datetime) -> int:
+def upsert_recipients(connection: sa.Connection, new: Sequence[NewRecipient], by: ImportRef, now: datetime) -> int:
     """Insert or update recipients, and add them to an audience.
 
     Args:
@@ -147,7 +147,7 @@ def take_in(connection: sa.Connection, new: Sequence[NewRecipient], by: ImportRe
     """
     if not new:
         return 0
-    take = _take_in_sqlite if connection.dialect.name == "sqlite" else _take_in_postgresql
+    take = _upsert_sqlite if connection.dialect.name == "sqlite" else _upsert_postgresql
     return take(connection, new, by, now)
 
 
@@ -160,7 +160,7 @@ _MEMBER = (
 )
 
 
-def _take_in_sqlite(connection: sa.Connection, new: Sequence[NewRecipient], by: ImportRef, now: datetime) -> int:
+def _upsert_sqlite(connection: sa.Connection, new: Sequence[NewRecipient], by: ImportRef, now: datetime) -> int:
     # A row costs half as much as one in a JSON array, which SQLite parses again for each field.
     created_at = sql_time(now, "sqlite")
     connection.exec_driver_sql(
@@ -178,7 +178,7 @@ def _take_in_sqlite(connection: sa.Connection, new: Sequence[NewRecipient], by: 
     return connection.execute(members, {**by._asdict(), "addresses": addresses}).rowcount
 
 
-def _take_in_postgresql(connection: sa.Connection, new: Sequence[NewRecipient], by: ImportRef, now: datetime) -> int:
+def _upsert_postgresql(connection: sa.Connection, new: Sequence[NewRecipient], by: ImportRef, now: datetime) -> int:
     columns = {
         "address": sa.Text(),
         "domain": sa.Text(),

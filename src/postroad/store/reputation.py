@@ -39,7 +39,7 @@ class ReputationDay(SQLModel, table=True):
 _SAID = ("provider", "spam_rate", "messages", "trap_hits", "verdict")
 
 
-def keep_reputation(connection: sa.Connection, rows: Sequence[ReputationDay]) -> int:
+def save_reputation(connection: sa.Connection, rows: Sequence[ReputationDay]) -> int:
     """Insert or replace days. No two rows may have the same source, subject and day.
 
     Returns:

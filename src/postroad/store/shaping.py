@@ -65,7 +65,7 @@ class ShapingReply(SQLModel, table=True):
     at: datetime = Field(sa_type=UtcDateTime, index=True)
 
 
-def one_at_a_time(connection: sa.Connection) -> None:
+def acquire_lock(connection: sa.Connection) -> None:
     """Lock the changes of all gates until the transaction ends. On SQLite only one transaction writes at a time."""
     if connection.dialect.name == "postgresql":
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
@@ -126,7 +126,7 @@ def restore(connection: sa.Connection, ids: Sequence[int], at: datetime, by: str
 
 def restore_gate(connection: sa.Connection, gate: str, at: datetime, by: str) -> list[ShapingChange]:
     """Close every open change of a gate. Returns the changes."""
-    one_at_a_time(connection)
+    acquire_lock(connection)
     found = [change for change in open_changes(connection) if change.gate == gate]
     restore(connection, [change.id for change in found if change.id is not None], at, by)
     return found

@@ -27,7 +27,7 @@ def find_sts_policy(connection: sa.Connection, domain: str) -> StsPolicy | None:
     return Session(connection).get(StsPolicy, domain)
 
 
-def keep_sts_policy(connection: sa.Connection, policy: StsPolicy) -> None:
+def save_sts_policy(connection: sa.Connection, policy: StsPolicy) -> None:
     """Save a policy in place of the one before."""
     connection.execute(
         sa.text(

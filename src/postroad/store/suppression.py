@@ -92,7 +92,7 @@ def suppressed_sql(hashed: str | None = None) -> str:
     )
 
 
-def keep(connection: sa.Connection, entries: Sequence[Entry]) -> int:
+def save_suppressions(connection: sa.Connection, entries: Sequence[Entry]) -> int:
     """Save suppressions. The first reason of each is kept. Returns the number of new ones."""
     if not entries:
         return 0
@@ -131,7 +131,7 @@ def suppress(
     audience_id: int = EVERYWHERE,
 ) -> int:
     """Suppress normalised addresses. The first reason of each is kept. Returns the number of new ones."""
-    return keep(connection, [Entry(address, reason, source, now, audience_id) for address in addresses])
+    return save_suppressions(connection, [Entry(address, reason, source, now, audience_id) for address in addresses])
 
 
 def rekey(connection: sa.Connection, hashes: Mapping[str, str]) -> int:
@@ -144,7 +144,7 @@ def rekey(connection: sa.Connection, hashes: Mapping[str, str]) -> int:
     found = connection.execute(statement.columns(*_COLUMNS), parameters).all()
     if not found:
         return 0
-    keep(
+    save_suppressions(
         connection,
         [
             Entry(hashes[row.address], SuppressionReason(row.reason), row.source, row.created_at, row.audience_id)
@@ -171,11 +171,11 @@ STEP = 1_000
 def suppress_now(
     engine: sa.Engine, addresses: Iterable[str], reason: SuppressionReason, source: str, now: datetime
 ) -> int:
-    """Suppress addresses everywhere, as `keep_now` does. Returns how many are new."""
-    return keep_now(engine, [Entry(address, reason, source, now) for address in addresses])
+    """Suppress addresses everywhere, as `save_suppressions_now` does. Returns how many are new."""
+    return save_suppressions_now(engine, [Entry(address, reason, source, now) for address in addresses])
 
 
-def keep_now(engine: sa.Engine, entries: Sequence[Entry]) -> int:
+def save_suppressions_now(engine: sa.Engine, entries: Sequence[Entry]) -> int:
     """Save suppressions in transactions of a thousand. Idempotent: a failure keeps the transactions before it.
 
     Returns:
@@ -184,7 +184,7 @@ def keep_now(engine: sa.Engine, entries: Sequence[Entry]) -> int:
     new = 0
     for start in range(0, len(entries), STEP):
         with write(engine) as connection:
-            new += keep(connection, entries[start : start + STEP])
+            new += save_suppressions(connection, entries[start : start + STEP])
     return new
 
 

@@ -58,7 +58,7 @@ _DECIDED = ("cap", "move", "reason", "paused_until", "decided_at")
 COUNTED = ("attempts", "accepted", "bounced", "complained", "deferred", "blocked")
 
 
-def one_at_a_time(connection: sa.Connection) -> None:
+def acquire_lock(connection: sa.Connection) -> None:
     """Lock the decisions until the transaction ends. On SQLite only one transaction writes at a time."""
     if connection.dialect.name == "postgresql":
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
@@ -101,7 +101,7 @@ def newest_days(connection: sa.Connection, identities: Sequence[str]) -> list[Wa
     return found
 
 
-def keep_days(connection: sa.Connection, rows: Sequence[WarmupDayRow]) -> None:
+def save_days(connection: sa.Connection, rows: Sequence[WarmupDayRow]) -> None:
     """Insert days. Of an existing day only the counts are updated; its decision is kept."""
     _put(connection, rows, COUNTED)
 

@@ -68,13 +68,13 @@ def close_day(engine: sa.Engine, identity: WarmingIdentity, now: datetime) -> li
         counted = count_mail(connection, identity, [since + timedelta(days=n) for n in range((today - since).days + 1)])
         reported = spam_rates(reputation_of(connection, identity.known_as, since))
     with write(engine) as connection:
-        store.one_at_a_time(connection)
+        store.acquire_lock(connection)
         known = store.days_of(connection, [identity.name], since=kept_since)  # Another process may have decided.
         rows: list[WarmupDayRow] = []
         for provider, days in _by_provider(known, counted).items():
             rates = reported.get(provider, NOTHING_REPORTED)
             rows += _close_provider(identity, provider, days, counted, rates, now)
-        store.keep_days(connection, rows)
+        store.save_days(connection, rows)
         newest = store.days_of(connection, [identity.name], since=today)
     return [row for row in newest if row.day == today]
 
@@ -227,7 +227,7 @@ def set_cap(
         identity=identity.name, provider=provider, day=today, cap=cap, by=by[:100], why=why[:500], at=now
     )
     with write(engine) as connection:
-        store.one_at_a_time(connection)
+        store.acquire_lock(connection)
         store.override_day(connection, override, row)
     return row
 

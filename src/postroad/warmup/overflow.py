@@ -175,7 +175,7 @@ def _move_in_steps(
     moved = 0
     for start in range(0, len(moves), BATCH_SIZE):
         with write(engine) as connection:
-            store.one_at_a_time(connection)
+            store.acquire_lock(connection)
             if find_campaign(connection, campaign.name, for_update=True).state is not CampaignState.RUNNING:
                 return moved, True
             if _last_move(connection) != seen:

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from postroad.errors import DataError
 from postroad.mail.address import ascii_domain
 from postroad.store.engine import write
-from postroad.store.reputation import ReputationDay, ReputationSource, keep_reputation
+from postroad.store.reputation import ReputationDay, ReputationSource, save_reputation
 
 MAX_FILE_BYTES = 10 * 1024 * 1024
 PROVIDERS = {ReputationSource.POSTMASTER: "google", ReputationSource.SNDS: "outlook"}
@@ -81,7 +81,7 @@ def import_file(
     """
     days = read_postmaster(path, domain, now) if source is ReputationSource.POSTMASTER else read_snds(path, now)
     with write(engine) as connection:
-        new = keep_reputation(connection, days)
+        new = save_reputation(connection, days)
     return ReputationImport(days, new)
 
 

@@ -232,7 +232,7 @@ def plan_seeds(engine: sa.Engine, settings: Settings, sender: str, name: str, no
     with read(engine) as connection:  # Counting is slow for much mail, so it runs before the lock is taken.
         sent = [count_mail(connection, identity, [today], seeds=False)[today] for identity in group]
     with write(engine) as connection:
-        store.one_at_a_time(connection)  # Senders that share a domain share its capacity.
+        store.acquire_lock(connection)  # Senders that share a domain share its capacity.
         campaign = find_campaign(connection, name, for_update=True)
         already = campaign.state is not CampaignState.DRAFT
         members = _members(connection, campaign)
