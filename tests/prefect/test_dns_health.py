@@ -96,7 +96,7 @@ async def test_a_domain_that_fails_is_shown_held_and_let_go(
     engine.dispose()
     assert "no record at _dmarc.acme.dev" in row.reason
     assert row.held_at < row.ended_at
-    assert row.ended_why == "its DNS is mended"
+    assert row.ended_why == "its DNS passes again"
 
     async def all_four() -> list[str]:
         found = [*await events(http, "postroad.domain."), *await events(http, "postroad.sender.")]

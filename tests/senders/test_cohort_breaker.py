@@ -1,4 +1,4 @@
-"""Cohorts judged by the ledger, paused at the last look before the wire, and let go by hand."""
+"""Cohorts are evaluated by the ledger, paused before sending, and resumed by an operator."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from postroad.delivery.recorder import Recorder
 from postroad.errors import StateError
 from postroad.queue import Job, JobState, Queue
 from postroad.queue.redis.client import connect
-from postroad.senders.cohort_breaker import CohortBreaker, lift, look, standings
+from postroad.senders.cohort_breaker import CohortBreaker, cohort_statuses, evaluate, lift
 from postroad.senders.sprt import CohortFinding
 from postroad.settings import BounceSettings, Settings
 from postroad.store.cohort import Cohort, CohortEvidence, open_pauses, pauses
@@ -97,8 +97,8 @@ class Ledger:
         with read(self.engine) as connection:
             return open_pauses(connection)
 
-    def look(self, now: datetime = NOW) -> list[Cohort]:
-        return [pause.cohort for pause in look(self.engine, SETTINGS, [self.step], now)]
+    def evaluate(self, now: datetime = NOW) -> list[Cohort]:
+        return [pause.cohort for pause in evaluate(self.engine, SETTINGS, [self.step], now)]
 
 
 @pytest.fixture
@@ -127,11 +127,11 @@ def test_only_the_guilty_cohort_is_paused_and_once(ledger: Ledger) -> None:
     ledger.touches(40, TouchState.ACCEPTED, path="bought.csv")
     bad = ledger.touches(10, TouchState.ACCEPTED, path="bought.csv")
     ledger.touches(30, TouchState.ACCEPTED, path="bought.csv", domain="yahoo.com")
-    assert ledger.look() == []
+    assert ledger.evaluate() == []
     ledger.bounce(bad)
     guilty = Cohort(ledger.step, "bought.csv", "google")
-    assert ledger.look() == [guilty]
-    assert ledger.look() == []
+    assert ledger.evaluate() == [guilty]
+    assert ledger.evaluate() == []
     assert ledger.paused() == {guilty: CohortEvidence.HARD_BOUNCES}
     with read(ledger.engine) as connection:
         [(campaign, step, pause)] = pauses(connection)
@@ -139,67 +139,65 @@ def test_only_the_guilty_cohort_is_paused_and_once(ledger: Ledger) -> None:
     assert pause.reason.startswith("10 hard bounces of 50 messages (20.00%)")
 
 
-def test_a_source_column_goes_before_the_file(ledger: Ledger) -> None:
+def test_a_source_column_overrides_the_file(ledger: Ledger) -> None:
     ledger.touches(40, TouchState.ACCEPTED, source="web form")
     ledger.bounce(ledger.touches(10, TouchState.ACCEPTED, source="trade fair"))
-    assert ledger.look() == [Cohort(ledger.step, "trade fair", "google")]
+    assert ledger.evaluate() == [Cohort(ledger.step, "trade fair", "google")]
 
 
 @pytest.mark.parametrize(
     ("cause", "blame"), [("mailbox full", "recipient"), ("bounced: blocked", "sender"), ("no such mail host", "host")]
 )
-def test_what_is_no_hard_bounce_pauses_nobody(ledger: Ledger, cause: str, blame: str) -> None:
+def test_other_failures_than_hard_bounces_pause_no_cohort(ledger: Ledger, cause: str, blame: str) -> None:
     ledger.bounce(ledger.touches(30, TouchState.ACCEPTED), cause=cause, blame=blame)
-    assert ledger.look() == []
+    assert ledger.evaluate() == []
     with read(ledger.engine) as connection:
-        [standing] = standings(connection, ledger.step, SETTINGS)
-    assert (standing.tried, standing.hard) == (0 if blame == "sender" else 30, 0)
+        [status] = cohort_statuses(connection, ledger.step, SETTINGS)
+    assert (status.tried, status.hard) == (0 if blame == "sender" else 30, 0)
 
 
-def test_who_was_deferred_was_tried_and_who_waits_was_not(ledger: Ledger) -> None:
+def test_a_deferred_touch_counts_as_tried(ledger: Ledger) -> None:
     ledger.touches(60, TouchState.DEFERRED)
     ledger.touches(500, TouchState.PLANNED)
     ledger.touches(500, TouchState.QUEUED)
     ledger.bounce(ledger.touches(5, TouchState.ACCEPTED))
     with read(ledger.engine) as connection:
-        [standing] = standings(connection, ledger.step, SETTINGS)
-    assert (standing.tried, standing.hard) == (65, 5)
-    # Five at once, of which the greylisted good ones are not heard yet, are no proof.
-    assert standing.findings[CohortEvidence.HARD_BOUNCES] is CohortFinding.OPEN
+        [status] = cohort_statuses(connection, ledger.step, SETTINGS)
+    assert (status.tried, status.hard) == (65, 5)
+    # Five bounces are no proof while greylisted touches have no outcome.
+    assert status.findings[CohortEvidence.HARD_BOUNCES] is CohortFinding.OPEN
 
 
 def test_complaints_pause_a_cohort_and_forged_ones_do_not(ledger: Ledger) -> None:
     touches = ledger.touches(200, TouchState.ACCEPTED)
     ledger.complain(touches[:20], matched_by="recipient-and-time")
-    assert ledger.look() == []
+    assert ledger.evaluate() == []
     ledger.complain(touches[20:30])
-    assert ledger.look() == [Cohort(ledger.step, "fair.csv", "google")]
+    assert ledger.evaluate() == [Cohort(ledger.step, "fair.csv", "google")]
     assert set(ledger.paused().values()) == {CohortEvidence.COMPLAINTS}
 
 
-def test_the_keeper_looks_at_news_and_at_everything_when_it_starts(ledger: Ledger, clock: HandClock) -> None:
+def test_the_first_run_evaluates_all_and_later_runs_new_evidence(ledger: Ledger, clock: HandClock) -> None:
     ledger.touches(40, TouchState.ACCEPTED)
     bad = ledger.touches(10, TouchState.ACCEPTED)
     breaker = CohortBreaker(engine=ledger.engine, settings=SETTINGS, clock=clock)
-    assert breaker.turn() == []
+    assert breaker.run_once() == []
     ledger.bounce(bad)
-    assert len(breaker.turn()) == 1
-    assert breaker.turn() == []
+    assert len(breaker.run_once()) == 1
+    assert breaker.run_once() == []
     with write(ledger.engine) as connection:
         connection.execute(sa.text("DELETE FROM cohort_pause"))
-    assert len(CohortBreaker(engine=ledger.engine, settings=SETTINGS, clock=clock).turn()) == 1
+    assert len(CohortBreaker(engine=ledger.engine, settings=SETTINGS, clock=clock).run_once()) == 1
 
 
-def test_where_it_is_told_not_to_it_pauses_nobody(ledger: Ledger) -> None:
+def test_with_pause_off_no_cohort_is_paused(ledger: Ledger) -> None:
     ledger.bounce(ledger.touches(20, TouchState.ACCEPTED))
     shown = SETTINGS.model_copy(update={"cohort_breaker": SETTINGS.cohort_breaker.model_copy(update={"pause": False})})
-    assert look(ledger.engine, shown, [ledger.step], NOW) == []
+    assert evaluate(ledger.engine, shown, [ledger.step], NOW) == []
     assert ledger.paused() == {}
 
 
-async def test_a_pause_holds_for_what_is_queued_until_it_is_lifted(
-    ledger: Ledger, queue: Queue, clock: HandClock
-) -> None:
+async def test_a_pause_applies_to_queued_jobs_until_lifted(ledger: Ledger, queue: Queue, clock: HandClock) -> None:
     engine = ledger.engine
     ledger.touches(40, TouchState.ACCEPTED, path="bought.csv")
     ledger.bounce(ledger.touches(10, TouchState.ACCEPTED, path="bought.csv"))
@@ -210,10 +208,10 @@ async def test_a_pause_holds_for_what_is_queued_until_it_is_lifted(
         message = SendJob(touch_id=touch, step_id=ledger.step, address="a@gmail.com", fields={})
         jobs.append(Job(id=job_id(touch), payload=encode_job(message)))
     await queue.enqueue(lane(), jobs)
-    ledger.look()
+    ledger.evaluate()
 
     async def claim(nonce: str) -> dict[str, str]:
-        """Claim, look, settle what may not go. Returns what was claimed, and why it may not go."""
+        """Claim, admit, and settle rejected jobs. Return claimed ids with the cause of rejection."""
         batch = (await queue.claim("w", want=100, lease_ms=10**9, nonce=nonce)).jobs
         verdicts = await Admission(engine, clock)(batch)
         await queue.settle("w", [(job, verdicts[job.id]) for job in batch if job.id in verdicts])
@@ -239,7 +237,7 @@ async def test_a_pause_holds_for_what_is_queued_until_it_is_lifted(
         await lift(engine, queue, pause.id, settings=SETTINGS, by="ada", why="again", now=clock.now())
 
 
-async def test_after_a_pause_is_lifted_only_what_is_sent_since_counts(ledger: Ledger, queue: Queue) -> None:
+async def test_after_lifting_only_later_mail_counts(ledger: Ledger, queue: Queue) -> None:
     late = ledger.touches(10, TouchState.ACCEPTED)
     ledger.bounce(ledger.touches(10, TouchState.ACCEPTED))
     with write(ledger.engine) as connection:  # All of them were accepted before, as their events say.
@@ -249,13 +247,13 @@ async def test_after_a_pause_is_lifted_only_what_is_sent_since_counts(ledger: Le
             )
             at = NOW.replace(tzinfo=None) if connection.dialect.name == "sqlite" else NOW
             connection.execute(sa.text(statement), {"uid": f"a{touch}", "id": touch, "at": at})
-    assert len(ledger.look()) == 1
+    assert len(ledger.evaluate()) == 1
     with read(ledger.engine) as connection:
         [(_, _, pause)] = pauses(connection)
     then = NOW + timedelta(hours=1)
     await lift(ledger.engine, queue, pause.id or 0, settings=SETTINGS, by="ada", why="cleaned", now=then)
-    assert ledger.look(then) == []
+    assert ledger.evaluate(then) == []
     ledger.bounce(late, at=then + timedelta(hours=1))  # A late report about mail from before.
-    assert ledger.look(then) == []
+    assert ledger.evaluate(then) == []
     ledger.bounce(ledger.touches(10, TouchState.ACCEPTED), at=then + timedelta(hours=1))
-    assert len(ledger.look(then)) == 1
+    assert len(ledger.evaluate(then)) == 1

@@ -1,4 +1,4 @@
-"""A domain that fails holds its sender back after a while, and lets it go when it is mended; silence does neither."""
+"""A failing domain holds its sender after the grace period, and releases it when it passes; no answer does neither."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def steps(engine: sa.Engine, *history: tuple[float, Finding]) -> list[HealthStep
 
 
 async def claimed(queue: Queue) -> list[str]:
-    """Ids of what a worker gets that has not asked before."""
+    """Return the ids of the jobs that a new worker claims."""
     nonce = uuid4().hex
     return [job.id for job in (await queue.claim("w", want=9, lease_ms=60_000, nonce=nonce)).jobs]
 
@@ -66,7 +66,7 @@ def at(hours: float) -> datetime:
     return NOW + timedelta(hours=hours)
 
 
-def test_a_domain_that_fails_is_held_after_its_grace_period_and_released_when_mended(engine: sa.Engine) -> None:
+def test_a_failing_domain_is_held_after_its_grace_period_until_it_passes(engine: sa.Engine) -> None:
     history = [(0, GOOD), (6, BAD), (12, BAD), (29.9, BAD), (30, BAD), (36, BAD), (42, GOOD), (48, GOOD)]
     assert steps(engine, *history) == [
         "nothing",
@@ -82,30 +82,30 @@ def test_a_domain_that_fails_is_held_after_its_grace_period_and_released_when_me
         [hold] = holds_of(connection, SENDER)
     assert (hold.failing_since, hold.held_at, hold.ended_at) == (at(6), at(30), at(42))
     assert hold.reason == "DMARC acme.dev: no record"
-    assert hold.ended_why == "its DNS is mended"
+    assert hold.ended_why == "its DNS passes again"
 
 
-def test_a_domain_that_is_mended_within_its_grace_period_was_never_held(engine: sa.Engine) -> None:
-    assert steps(engine, (0, BAD), (6, GOOD), (40, BAD)) == ["grace", "mended", "grace"]
+def test_a_domain_that_passes_within_its_grace_period_is_not_held(engine: sa.Engine) -> None:
+    assert steps(engine, (0, BAD), (6, GOOD), (40, BAD)) == ["grace", "recovered", "grace"]
     assert held_senders(engine) == set()
     with read(engine) as connection:
         assert [hold.failing_since for hold in holds_of(connection, SENDER)] == [at(40), at(0)]
 
 
-def test_silence_neither_fails_a_domain_nor_mends_it(engine: sa.Engine) -> None:
+def test_a_missing_answer_changes_nothing(engine: sa.Engine) -> None:
     assert steps(engine, (0, SILENT), (48, SILENT)) == ["nothing", "nothing"]
     assert steps(engine, (49, BAD), (80, SILENT), (81, BAD)) == ["grace", "nothing", "held"]
     assert checked(engine, 90, GOOD, SILENT).held
     assert checked(engine, 91, GOOD).step is HealthStep.RELEASED
 
 
-def test_a_blocklist_that_refuses_does_not_keep_a_domain_from_being_mended(engine: sa.Engine) -> None:
+def test_a_blocklist_that_refuses_does_not_prevent_a_release(engine: sa.Engine) -> None:
     steps(engine, (0, BAD), (30, BAD))
     refused = found(Code.DNSBL_REFUSED, "acme.dev at dbl.test", "127.255.255.254")
     assert checked(engine, 36, GOOD, refused).step is HealthStep.RELEASED
 
 
-def test_what_protects_mail_to_the_domain_holds_no_mail_from_it_back(engine: sa.Engine) -> None:
+def test_records_for_mail_to_the_domain_hold_no_sender(engine: sa.Engine) -> None:
     assert steps(engine, (0, LOGO), (48, LOGO)) == ["nothing", "nothing"]
 
 
@@ -113,7 +113,7 @@ def test_without_a_grace_period_it_is_held_at_once(engine: sa.Engine) -> None:
     assert checked(engine, 0, BAD, settings=DnsHealthSettings(grace_ms=0)).step is HealthStep.HELD
 
 
-def test_holding_that_is_turned_off_lets_go(engine: sa.Engine) -> None:
+def test_turning_holds_off_releases_senders(engine: sa.Engine) -> None:
     off = DnsHealthSettings(hold=False, grace_ms=0)
     assert checked(engine, 0, BAD, settings=off).step is HealthStep.GRACE
     assert checked(engine, 48, BAD, settings=off).step is HealthStep.NOTHING
@@ -138,11 +138,11 @@ print(record(open_engine(sys.argv[2]), "a@example.com", report, DnsHealthSetting
 
 
 def test_checks_that_end_together_hold_a_sender_once(database_url: str) -> None:
-    said = run_together(TOGETHER, database_url, processes=4).split()
-    assert sorted(said) == ["held", "nothing", "nothing", "nothing"]
+    steps_ = run_together(TOGETHER, database_url, processes=4).split()
+    assert sorted(steps_) == ["held", "nothing", "nothing", "nothing"]
 
 
-def test_the_difference_from_the_last_report_is_told(engine: sa.Engine) -> None:
+def test_the_difference_from_the_last_report_is_returned(engine: sa.Engine) -> None:
     first = checked(engine, 0, GOOD)
     second = checked(engine, 6, GOOD, BAD)
     assert (first.before, second.before, second.verdict) == (None, RecordVerdict.PASS, RecordVerdict.FAIL)
@@ -155,7 +155,7 @@ def test_the_difference_from_the_last_report_is_told(engine: sa.Engine) -> None:
     assert findings_of(report) == (GOOD,)
 
 
-def test_old_reports_are_forgotten_and_those_of_others_stay(engine: sa.Engine) -> None:
+def test_old_reports_of_a_sender_are_deleted(engine: sa.Engine) -> None:
     checked(engine, 0, GOOD, sender="b@example.com")
     for hour in range(KEPT + 5):
         checked(engine, hour, GOOD)
@@ -167,16 +167,16 @@ def test_old_reports_are_forgotten_and_those_of_others_stay(engine: sa.Engine) -
 
 
 async def sync_hold_gates(engine: sa.Engine, queue: Queue) -> None:
-    """Bring the gates to the holds, as a check does."""
+    """Sync the gates with the holds, as a check does."""
     await GateController(engine, queue, [DnsHolds(engine, releasing=True)]).apply()
 
 
-async def test_a_sender_that_is_held_is_not_claimed_and_others_pauses_stay(engine: sa.Engine, queue: Queue) -> None:
+async def test_a_held_sender_is_not_claimed_and_other_pauses_stay(engine: sa.Engine, queue: Queue) -> None:
     await queue.enqueue(lane(), [Job(id="1", payload=b"")])
     checked(engine, 0, BAD, settings=DnsHealthSettings(grace_ms=0))
     await sync_hold_gates(engine, queue)
     assert await claimed(queue) == []
-    await queue.pause_gate(str(GateName.sender(SENDER)), None)  # a receiver said 5.7.26, or a person paused it
+    await queue.pause_gate(str(GateName.sender(SENDER)), None)  # for a reply 5.7.26, or by an operator
     checked(engine, 6, GOOD)
     await sync_hold_gates(engine, queue)
     assert await claimed(queue) == []
@@ -184,7 +184,7 @@ async def test_a_sender_that_is_held_is_not_claimed_and_others_pauses_stay(engin
     assert await claimed(queue) == ["1"]
 
 
-async def test_a_queue_that_forgot_is_told_again(engine: sa.Engine, queue: Queue, tmp_path: Path) -> None:
+async def test_a_hold_is_set_again_after_a_loss_of_the_queue(engine: sa.Engine, queue: Queue, tmp_path: Path) -> None:
     checked(engine, 0, BAD, settings=DnsHealthSettings(grace_ms=0))
     async with AsyncExitStack() as stack:
         await rebuild_queue(AppContext(settings(tmp_path, SENDER), engine, None, stack), queue, by="test")
@@ -205,7 +205,7 @@ def settings(tmp_path: Path, *addresses: str) -> Settings:
     return Settings.load(path)
 
 
-def test_a_sender_that_is_gone_from_the_settings_is_let_go(engine: sa.Engine, tmp_path: Path) -> None:
+def test_a_sender_removed_from_the_settings_is_released(engine: sa.Engine, tmp_path: Path) -> None:
     checked(engine, 0, BAD, settings=DnsHealthSettings(grace_ms=0))
     assert close_stale_holds(engine, settings(tmp_path, SENDER), at(1)) == []
     assert close_stale_holds(engine, settings(tmp_path, "other@acme.dev"), at(1)) == [SENDER]
@@ -238,5 +238,5 @@ def test_receivers_see_the_relay_and_not_this_machine(tmp_path: Path) -> None:
     ("address", "checked_"),
     [("a@acme.dev", True), ("a@news.example.com", False), ("a@x.test", False), ("a@example.company", True)],
 )
-def test_domains_that_are_nobodys_are_not_looked_up(tmp_path: Path, address: str, checked_: bool) -> None:
+def test_reserved_domains_are_not_looked_up(tmp_path: Path, address: str, checked_: bool) -> None:
     assert bool(senders_to_check(settings(tmp_path, address))) is checked_

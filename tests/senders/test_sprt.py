@@ -1,4 +1,4 @@
-"""The sequential test: what it is sure of, and how often it is wrong, by simulation with a seed."""
+"""The sequential test: its results and its error rates, by simulation with a seed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from postroad.senders.sprt import CohortFinding, DayCount, judge, log_evidence, log_ratio
+from postroad.senders.sprt import CohortFinding, DayCount, assess, log_evidence, log_ratio
 from postroad.settings import CohortBreakerSettings, EvidenceSettings
 
 DAY = date(2026, 5, 4)
@@ -25,7 +25,7 @@ def one_day(tried: int, bad: int) -> list[DayCount]:
 
 
 def looks(rng: Random, share: float, *, days: int, per_day: int, every: int, late: bool) -> Iterator[list[DayCount]]:
-    """What is known at each look. Late: half of the bad ones are heard of a day after they were tried."""
+    """Yield the counts at each evaluation. Late: half of the bad touches are reported a day later."""
     tried, bad, coming = [0] * days, [0] * days, [0] * days
     for day in range(days):
         if late and day:
@@ -42,13 +42,13 @@ def looks(rng: Random, share: float, *, days: int, per_day: int, every: int, lat
 
 
 def ends(test: EvidenceSettings, share: float, seed: int, **how: int | bool) -> tuple[int, int]:
-    """How many of many cohorts were ever called guilty, and how many ever healthy."""
+    """Return the number of cohorts that were ever guilty, and that were ever healthy."""
     rng = Random(seed)
     guilty = healthy = 0
     for _ in range(RUNS):
         found = set()
         for days in looks(rng, share, **how):  # type: ignore[arg-type]
-            finding = judge(test, days, DAY)
+            finding = assess(test, days, DAY)
             found.add(finding)
             if finding is CohortFinding.GUILTY:
                 break
@@ -59,32 +59,30 @@ def ends(test: EvidenceSettings, share: float, seed: int, **how: int | bool) -> 
 
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize(("days", "per_day", "every"), [(1, 600, 10), (5, 120, 10)])
-def test_false_alarms_stay_within_what_is_stated_however_often_one_looks(
-    days: int, per_day: int, every: int, late: bool
-) -> None:
+def test_the_false_alarm_rate_is_bounded_for_repeated_tests(days: int, per_day: int, every: int, late: bool) -> None:
     guilty, _ = ends(LOOSE, LOOSE.healthy, 1, days=days, per_day=per_day, every=every, late=late)
     assert guilty <= LOOSE.false_alarm * RUNS
     if not late:
         assert guilty > 0, "a simulation without any shows nothing"
 
 
-def test_as_shipped_a_healthy_cohort_is_paused_once_in_a_thousand_at_the_most() -> None:
+def test_by_default_a_healthy_cohort_is_paused_at_most_once_in_1000() -> None:
     guilty, _ = ends(HARD, HARD.healthy, 2, days=1, per_day=500, every=10, late=False)
     assert guilty <= 3  # Of 1 that is the bound's; 4 or more would be chance with 2 %.
 
 
-def test_a_guilty_cohort_is_found_and_hardly_ever_called_healthy() -> None:
+def test_a_guilty_cohort_is_found_and_rarely_healthy() -> None:
     guilty, healthy = ends(HARD, HARD.guilty, 3, days=1, per_day=400, every=10, late=False)
     assert guilty >= 0.95 * RUNS
     assert healthy <= HARD.miss * RUNS
 
 
-def test_a_list_that_turns_bad_late_is_found_in_spite_of_its_past() -> None:
+def test_a_list_that_turns_bad_late_is_found() -> None:
     past = [DayCount(DAY + timedelta(days=n), 5_000, 75) for n in range(4)]
     today = DayCount(DAY + timedelta(days=4), 100, 25)
     assert log_ratio(HARD, 20_100, 325) < 0
-    assert judge(HARD, past, DAY) is CohortFinding.HEALTHY
-    assert judge(HARD, [*past, today], DAY) is CohortFinding.GUILTY
+    assert assess(HARD, past, DAY) is CohortFinding.HEALTHY
+    assert assess(HARD, [*past, today], DAY) is CohortFinding.GUILTY
 
 
 @pytest.mark.parametrize(
@@ -103,10 +101,10 @@ def test_a_list_that_turns_bad_late_is_found_in_spite_of_its_past() -> None:
     ],
 )
 def test_what_counts_mean(test: EvidenceSettings, tried: int, bad: int, finding: CohortFinding) -> None:
-    assert judge(test, one_day(tried, bad), DAY) is finding
+    assert assess(test, one_day(tried, bad), DAY) is finding
 
 
-def test_evidence_is_a_fair_game_while_the_share_is_that_of_a_healthy_cohort() -> None:
+def test_evidence_is_a_martingale_for_a_healthy_share() -> None:
     """Its expectation after the next touch is what it is now, on any day: the bound rests on that."""
     for days in ([], one_day(7, 2), [DayCount(DAY, 7, 2), DayCount(DAY + timedelta(days=2), 3, 0)]):
         for next_day in (DAY, DAY + timedelta(days=2), DAY + timedelta(days=5)):

@@ -45,7 +45,7 @@ def sources(engine: sa.Engine, domain: str | None = None, days: int = 30) -> lis
 
 
 def keep(engine: sa.Engine, report: DmarcReport | TlsReport) -> bool:
-    return mail_reports.keep(engine, report, NOW) is Kept.NEW
+    return mail_reports.save(engine, report, NOW) is Kept.NEW
 
 
 def test_mail_is_summed_by_source_and_a_report_counts_once(engine: sa.Engine) -> None:

@@ -84,7 +84,7 @@ class Sources:
             match name:
                 case "hold":
                     hold = open_holds(connection)[NEWS]
-                    hold.ended_at, hold.ended_why = self.clock.now(), "its DNS is fixed"
+                    hold.ended_at, hold.ended_why = self.clock.now(), "its DNS passes again"
                     save_hold(connection, hold)
                 case "shaping":
                     [change] = open_changes(connection)

@@ -55,7 +55,7 @@ async def run_recorder(
             registry=context.metrics.registry,
         ).set_function(lambda: age.seconds)
     log.info("recorder %s records %s", name, " and ".join(MAIL_QUEUES))
-    endless = [asyncio.create_task(work) for work in (cohort_breaker(context).keep(), age.poll(), *background)]
+    endless = [asyncio.create_task(work) for work in (cohort_breaker(context).run_forever(), age.poll(), *background)]
     try:
         async with asyncio.TaskGroup() as group:
             for recorder in recorders:

@@ -14,7 +14,7 @@ from postroad.cli.options import MAX_NUMBER
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
 from postroad.delivery.job import SEND_QUEUE
 from postroad.errors import UsageError
-from postroad.senders.cohort_breaker import CohortStanding, lift, standings
+from postroad.senders.cohort_breaker import CohortStatus, cohort_statuses, lift
 from postroad.store.campaign import StepKind, find_campaign, steps_of
 from postroad.store.cohort import CohortPause, NamedPause, pauses
 from postroad.store.engine import read
@@ -68,20 +68,20 @@ def list_(
 def status(campaign: Annotated[str, typer.Argument(help="Name of a campaign.")], as_json: JsonOption = False) -> None:
     """Show what came of each cohort of a campaign, and what is made of it: healthy, open or guilty."""
 
-    async def work(context: AppContext) -> list[tuple[str, CohortStanding]]:
-        def found() -> list[tuple[str, CohortStanding]]:
+    async def work(context: AppContext) -> list[tuple[str, CohortStatus]]:
+        def found() -> list[tuple[str, CohortStatus]]:
             with read(context.engine) as connection:
                 steps = steps_of(connection, find_campaign(connection, campaign).id or 0)
                 return [
-                    (step.name, standing)
+                    (step.name, cohort)
                     for step in steps
                     if step.kind is StepKind.EMAIL and step.id is not None
-                    for standing in standings(connection, step.id, context.settings)
+                    for cohort in cohort_statuses(connection, step.id, context.settings)
                 ]
 
         return await asyncio.to_thread(found)
 
-    found = [_row(step, standing) for step, standing in with_context(work)]
+    found = [_row(step, cohort) for step, cohort in with_context(work)]
     if as_json:
         print_json(found)
         return
@@ -124,16 +124,16 @@ def _plain(one: NamedPause) -> dict[str, Any]:
     return {"campaign": one.campaign, "step": one.step, **one.pause.model_dump(mode="json")}
 
 
-def _row(step: str, standing: CohortStanding) -> dict[str, Any]:
-    by_evidence = {str(evidence): str(finding) for evidence, finding in standing.findings.items()}
+def _row(step: str, cohort: CohortStatus) -> dict[str, Any]:
+    by_evidence = {str(evidence): str(finding) for evidence, finding in cohort.findings.items()}
     return {
         "step": step,
-        "source": standing.cohort.source,
-        "provider": standing.cohort.provider,
-        "tried": standing.tried,
-        "hard_bounces": standing.hard,
-        "complaints": standing.complained,
+        "source": cohort.cohort.source,
+        "provider": cohort.cohort.provider,
+        "tried": cohort.tried,
+        "hard_bounces": cohort.hard,
+        "complaints": cohort.complained,
         "finding": ", ".join(f"{evidence.replace('_', ' ')}: {found}" for evidence, found in by_evidence.items()),
         "findings": by_evidence,
-        "paused": standing.paused,
+        "paused": cohort.paused,
     }

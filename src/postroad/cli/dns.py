@@ -35,7 +35,7 @@ from postroad.senders.dns_health import (
     record,
     senders_to_check,
 )
-from postroad.senders.mail_reports import FileOutcome, keep_file
+from postroad.senders.mail_reports import FileOutcome, import_reports
 from postroad.senders.volume import with_volume
 from postroad.settings import DnsHealthSettings, DnsSettings, Settings
 from postroad.store.dns_report import DnsReport, SenderHold, last_report, open_holds
@@ -252,7 +252,7 @@ def read_reports(
     """
 
     async def work(context: AppContext) -> list[FileOutcome]:
-        return [await asyncio.to_thread(keep_file, context.engine, path, context.clock.now()) for path in files]
+        return [await asyncio.to_thread(import_reports, context.engine, path, context.clock.now()) for path in files]
 
     results = with_context(work)
     if as_json:

@@ -37,7 +37,7 @@ class CohortWatch:
         if recorded == self._recorded or began_s < self._next_s:
             return
         with self._clock.paused():
-            await asyncio.to_thread(self._breaker.turn)
+            await asyncio.to_thread(self._breaker.run_once)
         self._recorded = recorded
         ended_s = time.monotonic()
         self._next_s = ended_s + REST_FACTOR * (ended_s - began_s)

@@ -16,7 +16,7 @@ from postroad.rehearsal.holds import Hold
 from postroad.rehearsal.speed import KEPT_UP_MS, SpeedController
 from postroad.rehearsal.warmup import OverflowAccount, WarmupDayAccount, overflow_account
 from postroad.sandbox import Cast
-from postroad.senders.cohort_breaker import held
+from postroad.senders.cohort_breaker import count_held
 from postroad.store.campaign import CampaignState
 from postroad.store.cohort import pauses
 from postroad.store.engine import read
@@ -186,7 +186,7 @@ def _step(step: StepSummary) -> RehearsedStep:
 
 def _paused(connection: sa.Connection, environment: RehearsalEnvironment) -> tuple[PausedList, ...]:
     """Return the paused cohorts, in the order in which they were paused."""
-    waiting = held(connection, environment.context.settings.cohort_breaker.source_field, environment.clock.now())
+    waiting = count_held(connection, environment.context.settings.cohort_breaker.source_field, environment.clock.now())
     return tuple(
         PausedList(
             step=step,

@@ -32,7 +32,7 @@ from postroad.rehearsal.holds import Holds
 from postroad.rehearsal.report import Observed, RehearsalReport, make_report
 from postroad.rehearsal.speed import SAMPLE_MS, SpeedController, SpeedSample
 from postroad.rehearsal.warmup import WarmupDays
-from postroad.senders.cohort_breaker import held
+from postroad.senders.cohort_breaker import count_held
 from postroad.settings import Settings
 from postroad.store.engine import read
 from postroad.store.ledger import LIVE
@@ -201,7 +201,7 @@ async def _stuck(
 def _held(environment: RehearsalEnvironment) -> int:
     with read(environment.context.engine) as connection:
         field = environment.context.settings.cohort_breaker.source_field
-        return held(connection, field, environment.clock.now()).total()
+        return count_held(connection, field, environment.clock.now()).total()
 
 
 def _unrecorded(stats: QueueStats) -> int:

@@ -1,1 +1,1 @@
-"""The reputation of senders: DNS health and holds, cohorts, volume, and reports of receivers."""
+"""Protects the reputation of senders: DNS checks and holds, cohort pauses, volume, and reports of receivers."""

@@ -1,7 +1,7 @@
-"""Checks cohorts by the outcomes in the ledger, and pauses those that fail. The decision is in `sprt`, which is pure.
+"""Pauses cohorts whose outcomes in the ledger indicate a bad list. The statistical test is in `sprt`.
 
-A pause is one row. `postroad.delivery.admit` looks at it for every batch that is about to leave, so it holds at once
-for what is on the queue already, and no gate or lane is needed for it.
+A pause is one row. `postroad.delivery.admit` reads it for every batch before sending, so it applies at once to jobs
+that are queued already. It needs no gate or lane.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from postroad.delivery.outcome import HARD_CAUSES
 from postroad.dns.providers import provider_of
 from postroad.errors import StateError, UnavailableError
 from postroad.queue import Queue
-from postroad.senders.sprt import CohortFinding, DayCount, judge
+from postroad.senders.sprt import CohortFinding, DayCount, assess
 from postroad.settings import CohortBreakerSettings, EvidenceSettings, Settings
 from postroad.store import cohort as store
 from postroad.store.cohort import Cohort, CohortEvidence, CohortPause, Tally
@@ -32,14 +32,17 @@ log = logging.getLogger(__name__)
 
 CHUNK = 1_000
 LATE_COMPLAINTS = timedelta(minutes=10)
-"""How far back complaints are looked for again: one may be committed after the look that it came before."""
-SHARE = 20
-"""A look that took a second is followed by this many seconds without one, on a ledger that large."""
+"""Complaints of so long before the last run are read again: a transaction may commit after a run that it precedes."""
+REST_FACTOR = 20
+"""The pause after a run is at least this multiple of its duration, so that a large ledger is read less often."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class CohortStanding:
-    """What came of one cohort, in touches. ``first``: the first day on which any of it is due."""
+class CohortStatus:
+    """Outcomes of one cohort, in touches. ``first``: the first day on which a touch of it is due.
+
+    ``tried``: touches with an attempt. ``hard``: those with a hard bounce. ``complained``: those with a complaint.
+    """
 
     cohort: Cohort
     first: date
@@ -54,20 +57,28 @@ class CohortStanding:
         return next((evidence for evidence, finding in self.findings.items() if finding is CohortFinding.GUILTY), None)
 
 
-def test_of(settings: CohortBreakerSettings, evidence: CohortEvidence) -> EvidenceSettings:
+def evidence_settings(settings: CohortBreakerSettings, evidence: CohortEvidence) -> EvidenceSettings:
+    """Return the settings of the test for one kind of evidence."""
     return settings.hard_bounces if evidence is CohortEvidence.HARD_BOUNCES else settings.complaints
 
 
-def standings(connection: sa.Connection, step_id: int, settings: Settings) -> list[CohortStanding]:
-    """How each cohort of a step stands. Of one whose pause was lifted counts what was first tried after that."""
+def cohort_statuses(connection: sa.Connection, step_id: int, settings: Settings) -> list[CohortStatus]:
+    """Return the status of each cohort of a step.
+
+    For a cohort whose pause was lifted, only touches count whose first attempt was after that.
+    """
     paused = store.open_pauses(connection)
     counted = _by_cohort(step_id, _tallies(connection, step_id, settings, None))
     for cohort, lifted_at in store.last_lifted(connection, step_id).items():
         newer = _by_cohort(step_id, _tallies(connection, step_id, settings, lifted_at))
         if cohort in counted:
             counted[cohort] = newer.get(cohort, [])
-    found = [_standing(cohort, of, settings.cohort_breaker, cohort in paused) for cohort, of in counted.items() if of]
-    return sorted(found, key=lambda one: one.cohort)
+    statuses = [
+        _status(cohort, tallies, settings.cohort_breaker, cohort in paused)
+        for cohort, tallies in counted.items()
+        if tallies
+    ]
+    return sorted(statuses, key=lambda status: status.cohort)
 
 
 def _tallies(connection: sa.Connection, step_id: int, settings: Settings, since: datetime | None) -> list[Tally]:
@@ -82,20 +93,19 @@ def _tallies(connection: sa.Connection, step_id: int, settings: Settings, since:
 
 
 def _by_cohort(step_id: int, tallies: Iterable[Tally]) -> dict[Cohort, list[Tally]]:
-    found: dict[Cohort, list[Tally]] = defaultdict(list)
+    by_cohort: dict[Cohort, list[Tally]] = defaultdict(list)
     for tally in tallies:
-        found[Cohort(step_id, tally.source, provider_of(tally.domain, tally.provider))].append(tally)
-    return found
+        by_cohort[Cohort(step_id, tally.source, provider_of(tally.domain, tally.provider))].append(tally)
+    return by_cohort
 
 
-def _standing(
-    cohort: Cohort, tallies: Sequence[Tally], settings: CohortBreakerSettings, paused: bool
-) -> CohortStanding:
+def _status(cohort: Cohort, tallies: Sequence[Tally], settings: CohortBreakerSettings, paused: bool) -> CohortStatus:
     first = min(tally.day for tally in tallies)
     findings = {
-        evidence: judge(test_of(settings, evidence), _by_day(tallies, evidence), first) for evidence in CohortEvidence
+        evidence: assess(evidence_settings(settings, evidence), _by_day(tallies, evidence), first)
+        for evidence in CohortEvidence
     }
-    return CohortStanding(
+    return CohortStatus(
         cohort=cohort,
         first=first,
         tried=sum(tally.tried for tally in tallies),
@@ -115,30 +125,43 @@ def _by_day(tallies: Sequence[Tally], evidence: CohortEvidence) -> list[DayCount
     return [DayCount(day, n, bad[day]) for day, n in tried.items()]
 
 
-def reason(standing: CohortStanding, evidence: CohortEvidence, settings: CohortBreakerSettings) -> str:
-    """Why a cohort is paused, for a person."""
-    test = test_of(settings, evidence)
-    bad, what = standing.complained, "complaints"
+def reason(status: CohortStatus, evidence: CohortEvidence, settings: CohortBreakerSettings) -> str:
+    """Return the reason of a pause as text."""
+    test = evidence_settings(settings, evidence)
+    bad, kind = status.complained, "complaints"
     if evidence is CohortEvidence.HARD_BOUNCES:
-        bad, what = standing.hard, "hard bounces"
-    share = bad / standing.tried if standing.tried else 0.0
+        bad, kind = status.hard, "hard bounces"
+    share = bad / status.tried if status.tried else 0.0
     return (
-        f"{bad} {what} of {standing.tried} messages ({share:.2%}): more like {test.guilty:.1%} than like "
-        f"{test.healthy:.1%}; a healthy list is paused so with a probability of {test.false_alarm:g} at the most"
+        f"{bad} {kind} of {status.tried} messages ({share:.2%}): more like {test.guilty:.1%} than like "
+        f"{test.healthy:.1%}; a healthy list is paused with a probability of at most {test.false_alarm:g}"
     )
 
 
-def look(engine: sa.Engine, settings: Settings, steps: Iterable[int], now: datetime) -> list[CohortPause]:
-    """Judge the cohorts of these steps and pause the guilty. Returns the new pauses. Doing so again is harmless."""
+def evaluate(engine: sa.Engine, settings: Settings, steps: Iterable[int], now: datetime) -> list[CohortPause]:
+    """Test the cohorts of these steps and pause those that fail. Idempotent.
+
+    Args:
+        engine: The ledger's database.
+        settings: All settings.
+        steps: Ids of the steps.
+        now: The time.
+
+    Returns:
+        The new pauses.
+
+    Raises:
+        UnavailableError: The database is unavailable.
+    """
     guilty: list[CohortPause] = []
     for step_id in sorted(steps):
         with read(engine) as connection:
-            found = standings(connection, step_id, settings)
-        for standing in found:
-            evidence = standing.guilty_of
-            if evidence is not None and not standing.paused:
-                why = reason(standing, evidence, settings.cohort_breaker)
-                guilty.append(CohortPause(**standing.cohort._asdict(), evidence=evidence, reason=why, at=now))
+            statuses = cohort_statuses(connection, step_id, settings)
+        for status in statuses:
+            evidence = status.guilty_of
+            if evidence is not None and not status.paused:
+                why = reason(status, evidence, settings.cohort_breaker)
+                guilty.append(CohortPause(**status.cohort._asdict(), evidence=evidence, reason=why, at=now))
     if not guilty or not settings.cohort_breaker.pause:
         return []
     with write(engine) as connection:
@@ -148,16 +171,33 @@ def look(engine: sa.Engine, settings: Settings, steps: Iterable[int], now: datet
 async def lift(
     engine: sa.Engine, queue: Queue, pause_id: int, *, settings: Settings, by: str, why: str, now: datetime
 ) -> CohortPause:
-    """Let a paused cohort go on, and keep who said so and why. What waits may go at once. Raises StateError."""
+    """Lift the pause of a cohort. Its waiting jobs become due at once.
 
-    def lifted() -> CohortPause | None:
+    Args:
+        engine: The ledger's database.
+        queue: The queue of its jobs.
+        pause_id: Id of the pause.
+        settings: All settings.
+        by: Who lifts it; stored with the pause.
+        why: The reason; stored with the pause.
+        now: The time.
+
+    Returns:
+        The pause.
+
+    Raises:
+        StateError: No such pause is open.
+        UnavailableError: The database or the queue is unavailable.
+    """
+
+    def write_lift() -> CohortPause | None:
         with write(engine) as connection:
             return store.lift_pause(connection, pause_id, by=by, why=why, now=now)
 
-    pause = await asyncio.to_thread(lifted)
+    pause = await asyncio.to_thread(write_lift)
     if pause is None:
         raise StateError(f"no pause {pause_id} is open", remedy="`postroad cohort list` shows those that are.")
-    # Its jobs were put off; should this fail midway, the rest goes when its time comes.
+    # Its jobs were delayed. If this fails halfway, the others run when their delay ends.
     for ids in await asyncio.to_thread(_waiting, engine, pause.cohort, settings.cohort_breaker.source_field, now):
         await queue.reschedule([job_id(id_) for id_ in ids], int(now.timestamp() * 1000))
     return pause
@@ -165,60 +205,67 @@ async def lift(
 
 def _waiting(engine: sa.Engine, cohort: Cohort, source_field: str, now: datetime) -> list[list[int]]:
     with read(engine) as connection:
-        found = (
+        chunks = (
             store.cohort_keys(connection, ids, source_field=source_field)
             for ids in store.due_queued(connection, cohort.step_id, now, CHUNK)
         )
-        return [[touch.touch_id for touch in touches if cohort_of(touch) == cohort] for touches in found]
+        return [[touch.touch_id for touch in touches if cohort_of(touch) == cohort] for touches in chunks]
 
 
-def held(connection: sa.Connection, source_field: str, now: datetime) -> Counter[Cohort]:
-    """How many touches of each paused cohort wait on the queue that might have gone by now."""
+def count_held(connection: sa.Connection, source_field: str, now: datetime) -> Counter[Cohort]:
+    """Return the number of due touches of each paused cohort that wait on the queue."""
     paused = store.open_pauses(connection)
-    found = Counter(dict.fromkeys(paused, 0))
+    counts = Counter(dict.fromkeys(paused, 0))
     for step_id in sorted({cohort.step_id for cohort in paused}):
         for ids in store.due_queued(connection, step_id, now, CHUNK):
             cohorts = map(cohort_of, store.cohort_keys(connection, ids, source_field=source_field))
-            found.update(cohort for cohort in cohorts if cohort in paused)
-    return found
+            counts.update(cohort for cohort in cohorts if cohort in paused)
+    return counts
 
 
 class CohortBreaker:
-    """Looks for as long as the recorder runs: whenever something new speaks against a list, and not otherwise."""
+    """Evaluates the cohorts of steps with new bounces or complaints, for as long as the recorder runs."""
 
     def __init__(self, *, engine: sa.Engine, settings: Settings, clock: Clock) -> None:
         self._engine = engine
         self._settings = settings
         self._clock = clock
         self._last_event: int | None = None
-        self._looked_at = clock.now()
+        self._evaluated_at = clock.now()
 
-    def turn(self) -> list[CohortPause]:
-        """Look at what is new since the last turn; the first looks at everything. Raises UnavailableError."""
+    def run_once(self) -> list[CohortPause]:
+        """Evaluate the cohorts with new evidence since the last run. The first run evaluates all.
+
+        Returns:
+            The new pauses.
+
+        Raises:
+            UnavailableError: The database is unavailable.
+        """
         now = self._clock.now()
         with read(self._engine) as connection:
-            since = self._looked_at - LATE_COMPLAINTS
-            news = store.steps_with_new_evidence(connection, after_event=self._last_event, since=since)
-        paused = look(self._engine, self._settings, news.steps, now)
-        # Only now: what fails before is looked at again.
-        self._last_event, self._looked_at = news.last_event, now
+            since = self._evaluated_at - LATE_COMPLAINTS
+            new = store.steps_with_new_evidence(connection, after_event=self._last_event, since=since)
+        paused = evaluate(self._engine, self._settings, new.steps, now)
+        # Set last, so that the next run repeats one that fails.
+        self._last_event, self._evaluated_at = new.last_event, now
         for pause in paused:
             log.warning("paused %s at %s (step %d): %s", pause.source, pause.provider, pause.step_id, pause.reason)
         return paused
 
-    async def keep(self) -> None:
-        """Look again and again, until cancelled."""
+    async def run_forever(self) -> None:
+        """Evaluate cohorts at intervals, until cancelled."""
         failing = False
         while True:
             began_ms = self._clock.now_ms()
             try:
-                await asyncio.to_thread(self.turn)
+                await asyncio.to_thread(self.run_once)
                 failing = False
             except Exception as error:
-                # Whatever it is: without this, no list would be paused any more.
+                # Any error: without this loop no list would be paused any more.
                 fault = None if isinstance(error, UnavailableError) else error
                 if not failing:
                     log.warning("the cohort breaker waits: %s", error, exc_info=fault)
                 failing = True
             took_ms = self._clock.now_ms() - began_ms
-            await self._clock.sleep(max(self._settings.cohort_breaker.look_ms, SHARE * took_ms) / 1000)
+            await self._clock.sleep(max(self._settings.cohort_breaker.look_ms, REST_FACTOR * took_ms) / 1000)

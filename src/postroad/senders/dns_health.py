@@ -1,7 +1,6 @@
-"""What a sender's DNS means for its mail: each report is kept, a domain that fails holds its sender back, and a domain
-that is mended lets it go.
+"""Holds senders whose domains fail DNS checks, and releases them when the domain passes again.
 
-The store decides who is held back, and the gates of the queue follow it.
+Each report is stored. The store decides which senders are held, and the gates of the queue follow it.
 """
 
 from __future__ import annotations
@@ -38,22 +37,26 @@ from postroad.store.dns_report import (
 from postroad.store.engine import read, write
 
 DNS = "dns"
-"""Mark of gates that are paused for DNS."""
+"""Mark of the gates that DNS holds pause."""
 
 
 class HealthStep(StrEnum):
     """What a report changes for its sender."""
 
     NOTHING = "nothing"
-    GRACE = "grace"  # it fails now; its grace period begins
+    GRACE = "grace"  # it fails; its grace period begins
     HELD = "held"
     RELEASED = "released"
-    MENDED = "mended"  # within its grace period: it was never held back
+    RECOVERED = "recovered"  # within its grace period, so it was never held
 
 
 @dataclass(frozen=True, kw_only=True)
 class SenderHealth:
-    """What one report says and changes. ``held``: whether the sender is held back now, and ``why``."""
+    """The result of one report.
+
+    ``before``: verdict of the last report; None: this is the first. ``change``: difference from the last report. ``held``:
+    whether the sender is held now. ``why``: reason of the step.
+    """
 
     sender: str
     domain: str
@@ -67,14 +70,25 @@ class SenderHealth:
 
 
 def senders_to_check(settings: Settings) -> list[str]:
-    """Names of the senders whose domains public DNS can know."""
+    """Return the names of the senders whose domains can be in public DNS."""
     return [name for name, sender in settings.senders.items() if not is_reserved(sender.domain)]
 
 
 def identity_of(settings: Settings, name: str, environ: Mapping[str, str]) -> Identity:
-    """What receivers see of a sender, as far as the settings tell. Raises ConfigError.
+    """Return a sender as receivers identify it, by the settings.
 
-    Behind a relay they see the relay's address and greeting, and not what this machine has.
+    For a sender with a relay, receivers see the relay's address and HELO name, not those of this machine.
+
+    Args:
+        settings: All settings.
+        name: Name of the sender.
+        environ: The environment, which may contain DKIM keys.
+
+    Returns:
+        The identity.
+
+    Raises:
+        ConfigError: A key cannot be read, or a domain is not valid.
     """
     sender, health = settings.sender(name), settings.dns_health
     route = settings.routes[sender.route]
@@ -105,11 +119,20 @@ def identity_of(settings: Settings, name: str, environ: Mapping[str, str]) -> Id
 def decide(
     hold: SenderHold | None, findings: Sequence[Finding], settings: DnsHealthSettings, now: datetime
 ) -> tuple[HealthStep, str]:
-    """Return what a report means for a sender, and why. ``hold``: what is open of it.
+    """Decide what a report changes for a sender.
 
-    Only what DNS said counts. A question that stayed open neither fails a domain nor mends it.
+    Only answers of DNS count. A query without an answer neither fails a domain nor ends its failure.
+
+    Args:
+        hold: The open hold or grace period of the sender. None: it has none.
+        findings: Findings of the report.
+        settings: Settings of the checks.
+        now: Time of the report.
+
+    Returns:
+        The step, and its reason.
     """
-    judged = [finding for finding in findings if finding.standard.is_about_sending]
+    relevant = [finding for finding in findings if finding.standard.is_about_sending]
     failing = failures(findings)
     why = in_words(failing)
     held = hold is not None and hold.held_at is not None
@@ -122,13 +145,26 @@ def decide(
         return (HealthStep.GRACE if hold is None else HealthStep.NOTHING), why
     if hold is None:
         return HealthStep.NOTHING, ""
-    if any(finding.verdict is RecordVerdict.UNKNOWN and finding.code != "dnsbl.refused" for finding in judged):
+    if any(finding.verdict is RecordVerdict.UNKNOWN and finding.code != "dnsbl.refused" for finding in relevant):
         return HealthStep.NOTHING, hold.reason
-    return (HealthStep.RELEASED if held else HealthStep.MENDED), "its DNS is mended"
+    return (HealthStep.RELEASED if held else HealthStep.MENDED), "its DNS passes again"
 
 
 def record(engine: sa.Engine, sender: str, report: HealthReport, settings: DnsHealthSettings) -> SenderHealth:
-    """Keep a report, compare it with the last one, and write down whom it holds back or lets go."""
+    """Store a report, and hold or release its sender.
+
+    Args:
+        engine: Database of the reports.
+        sender: From address of the sender.
+        report: The report.
+        settings: Settings of the checks.
+
+    Returns:
+        The step, and the difference from the last report.
+
+    Raises:
+        UnavailableError: The database is unavailable.
+    """
     now = report.checked_at
     with write(engine) as connection:
         lock_sender(connection, sender)
@@ -145,7 +181,7 @@ def record(engine: sa.Engine, sender: str, report: HealthReport, settings: DnsHe
                 checked_at=now,
             ),
         )
-        after = _follow(connection, sender, hold, step, why, now)
+        after = _update_hold(connection, sender, hold, step, why, now)
     return SenderHealth(
         sender=sender,
         domain=report.domain,
@@ -159,7 +195,7 @@ def record(engine: sa.Engine, sender: str, report: HealthReport, settings: DnsHe
     )
 
 
-def _follow(
+def _update_hold(
     connection: sa.Connection, sender: str, hold: SenderHold | None, step: HealthStep, why: str, now: datetime
 ) -> SenderHold | None:
     match step:
@@ -172,38 +208,50 @@ def _follow(
             hold = hold or SenderHold(sender=sender, reason=why, failing_since=now)
             hold.reason, hold.held_at = why, now
         case HealthStep.RELEASED | HealthStep.MENDED:
-            assert hold is not None  # noqa: S101  (only what is open ends)
+            assert hold is not None  # noqa: S101  (only an open hold ends)
             hold.ended_at, hold.ended_why = now, why
     save_hold(connection, hold)
     return hold
 
 
 def findings_of(report: DnsReport) -> tuple[Finding, ...]:
-    """Return the findings of a report that was kept."""
+    """Return the findings of a stored report."""
     return msgspec.convert(report.findings, tuple[Finding, ...])
 
 
 def close_stale_holds(engine: sa.Engine, settings: Settings, now: datetime) -> list[str]:
-    """End what is open of senders that are gone from the settings: nobody checks them. Returns their addresses."""
+    """End holds and grace periods of senders that were removed from the settings.
+
+    Args:
+        engine: Database of the holds.
+        settings: All settings.
+        now: The time.
+
+    Returns:
+        From addresses of these senders.
+
+    Raises:
+        UnavailableError: The database is unavailable.
+    """
     known = {sender.address for sender in settings.senders.values()}
     with write(engine) as connection:
         ended = [hold for sender, hold in open_holds(connection).items() if sender not in known]
         for hold in ended:
-            hold.ended_at, hold.ended_why = now, "it is no sender any more"
+            hold.ended_at, hold.ended_why = now, "it is no longer a sender"
             save_hold(connection, hold)
     return [hold.sender for hold in ended]
 
 
 def held_senders(engine: sa.Engine) -> set[str]:
-    """Return the addresses of the senders that are held back now."""
+    """Return the addresses of the senders that are held now."""
     with read(engine) as connection:
         return {sender for sender, hold in open_holds(connection).items() if hold.held_at is not None}
 
 
 class DnsHolds:
-    """Contributes the pauses of senders that are held back.
+    """Contributes the pauses of senders that are held.
 
-    Who is released is let go by the next check. Elsewhere a pause of these gates is only ever set.
+    Only the controller of a check ends these pauses. All others only set them.
     """
 
     def __init__(self, engine: sa.Engine, *, releasing: bool = False) -> None:
@@ -211,13 +259,20 @@ class DnsHolds:
 
         Args:
             engine: Database of the holds.
-            releasing: A check was made, so that every sender that is not held is released.
+            releasing: Whether a check was made, so that senders that are no longer held are released.
         """
         self._engine = engine
         self.traits = SourceTraits(name=DNS, pauses=True, withdraws=releasing, locks=True)
 
     async def contribute(self, states: Mapping[str, GateState]) -> list[Contribution]:
-        """Return a pause without end for each sender that is held. Raises UnavailableError."""
+        """Return a pause without end for each sender that is held.
+
+        Args:
+            states: Not used.
+
+        Raises:
+            UnavailableError: The database is unavailable.
+        """
         held = await asyncio.to_thread(held_senders, self._engine)
         return [
             Contribution(source=DNS, gate=str(GateName.hold(sender)), paused_until_ms=FOREVER_MS)

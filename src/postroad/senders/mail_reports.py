@@ -1,4 +1,4 @@
-"""Reports of receivers, from their files into the store."""
+"""Imports DMARC and TLS reports of receivers from files into the store."""
 
 from __future__ import annotations
 
@@ -19,11 +19,18 @@ from postroad.store.engine import write
 from postroad.store.mail_report import Kept, save_report
 
 MAX_FILE_BYTES = 3 * MAX_PACKED_BYTES
-"""More than this is refused whatever it is: the rest of the file is not read."""
+"""Maximum number of bytes read of a file. A larger file is refused, whatever it contains."""
 
 
-def keep(engine: sa.Engine, report: DmarcReport | TlsReport, now: datetime) -> Kept:
-    """Keep a report of whatever domain: somebody chose the file. Raises UnavailableError."""
+def save(engine: sa.Engine, report: DmarcReport | TlsReport, now: datetime) -> Kept:
+    """Store a report of any domain, since an operator chose the file.
+
+    Returns:
+        Whether it is new.
+
+    Raises:
+        UnavailableError: The database is unavailable.
+    """
     condensed = condense(report, None) or report
     with write(engine) as connection:
         return save_report(connection, condensed, now, owner=None)
@@ -31,10 +38,10 @@ def keep(engine: sa.Engine, report: DmarcReport | TlsReport, now: datetime) -> K
 
 @dataclass(frozen=True, kw_only=True)
 class FileOutcome:
-    """What became of a file.
+    """The result of importing a file.
 
-    ``refused``: not one report of it can be read. ``new``: reports of it that were not known before. ``problems``: what
-    of it could not be read.
+    ``refused``: it contains no readable report. ``new``: number of reports that were not stored before. ``problems``:
+    errors in its reports.
     """
 
     file: str
@@ -44,8 +51,20 @@ class FileOutcome:
     problems: tuple[str, ...] = ()
 
 
-def keep_file(engine: sa.Engine, path: Path, now: datetime) -> FileOutcome:
-    """Keep the reports in a file, which may be a mail with reports attached. Raises UnavailableError."""
+def import_reports(engine: sa.Engine, path: Path, now: datetime) -> FileOutcome:
+    """Store the reports in a file.
+
+    Args:
+        engine: The database.
+        path: A report, packed or not, or a mail with reports attached.
+        now: The time.
+
+    Returns:
+        The result, also for a file that cannot be read.
+
+    Raises:
+        UnavailableError: The database is unavailable.
+    """
     problems: list[str] = []
     try:
         with path.open("rb") as file:
@@ -53,12 +72,12 @@ def keep_file(engine: sa.Engine, path: Path, now: datetime) -> FileOutcome:
     except (DataError, OSError) as error:
         why = error.message if isinstance(error, DataError) else error.strerror
         return FileOutcome(file=str(path), refused=True, new=0, outcome=f"refused: {why}")
-    kept = [(report, keep(engine, report, now)) for report in reports]
-    said = [
+    saved = [(report, save(engine, report, now)) for report in reports]
+    outcomes = [
         f"{report.organisation} on {report.domain or 'no domain'}, {counted(len(report.rows), 'row')}"
-        f"{'' if how is Kept.NEW else f': {how}'}"
-        for report, how in kept
+        f"{'' if result is Kept.NEW else f': {result}'}"
+        for report, result in saved
     ]
-    new = sum(how is Kept.NEW for _, how in kept)
+    new = sum(result is Kept.NEW for _, result in saved)
     problems += [problem for report in reports for problem in report.problems]
-    return FileOutcome(file=str(path), refused=False, new=new, outcome="; ".join(said), problems=tuple(problems))
+    return FileOutcome(file=str(path), refused=False, new=new, outcome="; ".join(outcomes), problems=tuple(problems))

@@ -1,4 +1,4 @@
-"""How much each organisation sends to the large mailbox providers: from the ledger, for the report of its DNS."""
+"""Counts how much mail each organisation sends to large mailbox providers, for its DNS report."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from postroad.store.engine import read
 from postroad.store.warmup import AcceptedMail, Span, accepted_mail
 
 COUNTED_DAYS = 7
-"""Days that are looked back on, by the clock of UTC; today is one of them."""
+"""Days in UTC that are counted, today included."""
 
 Volumes = Mapping[str, Mapping[tuple[date, str], int]]
 """By From domain: messages by day and mailbox provider."""
@@ -30,19 +30,31 @@ Volumes = Mapping[str, Mapping[tuple[date, str], int]]
 async def with_volume(
     resolver: Resolver, engine: sa.Engine, reports: Sequence[HealthReport], now: datetime
 ) -> list[HealthReport]:
-    """Return the reports with what large mailbox providers ask of so large a sender. Raises UnavailableError.
+    """Add the requirements of large mailbox providers for bulk senders to reports.
 
-    A domain of which DNS does not say now whose it is counts for itself alone.
+    The mail of all domains of an organisation is added up. A domain whose organisation DNS does not tell counts alone.
+
+    Args:
+        resolver: Finds the organisational domain (RFC 9989 §4.10).
+        engine: The ledger's database.
+        reports: The reports.
+        now: The time.
+
+    Returns:
+        The reports with additional findings.
+
+    Raises:
+        UnavailableError: The database is unavailable.
     """
     volumes = await asyncio.to_thread(volumes_of, engine, now)
     names = sorted({*volumes, *(report.domain for report in reports)})
     organisations = dict(
         zip(names, await asyncio.gather(*(_organisation(resolver, name) for name in names)), strict=True)
     )
-    return [_judged(report, volumes, organisations) for report in reports]
+    return [_with_findings(report, volumes, organisations) for report in reports]
 
 
-def _judged(report: HealthReport, volumes: Volumes, organisations: Mapping[str, str]) -> HealthReport:
+def _with_findings(report: HealthReport, volumes: Volumes, organisations: Mapping[str, str]) -> HealthReport:
     organisation = organisations[report.domain]
     most = busiest(volume for domain, volume in volumes.items() if organisations[domain] == organisation)
     return replace(report, findings=(*report.findings, *bulk_sender(organisation, most, report.findings)))
@@ -56,7 +68,7 @@ async def _organisation(resolver: Resolver, domain: str) -> str:
 
 
 def busiest(volumes: Iterable[Mapping[tuple[date, str], int]]) -> dict[str, int]:
-    """Messages of the busiest day, by mailbox provider, of all these together."""
+    """Return the number of messages on the busiest day, by mailbox provider, for all volumes together."""
     total: Counter[tuple[date, str]] = Counter()
     for volume in volumes:
         total.update(volume)
@@ -67,7 +79,14 @@ def busiest(volumes: Iterable[Mapping[tuple[date, str], int]]) -> dict[str, int]
 
 
 def volumes_of(engine: sa.Engine, now: datetime) -> Volumes:
-    """Count what was accepted in the last days. Raises UnavailableError."""
+    """Count the mail accepted in the last days.
+
+    Returns:
+        The counts by From domain.
+
+    Raises:
+        UnavailableError: The database is unavailable.
+    """
     today = now.astimezone(UTC).date()
     begins = [datetime.combine(today - timedelta(days=n), time(), tzinfo=UTC) for n in range(COUNTED_DAYS)]
     spans = [Span(begin.date(), begin, begin + timedelta(days=1)) for begin in begins]
