@@ -71,7 +71,7 @@ ROWS_OF_THE_CALLER = {
     "postroad.gates.controller:GateController._apply_locked": "one gate",
     "postroad.shaping.shaper:resume.<locals>.close": "one change",
     "postroad.delivery.provider_lookup:Providers._store": "domains of one submission",
-    "postroad.delivery.sts_policies:StsPolicies._keep": "one domain",
+    "postroad.delivery.sts_policies:StsPolicies._save": "one domain",
     "postroad.rehearsal.environment:RehearsalEnvironment.store_providers": "a database of its own",
     "postroad.store.migrate:upgrade": "no mail flows",
     "postroad.store.suppression:lift": "addresses that a person names",

@@ -331,7 +331,7 @@ async def test_recipients_at_a_slow_destination_do_not_stop_the_others(
         config = SandboxConfig(directory=str(tmp_path / "sandbox"), host="127.0.0.1", port=port)
         sandbox = await stack.enter_async_context(Sandbox(config, rng=Random(7)))
         await enqueue(engine, queue, addresses)
-        destinations = Destinations(jobs=CONCURRENCY // 2, allowed=networks(["127.0.0.0/8"]), patience_s=SHORT_S)
+        destinations = Destinations(jobs=CONCURRENCY // 2, allowed=networks(["127.0.0.0/8"]), slot_timeout_s=SHORT_S)
         delivery = await stack.enter_async_context(delivering(engine, queue, server, sandbox.port, destinations))
 
         async def handle(lease: Lease) -> QueueVerdict:

@@ -128,7 +128,6 @@ class World:
         return DirectRoute(
             RouteSettings.model_validate(usual | settings),
             shaping=shaping,
-            resolver=resolver,
             policies=policies,
             pools=pools,
             clock=self.clock,

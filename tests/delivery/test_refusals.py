@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from postroad.delivery.job import SendJob
-from postroad.delivery.refusals import INDEPENDENT_RECEIVERS, WINDOW_MS, AuthenticationRefusals, receiver_named
+from postroad.delivery.refusals import INDEPENDENT_RECEIVERS, WINDOW_MS, AuthenticationRefusals, receiver_name
 
 SENDER = "ada@example.com"
 
@@ -42,9 +42,9 @@ def test_domains_with_the_same_mail_hosts_are_one_receiver() -> None:
         )
         for n in range(2 * INDEPENDENT_RECEIVERS)
     ]
-    assert not any(refusals.add(SENDER, receiver_named(job), 0) for job in jobs)
+    assert not any(refusals.add(SENDER, receiver_name(job), 0) for job in jobs)
     known = SendJob(
         touch_id=9, step_id=1, address="ada@shop.example", fields={}, provider="google", site="x.google.com"
     )
     unknown = SendJob(touch_id=9, step_id=1, address="ada@shop.example", fields={})
-    assert (receiver_named(known), receiver_named(unknown)) == ("google", "shop.example")
+    assert (receiver_name(known), receiver_name(unknown)) == ("google", "shop.example")

@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 from postroad.clock import SystemClock
-from postroad.delivery.sent_log import EVERY_S, describe, log_sent
+from postroad.delivery.sent_log import INTERVAL_S, describe, log_sent
 from postroad.store.ledger import TouchState
 
 ACCEPTED, DEFERRED, BOUNCED, DEAD = (
@@ -28,7 +28,7 @@ class Minutes(SystemClock):
         self._minutes = list(minutes)
 
     async def sleep(self, seconds: float) -> None:
-        assert seconds == EVERY_S == 60
+        assert seconds == INTERVAL_S == 60
         if not self._minutes:
             raise asyncio.CancelledError
         self._counts.update(self._minutes.pop(0))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from postroad.delivery.signing import TOGETHER, SigningPool
+from postroad.delivery.signing import MAX_BATCH, SigningPool
 from postroad.mail.dkim import Algorithm, DkimKey, DkimSigner, generate_key, read_key
 from postroad.mail.message import CompiledMessage, Message, compile_message
 from tests.mail.conftest import SIGNER, sender
@@ -22,7 +22,7 @@ from tests.prefect.processes import living
 
 CHECKOUT = Path(__file__).parents[2]
 NOW = datetime(2026, 3, 2, 9, tzinfo=UTC)
-MANY = 3 * TOGETHER + 1
+MANY = 3 * MAX_BATCH + 1
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ async def test_messages_of_several_senders_and_with_several_signatures(signing: 
 async def test_a_process_that_dies_or_hangs_costs_no_signature(
     signing: SigningPool, template: CompiledMessage, how: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("postroad.delivery.signing.ANSWERS_WITHIN_S", 3.0)
+    monkeypatch.setattr("postroad.delivery.signing.SIGNING_TIMEOUT_S", 3.0)
     await asyncio.gather(*(signing.signed(merged(template, number)) for number in range(MANY)))
     before = signers()
     for pid in before:

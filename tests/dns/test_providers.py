@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from postroad.clock import SystemClock
-from postroad.delivery.provider_lookup import UNANSWERED_S, Providers
+from postroad.delivery.provider_lookup import RETRY_UNANSWERED_S, Providers
 from postroad.dns.providers import MAX_SITE, OTHER_PROVIDERS, provider_table, site_of
 from postroad.dns.resolver import Resolver
 from postroad.store.engine import read
@@ -86,7 +86,7 @@ async def test_domains_are_looked_up_once_and_kept(engine: sa.Engine) -> None:
     async with Nameserver(ZONE) as server, Resolver(server.settings(), SystemClock()) as resolver:
         providers = Providers(resolver, engine, SystemClock())
         asked = [*ZONE, "gone.net", "gmail.com", "rehearsal.test", "school.net"]
-        assert await providers.learn(asked) == 6
+        assert await providers.look_up(asked) == 6
         assert server.asked["school.net", "MX"] == 1
         assert not server.asked["gmail.com", "MX"]
         assert not server.asked["rehearsal.test", "MX"]
@@ -103,11 +103,11 @@ async def test_dns_that_is_away_costs_the_deadline_and_takes_nothing_that_is_kno
     clock = HandClock()
     async with Nameserver(ZONE, ttl_s=1) as server, Resolver(server.settings(timeout_ms=60_000), clock) as resolver:
         providers = Providers(resolver, engine, clock, deadline_s=0.3)
-        await providers.learn(["school.net"])
+        await providers.look_up(["school.net"])
         server.troubles.update(dict.fromkeys(["school.net", "shop.net", "silent.net"], Trouble.SILENT))
         clock.advance(8 * 86_400_000)
         began = time.monotonic()
-        assert await providers.learn(["school.net", "silent.net", "club.net"]) == 1
+        assert await providers.look_up(["school.net", "silent.net", "club.net"]) == 1
         assert time.monotonic() - began < 5
     found = kept(engine)
     assert found["school.net"][0] == "google"
@@ -115,7 +115,9 @@ async def test_dns_that_is_away_costs_the_deadline_and_takes_nothing_that_is_kno
     with read(engine) as connection:
         until = connection.execute(
             sa.text("SELECT count(*) FROM mail_domain WHERE expires_at <= :at").bindparams(
-                sa.bindparam("at", clock.now() + timedelta(seconds=UNANSWERED_S), type_=sa.DateTime(timezone=True))
+                sa.bindparam(
+                    "at", clock.now() + timedelta(seconds=RETRY_UNANSWERED_S), type_=sa.DateTime(timezone=True)
+                )
             )
         ).scalar()
     assert until == 2

@@ -1,12 +1,12 @@
-"""Delivers mail: from a due touch to the row that says what became of it.
+"""Delivers mail: from a due touch to the row that records its outcome.
 
 =================  ===============================================================
-submit             touches become jobs of a queue
-admit              the ledger admits each batch of jobs, or delays it
-handler            one job: compose, sign, send, decide
-outcome            what a reply means for a touch: pure
-routes, direct     the relays, or the mail hosts of each domain
-signing            DKIM, in a process of its own
-record             events of the queue become rows of the ledger
+submit             makes jobs of due touches
+admit              lets the ledger admit or delay each batch of jobs
+handler            handles one job: composes, signs and sends the message
+outcome            classifies replies; pure functions
+routes, direct     sends to relays, or to the mail hosts of each domain
+signing            signs with DKIM in separate processes
+record             writes events of the queue to the ledger
 =================  ===============================================================
 """

@@ -1,4 +1,4 @@
-"""Which cohort a touch belongs to: its step, the source of its recipient, and the mailbox provider."""
+"""Maps a touch to its cohort: its step, the source of its recipient, and the mailbox provider."""
 
 from __future__ import annotations
 

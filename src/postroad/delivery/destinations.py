@@ -1,8 +1,8 @@
-"""Bounds what one destination may take of a worker: which addresses mail goes to, and how many jobs at once.
+"""Limits the concurrent jobs of one destination in a worker, and the addresses that mail may go to.
 
-A destination is a set of mail hosts: domains with the same MX set share it. A job that finds all slots of its
-destination taken waits for one. When no slot is freed for a while, the hosts are slow: the jobs that wait are
-deferred, so that they do not take the worker's slots from mail to other hosts.
+A destination is a set of mail hosts: domains with the same MX set share it. A job waits while all slots of its
+destination are taken. If no slot is released within a timeout, the hosts are slow and the waiting jobs are deferred. So
+slow hosts do not take the worker's slots from mail to other hosts.
 """
 
 from __future__ import annotations
@@ -19,26 +19,31 @@ from postroad.settings import DeliverySettings
 
 log = logging.getLogger(__name__)
 
-PATIENCE_S = 10.0
-"""How long a job waits for a slot of a destination that frees none."""
+SLOT_TIMEOUT_S = 10.0
+"""Timeout of waiting for a slot, since the destination last released or granted one."""
 
 
 class Destinations:
     """The limits of one worker process for every destination of its direct routes."""
 
-    def __init__(self, *, jobs: int = 5, allowed: Sequence[Network] = (), patience_s: float = PATIENCE_S) -> None:
-        """Limit each destination to so many ``jobs`` at once. ``allowed``: networks that are not public, and yet used.
+    def __init__(
+        self, *, jobs: int = 5, allowed: Sequence[Network] = (), slot_timeout_s: float = SLOT_TIMEOUT_S
+    ) -> None:
+        """Make the limits.
 
-        ``patience_s``: how long a job waits when no slot is freed.
+        Args:
+            jobs: Concurrent jobs of one destination.
+            allowed: Networks that are not public, and to which mail may go nevertheless.
+            slot_timeout_s: How long a job waits when no slot is released, in seconds.
         """
         self.allowed = tuple(allowed)
         self._jobs = jobs
-        self._patience_s = patience_s
+        self._slot_timeout_s = slot_timeout_s
         self._slots: dict[str, _Slots] = {}
 
     @classmethod
     def of(cls, settings: DeliverySettings, concurrency: int) -> Destinations:
-        """Return the limits of the settings for a worker of this concurrency: half of it, where none is set."""
+        """Return the limits for a worker of this concurrency. The default is half of it for one destination."""
         jobs = settings.destination_concurrency or max(concurrency // 2, 1)
         return cls(jobs=jobs, allowed=networks(settings.allowed_networks))
 
@@ -48,10 +53,14 @@ class Destinations:
 
     @asynccontextmanager
     async def slot(self, destination: str) -> AsyncIterator[None]:
-        """Hold one of the destination's slots. Raises ObstacleError when it frees none in time."""
+        """Hold one of the destination's slots.
+
+        Raises:
+            NoMailHostError: No slot was released in time.
+        """
         slots = self._slots.get(destination)
         if slots is None:
-            slots = self._slots[destination] = _Slots(destination, self._jobs, self._patience_s)
+            slots = self._slots[destination] = _Slots(destination, self._jobs, self._slot_timeout_s)
         try:
             await slots.acquire()
             try:
@@ -64,16 +73,16 @@ class Destinations:
 
 
 class _Slots:
-    """The slots of one destination, and the jobs that wait for one, first come, first served."""
+    """The slots of one destination, and a FIFO queue of the jobs that wait for one."""
 
-    def __init__(self, name: str, count: int, patience_s: float) -> None:
+    def __init__(self, name: str, count: int, slot_timeout_s: float) -> None:
         self._name = name
         self._count = count
-        self._patience_s = patience_s
+        self._slot_timeout_s = slot_timeout_s
         self._used = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._loop = asyncio.get_running_loop()
-        self._moved_s = 0.0  # when a job last got or freed a slot
+        self._changed_s = 0.0  # time at which a slot was last granted or released
         self._timer: asyncio.TimerHandle | None = None
         self._reported = False
 
@@ -84,50 +93,51 @@ class _Slots:
     async def acquire(self) -> None:
         if self._used < self._count:
             self._used += 1
-            self._moved_s = self._loop.time()
+            self._changed_s = self._loop.time()
             return
         if self._stalled:
             raise self._error()
-        turn: asyncio.Future[None] = self._loop.create_future()
-        self._waiting.append(turn)
-        self._watch()
+        granted: asyncio.Future[None] = self._loop.create_future()
+        self._waiting.append(granted)
+        self._start_timer()
         try:
-            await turn
+            await granted
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled() and turn.exception() is None:
-                self.release()  # It had got a slot in the same moment.
+            if granted.done() and not granted.cancelled() and granted.exception() is None:
+                self.release()  # It was granted a slot before it was cancelled.
             raise
 
     def release(self) -> None:
-        self._moved_s = self._loop.time()
+        self._changed_s = self._loop.time()
         self._reported = False
         while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)  # The slot is handed over.
+            granted = self._waiting.popleft()
+            if not granted.done():
+                granted.set_result(None)  # The slot passes to this job.
                 return
         self._used -= 1
 
     @property
     def _stalled(self) -> bool:
-        return self._loop.time() - self._moved_s >= self._patience_s
+        return self._loop.time() - self._changed_s >= self._slot_timeout_s
 
-    def _watch(self) -> None:
+    def _start_timer(self) -> None:
         if self._timer is None:
-            self._timer = self._loop.call_at(self._moved_s + self._patience_s, self._look)
+            self._timer = self._loop.call_at(self._changed_s + self._slot_timeout_s, self._check_timeout)
 
-    def _look(self) -> None:
+    def _check_timeout(self) -> None:
         self._timer = None
         if self._stalled:
             while self._waiting:
-                turn = self._waiting.popleft()
-                if not turn.done():
-                    turn.set_exception(self._error())
+                granted = self._waiting.popleft()
+                if not granted.done():
+                    granted.set_exception(self._error())
         elif self._waiting:
-            self._watch()
+            self._start_timer()
 
     def _error(self) -> NoMailHostError:
-        why = f"the mail hosts of {self._name} are slow: none of {self._count} jobs ended within {self._patience_s:g} s"
+        timeout = f"{self._slot_timeout_s:g} s"
+        why = f"the mail hosts of {self._name} are slow: none of {self._count} jobs ended within {timeout}"
         if not self._reported:
             self._reported = True
             log.warning("%s; its other mail is deferred", why)

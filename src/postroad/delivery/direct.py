@@ -1,4 +1,4 @@
-"""A route straight to the mail hosts of each domain: RFC 5321 §5.1, with DANE (RFC 7672) and MTA-STS (RFC 8461)."""
+"""Sends directly to the mail hosts of each domain: RFC 5321 §5.1, with DANE (RFC 7672) and MTA-STS (RFC 8461)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from postroad.dns.lookup import Lookup, LookupStatus
 from postroad.dns.mta_sts import Policy, StsMode
 from postroad.dns.mx import MailExchange, MailHosts, find_mail_hosts
 from postroad.dns.providers import provider_for, site_of
-from postroad.dns.resolver import Resolver
 from postroad.dns.tlsa import NO_TLSA, HostCertificates, find_certificates
 from postroad.gates.name import Receiver
 from postroad.mail.address import domain_of
@@ -35,12 +34,12 @@ from postroad.smtp.session import Sendable, TransportError
 log = logging.getLogger(__name__)
 
 MAX_HOSTS_TRIED = 5
-"""Of one message at one time; it comes back later."""
+"""Hosts that one attempt of a message tries. A later attempt tries again."""
 MAX_BREAKERS = 10_000
 
 
 class DirectRoute:
-    """Sends to the mail hosts of the recipient's domain, the best that can be had."""
+    """Sends to the most preferred mail host of the recipient's domain that is reachable."""
 
     is_relay = False
 
@@ -49,17 +48,27 @@ class DirectRoute:
         settings: RouteSettings,
         *,
         shaping: Shaping | None,
-        resolver: Resolver,
         policies: StsPolicies,
         pools: Pools,
         clock: Clock,
         rng: Random,
         destinations: Destinations | None = None,
     ) -> None:
+        """Make the route. No connection is made yet.
+
+        Args:
+            settings: Settings of the route.
+            shaping: Limits of receivers. None: they do not apply to this route.
+            policies: MTA-STS policies. Mail hosts are looked up with their resolver.
+            pools: Connections of the route.
+            clock: The clock.
+            rng: Chooses among equally preferred hosts.
+            destinations: Limits of destinations. None: the default ones.
+        """
         self._settings = settings
-        self._shaping = shaping  # None: what it says of receivers does not hold here
-        self._terms: dict[LimitScope, SessionLimits] = {}
-        self._resolver = resolver
+        self._shaping = shaping
+        self._limits: dict[LimitScope, SessionLimits] = {}
+        self._resolver = policies.resolver
         self._policies = policies
         self._pools = pools
         self._destinations = destinations or Destinations()
@@ -70,82 +79,93 @@ class DirectRoute:
 
     @property
     def breakers(self) -> Sequence[Breaker]:
-        """Those of hosts that failed and have not answered since."""
+        """Circuit breakers of the hosts that failed and have not replied since."""
         return [breaker for breaker in self._breakers.values() if not breaker.healthy]
 
     async def send(
         self, message: Sendable, before_body: Callable[[], Awaitable[None]], origin: LocalBinding = ANYWHERE
     ) -> Reply:
-        """One transaction with some mail host. Raises ObstacleError when there is none to be had. See Session.send."""
+        """Send a message to a mail host of its recipient's domain.
+
+        Args:
+            message: The message.
+            before_body: Called before the body is sent, see `Session.send`.
+            origin: Local address and HELO name to send from.
+
+        Returns:
+            The final reply of the host.
+
+        Raises:
+            NoMailHostError: No mail host could be reached, so no transaction was started.
+            TransportError: The connection failed during the transaction.
+        """
         domain = domain_of(message.recipient)
-        found = await find_mail_hosts(self._resolver, domain)
-        names = self._in_order(found, origin)
-        async with self._destinations.slot(site_of(domain, found.names)):
-            return await self._send_to_best(names, found, message, before_body, origin)
+        hosts = await find_mail_hosts(self._resolver, domain)
+        names = self._in_order(hosts, origin)
+        async with self._destinations.slot(site_of(domain, hosts.names)):
+            return await self._send_to_best(names, hosts, message, before_body, origin)
 
     async def _send_to_best(
         self,
         names: Sequence[str],
-        found: MailHosts,
+        hosts: MailHosts,
         message: Sendable,
         before_body: Callable[[], Awaitable[None]],
         origin: LocalBinding,
     ) -> Reply:
-        """One transaction with the first of these hosts that takes part in one."""
         domain = domain_of(message.recipient)
         policy = await self._policies.of(domain)
-        terms = self._terms_of(found, origin)
+        limits = self._session_limits(hosts, origin)
         loop = asyncio.get_running_loop()
         until_s = loop.time() + self._hosts_within_s
-        obstacle: NoMailHostError | None = None
+        failure: NoMailHostError | None = None
         for name in names[:MAX_HOSTS_TRIED]:
-            if obstacle is not None and loop.time() >= until_s:
-                break  # Slow hosts would take the time of all hosts together. The message comes back later.
+            if failure is not None and loop.time() >= until_s:
+                break  # All hosts share one timeout, so that slow hosts do not multiply it. A retry follows later.
             try:
-                endpoint = await self._endpoint(name, found, policy, origin, terms)
+                endpoint = await self._endpoint(name, hosts, policy, origin, limits)
                 reply = await self._send_to(endpoint, message, before_body)
             except NoMailHostError as error:
-                obstacle = error if obstacle is None else _worse(obstacle, error)
+                failure = error if failure is None else _more_transient(failure, error)
                 continue
             if classify_reply(reply, deferrals=0).pause is Pause.ROUTE:
-                # Of a relay it would mean that nothing goes there; here it is one domain's host that wants a login.
+                # A relay that asks for authentication blocks its route. Here it is only the host of one domain.
                 raise NoMailHostError(UnreachableReason.HOSTS_DOWN, f"{endpoint.name}: {reply}", reply=reply)
             return reply
-        raise obstacle or NoMailHostError(UnreachableReason.HOSTS_DOWN, f"{domain} has no mail host that can be tried")
+        raise failure or NoMailHostError(UnreachableReason.HOSTS_DOWN, f"{domain} has no mail host that can be tried")
 
-    def _in_order(self, found: MailHosts, origin: LocalBinding) -> list[str]:
-        match found.exchange:
+    def _in_order(self, hosts: MailHosts, origin: LocalBinding) -> list[str]:
+        match hosts.exchange:
             case MailExchange.HOSTS:
-                names = found.in_order(self._rng, _own_names(self._settings.helo, origin.helo))
+                names = hosts.in_order(self._rng, _own_names(self._settings.helo, origin.helo))
                 if not names:
                     raise NoMailHostError(
-                        UnreachableReason.LOOP, f"{found.domain} names this machine as its best mail host"
+                        UnreachableReason.LOOP, f"{hosts.domain} names this machine as its best mail host"
                     )
                 return names
             case MailExchange.NULL:
-                raise NoMailHostError(UnreachableReason.TAKES_NO_MAIL, f"{found.domain}: {found.why}")
+                raise NoMailHostError(UnreachableReason.TAKES_NO_MAIL, f"{hosts.domain}: {hosts.why}")
             case MailExchange.NONE:
-                raise NoMailHostError(UnreachableReason.NO_SUCH_DOMAIN, f"{found.domain}: {found.why}")
+                raise NoMailHostError(UnreachableReason.NO_SUCH_DOMAIN, f"{hosts.domain}: {hosts.why}")
             case MailExchange.UNKNOWN:
-                raise NoMailHostError(UnreachableReason.NO_ANSWER, f"no answer about {found.domain}: {found.why}")
+                raise NoMailHostError(UnreachableReason.NO_ANSWER, f"no answer about {hosts.domain}: {hosts.why}")
             case other:
                 assert_never(other)
 
     async def _endpoint(
-        self, host: str, found: MailHosts, policy: Policy | None, origin: LocalBinding, terms: SessionLimits
+        self, host: str, hosts: MailHosts, policy: Policy | None, origin: LocalBinding, limits: SessionLimits
     ) -> Endpoint:
-        """Where a mail host is, and how it is to be spoken to. Raises ObstacleError."""
         lookups = await self._resolver.addresses(host)
-        # The session connects to these addresses, and asks no resolver again.
+        # The session connects to these addresses without another lookup.
         addresses = self._addresses(host, lookups)
         settings = self._settings
         certificates = NO_TLSA
-        if found.secure:  # RFC 7672 §2.2.1: what an unsigned MX leads to is not vouched for by anybody
+        if hosts.secure:  # RFC 7672 §2.2.1: TLSA records only count after a signed MX record
             certificates = await find_certificates(self._resolver, host, settings.port, lookups)
         if not certificates.answered:
             why = f"no answer about the certificates of {host}: {certificates.why}"
             raise NoMailHostError(UnreachableReason.NO_ANSWER, why)
-        tls, verify, tlsa = self._protection(host, certificates, policy, terms)
+        tls, verify, tlsa = self._protection(host, certificates, policy, limits)
         return Endpoint(
             host=host,
             port=settings.port,
@@ -157,54 +177,52 @@ class DirectRoute:
             client_certificate=settings.client_certificate,
             client_key=settings.client_key,
             tlsa=tlsa,
-            connections=terms.connections,
-            messages_per_connection=terms.messages_per_connection,
+            connections=limits.connections,
+            messages_per_connection=limits.messages_per_connection,
         )
 
     def _protection(
-        self, host: str, certificates: HostCertificates, policy: Policy | None, terms: SessionLimits
+        self, host: str, certificates: HostCertificates, policy: Policy | None, limits: SessionLimits
     ) -> tuple[TlsMode, bool, tuple[TlsaAssociation, ...]]:
         settings = self._settings
         if certificates.records:
             records = [
                 TlsaAssociation(r.usage, r.selector, r.matching_type, r.association) for r in certificates.records
             ]
-            # RFC 7672 §2.2: records that none can use still say that there is TLS. RFC 8461 §2: DANE goes first.
+            # RFC 7672 §2.2: unusable records still require TLS. RFC 8461 §2: DANE takes precedence.
             return TlsMode.STARTTLS, False, tuple(sorted(record for record in records if record.usable))
         if policy is not None and policy.mode is not StsMode.NONE:
             covered = policy.covers(host)
             if policy.mode is StsMode.ENFORCE:
                 if not covered:
-                    raise NoMailHostError(
-                        UnreachableReason.POLICY, f"{host} is no mail host of the domain's MTA-STS policy"
-                    )
+                    raise NoMailHostError(UnreachableReason.POLICY, f"{host} is not in the domain's MTA-STS policy")
                 return TlsMode.STARTTLS, True, ()
             if not covered:
-                log.warning("%s is no mail host of the domain's MTA-STS policy, which is in testing", host)
-        # A receiver that asks for encryption asks for no name on it: nobody has vouched for that of the host.
-        return terms.tls, settings.verify_certificate and settings.tls is TlsMode.STARTTLS, ()
+                log.warning("%s is not in the domain's MTA-STS policy, which is in testing mode", host)
+        # `tls = "required"` of shaping asks for encryption only: no source vouches for the host name.
+        return limits.tls, settings.verify_certificate and settings.tls is TlsMode.STARTTLS, ()
 
-    def _terms_of(self, found: MailHosts, origin: LocalBinding) -> SessionLimits:
-        """What holds for a sender at the hosts that a domain has now, whoever it was thought to be of before."""
+    def _session_limits(self, hosts: MailHosts, origin: LocalBinding) -> SessionLimits:
+        """Return the limits of a sender at the current hosts of a domain, whatever provider it had at submission."""
         settings = self._settings
         if self._shaping is None:
             return session_limits(settings, None)
-        provider, site = provider_for(found.domain, found.names)
-        # Few have tables of their own; all others of a provider are one entry.
+        provider, site = provider_for(hosts.domain, hosts.names)
+        # Few sites and domains have a table. All others of a provider share one cache entry.
         named_site = site if site in self._shaping.site else None
-        named_domain = found.domain if found.domain in self._shaping.domain else None
+        named_domain = hosts.domain if hosts.domain in self._shaping.domain else None
         scope = LimitScope(sender=origin.sender or "", receiver=Receiver(provider, named_site, named_domain))
-        terms = self._terms.get(scope)
-        if terms is None:
-            terms = self._terms[scope] = session_limits(settings, self._shaping.limits(scope))
-        return terms
+        limits = self._limits.get(scope)
+        if limits is None:
+            limits = self._limits[scope] = session_limits(settings, self._shaping.limits(scope))
+        return limits
 
     async def _send_to(
         self, endpoint: Endpoint, message: Sendable, before_body: Callable[[], Awaitable[None]]
     ) -> Reply:
         breaker = self._breaker(endpoint.name)
         if not breaker.begin():
-            raise NoMailHostError(UnreachableReason.HOSTS_DOWN, f"{endpoint.name} is left alone for now")
+            raise NoMailHostError(UnreachableReason.HOSTS_DOWN, f"{endpoint.name} is not tried, after failures")
         try:
             reply = await self._pools.of(endpoint).send(message, before_body)
         except TransportError as error:
@@ -225,14 +243,13 @@ class DirectRoute:
         return reply
 
     def _addresses(self, host: str, lookups: tuple[Lookup, Lookup]) -> tuple[str, ...]:
-        """Return the addresses of a mail host that mail may go to. Raises ObstacleError when there is none."""
-        # Receivers ask more of what comes by IPv6 (PTR, above all): it is tried second.
-        found = [*sorted(lookups[0].addresses), *sorted(lookups[1].addresses)]
-        addresses = tuple(address for address in found if self._destinations.may_connect(address))
+        # IPv6 is tried second: receivers have more requirements for it, such as a PTR record.
+        published = [*sorted(lookups[0].addresses), *sorted(lookups[1].addresses)]
+        addresses = tuple(address for address in published if self._destinations.may_connect(address))
         if addresses:
             return addresses
-        if found:
-            why = f"{host}, a mail host of the domain, has no public address: {', '.join(found[:3])}"
+        if published:
+            why = f"{host}, a mail host of the domain, has no public address: {', '.join(published[:3])}"
             raise NoMailHostError(UnreachableReason.NOT_PUBLIC, why)
         if LookupStatus.NO_ANSWER in (lookups[0].status, lookups[1].status):
             raise NoMailHostError(
@@ -254,9 +271,9 @@ def _own_names(*names: str | None) -> Collection[str]:
     return {name.lower() for name in names if name is not None}
 
 
-def _worse(first: NoMailHostError, second: NoMailHostError) -> NoMailHostError:
-    """Of two hosts' obstacles, the one that may pass: while one host may come back, nothing is final."""
+def _more_transient(first: NoMailHostError, second: NoMailHostError) -> NoMailHostError:
+    """Return the failure that a retry is more likely to fix. A message only fails for good if all hosts do."""
     if first.kind in (UnreachableReason.NO_SUCH_HOST, UnreachableReason.NOT_PUBLIC):
         return second
-    # What one of them said is for the shaping to hear.
+    # Shaping evaluates the reply of a host.
     return second if first.reply is None and second.reply is not None else first

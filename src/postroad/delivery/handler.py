@@ -22,7 +22,7 @@ from postroad.delivery.outcome import (
     classify_transport_error,
     classify_unreachable,
 )
-from postroad.delivery.refusals import AuthenticationRefusals, receiver_named
+from postroad.delivery.refusals import AuthenticationRefusals, receiver_name
 from postroad.delivery.result import MAX_REPLY, DeliveryResult, DeliveryVerdict, Pause, encode_result
 from postroad.delivery.routes import Route
 from postroad.delivery.signing import SigningPool
@@ -114,7 +114,7 @@ class SendHandler:
         if route is None:
             return self._verdict(_dead("no such route", Blame.US, f"route {step.route} is not in postroad.toml"))
         result, reply = await self._send(lease, job, step, route, message)
-        result = self._escalate(result, step.sender, receiver_named(job))
+        result = self._escalate(result, step.sender, receiver_name(job))
         scope = LimitScope(sender=step.sender, receiver=job.receiver)
         if result.state is TouchState.ACCEPTED:
             self._shaper.accepted(scope)
@@ -151,7 +151,7 @@ class SendHandler:
             provider=job.provider if job.provider in provider_table().names else "",
             recipient=job.address,
             senders=(step.sender, message.return_path),
-            receiver=f"relay {step.route}" if route.is_relay else receiver_named(job),
+            receiver=f"relay {step.route}" if route.is_relay else receiver_name(job),
         )
         return result, reply
 

@@ -18,31 +18,31 @@ MAIL_QUEUES = (SEND_QUEUE, WARMUP_QUEUE)
 
 
 def queue_of(campaign: Campaign) -> str:
-    """Name of the queue that a campaign's touches go by."""
+    """Return the name of the queue that takes a campaign's touches."""
     return WARMUP_QUEUE if campaign.warmup else SEND_QUEUE
 
 
 class SendJob(msgspec.Struct, frozen=True, kw_only=True, tag="send.v1", omit_defaults=True):
-    """Send one touch. The templates stay in the store; only what differs between recipients travels."""
+    """The job of one touch. It contains the fields of the recipient; templates stay in the store."""
 
     touch_id: int
     step_id: int
     address: str
     fields: dict[str, str]
     zone: str = ""
-    """The recipient's time zone, as far as it is known."""
+    """The recipient's time zone. Empty: not known."""
     provider: str = "other"
-    """Mailbox provider whose limits hold: one of providers.toml, a site that much mail goes to, or `other`."""
+    """Mailbox provider whose limits apply: one of providers.toml, a site that much mail goes to, or `other`."""
     site: str = ""
-    """The same for all domains with the same mail hosts; empty: not known."""
+    """Name that all domains with the same mail hosts share. Empty: not known."""
     shaping_overrides: str = msgspec.field(default="", name="tables")
     """Tables of shaping.toml that limit its site or domain, as `site.mx.example.net`. Empty: it has no such table."""
     sender_id: int = 0
-    """Who sends it in place of its campaign's sender; 0: nobody."""
+    """Id of the sender that replaces the campaign's own sender. 0: it is not replaced."""
 
     @property
     def receiver(self) -> Receiver:
-        """Whose limits hold for it."""
+        """The receiver whose limits apply."""
         if not self.shaping_overrides:
             return Receiver(self.provider)
         return Receiver.parse(f"{self.provider}/{self.shaping_overrides}") or Receiver(self.provider)
@@ -53,21 +53,25 @@ decode_job = msgspec.msgpack.Decoder(SendJob).decode
 
 
 def job_id(touch_id: int) -> str:
-    """Derived from the ledger's key, so that submitting a touch twice is harmless."""
+    """Return the id of a touch's job. It is derived from the touch, so submitting a touch twice makes one job."""
     return str(touch_id)
 
 
 def touch_of(id_: str) -> int:
-    """Return the touch that a job is of."""
+    """Return the touch of a job."""
     return int(id_)
 
 
 MAX_DIGITS = 18
-"""Of the id of a touch: what every database can compare."""
+"""Length of a touch id that every database can compare."""
 
 
 def parse_touch_id(text: str) -> int:
-    """Return the touch that a person names. Raises UsageError."""
+    """Return the touch that an operator names.
+
+    Raises:
+        UsageError: The text is not a touch id.
+    """
     if not (text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS):
         raise UsageError(f"{text!r} is not a touch id (a number) or an email address")
     return int(text)
@@ -82,7 +86,7 @@ def lane_of(
     job_class: str,
     warmup: Sequence[str] = (),
 ) -> Lane:
-    """Lane of the touches of one campaign that are limited alike. ``warmup``: identities of its sender that warm up."""
+    """Return the lane of a campaign's touches with the same gates. ``warmup``: identities that the sender warms up."""
     gates = (
         GateName.campaign(campaign),
         GateName.hold(sender),

@@ -1,4 +1,4 @@
-"""What recorders and bounce workers tell Prometheus of delivery. docs/reference/metrics.md lists every metric."""
+"""Exports delivery outcomes of recorders and bounce workers to Prometheus. See docs/reference/metrics.md."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from postroad.store.outcome import TouchOutcome, count_outcomes
 log = logging.getLogger(__name__)
 
 MAX_SENDERS = 200
-"""Senders with time series of their own; later ones are counted together."""
+"""Number of senders with their own time series. Further senders share one."""
 
 OTHER_SENDERS = "other"
 
@@ -35,7 +35,7 @@ class DeliveryMetrics:
         )
 
     def count(self, outcomes: Sequence[TouchOutcome]) -> None:
-        """Count outcomes that are in the ledger. While the database is down they are left out."""
+        """Count outcomes that the ledger contains. While the database is unavailable they are not counted."""
         if not outcomes:
             return
         try:

@@ -19,11 +19,11 @@ from postroad.store.mail_domain import KnownDomain, save_domains, set_next_looku
 log = logging.getLogger(__name__)
 
 MIN_AGE_S, MAX_AGE_S = 86_400, 7 * 86_400
-"""Mail hosts rarely change, so a domain is looked up again after a day at the earliest and a week at the latest."""
-UNANSWERED_S = 600
+"""Bounds of the cache lifetime: mail hosts rarely change, whatever the TTL."""
+RETRY_UNANSWERED_S = 600
 DEADLINE_S = 5.0
-"""How long a submission waits for DNS, for all domains of a slice together."""
-AT_ONCE = 100
+"""Timeout of a submission for the lookups of all its domains together."""
+MAX_CONCURRENT_LOOKUPS = 100
 
 # RFC 2606, RFC 6761: names without mail hosts in public DNS.
 _NOWHERE = (".test", ".example", ".invalid", ".localhost", ".local")
@@ -39,11 +39,11 @@ class Providers:
         self._deadline_s = deadline_s
         self._table = provider_table()
 
-    async def learn(self, domains: Iterable[str]) -> int:
-        """Look up the domains, and store the result.
+    async def look_up(self, domains: Iterable[str]) -> int:
+        """Look up domains, and store the result.
 
-        It takes the deadline at most, so that no campaign waits for DNS. A domain without an answer is not looked up
-        again for UNANSWERED_S seconds, and what is stored about it stays.
+        It ends at the deadline, so that no campaign waits for DNS. A domain without an answer is not looked up again
+        for RETRY_UNANSWERED_S seconds, and its stored row is kept.
 
         Args:
             domains: The domains. Those that are well known or reserved are skipped.
@@ -52,7 +52,7 @@ class Providers:
             The number of domains that DNS answered for.
 
         Raises:
-            UnavailableError: The store is not available.
+            UnavailableError: The database is unavailable.
         """
         wanted = {domain for domain in domains if self._needs_lookup(domain)}
         if not wanted:
@@ -66,7 +66,7 @@ class Providers:
                 if hosts.exchange is not MailExchange.UNKNOWN:
                     found[domain] = self._known(domain, hosts)
 
-        workers = [asyncio.create_task(work()) for _ in range(min(AT_ONCE, len(wanted)))]
+        workers = [asyncio.create_task(work()) for _ in range(min(MAX_CONCURRENT_LOOKUPS, len(wanted)))]
         try:
             await asyncio.wait(workers, timeout=self._deadline_s)
         finally:
@@ -74,7 +74,9 @@ class Providers:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
         if len(found) < len(wanted):
-            log.warning("DNS answered for %d of %d domains in time; the rest are asked later", len(found), len(wanted))
+            log.warning(
+                "DNS answered for %d of %d domains in time; the others are looked up later", len(found), len(wanted)
+            )
         await asyncio.to_thread(self._store, list(found.values()), sorted(wanted - found.keys()))
         return len(found)
 
@@ -91,7 +93,7 @@ class Providers:
         )
 
     def _store(self, found: Sequence[KnownDomain], unanswered: Sequence[str]) -> None:
-        until = self._clock.now() + timedelta(seconds=UNANSWERED_S)
+        until = self._clock.now() + timedelta(seconds=RETRY_UNANSWERED_S)
         with write(self._engine) as connection:
             save_domains(connection, found)
             set_next_lookup(connection, [KnownDomain(domain, OTHER_PROVIDERS, domain, until) for domain in unanswered])

@@ -1,4 +1,4 @@
-"""Tells one receiver's word from that of several: a sender stops everywhere only when independent receivers agree."""
+"""Counts independent receivers that refuse a sender's authentication, which pauses the sender everywhere."""
 
 from __future__ import annotations
 
@@ -9,24 +9,27 @@ from postroad.dns.providers import provider_table
 from postroad.mail.address import domain_of
 
 INDEPENDENT_RECEIVERS: Final = 3
-"""So many receivers must refuse a sender's authentication before it stops everywhere."""
+"""Number of receivers that must refuse a sender's authentication before it is paused everywhere."""
 WINDOW_MS: Final = 60 * 60_000
 _MAX_RECEIVERS: Final = 100
 
 
 class AuthenticationRefusals:
-    """Receivers that lately refused the authentication of each sender, as one worker sees them."""
+    """Receivers that refused the authentication of each sender within the window, as seen by one worker."""
 
     def __init__(self) -> None:
         self._seen: dict[str, dict[str, int]] = {}
 
     def add(self, sender: str, receiver: str, now_ms: int) -> bool:
-        """Record a refusal, and return whether several independent receivers say the same.
+        """Record a refusal.
 
         Args:
             sender: The From address.
             receiver: Name of the provider or site. Domains with the same mail hosts are one receiver.
-            now_ms: Time of the reply, in milliseconds since 1970.
+            now_ms: Time of the reply, Unix time in ms.
+
+        Returns:
+            Whether enough independent receivers refused the sender.
         """
         seen = self._seen.setdefault(sender, {})
         seen[receiver.casefold()] = now_ms
@@ -36,7 +39,7 @@ class AuthenticationRefusals:
         return len(seen) >= INDEPENDENT_RECEIVERS
 
 
-def receiver_named(job: SendJob) -> str:
+def receiver_name(job: SendJob) -> str:
     """Return the name of the receiver of a message: the known mailbox provider, else the site, else the domain."""
     if job.provider in provider_table().names:
         return job.provider

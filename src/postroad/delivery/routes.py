@@ -1,4 +1,4 @@
-"""The ways out that the settings name, opened: relays, or directly to each domain's mail hosts."""
+"""Opens the routes of the settings: to relays, or directly to each domain's mail hosts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from postroad.smtp.tls import client_context
 
 
 class Route(Protocol):
-    """A way out. ``is_relay``: its replies are those of a submission host, and not of the recipient's."""
+    """A route of mail. ``is_relay``: its replies come from a relay, not from the recipient's mail host."""
 
     @property
     def is_relay(self) -> bool: ...
@@ -43,7 +43,21 @@ class Route(Protocol):
     async def send(
         self, message: Sendable, before_body: Callable[[], Awaitable[None]], origin: LocalBinding = ...
     ) -> Reply:
-        """One transaction. Returns the reply that decided. Raises TransportError, UnsendableError, ObstacleError."""
+        """Send a message in one transaction.
+
+        Args:
+            message: The message.
+            before_body: Called before the body is sent, see `Session.send`.
+            origin: Local address and HELO name to send from.
+
+        Returns:
+            The final reply.
+
+        Raises:
+            TransportError: The connection failed.
+            UnsendableError: SMTP cannot carry the message.
+            NoMailHostError: No mail host could be reached.
+        """
         ...
 
 
@@ -58,9 +72,19 @@ async def open_routes(
     rng: Random,
     destinations: Destinations | None = None,
 ) -> AsyncIterator[dict[str, Route]]:
-    """Open every route. Nothing is connected yet. Raises ConfigError for a file of authorities that cannot be used.
+    """Open every route. No connection is made yet.
 
-    ``destinations``: limits of the direct ones. None: of a worker of ten jobs, and public addresses only.
+    Args:
+        routes: Settings of the routes, by name.
+        shaping: Limits of receivers, for the routes that they apply to.
+        resolver: Looks up mail hosts and policies.
+        engine: Database of MTA-STS policies.
+        clock: The clock.
+        rng: Chooses among equally preferred hosts and relays.
+        destinations: Limits of direct routes. None: five jobs for each destination, and public addresses only.
+
+    Raises:
+        ConfigError: A file of certificate authorities cannot be used.
     """
     destinations = destinations or Destinations()
     async with AsyncExitStack() as stack:
@@ -77,7 +101,6 @@ async def open_routes(
                     opened[name] = DirectRoute(
                         settings,
                         shaping=shaping if settings.is_shaped else None,
-                        resolver=resolver,
                         policies=policies,
                         pools=pools,
                         clock=clock,
@@ -96,12 +119,12 @@ async def _trust(name: str, settings: RouteSettings) -> ssl.SSLContext:
         raise ConfigError(
             f"{settings.ca_file} cannot be used: {error}",
             where=f"routes.{name}.ca_file",
-            remedy="It is to hold the certificates of authorities, PEM.",
+            remedy="It must contain CA certificates in PEM format.",
         ) from None
 
 
 def relay_of(settings: RelaySettings, helo: str | None, clock: Clock) -> Relay:
-    """Return a relay, as the settings describe it, that has not failed yet."""
+    """Make a relay from its settings."""
     tokens = TokenSource(settings.oauth, clock) if settings.oauth is not None else None
     endpoint = Endpoint.of_relay(settings, tokens).sent_from(LocalBinding(helo=helo))
     login = f"{settings.username} at " if settings.username is not None else ""
@@ -110,7 +133,7 @@ def relay_of(settings: RelaySettings, helo: str | None, clock: Clock) -> Relay:
 
 
 def origins_of(senders: Mapping[str, SenderSettings]) -> dict[str, LocalBinding]:
-    """Where the mail of each sender's address comes from."""
+    """Return the local address and HELO name of each sender, by From address."""
     return {
         sender.address: LocalBinding(source_address=sender.source_address, helo=sender.helo, sender=sender.address)
         for sender in senders.values()
@@ -118,17 +141,19 @@ def origins_of(senders: Mapping[str, SenderSettings]) -> dict[str, LocalBinding]
 
 
 class RouteMetrics(Collector):
-    """How the hosts of each route stand, as this process sees them."""
+    """Exports the state of the circuit breakers of each route."""
 
     def __init__(self, routes: Mapping[str, Route]) -> None:
         self._routes = routes
 
     def collect(self) -> Iterator[Metric]:
         open_ = GaugeMetricFamily(
-            "postroad_route_host_open", "1 while a host is left alone, 0.5 while one message tries it", labels=_LABELS
+            "postroad_route_host_open", "1 while a host is not tried, 0.5 while one message tries it", labels=_LABELS
         )
         failures = CounterMetricFamily(
-            "postroad_route_host_failures", "Sessions that could not be had, or were lost before RCPT", labels=_LABELS
+            "postroad_route_host_failures",
+            "Sessions that could not be opened, or were lost before RCPT",
+            labels=_LABELS,
         )
         for name, route in self._routes.items():
             for breaker in route.breakers[:MAX_HOSTS]:
@@ -140,4 +165,4 @@ class RouteMetrics(Collector):
 _LABELS = ("route", "host")
 _SHARE = {BreakerState.CLOSED: 0.0, BreakerState.HALF_OPEN: 0.5, BreakerState.OPEN: 1.0}
 MAX_HOSTS = 100
-"""Hosts of one route that metrics show: a direct one meets thousands."""
+"""Hosts of one route that are exported. A direct route may have thousands."""

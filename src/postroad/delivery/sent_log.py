@@ -1,4 +1,4 @@
-"""One log line a minute of what a worker sent."""
+"""Logs once a minute what a worker sent."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from postroad.store.ledger import TouchState
 
 log = logging.getLogger(__name__)
 
-EVERY_S: Final = 60.0
+INTERVAL_S: Final = 60.0
 SHOWN: Final = {
     TouchState.ACCEPTED: "accepted",
     TouchState.DEFERRED: "deferred",
@@ -23,21 +23,21 @@ SHOWN: Final = {
 
 
 def describe(counts: Mapping[TouchState, int]) -> str:
-    """Return counts in words, without those that are zero: "1,200 accepted, 3 deferred"."""
+    """Return counts as text, without zeros: "1,200 accepted, 3 deferred"."""
     return ", ".join(f"{counts[state]:,} {word}" for state, word in SHOWN.items() if counts.get(state))
 
 
 async def log_sent(counts: Counter[TouchState], queue: str, clock: Clock) -> None:
-    """Log once a minute what was sent since the last line and in total, until cancelled. No line where that is nothing.
+    """Log once a minute what was sent since the last line and in total, until cancelled. Idle minutes are skipped.
 
     Args:
-        counts: What became of the messages that this process tried, kept up to date by its handler.
-        queue: Name of the queue, for the line.
+        counts: Outcomes of the messages that this process tried; its handler updates them.
+        queue: Name of the queue.
         clock: The clock.
     """
     before: Counter[TouchState] = Counter()
     while True:
-        await clock.sleep(EVERY_S)
+        await clock.sleep(INTERVAL_S)
         now = Counter(counts)
         if now != before:
             log.info("%s, last minute: %s; since the start: %s", queue, describe(now - before), describe(now))

@@ -1,8 +1,8 @@
-"""DKIM signatures by RSA in processes of their own, beside the one that merges and sends.
+"""Makes DKIM signatures with RSA in separate processes.
 
-RSA signs without Python's lock, so threads could do it. But a thread that has signed waits for the lock before it takes
-the next, and that took most of what it saved: see docs/adr/0010. A trip to another process and back costs besides the
-signature, so messages go together: those that come while the processes are busy.
+RSA signing releases the GIL, so threads could do it. But a thread waits for the GIL after each signature, which costs
+most of the gain: see docs/adr/0010. The round trip to a process has a cost of its own, so the messages that arrive
+while all processes are busy are batched.
 """
 
 from __future__ import annotations
@@ -24,72 +24,72 @@ from postroad.mail.message import Message
 log = logging.getLogger(__name__)
 
 PROCESSES = min(os.cpu_count() or 1, 4)
-TOGETHER = 64
-"""Messages of one trip, at most: some 16 ms for the first of them to wait."""
-ANSWERS_WITHIN_S = 10.0
+MAX_BATCH = 64
+"""Maximum number of messages of a batch. A batch takes about 16 ms."""
+SIGNING_TIMEOUT_S = 10.0
 
 
 class SigningPool:
-    """Signs messages. Close it at the end."""
+    """Signs messages in a pool of processes. Close it at the end."""
 
     def __init__(self, processes: int = PROCESSES) -> None:
         self._free = [_Signer() for _ in range(processes)]
         self._signers = list(self._free)
         self._waiting: deque[tuple[Message, asyncio.Future[Message]]] = deque()
-        self._trips: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
 
     async def aclose(self) -> None:
-        """Sign nothing more; nobody waits for what is under way."""
+        """Cancel batches in progress, and end the processes."""
         self._closed = True
-        for trip in self._trips:
-            trip.cancel()
-        await asyncio.gather(*self._trips, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         for signer in self._signers:
             await signer.aclose()
 
     async def signed(self, message: Message) -> Message:
-        """Return a message with its signatures. Raises what its key raises."""
+        """Return a message with its signatures. An error of its key is raised as it is."""
         if not message.slow_to_sign:
-            return message.signed()  # Ed25519 is done before the trip would have begun.
+            return message.signed()  # Ed25519 takes less time than a round trip.
         if self._closed:
-            raise RuntimeError("nothing is signed any more")
-        answer: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-        self._waiting.append((message, answer))
+            raise RuntimeError("the signing pool is closed")
+        result: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._waiting.append((message, result))
         if self._free:
-            trip = asyncio.create_task(self._go(self._free.pop()))
-            self._trips.add(trip)
-            trip.add_done_callback(self._trips.discard)
-        return await answer
+            task = asyncio.create_task(self._run_batches(self._free.pop()))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return await result
 
-    async def _go(self, signer: _Signer) -> None:
-        """Have signed what waits, a share at a time, so that every process has one."""
+    async def _run_batches(self, signer: _Signer) -> None:
+        """Sign the waiting messages in batches, which leave a share to each free process."""
         try:
             while self._waiting:
-                share = min(-(-len(self._waiting) // (len(self._free) + 1)), TOGETHER)
-                asked = [self._waiting.popleft() for _ in range(share)]
-                outcomes = await _sign(signer, [message for message, _ in asked])
-                for (_, answer), outcome in zip(asked, outcomes, strict=True):
-                    if answer.done():
+                share = min(-(-len(self._waiting) // (len(self._free) + 1)), MAX_BATCH)
+                batch = [self._waiting.popleft() for _ in range(share)]
+                outcomes = await _sign(signer, [message for message, _ in batch])
+                for (_, result), outcome in zip(batch, outcomes, strict=True):
+                    if result.done():
                         continue  # cancelled
                     if isinstance(outcome, Message):
-                        answer.set_result(outcome)
+                        result.set_result(outcome)
                     else:
-                        answer.set_exception(outcome)
+                        result.set_exception(outcome)
         finally:
             self._free.append(signer)
 
 
 async def _sign(signer: _Signer, messages: Sequence[Message]) -> list[Message | Exception]:
-    """Have messages signed; by ourselves, where the process does not."""
+    """Sign messages in the process of a signer, or in this one if that fails."""
     work = [
         unsigned for message in messages for unsigned in message.unsigned if unsigned.key.algorithm is Algorithm.RSA
     ]
     try:
-        async with asyncio.timeout(ANSWERS_WITHIN_S):
+        async with asyncio.timeout(SIGNING_TIMEOUT_S):
             signatures = iter(await signer.sign(work))
-    except Exception as error:  # Event loops disagree on what a write to a process that has ended raises.
-        log.warning("the process that signs is away, and %d signatures are made without it: %r", len(work), error)
+    except Exception as error:  # Event loops raise different errors for a write to an ended process.
+        log.warning("the signing process failed, so this process makes %d signatures: %r", len(work), error)
         await signer.aclose()
         return await asyncio.to_thread(_sign_here, messages)
     return [message.signed(signatures) for message in messages]
@@ -106,14 +106,20 @@ def _sign_here(messages: Sequence[Message]) -> list[Message | Exception]:
 
 
 class _Signer:
-    """One process, started when it is first needed, and anew when it has died."""
+    """One signing process, started when it is first needed, and again after it died."""
 
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
         self._numbers: dict[DkimKey, int] = {}
 
     async def sign(self, work: Sequence[PendingSignature]) -> list[bytes]:
-        """Return their signatures. Raises OSError, EOFError or ValueError when the process is not up to it."""
+        """Return the signatures, in the order of the requests.
+
+        Raises:
+            OSError: The process cannot be started, or its input is closed.
+            EOFError: It ended before its reply.
+            ValueError: Its reply does not match.
+        """
         if self._process is None:
             self._numbers = {}
             self._process = await asyncio.create_subprocess_exec(

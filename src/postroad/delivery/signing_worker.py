@@ -1,7 +1,7 @@
-"""A process that signs with RSA and does nothing else: ``python -m postroad.delivery.signing_worker``.
+"""Makes RSA signatures in a process of its own: ``python -m postroad.delivery.signing_worker``.
 
-It reads requests from standard input and writes an answer to each, until the input ends, as it does with the process
-that started it, however that ends. Each is four octets of length and as much of MessagePack.
+It reads requests from standard input and writes a reply to each, until the input ends, which happens when its parent
+process ends. A request and a reply are four bytes of length (big-endian), then MessagePack.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ LENGTH = 4
 
 
 class Request(msgspec.Struct, frozen=True, array_like=True):
-    """``keys``: those that it has not had yet, by number, in DER (PKCS #8). ``work``: of each, its key and its octets.
+    """A batch of signatures to make.
 
-    The answer is a list of signatures, in the order of ``work``.
+    ``keys``: new keys, by number, in DER (PKCS #8). ``work``: for each signature, the number of its key and its bytes.
+    The reply is a list of signatures, in the order of ``work``.
     """
 
     keys: dict[int, bytes]
@@ -35,12 +36,13 @@ decode_answer = msgspec.msgpack.Decoder(list[bytes]).decode
 
 
 def framed(octets: bytes) -> bytes:
+    """Return bytes with their length before them."""
     return len(octets).to_bytes(LENGTH) + octets
 
 
 def main(requests: IO[bytes], answers: IO[bytes]) -> None:
-    """Sign what is asked for."""
-    # Both are sent to a whole group of processes. Whoever started this one finishes what is under way first.
+    """Reply to requests until the input ends."""
+    # Both signals go to the whole process group. The parent finishes its work in progress first, and needs signatures.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     keys: dict[int, RSAPrivateKey] = {}

@@ -1,4 +1,4 @@
-"""The policies of MTA-STS that hold now: looked up, kept in the store, and kept to until they expire."""
+"""Caches MTA-STS policies in the store until they expire (RFC 8461)."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from postroad.store.sts_policy import StsPolicy, find_sts_policy, save_sts_polic
 log = logging.getLogger(__name__)
 
 RETRY_MS = 300_000
-"""RFC 8461 §3.3: after a policy could not be fetched, at least five minutes pass."""
+"""Minimum delay after a failed fetch: five minutes (RFC 8461 §3.3)."""
 
-MAX_KEPT = 100_000
-"""Domains that are remembered in this process; the store remembers the rest."""
+MAX_CACHED = 100_000
+"""Domains that this process caches. The store has all."""
 
 
 class StsPolicies:
@@ -40,44 +40,53 @@ class StsPolicies:
         https_port: int = 443,
         allowed: Sequence[Network] = (),
     ) -> None:
-        """``allowed``: networks that are not public, and that policies are fetched from all the same."""
-        self._resolver = resolver
+        """Make the cache.
+
+        Args:
+            resolver: Looks up the records of policies.
+            engine: Database of the policies.
+            clock: The clock.
+            trust: TLS context that verifies policy hosts.
+            https_port: Port of policy hosts.
+            allowed: Networks that are not public, and from which policies are fetched nevertheless.
+        """
+        self.resolver = resolver
         self._engine = engine
         self._clock = clock
         self._trust = trust
         self._https_port = https_port
         self._allowed = allowed
-        self._kept: dict[str, StsPolicy | None] = {}
+        self._cached: dict[str, StsPolicy | None] = {}
         self._not_before_ms: dict[str, int] = {}
         self._locks: dict[str, asyncio.Lock] = {}
 
     async def of(self, domain: str) -> Policy | None:
-        """Return the policy that holds for a domain, or None. Never raises: without an answer the last one holds."""
-        _, policy_id = await find_policy_id(self._resolver, domain)
-        kept = await self._unexpired(domain)
-        if policy_id is None or (kept is not None and kept.policy_id == policy_id):
-            # RFC 8461 §5.1: a policy holds until it expires, even when the record is gone.
-            return _policy(kept)
+        """Return the policy of a domain, or None. It never raises: without an answer the cached policy applies."""
+        _, policy_id = await find_policy_id(self.resolver, domain)
+        cached = await self._unexpired(domain)
+        if policy_id is None or (cached is not None and cached.policy_id == policy_id):
+            # RFC 8461 §5.1: a policy applies until it expires, even if its record is gone.
+            return _policy(cached)
         lock = self._locks.setdefault(domain, asyncio.Lock())
         async with lock:
-            kept = await self._unexpired(domain)
-            if kept is None or kept.policy_id != policy_id:
-                kept = await self._renew(domain, policy_id) or kept
+            cached = await self._unexpired(domain)
+            if cached is None or cached.policy_id != policy_id:
+                cached = await self._renew(domain, policy_id) or cached
         if not lock.locked():
             self._locks.pop(domain, None)
-        return _policy(kept)
+        return _policy(cached)
 
     async def _unexpired(self, domain: str) -> StsPolicy | None:
-        if domain not in self._kept:
-            if len(self._kept) >= MAX_KEPT:
-                self._kept.clear()
+        if domain not in self._cached:
+            if len(self._cached) >= MAX_CACHED:
+                self._cached.clear()
                 self._not_before_ms.clear()
             try:
-                self._kept[domain] = await asyncio.to_thread(self._find, domain)
+                self._cached[domain] = await asyncio.to_thread(self._find, domain)
             except UnavailableError:
                 return None
-        kept = self._kept[domain]
-        return kept if kept is not None and kept.expires_at > self._clock.now() else None
+        cached = self._cached[domain]
+        return cached if cached is not None and cached.expires_at > self._clock.now() else None
 
     def _find(self, domain: str) -> StsPolicy | None:
         with read(self._engine) as connection:
@@ -89,7 +98,7 @@ class StsPolicies:
             return None
         try:
             fetched = await fetch_policy(
-                self._resolver, domain, self._trust, port=self._https_port, allowed=self._allowed
+                self.resolver, domain, self._trust, port=self._https_port, allowed=self._allowed
             )
         except PolicyError as error:
             self._not_before_ms[domain] = now_ms + RETRY_MS
@@ -102,19 +111,19 @@ class StsPolicies:
             hosts="\n".join(fetched.hosts),
             expires_at=self._clock.now() + timedelta(seconds=fetched.max_age_s),
         )
-        self._kept[domain] = policy
+        self._cached[domain] = policy
         try:
-            await asyncio.to_thread(self._keep, policy)
+            await asyncio.to_thread(self._save, policy)
         except UnavailableError as error:
-            log.warning("the MTA-STS policy of %s is kept in this process only: %s", domain, error)
+            log.warning("the MTA-STS policy of %s is cached in this process only: %s", domain, error)
         return policy
 
-    def _keep(self, policy: StsPolicy) -> None:
+    def _save(self, policy: StsPolicy) -> None:
         with write(self._engine) as connection:
             save_sts_policy(connection, policy)
 
 
-def _policy(kept: StsPolicy | None) -> Policy | None:
-    if kept is None:
+def _policy(cached: StsPolicy | None) -> Policy | None:
+    if cached is None:
         return None
-    return Policy(mode=StsMode(kept.mode), hosts=tuple(kept.hosts.split()), max_age_s=0)
+    return Policy(mode=StsMode(cached.mode), hosts=tuple(cached.hosts.split()), max_age_s=0)

@@ -95,6 +95,9 @@ def queue_name(engine: sa.Engine, campaign: str) -> str:
 def load_submit_plan(engine: sa.Engine, name: str, options: SubmitOptions) -> SubmitPlan:
     """Read what all touches of a campaign share.
 
+    Returns:
+        The plan for all its submissions.
+
     Raises:
         StateError: There is no such campaign.
     """
@@ -145,7 +148,7 @@ async def submit_due(
     running = plan.campaign.state is CampaignState.RUNNING
     if options.providers is not None and running:
         domains = await asyncio.to_thread(_unknown_domains, engine, plan, cursor, until, now, limit)
-        await options.providers.learn(domains)
+        await options.providers.look_up(domains)
     submitted = 0
     while submitted < limit and running:
         batch = await _submit_batch(engine, queue, plan, until, cursor, min(BATCH, limit - submitted))

@@ -54,8 +54,8 @@ class HealthStep(StrEnum):
 class SenderHealth:
     """The result of one report.
 
-    ``before``: verdict of the last report; None: this is the first. ``change``: difference from the last report. ``held``:
-    whether the sender is held now. ``why``: reason of the step.
+    ``before``: verdict of the last report; None: this is the first. ``change``: difference from the last report.
+    ``held``: whether the sender is held now. ``why``: reason of the step.
     """
 
     sender: str
@@ -147,7 +147,7 @@ def decide(
         return HealthStep.NOTHING, ""
     if any(finding.verdict is RecordVerdict.UNKNOWN and finding.code != "dnsbl.refused" for finding in relevant):
         return HealthStep.NOTHING, hold.reason
-    return (HealthStep.RELEASED if held else HealthStep.MENDED), "its DNS passes again"
+    return (HealthStep.RELEASED if held else HealthStep.RECOVERED), "its DNS passes again"
 
 
 def record(engine: sa.Engine, sender: str, report: HealthReport, settings: DnsHealthSettings) -> SenderHealth:
@@ -207,7 +207,7 @@ def _update_hold(
         case HealthStep.HELD:
             hold = hold or SenderHold(sender=sender, reason=why, failing_since=now)
             hold.reason, hold.held_at = why, now
-        case HealthStep.RELEASED | HealthStep.MENDED:
+        case HealthStep.RELEASED | HealthStep.RECOVERED:
             assert hold is not None  # noqa: S101  (only an open hold ends)
             hold.ended_at, hold.ended_why = now, why
     save_hold(connection, hold)
