@@ -34,7 +34,9 @@ async def signing() -> AsyncIterator[SigningPool]:
 
 def signers(parent: int | None = None) -> list[int]:
     """The processes that sign for us, or for another process."""
-    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,stat=,args="], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["ps", "-wweo", "pid=,ppid=,stat=,args="], capture_output=True, text=True, check=True
+    ).stdout
     processes = [line.split(maxsplit=3) for line in listed.splitlines()]
     return [
         int(pid)
