@@ -15,7 +15,7 @@ from typing import Final
 from msgspec import Struct
 
 from postroad.classify.cause import HARD_CAUSES, Cause, Confidence
-from postroad.classify.evidence import HARD, Evidence, FoundEvidence, find_evidence, find_other_subject
+from postroad.classify.evidence import HARD, Evidence, FoundEvidence, find_evidence, find_other_subject, only_refuses
 from postroad.classify.known import known_replies
 from postroad.classify.relay import names_account_by_code, reinterpret
 from postroad.classify.statement import Speaker, Statement
@@ -122,6 +122,7 @@ _CODES: Final = (
     (re.compile(r"[45]\.7\.(?:2|124|129|13[346]|193)"), Cause.NOT_WANTED),
     (re.compile(r"[45]\.7\.\d+"), Cause.POLICY),
 )
+_INNER_CODE: Final = re.compile(r"\b55[013][ -]5\.1\.[136]\b(?!\.)")
 _CODE_WEIGHT: Final = 4
 """Weight that a code adds to words of the same cause, in words. A code for the sender's authentication counts alone."""
 
@@ -222,7 +223,8 @@ def _code_counts_alone(statement: Statement, hits: Sequence[FoundEvidence]) -> b
     """Return whether a code counts without words: it can be about the recipient, and no words contradict it."""
     if statement.phase is Phase.MAIL or any(hit.evidence in _AGAINST_CODES for hit in hits):
         return False
-    return not find_other_subject(clean(statement.text, statement.recipient))
+    cleaned = clean(statement.text, statement.recipient)
+    return not only_refuses(cleaned) and not find_other_subject(cleaned)
 
 
 def _hard_code(statement: Statement) -> Evidence | None:
@@ -254,5 +256,6 @@ def _is_about_recipient(statement: Statement, hard_code: Evidence | None) -> boo
     if statement.phase is Phase.MAIL or re.fullmatch(r"[45]\.1\.[78]", statement.status or ""):
         return False
     if statement.phase in (Phase.DATA, Phase.DOT):
-        return hard_code is not None or (statement.status or "").startswith("5.1.")
+        inner = _INNER_CODE.search(statement.text)  # A gateway repeats the reply of the server that it asked.
+        return hard_code is not None or inner is not None or (statement.status or "").startswith("5.1.")
     return True

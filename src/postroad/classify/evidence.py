@@ -200,11 +200,27 @@ def _matches(words: Sequence[str]) -> Iterator[tuple[FoundEvidence, int]]:
         if phrase.needed <= contained and (length := _match(phrase.words, words, position))
     ]
     ends = [end for phrase, _, end in matches if _is_negation(phrase)]
-    for phrase, position, _ in matches:
+    gone = [(position, end) for phrase, position, end in matches if phrase.evidence is Evidence.NO_MAILBOX]
+    for phrase, position, end in matches:
+        # "mailbox closed permanently" is not also "mailbox closed", which may be opened again.
+        if phrase.evidence is Evidence.INACTIVE and any(first <= position and end <= last for first, last in gone):
+            continue
         # "mailbox not found blacklisted": the negation belongs to the phrase before it, and does not negate the next.
         begin = max((end for end in ends if end <= position), default=0)
         if not _is_negated(phrase, words[begin:position]):
             yield FoundEvidence(_evidence(phrase, words[:position]), phrase.text, phrase.weight), position
+
+
+def only_refuses(cleaned: str) -> bool:
+    """Return whether a text has English words of a refusal and no word for a recipient: "Message rejected".
+
+    A code for a missing mailbox beside such words is what blocked senders also get.
+
+    Args:
+        cleaned: A cleaned text without evidence of a missing recipient.
+    """
+    words, classes = set(cleaned.split()), _content()["classes"]
+    return not words.isdisjoint(classes["refusal"]) and words.isdisjoint(classes["recipient"])
 
 
 def find_other_subject(cleaned: str) -> str:
@@ -248,11 +264,20 @@ def _other_subject(words: Sequence[str]) -> str:
     return unknown[0] if unknown and known >= _MIN_ENGLISH else ""
 
 
+_READER: Final = (("you", "are"), ("youre",), ("you", "were"), ("your", "address", "is"), ("your", "domain", "is"))
+"""Subjects of a sentence about the reader of the reply, who is the sender."""
+
+
 def _evidence(phrase: Phrase, before: Sequence[str]) -> Evidence:
     """Return the evidence of a phrase, given the words before it in its sentence.
 
-    "Missing" is about the recipient if the words before it name a recipient, or no subject at all.
+    "Missing" is about the recipient if the words before it name a recipient, or no subject at all. What the reader is
+    not ("you are not in the list") is about the sender.
     """
+    if phrase.evidence in HARD | {Evidence.MISSING} and any(
+        tuple(before[-len(subject) :]) == subject for subject in _READER
+    ):
+        return Evidence.NOT_WANTED
     if phrase.evidence is not Evidence.MISSING:
         return phrase.evidence
     recipients, empty = _subjects()
