@@ -142,7 +142,9 @@ def test_exim_says_of_which_address_the_verification_failed() -> None:
     assert not classify(said(text, recipient="bob@example.org")).suppresses
 
 
-@pytest.mark.parametrize("text", ["550 5.1.1", "550 5.1.1 Recipient rejected", "550 5.1.1 Ilyen postafiók nincs nálunk"])
+@pytest.mark.parametrize(
+    "text", ["550 5.1.1", "550 5.1.1 Recipient rejected", "550 5.1.1 Ilyen postafiók nincs nálunk"]
+)
 def test_a_code_alone_counts_where_the_words_say_nothing_else(text: str) -> None:
     found = classify(said(text))
     assert (found.suppresses, found.confidence) == (True, Confidence.LOW)
