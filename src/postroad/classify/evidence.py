@@ -214,7 +214,7 @@ def _matches(words: Sequence[str]) -> Iterator[tuple[FoundEvidence, int]]:
 def only_refuses(cleaned: str) -> bool:
     """Return whether a text has English words of a refusal and no word for a recipient: "Message rejected".
 
-    A code for a missing mailbox beside such words is what blocked senders also get.
+    Blocked senders also get a code for a missing mailbox with such words.
 
     Args:
         cleaned: A cleaned text without evidence of a missing recipient.
