@@ -29,8 +29,8 @@ from postroad.settings import RouteKind, RouteSettings
 from postroad.shaping.config import Shaping, read_shaping
 from postroad.smtp.breaker import FAILURES_IN_A_ROW, PAUSES_MS
 from postroad.smtp.endpoint import LocalBinding
+from postroad.smtp.errors import TransportError
 from postroad.smtp.pools import Pools
-from postroad.smtp.session import TransportError
 from postroad.smtp.tls import client_context
 from tests.dns.nameserver import Nameserver, Trouble
 from tests.https import Site, https

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from postroad.delivery.outcome import MINUTE_MS, RETRY_DELAYS_MS, classify_reply, classify_transport_error
 from postroad.delivery.result import DeliveryResult, DeliveryVerdict, Pause
 from postroad.errors import Blame
+from postroad.smtp.errors import TransportError
 from postroad.smtp.reply import Phase, Reply, parse_reply
-from postroad.smtp.session import TransportError
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from postroad.settings import DnsSettings, RouteSettings, SenderSettings
 from postroad.shaping.config import read_shaping
 from postroad.smtp.breaker import FAILURES_IN_A_ROW, PAUSES_MS
 from postroad.smtp.endpoint import LocalBinding
+from postroad.smtp.errors import TransportError
 from postroad.smtp.relays import RelayRoute
-from postroad.smtp.session import TransportError
 from tests.dns.nameserver import Nameserver
 from tests.sandbox.wire import HandClock
 from tests.smtp.conftest import message, nothing

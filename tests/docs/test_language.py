@@ -18,7 +18,6 @@ PENDING = (
     "src/postroad/dns",
     "src/postroad/mail",
     "src/postroad/sandbox",
-    "src/postroad/smtp",
     "flows",
     "tasks",
     "tests/canary",
@@ -28,7 +27,6 @@ PENDING = (
     "tests/mail",
     "tests/model",
     "tests/sandbox",
-    "tests/smtp",
     "docs/reference/commands.md",
     "docs/reference/dns-findings.md",
 )

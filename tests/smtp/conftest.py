@@ -1,4 +1,4 @@
-"""What every test of a session begins with."""
+"""Fixtures and helpers of the session tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from pydantic import SecretStr
 from postroad.mail.message import Message
 from postroad.settings import TlsMode
 from postroad.smtp.endpoint import Endpoint
-from postroad.smtp.session import SmtpSession, Timeouts
+from postroad.smtp.errors import Timeouts
+from postroad.smtp.session import SmtpSession
 from tests.on_uvloop import pytest_asyncio_loop_factories  # noqa: F401
 from tests.smtp.scripted import ScriptedServer
 
@@ -61,7 +62,7 @@ def route(
 
 
 async def nothing() -> None:
-    """A before_body that has nothing to do."""
+    """A before_body that does nothing."""
 
 
 async def unusable(session: SmtpSession) -> None:
@@ -72,7 +73,7 @@ async def unusable(session: SmtpSession) -> None:
 
 
 class Marks:
-    """A before_body that counts, and does more where a test wants it."""
+    """A before_body that counts its calls and runs a test's own action."""
 
     def __init__(self, act: Callable[[], Awaitable[None]] = nothing) -> None:
         self.count = 0
@@ -94,7 +95,7 @@ async def opened(server: ScriptedServer, timeouts: Timeouts = QUICK) -> AsyncIte
 
 
 class Certificates:
-    """An authority of our own, and a server's certificate."""
+    """A private authority and a server certificate that it signed."""
 
     def __init__(self, folder: Path, names: tuple[str, ...] = ("127.0.0.1", "localhost")) -> None:
         authority = trustme.CA()

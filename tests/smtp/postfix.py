@@ -1,4 +1,4 @@
-"""Postfix as a peer: its own test sink, and a whole instance of it in a folder of its own."""
+"""Postfix as a peer: its test sink, and a complete instance in a folder of its own."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _wait_for(port: int, log: Path | None = None) -> None:
 
 @contextmanager
 def smtp_sink(*options: str) -> Iterator[int]:
-    """smtp-sink(1) on some port. It speaks SMTP and throws away what it gets, unless the options say otherwise."""
+    """Run smtp-sink(1) on a free port. It accepts mail and discards it, unless the options say otherwise."""
     port = _free_port()
     user = ["-u", "postfix"] if os.geteuid() == 0 else []
     process = subprocess.Popen(
@@ -90,7 +90,7 @@ scache    unix - - n - 1 scache
 postlog   unix-dgram n - n - 1 postlogd
 """
 
-# Whoever has logged in may relay, and nobody else; TLS comes first.
+# Only authenticated clients may relay, and TLS is required.
 _SASL = """
 {port}    inet n - n - - smtpd
   -o smtpd_sasl_auth_enable=yes
@@ -132,16 +132,16 @@ class Postfix:
         self.port = port
         self.implicit_tls_port = implicit_tls_port
         self.in_turn_port = in_turn_port
-        """Where PIPELINING is not offered."""
+        """Port that does not offer PIPELINING."""
         self.login_ports = login_ports
-        """By the mechanism that is offered there alone, in lower case."""
+        """Ports by the only mechanism that each offers, in lower case."""
 
 
 @contextmanager
 def postfix(
     folder: Path, next_hop: int, certificates: Certificates, *, sasl: Path | None = None, mechanisms: Sequence[str] = ()
 ) -> Iterator[Postfix]:
-    """A whole Postfix that relays all it takes to the port of the next hop. Needs root, as Postfix does.
+    """Run a complete Postfix that relays all mail to the port of the next hop. Needs root, as Postfix does.
 
     ``sasl``: the socket of a Dovecot that judges who logs in, by one of these mechanisms.
     """

@@ -1,4 +1,4 @@
-"""A server that says what a test tells it to, octet for octet, and keeps what it was sent."""
+"""An SMTP server with scripted replies, octet for octet. It records everything that it receives."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ COMMANDS = frozenset({"EHLO", "HELO", "STARTTLS", "AUTH", "MAIL", "RCPT", "DATA"
 
 
 class Act(Enum):
-    """What it does in place of an answer."""
+    """An action in place of a reply."""
 
-    DROP = auto()  # close
-    RESET = auto()  # close by a TCP reset
-    HANG = auto()  # nothing, for ever
-    SILENT = auto()  # no answer to this one, and on to the next command
+    DROP = auto()  # close the connection
+    RESET = auto()  # close it by a TCP reset
+    HANG = auto()  # never reply again
+    SILENT = auto()  # do not reply to this command
 
 
 Answer = str | bytes | Act | Callable[["Connection"], Awaitable[None]]
-"""A reply without its CRLF, raw octets, an act, or a coroutine function that does as it likes."""
+"""A reply without its CRLF, raw octets, an act, or a coroutine function that uses the connection."""
 
 
 @dataclass
 class Connection:
-    """One client, as the server saw it."""
+    """One client's connection."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -47,7 +47,7 @@ class Connection:
     _buffer: bytearray = field(default_factory=bytearray)
 
     async def until(self, mark: bytes) -> bytes | None:
-        """Octets up to and with the mark, or None at the end of the stream."""
+        """Return the octets up to and including the mark, or None at the end of the stream."""
         while (end := self._buffer.find(mark)) < 0:
             try:
                 chunk = await self.reader.read(1 << 20)
@@ -63,11 +63,11 @@ class Connection:
 
     @property
     def left_over(self) -> bytes:
-        """What was received and is part of no command."""
+        """What was received and is not part of a complete command."""
         return bytes(self._buffer)
 
     async def body(self) -> bytes | None:
-        """What comes after a 354, up to and with the final dot."""
+        """Return what follows a 354, up to and including the final dot."""
         if self._buffer.startswith(b".\r\n"):
             return await self.until(b".\r\n")
         first = await self.until(b"\r\n")
@@ -96,9 +96,9 @@ class Connection:
 
 
 class ScriptedServer:
-    """Answers by verb: a list is used up in order and then the default holds; anything else holds always.
+    """Replies by verb. A list is used up in order, then the default applies. Anything else always applies.
 
-    Verbs beside the commands: CONNECT for the greeting, DOT for the reply to a body, none for all that is no command.
+    Verbs that are not commands: CONNECT for the greeting, DOT for the reply to a body, "" for any unknown command.
     """
 
     def __init__(
@@ -109,7 +109,9 @@ class ScriptedServer:
         implicit_tls: ssl.SSLContext | None = None,
         starttls: ssl.SSLContext | None = None,
     ) -> None:
-        self.answers = {verb: list(said) if isinstance(said, list) else said for verb, said in (answers or {}).items()}
+        self.answers = {
+            verb: list(answer) if isinstance(answer, list) else answer for verb, answer in (answers or {}).items()
+        }
         self.connections: list[Connection] = []
         self.open = 0
         self.most_open = 0
@@ -167,12 +169,12 @@ class ScriptedServer:
             connection.commands.append(line)
             word = line.split(maxsplit=1)[0].upper().decode() if line.strip() else ""
             verb = word if word in COMMANDS else ""
-            said = self._next(verb)
-            if not await self._answer(connection, verb, said) or verb == "QUIT":
+            answer = self._next(verb)
+            if not await self._answer(connection, verb, answer) or verb == "QUIT":
                 return
             if verb == "STARTTLS" and self._starttls is not None:
                 await connection.writer.start_tls(self._starttls)
-            if verb == "DATA" and isinstance(said, str) and said.startswith("354"):
+            if verb == "DATA" and isinstance(answer, str) and answer.startswith("354"):
                 body = await connection.body()
                 if body is None:
                     return
@@ -185,17 +187,17 @@ class ScriptedServer:
         if verb == "EHLO":
             offered = [*self._extensions, *(["STARTTLS"] if self._starttls else [])]
             default = "\r\n".join(["250-scripted.test", *(f"250-{word}" for word in offered), "250 HELP"])
-        said = self.answers.get(verb, default)
-        if isinstance(said, list):
-            return said.pop(0) if said else default
-        return said
+        answer = self.answers.get(verb, default)
+        if isinstance(answer, list):
+            return answer.pop(0) if answer else default
+        return answer
 
-    async def _answer(self, connection: Connection, verb: str, said: Answer | None = None) -> bool:
-        """Whether the session goes on."""
-        said = self._next(verb) if said is None else said
-        match said:
+    async def _answer(self, connection: Connection, verb: str, answer: Answer | None = None) -> bool:
+        """Send the answer. Return whether the session continues."""
+        answer = self._next(verb) if answer is None else answer
+        match answer:
             case str() | bytes():
-                connection.say(said)
+                connection.say(answer)
             case Act.DROP:
                 connection.drop()
                 return False
@@ -208,5 +210,5 @@ class ScriptedServer:
             case Act.SILENT:
                 pass
             case _:
-                await said(connection)
+                await answer(connection)
         return True

@@ -1,4 +1,4 @@
-"""Where a connection comes from, how it is named, and how it is protected beyond the common case."""
+"""Source address, EHLO name, client certificates, opportunistic TLS and DANE."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from postroad.settings import TlsMode
 from postroad.smtp.dane import DANE_EE, DANE_TA, TlsaAssociation
 from postroad.smtp.endpoint import LocalBinding
+from postroad.smtp.errors import TransportError
 from postroad.smtp.pools import Pools
 from postroad.smtp.reply import Phase
-from postroad.smtp.session import SmtpSession, TransportError
+from postroad.smtp.session import SmtpSession
 from tests.smtp.conftest import QUICK, Certificates, message, nothing, route
 from tests.smtp.scripted import EXTENSIONS, Act, ScriptedServer
 
@@ -34,7 +35,7 @@ async def test_a_session_leaves_from_its_source_address_under_its_name() -> None
 
 
 @pytest.mark.parametrize("source", ["203.0.113.9", "::1"])
-async def test_an_address_that_is_not_ours_or_of_another_family_is_a_transport_error(source: str) -> None:
+async def test_unusable_source_address_is_a_transport_error(source: str) -> None:
     async with ScriptedServer() as server:
         with pytest.raises(TransportError) as caught:
             await SmtpSession.open(route(server.port).sent_from(LocalBinding(source_address=source)), QUICK)
@@ -65,9 +66,7 @@ async def test_each_origin_has_a_pool_of_its_own_and_idle_ones_go() -> None:
 
 
 @pytest.mark.parametrize("tls", [TlsMode.OPPORTUNISTIC])
-async def test_opportunistic_tls_takes_any_certificate_and_none_where_there_is_none(
-    tls: TlsMode, certificates: Certificates
-) -> None:
+async def test_opportunistic_tls_accepts_any_certificate_or_no_tls(tls: TlsMode, certificates: Certificates) -> None:
     async with ScriptedServer(starttls=certificates.server_context()) as server:
         session = await SmtpSession.open(route(server.port, tls=tls), QUICK)
         assert server.connections[0].writer.get_extra_info("ssl_object") is not None
@@ -79,7 +78,7 @@ async def test_opportunistic_tls_takes_any_certificate_and_none_where_there_is_n
 
 
 @pytest.mark.parametrize("answer", ["454 4.7.0 TLS is not to be had", Act.DROP])
-async def test_opportunistic_tls_that_does_not_come_about_is_done_without(answer: str | Act) -> None:
+async def test_failed_opportunistic_tls_falls_back_to_clear_text(answer: str | Act) -> None:
     async with ScriptedServer({"STARTTLS": answer}, extensions=(*EXTENSIONS, "STARTTLS")) as server:
         session = await SmtpSession.open(route(server.port, tls=TlsMode.OPPORTUNISTIC), QUICK)
         assert (await session.send(message(), nothing)).code == 250
@@ -119,7 +118,7 @@ async def test_a_client_certificate_is_shown(tmp_path: Path) -> None:
 
 
 class Signed:
-    """A server's certificate of an authority that nobody knows, and what TLSA records may say of the two."""
+    """A server certificate of an untrusted authority, for TLSA records of either."""
 
     def __init__(self, name: str = "mx.example.test", *, expired: bool = False) -> None:
         self.authority = trustme.CA()
@@ -127,7 +126,7 @@ class Signed:
         leaf = self.authority.issue_cert(name, not_after=past) if expired else self.authority.issue_cert(name)
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         leaf.configure_cert(self.context)
-        # RFC 7672 §3.1.2: whoever publishes a trust anchor sends it along.
+        # RFC 7672 §3.1.2: a server that publishes a trust anchor must send it.
         chain = b"".join(blob.bytes() for blob in leaf.cert_chain_pems) + self.authority.cert_pem.bytes()
         with (
             trustme.Blob(chain).tempfile() as chain_file,
@@ -178,20 +177,20 @@ async def test_a_certificate_that_dns_does_not_name_is_refused() -> None:
 
 @pytest.mark.parametrize(("matching", "size"), [(0, 1), (1, 32), (2, 64)])
 def test_a_digest_of_another_length_is_no_digest(matching: int, size: int) -> None:
-    """RFC 6698 §4.1: a malformed record is unusable, and no reason to refuse every certificate."""
+    """RFC 6698 §4.1: a malformed record is unusable, which is not a reason to reject every certificate."""
     assert TlsaAssociation(DANE_EE, 1, matching, bytes(size)).usable
     assert not TlsaAssociation(DANE_EE, 1, matching, bytes(size + 1)).usable or matching == 0
 
 
-async def test_name_and_dates_count_below_an_anchor_and_not_for_the_certificate_itself() -> None:
+async def test_name_and_dates_count_for_dane_ta_and_not_for_dane_ee() -> None:
     """RFC 7672 §3.1.1 and §3.1.2."""
     for signed in (Signed("other.test"), Signed(expired=True)):
         assert await opens(signed, tlsa(DANE_EE, signed.leaf))
         assert not await opens(signed, tlsa(DANE_TA, signed.anchor))
 
 
-async def test_a_certificate_that_is_no_authority_cannot_vouch_for_another() -> None:
-    """Whoever has some certificate under the anchor must not be able to make one for every name."""
+async def test_a_leaf_certificate_cannot_sign_another() -> None:
+    """The owner of a leaf certificate under the anchor must not be able to issue one for another name."""
     signed = Signed("honest.test")
     own = signed.authority.issue_cert("evil.test")
     forged = trustme.CA.from_pem(own.cert_chain_pems[0].bytes(), own.private_key_pem.bytes()).issue_cert(

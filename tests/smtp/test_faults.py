@@ -1,4 +1,4 @@
-"""Every fault of the sandbox at every phase: what the client makes of it, and what the sandbox has taken then."""
+"""Every fault of the sandbox at every phase: the client's result, and what the sandbox has accepted."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from postroad.delivery.outcome import classify_reply, classify_transport_error
 from postroad.delivery.result import DeliveryVerdict
 from postroad.sandbox import ConnectionEnding, Extension, Fault, RulePhase, Sandbox, SandboxConfig, SandboxRule
 from postroad.settings import TlsMode
+from postroad.smtp.errors import TransportError
 from postroad.smtp.pool import SessionPool
-from postroad.smtp.session import TransportError
 from tests.smtp.conftest import QUICK, Certificates, Marks, message, route
 
 IMPATIENT = replace(QUICK, greeting=0.3, mail=0.3, rcpt=0.3, data=0.3, dot=0.3)

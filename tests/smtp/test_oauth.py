@@ -1,4 +1,4 @@
-"""XOAUTH2: tokens are fetched once, kept, and renewed when they are refused; nothing of them is told."""
+"""XOAUTH2: tokens are fetched once, cached, and renewed when the server rejects them. No error contains a secret."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from pydantic import SecretStr
 
 from postroad.settings import OAuthSettings, TlsMode
 from postroad.smtp.endpoint import Endpoint
+from postroad.smtp.errors import TransportError
 from postroad.smtp.oauth import TokenSource
 from postroad.smtp.reply import Phase
-from postroad.smtp.session import SmtpSession, TransportError
+from postroad.smtp.session import SmtpSession
 from tests.https import Site, https
 from tests.sandbox.wire import HandClock
 from tests.smtp.conftest import QUICK, Certificates, message, nothing, route
@@ -61,7 +62,7 @@ def logins(server: ScriptedServer) -> list[str]:
     return [b64decode(word).decode() for word in sent]
 
 
-async def test_a_token_is_fetched_once_for_all_sessions_until_shortly_before_its_end(tmp_path: Path) -> None:
+async def test_a_token_is_shared_until_shortly_before_it_expires(tmp_path: Path) -> None:
     clock = HandClock()
     async with tokens(tmp_path, clock, numbered()) as (site, source), scripted() as server:
         sessions = await asyncio.gather(*(SmtpSession.open(endpoint(server, source), QUICK) for _ in range(5)))
@@ -112,7 +113,7 @@ async def test_a_server_that_is_busy_is_asked_for_no_new_token(tmp_path: Path) -
     [
         ("400 Bad Request", '{"error": "invalid_grant", "error_description": "refresh-me"}', "400: invalid_grant"),
         ("200 OK", "hello", "no JSON"),
-        ("200 OK", "[]", "no JSON object"),
+        ("200 OK", "[]", "without a JSON object"),
         ("200 OK", "{}", "no token"),
         ("302 Found", "{}", "302"),
     ],

@@ -1,4 +1,4 @@
-"""A pool of sessions: how many at once, how long each, and what becomes of one that went stale."""
+"""A pool of sessions: their number, their lifetime, and the replacement of stale ones."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from postroad.smtp.errors import TransportError, UnsendableError
 from postroad.smtp.pool import SessionPool
 from postroad.smtp.reply import Phase
-from postroad.smtp.session import TransportError, UnsendableError
 from tests.smtp.conftest import QUICK, Marks, message, nothing, route
 from tests.smtp.scripted import Act, Answer, Connection, ScriptedServer
 
@@ -42,7 +42,7 @@ async def test_no_more_connections_are_open_than_the_route_allows(connections: i
 
 
 async def test_a_connection_counts_until_the_server_has_let_it_go() -> None:
-    """A session that says goodbye slowly still is a connection to the server, which counts for itself."""
+    """A session whose QUIT is not yet answered still counts as a connection on the server."""
     let_go = asyncio.Event()
     asked = asyncio.Event()
 
@@ -92,7 +92,7 @@ STALE: list[Answer] = [Act.DROP, Act.RESET, "421 4.4.2 idle for too long"]
 @pytest.mark.parametrize("how", STALE, ids=str)
 @pytest.mark.parametrize("seen", [True, False], ids=["seen", "unseen"])
 async def test_a_stale_session_is_replaced_and_the_message_sent_once(how: Answer, seen: bool) -> None:
-    """Whether or not word of it came before the next message was written."""
+    """Whether or not the loss is noticed before the next message is written."""
     async with ScriptedServer() as server, SessionPool(route(server.port), QUICK) as pool:
         await pool.send(message(), nothing)
         first = server.connections[0]
@@ -156,7 +156,7 @@ async def test_an_idle_session_grown_cold_is_left_with_a_goodbye() -> None:
         assert all(connection.commands[-1] == b"QUIT\r\n" for connection in server.connections)
 
 
-async def test_a_connection_is_not_lost_to_a_message_that_cannot_be_sent() -> None:
+async def test_an_unsendable_message_releases_its_slot() -> None:
     async with ScriptedServer() as server:
         async with SessionPool(route(server.port, connections=1), QUICK) as pool:
             for _ in range(3):
@@ -167,7 +167,7 @@ async def test_a_connection_is_not_lost_to_a_message_that_cannot_be_sent() -> No
         assert len(server.connections) == 1
 
 
-async def test_a_before_body_that_raises_gives_its_place_back_and_its_connection_up() -> None:
+async def test_failed_before_body_releases_slot_and_drops_session() -> None:
     async def refuse() -> None:
         raise LookupError
 
@@ -211,7 +211,7 @@ async def test_a_route_that_is_down_takes_no_place_for_good() -> None:
         assert (await pool.send(message(), nothing)).code == 250
 
 
-async def test_a_goodbye_that_is_not_answered_holds_nobody_up_for_long() -> None:
+async def test_an_unanswered_quit_delays_no_message_for_long() -> None:
     loop = asyncio.get_running_loop()
     async with ScriptedServer({"QUIT": Act.HANG}) as server:
         async with SessionPool(route(server.port, connections=3), QUICK) as pool:

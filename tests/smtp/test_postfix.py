@@ -1,4 +1,4 @@
-"""Against Postfix, which we did not write: its smtp-sink, and all of it."""
+"""Sending to Postfix, an independent implementation: its smtp-sink, and a complete instance."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from postroad.settings import TlsMode
+from postroad.smtp.errors import TransportError, UnsendableError
 from postroad.smtp.pool import SessionPool
 from postroad.smtp.reply import Phase
-from postroad.smtp.session import SmtpSession, TransportError, UnsendableError
+from postroad.smtp.session import SmtpSession
 from tests.bounce.sources.dovecot import PASSWORD, USER, dovecot
 from tests.smtp.conftest import QUICK, Certificates, Marks, message, nothing, route
 from tests.smtp.postfix import Postfix, postfix, smtp_sink
@@ -26,7 +27,7 @@ DOTTED = b"Subject: dots\r\n\r\n.\r\n..\r\n.QUIT\r\nx.\r\n\r\n.\r\n"
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """Postfix writes as another user, and names sockets in it, which may not be long."""
+    """Return a folder with a short path, for Postfix's sockets, that Postfix's user can write to."""
     with tempfile.TemporaryDirectory(prefix="pf-") as name:
         Path(name).chmod(0o777)
         yield Path(name)
@@ -101,7 +102,7 @@ def instance(open_folder: Path, next_hop: ScriptedServer, certificates: Certific
 
 
 async def arrived(server: ScriptedServer, count: int) -> list[bytes]:
-    """What stands below the headers, to which Postfix adds, at the next hop."""
+    """Return the bodies at the next hop without the headers, to which Postfix adds."""
     async with asyncio.timeout(30):
         while len(server.bodies) < count:
             await asyncio.sleep(0.02)
@@ -109,7 +110,7 @@ async def arrived(server: ScriptedServer, count: int) -> list[bytes]:
 
 
 async def test_a_whole_postfix(instance: Postfix, next_hop: ScriptedServer, certificates: Certificates) -> None:
-    """One test for all, since starting it takes seconds."""
+    """One test for all cases, because starting Postfix takes seconds."""
     for tls in TlsMode:
         port = instance.implicit_tls_port if tls is TlsMode.IMPLICIT else instance.port
         session = await SmtpSession.open(route(port, tls=tls, ca_file=certificates.ca_file), QUICK)
@@ -118,8 +119,8 @@ async def test_a_whole_postfix(instance: Postfix, next_hop: ScriptedServer, cert
         assert (first.phase, first.code, first.enhanced) == (Phase.DOT, 250, "2.0.0")
         assert "queued as" in first.text
 
-        nobody = await session.send(message(recipient="nobody@example.org"), nothing)
-        assert (nobody.phase, nobody.code, nobody.enhanced) == (Phase.RCPT, 550, "5.1.1")
+        missing = await session.send(message(recipient="nobody@example.org"), nothing)
+        assert (missing.phase, missing.code, missing.enhanced) == (Phase.RCPT, 550, "5.1.1")
         later = await session.send(message(recipient="later@example.org"), nothing)
         assert (later.phase, later.code, later.enhanced) == (Phase.RCPT, 450, "4.2.0")
         too_big = await session.send(message(b"Subject: x\r\n\r\n" + b"y" * 70 + b"\r\n" * 100_000), nothing)
@@ -155,7 +156,7 @@ MECHANISMS = ("plain", "login", "cram-md5")
 async def test_login_at_a_whole_postfix(
     open_folder: Path, next_hop: ScriptedServer, certificates: Certificates
 ) -> None:
-    """Dovecot says who may. Behind STARTTLS, by one mechanism after the other; a wrong password says what to mend."""
+    """Dovecot authenticates, after STARTTLS, by each mechanism. A wrong password gives an error with a remedy."""
     with (
         dovecot(certificates, mechanisms=" ".join(MECHANISMS)) as judge,
         postfix(open_folder, next_hop.port, certificates, sasl=judge.sasl, mechanisms=MECHANISMS) as instance,

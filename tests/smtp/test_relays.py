@@ -1,4 +1,4 @@
-"""A route of several relays: shares, failover, and breakers that leave alone what fails."""
+"""A route of several relays: shares, failover, and circuit breakers."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from postroad.delivery.result import Pause
 from postroad.sandbox import Sandbox, SandboxConfig
 from postroad.smtp.breaker import FAILURES_IN_A_ROW, PAUSES_MS, WINDOW, Breaker, BreakerState
 from postroad.smtp.endpoint import LocalBinding
+from postroad.smtp.errors import TransportError
 from postroad.smtp.pools import Pools
 from postroad.smtp.relays import Relay, RelayRoute
 from postroad.smtp.reply import Phase
-from postroad.smtp.session import TransportError
 from tests.sandbox.wire import HandClock
 from tests.smtp.conftest import QUICK, Marks, message, nothing, route
 from tests.smtp.scripted import EXTENSIONS, Act, Answer, ScriptedServer
@@ -33,31 +33,31 @@ def relays_at(clock: Clock, *ports: int, weights: tuple[int, ...] = (1, 1, 1)) -
     ]
 
 
-def test_a_breaker_opens_after_failures_in_a_row_and_probes_after_a_growing_pause() -> None:
+def test_breaker_opens_after_failures_and_probes_with_backoff() -> None:
     clock = HandClock()
     breaker = Breaker("x", clock)
     for _ in range(FAILURES_IN_A_ROW - 1):
         breaker.failed("down")
     breaker.succeeded()
     for _ in range(FAILURES_IN_A_ROW):
-        assert breaker.begin()
+        assert breaker.allow()
         breaker.failed("down")
     for pause_ms in (*PAUSES_MS, PAUSES_MS[-1]):
         states = [breaker.state]
         clock.advance(pause_ms - 1)
-        assert not breaker.begin()
+        assert not breaker.allow()
         clock.advance(1)
-        assert breaker.begin()
+        assert breaker.allow()
         states.append(breaker.state)
         assert states == [BreakerState.OPEN, BreakerState.HALF_OPEN]
-        assert not breaker.begin()  # one is enough to find out
+        assert not breaker.allow()  # one is enough to find out
         breaker.failed("down")
     clock.advance(PAUSES_MS[-1])
-    assert breaker.begin()
+    assert breaker.allow()
     breaker.succeeded()
     assert breaker.state is BreakerState.CLOSED
-    assert breaker.begin()
-    assert breaker.begin()
+    assert breaker.allow()
+    assert breaker.allow()
 
 
 def test_a_breaker_opens_when_half_of_the_last_failed() -> None:
@@ -71,7 +71,7 @@ def test_a_breaker_opens_when_half_of_the_last_failed() -> None:
     assert breaker.state is BreakerState.OPEN
 
 
-def test_failures_of_those_who_were_on_their_way_do_not_prolong_a_pause() -> None:
+def test_failures_in_flight_do_not_prolong_a_pause() -> None:
     clock = HandClock()
     breaker = Breaker("x", clock)
     for _ in range(10):
@@ -85,9 +85,9 @@ def test_a_probe_that_is_taken_back_is_no_answer() -> None:
     for _ in range(FAILURES_IN_A_ROW):
         breaker.failed("down")
     clock.advance(PAUSES_MS[0])
-    assert breaker.begin()
-    breaker.gave_up()
-    assert breaker.begin()
+    assert breaker.allow()
+    breaker.release()
+    assert breaker.allow()
 
 
 async def test_relays_share_by_weight() -> None:
@@ -119,7 +119,7 @@ async def test_what_a_relay_would_not_begin_goes_to_the_next(answers: dict[str, 
         for _ in range(20):
             assert (await out.send(message(), marks)).code == 250
         assert (len(good.bodies), marks.count) == (20, 20)
-        # It is left alone meanwhile, and asked again later.
+        # It is not used during the pause, and probed afterwards.
         assert len(bad.connections) == FAILURES_IN_A_ROW
         assert not out.relays[0].breaker.admits
         bad.answers.clear()
@@ -144,7 +144,7 @@ async def test_what_a_relay_has_begun_goes_to_no_other(verb: str) -> None:
 
 
 async def test_each_origin_has_its_own_way_to_each_relay() -> None:
-    """Two logins at one host are two relays."""
+    """Two accounts on one host are two relays."""
     server = ScriptedServer(extensions=(*EXTENSIONS, "AUTH PLAIN"))
     async with server, Pools(QUICK) as pools:
         logins = [route(server.port, username=name, password="pony") for name in ("ada", "bob")]
@@ -177,8 +177,8 @@ async def test_a_route_is_down_only_when_all_relays_are() -> None:
         assert (await out.send(message(), nothing)).code == 250
 
 
-async def test_relays_that_die_in_mid_run_lose_nothing_and_nobody_is_mailed_twice(tmp_path: Path) -> None:
-    """Three providers; one dies while mail flows, later another; what was unknown is not sent again."""
+async def test_relays_that_die_mid_run_lose_and_double_no_mail(tmp_path: Path) -> None:
+    """Of three providers, one dies while mail flows, and later another. Unknown messages are not sent again."""
     async with AsyncExitStack() as stack:
         sandboxes = []
         for number in range(3):
@@ -201,7 +201,7 @@ async def test_relays_that_die_in_mid_run_lose_nothing_and_nobody_is_mailed_twic
                 else:
                     if reply.code == 250:
                         return
-                    assert reply.code == 421  # It went down with the body in its hands, and did not take it.
+                    assert reply.code == 421  # It shut down after the body and did not accept it.
             raise AssertionError(address)
 
         async def run(first: int) -> None:

@@ -1,4 +1,4 @@
-"""Replies (RFC 5321 §4.2): however they are cut into packets, whatever their lines hold."""
+"""Replies (RFC 5321 §4.2), split into packets in any way and with any content."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from postroad.smtp.protocol import Lines, SmtpProtocol
 from postroad.smtp.reply import Phase, Reply, parse_reply
-from postroad.smtp.wire import Lines, SmtpProtocol
 
 WORDS = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Zl", "Zp", "Zs")), max_size=12)
 TEXTS = st.lists(WORDS, max_size=5).map(" ".join)
@@ -96,8 +96,8 @@ def test_enhanced_codes(code: int, line: str, enhanced: str | None, text: str) -
 
 
 @given(lines=st.lists(st.text(max_size=30), min_size=1, max_size=4), code=st.integers(200, 599))
-def test_the_text_of_a_reply_can_be_kept_and_shown_anywhere(lines: list[str], code: int) -> None:
-    """No control character, which terminals obey and PostgreSQL refuses (NUL), and nothing that is no UTF-8."""
+def test_the_text_of_a_reply_is_safe_to_store_and_show(lines: list[str], code: int) -> None:
+    """It has no control character (terminals obey them, PostgreSQL rejects NUL), and it can be encoded as UTF-8."""
     reply = parse_reply(Phase.DOT, code, lines)
     reply.text.encode()
     assert not any(ord(character) < 32 or 0x7F <= ord(character) < 0xA0 for character in str(reply))
@@ -105,6 +105,6 @@ def test_the_text_of_a_reply_can_be_kept_and_shown_anywhere(lines: list[str], co
 
 
 @given(st.binary(max_size=60).filter(lambda octets: b"\n" not in octets))
-def test_octets_that_are_no_utf8_are_no_trouble(line: bytes) -> None:
-    decoded = line.decode("utf-8", "surrogateescape")  # as aiosmtplib hands it on
+def test_octets_that_are_not_utf8_are_accepted(line: bytes) -> None:
+    decoded = line.decode("utf-8", "surrogateescape")  # as aiosmtplib does
     parse_reply(Phase.CONNECT, 554, [decoded]).text.encode()

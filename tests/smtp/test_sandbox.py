@@ -1,4 +1,4 @@
-"""Merge, pool, wire and judgement together, against the sandbox provider, whose ledger says what it took."""
+"""Template, pool, protocol and verdict together, against the sandbox, whose ledger records the accepted mail."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from postroad.mail.message import CompiledMessage, SenderIdentity, compile_messa
 from postroad.mail.token import TokenSigner
 from postroad.sandbox import ConnectionEnding, Extension, Fault, RulePhase, Sandbox, SandboxConfig, SandboxRule
 from postroad.settings import TlsMode
+from postroad.smtp.errors import TransportError
 from postroad.smtp.pool import SessionPool
-from postroad.smtp.session import TransportError
 from tests.smtp.conftest import QUICK, Certificates, Marks, route
 
 NOW = datetime(2026, 11, 24, 4, 5, 6, tzinfo=UTC)
@@ -48,7 +48,7 @@ def template() -> CompiledMessage:
 async def deliver(
     pool: SessionPool, compiled: CompiledMessage, touch_id: int, address: str
 ) -> tuple[DeliveryVerdict, bool]:
-    """What a worker does with a touch: the verdict, and whether the recipient was to blame for good."""
+    """Deliver as a worker does. Return the verdict, and whether the recipient is to blame permanently."""
     message = compiled.merge(touch_id, address, {"name": f"Ada {touch_id}"}, NOW)
     try:
         outcome = classify_reply(await pool.send(message, Marks()), deferrals=0)
@@ -130,7 +130,7 @@ async def test_login_by_every_mode_of_tls(tls: TlsMode, tmp_path: Path, certific
             assert (await deliver(pool, template(), 3, "ada@example.org"))[0] is DeliveryVerdict.DEFER
 
 
-async def test_a_354_for_nobody_is_ended_and_refused(tmp_path: Path) -> None:
+async def test_a_354_without_recipients_is_ended_and_rejected(tmp_path: Path) -> None:
     config = SandboxConfig(directory=str(tmp_path / "sandbox"), data_without_recipients=True)
     async with Sandbox(config, rng=Random(7)) as sandbox:
         async with SessionPool(route(sandbox.port, connections=1), QUICK) as pool:
@@ -141,7 +141,7 @@ async def test_a_354_for_nobody_is_ended_and_refused(tmp_path: Path) -> None:
         assert len(sandbox.accepted()) == 1
 
 
-async def test_a_server_that_resets_now_and_then_costs_no_message_and_doubles_none(tmp_path: Path) -> None:
+async def test_occasional_resets_lose_and_double_no_message(tmp_path: Path) -> None:
     rules = (
         SandboxRule(phase=RulePhase.MAIL, fault=Fault(ending=ConnectionEnding.DROP), every=7),
         SandboxRule(phase=RulePhase.RCPT, fault=Fault(ending=ConnectionEnding.RESET), every=11),

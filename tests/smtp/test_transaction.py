@@ -1,4 +1,4 @@
-"""One transaction, octet for octet: what is written together, what waits, and what ends a refused one."""
+"""One transaction, octet for octet: what is written together, what waits, and how a rejected one ends."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
+from postroad.smtp.errors import TransportError, UnsendableError
 from postroad.smtp.reply import Phase
-from postroad.smtp.session import TransportError, UnsendableError
 from tests.smtp.conftest import Marks, message, nothing, opened
 from tests.smtp.scripted import Act, Answer, Connection, ScriptedServer
 
@@ -57,7 +57,7 @@ async def test_the_body_waits_for_before_body() -> None:
 @pytest.mark.parametrize("extensions", [("PIPELINING",), ()], ids=["grouped", "in turn"])
 @pytest.mark.parametrize("said", ["450 4.2.0 later", "550 5.1.1 never"])
 @pytest.mark.parametrize("phase", [Phase.MAIL, Phase.RCPT, Phase.DATA, Phase.DOT])
-async def test_a_refusal_is_returned_with_its_phase_and_the_session_goes_on(
+async def test_a_rejection_has_its_phase_and_keeps_the_session(
     phase: Phase, said: str, extensions: tuple[str, ...]
 ) -> None:
     answers: dict[str, Answer | list[Answer]] = {phase.upper(): [said]}
@@ -94,8 +94,8 @@ async def test_354_with_no_valid_recipient_gets_a_lone_dot() -> None:
         assert server.bodies[1:] == [b"Subject: hello\r\n\r\nbody\r\n.\r\n"]
 
 
-async def test_no_dot_goes_to_a_server_that_could_deliver_an_empty_message() -> None:
-    # It refused MAIL and took RCPT and DATA all the same: a lone dot might be mail to somebody.
+async def test_no_lone_dot_after_a_rejected_mail_command() -> None:
+    # It rejected MAIL but accepted RCPT and DATA: a lone dot could deliver an empty message.
     server = ScriptedServer({"MAIL": ["550 5.7.1 not you"]})
     async with opened(server) as session:
         reply = await session.send(message(), nothing)
@@ -108,7 +108,7 @@ async def test_no_dot_goes_to_a_server_that_could_deliver_an_empty_message() -> 
 @pytest.mark.parametrize("extensions", [("PIPELINING",), ()], ids=["grouped", "in turn"])
 @pytest.mark.parametrize("then", [Act.DROP, Act.HANG])
 @pytest.mark.parametrize(("phase", "verb_after"), [(Phase.MAIL, "RCPT"), (Phase.RCPT, "DATA"), (Phase.DATA, "QUIT")])
-async def test_421_is_the_answer_although_nothing_more_is_heard(
+async def test_421_is_returned_although_no_more_replies_follow(
     phase: Phase, verb_after: str, then: Act, extensions: tuple[str, ...]
 ) -> None:
     server = ScriptedServer({phase.upper(): "421 4.7.0 too many for now", verb_after: then}, extensions=extensions)
@@ -128,7 +128,7 @@ async def test_421_at_the_dot_ends_the_session() -> None:
 
 
 @pytest.mark.parametrize(("verb", "after"), [("MAIL", "RCPT"), ("RCPT", "DATA")])
-async def test_a_refusal_stands_when_the_server_closes_before_the_rest_is_answered(verb: str, after: str) -> None:
+async def test_a_rejection_counts_if_later_replies_are_missing(verb: str, after: str) -> None:
     server = ScriptedServer({verb: "550 5.7.1 go away", after: Act.DROP})
     async with opened(server) as session:
         reply = await session.send(message(), nothing)
@@ -136,7 +136,7 @@ async def test_a_refusal_stands_when_the_server_closes_before_the_rest_is_answer
         assert not session.usable
 
 
-async def test_a_refusal_stands_when_the_server_closes_at_the_lone_dot() -> None:
+async def test_a_rejection_counts_if_the_lone_dot_is_unanswered() -> None:
     server = ScriptedServer({"RCPT": "550 5.1.1 no such user", "DOT": Act.DROP})
     async with opened(server) as session:
         reply = await session.send(message(), nothing)
@@ -168,7 +168,7 @@ async def test_a_354_to_the_dot_leaves_the_message_unknown() -> None:
         assert caught.value.unknown
 
 
-async def test_before_body_that_raises_leaves_nothing_sent_and_no_session() -> None:
+async def test_failed_before_body_sends_no_body_and_drops_the_session() -> None:
     class RefusedError(Exception):
         pass
 

@@ -33,7 +33,7 @@ from postroad.senders.dns_health import identity_of
 from postroad.settings import CanarySettings, Settings, SourceSettings
 from postroad.shaping.config import read_shaping
 from postroad.smtp.endpoint import ANYWHERE
-from postroad.smtp.session import TransportError, UnsendableError
+from postroad.smtp.errors import TransportError, UnsendableError
 
 PAGE = 50
 MAX_PAGES = 20

@@ -27,9 +27,10 @@ from postroad.shaping.limits import LimitScope, SessionLimits, session_limits
 from postroad.smtp.breaker import Breaker
 from postroad.smtp.dane import TlsaAssociation
 from postroad.smtp.endpoint import ANYWHERE, Endpoint, LocalBinding
+from postroad.smtp.errors import TransportError
 from postroad.smtp.pools import Pools
 from postroad.smtp.reply import Reply
-from postroad.smtp.session import Sendable, TransportError
+from postroad.smtp.session import Sendable
 
 log = logging.getLogger(__name__)
 
@@ -221,7 +222,7 @@ class DirectRoute:
         self, endpoint: Endpoint, message: Sendable, before_body: Callable[[], Awaitable[None]]
     ) -> Reply:
         breaker = self._breaker(endpoint.name)
-        if not breaker.begin():
+        if not breaker.allow():
             raise NoMailHostError(UnreachableReason.HOSTS_DOWN, f"{endpoint.name} is not tried, after failures")
         try:
             reply = await self._pools.of(endpoint).send(message, before_body)
@@ -237,7 +238,7 @@ class DirectRoute:
                 UnreachableReason.HOSTS_DOWN, f"{endpoint.name}: {error}", reply=error.reply
             ) from None
         except BaseException:
-            breaker.gave_up()
+            breaker.release()
             raise
         breaker.succeeded()
         return reply

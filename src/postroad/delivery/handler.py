@@ -34,8 +34,8 @@ from postroad.queue import FOREVER_MS, Dead, Defer, Done, Lease, LeaseLostError,
 from postroad.shaping.limits import LimitScope
 from postroad.shaping.shaper import Shaper
 from postroad.smtp.endpoint import ANYWHERE, LocalBinding
+from postroad.smtp.errors import TransportError, UnsendableError
 from postroad.smtp.reply import Reply
-from postroad.smtp.session import TransportError, UnsendableError
 from postroad.store.ledger import TouchState
 
 log = logging.getLogger(__name__)

@@ -18,8 +18,8 @@ from postroad.classify.statement import Speaker, Statement
 from postroad.classify.text import clean, words_for_all
 from postroad.delivery.result import MAX_CAUSE, MAX_REPLY, DeliveryResult, Pause
 from postroad.errors import Blame
+from postroad.smtp.errors import TransportError
 from postroad.smtp.reply import Phase, Reply
-from postroad.smtp.session import TransportError
 from postroad.store.ledger import TouchState
 from postroad.store.same_words import words_key
 

@@ -23,11 +23,12 @@ from postroad.settings import RelaySettings, RouteKind, RouteSettings, SenderSet
 from postroad.shaping.config import Shaping
 from postroad.smtp.breaker import Breaker, BreakerState
 from postroad.smtp.endpoint import Endpoint, LocalBinding
+from postroad.smtp.errors import Timeouts
 from postroad.smtp.oauth import TokenSource
 from postroad.smtp.pools import Pools
 from postroad.smtp.relays import Relay, RelayRoute
 from postroad.smtp.reply import Reply
-from postroad.smtp.session import Sendable, Timeouts
+from postroad.smtp.session import Sendable
 from postroad.smtp.tls import client_context
 
 

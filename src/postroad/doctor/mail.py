@@ -15,8 +15,9 @@ from postroad.doctor.check import Check
 from postroad.printable import counted
 from postroad.queue import Health
 from postroad.settings import RelaySettings, Settings, SourceSettings
+from postroad.smtp.errors import Timeouts, TransportError
 from postroad.smtp.reply import Phase
-from postroad.smtp.session import SmtpSession, Timeouts, TransportError
+from postroad.smtp.session import SmtpSession
 
 
 async def check_source(name: str, settings: SourceSettings) -> Sequence[Check]:

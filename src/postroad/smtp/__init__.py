@@ -1,1 +1,1 @@
-"""Delivery by SMTP: replies, one pipelined session, a pool of them for each route."""
+"""Delivery by SMTP: replies, pipelined sessions, and a pool of sessions for each endpoint."""

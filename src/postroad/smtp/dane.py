@@ -1,4 +1,4 @@
-"""DANE for SMTP (RFC 7672): the certificate is the one that the receiver's signed DNS names."""
+"""DANE for SMTP (RFC 7672): the certificate must match the TLSA records in the receiver's signed DNS."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.verification import Criticality, ExtensionPolicy, PolicyBuilder, Store, VerificationError
 
-# The form that browsers ask of certificates is not what private authorities keep to; names, dates and signatures are.
+# Private authorities do not follow the certificate profile of browsers. Names, dates and signatures are checked.
 _SERVER = ExtensionPolicy.permit_all().require_present(x509.SubjectAlternativeName, Criticality.AGNOSTIC, None)
 _AUTHORITY = ExtensionPolicy.permit_all().require_present(
-    x509.BasicConstraints, Criticality.AGNOSTIC, lambda _policy, _certificate, found: _must_be_authority(found)
+    x509.BasicConstraints, Criticality.AGNOSTIC, lambda _policy, _certificate, extension: _require_ca(extension)
 )
 
 DANE_TA, DANE_EE = 2, 3
-"""RFC 7672 §3.1: the two usages that SMTP knows; 0 and 1 are unusable (§3.1.3)."""
+"""RFC 7672 §3.1: the two usages of SMTP. Usages 0 and 1 are unusable (§3.1.3)."""
 
 
 class TlsaAssociation(NamedTuple):
@@ -33,33 +33,43 @@ class TlsaAssociation(NamedTuple):
 
     @property
     def usable(self) -> bool:
-        """Whether anything can match it: a digest of another length than digests have is malformed (RFC 6698 §4.1)."""
+        """Whether a certificate can match it. A digest of the wrong length is malformed (RFC 6698 §4.1)."""
         size = {0: len(self.data), 1: 32, 2: 64}.get(self.matching)
         return self.usage in (DANE_TA, DANE_EE) and self.selector in (0, 1) and len(self.data) == size
 
 
-def _must_be_authority(found: x509.BasicConstraints) -> None:
-    if not found.ca:
-        raise ValueError("a certificate that is no authority's signed another")
+def _require_ca(constraints: x509.BasicConstraints) -> None:
+    if not constraints.ca:
+        raise ValueError("a certificate that is not an authority's signed another")
 
 
 def peer_chain(connection: ssl.SSLObject | ssl.SSLSocket) -> list[bytes]:
-    """Return the certificates that the server sent, DER, its own first."""
+    """Return the certificates that the server sent, as DER, its own first."""
     if hasattr(connection, "get_unverified_chain"):  # Python 3.13
         return list(connection.get_unverified_chain())
-    inner = connection._sslobj  # type: ignore[union-attr]  # what 3.13 made public was there before
-    return [found.public_bytes(2) for found in inner.get_unverified_chain() or ()]  # 2: DER
+    inner = connection._sslobj  # type: ignore[union-attr]  # before 3.13 the method is private
+    return [certificate.public_bytes(2) for certificate in inner.get_unverified_chain() or ()]  # 2: DER
 
 
 def check_chain(chain: Sequence[bytes], records: Sequence[TlsaAssociation], host: str, now: datetime) -> None:
-    """Raises ssl.SSLError unless one usable record matches (RFC 7672 §3.1.1, §3.1.2)."""
+    """Check that one usable TLSA record matches the server's certificates (RFC 7672 §3.1.1, §3.1.2).
+
+    Args:
+        chain: The certificates that the server sent, as DER, its own first.
+        records: The TLSA records of the host.
+        host: The name that a certificate below a trust anchor (DANE-TA) must have.
+        now: The time at which such a certificate must be valid.
+
+    Raises:
+        ssl.SSLError: No record matches.
+    """
     if chain and any(record.usage == DANE_EE and _matches(record, chain[0]) for record in records):
-        return  # Its name and its dates do not matter: the record says it all.
+        return  # RFC 7672 §3.1.1: with DANE-EE, name and dates are not checked.
     for der in chain:
         anchored = any(record.usage == DANE_TA and _matches(record, der) for record in records)
-        if anchored and _leads_to(chain, der, host, now):
+        if anchored and _is_issued_by(der, chain, host, now):
             return
-    raise ssl.SSLError(f"the certificate of {host} is none that its TLSA records name")
+    raise ssl.SSLError(f"the certificate of {host} does not match its TLSA records")
 
 
 def _matches(record: TlsaAssociation, der: bytes) -> bool:
@@ -68,15 +78,15 @@ def _matches(record: TlsaAssociation, der: bytes) -> bool:
     try:
         part = der if record.selector == 0 else _public_key(der)
     except ValueError:
-        return False  # a key of a kind that we cannot read
+        return False  # a key of an unsupported type
     match record.matching:
         case 0:
-            found = part
+            data = part
         case 1:
-            found = hashlib.sha256(part).digest()
+            data = hashlib.sha256(part).digest()
         case _:
-            found = hashlib.sha512(part).digest()
-    return hmac.compare_digest(found, record.data)
+            data = hashlib.sha512(part).digest()
+    return hmac.compare_digest(data, record.data)
 
 
 def _public_key(der: bytes) -> bytes:
@@ -84,7 +94,7 @@ def _public_key(der: bytes) -> bytes:
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
-def _leads_to(chain: Sequence[bytes], anchor: bytes, host: str, now: datetime) -> bool:
+def _is_issued_by(anchor: bytes, chain: Sequence[bytes], host: str, now: datetime) -> bool:
     try:
         certificates = [x509.load_der_x509_certificate(der) for der in chain]
         store = Store([x509.load_der_x509_certificate(anchor)])

@@ -1,4 +1,4 @@
-"""Where a session leads, and what it must be: host, protection, login. Frozen, so that pools are kept by it."""
+"""The endpoint of a session: host, protection, login. Frozen, because pools are keyed by it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from postroad.smtp.oauth import TokenSource
 
 @dataclass(frozen=True, kw_only=True)
 class LocalBinding:
-    """Where a sender's mail comes from: an address of this machine, and the name in EHLO. None: what is usual.
+    """The local address and the EHLO name of a sender's sessions.
 
-    ``sender``: its From address, by which limits are looked up; no session differs by it.
+    Attributes:
+        source_address: Local IP address. None: the operating system chooses.
+        helo: Name in EHLO. None: the default of the endpoint, or of this machine.
+        sender: The sender's From address, by which limits are looked up. Sessions do not differ by it.
     """
 
     source_address: str | None = None
@@ -30,7 +33,7 @@ ANYWHERE = LocalBinding()
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """A host to connect to. ``addresses``: where it is; none: where the machine's resolver says."""
+    """A host to connect to. ``addresses``: its IP addresses; if empty, the system's resolver is asked."""
 
     host: str
     port: int
@@ -42,7 +45,7 @@ class Endpoint:
     client_certificate: Path | None = None
     client_key: Path | None = None
     tlsa: tuple[TlsaAssociation, ...] = ()
-    """What the certificate must match in place of an authority's word (RFC 7672)."""
+    """TLSA records that the certificate must match instead of a trusted authority (RFC 7672)."""
     username: str | None = None
     password: SecretStr | None = None
     tokens: TokenSource | None = None
@@ -51,12 +54,12 @@ class Endpoint:
     messages_per_connection: int = 100
 
     def __hash__(self) -> int:
-        # A pool is looked up for every message; these tell endpoints apart nearly always.
+        # A pool is looked up for every message. These fields nearly always suffice to tell endpoints apart.
         return hash((self.host, self.port, self.addresses, self.origin.source_address, self.origin.helo))
 
     @classmethod
     def of_relay(cls, relay: RelaySettings, tokens: TokenSource | None = None) -> Self:
-        """Return where a relay of the settings is."""
+        """Return the endpoint of a relay in the settings."""
         return cls(
             host=relay.host,
             port=relay.port,
@@ -74,7 +77,7 @@ class Endpoint:
         )
 
     def sent_from(self, origin: LocalBinding) -> Self:
-        """Return the same, as seen from an origin. What that leaves open stays as it is."""
+        """Return a copy with the source address and EHLO name of an origin. A None there changes nothing."""
         source, helo = origin.source_address or self.origin.source_address, origin.helo or self.origin.helo
         return replace(self, origin=LocalBinding(source_address=source, helo=helo))
 

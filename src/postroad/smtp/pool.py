@@ -1,4 +1,4 @@
-"""Sessions of one endpoint, opened when needed, used again while warm, never more than it allows."""
+"""A pool of sessions to one endpoint: opens them on demand, reuses idle ones, bounds their number."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ from types import TracebackType
 from typing import Self
 
 from postroad.smtp.endpoint import Endpoint
-from postroad.smtp.permits import ConnectionSlot, ConnectionSlots
+from postroad.smtp.errors import Timeouts, TransportError, UnsendableError
 from postroad.smtp.reply import Phase, Reply
-from postroad.smtp.session import Sendable, SmtpSession, Timeouts, Transaction, TransportError, UnsendableError
+from postroad.smtp.session import Sendable, SmtpSession, Transaction
+from postroad.smtp.slots import ConnectionSlot, ConnectionSlots
 
 log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 30.0
+_CLOSE_GRACE_S = 3
 
 
 class SessionPool:
     """Sends messages to one endpoint over a bounded number of sessions.
 
-    While messages wait, a session goes from one to the next when a body leaves: the commands of the next go behind it.
+    While messages wait for a session, the commands of the next one are pipelined after the body of the current one.
     """
 
     def __init__(
@@ -31,8 +33,8 @@ class SessionPool:
         self._endpoint = endpoint
         self._timeouts = timeouts or Timeouts()
         self._idle_seconds = idle_seconds
-        self._permits = ConnectionSlots(endpoint.connections)
-        self._farewells: set[asyncio.Task[None]] = set()
+        self._slots = ConnectionSlots(endpoint.connections)
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         return self
@@ -40,117 +42,132 @@ class SessionPool:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for session in self._permits.take_warm():
-            self._farewell(session)
-        if self._farewells:
-            await asyncio.wait(self._farewells, timeout=3)
+        for session in self._slots.take_idle():
+            self._quit(session)
+        if self._closing:
+            await asyncio.wait(self._closing, timeout=_CLOSE_GRACE_S)
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is on its way and no connection is open."""
-        return len(self._permits) == self._endpoint.connections and not self._permits.warm
+        """Whether no message is in progress and no connection is open."""
+        return len(self._slots) == self._endpoint.connections and not self._slots.has_idle_session
 
     def close_idle(self) -> None:
-        """Say goodbye on what has been idle for too long."""
-        for session in self._permits.take_warm(time.monotonic() - self._idle_seconds):
-            self._farewell(session)
+        """Close the sessions that have been idle for too long."""
+        for session in self._slots.take_idle(time.monotonic() - self._idle_seconds):
+            self._quit(session)
 
     async def send(self, message: Sendable, before_body: Callable[[], Awaitable[None]]) -> Reply:
-        """One transaction on some session. See Session.carry. Raises UnsendableError as well."""
+        """Send a message over some session.
+
+        Args:
+            message: Envelope and content.
+            before_body: Awaited just before the body is written. See `SmtpSession.deliver`.
+
+        Returns:
+            The reply that decided the transaction.
+
+        Raises:
+            TransportError: No session could be opened, or it was lost.
+            UnsendableError: The server cannot carry this message.
+        """
         try:
             return await self._send(message, before_body)
         except TransportError as error:
             if error.late_s is not None:
                 log.warning(
-                    "%s is cut off at %s after %g s: %s", self._endpoint.name, error.phase, error.late_s, error.reason
+                    "%s timed out at %s after %g s: %s", self._endpoint.name, error.phase, error.late_s, error.reason
                 )
             raise
 
     async def _send(self, message: Sendable, before_body: Callable[[], Awaitable[None]]) -> Reply:
-        session, _, transaction = permit = await self._permit(message)
+        session, _, transaction = slot = await self._acquire(message)
         try:
             if transaction is None:
-                session = await self._warm(permit)
+                session = await self._reusable(slot)
             if session is not None:
                 try:
                     transaction = transaction or session.prepare(message)
-                    reply = await session.carry(transaction, before_body, self._follow)
+                    reply = await session.deliver(transaction, before_body, self._pipeline_next)
                 except TransportError as error:
                     if error.phase is not Phase.MAIL:
                         raise
                 else:
                     if reply.phase is not Phase.MAIL or reply.code != 421:
                         return reply
-                # The server had done with a connection that we took to be warm. Nothing was refused yet.
+                # The server had already ended this idle connection. The message was not rejected: open a new session.
                 session.abort()
             session = transaction = None
             session = await SmtpSession.open(self._endpoint, self._timeouts)
             transaction = session.prepare(message)
-            return await session.carry(transaction, before_body, self._follow)
+            return await session.deliver(transaction, before_body, self._pipeline_next)
         finally:
-            if transaction is None or not transaction.followed:
-                self._give_back(session)
+            if transaction is None or not transaction.has_successor:
+                self._release(session)
 
-    async def _permit(self, message: Sendable) -> ConnectionSlot:
-        asked = self._permits.ask(message)
+    async def _acquire(self, message: Sendable) -> ConnectionSlot:
+        future = self._slots.acquire(message)
         try:
-            return await asked
+            return await future
         except asyncio.CancelledError:
-            if not asked.cancelled():
-                session, _, transaction = asked.result()
+            if not future.cancelled():
+                session, _, transaction = future.result()
                 if session is not None and transaction is not None:
-                    session.forsake(transaction)
-                self._give_back(session)
+                    session.abandon(transaction)
+                self._release(session)
             raise
 
-    def _follow(self, session: SmtpSession) -> Transaction | None:
-        """Hand a session over to the message that waits longest, whose commands then go behind a final dot.
+    def _pipeline_next(self, session: SmtpSession) -> Transaction | None:
+        """Assign a session to the longest waiting message, whose commands are sent after the current final dot.
 
-        It hears so when they are answered: before that there is nothing that it could do.
+        The message's future gets the slot when these commands are answered.
+
+        Returns:
+            The transaction of that message. None if no message waits or this session must not carry another one.
         """
-        message = self._permits.first_in_line
+        message = self._slots.next_waiting
         if message is None or session.transactions >= self._endpoint.messages_per_connection:
             return None
         try:
             transaction = session.prepare(message)
         except UnsendableError:
-            return None  # It hears so when it has a session to itself.
-        asked = self._permits.take_first()
+            return None  # It is raised again, to the message's sender, when the message has a session of its own.
+        future = self._slots.pop_waiting()
 
-        def opened() -> None:
-            if asked.done():  # cancelled meanwhile
-                session.forsake(transaction)
-                self._give_back(session)
+        def answered() -> None:
+            if future.done():  # cancelled meanwhile
+                session.abandon(transaction)
+                self._release(session)
             else:
-                asked.set_result(ConnectionSlot(session, time.monotonic(), transaction))
+                future.set_result(ConnectionSlot(session, time.monotonic(), transaction))
 
-        transaction.opened = opened
+        transaction.on_answered = answered
         return transaction
 
-    async def _warm(self, permit: ConnectionSlot) -> SmtpSession | None:
-        session = permit.session
+    async def _reusable(self, slot: ConnectionSlot) -> SmtpSession | None:
+        session = slot.session
         if session is None:
             return None
-        if session.usable and time.monotonic() - permit.since_s < self._idle_seconds:
+        if session.usable and time.monotonic() - slot.since_s < self._idle_seconds:
             return session
         await session.close()
         return None
 
-    def _give_back(self, session: SmtpSession | None) -> None:
+    def _release(self, session: SmtpSession | None) -> None:
         if session is None:
-            self._permits.put(ConnectionSlot())
+            self._slots.release(ConnectionSlot())
         elif session.usable and session.transactions < self._endpoint.messages_per_connection:
-            self._permits.put(ConnectionSlot(session, time.monotonic()))
+            self._slots.release(ConnectionSlot(session, time.monotonic()))
         else:
-            self._farewell(session)
+            self._quit(session)
 
-    def _farewell(self, session: SmtpSession) -> None:
-        # QUIT may hang; the replies that matter are ours already, so nobody waits for it. But a connection counts
-        # until it is closed: the server goes by that, too.
+    def _quit(self, session: SmtpSession) -> None:
+        # QUIT may hang, and the replies that matter are here already: do not wait. But the slot stays taken until the
+        # connection is closed, because the server counts it until then.
         task = asyncio.create_task(session.close())
-        self._farewells.add(task)
-        task.add_done_callback(self._part)
+        self._closing.add(task)
+        task.add_done_callback(self._closed)
 
-    def _part(self, task: asyncio.Task[None]) -> None:
-        self._farewells.discard(task)
-        self._permits.put(ConnectionSlot())
+    def _closed(self, task: asyncio.Task[None]) -> None:
+        self._closing.discard(task)
+        self._slots.release(ConnectionSlot())

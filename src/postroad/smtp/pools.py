@@ -1,4 +1,4 @@
-"""The pools of all endpoints that are in use; what nobody has used for a while is closed."""
+"""The session pools of all endpoints in use. Pools that are idle for a while are closed."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from types import TracebackType
 from typing import Self
 
 from postroad.smtp.endpoint import Endpoint
+from postroad.smtp.errors import Timeouts
 from postroad.smtp.pool import IDLE_SECONDS, SessionPool
-from postroad.smtp.session import Timeouts
 
 SWEEP_SECONDS = 5.0
 
 
 class Pools:
-    """One pool for each endpoint: route × host × source address, and how it is protected."""
+    """One pool for each endpoint: route × host × source address × protection."""
 
     def __init__(self, timeouts: Timeouts | None = None, *, idle_seconds: float = IDLE_SECONDS) -> None:
         self._timeouts = timeouts or Timeouts()
@@ -36,7 +36,7 @@ class Pools:
         return len(self._pools)
 
     def of(self, endpoint: Endpoint) -> SessionPool:
-        """Return the pool of an endpoint. Use it at once: one that nothing is sent by may be gone later."""
+        """Return the pool of an endpoint. Use it at once: an idle pool may be closed later."""
         if time.monotonic() - self._swept > min(SWEEP_SECONDS, self._idle_seconds):
             self._sweep()
         pool = self._pools.get(endpoint)
@@ -45,7 +45,7 @@ class Pools:
         return pool
 
     def _sweep(self) -> None:
-        # Mail that goes directly meets thousands of hosts, most of them once.
+        # Direct delivery connects to thousands of hosts, to most of them once.
         self._swept = time.monotonic()
         for endpoint, pool in list(self._pools.items()):
             pool.close_idle()

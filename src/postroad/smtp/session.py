@@ -1,38 +1,37 @@
-"""One SMTP session that pipelines (RFC 2920): MAIL, RCPT and DATA leave in one write, one recipient each.
+"""One SMTP session with pipelining (RFC 2920): MAIL, RCPT and DATA are sent in one write, one recipient each.
 
-Where another message waits, its commands leave behind the final dot of the one before, as §3.1 allows.
+If another message waits, its commands are sent together with the body of the current one, after its final dot, as
+§3.1 allows.
 
-aiosmtplib connects, greets, secures and authenticates; then the socket is handed over to a protocol of ours, which
-knows, to the octet, what may have been accepted when a connection dies.
+aiosmtplib connects, greets, encrypts and authenticates. Then `SmtpProtocol` takes over the socket, so that after the
+loss of a connection it is known whether the final dot may have been sent.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from typing import Protocol, cast
 
 import aiosmtplib
 
 from postroad.errors import Blame
+from postroad.smtp.connect import open_client
 from postroad.smtp.endpoint import Endpoint
-from postroad.smtp.failure import Timeouts, TransportError, UnsendableError
-from postroad.smtp.opening import open_client
+from postroad.smtp.errors import Timeouts, TransportError, UnsendableError
+from postroad.smtp.protocol import PendingReplies, SmtpProtocol
 from postroad.smtp.reply import Phase, Reply, parse_reply
-from postroad.smtp.wire import PendingReplies, SmtpProtocol
 
-__all__ = ["Sendable", "SmtpSession", "Timeouts", "Transaction", "TransportError", "UnsendableError"]
-
-_GROUP = (Phase.MAIL, Phase.RCPT, Phase.DATA)
+_ENVELOPE_PHASES = (Phase.MAIL, Phase.RCPT, Phase.DATA)
 _UNSAFE_PATH = re.compile(r"[\x00-\x20\x7f<>\ud800-\udfff]")
 _RSET = b"RSET\r\n"
-_FAREWELL_S = 2.0
+_QUIT_TIMEOUT_S = 2.0
 
 
 class Sendable(Protocol):
-    """What a session carries: an envelope of one recipient (RFC 5321 §2.3.1), and content with CRLF line ends."""
+    """A message to send: an envelope with one recipient (RFC 5321 §2.3.1), and content with CRLF line ends."""
 
     @property
     def return_path(self) -> str: ...
@@ -43,43 +42,54 @@ class Sendable(Protocol):
 
 
 class Transaction:
-    """One message as a session carries it, made by `SmtpSession.prepare`."""
+    """One message, encoded for one session by `SmtpSession.prepare`."""
 
     def __init__(self, commands: list[bytes], body: bytes) -> None:
         self.commands = commands
         self.body = body
-        self.opened: Callable[[], None] | None = None
-        """Is called when its commands, sent behind another's final dot, are answered, or will not be."""
-        self.answers: PendingReplies | None = None  # to its commands, where they were sent as a group
-        self.behind: PendingReplies | None = None  # to the final dot that they were sent behind
-        self.trailing_octets = 0  # of the commands that were sent behind this one's final dot
-        self.followed = False
-        """Whether the session has gone to another transaction, sent behind this one's dot."""
+        self.on_answered: Callable[[], None] | None = None
+        """Called when the commands, sent after another message's final dot, are answered or the replies are lost."""
+        self.envelope_replies: PendingReplies | None = None  # to the pipelined commands
+        self.pipelined_after: PendingReplies | None = None  # reply to the final dot after which they were sent
+        self.trailing_octets = 0  # length of the next transaction's commands, sent after this one's final dot
+        self.has_successor = False
+        """Whether the commands of another transaction, which owns the session now, were sent after the final dot."""
 
 
-Follow = Callable[["SmtpSession"], Transaction | None]
-"""Is asked when a body is about to leave: who goes behind its dot. The session is theirs from then on."""
+PipelineNext = Callable[["SmtpSession"], Transaction | None]
+"""Called before a body is written. Returns the transaction whose commands follow it; that one then owns the session."""
 
 
 class SmtpSession:
-    """An authenticated connection to a host. One transaction at a time, and the commands of the next."""
+    """An open connection to a host. Carries one transaction at a time, and the commands of the next one."""
 
-    def __init__(self, client: aiosmtplib.SMTP, wire: SmtpProtocol, timeouts: Timeouts) -> None:
-        self._client = client  # holds what was negotiated
-        self._wire = wire
+    def __init__(self, client: aiosmtplib.SMTP, protocol: SmtpProtocol, timeouts: Timeouts) -> None:
+        self._client = client  # keeps the TLS objects alive
+        self._protocol = protocol
         self._timeouts = timeouts
         self.transactions = 0
-        self._over = False  # the server took its leave, or we left a transaction in its middle
-        self._dot: PendingReplies | None = None  # to the last one that was sent
-        self._reset_first = False  # a refused transaction is open still (RFC 5321 §4.1.4)
-        self._seconds = (timeouts.mail, timeouts.rcpt, timeouts.data)
+        self._ended = False  # the server announced its end, or a transaction was abandoned
+        self._dot_reply: PendingReplies | None = None  # to the last final dot
+        self._reset_first = False  # a rejected transaction is still open (RFC 5321 §4.1.4)
+        self._envelope_timeouts_s = (timeouts.mail, timeouts.rcpt, timeouts.data)
         self.pipelining = client.supports_extension("pipelining")
         self._smtputf8 = client.supports_extension("smtputf8")
         self._eightbit = client.supports_extension("8bitmime")
 
     @classmethod
     async def open(cls, endpoint: Endpoint, timeouts: Timeouts) -> SmtpSession:
-        """Connect, greet, secure and authenticate. Raises TransportError, with the reply where there was one."""
+        """Connect, greet, encrypt and authenticate.
+
+        Args:
+            endpoint: The host, with its protection and login.
+            timeouts: The deadlines, in seconds.
+
+        Returns:
+            A session that is ready for a transaction.
+
+        Raises:
+            TransportError: The session could not be opened. Contains the server's reply, if there was one.
+        """
         client = await open_client(endpoint, timeouts)
         try:
             return cls(client, _take_over(client), timeouts)
@@ -90,69 +100,80 @@ class SmtpSession:
     @property
     def usable(self) -> bool:
         """Whether another transaction may begin."""
-        return not self._over and self._wire.lost is None and not self._wire.transport.is_closing()
+        return not self._ended and self._protocol.lost is None and not self._protocol.transport.is_closing()
 
     def prepare(self, message: Sendable) -> Transaction:
-        """Return the message as it goes out by this session. Nothing is sent yet. Raises UnsendableError."""
-        return Transaction(self._commands(message), _stuffed(message.content))
+        """Encode a message for this session. Sends nothing. Raises UnsendableError if the server cannot carry it."""
+        return Transaction(self._commands(message), _dot_stuff(message.content))
 
     async def send(self, message: Sendable, before_body: Callable[[], Awaitable[None]]) -> Reply:
-        """One transaction that none follows. See `carry`. Raises UnsendableError as well."""
-        return await self.carry(self.prepare(message), before_body, lambda _: None)
+        """Send a message, without pipelining another one. See `deliver`. Raises UnsendableError as well."""
+        return await self.deliver(self.prepare(message), before_body, lambda _: None)
 
-    async def carry(
-        self, transaction: Transaction, before_body: Callable[[], Awaitable[None]], follow: Follow
+    async def deliver(
+        self, transaction: Transaction, before_body: Callable[[], Awaitable[None]], pipeline_next: PipelineNext
     ) -> Reply:
-        """One transaction. Returns the reply that decided: a positive one is to the final dot, and means accepted.
+        """Carry out one transaction.
 
-        ``before_body`` is awaited just before the body leaves, after which it may be accepted whatever happens.
-        Raises TransportError, or what before_body raises.
+        Args:
+            transaction: A transaction that this session prepared.
+            before_body: Awaited just before the body is written. From then on the server may accept the message,
+                even if the connection is lost. Its exceptions are passed on.
+            pipeline_next: Chooses the transaction whose commands are sent after the final dot.
+
+        Returns:
+            The reply that decided the transaction. A positive one is the reply to the final dot: the message is
+            accepted.
+
+        Raises:
+            TransportError: The connection was lost. Its ``unknown`` tells whether the message may be accepted.
         """
         try:
-            reply = await (self._open_grouped(transaction) if self.pipelining else self._open_in_turn(transaction))
+            send_envelope = self._send_envelope_pipelined if self.pipelining else self._send_envelope_stepwise
+            reply = await send_envelope(transaction)
             if reply.code != 354:
                 return reply
             await before_body()
-            dot = self._write_body(transaction, follow)
-            await dot.wait()
+            dot_reply = self._write_body(transaction, pipeline_next)
+            await dot_reply.wait()
             try:
-                return self._read(dot, 0, Phase.DOT)
+                return self._reply_at(dot_reply, 0, Phase.DOT)
             except TransportError as error:
                 if self._dot_is_unsent(transaction):
                     reason = f"the server did not read the message within {error.late_s:g} s"
                     raise TransportError(Phase.DATA, reason, late_s=error.late_s) from None
-                # What was written may have reached the server, dot and all.
+                # The body may have reached the server completely, with its final dot.
                 raise TransportError(Phase.DOT, error.reason, unknown=True, late_s=error.late_s) from None
         except BaseException:
-            self.forsake(transaction)
+            self.abandon(transaction)
             raise
 
-    def forsake(self, transaction: Transaction) -> None:
-        """Leave a transaction in its middle: nobody can use this connection any more.
+    def abandon(self, transaction: Transaction) -> None:
+        """Abandon a transaction. The session cannot be used again.
 
-        It is dropped at once, but for one whose final dot has no answer yet: that is somebody else's, who waits for it.
+        The connection is dropped at once, unless the previous message still awaits the reply to its final dot.
         """
-        if transaction.behind is None or transaction.behind.done:
+        if transaction.pipelined_after is None or transaction.pipelined_after.done:
             self.abort()
         else:
-            self._over = True
+            self._ended = True
 
     def _dot_is_unsent(self, transaction: Transaction) -> bool:
-        """Whether the final dot has certainly not left this process. It never will: the connection is dropped next.
+        """Return whether the final dot is certainly still in this process. The connection is dropped next.
 
-        Under TLS the transport does not count what waits in the one below it, so there it is never certain.
+        Under TLS this is never certain: the transport does not count the buffer of the transport below it.
         """
-        transport = self._wire.transport
-        plain = transport.get_extra_info("ssl_object") is None
-        return plain and transport.get_write_buffer_size() > transaction.trailing_octets
+        transport = self._protocol.transport
+        unencrypted = transport.get_extra_info("ssl_object") is None
+        return unencrypted and transport.get_write_buffer_size() > transaction.trailing_octets
 
     def _commands(self, message: Sendable) -> list[bytes]:
         return_path, recipient = message.return_path, message.recipient
         for path in (return_path, recipient):
             if _UNSAFE_PATH.search(path):
-                raise UnsendableError(f"{path!r} cannot be an address on the wire", Blame.MESSAGE)
+                raise UnsendableError(f"{path!r} is not a valid address for SMTP", Blame.MESSAGE)
         eightbit = not message.content.isascii()
-        # RFC 6531 §3.4: the parameter is due for a header in UTF-8 as it is for an address.
+        # RFC 6531 §3.4: a header in UTF-8 requires the SMTPUTF8 parameter, as an address in UTF-8 does.
         international = not (return_path + recipient).isascii() or (
             eightbit and not message.content.partition(b"\r\n\r\n")[0].isascii()
         )
@@ -168,140 +189,150 @@ class SmtpSession:
             b"DATA\r\n",
         ]
 
-    async def _open_grouped(self, transaction: Transaction) -> Reply:
-        answers = transaction.answers or await self._begin(transaction)
-        await answers.wait()
+    async def _send_envelope_pipelined(self, transaction: Transaction) -> Reply:
+        pending = transaction.envelope_replies or await self._write_envelope(transaction)
+        await pending.wait()
         replies: list[Reply] = []
         try:
-            for place, phase in enumerate(_GROUP):
-                replies.append(self._read(answers, place, phase))
+            for index, phase in enumerate(_ENVELOPE_PHASES):
+                replies.append(self._reply_at(pending, index, phase))
                 if replies[-1].code == 421:
                     break
             else:
-                await self._end_refused(*replies)
+                await self._end_rejected(*replies)
         except TransportError:
             if all(reply.positive for reply in replies):
                 raise
-            self.abort()  # Who refuses may close without the answers that only follow from it. The refusal stands.
+            # After a rejection the server may close without the replies that only follow from it. The rejection counts.
+            self.abort()
         return next((reply for reply in replies if not reply.positive), replies[-1])
 
-    async def _begin(self, transaction: Transaction) -> PendingReplies:
+    async def _write_envelope(self, transaction: Transaction) -> PendingReplies:
         self.transactions += 1
         octets = b"".join(transaction.commands)
         if self._reset_first:
-            reset = self._expect(self._seconds[:1])
-            answers = self._wire.expect(self._seconds, within_s=self._timeouts.transaction)
+            reset_reply = self._protocol.expect((self._timeouts.mail,))
+            replies = self._protocol.expect(self._envelope_timeouts_s, within_s=self._timeouts.transaction)
             self._write(_RSET + octets)
-            await reset.wait()
-            self._read(reset, 0, Phase.MAIL)
+            await reset_reply.wait()
+            self._reply_at(reset_reply, 0, Phase.MAIL)
             self._reset_first = False
         else:
-            answers = self._wire.expect(self._seconds, within_s=self._timeouts.transaction)
+            replies = self._protocol.expect(self._envelope_timeouts_s, within_s=self._timeouts.transaction)
             self._write(octets)
-        transaction.answers = answers
-        return answers
+        transaction.envelope_replies = replies
+        return replies
 
-    async def _end_refused(self, mail: Reply, rcpt: Reply, data: Reply) -> None:
+    async def _end_rejected(self, mail: Reply, rcpt: Reply, data: Reply) -> None:
         if not data.positive:
             self._reset_first = mail.positive
         elif not rcpt.positive:
-            # RFC 2920 §3.1: a server may go on although it took no recipient; a lone dot ends that.
-            await self._ask(b".\r\n", Phase.DOT, self._timeouts.dot)
+            # RFC 2920 §3.1: a server may accept DATA without a valid recipient. A lone dot ends the transaction.
+            await self._command(b".\r\n", Phase.DOT, self._timeouts.dot)
         elif not mail.positive:
-            # It refused MAIL, and took the rest: a dot now could make it deliver an empty message.
+            # The server rejected MAIL but accepted RCPT and DATA. A lone dot could make it deliver an empty message.
             self.abort()
 
-    async def _open_in_turn(self, transaction: Transaction) -> Reply:
+    async def _send_envelope_stepwise(self, transaction: Transaction) -> Reply:
         self.transactions += 1
         if self._reset_first:
-            await self._ask(_RSET, Phase.MAIL, self._timeouts.mail)
+            await self._command(_RSET, Phase.MAIL, self._timeouts.mail)
             self._reset_first = False
         loop = asyncio.get_running_loop()
         until_s = loop.time() + self._timeouts.transaction
         replies: list[Reply] = []
-        for command, phase, seconds in zip(transaction.commands, _GROUP, self._seconds, strict=True):
-            replies.append(await self._ask(command, phase, min(seconds, max(until_s - loop.time(), 0.0))))
+        steps = zip(transaction.commands, _ENVELOPE_PHASES, self._envelope_timeouts_s, strict=True)
+        for command, phase, timeout_s in steps:
+            replies.append(await self._command(command, phase, min(timeout_s, max(until_s - loop.time(), 0.0))))
             if not replies[-1].positive:
                 self._reset_first = phase is not Phase.MAIL
                 break
         return replies[-1]
 
-    def _write_body(self, transaction: Transaction, follow: Follow) -> PendingReplies:
+    def _write_body(self, transaction: Transaction, pipeline_next: PipelineNext) -> PendingReplies:
         if not self.usable:
-            # It was lost while before_body was busy. Nothing of the body has left, so nothing is unknown.
-            raise TransportError(Phase.DATA, self._wire.lost or "the connection was closed")
-        following = follow(self) if self.pipelining else None
-        self._dot = dot = self._expect((self._timeouts.dot,))
-        if following is None:
+            # The connection was lost during before_body. No part of the body was sent, so the outcome is known.
+            raise TransportError(Phase.DATA, self._protocol.lost or "the connection was closed")
+        successor = pipeline_next(self) if self.pipelining else None
+        self._dot_reply = dot_reply = self._protocol.expect((self._timeouts.dot,))
+        if successor is None:
             self._write(transaction.body)
-            return dot
+            return dot_reply
         self.transactions += 1
-        transaction.followed = True
-        following.behind = dot
-        following.answers = self._wire.expect(self._seconds, following.opened, within_s=self._timeouts.transaction)
-        transaction.trailing_octets = sum(map(len, following.commands))
-        self._write(b"".join([transaction.body, *following.commands]))
-        return dot
-
-    def _expect(self, seconds: Sequence[float]) -> PendingReplies:
-        return self._wire.expect(seconds)
+        transaction.has_successor = True
+        successor.pipelined_after = dot_reply
+        successor.envelope_replies = self._protocol.expect(
+            self._envelope_timeouts_s, successor.on_answered, within_s=self._timeouts.transaction
+        )
+        transaction.trailing_octets = sum(map(len, successor.commands))
+        self._write(b"".join([transaction.body, *successor.commands]))
+        return dot_reply
 
     def _write(self, octets: bytes) -> None:
-        # Between its closing and our being told, asyncio takes what is written, and uvloop raises. We are told.
-        if self._wire.lost is None and not self._wire.transport.is_closing():
-            self._wire.transport.write(octets)
+        # A write to a closing transport: asyncio ignores it, uvloop raises. The loss is reported by the protocol.
+        if self._protocol.lost is None and not self._protocol.transport.is_closing():
+            self._protocol.transport.write(octets)
 
-    async def _ask(self, octets: bytes, phase: Phase, seconds: float) -> Reply:
-        answers = self._expect((seconds,))
+    async def _command(self, octets: bytes, phase: Phase, timeout_s: float) -> Reply:
+        pending = self._protocol.expect((timeout_s,))
         self._write(octets)
-        await answers.wait()
-        return self._read(answers, 0, phase)
+        await pending.wait()
+        return self._reply_at(pending, 0, phase)
 
-    def _read(self, answers: PendingReplies, place: int, phase: Phase) -> Reply:
-        if place >= len(answers.replies):
-            if answers.late_s is not None:
-                raise TransportError(phase, f"no reply within {answers.late_s:g} s", late_s=answers.late_s)
-            raise TransportError(phase, answers.lost or "the connection was closed")
-        code, lines = answers.replies[place]
-        # A final dot is answered with a number of the message's own; the other replies are the same all day.
-        reply = parse_reply(phase, code, lines) if phase is Phase.DOT else _parse_again(phase, code, lines)
+    def _reply_at(self, pending: PendingReplies, index: int, phase: Phase) -> Reply:
+        if index >= len(pending.replies):
+            if pending.late_s is not None:
+                raise TransportError(phase, f"no reply within {pending.late_s:g} s", late_s=pending.late_s)
+            raise TransportError(phase, pending.lost or "the connection was closed")
+        code, lines = pending.replies[index]
+        # The reply to a final dot usually contains an id of the message. The other replies repeat, so they are cached.
+        reply = parse_reply(phase, code, lines) if phase is Phase.DOT else _parse_reply_cached(phase, code, lines)
         if reply.positive and (code != 354 if phase is Phase.DATA else code >= 300):
-            raise TransportError(phase, f"the server answered something else: {reply}")
-        if code == 421:  # RFC 5321 §3.8: it closes next.
-            self._over = True
+            raise TransportError(phase, f"the server's reply does not fit the command: {reply}")
+        if code == 421:  # RFC 5321 §3.8: the server closes the connection next.
+            self._ended = True
         return reply
 
     async def close(self) -> None:
-        """Say goodbye, and do not wait long: what was accepted is accepted. A dot's reply is waited for."""
+        """Send QUIT and close the connection. Waits for the reply to a final dot, and up to 2 s for that to QUIT."""
         try:
-            if self._dot is not None:
-                await self._dot.wait()  # It is answered, late or lost in its time.
+            if self._dot_reply is not None:
+                await self._dot_reply.wait()
             if self.usable:
-                farewell = self._expect((_FAREWELL_S,))
+                quit_reply = self._protocol.expect((_QUIT_TIMEOUT_S,))
                 self._write(b"QUIT\r\n")
-                await farewell.wait()  # It may go unanswered; nothing hangs on it.
+                await quit_reply.wait()  # The result does not matter: every accepted message is already accepted.
         except asyncio.CancelledError:
             self.abort()
             raise
-        if self._wire.transport.get_write_buffer_size():
-            self.abort()  # The server reads nothing, and a transport that closes would wait for it.
+        if self._protocol.transport.get_write_buffer_size():
+            self.abort()  # The server does not read, and `close` would wait until it does.
         else:
-            self._wire.transport.close()
+            self._protocol.transport.close()
 
     def abort(self) -> None:
         """Drop the connection at once."""
-        self._wire.transport.abort()
+        self._protocol.transport.abort()
 
 
-_parse_again = lru_cache(maxsize=64)(parse_reply)
+_parse_reply_cached = lru_cache(maxsize=64)(parse_reply)
 
 
-def _stuffed(content: bytes) -> bytes:
-    """The message as DATA carries it (RFC 5321 §4.5.2). Raises UnsendableError for a line end that is not CRLF.
+def _dot_stuff(content: bytes) -> bytes:
+    """Encode a message for DATA (RFC 5321 §4.5.2).
 
-    A bare CR or LF is how one message becomes two on a server that takes it for a line end (SMTP smuggling).
+    A bare CR or LF is rejected: a server that takes it for a line end could see two messages (SMTP smuggling).
+
+    Args:
+        content: The message, with CRLF line ends.
+
+    Returns:
+        The message with dots doubled at the start of lines, and the final dot.
+
+    Raises:
+        UnsendableError: A line end is not CRLF.
     """
-    # As many octets are of line ends as CR and LF there are: two thirds of what it takes to count all three.
+    # All CR and LF are part of a CRLF if their number is twice that of CRLF. Faster than counting each of the three.
     if len(content) - len(content.translate(None, b"\r\n")) != 2 * content.count(b"\r\n"):
         raise UnsendableError("the message has a line end that is not CRLF", Blame.US)
     if not content.endswith(b"\r\n"):
@@ -312,10 +343,10 @@ def _stuffed(content: bytes) -> bytes:
 
 
 def _take_over(client: aiosmtplib.SMTP) -> SmtpProtocol:
-    """Receive in the client's place. Raises ConnectionResetError when the server has closed since its last reply."""
-    transport = cast(asyncio.Transport | None, client.transport)  # whatever loop it is of
+    """Replace the client's protocol by ours. Raises ConnectionResetError if the server closed since its last reply."""
+    transport = cast(asyncio.Transport | None, client.transport)  # asyncio's or uvloop's
     if transport is None or transport.is_closing():
         raise ConnectionResetError("the server closed the connection")
-    wire = SmtpProtocol(transport)
-    transport.set_protocol(wire)
-    return wire
+    protocol = SmtpProtocol(transport)
+    transport.set_protocol(protocol)
+    return protocol

@@ -1,4 +1,4 @@
-"""Certificates: which are trusted, and which is shown."""
+"""TLS contexts of a client: trusted authorities and client certificates."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def client_context(
     certificate: Path | None = None,
     key: Path | None = None,
 ) -> ssl.SSLContext:
-    """Context of a client, TLS 1.2 at least (RFC 8996). Raises OSError for a file that cannot be used."""
-    # Reading the machine's authorities takes 70 ms, in which nothing else is sent: hence the cache.
+    """Return a client's TLS context, TLS 1.2 at least (RFC 8996). Raises OSError for a file that cannot be used."""
+    # Reading the system's authorities blocks for 70 ms: hence the cache.
     context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     if certificate is not None:
-        # An empty password, or OpenSSL would ask for one at the terminal, and wait.
+        # An empty password, or OpenSSL would prompt for one on the terminal and block.
         context.load_cert_chain(certificate, key, password="")
     return context

@@ -1,4 +1,4 @@
-"""How a session comes to stand: TLS from the first octet or by STARTTLS, certificates, and passwords."""
+"""Opening a session: implicit TLS, STARTTLS, certificates and login."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from postroad.settings import TlsMode
+from postroad.smtp.errors import TransportError
 from postroad.smtp.reply import Phase
-from postroad.smtp.session import SmtpSession, TransportError
+from postroad.smtp.session import SmtpSession
 from tests.smtp.conftest import QUICK, Certificates, message, nothing, route
 from tests.smtp.scripted import EXTENSIONS, Act, Answer, Connection, ScriptedServer
 
@@ -40,7 +41,7 @@ async def test_mail_flows_pipelined_by_every_mode(tls: TlsMode, certificates: Ce
         secured = server.connections[0].writer.get_extra_info("ssl_object") is not None
         assert secured is (tls is not TlsMode.NONE)
         await session.close()
-        # RFC 3207 §4.2: what was said before TLS is forgotten, so the extensions are asked for again.
+        # RFC 3207 §4.2: after STARTTLS the client must send EHLO again.
         verbs = [command.split()[0] for command in server.commands]
         assert verbs.count(b"EHLO") == (2 if tls in (TlsMode.STARTTLS, TlsMode.OPPORTUNISTIC) else 1)
         assert verbs[-1] == b"QUIT"
@@ -76,7 +77,7 @@ async def test_starttls_answered_in_plain_text_is_a_transport_error(certificates
         assert caught.value.phase is Phase.TLS
 
 
-async def test_implicit_tls_to_a_server_without_it_is_a_transport_error(certificates: Certificates) -> None:
+async def test_implicit_tls_without_tls_server_is_a_transport_error(certificates: Certificates) -> None:
     async with ScriptedServer() as server:
         with pytest.raises(TransportError) as caught:
             await SmtpSession.open(route(server.port, tls=TlsMode.IMPLICIT, ca_file=certificates.ca_file), QUICK)
@@ -105,9 +106,7 @@ async def test_a_certificate_for_another_name_is_refused(tls: TlsMode, tmp_path:
 
 
 @pytest.mark.parametrize("tls", [TlsMode.IMPLICIT, TlsMode.STARTTLS])
-async def test_a_certificate_is_not_looked_at_where_the_settings_say_so(
-    tls: TlsMode, certificates: Certificates
-) -> None:
+async def test_settings_disable_the_certificate_check(tls: TlsMode, certificates: Certificates) -> None:
     async with server_of(tls, certificates) as server:
         settings = replace(route(server.port, tls=tls), verify_certificate=False)
         session = await SmtpSession.open(settings, QUICK)
@@ -131,9 +130,7 @@ def holds_password(text: str) -> bool:
 
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN", "CRAM-MD5"])
-async def test_a_wrong_password_is_told_with_the_reply_and_without_the_password(
-    mechanism: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_login_error_has_the_reply_and_not_the_password(mechanism: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     asyncio.get_running_loop().set_debug(True)
     challenge = f"334 {b64encode(b'<1.2@scripted.test>').decode()}"
@@ -151,9 +148,9 @@ async def test_a_wrong_password_is_told_with_the_reply_and_without_the_password(
     assert error.phase is Phase.AUTH
     assert error.reply is not None
     assert (error.reply.code, error.reply.enhanced) == (535, "5.7.8")
-    told = [str(error), repr(error), error.reason, repr(error.reply), repr(settings), str(settings), caplog.text]
-    told += traceback.format_exception(error)
-    assert not any(holds_password(text) for text in told)
+    shown = [str(error), repr(error), error.reason, repr(error.reply), repr(settings), str(settings), caplog.text]
+    shown += traceback.format_exception(error)
+    assert not any(holds_password(text) for text in shown)
     assert "authentication failed" in str(error)
 
 

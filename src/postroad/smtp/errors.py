@@ -1,4 +1,4 @@
-"""How a session fails, and how long it waits before it says so."""
+"""Timeouts of a session, and the errors that it raises."""
 
 from __future__ import annotations
 
@@ -12,11 +12,17 @@ from postroad.smtp.reply import Phase, Reply
 
 @dataclass(frozen=True, kw_only=True)
 class Timeouts:
-    """Seconds to wait for each whole reply, all its lines included. RFC 5321 §4.5.3.2 gives the least for each.
+    """Timeouts in seconds, each for a whole reply with all its lines. RFC 5321 §4.5.3.2 gives the minima.
 
-    ``connect``, for TCP, is ours: a host that takes longer is as good as down. ``greeting`` holds for each step from
-    there until the session is open, ``opening`` for all of them together. ``transaction`` holds for the replies to
-    MAIL, RCPT and DATA together; the final dot has a time of its own, in which the body is written as well.
+    Attributes:
+        connect: TCP connect. Not in the RFC: a host that takes longer counts as down.
+        greeting: Each step from the greeting until the session is open.
+        mail: The reply to MAIL.
+        rcpt: The reply to RCPT.
+        data: The reply to DATA.
+        dot: Writing the body and the reply to the final dot.
+        opening: All steps of opening a session together.
+        transaction: The replies to MAIL, RCPT and DATA together.
     """
 
     connect: float = 30
@@ -30,7 +36,7 @@ class Timeouts:
 
     @classmethod
     def of(cls, settings: TimeoutSettings) -> Self:
-        """Return those of the settings."""
+        """Convert the settings, which are in milliseconds."""
         return cls(
             connect=settings.connect_ms / 1000,
             greeting=settings.greeting_ms / 1000,
@@ -44,9 +50,14 @@ class Timeouts:
 
 
 class TransportError(Exception):
-    """The connection could not be made, or was lost. ``unknown``: it died between the final dot and its reply.
+    """The connection could not be opened, or was lost.
 
-    ``late_s``: it was cut off by a deadline, of so many seconds.
+    Attributes:
+        phase: The phase in which it failed.
+        reason: What failed, in words.
+        unknown: Whether the connection was lost between the final dot and its reply.
+        reply: The server's reply, if one was the cause.
+        late_s: The deadline that expired, in seconds. None if it failed for another reason.
     """
 
     def __init__(
@@ -67,7 +78,7 @@ class TransportError(Exception):
 
     @property
     def before_mail(self) -> bool:
-        """Whether no server has taken anything of the message: any other host may be tried with it."""
+        """Whether no server has accepted any part of the message, so that another host may be tried."""
         return self.phase in _BEFORE_MAIL
 
 
@@ -75,7 +86,7 @@ _BEFORE_MAIL = frozenset({Phase.CONNECT, Phase.EHLO, Phase.TLS, Phase.AUTH, Phas
 
 
 class UnsendableError(Exception):
-    """This message can never leave by this session: it is not what SMTP can carry."""
+    """SMTP, or this server, cannot carry this message. A retry on the same session fails again."""
 
     def __init__(self, reason: str, blame: Blame) -> None:
         super().__init__(reason)

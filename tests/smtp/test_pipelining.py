@@ -1,4 +1,4 @@
-"""Messages that follow each other on one connection, each one's commands behind the dot of the one before."""
+"""Successive messages on one connection: the commands of the next one follow the final dot of the current one."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from postroad.smtp.failure import Timeouts
+from postroad.smtp.errors import Timeouts, TransportError, UnsendableError
 from postroad.smtp.pool import SessionPool
 from postroad.smtp.reply import Phase, Reply
-from postroad.smtp.session import TransportError, UnsendableError
 from tests.smtp.conftest import QUICK, Marks, message, nothing, route
 from tests.smtp.scripted import EXTENSIONS, Act, Answer, Connection, ScriptedServer
 
@@ -21,8 +20,8 @@ def group(name: str) -> bytes:
     return f"MAIL FROM:<bounce@example.com>\r\nRCPT TO:<{name}@example.org>\r\nDATA\r\n".encode()
 
 
-class Held:
-    """An answer that is given when the test says so."""
+class HeldReply:
+    """A reply that is sent when the test releases it."""
 
     def __init__(self, said: str | Act = "250 2.0.0 ok") -> None:
         self.asked = asyncio.Event()
@@ -43,11 +42,11 @@ class Held:
 
 @dataclass
 class Line:
-    """A pool of one connection, whose first message waits at its dot while others wait behind it."""
+    """A pool of one connection. Its first message awaits the reply to its dot, and others wait for the connection."""
 
     server: ScriptedServer
     pool: SessionPool
-    dot: Held
+    dot: HeldReply
 
     def send(self, name: str, marks: Marks | None = None) -> asyncio.Task[Reply]:
         named = message(f"Subject: {name}\r\n\r\nbody\r\n".encode(), recipient=f"{name}@example.org")
@@ -66,8 +65,8 @@ async def line(
     timeouts: Timeouts = QUICK,
     limit: int = 100,
 ) -> AsyncIterator[tuple[Line, list[asyncio.Task[Reply]]]]:
-    """Send `ada`, and those that wait; all of them in line before ada's body leaves. Her dot is held."""
-    dot = Held(said)
+    """Send `ada` and the waiting messages. All of them wait before ada's body leaves; the reply to her dot is held."""
+    dot = HeldReply(said)
     server = ScriptedServer({"DOT": [dot], **(answers or {})}, extensions=extensions)
     async with server, SessionPool(route(server.port, connections=1, messages_per_connection=limit), timeouts) as pool:
         in_line = asyncio.Event()
@@ -85,7 +84,7 @@ async def line(
         await asyncio.gather(*sent, return_exceptions=True)
 
 
-async def test_the_next_commands_leave_in_one_write_with_the_body_before() -> None:
+async def test_next_commands_leave_in_one_write_with_the_body() -> None:
     async with line("bob", "eve") as (here, (ada, bob, eve)):
         assert here.server.connections[0].left_over == group("bob")
         here.dot.let_go.set()
@@ -96,11 +95,11 @@ async def test_the_next_commands_leave_in_one_write_with_the_body_before() -> No
         assert chunks == group("ada") + one + group("bob") + two + group("eve") + three
 
 
-async def test_the_mark_of_the_next_waits_for_the_answer_to_the_dot_before() -> None:
+async def test_next_before_body_waits_for_the_previous_dot_reply() -> None:
     async with line() as (here, _):
         assert here.server.connections[0].left_over == b""
     marked = Marks()
-    dot = Held()
+    dot = HeldReply()
     async with ScriptedServer({"DOT": [dot]}) as server, SessionPool(route(server.port, connections=1), QUICK) as pool:
         first, second = (asyncio.create_task(pool.send(message(), marks)) for marks in (nothing, marked))
         await asyncio.wait_for(dot.asked.wait(), 5)
@@ -111,7 +110,7 @@ async def test_the_mark_of_the_next_waits_for_the_answer_to_the_dot_before() -> 
 
 
 @pytest.mark.parametrize("said", ["550 5.7.1 spam", "451 4.3.0 later"])
-async def test_a_refused_body_is_its_own_message_and_the_next_goes_on(said: str) -> None:
+async def test_a_rejected_body_does_not_affect_the_next_message(said: str) -> None:
     async with line("bob", said=said) as (here, (ada, bob)):
         here.dot.let_go.set()
         assert str(await ada) == said
@@ -120,7 +119,7 @@ async def test_a_refused_body_is_its_own_message_and_the_next_goes_on(said: str)
 
 
 @pytest.mark.parametrize("phase", [Phase.RCPT, Phase.DATA])
-async def test_a_refused_recipient_behind_a_dot_is_its_own(phase: Phase) -> None:
+async def test_a_rejected_pipelined_recipient_affects_no_other(phase: Phase) -> None:
     ok = {Phase.RCPT: "250 2.1.5 ok", Phase.DATA: "354 go on"}[phase]
     refused = {Phase.RCPT: "550 5.1.1 nobody", Phase.DATA: "554 5.5.1 no"}[phase]
     answers: dict[str, Answer | list[Answer]] = {phase.upper(): [ok, refused]}
@@ -145,7 +144,7 @@ async def test_lost_at_the_dot_only_that_message_is_unknown(how: Act) -> None:
         assert here.recipients_of_bodies() == [["ada"], ["bob"]]
 
 
-async def test_421_at_the_dot_is_of_that_message_and_the_next_goes_elsewhere() -> None:
+async def test_after_421_at_the_dot_the_next_uses_a_new_connection() -> None:
     async def farewell(connection: Connection) -> None:
         connection.say("421 4.3.2 shutting down")
         connection.drop()
@@ -158,7 +157,7 @@ async def test_421_at_the_dot_is_of_that_message_and_the_next_goes_elsewhere() -
         assert [len(connection.bodies) for connection in server.connections] == [1, 1]
 
 
-async def test_no_answer_to_the_dot_in_time_and_the_next_goes_elsewhere() -> None:
+async def test_after_a_timeout_at_the_dot_the_next_reconnects() -> None:
     timeouts = replace(QUICK, dot=0.2, mail=0.05)
     async with line("bob", timeouts=timeouts) as (here, (ada, bob)):
         with pytest.raises(TransportError, match=r"0\.2 s") as caught:
@@ -168,7 +167,7 @@ async def test_no_answer_to_the_dot_in_time_and_the_next_goes_elsewhere() -> Non
         assert here.recipients_of_bodies() == [["ada"], ["bob"]]
 
 
-async def test_the_next_is_not_given_up_while_the_dot_before_may_be_answered() -> None:
+async def test_timeout_of_the_next_starts_after_the_previous_dot_reply() -> None:
     async with line("bob", timeouts=replace(QUICK, mail=0.05)) as (here, (ada, bob)):
         done, _ = await asyncio.wait({bob}, timeout=0.2)
         assert not done
@@ -177,7 +176,7 @@ async def test_the_next_is_not_given_up_while_the_dot_before_may_be_answered() -
         assert len(here.server.connections) == 1
 
 
-async def test_cancelled_behind_a_dot_the_message_before_still_hears_its_answer() -> None:
+async def test_cancelled_successor_keeps_the_previous_dot_reply() -> None:
     async with line("bob", "eve") as (here, (ada, bob, eve)):
         bob.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -198,7 +197,7 @@ async def test_cancelled_at_its_dot_the_next_goes_elsewhere() -> None:
         assert here.recipients_of_bodies() == [["ada"], ["bob"]]
 
 
-async def test_cancelled_in_line_it_costs_nobody_a_connection() -> None:
+async def test_cancelled_while_waiting_keeps_the_connection() -> None:
     async with line("bob", "eve") as (here, (ada, bob, eve)):
         eve.cancel()
         here.dot.let_go.set()
@@ -207,7 +206,7 @@ async def test_cancelled_in_line_it_costs_nobody_a_connection() -> None:
         assert here.recipients_of_bodies() == [["ada", "bob", "joe"]]
 
 
-async def test_cancelled_in_the_moment_it_gets_the_connection_the_line_goes_on() -> None:
+async def test_cancelled_while_getting_a_slot_passes_it_on() -> None:
     async with ScriptedServer() as server, SessionPool(route(server.port, connections=1), QUICK) as pool:
 
         async def take_back() -> None:
@@ -222,7 +221,7 @@ async def test_cancelled_in_the_moment_it_gets_the_connection_the_line_goes_on()
         assert server.most_open == 1
 
 
-async def test_what_cannot_be_sent_is_not_sent_behind_a_dot() -> None:
+async def test_an_unsendable_message_is_not_pipelined() -> None:
     async with line() as (here, _):
         assert here.server.connections[0].left_over == b""
     async with ScriptedServer() as server, SessionPool(route(server.port, connections=1), QUICK) as pool:
@@ -242,7 +241,7 @@ async def test_a_connection_carries_no_more_messages_than_it_may() -> None:
         assert here.recipients_of_bodies() == [["ada", "bob"], ["eve"]]
 
 
-async def test_without_pipelining_nothing_goes_behind_a_dot() -> None:
+async def test_without_pipelining_no_command_follows_a_body() -> None:
     async with line("bob", extensions=("8BITMIME",)) as (here, (ada, bob)):
         assert here.server.connections[0].left_over == b""
         here.dot.let_go.set()

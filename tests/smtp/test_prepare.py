@@ -1,4 +1,4 @@
-"""What may go on the wire at all: line ends, dots, addresses, and characters that not every server takes."""
+"""Encoding of a message for a session: line ends, dots, addresses, and characters that need an extension."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from postroad.errors import Blame
-from postroad.smtp.session import UnsendableError, _stuffed
+from postroad.smtp.errors import UnsendableError
+from postroad.smtp.session import _dot_stuff
 from tests.smtp.conftest import message, nothing, opened
 from tests.smtp.scripted import ScriptedServer
 
@@ -21,7 +22,7 @@ LINES = st.lists(
 
 
 def unstuffed(sent: bytes) -> bytes:
-    """What a server keeps (RFC 5321 §4.5.2), and nothing may come behind the end that it sees."""
+    """Return what a server stores (RFC 5321 §4.5.2). Nothing may follow the final dot."""
     kept: list[bytes] = []
     lines = sent.split(b"\r\n")
     for number, line in enumerate(lines):
@@ -29,29 +30,29 @@ def unstuffed(sent: bytes) -> bytes:
             assert lines[number + 1 :] == [b""]
             return b"".join(line + b"\r\n" for line in kept)
         kept.append(line.removeprefix(b"."))
-    raise AssertionError("it has no end")
+    raise AssertionError("there is no final dot")
 
 
 @given(lines=LINES, ended=st.booleans())
 @example(lines=[b"", b"."], ended=True)
 @example(lines=[b"."], ended=False)
-def test_dots_come_through_and_only_the_last_one_ends_it(lines: list[bytes], ended: bool) -> None:
+def test_dots_are_transparent_and_only_the_last_ends_the_body(lines: list[bytes], ended: bool) -> None:
     content = b"\r\n".join(lines) + (b"\r\n" if ended else b"")
-    kept = unstuffed(_stuffed(content))
+    kept = unstuffed(_dot_stuff(content))
     assert kept == (content if content.endswith(b"\r\n") else content + b"\r\n")
 
 
 @given(
     content=st.lists(st.sampled_from([b"a", b".", b"\r", b"\n", b"\r\n"]), max_size=12).map(b"".join),
 )
-def test_a_bare_cr_or_lf_is_refused_wherever_it_stands(content: bytes) -> None:
+def test_a_bare_cr_or_lf_is_rejected_anywhere(content: bytes) -> None:
     without = content.replace(b"\r\n", b"")
     if b"\r" in without or b"\n" in without:
         with pytest.raises(UnsendableError) as caught:
-            _stuffed(content)
+            _dot_stuff(content)
         assert caught.value.blame is Blame.US
     else:
-        unstuffed(_stuffed(content))
+        unstuffed(_dot_stuff(content))
 
 
 SMUGGLED = [
@@ -65,7 +66,7 @@ SMUGGLED = [
 
 
 @pytest.mark.parametrize("content", SMUGGLED)
-async def test_nothing_is_smuggled_behind_a_dot_that_is_none(content: bytes) -> None:
+async def test_no_command_is_smuggled_after_a_false_final_dot(content: bytes) -> None:
     server = ScriptedServer()
     async with opened(server) as session:
         with pytest.raises(UnsendableError):
