@@ -29,7 +29,7 @@ from benchmarks.server import Server
 from benchmarks.sink import SOURCE_SESSIONS, Sink, running_sink, source_pace
 from postroad.app.context import open_context
 from postroad.campaign.status import summary
-from postroad.mail.dkim import read_key
+from postroad.mail.dkim import parse_key
 from postroad.settings import Settings as OurSettings
 from postroad.store.ledger import TouchState
 
@@ -147,7 +147,7 @@ async def _measure(course: _Course) -> None:
 
 async def _rounds(course: _Course) -> None:
     effort, found, place = course.effort, course.found, course.place
-    key = read_key(place.rsa_key.read_bytes(), where=str(place.rsa_key))
+    key = parse_key(place.rsa_key.read_bytes(), where=str(place.rsa_key))
     assert isinstance(key, rsa.RSAPrivateKey)
     source_messages = FEWEST
     for n in range(effort.rounds):

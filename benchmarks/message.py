@@ -16,8 +16,8 @@ from functools import partial
 import dkim
 from pydantic import SecretStr
 
-from postroad.mail.dkim import Algorithm, DkimKey, DkimSigner, generate_key, read_key
-from postroad.mail.message import CompiledMessage, Message, SenderIdentity, compile_message
+from postroad.mail.dkim import Algorithm, DkimKey, DkimSigner, generate_key, parse_key
+from postroad.mail.message import CompiledMessage, Message, MessageSource, SenderIdentity, compile_message
 from postroad.mail.token import TokenSigner
 
 NOW = datetime(2026, 11, 24, 9, tzinfo=UTC)
@@ -59,10 +59,8 @@ def _compiled() -> CompiledMessage:
         bounce_domain="bounces.example.com",
     )
     return compile_message(
+        MessageSource(subject="{{ name }}, your plan {{ plan }}", text=TEXT, html=HTML),
         sender=sender,
-        subject="{{ name }}, your plan {{ plan }}",
-        text=TEXT,
-        html=HTML,
         signer=TokenSigner(SecretStr("a key that is only used to measure")),
         public_url="https://mail.example.com",
     )
@@ -95,7 +93,7 @@ def measured() -> Iterator[tuple[str, float]]:
     keys: list[DkimKey] = []
     for algorithm in Algorithm:
         pem = generate_key(algorithm)
-        key = DkimKey(domain="example.com", selector="s", private_key=read_key(pem, where="benchmark"))
+        key = DkimKey(domain="example.com", selector="s", private_key=parse_key(pem, where="benchmark"))
         keys.append(key)
         signing = replace(message, dkim=DkimSigner([key]))
         yield f"merge, ready for {algorithm}", _best_us(partial(_merged, signing), 500)

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from postroad.errors import ConfigError
-from postroad.mail.markup_process import finish
+from postroad.mail.markup_process import prepare_in_subprocess
 
 STYLE = "<style>p { color: red }</style>"
 ATTACKS = {
@@ -26,16 +26,16 @@ ATTACKS = {
 def test_markup_beyond_the_limits_is_an_error(sources: dict[str, str]) -> None:
     begun = time.process_time()
     with pytest.raises(ConfigError) as caught:
-        finish(text=None, html=sources.get("html"), mjml=sources.get("mjml"), name="hello.html")
+        prepare_in_subprocess(text=None, html=sources.get("html"), mjml=sources.get("mjml"), name="hello.html")
     assert (caught.value.where or "").startswith("hello.html")
     assert time.process_time() - begun < 2, "the process that asked does none of the work"
 
 
 def test_what_the_child_says_is_what_the_tools_say() -> None:
-    text, html = finish(text=None, html=f"{STYLE}<p>Hi {{{{ name }}}}</p>", mjml=None, name="hello.html")
+    text, html = prepare_in_subprocess(text=None, html=f"{STYLE}<p>Hi {{{{ name }}}}</p>", mjml=None, name="hello.html")
     assert text == "Hi {{ name }}\n"
     assert '<p style="color: red;">Hi {{ name }}</p>' in (html or "")
     with pytest.raises(ConfigError, match="between the attributes of a tag") as caught:
-        finish(text="x", html=f"{STYLE}\n<p {{{{ name }}}}>", mjml=None, name="hello.html")
+        prepare_in_subprocess(text="x", html=f"{STYLE}\n<p {{{{ name }}}}>", mjml=None, name="hello.html")
     assert caught.value.where == "hello.html, html, line 2"
     assert "value of an attribute" in (caught.value.remedy or "")

@@ -13,7 +13,7 @@ from postroad.campaign.preflight import Level, check
 from postroad.campaign.preview import PreviewRequest, preview
 from postroad.errors import ConfigError, DataError
 from postroad.mail.budget import MAX_LENGTH
-from postroad.mail.message import SenderIdentity, compile_message
+from postroad.mail.message import MessageSource, SenderIdentity, compile_message
 from postroad.mail.template import compile_template
 from postroad.mail.vocabulary import ALLOWED_FILTERS, ALLOWED_TESTS, TEXT_METHODS
 from tests.attacks.limits import run_limited
@@ -328,7 +328,7 @@ OBJECTS = [
 @pytest.mark.parametrize("html", [False, True])
 @pytest.mark.parametrize("source", OBJECTS)
 def test_no_mail_shows_an_object_of_the_program(source: str, html: bool) -> None:
-    with pytest.raises(DataError, match="does what templates may not"):
+    with pytest.raises(DataError, match="uses what templates may not use"):
         compile_template(source, name="t", html=html).render(dict(FIELDS))
 
 
@@ -348,13 +348,16 @@ def test_fields_of_one_recipient_do_not_make_a_message_without_end() -> None:
     )
     lines = "{{ word }} and {{ word }}\n\n" * 700
     message = compile_message(
-        sender=identity, subject="Hi", text=lines, html=f"<p>{lines}</p>", signer=SIGNER, public_url="https://x.example"
+        MessageSource(subject="Hi", text=lines, html=f"<p>{lines}</p>"),
+        sender=identity,
+        signer=SIGNER,
+        public_url="https://x.example",
     )
     with pytest.raises(DataError, match="makes more than") as caught:
         message.merge(1, "b@example.com", {"word": "é" * 50_000}, NOW)
     assert caught.value.where == "text"
     subject = compile_message(
-        sender=identity, subject="{{ word }}", text="x", html=None, signer=SIGNER, public_url="https://x.example"
+        MessageSource(subject="{{ word }}", text="x"), sender=identity, signer=SIGNER, public_url="https://x.example"
     )
     with pytest.raises(DataError, match="the subject has more than") as caught:
         subject.merge(1, "b@example.com", {"word": "é" * 50_000}, NOW)

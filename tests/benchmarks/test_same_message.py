@@ -14,8 +14,8 @@ import pytest
 from pydantic import SecretStr
 
 from benchmarks import same_message
-from postroad.mail.dkim import Algorithm, DkimKey, generate_key, read_key
-from postroad.mail.message import SenderIdentity, compile_message
+from postroad.mail.dkim import Algorithm, DkimKey, generate_key, parse_key
+from postroad.mail.message import MessageSource, SenderIdentity, compile_message
 from postroad.mail.token import TokenSigner
 
 JOB = same_message.job_of("5")
@@ -31,10 +31,12 @@ def ours() -> bytes:
         bounce_domain=same_message.BOUNCE_DOMAIN,
     )
     compiled = compile_message(
+        MessageSource(
+            subject=same_message.SUBJECT,
+            text=(same_message.MAIL / "text.txt").read_text("utf-8"),
+            html=(same_message.MAIL / "html.html").read_text("utf-8"),
+        ),
         sender=sender,
-        subject=same_message.SUBJECT,
-        text=(same_message.MAIL / "text.txt").read_text("utf-8"),
-        html=(same_message.MAIL / "html.html").read_text("utf-8"),
         signer=TokenSigner(SecretStr("a key of the tests alone")),
         public_url=same_message.PUBLIC_URL,
     )
@@ -72,7 +74,7 @@ def test_a_peer_signs_it_so_that_it_verifies(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "key.pem").write_bytes(pem)
     monkeypatch.setenv("DKIM_KEY", str(tmp_path / "key.pem"))
     content = same_message.Writer.of_environment().write(JOB).content
-    key = DkimKey(domain="sender.example", selector=same_message.SELECTOR, private_key=read_key(pem, where="test"))
+    key = DkimKey(domain="sender.example", selector=same_message.SELECTOR, private_key=parse_key(pem, where="test"))
 
     def record(name: bytes, timeout: int = 5) -> bytes:
         return key.record.encode() if name == b"bench._domainkey.sender.example." else b""

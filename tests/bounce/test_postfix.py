@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from postroad.bounce.classify import BounceClass
 from postroad.bounce.match import MatchedBy
 from postroad.bounce.mbox import mails_in
-from postroad.mail.message import Message, SenderIdentity, compile_message
+from postroad.mail.message import Message, MessageSource, SenderIdentity, compile_message
 from postroad.mail.token import TokenSigner
 from postroad.sandbox import Sandbox, SandboxConfig
 from postroad.smtp.session import SmtpSession
@@ -61,10 +61,8 @@ def merged(ledger: LedgerFixture, touch: int, address: str) -> Message:
         bounce_domain=DOMAIN,
     )
     compiled = compile_message(
+        MessageSource(subject="News", text="{{ unsubscribe_url }} {{ postal_address }}"),
         sender=identity,
-        subject="News",
-        text="{{ unsubscribe_url }} {{ postal_address }}",
-        html=None,
         signer=ledger.signer,
         public_url="https://mail.example.com",
     )

@@ -134,7 +134,7 @@ def read_step(folder: Path, extra: str) -> None:
         ("attachments: [{file: a.txt, type: 'a/b\\r\\nX: y'}]\n", "attachments.0.type: it must be", ""),
         ('attachments: [{file: a.txt, name: "a\\nb"}]\n', "attachments.0.name: it must be", ""),
         ("attachments: [{name: a.txt}]\n", "attachments.0.file: it is missing", ""),
-        ("mjml: a.txt\n", "no MJML", "steps.0, mjml, line 1"),
+        ("mjml: a.txt\n", "not valid MJML", "steps.0, mjml, line 1"),
         ("html: style.html\n", "between the attributes", "steps.0, html, line 2"),
     ],
 )

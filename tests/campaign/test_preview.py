@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from postroad.campaign.preview import PREVIEW_TOUCH, Preview, PreviewRequest, preview
 from postroad.errors import DataError, StateError
-from postroad.mail.dkim_keys import signers_of
+from postroad.mail.dkim_keys import load_signers
 from postroad.mail.token import Purpose
 from postroad.store.engine import read
 from tests.campaign.project import CAMPAIGN, NOW, TEXT, CampaignProject
@@ -22,7 +22,7 @@ SECOND = "  - wait: 1d\n  - email: again\n    subject: Again\n    text: again.tx
 
 
 def shown(project: CampaignProject, *, step: str | None = None, address: str | None = None) -> Preview:
-    dkim_signers = signers_of(project.settings, {})
+    dkim_signers = load_signers(project.settings, {})
     request = PreviewRequest(campaign="spring", step=step, address=address)
     return preview(project.engine, project.settings, SIGNER, dkim_signers, request, now=NOW)
 
@@ -59,7 +59,7 @@ def test_links_of_a_preview_belong_to_no_touch(filled: CampaignProject) -> None:
 
 def test_a_preview_is_signed_with_the_senders_key(filled: CampaignProject) -> None:
     seen = shown(filled)
-    (key,) = signers_of(filled.settings, {})["news"].keys_at(NOW)
+    (key,) = load_signers(filled.settings, {})["news"].keys_at(NOW)
     assert dkim.verify(seen.content, dnsfunc=lambda name, timeout=5: key.record.encode())
     assert seen.header.startswith("DKIM-Signature: v=1; a=ed25519-sha256;")
 

@@ -9,7 +9,7 @@ import pytest
 
 from postroad.campaign.trial import MAX_SHOWN, StepTrial
 from postroad.errors import DataError
-from postroad.mail.message import CompiledMessage, SenderIdentity, compile_message
+from postroad.mail.message import CompiledMessage, MessageSource, SenderIdentity, compile_message
 from postroad.mail.template import compile_template
 from tests.campaign.test_preflight import SIGNER
 
@@ -24,7 +24,10 @@ ADA = SenderIdentity(
 
 def message(text: str, *, subject: str = "Hi", html: str | None = None) -> CompiledMessage:
     return compile_message(
-        sender=ADA, subject=subject, text=text, html=html, signer=SIGNER, public_url="https://x.example", name="t"
+        MessageSource(subject=subject, text=text, html=html, name="t"),
+        sender=ADA,
+        signer=SIGNER,
+        public_url="https://x.example",
     )
 
 

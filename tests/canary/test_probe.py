@@ -20,7 +20,7 @@ from postroad.dns.finding import RecordVerdict
 from postroad.dns.resolver import Resolver
 from postroad.errors import ConfigError
 from postroad.mail.dkim import Algorithm, generate_key
-from postroad.mail.dkim_keys import keys_of
+from postroad.mail.dkim_keys import load_keys
 from postroad.mail.token import TokenSigner
 from postroad.settings import Settings, SourceKind, SourceSettings
 from tests.bounce.sources.dovecot import PASSWORD, USER, Dovecot, dovecot
@@ -108,7 +108,7 @@ async def settings(tmp_path: Path, receiver: Receiver, monkeypatch: pytest.Monke
 
 
 async def send(settings: Settings, receiver: Receiver, engine: sa.Engine, *, published: bool = True) -> CanaryReport:
-    [key] = keys_of("news", settings.sender("news"), {})
+    [key] = load_keys("news", settings.sender("news"), {})
     if published:
         receiver.records[key.record_name.rstrip(".")] = key.record
     strings = " ".join(f'"{key.record[at : at + 255]}"' for at in range(0, len(key.record), 255))

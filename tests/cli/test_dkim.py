@@ -9,7 +9,7 @@ from pathlib import Path
 import dkim
 import pytest
 
-from postroad.mail.dkim import read_key
+from postroad.mail.dkim import parse_key
 from tests.cli.conftest import SETTINGS, Run
 
 KEYGEN = ("dkim", "keygen", "--domain", "example.com", "--selector", "2026a", "--out", "a.pem")
@@ -28,7 +28,7 @@ def test_a_key_is_made_and_its_record_shown(run: Run, tmp_path: Path, algorithm:
     made = json.loads(run(*KEYGEN, "--algorithm", algorithm, "--json").stdout)
     path = tmp_path / "a.pem"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    read_key(path.read_bytes(), where="test")
+    parse_key(path.read_bytes(), where="test")
     assert made["name"] == "2026a._domainkey.example.com"
     assert made["value"].startswith(f"v=DKIM1; k={algorithm}; p=")
     assert "".join(made["strings"]) == made["value"]

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from postroad.delivery.signing import MAX_BATCH, SigningPool
-from postroad.mail.dkim import Algorithm, DkimKey, DkimSigner, generate_key, read_key
-from postroad.mail.message import CompiledMessage, Message, compile_message
+from postroad.mail.dkim import Algorithm, DkimKey, DkimSigner, generate_key, parse_key
+from postroad.mail.message import CompiledMessage, Message, MessageSource, compile_message
 from tests.mail.conftest import SIGNER, sender
 from tests.prefect.processes import living
 
@@ -48,16 +48,14 @@ def signers(parent: int | None = None) -> list[int]:
 
 
 def a_key(algorithm: Algorithm) -> DkimKey:
-    private_key = read_key(generate_key(algorithm), where="test")
-    return DkimKey(domain="example.com", selector=algorithm[:3], private_key=private_key, since=None)
+    private_key = parse_key(generate_key(algorithm), where="test")
+    return DkimKey(domain="example.com", selector=algorithm[:3], private_key=private_key, active_from=None)
 
 
 def a_template(*keys: DkimKey) -> CompiledMessage:
     return compile_message(
+        MessageSource(subject="Hello", text="Hello {{ name }}"),
         sender=sender(),
-        subject="Hello",
-        text="Hello {{ name }}",
-        html=None,
         signer=SIGNER,
         public_url="https://mail.example.com",
         dkim=DkimSigner(keys),
@@ -78,7 +76,7 @@ async def test_each_gets_its_own(signing: SigningPool, template: CompiledMessage
     signed = await asyncio.gather(*(signing.signed(message) for message in messages))
     assert [message.content for message in signed] == [message.signed().content for message in messages]
     assert len({message.content for message in signed}) == MANY
-    assert not any(message.unsigned for message in signed)
+    assert not any(message.pending_signatures for message in signed)
 
 
 async def test_who_gave_up_is_no_trouble_for_the_others(signing: SigningPool, template: CompiledMessage) -> None:

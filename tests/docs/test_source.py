@@ -28,7 +28,6 @@ MAX_PARAMETERS = 7
 LONG_FILES = ("src/postroad/sandbox/dialogue.py",)
 LARGE_FUNCTIONS = (
     "src/postroad/canary/probe.py:_send",
-    "src/postroad/mail/message.py:compile_message",
     "src/postroad/rehearsal/report.py:make_report",
 )
 

@@ -11,7 +11,7 @@ import dkim
 import pytest
 
 from postroad.mail.dkim import Algorithm, generate_key
-from postroad.mail.dkim_keys import signers_of
+from postroad.mail.dkim_keys import load_signers
 from postroad.settings import Settings
 from postroad.store.ledger import TouchState
 from tests.end_to_end.site import CAMPAIGN, Site
@@ -40,7 +40,7 @@ async def test_a_campaign_arrives_signed_twice_with_its_files(site: Site) -> Non
         file.write(KEYS)
     site.settings = Settings.load(site.folder / "postroad.toml")
     site.variables["ADA_KEY"] = secret
-    keys = signers_of(site.settings, {"ADA_KEY": secret})["ada"].keys_at(datetime.now(UTC))
+    keys = load_signers(site.settings, {"ADA_KEY": secret})["ada"].keys_at(datetime.now(UTC))
     records = {f"{key.record_name}.".encode(): key.record.encode() for key in keys}
 
     await site.launch(60, CAMPAIGN + FILES)

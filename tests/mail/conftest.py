@@ -1,4 +1,4 @@
-"""One sender, one key, and a message of templates that a test names."""
+"""A sender, a token key, and a function that compiles a test's templates."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import hypothesis
 from pydantic import SecretStr
 
-from postroad.mail.message import CompiledMessage, SenderIdentity, compile_message
+from postroad.mail.message import CompiledMessage, MessageSource, SenderIdentity, compile_message
 from postroad.mail.token import TokenSigner
 
 # How long an example takes says nothing on a busy machine.
@@ -43,11 +43,8 @@ def compiled(
     public_url: str = "https://mail.example.com/",
 ) -> CompiledMessage:
     return compile_message(
+        MessageSource(subject=subject, text=text, html=html, name="campaign welcome, step hello"),
         sender=identity or sender(),
-        subject=subject,
-        text=text,
-        html=html,
         signer=SIGNER,
         public_url=public_url,
-        name="campaign welcome, step hello",
     )

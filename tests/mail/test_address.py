@@ -1,4 +1,4 @@
-"""Addresses: one spelling for each mailbox, by the short way and by the long one."""
+"""Addresses are normalised to one spelling for each mailbox, by the fast path and by email-validator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bodies that are encoded ahead: the same octets as encoding all of a rendering, and the files that go along."""
+"""Bodies encoded in advance have the same octets as an encoded rendering. MIME structure with files."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from postroad.errors import DataError
-from postroad.mail.body import File, StaticChunk, TemplateChunk, Values, message_entity, quoted_printable
+from postroad.mail.body import File, MergeValues, StaticChunk, TemplateChunk, message_entity, quoted_printable
 from postroad.mail.dkim import relaxed_lines
-from postroad.mail.message import CompiledMessage, compile_message
+from postroad.mail.message import CompiledMessage, MessageSource, compile_message
 from postroad.mail.template import compile_template
 from tests.mail.conftest import NOW, SIGNER, compiled, sender
 from tests.mail.test_message import TEXT
@@ -55,8 +55,8 @@ def test_a_body_encoded_ahead_is_the_whole_rendering_encoded(
     assert template.render(fields) == template.template.render(fields)
     other = compile_template("", name="t")
     entity = message_entity(template, None, []) if not html else message_entity(other, template, [])
-    values = Values(fields)
-    wire = b"".join(piece.wire if isinstance(piece, StaticChunk) else piece.encode(values) for piece in entity.body)
+    values = MergeValues(fields)
+    wire = b"".join(piece.encoded if isinstance(piece, StaticChunk) else piece.encode(values) for piece in entity.body)
     canonical = b"".join(
         piece.canonical if isinstance(piece, StaticChunk) else relaxed_lines(piece.encode(values))
         for piece in entity.body
@@ -69,7 +69,7 @@ def test_a_body_encoded_ahead_is_the_whole_rendering_encoded(
 
 
 @given(TEMPLATE)
-def test_a_template_of_slots_alone_needs_no_jinja_when_it_is_merged(source: str) -> None:
+def test_a_template_of_slots_only_is_merged_without_jinja(source: str) -> None:
     assert compile_template(source, name="t").segments is not None
 
 
@@ -77,7 +77,7 @@ def test_lines_without_a_field_are_one_piece() -> None:
     text = compile_template("one\ntwo é\n{{ a }} three\nfour\nfive\n", name="t")
     body = message_entity(text, None, []).body
     assert [type(piece) for piece in body] == [StaticChunk, TemplateChunk, StaticChunk]
-    assert body[0] == StaticChunk(wire=b"one\r\ntwo =C3=A9\r\n", canonical=b"one\r\ntwo =C3=A9\r\n")
+    assert body[0] == StaticChunk(encoded=b"one\r\ntwo =C3=A9\r\n", canonical=b"one\r\ntwo =C3=A9\r\n")
 
 
 @pytest.mark.parametrize("part", ["text", "html"])
@@ -95,13 +95,10 @@ LOGO = File(name="logo.png", media_type="image/png", octets=b"\x89PNG\r\n", cont
 
 def with_files(*files: File, html: str | None = '<img src="cid:logo.png">{{ field }}') -> CompiledMessage:
     return compile_message(
+        MessageSource(subject="x", text="{{ field }}", html=html, files=files),
         sender=sender(),
-        subject="x",
-        text="{{ field }}",
-        html=html,
         signer=SIGNER,
         public_url="https://mail.example.com",
-        files=files,
     )
 
 
@@ -176,7 +173,7 @@ def test_files_arrive_as_they_were_whatever_the_message_says(value: str, octets:
 def test_a_file_is_encoded_once_and_not_for_every_message() -> None:
     message = with_files(PDF)
     fixed = [piece for piece in message.entity.body if isinstance(piece, StaticChunk)]
-    assert base64.b64encode(PDF.octets)[:40] in fixed[-1].wire
+    assert base64.b64encode(PDF.octets)[:40] in fixed[-1].encoded
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""DKIM: what we sign, another implementation verifies, and it notices what is changed on the way."""
+"""DKIM: another implementation verifies our signatures, and rejects a changed message."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from postroad.mail.dkim import (
     DkimKey,
     DkimSigner,
     generate_key,
-    read_key,
+    parse_key,
     relaxed_body,
     relaxed_field,
     relaxed_lines,
     txt_strings,
     zone_line,
 )
-from postroad.mail.message import Message, compile_message
+from postroad.mail.message import Message, MessageSource, compile_message
 from tests.mail.conftest import NOW, SIGNER, sender
 from tests.mail.test_message import NASTY, TEXT
 
 DAY = timedelta(days=1)
 
 
-def key(algorithm: Algorithm, selector: str = "2026a", since: datetime | None = None) -> DkimKey:
-    private_key = read_key(generate_key(algorithm), where="test")
-    return DkimKey(domain="example.com", selector=selector, private_key=private_key, since=since)
+def key(algorithm: Algorithm, selector: str = "2026a", active_from: datetime | None = None) -> DkimKey:
+    private_key = parse_key(generate_key(algorithm), where="test")
+    return DkimKey(domain="example.com", selector=selector, private_key=private_key, active_from=active_from)
 
 
 RSA, ED25519 = key(Algorithm.RSA), key(Algorithm.ED25519, "2026b")
@@ -61,7 +61,7 @@ def signatures(content: bytes) -> int:
 
 
 def verified(content: bytes, *keys: DkimKey) -> list[bool]:
-    """Whether dkimpy verifies each signature of a message, from the first."""
+    """Return whether dkimpy verifies each signature of a message, from the first."""
     return [_verifies(content, index, *keys) for index in range(signatures(content))]
 
 
@@ -76,13 +76,15 @@ def message(
     value: str, *keys: DkimKey, html: str | None = "<p>  {{ field }}\t </p>\n", files: Sequence[File] = ()
 ) -> Message:
     compiled = compile_message(
+        MessageSource(
+            subject="{{ field }}",
+            text="Hello  {{ field }},\n\n  indented \t text \n{{ field }}\n\n\n",
+            html=html,
+            files=files,
+        ),
         sender=sender(display_name=value),
-        subject="{{ field }}",
-        text="Hello  {{ field }},\n\n  indented \t text \n{{ field }}\n\n\n",
-        html=html,
         signer=SIGNER,
         public_url="https://mail.example.com/",
-        files=files,
         dkim=DkimSigner(keys),
     )
     return compiled.merge(7, "ada@example.org", {"field": value}, NOW)
@@ -148,13 +150,13 @@ def test_the_algorithms_stand_where_one_looks_for_them() -> None:
 
 def test_without_keys_nothing_is_signed() -> None:
     unsigned = message("x")
-    assert unsigned.unsigned == ()
+    assert unsigned.pending_signatures == ()
     assert unsigned.signed().content == unsigned.content
     assert signatures(unsigned.content) == 0
 
 
 def test_a_second_selector_takes_over_at_its_date_and_not_before() -> None:
-    old, new = key(Algorithm.RSA, "old"), key(Algorithm.RSA, "new", since=NOW + DAY)
+    old, new = key(Algorithm.RSA, "old"), key(Algorithm.RSA, "new", active_from=NOW + DAY)
     other = key(Algorithm.ED25519, "other")
     signer = DkimSigner([new, old, other])
     assert [each.selector for each in signer.keys_at(NOW)] == ["old", "other"]
@@ -194,7 +196,7 @@ def test_a_record_is_read_back_by_a_verifier_and_cut_for_dns() -> None:
 
 
 def test_the_vector_of_rfc_8463_verifies() -> None:
-    """Appendix A: the key, what it publishes, and a signature over the same octets."""
+    """Appendix A: the key, its public key, and a signature over the same octets."""
     seed = "nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A="
     private_key = Ed25519PrivateKey.from_private_bytes(b64decode(seed))
     brisbane = DkimKey(domain="football.example.com", selector="brisbane", private_key=private_key)
@@ -210,17 +212,17 @@ def pem(private_key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey, secret: byt
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"", "no private key in PEM"),
-        (b"-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n", "no private key in PEM"),
-        (RSA.record.encode(), "no private key in PEM"),
+        (b"", "not a private key in PEM"),
+        (b"-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n", "not a private key in PEM"),
+        (RSA.record.encode(), "not a private key in PEM"),
         (pem(ec.generate_private_key(ec.SECP256R1())), "neither RSA nor Ed25519"),
-        (pem(rsa.generate_private_key(65537, 2048), b"word"), "locked with a passphrase"),
+        (pem(rsa.generate_private_key(65537, 2048), b"word"), "encrypted with a passphrase"),
     ],
     ids=["nothing", "broken", "record", "ecdsa", "locked"],
 )
-def test_what_is_no_key_is_a_config_error_that_shows_nothing_of_it(content: bytes, says: str) -> None:
+def test_an_invalid_key_is_a_config_error_without_the_key(content: bytes, says: str) -> None:
     with pytest.raises(ConfigError, match=says) as caught:
-        read_key(content, where="senders.news.dkim.0")
+        parse_key(content, where="senders.news.dkim.0")
     assert caught.value.where == "senders.news.dkim.0"
     assert "c2VjcmV0" not in str(caught.value)
 

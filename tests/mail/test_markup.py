@@ -1,4 +1,4 @@
-"""HTML templates through tools that know no templates: what they show is right, and the logic is where it was."""
+"""HTML templates processed by tools for HTML: the result renders correctly, and the logic is in its place."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postroad.errors import ConfigError
-from postroad.mail.markup import finished, inline_css, mjml_to_html, text_of
+from postroad.mail.markup import inline_css, mjml_to_html, prepare_parts, text_of
 from postroad.mail.plain_text import plain_text
 from postroad.mail.template import compile_template
 
@@ -89,8 +89,8 @@ def test_a_field_in_a_style_goes_where_the_style_goes() -> None:
 @pytest.mark.parametrize(
     ("source", "says", "line"),
     [
-        ("\n<p {% if x %}class='a'{% endif %}>z</p>", "{% if x %} stands between the attributes of a tag", 2),
-        ("\n<p {{ x }}>z</p>", "{{ x }} stands between the attributes of a tag", 2),
+        ("\n<p {% if x %}class='a'{% endif %}>z</p>", "{% if x %} is between the attributes of a tag", 2),
+        ("\n<p {{ x }}>z</p>", "{{ x }} is between the attributes of a tag", 2),
         ("{% if x %}<div class=a>{% else %}<div class=b>{% endif %}</div>", "its tags do not match in pairs", None),
         ("\n\n{% if x %}", "Unexpected end of template", 3),
         ("\n{{ x", "unexpected end of template", 2),
@@ -120,7 +120,7 @@ PARTS = st.sampled_from(
 
 
 @given(st.lists(PARTS, max_size=6).map("".join))
-def test_the_text_of_what_was_inlined_is_the_text_of_what_was_written(body: str) -> None:
+def test_inlining_does_not_change_the_plain_text(body: str) -> None:
     shown = rendered(inlined(STYLE + body), **FIELDS)
     plain = rendered(f"<html><body>{body}</body></html>", **FIELDS)
     assert plain_text(shown).split() == plain_text(plain).split()
@@ -148,12 +148,12 @@ def test_mjml_becomes_html_with_its_logic_and_fields() -> None:
 @pytest.mark.parametrize(
     ("source", "says", "line"),
     [
-        ("<mjml><mj-body>", "no MJML: unexpected end", 1),
-        ("Hello", "no MJML", 1),
-        ("<mjml><mj-body>\n<mj-include path='/etc/passwd'/></mj-body></mjml>", "no MJML: unable to load", 2),
+        ("<mjml><mj-body>", "not valid MJML: unexpected end", 1),
+        ("Hello", "not valid MJML", 1),
+        ("<mjml><mj-body>\n<mj-include path='/etc/passwd'/></mj-body></mjml>", "not valid MJML: unable to load", 2),
         (
             "<mjml><mj-body>{% if\nx %}\n<mj-image>{{ x }}</mj-image>{% endif %}</mj-body></mjml>",
-            "no MJML: unexpected token",
+            "not valid MJML: unexpected token",
             3,
         ),
         ("<mjml><mj-body>{{\nx }}\n<mj-txt>x</mj-txt></mj-body></mjml>", "MJML has no component mj-txt", 3),
@@ -210,8 +210,8 @@ def test_a_text_that_is_made_of_html_is_a_template_too() -> None:
 
 
 def test_a_text_that_was_written_is_kept() -> None:
-    assert finished(text="mine", html="<p>theirs</p>", mjml=None, name="t") == ("mine", "<p>theirs</p>")
-    text, html = finished(text=None, html=None, mjml=MJML, name="t")
+    assert prepare_parts(text="mine", html="<p>theirs</p>", mjml=None, name="t") == ("mine", "<p>theirs</p>")
+    text, html = prepare_parts(text=None, html=None, mjml=MJML, name="t")
     assert 'Hello {{ name|default("you") }}' in text
     assert html is not None
     assert html.startswith("<!doctype html>")
@@ -250,7 +250,7 @@ STAYS = [
 
 
 @pytest.mark.parametrize("rule", STAYS)
-def test_a_rule_that_is_for_no_element_here_stays_as_it_is_written(rule: str) -> None:
+def test_a_rule_that_matches_no_element_stays_as_written(rule: str) -> None:
     html = inlined(
         f"<html><head><style>p{{color:red}} {rule}\n td{{top:0}}</style></head><body class=body><p>x</p></body></html>"
     )
@@ -268,7 +268,7 @@ def test_html_none_of_whose_rules_can_be_moved_is_left_as_it_is(rule: str) -> No
     assert inlined(source) == source
 
 
-def test_of_several_selectors_those_stay_that_are_for_no_element_here() -> None:
+def test_selectors_that_match_no_element_stay() -> None:
     html = inlined("<style>p, a:hover, .x > u, p:first-child{color:red}</style><p>x</p>")
     assert "<style>\na:hover, .x > u {color:red}</style>" in html
     assert '<p style="color: red;">x</p>' in html
@@ -323,7 +323,7 @@ def test_comments_of_any_number_stay_in_their_order(parts: list[str]) -> None:
         at = html.index(part.replace("<p>", '<p style="color: red;">'), at) + 1
 
 
-def test_a_rule_for_what_outlook_reads_stays_and_is_written_onto_the_others() -> None:
+def test_a_rule_for_outlook_stays_and_is_inlined_elsewhere() -> None:
     html = inlined("<style>.b{color:red} i{top:0}</style><!--[if mso]><a class=b>x</a><![endif]--><i class=b>y</i>")
     assert "<style>.b{color:red}</style>" in html
     assert '<i class="b" style="top: 0;color: red;">y</i>' in html

@@ -1,4 +1,4 @@
-"""Whatever a merge field holds, what we write is what a parser reads: the standard library's is the oracle."""
+"""Whatever a merge field contains, a parser reads it back. The standard library's parser is the oracle."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def examples(check: Callable[[str], None]) -> Callable[[str], None]:
 
 
 def parsed(message: Message) -> EmailMessage:
-    """The message as a receiver reads it, once all is checked that holds for every message."""
+    """Check the properties of every message, and return it as a receiver parses it."""
     content = message.content
     assert content.isascii()
     assert content.count(b"\r\n") == content.count(b"\n") == content.count(b"\r")
@@ -111,12 +111,12 @@ def header_lines(content: bytes) -> list[bytes]:
 
 
 def cleaned(text: str) -> str:
-    """What the headers say they do with a value: runs of controls and of what is no character become one space."""
+    """Return a value as header fields write it: runs of controls and surrogates become one space."""
     return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+", " ", text).strip()
 
 
 def unix(text: str) -> str:
-    """What bodies do: any line end is one, and what is no character is a question mark."""
+    """Return a value as bodies write it: with normalised line ends, and a question mark for a surrogate."""
     return text.replace("\r\n", "\n").replace("\r", "\n").encode(errors="replace").decode()
 
 
@@ -129,7 +129,7 @@ def body(message: EmailMessage, kind: str) -> str:
 
 
 def blanks(text: str) -> str:
-    """The text with many blanks made one, of whatever script."""
+    """Return the text with every run of blanks, of any script, replaced by one."""
     return " ".join(text.split())
 
 
@@ -141,13 +141,13 @@ def only(header: AddressHeader) -> Address:
 @given(TEXT)
 @examples
 def test_subject_and_bodies_are_read_as_they_were_meant(value: str) -> None:
-    found = parsed(compiled().merge(7, "ada@example.org", {"field": value}, NOW))
-    assert found["Subject"] == cleaned(value)
-    assert found.get_content_type() == "multipart/alternative"
-    assert [part.get_content_type() for part in found.iter_parts()] == ["text/plain", "text/html"]
-    assert body(found, "plain") == unix(value)
+    received = parsed(compiled().merge(7, "ada@example.org", {"field": value}, NOW))
+    assert received["Subject"] == cleaned(value)
+    assert received.get_content_type() == "multipart/alternative"
+    assert [part.get_content_type() for part in received.iter_parts()] == ["text/plain", "text/html"]
+    assert body(received, "plain") == unix(value)
     assert (
-        body(found, "html")
+        body(received, "html")
         == f"<p>{unix(str(html.escape(value)).replace('&quot;', '&#34;').replace('&#x27;', '&#39;'))}</p>"
     )
 
@@ -155,9 +155,9 @@ def test_subject_and_bodies_are_read_as_they_were_meant(value: str) -> None:
 @given(TEXT)
 @examples
 def test_a_message_of_text_alone_is_read_as_it_was_meant(value: str) -> None:
-    found = parsed(compiled(html=None).merge(7, "ada@example.org", {"field": value}, NOW))
-    assert found.get_content_type() == "text/plain"
-    assert body(found, "plain") == unix(value)
+    received = parsed(compiled(html=None).merge(7, "ada@example.org", {"field": value}, NOW))
+    assert received.get_content_type() == "text/plain"
+    assert body(received, "plain") == unix(value)
 
 
 @given(TEXT)
@@ -165,8 +165,8 @@ def test_a_message_of_text_alone_is_read_as_it_was_meant(value: str) -> None:
 def test_display_names_are_read_as_they_were_meant(value: str) -> None:
     identity = sender(display_name=value)
     message = compiled(identity=identity, subject="x").merge(7, "ada@example.org", {"field": ""}, NOW)
-    found = parsed(message)
-    mailbox = only(found["From"])
+    received = parsed(message)
+    mailbox = only(received["From"])
     if message.content.count(b"=?utf-8?b?") <= 1:
         assert blanks(mailbox.display_name) == blanks(cleaned(value))
     # That parser makes many blanks one, even encoded ones, and puts one between each two encoded words, against
@@ -176,8 +176,8 @@ def test_display_names_are_read_as_they_were_meant(value: str) -> None:
     assert str(make_header(decode_header(name))) == cleaned(value)
     assert address == "news@example.com"
     assert mailbox.addr_spec == "news@example.com"
-    assert only(found["To"]).addr_spec == "ada@example.org"
-    assert only(found["Reply-To"]).addr_spec == "answers@example.com"
+    assert only(received["To"]).addr_spec == "ada@example.org"
+    assert only(received["Reply-To"]).addr_spec == "answers@example.com"
 
 
 @given(TEXT)
@@ -218,12 +218,12 @@ def test_the_boundary_is_in_no_part(value: str, touch_id: int) -> None:
 
 @pytest.mark.parametrize("text", [unicodedata.normalize("NFC", "e\u0301"), "e\u0301"], ids=["composed", "decomposed"])
 def test_characters_are_not_normalised_on_the_way(text: str) -> None:
-    found = parsed(compiled().merge(7, "ada@example.org", {"field": text}, NOW))
-    assert found["Subject"] == text
+    received = parsed(compiled().merge(7, "ada@example.org", {"field": text}, NOW))
+    assert received["Subject"] == text
 
 
 def test_the_standard_library_makes_the_same_of_it() -> None:
-    """The same headers and parts as EmailMessage, for a message that says something in every place."""
+    """The same headers and parts as EmailMessage, for a message with text in every place."""
     identity = sender(display_name="Zoë, the “Editor”")
     ours = parsed(compiled(identity=identity).merge(7, "ada@example.org", {"field": "Grüße & <Küsse>"}, NOW))
     theirs = EmailMessage(policy=policy.SMTP)
@@ -267,9 +267,9 @@ def test_no_value_begins_a_field_of_its_own(where: str, value: str) -> None:
 def test_a_field_cannot_pass_for_one_of_ours() -> None:
     template = compiled(text="{{ unsubscribe_url }} {{ address }} {{ postal_address }} {{ sender_name }}", subject="x")
     forged = dict.fromkeys(("unsubscribe_url", "address", "postal_address", "sender_name", "field"), "forged")
-    found = parsed(template.merge(7, "ada@example.org", forged, NOW))
+    received = parsed(template.merge(7, "ada@example.org", forged, NOW))
     token = SIGNER.sign(Purpose.UNSUBSCRIBE, 7)
-    assert body(found, "plain") == (
+    assert body(received, "plain") == (
         f"https://mail.example.com/u/{token} ada@example.org Example Ltd, 1 Example Street, Exampleton Example News"
     )
 
@@ -280,7 +280,7 @@ def test_fields_are_those_that_the_templates_name() -> None:
     assert compiled(subject="{{ a }}", text="{{ address }}", html=None).fields == {"a", "address"}
 
 
-def test_message_id_is_stable_distinct_and_under_the_senders_domain() -> None:
+def test_message_id_is_stable_unique_and_in_the_senders_domain() -> None:
     template = compiled()
     ids = {}
     for touch_id in (0, 1, 2, 17, 2**40, 2**63 - 1):
@@ -294,29 +294,29 @@ def test_message_id_is_stable_distinct_and_under_the_senders_domain() -> None:
 
 
 def test_the_unsubscribe_pair_is_as_rfc_8058_wants_it() -> None:
-    found = parsed(compiled().merge(7, "ada@example.org", {"field": "x"}, NOW))
+    received = parsed(compiled().merge(7, "ada@example.org", {"field": "x"}, NOW))
     token = SIGNER.sign(Purpose.UNSUBSCRIBE, 7)
-    # §3.1: exactly one HTTPS address, and the second field as it stands here.
-    assert re.findall(r"<([^>]*)>", found["List-Unsubscribe"]) == [
+    # §3.1: exactly one HTTPS address, and the second field exactly like this.
+    assert re.findall(r"<([^>]*)>", received["List-Unsubscribe"]) == [
         f"https://mail.example.com/u/{token}",
         f"mailto:unsubscribe+{token}@bounces.example.com",
     ]
-    assert found["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
+    assert received["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
 
 
 @pytest.mark.parametrize(
     "public_url", ["https://mail.example.com", "https://mail.example.com/", "https://x.example/a/b/"]
 )
 def test_the_unsubscribe_address_has_one_slash_before_it(public_url: str) -> None:
-    found = parsed(compiled(public_url=public_url).merge(7, "ada@example.org", {"field": "x"}, NOW))
-    assert f"<{public_url.rstrip('/')}/u/" in found["List-Unsubscribe"]
+    received = parsed(compiled(public_url=public_url).merge(7, "ada@example.org", {"field": "x"}, NOW))
+    assert f"<{public_url.rstrip('/')}/u/" in received["List-Unsubscribe"]
 
 
 @given(st.datetimes(min_value=datetime(1970, 1, 1), max_value=datetime(2100, 1, 1), timezones=st.just(UTC)))  # noqa: DTZ001
-def test_the_date_is_the_instant(now: datetime) -> None:
-    found = parsed(compiled().merge(7, "ada@example.org", {"field": "x"}, now))
-    assert isinstance(found["Date"], DateHeader)
-    assert found["Date"].datetime == now.replace(microsecond=0)
+def test_the_date_is_the_time_of_the_merge(now: datetime) -> None:
+    received = parsed(compiled().merge(7, "ada@example.org", {"field": "x"}, now))
+    assert isinstance(received["Date"], DateHeader)
+    assert received["Date"].datetime == now.replace(microsecond=0)
 
 
 def test_the_return_path_tells_the_touch() -> None:
@@ -333,21 +333,21 @@ def test_without_a_bounce_domain_bounces_go_to_the_sender() -> None:
     template = compiled(identity=sender(bounce_domain=None, reply_to=None))
     message = template.merge(7, "ada@example.org", {"field": "x"}, NOW)
     assert message.return_path == "news@example.com"
-    found = parsed(message)
-    assert "Reply-To" not in found
-    assert "@example.com>" in found["List-Unsubscribe"]
+    received = parsed(message)
+    assert "Reply-To" not in received
+    assert "@example.com>" in received["List-Unsubscribe"]
 
 
-def test_an_address_in_utf8_stands_in_the_header_as_it_is() -> None:
+def test_an_address_in_utf8_is_unchanged_in_the_header() -> None:
     # RFC 6532 §3.2: it cannot be encoded; the session asks for SMTPUTF8.
     message = compiled().merge(7, "jörg@example.org", {"field": "x"}, NOW)
     assert "To: jörg@example.org\r\n".encode() in message.content
 
 
-def test_the_address_for_replies_bears_a_token_of_the_touch_where_there_is_a_place_for_one() -> None:
+def test_reply_to_has_a_token_if_the_setting_has_a_place_for_it() -> None:
     identity = sender(reply_to="hello+{token}@example.com")
-    found = parsed(compiled(identity=identity).merge(7, "ada@example.org", {"field": "x"}, NOW))
-    assert found["Reply-To"] == f"hello+{SIGNER.sign(Purpose.REPLY, 7)}@example.com"
+    received = parsed(compiled(identity=identity).merge(7, "ada@example.org", {"field": "x"}, NOW))
+    assert received["Reply-To"] == f"hello+{SIGNER.sign(Purpose.REPLY, 7)}@example.com"
 
 
 def test_a_message_that_leaves_by_no_mail_service_has_no_tag() -> None:

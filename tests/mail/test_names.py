@@ -1,4 +1,4 @@
-"""Columns that bear a word of Jinja's or Python's own: the text shows their value, or the template does not compile."""
+"""Columns with a name that Jinja or Python reserves: the text has their value, or the template does not compile."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_a_function_and_a_column_of_one_name_are_both_had() -> None:
     assert template.render({"range": "r", "dict": "d"}) == "r0dr1d"
 
 
-def test_a_column_of_the_name_of_a_block_is_the_block_where_it_is_one() -> None:
+def test_self_with_the_name_of_a_block_is_the_block() -> None:
     source = "{% block title %}T{% endblock %}{{ self.title() }}{{ self.upper() }}{{ self['lower']() }}"
     template = compile_template(source, name="t")
     assert template.render({"self": "Me"}) == "TTMEme"
@@ -127,7 +127,7 @@ def test_a_column_of_the_name_of_a_block_is_the_block_where_it_is_one() -> None:
         ("{% if not %}x{% endif %}", "not"),
     ],
 )
-def test_a_word_of_jinja_that_a_text_would_show_is_an_error_that_names_it(source: str, name: str) -> None:
+def test_writing_a_reserved_word_is_an_error_that_names_it(source: str, name: str) -> None:
     with pytest.raises(ConfigError, match=f"the name {name} .*column {name} cannot be a merge field") as caught:
         compile_template(source, name="t")
     assert "Rename the column" in (caught.value.remedy or "")

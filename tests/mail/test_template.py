@@ -1,4 +1,4 @@
-"""Templates: what they may not do, what they say when they fail, and that none of them runs for ever."""
+"""Templates: forbidden operations, errors, and limits of their running time."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ WHERE = "campaign welcome, step hello, text"
 
 
 @pytest.mark.parametrize(
-    ("source", "line", "told"),
+    ("source", "line", "reason"),
     [
         ("Hello {{ nobody }}", 1, "'nobody' is undefined"),
         ("Hello\n\n{{ nobody }}\nx\n", 3, "'nobody' is undefined"),
@@ -132,11 +132,11 @@ WHERE = "campaign welcome, step hello, text"
     ],
 )
 @pytest.mark.parametrize("html", [False, True])
-def test_a_failure_names_template_line_and_field(source: str, line: int, told: str, html: bool) -> None:
+def test_a_failure_names_template_line_and_field(source: str, line: int, reason: str, html: bool) -> None:
     with pytest.raises((DataError, ConfigError)) as caught:
         render(source, html=html)
     assert caught.value.where == f"{WHERE}, line {line}"
-    assert told in caught.value.message
+    assert reason in caught.value.message
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_a_syntax_error_names_template_and_line(source: str, line: int) -> None:
 
 
 @pytest.mark.parametrize("source", ["{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", "{{ " + "9" * 5000 + " }}"])
-def test_a_template_that_the_compiler_cannot_bear_is_a_config_error(source: str) -> None:
+def test_a_template_that_jinja_rejects_is_a_config_error(source: str) -> None:
     with pytest.raises(ConfigError) as caught:
         compile_template(source, name=WHERE)
     assert caught.value.where is not None

@@ -1,4 +1,4 @@
-"""Tokens: what one key signed for one purpose, and nothing else whatever."""
+"""Tokens: only a token that a key of the ring signed for a purpose is valid for it."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import pytest
 
 from postroad.errors import ConfigError
 from postroad.mail.dkim import Algorithm, generate_key
-from postroad.mail.dkim_keys import signers_of
+from postroad.mail.dkim_keys import load_signers
 from tests.settings.conftest import Load
 
 SENDER = """
@@ -33,7 +33,7 @@ def key(tmp_path: Path) -> str:
 
 
 def test_keys_come_from_a_file_and_from_the_environment(load: Load, key: str) -> None:
-    signer = signers_of(load(SENDER + ACTIVE + NEXT), {"NEXT_KEY": key})["news"]
+    signer = load_signers(load(SENDER + ACTIVE + NEXT), {"NEXT_KEY": key})["news"]
     for now, selector in (
         (datetime(2026, 12, 31, 23, 59, tzinfo=UTC), "2026a"),
         (datetime(2027, 1, 1, tzinfo=UTC), "2027a"),
@@ -42,7 +42,7 @@ def test_keys_come_from_a_file_and_from_the_environment(load: Load, key: str) ->
 
 
 def test_a_sender_without_keys_has_no_signer(load: Load) -> None:
-    assert signers_of(load(SENDER), {}) == {}
+    assert load_signers(load(SENDER), {}) == {}
 
 
 @pytest.mark.parametrize(
@@ -78,17 +78,17 @@ def test_an_invalid_section_is_an_error(load: Load, tmp_path: Path, text: str, s
 
 def test_a_missing_key_file_is_an_error_with_the_setting(load: Load, tmp_path: Path, key: str) -> None:
     with pytest.raises(ConfigError, match="the variable NEXT_KEY is not set") as caught:
-        signers_of(load(SENDER + ACTIVE + NEXT), {})
+        load_signers(load(SENDER + ACTIVE + NEXT), {})
     assert caught.value.where == "senders.news.dkim.1.key_env"
     (tmp_path / "keys/a.pem").unlink()
     with pytest.raises(ConfigError, match=r"keys/a\.pem cannot be read: No such file") as caught:
-        signers_of(load(SENDER + ACTIVE), {})
+        load_signers(load(SENDER + ACTIVE), {})
     assert caught.value.where == "senders.news.dkim.0.key_file"
 
 
 def test_an_invalid_key_in_a_variable_is_not_quoted(load: Load, key: str) -> None:
     with pytest.raises(ConfigError, match="no private key") as caught:
-        signers_of(load(SENDER + ACTIVE + NEXT), {"NEXT_KEY": "hunter2"})
+        load_signers(load(SENDER + ACTIVE + NEXT), {"NEXT_KEY": "hunter2"})
     assert "NEXT_KEY" in str(caught.value)
     assert "hunter2" not in str(caught.value)
 
@@ -96,5 +96,5 @@ def test_an_invalid_key_in_a_variable_is_not_quoted(load: Load, key: str) -> Non
 def test_two_keys_of_one_algorithm_from_one_time_are_an_error(load: Load, tmp_path: Path, key: str) -> None:
     (tmp_path / "b.pem").write_text(key)
     again = ACTIVE.replace("2026a", "2026b").replace("keys/a.pem", "b.pem")
-    with pytest.raises(ConfigError, match="two keys of ed25519-sha256 begin at the same time"):
-        signers_of(load(SENDER + ACTIVE + again), {})
+    with pytest.raises(ConfigError, match="two keys of ed25519-sha256 become active at the same time"):
+        load_signers(load(SENDER + ACTIVE + again), {})

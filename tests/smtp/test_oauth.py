@@ -112,7 +112,7 @@ async def test_a_server_that_is_busy_is_asked_for_no_new_token(tmp_path: Path) -
     ("status", "body", "says"),
     [
         ("400 Bad Request", '{"error": "invalid_grant", "error_description": "refresh-me"}', "400: invalid_grant"),
-        ("200 OK", "hello", "no JSON"),
+        ("200 OK", "hello", "without a JSON object"),
         ("200 OK", "[]", "without a JSON object"),
         ("200 OK", "{}", "no token"),
         ("302 Found", "{}", "302"),

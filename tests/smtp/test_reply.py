@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postroad.smtp.protocol import Lines, SmtpProtocol
+from postroad.smtp.protocol import ReplyLines, SmtpProtocol
 from postroad.smtp.reply import Phase, Reply, parse_reply
 
 WORDS = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Zl", "Zp", "Zs")), max_size=12)
@@ -33,7 +33,7 @@ def test_any_chunking_gives_the_same_replies(replies: list[tuple[int, list[str]]
     edges = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
     chunks = [stream[start:stop] for start, stop in pairwise(edges)]
 
-    async def read(chunks: list[bytes]) -> list[Lines]:
+    async def read(chunks: list[bytes]) -> list[ReplyLines]:
         ours, theirs = socket.socketpair()
         transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=ours)
         try:

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from postroad.delivery.outcome import classify_reply, classify_transport_error
 from postroad.delivery.result import DeliveryVerdict
 from postroad.errors import Blame
-from postroad.mail.message import CompiledMessage, SenderIdentity, compile_message
+from postroad.mail.message import CompiledMessage, MessageSource, SenderIdentity, compile_message
 from postroad.mail.token import TokenSigner
 from postroad.sandbox import ConnectionEnding, Extension, Fault, RulePhase, Sandbox, SandboxConfig, SandboxRule
 from postroad.settings import TlsMode
@@ -36,10 +36,12 @@ def template() -> CompiledMessage:
         bounce_domain="bounces.example.com",
     )
     return compile_message(
+        MessageSource(
+            subject="Grüße, {{ name }}",
+            text="Hello {{ name }}\n.\n.\n{{ unsubscribe_url }}\n",
+            html="<p>Hello {{ name }}</p>",
+        ),
         sender=identity,
-        subject="Grüße, {{ name }}",
-        text="Hello {{ name }}\n.\n.\n{{ unsubscribe_url }}\n",
-        html="<p>Hello {{ name }}</p>",
         signer=TokenSigner(SecretStr("a key that is only used in tests")),
         public_url="https://mail.example.com",
     )

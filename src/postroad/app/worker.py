@@ -26,7 +26,7 @@ from postroad.delivery.sent_log import log_sent
 from postroad.gates.controller import GateController
 from postroad.gates.settings_limits import SettingsLimits, gates_of
 from postroad.mail.address import ascii_domain
-from postroad.mail.dkim_keys import signers_of
+from postroad.mail.dkim_keys import load_signers
 from postroad.operations.touches import sync_queue_to_ledger
 from postroad.queue import Gate, Handle, Prepare, Queue, Worker, WorkerOptions
 from postroad.settings import QueueSettings, Settings
@@ -86,7 +86,7 @@ async def open_send_handler(context: AppContext, queue: Queue, limits: QueueSett
         clock=clock,
         registry=registry,
     )
-    dkim = signers_of(settings, os.environ)
+    dkim = load_signers(settings, os.environ)
     async with open_routes(
         settings.routes,
         shaping=context.shaping,

@@ -28,7 +28,7 @@ from postroad.campaign.files import Attachments, Inlines, read_step_files, requi
 from postroad.campaign.yaml_file import load_yaml
 from postroad.errors import ConfigError
 from postroad.field_faults import combined_error, field_faults
-from postroad.mail.markup_process import finish
+from postroad.mail.markup_process import prepare_in_subprocess
 from postroad.mail.template import compile_template
 from postroad.settings import DurationMs, Settings, ZoneName
 from postroad.store.campaign import OnReply
@@ -287,7 +287,7 @@ def _email_step(path: Path, step: EmailStep, rules: FileRules, where: str) -> St
         **({"mjml": mjml} if mjml is not None else {}),  # Steps of versions without MJML do not have the key.
         **files.settings,
     }
-    _, shown = finish(text=text, html=html, mjml=mjml, name=where)
+    _, shown = prepare_in_subprocess(text=text, html=html, mjml=mjml, name=where)
     if shown is not None:
         require_images(shown, files.settings, where=f"{where}.inline")
     return StepContent(name=step.email, kind="email", settings=settings, files=files.octets)

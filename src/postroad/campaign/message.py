@@ -12,8 +12,8 @@ from postroad.campaign.files import step_files
 from postroad.errors import StateError
 from postroad.mail.body import File
 from postroad.mail.dkim import DkimSigner
-from postroad.mail.markup_process import finish
-from postroad.mail.message import CompiledMessage, SenderIdentity, compile_message
+from postroad.mail.markup_process import prepare_in_subprocess
+from postroad.mail.message import CompiledMessage, MessageSource, SenderIdentity, compile_message
 from postroad.mail.token import TokenSigner
 from postroad.settings import Service
 from postroad.store.campaign import Campaign, Sender, Step, stored_files
@@ -59,7 +59,7 @@ def step_message(
     """
     step, campaign, sender = _load_step(connection, step_id, sender_id)
     name = f"campaign {campaign.name}, step {step.name}"
-    text, html = finish(
+    text, html = prepare_in_subprocess(
         text=step.settings["text"], html=step.settings["html"], mjml=step.settings.get("mjml"), name=name
     )
     identity = SenderIdentity(
@@ -70,14 +70,12 @@ def step_message(
         bounce_domain=sender.bounce_domain,
     )
     message = compile_message(
+        MessageSource(
+            subject=step.settings["subject"], text=text, html=html, files=_load_files(connection, step, name), name=name
+        ),
         sender=identity,
-        subject=step.settings["subject"],
-        text=text,
-        html=html,
         signer=signer,
         public_url=public_url,
-        name=name,
-        files=_load_files(connection, step, name),
         dkim=(dkim or {}).get(sender.name),
         service=(services or {}).get(sender.route),
     )

@@ -26,8 +26,8 @@ from postroad.dns.checks import dkim, dmarc, spf
 from postroad.dns.finding import Code, Finding, RecordVerdict, Standard, found, worst
 from postroad.dns.resolver import Resolver
 from postroad.errors import ConfigError
-from postroad.mail.dkim_keys import signers_of
-from postroad.mail.message import Message, SenderIdentity, compile_message
+from postroad.mail.dkim_keys import load_signers
+from postroad.mail.message import Message, MessageSource, SenderIdentity, compile_message
 from postroad.mail.token import TokenSigner
 from postroad.senders.dns_health import identity_of
 from postroad.settings import CanarySettings, Settings, SourceSettings
@@ -112,6 +112,7 @@ def canary_message(
     """Return the message, signed as the sender's are. Its number is that of no touch: what comes back matches none."""
     sender = settings.sender(name)
     compiled = compile_message(
+        MessageSource(subject=_subject(token), text=TEXT, name="canary"),
         sender=SenderIdentity(
             address=sender.address,
             display_name=sender.name,
@@ -119,13 +120,9 @@ def canary_message(
             postal_address=sender.postal_address,
             bounce_domain=sender.bounce_domain,
         ),
-        subject=_subject(token),
-        text=TEXT,
-        html=None,
         signer=signer,
         public_url=settings.public_url,
-        name="canary",
-        dkim=signers_of(settings, environ).get(name),
+        dkim=load_signers(settings, environ).get(name),
     )
     number = 2**62 + clock.now_ms()
     return compiled.merge(number, address, {}, clock.now()).signed()

@@ -205,10 +205,10 @@ def preview_(
     Its unsubscribe link has no effect. A mail reader can open the file that --out writes.
     """
     from postroad.campaign.preview import PreviewRequest, preview
-    from postroad.mail.dkim_keys import signers_of
+    from postroad.mail.dkim_keys import load_signers
 
     async def work(context: AppContext) -> Preview:
-        dkim = signers_of(context.settings, os.environ)
+        dkim = load_signers(context.settings, os.environ)
         return await asyncio.to_thread(
             lambda: preview(
                 context.engine,

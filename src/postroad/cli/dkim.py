@@ -12,8 +12,8 @@ from postroad.cli.names import named_sender
 from postroad.cli.output import JsonOption, print_json, print_line, print_text
 from postroad.errors import DataError, StateError, UsageError
 from postroad.mail.address import domain_of, normalise_address
-from postroad.mail.dkim import Algorithm, DkimKey, generate_key, read_key, txt_strings, zone_line
-from postroad.mail.dkim_keys import keys_of
+from postroad.mail.dkim import Algorithm, DkimKey, generate_key, parse_key, txt_strings, zone_line
+from postroad.mail.dkim_keys import load_keys
 from postroad.settings import DkimSettings, Settings
 
 app = typer.Typer(help="DKIM: make keys, and show the DNS records to publish.", no_args_is_help=True)
@@ -40,7 +40,7 @@ def keygen(
         raise UsageError(f"{selector!r} cannot be a selector: it is letters, digits and hyphens") from None
     pem = generate_key(_ALGORITHMS[algorithm])
     domain = _read_domain(domain)
-    key = DkimKey(domain=domain, selector=selector, private_key=read_key(pem, where=str(out)))
+    key = DkimKey(domain=domain, selector=selector, private_key=parse_key(pem, where=str(out)))
     try:
         out.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -78,14 +78,14 @@ def record(
     sender: Annotated[str, typer.Argument(help="Name of the sender in postroad.toml.")], as_json: JsonOption = False
 ) -> None:
     """Show the DNS record of each key of a sender."""
-    keys = keys_of(sender, named_sender(Settings.load(), sender), os.environ)
+    keys = load_keys(sender, named_sender(Settings.load(), sender), os.environ)
     if as_json:
         print_json([_record(key) for key in keys])
         return
     if not keys:
         print_line(f"Sender {sender} has no key; `postroad dkim keygen` makes one.")
     for key in keys:
-        since = f", from {key.since:%Y-%m-%d %H:%M} UTC" if key.since else ""
+        since = f", from {key.active_from:%Y-%m-%d %H:%M} UTC" if key.active_from else ""
         print_line(f"{key.algorithm}, selector {key.selector}{since}")
         _show(key)
 
@@ -94,7 +94,7 @@ def _record(key: DkimKey) -> dict[str, Any]:
     return {
         "algorithm": key.algorithm,
         "selector": key.selector,
-        "since": key.since,
+        "since": key.active_from,
         "name": key.record_name,
         "type": "TXT",
         "value": key.record,

@@ -106,7 +106,7 @@ class SendHandler:
         try:
             step = await self._compiled.get(job.step_id, job.sender_id)
             message = step.message.merge(job.touch_id, job.address, job.fields, self._clock.now())
-            if message.unsigned:
+            if message.pending_signatures:
                 message = await self._signing.signed(message)
         except (ConfigError, DataError) as error:
             return self._verdict(_dead("template", Blame.MESSAGE, str(error)))

@@ -50,7 +50,7 @@ class SigningPool:
 
     async def signed(self, message: Message) -> Message:
         """Return a message with its signatures. An error of its key is raised as it is."""
-        if not message.slow_to_sign:
+        if not message.has_rsa:
             return message.signed()  # Ed25519 takes less time than a round trip.
         if self._closed:
             raise RuntimeError("the signing pool is closed")
@@ -83,7 +83,10 @@ class SigningPool:
 async def _sign(signer: _Signer, messages: Sequence[Message]) -> list[Message | Exception]:
     """Sign messages in the process of a signer, or in this one if that fails."""
     work = [
-        unsigned for message in messages for unsigned in message.unsigned if unsigned.key.algorithm is Algorithm.RSA
+        unsigned
+        for message in messages
+        for unsigned in message.pending_signatures
+        if unsigned.key.algorithm is Algorithm.RSA
     ]
     try:
         async with asyncio.timeout(SIGNING_TIMEOUT_S):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from postroad.app.context import secret_keys
 from postroad.doctor.check import Check, failed
 from postroad.errors import PostroadError, did_you_mean, near_names
-from postroad.mail.dkim_keys import keys_of
+from postroad.mail.dkim_keys import load_keys
 from postroad.printable import counted
 from postroad.queue import Health
 from postroad.settings import CONFIG_VARIABLE, DEFAULT_QUEUES, Settings
@@ -50,7 +50,7 @@ def check_dkim(settings: Settings) -> Iterator[Check]:
     for name, sender in settings.senders.items():
         part = f"dkim {name}"
         try:
-            keys = keys_of(name, sender, os.environ)
+            keys = load_keys(name, sender, os.environ)
         except PostroadError as error:
             yield failed(part, error)
             continue

@@ -1,1 +1,1 @@
-"""A template becomes a message."""
+"""Compiles templates and merges them into messages: addresses, headers, MIME, DKIM, tokens."""

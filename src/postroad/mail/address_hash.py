@@ -1,6 +1,6 @@
-"""Addresses that may not be kept in clear: kept as a keyed hash, which tells whether it is the one that comes along.
+"""Keyed hashes of addresses that must not be stored in clear text, so that they can still be recognised.
 
-HMAC-SHA-256 (RFC 2104): without the key nobody can try addresses until one fits, as they can with a bare hash.
+HMAC-SHA-256 (RFC 2104): without the key, addresses cannot be found by trying, as they can with a plain hash.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from hashlib import sha256
 from pydantic import SecretStr
 
 MARK = "#"
-"""What a hash begins with where an address is expected. No address does that is not in quotes."""
+"""Prefix of a hash in the place of an address. An address begins with it only in quotes."""
 
 _HASHED = re.compile(r"#[0-9a-f]{64}")
 
@@ -21,12 +21,12 @@ class AddressHashes:
     """Hashes normalised addresses with a ring of secret keys. A hash by a key outside the ring has no effect."""
 
     def __init__(self, key: SecretStr, *older: SecretStr) -> None:
-        """``key`` makes the hashes that are kept from now on; ``older`` keys made those that were kept before."""
-        # A key of its own: who gets hold of one of them learns nothing of the tokens' key.
-        self._keys = [hmac.digest(one.get_secret_value().encode(), b"suppression", sha256) for one in (key, *older)]
+        """Derive the keys. ``key`` makes new hashes; the ``older`` keys made hashes that are stored already."""
+        # Derived, so that this key reveals nothing about the tokens' key.
+        self._keys = [hmac.digest(ring.get_secret_value().encode(), b"suppression", sha256) for ring in (key, *older)]
 
     def __call__(self, address: str) -> str:
-        """Return ``#`` and 64 hexadecimal digits."""
+        """Return the hash of an address: ``#`` and 64 hexadecimal digits."""
         return _hash(self._keys[0], address)
 
     def older(self, address: str) -> list[str]:
@@ -39,5 +39,5 @@ def _hash(key: bytes, address: str) -> str:
 
 
 def is_hash(text: str) -> bool:
-    """Whether a text has the form of a hashed address."""
+    """Return whether a text has the form of a hashed address."""
     return _HASHED.fullmatch(text) is not None

@@ -1,7 +1,7 @@
-"""Bodies, encoded ahead: what is the same in every message of a step is encoded once, and merge fields go between.
+"""MIME bodies, encoded in advance: parts that are the same in every message of a step are encoded once.
 
-A body is a row of pieces. Quoted-printable (RFC 2045 §6.7) knows nothing beyond the line, so that lines without a
-merge field are exact before the field is known; lines with one are encoded when they are merged.
+A body is a sequence of chunks. Quoted-printable (RFC 2045 §6.7) encodes each line independently, so lines without a
+merge field are encoded when the step is compiled. Lines with one are encoded for each message.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _TOO_LONG = re.compile(rb"^(.{74,})(=20|=09)$", re.MULTILINE)
 
 @dataclass(frozen=True, kw_only=True)
 class File:
-    """An attachment, or an image that the HTML shows by ``cid:`` and its content id (RFC 2392)."""
+    """An attachment, or an image that the HTML references by ``cid:`` and its content id (RFC 2392)."""
 
     name: str
     media_type: str
@@ -34,97 +34,117 @@ class File:
 
 @dataclass(frozen=True, kw_only=True)
 class StaticChunk:
-    """What is the same in every message: as it leaves, and as DKIM hashes it."""
+    """Octets that are the same in every message: encoded for sending, and canonicalised for DKIM."""
 
-    wire: bytes
+    encoded: bytes
     canonical: bytes
 
 
-class Values:
-    """Merge fields of one message, each made octets once, however many lines it stands in."""
+class MergeValues:
+    """The merge fields of one message. Each is encoded once, however often it occurs."""
 
     def __init__(self, fields: Mapping[str, Any]) -> None:
         self.fields = fields
-        self._octets: dict[bool, list[bytes]] = {}  # by whether it is for HTML
-        self._length: dict[bool, int] = {}  # of all lines that were merged, in bytes
+        self._octets: dict[bool, list[bytes]] = {}  # by whether the template is HTML
+        self._length: dict[bool, int] = {}  # of all merged lines, in bytes, by the same
 
     def of(self, template: MessageTemplate) -> list[bytes]:
-        """What goes into each of a template's slots, in their order. Raises KeyError for a missing field."""
+        """Return the encoded value of each of a template's slots, in order. Raises KeyError for a missing field."""
         octets = self._octets.get(template.html)
         if octets is None:
             octets = [template.value(slot, self.fields).encode(errors="replace") for slot in template.slots]
             self._octets[template.html] = octets
         return octets
 
-    def require_room(self, template: MessageTemplate, length: int) -> None:
-        """Raises DataError where a template makes more bytes than it may, now that it makes so many more."""
+    def add_length(self, template: MessageTemplate, length: int) -> None:
+        """Add to a template's output length, in bytes. Raises DataError if it exceeds the limit."""
         self._length[template.html] = length = self._length.get(template.html, 0) + length
         require_length(length, template.name)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TemplateChunk:
-    """Lines of a template that merge fields go into: a pattern, and which of the template's slots it takes."""
+    """Lines of a template with merge fields: a ``%`` pattern, and the slots whose values it takes."""
 
     template: MessageTemplate
     segments: tuple[str | Slot, ...]
     pattern: bytes
     pick: itemgetter[Any]
 
-    def encode(self, values: Values) -> bytes:
-        """Raises KeyError for a missing field, DataError for more than a template may make."""
+    def encode(self, values: MergeValues) -> bytes:
+        """Merge and encode the lines.
+
+        Args:
+            values: The merge fields of the message.
+
+        Returns:
+            The lines in quoted-printable.
+
+        Raises:
+            KeyError: A merge field is missing.
+            DataError: The template makes more than a template may.
+        """
         picked = self.pick(values.of(self.template))
         length = len(picked) if isinstance(picked, bytes) else sum(map(len, picked))
-        values.require_room(self.template, len(self.pattern) + length)
+        values.add_length(self.template, len(self.pattern) + length)
         return _quoted(self.pattern % picked)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rendered:
-    """All of a template that has logic."""
+class RenderedChunk:
+    """A whole template with logic, which Jinja renders for each message."""
 
     template: MessageTemplate
 
-    def encode(self, values: Values) -> bytes:
-        """Raises DataError."""
+    def encode(self, values: MergeValues) -> bytes:
+        """Render and encode the template. Raises DataError if the rendering fails."""
         return quoted_printable(self.template.render(values.fields))
 
 
-Piece = StaticChunk | TemplateChunk | Rendered
+Chunk = StaticChunk | TemplateChunk | RenderedChunk
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entity:
+class MimeEntity:
     """A MIME entity (RFC 2045 §2.4): its header fields, each with its CRLF, and its body."""
 
     header: tuple[bytes, ...]
-    body: tuple[Piece, ...]
+    body: tuple[Chunk, ...]
 
 
-def message_entity(text: MessageTemplate, html: MessageTemplate | None, files: Sequence[File]) -> Entity:
-    """Return the body of a message (RFC 2046 §5.1, RFC 2387): alternatives, images within the HTML's, attachments."""
+def message_entity(text: MessageTemplate, html: MessageTemplate | None, files: Sequence[File]) -> MimeEntity:
+    """Build the MIME structure of a message (RFC 2046 §5.1, RFC 2387).
+
+    Args:
+        text: The plain text.
+        html: The HTML alternative, if any.
+        files: Images, which become related parts of the HTML, and attachments.
+
+    Returns:
+        The top-level entity.
+    """
     entity = _text_entity("plain", text)
     if html is not None:
-        shown = _text_entity("html", html)
+        html_entity = _text_entity("html", html)
         images = [_file_entity(file) for file in files if file.content_id is not None]
         if images:
-            shown = _multipart("related", [shown, *images], b'; type="text/html"')
-        entity = _multipart("alternative", [entity, shown])
+            html_entity = _multipart("related", [html_entity, *images], b'; type="text/html"')
+        entity = _multipart("alternative", [entity, html_entity])
     attachments = [_file_entity(file) for file in files if file.content_id is None]
     if attachments:
         entity = _multipart("mixed", [entity, *attachments])
-    return Entity(header=entity.header, body=tuple(_joined(entity.body)))
+    return MimeEntity(header=entity.header, body=tuple(_merge_static(entity.body)))
 
 
-def _text_entity(subtype: str, template: MessageTemplate) -> Entity:
+def _text_entity(subtype: str, template: MessageTemplate) -> MimeEntity:
     header = (
         f"Content-Type: text/{subtype}; charset=utf-8\r\n".encode(),
         b"Content-Transfer-Encoding: quoted-printable\r\n",
     )
-    return Entity(header=header, body=tuple(_pieces(template)))
+    return MimeEntity(header=header, body=tuple(_chunks(template)))
 
 
-def _file_entity(file: File) -> Entity:
+def _file_entity(file: File) -> MimeEntity:
     disposition = "attachment" if file.content_id is None else "inline"
     header = [
         f"Content-Type: {file.media_type}\r\n".encode(),
@@ -133,53 +153,60 @@ def _file_entity(file: File) -> Entity:
     ]
     if file.content_id is not None:
         header.append(f"Content-ID: <{file.content_id}>\r\n".encode())
-    return Entity(header=tuple(header), body=(_fixed(encodebytes(file.octets).replace(b"\n", b"\r\n")),))
+    return MimeEntity(header=tuple(header), body=(_static_chunk(encodebytes(file.octets).replace(b"\n", b"\r\n")),))
 
 
-def _multipart(subtype: str, entities: Sequence[Entity], parameters: bytes = b"") -> Entity:
-    # "=_" can stand in no line of quoted-printable or base64, so the boundary can stand in no part.
+def _multipart(subtype: str, entities: Sequence[MimeEntity], parameters: bytes = b"") -> MimeEntity:
+    # "=_" cannot occur in quoted-printable or base64, so the boundary cannot occur in a part.
     boundary = f"=_postroad_{subtype}".encode()
-    body: list[Piece] = []
+    body: list[Chunk] = []
     for entity in entities:
-        body += [_fixed(b"--" + boundary + b"\r\n" + b"".join(entity.header) + b"\r\n"), *entity.body, _fixed(b"\r\n")]
-    body.append(_fixed(b"--" + boundary + b"--\r\n"))
+        body += [
+            _static_chunk(b"--" + boundary + b"\r\n" + b"".join(entity.header) + b"\r\n"),
+            *entity.body,
+            _static_chunk(b"\r\n"),
+        ]
+    body.append(_static_chunk(b"--" + boundary + b"--\r\n"))
     header = b'Content-Type: multipart/%b; boundary="%b"%b\r\n' % (subtype.encode(), boundary, parameters)
-    return Entity(header=(header,), body=tuple(body))
+    return MimeEntity(header=(header,), body=tuple(body))
 
 
-def _fixed(wire: bytes) -> StaticChunk:
-    canonical = relaxed_lines(wire)
-    return StaticChunk(wire=wire, canonical=wire if canonical == wire else canonical)
+def _static_chunk(encoded: bytes) -> StaticChunk:
+    canonical = relaxed_lines(encoded)
+    return StaticChunk(encoded=encoded, canonical=encoded if canonical == encoded else canonical)
 
 
-def _pieces(template: MessageTemplate) -> Iterator[Piece]:
+def _chunks(template: MessageTemplate) -> Iterator[Chunk]:
     if template.segments is None:
-        yield Rendered(template=template)
+        yield RenderedChunk(template=template)
         return
-    # A call for each line would cost more than the line does.
-    for merged, lines in groupby(_lines(template.segments), key=lambda line: any(isinstance(s, Slot) for s in line)):
+    # Lines are grouped, because a call for each line costs more than encoding the line.
+    for has_slot, lines in groupby(_lines(template.segments), key=lambda line: any(isinstance(s, Slot) for s in line)):
         segments = [segment for line in lines for segment in line]
-        yield _merged(template, segments) if merged else _fixed(quoted_printable(template.fill(segments, {})))
+        if has_slot:
+            yield _template_chunk(template, segments)
+        else:
+            yield _static_chunk(quoted_printable(template.fill(segments, {})))
 
 
-def _merged(template: MessageTemplate, segments: Sequence[str | Slot]) -> TemplateChunk:
+def _template_chunk(template: MessageTemplate, segments: Sequence[str | Slot]) -> TemplateChunk:
     pattern = b"".join(
         [b"%b" if isinstance(part, Slot) else part.encode(errors="replace").replace(b"%", b"%%") for part in segments]
     )
-    order = {slot: place for place, slot in enumerate(template.slots)}
-    places = [order[part] for part in segments if isinstance(part, Slot)]
-    return TemplateChunk(template=template, segments=tuple(segments), pattern=pattern, pick=itemgetter(*places))
+    index_of = {slot: index for index, slot in enumerate(template.slots)}
+    indexes = [index_of[part] for part in segments if isinstance(part, Slot)]
+    return TemplateChunk(template=template, segments=tuple(segments), pattern=pattern, pick=itemgetter(*indexes))
 
 
 def _lines(segments: Iterable[str | Slot]) -> Iterator[list[str | Slot]]:
-    """Cut segments behind every line end of their literals, which Jinja has made LF."""
+    """Split segments after every line end of their literals, which Jinja has converted to LF."""
     line: list[str | Slot] = []
     for segment in segments:
         if isinstance(segment, Slot):
             line.append(segment)
             continue
-        *ended, rest = segment.split("\n")
-        for part in ended:
+        *complete, rest = segment.split("\n")
+        for part in complete:
             yield [*line, f"{part}\n"]
             line = []
         if rest:
@@ -188,36 +215,36 @@ def _lines(segments: Iterable[str | Slot]) -> Iterator[list[str | Slot]]:
         yield line
 
 
-def _joined(pieces: Iterable[Piece]) -> Iterator[Piece]:
-    """Make one of all that is fixed in a row."""
-    waiting: list[StaticChunk] = []
-    for piece in pieces:
-        if isinstance(piece, StaticChunk):
-            waiting.append(piece)
-            continue
-        if waiting:
-            yield _one(waiting)
-            waiting = []
-        yield piece
-    if waiting:
-        yield _one(waiting)
+def _merge_static(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+    """Merge adjacent static chunks."""
+    for is_static, group in groupby(chunks, key=lambda chunk: isinstance(chunk, StaticChunk)):
+        if is_static:
+            adjacent = [chunk for chunk in group if isinstance(chunk, StaticChunk)]
+            encoded = b"".join(chunk.encoded for chunk in adjacent)
+            canonical = b"".join(chunk.canonical for chunk in adjacent)
+            yield StaticChunk(encoded=encoded, canonical=encoded if canonical == encoded else canonical)
+        else:
+            yield from group
 
 
-def _one(pieces: list[StaticChunk]) -> StaticChunk:
-    wire, canonical = b"".join(p.wire for p in pieces), b"".join(p.canonical for p in pieces)
-    return StaticChunk(wire=wire, canonical=wire if canonical == wire else canonical)
+def canonical_lines(chunks: Sequence[Chunk], encoded_chunks: Sequence[bytes]) -> bytes:
+    """Return the canonical lines of a merged body, see `relaxed_lines`.
 
+    Args:
+        chunks: The chunks of the body.
+        encoded_chunks: Each chunk, merged and encoded.
 
-def canonical_lines(pieces: Sequence[Piece], wires: Sequence[bytes]) -> bytes:
-    """Canonical lines of a merged body (see `relaxed_lines`); ``wires``: what its pieces became."""
+    Returns:
+        The lines. The empty lines at the end are still there, see `relaxed_body`.
+    """
     return b"".join(
-        piece.canonical if isinstance(piece, StaticChunk) else relaxed_lines(wire)
-        for piece, wire in zip(pieces, wires, strict=True)
+        chunk.canonical if isinstance(chunk, StaticChunk) else relaxed_lines(encoded)
+        for chunk, encoded in zip(chunks, encoded_chunks, strict=True)
     )
 
 
 def quoted_printable(text: str) -> bytes:
-    """Encode a text (RFC 2045 §6.7): any line end becomes CRLF, lines are at most 76 characters, all is ASCII."""
+    """Encode a text (RFC 2045 §6.7): in ASCII, with CRLF for any line end, and lines of at most 76 characters."""
     return _quoted(text.encode(errors="replace"))
 
 
@@ -226,6 +253,6 @@ def _quoted(octets: bytes) -> bytes:
         octets = octets.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     encoded = b2a_qp(octets, quotetabs=False, istext=True, header=False)
     if b"=20\n" in encoded or b"=09\n" in encoded:
-        # A blank at the end of a full line is encoded without regard to the line's length.
+        # b2a_qp encodes a blank at the end of a full line without breaking the line, which is then too long.
         encoded = _TOO_LONG.sub(rb"\1=\n\2", encoded)
     return encoded.replace(b"\n", b"\r\n")

@@ -1,8 +1,8 @@
-"""The budget of one rendering: how many steps it may take, and how large a value may be.
+"""The budget of one rendering: a maximum number of steps, and a maximum size of each value.
 
-Python code that runs on an event loop cannot be interrupted, so no timer bounds a template. Arithmetic does: every
-operation of a template is charged for the characters that it reads and makes, and every value has a largest size.
-The cost of a step is a microsecond at most, so a rendering ends after about 0.2 s of processor time.
+Python code on an event loop cannot be interrupted, so a timer cannot bound a template. Instead, every operation of a
+template is charged for the characters that it reads and makes, and the size of every value is limited. A step costs
+at most a microsecond, so a rendering ends after about 0.2 s of processor time.
 """
 
 from __future__ import annotations
@@ -18,27 +18,32 @@ from jinja2.utils import Namespace
 from markupsafe import Markup
 
 MAX_STEPS: Final = 200_000
-"""Steps of one rendering. Each turn of a loop, call, operator and filter takes one, and one more for 10 characters."""
+"""Steps of one rendering. A loop iteration, call, operator or filter costs one step, plus one per 10 characters."""
 MAX_LENGTH: Final = 1_000_000
-"""Characters of a value, a template or what a template makes. An element of a list counts as eight."""
+"""Characters of a value, a template or the output of a template. An element of a list counts as eight."""
 MAX_BITS: Final = 64
-"""Bits of a whole number. Python's hash of one is its remainder by 2**61 - 1: of larger ones, many share a hash, and a
-set or a dict of those takes the square of their count."""
+"""Bits of an integer. Python's hash of an integer is its remainder modulo 2**61 - 1. Larger integers can be chosen to
+collide, which makes a set or dict of them quadratic."""
 CHARACTERS_PER_STEP: Final = 10
-_ELEMENT: Final = 8  # characters that an element of a container counts as, beside its own
+_ELEMENT: Final = 8  # characters that an element of a container counts as, in addition to its own
 
 
 class TemplateLimitError(OverflowError):
-    """A template does or makes more than a template may."""
+    """A template exceeds its budget."""
 
 
 def size_of(value: Any) -> int:
-    """Return the size of a value in characters, with all that is in it.
+    """Return the size of a value in characters, including its elements.
+
+    Args:
+        value: Any value of a template.
+
+    Returns:
+        The size in characters. The count stops at the limit, so a list that contains itself has a bounded cost.
 
     Raises:
-        SecurityError: A method or function is in it, whose text would be an address in memory.
-        TemplateLimitError: The value is larger than `MAX_LENGTH`, or a whole number than `MAX_BITS`. The count ends
-            there, so a list that holds itself many times over costs no more than any other.
+        SecurityError: The value contains a method or function, whose text would be a memory address.
+        TemplateLimitError: The value is larger than `MAX_LENGTH`, or an integer has more than `MAX_BITS`.
     """
     kind = type(value)
     if kind is str or kind is Markup:
@@ -93,9 +98,12 @@ def _size_of_container(root: Any) -> int:
 
 
 def require_keys(keys: Iterable[Any]) -> None:
-    """Refuse keys of a mapping whose hashes a template could choose: a mapping takes the square of their count.
+    """Reject keys whose hashes a template could make collide, which makes a mapping quadratic.
 
-    Python's hash of a text has a secret key, and few numbers share one. That of a tuple or range has no key.
+    Python's hash of a string has a secret key, and few integers collide. The hash of a tuple or range has no key.
+
+    Args:
+        keys: Keys of a mapping.
 
     Raises:
         TemplateLimitError: A key is a tuple or a range.
@@ -108,7 +116,7 @@ _KEYLESS = (tuple, range)
 
 
 def _require_no_function(value: Any) -> None:
-    """Its text would be an address in memory."""
+    """Reject a function: its text would be a memory address. Raises SecurityError."""
     if isinstance(value, _FUNCTIONS):
         raise SecurityError("a method or function is used as a value: () is missing after its name")
 
@@ -117,38 +125,38 @@ _FUNCTIONS = (types.MethodType, types.BuiltinMethodType, types.FunctionType, typ
 
 
 class LimitedContext(Context):
-    """The state of one rendering, and how many steps it has left."""
+    """The state of one rendering, with its remaining steps."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._left = [MAX_STEPS]
+        self._steps_left = [MAX_STEPS]  # a list, because derived contexts share it
 
     def derived(self, locals: dict[str, Any] | None = None) -> Context:  # noqa: A002  (Jinja's name)
         context = super().derived(locals)
-        cast(LimitedContext, context)._left = self._left
+        cast(LimitedContext, context)._steps_left = self._steps_left
         return context
 
     def charge(self, steps: int) -> None:
-        """Take steps from the budget. Raises TemplateLimitError when none is left."""
-        self._left[0] -= steps
-        if self._left[0] < 0:
+        """Take steps from the budget. Raises TemplateLimitError if it is used up."""
+        self._steps_left[0] -= steps
+        if self._steps_left[0] < 0:
             raise TemplateLimitError(f"the template takes more than {MAX_STEPS:,} steps")
 
     def read(self, *values: Any, extra: int = 0) -> None:
-        """Charge an operation that reads values. ``extra``: characters that it reads or makes beside those."""
+        """Charge for an operation that reads values, and ``extra`` more characters."""
         for value in values:
             extra += size_of(value)
         self.charge(1 + extra // CHARACTERS_PER_STEP)
 
     def made(self, value: Any) -> Any:
-        """Charge a value that an operation made, and return it. An iterator is read, and becomes a list."""
+        """Charge for the result of an operation, and return it. An iterator is consumed and returned as a list."""
         if isinstance(value, Iterator) and not isinstance(value, LoopContext):
             value = list(self.counted(value))
         self.read(value)
         return value
 
     def counted(self, items: Iterable[Any], steps: int = 1) -> Iterator[Any]:
-        """Return the items, each charged."""
+        """Yield the items, and charge for each."""
         for item in items:
             self.charge(steps)
             yield item

@@ -1,4 +1,4 @@
-"""DKIM signatures (RFC 6376): rsa-sha256, and ed25519-sha256 (RFC 8463), relaxed/relaxed."""
+"""DKIM signatures (RFC 6376): rsa-sha256 and ed25519-sha256 (RFC 8463), canonicalisation relaxed/relaxed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from postroad.errors import ConfigError
 
 RSA_BITS = 2048
-MIN_RSA_BITS = 1024  # RFC 8301 §3.2: with less, receivers take a signature for none
+MIN_RSA_BITS = 1024  # RFC 8301 §3.2: receivers ignore signatures by shorter keys
 SIGNED = (
     b"from",
     b"to",
@@ -34,9 +34,9 @@ SIGNED = (
     b"content-type",
     b"content-transfer-encoding",
 )
-"""Fields that a signature covers where the message has them."""
+"""Header fields that a signature covers, if the message has them."""
 OVERSIGNED = (b"from", b"to", b"subject", b"date", b"reply-to")
-"""Fields named once more than they are there: a second one that somebody adds breaks it (RFC 6376 §8.15)."""
+"""Oversigned fields: named once more than they occur, so that adding one breaks the signature (RFC 6376 §8.15)."""
 
 _BLANKS = re.compile(rb"[ \t]{2,}|\t")
 _BLANK_ENDS = re.compile(rb"[ \t]+(?=\r\n)")
@@ -45,7 +45,7 @@ _KEY_LINE = 72
 
 
 class Algorithm(StrEnum):
-    """How a key signs, as the tag ``a`` says it."""
+    """Signature algorithm, as in the tag ``a`` (RFC 6376 §3.5)."""
 
     RSA = "rsa-sha256"
     ED25519 = "ed25519-sha256"
@@ -53,15 +53,19 @@ class Algorithm(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class DkimKey:
-    """A private key, and where its public half is published. Its representation does not show it.
+    """A private key, and the DNS name of its public key. The representation does not show the key.
 
-    ``since``: the instant from which it signs; None: always.
+    Attributes:
+        domain: The signing domain (tag ``d``).
+        selector: The selector (tag ``s``).
+        private_key: The key.
+        active_from: Time from which the key signs. None: always.
     """
 
     domain: str
     selector: str
     private_key: RSAPrivateKey | Ed25519PrivateKey
-    since: datetime | None = None
+    active_from: datetime | None = None
 
     @property
     def algorithm(self) -> Algorithm:
@@ -89,29 +93,40 @@ class DkimKey:
 
 
 def rsa_signature(key: RSAPrivateKey, octets: bytes) -> bytes:
-    """Return the signature of rsa-sha256: RSASSA-PKCS1-v1_5 with SHA-256 (RFC 6376 §3.3.1)."""
+    """Return the rsa-sha256 signature: RSASSA-PKCS1-v1_5 with SHA-256 (RFC 6376 §3.3.1)."""
     return key.sign(octets, PKCS1v15(), SHA256())
 
 
 def generate_key(algorithm: Algorithm) -> bytes:
-    """Make a private key, in PEM (PKCS #8)."""
+    """Generate a private key, in PEM (PKCS #8)."""
     key = Ed25519PrivateKey.generate() if algorithm is Algorithm.ED25519 else generate_private_key(65537, RSA_BITS)
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
 
 
-def read_key(pem: bytes, *, where: str) -> RSAPrivateKey | Ed25519PrivateKey:
-    """Read a private key in PEM. Raises ConfigError, which shows nothing of it."""
+def parse_key(pem: bytes, *, where: str) -> RSAPrivateKey | Ed25519PrivateKey:
+    """Parse a private key in PEM.
+
+    Args:
+        pem: The key.
+        where: The setting or file of the key, for errors.
+
+    Returns:
+        The key.
+
+    Raises:
+        ConfigError: It is not a key for DKIM. The error shows no part of it.
+    """
     remedy = "`postroad dkim keygen` makes one."
     try:
         key = serialization.load_pem_private_key(pem, password=None)
     except TypeError:
-        raise ConfigError("the key is locked with a passphrase", where=where, remedy="Unlock it.") from None
-    except Exception:  # What a key that cannot be read raises depends on how it cannot; some of it is no ValueError.
-        raise ConfigError("that is no private key in PEM", where=where, remedy=remedy) from None
+        raise ConfigError("the key is encrypted with a passphrase", where=where, remedy="Decrypt it.") from None
+    except Exception:  # Invalid keys raise several types of exceptions, not only ValueError.
+        raise ConfigError("the key is not a private key in PEM", where=where, remedy=remedy) from None
     if not isinstance(key, RSAPrivateKey | Ed25519PrivateKey):
-        raise ConfigError("the key is neither RSA nor Ed25519, the two of DKIM", where=where, remedy=remedy)
+        raise ConfigError("the key is neither RSA nor Ed25519, as DKIM requires", where=where, remedy=remedy)
     if isinstance(key, RSAPrivateKey) and key.key_size < MIN_RSA_BITS:
         raise ConfigError(
             f"an RSA key of {key.key_size} bits is too weak: receivers ignore it (RFC 8301)",
@@ -122,7 +137,7 @@ def read_key(pem: bytes, *, where: str) -> RSAPrivateKey | Ed25519PrivateKey:
 
 
 def txt_strings(record: str) -> list[str]:
-    """Cut the text of a TXT record into strings of at most 255 octets (RFC 1035 §3.3)."""
+    """Split the text of a TXT record into strings of at most 255 octets (RFC 1035 §3.3)."""
     return [record[start : start + 255] for start in range(0, len(record), 255)]
 
 
@@ -133,62 +148,68 @@ def zone_line(key: DkimKey) -> str:
 
 
 class DkimSigner:
-    """Signs with every algorithm that it has a key of: of keys of one algorithm, with the last that has begun."""
+    """Signs with one key of each algorithm: the one that became active last."""
 
     def __init__(self, keys: Sequence[DkimKey]) -> None:
-        begun = datetime.min.replace(tzinfo=UTC)
-        self._keys = sorted(keys, key=lambda key: key.since or begun)
+        always = datetime.min.replace(tzinfo=UTC)
+        self._keys = sorted(keys, key=lambda key: key.active_from or always)
 
     def keys_at(self, now: datetime) -> list[DkimKey]:
-        """Return the keys that sign at an instant, one of each algorithm."""
-        active = {key.algorithm: key for key in self._keys if key.since is None or key.since <= now}
+        """Return the keys that sign at a time, one of each algorithm."""
+        active = {key.algorithm: key for key in self._keys if key.active_from is None or key.active_from <= now}
         return [active[algorithm] for algorithm in Algorithm if algorithm in active]
 
     def prepare(self, header: Sequence[bytes], body_hash: bytes, now: datetime) -> tuple[PendingSignature, ...]:
-        """Return the signatures of a message, made up to where their keys are used.
+        """Prepare the signatures of a message, except for the use of the private keys.
 
-        ``header``: its fields, each with its CRLF. ``body_hash``: of `relaxed_body`.
+        Args:
+            header: The header fields, each with its CRLF.
+            body_hash: SHA-256 of `relaxed_body`.
+            now: The time of the signatures, which chooses the keys.
+
+        Returns:
+            One pending signature for each algorithm.
         """
-        found = dict(map(_named_field, header))
-        names = tuple([name for name in SIGNED if name in found])
-        covered = b"".join([found[name] for name in names])
+        fields = dict(map(_canonical_field, header))
+        names = tuple([name for name in SIGNED if name in fields])
+        covered = b"".join([fields[name] for name in names])
         h = _signed_names(names)
-        return tuple([_unsigned(key, covered, h, body_hash, now) for key in self.keys_at(now)])
+        return tuple([_pending_signature(key, covered, h, body_hash, now) for key in self.keys_at(now)])
 
 
 @lru_cache(maxsize=256)
-def _named_field(field: bytes) -> tuple[bytes, bytes]:
-    """Name of a field, and its canonical form. Half of a message's fields are those of the one before."""
+def _canonical_field(field: bytes) -> tuple[bytes, bytes]:
+    """Return name and canonical form of a field. Cached: half of the fields are the same in successive messages."""
     return field.partition(b":")[0].lower(), relaxed_field(field)
 
 
 @lru_cache(maxsize=64)
 def _signed_names(names: tuple[bytes, ...]) -> bytes:
-    """What the tag ``h`` says, folded."""
+    """Return the value of the tag ``h``, folded."""
     h = b":".join([*names, *OVERSIGNED])
     return h.replace(b":list-unsubscribe:", b":\r\n list-unsubscribe:").replace(b":mime-", b":\r\n mime-")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PendingSignature:
-    """A DKIM-Signature field without its signature, and the octets that this is to be of."""
+    """A DKIM-Signature field without its signature, and the octets to sign."""
 
     key: DkimKey
     field: bytes
     octets: bytes
 
     def sign(self) -> bytes:
-        """Return the whole field with its CRLF, to go before the header. RSA takes 0.3 ms, without Python's lock."""
+        """Sign, and return the complete field with its CRLF. RSA takes 0.3 ms and releases the GIL."""
         return self.field_with(self.key.sign(self.octets))
 
     def field_with(self, signature: bytes) -> bytes:
-        """Return the field with a signature of `octets`."""
+        """Return the complete field with a given signature of `octets`."""
         signature = b64encode(signature)
         lines = [signature[start : start + _KEY_LINE] for start in range(0, len(signature), _KEY_LINE)]
         return self.field + b"\r\n ".join(lines) + b"\r\n"
 
 
-def _unsigned(key: DkimKey, covered: bytes, h: bytes, body_hash: bytes, now: datetime) -> PendingSignature:
+def _pending_signature(key: DkimKey, covered: bytes, h: bytes, body_hash: bytes, now: datetime) -> PendingSignature:
     field = b"DKIM-Signature: v=1; a=%b; c=relaxed/relaxed; d=%b;\r\n s=%b; t=%d;\r\n h=%b;\r\n bh=%b;\r\n b=" % (
         key.algorithm.encode(),
         key.domain.encode(),
@@ -197,8 +218,8 @@ def _unsigned(key: DkimKey, covered: bytes, h: bytes, body_hash: bytes, now: dat
         h,
         b64encode(body_hash),
     )
-    # RFC 6376 §3.7: the field itself comes last, its signature empty, without its CRLF. As it is made here, its
-    # canonical form is the unfolded one.
+    # RFC 6376 §3.7: the field itself comes last, with an empty signature and without its CRLF. The field made above
+    # is canonical once it is unfolded.
     canonical = b"dkim-signature:" + field.partition(b": ")[2].replace(b"\r\n", b"")
     return PendingSignature(key=key, field=field, octets=covered + canonical)
 
@@ -212,13 +233,13 @@ def relaxed_field(field: bytes) -> bytes:
 
 
 def relaxed_lines(octets: bytes) -> bytes:
-    """Canonical form of a stretch of a body that no run of blanks reaches beyond (RFC 6376 §3.4.4 (a))."""
+    """Return a part of a body in canonical form (RFC 6376 §3.4.4 (a)). No run of blanks may cross its ends."""
     if b"  " in octets or b"\t" in octets:
         octets = _BLANKS.sub(b" ", octets)
     return _BLANK_ENDS.sub(b"", octets) if b" \r\n" in octets else octets
 
 
 def relaxed_body(lines: bytes) -> bytes:
-    """Canonical form of a body of canonical lines: without empty lines at its end (RFC 6376 §3.4.4 (b))."""
+    """Return a body of canonical lines in canonical form: without empty lines at its end (RFC 6376 §3.4.4 (b))."""
     kept = lines.rstrip(b" \t\r\n")
     return kept + b"\r\n" if kept else b""

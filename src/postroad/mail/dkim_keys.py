@@ -1,4 +1,4 @@
-"""The keys of senders, read from where the settings say."""
+"""Loads the DKIM keys of senders from the files and variables that the settings name."""
 
 from __future__ import annotations
 
@@ -6,21 +6,33 @@ from collections.abc import Mapping
 
 from postroad.errors import ConfigError, DataError
 from postroad.mail.address import ascii_domain
-from postroad.mail.dkim import DkimKey, DkimSigner, read_key
+from postroad.mail.dkim import DkimKey, DkimSigner, parse_key
 from postroad.settings import DkimSettings, SenderSettings, Settings
 
 
-def signers_of(settings: Settings, environ: Mapping[str, str]) -> dict[str, DkimSigner]:
-    """Return what signs for each sender that has keys, by the sender's name. Raises ConfigError for what is no key."""
+def load_signers(settings: Settings, environ: Mapping[str, str]) -> dict[str, DkimSigner]:
+    """Return the signer of each sender with keys, by the sender's name. Raises ConfigError for an invalid key."""
     return {
-        name: DkimSigner(keys_of(name, sender, environ)) for name, sender in settings.senders.items() if sender.dkim
+        name: DkimSigner(load_keys(name, sender, environ)) for name, sender in settings.senders.items() if sender.dkim
     }
 
 
-def keys_of(name: str, sender: SenderSettings, environ: Mapping[str, str]) -> list[DkimKey]:
-    """Read the keys of one sender. Raises ConfigError, which names the setting and shows nothing of a key."""
+def load_keys(name: str, sender: SenderSettings, environ: Mapping[str, str]) -> list[DkimKey]:
+    """Load the keys of one sender.
+
+    Args:
+        name: The sender's name in the settings.
+        sender: The sender's settings.
+        environ: Environment variables, which may hold keys.
+
+    Returns:
+        The keys, in the order of the settings.
+
+    Raises:
+        ConfigError: A key is missing or invalid. The error names the setting and shows no part of a key.
+    """
     keys: dict[tuple[str, object], DkimKey] = {}
-    for number, wanted in enumerate(sender.dkim):
+    for number, settings in enumerate(sender.dkim):
         where = f"senders.{name}.dkim.{number}"
         try:
             domain = ascii_domain(sender.domain)
@@ -28,31 +40,33 @@ def keys_of(name: str, sender: SenderSettings, environ: Mapping[str, str]) -> li
             raise ConfigError(error.message, where=f"senders.{name}.address") from None
         key = DkimKey(
             domain=domain,
-            selector=wanted.selector,
-            private_key=read_key(_pem(wanted, environ, where), where=f"{where}, {wanted.key_file or wanted.key_env}"),
-            since=wanted.since,
+            selector=settings.selector,
+            private_key=parse_key(
+                _pem(settings, environ, where), where=f"{where}, {settings.key_file or settings.key_env}"
+            ),
+            active_from=settings.since,
         )
-        if (key.algorithm, key.since) in keys:
+        if (key.algorithm, key.active_from) in keys:
             raise ConfigError(
-                f"two keys of {key.algorithm} begin at the same time",
+                f"two keys of {key.algorithm} become active at the same time",
                 where=where,
-                remedy="Give the newer one since, the date from which it signs; or remove one.",
+                remedy="Set since of the newer key to the date from which it signs, or remove one key.",
             )
-        keys[key.algorithm, key.since] = key
+        keys[key.algorithm, key.active_from] = key
     return list(keys.values())
 
 
-def _pem(wanted: DkimSettings, environ: Mapping[str, str], where: str) -> bytes:
-    if wanted.key_env is not None:
-        if wanted.key_env not in environ:
-            raise ConfigError(f"the variable {wanted.key_env} is not set", where=f"{where}.key_env")
-        return environ[wanted.key_env].encode(errors="replace")
-    assert wanted.key_file is not None  # noqa: S101  (one of the two is)
+def _pem(settings: DkimSettings, environ: Mapping[str, str], where: str) -> bytes:
+    if settings.key_env is not None:
+        if settings.key_env not in environ:
+            raise ConfigError(f"the variable {settings.key_env} is not set", where=f"{where}.key_env")
+        return environ[settings.key_env].encode(errors="replace")
+    assert settings.key_file is not None  # noqa: S101  (the settings require one of the two)
     try:
-        return wanted.key_file.read_bytes()
+        return settings.key_file.read_bytes()
     except OSError as error:
         raise ConfigError(
-            f"{wanted.key_file} cannot be read: {error.strerror}",
+            f"{settings.key_file} cannot be read: {error.strerror}",
             where=f"{where}.key_file",
             remedy="Paths are relative to postroad.toml; `postroad dkim keygen` makes a key.",
         ) from None

@@ -1,4 +1,4 @@
-"""Header fields: encoded by RFC 2047 and RFC 2231, folded by RFC 5322 §2.2.3, and never more than one field each."""
+"""Header fields: encoded by RFC 2047 and RFC 2231, folded by RFC 5322 §2.2.3, safe against header injection."""
 
 from __future__ import annotations
 
@@ -7,39 +7,39 @@ from base64 import b64encode
 from collections.abc import Iterator
 from urllib.parse import quote
 
-# Line breaks and other controls would end the field, and begin one that somebody else wrote (header injection).
+# Line breaks and other control characters would end the field and start an injected one (header injection).
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~ -]*")
 MAX_LINE = 78  # RFC 5322 §2.1.1, characters, without CRLF
-_MAX_PLAIN = MAX_LINE - 20  # what fits into a line behind its name; longer words are encoded, for those can be folded
+_MAX_PLAIN = MAX_LINE - 20  # what fits into a line after the field name; longer words are encoded, to be foldable
 _MAX_WORD = 75  # RFC 2047 §2
 _FRAME = len("=?utf-8?b??=")
-_QUOTABLE = re.compile(r"[!#-\[\]-~]+(?: [!#-\[\]-~]+)*")  # as a quoted-string (RFC 5322 §3.2.4), by any parser
-_MAX_SEGMENT = 50  # characters of a parameter's value in one line, beside its name and number
+_QUOTABLE = re.compile(r"[!#-\[\]-~]+(?: [!#-\[\]-~]+)*")  # as a quoted-string (RFC 5322 §3.2.4) for any parser
+_MAX_SEGMENT = 50  # characters of a parameter's value in one line, without its name and number
 
 
 def clean(value: str) -> str:
-    """Return a value with every run of control characters made one space."""
+    """Return a value with every run of control characters replaced by one space."""
     return value.strip() if value.isprintable() else _CONTROLS.sub(" ", value).strip()
 
 
 def _needs_encoding(value: str) -> bool:
-    # Of many blanks in a row, folding could make a line of blanks alone (obsolete, RFC 5322 §4.2).
+    # Folding between several blanks could make a line of blanks only (obsolete, RFC 5322 §4.2).
     if not value.isascii() or "=?" in value or "  " in value:
         return True
     return len(value) > _MAX_PLAIN and any(len(word) > _MAX_PLAIN for word in value.split(" "))
 
 
-def _encoded_words(value: str, first_room: int) -> list[str]:
-    """Encoded words (RFC 2047 §5.3), each whole characters, the first no longer than its room."""
+def _encoded_words(value: str, first_width: int) -> list[str]:
+    """Return encoded words (RFC 2047 §5.3) that split no character, the first at most ``first_width`` characters."""
     words: list[str] = []
     chunk = b""
-    room = (min(max(first_room, _FRAME + 8), _MAX_WORD) - _FRAME) // 4 * 3
+    capacity = (min(max(first_width, _FRAME + 8), _MAX_WORD) - _FRAME) // 4 * 3
     for character in value:
         octets = character.encode()
-        if len(chunk) + len(octets) > room:
+        if len(chunk) + len(octets) > capacity:
             words.append(f"=?utf-8?b?{b64encode(chunk).decode()}?=")
-            chunk, room = b"", (_MAX_WORD - _FRAME) // 4 * 3
+            chunk, capacity = b"", (_MAX_WORD - _FRAME) // 4 * 3
         chunk += octets
     words.append(f"=?utf-8?b?{b64encode(chunk).decode()}?=")
     return words
@@ -47,7 +47,7 @@ def _encoded_words(value: str, first_room: int) -> list[str]:
 
 def _fold(name: str, parts: list[str]) -> bytes:
     line = f"{name}: {' '.join(parts)}\r\n"
-    if len(line) <= MAX_LINE + 2:  # Most do.
+    if len(line) <= MAX_LINE + 2:  # the common case
         return line.encode()
     lines = [f"{name}:"]
     for number, part in enumerate(parts):
@@ -58,7 +58,7 @@ def _fold(name: str, parts: list[str]) -> bytes:
 
 
 def text_field(name: str, value: str) -> bytes:
-    """Return an unstructured field, such as Subject, with its CRLF."""
+    """Return an unstructured field (RFC 5322 §2.2.1), such as Subject, with its CRLF."""
     value = clean(value)
     if _needs_encoding(value):
         return _fold(name, _encoded_words(value, MAX_LINE - len(name) - 2))
@@ -80,14 +80,19 @@ def address_field(name: str, address: str, display_name: str = "") -> bytes:
 
 
 def raw_field(name: str, parts: list[str]) -> bytes:
-    """Return a field of ASCII parts that we made ourselves, folded between them, with its CRLF."""
+    """Return a field of trusted ASCII parts, folded between them, with its CRLF."""
     return _fold(name, parts)
 
 
 def parameter(name: str, value: str) -> str:
-    """Return a parameter of a MIME field, in as many lines as it takes (RFC 2231 §3, §4). No line is longer than 78.
+    """Return a parameter of a MIME field, in as many lines as needed (RFC 2231 §3, §4).
 
-    A value that any parser reads in quotes is quoted. Any other is percent-encoded UTF-8; no character is split.
+    Args:
+        name: The parameter's name.
+        value: The value. If it is safe in quotes, it is quoted. Otherwise it is percent-encoded UTF-8.
+
+    Returns:
+        The parameter. Each line has at most 78 characters, and no character is split.
     """
     value = _CONTROLS.sub(" ", value)
     if _QUOTABLE.fullmatch(value):
@@ -104,7 +109,7 @@ def parameter(name: str, value: str) -> str:
 
 
 def _segments(atoms: list[str]) -> Iterator[str]:
-    """Join atoms into segments that fit into a line with the name of their parameter, its number and quotes."""
+    """Join atoms into segments that fit into a line with the parameter's name, number and quotes."""
     segment = ""
     for atom in atoms:
         if len(segment) + len(atom) > _MAX_SEGMENT:

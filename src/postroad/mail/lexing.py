@@ -1,4 +1,4 @@
-"""The tokens of a template, looked at before it is parsed."""
+"""Checks the tokens of a template before it is parsed."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from postroad.errors import ConfigError
 from postroad.mail.names import own_word_error
 
 MAX_TOKENS: Final = 10_000
-"""Tokens of one template, such as names, operators and brackets. ``{{ name }}`` has three."""
+"""Maximum number of tokens of a template: names, operators, brackets. ``{{ name }}`` has three."""
 
 _BEGIN_OPERANDS: Final = frozenset({"name", "string", "integer", "float", "lparen", "lbracket", "lbrace", "sub", "add"})
 
 
 class LimitedTokens(Extension):
-    """Refuses a template that has too many tokens, and the operator ``not`` where a value is expected."""
+    """Rejects a template that has too many tokens, or the operator ``not`` where a value is expected."""
 
     def filter_stream(self, stream: TokenStream) -> Iterator[Token]:
         last: Token | None = None

@@ -1,4 +1,4 @@
-"""``str.format`` in templates: every value is charged, and every column is bounded."""
+"""``str.format`` in templates, charged to the budget of the rendering and with a maximum column width."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from postroad.mail.vocabulary import require_format
 
 
 class _LimitedFormatter(SandboxedFormatter):
-    """``str.format``, with every value charged, and every column bounded."""
+    """A formatter that charges for every value and limits the width of every column."""
 
     def __init__(self, env: Any, context: LimitedContext, **options: Any) -> None:
         super().__init__(env, **options)
@@ -31,11 +31,11 @@ class _LimitedFormatter(SandboxedFormatter):
 
 
 class _LimitedEscapeFormatter(_LimitedFormatter, SandboxedEscapeFormatter):
-    """The same for HTML."""
+    """A limited formatter that escapes values for HTML."""
 
 
 def limited_format(environment: SandboxedEnvironment, value: Any) -> Callable[..., str]:
-    """Return a method ``format`` or ``format_map`` of a text that charges for what it does."""
+    """Return a limited replacement for the method ``format`` or ``format_map`` of a text."""
     pattern: str = value.__self__
 
     @pass_context

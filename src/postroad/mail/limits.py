@@ -1,10 +1,10 @@
-"""Jinja2's sandbox, with an end to what a template can use up.
+"""Jinja2's sandbox with resource limits.
 
-The sandbox keeps templates from what they may not touch. It does not keep one from looping in loops, or from asking
-for a text of three gigabytes. A worker merges between two sends, so a template that does not end would stop all mail.
+The sandbox restricts what a template can access, but not nested loops or a text of three gigabytes. A worker merges
+messages between two sends, so a template that does not end would stop all mail.
 
-A template is rewritten before it is compiled: what the compiler would turn into bare Python (comparisons, ``~``,
-slices, literals of lists) becomes a filter of ours, which charges the budget of the rendering (`postroad.mail.budget`).
+A template is rewritten before it is compiled. Operations that the compiler would turn into plain Python (comparisons,
+``~``, slices, list literals) become filters that charge the budget of the rendering (`postroad.mail.budget`).
 """
 
 from __future__ import annotations
@@ -41,35 +41,41 @@ from postroad.mail.vocabulary import (
     require_pairs,
 )
 
-# No names that a template could write.
+# Filters of the rewritten template. A template cannot use these names, because they contain a blank.
 _COUNTED, _CHARGED, _READ, _MADE, _JOINED = "counted loop", "charged body", "read value", "made value", "joined values"
 _OBJECTS = (Macro, LoopContext, BlockReference, TemplateReference, Namespace, Cycler, Joiner)
 _NODES_PER_STEP = 4
-_CALL = 40  # A call takes as long as an operation on so many characters.
+_CALL = 40  # characters whose processing takes as long as a call
 
 
 class LimitedEnvironment(ImmutableSandboxedEnvironment):
-    """Renderings raise TemplateLimitError when they pass a limit."""
+    """A Jinja environment whose renderings raise TemplateLimitError when they exceed a limit."""
 
     context_class = LimitedContext
     intercepted_binops = frozenset({"+", "-", "*", "/", "//", "%", "**"})
 
     def __init__(self, **options: Any) -> None:
-        # Jinja's optimizer would work out constant expressions when it compiles, without any limit.
+        # optimized: Jinja's optimizer would evaluate constant expressions during compilation, without a limit.
         super().__init__(optimized=False, finalize=_finalize, extensions=[LimitedTokens], **options)
         self.filters = {name: _limited_filter(name, function) for name, function in FUNCTIONS.items()}
         self.filters |= {CALLED: _called, FIELD: _field}
         self.filters |= {_COUNTED: _counted, _CHARGED: _charged, _READ: _read, _MADE: _made, _JOINED: _joined}
         self.tests = {name: _limited_test(TESTS[name]) for name in ALLOWED_TESTS}
-        # They are no names of templates: see postroad.mail.names.
+        # Not global names of templates: see postroad.mail.names.
         self._functions = {name: function for name, function in self.globals.items() if name in OWN_FUNCTIONS}
         self.globals.clear()
 
     def limited(self, template: nodes.Template) -> nodes.Template:
         """Rewrite a parsed template so that its rendering is limited.
 
+        Args:
+            template: The template, which is changed.
+
+        Returns:
+            The rewritten template.
+
         Raises:
-            ConfigError: It uses a word that templates may not use; ``where`` is its line.
+            ConfigError: The template uses a forbidden word. ``where`` is its line.
         """
         return cast(nodes.Template, _Limiter().visit(template))
 
@@ -95,7 +101,7 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
         return context.made(super().call(context, __obj, *args, **kwargs))
 
     def _call_cost(self, obj: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
-        """Return how many characters a call handles beside its arguments. Raises SecurityError."""
+        """Return how many characters a call processes in addition to its arguments. Raises SecurityError."""
         if isinstance(obj, (*_OBJECTS, Undefined)) or not callable(obj) or hasattr(obj, "limited_format"):
             return 0
         if obj is dict:
@@ -131,7 +137,7 @@ def _methods_of(obj: Any) -> frozenset[str]:
 
 @pass_context
 def _finalize(context: LimitedContext, value: Any) -> Any:
-    """Charge what an output writes. What Jinja keeps its state in is no text."""
+    """Charge for a value that is written. Objects that hold Jinja's state are rejected: they are not text."""
     if isinstance(value, _OBJECTS):
         raise SecurityError(f"{type(value).__name__.lower()} is written as text: only values can be")
     context.read(value)
@@ -139,11 +145,11 @@ def _finalize(context: LimitedContext, value: Any) -> Any:
 
 
 @pass_context
-def _called(context: LimitedContext, own: Any, name: str) -> Any:
-    """Return the function that a call means: a variable of the template that is no text, else the one of Jinja."""
-    if own is None or isinstance(own, str | Undefined):
+def _called(context: LimitedContext, variable: Any, name: str) -> Any:
+    """Return the function to call: the template's variable of that name unless it is text, else Jinja's function."""
+    if variable is None or isinstance(variable, str | Undefined):
         return cast(LimitedEnvironment, context.environment).function(name)
-    return own
+    return variable
 
 
 @pass_context
@@ -174,18 +180,18 @@ def _made(context: LimitedContext, value: Any) -> Any:
 
 @pass_context
 def _joined(context: LimitedContext, values: tuple[Any, ...]) -> Any:
-    """Do what ``~`` does."""
+    """Concatenate values, as ``~`` does."""
     context.read(*values)
     return context.made(markup_join(values) if context.eval_ctx.autoescape else str_join(values))
 
 
 def _limited_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    wanted = _PassArg.from_obj(function)
+    extra_argument = _PassArg.from_obj(function)
 
     @pass_context
     def limited(context: LimitedContext, *args: Any, **kwargs: Any) -> Any:
         context.read(*args, *kwargs.values(), extra=filter_cost(name, args, kwargs))
-        match wanted:
+        match extra_argument:
             case _PassArg.context:
                 args = (context, *args)
             case _PassArg.eval_context:
@@ -207,7 +213,7 @@ def _limited_test(function: Any) -> Callable[..., Any]:
 
 
 class _Limiter(NodeTransformer):
-    """Rewrites a template: whatever costs more than a step is done by a filter that charges for it."""
+    """Rewrites a template: a filter that charges for its work does each operation that costs more than a step."""
 
     def generic_visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> nodes.Node:
         if type(node) in REFUSED_STATEMENTS:
@@ -247,7 +253,7 @@ class _Limiter(NodeTransformer):
 
     def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
-        if isinstance(node.arg, nodes.Slice):  # which Jinja does not ask its sandbox for
+        if isinstance(node.arg, nodes.Slice):  # Jinja does not pass slices through its sandbox.
             node.node = _read_first(node.node)
         else:
             node.arg = _read_first(node.arg)
@@ -277,9 +283,9 @@ class _Limiter(NodeTransformer):
         return self._literal(node) if node.ctx == "load" else self.generic_visit(node)
 
     def _literal(self, node: nodes.Expr) -> nodes.Node:
-        constant = all(isinstance(each, _CONSTANT) for each in node.find_all(nodes.Node))
-        made = self.generic_visit(node)
-        return made if constant else _by(made, _MADE)
+        constant = all(isinstance(descendant, _CONSTANT) for descendant in node.find_all(nodes.Node))
+        rewritten = self.generic_visit(node)
+        return rewritten if constant else _by(rewritten, _MADE)
 
     def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
@@ -294,7 +300,7 @@ class _Limiter(NodeTransformer):
         return _charge_body(self.generic_visit(node))
 
     def visit_Block(self, node: nodes.Block) -> nodes.Node:  # noqa: N802
-        # The compiler writes all variables of the template into each of them.
+        # The compiler would copy all variables of the template into each scoped block.
         if node.scoped:
             raise ConfigError(
                 "{% block … scoped %} is not available in templates",
@@ -321,7 +327,7 @@ def _read_first(node: nodes.Expr) -> nodes.Expr:
 
 
 def _charge_body(node: Any) -> nodes.Node:
-    """Charge for a body each time it begins: all its parts, the text in it, and the parameters of a macro."""
+    """Insert a charge at the start of a body, for its nodes, its text and the parameters of a macro."""
     parameters = [*node.args, *node.defaults] if isinstance(node, nodes.Macro | nodes.CallBlock) else []
     steps = nodes.Const(_steps([*parameters, *node.body]), lineno=node.lineno)
     node.body.insert(0, nodes.ExprStmt(_by(steps, _CHARGED), lineno=node.lineno))

@@ -1,6 +1,6 @@
-"""HTML as mail readers want it: styles on the elements, MJML made into tables, and a text beside it.
+"""Prepares HTML for mail clients: inlines styles, compiles MJML, and derives the plain text.
 
-All of it happens to templates, once for each step, before any merge field is known.
+All of this is done to templates, once for each step, before the merge fields are known.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from mjml import mjml2html
 
 from postroad.errors import ConfigError
 from postroad.mail.inline_styles import inline_styles
-from postroad.mail.marks import MarkedHtml, mark, unused
+from postroad.mail.placeholders import MaskedHtml, mask, unused
 from postroad.mail.plain_text import plain_text
 from postroad.mail.template import compile_template
 
@@ -30,17 +30,27 @@ _COMPONENTS = frozenset(
 )
 _POSITION = re.compile(r" at position (\d+):\d+")
 _TAGS = re.compile(r"</?[a-z][a-z0-9]*", re.IGNORECASE)
-# HTML adds these where they are left out (WHATWG HTML §13.1.2.4), or the inliner takes them away.
+# Parsers insert these tags if they are omitted (WHATWG HTML §13.1.2.4), or css_inline removes them.
 _OPTIONAL = frozenset(
     {"html", "head", "body", "style", "p", "li", "dt", "dd", "tr", "td", "th", "tbody", "thead", "tfoot", "option"}
 )
-_KEEP_STYLES = 'Write <style data-css-inline="ignore">, and the HTML is taken as it stands.'
+_KEEP_STYLES = 'Write <style data-css-inline="ignore">, and the HTML is used as written.'
 
 
-def finished(*, text: str | None, html: str | None, mjml: str | None, name: str) -> tuple[str, str | None]:
-    """Return the templates of text and HTML as messages have them, from those that were written.
+def prepare_parts(*, text: str | None, html: str | None, mjml: str | None, name: str) -> tuple[str, str | None]:
+    """Return the templates of the text part and the HTML part of a step.
 
-    ``name``: what they are of, for errors. Raises ConfigError.
+    Args:
+        text: The author's template of the text. None: it is derived from the HTML.
+        html: The author's template of the HTML. Its styles are inlined.
+        mjml: The author's template in MJML, from which the HTML is compiled.
+        name: Campaign and step, for errors.
+
+    Returns:
+        The templates of text and HTML.
+
+    Raises:
+        ConfigError: A template is invalid.
     """
     if mjml is not None:
         html = mjml_to_html(mjml, name=f"{name}, mjml")
@@ -53,64 +63,87 @@ def finished(*, text: str | None, html: str | None, mjml: str | None, name: str)
 
 
 def inline_css(source: str, *, name: str) -> str:
-    """Move the rules of ``<style>`` onto the elements that they are for. Nothing is loaded.
+    """Inline the styles of a template. Loads no external resource.
 
-    What cannot be moved, such as media queries and ``:hover``, stays, and so do comments and the doctype, as written.
+    Rules that cannot be inlined, such as media queries and ``:hover``, stay, and so do comments and the doctype.
 
-    A template without styles is returned as it is. Raises ConfigError where logic and styles do not go together.
+    Args:
+        source: The template.
+        name: Its name, for errors.
+
+    Returns:
+        The template with inlined styles. A template without styles is returned unchanged.
+
+    Raises:
+        ConfigError: The CSS is invalid, or the template's logic does not permit inlining.
     """
     if not _STYLE.search(source):
         return source
-    compile_template(source, name=name, html=True)  # What is wrong with it is said of the source.
-    marked = mark(source, name=name)
+    compile_template(source, name=name, html=True)  # so that errors have lines of the source
+    masked = mask(source, name=name)
     try:
         inlined = inline_styles(
-            marked.html, prefix=unused("zr", marked.html), logic=marked.statements, dynamic=marked.has_dynamic_class
+            masked.html, prefix=unused("zr", masked.html), logic=masked.statements, dynamic=masked.has_dynamic_class
         )
     except InlineError as error:
-        raise ConfigError(f"its CSS cannot be read: {error}", where=name, remedy=_KEEP_STYLES) from None
+        raise ConfigError(f"its CSS is invalid: {error}", where=name, remedy=_KEEP_STYLES) from None
     if inlined is None:
         return source
-    if marked.marks and _tags(inlined.before) != _tags(inlined.after):
+    if masked.placeholders and _tags(inlined.before) != _tags(inlined.after):
         raise ConfigError(
-            "its tags do not match in pairs, as its logic stands, so that CSS cannot find its elements",
+            "its tags do not match in pairs because of its logic, so that CSS cannot find its elements",
             where=name,
-            remedy=f"Let every block of logic hold whole elements. Or: {_KEEP_STYLES}",
+            remedy=f"Put whole elements into every block of logic. Or: {_KEEP_STYLES}",
         )
-    return marked.undo(inlined.html, name=name, remedy=_KEEP_STYLES)
+    return masked.unmask(inlined.html, name=name, remedy=_KEEP_STYLES)
 
 
 def mjml_to_html(source: str, *, name: str) -> str:
-    """Make HTML of MJML (https://documentation.mjml.io). Raises ConfigError for what is none."""
+    """Compile MJML (https://documentation.mjml.io) to HTML.
+
+    Args:
+        source: The template in MJML.
+        name: Its name, for errors.
+
+    Returns:
+        The template in HTML.
+
+    Raises:
+        ConfigError: The template is not valid MJML.
+    """
     compile_template(source, name=name, html=True)
-    marked = mark(source, name=name, comments=False)
-    for component in _COMPONENT.finditer(marked.html):
-        if component[1] not in _COMPONENTS:  # The engine would leave out all that is in it, without a word.
-            line = _undo_loosely(marked, marked.html[: component.start()]).count("\n") + 1
+    masked = mask(source, name=name, comments=False)
+    for component in _COMPONENT.finditer(masked.html):
+        if component[1] not in _COMPONENTS:  # mjml2html would silently drop its content.
+            line = _unmask_loosely(masked, masked.html[: component.start()]).count("\n") + 1
             raise ConfigError(f"MJML has no component {component[1]}", where=f"{name}, line {line}")
     try:
-        html = mjml2html(marked.html)
+        html = mjml2html(masked.html)
     except ValueError as error:
-        said, at = _undo_loosely(marked, str(error)), _POSITION.search(str(error))
-        before = marked.html.encode()[: int(at[1])].decode(errors="replace") if at else ""
-        line = _undo_loosely(marked, before).count("\n") + 1
-        raise ConfigError(f"no MJML: {_POSITION.sub('', said)}", where=f"{name}, line {line}") from None
-    return marked.undo(
-        html, name=name, remedy="Between components only {% … %} may stand; a field belongs into a text."
+        reason, position = _unmask_loosely(masked, str(error)), _POSITION.search(str(error))
+        before = masked.html.encode()[: int(position[1])].decode(errors="replace") if position else ""
+        line = _unmask_loosely(masked, before).count("\n") + 1
+        raise ConfigError(f"not valid MJML: {_POSITION.sub('', reason)}", where=f"{name}, line {line}") from None
+    return masked.unmask(
+        html, name=name, remedy="Use only {% … %} between components, and put fields into a text component."
     )
 
 
 def text_of(html: str, *, name: str) -> str:
-    """Make the text part from the HTML of a message: a template too. Raises ConfigError."""
+    """Derive the template of the text part from that of the HTML part. Raises ConfigError if the HTML is invalid."""
     compile_template(html, name=name, html=True)
-    marked = mark(html, name=name)
-    return _undo_loosely(marked, plain_text(marked.html, {each.comment for each in marked.marks}))
+    masked = mask(html, name=name)
+    return _unmask_loosely(
+        masked, plain_text(masked.html, {placeholder.comment for placeholder in masked.placeholders})
+    )
 
 
-def _undo_loosely(marked: MarkedHtml, text: str) -> str:
-    """Put back what is there. What stood in styles and the like is not, and is not missed."""
-    for found in reversed(marked.marks):
-        text = text.replace(f"<!--{found.comment}-->", found.source).replace(found.word, found.source)
+def _unmask_loosely(masked: MaskedHtml, text: str) -> str:
+    """Replace the placeholders that are there by the Jinja code. Others, such as those in styles, may be missing."""
+    for placeholder in reversed(masked.placeholders):
+        text = text.replace(f"<!--{placeholder.comment}-->", placeholder.source).replace(
+            placeholder.word, placeholder.source
+        )
     return text
 
 

@@ -1,8 +1,8 @@
-"""HTML, MJML and CSS are worked on in a child process with limits.
+"""Processes HTML, MJML and CSS in a child process with limits.
 
-The tools are native code and follow the nesting of what they read: 20,000 elements in each other end their process with
-a segmentation fault, and unclosed elements of many kinds take time and memory by their square. A worker compiles the
-steps of every campaign, so one template would end every worker.
+The tools are native code that recurses into nested elements. 20,000 nested elements crash their process with a
+segmentation fault, and unclosed elements of many kinds take quadratic time and memory. A worker compiles the steps of
+every campaign, so one template could crash every worker.
 """
 
 from __future__ import annotations
@@ -17,41 +17,44 @@ from postroad.errors import ConfigError
 from postroad.mail.budget import MAX_LENGTH
 from postroad.mail.markup_child import CPU_S, MEMORY_BYTES
 
-_WALL_S: Final = 60  # A busy machine may take so much longer than the processor time.
-_REMEDY = "Nest fewer elements in each other, and close those that begin."
+_WALL_S: Final = 60  # much longer than the processor time, for a busy machine
+_REMEDY = "Nest fewer elements, and close every element."
 
 
-def finish(*, text: str | None, html: str | None, mjml: str | None, name: str) -> tuple[str, str | None]:
-    """Return the templates of text and HTML as messages have them, from those that were written.
+def prepare_in_subprocess(*, text: str | None, html: str | None, mjml: str | None, name: str) -> tuple[str, str | None]:
+    """Return the templates of the text part and the HTML part of a step. See `postroad.mail.markup.prepare_parts`.
 
     Args:
-        text: The template of the text. None: it is made of the HTML.
-        html: The template of the HTML; its styles are moved onto its elements.
-        mjml: The template of MJML, of which the HTML is made.
-        name: What they are of, for errors.
+        text: The author's template of the text. None: it is derived from the HTML.
+        html: The author's template of the HTML. Its styles are inlined.
+        mjml: The author's template in MJML, from which the HTML is compiled.
+        name: Campaign and step, for errors.
+
+    Returns:
+        The templates of text and HTML.
 
     Raises:
-        ConfigError: They cannot be worked on, or not within the limits.
+        ConfigError: A template is invalid, or processing it exceeds the limits.
     """
     source = mjml if mjml is not None else html
     if text is not None and (source is None or (mjml is None and "<style" not in source.lower())):
         return text, source
     if source is not None and len(source) > MAX_LENGTH:
         raise ConfigError(f"the template has more than {MAX_LENGTH:,} characters", where=name)
-    return _finish(text, html, mjml, name)
+    return _run_child(text, html, mjml, name)
 
 
-@lru_cache(maxsize=32)  # A step is compiled once for each sender, and checked before it is sent.
-def _finish(text: str | None, html: str | None, mjml: str | None, name: str) -> tuple[str, str | None]:
-    order = json.dumps({"text": text, "html": html, "mjml": mjml, "name": name})
+@lru_cache(maxsize=32)  # A step is compiled once for each sender, and by the preflight check.
+def _run_child(text: str | None, html: str | None, mjml: str | None, name: str) -> tuple[str, str | None]:
+    request = json.dumps({"text": text, "html": html, "mjml": mjml, "name": name})
     command = [sys.executable, "-P", "-m", "postroad.mail.markup_child"]
     try:
-        done = subprocess.run(command, input=order.encode(), capture_output=True, timeout=_WALL_S, check=False)
+        done = subprocess.run(command, input=request.encode(), capture_output=True, timeout=_WALL_S, check=False)
     except subprocess.TimeoutExpired:
         raise ConfigError(f"its HTML is not ready after {_WALL_S} s", where=name, remedy=_REMEDY) from None
     if done.returncode != 0:
         limits = f"{CPU_S} s of processor time and {MEMORY_BYTES >> 20:,} MiB"
-        raise ConfigError(f"its HTML cannot be worked on within {limits}", where=name, remedy=_REMEDY)
+        raise ConfigError(f"its HTML cannot be processed within {limits}", where=name, remedy=_REMEDY)
     result = json.loads(done.stdout)
     if "error" in result:
         raise ConfigError(result["error"], where=result["where"], remedy=result["remedy"])

@@ -1,8 +1,8 @@
-"""One message: the templates of a step merged with the fields of a touch, as the octets that go on the wire.
+"""Merges the templates of a step with the fields of a touch into a message, ready to be sent.
 
-Every line is short ASCII ended by CRLF, whatever a merge field holds. ``email.message.EmailMessage`` is the
-oracle in the tests; this takes a fortieth of its time (`python -m benchmarks.message`), because all that does not
-change from one message to the next is encoded when the step is compiled.
+Every line is short ASCII and ends with CRLF, whatever a merge field contains. ``email.message.EmailMessage`` is the
+oracle in the tests. This module is 40 times as fast (`python -m benchmarks.message`), because all parts that are the
+same in every message are encoded when the step is compiled.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ import msgspec
 
 from postroad.errors import ConfigError, DataError
 from postroad.mail.address import ascii_address, ascii_domain, domain_of
-from postroad.mail.body import Entity, File, StaticChunk, Values, canonical_lines, message_entity
+from postroad.mail.body import File, MergeValues, MimeEntity, StaticChunk, canonical_lines, message_entity
 from postroad.mail.dkim import Algorithm, DkimSigner, PendingSignature, relaxed_body
 from postroad.mail.header import address_field, raw_field, text_field
-from postroad.mail.layout import PrecompiledBody, layout_of
+from postroad.mail.precompiled_body import PrecompiledBody, precompile
 from postroad.mail.tag import tag_field
 from postroad.mail.template import MessageTemplate, compile_template
 from postroad.mail.token import Purpose, TokenSigner
 from postroad.settings import REPLY_TOKEN, Service
 
 MAX_SUBJECT = 10_000
-"""Characters of a subject. No mail program shows a hundredth of it."""
+"""Maximum length of a subject, characters. Mail programs show less than a hundredth of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SenderIdentity:
-    """Who a message is from."""
+    """The sender of a message."""
 
     address: str
     display_name: str
@@ -47,52 +47,82 @@ class SenderIdentity:
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
-    """A message ready for the wire: CRLF line ends, no dot stuffing yet.
+    """A message with its envelope.
 
-    ``return_path`` and ``recipient`` are its envelope: what MAIL FROM and RCPT TO say (RFC 5321 §2.3.1).
-    ``unsigned``: the signatures that it waits for.
+    Attributes:
+        return_path: Address of MAIL FROM (RFC 5321 §2.3.1).
+        recipient: Address of RCPT TO.
+        message_id: The Message-ID, with its angle brackets.
+        content: Header and body, with CRLF line ends and without dot stuffing.
+        pending_signatures: DKIM signatures that are still to be made.
     """
 
     return_path: str
     recipient: str
     message_id: str
     content: bytes
-    unsigned: tuple[PendingSignature, ...] = ()
+    pending_signatures: tuple[PendingSignature, ...] = ()
 
     @property
-    def slow_to_sign(self) -> bool:
-        """Whether signing takes so long that a thread pays."""
-        return any(unsigned.key.algorithm is Algorithm.RSA for unsigned in self.unsigned)
+    def has_rsa(self) -> bool:
+        """Whether an RSA signature is pending, which is slow enough for another process."""
+        return any(pending.key.algorithm is Algorithm.RSA for pending in self.pending_signatures)
 
-    def signed(self, by_rsa: Iterator[bytes] | None = None) -> Message:
-        """Return the message with its signatures; one that waits for none is returned as it is.
+    def signed(self, rsa_signatures: Iterator[bytes] | None = None) -> Message:
+        """Return the message with its signatures.
 
-        ``by_rsa``: signatures by RSA that are made already, which it takes in the order of ``unsigned``.
+        Args:
+            rsa_signatures: RSA signatures that were made in advance, in the order of ``pending_signatures``. None:
+                they are made here.
+
+        Returns:
+            The signed message. A message without pending signatures is returned unchanged.
         """
-        if not self.unsigned:
+        if not self.pending_signatures:
             return self
         fields = [
-            unsigned.field_with(next(by_rsa))
-            if by_rsa is not None and unsigned.key.algorithm is Algorithm.RSA
-            else unsigned.sign()
-            for unsigned in self.unsigned
+            pending.field_with(next(rsa_signatures))
+            if rsa_signatures is not None and pending.key.algorithm is Algorithm.RSA
+            else pending.sign()
+            for pending in self.pending_signatures
         ]
-        return msgspec.structs.replace(self, content=b"".join([*fields, self.content]), unsigned=())
+        return msgspec.structs.replace(self, content=b"".join([*fields, self.content]), pending_signatures=())
+
+
+@dataclass(frozen=True, kw_only=True)
+class MessageSource:
+    """The author's part of a step's messages: templates and files. ``name``: campaign and step, for errors."""
+
+    subject: str
+    text: str
+    html: str | None = None
+    files: Sequence[File] = ()
+    name: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompiledMessage:
-    """The templates of one step, its files and its sender: made once, merged for each touch.
+    """The compiled templates of one step, its files and its sender: compiled once, merged for each touch.
 
-    ``dkim``: what it is signed with; None: it leaves unsigned. ``service``: the mail service that it leaves by.
+    Attributes:
+        sender: The sender.
+        subject: Template of the subject.
+        text: Template of the text part.
+        html: Template of the HTML part.
+        entity: The MIME structure, with the parts encoded in advance.
+        precompiled: The body as one pattern. None if that is not possible.
+        signer: Makes the tokens.
+        public_url: Base of the unsubscribe links.
+        dkim: Signs the messages. None: they are not signed.
+        service: The mail service that sends the messages, if any.
     """
 
     sender: SenderIdentity
     subject: MessageTemplate
     text: MessageTemplate
     html: MessageTemplate | None
-    entity: Entity
-    layout: PrecompiledBody | None
+    entity: MimeEntity
+    precompiled: PrecompiledBody | None
     signer: TokenSigner
     public_url: str
     dkim: DkimSigner | None = None
@@ -100,17 +130,17 @@ class CompiledMessage:
 
     @property
     def fields(self) -> frozenset[str]:
-        """Merge fields that the templates name."""
+        """Merge fields that the templates use."""
         return frozenset().union(*(part.fields for part in self._templates))
 
     @property
     def name(self) -> str:
-        """Campaign and step, as errors name them."""
+        """Campaign and step, as in errors."""
         return self.subject.name.removesuffix("subject").removesuffix(", ")
 
     @property
     def value_fields(self) -> frozenset[str]:
-        """Merge fields whose value can make a rendering fail, and not only their absence or length."""
+        """Merge fields whose value can make a rendering fail, not only by being absent or too long."""
         return frozenset().union(*(part.value_fields for part in self._templates))
 
     @property
@@ -118,14 +148,14 @@ class CompiledMessage:
         return [part for part in (self.subject, self.text, self.html) if part is not None]
 
     def require_rendering(self, merged: Mapping[str, object]) -> None:
-        """Render all templates with the fields of a recipient and ours. Raises DataError where a merge would."""
+        """Render all templates with a recipient's fields and the reserved ones. Raises DataError if a merge would."""
         self._subject(merged)
         for part in (self.text, self.html):
             if part is not None:
                 part.render(merged)
 
     def reserved_fields(self, touch_id: int, address: str) -> dict[str, str]:
-        """Merge fields that are ours to fill in."""
+        """Return the merge fields that Postroad fills in."""
         return {
             "address": address,
             "postal_address": self.sender.postal_address,
@@ -134,7 +164,20 @@ class CompiledMessage:
         }
 
     def merge(self, touch_id: int, address: str, fields: Mapping[str, object], now: datetime) -> Message:
-        """Return the message of a touch. The same touch has the same Message-ID each time. Raises DataError."""
+        """Return the message of a touch.
+
+        Args:
+            touch_id: Number of the touch. It determines the Message-ID and the tokens.
+            address: Address of the recipient.
+            fields: Merge fields of the recipient.
+            now: Time of the Date field and the signatures.
+
+        Returns:
+            The message, with its signatures pending.
+
+        Raises:
+            DataError: A merge field is missing, or a template fails or makes too much.
+        """
         reserved = self.reserved_fields(touch_id, address)
         merged = {**fields, **reserved}
         message_id = self.message_id(touch_id)
@@ -145,7 +188,7 @@ class CompiledMessage:
             _date_field(int(now.timestamp())),
             raw_field("Message-ID", [message_id]),
             *self._reply_to(touch_id),
-            # RFC 8058 §3.1: the first is the address that receivers post to, with the second as the body.
+            # RFC 8058 §3.1: receivers post the value of the second field to the HTTPS address in the first.
             raw_field("List-Unsubscribe", self._list_unsubscribe(reserved["unsubscribe_url"])),
             b"List-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n",
             b"MIME-Version: 1.0\r\n",
@@ -153,15 +196,15 @@ class CompiledMessage:
             *self.entity.header,
         ]
         body, canonical = self._body(merged)
-        unsigned: tuple[PendingSignature, ...] = ()
+        pending: tuple[PendingSignature, ...] = ()
         if self.dkim is not None:
-            unsigned = self.dkim.prepare(header, sha256(relaxed_body(canonical)).digest(), now)
+            pending = self.dkim.prepare(header, sha256(relaxed_body(canonical)).digest(), now)
         return Message(
             return_path=self._return_path(touch_id),
             recipient=address,
             message_id=message_id,
             content=b"".join([*header, b"\r\n", body]),
-            unsigned=unsigned,
+            pending_signatures=pending,
         )
 
     def _subject(self, merged: Mapping[str, object]) -> str:
@@ -171,7 +214,7 @@ class CompiledMessage:
         return subject
 
     def message_id(self, touch_id: int) -> str:
-        """Under the sender's domain, and the same for every attempt (RFC 5322 §3.6.4)."""
+        """Return the Message-ID of a touch, the same for every attempt (RFC 5322 §3.6.4)."""
         return f"<{self.signer.sign(Purpose.MESSAGE_ID, touch_id)}@{self.sender.domain}>"
 
     @cached_property
@@ -179,7 +222,7 @@ class CompiledMessage:
         return address_field("From", self.sender.address, self.sender.display_name)
 
     def _reply_to(self, touch_id: int) -> tuple[bytes, ...]:
-        """With a token, if there is a place for one: mail programs that name no message answer to it all the same."""
+        """Return Reply-To, with a token if the setting has a place for it. Replies may lack In-Reply-To."""
         address = self.sender.reply_to
         if not address:
             return ()
@@ -197,61 +240,73 @@ class CompiledMessage:
         return [f"<{url}>,", f"<mailto:unsubscribe+{token}@{domain}>"]
 
     def _return_path(self, touch_id: int) -> str:
-        """Variable envelope return path: a bounce tells by its address alone which touch it is of."""
+        """Return a variable envelope return path (VERP), so that the address of a bounce identifies the touch."""
         if self.sender.bounce_domain is None:
             return self.sender.address
         return f"bounce+{self.signer.sign(Purpose.BOUNCE, touch_id)}@{self.sender.bounce_domain}"
 
     def _body(self, merged: Mapping[str, object]) -> tuple[bytes, bytes]:
-        """The body as it leaves, and its canonical lines if it is going to be signed."""
+        """Return the encoded body, and its canonical lines if it will be signed."""
+        precompiled = self.precompiled
         try:
-            values = self.layout.values(merged) if self.layout is not None else None
-            if self.layout is not None and values is not None:
-                return self.layout.pattern % values, self.layout.canonical % values if self.dkim is not None else b""
-            return self._body_by_lines(Values(merged))
+            values = precompiled.values(merged) if precompiled is not None else None
+            if precompiled is not None and values is not None:
+                return precompiled.pattern % values, precompiled.canonical % values if self.dkim is not None else b""
+            return self._body_by_lines(MergeValues(merged))
         except KeyError:
             for part in (self.text, self.html):
                 if part is not None:
-                    part.render(merged)  # It says what is missing, and where.
+                    part.render(merged)  # raises DataError with the field and the line
             raise
 
-    def _body_by_lines(self, values: Values) -> tuple[bytes, bytes]:
-        pieces = self.entity.body
-        wires = [piece.wire if isinstance(piece, StaticChunk) else piece.encode(values) for piece in pieces]
-        return b"".join(wires), canonical_lines(pieces, wires) if self.dkim is not None else b""
+    def _body_by_lines(self, values: MergeValues) -> tuple[bytes, bytes]:
+        chunks = self.entity.body
+        encoded = [chunk.encoded if isinstance(chunk, StaticChunk) else chunk.encode(values) for chunk in chunks]
+        return b"".join(encoded), canonical_lines(chunks, encoded) if self.dkim is not None else b""
 
 
 @lru_cache(maxsize=8)
 def _date_field(second: int) -> bytes:
-    # Many messages leave in one second.
+    # Cached, because many messages are sent within a second.
     return raw_field("Date", [format_datetime(datetime.fromtimestamp(second, UTC))])
 
 
 def compile_message(
+    source: MessageSource,
     *,
     sender: SenderIdentity,
-    subject: str,
-    text: str,
-    html: str | None,
     signer: TokenSigner,
     public_url: str,
-    name: str = "",
-    files: Sequence[File] = (),
     dkim: DkimSigner | None = None,
     service: Service | None = None,
 ) -> CompiledMessage:
-    """Compile the templates of a step. Raises ConfigError, which names template and line."""
-    prefix = f"{name}, " if name else ""
-    text_template = compile_template(text, name=f"{prefix}text")
-    html_template = compile_template(html, name=f"{prefix}html", html=True) if html is not None else None
-    entity = message_entity(text_template, html_template, files)
+    """Compile the templates of a step.
+
+    Args:
+        source: The templates and files.
+        sender: The sender. Its domains are converted to A-labels.
+        signer: Makes the tokens.
+        public_url: Base of the unsubscribe links.
+        dkim: Signs the messages. None: they are not signed.
+        service: The mail service that sends the messages, if any.
+
+    Returns:
+        The compiled message, to be merged for each touch.
+
+    Raises:
+        ConfigError: A template is invalid. The error names template and line.
+    """
+    prefix = f"{source.name}, " if source.name else ""
+    text = compile_template(source.text, name=f"{prefix}text")
+    html = compile_template(source.html, name=f"{prefix}html", html=True) if source.html is not None else None
+    entity = message_entity(text, html, source.files)
     return CompiledMessage(
-        sender=_in_ascii_domains(sender),
-        subject=compile_template(subject, name=f"{prefix}subject"),
-        text=text_template,
-        html=html_template,
+        sender=_with_ascii_domains(sender),
+        subject=compile_template(source.subject, name=f"{prefix}subject"),
+        text=text,
+        html=html,
         entity=entity,
-        layout=layout_of(entity.body),
+        precompiled=precompile(entity.body),
         signer=signer,
         public_url=public_url,
         dkim=dkim,
@@ -259,7 +314,7 @@ def compile_message(
     )
 
 
-def _in_ascii_domains(sender: SenderIdentity) -> SenderIdentity:
+def _with_ascii_domains(sender: SenderIdentity) -> SenderIdentity:
     try:
         return replace(
             sender,

@@ -1,18 +1,18 @@
-"""Names in templates: every column of an audience is a merge field, whatever words Jinja has of its own.
+"""Name resolution in templates: every column of an audience is a merge field, even if Jinja reserves its name.
 
 ========================================  ==============================================================================
 name                                      meaning
 ========================================  ==============================================================================
-range, dict, cycler, joiner, namespace    the function where it is called, else the column
-self                                      `self.NAME` is the block NAME where there is one, else the column
+range, dict, cycler, joiner, namespace    the function if it is called, else the column
+self                                      `self.NAME` is the block NAME if there is one, else the column
 super                                     the column; there is no parent template
-loop                                      in a loop the state of the loop, which is no text; elsewhere the column
-caller, varargs, kwargs                   in a macro or call block Jinja's own, which are no text; elsewhere the column
-true, false, none                         constants, which are no text
+loop                                      in a loop the state of the loop, which is not text; elsewhere the column
+caller, varargs, kwargs                   in a macro or call block Jinja's objects, not text; elsewhere the column
+true, false, none                         constants, which are not text
 not                                       an operator
 ========================================  ==============================================================================
 
-A text that would show a word of Jinja's own is an error when the template is compiled, and the error names the word.
+Writing a reserved word as text is an error when the template is compiled. The error names the word.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from postroad.mail.vocabulary import words
 
 FUNCTIONS: Final = frozenset({"cycler", "dict", "joiner", "namespace", "range"})
 CALLED, FIELD = "called function", "merge field"
-"""Filters of ours that the rewritten template uses. No template could write their names."""
+"""Filters of the rewritten template. A template cannot use these names, because they contain a blank."""
 
 _OF_MACROS: Final = frozenset({"caller", "kwargs", "varargs"})
 _RENAME = "Rename the column, and apply the campaign again."
@@ -44,13 +44,16 @@ _LIST_METHODS: Final = frozenset({"split", "rsplit", "splitlines"})
 
 
 def resolve_names(template: nodes.Template) -> frozenset[str]:
-    """Rewrite a parsed template so that merge fields win over Jinja's own words. See the table of this module.
+    """Rewrite a parsed template so that merge fields take precedence over Jinja's names. See this module's table.
+
+    Args:
+        template: The template, which is changed.
 
     Returns:
-        Merge fields that the rewritten template looks up by a filter, and not by a name.
+        Merge fields that the rewritten template looks up by a filter instead of a name.
 
     Raises:
-        ConfigError: A text would show one of Jinja's own words, or a method that is not called.
+        ConfigError: A reserved word, or a method that is not called, would be written as text.
     """
     resolver = _Resolver(template)
     resolver.visit(template)
@@ -58,7 +61,7 @@ def resolve_names(template: nodes.Template) -> frozenset[str]:
 
 
 def own_word_error(name: str, what: str, line: int) -> ConfigError:
-    """Return the error of a merge field that templates read as a word of their own."""
+    """Return the error for a merge field whose name is reserved in templates."""
     return ConfigError(
         f"the name {name} {what} of templates, so a column {name} cannot be a merge field here",
         where=f"line {line}",
@@ -147,7 +150,7 @@ class _Resolver(NodeTransformer):
         return node
 
     def visit_Block(self, node: nodes.Block) -> nodes.Node:  # noqa: N802
-        self._within(node, node.fields, loop=False, macro=False)  # It sees nothing of what is around it.
+        self._within(node, node.fields, loop=False, macro=False)  # A block does not see the scopes around it.
         return node
 
     def _within(self, node: nodes.Node, fields: tuple[str, ...], *, loop: bool, macro: bool) -> None:
@@ -162,7 +165,7 @@ class _Resolver(NodeTransformer):
             if field == skip:
                 continue
             if isinstance(value, list):
-                setattr(node, field, [self.visit(each) if isinstance(each, nodes.Node) else each for each in value])
+                setattr(node, field, [self.visit(item) if isinstance(item, nodes.Node) else item for item in value])
             elif isinstance(value, nodes.Node):
                 setattr(node, field, self.visit(value))
 
@@ -176,7 +179,7 @@ class _Resolver(NodeTransformer):
                 return False
 
     def _require_texts(self, *expressions: nodes.Expr) -> None:
-        """Refuse to show what is no text. Raises ConfigError."""
+        """Reject expressions that are written as text and are not text. Raises ConfigError."""
         for expression in expressions:
             for shown in _shown(expression):
                 self._require_no_constant(shown)
@@ -210,7 +213,7 @@ class _Resolver(NodeTransformer):
             )
 
     def _type_of(self, node: nodes.Node) -> type | None:
-        """Return the type of an expression where the template alone decides it. Merge fields are texts."""
+        """Return the type of an expression if the template alone determines it. Merge fields are strings."""
         match node:
             case nodes.Name(name=name):
                 special = name in self._assigned or name in _OF_MACROS or (name == "loop" and self._in_loop)
@@ -235,7 +238,7 @@ def _is_index(node: nodes.Node) -> bool:
 
 
 def _shown(expression: nodes.Expr) -> Iterator[nodes.Expr]:
-    """Yield what an expression may be, where it chooses among others."""
+    """Yield the possible results of an expression that chooses between others."""
     choices: list[nodes.Expr | None]
     match expression:
         case nodes.CondExpr(expr1=first, expr2=second):

@@ -1,4 +1,4 @@
-"""The text of an HTML message: what it says, without how it looks."""
+"""Converts an HTML message to plain text."""
 
 from __future__ import annotations
 
@@ -12,13 +12,18 @@ _LINES = frozenset({"div", "tr", "li", "section", "article", "header", "footer",
 _VOID = frozenset({"area", "base", "br", "col", "hr", "img", "input", "link", "meta", "source", "wbr"})
 _HIDDEN = re.compile(r"display\s*:\s*none|mso-hide\s*:\s*all", re.IGNORECASE)
 _BLANKS = re.compile(r"[ \t\n\f\r]+")  # not the no-break space
-_INVISIBLE = re.compile("[\u00ad\u034f\u200b-\u200d\u2060\ufeff]+(?= |\n|$)")  # what pads a preview line
+_INVISIBLE = re.compile("[\u00ad\u034f\u200b-\u200d\u2060\ufeff]+(?= |\n|$)")  # padding of a preview line
 
 
 def plain_text(html: str, keep: Collection[str] = ()) -> str:
-    """Return paragraphs apart, lists as lists, links with their addresses, images as their alternative texts.
+    """Convert HTML to text: with paragraphs and lists, links with addresses, and the alternative texts of images.
 
-    ``keep``: comments that stay, as comments: the marks of a template (`postroad.mail.marks`).
+    Args:
+        html: The document.
+        keep: Comments that stay, as comments: placeholders of a template (`postroad.mail.placeholders`).
+
+    Returns:
+        The text.
     """
     reader = _HtmlReader(keep)
     reader.feed(html)
@@ -31,7 +36,7 @@ class _HtmlReader(HTMLParser):
         super().__init__(convert_charrefs=True)
         self._keep = keep
         self._out: list[str] = []
-        self._unseen: list[str] = []  # elements that are not shown and not ended
+        self._unseen: list[str] = []  # open elements that are not displayed
         self._links: list[tuple[str, int]] = []
         self._lists: list[int | None] = []
 

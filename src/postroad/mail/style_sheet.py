@@ -1,8 +1,8 @@
-"""Style sheets, parted into rules that can be written onto elements and rules that only ``<style>`` can hold.
+"""Parses style sheets into rules that can be inlined and rules that must stay in ``<style>``.
 
-A rule can be written onto an element where its selectors depend on the document alone. What depends on the reader's
-program or on what they do there (``:hover``, ``@media``, ``u + .body``) stays in the style sheet, as it was written.
-CSS is read by CSS Syntax Module Level 3, §5.
+A rule can be inlined if its selectors depend on the document only. Rules that depend on the mail client or on the
+user's actions (``:hover``, ``@media``, ``u + .body``) stay in the style sheet as written. CSS is parsed as in CSS
+Syntax Module Level 3, §5.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PARTS = re.compile(
 _OPENING, _CLOSING = "{([", "})]"
 _PSEUDO = re.compile(r"::?([A-Za-z-]+)")
 _NOT_PSEUDO = re.compile(r"""\\.|\[[^\]]*\]|"[^"]*"|'[^']*'""", re.DOTALL)
-# Selectors Level 4, §14: what the place in the document decides. `:root` is left out: it holds variables.
+# Structural pseudo-classes (Selectors Level 4, §14). Without `:root`, which holds variables.
 _STRUCTURAL = words(
     "empty first-child first-of-type has is last-child last-of-type not nth-child nth-last-child nth-last-of-type "
     "nth-of-type only-child only-of-type where"
@@ -29,9 +29,12 @@ _STRUCTURAL = words(
 
 @dataclass(frozen=True, kw_only=True)
 class StyleRule:
-    """One rule of a style sheet. ``text``: as written, with the blanks and comments before it.
+    """One rule of a style sheet.
 
-    ``selectors`` and ``declarations``: what is between its commas and in its braces; no selectors: it stays.
+    Attributes:
+        text: The rule as written, with the blanks and comments before it.
+        selectors: Its selectors. Empty if the rule must stay.
+        declarations: The text between its braces.
     """
 
     text: str
@@ -39,18 +42,22 @@ class StyleRule:
     declarations: str = ""
 
     def of(self, selectors: list[str]) -> str:
-        """Return the text of the rule for some of its selectors."""
+        """Return the text of the rule with some of its selectors only."""
         if len(selectors) == len(self.selectors):
             return self.text
         return f"\n{', '.join(selectors)} {{{self.declarations}}}" if selectors else ""
 
 
-def read_rules(css: str, logic: re.Pattern[str]) -> list[StyleRule]:
-    """Part a style sheet.
+def parse_rules(css: str, logic: re.Pattern[str]) -> list[StyleRule]:
+    """Split a style sheet into rules.
 
     Args:
         css: The style sheet.
-        logic: Finds what makes rules conditional. All from the first to the last such rule stays.
+        logic: Matches template statements, which make rules conditional. All rules from the first to the last
+            statement must stay.
+
+    Returns:
+        The rules, in order.
     """
     texts = list(_rules(css))
     found = [number for number, (text, _) in enumerate(texts) if logic.search(text)]
@@ -62,13 +69,13 @@ def read_rules(css: str, logic: re.Pattern[str]) -> list[StyleRule]:
 
 
 def depends_on_document(selector: str) -> bool:
-    """Return whether the document alone decides which elements a selector is for."""
+    """Return whether the document alone determines which elements a selector matches."""
     plain = _NOT_PSEUDO.sub("", selector)
     return all(name[1].lower() in _STRUCTURAL and not name[0].startswith("::") for name in _PSEUDO.finditer(plain))
 
 
 def _rules(css: str) -> Iterator[tuple[str, int | None]]:
-    """Yield the rules as they are written, each with the place of its brace."""
+    """Yield the text of each rule, and the position of its opening brace."""
     start, brace, depth = 0, None, 0
     for part in _PARTS.finditer(css):
         sign = part["sign"]

@@ -1,7 +1,7 @@
-"""The tag that a mail service notes beside a message, and brings back with each event of it.
+"""The tag that a mail service stores with a message and returns with each of its events.
 
-Some services give a message a Message-ID of their own, so that ours does not come back. The tag is the token of our
-Message-ID, which whoever has the message knows anyway. The services take these fields away, or show them to nobody.
+Some services replace the Message-ID, so that events do not contain ours. The tag is the token of our Message-ID, which
+is not a secret from the recipient. The services remove these header fields, or show them to no recipient.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ TAG = "postroad"
 
 
 def tag_field(service: Service, token: str) -> bytes:
-    """Return the field that has a service note a token, with its CRLF."""
+    """Return the header field that makes a service store a token, with its CRLF."""
     match service:
         case Service.SES:
             return raw_field("X-SES-MESSAGE-TAGS", [f"{TAG}={token}"])

@@ -1,7 +1,7 @@
-"""Templates: Jinja2 in its sandbox. A merge field that is missing is an error, never an empty space.
+"""Templates in Jinja2's sandbox. A missing merge field is an error, never an empty text.
 
-Most templates hold nothing but merge fields. Those are cut into literals and slots when they are compiled, and filled
-in a twentieth of the time that Jinja takes; what comes out is the same.
+Most templates contain nothing but text and merge fields. They are split into literals and slots when they are compiled
+and filled 20 times as fast as by Jinja, with the same result.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from postroad.mail.value_fields import value_fields
 from postroad.mail.vocabulary import MAX_DIGITS
 
 RESERVED = frozenset({"address", "postal_address", "sender_name", "unsubscribe_url"})
-"""Merge fields that Postroad itself fills in for every message."""
+"""Merge fields that Postroad fills in for every message."""
 
 _TEXT = LimitedEnvironment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
 _HTML = LimitedEnvironment(undefined=StrictUndefined, autoescape=True, keep_trailing_newline=True)
@@ -32,7 +32,7 @@ _HTML = LimitedEnvironment(undefined=StrictUndefined, autoescape=True, keep_trai
 
 @dataclass(frozen=True, kw_only=True)
 class Slot:
-    """Where a merge field goes: ``{{ field }}``, or ``{{ field|default("…") }}``."""
+    """The place of a merge field: ``{{ field }}``, or ``{{ field|default("…") }}``."""
 
     field: str
     default: str | None = None
@@ -40,10 +40,15 @@ class Slot:
 
 @dataclass(frozen=True, kw_only=True)
 class MessageTemplate:
-    """One compiled template, and the merge fields it names.
+    """A compiled template.
 
-    ``value_fields``: those whose value can make a rendering fail, and not only their absence or length.
-    ``segments``: its literals and slots in their order, where it holds nothing else; otherwise only Jinja knows.
+    Attributes:
+        name: Campaign, step and part, for errors.
+        html: Whether values are escaped for HTML.
+        fields: The merge fields that it uses.
+        value_fields: Those whose value can make a rendering fail, not only by being absent or too long.
+        template: The template as Jinja compiled it.
+        segments: Its literals and slots in order, if it contains nothing else.
     """
 
     name: str
@@ -55,32 +60,49 @@ class MessageTemplate:
 
     @cached_property
     def slots(self) -> tuple[Slot, ...]:
-        """Its slots, each once."""
+        """The distinct slots."""
         return tuple(dict.fromkeys(part for part in self.segments or () if isinstance(part, Slot)))
 
     def render(self, fields: Mapping[str, Any]) -> str:
-        """Raises DataError, which names the template, the line and the field."""
+        """Render the template.
+
+        Args:
+            fields: Merge fields of a recipient, and the reserved ones.
+
+        Returns:
+            The text.
+
+        Raises:
+            DataError: The rendering fails. The error names the template, the line and the field.
+        """
         if self.segments is not None:
             try:
                 return self.fill(self.segments, fields)
             except KeyError:
-                pass  # Jinja says it with the line.
+                pass  # Jinja raises an error with the line.
         return self._render(fields)
 
     def fill(self, segments: Sequence[str | Slot], fields: Mapping[str, Any]) -> str:
-        """Put merge fields into segments of this template, as Jinja does.
+        """Fill segments of this template with merge fields, as Jinja does.
+
+        Args:
+            segments: Literals and slots.
+            fields: The merge fields.
+
+        Returns:
+            The text.
 
         Raises:
             KeyError: A merge field is missing.
-            DataError: The result is longer than a template may make it.
+            DataError: The text is longer than allowed.
         """
         parts = [part if isinstance(part, str) else self.value(part, fields) for part in segments]
-        if len(parts) > _FEW:  # Few make no text without end, and a subject is few.
+        if len(parts) > _FEW:  # A few values cannot make an excessive text, and a subject has only a few.
             require_length(sum(map(len, parts)), self.name)
         return "".join(parts)
 
     def value(self, slot: Slot, fields: Mapping[str, Any]) -> str:
-        """What goes into a slot. Raises KeyError for a missing field."""
+        """Return the text for a slot. Raises KeyError for a missing field."""
         value = fields[slot.field] if slot.default is None else fields.get(slot.field, slot.default)
         return escape(value) if self.html else str(value)
 
@@ -97,12 +119,12 @@ class MessageTemplate:
         except UndefinedError as error:
             raise DataError(_short(error), where=self._where(error)) from None
         except SecurityError as error:
-            what = f"the template does what templates may not: {_short(error)}"
+            what = f"the template uses what templates may not use: {_short(error)}"
             raise DataError(what, where=self._where(error)) from None
         except TemplateLimitError as error:
             raise DataError(str(error), where=self._where(error), remedy=_LIMITS) from None
         except Exception as error:
-            # A template can raise anything (AttributeError, RecursionError), and it is the template's fault.
+            # A template can raise any exception (AttributeError, RecursionError), and the template is to blame.
             raise DataError(f"the template fails: {_short(error)}", where=self._where(error)) from None
 
     def _where(self, error: BaseException) -> str:
@@ -115,25 +137,37 @@ class MessageTemplate:
 
 
 def require_length(length: int, name: str) -> None:
-    """Raises DataError for more characters than a template may make."""
+    """Check the length of a template's output, in characters. Raises DataError if it is too long."""
     if length > MAX_LENGTH:
         raise DataError(f"the template makes more than {MAX_LENGTH:,} characters", where=name, remedy=_LIMITS)
 
 
 def _short(error: Exception) -> str:
-    """Return what an error says; a value of a recipient, which may be in it, is cut off."""
+    """Return the text of an error, truncated, because it may contain a recipient's data."""
     text = str(error)
     return text if len(text) <= _MAX_ERROR else f"{text[:_MAX_ERROR]}…"
 
 
 _MAX_ERROR = 200
 _FEW = 8
-_DIGITS = re.compile(rf"[0-9][0-9_]{{{MAX_DIGITS}}}")  # Jinja's lexer keeps a state for each digit of a number.
-_LIMITS = "docs/reference/campaign-file.md says what templates may use, and how much."
+_DIGITS = re.compile(rf"[0-9][0-9_]{{{MAX_DIGITS}}}")  # Jinja's lexer needs memory for each digit of a number.
+_LIMITS = "docs/reference/campaign-file.md lists what templates may use, and the limits."
 
 
 def compile_template(source: str, *, name: str, html: bool = False) -> MessageTemplate:
-    """Compile a template; in HTML, what merge fields hold is escaped. Raises ConfigError with file and line."""
+    """Compile a template.
+
+    Args:
+        source: The template.
+        name: Campaign, step and part, for errors.
+        html: Whether the values of merge fields are escaped for HTML.
+
+    Returns:
+        The compiled template.
+
+    Raises:
+        ConfigError: The template is invalid. The error names template and line.
+    """
     environment = _HTML if html else _TEXT
     if len(source) > MAX_LENGTH:
         raise ConfigError(f"the template has more than {MAX_LENGTH:,} characters", where=name)
@@ -154,9 +188,9 @@ def compile_template(source: str, *, name: str, html: bool = False) -> MessageTe
     except RecursionError:
         raise ConfigError("the template is nested too deep", where=name) from None
     except Exception as error:
-        # The compiler has limits too, such as ValueError for a number of thousands of digits.
+        # The compiler raises other exceptions too, such as ValueError for a number with thousands of digits.
         raise ConfigError(f"the template cannot be compiled: {_short(error)}", where=name) from None
-    template.globals = dict(template.globals)  # A third of a rendering is spent on copying what would be a ChainMap.
+    template.globals = dict(template.globals)  # Copying Jinja's ChainMap takes a third of the time of a rendering.
     return MessageTemplate(
         name=name,
         html=html,
@@ -168,7 +202,7 @@ def compile_template(source: str, *, name: str, html: bool = False) -> MessageTe
 
 
 def _segments(parsed: nodes.Template) -> tuple[str | Slot, ...] | None:
-    """Literals and slots of a template; None when there is more to it."""
+    """Return the literals and slots of a template. None if it contains anything else."""
     segments: list[str | Slot] = []
     for output in parsed.body:
         if not isinstance(output, nodes.Output):
@@ -195,7 +229,7 @@ def _slot(node: nodes.Expr) -> Slot | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Token:
-    """A stretch of a template: data, an expression, or a statement."""
+    """A part of a template: data, an expression, or a statement."""
 
     source: str
     line: int
@@ -203,7 +237,7 @@ class Token:
 
 
 def tokens(source: str) -> Iterator[Token]:
-    """Cut a template that compiles into its tokens. What Jinja leaves out, comments and blanks, is left out."""
+    """Yield the tokens of a template that compiles. Comments and blanks that Jinja removes are omitted."""
     held: list[str] = []
     first_line = 0
     for line, kind, value in _TEXT.lex(source):

@@ -1,8 +1,8 @@
-"""Tokens: what leaves in a message, and comes back to tell which touch it was.
+"""Signed tokens in messages, which identify the touch when they are returned in a bounce, reply or unsubscribe request.
 
-A token holds the number of a touch and a signature (keyed BLAKE2b, RFC 7693 §2.9, of 80 bits) that also covers what the
-token is for. Nobody can make one, and one made for a bounce does not unsubscribe. It is lower case letters and digits,
-so that it survives servers that change the case of a local part.
+A token contains the number of a touch and an 80-bit signature (keyed BLAKE2b, RFC 7693 §2.9) that also covers the
+purpose of the token. Tokens cannot be forged, and a token for bounces cannot unsubscribe. A token consists of lower
+case letters and digits, so that it survives servers that change the case of a local part.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from hmac import compare_digest
 from pydantic import SecretStr
 
 _SIGNATURE_BYTES = 10
-_NUMBER = re.compile(r"[0-9a-f]{1,16}")  # int() reads more: 0x1f, 1_f, +1f
+_NUMBER = re.compile(r"[0-9a-f]{1,16}")  # int() accepts more: 0x1f, 1_f, +1f
 
 
 class Purpose(StrEnum):
-    """What a token is for."""
+    """The purpose of a token."""
 
     BOUNCE = "bounce"
     MESSAGE_ID = "message-id"
@@ -29,8 +29,8 @@ class Purpose(StrEnum):
 
 
 def _states(key: SecretStr) -> dict[Purpose, blake2b]:
-    # A key for each purpose, of the 64 bytes at most that BLAKE2b takes; a message has three tokens, and to copy a
-    # state takes a third of what it takes to make one.
+    # One key for each purpose, of at most 64 bytes, as BLAKE2b requires. Copying a hash state takes a third of the time
+    # of creating one, and a message has three tokens.
     secret = blake2b(key.get_secret_value().encode()).digest()
     return {
         purpose: blake2b(key=blake2b(purpose.value.encode(), key=secret).digest(), digest_size=_SIGNATURE_BYTES)
@@ -45,25 +45,25 @@ def _sign(states: Mapping[Purpose, blake2b], purpose: Purpose, touch_id: int) ->
 
 
 class TokenSigner:
-    """Makes and reads tokens with a ring of secret keys."""
+    """Signs and verifies tokens with a ring of secret keys."""
 
     def __init__(self, key: SecretStr, *older: SecretStr) -> None:
-        """``key`` signs; it and ``older`` keys verify."""
-        self._ring = [_states(one) for one in (key, *older)]
+        """Prepare the keys. ``key`` signs new tokens; ``key`` and the ``older`` keys verify."""
+        self._ring = [_states(secret) for secret in (key, *older)]
 
     def sign(self, purpose: Purpose, touch_id: int) -> str:
-        """Token of a touch: its number in hexadecimal and the signature, joined by a hyphen."""
+        """Return the token of a touch: its number in hexadecimal and the signature, joined by a hyphen."""
         return _sign(self._ring[0], purpose, touch_id)
 
     def read(self, purpose: Purpose, token: str) -> int | None:
-        """Return the touch of a token, or None if no key of the ring signed it for this purpose."""
+        """Verify a token. Return its touch, or None if no key of the ring signed it for this purpose."""
         token = token.strip()
         if not token.isascii():
-            return None  # compare_digest takes nothing else.
+            return None  # compare_digest requires ASCII.
         token = token.lower()
         number = token.partition("-")[0]
         if not _NUMBER.fullmatch(number):
             return None
         touch_id = int(number, 16)
-        signed = [compare_digest(_sign(states, purpose, touch_id), token) for states in self._ring]
-        return touch_id if any(signed) else None
+        matches = [compare_digest(_sign(states, purpose, touch_id), token) for states in self._ring]
+        return touch_id if any(matches) else None

@@ -1,4 +1,4 @@
-"""Merge fields whose value decides whether a rendering fails. Of the others it is enough that a recipient has them.
+"""Finds merge fields whose value determines whether a rendering fails. Other fields only have to be present.
 
 ``{{ name }}`` and ``{{ name|upper }}`` succeed for every text, unless it is very long. ``{{ name.split(' ')[1] }}``
 fails for "Cher".
@@ -18,9 +18,13 @@ _TOTAL_FILTERS = words(
 
 
 def value_fields(template: nodes.Template) -> frozenset[str]:
-    """Return the names of a parsed template that are used in another way than shown, or asked whether they are there.
+    """Return the names of a parsed template with a use other than being written or tested for presence.
 
-    Variables of the template are among them.
+    Args:
+        template: The parsed template.
+
+    Returns:
+        The names. Variables of the template are among them.
     """
     harmless: set[int] = set()
     for node in _body(template.body):
@@ -35,7 +39,7 @@ def value_fields(template: nodes.Template) -> frozenset[str]:
 
 
 def _body(statements: Iterable[nodes.Node]) -> Iterable[nodes.Node]:
-    """Yield what is rendered into the message. What becomes a value (macros, blocks, `set`) is left out."""
+    """Yield the statements that write to the message. Those that make a value (macros, blocks, `set`) are omitted."""
     for statement in statements:
         yield statement
         match statement:
@@ -64,7 +68,7 @@ def _mark_shown(expression: nodes.Expr | None, harmless: set[int]) -> None:
 
 
 def _mark_asked(test: nodes.Node, harmless: set[int]) -> None:
-    """Mark names in a condition that depends on their presence alone: no merge field is an empty text."""
+    """Mark names in a condition that depends on their presence only: merge fields are never empty texts."""
     match test:
         case nodes.Name():
             harmless.add(id(test))

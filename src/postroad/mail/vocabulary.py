@@ -1,6 +1,6 @@
-"""The words of templates: which filters, tests, methods and statements they may use, and what each costs.
+"""The vocabulary of templates: the allowed filters, tests, methods and statements, and the cost of each.
 
-Whatever is not listed here is refused when the template is compiled. docs/reference/campaign-file.md lists the words.
+Anything else is rejected when the template is compiled. docs/reference/campaign-file.md documents the vocabulary.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from jinja2.tests import TESTS
 from postroad.mail.budget import TemplateLimitError, require_keys, size_of
 
 MAX_WIDTH: Final = 9_999
-"""Of a column in a format, such as ``%20s`` or ``{:>20}``."""
+"""Maximum width of a column in a format, such as ``%20s`` or ``{:>20}``."""
 MAX_DIGITS: Final = 4_000
-"""Of a number; Python itself reads no more than 4,300 (sys.set_int_max_str_digits)."""
+"""Maximum number of digits of a number. Python's own limit is 4,300 (sys.set_int_max_str_digits)."""
 _MAX_PRECISION: Final = 100
 
 
@@ -32,12 +32,12 @@ ON_VALUES: Final = words(
     "lower replace round safe string striptags title tojson trim truncate upper urlencode wordcount wordwrap "
     "xmlattr"
 )
-"""Filters that look at a value as a whole."""
+"""Filters that process a value as a whole."""
 ON_ELEMENTS: Final = words(
     "batch dictsort first groupby items join last list map max min random reject rejectattr reverse select "
     "selectattr slice sort sum unique"
 )
-"""Filters that do something for each element."""
+"""Filters that process each element."""
 ALLOWED_FILTERS: Final = ON_VALUES | ON_ELEMENTS
 _SORTING: Final = frozenset({"dictsort", "groupby", "sort"})
 
@@ -74,7 +74,7 @@ REFUSED_STATEMENTS: Final[Mapping[type[nodes.Node], str]] = {
 
 
 def instead_of(name: str, kind: str) -> str:
-    """Return the advice for a word that templates cannot use. ``kind``: "filters", "tests" or "methods"."""
+    """Return advice for a forbidden word. ``kind``: "filters", "tests" or "methods"."""
     if name in _REPLACEMENTS:
         return f"Use {_REPLACEMENTS[name]} instead."
     known = {"filters": ALLOWED_FILTERS, "tests": ALLOWED_TESTS, "methods": TEXT_METHODS}[kind]
@@ -83,10 +83,18 @@ def instead_of(name: str, kind: str) -> str:
 
 
 def filter_cost(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
-    """Return how many characters a filter handles beside its arguments, before it is called.
+    """Return how many characters a filter will process in addition to its arguments.
+
+    Args:
+        name: The filter.
+        args: Its positional arguments, the filtered value first.
+        kwargs: Its keyword arguments.
+
+    Returns:
+        The number of characters.
 
     Raises:
-        TemplateLimitError: An argument is beyond its bounds.
+        TemplateLimitError: An argument is out of bounds.
     """
     extra = _FACTORS.get(name, 0) * (size_of(args[0]) if args else 0)
     if name in ON_ELEMENTS:
@@ -97,7 +105,7 @@ def filter_cost(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> in
 
 
 def method_cost(name: str, owner: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
-    """As `filter_cost`, for a method of a value. Searching a text is charged by the product of both lengths."""
+    """Return the cost of a method, as `filter_cost`. A search in a text costs the product of both lengths."""
     extra = size_of(owner) * (1 + _FACTORS.get(name, 0))
     if isinstance(owner, str):
         searched = sum(len(arg) for arg in args if isinstance(arg, str))
@@ -112,28 +120,28 @@ def method_cost(name: str, owner: Any, args: Sequence[Any], kwargs: Mapping[str,
 
 
 def require_pairs(pairs: Any) -> None:
-    """Check the keys of pairs that a mapping is to be made of. Raises TemplateLimitError."""
+    """Check the keys of pairs from which a mapping is made. Raises TemplateLimitError, see `require_keys`."""
     if isinstance(pairs, Collection) and not isinstance(pairs, str | Mapping):
         lists = (pair for pair in pairs if isinstance(pair, Collection) and not isinstance(pair, str))
         require_keys(next(iter(pair), None) for pair in lists)
 
 
 def percent_cost(pattern: str) -> int:
-    """Return how many characters the columns of a ``%`` format have together. Raises TemplateLimitError."""
-    total, at = 0, pattern.find("%")
-    while at >= 0:
-        found = _PERCENT.match(pattern, at)
-        if found is None:
+    """Return the total width of the columns of a ``%`` format. Raises TemplateLimitError for a forbidden format."""
+    total, position = 0, pattern.find("%")
+    while position >= 0:
+        match = _PERCENT.match(pattern, position)
+        if match is None:
             raise TemplateLimitError(
-                f"a format of a text is none that templates can use: its columns have at most {MAX_WIDTH:,} characters"
+                f"a format of a text is not allowed in templates: its columns have at most {MAX_WIDTH:,} characters"
             )
-        total += int(found[1] or 0) + int(found[2] or 0)
-        at = pattern.find("%", found.end())
+        total += int(match[1] or 0) + int(match[2] or 0)
+        position = pattern.find("%", match.end())
     return total
 
 
 def require_format(spec: str) -> int:
-    """Return how many characters a format such as ``>20`` makes at most. Raises TemplateLimitError."""
+    """Return the maximum number of characters that a format such as ``>20`` makes. Raises TemplateLimitError."""
     widths = [int(digits) for digits in re.findall(r"\d{1,5}", spec)]
     if any(width > MAX_WIDTH for width in widths):
         raise TemplateLimitError(f"the format of a value is wider than {MAX_WIDTH:,} characters")
@@ -143,7 +151,7 @@ def require_format(spec: str) -> int:
 _PERCENT = re.compile(r"%(?:\(\w{1,64}\))?[#0\- +]{0,5}(\d{0,4})(?:\.(\d{0,4}))?[diouxXeEfFgGcrsa%]")
 _ELEMENT = 8
 
-# How many times as slow as reading a character once is what they do with it.
+# Time for each character, in multiples of reading it once.
 _FACTORS: Final[Mapping[str, int]] = {
     "filesizeformat": 4,
     "indent": 2,
@@ -162,7 +170,7 @@ _FACTORS: Final[Mapping[str, int]] = {
 
 
 def _cost_of_elements(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
-    """Every element is looked at with all the other arguments."""
+    """Return the cost of a filter that processes each element together with all other arguments."""
     count = _count(args[0]) if args else 0
     others = _ELEMENT + sum(map(size_of, args[1:])) + sum(map(size_of, kwargs.values()))
     extra = count * others
@@ -180,7 +188,7 @@ def _argument(args: Sequence[Any], kwargs: Mapping[str, Any], position: int, nam
 
 
 def _length(value: Any) -> int:
-    """Return a number as how many characters are to be made."""
+    """Return a number of characters to make, 0 for any other value."""
     return max(value, 0) if isinstance(value, int) else 0
 
 
@@ -195,7 +203,7 @@ def _indent(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
 
 
 def _wordwrap(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
-    # A word that is longer than a line is copied for each of its lines.
+    # A word longer than a line is copied for each of its lines.
     width, wrap = _argument(args, kwargs, 1, "width", 79), _argument(args, kwargs, 3, "wrapstring", "")
     size = size_of(args[0])
     lines = size // max(_length(width), 1)
@@ -241,16 +249,16 @@ def _format(args: Sequence[Any], _kwargs: Mapping[str, Any]) -> int:
 
 
 def _sum(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
-    # The sum of lists would be made of as many lists, each longer than the one before.
+    # A sum of lists creates a list for each element, each longer than the last.
     start = _argument(args, kwargs, 2, "start", 0)
     if not isinstance(start, int | float):
-        raise TemplateLimitError("sum adds numbers, and nothing else")
+        raise TemplateLimitError("sum adds only numbers")
     return 0
 
 
 def _unique(args: Sequence[Any], _kwargs: Mapping[str, Any]) -> int:
-    # Each element may be compared with all others: a template can choose lists that share a hash.
-    if not isinstance(args[0], Collection) or all(isinstance(each, str | int | float) for each in args[0]):
+    # Each element may be compared with all others: a template can make lists whose hashes collide.
+    if not isinstance(args[0], Collection) or all(isinstance(element, str | int | float) for element in args[0]):
         return 0
     return len(args[0]) * size_of(args[0]) // 50
 
@@ -277,4 +285,4 @@ _COSTS: Final[Mapping[str, Callable[[Sequence[Any], Mapping[str, Any]], int]]] =
 }
 
 FUNCTIONS: Final = {name: FILTERS[name] for name in sorted(ALLOWED_FILTERS)}
-"""Filters as Jinja has them."""
+"""The allowed filters, as implemented by Jinja."""

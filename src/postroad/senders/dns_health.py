@@ -22,7 +22,7 @@ from postroad.errors import ConfigError, DataError
 from postroad.gates.name import GateName
 from postroad.gates.plan import Contribution, SourceTraits
 from postroad.mail.address import ascii_domain
-from postroad.mail.dkim_keys import keys_of
+from postroad.mail.dkim_keys import load_keys
 from postroad.queue import FOREVER_MS, GateState
 from postroad.settings import DnsHealthSettings, RouteKind, Settings
 from postroad.store.dns_report import (
@@ -97,7 +97,7 @@ def identity_of(settings: Settings, name: str, environ: Mapping[str, str]) -> Id
         helo = sender.helo or route.helo
         if not ips and sender.source_address is not None and ip_address(sender.source_address).is_global:
             ips = (sender.source_address,)
-    keys = {key.selector: key.record.partition("p=")[2] for key in keys_of(name, sender, environ)}
+    keys = {key.selector: key.record.partition("p=")[2] for key in load_keys(name, sender, environ)}
     try:
         domain = ascii_domain(sender.domain)
         bounce_domain = ascii_domain(sender.bounce_domain) if sender.bounce_domain else ""

@@ -97,9 +97,9 @@ async def _open(endpoint: Endpoint, timeouts: Timeouts, progress: _Progress) -> 
         raise TransportError(progress.phase, reason, reply=reply) from None
     # ValueError: the host is not a valid name. OSError: any failure of sockets, TLS and files.
     except (aiosmtplib.SMTPException, TokenError, OSError, ValueError) as error:
-        reason = str(error) or (f"{endpoint.name} does not answer" if isinstance(error, TimeoutError) else None)
+        silent = f"{endpoint.name} does not answer" if isinstance(error, TimeoutError) else type(error).__name__
         late_s = _expired_deadline_s(error, timeouts)
-        raise TransportError(progress.phase, reason or type(error).__name__, late_s=late_s) from None
+        raise TransportError(progress.phase, str(error) or silent, late_s=late_s) from None
 
 
 async def connect(endpoint: Endpoint, timeout_s: float) -> socket.socket:

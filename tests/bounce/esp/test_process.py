@@ -12,7 +12,7 @@ from postroad.bounce.classify import BounceClass
 from postroad.bounce.esp.events import events_of, source_of
 from postroad.bounce.match import MatchedBy
 from postroad.bounce.report import Envelope
-from postroad.mail.message import SenderIdentity, compile_message
+from postroad.mail.message import MessageSource, SenderIdentity, compile_message
 from postroad.mail.token import Purpose, TokenSigner
 from postroad.settings import Service
 from postroad.store.ledger import TouchState
@@ -110,7 +110,7 @@ def test_the_tag_that_a_message_leaves_with_is_what_each_service_brings_back(
     text = "{{ unsubscribe_url }} {{ postal_address }}"
     public_url = "https://mail.example.com"
     compiled = compile_message(
-        sender=identity, subject="News", text=text, html=None, signer=signer, public_url=public_url, service=service
+        MessageSource(subject="News", text=text), sender=identity, signer=signer, public_url=public_url, service=service
     )
     from email import message_from_bytes
 

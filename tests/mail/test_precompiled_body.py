@@ -1,4 +1,4 @@
-"""A body laid out ahead says the same as one that is encoded line by line, whatever goes into it."""
+"""A precompiled body decodes to the same text as one that is encoded line by line, for any value."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from postroad.mail.body import message_entity
 from postroad.mail.dkim import relaxed_lines
-from postroad.mail.layout import PrecompiledBody, layout_of
+from postroad.mail.precompiled_body import PrecompiledBody, precompile
 from postroad.mail.template import MessageTemplate, compile_template
 
 SLOTS = st.sampled_from(["{{ a }}", "{{ b }}", "{{ a|default('nobody') }}", "{{ unsubscribe_url }}"])
@@ -32,7 +32,7 @@ def body_of(source: str, *, html: bool) -> tuple[MessageTemplate, PrecompiledBod
     template = compile_template(source, name="t", html=html)
     plain = compile_template("", name="t")
     entity = message_entity(plain, template, []) if html else message_entity(template, None, [])
-    return template, layout_of(entity.body)
+    return template, precompile(entity.body)
 
 
 @given(TEMPLATE, VALUES, VALUES, st.booleans())
@@ -90,7 +90,7 @@ def test_a_missing_field_is_said() -> None:
         layout.values({})
 
 
-def test_what_is_neither_text_nor_number_is_left_to_the_templates() -> None:
+def test_values_of_other_types_are_rendered_by_the_templates() -> None:
     _, layout = body_of("{{ a }}", html=False)
     assert layout is not None
     assert layout.values({"a": ["x"]}) is None
