@@ -83,8 +83,8 @@ def test_a_mail_about_a_message_of_ours_brings_no_report(ledger: LedgerFixture) 
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (gzip.compress(b"<feedback>" + b" " * (unpack.MAX_BYTES + 1)), "unpacked it has more than"),
-        (zipped(("r.xml", b" " * (unpack.MAX_BYTES + 1))), "unpacked it has more than"),
+        (gzip.compress(b"<feedback>" + b" " * (unpack.MAX_BYTES + 1)), "decompressed, it has more than"),
+        (zipped(("r.xml", b" " * (unpack.MAX_BYTES + 1))), "decompressed, it has more than"),
         ((LAUGHS + "]><feedback>&i;</feedback>").encode(), "DTD"),
         (gzip.compress(XML.encode())[:-20], "ends too early"),
     ],

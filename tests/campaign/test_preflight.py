@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from postroad.campaign.audience import abandon_imports, import_slice, open_import
 from postroad.campaign.preflight import Level, PreflightReport, check
-from postroad.dns.finding import Code, found
+from postroad.dns.finding import Code, make_finding
 from postroad.dns.finding import Finding as DnsFinding
 from postroad.dns.health import HealthReport
 from postroad.errors import PreflightError, StateError
@@ -340,8 +340,8 @@ def test_merge_fields_with_odd_values_are_rendered(project: CampaignProject, eng
     assert fails(project) == []
 
 
-BAD = found(Code.DMARC_MISSING, "acme.dev", "no record at _dmarc.acme.dev")
-LOGO = found(Code.STS_INVALID, "acme.dev", "the policy cannot be had")
+BAD = make_finding(Code.DMARC_MISSING, "acme.dev", "no record at _dmarc.acme.dev")
+LOGO = make_finding(Code.STS_INVALID, "acme.dev", "the policy cannot be had")
 
 
 def sender_checked(
@@ -361,7 +361,7 @@ def test_a_sender_whose_dns_was_not_checked_is_a_warning(project: CampaignProjec
 
 
 def test_a_sender_with_valid_dns_has_no_finding(project: CampaignProject) -> None:
-    sender_checked(project, found(Code.DMARC_OK, "acme.dev", "p=reject"), LOGO)
+    sender_checked(project, make_finding(Code.DMARC_OK, "acme.dev", "p=reject"), LOGO)
     assert preflight(project).findings == ()
 
 

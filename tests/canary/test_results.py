@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from postroad.canary.compare import compare, promises
 from postroad.canary.results import CanaryResult, read_field, results_of
-from postroad.dns.finding import Code, Finding, Standard, found
+from postroad.dns.finding import Code, Finding, Standard, make_finding
 
 MX = "mx.receiver.example"
 ALL: dict[Standard, bool | None] = dict.fromkeys((Standard.SPF, Standard.DKIM, Standard.DMARC), True)
@@ -120,5 +120,5 @@ def test_without_a_word_of_the_host_there_is_one_finding() -> None:
     ],
 )
 def test_dns_promises_what_nothing_fails_of(codes: list[Code], promised: bool | None) -> None:
-    findings: list[Finding] = [found(code, "example.com", "seen") for code in codes]
+    findings: list[Finding] = [make_finding(code, "example.com", "seen") for code in codes]
     assert promises(findings)[Standard.SPF] is promised

@@ -115,7 +115,7 @@ def test_explain_names_what_of_attached_reports_cannot_be_read(site: Site) -> No
     assert [one["rule"] for one in explained["recipients"]] == ["DMARC report"]
     [report] = explained["reports"]
     assert (report["organisation"], report["domain"], report["rows"]) == ("mail.test", "acme.dev", 1)
-    assert report["problems"] == ["record 2: source_ip 'me' is no address"]
+    assert report["problems"] == ["record 2: source_ip 'me' is not an address"]
     assert explained["not_read"] == ["logo.zip: its zip is broken: BadZipFile: File is not a zip file"]
     shown = site.run("bounce", "explain", "1.eml")
     assert "report of mail.test on acme.dev, 1 row" in shown

@@ -122,7 +122,7 @@ async def test_what_of_a_report_cannot_be_read_is_named_and_the_rest_is_kept(tmp
     assert (code, again, outcome["refused"], outcome["new"]) == (0, 0, False, 1)
     assert outcome["problems"] == [
         "logo.zip: its zip is broken: BadZipFile: File is not a zip file",
-        "record 2: source_ip 'me' is no address",
+        "record 2: source_ip 'me' is not an address",
     ]
     assert "not read: record 2: source_ip 'me'" in shown
 

@@ -1,4 +1,4 @@
-"""Published bounces, reports and vacation mails: read and judged as their labels say, save those listed here."""
+"""Published bounces, reports and vacation mails: classified as labelled, except for those listed here."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ JUDGED_OTHERWISE = {
     "rhost-aol-06.eml": "lhost-postfix-17 says the same, and is labelled not hard",
     "rhost-messagelabs-03.eml": "`542 Rejected` gives no reason",
 }
-"""Mails of bounces-sisimai that we do not judge as labelled, and why."""
+"""Mails of bounces-sisimai that are not classified as labelled, and why."""
 
 OTHER_ADDRESSES = {
     "sendmail_01.txt": "an address and the one it was expanded from: the recipient is one, and we wrote to the latter",
@@ -32,7 +32,7 @@ OTHER_ADDRESSES = {
     "simple_42.txt": "its Final-Recipient is shortened with dots, which is no address, but is what it says",
     "simple_43.txt": "it names nobody; we take whom the returned message was to",
 }
-"""Mails of flufl-bounce in which we find others, and why."""
+"""Mails of flufl-bounce in which other addresses are found, and why."""
 
 
 def _root() -> Path:
@@ -82,7 +82,7 @@ def test_the_addresses_that_failed_are_found(case: tuple[str, set[str]]) -> None
 
 @pytest.mark.parametrize("path", _cases("reports"))
 def test_every_field_of_a_report_is_parsed(path: Path) -> None:
-    """Each field of its machine-readable part, with its value, be it of the message or of a recipient."""
+    """Yield name and value of each field of the machine-readable part, of the message and of the recipients."""
     raw = path.read_bytes()
     report = parse_mail(raw)
     parsed = [report.fields, *(one.fields for one in report.recipients)]

@@ -1,4 +1,4 @@
-"""DMARC, SPF, BIMI, TLS-RPT and MTA-STS records of other projects' tests: our verdict is theirs, but for a few."""
+"""DMARC, SPF, BIMI, TLS-RPT and MTA-STS records of other projects' tests, with the same verdicts but for a few."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NEWER = {
     "v=DMARC1; p=none; rf=000000000000000000000000000000000": "the same of rf",
     "v=DMARC1; sp=reject; p=reject": "RFC 9989 §4.8: tags behind v= come in any order",
 }
-"""Records that RFC 7489 refuses and RFC 9989 takes."""
+"""Records that are invalid by RFC 7489 and valid by RFC 9989."""
 
 STRICTER = {
     "v=DMARC1; p=none; ruf=mailto://abuse.com": "RFC 6068 §2: no address; receivers apply it, and a check warns",
@@ -146,7 +146,7 @@ def _spf_cases() -> list[Any]:
 
 
 NEEDS_OTHER_ZONES = {"SPFTooManyDNSLookups"}
-"""What depends on records of others that the vectors do not hold; tests/dns/test_checks.py has zones for it."""
+"""Results that depend on records missing in the vectors. tests/dns/test_checks.py has zones for them."""
 
 
 @pytest.mark.parametrize(("record", "domain", "error"), _spf_cases())
@@ -162,7 +162,7 @@ async def test_spf_records(record: str, domain: str, error: str) -> None:
     assert record not in SPF_STRICTER
     if not error or error in NEEDS_OTHER_ZONES:
         return
-    # Loops and names that lead nowhere: what the record does in a world that has no other.
+    # Loops and void lookups: the result if no other record exists.
     zone = {domain: {"TXT": [f'"{text}"'], "MX": [f"10 {name}.nowhere.test." for name in "abc"]}}
     async with Nameserver(zone) as server, Resolver(server.settings(), SystemClock()) as resolver:
         seen = await survey(resolver, domain)

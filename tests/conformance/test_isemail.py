@@ -1,4 +1,4 @@
-"""Addresses of the isemail corpus: what we accept is deliverable syntax, and what we refuse says why."""
+"""Addresses of the isemail corpus: accepted ones have deliverable syntax, rejected ones have a reason."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DELIVERABLE = {
     "ISEMAIL_VALID_CATEGORY": "an address as it should be",
     "ISEMAIL_DNSWARN": "good syntax; whether DNS knows the domain is asked when it is sent to, not here",
 }
-"""Categories that we must accept."""
+"""Categories that must be accepted."""
 
 REFUSED_ON_PURPOSE = {
     "ISEMAIL_RFC5321_QUOTEDSTRING": "RFC 5321 §4.1.2 says SHOULD avoid: where a list has one, it is a mistake",
@@ -27,7 +27,7 @@ REFUSED_ON_PURPOSE = {
     "ISEMAIL_RFC5321_TLD": "no top-level domain has mailboxes (SSAC 053): it is a word that was not finished",
     "ISEMAIL_RFC5321_TLDNUMERIC": "no top-level domain is a number (RFC 3696 §2): it is an IP address",
 }
-"""Diagnoses of what RFC 5321 allows, and we do not take."""
+"""Diagnoses of addresses that RFC 5321 allows, and that are rejected."""
 
 ACCEPTED_TRIMMED = {
     "ISEMAIL_CFWS_FWS": "white space around an address comes with the cell of a spreadsheet, and is taken off",
@@ -37,7 +37,7 @@ ACCEPTED_TRIMMED = {
     "ISEMAIL_ERR_FWS_CRLF_END": "the same",
     "ISEMAIL_ERR_FWS_CRLF_X2": "the same",
 }
-"""Diagnoses of what we accept once it is trimmed, and only then."""
+"""Diagnoses of addresses that are accepted only because they are trimmed."""
 
 REFUSED_DOMAINS = {
     "test@xn--example.com": "its A-label decodes to a character that IDNA 2008 disallows (RFC 5891 §5.4)",
@@ -45,11 +45,11 @@ REFUSED_DOMAINS = {
     "test@123.123.123.x123": "no top-level domain ends in a digit: it is an IP address, mistyped",
     "x@" + "x23456789." * 25 + "x2": "the same",
 }
-"""Addresses that the corpus calls deliverable, and we do not."""
+"""Addresses that the corpus classifies as deliverable, and that are rejected."""
 
 
 def _address(text: str) -> str:
-    """The corpus writes a control character as its picture: U+2400 and the character's number."""
+    """Decode control characters, which the corpus writes as pictures (U+2400 plus the character's number)."""
     return "".join(chr(ord(c) - 0x2400) if 0x2400 <= ord(c) < 0x2420 else c for c in text)
 
 
@@ -68,7 +68,7 @@ def _cases() -> list[Any]:
 
 
 def _judge(address: str) -> tuple[str | None, str | None]:
-    """Return the spelling that is kept, or why there is none."""
+    """Return the normalised address, or the reason of the error."""
     try:
         return normalise_address(address), None
     except DataError as error:

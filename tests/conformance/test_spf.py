@@ -1,4 +1,4 @@
-"""The RFC 7208 suite: every test against a nameserver with the zone of its scenario."""
+"""The RFC 7208 test suite: each test with a name server that has the zone of its scenario."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from dns.name import from_text
 
 from postroad.clock import SystemClock
 from postroad.dns.resolver import Resolver
-from postroad.dns.spf import Mail, check_host
+from postroad.dns.spf import SpfInput, check_host
 from tests.conformance.corpora import REASON, corpus, not_here
 from tests.dns.nameserver import Nameserver, Trouble
 
 TESTS = 203
 TIMEOUT_MS = 500
-"""Of zones that are silent on something. A busy machine may take its time for the others."""
+"""Timeout for zones with unanswered names. The others get more time, for a busy machine."""
 
 
 def _scenarios() -> list[dict[str, Any]]:
@@ -37,7 +37,7 @@ def _cases() -> list[Any]:
 
 
 def _zone(data: dict[str, list[Any]]) -> tuple[dict[str, dict[str, list[str]]], dict[str, Trouble]]:
-    """Zone data as the suite writes it: a record of type SPF stands for TXT as well, unless there is a TXT."""
+    """Convert zone data of the suite: a record of type SPF also counts as TXT, unless there is a TXT record."""
     zone: dict[str, dict[str, list[str]]] = {}
     troubles: dict[str, Trouble] = {}
     for suite_name, records in data.items():
@@ -88,7 +88,7 @@ async def test_a_host_is_judged_as_the_suite_does(data: dict[str, list[Any]], te
         Nameserver(zone, troubles=troubles) as server,
         Resolver(server.settings(timeout_ms=TIMEOUT_MS if troubles else 10_000), SystemClock()) as resolver,
     ):
-        mail = Mail(ip=ip_address(test["host"]), sender=sender, helo=test["helo"])
+        mail = SpfInput(ip=ip_address(test["host"]), sender=sender, helo=test["helo"])
         outcome = await check_host(resolver, mail, sender.rpartition("@")[2])
     accepted = test["result"] if isinstance(test["result"], list) else [test["result"]]
     assert outcome.result in accepted, outcome

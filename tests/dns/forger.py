@@ -1,4 +1,4 @@
-"""A name server made of bytes: it answers as a test says, right or forged."""
+"""A name server whose responses a test builds from bytes, valid or forged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import dns.rdatatype
 from postroad.dns.transport import Server
 
 Say = Callable[[bytes], Sequence[bytes]]
-"""From a query, the datagrams that go back, in their order."""
+"""Maps a query to the datagrams to send back, in order."""
 
 
 def question(name: str, kind: str) -> bytes:
@@ -25,7 +25,7 @@ def question(name: str, kind: str) -> bytes:
 
 
 def question_of(query: bytes) -> bytes:
-    """Return the question section of a query of ours. An OPT record of 11 bytes follows it."""
+    """Return the question section of a query of the product. An OPT record of 11 bytes follows it."""
     return query[12:-11]
 
 
@@ -47,7 +47,7 @@ def response(
 
 
 class Speaker(asyncio.DatagramProtocol):
-    """Answers each query as a test says."""
+    """A UDP server that answers each query with a test's datagrams."""
 
     def __init__(self, say: Say) -> None:
         self._say = say

@@ -1,4 +1,4 @@
-"""A resolver's answers from zones that are data, over UDP and TCP on loopback, with the faults that resolvers have."""
+"""A resolver that answers from zones in Python dicts, over UDP and TCP on loopback, with the faults of resolvers."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ import dns.rrset
 from postroad.settings import DnsSettings
 
 Zone = Mapping[str, Mapping[str, list[str]]]
-"""Name without its dot: kind: records in the form of a zone file."""
+"""By name without its final dot, then by type: records in the form of a zone file."""
 
 
 class Trouble(Enum):
-    """What happens to every question about a name."""
+    """A fault for every query about a name."""
 
     SERVFAIL = auto()
     REFUSED = auto()
@@ -33,7 +33,7 @@ class Trouble(Enum):
 
 
 class Nameserver:
-    """Answers as a recursive resolver does: CNAMEs are followed, and the AD bit is set for what is signed."""
+    """Answers as a recursive resolver does: follows CNAMEs, and sets the AD bit for signed names."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Nameserver:
                 self._udp, _ = await loop.create_datagram_endpoint(
                     lambda: _Datagrams(self), local_addr=("127.0.0.1", self.port)
                 )
-            except OSError:  # somebody has this port for UDP: another, then
+            except OSError:  # the UDP port is in use: try another
                 self._tcp.close()
                 await self._tcp.wait_closed()
             else:

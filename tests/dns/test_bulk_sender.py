@@ -1,13 +1,13 @@
-"""Rules of large mailbox providers: from which volume they hold, and what breaks them."""
+"""Rules of large mailbox providers for bulk senders: the volume from which they apply, and violations."""
 
 from __future__ import annotations
 
 import pytest
 
 from postroad.dns.bulk_sender import bulk_sender
-from postroad.dns.finding import Code, failures, found
+from postroad.dns.finding import Code, failures, make_finding
 
-WELL = [found(code, "acme.dev", "") for code in (Code.SPF_OK, Code.DKIM_OK, Code.DMARC_OK)]
+WELL = [make_finding(code, "acme.dev", "") for code in (Code.SPF_OK, Code.DKIM_OK, Code.DMARC_OK)]
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_rules_hold_from_a_volume_on(most: dict[str, int], codes: list[str]) -> 
     ],
 )
 def test_what_fails_of_spf_dkim_and_dmarc_breaks_them(also: Code, code: str) -> None:
-    [finding] = bulk_sender("acme.dev", {"google": 6_000}, [*WELL, found(also, "acme.dev", "")])
+    [finding] = bulk_sender("acme.dev", {"google": 6_000}, [*WELL, make_finding(also, "acme.dev", "")])
     assert (finding.code, finding.subject) == (code, "acme.dev at google")
     assert "6,000 messages" in finding.seen
     assert failures([finding]) == []  # The finding that breaks them holds the sender back, and this one not again.

@@ -1,4 +1,4 @@
-"""What is found of a domain: each finding from a zone that has its cause, and the record that mends it."""
+"""The checks of a domain: each finding from a zone with its cause, and the record that fixes it."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ IDENTITY = Identity(
 
 
 def zone_with(changes: Mapping[str, Mapping[str, list[str]] | None]) -> Zone:
-    """The good zone with some names changed, or (None) taken out."""
+    """Return the valid zone with some names changed, or removed (None)."""
     return {name: kinds for name, kinds in {**GOOD, **changes}.items() if kinds is not None}
 
 
@@ -143,7 +143,7 @@ async def test_what_receivers_do_not_reach_in_spf_is_no_failure(text: str) -> No
         assert RecordVerdict.FAIL in {finding.verdict for finding in costly}
 
 
-async def test_an_spf_record_that_fails_holds_a_sender_whose_addresses_are_unknown() -> None:
+async def test_a_failing_spf_record_fails_without_known_addresses() -> None:
     text = "v=spf1 ip4:198.51.100.7 include:nowhere.test -all"
     report = await check({"acme.dev": {**GOOD["acme.dev"], "TXT": [txt(text)]}}, replace(IDENTITY, sender_ips=()))
     assert only(report, Code.SPF_INVALID).verdict is RecordVerdict.FAIL
@@ -192,7 +192,7 @@ async def test_what_becomes_of_strangers(text: str, others: dict[str, Any], code
     assert {word for word in codes(report) if word.startswith("spf.")} == {code.word}
 
 
-async def test_lookups_behind_includes_are_counted() -> None:
+async def test_lookups_of_included_records_are_counted() -> None:
     others = {f"i{n}.test": {"TXT": [f'"v=spf1 include:i{n + 1}.test a:mx.acme.dev -all"']} for n in range(5)}
     others["i5.test"] = {"TXT": ['"v=spf1 -all"']}
     report = await check(
@@ -201,12 +201,12 @@ async def test_lookups_behind_includes_are_counted() -> None:
     assert "takes 11 lookups" in only(report, Code.SPF_LOOKUPS_OVER).seen
 
 
-async def test_the_record_that_mends_spf_does() -> None:
+async def test_the_proposed_spf_record_fixes_the_failure() -> None:
     broken = {"acme.dev": {**GOOD["acme.dev"], "TXT": ['"v=spf1 ip4:198.51.100.8 ~all"']}}
     publish = only(await check(broken), Code.SPF_NOT_COVERED).publish
     assert publish == 'acme.dev. IN TXT "v=spf1 ip4:198.51.100.7 ip4:198.51.100.8 ~all"'
-    mended = {"acme.dev": {**GOOD["acme.dev"], "TXT": [publish.partition("TXT ")[2]]}}
-    assert "spf.ok" in codes(await check(mended))
+    fixed = {"acme.dev": {**GOOD["acme.dev"], "TXT": [publish.partition("TXT ")[2]]}}
+    assert "spf.ok" in codes(await check(fixed))
 
 
 async def test_what_cannot_be_shown_of_a_record_is_not() -> None:
@@ -280,7 +280,7 @@ async def test_two_keys_at_one_selector() -> None:
     assert "dkim.several" in codes(await check({"a._domainkey.acme.dev": {"TXT": records}}))
 
 
-async def test_what_was_not_named_is_said_and_nothing_is_held_against_the_domain() -> None:
+async def test_missing_options_are_reported_as_information() -> None:
     report = await check(identity=Identity(domain="acme.dev"))
     assert {"dkim.unasked", "ptr.unasked"} <= codes(report)
     assert report.verdict is RecordVerdict.INFO
@@ -365,7 +365,7 @@ async def test_a_place_of_reports_that_agrees_is_well() -> None:
     assert "dmarc.ok" in codes(await check(changes))
 
 
-async def test_a_return_path_elsewhere_is_not_aligned_and_without_dkim_nothing_is() -> None:
+async def test_a_return_path_of_another_domain_is_not_aligned() -> None:
     elsewhere = replace(IDENTITY, bounce_domain="bounces.other.dev")
     other = {"bounces.other.dev": {"TXT": ['"v=spf1 ip4:198.51.100.7 -all"'], "A": ["198.51.100.9"]}}
     assert only(await check(other, elsewhere), Code.DMARC_SPF_UNALIGNED).verdict is RecordVerdict.WARN
@@ -446,7 +446,7 @@ async def test_blocklists(blocklist: str, answers: list[str], code: Code) -> Non
     assert only(report, code).subject == f"198.51.100.7 at {blocklist}"
 
 
-async def test_a_list_that_refuses_is_no_verdict_and_no_reason_to_ask_again() -> None:
+async def test_a_list_that_refuses_gives_no_verdict_and_no_retry() -> None:
     report = await check({"acme.dev.dbl.test": {"A": ["127.255.255.252"]}})
     assert report.verdict is RecordVerdict.UNKNOWN
     assert not report.unanswered
@@ -500,7 +500,7 @@ async def test_tls_and_logo(changes: dict[str, Any], code: Code) -> None:
     "signed", [(), SIGNED[:1], SIGNED[:2], SIGNED[1:], ("acme.dev", "_25._tcp.mx.acme.dev")], ids=str
 )
 @pytest.mark.parametrize("tlsa", ["3 1 1 " + "ab" * 32, "1 0 1 " + "ab" * 32, "3 1 3 " + "ab" * 32])
-async def test_tlsa_records_that_dnssec_does_not_vouch_for_do_not_count(signed: tuple[str, ...], tlsa: str) -> None:
+async def test_tlsa_records_without_dnssec_do_not_count(signed: tuple[str, ...], tlsa: str) -> None:
     report = await check({"_25._tcp.mx.acme.dev": {"TLSA": [tlsa]}}, signed=signed)
     assert only(report, Code.DANE_UNSIGNED).verdict is RecordVerdict.INFO
     assert RecordVerdict.FAIL not in {finding.verdict for finding in report.findings}

@@ -1,4 +1,4 @@
-"""The tree walk of RFC 9989 §4.10 against zones: which policy holds, and who is one organisation."""
+"""The tree walk of RFC 9989 §4.10 with zones: the policy of a domain, and its organisational domain."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_defaults_follow_from_each_other() -> None:
     assert (record.subdomain_policy, record.missing_policy) == (DmarcPolicy.NONE, DmarcPolicy.NONE)
 
 
-def test_a_wrong_policy_is_none_where_reports_are_asked_for_and_no_record_where_not() -> None:
+def test_an_invalid_policy_is_none_only_with_report_addresses() -> None:
     record = parse_dmarc("v=DMARC1; p=refuse; rua=mailto:d@acme.dev")
     assert record.policy is DmarcPolicy.NONE
     assert record.faults

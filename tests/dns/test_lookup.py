@@ -1,4 +1,4 @@
-"""What responses mean: valid ones are interpreted as their records say, any others raise one kind of error."""
+"""Interpretation of responses: a valid one gives its records, any other one raises one type of error."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def rdata(kind: Kind, name: dns.name.Name, octets: bytes) -> dns.rdata.Rdata:
 
 @st.composite
 def responses(draw: st.DrawFn) -> tuple[Kind, dns.message.QueryMessage]:
-    """Draw a response as servers make them, to a question about the first of a few names that it is all about."""
+    """Draw a response as servers make them, with a few names, to a query for the first of them."""
     names = draw(st.lists(NAMES, min_size=1, max_size=4))
     kind = draw(st.sampled_from(ASKED))
     query = dns.message.make_query(names[0], kind, use_edns=draw(st.sampled_from([None, 0])))
@@ -117,7 +117,7 @@ def in_our_form(record: dns.rdata.Rdata) -> Record:
 
 
 def comparable(record: Record) -> Record:
-    """Return a record with names in small letters, and addresses in one form."""
+    """Return a record with names in lower case, and addresses in one form."""
     match record:
         case Mx(preference=preference, exchange=exchange):
             return Mx(preference, exchange.lower())
@@ -130,7 +130,7 @@ def comparable(record: Record) -> Record:
 
 
 def follow(made: dns.message.QueryMessage, kind: Kind) -> tuple[dns.name.Name, list[dns.rrset.RRset], int] | None:
-    """Return the end of the CNAMEs, what is there, and the least TTL so far. None: they do not end."""
+    """Return the end of the CNAME chain, its records, and the minimum TTL. None: the chain does not end."""
     name, ttl_s = made.question[0].name, 2**31
     for _ in range(MAX_CNAMES):
         here = [each for each in made.answer if each.name == name]
@@ -179,7 +179,7 @@ def test_a_response_means_what_its_records_say(made: tuple[Kind, dns.message.Que
 
 
 def read_or_refuse(octets: bytes, kind: Kind, name: str = "a.test") -> None:
-    """Nothing but these two errors, which the resolver expects."""
+    """Only the two errors that the resolver expects are raised."""
     with suppress(dns.exception.DNSException, UnusableError):
         interpret(parse_name(name), kind, dns.message.from_wire(octets), trust_ad=True)
 
@@ -217,7 +217,7 @@ A_RECORD = rr("A", b"\xc0\0\2\1")
 
 
 def meaning(*answers: bytes, flags: int = 0x8180, counts: tuple[int, int, int, int] | None = None) -> Lookup:
-    """Return what a response about A of a.test means. 12 is where the question's name is."""
+    """Interpret a response about A of a.test. The name of the question is at offset 12."""
     octets = response(QUERY, *answers, flags=flags, counts=counts)
     return interpret(parse_name("a.test"), "A", dns.message.from_wire(octets), trust_ad=True)
 

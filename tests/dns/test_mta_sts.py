@@ -1,4 +1,4 @@
-"""MTA-STS, RFC 8461: records and policies as tables, and a real HTTPS server for the rest."""
+"""MTA-STS (RFC 8461): tables of records and policies, and fetching from a real HTTPS server."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ import sqlalchemy as sa
 
 from postroad.clock import SystemClock
 from postroad.delivery.sts_policies import RETRY_MS, StsPolicies
-from postroad.dns.mta_sts import MAX_AGE_S, Policy, PolicyError, StsMode, fetch_policy, find_policy_id, parse_policy
+from postroad.dns.mta_sts import (
+    MAX_AGE_S,
+    MtaStsPolicy,
+    PolicyError,
+    StsMode,
+    fetch_policy,
+    find_policy_id,
+    parse_policy,
+)
 from postroad.dns.public_address import EVERYWHERE
 from postroad.dns.resolver import Resolver
 from tests.dns.nameserver import Nameserver
@@ -31,7 +39,7 @@ ZONE = {
         (['"v=STSv1;" " id=1"'], "1"),
         (['"v=STSv1; id=1; ext=x;"'], "1"),
         (['"v=spf1 -all"', '"v=STSv1; id=1;"'], "1"),
-        (['"v=STSv1; id=1;"', '"v=STSv1; id=2;"'], None),  # §3.1: more than one is none
+        (['"v=STSv1; id=1;"', '"v=STSv1; id=2;"'], None),  # §3.1: several records count as no record
         (['"v=STSv1"'], None),
         (['"v=STSv1; id=;"'], None),
         ([f'"v=STSv1; id={"1" * 33};"'], None),
@@ -48,7 +56,7 @@ async def test_policy_ids(texts: list[str], policy_id: str | None) -> None:
 
 def test_a_policy_is_read() -> None:
     policy = parse_policy(POLICY)
-    assert policy == Policy(mode=StsMode.ENFORCE, hosts=("mx.example.test", "*.example.test"), max_age_s=86_400)
+    assert policy == MtaStsPolicy(mode=StsMode.ENFORCE, hosts=("mx.example.test", "*.example.test"), max_age_s=86_400)
     assert parse_policy("version: STSv1\nmode: none\nmax_age: 99999999\nnew: x\n").max_age_s == MAX_AGE_S
 
 
@@ -82,7 +90,7 @@ def test_a_policy_that_is_none(text: str, says: str) -> None:
     ],
 )
 def test_covers(host: str, covered: bool) -> None:
-    policy = Policy(mode=StsMode.ENFORCE, hosts=("mx.example.test", "*.sub.test"), max_age_s=1)
+    policy = MtaStsPolicy(mode=StsMode.ENFORCE, hosts=("mx.example.test", "*.sub.test"), max_age_s=1)
     assert policy.covers(host) is covered
 
 
@@ -127,7 +135,7 @@ async def test_a_certificate_for_another_name_is_refused(tmp_path: Path) -> None
     assert not site.requests
 
 
-async def test_a_policy_holds_until_it_expires_whatever_dns_says_meanwhile(engine: sa.Engine, tmp_path: Path) -> None:
+async def test_a_policy_is_valid_until_it_expires_despite_dns(engine: sa.Engine, tmp_path: Path) -> None:
     clock = HandClock()
     async with (
         https(tmp_path, NAME, POLICY) as (site, trust),
@@ -148,7 +156,7 @@ async def test_a_policy_holds_until_it_expires_whatever_dns_says_meanwhile(engin
         assert len(site.requests) == 1
 
 
-async def test_a_new_id_brings_a_new_policy_and_a_failure_keeps_the_old(engine: sa.Engine, tmp_path: Path) -> None:
+async def test_a_new_id_fetches_the_policy_and_failure_keeps_the_old(engine: sa.Engine, tmp_path: Path) -> None:
     clock = HandClock()
     async with (
         https(tmp_path, NAME, POLICY) as (site, trust),

@@ -1,4 +1,4 @@
-"""Who takes a domain's mail: RFC 5321 §5.1 and RFC 7505, as a table."""
+"""The mail hosts of a domain (RFC 5321 §5.1 and RFC 7505), as a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From mail hosts to mailbox providers and sites, and what is kept of it."""
+"""Mailbox providers and sites by mail hosts, and how they are cached."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_known_domains_need_no_lookup() -> None:
     assert provider_table().of_domain("example.com") is None
 
 
-def test_sites_are_told_apart_by_their_hosts_alone() -> None:
+def test_sites_are_distinguished_by_their_hosts_only() -> None:
     assert site_of("a.com", ("mx.host.net",)) == site_of("b.com", ("mx.host.net",)) == "mx.host.net"
     two, other = site_of("a.com", ("mx1.h.net", "mx2.h.net")), site_of("a.com", ("mx1.h.net", "mx3.h.net"))
     assert two != other
@@ -52,7 +52,7 @@ def test_sites_are_told_apart_by_their_hosts_alone() -> None:
 
 
 LONG = ".".join(["l" * 49] * 5)
-# Nobody's host, but an answer: in its readable form an octet that is no letter takes four characters.
+# A strange but valid answer: as text, an octet that is not printable takes four characters.
 ODD = ".".join([r"\000" * 60] * 2)
 
 
@@ -99,7 +99,7 @@ async def test_domains_are_looked_up_once_and_kept(engine: sa.Engine) -> None:
     assert set(found) == {*ZONE, "gone.net"}
 
 
-async def test_dns_that_is_away_costs_the_deadline_and_takes_nothing_that_is_known(engine: sa.Engine) -> None:
+async def test_unreachable_dns_costs_the_deadline_and_keeps_the_cache(engine: sa.Engine) -> None:
     clock = HandClock()
     async with Nameserver(ZONE, ttl_s=1) as server, Resolver(server.settings(timeout_ms=60_000), clock) as resolver:
         providers = Providers(resolver, engine, clock, deadline_s=0.3)

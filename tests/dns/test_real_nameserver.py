@@ -1,4 +1,4 @@
-"""`postroad dns check` against a name server of others: nsd, with a zone as one publishes it."""
+"""`postroad dns check` with nsd, an independent name server, and a real zone file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ b._domainkey.example.com. CNAME b.keys.provider.example.
 b.keys.provider.example. TXT {txt(f"v=DKIM1; k=ed25519; p={ED}")}
 """
 BIG = "".join(f'example.com. TXT "verification={n}-{"x" * 200}"\n' for n in range(20))
-"""4 kB at one name: nsd sends the half of it by UDP, and says so."""
+"""4 kB at one name: nsd sends a truncated response over UDP."""
 
 BROKEN = (
     ZONE.replace("include:spf.provider.example -all", "-all")
@@ -40,7 +40,7 @@ OPTIONS = (
 
 
 async def check(folder: Path, zone: str, *arguments: str) -> tuple[int, dict[str, dict[str, Any]]]:
-    """Exit code, and findings by their code."""
+    """Return the exit code, and the findings by code."""
     try:
         async with nsd.serving(zone) as server:
             code, out, err = await postroad(
@@ -63,7 +63,7 @@ async def test_a_domain_that_is_well(tmp_path: Path) -> None:
     assert "2 lookups of 10" in found["spf.ok"]["seen"]
 
 
-async def test_what_is_wrong_is_told_apart_with_the_record_to_publish(tmp_path: Path) -> None:
+async def test_each_fault_is_reported_with_the_record_to_publish(tmp_path: Path) -> None:
     code, found = await check(tmp_path, BROKEN)
     assert code == 1
     assert {code for code, finding in found.items() if finding["verdict"] == "fail"} == {

@@ -1,4 +1,4 @@
-"""Reports of receivers: those that are good are read, and those that are attacks are refused before they do harm."""
+"""Reports of receivers: valid ones are parsed, and attacks are rejected before they do harm."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from postroad.dns.reports import dmarc, unpack
 from postroad.dns.reports.dmarc import DmarcReport, DmarcRow
 from postroad.dns.reports.problems import MAX_PROBLEMS
-from postroad.dns.reports.read import parse_report, reports_of
+from postroad.dns.reports.read import parse_report, parse_reports
 from postroad.dns.reports.tls import TlsReport, TlsRow
 from postroad.errors import DataError
 
@@ -101,7 +101,7 @@ def test_dmarc_reports_are_read_however_they_come(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, lambda data: zipped(("r.json", data))])
-def test_tls_reports_are_read_and_failures_without_details_are_counted(pack: Any) -> None:
+def test_tls_failures_without_details_are_counted(pack: Any) -> None:
     report = parse_report(pack(json.dumps(TLS).encode()))
     assert isinstance(report, TlsReport)
     assert report.rows == (
@@ -128,7 +128,7 @@ def mail(*attachments: tuple[str, str, bytes]) -> bytes:
 
 
 def test_reports_attached_to_a_mail_are_read() -> None:
-    found = reports_of(
+    found = parse_reports(
         mail(
             ("application/gzip", "mail.test!acme.dev!1!2.xml.gz", gzip.compress(XML.encode())),
             ("image/png", "logo.png", b"png"),
@@ -136,7 +136,7 @@ def test_reports_attached_to_a_mail_are_read() -> None:
         )
     )
     assert [type(report) for report in found] == [DmarcReport, TlsReport]
-    assert reports_of(XML.encode()) == [parse_report(XML.encode())]
+    assert parse_reports(XML.encode()) == [parse_report(XML.encode())]
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_reports_attached_to_a_mail_are_read() -> None:
 )
 def test_mails_that_hold_no_report_are_refused(data: bytes, says: str) -> None:
     with pytest.raises(DataError, match=says):
-        reports_of(data)
+        parse_reports(data)
 
 
 LAUGHS = '<!DOCTYPE feedback [<!ENTITY a "ha">' + "".join(
@@ -177,8 +177,8 @@ LAUGHS = '<!DOCTYPE feedback [<!ENTITY a "ha">' + "".join(
         (b"hello", "neither"),
         (b"<html></html>", "root is <html>"),
         (b'<?xml version="1.0" encoding="klingon"?><feedback/>', "XML"),
-        (b"{", "no report about TLS"),
-        (b'{"a":' * 100_000, "no report about TLS"),
+        (b"{", "not a TLS report"),
+        (b'{"a":' * 100_000, "not a TLS report"),
         (XML.replace("<count>12</count>", "<count>-1</count>").encode(), "record 1: count '-1'"),
         (XML.replace("<count>12</count>", f"<count>{'9' * 40}</count>").encode(), "record 1: count"),
         (XML.replace("198.51.100.7", "me").encode(), "record 1: source_ip 'me'"),
@@ -192,7 +192,7 @@ def test_what_is_no_report_is_refused_and_says_why(data: bytes, says: str) -> No
         parse_report(data)
 
 
-# -- what is damaged in part
+# -- partly damaged reports
 
 BAD_RECORD = RECORD.replace("198.51.100.7", "me")
 DAMAGED_DMARC: dict[str, tuple[bytes, str]] = {
@@ -228,7 +228,7 @@ DAMAGED_DMARC: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize("name", DAMAGED_DMARC)
-def test_what_is_damaged_of_a_dmarc_report_is_named_and_the_rest_is_read(name: str) -> None:
+def test_damaged_parts_of_a_dmarc_report_are_reported(name: str) -> None:
     data, says = DAMAGED_DMARC[name]
     report = parse_report(data)
     assert isinstance(report, DmarcReport)
@@ -253,7 +253,7 @@ def test_what_is_damaged_of_a_dmarc_report_is_named_and_the_rest_is_read(name: s
         zipped(("__MACOSX/._r.xml", b"x"), ("r.xml", XML.encode())),
     ],
 )
-def test_variants_that_receivers_write_are_read_without_a_problem(data: bytes) -> None:
+def test_variants_of_receivers_are_parsed_without_problems(data: bytes) -> None:
     report = parse_report(data)
     assert isinstance(report, DmarcReport)
     assert ([row.count for row in report.rows], report.problems) == ([12], ())
@@ -286,7 +286,7 @@ def test_a_report_without_an_id_is_known_again() -> None:
 
 
 def tls(**members: Any) -> dict[str, Any]:
-    """The good report with members of its policy changed; None takes one out."""
+    """Return the valid report with members of its policy changed, or removed (None)."""
     [policy] = TLS["policies"]
     changed = {name.replace("_", "-"): value for name, value in members.items()}
     return TLS | {"policies": [{k: v for k, v in (policy | changed).items() if v is not None}]}
@@ -315,18 +315,18 @@ DAMAGED_TLS: dict[str, tuple[dict[str, Any], list[tuple[str, int]], str]] = {
     "a failure as text": (
         tls(failure_details=["certificate-expired", GOOD_DETAILS]),
         [("success", 90), ("certificate-expired", 7), ("failure", 3)],
-        "1 are no objects",
+        "1 are not objects",
     ),
     "no organization-name": (TLS | {"organization-name": None}, [("success", 90)], "organization-name"),
     "control characters": (TLS | {"organization-name": "\x1b[31m"}, [("success", 90)], "organization-name"),
     "no report-id": (TLS | {"report-id": ""}, [("success", 90)], "report-id"),
     "no dates": (TLS | {"date-range": None}, [("success", 90)], "start-datetime"),
-    "a policy that is none": (TLS | {"policies": [None, *TLS["policies"]]}, [("success", 90)], "1 are no objects"),
+    "a policy that is none": (TLS | {"policies": [None, *TLS["policies"]]}, [("success", 90)], "1 are not objects"),
 }
 
 
 @pytest.mark.parametrize("name", DAMAGED_TLS)
-def test_what_is_damaged_of_a_tls_report_is_named_and_the_rest_is_read(name: str) -> None:
+def test_damaged_parts_of_a_tls_report_are_reported(name: str) -> None:
     members, rows, says = DAMAGED_TLS[name]
     report = parse_report(json.dumps(members).encode())
     assert isinstance(report, TlsReport)
@@ -356,7 +356,7 @@ def test_variants_of_tls_reports_are_read_without_a_problem(members: dict[str, A
     assert sum(row.count for row in report.rows) == 100
 
 
-def test_a_policy_without_a_domain_is_about_that_of_the_others_or_of_the_file() -> None:
+def test_a_missing_policy_domain_is_that_of_others_or_the_file() -> None:
     bare = {"policy": {"policy-type": "no-policy-found"}, "summary": {"total-successful-session-count": 4}}
     mixed = parse_report(json.dumps(TLS | {"policies": [bare, *TLS["policies"]]}).encode())
     assert isinstance(mixed, TlsReport)
@@ -364,9 +364,9 @@ def test_a_policy_without_a_domain_is_about_that_of_the_others_or_of_the_file() 
     assert "policy 1: policy-domain" in mixed.problems[0]
     alone = json.dumps(TLS | {"policies": [bare]}).encode()
     assert parse_report(alone).domain == ""
-    [named] = reports_of(alone, "mail.test!acme.dev!1!2!1.json")
+    [named] = parse_reports(alone, "mail.test!acme.dev!1!2!1.json")
     assert named.domain == "acme.dev"
-    [attached] = reports_of(mail(("application/json", "r.json", alone)))  # by the subject of the mail
+    [attached] = parse_reports(mail(("application/json", "r.json", alone)))  # by the subject of the mail
     assert isinstance(attached, TlsReport)
     assert (attached.domain, attached.rows[0].domain) == ("acme.dev", "acme.dev")
 
@@ -374,13 +374,13 @@ def test_a_policy_without_a_domain_is_about_that_of_the_others_or_of_the_file() 
 def test_a_bad_attachment_leaves_the_good_one_and_is_named() -> None:
     good = ("application/gzip", "good.xml.gz", gzip.compress(XML.encode()))
     refused: list[str] = []
-    reports = reports_of(mail(("application/zip", "logo.zip", b"PK\x03\x04"), good), "", refused)
+    reports = parse_reports(mail(("application/zip", "logo.zip", b"PK\x03\x04"), good), "", refused)
     assert [report.domain for report in reports] == ["acme.dev"]
     [why] = refused
     assert why.startswith("logo.zip: its zip is broken")
 
 
-def test_a_zip_that_lies_about_its_size_is_read_no_further_than_allowed() -> None:
+def test_a_zip_with_a_wrong_size_is_read_up_to_the_limit() -> None:
     honest = zipped(("r.xml", b" " * (unpack.MAX_BYTES + 1)))
     size = (unpack.MAX_BYTES + 1).to_bytes(4, "little")
     with pytest.raises(DataError):

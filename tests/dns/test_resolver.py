@@ -1,4 +1,4 @@
-"""No such name, no record and no answer are three results; the cache keeps each for as long as it may."""
+"""No such name, no record and no answer are distinct results, each cached for its permitted time."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ async def test_concurrent_lookups_share_one_query() -> None:
 
 
 @pytest.mark.parametrize("trusted", [True, False])
-async def test_only_a_trusted_resolver_vouches_for_dnssec(trusted: bool) -> None:
+async def test_the_ad_bit_counts_only_from_a_trusted_resolver(trusted: bool) -> None:
     async with (
         Nameserver(ZONE, signed=["example.test"]) as server,
         Resolver(server.settings(trust_ad=trusted), SystemClock()) as resolver,

@@ -1,4 +1,4 @@
-"""Which responses are accepted: RFC 5452. Each test has a name server of bytes on the other side."""
+"""Acceptance of responses (RFC 5452). In each test the name server's responses are built from bytes."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ async def test_successive_queries_use_new_ports() -> None:
     assert len(set(speaker.clients)) > 15  # the kernel may pick one again
 
 
-async def test_a_query_asks_for_recursion_validation_and_small_datagrams() -> None:
+async def test_a_query_requests_recursion_ad_and_small_datagrams() -> None:
     queries: list[bytes] = []
 
     def collect(query: bytes) -> list[bytes]:

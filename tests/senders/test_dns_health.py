@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from postroad.app.context import AppContext
 from postroad.app.rebuild import rebuild_queue
-from postroad.dns.finding import Code, Finding, RecordVerdict, found
+from postroad.dns.finding import Code, Finding, RecordVerdict, make_finding
 from postroad.dns.health import HealthReport
 from postroad.gates.controller import GateController
 from postroad.gates.name import GateName
@@ -39,10 +39,10 @@ from tests.store.rows import NOW
 
 SENDER = "a@example.com"
 DAY = DnsHealthSettings(grace_ms=86_400_000)
-GOOD = found(Code.SPF_OK, "acme.dev", "well")
-BAD = found(Code.DMARC_MISSING, "acme.dev", "no record")
-SILENT = found(Code.DMARC_UNKNOWN, "acme.dev", "timed out")
-LOGO = found(Code.STS_INVALID, "acme.dev", "the policy cannot be had")
+GOOD = make_finding(Code.SPF_OK, "acme.dev", "well")
+BAD = make_finding(Code.DMARC_MISSING, "acme.dev", "no record")
+SILENT = make_finding(Code.DMARC_UNKNOWN, "acme.dev", "timed out")
+LOGO = make_finding(Code.STS_INVALID, "acme.dev", "the policy cannot be had")
 
 
 def checked(
@@ -101,7 +101,7 @@ def test_a_missing_answer_changes_nothing(engine: sa.Engine) -> None:
 
 def test_a_blocklist_that_refuses_does_not_prevent_a_release(engine: sa.Engine) -> None:
     steps(engine, (0, BAD), (30, BAD))
-    refused = found(Code.DNSBL_REFUSED, "acme.dev at dbl.test", "127.255.255.254")
+    refused = make_finding(Code.DNSBL_REFUSED, "acme.dev at dbl.test", "127.255.255.254")
     assert checked(engine, 36, GOOD, refused).step is HealthStep.RELEASED
 
 
@@ -126,12 +126,13 @@ def test_turning_holds_off_releases_senders(engine: sa.Engine) -> None:
 TOGETHER = """
 from datetime import UTC, datetime
 from postroad.senders.dns_health import record
-from postroad.dns.finding import Code, found
+from postroad.dns.finding import Code, make_finding
 from postroad.dns.health import HealthReport
 from postroad.settings import DnsHealthSettings
 from postroad.store.engine import open_engine
 now = datetime(2026, 5, 4, tzinfo=UTC)
-report = HealthReport(domain="acme.dev", checked_at=now, findings=(found(Code.DMARC_MISSING, "acme.dev", "none"),))
+finding = make_finding(Code.DMARC_MISSING, "acme.dev", "none")
+report = HealthReport(domain="acme.dev", checked_at=now, findings=(finding,))
 gate()
 print(record(open_engine(sys.argv[2]), "a@example.com", report, DnsHealthSettings(grace_ms=0)).step, flush=True)
 """

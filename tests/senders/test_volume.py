@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlmodel import col
 
 from postroad.clock import SystemClock
-from postroad.dns.finding import Code, found
+from postroad.dns.finding import Code, make_finding
 from postroad.dns.health import HealthReport
 from postroad.dns.resolver import Resolver
 from postroad.senders.volume import with_volume
@@ -23,7 +23,7 @@ ZONE = {
     "_dmarc.acme.dev": {"TXT": ['"v=DMARC1; p=reject"']},
     "_dmarc.other.dev": {"TXT": ['"v=DMARC1; p=reject"']},
 }
-WELL = tuple(found(code, "acme.dev", "") for code in (Code.SPF_OK, Code.DKIM_OK, Code.DMARC_OK))
+WELL = tuple(make_finding(code, "acme.dev", "") for code in (Code.SPF_OK, Code.DKIM_OK, Code.DMARC_OK))
 _uids = count()
 
 

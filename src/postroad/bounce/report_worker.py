@@ -17,7 +17,7 @@ from postroad.bounce.truncation import MAX_REPORT_MAIL_BYTES, attached_reports
 from postroad.confined import serve
 from postroad.dns.reports.condense import condense
 from postroad.dns.reports.dmarc import DmarcReport
-from postroad.dns.reports.read import MAX_ATTACHMENTS, domain_named, parse_report, printable_name
+from postroad.dns.reports.read import MAX_ATTACHMENTS, domain_from_name, parse_report, printable_name
 from postroad.dns.reports.tls import TlsReport
 from postroad.errors import DataError
 
@@ -46,7 +46,7 @@ def parse_reports(raw: bytes, domains: tuple[str, ...] | None) -> AttachedReport
     for part in attached[:MAX_ATTACHMENTS]:
         name = printable_name(part.file_name)
         try:
-            parsed = parse_report(_decoded_body(part), domain_named(part.file_name, subject))
+            parsed = parse_report(_decoded_body(part), domain_from_name(part.file_name, subject))
         except DataError as error:
             refused.append(f"{name}: {error.message}"[:300])
             continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from postroad.canary.results import CanaryResult
-from postroad.dns.finding import Code, Finding, RecordVerdict, Standard, found
+from postroad.dns.finding import Code, Finding, RecordVerdict, Standard, make_finding
 
 METHODS = {"spf": Standard.SPF, "dkim": Standard.DKIM, "dmarc": Standard.DMARC}
 _WORD = {"spf": "smtp.mailfrom", "dkim": "header.d", "dmarc": "header.from"}
@@ -38,7 +38,7 @@ def compare(
     """Return a finding for each method. ``sender``: the From address, in whose domain's name DKIM is to pass."""
     if not results:
         return [
-            found(
+            make_finding(
                 Code.CANARY_NO_RESULTS,
                 sender,
                 f"it arrived, and no Authentication-Results of {authserv_id} with it",
@@ -55,19 +55,19 @@ def compare(
 def _judge(method: str, result: CanaryResult | None, promised: bool | None, sender: str) -> Finding:
     subject = f"{METHODS[method]} of {sender}"
     if result is None:
-        return found(Code.CANARY_UNSAID, subject, f"the receiver said nothing of {method}")
+        return make_finding(Code.CANARY_UNSAID, subject, f"the receiver said nothing of {method}")
     about = result.properties.get(_WORD[method])
     seen = f"the receiver saw {method}={result.result}" + (f" for {about}" if about else "")
     if result.result == "pass":
         if promised is False:
-            return found(Code.CANARY_UNPROMISED, subject, f"{seen}, and DNS says now that it fails")
-        return found(Code.CANARY_OK, subject, seen)
+            return make_finding(Code.CANARY_UNPROMISED, subject, f"{seen}, and DNS says now that it fails")
+        return make_finding(Code.CANARY_OK, subject, seen)
     if result.result == "temperror":
-        return found(Code.CANARY_TEMPORARY, subject, seen)
+        return make_finding(Code.CANARY_TEMPORARY, subject, seen)
     if promised is False:
-        return found(Code.CANARY_FAILS, subject, f"{seen}, as DNS says", remedy=_MEND[method])
+        return make_finding(Code.CANARY_FAILS, subject, f"{seen}, as DNS says", remedy=_MEND[method])
     said = "DNS promises a pass" if promised else "DNS says nothing against it"
-    return found(Code.CANARY_DIFFERS, subject, f"{seen}, and {said}", remedy=_MEND[method])
+    return make_finding(Code.CANARY_DIFFERS, subject, f"{seen}, and {said}", remedy=_MEND[method])
 
 
 def _best(method: str, results: Sequence[CanaryResult], domain: str) -> CanaryResult | None:

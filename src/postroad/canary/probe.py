@@ -23,7 +23,7 @@ from postroad.delivery.destinations import Destinations
 from postroad.delivery.outcome import NoMailHostError
 from postroad.delivery.routes import open_routes, origins_of
 from postroad.dns.checks import dkim, dmarc, spf
-from postroad.dns.finding import Code, Finding, RecordVerdict, Standard, found, worst
+from postroad.dns.finding import Code, Finding, RecordVerdict, Standard, make_finding, worst
 from postroad.dns.resolver import Resolver
 from postroad.errors import ConfigError
 from postroad.mail.dkim_keys import load_signers
@@ -79,12 +79,14 @@ async def send_canary(
     token = secrets.token_hex(16)
     refusal = await _send(settings, name, canary.address, token, engine, resolver, signer, clock, environ)
     if refusal is not None:
-        return CanaryReport(sender=name, findings=(found(Code.CANARY_REFUSED, sender.address, refusal),))
+        return CanaryReport(sender=name, findings=(make_finding(Code.CANARY_REFUSED, sender.address, refusal),))
     raw = await _await(canary, token, clock)
     if raw is None:
         seen = f"it was accepted, and was not in the mailbox within {canary.wait_ms / 1000:g} s"
         remedy = "Look into the spam folder, and into the log of the route's host."
-        return CanaryReport(sender=name, findings=(found(Code.CANARY_LOST, sender.address, seen, remedy=remedy),))
+        return CanaryReport(
+            sender=name, findings=(make_finding(Code.CANARY_LOST, sender.address, seen, remedy=remedy),)
+        )
     results = results_of(raw, canary.authserv_id)
     findings = compare(results, promised, sender=sender.address, authserv_id=canary.authserv_id)
     return CanaryReport(sender=name, findings=tuple(findings))

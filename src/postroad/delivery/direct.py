@@ -15,7 +15,7 @@ from postroad.delivery.outcome import NoMailHostError, UnreachableReason, classi
 from postroad.delivery.result import Pause
 from postroad.delivery.sts_policies import StsPolicies
 from postroad.dns.lookup import Lookup, LookupStatus
-from postroad.dns.mta_sts import Policy, StsMode
+from postroad.dns.mta_sts import MtaStsPolicy, StsMode
 from postroad.dns.mx import MailExchange, MailHosts, find_mail_hosts
 from postroad.dns.providers import provider_for, site_of
 from postroad.dns.tlsa import NO_TLSA, HostCertificates, find_certificates
@@ -154,7 +154,7 @@ class DirectRoute:
                 assert_never(other)
 
     async def _endpoint(
-        self, host: str, hosts: MailHosts, policy: Policy | None, origin: LocalBinding, limits: SessionLimits
+        self, host: str, hosts: MailHosts, policy: MtaStsPolicy | None, origin: LocalBinding, limits: SessionLimits
     ) -> Endpoint:
         lookups = await self._resolver.addresses(host)
         # The session connects to these addresses without another lookup.
@@ -183,7 +183,7 @@ class DirectRoute:
         )
 
     def _protection(
-        self, host: str, certificates: HostCertificates, policy: Policy | None, limits: SessionLimits
+        self, host: str, certificates: HostCertificates, policy: MtaStsPolicy | None, limits: SessionLimits
     ) -> tuple[TlsMode, bool, tuple[TlsaAssociation, ...]]:
         settings = self._settings
         if certificates.records:

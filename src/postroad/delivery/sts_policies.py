@@ -11,7 +11,7 @@ from datetime import timedelta
 import sqlalchemy as sa
 
 from postroad.clock import Clock
-from postroad.dns.mta_sts import Policy, PolicyError, StsMode, fetch_policy, find_policy_id
+from postroad.dns.mta_sts import MtaStsPolicy, PolicyError, StsMode, fetch_policy, find_policy_id
 from postroad.dns.public_address import Network
 from postroad.dns.resolver import Resolver
 from postroad.errors import UnavailableError
@@ -60,7 +60,7 @@ class StsPolicies:
         self._not_before_ms: dict[str, int] = {}
         self._locks: dict[str, asyncio.Lock] = {}
 
-    async def of(self, domain: str) -> Policy | None:
+    async def of(self, domain: str) -> MtaStsPolicy | None:
         """Return the policy of a domain, or None. It never raises: without an answer the cached policy applies."""
         _, policy_id = await find_policy_id(self.resolver, domain)
         cached = await self._unexpired(domain)
@@ -123,7 +123,7 @@ class StsPolicies:
             save_sts_policy(connection, policy)
 
 
-def _policy(cached: StsPolicy | None) -> Policy | None:
+def _policy(cached: StsPolicy | None) -> MtaStsPolicy | None:
     if cached is None:
         return None
-    return Policy(mode=StsMode(cached.mode), hosts=tuple(cached.hosts.split()), max_age_s=0)
+    return MtaStsPolicy(mode=StsMode(cached.mode), hosts=tuple(cached.hosts.split()), max_age_s=0)

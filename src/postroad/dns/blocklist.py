@@ -1,4 +1,4 @@
-"""Lists of addresses and domains that send spam, asked by DNS: RFC 5782."""
+"""Queries DNS blocklists of addresses and domains (RFC 5782)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from postroad.dns.tags import texts, unanswered_reason
 
 _ANSWERS = ip_network("127.0.0.0/8")
 _REFUSALS = ip_network("127.255.255.0/24")
-"""What Spamhaus answers to resolvers that it does not serve (open ones, too many questions): about nobody."""
+"""Spamhaus's responses to resolvers that it does not serve (public ones, too many queries). Not a listing."""
 
 MEANINGS = {
     "zen.spamhaus.org": {
@@ -38,33 +38,33 @@ MEANINGS = {
         "127.0.1.106": "abused legitimate domain: botnet",
     },
 }
-"""What the answers of lists mean, where they publish it."""
+"""Published meanings of return codes, by list."""
 
 _POLICY = {("zen.spamhaus.org", "127.0.0.10"), ("zen.spamhaus.org", "127.0.0.11")}
 
 
 class ListingStatus(StrEnum):
-    """What a list says."""
+    """The result of a query to a list."""
 
     CLEAR = "clear"
     LISTED = "listed"
-    POLICY = "policy"  # no spam was seen; the network is not meant to send mail
+    POLICY = "policy"  # no spam was observed, but the network should not send mail
     REFUSED = "refused"
     UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Listing:
-    """What one list says of one address or domain. ``codes``: its answers, with what they mean."""
+    """The result of one list for one address or domain. ``codes``: its return codes, with their meanings."""
 
     blocklist: str
-    standing: ListingStatus
+    status: ListingStatus
     codes: tuple[str, ...] = ()
     reason: str = ""
 
 
-def question(subject: str, blocklist: str) -> str:
-    """Return the name to ask about an address (octets or nibbles reversed) or a domain."""
+def query_name(subject: str, blocklist: str) -> str:
+    """Return the name to query for an address (with octets or nibbles reversed) or a domain."""
     try:
         ip: IPv4Address | IPv6Address = ip_address(subject)
     except ValueError:
@@ -73,27 +73,36 @@ def question(subject: str, blocklist: str) -> str:
     return f"{pointer.removesuffix('.in-addr.arpa').removesuffix('.ip6.arpa')}.{blocklist}"
 
 
-async def ask(resolver: Resolver, subject: str, blocklist: str) -> Listing:
-    """Ask a list about an address or a domain. An answer outside 127.0.0.0/8 is none: the list has ended."""
-    name = question(subject, blocklist)
+async def query_blocklist(resolver: Resolver, subject: str, blocklist: str) -> Listing:
+    """Query a list for an address or a domain.
+
+    Args:
+        resolver: Sends the query.
+        subject: The address or the domain.
+        blocklist: The list's domain.
+
+    Returns:
+        The result. A response outside 127.0.0.0/8 does not count: the list is no longer operated.
+    """
+    name = query_name(subject, blocklist)
     answer = await resolver.lookup(name, "A")
     if answer.status is LookupStatus.NO_ANSWER:
-        return Listing(blocklist=blocklist, standing=ListingStatus.UNKNOWN, reason=unanswered_reason(answer))
+        return Listing(blocklist=blocklist, status=ListingStatus.UNKNOWN, reason=unanswered_reason(answer))
     codes = sorted(answer.addresses)
     if not codes:
-        return Listing(blocklist=blocklist, standing=ListingStatus.CLEAR)
+        return Listing(blocklist=blocklist, status=ListingStatus.CLEAR)
     if not all(ip_address(code) in _ANSWERS for code in codes):
         why = f"it answers {', '.join(codes)}, which is outside 127.0.0.0/8"
-        return Listing(blocklist=blocklist, standing=ListingStatus.REFUSED, reason=why)
+        return Listing(blocklist=blocklist, status=ListingStatus.REFUSED, reason=why)
     if any(ip_address(code) in _REFUSALS for code in codes):
         why = f"it answers {', '.join(codes)}: it does not serve this resolver"
-        return Listing(blocklist=blocklist, standing=ListingStatus.REFUSED, reason=why)
-    said = texts(await resolver.lookup(name, "TXT"))
+        return Listing(blocklist=blocklist, status=ListingStatus.REFUSED, reason=why)
+    reasons = texts(await resolver.lookup(name, "TXT"))
     policy = all((blocklist, code) in _POLICY for code in codes)
     meanings = MEANINGS.get(blocklist, {})
     return Listing(
         blocklist=blocklist,
-        standing=ListingStatus.POLICY if policy else ListingStatus.LISTED,
+        status=ListingStatus.POLICY if policy else ListingStatus.LISTED,
         codes=tuple(f"{code} ({meanings[code]})" if code in meanings else code for code in codes),
-        reason=" ".join(said)[:300],
+        reason=" ".join(reasons)[:300],
     )

@@ -10,7 +10,7 @@ class RecordVerdict(StrEnum):
     """How a finding bears on mail."""
 
     PASS = "pass"  # noqa: S105  (a word, and no secret)
-    INFO = "info"  # something that could be had, and is not
+    INFO = "info"  # an optional feature that is missing
     UNKNOWN = "unknown"  # DNS gave no answer: nothing is known, and nothing is held against the domain
     WARN = "warn"
     FAIL = "fail"
@@ -53,96 +53,108 @@ class Code(Enum):
     """Every finding there is: docs/reference/dns-findings.md lists them."""
 
     SPF_OK = "spf.ok", RecordVerdict.PASS, "Receivers can tell which hosts may use this domain in the return path."
-    SPF_UNKNOWN = "spf.unknown", RecordVerdict.UNKNOWN, "Without an answer nothing can be said."
+    SPF_UNKNOWN = "spf.unknown", RecordVerdict.UNKNOWN, "DNS gave no answer, so the check has no result."
     SPF_MISSING = (
         "spf.missing",
         RecordVerdict.FAIL,
-        "Large receivers refuse mail without SPF or DKIM, bulk mail without both.",
+        "Large receivers reject mail without SPF or DKIM, and bulk mail without both.",
     )
-    SPF_SEVERAL = "spf.several", RecordVerdict.FAIL, "With two records every check ends in permerror (RFC 7208 §4.5)."
+    SPF_SEVERAL = (
+        "spf.several",
+        RecordVerdict.FAIL,
+        "With two records every check results in permerror (RFC 7208 §4.5).",
+    )
     SPF_INVALID = (
         "spf.invalid",
         RecordVerdict.FAIL,
-        "A record that cannot be evaluated ends in permerror: SPF never passes.",
+        "An invalid record results in permerror: SPF never passes.",
     )
-    SPF_LOOKUPS_OVER = "spf.lookups-over", RecordVerdict.FAIL, "Past ten lookups a check ends in permerror (§4.6.4)."
+    SPF_LOOKUPS_OVER = (
+        "spf.lookups-over",
+        RecordVerdict.FAIL,
+        "With more than ten lookups a check results in permerror (§4.6.4).",
+    )
     SPF_VOID_OVER = (
         "spf.void-over",
         RecordVerdict.FAIL,
-        "Past two names that lead nowhere a check may end in permerror (§4.6.4).",
+        "With more than two void lookups a check may result in permerror (§4.6.4).",
     )
     SPF_PLUS_ALL = (
         "spf.plus-all",
         RecordVerdict.FAIL,
-        "The whole world may send in this name: receivers take it for spam.",
+        "Every host may send for this domain: receivers classify its mail as spam.",
     )
     SPF_NOT_COVERED = "spf.not-covered", RecordVerdict.FAIL, "Mail from this address does not pass SPF."
     SPF_LOOKUPS_MANY = (
         "spf.lookups-many",
         RecordVerdict.WARN,
-        "One more include of somebody else's may go past the limit of ten.",
+        "If an included record adds one more include, the limit of ten may be exceeded.",
     )
     SPF_PTR = "spf.ptr", RecordVerdict.WARN, "`ptr` is slow and unreliable, and should not be used (RFC 7208 §5.5)."
     SPF_NEUTRAL_ALL = (
         "spf.neutral-all",
         RecordVerdict.WARN,
-        "?all says nothing of hosts that are not named: forgeries pass.",
+        "With ?all, hosts that are not named are neutral: forgeries are accepted.",
     )
-    SPF_AFTER_ALL = "spf.after-all", RecordVerdict.WARN, "Receivers never look at terms after `all` (RFC 7208 §5.1)."
+    SPF_AFTER_ALL = "spf.after-all", RecordVerdict.WARN, "Receivers never evaluate terms after `all` (RFC 7208 §5.1)."
     SPF_NO_ALL = (
         "spf.no-all",
         RecordVerdict.WARN,
-        "Without `all` or `redirect` other hosts are neutral: forgeries pass.",
+        "Without `all` or `redirect`, hosts that are not named are neutral: forgeries are accepted.",
     )
 
     DKIM_OK = "dkim.ok", RecordVerdict.PASS, "Receivers can verify signatures made with this key."
-    DKIM_UNKNOWN = "dkim.unknown", RecordVerdict.UNKNOWN, "Without an answer nothing can be said."
-    DKIM_UNASKED = "dkim.unasked", RecordVerdict.INFO, "Keys are found by their selector, and none was named."
+    DKIM_UNKNOWN = "dkim.unknown", RecordVerdict.UNKNOWN, "DNS gave no answer, so the check has no result."
+    DKIM_UNASKED = "dkim.unasked", RecordVerdict.INFO, "Keys are looked up by selector, and no selector was given."
     DKIM_MISSING = "dkim.missing", RecordVerdict.FAIL, "Signatures that name this selector cannot be verified."
-    DKIM_REVOKED = "dkim.revoked", RecordVerdict.FAIL, "An empty p= says that the key is revoked (RFC 6376 §3.6.1)."
+    DKIM_REVOKED = "dkim.revoked", RecordVerdict.FAIL, "An empty p= means that the key is revoked (RFC 6376 §3.6.1)."
     DKIM_INVALID = "dkim.invalid", RecordVerdict.FAIL, "Signatures that name this selector cannot be verified."
     DKIM_SEVERAL = "dkim.several", RecordVerdict.FAIL, "With two records the outcome is undefined (RFC 6376 §3.6.2.2)."
     DKIM_OTHER_KEY = (
         "dkim.other-key",
         RecordVerdict.FAIL,
-        "What is signed with the private key does not verify with this one.",
+        "Signatures made with the private key do not verify with this public key.",
     )
     DKIM_WEAK = "dkim.weak", RecordVerdict.FAIL, "RSA keys below 1024 bits must not be accepted (RFC 8301 §3.2)."
     DKIM_SHORT = (
         "dkim.short",
         RecordVerdict.WARN,
-        "1024 bits are the least that counts; signers should use 2048 (RFC 8301 §3.2).",
+        "1024 bits are the minimum; signers should use 2048 (RFC 8301 §3.2).",
     )
-    DKIM_TESTING = "dkim.testing", RecordVerdict.WARN, "t=y asks receivers to treat signed mail as if it were not."
+    DKIM_TESTING = "dkim.testing", RecordVerdict.WARN, "t=y asks receivers to treat signed mail as unsigned."
     DKIM_FAULTS = (
         "dkim.faults",
         RecordVerdict.WARN,
-        "Most receivers pass over these faults; a strict one may refuse the key (RFC 6376 §3.6.1).",
+        "Most receivers ignore these faults; a strict one may reject the key (RFC 6376 §3.6.1).",
     )
     DKIM_NO_ED25519 = (
         "dkim.no-ed25519",
         RecordVerdict.INFO,
-        "Small and strong; a second signature beside RSA (RFC 8463).",
+        "Ed25519 keys are short and strong, for a second signature in addition to RSA (RFC 8463).",
     )
 
     DMARC_OK = "dmarc.ok", RecordVerdict.PASS, "Receivers know what to do with mail that forges this domain."
-    DMARC_UNKNOWN = "dmarc.unknown", RecordVerdict.UNKNOWN, "Without an answer nothing can be said."
+    DMARC_UNKNOWN = "dmarc.unknown", RecordVerdict.UNKNOWN, "DNS gave no answer, so the check has no result."
     DMARC_MISSING = (
         "dmarc.missing",
         RecordVerdict.FAIL,
-        "Google, Yahoo and Microsoft refuse bulk mail from domains without DMARC.",
+        "Google, Yahoo and Microsoft reject bulk mail from domains without DMARC.",
     )
-    DMARC_SEVERAL = "dmarc.several", RecordVerdict.FAIL, "Of several records none counts (RFC 9989 §4.10)."
+    DMARC_SEVERAL = (
+        "dmarc.several",
+        RecordVerdict.FAIL,
+        "If there are several records, receivers ignore all of them (RFC 9989 §4.10).",
+    )
     DMARC_INVALID = "dmarc.invalid", RecordVerdict.FAIL, "Receivers do not apply this record: see RFC 9989 §4.10.1."
     DMARC_UNALIGNED = (
         "dmarc.unaligned",
         RecordVerdict.FAIL,
-        "Neither SPF nor DKIM speaks for the From domain: DMARC fails.",
+        "Neither SPF nor DKIM is aligned with the From domain: DMARC fails.",
     )
     DMARC_SPF_UNALIGNED = (
         "dmarc.spf-unaligned",
         RecordVerdict.WARN,
-        "SPF passes for another domain: DMARC rests on DKIM alone.",
+        "SPF passes for another domain: DMARC depends on DKIM alone.",
     )
     DMARC_NONE = (
         "dmarc.none",
@@ -154,16 +166,20 @@ class Code(Enum):
         RecordVerdict.WARN,
         "Forgeries of subdomains are delivered although those of the domain are not.",
     )
-    DMARC_NO_REPORTS = "dmarc.no-reports", RecordVerdict.WARN, "Without rua nobody tells you who sends in your name."
+    DMARC_NO_REPORTS = (
+        "dmarc.no-reports",
+        RecordVerdict.WARN,
+        "Without rua you get no reports about who sends with your domain.",
+    )
     DMARC_TAGS = (
         "dmarc.tags",
         RecordVerdict.WARN,
-        "Receivers pass over these tags: they have no effect, or not the one meant.",
+        "Receivers ignore these tags: they have no effect, or not the intended one.",
     )
     DMARC_FAULTS = (
         "dmarc.faults",
         RecordVerdict.WARN,
-        "Receivers pass over these faults, and apply the rest of the record (RFC 9989 §4.7).",
+        "Receivers ignore these faults, and apply the rest of the record (RFC 9989 §4.7).",
     )
     DMARC_REPORT_URI = (
         "dmarc.report-uri",
@@ -179,41 +195,45 @@ class Code(Enum):
     DMARC_REPORTS_REFUSED = (
         "dmarc.reports-refused",
         RecordVerdict.WARN,
-        ("Reports go to another domain only where that one says it wants them (RFC 9990)."),
+        ("Reports are sent to another domain only if that domain publishes its consent (RFC 9990)."),
     )
 
-    MX_OK = "mx.ok", RecordVerdict.PASS, "Replies and bounces find their way."
-    MX_UNKNOWN = "mx.unknown", RecordVerdict.UNKNOWN, "Without an answer nothing can be said."
-    MX_NO_DOMAIN = "mx.no-domain", RecordVerdict.FAIL, "Receivers refuse mail from a domain that does not exist."
+    MX_OK = "mx.ok", RecordVerdict.PASS, "Replies and bounces can be delivered."
+    MX_UNKNOWN = "mx.unknown", RecordVerdict.UNKNOWN, "DNS gave no answer, so the check has no result."
+    MX_NO_DOMAIN = "mx.no-domain", RecordVerdict.FAIL, "Receivers reject mail from a domain that does not exist."
     MX_MISSING = (
         "mx.missing",
         RecordVerdict.FAIL,
-        "Receivers refuse mail from a domain that takes none; replies and bounces are lost.",
+        "Receivers reject mail from a domain that accepts no mail; replies and bounces are lost.",
     )
-    MX_NULL = "mx.null", RecordVerdict.FAIL, "A null MX says that the domain neither takes nor sends mail (RFC 7505)."
+    MX_NULL = (
+        "mx.null",
+        RecordVerdict.FAIL,
+        "A null MX means that the domain neither accepts nor sends mail (RFC 7505).",
+    )
     MX_IMPLICIT = (
         "mx.implicit",
         RecordVerdict.WARN,
-        "Mail goes to the domain's own address, which need not be a mail host.",
+        "Mail is sent to the domain's own address, which may not be a mail host.",
     )
-    MX_NO_ADDRESS = "mx.no-address", RecordVerdict.FAIL, "None of the mail hosts can be reached."
+    MX_NO_ADDRESS = "mx.no-address", RecordVerdict.FAIL, "No mail host can be reached."
     MX_DEAD_HOST = "mx.dead-host", RecordVerdict.WARN, "Senders waste their time on a mail host that has no address."
 
     MX_CNAME = (
         "mx.cname",
         RecordVerdict.WARN,
-        "The name in an MX record must not be an alias (RFC 2181 §10.3); some senders refuse it.",
+        "The name in an MX record must not be an alias (RFC 2181 §10.3); some senders reject it.",
     )
 
-    PTR_OK = "ptr.ok", RecordVerdict.PASS, "The address has a name that leads back to it."
-    PTR_UNKNOWN = "ptr.unknown", RecordVerdict.UNKNOWN, "Without an answer nothing can be said."
-    PTR_UNASKED = "ptr.unasked", RecordVerdict.INFO, "Which address mail leaves from was not said."
-    PTR_MISSING = "ptr.missing", RecordVerdict.FAIL, "Large receivers refuse mail from an address without a name."
-    PTR_UNCONFIRMED = "ptr.unconfirmed", RecordVerdict.FAIL, "A name counts only where it leads back to the address."
+    PTR_OK = "ptr.ok", RecordVerdict.PASS, "The address has a name that resolves to the address."
+    PTR_UNKNOWN = "ptr.unknown", RecordVerdict.UNKNOWN, "DNS gave no answer, so the check has no result."
+    PTR_UNASKED = "ptr.unasked", RecordVerdict.INFO, "No sending address was given."
+    PTR_MISSING = "ptr.missing", RecordVerdict.FAIL, "Large receivers reject mail from an address without a name."
+    PTR_UNCONFIRMED = "ptr.unconfirmed", RecordVerdict.FAIL, "A name counts only if it resolves to the address."
     PTR_GENERIC = (
         "ptr.generic",
         RecordVerdict.WARN,
-        "A name made of the address is what dial-up lines have: many receivers refuse it.",
+        "Generic names are typical of dial-up lines: many receivers reject them.",
     )
     HELO_OTHER = (
         "ptr.helo-differs",
@@ -223,107 +243,111 @@ class Code(Enum):
     HELO_NOT_FOUND = (
         "ptr.helo-not-found",
         RecordVerdict.FAIL,
-        "The name in EHLO must lead to an address (RFC 5321 §2.3.5).",
+        "The name in EHLO must resolve to an address (RFC 5321 §2.3.5).",
     )
 
     STS_OK = "mta-sts.ok", RecordVerdict.PASS, "Mail to the domain goes to its own mail hosts, over TLS."
-    STS_UNKNOWN = "mta-sts.unknown", RecordVerdict.UNKNOWN, "Without an answer nothing can be said."
+    STS_UNKNOWN = "mta-sts.unknown", RecordVerdict.UNKNOWN, "DNS gave no answer, so the check has no result."
     STS_ABSENT = "mta-sts.absent", RecordVerdict.INFO, "Mail to the domain can be read or diverted on its way."
-    STS_INVALID = "mta-sts.invalid", RecordVerdict.FAIL, "A policy that cannot be had or read protects nothing."
+    STS_INVALID = "mta-sts.invalid", RecordVerdict.FAIL, "An unavailable or invalid policy has no effect."
     STS_DISAGREES = (
         "mta-sts.disagrees",
         RecordVerdict.FAIL,
-        "Senders refuse to deliver to mail hosts that the policy does not name.",
+        "Senders do not deliver to mail hosts that the policy does not name.",
     )
-    STS_TESTING = "mta-sts.testing", RecordVerdict.WARN, "In testing, mail goes out unprotected and is only reported."
+    STS_TESTING = (
+        "mta-sts.testing",
+        RecordVerdict.WARN,
+        "In testing mode, mail is delivered without protection, and failures are only reported.",
+    )
 
     TLS_RPT_OK = "tls-rpt.ok", RecordVerdict.PASS, "Senders report when TLS to the domain's mail hosts fails."
-    TLS_RPT_UNKNOWN = "tls-rpt.unknown", RecordVerdict.UNKNOWN, "Without an answer nothing can be said."
-    TLS_RPT_ABSENT = "tls-rpt.absent", RecordVerdict.INFO, "Nobody tells you when TLS to your mail hosts fails."
-    TLS_RPT_INVALID = "tls-rpt.invalid", RecordVerdict.FAIL, "A record that cannot be read is none."
+    TLS_RPT_UNKNOWN = "tls-rpt.unknown", RecordVerdict.UNKNOWN, "DNS gave no answer, so the check has no result."
+    TLS_RPT_ABSENT = "tls-rpt.absent", RecordVerdict.INFO, "You get no reports when TLS to your mail hosts fails."
+    TLS_RPT_INVALID = "tls-rpt.invalid", RecordVerdict.FAIL, "An invalid record has no effect."
     TLS_RPT_FAULTS = "tls-rpt.faults", RecordVerdict.WARN, "Senders that are strict may not report (RFC 8460 §3)."
 
-    DANE_OK = "dane.ok", RecordVerdict.PASS, "The certificates of the mail hosts are vouched for by DNSSEC."
-    DANE_UNKNOWN = "dane.unknown", RecordVerdict.UNKNOWN, "Without an answer nothing can be said."
-    DANE_ABSENT = "dane.absent", RecordVerdict.INFO, "The certificates of the mail hosts are not vouched for by DNS."
+    DANE_OK = "dane.ok", RecordVerdict.PASS, "DNSSEC authenticates the certificates of the mail hosts."
+    DANE_UNKNOWN = "dane.unknown", RecordVerdict.UNKNOWN, "DNS gave no answer, so the check has no result."
+    DANE_ABSENT = "dane.absent", RecordVerdict.INFO, "DNS does not authenticate the certificates of the mail hosts."
     DANE_UNSIGNED = (
         "dane.unsigned",
         RecordVerdict.INFO,
-        "TLSA records count only where DNSSEC vouches for them (RFC 7672 §2.2).",
+        "TLSA records count only if DNSSEC validates them (RFC 7672 §2.2).",
     )
     DANE_UNUSABLE = (
         "dane.unusable",
         RecordVerdict.FAIL,
-        "Records that no sender can use make TLS needed and its proof impossible.",
+        "Unusable records require TLS and make its authentication impossible.",
     )
     DANE_SOME = "dane.some", RecordVerdict.WARN, "An attacker picks the mail host that is not protected."
 
-    BIMI_OK = "bimi.ok", RecordVerdict.PASS, "Receivers that show logos find yours."
-    BIMI_UNKNOWN = "bimi.unknown", RecordVerdict.UNKNOWN, "Without an answer nothing can be said."
-    BIMI_ABSENT = "bimi.absent", RecordVerdict.INFO, "Receivers that show logos have none to show."
-    BIMI_INVALID = "bimi.invalid", RecordVerdict.INFO, "A record that cannot be read is none."
+    BIMI_OK = "bimi.ok", RecordVerdict.PASS, "Receivers that show logos can find yours."
+    BIMI_UNKNOWN = "bimi.unknown", RecordVerdict.UNKNOWN, "DNS gave no answer, so the check has no result."
+    BIMI_ABSENT = "bimi.absent", RecordVerdict.INFO, "Receivers that show logos have no logo of yours."
+    BIMI_INVALID = "bimi.invalid", RecordVerdict.INFO, "An invalid record has no effect."
     BIMI_NEEDS_DMARC = (
         "bimi.needs-dmarc",
         RecordVerdict.INFO,
-        "Logos are shown only where DMARC is quarantine or reject.",
+        "Logos are shown only if DMARC is quarantine or reject.",
     )
 
-    DNSBL_OK = "dnsbl.ok", RecordVerdict.PASS, "The list does not know it."
-    DNSBL_UNKNOWN = "dnsbl.unknown", RecordVerdict.UNKNOWN, "Without an answer nothing can be said."
+    DNSBL_OK = "dnsbl.ok", RecordVerdict.PASS, "The list has no entry for it."
+    DNSBL_UNKNOWN = "dnsbl.unknown", RecordVerdict.UNKNOWN, "DNS gave no answer, so the check has no result."
     DNSBL_REFUSED = (
         "dnsbl.refused",
         RecordVerdict.UNKNOWN,
-        "127.255.255.x means that the list did not answer, and never that it lists.",
+        "127.255.255.x means that the list gave no answer, never a listing.",
     )
-    DNSBL_LISTED = "dnsbl.listed", RecordVerdict.FAIL, "Receivers that use this list refuse the mail."
+    DNSBL_LISTED = "dnsbl.listed", RecordVerdict.FAIL, "Receivers that use this list reject the mail."
     DNSBL_POLICY = (
         "dnsbl.policy",
         RecordVerdict.WARN,
-        "The network's owner says that no mail should come from here directly.",
+        "According to the network's owner, no mail should be sent from here directly.",
     )
 
-    CANARY_OK = "canary.ok", RecordVerdict.PASS, "A receiver sees what DNS promises."
-    CANARY_TEMPORARY = "canary.temporary", RecordVerdict.UNKNOWN, "The receiver had no answer from DNS just then."
-    CANARY_UNSAID = "canary.unsaid", RecordVerdict.WARN, "A receiver that says nothing of it may not have looked."
+    CANARY_OK = "canary.ok", RecordVerdict.PASS, "The receiver's results are those that DNS implies."
+    CANARY_TEMPORARY = "canary.temporary", RecordVerdict.UNKNOWN, "The receiver temporarily got no answer from DNS."
+    CANARY_UNSAID = "canary.unsaid", RecordVerdict.WARN, "A receiver that reports no result may not have checked."
     CANARY_UNPROMISED = (
         "canary.unpromised",
         RecordVerdict.WARN,
-        "It passes by what the receiver still remembers, and will not for long.",
+        "It passes only because of the receiver's DNS cache, and will soon fail.",
     )
     CANARY_NO_RESULTS = (
         "canary.no-results",
         RecordVerdict.WARN,
-        "Without a word of the host that is named nothing can be compared.",
+        "Without results of the named host there is nothing to compare.",
     )
     CANARY_DIFFERS = (
         "canary.differs",
         RecordVerdict.FAIL,
-        "The mail that leaves is not the mail that DNS speaks of: another address, key or domain.",
+        "The mail is not sent as DNS describes: another address, key or domain.",
     )
-    CANARY_FAILS = "canary.fails", RecordVerdict.FAIL, "Receivers see what DNS lacks."
+    CANARY_FAILS = "canary.fails", RecordVerdict.FAIL, "The receiver's results confirm what is missing in DNS."
     CANARY_REFUSED = (
         "canary.refused",
         RecordVerdict.FAIL,
-        "What happens to a canary happens to other mail by this route.",
+        "Other mail on this route is likely to fare the same as the canary.",
     )
-    CANARY_LOST = "canary.lost", RecordVerdict.FAIL, "It was filed as spam, dropped, or is on its way for very long."
+    CANARY_LOST = "canary.lost", RecordVerdict.FAIL, "It was filed as spam, dropped, or is delayed very long."
 
-    BULK_SMALL = "large-sender.small", RecordVerdict.PASS, "The rules for bulk senders do not hold for it yet."
+    BULK_SMALL = "large-sender.small", RecordVerdict.PASS, "The rules for bulk senders do not apply to it yet."
     BULK_NEAR = (
         "large-sender.near",
         RecordVerdict.WARN,
-        "From 5,000 a day on mail without SPF, DKIM and DMARC, aligned, is refused; at Google for good.",
+        "From 5,000 a day, mail without aligned SPF, DKIM and DMARC is rejected; at Google permanently from then on.",
     )
-    BULK_MET = "large-sender.met", RecordVerdict.PASS, "The rules for bulk senders hold for it, and its DNS keeps them."
+    BULK_MET = "large-sender.met", RecordVerdict.PASS, "The rules for bulk senders apply to it, and its DNS complies."
     BULK_OPEN = (
         "large-sender.open",
         RecordVerdict.INFO,
-        "The rules for bulk senders hold for it; whether it keeps them was not to be seen.",
+        "The rules for bulk senders apply to it; its compliance could not be determined.",
     )
     BULK_UNMET = (
         "large-sender.unmet",
         RecordVerdict.FAIL,
-        "Receivers refuse mail of bulk senders that break their rules.",
+        "Receivers reject mail of bulk senders that break their rules.",
     )
 
     def __init__(self, word: str, verdict: RecordVerdict, why: str) -> None:

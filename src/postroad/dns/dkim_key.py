@@ -1,4 +1,4 @@
-"""A DKIM key record: RFC 6376 §3.6.1, RFC 8301, RFC 8463."""
+"""Parses DKIM key records (RFC 6376 §3.6.1, RFC 8301, RFC 8463)."""
 
 from __future__ import annotations
 
@@ -18,9 +18,14 @@ ED25519_BYTES = 32
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PublicKey:
-    """A public key. ``octets``: as `p` has them; empty: revoked. ``bits``: of an RSA modulus.
+    """A public key.
 
-    ``faults``: what verifiers pass over.
+    Attributes:
+        algorithm: `rsa` or `ed25519`.
+        octets: The key in `p`. Empty if it is revoked.
+        bits: Length of an RSA modulus.
+        testing: Whether the domain tests DKIM (`t=y`).
+        faults: Faults that verifiers ignore.
     """
 
     algorithm: str
@@ -31,17 +36,17 @@ class PublicKey:
 
 
 def is_dkim(text: str) -> bool:
-    """Whether a TXT record at a selector is a key record: `v` may be left out, `p` may not."""
+    """Return whether a TXT record at a selector is a key record: `p` is required, `v` is not."""
     return "p" in {part.partition("=")[0].strip().lower() for part in text.split(";")}
 
 
 def has_other_version(text: str) -> bool:
-    """Whether a record begins with a version that is not DKIM1."""
+    """Return whether a record begins with a version that is not DKIM1."""
     return text.partition("=")[0].strip().lower() == "v" and not first_tag_is(text, "v", "DKIM1")
 
 
 def parse_key(text: str) -> PublicKey:
-    """Parse a key record. Verifiers refuse what does not follow the syntax (RFC 6376 §6.1.2). Raises RecordError."""
+    """Parse a key record. Raises RecordError for a syntax error, as verifiers reject it (RFC 6376 §6.1.2)."""
     tags = parse_tags(text)
     faults = []
     if "v" in tags and tags["v"] != "DKIM1":
@@ -53,7 +58,7 @@ def parse_key(text: str) -> PublicKey:
     _check_use(tags)
     try:
         packed = "".join(tags["p"].split())
-        if len(packed) % 4 > 1 and not packed.endswith("="):  # The syntax of §2.10 does not need the padding.
+        if len(packed) % 4 > 1 and not packed.endswith("="):  # The padding is optional (§2.10).
             faults.append("the base64 of p= has no padding")
             packed += "=" * (-len(packed) % 4)
         octets = base64.b64decode(packed, validate=True)
@@ -72,7 +77,7 @@ def parse_key(text: str) -> PublicKey:
         case "ed25519":
             raise RecordError(f"an Ed25519 key is {ED25519_BYTES} octets long, and p= has {len(octets)}")
         case other:
-            raise RecordError(f"k={other} is no algorithm of DKIM")
+            raise RecordError(f"k={other} is not an algorithm of DKIM")
 
 
 def _check_use(tags: Mapping[str, str]) -> None:
@@ -88,9 +93,9 @@ def _list(value: str) -> set[str]:
 
 def _rsa_bits(octets: bytes) -> int:
     try:
-        key = load_der_public_key(octets)  # of a SubjectPublicKeyInfo, or of a bare RSAPublicKey as RFC 6376 has it
+        key = load_der_public_key(octets)  # a SubjectPublicKeyInfo, or an RSAPublicKey as in RFC 6376
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise RecordError(f"p= is no RSA key: {error}") from None
+        raise RecordError(f"p= is not an RSA key: {error}") from None
     if not isinstance(key, RSAPublicKey):
-        raise RecordError("p= is no RSA key, and k= says that it is one")
+        raise RecordError("p= is not an RSA key, but k= is rsa")
     return key.key_size

@@ -1,4 +1,4 @@
-"""A DMARC policy record: RFC 9989 §4.7 and §4.8, which made `pct`, `rf` and `ri` history."""
+"""Parses DMARC policy records (RFC 9989 §4.7 and §4.8, which removed `pct`, `rf` and `ri`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from postroad.dns.tags import RecordError, first_tag_is, parse_tags
 
 KNOWN = frozenset({"v", "p", "sp", "np", "adkim", "aspf", "fo", "psd", "rua", "ruf", "t"})
 REMOVED = frozenset({"pct", "rf", "ri"})
-"""Of RFC 7489; RFC 9989 took them out, and receivers pass over them."""
+"""Tags of RFC 7489 that RFC 9989 removed. Receivers ignore them."""
 
 _MAILTO = re.compile(r"mailto:[^\s@,!/?][^\s@,!?]*@[^\s@,!/?]+(\?[\x21-\x7e]*)?", re.IGNORECASE | re.ASCII)
 _OTHER_URI = re.compile(r"(?!mailto:)[A-Za-z][A-Za-z0-9+.-]*:[\x21-\x7e]+", re.IGNORECASE)
@@ -19,7 +19,7 @@ _SIZE = re.compile(r"!\d{1,20}[kmgt]?", re.IGNORECASE)
 
 
 class DmarcPolicy(StrEnum):
-    """What a domain asks receivers to do with mail that forges it."""
+    """How a domain asks receivers to handle mail that fails DMARC."""
 
     NONE = "none"
     QUARANTINE = "quarantine"
@@ -27,7 +27,7 @@ class DmarcPolicy(StrEnum):
 
 
 class PublicSuffix(StrEnum):
-    """What a domain says of itself: whether it is one under which others register."""
+    """Whether a domain declares itself a public suffix, under which others register (tag `psd`)."""
 
     YES = "y"
     NO = "n"
@@ -38,14 +38,25 @@ class PublicSuffix(StrEnum):
 class DmarcRecord:
     """A record as receivers apply it.
 
-    ``faults``: what receivers pass over. ``ignored``: tags without effect. ``doubtful``: URIs that RFC 9989 lets
-    receivers leave out, and sizes that it removed.
+    Attributes:
+        policy: The policy of the domain (`p`).
+        subdomain_policy: The policy of its subdomains (`sp`).
+        missing_policy: The policy of subdomains that do not exist (`np`).
+        strict_dkim: Whether DKIM alignment is strict (`adkim`).
+        strict_spf: Whether SPF alignment is strict (`aspf`).
+        public_suffix: Whether the domain is a public suffix (`psd`).
+        testing: Whether the policy is tested (`t`).
+        reports_to: URIs of aggregate reports (`rua`).
+        failures_to: URIs of failure reports (`ruf`).
+        policy_named: Whether the record has `p`.
+        faults: Faults that receivers ignore.
+        doubtful: URIs that receivers may ignore by RFC 9989, and sizes, which it removed.
+        ignored: Tags without effect.
     """
 
     policy: DmarcPolicy
     subdomain_policy: DmarcPolicy
     missing_policy: DmarcPolicy
-    """Of names below the domain that do not exist (`np`)."""
     strict_dkim: bool
     strict_spf: bool
     public_suffix: PublicSuffix
@@ -59,16 +70,25 @@ class DmarcRecord:
 
 
 def is_dmarc(text: str) -> bool:
-    """Whether a TXT record is a DMARC record: v=DMARC1 comes first, in capitals (§4.7)."""
+    """Return whether a TXT record is a DMARC record: its first tag must be v=DMARC1, in capitals (§4.7)."""
     return first_tag_is(text, "v", "DMARC1")
 
 
 def parse_dmarc(text: str) -> DmarcRecord:
-    """Parse a record. Raises RecordError for what receivers do not apply at all.
+    """Parse a record.
 
-    What is not a tag is passed over, and a wrong value falls back to its default (§4.7). A wrong or missing `p`, or a
-    wrong `sp` or `np`, makes the record p=none if it names a place for reports. If not, receivers apply no DMARC
-    (§4.10.1).
+    What is not a tag is ignored, and an invalid value falls back to its default (§4.7). An invalid or missing `p`, or
+    an invalid `sp` or `np`, makes the policy none if the record has a `rua`. Otherwise receivers do not apply the
+    record (§4.10.1).
+
+    Args:
+        text: The text of the TXT record.
+
+    Returns:
+        The record as receivers apply it.
+
+    Raises:
+        RecordError: Receivers do not apply the record.
     """
     if not is_dmarc(text):
         raise RecordError("it does not begin with v=DMARC1")
@@ -115,7 +135,7 @@ def _policy(tags: Mapping[str, str], name: str, faults: list[str]) -> DmarcPolic
 
 
 def _choice(tags: Mapping[str, str], name: str, allowed: str, faults: list[str]) -> str:
-    """Value of a tag of one letter; the first that is allowed is its default."""
+    """Return the value of a tag of one letter. The first allowed letter is the default."""
     value = tags.get(name, allowed[0]).lower()
     if len(value) == 1 and value in allowed:
         return value
@@ -130,7 +150,7 @@ def _uris(tags: Mapping[str, str], name: str, faults: list[str], doubtful: list[
         uri, mark, size = item.strip().partition("!")
         is_mail = bool(_MAILTO.fullmatch(uri))
         if not (is_mail or _OTHER_URI.fullmatch(uri)) or (mark and not _SIZE.fullmatch(mark + size)):
-            faults.append(f"{name}={item.strip()[:80]}: that is no URI, as mailto:dmarc@example.com is")
+            faults.append(f"{name}={item.strip()[:80]} is not a URI such as mailto:dmarc@example.com")
             continue
         good.append(uri)
         if mark or not is_mail:

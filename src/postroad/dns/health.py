@@ -1,4 +1,4 @@
-"""The health of a domain: every standard asked at once, into one report."""
+"""The health of a sender's domain: runs all checks concurrently and combines them into one report."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ORDER = list(Standard)
 
 @dataclass(frozen=True, kw_only=True)
 class HealthReport:
-    """What was found of one identity at one instant."""
+    """The findings about one identity at one time."""
 
     domain: str
     checked_at: datetime
@@ -31,7 +31,7 @@ class HealthReport:
 
     @property
     def unanswered(self) -> bool:
-        """Whether DNS left a question open, of which asking again may help."""
+        """Whether a query got no answer, so that a repeated check may help."""
         return any(
             finding.verdict is RecordVerdict.UNKNOWN and finding.code != "dnsbl.refused" for finding in self.findings
         )
@@ -40,9 +40,20 @@ class HealthReport:
 async def check_identity(
     resolver: Resolver, identity: Identity, clock: Clock, trust: ssl.SSLContext, *, https_port: int = 443
 ) -> HealthReport:
-    """Check everything. Never raises for what DNS may say. ``trust``: authorities of the MTA-STS policy's host."""
+    """Run all checks.
+
+    Args:
+        resolver: Sends the DNS queries.
+        identity: The domain, and what mail from it uses.
+        clock: Gives the time of the report.
+        trust: Trusted authorities for the host of the MTA-STS policy.
+        https_port: Port of that host.
+
+    Returns:
+        The report. Errors of DNS are findings too.
+    """
     signing = await dkim.check(resolver, identity)
-    found = await asyncio.gather(
+    results = await asyncio.gather(
         spf.check(resolver, identity),
         dmarc.check(resolver, identity, signed=_signed(identity, signing)),
         mx.check(resolver, identity),
@@ -53,7 +64,7 @@ async def check_identity(
         dane.check(resolver, identity),
         records.check_bimi(resolver, identity),
     )
-    findings = [*signing, *(finding for each in found for finding in each)]
+    findings = [*signing, *(finding for result in results for finding in result)]
     findings.sort(key=lambda finding: _ORDER.index(finding.standard))
     return HealthReport(domain=identity.domain, checked_at=clock.now(), findings=tuple(findings))
 
@@ -67,23 +78,23 @@ def _signed(identity: Identity, findings: Sequence[Finding]) -> bool | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """What is different from the report before."""
+    """The difference between two reports."""
 
     new: tuple[Finding, ...]
     gone: tuple[Finding, ...]
 
 
 def difference(before: Sequence[Finding], now: Sequence[Finding]) -> Change:
-    """Compare two reports by what was found about what. Verdicts of no answer count as no news on either side."""
-    silent = {_place(finding) for finding in (*before, *now) if finding.verdict is RecordVerdict.UNKNOWN}
+    """Compare two reports by code and subject. What got no answer in either report counts as unchanged."""
+    unanswered = {_scope(finding) for finding in (*before, *now) if finding.verdict is RecordVerdict.UNKNOWN}
     known_before = {finding.key for finding in before}
     known_now = {finding.key for finding in now}
     return Change(
-        new=tuple(f for f in now if f.key not in known_before and _place(f) not in silent),
-        gone=tuple(f for f in before if f.key not in known_now and _place(f) not in silent),
+        new=tuple(f for f in now if f.key not in known_before and _scope(f) not in unanswered),
+        gone=tuple(f for f in before if f.key not in known_now and _scope(f) not in unanswered),
     )
 
 
-def _place(finding: Finding) -> tuple[str, str]:
-    """What an unanswered question leaves open: a standard; of lists, the one that was asked about the one thing."""
+def _scope(finding: Finding) -> tuple[str, str]:
+    """Return what an unanswered query leaves unknown: a standard, or for blocklists one subject at one list."""
     return finding.standard, finding.subject if finding.standard is Standard.DNSBL else ""

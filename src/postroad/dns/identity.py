@@ -1,4 +1,4 @@
-"""Whose DNS is checked: a From domain, and what mail from it shows to receivers."""
+"""The identity whose DNS is checked: a From domain, and what receivers see of mail from it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,22 @@ _RESERVED = (
     *("test", "example", "invalid", "localhost", "local", "internal", "onion", "alt"),
     *("example.com", "example.net", "example.org"),
 )
-"""RFC 2606, RFC 6761, RFC 6762, RFC 9476 and ICANN's `internal`: nobody's, and in no public DNS."""
+"""Reserved by RFC 2606, RFC 6761, RFC 6762, RFC 9476, and `internal` by ICANN. Not in the public DNS."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """``domain`` and ``bounce_domain`` in ASCII form; without a bounce domain the return path is at the From domain.
+    """The domain of a sender, and what mail from it uses.
 
-    ``keys``: public keys by selector, base64 of what `p` is to hold, where the private ones are at hand.
+    Attributes:
+        domain: The From domain, in ASCII.
+        bounce_domain: The domain of the return path, in ASCII. Empty: the From domain.
+        sender_ips: Addresses from which mail is sent.
+        selectors: DKIM selectors.
+        helo: The name in EHLO.
+        keys: Public keys by selector, as base64 for `p`, if the private keys are available.
+        address_blocklists: Blocklists to query for the addresses.
+        domain_blocklists: Blocklists to query for the domains.
     """
 
     domain: str
@@ -30,10 +38,10 @@ class Identity:
 
     @property
     def return_path(self) -> str:
-        """Domain that SPF is asked about."""
+        """The domain that SPF checks."""
         return self.bounce_domain or self.domain
 
 
 def is_reserved(domain: str) -> bool:
-    """Whether a domain is one of those for examples and tests, of which no public DNS knows."""
+    """Return whether a domain is reserved for examples and tests, and so not in the public DNS."""
     return any(domain == name or domain.endswith(f".{name}") for name in _RESERVED)

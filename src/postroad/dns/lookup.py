@@ -1,4 +1,4 @@
-"""What a response means: records, no record, no such name, or no answer."""
+"""Interprets DNS responses: records, no record, no such name, or no answer."""
 
 from __future__ import annotations
 
@@ -65,6 +65,12 @@ class UnusableError(Exception):
 def parse_name(text: str) -> dns.name.Name:
     """Parse a domain name in ASCII or Unicode, with or without its final dot.
 
+    Args:
+        text: The name.
+
+    Returns:
+        The absolute name.
+
     Raises:
         ValueError: It is not a valid domain name.
     """
@@ -89,15 +95,18 @@ def accept_any_digest_length() -> None:
 
 
 def interpret(name: dns.name.Name, kind: Kind, response: dns.message.Message, *, trust_ad: bool) -> Lookup:
-    """Return what a response says about the name and the record type of its query.
+    """Return the result that a response contains for its query.
 
-    Only records of the name, or of a name that its CNAMEs lead to, count. The others in the response are ignored.
+    Only records of the name, or of the target of its CNAME chain, count. Other records in the response are ignored.
 
     Args:
         name: The name in the query.
         kind: The record type in the query.
         response: A response that belongs to the query.
         trust_ad: Whether the AD bit of this server is trusted.
+
+    Returns:
+        The result of the lookup.
 
     Raises:
         UnusableError: The response reports a failure, or contradicts itself.

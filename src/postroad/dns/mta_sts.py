@@ -1,4 +1,4 @@
-"""MTA-STS (RFC 8461): a domain says by HTTPS which mail hosts it has, and that they speak TLS."""
+"""MTA-STS (RFC 8461): a domain publishes by HTTPS the names of its mail hosts, and that they require TLS."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from postroad.dns.tags import texts
 from postroad.fetch import BoundedClient, FetchError, HttpAnswer, fetch
 
 MAX_POLICY_BYTES = 65_536
-"""RFC 8461 §3.3: a sender may stop there."""
+"""RFC 8461 §3.3: a sender may limit the size of a policy."""
 MAX_AGE_S = 31_557_600
 """RFC 8461 §3.2: about a year."""
 FETCH_SECONDS = 60.0
 """RFC 8461 §3.3."""
 MAX_ADDRESSES = 4
-"""Of one host, that are tried."""
+"""Maximum number of addresses of the policy's host to try."""
 
 _RECORD = re.compile(r"v=STSv1[ \t]*;[ \t]*id=(?P<id>[A-Za-z0-9]{1,32})[ \t]*(?:;.*)?")
 _HOST = re.compile(r"(\*\.)?[a-z0-9_]([a-z0-9_-]*[a-z0-9])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9])?)*")
 
 
 class StsMode(StrEnum):
-    """What is to happen where TLS cannot be had as the policy says."""
+    """How senders handle a mail host that does not satisfy the policy (RFC 8461 §5)."""
 
     ENFORCE = "enforce"
     TESTING = "testing"
@@ -38,15 +38,15 @@ class StsMode(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Policy:
-    """What a domain says."""
+class MtaStsPolicy:
+    """The policy of a domain (RFC 8461 §3.2)."""
 
     mode: StsMode
     hosts: tuple[str, ...]
     max_age_s: int
 
     def covers(self, host: str) -> bool:
-        """Whether a mail host is one of the policy's. A star stands for one label (RFC 8461 §4.1)."""
+        """Return whether a mail host matches the policy. A star matches one label (RFC 8461 §4.1)."""
         host = host.lower()
         return any(
             host.partition(".")[2] == pattern[2:] if pattern.startswith("*.") else host == pattern
@@ -55,17 +55,17 @@ class Policy:
 
 
 class PolicyError(Exception):
-    """There is a policy, or should be, and it cannot be had or used. Says why."""
+    """A policy could not be fetched, or is invalid."""
 
 
 async def find_policy_id(resolver: Resolver, domain: str) -> tuple[LookupStatus, str | None]:
-    """Return the id of the policy that a domain says it has, and what DNS answered."""
+    """Look up the policy id that a domain publishes. Return the status of the lookup, and the id if there is one."""
     answer = await resolver.lookup(f"_mta-sts.{domain}", "TXT")
     return answer.status, _policy_id(answer)
 
 
 def _policy_id(answer: Lookup) -> str | None:
-    # RFC 8461 §3.1: the strings of a record are joined; other records do not count; of two, neither does.
+    # RFC 8461 §3.1: the strings of a record are joined. Other records are ignored. Two records count as no record.
     ours = [text for text in texts(answer) if re.match(r"v=STSv1[ \t]*;", text)]
     if len(ours) != 1:
         return None
@@ -73,8 +73,8 @@ def _policy_id(answer: Lookup) -> str | None:
     return match["id"] if match else None
 
 
-def parse_policy(text: str) -> Policy:
-    """Parse a policy (RFC 8461 §3.2). Unknown keys are passed over. Raises PolicyError."""
+def parse_policy(text: str) -> MtaStsPolicy:
+    """Parse a policy (RFC 8461 §3.2). Ignores unknown keys. Raises PolicyError for an invalid policy."""
     values: dict[str, list[str]] = {}
     for line in text.splitlines():
         key, colon, value = line.partition(":")
@@ -91,10 +91,10 @@ def parse_policy(text: str) -> Policy:
         raise PolicyError(f"its max_age is {max_age or 'missing'!r}")
     hosts = tuple(host.lower().rstrip(".") for host in values.get("mx", ()))
     if any(_HOST.fullmatch(host) is None for host in hosts):
-        raise PolicyError("one of its mail hosts is not the name of one")
+        raise PolicyError("one of its mail hosts is not a valid name")
     if not hosts and mode is not StsMode.NONE:
         raise PolicyError("it names no mail host")
-    return Policy(mode=mode, hosts=hosts, max_age_s=min(int(max_age), MAX_AGE_S))
+    return MtaStsPolicy(mode=mode, hosts=hosts, max_age_s=min(int(max_age), MAX_AGE_S))
 
 
 async def fetch_policy(
@@ -105,30 +105,33 @@ async def fetch_policy(
     port: int = 443,
     allowed: Sequence[Network] = (),
     within_s: float = FETCH_SECONDS,
-) -> Policy:
-    """Fetch the policy of a domain. Its host is found by our resolver, and must prove its name.
+) -> MtaStsPolicy:
+    """Fetch the policy of a domain.
 
     Args:
-        resolver: Finds the host's addresses. The connection goes to one of those.
-        domain: Whose policy it is.
-        trust: Authorities that may have signed the host's certificate.
+        resolver: Looks up the addresses of the policy's host.
+        domain: The domain.
+        trust: Trusted authorities for the host's certificate.
         port: Port of the host.
-        allowed: Networks that are not public, and that it may be fetched from all the same.
+        allowed: Networks that are allowed although they are not public.
         within_s: Deadline for all addresses together, in seconds.
 
+    Returns:
+        The policy.
+
     Raises:
-        PolicyError: There is no such policy, or it cannot be had.
+        PolicyError: There is no policy, it cannot be fetched, or it is invalid.
     """
     host = f"mta-sts.{domain}"
     addresses = (await _addresses(resolver, host, allowed))[:MAX_ADDRESSES]
     why = ""
     for address in addresses:
-        place = f"[{address}]" if ":" in address else address
+        netloc = f"[{address}]" if ":" in address else address
         try:
             async with BoundedClient(verify=trust, trust_env=False) as client:
                 answer = await fetch(
                     client,
-                    f"https://{place}:{port}/.well-known/mta-sts.txt",
+                    f"https://{netloc}:{port}/.well-known/mta-sts.txt",
                     within_s=within_s / len(addresses),
                     max_bytes=MAX_POLICY_BYTES,
                     headers={"Host": host},
@@ -152,7 +155,7 @@ async def _addresses(resolver: Resolver, host: str, allowed: Sequence[Network]) 
     return usable
 
 
-def _policy(answer: HttpAnswer, host: str) -> Policy:
+def _policy(answer: HttpAnswer, host: str) -> MtaStsPolicy:
     if answer.status != httpx.codes.OK:
         raise PolicyError(f"https://{host} answers {answer.status}")  # RFC 8461 §3.3: no redirects
     if answer.media_type != "text/plain":

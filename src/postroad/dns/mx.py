@@ -1,4 +1,4 @@
-"""Who takes the mail of a domain: RFC 5321 §5.1, RFC 7505."""
+"""Finds the mail hosts of a domain (RFC 5321 §5.1, RFC 7505)."""
 
 from __future__ import annotations
 
@@ -16,17 +16,27 @@ MAX_HOSTS = 20
 
 
 class MailExchange(StrEnum):
-    """Whether a domain takes mail."""
+    """Whether a domain accepts mail."""
 
     HOSTS = "hosts"
-    NULL = "null MX"  # RFC 7505: it says that it takes none
+    NULL = "null MX"  # RFC 7505: the domain accepts no mail
     NONE = "none"  # no such domain, or neither MX nor address
-    UNKNOWN = "unknown"  # DNS gives no answer
+    UNKNOWN = "unknown"  # DNS gave no answer
 
 
 @dataclass(frozen=True, kw_only=True)
 class MailHosts:
-    """The mail hosts of a domain, with their preferences. ``secure``: DNSSEC vouches for the list."""
+    """The mail hosts of a domain.
+
+    Attributes:
+        domain: The domain.
+        exchange: Whether it accepts mail.
+        hosts: Preference and name of each host.
+        implicit: Whether the domain has no MX record but an address (RFC 5321 §5.1).
+        secure: Whether DNSSEC validates the list.
+        ttl_s: How long the result may be cached, in seconds.
+        why: Why there is no mail host.
+    """
 
     domain: str
     exchange: MailExchange
@@ -38,13 +48,21 @@ class MailHosts:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the hosts in order of the alphabet, each once: what tells one site from another."""
+        """The distinct names of the hosts in alphabetical order, which identify a site."""
         return tuple(sorted({name for _, name in self.hosts}))
 
     def in_order(self, rng: Random, own_names: Collection[str] = ()) -> list[str]:
-        """Hosts to try, the best first, equal ones shuffled (RFC 5321 §5.1).
+        """Return the hosts in the order in which to try them (RFC 5321 §5.1).
 
-        If one of our own names is among them, it and all that are no better are left out: mail would come back to us.
+        If one of our own names is among the hosts, it is omitted, with all hosts of the same or a worse preference,
+        to avoid a mail loop.
+
+        Args:
+            rng: Shuffles hosts of equal preference.
+            own_names: Names of this machine.
+
+        Returns:
+            The names, the best preference first.
         """
         ours = [preference for preference, name in self.hosts if name in own_names]
         usable = sorted((p, n) for p, n in self.hosts if not ours or p < min(ours))
@@ -58,13 +76,13 @@ def _shuffled(equal: Iterator[tuple[int, str]], rng: Random) -> list[str]:
 
 
 async def find_mail_hosts(resolver: Resolver, domain: str) -> MailHosts:
-    """Look up who takes the mail of a domain in ASCII form."""
+    """Look up the mail hosts of a domain in ASCII."""
     answer = await resolver.lookup(domain, "MX")
     match answer.status:
         case LookupStatus.RECORDS:
             return _of_records(domain, answer)
         case LookupStatus.NO_RECORD:
-            # Only then: an MX that leads nowhere is not made good by an address (RFC 5321 §5.1).
+            # Only in this case: if there is an MX record, an address does not replace it (RFC 5321 §5.1).
             return await _implicit(resolver, answer)
         case LookupStatus.NO_NAME:
             return MailHosts(
@@ -79,19 +97,19 @@ async def find_mail_hosts(resolver: Resolver, domain: str) -> MailHosts:
 
 
 def _of_records(domain: str, answer: Lookup) -> MailHosts:
-    found = [(record.preference, record.exchange.lower()) for record in answer.records if isinstance(record, Mx)]
-    named = [(preference, name) for preference, name in found if name]
+    hosts = [(record.preference, record.exchange.lower()) for record in answer.records if isinstance(record, Mx)]
+    named = [(preference, name) for preference, name in hosts if name]
     if not named:
         return MailHosts(
             domain=domain,
             exchange=MailExchange.NULL,
             secure=answer.secure,
             ttl_s=answer.ttl_s,
-            why="it has a null MX: it takes no mail",
+            why="it has a null MX: it accepts no mail",
         )
-    # RFC 7505 §3: a null MX beside others should not be; the others are what is meant.
-    hosts = tuple(sorted(named)[:MAX_HOSTS])
-    return MailHosts(domain=domain, exchange=MailExchange.HOSTS, hosts=hosts, secure=answer.secure, ttl_s=answer.ttl_s)
+    # RFC 7505 §3 forbids a null MX together with other records. The others are used.
+    best = tuple(sorted(named)[:MAX_HOSTS])
+    return MailHosts(domain=domain, exchange=MailExchange.HOSTS, hosts=best, secure=answer.secure, ttl_s=answer.ttl_s)
 
 
 async def _implicit(resolver: Resolver, mx: Lookup) -> MailHosts:

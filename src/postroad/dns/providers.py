@@ -1,4 +1,4 @@
-"""Which mailbox provider is behind a domain: the roll-up of its mail hosts (providers.toml)."""
+"""Maps domains to mailbox providers by their mail hosts (providers.toml)."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ from importlib.resources import files
 import msgspec
 
 OTHER_PROVIDERS = "other"
-"""The provider of all domains that are no known provider's."""
+"""The provider of all domains that belong to no known provider."""
 
 
 MAX_SITE = 255
-"""Characters in the name of a site: the store and the gates have room for it."""
+"""Maximum length of the name of a site, which the database and the gates can store."""
 
-# What a gate's name cannot have in it, nor a mail host that is one: DNS carries any octet.
+# Characters that the name of a gate cannot contain. A name in DNS may contain any octet.
 _ODD = re.compile(r"[\s/:]")
 
 
 class Provider(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One of providers.toml."""
+    """A provider in providers.toml."""
 
     mail_hosts: tuple[str, ...]
     domains: tuple[str, ...] = ()
 
 
 class ProviderTable:
-    """Providers by their mail hosts and best known domains."""
+    """Providers by their mail hosts and their well-known domains."""
 
     def __init__(self, providers: Mapping[str, Provider]) -> None:
         self.names = frozenset(providers)
-        self._suffixes = {suffix: name for name, found in providers.items() for suffix in found.mail_hosts}
-        self._domains = {domain: name for name, found in providers.items() for domain in found.domains}
+        self._suffixes = {suffix: name for name, provider in providers.items() for suffix in provider.mail_hosts}
+        self._domains = {domain: name for name, provider in providers.items() for domain in provider.domains}
 
     def of_domain(self, domain: str) -> str | None:
-        """Provider of a domain that everybody knows."""
+        """Return the provider of a well-known domain."""
         return self._domains.get(domain)
 
     def of_hosts(self, hosts: Iterable[str]) -> str:
-        """Provider that all these mail hosts are of; else `other`."""
+        """Return the provider to which all these mail hosts belong, else `other`."""
         names = {self._of_host(host) for host in hosts}
         return names.pop() if len(names) == 1 else OTHER_PROVIDERS
 
     def _of_host(self, host: str) -> str:
-        # Every suffix begins with a dot: `.google.com` is none of `evilgoogle.com`.
+        # Every suffix begins with a dot: `.google.com` does not match `evilgoogle.com`.
         labels = f".{host}".split(".")[1:]
         for start in range(len(labels)):
             name = self._suffixes.get("." + ".".join(labels[start:]))
@@ -58,7 +58,7 @@ class ProviderTable:
 
 @cache
 def provider_table() -> ProviderTable:
-    """The table that is shipped."""
+    """Return the table that is part of the package."""
     text = (files("postroad.dns") / "providers.toml").read_text("utf-8")
     return ProviderTable(msgspec.convert(tomllib.loads(text), dict[str, Provider]))
 
@@ -78,9 +78,14 @@ def provider_of(domain: str, stored: str | None) -> str:
 
 
 def site_of(domain: str, hosts: tuple[str, ...]) -> str:
-    """Name of the site that these mail hosts are: readable, and the same for every domain that has them.
+    """Return the name of the site of a domain: readable, and the same for all domains with the same mail hosts.
 
-    It has `MAX_SITE` characters at the most, whatever DNS said.
+    Args:
+        domain: The domain, whose name is used if it has no mail host.
+        hosts: The distinct names of the mail hosts, sorted.
+
+    Returns:
+        The name, of at most `MAX_SITE` characters.
     """
     match hosts:
         case ():
@@ -88,12 +93,12 @@ def site_of(domain: str, hosts: tuple[str, ...]) -> str:
         case (host,) if len(host) <= MAX_SITE and _ODD.search(host) is None:
             return host
         case _:
-            end = f"+{hashlib.sha256(' '.join(hosts).encode()).hexdigest()[:8]}"
-            return _ODD.sub("-", hosts[0])[: MAX_SITE - len(end)] + end
+            suffix = f"+{hashlib.sha256(' '.join(hosts).encode()).hexdigest()[:8]}"
+            return _ODD.sub("-", hosts[0])[: MAX_SITE - len(suffix)] + suffix
 
 
 def provider_for(domain: str, hosts: tuple[str, ...]) -> tuple[str, str]:
-    """Return the provider and the site of a domain with these mail hosts. A well-known domain is both itself."""
+    """Return the provider and the site of a domain. For a well-known domain, both are the provider's name."""
     well_known = provider_table().of_domain(domain)
     if well_known is not None:
         return well_known, well_known

@@ -1,4 +1,4 @@
-"""Which addresses a name in somebody else's DNS may lead us to: public ones, and those of networks that are allowed."""
+"""Decides whether an address from untrusted DNS may be connected to: if it is public, or in an allowed network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 Network = IPv4Network | IPv6Network
 
 EVERYWHERE: Final[tuple[Network, ...]] = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
-"""Allows all: for names that the operator chose."""
+"""Allows all addresses, for names that the operator configured."""
 _NAT64: Final = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"))  # RFC 6052 §2.1, RFC 8215
 _IPV4_COMPATIBLE: Final = IPv6Network("::/96")  # RFC 4291 §2.5.5.1, deprecated
 _NEVER_PUBLIC: Final[tuple[Network, ...]] = (
@@ -22,7 +22,7 @@ _NEVER_PUBLIC: Final[tuple[Network, ...]] = (
 
 
 def networks(texts: Sequence[str]) -> tuple[Network, ...]:
-    """Parse networks such as ``10.0.0.0/8``. Raises ValueError."""
+    """Parse networks such as ``10.0.0.0/8``. Raises ValueError for an invalid one."""
     return tuple(ip_network(text) for text in texts)
 
 
@@ -30,31 +30,39 @@ def may_connect(address: str, allowed: Sequence[Network] = ()) -> bool:
     """Return whether an address is public, or in one of the allowed networks.
 
     Loopback, private, link-local, shared (RFC 6598), multicast, unspecified and reserved addresses (RFC 6890) are not
-    public. An IPv6 address that carries an IPv4 address (mapped, compatible, 6to4, Teredo, NAT64) is what that is.
+    public. If an IPv6 address embeds an IPv4 address (mapped, compatible, 6to4, Teredo, NAT64), that one must be public
+    too.
+
+    Args:
+        address: An IPv4 or IPv6 address, with or without a zone.
+        allowed: Networks that are allowed although they are not public.
+
+    Returns:
+        Whether a connection is permitted.
     """
-    found = ip_address(address.partition("%")[0])
-    carried = _carried(found)
-    if any(each in network for network in allowed for each in (found, *carried)):
+    ip = ip_address(address.partition("%")[0])
+    embedded = _embedded(ip)
+    if any(candidate in network for network in allowed for candidate in (ip, *embedded)):
         return True
-    return _is_public(found) and all(map(_is_public, carried))
+    return _is_public(ip) and all(map(_is_public, embedded))
 
 
 def _is_public(address: IPv4Address | IPv6Address) -> bool:
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return True  # It is what it carries.
+        return True  # The embedded address is checked instead.
     reserved = address.is_multicast or address.is_reserved or address.is_unspecified or not address.is_global
-    # NAT64 is one of the ranges that the standard library calls reserved, and leads to public addresses.
+    # The standard library classifies NAT64 as reserved, but it leads to public addresses.
     if isinstance(address, IPv6Address) and address in _NAT64[0]:
         return True
     return not reserved and not any(address in network for network in _NEVER_PUBLIC)
 
 
-def _carried(address: IPv4Address | IPv6Address) -> list[IPv4Address]:
-    """The IPv4 addresses that an IPv6 address leads to by its form."""
+def _embedded(address: IPv4Address | IPv6Address) -> list[IPv4Address]:
+    """Return the IPv4 addresses that an IPv6 address embeds."""
     if isinstance(address, IPv4Address):
         return []
     teredo = address.teredo or ()
-    carried = [each for each in (address.ipv4_mapped, address.sixtofour, *teredo) if each is not None]
+    embedded = [ipv4 for ipv4 in (address.ipv4_mapped, address.sixtofour, *teredo) if ipv4 is not None]
     if any(address in network for network in (*_NAT64, _IPV4_COMPATIBLE)):
-        carried.append(IPv4Address(int(address) & 0xFFFF_FFFF))
-    return carried
+        embedded.append(IPv4Address(int(address) & 0xFFFF_FFFF))
+    return embedded

@@ -1,4 +1,4 @@
-"""What an answer consists of: the records that mail needs, each kind in a form of its own."""
+"""The types of DNS records that mail needs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 from msgspec import Struct
 
 Kind = Literal["A", "AAAA", "CNAME", "MX", "NS", "PTR", "SOA", "TLSA", "TXT"]
-"""What may be asked for."""
+"""The record types that may be queried."""
 
 
 class Address(Struct, frozen=True):
@@ -17,26 +17,26 @@ class Address(Struct, frozen=True):
 
 
 class Pointer(Struct, frozen=True):
-    """A CNAME, NS or PTR record: the name that it leads to, without its last dot, in the case that it has there."""
+    """A CNAME, NS or PTR record: the target, without its final dot, in its original case."""
 
     target: str
 
 
 class Mx(Struct, frozen=True):
-    """A mail host of a domain. ``exchange`` without its last dot; empty: a null MX (RFC 7505)."""
+    """An MX record. ``exchange`` has no final dot, and is empty for a null MX (RFC 7505)."""
 
     preference: int
     exchange: str
 
 
 class Txt(Struct, frozen=True):
-    """A TXT record. Whoever writes one for mail means its strings as one: ``octets`` (RFC 7208 §3.3, RFC 6376 §3.6)."""
+    """A TXT record. ``octets``: its strings, joined, as standards of mail require (RFC 7208 §3.3, RFC 6376 §3.6)."""
 
     octets: bytes
 
 
 class Tlsa(Struct, frozen=True):
-    """RFC 6698 §2.1."""
+    """A TLSA record (RFC 6698 §2.1)."""
 
     usage: int
     selector: int
@@ -45,7 +45,7 @@ class Tlsa(Struct, frozen=True):
 
 
 class Soa(Struct, frozen=True):
-    """Of a SOA record, for how long it may be remembered that something is not there (RFC 2308 §4)."""
+    """A SOA record. ``minimum_s``: how long a negative response may be cached, in seconds (RFC 2308 §4)."""
 
     minimum_s: int
 

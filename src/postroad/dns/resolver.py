@@ -75,7 +75,14 @@ class Resolver:
     async def lookup(self, name: str, kind: Kind) -> Lookup:
         """Look up the records of one type (``MX``, ``TXT``, …) at a name.
 
-        Concurrent lookups of the same records share one query. A failure is a Lookup too: NO_ANSWER.
+        Concurrent lookups of the same records share one query.
+
+        Args:
+            name: A domain name in ASCII or Unicode.
+            kind: The record type.
+
+        Returns:
+            The result. A failure is a result too, with the status NO_ANSWER.
         """
         begun = self._begin(name, kind)
         return begun if isinstance(begun, Lookup) else await begun
@@ -83,7 +90,7 @@ class Resolver:
     async def lookup_all(self, *questions: tuple[str, Kind]) -> list[Lookup]:
         """Look up several names concurrently. The results are in the order of the questions."""
         begun = [self._begin(name, kind) for name, kind in questions]
-        return [each if isinstance(each, Lookup) else await each for each in begun]
+        return [pending if isinstance(pending, Lookup) else await pending for pending in begun]
 
     async def addresses(self, name: str) -> tuple[Lookup, Lookup]:
         """Look up the A and the AAAA records of a host."""
@@ -121,10 +128,10 @@ class Resolver:
             self._tasks.discard(cast(asyncio.Task[None], asyncio.current_task()))
 
     async def _resolve(self, key: Key) -> None:
-        """Look up a name, cache the result and pass it to everyone who waits for it."""
+        """Look up a name, cache the result and pass it to all waiting callers."""
         try:
             lookup = await self._query(key)
-        except Exception as error:  # A bug of ours is raised in these callers, and the task serves the others.
+        except Exception as error:  # A bug is raised in these callers. The task continues for the others.
             for waiter in self._pending.pop(key):
                 if not waiter.done():
                     waiter.set_exception(error)
@@ -191,10 +198,10 @@ class Resolver:
 
 def _servers(settings: DnsSettings) -> Sequence[Server]:
     if settings.nameservers:
-        return [Server(*split_nameserver(place)) for place in settings.nameservers]
+        return [Server(*split_nameserver(nameserver)) for nameserver in settings.nameservers]
     try:
-        machine = dns.resolver.Resolver()
+        system = dns.resolver.Resolver()
     except dns.resolver.NoResolverConfiguration:
-        # resolv.conf(5): without a name server there, the one of this machine is used.
+        # resolv.conf(5): if it lists no name server, the one on the local machine is used.
         return [Server("127.0.0.1")]
-    return [Server(str(address), machine.port) for address in machine.nameservers]
+    return [Server(str(address), system.port) for address in system.nameservers]

@@ -1,4 +1,4 @@
-"""A report of a domain's health as text: the same for a terminal's file and for a run's page."""
+"""Formats a report of a domain's health as Markdown, for a file and for the page of a run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MARKS = {
 
 
 def markdown(domain: str, verdict: RecordVerdict, findings: Sequence[Finding], change: Change | None = None) -> str:
-    """Return a page: what was found, what is new, and how to fix each fault."""
+    """Return a page with the findings, the changes since the last check, and how to fix each fault."""
     lines = [f"# {domain}: {verdict}", "", "| | standard | about | seen |", "|---|---|---|---|"]
     lines += [
         f"| {_MARKS[f.verdict]} {f.verdict} | {f.standard} | {_literal(f.subject)} | {_literal(f.seen)} |"
@@ -39,10 +39,10 @@ def markdown(domain: str, verdict: RecordVerdict, findings: Sequence[Finding], c
 
 def to_fix(findings: Sequence[Finding]) -> list[Finding]:
     """Return the failures, then the warnings."""
-    grave = [finding for finding in findings if finding.verdict is RecordVerdict.FAIL]
-    return grave + [finding for finding in findings if finding.verdict is RecordVerdict.WARN]
+    failing = [finding for finding in findings if finding.verdict is RecordVerdict.FAIL]
+    return failing + [finding for finding in findings if finding.verdict is RecordVerdict.WARN]
 
 
 def _literal(text: str) -> str:
-    # Anybody may publish a record: none of its text may become a heading, a link or a tag.
+    # DNS data is untrusted: its text must not become a heading, a link or a tag.
     return escape_active_markdown(text)

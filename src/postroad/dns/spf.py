@@ -1,4 +1,4 @@
-"""Whether a host may send in a domain's name: check_host() of RFC 7208, with all its limits."""
+"""Evaluates SPF: check_host() of RFC 7208, with all its limits."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from postroad.dns.lookup import Lookup, LookupStatus, parse_name
 from postroad.dns.record import Kind as RecordKind
 from postroad.dns.record import Mx, Pointer
 from postroad.dns.resolver import Resolver
-from postroad.dns.spf_macro import MacroError, MacroString, dotted, expand, fit_name, parse_macros
-from postroad.dns.spf_record import Mechanism, MechanismKind, Qualifier, Record, SpfSyntaxError, is_spf, parse_spf
+from postroad.dns.spf_macro import MacroError, MacroString, dotted_address, expand, parse_macros, truncate_name
+from postroad.dns.spf_record import Mechanism, MechanismKind, Qualifier, SpfRecord, SpfSyntaxError, is_spf, parse_spf
 from postroad.dns.tags import texts, unanswered_reason
 
 MAX_LOOKUPS = 10
 MAX_VOID_LOOKUPS = 2
 MAX_NAMES = 10
-"""Of one `mx` and one `ptr`. RFC 7208 §4.6.4."""
+"""Maximum number of names of one `mx` or `ptr` (RFC 7208 §4.6.4)."""
 DEADLINE_S = 20.0
-"""RFC 7208 §4.6.4: at least that long; then it is a temperror."""
+"""RFC 7208 §4.6.4: at least 20 s, then the result is temperror."""
 SURVEY_LOOKUPS = 60
-"""Where counting ends: a loop of includes would go on for ever."""
+"""Maximum number of lookups of a survey, which ends a loop of includes."""
 
 
 class SpfResult(StrEnum):
-    """RFC 7208 §2.6."""
+    """The result of a check (RFC 7208 §2.6)."""
 
     NONE = "none"
     NEUTRAL = "neutral"
@@ -48,8 +48,16 @@ _OF_QUALIFIER = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Mail:
-    """Whose mail is judged. ``sender`` with or without local part; ``helo`` is the name in EHLO."""
+class SpfInput:
+    """The input of a check (RFC 7208 §4.1).
+
+    Attributes:
+        ip: The address of the sending host.
+        sender: The return path, with or without local part.
+        helo: The name in EHLO.
+        receiver: The name of the checking host, for macros.
+        now_s: The time in seconds since the epoch, for macros.
+    """
 
     ip: IPv4Address | IPv6Address
     sender: str
@@ -60,7 +68,15 @@ class Mail:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpfOutcome:
-    """What became of a check. ``explanation``: of a fail, what the domain has to say to it."""
+    """The outcome of a check.
+
+    Attributes:
+        result: The result.
+        why: The term that decided, or the error.
+        explanation: The domain's explanation of a fail (RFC 7208 §6.2).
+        lookups: The number of DNS lookups that count (RFC 7208 §4.6.4).
+        void_lookups: The number of lookups without a record.
+    """
 
     result: SpfResult
     why: str = ""
@@ -71,13 +87,17 @@ class SpfOutcome:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Survey:
-    """What a record costs whoever evaluates all of it. ``outcome``: what a stranger gets, without limits."""
+    """The cost and the content of a policy, evaluated completely.
+
+    Attributes:
+        outcome: The outcome for a host that no mechanism matches, without the limits.
+        records: Domain and record, of the domain and of those that it includes or redirects to.
+        last: Domain and record whose `all` matches such a host. None: there is no `all`, or it is not reached.
+    """
 
     outcome: SpfOutcome
-    records: tuple[tuple[str, Record], ...]
-    """Domain and record: the domain's own, and those that it includes or redirects to."""
-    last: tuple[str, Record] | None
-    """The one whose `all` decides about strangers; None: there is no `all`, or it is never reached."""
+    records: tuple[tuple[str, SpfRecord], ...]
+    last: tuple[str, SpfRecord] | None
 
 
 class _TemporaryError(Exception):
@@ -88,14 +108,14 @@ class _PermanentError(Exception):
     pass
 
 
-async def check_host(resolver: Resolver, mail: Mail, domain: str) -> SpfOutcome:
-    """Evaluate the policy of a domain for mail (RFC 7208 §4). Never raises for what DNS may say."""
+async def check_host(resolver: Resolver, mail: SpfInput, domain: str) -> SpfOutcome:
+    """Evaluate the policy of a domain for mail (RFC 7208 §4). Errors of DNS are results, too."""
     return await _evaluate(_Check(resolver, mail), domain)
 
 
 async def survey(resolver: Resolver, domain: str) -> Survey:
-    """Evaluate all of a domain's policy, as if no mechanism matched, to see what it costs and holds."""
-    check = _Check(resolver, Mail(ip=IPv4Address("192.0.2.0"), sender=f"postmaster@{domain}"), stranger=True)
+    """Evaluate a domain's policy completely, as if no mechanism matched, to determine its cost and its records."""
+    check = _Check(resolver, SpfInput(ip=IPv4Address("192.0.2.0"), sender=f"postmaster@{domain}"), surveying=True)
     outcome = await _evaluate(check, domain)
     return Survey(outcome=outcome, records=tuple(check.records), last=check.decided)
 
@@ -106,7 +126,7 @@ async def _evaluate(check: _Check, domain: str) -> SpfOutcome:
     try:
         async with asyncio.timeout(DEADLINE_S):
             result, why, check.decided = await check.domain(domain)
-            if result is SpfResult.FAIL and check.decided is not None and not check.stranger:
+            if result is SpfResult.FAIL and check.decided is not None and not check.surveying:
                 explanation = await check.explain(*check.decided)
     except TimeoutError:
         pass
@@ -119,40 +139,40 @@ async def _evaluate(check: _Check, domain: str) -> SpfOutcome:
     )
 
 
-Judged = tuple[SpfResult, str, tuple[str, Record] | None]
-"""Result, the term that decided, and the domain and record whose explanation holds."""
+_Evaluation = tuple[SpfResult, str, tuple[str, SpfRecord] | None]
+"""The result, the term that decided, and the domain and record with the explanation."""
 
 
 class _Check:
-    """One evaluation, with what it has used up of its limits."""
+    """One evaluation, with its counts of lookups. ``surveying``: evaluate all terms as if none matched."""
 
-    def __init__(self, resolver: Resolver, mail: Mail, *, stranger: bool = False) -> None:
+    def __init__(self, resolver: Resolver, mail: SpfInput, *, surveying: bool = False) -> None:
         ip = mail.ip
         if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
             ip = ip.ipv4_mapped
         self.ip = ip
-        self.stranger = stranger
+        self.surveying = surveying
         self.lookups = 0
         self.void_lookups = 0
-        self.records: list[tuple[str, Record]] = []
-        self.decided: tuple[str, Record] | None = None
+        self.records: list[tuple[str, SpfRecord]] = []
+        self.decided: tuple[str, SpfRecord] | None = None
         self._resolver = resolver
         self._mail = mail
         self._local, _, self._sender_domain = mail.sender.rpartition("@")
         self._local = self._local or "postmaster"  # §4.3
 
-    async def domain(self, domain: str) -> Judged:
-        """check_host() of one domain, the first or one that it leads to."""
+    async def domain(self, domain: str) -> _Evaluation:
+        """Evaluate check_host() for a domain: the first one, or one that it includes or redirects to."""
         domain = domain.removesuffix(".")
         if not _is_domain(domain):
-            return SpfResult.NONE, f"{domain!r} is no domain", None
+            return SpfResult.NONE, f"{domain!r} is not a domain", None
         record = await self._record(domain)
         if record is None:
             return SpfResult.NONE, f"{domain} has no SPF record", None
         self.records.append((domain, record))
         for mechanism in record.mechanisms:
             if await self._matches(mechanism, domain) and not (
-                self.stranger and mechanism.kind is not MechanismKind.ALL
+                self.surveying and mechanism.kind is not MechanismKind.ALL
             ):
                 return _OF_QUALIFIER[mechanism.qualifier], f"{mechanism.text} of {domain}", (domain, record)
         if record.redirect is None:
@@ -164,25 +184,25 @@ class _Check:
             raise _PermanentError(f"redirect of {domain}: {why}")  # §6.1
         return result, why, decided
 
-    async def _record(self, domain: str) -> Record | None:
+    async def _record(self, domain: str) -> SpfRecord | None:
         answer = await self._ask(domain, "TXT", void=False)
-        found = [text for text in texts(answer) if is_spf(text)]
-        if len(found) > 1:
-            raise _PermanentError(f"{domain} has {len(found)} SPF records")
-        if not found:
+        records = [text for text in texts(answer) if is_spf(text)]
+        if len(records) > 1:
+            raise _PermanentError(f"{domain} has {len(records)} SPF records")
+        if not records:
             return None
-        if not found[0].isascii():
+        if not records[0].isascii():
             raise _PermanentError(f"the SPF record of {domain} is not ASCII")
         try:
-            return parse_spf(found[0])
+            return parse_spf(records[0])
         except SpfSyntaxError as error:
             raise _PermanentError(f"the SPF record of {domain}: {error}") from None
 
     async def _matches(self, mechanism: Mechanism, domain: str) -> bool:
         if mechanism.kind.looks_up:
             self._count_lookup()
-        if self.stranger and mechanism.domain is not None and mechanism.domain.letters - {"d"}:
-            return False  # What it leads to differs from mail to mail.
+        if self.surveying and mechanism.domain is not None and mechanism.domain.letters - {"d"}:
+            return False  # Its target depends on the message.
         match mechanism.kind:
             case MechanismKind.ALL:
                 return True
@@ -216,7 +236,7 @@ class _Check:
         if len(hosts) > MAX_NAMES:
             raise _PermanentError(f"{mechanism.text} of {domain} has {len(hosts)} mail hosts; {MAX_NAMES} are allowed")
         for host in hosts:
-            if self._covers(mechanism, await self._addresses(host)) and not self.stranger:
+            if self._covers(mechanism, await self._addresses(host)) and not self.surveying:
                 return True
         return False
 
@@ -230,8 +250,8 @@ class _Check:
         return any(int(ip_address(address)) >> rest == int(self.ip) >> rest for address in addresses)
 
     async def _validated_names(self) -> list[str]:
-        """Names of the sending address that lead back to it (§5.5). Without an answer there is none."""
-        if self.stranger:
+        """Return the names of the sending address that resolve to it (§5.5). Empty if DNS gives no answer."""
+        if self.surveying:
             return []
         answer = await self._resolver.lookup(self.ip.reverse_pointer, "PTR")
         if answer.status in (LookupStatus.NO_NAME, LookupStatus.NO_RECORD):
@@ -249,7 +269,7 @@ class _Check:
         return domain if mechanism.domain is None else await self._expand(mechanism.domain, domain)
 
     async def _expand(self, macros: MacroString, domain: str) -> str:
-        return fit_name(expand(macros, await self._values(macros, domain)))
+        return truncate_name(expand(macros, await self._values(macros, domain)))
 
     async def _values(self, macros: MacroString, domain: str) -> Mapping[str, str]:
         mail = self._mail
@@ -258,7 +278,7 @@ class _Check:
             "l": self._local,
             "o": self._sender_domain,
             "d": domain,
-            "i": dotted(self.ip),
+            "i": dotted_address(self.ip),
             "h": mail.helo,
             "v": "in-addr" if self.ip.version == 4 else "ip6",
             "c": str(self.ip),
@@ -275,16 +295,16 @@ class _Check:
         ranked = sorted(names, key=lambda name: (name.lower() != domain.lower(), not _is_below(name, domain)))
         return ranked[0] if ranked else "unknown"
 
-    async def explain(self, domain: str, record: Record) -> str | None:
-        """Return what a domain says to a fail, or None: whatever goes wrong here spoils nothing (§6.2)."""
+    async def explain(self, domain: str, record: SpfRecord) -> str | None:
+        """Return a domain's explanation of a fail. None if it is missing or invalid (§6.2)."""
         if record.explanation is None:
             return None
         answer = await self._resolver.lookup(await self._expand(record.explanation, domain), "TXT")
-        said = texts(answer)
-        if len(said) != 1 or not said[0].isascii():
+        explanations = texts(answer)
+        if len(explanations) != 1 or not explanations[0].isascii():
             return None
         try:
-            macros = parse_macros(said[0], explanation=True)
+            macros = parse_macros(explanations[0], explanation=True)
         except MacroError:
             return None
         return expand(macros, await self._values(macros, domain))
@@ -299,13 +319,13 @@ class _Check:
 
     def _count_lookup(self) -> None:
         self.lookups += 1
-        if self.lookups > (SURVEY_LOOKUPS if self.stranger else MAX_LOOKUPS):
+        if self.lookups > (SURVEY_LOOKUPS if self.surveying else MAX_LOOKUPS):
             raise _PermanentError(f"it takes more than {MAX_LOOKUPS} lookups")
 
     def _count_void(self) -> None:
         self.void_lookups += 1
-        if self.void_lookups > (SURVEY_LOOKUPS if self.stranger else MAX_VOID_LOOKUPS):
-            raise _PermanentError(f"more than {MAX_VOID_LOOKUPS} of its names lead nowhere")
+        if self.void_lookups > (SURVEY_LOOKUPS if self.surveying else MAX_VOID_LOOKUPS):
+            raise _PermanentError(f"it takes more than {MAX_VOID_LOOKUPS} void lookups")
 
 
 def _is_domain(name: str) -> bool:
@@ -317,6 +337,6 @@ def _is_domain(name: str) -> bool:
 
 
 def _is_below(name: str, domain: str) -> bool:
-    """Whether a name is a domain, or in it."""
+    """Return whether a name is a domain or below it."""
     name, domain = name.lower().rstrip("."), domain.lower().rstrip(".")
     return name == domain or name.endswith(f".{domain}")

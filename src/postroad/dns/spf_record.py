@@ -1,4 +1,4 @@
-"""An SPF record: RFC 7208 §4.6, §5, §6 and §12."""
+"""Parses SPF records (RFC 7208 §4.6, §5, §6 and §12)."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from postroad.dns.spf_macro import MacroError, MacroString, parse_domain_spec, p
 
 
 class Qualifier(StrEnum):
-    """What a match means."""
+    """The result if a mechanism matches."""
 
-    PASS = "+"  # noqa: S105  (a sign, and no secret)
+    PASS = "+"  # noqa: S105  (not a secret)
     FAIL = "-"
     SOFTFAIL = "~"
     NEUTRAL = "?"
 
 
 class MechanismKind(StrEnum):
-    """Mechanisms."""
+    """The types of mechanisms (RFC 7208 §5)."""
 
     ALL = "all"
     INCLUDE = "include"
@@ -34,13 +34,13 @@ class MechanismKind(StrEnum):
 
     @property
     def looks_up(self) -> bool:
-        """Whether it counts against the limit of ten (§4.6.4)."""
+        """Whether the mechanism counts as a lookup (§4.6.4)."""
         return self not in (MechanismKind.ALL, MechanismKind.IP4, MechanismKind.IP6)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mechanism:
-    """One directive. ``domain``: None means the domain that is checked."""
+    """A mechanism with its qualifier. ``domain``: None means the domain that is checked."""
 
     text: str
     kind: MechanismKind
@@ -52,8 +52,8 @@ class Mechanism:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Record:
-    """A record whose syntax is right throughout."""
+class SpfRecord:
+    """A record without syntax errors."""
 
     mechanisms: tuple[Mechanism, ...]
     redirect: MacroString | None = None
@@ -61,12 +61,12 @@ class Record:
 
     @property
     def all(self) -> Mechanism | None:
-        """Return the mechanism behind which nothing is looked at."""
+        """The mechanism `all`, after which no term is evaluated."""
         return next((mechanism for mechanism in self.mechanisms if mechanism.kind is MechanismKind.ALL), None)
 
 
 class SpfSyntaxError(Exception):
-    """A record is not one. Says which term."""
+    """A record has a syntax error. The message names the term."""
 
 
 _VERSION = "v=spf1"
@@ -75,22 +75,22 @@ _DIRECTIVE = re.compile(r"(?P<qualifier>[+?~-]?)(?P<name>[A-Za-z0-9]+)(?P<rest>(
 _PREFIXES = re.compile(r"(?P<domain>.*?)(?:/(?P<four>0|[1-9]\d?))?(?://(?P<six>0|[1-9]\d{0,2}))?")
 _IP4 = re.compile(r"(?P<address>[0-9.]+)(?:/(?P<prefix>0|[1-9]\d?))?")
 _IP6 = re.compile(r"(?P<address>[0-9A-Fa-f:.]+)(?:/(?P<prefix>0|[1-9]\d{0,2}))?")
-MAX_REMEMBERED = 512
-"""Characters of a record: RFC 7208 §3.4 asks for no more than a UDP answer of that size holds."""
+MAX_CACHED = 512
+"""Maximum length of a cached record, characters. RFC 7208 §3.4: a record should fit into 512 octets over UDP."""
 
 
 def is_spf(text: str) -> bool:
-    """Whether a TXT record is an SPF record (§4.5)."""
+    """Return whether a TXT record is an SPF record (§4.5)."""
     return text[:6].lower() == _VERSION and text[6:7] in ("", " ")
 
 
-def parse_spf(text: str) -> Record:
-    """Parse a record, all of it: an error anywhere spoils it (§4.6). Raises SpfSyntaxError."""
-    # One check comes by the same records several times, and every domain by those of large providers.
-    return _remembered(text) if len(text) <= MAX_REMEMBERED else _read(text)
+def parse_spf(text: str) -> SpfRecord:
+    """Parse a record. Raises SpfSyntaxError for an error anywhere in it (§4.6)."""
+    # A check evaluates the same record several times, and most domains include those of large providers.
+    return _parse_cached(text) if len(text) <= MAX_CACHED else _parse(text)
 
 
-def _read(text: str) -> Record:
+def _parse(text: str) -> SpfRecord:
     mechanisms: list[Mechanism] = []
     modifiers: dict[str, MacroString] = {}
     for term in text[len(_VERSION) :].split(" "):
@@ -103,17 +103,17 @@ def _read(text: str) -> Record:
                 continue
             name = modifier["name"].lower()
             if name not in ("redirect", "exp"):
-                parse_macros(modifier["value"])  # An unknown modifier is passed over, but must be one (§6).
+                parse_macros(modifier["value"])  # An unknown modifier is ignored, but its syntax is checked (§6).
             elif name in modifiers:
-                raise SpfSyntaxError(f"{name}= is there twice")
+                raise SpfSyntaxError(f"{name}= occurs twice")
             else:
                 modifiers[name] = parse_domain_spec(modifier["value"])
         except (MacroError, AddressValueError) as error:
             raise SpfSyntaxError(f"{term!r}: {error}") from None
-    return Record(mechanisms=tuple(mechanisms), redirect=modifiers.get("redirect"), explanation=modifiers.get("exp"))
+    return SpfRecord(mechanisms=tuple(mechanisms), redirect=modifiers.get("redirect"), explanation=modifiers.get("exp"))
 
 
-_remembered = lru_cache(maxsize=4_096)(_read)
+_parse_cached = lru_cache(maxsize=4_096)(_parse)
 
 
 def _mechanism(term: str) -> Mechanism:
@@ -121,13 +121,13 @@ def _mechanism(term: str) -> Mechanism:
     try:
         kind = MechanismKind(match["name"].lower() if match else "")
     except ValueError:
-        raise SpfSyntaxError(f"{term!r} is no mechanism") from None
+        raise SpfSyntaxError(f"{term!r} is not a mechanism") from None
     assert match is not None  # noqa: S101  (no kind has an empty name)
     qualifier, rest = Qualifier(match["qualifier"] or "+"), match["rest"]
     match kind:
         case MechanismKind.ALL:
             if rest:
-                raise SpfSyntaxError(f"{term!r}: `all` takes nothing")
+                raise SpfSyntaxError(f"{term!r}: `all` takes no argument")
             return Mechanism(text=term, kind=kind, qualifier=qualifier)
         case MechanismKind.IP4 | MechanismKind.IP6:
             return Mechanism(text=term, kind=kind, qualifier=qualifier, network=_network(term, kind, rest))
@@ -146,11 +146,11 @@ def _mechanism(term: str) -> Mechanism:
 
 def _with_prefixes(term: str, kind: MechanismKind, qualifier: Qualifier, rest: str) -> Mechanism:
     match = _PREFIXES.fullmatch(rest)
-    assert match is not None  # noqa: S101  (it matches whatever there is)
+    assert match is not None  # noqa: S101  (the pattern matches any text)
     four, six = int(match["four"] or 32), int(match["six"] or 128)
     named = match["domain"]
     if four > 32 or six > 128 or named == ":" or (named and not named.startswith(":")):
-        raise SpfSyntaxError(f"{term!r} has a prefix length or a domain that is none")
+        raise SpfSyntaxError(f"{term!r} has an invalid prefix length or domain")
     domain = parse_domain_spec(named[1:]) if named else None
     return Mechanism(text=term, kind=kind, qualifier=qualifier, domain=domain, prefix4=four, prefix6=six)
 

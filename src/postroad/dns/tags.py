@@ -1,4 +1,4 @@
-"""Lists of tags, ``name=value; name=value``, as DKIM, DMARC, TLS-RPT, MTA-STS and BIMI write them in TXT records."""
+"""Parses tag lists, ``name=value; name=value``, the syntax of DKIM, DMARC, TLS-RPT and BIMI records."""
 
 from __future__ import annotations
 
@@ -12,19 +12,26 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
 class RecordError(Exception):
-    """A record cannot be read. Says why."""
+    """A record is invalid. The message is the reason."""
 
 
 def texts(lookup: Lookup) -> list[str]:
-    """Texts of the TXT records. Octets outside ASCII become U+FFFD."""
+    """Return the texts of the TXT records. Octets outside ASCII become U+FFFD."""
     return [r.octets.decode("ascii", "replace") for r in lookup.records if isinstance(r, Txt)]
 
 
 def parse_tags(text: str, faults: list[str] | None = None) -> dict[str, str]:
-    """Return the tags in their order, names in lower case, without the white space around both.
+    """Parse a tag list (RFC 6376 §3.2).
 
-    ``faults``: gets what is not a tag, which is then passed over. None: such a record is refused.
-    Raises RecordError: a tag that occurs twice makes all of a list invalid (RFC 6376 §3.2).
+    Args:
+        text: The text of a record.
+        faults: A list to which parts that are not tags are added, so that they are ignored. None: they are an error.
+
+    Returns:
+        The tags in order, with names in lower case, without white space around names and values.
+
+    Raises:
+        RecordError: A tag occurs twice, or a part is not a tag.
     """
     tags: dict[str, str] = {}
     parts = text.split(";")
@@ -34,30 +41,30 @@ def parse_tags(text: str, faults: list[str] | None = None) -> dict[str, str]:
         name, equals, value = part.partition("=")
         name = name.strip().lower()
         if not equals or not _NAME.fullmatch(name):
-            fault = f"{part.strip()[:60]!r} is no tag: write name=value"
+            fault = f"{part.strip()[:60]!r} is not a tag: write name=value"
             if faults is None:
                 raise RecordError(fault)
             faults.append(fault if part.strip() else "two semicolons have no tag between them")
             continue
         if name in tags:
-            raise RecordError(f"{name}= is there twice")
+            raise RecordError(f"{name}= occurs twice")
         tags[name] = value.strip()
     return tags
 
 
 def first_tag_is(text: str, name: str, value: str) -> bool:
-    """Whether a text is a record of this version: its first tag says so. Others at the name do not count."""
+    """Return whether the first tag of a text has this name and value, which identifies the type of a record."""
     tag, equals, rest = text.partition("=")
     return bool(equals) and tag.strip().lower() == name and rest.partition(";")[0].strip() == value
 
 
-def refuse_unknown(tags: dict[str, str], known: Sequence[str]) -> None:
-    """Raises RecordError for a tag that the standard does not have."""
+def reject_unknown_tags(tags: dict[str, str], known: Sequence[str]) -> None:
+    """Reject tags that the standard does not define. Raises RecordError."""
     for name in tags:
         if name not in known:
-            raise RecordError(f"{name}= is no tag of this record")
+            raise RecordError(f"{name}= is not a tag of this record")
 
 
 def unanswered_reason(lookup: Lookup) -> str:
-    """Return which query has no answer, and why, in few words."""
+    """Return which query got no answer, and why, in a few words."""
     return f"no answer about {lookup.kind} of {lookup.name}: {lookup.why[:200]}"

@@ -1,4 +1,4 @@
-"""Where reports about TLS go: the record of RFC 8460 §3."""
+"""Parses TLS-RPT records, which name the recipients of reports about TLS (RFC 8460 §3)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def is_tls_rpt(text: str) -> bool:
 
 
 def parse_tls_rpt(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the places that reports go to, and the faults of the record. Raises RecordError if there is no place."""
+    """Return the URIs of recipients, and the faults of the record. Raises RecordError if there is no valid URI."""
     if not is_tls_rpt(text):
         raise RecordError("it does not begin with v=TLSRPTv1")
     faults: list[str] = []

@@ -21,7 +21,7 @@ import dns.name
 from postroad.dns.record import Kind
 
 MAX_UDP_BYTES = 1_232
-"""EDNS payload size (RFC 6891): what UDP carries without fragments. A longer response comes over TCP (RFC 7766)."""
+"""EDNS payload size (RFC 6891) that avoids fragmentation. A longer response is sent over TCP (RFC 7766)."""
 _FLAGS = dns.flags.RD | dns.flags.AD  # RFC 6840 §5.7: AD in a query asks for AD in the response.
 
 
@@ -49,8 +49,8 @@ async def send_query(server: Server, name: dns.name.Name, kind: Kind, timeout_s:
         A response that belongs to the query and is not truncated.
 
     Raises:
-        TimeoutError: No such response came in time.
-        OSError: The network or the server's host refuses.
+        TimeoutError: No such response arrived in time.
+        OSError: The network or the server's host rejected the query.
         EOFError: The response over TCP is truncated, or the server closed the connection before its end.
         dns.exception.DNSException: The response over TCP is malformed, or of another query.
     """
@@ -68,7 +68,7 @@ async def send_query(server: Server, name: dns.name.Name, kind: Kind, timeout_s:
 
 
 async def _over_udp(server: Server, query: dns.message.Message) -> dns.message.Message:
-    """Raises OSError, or dns.message.Truncated for a response to this query that is truncated."""
+    """Send a query over UDP. Raises OSError, or dns.message.Truncated for a truncated response to this query."""
     backend = dns.asyncbackend.get_default_backend()
     family = dns.inet.af_for_address(server.address)
     # A connected socket also reports that the server's port is closed. Without a peer in the calls, dnspython leaves

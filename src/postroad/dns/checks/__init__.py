@@ -1,1 +1,1 @@
-"""What is right and wrong with a domain: one module for each standard, each a function from an identity to findings."""
+"""The DNS checks of a sender's domain: one module for each standard, with a function from an identity to findings."""

@@ -1,10 +1,10 @@
-"""DANE for SMTP (RFC 7672): whether TLSA records vouch for the certificates of the domain's mail hosts."""
+"""Checks DANE for SMTP (RFC 7672): whether TLSA records authenticate the certificates of the domain's mail hosts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from postroad.dns.finding import Code, Finding, found
+from postroad.dns.finding import Code, Finding, make_finding
 from postroad.dns.identity import Identity
 from postroad.dns.lookup import Lookup, LookupStatus
 from postroad.dns.mx import find_mail_hosts
@@ -13,15 +13,15 @@ from postroad.dns.resolver import Resolver
 
 PORT = 25
 _USAGES, _SELECTORS = (2, 3), (0, 1)
-"""RFC 7672 §3.1: DANE-TA and DANE-EE only; what other usages say cannot be verified."""
+"""RFC 7672 §3.1: DANE-TA and DANE-EE only. Other usages cannot be verified."""
 
 
 async def check(resolver: Resolver, identity: Identity) -> list[Finding]:
-    """Return what is to be said of all mail hosts. Whether DNSSEC vouches is the resolver's word: `dns.trust_ad`."""
+    """Check the TLSA records of all mail hosts. With `dns.trust_ad`, the AD bit tells whether DNSSEC validates them."""
     domain = identity.domain
     hosts = await find_mail_hosts(resolver, domain)
     if not hosts.names:
-        return []  # The MX check has said why.
+        return []  # The MX check reports this.
     answers = dict(
         zip(
             hosts.names,
@@ -29,38 +29,40 @@ async def check(resolver: Resolver, identity: Identity) -> list[Finding]:
             strict=True,
         )
     )
-    # RFC 7672 §2.2.2: senders ask for TLSA records only where DNSSEC vouches for the addresses of the host.
+    # RFC 7672 §2.2.2: senders look up TLSA records only if DNSSEC validates the addresses of the host.
     signed = await _signed_hosts(resolver, hosts.names) if hosts.secure else set()
     silent = [name for name, answer in answers.items() if answer.status is LookupStatus.NO_ANSWER and name in signed]
     if silent:
-        return [found(Code.DANE_UNKNOWN, domain, f"no answer about the TLSA records of {', '.join(silent)}")]
+        return [make_finding(Code.DANE_UNKNOWN, domain, f"no answer about the TLSA records of {', '.join(silent)}")]
     protected = [name for name, answer in answers.items() if answer.records]
     if not protected:
         publish = f"_{PORT}._tcp.{hosts.names[0]}. IN TLSA 3 1 1 SHA-256-OF-THE-PUBLIC-KEY"
         remedy = "The zones of the domain and of its mail hosts must be signed with DNSSEC first."
-        return [found(Code.DANE_ABSENT, domain, "no TLSA record", remedy=remedy, publish=publish)]
+        return [make_finding(Code.DANE_ABSENT, domain, "no TLSA record", remedy=remedy, publish=publish)]
     unsigned = [name for name in protected if not answers[name].secure or name not in signed]
     unusable = [
         name for name in protected if name not in unsigned and not any(map(_is_usable, _records(answers[name])))
     ]
     if unusable:
         seen = f"no record of {', '.join(unusable)} has usage 2 or 3"
-        return [found(Code.DANE_UNUSABLE, domain, seen, remedy="Publish 3 1 1, or 2 1 1, records.")]
+        return [make_finding(Code.DANE_UNUSABLE, domain, seen, remedy="Publish 3 1 1, or 2 1 1, records.")]
     if unsigned:
-        seen = f"DNSSEC does not vouch for {', '.join(unsigned) if hosts.secure else f'the MX records of {domain}'}"
-        remedy = "Sign the zone; ask a resolver that validates, and say so: dns.trust_ad."
-        return [found(Code.DANE_UNSIGNED, domain, seen, remedy=remedy)]
+        seen = f"DNSSEC does not validate {', '.join(unsigned) if hosts.secure else f'the MX records of {domain}'}"
+        remedy = "Sign the zone. Use a validating resolver, and set dns.trust_ad."
+        return [make_finding(Code.DANE_UNSIGNED, domain, seen, remedy=remedy)]
     bare = [name for name in hosts.names if name not in protected]
     if bare:
-        return [found(Code.DANE_SOME, domain, f"no TLSA record of {', '.join(bare)}", remedy="Publish theirs too.")]
-    return [found(Code.DANE_OK, domain, f"TLSA records of {', '.join(protected)}")]
+        return [
+            make_finding(Code.DANE_SOME, domain, f"no TLSA record of {', '.join(bare)}", remedy="Publish theirs too.")
+        ]
+    return [make_finding(Code.DANE_OK, domain, f"TLSA records of {', '.join(protected)}")]
 
 
 async def _signed_hosts(resolver: Resolver, names: Sequence[str]) -> set[str]:
     kinds: tuple[Kind, ...] = ("A", "AAAA")
     answers = await resolver.lookup_all(*((name, kind) for name in names for kind in kinds))
-    held = [answer for answer in answers if answer.status is LookupStatus.RECORDS]
-    return {answer.name for answer in held} - {answer.name for answer in held if not answer.secure}
+    existing = [answer for answer in answers if answer.status is LookupStatus.RECORDS]
+    return {answer.name for answer in existing} - {answer.name for answer in existing if not answer.secure}
 
 
 def _records(answer: Lookup) -> list[Tlsa]:

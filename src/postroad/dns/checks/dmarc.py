@@ -1,4 +1,4 @@
-"""DMARC (RFC 9989): the policy that holds for the From domain, and whether what is authenticated is aligned with it."""
+"""Checks DMARC (RFC 9989): the policy of the From domain, and the alignment of the authenticated domains with it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from postroad.dns.dmarc import NoAnswerError, Walk, aligned, walk
 from postroad.dns.dmarc_record import REMOVED, DmarcPolicy, DmarcRecord, is_dmarc
-from postroad.dns.finding import Code, Finding, found, txt_record
+from postroad.dns.finding import Code, Finding, make_finding, txt_record
 from postroad.dns.identity import Identity
 from postroad.dns.lookup import LookupStatus
 from postroad.dns.mx import MailExchange, find_mail_hosts
@@ -14,22 +14,31 @@ from postroad.dns.resolver import Resolver
 from postroad.dns.tags import texts, unanswered_reason
 
 MAX_PLACES = 10
-"""Of reports, that are asked whether they want them."""
+"""Maximum number of report recipients whose consent is checked."""
 
 
 async def check(resolver: Resolver, identity: Identity, *, signed: bool | None) -> list[Finding]:
-    """Return what is to be said of DMARC. ``signed``: whether DKIM keys were found good; None: none was asked for."""
+    """Check the DMARC policy.
+
+    Args:
+        resolver: Sends the queries.
+        identity: The domain.
+        signed: Whether a valid DKIM key was found. None if that is unknown.
+
+    Returns:
+        The findings.
+    """
     domain = identity.domain
     try:
         found_walk = await walk(resolver, domain)
         findings = [*_policy(found_walk), *await _alignment(resolver, identity, found_walk, signed)]
         findings += await _reports(resolver, found_walk)
     except NoAnswerError as error:
-        return [found(Code.DMARC_UNKNOWN, domain, str(error))]
+        return [make_finding(Code.DMARC_UNKNOWN, domain, str(error))]
     policy = found_walk.policy
     if findings or policy is None:
         return findings
-    return [found(Code.DMARC_OK, domain, f'"{policy.text}" at _dmarc.{policy.domain}')]
+    return [make_finding(Code.DMARC_OK, domain, f'"{policy.text}" at _dmarc.{policy.domain}')]
 
 
 def _proposal(walk: Walk, policy: str = "quarantine") -> str:
@@ -38,54 +47,55 @@ def _proposal(walk: Walk, policy: str = "quarantine") -> str:
 
 
 def _policy(walk: Walk) -> Iterator[Finding]:
-    stop = walk.policy
-    unread = [each for each in walk.stops if each.several or each.wrong]
-    if stop is not None:
-        unread = [each for each in unread if each is walk.stops[0]]  # What is above does not decide.
-    for each in unread:
-        name = f"_dmarc.{each.domain}"
-        if each.several:
+    step = walk.policy
+    invalid = [candidate for candidate in walk.steps if candidate.several or candidate.wrong]
+    if step is not None:
+        invalid = [candidate for candidate in invalid if candidate is walk.steps[0]]  # The others have no effect.
+    for candidate in invalid:
+        name = f"_dmarc.{candidate.domain}"
+        if candidate.several:
             remedy = "Delete all but one."
-            yield found(Code.DMARC_SEVERAL, walk.domain, f"{each.several} records at {name}", remedy=remedy)
+            yield make_finding(Code.DMARC_SEVERAL, walk.domain, f"{candidate.several} records at {name}", remedy=remedy)
         else:
-            seen = f'"{each.text}" at {name}: {each.wrong}'
-            yield found(Code.DMARC_INVALID, walk.domain, seen, publish=_proposal(walk))
-    if stop is None or stop.record is None:
-        if not unread:
+            seen = f'"{candidate.text}" at {name}: {candidate.wrong}'
+            yield make_finding(Code.DMARC_INVALID, walk.domain, seen, publish=_proposal(walk))
+    if step is None or step.record is None:
+        if not invalid:
             name = f"_dmarc.{walk.domain}"
-            # To begin with p=none, and to tighten it when the reports show that nothing good fails.
-            remedy = "Begin with p=none, read the reports, then go on to quarantine and reject."
+            remedy = "Begin with p=none, read the reports, then change to quarantine and reject."
             seen = f"no record at {name}, nor above it"
-            yield found(Code.DMARC_MISSING, walk.domain, seen, remedy=remedy, publish=_proposal(walk, "none"))
+            yield make_finding(Code.DMARC_MISSING, walk.domain, seen, remedy=remedy, publish=_proposal(walk, "none"))
         return
-    record = stop.record
+    record = step.record
     if record.faults:
-        seen = f'"{stop.text}": {"; ".join(record.faults)}'
-        yield found(Code.DMARC_FAULTS, walk.domain, seen, remedy="Correct the record.")
-    inherited = stop.domain != walk.domain
+        seen = f'"{step.text}": {"; ".join(record.faults)}'
+        yield make_finding(Code.DMARC_FAULTS, walk.domain, seen, remedy="Correct the record.")
+    inherited = step.domain != walk.domain
     policy = record.subdomain_policy if inherited else record.policy
     if policy is DmarcPolicy.NONE:
         remedy = "When the reports show that all good mail passes, ask for quarantine, then reject."
-        seen = f'"{stop.text}" at _dmarc.{stop.domain}'
-        yield found(Code.DMARC_NONE, walk.domain, seen, remedy=remedy, publish=_proposal(walk))
+        seen = f'"{step.text}" at _dmarc.{step.domain}'
+        yield make_finding(Code.DMARC_NONE, walk.domain, seen, remedy=remedy, publish=_proposal(walk))
     elif record.subdomain_policy is DmarcPolicy.NONE or record.missing_policy is DmarcPolicy.NONE:
-        yield found(Code.DMARC_SUBDOMAINS, walk.domain, f'"{stop.text}"', remedy="Take out sp=none and np=none.")
-    yield from _tags(walk.domain, stop.text, record)
+        yield make_finding(Code.DMARC_SUBDOMAINS, walk.domain, f'"{step.text}"', remedy="Take out sp=none and np=none.")
+    yield from _tags(walk.domain, step.text, record)
 
 
 def _tags(domain: str, text: str, record: DmarcRecord) -> Iterator[Finding]:
     if not record.reports_to:
         remedy = "Add rua=mailto:… and read the reports: `postroad dns reports`."
-        yield found(Code.DMARC_NO_REPORTS, domain, f'"{text}"', remedy=remedy)
+        yield make_finding(Code.DMARC_NO_REPORTS, domain, f'"{text}"', remedy=remedy)
     if record.doubtful:
         remedy = "Write rua=mailto:dmarc@example.com, without a size."
-        yield found(Code.DMARC_REPORT_URI, domain, "; ".join(record.doubtful), remedy=remedy)
+        yield make_finding(Code.DMARC_REPORT_URI, domain, "; ".join(record.doubtful), remedy=remedy)
     if record.ignored:
         removed = [name for name in record.ignored if name in REMOVED]
-        seen = ", ".join(record.ignored) + (" (RFC 9989 took out pct, rf and ri)" if removed else "")
-        yield found(Code.DMARC_TAGS, domain, seen, remedy="Take them out; in place of pct there is t=y.")
+        seen = ", ".join(record.ignored) + (" (RFC 9989 removed pct, rf and ri)" if removed else "")
+        yield make_finding(Code.DMARC_TAGS, domain, seen, remedy="Take them out; in place of pct there is t=y.")
     if record.testing and record.policy is not DmarcPolicy.NONE:
-        yield found(Code.DMARC_TESTING, domain, f'"{text}"', remedy="Take out t=y when the reports show no harm.")
+        yield make_finding(
+            Code.DMARC_TESTING, domain, f'"{text}"', remedy="Take out t=y when the reports show no harm."
+        )
 
 
 async def _alignment(resolver: Resolver, identity: Identity, walk: Walk, signed: bool | None) -> list[Finding]:
@@ -97,34 +107,34 @@ async def _alignment(resolver: Resolver, identity: Identity, walk: Walk, signed:
     if strict:
         remedy = f"Take {identity.domain} as bounce domain, or aspf=r"
     code = Code.DMARC_UNALIGNED if signed is False else Code.DMARC_SPF_UNALIGNED
-    return [found(code, identity.domain, seen, remedy=f"{remedy}, or sign with DKIM as {identity.domain}.")]
+    return [make_finding(code, identity.domain, seen, remedy=f"{remedy}, or sign with DKIM as {identity.domain}.")]
 
 
 async def _reports(resolver: Resolver, walk: Walk) -> list[Finding]:
-    """Check whether the places of reports accept mail, and whether those of others want reports (RFC 9990)."""
-    stop = walk.policy
-    if stop is None or stop.record is None:
+    """Check whether the recipients of reports accept mail, and whether other domains consented (RFC 9990)."""
+    step = walk.policy
+    if step is None or step.record is None:
         return []
     findings: list[Finding] = []
-    places = dict.fromkeys(_mail_domain(uri) for uri in (*stop.record.reports_to, *stop.record.failures_to))
+    places = dict.fromkeys(_mail_domain(uri) for uri in (*step.record.reports_to, *step.record.failures_to))
     for place in [place for place in places if place][:MAX_PLACES]:
         hosts = await find_mail_hosts(resolver, place)
         if hosts.exchange is MailExchange.UNKNOWN:
-            findings.append(found(Code.DMARC_UNKNOWN, place, hosts.why))
+            findings.append(make_finding(Code.DMARC_UNKNOWN, place, hosts.why))
         elif hosts.exchange is not MailExchange.HOSTS:
             remedy = "Name an address whose domain accepts mail."
-            findings.append(found(Code.DMARC_REPORTS_LOST, place, hosts.why, remedy=remedy))
-        if await aligned(resolver, place, stop.domain, strict=False):
+            findings.append(make_finding(Code.DMARC_REPORTS_LOST, place, hosts.why, remedy=remedy))
+        if await aligned(resolver, place, step.domain, strict=False):
             continue
-        name = f"{stop.domain}._report._dmarc.{place}"
+        name = f"{step.domain}._report._dmarc.{place}"
         answer = await resolver.lookup(name, "TXT")
         if answer.status is LookupStatus.NO_ANSWER:
-            findings.append(found(Code.DMARC_UNKNOWN, name, unanswered_reason(answer)))
+            findings.append(make_finding(Code.DMARC_UNKNOWN, name, unanswered_reason(answer)))
         elif not any(is_dmarc(text) for text in texts(answer)):
-            seen = f"reports go to {place}, which does not say that it wants them"
+            seen = f"reports go to {place}, which has not published its consent"
             publish = txt_record(name, "v=DMARC1")
-            remedy = f"Whoever runs {place} publishes it."
-            findings.append(found(Code.DMARC_REPORTS_REFUSED, place, seen, remedy=remedy, publish=publish))
+            remedy = f"The operator of {place} must publish it."
+            findings.append(make_finding(Code.DMARC_REPORTS_REFUSED, place, seen, remedy=remedy, publish=publish))
     return findings
 
 

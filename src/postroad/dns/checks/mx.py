@@ -1,10 +1,10 @@
-"""Who takes the mail of the From domain and of the return path: RFC 5321 §5.1, RFC 7505."""
+"""Checks the mail hosts of the From domain and of the return path (RFC 5321 §5.1, RFC 7505)."""
 
 from __future__ import annotations
 
 from typing import assert_never
 
-from postroad.dns.finding import Code, Finding, found
+from postroad.dns.finding import Code, Finding, make_finding
 from postroad.dns.identity import Identity
 from postroad.dns.lookup import LookupStatus
 from postroad.dns.mx import MailExchange, MailHosts, find_mail_hosts
@@ -15,7 +15,7 @@ _UNALIAS = "Name the host itself in the MX record, or give this name an A or AAA
 
 
 async def check(resolver: Resolver, identity: Identity) -> list[Finding]:
-    """Return what is to be said of both domains' mail hosts."""
+    """Check the mail hosts of both domains."""
     findings: list[Finding] = []
     for domain in dict.fromkeys((identity.domain, identity.return_path)):
         findings += await _check(resolver, domain)
@@ -27,18 +27,18 @@ async def _check(resolver: Resolver, domain: str) -> list[Finding]:
     publish = f"{domain}. IN MX 10 YOUR-MAIL-HOST."
     match hosts.exchange:
         case MailExchange.UNKNOWN:
-            return [found(Code.MX_UNKNOWN, domain, hosts.why)]
+            return [make_finding(Code.MX_UNKNOWN, domain, hosts.why)]
         case MailExchange.NULL:
-            return [found(Code.MX_NULL, domain, hosts.why, publish=publish)]
+            return [make_finding(Code.MX_NULL, domain, hosts.why, publish=publish)]
         case MailExchange.NONE:
             apex = await resolver.lookup(domain, "SOA")
             if apex.status is LookupStatus.NO_NAME:
                 remedy = "Is it spelt right, and registered? Make its zone before you send from it."
-                return [found(Code.MX_NO_DOMAIN, domain, hosts.why, remedy=remedy)]
-            return [found(Code.MX_MISSING, domain, hosts.why, publish=publish)]
+                return [make_finding(Code.MX_NO_DOMAIN, domain, hosts.why, remedy=remedy)]
+            return [make_finding(Code.MX_MISSING, domain, hosts.why, publish=publish)]
         case MailExchange.HOSTS if hosts.implicit:
             seen = "it has an address and no MX"
-            return [found(Code.MX_IMPLICIT, domain, seen, publish=f"{domain}. IN MX 10 {domain}.")]
+            return [make_finding(Code.MX_IMPLICIT, domain, seen, publish=f"{domain}. IN MX 10 {domain}.")]
         case MailExchange.HOSTS:
             return await _hosts(resolver, hosts)
         case other:
@@ -56,14 +56,15 @@ async def _hosts(resolver: Resolver, hosts: MailHosts) -> list[Finding]:
     dead = [name for name, seen in by_host.items() if not seen & {LookupStatus.RECORDS, LookupStatus.NO_ANSWER}]
     remedy = "Give it an address, or take it out of the MX records."
     if len(dead) == len(hosts.names):
-        return [found(Code.MX_NO_ADDRESS, hosts.domain, f"no address: {', '.join(dead)}", remedy=remedy)]
+        return [make_finding(Code.MX_NO_ADDRESS, hosts.domain, f"no address: {', '.join(dead)}", remedy=remedy)]
     findings = [
-        found(Code.MX_DEAD_HOST, name, f"a mail host of {hosts.domain} without address", remedy=remedy) for name in dead
+        make_finding(Code.MX_DEAD_HOST, name, f"a mail host of {hosts.domain} without address", remedy=remedy)
+        for name in dead
     ]
     findings += [
-        found(Code.MX_CNAME, name, f"a mail host of {hosts.domain} is an alias of {target}", remedy=_UNALIAS)
+        make_finding(Code.MX_CNAME, name, f"a mail host of {hosts.domain} is an alias of {target}", remedy=_UNALIAS)
         for name, target in alias.items()
         if name not in dead
     ]
-    findings += [found(Code.MX_UNKNOWN, name, "no answer about its addresses") for name in silent]
-    return findings or [found(Code.MX_OK, hosts.domain, ", ".join(name for _, name in hosts.hosts))]
+    findings += [make_finding(Code.MX_UNKNOWN, name, "no answer about its addresses") for name in silent]
+    return findings or [make_finding(Code.MX_OK, hosts.domain, ", ".join(name for _, name in hosts.hosts))]

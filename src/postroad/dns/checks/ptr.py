@@ -1,11 +1,11 @@
-"""The name of a sending address, whether it leads back, and the name in EHLO: RFC 1912 §2.1, RFC 5321 §2.3.5."""
+"""Checks the PTR names of the sending addresses and the name in EHLO (RFC 1912 §2.1, RFC 5321 §2.3.5)."""
 
 from __future__ import annotations
 
 import re
 from ipaddress import ip_address
 
-from postroad.dns.finding import Code, Finding, found
+from postroad.dns.finding import Code, Finding, make_finding
 from postroad.dns.identity import Identity
 from postroad.dns.lookup import Lookup, LookupStatus
 from postroad.dns.record import Kind, Pointer
@@ -17,43 +17,43 @@ _POOL = re.compile(r"(^|[.-])(dynamic|dyn|dhcp|pool|dsl|adsl|vdsl|dialup|ppp|bro
 
 
 async def check(resolver: Resolver, identity: Identity) -> list[Finding]:
-    """Return what is to be said of each sending address, and of the name that it greets with."""
+    """Check each sending address, and the name in EHLO."""
     if not identity.sender_ips:
         remedy = "Name the addresses that mail leaves from: --sender-ip, or public_addresses of the sender."
-        findings = [found(Code.PTR_UNASKED, identity.domain, "no address was named", remedy=remedy)]
+        findings = [make_finding(Code.PTR_UNASKED, identity.domain, "no address was named", remedy=remedy)]
         return findings + (await _helo(resolver, identity.helo, {}) if identity.helo else [])
     findings = []
     names: dict[str, set[str]] = {}
     for ip in identity.sender_ips:
-        said, confirmed = await _address(resolver, ip, identity.helo)
-        findings += said
+        address_findings, confirmed = await _address(resolver, ip, identity.helo)
+        findings += address_findings
         if confirmed is not None:
             names[ip] = confirmed
     return findings + (await _helo(resolver, identity.helo, names) if identity.helo else [])
 
 
 async def _address(resolver: Resolver, ip: str, helo: str | None) -> tuple[list[Finding], set[str] | None]:
-    """What is to be said of one address, and its names that lead back; None: not known."""
+    """Check one address. Return the findings, and its names that resolve to it, or None if they are unknown."""
     pointer = ip_address(ip).reverse_pointer
     publish = f"{pointer}. IN PTR {helo or 'NAME-OF-THE-HOST'}."
-    remedy = "Whoever the address is rented from sets it."
+    remedy = "The provider of the address can set it."
     answer = await resolver.lookup(pointer, "PTR")
     if answer.status is LookupStatus.NO_ANSWER:
-        return [found(Code.PTR_UNKNOWN, ip, unanswered_reason(answer))], None
+        return [make_finding(Code.PTR_UNKNOWN, ip, unanswered_reason(answer))], None
     names = [r.target.lower() for r in answer.records if isinstance(r, Pointer)][:MAX_NAMES]
     if not names:
-        return [found(Code.PTR_MISSING, ip, "it has no name", remedy=remedy, publish=publish)], set()
+        return [make_finding(Code.PTR_MISSING, ip, "it has no name", remedy=remedy, publish=publish)], set()
     kind: Kind = "A" if ip_address(ip).version == 4 else "AAAA"
     answers = await resolver.lookup_all(*((name, kind) for name in names))
     confirmed = {name for name, forward in zip(names, answers, strict=True) if _leads_to(forward, ip)}
     if not confirmed:
         if any(forward.status is LookupStatus.NO_ANSWER for forward in answers):
-            return [found(Code.PTR_UNKNOWN, ip, f"no answer about {', '.join(names)}")], None
-        seen = f"{', '.join(names)} does not lead back to {ip}"
-        return [found(Code.PTR_UNCONFIRMED, ip, seen, publish=f"{names[0]}. IN {kind} {ip}")], set()
+            return [make_finding(Code.PTR_UNKNOWN, ip, f"no answer about {', '.join(names)}")], None
+        seen = f"{', '.join(names)} does not resolve to {ip}"
+        return [make_finding(Code.PTR_UNCONFIRMED, ip, seen, publish=f"{names[0]}. IN {kind} {ip}")], set()
     if all(_is_generic(name, ip) for name in confirmed):
-        return [found(Code.PTR_GENERIC, ip, min(confirmed), remedy=remedy, publish=publish)], confirmed
-    return [found(Code.PTR_OK, ip, ", ".join(sorted(confirmed)))], confirmed
+        return [make_finding(Code.PTR_GENERIC, ip, min(confirmed), remedy=remedy, publish=publish)], confirmed
+    return [make_finding(Code.PTR_OK, ip, ", ".join(sorted(confirmed)))], confirmed
 
 
 def _leads_to(answer: Lookup, ip: str) -> bool:
@@ -61,7 +61,7 @@ def _leads_to(answer: Lookup, ip: str) -> bool:
 
 
 def _is_generic(name: str, ip: str) -> bool:
-    """Whether a name is made of the address, or says what lines of homes are called."""
+    """Return whether a name contains the address, or a word that is typical of residential connections."""
     if ip_address(ip).version == 4:
         octets = ip.split(".")
         numbers = re.findall(r"\d+", name.partition(".")[0] + "." + name)
@@ -72,19 +72,19 @@ def _is_generic(name: str, ip: str) -> bool:
 
 
 async def _helo(resolver: Resolver, helo: str, names: dict[str, set[str]]) -> list[Finding]:
-    """Whether the name in EHLO leads to an address, and is that of each sending address."""
+    """Check whether the name in EHLO resolves to an address, and is a name of each sending address."""
     helo = helo.lower().rstrip(".")
     four, six = await resolver.addresses(helo)
     if LookupStatus.RECORDS not in (four.status, six.status):
         if LookupStatus.NO_ANSWER in (four.status, six.status):
             unanswered = four if four.status is LookupStatus.NO_ANSWER else six
-            return [found(Code.PTR_UNKNOWN, helo, unanswered_reason(unanswered))]
+            return [make_finding(Code.PTR_UNKNOWN, helo, unanswered_reason(unanswered))]
         ip = next(iter(names), "ADDRESS-THAT-SENDS")
         kind = "AAAA" if ":" in ip else "A"
-        return [found(Code.HELO_NOT_FOUND, helo, "it leads to no address", publish=f"{helo}. IN {kind} {ip}")]
+        return [make_finding(Code.HELO_NOT_FOUND, helo, "it resolves to no address", publish=f"{helo}. IN {kind} {ip}")]
     differing = [(ip, known) for ip, known in names.items() if known and helo not in known]
     return [
-        found(
+        make_finding(
             Code.HELO_OTHER,
             ip,
             f"it greets as {helo} and is called {', '.join(sorted(known))}",

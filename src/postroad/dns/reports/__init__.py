@@ -1,1 +1,1 @@
-"""Reports that receivers send: who sends in a domain's name (DMARC), and where TLS fails (TLS-RPT)."""
+"""Parses reports that receivers send: about mail with a domain's name (DMARC), and about failures of TLS (TLS-RPT)."""

@@ -1,4 +1,4 @@
-"""A DMARC aggregate report: RFC 9990, and RFC 7489 appendix C, which most receivers still write."""
+"""Parses DMARC aggregate reports (RFC 9990, and RFC 7489 appendix C, which most receivers still use)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from hashlib import sha256
 from ipaddress import IPv6Address, ip_address
 from typing import ClassVar
 
-from postroad.dns.reports.problems import Problems, named_text
+from postroad.dns.reports.problems import Problems, clean_text
 from postroad.dns.reports.xml import Node, parse_xml
 from postroad.errors import DataError
 
 MAX_ROWS = 200_000
 MAX_COUNT = 10**10
-"""Of one row: sums of many rows stay within 64 bits."""
+"""Maximum count of a row, so that sums of many rows fit into 64 bits."""
 UNKNOWN_WRITER = "unknown"
 _MAX_TEXT = 255
 _EPOCH = re.compile(r"\d{1,20}", re.ASCII)
@@ -24,7 +24,7 @@ _EPOCH = re.compile(r"\d{1,20}", re.ASCII)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DmarcRow:
-    """Mail of one source. ``dkim`` and ``spf``: whether each passed *and* was aligned; either one is enough."""
+    """Mail of one source. ``dkim`` and ``spf``: whether each passed *and* was aligned. DMARC requires one of them."""
 
     source_ip: str
     count: int
@@ -37,10 +37,18 @@ class DmarcRow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DmarcReport:
-    """One receiver's account of one domain over a time.
+    """One receiver's report about one domain for a period.
 
-    ``policy``: what it found published. ``left_out``: rows that are not kept. ``problems``: what could not be read.
-    The times are None where the report has none.
+    Attributes:
+        organisation: The receiver.
+        report_id: The receiver's id of the report.
+        domain: The domain of the policy.
+        policy: The published policy.
+        begins_at: Begin of the period. None if the report contains no time.
+        ends_at: End of the period, likewise.
+        rows: Mail by source.
+        left_out: The number of rows that are missing in ``rows``.
+        problems: What could not be parsed.
     """
 
     kind: ClassVar[str] = "dmarc"
@@ -56,10 +64,17 @@ class DmarcReport:
 
 
 def parse_dmarc_report(data: bytes, domain: str = "") -> DmarcReport:
-    """Parse the XML as far as it can be read.
+    """Parse the XML, ignoring invalid parts.
 
-    ``domain``: the policy domain by the name of the file, for a report without one. Raises DataError, with what is
-    wrong, if no row can be read.
+    Args:
+        data: The report.
+        domain: The policy domain in the name of the file, for a report without one.
+
+    Returns:
+        The report.
+
+    Raises:
+        DataError: No row can be parsed. The error contains the problems.
     """
     metadata, published, rows = Node(), Node(), list[DmarcRow]()
     problems, records = Problems(), 0
@@ -78,7 +93,7 @@ def parse_dmarc_report(data: bytes, domain: str = "") -> DmarcReport:
                 row = _row(node, f"record {records}", problems)
                 rows.extend([row] if row else [])
             case _:
-                pass  # version, and what extensions add
+                pass  # version and extensions
 
     parse_xml(data, "feedback", part, problems)
     begins_at, ends_at = _dates(metadata.first("date_range"), problems)
@@ -94,21 +109,21 @@ def parse_dmarc_report(data: bytes, domain: str = "") -> DmarcReport:
         problems=problems.all(),
     )
     if report.problems and not rows:
-        raise problems.refuse("it is no report of DMARC")
+        raise problems.error("it is not a DMARC report")
     return report
 
 
 def _organisation(metadata: Node, problems: Problems) -> str:
-    organisation = named_text(metadata.first("org_name").text)
+    organisation = clean_text(metadata.first("org_name").text)
     if organisation:
         return organisation
     problems.add("report_metadata: org_name is missing, too long, or has control characters")
-    return named_text(metadata.first("email").text.rpartition("@")[2]).lower() or UNKNOWN_WRITER
+    return clean_text(metadata.first("email").text.rpartition("@")[2]).lower() or UNKNOWN_WRITER
 
 
 def _report_id(metadata: Node, data: bytes, problems: Problems) -> str:
-    """Return the id, or a digest of the report in its place: the same report must be known again."""
-    report_id = named_text(metadata.first("report_id").text)
+    """Return the id, else a digest of the report, by which the same report is recognised."""
+    report_id = clean_text(metadata.first("report_id").text)
     if report_id:
         return report_id
     problems.add("report_metadata: report_id is missing, too long, or has control characters")
@@ -116,8 +131,8 @@ def _report_id(metadata: Node, data: bytes, problems: Problems) -> str:
 
 
 def _policy_domain(published: Node, rows: list[DmarcRow], domain: str, problems: Problems) -> str:
-    """Return the domain of the policy, or else that of the file's name, or else the one most records are about."""
-    named = named_text(published.first("domain").text)
+    """Return the domain of the policy, else that of the file's name, else the most frequent one of the records."""
+    named = clean_text(published.first("domain").text)
     if not named:
         problems.add("policy_published: domain is missing, too long, or has control characters")
         [[named, _]] = Counter(row.header_from for row in rows).most_common(1) or [("", 0)]
@@ -126,17 +141,17 @@ def _policy_domain(published: Node, rows: list[DmarcRow], domain: str, problems:
 
 
 def _row(record: Node, where: str, problems: Problems) -> DmarcRow | None:
-    """Return the row of a record; None, with the reason among the problems, if it cannot be counted."""
+    """Return the row of a record. If the record is invalid, add the reason to the problems and return None."""
     row, identifiers = record.first("row"), record.first("identifiers")
     evaluated = row.first("policy_evaluated")
     source_ip = _address(row.first("source_ip").text)
     count = row.first("count").text
-    header_from = named_text(identifiers.first("header_from").text).lower()
+    header_from = clean_text(identifiers.first("header_from").text).lower()
     wrong = record.wrong
     if not source_ip:
-        wrong = wrong or f"source_ip {row.first('source_ip').text[:60]!r} is no address"
+        wrong = wrong or f"source_ip {row.first('source_ip').text[:60]!r} is not an address"
     if not _is_count(count):
-        wrong = wrong or f"count {count[:40]!r} is no number up to {MAX_COUNT:,}"
+        wrong = wrong or f"count {count[:40]!r} is not a number up to {MAX_COUNT:,}"
     if not header_from:
         wrong = wrong or "header_from is missing, too long, or has control characters"
     if wrong:
@@ -144,7 +159,7 @@ def _row(record: Node, where: str, problems: Problems) -> DmarcRow | None:
         return None
     dkim, spf = evaluated.first("dkim").text.lower(), evaluated.first("spf").text.lower()
     if not dkim and not spf:
-        problems.add(f"{where}: policy_evaluated has no results, so that it counts as not passed")
+        problems.add(f"{where}: policy_evaluated has no results, so it counts as failed")
     return DmarcRow(
         source_ip=source_ip,
         count=int(count),
@@ -157,7 +172,7 @@ def _row(record: Node, where: str, problems: Problems) -> DmarcRow | None:
 
 
 def _address(text: str) -> str:
-    """Return an address as it is usually written; empty: it is none. Some writers add brackets, a zone, or `IPv6:`."""
+    """Return an address in its usual form, or "" if it is invalid. Accepts brackets, a zone, and the prefix `IPv6:`."""
     text = text.strip("[]").partition("%")[0]  # A zone (fe80::1%eth0) may have any length.
     try:
         address = ip_address(text[5:] if text[:5].lower() == "ipv6:" else text)
@@ -176,16 +191,16 @@ def _is_count(text: str) -> bool:
 
 
 def _dates(dates: Node, problems: Problems) -> tuple[datetime | None, datetime | None]:
-    """Return begin and end. One that is missing, or is no date, is taken to be the other."""
+    """Return begin and end. If one is missing or invalid, it is assumed to equal the other."""
     begins_at, ends_at = (_date(dates.first(name).text, name) for name in ("begin", "end"))
     for name, date in (("begin", begins_at), ("end", ends_at)):
         if date is None:
-            problems.add(f"date_range: {name} {dates.first(name).text[:40]!r} is no time")
+            problems.add(f"date_range: {name} {dates.first(name).text[:40]!r} is not a time")
     return begins_at or ends_at, ends_at or begins_at
 
 
 def _date(text: str, name: str) -> datetime | None:
-    """Return a time in seconds since 1970 or, as some write it, by ISO 8601. Raises DataError outside the years."""
+    """Parse a time in seconds since the epoch or, as in some reports, in ISO 8601. Raises DataError if out of range."""
     try:
         if not _EPOCH.fullmatch(text):
             return in_utc(datetime.fromisoformat(text))
@@ -198,7 +213,7 @@ def _date(text: str, name: str) -> datetime | None:
 
 
 def in_utc(date: datetime) -> datetime:
-    """Return a time in UTC, which is meant where no zone is named. Raises DataError outside the years 1 to 9999."""
+    """Convert a time to UTC, which is also assumed if there is no zone. Raises DataError outside years 1 to 9999."""
     try:
         return date.replace(tzinfo=UTC) if date.tzinfo is None else date.astimezone(UTC)
     except OverflowError:

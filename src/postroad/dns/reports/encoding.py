@@ -1,4 +1,4 @@
-"""Reports in the encoding that they name, in another one, or with octets that XML does not allow."""
+"""Converts reports to UTF-8: from the declared encoding, from an undeclared one, or with invalid octets."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _BOMS = (
 _WIDE = ((b"<\0", "utf-16-le"), (b"\0<", "utf-16-be"), (b"{\0", "utf-16-le"), (b"\0{", "utf-16-be"))
 _DECLARED = re.compile(rb"""<\?xml\s[^>]{0,200}?encoding\s*=\s*["']([A-Za-z0-9._:-]{1,40})["']""")
 _READABLE = re.compile(r"(iso8859|cp125|koi8|gb|big5|shift|euc|iso2022|utf-?8|ascii)", re.IGNORECASE)
-"""Encodings of texts, by the names that Python gives them: the declaration chooses no other codec."""
+"""Python's names of text encodings. A declaration cannot select any other codec."""
 _FORBIDDEN = bytes(octet for octet in range(32) if octet not in b"\t\n\r")
 MAX_AMPERSANDS = 10_000
-"""That are repaired, in one report; with more of them the XML counts as broken."""
+"""Maximum number of ampersands in a report that is repaired. With more, the XML counts as broken."""
 _STRAY_AMPERSAND = re.compile(rb"&(?!(?:amp|lt|gt|quot|apos|#[0-9]{1,7}|#x[0-9A-Fa-f]{1,6});)")
 
 
 def to_utf8(data: bytes, problems: Problems) -> bytes:
-    """Return a report in UTF-8 without a byte order mark, and name what had to be guessed."""
+    """Convert a report to UTF-8 without a byte order mark. Guesses are added to the problems."""
     for mark, encoding in (*_BOMS, *_WIDE):
         if data.startswith(mark):
             data = data.removeprefix(codecs.BOM_UTF8)
@@ -32,24 +32,24 @@ def to_utf8(data: bytes, problems: Problems) -> bytes:
         try:
             return data.decode(declared).encode()
         except UnicodeError:
-            problems.add(f"its text is not {declared}, as it states")
+            problems.add(f"its text is not in the declared encoding {declared}")
     elif _is_utf8(data):
         return data
     else:
-        problems.add("its text is not UTF-8: read as Windows-1252")
+        problems.add("its text is not UTF-8: decoded as Windows-1252")
     return data if _is_utf8(data) else data.decode("cp1252", "replace").encode()
 
 
 def repair_xml(data: bytes, problems: Problems) -> bytes:
-    """Return XML in UTF-8 without characters that end its reading: control characters, and & that begins no entity."""
+    """Remove control characters from XML in UTF-8, and escape each & that begins no entity."""
     clean = data.translate(None, _FORBIDDEN)
     if len(clean) < len(data):
-        problems.add("its XML has control characters, which are left out")
+        problems.add("its XML has control characters, which are removed")
     return _STRAY_AMPERSAND.sub(b"&amp;", clean) if 0 < clean.count(b"&") <= MAX_AMPERSANDS else clean
 
 
 def _declared(data: bytes, problems: Problems) -> str:
-    """Return the encoding that the XML declaration names; empty: UTF-8, no name, or one that is not read."""
+    """Return the encoding in the XML declaration. Empty if it is UTF-8, missing or unsupported."""
     match = _DECLARED.match(data[:300])
     if match is None:
         return ""
@@ -61,7 +61,7 @@ def _declared(data: bytes, problems: Problems) -> str:
     if name == "utf-8":
         return ""
     if not _READABLE.match(name):
-        problems.add(f"its XML states the encoding {named}, which is not that of its text")
+        problems.add(f"its XML declares the encoding {named}, which is not that of its text")
         return ""
     return name
 

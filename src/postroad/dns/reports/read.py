@@ -1,4 +1,4 @@
-"""A report of either kind, as it came: packed or not."""
+"""Reads reports of both kinds, compressed or not, from files and mails."""
 
 from __future__ import annotations
 
@@ -25,17 +25,26 @@ _MEDIA_TYPES = (
 MAX_ATTACHMENTS = 20
 
 
-def reports_of(data: bytes, file_name: str = "", refused: list[str] | None = None) -> list[DmarcReport | TlsReport]:
-    """Read the reports of a file: itself, or those attached to it where it is a mail.
+def parse_reports(data: bytes, file_name: str = "", refused: list[str] | None = None) -> list[DmarcReport | TlsReport]:
+    """Parse the reports in a file, which is a report itself or a mail with attached reports.
 
-    ``refused``: gets why other attached reports cannot be read. Raises DataError if not one can be read.
+    Args:
+        data: The content of the file.
+        file_name: The name of the file, which may contain the domain of the policy.
+        refused: A list to which the errors of invalid attachments are added.
+
+    Returns:
+        The valid reports.
+
+    Raises:
+        DataError: No report can be parsed.
     """
     if not _HEADER.match(data[:1_000]):
-        return [parse_report(data, domain_named(file_name))]
+        return [parse_report(data, domain_from_name(file_name))]
     if len(data) > MAX_PACKED_BYTES * 2:
         raise DataError(f"it is a mail of {len(data):,} bytes; at most {MAX_PACKED_BYTES * 2:,} are read")
     try:
-        # The policy that reads no field until it is asked for.
+        # compat32 parses a header field only when it is accessed.
         message = BytesParser(policy=policy.compat32).parsebytes(data)
         attached = [
             part
@@ -45,26 +54,26 @@ def reports_of(data: bytes, file_name: str = "", refused: list[str] | None = Non
     except RecursionError:
         raise DataError("it is a mail whose parts are nested too deeply") from None
     if not attached:
-        raise DataError("it is a mail without a report: neither XML nor JSON, in gzip or zip or bare")
+        raise DataError("it is a mail without a report: without XML or JSON, in gzip, in zip or uncompressed")
     if len(attached) > MAX_ATTACHMENTS:
         raise DataError(f"it is a mail with {len(attached)} reports; at most {MAX_ATTACHMENTS} are read")
     reports: list[DmarcReport | TlsReport] = []
-    wrong: list[str] = []
+    errors: list[str] = []
     for part in attached:
         name = part.get_filename() or ""
         try:
-            reports.append(parse_report(_octets(part), domain_named(name, str(message.get("subject", "")))))
+            reports.append(parse_report(_octets(part), domain_from_name(name, str(message.get("subject", "")))))
         except DataError as error:
-            wrong.append(f"{printable_name(name)}: {error.message}")
+            errors.append(f"{printable_name(name)}: {error.message}")
     if not reports:
-        raise DataError("; ".join(wrong)[:1_000])
+        raise DataError("; ".join(errors)[:1_000])
     if refused is not None:
-        refused += wrong
+        refused += errors
     return reports
 
 
-def domain_named(file_name: str, subject: str = "") -> str:
-    """Return the policy domain that a file's name or a mail's subject has (RFC 9990, RFC 8460 §5.3); empty: none."""
+def domain_from_name(file_name: str, subject: str = "") -> str:
+    """Return the policy domain in a file's name or a mail's subject (RFC 9990, RFC 8460 §5.3), or ""."""
     parts = file_name.rpartition("/")[2].split("!")
     domain = parts[1] if len(parts) >= 4 else ""
     if not domain and (match := _SUBJECT.search(subject[:1_000])):
@@ -73,12 +82,12 @@ def domain_named(file_name: str, subject: str = "") -> str:
 
 
 def printable_name(file_name: str) -> str:
-    """Return the name of an attached file, as it can be shown."""
+    """Return the name of an attached file, safe to show."""
     return "".join(c if c.isprintable() else "\ufffd" for c in file_name[:60]) or "a part without a name"
 
 
 def may_be_report(media_type: str, file_name: str) -> bool:
-    """Whether a part of a mail is a report by its media type or its name (RFC 9990, RFC 8460 §5.3)."""
+    """Return whether a part may be a report, by its media type or its name (RFC 9990, RFC 8460 §5.3)."""
     return media_type in _MEDIA_TYPES or file_name.lower().endswith(_NAMES)
 
 
@@ -88,14 +97,22 @@ def _octets(part: Message) -> bytes:
 
 
 def parse_report(data: bytes, domain: str = "") -> DmarcReport | TlsReport:
-    """Parse a report: XML or JSON, bare, in gzip or in zip.
+    """Parse a report in XML or JSON, uncompressed, in gzip or in zip.
 
-    ``domain``: the policy domain of a report that names none. Raises DataError with what is wrong.
+    Args:
+        data: The report.
+        domain: The policy domain, for a report without one.
+
+    Returns:
+        The report.
+
+    Raises:
+        DataError: It is not a valid report.
     """
     text = unpack(data).removeprefix(b"\xef\xbb\xbf").lstrip()
-    begin = text[:100].translate(None, b"\x00\xff\xfe").lstrip()  # of UTF-16 too
+    begin = text[:100].translate(None, b"\x00\xff\xfe").lstrip()  # also in UTF-16
     if begin.startswith((b"{", b"[")):
         return parse_tls_report(text, domain)
     if begin.startswith(b"<"):
         return parse_dmarc_report(text, domain)
-    raise DataError("it is neither XML (DMARC) nor JSON (TLS-RPT), bare, in gzip or in zip")
+    raise DataError("it is neither XML (DMARC) nor JSON (TLS-RPT), uncompressed, in gzip or in zip")

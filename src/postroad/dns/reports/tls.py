@@ -1,4 +1,4 @@
-"""A report about TLS: RFC 8460 §4.4."""
+"""Parses reports about TLS (RFC 8460 §4.4)."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import msgspec
 
 from postroad.dns.reports.dmarc import MAX_COUNT, UNKNOWN_WRITER, in_utc
 from postroad.dns.reports.encoding import to_utf8
-from postroad.dns.reports.problems import Problems, named_text
+from postroad.dns.reports.problems import Problems, clean_text
 from postroad.errors import DataError
 
 MAX_ROWS = 50_000
 MAX_VALUES = 1_000_000
-"""Of one report: members of objects and lists, counted before they take memory."""
+"""Maximum number of members of objects and lists in a report, checked before it is decoded."""
 UNKNOWN_TYPE = "unknown"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TlsRow:
-    """Sessions of one sort. ``result``: `success`, or why they failed. ``source``: the sending host's address."""
+    """Sessions with one result. ``result``: `success` or a failure type. ``source``: the sending host's address."""
 
     domain: str
     policy: str
@@ -34,10 +34,17 @@ class TlsRow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TlsReport:
-    """One sender's account of TLS to a domain's mail hosts over a time.
+    """One sender's report about TLS to a domain's mail hosts for a period.
 
-    ``left_out``: rows that are not kept. ``problems``: what could not be read. ``domain`` is empty where the report
-    names none, and the times are None where it has none.
+    Attributes:
+        organisation: The sender.
+        report_id: The sender's id of the report.
+        domain: The policy domain. Empty if the report names none.
+        begins_at: Begin of the period. None if the report contains no time.
+        ends_at: End of the period, likewise.
+        rows: Sessions by result.
+        left_out: The number of rows that are missing in ``rows``.
+        problems: What could not be parsed.
     """
 
     kind: ClassVar[str] = "tls"
@@ -56,16 +63,23 @@ Members = dict[str, Any]
 
 
 def parse_tls_report(data: bytes, domain: str = "") -> TlsReport:
-    """Parse the JSON as far as it can be read.
+    """Parse the JSON, ignoring invalid parts.
 
-    ``domain``: the policy domain by the name of the file, for a report without one. Raises DataError, with what is
-    wrong, if no row can be read.
+    Args:
+        data: The report.
+        domain: The policy domain in the name of the file, for a report without one.
+
+    Returns:
+        The report.
+
+    Raises:
+        DataError: No row can be parsed. The error contains the problems.
     """
     problems = Problems()
     report = _members(_json(data, problems))
     policies = _items(report.get("policies"), "policies", problems)
     if not policies:
-        raise DataError("it is no report about TLS: it has 0 policies")
+        raise DataError("it is not a TLS report: it has 0 policies")
     if sum(2 + len(_items(_members(one).get("failure-details"), "", None)) for one in policies) > 2 * MAX_ROWS:
         raise DataError(f"it has more than {MAX_ROWS:,} rows")
     named = [_policy_domain(_members(_members(one).get("policy"))) for one in policies]
@@ -88,7 +102,7 @@ def parse_tls_report(data: bytes, domain: str = "") -> TlsReport:
         problems=problems.all(),
     )
     if result.problems and not rows:
-        raise problems.refuse("it is no report about TLS")
+        raise problems.error("it is not a TLS report")
     return result
 
 
@@ -99,26 +113,26 @@ def _json(data: bytes, problems: Problems) -> object:
     try:
         value = _decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise DataError(f"it is no report about TLS: {error}") from None
+        raise DataError(f"it is not a TLS report: {error}") from None
     return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
 def _members(value: object) -> Members:
-    """Return an object with its names as RFC 8460 writes them; of anything else an empty one."""
-    return {name.lower().replace("_", "-"): held for name, held in value.items()} if isinstance(value, dict) else {}
+    """Return an object with its names spelled as in RFC 8460, or an empty one if the value is not an object."""
+    return {name.lower().replace("_", "-"): member for name, member in value.items()} if isinstance(value, dict) else {}
 
 
 def _items(value: object, name: str, problems: Problems | None) -> list[Any]:
-    """Return the objects of a list. One object that is in no list counts as one of it."""
-    held = value if isinstance(value, list) else [] if value is None else [value]
-    items = [item for item in held if isinstance(item, dict)]
-    if problems is not None and len(items) < len(held):
-        problems.add(f"{name}: {len(held) - len(items):,} are no objects")
+    """Return the objects in a list. A single object counts as a list of one."""
+    members = value if isinstance(value, list) else [] if value is None else [value]
+    items = [item for item in members if isinstance(item, dict)]
+    if problems is not None and len(items) < len(members):
+        problems.add(f"{name}: {len(members) - len(items):,} are not objects")
     return items
 
 
 def _policy_domain(policy: Members) -> str:
-    return named_text(policy.get("policy-domain")).lower()
+    return clean_text(policy.get("policy-domain")).lower()
 
 
 def _policy_rows(result: Members, named: str, domain: str, where: str, problems: Problems) -> list[TlsRow]:
@@ -143,25 +157,25 @@ def _policy_rows(result: Members, named: str, domain: str, where: str, problems:
                 policy=kind,
                 result=_text(details, "result-type", at, problems),
                 count=count,
-                source=named_text(details.get("sending-mta-ip")),
-                mail_host=named_text(details.get("receiving-mx-hostname")).lower(),
+                source=clean_text(details.get("sending-mta-ip")),
+                mail_host=clean_text(details.get("receiving-mx-hostname")).lower(),
             )
         )
-    # Details need not account for every failure (§4.4): the rest is kept, without a reason.
+    # The details may not cover every failure (§4.4). The others are stored without a reason.
     if failure > counted:
         rows.append(TlsRow(domain=named, policy=kind, result="failure", count=failure - counted))
     return rows
 
 
 def _text(members: Members, name: str, where: str, problems: Problems) -> str:
-    text = named_text(members.get(name))
+    text = clean_text(members.get(name))
     if not text:
         problems.add(f"{where}: {name} is missing, too long, or has control characters")
     return text or UNKNOWN_TYPE
 
 
 def _count(members: Members, name: str, where: str, problems: Problems, missing: int | None = None) -> int | None:
-    """Return a count, also one that is written as text; None, or ``missing`` where it is absent, if it is none."""
+    """Return a count, which may be written as text. If it is absent, return ``missing``. If it is invalid, None."""
     value = members.get(name)
     if value is None and missing is not None:
         return missing
@@ -171,22 +185,22 @@ def _count(members: Members, name: str, where: str, problems: Problems, missing:
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT:
         return value
-    problems.add(f"{where}: {name} {str(value)[:40]!r} is no number up to {MAX_COUNT:,}")
+    problems.add(f"{where}: {name} {str(value)[:40]!r} is not a number up to {MAX_COUNT:,}")
     return None
 
 
 def _organisation(report: Members, problems: Problems) -> str:
-    organisation = named_text(report.get("organization-name"))
+    organisation = clean_text(report.get("organization-name"))
     if organisation:
         return organisation
     problems.add("organization-name is missing, too long, or has control characters")
-    return named_text(named_text(report.get("contact-info")).rpartition("@")[2]).lower() or UNKNOWN_WRITER
+    return clean_text(clean_text(report.get("contact-info")).rpartition("@")[2]).lower() or UNKNOWN_WRITER
 
 
 def _report_id(report: Members, data: bytes, problems: Problems) -> str:
-    """Return the id, or a digest of the report in its place: the same report must be known again."""
+    """Return the id, else a digest of the report, by which the same report is recognised."""
     value = report.get("report-id")
-    report_id = named_text(str(value) if isinstance(value, int) else value)
+    report_id = clean_text(str(value) if isinstance(value, int) else value)
     if report_id:
         return report_id
     problems.add("report-id is missing, too long, or has control characters")
@@ -194,16 +208,16 @@ def _report_id(report: Members, data: bytes, problems: Problems) -> str:
 
 
 def _dates(dates: Members, problems: Problems) -> tuple[datetime | None, datetime | None]:
-    """Return begin and end. One that is missing, or is no time, is taken to be the other."""
+    """Return begin and end. If one is missing or invalid, it is assumed to equal the other."""
     begins_at, ends_at = (_date(dates.get(name)) for name in ("start-datetime", "end-datetime"))
     for name, date in (("start-datetime", begins_at), ("end-datetime", ends_at)):
         if date is None:
-            problems.add(f"date-range: {name} {str(dates.get(name))[:40]!r} is no time")
+            problems.add(f"date-range: {name} {str(dates.get(name))[:40]!r} is not a time")
     return begins_at or ends_at, ends_at or begins_at
 
 
 def _date(value: object) -> datetime | None:
-    """Return a time by RFC 3339 or, as some write it, in seconds since 1970. Raises DataError outside the years."""
+    """Parse a time in RFC 3339 or, as in some reports, in seconds since the epoch. Raises DataError if out of range."""
     try:
         if isinstance(value, int) and not isinstance(value, bool):
             return datetime.fromtimestamp(value, UTC)

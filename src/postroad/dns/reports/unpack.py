@@ -1,4 +1,4 @@
-"""Reports arrive packed, from anybody: what is inside is taken out, up to a size."""
+"""Decompresses untrusted reports, up to a maximum size."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from postroad.errors import DataError
 
 MAX_PACKED_BYTES = 10 * 1024 * 1024
 MAX_BYTES = 20 * 1024 * 1024
-"""Of the report itself. Those of the largest receivers for the largest senders have a few megabytes."""
+"""Maximum size of a decompressed report. Those of large receivers for large senders have a few megabytes."""
 
 MAX_MEMBERS = 16
-"""Of a gzip. A report is one."""
+"""Maximum number of members of a gzip file. A report has one."""
 MAX_ENTRIES = 64
-"""Of a zip, by the marks of its directory, before that is read."""
+"""Maximum number of entries of a zip file, counted by their signatures before the directory is read."""
 
 _GZIP, _ZIP = b"\x1f\x8b", b"PK\x03\x04"
 _ENTRY = b"PK\x01\x02"
 
 
 def unpack(data: bytes) -> bytes:
-    """Return the one file in a gzip or zip, or what is not packed as it is. Raises DataError."""
+    """Return the only file in a gzip or zip, or other data unchanged. Raises DataError for an invalid archive."""
     if len(data) > MAX_PACKED_BYTES:
         raise DataError(f"it has {len(data):,} bytes; at most {MAX_PACKED_BYTES:,} are read")
     if data.startswith(_GZIP):
@@ -49,7 +49,7 @@ def _gunzip(data: bytes) -> bytes:
             raise DataError("its gzip ends too early")
         data = member.unused_data.lstrip(b"\x00")
         if not data.startswith(_GZIP):
-            break  # gzip too leaves out what follows the last member.
+            break  # gzip also ignores what follows the last member.
     return bytes(out)
 
 
@@ -57,12 +57,12 @@ def _unzip(data: bytes) -> bytes:
     if data.count(_ENTRY) > MAX_ENTRIES:
         raise DataError(f"its zip has more than {MAX_ENTRIES} files; a report is one")
     try:
-        # The size that the archive states may be a lie: no more is read than is allowed.
+        # The size in the archive may be wrong, so reading is limited.
         with zipfile.ZipFile(io.BytesIO(data)) as archive, archive.open(_report_in(archive)) as file:
             out = file.read(MAX_BYTES + 1)
     except DataError:
         raise
-    except Exception as error:  # zipfile raises what it likes on what is damaged.
+    except Exception as error:  # zipfile raises various exceptions for a damaged archive.
         raise DataError(f"its zip is broken: {type(error).__name__}: {str(error)[:100]}") from None
     if len(out) > MAX_BYTES:
         raise _bomb()
@@ -74,9 +74,9 @@ def _report_in(archive: zipfile.ZipFile) -> zipfile.ZipInfo:
     if len(files) != 1:
         raise DataError(f"its zip has {len(files)} files; a report is one")
     if files[0].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise DataError("its zip is not packed by deflate")  # LZMA may ask for gigabytes.
+        raise DataError("its zip is not compressed by deflate")  # LZMA can require gigabytes of memory.
     return files[0]
 
 
 def _bomb() -> DataError:
-    return DataError(f"unpacked it has more than {MAX_BYTES:,} bytes")
+    return DataError(f"decompressed, it has more than {MAX_BYTES:,} bytes")

@@ -1,4 +1,4 @@
-"""XML from anybody, read without what makes XML dangerous: no DTD, so neither entities nor other files."""
+"""Parses untrusted XML without its dangerous features: DTDs are rejected, and with them entities and external files."""
 
 from __future__ import annotations
 
@@ -13,19 +13,22 @@ from postroad.errors import DataError
 
 MAX_DEPTH = 16
 MAX_NODES = 2_000
-"""Of one part that is handed on whole."""
+"""Maximum number of elements in one part."""
 MAX_TEXT = 4_096
-"""Characters of one element."""
+"""Maximum number of characters in one element."""
 MAX_RESTARTS = 20
-"""Of one report, after places where its XML is broken."""
+"""Maximum number of restarts after syntax errors in one report."""
 _PART = re.compile(rb"(?i)<(?:[a-z0-9]{1,20}:)?(?:report_metadata|policy_published|record)(?=[\s>])")
 
 
 @dataclass(slots=True)
 class Node:
-    """An element: its text, and its children by name, in lower case and without namespaces.
+    """An element.
 
-    ``wrong``: what of it was left out.
+    Attributes:
+        text: Its text.
+        wrong: What was omitted because of a limit.
+        children: Its children by name, in lower case and without namespaces.
     """
 
     text: str = ""
@@ -44,10 +47,18 @@ _EMPTY = Node()
 
 
 def parse_xml(data: bytes, root: str, part: Callable[[str, Node], None], problems: Problems) -> None:
-    """Hand on the children of the root, each when it is complete. Raises DataError for an attack.
+    """Parse XML and pass each child of the root to a callback, so that memory for one part suffices.
 
-    `part` gets name and content of each and keeps what it wants: a report of any length takes the memory of one part.
-    A place where the XML is broken is named, and reading goes on with the next part.
+    A syntax error is added to the problems, and parsing continues with the next part.
+
+    Args:
+        data: The XML.
+        root: The name of the root element.
+        part: Called with name and content of each child of the root.
+        problems: The problems of the report.
+
+    Raises:
+        DataError: The XML has a DTD, another root, or exceeds a limit.
     """
     data = repair_xml(to_utf8(data, problems), problems)
     broken_at = _parse(data, root, part, problems)
@@ -63,12 +74,20 @@ def parse_xml(data: bytes, root: str, part: Callable[[str, Node], None], problem
 def _parse(
     data: bytes | memoryview, root: str, part: Callable[[str, Node], None], problems: Problems, *, inside: bool = False
 ) -> int | None:
-    """Parse up to where the XML is broken, and return that position; None: there is none.
+    """Parse XML up to the first syntax error.
 
-    ``inside``: the data begins with a part, after the start of the root.
+    Args:
+        data: The XML.
+        root: The name of the root element.
+        part: Called with name and content of each child of the root.
+        problems: The problems of the report.
+        inside: Whether the data begins with a part instead of the root.
+
+    Returns:
+        The position of the error, or None.
     """
     reader = _XmlReader(root, part)
-    parser = expat.ParserCreate("utf-8")  # whatever the declaration says
+    parser = expat.ParserCreate("utf-8")  # overrides the XML declaration
     parser.buffer_text = True
     parser.StartDoctypeDeclHandler = reader.doctype
     parser.StartElementHandler = reader.start
@@ -92,12 +111,12 @@ class _XmlReader:
         self._nodes = 0
 
     def doctype(self, *_: object) -> None:
-        raise DataError("it has a DTD, which no report has: it may be an attack")
+        raise DataError("it has a DTD, which a report never has: it may be an attack")
 
     def start(self, tag: str, _attributes: dict[str, str]) -> None:
         name = tag.rpartition(":")[2].lower()
         if not self._stack and name != self._root:
-            raise DataError(f"its root is <{name[:40]}>, and not <{self._root}>")
+            raise DataError(f"its root is <{name[:40]}> instead of <{self._root}>")
         self._nodes += 1
         if len(self._stack) >= MAX_DEPTH or self._nodes > MAX_NODES:
             raise DataError(f"<{name[:40]}> is nested too deeply, or in a part with too many elements")
@@ -106,7 +125,7 @@ class _XmlReader:
     def text(self, text: str) -> None:
         name, node = self._stack[-1]
         if len(self._stack) == 1:
-            return  # Between the parts.
+            return  # text between the parts
         if node.wrong:
             return
         if len(node.text) + len(text) > MAX_TEXT:
